@@ -1,0 +1,168 @@
+//! Everything that can go wrong, with the stable code a caller can test for.
+
+use std::fmt::{self, Write as _};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed. [`Error::code`] gives the stable name a caller can test for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed. Its code is the operating system's own (`ENOENT`, `EACCES`, …).
+    #[error("{syscall} '{}': {source}{}", path.display(), hint(.hint))]
+    Io {
+        /// The system call's name as Node spells it (`open`, `rename`, …).
+        syscall: &'static str,
+        /// What it was called on.
+        path: PathBuf,
+        /// What the operating system answered.
+        source: io::Error,
+        /// What to do about it, or which state things are in, where that is not plain from the rest.
+        hint: Option<&'static str>,
+    },
+
+    /// The downloaded archive ends before its end mark.
+    #[error("the downloaded archive is cut off at byte {offset}: {reason}; nothing was changed, download it again")]
+    ArchiveTruncated {
+        /// The byte at which more was due.
+        offset: u64,
+        /// What was missing there.
+        reason: String,
+    },
+
+    /// The downloaded archive breaks the format, or holds what is never restored.
+    #[error("the downloaded archive is refused at byte {offset}{}: {reason}; nothing was changed", entry_name(.entry))]
+    ArchiveInvalid {
+        /// Where the entry's header begins.
+        offset: u64,
+        /// The entry's name, where it has one.
+        entry: Option<String>,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A path that would lead out of the folder it belongs in, or that no file system can hold.
+    #[error("unsafe path {path:?}: {reason}")]
+    UnsafePath {
+        /// The path as it was given.
+        path: String,
+        /// The byte of the archive where it stands, when it came from one.
+        offset: Option<u64>,
+        /// What makes it unsafe, and what to do.
+        reason: String,
+    },
+
+    /// Another process held the workspace's merge lock for too long.
+    #[error(
+        "timed out after {waited_s} s waiting for the workspace restore lock at {}{}; nothing was changed. \
+         If no restore is running there, remove that folder and try again",
+        lock.display(), holder.map_or(String::new(), |pid| format!(", held by process {pid}"))
+    )]
+    LockTimeout {
+        /// The lock folder.
+        lock: PathBuf,
+        /// The process that its `owner.json` names.
+        holder: Option<u32>,
+        /// How long it was waited for, in seconds.
+        waited_s: u64,
+    },
+
+    /// An argument has a type that cannot be used.
+    #[error("The \"{argument}\" argument {expected}")]
+    InvalidArgType {
+        /// The argument, as the caller knows it (`input.adapterKey`).
+        argument: String,
+        /// What it must be, and what it was.
+        expected: String,
+    },
+
+    /// An argument has a value that cannot be used.
+    #[error("The argument '{argument}' is invalid: {reason}. Received {received:?}")]
+    InvalidArgValue {
+        /// The argument, as the caller knows it (`input.adapterKey`).
+        argument: String,
+        /// What is wrong with it, and what to pass.
+        reason: String,
+        /// The value.
+        received: String,
+    },
+
+    /// The caller asked for the work to stop.
+    #[error("the operation was aborted")]
+    Aborted,
+
+    /// A worker thread died, which is a defect of this library.
+    #[error("internal error: {0}; please report it")]
+    Internal(String),
+}
+
+fn hint(hint: &Option<&'static str>) -> String {
+    hint.map_or(String::new(), |hint| format!(" ({hint})"))
+}
+
+fn entry_name(entry: &Option<String>) -> String {
+    entry.as_ref().map_or(String::new(), |name| format!(", entry {name:?}"))
+}
+
+impl Error {
+    /// The stable code of contract section 7. For a failed system call it is empty: Node names it from
+    /// [`Error::errno`].
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "",
+            Self::ArchiveTruncated { .. } => "ERR_SANDBOX_ARCHIVE_TRUNCATED",
+            Self::ArchiveInvalid { .. } => "ERR_SANDBOX_ARCHIVE_INVALID",
+            Self::UnsafePath { .. } => "ERR_SANDBOX_UNSAFE_PATH",
+            Self::LockTimeout { .. } => "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT",
+            Self::InvalidArgType { .. } => "ERR_INVALID_ARG_TYPE",
+            Self::InvalidArgValue { .. } => "ERR_INVALID_ARG_VALUE",
+            Self::Aborted => "ABORT_ERR",
+            Self::Internal(_) => "ERR_SANDBOX_INTERNAL",
+        }
+    }
+
+    /// The operating system's error number, for a failed system call.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    /// The failure of `syscall` on `path`.
+    pub fn io(syscall: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
+        Self::Io { syscall, path: path.as_ref().to_path_buf(), source: source.into(), hint: None }
+    }
+
+    /// The same failure with a word on what to do about it.
+    #[must_use]
+    pub fn with_hint(mut self, text: &'static str) -> Self {
+        if let Self::Io { hint, .. } = &mut self {
+            *hint = Some(text);
+        }
+        self
+    }
+
+    /// Whether this is a failed system call of that kind.
+    #[must_use]
+    pub fn is_io(&self, kind: io::ErrorKind) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == kind)
+    }
+}
+
+/// Shows bytes that should be text: as text where they are, with `\xNN` where they are not.
+#[must_use]
+pub fn readable(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            write!(out, "\\x{byte:02x}").unwrap_or_else(|fmt::Error| unreachable!("a String takes everything"));
+        }
+    }
+    out
+}

@@ -1,0 +1,193 @@
+//! A path below a root, checked once where it comes in and trusted afterwards.
+
+use std::borrow::Borrow;
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::error::readable;
+
+/// The longest name of one file that the file systems of our hosts hold (`NAME_MAX`), in bytes.
+pub const NAME_MAX: usize = 255;
+/// The longest path that a system call takes, without its closing NUL (`PATH_MAX` - 1 on Linux), in bytes.
+pub const PATH_MAX: usize = 4095;
+
+/// A relative path: names joined by single `/`, none of them empty, `.` or `..`, no NUL, and each short
+/// enough for a file system. It may be any bytes otherwise; it is never the root itself.
+///
+/// Its order is the byte order of the whole path, which puts a folder before all that is in it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelativePath(Box<[u8]>);
+
+/// Why bytes are not a [`RelativePath`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathFault {
+    /// Nothing in it.
+    #[error("an empty name")]
+    Empty,
+    /// It begins with `/`.
+    #[error("an absolute path; only paths below the workspace are taken")]
+    Absolute,
+    /// `..` is one of its names.
+    #[error("'..' would lead out of the workspace")]
+    Parent,
+    /// It holds a NUL byte.
+    #[error("a NUL byte, which no file name can hold")]
+    Nul,
+    /// One of its names, or the whole, is longer than a file system holds.
+    #[error("longer than a file system can hold (255 bytes a name, 4095 in all)")]
+    TooLong,
+}
+
+impl RelativePath {
+    /// Checks a path from outside. `.` and empty names between slashes mean nothing and are dropped, as every
+    /// tar and file system does; `Ok(None)` is the root itself (`.`, `./`).
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, PathFault> {
+        if bytes.is_empty() {
+            return Err(PathFault::Empty);
+        }
+        if bytes[0] == b'/' {
+            return Err(PathFault::Absolute);
+        }
+        if bytes.contains(&0) {
+            return Err(PathFault::Nul);
+        }
+        let mut clean = Vec::with_capacity(bytes.len());
+        for name in bytes.split(|&byte| byte == b'/') {
+            match name {
+                b"" | b"." => continue,
+                b".." => return Err(PathFault::Parent),
+                _ if name.len() > NAME_MAX => return Err(PathFault::TooLong),
+                _ => {}
+            }
+            if !clean.is_empty() {
+                clean.push(b'/');
+            }
+            clean.extend_from_slice(name);
+        }
+        if clean.len() > PATH_MAX {
+            return Err(PathFault::TooLong);
+        }
+        Ok((!clean.is_empty()).then(|| Self(clean.into())))
+    }
+
+    /// The path of a name that a folder listing gave, below `parent` (`None`: directly below the root).
+    #[must_use]
+    pub fn child(parent: Option<&Self>, name: &[u8]) -> Self {
+        debug_assert!(!name.is_empty() && !name.contains(&b'/') && !name.contains(&0));
+        match parent {
+            None => Self(name.into()),
+            Some(parent) => Self([&parent.0, &b"/"[..], name].concat().into()),
+        }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The path as the standard library takes it.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.0))
+    }
+
+    /// The folder it lies in; `None` is the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        let slash = self.0.iter().rposition(|&byte| byte == b'/')?;
+        Some(Self(self.0[..slash].into()))
+    }
+
+    /// Its last name.
+    #[must_use]
+    pub fn name(&self) -> &OsStr {
+        let start = self.0.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+        OsStr::from_bytes(&self.0[start..])
+    }
+
+    /// The folders above it, the outermost first, without the root.
+    pub fn ancestors(&self) -> impl Iterator<Item = Self> + '_ {
+        self.0
+            .iter()
+            .enumerate()
+            .filter(|&(_, &byte)| byte == b'/')
+            .map(|(slash, _)| Self(self.0[..slash].into()))
+    }
+
+    /// Whether it is `other` or lies anywhere below it.
+    #[must_use]
+    pub fn is_or_below(&self, other: &[u8]) -> bool {
+        self.0.strip_prefix(other).is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
+    }
+
+    /// Whether it lies below `other`.
+    #[must_use]
+    pub fn is_below(&self, other: &Self) -> bool {
+        self.0.len() > other.0.len() && self.is_or_below(&other.0)
+    }
+}
+
+impl fmt::Display for RelativePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&readable(&self.0))
+    }
+}
+
+impl fmt::Debug for RelativePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", readable(&self.0))
+    }
+}
+
+impl Borrow<[u8]> for RelativePath {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Option<String>, PathFault> {
+        RelativePath::parse(text.as_bytes()).map(|path| path.map(|path| path.to_string()))
+    }
+
+    #[test]
+    fn what_is_a_path_and_what_is_not() {
+        let long = "x".repeat(256);
+        let deep = "d/".repeat(5000);
+        for (text, outcome) in [
+            ("a", Ok(Some("a"))),
+            ("./a//b/./c/", Ok(Some("a/b/c"))),
+            ("a\\b\nc", Ok(Some("a\\b\nc"))),
+            ("...", Ok(Some("..."))),
+            (".", Ok(None)),
+            ("./", Ok(None)),
+            ("", Err(PathFault::Empty)),
+            ("/", Err(PathFault::Absolute)),
+            ("/etc/passwd", Err(PathFault::Absolute)),
+            ("a/../b", Err(PathFault::Parent)),
+            ("..", Err(PathFault::Parent)),
+            ("a\0b", Err(PathFault::Nul)),
+            (&long, Err(PathFault::TooLong)),
+            (&deep, Err(PathFault::TooLong)),
+        ] {
+            assert_eq!(parsed(text), outcome.map(|path| path.map(String::from)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_family_of_a_path() {
+        let path = RelativePath::parse(b"a/b/c").unwrap().unwrap();
+        assert_eq!(path.name(), "c");
+        assert_eq!(path.parent().unwrap().to_string(), "a/b");
+        assert_eq!(path.ancestors().map(|path| path.to_string()).collect::<Vec<_>>(), ["a", "a/b"]);
+        assert!(path.is_or_below(b"a/b") && path.is_or_below(b"a/b/c") && !path.is_or_below(b"a/bc"));
+        assert!(!path.is_or_below(b"a/b/c/d") && !path.is_below(&path));
+        assert!(RelativePath::parse(b"a").unwrap().unwrap().parent().is_none());
+    }
+}

@@ -1,0 +1,92 @@
+//! One name in a tree, and a whole tree as a sorted map.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::path::RelativePath;
+
+/// The permission bits that two sides compare: read, write and execute of owner, group and others.
+pub const PERMISSIONS: u32 = 0o777;
+
+/// A SHA-256 digest of a file's content.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Digest {
+    type Err = ();
+
+    /// Reads 64 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let digits = text.as_bytes();
+        let mut bytes = [0; 32];
+        if digits.len() != 64 {
+            return Err(());
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |digit: u8| char::from(digit).to_digit(16).ok_or(());
+            *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).map_err(|_| ())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// What stands at one path of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A folder. Its mode is `None` where nobody said it (an archive that names only files, a snapshot of the
+    /// TypeScript module).
+    Dir {
+        /// Mode bits `07777`.
+        mode: Option<u32>,
+    },
+    /// A regular file.
+    File {
+        /// Mode bits; the kind of file may be among them.
+        mode: u32,
+        /// SHA-256 of the content.
+        digest: Digest,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Where it points, byte for byte.
+        target: Box<[u8]>,
+    },
+}
+
+impl Entry {
+    /// Whether two sides hold the same here: kind, content, link target and the permission bits `0777`.
+    /// A folder whose mode nobody said agrees with any.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Dir { mode: Some(a) }, Self::Dir { mode: Some(b) }) => a & PERMISSIONS == b & PERMISSIONS,
+            (Self::Dir { .. }, Self::Dir { .. }) => true,
+            (Self::File { mode: a, digest: left }, Self::File { mode: b, digest: right }) => {
+                a & PERMISSIONS == b & PERMISSIONS && left == right
+            }
+            (Self::Symlink { target: a }, Self::Symlink { target: b }) => a == b,
+            _ => false,
+        }
+    }
+
+    /// Whether it is a folder.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        matches!(self, Self::Dir { .. })
+    }
+}
+
+/// A tree: every entry below a root, by path.
+pub type Snapshot = BTreeMap<RelativePath, Entry>;
