@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call failed. Its code is the operating system's own (`ENOENT`, `EACCES`, …).
-    #[error("{syscall} '{}': {source}{}", path.display(), hint(.hint))]
+    #[error("{syscall} '{}': {source}{}", path.display(), advice(.hint))]
     Io {
         /// The system call's name as Node spells it (`open`, `rename`, …).
         syscall: &'static str,
@@ -98,7 +98,7 @@ pub enum Error {
     Internal(String),
 }
 
-fn hint(hint: &Option<&'static str>) -> String {
+fn advice(hint: &Option<&'static str>) -> String {
     hint.map_or(String::new(), |hint| format!(" ({hint})"))
 }
 
