@@ -1,0 +1,372 @@
+/**
+ * Moves an AI agent's workspace into a sandbox and merges the result back, natively.
+ *
+ * Every function that returns a promise returns one in every case: bad arguments reject, nothing throws
+ * synchronously. Errors carry a stable `code` (see {@link SandboxRuntimeError}); a failed file-system call carries
+ * Node's own `code`, `errno`, `syscall` and `path`. What a client method rejects with is passed on as the very same
+ * value.
+ *
+ * Paths are strings as Node uses them. A file name that is not UTF-8 is written with lone surrogates, one per
+ * undecodable byte (byte `0xNN` is `U+DCNN`), and round-trips.
+ */
+
+/** Where a sandbox is and how to reach it. */
+export interface SandboxRemoteExecutionSpec {
+  transport: "sandbox";
+  /** The provider's name, such as `"e2b"`. */
+  provider: string;
+  /** The provider's identifier of this sandbox. */
+  sandboxId: string;
+  /** The workspace's folder in the sandbox: absolute, and not `/`. */
+  remoteCwd: string;
+  /** How long one command in the sandbox may take, in milliseconds. Handed to every `client.run`. */
+  timeoutMs: number;
+  /** The provider's key, or `null`. It is kept in the spec and never used here. */
+  apiKey: string | null;
+}
+
+/** A local folder that the agent needs beside its workspace, such as its skills. */
+export interface SandboxManagedRuntimeAsset {
+  /**
+   * The folder's name below {@link PreparedSandboxManagedRuntime.runtimeRootDir}. Unique; not empty, `.` or `..`,
+   * and without `/` or NUL.
+   */
+  key: string;
+  /** The folder to upload. It must exist. */
+  localDir: string;
+  /**
+   * Upload what symbolic links point to instead of the links. A link that dangles or would loop stays a link.
+   * Default `false`.
+   */
+  followSymlinks?: boolean;
+  /** Patterns to leave out, with the meaning of GNU tar's `--exclude`. `._*` is always left out. Default none. */
+  exclude?: string[];
+}
+
+/** What `writeFile` and `readFile` get as a further argument, only when somebody listens to progress. */
+export interface SandboxTransferProgressOptions {
+  /**
+   * To be called while bytes move. `transferredBytes` and `totalBytes` count bytes of the file, not of its encoding;
+   * `totalBytes` is `null` where the size is not known.
+   */
+  onProgress?: (transferredBytes: number, totalBytes: number | null) => void | Promise<void>;
+}
+
+/**
+ * How the addon reaches a sandbox. Each method is looked up by name at every call and called on the client itself.
+ * It may return a promise, any thenable, or the plain value. All paths are absolute POSIX paths in the sandbox.
+ */
+export interface SandboxManagedRuntimeClient {
+  /** Creates a folder and those above it; one that exists is fine. */
+  makeDir(remotePath: string): Promise<void>;
+  /** Writes a whole file, replacing one that is there. `bytes` is the client's to keep, transfer or detach. */
+  writeFile(remotePath: string, bytes: ArrayBuffer, options?: SandboxTransferProgressOptions): Promise<void>;
+  /**
+   * Reads a whole file. The bytes are read in place, without a copy: leave them unchanged and attached until the
+   * restore has settled.
+   */
+  readFile(
+    remotePath: string,
+    options?: SandboxTransferProgressOptions,
+  ): Promise<Buffer | Uint8Array | ArrayBuffer>;
+  /** Lists a folder's files. Not called by this package; part of the interface that clients already implement. */
+  listFiles(remotePath: string): Promise<string[]>;
+  /** Removes a file. A failure is ignored. */
+  remove(remotePath: string): Promise<void>;
+  /** Runs a command line of POSIX `sh`; rejects when it fails or takes longer than `timeoutMs` milliseconds. */
+  run(command: string, options: { timeoutMs: number }): Promise<void>;
+}
+
+/** Takes complete progress lines, newline included. A listener that throws or rejects never fails the transfer. */
+export type RuntimeProgressSink = (line: string) => void | Promise<void>;
+
+/** What a run is doing, as Paperclip names it. */
+export type RuntimeStatusPhase =
+  | "git_sync"
+  | "config_sync"
+  | "adapter_startup"
+  | "restore"
+  | "export"
+  | "finalize";
+
+/** One step of a run, for people to read. */
+export interface RuntimeStatusUpdate {
+  phase: RuntimeStatusPhase;
+  message: string;
+  currentToolName?: string | null;
+  lastAssistantSnippet?: string | null;
+  lastEventAt?: Date | string | null;
+}
+
+/** Takes status updates. A listener that throws or rejects never fails the run. */
+export type RuntimeStatusSink = (update: RuntimeStatusUpdate) => void | Promise<void>;
+
+/** Keeps a sandbox from expiring while it is used. */
+export interface SandboxLease {
+  /**
+   * Extends the sandbox's life. Called before every client call and then every {@link intervalMs} while one is under
+   * way, never twice at once. If it fails or hangs, the transfer goes on; the report counts it.
+   */
+  refresh(): Promise<unknown>;
+  /** Milliseconds between two refreshes during a long call. Default 60,000. */
+  intervalMs?: number;
+  /**
+   * Also refresh between the end of prepare and the end of the first `restoreWorkspace()`, without keeping the
+   * process alive. Default `false`.
+   */
+  keepAliveBetween?: boolean;
+}
+
+/** One step of a restore, timed. */
+export interface RestorePhase {
+  /** `run`: tar in the sandbox. `download`: `readFile`. `check`: verify, hash and stage. `apply`: merge under the lock. */
+  name: "run" | "download" | "check" | "apply";
+  /** How long it took, in milliseconds. */
+  durationMs: number;
+  /** The bytes it read, where it read any: the archive for `download` and `check`. */
+  bytes: number;
+}
+
+/** What one restore did. Paths are relative to the workspace, with `/`. */
+export interface RestoreReport {
+  /** Files, links and folders taken from the sandbox (created, replaced, or given its mode). */
+  written: string[];
+  /** What was deleted because the sandbox deleted it and it was as uploaded here. */
+  deleted: string[];
+  /** What the sandbox deleted but stays, because it was changed here. */
+  kept: string[];
+  /**
+   * Where both sides had changed the same path and the sandbox's version stands now. `keptAt` is where the local
+   * version is (relative to the workspace).
+   */
+  conflicts: { path: string; keptAt: string }[];
+  /** What was left as it is here, and why: a device in the sandbox, a file it could not read. */
+  skipped: { path: string; reason: string }[];
+  /** How many entries the sandbox held. */
+  entries: number;
+  /** Whether the sandbox's tar failed and a second, tolerant way was taken: nothing was deleted then. */
+  tolerant: boolean;
+  /** What the sandbox's tar said in that case; otherwise empty. */
+  tarMessages: string;
+  /** Lease refreshes that failed or were still hanging at the end. */
+  failedRefreshes: number;
+  /** The steps in order. */
+  phases: RestorePhase[];
+}
+
+/** Input of {@link prepareSandboxManagedRuntime}. */
+export interface PrepareSandboxManagedRuntimeInput {
+  spec: SandboxRemoteExecutionSpec;
+  /** Names this run's folder below `.paperclip-runtime`. Not empty, `.` or `..`, and without `/` or NUL. */
+  adapterKey: string;
+  client: SandboxManagedRuntimeClient;
+  /** The workspace on this machine: an existing folder (also through a link). */
+  workspaceLocalDir: string;
+  /** The workspace's folder in the sandbox: absolute, and not `/`. Default `spec.remoteCwd`. */
+  workspaceRemoteDir?: string;
+  /**
+   * Patterns that are neither uploaded nor brought back nor deleted, with the meaning of GNU tar's `--exclude`.
+   * `._*` and the top-level `.paperclip-runtime` always are. Default none.
+   */
+  workspaceExclude?: string[];
+  /**
+   * Paths (exact, or anything below them) that a restore neither changes nor deletes here; those at the top level
+   * also survive in the sandbox when its workspace is cleared for the upload. Default none.
+   */
+  preserveAbsentOnRestore?: string[];
+  /** Further folders to upload, each to its own folder beside the workspace. Default none. */
+  assets?: SandboxManagedRuntimeAsset[];
+  /** Gets throttled progress lines such as `[paperclip] Syncing workspace to sandbox: 40% (4.8/12.0 MB)`. */
+  onProgress?: RuntimeProgressSink;
+  /** Gets the run's steps, and the progress lines as messages. */
+  onRuntimeProgress?: RuntimeStatusSink;
+  /** Keeps the sandbox alive meanwhile. Default: nothing is refreshed. */
+  lease?: SandboxLease;
+  /** Stops the prepare: it rejects with the signal's reason. */
+  signal?: AbortSignal;
+  /** How many assets may upload at once, 1 to 16. Outcome and error are the same as in order. Default 1. */
+  concurrency?: number;
+  /** Gets what each restore did. A listener that throws or rejects never fails the restore. */
+  onReport?: (report: RestoreReport) => void | Promise<void>;
+}
+
+/** Options of {@link PreparedSandboxManagedRuntime.restoreWorkspace}. */
+export interface RestoreWorkspaceOptions {
+  /**
+   * Stops the restore: it rejects with the signal's reason, and the workspace is untouched. If the merge had begun
+   * to change files, it is completed in the background.
+   */
+  signal?: AbortSignal;
+}
+
+/** A workspace that stands in its sandbox. A plain object: spread it, take methods off it. */
+export interface PreparedSandboxManagedRuntime {
+  /** The very `spec` that was passed in. */
+  spec: SandboxRemoteExecutionSpec;
+  workspaceLocalDir: string;
+  workspaceRemoteDir: string;
+  /** The run's own folder in the sandbox: `<workspaceRemoteDir>/.paperclip-runtime/<adapterKey>`. */
+  runtimeRootDir: string;
+  /** Each asset's folder in the sandbox, by its key. */
+  assetDirs: Record<string, string>;
+  /**
+   * Brings the sandbox's workspace back and merges it, three ways, into the local one. May be called again, after
+   * success (it brings what changed since) and after failure (it completes the job).
+   *
+   * @param onProgress Gets progress lines instead of the `onProgress` given to prepare.
+   */
+  restoreWorkspace(onProgress?: RuntimeProgressSink, options?: RestoreWorkspaceOptions): Promise<void>;
+}
+
+/**
+ * Reads a sandbox spec from unknown data, such as a database column. Strings are trimmed, `timeoutMs` may be a numeric
+ * string. `null` where anything that is needed is missing or not usable.
+ */
+export declare function parseSandboxRemoteExecutionSpec(value: unknown): SandboxRemoteExecutionSpec | null;
+
+/** What identifies a sandbox session across runs: the spec without its key and timeout. `null` for `null`. */
+export declare function buildSandboxExecutionSessionIdentity(spec: SandboxRemoteExecutionSpec | null): {
+  readonly transport: "sandbox";
+  readonly provider: string;
+  readonly sandboxId: string;
+  readonly remoteCwd: string;
+} | null;
+
+/** Whether a stored identity names the same sandbox session as `current`. `false` where `current` is `null`. */
+export declare function sandboxExecutionSessionMatches(
+  saved: unknown,
+  current: SandboxRemoteExecutionSpec | null,
+): boolean;
+
+/** Input of {@link createTarballFromDirectory}. */
+export interface CreateTarballInput {
+  /** The folder to archive. */
+  localDir: string;
+  /** The archive's path. It appears only when complete, replacing a file that is there, and is never archived itself. */
+  archivePath: string;
+  /** Patterns to leave out, with the meaning of GNU tar's `--exclude`. `._*` is always left out. Default none. */
+  exclude?: string[];
+  /** Archive what symbolic links point to. A link that dangles or would loop stays a link. Default `false`. */
+  followSymlinks?: boolean;
+  /** Stops the work: it rejects with the signal's reason and leaves no archive. */
+  signal?: AbortSignal;
+}
+
+/**
+ * Archives a folder as a plain GNU tar that GNU tar, bsdtar, busybox and toybox extract without a warning: entries by
+ * relative name in byte order, owner 0/0, no extended attributes. The same tree gives the same bytes.
+ *
+ * Rejects where a file may not be read (`EACCES`, with its `path`). A tree that changes meanwhile does not fail it.
+ */
+export declare function createTarballFromDirectory(input: CreateTarballInput): Promise<void>;
+
+/** Options of {@link mirrorDirectory}. */
+export interface MirrorDirectoryOptions {
+  /** Paths (exact, or anything below them) that stay in the target although the source lacks them. Default none. */
+  preserveAbsent?: string[];
+  /** Stops the work before the next file: it rejects with the signal's reason. */
+  signal?: AbortSignal;
+}
+
+/**
+ * Makes `targetDir` equal to `sourceDir`: names, types, bytes, modes and link targets, and nothing else but what
+ * `preserveAbsent` names. Files that are already the same are not written; changed ones are replaced atomically.
+ *
+ * Rejects before anything is touched where the source is missing or unreadable, or where one folder holds the other.
+ */
+export declare function mirrorDirectory(
+  sourceDir: string,
+  targetDir: string,
+  options?: MirrorDirectoryOptions,
+): Promise<void>;
+
+/**
+ * Uploads a workspace (and assets) to a sandbox, and remembers exactly what was uploaded as the base of the merge that
+ * `restoreWorkspace()` makes.
+ *
+ * Rejects before the first client call with `ERR_INVALID_ARG_TYPE` or `ERR_INVALID_ARG_VALUE` where the input cannot be
+ * used, and with Node's own codes where the workspace or an asset cannot be read.
+ */
+export declare function prepareSandboxManagedRuntime(
+  input: PrepareSandboxManagedRuntimeInput,
+): Promise<PreparedSandboxManagedRuntime>;
+
+/** One path of a {@link DirectorySnapshot}. */
+export type SnapshotEntry =
+  | { kind: "dir" }
+  /** `mode` is the full `st_mode`; `hash` is the content's SHA-256 in hexadecimal. */
+  | { kind: "file"; mode: number; hash: string }
+  | { kind: "symlink"; target: string };
+
+/** A folder's content at one moment. */
+export interface DirectorySnapshot {
+  /** The paths that were left out, each exact or anything below it. */
+  exclude: string[];
+  /** Entries by relative path with `/`, a folder before what is in it. */
+  entries: Map<string, SnapshotEntry>;
+}
+
+/**
+ * Reads a folder and hashes its files. Sockets, FIFOs and devices are left out. Rejects where a folder or file cannot be
+ * read; a missing root gives an empty snapshot.
+ */
+export declare function captureDirectorySnapshot(
+  rootDir: string,
+  options?: { exclude?: string[] },
+): Promise<DirectorySnapshot>;
+
+/**
+ * Merges a folder into another, three ways: what changed from `baseline` to `sourceDir` is brought into `targetDir`,
+ * under its merge lock. A local version that differs from both is kept under `.paperclip-runtime/conflicts/`.
+ */
+export declare function mergeDirectoryWithBaseline(input: {
+  baseline: DirectorySnapshot;
+  sourceDir: string;
+  targetDir: string;
+  /** Runs inside the lock, before the target is looked at. What it rejects with is passed on, and nothing is changed. */
+  beforeApply?: () => Promise<void>;
+  /** Runs inside the lock, after the last change. */
+  afterApply?: () => Promise<void>;
+}): Promise<void>;
+
+/**
+ * Runs `fn` while no other process merges into `targetDir`: the lock is the folder
+ * `<targetDir>.paperclip-restore.lock`, shared with the TypeScript module. Rejects with
+ * `ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT` after 30 s of waiting. Released also when `fn` fails. Not reentrant.
+ */
+export declare function withDirectoryMergeLock<T>(targetDir: string, fn: () => Promise<T>): Promise<T>;
+
+/** Whether `relative` below `rootDir` is now what `baselineEntry` says: kind, full mode and content, or link target. */
+export declare function directoryEntryMatchesBaseline(
+  rootDir: string,
+  relative: string,
+  baselineEntry: SnapshotEntry,
+): Promise<boolean>;
+
+/** The codes of this package's own errors. */
+export type SandboxRuntimeErrorCode =
+  /** The download ends before its end mark. Nothing was changed. */
+  | "ERR_SANDBOX_ARCHIVE_TRUNCATED"
+  /** The download breaks the format or holds what is never restored. Nothing was changed. */
+  | "ERR_SANDBOX_ARCHIVE_INVALID"
+  /** A path leads out of its folder, or a link stands where a folder of ours must be. */
+  | "ERR_SANDBOX_UNSAFE_PATH"
+  /** Another process held the merge lock for 30 s. Nothing was changed. */
+  | "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT"
+  /** An argument has the wrong type. */
+  | "ERR_INVALID_ARG_TYPE"
+  /** An argument has a value that cannot be used. */
+  | "ERR_INVALID_ARG_VALUE"
+  /** A defect of this package. */
+  | "ERR_SANDBOX_INTERNAL";
+
+/** The shape of this package's own errors. */
+export interface SandboxRuntimeError extends Error {
+  code: SandboxRuntimeErrorCode;
+  /** The archive's entry that is at fault, where there is one. */
+  entry?: string;
+  /** The byte of the archive at which it stands. */
+  offset?: number;
+  /** The path at fault, where there is one. */
+  path?: string;
+}
