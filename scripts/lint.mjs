@@ -1,0 +1,65 @@
+// `npm run lint`: everything a machine can say about the sources without running them.
+//
+//   npm run lint               every check
+//   npm run lint -- clippy     only the checks that are named
+//
+// The last line is the total, `N passed, N failed`.
+
+import path from "node:path";
+import { findBreaches } from "./house-laws.mjs";
+import { Explained, root, run, runMain } from "./process.mjs";
+import { requireRust, setUp } from "./setup.mjs";
+
+/** A program that a dependency brings, run by this Node. */
+const node = (/** @type {string} */ file, /** @type {string[]} */ ...args) => [
+  process.execPath,
+  path.join(root, "node_modules", file),
+  ...args,
+];
+
+/** @type {Record<string, string[]>} */
+const COMMANDS = {
+  rustfmt: ["cargo", "fmt", "--check"],
+  clippy: ["cargo", "clippy", "--all-targets", "--", "-D", "warnings"],
+  rustdoc: ["cargo", "doc", "--no-deps", "--document-private-items"],
+  tsc: node("typescript/bin/tsc", "--project", "."),
+  prettier: node("prettier/bin/prettier.cjs", "--check", "--log-level", "warn", "."),
+};
+
+const CHECKS = [...Object.keys(COMMANDS), "laws"];
+
+await runMain(async () => {
+  const checks = process.argv.length > 2 ? process.argv.slice(2) : CHECKS;
+  const unknown = checks.find((check) => !CHECKS.includes(check));
+  if (unknown) throw new Explained(`There is no check "${unknown}". There are: ${CHECKS.join(", ")}.`);
+  await setUp({ addon: false });
+  await requireRust();
+
+  let failed = 0;
+  for (const check of checks) {
+    const complaint = await (check === "laws" ? complainOfBreaches() : complain(COMMANDS[check]));
+    console.log(`${complaint ? "FAILED" : "ok    "}  ${check}`);
+    if (complaint) console.log(`\n${complaint.trimEnd()}\n`);
+    if (complaint) failed += 1;
+  }
+  console.log(`\n${checks.length - failed} passed, ${failed} failed`);
+  if (failed > 0) process.exitCode = 1;
+});
+
+/**
+ * What a command prints when it fails; nothing where it succeeds.
+ *
+ * @param {string[]} command
+ */
+async function complain([program, ...args]) {
+  const { code, output } = await run(program, args, {
+    keep: "both",
+    show: false,
+    env: { RUSTDOCFLAGS: "-D warnings", CARGO_TERM_PROGRESS_WHEN: "never" },
+  });
+  return code === 0 ? "" : output || `${program} failed without a word (exit code ${code})`;
+}
+
+async function complainOfBreaches() {
+  return (await findBreaches()).join("\n");
+}

@@ -1,0 +1,64 @@
+// Running other programs: with what they print shown as it comes, or kept for reading.
+
+import { spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+/** The repository's folder. */
+export const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** A problem that is explained by its message alone: shown to a person without a stack. */
+export class Explained extends Error {}
+
+/**
+ * @typedef {object} Outcome
+ * @property {number} code The exit code; 1 for a program that was killed by a signal.
+ * @property {string} output What it printed to standard output, and to standard error where that was kept too.
+ */
+
+/**
+ * Runs a program in the repository's folder.
+ *
+ * @param {string} command
+ * @param {string[]} args
+ * @param {{ show?: boolean, keep?: "stdout" | "both", env?: Record<string, string> }} [options]
+ *   `show`: pass on what it prints, as it comes (default `true`). `keep`: also collect it.
+ * @returns {Promise<Outcome>} Rejects only where the program cannot be started.
+ */
+export function run(command, args, { show = true, keep, env } = {}) {
+  return new Promise((resolve, reject) => {
+    const unkept = show ? "inherit" : "ignore";
+    const child = spawn(command, args, {
+      cwd: root,
+      env: { ...process.env, ...env },
+      stdio: ["ignore", keep ? "pipe" : unkept, keep === "both" ? "pipe" : unkept],
+    });
+    let output = "";
+    const collect = (
+      /** @type {import("node:stream").Readable | null} */ from,
+      /** @type {NodeJS.WriteStream} */ to,
+    ) =>
+      from?.setEncoding("utf8").on("data", (text) => {
+        output += text;
+        if (show) to.write(text);
+      });
+    collect(child.stdout, process.stdout);
+    collect(child.stderr, process.stderr);
+    child.once("error", reject);
+    child.once("close", (code) => resolve({ code: code ?? 1, output }));
+  });
+}
+
+/**
+ * Runs a script's main function: an {@link Explained} error is printed as a sentence, any other with its stack, and
+ * both end the process with exit code 1.
+ *
+ * @param {() => Promise<void>} main
+ */
+export async function runMain(main) {
+  try {
+    await main();
+  } catch (error) {
+    console.error(error instanceof Explained ? `\n${error.message}` : error);
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,155 @@
+// Brings a checkout to the point where it runs: JavaScript dependencies and the native addon, each only when it is
+// missing or out of date. Every script calls this first, so that none needs an install before it.
+
+import { createHash } from "node:crypto";
+import { readdir, readFile, stat, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { Explained, root, run } from "./process.mjs";
+
+/** What the build and test tools need; the installed package itself is content with any Node 20. */
+const OLDEST_NODE = [20, 19];
+
+/** Written into node_modules after an install: the lockfile's digest, so that a changed lockfile is noticed. */
+const STAMP = path.join(root, "node_modules", ".installed-lockfile");
+
+/**
+ * Makes the checkout ready.
+ *
+ * @param {{ dependencies?: boolean, addon?: boolean }} [needs] What is needed; both by default. Building the addon
+ *   needs the dependencies, using one that is built does not.
+ */
+export async function setUp({ dependencies = true, addon = true } = {}) {
+  requireNode();
+  const build = addon && !(await isAddonCurrent());
+  if (build) await requireRust();
+  if ((dependencies || build) && !(await areDependenciesCurrent())) await installDependencies();
+  if (build) await buildAddon();
+}
+
+/** Throws where Node is too old for the tools. */
+function requireNode() {
+  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+  const [oldestMajor, oldestMinor] = OLDEST_NODE;
+  if (major > oldestMajor || (major === oldestMajor && minor >= oldestMinor)) return;
+  throw new Explained(
+    `Node ${OLDEST_NODE.join(".")} or newer is needed here, and this is Node ${process.versions.node}.\n` +
+      "Install a current release and run the command again.",
+  );
+}
+
+/** Throws where Rust is missing or older than Cargo.toml asks for. */
+export async function requireRust() {
+  const manifest = await readFile(path.join(root, "Cargo.toml"), "utf8");
+  const needed = /^rust-version = "(\d+\.\d+)"/m.exec(manifest)?.[1];
+  if (!needed) throw new Error("Cargo.toml has no rust-version");
+  const found = await rustVersion();
+  if (!found) {
+    throw new Explained(
+      `Rust ${needed} or newer is needed to build the native addon, and no cargo was found.\n` +
+        "Install it with rustup (https://rustup.rs), open a new terminal and run the command again.",
+    );
+  }
+  const [major = 0, minor = 0] = found.split(".").map(Number);
+  const [neededMajor = 0, neededMinor = 0] = needed.split(".").map(Number);
+  if (major > neededMajor || (major === neededMajor && minor >= neededMinor)) return;
+  throw new Explained(
+    `Rust ${needed} or newer is needed to build the native addon, and this is Rust ${found}.\n` +
+      "Run `rustup update stable` and run the command again.",
+  );
+}
+
+/** The version of the Rust that cargo builds with, or `undefined` where there is none. */
+async function rustVersion() {
+  try {
+    const { output } = await run("cargo", ["--version"], { keep: "stdout", show: false });
+    return /^cargo (\d+\.\d+\.\d+)/.exec(output)?.[1];
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/** Whether node_modules holds what the lockfile names. */
+async function areDependenciesCurrent() {
+  return (await readIfThere(STAMP)) === (await lockfileDigest());
+}
+
+async function installDependencies() {
+  announce("Installing JavaScript dependencies (the first time takes about half a minute)");
+  // Some of the build tool's own dependencies, unused here, warn about Node 20: errors are all that matters.
+  const { code } = await run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
+  if (code !== 0) throw new Explained("`npm ci` failed; what it printed above says why.");
+  await writeFile(STAMP, await lockfileDigest());
+}
+
+async function lockfileDigest() {
+  const lockfile = await readFile(path.join(root, "package-lock.json"));
+  return createHash("sha256").update(lockfile).digest("hex");
+}
+
+/** Whether this platform's addon is built and no source is newer. */
+async function isAddonCurrent() {
+  const built = await modificationTime(path.join(root, addonName()));
+  if (built === undefined) return false;
+  return (await newestSource()) <= built;
+}
+
+async function buildAddon() {
+  announce("Building the native addon (the first time takes one to two minutes)");
+  const { code } = await run("npm", ["run", "--silent", "build"]);
+  if (code !== 0) throw new Explained("The native addon did not build; what cargo printed above says why.");
+  if (!(await isAddonCurrent())) throw new Error(`the build did not bring ${addonName()} up to date`);
+}
+
+/** The addon's file name on this platform, as the napi tool writes it. */
+function addonName() {
+  const isMusl = process.platform === "linux" && !hasGlibc();
+  const abi = process.platform === "linux" ? (isMusl ? "-musl" : "-gnu") : "";
+  return `sandbox-managed-runtime.${process.platform}-${process.arch}${abi}.node`;
+}
+
+function hasGlibc() {
+  const report = /** @type {{ header: { glibcVersionRuntime?: string } }} */ (process.report.getReport());
+  return report.header.glibcVersionRuntime !== undefined;
+}
+
+/**
+ * The newest modification time of anything the addon is built from, in milliseconds. Folders count too: a file that was
+ * removed leaves its mark there.
+ */
+async function newestSource() {
+  const sources = path.join(root, "src");
+  const below = await readdir(sources, { recursive: true });
+  const all = [
+    ...["Cargo.toml", "Cargo.lock", "build.rs"].map((name) => path.join(root, name)),
+    sources,
+    ...below.map((name) => path.join(sources, name)),
+  ];
+  const times = await Promise.all(all.map(modificationTime));
+  return Math.max(...times.map((time) => time ?? 0));
+}
+
+/** @param {string} file */
+async function modificationTime(file) {
+  try {
+    return (await stat(file)).mtimeMs;
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/** @param {string} file */
+async function readIfThere(file) {
+  try {
+    return await readFile(file, "utf8");
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/** @param {string} step */
+function announce(step) {
+  console.error(`\n> ${step}`);
+}

@@ -1,0 +1,33 @@
+import { defineConfig } from "vitest/config";
+import { RELEASE_SUITES, runAgainstAddon } from "./__test__/release/plugin.mjs";
+
+/** Round trips run real shells and real tars, on machines with two busy cores. */
+const patient = { testTimeout: 60_000, hookTimeout: 60_000 };
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          ...patient,
+          name: "own",
+          include: ["__test__/**/*.test.{mjs,ts}"],
+          // A process per file: suites change the working directory and drop privileges.
+          pool: "forks",
+        },
+      },
+      {
+        plugins: [runAgainstAddon()],
+        test: {
+          ...patient,
+          name: "release",
+          include: RELEASE_SUITES,
+          // By default, what is below node_modules is neither looked at nor transformed.
+          exclude: [],
+          server: { deps: { inline: [/adapter-utils\/dist/] } },
+          pool: "forks",
+        },
+      },
+    ],
+  },
+});
