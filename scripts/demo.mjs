@@ -10,7 +10,8 @@
 import { appendFile, mkdir, mkdtemp, readFile, realpath, readdir, rm, stat } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
-import { parseArgs } from "node:util";
+// By its default export, so that a Node without `parseArgs` still gets to say that it is too old.
+import util from "node:util";
 import { chooseTasks, describeTasks, shellScript } from "./demo-agent.mjs";
 import { Explained, root, run, runMain } from "./process.mjs";
 import { setUp } from "./setup.mjs";
@@ -53,7 +54,7 @@ function readArguments() {
   const explain = (/** @type {string} */ problem) =>
     new Explained(`${problem}\nUse: npm run demo -- [DIR] [--keep]`);
   try {
-    const parsed = parseArgs({
+    const parsed = util.parseArgs({
       allowPositionals: true,
       options: { keep: { type: "boolean", default: false } },
     });

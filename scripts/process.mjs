@@ -1,10 +1,13 @@
-// Running other programs: with what they print shown as it comes, or kept for reading.
+// Running: other programs, with what they print shown as it comes or kept for reading; and the scripts themselves.
 
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
 /** The repository's folder. */
 export const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** What the build and test tools need; the installed package itself is content with any Node 20. */
+const OLDEST_NODE = "20.19";
 
 /** A problem that is explained by its message alone: shown to a person without a stack. */
 export class Explained extends Error {}
@@ -49,13 +52,35 @@ export function run(command, args, { show = true, keep, env } = {}) {
 }
 
 /**
- * Runs a script's main function: an {@link Explained} error is printed as a sentence, any other with its stack, and
+ * Compares two versions by their first two numbers.
+ *
+ * @param {string} version
+ * @param {string} oldest
+ */
+export function isAtLeast(version, oldest) {
+  const [major = 0, minor = 0] = version.split(".").map(Number);
+  const [oldestMajor = 0, oldestMinor = 0] = oldest.split(".").map(Number);
+  return major > oldestMajor || (major === oldestMajor && minor >= oldestMinor);
+}
+
+/** Throws where Node is too old for the tools. */
+function requireNode() {
+  if (isAtLeast(process.versions.node, OLDEST_NODE)) return;
+  throw new Explained(
+    `Node ${OLDEST_NODE} or newer is needed here, and this is Node ${process.versions.node}.\n` +
+      "Install a current release and run the command again.",
+  );
+}
+
+/**
+ * Runs a script's main function, if this Node is new enough: an {@link Explained} error is printed as a sentence, any other with its stack, and
  * both end the process with exit code 1.
  *
  * @param {() => Promise<void>} main
  */
 export async function runMain(main) {
   try {
+    requireNode();
     await main();
   } catch (error) {
     console.error(error instanceof Explained ? `\n${error.message}` : error);

@@ -4,10 +4,7 @@
 import { createHash } from "node:crypto";
 import { readdir, readFile, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { Explained, root, run } from "./process.mjs";
-
-/** What the build and test tools need; the installed package itself is content with any Node 20. */
-const OLDEST_NODE = [20, 19];
+import { Explained, isAtLeast, root, run } from "./process.mjs";
 
 /** Written into node_modules after an install: the lockfile's digest, so that a changed lockfile is noticed. */
 const STAMP = path.join(root, "node_modules", ".installed-lockfile");
@@ -19,22 +16,10 @@ const STAMP = path.join(root, "node_modules", ".installed-lockfile");
  *   needs the dependencies, using one that is built does not.
  */
 export async function setUp({ dependencies = true, addon = true } = {}) {
-  requireNode();
   const build = addon && !(await isAddonCurrent());
   if (build) await requireRust();
   if ((dependencies || build) && !(await areDependenciesCurrent())) await installDependencies();
   if (build) await buildAddon();
-}
-
-/** Throws where Node is too old for the tools. */
-function requireNode() {
-  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
-  const [oldestMajor, oldestMinor] = OLDEST_NODE;
-  if (major > oldestMajor || (major === oldestMajor && minor >= oldestMinor)) return;
-  throw new Explained(
-    `Node ${OLDEST_NODE.join(".")} or newer is needed here, and this is Node ${process.versions.node}.\n` +
-      "Install a current release and run the command again.",
-  );
 }
 
 /** Throws where Rust is missing or older than Cargo.toml asks for. */
@@ -49,9 +34,7 @@ export async function requireRust() {
         "Install it with rustup (https://rustup.rs), open a new terminal and run the command again.",
     );
   }
-  const [major = 0, minor = 0] = found.split(".").map(Number);
-  const [neededMajor = 0, neededMinor = 0] = needed.split(".").map(Number);
-  if (major > neededMajor || (major === neededMajor && minor >= neededMinor)) return;
+  if (isAtLeast(found, needed)) return;
   throw new Explained(
     `Rust ${needed} or newer is needed to build the native addon, and this is Rust ${found}.\n` +
       "Run `rustup update stable` and run the command again.",
