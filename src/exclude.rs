@@ -1,0 +1,573 @@
+//! What is left out: patterns with the meaning of GNU tar's `--exclude`, and sets of exact paths.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use crate::path::RelativePath;
+
+/// Patterns that say which paths are left out, each with the meaning that GNU tar gives to `--exclude=PATTERN`
+/// for members named without a leading `./`:
+///
+/// - A pattern matches from the start of a path or from the start of any name in it, and up to the end of any
+///   name; so what matches a folder matches all that is below it. Case counts.
+/// - `*` matches any number of bytes and `?` one, `/` among them. So `dir/*` leaves out what is in `dir`, and keeps
+///   `dir`; `*/dir` spares a `dir` at the top.
+/// - `[…]` matches one byte of a set: bytes, ranges, classes such as `[:digit:]`; `!` or `^` in front negates it.
+///   A set without its `]` is an ordinary `[`.
+/// - `\` takes the special meaning from what follows. At the end of a pattern it stands for itself if the pattern
+///   has no wildcard, and else the pattern matches nothing.
+/// - A pattern that ends in `/`, or is empty, matches nothing.
+///
+/// This is what tar does in the C locale. There `?` and a set match one byte of a character that takes several; in
+/// a UTF-8 locale they can also match all of it. Bytes it is, because a pattern must leave out the same files
+/// whatever the host's locale, and names need not be UTF-8. Patterns of text and `*` mean the same in both.
+#[derive(Debug, Clone, Default)]
+pub struct ExcludePatterns {
+    /// `text` and `text*`, by their first byte: looked up where a name starts.
+    heads: ByByte<Head>,
+    /// The text of `*text`, by its last byte: looked up where a name ends.
+    tails: ByByte<Box<[u8]>>,
+    /// `*text*`, by the text's pivot: looked up everywhere.
+    parts: ByByte<Part>,
+    /// All other patterns, as they were given.
+    general: Vec<Box<[u8]>>,
+}
+
+/// A pattern that begins with text, which is free of escapes.
+#[derive(Debug, Clone)]
+struct Head {
+    text: Box<[u8]>,
+    /// Whether a star follows the text.
+    open: bool,
+}
+
+impl ExcludePatterns {
+    /// Compiles patterns. They may be any bytes.
+    pub fn new(patterns: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        let mut compiled = Self::default();
+        for pattern in patterns {
+            compiled.add(pattern.as_ref());
+        }
+        compiled
+    }
+
+    fn add(&mut self, pattern: &[u8]) {
+        let stars = pattern.iter().take_while(|&&byte| byte == b'*').count();
+        let (mut text, mut rest) = split_text(&pattern[stars..]);
+        // Tar compares a pattern without wildcards itself, and there a last backslash is itself.
+        if stars == 0 && rest == b"\\" {
+            text.extend_from_slice(rest);
+            rest = b"";
+        }
+        let open = !rest.is_empty();
+        match (text.first(), text.last()) {
+            (Some(&first), Some(&last)) if rest.iter().all(|&byte| byte == b'*') => match (stars > 0, open) {
+                (false, _) => self.heads.add(first, Head { text: text.into(), open }),
+                (true, false) => self.tails.add(last, text.into()),
+                (true, true) => {
+                    let part = Part::new(&text);
+                    self.parts.add(text[part.pivot], part);
+                }
+            },
+            _ => self.general.push(pattern.into()),
+        }
+    }
+
+    /// Whether a pattern matches the path or a folder above it, and so whether it is left out.
+    #[must_use]
+    pub fn matches(&self, path: &RelativePath) -> bool {
+        let path = path.as_bytes();
+        names(path).any(|(start, end)| {
+            self.heads.get(path[start]).iter().any(|head| head.matches(&path[start..]))
+                || self.tails.get(path[end - 1]).iter().any(|text| path[..end].ends_with(text))
+        }) || (0..path.len()).any(|at| self.parts.get(path[at]).iter().any(|part| part.matches(path, at)))
+            || self.general.iter().any(|pattern| matches_general(pattern, path))
+    }
+}
+
+impl Head {
+    fn matches(&self, path: &[u8]) -> bool {
+        path.strip_prefix(&*self.text).is_some_and(|rest| self.open || matches!(rest, [] | [b'/', ..]))
+    }
+}
+
+/// A text that a pattern has between two stars.
+#[derive(Debug, Clone)]
+struct Part {
+    text: Box<[u8]>,
+    /// Where in the text the byte is that it is filed under: the first that is no `/`, as every path has those.
+    pivot: usize,
+}
+
+impl Part {
+    fn new(text: &[u8]) -> Self {
+        Self { text: text.into(), pivot: text.iter().position(|&byte| byte != b'/').unwrap_or(0) }
+    }
+
+    /// Whether the text stands in the path with its pivot at `at`.
+    fn matches(&self, path: &[u8], at: usize) -> bool {
+        at.checked_sub(self.pivot).is_some_and(|start| path[start..].starts_with(&self.text))
+    }
+}
+
+/// Values filed under a byte, so that one look tells that there are none. It takes no room while it is empty.
+#[derive(Debug, Clone)]
+struct ByByte<T>(Vec<Vec<T>>);
+
+impl<T> Default for ByByte<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> ByByte<T> {
+    fn add(&mut self, byte: u8, value: T) {
+        self.0.resize_with(256, Vec::new);
+        self.0[usize::from(byte)].push(value);
+    }
+
+    fn get(&self, byte: u8) -> &[T] {
+        self.0.get(usize::from(byte)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Where each name in a path starts and ends.
+fn names(path: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    path.split(|&byte| byte == b'/').scan(0, |next, name| {
+        let start = *next;
+        *next = start + name.len() + 1;
+        Some((start, start + name.len()))
+    })
+}
+
+/// A pattern's text up to its first wildcard, without escapes, and what follows: nothing, or what starts with a
+/// wildcard, or the one backslash that ends the pattern.
+fn split_text(pattern: &[u8]) -> (Vec<u8>, &[u8]) {
+    let mut text = Vec::with_capacity(pattern.len());
+    let mut rest = pattern;
+    loop {
+        rest = match rest {
+            [] | [b'*' | b'?' | b'[', ..] | [b'\\'] => return (text, rest),
+            [b'\\', byte, after @ ..] | [byte, after @ ..] => {
+                text.push(*byte);
+                after
+            }
+        };
+    }
+}
+
+/// Whether the pattern matches the path from the start of one of its names.
+fn matches_general(pattern: &[u8], path: &[u8]) -> bool {
+    for (start, _) in names(path) {
+        match attempt(pattern, &path[start..]) {
+            Attempt::Matched => return true,
+            // What the star could take reached to every later start, so those are tried already. They are not if
+            // another start can lead past other parts of the pattern, as only an undefined set can: one with
+            // `-[`, such as `[.-^*-[:alpha:]`, may end in different places for different bytes.
+            Attempt::FailedPastStar if !pattern.windows(2).any(|pair| pair == b"-[") => return false,
+            Attempt::Failed | Attempt::FailedPastStar => {}
+        }
+    }
+    false
+}
+
+/// How matching from one place went.
+enum Attempt {
+    Matched,
+    /// Before a star was reached.
+    Failed,
+    /// With all that a star could take.
+    FailedPastStar,
+}
+
+/// Matches a pattern against text from its start up to its end or a `/` in it.
+///
+/// Only the last star reached is ever tried with another length: with the shortest lengths for those before it,
+/// it has all the room that any other lengths could give. So the work is at most the product of the two sizes,
+/// times the size of a set.
+fn attempt(pattern: &[u8], text: &[u8]) -> Attempt {
+    let (mut at, mut read) = (0, 0);
+    // What follows the last star in the pattern, and where the text goes on after what that star took.
+    let mut star: Option<(usize, usize)> = None;
+    loop {
+        let next = match pattern.get(at) {
+            Some(b'*') => {
+                at += 1;
+                star = Some((at, read));
+                continue;
+            }
+            Some(_) => text.get(read).and_then(|&byte| past_one(pattern, at, byte)),
+            None if matches!(text[read..], [] | [b'/', ..]) => return Attempt::Matched,
+            None => None,
+        };
+        match (next, &mut star) {
+            (Some(next), _) => (at, read) = (next, read + 1),
+            (None, None) => return Attempt::Failed,
+            (None, Some((_, resume))) if *resume == text.len() => return Attempt::FailedPastStar,
+            (None, Some((after, resume))) => {
+                *resume += 1;
+                // Where text follows the star, only its first byte is worth a try.
+                if let Some(first) = pattern.get(*after).filter(|byte| !b"?[\\".contains(byte)) {
+                    *resume += text[*resume..].iter().take_while(|&byte| byte != first).count();
+                }
+                (at, read) = (*after, *resume);
+            }
+        }
+    }
+}
+
+/// Matches what stands at `at` in the pattern, which is not a star, against one byte. Gives what follows in the
+/// pattern if it matches.
+fn past_one(pattern: &[u8], at: usize, byte: u8) -> Option<usize> {
+    match pattern[at] {
+        b'?' => Some(at + 1),
+        b'[' => past_set(pattern, at, byte),
+        b'\\' => (pattern.get(at + 1) == Some(&byte)).then_some(at + 2),
+        literal => (literal == byte).then_some(at + 1),
+    }
+}
+
+/// Matches the set that the `[` at `open` opens, as [`past_one`] does.
+fn past_set(pattern: &[u8], open: usize, byte: u8) -> Option<usize> {
+    match read_set(pattern, open, byte) {
+        Ok(next) => next,
+        Err(Flaw::Unclosed) => (byte == b'[').then_some(open + 1),
+        Err(Flaw::Broken) => None,
+    }
+}
+
+/// Why a `[` opens no set.
+enum Flaw {
+    /// The pattern ends before the `]`, which makes the `[` an ordinary one.
+    Unclosed,
+    /// Something in it has no meaning. Nothing matches it.
+    Broken,
+}
+
+/// Sets that POSIX leaves undefined are read as the C library under GNU tar reads them: members only up to the
+/// first that the byte is, and from there on just what is needed to find the `]`.
+fn read_set(pattern: &[u8], open: usize, byte: u8) -> Result<Option<usize>, Flaw> {
+    let negated = matches!(pattern.get(open + 1), Some(b'!' | b'^'));
+    let mut at = open + 1 + usize::from(negated);
+    loop {
+        let (is_member, end) = read_member(pattern, at, byte)?;
+        if is_member {
+            let after = close_set(pattern, end)?;
+            return Ok((!negated).then_some(after));
+        }
+        // Only looked for behind a member: a `]` that comes first is one.
+        if pattern.get(end) == Some(&b']') {
+            return Ok(negated.then_some(end + 1));
+        }
+        at = end;
+    }
+}
+
+/// Reads the member at `at`: whether the byte is in it, and where it ends.
+fn read_member(pattern: &[u8], at: usize, byte: u8) -> Result<(bool, usize), Flaw> {
+    match pattern[at..] {
+        [b'[', b'=', same, b'=', b']', ..] => return Ok((same == byte, at + 5)),
+        [b'[', b':', ..] => {
+            if let Some((name, end)) = class_name(pattern, at) {
+                return Ok((is_in_class(name, byte)?, end));
+            }
+        }
+        [b'[', b'.', ..] => {
+            let (low, end) = read_symbol(pattern, at)?;
+            return if pattern[end..].starts_with(b"-]") {
+                // Taken for a range, which then has no end. So the symbol is lost and the `-` is a member.
+                Ok((false, end))
+            } else {
+                read_range(pattern, low, end, byte)
+            };
+        }
+        _ => {}
+    }
+    let (low, end) = read_byte(pattern, at)?;
+    read_range(pattern, low, end, byte)
+}
+
+/// Reads on at `at`, after a member that is one byte: it is `low` alone, or the start of a range.
+fn read_range(pattern: &[u8], low: u8, at: usize, byte: u8) -> Result<(bool, usize), Flaw> {
+    let (high, end) = match pattern[at..] {
+        [b'-'] if low != byte => return Err(Flaw::Broken),
+        [b'-', b'[', b'.', ..] => read_symbol(pattern, at + 1)?,
+        [b'-', next, ..] if next != b']' => read_byte(pattern, at + 1)?,
+        _ => (low, at),
+    };
+    Ok(((low..=high).contains(&byte), end))
+}
+
+/// Reads one byte of a set, which may be escaped.
+fn read_byte(pattern: &[u8], at: usize) -> Result<(u8, usize), Flaw> {
+    match pattern[at..] {
+        [] => Err(Flaw::Unclosed),
+        [b'\\'] => Err(Flaw::Broken),
+        [b'\\', byte, ..] => Ok((byte, at + 2)),
+        [byte, ..] => Ok((byte, at + 1)),
+    }
+}
+
+/// Reads the `[.x.]` at `at`. Only single bytes have such names here.
+fn read_symbol(pattern: &[u8], at: usize) -> Result<(u8, usize), Flaw> {
+    match pattern[at..] {
+        [_, _, byte, b'.', b']', ..] => Ok((byte, at + 5)),
+        _ => Err(Flaw::Broken),
+    }
+}
+
+/// The name in the `[:name:]` at `at`, and where that ends; `None` if the `[` there is an ordinary one.
+fn class_name(pattern: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let rest = &pattern[at + 2..];
+    // The C library leaves `z` out, and no class has one in its name.
+    let length = rest.iter().take_while(|byte| matches!(byte, b'a'..=b'y')).count();
+    rest[length..].starts_with(b":]").then(|| (&rest[..length], at + 2 + length + 2))
+}
+
+/// Whether the byte is in the class of that name.
+fn is_in_class(name: &[u8], byte: u8) -> Result<bool, Flaw> {
+    Ok(match name {
+        b"alnum" => byte.is_ascii_alphanumeric(),
+        b"alpha" => byte.is_ascii_alphabetic(),
+        b"blank" => matches!(byte, b' ' | b'\t'),
+        b"cntrl" => byte.is_ascii_control(),
+        b"digit" => byte.is_ascii_digit(),
+        b"graph" => byte.is_ascii_graphic(),
+        b"lower" => byte.is_ascii_lowercase(),
+        b"print" => byte == b' ' || byte.is_ascii_graphic(),
+        b"punct" => byte.is_ascii_punctuation(),
+        b"space" => matches!(byte, b' ' | b'\t'..=b'\r'),
+        b"upper" => byte.is_ascii_uppercase(),
+        b"xdigit" => byte.is_ascii_hexdigit(),
+        _ => return Err(Flaw::Broken),
+    })
+}
+
+/// Finds the end of a set from `at` on, after a member that matched.
+fn close_set(pattern: &[u8], mut at: usize) -> Result<usize, Flaw> {
+    loop {
+        at = match pattern[at..] {
+            [] => return Err(Flaw::Unclosed),
+            [b']', ..] => return Ok(at + 1),
+            [b'\\', _, ..] => at + 2,
+            [b'[', b':', ..] => class_name(pattern, at).map_or(at + 1, |(_, end)| end),
+            [b'[', b'=', _, b'=', b']', ..] => at + 5,
+            [b'\\'] | [b'[', b'=', ..] => return Err(Flaw::Broken),
+            [b'[', b'.', ..] => {
+                let name = &pattern[at + 2..];
+                let length = name.windows(2).position(|pair| pair == b".]").ok_or(Flaw::Broken)?;
+                at + 2 + length + 2
+            }
+            _ => at + 1,
+        };
+    }
+}
+
+/// Paths that each stand for themselves and for all that lies below them.
+#[derive(Debug, Clone, Default)]
+pub struct PathSet(BTreeSet<RelativePath>);
+
+impl PathSet {
+    /// The set of these paths. They are plain text: one that is not written as a [`RelativePath`] is (`./a`, `a/`,
+    /// `/a`, nothing at all) is no path's name, so it stands for nothing and is left out.
+    pub fn new(paths: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        Self(
+            paths
+                .into_iter()
+                .filter_map(|text| {
+                    let text = text.as_ref();
+                    RelativePath::parse(text).ok().flatten().filter(|path| path.as_bytes() == text)
+                })
+                .collect(),
+        )
+    }
+
+    /// Whether the path is a member or lies anywhere below one.
+    #[must_use]
+    pub fn contains_or_covers(&self, path: &RelativePath) -> bool {
+        let bytes = path.as_bytes();
+        names(bytes).any(|(_, end)| self.0.contains(&bytes[..end]))
+    }
+
+    /// Whether a member lies below the path.
+    #[must_use]
+    pub fn is_above(&self, path: &RelativePath) -> bool {
+        let below = [path.as_bytes(), b"/"].concat();
+        let first = self.0.range::<[u8], _>((Bound::Included(&below[..]), Bound::Unbounded)).next();
+        first.is_some_and(|member| member.is_below(path))
+    }
+
+    /// The members, in byte order.
+    pub fn paths(&self) -> impl Iterator<Item = &RelativePath> {
+        self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &[u8]) -> RelativePath {
+        RelativePath::parse(text).unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_a_pattern_leaves_out_and_what_it_keeps() {
+        let table: &[(&str, &[&str], &[&str])] = &[
+            // Text: one whole name or several, anywhere, and what is below it.
+            ("dist", &["dist", "dist/a", "a/dist", "a/dist/b/c"], &["dists", "adist", "a/dist2/b", "DIST"]),
+            ("a/b", &["a/b", "a/b/c", "x/a/b/c"], &["a", "xa/b", "a/bc", "a/x/b"]),
+            ("", &[], &["a", "a/b"]),
+            ("dir/", &[], &["dir", "dir/a"]),
+            ("/dir", &[], &["dir", "a/dir"]),
+            ("./x", &[], &["x", "a/x"]),
+            // A star takes slashes and nothing as well.
+            ("*", &["a", ".a", "a/b"], &[]),
+            ("**", &["a", "a/b"], &[]),
+            ("*/", &[], &["a", "a/b"]),
+            ("*.log", &[".log", "a.log", "a/b.log", "a.log/b"], &["a.log2", "log", "a.logs/b"]),
+            ("._*", &["._", "._a", "a/._b/c"], &["_a", "a._b", "a/b._"]),
+            ("dir/*", &["dir/a", "x/dir/a", "dir/a/b"], &["dir", "x/dir", "xdir/a"]),
+            ("*/dir", &["a/dir", "a/b/dir/c"], &["dir", "dir/a", "a/xdir"]),
+            ("*/dir/*", &["a/dir/b", "a/b/dir/c/d"], &["dir/b", "a/dir"]),
+            ("*a//*", &[], &["a/b", "xa/b"]),
+            ("*ab*", &["ab", "xaby", "x/yab/z"], &["a/b", "ba"]),
+            ("a*c", &["ac", "abc", "a/b/c", "a/c/d", "x/ac"], &["a/cd", "xac", "a"]),
+            ("*a*b", &["ab", "a/b", "xayb", "xab/c"], &["ba", "abc"]),
+            ("a?c", &["abc", "a/c", "x/a.c/d"], &["ac", "abbc", "a"]),
+            ("?", &["a", "a/bc", "ab/c"], &["ab", "ab/cd"]),
+            ("*?", &["a", "a/b"], &[]),
+            ("??*", &["ab", "a/b", "a/bc"], &["a"]),
+            // Sets.
+            ("[ab]", &["a", "b/c", "x/a"], &["c", "ab", "[ab]"]),
+            ("[a-c]x", &["ax", "bx", "cx"], &["dx", "-x", "x"]),
+            ("[!a-c]", &["d", "-", "!"], &["a", "b", "dd"]),
+            ("[^a]", &["b", "^"], &["a"]),
+            ("a[/]b", &["a/b", "a/b/c"], &["ab"]),
+            ("[]a]x", &["]x", "ax"], &["[]a]x"]),
+            ("[!]a]x", &["bx", "!x"], &["]x", "ax"]),
+            ("[a-]", &["a", "-"], &["b"]),
+            ("[--0]x", &["-x", ".x", "0x"], &["ax", "1x"]),
+            ("[c-a]", &[], &["a", "b", "c"]),
+            ("[a!]", &["a", "!"], &["b"]),
+            ("[a\\]b]", &["a", "]", "b"], &["\\", "c"]),
+            ("[\\!a]", &["!", "a"], &["b", "\\"]),
+            ("[a\\-c]", &["a", "-", "c"], &["b"]),
+            ("[a-\\c]", &["a", "b", "c"], &["\\", "-"]),
+            ("[[:digit:]]x", &["0x", "9x"], &["ax", ":x", "dx"]),
+            ("[x[:upper:]_]", &["A", "Z", "x", "_"], &["a", ":", "["]),
+            ("[![:space:]]", &["a"], &[" ", "\t", "\u{b}"]),
+            ("[[:word:]a]", &[], &["a", "w", ":"]),
+            ("[a[:word:]]", &["a"], &["w", ":]", "b"]),
+            ("[x[:]", &["x", "[", ":"], &["a"]),
+            ("[[=a=]b]", &["a", "b"], &["=", "c"]),
+            ("[a[=b]", &["[", "=", "b"], &["a"]),
+            ("[[.a.]-c]", &["a", "b", "c"], &["-", "["]),
+            ("[a-[.c.]]", &["a", "b", "c"], &["-", "["]),
+            ("[[.ab.]]", &[], &["a", "b", "ab"]),
+            ("[[.a.]-]", &["-"], &["a"]),
+            ("[xa-[:y:]z]", &["x", "yz]", ":z]"], &["a", "y", "xz]"]),
+            ("[.-^*-[:alpha:]", &["a", "[.-^-x/a", "[.-^-a"], &["[.-^-x", "x"]),
+            // What looks like a set and is none.
+            ("[", &["[", "[/a", "a/["], &["a"]),
+            ("[ab", &["[ab", "x/[ab/c"], &["a", "b"]),
+            ("[[a", &["[[a"], &["a", "[a", "["]),
+            ("[]", &["[]"], &["]", "["]),
+            ("[!]", &["[!]"], &["a", "!"]),
+            ("*[", &["[", "a["], &["a", "[a"]),
+            ("[a-", &[], &["[a-", "a", "-"]),
+            ("[[.a", &[], &["[[.a", "a"]),
+            // Backslashes.
+            ("\\*", &["*", "*/a"], &["a", "\\*"]),
+            ("\\a\\b", &["ab"], &["\\a\\b"]),
+            ("a\\[b]", &["a[b]"], &["ab"]),
+            ("a\\", &["a\\", "a\\/b"], &["a"]),
+            ("a\\\\", &["a\\"], &["a\\\\"]),
+            ("*\\", &[], &["a\\", "\\", "a"]),
+            ("[a]\\", &[], &["a\\", "a"]),
+            ("[a\\", &[], &["[a\\", "a"]),
+            ("\\\\*", &["\\", "\\a"], &["a"]),
+            ("*\\*", &["*", "a*"], &["a", "*a"]),
+            // Bytes, not characters.
+            ("?", &["a"], &["é"]),
+            ("??", &["é"], &["éa"]),
+            ("*é*", &["é", "aéb"], &["e"]),
+        ];
+        for &(pattern, left_out, kept) in table {
+            let patterns = ExcludePatterns::new([pattern]);
+            for name in left_out {
+                assert!(patterns.matches(&path(name.as_bytes())), "{pattern:?} leaves out {name:?}");
+            }
+            for name in kept {
+                assert!(!patterns.matches(&path(name.as_bytes())), "{pattern:?} keeps {name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_and_names_are_any_bytes() {
+        let patterns = ExcludePatterns::new([&b"\xff*"[..], b"*\xfe", b"[\x80-\x8f]"]);
+        for left_out in [&b"\xffa"[..], b"a/\xff", b"a\xfe/b", b"\x85"] {
+            assert!(patterns.matches(&path(left_out)), "{left_out:?}");
+        }
+        for kept in [&b"a\xff"[..], b"\xfea", b"\x90"] {
+            assert!(!patterns.matches(&path(kept)), "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn any_of_several_patterns_is_enough_and_none_matches_nothing() {
+        let patterns = ExcludePatterns::new(["tmp", "*.o", "x*", "*/y/*", "[0-9]?z"]);
+        for left_out in ["a/tmp", "b.o/c", "xa", "a/y/b", "17/1az"] {
+            assert!(patterns.matches(&path(left_out.as_bytes())), "{left_out:?}");
+        }
+        assert!(!patterns.matches(&path(b"tmp2/b.c/y")));
+        assert!(!ExcludePatterns::new([""; 0]).matches(&path(b"a")));
+    }
+
+    /// With a retry for each star, the first of these alone would take longer than the universe has had.
+    #[test]
+    fn patterns_made_to_be_slow_are_not() {
+        let long = path(vec!["a".repeat(250); 16].join("/").as_bytes());
+        for pattern in [
+            "*a".repeat(40) + "*b",
+            "a*".repeat(40) + "b",
+            "*?[a-z]".repeat(40) + "b",
+            "[!/]*".repeat(40) + "[b]",
+            "*".repeat(4000) + "b",
+            format!("*{}b", "[".repeat(250)),
+        ] {
+            assert!(!ExcludePatterns::new([&pattern]).matches(&long), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_set_of_paths_covers_what_is_in_it_and_below() {
+        let set = PathSet::new(["a/b", "a-b", "z"]);
+        for covered in ["a/b", "a/b/c/d", "a-b", "z/y"] {
+            assert!(set.contains_or_covers(&path(covered.as_bytes())), "{covered:?}");
+        }
+        for other in ["a", "a/bc", "a/c", "a-b2", "b", "x/z"] {
+            assert!(!set.contains_or_covers(&path(other.as_bytes())), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_folders_over_a_member_are_above_it() {
+        // `a-b` and `a.` stand between `a` and `a/b/c` in byte order.
+        let set = PathSet::new(["a-b", "a.", "a/b/c", "d"]);
+        for above in ["a", "a/b"] {
+            assert!(set.is_above(&path(above.as_bytes())), "{above:?}");
+        }
+        for other in ["a-b", "a/b/c", "a/b/c/d", "a/c", "b", "d", "e"] {
+            assert!(!set.is_above(&path(other.as_bytes())), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_member_is_plain_text_so_an_odd_spelling_names_nothing() {
+        let set = PathSet::new(["a/", "./a", "/a", "a//b", "../a", "", ".", "*", "c"]);
+        assert_eq!(set.paths().map(ToString::to_string).collect::<Vec<_>>(), ["*", "c"]);
+        assert!(!set.contains_or_covers(&path(b"a/b")) && !set.is_above(&path(b"a")));
+    }
+}

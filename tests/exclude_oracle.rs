@@ -1,0 +1,198 @@
+//! Random exclude patterns against GNU tar itself, which is the definition of what they mean.
+//!
+//! On Linux only: what a set of bytes means is the C library's doing, and the definition is tar over glibc.
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::process::Command;
+
+use sandbox_managed_runtime::exclude::ExcludePatterns;
+use sandbox_managed_runtime::path::RelativePath;
+
+/// Random numbers that are the same in each run.
+struct Random(u64);
+
+impl Random {
+    /// A number below `end`.
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % u64::try_from(end).unwrap()).unwrap()
+    }
+
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+
+    /// From `least` to `most` of the choices, one after the other.
+    fn text(&mut self, choices: &[&[u8]], least: usize, most: usize) -> Vec<u8> {
+        let count = least + self.below(most - least + 1);
+        (0..count).flat_map(|_| self.pick(choices)).copied().collect()
+    }
+
+    /// A name that exercises what patterns treat specially.
+    fn name(&mut self) -> Vec<u8> {
+        const WHOLE: &[&[u8]] =
+            &[b"a", b".a", b"a.b", b"[x]", b"a*b", b"a\\b", "é".as_bytes(), b"a b", b"-a", b"[", b"[a"];
+        #[rustfmt::skip]
+        const PIECES: &[&[u8]] = &[
+            b"a", b"a", b"b", b"c", b".", b"[", b"]", b"-", b"!", b"^", b"\\", b"*", b"?", b":", b"=",
+            b" ", b"1", b"\xc3", b"\xff", "é".as_bytes(),
+        ];
+        loop {
+            let name = if self.below(3) == 0 { self.pick(WHOLE).to_vec() } else { self.text(PIECES, 1, 4) };
+            if name != b"." && name != b".." {
+                return name;
+            }
+        }
+    }
+
+    /// A pattern out of all that has a meaning in one, often built around a path that is there.
+    fn pattern(&mut self, paths: &[RelativePath]) -> Vec<u8> {
+        #[rustfmt::skip]
+        const PIECES: &[&[u8]] = &[
+            b"a", b"a", b"b", b".", b"*", b"*", b"*", b"?", b"?", b"[", b"[", b"]", b"]", b"!", b"^",
+            b"-", b"-", b"\\", b"\\", b"/", b"/", b":", b"[ab]", b"[a-c]", b"[!a]", b"[^b-]", b"[]a]",
+            b"[!]]", b"[[:alpha:]]", b"[![:punct:].]", b"[:digit:]", b"[:", b":]", b"[=a=]", b"[.-.]",
+            b"[=", b"[.", b"**", b"*/", b"/*", b" ", b"\xc3", b"\xff", "é".as_bytes(),
+        ];
+        if self.below(2) == 0 {
+            return self.text(PIECES, 0, 7);
+        }
+        let path = paths[self.below(paths.len())].as_bytes();
+        let from = self.below(path.len());
+        let mut pattern = Vec::new();
+        for &byte in &path[from..] {
+            match self.below(8) {
+                0 => pattern.extend(self.pick(PIECES)),
+                1 => pattern.extend([b'\\', byte]),
+                2 => pattern.push(b'?'),
+                3 => pattern.push(b'*'),
+                4 => pattern.extend([b'[', byte, b'-', byte.saturating_add(1), b']']),
+                _ => pattern.push(byte),
+            }
+        }
+        pattern
+    }
+}
+
+/// Builds a random tree and gives its paths, folders among them.
+fn build_tree(random: &mut Random, root: &Path) -> Vec<RelativePath> {
+    let mut folders = vec![None];
+    let mut paths = BTreeSet::new();
+    while paths.len() < 60 {
+        let parent = random.below(folders.len());
+        let path = RelativePath::child(folders[parent].as_ref(), &random.name());
+        if !paths.insert(path.clone()) {
+            continue;
+        }
+        if random.below(3) == 0 {
+            fs::create_dir(root.join(path.as_path())).unwrap();
+            folders.push(Some(path));
+        } else {
+            fs::write(root.join(path.as_path()), "").unwrap();
+        }
+    }
+    paths.into_iter().collect()
+}
+
+/// What tar archives of the folder when it is given the names in it and the pattern.
+fn archived_by_tar(root: &Path, locale: &str, pattern: &[u8]) -> BTreeSet<Vec<u8>> {
+    let mut names: Vec<OsString> =
+        fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    let output = Command::new("tar")
+        .current_dir(root)
+        .env("LC_ALL", locale)
+        .env_remove("POSIXLY_CORRECT")
+        .env_remove("TAR_OPTIONS")
+        .args(["--create", "--verbose", "--file=/dev/null", "--quoting-style=literal", "--no-unquote"])
+        .arg(OsString::from_vec([b"--exclude=", pattern].concat()))
+        .arg("--")
+        .args(names)
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && complaint.is_empty(), "tar, {}: {complaint}", pattern.escape_ascii());
+    output
+        .stdout
+        .split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| line.strip_suffix(b"/").unwrap_or(line).to_vec())
+        .collect()
+}
+
+/// Compares tar and `ExcludePatterns` on trees and patterns, and counts how many patterns told paths apart.
+fn compare(
+    random: &mut Random,
+    trees: usize,
+    patterns: usize,
+    locale: &str,
+    mut next_pattern: impl FnMut(&mut Random, &[RelativePath]) -> Vec<u8>,
+) -> usize {
+    let mut telling = 0;
+    for _ in 0..trees {
+        let root = tempfile::tempdir().unwrap();
+        let paths = build_tree(random, root.path());
+        for _ in 0..patterns {
+            let pattern = next_pattern(random, &paths);
+            let archived = archived_by_tar(root.path(), locale, &pattern);
+            let ours = ExcludePatterns::new([&pattern]);
+            for path in &paths {
+                assert_eq!(
+                    ours.matches(path),
+                    !archived.contains(path.as_bytes()),
+                    "is {path:?} left out by {} in {locale}? (ours, tar's)",
+                    pattern.escape_ascii(),
+                );
+            }
+            telling += usize::from(!archived.is_empty() && archived.len() < paths.len());
+        }
+    }
+    telling
+}
+
+/// A number from the environment, for a longer or another run.
+fn setting<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str, default: T) -> T {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+#[test]
+fn random_patterns_leave_out_what_tar_leaves_out() {
+    let mut random = Random(setting("EXCLUDE_SEED", 0x5eed_0f5e_75a5_1de5));
+    let trees = setting("EXCLUDE_TREES", 16);
+    let telling = compare(&mut random, trees, 50, "C", Random::pattern);
+    assert!(telling > trees * 50 / 5, "only {telling} patterns left out some paths and kept others");
+}
+
+/// The promise that the choice of bytes over characters shows only in `?` and sets.
+#[test]
+fn patterns_of_text_and_stars_mean_the_same_in_a_utf_8_locale() {
+    const PIECES: &[&[u8]] = &[b"*", b"*", b"a", b".", b"/", b" ", "é".as_bytes(), b"\xc3", b"\xa9", b"\xff"];
+    let mut random = Random(setting("EXCLUDE_SEED", 0x0ff5_e7ed_5eed));
+    compare(&mut random, 4, 50, "C.UTF-8", |random, _| random.text(PIECES, 1, 5));
+}
+
+/// One pattern of each kind that `ExcludePatterns` treats on its own: what any of them matches is left out.
+#[test]
+fn several_patterns_leave_out_what_each_of_them_does() {
+    let mut random = Random(0x00b5_e55e_d5e7);
+    let root = tempfile::tempdir().unwrap();
+    let paths = build_tree(&mut random, root.path());
+    let patterns: [&[u8]; 6] = [b"a.b", b".*", b"*]", b"*-*", b"[!a-c]?*1", b"a\\"];
+    let archived = patterns
+        .iter()
+        .map(|pattern| archived_by_tar(root.path(), "C", pattern))
+        .reduce(|left, right| &left & &right)
+        .unwrap();
+    let ours = ExcludePatterns::new(patterns);
+    let kept: BTreeSet<_> =
+        paths.iter().filter(|path| !ours.matches(path)).map(|path| path.as_bytes().to_vec()).collect();
+    assert_eq!(kept, archived);
+    assert!(!archived.is_empty() && archived.len() < paths.len());
+}
