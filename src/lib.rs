@@ -4,6 +4,7 @@ pub mod cancel;
 pub mod error;
 pub mod exclude;
 pub mod path;
+pub mod time;
 /// A tree of files.
 pub mod tree {
     pub mod entry;

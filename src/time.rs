@@ -1,0 +1,109 @@
+//! Points in time as people and JavaScript write them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const MILLIS_PER_DAY: i64 = 24 * 60 * 60 * 1000;
+
+/// A point in time as `Date.prototype.toISOString` writes it: `2026-01-31T23:59:59.999Z`. Always UTC, cut to
+/// whole milliseconds.
+#[must_use]
+pub fn utc_timestamp(time: SystemTime) -> String {
+    let millis = unix_millis(time);
+    let (year, month, day) = civil_date(millis.div_euclid(MILLIS_PER_DAY));
+    let of_day = millis.rem_euclid(MILLIS_PER_DAY);
+    let (hour, minute) = (of_day / 3_600_000, of_day / 60_000 % 60);
+    let (second, milli) = (of_day / 1000 % 60, of_day % 1000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+}
+
+/// Milliseconds since 1970, rounded towards the past. Ends at the edge of `i64`, 292 million years away.
+fn unix_millis(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => {
+            i64::try_from(before.duration().as_nanos().div_ceil(1_000_000)).map_or(i64::MIN, |millis| -millis)
+        }
+    }
+}
+
+/// Year, month and day in the Gregorian calendar of a day counted from 1970-01-01.
+///
+/// Years are taken to begin in March, which puts the leap day at their end: then the days before a month
+/// follow one straight line (153 days every five months), and those before a year depend on it alone.
+fn civil_date(unix_day: i64) -> (i64, i64, i64) {
+    const DAYS_PER_400_YEARS: i64 = 146_097;
+    const DAYS_FROM_MARCH_OF_YEAR_0_TO_1970: i64 = 719_468;
+
+    let day = unix_day + DAYS_FROM_MARCH_OF_YEAR_0_TO_1970;
+    let (cycle, day_of_cycle) = (day.div_euclid(DAYS_PER_400_YEARS), day.rem_euclid(DAYS_PER_400_YEARS));
+    // The leap days before this day are taken out, so that all years are of 365 days: one every 4 years (1460
+    // days), not every 100 (36,524), but at the cycle's very end.
+    let year_of_cycle = (day_of_cycle - day_of_cycle / 1460 + day_of_cycle / 36_524
+        - day_of_cycle / (DAYS_PER_400_YEARS - 1))
+        / 365;
+    let day_of_year = day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+    let months_since_march = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * months_since_march + 2) / 5 + 1;
+    let in_next_year = i64::from(months_since_march >= 10);
+    let month = months_since_march + 3 - 12 * in_next_year;
+    (400 * cycle + year_of_cycle + in_next_year, month, day_of_month)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn moments_worth_knowing() {
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (951_868_800_000, "2000-03-01T00:00:00.000Z"),
+            (1_709_164_800_001, "2024-02-29T00:00:00.001Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(utc_timestamp(UNIX_EPOCH + Duration::from_millis(millis)), text);
+        }
+        assert_eq!(utc_timestamp(UNIX_EPOCH - Duration::from_nanos(1)), "1969-12-31T23:59:59.999Z");
+        assert_eq!(utc_timestamp(UNIX_EPOCH - Duration::from_secs(86_400)), "1969-12-31T00:00:00.000Z");
+    }
+
+    #[test]
+    fn every_day_of_four_centuries_follows_the_one_before() {
+        let mut before = civil_date(-1);
+        assert_eq!(before, (1969, 12, 31));
+        for day in 0..146_097 {
+            let (year, month, of_month) = civil_date(day);
+            let leap = before.0 % 4 == 0 && (before.0 % 100 != 0 || before.0 % 400 == 0);
+            let month_length = match before.1 {
+                2 => 28 + i64::from(leap),
+                4 | 6 | 9 | 11 => 30,
+                _ => 31,
+            };
+            let expected = match before {
+                (year, 12, 31) => (year + 1, 1, 1),
+                (year, month, last) if last == month_length => (year, month + 1, 1),
+                (year, month, other) => (year, month, other + 1),
+            };
+            assert_eq!((year, month, of_month), expected, "day {day}");
+            before = expected;
+        }
+    }
+
+    #[test]
+    fn the_date_command_agrees() {
+        for seconds in [1, 68_169_599, 1_000_000_000, 1_767_225_599, 2_147_483_648, 32_503_680_000_u64] {
+            let date = Command::new("date")
+                .args(["-u", "-d", &format!("@{seconds}"), "+%Y-%m-%dT%H:%M:%S.000Z"])
+                .output()
+                .unwrap();
+            let text = utc_timestamp(UNIX_EPOCH + Duration::from_secs(seconds));
+            assert_eq!(text, String::from_utf8(date.stdout).unwrap().trim_end());
+        }
+    }
+}
