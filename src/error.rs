@@ -152,6 +152,14 @@ impl Error {
     pub fn is_io(&self, kind: io::ErrorKind) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == kind)
     }
+
+    /// Whether it says that nothing stands at the path, or something other than a folder on the way to it.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        use rustix::io::Errno;
+        let gone = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].map(|errno| Some(errno.raw_os_error()));
+        gone.contains(&self.errno())
+    }
 }
 
 /// Shows bytes that should be text: as text where they are, with `\xNN` where they are not.

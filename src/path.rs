@@ -82,6 +82,19 @@ impl RelativePath {
         }
     }
 
+    /// The path of `below` in this folder.
+    #[must_use]
+    pub fn join(&self, below: &Self) -> Self {
+        Self([&self.0, &b"/"[..], &below.0].concat().into())
+    }
+
+    /// A name beside it: the same with `suffix` at its end.
+    #[must_use]
+    pub fn with_suffix(&self, suffix: &str) -> Self {
+        debug_assert!(!suffix.contains(['/', '\0']));
+        Self([&self.0, suffix.as_bytes()].concat().into())
+    }
+
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -97,15 +110,23 @@ impl RelativePath {
     /// The folder it lies in; `None` is the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
-        let slash = self.0.iter().rposition(|&byte| byte == b'/')?;
-        Some(Self(self.0[..slash].into()))
+        let (folder, _) = self.split();
+        (!folder.is_empty()).then(|| Self(folder.into()))
+    }
+
+    /// The folder it lies in (nothing for the root) and its last name.
+    #[must_use]
+    pub fn split(&self) -> (&[u8], &OsStr) {
+        match self.0.iter().rposition(|&byte| byte == b'/') {
+            None => (&[], OsStr::from_bytes(&self.0)),
+            Some(slash) => (&self.0[..slash], OsStr::from_bytes(&self.0[slash + 1..])),
+        }
     }
 
     /// Its last name.
     #[must_use]
     pub fn name(&self) -> &OsStr {
-        let start = self.0.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
-        OsStr::from_bytes(&self.0[start..])
+        self.split().1
     }
 
     /// The folders above it, the outermost first, without the root.

@@ -1,0 +1,274 @@
+"use strict";
+
+// The package's functions: arguments are checked here and promises made; what has to do with files happens in the
+// binding (src/), and what has to do with calling a client in js/calls.js.
+
+const native = require("./binding.js");
+const check = require("./js/check.js");
+const { ClientCalls } = require("./js/calls.js");
+const { fromNative, invalidType } = require("./js/errors.js");
+const { LeaseKeeper } = require("./js/lease.js");
+const { tell } = require("./js/progress.js");
+const spec = require("./js/spec.js");
+
+/** How many entries of a snapshot are handled in one turn of the event loop: about a millisecond's worth. */
+const ENTRIES_A_TURN = 1000;
+
+const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
+
+/** Awaits the binding, with its errors made JavaScript's. */
+const awaitNative = async (promise) => {
+  try {
+    return await promise;
+  } catch (error) {
+    throw fromNative(error);
+  }
+};
+
+/** Runs work that `signal` may stop: the promise rejects with its reason at once, and the work ends as soon as it can. */
+async function abortable(signal, work) {
+  const canceller = new native.Canceller();
+  if (!signal) return work(canceller);
+  signal.throwIfAborted();
+  return new Promise((resolve, reject) => {
+    const abort = () => {
+      canceller.cancel();
+      reject(signal.reason);
+    };
+    signal.addEventListener("abort", abort, { once: true });
+    work(canceller)
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener("abort", abort));
+  });
+}
+
+async function createTarballFromDirectory(input) {
+  check.object("input", input);
+  const options = {
+    localDir: check.localPath("input.localDir", input.localDir),
+    archivePath: check.localPath("input.archivePath", input.archivePath),
+    exclude: check.strings("input.exclude", input.exclude),
+    followSymlinks: Boolean(input.followSymlinks),
+  };
+  const signal = check.signal("input.signal", input.signal);
+  return abortable(signal, (canceller) =>
+    awaitNative(native.createTarballFromDirectory(JSON.stringify(options), canceller)),
+  );
+}
+
+async function mirrorDirectory(sourceDir, targetDir, options = {}) {
+  check.object("options", options ?? {});
+  const input = {
+    sourceDir: check.localPath("sourceDir", sourceDir),
+    targetDir: check.localPath("targetDir", targetDir),
+    preserveAbsent: check.strings("options.preserveAbsent", options?.preserveAbsent),
+  };
+  const signal = check.signal("options.signal", options?.signal);
+  return abortable(signal, (canceller) => awaitNative(native.mirrorDirectory(JSON.stringify(input), canceller)));
+}
+
+function checkAssets(assets) {
+  if (assets === undefined || assets === null) return [];
+  if (!Array.isArray(assets)) throw invalidType("input.assets", "an array", assets);
+  return assets.map((asset, at) => {
+    const argument = `input.assets[${at}]`;
+    check.object(argument, asset);
+    return {
+      key: check.string(`${argument}.key`, asset.key),
+      localDir: check.localPath(`${argument}.localDir`, asset.localDir),
+      followSymlinks: Boolean(asset.followSymlinks),
+      exclude: check.strings(`${argument}.exclude`, asset.exclude),
+    };
+  });
+}
+
+async function prepareSandboxManagedRuntime(input) {
+  check.object("input", input);
+  check.object("input.spec", input.spec);
+  const { client, workspaceLocalDir } = input;
+  check.client(client, ["makeDir", "writeFile", "run"]);
+  const hasRemoteDir = input.workspaceRemoteDir !== undefined && input.workspaceRemoteDir !== null;
+  const workspaceRemoteDir = hasRemoteDir
+    ? check.string("input.workspaceRemoteDir", input.workspaceRemoteDir)
+    : check.string("input.spec.remoteCwd", input.spec.remoteCwd);
+  const assets = checkAssets(input.assets);
+  const options = {
+    workspaceLocalDir: check.localPath("input.workspaceLocalDir", workspaceLocalDir),
+    workspaceRemoteDir: hasRemoteDir ? workspaceRemoteDir : null,
+    remoteCwd: workspaceRemoteDir,
+    adapterKey: check.string("input.adapterKey", input.adapterKey),
+    workspaceExclude: check.strings("input.workspaceExclude", input.workspaceExclude),
+    preserveAbsentOnRestore: check.strings("input.preserveAbsentOnRestore", input.preserveAbsentOnRestore),
+    assets,
+    concurrency: check.concurrency(input.concurrency),
+  };
+  const onLine = check.callback("input.onProgress", input.onProgress);
+  const onStatus = check.callback("input.onRuntimeProgress", input.onRuntimeProgress);
+  const onReport = check.callback("input.onReport", input.onReport);
+  const signal = check.signal("input.signal", input.signal);
+  const lease = new LeaseKeeper(check.lease(input.lease));
+  const status = (phase, message) => tell(onStatus, { phase, message });
+
+  const session = await abortable(signal, async (canceller) => {
+    await status("config_sync", "Syncing workspace to sandbox");
+    const announce = () => status("config_sync", "Syncing runtime assets to sandbox");
+    const calls = new ClientCalls({
+      client,
+      spec: input.spec,
+      lease,
+      signal,
+      listeners: { onLine, onStatus },
+      announce,
+    });
+    try {
+      return await native.prepareSession(JSON.stringify(options), calls.dispatch, canceller);
+    } catch (error) {
+      throw calls.failure(error);
+    }
+  });
+
+  const runtimeRootDir = session.runtimeRootDir();
+  // Lives exactly as long as somebody can still restore.
+  const holder = {};
+
+  async function restoreWorkspace(onProgress, restoreOptions) {
+    const restoreSink = check.callback("onProgress", onProgress) ?? onLine;
+    check.object("options", restoreOptions ?? {});
+    const restoreSignal = check.signal("options.signal", restoreOptions?.signal);
+    check.client(client, ["run", "readFile", "remove"]);
+    try {
+      await abortable(restoreSignal, async (canceller) => {
+        await status("restore", "Restoring workspace from sandbox");
+        const calls = new ClientCalls({
+          client,
+          spec: input.spec,
+          lease,
+          signal: restoreSignal,
+          listeners: { onLine: restoreSink, onStatus },
+        });
+        let report;
+        try {
+          report = JSON.parse(await session.restore(calls.dispatch, canceller));
+        } catch (error) {
+          throw calls.failure(error);
+        }
+        await tell(onReport, { ...report, failedRefreshes: lease.failedOrHanging });
+      });
+    } finally {
+      lease.stop(holder);
+      await status("finalize", "Finalizing sandbox workspace");
+    }
+  }
+
+  lease.keepBetween(holder);
+  return {
+    spec: input.spec,
+    workspaceLocalDir,
+    workspaceRemoteDir,
+    runtimeRootDir,
+    assetDirs: Object.fromEntries(assets.map(({ key }) => [key, `${runtimeRootDir}/${key}`])),
+    restoreWorkspace,
+  };
+}
+
+async function captureDirectorySnapshot(rootDir, options = {}) {
+  const root = check.localPath("rootDir", rootDir);
+  check.object("options", options ?? {});
+  const exclude = [...new Set(check.strings("options.exclude", options?.exclude))];
+  const reader = await awaitNative(native.captureSnapshot(JSON.stringify(root), JSON.stringify(exclude)));
+  const entries = new Map();
+  for (let json = reader.read(); json !== null; json = reader.read()) {
+    for (const [path, entry] of JSON.parse(json)) entries.set(path, entry);
+    await nextTurn();
+  }
+  return { exclude, entries };
+}
+
+/** Hands a baseline to the binding, a turn's worth at a time. */
+async function writeBaseline(entries) {
+  const writer = new native.SnapshotWriter();
+  let batch = [];
+  const flush = () => {
+    try {
+      writer.write(JSON.stringify(batch));
+    } catch (error) {
+      throw fromNative(error);
+    }
+    batch = [];
+  };
+  for (const pair of entries) {
+    batch.push(pair);
+    if (batch.length === ENTRIES_A_TURN) {
+      flush();
+      await nextTurn();
+    }
+  }
+  flush();
+  return writer;
+}
+
+async function mergeDirectoryWithBaseline(input) {
+  check.object("input", input);
+  const baseline = check.object("input.baseline", input.baseline);
+  if (!(baseline.entries instanceof Map)) {
+    throw invalidType("input.baseline.entries", "an instance of Map", baseline.entries);
+  }
+  const options = {
+    sourceDir: check.localPath("input.sourceDir", input.sourceDir),
+    targetDir: check.localPath("input.targetDir", input.targetDir),
+    exclude: check.strings("input.baseline.exclude", baseline.exclude),
+  };
+  const beforeApply = check.callback("input.beforeApply", input.beforeApply);
+  const afterApply = check.callback("input.afterApply", input.afterApply);
+  const writer = await writeBaseline(baseline.entries);
+  const merge = await awaitNative(native.beginMerge(JSON.stringify(options), writer));
+  await holding(
+    async () => {
+      await beforeApply?.();
+      await awaitNative(merge.apply());
+      await afterApply?.();
+    },
+    () => awaitNative(merge.finish()),
+  );
+}
+
+async function withDirectoryMergeLock(targetDir, fn) {
+  const target = check.localPath("targetDir", targetDir);
+  if (typeof fn !== "function") throw invalidType("fn", "of type function", fn);
+  const lock = await awaitNative(native.acquireMergeLock(JSON.stringify(target)));
+  return holding(fn, () => awaitNative(lock.release()));
+}
+
+/** Runs `work` and then `release` in any case. Where both fail, the first failure is the one to know. */
+async function holding(work, release) {
+  let result;
+  try {
+    result = await work();
+  } catch (error) {
+    await release().catch(() => undefined);
+    throw error;
+  }
+  await release();
+  return result;
+}
+
+async function directoryEntryMatchesBaseline(rootDir, relative, baselineEntry) {
+  const root = check.localPath("rootDir", rootDir);
+  check.string("relative", relative);
+  check.object("baselineEntry", baselineEntry);
+  const json = await awaitNative(native.readEntry(JSON.stringify(root), JSON.stringify(relative)));
+  if (json === null) return false;
+  const entry = JSON.parse(json);
+  return Object.keys(entry).every((key) => entry[key] === baselineEntry[key]);
+}
+
+module.exports.buildSandboxExecutionSessionIdentity = spec.buildSandboxExecutionSessionIdentity;
+module.exports.captureDirectorySnapshot = captureDirectorySnapshot;
+module.exports.createTarballFromDirectory = createTarballFromDirectory;
+module.exports.directoryEntryMatchesBaseline = directoryEntryMatchesBaseline;
+module.exports.mergeDirectoryWithBaseline = mergeDirectoryWithBaseline;
+module.exports.mirrorDirectory = mirrorDirectory;
+module.exports.parseSandboxRemoteExecutionSpec = spec.parseSandboxRemoteExecutionSpec;
+module.exports.prepareSandboxManagedRuntime = prepareSandboxManagedRuntime;
+module.exports.sandboxExecutionSessionMatches = spec.sandboxExecutionSessionMatches;
+module.exports.withDirectoryMergeLock = withDirectoryMergeLock;

@@ -1,0 +1,124 @@
+"use strict";
+
+const { types } = require("node:util");
+const { codedError, fromNative, received } = require("./errors.js");
+const { transferProgress } = require("./progress.js");
+
+/** Answers up to this size may be views into a pool that the client's runtime writes to again, so they are copied. */
+const SMALL = 64 * 1024;
+
+/**
+ * The client calls of one prepare or restore. The binding asks for them by {@link dispatch}; here they are made as
+ * JavaScript makes them: the method looked up by name each time, on the client itself, whatever it returns awaited,
+ * and what it throws kept, to be passed on as the very same value.
+ */
+class ClientCalls {
+  #client;
+  #spec;
+  #lease;
+  #signal;
+  #listeners;
+  #failures = [];
+  #uploads = new Map();
+
+  /** @param listeners `{ onLine, onStatus }` */
+  constructor({ client, spec, lease, signal, listeners }) {
+    this.#client = client;
+    this.#spec = spec;
+    this.#lease = lease;
+    this.#signal = signal;
+    this.#listeners = listeners;
+  }
+
+  /**
+   * Never rejects: resolves with bytes, with nothing, or with the number under which a failure is kept.
+   *
+   * @param target a remote path, a command, or for `allocate` the number of the upload
+   * @param number the size for `allocate`, the number of the upload for `writeFile`
+   */
+  dispatch = async (method, target, number) => {
+    try {
+      if (method === "allocate") {
+        const memory = new ArrayBuffer(number);
+        this.#uploads.set(Number(target), memory);
+        return new Uint8Array(memory);
+      }
+      return await this.#lease.during(() => this.#untilAborted(() => this.#call(method, target, number)));
+    } catch (failure) {
+      return this.#failures.push(failure) - 1;
+    }
+  };
+
+  /** What a run rejected with, as the caller is to see it. */
+  failure(error) {
+    const kept = /^client-failure:(\d+)$/.exec(error?.message ?? "");
+    return kept ? this.#failures[Number(kept[1])] : fromNative(error);
+  }
+
+  async #call(method, target, number) {
+    const client = this.#client;
+    switch (method) {
+      case "writeFile": {
+        const bytes = this.#uploads.get(number);
+        // From here on the client alone has it.
+        this.#uploads.delete(number);
+        const size = bytes.byteLength;
+        const progress = this.#progress("Syncing", "to", target, "config_sync");
+        await (progress ? client.writeFile(target, bytes, progress.options) : client.writeFile(target, bytes));
+        await progress?.finish(size);
+        return undefined;
+      }
+      case "readFile": {
+        const progress = target.endsWith(".tar") ? this.#progress("Restoring", "from", target, "restore") : undefined;
+        const answer = await (progress ? client.readFile(target, progress.options) : client.readFile(target));
+        const bytes = asBytes(answer);
+        await progress?.finish(bytes.byteLength);
+        return bytes;
+      }
+      case "run":
+        await client.run(target, { timeoutMs: this.#spec.timeoutMs });
+        return undefined;
+      default:
+        await client[method](target);
+        return undefined;
+    }
+  }
+
+  #progress(phase, direction, target, statusPhase) {
+    // "…/workspace-upload.tar", "…/<asset key>-upload.tar" or "…/workspace-download.tar".
+    const label = target.slice(target.lastIndexOf("/") + 1).replace(/-(upload|download)\.tar$/, "");
+    return transferProgress({ phase, direction, label, statusPhase, ...this.#listeners });
+  }
+
+  /** Gives a call up once the caller aborts: nobody waits for what becomes of it. */
+  #untilAborted(call) {
+    const signal = this.#signal;
+    if (!signal) return call();
+    return new Promise((resolve, reject) => {
+      const abort = () => reject(signal.reason);
+      if (signal.aborted) return abort();
+      signal.addEventListener("abort", abort, { once: true });
+      call()
+        .then(resolve, reject)
+        .finally(() => signal.removeEventListener("abort", abort));
+    });
+  }
+}
+
+/** What `readFile` answered, as bytes in place; copied where they might change under the reader's hands. */
+function asBytes(answer) {
+  let bytes;
+  if (ArrayBuffer.isView(answer)) {
+    bytes = new Uint8Array(answer.buffer, answer.byteOffset, answer.byteLength);
+  } else if (types.isAnyArrayBuffer(answer)) {
+    bytes = new Uint8Array(answer);
+  } else {
+    const message = `client.readFile() must give a Buffer, Uint8Array or ArrayBuffer. ${received(answer)}`;
+    throw codedError(TypeError, "ERR_INVALID_RETURN_VALUE", message);
+  }
+  const { buffer } = bytes;
+  const mayChange = bytes.byteLength <= SMALL || types.isSharedArrayBuffer(buffer) || buffer.resizable;
+  return mayChange ? bytes.slice() : bytes;
+}
+
+module.exports = { ClientCalls };

@@ -1,0 +1,88 @@
+"use strict";
+
+const path = require("node:path");
+const { invalidType, invalidValue } = require("./errors.js");
+
+function object(argument, value) {
+  if (typeof value !== "object" || value === null) throw invalidType(argument, "of type object", value);
+  return value;
+}
+
+function string(argument, value) {
+  if (typeof value !== "string") throw invalidType(argument, "of type string", value);
+  return value;
+}
+
+/**
+ * A local path, absolute: the folder that is meant stays the same when the process changes its own. Nothing else
+ * about its text changes, since the name of the merge lock is made of it.
+ */
+function localPath(argument, value) {
+  string(argument, value);
+  if (value === "") throw invalidValue(argument, "it is empty; pass a folder", value);
+  if (value.includes("\0")) throw invalidValue(argument, "it holds a NUL byte, which no path can", value);
+  return path.isAbsolute(value) ? value : `${process.cwd()}/${value}`;
+}
+
+/** An optional list of strings without NUL. */
+function strings(argument, value) {
+  if (value === undefined || value === null) return [];
+  if (!Array.isArray(value)) throw invalidType(argument, "an array of strings", value);
+  value.forEach((item, at) => {
+    string(`${argument}[${at}]`, item);
+    if (item.includes("\0")) throw invalidValue(`${argument}[${at}]`, "it holds a NUL byte, which no name can", item);
+  });
+  return value;
+}
+
+function callback(argument, value) {
+  if (value !== undefined && value !== null && typeof value !== "function") {
+    throw invalidType(argument, "of type function", value);
+  }
+  return value ?? undefined;
+}
+
+function signal(argument, value) {
+  if (value === undefined || value === null) return undefined;
+  if (typeof value !== "object" || typeof value.addEventListener !== "function" || !("aborted" in value)) {
+    throw invalidType(argument, "an instance of AbortSignal", value);
+  }
+  return value;
+}
+
+/** The methods are looked up again at every call; this is to refuse early what cannot work. */
+function client(value, methods) {
+  if ((typeof value !== "object" && typeof value !== "function") || value === null) {
+    throw invalidType("input.client", "of type object", value);
+  }
+  for (const method of methods) {
+    if (typeof value[method] !== "function") {
+      throw invalidType(`input.client.${method}`, "of type function", value[method]);
+    }
+  }
+  return value;
+}
+
+function lease(value) {
+  if (value === undefined || value === null) return undefined;
+  object("input.lease", value);
+  if (typeof value.refresh !== "function") {
+    throw invalidType("input.lease.refresh", "of type function", value.refresh);
+  }
+  const { intervalMs } = value;
+  if (intervalMs !== undefined && !(typeof intervalMs === "number" && intervalMs > 0 && intervalMs <= 0x7fffffff)) {
+    throw invalidValue("input.lease.intervalMs", "it must be a number of milliseconds above 0", intervalMs);
+  }
+  return value;
+}
+
+function concurrency(value) {
+  if (value === undefined || value === null) return 1;
+  if (typeof value !== "number") throw invalidType("input.concurrency", "of type number", value);
+  if (!Number.isInteger(value) || value < 1 || value > 16) {
+    throw invalidValue("input.concurrency", "it must be a whole number from 1 to 16", value);
+  }
+  return value;
+}
+
+module.exports = { callback, client, concurrency, lease, localPath, object, signal, string, strings };

@@ -1,0 +1,56 @@
+"use strict";
+
+const util = require("node:util");
+
+/** An error with Node's or one of our codes. */
+function codedError(Base, code, message, fields) {
+  return Object.assign(new Base(message), { code }, fields);
+}
+
+/** How Node shows a value of the wrong type. */
+function received(value) {
+  if (value == null) return `Received ${value}`;
+  if (typeof value === "function") return `Received function ${value.name}`;
+  if (typeof value === "object") {
+    const name = value.constructor?.name;
+    return name ? `Received an instance of ${name}` : `Received ${util.inspect(value, { depth: -1 })}`;
+  }
+  const shown = util.inspect(value, { colors: false });
+  return `Received type ${typeof value} (${shown.length > 40 ? `${shown.slice(0, 40)}...` : shown})`;
+}
+
+/** The error for an argument of the wrong type. `expected` reads on from "must be". */
+function invalidType(argument, expected, value) {
+  const message = `The "${argument}" argument must be ${expected}. ${received(value)}`;
+  return codedError(TypeError, "ERR_INVALID_ARG_TYPE", message);
+}
+
+/** The error for an argument of the right type that cannot be used. */
+function invalidValue(argument, reason, value) {
+  const message = `The argument '${argument}' is invalid: ${reason}. Received ${util.inspect(value)}`;
+  return codedError(TypeError, "ERR_INVALID_ARG_VALUE", message);
+}
+
+/**
+ * What the binding rejected with → the error a caller gets. The binding puts all it knows into the message, as JSON;
+ * a failed system call is named as Node names its own.
+ */
+function fromNative(error) {
+  let fields;
+  try {
+    fields = JSON.parse(error.message);
+  } catch {
+    // Not one of ours: napi itself failed, and says how.
+    return error;
+  }
+  const { message, code, errno, syscall, path, hint, ...rest } = fields;
+  if (errno === undefined) {
+    const Base = code.startsWith("ERR_INVALID_ARG") ? TypeError : Error;
+    return codedError(Base, code, message, { ...(path === undefined ? {} : { path }), ...rest });
+  }
+  const [name, text] = util.getSystemErrorMap().get(-errno) ?? [`E${errno}`, "unknown error"];
+  const note = hint ? ` (${hint})` : "";
+  return codedError(Error, name, `${name}: ${text}, ${syscall} '${path}'${note}`, { errno: -errno, syscall, path });
+}
+
+module.exports = { codedError, fromNative, invalidType, invalidValue, received };

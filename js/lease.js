@@ -1,0 +1,73 @@
+"use strict";
+
+const DEFAULT_INTERVAL_MS = 60_000;
+
+/**
+ * Refreshes a sandbox's life, best effort: no refresh delays or fails what it is for, and no second one starts while
+ * one is under way. Its timers never keep the process alive.
+ */
+class LeaseKeeper {
+  #lease;
+  #underWay = false;
+  #between;
+  #calls = 0;
+  #ticking;
+  failed = 0;
+
+  constructor(lease) {
+    this.#lease = lease;
+  }
+
+  /** How many refreshes failed, or have not come back yet. */
+  get failedOrHanging() {
+    return this.failed + (this.#underWay ? 1 : 0);
+  }
+
+  refresh() {
+    if (!this.#lease || this.#underWay) return;
+    this.#underWay = true;
+    // A refresh that throws at once is a refresh that fails.
+    Promise.resolve()
+      .then(() => this.#lease.refresh())
+      .catch(() => this.failed++)
+      .finally(() => (this.#underWay = false));
+  }
+
+  /** Refreshes before a call and, until it settles, at every interval. */
+  async during(call) {
+    if (!this.#lease) return call();
+    this.refresh();
+    if (this.#calls++ === 0) this.#ticking = this.#every(() => this.refresh());
+    try {
+      return await call();
+    } finally {
+      if (--this.#calls === 0) clearInterval(this.#ticking);
+    }
+  }
+
+  /**
+   * Goes on between prepare and restore, if the caller asked for it, until {@link stop}; and no longer than `holder`
+   * exists: with it goes the last way to restore.
+   */
+  keepBetween(holder) {
+    if (!this.#lease?.keepAliveBetween) return;
+    const held = new WeakRef(holder);
+    const timer = this.#every(() => {
+      if (held.deref()) this.refresh();
+      else clearInterval(timer);
+    });
+    this.#between = timer;
+  }
+
+  stop() {
+    clearInterval(this.#between);
+  }
+
+  #every(tick) {
+    const timer = setInterval(tick, this.#lease.intervalMs ?? DEFAULT_INTERVAL_MS);
+    timer.unref?.();
+    return timer;
+  }
+}
+
+module.exports = { LeaseKeeper };

@@ -1,0 +1,38 @@
+"use strict";
+
+// Reading a spec from unknown data. What `trim` and `Number` make of odd values is JavaScript's own business.
+
+const asObject = (value) => (value && typeof value === "object" && !Array.isArray(value) ? value : {});
+const asString = (value) => (typeof value === "string" ? value : "");
+
+function parseSandboxRemoteExecutionSpec(value) {
+  const parsed = asObject(value);
+  const transport = asString(parsed.transport).trim();
+  const provider = asString(parsed.provider).trim();
+  const sandboxId = asString(parsed.sandboxId).trim();
+  const remoteCwd = asString(parsed.remoteCwd).trim();
+  const timeoutMs = typeof parsed.timeoutMs === "number" ? parsed.timeoutMs : Number(parsed.timeoutMs);
+  const complete = transport === "sandbox" && provider && sandboxId && remoteCwd;
+  if (!complete || !Number.isFinite(timeoutMs) || timeoutMs <= 0) return null;
+  const apiKey = asString(parsed.apiKey).trim() || null;
+  return { transport: "sandbox", provider, sandboxId, remoteCwd, timeoutMs, apiKey };
+}
+
+function buildSandboxExecutionSessionIdentity(spec) {
+  if (!spec) return null;
+  const { provider, sandboxId, remoteCwd } = spec;
+  return { transport: "sandbox", provider, sandboxId, remoteCwd };
+}
+
+function sandboxExecutionSessionMatches(saved, current) {
+  const identity = buildSandboxExecutionSessionIdentity(current);
+  if (!identity) return false;
+  const parsed = asObject(saved);
+  return Object.keys(identity).every((key) => asString(parsed[key]) === identity[key]);
+}
+
+module.exports = {
+  buildSandboxExecutionSessionIdentity,
+  parseSandboxRemoteExecutionSpec,
+  sandboxExecutionSessionMatches,
+};

@@ -1,0 +1,117 @@
+//! The bytes of an archive that are not content: plain GNU tar, as the oldest of our readers understands it.
+
+use crate::tree::root::Meta;
+
+/// Everything in an archive comes in blocks of this many bytes.
+pub const BLOCK: usize = 512;
+
+/// The end-of-archive mark: two blocks of zeros.
+pub const END_MARK: usize = 2 * BLOCK;
+
+/// The longest name or link target that stands in the header itself, with a closing NUL for readers that need one.
+const SHORT_NAME: usize = 99;
+
+/// What an entry is, for its header.
+#[derive(Debug, Clone, Copy)]
+pub enum Member<'a> {
+    /// A folder.
+    Dir,
+    /// A file, with that many bytes of content after the header.
+    File {
+        /// Bytes of content.
+        size: u64,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Where it points.
+        target: &'a [u8],
+    },
+    /// A further name of a file that stands before it in the archive.
+    HardLink {
+        /// The earlier name.
+        target: &'a [u8],
+    },
+}
+
+impl<'a> Member<'a> {
+    fn target(&self) -> Option<&'a [u8]> {
+        match *self {
+            Self::Symlink { target } | Self::HardLink { target } => Some(target),
+            Self::Dir | Self::File { .. } => None,
+        }
+    }
+}
+
+/// `size` rounded up to whole blocks.
+#[must_use]
+pub fn padded(size: u64) -> u64 {
+    size.next_multiple_of(BLOCK as u64)
+}
+
+/// How many bytes [`write`] writes for an entry.
+#[must_use]
+pub fn length(path: &[u8], member: Member<'_>) -> usize {
+    let name = path.len() + usize::from(matches!(member, Member::Dir));
+    let long = |length: usize| if length > SHORT_NAME { BLOCK + (length + 1).next_multiple_of(BLOCK) } else { 0 };
+    BLOCK + long(name) + member.target().map_or(0, |target| long(target.len()))
+}
+
+/// Writes an entry's headers to the front of `out`, which must be zeroed and at least [`length`] bytes long.
+///
+/// The owner is 0/0 without names: a host's users mean nothing in the sandbox. Times before 1970 become 0.
+pub fn write(out: &mut [u8], path: &[u8], meta: &Meta, member: Member<'_>) {
+    let mut rest = out;
+    if let Some(target) = member.target() {
+        rest = write_long(rest, tar::EntryType::GNULongLink, &[target]);
+    }
+    let slash: &[u8] = if matches!(member, Member::Dir) { b"/" } else { b"" };
+    rest = write_long(rest, tar::EntryType::GNULongName, &[path, slash]);
+
+    let mut header = tar::Header::new_gnu();
+    let fields = header.as_old_mut();
+    fill(&mut fields.name, &[path, slash]);
+    if let Some(target) = member.target() {
+        fill(&mut fields.linkname, &[target]);
+    }
+    let (kind, size) = match member {
+        Member::Dir => (tar::EntryType::Directory, 0),
+        Member::File { size } => (tar::EntryType::Regular, size),
+        Member::Symlink { .. } => (tar::EntryType::Symlink, 0),
+        Member::HardLink { .. } => (tar::EntryType::Link, 0),
+    };
+    // Linux gives every link this mode, macOS what the umask left of it: the same tree must give the same bytes.
+    let mode = if let Member::Symlink { .. } = member { 0o777 } else { meta.mode & 0o7777 };
+    seal(&mut header, kind, mode, size, u64::try_from(meta.mtime.0).unwrap_or(0));
+    rest[..BLOCK].copy_from_slice(header.as_bytes());
+}
+
+/// A name that does not fit into the header goes before it as the content of an entry of its own.
+fn write_long<'o>(out: &'o mut [u8], kind: tar::EntryType, parts: &[&[u8]]) -> &'o mut [u8] {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    if length <= SHORT_NAME {
+        return out;
+    }
+    let mut header = tar::Header::new_gnu();
+    fill(&mut header.as_old_mut().name, &[b"././@LongLink"]);
+    seal(&mut header, kind, 0o644, length as u64 + 1, 0);
+    out[..BLOCK].copy_from_slice(header.as_bytes());
+    fill(&mut out[BLOCK..BLOCK + length], parts);
+    &mut out[BLOCK + (length + 1).next_multiple_of(BLOCK)..]
+}
+
+fn seal(header: &mut tar::Header, kind: tar::EntryType, mode: u32, size: u64, mtime: u64) {
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(size);
+    header.set_mtime(mtime);
+    header.set_cksum();
+}
+
+/// Copies what fits of the joined parts.
+fn fill(field: &mut [u8], parts: &[&[u8]]) {
+    for (to, from) in field.iter_mut().zip(parts.iter().copied().flatten()) {
+        *to = *from;
+    }
+}

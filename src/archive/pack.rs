@@ -1,0 +1,499 @@
+//! Entries → archive bytes, and the snapshot of exactly those bytes.
+//!
+//! Where everything goes is known from the scan, so workers read each file straight into its place in the archive,
+//! in any order, and hash it there while it is in the processor's cache. A live tree may have changed since the scan:
+//! what counts is what a worker finds when it opens the file. An entry that no longer fits its place is packed on the
+//! side, and the archive is put together anew around it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use rayon::prelude::*;
+use sha2::Digest as _;
+
+use super::header::{self, END_MARK, Member, padded};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::exclude::ExcludePatterns;
+use crate::path::RelativePath;
+use crate::tree::entry::{Digest, Entry, Snapshot};
+use crate::tree::root::{Cursor, Kind, Meta, Root};
+use crate::tree::scan::{CHUNK, Found, LeaveOut, scan};
+
+/// How many bytes of archive one worker makes at a time.
+const BATCH: u64 = 1024 * 1024;
+
+/// How many batches are made while as many are written to a file.
+const WINDOW_BATCHES: usize = 8;
+
+/// How much of a large file is copied between two looks at whether to stop.
+const LARGE_STEP: u64 = 32 * 1024 * 1024;
+
+/// What macOS leaves beside files on foreign volumes; it means nothing anywhere else.
+pub const APPLE_DOUBLE: &str = "._*";
+
+/// The patterns of a caller with those that are always left out.
+#[must_use]
+pub fn patterns(exclude: &[Vec<u8>]) -> ExcludePatterns {
+    ExcludePatterns::new(exclude.iter().map(Vec::as_slice).chain([APPLE_DOUBLE.as_bytes()]))
+}
+
+/// A scanned folder with the place of each entry in its archive.
+#[derive(Debug)]
+pub struct Layout {
+    root: Root,
+    entries: Vec<Planned>,
+    size: u64,
+}
+
+#[derive(Debug)]
+struct Planned {
+    found: Found,
+    /// The entry with the same inode that comes first, for a file with several names.
+    link_to: Option<usize>,
+    /// The bytes of headers, content and padding.
+    size: u64,
+}
+
+impl Layout {
+    /// Scans a folder and lays its archive out. Sockets, FIFOs and devices have no place in it.
+    pub fn scan(root: Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Self> {
+        let found = scan(&root, leave_out, cancel)?;
+        Ok(Self::of(root, found))
+    }
+
+    fn of(root: Root, found: Vec<Found>) -> Self {
+        let mut first_names = HashMap::new();
+        let mut entries: Vec<Planned> = Vec::with_capacity(found.len());
+        for found in found {
+            if found.meta.kind == Kind::Other {
+                continue;
+            }
+            let link_to = if found.meta.kind == Kind::File && found.meta.links > 1 {
+                let first = *first_names.entry((found.meta.dev, found.meta.ino)).or_insert(entries.len());
+                (first != entries.len()).then_some(first)
+            } else {
+                None
+            };
+            let mut planned = Planned { found, link_to, size: 0 };
+            let member = planned.member(&entries);
+            planned.size = member_size(&planned.found.path, member);
+            entries.push(planned);
+        }
+        let size = entries.iter().map(|planned| planned.size).sum::<u64>() + END_MARK as u64;
+        Self { root, entries, size }
+    }
+
+    /// Lays out again without the names of one inode.
+    fn without(self, (dev, ino): (u64, u64)) -> Self {
+        let found = self.entries.into_iter().map(|planned| planned.found);
+        Self::of(self.root, found.filter(|found| (found.meta.dev, found.meta.ino) != (dev, ino)).collect())
+    }
+
+    /// The archive's size in bytes, should nothing change any more.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Packs into `out`, which must be zeroed and [`Layout::size`] bytes long, and hashes in the same pass. The
+    /// archive stands there afterwards unless the result says that the tree changed and that it is to be
+    /// [assembled](Packed::assemble) elsewhere.
+    pub fn pack(&self, out: &mut [u8], cancel: &Cancel) -> Result<Packed> {
+        let mut rest = &mut out[..];
+        let mut batches = Vec::new();
+        for range in self.batches() {
+            let (batch, after) = rest.split_at_mut(self.size_of(range.clone()));
+            batches.push((range, batch));
+            rest = after;
+        }
+        let mut outcomes = batches
+            .into_par_iter()
+            .map(|(range, batch)| Worker::new(self, true, cancel).pack_all(range, batch))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>();
+        self.mend_links(0, &mut outcomes, true, cancel)?;
+
+        let mut pieces = Vec::new();
+        let mut snapshot = Snapshot::new();
+        let mut start = 0;
+        for (planned, outcome) in self.entries.iter().zip(outcomes) {
+            let end = start + index(planned.size);
+            if let Some(instead) = outcome.instead {
+                pieces.push((start..end, instead));
+            }
+            start = end;
+            let Found { path, meta, target } = &planned.found;
+            let entry = match (target, outcome.file) {
+                (Some(target), _) => Entry::Symlink { target: target.clone() },
+                (None, Some((mode, Some(digest)))) => Entry::File { mode, digest },
+                (None, None) if meta.kind == Kind::Dir => Entry::Dir { mode: Some(meta.mode & 0o7777) },
+                (None, _) => continue,
+            };
+            snapshot.insert(path.clone(), entry);
+        }
+        Ok(Packed { snapshot, pieces, laid_out: self.size })
+    }
+
+    /// Writes the archive to a file, front to back, while the next window of it is made.
+    fn write(&self, out: &mut File, out_path: &Path, cancel: &Cancel) -> Result<()> {
+        let mut outcomes = Vec::with_capacity(self.entries.len());
+        let mut windows = self.windows().into_iter();
+        let mut ready = Vec::new();
+        loop {
+            let window = windows.next();
+            let (written, made) = rayon::join(
+                || ready.drain(..).try_for_each(|piece: Piece| piece.write(out, out_path, cancel)),
+                || {
+                    let Some(batches) = &window else { return Ok(Vec::new()) };
+                    batches.par_iter().map(|range| self.piece(range.clone(), cancel)).collect::<Result<Vec<_>>>()
+                },
+            );
+            written?;
+            let made = made?;
+            if window.is_none() {
+                break;
+            }
+            for (mut piece, packed) in made {
+                let start = outcomes.len();
+                outcomes.extend(packed);
+                self.mend_links(start, &mut outcomes, false, cancel)?;
+                self.put_instead(start, &mut outcomes, &mut piece);
+                ready.push(piece);
+            }
+        }
+        out.write_all(&[0; END_MARK]).map_err(|error| Error::io("write", out_path, error))
+    }
+
+    /// One run of entries on its way to a file.
+    fn piece(&self, range: Range<usize>, cancel: &Cancel) -> Result<(Piece, Vec<Outcome>)> {
+        let mut worker = Worker::new(self, false, cancel);
+        let planned = &self.entries[range.start];
+        if range.len() == 1 && planned.link_to.is_none() && planned.size > BATCH {
+            let opened = worker.cursor.open(&planned.found.path)?;
+            let outcome = Outcome {
+                file: opened.as_ref().map(|(_, now)| (now.mode, None)),
+                same_inode: opened.as_ref().is_some_and(|(_, now)| now.is_same_inode(&planned.found.meta)),
+                instead: None,
+            };
+            let path = planned.found.path.clone();
+            let piece = opened.map_or(Piece::Bytes(Vec::new()), |(file, now)| Piece::Large { path, file, now });
+            return Ok((piece, vec![outcome]));
+        }
+        let mut bytes = vec![0; self.size_of(range.clone())];
+        let outcomes = worker.pack_all(range, &mut bytes)?;
+        Ok((Piece::Bytes(bytes), outcomes))
+    }
+
+    /// Puts what does not fit its place into the bytes of its run.
+    fn put_instead(&self, start: usize, outcomes: &mut [Outcome], piece: &mut Piece) {
+        let Piece::Bytes(bytes) = piece else { return };
+        let mut at = 0;
+        for (planned, outcome) in self.entries[start..].iter().zip(&mut outcomes[start..]) {
+            match outcome.instead.take() {
+                None => at += index(planned.size),
+                Some(instead) => {
+                    let length = instead.len();
+                    bytes.splice(at..at + index(planned.size), instead);
+                    at += length;
+                }
+            }
+        }
+    }
+
+    /// A further name of a file is worth only as much as the first: where that one vanished or was replaced, the
+    /// next stands in for it. Looks at the outcomes from `start` on; all before them are done.
+    fn mend_links(&self, start: usize, outcomes: &mut [Outcome], hash: bool, cancel: &Cancel) -> Result<()> {
+        let mut stand_ins: HashMap<usize, usize> = HashMap::new();
+        for at in start..outcomes.len() {
+            let Some(first) = self.entries[at].link_to else { continue };
+            if outcomes[first].same_inode {
+                outcomes[at].file = outcomes[first].file;
+                continue;
+            }
+            let Found { path, meta, .. } = &self.entries[at].found;
+            let mut instead = Vec::new();
+            outcomes[at] = if let Some(&stand_in) = stand_ins.get(&first) {
+                let target = self.entries[stand_in].found.path.as_bytes();
+                push_header(&mut instead, path, meta, Member::HardLink { target });
+                Outcome { file: outcomes[stand_in].file, same_inode: true, instead: Some(instead) }
+            } else {
+                let outcome = Worker::new(self, hash, cancel).pack_aside(at)?;
+                if outcome.same_inode {
+                    stand_ins.insert(first, at);
+                }
+                outcome
+            };
+        }
+        Ok(())
+    }
+
+    /// Runs of entries of about [`BATCH`] bytes each; a larger file makes one of its own.
+    fn batches(&self) -> Vec<Range<usize>> {
+        let mut batches = Vec::new();
+        let (mut start, mut size) = (0, 0);
+        for (at, planned) in self.entries.iter().enumerate() {
+            if size > 0 && size + planned.size > BATCH {
+                batches.push(start..at);
+                (start, size) = (at, 0);
+            }
+            size += planned.size;
+        }
+        if start < self.entries.len() {
+            batches.push(start..self.entries.len());
+        }
+        batches
+    }
+
+    /// The runs in groups that are made while the group before is written.
+    fn windows(&self) -> Vec<Vec<Range<usize>>> {
+        self.batches().chunks(WINDOW_BATCHES).map(<[_]>::to_vec).collect()
+    }
+
+    fn size_of(&self, range: Range<usize>) -> usize {
+        index(self.entries[range].iter().map(|planned| planned.size).sum())
+    }
+}
+
+impl Planned {
+    fn member<'a>(&'a self, before: &'a [Self]) -> Member<'a> {
+        match (self.found.meta.kind, &self.found.target, self.link_to) {
+            (Kind::Dir, ..) => Member::Dir,
+            (_, Some(target), _) => Member::Symlink { target },
+            (_, _, Some(first)) => Member::HardLink { target: before[first].found.path.as_bytes() },
+            _ => Member::File { size: self.found.meta.size },
+        }
+    }
+}
+
+fn member_size(path: &RelativePath, member: Member<'_>) -> u64 {
+    let content = if let Member::File { size } = member { padded(size) } else { 0 };
+    header::length(path.as_bytes(), member) as u64 + content
+}
+
+/// What was packed: the base of the merge that follows, and whether the archive stands where it was laid out.
+#[derive(Debug)]
+pub struct Packed {
+    /// What is in the archive, digest by digest.
+    pub snapshot: Snapshot,
+    /// Places in the layout whose entry no longer fits, with the bytes that go there instead.
+    pieces: Vec<(Range<usize>, Vec<u8>)>,
+    laid_out: u64,
+}
+
+impl Packed {
+    /// The size of the archive to be assembled, where it does not stand as laid out.
+    #[must_use]
+    pub fn misfit(&self) -> Option<u64> {
+        if self.pieces.is_empty() {
+            return None;
+        }
+        let (removed, added) = self
+            .pieces
+            .iter()
+            .fold((0, 0), |(removed, added), (place, instead)| (removed + place.len(), added + instead.len()));
+        Some(self.laid_out - removed as u64 + added as u64)
+    }
+
+    /// Puts the archive together in `out` ([`Packed::misfit`] bytes) from what was laid out and what goes instead.
+    pub fn assemble(&self, laid_out: &[u8], out: &mut [u8]) {
+        let (mut from, mut to) = (0, 0);
+        let mut copy = |bytes: &[u8]| {
+            out[to..to + bytes.len()].copy_from_slice(bytes);
+            to += bytes.len();
+        };
+        for (place, instead) in &self.pieces {
+            copy(&laid_out[from..place.start]);
+            copy(instead);
+            from = place.end;
+        }
+        copy(&laid_out[from..]);
+    }
+}
+
+/// Archives a folder to a file, which appears only when complete.
+pub fn create_tarball(
+    folder: &Path,
+    archive: &Path,
+    exclude: &[Vec<u8>],
+    follow_links: bool,
+    cancel: &Cancel,
+) -> Result<()> {
+    let root = if follow_links { Root::open_following(folder)? } else { Root::open(folder)? };
+    // An archive of an earlier run that lies in the folder is not part of what it holds.
+    let earlier = match archive.symlink_metadata() {
+        Ok(metadata) => Some((metadata.dev(), metadata.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Error::io("lstat", archive, error)),
+    };
+    let patterns = patterns(exclude);
+    let mut layout = Layout::scan(root, &|path| patterns.matches(path), cancel)?;
+    if let Some(earlier) = earlier {
+        layout = layout.without(earlier);
+    }
+    let parent = match archive.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let mut out = tempfile::Builder::new()
+        .prefix(".sandbox-archive-")
+        .permissions(std::fs::Permissions::from_mode(0o666))
+        .tempfile_in(parent)
+        .map_err(|error| Error::io("open", archive, error))?;
+    layout.write(out.as_file_mut(), archive, cancel)?;
+    out.persist(archive).map_err(|error| Error::io("rename", archive, error.error))?;
+    Ok(())
+}
+
+/// A run of the archive on its way to a file.
+enum Piece {
+    Bytes(Vec<u8>),
+    /// A file too large to be held: it is copied.
+    Large {
+        path: RelativePath,
+        file: File,
+        now: Meta,
+    },
+}
+
+impl Piece {
+    fn write(self, out: &mut File, out_path: &Path, cancel: &Cancel) -> Result<()> {
+        let failed = |error| Error::io("write", out_path, error);
+        match self {
+            Self::Bytes(bytes) => out.write_all(&bytes).map_err(failed),
+            Self::Large { path, mut file, now } => {
+                let mut bytes = Vec::new();
+                push_header(&mut bytes, &path, &now, Member::File { size: now.size });
+                out.write_all(&bytes).map_err(failed)?;
+                let mut left = now.size;
+                while left > 0 {
+                    cancel.check()?;
+                    match io::copy(&mut (&mut file).take(left.min(LARGE_STEP)), out).map_err(failed)? {
+                        0 => break,
+                        copied => left -= copied,
+                    }
+                }
+                let zeros = left + padded(now.size) - now.size;
+                io::copy(&mut io::repeat(0).take(zeros), out).map(|_| ()).map_err(failed)
+            }
+        }
+    }
+}
+
+/// What became of one entry.
+#[derive(Debug)]
+struct Outcome {
+    /// The mode and (where hashing was asked for) digest of a file; `None` also where it vanished.
+    file: Option<(u32, Option<Digest>)>,
+    /// Whether it was still the inode that the scan found.
+    same_inode: bool,
+    /// The bytes that go in its place, where they do not fit into it (none, where it vanished).
+    instead: Option<Vec<u8>>,
+}
+
+struct Worker<'a> {
+    layout: &'a Layout,
+    cursor: Cursor<'a>,
+    hash: bool,
+    cancel: &'a Cancel,
+}
+
+impl<'a> Worker<'a> {
+    fn new(layout: &'a Layout, hash: bool, cancel: &'a Cancel) -> Self {
+        Self { layout, cursor: layout.root.cursor(), hash, cancel }
+    }
+
+    /// Packs a run of entries into its place.
+    fn pack_all(&mut self, range: Range<usize>, mut batch: &mut [u8]) -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::with_capacity(range.len());
+        for at in range {
+            self.cancel.check()?;
+            let (place, after) = batch.split_at_mut(index(self.layout.entries[at].size));
+            outcomes.push(self.pack(at, place)?);
+            batch = after;
+        }
+        Ok(outcomes)
+    }
+
+    fn pack(&mut self, at: usize, place: &mut [u8]) -> Result<Outcome> {
+        let planned = &self.layout.entries[at];
+        let Found { path, meta, .. } = &planned.found;
+        let member = planned.member(&self.layout.entries);
+        let Member::File { size } = member else {
+            // The digest of a further name is that of the first, once all are read.
+            header::write(place, path.as_bytes(), meta, member);
+            return Ok(Outcome { file: None, same_inode: true, instead: None });
+        };
+        match self.cursor.open(path)? {
+            Some((mut file, now)) if now.size == size => {
+                header::write(place, path.as_bytes(), &now, member);
+                let content = header::length(path.as_bytes(), member);
+                let digest = self.read_content(&mut file, &mut place[content..][..index(size)], path)?;
+                let file = Some((now.mode & 0o7777, digest));
+                Ok(Outcome { file, same_inode: now.is_same_inode(meta), instead: None })
+            }
+            opened => self.append(at, opened),
+        }
+    }
+
+    /// Packs a file on the side, whatever its size is now.
+    fn pack_aside(&mut self, at: usize) -> Result<Outcome> {
+        let opened = self.cursor.open(&self.layout.entries[at].found.path)?;
+        self.append(at, opened)
+    }
+
+    fn append(&self, at: usize, opened: Option<(File, Meta)>) -> Result<Outcome> {
+        let Found { path, meta, .. } = &self.layout.entries[at].found;
+        let mut instead = Vec::new();
+        let Some((mut file, now)) = opened else {
+            return Ok(Outcome { file: None, same_inode: false, instead: Some(instead) });
+        };
+        push_header(&mut instead, path, &now, Member::File { size: now.size });
+        let start = instead.len();
+        instead.resize(start + index(padded(now.size)), 0);
+        let digest = self.read_content(&mut file, &mut instead[start..][..index(now.size)], path)?;
+        let file = Some((now.mode & 0o7777, digest));
+        Ok(Outcome { file, same_inode: now.is_same_inode(meta), instead: Some(instead) })
+    }
+
+    /// Fills `content` from the file. Where the file became shorter the rest stays zero, and the digest is that of
+    /// what stands in the archive.
+    fn read_content(&self, file: &mut File, content: &mut [u8], path: &RelativePath) -> Result<Option<Digest>> {
+        let mut hash = self.hash.then(sha2::Sha256::new);
+        let (mut read, mut done) = (0, 0);
+        while done < content.len() {
+            let end = content.len().min(done + CHUNK);
+            while read < end {
+                match file.read(&mut content[read..end]) {
+                    Ok(0) => read = content.len(),
+                    Ok(more) => read += more,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(Error::io("read", self.cursor.path_of(path), error)),
+                }
+            }
+            if let Some(hash) = &mut hash {
+                hash.update(&content[done..end]);
+            }
+            done = end;
+            self.cancel.check()?;
+        }
+        Ok(hash.map(|hash| Digest(hash.finalize().into())))
+    }
+}
+
+fn push_header(out: &mut Vec<u8>, path: &RelativePath, meta: &Meta, member: Member<'_>) {
+    let start = out.len();
+    out.resize(start + header::length(path.as_bytes(), member), 0);
+    header::write(&mut out[start..], path.as_bytes(), meta, member);
+}
+
+/// Sizes of what is held in memory fit its indices.
+fn index(size: u64) -> usize {
+    usize::try_from(size).expect("what is held in memory is no larger than memory")
+}

@@ -1,0 +1,56 @@
+//! The merge of a folder into another, in steps, so that a caller can have a word inside the lock.
+
+use std::path::Path;
+
+use super::apply::merge;
+use super::incoming::Incoming;
+use super::lock::{self, MergeLock};
+use super::report::Report;
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::exclude::PathSet;
+use crate::tree::entry::Snapshot;
+use crate::tree::root::Root;
+
+/// A merge that holds the target's lock. [`FolderMerge::finish`] gives it back.
+#[derive(Debug)]
+pub struct FolderMerge {
+    root: Root,
+    base: Snapshot,
+    incoming: Incoming,
+    lock: MergeLock,
+}
+
+impl FolderMerge {
+    /// Reads the source, stages in the target what differs from the base, and takes the target's lock. The target has
+    /// not been looked at by then.
+    pub fn begin(mut base: Snapshot, exclude: &PathSet, source: &Path, target: &Path) -> Result<Self> {
+        let cancel = Cancel::default();
+        let source = Root::open(source)?;
+        let root = Root::create(target)?;
+        let left_out = |path: &_| exclude.contains_or_covers(path);
+        base.retain(|path, _| !left_out(path));
+        let mut incoming = Incoming::from_folder(&source, &left_out, &base, &root, &cancel)?;
+        incoming.keep_untold(&base, false);
+        match MergeLock::acquire(target, lock::WAIT, &cancel) {
+            Ok(lock) => Ok(Self { root, base, incoming, lock }),
+            Err(error) => {
+                // The failure that led here is the one to report; the next stage removes an abandoned one.
+                let _abandoned = incoming.stage.close(&root);
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks at the target and merges.
+    pub fn apply(&self) -> Result<Report> {
+        merge(&self.root, &self.base, &self.incoming, &Cancel::default())
+    }
+
+    /// Removes what is left in the stage and releases the lock.
+    pub fn finish(self) -> Result<()> {
+        let closed = self.incoming.stage.close(&self.root);
+        self.lock.release()?;
+        closed
+    }
+}

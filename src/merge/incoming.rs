@@ -1,0 +1,232 @@
+//! What the other side holds: checked and hashed, and the content that differs from the base staged.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use rayon::prelude::*;
+use sha2::Digest as _;
+
+use super::report::Skipped;
+use crate::archive::unpack::{Archive, Content, Unpacked};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::path::RelativePath;
+use crate::tree::entry::{Digest, Entry, Snapshot};
+use crate::tree::root::{Kind, Root};
+use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, scan};
+use crate::tree::stage::Stage;
+
+/// Why a device or FIFO is not restored.
+const SPECIAL: &str = "it is a device, FIFO or socket on the other side";
+/// Why what is missing is not deleted when the sandbox's tar failed.
+const UNREAD: &str = "the sandbox's tar failed, and this may be what it could not read";
+
+/// The other side of a merge. What equals the base needs nothing; what differs waits in the stage.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Everything the other side holds; the base of the next merge.
+    pub snapshot: Snapshot,
+    /// The name in the stage of each file that differs from the base.
+    pub staged: BTreeMap<RelativePath, RelativePath>,
+    /// What the other side has but is not brought.
+    pub skipped: Vec<Skipped>,
+    /// Where the content waits.
+    pub stage: LazyStage,
+}
+
+/// A stage that is made when it is first needed: a merge that changes nothing writes nothing.
+#[derive(Debug, Default)]
+pub struct LazyStage {
+    stage: OnceLock<Stage>,
+    making: Mutex<()>,
+}
+
+impl LazyStage {
+    /// The stage, made in `workspace` where there is none yet.
+    pub fn get(&self, workspace: &Root) -> Result<&Stage> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stage) = self.stage.get() {
+            return Ok(stage);
+        }
+        let stage = Stage::open(workspace)?;
+        Ok(self.stage.get_or_init(|| stage))
+    }
+
+    /// Removes the stage, where one was made, with all that is left in it.
+    pub fn close(self, workspace: &Root) -> Result<()> {
+        self.stage.into_inner().map_or(Ok(()), |stage| stage.close(workspace))
+    }
+}
+
+/// One entry on its way in.
+enum Arrival {
+    Entry(RelativePath, Entry),
+    Staged(RelativePath, Entry, RelativePath),
+    Special(RelativePath),
+}
+
+struct Stager<'a> {
+    base: &'a Snapshot,
+    workspace: &'a Root,
+    stage: LazyStage,
+    cancel: &'a Cancel,
+}
+
+impl Incoming {
+    /// Hashes the files of a checked archive and stages those that differ from the base, in the same pass.
+    /// On failure no stage is left.
+    pub fn from_archive(
+        archive: Archive,
+        bytes: &[u8],
+        base: &Snapshot,
+        workspace: &Root,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let stager = Stager { base, workspace, stage: LazyStage::default(), cancel };
+        let arrivals = archive.entries.into_par_iter().map(|entry| stager.unpacked(entry, bytes)).collect();
+        stager.gather(arrivals)
+    }
+
+    /// The same from a folder.
+    pub fn from_folder(
+        source: &Root,
+        leave_out: LeaveOut<'_>,
+        base: &Snapshot,
+        workspace: &Root,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let found = scan(source, leave_out, cancel)?;
+        let stager = Stager { base, workspace, stage: LazyStage::default(), cancel };
+        let arrivals = found
+            .into_par_iter()
+            .map_init(Reader::new, |reader, found| stager.found(reader, source, found))
+            .filter_map(Result::transpose)
+            .collect();
+        stager.gather(arrivals)
+    }
+
+    /// Takes what the other side could not tell for unchanged: the base goes on there, and nothing is deleted.
+    /// That is what became a device, with all that was below it; and where `all` says so, whatever is missing.
+    pub fn keep_untold(&mut self, base: &Snapshot, all: bool) {
+        for (path, entry) in base {
+            if self.snapshot.contains_key(path) {
+                continue;
+            }
+            let special = |path: &RelativePath| {
+                self.skipped.binary_search_by(|skipped| skipped.path.cmp(path)).is_ok()
+            };
+            let under_special = special(path) || path.ancestors().any(|above| special(&above));
+            let under_file = path.ancestors().any(|above| self.snapshot.get(&above).is_some_and(|e| !e.is_dir()));
+            if under_special || (all && !under_file) {
+                if !under_special {
+                    self.skipped.push(Skipped { path: path.clone(), reason: UNREAD });
+                    self.skipped.sort_unstable();
+                }
+                self.snapshot.insert(path.clone(), entry.clone());
+            }
+        }
+    }
+}
+
+impl Stager<'_> {
+    fn differs(&self, path: &RelativePath, entry: &Entry) -> bool {
+        self.base.get(path).is_none_or(|base| !base.same_as(entry))
+    }
+
+    /// Writes a file into the stage. Nothing but its permission bits comes from the other side.
+    fn stage<T>(&self, mode: u32, fill: impl FnOnce(&mut Staging<'_>) -> Result<T>) -> Result<(RelativePath, T)> {
+        let stage = self.stage.get(self.workspace)?;
+        let mut cursor = stage.cursor();
+        let (name, mut file) = stage.file(&mut cursor, mode)?;
+        let filled = fill(&mut Staging { file: &mut file, path: &cursor.path_of(&name) })?;
+        Ok((name, filled))
+    }
+
+    fn unpacked(&self, Unpacked { path, content }: Unpacked, bytes: &[u8]) -> Result<Arrival> {
+        self.cancel.check()?;
+        let (mode, content) = match content {
+            Content::Special => return Ok(Arrival::Special(path)),
+            Content::Dir { mode } => return Ok(Arrival::Entry(path, Entry::Dir { mode })),
+            Content::Symlink { target } => return Ok(Arrival::Entry(path, Entry::Symlink { target })),
+            Content::File { mode, bytes: range } => (mode, &bytes[range]),
+        };
+        let mut hash = sha2::Sha256::new();
+        for chunk in content.chunks(CHUNK) {
+            hash.update(chunk);
+            self.cancel.check()?;
+        }
+        let entry = Entry::File { mode, digest: Digest(hash.finalize().into()) };
+        if !self.differs(&path, &entry) {
+            return Ok(Arrival::Entry(path, entry));
+        }
+        let (name, ()) = self.stage(mode, |file| {
+            content.chunks(CHUNK * 16).try_for_each(|chunk| {
+                self.cancel.check()?;
+                file.write(chunk)
+            })
+        })?;
+        Ok(Arrival::Staged(path, entry, name))
+    }
+
+    fn found(&self, reader: &mut Reader, source: &Root, found: Found) -> Result<Option<Arrival>> {
+        if found.meta.kind == Kind::Other {
+            return Ok(Some(Arrival::Special(found.path)));
+        }
+        let mut cursor = source.cursor();
+        let Some(entry) = reader.entry(&mut cursor, &found, self.cancel)? else { return Ok(None) };
+        let Entry::File { mode, .. } = entry else { return Ok(Some(Arrival::Entry(found.path, entry))) };
+        if !self.differs(&found.path, &entry) {
+            return Ok(Some(Arrival::Entry(found.path, entry)));
+        }
+        // What counts is what is copied, should the file change between the two reads.
+        let (name, copied) =
+            self.stage(mode, |file| reader.file(&mut cursor, &found.path, self.cancel, |chunk| file.write(chunk)))?;
+        Ok(copied.map(|(_, digest)| Arrival::Staged(found.path, Entry::File { mode, digest }, name)))
+    }
+
+    fn gather(self, arrivals: Result<Vec<Arrival>>) -> Result<Incoming> {
+        let arrivals = match arrivals {
+            Ok(arrivals) => arrivals,
+            Err(error) => {
+                // The failure that led here is the one to report; an abandoned stage is removed by the next.
+                let _abandoned = self.stage.close(self.workspace);
+                return Err(error);
+            }
+        };
+        let mut incoming = Incoming {
+            snapshot: Snapshot::new(),
+            staged: BTreeMap::new(),
+            skipped: Vec::new(),
+            stage: self.stage,
+        };
+        let mut entries = Vec::with_capacity(arrivals.len());
+        for arrival in arrivals {
+            match arrival {
+                Arrival::Entry(path, entry) => entries.push((path, entry)),
+                Arrival::Staged(path, entry, name) => {
+                    incoming.staged.insert(path.clone(), name);
+                    entries.push((path, entry));
+                }
+                Arrival::Special(path) => incoming.skipped.push(Skipped { path, reason: SPECIAL }),
+            }
+        }
+        incoming.snapshot = entries.into_iter().collect();
+        Ok(incoming)
+    }
+}
+
+/// A file in the stage while it is filled.
+struct Staging<'a> {
+    file: &'a mut File,
+    path: &'a std::path::Path,
+}
+
+impl Staging<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all(bytes)
+            .map_err(|error| Error::io("write", self.path, error).with_hint("nothing in the workspace was changed"))
+    }
+}

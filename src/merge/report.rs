@@ -1,0 +1,56 @@
+//! What a restore did, entry by entry.
+
+use crate::path::RelativePath;
+
+/// A path that was left as it is here, and why.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Skipped {
+    /// Where.
+    pub path: RelativePath,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// A path that both sides had changed; the sandbox's version stands there now.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conflict {
+    /// Where.
+    pub path: RelativePath,
+    /// Where the local version is kept, from the workspace's root.
+    pub kept_at: RelativePath,
+}
+
+/// What a merge did. Each list is in byte order of the paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Created, replaced or given its mode from the sandbox.
+    pub written: Vec<RelativePath>,
+    /// Deleted here because the sandbox deleted it.
+    pub deleted: Vec<RelativePath>,
+    /// Deleted in the sandbox but changed here, and therefore kept.
+    pub kept: Vec<RelativePath>,
+    /// Changed on both sides.
+    pub conflicts: Vec<Conflict>,
+    /// Left as it is here.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Report {
+    /// Puts every list into order, after several threads have filled them.
+    pub fn sort(&mut self) {
+        self.written.sort_unstable();
+        self.deleted.sort_unstable();
+        self.kept.sort_unstable();
+        self.conflicts.sort_unstable();
+        self.skipped.sort_unstable();
+    }
+
+    /// Takes in what another part of the same merge did.
+    pub fn absorb(&mut self, other: Self) {
+        self.written.extend(other.written);
+        self.deleted.extend(other.deleted);
+        self.kept.extend(other.kept);
+        self.conflicts.extend(other.conflicts);
+        self.skipped.extend(other.skipped);
+    }
+}

@@ -1,0 +1,300 @@
+//! One folder made equal to another.
+//!
+//! Everything that can fail on the source's side happens first: it is read as a whole, and what the target lacks is
+//! copied into a folder of its own inside the target. Only then is anything removed or renamed.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::exclude::PathSet;
+use crate::path::RelativePath;
+use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename};
+use crate::tree::scan::{CHUNK, Found, scan};
+use crate::tree::stage::remove_tree;
+
+/// How the folder in the target is named in which new content waits.
+const STAGE_PREFIX: &str = ".paperclip-mirror-";
+
+/// Makes `target` equal to `source`, but for what `preserve` names.
+pub fn mirror(source: &Path, target: &Path, preserve: &PathSet, cancel: &Cancel) -> Result<()> {
+    let from = Root::open(source)?;
+    refuse_overlap(source, target)?;
+    let wanted: Vec<Found> =
+        scan(&from, &|_| false, cancel)?.into_iter().filter(|found| found.meta.kind != Kind::Other).collect();
+    let to = Root::create(target)?;
+    let present = scan(&to, &|_| false, cancel)?;
+    let plan = Plan::new(&wanted, &present, preserve, target)?;
+    let stage = tempfile::Builder::new()
+        .prefix(STAGE_PREFIX)
+        .tempdir_in(target)
+        .map_err(|error| Error::io("mkdir", target, error))?;
+    let staged = Root::open(stage.path())?;
+    let pieces = stage_all(&plan, &from, &to, &staged, cancel)?;
+    cancel.check()?;
+    apply(&plan, &pieces, &to, &staged)?;
+    stage.close().map_err(|error| Error::io("rmdir", target, error))
+}
+
+/// Where one folder lies in the other, what is copied would be what was copied before.
+fn refuse_overlap(source: &Path, target: &Path) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().map_err(|error| Error::io("realpath", path, error));
+    let source_path = real(source)?;
+    // The target may not exist yet; what counts is where it would be made.
+    let absolute = std::path::absolute(target).map_err(|error| Error::io("realpath", target, error))?;
+    let mut existing: &Path = &absolute;
+    let mut missing = PathBuf::new();
+    let target_path = loop {
+        match existing.canonicalize() {
+            Ok(path) => break path.join(missing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("realpath", existing, error)),
+        }
+        let (Some(parent), Some(name)) = (existing.parent(), existing.file_name()) else { break absolute.clone() };
+        missing = Path::new(name).join(missing);
+        existing = parent;
+    };
+    let target_path: PathBuf = target_path.components().collect();
+    let relation = if source_path == target_path {
+        "it is the source folder itself"
+    } else if target_path.starts_with(&source_path) {
+        "it lies inside the source folder"
+    } else if source_path.starts_with(&target_path) {
+        "the source folder lies inside it"
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidArgValue {
+        argument: "targetDir".to_owned(),
+        reason: format!("{relation}; mirror between two separate folders"),
+        received: target.display().to_string(),
+    })
+}
+
+/// What a mirror has to do, found by comparing two lists in the same order.
+struct Plan<'a> {
+    /// What is in the target and goes, outermost first.
+    extra: Vec<&'a Found>,
+    /// Folders that the target lacks, outermost first.
+    folders: Vec<&'a Found>,
+    /// Files and links that the target lacks or may have differently.
+    leaves: Vec<(&'a Found, Option<&'a Found>)>,
+    /// Folders whose mode differs or that are new, outermost first.
+    modes: Vec<&'a Found>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(wanted: &'a [Found], present: &'a [Found], preserve: &PathSet, target: &Path) -> Result<Self> {
+        let mut plan = Self { extra: Vec::new(), folders: Vec::new(), leaves: Vec::new(), modes: Vec::new() };
+        let (mut wanted, mut present) = (wanted.iter().peekable(), present.iter().peekable());
+        loop {
+            let order = match (wanted.peek(), present.peek()) {
+                (None, None) => return Ok(plan),
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(left), Some(right)) => left.path.cmp(&right.path),
+            };
+            let here = if order.is_ge() { present.next() } else { None };
+            let there = if order.is_le() { wanted.next() } else { None };
+            let is_dir = |found: Option<&Found>| found.is_some_and(|found| found.meta.kind == Kind::Dir);
+            if let Some(here) = here {
+                let gone = there.is_none() && !preserve.contains_or_covers(&here.path);
+                let in_the_way = there.is_some() && is_dir(Some(here)) != is_dir(there);
+                let holds_preserved = here.meta.kind == Kind::Dir && preserve.is_above(&here.path);
+                if in_the_way && holds_preserved {
+                    return Err(Error::InvalidArgValue {
+                        argument: "options.preserveAbsent".to_owned(),
+                        reason: format!(
+                            "it names something below '{}', which is no folder in the source; nothing was changed. \
+                             Move it away, or do not preserve it",
+                            target.join(here.path.as_path()).display()
+                        ),
+                        received: here.path.to_string(),
+                    });
+                }
+                if in_the_way || (gone && !holds_preserved) {
+                    plan.extra.push(here);
+                }
+            }
+            let Some(there) = there else { continue };
+            match (there.meta.kind, here) {
+                (Kind::Dir, Some(here)) if is_dir(Some(here)) => {
+                    if here.meta.mode != there.meta.mode {
+                        plan.modes.push(there);
+                    }
+                }
+                (Kind::Dir, _) => {
+                    plan.folders.push(there);
+                    plan.modes.push(there);
+                }
+                _ => plan.leaves.push((there, here.filter(|here| here.meta.kind != Kind::Dir))),
+            }
+        }
+    }
+}
+
+/// What is to be done with one file or link once everything is staged.
+enum Piece {
+    /// It is the same already.
+    Same,
+    /// Only its mode differs.
+    Mode(u32),
+    /// It waits in the stage by that name.
+    Staged(RelativePath),
+}
+
+fn stage_all(plan: &Plan<'_>, from: &Root, to: &Root, stage: &Root, cancel: &Cancel) -> Result<Vec<Piece>> {
+    // Some folders, since names in one are made one after the other.
+    for bucket in 0..BUCKETS {
+        stage.cursor().make_dir(&bucket_name(bucket), 0o700)?;
+    }
+    plan.leaves
+        .par_iter()
+        .enumerate()
+        .map_init(
+            || Copier { from: from.cursor(), to: to.cursor(), stage: stage.cursor(), buffers: Default::default() },
+            |copier, (at, (there, here))| {
+                cancel.check()?;
+                copier.piece(at, there, *here)
+            },
+        )
+        .collect()
+}
+
+/// How many folders the stage is spread over.
+const BUCKETS: usize = 16;
+
+fn bucket_name(bucket: usize) -> RelativePath {
+    RelativePath::child(None, format!("{bucket:x}").as_bytes())
+}
+
+struct Copier<'a> {
+    from: Cursor<'a>,
+    to: Cursor<'a>,
+    stage: Cursor<'a>,
+    buffers: [Vec<u8>; 2],
+}
+
+impl Copier<'_> {
+    fn piece(&mut self, at: usize, there: &Found, here: Option<&Found>) -> Result<Piece> {
+        let name = RelativePath::child(Some(&bucket_name(at / 64 % BUCKETS)), at.to_string().as_bytes());
+        if let Some(target) = &there.target {
+            if here.is_some_and(|here| here.target.as_ref() == Some(target)) {
+                return Ok(Piece::Same);
+            }
+            self.stage.symlink(target, &name)?;
+            return Ok(Piece::Staged(name));
+        }
+        let Some((mut file, meta)) = self.from.open(&there.path)? else {
+            return Err(Error::io("open", self.from.path_of(&there.path), rustix::io::Errno::NOENT)
+                .with_hint("it vanished while it was read; the target was left as it was"));
+        };
+        if here.is_some_and(|here| here.meta.kind == Kind::File && here.meta.size == meta.size)
+            && let Some((mut old, old_meta)) = self.to.open(&there.path)?
+        {
+            if self.same_content(&mut file, &mut old, &there.path)? {
+                let same_mode = old_meta.mode == meta.mode;
+                return Ok(if same_mode { Piece::Same } else { Piece::Mode(meta.mode) });
+            }
+            io::Seek::rewind(&mut file).map_err(|error| Error::io("lseek", self.from.path_of(&there.path), error))?;
+        }
+        let mut copy = self.stage.create(&name, 0o600)?;
+        self.copy(&mut file, &meta, &mut copy, &there.path, &name)?;
+        rustix::fs::fchmod(&copy, rustix::fs::Mode::from_bits_truncate((meta.mode & 0o7777) as _))
+            .map_err(|errno| Error::io("fchmod", self.stage.path_of(&name), errno))?;
+        Ok(Piece::Staged(name))
+    }
+
+    /// Compares two files byte by byte: no digest is needed where both are at hand.
+    fn same_content(&mut self, a: &mut File, b: &mut File, path: &RelativePath) -> Result<bool> {
+        let [left, right] = &mut self.buffers;
+        left.resize(CHUNK, 0);
+        right.resize(CHUNK, 0);
+        loop {
+            let read_a = read_full(a, left).map_err(|error| Error::io("read", self.from.path_of(path), error))?;
+            let read_b = read_full(b, right).map_err(|error| Error::io("read", self.to.path_of(path), error))?;
+            if left[..read_a] != right[..read_b] {
+                return Ok(false);
+            }
+            if read_a < left.len() {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn copy(
+        &mut self,
+        file: &mut File,
+        meta: &Meta,
+        copy: &mut File,
+        path: &RelativePath,
+        name: &RelativePath,
+    ) -> Result<()> {
+        let buffer = &mut self.buffers[0];
+        buffer.resize(CHUNK, 0);
+        if meta.size > buffer.len() as u64 {
+            // The kernel copies, or shares the blocks, where it can.
+            return io::copy(file, copy)
+                .map(|_| ())
+                .map_err(|error| Error::io("copyfile", self.from.path_of(path), error));
+        }
+        loop {
+            let read = read_full(file, buffer).map_err(|error| Error::io("read", self.from.path_of(path), error))?;
+            io::Write::write_all(copy, &buffer[..read])
+                .map_err(|error| Error::io("write", self.stage.path_of(name), error))?;
+            if read < buffer.len() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Fills the buffer as far as the file reaches.
+fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<()> {
+    let mut cursor = to.cursor();
+    for found in plan.extra.iter().rev() {
+        // What somebody put into a folder meanwhile goes with it, as the source does not have it.
+        remove_tree(to, &found.path)?;
+    }
+    for found in &plan.folders {
+        cursor.make_dir(&found.path, 0o700)?;
+    }
+    plan.leaves.par_iter().zip(pieces).try_for_each_init(
+        || (to.cursor(), stage.cursor()),
+        |(cursor, staged), ((found, _), piece)| match piece {
+            Piece::Same => Ok(()),
+            Piece::Mode(mode) => match cursor.open(&found.path)? {
+                Some((file, _)) => rustix::fs::fchmod(&file, rustix::fs::Mode::from_bits_truncate((mode & 0o7777) as _))
+                    .map_err(|errno| Error::io("fchmod", cursor.path_of(&found.path), errno)),
+                None => Err(Error::io("open", cursor.path_of(&found.path), rustix::io::Errno::NOENT)),
+            },
+            Piece::Staged(name) => match rename((staged, name), (cursor, &found.path), Onto::Replace)? {
+                Renamed::Done => Ok(()),
+                Renamed::OtherFileSystem => Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::XDEV)),
+                _ => Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::NOENT)
+                    .with_hint("something else changed the target meanwhile; mirror it again")),
+            },
+        },
+    )?;
+    for found in plan.modes.iter().rev() {
+        cursor.set_dir_mode(&found.path, found.meta.mode)?;
+    }
+    Ok(())
+}

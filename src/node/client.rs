@@ -1,0 +1,117 @@
+//! A JavaScript object as a [`SandboxClient`].
+//!
+//! `index.js` passes one asynchronous function that looks the method up, calls it on the client and keeps what it
+//! throws. Uploads stay JavaScript's own memory: it is made there, filled here while nobody else has it, and handed to
+//! the client by its number.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use napi::Status;
+use napi::bindgen_prelude::{Either, FnArgs, Promise, Uint8Array};
+use napi::threadsafe_function::ThreadsafeFunction;
+
+use crate::sandbox::client::SandboxClient;
+
+/// What `index.js` is called with: what to do, on which path (or which command), and a number.
+type Arguments = FnArgs<(String, String, f64)>;
+
+/// What comes back: bytes, nothing, or the number under which `index.js` keeps what the client threw. A JavaScript
+/// value never travels through other threads as an error.
+type Answer = Option<Either<Uint8Array, u32>>;
+
+/// The asynchronous function of `index.js`.
+pub type Dispatch = ThreadsafeFunction<Arguments, Promise<Answer>, Arguments, Status, false>;
+
+/// A client behind its dispatch function.
+pub struct JsClient {
+    dispatch: Dispatch,
+    uploads: AtomicU32,
+}
+
+impl JsClient {
+    /// The client of one prepare or restore.
+    pub fn new(dispatch: Dispatch) -> Self {
+        Self { dispatch, uploads: AtomicU32::new(0) }
+    }
+
+    async fn call(&self, method: &str, path: &str, number: f64) -> napi::Result<Option<Uint8Array>> {
+        let arguments = (method.to_owned(), path.to_owned(), number).into();
+        match self.dispatch.call_async_catch(arguments).await?.await? {
+            None => Ok(None),
+            Some(Either::A(bytes)) => Ok(Some(bytes)),
+            Some(Either::B(kept)) => {
+                Err(napi::Error::new(Status::GenericFailure, format!("client-failure:{kept}")))
+            }
+        }
+    }
+
+    async fn call_for_bytes(&self, method: &str, path: &str, number: f64) -> napi::Result<Uint8Array> {
+        let missing = || napi::Error::new(Status::GenericFailure, format!("{method} gave no bytes"));
+        self.call(method, path, number).await?.ok_or_else(missing)
+    }
+}
+
+/// Memory of JavaScript's for one archive.
+pub struct Upload {
+    number: u32,
+    bytes: Uint8Array,
+}
+
+impl AsRef<[u8]> for Upload {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl AsMut<[u8]> for Upload {
+    fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: index.js has just made this memory and shows it to nobody before `write_file` takes it from here,
+        // and `self` is borrowed mutably, so there is no other access to it. It stays attached for the same reason.
+        unsafe { self.bytes.as_mut() }
+    }
+}
+
+/// A file that the client read, in place.
+pub struct Download(Uint8Array);
+
+impl AsRef<[u8]> for Download {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl SandboxClient for JsClient {
+    type Failure = napi::Error;
+    type Upload = Upload;
+    type Download = Download;
+
+    async fn allocate(&self, size: u64) -> napi::Result<Upload> {
+        let number = self.uploads.fetch_add(1, Ordering::Relaxed);
+        #[allow(clippy::cast_precision_loss, reason = "JavaScript refuses sizes beyond 2^53 all the same")]
+        let bytes = self.call_for_bytes("allocate", &number.to_string(), size as f64).await?;
+        Ok(Upload { number, bytes })
+    }
+
+    async fn make_dir(&self, path: &str) -> napi::Result<()> {
+        self.call("makeDir", path, 0.0).await.map(|_| ())
+    }
+
+    async fn write_file(&self, path: &str, upload: Upload) -> napi::Result<()> {
+        let number = f64::from(upload.number);
+        // From here on the memory is the client's.
+        drop(upload);
+        self.call("writeFile", path, number).await.map(|_| ())
+    }
+
+    async fn read_file(&self, path: &str) -> napi::Result<Download> {
+        self.call_for_bytes("readFile", path, 0.0).await.map(Download)
+    }
+
+    async fn remove(&self, path: &str) -> napi::Result<()> {
+        self.call("remove", path, 0.0).await.map(|_| ())
+    }
+
+    async fn run(&self, command: &str) -> napi::Result<()> {
+        self.call("run", command, 0.0).await.map(|_| ())
+    }
+}

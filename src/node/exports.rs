@@ -1,0 +1,334 @@
+//! What `index.js` builds the package's functions from.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use napi_derive::napi;
+use serde::Deserialize;
+
+use super::client::{Dispatch, JsClient};
+use super::error::{run_to_napi, to_napi};
+use super::values::{self, Bytes, argument, text};
+use crate::archive::pack::create_tarball;
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::exclude::PathSet;
+use crate::merge::folder::FolderMerge;
+use crate::merge::lock::{self, MergeLock};
+use crate::mirror::mirror;
+use crate::path::RelativePath;
+use crate::sandbox::client::blocking;
+use crate::sandbox::prepare::{Asset, Session, Upload, prepare};
+use crate::tree::entry::{Entry, Snapshot};
+use crate::tree::root::{Kind, Root};
+use crate::tree::scan::{Found, Reader, snapshot};
+
+/// How many entries of a snapshot cross in one turn of the event loop: about a millisecond's worth.
+const ENTRIES_A_TURN: usize = 1000;
+
+async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> napi::Result<T> {
+    blocking(work).await.map_err(|error| to_napi(&error))
+}
+
+/// Lets JavaScript stop work that is under way.
+#[napi]
+#[derive(Default)]
+pub struct Canceller(Cancel);
+
+#[napi]
+impl Canceller {
+    #[napi(constructor)]
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[napi]
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+}
+
+fn token(canceller: Option<&Canceller>) -> Cancel {
+    canceller.map(|canceller| canceller.0.clone()).unwrap_or_default()
+}
+
+fn bytes(values: Vec<Bytes>) -> Vec<Vec<u8>> {
+    values.into_iter().map(|Bytes(bytes)| bytes).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TarballInput {
+    local_dir: Bytes,
+    archive_path: Bytes,
+    exclude: Vec<Bytes>,
+    follow_symlinks: bool,
+}
+
+#[napi]
+pub async fn create_tarball_from_directory(input: String, canceller: Option<&Canceller>) -> napi::Result<()> {
+    let cancel = token(canceller);
+    off_the_loop(move || {
+        let input: TarballInput = argument("input", &input)?;
+        let (folder, archive) = (input.local_dir.into_path(), input.archive_path.into_path());
+        create_tarball(&folder, &archive, &bytes(input.exclude), input.follow_symlinks, &cancel)
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MirrorInput {
+    source_dir: Bytes,
+    target_dir: Bytes,
+    preserve_absent: Vec<Bytes>,
+}
+
+#[napi]
+pub async fn mirror_directory(input: String, canceller: Option<&Canceller>) -> napi::Result<()> {
+    let cancel = token(canceller);
+    off_the_loop(move || {
+        let input: MirrorInput = argument("input", &input)?;
+        let preserve = PathSet::new(bytes(input.preserve_absent));
+        mirror(&input.source_dir.into_path(), &input.target_dir.into_path(), &preserve, &cancel)
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PrepareInput {
+    workspace_local_dir: Bytes,
+    workspace_remote_dir: Option<String>,
+    remote_cwd: String,
+    adapter_key: String,
+    workspace_exclude: Vec<Bytes>,
+    preserve_absent_on_restore: Vec<Bytes>,
+    assets: Vec<AssetInput>,
+    concurrency: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AssetInput {
+    key: String,
+    local_dir: Bytes,
+    follow_symlinks: bool,
+    exclude: Vec<Bytes>,
+}
+
+impl From<PrepareInput> for Upload {
+    fn from(input: PrepareInput) -> Self {
+        let (remote_dir, remote_dir_argument) = match input.workspace_remote_dir {
+            Some(remote_dir) => (remote_dir, "input.workspaceRemoteDir"),
+            None => (input.remote_cwd, "input.spec.remoteCwd"),
+        };
+        let asset = |asset: AssetInput| Asset {
+            key: asset.key,
+            local_dir: asset.local_dir.into_path(),
+            follow_links: asset.follow_symlinks,
+            exclude: bytes(asset.exclude),
+        };
+        Self {
+            workspace: input.workspace_local_dir.into_path(),
+            remote_dir,
+            remote_dir_argument,
+            adapter_key: input.adapter_key,
+            exclude: bytes(input.workspace_exclude),
+            preserve: bytes(input.preserve_absent_on_restore),
+            assets: input.assets.into_iter().map(asset).collect(),
+            concurrency: input.concurrency,
+        }
+    }
+}
+
+/// A workspace in its sandbox.
+#[napi]
+pub struct PreparedSession(Arc<Session>);
+
+#[napi]
+pub async fn prepare_session(
+    input: String,
+    dispatch: Dispatch,
+    canceller: &Canceller,
+) -> napi::Result<PreparedSession> {
+    let cancel = canceller.0.clone();
+    let input: PrepareInput = argument("input", &input).map_err(|error| to_napi(&error))?;
+    let client = Arc::new(JsClient::new(dispatch));
+    let session = prepare(client, input.into(), cancel).await.map_err(run_to_napi)?;
+    Ok(PreparedSession(Arc::new(session)))
+}
+
+#[napi]
+impl PreparedSession {
+    /// The run's folder in the sandbox.
+    #[napi]
+    #[must_use]
+    pub fn runtime_root_dir(&self) -> String {
+        self.0.runtime_root().to_owned()
+    }
+
+    /// Resolves with the report as JSON.
+    #[napi]
+    pub async fn restore(&self, dispatch: Dispatch, canceller: &Canceller) -> napi::Result<String> {
+        let (session, cancel) = (self.0.clone(), canceller.0.clone());
+        let restored = session.restore(&JsClient::new(dispatch), &cancel).await.map_err(run_to_napi)?;
+        Ok(values::report(&restored))
+    }
+}
+
+/// A snapshot on its way to JavaScript, in pieces.
+#[napi]
+pub struct SnapshotReader(std::vec::IntoIter<String>);
+
+#[napi]
+impl SnapshotReader {
+    /// The next entries as JSON pairs; `null` after the last.
+    #[napi]
+    pub fn read(&mut self) -> Option<String> {
+        self.0.next()
+    }
+}
+
+#[napi]
+pub async fn capture_snapshot(root: String, exclude: String) -> napi::Result<SnapshotReader> {
+    off_the_loop(move || {
+        let root = Root::open(&argument::<Bytes>("rootDir", &root)?.into_path())?;
+        let exclude = PathSet::new(bytes(argument("options.exclude", &exclude)?));
+        let snapshot = snapshot(&root, &|path| exclude.contains_or_covers(path), &Cancel::default())?;
+        Ok(SnapshotReader(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
+    })
+    .await
+}
+
+/// A snapshot on its way from JavaScript, in pieces.
+#[napi]
+#[derive(Default)]
+pub struct SnapshotWriter(Mutex<Snapshot>);
+
+#[napi]
+impl SnapshotWriter {
+    #[napi(constructor)]
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes further entries as JSON pairs.
+    #[napi]
+    pub fn write(&self, entries: String) -> napi::Result<()> {
+        let mut snapshot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        values::read_entries(&entries, &mut snapshot).map_err(|error| to_napi(&error))
+    }
+}
+
+/// A merge that holds its target's lock.
+#[napi]
+pub struct BegunMerge(Arc<Mutex<Option<FolderMerge>>>);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MergeInput {
+    source_dir: Bytes,
+    target_dir: Bytes,
+    exclude: Vec<Bytes>,
+}
+
+#[napi]
+pub async fn begin_merge(input: String, baseline: &SnapshotWriter) -> napi::Result<BegunMerge> {
+    let base = std::mem::take(&mut *baseline.0.lock().unwrap_or_else(PoisonError::into_inner));
+    off_the_loop(move || {
+        let input: MergeInput = argument("input", &input)?;
+        let exclude = PathSet::new(bytes(input.exclude));
+        let (source, target) = (input.source_dir.into_path(), input.target_dir.into_path());
+        Ok(BegunMerge(Arc::new(Mutex::new(Some(FolderMerge::begin(base, &exclude, &source, &target)?)))))
+    })
+    .await
+}
+
+#[napi]
+impl BegunMerge {
+    /// Looks at the target and merges.
+    #[napi]
+    pub async fn apply(&self) -> napi::Result<()> {
+        let merge = self.0.clone();
+        off_the_loop(move || match &*merge.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(merge) => merge.apply().map(|_| ()),
+            None => Err(Error::Internal("a merge was applied after it had finished".to_owned())),
+        })
+        .await
+    }
+
+    /// Cleans up and releases the lock.
+    #[napi]
+    pub async fn finish(&self) -> napi::Result<()> {
+        let merge = self.0.clone();
+        off_the_loop(move || {
+            let merge = merge.lock().unwrap_or_else(PoisonError::into_inner).take();
+            merge.map_or(Ok(()), FolderMerge::finish)
+        })
+        .await
+    }
+}
+
+/// A held merge lock.
+#[napi]
+pub struct HeldLock(Arc<Mutex<Option<MergeLock>>>);
+
+#[napi]
+pub async fn acquire_merge_lock(target_dir: String) -> napi::Result<HeldLock> {
+    off_the_loop(move || {
+        let target = argument::<Bytes>("targetDir", &target_dir)?.into_path();
+        let lock = MergeLock::acquire(&target, lock::WAIT, &Cancel::default())?;
+        Ok(HeldLock(Arc::new(Mutex::new(Some(lock)))))
+    })
+    .await
+}
+
+#[napi]
+impl HeldLock {
+    /// Gives the lock back.
+    #[napi]
+    pub async fn release(&self) -> napi::Result<()> {
+        let lock = self.0.clone();
+        off_the_loop(move || {
+            let lock = lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+            lock.map_or(Ok(()), MergeLock::release)
+        })
+        .await
+    }
+}
+
+/// What stands at a path now, as a JSON entry; `null` where nothing that a snapshot would hold does.
+#[napi]
+pub async fn read_entry(root_dir: String, relative: String) -> napi::Result<Option<String>> {
+    off_the_loop(move || {
+        let root = match Root::open(&argument::<Bytes>("rootDir", &root_dir)?.into_path()) {
+            Ok(root) => root,
+            Err(error) if error.is_gone() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Bytes(relative) = argument("relative", &relative)?;
+        let fault = |reason: String| Error::UnsafePath {
+            path: crate::error::readable(&relative),
+            offset: None,
+            reason,
+        };
+        let Some(path) = RelativePath::parse(&relative).map_err(|found| fault(found.to_string()))? else {
+            return Ok(Some(r#"{"kind":"dir"}"#.to_owned()));
+        };
+        let mut cursor = root.cursor();
+        let Some(meta) = cursor.stat(&path)? else { return Ok(None) };
+        let target = if meta.kind == Kind::Symlink { cursor.read_link(&path)? } else { None };
+        let found = Found { path, meta, target };
+        let entry = Reader::new().entry(&mut cursor, &found, &Cancel::default())?;
+        Ok(entry.map(|entry| match entry {
+            Entry::Dir { .. } => r#"{"kind":"dir"}"#.to_owned(),
+            Entry::File { mode, digest } => format!(r#"{{"kind":"file","mode":{mode},"hash":"{digest}"}}"#),
+            Entry::Symlink { target } => format!(r#"{{"kind":"symlink","target":{}}}"#, text(&target)),
+        }))
+    })
+    .await
+}

@@ -1,0 +1,278 @@
+//! JavaScript's strings ↔ bytes of file names, and the JSON that carries them.
+//!
+//! A file name need not be UTF-8. Each byte that is not part of any character crosses as a lone surrogate (byte `0xNN`
+//! is `U+DCNN`, as in Python's `surrogateescape`), which JSON writes as `\udcNN` and JavaScript's strings hold.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use serde::de::{Deserialize, Deserializer, Visitor};
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result, readable};
+use crate::merge::report::{Conflict, Report, Skipped};
+use crate::path::RelativePath;
+use crate::sandbox::restore::Restored;
+use crate::tree::entry::{Digest, Entry, Snapshot};
+
+/// The bytes that a JavaScript string stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Bytes {
+    /// As a path.
+    pub fn into_path(self) -> PathBuf {
+        OsString::from_vec(self.0).into()
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Bytes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E>(self, wtf8: &[u8]) -> std::result::Result<Bytes, E> {
+                Ok(Bytes(unescape(wtf8)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> std::result::Result<Bytes, E> {
+                Ok(Bytes(text.as_bytes().to_vec()))
+            }
+        }
+        // As bytes, since a lone surrogate is no text: serde_json hands it over in three bytes.
+        deserializer.deserialize_bytes(Text)
+    }
+}
+
+/// Lone surrogates to the bytes they stand for. One that stands for none becomes U+FFFD, as Node makes it.
+fn unescape(wtf8: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(wtf8.len());
+    let mut rest = wtf8;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = match (first, after) {
+            (0xED, [second @ 0xA0..=0xBF, third, after @ ..]) => {
+                match (second, third) {
+                    (0xB2 | 0xB3, _) => bytes.push((second << 6) | (third & 0x3F)),
+                    _ => bytes.extend_from_slice("\u{FFFD}".as_bytes()),
+                }
+                after
+            }
+            _ => {
+                bytes.push(first);
+                after
+            }
+        };
+    }
+    bytes
+}
+
+/// Bytes as a JSON string.
+pub fn text(bytes: &[u8]) -> Box<RawValue> {
+    let mut json = String::with_capacity(bytes.len() + 2);
+    push_text(&mut json, bytes);
+    RawValue::from_string(json).expect("a JSON string was written")
+}
+
+fn push_text(json: &mut String, bytes: &[u8]) {
+    use fmt::Write as _;
+    json.push('"');
+    for chunk in bytes.utf8_chunks() {
+        for char in chunk.valid().chars() {
+            match char {
+                '"' | '\\' => json.extend(['\\', char]),
+                '\0'..='\x1f' => {
+                    write!(json, "\\u{:04x}", u32::from(char)).expect("a String takes everything");
+                }
+                _ => json.push(char),
+            }
+        }
+        for byte in chunk.invalid() {
+            write!(json, "\\udc{byte:02x}").expect("a String takes everything");
+        }
+    }
+    json.push('"');
+}
+
+/// Reads an argument that `index.js` made; what is wrong with it is the caller's mistake.
+pub fn argument<'a, T: Deserialize<'a>>(name: &str, json: &'a str) -> Result<T> {
+    serde_json::from_str(json).map_err(|error| Error::InvalidArgValue {
+        argument: name.to_owned(),
+        reason: error.to_string(),
+        received: json.chars().take(200).collect(),
+    })
+}
+
+/// One entry of a snapshot as the TypeScript module has it.
+#[derive(Debug, serde::Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum JsEntry {
+    Dir,
+    File { mode: f64, hash: String },
+    Symlink { target: Bytes },
+}
+
+impl JsEntry {
+    /// As ours; `None` where the hash is no SHA-256.
+    pub fn into_entry(self) -> Option<Entry> {
+        Some(match self {
+            Self::Dir => Entry::Dir { mode: None },
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a mode has 16 bits")]
+            Self::File { mode, hash } => Entry::File { mode: mode as u32, digest: hash.parse::<Digest>().ok()? },
+            Self::Symlink { target } => Entry::Symlink { target: target.0.into() },
+        })
+    }
+}
+
+/// Reads `[path, entry]` pairs into a snapshot.
+pub fn read_entries(json: &str, into: &mut Snapshot) -> Result<()> {
+    let pairs: Vec<(Bytes, JsEntry)> = argument("input.baseline.entries", json)?;
+    for (path, entry) in pairs {
+        let shown = readable(&path.0);
+        let unsafe_path = |reason: String| Error::UnsafePath { path: shown.clone(), offset: None, reason };
+        let path = RelativePath::parse(&path.0)
+            .map_err(|fault| unsafe_path(format!("{fault}, as a path of the baseline")))?
+            .ok_or_else(|| unsafe_path("the root itself cannot be an entry of the baseline".to_owned()))?;
+        let entry = entry.into_entry().ok_or_else(|| Error::InvalidArgValue {
+            argument: format!("input.baseline.entries.get({shown:?}).hash"),
+            reason: "it must be a SHA-256 in hexadecimal".to_owned(),
+            received: shown,
+        })?;
+        into.insert(path, entry);
+    }
+    Ok(())
+}
+
+/// A snapshot as JSON texts of at most `count` `[path, entry]` pairs each, so that no turn of the event loop has to
+/// read all of it.
+pub fn write_entries(snapshot: &Snapshot, count: usize) -> Vec<String> {
+    use fmt::Write as _;
+    let mut texts = Vec::with_capacity(snapshot.len().div_ceil(count));
+    let mut entries = snapshot.iter().peekable();
+    while entries.peek().is_some() {
+        let mut json = String::from("[");
+        for (at, (path, entry)) in entries.by_ref().take(count).enumerate() {
+            json.push_str(if at == 0 { "[" } else { ",[" });
+            push_text(&mut json, path.as_bytes());
+            match entry {
+                Entry::Dir { .. } => json.push_str(r#",{"kind":"dir"}]"#),
+                Entry::File { mode, digest } => {
+                    write!(json, r#",{{"kind":"file","mode":{mode},"hash":"{digest}"}}]"#)
+                        .expect("a String takes everything");
+                }
+                Entry::Symlink { target } => {
+                    json.push_str(r#",{"kind":"symlink","target":"#);
+                    push_text(&mut json, target);
+                    json.push_str("}]");
+                }
+            }
+        }
+        json.push(']');
+        texts.push(json);
+    }
+    texts
+}
+
+/// What a restore did, as `RestoreReport` without what only `index.js` knows.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsReport<'a> {
+    written: Vec<Box<RawValue>>,
+    deleted: Vec<Box<RawValue>>,
+    kept: Vec<Box<RawValue>>,
+    conflicts: Vec<JsConflict>,
+    skipped: Vec<JsSkipped>,
+    entries: usize,
+    tolerant: bool,
+    tar_messages: &'a str,
+    phases: Vec<JsPhase>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsConflict {
+    path: Box<RawValue>,
+    kept_at: Box<RawValue>,
+}
+
+#[derive(serde::Serialize)]
+struct JsSkipped {
+    path: Box<RawValue>,
+    reason: &'static str,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsPhase {
+    name: &'static str,
+    duration_ms: f64,
+    bytes: u64,
+}
+
+/// The report as JSON.
+pub fn report(Restored { report, entries, tar_messages, phases }: &Restored) -> String {
+    let Report { written, deleted, kept, conflicts, skipped } = report;
+    let texts = |paths: &[RelativePath]| paths.iter().map(|path| text(path.as_bytes())).collect();
+    let conflict = |Conflict { path, kept_at }: &Conflict| JsConflict {
+        path: text(path.as_bytes()),
+        kept_at: text(kept_at.as_bytes()),
+    };
+    let skip = |Skipped { path, reason }: &Skipped| JsSkipped { path: text(path.as_bytes()), reason };
+    let js = JsReport {
+        written: texts(written),
+        deleted: texts(deleted),
+        kept: texts(kept),
+        conflicts: conflicts.iter().map(conflict).collect(),
+        skipped: skipped.iter().map(skip).collect(),
+        entries: *entries,
+        tolerant: tar_messages.is_some(),
+        tar_messages: tar_messages.as_deref().unwrap_or_default(),
+        phases: phases
+            .iter()
+            .map(|phase| JsPhase {
+                name: phase.name,
+                duration_ms: phase.took.as_secs_f64() * 1000.0,
+                bytes: phase.bytes,
+            })
+            .collect(),
+    };
+    serde_json::to_string(&js).expect("a report has nothing that JSON cannot say")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_round_trips() {
+        for name in [&b"plain"[..], b"caf\xc3\xa9", b"\xff\xfe", b"a\x80b", b"\xed\xa0\x80", b"q\"\\\n\x01", b""] {
+            let json = text(name);
+            let back: Bytes = serde_json::from_str(json.get()).unwrap();
+            assert_eq!(back.0, name, "{json}");
+        }
+        assert_eq!(text(b"a\xff").get(), r#""a\udcff""#);
+        // A surrogate that stands for no byte.
+        assert_eq!(serde_json::from_str::<Bytes>(r#""\ud800""#).unwrap().0, "\u{FFFD}".as_bytes());
+    }
+
+    #[test]
+    fn a_snapshot_round_trips_in_pieces() {
+        let path = |text: &str| RelativePath::parse(text.as_bytes()).unwrap().unwrap();
+        let snapshot = Snapshot::from([
+            (path("a"), Entry::Dir { mode: None }),
+            (path("a/b"), Entry::File { mode: 0o100_644, digest: Digest([7; 32]) }),
+            (path("l"), Entry::Symlink { target: b"\xff/x".to_vec().into() }),
+        ]);
+        let texts = write_entries(&snapshot, 2);
+        assert_eq!(texts.len(), 2);
+        let mut back = Snapshot::new();
+        texts.iter().for_each(|json| read_entries(json, &mut back).unwrap());
+        assert_eq!(back, snapshot);
+    }
+}

@@ -1,0 +1,54 @@
+//! What prepare and restore need of a sandbox. The one real implementation is a JavaScript object (`node/`); tests
+//! bring their own.
+
+use std::future::Future;
+
+use crate::error::Error;
+
+/// A sandbox that can be reached. Paths are absolute POSIX paths in it.
+pub trait SandboxClient: Send + Sync + 'static {
+    /// What its methods fail with; passed on untouched.
+    type Failure: Send + 'static;
+    /// Zeroed memory in which an upload is made, and which is handed over without a copy.
+    type Upload: AsMut<[u8]> + AsRef<[u8]> + Send + 'static;
+    /// A file that was read.
+    type Download: AsRef<[u8]> + Send + Sync + 'static;
+
+    /// Memory of exactly that many bytes for an upload.
+    fn allocate(&self, size: u64) -> impl Future<Output = Result<Self::Upload, Self::Failure>> + Send;
+    /// Creates a folder and those above it.
+    fn make_dir(&self, path: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
+    /// Writes a whole file.
+    fn write_file(&self, path: &str, bytes: Self::Upload) -> impl Future<Output = Result<(), Self::Failure>> + Send;
+    /// Reads a whole file.
+    fn read_file(&self, path: &str) -> impl Future<Output = Result<Self::Download, Self::Failure>> + Send;
+    /// Removes a file.
+    fn remove(&self, path: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
+    /// Runs a command line of POSIX `sh`.
+    fn run(&self, command: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
+}
+
+/// Why a prepare or restore failed.
+#[derive(Debug)]
+pub enum RunError<F> {
+    /// Something here.
+    Own(Error),
+    /// The client: with its own value.
+    Client(F),
+}
+
+impl<F> From<Error> for RunError<F> {
+    fn from(error: Error) -> Self {
+        Self::Own(error)
+    }
+}
+
+/// Runs work that reads, hashes or writes where it holds up nobody: async code here only waits for the client.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panicked) => Err(Error::Internal(panicked.to_string())),
+    }
+}

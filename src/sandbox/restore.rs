@@ -1,0 +1,168 @@
+//! The sandbox's workspace → merged into the local one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::client::{RunError, SandboxClient, blocking};
+use super::command;
+use super::prepare::{LeftAlone, Session};
+use crate::archive::unpack::unpack;
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::merge::apply::merge;
+use crate::merge::incoming::Incoming;
+use crate::merge::lock::{self, MergeLock};
+use crate::merge::plan::changed;
+use crate::merge::report::Report;
+use crate::tree::entry::Snapshot;
+use crate::tree::root::Root;
+
+/// What a restore did, and how long its steps took.
+#[derive(Debug)]
+pub struct Restored {
+    /// Entry by entry.
+    pub report: Report,
+    /// How many entries the sandbox held.
+    pub entries: usize,
+    /// What the sandbox's tar said, where it failed and the second, tolerant way was taken.
+    pub tar_messages: Option<String>,
+    /// The steps in order.
+    pub phases: Vec<Phase>,
+}
+
+/// One step of a restore.
+#[derive(Debug, Clone, Copy)]
+pub struct Phase {
+    /// `run`, `download`, `check` or `apply`.
+    pub name: &'static str,
+    /// How long it took.
+    pub took: Duration,
+    /// The bytes it read, where it read any.
+    pub bytes: u64,
+}
+
+/// How the sandbox's tar ended.
+enum Packed {
+    /// It packed everything.
+    Whole,
+    /// It failed on something; the rest is there.
+    Partly(String),
+}
+
+impl Session {
+    /// Brings the sandbox's workspace back. Nothing here is changed before the whole download has been checked, and
+    /// on success what the sandbox held becomes the base of the next restore.
+    pub async fn restore<C: SandboxClient>(
+        &self,
+        client: &C,
+        cancel: &Cancel,
+    ) -> Result<Restored, RunError<C::Failure>> {
+        let mut base = self.base.clone().lock_owned().await;
+        let mut phases = Vec::new();
+        let archive = format!("{}/workspace-download.tar", self.runtime_root);
+
+        let started = Instant::now();
+        let packed = self.pack_remotely(client, &archive).await?;
+        phases.push(Phase { name: "run", took: started.elapsed(), bytes: 0 });
+
+        let started = Instant::now();
+        let download = client.read_file(&archive).await.map_err(RunError::Client)?;
+        let bytes = download.as_ref().len() as u64;
+        phases.push(Phase { name: "download", took: started.elapsed(), bytes });
+        // What stays there is overwritten by the next download, and cleared with the sandbox.
+        let _left_behind = client.remove(&archive).await;
+
+        let (workspace, left_alone, cancel) = (self.workspace.clone(), self.left_alone.clone(), cancel.clone());
+        let restored = blocking(move || {
+            let root = Root::create(&workspace)?;
+            let started = Instant::now();
+            let partly = matches!(packed, Packed::Partly(_));
+            let incoming = check(download.as_ref(), &root, &base, &left_alone, partly, &cancel);
+            // The bytes are the client's again, whatever comes.
+            drop(download);
+            let incoming = incoming?;
+            phases.push(Phase { name: "check", took: started.elapsed(), bytes });
+
+            let started = Instant::now();
+            let entries = incoming.snapshot.len();
+            let report = apply(&root, &base, &incoming, &cancel);
+            let Incoming { snapshot, stage, .. } = incoming;
+            let closed = stage.close(&root);
+            let report = report?;
+            closed?;
+            *base = snapshot;
+            phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
+            let tar_messages = match packed {
+                Packed::Whole => None,
+                Packed::Partly(messages) => Some(messages),
+            };
+            Ok(Restored { report, entries, tar_messages, phases })
+        })
+        .await?;
+        Ok(restored)
+    }
+
+    /// Has the sandbox pack its workspace. Where its tar fails, a second way tolerates what could not be read, and
+    /// says so; where that fails as well, the first failure is the one to report.
+    async fn pack_remotely<C: SandboxClient>(
+        &self,
+        client: &C,
+        archive: &str,
+    ) -> Result<Packed, RunError<C::Failure>> {
+        let command = command::download(&self.runtime_root, &self.remote_dir, archive, &self.exclude);
+        let Err(failure) = client.run(&command).await else { return Ok(Packed::Whole) };
+        let status = format!("{}/workspace-download.status", self.runtime_root);
+        let command =
+            command::tolerant_download(&self.runtime_root, &self.remote_dir, archive, &status, &self.exclude);
+        if client.run(&command).await.is_err() {
+            return Err(RunError::Client(failure));
+        }
+        let Ok(told) = client.read_file(&status).await else { return Err(RunError::Client(failure)) };
+        let packed = match told.as_ref().split(|&byte| byte == b'\n').next() {
+            // This time nothing was in the way.
+            Some(b"0") => Packed::Whole,
+            _ => Packed::Partly(crate::error::readable(told.as_ref())),
+        };
+        // It lies in the run's own folder and is overwritten by the next one.
+        let _left_behind = client.remove(&status).await;
+        Ok(packed)
+    }
+}
+
+/// Checks the whole download, and stages what differs from the base.
+fn check(
+    download: &[u8],
+    root: &Root,
+    base: &Snapshot,
+    left_alone: &Arc<LeftAlone>,
+    partly: bool,
+    cancel: &Cancel,
+) -> Result<Incoming> {
+    let archive = unpack(download, &|path| left_alone.covers(path))?;
+    if !archive.held_anything && !base.is_empty() {
+        return Err(Error::ArchiveInvalid {
+            offset: 0,
+            entry: None,
+            reason: format!(
+                "it holds no entry at all, not even './', although {} had been uploaded",
+                base.len()
+            ),
+        });
+    }
+    let mut incoming = Incoming::from_archive(archive, download, base, root, cancel)?;
+    incoming.keep_untold(base, partly);
+    Ok(incoming)
+}
+
+/// Merges under the workspace's lock. Where the sandbox changed nothing there is nothing to lock for.
+fn apply(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> Result<Report> {
+    if changed(base, &incoming.snapshot).next().is_none() {
+        return Ok(Report { skipped: incoming.skipped.clone(), ..Report::default() });
+    }
+    let lock = MergeLock::acquire(root.path(), lock::WAIT, cancel)?;
+    let merged = merge(root, base, incoming, cancel);
+    let released = lock.release();
+    let report = merged?;
+    released?;
+    Ok(report)
+}

@@ -1,0 +1,433 @@
+//! A folder held open, and every system call below it.
+//!
+//! This is the one place that turns a relative path into a system call. A path is walked name by name from the
+//! open root, and no name on the way may be a link: whatever somebody puts in the place of a folder meanwhile, what
+//! is read, written or deleted lies inside the root. Platform differences live here as well.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::path::RelativePath;
+
+/// How a folder is opened when it must be a folder and not a link to one.
+const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// How a file is opened for reading: never through a link, and without waiting should it have become a FIFO.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// How many folders on the way to the current one are kept open, so that deep trees do not use up descriptors.
+const OPEN_FOLDERS: usize = 48;
+
+/// What kind of thing stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A folder.
+    Dir,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+    /// A socket, FIFO or device: never opened, never archived.
+    Other,
+}
+
+/// What the file system says about a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// What stands there.
+    pub kind: Kind,
+    /// The full `st_mode`.
+    pub mode: u32,
+    /// Bytes of content.
+    pub size: u64,
+    /// Time of the last change of the content: seconds since 1970, and nanoseconds.
+    pub mtime: (i64, i64),
+    /// The file system.
+    pub dev: u64,
+    /// The inode in it.
+    pub ino: u64,
+    /// How many names it has.
+    pub links: u64,
+}
+
+impl Meta {
+    /// The fields' types differ between platforms.
+    #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "the fields' types differ by platform")]
+    fn of(stat: &fs::Stat) -> Self {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Kind::Dir,
+            FileType::RegularFile => Kind::File,
+            FileType::Symlink => Kind::Symlink,
+            _ => Kind::Other,
+        };
+        Self {
+            kind,
+            mode: stat.st_mode as u32,
+            size: stat.st_size as u64,
+            mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            dev: stat.st_dev as u64,
+            ino: stat.st_ino as u64,
+            links: stat.st_nlink as u64,
+        }
+    }
+
+    /// What `file` is now.
+    pub fn of_file(file: &File) -> io::Result<Self> {
+        Ok(Self::of(&fs::fstat(file)?))
+    }
+
+    /// Whether it is the same inode, whatever became of its content.
+    #[must_use]
+    pub fn is_same_inode(&self, other: &Self) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
+    /// Whether it is the same inode with the same size, time and mode: nobody touched it between two looks.
+    #[must_use]
+    pub fn untouched_since(&self, earlier: &Self) -> bool {
+        (self.dev, self.ino, self.size, self.mtime, self.mode)
+            == (earlier.dev, earlier.ino, earlier.size, earlier.mtime, earlier.mode)
+    }
+}
+
+/// A folder held open. It was reached by its path once, links included; everything below goes through the handle.
+#[derive(Debug)]
+pub struct Root {
+    folder: OwnedFd,
+    path: PathBuf,
+    follow: bool,
+}
+
+impl Root {
+    /// Opens an existing folder.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = fs::open(path, flags, Mode::empty()).map_err(|errno| Error::io("open", path, errno))?;
+        Ok(Self { folder, path: path.to_path_buf(), follow: false })
+    }
+
+    /// Opens an existing folder whose links are followed, also out of it: only for reading what its owner asked to
+    /// be archived that way.
+    pub fn open_following(path: &Path) -> Result<Self> {
+        Ok(Self { follow: true, ..Self::open(path)? })
+    }
+
+    /// Creates the folder and those above it where they are missing, and opens it.
+    pub fn create(path: &Path) -> Result<Self> {
+        std::fs::create_dir_all(path).map_err(|error| Error::io("mkdir", path, error))?;
+        Self::open(path)
+    }
+
+    /// Opens a folder below this one as a root of its own.
+    pub fn below(&self, path: &RelativePath) -> Result<Self> {
+        let mut cursor = self.cursor();
+        let folder = cursor.folder(path.as_bytes()).map_err(|errno| self.error("open", path, errno))?;
+        let folder = folder.try_clone_to_owned().map_err(|error| self.error("open", path, error))?;
+        Ok(Self { folder, path: self.path_of(path), follow: false })
+    }
+
+    /// The path it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The full path of something below, for messages only.
+    #[must_use]
+    pub fn path_of(&self, path: &RelativePath) -> PathBuf {
+        self.path.join(path.as_path())
+    }
+
+    /// What the root itself is.
+    pub fn meta(&self) -> Result<Meta> {
+        fs::fstat(&self.folder).map(|stat| Meta::of(&stat)).map_err(|errno| Error::io("fstat", &self.path, errno))
+    }
+
+    /// The handle itself, to lock it.
+    #[must_use]
+    pub fn handle(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+
+    /// Whether symbolic links are followed below it.
+    #[must_use]
+    pub fn follows_links(&self) -> bool {
+        self.follow
+    }
+
+    /// A place from which to work below the root. Each thread takes its own.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor<'_> {
+        Cursor { root: self, path: Vec::new(), open: Vec::new() }
+    }
+
+    fn error(&self, syscall: &'static str, path: &RelativePath, error: impl Into<io::Error>) -> Error {
+        Error::io(syscall, self.path_of(path), error)
+    }
+}
+
+/// Whether the call failed because nothing stands at the path, or something other than a folder on the way to it.
+fn is_absent(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+}
+
+/// Walks below a [`Root`] and keeps the folders on its way open, since neighbours are asked for one after the other.
+#[derive(Debug)]
+pub struct Cursor<'r> {
+    root: &'r Root,
+    /// Where the last of `open` is.
+    path: Vec<u8>,
+    /// Open folders on the way there, with the length of their path.
+    open: Vec<(usize, OwnedFd)>,
+}
+
+impl<'r> Cursor<'r> {
+    /// The folder at `path` (empty: the root), opened without following a link.
+    pub fn folder(&mut self, path: &[u8]) -> rustix::io::Result<BorrowedFd<'_>> {
+        while self.open.last().is_some_and(|&(length, _)| {
+            path.get(..length) != Some(&self.path[..length]) || path.get(length).is_some_and(|&byte| byte != b'/')
+        }) {
+            self.open.pop();
+        }
+        let mut done = self.open.last().map_or(0, |&(length, _)| length);
+        self.path.truncate(done);
+        while done < path.len() {
+            let start = if done == 0 { 0 } else { done + 1 };
+            let end = path[start..].iter().position(|&byte| byte == b'/').map_or(path.len(), |at| start + at);
+            let above = self.open.last().map_or(self.root.folder.as_fd(), |(_, folder)| folder.as_fd());
+            let flags = if self.root.follow { FOLDER.difference(OFlags::NOFOLLOW) } else { FOLDER };
+            let folder = fs::openat(above, &path[start..end], flags, Mode::empty())?;
+            if self.open.len() == OPEN_FOLDERS {
+                self.open.pop();
+            }
+            self.open.push((end, folder));
+            self.path.truncate(0);
+            self.path.extend_from_slice(&path[..end]);
+            done = end;
+        }
+        Ok(self.open.last().map_or(self.root.folder.as_fd(), |(_, folder)| folder.as_fd()))
+    }
+
+    /// What stands at `path`, itself and not what it points to; `None` where nothing does, or no folder on the way.
+    pub fn stat(&mut self, path: &RelativePath) -> Result<Option<Meta>> {
+        self.stat_with(path, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// What stands at `path`, through links where the root [follows them](Root::open_following).
+    pub fn stat_through(&mut self, path: &RelativePath) -> Result<Option<Meta>> {
+        self.stat_with(path, if self.root.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW })
+    }
+
+    fn stat_with(&mut self, path: &RelativePath, flags: AtFlags) -> Result<Option<Meta>> {
+        match self.at(path, |folder, name| fs::statat(folder, name, flags)) {
+            Ok(stat) => Ok(Some(Meta::of(&stat))),
+            Err(errno) if is_absent(errno) => Ok(None),
+            Err(errno) => Err(self.root.error("lstat", path, errno)),
+        }
+    }
+
+    /// Opens a regular file for reading, with what it is now; `None` where none stands there (any more).
+    pub fn open(&mut self, path: &RelativePath) -> Result<Option<(File, Meta)>> {
+        let flags = if self.root.follow { READ.difference(OFlags::NOFOLLOW) } else { READ };
+        let file = match self.at(path, |folder, name| fs::openat(folder, name, flags, Mode::empty())) {
+            Ok(file) => File::from(file),
+            // ENXIO is what a socket answers.
+            Err(errno) if is_absent(errno) || errno == Errno::NXIO => return Ok(None),
+            Err(errno) => return Err(self.root.error("open", path, errno)),
+        };
+        let meta = Meta::of_file(&file).map_err(|error| self.root.error("fstat", path, error))?;
+        Ok((meta.kind == Kind::File).then_some((file, meta)))
+    }
+
+    /// Where a symbolic link points, byte for byte; `None` where no link stands there (any more).
+    pub fn read_link(&mut self, path: &RelativePath) -> Result<Option<Box<[u8]>>> {
+        match self.at(path, |folder, name| fs::readlinkat(folder, name, Vec::new())) {
+            Ok(target) => Ok(Some(target.into_bytes().into())),
+            Err(errno) if is_absent(errno) || errno == Errno::INVAL => Ok(None),
+            Err(errno) => Err(self.root.error("readlink", path, errno)),
+        }
+    }
+
+    /// Creates a folder. `false` where something stands there already.
+    pub fn make_dir(&mut self, path: &RelativePath, mode: u32) -> Result<bool> {
+        match self.at(path, |folder, name| fs::mkdirat(folder, name, permissions(mode))) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(self.root.error("mkdir", path, errno)),
+        }
+    }
+
+    /// Creates a new file for writing; fails where something stands there.
+    pub fn create(&mut self, path: &RelativePath, mode: u32) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.at(path, |folder, name| fs::openat(folder, name, flags, permissions(mode)))
+            .map(File::from)
+            .map_err(|errno| self.root.error("open", path, errno))
+    }
+
+    /// Creates a symbolic link; fails where something stands there.
+    pub fn symlink(&mut self, target: &[u8], path: &RelativePath) -> Result<()> {
+        self.at(path, |folder, name| fs::symlinkat(target, folder, name))
+            .map_err(|errno| self.root.error("symlink", path, errno))
+    }
+
+    /// Sets the permission bits of a folder, not those of what a link in its place points to.
+    pub fn set_dir_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
+        self.folder(path.as_bytes())
+            .and_then(|folder| fs::fchmod(folder, permissions(mode)))
+            .map_err(|errno| self.root.error("chmod", path, errno))
+    }
+
+    /// Removes a name that is no folder. `false` where there is none.
+    pub fn remove_file(&mut self, path: &RelativePath) -> Result<bool> {
+        match self.at(path, |folder, name| fs::unlinkat(folder, name, AtFlags::empty())) {
+            Ok(()) => Ok(true),
+            Err(errno) if is_absent(errno) => Ok(false),
+            Err(errno) => Err(self.root.error("unlink", path, errno)),
+        }
+    }
+
+    /// Removes an empty folder. `false` where it is not empty or no folder (any more).
+    pub fn remove_empty_dir(&mut self, path: &RelativePath) -> Result<bool> {
+        match self.at(path, |folder, name| fs::unlinkat(folder, name, AtFlags::REMOVEDIR)) {
+            Ok(()) => Ok(true),
+            Err(errno) if is_absent(errno) || matches!(errno, Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(errno) => Err(self.root.error("rmdir", path, errno)),
+        }
+    }
+
+    /// Lists a folder's names with their kinds where the file system tells them (`None`: ask [`Cursor::stat`]).
+    /// `None` in place of the list where no folder stands there (any more).
+    pub fn list(&mut self, path: Option<&RelativePath>) -> Result<Option<Vec<(Box<[u8]>, Option<Kind>)>>> {
+        let root = self.root;
+        let failed = |syscall, errno: Errno| match path {
+            None => Error::io(syscall, root.path(), errno),
+            Some(path) => root.error(syscall, path, errno),
+        };
+        let folder = match self.folder(path.map_or(&[], RelativePath::as_bytes)) {
+            Ok(folder) => folder,
+            Err(errno) if is_absent(errno) => return Ok(None),
+            Err(errno) => return Err(failed("scandir", errno)),
+        };
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(folder).map_err(|errno| failed("scandir", errno))? {
+            let entry = entry.map_err(|errno| failed("scandir", errno))?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                let kind = match entry.file_type() {
+                    FileType::Unknown => None,
+                    FileType::Directory => Some(Kind::Dir),
+                    FileType::RegularFile => Some(Kind::File),
+                    FileType::Symlink => Some(Kind::Symlink),
+                    _ => Some(Kind::Other),
+                };
+                names.push((name.into(), kind));
+            }
+        }
+        Ok(Some(names))
+    }
+
+    /// The full path of something below the root, for messages only.
+    #[must_use]
+    pub fn path_of(&self, path: &RelativePath) -> PathBuf {
+        self.root.path_of(path)
+    }
+
+    fn at<T>(
+        &mut self,
+        path: &RelativePath,
+        call: impl FnOnce(BorrowedFd<'_>, &std::ffi::OsStr) -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        let (folder, name) = path.split();
+        call(self.folder(folder)?, name)
+    }
+}
+
+/// How [`rename`] treats what stands at the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Onto {
+    /// Nothing may stand there.
+    Nothing,
+    /// It changes places with what is moved.
+    Exchange,
+    /// It is replaced (a file by a file).
+    Replace,
+}
+
+/// What became of a [`rename`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renamed {
+    /// Done.
+    Done,
+    /// Something stands at the destination of [`Onto::Nothing`].
+    Occupied,
+    /// The source, or the destination of [`Onto::Exchange`], or a folder on the way is not there (any more).
+    Absent,
+    /// The two lie on different file systems (a mount below the workspace).
+    OtherFileSystem,
+    /// The file system cannot do it in one step.
+    Unsupported,
+}
+
+/// Moves a name from below one root to below another, in one step.
+pub fn rename(
+    from: (&mut Cursor<'_>, &RelativePath),
+    to: (&mut Cursor<'_>, &RelativePath),
+    onto: Onto,
+) -> Result<Renamed> {
+    let flags = match onto {
+        Onto::Nothing => RenameFlags::NOREPLACE,
+        Onto::Exchange => RenameFlags::EXCHANGE,
+        Onto::Replace => RenameFlags::empty(),
+    };
+    let (source, from_path) = from;
+    let (destination, to_path) = to;
+    let done = source.at(from_path, |from_folder, from_name| {
+        destination.at(to_path, |to_folder, to_name| {
+            if flags.is_empty() {
+                fs::renameat(from_folder, from_name, to_folder, to_name)
+            } else {
+                fs::renameat_with(from_folder, from_name, to_folder, to_name, flags)
+            }
+        })
+    });
+    match done {
+        Ok(()) => Ok(Renamed::Done),
+        Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(Renamed::Occupied),
+        Err(errno) if is_absent(errno) => Ok(Renamed::Absent),
+        Err(Errno::XDEV) => Ok(Renamed::OtherFileSystem),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if !flags.is_empty() => Ok(Renamed::Unsupported),
+        Err(errno) => Err(destination.root.error("rename", to_path, errno)),
+    }
+}
+
+/// Gives what stands below one root a further name below another. Where something has that name already:
+/// [`Renamed::Occupied`]. For file systems whose rename cannot keep from replacing.
+pub fn link(from: (&mut Cursor<'_>, &RelativePath), to: (&mut Cursor<'_>, &RelativePath)) -> Result<Renamed> {
+    let (source, from_path) = from;
+    let (destination, to_path) = to;
+    let done = source.at(from_path, |from_folder, from_name| {
+        destination.at(to_path, |to_folder, to_name| {
+            fs::linkat(from_folder, from_name, to_folder, to_name, AtFlags::empty())
+        })
+    });
+    match done {
+        Ok(()) => Ok(Renamed::Done),
+        Err(Errno::EXIST) => Ok(Renamed::Occupied),
+        Err(errno) if is_absent(errno) => Ok(Renamed::Absent),
+        Err(Errno::XDEV) => Ok(Renamed::OtherFileSystem),
+        Err(errno) => Err(destination.root.error("link", to_path, errno)),
+    }
+}
+
+fn permissions(mode: u32) -> Mode {
+    #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast, reason = "the type differs by platform")]
+    Mode::from_bits_truncate((mode & 0o7777) as _)
+}

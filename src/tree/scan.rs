@@ -1,0 +1,235 @@
+//! A folder on disk → its entries in byte order of their paths.
+
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+use walkdir::WalkDir;
+
+use super::entry::{Digest, Entry, Snapshot};
+use super::root::{Cursor, Kind, Meta, Root};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::path::RelativePath;
+
+/// One name that a scan found.
+#[derive(Debug)]
+pub struct Found {
+    /// Where.
+    pub path: RelativePath,
+    /// What it was then. For a folder and a file; what a link is does not matter beyond its target.
+    pub meta: Meta,
+    /// Where it points, for a symbolic link.
+    pub target: Option<Box<[u8]>>,
+}
+
+/// Which paths a scan leaves out, with all that is below them.
+pub type LeaveOut<'a> = &'a (dyn Fn(&RelativePath) -> bool + Sync);
+
+/// Reads the names below a root, in byte order of their paths. Names that vanish meanwhile are left out; a folder
+/// that may not be read fails it. Sockets, FIFOs and devices are found as [`Kind::Other`], and never opened.
+pub fn scan(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
+    let mut found = if root.follows_links() {
+        scan_following(root, leave_out, cancel)?
+    } else {
+        let walk = Walk { root, leave_out, cancel, found: Mutex::default(), failure: Mutex::default() };
+        rayon::scope(|scope| walk.folder(scope, None));
+        if let Some(failure) = walk.failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            return Err(failure);
+        }
+        walk.found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    };
+    found.par_sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+struct Walk<'a> {
+    root: &'a Root,
+    leave_out: LeaveOut<'a>,
+    cancel: &'a Cancel,
+    found: Mutex<Vec<Found>>,
+    failure: Mutex<Option<Error>>,
+}
+
+impl<'a> Walk<'a> {
+    fn folder<'s>(&'s self, scope: &rayon::Scope<'s>, path: Option<RelativePath>) {
+        match self.read(path.as_ref()) {
+            Ok((found, folders)) => {
+                lock(&self.found).extend(found);
+                for folder in folders {
+                    scope.spawn(move |scope| self.folder(scope, Some(folder)));
+                }
+            }
+            Err(error) => {
+                lock(&self.failure).get_or_insert(error);
+            }
+        }
+    }
+
+    /// One folder's entries, and which of them are folders to read next.
+    fn read(&self, path: Option<&RelativePath>) -> Result<(Vec<Found>, Vec<RelativePath>)> {
+        self.cancel.check()?;
+        let mut cursor = self.root.cursor();
+        let (mut found, mut folders) = (Vec::new(), Vec::new());
+        for (name, _) in cursor.list(path)?.unwrap_or_default() {
+            let path = RelativePath::child(path, &name);
+            if (self.leave_out)(&path) {
+                continue;
+            }
+            let Some(entry) = look(&mut cursor, path)? else { continue };
+            if entry.meta.kind == Kind::Dir {
+                folders.push(entry.path.clone());
+            }
+            found.push(entry);
+        }
+        Ok((found, folders))
+    }
+}
+
+/// What stands at a path: `None` where it vanished.
+fn look(cursor: &mut Cursor<'_>, path: RelativePath) -> Result<Option<Found>> {
+    let Some(meta) = cursor.stat(&path)? else { return Ok(None) };
+    let target = if meta.kind == Kind::Symlink {
+        let Some(target) = cursor.read_link(&path)? else { return Ok(None) };
+        Some(target)
+    } else {
+        None
+    };
+    Ok(Some(Found { path, meta, target }))
+}
+
+/// A panic in one worker is passed on by rayon; what the others found until then is not used.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The same with links followed. A link that dangles or would loop is found as the link.
+fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
+    let mut cursor = root.cursor();
+    let mut found = Vec::new();
+    let mut walk = WalkDir::new(root.path()).min_depth(1).follow_links(true).into_iter();
+    while let Some(step) = walk.next() {
+        cancel.check()?;
+        let full_path = match &step {
+            Ok(entry) => entry.path(),
+            Err(error) => error.path().unwrap_or(root.path()),
+        };
+        let Some(path) = below(root, full_path)? else {
+            // Only the root itself is not below the root, and it comes up only when it cannot be read.
+            let error = step.err().and_then(walkdir::Error::into_io_error);
+            return Err(Error::io("scandir", root.path(), error.unwrap_or_else(|| rustix::io::Errno::IO.into())));
+        };
+        if leave_out(&path) {
+            if step.is_ok_and(|entry| entry.file_type().is_dir()) {
+                walk.skip_current_dir();
+            }
+            continue;
+        }
+        match step {
+            Ok(_) => found.extend(cursor.stat_through(&path)?.map(|meta| Found { path, meta, target: None })),
+            Err(error) => {
+                // A loop has no system error, a dangling link says that nothing is there; both stay links.
+                let error = error.into_io_error().filter(|error| error.kind() != std::io::ErrorKind::NotFound);
+                match (look(&mut cursor, path)?, error) {
+                    (Some(entry), Some(error)) => {
+                        return Err(Error::io("scandir", root.path_of(&entry.path), error));
+                    }
+                    (entry, _) => found.extend(entry.filter(|entry| entry.meta.kind == Kind::Symlink)),
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn below(root: &Root, full_path: &std::path::Path) -> Result<Option<RelativePath>> {
+    use std::os::unix::ffi::OsStrExt;
+    let relative = full_path.strip_prefix(root.path()).unwrap_or(full_path).as_os_str().as_bytes();
+    if relative.is_empty() {
+        return Ok(None);
+    }
+    RelativePath::parse(relative).map_err(|fault| Error::UnsafePath {
+        path: crate::error::readable(relative),
+        offset: None,
+        reason: fault.to_string(),
+    })
+}
+
+/// Reads a whole tree with the digests of its files. Names that vanish meanwhile are left out, as are sockets, FIFOs
+/// and devices.
+pub fn snapshot(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Snapshot> {
+    let found = scan(root, leave_out, cancel)?;
+    let entries = found
+        .par_chunks(64)
+        .map(|chunk| {
+            let mut cursor = root.cursor();
+            let mut reader = Reader::new();
+            chunk
+                .iter()
+                .map(|found| Ok((found.path.clone(), reader.entry(&mut cursor, found, cancel)?)))
+                .collect::<Result<Vec<_>>>()
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(entries.into_iter().flatten().filter_map(|(path, entry)| Some((path, entry?))).collect())
+}
+
+/// How much of a file is read at once: what the processor's cache holds while it is hashed.
+pub const CHUNK: usize = 256 * 1024;
+
+/// Reads and hashes files with one buffer.
+pub struct Reader {
+    buffer: Vec<u8>,
+}
+
+impl Reader {
+    /// With a buffer of [`CHUNK`] bytes.
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "it allocates; `default()` would hide that")]
+    pub fn new() -> Self {
+        Self { buffer: vec![0; CHUNK] }
+    }
+
+    /// What stands at `found.path` now, with its digest; `None` where it vanished or is not to be snapshot.
+    pub fn entry(&mut self, cursor: &mut Cursor<'_>, found: &Found, cancel: &Cancel) -> Result<Option<Entry>> {
+        Ok(match (found.meta.kind, &found.target) {
+            (Kind::Dir, _) => Some(Entry::Dir { mode: Some(found.meta.mode & 0o7777) }),
+            (Kind::Symlink, Some(target)) => Some(Entry::Symlink { target: target.clone() }),
+            (Kind::File, _) => self
+                .file(cursor, &found.path, cancel, |_| Ok(()))?
+                .map(|(meta, digest)| Entry::File { mode: meta.mode, digest }),
+            _ => None,
+        })
+    }
+
+    /// Reads a file to its end, gives each piece to `each`, and tells what it was when opened, and its digest.
+    pub fn file(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        path: &RelativePath,
+        cancel: &Cancel,
+        mut each: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<Option<(Meta, Digest)>> {
+        use sha2::Digest as _;
+        use std::io::Read as _;
+        let Some((mut file, meta)) = cursor.open(path)? else { return Ok(None) };
+        let mut hash = sha2::Sha256::new();
+        let mut length = 0_u64;
+        loop {
+            cancel.check()?;
+            match file.read(&mut self.buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    hash.update(&self.buffer[..read]);
+                    each(&self.buffer[..read])?;
+                    length += read as u64;
+                    // A short read at the size it had when opened is the end: no further call to be told so.
+                    if length == meta.size && read < self.buffer.len() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read", cursor.path_of(path), error)),
+            }
+        }
+        Ok(Some((meta, Digest(hash.finalize().into()))))
+    }
+}

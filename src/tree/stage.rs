@@ -1,0 +1,158 @@
+//! A folder in the workspace's `.paperclip-runtime` where new content waits, complete, for its rename.
+//!
+//! It lies on the workspace's own file system, so that one rename puts a file in its place. It is locked as long as
+//! its process lives; what a killed process left behind is removed by the next one that stages.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use super::root::{Cursor, Kind, Root};
+use super::scan::scan;
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::path::RelativePath;
+
+/// The workspace's folder that belongs to this package; neither uploaded nor downloaded.
+pub const RUNTIME: &str = ".paperclip-runtime";
+
+/// How a stage folder's name begins.
+const PREFIX: &str = "stage-";
+
+/// A locked stage folder. [`Stage::close`] removes it with all that is left in it.
+#[derive(Debug)]
+pub struct Stage {
+    root: Root,
+    path: RelativePath,
+    made_runtime: bool,
+    next: AtomicU64,
+}
+
+impl Stage {
+    /// Makes a stage folder in a workspace and removes those of dead processes.
+    pub fn open(workspace: &Root) -> Result<Self> {
+        let mut cursor = workspace.cursor();
+        let runtime = RelativePath::child(None, RUNTIME.as_bytes());
+        let made_runtime = make_runtime(&mut cursor)?;
+        remove_abandoned(workspace, &runtime)?;
+        let mut attempt = u64::from(std::process::id()) << 32;
+        loop {
+            static SERIAL: AtomicU64 = AtomicU64::new(0);
+            attempt = attempt.wrapping_add(SERIAL.fetch_add(1, Ordering::Relaxed));
+            let path = RelativePath::child(Some(&runtime), format!("{PREFIX}{attempt:x}").as_bytes());
+            if cursor.make_dir(&path, 0o700)? {
+                let root = match workspace.below(&path) {
+                    Ok(root) => root,
+                    // Another process took it for abandoned before it was locked.
+                    Err(error) if error.is_gone() => continue,
+                    Err(error) => return Err(error),
+                };
+                match rustix::fs::flock(root.handle(), FlockOperation::NonBlockingLockExclusive) {
+                    Ok(()) if cursor.stat(&path)?.is_some_and(|meta| root.meta().is_ok_and(|now| now.is_same_inode(&meta))) => {
+                        return Ok(Self { root, path, made_runtime, next: AtomicU64::new(0) });
+                    }
+                    Ok(()) | Err(Errno::WOULDBLOCK) => {}
+                    Err(errno) => return Err(Error::io("flock", workspace.path_of(&path), errno)),
+                }
+            }
+        }
+    }
+
+    /// A place from which to work in the stage folder.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor<'_> {
+        self.root.cursor()
+    }
+
+    /// A name that nothing in the stage has.
+    #[must_use]
+    pub fn name(&self) -> RelativePath {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        RelativePath::child(None, number.to_string().as_bytes())
+    }
+
+    /// A new file with exactly that mode, and its name in the stage.
+    pub fn file(&self, cursor: &mut Cursor<'_>, mode: u32) -> Result<(RelativePath, File)> {
+        let name = self.name();
+        let file = cursor.create(&name, 0o600)?;
+        // The umask has no say in what was agreed with the other side.
+        rustix::fs::fchmod(&file, rustix::fs::Mode::from_bits_truncate((mode & 0o777) as _))
+            .map_err(|errno| Error::io("fchmod", cursor.path_of(&name), errno))?;
+        Ok((name, file))
+    }
+
+    /// Removes the stage with all that is left in it, and the folder around it where that was made for it.
+    pub fn close(self, workspace: &Root) -> Result<()> {
+        remove_tree(workspace, &self.path)?;
+        if self.made_runtime {
+            let runtime = RelativePath::child(None, RUNTIME.as_bytes());
+            workspace.cursor().remove_empty_dir(&runtime)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the workspace's runtime folder. `false` where it is there already; a link in its place is never followed.
+pub fn make_runtime(cursor: &mut Cursor<'_>) -> Result<bool> {
+    let runtime = RelativePath::child(None, RUNTIME.as_bytes());
+    if cursor.make_dir(&runtime, 0o755)? {
+        return Ok(true);
+    }
+    match cursor.stat(&runtime)? {
+        Some(meta) if meta.kind == Kind::Dir => Ok(false),
+        _ => Err(Error::UnsafePath {
+            path: readable_path(cursor, &runtime),
+            offset: None,
+            reason: "it must be a folder and not a link or file, since work in progress is kept there; \
+                     move it away and try again"
+                .to_owned(),
+        }),
+    }
+}
+
+fn readable_path(cursor: &Cursor<'_>, path: &RelativePath) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    crate::error::readable(cursor.path_of(path).as_os_str().as_bytes())
+}
+
+/// Removes the stages of processes that died: those that nobody holds locked.
+fn remove_abandoned(workspace: &Root, runtime: &RelativePath) -> Result<()> {
+    let names = workspace.cursor().list(Some(runtime))?.unwrap_or_default();
+    for (name, _) in names.into_iter().filter(|(name, _)| name.starts_with(PREFIX.as_bytes())) {
+        let path = RelativePath::child(Some(runtime), &name);
+        let stage = match workspace.below(&path) {
+            Ok(stage) => stage,
+            // Its owner removed it meanwhile, or it is not a stage at all.
+            Err(error) if error.is_gone() => continue,
+            Err(error) => return Err(error),
+        };
+        match rustix::fs::flock(stage.handle(), FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => remove_tree(workspace, &path)?,
+            Err(Errno::WOULDBLOCK) => {}
+            Err(errno) => return Err(Error::io("flock", workspace.path_of(&path), errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Removes whatever stands at a path, and a folder with all that is in it.
+pub fn remove_tree(root: &Root, path: &RelativePath) -> Result<()> {
+    let mut cursor = root.cursor();
+    match cursor.stat(path)? {
+        None => return Ok(()),
+        Some(meta) if meta.kind != Kind::Dir => return cursor.remove_file(path).map(|_| ()),
+        Some(_) => {}
+    }
+    let folder = root.below(path)?;
+    let mut inner = folder.cursor();
+    for found in scan(&folder, &|_| false, &Cancel::default())?.iter().rev() {
+        if found.meta.kind == Kind::Dir {
+            inner.remove_empty_dir(&found.path)?;
+        } else {
+            inner.remove_file(&found.path)?;
+        }
+    }
+    cursor.remove_empty_dir(path).map(|_| ())
+}
