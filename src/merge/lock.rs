@@ -682,6 +682,56 @@ mod tests {
         lock.release().unwrap();
     }
 
+    fn left_behind(place: &Place) -> (Folder, Option<Inode>) {
+        match Standing::at(&place.lock()).unwrap() {
+            Standing::LeftBehind(folder, owner_file) => (folder, owner_file),
+            _ => panic!("not left behind"),
+        }
+    }
+
+    #[test]
+    fn who_comes_late_to_a_dead_lock_leaves_the_new_one() {
+        for text in [Some(owner(dead_pid())), None] {
+            let place = Place::new().locked_with(text.as_deref()).aged(ORPHAN_AGE);
+            let (late, owner_file) = left_behind(&place);
+            let lock = place.acquire(Duration::ZERO).unwrap();
+            late.dismantle(owner_file).unwrap();
+            assert!(lock.held.as_ref().unwrap().folder.stands().unwrap() && place.owner_file().exists());
+        }
+    }
+
+    #[test]
+    fn a_holder_that_writes_its_name_late_keeps_the_lock() {
+        let place = Place::new().locked_with(None).aged(ORPHAN_AGE);
+        let (judged, owner_file) = left_behind(&place);
+        let late = MergeLock::claim(&place.lock()).unwrap().unwrap();
+        assert!(!judged.dismantle(owner_file).unwrap());
+        assert!(late.held.as_ref().unwrap().folder.stands().unwrap() && place.owner_file().exists());
+    }
+
+    #[test]
+    fn a_claim_never_replaces_a_name() {
+        let place = Place::new().locked_with(Some(&owner(1)));
+        assert!(MergeLock::claim(&place.lock()).unwrap().is_none());
+        assert_eq!(fs::read_to_string(place.owner_file()).unwrap(), owner(1));
+        assert_eq!(fs::read_dir(place.lock()).unwrap().count(), 1, "no draft is left");
+
+        fs::remove_dir_all(place.lock()).unwrap();
+        assert!(MergeLock::claim(&place.lock()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_name_written_over_ours_is_the_holders() {
+        let place = Place::new();
+        let lock = place.acquire(PROMPTLY).unwrap();
+        let record = fs::read(place.owner_file()).unwrap();
+        assert!(lock.says(&record).unwrap());
+        fs::write(place.owner_file(), owner(1)).unwrap();
+        assert!(!lock.says(&record).unwrap());
+        fs::remove_dir_all(place.lock()).unwrap();
+        assert!(!lock.says(&record).unwrap());
+    }
+
     /// Lets `threads` take the lock `rounds` times each and looks for two inside at once.
     fn contend(place: &Place, threads: usize, rounds: usize) {
         let inside = AtomicU64::new(0);
