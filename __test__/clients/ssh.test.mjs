@@ -1,0 +1,293 @@
+// The system's ssh, against a real server on loopback. Without sshd, these tests fail.
+
+import { execFile } from "node:child_process";
+import { access, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
+import { createSshClient } from "../../clients/ssh.js";
+import { startSshd } from "./sshd.mjs";
+import {
+  conformance,
+  isRunning,
+  processIds,
+  SLOW,
+  temporaryFolder,
+  until,
+  withManualTime,
+} from "./support.mjs";
+
+const AMPLE = { timeoutMs: 60_000 };
+
+let folder, sshd;
+
+beforeAll(async () => {
+  folder = await mkdtemp(path.join(os.tmpdir(), "sshd-test-"));
+  sshd = await startSshd(folder);
+});
+
+afterAll(async () => {
+  await sshd?.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** A client that is closed when the test has ended. */
+function newClient(overrides) {
+  const client = createSshClient({ ...sshd.options, ...overrides });
+  onTestFinished(() => client.close());
+  return client;
+}
+
+/** A temporary folder of the test's own, in which clients create theirs. */
+async function ownTemporaryFolder(name = "t") {
+  const own = path.join(await temporaryFolder(), name);
+  await mkdir(own);
+  const before = process.env.TMPDIR;
+  process.env.TMPDIR = own;
+  onTestFinished(() => {
+    if (before === undefined) delete process.env.TMPDIR;
+    else process.env.TMPDIR = before;
+  });
+  return own;
+}
+
+/** A program that stands in for ssh: a script that may call it as `ssh "$@"`. */
+async function sshScript(script) {
+  const program = path.join(await temporaryFolder(), "ssh");
+  await writeFile(program, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  return program;
+}
+
+describe("the ssh client", () => {
+  it("passes every check of conformance", SLOW, async () => {
+    const { failures } = await conformance(newClient(), { workDir: await temporaryFolder() });
+    expect(failures).toEqual([]);
+  });
+
+  it("opens one connection for all its sessions, also when several start together", async () => {
+    const before = sshd.logins();
+    const client = newClient();
+    await Promise.all(Array.from({ length: 5 }, () => client.run("true", AMPLE)));
+    await client.listFiles(await temporaryFolder());
+    expect(sshd.logins() - before).toBe(1);
+  });
+
+  it("opens a new connection when the old one is lost", async () => {
+    const before = sshd.logins();
+    const client = newClient();
+    await client.run("true", AMPLE);
+    for (const pid of await sshd.connections()) process.kill(pid, "SIGKILL");
+    await until(async () => (await sshd.connections()).length === 0);
+    await until(() =>
+      client.run("true", AMPLE).then(
+        () => true,
+        () => false,
+      ),
+    );
+    expect(sshd.logins() - before).toBe(2);
+  });
+
+  it("tells how a command failed", async () => {
+    const failing = newClient().run("echo oh no >&2; exit 3", AMPLE);
+    await expect(failing).rejects.toMatchObject({
+      code: "ERR_SANDBOX_COMMAND_FAILED",
+      exitCode: 3,
+      message: "the sandbox command failed with exit code 3: echo oh no >&2; exit 3\nstderr: oh no",
+    });
+  });
+
+  it("ends all that a command started when its time is up", async () => {
+    const pids = path.join(await temporaryFolder(), "pids");
+    withManualTime();
+    const command = `exec >> '${pids}'; sh -c 'echo $$; exec sleep 1000' & echo $$; wait`;
+    const running = newClient().run(command, AMPLE);
+    const started = await processIds(pids, 2);
+    vi.advanceTimersByTime(AMPLE.timeoutMs);
+    await expect(running).rejects.toMatchObject({ code: "ERR_SANDBOX_COMMAND_TIMEOUT" });
+    for (const pid of started) await until(async () => !(await isRunning(pid)));
+  });
+
+  it("gives commands an empty standard input", async () => {
+    const out = path.join(await temporaryFolder(), "out");
+    await newClient().run(`cat > '${out}'; echo end >> '${out}'`, AMPLE);
+    expect(await readFile(out, "utf8")).toBe("end\n");
+  });
+
+  it("reports the progress of a transfer up to the end", async () => {
+    const file = path.join(await temporaryFolder(), "new", "file");
+    const client = newClient();
+    const total = 5_000_000;
+    for (const transfer of ["writeFile", "readFile"]) {
+      const reports = [];
+      const onProgress = async (...report) => void reports.push(report);
+      await (transfer === "writeFile"
+        ? client.writeFile(file, new ArrayBuffer(total), { onProgress })
+        : client.readFile(file, { onProgress }));
+      expect(reports.length).toBeGreaterThan(2);
+      expect(reports.every(([, of]) => of === total)).toBe(true);
+      expect(reports.filter(([done]) => done === total)).toHaveLength(1);
+      expect(reports.at(-1)).toEqual([total, total]);
+    }
+  });
+
+  it("leaves the old file, and nothing beside it, when an upload is cut off", async () => {
+    const target = await temporaryFolder();
+    const file = path.join(target, "file");
+    await writeFile(file, "old");
+    const reason = new Error("no more");
+    const onProgress = () => Promise.reject(reason);
+    const writing = newClient().writeFile(file, new ArrayBuffer(5_000_000), { onProgress });
+    await expect(writing).rejects.toBe(reason);
+    expect(await readFile(file, "utf8")).toBe("old");
+    await until(async () => (await readdir(target)).length === 1);
+  });
+
+  it("ends a download whose progress listener fails, with the listener's own error", async () => {
+    const file = path.join(await temporaryFolder(), "file");
+    await writeFile(file, Buffer.alloc(5_000_000));
+    const reason = new Error("no more");
+    const client = newClient();
+    await expect(client.readFile(file, { onProgress: () => Promise.reject(reason) })).rejects.toBe(reason);
+    expect((await client.readFile(file)).byteLength).toBe(5_000_000);
+  });
+
+  it("refuses to write over a folder, and what the other side cannot do", async () => {
+    const target = await temporaryFolder();
+    const client = newClient();
+    await expect(client.writeFile(target, new ArrayBuffer(1))).rejects.toThrow(`${target} is a folder`);
+    expect(await readdir(target)).toEqual([]);
+    const failed = { code: "ERR_SANDBOX_COMMAND_FAILED" };
+    await expect(client.writeFile("/proc/nowhere/file", new ArrayBuffer(1_000_000))).rejects.toMatchObject(
+      failed,
+    );
+    await expect(client.readFile(target)).rejects.toMatchObject(failed);
+    await expect(client.makeDir("/proc/nowhere")).rejects.toMatchObject(failed);
+  });
+
+  it("notices a download that is cut off", async () => {
+    const file = path.join(await temporaryFolder(), "file");
+    await writeFile(file, Buffer.alloc(10_000));
+    const sshCommand = await sshScript('ssh "$@" | head -c 1000');
+    const reading = newClient({ sshCommand }).readFile(file);
+    await expect(reading).rejects.toMatchObject({
+      code: "ERR_SANDBOX_TRANSFER_INCOMPLETE",
+      message: expect.stringContaining("994 of 10000 bytes"),
+    });
+  });
+
+  it("does not take a missing answer for an empty file", async () => {
+    const file = path.join(await temporaryFolder(), "file");
+    await writeFile(file, "content");
+    const sshCommand = await sshScript('exec ssh "$@" >/dev/null');
+    await expect(newClient({ sshCommand }).readFile(file)).rejects.toThrow("answered with nothing");
+  });
+
+  it("notices an upload that is cut off", async () => {
+    const target = await temporaryFolder();
+    const sshCommand = await sshScript(
+      `case "$*" in *'cat >'*) head -c 1000 | ssh "$@" ;; *) exec ssh "$@" ;; esac`,
+    );
+    const writing = newClient({ sshCommand }).writeFile(path.join(target, "file"), new ArrayBuffer(10_000));
+    await expect(writing).rejects.toThrow("only 1000 of 10000 bytes arrived");
+    expect(await readdir(target)).toEqual([]);
+  });
+
+  it("says so when the login shell prints something of its own", async () => {
+    const file = path.join(await temporaryFolder(), "file");
+    await writeFile(file, "content");
+    const sshCommand = await sshScript('echo "Welcome!"; exec ssh "$@"');
+    await expect(newClient({ sshCommand }).readFile(file)).rejects.toThrow('printed "Welcome!"');
+  });
+
+  it("says why there is no connection, and tries again with the next call", async () => {
+    const client = newClient();
+    const away = `${sshd.knownHosts}.away`;
+    await rename(sshd.knownHosts, away);
+    const failing = client.run("true", AMPLE);
+    await expect(failing).rejects.toMatchObject({ code: "ERR_SANDBOX_COMMAND_FAILED", exitCode: 255 });
+    await expect(failing).rejects.toThrow(/connect to 127\.0\.0\.1[^]*Host key verification failed/);
+    await rename(away, sshd.knownHosts);
+    await client.run("true", AMPLE);
+  });
+
+  it("rejects when there is no ssh", async () => {
+    const client = newClient({ sshCommand: "/nowhere/ssh" });
+    await expect(client.run("true", AMPLE)).rejects.toMatchObject({ code: "ENOENT" });
+  });
+
+  it.each(["", "-oProxyCommand=touch owned", undefined])("refuses %j for a host", (host) => {
+    expect(() => createSshClient({ host })).toThrow(
+      expect.objectContaining({ code: "ERR_INVALID_ARG_VALUE" }),
+    );
+  });
+
+  it("refuses relative paths, and a time limit that is none, without connecting", async () => {
+    const client = newClient({ sshCommand: "/nowhere/ssh" });
+    const invalid = { code: "ERR_INVALID_ARG_VALUE" };
+    await expect(client.readFile("file")).rejects.toMatchObject(invalid);
+    await expect(client.run("true", { timeoutMs: 0 })).rejects.toMatchObject(invalid);
+  });
+});
+
+describe("the connection of an ssh client", () => {
+  it("is private, and ends with close", async () => {
+    const temporary = await ownTemporaryFolder();
+    const client = newClient();
+    expect(await readdir(temporary)).toEqual([]);
+    await client.run("true", AMPLE);
+    const [control] = await readdir(temporary);
+    const { stdout } = await promisify(execFile)("stat", ["-c", "%a", path.join(temporary, control)]);
+    expect(stdout).toBe("700\n");
+    expect(await sshd.connections()).toHaveLength(1);
+
+    await client.close();
+    expect(await readdir(temporary)).toEqual([]);
+    await until(async () => (await sshd.connections()).length === 0);
+    await client.close();
+    await expect(client.run("true", AMPLE)).rejects.toThrow("closed");
+    expect(await readdir(temporary)).toEqual([]);
+  });
+
+  it("takes what runs over it along when it is closed", async () => {
+    const pids = path.join(await temporaryFolder(), "pids");
+    const client = newClient();
+    const running = client.run(`echo $$ > '${pids}'; exec sleep 1000`, AMPLE);
+    const [pid] = await processIds(pids);
+    await Promise.all([client.close(), expect(running).rejects.toMatchObject({ exitCode: 255 })]);
+    await until(async () => !(await isRunning(pid)));
+  });
+
+  it("ends with the process", async () => {
+    const temporary = await ownTemporaryFolder();
+    const module = fileURLToPath(new URL("../../clients/ssh.js", import.meta.url));
+    const source = `
+      const { createSshClient } = require(${JSON.stringify(module)});
+      const clients = [1, 2].map(() => createSshClient(${JSON.stringify(sshd.options)}));
+      Promise.all(clients.map((client) => client.run("true", { timeoutMs: 60_000 }))).then(async () => {
+        console.log(require("node:fs").readdirSync(process.env.TMPDIR).length);
+      });`;
+    const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=commonjs", "-e", source]);
+    expect(stdout).toBe("2\n");
+    expect(await readdir(temporary)).toEqual([]);
+    await until(async () => (await sshd.connections()).length === 0);
+  });
+
+  it("finds a place for its socket where the temporary folder's path is too long", async () => {
+    const temporary = await ownTemporaryFolder("long".repeat(25));
+    await newClient().run("true", AMPLE);
+    expect(await readdir(temporary)).toEqual([]);
+  });
+
+  it("takes a temporary folder with characters that mean something to ssh", async () => {
+    const temporary = await ownTemporaryFolder("a %h b");
+    const before = sshd.logins();
+    const client = newClient();
+    await client.run("true", AMPLE);
+    await client.run("true", AMPLE);
+    expect(sshd.logins() - before).toBe(1);
+    const [control] = await readdir(temporary);
+    await access(path.join(temporary, control, "s"));
+  });
+});

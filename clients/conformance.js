@@ -1,0 +1,424 @@
+// @ts-check
+"use strict";
+
+/**
+ * Checks whether a client does all that preparing and restoring a workspace need of it. It is for whoever
+ * writes a client for a provider that has none here, such as Daytona, Modal, Vercel or Docker. A script is
+ * all it takes:
+ *
+ *     import { checkSandboxClient } from "@paperclipai/sandbox-managed-runtime/clients/conformance";
+ *     import { createMyClient } from "./my-client.js";
+ *
+ *     const sandbox = await provider.create();
+ *     const { passed } = await checkSandboxClient(createMyClient(sandbox), { workDir: "/home/user/conformance" });
+ *     await sandbox.destroy();
+ *     process.exitCode = passed ? 0 : 1;
+ *
+ * It prints what falls short, with a hint on what to do, and takes about ten seconds on a client that is in
+ * order.
+ */
+
+const { createHash } = require("node:crypto");
+const path = require("node:path");
+
+const { checkedDuration, checkedPath, invalidArgument } = require("./errors.js");
+const { quoted } = require("./shell.js");
+
+/** @typedef {import("../index.js").SandboxManagedRuntimeClient} Client */
+
+/**
+ * What a check works with.
+ *
+ * @typedef {object} Bench
+ * @property {Client} client
+ * @property {string} folder a new folder of the check's own; it exists
+ * @property {(command: string) => Promise<void>} run a command that is given ample time
+ * @property {number} limitMs how long a check may take
+ */
+
+/**
+ * @typedef {object} Check
+ * @property {string} name what the client must do
+ * @property {(bench: Bench) => Promise<void>} verify throws what is wrong
+ * @property {string} advice what to do about it
+ */
+
+const DEFAULT_LIMIT_MS = 120_000;
+
+/** How long a command may take that is expected to end by itself, in milliseconds. */
+const AMPLE_MS = 60_000;
+
+/** The size of the large file, in bytes. It is no multiple of anything that a transfer may be cut into. */
+const LARGE_BYTES = 32 * 1024 * 1024 + 1_237;
+
+/** Names that are allowed in a file system and easily broken on the way to one. */
+const ODD_NAMES = [
+  "two  spaces",
+  " edge ",
+  "single'quote",
+  'double"quote',
+  "dollar $HOME",
+  "back\\slash",
+  "star * [a-z] ?",
+  "semi;colon & pipe|",
+  "-dash",
+  "ünï-日本-🙂",
+  "#hash %41 +plus",
+  "line\nbreak",
+];
+
+/** @type {Check[]} */
+const CHECKS = [
+  {
+    name: "makeDir creates nested folders, and again without an error",
+    async verify({ client, folder, run }) {
+      const nested = path.posix.join(folder, "a/b/c");
+      await client.makeDir(nested);
+      await client.makeDir(nested);
+      await run(`test -d ${quoted(nested)}`);
+    },
+    advice: "Create the folders above as well, and take one that exists for success, like `mkdir -p`.",
+  },
+  {
+    name: "a large file arrives and returns byte for byte",
+    async verify(bench) {
+      await roundTrip(bench, "large", noise(LARGE_BYTES));
+    },
+    advice:
+      "Send and fetch bytes, not text, and all of them: look for a size limit of the provider, a decoding as " +
+      "UTF-8, or a transfer in parts that loses one.",
+  },
+  {
+    name: "an empty file arrives and returns",
+    async verify(bench) {
+      await roundTrip(bench, "empty", new ArrayBuffer(0));
+    },
+    advice: "Zero bytes are content like any other: create the file, and answer with an empty buffer.",
+  },
+  {
+    name: "writeFile replaces a longer file",
+    async verify(bench) {
+      await roundTrip(bench, "replaced", noise(100_000));
+      await roundTrip(bench, "replaced", noise(10));
+    },
+    advice: "Truncate the file, or write another one and rename it.",
+  },
+  {
+    name: "writeFile leaves the buffer that it was given as it is",
+    async verify({ client, folder }) {
+      const bytes = noise(100_000);
+      const before = digest(bytes);
+      await client.writeFile(path.posix.join(folder, "file"), bytes);
+      if (bytes.byteLength !== 100_000) throw new Error("the buffer is detached");
+      if (digest(bytes) !== before) throw new Error("the buffer's content changed");
+    },
+    advice: "Copy the buffer before you transfer it to a worker or encode it in place.",
+  },
+  {
+    name: "odd file names survive",
+    async verify(bench) {
+      const failures = [];
+      for (const name of ODD_NAMES) {
+        try {
+          await roundTrip(bench, name, noise(100));
+        } catch (error) {
+          failures.push(`${JSON.stringify(name)}: ${messageOf(error)}`);
+        }
+      }
+      if (failures.length > 0) throw new Error(failures.join("; "));
+    },
+    advice:
+      "Put paths into single quotes in a shell command (and each ' as '\"'\"'), and encode them in a URL.",
+  },
+  {
+    name: "readFile of a missing file rejects",
+    async verify({ client, folder }) {
+      await mustReject("readFile", () => client.readFile(path.posix.join(folder, "missing")));
+    },
+    advice: "Pass the provider's error on. An empty answer would look like a workspace that was emptied.",
+  },
+  {
+    name: "remove deletes a folder with its content, and a missing one without an error",
+    async verify({ client, folder, run }) {
+      const doomed = path.posix.join(folder, "doomed");
+      await run(`mkdir -p ${quoted(doomed)}/deep && echo > ${quoted(doomed)}/deep/file`);
+      await client.remove(doomed);
+      await run(`test ! -e ${quoted(doomed)}`);
+      await client.remove(doomed);
+    },
+    advice: "Remove recursively and ignore that something is missing, like `rm -rf`.",
+  },
+  {
+    name: "listFiles tells the names of plain files, sorted, without folders",
+    async verify({ client, folder, run }) {
+      await run(`cd ${quoted(folder)} && mkdir folder && touch b a .hidden folder/inner`);
+      const names = await client.listFiles(folder);
+      const expected = [".hidden", "a", "b"];
+      if (JSON.stringify(names) !== JSON.stringify(expected)) {
+        throw new Error(`expected ${JSON.stringify(expected)}, got ${JSON.stringify(names)}`);
+      }
+    },
+    advice: "Answer with bare names, not paths, hidden files included, in the order of `localeCompare`.",
+  },
+  {
+    name: "progress, where there is any, ends with all bytes transferred",
+    async verify({ client, folder }) {
+      const file = path.posix.join(folder, "file");
+      const total = 1_000_000;
+      /** @type {[number, number | null][]} */
+      const reports = [];
+      const onProgress = (/** @type {number} */ done, /** @type {number | null} */ of) =>
+        void reports.push([done, of]);
+      await client.writeFile(file, noise(total), { onProgress });
+      mustEndComplete(reports.splice(0), total, "writeFile");
+      await client.readFile(file, { onProgress });
+      mustEndComplete(reports, total, "readFile");
+    },
+    advice: "Call `options.onProgress(total, total)` at the end, also after a retry.",
+  },
+  {
+    name: "calls may overlap",
+    async verify(bench) {
+      const files = Array.from({ length: 6 }, (_, index) =>
+        roundTrip(bench, `file-${index}`, noise(200_000 + index)),
+      );
+      const commands = Array.from({ length: 4 }, (_, index) => bench.run(`test ${index} -eq ${index}`));
+      await Promise.all([...files, ...commands]);
+    },
+    advice:
+      "Share no temporary name between calls, and let concurrent requests wait for each other if they must.",
+  },
+  {
+    name: "run rejects when the command fails, with the exit code and the error output",
+    async verify({ client }) {
+      const command = "echo what-went-wrong >&2; exit 37";
+      const message = messageOf(await mustReject("run", () => client.run(command, { timeoutMs: AMPLE_MS })));
+      for (const part of ["37", "what-went-wrong"]) {
+        if (!message.includes(part)) throw new Error(`the message does not hold ${part}: ${message}`);
+      }
+    },
+    advice: "Reject unless the exit code is 0, with it and the end of the error output in the message.",
+  },
+  {
+    name: "run takes a command that prints a lot",
+    async verify({ run }) {
+      const output = "head -c 4000000 /dev/zero | tr '\\0' 'x'";
+      await run(`${output} && ${output} >&2`);
+    },
+    advice: "Read all that a command prints and keep only the end of it. A full pipe stops the command.",
+  },
+  {
+    name: "a failing part of a command fails it, and nothing carries over to the next one",
+    async verify({ client, run }) {
+      await mustReject("run", () => client.run("cd / && false && true", { timeoutMs: AMPLE_MS }));
+      await client.run("umask 077; leftover=1; set -e", { timeoutMs: AMPLE_MS });
+      await run('test -z "$leftover"');
+    },
+    advice: "Run each command in a shell of its own (`sh -c`), not in a session that all of them share.",
+  },
+  {
+    name: "the shell has what preparing and restoring use",
+    async verify({ folder, run }) {
+      // Quoted twice, as the commands of prepare and restore are.
+      const script = [
+        `cd ${quoted(folder)}`,
+        "mkdir -p tree/sub 'tree/keep me'",
+        "echo content > tree/sub/file",
+        "tar -cf all.tar -C tree .",
+        "find tree -mindepth 1 -maxdepth 1 ! -name 'keep me' -exec rm -rf -- {} +",
+        "test ! -e tree/sub",
+        "test -d 'tree/keep me'",
+        "(umask 0 && tar -xpf all.tar -C tree)",
+        'test "$(cat tree/sub/file)" = content',
+        'test "$(wc -c < tree/sub/file)" -eq 8',
+        "rm -f all.tar",
+      ].join(" && ");
+      await run(`sh -c ${quoted(script)}`);
+    },
+    advice:
+      "Use an image with `sh`, `tar`, `find`, `wc` and `rm` (busybox has them), and hand the command on as it is.",
+  },
+  {
+    name: "run keeps modes where the umask is 0",
+    async verify({ folder, run }) {
+      await run(
+        `cd ${quoted(folder)} && mkdir from to && touch from/file && chmod 0666 from/file && ` +
+          "tar -cf t.tar -C from file && " +
+          "(umask 0 && tar -xpf t.tar -C to) && test \"$(ls -l to/file | cut -c 1-10)\" = '-rw-rw-rw-'",
+      );
+    },
+    advice: "Use a file system with Unix modes for the workspace, and let commands set their own umask.",
+  },
+  {
+    name: "run ends a command that takes too long, and rejects",
+    async verify({ client, folder, run, limitMs }) {
+      const beat = path.posix.join(folder, "beat");
+      const endless = `for n in $(seq 60); do echo "$n" > ${quoted(beat)}; sleep 1; done`;
+      await run(`echo 0 > ${quoted(beat)}`);
+      const graceMs = Math.min(20_000, limitMs / 2);
+      const rejected = mustReject("run", () => client.run(endless, { timeoutMs: 2_000 }));
+      await withLimit(
+        rejected,
+        graceMs,
+        `it was still waiting ${graceMs / 1000} s after it was called with a limit of 2 s`,
+      );
+      // The loop writes each second. Once it has ended, two looks a while apart find the same.
+      await run(`cd ${quoted(folder)} && sleep 3 && cp beat before && sleep 3 && cmp beat before`);
+    },
+    advice:
+      "Honour `timeoutMs`, and end the processes too (`timeout -s KILL` in the sandbox does): a command that " +
+      "goes on unseen writes into the workspace while the next one works on it.",
+  },
+];
+
+/**
+ * @param {Client | (() => Client | Promise<Client>)} clientOrCreate
+ * @param {import("./conformance.js").ConformanceOptions} options
+ * @returns {Promise<import("./conformance.js").ConformanceResult>}
+ */
+async function checkSandboxClient(clientOrCreate, options) {
+  const { workDir, only, log = console.log, limitMs = DEFAULT_LIMIT_MS } = options;
+  const base = path.posix.join(checkedPath(workDir), `conformance-${crypto.randomUUID()}`);
+  const limit = checkedDuration("limitMs", limitMs);
+  const unknown = only?.find((wanted) => !CHECKS.some(({ name }) => name === wanted));
+  if (unknown !== undefined) throw invalidArgument("only", "must hold names of checks", unknown);
+  const checks = CHECKS.filter(({ name }) => only?.includes(name) ?? true);
+  const client = typeof clientOrCreate === "function" ? await clientOrCreate() : clientOrCreate;
+  /** @type {import("./conformance.js").ConformanceFailure[]} */
+  const failures = [];
+
+  for (const [index, { name, verify, advice }] of checks.entries()) {
+    const folder = path.posix.join(base, String(index));
+    const bench = {
+      client,
+      folder,
+      limitMs: limit,
+      run: (/** @type {string} */ script) => client.run(script, { timeoutMs: AMPLE_MS }),
+    };
+    try {
+      await withLimit(verified(verify, bench), limit, `it did not end within ${limit / 1000} s`);
+    } catch (error) {
+      failures.push({ check: name, problem: messageOf(error), advice });
+      log(`✗ ${name}\n    ${messageOf(error).replaceAll("\n", "\n    ")}\n    → ${advice}`);
+    }
+  }
+
+  try {
+    await withLimit(Promise.resolve(client.remove(base)), limit, "it did not end");
+  } catch (error) {
+    log(`! ${base} is left over: ${messageOf(error)}`);
+  }
+  log(`${checks.length - failures.length} of ${checks.length} checks passed.`);
+  return { passed: failures.length === 0, failures };
+}
+
+/**
+ * @param {Check["verify"]} verify
+ * @param {Bench} bench
+ */
+async function verified(verify, bench) {
+  await bench.client.makeDir(bench.folder);
+  await verify(bench);
+}
+
+/**
+ * Writes `bytes` as `name`, and compares what the sandbox holds and what it returns with them.
+ *
+ * @param {Bench} bench
+ * @param {string} name
+ * @param {ArrayBuffer} bytes
+ */
+async function roundTrip({ client, folder, run }, name, bytes) {
+  const file = path.posix.join(folder, name);
+  await client.writeFile(file, bytes.slice(0));
+  // Asked of the sandbox itself: a client that forgot what it was told might remember what it sent.
+  await run(`test "$(wc -c < ${quoted(file)})" -eq ${bytes.byteLength}`);
+  const returned = await client.readFile(file);
+  if (!(returned instanceof Uint8Array) && !(returned instanceof ArrayBuffer)) {
+    throw new Error(`readFile answered with ${typeof returned}, not a Buffer, Uint8Array or ArrayBuffer`);
+  }
+  if (returned.byteLength !== bytes.byteLength) {
+    throw new Error(`${returned.byteLength} of ${bytes.byteLength} bytes returned`);
+  }
+  if (digest(returned) !== digest(bytes)) throw new Error("other bytes returned than were written");
+}
+
+/**
+ * Content in which every byte value occurs and no two parts are alike, the same at each call.
+ *
+ * @param {number} length in bytes
+ */
+function noise(length) {
+  const words = new Uint32Array(Math.ceil(length / 4));
+  let state = 0x9e3779b9;
+  for (let index = 0; index < words.length; index += 1) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    words[index] = state;
+  }
+  return words.buffer.slice(0, length);
+}
+
+/** @param {ArrayBuffer | Uint8Array} bytes */
+function digest(bytes) {
+  return createHash("sha256")
+    .update(bytes instanceof ArrayBuffer ? new Uint8Array(bytes) : bytes)
+    .digest("hex");
+}
+
+/**
+ * What `call` fails with.
+ *
+ * @param {string} method
+ * @param {() => unknown} call
+ * @returns {Promise<unknown>}
+ */
+async function mustReject(method, call) {
+  try {
+    await call();
+  } catch (error) {
+    return error;
+  }
+  throw new Error(`${method} did not reject`);
+}
+
+/**
+ * @param {[number, number | null][]} reports
+ * @param {number} total
+ * @param {string} method
+ */
+function mustEndComplete(reports, total, method) {
+  const last = reports.at(-1);
+  // A client may do without progress: it is for people to look at.
+  if (last !== undefined && (last[0] !== total || last[1] !== total)) {
+    throw new Error(`the last progress of ${method} was (${last.join(", ")}), not (${total}, ${total})`);
+  }
+}
+
+/**
+ * @template T
+ * @param {Promise<T>} work
+ * @param {number} limitMs
+ * @param {string} problem
+ * @returns {Promise<T>}
+ */
+async function withLimit(work, limitMs, problem) {
+  /** @type {NodeJS.Timeout | undefined} */
+  let timer;
+  const limit = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(problem)), limitMs);
+  });
+  try {
+    return await Promise.race([work, /** @type {Promise<never>} */ (limit)]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** @param {unknown} error */
+function messageOf(error) {
+  return error instanceof Error ? error.message : String(error);
+}
+
+module.exports = { checkSandboxClient };
