@@ -111,15 +111,9 @@ async function prepareSandboxManagedRuntime(input) {
 
   const session = await abortable(signal, async (canceller) => {
     await status("config_sync", "Syncing workspace to sandbox");
-    const announce = () => status("config_sync", "Syncing runtime assets to sandbox");
-    const calls = new ClientCalls({
-      client,
-      spec: input.spec,
-      lease,
-      signal,
-      listeners: { onLine, onStatus },
-      announce,
-    });
+    const beforeAsset = () => status("config_sync", "Syncing runtime assets to sandbox");
+    const listeners = { onLine, onStatus, beforeAsset };
+    const calls = new ClientCalls({ client, spec: input.spec, lease, signal, listeners });
     try {
       return await native.prepareSession(JSON.stringify(options), calls.dispatch, canceller);
     } catch (error) {
@@ -128,8 +122,6 @@ async function prepareSandboxManagedRuntime(input) {
   });
 
   const runtimeRootDir = session.runtimeRootDir();
-  // Lives exactly as long as somebody can still restore.
-  const holder = {};
 
   async function restoreWorkspace(onProgress, restoreOptions) {
     const restoreSink = check.callback("onProgress", onProgress) ?? onLine;
@@ -139,13 +131,8 @@ async function prepareSandboxManagedRuntime(input) {
     try {
       await abortable(restoreSignal, async (canceller) => {
         await status("restore", "Restoring workspace from sandbox");
-        const calls = new ClientCalls({
-          client,
-          spec: input.spec,
-          lease,
-          signal: restoreSignal,
-          listeners: { onLine: restoreSink, onStatus },
-        });
+        const listeners = { onLine: restoreSink, onStatus };
+        const calls = new ClientCalls({ client, spec: input.spec, lease, signal: restoreSignal, listeners });
         let report;
         try {
           report = JSON.parse(await session.restore(calls.dispatch, canceller));
@@ -155,12 +142,12 @@ async function prepareSandboxManagedRuntime(input) {
         await tell(onReport, { ...report, failedRefreshes: lease.failedOrHanging });
       });
     } finally {
-      lease.stop(holder);
+      lease.stop();
       await status("finalize", "Finalizing sandbox workspace");
     }
   }
 
-  lease.keepBetween(holder);
+  lease.keepBetween(restoreWorkspace);
   return {
     spec: input.spec,
     workspaceLocalDir,

@@ -20,8 +20,12 @@ class ClientCalls {
   #listeners;
   #failures = [];
   #uploads = new Map();
+  #written = 0;
 
-  /** @param listeners `{ onLine, onStatus }` */
+  /**
+   * @param listeners `onLine` and `onStatus` take the progress of transfers, `beforeAsset` is called before each upload
+   *   but the first, which is the workspace
+   */
   constructor({ client, spec, lease, signal, listeners }) {
     this.#client = client;
     this.#spec = spec;
@@ -63,6 +67,7 @@ class ClientCalls {
         // From here on the client alone has it.
         this.#uploads.delete(number);
         const size = bytes.byteLength;
+        if (this.#written++ > 0) await this.#listeners.beforeAsset?.();
         const progress = this.#progress("Syncing", "to", target, "config_sync");
         await (progress ? client.writeFile(target, bytes, progress.options) : client.writeFile(target, bytes));
         await progress?.finish(size);
@@ -87,7 +92,8 @@ class ClientCalls {
   #progress(phase, direction, target, statusPhase) {
     // "…/workspace-upload.tar", "…/<asset key>-upload.tar" or "…/workspace-download.tar".
     const label = target.slice(target.lastIndexOf("/") + 1).replace(/-(upload|download)\.tar$/, "");
-    return transferProgress({ phase, direction, label, statusPhase, ...this.#listeners });
+    const { onLine, onStatus } = this.#listeners;
+    return transferProgress({ phase, direction, label, statusPhase, onLine, onStatus });
   }
 
   /** Gives a call up once the caller aborts: nobody waits for what becomes of it. */

@@ -46,12 +46,12 @@ class LeaseKeeper {
   }
 
   /**
-   * Goes on between prepare and restore, if the caller asked for it, until {@link stop}; and no longer than `holder`
-   * exists: with it goes the last way to restore.
+   * Goes on between prepare and restore, if the caller asked for it, until {@link stop}; and no longer than anybody
+   * holds on to `restore`.
    */
-  keepBetween(holder) {
+  keepBetween(restore) {
     if (!this.#lease?.keepAliveBetween) return;
-    const held = new WeakRef(holder);
+    const held = new WeakRef(restore);
     const timer = this.#every(() => {
       if (held.deref()) this.refresh();
       else clearInterval(timer);

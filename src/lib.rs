@@ -22,8 +22,10 @@ pub mod archive {
 /// The merge.
 pub mod merge {
     pub mod apply;
+    pub mod conflicts;
     pub mod folder;
     pub mod incoming;
+    pub mod journal;
     pub mod lock;
     pub mod plan;
     pub mod report;

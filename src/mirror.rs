@@ -26,17 +26,28 @@ pub fn mirror(source: &Path, target: &Path, preserve: &PathSet, cancel: &Cancel)
     refuse_overlap(source, target)?;
     let wanted: Vec<Found> =
         scan(&from, &|_| false, cancel)?.into_iter().filter(|found| found.meta.kind != Kind::Other).collect();
+    let is_new = !target.exists();
     let to = Root::create(target)?;
-    let present = scan(&to, &|_| false, cancel)?;
-    let plan = Plan::new(&wanted, &present, preserve, target)?;
+    let mirrored = make_equal(&from, &wanted, &to, preserve, cancel);
+    if is_new && mirrored.is_err() {
+        // The failure is what to report; a folder that is not empty shows how far it came.
+        let _empty = std::fs::remove_dir(target);
+    }
+    mirrored
+}
+
+fn make_equal(from: &Root, wanted: &[Found], to: &Root, preserve: &PathSet, cancel: &Cancel) -> Result<()> {
+    let target = to.path();
+    let present = scan(to, &|_| false, cancel)?;
+    let plan = Plan::new(wanted, &present, preserve, target)?;
     let stage = tempfile::Builder::new()
         .prefix(STAGE_PREFIX)
         .tempdir_in(target)
         .map_err(|error| Error::io("mkdir", target, error))?;
     let staged = Root::open(stage.path())?;
-    let pieces = stage_all(&plan, &from, &to, &staged, cancel)?;
+    let pieces = stage_all(&plan, from, to, &staged, cancel)?;
     cancel.check()?;
-    apply(&plan, &pieces, &to, &staged)?;
+    apply(&plan, &pieces, to, &staged)?;
     stage.close().map_err(|error| Error::io("rmdir", target, error))
 }
 

@@ -5,33 +5,24 @@
 //! there is no moment at which an edit could slip between a look and a rename.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
 
 use rayon::prelude::*;
 
+use super::conflicts::{Conflicts, copy_across};
 use super::incoming::{Incoming, LazyStage};
-use super::plan::{Local, Placement, plan, to_look_at};
+use super::journal::{self, Displacement};
+use super::plan::{Local, Placement, Plan, plan, to_look_at};
 use super::report::{Conflict, Report};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::RelativePath;
-use crate::time::utc_timestamp;
 use crate::tree::entry::{Entry, PERMISSIONS, Snapshot};
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename};
 use crate::tree::scan::{Found, Reader};
-use crate::tree::stage::{RUNTIME, Stage, make_runtime};
-
-/// The folder in the runtime folder where local versions are kept.
-const CONFLICTS: &str = "conflicts";
+use crate::tree::stage::Stage;
 
 /// How often somebody may change a path under our hands before we give up on it.
 const ATTEMPTS: u32 = 64;
-
-/// How many folders of [`Worker::keep_aside`]'s path are made by [`Apply::conflict_folder`].
-const CONFLICT_DEPTH: usize = 3;
 
 /// What a failure says once files may have been replaced.
 const BEGUN: &str = "the merge had begun: every file is whole, and the same call completes it";
@@ -50,13 +41,7 @@ pub fn merge(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel)
     let here = look(root, base, incoming, cancel)?;
     let plan = plan(base, &incoming.snapshot, &here.local);
     cancel.check()?;
-    let apply = Apply {
-        root,
-        stage: &incoming.stage,
-        staged: &incoming.staged,
-        seen: &here.seen,
-        conflicts: Mutex::new(None),
-    };
+    let apply = Apply::new(root, incoming, &plan, &here.seen)?;
     let mut report = Report { kept: plan.kept, skipped: incoming.skipped.clone(), ..Report::default() };
     report.absorb(apply.in_order(&plan.folders, |worker, placement| worker.place(placement))?);
     report.absorb(apply.at_once(&plan.files, |worker, placement| worker.place(placement))?);
@@ -98,13 +83,60 @@ fn look(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> R
 struct Apply<'a> {
     root: &'a Root,
     stage: &'a LazyStage,
-    staged: &'a BTreeMap<RelativePath, RelativePath>,
     seen: &'a BTreeMap<RelativePath, Meta>,
-    /// The folder of this merge's conflicts, once there is one.
-    conflicts: Mutex<Option<RelativePath>>,
+    /// The name in the stage of what goes to each path, and of what is displaced from it.
+    names: BTreeMap<RelativePath, RelativePath>,
+    conflicts: Conflicts,
 }
 
-impl Apply<'_> {
+impl<'a> Apply<'a> {
+    /// Gives everything its name in the stage, and writes down what is about to be displaced.
+    fn new(
+        root: &'a Root,
+        incoming: &'a Incoming,
+        plan: &Plan<'_>,
+        seen: &'a BTreeMap<RelativePath, Meta>,
+    ) -> Result<Self> {
+        let apply = Self {
+            root,
+            stage: &incoming.stage,
+            seen,
+            names: BTreeMap::new(),
+            conflicts: Conflicts::default(),
+        };
+        let placements = [&plan.folders, &plan.files, &plan.in_place_of_folders].into_iter().flatten();
+        let arriving = placements.map(|placement| (&placement.path, Some(placement.entry), placement.aside));
+        let leaving = plan.deletions.iter().map(|path| (path, None, false));
+        let mut moves = arriving.chain(leaving).peekable();
+        if moves.peek().is_none() {
+            return Ok(apply);
+        }
+        let stage = incoming.stage.get(root)?;
+        let mut cursor = stage.cursor();
+        let mut names = BTreeMap::new();
+        let mut displacements = Vec::new();
+        for (path, entry, aside) in moves {
+            let name = match entry {
+                Some(Entry::File { .. }) => incoming.staged.get(path).cloned().ok_or_else(|| {
+                    Error::Internal(format!("{path} differs from the base and yet was not staged"))
+                })?,
+                _ => stage.name(),
+            };
+            if let Some(seen) = seen.get(path).filter(|seen| seen.kind != Kind::Dir) {
+                let new = if let Some(Entry::File { .. }) = entry { cursor.stat(&name)? } else { None };
+                displacements.push(Displacement::new(path, &name, new.as_ref(), seen, aside));
+            }
+            names.insert(path.clone(), name);
+        }
+        journal::write(stage, &displacements)?;
+        Ok(Self { names, ..apply })
+    }
+
+    fn name(&self, path: &RelativePath) -> Result<RelativePath> {
+        let missing = || Error::Internal(format!("{path} has no name in the stage"));
+        self.names.get(path).cloned().ok_or_else(missing)
+    }
+
     fn in_order<T>(
         &self,
         items: &[T],
@@ -139,45 +171,6 @@ impl Apply<'_> {
         reports.into_iter().for_each(|report| all.absorb(report));
         Ok(all)
     }
-
-    /// The folder of this merge's conflicts, made when the first one needs it, and kept out of git.
-    fn conflict_folder(&self, cursor: &mut Cursor<'_>) -> Result<RelativePath> {
-        let mut folder = self.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(folder) = &*folder {
-            return Ok(folder.clone());
-        }
-        make_runtime(cursor)?;
-        let runtime = RelativePath::child(None, RUNTIME.as_bytes());
-        let ignore = RelativePath::child(Some(&runtime), b".gitignore");
-        if cursor.stat(&ignore)?.is_none() {
-            let mut file = cursor.create(&ignore, 0o644)?;
-            file.write_all(b"*\n").map_err(|error| Error::io("write", cursor.path_of(&ignore), error))?;
-        }
-        let conflicts = RelativePath::child(Some(&runtime), CONFLICTS.as_bytes());
-        make_folder(cursor, &conflicts)?;
-        // Colons in file names trouble other systems.
-        let time = utc_timestamp(SystemTime::now()).replace(':', "-");
-        let mut made = RelativePath::child(Some(&conflicts), time.as_bytes());
-        for serial in 2.. {
-            if cursor.make_dir(&made, 0o755)? {
-                break;
-            }
-            made = RelativePath::child(Some(&conflicts), format!("{time}~{serial}").as_bytes());
-        }
-        Ok(folder.insert(made).clone())
-    }
-}
-
-/// Makes a folder of ours; a link or file in its place is never followed or replaced.
-fn make_folder(cursor: &mut Cursor<'_>, path: &RelativePath) -> Result<()> {
-    if cursor.make_dir(path, 0o755)? || cursor.stat(path)?.is_some_and(|meta| meta.kind == Kind::Dir) {
-        return Ok(());
-    }
-    Err(Error::UnsafePath {
-        path: cursor.path_of(path).display().to_string(),
-        offset: None,
-        reason: "it must be a folder, since local versions are kept there; move it away and try again".to_owned(),
-    })
 }
 
 /// Where a version waits: the new one before it is put in place, the displaced one after.
@@ -254,21 +247,15 @@ impl Worker<'_> {
 
     /// The new version in the stage.
     fn ready(&mut self, path: &RelativePath, entry: &Entry) -> Result<Waiting> {
-        let name = match entry {
-            Entry::File { .. } => self.apply.staged.get(path).cloned().ok_or_else(|| {
-                Error::Internal(format!("{path} differs from the base and yet was not staged"))
-            })?,
-            Entry::Symlink { target } => {
-                let name = self.stage.name();
-                self.in_stage.symlink(target, &name)?;
-                name
-            }
+        let name = self.apply.name(path)?;
+        match entry {
+            // It has been there since it was checked.
+            Entry::File { .. } => {}
+            Entry::Symlink { target } => self.in_stage.symlink(target, &name)?,
             Entry::Dir { .. } => {
-                let name = self.stage.name();
                 self.in_stage.make_dir(&name, 0o700)?;
-                name
             }
-        };
+        }
         Ok(Waiting::Staged(name))
     }
 
@@ -315,39 +302,13 @@ impl Worker<'_> {
 
     /// Keeps a local version of `path` under the conflicts: the displaced one, or (`None`) what stands there.
     fn keep_aside(&mut self, displaced: Option<&Waiting>, path: &RelativePath) -> Result<()> {
-        let folder = self.apply.conflict_folder(&mut self.in_root)?;
-        for serial in 1..=ATTEMPTS {
-            let mut kept_at = folder.join(path);
-            if serial > 1 {
-                kept_at = kept_at.with_suffix(&format!("~{serial}"));
-            }
-            for above in kept_at.ancestors().skip(CONFLICT_DEPTH) {
-                // A file kept earlier may stand where a folder is needed now.
-                self.in_root.make_dir(&above, 0o755)?;
-            }
-            let mut third = self.apply.root.cursor();
-            let (from, name) = match displaced {
-                Some(displaced) => displaced.cursor(&mut self.in_stage, &mut self.beside),
-                None => (&mut self.beside, path),
-            };
-            let moved = match rename((from, name), (&mut third, &kept_at), Onto::Nothing)? {
-                Renamed::Unsupported if third.stat(&kept_at)?.is_some() => Renamed::Occupied,
-                // Nobody else writes into this merge's own folder.
-                Renamed::Unsupported => rename((from, name), (&mut third, &kept_at), Onto::Replace)?,
-                Renamed::OtherFileSystem => copy_across((from, name), (&mut third, &kept_at))?,
-                moved => moved,
-            };
-            match moved {
-                Renamed::Done => {
-                    self.report.conflicts.push(Conflict { path: path.clone(), kept_at });
-                    return Ok(());
-                }
-                // It is gone, so there is nothing to keep.
-                Renamed::Absent if from.stat(name)?.is_none() => return Ok(()),
-                _ => {}
-            }
-        }
-        Err(Error::io("rename", self.in_root.path_of(path), rustix::io::Errno::EXIST))
+        let from = match displaced {
+            Some(displaced) => displaced.cursor(&mut self.in_stage, &mut self.beside),
+            None => (&mut self.beside, path),
+        };
+        let kept_at = self.apply.conflicts.keep(self.apply.root, from, path)?;
+        self.report.conflicts.extend(kept_at.map(|kept_at| Conflict { path: path.clone(), kept_at }));
+        Ok(())
     }
 
     /// Makes the folders above a path that vanished meanwhile; a link or file in the place of one is kept aside.
@@ -387,7 +348,7 @@ impl Worker<'_> {
             }
             return Ok(());
         }
-        let name = self.stage.name();
+        let name = self.apply.name(path)?;
         match rename((&mut self.in_root, path), (&mut self.in_stage, &name), Onto::Replace)? {
             Renamed::Done => {}
             Renamed::OtherFileSystem => {
@@ -480,33 +441,4 @@ fn exchange_by_link(
         rename((from, displaced), (again, name), Onto::Replace)?;
     }
     Ok(moved)
-}
-
-/// Copies a file or link to a new name on another file system, and removes it here.
-fn copy_across(
-    (from, name): (&mut Cursor<'_>, &RelativePath),
-    (to, path): (&mut Cursor<'_>, &RelativePath),
-) -> Result<Renamed> {
-    let Some(meta) = from.stat(name)? else { return Ok(Renamed::Absent) };
-    if to.stat(path)?.is_some() {
-        return Ok(Renamed::Occupied);
-    }
-    match meta.kind {
-        Kind::Symlink => {
-            let Some(target) = from.read_link(name)? else { return Ok(Renamed::Absent) };
-            to.symlink(&target, path)?;
-        }
-        Kind::File => {
-            let Some((mut file, _)) = from.open(name)? else { return Ok(Renamed::Absent) };
-            let mut copy = to.create(path, 0o600)?;
-            std::io::copy(&mut file, &mut copy)
-                .and_then(|_| copy.set_permissions(std::fs::Permissions::from_mode(meta.mode & PERMISSIONS)))
-                .map_err(|error| Error::io("copyfile", to.path_of(path), error))?;
-        }
-        Kind::Dir | Kind::Other => {
-            return Err(Error::io("rename", from.path_of(name), rustix::io::Errno::XDEV));
-        }
-    }
-    from.remove_file(name)?;
-    Ok(Renamed::Done)
 }

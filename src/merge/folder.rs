@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::apply::merge;
 use super::incoming::Incoming;
+use super::journal;
 use super::lock::{self, MergeLock};
 use super::report::Report;
 use crate::cancel::Cancel;
@@ -28,6 +29,7 @@ impl FolderMerge {
         let cancel = Cancel::default();
         let source = Root::open(source)?;
         let root = Root::create(target)?;
+        journal::rescue(&root)?;
         let left_out = |path: &_| exclude.contains_or_covers(path);
         base.retain(|path, _| !left_out(path));
         let mut incoming = Incoming::from_folder(&source, &left_out, &base, &root, &cancel)?;

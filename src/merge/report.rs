@@ -39,6 +39,8 @@ impl Report {
     /// Puts every list into order, after several threads have filled them.
     pub fn sort(&mut self) {
         self.written.sort_unstable();
+        // A new folder is made first and given its mode last.
+        self.written.dedup();
         self.deleted.sort_unstable();
         self.kept.sort_unstable();
         self.conflicts.sort_unstable();

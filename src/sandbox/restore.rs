@@ -11,6 +11,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::merge::apply::merge;
 use crate::merge::incoming::Incoming;
+use crate::merge::journal;
 use crate::merge::lock::{self, MergeLock};
 use crate::merge::plan::changed;
 use crate::merge::report::Report;
@@ -75,6 +76,7 @@ impl Session {
         let (workspace, left_alone, cancel) = (self.workspace.clone(), self.left_alone.clone(), cancel.clone());
         let restored = blocking(move || {
             let root = Root::create(&workspace)?;
+            let rescued = journal::rescue(&root)?;
             let started = Instant::now();
             let partly = matches!(packed, Packed::Partly(_));
             let incoming = check(download.as_ref(), &root, &base, &left_alone, partly, &cancel);
@@ -88,8 +90,9 @@ impl Session {
             let report = apply(&root, &base, &incoming, &cancel);
             let Incoming { snapshot, stage, .. } = incoming;
             let closed = stage.close(&root);
-            let report = report?;
+            let mut report = report?;
             closed?;
+            report.conflicts.extend(rescued);
             *base = snapshot;
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
             let tar_messages = match packed {

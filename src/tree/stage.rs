@@ -1,7 +1,7 @@
 //! A folder in the workspace's `.paperclip-runtime` where new content waits, complete, for its rename.
 //!
 //! It lies on the workspace's own file system, so that one rename puts a file in its place. It is locked as long as
-//! its process lives; what a killed process left behind is removed by the next one that stages.
+//! its process lives; what a killed process left behind is found by that (see [`Stage::abandoned`]).
 
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,12 +31,11 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes a stage folder in a workspace and removes those of dead processes.
+    /// Makes a stage folder in a workspace.
     pub fn open(workspace: &Root) -> Result<Self> {
         let mut cursor = workspace.cursor();
         let runtime = RelativePath::child(None, RUNTIME.as_bytes());
         let made_runtime = make_runtime(&mut cursor)?;
-        remove_abandoned(workspace, &runtime)?;
         let mut attempt = u64::from(std::process::id()) << 32;
         loop {
             static SERIAL: AtomicU64 = AtomicU64::new(0);
@@ -45,12 +44,13 @@ impl Stage {
             if cursor.make_dir(&path, 0o700)? {
                 let root = match workspace.below(&path) {
                     Ok(root) => root,
-                    // Another process took it for abandoned before it was locked.
+                    // As below.
                     Err(error) if error.is_gone() => continue,
                     Err(error) => return Err(error),
                 };
                 match rustix::fs::flock(root.handle(), FlockOperation::NonBlockingLockExclusive) {
-                    Ok(()) if cursor.stat(&path)?.is_some_and(|meta| root.meta().is_ok_and(|now| now.is_same_inode(&meta))) => {
+                    // Unless it was taken for abandoned, and removed, before it was locked.
+                    Ok(()) if cursor.stat(&path)?.is_some() => {
                         return Ok(Self { root, path, made_runtime, next: AtomicU64::new(0) });
                     }
                     Ok(()) | Err(Errno::WOULDBLOCK) => {}
@@ -58,6 +58,28 @@ impl Stage {
                 }
             }
         }
+    }
+
+    /// The stages that dead processes left in a workspace: those that nobody holds locked.
+    pub fn abandoned(workspace: &Root) -> Result<Vec<Abandoned>> {
+        let runtime = RelativePath::child(None, RUNTIME.as_bytes());
+        let mut abandoned = Vec::new();
+        let names = workspace.cursor().list(Some(&runtime))?.unwrap_or_default();
+        for (name, _) in names.into_iter().filter(|(name, _)| name.starts_with(PREFIX.as_bytes())) {
+            let path = RelativePath::child(Some(&runtime), &name);
+            let root = match workspace.below(&path) {
+                Ok(root) => root,
+                // Its owner removed it meanwhile, or it is no folder and so no stage.
+                Err(error) if error.is_gone() => continue,
+                Err(error) => return Err(error),
+            };
+            match rustix::fs::flock(root.handle(), FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => abandoned.push(Abandoned { root, path }),
+                Err(Errno::WOULDBLOCK) => {}
+                Err(errno) => return Err(Error::io("flock", workspace.path_of(&path), errno)),
+            }
+        }
+        Ok(abandoned)
     }
 
     /// A place from which to work in the stage folder.
@@ -94,6 +116,27 @@ impl Stage {
     }
 }
 
+/// A stage whose process died, locked by us now.
+#[derive(Debug)]
+pub struct Abandoned {
+    root: Root,
+    path: RelativePath,
+}
+
+impl Abandoned {
+    /// A place from which to look into it.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor<'_> {
+        self.root.cursor()
+    }
+
+    /// Removes it with all that is in it, and the folder around it where that is empty then.
+    pub fn remove(self, workspace: &Root) -> Result<()> {
+        remove_tree(workspace, &self.path)?;
+        workspace.cursor().remove_empty_dir(&RelativePath::child(None, RUNTIME.as_bytes())).map(|_| ())
+    }
+}
+
 /// Makes the workspace's runtime folder. `false` where it is there already; a link in its place is never followed.
 pub fn make_runtime(cursor: &mut Cursor<'_>) -> Result<bool> {
     let runtime = RelativePath::child(None, RUNTIME.as_bytes());
@@ -115,26 +158,6 @@ pub fn make_runtime(cursor: &mut Cursor<'_>) -> Result<bool> {
 fn readable_path(cursor: &Cursor<'_>, path: &RelativePath) -> String {
     use std::os::unix::ffi::OsStrExt;
     crate::error::readable(cursor.path_of(path).as_os_str().as_bytes())
-}
-
-/// Removes the stages of processes that died: those that nobody holds locked.
-fn remove_abandoned(workspace: &Root, runtime: &RelativePath) -> Result<()> {
-    let names = workspace.cursor().list(Some(runtime))?.unwrap_or_default();
-    for (name, _) in names.into_iter().filter(|(name, _)| name.starts_with(PREFIX.as_bytes())) {
-        let path = RelativePath::child(Some(runtime), &name);
-        let stage = match workspace.below(&path) {
-            Ok(stage) => stage,
-            // Its owner removed it meanwhile, or it is not a stage at all.
-            Err(error) if error.is_gone() => continue,
-            Err(error) => return Err(error),
-        };
-        match rustix::fs::flock(stage.handle(), FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => remove_tree(workspace, &path)?,
-            Err(Errno::WOULDBLOCK) => {}
-            Err(errno) => return Err(Error::io("flock", workspace.path_of(&path), errno)),
-        }
-    }
-    Ok(())
 }
 
 /// Removes whatever stands at a path, and a folder with all that is in it.

@@ -1,0 +1,136 @@
+//! Where local versions are kept that the sandbox's version replaced.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use crate::error::{Error, Result, readable};
+use crate::path::RelativePath;
+use crate::time::utc_timestamp;
+use crate::tree::entry::PERMISSIONS;
+use crate::tree::root::{Cursor, Kind, Onto, Renamed, Root, rename};
+use crate::tree::stage::{RUNTIME, make_runtime};
+
+/// The folder in the runtime folder.
+const CONFLICTS: &str = "conflicts";
+
+/// How many folders of a kept version's path are there before the first is kept: `.paperclip-runtime`, `conflicts` and
+/// that of the time.
+const DEPTH: usize = 3;
+
+/// How many versions of one path a merge may keep.
+const VERSIONS: u32 = 64;
+
+/// The kept versions of one merge: a folder named by the time, made when the first one needs it.
+#[derive(Debug, Default)]
+pub struct Conflicts(Mutex<Option<RelativePath>>);
+
+impl Conflicts {
+    /// Moves a local version of `path` from where it is to the kept ones, and tells where it is now; `None` where it
+    /// is gone, so that there is nothing to keep.
+    pub fn keep(
+        &self,
+        root: &Root,
+        (from, name): (&mut Cursor<'_>, &RelativePath),
+        path: &RelativePath,
+    ) -> Result<Option<RelativePath>> {
+        let mut cursor = root.cursor();
+        let folder = self.folder(&mut cursor)?;
+        for version in 1..=VERSIONS {
+            let mut kept_at = folder.join(path);
+            if version > 1 {
+                kept_at = kept_at.with_suffix(&format!("~{version}"));
+            }
+            for above in kept_at.ancestors().skip(DEPTH) {
+                // What was kept before may stand where a folder is needed now; then the next name is tried.
+                cursor.make_dir(&above, 0o755)?;
+            }
+            let moved = match rename((from, name), (&mut cursor, &kept_at), Onto::Nothing)? {
+                Renamed::Unsupported if cursor.stat(&kept_at)?.is_some() => Renamed::Occupied,
+                // Nobody else writes into this merge's own folder.
+                Renamed::Unsupported => rename((from, name), (&mut cursor, &kept_at), Onto::Replace)?,
+                Renamed::OtherFileSystem => copy_across((from, name), (&mut cursor, &kept_at))?,
+                moved => moved,
+            };
+            match moved {
+                Renamed::Done => return Ok(Some(kept_at)),
+                Renamed::Absent if from.stat(name)?.is_none() => return Ok(None),
+                _ => {}
+            }
+        }
+        Err(Error::io("rename", root.path_of(path), rustix::io::Errno::EXIST)
+            .with_hint("its local version could not be kept aside"))
+    }
+
+    fn folder(&self, cursor: &mut Cursor<'_>) -> Result<RelativePath> {
+        let mut folder = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = &*folder {
+            return Ok(folder.clone());
+        }
+        make_runtime(cursor)?;
+        let runtime = RelativePath::child(None, RUNTIME.as_bytes());
+        keep_out_of_git(cursor, &RelativePath::child(Some(&runtime), b".gitignore"))?;
+        let conflicts = RelativePath::child(Some(&runtime), CONFLICTS.as_bytes());
+        if !cursor.make_dir(&conflicts, 0o755)? && cursor.stat(&conflicts)?.is_none_or(|meta| meta.kind != Kind::Dir) {
+            return Err(Error::UnsafePath {
+                path: readable(conflicts.as_bytes()),
+                offset: None,
+                reason: "it must be a folder, since local versions are kept there; move it away and try again"
+                    .to_owned(),
+            });
+        }
+        // Colons in file names trouble other systems.
+        let time = utc_timestamp(SystemTime::now()).replace(':', "-");
+        let mut made = RelativePath::child(Some(&conflicts), time.as_bytes());
+        for serial in 2.. {
+            if cursor.make_dir(&made, 0o755)? {
+                break;
+            }
+            made = RelativePath::child(Some(&conflicts), format!("{time}~{serial}").as_bytes());
+        }
+        Ok(folder.insert(made).clone())
+    }
+}
+
+fn keep_out_of_git(cursor: &mut Cursor<'_>, ignore: &RelativePath) -> Result<()> {
+    if cursor.stat(ignore)?.is_some() {
+        return Ok(());
+    }
+    match cursor.create(ignore, 0o644) {
+        Ok(mut file) => file.write_all(b"*\n").map_err(|error| Error::io("write", cursor.path_of(ignore), error)),
+        // Another restore was faster.
+        Err(error) if error.is_io(std::io::ErrorKind::AlreadyExists) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Copies a file or link to a new name on another file system, and removes it here.
+pub fn copy_across(
+    (from, name): (&mut Cursor<'_>, &RelativePath),
+    (to, path): (&mut Cursor<'_>, &RelativePath),
+) -> Result<Renamed> {
+    let Some(meta) = from.stat(name)? else { return Ok(Renamed::Absent) };
+    if to.stat(path)?.is_some() {
+        return Ok(Renamed::Occupied);
+    }
+    match meta.kind {
+        Kind::Symlink => {
+            let Some(target) = from.read_link(name)? else { return Ok(Renamed::Absent) };
+            to.symlink(&target, path)?;
+        }
+        Kind::File => {
+            let Some((mut file, _)) = from.open(name)? else { return Ok(Renamed::Absent) };
+            let mut copy = to.create(path, 0o600)?;
+            std::io::copy(&mut file, &mut copy)
+                .and_then(|_| copy.set_permissions(std::fs::Permissions::from_mode(meta.mode & PERMISSIONS)))
+                .map_err(|error| Error::io("copyfile", to.path_of(path), error))?;
+        }
+        Kind::Dir | Kind::Other => {
+            return Err(Error::io("rename", from.path_of(name), rustix::io::Errno::XDEV)
+                .with_hint("it lies on another file system than the workspace; move it away and try again"));
+        }
+    }
+    from.remove_file(name)?;
+    Ok(Renamed::Done)
+}

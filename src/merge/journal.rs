@@ -1,0 +1,117 @@
+//! What a merge is about to displace, written down before the first change.
+//!
+//! A version that was displaced lies in the stage for a moment, until it has been looked at. A process that is killed
+//! in that moment leaves it there, and whoever finds the stage must know whether it is content that never reached its
+//! place, a version that was uploaded as it was, or somebody's edit that is nowhere else.
+
+use std::io::{Read as _, Write as _};
+
+use serde::{Deserialize, Serialize};
+
+use super::conflicts::Conflicts;
+use super::report::Conflict;
+use crate::error::{Error, Result};
+use crate::path::RelativePath;
+use crate::tree::root::{Kind, Meta, Root};
+use crate::tree::stage::{Abandoned, Stage};
+
+/// The journal's name in the stage; no staged name looks like it.
+const JOURNAL: &str = "journal";
+
+/// One path of the workspace at which something may be displaced.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Displacement {
+    /// Its name in the stage, before and after.
+    pub name: String,
+    /// The path, in bytes.
+    path: Vec<u8>,
+    /// Whether the local version is kept in any case.
+    aside: bool,
+    /// The inode of the new content that waits under the name, where that is a file.
+    new: Option<u64>,
+    /// What stood at the path when the plan was made: inode, size, time, mode.
+    old: (u64, u64, (i64, i64), u32),
+}
+
+impl Displacement {
+    /// Of what was `seen` at `path`, by what waits as `name`.
+    #[must_use]
+    pub fn new(path: &RelativePath, name: &RelativePath, new: Option<&Meta>, seen: &Meta, aside: bool) -> Self {
+        Self {
+            name: name.to_string(),
+            path: path.as_bytes().to_vec(),
+            aside,
+            new: new.map(|meta| meta.ino),
+            old: identity(seen),
+        }
+    }
+
+    /// Whether what lies in an abandoned stage under the name is to be kept: a local version that is nowhere else.
+    fn is_somebodys(&self, found: &Meta) -> bool {
+        let is_old = found.ino == self.old.0;
+        match self.new {
+            _ if is_old => self.aside || identity(found) != self.old,
+            Some(new) => found.ino != new,
+            // A link or folder on its way in; a file under its name came from the workspace.
+            None => found.kind == Kind::File || found.kind == Kind::Other,
+        }
+    }
+}
+
+fn identity(meta: &Meta) -> (u64, u64, (i64, i64), u32) {
+    (meta.ino, meta.size, meta.mtime, meta.mode)
+}
+
+/// Writes the journal of a stage.
+pub fn write(stage: &Stage, displacements: &[Displacement]) -> Result<()> {
+    if displacements.is_empty() {
+        return Ok(());
+    }
+    let mut cursor = stage.cursor();
+    let name = RelativePath::child(None, JOURNAL.as_bytes());
+    let mut file = cursor.create(&name, 0o600)?;
+    let mut bytes = Vec::new();
+    for displacement in displacements {
+        serde_json::to_writer(&mut bytes, displacement).map_err(|error| Error::Internal(error.to_string()))?;
+        bytes.push(b'\n');
+    }
+    file.write_all(&bytes).map_err(|error| {
+        Error::io("write", cursor.path_of(&name), error).with_hint("nothing in the workspace was changed")
+    })
+}
+
+/// Clears up after killed processes: local versions that they had just displaced are kept as conflicts, and all else
+/// that they left is removed.
+pub fn rescue(root: &Root) -> Result<Vec<Conflict>> {
+    let mut kept = Vec::new();
+    let conflicts = Conflicts::default();
+    for abandoned in Stage::abandoned(root)? {
+        rescue_from(root, &abandoned, &conflicts, &mut kept)?;
+        abandoned.remove(root)?;
+    }
+    Ok(kept)
+}
+
+fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Conflicts, kept: &mut Vec<Conflict>) -> Result<()> {
+    let mut cursor = abandoned.cursor();
+    let journal = RelativePath::child(None, JOURNAL.as_bytes());
+    let Some((mut file, _)) = cursor.open(&journal)? else { return Ok(()) };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|error| Error::io("read", cursor.path_of(&journal), error))?;
+    // A journal that was not finished is one of a merge that had not begun.
+    for line in bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
+        let displacement: Displacement =
+            serde_json::from_slice(line).map_err(|error| Error::Internal(format!("a journal is unreadable: {error}")))?;
+        let (Ok(Some(name)), Ok(Some(path))) =
+            (RelativePath::parse(displacement.name.as_bytes()), RelativePath::parse(&displacement.path))
+        else {
+            continue;
+        };
+        if cursor.stat(&name)?.is_some_and(|found| displacement.is_somebodys(&found))
+            && let Some(kept_at) = conflicts.keep(root, (&mut cursor, &name), &path)?
+        {
+            kept.push(Conflict { path, kept_at });
+        }
+    }
+    Ok(())
+}
