@@ -200,3 +200,172 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &BTreeMap<Relati
     plan.deletions.reverse();
     plan
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::entry::Digest;
+
+    fn dir(mode: u32) -> Entry {
+        Entry::Dir { mode: Some(mode) }
+    }
+
+    fn file(content: u8, mode: u32) -> Entry {
+        Entry::File { mode, digest: Digest([content; 32]) }
+    }
+
+    fn link(target: &str) -> Entry {
+        Entry::Symlink { target: target.as_bytes().into() }
+    }
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    fn tree(entries: &[(&str, Entry)]) -> Snapshot {
+        entries.iter().map(|(name, entry)| (path(name), entry.clone())).collect()
+    }
+
+    /// Every entry that differs from the others in one thing that counts.
+    fn kinds() -> Vec<Entry> {
+        vec![
+            dir(0o755),
+            dir(0o700),
+            file(1, 0o644),
+            file(2, 0o644),
+            file(3, 0o644),
+            file(1, 0o755),
+            link("x"),
+            link("y"),
+        ]
+    }
+
+    /// The outcomes of the contract's table, row by row, in its own words.
+    fn table(base: Option<&Entry>, theirs: Option<&Entry>, ours: &Local) -> Decision {
+        let ours_entry = if let Local::Entry(entry) = ours { Some(entry) } else { None };
+        let unchanged_in_the_sandbox = base == theirs;
+        let unchanged_locally = ours_entry == base && *ours != Local::Other;
+        let the_same_change = ours_entry == theirs && *ours != Local::Other;
+        let folder_stays_folder =
+            theirs.is_some_and(Entry::is_dir) && ours_entry.is_some_and(Entry::is_dir) && !the_same_change;
+        let in_the_sandbox = if theirs.is_some() { "changed or new" } else { "deleted" };
+        match in_the_sandbox {
+            _ if unchanged_in_the_sandbox => Decision::Leave,
+            "changed or new" if the_same_change => Decision::Leave,
+            // A folder has no content of its own to keep.
+            "changed or new" if folder_stays_folder => Decision::SetMode,
+            "changed or new" if unchanged_locally => Decision::Place { aside: false },
+            "changed or new" if *ours == Local::Absent => Decision::Place { aside: false },
+            "changed or new" => Decision::Place { aside: true },
+            "deleted" if *ours == Local::Absent => Decision::Leave,
+            "deleted" if unchanged_locally => Decision::Delete,
+            _ => Decision::Keep,
+        }
+    }
+
+    #[test]
+    fn every_combination_of_base_theirs_and_ours() {
+        let kinds = kinds();
+        let sides = || std::iter::once(None).chain(kinds.iter().map(Some));
+        let mut seen = 0;
+        for base in sides() {
+            for theirs in sides() {
+                let locals = [Local::Absent, Local::Other].into_iter();
+                for ours in locals.chain(kinds.iter().cloned().map(Local::Entry)) {
+                    assert_eq!(
+                        decide(base, theirs, &ours),
+                        table(base, theirs, &ours),
+                        "base {base:?}, theirs {theirs:?}, ours {ours:?}"
+                    );
+                    seen += 1;
+                }
+            }
+        }
+        assert_eq!(seen, 9 * 9 * 10);
+    }
+
+    #[test]
+    fn what_counts_as_a_change() {
+        assert!(file(1, 0o100_644).same_as(&file(1, 0o644)), "the kind in a mode does not count");
+        assert!(file(1, 0o4755).same_as(&file(1, 0o755)), "nor do setuid, setgid and sticky");
+        assert!(Entry::Dir { mode: None }.same_as(&dir(0o700)), "nor a mode that nobody said");
+        assert!(!file(1, 0o644).same_as(&file(1, 0o640)));
+        assert!(!link("a").same_as(&file(1, 0o777)));
+    }
+
+    /// A whole plan in short: what is done, in order.
+    fn planned(base: &Snapshot, theirs: &Snapshot, ours: &Snapshot) -> Vec<String> {
+        let locals = ours.iter().map(|(path, entry)| (path.clone(), Local::Entry(entry.clone())));
+        let looked_at = to_look_at(base, theirs);
+        let locals: BTreeMap<_, _> = locals.filter(|(path, _)| looked_at.contains(path)).collect();
+        let plan = plan(base, theirs, &locals);
+        let placed = |what: &str, placement: &Placement<'_>| {
+            format!("{what} {}{}", placement.path, if placement.aside { " aside" } else { "" })
+        };
+        let mut steps: Vec<String> = plan.folders.iter().map(|placement| placed("folder", placement)).collect();
+        steps.extend(plan.files.iter().map(|placement| placed("file", placement)));
+        steps.extend(plan.deletions.iter().map(|path| format!("delete {path}")));
+        steps.extend(plan.in_place_of_folders.iter().map(|placement| placed("instead", placement)));
+        steps.extend(plan.modes.iter().map(|(path, mode)| format!("mode {path} {mode:o}")));
+        steps.extend(plan.kept.iter().map(|path| format!("keep {path}")));
+        steps
+    }
+
+    #[test]
+    fn nothing_changed_there_plans_nothing_whatever_stands_here() {
+        let base = tree(&[("a", dir(0o755)), ("a/b", file(1, 0o644))]);
+        assert_eq!(planned(&base, &base, &Snapshot::new()), [""; 0]);
+        assert!(to_look_at(&base, &base).is_empty());
+    }
+
+    #[test]
+    fn new_content_brings_the_folders_that_were_deleted_here() {
+        let base = tree(&[("a", dir(0o755)), ("a/b", dir(0o750)), ("a/b/c", file(1, 0o644)), ("a/b/d", file(1, 0o644))]);
+        let mut theirs = base.clone();
+        theirs.insert(path("a/b/c"), file(2, 0o644));
+        assert_eq!(
+            planned(&base, &theirs, &Snapshot::new()),
+            ["folder a", "folder a/b", "file a/b/c", "mode a/b 750", "mode a 755"],
+            "but not the file that is unchanged there"
+        );
+    }
+
+    #[test]
+    fn a_file_or_link_in_the_way_of_a_folder_is_kept_aside() {
+        let base = tree(&[("a", dir(0o755)), ("a/b", file(1, 0o644))]);
+        let mut theirs = base.clone();
+        theirs.insert(path("a/new"), file(2, 0o644));
+        for ours in [file(9, 0o644), link("/elsewhere")] {
+            assert_eq!(
+                planned(&base, &theirs, &tree(&[("a", ours)])),
+                ["folder a aside", "file a/new", "mode a 755"]
+            );
+        }
+        let uploaded_file = tree(&[("a", file(1, 0o644))]);
+        let became_folder = tree(&[("a", dir(0o755)), ("a/new", file(2, 0o644))]);
+        assert_eq!(
+            planned(&uploaded_file, &became_folder, &uploaded_file),
+            ["folder a", "file a/new", "mode a 755"],
+            "what was uploaded as it is needs no keeping"
+        );
+    }
+
+    #[test]
+    fn a_folder_that_became_a_file_is_emptied_first() {
+        let base = tree(&[("a", dir(0o755)), ("a/b", file(1, 0o644)), ("a/c", file(1, 0o644))]);
+        let theirs = tree(&[("a", file(2, 0o644))]);
+        let mut ours = base.clone();
+        ours.insert(path("a/c"), file(9, 0o644));
+        assert_eq!(planned(&base, &theirs, &ours), ["delete a/b", "instead a", "keep a/c"]);
+    }
+
+    #[test]
+    fn what_is_new_stands_before_anything_is_deleted() {
+        let base = tree(&[("old", dir(0o755)), ("old/x", file(1, 0o644))]);
+        let theirs = tree(&[("new", dir(0o755)), ("new/x", file(1, 0o644))]);
+        assert_eq!(
+            planned(&base, &theirs, &base),
+            ["folder new", "file new/x", "delete old/x", "delete old", "mode new 755"]
+        );
+    }
+}
