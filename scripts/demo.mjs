@@ -320,7 +320,7 @@ function listed(label, lines) {
 function printFacts(facts) {
   const width = Math.max(...facts.map(([label]) => label.length));
   for (const [label, fact] of facts) {
-    console.log(`  ${bold(label.padEnd(width))}  ${oneLine(fact, WIDTH - width - 4)}`);
+    console.log(`  ${bold(label.padEnd(width))}  ${oneLine(fact)}`);
   }
 }
 

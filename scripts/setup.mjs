@@ -4,10 +4,15 @@
 import { createHash } from "node:crypto";
 import { readdir, readFile, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { hostPlatform } from "../js/host.js";
+import { fileName } from "../js/platform.js";
 import { Explained, isAtLeast, root, run } from "./process.mjs";
 
 /** Written into node_modules after an install: the lockfile's digest, so that a changed lockfile is noticed. */
 const STAMP = path.join(root, "node_modules", ".installed-lockfile");
+
+/** The native addon for this platform, as the loader looks for it. */
+const ADDON = path.join(root, fileName(hostPlatform()));
 
 /**
  * Makes the checkout ready.
@@ -72,7 +77,7 @@ async function lockfileDigest() {
 
 /** Whether this platform's addon is built and no source is newer. */
 async function isAddonCurrent() {
-  const built = await modificationTime(path.join(root, addonName()));
+  const built = await modificationTime(ADDON);
   if (built === undefined) return false;
   return (await newestSource()) <= built;
 }
@@ -81,19 +86,7 @@ async function buildAddon() {
   announce("Building the native addon (the first time takes one to two minutes)");
   const { code } = await run("npm", ["run", "--silent", "build"]);
   if (code !== 0) throw new Explained("The native addon did not build; what cargo printed above says why.");
-  if (!(await isAddonCurrent())) throw new Error(`the build did not bring ${addonName()} up to date`);
-}
-
-/** The addon's file name on this platform, as the napi tool writes it. */
-function addonName() {
-  const isMusl = process.platform === "linux" && !hasGlibc();
-  const abi = process.platform === "linux" ? (isMusl ? "-musl" : "-gnu") : "";
-  return `sandbox-managed-runtime.${process.platform}-${process.arch}${abi}.node`;
-}
-
-function hasGlibc() {
-  const report = /** @type {{ header: { glibcVersionRuntime?: string } }} */ (process.report.getReport());
-  return report.header.glibcVersionRuntime !== undefined;
+  if ((await modificationTime(ADDON)) === undefined) throw new Error(`the build left no ${ADDON}`);
 }
 
 /**

@@ -46,9 +46,9 @@ export function count(number, singular, plural = `${singular}s`) {
  * Makes a text fit one line of a terminal: control characters become visible, and what is too long loses its middle.
  *
  * @param {string} text
- * @param {number} width In characters.
+ * @param {number} [width] In characters; unlimited by default.
  */
-export function oneLine(text, width) {
+export function oneLine(text, width = Infinity) {
   const visible = text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (character) => {
     return `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
   });
