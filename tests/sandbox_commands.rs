@@ -1,0 +1,813 @@
+//! Runs every command that a sandbox is given, with each shell and each tar that a sandbox may hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Permissions};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use sandbox_managed_runtime::sandbox::command;
+use tempfile::TempDir;
+
+const NONE: &[&str] = &[];
+const NOBODY: u32 = 65534;
+const TOOLS: [&str; 9] = ["cat", "find", "head", "mkdir", "rm", "rmdir", "sh", "tar", "wc"];
+
+/// The tools that a sandbox holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Dash,
+    Bash,
+    Busybox,
+    /// Dash with all other tools from toybox, which has no shell.
+    Toybox,
+    /// Dash with bsdtar.
+    Bsdtar,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [Self::Dash, Self::Bash, Self::Busybox, Self::Toybox, Self::Bsdtar];
+
+    fn program(self, tool: &str) -> &str {
+        match (self, tool) {
+            (Self::Busybox, _) => "busybox",
+            (Self::Bash, "sh") => "bash",
+            (_, "sh") => "dash",
+            (Self::Toybox, _) => "toybox",
+            (Self::Bsdtar, "tar") => "bsdtar",
+            _ => tool,
+        }
+    }
+
+    fn has_gnu_tar(self) -> bool {
+        matches!(self, Self::Dash | Self::Bash)
+    }
+}
+
+/// A sandbox: its tools, the user it runs commands as, and a place for its files.
+struct Sandbox {
+    kind: Kind,
+    user: u32,
+    place: TempDir,
+}
+
+impl Sandbox {
+    fn new(kind: Kind, user: u32) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let sandbox = Self { kind, user, place };
+        fs::create_dir(sandbox.tools()).unwrap();
+        for tool in TOOLS {
+            symlink(installed(kind.program(tool)), sandbox.tools().join(tool)).unwrap();
+        }
+        sandbox.give(sandbox.place.path());
+        sandbox
+    }
+
+    /// Every kind, as root where the tests run as root, and as somebody without rights.
+    fn all() -> impl Iterator<Item = Self> {
+        let me = rustix::process::geteuid().as_raw();
+        let users = if me == 0 { vec![0, NOBODY] } else { vec![me] };
+        Kind::ALL
+            .into_iter()
+            .flat_map(move |kind| users.clone().into_iter().map(move |user| Self::new(kind, user)))
+    }
+
+    fn all_without_rights() -> impl Iterator<Item = Self> {
+        Self::all().filter(|sandbox| sandbox.user != 0)
+    }
+
+    fn tools(&self) -> PathBuf {
+        self.place.path().join("tools")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    fn workspace(&self) -> PathBuf {
+        self.path("workspace")
+    }
+
+    fn runtime(&self) -> PathBuf {
+        self.workspace().join(".paperclip-runtime/agent")
+    }
+
+    fn archive(&self) -> PathBuf {
+        self.runtime().join("workspace.tar")
+    }
+
+    fn give(&self, path: &Path) {
+        if rustix::process::geteuid().is_root() {
+            lchown(path, Some(self.user), Some(self.user)).unwrap();
+        }
+    }
+
+    fn folder(&self, path: &Path) {
+        if !path.is_dir() {
+            self.folder(path.parent().unwrap());
+            fs::create_dir(path).unwrap();
+            self.give(path);
+        }
+    }
+
+    fn file(&self, path: &Path, content: impl AsRef<[u8]>) {
+        self.folder(path.parent().unwrap());
+        fs::write(path, content).unwrap();
+        self.give(path);
+    }
+
+    fn link(&self, target: impl AsRef<Path>, path: &Path) {
+        symlink(target, path).unwrap();
+        self.give(path);
+    }
+
+    fn run_in(&self, prologue: &str, command: &str) -> Output {
+        let mut shell = Command::new(self.tools().join("sh"));
+        shell
+            .arg("-c")
+            .arg(format!("{prologue}\n{command}"))
+            .env_clear()
+            .env("PATH", self.tools())
+            .current_dir("/");
+        if rustix::process::geteuid().is_root() {
+            shell.uid(self.user).gid(self.user);
+        }
+        shell.output().unwrap()
+    }
+
+    #[track_caller]
+    fn succeeds_in(&self, prologue: &str, command: &str) {
+        let output = self.run_in(prologue, command);
+        assert!(output.status.success(), "{self}: {output:?}\n{command}");
+    }
+
+    #[track_caller]
+    fn succeeds(&self, command: &str) {
+        self.succeeds_in("umask 022", command);
+    }
+
+    /// What a failing command says.
+    #[track_caller]
+    fn fails(&self, command: &str) -> String {
+        let output = self.run_in("umask 022", command);
+        assert!(!output.status.success(), "{self}: {output:?}\n{command}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn upload(&self, size: u64, preserved: &[&str]) -> String {
+        command::upload(text(&self.workspace()), text(&self.archive()), size, preserved)
+    }
+
+    fn download(&self, exclude: &[&str]) -> String {
+        command::download(text(&self.runtime()), text(&self.workspace()), text(&self.archive()), exclude)
+    }
+
+    fn status(&self) -> PathBuf {
+        self.runtime().join("status")
+    }
+
+    fn tolerant_download(&self, exclude: &[&str]) -> String {
+        command::tolerant_download(
+            text(&self.runtime()),
+            text(&self.workspace()),
+            text(&self.archive()),
+            text(&self.status()),
+            exclude,
+        )
+    }
+
+    /// The archive's entries by name without `./` in front, and what they hold.
+    #[track_caller]
+    fn packed(&self) -> BTreeMap<OsString, Vec<u8>> {
+        self.packed_in(&self.archive())
+    }
+
+    #[track_caller]
+    fn packed_in(&self, archive: &Path) -> BTreeMap<OsString, Vec<u8>> {
+        let mut entries = read_archive(archive);
+        // Toybox packs the folder itself, which counts only where that is all there is.
+        if self.kind == Kind::Toybox && entries.len() > 1 {
+            assert!(entries.remove(OsStr::new("./")).is_some());
+        }
+        entries
+    }
+
+    #[track_caller]
+    fn packed_names(&self) -> BTreeSet<OsString> {
+        self.packed().into_keys().collect()
+    }
+}
+
+impl std::fmt::Display for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} as user {}", self.kind, self.user)
+    }
+}
+
+fn installed(program: &str) -> PathBuf {
+    let folders = std::env::var_os("PATH").unwrap();
+    let found = std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("{program} is not installed"))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+fn names_in(folder: &Path) -> BTreeSet<OsString> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+}
+
+fn set<T: AsRef<OsStr>>(names: impl IntoIterator<Item = T>) -> BTreeSet<OsString> {
+    names.into_iter().map(|name| name.as_ref().to_owned()).collect()
+}
+
+fn read_archive(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let mut entries = BTreeMap::new();
+    let mut archive = tar::Archive::new(fs::File::open(path).unwrap());
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path_bytes().into_owned();
+        let name = name.strip_prefix(b"./").filter(|name| !name.is_empty()).unwrap_or(&name);
+        let name = name.strip_suffix(b"/").filter(|name| *name != b".").unwrap_or(name).to_vec();
+        let mut content = entry.link_name_bytes().map_or(Vec::new(), std::borrow::Cow::into_owned);
+        std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+        assert!(entries.insert(OsString::from_vec(name), content).is_none(), "packed twice");
+    }
+    entries
+}
+
+/// What is to be uploaded: one file or folder for each mode, and content below. Its bytes.
+fn upload_archive() -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut add = |name: &str, kind, mode, content: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(content.len() as u64);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_700_000_000);
+        archive.append_data(&mut header, name, content.as_bytes()).unwrap();
+    };
+    add("open", tar::EntryType::Directory, 0o777, "");
+    add("open/run", tar::EntryType::Regular, 0o755, "#!/bin/sh\n");
+    add("private", tar::EntryType::Directory, 0o700, "");
+    add("private/key", tar::EntryType::Regular, 0o600, "secret");
+    add("shared", tar::EntryType::Regular, 0o666, "for all");
+    add("fixed", tar::EntryType::Regular, 0o444, "read only");
+    archive.into_inner().unwrap()
+}
+
+const UPLOADED_MODES: [(&str, u32); 6] = [
+    ("open", 0o777),
+    ("open/run", 0o755),
+    ("private", 0o700),
+    ("private/key", 0o600),
+    ("shared", 0o666),
+    ("fixed", 0o444),
+];
+
+#[test]
+fn a_quoted_word_is_what_it_was() {
+    for kind in [Kind::Dash, Kind::Bash, Kind::Busybox] {
+        let sandbox = Sandbox::new(kind, NOBODY);
+        for word in
+            ["", "plain", "it's", "''", " a  b\n\t", "$HOME `id` \"q\" \\ * ~ # ; & | !", "-n", "ü\u{1}"]
+        {
+            let output = sandbox.run_in("", &format!("printf %s {}", command::quote(word)));
+            assert_eq!(output.stdout, word.as_bytes(), "{sandbox}");
+            let twice = command::quote(&format!("printf %s {}", command::quote(word)));
+            assert_eq!(sandbox.run_in("", &format!("sh -c {twice}")).stdout, word.as_bytes(), "{sandbox}");
+        }
+    }
+    assert_eq!(command::quote("it's"), r#"'it'"'"'s'"#);
+}
+
+#[test]
+fn an_upload_keeps_modes_whatever_the_umask() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        for umask in ["umask 077", "umask 022", "umask 0"] {
+            sandbox.file(&sandbox.archive(), &archive);
+            sandbox.file(&sandbox.workspace().join("stale/file"), "goes away");
+            sandbox.succeeds_in(umask, &sandbox.upload(archive.len() as u64, NONE));
+            for (name, expected) in UPLOADED_MODES {
+                let found = mode(&sandbox.workspace().join(name));
+                assert_eq!(found, expected, "{sandbox} {umask}: {name} is {found:o}");
+            }
+            let top = [".paperclip-runtime", "fixed", "open", "private", "shared"];
+            assert_eq!(names_in(&sandbox.workspace()), set(top), "{sandbox} {umask}");
+            assert_eq!(names_in(&sandbox.runtime()), set(NONE), "{sandbox}: the archive goes away");
+        }
+    }
+}
+
+#[test]
+fn a_workspace_that_is_made_gets_the_users_own_modes() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        let upload = sandbox.path("upload.tar");
+        sandbox.file(&upload, &archive);
+        let workspace = sandbox.path("new/workspace");
+        let command = command::upload(text(&workspace), text(&upload), archive.len() as u64, NONE);
+        sandbox.succeeds_in("umask 077", &command);
+        assert_eq!((mode(&sandbox.path("new")), mode(&workspace)), (0o700, 0o700), "{sandbox}");
+        assert_eq!(mode(&workspace.join("open")), 0o777, "{sandbox}");
+    }
+}
+
+#[test]
+fn a_preserved_name_is_taken_literally() {
+    let archive = upload_archive();
+    let preserved = ["a*", "[b]", "c?", "d\\e", "f'g $h", "-i", "!", "sub/dir", ".cache", "line\nbreak", ""];
+    let kept = ["a*", "[b]", "c?", "d\\e", "f'g $h", "-i", "!", ".cache", "line\nbreak"];
+    let cleared = ["a", "ab", "b", "cd", "de", "d\\\\e", "-j", "..x", "sub", "break", "*"];
+    for sandbox in Sandbox::all() {
+        sandbox.file(&sandbox.archive(), &archive);
+        for name in kept.iter().chain(&cleared) {
+            sandbox.file(&sandbox.workspace().join(name).join("dir"), *name);
+        }
+        sandbox.succeeds(&sandbox.upload(archive.len() as u64, &preserved));
+        let uploaded = [".paperclip-runtime", "fixed", "open", "private", "shared"];
+        assert_eq!(names_in(&sandbox.workspace()), set(kept.iter().chain(&uploaded)), "{sandbox}");
+        for name in kept {
+            let file = sandbox.workspace().join(name).join("dir");
+            assert_eq!(fs::read_to_string(file).unwrap(), name, "{sandbox}");
+        }
+    }
+}
+
+#[test]
+fn an_upload_that_did_not_arrive_whole_changes_nothing() {
+    let archive = upload_archive();
+    let size = archive.len() as u64;
+    for sandbox in Sandbox::all() {
+        let old = sandbox.workspace().join("old");
+        let asset = sandbox.runtime().join("asset");
+        sandbox.file(&old, "work");
+        sandbox.file(&asset.join("old"), "asset");
+        let commands = || {
+            [sandbox.upload(size, NONE), command::upload_asset(text(&asset), text(&sandbox.archive()), size)]
+        };
+        for arrived in
+            [&archive[..0], &archive[..700], &archive[..archive.len() - 1], &[&archive[..], b"x"].concat()]
+        {
+            sandbox.file(&sandbox.archive(), arrived);
+            for command in commands() {
+                let said = sandbox.fails(&command);
+                assert!(said.contains(&format!("{} of", arrived.len())), "{sandbox}: {said}");
+                assert!(said.contains(&size.to_string()), "{sandbox}: {said}");
+            }
+        }
+        fs::remove_file(sandbox.archive()).unwrap();
+        for command in commands() {
+            assert!(sandbox.fails(&command).contains("workspace.tar"), "{sandbox}");
+        }
+        assert_eq!(names_in(&sandbox.workspace()), set([".paperclip-runtime", "old"]), "{sandbox}");
+        assert_eq!(fs::read_to_string(&old).unwrap(), "work", "{sandbox}");
+        assert_eq!(fs::read_to_string(asset.join("old")).unwrap(), "asset", "{sandbox}");
+    }
+}
+
+#[test]
+fn an_archive_that_cannot_be_extracted_fails_the_upload() {
+    for sandbox in Sandbox::all() {
+        let broken = [b'x'; 2048];
+        sandbox.file(&sandbox.archive(), broken);
+        sandbox.fails(&sandbox.upload(2048, NONE));
+        sandbox.fails(&command::upload_asset(
+            text(&sandbox.runtime().join("asset")),
+            text(&sandbox.archive()),
+            2048,
+        ));
+    }
+}
+
+#[test]
+fn what_cannot_be_cleared_fails_the_upload() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all_without_rights() {
+        let stuck = sandbox.workspace().join("stuck");
+        sandbox.file(&stuck.join("file"), "");
+        fs::set_permissions(&stuck, Permissions::from_mode(0o555)).unwrap();
+        sandbox.file(&sandbox.archive(), &archive);
+        sandbox.fails(&sandbox.upload(archive.len() as u64, NONE));
+        fs::set_permissions(&stuck, Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn a_workspace_behind_a_link_stays_behind_it() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        let real = sandbox.path("disk");
+        sandbox.file(&real.join("stale"), "");
+        sandbox.link("disk", &sandbox.workspace());
+        sandbox.file(&sandbox.archive(), &archive);
+        sandbox.succeeds(&sandbox.upload(archive.len() as u64, NONE));
+        assert!(sandbox.workspace().is_symlink(), "{sandbox}");
+        assert_eq!(
+            names_in(&real),
+            set([".paperclip-runtime", "fixed", "open", "private", "shared"]),
+            "{sandbox}"
+        );
+        sandbox.succeeds(&sandbox.download(NONE));
+        assert_eq!(sandbox.packed_names(), set(UPLOADED_MODES.map(|(name, _)| name)), "{sandbox}");
+    }
+}
+
+#[test]
+fn a_link_in_the_workspace_is_cleared_and_not_followed() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        let outside = sandbox.path("outside/file");
+        sandbox.file(&outside, "precious");
+        sandbox.file(&sandbox.archive(), &archive);
+        sandbox.link(outside.parent().unwrap(), &sandbox.workspace().join("link"));
+        sandbox.succeeds(&sandbox.upload(archive.len() as u64, NONE));
+        assert!(!sandbox.workspace().join("link").is_symlink() && outside.exists(), "{sandbox}");
+
+        let asset = sandbox.runtime().join("asset");
+        sandbox.file(&sandbox.archive(), &archive);
+        sandbox.link(outside.parent().unwrap(), &asset);
+        let command = command::upload_asset(text(&asset), text(&sandbox.archive()), archive.len() as u64);
+        sandbox.succeeds(&command);
+        assert!(asset.is_dir() && !asset.is_symlink(), "{sandbox}");
+        assert_eq!(names_in(outside.parent().unwrap()), set(["file"]), "{sandbox}");
+    }
+}
+
+#[test]
+fn an_asset_is_made_anew() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        let asset = sandbox.runtime().join("it's an asset");
+        for _ in 0..2 {
+            sandbox.file(&asset.join("stale"), "");
+            sandbox.file(&sandbox.archive(), &archive);
+            let command = command::upload_asset(text(&asset), text(&sandbox.archive()), archive.len() as u64);
+            sandbox.succeeds_in("umask 077", &command);
+            assert_eq!(names_in(&asset), set(["fixed", "open", "private", "shared"]), "{sandbox}");
+            for (name, expected) in UPLOADED_MODES {
+                assert_eq!(mode(&asset.join(name)), expected, "{sandbox}: {name}");
+            }
+            assert!(!sandbox.archive().exists(), "{sandbox}");
+        }
+    }
+}
+
+const ODD_NAMES: [&[u8]; 23] = [
+    b"plain",
+    b"plain\n",
+    b" spaces  ",
+    b"line\nbreak",
+    b"\n",
+    b"-dash",
+    b"--exclude=plain",
+    b"-T",
+    b"@at",
+    b".hidden",
+    b"..x",
+    b"...",
+    b"*",
+    b"?",
+    b"[a]",
+    b"back\\slash",
+    b"tab\\t",
+    b"it's",
+    b"\"q\"",
+    b"$HOME",
+    b"sm\xc3\xb6r",
+    b"\xff\xfe",
+    b"~",
+];
+
+#[test]
+fn a_download_holds_every_name() {
+    for sandbox in Sandbox::all() {
+        let mut expected = BTreeMap::new();
+        for name in ODD_NAMES {
+            let name = OsStr::from_bytes(name);
+            sandbox.file(&sandbox.workspace().join(name), name.as_bytes());
+            expected.insert(name.to_owned(), name.as_bytes().to_vec());
+            let inner = Path::new("folder").join(name);
+            sandbox.file(&sandbox.workspace().join(&inner), b"inside");
+            expected.insert(inner.into_os_string(), b"inside".to_vec());
+        }
+        sandbox.folder(&sandbox.workspace().join("folder/.paperclip-runtime"));
+        sandbox.folder(&sandbox.workspace().join("empty"));
+        sandbox.link("nowhere", &sandbox.workspace().join("dangling"));
+        sandbox.link("folder", &sandbox.workspace().join("to-folder"));
+        for (name, content) in [
+            ("folder", ""),
+            ("folder/.paperclip-runtime", ""),
+            ("empty", ""),
+            ("dangling", "nowhere"),
+            ("to-folder", "folder"),
+        ] {
+            expected.insert(name.into(), content.into());
+        }
+        sandbox.file(&sandbox.runtime().join("ours"), "not packed");
+        sandbox.succeeds(&sandbox.download(NONE));
+        assert_eq!(sandbox.packed(), expected, "{sandbox}");
+        sandbox.succeeds(&sandbox.tolerant_download(NONE));
+        assert_eq!(sandbox.packed(), expected, "{sandbox}");
+        // Bsdtar remarks on names that are not text, and packs them.
+        assert!(fs::read(sandbox.status()).unwrap().starts_with(b"0\n"), "{sandbox}");
+        assert_eq!(
+            names_in(&sandbox.runtime()),
+            set(["ours", "status", "workspace.tar"]),
+            "{sandbox}: left over"
+        );
+    }
+}
+
+#[test]
+fn options_from_outside_change_nothing() {
+    for sandbox in Sandbox::all() {
+        for name in ["a", "b", "b.log"] {
+            sandbox.file(&sandbox.workspace().join(name), "");
+        }
+        let prologue =
+            "TAR_OPTIONS='--exclude=a --transform=s/b/c/'; IFS=abc; set -f; export TAR_OPTIONS IFS";
+        for set_up in [prologue, "SHELLOPTS=noglob; GLOBIGNORE='*'; export SHELLOPTS GLOBIGNORE"] {
+            // Bash takes it from its environment only, and lets no script set it.
+            let set_up = if sandbox.kind == Kind::Bash && set_up != prologue {
+                "GLOBIGNORE='*'; export GLOBIGNORE"
+            } else {
+                set_up
+            };
+            sandbox.succeeds_in(set_up, &sandbox.download(&["*.log"]));
+            let log = (!sandbox.kind.has_gnu_tar()).then_some("b.log");
+            assert_eq!(sandbox.packed_names(), set(["a", "b"].into_iter().chain(log)), "{sandbox}");
+        }
+        let archive = upload_archive();
+        sandbox.file(&sandbox.archive(), &archive);
+        sandbox.succeeds_in(
+            "TAR_OPTIONS=--exclude=open; export TAR_OPTIONS",
+            &sandbox.upload(archive.len() as u64, NONE),
+        );
+        assert!(sandbox.workspace().join("open/run").exists(), "{sandbox}");
+    }
+}
+
+#[test]
+fn an_emptied_workspace_is_an_archive_of_itself_alone() {
+    for sandbox in Sandbox::all() {
+        sandbox.folder(&sandbox.workspace());
+        for command in [sandbox.download(NONE), sandbox.tolerant_download(NONE)] {
+            sandbox.succeeds(&command);
+            assert_eq!(sandbox.packed_names(), set(["./"]), "{sandbox}");
+            let bytes = fs::read(sandbox.archive()).unwrap();
+            assert!(
+                bytes.len() >= 1536 && bytes[512..].iter().all(|&byte| byte == 0),
+                "{sandbox}: no end mark"
+            );
+        }
+        // All that there is is left out.
+        for name in ["node_modules", "target"] {
+            sandbox.file(&sandbox.workspace().join(name).join("file"), "");
+        }
+        sandbox.succeeds(&sandbox.download(&["target", "node_modules"]));
+        assert_eq!(sandbox.packed_names(), set(["./"]), "{sandbox}");
+        if sandbox.kind.has_gnu_tar() {
+            sandbox.succeeds(&sandbox.download(&["*"]));
+            assert_eq!(sandbox.packed_names(), set(["./"]), "{sandbox}");
+        }
+        assert_eq!(names_in(&sandbox.runtime()), set(["status", "workspace.tar"]), "{sandbox}");
+    }
+}
+
+#[test]
+fn what_is_excluded_need_not_travel() {
+    let names = [
+        "node_modules/x",
+        "sub/node_modules/x",
+        "a.log",
+        "sub/b.log",
+        "sub/keep",
+        "._a",
+        "sub/._b",
+        "c1",
+        "é",
+        "[d]",
+        "it's",
+        "-e",
+        "foo*",
+    ];
+    let exclude =
+        ["node_modules", "*.log", "c?", "?", "??", "[e-]*", "\\[d]", "it's", "sub/nothing", "", "-e"];
+    for sandbox in Sandbox::all() {
+        for name in names {
+            sandbox.file(&sandbox.workspace().join(name), "");
+        }
+        sandbox.succeeds(&sandbox.download(&exclude));
+        let mut expected = set(["sub", "sub/keep", "c1", "é", "[d]", "foo*"]);
+        if !sandbox.kind.has_gnu_tar() {
+            let more = ["sub/node_modules", "sub/node_modules/x", "a.log", "sub/b.log", "._a", "sub/._b"];
+            expected.extend(set(more));
+        }
+        assert_eq!(sandbox.packed_names(), expected, "{sandbox}");
+    }
+}
+
+#[test]
+fn a_name_as_long_as_they_come_and_a_deep_path() {
+    for sandbox in Sandbox::all() {
+        let long = "n".repeat(255);
+        let deep = vec!["d".repeat(50); 12].join("/");
+        sandbox.file(&sandbox.workspace().join(&long), "");
+        sandbox.file(&sandbox.workspace().join(&deep).join(&long), "deep");
+        sandbox.link(&deep, &sandbox.workspace().join("link"));
+        sandbox.succeeds(&sandbox.download(NONE));
+        let packed = sandbox.packed();
+        assert_eq!(
+            packed.get(OsStr::new(&format!("{deep}/{long}"))).map(Vec::as_slice),
+            Some(&b"deep"[..]),
+            "{sandbox}"
+        );
+        assert_eq!(packed.get(OsStr::new("link")).map(Vec::as_slice), Some(deep.as_bytes()), "{sandbox}");
+        assert!(packed.contains_key(OsStr::new(&long)), "{sandbox}");
+    }
+}
+
+#[test]
+fn more_names_than_a_command_line_holds() {
+    for sandbox in Sandbox::all() {
+        let long = "x".repeat(200);
+        let names: Vec<String> = (0..3000).map(|number| format!("{number}-{long}")).collect();
+        for name in &names {
+            sandbox.file(&sandbox.workspace().join(name), name);
+        }
+        sandbox.file(&sandbox.runtime().join("ours"), "");
+        for command in [sandbox.download(NONE), sandbox.tolerant_download(NONE)] {
+            sandbox.succeeds(&command);
+            let mut packed = sandbox.packed_names();
+            if sandbox.kind == Kind::Busybox {
+                packed.retain(|name| name != "./" && !name.as_bytes().starts_with(b".paperclip-runtime"));
+            }
+            assert_eq!(packed, set(&names), "{sandbox}");
+        }
+        assert_eq!(fs::read_to_string(sandbox.status()).unwrap().lines().next(), Some("0"), "{sandbox}");
+    }
+}
+
+#[test]
+fn an_older_archive_is_replaced() {
+    for sandbox in Sandbox::all() {
+        sandbox.file(&sandbox.workspace().join("new"), "");
+        for command in [sandbox.download(NONE), sandbox.tolerant_download(NONE)] {
+            sandbox.file(&sandbox.archive(), vec![b'x'; 100_000]);
+            for name in ["workspace.tar.names", "workspace.tar.messages", "status"] {
+                sandbox.file(&sandbox.runtime().join(name), "from a run that was killed");
+            }
+            sandbox.folder(&sandbox.runtime().join("workspace.tar.nothing"));
+            sandbox.succeeds(&command);
+            assert_eq!(sandbox.packed_names(), set(["new"]), "{sandbox}");
+        }
+        assert_eq!(fs::read_to_string(sandbox.status()).unwrap(), "0\n", "{sandbox}");
+    }
+}
+
+#[test]
+fn a_runtime_folder_that_was_removed_is_made_again_and_a_workspace_is_not() {
+    for sandbox in Sandbox::all() {
+        sandbox.file(&sandbox.workspace().join("file"), "");
+        sandbox.succeeds(&sandbox.download(NONE));
+        assert_eq!(sandbox.packed_names(), set(["file"]), "{sandbox}");
+        fs::remove_dir_all(sandbox.workspace()).unwrap();
+        sandbox.fails(&sandbox.download(NONE));
+        sandbox.fails(&sandbox.tolerant_download(NONE));
+        assert!(!sandbox.workspace().exists(), "{sandbox}");
+    }
+}
+
+#[test]
+fn what_may_not_be_read_fails_and_is_then_tolerated() {
+    for sandbox in Sandbox::all_without_rights() {
+        let secret = sandbox.workspace().join("sub/secret");
+        let closed = sandbox.workspace().join("closed");
+        sandbox.file(&secret, "not empty, which bsdtar would not have to open");
+        sandbox.file(&closed.join("inside"), "");
+        // Not beside the secret, because bsdtar gives up on a folder at the first file that it may not read.
+        sandbox.file(&sandbox.workspace().join("other/open"), "read");
+        for path in [&secret, &closed] {
+            fs::set_permissions(path, Permissions::from_mode(0)).unwrap();
+        }
+        let said = sandbox.fails(&sandbox.download(NONE));
+        assert!(said.contains("secret"), "{sandbox}: {said}");
+        assert_eq!(names_in(&sandbox.runtime()), set(NONE), "{sandbox}: left over");
+
+        sandbox.succeeds(&sandbox.tolerant_download(NONE));
+        let packed = sandbox.packed();
+        assert_eq!(packed.get(OsStr::new("other/open")).map(Vec::as_slice), Some(&b"read"[..]), "{sandbox}");
+        assert!(!packed.contains_key(OsStr::new("sub/secret")), "{sandbox}");
+        let status = fs::read_to_string(sandbox.status()).unwrap();
+        let (code, said) = status.split_once('\n').unwrap();
+        assert!(code.parse::<u8>().unwrap() > 0, "{sandbox}: {status}");
+        assert!(said.contains("secret") && said.contains("closed"), "{sandbox}: {status}");
+        assert_eq!(names_in(&sandbox.runtime()), set(["status", "workspace.tar"]), "{sandbox}: left over");
+
+        // Nothing at all could be read: still an archive, and no emptied workspace.
+        fs::remove_dir_all(sandbox.workspace().join("other")).unwrap();
+        fs::rename(&secret, sandbox.workspace().join("secret")).unwrap();
+        fs::remove_dir(sandbox.workspace().join("sub")).unwrap();
+        sandbox.fails(&sandbox.download(NONE));
+        sandbox.succeeds(&sandbox.tolerant_download(NONE));
+        assert!(!fs::read_to_string(sandbox.status()).unwrap().starts_with("0\n"), "{sandbox}");
+        fs::set_permissions(&closed, Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn a_workspace_that_cannot_be_listed_is_no_emptied_one() {
+    for sandbox in Sandbox::all_without_rights() {
+        sandbox.file(&sandbox.workspace().join("file"), "");
+        sandbox.folder(&sandbox.runtime());
+        fs::set_permissions(sandbox.workspace(), Permissions::from_mode(0o300)).unwrap();
+        let said = sandbox.fails(&sandbox.download(NONE));
+        assert!(said.contains("denied"), "{sandbox}: {said}");
+        let said = sandbox.fails(&sandbox.tolerant_download(NONE));
+        assert!(said.contains("denied"), "{sandbox}: {said}");
+        fs::set_permissions(sandbox.workspace(), Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(names_in(&sandbox.runtime()), set(NONE), "{sandbox}");
+    }
+}
+
+#[test]
+fn no_room_for_the_archive_is_a_failure() {
+    for sandbox in Sandbox::all_without_rights() {
+        sandbox.file(&sandbox.workspace().join("file"), "");
+        sandbox.folder(&sandbox.runtime());
+        fs::set_permissions(sandbox.runtime(), Permissions::from_mode(0o555)).unwrap();
+        sandbox.fails(&sandbox.download(NONE));
+        sandbox.fails(&sandbox.tolerant_download(NONE));
+        fs::set_permissions(sandbox.runtime(), Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(names_in(&sandbox.runtime()), set(NONE), "{sandbox}");
+    }
+}
+
+#[test]
+fn an_endless_list_of_complaints_is_cut() {
+    for sandbox in Sandbox::all_without_rights() {
+        for number in 0..800 {
+            let file = sandbox.workspace().join(format!("{number}-{}", "x".repeat(150)));
+            // Not empty, because bsdtar has no need to open an empty file.
+            sandbox.file(&file, "secret");
+            fs::set_permissions(&file, Permissions::from_mode(0)).unwrap();
+        }
+        sandbox.succeeds(&sandbox.tolerant_download(NONE));
+        let status = fs::read(sandbox.status()).unwrap();
+        let first_line = status.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+        assert_eq!(status.len(), first_line + 64 * 1024, "{sandbox}");
+    }
+}
+
+#[test]
+fn remote_paths_may_be_odd() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        for odd in [
+            " it's",
+            "-$HOME `id`",
+            "line\nbreak\n",
+            "{} +",
+            "\"*\" ? [a]",
+            "a:b",
+            "back\\slash",
+            "-",
+            "sm\u{f6}r",
+        ] {
+            let workspace = sandbox.path(odd);
+            let runtime = workspace.join(".paperclip-runtime").join(odd);
+            let tar = runtime.join(format!("{odd}.tar"));
+            sandbox.file(&tar, &archive);
+            sandbox.file(&workspace.join("stale"), "");
+            sandbox.succeeds(&command::upload(text(&workspace), text(&tar), archive.len() as u64, NONE));
+            assert!(!workspace.join("stale").exists() && !tar.exists(), "{sandbox}: {odd:?}");
+
+            let asset = runtime.join("asset").join(odd);
+            sandbox.file(&tar, &archive);
+            sandbox.succeeds(&command::upload_asset(text(&asset), text(&tar), archive.len() as u64));
+            assert!(asset.join("private/key").exists(), "{sandbox}: {odd:?}");
+
+            let status = runtime.join("status");
+            for command in [
+                command::download(text(&runtime), text(&workspace), text(&tar), NONE),
+                command::tolerant_download(text(&runtime), text(&workspace), text(&tar), text(&status), NONE),
+            ] {
+                sandbox.succeeds(&command);
+                let names = sandbox.packed_in(&tar).into_keys().collect::<BTreeSet<_>>();
+                assert_eq!(names, set(UPLOADED_MODES.map(|(name, _)| name)), "{sandbox}: {odd:?}");
+            }
+        }
+    }
+}
