@@ -59,11 +59,11 @@ struct Held {
 }
 
 impl MergeLock {
-    /// Takes the lock of `target_dir`, the folder `<target_dir>.paperclip-restore.lock`, and blocks until it is
-    /// free. A lock whose process is dead, or that names none and is [`ORPHAN_AGE`] old, is taken over.
+    /// Takes the lock of `target_dir`, the folder `<target_dir>.paperclip-restore.lock`, and blocks until it
+    /// is free. A lock whose process is dead, or that names none and is [`ORPHAN_AGE`] old, is taken over.
     ///
-    /// [`Error::LockTimeout`] after `wait`, [`Error::Aborted`] once cancelled, and [`Error::Io`] at once where a
-    /// lock folder cannot be made, or one that was left behind cannot be removed.
+    /// [`Error::LockTimeout`] after `wait`, [`Error::Aborted`] once cancelled, and [`Error::Io`] at once
+    /// where a lock folder cannot be made, or one that was left behind cannot be removed.
     pub fn acquire(target_dir: &Path, wait: Duration, cancel: &Cancel) -> Result<Self> {
         let path = lock_path(target_dir);
         let since = Instant::now();
@@ -96,8 +96,8 @@ impl MergeLock {
         }
     }
 
-    /// Puts this process's name into the folder that was just made at `path`. `None` where somebody came between:
-    /// the folder is gone, or is another's.
+    /// Puts this process's name into the folder that was just made at `path`. `None` where somebody came
+    /// between: the folder is gone, or is another's.
     fn claim(path: &Path) -> Result<Option<Self>> {
         let Some(folder) = Folder::open(path).map_err(|error| Error::io("open", path, error))? else {
             return Ok(None);
@@ -119,16 +119,17 @@ impl MergeLock {
                 Ok(None)
             }
             Err(error) => {
-                // Why no name could be written is what the caller must know. Should the folder stay after all, it
-                // names nobody and is taken over once it is old enough.
+                // Why no name could be written is what the caller must know. Should the folder stay after
+                // all, it names nobody and is taken over once it is old enough.
                 folder.dismantle(None).ok();
                 Err(error)
             }
         }
     }
 
-    /// Whether the lock still stands at its path and still says `record`. The TypeScript module removes a folder
-    /// that names nobody, however young, and writes its name over one that is there; whoever did so has the lock.
+    /// Whether the lock still stands at its path and still says `record`. The TypeScript module removes a
+    /// folder that names nobody, however young, and writes its name over one that is there; whoever did so
+    /// has the lock.
     fn says(&self, record: &[u8]) -> Result<bool> {
         let Some(Held { folder, .. }) = &self.held else { return Ok(false) };
         match folder.read_owner() {
@@ -257,8 +258,8 @@ impl Folder {
         Ok(record)
     }
 
-    /// Brings `record` in as `owner.json`, whole or not at all. Fails with `EEXIST` where there is one, and with
-    /// `ENOENT` where the folder was removed.
+    /// Brings `record` in as `owner.json`, whole or not at all. Fails with `EEXIST` where there is one, and
+    /// with `ENOENT` where the folder was removed.
     fn write_owner(&self, record: &[u8]) -> Result<Inode> {
         static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
         let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
@@ -276,14 +277,15 @@ impl Folder {
                 Err(error) => Err(self.failed("rename", error)),
             });
         if written.is_err() {
-            // The failure to report is the one that came first; a draft names nobody and goes with its folder.
+            // The failure to report is the one that came first; a draft names nobody and goes with its
+            // folder.
             unlinkat(&self.handle, &*draft, AtFlags::empty()).ok();
         }
         written
     }
 
-    /// Takes the folder away with all that is inside, unless an `owner.json` other than `owner_file` says that
-    /// it is somebody else's by now. Whether the lock's path is worth another try at once.
+    /// Takes the folder away with all that is inside, unless an `owner.json` other than `owner_file` says
+    /// that it is somebody else's by now. Whether the lock's path is worth another try at once.
     fn dismantle(&self, owner_file: Option<Inode>) -> Result<bool> {
         if !self.stands()? {
             return Ok(true);
@@ -613,8 +615,8 @@ mod tests {
             let living = place.0.path().join("living.paperclip-restore.lock");
             fs::create_dir(&living).unwrap();
             fs::write(living.join("owner.json"), owner(1)).unwrap();
-            // Root may write anywhere, so the test runs itself again as somebody else, who may not be let in to
-            // where its binary lies.
+            // Root may write anywhere, so the test runs itself again as somebody else, who may not be let in
+            // to where its binary lies.
             let binary = place.0.path().join("test-binary");
             fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
             let set_mode = |mode| {

@@ -1,9 +1,9 @@
 //! The `sh` text that runs in the sandbox. Pure functions: text in, text out.
 //!
-//! A sandbox may hold any of dash, bash and busybox as its `sh`, and any of GNU tar, bsdtar, busybox and toybox as
-//! its `tar`; Debian's busybox knows neither `--exclude` nor `-T`. So the commands use what all of them share, and
-//! more only where `tar --version` says whose it is. Besides `sh` and `tar` they need `find`, `mkdir`, `rm`,
-//! `rmdir`, `wc`, `head` and `cat`.
+//! A sandbox may hold any of dash, bash and busybox as its `sh`, and any of GNU tar, bsdtar, busybox and
+//! toybox as its `tar`; Debian's busybox knows neither `--exclude` nor `-T`. So the commands use what all of
+//! them share, and more only where `tar --version` says whose it is. Besides `sh` and `tar` they need `find`,
+//! `mkdir`, `rm`, `rmdir`, `wc`, `head` and `cat`.
 //!
 //! Every path given here is absolute. It may hold any character but NUL.
 
@@ -23,7 +23,8 @@ pub fn quote(text: &str) -> String {
 /// Replaces the content of the workspace `remote_dir` by that of `archive`, which goes away. What is named in
 /// `preserved` stays where it stands at the top of the workspace, and so does `.paperclip-runtime`.
 ///
-/// An archive that did not arrive with all its `archive_size` bytes fails the command before anything is cleared.
+/// An archive that did not arrive with all its `archive_size` bytes fails the command before anything is
+/// cleared.
 #[must_use]
 pub fn upload(remote_dir: &str, archive: &str, archive_size: u64, preserved: &[impl AsRef<str>]) -> String {
     let dir = quote(remote_dir);
@@ -39,8 +40,8 @@ pub fn upload(remote_dir: &str, archive: &str, archive_size: u64, preserved: &[i
     ))
 }
 
-/// Makes `asset_dir` anew with the content of `archive`, which goes away. An archive that did not arrive with all
-/// its `archive_size` bytes fails the command and leaves the folder as it was.
+/// Makes `asset_dir` anew with the content of `archive`, which goes away. An archive that did not arrive with
+/// all its `archive_size` bytes fails the command and leaves the folder as it was.
 #[must_use]
 pub fn upload_asset(asset_dir: &str, archive: &str, archive_size: u64) -> String {
     let dir = quote(asset_dir);
@@ -55,14 +56,15 @@ pub fn upload_asset(asset_dir: &str, archive: &str, archive_size: u64) -> String
     ))
 }
 
-/// Packs all of the workspace `remote_dir` but its `.paperclip-runtime` into `archive`, which replaces an older
-/// one. Where there is nothing to pack the archive holds `./` alone, which tells it from one that went wrong.
+/// Packs all of the workspace `remote_dir` but its `.paperclip-runtime` into `archive`, which replaces an
+/// older one. Where there is nothing to pack the archive holds `./` alone, which tells it from one that went
+/// wrong.
 ///
-/// `exclude` are patterns of GNU tar's `--exclude`. They only spare the transfer of what is left out afterwards in
-/// any case, as far as the sandbox's tar can.
+/// `exclude` are patterns of GNU tar's `--exclude`. They only spare the transfer of what is left out
+/// afterwards in any case, as far as the sandbox's tar can.
 ///
-/// A failure of tar fails the command and leaves no archive behind. So does a workspace that is missing or cannot be
-/// listed: it must not look like an emptied one.
+/// A failure of tar fails the command and leaves no archive behind. So does a workspace that is missing or
+/// cannot be listed: it must not look like an emptied one.
 #[must_use]
 pub fn download(runtime_root: &str, remote_dir: &str, archive: &str, exclude: &[impl AsRef<str>]) -> String {
     let begin = begin_packing(runtime_root, remote_dir, archive);
@@ -75,9 +77,9 @@ pub fn download(runtime_root: &str, remote_dir: &str, archive: &str, exclude: &[
     ))
 }
 
-/// As [`download`], but what tar could not read is left out, and the command fails only where there is no archive
-/// at all. The first line of the file `status` is then tar's exit status in decimal digits, 0 if nothing was in
-/// the way, and the rest is what was said about it, at most 64 KiB.
+/// As [`download`], but what tar could not read is left out, and the command fails only where there is no
+/// archive at all. The first line of the file `status` is then tar's exit status in decimal digits, 0 if
+/// nothing was in the way, and the rest is what was said about it, at most 64 KiB.
 #[must_use]
 pub fn tolerant_download(
     runtime_root: &str,
@@ -121,15 +123,15 @@ fn check_size(archive: &str, size: u64) -> String {
     )
 }
 
-/// Extracts into the current folder with exactly the archive's modes, whatever the sandbox user's umask is: busybox
-/// ignores `-p` for everybody but root. The open umask is for the extraction alone.
+/// Extracts into the current folder with exactly the archive's modes, whatever the sandbox user's umask is:
+/// busybox ignores `-p` for everybody but root. The open umask is for the extraction alone.
 fn extract(archive: &str) -> String {
     let archive = quote(archive);
     format!("(unset TAR_OPTIONS; umask 0 && tar -xpf {archive}) && rm -f {archive}")
 }
 
-/// Finds what is at the top of the current folder but for our own folder and `names`, each taken literally. What it
-/// finds begins with `./`, so no name is taken for an option.
+/// Finds what is at the top of the current folder but for our own folder and `names`, each taken literally.
+/// What it finds begins with `./`, so no name is taken for an option.
 fn find_top_level_but<'a>(names: impl Iterator<Item = &'a str>) -> String {
     // A name with a slash or a NUL in it is not the name of anything there.
     let names = [RUNTIME].into_iter().chain(names.filter(|name| !name.contains(['/', '\0'])));
@@ -147,8 +149,8 @@ fn escape(character: char) -> impl Iterator<Item = char> {
     matches!(character, '*' | '?' | '[' | '\\').then_some('\\').into_iter()
 }
 
-/// Enters the workspace and makes room for the archive. Enters it first: to make the folder below it would bring
-/// back a workspace that is gone, emptied.
+/// Enters the workspace and makes room for the archive. Enters it first: to make the folder below it would
+/// bring back a workspace that is gone, emptied.
 fn begin_packing(runtime_root: &str, remote_dir: &str, archive: &str) -> String {
     let (root, dir, archive) = (quote(runtime_root), quote(remote_dir), quote(archive));
     format!(
@@ -158,14 +160,14 @@ fn begin_packing(runtime_root: &str, remote_dir: &str, archive: &str) -> String 
     )
 }
 
-/// Packs the current folder into `$archive`. The first failure's exit status ends up in `$code`, or 0.
+/// Packs the current folder into `$archive`. The exit status of what failed ends up in `$code`, or else 0.
 ///
-/// The names come from `find`, because a shell's own patterns can be switched off from outside, and a name that is
-/// missed looks like one that was deleted. GNU tar and bsdtar read them from a file: in a pipe a failure of `find`
-/// would be lost, and a command line has an end. (Bsdtar's own format needs PAX records for names that are not text in
-/// the C locale.) Toybox is left to look for itself, as it cuts a line break off the
-/// end of a name that it is given. All others get the names as arguments, and where these are too many for one
-/// command line, the whole folder with the archive inside, which they pass over.
+/// The names come from `find`, because a shell's own patterns can be switched off from outside, and a name
+/// that is missed looks like one that was deleted. GNU tar and bsdtar read them from a file: in a pipe a
+/// failure of `find` would be lost, and a command line has an end. (Bsdtar's own format needs PAX records for
+/// names that are not text in the C locale.) Toybox is left to look for itself, as it cuts a line break off
+/// the end of a name that it is given. All others get the names as arguments, and where these are too many
+/// for one command line, the whole folder with the archive inside, which they pass over.
 ///
 /// Options for tar from outside are taken away, and in the C locale a name is its bytes.
 fn pack(exclude: &[impl AsRef<str>]) -> String {
@@ -210,8 +212,8 @@ fn pack(exclude: &[impl AsRef<str>]) -> String {
     )
 }
 
-/// Whether every tar of any version gives the pattern the meaning that it has here: it is text and `*`. Toybox would
-/// read a line break at the end as nothing.
+/// Whether every tar of any version gives the pattern the meaning that it has here: it is text and `*`.
+/// Toybox would read a line break at the end as nothing.
 fn is_plain(pattern: &str) -> bool {
     !pattern.is_empty() && !pattern.contains(['?', '[', '\\', '\n', '\0'])
 }
