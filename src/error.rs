@@ -24,7 +24,9 @@ pub enum Error {
     },
 
     /// The downloaded archive ends before its end mark.
-    #[error("the downloaded archive is cut off at byte {offset}: {reason}; nothing was changed, download it again")]
+    #[error(
+        "the downloaded archive is cut off at byte {offset}: {reason}; nothing was changed, download it again"
+    )]
     ArchiveTruncated {
         /// The byte at which more was due.
         offset: u64,
@@ -169,7 +171,8 @@ pub fn readable(bytes: &[u8]) -> String {
     for chunk in bytes.utf8_chunks() {
         out.push_str(chunk.valid());
         for byte in chunk.invalid() {
-            write!(out, "\\x{byte:02x}").unwrap_or_else(|fmt::Error| unreachable!("a String takes everything"));
+            write!(out, "\\x{byte:02x}")
+                .unwrap_or_else(|fmt::Error| unreachable!("a String takes everything"));
         }
     }
     out

@@ -13,7 +13,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::PathSet;
 use crate::path::RelativePath;
-use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename};
+use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
 use crate::tree::scan::{CHUNK, Found, scan};
 use crate::tree::stage::remove_tree;
 
@@ -65,7 +65,9 @@ fn refuse_overlap(source: &Path, target: &Path) -> Result<()> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io("realpath", existing, error)),
         }
-        let (Some(parent), Some(name)) = (existing.parent(), existing.file_name()) else { break absolute.clone() };
+        let (Some(parent), Some(name)) = (existing.parent(), existing.file_name()) else {
+            break absolute.clone();
+        };
         missing = Path::new(name).join(missing);
         existing = parent;
     };
@@ -167,7 +169,12 @@ fn stage_all(plan: &Plan<'_>, from: &Root, to: &Root, stage: &Root, cancel: &Can
         .par_iter()
         .enumerate()
         .map_init(
-            || Copier { from: from.cursor(), to: to.cursor(), stage: stage.cursor(), buffers: Default::default() },
+            || Copier {
+                from: from.cursor(),
+                to: to.cursor(),
+                stage: stage.cursor(),
+                buffers: Default::default(),
+            },
             |copier, (at, (there, here))| {
                 cancel.check()?;
                 copier.piece(at, there, *here)
@@ -211,12 +218,13 @@ impl Copier<'_> {
                 let same_mode = old_meta.mode == meta.mode;
                 return Ok(if same_mode { Piece::Same } else { Piece::Mode(meta.mode) });
             }
-            io::Seek::rewind(&mut file).map_err(|error| Error::io("lseek", self.from.path_of(&there.path), error))?;
+            io::Seek::rewind(&mut file)
+                .map_err(|error| Error::io("lseek", self.from.path_of(&there.path), error))?;
         }
         let mut copy = self.stage.create(&name, 0o600)?;
         self.copy(&mut file, &meta, &mut copy, &there.path, &name)?;
-        rustix::fs::fchmod(&copy, rustix::fs::Mode::from_bits_truncate((meta.mode & 0o7777) as _))
-            .map_err(|errno| Error::io("fchmod", self.stage.path_of(&name), errno))?;
+        set_file_mode(&copy, meta.mode)
+            .map_err(|error| Error::io("fchmod", self.stage.path_of(&name), error))?;
         Ok(Piece::Staged(name))
     }
 
@@ -226,8 +234,10 @@ impl Copier<'_> {
         left.resize(CHUNK, 0);
         right.resize(CHUNK, 0);
         loop {
-            let read_a = read_full(a, left).map_err(|error| Error::io("read", self.from.path_of(path), error))?;
-            let read_b = read_full(b, right).map_err(|error| Error::io("read", self.to.path_of(path), error))?;
+            let read_a =
+                read_full(a, left).map_err(|error| Error::io("read", self.from.path_of(path), error))?;
+            let read_b =
+                read_full(b, right).map_err(|error| Error::io("read", self.to.path_of(path), error))?;
             if left[..read_a] != right[..read_b] {
                 return Ok(false);
             }
@@ -254,7 +264,8 @@ impl Copier<'_> {
                 .map_err(|error| Error::io("copyfile", self.from.path_of(path), error));
         }
         loop {
-            let read = read_full(file, buffer).map_err(|error| Error::io("read", self.from.path_of(path), error))?;
+            let read =
+                read_full(file, buffer).map_err(|error| Error::io("read", self.from.path_of(path), error))?;
             io::Write::write_all(copy, &buffer[..read])
                 .map_err(|error| Error::io("write", self.stage.path_of(name), error))?;
             if read < buffer.len() {
@@ -292,13 +303,15 @@ fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<(
         |(cursor, staged), ((found, _), piece)| match piece {
             Piece::Same => Ok(()),
             Piece::Mode(mode) => match cursor.open(&found.path)? {
-                Some((file, _)) => rustix::fs::fchmod(&file, rustix::fs::Mode::from_bits_truncate((mode & 0o7777) as _))
-                    .map_err(|errno| Error::io("fchmod", cursor.path_of(&found.path), errno)),
+                Some((file, _)) => set_file_mode(&file, *mode)
+                    .map_err(|error| Error::io("fchmod", cursor.path_of(&found.path), error)),
                 None => Err(Error::io("open", cursor.path_of(&found.path), rustix::io::Errno::NOENT)),
             },
             Piece::Staged(name) => match rename((staged, name), (cursor, &found.path), Onto::Replace)? {
                 Renamed::Done => Ok(()),
-                Renamed::OtherFileSystem => Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::XDEV)),
+                Renamed::OtherFileSystem => {
+                    Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::XDEV))
+                }
                 _ => Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::NOENT)
                     .with_hint("something else changed the target meanwhile; mirror it again")),
             },

@@ -52,7 +52,8 @@ pub fn padded(size: u64) -> u64 {
 #[must_use]
 pub fn length(path: &[u8], member: Member<'_>) -> usize {
     let name = path.len() + usize::from(matches!(member, Member::Dir));
-    let long = |length: usize| if length > SHORT_NAME { BLOCK + (length + 1).next_multiple_of(BLOCK) } else { 0 };
+    let long =
+        |length: usize| if length > SHORT_NAME { BLOCK + (length + 1).next_multiple_of(BLOCK) } else { 0 };
     BLOCK + long(name) + member.target().map_or(0, |target| long(target.len()))
 }
 

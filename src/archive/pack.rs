@@ -121,7 +121,7 @@ impl Layout {
         self.mend_links(0, &mut outcomes, true, cancel)?;
 
         let mut pieces = Vec::new();
-        let mut snapshot = Snapshot::new();
+        let mut entries = Vec::with_capacity(self.entries.len());
         let mut start = 0;
         for (planned, outcome) in self.entries.iter().zip(outcomes) {
             let end = start + index(planned.size);
@@ -136,9 +136,9 @@ impl Layout {
                 (None, None) if meta.kind == Kind::Dir => Entry::Dir { mode: Some(meta.mode & 0o7777) },
                 (None, _) => continue,
             };
-            snapshot.insert(path.clone(), entry);
+            entries.push((path.clone(), entry));
         }
-        Ok(Packed { snapshot, pieces, laid_out: self.size })
+        Ok(Packed { snapshot: entries.into_iter().collect(), pieces, laid_out: self.size })
     }
 
     /// Writes the archive to a file, front to back, while the next window of it is made.
@@ -152,7 +152,10 @@ impl Layout {
                 || ready.drain(..).try_for_each(|piece: Piece| piece.write(out, out_path, cancel)),
                 || {
                     let Some(batches) = &window else { return Ok(Vec::new()) };
-                    batches.par_iter().map(|range| self.piece(range.clone(), cancel)).collect::<Result<Vec<_>>>()
+                    batches
+                        .par_iter()
+                        .map(|range| self.piece(range.clone(), cancel))
+                        .collect::<Result<Vec<_>>>()
                 },
             );
             written?;
@@ -183,7 +186,8 @@ impl Layout {
                 instead: None,
             };
             let path = planned.found.path.clone();
-            let piece = opened.map_or(Piece::Bytes(Vec::new()), |(file, now)| Piece::Large { path, file, now });
+            let piece =
+                opened.map_or(Piece::Bytes(Vec::new()), |(file, now)| Piece::Large { path, file, now });
             return Ok((piece, vec![outcome]));
         }
         let mut bytes = vec![0; self.size_of(range.clone())];
@@ -294,10 +298,9 @@ impl Packed {
         if self.pieces.is_empty() {
             return None;
         }
-        let (removed, added) = self
-            .pieces
-            .iter()
-            .fold((0, 0), |(removed, added), (place, instead)| (removed + place.len(), added + instead.len()));
+        let (removed, added) = self.pieces.iter().fold((0, 0), |(removed, added), (place, instead)| {
+            (removed + place.len(), added + instead.len())
+        });
         Some(self.laid_out - removed as u64 + added as u64)
     }
 
@@ -464,7 +467,12 @@ impl<'a> Worker<'a> {
 
     /// Fills `content` from the file. Where the file became shorter the rest stays zero, and the digest is that of
     /// what stands in the archive.
-    fn read_content(&self, file: &mut File, content: &mut [u8], path: &RelativePath) -> Result<Option<Digest>> {
+    fn read_content(
+        &self,
+        file: &mut File,
+        content: &mut [u8],
+        path: &RelativePath,
+    ) -> Result<Option<Digest>> {
         let mut hash = self.hash.then(sha2::Sha256::new);
         let (mut read, mut done) = (0, 0);
         while done < content.len() {

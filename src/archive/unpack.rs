@@ -85,7 +85,10 @@ fn with_folders(entries: Vec<(u64, Unpacked)>) -> Result<Vec<Unpacked>> {
     let mut implied: Vec<RelativePath> = Vec::new();
     {
         let find = |path: &[u8]| {
-            entries.binary_search_by(|(_, entry)| entry.path.as_bytes().cmp(path)).ok().map(|at| &entries[at].1)
+            entries
+                .binary_search_by(|(_, entry)| entry.path.as_bytes().cmp(path))
+                .ok()
+                .map(|at| &entries[at].1)
         };
         let mut known: &[u8] = &[];
         for (offset, entry) in &entries {
@@ -114,7 +117,8 @@ fn with_folders(entries: Vec<(u64, Unpacked)>) -> Result<Vec<Unpacked>> {
     }
     let mut entries: Vec<Unpacked> = entries.into_iter().map(|(_, entry)| entry).collect();
     if !implied.is_empty() {
-        entries.extend(implied.into_iter().map(|path| Unpacked { path, content: Content::Dir { mode: None } }));
+        entries
+            .extend(implied.into_iter().map(|path| Unpacked { path, content: Content::Dir { mode: None } }));
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         entries.dedup_by(|a, b| a.path == b.path);
     }
@@ -180,11 +184,21 @@ impl<'a> Reader<'a> {
                 b'g' => {
                     let global = read_pax(self.content(size)?, at)?;
                     if global.path.is_some() || global.link_path.is_some() || global.size.is_some() {
-                        return Err(invalid(at, None, "a global PAX header gives every entry one name or size"));
+                        return Err(invalid(
+                            at,
+                            None,
+                            "a global PAX header gives every entry one name or size",
+                        ));
                     }
                 }
                 _ => {
-                    return Ok(Some(Header { offset, block, long_name, long_link, pax: pax.unwrap_or_default() }));
+                    return Ok(Some(Header {
+                        offset,
+                        block,
+                        long_name,
+                        long_link,
+                        pax: pax.unwrap_or_default(),
+                    }));
                 }
             }
         }
@@ -213,7 +227,9 @@ impl<'a> Reader<'a> {
             kind => kind,
         };
         let size = match header.pax.size {
-            Some(size) if kind != b'0' && size != 0 => return Err(refuse("it is no file and yet has a size")),
+            Some(size) if kind != b'0' && size != 0 => {
+                return Err(refuse("it is no file and yet has a size"));
+            }
             Some(size) if header_size != 0 && header_size != size && size <= OCTAL_SIZE_MAX => {
                 return Err(refuse(&format!("its header says {header_size} bytes, its PAX record {size}")));
             }
@@ -268,7 +284,9 @@ impl<'a> Reader<'a> {
             self.found.iter().enumerate().map(|(at, (_, entry))| (entry.path.clone(), at)).collect()
         });
         match path.and_then(|path| by_path.get(&path)).map(|&at| &self.found[at].1.content) {
-            Some(content @ (Content::File { .. } | Content::Symlink { .. } | Content::Special)) => Ok(content.clone()),
+            Some(content @ (Content::File { .. } | Content::Symlink { .. } | Content::Special)) => {
+                Ok(content.clone())
+            }
             Some(Content::Dir { .. }) => Err(refuse("a hard link to a folder")),
             None => Err(refuse(&format!(
                 "a hard link to {:?}, which does not stand before it in the archive",
@@ -301,7 +319,11 @@ impl<'a> Reader<'a> {
             }
             None => Err(Error::ArchiveTruncated {
                 offset: self.archive.len() as u64,
-                reason: format!("{missing} ({length} bytes at byte {}, of which {} came)", self.at, rest.len()),
+                reason: format!(
+                    "{missing} ({length} bytes at byte {}, of which {} came)",
+                    self.at,
+                    rest.len()
+                ),
             }),
         }
     }
@@ -332,18 +354,24 @@ fn until_nul(field: &[u8]) -> &[u8] {
     field.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// The header's checksum: the sum of its bytes with its own field as spaces, in the one form that all tars write
-/// (six octal digits, then NUL and space in either order). Any flipped bit shows.
+/// The header's checksum: the sum of its bytes with its own field as spaces, in one of the forms that tars write (six
+/// octal digits, then NUL and space in either order; or seven and NUL). Any flipped bit shows.
 fn check(at: usize, block: &tar::Header) -> Result<()> {
     let field = &block.as_old().cksum;
     let sum = block.as_bytes().iter().map(|&byte| u32::from(byte)).sum::<u32>()
         - field.iter().map(|&byte| u32::from(byte)).sum::<u32>()
         + 8 * u32::from(b' ');
-    let digits = format!("{sum:06o}");
-    if field.starts_with(digits.as_bytes()) && matches!(&field[digits.len()..], b"\0 " | b" \0") {
+    if [format!("{sum:06o}\0 "), format!("{sum:06o} \0"), format!("{sum:07o}\0")]
+        .iter()
+        .any(|form| form.as_bytes() == field)
+    {
         return Ok(());
     }
-    Err(invalid(at, None, "the header's checksum is wrong: these bytes are no header, or they were damaged on the way"))
+    Err(invalid(
+        at,
+        None,
+        "the header's checksum is wrong: these bytes are no header, or they were damaged on the way",
+    ))
 }
 
 /// A number field: octal digits, or base-256 for what octal cannot hold. Never negative.
@@ -374,7 +402,8 @@ fn read_pax(records: &[u8], at: usize) -> Result<Pax<'_>> {
     let mut rest = records;
     while !rest.is_empty() {
         let space = rest.iter().position(|&byte| byte == b' ').ok_or_else(malformed)?;
-        let length = usize::try_from(decimal(&rest[..space]).ok_or_else(malformed)?).map_err(|_| malformed())?;
+        let length =
+            usize::try_from(decimal(&rest[..space]).ok_or_else(malformed)?).map_err(|_| malformed())?;
         let record = rest.get(space + 1..length).ok_or_else(malformed)?;
         rest = &rest[length..];
         let record = record.strip_suffix(b"\n").ok_or_else(malformed)?;
@@ -397,7 +426,8 @@ fn read_pax(records: &[u8], at: usize) -> Result<Pax<'_>> {
 
 /// A decimal number without sign, space or superfluous zero.
 fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) || (digits.len() > 1 && digits[0] == b'0') {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) || (digits.len() > 1 && digits[0] == b'0')
+    {
         return None;
     }
     std::str::from_utf8(digits).ok()?.parse().ok()

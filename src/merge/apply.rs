@@ -72,12 +72,10 @@ fn look(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> R
         )
         .filter_map(Result::transpose)
         .collect::<Result<Vec<_>>>()?;
-    let mut here = Here::default();
-    for (path, local, meta) in looked {
-        here.seen.insert(path.clone(), meta);
-        here.local.insert(path, local);
-    }
-    Ok(here)
+    Ok(Here {
+        seen: looked.iter().map(|(path, _, meta)| (path.clone(), *meta)).collect(),
+        local: looked.into_iter().map(|(path, local, _)| (path, local)).collect(),
+    })
 }
 
 struct Apply<'a> {
@@ -112,24 +110,29 @@ impl<'a> Apply<'a> {
             return Ok(apply);
         }
         let stage = incoming.stage.get(root)?;
-        let mut cursor = stage.cursor();
-        let mut names = BTreeMap::new();
+        let mut names = Vec::new();
         let mut displacements = Vec::new();
         for (path, entry, aside) in moves {
-            let name = match entry {
-                Some(Entry::File { .. }) => incoming.staged.get(path).cloned().ok_or_else(|| {
+            let staged = match entry {
+                Some(Entry::File { .. }) => Some(incoming.staged.get(path).ok_or_else(|| {
                     Error::Internal(format!("{path} differs from the base and yet was not staged"))
-                })?,
-                _ => stage.name(),
+                })?),
+                _ => None,
             };
+            let name = staged.map_or_else(|| stage.name(), |staged| staged.name.clone());
             if let Some(seen) = seen.get(path).filter(|seen| seen.kind != Kind::Dir) {
-                let new = if let Some(Entry::File { .. }) = entry { cursor.stat(&name)? } else { None };
-                displacements.push(Displacement::new(path, &name, new.as_ref(), seen, aside));
+                displacements.push(Displacement::new(
+                    path,
+                    &name,
+                    staged.map(|staged| &staged.meta),
+                    seen,
+                    aside,
+                ));
             }
-            names.insert(path.clone(), name);
+            names.push((path.clone(), name));
         }
         journal::write(stage, &displacements)?;
-        Ok(Self { names, ..apply })
+        Ok(Self { names: names.into_iter().collect(), ..apply })
     }
 
     fn name(&self, path: &RelativePath) -> Result<RelativePath> {
@@ -163,10 +166,8 @@ impl<'a> Apply<'a> {
         items: &[T],
         work: impl Fn(&mut Worker<'_>, &T) -> Result<()> + Sync,
     ) -> Result<Report> {
-        let reports = items
-            .par_chunks(64)
-            .map(|items| self.in_order(items, &work))
-            .collect::<Result<Vec<_>>>()?;
+        let reports =
+            items.par_chunks(64).map(|items| self.in_order(items, &work)).collect::<Result<Vec<_>>>()?;
         let mut all = Report::default();
         reports.into_iter().for_each(|report| all.absorb(report));
         Ok(all)
@@ -217,7 +218,8 @@ impl Worker<'_> {
             match (moved, seen) {
                 (Renamed::Done, displaced) => {
                     self.report.written.push(path.clone());
-                    return displaced.map_or(Ok(()), |expected| self.settle(&waiting, path, &expected, aside));
+                    return displaced
+                        .map_or(Ok(()), |expected| self.settle(&waiting, path, &expected, aside));
                 }
                 (Renamed::OtherFileSystem, _) => {
                     waiting = self.bring_beside(waiting, path, entry)?;
@@ -284,7 +286,13 @@ impl Worker<'_> {
     }
 
     /// Deals with what was displaced: removed if it is what the plan was made for, kept aside otherwise.
-    fn settle(&mut self, displaced: &Waiting, path: &RelativePath, expected: &Meta, aside: bool) -> Result<()> {
+    fn settle(
+        &mut self,
+        displaced: &Waiting,
+        path: &RelativePath,
+        expected: &Meta,
+        aside: bool,
+    ) -> Result<()> {
         let (cursor, name) = displaced.cursor(&mut self.in_stage, &mut self.beside);
         if !aside && cursor.stat(name)?.is_some_and(|now| now.untouched_since(expected)) {
             return cursor.remove_file(name).map(|_| ());
@@ -377,7 +385,9 @@ impl Worker<'_> {
 
     /// Gives a folder the sandbox's permission bits; what else its mode says is local.
     fn set_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
-        let Some(meta) = self.in_root.stat(path)?.filter(|meta| meta.kind == Kind::Dir) else { return Ok(()) };
+        let Some(meta) = self.in_root.stat(path)?.filter(|meta| meta.kind == Kind::Dir) else {
+            return Ok(());
+        };
         let wanted = (meta.mode & 0o7000) | (mode & PERMISSIONS);
         if meta.mode & 0o7777 != wanted {
             self.in_root.set_dir_mode(path, wanted)?;

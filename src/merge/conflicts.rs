@@ -72,12 +72,15 @@ impl Conflicts {
         let runtime = RelativePath::child(None, RUNTIME.as_bytes());
         keep_out_of_git(cursor, &RelativePath::child(Some(&runtime), b".gitignore"))?;
         let conflicts = RelativePath::child(Some(&runtime), CONFLICTS.as_bytes());
-        if !cursor.make_dir(&conflicts, 0o755)? && cursor.stat(&conflicts)?.is_none_or(|meta| meta.kind != Kind::Dir) {
+        if !cursor.make_dir(&conflicts, 0o755)?
+            && cursor.stat(&conflicts)?.is_none_or(|meta| meta.kind != Kind::Dir)
+        {
             return Err(Error::UnsafePath {
                 path: readable(conflicts.as_bytes()),
                 offset: None,
-                reason: "it must be a folder, since local versions are kept there; move it away and try again"
-                    .to_owned(),
+                reason:
+                    "it must be a folder, since local versions are kept there; move it away and try again"
+                        .to_owned(),
             });
         }
         // Colons in file names trouble other systems.
@@ -98,7 +101,9 @@ fn keep_out_of_git(cursor: &mut Cursor<'_>, ignore: &RelativePath) -> Result<()>
         return Ok(());
     }
     match cursor.create(ignore, 0o644) {
-        Ok(mut file) => file.write_all(b"*\n").map_err(|error| Error::io("write", cursor.path_of(ignore), error)),
+        Ok(mut file) => {
+            file.write_all(b"*\n").map_err(|error| Error::io("write", cursor.path_of(ignore), error))
+        }
         // Another restore was faster.
         Err(error) if error.is_io(std::io::ErrorKind::AlreadyExists) => Ok(()),
         Err(error) => Err(error),

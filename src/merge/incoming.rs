@@ -14,7 +14,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::RelativePath;
 use crate::tree::entry::{Digest, Entry, Snapshot};
-use crate::tree::root::{Kind, Root};
+use crate::tree::root::{Kind, Meta, Root};
 use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, scan};
 use crate::tree::stage::Stage;
 
@@ -28,12 +28,21 @@ const UNREAD: &str = "the sandbox's tar failed, and this may be what it could no
 pub struct Incoming {
     /// Everything the other side holds; the base of the next merge.
     pub snapshot: Snapshot,
-    /// The name in the stage of each file that differs from the base.
-    pub staged: BTreeMap<RelativePath, RelativePath>,
+    /// Each file that differs from the base, in the stage.
+    pub staged: BTreeMap<RelativePath, Staged>,
     /// What the other side has but is not brought.
     pub skipped: Vec<Skipped>,
     /// Where the content waits.
     pub stage: LazyStage,
+}
+
+/// A file that waits in the stage.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    /// Its name there.
+    pub name: RelativePath,
+    /// What it is, by which it is known again.
+    pub meta: Meta,
 }
 
 /// A stage that is made when it is first needed: a merge that changes nothing writes nothing.
@@ -46,6 +55,9 @@ pub struct LazyStage {
 impl LazyStage {
     /// The stage, made in `workspace` where there is none yet.
     pub fn get(&self, workspace: &Root) -> Result<&Stage> {
+        if let Some(stage) = self.stage.get() {
+            return Ok(stage);
+        }
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stage) = self.stage.get() {
             return Ok(stage);
@@ -63,7 +75,7 @@ impl LazyStage {
 /// One entry on its way in.
 enum Arrival {
     Entry(RelativePath, Entry),
-    Staged(RelativePath, Entry, RelativePath),
+    Staged(RelativePath, Entry, Staged),
     Special(RelativePath),
 }
 
@@ -114,11 +126,11 @@ impl Incoming {
             if self.snapshot.contains_key(path) {
                 continue;
             }
-            let special = |path: &RelativePath| {
-                self.skipped.binary_search_by(|skipped| skipped.path.cmp(path)).is_ok()
-            };
+            let special =
+                |path: &RelativePath| self.skipped.binary_search_by(|skipped| skipped.path.cmp(path)).is_ok();
             let under_special = special(path) || path.ancestors().any(|above| special(&above));
-            let under_file = path.ancestors().any(|above| self.snapshot.get(&above).is_some_and(|e| !e.is_dir()));
+            let under_file =
+                path.ancestors().any(|above| self.snapshot.get(&above).is_some_and(|e| !e.is_dir()));
             if under_special || (all && !under_file) {
                 if !under_special {
                     self.skipped.push(Skipped { path: path.clone(), reason: UNREAD });
@@ -136,12 +148,14 @@ impl Stager<'_> {
     }
 
     /// Writes a file into the stage. Nothing but its permission bits comes from the other side.
-    fn stage<T>(&self, mode: u32, fill: impl FnOnce(&mut Staging<'_>) -> Result<T>) -> Result<(RelativePath, T)> {
+    fn stage<T>(&self, mode: u32, fill: impl FnOnce(&mut Staging<'_>) -> Result<T>) -> Result<(Staged, T)> {
         let stage = self.stage.get(self.workspace)?;
         let mut cursor = stage.cursor();
         let (name, mut file) = stage.file(&mut cursor, mode)?;
-        let filled = fill(&mut Staging { file: &mut file, path: &cursor.path_of(&name) })?;
-        Ok((name, filled))
+        let path = cursor.path_of(&name);
+        let filled = fill(&mut Staging { file: &mut file, path: &path })?;
+        let meta = Meta::of_file(&file).map_err(|error| Error::io("fstat", path, error))?;
+        Ok((Staged { name, meta }, filled))
     }
 
     fn unpacked(&self, Unpacked { path, content }: Unpacked, bytes: &[u8]) -> Result<Arrival> {
@@ -161,13 +175,13 @@ impl Stager<'_> {
         if !self.differs(&path, &entry) {
             return Ok(Arrival::Entry(path, entry));
         }
-        let (name, ()) = self.stage(mode, |file| {
+        let (staged, ()) = self.stage(mode, |file| {
             content.chunks(CHUNK * 16).try_for_each(|chunk| {
                 self.cancel.check()?;
                 file.write(chunk)
             })
         })?;
-        Ok(Arrival::Staged(path, entry, name))
+        Ok(Arrival::Staged(path, entry, staged))
     }
 
     fn found(&self, reader: &mut Reader, source: &Root, found: Found) -> Result<Option<Arrival>> {
@@ -181,9 +195,10 @@ impl Stager<'_> {
             return Ok(Some(Arrival::Entry(found.path, entry)));
         }
         // What counts is what is copied, should the file change between the two reads.
-        let (name, copied) =
-            self.stage(mode, |file| reader.file(&mut cursor, &found.path, self.cancel, |chunk| file.write(chunk)))?;
-        Ok(copied.map(|(_, digest)| Arrival::Staged(found.path, Entry::File { mode, digest }, name)))
+        let (staged, copied) = self.stage(mode, |file| {
+            reader.file(&mut cursor, &found.path, self.cancel, |chunk| file.write(chunk))
+        })?;
+        Ok(copied.map(|(_, digest)| Arrival::Staged(found.path, Entry::File { mode, digest }, staged)))
     }
 
     fn gather(self, arrivals: Result<Vec<Arrival>>) -> Result<Incoming> {
@@ -195,25 +210,21 @@ impl Stager<'_> {
                 return Err(error);
             }
         };
-        let mut incoming = Incoming {
-            snapshot: Snapshot::new(),
-            staged: BTreeMap::new(),
-            skipped: Vec::new(),
-            stage: self.stage,
-        };
+        let (mut staged, mut skipped) = (Vec::new(), Vec::new());
         let mut entries = Vec::with_capacity(arrivals.len());
         for arrival in arrivals {
             match arrival {
                 Arrival::Entry(path, entry) => entries.push((path, entry)),
-                Arrival::Staged(path, entry, name) => {
-                    incoming.staged.insert(path.clone(), name);
+                Arrival::Staged(path, entry, file) => {
+                    staged.push((path.clone(), file));
                     entries.push((path, entry));
                 }
-                Arrival::Special(path) => incoming.skipped.push(Skipped { path, reason: SPECIAL }),
+                Arrival::Special(path) => skipped.push(Skipped { path, reason: SPECIAL }),
             }
         }
-        incoming.snapshot = entries.into_iter().collect();
-        Ok(incoming)
+        // Both come in order, and a map is made of that in one go.
+        let (snapshot, staged) = (entries.into_iter().collect(), staged.into_iter().collect());
+        Ok(Incoming { snapshot, staged, skipped, stage: self.stage })
     }
 }
 
@@ -225,8 +236,8 @@ struct Staging<'a> {
 
 impl Staging<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file
-            .write_all(bytes)
-            .map_err(|error| Error::io("write", self.path, error).with_hint("nothing in the workspace was changed"))
+        self.file.write_all(bytes).map_err(|error| {
+            Error::io("write", self.path, error).with_hint("nothing in the workspace was changed")
+        })
     }
 }

@@ -36,7 +36,13 @@ pub struct Displacement {
 impl Displacement {
     /// Of what was `seen` at `path`, by what waits as `name`.
     #[must_use]
-    pub fn new(path: &RelativePath, name: &RelativePath, new: Option<&Meta>, seen: &Meta, aside: bool) -> Self {
+    pub fn new(
+        path: &RelativePath,
+        name: &RelativePath,
+        new: Option<&Meta>,
+        seen: &Meta,
+        aside: bool,
+    ) -> Self {
         Self {
             name: name.to_string(),
             path: path.as_bytes().to_vec(),
@@ -72,7 +78,8 @@ pub fn write(stage: &Stage, displacements: &[Displacement]) -> Result<()> {
     let mut file = cursor.create(&name, 0o600)?;
     let mut bytes = Vec::new();
     for displacement in displacements {
-        serde_json::to_writer(&mut bytes, displacement).map_err(|error| Error::Internal(error.to_string()))?;
+        serde_json::to_writer(&mut bytes, displacement)
+            .map_err(|error| Error::Internal(error.to_string()))?;
         bytes.push(b'\n');
     }
     file.write_all(&bytes).map_err(|error| {
@@ -92,7 +99,12 @@ pub fn rescue(root: &Root) -> Result<Vec<Conflict>> {
     Ok(kept)
 }
 
-fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Conflicts, kept: &mut Vec<Conflict>) -> Result<()> {
+fn rescue_from(
+    root: &Root,
+    abandoned: &Abandoned,
+    conflicts: &Conflicts,
+    kept: &mut Vec<Conflict>,
+) -> Result<()> {
     let mut cursor = abandoned.cursor();
     let journal = RelativePath::child(None, JOURNAL.as_bytes());
     let Some((mut file, _)) = cursor.open(&journal)? else { return Ok(()) };
@@ -100,8 +112,8 @@ fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Conflicts, kept: 
     file.read_to_end(&mut bytes).map_err(|error| Error::io("read", cursor.path_of(&journal), error))?;
     // A journal that was not finished is one of a merge that had not begun.
     for line in bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
-        let displacement: Displacement =
-            serde_json::from_slice(line).map_err(|error| Error::Internal(format!("a journal is unreadable: {error}")))?;
+        let displacement: Displacement = serde_json::from_slice(line)
+            .map_err(|error| Error::Internal(format!("a journal is unreadable: {error}")))?;
         let (Ok(Some(name)), Ok(Some(path))) =
             (RelativePath::parse(displacement.name.as_bytes()), RelativePath::parse(&displacement.path))
         else {

@@ -302,7 +302,8 @@ mod tests {
         let placed = |what: &str, placement: &Placement<'_>| {
             format!("{what} {}{}", placement.path, if placement.aside { " aside" } else { "" })
         };
-        let mut steps: Vec<String> = plan.folders.iter().map(|placement| placed("folder", placement)).collect();
+        let mut steps: Vec<String> =
+            plan.folders.iter().map(|placement| placed("folder", placement)).collect();
         steps.extend(plan.files.iter().map(|placement| placed("file", placement)));
         steps.extend(plan.deletions.iter().map(|path| format!("delete {path}")));
         steps.extend(plan.in_place_of_folders.iter().map(|placement| placed("instead", placement)));
@@ -320,7 +321,12 @@ mod tests {
 
     #[test]
     fn new_content_brings_the_folders_that_were_deleted_here() {
-        let base = tree(&[("a", dir(0o755)), ("a/b", dir(0o750)), ("a/b/c", file(1, 0o644)), ("a/b/d", file(1, 0o644))]);
+        let base = tree(&[
+            ("a", dir(0o755)),
+            ("a/b", dir(0o750)),
+            ("a/b/c", file(1, 0o644)),
+            ("a/b/d", file(1, 0o644)),
+        ]);
         let mut theirs = base.clone();
         theirs.insert(path("a/b/c"), file(2, 0o644));
         assert_eq!(

@@ -57,7 +57,10 @@ pub fn to_napi(error: &Error) -> napi::Error {
             fields.offset = *offset;
         }
         Error::LockTimeout { lock, .. } => fields.path = Some(text(lock.as_os_str().as_bytes())),
-        Error::InvalidArgType { .. } | Error::InvalidArgValue { .. } | Error::Aborted | Error::Internal(_) => {}
+        Error::InvalidArgType { .. }
+        | Error::InvalidArgValue { .. }
+        | Error::Aborted
+        | Error::Internal(_) => {}
     }
     let json = serde_json::to_string(&fields).unwrap_or_else(|failed| failed.to_string());
     napi::Error::new(Status::GenericFailure, json)

@@ -124,7 +124,9 @@ impl JsEntry {
         Some(match self {
             Self::Dir => Entry::Dir { mode: None },
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a mode has 16 bits")]
-            Self::File { mode, hash } => Entry::File { mode: mode as u32, digest: hash.parse::<Digest>().ok()? },
+            Self::File { mode, hash } => {
+                Entry::File { mode: mode as u32, digest: hash.parse::<Digest>().ok()? }
+            }
             Self::Symlink { target } => Entry::Symlink { target: target.0.into() },
         })
     }
@@ -251,7 +253,9 @@ mod tests {
 
     #[test]
     fn any_name_round_trips() {
-        for name in [&b"plain"[..], b"caf\xc3\xa9", b"\xff\xfe", b"a\x80b", b"\xed\xa0\x80", b"q\"\\\n\x01", b""] {
+        for name in
+            [&b"plain"[..], b"caf\xc3\xa9", b"\xff\xfe", b"a\x80b", b"\xed\xa0\x80", b"q\"\\\n\x01", b""]
+        {
             let json = text(name);
             let back: Bytes = serde_json::from_str(json.get()).unwrap();
             assert_eq!(back.0, name, "{json}");

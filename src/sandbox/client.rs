@@ -19,7 +19,11 @@ pub trait SandboxClient: Send + Sync + 'static {
     /// Creates a folder and those above it.
     fn make_dir(&self, path: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
     /// Writes a whole file.
-    fn write_file(&self, path: &str, bytes: Self::Upload) -> impl Future<Output = Result<(), Self::Failure>> + Send;
+    fn write_file(
+        &self,
+        path: &str,
+        bytes: Self::Upload,
+    ) -> impl Future<Output = Result<(), Self::Failure>> + Send;
     /// Reads a whole file.
     fn read_file(&self, path: &str) -> impl Future<Output = Result<Self::Download, Self::Failure>> + Send;
     /// Removes a file.

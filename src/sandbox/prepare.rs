@@ -86,7 +86,9 @@ impl LeftAlone {
     /// Whether the path is left alone.
     #[must_use]
     pub fn covers(&self, path: &RelativePath) -> bool {
-        path.is_or_below(RUNTIME.as_bytes()) || self.paths.contains_or_covers(path) || self.patterns.matches(path)
+        path.is_or_below(RUNTIME.as_bytes())
+            || self.paths.contains_or_covers(path)
+            || self.patterns.matches(path)
     }
 }
 
@@ -98,7 +100,8 @@ pub async fn prepare<C: SandboxClient>(
     upload: Upload,
     cancel: Cancel,
 ) -> Result<Session, RunError<C::Failure>> {
-    let runtime_root = spec::runtime_root(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key)?;
+    let runtime_root =
+        spec::runtime_root(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key)?;
     let sources = check_assets(&upload.assets)?;
     let left_alone = Arc::new(LeftAlone::new(&upload.exclude, &upload.preserve));
 
@@ -115,7 +118,8 @@ pub async fn prepare<C: SandboxClient>(
     client.run(&extract).await.map_err(RunError::Client)?;
 
     upload_assets(&client, &runtime_root, sources, upload.concurrency, &cancel).await?;
-    base.retain(|path, _| !left_alone.covers(path));
+    // What is excluded was not even packed.
+    base.retain(|path, _| !left_alone.paths.contains_or_covers(path));
     Ok(Session {
         workspace: upload.workspace,
         remote_dir: upload.remote_dir,

@@ -73,7 +73,8 @@ impl Session {
         // What stays there is overwritten by the next download, and cleared with the sandbox.
         let _left_behind = client.remove(&archive).await;
 
-        let (workspace, left_alone, cancel) = (self.workspace.clone(), self.left_alone.clone(), cancel.clone());
+        let (workspace, left_alone, cancel) =
+            (self.workspace.clone(), self.left_alone.clone(), cancel.clone());
         let restored = blocking(move || {
             let root = Root::create(&workspace)?;
             let rescued = journal::rescue(&root)?;

@@ -36,7 +36,9 @@ fn remote_folder(path: &str, argument: &str) -> Result<String> {
         }
     }
     if names.is_empty() {
-        return refuse("it is the sandbox's root, and everything in it would be deleted; pass a folder below it");
+        return refuse(
+            "it is the sandbox's root, and everything in it would be deleted; pass a folder below it",
+        );
     }
     Ok(format!("/{}", names.join("/")))
 }

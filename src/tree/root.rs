@@ -16,8 +16,7 @@ use crate::error::{Error, Result};
 use crate::path::RelativePath;
 
 /// How a folder is opened when it must be a folder and not a link to one.
-const FOLDER: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// How a file is opened for reading: never through a link, and without waiting should it have become a FIFO.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -59,7 +58,11 @@ pub struct Meta {
 
 impl Meta {
     /// The fields' types differ between platforms.
-    #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "the fields' types differ by platform")]
+    #[allow(
+        clippy::unnecessary_cast,
+        clippy::cast_sign_loss,
+        reason = "the fields' types differ by platform"
+    )]
     fn of(stat: &fs::Stat) -> Self {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Kind::Dir,
@@ -147,7 +150,9 @@ impl Root {
 
     /// What the root itself is.
     pub fn meta(&self) -> Result<Meta> {
-        fs::fstat(&self.folder).map(|stat| Meta::of(&stat)).map_err(|errno| Error::io("fstat", &self.path, errno))
+        fs::fstat(&self.folder)
+            .map(|stat| Meta::of(&stat))
+            .map_err(|errno| Error::io("fstat", &self.path, errno))
     }
 
     /// The handle itself, to lock it.
@@ -192,7 +197,8 @@ impl<'r> Cursor<'r> {
     /// The folder at `path` (empty: the root), opened without following a link.
     pub fn folder(&mut self, path: &[u8]) -> rustix::io::Result<BorrowedFd<'_>> {
         while self.open.last().is_some_and(|&(length, _)| {
-            path.get(..length) != Some(&self.path[..length]) || path.get(length).is_some_and(|&byte| byte != b'/')
+            path.get(..length) != Some(&self.path[..length])
+                || path.get(length).is_some_and(|&byte| byte != b'/')
         }) {
             self.open.pop();
         }
@@ -427,7 +433,16 @@ pub fn link(from: (&mut Cursor<'_>, &RelativePath), to: (&mut Cursor<'_>, &Relat
     }
 }
 
+/// Sets a file's mode bits `07777`, whatever the umask.
+pub fn set_file_mode(file: &File, mode: u32) -> io::Result<()> {
+    Ok(fs::fchmod(file, permissions(mode))?)
+}
+
 fn permissions(mode: u32) -> Mode {
-    #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast, reason = "the type differs by platform")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::unnecessary_cast,
+        reason = "the type differs by platform"
+    )]
     Mode::from_bits_truncate((mode & 0o7777) as _)
 }

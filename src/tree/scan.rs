@@ -116,7 +116,11 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
         let Some(path) = below(root, full_path)? else {
             // Only the root itself is not below the root, and it comes up only when it cannot be read.
             let error = step.err().and_then(walkdir::Error::into_io_error);
-            return Err(Error::io("scandir", root.path(), error.unwrap_or_else(|| rustix::io::Errno::IO.into())));
+            return Err(Error::io(
+                "scandir",
+                root.path(),
+                error.unwrap_or_else(|| rustix::io::Errno::IO.into()),
+            ));
         };
         if leave_out(&path) {
             if step.is_ok_and(|entry| entry.file_type().is_dir()) {
@@ -128,7 +132,8 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
             Ok(_) => found.extend(cursor.stat_through(&path)?.map(|meta| Found { path, meta, target: None })),
             Err(error) => {
                 // A loop has no system error, a dangling link says that nothing is there; both stay links.
-                let error = error.into_io_error().filter(|error| error.kind() != std::io::ErrorKind::NotFound);
+                let error =
+                    error.into_io_error().filter(|error| error.kind() != std::io::ErrorKind::NotFound);
                 match (look(&mut cursor, path)?, error) {
                     (Some(entry), Some(error)) => {
                         return Err(Error::io("scandir", root.path_of(&entry.path), error));
@@ -189,7 +194,12 @@ impl Reader {
     }
 
     /// What stands at `found.path` now, with its digest; `None` where it vanished or is not to be snapshot.
-    pub fn entry(&mut self, cursor: &mut Cursor<'_>, found: &Found, cancel: &Cancel) -> Result<Option<Entry>> {
+    pub fn entry(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        found: &Found,
+        cancel: &Cancel,
+    ) -> Result<Option<Entry>> {
         Ok(match (found.meta.kind, &found.target) {
             (Kind::Dir, _) => Some(Entry::Dir { mode: Some(found.meta.mode & 0o7777) }),
             (Kind::Symlink, Some(target)) => Some(Entry::Symlink { target: target.clone() }),

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::root::{Cursor, Kind, Root};
+use super::entry::PERMISSIONS;
+use super::root::{Cursor, Kind, Meta, Root, set_file_mode};
 use super::scan::scan;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub struct Stage {
     root: Root,
     path: RelativePath,
     made_runtime: bool,
+    /// The permission bits that a new file gets when it asks for all.
+    allowed: u32,
     next: AtomicU64,
 }
 
@@ -51,7 +54,8 @@ impl Stage {
                 match rustix::fs::flock(root.handle(), FlockOperation::NonBlockingLockExclusive) {
                     // Unless it was taken for abandoned, and removed, before it was locked.
                     Ok(()) if cursor.stat(&path)?.is_some() => {
-                        return Ok(Self { root, path, made_runtime, next: AtomicU64::new(0) });
+                        let allowed = allowed_permissions(&root)?;
+                        return Ok(Self { root, path, made_runtime, allowed, next: AtomicU64::new(0) });
                     }
                     Ok(()) | Err(Errno::WOULDBLOCK) => {}
                     Err(errno) => return Err(Error::io("flock", workspace.path_of(&path), errno)),
@@ -95,13 +99,15 @@ impl Stage {
         RelativePath::child(None, number.to_string().as_bytes())
     }
 
-    /// A new file with exactly that mode, and its name in the stage.
+    /// A new file with exactly those permission bits, and its name in the stage.
     pub fn file(&self, cursor: &mut Cursor<'_>, mode: u32) -> Result<(RelativePath, File)> {
         let name = self.name();
-        let file = cursor.create(&name, 0o600)?;
+        let mode = mode & PERMISSIONS;
+        let file = cursor.create(&name, mode)?;
         // The umask has no say in what was agreed with the other side.
-        rustix::fs::fchmod(&file, rustix::fs::Mode::from_bits_truncate((mode & 0o777) as _))
-            .map_err(|errno| Error::io("fchmod", cursor.path_of(&name), errno))?;
+        if mode & !self.allowed != 0 {
+            set_file_mode(&file, mode).map_err(|error| Error::io("fchmod", cursor.path_of(&name), error))?;
+        }
         Ok((name, file))
     }
 
@@ -114,6 +120,16 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// What the umask, or the folder's default ACL, leaves of a new file's permission bits.
+fn allowed_permissions(stage: &Root) -> Result<u32> {
+    let mut cursor = stage.cursor();
+    let probe = RelativePath::child(None, b"probe");
+    let file = cursor.create(&probe, PERMISSIONS)?;
+    let meta = Meta::of_file(&file).map_err(|error| Error::io("fstat", cursor.path_of(&probe), error))?;
+    cursor.remove_file(&probe)?;
+    Ok(meta.mode & PERMISSIONS)
 }
 
 /// A stage whose process died, locked by us now.
