@@ -1,0 +1,25 @@
+import { readdir } from "node:fs/promises";
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import { root, runExample } from "../readme/examples.mjs";
+
+describe("the examples folder", () => {
+  /** What each example prints, in part. */
+  const promises = {
+    "archive.mjs": ["the same bytes twice: true", "without what is excluded: true"],
+    "merge.cjs": ["plan.txt: their plan", "ours.txt: only here", "kept aside: our plan"],
+    "mirror.mjs": ["in the target now: new.txt, settings.json\n"],
+    "round-trip.mjs": ["from the sandbox: notes.txt", "milk\nbread\n"],
+  };
+
+  it("holds what is tested here", async () => {
+    expect((await readdir(path.join(root, "examples"))).sort()).toEqual(Object.keys(promises));
+  });
+
+  for (const [name, prints] of Object.entries(promises)) {
+    it(`has ${name}, which prints what it promises`, async () => {
+      const printed = await runExample(path.join(root, "examples", name), root);
+      for (const promise of prints) expect(printed).toContain(promise);
+    });
+  }
+});
