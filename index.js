@@ -3,6 +3,8 @@
 // The package's functions: arguments are checked here and promises made; what has to do with files happens in the
 // binding (src/), and what has to do with calling a client in js/calls.js.
 
+const { types } = require("node:util");
+
 const native = require("./binding.js");
 const check = require("./js/check.js");
 const { ClientCalls } = require("./js/calls.js");
@@ -29,7 +31,7 @@ const awaitNative = async (promise) => {
 async function abortable(signal, work) {
   const canceller = new native.Canceller();
   if (!signal) return work(canceller);
-  signal.throwIfAborted();
+  if (signal.aborted) throw signal.reason;
   return new Promise((resolve, reject) => {
     const abort = () => {
       canceller.cancel();
@@ -64,13 +66,15 @@ async function mirrorDirectory(sourceDir, targetDir, options = {}) {
     preserveAbsent: check.strings("options.preserveAbsent", options?.preserveAbsent),
   };
   const signal = check.signal("options.signal", options?.signal);
-  return abortable(signal, (canceller) => awaitNative(native.mirrorDirectory(JSON.stringify(input), canceller)));
+  return abortable(signal, (canceller) =>
+    awaitNative(native.mirrorDirectory(JSON.stringify(input), canceller)),
+  );
 }
 
 function checkAssets(assets) {
   if (assets === undefined || assets === null) return [];
   if (!Array.isArray(assets)) throw invalidType("input.assets", "an array", assets);
-  return assets.map((asset, at) => {
+  return Array.from(assets, (asset, at) => {
     const argument = `input.assets[${at}]`;
     check.object(argument, asset);
     return {
@@ -197,7 +201,7 @@ async function writeBaseline(entries) {
 async function mergeDirectoryWithBaseline(input) {
   check.object("input", input);
   const baseline = check.object("input.baseline", input.baseline);
-  if (!(baseline.entries instanceof Map)) {
+  if (!types.isMap(baseline.entries)) {
     throw invalidType("input.baseline.entries", "an instance of Map", baseline.entries);
   }
   const options = {

@@ -69,12 +69,16 @@ class ClientCalls {
         const size = bytes.byteLength;
         if (this.#written++ > 0) await this.#listeners.beforeAsset?.();
         const progress = this.#progress("Syncing", "to", target, "config_sync");
-        await (progress ? client.writeFile(target, bytes, progress.options) : client.writeFile(target, bytes));
+        await (progress
+          ? client.writeFile(target, bytes, progress.options)
+          : client.writeFile(target, bytes));
         await progress?.finish(size);
         return undefined;
       }
       case "readFile": {
-        const progress = target.endsWith(".tar") ? this.#progress("Restoring", "from", target, "restore") : undefined;
+        const progress = target.endsWith(".tar")
+          ? this.#progress("Restoring", "from", target, "restore")
+          : undefined;
         const answer = await (progress ? client.readFile(target, progress.options) : client.readFile(target));
         const bytes = asBytes(answer);
         await progress?.finish(bytes.byteLength);
@@ -113,18 +117,24 @@ class ClientCalls {
 
 /** What `readFile` answered, as bytes in place; copied where they might change under the reader's hands. */
 function asBytes(answer) {
+  if (!ArrayBuffer.isView(answer) && !types.isAnyArrayBuffer(answer)) throw noBytes(received(answer));
   let bytes;
-  if (ArrayBuffer.isView(answer)) {
-    bytes = new Uint8Array(answer.buffer, answer.byteOffset, answer.byteLength);
-  } else if (types.isAnyArrayBuffer(answer)) {
-    bytes = new Uint8Array(answer);
-  } else {
-    const message = `client.readFile() must give a Buffer, Uint8Array or ArrayBuffer. ${received(answer)}`;
-    throw codedError(TypeError, "ERR_INVALID_RETURN_VALUE", message);
+  try {
+    bytes = ArrayBuffer.isView(answer)
+      ? new Uint8Array(answer.buffer, answer.byteOffset, answer.byteLength)
+      : new Uint8Array(answer);
+  } catch {
+    // Nothing else keeps a buffer from being looked at.
+    throw noBytes("Received one that was transferred away");
   }
   const { buffer } = bytes;
   const mayChange = bytes.byteLength <= SMALL || types.isSharedArrayBuffer(buffer) || buffer.resizable;
   return mayChange ? bytes.slice() : bytes;
+}
+
+function noBytes(what) {
+  const message = `client.readFile() must give a Buffer, Uint8Array or ArrayBuffer. ${what}`;
+  return codedError(TypeError, "ERR_INVALID_RETURN_VALUE", message);
 }
 
 module.exports = { ClientCalls };

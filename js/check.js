@@ -24,15 +24,16 @@ function localPath(argument, value) {
   return path.isAbsolute(value) ? value : `${process.cwd()}/${value}`;
 }
 
-/** An optional list of strings without NUL. */
+/** An optional list of strings without NUL, as it is now: the caller may change its own later. */
 function strings(argument, value) {
   if (value === undefined || value === null) return [];
   if (!Array.isArray(value)) throw invalidType(argument, "an array of strings", value);
-  value.forEach((item, at) => {
+  return Array.from(value, (item, at) => {
     string(`${argument}[${at}]`, item);
-    if (item.includes("\0")) throw invalidValue(`${argument}[${at}]`, "it holds a NUL byte, which no name can", item);
+    if (item.includes("\0"))
+      throw invalidValue(`${argument}[${at}]`, "it holds a NUL byte, which no name can", item);
+    return item;
   });
-  return value;
 }
 
 function callback(argument, value) {
@@ -70,7 +71,10 @@ function lease(value) {
     throw invalidType("input.lease.refresh", "of type function", value.refresh);
   }
   const { intervalMs } = value;
-  if (intervalMs !== undefined && !(typeof intervalMs === "number" && intervalMs > 0 && intervalMs <= 0x7fffffff)) {
+  if (
+    intervalMs !== undefined &&
+    !(typeof intervalMs === "number" && intervalMs > 0 && intervalMs <= 0x7fffffff)
+  ) {
     throw invalidValue("input.lease.intervalMs", "it must be a number of milliseconds above 0", intervalMs);
   }
   return value;

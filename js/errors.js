@@ -50,7 +50,11 @@ function fromNative(error) {
   }
   const [name, text] = util.getSystemErrorMap().get(-errno) ?? [`E${errno}`, "unknown error"];
   const note = hint ? ` (${hint})` : "";
-  return codedError(Error, name, `${name}: ${text}, ${syscall} '${path}'${note}`, { errno: -errno, syscall, path });
+  return codedError(Error, name, `${name}: ${text}, ${syscall} '${path}'${note}`, {
+    errno: -errno,
+    syscall,
+    path,
+  });
 }
 
 module.exports = { codedError, fromNative, invalidType, invalidValue, received };

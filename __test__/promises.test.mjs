@@ -1,0 +1,630 @@
+// How the exports feel from JavaScript.
+
+import { readdir, readFile, rm } from "node:fs/promises";
+import fs from "node:fs";
+import path from "node:path";
+import { inspect } from "node:util";
+import { Worker } from "node:worker_threads";
+import { beforeEach, describe, expect, it, vi } from "vitest";
+import * as addon from "../index.js";
+import { describeTree, makeTree, temporaryFolder, watchTemporaryFiles } from "./support/folders.mjs";
+import { MemorySandbox } from "./support/memory.mjs";
+import { runScript } from "./support/processes.mjs";
+import { specFor } from "./support/spec.mjs";
+import { makeArchive, readArchive } from "./support/tar.mjs";
+
+const ASYNCHRONOUS = [
+  "captureDirectorySnapshot",
+  "createTarballFromDirectory",
+  "directoryEntryMatchesBaseline",
+  "mergeDirectoryWithBaseline",
+  "mirrorDirectory",
+  "prepareSandboxManagedRuntime",
+  "withDirectoryMergeLock",
+];
+const SYNCHRONOUS = [
+  "buildSandboxExecutionSessionIdentity",
+  "parseSandboxRemoteExecutionSpec",
+  "sandboxExecutionSessionMatches",
+];
+
+/** Values that something can fail with, errors and others. */
+const FAILURES = [
+  new Error("boom"),
+  Object.assign(new Error("client-failure:7"), { code: "ENOENT" }),
+  "text",
+  "",
+  undefined,
+  null,
+  0,
+  NaN,
+  false,
+  10n,
+  Symbol("boom"),
+  { reason: "boom" },
+  Object.create(null),
+  [],
+  () => {},
+  Object.freeze(new TypeError("frozen")),
+];
+
+let workspace;
+
+beforeEach(async () => {
+  workspace = path.join(await temporaryFolder(), "workspace");
+  await makeTree(workspace, { "a.txt": "a", "src/b.txt": "b" });
+});
+
+const inputFor = (client, more) => ({
+  spec: specFor("/remote/workspace"),
+  adapterKey: "test",
+  client,
+  workspaceLocalDir: workspace,
+  ...more,
+});
+
+/** What the sandbox holds after an agent has edited `a.txt` in it. */
+const edited = (content = "edited") =>
+  makeArchive([
+    { name: "./", type: "5", mode: 0o755 },
+    { name: "./a.txt", content },
+    { name: "./src/", type: "5", mode: 0o755 },
+    { name: "./src/b.txt", content: "b" },
+  ]);
+
+describe("the package", () => {
+  const NAMES = [...ASYNCHRONOUS, ...SYNCHRONOUS].sort();
+
+  it("has the same names for ES modules and for CommonJS", async () => {
+    const { stdout, stderr } = await runScript("names.mjs");
+    expect(stderr).toBe("");
+    expect(JSON.parse(stdout)).toStrictEqual({ imported: NAMES, required: NAMES, same: true });
+  });
+});
+
+describe("every asynchronous export", () => {
+  const thrown = new Error("boom");
+  const throws = () => {
+    throw thrown;
+  };
+  const revoked = Proxy.revocable({}, {});
+  revoked.revoke();
+  const JUNK = [
+    ...[undefined, null, true, 0, NaN, -1.5, 10n, "", "\0", "a\0b", Symbol("junk"), () => {}, class {}],
+    ...[{}, [], [[]], Object.create(null), new Date(), /x/, new Map(), new Proxy({}, {}), revoked.proxy],
+    new Proxy({}, { get: throws, has: throws, ownKeys: throws, getOwnPropertyDescriptor: throws }),
+    Object.defineProperties(
+      {},
+      Object.fromEntries(["localDir", "spec", "baseline", "client"].map((name) => [name, { get: throws }])),
+    ),
+  ];
+
+  it.each(ASYNCHRONOUS)("%s answers any junk with a promise that rejects", async (name) => {
+    const argumentLists = [[], ...JUNK.flatMap((junk) => [[junk], [junk, junk], [junk, junk, junk]])];
+    for (const args of argumentLists) {
+      const promise = addon[name](...args);
+      expect(promise).toBeInstanceOf(Promise);
+      await expect(promise, inspect(args[0])).rejects.toBeInstanceOf(Error);
+    }
+  });
+
+  it.each([
+    ["createTarballFromDirectory", "input.localDir"],
+    ["mergeDirectoryWithBaseline", "input.baseline"],
+    ["prepareSandboxManagedRuntime", "input.spec"],
+  ])("%s passes on what a getter throws, as it is", async (name, argument) => {
+    const field = argument.slice("input.".length);
+    for (const failure of FAILURES) {
+      const input = {
+        get [field]() {
+          throw failure;
+        },
+      };
+      const caught = await addon[name](input).then(
+        () => "nothing",
+        (error) => ({ error }),
+      );
+      expect(caught.error).toBe(failure);
+    }
+  });
+});
+
+describe("prepared", () => {
+  it("is a plain object that can be spread, stringified and compared", async () => {
+    const input = inputFor(new MemorySandbox(edited()), { assets: [{ key: "skills", localDir: workspace }] });
+    const prepared = await addon.prepareSandboxManagedRuntime(input);
+
+    const fields = {
+      spec: input.spec,
+      workspaceLocalDir: workspace,
+      workspaceRemoteDir: "/remote/workspace",
+      runtimeRootDir: "/remote/workspace/.paperclip-runtime/test",
+      assetDirs: { skills: "/remote/workspace/.paperclip-runtime/test/skills" },
+    };
+    expect(Object.getPrototypeOf(prepared)).toBe(Object.prototype);
+    expect(JSON.parse(JSON.stringify(prepared))).toStrictEqual(fields);
+    expect({ ...prepared }).toStrictEqual({ ...fields, restoreWorkspace: expect.any(Function) });
+    expect(Object.keys(prepared)).toStrictEqual([...Object.keys(fields), "restoreWorkspace"]);
+    expect(prepared.spec).toBe(input.spec);
+    for (const name of Object.keys(prepared)) {
+      expect(Object.getOwnPropertyDescriptor(prepared, name)).toMatchObject({
+        writable: true,
+        configurable: true,
+      });
+    }
+  });
+
+  it("has a restoreWorkspace that works on its own", async () => {
+    const { restoreWorkspace } = await addon.prepareSandboxManagedRuntime(
+      inputFor(new MemorySandbox(edited())),
+    );
+
+    await expect(restoreWorkspace()).resolves.toBeUndefined();
+    expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe("edited");
+  });
+
+  it("does not notice what the caller changes in its input later", async () => {
+    await makeTree(workspace, { "kept.log": "log" });
+    const workspaceExclude = ["*.log"];
+    const preparing = addon.prepareSandboxManagedRuntime(
+      inputFor(new MemorySandbox(edited()), { workspaceExclude, onRuntimeProgress: async () => {} }),
+    );
+    workspaceExclude.length = 0;
+    await (await preparing).restoreWorkspace();
+
+    expect(await readdir(workspace)).toContain("kept.log");
+  });
+});
+
+describe("a client's methods", () => {
+  it("are called on the client, whose private fields they reach", async () => {
+    const client = new MemorySandbox(edited());
+    const prepared = await addon.prepareSandboxManagedRuntime(inputFor(client));
+    await prepared.restoreWorkspace();
+
+    expect(client.methods).toStrictEqual(["makeDir", "writeFile", "run", "run", "readFile", "remove"]);
+  });
+
+  it("are looked up at each call, so that a spy may come after prepare", async () => {
+    const client = new MemorySandbox(edited());
+    const prepared = await addon.prepareSandboxManagedRuntime(inputFor(client));
+    const run = vi.spyOn(client, "run");
+    client.readFile = async function () {
+      expect(this).toBe(client);
+      client.remove = vi.fn();
+      return edited("by another method");
+    };
+    await prepared.restoreWorkspace();
+
+    expect(run).toHaveBeenCalledTimes(1);
+    expect(run.mock.contexts).toStrictEqual([client]);
+    expect(client.remove).toHaveBeenCalledExactlyOnceWith(
+      "/remote/workspace/.paperclip-runtime/test/workspace-download.tar",
+    );
+    expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe("by another method");
+  });
+
+  it.each([
+    ["plain values", (value) => value],
+    ["promises", (value) => Promise.resolve(value)],
+    ["thenables", (value) => ({ then: (resolve) => resolve(value) })],
+    ["thenables that answer late", (value) => ({ then: (resolve) => void setImmediate(resolve, value) })],
+    [
+      "thenables of thenables",
+      (value) => ({ then: (resolve) => resolve({ then: (inner) => inner(value) }) }),
+    ],
+  ])("may answer with %s", async (_, answer) => {
+    const client = {
+      makeDir: () => answer(undefined),
+      writeFile: () => answer("ignored"),
+      run: () => answer({ exitCode: 0 }),
+      readFile: () => answer(edited()),
+      remove: () => answer(0),
+    };
+    const prepared = await addon.prepareSandboxManagedRuntime(inputFor(client));
+    await prepared.restoreWorkspace();
+
+    expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe("edited");
+  });
+
+  it("may be functions of a function, and inherited", async () => {
+    const client = Object.setPrototypeOf(() => {}, new MemorySandbox(edited()));
+    client.readFile = () => edited();
+    for (const name of ["makeDir", "writeFile", "run", "remove"]) client[name] = () => {};
+    const prepared = await addon.prepareSandboxManagedRuntime(inputFor(Object.create(client)));
+    await prepared.restoreWorkspace();
+
+    expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe("edited");
+  });
+});
+
+describe("what a client fails with", () => {
+  const fail = {
+    "throws at once": (failure) => {
+      throw failure;
+    },
+    rejects: (failure) => Promise.reject(failure),
+    "rejects as a thenable": (failure) => ({ then: (_, reject) => reject(failure) }),
+    "throws in `then`": (failure) => ({
+      then: () => {
+        throw failure;
+      },
+    }),
+    "rejects late": async (failure) => {
+      await new Promise(setImmediate);
+      throw failure;
+    },
+  };
+
+  /** A client that fails from its `nth` call of a method on. */
+  function failing(method, nth, how) {
+    const client = new MemorySandbox(edited());
+    const original = client[method];
+    let count = 0;
+    client[method] = function (...args) {
+      return ++count < nth ? original.apply(client, args) : how();
+    };
+    return client;
+  }
+
+  const caught = (promise) =>
+    promise.then(
+      () => "nothing",
+      (error) => ({ error }),
+    );
+
+  it.each([
+    ["makeDir", 1],
+    ["writeFile", 1],
+    ["run", 1],
+    ["writeFile", 2],
+    ["run", 2],
+    ["writeFile", 3],
+    ["run", 3],
+  ])("reaches the caller of prepare as the same value: %s, call %d", async (method, nth) => {
+    const assets = ["first", "second"].map((key) => ({ key, localDir: workspace }));
+    for (const how of Object.values(fail)) {
+      for (const failure of FAILURES) {
+        const client = failing(method, nth, () => how(failure));
+        expect((await caught(addon.prepareSandboxManagedRuntime(inputFor(client, { assets })))).error).toBe(
+          failure,
+        );
+      }
+    }
+  });
+
+  it.each([
+    ["run", 2],
+    ["readFile", 1],
+  ])("reaches the caller of restore as the same value: %s", async (method, nth) => {
+    const before = await describeTree(workspace);
+    for (const how of Object.values(fail)) {
+      for (const failure of FAILURES) {
+        const client = failing(method, nth, () => how(failure));
+        const prepared = await addon.prepareSandboxManagedRuntime(inputFor(client));
+        expect((await caught(prepared.restoreWorkspace())).error).toBe(failure);
+      }
+    }
+    expect(await describeTree(workspace)).toStrictEqual(before);
+  });
+
+  it("is of no account where the archive's removal fails", async () => {
+    for (const how of Object.values(fail)) {
+      for (const failure of FAILURES) {
+        const prepared = await addon.prepareSandboxManagedRuntime(
+          inputFor(failing("remove", 1, () => how(failure))),
+        );
+        await expect(prepared.restoreWorkspace()).resolves.toBeUndefined();
+      }
+    }
+  });
+
+  it("may be what a getter of the client throws", async () => {
+    const failure = Symbol("boom");
+    const client = new MemorySandbox(edited());
+    const prepared = await addon.prepareSandboxManagedRuntime(inputFor(client));
+    Object.defineProperty(client, "readFile", {
+      get: () => {
+        throw failure;
+      },
+    });
+    expect((await caught(prepared.restoreWorkspace())).error).toBe(failure);
+  });
+});
+
+describe("the bytes of writeFile", () => {
+  it("are an ArrayBuffer of exactly the archive's length, which may be transferred and kept", async () => {
+    const received = [];
+    const client = new MemorySandbox(edited());
+    client.writeFile = (_, bytes, ...more) => {
+      expect(bytes).toBeInstanceOf(ArrayBuffer);
+      expect(bytes.resizable).toBe(false);
+      expect(more).toStrictEqual([]);
+      const moved = bytes.transfer ? bytes.transfer() : structuredClone(bytes, { transfer: [bytes] });
+      expect(bytes.byteLength).toBe(0);
+      received.push(moved);
+    };
+    const assets = [{ key: "empty", localDir: await temporaryFolder() }];
+    await addon.prepareSandboxManagedRuntime(inputFor(client, { assets }));
+    // Nobody else writes to it later.
+    await addon.prepareSandboxManagedRuntime(inputFor(client));
+
+    const [first, empty, again] = received.map((bytes) => Buffer.from(bytes));
+    const { entries, end } = readArchive(first);
+    expect(entries.map(({ name }) => name)).toStrictEqual(["a.txt", "src/", "src/b.txt"]);
+    expect(end).toStrictEqual(Buffer.alloc(1024));
+    expect(first.length % 512).toBe(0);
+    expect(empty).toStrictEqual(Buffer.alloc(1024));
+    expect(again).toStrictEqual(first);
+  });
+
+  it("may go to a worker thread", async () => {
+    const worker = new Worker(
+      `const { parentPort } = require("node:worker_threads");
+       parentPort.once("message", (bytes) => parentPort.postMessage(Buffer.from(bytes, 0, 5).toString()));`,
+      { eval: true },
+    );
+    const client = new MemorySandbox(edited());
+    client.writeFile = (_, bytes) =>
+      new Promise((resolve, reject) => {
+        worker.once("error", reject).once("message", (text) => {
+          expect(text).toBe("a.txt");
+          resolve();
+        });
+        worker.postMessage(bytes, [bytes]);
+      });
+    await addon.prepareSandboxManagedRuntime(inputFor(client));
+    await worker.terminate();
+  });
+});
+
+describe("the answer of readFile", () => {
+  const SIZES = { small: "edited", large: "x".repeat(300_000) };
+
+  /** The same bytes, in every shape that JavaScript has for them. */
+  const SHAPES = {
+    "a Buffer": (bytes) => Buffer.from(bytes),
+    "a Buffer in the pool": (bytes) => {
+      const pooled = Buffer.allocUnsafe(bytes.length);
+      return bytes.copy(pooled) && pooled;
+    },
+    "a slice of a larger Buffer": (bytes) =>
+      Buffer.concat([Buffer.alloc(100, "x"), bytes, Buffer.alloc(100, "x")]).subarray(
+        100,
+        100 + bytes.length,
+      ),
+    "a Uint8Array": (bytes) => new Uint8Array(bytes),
+    "a Uint8Array at an odd offset": (bytes) => {
+      const view = new Uint8Array(new ArrayBuffer(bytes.length + 8), 3, bytes.length);
+      view.set(bytes);
+      return view;
+    },
+    "an ArrayBuffer": (bytes) => Uint8Array.from(bytes).buffer,
+    "a Uint8ClampedArray": (bytes) => new Uint8ClampedArray(bytes),
+    "an Int8Array": (bytes) => new Int8Array(Uint8Array.from(bytes).buffer),
+    "a Float64Array": (bytes) => new Float64Array(Uint8Array.from(bytes).buffer),
+    "a BigInt64Array": (bytes) => new BigInt64Array(Uint8Array.from(bytes).buffer),
+    "a DataView": (bytes) => new DataView(Uint8Array.from(bytes).buffer),
+    "a SharedArrayBuffer": (bytes) => {
+      const shared = new SharedArrayBuffer(bytes.length);
+      new Uint8Array(shared).set(bytes);
+      return shared;
+    },
+    "a view of a SharedArrayBuffer": (bytes) => {
+      const view = new Uint8Array(new SharedArrayBuffer(bytes.length + 8), 8);
+      view.set(bytes);
+      return view;
+    },
+    "a resizable ArrayBuffer": (bytes) => {
+      const resizable = new ArrayBuffer(bytes.length, { maxByteLength: bytes.length * 2 });
+      new Uint8Array(resizable).set(bytes);
+      return resizable;
+    },
+    "a view that follows a resizable ArrayBuffer": (bytes) => {
+      const view = new Uint8Array(new ArrayBuffer(0, { maxByteLength: bytes.length * 2 }));
+      view.buffer.resize(bytes.length);
+      view.set(bytes);
+      return view;
+    },
+    "an instance of a class of its own": (bytes) => new (class Bytes extends Uint8Array {})(bytes),
+  };
+
+  describe.each(Object.entries(SIZES))("%s", (_, content) => {
+    it.each(Object.entries(SHAPES))("may be %s", async (_, shape) => {
+      const answer = shape(edited(content));
+      const client = new MemorySandbox(answer);
+      const prepared = await addon.prepareSandboxManagedRuntime(inputFor(client));
+      await prepared.restoreWorkspace();
+
+      expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe(content);
+      // The bytes are the client's again.
+      expect(answer.byteLength).toBe(edited(content).length);
+    });
+  });
+
+  const detached = new ArrayBuffer(4096);
+  const viewsOfDetached = [new Uint8Array(detached), Buffer.from(detached), new DataView(detached)];
+  structuredClone(detached, { transfer: [detached] });
+
+  const NONSENSE = [
+    ...[undefined, null, 5, 10n, true, "text", Symbol("bytes"), {}, [], [1, 2, 3], () => {}, new Date()],
+    ...[{ byteLength: 5 }, { buffer: new ArrayBuffer(8), byteOffset: 0, byteLength: 8 }, new Blob(["text"])],
+    ...[detached, ...viewsOfDetached, Object.create(Uint8Array.prototype)],
+  ];
+
+  it.each(NONSENSE.map((value) => [inspect(value), value]))(
+    "is refused where it is %s",
+    async (_, nonsense) => {
+      const left = await watchTemporaryFiles();
+      const before = await describeTree(workspace);
+      const prepared = await addon.prepareSandboxManagedRuntime(inputFor(new MemorySandbox(nonsense)));
+
+      await expect(prepared.restoreWorkspace()).rejects.toMatchObject({
+        name: "TypeError",
+        code: "ERR_INVALID_RETURN_VALUE",
+        message: expect.stringMatching(
+          /client\.readFile\(\) must give a Buffer, Uint8Array or ArrayBuffer. Received /,
+        ),
+      });
+      expect(await describeTree(workspace)).toStrictEqual(before);
+      expect(await left()).toStrictEqual([]);
+    },
+  );
+
+  it("is refused as cut off where it is empty", async () => {
+    const before = await describeTree(workspace);
+    const prepared = await addon.prepareSandboxManagedRuntime(inputFor(new MemorySandbox(Buffer.alloc(0))));
+
+    await expect(prepared.restoreWorkspace()).rejects.toMatchObject({
+      code: "ERR_SANDBOX_ARCHIVE_TRUNCATED",
+    });
+    expect(await describeTree(workspace)).toStrictEqual(before);
+  });
+});
+
+describe("a process", () => {
+  it.each([
+    "restore",
+    "prepare",
+    "keepAliveBetween",
+    "createTarballFromDirectory",
+    "mirrorDirectory",
+    "captureDirectorySnapshot",
+    "mergeDirectoryWithBaseline",
+    "withDirectoryMergeLock",
+    "directoryEntryMatchesBaseline",
+  ])("waits for %s, and ends by itself afterwards", async (what) => {
+    const ended = await runScript("exits.mjs", [what, workspace]);
+    expect(ended).toStrictEqual({ stdout: "done\n", stderr: "", code: 0, signal: null });
+  });
+
+  it("may leave a promise without a handler only as a rejection, never as a crash", async () => {
+    const { signal, code, stderr } = await runScript("exits.mjs", [
+      "unhandled",
+      path.join(workspace, "missing"),
+    ]);
+    expect({ signal, code }).toStrictEqual({ signal: null, code: 1 });
+    expect(stderr).toContain("ENOENT");
+  });
+});
+
+describe("worker threads", () => {
+  it("work, several at once", async () => {
+    const folders = await Promise.all(
+      Array.from({ length: 4 }, async (_, index) => {
+        const made = path.join(await temporaryFolder(), `workspace-${index}`);
+        return makeTree(made, { "a.txt": "a", "b.txt": `${index}` });
+      }),
+    );
+    const answers = await Promise.all(
+      folders.map(
+        (folder) =>
+          new Promise((resolve, reject) => {
+            const script = new URL("support/round-trips.mjs", import.meta.url);
+            new Worker(script, { workerData: { folder, rounds: 10 } })
+              .once("message", resolve)
+              .once("error", reject);
+          }),
+      ),
+    );
+    expect(answers).toStrictEqual(folders.map(() => "10 rounds"));
+    for (const folder of folders)
+      expect(await describeTree(folder)).toMatchObject({ "a.txt": "644 round 9" });
+  });
+});
+
+describe("a failed system call", () => {
+  /** The error that Node's own call gives. */
+  const nodes = (call) => {
+    try {
+      return call();
+    } catch (error) {
+      return error;
+    }
+  };
+
+  it.each([
+    ["createTarballFromDirectory", (missing, other) => [{ localDir: missing, archivePath: `${other}.tar` }]],
+    ["mirrorDirectory", (missing, other) => [missing, other]],
+    [
+      "prepareSandboxManagedRuntime",
+      (missing) => [inputFor(new MemorySandbox(edited()), { workspaceLocalDir: missing })],
+    ],
+    [
+      "mergeDirectoryWithBaseline",
+      (missing, other) => [
+        { baseline: { exclude: [], entries: new Map() }, sourceDir: missing, targetDir: other },
+      ],
+    ],
+  ])("of %s carries Node's code, errno, syscall and path", async (name, args) => {
+    const missing = path.join(workspace, "missing");
+    const expected = nodes(() => fs.readdirSync(missing));
+    const error = await addon[name](...args(missing, path.join(workspace, "src"))).catch((caught) => caught);
+
+    expect(error).toBeInstanceOf(Error);
+    expect(Object.keys(error).sort()).toStrictEqual(["code", "errno", "path", "syscall"]);
+    expect(error).toMatchObject({
+      code: expected.code,
+      errno: expected.errno,
+      path: missing,
+      syscall: expect.any(String),
+    });
+    expect(error.message.startsWith(`ENOENT: no such file or directory, ${error.syscall} '${missing}'`)).toBe(
+      true,
+    );
+  });
+
+  it("on a file where a folder is due is Node's ENOTDIR", async () => {
+    const notFolder = path.join(workspace, "a.txt");
+    const { errno } = nodes(() => fs.readdirSync(notFolder));
+    for (const promise of [
+      addon.captureDirectorySnapshot(notFolder),
+      addon.createTarballFromDirectory({ localDir: notFolder, archivePath: path.join(workspace, "a.tar") }),
+      addon.mirrorDirectory(notFolder, path.join(workspace, "src")),
+      addon.prepareSandboxManagedRuntime(
+        inputFor(new MemorySandbox(edited()), { workspaceLocalDir: notFolder }),
+      ),
+    ]) {
+      await expect(promise).rejects.toMatchObject({ code: "ENOTDIR", errno, path: notFolder });
+    }
+  });
+
+  it("names a path that is not UTF-8 so that it can be used again", async () => {
+    const missing = path.join(workspace, "missing-\udcff");
+    await expect(
+      addon.createTarballFromDirectory({ localDir: missing, archivePath: path.join(workspace, "a.tar") }),
+    ).rejects.toMatchObject({ code: "ENOENT", path: missing });
+  });
+});
+
+describe("a relative path", () => {
+  it("means the folder it named when the call was made", async () => {
+    const before = process.cwd();
+    const elsewhere = await temporaryFolder();
+    try {
+      process.chdir(path.dirname(workspace));
+      const preparing = addon.prepareSandboxManagedRuntime(
+        inputFor(new MemorySandbox(edited()), { workspaceLocalDir: "workspace" }),
+      );
+      const snapshot = addon.captureDirectorySnapshot("./workspace/src");
+      process.chdir(elsewhere);
+      expect([...(await snapshot).entries.keys()]).toStrictEqual(["b.txt"]);
+      const prepared = await preparing;
+      expect(prepared.workspaceLocalDir).toBe("workspace");
+      await prepared.restoreWorkspace();
+    } finally {
+      process.chdir(before);
+    }
+    expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe("edited");
+  });
+});
+
+describe("a workspace that is gone at restore", () => {
+  it("is made again with what the sandbox changed", async () => {
+    const prepared = await addon.prepareSandboxManagedRuntime(inputFor(new MemorySandbox(edited())));
+    await rm(workspace, { recursive: true });
+    await prepared.restoreWorkspace();
+
+    expect(await describeTree(workspace)).toStrictEqual({ "a.txt": "644 edited" });
+  });
+});

@@ -1,0 +1,19 @@
+// node call.mjs EXPORT ARGUMENTS: calls an export of this package as a user who is not the superuser, and prints what
+// came of it as JSON. The package is loaded before, since that user may not be able to read it.
+
+import * as addon from "../../index.js";
+import { OTHER_USER } from "./processes.mjs";
+
+const [name, args] = process.argv.slice(2);
+
+if (process.getuid() === 0) {
+  process.setgroups([]);
+  process.setgid(OTHER_USER);
+  process.setuid(OTHER_USER);
+}
+
+const outcome = await addon[name](...JSON.parse(args)).then(
+  (value) => ({ value }),
+  (error) => ({ error: { ...error, message: error.message } }),
+);
+console.log(JSON.stringify(outcome));

@@ -1,0 +1,16 @@
+// Prints the package's names as an ES module sees them and as CommonJS does.
+
+import { createRequire } from "node:module";
+import * as imported from "../../index.js";
+
+const required = createRequire(import.meta.url)("../../index.js");
+// Node adds these two to a CommonJS module that is imported.
+const own = Object.keys(imported).filter((name) => name !== "default" && name !== "module.exports");
+
+console.log(
+  JSON.stringify({
+    imported: own.sort(),
+    required: Object.keys(required).sort(),
+    same: own.every((name) => imported[name] === required[name]) && imported.default === required,
+  }),
+);

@@ -1,0 +1,20 @@
+// A worker thread that takes a workspace through rounds of prepare and restore, and says so at the end.
+
+import { parentPort, workerData } from "node:worker_threads";
+import * as addon from "../../index.js";
+import { MemorySandbox } from "./memory.mjs";
+import { specFor } from "./spec.mjs";
+import { makeArchive } from "./tar.mjs";
+
+const { folder, rounds } = workerData;
+
+for (let round = 0; round < rounds; round++) {
+  const prepared = await addon.prepareSandboxManagedRuntime({
+    spec: specFor("/remote"),
+    adapterKey: "test",
+    client: new MemorySandbox(makeArchive([{ name: "a.txt", content: `round ${round}` }])),
+    workspaceLocalDir: folder,
+  });
+  await prepared.restoreWorkspace();
+}
+parentPort.postMessage(`${rounds} rounds`);

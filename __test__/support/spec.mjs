@@ -1,0 +1,9 @@
+/** A spec as callers have it. */
+export const specFor = (remoteCwd) => ({
+  transport: "sandbox",
+  provider: "local",
+  sandboxId: "sandbox-1",
+  remoteCwd,
+  timeoutMs: 12_345,
+  apiKey: null,
+});
