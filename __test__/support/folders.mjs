@@ -119,8 +119,8 @@ export async function describeTree(root, { without } = {}) {
 /** The path of a name that need not be UTF-8, given with one character per byte. */
 export const bytePath = (root, name) => Buffer.concat([Buffer.from(`${root}/`), Buffer.from(name, "latin1")]);
 
-/** Sets the time of a file, folder or link, in seconds. */
-export const setTime = (at, seconds) => lutimes(at, seconds, seconds);
+/** Sets the time of a file, folder or link, in seconds. (As a number, Node takes one before 1970 for now.) */
+export const setTime = (at, seconds) => lutimes(at, new Date(seconds * 1000), new Date(seconds * 1000));
 
 /** What tells whether a file was written again. */
 export async function identity(at) {
