@@ -100,10 +100,12 @@ pub enum Error {
     Internal(String),
 }
 
+#[expect(clippy::ref_option_ref, reason = "thiserror hands fields over by reference")]
 fn advice(hint: &Option<&'static str>) -> String {
     hint.map_or(String::new(), |hint| format!(" ({hint})"))
 }
 
+#[expect(clippy::ref_option, reason = "as above")]
 fn entry_name(entry: &Option<String>) -> String {
     entry.as_ref().map_or(String::new(), |name| format!(", entry {name:?}"))
 }

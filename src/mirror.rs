@@ -40,15 +40,28 @@ fn make_equal(from: &Root, wanted: &[Found], to: &Root, preserve: &PathSet, canc
     let target = to.path();
     let present = scan(to, &|_| false, cancel)?;
     let plan = Plan::new(wanted, &present, preserve, target)?;
-    let stage = tempfile::Builder::new()
-        .prefix(STAGE_PREFIX)
-        .tempdir_in(target)
-        .map_err(|error| Error::io("mkdir", target, error))?;
-    let staged = Root::open(stage.path())?;
-    let pieces = stage_all(&plan, from, to, &staged, cancel)?;
-    cancel.check()?;
-    apply(&plan, &pieces, to, &staged)?;
-    stage.close().map_err(|error| Error::io("rmdir", target, error))
+    let stage = make_stage(to)?;
+    let mirrored = to.below(&stage).and_then(|staged| {
+        let pieces = stage_all(&plan, from, to, &staged, cancel)?;
+        cancel.check()?;
+        apply(&plan, &pieces, to, &staged)
+    });
+    let cleaned = remove_tree(to, &stage);
+    mirrored?;
+    cleaned
+}
+
+/// A new folder in the target. One that a killed mirror left is in no source, and so the next one removes it.
+fn make_stage(to: &Root) -> Result<RelativePath> {
+    let mut cursor = to.cursor();
+    for serial in 0.. {
+        let name = format!("{STAGE_PREFIX}{}-{serial}", std::process::id());
+        let stage = RelativePath::child(None, name.as_bytes());
+        if cursor.make_dir(&stage, 0o700)? {
+            return Ok(stage);
+        }
+    }
+    unreachable!("there are more numbers than files")
 }
 
 /// Where one folder lies in the other, what is copied would be what was copied before.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -344,10 +344,10 @@ pub fn create_tarball(
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
+    // With the permissions that any new file gets, and the system's own error where it cannot be made.
     let mut out = tempfile::Builder::new()
         .prefix(".sandbox-archive-")
-        .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(parent)
+        .make_in(parent, |path| File::options().write(true).create_new(true).open(path))
         .map_err(|error| Error::io("open", archive, error))?;
     layout.write(out.as_file_mut(), archive, cancel)?;
     out.persist(archive).map_err(|error| Error::io("rename", archive, error.error))?;

@@ -37,6 +37,10 @@ struct Here {
 /// Merges what came in into the workspace. To be called under the workspace's merge lock.
 ///
 /// Cancelling works until the first change; then the merge is completed.
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method by its name is not general enough for rustc"
+)]
 pub fn merge(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> Result<Report> {
     let here = look(root, base, incoming, cancel)?;
     let plan = plan(base, &incoming.snapshot, &here.local);
@@ -169,7 +173,9 @@ impl<'a> Apply<'a> {
         let reports =
             items.par_chunks(64).map(|items| self.in_order(items, &work)).collect::<Result<Vec<_>>>()?;
         let mut all = Report::default();
-        reports.into_iter().for_each(|report| all.absorb(report));
+        for report in reports {
+            all.absorb(report);
+        }
         Ok(all)
     }
 }

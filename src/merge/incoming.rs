@@ -151,10 +151,10 @@ impl Stager<'_> {
     fn stage<T>(&self, mode: u32, fill: impl FnOnce(&mut Staging<'_>) -> Result<T>) -> Result<(Staged, T)> {
         let stage = self.stage.get(self.workspace)?;
         let mut cursor = stage.cursor();
-        let (name, mut file) = stage.file(&mut cursor, mode)?;
+        let (name, mut content) = stage.file(&mut cursor, mode)?;
         let path = cursor.path_of(&name);
-        let filled = fill(&mut Staging { file: &mut file, path: &path })?;
-        let meta = Meta::of_file(&file).map_err(|error| Error::io("fstat", path, error))?;
+        let filled = fill(&mut Staging { file: &mut content, path: &path })?;
+        let meta = Meta::of_file(&content).map_err(|error| Error::io("fstat", path, error))?;
         Ok((Staged { name, meta }, filled))
     }
 

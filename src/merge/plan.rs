@@ -148,7 +148,7 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &BTreeMap<Relati
         let ours = here(path);
         let decision = decide(before, after, ours);
         let entry = match (decision, after) {
-            (Decision::Leave, _) => continue,
+            (Decision::Leave, _) | (Decision::SetMode | Decision::Place { .. }, None) => continue,
             (Decision::Keep, _) => {
                 plan.kept.push(path.clone());
                 continue;
@@ -157,7 +157,6 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &BTreeMap<Relati
                 plan.deletions.push(path.clone());
                 continue;
             }
-            (Decision::SetMode | Decision::Place { .. }, None) => continue,
             (Decision::SetMode | Decision::Place { .. }, Some(entry)) => entry,
         };
         // Whatever is new needs its folders, also those that were deleted or replaced here.

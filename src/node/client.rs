@@ -81,11 +81,10 @@ fn prefer_huge_pages(bytes: &mut [u8]) {
         return;
     }
     // SAFETY: the range lies within `bytes`, begins at a page, and the advice changes no content.
-    let advised = unsafe {
+    // A kernel without huge pages refuses, and is as right without them.
+    let _refused = unsafe {
         rustix::mm::madvise(bytes[start..].as_mut_ptr().cast(), whole, rustix::mm::Advice::LinuxHugepage)
     };
-    // A kernel without huge pages is as right without them.
-    drop(advised);
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -56,19 +56,17 @@ fn unescape(wtf8: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(wtf8.len());
     let mut rest = wtf8;
     while let Some((&first, after)) = rest.split_first() {
-        rest = match (first, after) {
-            (0xED, [second @ 0xA0..=0xBF, third, after @ ..]) => {
-                match (second, third) {
-                    (0xB2 | 0xB3, _) => bytes.push((second << 6) | (third & 0x3F)),
-                    _ => bytes.extend_from_slice("\u{FFFD}".as_bytes()),
-                }
-                after
+        rest = after;
+        if let (0xED, [second @ 0xA0..=0xBF, third, after @ ..]) = (first, after) {
+            rest = after;
+            if let 0xB2 | 0xB3 = second {
+                bytes.push((second << 6) | (third & 0x3F));
+            } else {
+                bytes.extend_from_slice("\u{FFFD}".as_bytes());
             }
-            _ => {
-                bytes.push(first);
-                after
-            }
-        };
+        } else {
+            bytes.push(first);
+        }
     }
     bytes
 }
@@ -109,26 +107,34 @@ pub fn argument<'a, T: Deserialize<'a>>(name: &str, json: &'a str) -> Result<T> 
     })
 }
 
-/// One entry of a snapshot as the TypeScript module has it.
+/// One entry of a snapshot as the TypeScript module has it. (No `enum` by `kind`: serde would read its fields as text,
+/// and a link target may be none.)
 #[derive(Debug, serde::Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum JsEntry {
-    Dir,
-    File { mode: f64, hash: String },
-    Symlink { target: Bytes },
+pub struct JsEntry {
+    kind: String,
+    mode: Option<f64>,
+    hash: Option<String>,
+    target: Option<Bytes>,
 }
 
 impl JsEntry {
-    /// As ours; `None` where the hash is no SHA-256.
-    pub fn into_entry(self) -> Option<Entry> {
-        Some(match self {
-            Self::Dir => Entry::Dir { mode: None },
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a mode has 16 bits")]
-            Self::File { mode, hash } => {
-                Entry::File { mode: mode as u32, digest: hash.parse::<Digest>().ok()? }
+    /// As ours, or which field is wrong.
+    pub fn into_entry(self) -> std::result::Result<Entry, &'static str> {
+        match self.kind.as_str() {
+            "dir" => Ok(Entry::Dir { mode: None }),
+            "file" => {
+                #[allow(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a mode has 16 bits"
+                )]
+                let mode = self.mode.ok_or("mode")? as u32;
+                let digest = self.hash.and_then(|hash| hash.parse::<Digest>().ok()).ok_or("hash")?;
+                Ok(Entry::File { mode, digest })
             }
-            Self::Symlink { target } => Entry::Symlink { target: target.0.into() },
-        })
+            "symlink" => Ok(Entry::Symlink { target: self.target.ok_or("target")?.0.into() }),
+            _ => Err("kind"),
+        }
     }
 }
 
@@ -141,9 +147,11 @@ pub fn read_entries(json: &str, into: &mut Snapshot) -> Result<()> {
         let path = RelativePath::parse(&path.0)
             .map_err(|fault| unsafe_path(format!("{fault}, as a path of the baseline")))?
             .ok_or_else(|| unsafe_path("the root itself cannot be an entry of the baseline".to_owned()))?;
-        let entry = entry.into_entry().ok_or_else(|| Error::InvalidArgValue {
-            argument: format!("input.baseline.entries.get({shown:?}).hash"),
-            reason: "it must be a SHA-256 in hexadecimal".to_owned(),
+        let entry = entry.into_entry().map_err(|field| Error::InvalidArgValue {
+            argument: format!("input.baseline.entries.get({shown:?}).{field}"),
+            reason: "it is not what a snapshot has there: a kind of dir, file (with mode and SHA-256 in hexadecimal) or \
+                     symlink (with target)"
+                .to_owned(),
             received: shown,
         })?;
         into.insert(path, entry);
@@ -276,7 +284,9 @@ mod tests {
         let texts = write_entries(&snapshot, 2);
         assert_eq!(texts.len(), 2);
         let mut back = Snapshot::new();
-        texts.iter().for_each(|json| read_entries(json, &mut back).unwrap());
+        for json in &texts {
+            read_entries(json, &mut back).unwrap();
+        }
         assert_eq!(back, snapshot);
     }
 }

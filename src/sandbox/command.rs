@@ -7,6 +7,8 @@
 //!
 //! Every path given here is absolute. It may hold any character but NUL.
 
+use crate::archive::header::END_MARK;
+
 /// The folder at a workspace's root that is ours, and is never cleared nor packed.
 const RUNTIME: &str = ".paperclip-runtime";
 /// What tar says about the files it could not read is kept up to this many bytes.
@@ -30,7 +32,7 @@ pub fn upload(remote_dir: &str, archive: &str, archive_size: u64, preserved: &[i
     let dir = quote(remote_dir);
     let check_size = check_size(archive, archive_size);
     let find = find_top_level_but(preserved.iter().map(AsRef::as_ref));
-    let extract = extract(archive);
+    let extract = extract(archive, archive_size);
     in_shell(&format!(
         "mkdir -p {dir} &&
          {check_size} &&
@@ -46,7 +48,7 @@ pub fn upload(remote_dir: &str, archive: &str, archive_size: u64, preserved: &[i
 pub fn upload_asset(asset_dir: &str, archive: &str, archive_size: u64) -> String {
     let dir = quote(asset_dir);
     let check_size = check_size(archive, archive_size);
-    let extract = extract(archive);
+    let extract = extract(archive, archive_size);
     in_shell(&format!(
         "{check_size} &&
          rm -rf {dir} &&
@@ -125,8 +127,12 @@ fn check_size(archive: &str, size: u64) -> String {
 
 /// Extracts into the current folder with exactly the archive's modes, whatever the sandbox user's umask is:
 /// busybox ignores `-p` for everybody but root. The open umask is for the extraction alone.
-fn extract(archive: &str) -> String {
+fn extract(archive: &str, size: u64) -> String {
     let archive = quote(archive);
+    if size <= END_MARK as u64 {
+        // Nothing is in it, and toybox refuses an archive without an entry.
+        return format!("rm -f {archive}");
+    }
     format!("(unset TAR_OPTIONS; umask 0 && tar -xpf {archive}) && rm -f {archive}")
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
@@ -193,43 +194,36 @@ async fn upload_assets<C: SandboxClient>(
 ) -> Result<(), RunError<C::Failure>> {
     let places = Arc::new(Semaphore::new(concurrency.max(1)));
     let mut uploads = JoinSet::new();
-    let mut failure: Option<(usize, RunError<C::Failure>)> = None;
-    let mut note = |done: Result<(usize, Result<(), RunError<C::Failure>>), tokio::task::JoinError>| {
-        let (at, error) = match done {
-            Ok((_, Ok(()))) => return false,
-            Ok((at, Err(error))) => (at, error),
-            Err(panicked) => (usize::MAX, Error::Internal(panicked.to_string()).into()),
-        };
-        if failure.as_ref().is_none_or(|(earlier, _)| at < *earlier) {
-            failure = Some((at, error));
-        }
-        true
-    };
+    let failed = Arc::new(AtomicBool::new(false));
     for (at, (asset, root)) in sources.into_iter().enumerate() {
-        let mut failed = false;
-        while let Some(done) = uploads.try_join_next() {
-            failed |= note(done);
-        }
-        if failed {
-            break;
-        }
         let uploaded = patterns(&asset.exclude);
         let packed = pack(&**client, root, move |path| uploaded.matches(path), cancel).await;
         let place = places.clone().acquire_owned().await;
-        let (client, runtime_root) = (client.clone(), runtime_root.to_owned());
+        if failed.load(Ordering::Acquire) {
+            break;
+        }
+        let (client, runtime_root, failed) = (client.clone(), runtime_root.to_owned(), failed.clone());
         uploads.spawn(async move {
-            let _place = place;
             let uploaded = match packed {
                 Ok((archive, _)) => upload_asset(&*client, &runtime_root, &asset.key, archive).await,
                 Err(error) => Err(error),
             };
+            // Told before the place is free, so that no further upload begins.
+            failed.fetch_or(uploaded.is_err(), Ordering::Release);
+            drop(place);
             (at, uploaded)
         });
     }
+    let mut first_failure: Option<(usize, RunError<C::Failure>)> = None;
     while let Some(done) = uploads.join_next().await {
-        note(done);
+        let (at, uploaded) = done.map_err(|panicked| Error::Internal(panicked.to_string()))?;
+        if let Err(error) = uploaded
+            && first_failure.as_ref().is_none_or(|(earlier, _)| at < *earlier)
+        {
+            first_failure = Some((at, error));
+        }
     }
-    failure.map_or(Ok(()), |(_, error)| Err(error))
+    first_failure.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 async fn upload_asset<C: SandboxClient>(

@@ -61,6 +61,7 @@ impl Meta {
     #[allow(
         clippy::unnecessary_cast,
         clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
         reason = "the fields' types differ by platform"
     )]
     fn of(stat: &fs::Stat) -> Self {
@@ -193,7 +194,7 @@ pub struct Cursor<'r> {
     open: Vec<(usize, OwnedFd)>,
 }
 
-impl<'r> Cursor<'r> {
+impl Cursor<'_> {
     /// The folder at `path` (empty: the root), opened without following a link.
     pub fn folder(&mut self, path: &[u8]) -> rustix::io::Result<BorrowedFd<'_>> {
         while self.open.last().is_some_and(|&(length, _)| {
@@ -309,9 +310,8 @@ impl<'r> Cursor<'r> {
         }
     }
 
-    /// Lists a folder's names with their kinds where the file system tells them (`None`: ask [`Cursor::stat`]).
-    /// `None` in place of the list where no folder stands there (any more).
-    pub fn list(&mut self, path: Option<&RelativePath>) -> Result<Option<Vec<(Box<[u8]>, Option<Kind>)>>> {
+    /// Lists a folder's names; `None` where no folder stands there (any more).
+    pub fn list(&mut self, path: Option<&RelativePath>) -> Result<Option<Vec<Box<[u8]>>>> {
         let root = self.root;
         let failed = |syscall, errno: Errno| match path {
             None => Error::io(syscall, root.path(), errno),
@@ -327,14 +327,7 @@ impl<'r> Cursor<'r> {
             let entry = entry.map_err(|errno| failed("scandir", errno))?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                let kind = match entry.file_type() {
-                    FileType::Unknown => None,
-                    FileType::Directory => Some(Kind::Dir),
-                    FileType::RegularFile => Some(Kind::File),
-                    FileType::Symlink => Some(Kind::Symlink),
-                    _ => Some(Kind::Other),
-                };
-                names.push((name.into(), kind));
+                names.push(name.into());
             }
         }
         Ok(Some(names))

@@ -50,13 +50,13 @@ struct Walk<'a> {
     failure: Mutex<Option<Error>>,
 }
 
-impl<'a> Walk<'a> {
-    fn folder<'s>(&'s self, scope: &rayon::Scope<'s>, path: Option<RelativePath>) {
-        match self.read(path.as_ref()) {
+impl Walk<'_> {
+    fn folder<'s>(&'s self, scope: &rayon::Scope<'s>, path: Option<&RelativePath>) {
+        match self.read(path) {
             Ok((found, folders)) => {
                 lock(&self.found).extend(found);
                 for folder in folders {
-                    scope.spawn(move |scope| self.folder(scope, Some(folder)));
+                    scope.spawn(move |scope| self.folder(scope, Some(&folder)));
                 }
             }
             Err(error) => {
@@ -70,7 +70,7 @@ impl<'a> Walk<'a> {
         self.cancel.check()?;
         let mut cursor = self.root.cursor();
         let (mut found, mut folders) = (Vec::new(), Vec::new());
-        for (name, _) in cursor.list(path)?.unwrap_or_default() {
+        for name in cursor.list(path)?.unwrap_or_default() {
             let path = RelativePath::child(path, &name);
             if (self.leave_out)(&path) {
                 continue;
@@ -131,9 +131,8 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
         match step {
             Ok(_) => found.extend(cursor.stat_through(&path)?.map(|meta| Found { path, meta, target: None })),
             Err(error) => {
-                // A loop has no system error, a dangling link says that nothing is there; both stay links.
-                let error =
-                    error.into_io_error().filter(|error| error.kind() != std::io::ErrorKind::NotFound);
+                // A loop has no system error, or the system's own; a dangling link leads to nothing. Both stay links.
+                let error = error.into_io_error().filter(|error| !leads_nowhere(error));
                 match (look(&mut cursor, path)?, error) {
                     (Some(entry), Some(error)) => {
                         return Err(Error::io("scandir", root.path_of(&entry.path), error));
@@ -144,6 +143,13 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
         }
     }
     Ok(found)
+}
+
+/// Whether following a link failed because of where it points.
+fn leads_nowhere(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let errors = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].map(|errno| Some(errno.raw_os_error()));
+    errors.contains(&error.raw_os_error())
 }
 
 fn below(root: &Root, full_path: &std::path::Path) -> Result<Option<RelativePath>> {

@@ -69,7 +69,7 @@ impl Stage {
         let runtime = RelativePath::child(None, RUNTIME.as_bytes());
         let mut abandoned = Vec::new();
         let names = workspace.cursor().list(Some(&runtime))?.unwrap_or_default();
-        for (name, _) in names.into_iter().filter(|(name, _)| name.starts_with(PREFIX.as_bytes())) {
+        for name in names.into_iter().filter(|name| name.starts_with(PREFIX.as_bytes())) {
             let path = RelativePath::child(Some(&runtime), &name);
             let root = match workspace.below(&path) {
                 Ok(root) => root,
