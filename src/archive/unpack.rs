@@ -378,14 +378,13 @@ fn check(at: usize, block: &tar::Header) -> Result<()> {
 fn number(field: &[u8], at: usize, what: &str) -> Result<u64> {
     let bad = |reason| invalid(at, None, &format!("its {what} {reason}"));
     if field[0] & 0x80 != 0 {
-        let (high, low) = field.split_at(field.len() - 8);
-        if field[0] != 0x80 || high[1..].iter().any(|&byte| byte != 0) {
+        // The mark is the topmost bit of the first byte; all others are the number's.
+        let (&first, rest) = field.split_first().expect("a field is not empty");
+        let (high, low) = rest.split_at(rest.len().saturating_sub(8));
+        if first != 0x80 || high.iter().any(|&byte| byte != 0) {
             return Err(bad("is negative or beyond 64 bits"));
         }
-        let low: [u8; 8] = low.try_into().expect("it was split there");
-        let value = u64::from_be_bytes(low);
-        // A field of eight bytes has its mark in the topmost of them.
-        return Ok(if high.is_empty() { value & !(0x80 << 56) } else { value });
+        return Ok(low.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)));
     }
     let digits = field.trim_ascii_start();
     let end = digits.iter().position(|byte| !(b'0'..=b'7').contains(byte)).unwrap_or(digits.len());
