@@ -308,7 +308,7 @@ export interface DirectorySnapshot {
 
 /**
  * Reads a folder and hashes its files. Sockets, FIFOs and devices are left out. Rejects where a folder or file cannot be
- * read; a missing root gives an empty snapshot.
+ * read, and where the root is missing: what could not be read must not look like what was deleted.
  */
 export declare function captureDirectorySnapshot(
   rootDir: string,

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::conflicts::{Conflicts, copy_across};
 use super::incoming::{Incoming, LazyStage};
-use super::journal::{self, Displacement};
+use super::journal::{self, Arriving, Displacement};
 use super::plan::{Local, Placement, Plan, plan, to_look_at};
 use super::report::{Conflict, Report};
 use crate::cancel::Cancel;
@@ -124,15 +124,13 @@ impl<'a> Apply<'a> {
                 _ => None,
             };
             let name = staged.map_or_else(|| stage.name(), |staged| staged.name.clone());
-            if let Some(seen) = seen.get(path).filter(|seen| seen.kind != Kind::Dir) {
-                displacements.push(Displacement::new(
-                    path,
-                    &name,
-                    staged.map(|staged| &staged.meta),
-                    seen,
-                    aside,
-                ));
-            }
+            let arriving = match entry {
+                None => Arriving::Nothing,
+                Some(Entry::Dir { .. }) => Arriving::Dir,
+                Some(Entry::Symlink { .. }) => Arriving::Symlink,
+                Some(Entry::File { .. }) => Arriving::File(staged.map_or(0, |staged| staged.meta.ino)),
+            };
+            displacements.push(Displacement::new(path, &name, arriving, seen.get(path), aside));
             names.push((path.clone(), name));
         }
         journal::write(stage, &displacements)?;
@@ -213,7 +211,7 @@ impl Worker<'_> {
                 // Somebody made it meanwhile; it gets its mode like all others.
                 Some(meta) if meta.kind == Kind::Dir && entry.is_dir() => return self.discard(&waiting),
                 Some(meta) if meta.kind == Kind::Dir => {
-                    if !self.in_root.remove_empty_dir(path)? {
+                    if aside || !self.in_root.remove_empty_dir(path)? {
                         self.keep_aside(None, path)?;
                     }
                     Renamed::Absent

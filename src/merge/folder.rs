@@ -16,6 +16,8 @@ use crate::tree::root::Root;
 /// A merge that holds the target's lock. [`FolderMerge::finish`] gives it back.
 #[derive(Debug)]
 pub struct FolderMerge {
+    /// Whether what was displaced has all been dealt with.
+    settled: bool,
     root: Root,
     base: Snapshot,
     incoming: Incoming,
@@ -35,7 +37,7 @@ impl FolderMerge {
         let mut incoming = Incoming::from_folder(&source, &left_out, &base, &root, &cancel)?;
         incoming.keep_untold(&base, false);
         match MergeLock::acquire(target, lock::WAIT, &cancel) {
-            Ok(lock) => Ok(Self { root, base, incoming, lock }),
+            Ok(lock) => Ok(Self { settled: true, root, base, incoming, lock }),
             Err(error) => {
                 // The failure that led here is the one to report; the next stage removes an abandoned one.
                 let _abandoned = incoming.stage.close(&root);
@@ -45,13 +47,22 @@ impl FolderMerge {
     }
 
     /// Looks at the target and merges.
-    pub fn apply(&self) -> Result<Report> {
-        merge(&self.root, &self.base, &self.incoming, &Cancel::default())
+    pub fn apply(&mut self) -> Result<Report> {
+        self.settled = false;
+        let report = merge(&self.root, &self.base, &self.incoming, &Cancel::default())?;
+        self.settled = true;
+        Ok(report)
     }
 
     /// Removes what is left in the stage and releases the lock.
     pub fn finish(self) -> Result<()> {
-        let closed = self.incoming.stage.close(&self.root);
+        let closed = if self.settled {
+            self.incoming.stage.close(&self.root)
+        } else {
+            // It may hold a local version that could not be kept aside.
+            drop(self.incoming.stage);
+            journal::rescue(&self.root).map(|_| ())
+        };
         self.lock.release()?;
         closed
     }

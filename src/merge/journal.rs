@@ -9,6 +9,7 @@ use std::io::{Read as _, Write as _};
 use serde::{Deserialize, Serialize};
 
 use super::conflicts::Conflicts;
+use super::incoming::LazyStage;
 use super::report::Conflict;
 use crate::error::{Error, Result};
 use crate::path::RelativePath;
@@ -18,19 +19,38 @@ use crate::tree::stage::{Abandoned, Stage};
 /// The journal's name in the stage; no staged name looks like it.
 const JOURNAL: &str = "journal";
 
+/// What waits in the stage for its place.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Arriving {
+    /// A file, by its inode.
+    File(u64),
+    /// A symbolic link.
+    Symlink,
+    /// A folder.
+    Dir,
+    /// Nothing: the path is to be deleted.
+    Nothing,
+}
+
 /// One path of the workspace at which something may be displaced.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Displacement {
     /// Its name in the stage, before and after.
-    pub name: String,
+    name: String,
     /// The path, in bytes.
     path: Vec<u8>,
     /// Whether the local version is kept in any case.
     aside: bool,
-    /// The inode of the new content that waits under the name, where that is a file.
-    new: Option<u64>,
-    /// What stood at the path when the plan was made: inode, size, time, mode.
-    old: (u64, u64, (i64, i64), u32),
+    arriving: Arriving,
+    /// What stood at the path when the plan was made.
+    seen: Option<Identity>,
+}
+
+/// Inode, size, time and mode: what changes when somebody touches a file.
+type Identity = (u64, u64, (i64, i64), u32);
+
+fn identity(meta: &Meta) -> Identity {
+    (meta.ino, meta.size, meta.mtime, meta.mode)
 }
 
 impl Displacement {
@@ -39,33 +59,27 @@ impl Displacement {
     pub fn new(
         path: &RelativePath,
         name: &RelativePath,
-        new: Option<&Meta>,
-        seen: &Meta,
+        arriving: Arriving,
+        seen: Option<&Meta>,
         aside: bool,
     ) -> Self {
-        Self {
-            name: name.to_string(),
-            path: path.as_bytes().to_vec(),
-            aside,
-            new: new.map(|meta| meta.ino),
-            old: identity(seen),
-        }
+        let (name, path) = (name.to_string(), path.as_bytes().to_vec());
+        Self { name, path, aside, arriving, seen: seen.map(identity) }
     }
 
     /// Whether what lies in an abandoned stage under the name is to be kept: a local version that is nowhere else.
     fn is_somebodys(&self, found: &Meta) -> bool {
-        let is_old = found.ino == self.old.0;
-        match self.new {
-            _ if is_old => self.aside || identity(found) != self.old,
-            Some(new) => found.ino != new,
-            // A link or folder on its way in; a file under its name came from the workspace.
-            None => found.kind == Kind::File || found.kind == Kind::Other,
-        }
+        let is_what_arrives = match self.arriving {
+            Arriving::File(ino) => found.ino == ino,
+            Arriving::Symlink => {
+                found.kind == Kind::Symlink && self.seen.is_none_or(|seen| seen.0 != found.ino)
+            }
+            Arriving::Dir => found.kind == Kind::Dir,
+            Arriving::Nothing => false,
+        };
+        let is_as_uploaded = !self.aside && self.seen == Some(identity(found));
+        !is_what_arrives && !is_as_uploaded
     }
-}
-
-fn identity(meta: &Meta) -> (u64, u64, (i64, i64), u32) {
-    (meta.ino, meta.size, meta.mtime, meta.mode)
 }
 
 /// Writes the journal of a stage.
@@ -97,6 +111,21 @@ pub fn rescue(root: &Root) -> Result<Vec<Conflict>> {
         abandoned.remove(root)?;
     }
     Ok(kept)
+}
+
+/// Closes the stage of a merge that is over. Where the merge failed, the stage may hold a local version that could not be
+/// kept aside (the disk may be full): it is rescued now if that works, and by a later restore if not.
+pub fn close<T>(root: &Root, stage: LazyStage, merged: Result<T>) -> Result<T> {
+    match merged {
+        Ok(done) => stage.close(root).map(|()| done),
+        Err(error) => {
+            // Unlocked, it is a stage like those of killed processes.
+            drop(stage);
+            // The merge's own failure is what to report, and what cannot be rescued now stays for the next.
+            let _later = rescue(root);
+            Err(error)
+        }
+    }
 }
 
 fn rescue_from(

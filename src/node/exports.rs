@@ -254,7 +254,7 @@ impl BegunMerge {
     #[napi]
     pub async fn apply(&self) -> napi::Result<()> {
         let merge = self.0.clone();
-        off_the_loop(move || match &*merge.lock().unwrap_or_else(PoisonError::into_inner) {
+        off_the_loop(move || match &mut *merge.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(merge) => merge.apply().map(|_| ()),
             None => Err(Error::Internal("a merge was applied after it had finished".to_owned())),
         })

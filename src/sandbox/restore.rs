@@ -90,9 +90,7 @@ impl Session {
             let entries = incoming.snapshot.len();
             let report = apply(&root, &base, &incoming, &cancel);
             let Incoming { snapshot, stage, .. } = incoming;
-            let closed = stage.close(&root);
-            let mut report = report?;
-            closed?;
+            let mut report = journal::close(&root, stage, report)?;
             report.conflicts.extend(rescued);
             *base = snapshot;
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });

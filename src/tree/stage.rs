@@ -38,13 +38,21 @@ impl Stage {
     pub fn open(workspace: &Root) -> Result<Self> {
         let mut cursor = workspace.cursor();
         let runtime = RelativePath::child(None, RUNTIME.as_bytes());
-        let made_runtime = make_runtime(&mut cursor)?;
+        let mut made_runtime = make_runtime(&mut cursor)?;
         let mut attempt = u64::from(std::process::id()) << 32;
         loop {
             static SERIAL: AtomicU64 = AtomicU64::new(0);
             attempt = attempt.wrapping_add(SERIAL.fetch_add(1, Ordering::Relaxed));
             let path = RelativePath::child(Some(&runtime), format!("{PREFIX}{attempt:x}").as_bytes());
-            if cursor.make_dir(&path, 0o700)? {
+            let made = match cursor.make_dir(&path, 0o700) {
+                // Another process had made the folder around it, and removed it when it was done.
+                Err(error) if error.is_gone() => {
+                    made_runtime |= make_runtime(&mut cursor)?;
+                    false
+                }
+                made => made?,
+            };
+            if made {
                 let root = match workspace.below(&path) {
                     Ok(root) => root,
                     // As below.
@@ -161,7 +169,9 @@ pub fn make_runtime(cursor: &mut Cursor<'_>) -> Result<bool> {
     }
     match cursor.stat(&runtime)? {
         Some(meta) if meta.kind == Kind::Dir => Ok(false),
-        _ => Err(Error::UnsafePath {
+        // It was there a moment ago.
+        None => make_runtime(cursor),
+        Some(_) => Err(Error::UnsafePath {
             path: readable_path(cursor, &runtime),
             offset: None,
             reason: "it must be a folder and not a link or file, since work in progress is kept there; \
