@@ -95,20 +95,22 @@ export async function makeTree(root, tree) {
  */
 export async function describeTree(root, { without } = {}) {
   const tree = {};
-  const visit = async (relative) => {
-    for (const name of (await readdir(path.join(root, relative))).sort()) {
-      const inner = path.join(relative, name);
+  const visit = async (folder) => {
+    const names = await readdir(bytePath(root, folder), { encoding: "latin1" });
+    for (const name of names.sort()) {
+      const inner = folder === "" ? name : `${folder}/${name}`;
       if (inner === without) continue;
-      const at = path.join(root, inner);
+      const shown = Buffer.from(inner, "latin1").toString();
+      const at = bytePath(root, inner);
       const stats = await lstat(at);
       const mode = (stats.mode & 0o7777).toString(8);
       if (stats.isDirectory()) {
-        tree[inner] = `${mode}/`;
+        tree[shown] = `${mode}/`;
         await visit(inner);
       } else if (stats.isSymbolicLink()) {
-        tree[inner] = `-> ${await readlink(at)}`;
+        tree[shown] = `-> ${await readlink(at)}`;
       } else {
-        tree[inner] = stats.isFile() ? `${mode} ${await readFile(at, "utf8")}` : "other";
+        tree[shown] = stats.isFile() ? `${mode} ${await readFile(at, "utf8")}` : "other";
       }
     }
   };

@@ -11,7 +11,6 @@ const execute = promisify(execFile);
 
 /** A client as a provider's SDK would have it: a class, with state of its own that only its methods see. */
 export class LocalSandbox {
-  #shell;
   #path;
   #unprivileged;
   #umask;
@@ -20,13 +19,11 @@ export class LocalSandbox {
 
   /**
    * @param {object} [options]
-   * @param {string[]} [options.shell] What runs a command that is given to it with `-c`.
-   * @param {string} [options.path] The folders in which commands are found.
+   * @param {string} [options.path] The folders in which `sh` and all other commands are found.
    * @param {boolean} [options.unprivileged] Whether commands run as a user who is not the superuser.
    * @param {string} [options.umask]
    */
-  constructor({ shell = ["sh"], path = process.env.PATH, unprivileged = false, umask = "022" } = {}) {
-    this.#shell = shell;
+  constructor({ path = process.env.PATH, unprivileged = false, umask = "022" } = {}) {
     this.#path = path;
     this.#unprivileged = unprivileged;
     this.#umask = umask;
@@ -40,9 +37,7 @@ export class LocalSandbox {
   async writeFile(remotePath, bytes) {
     this.calls.push(["writeFile", remotePath, bytes.byteLength]);
     await writeFile(remotePath, Buffer.from(bytes));
-    if (this.#unprivileged && unprivilegedIds.uid) {
-      await chown(remotePath, unprivilegedIds.uid, unprivilegedIds.gid);
-    }
+    await this.own(remotePath);
   }
 
   async readFile(remotePath) {
@@ -69,21 +64,16 @@ export class LocalSandbox {
     await this.#execute(command);
   }
 
+  /** Makes all that was put there from here the sandbox user's. */
+  async own(folder) {
+    const { uid, gid } = this.#unprivileged ? unprivilegedIds : {};
+    if (uid !== undefined) await execute("chown", ["-R", `${uid}:${gid}`, folder]);
+  }
+
   async #execute(command, ...args) {
-    const [shell, ...first] = this.#shell;
     const { code, stderr } = await run(
       "/bin/sh",
-      [
-        "-c",
-        `umask ${this.#umask}; PATH=$0; exec "$@"`,
-        this.#path,
-        shell,
-        ...first,
-        "-c",
-        command,
-        "sh",
-        ...args,
-      ],
+      ["-c", `umask ${this.#umask}; PATH=$0; exec sh -c "$@"`, this.#path, command, "sh", ...args],
       { unprivileged: this.#unprivileged },
     );
     if (code !== 0) throw new Error(`the command ended with ${code}: ${stderr}`);
@@ -98,17 +88,32 @@ export async function remoteWorkspace({ unprivileged = false } = {}) {
   return path.join(home, "workspace");
 }
 
-/** A folder with nothing but the applets of busybox or toybox. */
-export async function appletsOf(program) {
-  const folder = path.join(await temporaryFolder(), "bin");
-  await mkdir(folder);
-  const listed = await execute(program, program === "busybox" ? ["--list"] : []);
-  const binary = (await execute("sh", ["-c", `command -v ${program}`])).stdout.trim();
-  for (const applet of listed.stdout.split(/\s+/).filter(Boolean)) {
-    await symlink(binary, path.join(folder, path.basename(applet))).catch((error) => {
-      // Some are listed twice.
-      if (error.code !== "EEXIST") throw error;
-    });
+/** Where a program is. */
+const located = async (program) => (await execute("sh", ["-c", `command -v ${program}`])).stdout.trim();
+
+/**
+ * A folder of commands: those that `program` has, and others by name.
+ *
+ * @param {{ appletsOf?: "busybox" | "toybox", [name: string]: string | undefined }} commands
+ */
+export async function commandFolder({ appletsOf, ...commands }) {
+  const made = path.join(await temporaryFolder(), "bin");
+  await mkdir(made);
+  if (appletsOf) {
+    const listed = await execute(appletsOf, appletsOf === "busybox" ? ["--list"] : []);
+    const applets = listed.stdout
+      .split(/\s+/)
+      .filter((name) => name !== "" && !Object.hasOwn(commands, name));
+    for (const name of new Set(applets)) commands[name] = appletsOf;
   }
-  return folder;
+  for (const [name, program] of Object.entries(commands))
+    await symlink(await cachedPath(program), path.join(made, name));
+  return made;
+}
+
+const paths = new Map();
+
+function cachedPath(program) {
+  if (!paths.has(program)) paths.set(program, located(program));
+  return paths.get(program);
 }
