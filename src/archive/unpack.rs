@@ -224,7 +224,9 @@ impl<'a> Reader<'a> {
             // The oldest archives tell a folder by its slash alone.
             b'0' | 0 if name.ends_with(b"/") => b'5',
             0 | b'7' => b'0',
-            kind => kind,
+            kind @ b'0'..=b'6' => kind,
+            b'S' => return Err(refuse("a sparse file; archive it without --sparse")),
+            other => return Err(refuse(&format!("an entry of unknown type {:?}", char::from(other)))),
         };
         let size = match header.pax.size {
             Some(size) if kind != b'0' && size != 0 => {
@@ -254,9 +256,7 @@ impl<'a> Reader<'a> {
                 Content::Symlink { target: target.into() }
             }
             b'1' => self.hard_link(header, &shown)?,
-            b'3' | b'4' | b'6' => Content::Special,
-            b'S' => return Err(refuse("a sparse file; archive it without --sparse")),
-            other => return Err(refuse(&format!("an entry of unknown type {:?}", char::from(other)))),
+            _ => Content::Special,
         };
         match path {
             Some(path) => {

@@ -43,7 +43,8 @@ struct Here {
 )]
 pub fn merge(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> Result<Report> {
     let here = look(root, base, incoming, cancel)?;
-    let plan = plan(base, &incoming.snapshot, &here.local);
+    let mut plan = plan(base, &incoming.snapshot, &here.local);
+    plan.spare_what_falls_together(&incoming.snapshot, &here.seen);
     cancel.check()?;
     let apply = Apply::new(root, incoming, &plan, &here.seen)?;
     let mut report = Report { kept: plan.kept, skipped: incoming.skipped.clone(), ..Report::default() };
