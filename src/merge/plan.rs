@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::path::RelativePath;
 use crate::tree::entry::{Entry, Snapshot};
+use crate::tree::root::{Kind, Meta};
 
 /// The mode of a new folder where nobody said it: an archive that names only what is in it.
 const UNTOLD_MODE: u32 = 0o755;

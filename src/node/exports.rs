@@ -316,7 +316,9 @@ pub async fn read_entry(root_dir: String, relative: String) -> napi::Result<Opti
             offset: None,
             reason,
         };
-        let Some(path) = RelativePath::parse(&relative).map_err(|found| fault(found.to_string()))? else {
+        // As a path is joined, nothing and `.` are the root itself.
+        let below: &[u8] = if relative.is_empty() { b"." } else { &relative };
+        let Some(path) = RelativePath::parse(below).map_err(|found| fault(found.to_string()))? else {
             return Ok(Some(r#"{"kind":"dir"}"#.to_owned()));
         };
         let mut cursor = root.cursor();
