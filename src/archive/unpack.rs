@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
             let at = self.at;
             let block = self.take(BLOCK as u64, "a header was due, and no end mark has come")?;
             if block.iter().all(|&byte| byte == 0) {
-                if at != offset {
+                if long_name.is_some() || long_link.is_some() || pax.is_some() {
                     return Err(invalid(offset, None, "a long name or PAX record belongs to no entry"));
                 }
                 let second = self.take(BLOCK as u64, "the end mark is two blocks of zeros, and one came")?;
