@@ -79,33 +79,46 @@ function loadFailedMessage({ platform, node, source, systemMessage }) {
     `Platform: ${platform} (Node.js ${node})`,
     `Loaded from: ${source}`,
     `The system says: ${systemMessage}`,
-    loadFailureAdvice(platform, systemMessage),
+    loadFailureAdvice(systemMessage),
   );
 }
+
+const REINSTALL = "node_modules may come from another machine. Remove it and install on this machine.";
+
+/**
+ * What the loaders of Linux and macOS say, and what is behind it. The first that matches counts.
+ *
+ * @type {[RegExp, string][]}
+ */
+const LOAD_FAILURES = [
+  [
+    /GLIBC_[\d.]+\W+not found/,
+    `This system's C library is too old: glibc ${MINIMUM_GLIBC} or newer is needed.`,
+  ],
+  // glibc on a library for musl, and musl on one for glibc.
+  [
+    /\blibc\.so\b|\bld-linux|Error relocating/,
+    `The file is made for another C library than Node runs on; ${REINSTALL}`,
+  ],
+  // glibc says of a file for another processor that it does not exist.
+  [
+    /\.node: cannot open shared object file|incompatible architecture|wrong architecture/,
+    `The file is made for another processor; ${REINSTALL}`,
+  ],
+  [
+    /invalid ELF header|wrong ELF class|Exec format error|not a mach-o|slice is not valid/i,
+    `The file is damaged or made for another system; ${REINSTALL}`,
+  ],
+];
 
 /**
  * What the words of the system's loader mean for the user.
  *
- * @param {string} platform
  * @param {string} systemMessage
  */
-function loadFailureAdvice(platform, systemMessage) {
-  if (/GLIBC_[\d.]+\W+not found/.test(systemMessage)) {
-    return `This system's C library is too old: glibc ${MINIMUM_GLIBC} or newer is needed.`;
-  }
-  if (/ELF|Exec format|mach-o|wrong architecture|incompatible architecture/i.test(systemMessage)) {
-    return (
-      `The file is damaged or not made for ${platform}; node_modules may come from another machine. ` +
-      "Remove it and install on this machine."
-    );
-  }
-  if (/musl|Error relocating/.test(systemMessage)) {
-    return (
-      "The file is made for another C library than Node runs on; node_modules may come from another machine. " +
-      "Remove it and install on this machine."
-    );
-  }
-  return "Remove node_modules and install again. If that does not help, report this message.";
+function loadFailureAdvice(systemMessage) {
+  const known = LOAD_FAILURES.find(([said]) => said.test(systemMessage));
+  return known?.[1] ?? "Remove node_modules and install again. If that does not help, report this message.";
 }
 
 /** @param {string[]} all */

@@ -1,0 +1,167 @@
+// What is in the packages, down to the file, and whether the tools that judge packages are content with it.
+
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { createRequire } from "node:module";
+import os from "node:os";
+import path from "node:path";
+import { publint } from "publint";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import {
+  PACKAGE,
+  PLATFORMS,
+  RUST_TARGETS,
+  fileName,
+  packageName,
+} from "../../scripts/packaging/platforms.mjs";
+import { packEverything, root, run, tool } from "./support.mjs";
+
+const project = createRequire(import.meta.url)("../../package.json");
+
+let folder;
+let packed;
+
+beforeAll(async () => {
+  folder = await mkdtemp(path.join(os.tmpdir(), "packed-"));
+  packed = await packEverything(folder);
+});
+
+afterAll(async () => {
+  await rm(folder, { recursive: true });
+});
+
+describe("the main package", () => {
+  test("holds exactly what is needed", () => {
+    expect(packed.main.files).toEqual([
+      "LICENSE",
+      "README.md",
+      "binding.js",
+      "clients/cloudflare.d.ts",
+      "clients/cloudflare.js",
+      "clients/conformance.d.ts",
+      "clients/conformance.js",
+      "clients/e2b.d.ts",
+      "clients/e2b.js",
+      "clients/errors.js",
+      "clients/local.d.ts",
+      "clients/local.js",
+      "clients/process.js",
+      "clients/refresh.js",
+      "clients/shell.js",
+      "clients/ssh.d.ts",
+      "clients/ssh.js",
+      "clients/timers.d.ts",
+      "clients/transfer.js",
+      "index.d.ts",
+      "index.js",
+      "js/calls.js",
+      "js/check.js",
+      "js/errors.js",
+      "js/host.js",
+      "js/lease.js",
+      "js/platform.js",
+      "js/progress.js",
+      "js/spec.js",
+      "package.json",
+    ]);
+  });
+
+  test("has no script that an install could run, and nothing of development", () => {
+    for (const field of ["scripts", "devDependencies", "napi", "private"]) {
+      expect(packed.main.manifest).not.toHaveProperty(field);
+    }
+  });
+
+  test("asks for every platform's package in its own version, and for nothing else", () => {
+    const { manifest } = packed.main;
+    expect(manifest.optionalDependencies).toEqual(
+      Object.fromEntries(PLATFORMS.map((platform) => [packageName(platform), project.version])),
+    );
+    expect(manifest).not.toHaveProperty("dependencies");
+  });
+
+  test("tells bundlers, Node and compilers what they ask", () => {
+    const { manifest } = packed.main;
+    expect(manifest.name).toBe(PACKAGE);
+    expect(manifest.sideEffects).toBe(false);
+    expect(manifest.engines).toEqual({ node: ">=20" });
+    const doors = Object.values(manifest.exports).filter((door) => typeof door === "object");
+    expect(doors.length).toBeGreaterThan(0);
+    for (const door of doors) expect(Object.keys(door)[0]).toBe("types");
+  });
+
+  test("leads to files that it holds", () => {
+    const { exports, main, types } = packed.main.manifest;
+    const targets = Object.values(exports).flatMap((door) =>
+      Object.values({ default: door, ...Object(door) }),
+    );
+    const files = targets.filter((target) => typeof target === "string" && target.length > 1);
+    for (const file of [main, types, ...files])
+      expect(packed.main.files).toContain(path.posix.normalize(file));
+  });
+
+  test("has nothing to complain about for publint", async () => {
+    expect(await complaintsOfPublint(packed.main)).toEqual([]);
+  });
+
+  test("has the right types for every way of resolving it", async () => {
+    const attw = tool("@arethetypeswrong/cli/dist/index.js");
+    const output = await run([process.execPath, attw, packed.main.tarball, "--format=json"], { cwd: folder });
+    const { analysis, problems } = JSON.parse(output);
+    expect(problems ?? {}).toEqual({});
+    const doors = Object.keys(packed.main.manifest.exports).filter((door) => !door.endsWith(".json"));
+    expect(Object.keys(analysis.entrypoints)).toEqual(expect.arrayContaining(doors));
+  });
+});
+
+describe.each(PLATFORMS)("the package of %s", (platform) => {
+  const [system, cpu, libc] = platform.split("-");
+
+  test("holds its binary, and nothing that is not needed", () => {
+    const files = ["LICENSE", "README.md", "package.json", fileName(platform)];
+    expect(packed.platforms.get(platform).files).toEqual(files);
+  });
+
+  test("is for that platform alone, and in step with the main package", () => {
+    const { description, ...manifest } = packed.platforms.get(platform).manifest;
+    expect(description).toMatch(/^The native part of /);
+    expect(manifest).toEqual({
+      name: packageName(platform),
+      version: project.version,
+      license: project.license,
+      repository: project.repository,
+      type: "commonjs",
+      main: fileName(platform),
+      files: [fileName(platform)],
+      os: [system],
+      cpu: [cpu],
+      ...(libc && { libc: [libc === "gnu" ? "glibc" : libc] }),
+      engines: project.engines,
+      publishConfig: { access: "public" },
+    });
+  });
+
+  test("has nothing to complain about for publint", async () => {
+    expect(await complaintsOfPublint(packed.platforms.get(platform))).toEqual([]);
+  });
+});
+
+test("the platforms are those that the napi tool is told of, in its names", () => {
+  expect(project.napi.binaryName).toBe("sandbox-managed-runtime");
+  expect([...project.napi.targets].sort()).toEqual(Object.values(RUST_TARGETS).sort());
+  for (const [platform, target] of Object.entries(RUST_TARGETS)) {
+    const [system, cpu, libc] = platform.split("-");
+    expect(target).toMatch(cpu === "arm64" ? /^aarch64-/ : /^x86_64-/);
+    expect(target).toMatch(system === "darwin" ? /-apple-darwin$/ : new RegExp(`-linux-${libc}$`));
+  }
+});
+
+test("the crate has the packages' version", async () => {
+  const manifest = await readFile(path.join(root, "Cargo.toml"), "utf8");
+  expect(/^version = "(.*)"/m.exec(manifest)?.[1]).toBe(project.version);
+});
+
+async function complaintsOfPublint({ tarball }) {
+  const bytes = await readFile(tarball);
+  const { messages } = await publint({ pack: { tarball: Uint8Array.from(bytes).buffer }, strict: true });
+  return messages;
+}

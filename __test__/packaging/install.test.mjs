@@ -1,0 +1,127 @@
+// The packages, installed as they will be: by each package manager, from a registry, into a project that has nothing
+// else; and in a pnpm workspace such as Paperclip's, where adapter-utils exports the addon in place of its own modules.
+
+import { cp, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { PACKAGE, PLATFORMS, fileName, packageName } from "../../scripts/packaging/platforms.mjs";
+import { startRegistry } from "./registry.mjs";
+import { MANAGERS, hostPlatform, manage, packEverything, run, tool } from "./support.mjs";
+
+/** A package manager's or compiler's start, several times in a row, on a busy machine. */
+const PATIENT = { timeout: 300_000 };
+
+let folder;
+let packed;
+let registry;
+let project;
+
+beforeAll(async () => {
+  folder = await mkdtemp(path.join(os.tmpdir(), "install-"));
+  packed = await packEverything(folder);
+  registry = await startRegistry(packed.all);
+}, PATIENT.timeout);
+
+afterAll(async () => {
+  await registry.close();
+  await rm(folder, { recursive: true });
+});
+
+beforeEach(async () => {
+  project = await mkdtemp(path.join(folder, "project-"));
+});
+
+/** Runs a package manager in the project; each starts with an empty cache. */
+function manageProject(manager, words) {
+  return manage(manager, words, { project, home: path.join(project, ".home"), registry: registry.url });
+}
+
+/** Loads the package in the project, both ways, and returns what that printed. */
+async function useInProject() {
+  const program = `
+    import { createRequire } from "node:module";
+    import { parseSandboxRemoteExecutionSpec as imported } from "${PACKAGE}";
+    const { parseSandboxRemoteExecutionSpec: required } = createRequire(import.meta.url)("${PACKAGE}");
+    console.log(imported === required, imported({ transport: "other" }));`;
+  await writeFile(path.join(project, "use.mjs"), program);
+  return run([process.execPath, "use.mjs"], { cwd: project });
+}
+
+/** The names of the binaries in the project. */
+async function installedBinaries() {
+  const entries = await readdir(path.join(project, "node_modules"), { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => entry.isFile() && entry.name.endsWith(".node")).map(({ name }) => name);
+}
+
+describe.each(Object.keys(MANAGERS))("%s", (manager) => {
+  const { add, install, withoutOptional } = MANAGERS[manager];
+
+  beforeEach(async () => {
+    await writeFile(path.join(project, "package.json"), JSON.stringify({ name: "project", private: true }));
+  });
+
+  test("installs it without running a script", PATIENT, async () => {
+    registry.unknown.clear();
+    await manageProject(manager, [...add, PACKAGE, "--ignore-scripts"]);
+    expect(await useInProject()).toBe("true null\n");
+    // npm looks at optional peers too; whoever uses one has it installed.
+    const peers = Object.keys(packed.main.manifest.peerDependencies).map((name) => `/${name}`);
+    expect(peers).toEqual(expect.arrayContaining([...registry.unknown]));
+  });
+
+  test("installs this platform's binary and no other", PATIENT, async () => {
+    await manageProject(manager, [...add, PACKAGE]);
+    const [system, cpu] = hostPlatform.split("-");
+    // yarn 1 does not know of C libraries, and brings the binaries for both.
+    const fits = (platform) =>
+      platform === hostPlatform || (manager === "yarn" && platform.startsWith(`${system}-${cpu}`));
+    expect((await installedBinaries()).sort()).toEqual(PLATFORMS.filter(fits).map(fileName).sort());
+  });
+
+  test("leaves optional dependencies out, which is explained, and the way out works", PATIENT, async () => {
+    await manageProject(manager, [...add, PACKAGE, ...withoutOptional]);
+    const failure = await useInProject().catch((error) => error.message);
+    expect(failure).toContain("ERR_SANDBOX_BINDING_NOT_FOUND");
+    expect(failure).toContain(`the package ${packageName(hostPlatform)}`);
+
+    await rm(path.join(project, "node_modules"), { recursive: true });
+    await manageProject(manager, install);
+    expect(await useInProject()).toBe("true null\n");
+  });
+});
+
+describe("a pnpm workspace whose adapter-utils exports the addon", () => {
+  let adapterUtils;
+
+  beforeEach(async () => {
+    await cp(path.join(import.meta.dirname, "workspace"), project, { recursive: true });
+    adapterUtils = path.join(project, "packages", "adapter-utils");
+    const manifestPath = path.join(adapterUtils, "package.json");
+    const manifest = JSON.parse(await readFile(manifestPath, "utf8"));
+    manifest.dependencies = { [PACKAGE]: packed.main.manifest.version };
+    // The tools that are here already, so that nothing else has to be downloaded.
+    manifest.devDependencies = Object.fromEntries(
+      ["@types/node", "typescript", "vitest"].map((name) => [name, `link:${tool(name)}`]),
+    );
+    await writeFile(manifestPath, JSON.stringify(manifest));
+    await manageProject("pnpm", MANAGERS.pnpm.install);
+  }, PATIENT.timeout);
+
+  test.each([
+    ["bundler", "esnext"],
+    ["nodenext", "nodenext"],
+  ])("compiles when modules are resolved as by %s", PATIENT, async (moduleResolution, module) => {
+    const tsc = [process.execPath, tool("typescript/bin/tsc"), "--project", adapterUtils];
+    await run([...tsc, "--moduleResolution", moduleResolution, "--module", module], { cwd: project });
+  });
+
+  test("runs a workspace's round trip from the installed packages", PATIENT, async () => {
+    const vitest = [process.execPath, tool("vitest/vitest.mjs"), "run", "--root", adapterUtils];
+    // Of the run that this test is part of, the inner one must know nothing.
+    const env = { VITEST: "", VITEST_POOL_ID: "", VITEST_WORKER_ID: "" };
+    const output = await run([...vitest, "--reporter=json"], { cwd: adapterUtils, env });
+    const { numPassedTests, numTotalTests } = JSON.parse(output);
+    expect([numPassedTests, numTotalTests]).toEqual([2, 2]);
+  });
+});

@@ -1,0 +1,7 @@
+export {
+  captureDirectorySnapshot,
+  directoryEntryMatchesBaseline,
+  mergeDirectoryWithBaseline,
+  withDirectoryMergeLock,
+} from "@paperclipai/sandbox-managed-runtime";
+export type { DirectorySnapshot } from "@paperclipai/sandbox-managed-runtime";
