@@ -6,13 +6,16 @@ import { OTHER_USER } from "./processes.mjs";
 
 const [name, args] = process.argv.slice(2);
 
+/** JSON knows no Map. */
+const revive = (_, value) => (Array.isArray(value?.$map) ? new Map(value.$map) : value);
+
 if (process.getuid() === 0) {
   process.setgroups([]);
   process.setgid(OTHER_USER);
   process.setuid(OTHER_USER);
 }
 
-const outcome = await addon[name](...JSON.parse(args)).then(
+const outcome = await addon[name](...JSON.parse(args, revive)).then(
   (value) => ({ value }),
   (error) => ({ error: { ...error, message: error.message } }),
 );

@@ -1,0 +1,333 @@
+// withDirectoryMergeLock: against itself, against the npm release, and what is left behind by processes that are gone.
+
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { appendFile, mkdir, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import {
+  mergeDirectoryWithBaseline,
+  prepareSandboxManagedRuntime,
+  withDirectoryMergeLock,
+} from "../index.js";
+import { differences, readTree } from "../scripts/tree.mjs";
+import { makeTree, temporaryFolder } from "./support/folders.mjs";
+import { MemorySandbox } from "./support/memory.mjs";
+import { runScript } from "./support/processes.mjs";
+import { specFor } from "./support/spec.mjs";
+import { makeArchive } from "./support/tar.mjs";
+
+let target;
+let lock;
+let log;
+
+beforeEach(async () => {
+  target = path.join(await temporaryFolder(), "target");
+  lock = `${target}.paperclip-restore.lock`;
+  log = path.join(path.dirname(target), "log");
+  await mkdir(target);
+  await writeFile(log, "");
+});
+
+const events = async () => (await readFile(log, "utf8")).split("\n").filter(Boolean);
+const exists = (at) =>
+  stat(at).then(
+    () => true,
+    () => false,
+  );
+
+/** The process id of a process that has ended. */
+async function deadProcess() {
+  const child = execFile("true");
+  await once(child, "exit");
+  return child.pid;
+}
+
+/**
+ * Another process that takes the lock, with ours or with the release's function.
+ *
+ * @param {"ours" | "release"} whose
+ */
+function party(whose) {
+  const script = fileURLToPath(new URL("support/lock-party.mjs", import.meta.url));
+  const child = spawn(process.execPath, [script, whose, target, log], { stdio: ["pipe", "pipe", "inherit"] });
+  onTestFinished(() => void child.kill("SIGKILL"));
+  const ended = once(child, "exit");
+  return {
+    pid: child.pid,
+    /** Resolves when it is about to take the lock. */
+    started: once(child.stdout.setEncoding("utf8"), "data"),
+    /** Lets it give the lock back, or never take it, and waits for its end. */
+    async finish() {
+      child.stdin.end();
+      expect(await ended).toStrictEqual([0, null]);
+    },
+    kill: async () => {
+      child.kill("SIGKILL");
+      await ended;
+    },
+  };
+}
+
+async function until(condition) {
+  while (!(await condition())) await pause(10);
+}
+
+describe("the lock", () => {
+  it("is the folder beside the target, with who holds it and since when", async () => {
+    const before = Date.now();
+    const result = await withDirectoryMergeLock(target, async () => {
+      expect(await readdir(lock)).toStrictEqual(["owner.json"]);
+      const text = await readFile(path.join(lock, "owner.json"), "utf8");
+      const owner = JSON.parse(text);
+      expect(Object.keys(owner)).toStrictEqual(["pid", "createdAt"]);
+      expect(owner.pid).toBe(process.pid);
+      expect(new Date(owner.createdAt).toISOString()).toBe(owner.createdAt);
+      expect(Date.parse(owner.createdAt)).toBeGreaterThanOrEqual(before);
+      return "result";
+    });
+    expect(result).toBe("result");
+    expect(await exists(lock)).toBe(false);
+  });
+
+  it("hands on what the function gives, be it a promise or not", async () => {
+    expect(await withDirectoryMergeLock(target, () => 5)).toBe(5);
+    expect(await withDirectoryMergeLock(target, () => ({ then: (resolve) => resolve(6) }))).toBe(6);
+    expect(await withDirectoryMergeLock(target, async () => {})).toBeUndefined();
+  });
+
+  it("is given back where the function fails, and what it fails with is passed on as it is", async () => {
+    for (const failure of [new Error("boom"), undefined, null, "text", Symbol("boom")]) {
+      for (const fail of [
+        () => {
+          throw failure;
+        },
+        () => Promise.reject(failure),
+      ]) {
+        const caught = await withDirectoryMergeLock(target, fail).then(
+          () => "nothing",
+          (error) => ({ error }),
+        );
+        expect(caught.error).toBe(failure);
+        expect(await exists(lock)).toBe(false);
+      }
+    }
+  });
+
+  it("is for the target's name as it is given, which need not exist", async () => {
+    const missing = path.join(path.dirname(target), "missing");
+    await withDirectoryMergeLock(missing, async () => {
+      expect(await exists(`${missing}.paperclip-restore.lock`)).toBe(true);
+    });
+    expect(await exists(missing)).toBe(false);
+  });
+
+  it("in a folder that is missing cannot be had", async () => {
+    const nowhere = path.join(target, "missing", "target");
+    await expect(withDirectoryMergeLock(nowhere, async () => {})).rejects.toMatchObject({
+      code: "ENOENT",
+      syscall: "mkdir",
+      path: `${nowhere}.paperclip-restore.lock`,
+    });
+  });
+
+  it("of one target does not hold up another's", async () => {
+    const other = path.join(path.dirname(target), "other");
+    const order = [];
+    await withDirectoryMergeLock(target, async () => {
+      await withDirectoryMergeLock(other, async () => void order.push("inner"));
+      order.push("outer");
+    });
+    expect(order).toStrictEqual(["inner", "outer"]);
+  });
+
+  it("lets one at a time in, in one process", async () => {
+    let inside = 0;
+    const done = [];
+    await Promise.all(
+      Array.from({ length: 8 }, (_, at) =>
+        withDirectoryMergeLock(target, async () => {
+          expect(++inside).toBe(1);
+          await pause(5);
+          inside--;
+          done.push(at);
+        }),
+      ),
+    );
+    expect(done.sort()).toStrictEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+  });
+
+  it("lets one at a time in, among many processes", async () => {
+    const rounds = 15;
+    const ended = await Promise.all(
+      Array.from({ length: 4 }, () => runScript("lock-rounds.mjs", [target, log, String(rounds)])),
+    );
+    for (const { code, stderr } of ended) expect({ code, stderr }).toStrictEqual({ code: 0, stderr: "" });
+    expect(await events()).toHaveLength(4 * rounds);
+    expect(await exists(lock)).toBe(false);
+  });
+});
+
+describe.each([
+  ["ours", "ours"],
+  ["release", "ours"],
+  ["ours", "release"],
+])("while %s holds it", (holder, waiter) => {
+  it(`${waiter} waits`, async () => {
+    const first = party(holder);
+    await first.started;
+    await until(async () => (await events()).length === 1);
+    const second = party(waiter);
+    await second.started;
+    // Long enough for several tries. If it came in, it would say so.
+    await pause(300);
+    expect(await events()).toStrictEqual([`${first.pid} enters`]);
+    await first.finish();
+    await until(async () => (await events()).length === 3);
+    await second.finish();
+    expect(await events()).toStrictEqual([
+      `${first.pid} enters`,
+      `${first.pid} leaves`,
+      `${second.pid} enters`,
+      `${second.pid} leaves`,
+    ]);
+    expect(await exists(lock)).toBe(false);
+  });
+});
+
+describe("a lock that was left behind", () => {
+  it.each(["ours", "release"])("by a killed process is taken over from %s", async (whose) => {
+    const killed = party(whose);
+    await until(async () => (await events()).length === 1);
+    await killed.kill();
+    expect(await exists(lock)).toBe(true);
+    expect(await withDirectoryMergeLock(target, async () => "mine")).toBe("mine");
+    expect(await exists(lock)).toBe(false);
+  });
+
+  it.each([
+    ["with other files in it", async () => writeFile(path.join(lock, "other"), "x")],
+    ["with folders in it", async () => makeTree(lock, { "deep/er/file": "x" })],
+  ])("is taken over %s", async (_, more) => {
+    await mkdir(lock);
+    await writeFile(
+      path.join(lock, "owner.json"),
+      JSON.stringify({ pid: await deadProcess(), createdAt: "" }),
+    );
+    await more();
+    expect(await withDirectoryMergeLock(target, async () => "mine")).toBe("mine");
+    expect(await exists(lock)).toBe(false);
+  });
+
+  const UNREADABLE = {
+    "no owner.json": undefined,
+    "an empty owner.json": "",
+    "one that is no JSON": "{",
+    "one that is no object": "5",
+    "one without a pid": "{}",
+    "one with an impossible pid": '{"pid":-5}',
+    "one with a pid that is no number": '{"pid":"1"}',
+  };
+
+  describe.each(Object.entries(UNREADABLE))("with %s", (_, content) => {
+    beforeEach(async () => {
+      await mkdir(lock);
+      if (content !== undefined) await writeFile(path.join(lock, "owner.json"), content);
+    });
+
+    it("is taken over once it is 30 s old", async () => {
+      const old = new Date(Date.now() - 31_000);
+      await utimes(lock, old, old);
+      expect(await withDirectoryMergeLock(target, async () => "mine")).toBe("mine");
+    });
+
+    it("is waited for while it is young: its holder may be about to write", async () => {
+      const waiting = withDirectoryMergeLock(target, () => appendFile(log, "mine\n"));
+      await pause(200);
+      await appendFile(log, "theirs\n");
+      await rm(lock, { recursive: true });
+      await waiting;
+      expect(await events()).toStrictEqual(["theirs", "mine"]);
+    });
+  });
+
+  it("is not taken from a holder that lives, however old it is", async () => {
+    await mkdir(lock);
+    await writeFile(path.join(lock, "owner.json"), JSON.stringify({ pid: process.pid, createdAt: "" }));
+    await utimes(lock, 0, 0);
+    const waiting = withDirectoryMergeLock(target, () => appendFile(log, "mine\n"));
+    await pause(200);
+    await appendFile(log, "theirs\n");
+    await rm(lock, { recursive: true });
+    await waiting;
+    expect(await events()).toStrictEqual(["theirs", "mine"]);
+  });
+});
+
+describe("a lock that somebody holds for too long", () => {
+  it("is given up after 30 s by everything that needs it, with a clear error, and nothing is changed", async () => {
+    const source = await makeTree(path.join(path.dirname(target), "source"), { "a.txt": "theirs" });
+    await makeTree(target, { "a.txt": "ours" });
+    const client = new MemorySandbox(makeArchive([{ name: "a.txt", content: "theirs" }]));
+    const prepared = await prepareSandboxManagedRuntime({
+      spec: specFor("/remote"),
+      adapterKey: "test",
+      client,
+      workspaceLocalDir: target,
+    });
+    const before = await readTree(target);
+    await mkdir(lock);
+    await writeFile(path.join(lock, "owner.json"), JSON.stringify({ pid: process.pid, createdAt: "" }));
+    const mustNotRun = () => expect.unreachable("the lock is held");
+    const baseline = { exclude: [], entries: new Map() };
+    const attempts = [
+      withDirectoryMergeLock(target, mustNotRun),
+      mergeDirectoryWithBaseline({ baseline, sourceDir: source, targetDir: target, beforeApply: mustNotRun }),
+      prepared.restoreWorkspace(),
+    ];
+    for (const { status, reason } of await Promise.allSettled(attempts)) {
+      expect(status).toBe("rejected");
+      expect(reason).toMatchObject({
+        code: "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT",
+        path: lock,
+        message: expect.stringMatching(
+          /30 s .*paperclip-restore\.lock.*held by process \d+.*nothing was changed/,
+        ),
+      });
+    }
+    expect(differences(before, await readTree(target), { exact: true })).toStrictEqual([]);
+    // It is still theirs.
+    expect(await exists(path.join(lock, "owner.json"))).toBe(true);
+    await rm(lock, { recursive: true });
+    await prepared.restoreWorkspace();
+    expect(await readFile(path.join(target, "a.txt"), "utf8")).toBe("theirs");
+  });
+});
+
+describe("a restore that waits for the lock", () => {
+  it("can be aborted, and changes nothing", async () => {
+    await makeTree(target, { "a.txt": "ours" });
+    const client = new MemorySandbox(makeArchive([{ name: "a.txt", content: "theirs" }]));
+    const prepared = await prepareSandboxManagedRuntime({
+      spec: specFor("/remote"),
+      adapterKey: "test",
+      client,
+      workspaceLocalDir: target,
+    });
+    const reason = new Error("enough");
+    await withDirectoryMergeLock(target, async () => {
+      const controller = new AbortController();
+      const restoring = prepared.restoreWorkspace(undefined, { signal: controller.signal });
+      await until(() => client.methods.includes("remove"));
+      controller.abort(reason);
+      await expect(restoring).rejects.toBe(reason);
+    });
+    expect(await readFile(path.join(target, "a.txt"), "utf8")).toBe("ours");
+    // And the next one finds the way free.
+    await prepared.restoreWorkspace();
+    expect(await readFile(path.join(target, "a.txt"), "utf8")).toBe("theirs");
+    expect(await readdir(target)).toStrictEqual(["a.txt"]);
+  });
+});

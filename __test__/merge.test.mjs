@@ -1,0 +1,398 @@
+// mergeDirectoryWithBaseline: the table of the merge, what happens inside its lock, and the release as the other party.
+
+import * as release from "@paperclipai/adapter-utils/workspace-restore-merge";
+import { chmod, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { beforeEach, describe, expect, it } from "vitest";
+import { captureDirectorySnapshot, mergeDirectoryWithBaseline } from "../index.js";
+import { differences, readTree } from "../scripts/tree.mjs";
+import {
+  describeTree,
+  fifo,
+  file,
+  folder,
+  identity,
+  link,
+  makeTree,
+  temporaryFolder,
+  watchTemporaryFiles,
+} from "./support/folders.mjs";
+import { callUnprivileged } from "./support/processes.mjs";
+
+const RUNTIME = ".paperclip-runtime";
+
+let home;
+let base;
+let sourceDir;
+let targetDir;
+
+beforeEach(async () => {
+  home = await temporaryFolder();
+  base = path.join(home, "base");
+  sourceDir = path.join(home, "source");
+  targetDir = path.join(home, "target");
+  for (const made of [base, sourceDir, targetDir]) await mkdir(made);
+});
+
+const merge = async (more) =>
+  mergeDirectoryWithBaseline({
+    baseline: await captureDirectorySnapshot(base),
+    sourceDir,
+    targetDir,
+    ...more,
+  });
+
+const merged = () => describeTree(targetDir, { without: RUNTIME });
+
+async function conflicts() {
+  const root = path.join(targetDir, RUNTIME, "conflicts");
+  const [time, ...others] = await readdir(root);
+  expect(others).toStrictEqual([]);
+  return describeTree(path.join(root, time));
+}
+
+describe("the table of the merge", () => {
+  /** What can stand at a path, and how it is described. */
+  const STATES = {
+    absent: [undefined, undefined],
+    file: [file("text"), "644 text"],
+    edited: [file("edited"), "644 edited"],
+    emptied: [file(""), "644 "],
+    executable: [file("text", 0o755), "755 text"],
+    link: [link("somewhere"), "-> somewhere"],
+    relinked: [link("elsewhere"), "-> elsewhere"],
+    folder: [folder(), "755/"],
+  };
+  const names = Object.keys(STATES);
+
+  /** The contract's table, row by row: what stands there afterwards, and what is kept aside. */
+  function outcome(before, theirs, ours) {
+    if (theirs === before) return { stands: ours };
+    if (theirs === "absent") return { stands: ours === before ? "absent" : ours };
+    const differs = ours !== "absent" && ours !== before && ours !== theirs;
+    return { stands: theirs, aside: differs ? ours : undefined };
+  }
+
+  it("holds for every combination of what was, what came back and what is here", async () => {
+    const trees = [{}, {}, {}];
+    const expected = {};
+    const aside = {};
+    for (const combination of names.flatMap((b) => names.flatMap((t) => names.map((o) => [b, t, o])))) {
+      const name = combination.join("-");
+      combination.forEach((state, at) => {
+        const [entry] = STATES[state];
+        if (entry) trees[at][name] = entry;
+      });
+      const { stands, aside: kept } = outcome(...combination);
+      if (stands !== "absent") expected[name] = STATES[stands][1];
+      if (kept) aside[name] = STATES[kept][1];
+    }
+    for (const [at, root] of [base, sourceDir, targetDir].entries()) await makeTree(root, trees[at]);
+    await merge();
+
+    expect(await merged()).toStrictEqual(expected);
+    expect(await conflicts()).toStrictEqual(aside);
+    expect(Object.keys(aside).length).toBeGreaterThan(50);
+    expect(await readFile(path.join(targetDir, RUNTIME, ".gitignore"), "utf8")).toBe("*\n");
+  });
+
+  it("holds again: a second merge of the same has nothing to do", async () => {
+    await makeTree(base, { "a.txt": "base", "b.txt": "base" });
+    await makeTree(sourceDir, { "a.txt": "theirs", "c/d.txt": "new" });
+    await makeTree(targetDir, { "a.txt": "ours", "b.txt": "base" });
+    await merge();
+    const before = await readTree(targetDir);
+    await merge();
+    const differing = differences(before, await readTree(targetDir), { exact: true });
+    // Its time tells that something was staged in it.
+    expect(differing.filter((name) => name !== RUNTIME)).toStrictEqual([]);
+  });
+});
+
+describe("folders", () => {
+  it("that hold local files stay, when they were deleted there", async () => {
+    await makeTree(base, { "dir/a.txt": "a", "dir/sub/b.txt": "b", "gone/c.txt": "c" });
+    await makeTree(targetDir, {
+      "dir/a.txt": "a",
+      "dir/sub/b.txt": "b",
+      "dir/sub/mine.txt": "mine",
+      "gone/c.txt": "c",
+    });
+    await merge();
+    expect(await merged()).toStrictEqual({ dir: "755/", "dir/sub": "755/", "dir/sub/mine.txt": "644 mine" });
+  });
+
+  it("with local files that became a file there are kept aside, with just these", async () => {
+    await makeTree(base, { "dir/a.txt": "a", "dir/b.txt": "b" });
+    await makeTree(sourceDir, { dir: "a file now" });
+    await makeTree(targetDir, { "dir/a.txt": "a", "dir/b.txt": "changed", "dir/new/mine.txt": "mine" });
+    await merge();
+    expect(await merged()).toStrictEqual({ dir: "644 a file now" });
+    expect(await conflicts()).toStrictEqual({
+      dir: "755/",
+      "dir/b.txt": "644 changed",
+      "dir/new": "755/",
+      "dir/new/mine.txt": "644 mine",
+    });
+  });
+
+  it("that were replaced by a link here are not followed: the link is kept aside", async () => {
+    const outside = await makeTree(path.join(home, "outside"), { "a.txt": "outside", "b.txt": "outside" });
+    await makeTree(base, { "dir/a.txt": "a", "dir/b.txt": "b", "other/c.txt": "c" });
+    await makeTree(sourceDir, { "dir/a.txt": "theirs", "dir/new.txt": "theirs" });
+    await makeTree(targetDir, { dir: link(outside), other: link(outside) });
+    await merge();
+    expect(await merged()).toStrictEqual({
+      dir: "755/",
+      "dir/a.txt": "644 theirs",
+      "dir/new.txt": "644 theirs",
+      other: `-> ${outside}`,
+    });
+    expect(await describeTree(outside)).toStrictEqual({ "a.txt": "644 outside", "b.txt": "644 outside" });
+    expect(await conflicts()).toStrictEqual({ dir: `-> ${outside}` });
+  });
+
+  it("get the modes of those in the source where they are new", async () => {
+    await makeTree(sourceDir, {
+      "open/a.txt": "a",
+      open: folder(0o777),
+      "shut/b.txt": "b",
+      shut: folder(0o700),
+    });
+    await merge();
+    expect(await merged()).toMatchObject({ open: "777/", shut: "700/" });
+  });
+});
+
+describe("the target", () => {
+  it("is made where it is missing", async () => {
+    await makeTree(sourceDir, { "a.txt": "a" });
+    targetDir = path.join(home, "new", "target");
+    await mkdir(path.dirname(targetDir));
+    await merge();
+    expect(await merged()).toStrictEqual({ "a.txt": "644 a" });
+  });
+
+  it("may be reached through a link, which stays", async () => {
+    await makeTree(sourceDir, { "a.txt": "a" });
+    await symlink("target", path.join(home, "linked"));
+    await merge({ targetDir: path.join(home, "linked") });
+    expect(await merged()).toStrictEqual({ "a.txt": "644 a" });
+  });
+
+  it("keeps files that did not change as they are, and nothing of ours is left", async () => {
+    const tree = { "a.txt": "a", "b/c.txt": "c" };
+    for (const root of [base, sourceDir, targetDir]) await makeTree(root, tree);
+    await makeTree(sourceDir, { "new.txt": "new" });
+    const before = await identity(path.join(targetDir, "a.txt"));
+    const temporary = await watchTemporaryFiles();
+    await merge();
+    expect(await identity(path.join(targetDir, "a.txt"))).toStrictEqual(before);
+    expect((await readdir(targetDir)).sort()).toStrictEqual(["a.txt", "b", "new.txt"]);
+    expect((await readdir(home)).sort()).toStrictEqual(expect.arrayContaining(["base", "source", "target"]));
+    expect((await readdir(home)).filter((name) => name.includes("lock"))).toStrictEqual([]);
+    expect(await temporary()).toStrictEqual([]);
+  });
+
+  it("loses no privileges and gains none", async () => {
+    await makeTree(sourceDir, { tool: file("t", 0o4755) });
+    await merge();
+    expect(await merged()).toStrictEqual({ tool: "755 t" });
+  });
+});
+
+describe("what the baseline excludes", () => {
+  it("is neither brought nor deleted: exactly these paths and all below them", async () => {
+    await makeTree(base, { "keep/a": "a", keeper: "k", "sub/keep": "s" });
+    await makeTree(sourceDir, { "keep/new": "theirs" });
+    await makeTree(targetDir, { "keep/a": "a", keeper: "k", "sub/keep": "s" });
+    await merge({ baseline: await captureDirectorySnapshot(base, { exclude: ["keep"] }) });
+    expect(await merged()).toStrictEqual({ keep: "755/", "keep/a": "644 a" });
+  });
+
+  it("counts also where the baseline's entries hold it", async () => {
+    await makeTree(base, { "keep/a": "a", "b.txt": "b" });
+    await makeTree(targetDir, { "keep/a": "a", "b.txt": "b" });
+    const { entries } = await captureDirectorySnapshot(base);
+    await merge({ baseline: { exclude: ["keep"], entries } });
+    expect(await merged()).toStrictEqual({ keep: "755/", "keep/a": "644 a" });
+  });
+});
+
+describe("the baseline", () => {
+  it("may be one that the release took, and the release takes ours", async () => {
+    const tree = {
+      "a.txt": "a",
+      "b/c.txt": "c",
+      "d.txt": "d",
+      "run.sh": file("r", 0o755),
+      link: link("a.txt"),
+    };
+    await makeTree(base, tree);
+    await makeTree(sourceDir, { ...tree, "a.txt": "theirs", "new/e.txt": "new", "run.sh": file("r", 0o644) });
+    await rm(path.join(sourceDir, "d.txt"));
+    await rm(path.join(sourceDir, "link"));
+    const results = [];
+    for (const [take, apply] of [
+      [release.captureDirectorySnapshot, mergeDirectoryWithBaseline],
+      [captureDirectorySnapshot, release.mergeDirectoryWithBaseline],
+      [release.captureDirectorySnapshot, release.mergeDirectoryWithBaseline],
+    ]) {
+      const target = await makeTree(path.join(home, `target-${results.length}`), {
+        ...tree,
+        "b/c.txt": "ours",
+      });
+      await apply({ baseline: await take(base), sourceDir, targetDir: target });
+      results.push(await describeTree(target));
+    }
+    expect(results[0]).toStrictEqual(results[2]);
+    expect(results[1]).toStrictEqual(results[2]);
+    expect(results[0]).toMatchObject({
+      "a.txt": "644 theirs",
+      "b/c.txt": "644 ours",
+      "new/e.txt": "644 new",
+    });
+  });
+
+  it("may have any order, and entries that nothing stands for", async () => {
+    await makeTree(base, { "a/b/c": "c", d: "d" });
+    await makeTree(targetDir, { "a/b/c": "c", d: "d" });
+    const { exclude, entries } = await captureDirectorySnapshot(base);
+    const reversed = new Map([...entries].reverse());
+    reversed.set("ghost/file", { kind: "file", mode: 0o100644, hash: "0".repeat(64) });
+    await merge({ baseline: { exclude, entries: reversed } });
+    expect(await merged()).toStrictEqual({});
+  });
+
+  it("of thousands of entries crosses in pieces", async () => {
+    const tree = Object.fromEntries(Array.from({ length: 3500 }, (_, at) => [`d${at % 50}/f${at}`, ""]));
+    await makeTree(base, tree);
+    await makeTree(targetDir, tree);
+    await makeTree(sourceDir, { "d0/f0": "", "d49/f3499": "changed" });
+    await merge();
+    expect(await merged()).toStrictEqual({
+      d0: "755/",
+      "d0/f0": "644 ",
+      d49: "755/",
+      "d49/f3499": "644 changed",
+    });
+  });
+});
+
+describe("beforeApply and afterApply", () => {
+  const lockedNow = () =>
+    readdir(`${targetDir}.paperclip-restore.lock`).then(
+      (names) => names.includes("owner.json"),
+      () => false,
+    );
+
+  it("run inside the lock: before the target is looked at, and after the last change", async () => {
+    await makeTree(base, { "a.txt": "base", "b.txt": "base" });
+    await makeTree(sourceDir, { "a.txt": "theirs", "b.txt": "theirs" });
+    await makeTree(targetDir, { "a.txt": "base", "b.txt": "base" });
+    const seen = [];
+    await merge({
+      beforeApply: async () => {
+        seen.push(["before", await lockedNow(), (await merged())["a.txt"]]);
+        // The merge has not looked yet, so this edit is seen as one.
+        await writeFile(path.join(targetDir, "a.txt"), "edited before");
+      },
+      afterApply: async () => void seen.push(["after", await lockedNow(), (await merged())["a.txt"]]),
+    });
+    expect(seen).toStrictEqual([
+      ["before", true, "644 base"],
+      ["after", true, "644 theirs"],
+    ]);
+    expect(await conflicts()).toStrictEqual({ "a.txt": "644 edited before" });
+    expect(await lockedNow()).toBe(false);
+  });
+
+  it("may move the target to where the merge brings it, as a git checkout does", async () => {
+    await makeTree(base, { "a.txt": "base" });
+    await makeTree(sourceDir, { "a.txt": "theirs" });
+    await makeTree(targetDir, { "a.txt": "base" });
+    await merge({ beforeApply: () => writeFile(path.join(targetDir, "a.txt"), "theirs") });
+    expect(await describeTree(targetDir)).toStrictEqual({ "a.txt": "644 theirs" });
+  });
+
+  it("pass on what they fail with, as it is, and give the lock back", async () => {
+    await makeTree(sourceDir, { "a.txt": "theirs" });
+    await makeTree(targetDir, { "b.txt": "ours" });
+    const before = await readTree(home);
+    for (const failure of [new Error("boom"), undefined, "text", Symbol("boom")]) {
+      for (const fail of [
+        () => {
+          throw failure;
+        },
+        () => Promise.reject(failure),
+      ]) {
+        const caught = await merge({ beforeApply: fail }).then(
+          () => "nothing",
+          (error) => ({ error }),
+        );
+        expect(caught.error).toBe(failure);
+        expect(await lockedNow()).toBe(false);
+      }
+    }
+    expect(differences(before, await readTree(home))).toStrictEqual([]);
+
+    const failure = new Error("after");
+    await expect(merge({ afterApply: () => Promise.reject(failure) })).rejects.toBe(failure);
+    expect(await merged()).toStrictEqual({ "a.txt": "644 theirs", "b.txt": "644 ours" });
+    expect(await lockedNow()).toBe(false);
+  });
+
+  it("do not run where the source cannot be read", async () => {
+    const beforeApply = () => {
+      throw new Error("must not run");
+    };
+    const missing = path.join(home, "missing");
+    await expect(merge({ sourceDir: missing, beforeApply })).rejects.toMatchObject({
+      code: "ENOENT",
+      path: missing,
+    });
+  });
+});
+
+describe("a source", () => {
+  it("with an unreadable file fails the merge, and the target stays as it was", async () => {
+    await makeTree(sourceDir, { "a.txt": "theirs", "z.txt": file("z", 0o000) });
+    await makeTree(targetDir, { "b.txt": "ours" });
+    await chmod(targetDir, 0o777);
+    const before = await readTree(targetDir);
+        const { error } = await callUnprivileged("mergeDirectoryWithBaseline", {
+      baseline: { exclude: [], entries: { $map: [] } },
+      sourceDir,
+      targetDir,
+    });
+    expect(error).toMatchObject({ code: "EACCES", path: path.join(sourceDir, "z.txt") });
+    expect(differences(before, await readTree(targetDir), { exact: true })).toStrictEqual([]);
+  });
+
+  it("with a FIFO is not waited for: what stood there stays here", async () => {
+    await makeTree(base, { "a.txt": "base", "dir/b.txt": "base" });
+    await makeTree(sourceDir, { "a.txt": fifo(), dir: fifo(), new: fifo() });
+    await makeTree(targetDir, { "a.txt": "base", "dir/b.txt": "base" });
+    await merge();
+    expect(await merged()).toStrictEqual({ "a.txt": "644 base", dir: "755/", "dir/b.txt": "644 base" });
+  });
+});
+
+describe("names that are not UTF-8", () => {
+  it("are merged byte for byte", async () => {
+    const at = (root, name) => Buffer.concat([Buffer.from(`${root}/`), Buffer.from(name, "latin1")]);
+    for (const root of [base, targetDir]) {
+      await writeFile(at(root, "deleted-\xff"), "base");
+      await writeFile(at(root, "changed-\xfe"), "base");
+    }
+    await writeFile(at(sourceDir, "changed-\xfe"), "theirs");
+    await writeFile(at(sourceDir, "new-\x80"), "theirs");
+    await writeFile(at(targetDir, "changed-\xfe"), "ours");
+    await merge();
+    const tree = await readTree(targetDir, { leaveOut: (name) => name === RUNTIME });
+    expect([...tree.keys()]).toStrictEqual(["changed-\xfe", "new-\x80"]);
+    const [time] = await readdir(path.join(targetDir, RUNTIME, "conflicts"));
+    const kept = await readdir(path.join(targetDir, RUNTIME, "conflicts", time), { encoding: "latin1" });
+    expect(kept).toStrictEqual(["changed-\xfe"]);
+  });
+});
