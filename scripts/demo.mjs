@@ -273,10 +273,18 @@ function printClientCalls(calls, sandbox) {
     method,
     bytes === undefined ? "" : bytes.toLocaleString("en"),
     milliseconds.toFixed(1),
-    // The shell's way to write a quote inside of quotes only gets in a reader's way.
-    oneLine(subject.replaceAll(`${sandbox}/`, "").replaceAll(`'"'"'`, "'"), WIDTH - 40),
+    oneLine(readableCommand(subject.replaceAll(`${sandbox}/`, "")), WIDTH - 40),
   ]);
   printTable(titles, rows, new Set(["bytes", "ms"]));
+}
+
+/**
+ * A shell command without what only the shell needs: the way to write a quote inside of quotes, and indentation.
+ *
+ * @param {string} command
+ */
+function readableCommand(command) {
+  return command.replaceAll(`'"'"'`, "'").replace(/\s+/g, " ");
 }
 
 /** @param {import("../index.js").RestoreReport} report */

@@ -6,8 +6,8 @@ const GIT_HISTORY =
 const HEAVY_FOLDERS =
   "There is no default list of heavy folders: what a caller does not exclude is part of the workspace and travels.";
 const COMMAND_TEXT =
-  "It looks for the release's own wording of a shell command (`dd if=/dev/zero`), not for what the command does; an " +
-  "empty workspace's round trip has its own tests here.";
+  "It looks for the release's own wording of a shell command (`dd if=/dev/zero`), and so for a download without any " +
+  "entry. Here an empty workspace comes back as `./` and the end mark, which tells it from a download that failed.";
 
 /** The reason by the test's name. */
 export const LEFT_OUT = {
