@@ -26,24 +26,24 @@ export const folder = (mode = 0o755) => ({ kind: "folder", mode });
 export const link = (target) => ({ kind: "link", target });
 export const fifo = () => ({ kind: "fifo" });
 
-/** A new folder that anybody may look into. It is removed when the test has ended. */
-export async function temporaryFolder() {
+/** A new folder that anybody may look into. It is removed when the test has ended, or at another end. */
+export async function temporaryFolder(atEnd = onTestFinished) {
   const made = await realpath(await mkdtemp(path.join(os.tmpdir(), "addon-test-")));
-  onTestFinished(() => rm(made, { recursive: true, force: true }));
+  atEnd(() => rm(made, { recursive: true, force: true }));
   await chmod(made, 0o755);
   return made;
 }
 
 /**
- * Leads all temporary files of this process into a new folder until the test has ended.
+ * Leads all temporary files of this process into a new folder until the test has ended, or to another end.
  *
  * @returns {Promise<() => Promise<string[]>>} What is in that folder now.
  */
-export async function watchTemporaryFiles() {
-  const made = await temporaryFolder();
+export async function watchTemporaryFiles(atEnd = onTestFinished) {
+  const made = await temporaryFolder(atEnd);
   const before = process.env.TMPDIR;
   process.env.TMPDIR = made;
-  onTestFinished(() => {
+  atEnd(() => {
     if (before === undefined) delete process.env.TMPDIR;
     else process.env.TMPDIR = before;
   });
