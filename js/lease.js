@@ -26,9 +26,8 @@ class LeaseKeeper {
   refresh() {
     if (!this.#lease || this.#underWay) return;
     this.#underWay = true;
-    // A refresh that throws at once is a refresh that fails.
-    Promise.resolve()
-      .then(() => this.#lease.refresh())
+    // Begun now, ahead of the call that it is for. One that throws at once is one that fails.
+    new Promise((resolve) => resolve(this.#lease.refresh()))
       .catch(() => this.failed++)
       .finally(() => (this.#underWay = false));
   }

@@ -1,0 +1,653 @@
+// What accompanies a run: lease, progress, abort signals, reports and concurrent uploads.
+
+import { createRuntimeProgressReporter } from "@paperclipai/adapter-utils/runtime-progress";
+import { getEventListeners } from "node:events";
+import { readdir, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { setImmediate as turn } from "node:timers/promises";
+import { beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
+import { createTarballFromDirectory, mirrorDirectory, prepareSandboxManagedRuntime } from "../index.js";
+import { differences, readTree } from "../scripts/tree.mjs";
+import { bytePath, makeTree, temporaryFolder } from "./support/folders.mjs";
+import { MemorySandbox } from "./support/memory.mjs";
+import { LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
+import { specFor } from "./support/spec.mjs";
+import { makeArchive } from "./support/tar.mjs";
+
+const PREPARE = ["makeDir", "writeFile", "run"];
+const RESTORE = ["run", "readFile", "remove"];
+const DOWNLOAD = makeArchive([
+  { name: "a.txt", content: "edited" },
+  { name: "new.txt", content: "new" },
+]);
+
+let home;
+let workspace;
+let client;
+
+beforeEach(async () => {
+  home = await temporaryFolder();
+  workspace = path.join(home, "workspace");
+  await makeTree(workspace, { "a.txt": "a", "b.txt": "b" });
+  client = new MemorySandbox(DOWNLOAD);
+});
+
+const prepare = (more) =>
+  prepareSandboxManagedRuntime({
+    spec: specFor("/remote"),
+    adapterKey: "test",
+    client,
+    workspaceLocalDir: workspace,
+    ...more,
+  });
+
+function deferred() {
+  let resolve, reject;
+  const promise = new Promise((...settle) => ([resolve, reject] = settle));
+  return { promise, resolve, reject };
+}
+
+async function until(condition) {
+  while (!(await condition())) await turn();
+}
+
+/** Lets several turns of the event loop pass: whatever is due has happened then. */
+async function settled() {
+  for (let count = 0; count < 20; count++) await turn();
+}
+
+/** Makes one method of the client hang, and tells when it was called. */
+function hang(method) {
+  const call = { called: deferred(), ...deferred() };
+  const original = client[method];
+  client[method] = () => {
+    client[method] = original;
+    client.methods.push(method);
+    call.called.resolve();
+    return call.promise.then(() => (method === "readFile" ? DOWNLOAD : undefined));
+  };
+  return call;
+}
+
+/** Lets time pass only when a test says so; the event loop turns as ever. */
+function withManualTime() {
+  vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "Date"] });
+  onTestFinished(() => void vi.useRealTimers());
+}
+
+describe("a lease", () => {
+  it("is refreshed before every client call", async () => {
+    const events = [];
+    for (const method of [...PREPARE, "readFile", "remove"]) {
+      const original = client[method];
+      client[method] = function (...args) {
+        events.push(method);
+        return original.apply(this, args);
+      };
+    }
+    const lease = { refresh: async () => void events.push("refresh") };
+    const prepared = await prepare({ lease });
+    await prepared.restoreWorkspace();
+    expect(events).toStrictEqual([...PREPARE, ...RESTORE].flatMap((method) => ["refresh", method]));
+  });
+
+  it("is refreshed on the lease itself, whatever the method returns", async () => {
+    const lease = {
+      count: 0,
+      refresh() {
+        this.count++;
+      },
+    };
+    await prepare({ lease });
+    expect(lease.count).toBe(3);
+  });
+
+  it.each([
+    ["every minute", undefined, 60_000],
+    ["at the interval it asks for", 250, 250],
+  ])("is refreshed %s while a call is under way, and not after it", async (_, intervalMs, interval) => {
+    withManualTime();
+    const refresh = vi.fn(async () => {});
+    const call = hang("run");
+    const preparing = prepare({ lease: { refresh, intervalMs } });
+    await call.called.promise;
+    await settled();
+    expect(refresh).toHaveBeenCalledTimes(3);
+    for (let passed = 1; passed <= 4; passed++) {
+      await vi.advanceTimersByTimeAsync(interval - 1);
+      expect(refresh).toHaveBeenCalledTimes(2 + passed);
+      await vi.advanceTimersByTimeAsync(1);
+      expect(refresh).toHaveBeenCalledTimes(3 + passed);
+    }
+    call.resolve();
+    await preparing;
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it("is never refreshed twice at once, and one that hangs holds nothing up", async () => {
+    withManualTime();
+    const refresh = vi.fn(() => new Promise(() => {}));
+    const onReport = vi.fn();
+    const call = hang("run");
+    const preparing = prepare({ lease: { refresh }, onReport });
+    await call.called.promise;
+    await vi.advanceTimersByTimeAsync(600_000);
+    call.resolve();
+    await (await preparing).restoreWorkspace();
+    expect(refresh).toHaveBeenCalledTimes(1);
+    expect(onReport.mock.calls[0][0].failedRefreshes).toBe(1);
+  });
+
+  it("is refreshed again once one that took long has come back", async () => {
+    const first = deferred();
+    const refresh = vi.fn(async () => {}).mockReturnValueOnce(first.promise);
+    const call = hang("writeFile");
+    const preparing = prepare({ lease: { refresh } });
+    await call.called.promise;
+    expect(refresh).toHaveBeenCalledTimes(1);
+    first.resolve();
+    await settled();
+    call.resolve();
+    await preparing;
+    expect(refresh).toHaveBeenCalledTimes(2);
+  });
+
+  it.each([
+    [
+      "throws",
+      () => {
+        throw new Error("expired");
+      },
+    ],
+    ["rejects", () => Promise.reject(undefined)],
+  ])("that %s is only counted", async (_, refresh) => {
+    const onReport = vi.fn();
+    const prepared = await prepare({ lease: { refresh }, onReport });
+    await prepared.restoreWorkspace();
+    expect(onReport.mock.calls[0][0].failedRefreshes).toBe(6);
+  });
+
+  it("is not refreshed between prepare and restore, unless asked for", async () => {
+    withManualTime();
+    const refresh = vi.fn(async () => {});
+    await prepare({ lease: { refresh } });
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it.each([
+    ["succeeds", DOWNLOAD, true],
+    ["fails", Buffer.alloc(0), false],
+  ])(
+    "is refreshed in between with keepAliveBetween, until the first restore %s",
+    async (_, download, succeeds) => {
+      withManualTime();
+      client = new MemorySandbox(download);
+      const refresh = vi.fn(async () => {});
+      const prepared = await prepare({ lease: { refresh, intervalMs: 1000, keepAliveBetween: true } });
+      expect(refresh).toHaveBeenCalledTimes(3);
+      await vi.advanceTimersByTimeAsync(5000);
+      expect(refresh).toHaveBeenCalledTimes(8);
+      const restored = await prepared.restoreWorkspace().then(
+        () => true,
+        () => false,
+      );
+      expect(restored).toBe(succeeds);
+      expect(vi.getTimerCount()).toBe(0);
+    },
+  );
+
+  it("of a prepare that fails is let go", async () => {
+    withManualTime();
+    client.run = () => Promise.reject(new Error("boom"));
+    const lease = { refresh: async () => {}, keepAliveBetween: true };
+    await expect(prepare({ lease })).rejects.toThrow("boom");
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});
+
+describe("progress", () => {
+  const MB = 1024 * 1024;
+
+  it("comes as lines and as statuses, step by step", async () => {
+    const lines = [];
+    const statuses = [];
+    const assets = ["skills", "home"].map((key) => ({ key, localDir: workspace }));
+    const prepared = await prepare({
+      assets,
+      onProgress: (line) => void lines.push(line),
+      onRuntimeProgress: (status) => void statuses.push(status),
+    });
+    const later = [];
+    await prepared.restoreWorkspace((line) => void later.push(line));
+
+    const upload = (label) => `Syncing ${label} to sandbox: 100% (0.0/0.0 MB)`;
+    const download = "Restoring workspace from sandbox: 100% (0.0/0.0 MB)";
+    const line = (text) => `[paperclip] ${text}\n`;
+    expect(lines).toStrictEqual(["workspace", "skills", "home"].map((label) => line(upload(label))));
+    expect(later).toStrictEqual([line(download)]);
+    expect(statuses).toStrictEqual([
+      { phase: "config_sync", message: "Syncing workspace to sandbox" },
+      { phase: "config_sync", message: upload("workspace") },
+      { phase: "config_sync", message: "Syncing runtime assets to sandbox" },
+      { phase: "config_sync", message: upload("skills") },
+      { phase: "config_sync", message: "Syncing runtime assets to sandbox" },
+      { phase: "config_sync", message: upload("home") },
+      { phase: "restore", message: "Restoring workspace from sandbox" },
+      { phase: "restore", message: download },
+      { phase: "finalize", message: "Finalizing sandbox workspace" },
+    ]);
+  });
+
+  it("is finalized also where a restore fails", async () => {
+    const messages = [];
+    client = new MemorySandbox(Buffer.alloc(0));
+    const prepared = await prepare({ onRuntimeProgress: ({ message }) => void messages.push(message) });
+    await expect(prepared.restoreWorkspace()).rejects.toThrow();
+    expect(messages.at(-1)).toBe("Finalizing sandbox workspace");
+  });
+
+  it("goes to prepare's listener in a restore without its own", async () => {
+    const onProgress = vi.fn();
+    const prepared = await prepare({ onProgress });
+    await prepared.restoreWorkspace();
+    expect(onProgress).toHaveBeenCalledTimes(2);
+  });
+
+  it.each([
+    [
+      "throws",
+      () => {
+        throw new Error("boom");
+      },
+    ],
+    ["rejects", () => Promise.reject(new Error("boom"))],
+  ])("fails nothing where a listener %s", async (_, listener) => {
+    client.writeFile = (_, bytes, { onProgress }) => onProgress(1, bytes.byteLength);
+    const prepared = await prepare({ onProgress: listener, onRuntimeProgress: listener, onReport: listener });
+    await prepared.restoreWorkspace();
+    expect(await readdir(workspace)).toContain("new.txt");
+  });
+
+  it("is told in the lines, and at the times, of the release", async () => {
+    withManualTime();
+    const random = () => Math.random();
+    for (let series = 0; series < 60; series++) {
+      const total = [null, 3 * MB, 31.4 * MB, 7, 0][series % 5];
+      const steps = Array.from({ length: 40 }, (_, at) => [
+        random() < 0.5 ? 0 : Math.floor(random() * 3000),
+        ((total ?? 10 * MB) * (at + random())) / (random() < 0.3 ? 30 : 45),
+      ]);
+      const [ours, theirs] = [[], []];
+      const reporter = createRuntimeProgressReporter({
+        sink: (line) => void theirs.push(line),
+        phase: "Syncing",
+        label: "workspace",
+        direction: "to",
+        target: "sandbox",
+      });
+      client.writeFile = async (_, bytes, { onProgress }) => {
+        for (const [passed, done] of steps) {
+          vi.setSystemTime(Date.now() + passed);
+          await onProgress(done, total);
+          await reporter.report(done, total);
+        }
+        await reporter.complete(bytes.byteLength, bytes.byteLength);
+      };
+      await prepare({ onProgress: (line) => void ours.push(line) });
+      expect(ours).toStrictEqual(theirs);
+    }
+  });
+
+  it("is asked of the client only where somebody listens", async () => {
+    const counts = async (more, onProgress) => {
+      const seen = [];
+      for (const method of ["makeDir", "writeFile", "run", "readFile", "remove"]) {
+        client[method] = (...args) => {
+          seen.push([method, args.length]);
+          return method === "readFile" ? DOWNLOAD : undefined;
+        };
+      }
+      await (await prepare(more)).restoreWorkspace(onProgress);
+      return Object.fromEntries(seen);
+    };
+    const alone = { makeDir: 1, writeFile: 2, run: 2, readFile: 1, remove: 1 };
+    const accompanied = { ...alone, writeFile: 3, readFile: 2 };
+    expect(await counts()).toStrictEqual(alone);
+    expect(await counts({ onProgress: () => {} })).toStrictEqual(accompanied);
+    expect(await counts({ onRuntimeProgress: () => {} })).toStrictEqual(accompanied);
+    expect(await counts(undefined, () => {})).toStrictEqual({ ...alone, readFile: 2 });
+  });
+});
+
+describe("a signal", () => {
+  const REASONS = [new Error("enough"), undefined, null, "text", 0, Symbol("enough"), {}];
+
+  const caught = (promise) =>
+    promise.then(
+      () => "nothing",
+      (error) => ({ error }),
+    );
+
+  /** Aborts and gives what the promise rejects with. An undefined reason becomes an AbortError, as everywhere. */
+  async function abortWith(controller, reason, promise) {
+    controller.abort(reason);
+    const { error } = await caught(promise);
+    if (reason === undefined) expect(error).toMatchObject({ name: "AbortError" });
+    else expect(error).toBe(reason);
+    expect(error).toBe(controller.signal.reason);
+  }
+
+  it("that is aborted already stops everything before it begins", async () => {
+    const prepared = await prepare();
+    client.methods.length = 0;
+    const before = await readTree(home);
+    for (const reason of REASONS) {
+      const signal = AbortSignal.abort(reason);
+      for (const promise of [
+        prepare({ signal }),
+        prepared.restoreWorkspace(undefined, { signal }),
+        createTarballFromDirectory({ localDir: workspace, archivePath: path.join(home, "x.tar"), signal }),
+        mirrorDirectory(workspace, path.join(home, "mirror"), { signal }),
+      ]) {
+        expect((await caught(promise)).error).toBe(signal.reason);
+      }
+    }
+    expect(client.methods).toStrictEqual([]);
+    expect(differences(before, await readTree(home), { exact: true })).toStrictEqual([]);
+  });
+
+  it("stops the packing, and the sandbox hears nothing", async () => {
+    await makeTree(
+      workspace,
+      Object.fromEntries(Array.from({ length: 200 }, (_, at) => [`f${at}`, "x".repeat(50_000)])),
+    );
+    for (const reason of REASONS) {
+      const controller = new AbortController();
+      await abortWith(controller, reason, prepare({ signal: controller.signal }));
+    }
+    await settled();
+    expect(client.methods).toStrictEqual([]);
+  });
+
+  it.each(PREPARE)("stops a prepare during %s, and no further call is made", async (method) => {
+    for (const late of ["resolve", "reject"]) {
+      for (const reason of REASONS) {
+        client.methods.length = 0;
+        const controller = new AbortController();
+        const call = hang(method);
+        const preparing = prepare({ signal: controller.signal });
+        await call.called.promise;
+        await abortWith(controller, reason, preparing);
+        // What becomes of the call concerns nobody, and is no unhandled rejection.
+        call[late](new Error("too late"));
+        await settled();
+        expect(client.methods).toStrictEqual(PREPARE.slice(0, PREPARE.indexOf(method) + 1));
+      }
+    }
+  });
+
+  it.each(RESTORE)(
+    "stops a restore during %s: nothing is changed, and another one completes",
+    async (method) => {
+      const prepared = await prepare();
+      const before = await readTree(workspace);
+      for (const reason of REASONS) {
+        client.methods.length = 0;
+        const controller = new AbortController();
+        const call = hang(method);
+        const restoring = prepared.restoreWorkspace(undefined, { signal: controller.signal });
+        await call.called.promise;
+        await abortWith(controller, reason, restoring);
+        call.reject(new Error("too late"));
+        await settled();
+        expect(client.methods).toStrictEqual(RESTORE.slice(0, RESTORE.indexOf(method) + 1));
+        expect(differences(before, await readTree(workspace), { exact: true })).toStrictEqual([]);
+      }
+      await prepared.restoreWorkspace();
+      expect((await readdir(workspace)).sort()).toStrictEqual(["a.txt", "new.txt"]);
+    },
+  );
+
+  it("stops an archive, which never appears", async () => {
+    const archivePath = path.join(home, "archive.tar");
+    await makeTree(
+      workspace,
+      Object.fromEntries(Array.from({ length: 300 }, (_, at) => [`f${at}`, "x".repeat(50_000)])),
+    );
+    for (const reason of REASONS) {
+      const controller = new AbortController();
+      const { signal } = controller;
+      await abortWith(
+        controller,
+        reason,
+        createTarballFromDirectory({ localDir: workspace, archivePath, signal }),
+      );
+    }
+    await until(async () => (await readdir(home)).length === 1);
+    expect(await readdir(home)).toStrictEqual(["workspace"]);
+  });
+
+  it("stops a mirror, which leaves nothing of its own", async () => {
+    const target = path.join(home, "target");
+    await makeTree(
+      workspace,
+      Object.fromEntries(Array.from({ length: 300 }, (_, at) => [`f${at}`, "x".repeat(50_000)])),
+    );
+    await makeTree(target, { "old.txt": "old" });
+    for (const reason of REASONS) {
+      const controller = new AbortController();
+      await abortWith(controller, reason, mirrorDirectory(workspace, target, { signal: controller.signal }));
+    }
+    await until(async () => !(await readdir(target)).some((name) => name.startsWith(".")));
+    // And the next one is not held up by it.
+    await mirrorDirectory(workspace, target);
+    expect(differences(await readTree(workspace), await readTree(target))).toStrictEqual([]);
+  });
+
+  it("that is never aborted leaves no listener behind", async () => {
+    const { signal } = new AbortController();
+    const prepared = await prepare({ signal });
+    await prepared.restoreWorkspace(undefined, { signal });
+    await createTarballFromDirectory({ localDir: workspace, archivePath: path.join(home, "x.tar"), signal });
+    await mirrorDirectory(workspace, path.join(home, "mirror"), { signal });
+    await caught(mirrorDirectory(path.join(home, "missing"), path.join(home, "mirror"), { signal }));
+    expect(getEventListeners(signal, "abort")).toStrictEqual([]);
+  });
+
+  it("of prepare does not concern the restore", async () => {
+    const controller = new AbortController();
+    const prepared = await prepare({ signal: controller.signal });
+    controller.abort();
+    await prepared.restoreWorkspace();
+    expect(await readdir(workspace)).toContain("new.txt");
+  });
+});
+
+describe("the report", () => {
+  it("says what a restore did, entry by entry and step by step", async () => {
+    const local = new LocalSandbox();
+    const remote = await remoteWorkspace();
+    await makeTree(workspace, {
+      "deleted.txt": "d",
+      "kept.txt": "k",
+      "conflict.txt": "c",
+      "sub/gone.txt": "g",
+    });
+    const reports = [];
+    const prepared = await prepare({
+      spec: specFor(remote),
+      client: local,
+      onReport: (report) => void reports.push(report),
+    });
+    await local.agent(
+      `cd '${remote}' && echo edited >a.txt && rm -r deleted.txt kept.txt sub && echo theirs >conflict.txt &&
+       mkdir -p new/dir && ln -s a.txt new/link && chmod 755 b.txt && mkfifo pipe`,
+    );
+    await makeTree(workspace, { "kept.txt": "changed", "conflict.txt": "ours" });
+    await prepared.restoreWorkspace();
+
+    const [report, ...more] = reports;
+    expect(more).toStrictEqual([]);
+    expect(report).toStrictEqual({
+      written: ["a.txt", "b.txt", "conflict.txt", "new", "new/dir", "new/link"],
+      deleted: ["deleted.txt", "sub", "sub/gone.txt"],
+      kept: ["kept.txt"],
+      conflicts: [
+        {
+          path: "conflict.txt",
+          keptAt: expect.stringMatching(/^\.paperclip-runtime\/conflicts\/[^/]+\/conflict\.txt$/),
+        },
+      ],
+      skipped: [{ path: "pipe", reason: expect.stringContaining("FIFO") }],
+      entries: 6,
+      tolerant: false,
+      tarMessages: "",
+      failedRefreshes: 0,
+      phases: ["run", "download", "check", "apply"].map((name) => ({
+        name,
+        durationMs: expect.any(Number),
+        bytes: expect.any(Number),
+      })),
+    });
+    const bytes = Object.fromEntries(report.phases.map((phase) => [phase.name, phase.bytes]));
+    expect(bytes).toStrictEqual({ run: 0, download: expect.any(Number), check: bytes.download, apply: 0 });
+    expect(bytes.download).toBeGreaterThan(2048);
+    for (const { durationMs } of report.phases) expect(durationMs).toBeGreaterThanOrEqual(0);
+  });
+
+  it("comes before the restore resolves, and not for one that failed", async () => {
+    const events = [];
+    const prepared = await prepare({
+      onReport: async () => {
+        await turn();
+        events.push("report");
+      },
+    });
+    const whole = client.readFile;
+    client.readFile = () => Buffer.alloc(10);
+    await expect(prepared.restoreWorkspace()).rejects.toThrow();
+    client.readFile = whole;
+    await prepared.restoreWorkspace().then(() => events.push("restored"));
+    expect(events).toStrictEqual(["report", "restored"]);
+  });
+
+  it("of a restore that found nothing to do is empty, and nothing was written", async () => {
+    client = new MemorySandbox(
+      makeArchive([
+        { name: "a.txt", content: "a" },
+        { name: "b.txt", content: "b" },
+      ]),
+    );
+    const onReport = vi.fn();
+    const prepared = await prepare({ onReport });
+    const before = await readTree(home);
+    await prepared.restoreWorkspace();
+    expect(onReport.mock.calls[0][0]).toMatchObject({
+      written: [],
+      deleted: [],
+      kept: [],
+      conflicts: [],
+      entries: 2,
+    });
+    expect(differences(before, await readTree(home), { exact: true })).toStrictEqual([]);
+  });
+
+  it("has names that are not UTF-8 as lone surrogates", async () => {
+    const local = new LocalSandbox();
+    const remote = await remoteWorkspace();
+    const onReport = vi.fn();
+    const prepared = await prepare({ spec: specFor(remote), client: local, onReport });
+    await writeFile(bytePath(remote, "bad-\xff"), "x");
+    await prepared.restoreWorkspace();
+    expect(onReport.mock.calls[0][0].written).toStrictEqual(["bad-\udcff"]);
+  });
+});
+
+describe("concurrency", () => {
+  const KEYS = ["a", "b", "c", "d", "e", "f"];
+  let assets;
+
+  beforeEach(async () => {
+    assets = [];
+    for (const key of KEYS) {
+      const localDir = path.join(home, "assets", key);
+      await makeTree(localDir, { [`${key}.txt`]: key });
+      assets.push({ key, localDir });
+    }
+  });
+
+  /** Holds the uploads of assets until they are let go, by key. */
+  function holdUploads() {
+    const held = new Map();
+    const begun = [];
+    client.writeFile = (at) => {
+      const key = path.basename(at, "-upload.tar");
+      if (key === "workspace") return undefined;
+      begun.push(key);
+      const upload = deferred();
+      held.set(key, upload);
+      return upload.promise.finally(() => held.delete(key));
+    };
+    return { held, begun };
+  }
+
+  it.each([
+    [undefined, 1],
+    [1, 1],
+    [3, 3],
+    [16, 6],
+  ])("of %s has as many uploads under way, in order: %d", async (concurrency, expected) => {
+    const { held, begun } = holdUploads();
+    const preparing = prepare({ assets, concurrency });
+    await until(() => held.size === expected);
+    await settled();
+    let most = held.size;
+    while (begun.length < KEYS.length || held.size > 0) {
+      most = Math.max(most, held.size);
+      held.values().next().value?.resolve();
+      await turn();
+    }
+    const { assetDirs } = await preparing;
+    expect(most).toBe(expected);
+    expect(begun).toStrictEqual(KEYS);
+    expect(Object.keys(assetDirs)).toStrictEqual(KEYS);
+  });
+
+  it("gives the sandbox the same as one after the other", async () => {
+    const trees = [];
+    for (const concurrency of [1, 4]) {
+      const remote = await remoteWorkspace();
+      await prepare({ spec: specFor(remote), client: new LocalSandbox(), assets, concurrency });
+      trees.push(await readTree(remote));
+    }
+    expect(differences(...trees)).toStrictEqual([]);
+    expect(trees[0].size).toBeGreaterThan(2 * KEYS.length);
+  });
+
+  it("reports the failure of the first asset in order, not of the first in time", async () => {
+    const { held } = holdUploads();
+    const preparing = prepare({ assets, concurrency: 6 });
+    await until(() => held.size === 6);
+    const failures = Object.fromEntries(KEYS.map((key) => [key, new Error(key)]));
+    held.get("f").reject(failures.f);
+    held.get("c").reject(failures.c);
+    await settled();
+    held.get("a").resolve();
+    held.get("b").reject(failures.b);
+    for (const key of ["d", "e"]) held.get(key).resolve();
+    await expect(preparing).rejects.toBe(failures.b);
+  });
+
+  it("begins no further upload after a failure", async () => {
+    const { held, begun } = holdUploads();
+    const preparing = prepare({ assets, concurrency: 2 });
+    await until(() => held.size === 2);
+    const failure = new Error("boom");
+    held.get("a").reject(failure);
+    await settled();
+    held.get("b").resolve();
+    await expect(preparing).rejects.toBe(failure);
+    await settled();
+    expect(begun.length).toBeLessThanOrEqual(3);
+  });
+});
