@@ -1,0 +1,53 @@
+// The sandbox of the measurements. It costs nothing, so that what is measured is what happens on this side.
+
+import { writeFileSync } from "node:fs";
+import { WrongOutcome } from "./judge.mjs";
+
+/** A client that only keeps the bytes: what it is sent stays in memory, what it is asked for is there already. */
+export class KeepingClient {
+  /** @type {ArrayBuffer | undefined} */
+  upload;
+  /** @type {Buffer | undefined} */
+  download;
+
+  async makeDir() {}
+
+  async run() {}
+
+  async remove() {}
+
+  /** @returns {Promise<string[]>} */
+  async listFiles() {
+    return [];
+  }
+
+  /**
+   * @param {string} _path
+   * @param {ArrayBuffer} bytes
+   */
+  async writeFile(_path, bytes) {
+    this.upload = bytes;
+  }
+
+  async readFile() {
+    if (!this.download) throw new Error("there is nothing to download yet");
+    return this.download;
+  }
+
+  /** How many bytes were sent here; none where nothing was. */
+  uploadedBytes() {
+    return this.upload?.byteLength ?? 0;
+  }
+
+  /**
+   * Writes what was sent here to a file.
+   *
+   * @param {string} file
+   * @returns {string} The file.
+   */
+  uploadedBytesOnDisk(file) {
+    if (!this.upload) throw new WrongOutcome("nothing was uploaded");
+    writeFileSync(file, Buffer.from(this.upload));
+    return file;
+  }
+}

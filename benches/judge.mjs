@@ -1,0 +1,102 @@
+// Says whether an outcome is right, with tools that are nobody's party: GNU tar, rsync, find and sha256sum.
+
+import { mkdir, open, rm } from "node:fs/promises";
+import path from "node:path";
+import { Explained } from "../scripts/process.mjs";
+import { quote, shell } from "./shell.mjs";
+
+/** @typedef {import("./operations.mjs").Places} Places */
+
+/** An outcome that is not what was asked for. */
+export class WrongOutcome extends Explained {}
+
+/**
+ * Throws where two folders differ in names, kinds, bytes, link targets or modes. The runtime's own folder is nobody's
+ * content.
+ *
+ * @param {string} expected
+ * @param {string} actual
+ */
+export async function expectSameTree(expected, actual) {
+  const options = "-rlpcni --delete --exclude=/.paperclip-runtime";
+  const differences = await shell(`rsync ${options} ${quote(`${expected}/`)} ${quote(`${actual}/`)}`);
+  if (differences === "") return;
+  const lines = differences.trimEnd().split("\n");
+  throw new WrongOutcome(`${lines.length} entries are not as they should be, such as ${lines[0]}`);
+}
+
+/**
+ * Throws where an archive does not hold exactly the workspace.
+ *
+ * @param {string} archive
+ * @param {Places} at
+ */
+export async function expectArchive(archive, at) {
+  await extract(archive, at.judged);
+  await expectSameTree(at.workspace, at.judged);
+}
+
+/**
+ * Throws where the contestant's copy is not what the sandbox held.
+ *
+ * @param {Places} at
+ * @param {import("./workloads.mjs").State} state
+ */
+export async function expectState(at, state) {
+  await extract(at.download(state), at.judged);
+  await expectSameTree(at.judged, at.copy);
+}
+
+/**
+ * @param {string} archive
+ * @param {string} folder Is emptied before.
+ */
+async function extract(archive, folder) {
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(folder);
+  await shell(`tar -xpf ${quote(archive)} -C ${quote(folder)}`);
+}
+
+/**
+ * Throws where a snapshot lacks an entry, has one too many, or has a wrong digest.
+ *
+ * @param {import("../index.js").DirectorySnapshot | undefined} snapshot
+ * @param {string} folder
+ */
+export async function expectSnapshot(snapshot, folder) {
+  if (!snapshot) throw new WrongOutcome("there is no snapshot");
+  const listed = await shell(`cd ${quote(folder)} && find . -mindepth 1 | wc -l`);
+  if (snapshot.entries.size !== Number(listed)) {
+    throw new WrongOutcome(
+      `the snapshot has ${snapshot.entries.size} entries, and there are ${listed.trim()}`,
+    );
+  }
+  const digests = await shell(`cd ${quote(folder)} && find . -type f -print0 | xargs -0 sha256sum`);
+  for (const line of digests.trimEnd().split("\n")) {
+    const [, digest, name] = /^([0-9a-f]{64}) {2}\.\/(.*)$/.exec(line) ?? [];
+    const entry = snapshot.entries.get(name);
+    if (entry?.kind !== "file" || entry.hash !== digest) {
+      throw new WrongOutcome(`the snapshot does not have ${name} as sha256sum sees it`);
+    }
+  }
+}
+
+/**
+ * Changes the last byte of some file in a folder and leaves its size and its modification time as they are.
+ *
+ * @param {string} folder
+ */
+export async function tamper(folder) {
+  const listed = await shell(`cd ${quote(folder)} && find . -type f | head -n 1`);
+  const file = await open(path.join(folder, listed.trimEnd()), "r+");
+  try {
+    const { size, atime, mtime } = await file.stat();
+    const byte = Buffer.alloc(1);
+    await file.read(byte, 0, 1, size - 1);
+    byte[0] ^= 1;
+    await file.write(byte, 0, 1, size - 1);
+    await file.utimes(atime, mtime);
+  } finally {
+    await file.close();
+  }
+}

@@ -1,0 +1,70 @@
+// Measures one operation once, in a process of its own: `node --expose-gc benches/one.mjs` with
+//
+//   <ours | release | tool> <operation> <folder of the workload> [--verify] [--ours <file>]
+//
+// and prints what came out as JSON. `--verify` also makes sure, afterwards, that the outcome is right. `--ours` imports
+// this package from another place.
+
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
+import { runMain } from "../scripts/process.mjs";
+import { OPERATIONS } from "./operations.mjs";
+import { placesIn } from "./places.mjs";
+import { forgetGarbage, peakBytes, resetPeak, residentBytes, time } from "./probe.mjs";
+import { shell } from "./shell.mjs";
+
+/**
+ * What one run came to.
+ *
+ * @typedef {object} Sample
+ * @property {number} ms How long it took, in milliseconds.
+ * @property {number | null} stallMs For how long at most the event loop did not turn; `null` for a tool.
+ * @property {number | null} memoryBytes Memory at the peak, above what the process takes when idle; `null` for a tool.
+ * @property {number | null} archiveBytes The size of the archive that the client was sent or gave, where there is one.
+ */
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { verify: { type: "boolean", default: false }, ours: { type: "string" } },
+});
+const [contestant, operation, folder] = positionals;
+process.umask(0o022);
+const at = placesIn(folder, contestant);
+await runMain(async () => {
+  const sample = await (contestant === "tool" ? measureTool() : measureProgram());
+  console.log(JSON.stringify(sample));
+});
+
+/** @returns {Promise<Sample>} */
+async function measureTool() {
+  const { command, verify } = OPERATIONS[operation].tool(at);
+  const { ms } = await time(() => shell(command));
+  if (values.verify) await verify?.();
+  return { ms, stallMs: null, memoryBytes: null, archiveBytes: null };
+}
+
+/** @returns {Promise<Sample>} */
+async function measureProgram() {
+  const api = await load();
+  forgetGarbage();
+  const idle = residentBytes();
+  const { run, verify, archiveBytes } = await OPERATIONS[operation].program(api, at);
+  resetPeak();
+  const { ms, stallMs } = await time(run);
+  const memoryBytes = Math.max(peakBytes() - idle, 0);
+  const sample = { ms, stallMs, memoryBytes, archiveBytes: archiveBytes?.() ?? null };
+  if (values.verify) await verify?.();
+  return sample;
+}
+
+/** @returns {Promise<import("./operations.mjs").Api>} */
+async function load() {
+  if (contestant === "ours") {
+    return import(values.ours ? pathToFileURL(path.resolve(values.ours)).href : "../index.js");
+  }
+  const runtime = await import("@paperclipai/adapter-utils/sandbox-managed-runtime");
+  const merge = await import("@paperclipai/adapter-utils/workspace-restore-merge");
+  // What it does not export is not measured against it.
+  return /** @type {any} */ ({ ...runtime, ...merge });
+}
