@@ -4,7 +4,7 @@
 //! nothing is taken from it before its end mark has been reached: a number that is not one, a name that leads
 //! somewhere, an entry that some readers would take for one thing and some for another is refused, never repaired.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -58,6 +58,12 @@ pub struct Archive {
 /// The largest size that a header tells without a PAX record or base-256: 8 GiB - 1.
 const OCTAL_SIZE_MAX: u64 = 0o777_7777_7777;
 
+/// How long the names of folders that are only implied may be in all: a few names of a thousand levels each would
+/// otherwise grow into gigabytes. No tree comes near it whose archive has an entry for what is in each folder.
+const IMPLIED_BYTES_PER_BYTE: usize = 4;
+/// What any archive may imply, however small: one path as long as a path can be.
+const IMPLIED_BYTES_MIN: usize = 4 * 1024 * 1024;
+
 /// Reads and checks a whole archive. Entries for which `ignore` holds are checked like all others and then dropped;
 /// what stands behind the end mark is not looked at.
 pub fn unpack(archive: &[u8], ignore: &dyn Fn(&RelativePath) -> bool) -> Result<Archive> {
@@ -77,12 +83,13 @@ pub fn unpack(archive: &[u8], ignore: &dyn Fn(&RelativePath) -> bool) -> Result<
         }
     }
     entries.retain(|(_, entry)| !ignore(&entry.path));
-    Ok(Archive { entries: with_folders(entries)?, held_anything })
+    Ok(Archive { entries: with_folders(entries, archive.len())?, held_anything })
 }
 
 /// Adds the folders that the archive only implies, and refuses what lies below something that is no folder.
-fn with_folders(entries: Vec<(u64, Unpacked)>) -> Result<Vec<Unpacked>> {
-    let mut implied: Vec<RelativePath> = Vec::new();
+fn with_folders(entries: Vec<(u64, Unpacked)>, archive_size: usize) -> Result<Vec<Unpacked>> {
+    let mut implied = BTreeSet::new();
+    let mut implied_bytes = 0;
     {
         let find = |path: &[u8]| {
             entries
@@ -96,9 +103,12 @@ fn with_folders(entries: Vec<(u64, Unpacked)>) -> Result<Vec<Unpacked>> {
             if folder == known {
                 continue;
             }
-            for above in entry.path.ancestors() {
+            known = folder;
+            let mut next = entry.path.parent();
+            while let Some(above) = next {
                 match find(above.as_bytes()) {
-                    Some(Unpacked { content: Content::Dir { .. }, .. }) => {}
+                    // What is above this one is looked at on its own turn.
+                    Some(Unpacked { content: Content::Dir { .. }, .. }) => break,
                     Some(_) => {
                         return Err(Error::UnsafePath {
                             path: entry.path.to_string(),
@@ -109,10 +119,21 @@ fn with_folders(entries: Vec<(u64, Unpacked)>) -> Result<Vec<Unpacked>> {
                             ),
                         });
                     }
-                    None => implied.push(above),
+                    None => {}
+                }
+                next = above.parent();
+                implied_bytes += above.as_bytes().len();
+                if !implied.insert(above) {
+                    break;
                 }
             }
-            known = folder;
+            if implied_bytes > IMPLIED_BYTES_MIN + IMPLIED_BYTES_PER_BYTE * archive_size {
+                return Err(Error::ArchiveInvalid {
+                    offset: *offset,
+                    entry: Some(entry.path.to_string()),
+                    reason: "it implies far more folders than it has entries for".to_owned(),
+                });
+            }
         }
     }
     let mut entries: Vec<Unpacked> = entries.into_iter().map(|(_, entry)| entry).collect();
@@ -120,7 +141,6 @@ fn with_folders(entries: Vec<(u64, Unpacked)>) -> Result<Vec<Unpacked>> {
         entries
             .extend(implied.into_iter().map(|path| Unpacked { path, content: Content::Dir { mode: None } }));
         entries.sort_by(|a, b| a.path.cmp(&b.path));
-        entries.dedup_by(|a, b| a.path == b.path);
     }
     Ok(entries)
 }
