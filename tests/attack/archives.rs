@@ -1,0 +1,634 @@
+//! Downloads that no honest tar would make. Each is refused with the workspace untouched, or restored rightly.
+
+use crate::place::{Place, SECRET, refused, restore};
+use crate::raw_tar::{
+    BLOCK, CHECKSUM, Header, KIND, LINK, MAGIC, MODE, NAME, PREFIX, RawTar, SIZE, pax_record,
+};
+use crate::tree::{DIR, Node, Picture, Tree, assert_same, file, link, set_mode, to_tar, tree};
+
+const TRUNCATED: &str = "ERR_SANDBOX_ARCHIVE_TRUNCATED";
+const INVALID: &str = "ERR_SANDBOX_ARCHIVE_INVALID";
+const UNSAFE: &str = "ERR_SANDBOX_UNSAFE_PATH";
+
+/// What was uploaded, and stands at the start of every archive here.
+fn uploaded() -> Tree {
+    tree([
+        ("dir", DIR),
+        ("dir/inner", file("inner")),
+        ("keep", file("keep")),
+        ("link", link("keep")),
+        ("run", Node::File(0o755, b"#!/bin/sh\n".to_vec())),
+    ])
+}
+
+/// An archive of what was uploaded, to be continued.
+fn tar() -> RawTar {
+    to_tar(&uploaded())
+}
+
+/// Asserts that each archive is refused with that code while the workspace stays as it is, down to its times, and
+/// that the same session takes a good archive afterwards.
+#[track_caller]
+fn all_refused(code: &str, archives: Vec<(&str, Vec<u8>)>) {
+    let place = Place::with(&uploaded());
+    let (client, session) = place.prepare_canned();
+    let before = Picture::of(&place.workspace());
+    let outside = place.outside_picture();
+    for (title, archive) in archives {
+        client.answer(archive.clone());
+        let error = refused(&session, &*client);
+        assert_eq!(error.code(), code, "{title}: {error}");
+        let message = error.to_string();
+        assert!(message.contains("nothing was changed"), "{title}: {message}");
+        if code != UNSAFE {
+            let named = message.split_once("at byte ").and_then(|(_, rest)| rest.split([',', ':']).next());
+            let offset: usize = named.and_then(|digits| digits.parse().ok()).expect("an offset");
+            assert!(offset <= archive.len(), "{title}: {message}");
+            // What came before the attack is not to blame.
+            assert!(offset >= tar().cut().len().min(archive.len()), "{title}: {message}");
+        }
+        assert_eq!(Picture::of(&place.workspace()), before, "{title}");
+        place.assert_no_litter();
+    }
+    assert_eq!(place.outside_picture(), outside);
+    client.answer(tar().file("new", "new").end());
+    restore(&session, &*client).unwrap();
+    assert_eq!(place.tree().remove(&b"new"[..]), Some(file("new")));
+}
+
+/// Asserts that each archive brings what was uploaded and those nodes besides.
+#[track_caller]
+fn all_restored(archives: Vec<(&str, Vec<u8>, Vec<(&str, Node)>)>) {
+    for (title, archive, nodes) in archives {
+        let mut expected = uploaded();
+        expected.extend(tree(nodes));
+        restores_to(title, archive, &expected);
+    }
+}
+
+#[track_caller]
+fn restores_to(title: &str, archive: Vec<u8>, expected: &Tree) {
+    let place = Place::with(&uploaded());
+    let outside = place.outside_picture();
+    let (client, session) = place.prepare_canned();
+    client.answer(archive);
+    restore(&session, &*client).unwrap_or_else(|error| panic!("{title}: {error:?}"));
+    assert_same(&place.tree(), expected, title);
+    place.assert_no_litter();
+    assert_eq!(place.outside_picture(), outside, "{title}");
+}
+
+fn header(kind: u8, name: &str, size: usize) -> Header {
+    Header::new(kind, name, size)
+}
+
+/// Base-256 of a number in a size field: the topmost bit marks it.
+fn base_256(top: u8, low: u64) -> [u8; 12] {
+    let mut field = [0; 12];
+    field[0] = top;
+    field[4..].copy_from_slice(&low.to_be_bytes());
+    field
+}
+
+#[test]
+fn checksums() {
+    let damaged = |sum: &str| tar().header(header(b'0', "x", 0).set(CHECKSUM, sum)).end();
+    all_refused(
+        INVALID,
+        vec![
+            ("another sum", damaged("007777\0 ")),
+            ("no sum", damaged("")),
+            ("no number", damaged("abcdef\0 ")),
+            ("a sum of spaces", damaged("        ")),
+            ("a byte changed after sealing", tar().header(header(b'0', "x", 0).set(NAME, "y")).end()),
+            ("text in place of a header", tar().bytes([b'a'; BLOCK]).end()),
+        ],
+    );
+}
+
+#[test]
+fn sizes() {
+    let sized = |field: &[u8]| tar().header(header(b'0', "x", 0).set(SIZE, field).seal()).content("12345").end();
+    all_refused(
+        INVALID,
+        vec![
+            ("negative", sized(&[0xff; 12])),
+            ("the most negative", sized(&base_256(0xc0, 0))),
+            ("beyond 64 bits", sized(&base_256(0x81, 5))),
+            ("no number", sized(b"0000000000x\0")),
+            ("a sign", sized(b"-0000000005\0")),
+            ("decimal", sized(b"00000000009\0")),
+            ("two numbers", sized(b"00005 00005\0")),
+            ("a size on a link", tar().entry(b'2', "x", "12345").end()),
+            ("a size on a hard link", tar().header(header(b'1', "x", 5).set(LINK, "keep").seal()).content("12345").end()),
+            ("a size on a folder", tar().entry(b'5', "x/", "12345").end()),
+            ("a size on a folder that only its slash tells", tar().entry(b'0', "x/", "12345").end()),
+            ("a size on a FIFO", tar().entry(b'6', "x", "12345").end()),
+            ("a mode that is no number", tar().header(header(b'0', "x", 0).set(MODE, "rw-r--r-").seal()).end()),
+            ("a negative mode", tar().header(header(b'0', "x", 0).set(MODE, [0xff; 8]).seal()).end()),
+        ],
+    );
+    all_refused(
+        TRUNCATED,
+        vec![
+            ("8 GiB that are not there", sized(b"77777777777\0")),
+            ("all that 64 bits hold", sized(&base_256(0x80, u64::MAX))),
+            ("what rounding up overflows", sized(&base_256(0x80, u64::MAX - 100))),
+            ("half of that", sized(&base_256(0x80, 1 << 63))),
+            ("one block too many", tar().header(header(b'0', "x", 3 * BLOCK + 1)).content("1").end()),
+        ],
+    );
+    all_restored(vec![
+        ("base-256 for a small size", sized(&base_256(0x80, 5)), vec![("x", file("12345"))]),
+        ("spaces before the digits", sized(b"          5\0"), vec![("x", file("12345"))]),
+        ("no NUL after the digits", sized(b"000000000005"), vec![("x", file("12345"))]),
+    ]);
+}
+
+#[test]
+fn sizes_that_disagree() {
+    let disagree = |pax: &[u8], size: usize| {
+        tar().pax(b'x', &[("size", pax)]).header(header(b'0', "x", size)).content("12345").end()
+    };
+    all_refused(
+        INVALID,
+        vec![
+            ("PAX smaller", disagree(b"0", 5)),
+            ("PAX larger", disagree(b"512", 5)),
+            ("PAX negative", disagree(b"-5", 5)),
+            ("PAX with a plus", disagree(b"+5", 5)),
+            ("PAX with a space", disagree(b" 5", 5)),
+            ("PAX empty", disagree(b"", 5)),
+            ("PAX in octal", disagree(b"005", 5)),
+            ("PAX no number", disagree(b"5x", 5)),
+            ("PAX beyond 64 bits", disagree(b"99999999999999999999", 5)),
+            ("PAX on a folder", tar().pax(b'x', &[("size", b"512")]).dir("x").content("12345").end()),
+            ("PAX on a link", tar().pax(b'x', &[("size", b"512")]).symlink("x", "y").content("12345").end()),
+        ],
+    );
+    all_refused(TRUNCATED, vec![("PAX huge", disagree(b"18446744073709551615", 0))]);
+
+    // The content that the PAX size covers is an archive itself. A reader that goes by the header would take it for
+    // entries.
+    let smuggled = RawTar::new().symlink("evil", "/etc").file("keep", "smuggled").end();
+    let size = smuggled.len().to_string();
+    let archive =
+        tar().pax(b'x', &[("size", size.as_bytes())]).header(header(b'0', "x", 0)).content(&smuggled).end();
+    all_restored(vec![
+        ("an archive as content", archive, vec![("x", file(&smuggled))]),
+        ("both agree", disagree(b"5", 5), vec![("x", file("12345"))]),
+    ]);
+}
+
+#[test]
+fn names() {
+    let long_name = |name: &[u8]| tar().long(b'L', name).entry(b'0', "x", "1").end();
+    let pax_name = |name: &[u8]| tar().pax(b'x', &[("path", name)]).entry(b'0', "x", "1").end();
+    let prefixed = |prefix: &str| {
+        tar().header(header(b'0', "x", 1).set(MAGIC, "ustar\x0000").set(PREFIX, prefix).seal()).content("1").end()
+    };
+    let levels = |count: usize| "d/".repeat(count) + "x";
+    let of_long_names = vec!["n".repeat(250); 17].join("/");
+    all_refused(
+        UNSAFE,
+        vec![
+            ("absolute", tar().file("/etc/evil", "1").end()),
+            ("absolute, doubled", tar().file("//etc/evil", "1").end()),
+            ("empty", tar().file("", "1").end()),
+            ("empty by PAX", pax_name(b"")),
+            ("empty by a long name", long_name(b"")),
+            ("empty folder name", tar().header(header(b'5', "", 0)).end()),
+            ("the root of all", tar().header(header(b'5', "/", 0)).end()),
+            ("upwards", tar().file("../outside/secret", "1").end()),
+            ("upwards itself", tar().dir("..").end()),
+            ("upwards in the middle", tar().file("dir/../../outside/secret", "1").end()),
+            ("upwards and back inside", tar().file("dir/../x", "1").end()),
+            ("upwards at the end", tar().file("dir/..", "1").end()),
+            ("upwards behind a dot", tar().file("./../x", "1").end()),
+            ("upwards by PAX", pax_name(b"../x")),
+            ("upwards by a long name", long_name(b"../x")),
+            ("upwards by the prefix", prefixed("..")),
+            ("absolute by the prefix", prefixed("/etc")),
+            ("NUL by PAX", pax_name(b"a\0b")),
+            ("NUL by a long name", long_name(b"a\0b")),
+            ("NUL at the end by PAX", pax_name(b"a\0")),
+            ("5,000 levels", tar().file(levels(5000), "1").end()),
+            ("over 4,096 bytes", tar().file(&of_long_names, "1").end()),
+            ("a name of 256 bytes", tar().file("n".repeat(256), "1").end()),
+            ("a folder name of 256 bytes", tar().file("n".repeat(256) + "/x", "1").end()),
+            ("a name that is too long and special", tar().long(b'L', "n".repeat(256)).entry(b'6', "x", "").end()),
+        ],
+    );
+    all_refused(
+        INVALID,
+        vec![
+            ("the workspace as a file", tar().file(".", "1").end()),
+            ("the workspace as a link", tar().symlink("./", "/etc").end()),
+            ("the workspace as a hard link", tar().hard_link(".", "keep").end()),
+            ("the workspace as a FIFO", tar().entry(b'6', ".", "").end()),
+        ],
+    );
+    all_restored(vec![
+        ("dots", tar().file("./x", "1").file("./././y", "2").end(), vec![("x", file("1")), ("y", file("2"))]),
+        ("doubled slashes", tar().file("dir//x", "1").end(), vec![("dir/x", file("1"))]),
+        ("absolute only at a glance", tar().file(".//x", "1").end(), vec![("x", file("1"))]),
+        ("dots that mean nothing", tar().file("...", "1").file("..x", "2").end(), vec![("...", file("1")), ("..x", file("2"))]),
+        ("newline", tar().file("a\nb", "1").end(), vec![("a\nb", file("1"))]),
+        ("backslash", tar().file("..\\x", "1").file("c:\\y", "2").end(), vec![("..\\x", file("1")), ("c:\\y", file("2"))]),
+        ("what shells fear", tar().file("-rf $(x) `y` '\"*", "1").end(), vec![("-rf $(x) `y` '\"*", file("1"))]),
+        ("what terminals fear", tar().file("\x1b[2J\x07", "1").end(), vec![("\x1b[2J\x07", file("1"))]),
+        ("a name of 255 bytes", tar().file("n".repeat(255), "1").end(), vec![(&"n".repeat(255), file("1"))]),
+        ("a prefix", prefixed("dir"), vec![("dir/x", file("1"))]),
+        ("a folder by its slash alone", tar().header(header(b'0', "x/", 0)).end(), vec![("x", DIR_644)]),
+        ("a folder that is only implied", tar().file("x/y", "1").end(), vec![("x", DIR), ("x/y", file("1"))]),
+    ]);
+}
+
+/// A folder with the mode of a file, as the archive above says it.
+const DIR_644: Node = Node::Dir(0o644);
+
+#[test]
+fn names_that_are_not_text() {
+    let name = b"caf\xe9-\xff\xfe".to_vec();
+    let mut expected = uploaded();
+    expected.insert(name.clone(), file("1"));
+    expected.insert(b"to".to_vec(), link(&name));
+    restores_to("not UTF-8", tar().file(&name, "1").symlink("to", &name).end(), &expected);
+}
+
+#[test]
+fn hundreds_of_levels() {
+    let path = vec!["d"; 300].join("/");
+    let mut expected = uploaded();
+    for level in 0..300 {
+        expected.insert(path.as_bytes()[..level * 2 + 1].to_vec(), DIR);
+    }
+    expected.insert(format!("{path}/x").into(), file("1"));
+    restores_to("300 levels", tar().file(format!("{path}/x"), "1").end(), &expected);
+}
+
+#[test]
+fn deep_names_do_not_grow_into_gigabytes() {
+    // Of 5 MB of archive these would be 4 GB of folders.
+    let deep = (0..1000).fold(tar(), |tar, at| tar.file(format!("{at}/{}x", "d/".repeat(1990)), ""));
+    all_refused(INVALID, vec![("deep", deep.end())]);
+    // What they share is there once.
+    let prefix = "d/".repeat(1990);
+    let shared = (0..1000).fold(tar(), |tar, at| tar.file(format!("{prefix}{at}/x"), ""));
+    let unpacked = sandbox_managed_runtime::archive::unpack::unpack(&shared.end(), &|_| false).unwrap();
+    assert_eq!(unpacked.entries.len(), uploaded().len() + 1990 + 2000);
+}
+
+#[test]
+fn of_two_entries_with_one_name_the_last_counts() {
+    all_restored(vec![
+        ("files", tar().file("x", "first").file("x", "second").end(), vec![("x", file("second"))]),
+        ("the same by other spellings", tar().file("x", "first").file(".//x", "second").end(), vec![("x", file("second"))]),
+        ("a file after a folder", tar().dir("x").file("x", "1").end(), vec![("x", file("1"))]),
+        ("a folder after a file", tar().file("x", "1").dir("x").file("x/y", "2").end(), vec![("x", DIR), ("x/y", file("2"))]),
+        ("a folder after a link to elsewhere", tar().symlink("x", "/etc").dir("x").file("x/y", "2").end(), vec![("x", DIR), ("x/y", file("2"))]),
+        ("a link after a file", tar().file("x", "1").symlink("x", "keep").end(), vec![("x", link("keep"))]),
+        ("what was uploaded, twice", tar().file("keep", "1").file("keep", "keep").end(), vec![]),
+        (
+            "a hard link keeps what its target was then",
+            tar().file("x", "first").hard_link("y", "x").file("x", "second").end(),
+            vec![("x", file("second")), ("y", file("first"))],
+        ),
+    ]);
+}
+
+#[test]
+fn what_lies_below_something_that_is_no_folder() {
+    all_refused(
+        UNSAFE,
+        vec![
+            ("below a link", tar().symlink("x", "../outside").file("x/secret", "1").end()),
+            ("below a link that is absolute", tar().symlink("x", "/etc").file("x/passwd", "1").end()),
+            ("below a link that comes later", tar().file("x/secret", "1").symlink("x", "../outside").end()),
+            ("below a link that replaces a folder", tar().dir("x").file("x/y", "1").symlink("x", "../outside").end()),
+            ("below a link in a link", tar().symlink("x", ".").symlink("x/y", "../outside").end()),
+            ("below an uploaded link", tar().file("link/y", "1").end()),
+            ("below a file", tar().file("keep/y", "1").end()),
+            ("deep below a file", tar().file("keep/a/b/c", "1").end()),
+            ("below a FIFO", tar().entry(b'6', "x", "").file("x/y", "1").end()),
+            ("below a hard link", tar().hard_link("x", "link").file("x/y", "1").end()),
+            ("a folder below a link", tar().symlink("x", "../outside").dir("x/y").end()),
+            ("below a link, beside names that sort between", tar().symlink("x", "../outside").file("x-", "1").file("x.y", "2").file("x/secret", "3").end()),
+        ],
+    );
+}
+
+#[test]
+fn links() {
+    all_refused(
+        INVALID,
+        vec![
+            ("a link without a target", tar().symlink("x", "").end()),
+            ("a target with a NUL", tar().pax(b'x', &[("linkpath", b"a\0b")]).symlink("x", "y").end()),
+            ("a target that no file system holds", tar().symlink("x", "t".repeat(4096)).end()),
+            ("a target of 5,000 levels", tar().symlink("x", "d/".repeat(5000)).end()),
+            ("a hard link to a later entry", tar().hard_link("x", "y").file("y", "1").end()),
+            ("a hard link to nothing", tar().hard_link("x", "y").end()),
+            ("a hard link to itself", tar().hard_link("x", "x").end()),
+            ("a hard link to a folder", tar().hard_link("x", "dir").end()),
+            ("a hard link to the workspace", tar().hard_link("x", ".").end()),
+            ("a hard link through a link", tar().symlink("s", "dir").hard_link("x", "s/inner").end()),
+        ],
+    );
+    all_refused(
+        UNSAFE,
+        vec![
+            ("a hard link to outside", tar().hard_link("x", "../outside/secret").end()),
+            ("an absolute hard link", tar().hard_link("x", "/etc/passwd").end()),
+            ("a hard link without a target", tar().hard_link("x", "").end()),
+            ("a hard link to a NUL", tar().pax(b'x', &[("linkpath", b"keep\0")]).hard_link("x", "keep").end()),
+            ("a hard link to upwards and back", tar().hard_link("x", "dir/../keep").end()),
+        ],
+    );
+    all_restored(vec![
+        ("a hard link", tar().hard_link("x", "keep").end(), vec![("x", file("keep"))]),
+        ("a hard link with a dot", tar().hard_link("x", "./keep").end(), vec![("x", file("keep"))]),
+        ("a hard link to a hard link", tar().hard_link("x", "keep").hard_link("y", "x").end(), vec![("x", file("keep")), ("y", file("keep"))]),
+        ("a hard link to a link", tar().hard_link("x", "link").end(), vec![("x", link("keep"))]),
+        ("a hard link to an executable", tar().hard_link("x", "run").end(), vec![("x", Node::File(0o755, b"#!/bin/sh\n".to_vec()))]),
+        ("a hard link in place of an uploaded file", tar().hard_link("dir/inner", "keep").end(), vec![("dir/inner", file("keep"))]),
+        ("a link to outside stays a link", tar().symlink("x", "../outside/secret").end(), vec![("x", link("../outside/secret"))]),
+        ("a dangling link", tar().symlink("x", "nowhere").end(), vec![("x", link("nowhere"))]),
+        ("a link to itself", tar().symlink("x", "x").end(), vec![("x", link("x"))]),
+        ("a long target", tar().symlink("x", "t/".repeat(2000)).end(), vec![("x", link("t/".repeat(2000)))]),
+        ("a link in place of a folder", tar().symlink("gone", "../outside/folder").end(), vec![("gone", link("../outside/folder"))]),
+    ]);
+}
+
+#[test]
+fn pax_records() {
+    let records = |bytes: &[u8]| tar().entry(b'x', "PaxHeaders/x", bytes).file("x", "1").end();
+    all_refused(
+        INVALID,
+        vec![
+            ("no length", records(b"path=y\n")),
+            ("a length that is too short", records(b"8 path=y\n")),
+            ("a length that is too long", records(b"99 path=y\n")),
+            ("a length that reaches into the padding", records(b"11 path=y\n")),
+            ("a length of nothing", records(b"0 path=y\n")),
+            ("a length that ends in itself", records(b"1 path=y\n")),
+            ("a negative length", records(b"-9 path=y\n")),
+            ("a padded length", records(b"09 path=y\n")),
+            ("a huge length", records(b"99999999999999999999 path=y\n")),
+            ("no line end", records(b"9 path=yz")),
+            ("no equals sign", records(b"7 path\n")),
+            ("no key", records(b"6 =xy\n")),
+            ("NULs after the records", records(b"9 path=y\n\0\0\0")),
+            ("a second record that is cut", records(b"9 path=y\n20 comment=")),
+            ("two headers", tar().pax(b'x', &[("path", b"a")]).pax(b'x', &[("path", b"b")]).file("x", "1").end()),
+            ("a name by PAX and by a long name", tar().pax(b'x', &[("path", b"a")]).long(b'L', "b").file("x", "1").end()),
+            ("a PAX header and nothing", tar().pax(b'x', &[("path", b"a")]).end()),
+            ("a global name", tar().pax(b'g', &[("path", b"a")]).file("x", "1").end()),
+            ("a global target", tar().pax(b'g', &[("linkpath", b"a")]).file("x", "1").end()),
+            ("a global size", tar().pax(b'g', &[("size", b"1")]).file("x", "1").end()),
+            ("malformed global records", tar().entry(b'g', "g", "path=y\n").file("x", "1").end()),
+        ],
+    );
+    all_refused(
+        TRUNCATED,
+        vec![
+            ("a PAX header at the end of the bytes", tar().pax(b'x', &[("path", b"a")]).cut()),
+            ("records that are cut off", tar().header(header(b'x', "p", 5000)).content("9 path=y\n").end()),
+        ],
+    );
+    let long = "p/".repeat(100) + "x";
+    let mut expected = uploaded();
+    for level in 1..=100 {
+        expected.insert(long.as_bytes()[..level * 2 - 1].to_vec(), DIR);
+    }
+    expected.insert(long.clone().into_bytes(), file("1"));
+    restores_to("a long PAX name", tar().pax(b'x', &[("path", long.as_bytes())]).file("x", "1").end(), &expected);
+    all_restored(vec![
+        ("a name", tar().pax(b'x', &[("path", b"a=b\nc")]).file("x", "1").end(), vec![("a=b\nc", file("1"))]),
+        ("a name, twice", records(&[pax_record("path", b"a"), pax_record("path", b"b")].concat()), vec![("b", file("1"))]),
+        ("a target", tar().pax(b'x', &[("linkpath", b"dir")]).symlink("x", "y").end(), vec![("x", link("dir"))]),
+        ("a hard link's target", tar().pax(b'x', &[("linkpath", b"keep")]).hard_link("x", "y").end(), vec![("x", file("keep"))]),
+        ("an empty header", tar().pax(b'x', &[]).file("x", "1").end(), vec![("x", file("1"))]),
+        ("a name holds for one entry", tar().pax(b'x', &[("path", b"a")]).file("x", "1").file("y", "2").end(), vec![("a", file("1")), ("y", file("2"))]),
+        (
+            "what is not restored",
+            tar()
+                .pax(b'g', &[("comment", b"by git"), ("mtime", b"-1.5")])
+                .pax(
+                    b'x',
+                    &[
+                        ("mtime", b"1e9"),
+                        ("uid", b"0"),
+                        ("uname", b"root"),
+                        ("SCHILY.xattr.security.capability", b"\x01\0\0\x02"),
+                        ("LIBARCHIVE.xattr.user.x", b"=\n"),
+                    ],
+                )
+                .file("x", "1")
+                .end(),
+            vec![("x", file("1"))],
+        ),
+    ]);
+}
+
+#[test]
+fn long_names() {
+    all_refused(
+        INVALID,
+        vec![
+            ("a long name and nothing", tar().long(b'L', "n").end()),
+            ("a long target and nothing", tar().long(b'K', "n").end()),
+            ("two long names", tar().long(b'L', "a").long(b'L', "b").file("x", "1").end()),
+            ("two long targets", tar().long(b'K', "a").long(b'K', "b").symlink("x", "1").end()),
+        ],
+    );
+    all_refused(
+        TRUNCATED,
+        vec![
+            ("a long name at the end of the bytes", tar().long(b'L', "n").cut()),
+            ("a long name that is cut off", tar().header(header(b'L', "././@LongLink", 5000)).content("n").end()),
+            ("a huge long name", tar().header(header(b'L', "x", 0).set(SIZE, "77777777777\0").seal()).end()),
+        ],
+    );
+    all_restored(vec![
+        ("a long name for a folder", tar().long(b'L', "a/").header(header(b'5', "x", 0)).end(), vec![("a", DIR_644_BY_HEADER)]),
+        ("a long target for a file", tar().long(b'K', "keep").file("x", "1").end(), vec![("x", file("1"))]),
+        ("both", tar().long(b'K', "keep").long(b'L', "a").symlink("x", "y").end(), vec![("a", link("keep"))]),
+        ("both the other way round", tar().long(b'L', "a").long(b'K', "keep").symlink("x", "y").end(), vec![("a", link("keep"))]),
+        ("a comment between", tar().long(b'L', "a").pax(b'g', &[("comment", b"c")]).file("x", "1").end(), vec![("a", file("1"))]),
+        ("no NUL at its end", tar().entry(b'L', "././@LongLink", "a").file("x", "1").end(), vec![("a", file("1"))]),
+        ("a name holds for one entry", tar().long(b'L', "a").file("x", "1").file("y", "2").end(), vec![("a", file("1")), ("y", file("2"))]),
+    ]);
+}
+
+/// The mode that [`Header::new`] gives a folder.
+const DIR_644_BY_HEADER: Node = DIR;
+
+#[test]
+fn sparse_and_unknown_entries() {
+    let kinds = b"SVMDAXNZabc89\x01\x7f\xff ".iter();
+    let titles: Vec<_> = kinds.map(|&kind| (kind, format!("an entry of type {:?}", char::from(kind)))).collect();
+    let mut archives: Vec<_> = titles
+        .iter()
+        .flat_map(|(kind, title)| {
+            let empty = tar().header(header(*kind, "x", 0)).end();
+            let full = tar().entry(*kind, "x", "12345").end();
+            [(title.as_str(), empty), (title.as_str(), full)]
+        })
+        .collect();
+    let sparse = |records: &[(&str, &[u8])]| tar().pax(b'x', records).file("x", "12345").end();
+    archives.extend([
+        ("PAX sparse 0.0", sparse(&[("GNU.sparse.size", b"9"), ("GNU.sparse.numblocks", b"1")])),
+        ("PAX sparse 0.1", sparse(&[("GNU.sparse.map", b"0,5")])),
+        ("PAX sparse 1.0", sparse(&[("GNU.sparse.major", b"1"), ("GNU.sparse.name", b"../x")])),
+    ]);
+    all_refused(INVALID, archives);
+    all_restored(vec![
+        ("a contiguous file", tar().entry(b'7', "x", "1").end(), vec![("x", file("1"))]),
+        ("a file of the oldest kind", tar().entry(0, "x", "1").end(), vec![("x", file("1"))]),
+    ]);
+}
+
+#[test]
+fn devices_and_fifos_are_left_out() {
+    let tar = || to_tar(&uploaded().into_iter().filter(|(path, _)| path != b"keep").collect());
+    for kind in [b'3', b'4', b'6'] {
+        let place = Place::with(&uploaded());
+        let (client, session) = place.prepare_canned();
+        client.answer(tar().entry(kind, "keep", "").entry(kind, "new", "").file("x", "1").end());
+        let report = restore(&session, &*client).unwrap();
+        let mut expected = uploaded();
+        expected.insert(b"x".to_vec(), file("1"));
+        assert_same(&place.tree(), &expected, "devices");
+        let skipped: Vec<_> = report.skipped.iter().map(|skipped| skipped.path.to_string()).collect();
+        assert_eq!(skipped, ["keep", "new"]);
+        assert!(report.deleted.is_empty() && report.kept.is_empty() && report.conflicts.is_empty());
+    }
+}
+
+#[test]
+fn a_folder_that_became_a_device_stays_with_all_in_it() {
+    let rest = to_tar(&uploaded().into_iter().filter(|(path, _)| !path.starts_with(b"dir")).collect());
+    restores_to("a device in place of a folder", rest.entry(b'3', "dir", "").end(), &uploaded());
+}
+
+#[test]
+fn no_privileges_come_back() {
+    for mode in [0o4755, 0o2755, 0o1755, 0o7755, 0o177_755] {
+        let archive = tar().file_with_mode("x", mode, "1").dir_with_mode("d", mode).end();
+        let expected = vec![("x", Node::File(0o755, b"1".to_vec())), ("d", DIR)];
+        all_restored(vec![("privileges", archive, expected)]);
+    }
+    // Nor do those go that somebody gave here.
+    let place = Place::with(&uploaded());
+    set_mode(&place.at("dir"), 0o2755);
+    let (client, session) = place.prepare_canned();
+    client.answer(tar().dir_with_mode("dir", 0o700).end());
+    restore(&session, &*client).unwrap();
+    assert_eq!(place.tree()[&b"dir"[..]], Node::Dir(0o2700));
+}
+
+#[test]
+fn the_end_mark() {
+    let lone = tar().bytes([0; BLOCK]).file("x", "1").end();
+    all_refused(INVALID, vec![("a lone block of zeros before an entry", lone)]);
+    all_refused(
+        TRUNCATED,
+        vec![
+            ("nothing", Vec::new()),
+            ("no end mark", tar().cut()),
+            ("a lone block of zeros at the end", tar().bytes([0; BLOCK]).cut()),
+            ("an end mark that lacks a byte", tar().bytes([0; 2 * BLOCK - 1]).cut()),
+            ("one block of zeros", vec![0; BLOCK]),
+            ("a part of a block", vec![0; 100]),
+        ],
+    );
+    let after = |bytes: &[u8]| [&tar().end()[..], bytes].concat();
+    all_restored(vec![
+        ("an archive after the end mark", after(&RawTar::new().file("x", "1").end()), vec![]),
+        ("rubbish after the end mark", after(&[b'#'; 700]), vec![]),
+        ("zeros after the end mark", after(&[0; 10_000]), vec![]),
+    ]);
+}
+
+#[test]
+fn nothing_at_all_is_no_emptied_workspace() {
+    let place = Place::with(&uploaded());
+    let before = Picture::of(&place.workspace());
+    let (client, session) = place.prepare_canned();
+    for archive in [RawTar::new().end(), vec![0; 10_240], RawTar::new().pax(b'g', &[("comment", b"x")]).end()] {
+        client.answer(archive);
+        let error = refused(&session, &*client);
+        assert_eq!(error.code(), INVALID, "{error}");
+        assert_eq!(Picture::of(&place.workspace()), before);
+    }
+}
+
+#[test]
+fn an_emptied_workspace() {
+    let place = Place::with(&uploaded());
+    let mut upload = place.upload();
+    upload.exclude = vec![b"*.log".to_vec()];
+    std::fs::write(place.at("dir/x.log"), "never uploaded").unwrap();
+    let client = std::sync::Arc::new(crate::sandbox::CannedSandbox::default());
+    let session = crate::place::prepare_upload(&client, upload).unwrap();
+    client.answer(RawTar::new().dir(".").end());
+    let report = restore(&session, &*client).unwrap();
+    let expected = tree([("dir", DIR), ("dir/x.log", file("never uploaded"))]);
+    assert_same(&place.tree(), &expected, "emptied");
+    assert_eq!(report.deleted.len(), 4);
+
+    // Once empty it may come back empty, and with nothing at all.
+    client.answer(RawTar::new().end());
+    restore(&session, &*client).unwrap();
+    assert_same(&place.tree(), &expected, "still empty");
+}
+
+#[test]
+fn our_own_folder_is_not_taken_from_the_sandbox() {
+    all_restored(vec![
+        ("files", tar().dir(".paperclip-runtime").file(".paperclip-runtime/x/y", "1").end(), vec![]),
+        ("a link", tar().symlink(".paperclip-runtime", "../outside").end(), vec![]),
+        ("a link and below it", tar().symlink("./.paperclip-runtime", "../outside").file(".paperclip-runtime/secret", "1").end(), vec![]),
+        ("a device", tar().entry(b'3', ".paperclip-runtime", "").end(), vec![]),
+        ("one that is not ours", tar().dir("dir/.paperclip-runtime").end(), vec![("dir/.paperclip-runtime", DIR)]),
+        ("one that only begins like it", tar().file(".paperclip-runtime2", "1").end(), vec![(".paperclip-runtime2", file("1"))]),
+    ]);
+}
+
+#[test]
+fn a_secret_cannot_be_linked_in() {
+    let place = Place::with(&uploaded());
+    let (client, session) = place.prepare_canned();
+    for target in ["../outside/secret", "/../outside/secret", "./../outside/secret"] {
+        client.answer(tar().hard_link("x", target).end());
+        refused(&session, &*client);
+        client.answer(tar().symlink("s", target).hard_link("x", "s").end());
+        restore(&session, &*client).unwrap();
+        let found = place.tree();
+        assert_eq!(found[&b"x"[..]], link(target), "the link itself and not what it points to");
+        assert!(!found.values().any(|node| *node == file(SECRET)));
+    }
+}
+
+#[test]
+fn every_kind_byte_is_known_or_refused() {
+    let place = Place::with(&uploaded());
+    let (client, session) = place.prepare_canned();
+    let before = place.tree();
+    for kind in 0..=u8::MAX {
+        client.answer(tar().header(header(b'0', "x", 0).set(KIND..KIND + 1, [kind]).seal()).end());
+        let known = b"\x000123456 7".contains(&kind) && kind != b' ';
+        let outcome = restore(&session, &*client);
+        match kind {
+            // A hard or symbolic link without a target.
+            b'1' | b'2' => assert!(outcome.is_err(), "{kind}"),
+            // A global header that says nothing.
+            b'g' => assert!(outcome.is_ok(), "{outcome:?}"),
+            _ => assert_eq!(outcome.is_ok(), known, "{kind}: {outcome:?}"),
+        }
+        client.answer(tar().end());
+        restore(&session, &*client).unwrap();
+        assert_same(&place.tree(), &before, "afterwards");
+    }
+}

@@ -1,0 +1,29 @@
+//! The promises of a restore, put to the test by attack: the download is hostile, disks fill, processes die, and
+//! people keep working in the same folder.
+//!
+//! `FUZZ_SECONDS=60 cargo test --test attack fuzz` lets each fuzzer run for a minute (two seconds otherwise);
+//! `FUZZ_SEED` starts it at another seed, such as one that a failure names. `ATTACK_ROUNDS=10` makes the races and
+//! kills ten times as many.
+
+mod archives;
+mod company;
+mod disk;
+mod fuzz;
+mod kill;
+mod links;
+mod model;
+mod permissions;
+mod place;
+mod random;
+mod raw_tar;
+mod real_tars;
+mod sandbox;
+mod table;
+mod tree;
+mod truncation;
+
+/// By how much more than usual is asked for of tests that hope to hit a moment.
+fn rounds(usual: usize) -> usize {
+    let factor = std::env::var("ATTACK_ROUNDS").map_or(1, |text| text.parse().expect("ATTACK_ROUNDS is a number"));
+    usual * factor
+}

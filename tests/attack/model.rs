@@ -1,0 +1,154 @@
+//! What the contract says a merge does, written down a second time: on plain trees, with no thought of speed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use sandbox_managed_runtime::merge::report::Report;
+use sandbox_managed_runtime::path::RelativePath;
+
+use crate::tree::{Node, RUNTIME, Tree, above, assert_same, is_below, path_of, read_node, read_tree};
+
+/// What is to be found after a merge.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The workspace.
+    pub tree: Tree,
+    /// Where a local version was put aside, and what it was: the path itself is the empty one.
+    pub aside: BTreeMap<Vec<u8>, Tree>,
+    /// What the report says was written.
+    pub written: BTreeSet<Vec<u8>>,
+    /// What it says was deleted.
+    pub deleted: BTreeSet<Vec<u8>>,
+    /// What it says was kept although the sandbox deleted it.
+    pub kept: BTreeSet<Vec<u8>>,
+    /// What it says could not be restored.
+    pub skipped: BTreeSet<Vec<u8>>,
+    /// The base of the next merge.
+    pub base: Tree,
+}
+
+/// The merge of contract section 5.
+pub fn merge(base: &Tree, theirs: &Tree, ours: &Tree) -> Outcome {
+    let mut outcome = Outcome { tree: ours.clone(), base: told(base, theirs), ..Outcome::default() };
+    outcome.skipped = theirs.iter().filter(|(_, node)| **node == Node::Fifo).map(|(path, _)| path.clone()).collect();
+    let theirs = outcome.base.clone();
+
+    // What is new or changed there, folders before what is in them.
+    let mut over_folders = Vec::new();
+    for (path, new) in &theirs {
+        if base.get(path) == Some(new) || ours.get(path) == Some(new) {
+            continue;
+        }
+        for folder in above(path) {
+            if !matches!(outcome.tree.get(folder), Some(Node::Dir(_))) {
+                outcome.replace(folder, &theirs[folder], base);
+            }
+        }
+        match (outcome.tree.get(path), new) {
+            (Some(Node::Dir(_)), Node::Dir(_)) => {
+                outcome.tree.insert(path.clone(), new.clone());
+                outcome.written.insert(path.clone());
+            }
+            (Some(Node::Dir(_)), _) => over_folders.push(path),
+            _ => outcome.replace(path, new, base),
+        }
+    }
+
+    // What was deleted there, what is in folders before them.
+    for (path, old) in base.iter().rev().filter(|(path, _)| !theirs.contains_key(*path)) {
+        match ours.get(path) {
+            None => {}
+            Some(Node::Dir(_)) if ours.get(path) == Some(old) => {
+                if outcome.below(path).is_empty() {
+                    outcome.delete(path);
+                }
+            }
+            Some(local) if local == old => outcome.delete(path),
+            Some(_) => {
+                outcome.kept.insert(path.clone());
+            }
+        }
+    }
+
+    for path in over_folders {
+        let rest = outcome.below(path);
+        if !rest.is_empty() || ours.get(path) != base.get(path) {
+            let mut kept = Tree::from([(Vec::new(), ours[path].clone())]);
+            for below in rest {
+                let node = outcome.tree.remove(&below).unwrap();
+                kept.insert(below[path.len() + 1..].to_vec(), node);
+            }
+            outcome.aside.insert(path.clone(), kept);
+        }
+        outcome.tree.insert(path.clone(), theirs[path].clone());
+        outcome.written.insert(path.clone());
+    }
+    outcome
+}
+
+/// What the sandbox holds as far as it is told: where there is a device now, it is as if nothing had changed.
+fn told(base: &Tree, theirs: &Tree) -> Tree {
+    let mut told = theirs.clone();
+    for (path, _) in theirs.iter().filter(|(_, node)| **node == Node::Fifo) {
+        told.remove(path);
+        for (at, node) in base.iter().filter(|(at, _)| *at == path || is_below(at, path)) {
+            told.insert(at.clone(), node.clone());
+        }
+    }
+    told
+}
+
+impl Outcome {
+    fn below(&self, path: &[u8]) -> Vec<Vec<u8>> {
+        self.tree.keys().filter(|below| is_below(below, path)).cloned().collect()
+    }
+
+    fn delete(&mut self, path: &[u8]) {
+        self.tree.remove(path);
+        self.deleted.insert(path.to_vec());
+    }
+
+    /// Puts something where no folder stands.
+    fn replace(&mut self, path: &[u8], new: &Node, base: &Tree) {
+        let local = self.tree.insert(path.to_vec(), new.clone());
+        self.written.insert(path.to_vec());
+        if let Some(local) = local.filter(|local| base.get(path) != Some(local)) {
+            self.aside.insert(path.to_vec(), Tree::from([(Vec::new(), local)]));
+        }
+    }
+
+    /// Asserts that the workspace and the report are as expected.
+    #[track_caller]
+    pub fn assert_is(&self, workspace: &Path, report: &Report, what: &str) {
+        assert_same(&read_tree(workspace), &self.tree, what);
+        assert_paths(&report.written, &self.written, &format!("{what}: written"));
+        assert_paths(&report.deleted, &self.deleted, &format!("{what}: deleted"));
+        assert_paths(&report.kept, &self.kept, &format!("{what}: kept"));
+        let skipped: Vec<_> = report.skipped.iter().map(|skipped| skipped.path.clone()).collect();
+        assert_paths(&skipped, &self.skipped, &format!("{what}: skipped"));
+        let conflicts: Vec<_> = report.conflicts.iter().map(|conflict| conflict.path.clone()).collect();
+        assert_paths(&conflicts, &self.aside.keys().cloned().collect(), &format!("{what}: conflicts"));
+        for conflict in &report.conflicts {
+            let folder = format!("{RUNTIME}/conflicts/");
+            assert!(conflict.kept_at.as_bytes().starts_with(folder.as_bytes()), "{what}: {conflict:?}");
+            let kept_at = workspace.join(path_of(conflict.kept_at.as_bytes()));
+            let node = read_node(&kept_at);
+            let mut kept = if matches!(node, Node::Dir(_)) { read_tree(&kept_at) } else { Tree::new() };
+            kept.insert(Vec::new(), node);
+            assert_same(&kept, &self.aside[conflict.path.as_bytes()], &format!("{what}: kept at {kept_at:?}"));
+        }
+        if !report.conflicts.is_empty() {
+            let ignored = std::fs::read(workspace.join(RUNTIME).join(".gitignore")).unwrap();
+            assert_eq!(ignored, b"*\n", "{what}: what is kept aside stays out of git");
+        }
+    }
+}
+
+/// Asserts that a list of the report has exactly these paths, each once and in order.
+#[track_caller]
+fn assert_paths(found: &[RelativePath], expected: &BTreeSet<Vec<u8>>, what: &str) {
+    let show = |path: &[u8]| path.escape_ascii().to_string();
+    let found: Vec<_> = found.iter().map(|path| show(path.as_bytes())).collect();
+    let expected: Vec<_> = expected.iter().map(|path| show(path)).collect();
+    assert_eq!(found, expected, "{what}");
+}

@@ -1,0 +1,157 @@
+//! A temporary place with a workspace, a sandbox beside it, and something outside that must never change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use sandbox_managed_runtime::cancel::Cancel;
+use sandbox_managed_runtime::error::Error;
+use sandbox_managed_runtime::merge::report::Report;
+use sandbox_managed_runtime::sandbox::client::{RunError, SandboxClient};
+use sandbox_managed_runtime::sandbox::prepare::{Session, Upload, prepare};
+use tempfile::TempDir;
+
+use crate::sandbox::{CannedSandbox, Failure};
+use crate::tree::{DIR, Node, Picture, RUNTIME, Tree, file, path_of, read_node, read_tree, tree, write_tree};
+
+static RUNTIME_THREADS: LazyLock<tokio::runtime::Runtime> =
+    LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
+
+/// What stands outside the workspace. No archive, link or race may show it or change it.
+pub const SECRET: &str = "nobody's business";
+
+/// Where a test happens.
+pub struct Place {
+    temp: TempDir,
+}
+
+impl Place {
+    /// An empty workspace.
+    pub fn new() -> Self {
+        let place = Self { temp: tempfile::tempdir().unwrap() };
+        fs::create_dir(place.workspace()).unwrap();
+        fs::create_dir(place.outside()).unwrap();
+        write_tree(
+            &place.outside(),
+            &tree([("secret", file(SECRET)), ("folder", DIR), ("folder/secret", file(SECRET))]),
+        );
+        place
+    }
+
+    /// A workspace that holds a tree.
+    pub fn with(tree: &Tree) -> Self {
+        let place = Self::new();
+        write_tree(&place.workspace(), tree);
+        place
+    }
+
+    /// The folder around everything.
+    pub fn root(&self) -> &Path {
+        self.temp.path()
+    }
+
+    /// The local workspace.
+    pub fn workspace(&self) -> PathBuf {
+        self.root().join("workspace")
+    }
+
+    /// A path in the workspace.
+    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.workspace().join(path)
+    }
+
+    /// The tree that must never change.
+    pub fn outside(&self) -> PathBuf {
+        self.root().join("outside")
+    }
+
+    /// The workspace's folder in the sandbox that is a folder.
+    pub fn remote(&self) -> PathBuf {
+        self.root().join("sandbox/workspace")
+    }
+
+    /// What the workspace holds, but for the library's own folder.
+    pub fn tree(&self) -> Tree {
+        read_tree(&self.workspace())
+    }
+
+    /// What is to be uploaded.
+    pub fn upload(&self) -> Upload {
+        Upload {
+            workspace: self.workspace(),
+            remote_dir: self.remote().to_str().unwrap().to_owned(),
+            remote_dir_argument: "input.workspaceRemoteDir",
+            adapter_key: "attack".to_owned(),
+            exclude: Vec::new(),
+            preserve: Vec::new(),
+            assets: Vec::new(),
+            concurrency: 1,
+        }
+    }
+
+    /// Uploads the workspace.
+    pub fn prepare<C: SandboxClient<Failure = Failure>>(&self, client: &Arc<C>) -> Result<Session, Failed> {
+        prepare_upload(client, self.upload())
+    }
+
+    /// Uploads the workspace to a sandbox that answers with given bytes.
+    pub fn prepare_canned(&self) -> (Arc<CannedSandbox>, Session) {
+        let client = Arc::new(CannedSandbox::default());
+        let session = self.prepare(&client).unwrap();
+        (client, session)
+    }
+
+    /// Local versions that were kept aside, by the path that they were at.
+    pub fn kept_aside(&self) -> Vec<(Vec<u8>, Node)> {
+        let conflicts = self.at(RUNTIME).join("conflicts");
+        let Ok(times) = fs::read_dir(&conflicts) else { return Vec::new() };
+        times.flat_map(|time| read_tree(&time.unwrap().path())).collect()
+    }
+
+    /// Whether bytes that somebody wrote are still to be found in the workspace: at that path, or kept aside.
+    pub fn still_has(&self, path: &[u8], node: &Node) -> bool {
+        let full = self.at(path_of(path));
+        (fs::symlink_metadata(&full).is_ok() && read_node(&full) == *node)
+            || self.kept_aside().iter().any(|(_, kept)| kept == node)
+    }
+
+    /// Asserts that nothing but kept versions is left in the library's folder, and no lock beside the workspace.
+    #[track_caller]
+    pub fn assert_no_litter(&self) {
+        if let Ok(names) = fs::read_dir(self.at(RUNTIME)) {
+            let names: Vec<_> = names.map(|name| name.unwrap().file_name()).collect();
+            assert!(names.iter().all(|name| name == "conflicts" || name == ".gitignore"), "litter: {names:?}");
+        }
+        assert!(!self.root().join("workspace.paperclip-restore.lock").exists(), "the lock was left behind");
+    }
+
+    /// A picture of what must never change.
+    pub fn outside_picture(&self) -> Picture {
+        Picture::of(&self.outside())
+    }
+}
+
+/// Why a prepare or restore failed.
+pub type Failed = RunError<Failure>;
+
+/// Uploads.
+pub fn prepare_upload<C: SandboxClient<Failure = Failure>>(
+    client: &Arc<C>,
+    upload: Upload,
+) -> Result<Session, Failed> {
+    RUNTIME_THREADS.block_on(prepare(client.clone(), upload, Cancel::default()))
+}
+
+/// Restores.
+pub fn restore<C: SandboxClient<Failure = Failure>>(session: &Session, client: &C) -> Result<Report, Failed> {
+    RUNTIME_THREADS.block_on(session.restore(client, &Cancel::default())).map(|restored| restored.report)
+}
+
+/// Restores and expects our own error.
+#[track_caller]
+pub fn refused<C: SandboxClient<Failure = Failure>>(session: &Session, client: &C) -> Error {
+    match restore(session, client) {
+        Err(RunError::Own(error)) => error,
+        other => panic!("not refused by us: {other:?}"),
+    }
+}

@@ -1,0 +1,166 @@
+//! A tar writer that writes anything, also what no tar would.
+
+/// Everything in an archive comes in blocks of this many bytes.
+pub const BLOCK: usize = 512;
+
+/// One header block. Its fields are set as bytes, right or wrong.
+#[derive(Clone)]
+pub struct Header([u8; BLOCK]);
+
+/// Where a field stands in a header.
+pub type Field = std::ops::Range<usize>;
+/// The name.
+pub const NAME: Field = 0..100;
+/// The permission bits.
+pub const MODE: Field = 100..108;
+/// The bytes of content.
+pub const SIZE: Field = 124..136;
+/// The checksum.
+pub const CHECKSUM: Field = 148..156;
+/// What kind of entry it is.
+pub const KIND: usize = 156;
+/// Where a link points.
+pub const LINK: Field = 157..257;
+/// What tells the formats apart.
+pub const MAGIC: Field = 257..265;
+/// What POSIX archives put before the name.
+pub const PREFIX: Field = 345..500;
+
+impl Header {
+    /// A well-formed header for something of that kind and size; its name is cut at 100 bytes.
+    pub fn new(kind: u8, name: impl AsRef<[u8]>, size: usize) -> Self {
+        Self([0; BLOCK])
+            .set(NAME, name)
+            .set(MODE, if kind == b'5' { "0000755\0" } else { "0000644\0" })
+            .set(108..116, "0000000\0")
+            .set(116..124, "0000000\0")
+            .set(SIZE, format!("{size:011o}\0"))
+            .set(136..148, "00000000000\0")
+            .set(KIND..KIND + 1, [kind])
+            .set(MAGIC, "ustar  \0")
+            .seal()
+    }
+
+    /// Puts bytes into a field, with zeros after them. The checksum is not touched.
+    pub fn set(mut self, field: Field, bytes: impl AsRef<[u8]>) -> Self {
+        let bytes = bytes.as_ref();
+        let length = bytes.len().min(field.len());
+        self.0[field.clone()].fill(0);
+        self.0[field][..length].copy_from_slice(&bytes[..length]);
+        self
+    }
+
+    /// Makes the checksum right.
+    pub fn seal(self) -> Self {
+        let spaces = self.set(CHECKSUM, " ".repeat(8));
+        let sum: u32 = spaces.0.iter().map(|&byte| u32::from(byte)).sum();
+        spaces.set(CHECKSUM, format!("{sum:06o}\0 "))
+    }
+}
+
+/// An archive being written.
+#[derive(Clone, Default)]
+pub struct RawTar(Vec<u8>);
+
+impl RawTar {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes as they are.
+    pub fn bytes(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.0.extend_from_slice(bytes.as_ref());
+        self
+    }
+
+    /// A header as it is.
+    pub fn header(self, header: Header) -> Self {
+        self.bytes(header.0)
+    }
+
+    /// Content with its padding.
+    pub fn content(self, bytes: impl AsRef<[u8]>) -> Self {
+        let mut tar = self.bytes(bytes);
+        tar.0.resize(tar.0.len().next_multiple_of(BLOCK), 0);
+        tar
+    }
+
+    /// A sealed header and the content it speaks of.
+    pub fn entry(self, kind: u8, name: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> Self {
+        let content = content.as_ref();
+        self.header(Header::new(kind, name, content.len())).content(content)
+    }
+
+    /// A file; a long name gets its long-name entry.
+    pub fn file(self, name: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> Self {
+        self.named(&name).entry(b'0', name, content)
+    }
+
+    /// A file with that mode.
+    pub fn file_with_mode(self, name: impl AsRef<[u8]>, mode: u32, content: impl AsRef<[u8]>) -> Self {
+        let content = content.as_ref();
+        let header = Header::new(b'0', &name, content.len()).set(MODE, format!("{mode:07o}\0")).seal();
+        self.named(&name).header(header).content(content)
+    }
+
+    /// A folder.
+    pub fn dir(self, name: impl AsRef<[u8]>) -> Self {
+        self.dir_with_mode(name, 0o755)
+    }
+
+    /// A folder with that mode.
+    pub fn dir_with_mode(self, name: impl AsRef<[u8]>, mode: u32) -> Self {
+        let name = [name.as_ref(), b"/"].concat();
+        let header = Header::new(b'5', &name, 0).set(MODE, format!("{mode:07o}\0")).seal();
+        self.named(&name).header(header)
+    }
+
+    /// A symbolic link.
+    pub fn symlink(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
+        self.link(b'2', name, target)
+    }
+
+    /// A further name of an earlier file.
+    pub fn hard_link(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
+        self.link(b'1', name, target)
+    }
+
+    fn link(self, kind: u8, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
+        let target = target.as_ref();
+        let tar = if target.len() > 100 { self.long(b'K', target) } else { self };
+        tar.named(&name).header(Header::new(kind, name, 0).set(LINK, target).seal())
+    }
+
+    fn named(self, name: impl AsRef<[u8]>) -> Self {
+        if name.as_ref().len() > 100 { self.long(b'L', name) } else { self }
+    }
+
+    /// A long name (`L`) or long link target (`K`) for the entry that follows.
+    pub fn long(self, kind: u8, name: impl AsRef<[u8]>) -> Self {
+        self.entry(kind, "././@LongLink", [name.as_ref(), b"\0"].concat())
+    }
+
+    /// PAX records for the entry that follows (`x`), or for all (`g`).
+    pub fn pax(self, kind: u8, records: &[(&str, &[u8])]) -> Self {
+        let records: Vec<u8> = records.iter().flat_map(|(key, value)| pax_record(key, value)).collect();
+        self.entry(kind, "PaxHeaders/x", records)
+    }
+
+    /// The archive without an end mark.
+    pub fn cut(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// The archive with its end mark.
+    pub fn end(self) -> Vec<u8> {
+        self.bytes([0; 2 * BLOCK]).0
+    }
+}
+
+/// A PAX record, whose length counts itself.
+pub fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
+    let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
+    let length = (1..).find(|digits| (rest.len() + digits).to_string().len() == *digits).unwrap() + rest.len();
+    [length.to_string().as_bytes(), &rest].concat()
+}

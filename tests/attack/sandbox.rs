@@ -1,0 +1,139 @@
+//! Sandboxes: one that is a folder with a real `sh`, and one that answers every download with given bytes.
+
+use std::fs;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sandbox_managed_runtime::sandbox::client::SandboxClient;
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The test wanted this call to fail.
+    Wanted(usize),
+    /// A command failed, with what it said.
+    Command(String),
+    /// A file could not be read or written.
+    File(String),
+}
+
+/// Counts the calls and fails one of them.
+#[derive(Default)]
+pub struct Calls {
+    done: AtomicUsize,
+    fail_at: Mutex<Option<usize>>,
+}
+
+impl Calls {
+    /// Starts counting anew, and fails the call of that number.
+    pub fn fail_at(&self, call: Option<usize>) {
+        self.done.store(0, Ordering::SeqCst);
+        *self.fail_at.lock().unwrap() = call;
+    }
+
+    /// How many calls there were.
+    pub fn count(&self) -> usize {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    fn next<T>(&self, call: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        let number = self.done.fetch_add(1, Ordering::SeqCst);
+        let fails = *self.fail_at.lock().unwrap() == Some(number);
+        if fails { Err(Failure::Wanted(number)) } else { call() }
+    }
+}
+
+/// A sandbox on this machine: its paths are real paths, its commands run in `sh`.
+#[derive(Default)]
+pub struct LocalSandbox {
+    /// The calls made to it.
+    pub calls: Calls,
+}
+
+fn file_failure(error: std::io::Error) -> Failure {
+    Failure::File(error.to_string())
+}
+
+impl SandboxClient for LocalSandbox {
+    type Failure = Failure;
+    type Upload = Vec<u8>;
+    type Download = Vec<u8>;
+
+    async fn allocate(&self, size: u64) -> Result<Vec<u8>, Failure> {
+        Ok(vec![0; usize::try_from(size).unwrap()])
+    }
+
+    async fn make_dir(&self, path: &str) -> Result<(), Failure> {
+        self.calls.next(|| fs::create_dir_all(path).map_err(file_failure))
+    }
+
+    async fn write_file(&self, path: &str, bytes: Vec<u8>) -> Result<(), Failure> {
+        self.calls.next(|| fs::write(path, bytes).map_err(file_failure))
+    }
+
+    async fn read_file(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        self.calls.next(|| fs::read(path).map_err(file_failure))
+    }
+
+    async fn remove(&self, path: &str) -> Result<(), Failure> {
+        self.calls.next(|| fs::remove_file(path).map_err(file_failure))
+    }
+
+    async fn run(&self, command: &str) -> Result<(), Failure> {
+        self.calls.next(|| {
+            let output = Command::new("sh").args(["-c", command]).output().map_err(file_failure)?;
+            if output.status.success() {
+                return Ok(());
+            }
+            Err(Failure::Command(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr))))
+        })
+    }
+}
+
+/// A sandbox that takes everything and answers each download with the same bytes.
+#[derive(Default)]
+pub struct CannedSandbox {
+    /// What a download brings.
+    pub download: Mutex<Vec<u8>>,
+    /// What was uploaded last.
+    pub upload: Mutex<Vec<u8>>,
+}
+
+impl CannedSandbox {
+    /// Answers the next downloads with these bytes.
+    pub fn answer(&self, download: impl Into<Vec<u8>>) {
+        *self.download.lock().unwrap() = download.into();
+    }
+}
+
+impl SandboxClient for CannedSandbox {
+    type Failure = Failure;
+    type Upload = Vec<u8>;
+    type Download = Vec<u8>;
+
+    async fn allocate(&self, size: u64) -> Result<Vec<u8>, Failure> {
+        Ok(vec![0; usize::try_from(size).unwrap()])
+    }
+
+    async fn make_dir(&self, _: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn write_file(&self, _: &str, bytes: Vec<u8>) -> Result<(), Failure> {
+        *self.upload.lock().unwrap() = bytes;
+        Ok(())
+    }
+
+    async fn read_file(&self, _: &str) -> Result<Vec<u8>, Failure> {
+        Ok(self.download.lock().unwrap().clone())
+    }
+
+    async fn remove(&self, _: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn run(&self, _: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! Downloads that were cut off or damaged on the way.
+
+use crate::place::{Place, refused, restore};
+use crate::random::Random;
+use crate::raw_tar::{BLOCK, RawTar};
+use crate::tree::{DIR, Picture, Tree, assert_same, file, link, to_tar, tree};
+
+fn uploaded() -> Tree {
+    tree([("a", DIR), ("a/one", file("1")), ("b", file("2")), ("c", link("b")), ("empty", file(""))])
+}
+
+/// A download that changes something in every way: long names, PAX, links, and content of several blocks.
+fn download() -> (RawTar, Tree) {
+    let mut theirs = uploaded();
+    theirs.remove(&b"b"[..]);
+    theirs.insert(b"a/one".to_vec(), file(vec![b'x'; 3 * BLOCK + 7]));
+    theirs.insert(b"full".to_vec(), file(vec![0; 2 * BLOCK]));
+    theirs.insert("n".repeat(150).into_bytes(), link("t".repeat(180)));
+    let tar = to_tar(&theirs).pax(b'x', &[("path", b"pax")]).file("x", "named by PAX").hard_link("hard", "full");
+    theirs.insert(b"pax".to_vec(), file("named by PAX"));
+    theirs.insert(b"hard".to_vec(), file(vec![0; 2 * BLOCK]));
+    (tar, theirs)
+}
+
+#[test]
+fn cut_off_anywhere() {
+    let (tar, theirs) = download();
+    let archive = tar.end();
+    let place = Place::with(&uploaded());
+    let (client, session) = place.prepare_canned();
+    let before = Picture::of(&place.workspace());
+    let mut random = Random::new(1);
+    let mut cuts: Vec<usize> = (0..archive.len()).step_by(BLOCK).collect();
+    cuts.extend((0..400).map(|_| random.below(archive.len())));
+    cuts.extend((0..BLOCK).map(|back| archive.len() - 1 - back));
+    for cut in cuts {
+        client.answer(&archive[..cut]);
+        let error = refused(&session, &*client);
+        assert_eq!(error.code(), "ERR_SANDBOX_ARCHIVE_TRUNCATED", "cut at {cut}: {error}");
+        assert!(error.to_string().contains(&format!("byte {cut}:")), "cut at {cut}: {error}");
+    }
+    assert_eq!(Picture::of(&place.workspace()), before);
+    client.answer(archive);
+    restore(&session, &*client).unwrap();
+    assert_same(&place.tree(), &theirs, "whole at last");
+}
+
+#[test]
+fn every_bit_of_the_headers() {
+    let (tar, theirs) = download();
+    let archive = tar.end();
+    let place = Place::with(&uploaded());
+    let (client, session) = place.prepare_canned();
+    let before = Picture::of(&place.workspace());
+    let mut at = 0;
+    let mut headers = 0;
+    while archive[at] != 0 {
+        // All headers are alike to a checksum: every bit of some, and some bits of every one.
+        let step = if headers % 6 == 1 { 1 } else { 37 };
+        for bit in (0..BLOCK * 8).step_by(step) {
+            let mut damaged = archive.clone();
+            damaged[at + bit / 8] ^= 1 << (bit % 8);
+            client.answer(damaged);
+            let error = refused(&session, &*client);
+            assert_eq!(error.code(), "ERR_SANDBOX_ARCHIVE_INVALID", "bit {bit} of the header at {at}: {error}");
+        }
+        headers += 1;
+        let size = std::str::from_utf8(&archive[at + 124..at + 135]).unwrap();
+        at += BLOCK + usize::from_str_radix(size, 8).unwrap().next_multiple_of(BLOCK);
+    }
+    assert!(headers > 10);
+    assert_eq!(Picture::of(&place.workspace()), before);
+    for bit in (0..2 * BLOCK * 8).step_by(3) {
+        let mut damaged = archive.clone();
+        damaged[at + bit / 8] ^= 1 << (bit % 8);
+        client.answer(damaged);
+        refused(&session, &*client);
+    }
+    assert_eq!(Picture::of(&place.workspace()), before);
+    client.answer(archive);
+    restore(&session, &*client).unwrap();
+    assert_same(&place.tree(), &theirs, "undamaged at last");
+}
