@@ -7,16 +7,30 @@ use crate::error::{Error, Result};
 
 /// Shared by whoever may cancel and the work that looks at it. The default one is never cancelled.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel {
+    own: Arc<AtomicBool>,
+    above: Option<Arc<AtomicBool>>,
+}
 
 impl Cancel {
+    /// One that can be cancelled by itself, and is cancelled with this one.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { own: Arc::default(), above: Some(self.own.clone()) }
+    }
+
     /// Asks the work to stop at its next [`Cancel::check`].
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.own.store(true, Ordering::Relaxed);
     }
 
     /// [`Error::Aborted`] once cancelled.
     pub fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) { Err(Error::Aborted) } else { Ok(()) }
+        let is_set = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
+        if is_set(&self.own) || self.above.as_ref().is_some_and(is_set) {
+            Err(Error::Aborted)
+        } else {
+            Ok(())
+        }
     }
 }

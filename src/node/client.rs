@@ -10,7 +10,7 @@ use napi::Status;
 use napi::bindgen_prelude::{Either, FnArgs, Promise, Uint8Array};
 use napi::threadsafe_function::ThreadsafeFunction;
 
-use crate::sandbox::client::SandboxClient;
+use crate::sandbox::client::{Attachment, SandboxClient};
 
 /// What `index.js` is called with: what to do, on which path (or which command), and a number.
 type Arguments = FnArgs<(String, String, f64)>;
@@ -25,13 +25,14 @@ pub type Dispatch = ThreadsafeFunction<Arguments, Promise<Answer>, Arguments, St
 /// A client behind its dispatch function.
 pub struct JsClient {
     dispatch: Dispatch,
+    attachment: Attachment,
     uploads: AtomicU32,
 }
 
 impl JsClient {
     /// The client of one prepare or restore.
-    pub fn new(dispatch: Dispatch) -> Self {
-        Self { dispatch, uploads: AtomicU32::new(0) }
+    pub fn new(dispatch: Dispatch, attachment: Attachment) -> Self {
+        Self { dispatch, attachment, uploads: AtomicU32::new(0) }
     }
 
     async fn call(&self, method: &str, path: &str, number: f64) -> napi::Result<Option<Uint8Array>> {
@@ -66,7 +67,8 @@ impl AsRef<[u8]> for Upload {
 impl AsMut<[u8]> for Upload {
     fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: index.js has just made this memory and shows it to nobody before `write_file` takes it from here,
-        // and `self` is borrowed mutably, so there is no other access to it. It stays attached for the same reason.
+        // and `self` is borrowed mutably, so there is no other access to it. It stays attached for the same reason, and
+        // callers hold the attachment meanwhile, so that it does not go with its environment.
         unsafe { self.bytes.as_mut() }
     }
 }
@@ -104,12 +106,18 @@ impl SandboxClient for JsClient {
     type Upload = Upload;
     type Download = Download;
 
+    fn attachment(&self) -> Attachment {
+        self.attachment.clone()
+    }
+
     async fn allocate(&self, size: u64) -> napi::Result<Upload> {
         let number = self.uploads.fetch_add(1, Ordering::Relaxed);
         #[allow(clippy::cast_precision_loss, reason = "JavaScript refuses sizes beyond 2^53 all the same")]
         let mut bytes = self.call_for_bytes("allocate", &number.to_string(), size as f64).await?;
-        // SAFETY: as in `Upload::as_mut`.
-        prefer_huge_pages(unsafe { bytes.as_mut() });
+        if let Ok(_held) = self.attachment.hold() {
+            // SAFETY: as in `Upload::as_mut`.
+            prefer_huge_pages(unsafe { bytes.as_mut() });
+        }
         Ok(Upload { number, bytes })
     }
 

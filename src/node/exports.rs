@@ -1,7 +1,9 @@
 //! What `index.js` builds the package's functions from.
 
+use std::cell::OnceCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use napi::Env;
 use napi_derive::napi;
 use serde::Deserialize;
 
@@ -16,7 +18,7 @@ use crate::merge::folder::FolderMerge;
 use crate::merge::lock::{self, MergeLock};
 use crate::mirror::mirror;
 use crate::path::RelativePath;
-use crate::sandbox::client::blocking;
+use crate::sandbox::client::{Attachment, blocking};
 use crate::sandbox::prepare::{Asset, Session, Upload, prepare};
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::root::{Kind, Root};
@@ -31,27 +33,49 @@ async fn off_the_loop<T: Send + 'static>(
     blocking(work).await.map_err(|error| to_napi(&error))
 }
 
-/// Lets JavaScript stop work that is under way.
+/// Lets JavaScript stop work that is under way, and stops it when its environment ends.
 #[napi]
-#[derive(Default)]
-pub struct Canceller(Cancel);
+pub struct Canceller {
+    cancel: Cancel,
+    attachment: Attachment,
+}
 
 #[napi]
 impl Canceller {
     #[napi(constructor)]
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(env: Env) -> napi::Result<Self> {
+        let Environment { ending, attachment } = environment(env)?;
+        Ok(Self { cancel: ending.child(), attachment })
     }
 
     #[napi]
     pub fn cancel(&self) {
-        self.0.cancel();
+        self.cancel.cancel();
     }
 }
 
-fn token(canceller: Option<&Canceller>) -> Cancel {
-    canceller.map(|canceller| canceller.0.clone()).unwrap_or_default()
+/// What ends with an environment: a worker thread that is terminated, or the process.
+#[derive(Clone, Default)]
+struct Environment {
+    ending: Cancel,
+    attachment: Attachment,
+}
+
+/// This thread's environment. Its clean-up stops the work that is under way and waits for threads that are in its
+/// memory before it lets that go.
+fn environment(env: Env) -> napi::Result<Environment> {
+    thread_local!(static ENVIRONMENT: OnceCell<Environment> = const { OnceCell::new() });
+    ENVIRONMENT.with(|environment| {
+        if let Some(environment) = environment.get() {
+            return Ok(environment.clone());
+        }
+        let new = environment.get_or_init(Environment::default).clone();
+        env.add_env_cleanup_hook(new.clone(), |Environment { ending, attachment }| {
+            ending.cancel();
+            attachment.end();
+        })?;
+        Ok(new)
+    })
 }
 
 fn bytes(values: Vec<Bytes>) -> Vec<Vec<u8>> {
@@ -68,8 +92,8 @@ struct TarballInput {
 }
 
 #[napi]
-pub async fn create_tarball_from_directory(input: String, canceller: Option<&Canceller>) -> napi::Result<()> {
-    let cancel = token(canceller);
+pub async fn create_tarball_from_directory(input: String, canceller: &Canceller) -> napi::Result<()> {
+    let cancel = canceller.cancel.clone();
     off_the_loop(move || {
         let input: TarballInput = argument("input", &input)?;
         let (folder, archive) = (input.local_dir.into_path(), input.archive_path.into_path());
@@ -87,8 +111,8 @@ struct MirrorInput {
 }
 
 #[napi]
-pub async fn mirror_directory(input: String, canceller: Option<&Canceller>) -> napi::Result<()> {
-    let cancel = token(canceller);
+pub async fn mirror_directory(input: String, canceller: &Canceller) -> napi::Result<()> {
+    let cancel = canceller.cancel.clone();
     off_the_loop(move || {
         let input: MirrorInput = argument("input", &input)?;
         let preserve = PathSet::new(bytes(input.preserve_absent));
@@ -154,9 +178,9 @@ pub async fn prepare_session(
     dispatch: Dispatch,
     canceller: &Canceller,
 ) -> napi::Result<PreparedSession> {
-    let cancel = canceller.0.clone();
+    let cancel = canceller.cancel.clone();
     let input: PrepareInput = argument("input", &input).map_err(|error| to_napi(&error))?;
-    let client = Arc::new(JsClient::new(dispatch));
+    let client = Arc::new(JsClient::new(dispatch, canceller.attachment.clone()));
     let session = prepare(client, input.into(), cancel).await.map_err(run_to_napi)?;
     Ok(PreparedSession(Arc::new(session)))
 }
@@ -173,8 +197,9 @@ impl PreparedSession {
     /// Resolves with the report as JSON.
     #[napi]
     pub async fn restore(&self, dispatch: Dispatch, canceller: &Canceller) -> napi::Result<String> {
-        let (session, cancel) = (self.0.clone(), canceller.0.clone());
-        let restored = session.restore(&JsClient::new(dispatch), &cancel).await.map_err(run_to_napi)?;
+        let (session, cancel) = (self.0.clone(), canceller.cancel.clone());
+        let client = JsClient::new(dispatch, canceller.attachment.clone());
+        let restored = session.restore(&client, &cancel).await.map_err(run_to_napi)?;
         Ok(values::report(&restored))
     }
 }

@@ -2,6 +2,7 @@
 //! bring their own.
 
 use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::error::Error;
 
@@ -14,6 +15,10 @@ pub trait SandboxClient: Send + Sync + 'static {
     /// A file that was read.
     type Download: AsRef<[u8]> + Send + Sync + 'static;
 
+    /// What tells whether the memory of uploads and downloads is still there. By default it always is.
+    fn attachment(&self) -> Attachment {
+        Attachment::default()
+    }
     /// Memory of exactly that many bytes for an upload.
     fn allocate(&self, size: u64) -> impl Future<Output = Result<Self::Upload, Self::Failure>> + Send;
     /// Creates a folder and those above it.
@@ -30,6 +35,24 @@ pub trait SandboxClient: Send + Sync + 'static {
     fn remove(&self, path: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
     /// Runs a command line of POSIX `sh`.
     fn run(&self, command: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
+}
+
+/// Whether memory that belongs to the client's side is still there. JavaScript's goes with its environment: when a
+/// worker thread is terminated, or the process exits, in the middle of a prepare or restore.
+#[derive(Debug, Clone, Default)]
+pub struct Attachment(Arc<RwLock<bool>>);
+
+impl Attachment {
+    /// Keeps the memory where it is until the guard is dropped; [`Error::Aborted`] once it is gone.
+    pub fn hold(&self) -> Result<RwLockReadGuard<'_, bool>, Error> {
+        let detached = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if *detached { Err(Error::Aborted) } else { Ok(detached) }
+    }
+
+    /// Waits until nobody holds the memory, and lets nobody hold it again.
+    pub fn end(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = true;
+    }
 }
 
 /// Why a prepare or restore failed.

@@ -167,15 +167,18 @@ async fn pack<C: SandboxClient>(
     let stop = cancel.clone();
     let layout = blocking(move || Layout::scan(root, &leave_out, &stop)).await?;
     let mut memory = client.allocate(layout.size()).await.map_err(RunError::Client)?;
-    let stop = cancel.clone();
+    let (stop, attachment) = (cancel.clone(), client.attachment());
     let (laid_out, packed) = blocking(move || {
+        let _held = attachment.hold()?;
         let packed = layout.pack(memory.as_mut(), &stop)?;
         Ok((memory, packed))
     })
     .await?;
     let Some(size) = packed.misfit() else { return Ok((laid_out, packed.snapshot)) };
     let mut memory = client.allocate(size).await.map_err(RunError::Client)?;
+    let attachment = client.attachment();
     let done = blocking(move || {
+        let _held = attachment.hold()?;
         packed.assemble(laid_out.as_ref(), memory.as_mut());
         Ok((memory, packed.snapshot))
     })

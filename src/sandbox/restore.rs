@@ -75,13 +75,16 @@ impl Session {
 
         let (workspace, left_alone, cancel) =
             (self.workspace.clone(), self.left_alone.clone(), cancel.clone());
+        let attachment = client.attachment();
         let restored = blocking(move || {
             let root = Root::create(&workspace)?;
             let rescued = journal::rescue(&root)?;
             let started = Instant::now();
             let partly = matches!(packed, Packed::Partly(_));
+            let held = attachment.hold()?;
             let incoming = check(download.as_ref(), &root, &base, &left_alone, partly, &cancel);
             // The bytes are the client's again, whatever comes.
+            drop(held);
             drop(download);
             let incoming = incoming?;
             phases.push(Phase { name: "check", took: started.elapsed(), bytes });
@@ -120,10 +123,15 @@ impl Session {
             return Err(RunError::Client(failure));
         }
         let Ok(told) = client.read_file(&status).await else { return Err(RunError::Client(failure)) };
-        let packed = match told.as_ref().split(|&byte| byte == b'\n').next() {
+        let told = {
+            let attachment = client.attachment();
+            let _held = attachment.hold()?;
+            told.as_ref().to_vec()
+        };
+        let packed = match told.split(|&byte| byte == b'\n').next() {
             // This time nothing was in the way.
             Some(b"0") => Packed::Whole,
-            _ => Packed::Partly(crate::error::readable(told.as_ref())),
+            _ => Packed::Partly(crate::error::readable(&told)),
         };
         // It lies in the run's own folder and is overwritten by the next one.
         let _left_behind = client.remove(&status).await;
