@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::readable;
 
@@ -16,9 +17,11 @@ pub const PATH_MAX: usize = 4095;
 /// A relative path: names joined by single `/`, none of them empty, `.` or `..`, no NUL, and each short
 /// enough for a file system. It may be any bytes otherwise; it is never the root itself.
 ///
+/// A clone shares the bytes: the same path stands in many maps of one merge.
+///
 /// Its order is the byte order of the whole path, which puts a folder before all that is in it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelativePath(Box<[u8]>);
+pub struct RelativePath(Arc<[u8]>);
 
 /// Why bytes are not a [`RelativePath`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::conflicts::{Conflicts, copy_across};
-use super::incoming::{Incoming, LazyStage};
+use super::incoming::{Incoming, LazyStage, Staged};
 use super::journal::{self, Arriving, Displacement};
 use super::plan::{Local, Placement, Plan, plan, to_look_at};
 use super::report::{Conflict, Report};
@@ -87,7 +87,8 @@ struct Apply<'a> {
     root: &'a Root,
     stage: &'a LazyStage,
     seen: &'a BTreeMap<RelativePath, Meta>,
-    /// The name in the stage of what goes to each path, and of what is displaced from it.
+    staged: &'a BTreeMap<RelativePath, Staged>,
+    /// The names in the stage of links and folders that go in, and of what is deleted.
     names: BTreeMap<RelativePath, RelativePath>,
     conflicts: Conflicts,
 }
@@ -100,47 +101,52 @@ impl<'a> Apply<'a> {
         plan: &Plan<'_>,
         seen: &'a BTreeMap<RelativePath, Meta>,
     ) -> Result<Self> {
-        let apply = Self {
+        let placements = [&plan.folders, &plan.files, &plan.in_place_of_folders].into_iter().flatten();
+        let arriving = placements.map(|placement| (&placement.path, Some(placement.entry), placement.aside));
+        let leaving = plan.deletions.iter().map(|path| (path, None, false));
+        let moves = || arriving.clone().chain(leaving.clone());
+        let mut apply = Self {
             root,
             stage: &incoming.stage,
+            staged: &incoming.staged,
             seen,
             names: BTreeMap::new(),
             conflicts: Conflicts::default(),
         };
-        let placements = [&plan.folders, &plan.files, &plan.in_place_of_folders].into_iter().flatten();
-        let arriving = placements.map(|placement| (&placement.path, Some(placement.entry), placement.aside));
-        let leaving = plan.deletions.iter().map(|path| (path, None, false));
-        let mut moves = arriving.chain(leaving).peekable();
-        if moves.peek().is_none() {
+        if moves().next().is_none() {
             return Ok(apply);
         }
         let stage = incoming.stage.get(root)?;
-        let mut names = Vec::new();
-        let mut displacements = Vec::new();
-        for (path, entry, aside) in moves {
-            let staged = match entry {
-                Some(Entry::File { .. }) => Some(incoming.staged.get(path).ok_or_else(|| {
-                    Error::Internal(format!("{path} differs from the base and yet was not staged"))
-                })?),
-                _ => None,
-            };
-            let name = staged.map_or_else(|| stage.name(), |staged| staged.name.clone());
-            let arriving = match entry {
-                None => Arriving::Nothing,
-                Some(Entry::Dir { .. }) => Arriving::Dir,
-                Some(Entry::Symlink { .. }) => Arriving::Symlink,
-                Some(Entry::File { .. }) => Arriving::File(staged.map_or(0, |staged| staged.meta.ino)),
-            };
-            displacements.push(Displacement::new(path, &name, arriving, seen.get(path), aside));
-            names.push((path.clone(), name));
+        for (path, entry, _) in moves() {
+            match entry {
+                Some(Entry::File { .. }) if incoming.staged.contains_key(path) => {}
+                Some(Entry::File { .. }) => {
+                    return Err(Error::Internal(format!(
+                        "{path} differs from the base and yet was not staged"
+                    )));
+                }
+                _ => {
+                    apply.names.insert(path.clone(), stage.name());
+                }
+            }
         }
-        journal::write(stage, &displacements)?;
-        Ok(Self { names: names.into_iter().collect(), ..apply })
+        let displacements = moves().map(|(path, entry, aside)| {
+            let arriving = match (entry, apply.staged.get(path)) {
+                (Some(Entry::Dir { .. }), _) => Arriving::Dir,
+                (Some(Entry::Symlink { .. }), _) => Arriving::Symlink,
+                (Some(Entry::File { .. }), Some(staged)) => Arriving::File(staged.meta.ino),
+                _ => Arriving::Nothing,
+            };
+            Displacement::new(path, apply.name(path), arriving, seen.get(path), aside)
+        });
+        journal::write(stage, displacements)?;
+        Ok(apply)
     }
 
-    fn name(&self, path: &RelativePath) -> Result<RelativePath> {
-        let missing = || Error::Internal(format!("{path} has no name in the stage"));
-        self.names.get(path).cloned().ok_or_else(missing)
+    /// The name in the stage of what goes to a path of the plan, and of what is displaced from it.
+    fn name(&self, path: &RelativePath) -> &RelativePath {
+        let staged = self.staged.get(path).map(|staged| &staged.name);
+        self.names.get(path).or(staged).expect("every path of a plan has got its name")
     }
 
     fn in_order<T>(
@@ -254,7 +260,7 @@ impl Worker<'_> {
 
     /// The new version in the stage.
     fn ready(&mut self, path: &RelativePath, entry: &Entry) -> Result<Waiting> {
-        let name = self.apply.name(path)?;
+        let name = self.apply.name(path).clone();
         match entry {
             // It has been there since it was checked.
             Entry::File { .. } => {}
@@ -361,7 +367,7 @@ impl Worker<'_> {
             }
             return Ok(());
         }
-        let name = self.apply.name(path)?;
+        let name = self.apply.name(path).clone();
         match rename((&mut self.in_root, path), (&mut self.in_stage, &name), Onto::Replace)? {
             Renamed::Done => {}
             Renamed::OtherFileSystem => {

@@ -4,7 +4,7 @@
 //! in that moment leaves it there, and whoever finds the stage must know whether it is content that never reached its
 //! place, a version that was uploaded as it was, or somebody's edit that is nowhere else.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufWriter, Read as _, Write as _};
 
 use serde::{Deserialize, Serialize};
 
@@ -37,13 +37,36 @@ pub enum Arriving {
 pub struct Displacement {
     /// Its name in the stage, before and after.
     name: String,
-    /// The path, in bytes.
-    path: Vec<u8>,
+    path: Name,
     /// Whether the local version is kept in any case.
     aside: bool,
     arriving: Arriving,
     /// What stood at the path when the plan was made.
     seen: Option<Identity>,
+}
+
+/// A path, as text where it is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Name {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Name {
+    fn of(path: &RelativePath) -> Self {
+        match String::from_utf8(path.as_bytes().to_vec()) {
+            Ok(text) => Self::Text(text),
+            Err(bytes) => Self::Bytes(bytes.into_bytes()),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
 }
 
 /// Inode, size, time and mode: what changes when somebody touches a file.
@@ -63,8 +86,7 @@ impl Displacement {
         seen: Option<&Meta>,
         aside: bool,
     ) -> Self {
-        let (name, path) = (name.to_string(), path.as_bytes().to_vec());
-        Self { name, path, aside, arriving, seen: seen.map(identity) }
+        Self { name: name.to_string(), path: Name::of(path), aside, arriving, seen: seen.map(identity) }
     }
 
     /// Whether what lies in an abandoned stage under the name is to be kept: a local version that is nowhere else.
@@ -83,20 +105,18 @@ impl Displacement {
 }
 
 /// Writes the journal of a stage.
-pub fn write(stage: &Stage, displacements: &[Displacement]) -> Result<()> {
-    if displacements.is_empty() {
-        return Ok(());
-    }
+pub fn write(stage: &Stage, displacements: impl Iterator<Item = Displacement>) -> Result<()> {
     let mut cursor = stage.cursor();
     let name = RelativePath::child(None, JOURNAL.as_bytes());
-    let mut file = cursor.create(&name, 0o600)?;
-    let mut bytes = Vec::new();
-    for displacement in displacements {
-        serde_json::to_writer(&mut bytes, displacement)
-            .map_err(|error| Error::Internal(error.to_string()))?;
-        bytes.push(b'\n');
-    }
-    file.write_all(&bytes).map_err(|error| {
+    let mut out = BufWriter::new(cursor.create(&name, 0o600)?);
+    let write_all = || {
+        for displacement in displacements {
+            serde_json::to_writer(&mut out, &displacement)?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    };
+    write_all().map_err(|error| {
         Error::io("write", cursor.path_of(&name), error).with_hint("nothing in the workspace was changed")
     })
 }
@@ -143,9 +163,10 @@ fn rescue_from(
     for line in bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
         let displacement: Displacement = serde_json::from_slice(line)
             .map_err(|error| Error::Internal(format!("a journal is unreadable: {error}")))?;
-        let (Ok(Some(name)), Ok(Some(path))) =
-            (RelativePath::parse(displacement.name.as_bytes()), RelativePath::parse(&displacement.path))
-        else {
+        let (Ok(Some(name)), Ok(Some(path))) = (
+            RelativePath::parse(displacement.name.as_bytes()),
+            RelativePath::parse(displacement.path.as_bytes()),
+        ) else {
             continue;
         };
         if cursor.stat(&name)?.is_some_and(|found| displacement.is_somebodys(&found))
