@@ -104,7 +104,10 @@ impl Place {
     /// Local versions that were kept aside, by the path that they were at.
     pub fn kept_aside(&self) -> Vec<(Vec<u8>, Node)> {
         let conflicts = self.at(RUNTIME).join("conflicts");
-        let Ok(times) = fs::read_dir(&conflicts) else { return Vec::new() };
+        if !fs::symlink_metadata(&conflicts).is_ok_and(|metadata| metadata.is_dir()) {
+            return Vec::new();
+        }
+        let times = fs::read_dir(&conflicts).unwrap();
         times.flat_map(|time| read_tree(&time.unwrap().path())).collect()
     }
 
