@@ -1,9 +1,14 @@
 //! What `index.js` builds the package's functions from.
+//!
+//! None of them is an `async fn`: such a one would go on borrowing `self` and its arguments on another thread, where
+//! the end of the environment (of a worker thread that is terminated, say) frees them under its hands. Each takes
+//! what it needs on the calling thread, and starts a future that owns it.
 
 use std::cell::OnceCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use napi::Env;
+use napi::bindgen_prelude::PromiseRaw;
 use napi_derive::napi;
 use serde::Deserialize;
 
@@ -32,6 +37,9 @@ async fn off_the_loop<T: Send + 'static>(
 ) -> napi::Result<T> {
     blocking(work).await.map_err(|error| to_napi(&error))
 }
+
+/// A promise of `T` to JavaScript.
+type Promised<'env, T> = napi::Result<PromiseRaw<'env, T>>;
 
 /// Lets JavaScript stop work that is under way, and stops it when its environment ends.
 #[napi]
@@ -92,14 +100,17 @@ struct TarballInput {
 }
 
 #[napi]
-pub async fn create_tarball_from_directory(input: String, canceller: &Canceller) -> napi::Result<()> {
+pub fn create_tarball_from_directory<'env>(
+    env: &'env Env,
+    input: String,
+    canceller: &Canceller,
+) -> Promised<'env, ()> {
     let cancel = canceller.cancel.clone();
-    off_the_loop(move || {
+    env.spawn_future(off_the_loop(move || {
         let input: TarballInput = argument("input", &input)?;
         let (folder, archive) = (input.local_dir.into_path(), input.archive_path.into_path());
         create_tarball(&folder, &archive, &bytes(input.exclude), input.follow_symlinks, &cancel)
-    })
-    .await
+    }))
 }
 
 #[derive(Deserialize)]
@@ -111,14 +122,13 @@ struct MirrorInput {
 }
 
 #[napi]
-pub async fn mirror_directory(input: String, canceller: &Canceller) -> napi::Result<()> {
+pub fn mirror_directory<'env>(env: &'env Env, input: String, canceller: &Canceller) -> Promised<'env, ()> {
     let cancel = canceller.cancel.clone();
-    off_the_loop(move || {
+    env.spawn_future(off_the_loop(move || {
         let input: MirrorInput = argument("input", &input)?;
         let preserve = PathSet::new(bytes(input.preserve_absent));
         mirror(&input.source_dir.into_path(), &input.target_dir.into_path(), &preserve, &cancel)
-    })
-    .await
+    }))
 }
 
 #[derive(Deserialize)]
@@ -173,16 +183,19 @@ impl From<PrepareInput> for Upload {
 pub struct PreparedSession(Arc<Session>);
 
 #[napi]
-pub async fn prepare_session(
+pub fn prepare_session<'env>(
+    env: &'env Env,
     input: String,
     dispatch: Dispatch,
     canceller: &Canceller,
-) -> napi::Result<PreparedSession> {
+) -> Promised<'env, PreparedSession> {
     let cancel = canceller.cancel.clone();
-    let input: PrepareInput = argument("input", &input).map_err(|error| to_napi(&error))?;
     let client = Arc::new(JsClient::new(dispatch, canceller.attachment.clone()));
-    let session = prepare(client, input.into(), cancel).await.map_err(run_to_napi)?;
-    Ok(PreparedSession(Arc::new(session)))
+    env.spawn_future(async move {
+        let input: PrepareInput = argument("input", &input).map_err(|error| to_napi(&error))?;
+        let session = prepare(client, input.into(), cancel).await.map_err(run_to_napi)?;
+        Ok(PreparedSession(Arc::new(session)))
+    })
 }
 
 #[napi]
@@ -196,11 +209,18 @@ impl PreparedSession {
 
     /// Resolves with the report as JSON.
     #[napi]
-    pub async fn restore(&self, dispatch: Dispatch, canceller: &Canceller) -> napi::Result<String> {
+    pub fn restore<'env>(
+        &self,
+        env: &'env Env,
+        dispatch: Dispatch,
+        canceller: &Canceller,
+    ) -> Promised<'env, String> {
         let (session, cancel) = (self.0.clone(), canceller.cancel.clone());
         let client = JsClient::new(dispatch, canceller.attachment.clone());
-        let restored = session.restore(&client, &cancel).await.map_err(run_to_napi)?;
-        Ok(values::report(&restored))
+        env.spawn_future(async move {
+            let restored = session.restore(&client, &cancel).await.map_err(run_to_napi)?;
+            Ok(values::report(&restored))
+        })
     }
 }
 
@@ -218,14 +238,13 @@ impl SnapshotReader {
 }
 
 #[napi]
-pub async fn capture_snapshot(root: String, exclude: String) -> napi::Result<SnapshotReader> {
-    off_the_loop(move || {
+pub fn capture_snapshot(env: &Env, root: String, exclude: String) -> Promised<'_, SnapshotReader> {
+    env.spawn_future(off_the_loop(move || {
         let root = Root::open(&argument::<Bytes>("rootDir", &root)?.into_path())?;
         let exclude = PathSet::new(bytes(argument("options.exclude", &exclude)?));
         let snapshot = snapshot(&root, &|path| exclude.contains_or_covers(path), &Cancel::default())?;
         Ok(SnapshotReader(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
-    })
-    .await
+    }))
 }
 
 /// A snapshot on its way from JavaScript, in pieces.
@@ -262,39 +281,42 @@ struct MergeInput {
 }
 
 #[napi]
-pub async fn begin_merge(input: String, baseline: &SnapshotWriter) -> napi::Result<BegunMerge> {
+pub fn begin_merge<'env>(
+    env: &'env Env,
+    input: String,
+    baseline: &SnapshotWriter,
+) -> Promised<'env, BegunMerge> {
     let base = std::mem::take(&mut *baseline.0.lock().unwrap_or_else(PoisonError::into_inner));
-    off_the_loop(move || {
+    env.spawn_future(off_the_loop(move || {
         let input: MergeInput = argument("input", &input)?;
         let exclude = PathSet::new(bytes(input.exclude));
         let (source, target) = (input.source_dir.into_path(), input.target_dir.into_path());
         Ok(BegunMerge(Arc::new(Mutex::new(Some(FolderMerge::begin(base, &exclude, &source, &target)?)))))
-    })
-    .await
+    }))
 }
 
 #[napi]
 impl BegunMerge {
     /// Looks at the target and merges.
     #[napi]
-    pub async fn apply(&self) -> napi::Result<()> {
+    pub fn apply<'env>(&self, env: &'env Env) -> Promised<'env, ()> {
         let merge = self.0.clone();
-        off_the_loop(move || match &mut *merge.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(merge) => merge.apply().map(|_| ()),
-            None => Err(Error::Internal("a merge was applied after it had finished".to_owned())),
-        })
-        .await
+        env.spawn_future(off_the_loop(move || {
+            match &mut *merge.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(merge) => merge.apply().map(|_| ()),
+                None => Err(Error::Internal("a merge was applied after it had finished".to_owned())),
+            }
+        }))
     }
 
     /// Cleans up and releases the lock.
     #[napi]
-    pub async fn finish(&self) -> napi::Result<()> {
+    pub fn finish<'env>(&self, env: &'env Env) -> Promised<'env, ()> {
         let merge = self.0.clone();
-        off_the_loop(move || {
+        env.spawn_future(off_the_loop(move || {
             let merge = merge.lock().unwrap_or_else(PoisonError::into_inner).take();
             merge.map_or(Ok(()), FolderMerge::finish)
-        })
-        .await
+        }))
     }
 }
 
@@ -303,33 +325,31 @@ impl BegunMerge {
 pub struct HeldLock(Arc<Mutex<Option<MergeLock>>>);
 
 #[napi]
-pub async fn acquire_merge_lock(target_dir: String) -> napi::Result<HeldLock> {
-    off_the_loop(move || {
+pub fn acquire_merge_lock(env: &Env, target_dir: String) -> Promised<'_, HeldLock> {
+    env.spawn_future(off_the_loop(move || {
         let target = argument::<Bytes>("targetDir", &target_dir)?.into_path();
         let lock = MergeLock::acquire(&target, lock::WAIT, &Cancel::default())?;
         Ok(HeldLock(Arc::new(Mutex::new(Some(lock)))))
-    })
-    .await
+    }))
 }
 
 #[napi]
 impl HeldLock {
     /// Gives the lock back.
     #[napi]
-    pub async fn release(&self) -> napi::Result<()> {
+    pub fn release<'env>(&self, env: &'env Env) -> Promised<'env, ()> {
         let lock = self.0.clone();
-        off_the_loop(move || {
+        env.spawn_future(off_the_loop(move || {
             let lock = lock.lock().unwrap_or_else(PoisonError::into_inner).take();
             lock.map_or(Ok(()), MergeLock::release)
-        })
-        .await
+        }))
     }
 }
 
 /// What stands at a path now, as a JSON entry; `null` where nothing that a snapshot would hold does.
 #[napi]
-pub async fn read_entry(root_dir: String, relative: String) -> napi::Result<Option<String>> {
-    off_the_loop(move || {
+pub fn read_entry(env: &Env, root_dir: String, relative: String) -> Promised<'_, Option<String>> {
+    env.spawn_future(off_the_loop(move || {
         let root = match Root::open(&argument::<Bytes>("rootDir", &root_dir)?.into_path()) {
             Ok(root) => root,
             Err(error) if error.is_gone() => return Ok(None),
@@ -356,6 +376,5 @@ pub async fn read_entry(root_dir: String, relative: String) -> napi::Result<Opti
             Entry::File { mode, digest } => format!(r#"{{"kind":"file","mode":{mode},"hash":"{digest}"}}"#),
             Entry::Symlink { target } => format!(r#"{{"kind":"symlink","target":{}}}"#, text(&target)),
         }))
-    })
-    .await
+    }))
 }
