@@ -360,7 +360,7 @@ describe("a source", () => {
     await makeTree(targetDir, { "b.txt": "ours" });
     await chmod(targetDir, 0o777);
     const before = await readTree(targetDir);
-        const { error } = await callUnprivileged("mergeDirectoryWithBaseline", {
+    const { error } = await callUnprivileged("mergeDirectoryWithBaseline", {
       baseline: { exclude: [], entries: { $map: [] } },
       sourceDir,
       targetDir,

@@ -443,33 +443,42 @@ describe("the answer of readFile", () => {
   });
 
   const detached = new ArrayBuffer(4096);
-  const viewsOfDetached = [new Uint8Array(detached), Buffer.from(detached), new DataView(detached)];
+  const views = {
+    Uint8Array: new Uint8Array(detached),
+    Buffer: Buffer.from(detached),
+    DataView: new DataView(detached),
+  };
   structuredClone(detached, { transfer: [detached] });
 
-  const NONSENSE = [
+  const NO_BYTES = [
     ...[undefined, null, 5, 10n, true, "text", Symbol("bytes"), {}, [], [1, 2, 3], () => {}, new Date()],
     ...[{ byteLength: 5 }, { buffer: new ArrayBuffer(8), byteOffset: 0, byteLength: 8 }, new Blob(["text"])],
-    ...[detached, ...viewsOfDetached, Object.create(Uint8Array.prototype)],
-  ];
+  ].map((value) => [inspect(value), value]);
+  const TRANSFERRED = Object.entries(views).map(([name, view]) => [
+    `a ${name} of what was transferred away`,
+    view,
+  ]);
 
-  it.each(NONSENSE.map((value) => [inspect(value), value]))(
-    "is refused where it is %s",
-    async (_, nonsense) => {
-      const left = await watchTemporaryFiles();
-      const before = await describeTree(workspace);
-      const prepared = await addon.prepareSandboxManagedRuntime(inputFor(new MemorySandbox(nonsense)));
+  it.each([
+    ...NO_BYTES,
+    ["an ArrayBuffer that was transferred away", detached],
+    ...TRANSFERRED,
+    ["what merely inherits from Uint8Array", Object.create(Uint8Array.prototype)],
+  ])("is refused where it is %s", async (_, nonsense) => {
+    const left = await watchTemporaryFiles();
+    const before = await describeTree(workspace);
+    const prepared = await addon.prepareSandboxManagedRuntime(inputFor(new MemorySandbox(nonsense)));
 
-      await expect(prepared.restoreWorkspace()).rejects.toMatchObject({
-        name: "TypeError",
-        code: "ERR_INVALID_RETURN_VALUE",
-        message: expect.stringMatching(
-          /client\.readFile\(\) must give a Buffer, Uint8Array or ArrayBuffer. Received /,
-        ),
-      });
-      expect(await describeTree(workspace)).toStrictEqual(before);
-      expect(await left()).toStrictEqual([]);
-    },
-  );
+    await expect(prepared.restoreWorkspace()).rejects.toMatchObject({
+      name: "TypeError",
+      code: "ERR_INVALID_RETURN_VALUE",
+      message: expect.stringMatching(
+        /client\.readFile\(\) must give a Buffer, Uint8Array or ArrayBuffer. Received /,
+      ),
+    });
+    expect(await describeTree(workspace)).toStrictEqual(before);
+    expect(await left()).toStrictEqual([]);
+  });
 
   it("is refused as cut off where it is empty", async () => {
     const before = await describeTree(workspace);

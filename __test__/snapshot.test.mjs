@@ -78,11 +78,9 @@ describe("a snapshot", () => {
     expect(ours.entries).toEqual((await release.captureDirectorySnapshot(root)).entries);
   });
 
-  it("of a missing folder is empty, as the release's", async () => {
+  it("of a missing folder is refused: it must not look like one whose content was deleted", async () => {
     const missing = path.join(root, "missing");
-    const ours = await captureDirectorySnapshot(missing);
-    expect(ours).toStrictEqual(await release.captureDirectorySnapshot(missing));
-    expect(ours).toStrictEqual({ exclude: [], entries: new Map() });
+    await expect(captureDirectorySnapshot(missing)).rejects.toMatchObject({ code: "ENOENT", path: missing });
   });
 
   it("of a folder that is reached through a link is the folder's", async () => {

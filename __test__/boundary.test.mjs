@@ -1,0 +1,73 @@
+// Where native code meets Node: nothing leaks, crashes or hangs, whatever becomes of the client, the thread or the
+// process. Each case runs in a process of its own, so that a crash is seen as what it is.
+//
+// STRESS=500 takes as many rounds of each instead of the few that are enough to notice.
+
+import path from "node:path";
+import { beforeEach, describe, expect, it } from "vitest";
+import { makeTree, temporaryFolder } from "./support/folders.mjs";
+import { runScript } from "./support/processes.mjs";
+
+const rounds = (few) => String(process.env.STRESS ?? few);
+
+let folder;
+
+beforeEach(async () => {
+  folder = path.join(await temporaryFolder(), "workspace");
+  await makeTree(folder, {
+    "large.bin": "x".repeat(2_000_000),
+    ...Object.fromEntries(Array.from({ length: 30 }, (_, at) => [`sub-${at % 5}/file-${at}`, `${at}`])),
+  });
+});
+
+async function runToTheEnd(script, args, options) {
+  const ended = await runScript(script, args, options);
+  expect({ ...ended, stdout: "" }).toStrictEqual({ code: 0, signal: null, stdout: "", stderr: "" });
+  return ended.stdout;
+}
+
+describe("memory", () => {
+  it("does not grow over rounds of prepare and restore, finished, failed, aborted and given up", async () => {
+    const count = rounds(60);
+    const execArgv = ["--expose-gc"];
+    const { warm, end, archive } = JSON.parse(
+      await runToTheEnd("memory-rounds.mjs", [folder, count], { execArgv }),
+    );
+    // A single archive that stays behind in each round would be many times as much.
+    expect(archive * Number(count)).toBeGreaterThan(100_000_000);
+    expect(end - warm).toBeLessThan(40_000_000);
+  });
+
+  it.each(["restored", "prepared", "failed", "aborted", "kept alive"])(
+    "of a client is given back once nobody has it any more: %s",
+    async (what) => {
+      const stdout = await runToTheEnd("collected.mjs", [folder, what], { execArgv: ["--expose-gc"] });
+      expect(stdout).toBe("collected\n");
+    },
+  );
+
+  it("stands, though the garbage collector runs at every moment of a round", async () => {
+    const stdout = await runToTheEnd("collecting.mjs", [folder, rounds(10)], { execArgv: ["--expose-gc"] });
+    expect(stdout).toBe("intact\n");
+  });
+});
+
+describe("a worker thread", () => {
+  it("may be terminated at any moment, and another one goes on", async () => {
+    expect(await runToTheEnd("terminated.mjs", [folder, rounds(25)])).toBe("done\n");
+  });
+
+  it("that is terminated while it holds the merge lock does not keep it", async () => {
+    expect(await runToTheEnd("terminated-holder.mjs", [folder])).toBe("free\n");
+  });
+});
+
+describe("process.exit", () => {
+  it.each(Array.from({ length: process.env.STRESS ?? 10 }, (_, at) => [at * 2]))(
+    "with everything under way ends the process with its code: after %d ms",
+    async (delay) => {
+      const { code, signal, stderr } = await runScript("exits-midway.mjs", [folder, String(delay)]);
+      expect({ code, signal, stderr }).toStrictEqual({ code: 7, signal: null, stderr: "" });
+    },
+  );
+});

@@ -1,0 +1,44 @@
+// node --expose-gc collected.mjs FOLDER WHAT: has a client used in one way or another, lets everything go, and prints
+// "collected" once the client and the bytes it got are gone.
+
+import { setTimeout as pause } from "node:timers/promises";
+import * as addon from "../../index.js";
+import { MemorySandbox } from "./memory.mjs";
+import { specFor } from "./spec.mjs";
+import { makeArchive } from "./tar.mjs";
+
+const [folder, what] = process.argv.slice(2);
+const gone = [];
+
+async function use() {
+  const client = new MemorySandbox(makeArchive([{ name: "a.txt", content: "a" }]));
+  gone.push(new WeakRef(client));
+  client.writeFile = (_, bytes) => {
+    gone.push(new WeakRef(bytes));
+    if (what === "failed") throw new Error("failed");
+    return what === "aborted" ? new Promise(() => {}) : undefined;
+  };
+  const controller = new AbortController();
+  const preparing = addon.prepareSandboxManagedRuntime({
+    spec: specFor("/remote"),
+    adapterKey: "test",
+    client,
+    workspaceLocalDir: folder,
+    signal: controller.signal,
+    lease: { refresh: async () => {}, intervalMs: 5, keepAliveBetween: what === "kept alive" },
+  });
+  if (what === "aborted") {
+    while (gone.length < 2) await pause(1);
+    controller.abort();
+  }
+  const prepared = await preparing.catch(() => undefined);
+  if (what === "restored") await prepared.restoreWorkspace();
+}
+
+await use();
+// It is the caller's own limit that ends a wait in vain.
+while (gone.some((reference) => reference.deref() !== undefined)) {
+  await pause(1);
+  globalThis.gc();
+}
+if (gone.length === 2) console.log("collected");
