@@ -700,7 +700,7 @@ fn what_may_not_be_read_fails_and_is_then_tolerated() {
         // Not beside the secret, because bsdtar gives up on a folder at the first file that it may not read.
         sandbox.file(&sandbox.workspace().join("other/open"), "read");
         for path in [&secret, &closed] {
-            fs::set_permissions(path, Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o0)).unwrap();
         }
         let said = sandbox.fails(&sandbox.download(NONE));
         assert!(said.contains("secret"), "{sandbox}: {said}");
@@ -762,7 +762,7 @@ fn an_endless_list_of_complaints_is_cut() {
             let file = sandbox.workspace().join(format!("{number}-{}", "x".repeat(150)));
             // Not empty, because bsdtar has no need to open an empty file.
             sandbox.file(&file, "secret");
-            fs::set_permissions(&file, Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(&file, Permissions::from_mode(0o0)).unwrap();
         }
         sandbox.succeeds(&sandbox.tolerant_download(NONE));
         let status = fs::read(sandbox.status()).unwrap();
