@@ -442,6 +442,23 @@ describe("the answer of readFile", () => {
     });
   });
 
+  it.each([
+    ["a small Buffer, which may lie in a pool", "small", "a Buffer in the pool"],
+    ["a SharedArrayBuffer", "large", "a SharedArrayBuffer"],
+    ["a resizable ArrayBuffer", "large", "a resizable ArrayBuffer"],
+  ])("is taken as it is, before the client can write over %s", async (_, size, shape) => {
+    const answer = SHAPES[shape](edited(SIZES[size]));
+    const client = new MemorySandbox(answer);
+    client.remove = () => {
+      new Uint8Array(answer.buffer ?? answer, answer.byteOffset ?? 0, answer.byteLength).fill(255);
+      if (answer.resizable) answer.resize(0);
+    };
+    const prepared = await addon.prepareSandboxManagedRuntime(inputFor(client));
+    await prepared.restoreWorkspace();
+
+    expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe(SIZES[size]);
+  });
+
   const detached = new ArrayBuffer(4096);
   const views = {
     Uint8Array: new Uint8Array(detached),
