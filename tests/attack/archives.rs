@@ -56,9 +56,12 @@ fn all_refused(code: &str, archives: Vec<(&str, Vec<u8>)>) {
     assert_eq!(place.tree().remove(&b"new"[..]), Some(file("new")));
 }
 
+/// What an archive brings, by path.
+type Nodes<'a> = Vec<(&'a str, Node)>;
+
 /// Asserts that each archive brings what was uploaded and those nodes besides.
 #[track_caller]
-fn all_restored(archives: Vec<(&str, Vec<u8>, Vec<(&str, Node)>)>) {
+fn all_restored(archives: Vec<(&str, Vec<u8>, Nodes<'_>)>) {
     for (title, archive, nodes) in archives {
         let mut expected = uploaded();
         expected.extend(tree(nodes));
@@ -92,7 +95,7 @@ fn base_256(top: u8, low: u64) -> [u8; 12] {
 
 #[test]
 fn checksums() {
-    let damaged = |sum: &str| tar().header(header(b'0', "x", 0).set(CHECKSUM, sum)).end();
+    let damaged = |sum: &str| tar().header(&header(b'0', "x", 0).set(CHECKSUM, sum)).end();
     all_refused(
         INVALID,
         vec![
@@ -100,7 +103,7 @@ fn checksums() {
             ("no sum", damaged("")),
             ("no number", damaged("abcdef\0 ")),
             ("a sum of spaces", damaged("        ")),
-            ("a byte changed after sealing", tar().header(header(b'0', "x", 0).set(NAME, "y")).end()),
+            ("a byte changed after sealing", tar().header(&header(b'0', "x", 0).set(NAME, "y")).end()),
             ("text in place of a header", tar().bytes([b'a'; BLOCK]).end()),
         ],
     );
@@ -108,7 +111,8 @@ fn checksums() {
 
 #[test]
 fn sizes() {
-    let sized = |field: &[u8]| tar().header(header(b'0', "x", 0).set(SIZE, field).seal()).content("12345").end();
+    let sized =
+        |field: &[u8]| tar().header(&header(b'0', "x", 0).set(SIZE, field).seal()).content("12345").end();
     all_refused(
         INVALID,
         vec![
@@ -120,12 +124,18 @@ fn sizes() {
             ("decimal", sized(b"00000000009\0")),
             ("two numbers", sized(b"00005 00005\0")),
             ("a size on a link", tar().entry(b'2', "x", "12345").end()),
-            ("a size on a hard link", tar().header(header(b'1', "x", 5).set(LINK, "keep").seal()).content("12345").end()),
+            (
+                "a size on a hard link",
+                tar().header(&header(b'1', "x", 5).set(LINK, "keep").seal()).content("12345").end(),
+            ),
             ("a size on a folder", tar().entry(b'5', "x/", "12345").end()),
             ("a size on a folder that only its slash tells", tar().entry(b'0', "x/", "12345").end()),
             ("a size on a FIFO", tar().entry(b'6', "x", "12345").end()),
-            ("a mode that is no number", tar().header(header(b'0', "x", 0).set(MODE, "rw-r--r-").seal()).end()),
-            ("a negative mode", tar().header(header(b'0', "x", 0).set(MODE, [0xff; 8]).seal()).end()),
+            (
+                "a mode that is no number",
+                tar().header(&header(b'0', "x", 0).set(MODE, "rw-r--r-").seal()).end(),
+            ),
+            ("a negative mode", tar().header(&header(b'0', "x", 0).set(MODE, [0xff; 8]).seal()).end()),
         ],
     );
     all_refused(
@@ -135,7 +145,7 @@ fn sizes() {
             ("all that 64 bits hold", sized(&base_256(0x80, u64::MAX))),
             ("what rounding up overflows", sized(&base_256(0x80, u64::MAX - 100))),
             ("half of that", sized(&base_256(0x80, 1 << 63))),
-            ("one block too many", tar().header(header(b'0', "x", 3 * BLOCK + 1)).content("1").end()),
+            ("one block too many", tar().header(&header(b'0', "x", 3 * BLOCK + 1)).content("1").end()),
         ],
     );
     all_restored(vec![
@@ -148,7 +158,7 @@ fn sizes() {
 #[test]
 fn sizes_that_disagree() {
     let disagree = |pax: &[u8], size: usize| {
-        tar().pax(b'x', &[("size", pax)]).header(header(b'0', "x", size)).content("12345").end()
+        tar().pax(b'x', &[("size", pax)]).header(&header(b'0', "x", size)).content("12345").end()
     };
     all_refused(
         INVALID,
@@ -173,7 +183,7 @@ fn sizes_that_disagree() {
     let smuggled = RawTar::new().symlink("evil", "/etc").file("keep", "smuggled").end();
     let size = smuggled.len().to_string();
     let archive =
-        tar().pax(b'x', &[("size", size.as_bytes())]).header(header(b'0', "x", 0)).content(&smuggled).end();
+        tar().pax(b'x', &[("size", size.as_bytes())]).header(&header(b'0', "x", 0)).content(&smuggled).end();
     all_restored(vec![
         ("an archive as content", archive, vec![("x", file(&smuggled))]),
         ("both agree", disagree(b"5", 5), vec![("x", file("12345"))]),
@@ -185,7 +195,10 @@ fn names() {
     let long_name = |name: &[u8]| tar().long(b'L', name).entry(b'0', "x", "1").end();
     let pax_name = |name: &[u8]| tar().pax(b'x', &[("path", name)]).entry(b'0', "x", "1").end();
     let prefixed = |prefix: &str| {
-        tar().header(header(b'0', "x", 1).set(MAGIC, "ustar\x0000").set(PREFIX, prefix).seal()).content("1").end()
+        tar()
+            .header(&header(b'0', "x", 1).set(MAGIC, "ustar\x0000").set(PREFIX, prefix).seal())
+            .content("1")
+            .end()
     };
     let levels = |count: usize| "d/".repeat(count) + "x";
     let of_long_names = vec!["n".repeat(250); 17].join("/");
@@ -197,8 +210,8 @@ fn names() {
             ("empty", tar().file("", "1").end()),
             ("empty by PAX", pax_name(b"")),
             ("empty by a long name", long_name(b"")),
-            ("empty folder name", tar().header(header(b'5', "", 0)).end()),
-            ("the root of all", tar().header(header(b'5', "/", 0)).end()),
+            ("empty folder name", tar().header(&header(b'5', "", 0)).end()),
+            ("the root of all", tar().header(&header(b'5', "/", 0)).end()),
             ("upwards", tar().file("../outside/secret", "1").end()),
             ("upwards itself", tar().dir("..").end()),
             ("upwards in the middle", tar().file("dir/../../outside/secret", "1").end()),
@@ -216,7 +229,10 @@ fn names() {
             ("over 4,096 bytes", tar().file(&of_long_names, "1").end()),
             ("a name of 256 bytes", tar().file("n".repeat(256), "1").end()),
             ("a folder name of 256 bytes", tar().file("n".repeat(256) + "/x", "1").end()),
-            ("a name that is too long and special", tar().long(b'L', "n".repeat(256)).entry(b'6', "x", "").end()),
+            (
+                "a name that is too long and special",
+                tar().long(b'L', "n".repeat(256)).entry(b'6', "x", "").end(),
+            ),
         ],
     );
     all_refused(
@@ -232,14 +248,26 @@ fn names() {
         ("dots", tar().file("./x", "1").file("./././y", "2").end(), vec![("x", file("1")), ("y", file("2"))]),
         ("doubled slashes", tar().file("dir//x", "1").end(), vec![("dir/x", file("1"))]),
         ("absolute only at a glance", tar().file(".//x", "1").end(), vec![("x", file("1"))]),
-        ("dots that mean nothing", tar().file("...", "1").file("..x", "2").end(), vec![("...", file("1")), ("..x", file("2"))]),
+        (
+            "dots that mean nothing",
+            tar().file("...", "1").file("..x", "2").end(),
+            vec![("...", file("1")), ("..x", file("2"))],
+        ),
         ("newline", tar().file("a\nb", "1").end(), vec![("a\nb", file("1"))]),
-        ("backslash", tar().file("..\\x", "1").file("c:\\y", "2").end(), vec![("..\\x", file("1")), ("c:\\y", file("2"))]),
-        ("what shells fear", tar().file("-rf $(x) `y` '\"*", "1").end(), vec![("-rf $(x) `y` '\"*", file("1"))]),
+        (
+            "backslash",
+            tar().file("..\\x", "1").file("c:\\y", "2").end(),
+            vec![("..\\x", file("1")), ("c:\\y", file("2"))],
+        ),
+        (
+            "what shells fear",
+            tar().file("-rf $(x) `y` '\"*", "1").end(),
+            vec![("-rf $(x) `y` '\"*", file("1"))],
+        ),
         ("what terminals fear", tar().file("\x1b[2J\x07", "1").end(), vec![("\x1b[2J\x07", file("1"))]),
         ("a name of 255 bytes", tar().file("n".repeat(255), "1").end(), vec![(&"n".repeat(255), file("1"))]),
         ("a prefix", prefixed("dir"), vec![("dir/x", file("1"))]),
-        ("a folder by its slash alone", tar().header(header(b'0', "x/", 0)).end(), vec![("x", DIR_644)]),
+        ("a folder by its slash alone", tar().header(&header(b'0', "x/", 0)).end(), vec![("x", DIR_644)]),
         ("a folder that is only implied", tar().file("x/y", "1").end(), vec![("x", DIR), ("x/y", file("1"))]),
     ]);
 }
@@ -261,7 +289,7 @@ fn hundreds_of_levels() {
     let path = vec!["d"; 300].join("/");
     let mut expected = uploaded();
     for level in 0..300 {
-        expected.insert(path.as_bytes()[..level * 2 + 1].to_vec(), DIR);
+        expected.insert(path.as_bytes()[..=level * 2].to_vec(), DIR);
     }
     expected.insert(format!("{path}/x").into(), file("1"));
     restores_to("300 levels", tar().file(format!("{path}/x"), "1").end(), &expected);
@@ -283,10 +311,22 @@ fn deep_names_do_not_grow_into_gigabytes() {
 fn of_two_entries_with_one_name_the_last_counts() {
     all_restored(vec![
         ("files", tar().file("x", "first").file("x", "second").end(), vec![("x", file("second"))]),
-        ("the same by other spellings", tar().file("x", "first").file(".//x", "second").end(), vec![("x", file("second"))]),
+        (
+            "the same by other spellings",
+            tar().file("x", "first").file(".//x", "second").end(),
+            vec![("x", file("second"))],
+        ),
         ("a file after a folder", tar().dir("x").file("x", "1").end(), vec![("x", file("1"))]),
-        ("a folder after a file", tar().file("x", "1").dir("x").file("x/y", "2").end(), vec![("x", DIR), ("x/y", file("2"))]),
-        ("a folder after a link to elsewhere", tar().symlink("x", "/etc").dir("x").file("x/y", "2").end(), vec![("x", DIR), ("x/y", file("2"))]),
+        (
+            "a folder after a file",
+            tar().file("x", "1").dir("x").file("x/y", "2").end(),
+            vec![("x", DIR), ("x/y", file("2"))],
+        ),
+        (
+            "a folder after a link to elsewhere",
+            tar().symlink("x", "/etc").dir("x").file("x/y", "2").end(),
+            vec![("x", DIR), ("x/y", file("2"))],
+        ),
         ("a link after a file", tar().file("x", "1").symlink("x", "keep").end(), vec![("x", link("keep"))]),
         ("what was uploaded, twice", tar().file("keep", "1").file("keep", "keep").end(), vec![]),
         (
@@ -305,7 +345,10 @@ fn what_lies_below_something_that_is_no_folder() {
             ("below a link", tar().symlink("x", "../outside").file("x/secret", "1").end()),
             ("below a link that is absolute", tar().symlink("x", "/etc").file("x/passwd", "1").end()),
             ("below a link that comes later", tar().file("x/secret", "1").symlink("x", "../outside").end()),
-            ("below a link that replaces a folder", tar().dir("x").file("x/y", "1").symlink("x", "../outside").end()),
+            (
+                "below a link that replaces a folder",
+                tar().dir("x").file("x/y", "1").symlink("x", "../outside").end(),
+            ),
             ("below a link in a link", tar().symlink("x", ".").symlink("x/y", "../outside").end()),
             ("below an uploaded link", tar().file("link/y", "1").end()),
             ("below a file", tar().file("keep/y", "1").end()),
@@ -313,7 +356,10 @@ fn what_lies_below_something_that_is_no_folder() {
             ("below a FIFO", tar().entry(b'6', "x", "").file("x/y", "1").end()),
             ("below a hard link", tar().hard_link("x", "link").file("x/y", "1").end()),
             ("a folder below a link", tar().symlink("x", "../outside").dir("x/y").end()),
-            ("below a link, beside names that sort between", tar().symlink("x", "../outside").file("x-", "1").file("x.y", "2").file("x/secret", "3").end()),
+            (
+                "below a link, beside names that sort between",
+                tar().symlink("x", "../outside").file("x-", "1").file("x.y", "2").file("x/secret", "3").end(),
+            ),
         ],
     );
 }
@@ -341,22 +387,45 @@ fn links() {
             ("a hard link to outside", tar().hard_link("x", "../outside/secret").end()),
             ("an absolute hard link", tar().hard_link("x", "/etc/passwd").end()),
             ("a hard link without a target", tar().hard_link("x", "").end()),
-            ("a hard link to a NUL", tar().pax(b'x', &[("linkpath", b"keep\0")]).hard_link("x", "keep").end()),
+            (
+                "a hard link to a NUL",
+                tar().pax(b'x', &[("linkpath", b"keep\0")]).hard_link("x", "keep").end(),
+            ),
             ("a hard link to upwards and back", tar().hard_link("x", "dir/../keep").end()),
         ],
     );
     all_restored(vec![
         ("a hard link", tar().hard_link("x", "keep").end(), vec![("x", file("keep"))]),
         ("a hard link with a dot", tar().hard_link("x", "./keep").end(), vec![("x", file("keep"))]),
-        ("a hard link to a hard link", tar().hard_link("x", "keep").hard_link("y", "x").end(), vec![("x", file("keep")), ("y", file("keep"))]),
+        (
+            "a hard link to a hard link",
+            tar().hard_link("x", "keep").hard_link("y", "x").end(),
+            vec![("x", file("keep")), ("y", file("keep"))],
+        ),
         ("a hard link to a link", tar().hard_link("x", "link").end(), vec![("x", link("keep"))]),
-        ("a hard link to an executable", tar().hard_link("x", "run").end(), vec![("x", Node::File(0o755, b"#!/bin/sh\n".to_vec()))]),
-        ("a hard link in place of an uploaded file", tar().hard_link("dir/inner", "keep").end(), vec![("dir/inner", file("keep"))]),
-        ("a link to outside stays a link", tar().symlink("x", "../outside/secret").end(), vec![("x", link("../outside/secret"))]),
+        (
+            "a hard link to an executable",
+            tar().hard_link("x", "run").end(),
+            vec![("x", Node::File(0o755, b"#!/bin/sh\n".to_vec()))],
+        ),
+        (
+            "a hard link in place of an uploaded file",
+            tar().hard_link("dir/inner", "keep").end(),
+            vec![("dir/inner", file("keep"))],
+        ),
+        (
+            "a link to outside stays a link",
+            tar().symlink("x", "../outside/secret").end(),
+            vec![("x", link("../outside/secret"))],
+        ),
         ("a dangling link", tar().symlink("x", "nowhere").end(), vec![("x", link("nowhere"))]),
         ("a link to itself", tar().symlink("x", "x").end(), vec![("x", link("x"))]),
         ("a long target", tar().symlink("x", "t/".repeat(2000)).end(), vec![("x", link("t/".repeat(2000)))]),
-        ("a link in place of a folder", tar().symlink("gone", "../outside/folder").end(), vec![("gone", link("../outside/folder"))]),
+        (
+            "a link in place of a folder",
+            tar().symlink("gone", "../outside/folder").end(),
+            vec![("gone", link("../outside/folder"))],
+        ),
     ]);
 }
 
@@ -380,8 +449,14 @@ fn pax_records() {
             ("no key", records(b"6 =xy\n")),
             ("NULs after the records", records(b"9 path=y\n\0\0\0")),
             ("a second record that is cut", records(b"9 path=y\n20 comment=")),
-            ("two headers", tar().pax(b'x', &[("path", b"a")]).pax(b'x', &[("path", b"b")]).file("x", "1").end()),
-            ("a name by PAX and by a long name", tar().pax(b'x', &[("path", b"a")]).long(b'L', "b").file("x", "1").end()),
+            (
+                "two headers",
+                tar().pax(b'x', &[("path", b"a")]).pax(b'x', &[("path", b"b")]).file("x", "1").end(),
+            ),
+            (
+                "a name by PAX and by a long name",
+                tar().pax(b'x', &[("path", b"a")]).long(b'L', "b").file("x", "1").end(),
+            ),
             ("a PAX header and nothing", tar().pax(b'x', &[("path", b"a")]).end()),
             ("a global name", tar().pax(b'g', &[("path", b"a")]).file("x", "1").end()),
             ("a global target", tar().pax(b'g', &[("linkpath", b"a")]).file("x", "1").end()),
@@ -393,7 +468,7 @@ fn pax_records() {
         TRUNCATED,
         vec![
             ("a PAX header at the end of the bytes", tar().pax(b'x', &[("path", b"a")]).cut()),
-            ("records that are cut off", tar().header(header(b'x', "p", 5000)).content("9 path=y\n").end()),
+            ("records that are cut off", tar().header(&header(b'x', "p", 5000)).content("9 path=y\n").end()),
         ],
     );
     let long = "p/".repeat(100) + "x";
@@ -402,14 +477,34 @@ fn pax_records() {
         expected.insert(long.as_bytes()[..level * 2 - 1].to_vec(), DIR);
     }
     expected.insert(long.clone().into_bytes(), file("1"));
-    restores_to("a long PAX name", tar().pax(b'x', &[("path", long.as_bytes())]).file("x", "1").end(), &expected);
+    restores_to(
+        "a long PAX name",
+        tar().pax(b'x', &[("path", long.as_bytes())]).file("x", "1").end(),
+        &expected,
+    );
     all_restored(vec![
         ("a name", tar().pax(b'x', &[("path", b"a=b\nc")]).file("x", "1").end(), vec![("a=b\nc", file("1"))]),
-        ("a name, twice", records(&[pax_record("path", b"a"), pax_record("path", b"b")].concat()), vec![("b", file("1"))]),
-        ("a target", tar().pax(b'x', &[("linkpath", b"dir")]).symlink("x", "y").end(), vec![("x", link("dir"))]),
-        ("a hard link's target", tar().pax(b'x', &[("linkpath", b"keep")]).hard_link("x", "y").end(), vec![("x", file("keep"))]),
+        (
+            "a name, twice",
+            records(&[pax_record("path", b"a"), pax_record("path", b"b")].concat()),
+            vec![("b", file("1"))],
+        ),
+        (
+            "a target",
+            tar().pax(b'x', &[("linkpath", b"dir")]).symlink("x", "y").end(),
+            vec![("x", link("dir"))],
+        ),
+        (
+            "a hard link's target",
+            tar().pax(b'x', &[("linkpath", b"keep")]).hard_link("x", "y").end(),
+            vec![("x", file("keep"))],
+        ),
         ("an empty header", tar().pax(b'x', &[]).file("x", "1").end(), vec![("x", file("1"))]),
-        ("a name holds for one entry", tar().pax(b'x', &[("path", b"a")]).file("x", "1").file("y", "2").end(), vec![("a", file("1")), ("y", file("2"))]),
+        (
+            "a name holds for one entry",
+            tar().pax(b'x', &[("path", b"a")]).file("x", "1").file("y", "2").end(),
+            vec![("a", file("1")), ("y", file("2"))],
+        ),
         (
             "what is not restored",
             tar()
@@ -446,18 +541,41 @@ fn long_names() {
         TRUNCATED,
         vec![
             ("a long name at the end of the bytes", tar().long(b'L', "n").cut()),
-            ("a long name that is cut off", tar().header(header(b'L', "././@LongLink", 5000)).content("n").end()),
-            ("a huge long name", tar().header(header(b'L', "x", 0).set(SIZE, "77777777777\0").seal()).end()),
+            (
+                "a long name that is cut off",
+                tar().header(&header(b'L', "././@LongLink", 5000)).content("n").end(),
+            ),
+            ("a huge long name", tar().header(&header(b'L', "x", 0).set(SIZE, "77777777777\0").seal()).end()),
         ],
     );
     all_restored(vec![
-        ("a long name for a folder", tar().long(b'L', "a/").header(header(b'5', "x", 0)).end(), vec![("a", DIR_644_BY_HEADER)]),
+        (
+            "a long name for a folder",
+            tar().long(b'L', "a/").header(&header(b'5', "x", 0)).end(),
+            vec![("a", DIR_644_BY_HEADER)],
+        ),
         ("a long target for a file", tar().long(b'K', "keep").file("x", "1").end(), vec![("x", file("1"))]),
         ("both", tar().long(b'K', "keep").long(b'L', "a").symlink("x", "y").end(), vec![("a", link("keep"))]),
-        ("both the other way round", tar().long(b'L', "a").long(b'K', "keep").symlink("x", "y").end(), vec![("a", link("keep"))]),
-        ("a comment between", tar().long(b'L', "a").pax(b'g', &[("comment", b"c")]).file("x", "1").end(), vec![("a", file("1"))]),
-        ("no NUL at its end", tar().entry(b'L', "././@LongLink", "a").file("x", "1").end(), vec![("a", file("1"))]),
-        ("a name holds for one entry", tar().long(b'L', "a").file("x", "1").file("y", "2").end(), vec![("a", file("1")), ("y", file("2"))]),
+        (
+            "both the other way round",
+            tar().long(b'L', "a").long(b'K', "keep").symlink("x", "y").end(),
+            vec![("a", link("keep"))],
+        ),
+        (
+            "a comment between",
+            tar().long(b'L', "a").pax(b'g', &[("comment", b"c")]).file("x", "1").end(),
+            vec![("a", file("1"))],
+        ),
+        (
+            "no NUL at its end",
+            tar().entry(b'L', "././@LongLink", "a").file("x", "1").end(),
+            vec![("a", file("1"))],
+        ),
+        (
+            "a name holds for one entry",
+            tar().long(b'L', "a").file("x", "1").file("y", "2").end(),
+            vec![("a", file("1")), ("y", file("2"))],
+        ),
     ]);
 }
 
@@ -467,11 +585,12 @@ const DIR_644_BY_HEADER: Node = DIR;
 #[test]
 fn sparse_and_unknown_entries() {
     let kinds = b"SVMDAXNZabc89\x01\x7f\xff ".iter();
-    let titles: Vec<_> = kinds.map(|&kind| (kind, format!("an entry of type {:?}", char::from(kind)))).collect();
+    let titles: Vec<_> =
+        kinds.map(|&kind| (kind, format!("an entry of type {:?}", char::from(kind)))).collect();
     let mut archives: Vec<_> = titles
         .iter()
         .flat_map(|(kind, title)| {
-            let empty = tar().header(header(*kind, "x", 0)).end();
+            let empty = tar().header(&header(*kind, "x", 0)).end();
             let full = tar().entry(*kind, "x", "12345").end();
             [(title.as_str(), empty), (title.as_str(), full)]
         })
@@ -556,7 +675,8 @@ fn nothing_at_all_is_no_emptied_workspace() {
     let place = Place::with(&uploaded());
     let before = Picture::of(&place.workspace());
     let (client, session) = place.prepare_canned();
-    for archive in [RawTar::new().end(), vec![0; 10_240], RawTar::new().pax(b'g', &[("comment", b"x")]).end()] {
+    for archive in [RawTar::new().end(), vec![0; 10_240], RawTar::new().pax(b'g', &[("comment", b"x")]).end()]
+    {
         client.answer(archive);
         let error = refused(&session, &*client);
         assert_eq!(error.code(), INVALID, "{error}");
@@ -589,10 +709,22 @@ fn our_own_folder_is_not_taken_from_the_sandbox() {
     all_restored(vec![
         ("files", tar().dir(".paperclip-runtime").file(".paperclip-runtime/x/y", "1").end(), vec![]),
         ("a link", tar().symlink(".paperclip-runtime", "../outside").end(), vec![]),
-        ("a link and below it", tar().symlink("./.paperclip-runtime", "../outside").file(".paperclip-runtime/secret", "1").end(), vec![]),
+        (
+            "a link and below it",
+            tar().symlink("./.paperclip-runtime", "../outside").file(".paperclip-runtime/secret", "1").end(),
+            vec![],
+        ),
         ("a device", tar().entry(b'3', ".paperclip-runtime", "").end(), vec![]),
-        ("one that is not ours", tar().dir("dir/.paperclip-runtime").end(), vec![("dir/.paperclip-runtime", DIR)]),
-        ("one that only begins like it", tar().file(".paperclip-runtime2", "1").end(), vec![(".paperclip-runtime2", file("1"))]),
+        (
+            "one that is not ours",
+            tar().dir("dir/.paperclip-runtime").end(),
+            vec![("dir/.paperclip-runtime", DIR)],
+        ),
+        (
+            "one that only begins like it",
+            tar().file(".paperclip-runtime2", "1").end(),
+            vec![(".paperclip-runtime2", file("1"))],
+        ),
     ]);
 }
 
@@ -617,7 +749,7 @@ fn every_kind_byte_is_known_or_refused() {
     let (client, session) = place.prepare_canned();
     let before = place.tree();
     for kind in 0..=u8::MAX {
-        client.answer(tar().header(header(b'0', "x", 0).set(KIND..KIND + 1, [kind]).seal()).end());
+        client.answer(tar().header(&header(b'0', "x", 0).set(KIND..KIND + 1, [kind]).seal()).end());
         let known = b"\x000123456 7".contains(&kind) && kind != b' ';
         let outcome = restore(&session, &*client);
         match kind {

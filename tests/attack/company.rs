@@ -77,7 +77,10 @@ fn eight_sandboxes_into_one_workspace() {
         // Every one brought its own version of the common file; none is gone.
         assert!((0..SANDBOXES).any(|at| all == file(format!("of {at}, 1"))));
         for at in 0..SANDBOXES {
-            assert!(place.still_has(b"shared/all", &file(format!("of {at}, 1"))), "round {round}, sandbox {at}");
+            assert!(
+                place.still_has(b"shared/all", &file(format!("of {at}, 1"))),
+                "round {round}, sandbox {at}"
+            );
         }
         place.assert_no_litter();
     }

@@ -21,7 +21,8 @@ use crate::tree::{Node, Picture, RUNTIME, Tree, assert_same, change_tree, is_bel
 
 /// Runs a case with one seed after the other, for the time that is asked for but at least so many times.
 fn fuzz(at_least: u64, case: impl Fn(&mut Random)) {
-    let number = |name: &str, usual| std::env::var(name).map_or(usual, |text| text.parse().expect("a number"));
+    let number =
+        |name: &str, usual| std::env::var(name).map_or(usual, |text| text.parse().expect("a number"));
     let until = Instant::now() + Duration::from_secs(number("FUZZ_SECONDS", 2));
     let first = number("FUZZ_SEED", 0);
     for seed in first.. {
@@ -119,7 +120,10 @@ fn is_left_alone(path: &[u8]) -> bool {
 }
 
 fn shared(tree: &Tree) -> Tree {
-    tree.iter().filter(|(path, _)| !is_left_alone(path)).map(|(path, node)| (path.clone(), node.clone())).collect()
+    tree.iter()
+        .filter(|(path, _)| !is_left_alone(path))
+        .map(|(path, node)| (path.clone(), node.clone()))
+        .collect()
 }
 
 #[test]
@@ -213,8 +217,25 @@ fn seal(block: &mut [u8]) {
 /// Bends an archive in one of the ways that matter, most of them with checksums that are right.
 fn bend(random: &mut Random, archive: &mut Vec<u8>, others: &[Vec<u8>]) {
     const STRANGE: &[&[u8]] = &[
-        b"", b".", b"./", b"/", b"..", b"../x", b"/etc/x", b"dir", b"dir/", b"dir/file", b"./dir/file", b"link",
-        b"link/x", b"a\0b", b"\xff\xfe", b".paperclip-runtime", b".paperclip-runtime/x", b"dir//file", b"x",
+        b"",
+        b".",
+        b"./",
+        b"/",
+        b"..",
+        b"../x",
+        b"/etc/x",
+        b"dir",
+        b"dir/",
+        b"dir/file",
+        b"./dir/file",
+        b"link",
+        b"link/x",
+        b"a\0b",
+        b"\xff\xfe",
+        b".paperclip-runtime",
+        b".paperclip-runtime/x",
+        b"dir//file",
+        b"x",
     ];
     let blocks = archive.len() / BLOCK;
     let at = random.below(blocks.max(1)) * BLOCK;
@@ -239,7 +260,8 @@ fn bend(random: &mut Random, archive: &mut Vec<u8>, others: &[Vec<u8>]) {
         }
         4 => archive[at + random.below(BLOCK)] ^= 1 << random.below(8),
         5 => {
-            let entry = RawTar::new().pax(b'x', &[(*random.pick(&["path", "linkpath", "size", "x"]), *random.pick(STRANGE))]);
+            let entry = RawTar::new()
+                .pax(b'x', &[(*random.pick(&["path", "linkpath", "size", "x"]), *random.pick(STRANGE))]);
             archive.splice(at..at, entry.cut());
         }
         6 => {
@@ -330,17 +352,35 @@ fn fuzz_unpacking() {
 
 #[test]
 fn fuzz_patterns_that_take_others_forever() {
-    const PIECES: &[&[u8]] =
-        &[b"*", b"*", b"a", b"?", b"[ab]", b"[!a]", b"[", b"]", b"\\", b"\\*", b"/", b"**", b"[a-", b"[[:alpha:]]"];
+    const PIECES: &[&[u8]] = &[
+        b"*",
+        b"*",
+        b"a",
+        b"?",
+        b"[ab]",
+        b"[!a]",
+        b"[",
+        b"]",
+        b"\\",
+        b"\\*",
+        b"/",
+        b"**",
+        b"[a-",
+        b"[[:alpha:]]",
+    ];
     fuzz(300, |random| {
         let pattern: Vec<u8> =
             (0..random.below(60)).flat_map(|_| random.pick(PIECES).iter().copied()).collect();
         let patterns = ExcludePatterns::new([&pattern[..]]);
-        let name: Vec<u8> = (0..4000).map(|at| if at % 200 == 199 { b'/' } else { *random.pick(b"aaab") }).collect();
+        let name: Vec<u8> =
+            (0..4000).map(|at| if at % 200 == 199 { b'/' } else { *random.pick(b"aaab") }).collect();
         let path = RelativePath::parse(&name).unwrap().unwrap();
         let matches = patterns.matches(&path);
         // A star on both sides can only match more.
         let wider = ExcludePatterns::new([&[b"*", &pattern[..], b"*"].concat()[..]]);
-        assert!(!matches || pattern.is_empty() || pattern.ends_with(b"\\") || wider.matches(&path), "{pattern:?}");
+        assert!(
+            !matches || pattern.is_empty() || pattern.ends_with(b"\\") || wider.matches(&path),
+            "{pattern:?}"
+        );
     });
 }

@@ -1,0 +1,160 @@
+//! `SIGKILL` at any moment of a restore: every file is wholly old or wholly new, and another process completes it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use sandbox_managed_runtime::cancel::Cancel;
+use sandbox_managed_runtime::exclude::PathSet;
+use sandbox_managed_runtime::merge::folder::FolderMerge;
+use sandbox_managed_runtime::tree::entry::Snapshot;
+use sandbox_managed_runtime::tree::root::Root;
+use sandbox_managed_runtime::tree::scan::snapshot;
+
+use crate::child::{OtherProcess, many_files};
+use crate::model::merge;
+use crate::place::{Place, restore};
+use crate::random::Random;
+use crate::rounds;
+use crate::tree::{Node, Tree, assert_same, change_tree, file, path_of, read_node, to_tar, write_tree};
+
+const FILES: usize = 120;
+
+/// Restores in another process that is killed at random moments, until enough of them were in the middle of the
+/// changes; `complete` finishes the job.
+fn kill_often(before: &Tree, after: &Tree, ours: &Tree, complete: impl Fn(&Place, &str)) {
+    let download = to_tar(after).end();
+    let expected = merge(before, after, ours).tree;
+    let changes: Vec<Vec<u8>> = ours
+        .keys()
+        .chain(expected.keys())
+        .filter(|path| ours.get(*path) != expected.get(*path))
+        .cloned()
+        .collect();
+    let mut random = Random::new(7);
+    let (mut kills, mut in_the_middle) = (0, 0);
+    while in_the_middle < rounds(12) {
+        kills += 1;
+        assert!(kills < rounds(200), "{in_the_middle} of {kills} kills were in the middle");
+        let place = Place::with(before);
+        let other = OtherProcess::start(&place, &download, None);
+        change_tree(&place.workspace(), before, ours);
+        // The moment: when this one of all changes is seen to be done.
+        let change = &changes[random.below(changes.len())];
+        let change = place.at(path_of(change));
+        let identity = || fs::symlink_metadata(&change).ok().map(|metadata| metadata.ino());
+        let old = identity();
+        other.go();
+        while identity() == old && !other.is_done() {
+            thread::yield_now();
+        }
+        other.kill();
+        let found = place.tree();
+        in_the_middle += usize::from(found != *ours && found != expected);
+        for (path, node) in ours {
+            let now = found.get(path);
+            let gives_way = now.is_none() && matches!(node, Node::Dir(_)) && expected.get(path) != Some(node);
+            let whole = now == Some(node) || now == expected.get(path) || is_fresh_folder(now) || gives_way;
+            assert!(whole, "kill {kills}: {} is {now:?}", path.escape_ascii());
+        }
+        let what = format!("kill {kills}");
+        complete(&place, &what);
+        assert_same(&place.tree(), &expected, &what);
+        place.assert_no_litter();
+    }
+    println!("{in_the_middle} of {kills} kills were in the middle of the changes");
+}
+
+/// A folder gets its mode when it is full.
+fn is_fresh_folder(node: Option<&Node>) -> bool {
+    node == Some(&Node::Dir(0o700))
+}
+
+#[test]
+fn a_fresh_restore_completes_what_was_killed() {
+    let (before, after) = many_files(FILES);
+    kill_often(&before, &after, &before, |place, what| {
+        let (client, session) = place.prepare_canned();
+        client.answer(to_tar(&after).end());
+        let report = restore(&session, &*client).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        assert!(report.conflicts.is_empty(), "{what}: nobody edited anything: {:?}", report.conflicts);
+        assert!(place.kept_aside().is_empty(), "{what}");
+    });
+}
+
+#[test]
+fn a_fresh_merge_completes_what_was_killed_and_no_edit_is_lost() {
+    let (before, after) = many_files(FILES);
+    let mut ours = before.clone();
+    let edits: Vec<(Vec<u8>, Node)> = before
+        .iter()
+        .filter(|(_, node)| matches!(node, Node::File(..)))
+        .step_by(2)
+        .enumerate()
+        .map(|(number, (path, _))| (path.clone(), file(format!("local edit {number} ").repeat(30))))
+        .collect();
+    ours.extend(edits.iter().cloned());
+    let apart = Place::with(&before);
+    let base = snapshot(&Root::open(&apart.workspace()).unwrap(), &|_| false, &Cancel::default()).unwrap();
+    let source = apart.root().join("source");
+    fs::create_dir(&source).unwrap();
+    write_tree(&source, &after);
+    kill_often(&before, &after, &ours, |place, what| {
+        complete_by_merge(place, base.clone(), &source, what);
+        let kept = place.kept_aside();
+        for (path, node) in &edits {
+            let stands = place.tree().get(path) == Some(node);
+            let is_kept = kept.iter().any(|(_, kept)| kept == node);
+            assert!(stands || is_kept, "{what}: the edit of {} is gone", path.escape_ascii());
+        }
+        for (path, node) in kept {
+            let of_the_sandbox = after.get(&path) == Some(&node) && matches!(node, Node::File(..));
+            assert!(!of_the_sandbox, "{what}: what the sandbox brought is kept as if it were an edit");
+        }
+    });
+}
+
+/// Merges again from what was uploaded, as a process would that has stored its baseline.
+fn complete_by_merge(place: &Place, base: Snapshot, source: &Path, what: &str) {
+    let nothing: [Vec<u8>; 0] = [];
+    let mut merging = FolderMerge::begin(base, &PathSet::new(&nothing), source, &place.workspace())
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let report = merging.apply();
+    merging.finish().unwrap();
+    report.unwrap_or_else(|error| panic!("{what}: {error}"));
+}
+
+#[test]
+fn a_kill_while_waiting_for_the_lock_leaves_nothing() {
+    let (before, after) = many_files(20);
+    let place = Place::with(&before);
+    let lock = place.root().join("workspace.paperclip-restore.lock");
+    fs::create_dir(&lock).unwrap();
+    let owner = format!("{{\"pid\":{},\"createdAt\":\"2026-01-01T00:00:00.000Z\"}}", std::process::id());
+    fs::write(lock.join("owner.json"), owner).unwrap();
+    let other = OtherProcess::start(&place, &to_tar(&after).end(), None);
+    other.go();
+    // It has staged everything and waits, once its stage is there and full.
+    let staged = |place: &Place| {
+        let Ok(names) = fs::read_dir(place.at(crate::tree::RUNTIME)) else { return 0 };
+        names.filter_map(|name| fs::read_dir(name.ok()?.path()).ok()).map(Iterator::count).sum()
+    };
+    while staged(&place) < 20 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(other.kill(), "it was waiting");
+    assert_same(&place.tree(), &before, "untouched");
+    fs::remove_dir_all(&lock).unwrap();
+    let (client, session) = place.prepare_canned();
+    client.answer(to_tar(&before).end());
+    restore(&session, &*client).unwrap();
+    place.assert_no_litter();
+    assert!(!path_exists(&place, crate::tree::RUNTIME), "not even the folder that it had made");
+    assert_eq!(read_node(&place.at(path_of(b"folder-0/changed-0"))), before[&b"folder-0/changed-0"[..]]);
+}
+
+fn path_exists(place: &Place, name: &str) -> bool {
+    fs::symlink_metadata(place.at(name)).is_ok()
+}

@@ -92,7 +92,11 @@ fn links_that_a_restore_brought_are_not_followed_by_the_next() {
     lay_out_outside(&place);
     let outside = place.outside_picture();
     let (client, session) = place.prepare_canned();
-    let hostile = tree([("d", link("../outside")), ("e", link("../outside/folder")), ("top", link("../outside/secret"))]);
+    let hostile = tree([
+        ("d", link("../outside")),
+        ("e", link("../outside/folder")),
+        ("top", link("../outside/secret")),
+    ]);
     for download in [&hostile, &theirs(), &hostile, &uploaded()] {
         client.answer(to_tar(download).end());
         restore(&session, &*client).unwrap();
@@ -164,7 +168,7 @@ fn a_workspace_that_is_reached_through_a_link() {
 }
 
 fn nothing() -> PathSet {
-    PathSet::new(&[[0_u8; 0]; 0])
+    PathSet::new([[0_u8; 0]; 0])
 }
 
 /// A folder of the workspace that changes places with a link to outside, over and over, on a thread of its own.
@@ -179,13 +183,15 @@ impl Swapping<'_> {
     fn run(&self, stop: &AtomicBool) -> usize {
         let mut swaps = 0;
         while !stop.load(Ordering::Relaxed) {
-            let is_link = |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+            let is_link =
+                |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
             if !is_link(self.folder) && !is_link(self.trap) {
                 // The link was displaced: a new one takes its place, and the folder stays.
                 remove(self.trap);
                 symlink(self.outside, self.trap).unwrap();
             }
-            swaps += usize::from(renameat_with(CWD, self.folder, CWD, self.trap, RenameFlags::EXCHANGE).is_ok());
+            swaps +=
+                usize::from(renameat_with(CWD, self.folder, CWD, self.trap, RenameFlags::EXCHANGE).is_ok());
             if swaps % 7 == 0 {
                 thread::yield_now();
             }
@@ -214,7 +220,14 @@ fn beside_swaps(place: &Place, mut work: impl FnMut(usize)) {
     fs::create_dir(&outside).unwrap();
     // Outside stands the same tree: whoever follows a link finds all that it looks for.
     write_tree(&outside, &busy_tree("v1").into_iter().map(secret).collect());
-    write_tree(&outside, &busy_tree("v2").into_iter().map(secret).filter(|(path, _)| !outside.join(path_of(path)).exists()).collect());
+    write_tree(
+        &outside,
+        &busy_tree("v2")
+            .into_iter()
+            .map(secret)
+            .filter(|(path, _)| !outside.join(path_of(path)).exists())
+            .collect(),
+    );
     let before = place.outside_picture();
     let stop = AtomicBool::new(false);
     let time = Duration::from_secs(u64::try_from(rounds(2)).unwrap());
@@ -274,7 +287,8 @@ fn restores_beside_a_thread_that_swaps_folders_for_links() {
         restore(&session, &*client).unwrap();
     }
     let found = place.tree();
-    for (path, node) in busy_tree("v2").iter().filter(|(path, _)| path.windows(2).any(|bytes| bytes == b"v2")) {
+    for (path, node) in busy_tree("v2").iter().filter(|(path, _)| path.windows(2).any(|bytes| bytes == b"v2"))
+    {
         assert_eq!(found.get(path), Some(node), "{}", path.escape_ascii());
     }
     place.assert_no_litter();
@@ -287,7 +301,10 @@ fn uploads_beside_a_thread_that_swaps_folders_for_links() {
     beside_swaps(&place, |_| {
         assert_sane(place.prepare(&client));
         let upload = client.upload.lock().unwrap();
-        assert!(!upload.windows(SECRET.len()).any(|bytes| bytes == SECRET.as_bytes()), "a secret was uploaded");
+        assert!(
+            !upload.windows(SECRET.len()).any(|bytes| bytes == SECRET.as_bytes()),
+            "a secret was uploaded"
+        );
     });
 }
 

@@ -6,6 +6,8 @@
 //! kills ten times as many.
 
 mod archives;
+mod child;
+mod client_failures;
 mod company;
 mod disk;
 mod fuzz;
@@ -24,6 +26,7 @@ mod truncation;
 
 /// By how much more than usual is asked for of tests that hope to hit a moment.
 fn rounds(usual: usize) -> usize {
-    let factor = std::env::var("ATTACK_ROUNDS").map_or(1, |text| text.parse().expect("ATTACK_ROUNDS is a number"));
+    let factor =
+        std::env::var("ATTACK_ROUNDS").map_or(1, |text| text.parse().expect("ATTACK_ROUNDS is a number"));
     usual * factor
 }

@@ -30,7 +30,8 @@ pub struct Outcome {
 /// The merge of contract section 5.
 pub fn merge(base: &Tree, theirs: &Tree, ours: &Tree) -> Outcome {
     let mut outcome = Outcome { tree: ours.clone(), base: told(base, theirs), ..Outcome::default() };
-    outcome.skipped = theirs.iter().filter(|(_, node)| **node == Node::Fifo).map(|(path, _)| path.clone()).collect();
+    outcome.skipped =
+        theirs.iter().filter(|(_, node)| **node == Node::Fifo).map(|(path, _)| path.clone()).collect();
     let theirs = outcome.base.clone();
 
     // What is new or changed there, folders before what is in them.
@@ -58,11 +59,8 @@ pub fn merge(base: &Tree, theirs: &Tree, ours: &Tree) -> Outcome {
     for (path, old) in base.iter().rev().filter(|(path, _)| !theirs.contains_key(*path)) {
         match ours.get(path) {
             None => {}
-            Some(Node::Dir(_)) if ours.get(path) == Some(old) => {
-                if outcome.below(path).is_empty() {
-                    outcome.delete(path);
-                }
-            }
+            // A folder that is not empty stays.
+            Some(local) if local == old && !outcome.below(path).is_empty() => {}
             Some(local) if local == old => outcome.delete(path),
             Some(_) => {
                 outcome.kept.insert(path.clone());
@@ -135,7 +133,11 @@ impl Outcome {
             let node = read_node(&kept_at);
             let mut kept = if matches!(node, Node::Dir(_)) { read_tree(&kept_at) } else { Tree::new() };
             kept.insert(Vec::new(), node);
-            assert_same(&kept, &self.aside[conflict.path.as_bytes()], &format!("{what}: kept at {kept_at:?}"));
+            assert_same(
+                &kept,
+                &self.aside[conflict.path.as_bytes()],
+                &format!("{what}: kept at {}", kept_at.display()),
+            );
         }
         if !report.conflicts.is_empty() {
             let ignored = std::fs::read(workspace.join(RUNTIME).join(".gitignore")).unwrap();

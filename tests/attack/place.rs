@@ -77,9 +77,14 @@ impl Place {
 
     /// What is to be uploaded.
     pub fn upload(&self) -> Upload {
+        Self::upload_of(self.root())
+    }
+
+    /// What is to be uploaded in the place with that root.
+    pub fn upload_of(root: &Path) -> Upload {
         Upload {
-            workspace: self.workspace(),
-            remote_dir: self.remote().to_str().unwrap().to_owned(),
+            workspace: root.join("workspace"),
+            remote_dir: root.join("sandbox/workspace").to_str().unwrap().to_owned(),
             remote_dir_argument: "input.workspaceRemoteDir",
             adapter_key: "attack".to_owned(),
             exclude: Vec::new(),
@@ -123,7 +128,10 @@ impl Place {
     pub fn assert_no_litter(&self) {
         if let Ok(names) = fs::read_dir(self.at(RUNTIME)) {
             let names: Vec<_> = names.map(|name| name.unwrap().file_name()).collect();
-            assert!(names.iter().all(|name| name == "conflicts" || name == ".gitignore"), "litter: {names:?}");
+            assert!(
+                names.iter().all(|name| name == "conflicts" || name == ".gitignore"),
+                "litter: {names:?}"
+            );
         }
         assert!(!self.root().join("workspace.paperclip-restore.lock").exists(), "the lock was left behind");
     }

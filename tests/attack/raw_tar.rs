@@ -4,7 +4,6 @@
 pub const BLOCK: usize = 512;
 
 /// One header block. Its fields are set as bytes, right or wrong.
-#[derive(Clone)]
 pub struct Header([u8; BLOCK]);
 
 /// Where a field stands in a header.
@@ -75,7 +74,7 @@ impl RawTar {
     }
 
     /// A header as it is.
-    pub fn header(self, header: Header) -> Self {
+    pub fn header(self, header: &Header) -> Self {
         self.bytes(header.0)
     }
 
@@ -89,7 +88,7 @@ impl RawTar {
     /// A sealed header and the content it speaks of.
     pub fn entry(self, kind: u8, name: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> Self {
         let content = content.as_ref();
-        self.header(Header::new(kind, name, content.len())).content(content)
+        self.header(&Header::new(kind, name, content.len())).content(content)
     }
 
     /// A file; a long name gets its long-name entry.
@@ -101,7 +100,7 @@ impl RawTar {
     pub fn file_with_mode(self, name: impl AsRef<[u8]>, mode: u32, content: impl AsRef<[u8]>) -> Self {
         let content = content.as_ref();
         let header = Header::new(b'0', &name, content.len()).set(MODE, format!("{mode:07o}\0")).seal();
-        self.named(&name).header(header).content(content)
+        self.named(&name).header(&header).content(content)
     }
 
     /// A folder.
@@ -113,7 +112,7 @@ impl RawTar {
     pub fn dir_with_mode(self, name: impl AsRef<[u8]>, mode: u32) -> Self {
         let name = [name.as_ref(), b"/"].concat();
         let header = Header::new(b'5', &name, 0).set(MODE, format!("{mode:07o}\0")).seal();
-        self.named(&name).header(header)
+        self.named(&name).header(&header)
     }
 
     /// A symbolic link.
@@ -129,7 +128,7 @@ impl RawTar {
     fn link(self, kind: u8, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         let target = target.as_ref();
         let tar = if target.len() > 100 { self.long(b'K', target) } else { self };
-        tar.named(&name).header(Header::new(kind, name, 0).set(LINK, target).seal())
+        tar.named(&name).header(&Header::new(kind, name, 0).set(LINK, target).seal())
     }
 
     fn named(self, name: impl AsRef<[u8]>) -> Self {
@@ -161,6 +160,7 @@ impl RawTar {
 /// A PAX record, whose length counts itself.
 pub fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
-    let length = (1..).find(|digits| (rest.len() + digits).to_string().len() == *digits).unwrap() + rest.len();
+    let digits = (1..9).find(|digits| (rest.len() + digits).to_string().len() == *digits).unwrap();
+    let length = rest.len() + digits;
     [length.to_string().as_bytes(), &rest].concat()
 }

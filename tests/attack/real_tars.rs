@@ -92,9 +92,17 @@ fn gnu_tar() {
     }
     restores("ustar", &split(), &["tar", "-c", "--format=ustar", "."]);
     restores("v7", &plain(), &["tar", "-c", "--format=v7", "."]);
-    restores("huge numbers", &plain(), &["tar", "-c", "--owner=:4000000000", "--group=:4000000000", "--mtime=@-5", "."]);
+    restores(
+        "huge numbers",
+        &plain(),
+        &["tar", "-c", "--owner=:4000000000", "--group=:4000000000", "--mtime=@-5", "."],
+    );
     restores("attributes", &plain(), &["tar", "-c", "--xattrs", "--acls", "--format=posix", "."]);
-    restores("totals", &plain(), &["tar", "-c", "--pax-option=globexthdr.name=g,comment=hello", "--format=posix", "."]);
+    restores(
+        "totals",
+        &plain(),
+        &["tar", "-c", "--pax-option=globexthdr.name=g,comment=hello", "--format=posix", "."],
+    );
 }
 
 #[test]
@@ -117,14 +125,23 @@ fn busybox_and_toybox() {
 fn names_without_a_dot() {
     let names = ["-rf", "a b\nc", "dir", "dir.txt", "hollow", "large", "link", "outward", "secret", "setuid"];
     let tree: Tree = plain().into_iter().filter(|(path, _)| !path.starts_with(b"unicode")).collect();
-    for tar in [&["tar", "-c", "--"][..], &["bsdtar", "-c", "-f", "-", "--"], &["busybox", "tar", "-c", "-f", "-", "--"]] {
+    for tar in [
+        &["tar", "-c", "--"][..],
+        &["bsdtar", "-c", "-f", "-", "--"],
+        &["busybox", "tar", "-c", "-f", "-", "--"],
+    ] {
         restores(tar[0], &tree, &[tar, &names, &["zz-hard"]].concat());
     }
 }
 
 #[test]
 fn sparse_files_are_refused_or_whole() {
-    for format in [&["--format=gnu"][..], &["--format=posix", "--sparse-version=0.0"], &["--format=posix", "--sparse-version=0.1"], &["--format=posix", "--sparse-version=1.0"]] {
+    for format in [
+        &["--format=gnu"][..],
+        &["--format=posix", "--sparse-version=0.0"],
+        &["--format=posix", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse-version=1.0"],
+    ] {
         let place = Place::new();
         let source = place.root().join("source");
         std::fs::create_dir(&source).unwrap();

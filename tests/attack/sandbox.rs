@@ -51,8 +51,10 @@ pub struct LocalSandbox {
     pub calls: Calls,
 }
 
-fn file_failure(error: std::io::Error) -> Failure {
-    Failure::File(error.to_string())
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::File(error.to_string())
+    }
 }
 
 impl SandboxClient for LocalSandbox {
@@ -65,24 +67,24 @@ impl SandboxClient for LocalSandbox {
     }
 
     async fn make_dir(&self, path: &str) -> Result<(), Failure> {
-        self.calls.next(|| fs::create_dir_all(path).map_err(file_failure))
+        self.calls.next(|| Ok(fs::create_dir_all(path)?))
     }
 
     async fn write_file(&self, path: &str, bytes: Vec<u8>) -> Result<(), Failure> {
-        self.calls.next(|| fs::write(path, bytes).map_err(file_failure))
+        self.calls.next(|| Ok(fs::write(path, bytes)?))
     }
 
     async fn read_file(&self, path: &str) -> Result<Vec<u8>, Failure> {
-        self.calls.next(|| fs::read(path).map_err(file_failure))
+        self.calls.next(|| Ok(fs::read(path)?))
     }
 
     async fn remove(&self, path: &str) -> Result<(), Failure> {
-        self.calls.next(|| fs::remove_file(path).map_err(file_failure))
+        self.calls.next(|| Ok(fs::remove_file(path)?))
     }
 
     async fn run(&self, command: &str) -> Result<(), Failure> {
         self.calls.next(|| {
-            let output = Command::new("sh").args(["-c", command]).output().map_err(file_failure)?;
+            let output = Command::new("sh").args(["-c", command]).output()?;
             if output.status.success() {
                 return Ok(());
             }

@@ -223,7 +223,9 @@ impl Picture {
 
 impl std::fmt::Debug for Picture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_map().entries(self.0.iter().map(|(path, sight)| (path.escape_ascii().to_string(), sight))).finish()
+        f.debug_map()
+            .entries(self.0.iter().map(|(path, sight)| (path.escape_ascii().to_string(), sight)))
+            .finish()
     }
 }
 

@@ -16,7 +16,8 @@ fn download() -> (RawTar, Tree) {
     theirs.insert(b"a/one".to_vec(), file(vec![b'x'; 3 * BLOCK + 7]));
     theirs.insert(b"full".to_vec(), file(vec![0; 2 * BLOCK]));
     theirs.insert("n".repeat(150).into_bytes(), link("t".repeat(180)));
-    let tar = to_tar(&theirs).pax(b'x', &[("path", b"pax")]).file("x", "named by PAX").hard_link("hard", "full");
+    let tar =
+        to_tar(&theirs).pax(b'x', &[("path", b"pax")]).file("x", "named by PAX").hard_link("hard", "full");
     theirs.insert(b"pax".to_vec(), file("named by PAX"));
     theirs.insert(b"hard".to_vec(), file(vec![0; 2 * BLOCK]));
     (tar, theirs)
@@ -62,7 +63,11 @@ fn every_bit_of_the_headers() {
             damaged[at + bit / 8] ^= 1 << (bit % 8);
             client.answer(damaged);
             let error = refused(&session, &*client);
-            assert_eq!(error.code(), "ERR_SANDBOX_ARCHIVE_INVALID", "bit {bit} of the header at {at}: {error}");
+            assert_eq!(
+                error.code(),
+                "ERR_SANDBOX_ARCHIVE_INVALID",
+                "bit {bit} of the header at {at}: {error}"
+            );
         }
         headers += 1;
         let size = std::str::from_utf8(&archive[at + 124..at + 135]).unwrap();
