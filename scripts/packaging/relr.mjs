@@ -5,13 +5,20 @@ const LOADED = 1;
 const DYNAMIC = 2;
 const NOTE = 4;
 const TAG = { NULL: 0n, REL: 17n, REL_SIZE: 18n, REL_ENTRY: 19n, RELR_SIZE: 35n, RELR: 36n, RELR_ENTRY: 37n };
-/** Adds the address that the library is loaded at to what is there (R_X86_64_RELATIVE). */
-const RELATIVE = 8n;
+/**
+ * The relocation that adds the library's address to what is there, by the number of the processor.
+ *
+ * @type {Map<number, bigint>}
+ */
+const RELATIVE = new Map([
+  [62, 8n],
+  [183, 1027n],
+]);
 const PAGE = 4096;
 const READABLE = 4;
 
 /**
- * Unpacks the packed relocations of an x64 ELF library.
+ * Unpacks the packed relocations of an ELF library for x64 or arm64.
  *
  * @param {Buffer} bytes
  * @returns {Buffer} A library that does the same; the same bytes where there is nothing to unpack.
@@ -27,7 +34,11 @@ export function unpackRelocations(bytes) {
   const spare = segments.find((segment) => segment.type === NOTE);
   if (!spare) throw new Error("no segment can be spared");
 
-  const list = toRelocations(decode(bytes, toOffset(segments, packed.value), Number(packedSize.value)));
+  const relative = RELATIVE.get(bytes.readUInt16LE(18));
+  if (relative === undefined) throw new Error("an unknown processor");
+
+  const addresses = decode(bytes, toOffset(segments, packed.value), Number(packedSize.value));
+  const list = toRelocations(addresses, relative);
   const end = Math.max(...segments.map((segment) => segment.address + segment.memorySize));
   const offset = roundUp(bytes.length);
   const address = roundUp(end);
@@ -128,12 +139,15 @@ function decode(bytes, offset, size) {
   return addresses;
 }
 
-/** @param {bigint[]} addresses */
-function toRelocations(addresses) {
+/**
+ * @param {bigint[]} addresses
+ * @param {bigint} type
+ */
+function toRelocations(addresses, type) {
   const list = Buffer.alloc(addresses.length * 16);
   addresses.forEach((address, index) => {
     list.writeBigUInt64LE(address, index * 16);
-    list.writeBigUInt64LE(RELATIVE, index * 16 + 8);
+    list.writeBigUInt64LE(type, index * 16 + 8);
   });
   return list;
 }

@@ -40,30 +40,44 @@ export async function once(name, work) {
  *
  * @param {string} name Of the folder, below {@link BUILD_DIR}.
  * @param {string[]} packages
+ * @param {{ architecture?: string }} [options] `architecture`: Debian's name of another processor than this machine's;
+ *   then all dependencies come too.
  */
-export async function unpackDebianPackages(name, packages) {
+export async function unpackDebianPackages(name, packages, { architecture } = {}) {
   const folder = path.join(BUILD_DIR, name);
-  const archives = `${folder}.archives`;
-  for (const made of [folder, archives]) await rm(made, { recursive: true, force: true });
+  const apt = `${folder}.apt`;
+  for (const made of [folder, apt]) await rm(made, { recursive: true, force: true });
+  for (const made of ["lists", "archives"]) await mkdir(path.join(apt, made, "partial"), { recursive: true });
   await mkdir(folder, { recursive: true });
-  await mkdir(path.join(archives, "partial"), { recursive: true });
-  await must("apt-get", [
-    "install",
-    "--yes",
-    "--quiet",
-    "--download-only",
-    "--no-install-recommends",
-    // One that the machine happens to have is wanted here all the same.
-    "--reinstall",
+
+  const options = [
     // As nothing is installed, no lock is needed, nor root to take it.
     "--option=Debug::NoLocking=true",
-    `--option=Dir::Cache::archives=${archives}`,
-    ...packages,
-  ]);
-  for (const archive of await readdir(archives)) {
-    if (archive.endsWith(".deb")) await must("dpkg-deb", ["--extract", path.join(archives, archive), folder]);
+    `--option=Dir::Cache::archives=${path.join(apt, "archives")}`,
+  ];
+  if (architecture) {
+    // To apt, this is another machine, with nothing on it and lists of its own.
+    await writeFile(path.join(apt, "status"), "");
+    options.push(
+      `--option=APT::Architecture=${architecture}`,
+      `--option=APT::Architectures::=${architecture}`,
+      `--option=Dir::State::status=${path.join(apt, "status")}`,
+      `--option=Dir::State::lists=${path.join(apt, "lists")}`,
+      `--option=Dir::Cache::pkgcache=`,
+      `--option=Dir::Cache::srcpkgcache=`,
+    );
+    await must("apt-get", ["update", "--quiet", ...options]);
+  } else {
+    // A package that the machine happens to have is wanted here all the same.
+    options.push("--reinstall");
   }
-  await rm(archives, { recursive: true });
+  const download = ["install", "--yes", "--quiet", "--download-only", "--no-install-recommends"];
+  await must("apt-get", [...download, ...options, ...packages]);
+  const archives = await readdir(path.join(apt, "archives"));
+  for (const archive of archives.filter((file) => file.endsWith(".deb"))) {
+    await must("dpkg-deb", ["--extract", path.join(apt, "archives", archive), folder]);
+  }
+  await rm(apt, { recursive: true });
 }
 
 /**
