@@ -511,7 +511,7 @@ describe("a tree that others work in", () => {
     const company = spawn("sh", [script, source, path.join(home, "errors")], { stdio: "ignore" });
     const gone = once(company, "exit");
     try {
-      for (let round = 0; round < 20; round++) {
+      for (let round = 0; round < 12; round++) {
         await pack();
         expect([...(await readTree(await extracted(TARS["GNU tar"]))).keys()]).toContain("steady");
         expect(await run("bsdtar", ["-tf", archivePath])).toMatchObject({ code: 0, stderr: "" });

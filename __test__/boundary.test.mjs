@@ -55,7 +55,7 @@ describe("memory", () => {
 
 describe("a worker thread", () => {
   it("may be terminated at any moment, and another one goes on", async () => {
-    expect(await runToTheEnd("terminated.mjs", [folder, rounds(25)])).toBe("done\n");
+    expect(await runToTheEnd("terminated.mjs", [folder, rounds(12)])).toBe("done\n");
   });
 
   it("that is terminated while it holds the merge lock does not keep it", async () => {

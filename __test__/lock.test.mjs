@@ -6,7 +6,7 @@ import { appendFile, mkdir, readdir, readFile, rm, stat, utimes, writeFile } fro
 import path from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import {
   mergeDirectoryWithBaseline,
   prepareSandboxManagedRuntime,
@@ -29,6 +29,32 @@ beforeEach(async () => {
   log = path.join(path.dirname(target), "log");
   await mkdir(target);
   await writeFile(log, "");
+});
+
+/** What waits for a lock in vain while all other tests run, since it takes its time. */
+let inVain;
+
+beforeAll(async () => {
+  const home = await temporaryFolder(afterAll);
+  const target = await makeTree(path.join(home, "target"), { "a.txt": "ours" });
+  const sourceDir = await makeTree(path.join(home, "source"), { "a.txt": "theirs" });
+  const prepared = await prepareSandboxManagedRuntime({
+    spec: specFor("/remote"),
+    adapterKey: "test",
+    client: new MemorySandbox(makeArchive([{ name: "a.txt", content: "theirs" }])),
+    workspaceLocalDir: target,
+  });
+  const before = await readTree(target);
+  const lock = `${target}.paperclip-restore.lock`;
+  await makeTree(lock, { "owner.json": JSON.stringify({ pid: process.pid, createdAt: "" }) });
+  const mustNotRun = () => expect.unreachable("the lock is held");
+  const baseline = { exclude: [], entries: new Map() };
+  const attempts = Promise.allSettled([
+    withDirectoryMergeLock(target, mustNotRun),
+    mergeDirectoryWithBaseline({ baseline, sourceDir, targetDir: target, beforeApply: mustNotRun }),
+    prepared.restoreWorkspace(),
+  ]);
+  inVain = { attempts, before, lock, prepared, target };
 });
 
 const events = async () => (await readFile(log, "utf8")).split("\n").filter(Boolean);
@@ -266,46 +292,6 @@ describe("a lock that was left behind", () => {
   });
 });
 
-describe("a lock that somebody holds for too long", () => {
-  it("is given up after 30 s by everything that needs it, with a clear error, and nothing is changed", async () => {
-    const source = await makeTree(path.join(path.dirname(target), "source"), { "a.txt": "theirs" });
-    await makeTree(target, { "a.txt": "ours" });
-    const client = new MemorySandbox(makeArchive([{ name: "a.txt", content: "theirs" }]));
-    const prepared = await prepareSandboxManagedRuntime({
-      spec: specFor("/remote"),
-      adapterKey: "test",
-      client,
-      workspaceLocalDir: target,
-    });
-    const before = await readTree(target);
-    await mkdir(lock);
-    await writeFile(path.join(lock, "owner.json"), JSON.stringify({ pid: process.pid, createdAt: "" }));
-    const mustNotRun = () => expect.unreachable("the lock is held");
-    const baseline = { exclude: [], entries: new Map() };
-    const attempts = [
-      withDirectoryMergeLock(target, mustNotRun),
-      mergeDirectoryWithBaseline({ baseline, sourceDir: source, targetDir: target, beforeApply: mustNotRun }),
-      prepared.restoreWorkspace(),
-    ];
-    for (const { status, reason } of await Promise.allSettled(attempts)) {
-      expect(status).toBe("rejected");
-      expect(reason).toMatchObject({
-        code: "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT",
-        path: lock,
-        message: expect.stringMatching(
-          /30 s .*paperclip-restore\.lock.*held by process \d+.*nothing was changed/,
-        ),
-      });
-    }
-    expect(differences(before, await readTree(target), { exact: true })).toStrictEqual([]);
-    // It is still theirs.
-    expect(await exists(path.join(lock, "owner.json"))).toBe(true);
-    await rm(lock, { recursive: true });
-    await prepared.restoreWorkspace();
-    expect(await readFile(path.join(target, "a.txt"), "utf8")).toBe("theirs");
-  });
-});
-
 describe("a restore that waits for the lock", () => {
   it("can be aborted, and changes nothing", async () => {
     await makeTree(target, { "a.txt": "ours" });
@@ -329,5 +315,26 @@ describe("a restore that waits for the lock", () => {
     await prepared.restoreWorkspace();
     expect(await readFile(path.join(target, "a.txt"), "utf8")).toBe("theirs");
     expect(await readdir(target)).toStrictEqual(["a.txt"]);
+  });
+});
+
+describe("a lock that somebody holds for too long", () => {
+  it("is given up after 30 s by everything that needs it, with a clear error, and nothing is changed", async () => {
+    for (const { status, reason } of await inVain.attempts) {
+      expect(status).toBe("rejected");
+      expect(reason).toMatchObject({
+        code: "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT",
+        path: inVain.lock,
+        message: expect.stringMatching(
+          /30 s .*paperclip-restore\.lock.*held by process \d+.*nothing was changed/,
+        ),
+      });
+    }
+    expect(differences(inVain.before, await readTree(inVain.target), { exact: true })).toStrictEqual([]);
+    // It is still theirs.
+    expect(await exists(path.join(inVain.lock, "owner.json"))).toBe(true);
+    await rm(inVain.lock, { recursive: true });
+    await inVain.prepared.restoreWorkspace();
+    expect(await readFile(path.join(inVain.target, "a.txt"), "utf8")).toBe("theirs");
   });
 });
