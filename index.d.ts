@@ -82,12 +82,7 @@ export type RuntimeProgressSink = (line: string) => void | Promise<void>;
 
 /** What a run is doing, as Paperclip names it. */
 export type RuntimeStatusPhase =
-  | "git_sync"
-  | "config_sync"
-  | "adapter_startup"
-  | "restore"
-  | "export"
-  | "finalize";
+  "git_sync" | "config_sync" | "adapter_startup" | "restore" | "export" | "finalize";
 
 /** One step of a run, for people to read. */
 export interface RuntimeStatusUpdate {
@@ -357,6 +352,10 @@ export type SandboxRuntimeErrorCode =
   | "ERR_INVALID_ARG_TYPE"
   /** An argument has a value that cannot be used. */
   | "ERR_INVALID_ARG_VALUE"
+  /** `client.readFile` gave something other than bytes. */
+  | "ERR_INVALID_RETURN_VALUE"
+  /** No binary for this machine; the message says what to do. Thrown when the package is loaded. */
+  | "ERR_SANDBOX_BINDING_NOT_FOUND"
   /** A defect of this package. */
   | "ERR_SANDBOX_INTERNAL";
 

@@ -5,6 +5,7 @@
 
 const { types } = require("node:util");
 
+const path = require("node:path");
 const native = require("./binding.js");
 const check = require("./js/check.js");
 const { ClientCalls } = require("./js/calls.js");
@@ -61,8 +62,9 @@ async function createTarballFromDirectory(input) {
 async function mirrorDirectory(sourceDir, targetDir, options = {}) {
   check.object("options", options ?? {});
   const input = {
-    sourceDir: check.localPath("sourceDir", sourceDir),
-    targetDir: check.localPath("targetDir", targetDir),
+    // As `path.join` does: `..` takes back the name before it, also where no such folder exists.
+    sourceDir: path.normalize(check.localPath("sourceDir", sourceDir)),
+    targetDir: path.normalize(check.localPath("targetDir", targetDir)),
     preserveAbsent: check.strings("options.preserveAbsent", options?.preserveAbsent),
   };
   const signal = check.signal("options.signal", options?.signal);
@@ -169,7 +171,7 @@ async function captureDirectorySnapshot(rootDir, options = {}) {
   const reader = await awaitNative(native.captureSnapshot(JSON.stringify(root), JSON.stringify(exclude)));
   const entries = new Map();
   for (let json = reader.read(); json !== null; json = reader.read()) {
-    for (const [path, entry] of JSON.parse(json)) entries.set(path, entry);
+    for (const [name, entry] of JSON.parse(json)) entries.set(name, entry);
     await nextTurn();
   }
   return { exclude, entries };
@@ -246,6 +248,8 @@ async function holding(work, release) {
 async function directoryEntryMatchesBaseline(rootDir, relative, baselineEntry) {
   const root = check.localPath("rootDir", rootDir);
   check.string("relative", relative);
+  // What a map does not have matches nothing.
+  if (baselineEntry === undefined || baselineEntry === null) return false;
   check.object("baselineEntry", baselineEntry);
   const json = await awaitNative(native.readEntry(JSON.stringify(root), JSON.stringify(relative)));
   if (json === null) return false;

@@ -48,7 +48,7 @@ pub fn padded(size: u64) -> u64 {
     size.next_multiple_of(BLOCK as u64)
 }
 
-/// How many bytes [`write`] writes for an entry.
+/// How many bytes [`write()`] writes for an entry.
 #[must_use]
 pub fn length(path: &[u8], member: Member<'_>) -> usize {
     let name = path.len() + usize::from(matches!(member, Member::Dir));

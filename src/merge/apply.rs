@@ -4,13 +4,13 @@
 //! looked at then: if it is not what the plan was made for, somebody changed it meanwhile, and it is kept aside. So
 //! there is no moment at which an edit could slip between a look and a rename.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 
 use super::conflicts::{Conflicts, copy_across};
 use super::incoming::{Incoming, LazyStage, Staged};
-use super::journal::{self, Arriving, Displacement};
+use super::journal::{self, Arriving, DISPLACED, Displacement};
 use super::plan::{Local, Placement, Plan, plan, to_look_at};
 use super::report::{Conflict, Report};
 use crate::cancel::Cancel;
@@ -20,6 +20,9 @@ use crate::tree::entry::{Entry, PERMISSIONS, Snapshot};
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename};
 use crate::tree::scan::{Found, Reader};
 use crate::tree::stage::Stage;
+
+/// The owner's right to change what is in a folder.
+const OWNER_WRITES: u32 = 0o300;
 
 /// How often somebody may change a path under our hands before we give up on it.
 const ATTEMPTS: u32 = 64;
@@ -37,24 +40,50 @@ struct Here {
 /// Merges what came in into the workspace. To be called under the workspace's merge lock.
 ///
 /// Cancelling works until the first change; then the merge is completed.
-#[expect(
-    clippy::redundant_closure_for_method_calls,
-    reason = "the method by its name is not general enough for rustc"
-)]
 pub fn merge(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> Result<Report> {
     let here = look(root, base, incoming, cancel)?;
     let mut plan = plan(base, &incoming.snapshot, &here.local);
     plan.spare_what_falls_together(&incoming.snapshot, &here.seen);
     cancel.check()?;
     let apply = Apply::new(root, incoming, &plan, &here.seen)?;
-    let mut report = Report { kept: plan.kept, skipped: incoming.skipped.clone(), ..Report::default() };
-    report.absorb(apply.in_order(&plan.folders, |worker, placement| worker.place(placement))?);
-    report.absorb(apply.at_once(&plan.files, |worker, placement| worker.place(placement))?);
-    report.absorb(apply.in_order(&plan.deletions, |worker, path| worker.delete(path))?);
-    report.absorb(apply.in_order(&plan.in_place_of_folders, |worker, placement| worker.place(placement))?);
-    report.absorb(apply.in_order(&plan.modes, |worker, (path, mode)| worker.set_mode(path, *mode))?);
+    let lifted = lift_write_protection(root, base, &plan)?;
+    let applied = apply.all(&plan);
+    // Also after a failure: what the modes said before still holds.
+    let mut cursor = root.cursor();
+    for (path, mode) in lifted.into_iter().rev() {
+        if !plan.modes.iter().any(|(other, _)| *other == path)
+            && cursor.stat(&path)?.is_some_and(|meta| meta.kind == Kind::Dir)
+        {
+            cursor.set_dir_mode(&path, mode)?;
+        }
+    }
+    let mut report = applied?;
+    report.kept.extend(plan.kept);
+    report.skipped.extend(incoming.skipped.iter().cloned());
     report.sort();
     Ok(report)
+}
+
+/// Lets us work in folders that were uploaded as read-only, such as those of a module cache, for as long as the merge
+/// takes. A folder that somebody made read-only here stays so, and a change in it fails.
+fn lift_write_protection(root: &Root, base: &Snapshot, plan: &Plan<'_>) -> Result<Vec<(RelativePath, u32)>> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(Vec::new());
+    }
+    let placements = [&plan.folders, &plan.files, &plan.in_place_of_folders].into_iter().flatten();
+    let touched = placements.map(|placement| &placement.path).chain(&plan.deletions);
+    let folders: BTreeSet<RelativePath> = touched.filter_map(RelativePath::parent).collect();
+    let mut cursor = root.cursor();
+    let mut lifted = Vec::new();
+    for folder in folders {
+        let Some(Entry::Dir { mode: Some(uploaded) }) = base.get(&folder) else { continue };
+        let Some(meta) = cursor.stat(&folder)?.filter(|meta| meta.kind == Kind::Dir) else { continue };
+        if meta.mode & OWNER_WRITES != OWNER_WRITES && meta.mode & PERMISSIONS == uploaded & PERMISSIONS {
+            cursor.set_dir_mode(&folder, meta.mode | 0o700)?;
+            lifted.push((folder, meta.mode));
+        }
+    }
+    Ok(lifted)
 }
 
 /// Looks at the local paths that a plan depends on.
@@ -147,6 +176,20 @@ impl<'a> Apply<'a> {
     fn name(&self, path: &RelativePath) -> &RelativePath {
         let staged = self.staged.get(path).map(|staged| &staged.name);
         self.names.get(path).or(staged).expect("every path of a plan has got its name")
+    }
+
+    /// The groups of a plan, in their order.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "a method by its name is not general enough for rustc"
+    )]
+    fn all(&self, plan: &Plan<'_>) -> Result<Report> {
+        let mut report = self.in_order(&plan.folders, |worker, placement| worker.place(placement))?;
+        report.absorb(self.at_once(&plan.files, |worker, placement| worker.place(placement))?);
+        report.absorb(self.in_order(&plan.deletions, |worker, path| worker.delete(path))?);
+        report.absorb(self.in_order(&plan.in_place_of_folders, |worker, placement| worker.place(placement))?);
+        report.absorb(self.in_order(&plan.modes, |worker, (path, mode)| worker.set_mode(path, *mode))?);
+        Ok(report)
     }
 
     fn in_order<T>(
@@ -353,7 +396,16 @@ impl Worker<'_> {
         if entry.is_dir() {
             self.in_root.make_dir(&beside, 0o700)?;
         } else {
-            copy_across((&mut self.in_stage, &name), (&mut self.in_root, &beside))?;
+            match copy_across((&mut self.in_stage, &name), (&mut self.in_root, &beside))? {
+                Renamed::Done => {}
+                _ => {
+                    return Err(Error::io(
+                        "copyfile",
+                        self.in_root.path_of(&beside),
+                        rustix::io::Errno::EXIST,
+                    ));
+                }
+            }
         }
         Ok(Waiting::Beside(beside))
     }
@@ -447,7 +499,7 @@ fn exchange_by_link(
     (to, path): (&mut Cursor<'_>, &RelativePath),
     is_dir: bool,
 ) -> Result<Renamed> {
-    let displaced = &name.with_suffix(".displaced");
+    let displaced = &name.with_suffix(DISPLACED);
     let kept = if is_dir {
         // No rename puts a folder in the place of a file: this is the one change in two steps.
         rename((to, path), (from, displaced), Onto::Replace)?

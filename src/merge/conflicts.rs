@@ -127,9 +127,13 @@ pub fn copy_across(
         Kind::File => {
             let Some((mut file, _)) = from.open(name)? else { return Ok(Renamed::Absent) };
             let mut copy = to.create(path, 0o600)?;
-            std::io::copy(&mut file, &mut copy)
-                .and_then(|_| copy.set_permissions(std::fs::Permissions::from_mode(meta.mode & PERMISSIONS)))
-                .map_err(|error| Error::io("copyfile", to.path_of(path), error))?;
+            let copied = std::io::copy(&mut file, &mut copy)
+                .and_then(|_| copy.set_permissions(std::fs::Permissions::from_mode(meta.mode & PERMISSIONS)));
+            if let Err(error) = copied {
+                // A part of a file must not be taken for the whole.
+                to.remove_file(path)?;
+                return Err(Error::io("copyfile", to.path_of(path), error));
+            }
         }
         Kind::Dir | Kind::Other => {
             return Err(Error::io("rename", from.path_of(name), rustix::io::Errno::XDEV)

@@ -10,8 +10,10 @@ use super::report::Report;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::exclude::PathSet;
+use crate::path::RelativePath;
 use crate::tree::entry::Snapshot;
 use crate::tree::root::Root;
+use crate::tree::stage::RUNTIME;
 
 /// A merge that holds the target's lock. [`FolderMerge::finish`] gives it back.
 #[derive(Debug)]
@@ -32,7 +34,9 @@ impl FolderMerge {
         let source = Root::open(source)?;
         let root = Root::create(target)?;
         journal::rescue(&root)?;
-        let left_out = |path: &_| exclude.contains_or_covers(path);
+        // Kept local versions are nobody's to merge.
+        let left_out =
+            |path: &RelativePath| path.is_or_below(RUNTIME.as_bytes()) || exclude.contains_or_covers(path);
         base.retain(|path, _| !left_out(path));
         let mut incoming = Incoming::from_folder(&source, &left_out, &base, &root, &cancel)?;
         incoming.keep_untold(&base, false);

@@ -1,6 +1,6 @@
 //! What the other side holds: checked and hashed, and the content that differs from the base staged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::Write;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -122,23 +122,24 @@ impl Incoming {
     /// Takes what the other side could not tell for unchanged: the base goes on there, and nothing is deleted.
     /// That is what became a device, with all that was below it; and where `all` says so, whatever is missing.
     pub fn keep_untold(&mut self, base: &Snapshot, all: bool) {
+        let special: HashSet<RelativePath> =
+            self.skipped.iter().map(|skipped| skipped.path.clone()).collect();
         for (path, entry) in base {
             if self.snapshot.contains_key(path) {
                 continue;
             }
-            let special =
-                |path: &RelativePath| self.skipped.binary_search_by(|skipped| skipped.path.cmp(path)).is_ok();
-            let under_special = special(path) || path.ancestors().any(|above| special(&above));
+            let under_special =
+                special.contains(path) || path.ancestors().any(|above| special.contains(&above));
             let under_file =
                 path.ancestors().any(|above| self.snapshot.get(&above).is_some_and(|e| !e.is_dir()));
             if under_special || (all && !under_file) {
                 if !under_special {
                     self.skipped.push(Skipped { path: path.clone(), reason: UNREAD });
-                    self.skipped.sort_unstable();
                 }
                 self.snapshot.insert(path.clone(), entry.clone());
             }
         }
+        self.skipped.sort_unstable();
     }
 }
 

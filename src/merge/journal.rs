@@ -19,6 +19,9 @@ use crate::tree::stage::{Abandoned, Stage};
 /// The journal's name in the stage; no staged name looks like it.
 const JOURNAL: &str = "journal";
 
+/// What is put behind a name in the stage for the version that it displaced, where names cannot be exchanged.
+pub const DISPLACED: &str = ".displaced";
+
 /// What waits in the stage for its place.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub enum Arriving {
@@ -137,7 +140,11 @@ pub fn rescue(root: &Root) -> Result<Vec<Conflict>> {
 /// kept aside (the disk may be full): it is rescued now if that works, and by a later restore if not.
 pub fn close<T>(root: &Root, stage: LazyStage, merged: Result<T>) -> Result<T> {
     match merged {
-        Ok(done) => stage.close(root).map(|()| done),
+        Ok(done) => {
+            // The merge is done, and that is what counts; what cannot be removed now is cleared by the next.
+            let _later = stage.close(root);
+            Ok(done)
+        }
         Err(error) => {
             // Unlocked, it is a stage like those of killed processes.
             drop(stage);
@@ -169,10 +176,13 @@ fn rescue_from(
         ) else {
             continue;
         };
-        if cursor.stat(&name)?.is_some_and(|found| displacement.is_somebodys(&found))
-            && let Some(kept_at) = conflicts.keep(root, (&mut cursor, &name), &path)?
-        {
-            kept.push(Conflict { path, kept_at });
+        // Where names cannot be exchanged, the displaced version has one of its own for a moment.
+        for name in [name.with_suffix(DISPLACED), name] {
+            if cursor.stat(&name)?.is_some_and(|found| displacement.is_somebodys(&found))
+                && let Some(kept_at) = conflicts.keep(root, (&mut cursor, &name), &path)?
+            {
+                kept.push(Conflict { path: path.clone(), kept_at });
+            }
         }
     }
     Ok(())

@@ -104,6 +104,7 @@ pub async fn prepare<C: SandboxClient>(
     let runtime_root =
         spec::runtime_root(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key)?;
     let sources = check_assets(&upload.assets)?;
+    let preserved = upload.preserve.iter().map(|name| preserved_name(name)).collect::<Result<Vec<_>>>()?;
     let left_alone = Arc::new(LeftAlone::new(&upload.exclude, &upload.preserve));
 
     let root = Root::open(&upload.workspace)?;
@@ -114,7 +115,6 @@ pub async fn prepare<C: SandboxClient>(
     let remote_archive = format!("{runtime_root}/workspace-upload.tar");
     client.make_dir(&runtime_root).await.map_err(RunError::Client)?;
     client.write_file(&remote_archive, archive).await.map_err(RunError::Client)?;
-    let preserved = utf8(&upload.preserve);
     let extract = command::upload(&upload.remote_dir, &remote_archive, size, &preserved);
     client.run(&extract).await.map_err(RunError::Client)?;
 
@@ -128,6 +128,15 @@ pub async fn prepare<C: SandboxClient>(
         left_alone,
         exclude: utf8(&upload.exclude),
         base: Arc::new(Mutex::new(base)),
+    })
+}
+
+/// A preserved name as a command line carries it: one that it cannot carry would be cleared in the sandbox.
+fn preserved_name(name: &[u8]) -> Result<String> {
+    String::from_utf8(name.to_vec()).map_err(|_| Error::InvalidArgValue {
+        argument: "input.preserveAbsentOnRestore".to_owned(),
+        reason: "a name that is not UTF-8 cannot be preserved in the sandbox; exclude it instead".to_owned(),
+        received: crate::error::readable(name),
     })
 }
 

@@ -95,6 +95,7 @@ impl Session {
             let Incoming { snapshot, stage, .. } = incoming;
             let mut report = journal::close(&root, stage, report)?;
             report.conflicts.extend(rescued);
+            report.sort();
             *base = snapshot;
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
             let tar_messages = match packed {
@@ -171,8 +172,7 @@ fn apply(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> 
     }
     let lock = MergeLock::acquire(root.path(), lock::WAIT, cancel)?;
     let merged = merge(root, base, incoming, cancel);
-    let released = lock.release();
-    let report = merged?;
-    released?;
-    Ok(report)
+    // The merge is what counts. A lock that stays is taken over once this process is gone.
+    let _stays = lock.release();
+    merged
 }

@@ -186,9 +186,16 @@ impl Swapping<'_> {
             let is_link =
                 |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
             if !is_link(self.folder) && !is_link(self.trap) {
-                // The link was displaced: a new one takes its place, and the folder stays.
-                remove(self.trap);
-                symlink(self.outside, self.trap).unwrap();
+                // The link was displaced: a new one takes its place, and the folder stays. Where a restore is filling
+                // what stands there at this moment, the next step tries again.
+                let removed = match fs::symlink_metadata(self.trap) {
+                    Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(self.trap).is_ok(),
+                    Ok(_) => fs::remove_file(self.trap).is_ok(),
+                    Err(_) => true,
+                };
+                if removed {
+                    swaps += usize::from(symlink(self.outside, self.trap).is_ok());
+                }
             }
             swaps +=
                 usize::from(renameat_with(CWD, self.folder, CWD, self.trap, RenameFlags::EXCHANGE).is_ok());
