@@ -9,9 +9,9 @@ use std::thread;
 
 use crate::place::{Place, prepare_upload, restore};
 use crate::random::Random;
-use crate::rounds;
 use crate::sandbox::CannedSandbox;
 use crate::tree::{DIR, Node, Tree, file, path_of, read_node, to_tar, tree, write_node};
+use crate::{SetOnDrop, rounds};
 
 const SANDBOXES: usize = 8;
 
@@ -176,6 +176,7 @@ fn edits_during_the_run() {
                 }
                 person.last
             });
+            let stopping = SetOnDrop(&done);
             for version in 0..12 {
                 let mut theirs = changed(&base, version % SANDBOXES, version);
                 if version % 3 == 2 {
@@ -185,7 +186,7 @@ fn edits_during_the_run() {
                 client.answer(to_tar(&theirs).end());
                 restore(&session, &*client).unwrap_or_else(|error| panic!("{version}: {error:?}"));
             }
-            done.store(true, Ordering::Relaxed);
+            drop(stopping);
             editing.join().unwrap()
         });
         assert!(!last.is_empty());

@@ -17,12 +17,12 @@ use sandbox_managed_runtime::sandbox::client::RunError;
 use crate::model::merge;
 use crate::place::{Place, SECRET, prepare_upload, refused, restore};
 use crate::raw_tar::RawTar;
-use crate::rounds;
 use crate::sandbox::CannedSandbox;
 use crate::tree::{
     DIR, Node, Picture, RUNTIME, Tree, assert_same, file, link, path_of, read_tree, remove, to_tar, tree,
     write_tree,
 };
+use crate::{SetOnDrop, rounds};
 
 fn uploaded() -> Tree {
     tree([
@@ -247,13 +247,14 @@ fn beside_swaps(place: &Place, mut work: impl FnMut(usize)) {
                 scope.spawn(move || Swapping { folder: &folder, trap: &trap, outside: &outside }.run(stop))
             })
             .collect();
+        let stopping = SetOnDrop(&stop);
         let until = Instant::now() + time;
         let mut round = 0;
         while Instant::now() < until || round < 10 {
             work(round);
             round += 1;
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         swapping.into_iter().map(|swapping| swapping.join().unwrap()).sum::<usize>()
     });
     assert!(swaps > 100, "hardly anything was swapped");

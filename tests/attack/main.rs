@@ -5,6 +5,8 @@
 //! `FUZZ_SEED` starts it at another seed, such as one that a failure names. `ATTACK_ROUNDS=10` makes the races and
 //! kills ten times as many.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 mod archives;
 mod child;
 mod client_failures;
@@ -23,6 +25,15 @@ mod sandbox;
 mod table;
 mod tree;
 mod truncation;
+
+/// Tells other threads to stop, also when this one panics: it would wait for them for ever.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// By how much more than usual is asked for of tests that hope to hit a moment.
 fn rounds(usual: usize) -> usize {
