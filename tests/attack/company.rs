@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use sandbox_managed_runtime::tree::root::Root;
+use sandbox_managed_runtime::tree::stage::Stage;
+
 use crate::place::{Place, prepare_upload, restore};
 use crate::random::Random;
 use crate::sandbox::CannedSandbox;
@@ -101,6 +104,24 @@ fn restores_that_come_and_go_do_not_pull_the_rug_from_under_each_other() {
                     theirs.insert(format!("own-{at}/0").into(), file(format!("version {version}")));
                     client.answer(to_tar(&theirs).end());
                     restore(&session, &*client).unwrap_or_else(|error| panic!("{at}, {version}: {error:?}"));
+                }
+            });
+        }
+    });
+    place.assert_no_litter();
+}
+
+#[test]
+fn stages_that_come_and_go_do_not_either() {
+    let place = Place::new();
+    thread::scope(|scope| {
+        for _ in 0..SANDBOXES {
+            scope.spawn(|| {
+                let root = Root::open(&place.workspace()).unwrap();
+                for _ in 0..rounds(200) {
+                    let stage = Stage::open(&root).unwrap();
+                    stage.file(&mut stage.cursor(), 0o644).unwrap();
+                    stage.close(&root).unwrap();
                 }
             });
         }

@@ -141,7 +141,7 @@ fn fuzz_restores_against_the_model() {
         let mut sandbox = ours.clone();
         for round in 0..3 {
             sandbox = edited(random, &sandbox);
-            let here = edited(random, &ours);
+            let mut here = edited(random, &ours);
             change_tree(&place.workspace(), &ours, &here);
             if random.once_in(10) {
                 let path = random.pick(NAMES).to_vec();
@@ -154,6 +154,10 @@ fn fuzz_restores_against_the_model() {
                 client.answer(&download[..random.below(download.len())]);
                 refused(&session, &*client);
                 assert_eq!(Picture::of(&place.workspace()), before);
+                // Work goes on until it is tried again.
+                let later = edited(random, &here);
+                change_tree(&place.workspace(), &here, &later);
+                here = later;
             }
             client.answer(download);
             let report = restore(&session, &*client).unwrap();

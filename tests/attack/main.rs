@@ -16,6 +16,7 @@ mod fuzz;
 mod kill;
 mod links;
 mod model;
+mod partial;
 mod permissions;
 mod place;
 mod random;

@@ -1,0 +1,167 @@
+//! The sandbox's own tar failing: what it could read is restored, and nothing is deleted on a guess.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use sandbox_managed_runtime::sandbox::client::{RunError, SandboxClient};
+
+use crate::place::{Place, prepare_upload, restore};
+use crate::sandbox::Failure;
+use crate::tree::{DIR, Picture, Tree, assert_same, file, to_tar, tree};
+
+/// A sandbox whose tar fails, and whose second way says so and brings what it could read.
+struct Partial {
+    runs: AtomicUsize,
+    second_fails: AtomicBool,
+    status: Mutex<Option<Vec<u8>>>,
+    download: Mutex<Vec<u8>>,
+}
+
+impl Partial {
+    fn new() -> Self {
+        Self {
+            runs: AtomicUsize::new(0),
+            second_fails: AtomicBool::new(false),
+            status: Mutex::default(),
+            download: Mutex::default(),
+        }
+    }
+
+    /// The next restore's tar ends with that status, or works at once (`None`).
+    fn answer(&self, status: Option<&str>, theirs: &Tree) {
+        self.runs.store(0, Ordering::SeqCst);
+        *self.status.lock().unwrap() = status.map(|status| status.as_bytes().to_vec());
+        *self.download.lock().unwrap() = to_tar(theirs).end();
+    }
+}
+
+impl SandboxClient for Partial {
+    type Failure = Failure;
+    type Upload = Vec<u8>;
+    type Download = Vec<u8>;
+
+    async fn allocate(&self, size: u64) -> Result<Vec<u8>, Failure> {
+        Ok(vec![0; usize::try_from(size).unwrap()])
+    }
+
+    async fn make_dir(&self, _: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn write_file(&self, _: &str, _: Vec<u8>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn read_file(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let status = self.status.lock().unwrap().clone();
+        if path.ends_with(".status") {
+            return status.ok_or_else(|| Failure::File("there is no such file".to_owned()));
+        }
+        Ok(self.download.lock().unwrap().clone())
+    }
+
+    async fn remove(&self, _: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn run(&self, _: &str) -> Result<(), Failure> {
+        let first = self.runs.fetch_add(1, Ordering::SeqCst) == 0;
+        if first && self.status.lock().unwrap().is_some() {
+            return Err(Failure::Command("the first failure".to_owned()));
+        }
+        if self.second_fails.load(Ordering::SeqCst) {
+            return Err(Failure::Command("the second failure".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn uploaded() -> Tree {
+    tree([
+        ("changed", file("1")),
+        ("dir", DIR),
+        ("dir/unread", file("1")),
+        ("became-file", DIR),
+        ("became-file/inner", file("1")),
+        ("unread", file("1")),
+        ("unread-dir", DIR),
+        ("unread-dir/inner", file("1")),
+    ])
+}
+
+/// What tar could read of the sandbox.
+fn read() -> Tree {
+    tree([("became-file", file("2")), ("changed", file("2")), ("dir", DIR), ("dir/new", file("2"))])
+}
+
+fn prepared() -> (Place, Arc<Partial>, sandbox_managed_runtime::sandbox::prepare::Session) {
+    let place = Place::with(&uploaded());
+    let client = Arc::new(Partial::new());
+    let session = prepare_upload(&client, place.upload()).unwrap();
+    (place, client, session)
+}
+
+#[test]
+fn what_could_not_be_read_stays() {
+    let (place, client, session) = prepared();
+    client.answer(Some("2\ntar: unread: Cannot open: Permission denied\n"), &read());
+    let report = restore(&session, &*client).unwrap();
+    let mut expected = read();
+    for (path, node) in uploaded() {
+        if path.windows(6).any(|bytes| bytes == b"unread") {
+            expected.insert(path, node);
+        }
+    }
+    assert_same(&place.tree(), &expected, "restored");
+    let skipped: Vec<_> = report.skipped.iter().map(|skipped| skipped.path.to_string()).collect();
+    assert_eq!(skipped, ["dir/unread", "unread", "unread-dir", "unread-dir/inner"]);
+    // What was in the folder is known to be gone: a file stands there now.
+    assert_eq!(report.deleted.len(), 1);
+
+    // What tar reads next time counts again, also that something is gone.
+    client.answer(None, &read());
+    let report = restore(&session, &*client).unwrap();
+    assert_same(&place.tree(), &read(), "restored at last");
+    assert_eq!(report.deleted.len(), 4);
+    place.assert_no_litter();
+}
+
+#[test]
+fn a_second_way_that_works_is_whole() {
+    let (place, client, session) = prepared();
+    client.answer(Some("0\n"), &read());
+    let report = restore(&session, &*client).unwrap();
+    assert_same(&place.tree(), &read(), "restored");
+    assert!(report.skipped.is_empty());
+}
+
+#[test]
+fn a_status_that_says_nothing_is_no_leave_to_delete() {
+    for status in ["", "\n", "00\n", "0x\n", " 0\n", "garbage"] {
+        let (place, client, session) = prepared();
+        client.answer(Some(status), &tree([]));
+        let report = restore(&session, &*client).unwrap();
+        assert_same(&place.tree(), &uploaded(), status);
+        assert_eq!(report.skipped.len(), uploaded().len());
+    }
+}
+
+#[test]
+fn a_second_way_that_fails_too_changes_nothing() {
+    let (place, client, session) = prepared();
+    let before = Picture::of(&place.workspace());
+    client.answer(Some("1\n"), &read());
+    client.second_fails.store(true, Ordering::SeqCst);
+    match restore(&session, &*client) {
+        Err(RunError::Client(failure)) => {
+            assert_eq!(failure, Failure::Command("the first failure".to_owned()))
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(Picture::of(&place.workspace()), before);
+    client.second_fails.store(false, Ordering::SeqCst);
+    client.answer(None, &read());
+    restore(&session, &*client).unwrap();
+    assert_same(&place.tree(), &read(), "restored at last");
+}
