@@ -155,7 +155,7 @@ fn a_second_way_that_fails_too_changes_nothing() {
     client.second_fails.store(true, Ordering::SeqCst);
     match restore(&session, &*client) {
         Err(RunError::Client(failure)) => {
-            assert_eq!(failure, Failure::Command("the first failure".to_owned()))
+            assert_eq!(failure, Failure::Command("the first failure".to_owned()));
         }
         other => panic!("{other:?}"),
     }
