@@ -455,9 +455,14 @@ describe("directoryEntryMatchesBaseline", () => {
   it.each(titled(NO_STRINGS.map((value) => [value])))("refuses %s for relative", (_, value) =>
     expectRefused(addon.directoryEntryMatchesBaseline(workspace, value, { kind: "dir" }), TYPE, "relative"),
   );
-  it.each(titled(NO_OBJECTS.map((value) => [value])))("refuses %s for baselineEntry", (_, value) =>
+  const noEntries = NO_OBJECTS.filter((value) => value !== undefined && value !== null);
+  it.each(titled(noEntries.map((value) => [value])))("refuses %s for baselineEntry", (_, value) =>
     expectRefused(addon.directoryEntryMatchesBaseline(workspace, "a.txt", value), TYPE, "baselineEntry"),
   );
+  it("takes what a map does not have for what matches nothing", async () => {
+    expect(await addon.directoryEntryMatchesBaseline(workspace, "a.txt", new Map().get("a.txt"))).toBe(false);
+    expect(await addon.directoryEntryMatchesBaseline(workspace, "a.txt", null)).toBe(false);
+  });
   it.each(titled(["../file", "/etc", "a\0b"].map((value) => [value])))(
     "refuses to look at %s",
     (_, relative) =>
