@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 import { RELEASE_SUITES, runAgainstAddon } from "./__test__/release/plugin.mjs";
 
@@ -6,6 +7,8 @@ const patient = { testTimeout: 60_000, hookTimeout: 60_000 };
 
 export default defineConfig({
   test: {
+    // Vitest would leave one core alone; suites spend much of their time waiting for processes.
+    maxWorkers: Math.max(2, availableParallelism()),
     projects: [
       {
         test: {
