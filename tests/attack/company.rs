@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 use sandbox_managed_runtime::tree::root::Root;
@@ -13,7 +13,7 @@ use sandbox_managed_runtime::tree::stage::Stage;
 use crate::place::{Place, prepare_upload, restore};
 use crate::random::Random;
 use crate::sandbox::CannedSandbox;
-use crate::tree::{DIR, Node, Tree, file, path_of, read_node, to_tar, tree, write_node};
+use crate::tree::{DIR, Node, RUNTIME, Tree, file, path_of, read_node, remove, to_tar, tree, write_node};
 use crate::{SetOnDrop, rounds};
 
 const SANDBOXES: usize = 8;
@@ -114,19 +114,23 @@ fn restores_that_come_and_go_do_not_pull_the_rug_from_under_each_other() {
 #[test]
 fn stages_that_come_and_go_do_not_either() {
     let place = Place::new();
-    thread::scope(|scope| {
-        for _ in 0..SANDBOXES {
-            scope.spawn(|| {
-                let root = Root::open(&place.workspace()).unwrap();
-                for _ in 0..rounds(200) {
-                    let stage = Stage::open(&root).unwrap();
-                    stage.file(&mut stage.cursor(), 0o644).unwrap();
-                    stage.close(&root).unwrap();
-                }
-            });
-        }
-    });
-    place.assert_no_litter();
+    for _ in 0..rounds(300) {
+        // The first one to come makes the folder around them, and removes it if it is the last.
+        let start = Barrier::new(3);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let root = Root::open(&place.workspace()).unwrap();
+                    start.wait();
+                    for _ in 0..4 {
+                        Stage::open(&root).unwrap().close(&root).unwrap();
+                    }
+                });
+            }
+        });
+        place.assert_no_litter();
+        remove(&place.at(RUNTIME));
+    }
 }
 
 /// Somebody who works in the workspace while restores run, and remembers what they did last at each path.
