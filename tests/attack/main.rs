@@ -4,6 +4,9 @@
 //! `FUZZ_SECONDS=60 cargo test --test attack fuzz` lets each fuzzer run for a minute (two seconds otherwise);
 //! `FUZZ_SEED` starts it at another seed, such as one that a failure names. `ATTACK_ROUNDS=10` makes the races and
 //! kills ten times as many.
+//!
+//! On Linux only, and as root: small disks are mounted, and restores run as another user.
+#![cfg(target_os = "linux")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
