@@ -272,8 +272,7 @@ impl Worker<'_> {
             match (moved, seen) {
                 (Renamed::Done, displaced) => {
                     self.report.written.push(path.clone());
-                    return displaced
-                        .map_or(Ok(()), |expected| self.settle(&waiting, path, &expected, aside));
+                    return displaced.map_or(Ok(()), |_| self.settle(&waiting, path, aside));
                 }
                 (Renamed::OtherFileSystem, _) => {
                     waiting = self.bring_beside(waiting, path, entry)?;
@@ -339,16 +338,13 @@ impl Worker<'_> {
         }
     }
 
-    /// Deals with what was displaced: removed if it is what the plan was made for, kept aside otherwise.
-    fn settle(
-        &mut self,
-        displaced: &Waiting,
-        path: &RelativePath,
-        expected: &Meta,
-        aside: bool,
-    ) -> Result<()> {
+    /// Deals with what was displaced: removed if it is what the plan was made for, kept aside otherwise. A later look
+    /// at the path does not count: what it saw may be an edit made since.
+    fn settle(&mut self, displaced: &Waiting, path: &RelativePath, aside: bool) -> Result<()> {
         let (cursor, name) = displaced.cursor(&mut self.in_stage, &mut self.beside);
-        if !aside && cursor.stat(name)?.is_some_and(|now| now.untouched_since(expected)) {
+        if let (false, Some(planned), Some(now)) = (aside, self.apply.seen.get(path), cursor.stat(name)?)
+            && now.untouched_since(planned)
+        {
             return cursor.remove_file(name).map(|_| ());
         }
         self.keep_aside(Some(displaced), path)
@@ -514,4 +510,55 @@ fn exchange_by_link(
         rename((from, displaced), (again, name), Onto::Replace)?;
     }
     Ok(moved)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::tree::scan::look as look_at;
+
+    /// Displaces `content` from a path that the plan saw as `seen`, and tells whether it is kept aside.
+    fn is_kept(content: &str, seen: Option<&str>) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let path = RelativePath::parse(b"file").unwrap().unwrap();
+        let mut planned = BTreeMap::new();
+        if let Some(seen) = seen {
+            fs::write(folder.path().join("file"), seen).unwrap();
+            planned.insert(path.clone(), look_at(&mut root.cursor(), path.clone()).unwrap().unwrap().meta);
+        }
+        if seen != Some(content) {
+            // As editors save: a new file takes the place of the old.
+            fs::write(folder.path().join("new"), content).unwrap();
+            fs::rename(folder.path().join("new"), folder.path().join("file")).unwrap();
+        }
+        let incoming = Incoming {
+            snapshot: Snapshot::new(),
+            staged: BTreeMap::new(),
+            skipped: Vec::new(),
+            stage: LazyStage::default(),
+        };
+        let apply = Apply::new(&root, &incoming, &Plan::default(), &planned).unwrap();
+        let stage = incoming.stage.get(&root).unwrap();
+        let name = stage.name();
+        rename((&mut root.cursor(), &path), (&mut stage.cursor(), &name), Onto::Nothing).unwrap();
+        let report = apply
+            .in_order(&[()], |worker, ()| worker.settle(&Waiting::Staged(name.clone()), &path, false))
+            .unwrap();
+        let kept = report
+            .conflicts
+            .iter()
+            .map(|conflict| fs::read_to_string(folder.path().join(conflict.kept_at.as_path())).unwrap());
+        assert!(kept.clone().all(|kept| kept == content));
+        kept.count() == 1
+    }
+
+    #[test]
+    fn only_what_the_plan_was_made_for_is_removed() {
+        assert!(!is_kept("uploaded", Some("uploaded")));
+        assert!(is_kept("edited since", Some("uploaded")), "an edit after the plan was made");
+        assert!(is_kept("appeared since", None), "a file where the plan saw none");
+    }
 }

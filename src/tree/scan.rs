@@ -85,8 +85,8 @@ impl Walk<'_> {
     }
 }
 
-/// What stands at a path: `None` where it vanished.
-fn look(cursor: &mut Cursor<'_>, path: RelativePath) -> Result<Option<Found>> {
+/// What stands at a path itself, with where it points if it is a link: `None` where nothing does.
+pub fn look(cursor: &mut Cursor<'_>, path: RelativePath) -> Result<Option<Found>> {
     let Some(meta) = cursor.stat(&path)? else { return Ok(None) };
     let target = if meta.kind == Kind::Symlink {
         let Some(target) = cursor.read_link(&path)? else { return Ok(None) };
