@@ -3,12 +3,12 @@
 // The package's functions: arguments are checked here and promises made; what has to do with files happens in the
 // binding (src/), and what has to do with calling a client in js/calls.js.
 
+const path = require("node:path");
 const { types } = require("node:util");
 
-const path = require("node:path");
 const native = require("./binding.js");
 const check = require("./js/check.js");
-const { ClientCalls } = require("./js/calls.js");
+const { ClientCalls, untilAborted } = require("./js/calls.js");
 const { fromNative, invalidType } = require("./js/errors.js");
 const { LeaseKeeper } = require("./js/lease.js");
 const { tell } = require("./js/progress.js");
@@ -31,18 +31,11 @@ const awaitNative = async (promise) => {
 /** Runs work that `signal` may stop: the promise rejects with its reason at once, and the work ends as soon as it can. */
 async function abortable(signal, work) {
   const canceller = new native.Canceller();
-  if (!signal) return work(canceller);
-  if (signal.aborted) throw signal.reason;
-  return new Promise((resolve, reject) => {
-    const abort = () => {
-      canceller.cancel();
-      reject(signal.reason);
-    };
-    signal.addEventListener("abort", abort, { once: true });
-    work(canceller)
-      .then(resolve, reject)
-      .finally(() => signal.removeEventListener("abort", abort));
-  });
+  return untilAborted(
+    signal,
+    () => work(canceller),
+    () => canceller.cancel(),
+  );
 }
 
 async function createTarballFromDirectory(input) {

@@ -47,7 +47,9 @@ class ClientCalls {
         this.#uploads.set(Number(target), memory);
         return new Uint8Array(memory);
       }
-      return await this.#lease.during(() => this.#untilAborted(() => this.#call(method, target, number)));
+      const call = () => this.#call(method, target, number);
+      // A call is given up once the caller aborts: nobody waits for what becomes of it.
+      return await this.#lease.during(() => untilAborted(this.#signal, call));
     } catch (failure) {
       return this.#failures.push(failure) - 1;
     }
@@ -99,20 +101,22 @@ class ClientCalls {
     const { onLine, onStatus } = this.#listeners;
     return transferProgress({ phase, direction, label, statusPhase, onLine, onStatus });
   }
+}
 
-  /** Gives a call up once the caller aborts: nobody waits for what becomes of it. */
-  #untilAborted(call) {
-    const signal = this.#signal;
-    if (!signal) return call();
-    return new Promise((resolve, reject) => {
-      const abort = () => reject(signal.reason);
-      if (signal.aborted) return abort();
-      signal.addEventListener("abort", abort, { once: true });
-      call()
-        .then(resolve, reject)
-        .finally(() => signal.removeEventListener("abort", abort));
-    });
-  }
+/** Settles as `call` does, or rejects with the signal's reason at once when that is sooner, after `onAbort`. */
+async function untilAborted(signal, call, onAbort) {
+  if (!signal) return call();
+  if (signal.aborted) throw signal.reason;
+  return new Promise((resolve, reject) => {
+    const abort = () => {
+      onAbort?.();
+      reject(signal.reason);
+    };
+    signal.addEventListener("abort", abort, { once: true });
+    call()
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener("abort", abort));
+  });
 }
 
 /** What `readFile` answered, as bytes in place; copied where they might change under the reader's hands. */
@@ -137,4 +141,4 @@ function noBytes(what) {
   return codedError(TypeError, "ERR_INVALID_RETURN_VALUE", message);
 }
 
-module.exports = { ClientCalls };
+module.exports = { ClientCalls, untilAborted };

@@ -160,10 +160,15 @@ impl Error {
     /// Whether it says that nothing stands at the path, or something other than a folder on the way to it.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        use rustix::io::Errno;
-        let gone = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].map(|errno| Some(errno.raw_os_error()));
-        gone.contains(&self.errno())
+        means_gone(self.errno())
     }
+}
+
+/// Whether a system's error number says that nothing stands at a path, or something other than a folder on the way to it.
+#[must_use]
+pub fn means_gone(errno: Option<i32>) -> bool {
+    use rustix::io::Errno;
+    [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].map(|gone| Some(gone.raw_os_error())).contains(&errno)
 }
 
 /// Shows bytes that should be text: as text where they are, with `\xNN` where they are not.

@@ -248,19 +248,16 @@ impl<'a> Reader<'a> {
             b'S' => return Err(refuse("a sparse file; archive it without --sparse")),
             other => return Err(refuse(&format!("an entry of unknown type {:?}", char::from(other)))),
         };
+        if kind != b'0' && (header_size != 0 || header.pax.size.is_some_and(|size| size != 0)) {
+            return Err(refuse("it is no file and yet has a size"));
+        }
         let size = match header.pax.size {
-            Some(size) if kind != b'0' && size != 0 => {
-                return Err(refuse("it is no file and yet has a size"));
-            }
             Some(size) if header_size != 0 && header_size != size && size <= OCTAL_SIZE_MAX => {
                 return Err(refuse(&format!("its header says {header_size} bytes, its PAX record {size}")));
             }
             Some(size) => size,
             None => header_size,
         };
-        if kind != b'0' && (size != 0 || header_size != 0) {
-            return Err(refuse("it is no file and yet has a size"));
-        }
         let content = match kind {
             b'0' => {
                 let start = self.at;

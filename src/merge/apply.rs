@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::path::RelativePath;
 use crate::tree::entry::{Entry, PERMISSIONS, Snapshot};
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename};
-use crate::tree::scan::{Found, Reader};
+use crate::tree::scan::{Reader, look as look_at};
 use crate::tree::stage::Stage;
 
 /// The owner's right to change what is in a folder.
@@ -46,18 +46,17 @@ pub fn merge(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel)
     plan.spare_what_falls_together(&incoming.snapshot, &here.seen);
     cancel.check()?;
     let apply = Apply::new(root, incoming, &plan, &here.seen)?;
-    let lifted = lift_write_protection(root, base, &plan)?;
+    let mut lifted = lift_write_protection(root, base, &plan)?;
     let applied = apply.all(&plan);
-    // Also after a failure: what the modes said before still holds.
-    let mut cursor = root.cursor();
-    for (path, mode) in lifted.into_iter().rev() {
-        if !plan.modes.iter().any(|(other, _)| *other == path)
-            && cursor.stat(&path)?.is_some_and(|meta| meta.kind == Kind::Dir)
-        {
-            cursor.set_dir_mode(&path, mode)?;
+    if applied.is_ok() {
+        // These have got another mode, from the sandbox; after a failure what they had before still holds.
+        for (path, _) in &plan.modes {
+            lifted.remove(path);
         }
     }
+    let restored = restore_write_protection(root, &lifted);
     let mut report = applied?;
+    restored?;
     report.kept.extend(plan.kept);
     report.skipped.extend(incoming.skipped.iter().cloned());
     report.sort();
@@ -66,24 +65,38 @@ pub fn merge(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel)
 
 /// Lets us work in folders that were uploaded as read-only, such as those of a module cache, for as long as the merge
 /// takes. A folder that somebody made read-only here stays so, and a change in it fails.
-fn lift_write_protection(root: &Root, base: &Snapshot, plan: &Plan<'_>) -> Result<Vec<(RelativePath, u32)>> {
+fn lift_write_protection(
+    root: &Root,
+    base: &Snapshot,
+    plan: &Plan<'_>,
+) -> Result<BTreeMap<RelativePath, u32>> {
     if rustix::process::geteuid().is_root() {
-        return Ok(Vec::new());
+        return Ok(BTreeMap::new());
     }
-    let placements = [&plan.folders, &plan.files, &plan.in_place_of_folders].into_iter().flatten();
-    let touched = placements.map(|placement| &placement.path).chain(&plan.deletions);
+    let touched = plan.placements().map(|placement| &placement.path).chain(&plan.deletions);
     let folders: BTreeSet<RelativePath> = touched.filter_map(RelativePath::parent).collect();
     let mut cursor = root.cursor();
-    let mut lifted = Vec::new();
+    let mut lifted = BTreeMap::new();
     for folder in folders {
         let Some(Entry::Dir { mode: Some(uploaded) }) = base.get(&folder) else { continue };
         let Some(meta) = cursor.stat(&folder)?.filter(|meta| meta.kind == Kind::Dir) else { continue };
         if meta.mode & OWNER_WRITES != OWNER_WRITES && meta.mode & PERMISSIONS == uploaded & PERMISSIONS {
             cursor.set_dir_mode(&folder, meta.mode | 0o700)?;
-            lifted.push((folder, meta.mode));
+            lifted.insert(folder, meta.mode);
         }
     }
     Ok(lifted)
+}
+
+/// Gives the folders their modes again, innermost first.
+fn restore_write_protection(root: &Root, lifted: &BTreeMap<RelativePath, u32>) -> Result<()> {
+    let mut cursor = root.cursor();
+    for (path, mode) in lifted.iter().rev() {
+        if cursor.stat(path)?.is_some_and(|meta| meta.kind == Kind::Dir) {
+            cursor.set_dir_mode(path, *mode)?;
+        }
+    }
+    Ok(())
 }
 
 /// Looks at the local paths that a plan depends on.
@@ -93,9 +106,8 @@ fn look(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> R
         .map_init(
             || (root.cursor(), Reader::new()),
             |(cursor, reader), path| {
-                let Some(meta) = cursor.stat(&path)? else { return Ok(None) };
-                let target = if meta.kind == Kind::Symlink { cursor.read_link(&path)? } else { None };
-                let found = Found { path, meta, target };
+                let Some(found) = look_at(cursor, path)? else { return Ok(None) };
+                let meta = found.meta;
                 let local = if meta.kind == Kind::Other {
                     Local::Other
                 } else {
@@ -130,8 +142,8 @@ impl<'a> Apply<'a> {
         plan: &Plan<'_>,
         seen: &'a BTreeMap<RelativePath, Meta>,
     ) -> Result<Self> {
-        let placements = [&plan.folders, &plan.files, &plan.in_place_of_folders].into_iter().flatten();
-        let arriving = placements.map(|placement| (&placement.path, Some(placement.entry), placement.aside));
+        let arriving =
+            plan.placements().map(|placement| (&placement.path, Some(placement.entry), placement.aside));
         let leaving = plan.deletions.iter().map(|path| (path, None, false));
         let moves = || arriving.clone().chain(leaving.clone());
         let mut apply = Self {
@@ -517,7 +529,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::tree::scan::look as look_at;
 
     /// Displaces `content` from a path that the plan saw as `seen`, and tells whether it is kept aside.
     fn is_kept(content: &str, seen: Option<&str>) -> bool {

@@ -10,7 +10,7 @@ use crate::path::RelativePath;
 use crate::time::utc_timestamp;
 use crate::tree::entry::PERMISSIONS;
 use crate::tree::root::{Cursor, Kind, Onto, Renamed, Root, rename};
-use crate::tree::stage::{RUNTIME, make_runtime};
+use crate::tree::stage::{make_runtime, runtime};
 
 /// The folder in the runtime folder.
 const CONFLICTS: &str = "conflicts";
@@ -69,7 +69,7 @@ impl Conflicts {
             return Ok(folder.clone());
         }
         make_runtime(cursor)?;
-        let runtime = RelativePath::child(None, RUNTIME.as_bytes());
+        let runtime = runtime();
         keep_out_of_git(cursor, &RelativePath::child(Some(&runtime), b".gitignore"))?;
         let conflicts = RelativePath::child(Some(&runtime), CONFLICTS.as_bytes());
         if !cursor.make_dir(&conflicts, 0o755)?

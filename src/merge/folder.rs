@@ -13,7 +13,7 @@ use crate::exclude::PathSet;
 use crate::path::RelativePath;
 use crate::tree::entry::Snapshot;
 use crate::tree::root::Root;
-use crate::tree::stage::RUNTIME;
+use crate::tree::stage::is_in_runtime;
 
 /// A merge that holds the target's lock. [`FolderMerge::finish`] gives it back.
 #[derive(Debug)]
@@ -35,8 +35,7 @@ impl FolderMerge {
         let root = Root::create(target)?;
         journal::rescue(&root)?;
         // Kept local versions are nobody's to merge.
-        let left_out =
-            |path: &RelativePath| path.is_or_below(RUNTIME.as_bytes()) || exclude.contains_or_covers(path);
+        let left_out = |path: &RelativePath| is_in_runtime(path) || exclude.contains_or_covers(path);
         base.retain(|path, _| !left_out(path));
         let mut incoming = Incoming::from_folder(&source, &left_out, &base, &root, &cancel)?;
         incoming.keep_untold(&base, false);

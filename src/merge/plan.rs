@@ -205,6 +205,11 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &BTreeMap<Relati
 }
 
 impl Plan<'_> {
+    /// Everything that is to stand at a path, group by group.
+    pub fn placements(&self) -> impl Iterator<Item = &Placement<'_>> + Clone {
+        [&self.folders, &self.files, &self.in_place_of_folders].into_iter().flatten()
+    }
+
     /// Takes back deletions of what is also there by a name that the sandbox holds: on a volume that does not tell `Foo`
     /// from `foo` both are one file, and a rename from one to the other in the sandbox is no deletion here. On volumes
     /// that do, only hard links share an inode, and they have a count of more than one.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::client::{Dispatch, JsClient};
 use super::error::{run_to_napi, to_napi};
-use super::values::{self, Bytes, argument, text};
+use super::values::{self, Bytes, argument};
 use crate::archive::pack::create_tarball;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -26,8 +26,8 @@ use crate::path::RelativePath;
 use crate::sandbox::client::{Attachment, blocking};
 use crate::sandbox::prepare::{Asset, Session, Upload, prepare};
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::root::{Kind, Root};
-use crate::tree::scan::{Found, Reader, snapshot};
+use crate::tree::root::Root;
+use crate::tree::scan::{Reader, look, snapshot};
 
 /// How many entries of a snapshot cross in one turn of the event loop: about a millisecond's worth.
 const ENTRIES_A_TURN: usize = 1000;
@@ -364,17 +364,11 @@ pub fn read_entry(env: &Env, root_dir: String, relative: String) -> Promised<'_,
         // As a path is joined, nothing and `.` are the root itself.
         let below: &[u8] = if relative.is_empty() { b"." } else { &relative };
         let Some(path) = RelativePath::parse(below).map_err(|found| fault(found.to_string()))? else {
-            return Ok(Some(r#"{"kind":"dir"}"#.to_owned()));
+            return Ok(Some(values::entry(&Entry::Dir { mode: None })));
         };
         let mut cursor = root.cursor();
-        let Some(meta) = cursor.stat(&path)? else { return Ok(None) };
-        let target = if meta.kind == Kind::Symlink { cursor.read_link(&path)? } else { None };
-        let found = Found { path, meta, target };
+        let Some(found) = look(&mut cursor, path)? else { return Ok(None) };
         let entry = Reader::new().entry(&mut cursor, &found, &Cancel::default())?;
-        Ok(entry.map(|entry| match entry {
-            Entry::Dir { .. } => r#"{"kind":"dir"}"#.to_owned(),
-            Entry::File { mode, digest } => format!(r#"{{"kind":"file","mode":{mode},"hash":"{digest}"}}"#),
-            Entry::Symlink { target } => format!(r#"{{"kind":"symlink","target":{}}}"#, text(&target)),
-        }))
+        Ok(entry.as_ref().map(values::entry))
     }))
 }

@@ -162,7 +162,6 @@ pub fn read_entries(json: &str, into: &mut Snapshot) -> Result<()> {
 /// A snapshot as JSON texts of at most `count` `[path, entry]` pairs each, so that no turn of the event loop has to
 /// read all of it.
 pub fn write_entries(snapshot: &Snapshot, count: usize) -> Vec<String> {
-    use fmt::Write as _;
     let mut texts = Vec::with_capacity(snapshot.len().div_ceil(count));
     let mut entries = snapshot.iter().peekable();
     while entries.peek().is_some() {
@@ -170,23 +169,37 @@ pub fn write_entries(snapshot: &Snapshot, count: usize) -> Vec<String> {
         for (at, (path, entry)) in entries.by_ref().take(count).enumerate() {
             json.push_str(if at == 0 { "[" } else { ",[" });
             push_text(&mut json, path.as_bytes());
-            match entry {
-                Entry::Dir { .. } => json.push_str(r#",{"kind":"dir"}]"#),
-                Entry::File { mode, digest } => {
-                    write!(json, r#",{{"kind":"file","mode":{mode},"hash":"{digest}"}}]"#)
-                        .expect("a String takes everything");
-                }
-                Entry::Symlink { target } => {
-                    json.push_str(r#",{"kind":"symlink","target":"#);
-                    push_text(&mut json, target);
-                    json.push_str("}]");
-                }
-            }
+            json.push(',');
+            push_entry(&mut json, entry);
+            json.push(']');
         }
         json.push(']');
         texts.push(json);
     }
     texts
+}
+
+/// One entry as the TypeScript module has it, as JSON.
+pub fn entry(entry: &Entry) -> String {
+    let mut json = String::new();
+    push_entry(&mut json, entry);
+    json
+}
+
+fn push_entry(json: &mut String, entry: &Entry) {
+    use fmt::Write as _;
+    match entry {
+        Entry::Dir { .. } => json.push_str(r#"{"kind":"dir"}"#),
+        Entry::File { mode, digest } => {
+            write!(json, r#"{{"kind":"file","mode":{mode},"hash":"{digest}"}}"#)
+                .expect("a String takes everything");
+        }
+        Entry::Symlink { target } => {
+            json.push_str(r#"{"kind":"symlink","target":"#);
+            push_text(json, target);
+            json.push('}');
+        }
+    }
 }
 
 /// What a restore did, as `RestoreReport` without what only `index.js` knows.

@@ -8,9 +8,8 @@
 //! Every path given here is absolute. It may hold any character but NUL.
 
 use crate::archive::header::END_MARK;
+use crate::tree::stage::RUNTIME;
 
-/// The folder at a workspace's root that is ours, and is never cleared nor packed.
-const RUNTIME: &str = ".paperclip-runtime";
 /// What tar says about the files it could not read is kept up to this many bytes.
 const MESSAGES_MAX: u32 = 64 * 1024;
 /// The largest archive without an entry that any tar writes, in bytes: one full record.

@@ -16,7 +16,7 @@ use crate::exclude::{ExcludePatterns, PathSet};
 use crate::path::RelativePath;
 use crate::tree::entry::Snapshot;
 use crate::tree::root::Root;
-use crate::tree::stage::RUNTIME;
+use crate::tree::stage::is_in_runtime;
 
 /// What is to be uploaded, and where to.
 #[derive(Debug, Clone)]
@@ -87,9 +87,7 @@ impl LeftAlone {
     /// Whether the path is left alone.
     #[must_use]
     pub fn covers(&self, path: &RelativePath) -> bool {
-        path.is_or_below(RUNTIME.as_bytes())
-            || self.paths.contains_or_covers(path)
-            || self.patterns.matches(path)
+        is_in_runtime(path) || self.paths.contains_or_covers(path) || self.patterns.matches(path)
     }
 }
 
@@ -109,7 +107,7 @@ pub async fn prepare<C: SandboxClient>(
 
     let root = Root::open(&upload.workspace)?;
     let uploaded = patterns(&upload.exclude);
-    let leave_out = move |path: &RelativePath| path.is_or_below(RUNTIME.as_bytes()) || uploaded.matches(path);
+    let leave_out = move |path: &RelativePath| is_in_runtime(path) || uploaded.matches(path);
     let (archive, mut base) = pack(&*client, root, leave_out, &cancel).await?;
     let size = archive.as_ref().len() as u64;
     let remote_archive = format!("{runtime_root}/workspace-upload.tar");

@@ -1,13 +1,14 @@
 //! Names and folders in the sandbox, checked before the first call to it.
 
 use crate::error::{Error, Result};
+use crate::tree::stage::RUNTIME;
 
 /// The runtime folder of one adapter in a workspace: `<remote>/.paperclip-runtime/<adapter key>`, as
 /// `path.posix.join` makes it.
 pub fn runtime_root(remote_dir: &str, argument: &str, adapter_key: &str) -> Result<String> {
     let remote_dir = remote_folder(remote_dir, argument)?;
     key(adapter_key, "input.adapterKey")?;
-    Ok(format!("{remote_dir}/.paperclip-runtime/{adapter_key}"))
+    Ok(format!("{remote_dir}/{RUNTIME}/{adapter_key}"))
 }
 
 /// A remote folder in its shortest form. It is emptied, so it must be absolute and must not be `/`.

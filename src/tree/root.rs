@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, means_gone};
 use crate::path::RelativePath;
 
 /// How a folder is opened when it must be a folder and not a link to one.
@@ -179,9 +179,8 @@ impl Root {
     }
 }
 
-/// Whether the call failed because nothing stands at the path, or something other than a folder on the way to it.
 fn is_absent(errno: Errno) -> bool {
-    matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+    means_gone(Some(errno.raw_os_error()))
 }
 
 /// Walks below a [`Root`] and keeps the folders on its way open, since neighbours are asked for one after the other.

@@ -8,7 +8,7 @@ use walkdir::WalkDir;
 use super::entry::{Digest, Entry, Snapshot};
 use super::root::{Cursor, Kind, Meta, Root};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, means_gone};
 use crate::path::RelativePath;
 
 /// One name that a scan found.
@@ -132,7 +132,7 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
             Ok(_) => found.extend(cursor.stat_through(&path)?.map(|meta| Found { path, meta, target: None })),
             Err(error) => {
                 // A loop has no system error, or the system's own; a dangling link leads to nothing. Both stay links.
-                let error = error.into_io_error().filter(|error| !leads_nowhere(error));
+                let error = error.into_io_error().filter(|error| !means_gone(error.raw_os_error()));
                 match (look(&mut cursor, path)?, error) {
                     (Some(entry), Some(error)) => {
                         return Err(Error::io("scandir", root.path_of(&entry.path), error));
@@ -143,13 +143,6 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
         }
     }
     Ok(found)
-}
-
-/// Whether following a link failed because of where it points.
-fn leads_nowhere(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    let errors = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].map(|errno| Some(errno.raw_os_error()));
-    errors.contains(&error.raw_os_error())
 }
 
 fn below(root: &Root, full_path: &std::path::Path) -> Result<Option<RelativePath>> {

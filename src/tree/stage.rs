@@ -19,6 +19,18 @@ use crate::path::RelativePath;
 /// The workspace's folder that belongs to this package; neither uploaded nor downloaded.
 pub const RUNTIME: &str = ".paperclip-runtime";
 
+/// The path of [`RUNTIME`].
+#[must_use]
+pub fn runtime() -> RelativePath {
+    RelativePath::child(None, RUNTIME.as_bytes())
+}
+
+/// Whether a path is [`RUNTIME`] or lies in it.
+#[must_use]
+pub fn is_in_runtime(path: &RelativePath) -> bool {
+    path.is_or_below(RUNTIME.as_bytes())
+}
+
 /// How a stage folder's name begins.
 const PREFIX: &str = "stage-";
 
@@ -37,7 +49,7 @@ impl Stage {
     /// Makes a stage folder in a workspace.
     pub fn open(workspace: &Root) -> Result<Self> {
         let mut cursor = workspace.cursor();
-        let runtime = RelativePath::child(None, RUNTIME.as_bytes());
+        let runtime = runtime();
         let mut made_runtime = make_runtime(&mut cursor)?;
         let mut attempt = u64::from(std::process::id()) << 32;
         loop {
@@ -74,7 +86,7 @@ impl Stage {
 
     /// The stages that dead processes left in a workspace: those that nobody holds locked.
     pub fn abandoned(workspace: &Root) -> Result<Vec<Abandoned>> {
-        let runtime = RelativePath::child(None, RUNTIME.as_bytes());
+        let runtime = runtime();
         let mut abandoned = Vec::new();
         let names = workspace.cursor().list(Some(&runtime))?.unwrap_or_default();
         for name in names.into_iter().filter(|name| name.starts_with(PREFIX.as_bytes())) {
@@ -123,8 +135,7 @@ impl Stage {
     pub fn close(self, workspace: &Root) -> Result<()> {
         remove_tree(workspace, &self.path)?;
         if self.made_runtime {
-            let runtime = RelativePath::child(None, RUNTIME.as_bytes());
-            workspace.cursor().remove_empty_dir(&runtime)?;
+            workspace.cursor().remove_empty_dir(&runtime())?;
         }
         Ok(())
     }
@@ -157,13 +168,13 @@ impl Abandoned {
     /// Removes it with all that is in it, and the folder around it where that is empty then.
     pub fn remove(self, workspace: &Root) -> Result<()> {
         remove_tree(workspace, &self.path)?;
-        workspace.cursor().remove_empty_dir(&RelativePath::child(None, RUNTIME.as_bytes())).map(|_| ())
+        workspace.cursor().remove_empty_dir(&runtime()).map(|_| ())
     }
 }
 
 /// Makes the workspace's runtime folder. `false` where it is there already; a link in its place is never followed.
 pub fn make_runtime(cursor: &mut Cursor<'_>) -> Result<bool> {
-    let runtime = RelativePath::child(None, RUNTIME.as_bytes());
+    let runtime = runtime();
     if cursor.make_dir(&runtime, 0o755)? {
         return Ok(true);
     }
