@@ -55,6 +55,14 @@ pub struct Archive {
     pub held_anything: bool,
 }
 
+impl Archive {
+    /// The entry of that path.
+    #[must_use]
+    pub fn get(&self, path: &RelativePath) -> Option<&Unpacked> {
+        self.entries.binary_search_by(|entry| entry.path.cmp(path)).ok().map(|at| &self.entries[at])
+    }
+}
+
 /// The largest size that a header tells without a PAX record or base-256: 8 GiB - 1.
 const OCTAL_SIZE_MAX: u64 = 0o777_7777_7777;
 

@@ -1,12 +1,11 @@
 //! The sandbox's workspace → merged into the local one.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::{RunError, SandboxClient, blocking};
 use super::command;
 use super::prepare::{LeftAlone, Session};
-use crate::archive::unpack::unpack;
+use crate::archive::unpack::{Archive, Content, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::merge::apply::merge;
@@ -15,6 +14,7 @@ use crate::merge::journal;
 use crate::merge::lock::{self, MergeLock};
 use crate::merge::plan::changed;
 use crate::merge::report::Report;
+use crate::path::RelativePath;
 use crate::tree::entry::Snapshot;
 use crate::tree::root::Root;
 
@@ -46,8 +46,36 @@ pub struct Phase {
 enum Packed {
     /// It packed everything.
     Whole,
-    /// It failed on something; the rest is there.
-    Partly(String),
+    /// It failed on something; the rest is there. With its exit status in the first line and what it said after that.
+    Partly(Vec<u8>),
+}
+
+impl Packed {
+    /// Whether something may be missing from the archive that it made.
+    fn may_lack_something(&self, archive: &Archive, left_alone: &LeftAlone) -> bool {
+        match self {
+            Self::Whole => false,
+            Self::Partly(told) => !complains_only_of_changes(told, archive, left_alone),
+        }
+    }
+}
+
+/// What GNU tar says of a file that somebody writes while it is read, such as a log. Its exit status is 1 then, as if
+/// something were missing. It says the same of a folder, and there something may be.
+const CHANGED: &[u8] = b": file changed as we read it";
+
+fn complains_only_of_changes(told: &[u8], archive: &Archive, left_alone: &LeftAlone) -> bool {
+    let mut lines = told.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).peekable();
+    let status = lines.next();
+    let is_whole = |line: &[u8]| {
+        let name = line.strip_prefix(b"tar: ").and_then(|line| line.strip_suffix(CHANGED));
+        let path = name.and_then(|name| RelativePath::parse(name).ok().flatten());
+        path.is_some_and(|path| {
+            left_alone.covers(&path)
+                || matches!(archive.get(&path), Some(Unpacked { content: Content::File { .. }, .. }))
+        })
+    };
+    status == Some(b"1") && lines.peek().is_some() && lines.all(is_whole)
 }
 
 impl Session {
@@ -77,16 +105,20 @@ impl Session {
             (self.workspace.clone(), self.left_alone.clone(), cancel.clone());
         let attachment = client.attachment();
         let restored = blocking(move || {
-            let root = Root::create(&workspace)?;
-            let rescued = journal::rescue(&root)?;
             let started = Instant::now();
-            let partly = matches!(packed, Packed::Partly(_));
             let held = attachment.hold()?;
-            let incoming = check(download.as_ref(), &root, &base, &left_alone, partly, &cancel);
+            let checked = check(download.as_ref(), &base, &left_alone).and_then(|archive| {
+                let root = Root::create(&workspace)?;
+                let rescued = journal::rescue(&root)?;
+                let partly = packed.may_lack_something(&archive, &left_alone);
+                let mut incoming = Incoming::from_archive(archive, download.as_ref(), &base, &root, &cancel)?;
+                incoming.keep_untold(&base, partly);
+                Ok((root, rescued, incoming))
+            });
             // The bytes are the client's again, whatever comes.
             drop(held);
             drop(download);
-            let incoming = incoming?;
+            let (root, rescued, incoming) = checked?;
             phases.push(Phase { name: "check", took: started.elapsed(), bytes });
 
             let started = Instant::now();
@@ -100,7 +132,7 @@ impl Session {
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
             let tar_messages = match packed {
                 Packed::Whole => None,
-                Packed::Partly(messages) => Some(messages),
+                Packed::Partly(told) => Some(crate::error::readable(&told)),
             };
             Ok(Restored { report, entries, tar_messages, phases })
         })
@@ -132,7 +164,7 @@ impl Session {
         let packed = match told.split(|&byte| byte == b'\n').next() {
             // This time nothing was in the way.
             Some(b"0") => Packed::Whole,
-            _ => Packed::Partly(crate::error::readable(&told)),
+            _ => Packed::Partly(told),
         };
         // It lies in the run's own folder and is overwritten by the next one.
         let _left_behind = client.remove(&status).await;
@@ -140,15 +172,8 @@ impl Session {
     }
 }
 
-/// Checks the whole download, and stages what differs from the base.
-fn check(
-    download: &[u8],
-    root: &Root,
-    base: &Snapshot,
-    left_alone: &Arc<LeftAlone>,
-    partly: bool,
-    cancel: &Cancel,
-) -> Result<Incoming> {
+/// Checks the whole download.
+fn check(download: &[u8], base: &Snapshot, left_alone: &LeftAlone) -> Result<Archive> {
     let archive = unpack(download, &|path| left_alone.covers(path))?;
     if !archive.held_anything && !base.is_empty() {
         return Err(Error::ArchiveInvalid {
@@ -160,9 +185,7 @@ fn check(
             ),
         });
     }
-    let mut incoming = Incoming::from_archive(archive, download, base, root, cancel)?;
-    incoming.keep_untold(base, partly);
-    Ok(incoming)
+    Ok(archive)
 }
 
 /// Merges under the workspace's lock. Where the sandbox changed nothing there is nothing to lock for.

@@ -137,6 +137,35 @@ fn a_second_way_that_works_is_whole() {
 }
 
 #[test]
+fn a_log_that_somebody_writes_keeps_nothing_from_being_deleted() {
+    let changed = |name: &str| format!("tar: {name}: file changed as we read it\n");
+    let mut after = read();
+    after.insert(b"growing.log".to_vec(), file("2"));
+    for (messages, whole) in [
+        (changed("growing.log"), true),
+        (changed("./growing.log") + &changed("changed"), true),
+        // Of a folder in which something was put or taken away while it was read.
+        (changed("dir"), false),
+        (changed("./"), false),
+        // What tar does not have, or not under that name.
+        (changed("unread"), false),
+        (changed("growing.log") + "tar: unread: File removed before we read it\n", false),
+        (changed("growing.log") + "tar: unread: Cannot open: Permission denied\n", false),
+        (String::new(), false),
+    ] {
+        let (place, client, session) = prepared();
+        client.answer(Some(&format!("1\n{messages}")), &after);
+        let report = restore(&session, &*client).unwrap();
+        assert_eq!(report.skipped.is_empty(), whole, "{messages}");
+        assert_eq!(place.tree() == after, whole, "{messages}");
+    }
+    let (place, client, session) = prepared();
+    client.answer(Some(&format!("2\n{}", changed("growing.log"))), &after);
+    restore(&session, &*client).unwrap();
+    assert!(place.tree() != after, "any other status is a failure");
+}
+
+#[test]
 fn a_status_that_says_nothing_is_no_leave_to_delete() {
     for status in ["", "\n", "00\n", "0x\n", " 0\n", "garbage"] {
         let (place, client, session) = prepared();
