@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call failed. Its code is the operating system's own (`ENOENT`, `EACCES`, …).
-    #[error("{syscall} '{}': {source}{}", path.display(), advice(.hint))]
+    #[error("{syscall} '{}': {source}{}", path.display(), advice(.hints))]
     Io {
         /// The system call's name as Node spells it (`open`, `rename`, …).
         syscall: &'static str,
@@ -20,7 +20,7 @@ pub enum Error {
         /// What the operating system answered.
         source: io::Error,
         /// What to do about it, or which state things are in, where that is not plain from the rest.
-        hint: Option<&'static str>,
+        hints: Vec<&'static str>,
     },
 
     /// The downloaded archive ends before its end mark.
@@ -100,12 +100,11 @@ pub enum Error {
     Internal(String),
 }
 
-#[expect(clippy::ref_option_ref, reason = "thiserror hands fields over by reference")]
-fn advice(hint: &Option<&'static str>) -> String {
-    hint.map_or(String::new(), |hint| format!(" ({hint})"))
+fn advice(hints: &[&'static str]) -> String {
+    if hints.is_empty() { String::new() } else { format!(" ({})", hints.join("; ")) }
 }
 
-#[expect(clippy::ref_option, reason = "as above")]
+#[expect(clippy::ref_option, reason = "thiserror hands fields over by reference")]
 fn entry_name(entry: &Option<String>) -> String {
     entry.as_ref().map_or(String::new(), |name| format!(", entry {name:?}"))
 }
@@ -139,14 +138,15 @@ impl Error {
 
     /// The failure of `syscall` on `path`.
     pub fn io(syscall: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
-        Self::Io { syscall, path: path.as_ref().to_path_buf(), source: source.into(), hint: None }
+        Self::Io { syscall, path: path.as_ref().to_path_buf(), source: source.into(), hints: Vec::new() }
     }
 
-    /// The same failure with a word on what to do about it.
+    /// The same failure with a word on what was changed or what to do about it. The first word is that of the place
+    /// nearest to it.
     #[must_use]
     pub fn with_hint(mut self, text: &'static str) -> Self {
-        if let Self::Io { hint, .. } = &mut self {
-            *hint = Some(text);
+        if let Self::Io { hints, .. } = &mut self {
+            hints.push(text);
         }
         self
     }

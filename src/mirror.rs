@@ -20,6 +20,10 @@ use crate::tree::stage::remove_tree;
 /// How the folder in the target is named in which new content waits.
 const STAGE_PREFIX: &str = ".paperclip-mirror-";
 
+/// What a failure says before the first change, and after it.
+const UNTOUCHED: &str = "the target was left as it was";
+const BEGUN: &str = "the target was being changed: every file in it is whole, and the same call completes it";
+
 /// Makes `target` equal to `source`, but for what `preserve` names.
 pub fn mirror(source: &Path, target: &Path, preserve: &PathSet, cancel: &Cancel) -> Result<()> {
     let from = Root::open(source)?;
@@ -42,9 +46,10 @@ fn make_equal(from: &Root, wanted: &[Found], to: &Root, preserve: &PathSet, canc
     let plan = Plan::new(wanted, &present, preserve, target)?;
     let stage = make_stage(to)?;
     let mirrored = to.below(&stage).and_then(|staged| {
-        let pieces = stage_all(&plan, from, to, &staged, cancel)?;
+        let pieces =
+            stage_all(&plan, from, to, &staged, cancel).map_err(|error| error.with_hint(UNTOUCHED))?;
         cancel.check()?;
-        apply(&plan, &pieces, to, &staged)
+        apply(&plan, &pieces, to, &staged).map_err(|error| error.with_hint(BEGUN))
     });
     let cleaned = remove_tree(to, &stage);
     mirrored?;
@@ -222,7 +227,7 @@ impl Copier<'_> {
         }
         let Some((mut file, meta)) = self.from.open(&there.path)? else {
             return Err(Error::io("open", self.from.path_of(&there.path), rustix::io::Errno::NOENT)
-                .with_hint("it vanished while it was read; the target was left as it was"));
+                .with_hint("it vanished while it was read"));
         };
         if here.is_some_and(|here| here.meta.kind == Kind::File && here.meta.size == meta.size)
             && let Some((mut old, old_meta)) = self.to.open(&there.path)?
@@ -272,9 +277,14 @@ impl Copier<'_> {
         buffer.resize(CHUNK, 0);
         if meta.size > buffer.len() as u64 {
             // The kernel copies, or shares the blocks, where it can.
-            return io::copy(file, copy)
-                .map(|_| ())
-                .map_err(|error| Error::io("copyfile", self.from.path_of(path), error));
+            return io::copy(file, copy).map(|_| ()).map_err(|error| {
+                let is_of_the_copy = matches!(
+                    error.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+                );
+                let (cursor, path) = if is_of_the_copy { (&self.stage, name) } else { (&self.from, path) };
+                Error::io("copyfile", cursor.path_of(path), error)
+            });
         }
         loop {
             let read =
@@ -326,7 +336,7 @@ fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<(
                     Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::XDEV))
                 }
                 _ => Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::NOENT)
-                    .with_hint("something else changed the target meanwhile; mirror it again")),
+                    .with_hint("something else changed the target meanwhile")),
             },
         },
     )?;

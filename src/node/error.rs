@@ -21,8 +21,8 @@ struct Fields<'a> {
     syscall: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<Box<serde_json::value::RawValue>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'a str>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    hint: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     entry: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,15 +37,15 @@ pub fn to_napi(error: &Error) -> napi::Error {
         errno: error.errno(),
         syscall: None,
         path: None,
-        hint: None,
+        hint: String::new(),
         entry: None,
         offset: None,
     };
     match error {
-        Error::Io { syscall, path, hint, .. } => {
+        Error::Io { syscall, path, hints, .. } => {
             fields.syscall = Some(syscall);
             fields.path = Some(text(path.as_os_str().as_bytes()));
-            fields.hint = *hint;
+            fields.hint = hints.join("; ");
         }
         Error::ArchiveTruncated { offset, .. } => fields.offset = Some(*offset),
         Error::ArchiveInvalid { offset, entry, .. } => {

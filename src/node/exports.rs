@@ -180,7 +180,21 @@ impl From<PrepareInput> for Upload {
 
 /// A workspace in its sandbox.
 #[napi]
-pub struct PreparedSession(Arc<Session>);
+pub struct PreparedSession(Option<Arc<Session>>);
+
+impl PreparedSession {
+    fn session(&self) -> &Arc<Session> {
+        self.0.as_ref().expect("it is taken when this is dropped, and not before")
+    }
+}
+
+impl Drop for PreparedSession {
+    /// The collector runs on the event loop, and a base of many entries takes long to free.
+    fn drop(&mut self) {
+        let session = self.0.take();
+        rayon::spawn(move || drop(session));
+    }
+}
 
 #[napi]
 pub fn prepare_session<'env>(
@@ -194,7 +208,7 @@ pub fn prepare_session<'env>(
     env.spawn_future(async move {
         let input: PrepareInput = argument("input", &input).map_err(|error| to_napi(&error))?;
         let session = prepare(client, input.into(), cancel).await.map_err(run_to_napi)?;
-        Ok(PreparedSession(Arc::new(session)))
+        Ok(PreparedSession(Some(Arc::new(session))))
     })
 }
 
@@ -204,7 +218,7 @@ impl PreparedSession {
     #[napi]
     #[must_use]
     pub fn runtime_root_dir(&self) -> String {
-        self.0.runtime_root().to_owned()
+        self.session().runtime_root().to_owned()
     }
 
     /// Resolves with the report as JSON.
@@ -215,7 +229,7 @@ impl PreparedSession {
         dispatch: Dispatch,
         canceller: &Canceller,
     ) -> Promised<'env, String> {
-        let (session, cancel) = (self.0.clone(), canceller.cancel.clone());
+        let (session, cancel) = (self.session().clone(), canceller.cancel.clone());
         let client = JsClient::new(dispatch, canceller.attachment.clone());
         env.spawn_future(async move {
             let restored = session.restore(&client, &cancel).await.map_err(run_to_napi)?;
