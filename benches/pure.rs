@@ -1,13 +1,11 @@
 //! The parts that touch no file, at the size of a large workspace: `cargo bench`.
 
-use std::collections::BTreeMap;
-
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use sandbox_managed_runtime::archive::header::{self, Member};
 use sandbox_managed_runtime::exclude::ExcludePatterns;
 use sandbox_managed_runtime::merge::plan::{Local, plan, to_look_at};
-use sandbox_managed_runtime::path::RelativePath;
+use sandbox_managed_runtime::path::{ByPath, RelativePath};
 use sandbox_managed_runtime::tree::entry::{Digest, Entry, Snapshot};
 use sandbox_managed_runtime::tree::root::{Kind, Meta};
 
@@ -70,7 +68,7 @@ fn looking_up(bencher: Bencher, percent_changed: usize) {
 fn planning(bencher: Bencher, percent_changed: usize) {
     let base = snapshot(0);
     let theirs = snapshot(percent_changed);
-    let ours: BTreeMap<RelativePath, Local> = to_look_at(&base, &theirs)
+    let ours: ByPath<Local> = to_look_at(&base, &theirs)
         .into_iter()
         .map(|path| {
             let local = base.get(&path).map_or(Local::Absent, |entry| Local::Entry(entry.clone()));

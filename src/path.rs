@@ -134,11 +134,16 @@ impl RelativePath {
 
     /// The folders above it, the outermost first, without the root.
     pub fn ancestors(&self) -> impl Iterator<Item = Self> + '_ {
-        self.0
-            .iter()
-            .enumerate()
-            .filter(|&(_, &byte)| byte == b'/')
-            .map(|(slash, _)| Self(self.0[..slash].into()))
+        self.ancestors_beyond(&[])
+    }
+
+    /// The folders above it, the outermost first, but for the folder `known` and those above that.
+    pub fn ancestors_beyond<'a>(&'a self, known: &'a [u8]) -> impl Iterator<Item = Self> + 'a {
+        let shared = self.0.iter().zip(known).take_while(|(here, there)| here == there).count();
+        let slashes = self.0.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(slash, _)| slash);
+        slashes
+            .filter(move |&slash| slash > shared || known.get(slash).is_some_and(|&byte| byte != b'/'))
+            .map(|slash| Self(self.0[..slash].into()))
     }
 
     /// Whether it is `other` or lies anywhere below it.
@@ -172,9 +177,90 @@ impl Borrow<[u8]> for RelativePath {
     }
 }
 
+/// Values by path, in byte order of the paths: a list that is made once and read often.
+#[derive(Debug, Clone)]
+pub struct ByPath<T>(Vec<(RelativePath, T)>);
+
+impl<T> ByPath<T> {
+    /// The value at a path.
+    #[must_use]
+    pub fn get(&self, path: &RelativePath) -> Option<&T> {
+        self.in_order().find(path)
+    }
+
+    /// Finds values one after the other: fastest where they are asked for in byte order of their paths.
+    #[must_use]
+    pub fn in_order(&self) -> InOrder<'_, T> {
+        InOrder { items: &self.0, at: 0 }
+    }
+
+    /// Everything in order.
+    pub fn iter(&self) -> impl Iterator<Item = &(RelativePath, T)> {
+        self.0.iter()
+    }
+}
+
+impl<T> Default for ByPath<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> FromIterator<(RelativePath, T)> for ByPath<T> {
+    fn from_iter<I: IntoIterator<Item = (RelativePath, T)>>(items: I) -> Self {
+        let mut items: Vec<_> = items.into_iter().collect();
+        // Quick where they come in order.
+        items.sort_by(|a, b| a.0.cmp(&b.0));
+        Self(items)
+    }
+}
+
+/// A way through a [`ByPath`].
+#[derive(Debug)]
+pub struct InOrder<'a, T> {
+    items: &'a [(RelativePath, T)],
+    /// Where the last one was found, or would be.
+    at: usize,
+}
+
+impl<'a, T> InOrder<'a, T> {
+    /// The value at a path.
+    pub fn find(&mut self, path: &RelativePath) -> Option<&'a T> {
+        let is_reached = |at: usize| self.items.get(at).is_some_and(|(there, _)| there <= path);
+        let mut from = if is_reached(self.at) { self.at } else { 0 };
+        // In growing steps, since the next is seldom far.
+        let mut step = 1;
+        while is_reached(from + step) {
+            from += step;
+            step *= 2;
+        }
+        let end = self.items.len().min(from + step);
+        self.at = from + self.items[from..end].partition_point(|(there, _)| there < path);
+        self.items.get(self.at).filter(|(there, _)| there == path).map(|(_, value)| value)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_found_in_any_order() {
+        let path = |number: usize| RelativePath::parse(format!("{number:04}").as_bytes()).unwrap().unwrap();
+        for length in [0, 1, 2, 3, 7, 64, 100] {
+            // Every other path is there.
+            let values: ByPath<usize> = (0..length).rev().map(|at| (path(at * 2 + 1), at * 2 + 1)).collect();
+            for stride in [1, 3, 17, length * 2 + 1, length + 1] {
+                let mut in_order = values.in_order();
+                for step in 0..=length * 2 {
+                    let number = step * stride % (length * 2 + 2);
+                    let expected = (number % 2 == 1 && number < length * 2).then_some(number);
+                    assert_eq!(in_order.find(&path(number)).copied(), expected, "{number} of {length}");
+                    assert_eq!(values.get(&path(number)).copied(), expected);
+                }
+            }
+        }
+    }
 
     fn parsed(text: &str) -> Result<Option<String>, PathFault> {
         RelativePath::parse(text.as_bytes()).map(|path| path.map(|path| path.to_string()))
@@ -209,7 +295,19 @@ mod tests {
         let path = RelativePath::parse(b"a/b/c").unwrap().unwrap();
         assert_eq!(path.name(), "c");
         assert_eq!(path.parent().unwrap().to_string(), "a/b");
-        assert_eq!(path.ancestors().map(|path| path.to_string()).collect::<Vec<_>>(), ["a", "a/b"]);
+        let names = |paths: Vec<RelativePath>| paths.iter().map(RelativePath::to_string).collect::<Vec<_>>();
+        assert_eq!(names(path.ancestors().collect()), ["a", "a/b"]);
+        for (known, beyond) in [
+            ("", &["a", "a/b"][..]),
+            ("a", &["a/b"]),
+            ("a/x", &["a/b"]),
+            ("a/b", &[]),
+            ("a/b/c", &[]),
+            ("a/b2", &["a/b"]),
+            ("ab", &["a", "a/b"]),
+        ] {
+            assert_eq!(names(path.ancestors_beyond(known.as_bytes()).collect()), beyond, "beyond {known:?}");
+        }
         assert!(path.is_or_below(b"a/b") && path.is_or_below(b"a/b/c") && !path.is_or_below(b"a/bc"));
         assert!(!path.is_or_below(b"a/b/c/d") && !path.is_below(&path));
         assert!(RelativePath::parse(b"a").unwrap().unwrap().parent().is_none());

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use rayon::prelude::*;
 
 use super::conflicts::{Conflicts, copy_across};
-use super::incoming::{Incoming, LazyStage, Staged};
-use super::journal::{self, Arriving, DISPLACED, Displacement};
+use super::incoming::{Incoming, UNCHANGED};
+use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART};
 use super::plan::{Local, Placement, Plan, plan, to_look_at};
 use super::report::{Conflict, Report};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::path::RelativePath;
+use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Entry, PERMISSIONS, Snapshot};
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename};
 use crate::tree::scan::{Reader, look as look_at};
@@ -33,8 +33,8 @@ const BEGUN: &str = "the merge had begun: every file is whole, and the same call
 /// What stands here at the paths that a plan depends on.
 #[derive(Debug, Default)]
 struct Here {
-    local: BTreeMap<RelativePath, Local>,
-    seen: BTreeMap<RelativePath, Meta>,
+    local: ByPath<Local>,
+    seen: ByPath<Meta>,
 }
 
 /// Merges what came in into the workspace. To be called under the workspace's merge lock.
@@ -45,9 +45,8 @@ pub fn merge(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel)
     let mut plan = plan(base, &incoming.snapshot, &here.local);
     plan.spare_what_falls_together(&incoming.snapshot, &here.seen);
     cancel.check()?;
-    let apply = Apply::new(root, incoming, &plan, &here.seen)?;
     let mut lifted = lift_write_protection(root, base, &plan)?;
-    let applied = apply.all(&plan);
+    let applied = apply(root, incoming, &plan, &here.seen);
     if applied.is_ok() {
         // These have got another mode, from the sandbox; after a failure what they had before still holds.
         for (path, _) in &plan.modes {
@@ -124,119 +123,130 @@ fn look(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> R
     })
 }
 
+/// One path of a plan, with all that is known of it.
+struct Job<'a> {
+    path: &'a RelativePath,
+    /// What is to stand there; nothing where the path is to be deleted.
+    entry: Option<&'a Entry>,
+    /// Whether what stands there is kept in any case.
+    aside: bool,
+    /// What stood there when the plan was made.
+    seen: Option<&'a Meta>,
+    /// The name in the stage of the new version, and of the displaced one afterwards.
+    name: RelativePath,
+    /// The inode of the new version, where it is staged already.
+    staged: Option<u64>,
+}
+
+impl Job<'_> {
+    fn displacement(&self) -> Displacement {
+        let arriving = match (self.entry, self.staged) {
+            (None, _) => Arriving::Nothing,
+            (Some(_), Some(ino)) => Arriving::Inode(ino),
+            (Some(_), None) => Arriving::Dir,
+        };
+        Displacement::new(self.path, &self.name, arriving, self.seen, self.aside)
+    }
+}
+
+/// Everything that the plan moves, in the order of its groups.
+fn jobs<'a>(
+    plan: &'a Plan<'_>,
+    incoming: &'a Incoming,
+    seen: &'a ByPath<Meta>,
+    stage: &Stage,
+) -> Result<Vec<Job<'a>>> {
+    let (mut seen, mut staged) = (seen.in_order(), incoming.staged.in_order());
+    let placed = |placement: &'a Placement<'_>| (&placement.path, Some(placement.entry), placement.aside);
+    let before = plan.folders.iter().chain(&plan.files).map(placed);
+    let deleted = plan.deletions.iter().map(|path| (path, None, false));
+    let after = plan.in_place_of_folders.iter().map(placed);
+    before
+        .chain(deleted)
+        .chain(after)
+        .map(|(path, entry, aside)| {
+            let (name, staged) = match entry {
+                Some(Entry::File { .. } | Entry::Symlink { .. }) => {
+                    let staged = staged.find(path).ok_or_else(|| {
+                        Error::Internal(format!("{path} differs from the base and yet was not staged"))
+                    })?;
+                    (staged.name.clone(), Some(staged.ino))
+                }
+                Some(Entry::Dir { .. }) | None => (stage.name(), None),
+            };
+            Ok(Job { path, entry, aside, seen: seen.find(path), name, staged })
+        })
+        .collect()
+}
+
+/// Does what is planned, group by group.
+fn apply(root: &Root, incoming: &Incoming, plan: &Plan<'_>, seen: &ByPath<Meta>) -> Result<Report> {
+    let mut report = Report::default();
+    if plan.moves_anything() {
+        let stage = incoming.stage.get(root)?;
+        let jobs = jobs(plan, incoming, seen, stage)?;
+        let journal =
+            Journal::begin(stage, &jobs, Job::displacement).map_err(|error| error.with_hint(UNCHANGED))?;
+        let apply = Apply { root, stage, journal, conflicts: Conflicts::default() };
+        let (folders, rest) = jobs.split_at(plan.folders.len());
+        let (files, rest) = rest.split_at(plan.files.len());
+        let (deletions, in_place_of_folders) = rest.split_at(plan.deletions.len());
+        report.absorb(apply.in_order(folders)?);
+        report.absorb(apply.at_once(files)?);
+        report.absorb(apply.in_order(deletions)?);
+        report.absorb(apply.in_order(in_place_of_folders)?);
+    }
+    let mut cursor = root.cursor();
+    for (path, mode) in &plan.modes {
+        if set_mode(&mut cursor, path, *mode).map_err(|error| error.with_hint(BEGUN))? {
+            report.written.push(path.clone());
+        }
+    }
+    Ok(report)
+}
+
+/// Gives a folder the sandbox's permission bits; what else its mode says is local. `false` where it has them.
+fn set_mode(cursor: &mut Cursor<'_>, path: &RelativePath, mode: u32) -> Result<bool> {
+    let Some(meta) = cursor.stat(path)?.filter(|meta| meta.kind == Kind::Dir) else { return Ok(false) };
+    let wanted = (meta.mode & 0o7000) | (mode & PERMISSIONS);
+    if meta.mode & 0o7777 == wanted {
+        return Ok(false);
+    }
+    cursor.set_dir_mode(path, wanted)?;
+    Ok(true)
+}
+
 struct Apply<'a> {
     root: &'a Root,
-    stage: &'a LazyStage,
-    seen: &'a BTreeMap<RelativePath, Meta>,
-    staged: &'a BTreeMap<RelativePath, Staged>,
-    /// The names in the stage of links and folders that go in, and of what is deleted.
-    names: BTreeMap<RelativePath, RelativePath>,
+    stage: &'a Stage,
+    journal: Journal,
     conflicts: Conflicts,
 }
 
-impl<'a> Apply<'a> {
-    /// Gives everything its name in the stage, and writes down what is about to be displaced.
-    fn new(
-        root: &'a Root,
-        incoming: &'a Incoming,
-        plan: &Plan<'_>,
-        seen: &'a BTreeMap<RelativePath, Meta>,
-    ) -> Result<Self> {
-        let arriving =
-            plan.placements().map(|placement| (&placement.path, Some(placement.entry), placement.aside));
-        let leaving = plan.deletions.iter().map(|path| (path, None, false));
-        let moves = || arriving.clone().chain(leaving.clone());
-        let mut apply = Self {
-            root,
-            stage: &incoming.stage,
-            staged: &incoming.staged,
-            seen,
-            names: BTreeMap::new(),
-            conflicts: Conflicts::default(),
-        };
-        if moves().next().is_none() {
-            return Ok(apply);
-        }
-        let stage = incoming.stage.get(root)?;
-        for (path, entry, _) in moves() {
-            match entry {
-                Some(Entry::File { .. }) if incoming.staged.contains_key(path) => {}
-                Some(Entry::File { .. }) => {
-                    return Err(Error::Internal(format!(
-                        "{path} differs from the base and yet was not staged"
-                    )));
-                }
-                _ => {
-                    apply.names.insert(path.clone(), stage.name());
-                }
-            }
-        }
-        let displacements = moves().map(|(path, entry, aside)| {
-            let arriving = match (entry, apply.staged.get(path)) {
-                (Some(Entry::Dir { .. }), _) => Arriving::Dir,
-                (Some(Entry::Symlink { .. }), _) => Arriving::Symlink,
-                (Some(Entry::File { .. }), Some(staged)) => Arriving::File(staged.meta.ino),
-                _ => Arriving::Nothing,
-            };
-            Displacement::new(path, apply.name(path), arriving, seen.get(path), aside)
-        });
-        journal::write(stage, displacements)?;
-        Ok(apply)
-    }
-
-    /// The name in the stage of what goes to a path of the plan, and of what is displaced from it.
-    fn name(&self, path: &RelativePath) -> &RelativePath {
-        let staged = self.staged.get(path).map(|staged| &staged.name);
-        self.names.get(path).or(staged).expect("every path of a plan has got its name")
-    }
-
-    /// The groups of a plan, in their order.
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "a method by its name is not general enough for rustc"
-    )]
-    fn all(&self, plan: &Plan<'_>) -> Result<Report> {
-        let mut report = self.in_order(&plan.folders, |worker, placement| worker.place(placement))?;
-        report.absorb(self.at_once(&plan.files, |worker, placement| worker.place(placement))?);
-        report.absorb(self.in_order(&plan.deletions, |worker, path| worker.delete(path))?);
-        report.absorb(self.in_order(&plan.in_place_of_folders, |worker, placement| worker.place(placement))?);
-        report.absorb(self.in_order(&plan.modes, |worker, (path, mode)| worker.set_mode(path, *mode))?);
-        Ok(report)
-    }
-
-    fn in_order<T>(
-        &self,
-        items: &[T],
-        mut work: impl FnMut(&mut Worker<'_>, &T) -> Result<()>,
-    ) -> Result<Report> {
-        if items.is_empty() {
-            return Ok(Report::default());
-        }
-        let stage = self.stage.get(self.root)?;
-        let mut worker = Worker {
-            apply: self,
-            stage,
-            in_stage: stage.cursor(),
-            in_root: self.root.cursor(),
-            beside: self.root.cursor(),
-            report: Report::default(),
-        };
-        items.iter().try_for_each(|item| work(&mut worker, item)).map_err(|error| error.with_hint(BEGUN))?;
+impl Apply<'_> {
+    fn in_order(&self, jobs: &[Job<'_>]) -> Result<Report> {
+        let mut worker = self.worker();
+        jobs.iter().try_for_each(|job| worker.work(job)).map_err(|error| error.with_hint(BEGUN))?;
         Ok(worker.report)
     }
 
-    fn at_once<T: Sync>(
-        &self,
-        items: &[T],
-        work: impl Fn(&mut Worker<'_>, &T) -> Result<()> + Sync,
-    ) -> Result<Report> {
-        let reports =
-            items.par_chunks(64).map(|items| self.in_order(items, &work)).collect::<Result<Vec<_>>>()?;
+    fn at_once(&self, jobs: &[Job<'_>]) -> Result<Report> {
+        let reports = jobs.par_chunks(64).map(|jobs| self.in_order(jobs)).collect::<Result<Vec<_>>>()?;
         let mut all = Report::default();
         for report in reports {
             all.absorb(report);
         }
         Ok(all)
+    }
+
+    fn worker(&self) -> Worker<'_> {
+        Worker {
+            apply: self,
+            in_stage: self.stage.cursor(),
+            in_root: self.root.cursor(),
+            beside: self.root.cursor(),
+            report: Report::default(),
+        }
     }
 }
 
@@ -251,7 +261,6 @@ enum Waiting {
 /// One thread's share of the work.
 struct Worker<'a> {
     apply: &'a Apply<'a>,
-    stage: &'a Stage,
     in_stage: Cursor<'a>,
     in_root: Cursor<'a>,
     /// A second place to work from in the workspace, for renames within it.
@@ -260,34 +269,43 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
+    fn work(&mut self, job: &Job<'_>) -> Result<()> {
+        if job.entry.is_some() { self.place(job) } else { self.delete(job) }
+    }
+
     /// Puts the sandbox's version at its path.
-    fn place(&mut self, Placement { path, entry, aside }: &Placement<'_>) -> Result<()> {
-        let mut seen = self.apply.seen.get(path).copied();
-        if entry.is_dir() && seen.is_none() && self.make_missing_dir(path)? {
+    fn place(&mut self, job: &Job<'_>) -> Result<()> {
+        let path = job.path;
+        let is_dir = job.staged.is_none();
+        let mut seen = job.seen.copied();
+        if is_dir && seen.is_none() && self.make_missing_dir(path)? {
             return Ok(());
         }
-        let mut waiting = self.ready(path, entry)?;
-        let mut aside = *aside;
+        let mut waiting = Waiting::Staged(job.name.clone());
+        if is_dir {
+            self.in_stage.make_dir(&job.name, 0o700)?;
+        }
+        let mut aside = job.aside;
         for _ in 0..ATTEMPTS {
             let moved = match seen {
                 // Somebody made it meanwhile; it gets its mode like all others.
-                Some(meta) if meta.kind == Kind::Dir && entry.is_dir() => return self.discard(&waiting),
+                Some(meta) if meta.kind == Kind::Dir && is_dir => return self.discard(&waiting),
                 Some(meta) if meta.kind == Kind::Dir => {
                     if aside || !self.in_root.remove_empty_dir(path)? {
                         self.keep_aside(None, path)?;
                     }
                     Renamed::Absent
                 }
-                Some(_) => self.exchange(&waiting, path, entry)?,
+                Some(_) => self.exchange(&waiting, path, is_dir)?,
                 None => self.move_in(&waiting, path)?,
             };
             match (moved, seen) {
                 (Renamed::Done, displaced) => {
                     self.report.written.push(path.clone());
-                    return displaced.map_or(Ok(()), |_| self.settle(&waiting, path, aside));
+                    return displaced.map_or(Ok(()), |_| self.settle(&waiting, job, aside));
                 }
                 (Renamed::OtherFileSystem, _) => {
-                    waiting = self.bring_beside(waiting, path, entry)?;
+                    waiting = self.bring_beside(&waiting, job)?;
                     continue;
                 }
                 // What appeared meanwhile is nobody's upload.
@@ -312,20 +330,6 @@ impl Worker<'_> {
         Ok(made)
     }
 
-    /// The new version in the stage.
-    fn ready(&mut self, path: &RelativePath, entry: &Entry) -> Result<Waiting> {
-        let name = self.apply.name(path).clone();
-        match entry {
-            // It has been there since it was checked.
-            Entry::File { .. } => {}
-            Entry::Symlink { target } => self.in_stage.symlink(target, &name)?,
-            Entry::Dir { .. } => {
-                self.in_stage.make_dir(&name, 0o700)?;
-            }
-        }
-        Ok(Waiting::Staged(name))
-    }
-
     /// Moves the new version to where nothing stands.
     fn move_in(&mut self, waiting: &Waiting, path: &RelativePath) -> Result<Renamed> {
         let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
@@ -336,15 +340,15 @@ impl Worker<'_> {
     }
 
     /// Puts the new version in the place of what stands at `path`, which waits in its stead afterwards.
-    fn exchange(&mut self, waiting: &Waiting, path: &RelativePath, entry: &Entry) -> Result<Renamed> {
+    fn exchange(&mut self, waiting: &Waiting, path: &RelativePath, is_dir: bool) -> Result<Renamed> {
         let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
         match rename((cursor, name), (&mut self.in_root, path), Onto::Exchange)? {
             Renamed::Unsupported => {
                 let again = match waiting {
-                    Waiting::Staged(_) => &mut self.stage.cursor(),
+                    Waiting::Staged(_) => &mut self.apply.stage.cursor(),
                     Waiting::Beside(_) => &mut self.apply.root.cursor(),
                 };
-                exchange_by_link((cursor, again, name), (&mut self.in_root, path), entry.is_dir())
+                exchange_by_link((cursor, again, name), (&mut self.in_root, path), is_dir)
             }
             moved => Ok(moved),
         }
@@ -352,14 +356,14 @@ impl Worker<'_> {
 
     /// Deals with what was displaced: removed if it is what the plan was made for, kept aside otherwise. A later look
     /// at the path does not count: what it saw may be an edit made since.
-    fn settle(&mut self, displaced: &Waiting, path: &RelativePath, aside: bool) -> Result<()> {
+    fn settle(&mut self, displaced: &Waiting, job: &Job<'_>, aside: bool) -> Result<()> {
         let (cursor, name) = displaced.cursor(&mut self.in_stage, &mut self.beside);
-        if let (false, Some(planned), Some(now)) = (aside, self.apply.seen.get(path), cursor.stat(name)?)
+        if let (false, Some(planned), Some(now)) = (aside, job.seen, cursor.stat(name)?)
             && now.untouched_since(planned)
         {
             return cursor.remove_file(name).map(|_| ());
         }
-        self.keep_aside(Some(displaced), path)
+        self.keep_aside(Some(displaced), job.path)
     }
 
     fn discard(&mut self, waiting: &Waiting) -> Result<()> {
@@ -395,58 +399,62 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Copies the new version into the folder it is to stand in: a mount below the workspace.
-    fn bring_beside(&mut self, waiting: Waiting, path: &RelativePath, entry: &Entry) -> Result<Waiting> {
+    /// A name in the folder that the path lies in, for what cannot wait in the stage: the folder is a mount below the
+    /// workspace. The journal knows of it before it is there.
+    fn name_beside(&self, job: &Job<'_>) -> Result<RelativePath> {
+        let name = self.apply.stage.name_elsewhere();
+        let beside = RelativePath::child(job.path.parent().as_ref(), name.as_bytes());
+        let arriving = Arriving::copy_of(job.entry);
+        let displacement = Displacement::new(job.path, &beside, arriving, job.seen, job.aside);
+        self.apply.journal.add(displacement.in_workspace())?;
+        Ok(beside)
+    }
+
+    /// Copies the new version into the folder it is to stand in.
+    fn bring_beside(&mut self, waiting: &Waiting, job: &Job<'_>) -> Result<Waiting> {
         let Waiting::Staged(name) = waiting else {
-            return Err(Error::io("rename", self.in_root.path_of(path), rustix::io::Errno::XDEV));
+            return Err(Error::io("rename", self.in_root.path_of(job.path), rustix::io::Errno::XDEV));
         };
-        let beside = path.with_suffix(&format!(".paperclip-{}-{}", std::process::id(), name));
-        if entry.is_dir() {
-            self.in_root.make_dir(&beside, 0o700)?;
+        let beside = self.name_beside(job)?;
+        let copied = if job.staged.is_none() {
+            self.in_root.make_dir(&beside, 0o700)?
         } else {
-            match copy_across((&mut self.in_stage, &name), (&mut self.in_root, &beside))? {
-                Renamed::Done => {}
-                _ => {
-                    return Err(Error::io(
-                        "copyfile",
-                        self.in_root.path_of(&beside),
-                        rustix::io::Errno::EXIST,
-                    ));
-                }
-            }
+            let part = beside.with_suffix(PART);
+            copy_across((&mut self.in_stage, name), (&mut self.in_root, &part))? == Renamed::Done
+                && rename((&mut self.in_root, &part), (&mut self.beside, &beside), Onto::Replace)?
+                    == Renamed::Done
+        };
+        if !copied {
+            return Err(Error::io("copyfile", self.in_root.path_of(&beside), rustix::io::Errno::BUSY));
         }
         Ok(Waiting::Beside(beside))
     }
 
     /// Deletes what the sandbox deleted, if it is still what was uploaded.
-    fn delete(&mut self, path: &RelativePath) -> Result<()> {
-        let Some(expected) = self.apply.seen.get(path) else { return Ok(()) };
+    fn delete(&mut self, job: &Job<'_>) -> Result<()> {
+        let (path, Some(expected)) = (job.path, job.seen) else { return Ok(()) };
         if expected.kind == Kind::Dir {
             if self.in_root.remove_empty_dir(path)? {
                 self.report.deleted.push(path.clone());
             }
             return Ok(());
         }
-        let name = self.apply.name(path).clone();
-        match rename((&mut self.in_root, path), (&mut self.in_stage, &name), Onto::Replace)? {
-            Renamed::Done => {}
-            Renamed::OtherFileSystem => {
-                // Without a stage on its file system the last look is the one before.
-                if self.in_root.stat(path)?.is_some_and(|now| now.untouched_since(expected)) {
-                    self.in_root.remove_file(path)?;
-                    self.report.deleted.push(path.clone());
-                }
-                return Ok(());
-            }
-            _ => return Ok(()),
+        let mut waiting = Waiting::Staged(job.name.clone());
+        let mut taken = self.take_out(path, &waiting)?;
+        if taken == Renamed::OtherFileSystem {
+            waiting = Waiting::Beside(self.name_beside(job)?);
+            taken = self.take_out(path, &waiting)?;
         }
-        if self.in_stage.stat(&name)?.is_some_and(|now| now.untouched_since(expected)) {
-            self.in_stage.remove_file(&name)?;
+        if taken != Renamed::Done {
+            return Ok(());
+        }
+        let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
+        if cursor.stat(name)?.is_some_and(|now| now.untouched_since(expected)) {
+            cursor.remove_file(name)?;
             self.report.deleted.push(path.clone());
             return Ok(());
         }
         // Somebody changed it since the plan was made: it goes back, or aside where its place was taken.
-        let waiting = Waiting::Staged(name);
         if self.move_in(&waiting, path)? == Renamed::Done {
             self.report.kept.push(path.clone());
             return Ok(());
@@ -454,17 +462,8 @@ impl Worker<'_> {
         self.keep_aside(Some(&waiting), path)
     }
 
-    /// Gives a folder the sandbox's permission bits; what else its mode says is local.
-    fn set_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
-        let Some(meta) = self.in_root.stat(path)?.filter(|meta| meta.kind == Kind::Dir) else {
-            return Ok(());
-        };
-        let wanted = (meta.mode & 0o7000) | (mode & PERMISSIONS);
-        if meta.mode & 0o7777 != wanted {
-            self.in_root.set_dir_mode(path, wanted)?;
-            self.report.written.push(path.clone());
-        }
-        Ok(())
+    fn take_out(&mut self, path: &RelativePath, to: &Waiting) -> Result<Renamed> {
+        rename((&mut self.in_root, path), to.cursor(&mut self.in_stage, &mut self.beside), Onto::Replace)
     }
 }
 
@@ -529,35 +528,40 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::merge::incoming::LazyStage;
 
     /// Displaces `content` from a path that the plan saw as `seen`, and tells whether it is kept aside.
     fn is_kept(content: &str, seen: Option<&str>) -> bool {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         let path = RelativePath::parse(b"file").unwrap().unwrap();
-        let mut planned = BTreeMap::new();
+        let mut planned = None;
         if let Some(seen) = seen {
             fs::write(folder.path().join("file"), seen).unwrap();
-            planned.insert(path.clone(), look_at(&mut root.cursor(), path.clone()).unwrap().unwrap().meta);
+            planned = root.cursor().stat(&path).unwrap();
         }
         if seen != Some(content) {
             // As editors save: a new file takes the place of the old.
             fs::write(folder.path().join("new"), content).unwrap();
             fs::rename(folder.path().join("new"), folder.path().join("file")).unwrap();
         }
-        let incoming = Incoming {
-            snapshot: Snapshot::new(),
-            staged: BTreeMap::new(),
-            skipped: Vec::new(),
-            stage: LazyStage::default(),
-        };
-        let apply = Apply::new(&root, &incoming, &Plan::default(), &planned).unwrap();
-        let stage = incoming.stage.get(&root).unwrap();
+        let lazy = LazyStage::default();
+        let stage = lazy.get(&root).unwrap();
+        let journal = Journal::begin(stage, &[], Job::displacement).unwrap();
+        let apply = Apply { root: &root, stage, journal, conflicts: Conflicts::default() };
         let name = stage.name();
         rename((&mut root.cursor(), &path), (&mut stage.cursor(), &name), Onto::Nothing).unwrap();
-        let report = apply
-            .in_order(&[()], |worker, ()| worker.settle(&Waiting::Staged(name.clone()), &path, false))
-            .unwrap();
+        let job = Job {
+            path: &path,
+            entry: None,
+            aside: false,
+            seen: planned.as_ref(),
+            name: name.clone(),
+            staged: None,
+        };
+        let mut worker = apply.worker();
+        worker.settle(&Waiting::Staged(name), &job, false).unwrap();
+        let report = worker.report;
         let kept = report
             .conflicts
             .iter()

@@ -1,7 +1,7 @@
 //! Where local versions are kept that the sandbox's version replaced.
 
+use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result, readable};
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
 use crate::tree::entry::PERMISSIONS;
-use crate::tree::root::{Cursor, Kind, Onto, Renamed, Root, rename};
+use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
 use crate::tree::stage::{make_runtime, runtime};
 
 /// The folder in the runtime folder.
@@ -110,36 +110,67 @@ fn keep_out_of_git(cursor: &mut Cursor<'_>, ignore: &RelativePath) -> Result<()>
     }
 }
 
-/// Copies a file or link to a new name on another file system, and removes it here.
+/// Moves what cannot be renamed, to a new name on another file system: copies it, and removes it here once the copy is
+/// whole. What fails in the middle of a folder leaves each of its files on one side or the other.
 pub fn copy_across(
     (from, name): (&mut Cursor<'_>, &RelativePath),
     (to, path): (&mut Cursor<'_>, &RelativePath),
 ) -> Result<Renamed> {
-    let Some(meta) = from.stat(name)? else { return Ok(Renamed::Absent) };
     if to.stat(path)?.is_some() {
         return Ok(Renamed::Occupied);
     }
-    match meta.kind {
-        Kind::Symlink => {
-            let Some(target) = from.read_link(name)? else { return Ok(Renamed::Absent) };
-            to.symlink(&target, path)?;
-        }
-        Kind::File => {
-            let Some((mut file, _)) = from.open(name)? else { return Ok(Renamed::Absent) };
-            let mut copy = to.create(path, 0o600)?;
-            let copied = std::io::copy(&mut file, &mut copy)
-                .and_then(|_| copy.set_permissions(std::fs::Permissions::from_mode(meta.mode & PERMISSIONS)));
-            if let Err(error) = copied {
-                // A part of a file must not be taken for the whole.
-                to.remove_file(path)?;
-                return Err(Error::io("copyfile", to.path_of(path), error));
+    for _ in 0..VERSIONS {
+        let Some(meta) = from.stat(name)? else { return Ok(Renamed::Absent) };
+        match meta.kind {
+            Kind::Symlink => {
+                let Some(target) = from.read_link(name)? else { continue };
+                to.symlink(&target, path)?;
+            }
+            Kind::File => {
+                let Some((mut file, _)) = from.open(name)? else { continue };
+                copy_file(&mut file, &meta, (to, path))?;
+            }
+            Kind::Dir => return copy_folder_across((from, name, &meta), (to, path)),
+            Kind::Other => {
+                return Err(Error::io("rename", from.path_of(name), rustix::io::Errno::XDEV));
             }
         }
-        Kind::Dir | Kind::Other => {
-            return Err(Error::io("rename", from.path_of(name), rustix::io::Errno::XDEV)
-                .with_hint("it lies on another file system than the workspace; move it away and try again"));
+        if from.stat(name)?.is_some_and(|now| now.untouched_since(&meta)) {
+            from.remove_file(name)?;
+            return Ok(Renamed::Done);
+        }
+        // Somebody changed it meanwhile, and the copy is worth nothing.
+        to.remove_file(path)?;
+    }
+    Err(Error::io("copyfile", from.path_of(name), rustix::io::Errno::BUSY))
+}
+
+fn copy_file(file: &mut File, meta: &Meta, (to, path): (&mut Cursor<'_>, &RelativePath)) -> Result<()> {
+    let mut copy = to.create(path, 0o600)?;
+    let copied = std::io::copy(file, &mut copy).and_then(|_| set_file_mode(&copy, meta.mode & PERMISSIONS));
+    copied.map_err(|error| {
+        let failed = Error::io("copyfile", to.path_of(path), error);
+        // A part of a file must not be taken for the whole; the failure that led here is the one to report.
+        let _part = to.remove_file(path);
+        failed
+    })
+}
+
+fn copy_folder_across(
+    (from, name, meta): (&mut Cursor<'_>, &RelativePath, &Meta),
+    (to, path): (&mut Cursor<'_>, &RelativePath),
+) -> Result<Renamed> {
+    to.make_dir(path, 0o700)?;
+    // Once, unless somebody puts something into it meanwhile.
+    for _ in 0..VERSIONS {
+        for below in from.list(Some(name))?.unwrap_or_default() {
+            let [source, destination] = [name, path].map(|folder| RelativePath::child(Some(folder), &below));
+            copy_across((from, &source), (to, &destination))?;
+        }
+        if from.remove_empty_dir(name)? {
+            to.set_dir_mode(path, meta.mode & PERMISSIONS)?;
+            return Ok(Renamed::Done);
         }
     }
-    from.remove_file(name)?;
-    Ok(Renamed::Done)
+    Err(Error::io("copyfile", from.path_of(name), rustix::io::Errno::BUSY))
 }

@@ -6,7 +6,7 @@ use super::apply::merge;
 use super::incoming::Incoming;
 use super::journal;
 use super::lock::{self, MergeLock};
-use super::report::Report;
+use super::report::{Conflict, Report};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::exclude::PathSet;
@@ -20,6 +20,8 @@ use crate::tree::stage::is_in_runtime;
 pub struct FolderMerge {
     /// Whether what was displaced has all been dealt with.
     settled: bool,
+    /// What killed merges had displaced, kept aside now.
+    rescued: Vec<Conflict>,
     root: Root,
     base: Snapshot,
     incoming: Incoming,
@@ -33,14 +35,14 @@ impl FolderMerge {
         let cancel = Cancel::default();
         let source = Root::open(source)?;
         let root = Root::create(target)?;
-        journal::rescue(&root)?;
+        let rescued = journal::rescue(&root)?;
         // Kept local versions are nobody's to merge.
         let left_out = |path: &RelativePath| is_in_runtime(path) || exclude.contains_or_covers(path);
         base.retain(|path, _| !left_out(path));
         let mut incoming = Incoming::from_folder(&source, &left_out, &base, &root, &cancel)?;
         incoming.keep_untold(&base, false);
         match MergeLock::acquire(target, lock::WAIT, &cancel) {
-            Ok(lock) => Ok(Self { settled: true, root, base, incoming, lock }),
+            Ok(lock) => Ok(Self { settled: true, rescued, root, base, incoming, lock }),
             Err(error) => {
                 // The failure that led here is the one to report; the next stage removes an abandoned one.
                 let _abandoned = incoming.stage.close(&root);
@@ -52,8 +54,10 @@ impl FolderMerge {
     /// Looks at the target and merges.
     pub fn apply(&mut self) -> Result<Report> {
         self.settled = false;
-        let report = merge(&self.root, &self.base, &self.incoming, &Cancel::default())?;
+        let mut report = merge(&self.root, &self.base, &self.incoming, &Cancel::default())?;
         self.settled = true;
+        report.conflicts.append(&mut self.rescued);
+        report.sort();
         Ok(report)
     }
 

@@ -1,6 +1,6 @@
 //! What the other side holds: checked and hashed, and the content that differs from the base staged.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -12,14 +12,16 @@ use super::report::Skipped;
 use crate::archive::unpack::{Archive, Content, Unpacked};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::path::RelativePath;
+use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Digest, Entry, Snapshot};
-use crate::tree::root::{Kind, Meta, Root};
+use crate::tree::root::{Cursor, Kind, Meta, Root};
 use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, scan};
 use crate::tree::stage::Stage;
 
 /// Why a device or FIFO is not restored.
 const SPECIAL: &str = "it is a device, FIFO or socket on the other side";
+/// What a failure says before the first change.
+pub const UNCHANGED: &str = "nothing in the workspace was changed";
 /// Why what is missing is not deleted when the sandbox's tar failed.
 const UNREAD: &str = "the sandbox's tar failed, and this may be what it could not read";
 
@@ -28,21 +30,21 @@ const UNREAD: &str = "the sandbox's tar failed, and this may be what it could no
 pub struct Incoming {
     /// Everything the other side holds; the base of the next merge.
     pub snapshot: Snapshot,
-    /// Each file that differs from the base, in the stage.
-    pub staged: BTreeMap<RelativePath, Staged>,
+    /// Each file and link that differs from the base, in the stage.
+    pub staged: ByPath<Staged>,
     /// What the other side has but is not brought.
     pub skipped: Vec<Skipped>,
     /// Where the content waits.
     pub stage: LazyStage,
 }
 
-/// A file that waits in the stage.
+/// A file or link that waits in the stage.
 #[derive(Debug, Clone)]
 pub struct Staged {
     /// Its name there.
     pub name: RelativePath,
-    /// What it is, by which it is known again.
-    pub meta: Meta,
+    /// Its inode, by which it is known again.
+    pub ino: u64,
 }
 
 /// A stage that is made when it is first needed: a merge that changes nothing writes nothing.
@@ -79,6 +81,9 @@ enum Arrival {
     Special(RelativePath),
 }
 
+/// A thread's place to work from in the stage, once it needs one.
+struct InStage<'s>(Option<Cursor<'s>>);
+
 struct Stager<'a> {
     base: &'a Snapshot,
     workspace: &'a Root,
@@ -97,7 +102,11 @@ impl Incoming {
         cancel: &Cancel,
     ) -> Result<Self> {
         let stager = Stager { base, workspace, stage: LazyStage::default(), cancel };
-        let arrivals = archive.entries.into_par_iter().map(|entry| stager.unpacked(entry, bytes)).collect();
+        let arrivals = archive
+            .entries
+            .into_par_iter()
+            .map_init(|| InStage(None), |in_stage, entry| stager.unpacked(in_stage, entry, bytes))
+            .collect();
         stager.gather(arrivals)
     }
 
@@ -113,7 +122,10 @@ impl Incoming {
         let stager = Stager { base, workspace, stage: LazyStage::default(), cancel };
         let arrivals = found
             .into_par_iter()
-            .map_init(Reader::new, |reader, found| stager.found(reader, source, found))
+            .map_init(
+                || (InStage(None), Reader::new(), source.cursor()),
+                |(in_stage, reader, cursor), found| stager.found(in_stage, reader, cursor, found),
+            )
             .filter_map(Result::transpose)
             .collect();
         stager.gather(arrivals)
@@ -148,23 +160,53 @@ impl Stager<'_> {
         self.base.get(path).is_none_or(|base| !base.same_as(entry))
     }
 
-    /// Writes a file into the stage. Nothing but its permission bits comes from the other side.
-    fn stage<T>(&self, mode: u32, fill: impl FnOnce(&mut Staging<'_>) -> Result<T>) -> Result<(Staged, T)> {
+    fn stage<'s, 'c>(&'s self, in_stage: &'c mut InStage<'s>) -> Result<(&'s Stage, &'c mut Cursor<'s>)> {
         let stage = self.stage.get(self.workspace)?;
-        let mut cursor = stage.cursor();
-        let (name, mut content) = stage.file(&mut cursor, mode)?;
+        Ok((stage, in_stage.0.get_or_insert_with(|| stage.cursor())))
+    }
+
+    /// Something that is no file: a link that differs is staged, so that one that this file system cannot hold is
+    /// noticed before anything was changed.
+    fn other<'s>(&'s self, in_stage: &mut InStage<'s>, path: RelativePath, entry: Entry) -> Result<Arrival> {
+        let target = match &entry {
+            Entry::Symlink { target } if self.differs(&path, &entry) => target,
+            _ => return Ok(Arrival::Entry(path, entry)),
+        };
+        let (stage, cursor) = self.stage(in_stage)?;
+        let name = stage.name();
+        let made = cursor.symlink(target, &name).and_then(|()| cursor.stat(&name));
+        let meta = made.map_err(|error| error.with_hint(UNCHANGED))?;
+        // Where somebody removed it at once, nothing that is found there later is it.
+        let ino = meta.map_or(0, |meta| meta.ino);
+        Ok(Arrival::Staged(path, entry, Staged { name, ino }))
+    }
+
+    /// Writes a file into the stage. Nothing but its permission bits comes from the other side.
+    fn file<'s, T>(
+        &'s self,
+        in_stage: &mut InStage<'s>,
+        mode: u32,
+        fill: impl FnOnce(&mut Staging<'_>) -> Result<T>,
+    ) -> Result<(Staged, T)> {
+        let (stage, cursor) = self.stage(in_stage)?;
+        let (name, mut content) = stage.file(cursor, mode)?;
         let path = cursor.path_of(&name);
         let filled = fill(&mut Staging { file: &mut content, path: &path })?;
         let meta = Meta::of_file(&content).map_err(|error| Error::io("fstat", path, error))?;
-        Ok((Staged { name, meta }, filled))
+        Ok((Staged { name, ino: meta.ino }, filled))
     }
 
-    fn unpacked(&self, Unpacked { path, content }: Unpacked, bytes: &[u8]) -> Result<Arrival> {
+    fn unpacked<'s>(
+        &'s self,
+        in_stage: &mut InStage<'s>,
+        Unpacked { path, content }: Unpacked,
+        bytes: &[u8],
+    ) -> Result<Arrival> {
         self.cancel.check()?;
         let (mode, content) = match content {
             Content::Special => return Ok(Arrival::Special(path)),
             Content::Dir { mode } => return Ok(Arrival::Entry(path, Entry::Dir { mode })),
-            Content::Symlink { target } => return Ok(Arrival::Entry(path, Entry::Symlink { target })),
+            Content::Symlink { target } => return self.other(in_stage, path, Entry::Symlink { target }),
             Content::File { mode, bytes: range } => (mode, &bytes[range]),
         };
         let mut hash = sha2::Sha256::new();
@@ -176,7 +218,7 @@ impl Stager<'_> {
         if !self.differs(&path, &entry) {
             return Ok(Arrival::Entry(path, entry));
         }
-        let (staged, ()) = self.stage(mode, |file| {
+        let (staged, ()) = self.file(in_stage, mode, |file| {
             content.chunks(CHUNK * 16).try_for_each(|chunk| {
                 self.cancel.check()?;
                 file.write(chunk)
@@ -185,19 +227,26 @@ impl Stager<'_> {
         Ok(Arrival::Staged(path, entry, staged))
     }
 
-    fn found(&self, reader: &mut Reader, source: &Root, found: Found) -> Result<Option<Arrival>> {
+    fn found<'s>(
+        &'s self,
+        in_stage: &mut InStage<'s>,
+        reader: &mut Reader,
+        cursor: &mut Cursor<'_>,
+        found: Found,
+    ) -> Result<Option<Arrival>> {
         if found.meta.kind == Kind::Other {
             return Ok(Some(Arrival::Special(found.path)));
         }
-        let mut cursor = source.cursor();
-        let Some(entry) = reader.entry(&mut cursor, &found, self.cancel)? else { return Ok(None) };
-        let Entry::File { mode, .. } = entry else { return Ok(Some(Arrival::Entry(found.path, entry))) };
+        let Some(entry) = reader.entry(cursor, &found, self.cancel)? else { return Ok(None) };
+        let Entry::File { mode, .. } = entry else {
+            return self.other(in_stage, found.path, entry).map(Some);
+        };
         if !self.differs(&found.path, &entry) {
             return Ok(Some(Arrival::Entry(found.path, entry)));
         }
         // What counts is what is copied, should the file change between the two reads.
-        let (staged, copied) = self.stage(mode, |file| {
-            reader.file(&mut cursor, &found.path, self.cancel, |chunk| file.write(chunk))
+        let (staged, copied) = self.file(in_stage, mode, |file| {
+            reader.file(cursor, &found.path, self.cancel, |chunk| file.write(chunk))
         })?;
         Ok(copied.map(|(_, digest)| Arrival::Staged(found.path, Entry::File { mode, digest }, staged)))
     }
@@ -237,8 +286,6 @@ struct Staging<'a> {
 
 impl Staging<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| {
-            Error::io("write", self.path, error).with_hint("nothing in the workspace was changed")
-        })
+        self.file.write_all(bytes).map_err(|error| Error::io("write", self.path, error).with_hint(UNCHANGED))
     }
 }

@@ -4,16 +4,23 @@
 //! in that moment leaves it there, and whoever finds the stage must know whether it is content that never reached its
 //! place, a version that was uploaded as it was, or somebody's edit that is nowhere else.
 
-use std::io::{BufWriter, Read as _, Write as _};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::conflicts::Conflicts;
 use super::incoming::LazyStage;
 use super::report::Conflict;
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::RelativePath;
-use crate::tree::root::{Kind, Meta, Root};
+use crate::tree::entry::{Digest, Entry, PERMISSIONS};
+use crate::tree::root::{Cursor, Kind, Meta, Root};
+use crate::tree::scan::Reader;
 use crate::tree::stage::{Abandoned, Stage};
 
 /// The journal's name in the stage; no staged name looks like it.
@@ -22,24 +29,48 @@ const JOURNAL: &str = "journal";
 /// What is put behind a name in the stage for the version that it displaced, where names cannot be exchanged.
 pub const DISPLACED: &str = ".displaced";
 
-/// What waits in the stage for its place.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+/// What is put behind the name of a copy that is not complete.
+pub const PART: &str = ".part";
+
+/// How many displacements one thread writes down at a time.
+const LINES: usize = 1024;
+
+/// What waits for its place, by what it is known again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Arriving {
-    /// A file, by its inode.
-    File(u64),
-    /// A symbolic link.
-    Symlink,
-    /// A folder.
+    /// A file or link, by its inode.
+    Inode(u64),
+    /// The copy of a file, by the digest of its content and its permission bits.
+    Copy(String, u32),
+    /// The copy of a link, by where it points.
+    Link(Name),
+    /// A new folder: nothing is in it.
     Dir,
     /// Nothing: the path is to be deleted.
     Nothing,
 }
 
+impl Arriving {
+    /// The copy of an entry on another file system than the stage.
+    #[must_use]
+    pub fn copy_of(entry: Option<&Entry>) -> Self {
+        match entry {
+            Some(Entry::File { mode, digest }) => Self::Copy(digest.to_string(), mode & PERMISSIONS),
+            Some(Entry::Symlink { target }) => Self::Link(Name::of(target)),
+            Some(Entry::Dir { .. }) => Self::Dir,
+            None => Self::Nothing,
+        }
+    }
+}
+
 /// One path of the workspace at which something may be displaced.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Displacement {
-    /// Its name in the stage, before and after.
-    name: String,
+    /// Where the new version waits, and the displaced one afterwards: in the stage.
+    name: Name,
+    /// Or in the workspace, where the path lies on another file system.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    in_workspace: bool,
     path: Name,
     /// Whether the local version is kept in any case.
     aside: bool,
@@ -48,19 +79,21 @@ pub struct Displacement {
     seen: Option<Identity>,
 }
 
-/// A path, as text where it is.
-#[derive(Debug, Serialize, Deserialize)]
+/// A path or link target, as text where it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Name {
+pub enum Name {
+    /// Text.
     Text(String),
+    /// Something else.
     Bytes(Vec<u8>),
 }
 
 impl Name {
-    fn of(path: &RelativePath) -> Self {
-        match String::from_utf8(path.as_bytes().to_vec()) {
-            Ok(text) => Self::Text(text),
-            Err(bytes) => Self::Bytes(bytes.into_bytes()),
+    fn of(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Bytes(bytes.to_vec()),
         }
     }
 
@@ -80,7 +113,7 @@ fn identity(meta: &Meta) -> Identity {
 }
 
 impl Displacement {
-    /// Of what was `seen` at `path`, by what waits as `name`.
+    /// Of what was `seen` at `path`, by what waits in the stage as `name`.
     #[must_use]
     pub fn new(
         path: &RelativePath,
@@ -89,39 +122,89 @@ impl Displacement {
         seen: Option<&Meta>,
         aside: bool,
     ) -> Self {
-        Self { name: name.to_string(), path: Name::of(path), aside, arriving, seen: seen.map(identity) }
+        Self {
+            name: Name::of(name.as_bytes()),
+            in_workspace: false,
+            path: Name::of(path.as_bytes()),
+            aside,
+            arriving,
+            seen: seen.map(identity),
+        }
     }
 
-    /// Whether what lies in an abandoned stage under the name is to be kept: a local version that is nowhere else.
-    fn is_somebodys(&self, found: &Meta) -> bool {
-        let is_what_arrives = match self.arriving {
-            Arriving::File(ino) => found.ino == ino,
-            Arriving::Symlink => {
-                found.kind == Kind::Symlink && self.seen.is_none_or(|seen| seen.0 != found.ino)
+    /// The same by what waits in the workspace.
+    #[must_use]
+    pub fn in_workspace(self) -> Self {
+        Self { in_workspace: true, ..self }
+    }
+
+    /// Whether what lies under the name is to be kept: a local version that is nowhere else.
+    fn is_somebodys(&self, cursor: &mut Cursor<'_>, name: &RelativePath, found: &Meta) -> Result<bool> {
+        if !self.aside && self.seen == Some(identity(found)) {
+            return Ok(false);
+        }
+        let is_what_arrives = match &self.arriving {
+            Arriving::Inode(ino) => found.ino == *ino,
+            Arriving::Copy(digest, mode) => {
+                let file = Reader::new().file(cursor, name, &Cancel::default(), |_| Ok(()))?;
+                file.is_some_and(|(now, found)| {
+                    now.mode & PERMISSIONS == *mode && digest.parse() == Ok::<Digest, ()>(found)
+                })
             }
-            Arriving::Dir => found.kind == Kind::Dir,
+            Arriving::Link(target) => {
+                cursor.read_link(name)?.is_some_and(|found| *found == *target.as_bytes())
+            }
+            Arriving::Dir => {
+                found.kind == Kind::Dir && cursor.list(Some(name))?.is_none_or(|names| names.is_empty())
+            }
             Arriving::Nothing => false,
         };
-        let is_as_uploaded = !self.aside && self.seen == Some(identity(found));
-        !is_what_arrives && !is_as_uploaded
+        Ok(!is_what_arrives)
     }
 }
 
-/// Writes the journal of a stage.
-pub fn write(stage: &Stage, displacements: impl Iterator<Item = Displacement>) -> Result<()> {
-    let mut cursor = stage.cursor();
-    let name = RelativePath::child(None, JOURNAL.as_bytes());
-    let mut out = BufWriter::new(cursor.create(&name, 0o600)?);
-    let write_all = || {
-        for displacement in displacements {
-            serde_json::to_writer(&mut out, &displacement)?;
-            out.write_all(b"\n")?;
-        }
-        out.flush()
-    };
-    write_all().map_err(|error| {
-        Error::io("write", cursor.path_of(&name), error).with_hint("nothing in the workspace was changed")
-    })
+/// The journal of a merge that is under way.
+#[derive(Debug)]
+pub struct Journal {
+    file: Mutex<File>,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// Begins the journal of a stage. Whoever finds it cut off knows that nothing was displaced yet.
+    pub fn begin<T: Sync>(
+        stage: &Stage,
+        items: &[T],
+        displacement: impl Fn(&T) -> Displacement + Sync,
+    ) -> Result<Self> {
+        let texts = items.par_chunks(LINES).map(|items| lines(items.iter().map(&displacement)));
+        let mut cursor = stage.cursor();
+        let name = RelativePath::child(None, JOURNAL.as_bytes());
+        let file = cursor.create(&name, 0o600)?;
+        let journal = Self { file: Mutex::new(file), path: cursor.path_of(&name) };
+        texts.collect::<Vec<_>>().iter().try_for_each(|text| journal.write(text))?;
+        Ok(journal)
+    }
+
+    /// Writes down one more, before it happens.
+    pub fn add(&self, displacement: Displacement) -> Result<()> {
+        self.write(&lines(std::iter::once(displacement)))
+    }
+
+    fn write(&self, text: &[u8]) -> Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(text).map_err(|error| Error::io("write", &self.path, error))
+    }
+}
+
+fn lines(displacements: impl Iterator<Item = Displacement>) -> Vec<u8> {
+    let mut text = Vec::new();
+    for displacement in displacements {
+        serde_json::to_writer(&mut text, &displacement)
+            .expect("a displacement has nothing that JSON cannot say");
+        text.push(b'\n');
+    }
+    text
 }
 
 /// Clears up after killed processes: local versions that they had just displaced are kept as conflicts, and all else
@@ -130,8 +213,15 @@ pub fn rescue(root: &Root) -> Result<Vec<Conflict>> {
     let mut kept = Vec::new();
     let conflicts = Conflicts::default();
     for abandoned in Stage::abandoned(root)? {
-        rescue_from(root, &abandoned, &conflicts, &mut kept)?;
-        abandoned.remove(root)?;
+        match rescue_from(root, &abandoned, &conflicts, &mut kept)? {
+            Rescued::All => abandoned.remove(root)?,
+            Rescued::Unknown => {
+                // All of it is kept, where no later restore has to look at it again.
+                let kept_at =
+                    conflicts.keep(root, (&mut root.cursor(), abandoned.path()), abandoned.path())?;
+                kept.extend(kept_at.map(|kept_at| Conflict { path: abandoned.path().clone(), kept_at }));
+            }
+        }
     }
     Ok(kept)
 }
@@ -155,35 +245,128 @@ pub fn close<T>(root: &Root, stage: LazyStage, merged: Result<T>) -> Result<T> {
     }
 }
 
+/// What became of an abandoned stage's displacements.
+enum Rescued {
+    /// All are dealt with.
+    All,
+    /// The journal is not one of ours, so that nobody knows what lies there.
+    Unknown,
+}
+
 fn rescue_from(
     root: &Root,
     abandoned: &Abandoned,
     conflicts: &Conflicts,
     kept: &mut Vec<Conflict>,
-) -> Result<()> {
-    let mut cursor = abandoned.cursor();
+) -> Result<Rescued> {
+    let (mut in_stage, mut in_root) = (abandoned.cursor(), root.cursor());
     let journal = RelativePath::child(None, JOURNAL.as_bytes());
-    let Some((mut file, _)) = cursor.open(&journal)? else { return Ok(()) };
+    let Some((mut file, _)) = in_stage.open(&journal)? else { return Ok(Rescued::All) };
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|error| Error::io("read", cursor.path_of(&journal), error))?;
-    // A journal that was not finished is one of a merge that had not begun.
+    file.read_to_end(&mut bytes).map_err(|error| Error::io("read", in_stage.path_of(&journal), error))?;
+    // A line that was not finished is of something that had not begun.
     for line in bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
-        let displacement: Displacement = serde_json::from_slice(line)
-            .map_err(|error| Error::Internal(format!("a journal is unreadable: {error}")))?;
+        let Ok(displacement) = serde_json::from_slice::<Displacement>(line) else {
+            return Ok(Rescued::Unknown);
+        };
         let (Ok(Some(name)), Ok(Some(path))) = (
             RelativePath::parse(displacement.name.as_bytes()),
             RelativePath::parse(displacement.path.as_bytes()),
         ) else {
-            continue;
+            return Ok(Rescued::Unknown);
+        };
+        let cursor = if displacement.in_workspace {
+            in_root.remove_file(&name.with_suffix(PART))?;
+            &mut in_root
+        } else {
+            &mut in_stage
         };
         // Where names cannot be exchanged, the displaced version has one of its own for a moment.
         for name in [name.with_suffix(DISPLACED), name] {
-            if cursor.stat(&name)?.is_some_and(|found| displacement.is_somebodys(&found))
-                && let Some(kept_at) = conflicts.keep(root, (&mut cursor, &name), &path)?
-            {
-                kept.push(Conflict { path: path.clone(), kept_at });
+            let Some(found) = cursor.stat(&name)? else { continue };
+            if displacement.is_somebodys(cursor, &name, &found)? {
+                let kept_at = conflicts.keep(root, (&mut *cursor, &name), &path)?;
+                kept.extend(kept_at.map(|kept_at| Conflict { path: path.clone(), kept_at }));
+            } else if displacement.in_workspace && !cursor.remove_empty_dir(&name)? {
+                cursor.remove_file(&name)?;
             }
         }
     }
-    Ok(())
+    Ok(Rescued::All)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    /// Whether what `make` puts at the name is somebody's, for what was to arrive there.
+    fn is_kept(arriving: Arriving, make: impl Fn(&std::path::Path)) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let name = RelativePath::parse(b"name").unwrap().unwrap();
+        make(&folder.path().join("name"));
+        let mut cursor = root.cursor();
+        let found = cursor.stat(&name).unwrap().unwrap();
+        let text = lines(std::iter::once(Displacement::new(&name, &name, arriving, None, false)));
+        let read: Displacement = serde_json::from_slice(&text).unwrap();
+        read.is_somebodys(&mut cursor, &name, &found).unwrap()
+    }
+
+    #[test]
+    fn what_arrives_is_known_again_and_all_else_is_somebodys() {
+        let write = |content: &'static str, mode: u32| {
+            move |at: &std::path::Path| {
+                fs::write(at, content).unwrap();
+                fs::set_permissions(at, fs::Permissions::from_mode(mode)).unwrap();
+            }
+        };
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".parse().unwrap();
+        let copy = || Arriving::copy_of(Some(&Entry::File { mode: 0o100_644, digest }));
+        assert!(!is_kept(copy(), write("abc", 0o644)), "the copy");
+        assert!(is_kept(copy(), write("abd", 0o644)), "other content");
+        assert!(is_kept(copy(), write("abc", 0o600)), "another mode");
+        assert!(is_kept(copy(), |at| symlink("abc", at).unwrap()), "another kind");
+        let link = || Arriving::copy_of(Some(&Entry::Symlink { target: b"to\xff".to_vec().into() }));
+        assert!(
+            !is_kept(link(), |at| symlink(std::ffi::OsStr::from_bytes(b"to\xff"), at).unwrap()),
+            "the link"
+        );
+        assert!(is_kept(link(), |at| symlink("elsewhere", at).unwrap()), "another target");
+        assert!(is_kept(link(), write("to", 0o644)), "a file");
+        let dir = || Arriving::copy_of(Some(&Entry::Dir { mode: None }));
+        assert!(!is_kept(dir(), |at| fs::create_dir(at).unwrap()), "the folder");
+        assert!(
+            is_kept(dir(), |at| fs::create_dir_all(at.join("in")).unwrap()),
+            "a folder with something in it"
+        );
+        assert!(is_kept(dir(), write("", 0o644)), "a file");
+        assert!(
+            is_kept(Arriving::copy_of(None), write("", 0o644)),
+            "nothing arrives where a path is deleted"
+        );
+        assert!(is_kept(Arriving::Inode(0), write("", 0o644)), "another inode");
+    }
+
+    #[test]
+    fn what_was_uploaded_is_nobodys_unless_it_is_kept_in_any_case() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let name = RelativePath::parse(b"name").unwrap().unwrap();
+        fs::write(folder.path().join("name"), "uploaded").unwrap();
+        let mut cursor = root.cursor();
+        let seen = cursor.stat(&name).unwrap().unwrap();
+        let mut is_kept = |seen: &Meta, arriving: Arriving, aside: bool| {
+            let found = cursor.stat(&name).unwrap().unwrap();
+            let displacement = Displacement::new(&name, &name, arriving, Some(seen), aside);
+            displacement.is_somebodys(&mut cursor, &name, &found).unwrap()
+        };
+        assert!(!is_kept(&seen, Arriving::Nothing, false));
+        assert!(is_kept(&seen, Arriving::Nothing, true));
+        assert!(is_kept(&Meta { size: 9, ..seen }, Arriving::Nothing, false), "touched since");
+        assert!(!is_kept(&seen, Arriving::Inode(seen.ino), true), "what arrives is what stands there");
+    }
 }

@@ -2,9 +2,9 @@
 //!
 //! *base* is what both sides last shared, *theirs* what the sandbox holds now, *ours* what stands here now.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
-use crate::path::RelativePath;
+use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::root::{Kind, Meta};
 
@@ -122,34 +122,44 @@ pub fn changed<'a>(
     })
 }
 
-/// The local paths that a plan depends on: what the sandbox changed, and the folders above what it holds new.
+/// The local paths that a plan depends on, in order: what the sandbox changed, and the folders above what it holds new.
 #[must_use]
-pub fn to_look_at(base: &Snapshot, theirs: &Snapshot) -> BTreeSet<RelativePath> {
-    let mut paths = BTreeSet::new();
+pub fn to_look_at(base: &Snapshot, theirs: &Snapshot) -> Vec<RelativePath> {
+    let mut paths = Vec::new();
+    let mut folders = NewFolders::default();
     for (path, _, after) in changed(base, theirs) {
         if after.is_some() {
-            let mut above = path.parent();
-            while let Some(folder) = above {
-                above = folder.parent();
-                if !paths.insert(folder) {
-                    break;
-                }
-            }
+            paths.extend(folders.above(path));
         }
-        paths.insert(path.clone());
+        paths.push(path.clone());
     }
+    paths.sort();
+    paths.dedup();
     paths
+}
+
+/// The folders above one path after the other, without those that are above the path before as well.
+#[derive(Default)]
+struct NewFolders<'a>(&'a [u8]);
+
+impl<'a> NewFolders<'a> {
+    fn above(&mut self, path: &'a RelativePath) -> impl Iterator<Item = RelativePath> + 'a {
+        let known = std::mem::replace(&mut self.0, path.split().0);
+        path.ancestors_beyond(known)
+    }
 }
 
 /// Makes the plan. `ours` holds what stands at the paths of [`to_look_at`]; what it lacks is absent.
 #[must_use]
-pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &BTreeMap<RelativePath, Local>) -> Plan<'a> {
+pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) -> Plan<'a> {
     let here = |path: &RelativePath| ours.get(path).unwrap_or(&Local::Absent);
+    let mut in_order = ours.in_order();
     let mut plan = Plan::default();
     let mut folders = BTreeMap::new();
     let mut modes = BTreeMap::new();
+    let mut new_folders = NewFolders::default();
     for (path, before, after) in changed(base, theirs) {
-        let ours = here(path);
+        let ours = in_order.find(path).unwrap_or(&Local::Absent);
         let decision = decide(before, after, ours);
         let entry = match (decision, after) {
             (Decision::Leave, _) | (Decision::SetMode | Decision::Place { .. }, None) => continue,
@@ -164,7 +174,7 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &BTreeMap<Relati
             (Decision::SetMode | Decision::Place { .. }, Some(entry)) => entry,
         };
         // Whatever is new needs its folders, also those that were deleted or replaced here.
-        for folder in path.ancestors() {
+        for folder in new_folders.above(path) {
             let stands = matches!(here(&folder), Local::Entry(Entry::Dir { .. }));
             if let (false, Some(entry @ Entry::Dir { .. })) = (stands, theirs.get(&folder)) {
                 let aside = match here(&folder) {
@@ -205,6 +215,12 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &BTreeMap<Relati
 }
 
 impl Plan<'_> {
+    /// Whether anything is put in place or taken away, rather than given a mode at most.
+    #[must_use]
+    pub fn moves_anything(&self) -> bool {
+        self.placements().next().is_some() || !self.deletions.is_empty()
+    }
+
     /// Everything that is to stand at a path, group by group.
     pub fn placements(&self) -> impl Iterator<Item = &Placement<'_>> + Clone {
         [&self.folders, &self.files, &self.in_place_of_folders].into_iter().flatten()
@@ -213,13 +229,13 @@ impl Plan<'_> {
     /// Takes back deletions of what is also there by a name that the sandbox holds: on a volume that does not tell `Foo`
     /// from `foo` both are one file, and a rename from one to the other in the sandbox is no deletion here. On volumes
     /// that do, only hard links share an inode, and they have a count of more than one.
-    pub fn spare_what_falls_together(&mut self, theirs: &Snapshot, seen: &BTreeMap<RelativePath, Meta>) {
+    pub fn spare_what_falls_together(&mut self, theirs: &Snapshot, seen: &ByPath<Meta>) {
         if self.deletions.is_empty() {
             return;
         }
         let held: HashSet<(u64, u64)> = seen
             .iter()
-            .filter(|(path, _)| theirs.contains_key(*path))
+            .filter(|(path, _)| theirs.contains_key(path))
             .map(|(_, meta)| (meta.dev, meta.ino))
             .collect();
         let (spared, deletions) = std::mem::take(&mut self.deletions).into_iter().partition(|path| {
@@ -328,7 +344,7 @@ mod tests {
     fn planned(base: &Snapshot, theirs: &Snapshot, ours: &Snapshot) -> Vec<String> {
         let locals = ours.iter().map(|(path, entry)| (path.clone(), Local::Entry(entry.clone())));
         let looked_at = to_look_at(base, theirs);
-        let locals: BTreeMap<_, _> = locals.filter(|(path, _)| looked_at.contains(path)).collect();
+        let locals: ByPath<_> = locals.filter(|(path, _)| looked_at.contains(path)).collect();
         let plan = plan(base, theirs, &locals);
         let placed = |what: &str, placement: &Placement<'_>| {
             format!("{what} {}{}", placement.path, if placement.aside { " aside" } else { "" })
@@ -417,7 +433,7 @@ mod tests {
         let theirs = tree(&[("foo", file(1, 0o644)), ("dir", dir(0o755)), ("kept", file(1, 0o644))]);
         let meta = |kind, ino, links| Meta { kind, mode: 0, size: 0, mtime: (0, 0), dev: 1, ino, links };
         // What a volume that folds case answers: the same inode by either name.
-        let seen: BTreeMap<_, _> = [
+        let seen: ByPath<_> = [
             ("Foo", meta(Kind::File, 1, 1)),
             ("foo", meta(Kind::File, 1, 1)),
             ("Dir", meta(Kind::Dir, 2, 2)),

@@ -21,7 +21,8 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOF
 /// How a file is opened for reading: never through a link, and without waiting should it have become a FIFO.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-/// How many folders on the way to the current one are kept open, so that deep trees do not use up descriptors.
+/// How many folders on the way to the current one are kept open: of deep trees the innermost, so that they do not use up
+/// descriptors.
 const OPEN_FOLDERS: usize = 48;
 
 /// What kind of thing stands at a path.
@@ -211,7 +212,8 @@ impl Cursor<'_> {
             let flags = if self.root.follow { FOLDER.difference(OFlags::NOFOLLOW) } else { FOLDER };
             let folder = fs::openat(above, &path[start..end], flags, Mode::empty())?;
             if self.open.len() == OPEN_FOLDERS {
-                self.open.pop();
+                // The innermost stay: from there it goes on, downwards and upwards.
+                self.open.remove(0);
             }
             self.open.push((end, folder));
             self.path.truncate(0);
@@ -437,4 +439,34 @@ fn permissions(mode: u32) -> Mode {
         reason = "the type differs by platform"
     )]
     Mode::from_bits_truncate((mode & 0o7777) as _)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deep_tree_is_climbed_without_starting_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let names = vec!["d"; 200];
+        let deep =
+            |levels: usize| RelativePath::parse(names[..levels].join("/").as_bytes()).unwrap().unwrap();
+        let mut cursor = root.cursor();
+        for levels in 1..=200 {
+            cursor.make_dir(&deep(levels), 0o700).unwrap();
+            assert!(cursor.open.len() <= OPEN_FOLDERS);
+        }
+        cursor.folder(deep(200).as_bytes()).unwrap();
+        assert_eq!(cursor.open.len(), OPEN_FOLDERS);
+        cursor.folder(deep(190).as_bytes()).unwrap();
+        assert_eq!(
+            cursor.open.len(),
+            OPEN_FOLDERS - 10,
+            "what was open stayed so, and nothing was opened anew"
+        );
+        for levels in (1..=200).rev() {
+            assert_eq!(cursor.stat(&deep(levels)).unwrap().map(|meta| meta.kind), Some(Kind::Dir));
+        }
+    }
 }

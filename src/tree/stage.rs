@@ -34,12 +34,16 @@ pub fn is_in_runtime(path: &RelativePath) -> bool {
 /// How a stage folder's name begins.
 const PREFIX: &str = "stage-";
 
+/// How many folders a stage is spread over at most: names in one are made and removed one after the other.
+const SHARES: usize = 16;
+
 /// A locked stage folder. [`Stage::close`] removes it with all that is left in it.
 #[derive(Debug)]
 pub struct Stage {
     root: Root,
     path: RelativePath,
-    made_runtime: bool,
+    /// One folder for each thread that works in it.
+    shares: Vec<RelativePath>,
     /// The permission bits that a new file gets when it asks for all.
     allowed: u32,
     next: AtomicU64,
@@ -50,7 +54,7 @@ impl Stage {
     pub fn open(workspace: &Root) -> Result<Self> {
         let mut cursor = workspace.cursor();
         let runtime = runtime();
-        let mut made_runtime = make_runtime(&mut cursor)?;
+        make_runtime(&mut cursor)?;
         let mut attempt = u64::from(std::process::id()) << 32;
         loop {
             static SERIAL: AtomicU64 = AtomicU64::new(0);
@@ -59,7 +63,7 @@ impl Stage {
             let made = match cursor.make_dir(&path, 0o700) {
                 // Another process had made the folder around it, and removed it when it was done.
                 Err(error) if error.is_gone() => {
-                    made_runtime |= make_runtime(&mut cursor)?;
+                    make_runtime(&mut cursor)?;
                     false
                 }
                 made => made?,
@@ -75,7 +79,8 @@ impl Stage {
                     // Unless it was taken for abandoned, and removed, before it was locked.
                     Ok(()) if cursor.stat(&path)?.is_some() => {
                         let allowed = allowed_permissions(&root)?;
-                        return Ok(Self { root, path, made_runtime, allowed, next: AtomicU64::new(0) });
+                        let shares = make_shares(&root)?;
+                        return Ok(Self { root, path, shares, allowed, next: AtomicU64::new(0) });
                     }
                     Ok(()) | Err(Errno::WOULDBLOCK) => {}
                     Err(errno) => return Err(Error::io("flock", workspace.path_of(&path), errno)),
@@ -112,11 +117,22 @@ impl Stage {
         self.root.cursor()
     }
 
-    /// A name that nothing in the stage has.
+    /// A name that nothing in the stage has, in this thread's share of it.
     #[must_use]
     pub fn name(&self) -> RelativePath {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        RelativePath::child(None, number.to_string().as_bytes())
+        let share = rayon::current_thread_index().unwrap_or(0) % self.shares.len();
+        RelativePath::child(Some(&self.shares[share]), self.number().to_string().as_bytes())
+    }
+
+    /// A name that nothing in the workspace has, to work in a folder that lies on another file system than the stage.
+    #[must_use]
+    pub fn name_elsewhere(&self) -> String {
+        let (_, stage) = self.path.split();
+        format!(".paperclip-{}-{}", stage.display(), self.number())
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A new file with exactly those permission bits, and its name in the stage.
@@ -131,13 +147,9 @@ impl Stage {
         Ok((name, file))
     }
 
-    /// Removes the stage with all that is left in it, and the folder around it where that was made for it.
+    /// Removes the stage with all that is left in it, and the folder around it where that is empty then.
     pub fn close(self, workspace: &Root) -> Result<()> {
-        remove_tree(workspace, &self.path)?;
-        if self.made_runtime {
-            workspace.cursor().remove_empty_dir(&runtime())?;
-        }
-        Ok(())
+        remove_stage(workspace, &self.path)
     }
 }
 
@@ -165,21 +177,43 @@ impl Abandoned {
         self.root.cursor()
     }
 
+    /// Where it stands in the workspace.
+    #[must_use]
+    pub fn path(&self) -> &RelativePath {
+        &self.path
+    }
+
     /// Removes it with all that is in it, and the folder around it where that is empty then.
     pub fn remove(self, workspace: &Root) -> Result<()> {
-        remove_tree(workspace, &self.path)?;
-        workspace.cursor().remove_empty_dir(&runtime()).map(|_| ())
+        remove_stage(workspace, &self.path)
     }
 }
 
-/// Makes the workspace's runtime folder. `false` where it is there already; a link in its place is never followed.
-pub fn make_runtime(cursor: &mut Cursor<'_>) -> Result<bool> {
+fn make_shares(stage: &Root) -> Result<Vec<RelativePath>> {
+    let mut cursor = stage.cursor();
+    (0..rayon::current_num_threads().min(SHARES))
+        .map(|share| {
+            let share = RelativePath::child(None, format!("{share:x}").as_bytes());
+            cursor.make_dir(&share, 0o700)?;
+            Ok(share)
+        })
+        .collect()
+}
+
+/// The last one to go takes the runtime folder along, whoever made it.
+fn remove_stage(workspace: &Root, stage: &RelativePath) -> Result<()> {
+    remove_tree(workspace, stage)?;
+    workspace.cursor().remove_empty_dir(&runtime()).map(|_| ())
+}
+
+/// Makes the workspace's runtime folder where it is missing. A link in its place is never followed.
+pub fn make_runtime(cursor: &mut Cursor<'_>) -> Result<()> {
     let runtime = runtime();
     if cursor.make_dir(&runtime, 0o755)? {
-        return Ok(true);
+        return Ok(());
     }
     match cursor.stat(&runtime)? {
-        Some(meta) if meta.kind == Kind::Dir => Ok(false),
+        Some(meta) if meta.kind == Kind::Dir => Ok(()),
         // It was there a moment ago.
         None => make_runtime(cursor),
         Some(_) => Err(Error::UnsafePath {
@@ -215,4 +249,20 @@ pub fn remove_tree(root: &Root, path: &RelativePath) -> Result<()> {
         }
     }
     cursor.remove_empty_dir(path).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_stage_takes_the_runtime_folder_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Root::open(folder.path()).unwrap();
+        let (first, second) = (Stage::open(&workspace).unwrap(), Stage::open(&workspace).unwrap());
+        first.close(&workspace).unwrap();
+        assert!(folder.path().join(RUNTIME).exists(), "somebody is at work in it");
+        second.close(&workspace).unwrap();
+        assert!(!folder.path().join(RUNTIME).exists());
+    }
 }

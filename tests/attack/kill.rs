@@ -2,14 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::exclude::PathSet;
 use sandbox_managed_runtime::merge::folder::FolderMerge;
-use sandbox_managed_runtime::tree::entry::Snapshot;
 use sandbox_managed_runtime::tree::root::Root;
 use sandbox_managed_runtime::tree::scan::snapshot;
 
@@ -23,8 +21,14 @@ use crate::tree::{Node, Tree, assert_same, change_tree, file, path_of, read_node
 const FILES: usize = 120;
 
 /// Restores in another process that is killed at random moments, until enough of them were in the middle of the
-/// changes; `complete` finishes the job.
-fn kill_often(before: &Tree, after: &Tree, ours: &Tree, complete: impl Fn(&Place, &str)) {
+/// changes; `furnish` makes the place, and `complete` finishes the job.
+pub fn kill_often<Around>(
+    furnish: impl Fn(&Tree) -> (Around, Place),
+    before: &Tree,
+    after: &Tree,
+    ours: &Tree,
+    complete: impl Fn(&Place, &str),
+) {
     let download = to_tar(after).end();
     let expected = merge(before, after, ours).tree;
     let changes: Vec<Vec<u8>> = ours
@@ -38,7 +42,7 @@ fn kill_often(before: &Tree, after: &Tree, ours: &Tree, complete: impl Fn(&Place
     while in_the_middle < rounds(12) {
         kills += 1;
         assert!(kills < rounds(200), "{in_the_middle} of {kills} kills were in the middle");
-        let place = Place::with(before);
+        let (_around, place) = furnish(before);
         let other = OtherProcess::start(&place, &download, None);
         change_tree(&place.workspace(), before, ours);
         // The moment: when this one of all changes is seen to be done.
@@ -67,6 +71,11 @@ fn kill_often(before: &Tree, after: &Tree, ours: &Tree, complete: impl Fn(&Place
     println!("{in_the_middle} of {kills} kills were in the middle of the changes");
 }
 
+/// A place with nothing special about it.
+fn plain(tree: &Tree) -> ((), Place) {
+    ((), Place::with(tree))
+}
+
 /// A folder gets its mode when it is full.
 fn is_fresh_folder(node: Option<&Node>) -> bool {
     node == Some(&Node::Dir(0o700))
@@ -75,7 +84,7 @@ fn is_fresh_folder(node: Option<&Node>) -> bool {
 #[test]
 fn a_fresh_restore_completes_what_was_killed() {
     let (before, after) = many_files(FILES);
-    kill_often(&before, &after, &before, |place, what| {
+    kill_often(plain, &before, &after, &before, |place, what| {
         let (client, session) = place.prepare_canned();
         client.answer(to_tar(&after).end());
         let report = restore(&session, &*client).unwrap_or_else(|error| panic!("{what}: {error:?}"));
@@ -96,13 +105,8 @@ fn a_fresh_merge_completes_what_was_killed_and_no_edit_is_lost() {
         .map(|(number, (path, _))| (path.clone(), file(format!("local edit {number} ").repeat(30))))
         .collect();
     ours.extend(edits.iter().cloned());
-    let apart = Place::with(&before);
-    let base = snapshot(&Root::open(&apart.workspace()).unwrap(), &|_| false, &Cancel::default()).unwrap();
-    let source = apart.root().join("source");
-    fs::create_dir(&source).unwrap();
-    write_tree(&source, &after);
-    kill_often(&before, &after, &ours, |place, what| {
-        complete_by_merge(place, base.clone(), &source, what);
+    kill_often(plain, &before, &after, &ours, |place, what| {
+        complete_by_merge(place, &before, &after, what);
         let kept = place.kept_aside();
         for (path, node) in &edits {
             let stands = place.tree().get(path) == Some(node);
@@ -117,9 +121,14 @@ fn a_fresh_merge_completes_what_was_killed_and_no_edit_is_lost() {
 }
 
 /// Merges again from what was uploaded, as a process would that has stored its baseline.
-fn complete_by_merge(place: &Place, base: Snapshot, source: &Path, what: &str) {
+pub fn complete_by_merge(place: &Place, before: &Tree, after: &Tree, what: &str) {
+    let apart = Place::with(before);
+    let base = snapshot(&Root::open(&apart.workspace()).unwrap(), &|_| false, &Cancel::default()).unwrap();
+    let source = apart.root().join("source");
+    fs::create_dir(&source).unwrap();
+    write_tree(&source, after);
     let nothing: [Vec<u8>; 0] = [];
-    let mut merging = FolderMerge::begin(base, &PathSet::new(&nothing), source, &place.workspace())
+    let mut merging = FolderMerge::begin(base, &PathSet::new(&nothing), &source, &place.workspace())
         .unwrap_or_else(|error| panic!("{what}: {error}"));
     let report = merging.apply();
     merging.finish().unwrap();
@@ -138,8 +147,8 @@ fn a_kill_while_waiting_for_the_lock_leaves_nothing() {
     other.go();
     // It has staged everything and waits, once its stage is there and full.
     let staged = |place: &Place| {
-        let Ok(names) = fs::read_dir(place.at(crate::tree::RUNTIME)) else { return 0 };
-        names.filter_map(|name| fs::read_dir(name.ok()?.path()).ok()).map(Iterator::count).sum()
+        let found = walkdir::WalkDir::new(place.at(crate::tree::RUNTIME)).into_iter().filter_map(Result::ok);
+        found.filter(|entry| entry.file_type().is_file()).count()
     };
     while staged(&place) < 20 {
         thread::sleep(Duration::from_millis(1));

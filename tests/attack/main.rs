@@ -19,6 +19,7 @@ mod fuzz;
 mod kill;
 mod links;
 mod model;
+mod mounts;
 mod partial;
 mod permissions;
 mod place;
