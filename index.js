@@ -134,11 +134,12 @@ async function prepareSandboxManagedRuntime(input) {
         const calls = new ClientCalls({ client, spec: input.spec, lease, signal: restoreSignal, listeners });
         let report;
         try {
-          report = JSON.parse(await session.restore(calls.dispatch, canceller));
+          report = await session.restore(calls.dispatch, canceller);
         } catch (error) {
           throw calls.failure(error);
         }
-        await tell(onReport, { ...report, failedRefreshes: lease.failedOrHanging });
+        // A report may name every path of a workspace: it is read only for somebody.
+        if (onReport) await tell(onReport, { ...JSON.parse(report), failedRefreshes: lease.failedOrHanging });
       });
     } finally {
       lease.stop();

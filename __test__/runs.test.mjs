@@ -531,6 +531,16 @@ describe("the report", () => {
     expect(events).toStrictEqual(["report", "restored"]);
   });
 
+  it("is not even read where nobody listens", async () => {
+    const [silent, heard] = [await prepare(), await prepare({ onReport: () => {} })];
+    const read = vi.spyOn(JSON, "parse");
+    onTestFinished(() => read.mockRestore());
+    await silent.restoreWorkspace();
+    expect(read).not.toHaveBeenCalled();
+    await heard.restoreWorkspace();
+    expect(read).toHaveBeenCalledTimes(1);
+  });
+
   it("of a restore that found nothing to do is empty, and nothing was written", async () => {
     client = new MemorySandbox(
       makeArchive([
