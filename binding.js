@@ -19,9 +19,46 @@ const {
 const { version } = require("./package.json");
 
 /**
+ * What the binary exports; `src/node/exports.rs` has it. Arguments are JSON.
+ *
+ * @typedef {object} Binding
+ * @property {new () => Canceller} Canceller
+ * @property {new () => SnapshotWriter} SnapshotWriter
+ * @property {(input: string, canceller: Canceller) => Promise<void>} createTarballFromDirectory
+ * @property {(input: string, canceller: Canceller) => Promise<void>} mirrorDirectory
+ * @property {(input: string, dispatch: Dispatch, canceller: Canceller) => Promise<PreparedSession>} prepareSession
+ * @property {(root: string, exclude: string) => Promise<SnapshotReader>} captureSnapshot
+ * @property {(input: string, baseline: SnapshotWriter) => Promise<BegunMerge>} beginMerge
+ * @property {(targetDir: string) => Promise<HeldLock>} acquireMergeLock
+ * @property {(rootDir: string, relative: string) => Promise<string | null>} readEntry
+ *
+ * @typedef {{ cancel(): void }} Canceller
+ * @typedef {{ write(entries: string): void }} SnapshotWriter
+ * @typedef {{ read(): string | null }} SnapshotReader
+ * @typedef {{ apply(): Promise<void>, finish(): Promise<void> }} BegunMerge
+ * @typedef {{ release(): Promise<void> }} HeldLock
+ *
+ * @typedef {object} PreparedSession
+ * @property {() => string} runtimeRootDir
+ * @property {(dispatch: Dispatch, canceller: Canceller) => Promise<string>} restore
+ */
+
+/**
+ * Makes a client call for the binding. `target` is a remote path, a command, or for `allocate` the number of the
+ * upload; `number` is the size for `allocate` and the number of the upload for `writeFile`. Resolves with bytes, with
+ * nothing, or with the number of a kept failure.
+ *
+ * @callback Dispatch
+ * @param {"allocate" | "makeDir" | "writeFile" | "readFile" | "remove" | "run"} method
+ * @param {string} target
+ * @param {number} number
+ * @returns {Promise<Uint8Array | number | undefined>}
+ */
+
+/**
  * Written out, so that bundlers and file tracers find the packages.
  *
- * @type {Record<string, () => unknown>}
+ * @type {Record<string, () => Binding>}
  */
 const requirePackage = {
   "darwin-arm64": () => require("@paperclipai/sandbox-managed-runtime-darwin-arm64"),
@@ -67,7 +104,7 @@ function load() {
 /**
  * @param {string} file
  * @param {string} platform
- * @returns {unknown}
+ * @returns {Binding}
  */
 function requireFile(file, platform) {
   try {

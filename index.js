@@ -14,12 +14,22 @@ const { LeaseKeeper } = require("./js/lease.js");
 const { tell } = require("./js/progress.js");
 const spec = require("./js/spec.js");
 
+/**
+ * @import * as own from "./index.js"
+ * @import { Canceller } from "./binding.js"
+ */
+
 /** How many entries of a snapshot are handled in one turn of the event loop: about a millisecond's worth. */
 const ENTRIES_A_TURN = 1000;
 
 const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 
-/** Awaits the binding, with its errors made JavaScript's. */
+/**
+ * Awaits the binding, with its errors made JavaScript's.
+ *
+ * @template T
+ * @param {Promise<T>} promise
+ */
 const awaitNative = async (promise) => {
   try {
     return await promise;
@@ -28,7 +38,13 @@ const awaitNative = async (promise) => {
   }
 };
 
-/** Runs work that `signal` may stop: the promise rejects with its reason at once, and the work ends as soon as it can. */
+/**
+ * Runs work that `signal` may stop: the promise rejects with its reason at once, and the work ends as soon as it can.
+ *
+ * @template T
+ * @param {AbortSignal | undefined} signal
+ * @param {(canceller: Canceller) => Promise<T>} work
+ */
 async function abortable(signal, work) {
   const canceller = new native.Canceller();
   return untilAborted(
@@ -38,6 +54,7 @@ async function abortable(signal, work) {
   );
 }
 
+/** @type {typeof own.createTarballFromDirectory} */
 async function createTarballFromDirectory(input) {
   check.object("input", input);
   const options = {
@@ -52,7 +69,8 @@ async function createTarballFromDirectory(input) {
   );
 }
 
-async function mirrorDirectory(sourceDir, targetDir, options = {}) {
+/** @type {typeof own.mirrorDirectory} */
+async function mirrorDirectory(sourceDir, targetDir, options) {
   check.object("options", options ?? {});
   const input = {
     // As `path.join` does: `..` takes back the name before it, also where no such folder exists.
@@ -66,6 +84,7 @@ async function mirrorDirectory(sourceDir, targetDir, options = {}) {
   );
 }
 
+/** @param {own.SandboxManagedRuntimeAsset[] | null} [assets] */
 function checkAssets(assets) {
   if (assets === undefined || assets === null) return [];
   if (!Array.isArray(assets)) throw invalidType("input.assets", "an array", assets);
@@ -81,6 +100,7 @@ function checkAssets(assets) {
   });
 }
 
+/** @type {typeof own.prepareSandboxManagedRuntime} */
 async function prepareSandboxManagedRuntime(input) {
   check.object("input", input);
   check.object("input.spec", input.spec);
@@ -106,6 +126,7 @@ async function prepareSandboxManagedRuntime(input) {
   const onReport = check.callback("input.onReport", input.onReport);
   const signal = check.signal("input.signal", input.signal);
   const lease = new LeaseKeeper(check.lease(input.lease));
+  /** @type {(phase: own.RuntimeStatusPhase, message: string) => Promise<void>} */
   const status = (phase, message) => tell(onStatus, { phase, message });
 
   const session = await abortable(signal, async (canceller) => {
@@ -122,6 +143,7 @@ async function prepareSandboxManagedRuntime(input) {
 
   const runtimeRootDir = session.runtimeRootDir();
 
+  /** @type {own.PreparedSandboxManagedRuntime["restoreWorkspace"]} */
   async function restoreWorkspace(onProgress, restoreOptions) {
     const restoreSink = check.callback("onProgress", onProgress) ?? onLine;
     check.object("options", restoreOptions ?? {});
@@ -158,7 +180,8 @@ async function prepareSandboxManagedRuntime(input) {
   };
 }
 
-async function captureDirectorySnapshot(rootDir, options = {}) {
+/** @type {typeof own.captureDirectorySnapshot} */
+async function captureDirectorySnapshot(rootDir, options) {
   const root = check.localPath("rootDir", rootDir);
   check.object("options", options ?? {});
   const exclude = [...new Set(check.strings("options.exclude", options?.exclude))];
@@ -171,9 +194,14 @@ async function captureDirectorySnapshot(rootDir, options = {}) {
   return { exclude, entries };
 }
 
-/** Hands a baseline to the binding, a turn's worth at a time. */
+/**
+ * Hands a baseline to the binding, a turn's worth at a time.
+ *
+ * @param {own.DirectorySnapshot["entries"]} entries
+ */
 async function writeBaseline(entries) {
   const writer = new native.SnapshotWriter();
+  /** @type {[string, own.SnapshotEntry][]} */
   let batch = [];
   const flush = () => {
     try {
@@ -194,6 +222,7 @@ async function writeBaseline(entries) {
   return writer;
 }
 
+/** @type {typeof own.mergeDirectoryWithBaseline} */
 async function mergeDirectoryWithBaseline(input) {
   check.object("input", input);
   const baseline = check.object("input.baseline", input.baseline);
@@ -219,6 +248,7 @@ async function mergeDirectoryWithBaseline(input) {
   );
 }
 
+/** @type {typeof own.withDirectoryMergeLock} */
 async function withDirectoryMergeLock(targetDir, fn) {
   const target = check.localPath("targetDir", targetDir);
   if (typeof fn !== "function") throw invalidType("fn", "of type function", fn);
@@ -226,7 +256,13 @@ async function withDirectoryMergeLock(targetDir, fn) {
   return holding(fn, () => awaitNative(lock.release()));
 }
 
-/** Runs `work` and then `release` in any case. Where both fail, the first failure is the one to know. */
+/**
+ * Runs `work` and then `release` in any case. Where both fail, the first failure is the one to know.
+ *
+ * @template T
+ * @param {() => Promise<T>} work
+ * @param {() => Promise<void>} release
+ */
 async function holding(work, release) {
   let result;
   try {
@@ -239,16 +275,18 @@ async function holding(work, release) {
   return result;
 }
 
+/** @type {typeof own.directoryEntryMatchesBaseline} */
 async function directoryEntryMatchesBaseline(rootDir, relative, baselineEntry) {
   const root = check.localPath("rootDir", rootDir);
   check.string("relative", relative);
   // What a map does not have matches nothing.
   if (baselineEntry === undefined || baselineEntry === null) return false;
   check.object("baselineEntry", baselineEntry);
+  const expected = /** @type {Record<string, unknown>} */ (baselineEntry);
   const json = await awaitNative(native.readEntry(JSON.stringify(root), JSON.stringify(relative)));
   if (json === null) return false;
   const entry = JSON.parse(json);
-  return Object.keys(entry).every((key) => entry[key] === baselineEntry[key]);
+  return Object.keys(entry).every((key) => entry[key] === expected[key]);
 }
 
 module.exports.buildSandboxExecutionSessionIdentity = spec.buildSandboxExecutionSessionIdentity;

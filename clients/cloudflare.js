@@ -41,6 +41,7 @@ function cloudflareSandboxOptions(overrides) {
   /** @type {import("./cloudflare.js").CloudflareSleepOptions} */
   const options = { ...overrides, sleepAfter: overrides?.sleepAfter ?? DEFAULT_SLEEP_AFTER };
   if (options.keepAlive === true) delete options.sleepAfter;
+  // The compiler cannot follow that what remains of the overrides is what `Omit` leaves of their type.
   return /** @type {any} */ (options);
 }
 

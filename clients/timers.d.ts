@@ -7,5 +7,5 @@ export interface RefreshTimers {
   /** Calls `callback` every `intervalMs` milliseconds. If the handle has an `unref`, it is called. */
   setInterval(callback: () => void, intervalMs: number): unknown;
   /** Ends what `setInterval` returned `handle` for. */
-  clearInterval(handle: any): void;
+  clearInterval(handle: unknown): void;
 }

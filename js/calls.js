@@ -4,6 +4,27 @@ const { types } = require("node:util");
 const { codedError, fromNative, received } = require("./errors.js");
 const { transferProgress } = require("./progress.js");
 
+/**
+ * @import {
+ *   RuntimeProgressSink,
+ *   RuntimeStatusPhase,
+ *   RuntimeStatusSink,
+ *   SandboxManagedRuntimeClient,
+ *   SandboxRemoteExecutionSpec,
+ * } from "../index.js"
+ * @import { Dispatch } from "../binding.js"
+ * @import { LeaseKeeper } from "./lease.js"
+ */
+
+/**
+ * Who is told of the calls.
+ *
+ * @typedef {object} Listeners
+ * @property {RuntimeProgressSink} [onLine] Takes the progress of transfers as lines.
+ * @property {RuntimeStatusSink} [onStatus] Takes it as messages.
+ * @property {() => Promise<void>} [beforeAsset] Called before each upload but the first, which is the workspace.
+ */
+
 /** Answers up to this size may be views into a pool that the client's runtime writes to again, so they are copied. */
 const SMALL = 64 * 1024;
 
@@ -18,13 +39,19 @@ class ClientCalls {
   #lease;
   #signal;
   #listeners;
+  /** @type {unknown[]} */
   #failures = [];
+  /** @type {Map<number, ArrayBuffer>} */
   #uploads = new Map();
   #written = 0;
 
   /**
-   * @param listeners `onLine` and `onStatus` take the progress of transfers, `beforeAsset` is called before each upload
-   *   but the first, which is the workspace
+   * @param {object} run
+   * @param {SandboxManagedRuntimeClient} run.client
+   * @param {SandboxRemoteExecutionSpec} run.spec
+   * @param {LeaseKeeper} run.lease
+   * @param {AbortSignal} [run.signal]
+   * @param {Listeners} run.listeners
    */
   constructor({ client, spec, lease, signal, listeners }) {
     this.#client = client;
@@ -37,8 +64,7 @@ class ClientCalls {
   /**
    * Never rejects: resolves with bytes, with nothing, or with the number under which a failure is kept.
    *
-   * @param target a remote path, a command, or for `allocate` the number of the upload
-   * @param number the size for `allocate`, the number of the upload for `writeFile`
+   * @type {Dispatch}
    */
   dispatch = async (method, target, number) => {
     try {
@@ -55,18 +81,28 @@ class ClientCalls {
     }
   };
 
-  /** What a run rejected with, as the caller is to see it. */
+  /**
+   * What a run rejected with, as the caller is to see it.
+   *
+   * @param {unknown} error
+   */
   failure(error) {
-    const kept = /^client-failure:(\d+)$/.exec(error?.message ?? "");
+    const { message } = /** @type {Error} */ (error);
+    const kept = /^client-failure:(\d+)$/.exec(message);
     return kept ? this.#failures[Number(kept[1])] : fromNative(error);
   }
 
+  /**
+   * @param {Exclude<Parameters<Dispatch>[0], "allocate">} method
+   * @param {string} target
+   * @param {number} number
+   */
   async #call(method, target, number) {
     const client = this.#client;
     switch (method) {
       case "writeFile": {
-        const bytes = this.#uploads.get(number);
-        // From here on the client alone has it.
+        // The binding has allocated and filled it. From here on the client alone has it.
+        const bytes = /** @type {ArrayBuffer} */ (this.#uploads.get(number));
         this.#uploads.delete(number);
         const size = bytes.byteLength;
         if (this.#written++ > 0) await this.#listeners.beforeAsset?.();
@@ -95,6 +131,12 @@ class ClientCalls {
     }
   }
 
+  /**
+   * @param {"Syncing" | "Restoring"} phase
+   * @param {"to" | "from"} direction
+   * @param {string} target
+   * @param {RuntimeStatusPhase} statusPhase
+   */
   #progress(phase, direction, target, statusPhase) {
     // "…/workspace-upload.tar", "…/<asset key>-upload.tar" or "…/workspace-download.tar".
     const label = target.slice(target.lastIndexOf("/") + 1).replace(/-(upload|download)\.tar$/, "");
@@ -103,7 +145,15 @@ class ClientCalls {
   }
 }
 
-/** Settles as `call` does, or rejects with the signal's reason at once when that is sooner, after `onAbort`. */
+/**
+ * Settles as `call` does, or rejects with the signal's reason at once when that is sooner, after `onAbort`.
+ *
+ * @template T
+ * @param {AbortSignal | undefined} signal
+ * @param {() => Promise<T>} call
+ * @param {() => void} [onAbort]
+ * @returns {Promise<T>}
+ */
 async function untilAborted(signal, call, onAbort) {
   if (!signal) return call();
   if (signal.aborted) throw signal.reason;
@@ -119,7 +169,11 @@ async function untilAborted(signal, call, onAbort) {
   });
 }
 
-/** What `readFile` answered, as bytes in place; copied where they might change under the reader's hands. */
+/**
+ * What `readFile` answered, as bytes in place; copied where they might change under the reader's hands.
+ *
+ * @param {unknown} answer
+ */
 function asBytes(answer) {
   if (!ArrayBuffer.isView(answer) && !types.isAnyArrayBuffer(answer)) throw noBytes(received(answer));
   let bytes;
@@ -136,6 +190,7 @@ function asBytes(answer) {
   return mayChange ? bytes.slice() : bytes;
 }
 
+/** @param {string} what */
 function noBytes(what) {
   const message = `client.readFile() must give a Buffer, Uint8Array or ArrayBuffer. ${what}`;
   return codedError(TypeError, "ERR_INVALID_RETURN_VALUE", message);

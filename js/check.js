@@ -3,11 +3,24 @@
 const path = require("node:path");
 const { invalidType, invalidValue } = require("./errors.js");
 
+// What callers hand in, typed as they should: each check is for those who do not.
+
+/** @import { SandboxLease, SandboxManagedRuntimeClient } from "../index.js" */
+
+/**
+ * @template T
+ * @param {string} argument
+ * @param {T} value
+ */
 function object(argument, value) {
   if (typeof value !== "object" || value === null) throw invalidType(argument, "of type object", value);
   return value;
 }
 
+/**
+ * @param {string} argument
+ * @param {unknown} value
+ */
 function string(argument, value) {
   if (typeof value !== "string") throw invalidType(argument, "of type string", value);
   return value;
@@ -16,6 +29,9 @@ function string(argument, value) {
 /**
  * A local path, absolute: the folder that is meant stays the same when the process changes its own. Nothing else
  * about its text changes, since the name of the merge lock is made of it.
+ *
+ * @param {string} argument
+ * @param {string} value
  */
 function localPath(argument, value) {
   string(argument, value);
@@ -24,7 +40,12 @@ function localPath(argument, value) {
   return path.isAbsolute(value) ? value : `${process.cwd()}/${value}`;
 }
 
-/** An optional list of strings without NUL, as it is now: the caller may change its own later. */
+/**
+ * An optional list of strings without NUL, as it is now: the caller may change its own later.
+ *
+ * @param {string} argument
+ * @param {string[] | null} [value]
+ */
 function strings(argument, value) {
   if (value === undefined || value === null) return [];
   if (!Array.isArray(value)) throw invalidType(argument, "an array of strings", value);
@@ -36,6 +57,11 @@ function strings(argument, value) {
   });
 }
 
+/**
+ * @template {Function} F
+ * @param {string} argument
+ * @param {F | null} [value]
+ */
 function callback(argument, value) {
   if (value !== undefined && value !== null && typeof value !== "function") {
     throw invalidType(argument, "of type function", value);
@@ -43,6 +69,10 @@ function callback(argument, value) {
   return value ?? undefined;
 }
 
+/**
+ * @param {string} argument
+ * @param {AbortSignal | null} [value]
+ */
 function signal(argument, value) {
   if (value === undefined || value === null) return undefined;
   if (typeof value !== "object" || typeof value.addEventListener !== "function" || !("aborted" in value)) {
@@ -51,7 +81,12 @@ function signal(argument, value) {
   return value;
 }
 
-/** The methods are looked up again at every call; this is to refuse early what cannot work. */
+/**
+ * The methods are looked up again at every call; this is to refuse early what cannot work.
+ *
+ * @param {SandboxManagedRuntimeClient} value
+ * @param {(keyof SandboxManagedRuntimeClient)[]} methods
+ */
 function client(value, methods) {
   if ((typeof value !== "object" && typeof value !== "function") || value === null) {
     throw invalidType("input.client", "of type object", value);
@@ -61,9 +96,9 @@ function client(value, methods) {
       throw invalidType(`input.client.${method}`, "of type function", value[method]);
     }
   }
-  return value;
 }
 
+/** @param {SandboxLease | null} [value] */
 function lease(value) {
   if (value === undefined || value === null) return undefined;
   object("input.lease", value);
@@ -80,6 +115,7 @@ function lease(value) {
   return value;
 }
 
+/** @param {number | null} [value] */
 function concurrency(value) {
   if (value === undefined || value === null) return 1;
   if (typeof value !== "number") throw invalidType("input.concurrency", "of type number", value);

@@ -2,12 +2,35 @@
 
 const util = require("node:util");
 
-/** An error with Node's or one of our codes. */
+/**
+ * What the binding says of a failure, as the JSON that is its error's message.
+ *
+ * @typedef {object} NativeFailure
+ * @property {string} message
+ * @property {string} code
+ * @property {number} [errno] Of a system call; what follows belongs to it.
+ * @property {string} [syscall]
+ * @property {string} [path]
+ * @property {string} [hint]
+ */
+
+/**
+ * An error with Node's or one of our codes.
+ *
+ * @param {ErrorConstructor | TypeErrorConstructor} Base
+ * @param {string} code
+ * @param {string} message
+ * @param {object} [fields]
+ */
 function codedError(Base, code, message, fields) {
   return Object.assign(new Base(message), { code }, fields);
 }
 
-/** How Node shows a value of the wrong type. */
+/**
+ * How Node shows a value of the wrong type.
+ *
+ * @param {unknown} value
+ */
 function received(value) {
   if (value == null) return `Received ${value}`;
   if (typeof value === "function") return `Received function ${value.name}`;
@@ -19,13 +42,25 @@ function received(value) {
   return `Received type ${typeof value} (${shown.length > 40 ? `${shown.slice(0, 40)}...` : shown})`;
 }
 
-/** The error for an argument of the wrong type. `expected` reads on from "must be". */
+/**
+ * The error for an argument of the wrong type.
+ *
+ * @param {string} argument
+ * @param {string} expected Reads on from "must be".
+ * @param {unknown} value
+ */
 function invalidType(argument, expected, value) {
   const message = `The "${argument}" argument must be ${expected}. ${received(value)}`;
   return codedError(TypeError, "ERR_INVALID_ARG_TYPE", message);
 }
 
-/** The error for an argument of the right type that cannot be used. */
+/**
+ * The error for an argument of the right type that cannot be used.
+ *
+ * @param {string} argument
+ * @param {string} reason
+ * @param {unknown} value
+ */
 function invalidValue(argument, reason, value) {
   const message = `The argument '${argument}' is invalid: ${reason}. Received ${util.inspect(value)}`;
   return codedError(TypeError, "ERR_INVALID_ARG_VALUE", message);
@@ -34,11 +69,14 @@ function invalidValue(argument, reason, value) {
 /**
  * What the binding rejected with → the error a caller gets. The binding puts all it knows into the message, as JSON;
  * a failed system call is named as Node names its own.
+ *
+ * @param {unknown} error
  */
 function fromNative(error) {
+  /** @type {NativeFailure} */
   let fields;
   try {
-    fields = JSON.parse(error.message);
+    fields = JSON.parse(/** @type {Error} */ (error).message);
   } catch {
     // Not one of ours: napi itself failed, and says how.
     return error;

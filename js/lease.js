@@ -1,5 +1,7 @@
 "use strict";
 
+/** @import { SandboxLease } from "../index.js" */
+
 const DEFAULT_INTERVAL_MS = 60_000;
 
 /**
@@ -9,11 +11,14 @@ const DEFAULT_INTERVAL_MS = 60_000;
 class LeaseKeeper {
   #lease;
   #underWay = false;
-  #between;
   #calls = 0;
+  /** @type {NodeJS.Timeout | undefined} */
   #ticking;
+  /** @type {NodeJS.Timeout | undefined} */
+  #between;
   failed = 0;
 
+  /** @param {SandboxLease} [lease] */
   constructor(lease) {
     this.#lease = lease;
   }
@@ -24,15 +29,21 @@ class LeaseKeeper {
   }
 
   refresh() {
-    if (!this.#lease || this.#underWay) return;
+    const lease = this.#lease;
+    if (!lease || this.#underWay) return;
     this.#underWay = true;
     // Begun now, ahead of the call that it is for. One that throws at once is one that fails.
-    new Promise((resolve) => resolve(this.#lease.refresh()))
+    new Promise((resolve) => resolve(lease.refresh()))
       .catch(() => this.failed++)
       .finally(() => (this.#underWay = false));
   }
 
-  /** Refreshes before a call and, until it settles, at every interval. */
+  /**
+   * Refreshes before a call and, until it settles, at every interval.
+   *
+   * @template T
+   * @param {() => Promise<T>} call
+   */
   async during(call) {
     if (!this.#lease) return call();
     this.refresh();
@@ -47,6 +58,8 @@ class LeaseKeeper {
   /**
    * Goes on between prepare and restore, if the caller asked for it, until {@link stop}; and no longer than anybody
    * holds on to `restore`.
+   *
+   * @param {object} restore
    */
   keepBetween(restore) {
     if (!this.#lease?.keepAliveBetween) return;
@@ -62,8 +75,9 @@ class LeaseKeeper {
     clearInterval(this.#between);
   }
 
+  /** @param {() => void} tick */
   #every(tick) {
-    const timer = setInterval(tick, this.#lease.intervalMs ?? DEFAULT_INTERVAL_MS);
+    const timer = setInterval(tick, this.#lease?.intervalMs ?? DEFAULT_INTERVAL_MS);
     timer.unref?.();
     return timer;
   }

@@ -1,9 +1,17 @@
 "use strict";
 
+/** @import { RuntimeProgressSink, RuntimeStatusPhase, RuntimeStatusSink } from "../index.js" */
+
 const STEP_PERCENT = 10;
 const INTERVAL_MS = 2000;
 
-/** Calls a caller's listener; what it throws is its own affair and never fails a run. */
+/**
+ * Calls a caller's listener; what it throws is its own affair and never fails a run.
+ *
+ * @template T
+ * @param {((value: T) => unknown) | undefined} listener
+ * @param {T} value
+ */
 async function tell(listener, value) {
   try {
     await listener?.(value);
@@ -16,17 +24,26 @@ async function tell(listener, value) {
  * The progress of one transfer as lines in the format of Paperclip's logs. A line comes with each tenth of the way,
  * or after two seconds without one, and always at the end. `undefined` where nobody listens.
  *
- * @param phase "Syncing" or "Restoring"
- * @param direction "to" or "from"
+ * @param {object} transfer
+ * @param {"Syncing" | "Restoring"} transfer.phase
+ * @param {string} transfer.label
+ * @param {"to" | "from"} transfer.direction
+ * @param {RuntimeProgressSink} [transfer.onLine]
+ * @param {RuntimeStatusSink} [transfer.onStatus]
+ * @param {RuntimeStatusPhase} transfer.statusPhase
  */
 function transferProgress({ phase, label, direction, onLine, onStatus, statusPhase }) {
   if (!onLine && !onStatus) return undefined;
   const prefix = `${phase} ${label} ${direction} sandbox`;
-  const megabytes = (bytes) => (Math.max(0, bytes) / (1024 * 1024)).toFixed(1);
+  const megabytes = (/** @type {number} */ bytes) => (Math.max(0, bytes) / (1024 * 1024)).toFixed(1);
   let lastStep = -1;
   let lastTime = -Infinity;
   let ended = false;
 
+  /**
+   * @param {number} done
+   * @param {number} total 0 where it is not known
+   */
   const emit = async (done, total) => {
     let text = `${prefix}: ${megabytes(done)} MB`;
     if (total > 0) {
@@ -39,7 +56,12 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
 
   return {
     options: {
-      onProgress: async (done, total) => {
+      /**
+       * @param {number} done
+       * @param {number | null} of
+       */
+      onProgress: async (done, of) => {
+        const total = of ?? 0;
         if (ended || !Number.isFinite(done)) return;
         const step = total > 0 ? Math.floor(((done / total) * 100) / STEP_PERCENT) : lastStep;
         const now = Date.now();
@@ -50,7 +72,11 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
         await emit(done, total);
       },
     },
-    /** The last line, where the client has not caused it by its own count. */
+    /**
+     * The last line, where the client has not caused it by its own count.
+     *
+     * @param {number} total
+     */
     async finish(total) {
       if (ended) return;
       ended = true;

@@ -2,9 +2,20 @@
 
 // Reading a spec from unknown data. What `trim` and `Number` make of odd values is JavaScript's own business.
 
-const asObject = (value) => (value && typeof value === "object" && !Array.isArray(value) ? value : {});
-const asString = (value) => (typeof value === "string" ? value : "");
+/** @import * as own from "../index.js" */
 
+/**
+ * @param {unknown} value
+ * @returns {Record<string, unknown>}
+ */
+function asObject(value) {
+  if (!value || typeof value !== "object" || Array.isArray(value)) return {};
+  return /** @type {Record<string, unknown>} */ (value);
+}
+
+const asString = (/** @type {unknown} */ value) => (typeof value === "string" ? value : "");
+
+/** @type {typeof own.parseSandboxRemoteExecutionSpec} */
 function parseSandboxRemoteExecutionSpec(value) {
   const parsed = asObject(value);
   const transport = asString(parsed.transport).trim();
@@ -18,17 +29,19 @@ function parseSandboxRemoteExecutionSpec(value) {
   return { transport: "sandbox", provider, sandboxId, remoteCwd, timeoutMs, apiKey };
 }
 
+/** @type {typeof own.buildSandboxExecutionSessionIdentity} */
 function buildSandboxExecutionSessionIdentity(spec) {
   if (!spec) return null;
   const { provider, sandboxId, remoteCwd } = spec;
   return { transport: "sandbox", provider, sandboxId, remoteCwd };
 }
 
+/** @type {typeof own.sandboxExecutionSessionMatches} */
 function sandboxExecutionSessionMatches(saved, current) {
   const identity = buildSandboxExecutionSessionIdentity(current);
   if (!identity) return false;
   const parsed = asObject(saved);
-  return Object.keys(identity).every((key) => asString(parsed[key]) === identity[key]);
+  return Object.entries(identity).every(([key, value]) => asString(parsed[key]) === value);
 }
 
 module.exports = {
