@@ -32,7 +32,8 @@ const STATUS = {
 /**
  * Starts the server.
  *
- * `onRefresh` decides what a refresh of the lifetime is answered with: it may wait, or throw to have it fail.
+ * `onRefresh` decides what a refresh of the lifetime is answered with: it may wait, or throw to have it fail. So does
+ * `onRequest` for every request to the sandbox itself, whose file it is told, where the request is for one.
  */
 export async function startE2bServer() {
   const state = {
@@ -44,6 +45,7 @@ export async function startE2bServer() {
     /** The sandbox user that each request for a file named. */
     users: [],
     onRefresh: async () => {},
+    onRequest: async () => {},
     children: new Set(),
   };
   const server = http.createServer((request, response) => {
@@ -76,6 +78,8 @@ export async function startE2bServer() {
 async function answer(state, request, response) {
   const { pathname, searchParams } = new URL(request.url, "http://server");
   const route = `${request.method} ${pathname}`;
+  const isForSandbox = /^\/(files$|filesystem\.|process\.)/.test(pathname);
+  if (isForSandbox) await state.onRequest(searchParams.get("path") ?? "");
   switch (route) {
     case `POST /sandboxes/${SANDBOX_ID}/connect`:
     case `POST /v2/sandboxes/${SANDBOX_ID}/connect`:
