@@ -138,6 +138,29 @@ describe("a lease", () => {
     expect(onReport.mock.calls[0][0].failedRefreshes).toBe(1);
   });
 
+  it("has no failure to report where the last refresh has only just begun", async () => {
+    const onReport = vi.fn();
+    const prepared = await prepare({ lease: { refresh: () => new Promise(() => {}) }, onReport });
+    await prepared.restoreWorkspace();
+    expect(onReport.mock.calls[0][0].failedRefreshes).toBe(0);
+  });
+
+  it("is not refreshed for a restore that was stopped", async () => {
+    const refresh = vi.fn(async () => {});
+    const prepared = await prepare({ lease: { refresh } });
+    refresh.mockClear();
+    const controller = new AbortController();
+    const call = hang("run");
+    const restoring = prepared.restoreWorkspace(undefined, { signal: controller.signal });
+    await call.called.promise;
+    expect(refresh).toHaveBeenCalledTimes(1);
+    controller.abort();
+    await expect(restoring).rejects.toBe(controller.signal.reason);
+    // The next one begins when the first has ended for good.
+    await prepared.restoreWorkspace();
+    expect(refresh).toHaveBeenCalledTimes(1 + RESTORE.length);
+  });
+
   it("is refreshed again once one that took long has come back", async () => {
     const first = deferred();
     const refresh = vi.fn(async () => {}).mockReturnValueOnce(first.promise);

@@ -73,6 +73,8 @@ class ClientCalls {
         this.#uploads.set(Number(target), memory);
         return new Uint8Array(memory);
       }
+      // A sandbox that nobody waits for any longer needs no refresh either.
+      if (this.#signal?.aborted) throw this.#signal.reason;
       const call = () => this.#call(method, target, number);
       // A call is given up once the caller aborts: nobody waits for what becomes of it.
       return await this.#lease.during(() => untilAborted(this.#signal, call));

@@ -10,7 +10,9 @@ const DEFAULT_INTERVAL_MS = 60_000;
  */
 class LeaseKeeper {
   #lease;
-  #underWay = false;
+  #intervalMs;
+  /** When the refresh that is under way began. @type {number | undefined} */
+  #begun;
   #calls = 0;
   /** @type {NodeJS.Timeout | undefined} */
   #ticking;
@@ -21,21 +23,23 @@ class LeaseKeeper {
   /** @param {SandboxLease} [lease] */
   constructor(lease) {
     this.#lease = lease;
+    this.#intervalMs = lease?.intervalMs ?? DEFAULT_INTERVAL_MS;
   }
 
-  /** How many refreshes failed, or have not come back yet. */
+  /** How many refreshes failed, or hang: one that began just now may well come back. */
   get failedOrHanging() {
-    return this.failed + (this.#underWay ? 1 : 0);
+    const hangs = this.#begun !== undefined && Date.now() - this.#begun >= this.#intervalMs;
+    return this.failed + (hangs ? 1 : 0);
   }
 
   refresh() {
     const lease = this.#lease;
-    if (!lease || this.#underWay) return;
-    this.#underWay = true;
+    if (!lease || this.#begun !== undefined) return;
+    this.#begun = Date.now();
     // Begun now, ahead of the call that it is for. One that throws at once is one that fails.
     new Promise((resolve) => resolve(lease.refresh()))
       .catch(() => this.failed++)
-      .finally(() => (this.#underWay = false));
+      .finally(() => (this.#begun = undefined));
   }
 
   /**
@@ -77,7 +81,7 @@ class LeaseKeeper {
 
   /** @param {() => void} tick */
   #every(tick) {
-    const timer = setInterval(tick, this.#lease?.intervalMs ?? DEFAULT_INTERVAL_MS);
+    const timer = setInterval(tick, this.#intervalMs);
     timer.unref?.();
     return timer;
   }
