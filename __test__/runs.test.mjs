@@ -646,6 +646,33 @@ describe("concurrency", () => {
     expect(Object.keys(assetDirs)).toStrictEqual(KEYS);
   });
 
+  it("packs the next asset while one uploads, and no further one", async () => {
+    const { held } = holdUploads();
+    const made = [];
+    const { ArrayBuffer } = globalThis;
+    vi.stubGlobal(
+      "ArrayBuffer",
+      class extends ArrayBuffer {
+        constructor(size) {
+          super(size);
+          made.push(size);
+        }
+      },
+    );
+    onTestFinished(() => void vi.unstubAllGlobals());
+    const preparing = prepare({ assets });
+    // The workspace, the asset that is under way, and the one after it.
+    await until(() => held.has("a") && made.length === 3);
+    await settled();
+    expect(made.length).toBe(3);
+    for (const key of KEYS) {
+      await until(() => held.has(key));
+      held.get(key).resolve();
+    }
+    await preparing;
+    expect(made.length).toBe(1 + KEYS.length);
+  });
+
   it("gives the sandbox the same as one after the other", async () => {
     const trees = [];
     for (const concurrency of [1, 4]) {
