@@ -165,7 +165,9 @@ async function prepareSandboxManagedRuntime(input) {
       });
     } finally {
       lease.stop();
-      await status("finalize", "Finalizing sandbox workspace");
+      const told = status("finalize", "Finalizing sandbox workspace");
+      // Whoever has stopped the restore does not wait for a listener.
+      await untilAborted(restoreSignal, () => told).catch(() => undefined);
     }
   }
 

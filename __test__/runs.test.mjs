@@ -6,7 +6,12 @@ import { readdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
 import { beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
-import { createTarballFromDirectory, mirrorDirectory, prepareSandboxManagedRuntime } from "../index.js";
+import {
+  createTarballFromDirectory,
+  mirrorDirectory,
+  prepareSandboxManagedRuntime,
+  withDirectoryMergeLock,
+} from "../index.js";
 import { differences, readTree } from "../scripts/tree.mjs";
 import { bytePath, makeTree, temporaryFolder } from "./support/folders.mjs";
 import { MemorySandbox } from "./support/memory.mjs";
@@ -430,6 +435,62 @@ describe("a signal", () => {
       expect((await readdir(workspace)).sort()).toStrictEqual(["a.txt", "new.txt"]);
     },
   );
+
+  it("is heard although a listener holds the restore up", async () => {
+    const heard = deferred();
+    const prepared = await prepare({
+      onRuntimeProgress: ({ phase }) => {
+        if (phase === "finalize") heard.resolve();
+        return phase === "config_sync" ? undefined : new Promise(() => {});
+      },
+    });
+    const controller = new AbortController();
+    const restoring = prepared.restoreWorkspace(undefined, { signal: controller.signal });
+    await abortWith(controller, new Error("enough"), restoring);
+    await heard.promise;
+  });
+
+  it("stops a restore while it checks what came, or waits for the lock: nothing is changed", async () => {
+    const names = Array.from({ length: 500 }, (_, at) => `new-${at}.txt`);
+    client = new MemorySandbox(makeArchive(names.map((name) => ({ name, content: name }))));
+    const prepared = await prepare();
+    const before = await readTree(workspace);
+    const [entered, leave] = [deferred(), deferred()];
+    const holding = withDirectoryMergeLock(workspace, () => {
+      entered.resolve();
+      return leave.promise;
+    });
+    await entered.promise;
+    const controller = new AbortController();
+    const restoring = prepared.restoreWorkspace(undefined, { signal: controller.signal });
+    await until(async () => (await readdir(workspace)).includes(".paperclip-runtime"));
+    await abortWith(controller, new Error("enough"), restoring);
+    // The next one begins when the first has put away what it had.
+    const call = hang("run");
+    const next = prepared.restoreWorkspace();
+    await call.called.promise;
+    expect(differences(before, await readTree(workspace), { exact: true })).toStrictEqual([]);
+    leave.resolve();
+    await holding;
+    call.resolve();
+    await next;
+    expect(await readdir(workspace)).toEqual(expect.arrayContaining(names));
+  });
+
+  it("that comes once a restore changes files leaves it to be completed", async () => {
+    const names = Array.from({ length: 500 }, (_, at) => `new-${at}.txt`);
+    client = new MemorySandbox(makeArchive(names.map((name) => ({ name, content: name }))));
+    const prepared = await prepare();
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    const restoring = caught(prepared.restoreWorkspace(undefined, { signal: controller.signal }));
+    await until(async () => (await readdir(workspace)).some((name) => name.startsWith("new-")));
+    controller.abort(reason);
+    // It may have been faster than this test.
+    expect([{ error: reason }, "nothing"]).toContainEqual(await restoring);
+    await until(async () => (await readdir(workspace)).length >= names.length);
+    await until(async () => !(await readdir(workspace)).includes("b.txt"));
+  });
 
   it("stops an archive, which never appears", async () => {
     const archivePath = path.join(home, "archive.tar");
