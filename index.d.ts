@@ -344,7 +344,10 @@ export type SandboxRuntimeErrorCode =
   | "ERR_SANDBOX_ARCHIVE_TRUNCATED"
   /** The download breaks the format or holds what is never restored. Nothing was changed. */
   | "ERR_SANDBOX_ARCHIVE_INVALID"
-  /** A path leads out of its folder, or a link stands where a folder of ours must be. */
+  /**
+   * A path leads out of its folder, or a link stands where a folder of ours must be. From the local client: a path
+   * outside of its root.
+   */
   | "ERR_SANDBOX_UNSAFE_PATH"
   /** Another process held the merge lock for 30 s. Nothing was changed. */
   | "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT"
@@ -356,6 +359,12 @@ export type SandboxRuntimeErrorCode =
   | "ERR_INVALID_RETURN_VALUE"
   /** No binary for this machine; the message says what to do. Thrown when the package is loaded. */
   | "ERR_SANDBOX_BINDING_NOT_FOUND"
+  /** From a ready-made client: a command in the sandbox failed (`exitCode`, `stderr`). */
+  | "ERR_SANDBOX_COMMAND_FAILED"
+  /** From a ready-made client: a command was stopped after `timeoutMs`. */
+  | "ERR_SANDBOX_COMMAND_TIMEOUT"
+  /** From a ready-made client: other than all bytes of a file arrived. */
+  | "ERR_SANDBOX_TRANSFER_INCOMPLETE"
   /** A defect of this package. */
   | "ERR_SANDBOX_INTERNAL";
 
@@ -368,4 +377,10 @@ export interface SandboxRuntimeError extends Error {
   offset?: number;
   /** The path at fault, where there is one. */
   path?: string;
+  /** How a command ended; `null` where a signal ended it. */
+  exitCode?: number | null;
+  /** The end of what a command that failed said on its error output. */
+  stderr?: string;
+  /** How long a command could take, in milliseconds. */
+  timeoutMs?: number;
 }
