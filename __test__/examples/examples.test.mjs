@@ -7,6 +7,16 @@ describe("the examples folder", () => {
   /** What each example prints, in part. */
   const promises = {
     "archive.mjs": ["the same bytes twice: true", "without what is excluded: true"],
+    "long-run.mjs": [
+      "[paperclip] Syncing workspace to sandbox: 100% (3.0/3.0 MB)\n",
+      "stopped: not now\n",
+      'still here: "plan\\nour own step\\n"\n',
+      "from the sandbox: plan.txt\n",
+      "deleted here: data.bin\n",
+      "plan.txt: the version here is now .paperclip-runtime/conflicts/",
+      'and now: "plan\\nthe agent\'s step\\n"\n',
+      "the lease was refreshed: true\n",
+    ],
     "merge.cjs": ["plan.txt: their plan", "ours.txt: only here", "kept aside: our plan"],
     "mirror.mjs": ["in the target now: new.txt, settings.json\n"],
     "round-trip.mjs": ["from the sandbox: notes.txt", "milk\nbread\n"],
