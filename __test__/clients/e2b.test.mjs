@@ -49,7 +49,7 @@ describe("the E2B client", () => {
     const { sandbox } = await sandboxOnServer();
     const pids = path.join(await temporaryFolder(), "pids");
     const command = `(sh -c 'echo $$ > "${pids}"; exec sleep 1000'); true`;
-    const running = createE2bClient(sandbox).run(command, { timeoutMs: 500 });
+    const running = createE2bClient(sandbox).run(command, { timeoutMs: 3_000 });
     await expect(running).rejects.toMatchObject({ code: "ERR_SANDBOX_COMMAND_TIMEOUT" });
     const [pid] = await processIds(pids);
     await until(async () => !(await isRunning(pid)));

@@ -101,9 +101,10 @@ export async function isRunning(pid) {
   }
 }
 
-/** Runs all checks, and hands back what they found with what they printed. */
+/** Runs all checks, which may take as long as a test, and hands back what they found with what they printed. */
 export async function conformance(client, options) {
   const printed = [];
-  const result = await checkSandboxClient(client, { ...options, log: (text) => printed.push(text) });
+  const log = (text) => printed.push(text);
+  const result = await checkSandboxClient(client, { limitMs: SLOW.timeout, ...options, log });
   return { ...result, printed: printed.join("\n") };
 }
