@@ -143,7 +143,7 @@ export interface RestoreReport {
   tolerant: boolean;
   /** What the sandbox's tar said in that case; otherwise empty. */
   tarMessages: string;
-  /** Lease refreshes that failed, or had not come back after {@link SandboxLease.intervalMs}. */
+  /** Lease refreshes since prepare began that failed, or had not come back after {@link SandboxLease.intervalMs}. */
   failedRefreshes: number;
   /** The steps in order. */
   phases: RestorePhase[];
