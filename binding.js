@@ -27,20 +27,20 @@ const { version } = require("./package.json");
  * @property {(input: string, canceller: Canceller) => Promise<void>} createTarballFromDirectory
  * @property {(input: string, canceller: Canceller) => Promise<void>} mirrorDirectory
  * @property {(input: string, dispatch: Dispatch, canceller: Canceller) => Promise<PreparedSession>} prepareSession
- * @property {(root: string, exclude: string) => Promise<SnapshotReader>} captureSnapshot
+ * @property {(root: string, exclude: string) => Promise<Pieces>} captureSnapshot
  * @property {(input: string, baseline: SnapshotWriter) => Promise<BegunMerge>} beginMerge
  * @property {(targetDir: string) => Promise<HeldLock>} acquireMergeLock
  * @property {(rootDir: string, relative: string) => Promise<string | null>} readEntry
  *
  * @typedef {{ cancel(): void }} Canceller
  * @typedef {{ write(entries: string): void }} SnapshotWriter
- * @typedef {{ read(): string | null }} SnapshotReader
+ * @typedef {{ read(): string | null }} Pieces
  * @typedef {{ apply(): Promise<void>, finish(): Promise<void> }} BegunMerge
  * @typedef {{ release(): Promise<void> }} HeldLock
  *
  * @typedef {object} PreparedSession
  * @property {() => string} runtimeRootDir
- * @property {(dispatch: Dispatch, canceller: Canceller) => Promise<string>} restore
+ * @property {(dispatch: Dispatch, canceller: Canceller, wantsReport: boolean) => Promise<Pieces | null>} restore
  */
 
 /**

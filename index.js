@@ -154,14 +154,15 @@ async function prepareSandboxManagedRuntime(input) {
         await status("restore", "Restoring workspace from sandbox");
         const listeners = { onLine: restoreSink, onStatus };
         const calls = new ClientCalls({ client, spec: input.spec, lease, signal: restoreSignal, listeners });
-        let report;
+        let pieces;
         try {
-          report = await session.restore(calls.dispatch, canceller);
+          pieces = await session.restore(calls.dispatch, canceller, onReport !== undefined);
         } catch (error) {
           throw calls.failure(error);
         }
-        // A report may name every path of a workspace: it is read only for somebody.
-        if (onReport) await tell(onReport, { ...JSON.parse(report), failedRefreshes: lease.failedOrHanging });
+        if (pieces) {
+          await tell(onReport, { ...(await readReport(pieces)), failedRefreshes: lease.failedOrHanging });
+        }
       });
     } finally {
       lease.stop();
@@ -194,6 +195,21 @@ async function captureDirectorySnapshot(rootDir, options) {
     await nextTurn();
   }
   return { exclude, entries };
+}
+
+/**
+ * A report may name every path of a workspace: its lists are read a turn's worth at a time.
+ *
+ * @param {import("./binding.js").Pieces} pieces
+ */
+async function readReport(pieces) {
+  const report = JSON.parse(/** @type {string} */ (pieces.read()));
+  for (let json = pieces.read(); json !== null; json = pieces.read()) {
+    const [list, items] = JSON.parse(json);
+    report[list].push(...items);
+    await nextTurn();
+  }
+  return report;
 }
 
 /**

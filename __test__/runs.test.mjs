@@ -548,6 +548,26 @@ describe("a signal", () => {
 });
 
 describe("the report", () => {
+  it("names each of thousands of paths once and in order, and reads them in more than one turn", async () => {
+    const names = Array.from({ length: 2500 }, (_, at) => `file-${String(at).padStart(4, "0")}`);
+    await makeTree(workspace, Object.fromEntries(names.map((name) => [name, "1"])));
+    const local = new LocalSandbox();
+    const remote = await remoteWorkspace();
+    let report;
+    const prepared = await prepare({
+      spec: specFor(remote),
+      client: local,
+      onReport: (told) => void (report = told),
+    });
+    await local.agent(`cd '${remote}' && for name in file-*; do echo 2 >$name; done`);
+    const parse = vi.spyOn(JSON, "parse");
+    await prepared.restoreWorkspace();
+    const pieces = parse.mock.calls.map(([json]) => json).filter((json) => json.startsWith('["written"'));
+    parse.mockRestore();
+    expect(report.written).toStrictEqual(names);
+    expect(pieces.map((json) => JSON.parse(json)[1].length)).toStrictEqual([1000, 1000, 500]);
+  });
+
   it("says what a restore did, entry by entry and step by step", async () => {
     const local = new LocalSandbox();
     const remote = await remoteWorkspace();

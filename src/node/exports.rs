@@ -29,7 +29,7 @@ use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::root::Root;
 use crate::tree::scan::{Reader, look, snapshot};
 
-/// How many entries of a snapshot cross in one turn of the event loop: about a millisecond's worth.
+/// How many entries of a snapshot or report cross in one turn of the event loop: about a millisecond's worth.
 const ENTRIES_A_TURN: usize = 1000;
 
 async fn off_the_loop<T: Send + 'static>(
@@ -221,30 +221,31 @@ impl PreparedSession {
         self.session().runtime_root().to_owned()
     }
 
-    /// Resolves with the report as JSON.
+    /// Resolves with the report, where it is wanted, in pieces: see [`values::report`].
     #[napi]
     pub fn restore<'env>(
         &self,
         env: &'env Env,
         dispatch: Dispatch,
         canceller: &Canceller,
-    ) -> Promised<'env, String> {
+        wants_report: bool,
+    ) -> Promised<'env, Option<Pieces>> {
         let (session, cancel) = (self.session().clone(), canceller.cancel.clone());
         let client = JsClient::new(dispatch, canceller.attachment.clone());
         env.spawn_future(async move {
             let restored = session.restore(&client, &cancel).await.map_err(run_to_napi)?;
-            Ok(values::report(&restored))
+            Ok(wants_report.then(|| Pieces(values::report(&restored, ENTRIES_A_TURN).into_iter())))
         })
     }
 }
 
-/// A snapshot on its way to JavaScript, in pieces.
+/// A long answer on its way to JavaScript, in pieces of JSON, so that no turn of the event loop has to read all of it.
 #[napi]
-pub struct SnapshotReader(std::vec::IntoIter<String>);
+pub struct Pieces(std::vec::IntoIter<String>);
 
 #[napi]
-impl SnapshotReader {
-    /// The next entries as JSON pairs; `null` after the last.
+impl Pieces {
+    /// The next piece; `null` after the last.
     #[napi]
     pub fn read(&mut self) -> Option<String> {
         self.0.next()
@@ -252,12 +253,12 @@ impl SnapshotReader {
 }
 
 #[napi]
-pub fn capture_snapshot(env: &Env, root: String, exclude: String) -> Promised<'_, SnapshotReader> {
+pub fn capture_snapshot(env: &Env, root: String, exclude: String) -> Promised<'_, Pieces> {
     env.spawn_future(off_the_loop(move || {
         let root = Root::open(&argument::<Bytes>("rootDir", &root)?.into_path())?;
         let exclude = PathSet::new(bytes(argument("options.exclude", &exclude)?));
         let snapshot = snapshot(&root, &|path| exclude.contains_or_covers(path), &Cancel::default())?;
-        Ok(SnapshotReader(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
+        Ok(Pieces(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
     }))
 }
 

@@ -202,15 +202,15 @@ fn push_entry(json: &mut String, entry: &Entry) {
     }
 }
 
-/// What a restore did, as `RestoreReport` without what only `index.js` knows.
+/// What a restore did, as `RestoreReport` without what only `index.js` knows, and with its lists still empty.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct JsReport<'a> {
-    written: Vec<Box<RawValue>>,
-    deleted: Vec<Box<RawValue>>,
-    kept: Vec<Box<RawValue>>,
-    conflicts: Vec<JsConflict>,
-    skipped: Vec<JsSkipped>,
+    written: [(); 0],
+    deleted: [(); 0],
+    kept: [(); 0],
+    conflicts: [(); 0],
+    skipped: [(); 0],
     entries: usize,
     tolerant: bool,
     tar_messages: &'a str,
@@ -238,21 +238,16 @@ struct JsPhase {
     bytes: u64,
 }
 
-/// The report as JSON.
-pub fn report(Restored { report, entries, tar_messages, phases }: &Restored) -> String {
+/// The report as JSON texts: first all but its lists, then these in pieces of at most `count` items, each a pair of the
+/// list's name and the items.
+pub fn report(Restored { report, entries, tar_messages, phases }: &Restored, count: usize) -> Vec<String> {
     let Report { written, deleted, kept, conflicts, skipped } = report;
-    let texts = |paths: &[RelativePath]| paths.iter().map(|path| text(path.as_bytes())).collect();
-    let conflict = |Conflict { path, kept_at }: &Conflict| JsConflict {
-        path: text(path.as_bytes()),
-        kept_at: text(kept_at.as_bytes()),
-    };
-    let skip = |Skipped { path, reason }: &Skipped| JsSkipped { path: text(path.as_bytes()), reason };
-    let js = JsReport {
-        written: texts(written),
-        deleted: texts(deleted),
-        kept: texts(kept),
-        conflicts: conflicts.iter().map(conflict).collect(),
-        skipped: skipped.iter().map(skip).collect(),
+    let summary = JsReport {
+        written: [],
+        deleted: [],
+        kept: [],
+        conflicts: [],
+        skipped: [],
         entries: *entries,
         tolerant: tar_messages.is_some(),
         tar_messages: tar_messages.as_deref().unwrap_or_default(),
@@ -265,7 +260,32 @@ pub fn report(Restored { report, entries, tar_messages, phases }: &Restored) -> 
             })
             .collect(),
     };
-    serde_json::to_string(&js).expect("a report has nothing that JSON cannot say")
+    let path = |path: &RelativePath| text(path.as_bytes());
+    let conflict = |Conflict { path, kept_at }: &Conflict| JsConflict {
+        path: text(path.as_bytes()),
+        kept_at: text(kept_at.as_bytes()),
+    };
+    let skip = |Skipped { path, reason }: &Skipped| JsSkipped { path: text(path.as_bytes()), reason };
+    let mut texts = vec![json(&summary)];
+    texts.extend(pieces("written", written, count, path));
+    texts.extend(pieces("deleted", deleted, count, path));
+    texts.extend(pieces("kept", kept, count, path));
+    texts.extend(pieces("conflicts", conflicts, count, conflict));
+    texts.extend(pieces("skipped", skipped, count, skip));
+    texts
+}
+
+fn pieces<T, J: serde::Serialize>(
+    list: &str,
+    items: &[T],
+    count: usize,
+    item: impl Fn(&T) -> J,
+) -> impl Iterator<Item = String> {
+    items.chunks(count).map(move |items| json(&(list, items.iter().map(&item).collect::<Vec<_>>())))
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("it has nothing that JSON cannot say")
 }
 
 #[cfg(test)]
