@@ -145,8 +145,22 @@ impl Error {
     /// nearest to it.
     #[must_use]
     pub fn with_hint(mut self, text: &'static str) -> Self {
-        if let Self::Io { hints, .. } = &mut self {
-            hints.push(text);
+        match &mut self {
+            Self::Io { hints, .. } => hints.push(text),
+            Self::UnsafePath { reason, .. } => {
+                reason.push_str("; ");
+                reason.push_str(text);
+            }
+            _ => {}
+        }
+        self
+    }
+
+    /// The same failed system call, told of another path: the one that means something to the caller.
+    #[must_use]
+    pub fn about(mut self, other: PathBuf) -> Self {
+        if let Self::Io { path, .. } = &mut self {
+            *path = other;
         }
         self
     }

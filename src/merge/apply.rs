@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 
-use super::conflicts::{Conflicts, copy_across};
+use super::conflicts::{Conflicts, Kept, copy_across};
 use super::incoming::{Incoming, UNCHANGED};
-use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART};
-use super::plan::{Local, Placement, Plan, plan, to_look_at};
-use super::report::{Conflict, Report};
+use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART, Rescued};
+use super::plan::{Local, Placement, Plan, UNTOLD_MODE, plan, to_look_at};
+use super::report::{Report, Skipped};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::{ByPath, RelativePath};
@@ -28,7 +28,11 @@ const OWNER_WRITES: u32 = 0o300;
 const ATTEMPTS: u32 = 64;
 
 /// What a failure says once files may have been replaced.
-const BEGUN: &str = "the merge had begun: every file is whole, and the same call completes it";
+const BEGUN: &str =
+    "the merge had begun: every file is whole, and once this is mended the same call completes it";
+
+/// Why something is left as it is here.
+const MOUNT_POINT: &str = "it is a mount point here";
 
 /// What stands here at the paths that a plan depends on.
 #[derive(Debug, Default)]
@@ -40,13 +44,22 @@ struct Here {
 /// Merges what came in into the workspace. To be called under the workspace's merge lock.
 ///
 /// Cancelling works until the first change; then the merge is completed.
-pub fn merge(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> Result<Report> {
+///
+/// What it kept aside before it failed is told to the next one.
+pub fn merge(
+    root: &Root,
+    base: &Snapshot,
+    incoming: &Incoming,
+    rescued: &mut Rescued,
+    cancel: &Cancel,
+) -> Result<Report> {
     let here = look(root, base, incoming, cancel)?;
     let mut plan = plan(base, &incoming.snapshot, &here.local);
     plan.spare_what_falls_together(&incoming.snapshot, &here.seen);
     cancel.check()?;
-    let mut lifted = lift_write_protection(root, base, &plan)?;
-    let applied = apply(root, incoming, &plan, &here.seen);
+    let (mut lifted, conflicts) = (BTreeMap::new(), Conflicts::default());
+    let applied = lift_write_protection(root, base, &plan, &mut lifted)
+        .and_then(|()| apply(root, incoming, &plan, &here.seen, &conflicts));
     if applied.is_ok() {
         // These have got another mode, from the sandbox; after a failure what they had before still holds.
         for (path, _) in &plan.modes {
@@ -54,11 +67,18 @@ pub fn merge(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel)
         }
     }
     let restored = restore_write_protection(root, &lifted);
-    let mut report = applied?;
-    restored?;
+    let done = applied.and_then(|report| restored.map(|()| report));
+    let mut report = match done {
+        Ok(report) => report,
+        Err(error) => {
+            rescued.conflicts.extend(conflicts.into_kept());
+            return Err(error);
+        }
+    };
+    report.conflicts = conflicts.into_kept();
     report.kept.extend(plan.kept);
     report.skipped.extend(incoming.skipped.iter().cloned());
-    report.sort();
+    report.take_rescued(rescued);
     Ok(report)
 }
 
@@ -68,34 +88,37 @@ fn lift_write_protection(
     root: &Root,
     base: &Snapshot,
     plan: &Plan<'_>,
-) -> Result<BTreeMap<RelativePath, u32>> {
+    lifted: &mut BTreeMap<RelativePath, u32>,
+) -> Result<()> {
     if rustix::process::geteuid().is_root() {
-        return Ok(BTreeMap::new());
+        return Ok(());
     }
     let touched = plan.placements().map(|placement| &placement.path).chain(&plan.deletions);
     let folders: BTreeSet<RelativePath> = touched.filter_map(RelativePath::parent).collect();
     let mut cursor = root.cursor();
-    let mut lifted = BTreeMap::new();
     for folder in folders {
         let Some(Entry::Dir { mode: Some(uploaded) }) = base.get(&folder) else { continue };
         let Some(meta) = cursor.stat(&folder)?.filter(|meta| meta.kind == Kind::Dir) else { continue };
         if meta.mode & OWNER_WRITES != OWNER_WRITES && meta.mode & PERMISSIONS == uploaded & PERMISSIONS {
-            cursor.set_dir_mode(&folder, meta.mode | 0o700)?;
+            cursor.set_dir_mode(&folder, meta.mode | 0o700).map_err(|error| error.with_hint(UNCHANGED))?;
             lifted.insert(folder, meta.mode);
         }
     }
-    Ok(lifted)
+    Ok(())
 }
 
-/// Gives the folders their modes again, innermost first.
+/// Gives the folders their modes again, innermost first; all that it can, whatever fails.
 fn restore_write_protection(root: &Root, lifted: &BTreeMap<RelativePath, u32>) -> Result<()> {
     let mut cursor = root.cursor();
+    let mut restore = |path: &RelativePath, mode: u32| match cursor.stat(path)? {
+        Some(meta) if meta.kind == Kind::Dir => cursor.set_dir_mode(path, mode),
+        _ => Ok(()),
+    };
+    let mut outcome = Ok(());
     for (path, mode) in lifted.iter().rev() {
-        if cursor.stat(path)?.is_some_and(|meta| meta.kind == Kind::Dir) {
-            cursor.set_dir_mode(path, *mode)?;
-        }
+        outcome = outcome.and(restore(path, *mode));
     }
-    Ok(())
+    outcome.map_err(|error| error.with_hint(BEGUN))
 }
 
 /// Looks at the local paths that a plan depends on.
@@ -139,6 +162,18 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    fn is_dir(&self) -> bool {
+        self.entry.is_some_and(Entry::is_dir)
+    }
+
+    /// The mode that a new folder has until it is filled.
+    fn first_mode(&self) -> u32 {
+        match self.entry {
+            Some(Entry::Dir { mode: Some(mode) }) => mode & PERMISSIONS | 0o700,
+            _ => UNTOLD_MODE,
+        }
+    }
+
     fn displacement(&self) -> Displacement {
         let arriving = match (self.entry, self.staged) {
             (None, _) => Arriving::Nothing,
@@ -180,14 +215,20 @@ fn jobs<'a>(
 }
 
 /// Does what is planned, group by group.
-fn apply(root: &Root, incoming: &Incoming, plan: &Plan<'_>, seen: &ByPath<Meta>) -> Result<Report> {
+fn apply(
+    root: &Root,
+    incoming: &Incoming,
+    plan: &Plan<'_>,
+    seen: &ByPath<Meta>,
+    conflicts: &Conflicts,
+) -> Result<Report> {
     let mut report = Report::default();
     if plan.moves_anything() {
-        let stage = incoming.stage.get(root)?;
+        let stage = incoming.stage.get(root).map_err(|error| error.with_hint(UNCHANGED))?;
         let jobs = jobs(plan, incoming, seen, stage)?;
         let journal =
             Journal::begin(stage, &jobs, Job::displacement).map_err(|error| error.with_hint(UNCHANGED))?;
-        let apply = Apply { root, stage, journal, conflicts: Conflicts::default() };
+        let apply = Apply { root, stage, journal, conflicts };
         let (folders, rest) = jobs.split_at(plan.folders.len());
         let (files, rest) = rest.split_at(plan.files.len());
         let (deletions, in_place_of_folders) = rest.split_at(plan.deletions.len());
@@ -220,7 +261,7 @@ struct Apply<'a> {
     root: &'a Root,
     stage: &'a Stage,
     journal: Journal,
-    conflicts: Conflicts,
+    conflicts: &'a Conflicts,
 }
 
 impl Apply<'_> {
@@ -276,28 +317,31 @@ impl Worker<'_> {
     /// Puts the sandbox's version at its path.
     fn place(&mut self, job: &Job<'_>) -> Result<()> {
         let path = job.path;
-        let is_dir = job.staged.is_none();
         let mut seen = job.seen.copied();
-        if is_dir && seen.is_none() && self.make_missing_dir(path)? {
-            return Ok(());
+        if job.is_dir() {
+            if seen.is_none() && self.make_missing_dir(job)? {
+                return Ok(());
+            }
+            self.in_stage.make_dir(&job.name, job.first_mode())?;
         }
         let mut waiting = Waiting::Staged(job.name.clone());
-        if is_dir {
-            self.in_stage.make_dir(&job.name, 0o700)?;
-        }
         let mut aside = job.aside;
         for _ in 0..ATTEMPTS {
             let moved = match seen {
                 // Somebody made it meanwhile; it gets its mode like all others.
-                Some(meta) if meta.kind == Kind::Dir && is_dir => return self.discard(&waiting),
+                Some(meta) if meta.kind == Kind::Dir && job.is_dir() => return self.discard(&waiting),
                 Some(meta) if meta.kind == Kind::Dir => {
-                    if aside || !self.in_root.remove_empty_dir(path)? {
-                        self.keep_aside(None, path)?;
+                    if (aside || !self.in_root.remove_empty_dir(path)?) && !self.keep_aside_from(path)? {
+                        Renamed::MountPoint
+                    } else {
+                        Renamed::Absent
                     }
-                    Renamed::Absent
                 }
-                Some(_) => self.exchange(&waiting, path, is_dir)?,
-                None => self.move_in(&waiting, path)?,
+                Some(_) => self.exchange(&waiting, job)?,
+                None => match self.move_in(&waiting, path)? {
+                    Renamed::Absent if !self.make_folders(path)? => Renamed::MountPoint,
+                    moved => moved,
+                },
             };
             match (moved, seen) {
                 (Renamed::Done, displaced) => {
@@ -308,9 +352,12 @@ impl Worker<'_> {
                     waiting = self.bring_beside(&waiting, job)?;
                     continue;
                 }
+                (Renamed::MountPoint, _) => {
+                    self.skip(path);
+                    return self.discard(&waiting);
+                }
                 // What appeared meanwhile is nobody's upload.
                 (Renamed::Occupied, _) => aside = true,
-                (Renamed::Absent, None) => self.make_folders(path)?,
                 _ => {}
             }
             seen = self.in_root.stat(path)?;
@@ -319,15 +366,19 @@ impl Worker<'_> {
     }
 
     /// Makes a folder where nothing stands. `false` where something does.
-    fn make_missing_dir(&mut self, path: &RelativePath) -> Result<bool> {
-        let made = match self.in_root.make_dir(path, 0o700) {
+    fn make_missing_dir(&mut self, job: &Job<'_>) -> Result<bool> {
+        let made = match self.in_root.make_dir(job.path, job.first_mode()) {
             Err(error) if error.is_gone() => false,
             made => made?,
         };
         if made {
-            self.report.written.push(path.clone());
+            self.report.written.push(job.path.clone());
         }
         Ok(made)
+    }
+
+    fn skip(&mut self, path: &RelativePath) {
+        self.report.skipped.push(Skipped { path: path.clone(), reason: MOUNT_POINT });
     }
 
     /// Moves the new version to where nothing stands.
@@ -339,19 +390,32 @@ impl Worker<'_> {
         }
     }
 
-    /// Puts the new version in the place of what stands at `path`, which waits in its stead afterwards.
-    fn exchange(&mut self, waiting: &Waiting, path: &RelativePath, is_dir: bool) -> Result<Renamed> {
+    /// Puts the new version in the place of what stands at its path, which waits in its stead afterwards.
+    fn exchange(&mut self, waiting: &Waiting, job: &Job<'_>) -> Result<Renamed> {
         let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
-        match rename((cursor, name), (&mut self.in_root, path), Onto::Exchange)? {
-            Renamed::Unsupported => {
-                let again = match waiting {
-                    Waiting::Staged(_) => &mut self.apply.stage.cursor(),
-                    Waiting::Beside(_) => &mut self.apply.root.cursor(),
-                };
-                exchange_by_link((cursor, again, name), (&mut self.in_root, path), is_dir)
-            }
-            moved => Ok(moved),
+        let moved = rename((cursor, name), (&mut self.in_root, job.path), Onto::Exchange)?;
+        if moved != Renamed::Unsupported {
+            return Ok(moved);
         }
+        let mut again = match waiting {
+            Waiting::Staged(_) => self.apply.stage.cursor(),
+            Waiting::Beside(_) => self.apply.root.cursor(),
+        };
+        let moved =
+            exchange_by_link((cursor, &mut again, name), (&mut self.in_root, job.path), job.is_dir())?;
+        let left = waiting.with_suffix(DISPLACED);
+        if moved != Renamed::Done {
+            // It was interrupted half-way: the old version may be nowhere else.
+            let (cursor, name) = left.cursor(&mut self.in_stage, &mut self.beside);
+            match (cursor.stat(name)?, self.in_root.stat(job.path)?) {
+                (Some(left), Some(now)) if now.is_same_inode(&left) => {
+                    cursor.remove_file(name)?;
+                }
+                (Some(_), _) => self.keep_aside(&left, job.path)?,
+                (None, _) => {}
+            }
+        }
+        Ok(moved)
     }
 
     /// Deals with what was displaced: removed if it is what the plan was made for, kept aside otherwise. A later look
@@ -363,50 +427,91 @@ impl Worker<'_> {
         {
             return cursor.remove_file(name).map(|_| ());
         }
-        self.keep_aside(Some(displaced), job.path)
+        self.keep_aside(displaced, job.path)
     }
 
     fn discard(&mut self, waiting: &Waiting) -> Result<()> {
         let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
-        if !cursor.remove_empty_dir(name)? {
-            cursor.remove_file(name)?;
+        cursor.remove(name).map(|_| ())
+    }
+
+    /// Keeps a displaced version of `path` under the conflicts.
+    fn keep_aside(&mut self, displaced: &Waiting, path: &RelativePath) -> Result<()> {
+        let from = displaced.cursor(&mut self.in_stage, &mut self.beside);
+        self.apply.conflicts.keep(self.apply.root, from, path, true).map(|_| ())
+    }
+
+    /// Keeps what stands at `path` under the conflicts. `false` where it is a mount point, or one is in it.
+    fn keep_aside_from(&mut self, path: &RelativePath) -> Result<bool> {
+        // With no recursion: a tree may be deeper than a thread's stack.
+        let mut paths = vec![(path.clone(), false)];
+        while let Some((path, is_emptied)) = paths.pop() {
+            if is_emptied && self.in_root.remove_empty_dir(&path)? {
+                continue;
+            }
+            let apply = self.apply;
+            match apply.conflicts.keep(apply.root, (&mut self.beside, &path), &path, false)? {
+                Kept::Done => {}
+                Kept::MountPoint => return Ok(false),
+                Kept::Elsewhere if self.take_beside(&path)? => {}
+                // Not even its name can be changed, as of a folder in a lower layer: so what is in it goes, one by one.
+                Kept::Elsewhere => {
+                    let below = self.in_root.list(Some(&path))?.filter(|_| !is_emptied);
+                    let Some(below) = below else { return Ok(false) };
+                    let inner: Vec<_> =
+                        below.iter().map(|name| RelativePath::child(Some(&path), name)).collect();
+                    paths.push((path, true));
+                    paths.extend(inner.into_iter().map(|path| (path, false)));
+                }
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Keeps a local version of `path` under the conflicts: the displaced one, or (`None`) what stands there.
-    fn keep_aside(&mut self, displaced: Option<&Waiting>, path: &RelativePath) -> Result<()> {
-        let from = match displaced {
-            Some(displaced) => displaced.cursor(&mut self.in_stage, &mut self.beside),
-            None => (&mut self.beside, path),
-        };
-        let kept_at = self.apply.conflicts.keep(self.apply.root, from, path)?;
-        self.report.conflicts.extend(kept_at.map(|kept_at| Conflict { path: path.clone(), kept_at }));
-        Ok(())
+    /// Keeps what stands in another file system than the conflicts: first takes it out of everybody's sight.
+    fn take_beside(&mut self, path: &RelativePath) -> Result<bool> {
+        let beside = Waiting::Beside(self.name_beside(path, None, None, true)?);
+        if self.take_out(path, &beside)? != Renamed::Done {
+            return Ok(false);
+        }
+        self.keep_aside(&beside, path)?;
+        Ok(true)
     }
 
-    /// Makes the folders above a path that vanished meanwhile; a link or file in the place of one is kept aside.
-    fn make_folders(&mut self, path: &RelativePath) -> Result<()> {
+    /// Makes the folders above a path that vanished meanwhile; a link or file in the place of one is kept aside. `false`
+    /// where that is a mount point.
+    fn make_folders(&mut self, path: &RelativePath) -> Result<bool> {
         for folder in path.ancestors() {
-            if self.in_root.make_dir(&folder, 0o755)? {
+            if self.in_root.make_dir(&folder, UNTOLD_MODE)? {
                 continue;
             }
             if self.in_root.stat(&folder)?.is_some_and(|meta| meta.kind != Kind::Dir) {
-                self.keep_aside(None, &folder)?;
-                self.in_root.make_dir(&folder, 0o755)?;
+                if !self.keep_aside_from(&folder)? {
+                    return Ok(false);
+                }
+                self.in_root.make_dir(&folder, UNTOLD_MODE)?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// A name in the folder that the path lies in, for what cannot wait in the stage: the folder is a mount below the
+    /// A free name in the folder that the path lies in, for what cannot wait in the stage: the folder is a mount below the
     /// workspace. The journal knows of it before it is there.
-    fn name_beside(&self, job: &Job<'_>) -> Result<RelativePath> {
-        let name = self.apply.stage.name_elsewhere();
-        let beside = RelativePath::child(job.path.parent().as_ref(), name.as_bytes());
-        let arriving = Arriving::copy_of(job.entry);
-        let displacement = Displacement::new(job.path, &beside, arriving, job.seen, job.aside);
-        self.apply.journal.add(displacement.in_workspace())?;
+    fn name_beside(
+        &mut self,
+        path: &RelativePath,
+        entry: Option<&Entry>,
+        seen: Option<&Meta>,
+        aside: bool,
+    ) -> Result<RelativePath> {
+        let beside = loop {
+            let name = self.apply.stage.name_elsewhere();
+            let beside = RelativePath::child(path.parent().as_ref(), name.as_bytes());
+            if self.in_root.stat(&beside)?.is_none() {
+                break beside;
+            }
+        };
+        self.apply.journal.add(Displacement::beside(path, &beside, Arriving::copy_of(entry), seen, aside))?;
         Ok(beside)
     }
 
@@ -415,9 +520,9 @@ impl Worker<'_> {
         let Waiting::Staged(name) = waiting else {
             return Err(Error::io("rename", self.in_root.path_of(job.path), rustix::io::Errno::XDEV));
         };
-        let beside = self.name_beside(job)?;
-        let copied = if job.staged.is_none() {
-            self.in_root.make_dir(&beside, 0o700)?
+        let beside = self.name_beside(job.path, job.entry, job.seen, job.aside)?;
+        let copied = if job.is_dir() {
+            self.in_root.make_dir(&beside, job.first_mode())?
         } else {
             let part = beside.with_suffix(PART);
             copy_across((&mut self.in_stage, name), (&mut self.in_root, &part))? == Renamed::Done
@@ -442,11 +547,16 @@ impl Worker<'_> {
         let mut waiting = Waiting::Staged(job.name.clone());
         let mut taken = self.take_out(path, &waiting)?;
         if taken == Renamed::OtherFileSystem {
-            waiting = Waiting::Beside(self.name_beside(job)?);
+            waiting = Waiting::Beside(self.name_beside(path, None, job.seen, job.aside)?);
             taken = self.take_out(path, &waiting)?;
         }
-        if taken != Renamed::Done {
-            return Ok(());
+        match taken {
+            Renamed::Done => {}
+            Renamed::MountPoint => {
+                self.skip(path);
+                return Ok(());
+            }
+            _ => return Ok(()),
         }
         let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
         if cursor.stat(name)?.is_some_and(|now| now.untouched_since(expected)) {
@@ -459,15 +569,24 @@ impl Worker<'_> {
             self.report.kept.push(path.clone());
             return Ok(());
         }
-        self.keep_aside(Some(&waiting), path)
+        self.keep_aside(&waiting, path)
     }
 
     fn take_out(&mut self, path: &RelativePath, to: &Waiting) -> Result<Renamed> {
-        rename((&mut self.in_root, path), to.cursor(&mut self.in_stage, &mut self.beside), Onto::Replace)
+        let to = to.cursor(&mut self.in_stage, &mut self.beside);
+        let taken = rename((&mut self.in_root, path), to, Onto::Replace);
+        taken.map_err(|error| error.about(self.in_root.path_of(path)))
     }
 }
 
 impl Waiting {
+    fn with_suffix(&self, suffix: &str) -> Self {
+        match self {
+            Self::Staged(name) => Self::Staged(name.with_suffix(suffix)),
+            Self::Beside(name) => Self::Beside(name.with_suffix(suffix)),
+        }
+    }
+
     fn cursor<'c, 'r>(
         &self,
         in_stage: &'c mut Cursor<'r>,
@@ -486,11 +605,9 @@ fn move_in_by_link(
     (to, path): (&mut Cursor<'_>, &RelativePath),
 ) -> Result<Renamed> {
     if from.stat(name)?.is_some_and(|meta| meta.kind == Kind::Dir) {
-        if !to.make_dir(path, 0o700)? {
-            return Ok(Renamed::Occupied);
-        }
-        from.remove_empty_dir(name)?;
-        return Ok(Renamed::Done);
+        // A folder takes the place of an empty one in one step, with all that is in it.
+        let is_free = to.make_dir(path, 0o700)?;
+        return if is_free { rename((from, name), (to, path), Onto::Replace) } else { Ok(Renamed::Occupied) };
     }
     let linked = link((from, name), (to, path))?;
     if linked == Renamed::Done {
@@ -548,7 +665,8 @@ mod tests {
         let lazy = LazyStage::default();
         let stage = lazy.get(&root).unwrap();
         let journal = Journal::begin(stage, &[], Job::displacement).unwrap();
-        let apply = Apply { root: &root, stage, journal, conflicts: Conflicts::default() };
+        let conflicts = Conflicts::default();
+        let apply = Apply { root: &root, stage, journal, conflicts: &conflicts };
         let name = stage.name();
         rename((&mut root.cursor(), &path), (&mut stage.cursor(), &name), Onto::Nothing).unwrap();
         let job = Job {
@@ -561,13 +679,28 @@ mod tests {
         };
         let mut worker = apply.worker();
         worker.settle(&Waiting::Staged(name), &job, false).unwrap();
-        let report = worker.report;
-        let kept = report
-            .conflicts
+        let kept = conflicts.into_kept();
+        let kept = kept
             .iter()
             .map(|conflict| fs::read_to_string(folder.path().join(conflict.kept_at.as_path())).unwrap());
         assert!(kept.clone().all(|kept| kept == content));
         kept.count() == 1
+    }
+
+    /// What file systems do that know only plain renames.
+    #[test]
+    fn a_folder_goes_back_with_all_that_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let [from, to] = [&b"from"[..], b"to"].map(|name| RelativePath::parse(name).unwrap().unwrap());
+        fs::create_dir(folder.path().join("from")).unwrap();
+        fs::write(folder.path().join("from/edit"), "edit").unwrap();
+        let move_in = || move_in_by_link((&mut root.cursor(), &from), (&mut root.cursor(), &to)).unwrap();
+        assert_eq!(move_in(), Renamed::Done);
+        assert_eq!(fs::read_to_string(folder.path().join("to/edit")).unwrap(), "edit");
+        fs::create_dir(folder.path().join("from")).unwrap();
+        assert_eq!(move_in(), Renamed::Occupied);
+        assert!(folder.path().join("from").exists());
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use super::report::Conflict;
 use crate::error::{Error, Result, readable};
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
@@ -20,42 +21,62 @@ const CONFLICTS: &str = "conflicts";
 const DEPTH: usize = 3;
 
 /// How many versions of one path a merge may keep.
-const VERSIONS: u32 = 64;
+const VERSIONS: usize = 64;
 
-/// The kept versions of one merge: a folder named by the time, made when the first one needs it.
+/// How often something may change under our hands while it is copied.
+const ATTEMPTS: usize = 64;
+
+/// The kept versions of one merge.
 #[derive(Debug, Default)]
-pub struct Conflicts(Mutex<Option<RelativePath>>);
+pub struct Conflicts {
+    /// A folder named by the time, made when the first one needs it, and a further one for each version of a path beyond
+    /// the first.
+    folders: Mutex<Vec<RelativePath>>,
+    kept: Mutex<Vec<Conflict>>,
+}
+
+/// What became of a version that was to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It is kept, or it was gone, so that there is nothing to keep.
+    Done,
+    /// It is still where it was: in a file system of its own, from which it can only be copied.
+    Elsewhere,
+    /// It is still where it was: a mount point.
+    MountPoint,
+}
 
 impl Conflicts {
-    /// Moves a local version of `path` from where it is to the kept ones, and tells where it is now; `None` where it
-    /// is gone, so that there is nothing to keep.
+    /// Moves a local version of `path` from where it is to the kept ones. Where it can only be copied, that is done if
+    /// it is out of everybody's sight by now, as `is_hidden` says; otherwise somebody might save to it in between.
     pub fn keep(
         &self,
         root: &Root,
         (from, name): (&mut Cursor<'_>, &RelativePath),
         path: &RelativePath,
-    ) -> Result<Option<RelativePath>> {
+        is_hidden: bool,
+    ) -> Result<Kept> {
         let mut cursor = root.cursor();
-        let folder = self.folder(&mut cursor)?;
-        for version in 1..=VERSIONS {
-            let mut kept_at = folder.join(path);
-            if version > 1 {
-                kept_at = kept_at.with_suffix(&format!("~{version}"));
-            }
-            for above in kept_at.ancestors().skip(DEPTH) {
-                // What was kept before may stand where a folder is needed now; then the next name is tried.
-                cursor.make_dir(&above, 0o755)?;
+        for version in 0..VERSIONS {
+            let kept_at = self.folder(&mut cursor, version)?.join(path);
+            if !make_folders(&mut cursor, &kept_at)? {
+                continue;
             }
             let moved = match rename((from, name), (&mut cursor, &kept_at), Onto::Nothing)? {
                 Renamed::Unsupported if cursor.stat(&kept_at)?.is_some() => Renamed::Occupied,
                 // Nobody else writes into this merge's own folder.
                 Renamed::Unsupported => rename((from, name), (&mut cursor, &kept_at), Onto::Replace)?,
-                Renamed::OtherFileSystem => copy_across((from, name), (&mut cursor, &kept_at))?,
+                Renamed::OtherFileSystem if is_hidden => copy_across((from, name), (&mut cursor, &kept_at))?,
                 moved => moved,
             };
             match moved {
-                Renamed::Done => return Ok(Some(kept_at)),
-                Renamed::Absent if from.stat(name)?.is_none() => return Ok(None),
+                Renamed::Done => {
+                    lock(&self.kept).push(Conflict { path: path.clone(), kept_at });
+                    return Ok(Kept::Done);
+                }
+                Renamed::Absent if from.stat(name)?.is_none() => return Ok(Kept::Done),
+                Renamed::OtherFileSystem => return Ok(Kept::Elsewhere),
+                Renamed::MountPoint => return Ok(Kept::MountPoint),
                 _ => {}
             }
         }
@@ -63,42 +84,74 @@ impl Conflicts {
             .with_hint("its local version could not be kept aside"))
     }
 
-    fn folder(&self, cursor: &mut Cursor<'_>) -> Result<RelativePath> {
-        let mut folder = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(folder) = &*folder {
-            return Ok(folder.clone());
+    /// Everything that was kept.
+    #[must_use]
+    pub fn into_kept(self) -> Vec<Conflict> {
+        self.kept.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The folder of so many versions before.
+    fn folder(&self, cursor: &mut Cursor<'_>, version: usize) -> Result<RelativePath> {
+        let mut folders = lock(&self.folders);
+        while folders.len() <= version {
+            folders.push(make_folder(cursor)?);
         }
-        make_runtime(cursor)?;
-        let runtime = runtime();
-        keep_out_of_git(cursor, &RelativePath::child(Some(&runtime), b".gitignore"))?;
-        let conflicts = RelativePath::child(Some(&runtime), CONFLICTS.as_bytes());
-        if !cursor.make_dir(&conflicts, 0o755)?
-            && cursor.stat(&conflicts)?.is_none_or(|meta| meta.kind != Kind::Dir)
-        {
-            return Err(Error::UnsafePath {
-                path: readable(conflicts.as_bytes()),
-                offset: None,
-                reason:
-                    "it must be a folder, since local versions are kept there; move it away and try again"
-                        .to_owned(),
-            });
-        }
-        // Colons in file names trouble other systems.
-        let time = utc_timestamp(SystemTime::now()).replace(':', "-");
-        let mut made = RelativePath::child(Some(&conflicts), time.as_bytes());
-        for serial in 2.. {
-            if cursor.make_dir(&made, 0o755)? {
-                break;
-            }
-            made = RelativePath::child(Some(&conflicts), format!("{time}~{serial}").as_bytes());
-        }
-        Ok(folder.insert(made).clone())
+        Ok(folders[version].clone())
     }
 }
 
+/// What a thread that panicked left there is as good as before.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the folders above a kept version. `false` where a version that was kept before stands in the place of one.
+fn make_folders(cursor: &mut Cursor<'_>, kept_at: &RelativePath) -> Result<bool> {
+    for above in kept_at.ancestors().skip(DEPTH) {
+        if !cursor.make_dir(&above, 0o755)? && cursor.stat(&above)?.is_none_or(|meta| meta.kind != Kind::Dir)
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Makes a new folder for kept versions.
+fn make_folder(cursor: &mut Cursor<'_>) -> Result<RelativePath> {
+    make_runtime(cursor)?;
+    let runtime = runtime();
+    keep_out_of_git(cursor, &RelativePath::child(Some(&runtime), b".gitignore"))?;
+    let conflicts = RelativePath::child(Some(&runtime), CONFLICTS.as_bytes());
+    if !cursor.make_dir(&conflicts, 0o755)?
+        && cursor.stat(&conflicts)?.is_none_or(|meta| meta.kind != Kind::Dir)
+    {
+        return Err(Error::UnsafePath {
+            path: readable(conflicts.as_bytes()),
+            offset: None,
+            reason: "it must be a folder, since local versions are kept there; move it away and try again"
+                .to_owned(),
+        });
+    }
+    // Colons in file names trouble other systems.
+    let time = utc_timestamp(SystemTime::now()).replace(':', "-");
+    let mut made = RelativePath::child(Some(&conflicts), time.as_bytes());
+    for serial in 2.. {
+        if cursor.make_dir(&made, 0o755)? {
+            break;
+        }
+        made = RelativePath::child(Some(&conflicts), format!("{time}~{serial}").as_bytes());
+    }
+    Ok(made)
+}
+
 fn keep_out_of_git(cursor: &mut Cursor<'_>, ignore: &RelativePath) -> Result<()> {
-    if cursor.stat(ignore)?.is_some() {
-        return Ok(());
+    match cursor.stat(ignore)? {
+        // A full disk, or a kill, left it empty.
+        Some(meta) if meta.kind == Kind::File && meta.size == 0 => {
+            cursor.remove_file(ignore)?;
+        }
+        Some(_) => return Ok(()),
+        None => {}
     }
     match cursor.create(ignore, 0o644) {
         Ok(mut file) => {
@@ -111,15 +164,56 @@ fn keep_out_of_git(cursor: &mut Cursor<'_>, ignore: &RelativePath) -> Result<()>
 }
 
 /// Moves what cannot be renamed, to a new name on another file system: copies it, and removes it here once the copy is
-/// whole. What fails in the middle of a folder leaves each of its files on one side or the other.
+/// whole. For what nobody else reaches by its name. What fails in the middle of a folder leaves each of its files on one
+/// side or the other.
 pub fn copy_across(
+    (from, name): (&mut Cursor<'_>, &RelativePath),
+    (to, path): (&mut Cursor<'_>, &RelativePath),
+) -> Result<Renamed> {
+    let Some(meta) = from.stat(name)? else { return Ok(Renamed::Absent) };
+    if meta.kind != Kind::Dir {
+        return copy_leaf((from, name), (to, path));
+    }
+    if !to.make_dir(path, 0o700)? {
+        return Ok(Renamed::Occupied);
+    }
+    // With no recursion: a tree may be deeper than a thread's stack.
+    let mut folders = vec![(name.clone(), path.clone(), meta)];
+    let mut at = 0;
+    while let Some((source, destination, _)) = folders.get(at).cloned() {
+        for below in from.list(Some(&source))?.unwrap_or_default() {
+            let [inner, copy] =
+                [&source, &destination].map(|folder| RelativePath::child(Some(folder), &below));
+            match from.stat(&inner)? {
+                Some(meta) if meta.kind == Kind::Dir => {
+                    to.make_dir(&copy, 0o700)?;
+                    folders.push((inner, copy, meta));
+                }
+                _ if copy_leaf((from, &inner), (to, &copy))? == Renamed::Occupied => {
+                    return Err(Error::io("copyfile", to.path_of(&copy), rustix::io::Errno::EXIST));
+                }
+                _ => {}
+            }
+        }
+        at += 1;
+    }
+    for (source, destination, meta) in folders.iter().rev() {
+        to.set_dir_mode(destination, meta.mode & PERMISSIONS)?;
+        if !from.remove_empty_dir(source)? {
+            return Err(Error::io("rmdir", from.path_of(source), rustix::io::Errno::NOTEMPTY));
+        }
+    }
+    Ok(Renamed::Done)
+}
+
+fn copy_leaf(
     (from, name): (&mut Cursor<'_>, &RelativePath),
     (to, path): (&mut Cursor<'_>, &RelativePath),
 ) -> Result<Renamed> {
     if to.stat(path)?.is_some() {
         return Ok(Renamed::Occupied);
     }
-    for _ in 0..VERSIONS {
+    for _ in 0..ATTEMPTS {
         let Some(meta) = from.stat(name)? else { return Ok(Renamed::Absent) };
         match meta.kind {
             Kind::Symlink => {
@@ -130,8 +224,7 @@ pub fn copy_across(
                 let Some((mut file, _)) = from.open(name)? else { continue };
                 copy_file(&mut file, &meta, (to, path))?;
             }
-            Kind::Dir => return copy_folder_across((from, name, &meta), (to, path)),
-            Kind::Other => {
+            Kind::Dir | Kind::Other => {
                 return Err(Error::io("rename", from.path_of(name), rustix::io::Errno::XDEV));
             }
         }
@@ -139,7 +232,7 @@ pub fn copy_across(
             from.remove_file(name)?;
             return Ok(Renamed::Done);
         }
-        // Somebody changed it meanwhile, and the copy is worth nothing.
+        // Somebody who has it open wrote to it, and the copy is worth nothing.
         to.remove_file(path)?;
     }
     Err(Error::io("copyfile", from.path_of(name), rustix::io::Errno::BUSY))
@@ -156,21 +249,47 @@ fn copy_file(file: &mut File, meta: &Meta, (to, path): (&mut Cursor<'_>, &Relati
     })
 }
 
-fn copy_folder_across(
-    (from, name, meta): (&mut Cursor<'_>, &RelativePath, &Meta),
-    (to, path): (&mut Cursor<'_>, &RelativePath),
-) -> Result<Renamed> {
-    to.make_dir(path, 0o700)?;
-    // Once, unless somebody puts something into it meanwhile.
-    for _ in 0..VERSIONS {
-        for below in from.list(Some(name))?.unwrap_or_default() {
-            let [source, destination] = [name, path].map(|folder| RelativePath::child(Some(folder), &below));
-            copy_across((from, &source), (to, &destination))?;
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn versions_of_one_path_and_of_what_is_below_it_are_all_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let conflicts = Conflicts::default();
+        for (at, place) in ["a", "a", "a/b", "a/b/c", "a"].into_iter().enumerate() {
+            fs::write(folder.path().join("edit"), at.to_string()).unwrap();
+            let kept =
+                conflicts.keep(&root, (&mut root.cursor(), &path("edit")), &path(place), false).unwrap();
+            assert_eq!(kept, Kept::Done);
         }
-        if from.remove_empty_dir(name)? {
-            to.set_dir_mode(path, meta.mode & PERMISSIONS)?;
-            return Ok(Renamed::Done);
+        let kept = conflicts.into_kept();
+        assert_eq!(kept.len(), 5);
+        for (at, conflict) in kept.iter().enumerate() {
+            let kept_at = folder.path().join(conflict.kept_at.as_path());
+            assert_eq!(fs::read_to_string(kept_at).unwrap(), at.to_string());
         }
     }
-    Err(Error::io("copyfile", from.path_of(name), rustix::io::Errno::BUSY))
+
+    #[test]
+    fn an_empty_gitignore_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let ignore = folder.path().join(".paperclip-runtime/.gitignore");
+        fs::create_dir(ignore.parent().unwrap()).unwrap();
+        for (before, after) in [("", "*\n"), ("mine", "mine")] {
+            fs::write(&ignore, before).unwrap();
+            fs::write(folder.path().join("edit"), "").unwrap();
+            let conflicts = Conflicts::default();
+            conflicts.keep(&root, (&mut root.cursor(), &path("edit")), &path("edit"), false).unwrap();
+            assert_eq!(fs::read_to_string(&ignore).unwrap(), after);
+        }
+    }
 }

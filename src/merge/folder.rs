@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::apply::merge;
 use super::incoming::Incoming;
-use super::journal;
+use super::journal::{self, Rescued};
 use super::lock::{self, MergeLock};
-use super::report::{Conflict, Report};
+use super::report::Report;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::exclude::PathSet;
@@ -20,8 +20,8 @@ use crate::tree::stage::is_in_runtime;
 pub struct FolderMerge {
     /// Whether what was displaced has all been dealt with.
     settled: bool,
-    /// What killed merges had displaced, kept aside now.
-    rescued: Vec<Conflict>,
+    /// What was found of killed merges.
+    rescued: Rescued,
     root: Root,
     base: Snapshot,
     incoming: Incoming,
@@ -35,7 +35,8 @@ impl FolderMerge {
         let cancel = Cancel::default();
         let source = Root::open(source)?;
         let root = Root::create(target)?;
-        let rescued = journal::rescue(&root)?;
+        let mut rescued = Rescued::default();
+        journal::rescue(&root, &mut rescued)?;
         // Kept local versions are nobody's to merge.
         let left_out = |path: &RelativePath| is_in_runtime(path) || exclude.contains_or_covers(path);
         base.retain(|path, _| !left_out(path));
@@ -54,21 +55,19 @@ impl FolderMerge {
     /// Looks at the target and merges.
     pub fn apply(&mut self) -> Result<Report> {
         self.settled = false;
-        let mut report = merge(&self.root, &self.base, &self.incoming, &Cancel::default())?;
+        let report = merge(&self.root, &self.base, &self.incoming, &mut self.rescued, &Cancel::default())?;
         self.settled = true;
-        report.conflicts.append(&mut self.rescued);
-        report.sort();
         Ok(report)
     }
 
     /// Removes what is left in the stage and releases the lock.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(mut self) -> Result<()> {
         let closed = if self.settled {
             self.incoming.stage.close(&self.root)
         } else {
             // It may hold a local version that could not be kept aside.
             drop(self.incoming.stage);
-            journal::rescue(&self.root).map(|_| ())
+            journal::rescue(&self.root, &mut self.rescued)
         };
         self.lock.release()?;
         closed

@@ -174,8 +174,8 @@ impl Stager<'_> {
         };
         let (stage, cursor) = self.stage(in_stage)?;
         let name = stage.name();
-        let made = cursor.symlink(target, &name).and_then(|()| cursor.stat(&name));
-        let meta = made.map_err(|error| error.with_hint(UNCHANGED))?;
+        cursor.symlink(target, &name)?;
+        let meta = cursor.stat(&name)?;
         // Where somebody removed it at once, nothing that is found there later is it.
         let ino = meta.map_or(0, |meta| meta.ino);
         Ok(Arrival::Staged(path, entry, Staged { name, ino }))
@@ -257,7 +257,7 @@ impl Stager<'_> {
             Err(error) => {
                 // The failure that led here is the one to report; an abandoned stage is removed by the next.
                 let _abandoned = self.stage.close(self.workspace);
-                return Err(error);
+                return Err(error.with_hint(UNCHANGED));
             }
         };
         let (mut staged, mut skipped) = (Vec::new(), Vec::new());
@@ -286,6 +286,6 @@ struct Staging<'a> {
 
 impl Staging<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| Error::io("write", self.path, error).with_hint(UNCHANGED))
+        self.file.write_all(bytes).map_err(|error| Error::io("write", self.path, error))
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conflicts::Conflicts;
 use super::incoming::LazyStage;
-use super::report::Conflict;
+use super::report::{Conflict, Skipped};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::RelativePath;
@@ -31,6 +31,10 @@ pub const DISPLACED: &str = ".displaced";
 
 /// What is put behind the name of a copy that is not complete.
 pub const PART: &str = ".part";
+
+/// Why something of a killed process is still there.
+const UNCLEARED: &str =
+    "a restore that was killed left it, and it could not be cleared up; the next one tries again";
 
 /// How many displacements one thread writes down at a time.
 const LINES: usize = 1024;
@@ -97,6 +101,10 @@ impl Name {
         }
     }
 
+    fn as_path(&self) -> Option<RelativePath> {
+        RelativePath::parse(self.as_bytes()).ok().flatten()
+    }
+
     fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Text(text) => text.as_bytes(),
@@ -132,10 +140,26 @@ impl Displacement {
         }
     }
 
-    /// The same by what waits in the workspace.
+    /// The same by what waits in the workspace, beside `path`.
     #[must_use]
-    pub fn in_workspace(self) -> Self {
-        Self { in_workspace: true, ..self }
+    pub fn beside(
+        path: &RelativePath,
+        name: &RelativePath,
+        arriving: Arriving,
+        seen: Option<&Meta>,
+        aside: bool,
+    ) -> Self {
+        Self { in_workspace: true, ..Self::new(path, name, arriving, seen, aside) }
+    }
+
+    /// Reads a line of the journal in an abandoned stage, with its name and path. Nothing where it is not one that the
+    /// stage's process can have written.
+    fn read(line: &[u8], stage: &Abandoned) -> Option<(Self, RelativePath, RelativePath)> {
+        let displacement: Self = serde_json::from_slice(line).ok()?;
+        let [name, path] = [&displacement.name, &displacement.path].map(Name::as_path);
+        let (name, path) = (name?, path?);
+        let is_beside = || name.split().0 == path.split().0 && stage.has_named(name.name());
+        (!displacement.in_workspace || is_beside()).then_some((displacement, name, path))
     }
 
     /// Whether what lies under the name is to be kept: a local version that is nowhere else.
@@ -166,12 +190,13 @@ impl Displacement {
 /// The journal of a merge that is under way.
 #[derive(Debug)]
 pub struct Journal {
-    file: Mutex<File>,
+    /// Nothing once a line could not be written: what came after half a line could not be read.
+    file: Mutex<Option<File>>,
     path: PathBuf,
 }
 
 impl Journal {
-    /// Begins the journal of a stage. Whoever finds it cut off knows that nothing was displaced yet.
+    /// Begins the journal of a stage, before anything is displaced.
     pub fn begin<T: Sync>(
         stage: &Stage,
         items: &[T],
@@ -181,7 +206,7 @@ impl Journal {
         let mut cursor = stage.cursor();
         let name = RelativePath::child(None, JOURNAL.as_bytes());
         let file = cursor.create(&name, 0o600)?;
-        let journal = Self { file: Mutex::new(file), path: cursor.path_of(&name) };
+        let journal = Self { file: Mutex::new(Some(file)), path: cursor.path_of(&name) };
         texts.collect::<Vec<_>>().iter().try_for_each(|text| journal.write(text))?;
         Ok(journal)
     }
@@ -192,8 +217,14 @@ impl Journal {
     }
 
     fn write(&self, text: &[u8]) -> Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(text).map_err(|error| Error::io("write", &self.path, error))
+        let mut open = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |error: std::io::Error| Error::io("write", &self.path, error);
+        let Some(file) = &mut *open else { return Err(failed(rustix::io::Errno::IO.into())) };
+        let written = file.write_all(text);
+        if written.is_err() {
+            *open = None;
+        }
+        written.map_err(failed)
     }
 }
 
@@ -207,28 +238,39 @@ fn lines(displacements: impl Iterator<Item = Displacement>) -> Vec<u8> {
     text
 }
 
+/// What merges that were killed or failed left, for the report of the next.
+#[derive(Debug, Default)]
+pub struct Rescued {
+    /// Local versions that they had displaced; they are kept now.
+    pub conflicts: Vec<Conflict>,
+    /// Stages that could not be cleared up; a later restore tries again.
+    pub skipped: Vec<Skipped>,
+}
+
 /// Clears up after killed processes: local versions that they had just displaced are kept as conflicts, and all else
-/// that they left is removed.
-pub fn rescue(root: &Root) -> Result<Vec<Conflict>> {
-    let mut kept = Vec::new();
+/// that they left is removed. What cannot be cleared up now stays, and is no reason not to go on.
+pub fn rescue(root: &Root, rescued: &mut Rescued) -> Result<()> {
     let conflicts = Conflicts::default();
     for abandoned in Stage::abandoned(root)? {
-        match rescue_from(root, &abandoned, &conflicts, &mut kept)? {
-            Rescued::All => abandoned.remove(root)?,
-            Rescued::Unknown => {
-                // All of it is kept, where no later restore has to look at it again.
-                let kept_at =
-                    conflicts.keep(root, (&mut root.cursor(), abandoned.path()), abandoned.path())?;
-                kept.extend(kept_at.map(|kept_at| Conflict { path: abandoned.path().clone(), kept_at }));
+        let stage = abandoned.path().clone();
+        let cleared = rescue_from(root, &abandoned, &conflicts).and_then(|known| {
+            if known {
+                return abandoned.remove(root);
             }
+            // All of it is kept, where no later restore has to look at it again.
+            conflicts.keep(root, (&mut root.cursor(), &stage), &stage, true).map(|_| ())
+        });
+        if cleared.is_err() {
+            rescued.skipped.push(Skipped { path: stage, reason: UNCLEARED });
         }
     }
-    Ok(kept)
+    rescued.conflicts.extend(conflicts.into_kept());
+    Ok(())
 }
 
 /// Closes the stage of a merge that is over. Where the merge failed, the stage may hold a local version that could not be
 /// kept aside (the disk may be full): it is rescued now if that works, and by a later restore if not.
-pub fn close<T>(root: &Root, stage: LazyStage, merged: Result<T>) -> Result<T> {
+pub fn close<T>(root: &Root, stage: LazyStage, merged: Result<T>, rescued: &mut Rescued) -> Result<T> {
     match merged {
         Ok(done) => {
             // The merge is done, and that is what counts; what cannot be removed now is cleared by the next.
@@ -239,41 +281,26 @@ pub fn close<T>(root: &Root, stage: LazyStage, merged: Result<T>) -> Result<T> {
             // Unlocked, it is a stage like those of killed processes.
             drop(stage);
             // The merge's own failure is what to report, and what cannot be rescued now stays for the next.
-            let _later = rescue(root);
+            let _later = rescue(root, rescued);
             Err(error)
         }
     }
 }
 
-/// What became of an abandoned stage's displacements.
-enum Rescued {
-    /// All are dealt with.
-    All,
-    /// The journal is not one of ours, so that nobody knows what lies there.
-    Unknown,
-}
-
-fn rescue_from(
-    root: &Root,
-    abandoned: &Abandoned,
-    conflicts: &Conflicts,
-    kept: &mut Vec<Conflict>,
-) -> Result<Rescued> {
+/// Keeps what is somebody's in an abandoned stage. `false` where something in its journal is not ours, so that nobody
+/// knows what else lies there.
+fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Conflicts) -> Result<bool> {
     let (mut in_stage, mut in_root) = (abandoned.cursor(), root.cursor());
     let journal = RelativePath::child(None, JOURNAL.as_bytes());
-    let Some((mut file, _)) = in_stage.open(&journal)? else { return Ok(Rescued::All) };
+    let Some((mut file, _)) = in_stage.open(&journal)? else { return Ok(true) };
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(|error| Error::io("read", in_stage.path_of(&journal), error))?;
+    let mut all_known = true;
     // A line that was not finished is of something that had not begun.
     for line in bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
-        let Ok(displacement) = serde_json::from_slice::<Displacement>(line) else {
-            return Ok(Rescued::Unknown);
-        };
-        let (Ok(Some(name)), Ok(Some(path))) = (
-            RelativePath::parse(displacement.name.as_bytes()),
-            RelativePath::parse(displacement.path.as_bytes()),
-        ) else {
-            return Ok(Rescued::Unknown);
+        let Some((displacement, name, path)) = Displacement::read(line, abandoned) else {
+            all_known = false;
+            continue;
         };
         let cursor = if displacement.in_workspace {
             in_root.remove_file(&name.with_suffix(PART))?;
@@ -285,14 +312,13 @@ fn rescue_from(
         for name in [name.with_suffix(DISPLACED), name] {
             let Some(found) = cursor.stat(&name)? else { continue };
             if displacement.is_somebodys(cursor, &name, &found)? {
-                let kept_at = conflicts.keep(root, (&mut *cursor, &name), &path)?;
-                kept.extend(kept_at.map(|kept_at| Conflict { path: path.clone(), kept_at }));
-            } else if displacement.in_workspace && !cursor.remove_empty_dir(&name)? {
-                cursor.remove_file(&name)?;
+                conflicts.keep(root, (&mut *cursor, &name), &path, true)?;
+            } else if displacement.in_workspace {
+                cursor.remove(&name)?;
             }
         }
     }
-    Ok(Rescued::All)
+    Ok(all_known)
 }
 
 #[cfg(test)]

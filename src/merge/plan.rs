@@ -9,7 +9,7 @@ use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::root::{Kind, Meta};
 
 /// The mode of a new folder where nobody said it: an archive that names only what is in it.
-const UNTOLD_MODE: u32 = 0o755;
+pub const UNTOLD_MODE: u32 = 0o755;
 
 /// What stands at a path here.
 #[derive(Debug, Clone, PartialEq, Eq)]

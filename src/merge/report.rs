@@ -1,5 +1,6 @@
 //! What a restore did, entry by entry.
 
+use super::journal::Rescued;
 use crate::path::RelativePath;
 
 /// A path that was left as it is here, and why.
@@ -37,7 +38,7 @@ pub struct Report {
 
 impl Report {
     /// Puts every list into order, after several threads have filled them.
-    pub fn sort(&mut self) {
+    fn sort(&mut self) {
         self.written.sort_unstable();
         // A new folder is made first and given its mode last.
         self.written.dedup();
@@ -45,6 +46,13 @@ impl Report {
         self.kept.sort_unstable();
         self.conflicts.sort_unstable();
         self.skipped.sort_unstable();
+    }
+
+    /// Takes in what earlier merges left, and puts every list into order.
+    pub fn take_rescued(&mut self, rescued: &mut Rescued) {
+        self.conflicts.append(&mut rescued.conflicts);
+        self.skipped.append(&mut rescued.skipped);
+        self.sort();
     }
 
     /// Takes in what another part of the same merge did.

@@ -11,7 +11,7 @@ use crate::archive::header::END_MARK;
 use crate::tree::stage::RUNTIME;
 
 /// What tar says about the files it could not read is kept up to this many bytes.
-const MESSAGES_MAX: u32 = 64 * 1024;
+pub const MESSAGES_MAX: usize = 64 * 1024;
 /// The largest archive without an entry that any tar writes, in bytes: one full record.
 const EMPTY_ARCHIVE_MAX: u32 = 10_240;
 
@@ -165,7 +165,8 @@ fn begin_packing(runtime_root: &str, remote_dir: &str, archive: &str) -> String 
     )
 }
 
-/// Packs the current folder into `$archive`. The exit status of what failed ends up in `$code`, or else 0.
+/// Packs the current folder into `$archive`. The exit status of what failed first ends up in `$code`, or else 0; that of
+/// `find` as 2, since 1 is what tar says of a file that changed.
 ///
 /// The names come from `find`, because a shell's own patterns can be switched off from outside, and a name
 /// that is missed looks like one that was deleted. GNU tar and bsdtar read them from a file: in a pipe a
@@ -189,20 +190,21 @@ fn pack(exclude: &[impl AsRef<str>]) -> String {
          LC_ALL=C
          export LC_ALL
          code=0
+         failed() {{ [ "$code" -ne 0 ] || code=$1; }}
          names="$archive.names"
-         {find} -exec sh -c {print_names} sh {{}} + > "$names" || code=$?
+         {find} -exec sh -c {print_names} sh {{}} + > "$names" || failed 2
          if [ -s "$names" ]; then
              case $(tar --version 2>&1) in
              *"GNU tar"*)
-                 tar -cf "$archive" --no-unquote {gnu_excludes} --null -T "$names" || code=$? ;;
+                 tar -cf "$archive" --no-unquote {gnu_excludes} --null -T "$names" || failed $? ;;
              *bsdtar*)
-                 tar -cf "$archive" --format gnutar --null -T "$names" || code=$? ;;
+                 tar -cf "$archive" --format gnutar --null -T "$names" || failed $? ;;
              *toybox*)
-                 tar -cf "$archive" {toybox_excludes} . || code=$? ;;
+                 tar -cf "$archive" {toybox_excludes} . || failed $? ;;
              *)
                  case $({find} -exec sh -c 'echo batch' {pack_once} sh {{}} +) in
-                 batch) {find} -exec sh -c {pack_once} sh {{}} + || code=$? ;;
-                 *) tar -cf "$archive" . || code=$? ;;
+                 batch) {find} -exec sh -c {pack_once} sh {{}} + || failed $? ;;
+                 *) tar -cf "$archive" . || failed $? ;;
                  esac ;;
              esac
              [ -f "$archive" ] && [ "$(wc -c < "$archive")" -le {EMPTY_ARCHIVE_MAX} ] &&
@@ -211,7 +213,7 @@ fn pack(exclude: &[impl AsRef<str>]) -> String {
              [ "$code" -eq 0 ]
          fi && {{
              nothing="$archive.nothing"
-             mkdir -p "$nothing" && tar -cf "$archive" -C "$nothing" . && rmdir "$nothing" || code=$?
+             mkdir -p "$nothing" && tar -cf "$archive" -C "$nothing" . && rmdir "$nothing" || failed $?
          }}
          rm -f "$names""#
     )

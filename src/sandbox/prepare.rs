@@ -13,6 +13,7 @@ use crate::archive::pack::{Layout, patterns};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet};
+use crate::merge::journal::Rescued;
 use crate::path::RelativePath;
 use crate::tree::entry::Snapshot;
 use crate::tree::root::Root;
@@ -61,7 +62,15 @@ pub struct Session {
     pub(super) left_alone: Arc<LeftAlone>,
     pub(super) exclude: Vec<String>,
     /// What both sides last shared. Held while a restore runs, so that two never mix.
-    pub(super) base: Arc<Mutex<Snapshot>>,
+    pub(super) base: Arc<Mutex<Base>>,
+}
+
+/// What a restore starts from.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) snapshot: Snapshot,
+    /// What failed restores had to keep aside, for the report of the next one.
+    pub(super) rescued: Rescued,
 }
 
 impl Session {
@@ -125,7 +134,7 @@ pub async fn prepare<C: SandboxClient>(
         runtime_root,
         left_alone,
         exclude: utf8(&upload.exclude),
-        base: Arc::new(Mutex::new(base)),
+        base: Arc::new(Mutex::new(Base { snapshot: base, rescued: Rescued::default() })),
     })
 }
 

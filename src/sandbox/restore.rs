@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::client::{RunError, SandboxClient, blocking};
 use super::command;
-use super::prepare::{LeftAlone, Session};
+use super::prepare::{Base, LeftAlone, Session};
 use crate::archive::unpack::{Archive, Content, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::merge::apply::merge;
 use crate::merge::incoming::Incoming;
-use crate::merge::journal;
+use crate::merge::journal::{self, Rescued};
 use crate::merge::lock::{self, MergeLock};
 use crate::merge::plan::changed;
 use crate::merge::report::Report;
@@ -69,13 +69,44 @@ fn complains_only_of_changes(told: &[u8], archive: &Archive, left_alone: &LeftAl
     let status = lines.next();
     let is_whole = |line: &[u8]| {
         let name = line.strip_prefix(b"tar: ").and_then(|line| line.strip_suffix(CHANGED));
-        let path = name.and_then(|name| RelativePath::parse(name).ok().flatten());
+        let path = name.and_then(unquote).and_then(|name| RelativePath::parse(&name).ok().flatten());
         path.is_some_and(|path| {
             left_alone.covers(&path)
                 || matches!(archive.get(&path), Some(Unpacked { content: Content::File { .. }, .. }))
         })
     };
-    status == Some(b"1") && lines.peek().is_some() && lines.all(is_whole)
+    // What was said beyond what is kept of it is not known.
+    let is_all = told.len() < command::MESSAGES_MAX;
+    is_all && status == Some(b"1") && lines.peek().is_some() && lines.all(is_whole)
+}
+
+/// A name as GNU tar writes it in a message, with what it quotes as itself again. Nothing where that is no such name.
+fn unquote(name: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = name.iter().copied();
+    let mut plain = Vec::with_capacity(name.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            plain.push(byte);
+            continue;
+        }
+        plain.push(match bytes.next()? {
+            b'a' => 7,
+            b'b' => 8,
+            b't' => b'\t',
+            b'n' => b'\n',
+            b'v' => 11,
+            b'f' => 12,
+            b'r' => b'\r',
+            quoted @ (b'\\' | b':') => quoted,
+            first @ b'0'..=b'3' => {
+                let mut digit =
+                    || bytes.next().filter(|digit| (b'0'..=b'7').contains(digit)).map(|digit| digit - b'0');
+                (first - b'0') << 6 | digit()? << 3 | digit()?
+            }
+            _ => return None,
+        });
+    }
+    Some(plain)
 }
 
 impl Session {
@@ -107,27 +138,26 @@ impl Session {
         let restored = blocking(move || {
             let started = Instant::now();
             let held = attachment.hold()?;
-            let checked = check(download.as_ref(), &base, &left_alone).and_then(|archive| {
+            let Base { snapshot: base, rescued } = &mut *base;
+            let checked = check(download.as_ref(), base, &left_alone).and_then(|archive| {
                 let root = Root::create(&workspace)?;
-                let rescued = journal::rescue(&root)?;
+                journal::rescue(&root, rescued)?;
                 let partly = packed.may_lack_something(&archive, &left_alone);
-                let mut incoming = Incoming::from_archive(archive, download.as_ref(), &base, &root, &cancel)?;
-                incoming.keep_untold(&base, partly);
-                Ok((root, rescued, incoming))
+                let mut incoming = Incoming::from_archive(archive, download.as_ref(), base, &root, &cancel)?;
+                incoming.keep_untold(base, partly);
+                Ok((root, incoming))
             });
             // The bytes are the client's again, whatever comes.
             drop(held);
             drop(download);
-            let (root, rescued, incoming) = checked?;
+            let (root, incoming) = checked?;
             phases.push(Phase { name: "check", took: started.elapsed(), bytes });
 
             let started = Instant::now();
             let entries = incoming.snapshot.len();
-            let report = apply(&root, &base, &incoming, &cancel);
+            let report = apply(&root, base, &incoming, rescued, &cancel);
             let Incoming { snapshot, stage, .. } = incoming;
-            let mut report = journal::close(&root, stage, report)?;
-            report.conflicts.extend(rescued);
-            report.sort();
+            let report = journal::close(&root, stage, report, rescued)?;
             *base = snapshot;
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
             let tar_messages = match packed {
@@ -189,13 +219,59 @@ fn check(download: &[u8], base: &Snapshot, left_alone: &LeftAlone) -> Result<Arc
 }
 
 /// Merges under the workspace's lock. Where the sandbox changed nothing there is nothing to lock for.
-fn apply(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> Result<Report> {
+fn apply(
+    root: &Root,
+    base: &Snapshot,
+    incoming: &Incoming,
+    rescued: &mut Rescued,
+    cancel: &Cancel,
+) -> Result<Report> {
     if changed(base, &incoming.snapshot).next().is_none() {
-        return Ok(Report { skipped: incoming.skipped.clone(), ..Report::default() });
+        let mut report = Report { skipped: incoming.skipped.clone(), ..Report::default() };
+        report.take_rescued(rescued);
+        return Ok(report);
     }
     let lock = MergeLock::acquire(root.path(), lock::WAIT, cancel)?;
-    let merged = merge(root, base, incoming, cancel);
+    let merged = merge(root, base, incoming, rescued, cancel);
     // The merge is what counts. A lock that stays is taken over once this process is gone.
     let _stays = lock.release();
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// GNU tar is asked how it writes these names in a message.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn every_name_that_tar_quotes_is_read_as_it_is() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let every_byte: Vec<u8> = (1..=255).filter(|&byte| byte != b'/').collect();
+        for name in [
+            &b"plain"[..],
+            b"12:30",
+            b"back\\slash",
+            b"\\",
+            b"a\\n",
+            b" blank ",
+            "\u{fc}".as_bytes(),
+            &every_byte,
+        ] {
+            let output = std::process::Command::new("tar")
+                .env("LC_ALL", "C")
+                .args(["--create", "--file=/dev/null", "--no-unquote", "--"])
+                .arg(std::ffi::OsStr::from_bytes(name))
+                .output()
+                .unwrap();
+            let line = output.stderr.split(|&byte| byte == b'\n').next().unwrap();
+            let line = line.strip_prefix(b"tar: ").unwrap();
+            let quoted =
+                line.windows(14).position(|piece| piece == b": Cannot stat:").map(|end| &line[..end]);
+            assert_eq!(unquote(quoted.unwrap()).as_deref(), Some(name), "{}", output.stderr.escape_ascii());
+        }
+        for malformed in [&b"\\"[..], b"a\\x", b"\\1", b"\\18x", b"\\400"] {
+            assert_eq!(unquote(malformed), None, "{}", malformed.escape_ascii());
+        }
+    }
 }

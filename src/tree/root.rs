@@ -302,13 +302,22 @@ impl Cursor<'_> {
         }
     }
 
-    /// Removes an empty folder. `false` where it is not empty or no folder (any more).
+    /// Removes an empty folder. `false` where it is not empty, a mount point, or no folder (any more).
     pub fn remove_empty_dir(&mut self, path: &RelativePath) -> Result<bool> {
         match self.at(path, |folder, name| fs::unlinkat(folder, name, AtFlags::REMOVEDIR)) {
             Ok(()) => Ok(true),
-            Err(errno) if is_absent(errno) || matches!(errno, Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(errno)
+                if is_absent(errno) || matches!(errno, Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) =>
+            {
+                Ok(false)
+            }
             Err(errno) => Err(self.root.error("rmdir", path, errno)),
         }
+    }
+
+    /// Removes a name that is no folder, or an empty folder. `false` where neither stands there.
+    pub fn remove(&mut self, path: &RelativePath) -> Result<bool> {
+        Ok(self.remove_empty_dir(path)? || self.remove_file(path)?)
     }
 
     /// Lists a folder's names; `None` where no folder stands there (any more).
@@ -372,6 +381,8 @@ pub enum Renamed {
     Absent,
     /// The two lie on different file systems (a mount below the workspace).
     OtherFileSystem,
+    /// One of the two is a mount point, which stays where it is.
+    MountPoint,
     /// The file system cannot do it in one step.
     Unsupported,
 }
@@ -403,6 +414,7 @@ pub fn rename(
         Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(Renamed::Occupied),
         Err(errno) if is_absent(errno) => Ok(Renamed::Absent),
         Err(Errno::XDEV) => Ok(Renamed::OtherFileSystem),
+        Err(Errno::BUSY) => Ok(Renamed::MountPoint),
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if !flags.is_empty() => Ok(Renamed::Unsupported),
         Err(errno) => Err(destination.root.error("rename", to_path, errno)),
     }

@@ -3,7 +3,10 @@
 //! It lies on the workspace's own file system, so that one rename puts a file in its place. It is locked as long as
 //! its process lives; what a killed process left behind is found by that (see [`Stage::abandoned`]).
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
@@ -25,10 +28,21 @@ pub fn runtime() -> RelativePath {
     RelativePath::child(None, RUNTIME.as_bytes())
 }
 
-/// Whether a path is [`RUNTIME`] or lies in it.
+/// What macOS's older file system passes over in names.
+const WITHOUT_WIDTH: &[char] = &[
+    '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}',
+    '\u{202e}', '\u{206a}', '\u{206b}', '\u{206c}', '\u{206d}', '\u{206e}', '\u{206f}', '\u{feff}',
+];
+
+/// Whether a path is [`RUNTIME`] or lies in it, on any file system: some do not tell upper from lower case, and macOS's
+/// older one passes over characters that have no width.
 #[must_use]
 pub fn is_in_runtime(path: &RelativePath) -> bool {
-    path.is_or_below(RUNTIME.as_bytes())
+    let name = path.as_bytes().split(|&byte| byte == b'/').next().unwrap_or_default();
+    if name.len() < RUNTIME.len() || name.is_ascii() {
+        return name.eq_ignore_ascii_case(RUNTIME.as_bytes());
+    }
+    std::str::from_utf8(name).is_ok_and(|name| name.replace(WITHOUT_WIDTH, "").eq_ignore_ascii_case(RUNTIME))
 }
 
 /// How a stage folder's name begins.
@@ -98,8 +112,8 @@ impl Stage {
             let path = RelativePath::child(Some(&runtime), &name);
             let root = match workspace.below(&path) {
                 Ok(root) => root,
-                // Its owner removed it meanwhile, or it is no folder and so no stage.
-                Err(error) if error.is_gone() => continue,
+                // Its owner removed it meanwhile, or it is no folder and so no stage. Or it is another user's.
+                Err(error) if error.is_gone() || error.is_io(ErrorKind::PermissionDenied) => continue,
                 Err(error) => return Err(error),
             };
             match rustix::fs::flock(root.handle(), FlockOperation::NonBlockingLockExclusive) {
@@ -124,11 +138,10 @@ impl Stage {
         RelativePath::child(Some(&self.shares[share]), self.number().to_string().as_bytes())
     }
 
-    /// A name that nothing in the workspace has, to work in a folder that lies on another file system than the stage.
+    /// A name to work by in a folder that lies on another file system than the stage.
     #[must_use]
     pub fn name_elsewhere(&self) -> String {
-        let (_, stage) = self.path.split();
-        format!(".paperclip-{}-{}", stage.display(), self.number())
+        format!("{}{}", elsewhere(&self.path), self.number())
     }
 
     fn number(&self) -> u64 {
@@ -183,10 +196,21 @@ impl Abandoned {
         &self.path
     }
 
+    /// Whether it has made a name such as [`Stage::name_elsewhere`] gives.
+    #[must_use]
+    pub fn has_named(&self, name: &OsStr) -> bool {
+        name.as_bytes().starts_with(elsewhere(&self.path).as_bytes())
+    }
+
     /// Removes it with all that is in it, and the folder around it where that is empty then.
     pub fn remove(self, workspace: &Root) -> Result<()> {
         remove_stage(workspace, &self.path)
     }
+}
+
+/// How a stage's names elsewhere begin: with its own, so that nobody else has them.
+fn elsewhere(stage: &RelativePath) -> String {
+    format!(".paperclip-{}-", stage.name().display())
 }
 
 fn make_shares(stage: &Root) -> Result<Vec<RelativePath>> {
@@ -227,7 +251,6 @@ pub fn make_runtime(cursor: &mut Cursor<'_>) -> Result<()> {
 }
 
 fn readable_path(cursor: &Cursor<'_>, path: &RelativePath) -> String {
-    use std::os::unix::ffi::OsStrExt;
     crate::error::readable(cursor.path_of(path).as_os_str().as_bytes())
 }
 
@@ -254,6 +277,26 @@ pub fn remove_tree(root: &Root, path: &RelativePath) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_runtime_folder_by_any_name_that_some_file_system_takes_for_it() {
+        for (name, is_runtime) in [
+            (".paperclip-runtime", true),
+            (".paperclip-runtime/stage-1/journal", true),
+            (".Paperclip-RUNTIME/x", true),
+            (".paper\u{200d}clip-runtime\u{feff}/x", true),
+            (".PAPERCLIP\u{200c}-runtime", true),
+            (".paperclip-runtime2", false),
+            (".paperclip-runtim\u{e9}", false),
+            (".paperclip-runtim", false),
+            ("a/.paperclip-runtime", false),
+        ] {
+            let path = RelativePath::parse(name.as_bytes()).unwrap().unwrap();
+            assert_eq!(is_in_runtime(&path), is_runtime, "{name:?}");
+        }
+        let path = RelativePath::parse(b".paperclip-runtime\xff").unwrap().unwrap();
+        assert!(!is_in_runtime(&path));
+    }
 
     #[test]
     fn the_last_stage_takes_the_runtime_folder_along() {

@@ -4,9 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sandbox_managed_runtime::cancel::Cancel;
+
 use crate::kill::kill_often;
 use crate::model::merge;
-use crate::place::{Place, restore};
+use crate::place::{Place, restore, restore_until};
 use crate::tree::{DIR, Node, RUNTIME, Tree, assert_same, change_tree, file, link, read_tree, to_tar, tree};
 
 /// A file system in a folder, for as long as this lives. It takes root to mount one.
@@ -133,6 +135,91 @@ fn a_kill_in_the_middle_of_changes_in_a_mount() {
     });
 }
 
+#[test]
+fn a_folder_in_a_mount_is_kept_aside_with_all_that_is_in_it() {
+    let before = tree([("mnt", DIR), ("mnt/d", DIR), ("mnt/d/uploaded", file("1"))]);
+    let after = tree([("mnt", DIR), ("mnt/d", file("no folder any more"))]);
+    let mut ours = before.clone();
+    ours.extend(tree([
+        ("mnt/d/mine", file("2")),
+        ("mnt/d/deep", Node::Dir(0o750)),
+        ("mnt/d/deep/link", link("elsewhere")),
+    ]));
+    let (_mounts, place) = furnish(&before, &["mnt"]);
+    let (client, session) = place.prepare_canned();
+    change_tree(&place.workspace(), &before, &ours);
+    client.answer(to_tar(&after).end());
+    let report = restore(&session, &*client).unwrap();
+    merge(&before, &after, &ours).assert_is(&place.workspace(), &report, "restored");
+    place.assert_no_litter();
+}
+
+/// Folders of an image's layer cannot be renamed where a container runs on it: what is in them goes one by one.
+#[test]
+fn a_folder_in_a_lower_layer_is_kept_aside_with_all_that_is_in_it() {
+    let before = tree([("d", DIR), ("d/uploaded", file("1")), ("d/deep", DIR), ("d/deep/too", file("1"))]);
+    let after = tree([("d", file("no folder any more"))]);
+    let mut ours = before.clone();
+    ours.extend(tree([("d/mine", file("2")), ("d/deep/mine", link("elsewhere"))]));
+    let place = Place::new();
+    let layers = place.root().join("layers");
+    fs::create_dir(&layers).unwrap();
+    let _layers = Mount::at(layers.clone(), "size=4m");
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| layers.join(name));
+    for folder in [&lower, &upper, &work] {
+        fs::create_dir(folder).unwrap();
+    }
+    crate::tree::write_tree(&lower, &before);
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(place.workspace());
+    assert!(mount.status().unwrap().success());
+    let _mount = Mount(place.workspace());
+    let (client, session) = place.prepare_canned();
+    change_tree(&place.workspace(), &before, &ours);
+    client.answer(to_tar(&after).end());
+    let report = restore(&session, &*client).unwrap();
+    assert_same(&place.tree(), &after, "restored");
+    let kept = place.kept_aside();
+    for path in ["d/mine", "d/deep/mine"] {
+        let edit = (path.as_bytes().to_vec(), ours[path.as_bytes()].clone());
+        assert!(kept.contains(&edit), "{path}: {:?}", report.conflicts);
+    }
+    place.assert_no_litter();
+}
+
+/// A mount cannot be moved or removed, whatever the sandbox did where it is: it stays, and the rest is restored.
+#[test]
+fn mount_points_stay_and_block_nothing() {
+    let base = tree([("a", file("1")), ("mnt", DIR), ("mnt/in", file("1")), (".env", file("1"))]);
+    for theirs in [
+        tree([("a", file("2"))]),
+        tree([("a", file("2")), ("mnt", file("2")), (".env", DIR), (".env/in", file("2"))]),
+        tree([("a", file("2")), ("mnt", link("elsewhere")), (".env", file("2"))]),
+    ] {
+        let (_mounts, place) = furnish(&base, &["mnt"]);
+        let bound = place.root().join("bound.env");
+        fs::write(&bound, "1").unwrap();
+        let mounted = Command::new("mount").arg("--bind").arg(&bound).arg(place.at(".env")).status().unwrap();
+        assert!(mounted.success());
+        let _bind = Mount(place.at(".env"));
+        let (client, session) = place.prepare_canned();
+        client.answer(to_tar(&theirs).end());
+        let report = restore(&session, &*client).unwrap();
+        assert_eq!(place.tree().get(&b"a"[..]), Some(&file("2")), "the rest is restored");
+        assert_eq!(place.tree().get(&b"mnt"[..]), Some(&DIR));
+        assert_eq!(place.tree().get(&b".env"[..]), Some(&file("1")));
+        let skipped: Vec<_> = report.skipped.iter().map(|skipped| skipped.path.to_string()).collect();
+        assert!(skipped.contains(&".env".to_owned()), "{skipped:?}");
+        if theirs.contains_key(&b"mnt"[..]) {
+            assert!(skipped.contains(&"mnt".to_owned()), "{skipped:?}");
+        }
+        place.assert_no_litter();
+        assert!(restore(&session, &*client).unwrap().skipped.is_empty(), "and it is told once");
+    }
+}
+
 /// A stage that a dead process left, with something in it that its journal does not explain.
 fn leave_stage(place: &Place, journal: &str) {
     let stage = place.at(RUNTIME).join("stage-1");
@@ -148,8 +235,17 @@ fn a_journal_that_nobody_can_read_blocks_nothing_and_loses_nothing() {
         "of another version\n".to_owned(),
         format!("{readable}\n{{\"name\":\"0/7\"}}\n"),
         readable.replace("0/8", "../../a") + "\n",
+        // A name in the workspace that is not one of this stage's own beside the path.
+        readable.replace(r#""path""#, r#""in_workspace":true,"path""#).replace("0/8", "b") + "\n",
+        readable
+            .replace(r#""path""#, r#""in_workspace":true,"path""#)
+            .replace("0/8", "c/.paperclip-stage-1-7")
+            + "\n",
     ] {
-        let (before, after) = (tree([("a", file("1"))]), tree([("a", file("2"))]));
+        let before =
+            tree([("a", file("1")), ("b", file("")), ("c", DIR), ("c/.paperclip-stage-1-7", file(""))]);
+        let mut after = before.clone();
+        after.insert(b"a".to_vec(), file("2"));
         let place = Place::with(&before);
         leave_stage(&place, &journal);
         let (client, session) = place.prepare_canned();
@@ -162,6 +258,43 @@ fn a_journal_that_nobody_can_read_blocks_nothing_and_loses_nothing() {
         assert_eq!(kept.get(&b"0/7"[..]), Some(&file("whose is it?")), "{journal}");
         assert!(restore(&session, &*client).unwrap().conflicts.is_empty(), "{journal}: it is told once");
     }
+}
+
+/// What lies in a mount is found also where a line of the journal before it is not whole.
+#[test]
+fn an_edit_in_a_mount_is_found_behind_a_line_that_nobody_can_read() {
+    let tree = tree([("a", file("1")), ("mnt", DIR)]);
+    let (_mounts, place) = furnish(&tree, &["mnt"]);
+    let (client, session) = place.prepare_canned();
+    let beside = "mnt/.paperclip-stage-1-5";
+    let known = format!(
+        r#"{{"name":"{beside}","in_workspace":true,"path":"mnt/b","aside":true,"arriving":"Nothing","seen":null}}"#
+    );
+    leave_stage(&place, &format!("{{\"name\":\"mnt/.pap{known}\n{known}\n"));
+    fs::write(place.at(beside), "an edit").unwrap();
+    client.answer(to_tar(&tree).end());
+    let report = restore(&session, &*client).unwrap();
+    assert_same(&place.tree(), &tree, "cleared up");
+    assert!(place.kept_aside().contains(&(b"mnt/b".to_vec(), file("an edit"))), "{:?}", report.conflicts);
+    assert_eq!(report.conflicts.len(), 2, "that edit, and all of the stage");
+}
+
+#[test]
+fn what_a_failed_restore_kept_aside_is_told_by_the_next() {
+    let (before, after) = (tree([("a", file("1"))]), tree([("a", file("2"))]));
+    let place = Place::with(&before);
+    let (client, session) = place.prepare_canned();
+    let line = r#"{"name":"0/7","path":"b","aside":true,"arriving":"Nothing","seen":null}"#;
+    leave_stage(&place, &format!("{line}\n"));
+    client.answer(to_tar(&after).end());
+    let stopped = Cancel::default();
+    stopped.cancel();
+    assert!(restore_until(&stopped, &session, &*client).is_err());
+    assert!(!place.at(RUNTIME).join("stage-1").exists(), "it was rescued");
+    let report = restore(&session, &*client).unwrap();
+    let told: Vec<_> = report.conflicts.iter().map(|conflict| conflict.path.to_string()).collect();
+    assert_eq!(told, ["b"]);
+    assert!(restore(&session, &*client).unwrap().conflicts.is_empty());
 }
 
 #[test]

@@ -141,9 +141,11 @@ fn a_log_that_somebody_writes_keeps_nothing_from_being_deleted() {
     let changed = |name: &str| format!("tar: {name}: file changed as we read it\n");
     let mut after = read();
     after.insert(b"growing.log".to_vec(), file("2"));
+    after.insert("log 12:30 ü.txt".into(), file("2"));
     for (messages, whole) in [
         (changed("growing.log"), true),
         (changed("./growing.log") + &changed("changed"), true),
+        (changed("log 12\\:30 \\303\\274.txt") + &changed("growing.log"), true),
         // Of a folder in which something was put or taken away while it was read.
         (changed("dir"), false),
         (changed("./"), false),
@@ -159,10 +161,13 @@ fn a_log_that_somebody_writes_keeps_nothing_from_being_deleted() {
         assert_eq!(report.skipped.is_empty(), whole, "{messages}");
         assert_eq!(place.tree() == after, whole, "{messages}");
     }
-    let (place, client, session) = prepared();
-    client.answer(Some(&format!("2\n{}", changed("growing.log"))), &after);
-    restore(&session, &*client).unwrap();
-    assert!(place.tree() != after, "any other status is a failure");
+    let too_much = changed("growing.log").repeat(2000);
+    for told in [format!("2\n{}", changed("growing.log")), format!("1\n{too_much}")] {
+        let (place, client, session) = prepared();
+        client.answer(Some(&told[..told.len().min(64 * 1024 + 2)]), &after);
+        restore(&session, &*client).unwrap();
+        assert!(place.tree() != after, "any other status is a failure, and so is what may be more than that");
+    }
 }
 
 #[test]

@@ -155,7 +155,16 @@ pub fn prepare_upload<C: SandboxClient<Failure = Failure>>(
 
 /// Restores.
 pub fn restore<C: SandboxClient<Failure = Failure>>(session: &Session, client: &C) -> Result<Report, Failed> {
-    RUNTIME_THREADS.block_on(session.restore(client, &Cancel::default())).map(|restored| restored.report)
+    restore_until(&Cancel::default(), session, client)
+}
+
+/// Restores, unless that is cancelled.
+pub fn restore_until<C: SandboxClient<Failure = Failure>>(
+    cancel: &Cancel,
+    session: &Session,
+    client: &C,
+) -> Result<Report, Failed> {
+    RUNTIME_THREADS.block_on(session.restore(client, cancel)).map(|restored| restored.report)
 }
 
 /// Restores and expects our own error.
