@@ -8,7 +8,7 @@
 import { mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import path from "node:path";
-import { root } from "../process.mjs";
+import { Explained, root, run } from "../process.mjs";
 import { must } from "./commands.mjs";
 
 /** Everything that the scripts download or build, other than the binaries themselves. */
@@ -108,10 +108,29 @@ export async function zigEnvironment() {
   };
 }
 
+/**
+ * What apt prints of a package's dependencies. Throws where apt does not know the package.
+ *
+ * @param {string} name
+ */
+async function debianDependencies(name) {
+  try {
+    const { code, output } = await run("apt-cache", ["depends", name], { keep: "stdout", show: false });
+    if (code === 0) return output;
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code !== "ENOENT") throw error;
+    throw new Explained("Debian's apt is needed to bring the compiler, and there is none here.");
+  }
+  throw new Explained(
+    `apt knows no package "${name}". Its lists are missing or old, or this system is another than Debian 12.\n` +
+      "Run `apt-get update` as root and run the command again.",
+  );
+}
+
 /** Brings Debian's Rust, and returns the environment in which cargo compiles with it, the standard library included. */
 export async function debianRustEnvironment() {
   await once("debian-rust", async () => {
-    const dependencies = await must("apt-cache", ["depends", "libstd-rust-web-dev"], { show: false });
+    const dependencies = await debianDependencies("libstd-rust-web-dev");
     // Its name holds the compiler's version. Named here, it is unpacked even where the machine has it.
     const library = [...dependencies.matchAll(/Depends: (libstd-rust-web-\S+)/g)].map(([, name]) => name);
     await unpackDebianPackages("debian-rust", [
