@@ -21,15 +21,25 @@ const COMMAND = {
 const SYMBOL = { DEBUG: 0xe0, TYPE: 0x0e, UNDEFINED: 0, HIDDEN: 0x10, EXTERNAL: 0x01 };
 const CODE_DIRECTORY = 0xfade0c02;
 const SHA256 = 2;
+/** The mark of a signature without an identity. */
+const AD_HOC = 0x2;
+
+/**
+ * @typedef {object} NamedSymbol
+ * @property {string} name
+ * @property {boolean} isExternal Whether it is for others: exported, or another library's.
+ * @property {boolean} isUndefined Whether another library has it.
+ */
 
 /**
  * Throws where the bytes are no such library.
  *
  * @param {Buffer} bytes
- * @returns {{ cpu: string, needed: string[], exported: string[], minimumOs: string, signature: "valid" | "none" |
- *   "broken" }} `needed`: the libraries that it loads. `exported`: the symbols that it has for others. `minimumOs`: the
- *   oldest macOS that loads it. `signature`: whether it is signed, with the digests of exactly these bytes. On arm64,
- *   macOS ends a process that loads an unsigned library; a signature that nobody vouches for is enough.
+ * @returns {{ cpu: string, needed: string[], exported: string[], stripped: boolean, minimumOs: string, signature:
+ *   "valid" | "none" | "broken" }} `needed`: the libraries that it loads. `exported`: the symbols that it has for others.
+ *   `stripped`: whether the symbols that nobody needs were removed. `minimumOs`: the oldest macOS that loads it.
+ *   `signature`: whether it is signed, with the digests of exactly these bytes. On arm64, macOS ends a process that loads
+ *   an unsigned library; a signature that nobody vouches for is enough.
  */
 export function readMachO(bytes) {
   if (bytes.readUInt32LE(0) !== MAGIC) throw new Error("not a 64-bit Mach-O file");
@@ -38,11 +48,13 @@ export function readMachO(bytes) {
 
   /** @param {number} type */
   const all = (type) => commands.filter((command) => command.type === type).map(({ at }) => at);
+  const symbols = all(COMMAND.SYMBOLS).flatMap((at) => readSymbols(bytes, at));
 
   return {
     cpu: CPUS.get(bytes.readUInt32LE(4)) ?? "unknown",
     needed: all(COMMAND.LOAD_LIBRARY).map((at) => readString(bytes, at + bytes.readUInt32LE(at + 8))),
-    exported: all(COMMAND.SYMBOLS).flatMap((at) => readExported(bytes, at)),
+    exported: symbols.filter((symbol) => symbol.isExternal && !symbol.isUndefined).map(({ name }) => name),
+    stripped: symbols.every((symbol) => symbol.isExternal),
     minimumOs: [
       ...all(COMMAND.BUILD_VERSION).map((at) => readVersion(bytes, at + 12)),
       ...all(COMMAND.MINIMUM_MACOS).map((at) => readVersion(bytes, at + 8)),
@@ -84,19 +96,21 @@ function readVersion(bytes, at) {
 /**
  * @param {Buffer} bytes
  * @param {number} command
+ * @returns {NamedSymbol[]}
  */
-function readExported(bytes, command) {
+function readSymbols(bytes, command) {
   const symbols = bytes.readUInt32LE(command + 8);
   const strings = bytes.readUInt32LE(command + 16);
-  return (
-    Array.from({ length: bytes.readUInt32LE(command + 12) }, (_, index) => symbols + index * 16)
-      .filter((at) => {
-        const kind = bytes[at + 4];
-        const isExternal = (kind & (SYMBOL.EXTERNAL | SYMBOL.HIDDEN | SYMBOL.DEBUG)) === SYMBOL.EXTERNAL;
-        return isExternal && (kind & SYMBOL.TYPE) !== SYMBOL.UNDEFINED;
-      })
-      // In Mach-O, the symbol of a C name has a `_` before it.
-      .map((at) => readString(bytes, strings + bytes.readUInt32LE(at)).replace(/^_/, ""))
+  return Array.from({ length: bytes.readUInt32LE(command + 12) }, (_, index) => symbols + index * 16).map(
+    (at) => {
+      const kind = bytes[at + 4];
+      return {
+        // In Mach-O, the symbol of a C name has a `_` before it.
+        name: readString(bytes, strings + bytes.readUInt32LE(at)).replace(/^_/, ""),
+        isExternal: (kind & (SYMBOL.EXTERNAL | SYMBOL.HIDDEN | SYMBOL.DEBUG)) === SYMBOL.EXTERNAL,
+        isUndefined: (kind & SYMBOL.TYPE) === SYMBOL.UNDEFINED,
+      };
+    },
   );
 }
 
@@ -114,6 +128,8 @@ function checkSignature(bytes, start) {
   );
   const directory = parts.find((part) => bytes.readUInt32BE(part) === CODE_DIRECTORY);
   if (directory === undefined || bytes[directory + 37] !== SHA256) return "broken";
+  // With an identity, there would be more to check than digests; without one and the mark, macOS refuses it.
+  if ((bytes.readUInt32BE(directory + 12) & AD_HOC) === 0) return "broken";
   const digests = directory + bytes.readUInt32BE(directory + 16);
   const signedLength = bytes.readUInt32BE(directory + 32);
   const digestLength = bytes[directory + 36];
