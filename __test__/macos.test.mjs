@@ -1,0 +1,247 @@
+// What a Mac brings along, as far as it can be had on any system: the Finder's files, temporary folders behind a link,
+// extended attributes. On a volume that does not tell `Foo` from `foo`, also what comes of that.
+
+import { lstat, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import {
+  captureDirectorySnapshot,
+  createTarballFromDirectory,
+  mirrorDirectory,
+  prepareSandboxManagedRuntime,
+} from "../index.js";
+import { describeTree, makeTree, temporaryFolder } from "./support/folders.mjs";
+import { succeed } from "./support/processes.mjs";
+import { MemorySandbox } from "./support/memory.mjs";
+import { LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
+import { specFor } from "./support/spec.mjs";
+import { makeArchive, readArchive } from "./support/tar.mjs";
+
+const RUNTIME = ".paperclip-runtime";
+
+/** The names in an archive. */
+const namesIn = async (archive) => readArchive(await readFile(archive)).entries.map(({ name }) => name);
+
+async function prepare(workspace) {
+  const client = new LocalSandbox();
+  const remote = await remoteWorkspace();
+  const input = { spec: specFor(remote), adapterKey: "test", client, workspaceLocalDir: workspace };
+  return { client, remote, prepared: await prepareSandboxManagedRuntime(input) };
+}
+
+/** Whether the volume of temporary folders takes both names for one. */
+async function fallsTogether(name, other) {
+  const folder = await mkdtemp(path.join(os.tmpdir(), "folding-"));
+  try {
+    await writeFile(path.join(folder, name), "");
+    return await lstat(path.join(folder, other)).then(
+      () => true,
+      () => false,
+    );
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+describe("a .DS_Store", () => {
+  it("goes into the sandbox and comes back like any file", async () => {
+    const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), {
+      ".DS_Store": "Bud1",
+      "src/.DS_Store": "Bud1 too",
+    });
+    const { client, remote, prepared } = await prepare(workspace);
+    expect(await describeTree(remote, { without: RUNTIME })).toEqual({
+      ".DS_Store": "644 Bud1",
+      src: "755/",
+      "src/.DS_Store": "644 Bud1 too",
+    });
+    await client.agent(
+      `cd ${remote} && printf changed > .DS_Store && rm src/.DS_Store && printf new > src/new`,
+    );
+    await prepared.restoreWorkspace();
+    expect(await describeTree(workspace, { without: RUNTIME })).toEqual({
+      ".DS_Store": "644 changed",
+      src: "755/",
+      "src/new": "644 new",
+    });
+  });
+
+  it("is in archives, snapshots and mirrors, unlike the companions of files", async () => {
+    const home = await temporaryFolder();
+    const source = await makeTree(path.join(home, "source"), { ".DS_Store": "Bud1", "._a": "companion" });
+    await createTarballFromDirectory({ localDir: source, archivePath: path.join(home, "a.tar") });
+    expect(await namesIn(path.join(home, "a.tar"))).toEqual([".DS_Store"]);
+    const { entries } = await captureDirectorySnapshot(source);
+    expect([...entries.keys()]).toContain(".DS_Store");
+    await mirrorDirectory(source, path.join(home, "mirror"));
+    expect(await describeTree(path.join(home, "mirror"))).toHaveProperty([".DS_Store"], "644 Bud1");
+  });
+});
+
+// On a Mac, os.tmpdir() is below /var, which is a link to /private/var.
+describe("a folder whose path leads through a link", () => {
+  async function linked() {
+    const home = await temporaryFolder();
+    await makeTree(path.join(home, "private", "var", "workspace"), { file: "here" });
+    await symlink("private/var", path.join(home, "var"));
+    return { given: path.join(home, "var"), real: path.join(home, "private", "var") };
+  }
+
+  it("is a workspace that goes and comes back", async () => {
+    const { given, real } = await linked();
+    const { client, remote, prepared } = await prepare(path.join(given, "workspace"));
+    await client.agent(`cd ${remote} && printf changed > file && printf new > new`);
+    await prepared.restoreWorkspace();
+    const tree = await describeTree(path.join(real, "workspace"), { without: RUNTIME });
+    expect(tree).toEqual({ file: "644 changed", new: "644 new" });
+  });
+
+  it("is archived, and holds archives", async () => {
+    const { given, real } = await linked();
+    const archivePath = path.join(given, "workspace", "a.tar");
+    await createTarballFromDirectory({ localDir: path.join(given, "workspace"), archivePath });
+    expect(await namesIn(path.join(real, "workspace", "a.tar"))).toEqual(["file"]);
+  });
+
+  it("does not archive its archive by the other path", async () => {
+    const { given, real } = await linked();
+    const archivePath = path.join(given, "workspace", "a.tar");
+    await writeFile(archivePath, "of the last time");
+    await createTarballFromDirectory({ localDir: path.join(real, "workspace"), archivePath });
+    expect(await namesIn(archivePath)).toEqual(["file"]);
+  });
+
+  it("is mirrored from and to, and is known for the same folder by either path", async () => {
+    const { given, real } = await linked();
+    await mirrorDirectory(path.join(given, "workspace"), path.join(given, "mirror"));
+    expect(await describeTree(path.join(real, "mirror"))).toEqual({ file: "644 here" });
+    const itself = mirrorDirectory(path.join(given, "workspace"), path.join(real, "workspace"));
+    await expect(itself).rejects.toThrow("it is the source folder itself");
+    const inside = mirrorDirectory(path.join(real, "workspace"), path.join(given, "workspace", "inside"));
+    await expect(inside).rejects.toThrow("it lies inside the source folder");
+  });
+});
+
+describe("extended attributes", () => {
+  const isMac = process.platform === "darwin";
+
+  /** The names of a file's attributes; on Linux, those that GNU tar would archive. */
+  async function attributes(file) {
+    if (isMac) return (await succeed("xattr", [file])).split("\n").filter((name) => name.startsWith("user."));
+    const words = ["--xattrs", "--format=posix", "-cf", "-", "-C", path.dirname(file), path.basename(file)];
+    const archive = await succeed("tar", words);
+    return [...archive.matchAll(/SCHILY\.xattr\.(user\.[^=]*)=/g)].map(([, name]) => name);
+  }
+
+  /** Gives a file an attribute; on Linux, by way of an archive of GNU tar's that says so. */
+  async function mark(file) {
+    if (isMac) return succeed("xattr", ["-w", "user.origin", "web", file]);
+    const archive = `${file}.tar`;
+    const place = ["-C", path.dirname(file)];
+    const words = ["--format=posix", "--pax-option=SCHILY.xattr.user.origin:=web", "-cf", archive];
+    await succeed("tar", [...words, ...place, path.basename(file)]);
+    await succeed("tar", ["--xattrs", "-xf", archive, ...place]);
+    await rm(archive);
+  }
+
+  /** A folder with a file that has one. */
+  async function marked() {
+    const source = await makeTree(path.join(await temporaryFolder(), "source"), { file: "content" });
+    await mark(path.join(source, "file"));
+    expect(await attributes(path.join(source, "file"))).toEqual(["user.origin"]);
+    return source;
+  }
+
+  it("are in no archive", async () => {
+    const source = await marked();
+    await createTarballFromDirectory({ localDir: source, archivePath: `${source}.tar` });
+    expect((await readFile(`${source}.tar`)).includes("xattr")).toBe(false);
+  });
+
+  it("are on no copy", async () => {
+    const source = await marked();
+    await mirrorDirectory(source, `${source}-mirror`);
+    expect(await readFile(path.join(`${source}-mirror`, "file"), "utf8")).toBe("content");
+    expect(await attributes(path.join(`${source}-mirror`, "file"))).toEqual([]);
+  });
+
+  it("go with the version that had them, when a restore replaces it", async () => {
+    const workspace = await marked();
+    const { client, remote, prepared } = await prepare(workspace);
+    await client.agent(`printf changed > ${remote}/file`);
+    await prepared.restoreWorkspace();
+    expect(await attributes(path.join(workspace, "file"))).toEqual([]);
+  });
+});
+
+// macOS's usual volumes take such names for one. Elsewhere, TMPDIR can name a folder on a volume that does.
+if (await fallsTogether("Foo", "foo")) {
+  describe("two names that fall together", () => {
+    let report;
+
+    /** What is in a workspace after a restore, by names that are folded as the volume does. */
+    async function restored(uploaded, downloaded, edits = {}) {
+      const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), uploaded);
+      const entries = Object.entries(downloaded).map(([name, content]) => ({ name, content }));
+      const prepared = await prepareSandboxManagedRuntime({
+        spec: specFor("/sandbox/workspace"),
+        adapterKey: "test",
+        client: new MemorySandbox(makeArchive(entries)),
+        workspaceLocalDir: workspace,
+        onReport: (got) => (report = got),
+      });
+      await makeTree(workspace, edits);
+      await prepared.restoreWorkspace();
+      const tree = Object.entries(await describeTree(workspace, { without: RUNTIME }));
+      const kept = await Promise.all(
+        report.conflicts.map(async ({ path: name, keptAt }) => [
+          `kept of ${name}`,
+          await readFile(path.join(workspace, keptAt), "utf8"),
+        ]),
+      );
+      return Object.fromEntries([...tree.map(([name, value]) => [folded(name), value]), ...kept]);
+    }
+
+    const folded = (name) => name.normalize("NFC").toLowerCase();
+
+    it("are a conflict where both are new", async () => {
+      expect(await restored({ a: "1" }, { a: "1", Foo: "upper", foo: "lower" })).toEqual({
+        a: "644 1",
+        foo: "644 lower",
+        "kept of foo": "upper",
+      });
+    });
+
+    it("are a conflict where one is here", async () => {
+      expect(await restored({ Foo: "upper" }, { Foo: "upper", foo: "lower" })).toEqual({
+        foo: "644 lower",
+        "kept of foo": "upper",
+      });
+    });
+
+    it("are one file that was renamed, where the sandbox has the other one only", async () => {
+      expect(await restored({ Foo: "same" }, { foo: "same" })).toEqual({ foo: "644 same" });
+      expect(report).toMatchObject({ written: [], deleted: [], conflicts: [] });
+      expect(await restored({ Foo: "old" }, { foo: "new" }, { Foo: "edited" })).toEqual({
+        foo: "644 new",
+        "kept of foo": "edited",
+      });
+      expect(report).toMatchObject({ written: ["foo"], deleted: [] });
+    });
+
+    it("are one folder that was renamed, with all that is in it", async () => {
+      const tree = await restored({ "src/a": "1", "src/b": "2" }, { "Src/a": "1", "Src/b": "2" });
+      expect(tree).toEqual({ src: "755/", "src/a": "644 1", "src/b": "644 2" });
+      expect(report).toMatchObject({ written: [], deleted: [], conflicts: [] });
+    });
+
+    const [composed, decomposed] = ["caf\u00e9", "cafe\u0301"];
+    it("may be two ways to write a letter", async () => {
+      expect(await restored({ [decomposed]: "1" }, { [decomposed]: "1", [composed]: "2" })).toEqual({
+        [composed]: "644 2",
+        [`kept of ${composed}`]: "1",
+      });
+    });
+  });
+}
