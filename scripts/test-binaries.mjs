@@ -28,8 +28,8 @@ import { Explained, root, run, runMain } from "./process.mjs";
  */
 
 /**
- * Suites that judge the machine rather than the binary: they trace system calls, limit memory or count threads, which an
- * emulator does in its own name.
+ * Suites that do not test the addon but the project's own scripts and packages, and that start package managers and
+ * compilers for it, which takes forever under emulation.
  */
 const NOT_UNDER_EMULATION = ["__test__/packaging/**", "__test__/scripts/**", "__test__/demo/**"];
 
