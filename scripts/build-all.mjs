@@ -19,7 +19,13 @@ import {
   fileName,
   platformsFrom,
 } from "./packaging/platforms.mjs";
-import { BUILD_DIR, debianRustEnvironment, pathRemapFlags, zigEnvironment } from "./packaging/toolchain.mjs";
+import {
+  BUILD_DIR,
+  STANDARD_LIBRARY,
+  debianRustEnvironment,
+  pathRemapFlags,
+  zigEnvironment,
+} from "./packaging/toolchain.mjs";
 import { runMain } from "./process.mjs";
 
 await runMain(async () => {
@@ -65,7 +71,7 @@ async function build(platform, zig, debianRust) {
   const options = ["--release", "--locked", "--lib", `--target=${target}${oldestGlibc}`];
   // The crate is an ordinary library too, and cargo leaves link-time optimisation out for those.
   options.push("--crate-type=cdylib");
-  if (debianRust) options.push("-Zbuild-std=std,panic_abort");
+  if (debianRust) options.push(...STANDARD_LIBRARY);
   await must(zig ? "cargo-zigbuild" : "cargo", ["rustc", ...options], {
     env: {
       ...zig,

@@ -7,7 +7,7 @@
 
 import path from "node:path";
 import { RUST_TARGETS, platformsFrom } from "./packaging/platforms.mjs";
-import { BUILD_DIR, debianRustEnvironment } from "./packaging/toolchain.mjs";
+import { BUILD_DIR, STANDARD_LIBRARY, debianRustEnvironment } from "./packaging/toolchain.mjs";
 import { run, runMain } from "./process.mjs";
 
 await runMain(async () => {
@@ -17,7 +17,7 @@ await runMain(async () => {
   let failed = 0;
   for (const platform of platforms) {
     const target = `--target=${RUST_TARGETS[platform]}`;
-    const { code } = await run("cargo", ["check", "--locked", target, "-Zbuild-std=std,panic_abort"], {
+    const { code } = await run("cargo", ["check", "--locked", target, ...STANDARD_LIBRARY], {
       env: {
         ...debianRust,
         CARGO_TARGET_DIR: path.join(BUILD_DIR, "target"),

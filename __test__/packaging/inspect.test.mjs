@@ -86,6 +86,8 @@ describe("a library for macOS", () => {
   test("that is as it must be has no faults", () => {
     expect(faultsOf("darwin-arm64", library())).toEqual([]);
     expect(faultsOf("darwin-arm64", library({ type: 8, padding: 10_000 }))).toEqual([]);
+    const thunk = { name: "_close__thunk", kind: 0x0e };
+    expect(faultsOf("darwin-arm64", library({ symbols: [entry, thunk] }))).toEqual([]);
     expect(faultsOf("darwin-x64", library({ cpu: "x64", minimum: "10.15", signed: false }))).toEqual([]);
   });
 

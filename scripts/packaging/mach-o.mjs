@@ -21,6 +21,8 @@ const COMMAND = {
 const SYMBOL = { DEBUG: 0xe0, TYPE: 0x0e, UNDEFINED: 0, HIDDEN: 0x10, EXTERNAL: 0x01 };
 const CODE_DIRECTORY = 0xfade0c02;
 const SHA256 = 2;
+/** What Zig calls the jumps that it adds itself where another library's function is too far away; it keeps their names. */
+const THUNK = /__thunk$/;
 /** The mark of a signature without an identity. */
 const AD_HOC = 0x2;
 
@@ -54,7 +56,7 @@ export function readMachO(bytes) {
     cpu: CPUS.get(bytes.readUInt32LE(4)) ?? "unknown",
     needed: all(COMMAND.LOAD_LIBRARY).map((at) => readString(bytes, at + bytes.readUInt32LE(at + 8))),
     exported: symbols.filter((symbol) => symbol.isExternal && !symbol.isUndefined).map(({ name }) => name),
-    stripped: symbols.every((symbol) => symbol.isExternal),
+    stripped: symbols.every((symbol) => symbol.isExternal || THUNK.test(symbol.name)),
     minimumOs: [
       ...all(COMMAND.BUILD_VERSION).map((at) => readVersion(bytes, at + 12)),
       ...all(COMMAND.MINIMUM_MACOS).map((at) => readVersion(bytes, at + 8)),

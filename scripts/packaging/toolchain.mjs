@@ -148,6 +148,12 @@ export async function debianRustEnvironment() {
   };
 }
 
+/**
+ * Options by which cargo compiles the standard library along. What it can tell of a stack's functions is left out: in a
+ * stripped library they have no names.
+ */
+export const STANDARD_LIBRARY = ["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=panic-unwind"];
+
 /** Compiler flags that keep this machine's folders out of what is compiled. The crates must have been fetched. */
 export async function pathRemapFlags() {
   const registries = path.join(process.env.CARGO_HOME ?? path.join(homedir(), ".cargo"), "registry", "src");
