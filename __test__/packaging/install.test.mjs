@@ -6,7 +6,7 @@ import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { PACKAGE, PLATFORMS, fileName, packageName } from "../../scripts/packaging/platforms.mjs";
-import { startRegistry } from "./registry.mjs";
+import { startRegistry } from "../../scripts/packaging/registry.mjs";
 import { MANAGERS, hostPlatform, manage, packEverything, run, tool } from "./support.mjs";
 
 /** A package manager's or compiler's start, several times in a row, on a busy machine. */
