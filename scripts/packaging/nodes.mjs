@@ -18,11 +18,17 @@ import { BUILD_DIR, once, unpackDebianPackages } from "./toolchain.mjs";
  * @property {string} [preload] Code that each Node runs first.
  */
 
-/** Some tools find out which C library Node runs on by a look at a program that here is Debian's. */
+/**
+ * Some tools find out which C library Node runs on by a look for its name at the beginning of a program that here is
+ * Debian's. They get this code to look at instead: musl.
+ */
 const LDD_OF_MUSL = `
+  // musl
   const fs = require("node:fs");
-  const { readFileSync } = fs;
-  fs.readFileSync = (file, ...rest) => (file === "/usr/bin/ldd" ? "musl" : readFileSync(file, ...rest));
+  for (const name of ["open", "openSync", "readFileSync"]) {
+    const original = fs[name];
+    fs[name] = (file, ...rest) => original(file === "/usr/bin/ldd" ? __filename : file, ...rest);
+  }
   require("node:module").syncBuiltinESMExports();
 `;
 
