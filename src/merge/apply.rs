@@ -53,13 +53,15 @@ pub fn merge(
     rescued: &mut Rescued,
     cancel: &Cancel,
 ) -> Result<Report> {
-    let here = look(root, base, incoming, cancel)?;
-    let mut plan = plan(base, &incoming.snapshot, &here.local);
-    plan.spare_what_falls_together(&incoming.snapshot, &here.seen);
+    let Here { local, seen } = look(root, base, incoming, cancel)?;
+    let mut plan = plan(base, &incoming.snapshot, &local);
+    // With many changes that is a lot, and no longer needed.
+    drop(local);
+    plan.spare_what_falls_together(&incoming.snapshot, &seen);
     cancel.check()?;
     let (mut lifted, conflicts) = (BTreeMap::new(), Conflicts::default());
     let applied = lift_write_protection(root, base, &plan, &mut lifted)
-        .and_then(|()| apply(root, incoming, &plan, &here.seen, &conflicts));
+        .and_then(|()| apply(root, incoming, &plan, &seen, &conflicts));
     if applied.is_ok() {
         // These have got another mode, from the sandbox; after a failure what they had before still holds.
         for (path, _) in &plan.modes {
@@ -140,10 +142,9 @@ fn look(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> R
         )
         .filter_map(Result::transpose)
         .collect::<Result<Vec<_>>>()?;
-    Ok(Here {
-        seen: looked.iter().map(|(path, _, meta)| (path.clone(), *meta)).collect(),
-        local: looked.into_iter().map(|(path, local, _)| (path, local)).collect(),
-    })
+    let (local, seen): (Vec<_>, Vec<_>) =
+        looked.into_iter().map(|(path, local, meta)| ((path.clone(), local), (path, meta))).unzip();
+    Ok(Here { local: local.into_iter().collect(), seen: seen.into_iter().collect() })
 }
 
 /// One path of a plan, with all that is known of it.

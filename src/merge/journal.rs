@@ -37,7 +37,10 @@ const UNCLEARED: &str =
     "a restore that was killed left it, and it could not be cleared up; the next one tries again";
 
 /// How many displacements one thread writes down at a time.
-const LINES: usize = 1024;
+const LINES: usize = 256;
+
+/// How many threads' worth of them are in memory as text.
+const WINDOW: usize = 16;
 
 /// What waits for its place, by what it is known again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -202,12 +205,15 @@ impl Journal {
         items: &[T],
         displacement: impl Fn(&T) -> Displacement + Sync,
     ) -> Result<Self> {
-        let texts = items.par_chunks(LINES).map(|items| lines(items.iter().map(&displacement)));
         let mut cursor = stage.cursor();
         let name = RelativePath::child(None, JOURNAL.as_bytes());
         let file = cursor.create(&name, 0o600)?;
         let journal = Self { file: Mutex::new(Some(file)), path: cursor.path_of(&name) };
-        texts.collect::<Vec<_>>().iter().try_for_each(|text| journal.write(text))?;
+        // A window at a time: the text of all of it would take more memory than all else that is known of them.
+        for items in items.chunks(LINES * WINDOW) {
+            let texts = items.par_chunks(LINES).map(|items| lines(items.iter().map(&displacement)));
+            texts.collect::<Vec<_>>().iter().try_for_each(|text| journal.write(text))?;
+        }
         Ok(journal)
     }
 

@@ -73,25 +73,6 @@ impl AsMut<[u8]> for Upload {
     }
 }
 
-/// Asks for huge pages, so that filling fresh memory does not fault once every 4 KiB.
-#[cfg(target_os = "linux")]
-fn prefer_huge_pages(bytes: &mut [u8]) {
-    const PAGE: usize = 4096;
-    let start = bytes.as_mut_ptr().align_offset(PAGE);
-    let whole = bytes.len().saturating_sub(start) / PAGE * PAGE;
-    if whole == 0 {
-        return;
-    }
-    // SAFETY: the range lies within `bytes`, begins at a page, and the advice changes no content.
-    // A kernel without huge pages refuses, and is as right without them.
-    let _refused = unsafe {
-        rustix::mm::madvise(bytes[start..].as_mut_ptr().cast(), whole, rustix::mm::Advice::LinuxHugepage)
-    };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn prefer_huge_pages(_bytes: &mut [u8]) {}
-
 /// A file that the client read, in place.
 pub struct Download(Uint8Array);
 
@@ -113,11 +94,7 @@ impl SandboxClient for JsClient {
     async fn allocate(&self, size: u64) -> napi::Result<Upload> {
         let number = self.uploads.fetch_add(1, Ordering::Relaxed);
         #[allow(clippy::cast_precision_loss, reason = "JavaScript refuses sizes beyond 2^53 all the same")]
-        let mut bytes = self.call_for_bytes("allocate", &number.to_string(), size as f64).await?;
-        if let Ok(_held) = self.attachment.hold() {
-            // SAFETY: as in `Upload::as_mut`.
-            prefer_huge_pages(unsafe { bytes.as_mut() });
-        }
+        let bytes = self.call_for_bytes("allocate", &number.to_string(), size as f64).await?;
         Ok(Upload { number, bytes })
     }
 
