@@ -335,6 +335,10 @@ fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<(
                 Renamed::OtherFileSystem => {
                     Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::XDEV))
                 }
+                Renamed::MountPoint => {
+                    Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::BUSY)
+                        .with_hint("it is a mount point"))
+                }
                 _ => Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::NOENT)
                     .with_hint("something else changed the target meanwhile")),
             },

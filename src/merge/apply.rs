@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Entry, PERMISSIONS, Snapshot};
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename};
-use crate::tree::scan::{Reader, look as look_at};
+use crate::tree::scan::{Reader, look as look_at, scan};
 use crate::tree::stage::Stage;
 
 /// The owner's right to change what is in a folder.
@@ -32,7 +32,7 @@ const BEGUN: &str =
     "the merge had begun: every file is whole, and once this is mended the same call completes it";
 
 /// Why something is left as it is here.
-const MOUNT_POINT: &str = "it is a mount point here";
+const MOUNT_POINT: &str = "it is a mount point here, or one is in its way";
 
 /// What stands here at the paths that a plan depends on.
 #[derive(Debug, Default)]
@@ -444,39 +444,59 @@ impl Worker<'_> {
 
     /// Keeps what stands at `path` under the conflicts. `false` where it is a mount point, or one is in it.
     fn keep_aside_from(&mut self, path: &RelativePath) -> Result<bool> {
-        // With no recursion: a tree may be deeper than a thread's stack.
-        let mut paths = vec![(path.clone(), false)];
-        while let Some((path, is_emptied)) = paths.pop() {
-            if is_emptied && self.in_root.remove_empty_dir(&path)? {
+        let apply = self.apply;
+        // With no recursion: a tree may be deeper than a thread's stack. The number is how often a folder was emptied.
+        let mut paths = vec![(path.clone(), 0)];
+        while let Some((path, emptied)) = paths.pop() {
+            if self.in_root.is_mount_point(&path)? {
+                return Ok(false);
+            }
+            if emptied > 0 && self.in_root.remove_empty_dir(&path)? {
                 continue;
             }
-            let apply = self.apply;
-            match apply.conflicts.keep(apply.root, (&mut self.beside, &path), &path, false)? {
-                Kept::Done => {}
-                Kept::MountPoint => return Ok(false),
-                Kept::Elsewhere if self.take_beside(&path)? => {}
-                // Not even its name can be changed, as of a folder in a lower layer: so what is in it goes, one by one.
-                Kept::Elsewhere => {
-                    let below = self.in_root.list(Some(&path))?.filter(|_| !is_emptied);
-                    let Some(below) = below else { return Ok(false) };
-                    let inner: Vec<_> =
-                        below.iter().map(|name| RelativePath::child(Some(&path), name)).collect();
-                    paths.push((path, true));
-                    paths.extend(inner.into_iter().map(|path| (path, false)));
-                }
+            let kept = apply.conflicts.keep(apply.root, (&mut self.beside, &path), &path, false)?;
+            if kept == Kept::Done {
+                continue;
             }
+            if self.has_mount_point(&path)? {
+                return Ok(false);
+            }
+            match self.take_beside(&path)? {
+                Renamed::Done | Renamed::Absent => continue,
+                // Not even its name can be changed, as of a folder in a lower layer: so what is in it goes, one by one.
+                Renamed::OtherFileSystem if emptied < ATTEMPTS => {}
+                _ => return Err(Error::io("rename", self.in_root.path_of(&path), rustix::io::Errno::BUSY)),
+            }
+            let below = self.in_root.list(Some(&path))?.unwrap_or_default();
+            let below: Vec<_> =
+                below.iter().map(|name| (RelativePath::child(Some(&path), name), 0)).collect();
+            paths.push((path, emptied + 1));
+            paths.extend(below);
         }
         Ok(true)
     }
 
-    /// Keeps what stands in another file system than the conflicts: first takes it out of everybody's sight.
-    fn take_beside(&mut self, path: &RelativePath) -> Result<bool> {
-        let beside = Waiting::Beside(self.name_beside(path, None, None, true)?);
-        if self.take_out(path, &beside)? != Renamed::Done {
+    /// Whether something below a folder lies on another file system than the folder.
+    fn has_mount_point(&mut self, path: &RelativePath) -> Result<bool> {
+        let Some(meta) = self.in_root.stat(path)?.filter(|meta| meta.kind == Kind::Dir) else {
             return Ok(false);
+        };
+        let folder = match self.apply.root.below(path) {
+            Err(error) if error.is_gone() => return Ok(false),
+            folder => folder?,
+        };
+        let below = scan(&folder, &|_| false, &Cancel::default())?;
+        Ok(below.iter().any(|found| found.meta.kind == Kind::Dir && found.meta.dev != meta.dev))
+    }
+
+    /// Keeps what stands in another file system than the conflicts: first takes it out of everybody's sight.
+    fn take_beside(&mut self, path: &RelativePath) -> Result<Renamed> {
+        let beside = Waiting::Beside(self.name_beside(path, None, None, true)?);
+        let taken = self.take_out(path, &beside)?;
+        if taken == Renamed::Done {
+            self.keep_aside(&beside, path)?;
         }
-        self.keep_aside(&beside, path)?;
-        Ok(true)
+        Ok(taken)
     }
 
     /// Makes the folders above a path that vanished meanwhile; a link or file in the place of one is kept aside. `false`
@@ -635,8 +655,9 @@ fn exchange_by_link(
         return Ok(kept);
     }
     let moved = rename((from, name), (to, path), Onto::Replace)?;
-    if moved == Renamed::Done {
-        rename((from, displaced), (again, name), Onto::Replace)?;
+    if moved == Renamed::Done && rename((from, displaced), (again, name), Onto::Replace)? != Renamed::Done {
+        // The old version stays by a name that the journal knows.
+        return Err(Error::io("rename", to.path_of(path), rustix::io::Errno::BUSY));
     }
     Ok(moved)
 }

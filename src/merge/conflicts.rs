@@ -42,8 +42,6 @@ pub enum Kept {
     Done,
     /// It is still where it was: in a file system of its own, from which it can only be copied.
     Elsewhere,
-    /// It is still where it was: a mount point.
-    MountPoint,
 }
 
 impl Conflicts {
@@ -75,8 +73,12 @@ impl Conflicts {
                     return Ok(Kept::Done);
                 }
                 Renamed::Absent if from.stat(name)?.is_none() => return Ok(Kept::Done),
-                Renamed::OtherFileSystem => return Ok(Kept::Elsewhere),
-                Renamed::MountPoint => return Ok(Kept::MountPoint),
+                Renamed::OtherFileSystem if !is_hidden => return Ok(Kept::Elsewhere),
+                // Whoever takes an outcome for done removes what is left.
+                Renamed::OtherFileSystem | Renamed::MountPoint => {
+                    return Err(Error::io("rename", from.path_of(name), rustix::io::Errno::BUSY)
+                        .with_hint("its local version could not be kept aside"));
+                }
                 _ => {}
             }
         }

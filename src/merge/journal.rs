@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::conflicts::Conflicts;
@@ -32,9 +33,9 @@ pub const DISPLACED: &str = ".displaced";
 /// What is put behind the name of a copy that is not complete.
 pub const PART: &str = ".part";
 
-/// Why something of a killed process is still there.
+/// Why an abandoned stage is still there.
 const UNCLEARED: &str =
-    "a restore that was killed left it, and it could not be cleared up; the next one tries again";
+    "a merge that did not finish left it, and it could not be cleared up; the next one tries again";
 
 /// How many displacements one thread writes down at a time.
 const LINES: usize = 256;
@@ -193,8 +194,8 @@ impl Displacement {
 /// The journal of a merge that is under way.
 #[derive(Debug)]
 pub struct Journal {
-    /// Nothing once a line could not be written: what came after half a line could not be read.
-    file: Mutex<Option<File>>,
+    /// Or why a line could not be written: what came after half a line could not be read.
+    file: Mutex<std::result::Result<File, Errno>>,
     path: PathBuf,
 }
 
@@ -208,7 +209,7 @@ impl Journal {
         let mut cursor = stage.cursor();
         let name = RelativePath::child(None, JOURNAL.as_bytes());
         let file = cursor.create(&name, 0o600)?;
-        let journal = Self { file: Mutex::new(Some(file)), path: cursor.path_of(&name) };
+        let journal = Self { file: Mutex::new(Ok(file)), path: cursor.path_of(&name) };
         // A window at a time: the text of all of it would take more memory than all else that is known of them.
         for items in items.chunks(LINES * WINDOW) {
             let texts = items.par_chunks(LINES).map(|items| lines(items.iter().map(&displacement)));
@@ -225,12 +226,11 @@ impl Journal {
     fn write(&self, text: &[u8]) -> Result<()> {
         let mut open = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |error: std::io::Error| Error::io("write", &self.path, error);
-        let Some(file) = &mut *open else { return Err(failed(rustix::io::Errno::IO.into())) };
-        let written = file.write_all(text);
-        if written.is_err() {
-            *open = None;
-        }
-        written.map_err(failed)
+        let file = open.as_mut().map_err(|errno| failed((*errno).into()))?;
+        file.write_all(text).map_err(|error| {
+            *open = Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+            failed(error)
+        })
     }
 }
 
@@ -257,6 +257,8 @@ pub struct Rescued {
 /// that they left is removed. What cannot be cleared up now stays, and is no reason not to go on.
 pub fn rescue(root: &Root, rescued: &mut Rescued) -> Result<()> {
     let conflicts = Conflicts::default();
+    // All are looked at anew.
+    rescued.skipped.clear();
     for abandoned in Stage::abandoned(root)? {
         let stage = abandoned.path().clone();
         let cleared = rescue_from(root, &abandoned, &conflicts).and_then(|known| {

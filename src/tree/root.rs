@@ -306,13 +306,23 @@ impl Cursor<'_> {
     pub fn remove_empty_dir(&mut self, path: &RelativePath) -> Result<bool> {
         match self.at(path, |folder, name| fs::unlinkat(folder, name, AtFlags::REMOVEDIR)) {
             Ok(()) => Ok(true),
-            Err(errno)
-                if is_absent(errno) || matches!(errno, Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) =>
-            {
-                Ok(false)
-            }
+            Err(errno) if is_absent(errno) || matches!(errno, Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(Errno::BUSY) if self.is_mount_point(path)? => Ok(false),
             Err(errno) => Err(self.root.error("rmdir", path, errno)),
         }
+    }
+
+    /// Whether another file system, or part of one, is mounted at a path.
+    pub fn is_mount_point(&mut self, path: &RelativePath) -> Result<bool> {
+        let Some(meta) = self.stat(path)? else { return Ok(false) };
+        let (folder, name) = path.split();
+        let folder = match self.folder(folder) {
+            Ok(folder) => folder,
+            Err(errno) if is_absent(errno) => return Ok(false),
+            Err(errno) => return Err(self.root.error("open", path, errno)),
+        };
+        let around = fs::fstat(folder).map_err(|errno| Error::io("fstat", path.as_path(), errno))?;
+        Ok(Meta::of(&around).dev != meta.dev || is_root_of_mount(folder, name))
     }
 
     /// Removes a name that is no folder, or an empty folder. `false` where neither stands there.
@@ -357,6 +367,22 @@ impl Cursor<'_> {
         let (folder, name) = path.split();
         call(self.folder(folder)?, name)
     }
+}
+
+/// Whether a part of the same file system is mounted there: a single file may be.
+#[cfg(target_os = "linux")]
+fn is_root_of_mount(folder: BorrowedFd<'_>, name: &std::ffi::OsStr) -> bool {
+    use rustix::fs::{StatxAttributes, StatxFlags};
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    // A kernel that does not know this call or attribute says nothing, and another call fails then.
+    fs::statx(folder, name, flags, StatxFlags::BASIC_STATS)
+        .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Only whole file systems are mounted, and on folders.
+#[cfg(not(target_os = "linux"))]
+fn is_root_of_mount(_folder: BorrowedFd<'_>, _name: &std::ffi::OsStr) -> bool {
+    false
 }
 
 /// How [`rename`] treats what stands at the destination.
@@ -414,7 +440,10 @@ pub fn rename(
         Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(Renamed::Occupied),
         Err(errno) if is_absent(errno) => Ok(Renamed::Absent),
         Err(Errno::XDEV) => Ok(Renamed::OtherFileSystem),
-        Err(Errno::BUSY) => Ok(Renamed::MountPoint),
+        // It may also be that somebody has it open, where that matters to a file system.
+        Err(Errno::BUSY) if source.is_mount_point(from_path)? || destination.is_mount_point(to_path)? => {
+            Ok(Renamed::MountPoint)
+        }
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if !flags.is_empty() => Ok(Renamed::Unsupported),
         Err(errno) => Err(destination.root.error("rename", to_path, errno)),
     }

@@ -28,21 +28,39 @@ pub fn runtime() -> RelativePath {
     RelativePath::child(None, RUNTIME.as_bytes())
 }
 
-/// What macOS's older file system passes over in names.
-const WITHOUT_WIDTH: &[char] = &[
-    '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}',
-    '\u{202e}', '\u{206a}', '\u{206b}', '\u{206c}', '\u{206d}', '\u{206e}', '\u{206f}', '\u{feff}',
-];
+/// Unicode's default-ignorable characters.
+fn is_ignorable(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
 
-/// Whether a path is [`RUNTIME`] or lies in it, on any file system: some do not tell upper from lower case, and macOS's
-/// older one passes over characters that have no width.
+/// Whether a path is [`RUNTIME`] or lies in it, also where a file system does not tell upper from lower case, or passes
+/// over characters that are not seen.
 #[must_use]
 pub fn is_in_runtime(path: &RelativePath) -> bool {
     let name = path.as_bytes().split(|&byte| byte == b'/').next().unwrap_or_default();
     if name.len() < RUNTIME.len() || name.is_ascii() {
         return name.eq_ignore_ascii_case(RUNTIME.as_bytes());
     }
-    std::str::from_utf8(name).is_ok_and(|name| name.replace(WITHOUT_WIDTH, "").eq_ignore_ascii_case(RUNTIME))
+    std::str::from_utf8(name).is_ok_and(|name| name.replace(is_ignorable, "").eq_ignore_ascii_case(RUNTIME))
 }
 
 /// How a stage folder's name begins.
@@ -271,7 +289,10 @@ pub fn remove_tree(root: &Root, path: &RelativePath) -> Result<()> {
             inner.remove_file(&found.path)?;
         }
     }
-    cursor.remove_empty_dir(path).map(|_| ())
+    if !cursor.remove_empty_dir(path)? && cursor.is_mount_point(path)? {
+        return Err(Error::io("rmdir", root.path_of(path), Errno::BUSY).with_hint("it is a mount point"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -286,6 +307,7 @@ mod tests {
             (".Paperclip-RUNTIME/x", true),
             (".paper\u{200d}clip-runtime\u{feff}/x", true),
             (".PAPERCLIP\u{200c}-runtime", true),
+            (".paperclip-run\u{ad}time\u{e0001}", true),
             (".paperclip-runtime2", false),
             (".paperclip-runtim\u{e9}", false),
             (".paperclip-runtim", false),

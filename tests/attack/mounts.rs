@@ -220,6 +220,44 @@ fn mount_points_stay_and_block_nothing() {
     }
 }
 
+/// Nor is a mount within a mount emptied, nor one in a folder that would have to go.
+#[test]
+fn mount_points_in_mounts_stay_with_all_that_is_in_them() {
+    let folders = [("mnt", DIR), ("mnt/inner", DIR), ("mnt/d", DIR), ("mnt/d/deep", DIR)];
+    let mut base = tree(folders.clone());
+    base.extend(tree([("a", file("1")), ("mnt/inner/in", file("1")), ("mnt/d/deep/in", file("1"))]));
+    let theirs = tree([
+        ("a", file("2")),
+        ("mnt", DIR),
+        ("mnt/inner", link("elsewhere")),
+        ("mnt/d", file("no folder any more")),
+    ]);
+    let (_mounts, place) = furnish(&tree([("mnt", DIR)]), &["mnt"]);
+    for folder in ["mnt/inner", "mnt/d/deep"] {
+        fs::create_dir_all(place.at(folder)).unwrap();
+    }
+    let _inner = ["mnt/inner", "mnt/d/deep"].map(|folder| Mount::at(place.at(folder), "size=4m,mode=755"));
+    change_tree(&place.workspace(), &tree(folders), &base);
+    let (client, session) = place.prepare_canned();
+    for path in ["mnt/inner/in", "mnt/d/deep/in"] {
+        fs::write(place.at(path), "edited").unwrap();
+    }
+    client.answer(to_tar(&theirs).end());
+    let report = restore(&session, &*client).unwrap();
+    let now = place.tree();
+    assert_eq!(now.get(&b"a"[..]), Some(&file("2")), "the rest is restored");
+    for path in ["mnt/inner/in", "mnt/d/deep/in"] {
+        assert_eq!(now.get(path.as_bytes()), Some(&file("edited")), "{path}");
+    }
+    let skipped: Vec<_> = report.skipped.iter().map(|skipped| skipped.path.to_string()).collect();
+    assert_eq!(skipped, ["mnt/d", "mnt/inner"]);
+    assert!(
+        !now.keys().any(|path| path.windows(11).any(|piece| piece == b".paperclip-")),
+        "{:?}",
+        now.keys()
+    );
+}
+
 /// A stage that a dead process left, with something in it that its journal does not explain.
 fn leave_stage(place: &Place, journal: &str) {
     let stage = place.at(RUNTIME).join("stage-1");
