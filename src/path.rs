@@ -209,8 +209,10 @@ impl<T> Default for ByPath<T> {
 impl<T> FromIterator<(RelativePath, T)> for ByPath<T> {
     fn from_iter<I: IntoIterator<Item = (RelativePath, T)>>(items: I) -> Self {
         let mut items: Vec<_> = items.into_iter().collect();
-        // Quick where they come in order.
-        items.sort_by(|a, b| a.0.cmp(&b.0));
+        // They mostly come in order, and sorting takes memory even so.
+        if !items.is_sorted_by(|a, b| a.0 <= b.0) {
+            items.sort_by(|a, b| a.0.cmp(&b.0));
+        }
         Self(items)
     }
 }

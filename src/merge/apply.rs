@@ -24,6 +24,9 @@ use crate::tree::stage::Stage;
 /// The owner's right to change what is in a folder.
 const OWNER_WRITES: u32 = 0o300;
 
+/// How many paths are looked at before what was found is gathered.
+const WINDOW: usize = 8192;
+
 /// How often somebody may change a path under our hands before we give up on it.
 const ATTEMPTS: u32 = 64;
 
@@ -125,25 +128,31 @@ fn restore_write_protection(root: &Root, lifted: &BTreeMap<RelativePath, u32>) -
 
 /// Looks at the local paths that a plan depends on.
 fn look(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> Result<Here> {
-    let looked = to_look_at(base, &incoming.snapshot)
-        .into_par_iter()
-        .map_init(
-            || (root.cursor(), Reader::new()),
-            |(cursor, reader), path| {
-                let Some(found) = look_at(cursor, path)? else { return Ok(None) };
-                let meta = found.meta;
-                let local = if meta.kind == Kind::Other {
-                    Local::Other
-                } else {
-                    reader.entry(cursor, &found, cancel)?.map_or(Local::Absent, Local::Entry)
-                };
-                Ok(Some((found.path, local, meta)))
-            },
-        )
-        .filter_map(Result::transpose)
-        .collect::<Result<Vec<_>>>()?;
-    let (local, seen): (Vec<_>, Vec<_>) =
-        looked.into_iter().map(|(path, local, meta)| ((path.clone(), local), (path, meta))).unzip();
+    let paths = to_look_at(base, &incoming.snapshot);
+    let (mut local, mut seen) = (Vec::with_capacity(paths.len()), Vec::with_capacity(paths.len()));
+    // A window at a time: what the threads found lies in memory twice until it is gathered.
+    for paths in paths.chunks(WINDOW) {
+        let looked = paths
+            .par_iter()
+            .map_init(
+                || (root.cursor(), Reader::new()),
+                |(cursor, reader), path| {
+                    let Some(found) = look_at(cursor, path.clone())? else { return Ok(None) };
+                    let meta = found.meta;
+                    let local = if meta.kind == Kind::Other {
+                        Local::Other
+                    } else {
+                        reader.entry(cursor, &found, cancel)?.map_or(Local::Absent, Local::Entry)
+                    };
+                    Ok(Some((found.path, local, meta)))
+                },
+            )
+            .collect::<Result<Vec<_>>>()?;
+        for (path, found, meta) in looked.into_iter().flatten() {
+            local.push((path.clone(), found));
+            seen.push((path, meta));
+        }
+    }
     Ok(Here { local: local.into_iter().collect(), seen: seen.into_iter().collect() })
 }
 

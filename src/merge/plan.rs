@@ -133,7 +133,7 @@ pub fn to_look_at(base: &Snapshot, theirs: &Snapshot) -> Vec<RelativePath> {
         }
         paths.push(path.clone());
     }
-    paths.sort();
+    paths.sort_unstable();
     paths.dedup();
     paths
 }
