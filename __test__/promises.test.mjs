@@ -603,15 +603,16 @@ describe("a failed system call", () => {
   it("on a file where a folder is due is Node's ENOTDIR", async () => {
     const notFolder = path.join(workspace, "a.txt");
     const { errno } = nodes(() => fs.readdirSync(notFolder));
-    for (const promise of [
-      addon.captureDirectorySnapshot(notFolder),
-      addon.createTarballFromDirectory({ localDir: notFolder, archivePath: path.join(workspace, "a.tar") }),
-      addon.mirrorDirectory(notFolder, path.join(workspace, "src")),
-      addon.prepareSandboxManagedRuntime(
-        inputFor(new MemorySandbox(edited()), { workspaceLocalDir: notFolder }),
-      ),
+    const archivePath = path.join(workspace, "a.tar");
+    const input = inputFor(new MemorySandbox(edited()), { workspaceLocalDir: notFolder });
+    // One after the other: a promise that rejects before it is awaited counts as nobody's.
+    for (const call of [
+      () => addon.captureDirectorySnapshot(notFolder),
+      () => addon.createTarballFromDirectory({ localDir: notFolder, archivePath }),
+      () => addon.mirrorDirectory(notFolder, path.join(workspace, "src")),
+      () => addon.prepareSandboxManagedRuntime(input),
     ]) {
-      await expect(promise).rejects.toMatchObject({ code: "ENOTDIR", errno, path: notFolder });
+      await expect(call()).rejects.toMatchObject({ code: "ENOTDIR", errno, path: notFolder });
     }
   });
 

@@ -371,13 +371,14 @@ describe("a signal", () => {
     const before = await readTree(home);
     for (const reason of REASONS) {
       const signal = AbortSignal.abort(reason);
-      for (const promise of [
-        prepare({ signal }),
-        prepared.restoreWorkspace(undefined, { signal }),
-        createTarballFromDirectory({ localDir: workspace, archivePath: path.join(home, "x.tar"), signal }),
-        mirrorDirectory(workspace, path.join(home, "mirror"), { signal }),
+      const archivePath = path.join(home, "x.tar");
+      for (const call of [
+        () => prepare({ signal }),
+        () => prepared.restoreWorkspace(undefined, { signal }),
+        () => createTarballFromDirectory({ localDir: workspace, archivePath, signal }),
+        () => mirrorDirectory(workspace, path.join(home, "mirror"), { signal }),
       ]) {
-        expect((await caught(promise)).error).toBe(signal.reason);
+        expect((await caught(call())).error).toBe(signal.reason);
       }
     }
     expect(client.methods).toStrictEqual([]);
