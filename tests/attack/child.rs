@@ -73,7 +73,15 @@ impl OtherProcess {
         if let Some(user) = user {
             command.uid(user).gid(user);
         }
-        let mut process = command.spawn().unwrap();
+        let mut process = loop {
+            match command.spawn() {
+                // Another test's process, between its fork and its exec, still has the copy open that was just written.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                spawned => break spawned.unwrap(),
+            }
+        };
         while !signals.ready.exists() {
             assert!(process.try_wait().unwrap().is_none(), "the other process ended before its time");
             thread::sleep(Duration::from_micros(200));
