@@ -72,3 +72,4 @@ pub mod sandbox {
 }
 
 mod node;
+mod sync;

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 
-use super::conflicts::{Conflicts, Kept, copy_across};
+use super::conflicts::{ATTEMPTS, Conflicts, Kept, copy_across};
 use super::incoming::{Incoming, UNCHANGED};
-use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART, Rescued};
+use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART};
 use super::plan::{Local, Placement, Plan, UNTOLD_MODE, plan, to_look_at};
-use super::report::{Report, Skipped};
+use super::report::{Report, Rescued, Skipped};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::{ByPath, RelativePath};
@@ -26,9 +26,6 @@ const OWNER_WRITES: u32 = 0o300;
 
 /// How many paths are looked at before what was found is gathered.
 const WINDOW: usize = 8192;
-
-/// How often somebody may change a path under our hands before we give up on it.
-const ATTEMPTS: u32 = 64;
 
 /// What a failure says once files may have been replaced.
 const BEGUN: &str =
@@ -363,7 +360,7 @@ impl Worker<'_> {
                     continue;
                 }
                 (Renamed::MountPoint, _) => {
-                    self.skip(path);
+                    self.leave_mount_point(path);
                     return self.discard(&waiting);
                 }
                 // What appeared meanwhile is nobody's upload.
@@ -387,7 +384,7 @@ impl Worker<'_> {
         Ok(made)
     }
 
-    fn skip(&mut self, path: &RelativePath) {
+    fn leave_mount_point(&mut self, path: &RelativePath) {
         self.report.skipped.push(Skipped { path: path.clone(), reason: MOUNT_POINT });
     }
 
@@ -583,7 +580,7 @@ impl Worker<'_> {
         match taken {
             Renamed::Done => {}
             Renamed::MountPoint => {
-                self.skip(path);
+                self.leave_mount_point(path);
                 return Ok(());
             }
             _ => return Ok(()),

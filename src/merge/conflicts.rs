@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::report::Conflict;
 use crate::error::{Error, Result, readable};
 use crate::path::RelativePath;
+use crate::sync::lock;
 use crate::time::utc_timestamp;
 use crate::tree::entry::PERMISSIONS;
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
@@ -23,8 +24,8 @@ const DEPTH: usize = 3;
 /// How many versions of one path a merge may keep.
 const VERSIONS: usize = 64;
 
-/// How often something may change under our hands while it is copied.
-const ATTEMPTS: usize = 64;
+/// How often somebody may change a path under our hands before we give up on it.
+pub(super) const ATTEMPTS: usize = 64;
 
 /// The kept versions of one merge.
 #[derive(Debug, Default)]
@@ -102,16 +103,10 @@ impl Conflicts {
     }
 }
 
-/// What a thread that panicked left there is as good as before.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Makes the folders above a kept version. `false` where a version that was kept before stands in the place of one.
 fn make_folders(cursor: &mut Cursor<'_>, kept_at: &RelativePath) -> Result<bool> {
     for above in kept_at.ancestors().skip(DEPTH) {
-        if !cursor.make_dir(&above, 0o755)? && cursor.stat(&above)?.is_none_or(|meta| meta.kind != Kind::Dir)
-        {
+        if !cursor.ensure_dir(&above, 0o755)? {
             return Ok(false);
         }
     }
@@ -124,9 +119,7 @@ fn make_folder(cursor: &mut Cursor<'_>) -> Result<RelativePath> {
     let runtime = runtime();
     keep_out_of_git(cursor, &RelativePath::child(Some(&runtime), b".gitignore"))?;
     let conflicts = RelativePath::child(Some(&runtime), CONFLICTS.as_bytes());
-    if !cursor.make_dir(&conflicts, 0o755)?
-        && cursor.stat(&conflicts)?.is_none_or(|meta| meta.kind != Kind::Dir)
-    {
+    if !cursor.ensure_dir(&conflicts, 0o755)? {
         return Err(Error::UnsafePath {
             path: readable(conflicts.as_bytes()),
             offset: None,

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::apply::merge;
 use super::incoming::Incoming;
-use super::journal::{self, Rescued};
+use super::journal;
 use super::lock::{self, MergeLock};
-use super::report::Report;
+use super::report::{Report, Rescued};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::exclude::PathSet;

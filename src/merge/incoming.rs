@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use rayon::prelude::*;
 use sha2::Digest as _;
@@ -13,6 +13,7 @@ use crate::archive::unpack::{Archive, Content, Unpacked};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::{ByPath, RelativePath};
+use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, Snapshot};
 use crate::tree::root::{Cursor, Kind, Meta, Root};
 use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, scan};
@@ -60,7 +61,7 @@ impl LazyStage {
         if let Some(stage) = self.stage.get() {
             return Ok(stage);
         }
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let _making = lock(&self.making);
         if let Some(stage) = self.stage.get() {
             return Ok(stage);
         }

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use rayon::prelude::*;
 use rustix::io::Errno;
@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use super::conflicts::Conflicts;
 use super::incoming::LazyStage;
-use super::report::{Conflict, Skipped};
+use super::report::{Rescued, Skipped};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::RelativePath;
+use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS};
 use crate::tree::root::{Cursor, Kind, Meta, Root};
 use crate::tree::scan::Reader;
@@ -224,7 +225,7 @@ impl Journal {
     }
 
     fn write(&self, text: &[u8]) -> Result<()> {
-        let mut open = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.file);
         let failed = |error: std::io::Error| Error::io("write", &self.path, error);
         let file = open.as_mut().map_err(|errno| failed((*errno).into()))?;
         file.write_all(text).map_err(|error| {
@@ -242,15 +243,6 @@ fn lines(displacements: impl Iterator<Item = Displacement>) -> Vec<u8> {
         text.push(b'\n');
     }
     text
-}
-
-/// What merges that were killed or failed left, for the report of the next.
-#[derive(Debug, Default)]
-pub struct Rescued {
-    /// Local versions that they had displaced; they are kept now.
-    pub conflicts: Vec<Conflict>,
-    /// Stages that could not be cleared up; a later restore tries again.
-    pub skipped: Vec<Skipped>,
 }
 
 /// Clears up after killed processes: local versions that they had just displaced are kept as conflicts, and all else

@@ -1,6 +1,5 @@
 //! What a restore did, entry by entry.
 
-use super::journal::Rescued;
 use crate::path::RelativePath;
 
 /// A path that was left as it is here, and why.
@@ -19,6 +18,15 @@ pub struct Conflict {
     pub path: RelativePath,
     /// Where the local version is kept, from the workspace's root.
     pub kept_at: RelativePath,
+}
+
+/// What merges that were killed or failed left, for the report of the next.
+#[derive(Debug, Default)]
+pub struct Rescued {
+    /// Local versions that they had displaced; they are kept now.
+    pub conflicts: Vec<Conflict>,
+    /// Stages that could not be cleared up; a later restore tries again.
+    pub skipped: Vec<Skipped>,
 }
 
 /// What a merge did. Each list is in byte order of the paths.

@@ -13,7 +13,7 @@ use crate::archive::pack::{Layout, patterns};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet};
-use crate::merge::journal::Rescued;
+use crate::merge::report::Rescued;
 use crate::path::RelativePath;
 use crate::tree::entry::Snapshot;
 use crate::tree::root::Root;

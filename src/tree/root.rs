@@ -272,6 +272,11 @@ impl Cursor<'_> {
         }
     }
 
+    /// Creates a folder where none stands yet. `false` where something other than a folder does.
+    pub fn ensure_dir(&mut self, path: &RelativePath, mode: u32) -> Result<bool> {
+        Ok(self.make_dir(path, mode)? || self.stat(path)?.is_some_and(|meta| meta.kind == Kind::Dir))
+    }
+
     /// Creates a new file for writing; fails where something stands there.
     pub fn create(&mut self, path: &RelativePath, mode: u32) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -10,6 +10,7 @@ use super::root::{Cursor, Kind, Meta, Root};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, means_gone};
 use crate::path::RelativePath;
+use crate::sync::lock;
 
 /// One name that a scan found.
 #[derive(Debug)]
@@ -95,11 +96,6 @@ pub fn look(cursor: &mut Cursor<'_>, path: RelativePath) -> Result<Option<Found>
         None
     };
     Ok(Some(Found { path, meta, target }))
-}
-
-/// A panic in one worker is passed on by rayon; what the others found until then is not used.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// The same with links followed. A link that dangles or would loop is found as the link.
