@@ -8,8 +8,8 @@ import { hostPlatform } from "../js/host.js";
 import { fileName } from "../js/platform.js";
 import { Explained, isAtLeast, root, run } from "./process.mjs";
 
-/** Written into node_modules after an install: the lockfile's digest, so that a changed lockfile is noticed. */
-const STAMP = path.join(root, "node_modules", ".installed-lockfile");
+/** Written into a checkout after an install: the lockfile's digest, so that a changed lockfile is noticed. */
+const STAMP = path.join("node_modules", ".installed-lockfile");
 
 /** The native addon for this platform, as the loader looks for it. */
 const ADDON = path.join(root, fileName(hostPlatform()));
@@ -59,19 +59,27 @@ async function rustVersion() {
 
 /** Whether node_modules holds what the lockfile names. */
 async function areDependenciesCurrent() {
-  return (await readIfThere(STAMP)) === (await lockfileDigest());
+  return (await readIfThere(path.join(root, STAMP))) === (await lockfileDigest(root));
 }
 
-async function installDependencies() {
+/**
+ * Installs what a checkout's lockfile names.
+ *
+ * @param {string} [checkout] Its folder; by default this one.
+ * @param {string[]} [options] More options for `npm ci`.
+ */
+export async function installDependencies(checkout = root, options = []) {
   announce("Installing JavaScript dependencies (the first time takes about half a minute)");
   // Some of the build tool's own dependencies, unused here, warn about Node 20: errors are all that matters.
-  const { code } = await run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
+  const quiet = ["--no-audit", "--no-fund", "--loglevel=error"];
+  const { code } = await run("npm", ["ci", `--prefix=${checkout}`, ...quiet, ...options]);
   if (code !== 0) throw new Explained("`npm ci` failed; what it printed above says why.");
-  await writeFile(STAMP, await lockfileDigest());
+  await writeFile(path.join(checkout, STAMP), await lockfileDigest(checkout));
 }
 
-async function lockfileDigest() {
-  const lockfile = await readFile(path.join(root, "package-lock.json"));
+/** @param {string} checkout */
+async function lockfileDigest(checkout) {
+  const lockfile = await readFile(path.join(checkout, "package-lock.json"));
   return createHash("sha256").update(lockfile).digest("hex");
 }
 

@@ -15,6 +15,7 @@ import { environmentsFrom, tryInEach, writeStarter } from "./packaging/nodes.mjs
 import { binaryPath, fileName } from "./packaging/platforms.mjs";
 import { BUILD_DIR } from "./packaging/toolchain.mjs";
 import { root, run, runMain } from "./process.mjs";
+import { installDependencies } from "./setup.mjs";
 
 /**
  * Suites that do not test the addon but the project's own scripts and packages, and that start package managers and
@@ -64,10 +65,10 @@ async function layOut(folder, platform) {
   }
   await cp(binaryPath(platform), path.join(folder, fileName(platform)));
   const [os, cpu, libc] = platform.split("-");
-  const target = [
+  // Marked as installed, so that no script under test installs anew, for this machine, what it runs on.
+  await installDependencies(folder, [
     `--os=${os}`,
     `--cpu=${cpu}`,
     ...(libc ? [`--libc=${libc === "gnu" ? "glibc" : libc}`] : []),
-  ];
-  await must("npm", ["ci", `--prefix=${folder}`, "--no-audit", "--no-fund", "--loglevel=error", ...target]);
+  ]);
 }
