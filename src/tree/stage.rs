@@ -107,21 +107,18 @@ impl Stage {
                     Err(error) if error.is_gone() => continue,
                     Err(error) => return Err(error),
                 };
-                match rustix::fs::flock(root.handle(), FlockOperation::NonBlockingLockExclusive) {
-                    // Unless it was taken for abandoned, and removed, before it was locked.
-                    Ok(()) if cursor.stat(&path)?.is_some() => {
-                        let allowed = allowed_permissions(&root)?;
-                        let shares = make_shares(&root)?;
-                        return Ok(Self { root, path, shares, allowed, next: AtomicU64::new(0) });
-                    }
-                    Ok(()) | Err(Errno::WOULDBLOCK) => {}
-                    Err(errno) => return Err(Error::io("flock", workspace.path_of(&path), errno)),
+                // Unless it was taken for abandoned, and removed, before it was locked.
+                if lock(&root)? != Lock::Taken && cursor.stat(&path)?.is_some() {
+                    let allowed = allowed_permissions(&root)?;
+                    let shares = make_shares(&root)?;
+                    return Ok(Self { root, path, shares, allowed, next: AtomicU64::new(0) });
                 }
             }
         }
     }
 
-    /// The stages that dead processes left in a workspace: those that nobody holds locked.
+    /// The stages that dead processes left in a workspace: those that nobody holds locked. Where a file system knows no
+    /// locks, nobody can tell, and they stay.
     pub fn abandoned(workspace: &Root) -> Result<Vec<Abandoned>> {
         let runtime = runtime();
         let mut abandoned = Vec::new();
@@ -134,10 +131,8 @@ impl Stage {
                 Err(error) if error.is_gone() || error.is_io(ErrorKind::PermissionDenied) => continue,
                 Err(error) => return Err(error),
             };
-            match rustix::fs::flock(root.handle(), FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => abandoned.push(Abandoned { root, path }),
-                Err(Errno::WOULDBLOCK) => {}
-                Err(errno) => return Err(Error::io("flock", workspace.path_of(&path), errno)),
+            if lock(&root)? == Lock::Ours {
+                abandoned.push(Abandoned { root, path });
             }
         }
         Ok(abandoned)
@@ -181,6 +176,36 @@ impl Stage {
     /// Removes the stage with all that is left in it, and the folder around it where that is empty then.
     pub fn close(self, workspace: &Root) -> Result<()> {
         remove_stage(workspace, &self.path)
+    }
+}
+
+/// What became of a stage folder's lock, which says that its process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    /// It is ours until the folder is closed.
+    Ours,
+    /// Another process has it.
+    Taken,
+    /// The file system knows none: some network and FUSE file systems do not.
+    Unknown,
+}
+
+fn lock(stage: &Root) -> Result<Lock> {
+    let answer = rustix::fs::flock(stage.handle(), FlockOperation::NonBlockingLockExclusive);
+    lock_from(answer).map_err(|errno| Error::io("flock", stage.path(), errno))
+}
+
+/// By which file systems say that they know no locks. `EBADF` is that of those which make it a lock of another kind, for
+/// files that are open for writing.
+const NO_LOCKS: [Errno; 6] =
+    [Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::NOLCK, Errno::BADF];
+
+fn lock_from(answer: rustix::io::Result<()>) -> rustix::io::Result<Lock> {
+    match answer {
+        Ok(()) => Ok(Lock::Ours),
+        Err(Errno::WOULDBLOCK) => Ok(Lock::Taken),
+        Err(errno) if NO_LOCKS.contains(&errno) => Ok(Lock::Unknown),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -318,6 +343,18 @@ mod tests {
         }
         let path = RelativePath::parse(b".paperclip-runtime\xff").unwrap().unwrap();
         assert!(!is_in_runtime(&path));
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_none_with_a_lock_that_is_taken() {
+        assert_eq!(lock_from(Ok(())), Ok(Lock::Ours));
+        assert_eq!(lock_from(Err(Errno::AGAIN)), Ok(Lock::Taken));
+        for errno in NO_LOCKS {
+            assert_eq!(lock_from(Err(errno)), Ok(Lock::Unknown));
+        }
+        for errno in [Errno::IO, Errno::INTR, Errno::STALE] {
+            assert_eq!(lock_from(Err(errno)), Err(errno));
+        }
     }
 
     #[test]
