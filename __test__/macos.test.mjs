@@ -1,7 +1,7 @@
 // What a Mac brings along, as far as it can be had on any system: the Finder's files, temporary folders behind a link,
 // extended attributes. On a volume that does not tell `Foo` from `foo`, also what comes of that.
 
-import { lstat, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { link, lstat, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
@@ -183,22 +183,32 @@ if (await fallsTogether("Foo", "foo")) {
     /** What is in a workspace after a restore, by names that are folded as the volume does. */
     async function restored(uploaded, downloaded, edits = {}) {
       const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), uploaded);
-      const entries = Object.entries(downloaded).map(([name, content]) => ({ name, content }));
+      return restoredInto(workspace, [downloaded], () => makeTree(workspace, edits));
+    }
+
+    /** The same after several, of one run, and after `edit` has been at work before the first. */
+    async function restoredInto(workspace, downloads, edit = async () => {}) {
+      const client = new MemorySandbox();
       const prepared = await prepareSandboxManagedRuntime({
         spec: specFor("/sandbox/workspace"),
         adapterKey: "test",
-        client: new MemorySandbox(makeArchive(entries)),
+        client,
         workspaceLocalDir: workspace,
         onReport: (got) => (report = got),
       });
-      await makeTree(workspace, edits);
-      await prepared.restoreWorkspace();
+      await edit();
+      for (const downloaded of downloads) {
+        const entries = Object.entries(downloaded).map(([name, content]) => ({ name, content }));
+        client.readFile = async () => makeArchive(entries);
+        await prepared.restoreWorkspace();
+      }
       const tree = Object.entries(await describeTree(workspace, { without: RUNTIME }));
       const kept = await Promise.all(
-        report.conflicts.map(async ({ path: name, keptAt }) => [
-          `kept of ${name}`,
-          await readFile(path.join(workspace, keptAt), "utf8"),
-        ]),
+        report.conflicts.map(async ({ path: name, keptAt }) => {
+          const kept = path.join(workspace, keptAt);
+          const isFolder = (await lstat(kept)).isDirectory();
+          return [`kept of ${name}`, await (isFolder ? describeTree(kept) : readFile(kept, "utf8"))];
+        }),
       );
       return Object.fromEntries([...tree.map(([name, value]) => [folded(name), value]), ...kept]);
     }
@@ -236,7 +246,98 @@ if (await fallsTogether("Foo", "foo")) {
       expect(report).toMatchObject({ written: [], deleted: [], conflicts: [] });
     });
 
+    it("are both deleted only where the sandbox has neither", async () => {
+      const rows = [
+        [{ Foo: "x" }, { Foo: "x", foo: "x" }, { Foo: "x" }, { foo: "644 x" }],
+        [{ Foo: "x" }, { Foo: "x", foo: "x" }, { foo: "x" }, { foo: "644 x" }],
+        [{ Foo: "x" }, { Foo: "x", foo: "x" }, {}, {}],
+        [{ Foo: "upper" }, { Foo: "upper", foo: "lower" }, { Foo: "upper" }, { foo: "644 lower" }],
+        [
+          { "src/a": "x" },
+          { "src/a": "x", "Src/a": "x" },
+          { "src/a": "x" },
+          { src: "755/", "src/a": "644 x" },
+        ],
+        [
+          { "src/a": "x" },
+          { "src/a": "x", "Src/a": "x", "Src/b": "y" },
+          { "src/a": "x" },
+          { src: "755/", "src/a": "644 x" },
+        ],
+      ];
+      for (const [uploaded, first, second, expected] of rows) {
+        const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), {
+          other: "here",
+          ...uploaded,
+        });
+        const downloads = [first, second].map((download) => ({ ...download, other: "here" }));
+        const tree = await restoredInto(workspace, downloads);
+        expect(tree, JSON.stringify([uploaded, first, second])).toEqual({ ...expected, other: "644 here" });
+      }
+    });
+
+    it("lose none of what the sandbox has by either, however many there are", async () => {
+      const rows = [
+        [{ Foo: "1" }, [{ Foo: "2", foo: "3", FOO: "1" }]],
+        [
+          { Foo: "1" },
+          [
+            { Foo: "1", foo: "1" },
+            { Foo: "2", foo: "1" },
+          ],
+        ],
+        [
+          { Foo: "1" },
+          [
+            { foo: "1", FOO: "1" },
+            { Foo: "1", foo: "2", FOO: "2" },
+          ],
+        ],
+        [
+          { Foo: "1" },
+          [
+            { Foo: "1", foo: "1" },
+            { "Foo/a": "2", foo: "1" },
+          ],
+        ],
+        [
+          { "Foo/a": "1" },
+          [
+            { "Foo/a": "1", "foo/a": "1" },
+            { Foo: "2", "foo/a": "1" },
+          ],
+        ],
+      ];
+      for (const [uploaded, downloads] of rows) {
+        const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), uploaded);
+        await restoredInto(workspace, downloads);
+        const found = Object.values(await describeTree(workspace)).map((value) => value.slice(-1));
+        const expected = [...new Set(Object.values(downloads.at(-1)))];
+        expect(found, JSON.stringify([uploaded, ...downloads])).toEqual(expect.arrayContaining(expected));
+      }
+    });
+
+    it("are one name of a file that has others", async () => {
+      const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), { "src/Foo": "x" });
+      await link(path.join(workspace, "src/Foo"), path.join(workspace, "src/other"));
+      await link(path.join(workspace, "src/Foo"), path.join(workspace, "more"));
+      const renamed = { "Src/foo": "x", "Src/other": "x", more: "x" };
+      const all = { src: "755/", "src/foo": "644 x", "src/other": "644 x", more: "644 x" };
+      expect(await restoredInto(workspace, [renamed])).toEqual(all);
+      const { more, ...fewer } = all;
+      expect(more).toBeDefined();
+      expect(await restoredInto(workspace, [renamed, { "Src/foo": "x", "Src/other": "x" }])).toEqual(fewer);
+    });
+
     const [composed, decomposed] = ["caf\u00e9", "cafe\u0301"];
+    it("may be two ways to write a letter, of which the sandbox deletes one", async () => {
+      const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), {
+        [decomposed]: "1",
+      });
+      const both = { [decomposed]: "1", [composed]: "1" };
+      expect(await restoredInto(workspace, [both, { [decomposed]: "1" }])).toEqual({ [composed]: "644 1" });
+    });
+
     it("may be two ways to write a letter", async () => {
       expect(await restored({ [decomposed]: "1" }, { [decomposed]: "1", [composed]: "2" })).toEqual({
         [composed]: "644 2",

@@ -60,6 +60,7 @@ pub mod merge {
     pub mod lock;
     pub mod plan;
     pub mod report;
+    mod twins;
 }
 
 /// The round trip through a sandbox, whoever reaches it and however.

@@ -276,7 +276,7 @@ impl Copier<'_> {
         let buffer = &mut self.buffers[0];
         buffer.resize(CHUNK, 0);
         if meta.size > buffer.len() as u64 {
-            // The kernel copies, or shares the blocks, where it can.
+            // Linux copies in the kernel, or shares the blocks, where it can; macOS reads and writes (docs/releasing.md).
             return io::copy(file, copy).map(|_| ()).map_err(|error| {
                 let is_of_the_copy = matches!(
                     error.kind(),

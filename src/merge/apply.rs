@@ -13,6 +13,7 @@ use super::incoming::{Incoming, UNCHANGED};
 use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART};
 use super::plan::{Local, Placement, Plan, UNTOLD_MODE, plan, to_look_at};
 use super::report::{Report, Rescued, Skipped};
+use super::twins;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::{ByPath, RelativePath};
@@ -55,9 +56,9 @@ pub fn merge(
 ) -> Result<Report> {
     let Here { local, seen } = look(root, base, incoming, cancel)?;
     let mut plan = plan(base, &incoming.snapshot, &local);
+    twins::provide_for(root, &mut plan, &incoming.snapshot, &local, &seen)?;
     // With many changes that is a lot, and no longer needed.
     drop(local);
-    plan.spare_what_falls_together(&incoming.snapshot, &seen);
     cancel.check()?;
     let (mut lifted, conflicts) = (BTreeMap::new(), Conflicts::default());
     let applied = lift_write_protection(root, base, &plan, &mut lifted)

@@ -2,11 +2,10 @@
 //!
 //! *base* is what both sides last shared, *theirs* what the sandbox holds now, *ours* what stands here now.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::root::{Kind, Meta};
 
 /// The mode of a new folder where nobody said it: an archive that names only what is in it.
 pub const UNTOLD_MODE: u32 = 0o755;
@@ -226,25 +225,21 @@ impl Plan<'_> {
         [&self.folders, &self.files, &self.in_place_of_folders].into_iter().flatten()
     }
 
-    /// Takes back deletions of what is also there by a name that the sandbox holds: on a volume that does not tell `Foo`
-    /// from `foo` both are one file, and a rename from one to the other in the sandbox is no deletion here. On volumes
-    /// that do, only hard links share an inode, and they have a count of more than one.
-    pub fn spare_what_falls_together(&mut self, theirs: &Snapshot, seen: &ByPath<Meta>) {
-        if self.deletions.is_empty() {
-            return;
-        }
-        let held: HashSet<(u64, u64)> = seen
-            .iter()
-            .filter(|(path, _)| theirs.contains_key(path))
-            .map(|(_, meta)| (meta.dev, meta.ino))
-            .collect();
-        let (spared, deletions) = std::mem::take(&mut self.deletions).into_iter().partition(|path| {
-            seen.get(path).is_some_and(|meta| {
-                (meta.kind == Kind::Dir || meta.links == 1) && held.contains(&(meta.dev, meta.ino))
-            })
-        });
+    /// Takes back deletions: what stands at those paths is kept.
+    pub fn keep(&mut self, spared: impl Fn(&RelativePath) -> bool) {
+        let (kept, deletions): (Vec<_>, _) =
+            std::mem::take(&mut self.deletions).into_iter().partition(spared);
         self.deletions = deletions;
-        self.kept.extend::<Vec<_>>(spared);
+        self.kept.extend(kept);
+    }
+
+    /// Keeps what gives way at those paths, although it was uploaded as it is.
+    pub fn keep_aside(&mut self, kept: impl Fn(&RelativePath) -> bool) {
+        for placement in
+            [&mut self.folders, &mut self.files, &mut self.in_place_of_folders].into_iter().flatten()
+        {
+            placement.aside |= kept(&placement.path);
+        }
     }
 }
 
@@ -420,38 +415,5 @@ mod tests {
             planned(&base, &theirs, &base),
             ["folder new", "file new/x", "delete old/x", "delete old", "mode new 755"]
         );
-    }
-
-    #[test]
-    fn a_rename_by_case_deletes_nothing_where_both_names_are_one_file() {
-        let base = tree(&[
-            ("Foo", file(1, 0o644)),
-            ("Dir", dir(0o755)),
-            ("gone", file(1, 0o644)),
-            ("twin", file(1, 0o644)),
-        ]);
-        let theirs = tree(&[("foo", file(1, 0o644)), ("dir", dir(0o755)), ("kept", file(1, 0o644))]);
-        let meta = |kind, ino, links| Meta { kind, mode: 0, size: 0, mtime: (0, 0), dev: 1, ino, links };
-        // What a volume that folds case answers: the same inode by either name.
-        let seen: ByPath<_> = [
-            ("Foo", meta(Kind::File, 1, 1)),
-            ("foo", meta(Kind::File, 1, 1)),
-            ("Dir", meta(Kind::Dir, 2, 2)),
-            ("dir", meta(Kind::Dir, 2, 2)),
-            ("gone", meta(Kind::File, 3, 1)),
-            ("twin", meta(Kind::File, 4, 2)),
-            ("kept", meta(Kind::File, 4, 2)),
-        ]
-        .into_iter()
-        .map(|(name, meta)| (path(name), meta))
-        .collect();
-        let mut plan = Plan { deletions: base.keys().rev().cloned().collect(), ..Plan::default() };
-        plan.spare_what_falls_together(&theirs, &seen);
-        assert_eq!(
-            plan.deletions,
-            [path("twin"), path("gone")],
-            "a hard link by another name is another name"
-        );
-        assert_eq!(plan.kept, [path("Foo"), path("Dir")]);
     }
 }
