@@ -1,22 +1,29 @@
 "use strict";
 
-// Finds and loads the native addon: its exports are this module's. A binary that was built on this machine, beside this
-// file, comes before the installed package of this machine's platform. Where neither is there, or the one that is there
-// does not load, the error has the code `ERR_SANDBOX_BINDING_NOT_FOUND`, says what was looked for and how to fix it.
+// Finds and loads the native addon, once it is needed: a program may import this package, and use what is JavaScript
+// alone, on a machine that there is no binary for. A binary that was built on this machine, beside this file, comes before
+// the installed package of this machine's platform. Where neither is there, or the one that is there does not load or is
+// not this package's, the error has the code `ERR_SANDBOX_BINDING_NOT_FOUND`, says what was found and how to fix it.
 
 const { existsSync } = require("node:fs");
 const { join } = require("node:path");
 
-const { hostPlatform } = require("./js/host.js");
+const { askHost } = require("./js/host.js");
 const {
+  LIBRARY_PATH,
   PLATFORMS,
   fileName,
+  foreignMessage,
   loadFailedMessage,
   notInstalledMessage,
+  otherVersionMessage,
   packageName,
   unsupportedMessage,
 } = require("./js/platform.js");
+// Read now, not with the binary: an update of the package while the process runs is to be noticed.
 const { version } = require("./package.json");
+
+/** @import { Host } from "./js/platform.js" */
 
 /**
  * What the binary exports; `src/node/exports.rs` has it. Arguments are JSON.
@@ -56,63 +63,141 @@ const { version } = require("./package.json");
  */
 
 /**
- * Written out, so that bundlers and file tracers find the packages.
+ * What {@link Binding} has.
  *
- * @type {Record<string, () => Binding>}
+ * @type {(keyof Binding)[]}
  */
-const requirePackage = {
-  "darwin-arm64": () => require("@paperclipai/sandbox-managed-runtime-darwin-arm64"),
-  "darwin-x64": () => require("@paperclipai/sandbox-managed-runtime-darwin-x64"),
-  "linux-arm64-gnu": () => require("@paperclipai/sandbox-managed-runtime-linux-arm64-gnu"),
-  "linux-x64-gnu": () => require("@paperclipai/sandbox-managed-runtime-linux-x64-gnu"),
-  "linux-arm64-musl": () => require("@paperclipai/sandbox-managed-runtime-linux-arm64-musl"),
-  "linux-x64-musl": () => require("@paperclipai/sandbox-managed-runtime-linux-x64-musl"),
-};
+const EXPORTS = [
+  "Canceller",
+  "SnapshotWriter",
+  "createTarballFromDirectory",
+  "mirrorDirectory",
+  "prepareSession",
+  "captureSnapshot",
+  "beginMerge",
+  "acquireMergeLock",
+  "readEntry",
+];
 
-const node = process.version;
+/** @type {Binding | undefined} */
+let loaded;
 
-module.exports = load();
+/**
+ * The binding, loaded by the first call. Throws where that fails, and the next call tries again.
+ *
+ * @returns {Binding}
+ */
+function native() {
+  return (loaded ??= load());
+}
+
+module.exports = { native };
 
 function load() {
-  const platform = hostPlatform();
+  const host = { ...askHost(), node: process.version };
 
-  // The variable by which every addon made with napi-rs can be told its binary.
-  const override = process.env.NAPI_RS_NATIVE_LIBRARY_PATH;
-  if (override) return requireFile(override, platform);
+  const named = process.env[LIBRARY_PATH];
+  if (named) return requireFile({ host, file: named, origin: "variable" });
 
-  if (!PLATFORMS.includes(platform)) throw bindingError(unsupportedMessage(platform, node));
+  if (!PLATFORMS.includes(host.platform)) throw bindingError(unsupportedMessage(host));
 
-  const localFile = join(__dirname, fileName(platform));
-  if (existsSync(localFile)) return requireFile(localFile, platform);
+  const localFile = join(__dirname, fileName(host.platform));
+  if (existsSync(localFile)) return requireFile({ host, file: localFile, origin: "build" });
 
-  try {
-    return requirePackage[platform]();
-  } catch (cause) {
-    const source = packageName(platform);
-    const { code, message } = /** @type {NodeJS.ErrnoException} */ (cause);
-    // A package that is there but lacks its file has the same code: the message names the file then.
-    const isInstalled = code !== "MODULE_NOT_FOUND" || !message.includes(`'${source}'`);
-    throw bindingError(
-      isInstalled
-        ? loadFailedMessage({ platform, node, source, systemMessage: message })
-        : notInstalledMessage({ platform, node, version, localFile }),
-      cause,
-    );
-  }
+  return requirePackage(host, localFile);
 }
 
 /**
- * @param {string} file
- * @param {string} platform
+ * @param {{ host: Host, file: string, origin: "variable" | "build" }} found
  * @returns {Binding}
  */
-function requireFile(file, platform) {
+function requireFile({ host, file, origin }) {
+  const source = origin === "variable" ? `${file}, which ${LIBRARY_PATH} names` : file;
+  let binding;
   try {
-    return require(file);
+    binding = require(file);
   } catch (cause) {
-    const systemMessage = /** @type {Error} */ (cause).message;
-    throw bindingError(loadFailedMessage({ platform, node, source: file, systemMessage }), cause);
+    throw bindingError(loadFailedMessage({ host, source, systemMessage: messageOf(cause) }), cause);
   }
+  return checkExports(binding, { host, source, origin });
+}
+
+/**
+ * Each package is written out, and stands in the `try` itself: so bundlers and file tracers find those that are
+ * installed, and bundlers go on without the others.
+ *
+ * @param {Host} host
+ * @param {string} localFile Where a binary was looked for before.
+ * @returns {Binding}
+ */
+function requirePackage(host, localFile) {
+  const source = packageName(host.platform);
+  /** @type {unknown} */
+  let manifest;
+  /** @type {Binding | undefined} */
+  let binding;
+  /** @type {unknown} */
+  let failure;
+  try {
+    switch (host.platform) {
+      case "darwin-arm64":
+        manifest = require("@paperclipai/sandbox-managed-runtime-darwin-arm64/package.json");
+        binding = require("@paperclipai/sandbox-managed-runtime-darwin-arm64");
+        break;
+      case "darwin-x64":
+        manifest = require("@paperclipai/sandbox-managed-runtime-darwin-x64/package.json");
+        binding = require("@paperclipai/sandbox-managed-runtime-darwin-x64");
+        break;
+      case "linux-arm64-gnu":
+        manifest = require("@paperclipai/sandbox-managed-runtime-linux-arm64-gnu/package.json");
+        binding = require("@paperclipai/sandbox-managed-runtime-linux-arm64-gnu");
+        break;
+      case "linux-x64-gnu":
+        manifest = require("@paperclipai/sandbox-managed-runtime-linux-x64-gnu/package.json");
+        binding = require("@paperclipai/sandbox-managed-runtime-linux-x64-gnu");
+        break;
+      case "linux-arm64-musl":
+        manifest = require("@paperclipai/sandbox-managed-runtime-linux-arm64-musl/package.json");
+        binding = require("@paperclipai/sandbox-managed-runtime-linux-arm64-musl");
+        break;
+      case "linux-x64-musl":
+        manifest = require("@paperclipai/sandbox-managed-runtime-linux-x64-musl/package.json");
+        binding = require("@paperclipai/sandbox-managed-runtime-linux-x64-musl");
+        break;
+    }
+  } catch (cause) {
+    // Told by the code, which is the same for node_modules and Yarn's Plug'n'Play; the words are not.
+    const isMissing = /** @type {NodeJS.ErrnoException} */ (cause).code === "MODULE_NOT_FOUND";
+    if (manifest === undefined && isMissing) {
+      throw bindingError(notInstalledMessage({ host, version, localFile }), cause);
+    }
+    failure = cause;
+  }
+  // Where the versions differ, that is what is wrong, whether or not the binary loaded.
+  const found = /** @type {{ version: string } | undefined} */ (manifest)?.version;
+  if (manifest !== undefined && found !== version) {
+    throw bindingError(otherVersionMessage({ host, found: String(found), version }), failure);
+  }
+  if (failure !== undefined) {
+    throw bindingError(loadFailedMessage({ host, source, systemMessage: messageOf(failure) }), failure);
+  }
+  return checkExports(binding, { host, source, origin: "package" });
+}
+
+/**
+ * @param {unknown} binding
+ * @param {{ host: Host, source: string, origin: "variable" | "build" | "package" }} found
+ */
+function checkExports(binding, found) {
+  const exported = /** @type {Binding} */ (binding);
+  const missing = EXPORTS.filter((name) => typeof exported?.[name] !== "function");
+  if (missing.length > 0) throw bindingError(foreignMessage({ ...found, missing }));
+  return exported;
+}
+
+/** @param {unknown} error */
+function messageOf(error) {
+  return /** @type {Error} */ (error).message;
 }
 
 /**

@@ -357,7 +357,7 @@ export type SandboxRuntimeErrorCode =
   | "ERR_INVALID_ARG_VALUE"
   /** `client.readFile` gave something other than bytes. */
   | "ERR_INVALID_RETURN_VALUE"
-  /** No binary for this machine; the message says what to do. Thrown when the package is loaded. */
+  /** No binary for this machine; the message says what to do. From each call that needs one, never from the import. */
   | "ERR_SANDBOX_BINDING_NOT_FOUND"
   /** From a ready-made client: a command in the sandbox failed (`exitCode`, `stderr`). */
   | "ERR_SANDBOX_COMMAND_FAILED"

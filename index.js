@@ -6,7 +6,7 @@
 const path = require("node:path");
 const { types } = require("node:util");
 
-const native = require("./binding.js");
+const { native } = require("./binding.js");
 const check = require("./js/check.js");
 const { ClientCalls, untilAborted } = require("./js/calls.js");
 const { fromNative, invalidType } = require("./js/errors.js");
@@ -46,7 +46,7 @@ const awaitNative = async (promise) => {
  * @param {(canceller: Canceller) => Promise<T>} work
  */
 async function abortable(signal, work) {
-  const canceller = new native.Canceller();
+  const canceller = new (native().Canceller)();
   return untilAborted(
     signal,
     () => work(canceller),
@@ -65,7 +65,7 @@ async function createTarballFromDirectory(input) {
   };
   const signal = check.signal("input.signal", input.signal);
   return abortable(signal, (canceller) =>
-    awaitNative(native.createTarballFromDirectory(JSON.stringify(options), canceller)),
+    awaitNative(native().createTarballFromDirectory(JSON.stringify(options), canceller)),
   );
 }
 
@@ -80,7 +80,7 @@ async function mirrorDirectory(sourceDir, targetDir, options) {
   };
   const signal = check.signal("options.signal", options?.signal);
   return abortable(signal, (canceller) =>
-    awaitNative(native.mirrorDirectory(JSON.stringify(input), canceller)),
+    awaitNative(native().mirrorDirectory(JSON.stringify(input), canceller)),
   );
 }
 
@@ -135,7 +135,7 @@ async function prepareSandboxManagedRuntime(input) {
     const listeners = { onLine, onStatus, beforeAsset };
     const calls = new ClientCalls({ client, spec: input.spec, lease, signal, listeners });
     try {
-      return await native.prepareSession(JSON.stringify(options), calls.dispatch, canceller);
+      return await native().prepareSession(JSON.stringify(options), calls.dispatch, canceller);
     } catch (error) {
       throw calls.failure(error);
     }
@@ -188,7 +188,7 @@ async function captureDirectorySnapshot(rootDir, options) {
   const root = check.localPath("rootDir", rootDir);
   check.object("options", options ?? {});
   const exclude = [...new Set(check.strings("options.exclude", options?.exclude))];
-  const reader = await awaitNative(native.captureSnapshot(JSON.stringify(root), JSON.stringify(exclude)));
+  const reader = await awaitNative(native().captureSnapshot(JSON.stringify(root), JSON.stringify(exclude)));
   const entries = new Map();
   for (let json = reader.read(); json !== null; json = reader.read()) {
     for (const [name, entry] of JSON.parse(json)) entries.set(name, entry);
@@ -218,7 +218,7 @@ async function readReport(pieces) {
  * @param {own.DirectorySnapshot["entries"]} entries
  */
 async function writeBaseline(entries) {
-  const writer = new native.SnapshotWriter();
+  const writer = new (native().SnapshotWriter)();
   /** @type {[string, own.SnapshotEntry][]} */
   let batch = [];
   const flush = () => {
@@ -255,7 +255,7 @@ async function mergeDirectoryWithBaseline(input) {
   const beforeApply = check.callback("input.beforeApply", input.beforeApply);
   const afterApply = check.callback("input.afterApply", input.afterApply);
   const writer = await writeBaseline(baseline.entries);
-  const merge = await awaitNative(native.beginMerge(JSON.stringify(options), writer));
+  const merge = await awaitNative(native().beginMerge(JSON.stringify(options), writer));
   await holding(
     async () => {
       await beforeApply?.();
@@ -270,7 +270,7 @@ async function mergeDirectoryWithBaseline(input) {
 async function withDirectoryMergeLock(targetDir, fn) {
   const target = check.localPath("targetDir", targetDir);
   if (typeof fn !== "function") throw invalidType("fn", "of type function", fn);
-  const lock = await awaitNative(native.acquireMergeLock(JSON.stringify(target)));
+  const lock = await awaitNative(native().acquireMergeLock(JSON.stringify(target)));
   return holding(fn, () => awaitNative(lock.release()));
 }
 
@@ -301,7 +301,7 @@ async function directoryEntryMatchesBaseline(rootDir, relative, baselineEntry) {
   if (baselineEntry === undefined || baselineEntry === null) return false;
   check.object("baselineEntry", baselineEntry);
   const expected = /** @type {Record<string, unknown>} */ (baselineEntry);
-  const json = await awaitNative(native.readEntry(JSON.stringify(root), JSON.stringify(relative)));
+  const json = await awaitNative(native().readEntry(JSON.stringify(root), JSON.stringify(relative)));
   if (json === null) return false;
   const entry = JSON.parse(json);
   return Object.keys(entry).every((key) => entry[key] === expected[key]);

@@ -4,21 +4,62 @@
 
 const { closeSync, openSync, readSync } = require("node:fs");
 
-const { platformName } = require("./platform.js");
+const { libcOfProgram, libcOfReport, platformName } = require("./platform.js");
 
 /** This machine's platform, such as `linux-x64-gnu`, whether or not there is a package for it. */
 function hostPlatform() {
-  const libc = process.platform === "linux" ? (libcFromReport() ?? libcFromInterpreter()) : undefined;
-  return platformName(process.platform, process.arch, libc);
+  return askHost().platform;
 }
 
 /**
- * What Node's diagnostic report says of the C library that Node itself runs on: a system may have both. `undefined`
- * where Node was built without reports.
+ * This machine's platform, and what failed while it was found out.
  *
- * @returns {"gnu" | "musl" | undefined}
+ * A system may have both C libraries: what counts is the one that Node itself runs on. Node's own file is asked first,
+ * because a report takes the longer the more connections a process has, up to tenths of a second on a busy server.
  */
-function libcFromReport() {
+function askHost() {
+  /** @type {string[]} */
+  const doubts = [];
+  if (process.platform !== "linux") return { platform: platformName(process.platform, process.arch), doubts };
+
+  /**
+   * @template T
+   * @param {string} whom
+   * @param {() => T} question
+   */
+  const ask = (whom, question) => {
+    try {
+      return question();
+    } catch (error) {
+      doubts.push(`${whom} did not say which C library this is: ${/** @type {Error} */ (error).message}`);
+      return undefined;
+    }
+  };
+  const libc =
+    libcOfProgram(ask("Node's own file", readOwnHead)) ??
+    libcOfReport(ask("Node's report", readReportHeader)) ??
+    // The one that most systems have.
+    "gnu";
+  return { platform: platformName(process.platform, process.arch, libc), doubts };
+}
+
+/** The first page of Node's own file. */
+function readOwnHead() {
+  const file = openSync(process.execPath, "r");
+  try {
+    const page = Buffer.alloc(4096);
+    return page.subarray(0, readSync(file, page, 0, page.length, 0));
+  } finally {
+    closeSync(file);
+  }
+}
+
+/**
+ * The header of Node's diagnostic report; `undefined` where Node was built without reports.
+ *
+ * @returns {{ glibcVersionRuntime?: string } | undefined}
+ */
+function readReportHeader() {
   if (!process.report) return undefined;
   // Node 20's types lack the property. Without it, the report looks up the names of all connected peers, which can
   // take seconds.
@@ -26,28 +67,10 @@ function libcFromReport() {
   const { excludeNetwork } = report;
   report.excludeNetwork = true;
   try {
-    const { header } = /** @type {{ header: { glibcVersionRuntime?: string } }} */ (report.getReport());
-    return header.glibcVersionRuntime ? "gnu" : "musl";
+    return /** @type {{ header: { glibcVersionRuntime?: string } }} */ (report.getReport()).header;
   } finally {
     report.excludeNetwork = excludeNetwork;
   }
 }
 
-/**
- * Which C library's loader Node's own file asks for. Its path stands in the first page of the file, and musl's is
- * called `ld-musl-*`.
- *
- * @returns {"gnu" | "musl"}
- */
-function libcFromInterpreter() {
-  const file = openSync(process.execPath, "r");
-  try {
-    const page = Buffer.alloc(4096);
-    const length = readSync(file, page, 0, page.length, 0);
-    return page.subarray(0, length).includes("/ld-musl-") ? "musl" : "gnu";
-  } finally {
-    closeSync(file);
-  }
-}
-
-module.exports = { hostPlatform };
+module.exports = { askHost, hostPlatform };

@@ -14,6 +14,9 @@ const PLATFORMS = [
   "linux-x64-musl",
 ];
 
+/** The variable by which every addon made with napi-rs can be told its binary. */
+const LIBRARY_PATH = "NAPI_RS_NATIVE_LIBRARY_PATH";
+
 /** The oldest glibc that the `linux-*-gnu` binaries load on. `scripts/check-binaries.mjs` holds them to it. */
 const MINIMUM_GLIBC = "2.28";
 
@@ -28,6 +31,29 @@ function platformName(os, cpu, libc) {
   return libc === undefined ? `${os}-${cpu}` : `${os}-${cpu}-${libc}`;
 }
 
+/**
+ * Which C library a program runs on, by the loader that it asks for: the loader's path stands in the first page of the
+ * program's file. `undefined` where neither is named.
+ *
+ * @param {Buffer | undefined} head The beginning of the file.
+ * @returns {"gnu" | "musl" | undefined}
+ */
+function libcOfProgram(head) {
+  if (head?.includes("/ld-musl-")) return "musl";
+  return head?.includes("/ld-linux") ? "gnu" : undefined;
+}
+
+/**
+ * Which C library Node runs on, by its diagnostic report: that names glibc's version, and says nothing of musl.
+ *
+ * @param {{ glibcVersionRuntime?: string } | undefined} header The report's; `undefined` where there is no report.
+ * @returns {"gnu" | "musl" | undefined}
+ */
+function libcOfReport(header) {
+  if (header === undefined) return undefined;
+  return header.glibcVersionRuntime ? "gnu" : "musl";
+}
+
 /** @param {string} platform */
 function packageName(platform) {
   return `${PACKAGE}-${platform}`;
@@ -39,61 +65,147 @@ function fileName(platform) {
 }
 
 /**
- * @param {string} platform
- * @param {string} node Node's version.
+ * Where the package runs.
+ *
+ * @typedef {object} Host
+ * @property {string} platform
+ * @property {string} node Node's version.
+ * @property {string[]} doubts What failed while the platform was found out; empty as a rule.
  */
-function unsupportedMessage(platform, node) {
-  const refusal = platform.startsWith("win32-")
+
+/** @param {Host} host */
+function hostLines({ platform, node, doubts }) {
+  return [`Platform: ${platform} (Node.js ${node})`, ...doubts.map((doubt) => `Not certain: ${doubt}`)];
+}
+
+/** @param {Host} host */
+function unsupportedMessage(host) {
+  const refusal = host.platform.startsWith("win32-")
     ? `${PACKAGE} does not support Windows yet. It runs in WSL 2 and in Linux containers.`
     : `${PACKAGE} has no binary for this platform.`;
-  return lines(refusal, `Platform: ${platform} (Node.js ${node})`, `Supported: ${PLATFORMS.join(", ")}`);
+  return lines(refusal, ...hostLines(host), `Supported: ${PLATFORMS.join(", ")}`);
 }
 
 /**
- * @param {{ platform: string, node: string, version: string, localFile: string }} search `version`: this package's own,
- *   which the platform's package shares. `localFile`: where a binary built on this machine would be.
+ * @param {{ host: Host, version: string, localFile: string }} search `version`: this package's own, which the
+ *   platform's package shares. `localFile`: where a binary built on this machine would be.
  */
-function notInstalledMessage({ platform, node, version, localFile }) {
-  const name = packageName(platform);
+function notInstalledMessage({ host, version, localFile }) {
+  const name = packageName(host.platform);
   return lines(
     `The native part of ${PACKAGE} is not installed.`,
-    `Platform: ${platform} (Node.js ${node})`,
+    ...hostLines(host),
     `Looked for: the package ${name}, and a local build at ${localFile}`,
     "It is an optional dependency. It is missing where optional dependencies were left out (--no-optional,",
     "--omit=optional, --ignore-optional), or where node_modules or the lockfile was made on another operating",
     "system, processor or C library.",
-    "To fix it, remove node_modules and install on this machine, optional dependencies included:",
+    ...(host.platform === "darwin-x64"
+      ? [
+          "On a Mac with an Apple processor, this Node runs under Rosetta: install with it too, or use one for arm64.",
+        ]
+      : []),
+    "To fix it, remove node_modules (and npm's package-lock.json, which may lack it) and install on this machine:",
     "  pnpm install    or    npm install --include=optional    or    yarn install",
-    "If the lockfile still leaves it out, add it by name:",
-    `  pnpm add ${name}@${version}    (or npm install, or yarn add)`,
+    "To install here for another system, name it in pnpm's or yarn's supportedArchitectures, or to npm install by",
+    "--os, --cpu and --libc.",
+    // As a plain dependency it would break the install on every other system.
+    "If it is still missing, add it by name, as an optional dependency:",
+    `  pnpm add -O ${name}@${version}`,
+    "  (or npm install --save-optional, or yarn add --optional)",
   );
 }
 
 /**
- * @param {{ platform: string, node: string, source: string, systemMessage: string }} failure `source`: the package or
- *   file that was found. `systemMessage`: what was said when it was loaded.
+ * @param {{ host: Host, source: string, systemMessage: string }} failure `source`: the package or file that was found.
+ *   `systemMessage`: what was said when it was loaded.
  */
-function loadFailedMessage({ platform, node, source, systemMessage }) {
+function loadFailedMessage({ host, source, systemMessage }) {
   return lines(
-    `The native part of ${PACKAGE} is installed, but it could not be loaded.`,
-    `Platform: ${platform} (Node.js ${node})`,
+    `The native part of ${PACKAGE} was found, but it could not be loaded.`,
+    ...hostLines(host),
     `Loaded from: ${source}`,
     `The system says: ${systemMessage}`,
     loadFailureAdvice(systemMessage),
   );
 }
 
+/**
+ * @param {{ host: Host, found: string, version: string }} versions `found`: that of the platform's package. `version`:
+ *   this package's own.
+ */
+function otherVersionMessage({ host, found, version }) {
+  const name = packageName(host.platform);
+  return lines(
+    `The native part of ${PACKAGE} has another version than the package itself.`,
+    ...hostLines(host),
+    `Found: ${name} ${found}, with ${PACKAGE} ${version}`,
+    `Where package.json names ${name} (as a dependency, in overrides or resolutions), take`,
+    `it out there or give it the version ${version}; then remove node_modules and install again. If the package was`,
+    "updated while this process ran, restart it.",
+  );
+}
+
+/**
+ * What to do with a binary that is not this package's, by where it came from.
+ *
+ * @type {Record<"variable" | "build" | "package", string>}
+ */
+const FOREIGN = {
+  variable:
+    `Every addon made with napi-rs reads the variable ${LIBRARY_PATH}, so the file is probably\n` +
+    "another package's. Unset the variable, or set it to this package's file.",
+  build: "It was built from other sources than those of this package. Build it again, or remove it.",
+  package: "Remove node_modules and install again.",
+};
+
+/**
+ * @param {{ host: Host, source: string, origin: keyof typeof FOREIGN, missing: string[] }} failure `missing`: what the
+ *   binary does not export.
+ */
+function foreignMessage({ host, source, origin, missing }) {
+  return lines(
+    `What was loaded is not the native part of this ${PACKAGE}.`,
+    ...hostLines(host),
+    `Loaded from: ${source}`,
+    `It lacks: ${missing.join(", ")}`,
+    FOREIGN[origin],
+  );
+}
+
 const REINSTALL = "node_modules may come from another machine. Remove it and install on this machine.";
 
 /**
- * What the loaders of Linux and macOS say, and what is behind it. The first that matches counts.
+ * What Node and the loaders of Linux and macOS say, and what is behind it. The first that matches counts.
  *
  * @type {[RegExp, string][]}
  */
 const LOAD_FAILURES = [
   [
+    /loading addons is disabled/,
+    "Node was started so that it loads no addons: leave out --no-addons, and with --permission add --allow-addons.",
+  ],
+  [
     /GLIBC_[\d.]+\W+not found/,
     `This system's C library is too old: glibc ${MINIMUM_GLIBC} or newer is needed.`,
+  ],
+  // glibc, and musl, of a file system that is mounted noexec.
+  [
+    /failed to map segment|\.node: Operation not permitted/,
+    "The system does not let code run from where the file lies, probably a file system that is mounted noexec. Move " +
+      "the project to another one, or mount it with exec.",
+  ],
+  [
+    /different Team IDs|library validation/i,
+    "This Node, or the app that it is part of, is signed to load only its own maker's libraries. Use a Node from " +
+      "nodejs.org, or sign the app with the entitlement com.apple.security.cs.disable-library-validation.",
+  ],
+  [
+    /code signature/i,
+    "The file was changed after it was signed, or macOS does not trust it. Remove node_modules and install again.",
+  ],
+  [
+    /file (is )?too short/,
+    "The file is damaged, probably by an install or a copy that was cut off. Remove node_modules and install again.",
   ],
   // glibc on a library for musl, and musl on one for glibc.
   [
@@ -129,11 +241,16 @@ function lines(...all) {
 module.exports = {
   PACKAGE,
   PLATFORMS,
+  LIBRARY_PATH,
   MINIMUM_GLIBC,
   platformName,
+  libcOfProgram,
+  libcOfReport,
   packageName,
   fileName,
   unsupportedMessage,
   notInstalledMessage,
   loadFailedMessage,
+  otherVersionMessage,
+  foreignMessage,
 };

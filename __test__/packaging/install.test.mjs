@@ -37,13 +37,13 @@ function manageProject(manager, words) {
   return manage(manager, words, { project, home: path.join(project, ".home"), registry: registry.url });
 }
 
-/** Loads the package in the project, both ways, and returns what that printed. */
+/** Loads the package in the project, both ways, and its binary, and returns what that printed. */
 async function useInProject() {
   const program = `
     import { createRequire } from "node:module";
-    import { parseSandboxRemoteExecutionSpec as imported } from "${PACKAGE}";
-    const { parseSandboxRemoteExecutionSpec: required } = createRequire(import.meta.url)("${PACKAGE}");
-    console.log(imported === required, imported({ transport: "other" }));`;
+    import { directoryEntryMatchesBaseline as imported } from "${PACKAGE}";
+    const { directoryEntryMatchesBaseline: required } = createRequire(import.meta.url)("${PACKAGE}");
+    console.log(imported === required, await imported(".", "use.mjs", { kind: "dir" }));`;
   await writeFile(path.join(project, "use.mjs"), program);
   return run([process.execPath, "use.mjs"], { cwd: project });
 }
@@ -64,7 +64,7 @@ describe.each(Object.keys(MANAGERS))("%s", (manager) => {
   test("installs it without running a script", PATIENT, async () => {
     registry.unknown.clear();
     await manageProject(manager, [...add, PACKAGE, "--ignore-scripts"]);
-    expect(await useInProject()).toBe("true null\n");
+    expect(await useInProject()).toBe("true false\n");
     // npm looks at optional peers too; whoever uses one has it installed.
     const peers = Object.keys(packed.main.manifest.peerDependencies).map((name) => `/${name}`);
     expect(peers).toEqual(expect.arrayContaining([...registry.unknown]));
@@ -87,7 +87,7 @@ describe.each(Object.keys(MANAGERS))("%s", (manager) => {
 
     await rm(path.join(project, "node_modules"), { recursive: true });
     await manageProject(manager, install);
-    expect(await useInProject()).toBe("true null\n");
+    expect(await useInProject()).toBe("true false\n");
   });
 });
 
