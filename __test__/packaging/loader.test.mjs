@@ -202,6 +202,27 @@ describe("the package's functions, where there is no binary", () => {
   });
 });
 
+describe("the README's check of a deployment", () => {
+  /** How the line ends, which is for a shell. */
+  async function check() {
+    const readme = await readFile(path.join(root, "README.md"), "utf8");
+    const [line] = /^node -e '.*'$/m.exec(readme);
+    const env = { ...process.env, [LIBRARY_PATH]: "" };
+    return spawnSync("sh", ["-c", line], { cwd: project, env, encoding: "utf8" });
+  }
+
+  test("passes in silence where the binary loads", async () => {
+    await installPlatform(hostPlatform, await readFile(builtAddon));
+    expect(await check()).toMatchObject({ status: 0, stdout: "", stderr: "" });
+  });
+
+  test("fails where there is none, and says why", async () => {
+    const { status, stderr } = await check();
+    expect(status).toBe(1);
+    expect(stderr).toContain(`The native part of ${PACKAGE} is not installed.`);
+  });
+});
+
 describe("a binary that is missing", () => {
   test.each(PLATFORMS)("on %s: the error names what was looked for, and the way out", async (name) => {
     const { code, causeCode, message } = await load({ disguise: disguiseAs(name) });

@@ -1,0 +1,41 @@
+// The README as it is read elsewhere than in the repository, and the command of it that is for a shell.
+
+import { execFile } from "node:child_process";
+import { access, readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { promisify } from "node:util";
+import { expect, it } from "vitest";
+import { root } from "./examples.mjs";
+
+const { files, repository } = createRequire(import.meta.url)("../../package.json");
+const readme = await readFile(path.join(root, "README.md"), "utf8");
+const home = `${repository.url.replace(/^git\+|\.git$/g, "")}/blob/main/`;
+
+/** What the links lead to. Not the pictures: where the README is shown, they are taken from the repository. */
+const targets = [...readme.matchAll(/(?<!!)\[[^\]]*\]\(([^)]*)\)/g)].map(([, target]) => target);
+
+it("leads to files of the repository that are there", async () => {
+  const paths = targets
+    .filter((target) => target.startsWith(home))
+    .map((target) => target.slice(home.length));
+  expect(paths).not.toEqual([]);
+  for (const name of paths) await access(path.join(root, name));
+});
+
+it("leads to nothing that the published package lacks", () => {
+  const relative = targets.filter((target) => !/^https:/.test(target));
+  expect(relative.filter((target) => !files.includes(target.split("/")[0]))).toEqual([]);
+  // A name in the text is no link, and leads nowhere in a package without these folders.
+  expect(readme.match(/(?<!\[)`(docs|examples)\/[^`]*`/g)).toBeNull();
+});
+
+it("installs the packages that the tests need, and nothing that a comment says", async () => {
+  const [command] = /^apt-get install .*$/m.exec(readme);
+  const { stdout } = await promisify(execFile)("sh", ["-c", command.replace("apt-get install", "echo")], {
+    cwd: root,
+  });
+  const lines = (await readFile(path.join(root, "scripts", "system-packages.txt"), "utf8")).split("\n");
+  const packages = lines.map((line) => line.trim()).filter((line) => line && !line.startsWith("#"));
+  expect(stdout.trim().split(" ")).toEqual(packages);
+});
