@@ -84,6 +84,8 @@ describe("the main package", () => {
     expect(manifest.name).toBe(PACKAGE);
     expect(manifest.sideEffects).toBe(false);
     expect(manifest.engines).toEqual({ node: ">=20" });
+    // A new package with a scope is private, unless it says otherwise.
+    expect(manifest.publishConfig).toEqual({ access: "public" });
     const doors = Object.values(manifest.exports).filter((door) => typeof door === "object");
     expect(doors.length).toBeGreaterThan(0);
     for (const door of doors) expect(Object.keys(door)[0]).toBe("types");
