@@ -20,8 +20,8 @@ const node = (/** @type {string} */ file, /** @type {string[]} */ ...args) => [
 /** @type {Record<string, string[]>} */
 const COMMANDS = {
   rustfmt: ["cargo", "fmt", "--check"],
-  clippy: ["cargo", "clippy", "--all-targets", "--", "-D", "warnings"],
-  rustdoc: ["cargo", "doc", "--no-deps", "--document-private-items"],
+  clippy: ["cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings"],
+  rustdoc: ["cargo", "doc", "--locked", "--no-deps", "--document-private-items"],
   tsc: node("typescript/bin/tsc", "--project", "."),
   prettier: node("prettier/bin/prettier.cjs", "--check", "--log-level", "warn", "."),
 };

@@ -68,7 +68,7 @@ function parseArguments(args) {
 async function rust(args) {
   await requireRust();
   const color = process.stdout.isTTY ? "always" : "auto";
-  const { code, output } = await run("cargo", ["test", "--no-fail-fast", ...args], {
+  const { code, output } = await run("cargo", ["test", "--locked", "--no-fail-fast", ...args], {
     keep: "stdout",
     env: { CARGO_TERM_COLOR: color },
   });
