@@ -13,7 +13,7 @@ import {
   fileName,
   packageName,
 } from "../../scripts/packaging/platforms.mjs";
-import { packEverything, root, run, tool } from "./support.mjs";
+import { packEverything, run, tool } from "./support.mjs";
 
 const project = createRequire(import.meta.url)("../../package.json");
 
@@ -155,11 +155,6 @@ test("the platforms are those that the napi tool is told of, in its names", () =
     expect(target).toMatch(cpu === "arm64" ? /^aarch64-/ : /^x86_64-/);
     expect(target).toMatch(system === "darwin" ? /-apple-darwin$/ : new RegExp(`-linux-${libc}$`));
   }
-});
-
-test("the crate has the packages' version", async () => {
-  const manifest = await readFile(path.join(root, "Cargo.toml"), "utf8");
-  expect(/^version = "(.*)"/m.exec(manifest)?.[1]).toBe(project.version);
 });
 
 async function complaintsOfPublint({ tarball }) {

@@ -5,6 +5,7 @@ import { root } from "../process.mjs";
 import { readElf } from "./elf.mjs";
 import { readMachO } from "./mach-o.mjs";
 import { MINIMUM_GLIBC, MINIMUM_MACOS } from "./platforms.mjs";
+import { compareVersions } from "./versions.mjs";
 
 /** In bytes. */
 const LARGEST = 2 * 1024 * 1024;
@@ -95,14 +96,6 @@ function inspectElf(libc, bytes, expect) {
   const isTooNew = newest !== undefined && compareVersions(newest, MINIMUM_GLIBC) > 0;
   expect(!isTooNew, `it needs glibc ${newest}, newer than ${MINIMUM_GLIBC}`);
   return { ...library, needs: `glibc ${newest}` };
-}
-
-/**
- * @param {string} a
- * @param {string} b
- */
-function compareVersions(a, b) {
-  return a.localeCompare(b, "en", { numeric: true });
 }
 
 /**
