@@ -22,26 +22,29 @@ import {
 import {
   BUILD_DIR,
   STANDARD_LIBRARY,
-  debianRustEnvironment,
+  debianCompiler,
   pathRemapFlags,
+  rustupCompiler,
   zigEnvironment,
 } from "./packaging/toolchain.mjs";
 import { runMain } from "./process.mjs";
+import { requireRust } from "./setup.mjs";
 
 await runMain(async () => {
   const args = process.argv.slice(2);
   const rustup = args.includes("--rustup");
   const platforms = platformsFrom(args.filter((arg) => arg !== "--rustup"));
 
+  await requireRust();
   await must("cargo", ["fetch", "--locked"]);
   // On a Mac, Apple's linker is the one to use.
   const zig = process.platform === "linux" ? await zigEnvironment() : undefined;
-  const debianRust = rustup ? undefined : await debianRustEnvironment();
+  const compiler = await (rustup ? rustupCompiler() : debianCompiler());
   for (const platform of platforms) {
-    if (rustup) await must("rustup", ["target", "add", RUST_TARGETS[platform]]);
-    const library = await build(platform, zig, debianRust);
-    await copyFile(library, binaryPath(platform));
-    console.log(`built ${binaryPath(platform)}`);
+    const library = await build(platform, compiler, zig);
+    const binary = binaryPath(platform);
+    await copyFile(library, binary);
+    console.log(`built ${binary}`);
   }
 });
 
@@ -49,18 +52,17 @@ await runMain(async () => {
  * Builds one platform's library and returns its path.
  *
  * @param {string} platform
+ * @param {import("./packaging/toolchain.mjs").Compiler} compiler
  * @param {Record<string, string> | undefined} zig The environment for linking with Zig; `undefined` to link with the
  *   system's linker.
- * @param {Record<string, string> | undefined} debianRust The environment for compiling with Debian's Rust; `undefined`
- *   to use the machine's.
  */
-async function build(platform, zig, debianRust) {
+async function build(platform, compiler, zig) {
   const target = RUST_TARGETS[platform];
-  const targetDir = path.join(BUILD_DIR, debianRust ? "target" : "target-rustup");
+  const targetDir = path.join(BUILD_DIR, compiler.name === "debian" ? "target" : `target-${compiler.name}`);
   const isMac = platform.startsWith("darwin-");
   const oldestGlibc = zig && platform.endsWith("-gnu") ? `.${MINIMUM_GLIBC}` : "";
 
-  const flags = await pathRemapFlags();
+  const flags = await pathRemapFlags(compiler.standardLibrary);
   // An addon uses the C library that Node brought into the process.
   if (platform.endsWith("-musl")) flags.push("-Ctarget-feature=-crt-static");
   // By default, the library's own name is the path that it was built at.
@@ -70,12 +72,11 @@ async function build(platform, zig, debianRust) {
 
   const options = ["--release", "--locked", "--lib", `--target=${target}${oldestGlibc}`];
   // The crate is an ordinary library too, and cargo leaves link-time optimisation out for those.
-  options.push("--crate-type=cdylib");
-  if (debianRust) options.push(...STANDARD_LIBRARY);
+  options.push("--crate-type=cdylib", ...STANDARD_LIBRARY);
   await must(zig ? "cargo-zigbuild" : "cargo", ["rustc", ...options], {
     env: {
       ...zig,
-      ...debianRust,
+      ...compiler.env,
       CARGO_TARGET_DIR: targetDir,
       // Unlike in RUSTFLAGS, a path may hold spaces.
       CARGO_ENCODED_RUSTFLAGS: flags.join("\x1f"),

@@ -7,19 +7,19 @@
 
 import path from "node:path";
 import { RUST_TARGETS, platformsFrom } from "./packaging/platforms.mjs";
-import { BUILD_DIR, STANDARD_LIBRARY, debianRustEnvironment } from "./packaging/toolchain.mjs";
+import { BUILD_DIR, STANDARD_LIBRARY, debianCompiler } from "./packaging/toolchain.mjs";
 import { run, runMain } from "./process.mjs";
 
 await runMain(async () => {
   const named = process.argv.slice(2);
   const platforms = platformsFrom(named.length > 0 ? named : ["darwin-arm64", "darwin-x64"]);
-  const debianRust = await debianRustEnvironment();
+  const { env } = await debianCompiler();
   let failed = 0;
   for (const platform of platforms) {
     const target = `--target=${RUST_TARGETS[platform]}`;
     const { code } = await run("cargo", ["check", "--locked", target, ...STANDARD_LIBRARY], {
       env: {
-        ...debianRust,
+        ...env,
         CARGO_TARGET_DIR: path.join(BUILD_DIR, "target"),
         // Cargo checks the project's dependencies, but compiles the standard library: no machine code is wanted of it.
         RUSTFLAGS: "-Dwarnings -Zno-codegen",

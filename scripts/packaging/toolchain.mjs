@@ -1,11 +1,11 @@
 // The compilers that build for every platform on one x64 Debian machine: public packages, put into a folder of their own
-// (.build/). The machine itself is left as it is, and root is not needed.
+// (.build/). Nothing is installed, and root is not needed.
 //
-// - rustc comes from Debian, with the source of its standard library in the same version. So the library is compiled for
-//   targets that no package has it for.
+// - rustc comes from Debian, or from the rustup that is there, with the source of its standard library in the same
+//   version. So the library is compiled for targets that no package has it for.
 // - Zig, from PyPI, is the linker. It brings the C libraries of all targets, glibc in every version.
 
-import { mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import path from "node:path";
 import { Explained, root, run } from "../process.mjs";
@@ -15,23 +15,39 @@ import { must } from "./commands.mjs";
 export const BUILD_DIR = path.join(root, ".build");
 
 // Tried together, so they move together, and only with a full run of the checks.
-const ZIG = "ziglang==0.17.1";
-const CARGO_ZIGBUILD = "cargo-zigbuild==0.24.1";
-
-const SYSROOT = path.join(BUILD_DIR, "debian-rust", "usr");
+export const ZIG_PACKAGES = ["ziglang==0.17.1", "cargo-zigbuild==0.24.1"];
 
 /**
- * Does something that takes long, unless an earlier call came to its end: that leaves a mark in {@link BUILD_DIR}.
+ * Does something that takes long, unless that was its last outcome already: a mark in {@link BUILD_DIR} holds what that
+ * depends on.
  *
- * @param {string} name Of the mark. Holds what else the outcome depends on, such as versions.
+ * @param {string} name Of the mark.
+ * @param {string} state What the outcome depends on, such as versions.
  * @param {() => Promise<void>} work
  */
-export async function once(name, work) {
+export async function once(name, state, work) {
   const mark = path.join(BUILD_DIR, `${name}.done`);
-  if (await isThere(mark)) return;
+  if ((await readIfThere(mark)) === state) return;
   await mkdir(BUILD_DIR, { recursive: true });
+  // Work that does not come to its end leaves neither the old outcome nor the new one.
+  await rm(mark, { force: true });
   await work();
-  await writeFile(mark, "");
+  await writeFile(mark, state);
+}
+
+/**
+ * Brings Debian packages into a folder below {@link BUILD_DIR}: again where apt would install another version by now.
+ *
+ * @param {string} name Of the folder.
+ * @param {string[]} packages The version is that of the first.
+ * @param {{ architecture?: string }} [options] As for {@link unpackDebianPackages}.
+ * @returns {Promise<string>} The folder.
+ */
+export async function debianPackages(name, packages, options) {
+  await once(name, `${packages[0]} ${await debianVersion(packages[0])}`, () =>
+    unpackDebianPackages(name, packages, options),
+  );
+  return path.join(BUILD_DIR, name);
 }
 
 /**
@@ -43,7 +59,7 @@ export async function once(name, work) {
  * @param {{ architecture?: string }} [options] `architecture`: Debian's name of another processor than this machine's;
  *   then all dependencies come too.
  */
-export async function unpackDebianPackages(name, packages, { architecture } = {}) {
+async function unpackDebianPackages(name, packages, { architecture } = {}) {
   const folder = path.join(BUILD_DIR, name);
   const apt = `${folder}.apt`;
   for (const made of [folder, apt]) await rm(made, { recursive: true, force: true });
@@ -81,7 +97,8 @@ export async function unpackDebianPackages(name, packages, { architecture } = {}
 }
 
 /**
- * Makes a Python environment with the given packages below {@link BUILD_DIR}.
+ * Makes a Python environment with the given packages below {@link BUILD_DIR}. It has a pip of its own, which a system
+ * may lack.
  *
  * @param {string} name
  * @param {string[]} packages
@@ -89,9 +106,10 @@ export async function unpackDebianPackages(name, packages, { architecture } = {}
  */
 export async function pythonEnvironment(name, packages) {
   const folder = path.join(BUILD_DIR, name);
-  await once([name, ...packages].join("-"), async () => {
+  await once(name, packages.join(" "), async () => {
     await rm(folder, { recursive: true, force: true });
     await must("python3", ["-m", "venv", folder]);
+    if (packages.length === 0) return;
     const pip = path.join(folder, "bin", "pip");
     await must(pip, ["install", "--quiet", "--disable-pip-version-check", ...packages]);
   });
@@ -100,7 +118,7 @@ export async function pythonEnvironment(name, packages) {
 
 /** Brings Zig and cargo-zigbuild, and returns the environment in which cargo-zigbuild works. */
 export async function zigEnvironment() {
-  const folder = await pythonEnvironment("zig", [ZIG, CARGO_ZIGBUILD]);
+  const folder = await pythonEnvironment("zig", ZIG_PACKAGES);
   return {
     PATH: [path.join(folder, "bin"), process.env.PATH].join(path.delimiter),
     ZIG_GLOBAL_CACHE_DIR: path.join(BUILD_DIR, "zig-cache"),
@@ -109,43 +127,116 @@ export async function zigEnvironment() {
 }
 
 /**
- * What apt prints of a package's dependencies. Throws where apt does not know the package.
+ * What `apt-cache` prints. Throws where there is no apt.
+ *
+ * @param {string[]} words
+ */
+async function askApt(words) {
+  try {
+    // What is read of it is not to be in the words of the machine's language.
+    return await run("apt-cache", words, { keep: "stdout", show: false, env: { LC_ALL: "C" } });
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code !== "ENOENT") throw error;
+    throw new Explained("Debian's apt is needed to bring compilers and libraries, and there is none here.");
+  }
+}
+
+/**
+ * Where apt does not know a package.
  *
  * @param {string} name
  */
-async function debianDependencies(name) {
-  try {
-    const { code, output } = await run("apt-cache", ["depends", name], { keep: "stdout", show: false });
-    if (code === 0) return output;
-  } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code !== "ENOENT") throw error;
-    throw new Explained("Debian's apt is needed to bring the compiler, and there is none here.");
-  }
-  throw new Explained(
+function unknownToApt(name) {
+  return new Explained(
     `apt knows no package "${name}". Its lists are missing or old, or this system is another than Debian 12.\n` +
       "Run `apt-get update` as root and run the command again.",
   );
 }
 
-/** Brings Debian's Rust, and returns the environment in which cargo compiles with it, the standard library included. */
-export async function debianRustEnvironment() {
-  await once("debian-rust", async () => {
-    const dependencies = await debianDependencies("libstd-rust-web-dev");
-    // Its name holds the compiler's version. Named here, it is unpacked even where the machine has it.
-    const library = [...dependencies.matchAll(/Depends: (libstd-rust-web-\S+)/g)].map(([, name]) => name);
-    await unpackDebianPackages("debian-rust", [
-      "rustc-web",
-      "rust-web-src",
-      "libstd-rust-web-dev",
-      ...library,
-    ]);
-  });
+/**
+ * The version of a package that apt would install.
+ *
+ * @param {string} name
+ */
+async function debianVersion(name) {
+  const { code, output } = await askApt(["policy", name]);
+  const version = candidateOf(output);
+  if (code !== 0 || version === undefined) throw unknownToApt(name);
+  return version;
+}
+
+/**
+ * The version that `apt-cache policy` says would be installed; `undefined` where it says that there is none.
+ *
+ * @param {string} policy
+ */
+export function candidateOf(policy) {
+  const version = /^ *Candidate: (.+)$/m.exec(policy)?.[1];
+  return version === "(none)" ? undefined : version;
+}
+
+/**
+ * What apt prints of a package's dependencies.
+ *
+ * @param {string} name
+ */
+async function debianDependencies(name) {
+  const { code, output } = await askApt(["depends", name]);
+  if (code !== 0) throw unknownToApt(name);
+  return output;
+}
+
+/**
+ * A Rust compiler, and the source of its standard library, which is compiled along.
+ *
+ * @typedef {object} Compiler
+ * @property {string} name
+ * @property {Record<string, string>} env In which cargo compiles with it.
+ * @property {string} standardLibrary The folder with that source.
+ */
+
+/** Compiling the standard library is not a stable feature of cargo. */
+const UNSTABLE = { RUSTC_BOOTSTRAP: "1" };
+
+/**
+ * Where the source of the standard library stands below a compiler's folder.
+ *
+ * @param {string} sysroot
+ */
+const sourceIn = (sysroot) => path.join(sysroot, "lib", "rustlib", "src", "rust");
+
+/**
+ * Brings Debian's Rust.
+ *
+ * @returns {Promise<Compiler>}
+ */
+export async function debianCompiler() {
+  const dependencies = await debianDependencies("libstd-rust-web-dev");
+  // Its name holds the compiler's version. Named here, it is unpacked even where the machine has it.
+  const library = [...dependencies.matchAll(/Depends: (libstd-rust-web-\S+)/g)].map(([, name]) => name);
+  const packages = ["rustc-web", "rust-web-src", "libstd-rust-web-dev", ...library];
+  const sysroot = path.join(await debianPackages("debian-rust", packages), "usr");
   return {
-    RUSTC: path.join(SYSROOT, "bin", "rustc"),
-    // Compiling the standard library is not a stable feature of cargo.
-    RUSTC_BOOTSTRAP: "1",
-    LD_LIBRARY_PATH: path.join(SYSROOT, "lib", "x86_64-linux-gnu"),
+    name: "debian",
+    env: {
+      ...UNSTABLE,
+      RUSTC: path.join(sysroot, "bin", "rustc"),
+      LD_LIBRARY_PATH: path.join(sysroot, "lib", "x86_64-linux-gnu"),
+    },
+    standardLibrary: sourceIn(sysroot),
   };
+}
+
+/**
+ * Takes the Rust that rustup installed here, and has it bring the standard library's source. The library as it is
+ * installed always has the code that {@link STANDARD_LIBRARY} leaves out, which is about 200 KiB.
+ *
+ * @returns {Promise<Compiler>}
+ */
+export async function rustupCompiler() {
+  await must("rustup", ["component", "add", "rust-src"]);
+  const sysroot = (await must("rustc", ["--print", "sysroot"], { show: false })).trim();
+  return { name: "rustup", env: UNSTABLE, standardLibrary: sourceIn(sysroot) };
 }
 
 /**
@@ -154,10 +245,13 @@ export async function debianRustEnvironment() {
  */
 export const STANDARD_LIBRARY = ["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=panic-unwind"];
 
-/** Compiler flags that keep this machine's folders out of what is compiled. The crates must have been fetched. */
-export async function pathRemapFlags() {
+/**
+ * Compiler flags that keep this machine's folders out of what is compiled. The crates must have been fetched.
+ *
+ * @param {string} standardLibrary The folder of its source.
+ */
+export async function pathRemapFlags(standardLibrary) {
   const registries = path.join(process.env.CARGO_HOME ?? path.join(homedir(), ".cargo"), "registry", "src");
-  const standardLibrary = path.join(SYSROOT, "lib", "rustlib", "src", "rust");
   const renamed = [
     [root.replace(/\/$/, ""), "."],
     [standardLibrary, "/rust"],
@@ -169,12 +263,11 @@ export async function pathRemapFlags() {
 }
 
 /** @param {string} file */
-async function isThere(file) {
+async function readIfThere(file) {
   try {
-    await stat(file);
-    return true;
+    return await readFile(file, "utf8");
   } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return false;
+    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
     throw error;
   }
 }
