@@ -10,9 +10,9 @@
 
 import { cp, rm } from "node:fs/promises";
 import path from "node:path";
-import { must } from "./packaging/commands.mjs";
 import { environmentsFrom, tryInEach, writeStarter } from "./packaging/nodes.mjs";
 import { binaryPath, fileName } from "./packaging/platforms.mjs";
+import { trackedFiles } from "./packaging/source.mjs";
 import { BUILD_DIR } from "./packaging/toolchain.mjs";
 import { root, run, runMain } from "./process.mjs";
 import { installDependencies } from "./setup.mjs";
@@ -59,8 +59,7 @@ async function testIn(name, environment, vitestArgs) {
  */
 async function layOut(folder, platform) {
   await rm(folder, { recursive: true, force: true });
-  const tracked = await must("git", ["ls-files", "-z"], { show: false });
-  for (const file of tracked.split("\0").filter(Boolean)) {
+  for (const file of await trackedFiles(root)) {
     await cp(path.join(root, file), path.join(folder, file));
   }
   await cp(binaryPath(platform), path.join(folder, fileName(platform)));
