@@ -1,4 +1,4 @@
-// Builds the addon's release binaries into npm/<platform>/.
+// Builds the addon's release binaries into npm/<platform>/, each with a stamp that says what it was built from.
 //
 //   node scripts/build-all.mjs                         every platform, on one x64 Debian machine
 //   node scripts/build-all.mjs linux-x64-musl          only the platforms that are named
@@ -8,7 +8,7 @@
 // packaging/toolchain.mjs. The third is for a release's runners, each building for its own system; on Linux it needs
 // python3 with venv too.
 
-import { copyFile } from "node:fs/promises";
+import { copyFile, readFile } from "node:fs/promises";
 import path from "node:path";
 import { must } from "./packaging/commands.mjs";
 import {
@@ -19,6 +19,8 @@ import {
   fileName,
   platformsFrom,
 } from "./packaging/platforms.mjs";
+import { readSource } from "./packaging/source.mjs";
+import { writeStamp } from "./packaging/stamps.mjs";
 import {
   BUILD_DIR,
   STANDARD_LIBRARY,
@@ -41,9 +43,11 @@ await runMain(async () => {
   const zig = process.platform === "linux" ? await zigEnvironment() : undefined;
   const compiler = await (rustup ? rustupCompiler() : debianCompiler());
   for (const platform of platforms) {
+    const source = await readSource();
     const library = await build(platform, compiler, zig);
     const binary = binaryPath(platform);
     await copyFile(library, binary);
+    await writeStamp(platform, await readFile(binary), source);
     console.log(`built ${binary}`);
   }
 });

@@ -1,7 +1,7 @@
 // The packages as they will be published, and package managers that see nothing else.
 
 import { execFile } from "node:child_process";
-import { writeFile } from "node:fs/promises";
+import { cp, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import host from "../../js/host.js";
@@ -102,4 +102,37 @@ export async function manage(name, words, { project, home, registry }) {
       CI: "1",
     },
   });
+}
+
+/**
+ * Lays out what the scripts that check, pack and publish read of the project, so that binaries and versions can be put
+ * there that this one must not have.
+ *
+ * @param {string} folder
+ */
+export async function layOutProject(folder) {
+  const { files } = JSON.parse(await readFile(path.join(root, "package.json"), "utf8"));
+  const others = ["package.json", "package-lock.json", "Cargo.toml", "Cargo.lock", ".gitignore", "scripts"];
+  const documents = ["README.md", "LICENSE", "CHANGELOG.md"];
+  for (const name of [...files, ...others, ...documents]) {
+    await cp(path.join(root, name), path.join(folder, name), { recursive: true });
+  }
+  for (const platform of PLATFORMS) {
+    for (const name of ["README.md", "package.json"].map((file) => path.join("npm", platform, file))) {
+      await cp(path.join(root, name), path.join(folder, name));
+    }
+  }
+}
+
+/**
+ * Makes a folder a git repository with one commit of all it holds.
+ *
+ * @param {string} folder
+ */
+export async function commitAll(folder) {
+  const git = (...words) => run(["git", ...words], { cwd: folder });
+  await git("init", "--quiet", "--initial-branch=main");
+  await git("add", "--all");
+  const author = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.invalid"];
+  await git(...author, "-c", "commit.gpgsign=false", "commit", "--quiet", "--message=everything");
 }
