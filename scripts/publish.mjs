@@ -1,64 +1,79 @@
-// Packs and publishes a version, with a signed statement of where it was built (npm provenance). Runs on the release's
-// runner (.github/workflows/release.yml), for the tag of that version.
+// Packs and publishes a version, with a signed statement of where it was built (npm provenance). Runs in the release's
+// workflow (.github/workflows/release.yml), for the tag of that version.
 //
-//   node scripts/publish.mjs v1.2.3               publish
-//   node scripts/publish.mjs v1.2.3 --dry-run     everything but the publishing
+//   node scripts/publish.mjs v1.2.3             publish
+//   node scripts/publish.mjs --dry-run          everything but the publishing, of the version and binaries that are here
+//   node scripts/publish.mjs --check v1.2.3     only what can be told before anything is built: whether every file names
+//                                               the version, and the tag's commit is on main
+//   node scripts/publish.mjs --check            the same without a tag
 //
-// A version that is partly published already is completed: what the registry has is left out.
+// A version that is partly published already is completed: what the registry has, in the same bytes, is left out.
 
 import { must } from "./packaging/commands.mjs";
-import { PACKAGES_DIR, packMain, packPlatform, readManifest } from "./packaging/packages.mjs";
-import { PLATFORMS, binaryPath, packageDir } from "./packaging/platforms.mjs";
-import { Explained, root, run, runMain } from "./process.mjs";
+import { PACKAGE, PLATFORMS } from "./packaging/platforms.mjs";
+import {
+  channelOf,
+  integrityOf,
+  lookUp,
+  planPublishing,
+  requireNpm,
+  requireWorkflow,
+} from "./packaging/publishing.mjs";
+import { packRelease } from "./packaging/release.mjs";
+import { readSource, requireTagOnMain } from "./packaging/source.mjs";
+import { requireVersion } from "./packaging/versions.mjs";
+import { Explained, runMain } from "./process.mjs";
 
 await runMain(async () => {
-  const [tag, ...options] = process.argv.slice(2);
-  await requireVersion(tag);
-  const packed = [];
-  for (const platform of PLATFORMS)
-    packed.push(await packPlatform(platform, binaryPath(platform), PACKAGES_DIR));
-  // The main package asks for the others, so it comes last.
-  packed.push(await packMain(PACKAGES_DIR));
+  const { tag, check, dryRun } = parseArguments(process.argv.slice(2));
+  const version = await requireVersion(tag);
+  if (tag) await requireTagOnMain(tag);
+  if (check) {
+    console.log(`${tag ?? version} can be built`);
+    return;
+  }
+  if (!dryRun) requireWorkflow(process.env);
+  await requireNpm();
 
-  // A version such as 1.0.0-beta.1 must not be what people get who ask for none.
-  const channel = tag.includes("-") ? "next" : "latest";
+  // In this order: the main package asks for the others, so it comes last.
+  const packed = await packRelease(PLATFORMS, dryRun ? undefined : (await readSource()).commit);
+  const packages = [];
   for (const { manifest, tarball } of packed) {
-    if (await isPublished(manifest)) {
-      console.log(`${manifest.name}@${manifest.version} is published already`);
+    const { name, version } = manifest;
+    const release = { name, version, integrity: await integrityOf(tarball) };
+    packages.push({ release, tarball, published: await lookUp(name, version) });
+  }
+
+  const { left, faults } = planPublishing(packages);
+  if (faults.length > 0 && !dryRun) throw new Explained(faults.join("\n"));
+  for (const fault of faults) console.log(`This would end the release: ${fault}`);
+
+  const channel = channelOf(
+    version,
+    packages.find(({ release }) => release.name === PACKAGE)?.published?.latest,
+  );
+  console.log(`${version} goes to the tag "${channel}"`);
+  for (const { release, tarball } of packages) {
+    if (!left.includes(release.name)) {
+      console.log(`${release.name}@${version} is published already`);
       continue;
     }
-    await must("npm", [
-      "publish",
-      tarball,
-      "--access=public",
-      "--provenance",
-      `--tag=${channel}`,
-      ...options,
-    ]);
+    const options = ["--access=public", "--provenance", `--tag=${channel}`];
+    await must("npm", ["publish", tarball, ...options, ...(dryRun ? ["--dry-run"] : [])]);
   }
 });
 
-/**
- * Throws where a package has another version than the tag.
- *
- * @param {string | undefined} tag
- */
-async function requireVersion(tag) {
-  if (!tag) throw new Explained("Name the tag that is published, as in `node scripts/publish.mjs v1.2.3`.");
-  for (const folder of [root, ...PLATFORMS.map(packageDir)]) {
-    const { name, version } = await readManifest(folder);
-    if (tag !== `v${version}`)
-      throw new Explained(`The tag is ${tag}, and ${name} has the version ${version}.`);
+/** @param {string[]} args */
+function parseArguments(args) {
+  const options = args.filter((arg) => arg.startsWith("-"));
+  const unknown = options.find((option) => !["--check", "--dry-run"].includes(option));
+  if (unknown) throw new Explained(`There is no option "${unknown}". There are: --check, --dry-run.`);
+  const [tag, other] = args.filter((arg) => !arg.startsWith("-"));
+  if (other) throw new Explained(`One tag is published at a time, and here are two: ${tag}, ${other}.`);
+  const check = options.includes("--check");
+  const dryRun = options.includes("--dry-run");
+  if (!tag && !check && !dryRun) {
+    throw new Explained("Name the tag that is published, as in `node scripts/publish.mjs v1.2.3`.");
   }
-}
-
-/** @param {{ name: string, version: string }} manifest */
-async function isPublished({ name, version }) {
-  const { code, output } = await run("npm", ["view", `${name}@${version}`, "version", "--json"], {
-    keep: "both",
-    show: false,
-  });
-  if (code === 0) return output.trim() !== "";
-  if (output.includes("E404")) return false;
-  throw new Explained(`The registry was asked for ${name}@${version}, and answered:\n${output}`);
+  return { tag, check, dryRun };
 }
