@@ -11,17 +11,18 @@ import { cp, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { environmentsFrom, tryInEach, writeStarter } from "./packaging/nodes.mjs";
-import { PACKAGES_DIR, packMain, packPlatform } from "./packaging/packages.mjs";
-import { PACKAGE, PLATFORMS, binaryPath, fileName } from "./packaging/platforms.mjs";
+import { PACKAGE, PLATFORMS, fileName } from "./packaging/platforms.mjs";
 import { startRegistry } from "./packaging/registry.mjs";
+import { packRelease } from "./packaging/release.mjs";
+import { linkProgramsWithoutRust } from "./packaging/without-rust.mjs";
 import { root, run, runMain } from "./process.mjs";
+import { setUp } from "./setup.mjs";
 
 await runMain(async () => {
   const environments = environmentsFrom(process.argv.slice(2));
-  const packed = [await packMain(PACKAGES_DIR)];
-  for (const platform of PLATFORMS)
-    packed.push(await packPlatform(platform, binaryPath(platform), PACKAGES_DIR));
-  const registry = await startRegistry(packed);
+  // The pnpm that installs is one of the project's own dependencies.
+  await setUp({ addon: false });
+  const registry = await startRegistry(await packRelease(PLATFORMS));
   try {
     await tryInEach(environments, (_, environment) => roundTripIn(environment, registry.url));
   } finally {
@@ -39,13 +40,15 @@ async function roundTripIn(environment, registry) {
   const project = await mkdtemp(path.join(os.tmpdir(), "installed-"));
   try {
     const starter = await writeStarter(project, environment);
+    const programs = path.join(project, ".programs");
+    await linkProgramsWithoutRust(programs);
     await writeFile(path.join(project, "package.json"), JSON.stringify({ name: "project", private: true }));
     await cp(path.join(root, "examples", "round-trip.mjs"), path.join(project, "round-trip.mjs"));
 
     const pnpm = path.join(root, "node_modules", "pnpm", "bin", "pnpm.cjs");
     const home = path.join(project, ".home");
     const env = {
-      PATH: [path.dirname(starter), "/usr/bin", "/bin"].join(path.delimiter),
+      PATH: [path.dirname(starter), programs].join(path.delimiter),
       HOME: home,
       npm_config_userconfig: path.join(home, "none"),
       no_proxy: "127.0.0.1",
