@@ -110,6 +110,29 @@ describe("nothing is packed, and the check tells of it", () => {
   });
 });
 
+describe("what is released is packed only", () => {
+  /** Packs as publish.mjs does, of the commit that is released. */
+  const packReleased = (commit) => {
+    const program = `
+      import { packRelease } from "./scripts/packaging/release.mjs";
+      await packRelease(["darwin-arm64"], ${JSON.stringify(commit)});`;
+    return run([process.execPath, "--input-type=module", "--eval", program], { cwd: project });
+  };
+
+  test("from a binary of that commit as it is", async () => {
+    await putBinary("darwin-arm64", good["darwin-arm64"], { dirty: false });
+    await packReleased(COMMIT);
+    await expect(packReleased("b".repeat(40))).rejects.toThrow(
+      `it was built from the commit ${COMMIT}, and what is released is ${"b".repeat(40)}`,
+    );
+  });
+
+  test("from a binary without changes besides", async () => {
+    await putBinary("darwin-arm64", good["darwin-arm64"], { dirty: true });
+    await expect(packReleased(COMMIT)).rejects.toThrow("it was built with changes that were not committed");
+  });
+});
+
 test("nothing is packed where a package has another version", async () => {
   const file = path.join(project, "npm", "darwin-x64", "package.json");
   const before = await readFile(file, "utf8");
