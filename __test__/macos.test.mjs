@@ -329,6 +329,28 @@ if (await fallsTogether("Foo", "foo")) {
       expect(await restoredInto(workspace, [renamed, { "Src/foo": "x", "Src/other": "x" }])).toEqual(fewer);
     });
 
+    // The source must be able to hold both.
+    if (process.platform === "linux") {
+      it("cannot both be in a mirror, which says so each time", async () => {
+        const home = await mkdtemp("/var/tmp/mirror-");
+        try {
+          const target = path.join(await temporaryFolder(), "mirror");
+          const files = await makeTree(path.join(home, "files"), { Foo: "1", foo: "2", other: "3" });
+          const folders = await makeTree(path.join(home, "folders"), { "Src/a": "1", "src/b": "2" });
+          for (const source of [files, folders, folders, files, files]) {
+            const mirrored = mirrorDirectory(source, target);
+            await expect(mirrored).rejects.toMatchObject({ code: "EEXIST" });
+            await expect(mirrored).rejects.toThrow("for the name of another entry of the source");
+          }
+          await rm(path.join(files, "Foo"));
+          await mirrorDirectory(files, target);
+          expect(await describeTree(target)).toEqual({ foo: "644 2", other: "644 3" });
+        } finally {
+          await rm(home, { recursive: true });
+        }
+      });
+    }
+
     const [composed, decomposed] = ["caf\u00e9", "cafe\u0301"];
     it("may be two ways to write a letter, of which the sandbox deletes one", async () => {
       const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), {

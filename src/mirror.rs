@@ -312,6 +312,37 @@ fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
+/// Renames what is staged to its path. Where the target lacked that, something that stands there all the same is replaced
+/// only if it was made meanwhile.
+fn place(
+    from: (&mut Cursor<'_>, &RelativePath),
+    to: &mut Cursor<'_>,
+    path: &RelativePath,
+    replaces: bool,
+) -> Result<Renamed> {
+    let (stage, name) = from;
+    if !replaces {
+        match rename((stage, name), (to, path), Onto::Nothing)? {
+            Renamed::Occupied => refuse_twin(to, "rename", path)?,
+            Renamed::Unsupported => {}
+            renamed => return Ok(renamed),
+        }
+    }
+    rename((stage, name), (to, path), Onto::Replace)
+}
+
+/// Fails where what stands at a path has another name: the volume takes both for one, so that the target could not hold
+/// both of what the source has.
+fn refuse_twin(cursor: &mut Cursor<'_>, syscall: &'static str, path: &RelativePath) -> Result<()> {
+    let names = cursor.list(path.parent().as_ref())?.unwrap_or_default();
+    if names.iter().any(|name| **name == *path.name().as_encoded_bytes()) || cursor.stat(path)?.is_none() {
+        return Ok(());
+    }
+    Err(Error::io(syscall, cursor.path_of(path), rustix::io::Errno::EXIST).with_hint(
+        "the target's volume takes this for the name of another entry of the source; rename one of the two there",
+    ))
+}
+
 fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<()> {
     let mut cursor = to.cursor();
     for found in plan.extra.iter().rev() {
@@ -319,18 +350,20 @@ fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<(
         remove_tree(to, &found.path)?;
     }
     for found in &plan.folders {
-        cursor.make_dir(&found.path, 0o700)?;
+        if !cursor.make_dir(&found.path, 0o700)? {
+            refuse_twin(&mut cursor, "mkdir", &found.path)?;
+        }
     }
     plan.leaves.par_iter().zip(pieces).try_for_each_init(
         || (to.cursor(), stage.cursor()),
-        |(cursor, staged), ((found, _), piece)| match piece {
+        |(cursor, staged), ((found, here), piece)| match piece {
             Piece::Same => Ok(()),
             Piece::Mode(mode) => match cursor.open(&found.path)? {
                 Some((file, _)) => set_file_mode(&file, *mode)
                     .map_err(|error| Error::io("fchmod", cursor.path_of(&found.path), error)),
                 None => Err(Error::io("open", cursor.path_of(&found.path), rustix::io::Errno::NOENT)),
             },
-            Piece::Staged(name) => match rename((staged, name), (cursor, &found.path), Onto::Replace)? {
+            Piece::Staged(name) => match place((staged, name), cursor, &found.path, here.is_some())? {
                 Renamed::Done => Ok(()),
                 Renamed::OtherFileSystem => {
                     Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::XDEV))

@@ -356,11 +356,10 @@ mod tests {
         assert!(is_kept(copy(), write("abd", 0o644)), "other content");
         assert!(is_kept(copy(), write("abc", 0o600)), "another mode");
         assert!(is_kept(copy(), |at| symlink("abc", at).unwrap()), "another kind");
-        let link = || Arriving::copy_of(Some(&Entry::Symlink { target: b"to\xff".to_vec().into() }));
-        assert!(
-            !is_kept(link(), |at| symlink(std::ffi::OsStr::from_bytes(b"to\xff"), at).unwrap()),
-            "the link"
-        );
+        // macOS's volumes may refuse bytes that are no text.
+        let target: &[u8] = if cfg!(target_os = "linux") { b"to\xff" } else { b"to" };
+        let link = || Arriving::copy_of(Some(&Entry::Symlink { target: target.into() }));
+        assert!(!is_kept(link(), |at| symlink(std::ffi::OsStr::from_bytes(target), at).unwrap()), "the link");
         assert!(is_kept(link(), |at| symlink("elsewhere", at).unwrap()), "another target");
         assert!(is_kept(link(), write("to", 0o644)), "a file");
         let dir = || Arriving::copy_of(Some(&Entry::Dir { mode: None }));
