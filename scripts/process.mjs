@@ -15,7 +15,9 @@ export class Explained extends Error {}
 /**
  * @typedef {object} Outcome
  * @property {number} code The exit code; 1 for a program that was killed by a signal.
- * @property {string} output What it printed to standard output, and to standard error where that was kept too.
+ * @property {string} output What it printed to standard output, and between that what it printed to standard error where
+ *   both were kept as one.
+ * @property {string} errors What it printed to standard error, where that was kept apart.
  */
 
 /**
@@ -23,8 +25,9 @@ export class Explained extends Error {}
  *
  * @param {string} command
  * @param {string[]} args
- * @param {{ show?: boolean, keep?: "stdout" | "both", env?: Record<string, string> }} [options]
- *   `show`: pass on what it prints, as it comes (default `true`). `keep`: also collect it.
+ * @param {{ show?: boolean, keep?: "stdout" | "both" | "apart", env?: Record<string, string> }} [options]
+ *   `show`: pass on what it prints, as it comes (default `true`). `keep`: also collect it; `both` is for a person to read,
+ *   and `apart` for a program, since a warning may come along with what is asked for.
  * @returns {Promise<Outcome>} Rejects only where the program cannot be started.
  */
 export function run(command, args, { show = true, keep, env } = {}) {
@@ -33,21 +36,22 @@ export function run(command, args, { show = true, keep, env } = {}) {
     const child = spawn(command, args, {
       cwd: root,
       env: { ...process.env, ...env },
-      stdio: ["ignore", keep ? "pipe" : unkept, keep === "both" ? "pipe" : unkept],
+      stdio: ["ignore", keep ? "pipe" : unkept, keep === "both" || keep === "apart" ? "pipe" : unkept],
     });
-    let output = "";
+    const kept = { output: "", errors: "" };
     const collect = (
       /** @type {import("node:stream").Readable | null} */ from,
       /** @type {NodeJS.WriteStream} */ to,
+      /** @type {keyof typeof kept} */ as,
     ) =>
       from?.setEncoding("utf8").on("data", (text) => {
-        output += text;
+        kept[as] += text;
         if (show) to.write(text);
       });
-    collect(child.stdout, process.stdout);
-    collect(child.stderr, process.stderr);
+    collect(child.stdout, process.stdout, "output");
+    collect(child.stderr, process.stderr, keep === "apart" ? "errors" : "output");
     child.once("error", reject);
-    child.once("close", (code) => resolve({ code: code ?? 1, output }));
+    child.once("close", (code) => resolve({ code: code ?? 1, ...kept }));
   });
 }
 

@@ -127,11 +127,11 @@ export async function lookUp(name, version) {
  * @param {string} field
  */
 async function view(specifier, field) {
-  const { code, output } = await run("npm", ["view", specifier, field, "--json", "--loglevel=error"], {
-    keep: "both",
-    show: false,
-  });
+  const words = ["view", specifier, field, "--json", "--loglevel=error"];
+  const { code, output, errors } = await run("npm", words, { keep: "apart", show: false });
   if (code === 0) return output.trim() === "" ? undefined : JSON.parse(output);
-  if (output.includes("E404")) return undefined;
-  throw new Explained(`The registry was asked for ${specifier}, and answered:\n${output}`);
+  // Which of the two it is told on differs between versions of npm.
+  const answer = output + errors;
+  if (answer.includes("E404")) return undefined;
+  throw new Explained(`The registry was asked for ${specifier}, and answered:\n${answer}`);
 }

@@ -47,7 +47,7 @@ export async function trackedFiles(folder) {
 export async function requireTagOnMain(tag) {
   const { commit } = await readSource();
   const tagged = await run("git", ["rev-parse", "--verify", "--quiet", `refs/tags/${tag}^{commit}`], {
-    keep: "both",
+    keep: "apart",
     show: false,
   });
   if (tagged.code !== 0) {
