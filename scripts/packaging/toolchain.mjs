@@ -39,12 +39,13 @@ export async function once(name, state, work) {
  * Brings Debian packages into a folder below {@link BUILD_DIR}: again where apt would install another version by now.
  *
  * @param {string} name Of the folder.
- * @param {string[]} packages The version is that of the first.
+ * @param {string[]} packages
  * @param {{ architecture?: string }} [options] As for {@link unpackDebianPackages}.
  * @returns {Promise<string>} The folder.
  */
 export async function debianPackages(name, packages, options) {
-  await once(name, `${packages[0]} ${await debianVersion(packages[0])}`, () =>
+  const candidates = packages.map(async (wanted) => `${wanted} ${await debianVersion(wanted)}`);
+  await once(name, (await Promise.all(candidates)).join("\n"), () =>
     unpackDebianPackages(name, packages, options),
   );
   return path.join(BUILD_DIR, name);
