@@ -10,7 +10,6 @@ import { lstat, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { must } from "./packaging/commands.mjs";
 import { pythonEnvironment } from "./packaging/toolchain.mjs";
 import { Explained, root, run, runMain } from "./process.mjs";
 import { setUp } from "./setup.mjs";
@@ -26,7 +25,11 @@ await runMain(async () => {
   const [folder, volume] = [path.join(home, "folder"), path.join(home, "volume")];
   for (const made of [folder, volume]) await mkdir(made);
   const program = path.join(root, "scripts", "folding-volume.py");
-  const mount = spawn(path.join(python, "bin", "python"), [program, folder, volume], { stdio: "inherit" });
+  const mount = spawn(path.join(python, "bin", "python"), [program, folder, volume], {
+    stdio: "inherit",
+    // Where FUSE 2 is there as well, mfusepy takes that, which does not hand on how something is to be renamed.
+    env: { ...process.env, FUSE_LIBRARY_NAME: "fuse3" },
+  });
   const ended = new Promise((resolve, reject) => mount.once("error", reject).once("close", resolve));
   try {
     await untilItFolds(volume, ended);
@@ -34,11 +37,33 @@ await runMain(async () => {
     const { code } = await run(process.execPath, suites, { env: { TMPDIR: volume } });
     process.exitCode = code;
   } finally {
-    if (mount.exitCode === null) await must("umount", [volume]);
-    await ended;
-    await rm(home, { recursive: true });
+    await takeDown(mount, ended, home, volume);
   }
 });
+
+/**
+ * Ends the program that makes the volume, and removes what was made for it. What fails here is told and counts as a
+ * failure, but hides nothing that failed before.
+ *
+ * @param {import("node:child_process").ChildProcess} mount
+ * @param {Promise<unknown>} ended Its end.
+ * @param {string} home
+ * @param {string} volume
+ */
+async function takeDown(mount, ended, home, volume) {
+  try {
+    // It may hang, and then hears nothing else. Nothing on the volume is needed any more.
+    mount.kill("SIGKILL");
+    // That it could not be started was told where the volume was waited for.
+    await ended.catch(() => {});
+    // Fails where nothing was mounted; what is still mounted for another reason, the removal stumbles over.
+    await run("umount", ["--lazy", volume], { show: false });
+    await rm(home, { recursive: true });
+  } catch (error) {
+    console.error(error);
+    process.exitCode = 1;
+  }
+}
 
 /**
  * Waits until the volume stands, and finds a file by another name than it was given.
@@ -52,13 +77,14 @@ async function untilItFolds(volume, ended) {
       "The volume could not be mounted: root and FUSE 3 (Debian's fuse3) are needed for it.",
     );
   });
+  // It may come before anybody waits for it, and comes in the end anyway.
+  failed.catch(() => {});
   const around = await lstat(path.dirname(volume));
   const isMounted = async () => (await lstat(volume)).dev !== around.dev;
   for (const start = Date.now(); !(await isMounted()); await Promise.race([pause(50), failed])) {
     if (Date.now() - start > PATIENCE)
       throw new Explained(`Nothing was mounted at ${volume} for 20 seconds.`);
   }
-  failed.catch(() => {});
   await writeFile(path.join(volume, "Foo"), "");
   await rm(path.join(volume, "foo"));
 }
