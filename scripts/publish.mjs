@@ -2,7 +2,9 @@
 // workflow (.github/workflows/release.yml), for the tag of that version.
 //
 //   node scripts/publish.mjs v1.2.3             publish
-//   node scripts/publish.mjs --dry-run          everything but the publishing, of the version and binaries that are here
+//   node scripts/publish.mjs --dry-run          a rehearsal, with the version and the binaries that are here: no tag, no date
+//                                               in the changelog, and npm need not know the packages yet. Binaries of
+//                                               another commit, or of changes, will do, but not in a workflow
 //   node scripts/publish.mjs --check v1.2.3     only what can be told before anything is built: whether every file names
 //                                               the version, and the tag's commit is on main
 //   node scripts/publish.mjs --check            the same without a tag
@@ -13,11 +15,13 @@ import { must } from "./packaging/commands.mjs";
 import { PACKAGE, PLATFORMS } from "./packaging/platforms.mjs";
 import {
   channelOf,
+  inWorkflow,
   integrityOf,
   lookUp,
   planPublishing,
   requireNpm,
   requireWorkflow,
+  warn,
 } from "./packaging/publishing.mjs";
 import { packRelease } from "./packaging/release.mjs";
 import { readSource, requireTagOnMain } from "./packaging/source.mjs";
@@ -36,7 +40,8 @@ await runMain(async () => {
   await requireNpm();
 
   // In this order: the main package asks for the others, so it comes last.
-  const packed = await packRelease(PLATFORMS, dryRun ? undefined : (await readSource()).commit);
+  const fromHere = dryRun && !inWorkflow(process.env);
+  const packed = await packRelease(PLATFORMS, fromHere ? undefined : (await readSource()).commit);
   const packages = [];
   for (const { manifest, tarball } of packed) {
     const { name, version } = manifest;
@@ -44,9 +49,9 @@ await runMain(async () => {
     packages.push({ release, tarball, published: await lookUp(name, version) });
   }
 
-  const { left, faults } = planPublishing(packages);
-  if (faults.length > 0 && !dryRun) throw new Explained(faults.join("\n"));
-  for (const fault of faults) console.log(`This would end the release: ${fault}`);
+  const { left, faults, warnings } = planPublishing(packages, { dryRun });
+  if (faults.length > 0) throw new Explained(faults.join("\n"));
+  for (const warning of warnings) warn(`This would end a release: ${warning}`, process.env);
 
   const channel = channelOf(
     version,

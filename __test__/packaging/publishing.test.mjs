@@ -3,7 +3,7 @@
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { packMain } from "../../scripts/packaging/packages.mjs";
 import {
   channelOf,
@@ -11,6 +11,7 @@ import {
   lookUp,
   planPublishing,
   requireWorkflow,
+  warn,
 } from "../../scripts/packaging/publishing.mjs";
 import { startRegistry } from "../../scripts/packaging/registry.mjs";
 import { commitAll, layOutProject, run } from "./support.mjs";
@@ -44,7 +45,7 @@ describe("of a release", () => {
     ["what is not there is left", { latest: "0.9.0" }, ["it"]],
     ["what is there in the same bytes is not", { latest: "1.0.0", integrity: "sha512-A" }, []],
   ])("%s", (_, published, left) => {
-    expect(planPublishing([{ release, published }])).toEqual({ left, faults: [] });
+    expect(planPublishing([{ release, published }])).toEqual({ left, faults: [], warnings: [] });
   });
 
   test("what is there in other bytes ends it, and so does a package that npm does not know", () => {
@@ -57,6 +58,19 @@ describe("of a release", () => {
     expect(planPublishing([{ release, published: undefined }]).faults).toEqual([
       expect.stringMatching(/^npm has no package it, .*\n.*docs\/releasing\.md/),
     ]);
+  });
+
+  test("a rehearsal ends by the same, but that npm need not know the package yet", () => {
+    const other = { latest: "1.0.0", integrity: "sha512-B" };
+    expect(planPublishing([{ release, published: other }], { dryRun: true })).toMatchObject({
+      faults: [expect.stringContaining("with other content")],
+      warnings: [],
+    });
+    expect(planPublishing([{ release, published: undefined }], { dryRun: true })).toEqual({
+      left: ["it"],
+      faults: [],
+      warnings: [expect.stringContaining("npm has no package it")],
+    });
   });
 });
 
@@ -91,6 +105,19 @@ describe("a registry", () => {
     expect(await lookUp(name, "9.8.7")).toEqual({ latest: version, integrity: undefined });
     expect(await lookUp(`${name}-unknown`, version)).toBeUndefined();
   });
+});
+
+test.each([
+  [{}, "Warning: one\ntwo"],
+  [{ GITHUB_ACTIONS: "true" }, "::warning::one%0Atwo"],
+])("a warning, where the environment is %j", (env, printed) => {
+  const log = vi.spyOn(console, "log").mockImplementation(() => {});
+  try {
+    warn("one\ntwo", env);
+    expect(log.mock.calls).toEqual([[printed]]);
+  } finally {
+    log.mockRestore();
+  }
 });
 
 test.each([

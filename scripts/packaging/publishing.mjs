@@ -31,12 +31,30 @@ export async function requireNpm() {
 }
 
 /**
+ * Whether this runs in a workflow of GitHub's.
+ *
+ * @param {Record<string, string | undefined>} env
+ */
+export const inWorkflow = (env) => env.GITHUB_ACTIONS === "true";
+
+/**
+ * Tells of what is not as it will have to be; a workflow's page shows it on top.
+ *
+ * @param {string} warning
+ * @param {Record<string, string | undefined>} env
+ */
+export function warn(warning, env) {
+  // GitHub takes one line for a warning, and this for the end of one in it.
+  console.log(inWorkflow(env) ? `::warning::${warning.replaceAll("\n", "%0A")}` : `Warning: ${warning}`);
+}
+
+/**
  * Throws where this is not the release's workflow: only there can npm find out who publishes, and from what.
  *
  * @param {Record<string, string | undefined>} env
  */
 export function requireWorkflow(env) {
-  if (env.GITHUB_ACTIONS !== "true") {
+  if (!inWorkflow(env)) {
     throw new Explained(
       "A release is published by its workflow (.github/workflows/release.yml), which npm trusts, and not from here.\n" +
         "Push the tag, and it does the rest. To rehearse it here: node scripts/publish.mjs --dry-run\n" +
@@ -69,17 +87,21 @@ export function channelOf(version, latest) {
  *
  * @param {{ release: Release, published: Published | undefined }[]} packages `published`: `undefined` where npm does not
  *   know the package.
- * @returns {{ left: string[], faults: string[] }} `left`: the names of those that are not there.
+ * @param {{ dryRun?: boolean }} [options] Packages that npm does not know end a release; a rehearsal before the very first
+ *   one goes on without them.
+ * @returns {{ left: string[], faults: string[], warnings: string[] }} `left`: the names of those that are not there.
  */
-export function planPublishing(packages) {
+export function planPublishing(packages, { dryRun = false } = {}) {
   /** @type {string[]} */
   const left = [];
   /** @type {string[]} */
   const faults = [];
+  /** @type {string[]} */
+  const warnings = [];
   for (const { release, published } of packages) {
     const { name, version, integrity } = release;
     if (!published) {
-      faults.push(
+      (dryRun ? warnings : faults).push(
         `npm has no package ${name}, and a workflow cannot create one.\n` +
           "  Create it by hand, once: docs/releasing.md says how.",
       );
@@ -92,7 +114,7 @@ export function planPublishing(packages) {
     }
     if (published?.integrity === undefined) left.push(name);
   }
-  return { left, faults };
+  return { left, faults, warnings };
 }
 
 /**
