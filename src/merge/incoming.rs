@@ -17,7 +17,7 @@ use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, Snapshot};
 use crate::tree::root::{Cursor, Kind, Meta, Root};
 use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, scan};
-use crate::tree::stage::Stage;
+use crate::tree::stage::{Abandoned, Stage};
 
 /// Why a device or FIFO is not restored.
 const SPECIAL: &str = "it is a device, FIFO or socket on the other side";
@@ -67,6 +67,11 @@ impl LazyStage {
         }
         let stage = Stage::open(workspace)?;
         Ok(self.stage.get_or_init(|| stage))
+    }
+
+    /// Leaves the stage, where one was made, as a killed process would.
+    pub fn abandon(self) -> Option<Abandoned> {
+        self.stage.into_inner().map(Stage::abandon)
     }
 
     /// Removes the stage, where one was made, with all that is left in it.

@@ -248,10 +248,16 @@ fn lines(displacements: impl Iterator<Item = Displacement>) -> Vec<u8> {
 /// Clears up after killed processes: local versions that they had just displaced are kept as conflicts, and all else
 /// that they left is removed. What cannot be cleared up now stays, and is no reason not to go on.
 pub fn rescue(root: &Root, rescued: &mut Rescued) -> Result<()> {
-    let conflicts = Conflicts::default();
+    let abandoned = Stage::abandoned(root)?;
     // All are looked at anew.
     rescued.skipped.clear();
-    for abandoned in Stage::abandoned(root)? {
+    clear_up(root, abandoned, rescued);
+    Ok(())
+}
+
+fn clear_up(root: &Root, stages: impl IntoIterator<Item = Abandoned>, rescued: &mut Rescued) {
+    let conflicts = Conflicts::default();
+    for abandoned in stages {
         let stage = abandoned.path().clone();
         let cleared = rescue_from(root, &abandoned, &conflicts).and_then(|known| {
             if known {
@@ -265,7 +271,6 @@ pub fn rescue(root: &Root, rescued: &mut Rescued) -> Result<()> {
         }
     }
     rescued.conflicts.extend(conflicts.into_kept());
-    Ok(())
 }
 
 /// Closes the stage of a merge that is over. Where the merge failed, the stage may hold a local version that could not be
@@ -278,10 +283,8 @@ pub fn close<T>(root: &Root, stage: LazyStage, merged: Result<T>, rescued: &mut 
             Ok(done)
         }
         Err(error) => {
-            // Unlocked, it is a stage like those of killed processes.
-            drop(stage);
-            // The merge's own failure is what to report, and what cannot be rescued now stays for the next.
-            let _later = rescue(root, rescued);
+            // The merge's own failure is what to report; what cannot be rescued now stays for the next, and is told.
+            clear_up(root, stage.abandon(), rescued);
             Err(error)
         }
     }

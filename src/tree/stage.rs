@@ -108,7 +108,7 @@ impl Stage {
                     Err(error) => return Err(error),
                 };
                 // Unless it was taken for abandoned, and removed, before it was locked.
-                if lock(&root)? != Lock::Taken && cursor.stat(&path)?.is_some() {
+                if hold(&root)? != Hold::Taken && cursor.stat(&path)?.is_some() {
                     let allowed = allowed_permissions(&root)?;
                     let shares = make_shares(&root)?;
                     return Ok(Self { root, path, shares, allowed, next: AtomicU64::new(0) });
@@ -131,7 +131,7 @@ impl Stage {
                 Err(error) if error.is_gone() || error.is_io(ErrorKind::PermissionDenied) => continue,
                 Err(error) => return Err(error),
             };
-            if lock(&root)? == Lock::Ours {
+            if hold(&root)? == Hold::Ours {
                 abandoned.push(Abandoned { root, path });
             }
         }
@@ -173,6 +173,12 @@ impl Stage {
         Ok((name, file))
     }
 
+    /// Leaves it as a killed process would, for what is in it to be rescued.
+    #[must_use]
+    pub fn abandon(self) -> Abandoned {
+        Abandoned { root: self.root, path: self.path }
+    }
+
     /// Removes the stage with all that is left in it, and the folder around it where that is empty then.
     pub fn close(self, workspace: &Root) -> Result<()> {
         remove_stage(workspace, &self.path)
@@ -181,7 +187,7 @@ impl Stage {
 
 /// What became of a stage folder's lock, which says that its process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lock {
+enum Hold {
     /// It is ours until the folder is closed.
     Ours,
     /// Another process has it.
@@ -190,21 +196,20 @@ enum Lock {
     Unknown,
 }
 
-fn lock(stage: &Root) -> Result<Lock> {
+fn hold(stage: &Root) -> Result<Hold> {
     let answer = rustix::fs::flock(stage.handle(), FlockOperation::NonBlockingLockExclusive);
-    lock_from(answer).map_err(|errno| Error::io("flock", stage.path(), errno))
+    hold_from(answer).map_err(|errno| Error::io("flock", stage.path(), errno))
 }
 
 /// By which file systems say that they know no locks. `EBADF` is that of those which make it a lock of another kind, for
 /// files that are open for writing.
-const NO_LOCKS: [Errno; 6] =
-    [Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::NOLCK, Errno::BADF];
+const NO_LOCKS: [Errno; 5] = [Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::BADF];
 
-fn lock_from(answer: rustix::io::Result<()>) -> rustix::io::Result<Lock> {
+fn hold_from(answer: rustix::io::Result<()>) -> rustix::io::Result<Hold> {
     match answer {
-        Ok(()) => Ok(Lock::Ours),
-        Err(Errno::WOULDBLOCK) => Ok(Lock::Taken),
-        Err(errno) if NO_LOCKS.contains(&errno) => Ok(Lock::Unknown),
+        Ok(()) => Ok(Hold::Ours),
+        Err(Errno::WOULDBLOCK) => Ok(Hold::Taken),
+        Err(errno) if NO_LOCKS.contains(&errno) => Ok(Hold::Unknown),
         Err(errno) => Err(errno),
     }
 }
@@ -347,13 +352,13 @@ mod tests {
 
     #[test]
     fn a_file_system_without_locks_is_none_with_a_lock_that_is_taken() {
-        assert_eq!(lock_from(Ok(())), Ok(Lock::Ours));
-        assert_eq!(lock_from(Err(Errno::AGAIN)), Ok(Lock::Taken));
+        assert_eq!(hold_from(Ok(())), Ok(Hold::Ours));
+        assert_eq!(hold_from(Err(Errno::AGAIN)), Ok(Hold::Taken));
         for errno in NO_LOCKS {
-            assert_eq!(lock_from(Err(errno)), Ok(Lock::Unknown));
+            assert_eq!(hold_from(Err(errno)), Ok(Hold::Unknown));
         }
-        for errno in [Errno::IO, Errno::INTR, Errno::STALE] {
-            assert_eq!(lock_from(Err(errno)), Err(errno));
+        for errno in [Errno::IO, Errno::INTR, Errno::NOLCK] {
+            assert_eq!(hold_from(Err(errno)), Err(errno));
         }
     }
 
