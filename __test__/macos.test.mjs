@@ -317,6 +317,19 @@ if (await fallsTogether("Foo", "foo")) {
       }
     });
 
+    it("are looked for also where names are no ASCII, and only there where they can be", async () => {
+      const folder = "priv\u00e9";
+      const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), {
+        [`${folder}/x`]: "1",
+        [`${folder}/\u00fc`]: "2",
+        old: "3",
+      });
+      const twice = { [`${folder}/x`]: "1", [`${folder}/\u00fc`]: "2", "prive\u0301/u\u0308": "2" };
+      const once = { [`${folder}/x`]: "1", "prive\u0301/u\u0308": "2" };
+      const tree = { [folder]: "755/", [`${folder}/x`]: "644 1", [`${folder}/\u00fc`]: "644 2" };
+      expect(await restoredInto(workspace, [twice, once])).toEqual(tree);
+    });
+
     it("are one name of a file that has others", async () => {
       const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), { "src/Foo": "x" });
       await link(path.join(workspace, "src/Foo"), path.join(workspace, "src/other"));
@@ -331,20 +344,34 @@ if (await fallsTogether("Foo", "foo")) {
 
     // The source must be able to hold both.
     if (process.platform === "linux") {
-      it("cannot both be in a mirror, which says so each time", async () => {
+      it("cannot both be in a mirror, which says so and changes nothing", async () => {
         const home = await mkdtemp("/var/tmp/mirror-");
         try {
           const target = path.join(await temporaryFolder(), "mirror");
-          const files = await makeTree(path.join(home, "files"), { Foo: "1", foo: "2", other: "3" });
-          const folders = await makeTree(path.join(home, "folders"), { "Src/a": "1", "src/b": "2" });
-          for (const source of [files, folders, folders, files, files]) {
-            const mirrored = mirrorDirectory(source, target);
-            await expect(mirrored).rejects.toMatchObject({ code: "EEXIST" });
-            await expect(mirrored).rejects.toThrow("for the name of another entry of the source");
+          const before = { kept: "1", "sub/a": "2", "Sub2/b": "3" };
+          await makeTree(target, before);
+          const described = await describeTree(target);
+          const sources = [
+            [{ Foo: "1", foo: "2", other: "3" }],
+            [{ "Src/a": "1", "src/b": "2" }],
+            [{ "sub/caf\u00e9": "1", "sub/cafe\u0301": "2" }],
+            [{ KEPT: "1" }, { preserveAbsent: ["kept"] }],
+          ];
+          for (const [at, [tree, options]] of sources.entries()) {
+            const source = await makeTree(path.join(home, String(at)), tree);
+            const mirrored = mirrorDirectory(source, target, options);
+            await expect(mirrored).rejects.toMatchObject({ code: "ERR_INVALID_ARG_VALUE" });
+            await expect(mirrored).rejects.toThrow("cannot hold both");
+            expect(await describeTree(target)).toEqual(described);
           }
-          await rm(path.join(files, "Foo"));
-          await mirrorDirectory(files, target);
-          expect(await describeTree(target)).toEqual({ foo: "644 2", other: "644 3" });
+          const source = await makeTree(path.join(home, "plain"), {
+            KEPT: "4",
+            "SUB/a": "2",
+            "caf\u00e9": "5",
+          });
+          await mirrorDirectory(source, target);
+          const tree = { KEPT: "644 4", SUB: "755/", "SUB/a": "644 2", "caf\u00e9": "644 5" };
+          expect(await describeTree(target)).toEqual(tree);
         } finally {
           await rm(home, { recursive: true });
         }

@@ -1,12 +1,14 @@
 """A volume as most Macs have it: it keeps names as they are given, and finds them in any case and in either way to write a
 letter. What it holds lies in an ordinary folder.
 
-    python folding-volume.py FOLDER MOUNT_POINT      until it is unmounted
+    python folding-volume.py FOLDER MOUNT_POINT              until it is unmounted
+    python folding-volume.py FOLDER MOUNT_POINT --plain      as one that knows only plain renames
 
 Needs FUSE 3 and mfusepy. Only for tests: it is slow, and trusts that nobody else works in the folder.
 """
 
 import ctypes
+import errno
 import os
 import sys
 import unicodedata
@@ -74,6 +76,8 @@ class FoldingVolume(mfusepy.Operations):
         os.link(self.real(existing), self.real(path), follow_symlinks=False)
 
     def rename(self, old, new, flags=0):
+        if flags and "--plain" in sys.argv:
+            raise OSError(errno.EINVAL, "renameat2")
         old, new = self.real(old), os.path.join(os.path.dirname(self.real(new)), os.path.basename(new))
         existing = self.real(os.path.relpath(new, self.folder))
         # Onto another entry, that one's name stays; onto itself, the entry takes the new name.
@@ -133,6 +137,8 @@ class Fuse(mfusepy.FUSE):
         return 0
 
 
+# FUSE 2 drops the flags of a rename.
+assert mfusepy.fuse_version_major == 3, "FUSE 3 is needed"
 # Nothing is kept by name in the kernel, which knows nothing of twins.
 uncached = {"attr_timeout": 0, "entry_timeout": 0, "negative_timeout": 0}
 Fuse(FoldingVolume(sys.argv[1]), sys.argv[2], foreground=True, nothreads=True, use_ino=True, allow_other=True, **uncached)

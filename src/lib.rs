@@ -41,6 +41,7 @@ pub mod tree {
     pub mod root;
     pub mod scan;
     pub mod stage;
+    pub mod twins;
 }
 
 /// A tree as a tar archive, and back.

@@ -3,8 +3,11 @@
 //! Everything that can fail on the source's side happens first: it is read as a whole, and what the target lacks is
 //! copied into a folder of its own inside the target. Only then is anything removed or renamed.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -16,6 +19,7 @@ use crate::path::RelativePath;
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
 use crate::tree::scan::{CHUNK, Found, scan};
 use crate::tree::stage::remove_tree;
+use crate::tree::twins::{may_fold, suspects};
 
 /// How the folder in the target is named in which new content waits.
 const STAGE_PREFIX: &str = ".paperclip-mirror-";
@@ -46,6 +50,11 @@ fn make_equal(from: &Root, wanted: &[Found], to: &Root, preserve: &PathSet, canc
     let plan = Plan::new(wanted, &present, preserve, target)?;
     let stage = make_stage(to)?;
     let mirrored = to.below(&stage).and_then(|staged| {
+        if may_fold(&mut to.cursor(), &stage) {
+            let preserved = present.iter().filter(|found| preserve.contains_or_covers(&found.path));
+            refuse_twins(wanted.iter().chain(preserved), to, &staged)
+                .map_err(|error| error.with_hint(UNTOUCHED))?;
+        }
         let pieces =
             stage_all(&plan, from, to, &staged, cancel).map_err(|error| error.with_hint(UNTOUCHED))?;
         cancel.check()?;
@@ -104,6 +113,45 @@ fn refuse_overlap(source: &Path, target: &Path) -> Result<()> {
         reason: format!("{relation}; mirror between two separate folders"),
         received: target.display().to_string(),
     })
+}
+
+/// Fails where the target's volume takes two names that it is to hold for one: one of the two would be lost. The stage is
+/// on that volume, so what it says there of empty files holds for the target.
+fn refuse_twins<'a>(entries: impl Iterator<Item = &'a Found>, to: &Root, stage: &Root) -> Result<()> {
+    let mut folders: BTreeMap<&[u8], BTreeSet<&OsStr>> = BTreeMap::new();
+    for found in entries {
+        let (folder, name) = found.path.split();
+        folders.entry(folder).or_default().insert(name);
+    }
+    let mut cursor = stage.cursor();
+    let probe = RelativePath::child(None, b"probe");
+    for (folder, names) in folders {
+        let suspects = suspects(&Vec::from_iter(names));
+        if suspects.is_empty() {
+            continue;
+        }
+        cursor.make_dir(&probe, 0o700)?;
+        for name in suspects {
+            let name = name.as_encoded_bytes();
+            let in_probe = RelativePath::child(Some(&probe), name);
+            if cursor.stat(&in_probe)?.is_some() {
+                let path = [folder, name].join(&b"/"[..]);
+                let path = Path::new(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(&path)));
+                return Err(Error::InvalidArgValue {
+                    argument: "targetDir".to_owned(),
+                    reason: format!(
+                        "its volume takes the name of '{}' for that of another entry beside it, in the source or \
+                         preserved, and cannot hold both. Rename one of the two, or mirror to another volume; {UNTOUCHED}",
+                        path.display()
+                    ),
+                    received: to.path().display().to_string(),
+                });
+            }
+            cursor.create(&in_probe, 0o600)?;
+        }
+        remove_tree(stage, &probe)?;
+    }
+    Ok(())
 }
 
 /// What a mirror has to do, found by comparing two lists in the same order.
@@ -312,37 +360,6 @@ fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Renames what is staged to its path. Where the target lacked that, something that stands there all the same is replaced
-/// only if it was made meanwhile.
-fn place(
-    from: (&mut Cursor<'_>, &RelativePath),
-    to: &mut Cursor<'_>,
-    path: &RelativePath,
-    replaces: bool,
-) -> Result<Renamed> {
-    let (stage, name) = from;
-    if !replaces {
-        match rename((stage, name), (to, path), Onto::Nothing)? {
-            Renamed::Occupied => refuse_twin(to, "rename", path)?,
-            Renamed::Unsupported => {}
-            renamed => return Ok(renamed),
-        }
-    }
-    rename((stage, name), (to, path), Onto::Replace)
-}
-
-/// Fails where what stands at a path has another name: the volume takes both for one, so that the target could not hold
-/// both of what the source has.
-fn refuse_twin(cursor: &mut Cursor<'_>, syscall: &'static str, path: &RelativePath) -> Result<()> {
-    let names = cursor.list(path.parent().as_ref())?.unwrap_or_default();
-    if names.iter().any(|name| **name == *path.name().as_encoded_bytes()) || cursor.stat(path)?.is_none() {
-        return Ok(());
-    }
-    Err(Error::io(syscall, cursor.path_of(path), rustix::io::Errno::EXIST).with_hint(
-        "the target's volume takes this for the name of another entry of the source; rename one of the two there",
-    ))
-}
-
 fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<()> {
     let mut cursor = to.cursor();
     for found in plan.extra.iter().rev() {
@@ -350,20 +367,18 @@ fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<(
         remove_tree(to, &found.path)?;
     }
     for found in &plan.folders {
-        if !cursor.make_dir(&found.path, 0o700)? {
-            refuse_twin(&mut cursor, "mkdir", &found.path)?;
-        }
+        cursor.make_dir(&found.path, 0o700)?;
     }
     plan.leaves.par_iter().zip(pieces).try_for_each_init(
         || (to.cursor(), stage.cursor()),
-        |(cursor, staged), ((found, here), piece)| match piece {
+        |(cursor, staged), ((found, _), piece)| match piece {
             Piece::Same => Ok(()),
             Piece::Mode(mode) => match cursor.open(&found.path)? {
                 Some((file, _)) => set_file_mode(&file, *mode)
                     .map_err(|error| Error::io("fchmod", cursor.path_of(&found.path), error)),
                 None => Err(Error::io("open", cursor.path_of(&found.path), rustix::io::Errno::NOENT)),
             },
-            Piece::Staged(name) => match place((staged, name), cursor, &found.path, here.is_some())? {
+            Piece::Staged(name) => match rename((staged, name), (cursor, &found.path), Onto::Replace)? {
                 Renamed::Done => Ok(()),
                 Renamed::OtherFileSystem => {
                     Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::XDEV))

@@ -13,7 +13,7 @@ use super::incoming::{Incoming, UNCHANGED};
 use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART};
 use super::plan::{Local, Placement, Plan, UNTOLD_MODE, plan, to_look_at};
 use super::report::{Report, Rescued, Skipped};
-use super::twins;
+use super::twins::spare_twins;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::{ByPath, RelativePath};
@@ -56,7 +56,7 @@ pub fn merge(
 ) -> Result<Report> {
     let Here { local, seen } = look(root, base, incoming, cancel)?;
     let mut plan = plan(base, &incoming.snapshot, &local);
-    twins::provide_for(root, &mut plan, &incoming.snapshot, &local, &seen)?;
+    spare_twins(root, &mut plan, &incoming.snapshot, &local, &seen);
     // With many changes that is a lot, and no longer needed.
     drop(local);
     cancel.check()?;
@@ -656,7 +656,11 @@ fn exchange_by_link(
         // No rename puts a folder in the place of a file: this is the one change in two steps.
         rename((to, path), (from, displaced), Onto::Replace)?
     } else {
-        link((to, path), (from, displaced))?
+        match link((to, path), (from, displaced)) {
+            // No folder has a second name: since the look, one has come to stand there.
+            Err(_) if to.stat(path)?.is_some_and(|meta| meta.kind == Kind::Dir) => Renamed::Absent,
+            linked => linked?,
+        }
     };
     if kept != Renamed::Done {
         return Ok(kept);

@@ -213,7 +213,7 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
     plan
 }
 
-impl Plan<'_> {
+impl<'p> Plan<'p> {
     /// Whether anything is put in place or taken away, rather than given a mode at most.
     #[must_use]
     pub fn moves_anything(&self) -> bool {
@@ -221,8 +221,12 @@ impl Plan<'_> {
     }
 
     /// Everything that is to stand at a path, group by group.
-    pub fn placements(&self) -> impl Iterator<Item = &Placement<'_>> + Clone {
+    pub fn placements(&self) -> impl Iterator<Item = &Placement<'p>> + Clone {
         [&self.folders, &self.files, &self.in_place_of_folders].into_iter().flatten()
+    }
+
+    fn placements_mut(&mut self) -> impl Iterator<Item = &mut Placement<'p>> {
+        [&mut self.folders, &mut self.files, &mut self.in_place_of_folders].into_iter().flatten()
     }
 
     /// Takes back deletions: what stands at those paths is kept.
@@ -235,9 +239,7 @@ impl Plan<'_> {
 
     /// Keeps what gives way at those paths, although it was uploaded as it is.
     pub fn keep_aside(&mut self, kept: impl Fn(&RelativePath) -> bool) {
-        for placement in
-            [&mut self.folders, &mut self.files, &mut self.in_place_of_folders].into_iter().flatten()
-        {
+        for placement in self.placements_mut() {
             placement.aside |= kept(&placement.path);
         }
     }

@@ -1,0 +1,124 @@
+//! Names that some volumes take for one: `Foo` and `foo`, or the two ways to write `é`.
+//!
+//! No table of Unicode is asked: every volume has its own. Names are suspected generously, and the volume says whether
+//! they are one.
+
+use std::ffi::OsStr;
+
+use crate::path::RelativePath;
+use crate::tree::root::Cursor;
+
+/// Whether some volume may take two paths for one: as far as names are ASCII, they differ by case alone. Of other names
+/// nothing is known, not even that they differ from those that are: the sign for kelvin is a `k` to many volumes.
+#[must_use]
+pub fn may_be_one(one: &RelativePath, other: &RelativePath) -> bool {
+    let [mut one, mut other] = [one, other].map(|path| path.as_bytes().split(|&byte| byte == b'/'));
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return true,
+            (Some(one), Some(other)) => {
+                if one.is_ascii() && other.is_ascii() && !one.eq_ignore_ascii_case(other) {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// Whether the volume may take two names for one, as far as the name of something that stands at `path` shows: whether it
+/// is found in the other case as well.
+pub fn may_fold(cursor: &mut Cursor<'_>, path: &RelativePath) -> bool {
+    let name = path.name().as_encoded_bytes();
+    // macOS has volumes that tell cases apart and ways to write a letter not. A name without a letter shows nothing.
+    if cfg!(target_os = "macos") || !name.iter().any(u8::is_ascii_alphabetic) {
+        return true;
+    }
+    let swapped: Vec<u8> =
+        name.iter()
+            .map(|byte| {
+                if byte.is_ascii_lowercase() { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() }
+            })
+            .collect();
+    let other = RelativePath::child(path.parent().as_ref(), &swapped);
+    match (cursor.stat(path), cursor.stat(&other)) {
+        (Ok(Some(meta)), Ok(found)) => found.is_some_and(|found| found.is_same_inode(&meta)),
+        // Nothing is shown, so it may.
+        _ => true,
+    }
+}
+
+/// Those names of one folder that a volume may take for others of them.
+#[must_use]
+pub fn suspects<'a>(names: &[&'a OsStr]) -> Vec<&'a OsStr> {
+    if !names.iter().all(|name| name.is_ascii()) {
+        return names.to_vec();
+    }
+    let mut folded: Vec<(Vec<u8>, &OsStr)> =
+        names.iter().map(|&name| (name.as_encoded_bytes().to_ascii_lowercase(), name)).collect();
+    folded.sort_unstable();
+    folded
+        .chunk_by(|a, b| a.0 == b.0)
+        .filter(|same| same.len() > 1)
+        .flatten()
+        .map(|&(_, name)| name)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn which_names_may_fall_together() {
+        let cases = [
+            ("Foo", "foo", true),
+            ("Foo", "fob", false),
+            ("Src/a", "src/A", true),
+            ("src/a", "src/b", false),
+            ("src", "src/a", false),
+            ("a/src", "src", false),
+            ("caf\u{e9}", "cafe\u{301}", true),
+            ("\u{212a}elvin", "kelvin", true),
+            ("caf\u{e9}/a", "cafe\u{301}/A", true),
+            ("caf\u{e9}/a", "cafe\u{301}/b", false),
+            ("[x]", "{X}", false),
+        ];
+        for (one, other, expected) in cases {
+            for (one, other) in [(one, other), (other, one)] {
+                assert_eq!(may_be_one(&path(one), &path(other)), expected, "{one} and {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn which_names_of_a_folder_are_suspected() {
+        let suspected = |names: &[&str]| {
+            let names: Vec<&OsStr> = names.iter().map(OsStr::new).collect();
+            suspects(&names).into_iter().map(|name| name.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(suspected(&["a", "b", "[", "{"]), [""; 0]);
+        assert_eq!(suspected(&["b", "foo", "Foo", "FOO", "c"]), ["FOO", "Foo", "foo"]);
+        assert_eq!(suspected(&["b", "\u{e9}"]), ["b", "\u{e9}"]);
+    }
+
+    /// `__test__/macos.test.mjs` has the volumes that do.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_volume_that_tells_cases_apart_folds_none() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["Foo", "1"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let root = crate::tree::root::Root::open(folder.path()).unwrap();
+        assert!(!may_fold(&mut root.cursor(), &path("Foo")));
+        assert!(may_fold(&mut root.cursor(), &path("1")), "no letter, so nothing is known");
+        assert!(may_fold(&mut root.cursor(), &path("missing")), "nor where nothing stands");
+        std::fs::write(folder.path().join("fOO"), "").unwrap();
+        assert!(!may_fold(&mut root.cursor(), &path("Foo")), "two files");
+    }
+}
