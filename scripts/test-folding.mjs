@@ -1,6 +1,7 @@
 // Runs the suites of what a Mac brings along on a volume that takes `Foo` and `foo` for one name, as most Macs' do.
 //
-//   node scripts/test-folding.mjs
+//   node scripts/test-folding.mjs            one that can let two names change places, as theirs can
+//   node scripts/test-folding.mjs --plain    one that knows only plain renames
 //
 // Needs root, Linux with FUSE 3, and python3 with venv; what else it needs goes into .build/. The last line is the total,
 // `N passed, N failed`.
@@ -18,6 +19,8 @@ import { setUp } from "./setup.mjs";
 const PATIENCE = 20_000;
 
 await runMain(async () => {
+  const options = process.argv.slice(2);
+  if (options.some((option) => option !== "--plain")) throw new Explained("The only option is --plain.");
   // Not on that volume: building there would take long.
   await setUp();
   const python = await pythonEnvironment("folding", ["mfusepy==3.1.1"]);
@@ -25,7 +28,7 @@ await runMain(async () => {
   const [folder, volume] = [path.join(home, "folder"), path.join(home, "volume")];
   for (const made of [folder, volume]) await mkdir(made);
   const program = path.join(root, "scripts", "folding-volume.py");
-  const mount = spawn(path.join(python, "bin", "python"), [program, folder, volume], {
+  const mount = spawn(path.join(python, "bin", "python"), [program, folder, volume, ...options], {
     stdio: "inherit",
     // Where FUSE 2 is there as well, mfusepy takes that, which does not hand on how something is to be renamed.
     env: { ...process.env, FUSE_LIBRARY_NAME: "fuse3" },
