@@ -317,7 +317,7 @@ if (await fallsTogether("Foo", "foo")) {
       }
     });
 
-    it("are looked for also where names are no ASCII, and only there where they can be", async () => {
+    it("are looked for also where names are no ASCII", async () => {
       const folder = "priv\u00e9";
       const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), {
         [`${folder}/x`]: "1",
@@ -356,6 +356,7 @@ if (await fallsTogether("Foo", "foo")) {
             [{ "Src/a": "1", "src/b": "2" }],
             [{ "sub/caf\u00e9": "1", "sub/cafe\u0301": "2" }],
             [{ KEPT: "1" }, { preserveAbsent: ["kept"] }],
+            [{ "SUB/A": "1" }, { preserveAbsent: ["sub/a"] }],
           ];
           for (const [at, [tree, options]] of sources.entries()) {
             const source = await makeTree(path.join(home, String(at)), tree);

@@ -3,7 +3,7 @@
 //! Everything that can fail on the source's side happens first: it is read as a whole, and what the target lacks is
 //! copied into a folder of its own inside the target. Only then is anything removed or renamed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, readable};
 use crate::exclude::PathSet;
 use crate::path::RelativePath;
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
 use crate::tree::scan::{CHUNK, Found, scan};
 use crate::tree::stage::remove_tree;
-use crate::tree::twins::{may_fold, suspects};
+use crate::tree::twins::{folds_names, suspects};
 
 /// How the folder in the target is named in which new content waits.
 const STAGE_PREFIX: &str = ".paperclip-mirror-";
@@ -50,11 +50,8 @@ fn make_equal(from: &Root, wanted: &[Found], to: &Root, preserve: &PathSet, canc
     let plan = Plan::new(wanted, &present, preserve, target)?;
     let stage = make_stage(to)?;
     let mirrored = to.below(&stage).and_then(|staged| {
-        if may_fold(&mut to.cursor(), &stage) {
-            let preserved = present.iter().filter(|found| preserve.contains_or_covers(&found.path));
-            refuse_twins(wanted.iter().chain(preserved), to, &staged)
-                .map_err(|error| error.with_hint(UNTOUCHED))?;
-        }
+        refuse_twins(wanted, &present, preserve, to, &staged, cancel)
+            .map_err(|error| error.with_hint(UNTOUCHED))?;
         let pieces =
             stage_all(&plan, from, to, &staged, cancel).map_err(|error| error.with_hint(UNTOUCHED))?;
         cancel.check()?;
@@ -116,42 +113,65 @@ fn refuse_overlap(source: &Path, target: &Path) -> Result<()> {
 }
 
 /// Fails where the target's volume takes two names that it is to hold for one: one of the two would be lost. The stage is
-/// on that volume, so what it says there of empty files holds for the target.
-fn refuse_twins<'a>(entries: impl Iterator<Item = &'a Found>, to: &Root, stage: &Root) -> Result<()> {
-    let mut folders: BTreeMap<&[u8], BTreeSet<&OsStr>> = BTreeMap::new();
-    for found in entries {
-        let (folder, name) = found.path.split();
-        folders.entry(folder).or_default().insert(name);
-    }
+/// on that volume, so what it says there of empty files holds for the target, but for folders that are mounts of their own
+/// or have a mind of their own.
+fn refuse_twins(
+    wanted: &[Found],
+    present: &[Found],
+    preserve: &PathSet,
+    to: &Root,
+    stage: &Root,
+    cancel: &Cancel,
+) -> Result<()> {
     let mut cursor = stage.cursor();
+    if !folds_names(&mut cursor)? {
+        return Ok(());
+    }
+    let stays = |path: &RelativePath| preserve.contains_or_covers(path) || preserve.is_above(path);
+    let mut names: Vec<_> = wanted.iter().map(|found| found.path.split()).collect();
+    names.extend(present.iter().map(|found| &found.path).filter(|path| stays(path)).map(RelativePath::split));
+    names.sort_unstable();
+    names.dedup();
+    let stand: HashSet<_> = present.iter().map(|found| found.path.as_bytes()).collect();
     let probe = RelativePath::child(None, b"probe");
-    for (folder, names) in folders {
-        let suspects = suspects(&Vec::from_iter(names));
+    for folder in names.chunk_by(|(one, _), (other, _)| one == other) {
+        let paths = folder.iter().map(|&(folder, name)| joined(folder, name));
+        // What stands side by side is told apart.
+        if paths.clone().all(|path| stand.contains(&*path)) {
+            continue;
+        }
+        let names: Vec<&OsStr> = folder.iter().map(|&(_, name)| name).collect();
+        let suspects = suspects(&names);
         if suspects.is_empty() {
             continue;
         }
         cursor.make_dir(&probe, 0o700)?;
         for name in suspects {
-            let name = name.as_encoded_bytes();
-            let in_probe = RelativePath::child(Some(&probe), name);
-            if cursor.stat(&in_probe)?.is_some() {
-                let path = [folder, name].join(&b"/"[..]);
-                let path = Path::new(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(&path)));
+            cancel.check()?;
+            let in_probe = RelativePath::child(Some(&probe), name.as_bytes());
+            let path = joined(folder[0].0, name);
+            let in_target = || to.path().join(OsStr::from_bytes(&path));
+            if cursor.stat(&in_probe).map_err(|error| error.about(in_target()))?.is_some() {
                 return Err(Error::InvalidArgValue {
                     argument: "targetDir".to_owned(),
                     reason: format!(
                         "its volume takes the name of '{}' for that of another entry beside it, in the source or \
                          preserved, and cannot hold both. Rename one of the two, or mirror to another volume; {UNTOUCHED}",
-                        path.display()
+                        readable(&path)
                     ),
                     received: to.path().display().to_string(),
                 });
             }
-            cursor.create(&in_probe, 0o600)?;
+            cursor.create(&in_probe, 0o600).map_err(|error| error.about(in_target()))?;
         }
         remove_tree(stage, &probe)?;
     }
     Ok(())
+}
+
+/// The path of a name in a folder (empty: the root).
+fn joined(folder: &[u8], name: &OsStr) -> Vec<u8> {
+    if folder.is_empty() { name.as_bytes().to_vec() } else { [folder, name.as_bytes()].join(&b'/') }
 }
 
 /// What a mirror has to do, found by comparing two lists in the same order.

@@ -5,6 +5,7 @@
 //! there is no moment at which an edit could slip between a look and a rename.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use rayon::prelude::*;
 
@@ -17,6 +18,7 @@ use super::twins::spare_twins;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::{ByPath, RelativePath};
+use crate::sync::lock;
 use crate::tree::entry::{Entry, PERMISSIONS, Snapshot};
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename};
 use crate::tree::scan::{Reader, look as look_at, scan};
@@ -56,7 +58,7 @@ pub fn merge(
 ) -> Result<Report> {
     let Here { local, seen } = look(root, base, incoming, cancel)?;
     let mut plan = plan(base, &incoming.snapshot, &local);
-    spare_twins(root, &mut plan, &incoming.snapshot, &local, &seen);
+    spare_twins(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
     // With many changes that is a lot, and no longer needed.
     drop(local);
     cancel.check()?;
@@ -236,7 +238,7 @@ fn apply(
         let jobs = jobs(plan, incoming, seen, stage)?;
         let journal =
             Journal::begin(stage, &jobs, Job::displacement).map_err(|error| error.with_hint(UNCHANGED))?;
-        let apply = Apply { root, stage, journal, conflicts };
+        let apply = Apply { root, stage, journal, conflicts, by_links: Mutex::default() };
         let (folders, rest) = jobs.split_at(plan.folders.len());
         let (files, rest) = rest.split_at(plan.files.len());
         let (deletions, in_place_of_folders) = rest.split_at(plan.deletions.len());
@@ -269,6 +271,8 @@ struct Apply<'a> {
     root: &'a Root,
     stage: &'a Stage,
     journal: Journal,
+    /// Held by whoever exchanges names by way of hard links.
+    by_links: Mutex<()>,
     conflicts: &'a Conflicts,
 }
 
@@ -409,8 +413,11 @@ impl Worker<'_> {
             Waiting::Staged(_) => self.apply.stage.cursor(),
             Waiting::Beside(_) => self.apply.root.cursor(),
         };
+        // One at a time: of two of our own at one entry, which goes by both names, the second takes out the first.
+        let alone = lock(&self.apply.by_links);
         let moved =
             exchange_by_link((cursor, &mut again, name), (&mut self.in_root, job.path), job.is_dir())?;
+        drop(alone);
         let left = waiting.with_suffix(DISPLACED);
         if moved != Renamed::Done {
             // It was interrupted half-way: the old version may be nowhere else.
@@ -699,7 +706,7 @@ mod tests {
         let stage = lazy.get(&root).unwrap();
         let journal = Journal::begin(stage, &[], Job::displacement).unwrap();
         let conflicts = Conflicts::default();
-        let apply = Apply { root: &root, stage, journal, conflicts: &conflicts };
+        let apply = Apply { root: &root, stage, journal, conflicts: &conflicts, by_links: Mutex::default() };
         let name = stage.name();
         rename((&mut root.cursor(), &path), (&mut stage.cursor(), &name), Onto::Nothing).unwrap();
         let job = Job {

@@ -66,8 +66,8 @@ impl FolderMerge {
             self.incoming.stage.close(&self.root)
         } else {
             // It may hold a local version that could not be kept aside.
-            drop(self.incoming.stage);
-            journal::rescue(&self.root, &mut self.rescued)
+            journal::clear_up(&self.root, self.incoming.stage.abandon(), &mut self.rescued);
+            Ok(())
         };
         self.lock.release()?;
         closed

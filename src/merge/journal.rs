@@ -35,8 +35,8 @@ pub const DISPLACED: &str = ".displaced";
 pub const PART: &str = ".part";
 
 /// Why an abandoned stage is still there.
-const UNCLEARED: &str =
-    "a merge that did not finish left it, and it could not be cleared up; the next one tries again";
+const UNCLEARED: &str = "a merge that did not finish left it, and it could not be cleared up; the next one tries again, where files \
+     can be locked";
 
 /// How many displacements one thread writes down at a time.
 const LINES: usize = 256;
@@ -249,13 +249,19 @@ fn lines(displacements: impl Iterator<Item = Displacement>) -> Vec<u8> {
 /// that they left is removed. What cannot be cleared up now stays, and is no reason not to go on.
 pub fn rescue(root: &Root, rescued: &mut Rescued) -> Result<()> {
     let abandoned = Stage::abandoned(root)?;
-    // All are looked at anew.
-    rescued.skipped.clear();
+    // Those are looked at anew. Others are still to be told of, for as long as they are there: without locks only the
+    // merge that made a stage can clear it up.
+    let mut cursor = root.cursor();
+    rescued.skipped.retain(|skipped| {
+        !abandoned.iter().any(|stage| *stage.path() == skipped.path)
+            && cursor.stat(&skipped.path).is_ok_and(|found| found.is_some())
+    });
     clear_up(root, abandoned, rescued);
     Ok(())
 }
 
-fn clear_up(root: &Root, stages: impl IntoIterator<Item = Abandoned>, rescued: &mut Rescued) {
+/// The same for some stages.
+pub fn clear_up(root: &Root, stages: impl IntoIterator<Item = Abandoned>, rescued: &mut Rescued) {
     let conflicts = Conflicts::default();
     for abandoned in stages {
         let stage = abandoned.path().clone();

@@ -108,7 +108,15 @@ impl Stage {
                     Err(error) => return Err(error),
                 };
                 // Unless it was taken for abandoned, and removed, before it was locked.
-                if hold(&root)? != Hold::Taken && cursor.stat(&path)?.is_some() {
+                let held = match hold(&root) {
+                    Ok(held) => held,
+                    Err(error) => {
+                        // That failure is the one to report, and nothing is in the folder yet.
+                        let _left = cursor.remove_empty_dir(&path);
+                        return Err(error);
+                    }
+                };
+                if held != Hold::Taken && cursor.stat(&path)?.is_some() {
                     let allowed = allowed_permissions(&root)?;
                     let shares = make_shares(&root)?;
                     return Ok(Self { root, path, shares, allowed, next: AtomicU64::new(0) });

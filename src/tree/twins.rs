@@ -4,7 +4,11 @@
 //! they are one.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 
+use rustix::io::Errno;
+
+use crate::error::Result;
 use crate::path::RelativePath;
 use crate::tree::root::Cursor;
 
@@ -26,26 +30,23 @@ pub fn may_be_one(one: &RelativePath, other: &RelativePath) -> bool {
     }
 }
 
-/// Whether the volume may take two names for one, as far as the name of something that stands at `path` shows: whether it
-/// is found in the other case as well.
-pub fn may_fold(cursor: &mut Cursor<'_>, path: &RelativePath) -> bool {
-    let name = path.name().as_encoded_bytes();
-    // macOS has volumes that tell cases apart and ways to write a letter not. A name without a letter shows nothing.
-    if cfg!(target_os = "macos") || !name.iter().any(u8::is_ascii_alphabetic) {
-        return true;
+/// Whether a volume takes any two names for one, as an empty folder on it shows, which is left as it was.
+pub fn folds_names(folder: &mut Cursor<'_>) -> Result<bool> {
+    let [given, in_other_case, written_otherwise] =
+        ["a\u{e9}", "A\u{e9}", "ae\u{301}"].map(|name| RelativePath::child(None, name.as_bytes()));
+    match folder.create(&given, 0o600) {
+        Ok(_) => {}
+        // A volume that does not take every name says nothing by that, so it may.
+        Err(error)
+            if error.is_io(ErrorKind::InvalidInput) || error.errno() == Some(Errno::ILSEQ.raw_os_error()) =>
+        {
+            return Ok(true);
+        }
+        Err(error) => return Err(error),
     }
-    let swapped: Vec<u8> =
-        name.iter()
-            .map(|byte| {
-                if byte.is_ascii_lowercase() { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() }
-            })
-            .collect();
-    let other = RelativePath::child(path.parent().as_ref(), &swapped);
-    match (cursor.stat(path), cursor.stat(&other)) {
-        (Ok(Some(meta)), Ok(found)) => found.is_some_and(|found| found.is_same_inode(&meta)),
-        // Nothing is shown, so it may.
-        _ => true,
-    }
+    let folds = folder.stat(&in_other_case)?.is_some() || folder.stat(&written_otherwise)?.is_some();
+    folder.remove_file(&given)?;
+    Ok(folds)
 }
 
 /// Those names of one folder that a volume may take for others of them.
@@ -109,16 +110,10 @@ mod tests {
     /// `__test__/macos.test.mjs` has the volumes that do.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_volume_that_tells_cases_apart_folds_none() {
+    fn a_volume_that_tells_all_names_apart_folds_none() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["Foo", "1"] {
-            std::fs::write(folder.path().join(name), "").unwrap();
-        }
         let root = crate::tree::root::Root::open(folder.path()).unwrap();
-        assert!(!may_fold(&mut root.cursor(), &path("Foo")));
-        assert!(may_fold(&mut root.cursor(), &path("1")), "no letter, so nothing is known");
-        assert!(may_fold(&mut root.cursor(), &path("missing")), "nor where nothing stands");
-        std::fs::write(folder.path().join("fOO"), "").unwrap();
-        assert!(!may_fold(&mut root.cursor(), &path("Foo")), "two files");
+        assert!(!folds_names(&mut root.cursor()).unwrap());
+        assert_eq!(root.cursor().list(None).unwrap().unwrap(), [] as [Box<[u8]>; 0]);
     }
 }
