@@ -2,10 +2,11 @@
 //! very entry that another of the sandbox's names stands for here. Without it, that name would lose what the sandbox still
 //! has, and the next merge would not bring it back.
 
-use std::cell::LazyCell;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 
+use rayon::prelude::*;
 use rustix::io::Errno;
 
 use super::incoming::UNCHANGED;
@@ -56,62 +57,104 @@ trait Volume {
 }
 
 /// What a plan takes away unkept, each with a name of the sandbox's that stands for the same entry here.
-fn twins<'a>(
+fn twins<'p, 'a>(
     volume: &mut impl Volume,
-    plan: &Plan<'_>,
+    plan: &'p Plan<'p>,
     theirs: &'a Snapshot,
-    seen: &ByPath<Meta>,
+    seen: &'p ByPath<Meta>,
     cancel: &Cancel,
 ) -> Result<Vec<(RelativePath, &'a RelativePath)>> {
-    let replaced = plan.placements().filter(|placement| !placement.aside).map(|placement| &placement.path);
-    let taken = plan.deletions.iter().chain(replaced);
-    let inode = |meta: &Meta| (meta.dev, meta.ino);
-    let mut by_inode: Vec<((u64, u64), &RelativePath)> =
-        taken.clone().filter_map(|path| Some((inode(seen.get(path)?), path))).collect();
-    by_inode.sort_unstable_by_key(|&(inode, _)| inode);
-    let suspects = LazyCell::new(|| Suspects::of(taken));
-    let mut unlisted = HashMap::new();
-    let mut known = seen.in_order();
-    let mut twins = Vec::new();
-    if by_inode.is_empty() {
-        return Ok(twins);
+    let mut entries: Vec<(Inode, &RelativePath)> =
+        seen.iter().map(|(path, meta)| (inode(meta), path)).collect();
+    entries.par_sort_unstable_by_key(|&(inode, _)| inode);
+
+    let mut search = Search { volume, plan, taken: None, unlisted: HashMap::new(), twins: Vec::new() };
+    // What was looked at.
+    for same in entries.chunk_by(|one, other| one.0 == other.0).filter(|same| same.len() > 1) {
+        for (_, path) in same {
+            cancel.check()?;
+            if let (Some((held, _)), Some(meta)) = (theirs.get_key_value(*path), seen.get(path)) {
+                search.compare(held, *meta, same)?;
+            }
+        }
     }
+    // What was not, since nothing was changed there.
+    let mut known = seen.in_order();
+    let mut suspects = None;
     for held in theirs.keys() {
         cancel.check()?;
-        let meta = match known.find(held) {
-            Some(meta) => Some(*meta),
-            None if suspects.include(held) => volume.look(held)?,
-            None => None,
-        };
-        let Some(meta) = meta else { continue };
-        let from = by_inode.partition_point(|(at, _)| *at < inode(&meta));
-        let same: &[_] = by_inode[from..].chunk_by(|a, b| a.0 == b.0).next().unwrap_or_default();
-        if same.first().is_none_or(|(at, path)| *at != inode(&meta) || (same.len() == 1 && *path == held)) {
+        // Where everything was changed, there is nobody to suspect.
+        if suspects.is_none() && known.find(held).is_some() {
             continue;
         }
-        let same = same.iter().map(|&(_, path)| path);
-        if meta.kind == Kind::Dir || meta.links == 1 || !volume.is_listed(held)? {
-            twins.extend(same.filter(|path| may_be_twins(path, held)).map(|path| (path.clone(), held)));
+        let suspects = suspects.get_or_insert_with(|| Suspects::of(taken_by(plan)));
+        if !suspects.include(held, search.volume)? || known.find(held).is_some() {
             continue;
         }
-        // One of several hard links, by its own name: only what is found by another name than its own may be it.
-        let unlisted = match unlisted.entry(inode(&meta)) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(new) => {
-                let mut unlisted = Vec::new();
-                for path in same {
-                    if !volume.is_listed(path)? {
-                        unlisted.push(path);
-                    }
-                }
-                new.insert(unlisted)
-            }
-        };
-        twins.extend(
-            unlisted.iter().filter(|path| may_be_twins(path, held)).map(|&path| (path.clone(), held)),
-        );
+        let Some(meta) = search.volume.look(held)? else { continue };
+        let from = entries.partition_point(|(at, _)| *at < inode(&meta));
+        let to = entries.partition_point(|(at, _)| *at <= inode(&meta));
+        search.compare(held, meta, &entries[from..to])?;
     }
-    Ok(twins)
+    Ok(search.twins)
+}
+
+/// What a plan deletes, or replaces without keeping it.
+fn taken_by<'p>(plan: &'p Plan<'_>) -> impl Iterator<Item = &'p RelativePath> {
+    let replaced = plan.placements().filter(|placement| !placement.aside).map(|placement| &placement.path);
+    plan.deletions.iter().chain(replaced)
+}
+
+/// A file system and a number in it.
+type Inode = (u64, u64);
+
+fn inode(meta: &Meta) -> Inode {
+    (meta.dev, meta.ino)
+}
+
+struct Search<'v, 'p, 'a, V> {
+    volume: &'v mut V,
+    plan: &'p Plan<'p>,
+    /// What the plan takes, once it matters.
+    taken: Option<HashSet<&'p RelativePath>>,
+    /// Of each inode with several names, those paths that are found by another name than their own.
+    unlisted: HashMap<Inode, Vec<&'p RelativePath>>,
+    twins: Vec<(RelativePath, &'a RelativePath)>,
+}
+
+impl<'p, 'a, V: Volume> Search<'_, 'p, 'a, V> {
+    /// Looks among the paths of one inode for those that are the entry that `held` stands for.
+    fn compare(
+        &mut self,
+        held: &'a RelativePath,
+        meta: Meta,
+        same: &[(Inode, &'p RelativePath)],
+    ) -> Result<()> {
+        let all = same.iter().map(|&(_, path)| path);
+        let is_one_of_several = meta.kind != Kind::Dir && meta.links > 1;
+        let paths = if is_one_of_several && self.volume.is_listed(held)? {
+            // By its own name: only what is found by another one than its own may be it.
+            match self.unlisted.entry(inode(&meta)) {
+                Occupied(known) => known.into_mut(),
+                Vacant(new) => {
+                    let mut unlisted = Vec::new();
+                    for path in all {
+                        if !self.volume.is_listed(path)? {
+                            unlisted.push(path);
+                        }
+                    }
+                    new.insert(unlisted)
+                }
+            }
+        } else {
+            &mut all.collect()
+        };
+        let plan = self.plan;
+        let taken = self.taken.get_or_insert_with(|| taken_by(plan).collect());
+        let found = paths.iter().filter(|path| taken.contains(*path) && may_be_twins(path, held));
+        self.twins.extend(found.map(|&path| (path.clone(), held)));
+        Ok(())
+    }
 }
 
 fn may_be_twins(taken: &RelativePath, held: &RelativePath) -> bool {
@@ -161,50 +204,113 @@ impl Volume for Looker<'_> {
     }
 }
 
-/// What is known of some paths, by which to tell others that no volume takes for one of them.
+/// What is known of the paths that a plan takes, by which to tell those that no volume takes for one of them. Most trees
+/// are ASCII and mostly in lower case, and then this costs next to nothing.
 #[derive(Debug, Default)]
-struct Suspects {
-    /// The paths, and the folders that they lie in, in lower case; those that are ASCII.
-    paths: HashSet<Vec<u8>>,
-    folders: HashSet<Vec<u8>>,
-    /// The folders with names that are not ASCII, which may fall together with any other.
-    folders_of_others: HashSet<Vec<u8>>,
-    /// Whether there are folders whose own paths are not ASCII.
+struct Suspects<'p> {
+    /// The taken paths that are ASCII, in lower case: those that are given so, and those that are not.
+    lower: HashSet<Vec<u8>>,
+    mixed: HashSet<Vec<u8>>,
+    /// What is taken in each folder. The key is in lower case where it is ASCII.
+    folders: HashMap<Vec<u8>, Taken>,
+    /// The folders as they are given.
+    given: HashSet<&'p [u8]>,
+    /// Whether one of them is not ASCII, and whether a name in one of them is not.
     anywhere: bool,
+    others: bool,
+    /// The same folders by what they are, once that was asked.
+    by_inode: Option<HashMap<Inode, Vec<&'p [u8]>>>,
+    /// Whether the folder that was asked about last is one of them by another name.
+    last: Option<(Vec<u8>, bool)>,
 }
 
-impl Suspects {
-    fn of<'a>(paths: impl Iterator<Item = &'a RelativePath>) -> Self {
+/// What is taken in a folder.
+#[derive(Debug, Default)]
+struct Taken {
+    /// The names that are ASCII, in lower case; only where the folder's path is not.
+    names: HashSet<Vec<u8>>,
+    /// Whether there are names that are not ASCII.
+    others: bool,
+}
+
+impl<'p> Suspects<'p> {
+    fn of(paths: impl Iterator<Item = &'p RelativePath>) -> Self {
         let mut suspects = Self::default();
         for path in paths {
             let (folder, name) = path.split();
-            if !folder.is_ascii() {
-                suspects.anywhere = true;
+            suspects.given.insert(folder);
+            suspects.anywhere |= !folder.is_ascii();
+            let taken = suspects.folders.entry(folder_key(folder)).or_default();
+            taken.others |= !name.is_ascii();
+            suspects.others |= !name.is_ascii();
+            if path.as_bytes().is_ascii() {
+                let paths = if is_mixed(path) { &mut suspects.mixed } else { &mut suspects.lower };
+                paths.insert(path.as_bytes().to_ascii_lowercase());
             } else if name.is_ascii() {
-                suspects.folders.insert(folder.to_ascii_lowercase());
-                suspects.paths.insert(path.as_bytes().to_ascii_lowercase());
-            } else {
-                suspects.folders.insert(folder.to_ascii_lowercase());
-                suspects.folders_of_others.insert(folder.to_ascii_lowercase());
+                taken.names.insert(name.as_encoded_bytes().to_ascii_lowercase());
             }
         }
         suspects
     }
 
-    fn include(&self, path: &RelativePath) -> bool {
+    /// Whether a path may be one of them, by another name or by its own.
+    fn include(&mut self, path: &RelativePath, volume: &mut impl Volume) -> Result<bool> {
         let (folder, name) = path.split();
-        if self.anywhere {
-            return true;
+        if path.as_bytes().is_ascii() {
+            let mixed = is_mixed(path);
+            let is_taken = |paths: &HashSet<Vec<u8>>| {
+                !paths.is_empty() && paths.contains(&path.as_bytes().to_ascii_lowercase())
+            };
+            if is_taken(&self.mixed) || (mixed && is_taken(&self.lower)) {
+                return Ok(true);
+            }
+            if !self.anywhere && !self.others {
+                return Ok(false);
+            }
         }
-        if !folder.is_ascii() {
-            return !self.folders.is_empty();
+        if let Some(taken) = self.folders.get(&folder_key(folder)) {
+            let lower = || name.as_encoded_bytes().to_ascii_lowercase();
+            if taken.others || !name.is_ascii() || (!folder.is_ascii() && taken.names.contains(&lower())) {
+                return Ok(true);
+            }
         }
-        if name.is_ascii() && self.paths.contains(&path.as_bytes().to_ascii_lowercase()) {
-            return true;
+        if folder.is_ascii() && !self.anywhere {
+            return Ok(false);
         }
-        let among = if name.is_ascii() { &self.folders_of_others } else { &self.folders };
-        !among.is_empty() && among.contains(&folder.to_ascii_lowercase())
+        if self.last.as_ref().is_none_or(|(last, _)| *last != folder) {
+            self.last = Some((folder.to_vec(), self.is_another_name(folder, volume)?));
+        }
+        Ok(self.last.as_ref().is_some_and(|&(_, is)| is))
     }
+
+    /// Whether a folder is one of those that something is taken in, by another name.
+    fn is_another_name(&mut self, folder: &[u8], volume: &mut impl Volume) -> Result<bool> {
+        let mut inode = |folder: &[u8]| {
+            let folder = RelativePath::parse(folder).ok().flatten();
+            let meta = folder.map_or(Ok(None), |folder| volume.look(&folder))?;
+            Ok(meta.map(|meta| (meta.dev, meta.ino)))
+        };
+        if self.by_inode.is_none() {
+            let mut by_inode: HashMap<_, Vec<_>> = HashMap::new();
+            for &given in &self.given {
+                if let Some(inode) = inode(given)? {
+                    by_inode.entry(inode).or_default().push(given);
+                }
+            }
+            self.by_inode = Some(by_inode);
+        }
+        let Some(inode) = inode(folder)? else { return Ok(false) };
+        let same = self.by_inode.as_ref().and_then(|by_inode| by_inode.get(&inode));
+        Ok(same.is_some_and(|same| same.iter().any(|&given| given != folder)))
+    }
+}
+
+fn folder_key(folder: &[u8]) -> Vec<u8> {
+    if folder.is_ascii() { folder.to_ascii_lowercase() } else { folder.to_vec() }
+}
+
+fn is_mixed(path: &RelativePath) -> bool {
+    path.as_bytes().iter().any(u8::is_ascii_uppercase)
 }
 
 #[cfg(test)]
@@ -232,19 +338,53 @@ mod tests {
         ] {
             for (one, other) in [(one, other), (other, one)] {
                 assert!(may_be_one(&path(one), &path(other)), "{one} and {other}");
-                assert!(Suspects::of([path(one)].iter()).include(&path(other)), "{one} and {other}");
+                let (one, other) = (path(one), path(other));
+                let folder = |path: &RelativePath| path.split().0.to_vec();
+                // Folders that differ are one on such a volume.
+                let names: Vec<_> = [folder(&one), folder(&other)]
+                    .into_iter()
+                    .filter(|folder| !folder.is_empty())
+                    .map(|folder| String::from_utf8(folder).unwrap())
+                    .collect();
+                let rows: Vec<_> = names.iter().map(|name| (&**name, "", 1, Kind::Dir, 2)).collect();
+                let mut suspects = Suspects::of([&one].into_iter());
+                assert!(suspects.include(&other, &mut Table::of(&rows)).unwrap(), "{one} and {other}");
             }
         }
     }
 
     #[test]
-    fn where_names_are_ascii_few_are_looked_at() {
-        let suspects = Suspects::of([path("src/Foo"), path("b")].iter());
-        let held = ["src/foo", "src/bar", "foo", "B", "lib/foo", "src/\u{212a}", "lib/\u{212a}", "src"];
-        let looked_at: Vec<_> = held.into_iter().filter(|held| suspects.include(&path(held))).collect();
-        assert_eq!(looked_at, ["src/foo", "B", "src/\u{212a}"]);
-        let none = Suspects::of([].iter());
-        assert!(!held.into_iter().any(|held| none.include(&path(held))));
+    fn few_are_looked_at() {
+        let taken = [path("src/Foo"), path("b"), path("caf\u{e9}/a")];
+        let held = [
+            "src/foo",
+            "src/bar",
+            "foo",
+            "B",
+            "lib/foo",
+            "src/\u{212a}",
+            "lib/\u{212a}",
+            "src",
+            "caf\u{e9}/A",
+            "caf\u{e9}/b",
+            "caf\u{e9}/\u{e9}",
+            "cafe\u{301}/c",
+            "th\u{e9}/a",
+        ];
+        let mut volume = Table::of(&[
+            ("caf\u{e9}", "", 1, Kind::Dir, 2),
+            ("cafe\u{301}", "", 1, Kind::Dir, 2),
+            ("th\u{e9}", "", 2, Kind::Dir, 2),
+        ]);
+        let mut suspects = Suspects::of(taken.iter());
+        let looked_at: Vec<_> =
+            held.into_iter().filter(|held| suspects.include(&path(held), &mut volume).unwrap()).collect();
+        assert_eq!(
+            looked_at,
+            ["src/foo", "B", "src/\u{212a}", "caf\u{e9}/A", "caf\u{e9}/\u{e9}", "cafe\u{301}/c"]
+        );
+        let mut none = Suspects::of([].iter());
+        assert!(!held.into_iter().any(|held| none.include(&path(held), &mut volume).unwrap()));
     }
 
     /// A volume by a table: each path with the name that it is found by, its inode, kind and links.
