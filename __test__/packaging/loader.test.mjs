@@ -13,6 +13,8 @@ import platform from "../../js/platform.js";
 import { hostPlatform, root } from "./support.mjs";
 
 const { LIBRARY_PATH, PACKAGE, PLATFORMS, fileName, packageName } = platform;
+/** Whether what Node takes for its own file is that: under an emulator it may be a script. */
+const isNodeItself = platform.libcOfProgram(await readFile(process.execPath)) !== undefined;
 const { version } = createRequire(import.meta.url)("../../package.json");
 const builtAddon = path.join(root, fileName(hostPlatform));
 const [hostSystem, hostCpu] = hostPlatform.split("-");
@@ -513,14 +515,16 @@ describe("which C library Node runs on", () => {
     expect(platform.libcOfReport(header)).toBe(libc);
   });
 
-  if (hostSystem === "linux") {
+  if (isNodeItself) {
     test("no report is made where the file says it: on a busy server that takes long", async () => {
       const disguise = `process.report.getReport = () => { throw new Error("made") };`;
       const { message } = await load({ disguise });
       expect(message).toContain(`Platform: ${hostPlatform} `);
       expect(message).not.toContain("Not certain");
     });
+  }
 
+  if (hostSystem === "linux") {
     test.each([
       [`{ header: { glibcVersionRuntime: "2.36" } }`, "gnu"],
       ["{ header: {} }", "musl"],
