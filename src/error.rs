@@ -171,6 +171,15 @@ impl Error {
         matches!(self, Self::Io { source, .. } if source.kind() == kind)
     }
 
+    /// Whether it says that the file system holds no such name at all.
+    #[must_use]
+    pub fn refuses_name(&self) -> bool {
+        use rustix::io::Errno;
+        [Errno::ILSEQ, Errno::INVAL, Errno::NAMETOOLONG]
+            .map(|errno| Some(errno.raw_os_error()))
+            .contains(&self.errno())
+    }
+
     /// Whether it says that nothing stands at the path, or something other than a folder on the way to it.
     #[must_use]
     pub fn is_gone(&self) -> bool {

@@ -4,16 +4,14 @@
 //! copied into a folder of its own inside the target. Only then is anything removed or renamed.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use crate::cancel::Cancel;
-use crate::error::{Error, Result, readable};
+use crate::error::{Error, Result};
 use crate::exclude::PathSet;
 use crate::path::RelativePath;
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
@@ -128,50 +126,40 @@ fn refuse_twins(
         return Ok(());
     }
     let stays = |path: &RelativePath| preserve.contains_or_covers(path) || preserve.is_above(path);
-    let mut names: Vec<_> = wanted.iter().map(|found| found.path.split()).collect();
-    names.extend(present.iter().map(|found| &found.path).filter(|path| stays(path)).map(RelativePath::split));
-    names.sort_unstable();
-    names.dedup();
-    let stand: HashSet<_> = present.iter().map(|found| found.path.as_bytes()).collect();
+    let mut paths: Vec<_> = wanted.iter().map(|found| &found.path).collect();
+    paths.extend(present.iter().map(|found| &found.path).filter(|path| stays(path)));
+    paths.sort_unstable_by_key(|path| path.split());
+    paths.dedup();
+    let stand: HashSet<_> = present.iter().map(|found| &found.path).collect();
     let probe = RelativePath::child(None, b"probe");
-    for folder in names.chunk_by(|(one, _), (other, _)| one == other) {
-        let paths = folder.iter().map(|&(folder, name)| joined(folder, name));
+    for paths in paths.chunk_by(|one, other| one.split().0 == other.split().0) {
         // What stands side by side is told apart.
-        if paths.clone().all(|path| stand.contains(&*path)) {
+        if paths.iter().all(|path| stand.contains(path)) {
             continue;
         }
-        let names: Vec<&OsStr> = folder.iter().map(|&(_, name)| name).collect();
-        let suspects = suspects(&names);
+        let suspects = suspects(paths);
         if suspects.is_empty() {
             continue;
         }
         cursor.make_dir(&probe, 0o700)?;
-        for name in suspects {
+        for path in suspects {
             cancel.check()?;
-            let in_probe = RelativePath::child(Some(&probe), name.as_bytes());
-            let path = joined(folder[0].0, name);
-            let in_target = || to.path().join(OsStr::from_bytes(&path));
-            if cursor.stat(&in_probe).map_err(|error| error.about(in_target()))?.is_some() {
+            let in_probe = RelativePath::child(Some(&probe), path.name().as_encoded_bytes());
+            if cursor.stat(&in_probe).map_err(|error| error.about(to.path_of(path)))?.is_some() {
                 return Err(Error::InvalidArgValue {
                     argument: "targetDir".to_owned(),
                     reason: format!(
-                        "its volume takes the name of '{}' for that of another entry beside it, in the source or \
-                         preserved, and cannot hold both. Rename one of the two, or mirror to another volume; {UNTOUCHED}",
-                        readable(&path)
+                        "its volume takes the name of '{path}' for that of another entry beside it, in the source or \
+                         preserved, and cannot hold both. Rename one of the two, or mirror to another volume; {UNTOUCHED}"
                     ),
                     received: to.path().display().to_string(),
                 });
             }
-            cursor.create(&in_probe, 0o600).map_err(|error| error.about(in_target()))?;
+            cursor.create(&in_probe, 0o600).map_err(|error| error.about(to.path_of(path)))?;
         }
         remove_tree(stage, &probe)?;
     }
     Ok(())
-}
-
-/// The path of a name in a folder (empty: the root).
-fn joined(folder: &[u8], name: &OsStr) -> Vec<u8> {
-    if folder.is_empty() { name.as_bytes().to_vec() } else { [folder, name.as_bytes()].join(&b'/') }
 }
 
 /// What a mirror has to do, found by comparing two lists in the same order.

@@ -35,8 +35,8 @@ pub const DISPLACED: &str = ".displaced";
 pub const PART: &str = ".part";
 
 /// Why an abandoned stage is still there.
-const UNCLEARED: &str = "a merge that did not finish left it, and it could not be cleared up; the next one tries again, where files \
-     can be locked";
+const UNCLEARED: &str = "a merge that did not finish left it, and it could not be cleared up; the next one tries \
+     again, where files can be locked";
 
 /// How many displacements one thread writes down at a time.
 const LINES: usize = 256;

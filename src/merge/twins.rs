@@ -6,9 +6,6 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 
-use rayon::prelude::*;
-use rustix::io::Errno;
-
 use super::incoming::UNCHANGED;
 use super::plan::{Local, Plan};
 use crate::cancel::Cancel;
@@ -64,16 +61,15 @@ fn twins<'p, 'a>(
     seen: &'p ByPath<Meta>,
     cancel: &Cancel,
 ) -> Result<Vec<(RelativePath, &'a RelativePath)>> {
-    let mut entries: Vec<(Inode, &RelativePath)> =
-        seen.iter().map(|(path, meta)| (inode(meta), path)).collect();
-    entries.par_sort_unstable_by_key(|&(inode, _)| inode);
+    let mut entries: Vec<_> = seen.iter().map(|entry| (inode(&entry.1), entry)).collect();
+    entries.sort_unstable_by_key(|&(inode, _)| inode);
 
     let mut search = Search { volume, plan, taken: None, unlisted: HashMap::new(), twins: Vec::new() };
     // What was looked at.
     for same in entries.chunk_by(|one, other| one.0 == other.0).filter(|same| same.len() > 1) {
-        for (_, path) in same {
+        for (_, (path, meta)) in same {
             cancel.check()?;
-            if let (Some((held, _)), Some(meta)) = (theirs.get_key_value(*path), seen.get(path)) {
+            if let Some((held, _)) = theirs.get_key_value(path) {
                 search.compare(held, *meta, same)?;
             }
         }
@@ -128,9 +124,9 @@ impl<'p, 'a, V: Volume> Search<'_, 'p, 'a, V> {
         &mut self,
         held: &'a RelativePath,
         meta: Meta,
-        same: &[(Inode, &'p RelativePath)],
+        same: &[(Inode, &'p (RelativePath, Meta))],
     ) -> Result<()> {
-        let all = same.iter().map(|&(_, path)| path);
+        let all = same.iter().map(|(_, (path, _))| path);
         let is_one_of_several = meta.kind != Kind::Dir && meta.links > 1;
         let paths = if is_one_of_several && self.volume.is_listed(held)? {
             // By its own name: only what is found by another one than its own may be it.
@@ -173,14 +169,7 @@ impl Volume for Looker<'_> {
         match self.cursor.stat(path) {
             // Whoever may not look there, or may not even name it, was not there when what is taken was looked at: so it
             // is not that.
-            Err(error)
-                if error.is_io(ErrorKind::PermissionDenied)
-                    || [Errno::ILSEQ, Errno::INVAL, Errno::NAMETOOLONG]
-                        .map(|errno| Some(errno.raw_os_error()))
-                        .contains(&error.errno()) =>
-            {
-                Ok(None)
-            }
+            Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => Ok(None),
             looked => looked,
         }
     }
@@ -285,21 +274,22 @@ impl<'p> Suspects<'p> {
 
     /// Whether a folder is one of those that something is taken in, by another name.
     fn is_another_name(&mut self, folder: &[u8], volume: &mut impl Volume) -> Result<bool> {
-        let mut inode = |folder: &[u8]| {
+        let mut inode_of = |folder: &[u8]| {
+            // The root is no path below itself, and has no other name.
             let folder = RelativePath::parse(folder).ok().flatten();
             let meta = folder.map_or(Ok(None), |folder| volume.look(&folder))?;
-            Ok(meta.map(|meta| (meta.dev, meta.ino)))
+            Ok(meta.as_ref().map(inode))
         };
         if self.by_inode.is_none() {
             let mut by_inode: HashMap<_, Vec<_>> = HashMap::new();
             for &given in &self.given {
-                if let Some(inode) = inode(given)? {
+                if let Some(inode) = inode_of(given)? {
                     by_inode.entry(inode).or_default().push(given);
                 }
             }
             self.by_inode = Some(by_inode);
         }
-        let Some(inode) = inode(folder)? else { return Ok(false) };
+        let Some(inode) = inode_of(folder)? else { return Ok(false) };
         let same = self.by_inode.as_ref().and_then(|by_inode| by_inode.get(&inode));
         Ok(same.is_some_and(|same| same.iter().any(|&given| given != folder)))
     }

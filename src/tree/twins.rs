@@ -3,11 +3,6 @@
 //! No table of Unicode is asked: every volume has its own. Names are suspected generously, and the volume says whether
 //! they are one.
 
-use std::ffi::OsStr;
-use std::io::ErrorKind;
-
-use rustix::io::Errno;
-
 use crate::error::Result;
 use crate::path::RelativePath;
 use crate::tree::root::Cursor;
@@ -37,11 +32,7 @@ pub fn folds_names(folder: &mut Cursor<'_>) -> Result<bool> {
     match folder.create(&given, 0o600) {
         Ok(_) => {}
         // A volume that does not take every name says nothing by that, so it may.
-        Err(error)
-            if error.is_io(ErrorKind::InvalidInput) || error.errno() == Some(Errno::ILSEQ.raw_os_error()) =>
-        {
-            return Ok(true);
-        }
+        Err(error) if error.refuses_name() => return Ok(true),
         Err(error) => return Err(error),
     }
     let folds = folder.stat(&in_other_case)?.is_some() || folder.stat(&written_otherwise)?.is_some();
@@ -49,20 +40,20 @@ pub fn folds_names(folder: &mut Cursor<'_>) -> Result<bool> {
     Ok(folds)
 }
 
-/// Those names of one folder that a volume may take for others of them.
+/// Those of the paths in one folder that a volume may take for others of them.
 #[must_use]
-pub fn suspects<'a>(names: &[&'a OsStr]) -> Vec<&'a OsStr> {
-    if !names.iter().all(|name| name.is_ascii()) {
-        return names.to_vec();
+pub fn suspects<'a>(paths: &[&'a RelativePath]) -> Vec<&'a RelativePath> {
+    if !paths.iter().all(|path| path.name().is_ascii()) {
+        return paths.to_vec();
     }
-    let mut folded: Vec<(Vec<u8>, &OsStr)> =
-        names.iter().map(|&name| (name.as_encoded_bytes().to_ascii_lowercase(), name)).collect();
+    let mut folded: Vec<(Vec<u8>, &RelativePath)> =
+        paths.iter().map(|&path| (path.name().as_encoded_bytes().to_ascii_lowercase(), path)).collect();
     folded.sort_unstable();
     folded
         .chunk_by(|a, b| a.0 == b.0)
         .filter(|same| same.len() > 1)
         .flatten()
-        .map(|&(_, name)| name)
+        .map(|&(_, path)| path)
         .collect()
 }
 
@@ -99,8 +90,12 @@ mod tests {
     #[test]
     fn which_names_of_a_folder_are_suspected() {
         let suspected = |names: &[&str]| {
-            let names: Vec<&OsStr> = names.iter().map(OsStr::new).collect();
-            suspects(&names).into_iter().map(|name| name.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+            let paths: Vec<_> = names.iter().map(|name| path(name)).collect();
+            let paths: Vec<_> = paths.iter().collect();
+            suspects(&paths)
+                .into_iter()
+                .map(|path| path.name().to_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(suspected(&["a", "b", "[", "{"]), [""; 0]);
         assert_eq!(suspected(&["b", "foo", "Foo", "FOO", "c"]), ["FOO", "Foo", "foo"]);
