@@ -1,7 +1,7 @@
 // `npm run bench`: measures this package against public tools and against the npm release that it replaces.
 //
 //   npm run bench                        everything, as published (about half an hour)
-//   npm run bench -- --quick             smaller workloads, fewer rounds (less than two minutes)
+//   npm run bench -- --quick             smaller workloads, fewer rounds (a few minutes)
 //   npm run bench -- --only prepare      only this operation; `prepare:src` for one workload; may be given repeatedly
 //   npm run bench -- --rounds N          as many rounds
 //   npm run bench -- --dir DIR           with all files in DIR; by default in memory, if there is such a folder

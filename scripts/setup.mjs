@@ -6,6 +6,7 @@ import { readdir, readFile, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { hostPlatform } from "../js/host.js";
 import { fileName } from "../js/platform.js";
+import { readIfThere } from "./files.mjs";
 import { Explained, isAtLeast, root, run } from "./process.mjs";
 
 /** Written into a checkout after an install: the lockfile's digest, so that a changed lockfile is noticed. */
@@ -117,16 +118,6 @@ async function newestSource() {
 async function modificationTime(file) {
   try {
     return (await stat(file)).mtimeMs;
-  } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
-    throw error;
-  }
-}
-
-/** @param {string} file */
-async function readIfThere(file) {
-  try {
-    return await readFile(file, "utf8");
   } catch (error) {
     if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
     throw error;

@@ -6,9 +6,10 @@
 //
 // The last line is the total, `N passed, N failed`. A test that was skipped counts as failed: it proved nothing.
 
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import path from "node:path";
 import { stripVTControlCharacters } from "node:util";
+import { readIfThere } from "./files.mjs";
 import { Explained, root, run, runMain } from "./process.mjs";
 import { requireRust, setUp } from "./setup.mjs";
 
@@ -115,12 +116,8 @@ async function vitest(args) {
  * @returns {Promise<{ status: string, assertionResults: { status: string }[] }[]>}
  */
 async function readVitestReport(file) {
-  try {
-    return JSON.parse(await readFile(file, "utf8")).testResults;
-  } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return [];
-    throw error;
-  }
+  const text = await readIfThere(file);
+  return text === undefined ? [] : JSON.parse(text).testResults;
 }
 
 /**

@@ -2,8 +2,9 @@
 // any package, but no package is made without it.
 
 import { createHash } from "node:crypto";
-import { readFile, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import path from "node:path";
+import { readIfThere } from "../files.mjs";
 import { Explained } from "../process.mjs";
 import { packageDir } from "./platforms.mjs";
 import { readSource } from "./source.mjs";
@@ -47,10 +48,11 @@ export async function writeStamp(platform, bytes, before) {
  */
 export async function readStamp(platform) {
   const file = stampPath(platform);
+  const text = await readIfThere(file);
+  if (text === undefined) return undefined;
   try {
-    return parseStamp(await readFile(file, "utf8"));
+    return parseStamp(text);
   } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
     if (!(error instanceof SyntaxError)) throw error;
     throw new Explained(
       `${file} is no stamp of a build (${error.message}).\nBuild again: node scripts/build-all.mjs ${platform}`,

@@ -5,9 +5,10 @@
 //   version. So the library is compiled for targets that no package has it for.
 // - Zig, from PyPI, is the linker. It brings the C libraries of all targets, glibc in every version.
 
-import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import path from "node:path";
+import { readIfThere } from "../files.mjs";
 import { Explained, root, run } from "../process.mjs";
 import { must } from "./commands.mjs";
 
@@ -261,14 +262,4 @@ export async function pathRemapFlags(standardLibrary) {
     ...(await readdir(registries)).map((name) => [path.join(registries, name), "/crates"]),
   ];
   return renamed.map(([from, to]) => `--remap-path-prefix=${from}=${to}`);
-}
-
-/** @param {string} file */
-async function readIfThere(file) {
-  try {
-    return await readFile(file, "utf8");
-  } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
-    throw error;
-  }
 }
