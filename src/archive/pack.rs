@@ -122,6 +122,7 @@ impl Layout {
 
         let mut pieces = Vec::new();
         let mut entries = Vec::with_capacity(self.entries.len());
+        let mut sent = Vec::with_capacity(self.entries.len());
         let mut start = 0;
         for (planned, outcome) in self.entries.iter().zip(outcomes) {
             let end = start + index(planned.size);
@@ -132,13 +133,14 @@ impl Layout {
             let Found { path, meta, target } = &planned.found;
             let entry = match (target, outcome.file) {
                 (Some(target), _) => Entry::Symlink { target: target.clone() },
-                (None, Some((mode, Some(digest)))) => Entry::File { mode, digest },
+                (None, Some(PackedFile { mode, digest: Some(digest), .. })) => Entry::File { mode, digest },
                 (None, None) if meta.kind == Kind::Dir => Entry::Dir { mode: Some(meta.mode & 0o7777) },
                 (None, _) => continue,
             };
+            sent.push((path.clone(), Sent::of(&entry, outcome.file.as_ref())));
             entries.push((path.clone(), entry));
         }
-        Ok(Packed { snapshot: entries.into_iter().collect(), pieces, laid_out: self.size })
+        Ok(Packed { snapshot: entries.into_iter().collect(), sent, pieces, laid_out: self.size })
     }
 
     /// Writes the archive to a file, front to back, while the next window of it is made.
@@ -181,7 +183,7 @@ impl Layout {
         if range.len() == 1 && planned.link_to.is_none() && planned.size > BATCH {
             let opened = worker.cursor.open(&planned.found.path)?;
             let outcome = Outcome {
-                file: opened.as_ref().map(|(_, now)| (now.mode, None)),
+                file: opened.as_ref().map(|(_, now)| PackedFile::of(now, None)),
                 same_inode: opened.as_ref().is_some_and(|(_, now)| now.is_same_inode(&planned.found.meta)),
                 instead: None,
             };
@@ -281,11 +283,46 @@ fn member_size(path: &RelativePath, member: Member<'_>) -> u64 {
     header::length(path.as_bytes(), member) as u64 + content
 }
 
+/// What the header of one entry says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// A folder.
+    Dir {
+        /// Mode bits `07777`.
+        mode: u32,
+    },
+    /// A regular file, or a further name of one.
+    File {
+        /// Mode bits `07777`.
+        mode: u32,
+        /// Bytes of content.
+        size: u64,
+        /// Seconds since 1970.
+        mtime: u64,
+    },
+    /// A symbolic link.
+    Symlink,
+}
+
+impl Sent {
+    fn of(entry: &Entry, file: Option<&PackedFile>) -> Self {
+        match (entry, file) {
+            (Entry::Dir { mode }, _) => Self::Dir { mode: mode.unwrap_or(0) & 0o7777 },
+            (Entry::File { mode, .. }, Some(&PackedFile { size, mtime, .. })) => {
+                Self::File { mode: mode & 0o7777, size, mtime }
+            }
+            _ => Self::Symlink,
+        }
+    }
+}
+
 /// What was packed: the base of the merge that follows, and whether the archive stands where it was laid out.
 #[derive(Debug)]
 pub struct Packed {
     /// What is in the archive, digest by digest.
     pub snapshot: Snapshot,
+    /// The same as headers say it, in byte order of the paths.
+    pub sent: Vec<(RelativePath, Sent)>,
     /// Places in the layout whose entry no longer fits, with the bytes that go there instead.
     pieces: Vec<(Range<usize>, Vec<u8>)>,
     laid_out: u64,
@@ -392,12 +429,28 @@ impl Piece {
 /// What became of one entry.
 #[derive(Debug)]
 struct Outcome {
-    /// The mode and (where hashing was asked for) digest of a file; `None` also where it vanished.
-    file: Option<(u32, Option<Digest>)>,
+    /// A file as it was packed; `None` also where it vanished.
+    file: Option<PackedFile>,
     /// Whether it was still the inode that the scan found.
     same_inode: bool,
     /// The bytes that go in its place, where they do not fit into it (none, where it vanished).
     instead: Option<Vec<u8>>,
+}
+
+/// A file as it was packed.
+#[derive(Debug, Clone, Copy)]
+struct PackedFile {
+    mode: u32,
+    size: u64,
+    mtime: u64,
+    /// Where hashing was asked for.
+    digest: Option<Digest>,
+}
+
+impl PackedFile {
+    fn of(now: &Meta, digest: Option<Digest>) -> Self {
+        Self { mode: now.mode & 0o7777, size: now.size, mtime: header::mtime(now), digest }
+    }
 }
 
 struct Worker<'a> {
@@ -438,7 +491,7 @@ impl<'a> Worker<'a> {
                 header::write(place, path.as_bytes(), &now, member);
                 let content = header::length(path.as_bytes(), member);
                 let digest = self.read_content(&mut file, &mut place[content..][..index(size)], path)?;
-                let file = Some((now.mode & 0o7777, digest));
+                let file = Some(PackedFile::of(&now, digest));
                 Ok(Outcome { file, same_inode: now.is_same_inode(meta), instead: None })
             }
             opened => self.append(at, opened),
@@ -461,7 +514,7 @@ impl<'a> Worker<'a> {
         let start = instead.len();
         instead.resize(start + index(padded(now.size)), 0);
         let digest = self.read_content(&mut file, &mut instead[start..][..index(now.size)], path)?;
-        let file = Some((now.mode & 0o7777, digest));
+        let file = Some(PackedFile::of(&now, digest));
         Ok(Outcome { file, same_inode: now.is_same_inode(meta), instead: Some(instead) })
     }
 
