@@ -56,6 +56,25 @@ pub enum Error {
         reason: String,
     },
 
+    /// The sandbox is another one than the one that was uploaded to, or another upload has come to it.
+    #[error(
+        "the sandbox no longer has what was uploaded to it: {reason}; nothing was changed. Prepare again to go on"
+    )]
+    SandboxReplaced {
+        /// How that shows.
+        reason: &'static str,
+    },
+
+    /// Another folder, or a link, has taken the place of the local workspace.
+    #[error(
+        "'{}' is no longer the folder that was uploaded: another folder, or a link, is in its place; nothing was \
+         changed. Put the workspace back and restore again", path.display()
+    )]
+    WorkspaceReplaced {
+        /// The workspace.
+        path: PathBuf,
+    },
+
     /// Another process held the workspace's merge lock for too long.
     #[error(
         "timed out after {waited_s} s waiting for the workspace restore lock at {}{}; nothing was changed. \
@@ -119,6 +138,8 @@ impl Error {
             Self::ArchiveTruncated { .. } => "ERR_SANDBOX_ARCHIVE_TRUNCATED",
             Self::ArchiveInvalid { .. } => "ERR_SANDBOX_ARCHIVE_INVALID",
             Self::UnsafePath { .. } => "ERR_SANDBOX_UNSAFE_PATH",
+            Self::SandboxReplaced { .. } => "ERR_SANDBOX_REPLACED",
+            Self::WorkspaceReplaced { .. } => "ERR_WORKSPACE_REPLACED",
             Self::LockTimeout { .. } => "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT",
             Self::InvalidArgType { .. } => "ERR_INVALID_ARG_TYPE",
             Self::InvalidArgValue { .. } => "ERR_INVALID_ARG_VALUE",
@@ -178,6 +199,13 @@ impl Error {
         [Errno::ILSEQ, Errno::INVAL, Errno::NAMETOOLONG]
             .map(|errno| Some(errno.raw_os_error()))
             .contains(&self.errno())
+    }
+
+    /// Whether it may say that a link is where a folder must be.
+    #[must_use]
+    pub fn means_link(&self) -> bool {
+        use rustix::io::Errno;
+        [Errno::NOTDIR, Errno::LOOP].map(|errno| Some(errno.raw_os_error())).contains(&self.errno())
     }
 
     /// Whether it says that nothing stands at the path, or something other than a folder on the way to it.

@@ -382,6 +382,12 @@ impl PathSet {
         )
     }
 
+    /// The set of these paths.
+    #[must_use]
+    pub fn of(paths: impl IntoIterator<Item = RelativePath>) -> Self {
+        Self(paths.into_iter().collect())
+    }
+
     /// Whether the path is a member or lies anywhere below one.
     #[must_use]
     pub fn contains_or_covers(&self, path: &RelativePath) -> bool {

@@ -66,8 +66,10 @@ pub mod merge {
 
 /// The round trip through a sandbox, whoever reaches it and however.
 pub mod sandbox {
+    pub mod answer;
     pub mod client;
     pub mod command;
+    pub mod listing;
     pub mod prepare;
     pub mod restore;
     pub mod spec;

@@ -53,6 +53,8 @@ pub struct Archive {
     pub entries: Vec<Unpacked>,
     /// Whether it held any entry at all, were it only `./`: an empty workspace says so by that one.
     pub held_anything: bool,
+    /// The content of the file that was asked for by its path, which is not one of the entries.
+    pub control: Option<Vec<u8>>,
 }
 
 impl Archive {
@@ -74,7 +76,11 @@ const IMPLIED_BYTES_MIN: usize = 4 * 1024 * 1024;
 
 /// Reads and checks a whole archive. Entries for which `ignore` holds are checked like all others and then dropped;
 /// what stands behind the end mark is not looked at.
-pub fn unpack(archive: &[u8], ignore: &dyn Fn(&RelativePath) -> bool) -> Result<Archive> {
+pub fn unpack(
+    archive: &[u8],
+    ignore: &dyn Fn(&RelativePath) -> bool,
+    control: Option<&RelativePath>,
+) -> Result<Archive> {
     let mut reader = Reader { archive, at: 0, found: Vec::new(), by_path: None };
     let mut held_anything = false;
     while let Some(header) = reader.header()? {
@@ -90,8 +96,17 @@ pub fn unpack(archive: &[u8], ignore: &dyn Fn(&RelativePath) -> bool) -> Result<
             _ => entries.push(entry),
         }
     }
-    entries.retain(|(_, entry)| !ignore(&entry.path));
-    Ok(Archive { entries: with_folders(entries, archive.len())?, held_anything })
+    let mut content = None;
+    entries.retain(|(_, entry)| {
+        if Some(&entry.path) == control {
+            if let Content::File { bytes, .. } = &entry.content {
+                content = Some(archive[bytes.clone()].to_vec());
+            }
+            return false;
+        }
+        !ignore(&entry.path)
+    });
+    Ok(Archive { entries: with_folders(entries, archive.len())?, held_anything, control: content })
 }
 
 /// Adds the folders that the archive only implies, and refuses what lies below something that is no folder.

@@ -2,20 +2,22 @@
 
 use std::time::{Duration, Instant};
 
+use super::answer::{Answer, is_another_without_mark};
 use super::client::{RunError, SandboxClient, blocking};
-use super::command;
 use super::prepare::{Base, LeftAlone, Session};
+use super::{command, listing};
 use crate::archive::unpack::{Archive, Content, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::exclude::PathSet;
 use crate::merge::apply::merge;
 use crate::merge::incoming::Incoming;
 use crate::merge::journal;
 use crate::merge::lock::{self, MergeLock};
 use crate::merge::plan::changed;
-use crate::merge::report::{Report, Rescued};
+use crate::merge::report::{Report, Rescued, Skipped};
 use crate::path::RelativePath;
-use crate::tree::entry::Snapshot;
+use crate::tree::entry::{Entry, PERMISSIONS, Snapshot};
 use crate::tree::root::Root;
 
 /// What a restore did, and how long its steps took.
@@ -41,6 +43,19 @@ pub struct Phase {
     /// The bytes it read, where it read any.
     pub bytes: u64,
 }
+
+/// How a sandbox shows that it is another one.
+const ANOTHER_UPLOAD: &str = "its mark is that of another upload; another prepare has replaced the workspace there, or an \
+     older state of the sandbox was brought back";
+const NOTHING_LEFT: &str =
+    "its mark is gone, and so is all that was uploaded; the sandbox, or its disk, was replaced";
+
+/// Why a path is left alone that the sandbox never had as it was packed.
+const LOST: &str = "the sandbox did not have it as it was uploaded, right after the upload: its disk or its tar cannot hold \
+     it, or a process there was faster";
+
+/// More than any status holds: an exit status and what tar said.
+const STATUS_MAX: usize = command::MESSAGES_MAX + 64;
 
 /// How the sandbox's tar ended.
 enum Packed {
@@ -119,10 +134,10 @@ impl Session {
     ) -> Result<Restored, RunError<C::Failure>> {
         let mut base = self.base.clone().lock_owned().await;
         let mut phases = Vec::new();
-        let archive = format!("{}/workspace-download.tar", self.runtime_root);
+        let archive = self.places.download();
 
         let started = Instant::now();
-        let packed = self.pack_remotely(client, &archive).await?;
+        let packed = self.pack_remotely(client).await?;
         phases.push(Phase { name: "run", took: started.elapsed(), bytes: 0 });
 
         let started = Instant::now();
@@ -132,19 +147,35 @@ impl Session {
         // What stays there is overwritten by the next download, and cleared with the sandbox.
         let _left_behind = client.remove(&archive).await;
 
-        let (workspace, left_alone, cancel) =
-            (self.workspace.clone(), self.left_alone.clone(), cancel.clone());
+        let (workspace, left_alone, preserve, cancel) =
+            (self.workspace.clone(), self.left_alone.clone(), self.preserve.clone(), cancel.clone());
+        let (upload_id, answer) = (self.upload_id.clone(), self.places.answer());
         let attachment = client.attachment();
         let restored = blocking(move || {
             let started = Instant::now();
             let held = attachment.hold()?;
-            let Base { snapshot: base, rescued } = &mut *base;
-            let checked = check(download.as_ref(), base, &left_alone).and_then(|archive| {
-                let root = Root::create(&workspace)?;
+            let checked = check(download.as_ref(), &base, &left_alone, &answer).and_then(|mut archive| {
+                let root = workspace.open()?;
+                let control = archive.control.take();
+                let answer = Answer::parse(control.as_deref());
+                if answer.names_another(&upload_id) {
+                    return Err(Error::SandboxReplaced { reason: ANOTHER_UPLOAD });
+                }
+                base.compare(answer.list, &preserve);
+                let Base { snapshot: base, lost, rescued, .. } = &mut *base;
+                archive.entries.retain(|entry| !lost.contains_or_covers(&entry.path));
                 journal::rescue(&root, rescued)?;
                 let partly = packed.may_lack_something(&archive, &left_alone);
                 let mut incoming = Incoming::from_archive(archive, download.as_ref(), base, &root, &cancel)?;
+                if answer.mark.is_none() && is_another_without_mark(base, &incoming.snapshot) {
+                    // The refusal is what to report; the next restore clears up what stays.
+                    let _stays = incoming.stage.close(&root);
+                    return Err(Error::SandboxReplaced { reason: NOTHING_LEFT });
+                }
                 incoming.keep_untold(base, partly);
+                incoming
+                    .skipped
+                    .extend(lost.paths().map(|path| Skipped { path: path.clone(), reason: LOST }));
                 Ok((root, incoming))
             });
             // The bytes are the client's again, whatever comes.
@@ -155,6 +186,7 @@ impl Session {
 
             let started = Instant::now();
             let entries = incoming.snapshot.len();
+            let Base { snapshot: base, rescued, .. } = &mut *base;
             let report = apply(&root, base, &incoming, rescued, &cancel);
             let Incoming { snapshot, stage, .. } = incoming;
             let report = journal::close(&root, stage, report, rescued)?;
@@ -172,24 +204,20 @@ impl Session {
 
     /// Has the sandbox pack its workspace. Where its tar fails, a second way tolerates what could not be read, and
     /// says so; where that fails as well, the first failure is the one to report.
-    async fn pack_remotely<C: SandboxClient>(
-        &self,
-        client: &C,
-        archive: &str,
-    ) -> Result<Packed, RunError<C::Failure>> {
-        let command = command::download(&self.runtime_root, &self.remote_dir, archive, &self.exclude);
-        let Err(failure) = client.run(&command).await else { return Ok(Packed::Whole) };
-        let status = format!("{}/workspace-download.status", self.runtime_root);
-        let command =
-            command::tolerant_download(&self.runtime_root, &self.remote_dir, archive, &status, &self.exclude);
-        if client.run(&command).await.is_err() {
+    async fn pack_remotely<C: SandboxClient>(&self, client: &C) -> Result<Packed, RunError<C::Failure>> {
+        let Err(failure) = client.run(&command::download(&self.places)).await else {
+            return Ok(Packed::Whole);
+        };
+        let status = self.places.status();
+        if client.run(&command::tolerant_download(&self.places)).await.is_err() {
             return Err(RunError::Client(failure));
         }
         let Ok(told) = client.read_file(&status).await else { return Err(RunError::Client(failure)) };
         let told = {
             let attachment = client.attachment();
             let _held = attachment.hold()?;
-            told.as_ref().to_vec()
+            let told = told.as_ref();
+            told[..told.len().min(STATUS_MAX)].to_vec()
         };
         let packed = match told.split(|&byte| byte == b'\n').next() {
             // This time nothing was in the way.
@@ -202,9 +230,30 @@ impl Session {
     }
 }
 
+impl Base {
+    /// Takes over what the sandbox says of what the extraction left there.
+    fn compare(&mut self, list: Option<&[u8]>, preserve: &PathSet) {
+        // Once is enough: it tells of the time before the agent came.
+        let Some(list) = list.filter(|_| !self.sent.is_empty()) else { return };
+        let found = listing::compare(&std::mem::take(&mut self.sent), list, preserve);
+        for (path, permissions) in found.modes {
+            match self.snapshot.get_mut(&path) {
+                Some(Entry::Dir { mode: Some(mode) } | Entry::File { mode, .. }) => {
+                    *mode = *mode & !PERMISSIONS | permissions;
+                }
+                _ => {}
+            }
+        }
+        self.lost = PathSet::of(found.lost);
+        self.snapshot.retain(|path, _| !self.lost.contains_or_covers(path));
+    }
+}
+
 /// Checks the whole download.
-fn check(download: &[u8], base: &Snapshot, left_alone: &LeftAlone) -> Result<Archive> {
-    let archive = unpack(download, &|path| left_alone.covers(path))?;
+fn check(download: &[u8], base: &Base, left_alone: &LeftAlone, answer: &str) -> Result<Archive> {
+    let answer = RelativePath::parse(answer.as_bytes()).ok().flatten();
+    let archive = unpack(download, &|path| left_alone.covers(path), answer.as_ref())?;
+    let base = &base.snapshot;
     if !archive.held_anything && !base.is_empty() {
         return Err(Error::ArchiveInvalid {
             offset: 0,

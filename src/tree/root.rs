@@ -124,6 +124,12 @@ impl Root {
         Ok(Self { follow: true, ..Self::open(path)? })
     }
 
+    /// Opens an existing folder, and fails where the path is that of a link. Links above it are followed.
+    pub fn open_no_link(path: &Path) -> Result<Self> {
+        let folder = fs::open(path, FOLDER, Mode::empty()).map_err(|errno| Error::io("open", path, errno))?;
+        Ok(Self { folder, path: path.to_path_buf(), follow: false })
+    }
+
     /// Creates the folder and those above it where they are missing, and opens it.
     pub fn create(path: &Path) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(|error| Error::io("mkdir", path, error))?;

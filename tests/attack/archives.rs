@@ -35,7 +35,7 @@ fn all_refused(code: &str, archives: Vec<(&str, Vec<u8>)>) {
     let before = Picture::of(&place.workspace());
     let outside = place.outside_picture();
     for (title, archive) in archives {
-        client.answer(archive.clone());
+        client.answer_unmarked(archive.clone());
         let error = refused(&session, &*client);
         assert_eq!(error.code(), code, "{title}: {error}");
         let message = error.to_string();
@@ -51,7 +51,7 @@ fn all_refused(code: &str, archives: Vec<(&str, Vec<u8>)>) {
         place.assert_no_litter();
     }
     assert_eq!(place.outside_picture(), outside);
-    client.answer(tar().file("new", "new").end());
+    client.answer_unmarked(tar().file("new", "new").end());
     restore(&session, &*client).unwrap();
     assert_eq!(place.tree().remove(&b"new"[..]), Some(file("new")));
 }
@@ -303,7 +303,7 @@ fn deep_names_do_not_grow_into_gigabytes() {
     // What they share is there once.
     let prefix = "d/".repeat(1990);
     let shared = (0..1000).fold(tar(), |tar, at| tar.file(format!("{prefix}{at}/x"), ""));
-    let unpacked = sandbox_managed_runtime::archive::unpack::unpack(&shared.end(), &|_| false).unwrap();
+    let unpacked = sandbox_managed_runtime::archive::unpack::unpack(&shared.end(), &|_| false, None).unwrap();
     assert_eq!(unpacked.entries.len(), uploaded().len() + 1990 + 2000);
 }
 
@@ -677,7 +677,7 @@ fn nothing_at_all_is_no_emptied_workspace() {
     let (client, session) = place.prepare_canned();
     for archive in [RawTar::new().end(), vec![0; 10_240], RawTar::new().pax(b'g', &[("comment", b"x")]).end()]
     {
-        client.answer(archive);
+        client.answer_unmarked(archive);
         let error = refused(&session, &*client);
         assert_eq!(error.code(), INVALID, "{error}");
         assert_eq!(Picture::of(&place.workspace()), before);
@@ -699,7 +699,7 @@ fn an_emptied_workspace() {
     assert_eq!(report.deleted.len(), 4);
 
     // Once empty it may come back empty, and with nothing at all.
-    client.answer(RawTar::new().end());
+    client.answer_unmarked(RawTar::new().end());
     restore(&session, &*client).unwrap();
     assert_same(&place.tree(), &expected, "still empty");
 }

@@ -151,7 +151,7 @@ fn fuzz_restores_against_the_model() {
             let download = to_tar(&sandbox).end();
             if random.once_in(4) {
                 let before = Picture::of(&place.workspace());
-                client.answer(&download[..random.below(download.len())]);
+                client.answer_unmarked(&download[..random.below(download.len())]);
                 refused(&session, &*client);
                 assert_eq!(Picture::of(&place.workspace()), before);
                 // Work goes on until it is tried again.
@@ -326,7 +326,7 @@ fn fuzz_unpacking() {
         }
         let left_alone =
             |path: &RelativePath| path.is_or_below(RUNTIME.as_bytes()) || always_excluded.matches(path);
-        let Ok(unpacked) = unpack(&archive, &left_alone) else { return };
+        let Ok(unpacked) = unpack(&archive, &left_alone, None) else { return };
         accepted.set(accepted.get() + 1);
         let mut tree = Tree::new();
         for entry in &unpacked.entries {

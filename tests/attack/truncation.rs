@@ -35,7 +35,7 @@ fn cut_off_anywhere() {
     cuts.extend((0..400).map(|_| random.below(archive.len())));
     cuts.extend((0..BLOCK).map(|back| archive.len() - 1 - back));
     for cut in cuts {
-        client.answer(&archive[..cut]);
+        client.answer_unmarked(&archive[..cut]);
         let error = refused(&session, &*client);
         assert_eq!(error.code(), "ERR_SANDBOX_ARCHIVE_TRUNCATED", "cut at {cut}: {error}");
         assert!(error.to_string().contains(&format!("byte {cut}:")), "cut at {cut}: {error}");
@@ -61,7 +61,7 @@ fn every_bit_of_the_headers() {
         for bit in (0..BLOCK * 8).step_by(step) {
             let mut damaged = archive.clone();
             damaged[at + bit / 8] ^= 1 << (bit % 8);
-            client.answer(damaged);
+            client.answer_unmarked(damaged);
             let error = refused(&session, &*client);
             assert_eq!(
                 error.code(),
@@ -78,7 +78,7 @@ fn every_bit_of_the_headers() {
     for bit in (0..2 * BLOCK * 8).step_by(3) {
         let mut damaged = archive.clone();
         damaged[at + bit / 8] ^= 1 << (bit % 8);
-        client.answer(damaged);
+        client.answer_unmarked(damaged);
         refused(&session, &*client);
     }
     assert_eq!(Picture::of(&place.workspace()), before);
