@@ -65,6 +65,20 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// A tree that multiplies itself through links that are followed.
+    #[error(
+        "following links makes {names} names of {entries} files and folders, the last of them through '{}'; exclude that \
+         link, or pass followSymlinks: false", link.display()
+    )]
+    LinksMultiply {
+        /// The link that was followed last.
+        link: PathBuf,
+        /// How many names there were by then.
+        names: usize,
+        /// Of how many files and folders.
+        entries: usize,
+    },
+
     /// Another folder, or a link, has taken the place of the local workspace.
     #[error(
         "'{}' is no longer the folder that was uploaded: another folder, or a link, is in its place; nothing was \
@@ -139,6 +153,7 @@ impl Error {
             Self::ArchiveInvalid { .. } => "ERR_SANDBOX_ARCHIVE_INVALID",
             Self::UnsafePath { .. } => "ERR_SANDBOX_UNSAFE_PATH",
             Self::SandboxReplaced { .. } => "ERR_SANDBOX_REPLACED",
+            Self::LinksMultiply { .. } => "ERR_SANDBOX_UNSUPPORTED",
             Self::WorkspaceReplaced { .. } => "ERR_WORKSPACE_REPLACED",
             Self::LockTimeout { .. } => "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT",
             Self::InvalidArgType { .. } => "ERR_INVALID_ARG_TYPE",

@@ -57,7 +57,9 @@ pub fn to_napi(error: &Error) -> napi::Error {
             fields.offset = *offset;
         }
         Error::LockTimeout { lock, .. } => fields.path = Some(text(lock.as_os_str().as_bytes())),
-        Error::WorkspaceReplaced { path } => fields.path = Some(text(path.as_os_str().as_bytes())),
+        Error::LinksMultiply { link: path, .. } | Error::WorkspaceReplaced { path } => {
+            fields.path = Some(text(path.as_os_str().as_bytes()))
+        }
         Error::SandboxReplaced { .. }
         | Error::InvalidArgType { .. }
         | Error::InvalidArgValue { .. }
