@@ -23,6 +23,8 @@ import { specFor } from "./support/spec.mjs";
 import { makeArchive } from "./support/tar.mjs";
 
 const RUNTIME = ".paperclip-runtime";
+/** The folder of the sandbox's own files in a run's folder. */
+const OWN = ".paperclip";
 
 let workspace;
 let reports;
@@ -211,7 +213,7 @@ line' && echo edited >>'it'\\''s' && rm -- -rf && echo edited >'*'`,
     });
     expect(await describeTree(before)).toStrictEqual({ "linked.md": "644 outside", "one.md": "600 one" });
     expect(await readdir(assetDirs["empty it's"])).toStrictEqual([]);
-    expect((await readdir(path.dirname(before))).sort()).toStrictEqual(["empty it's", "skills"]);
+    expect((await readdir(path.dirname(before))).sort()).toStrictEqual([OWN, "empty it's", "skills"]);
   });
 
   it("what may not be read there stays as it is here, and nothing is deleted on a guess", async () => {
@@ -258,7 +260,8 @@ describe("the client calls", () => {
 
     expect(client.calls).toStrictEqual([
       ["makeDir", root],
-      ["writeFile", `${root}/workspace-upload.tar`, 2048],
+      // The archive, and behind it the script for the sandbox.
+      ["writeFile", `${root}/workspace-upload.tar`, expect.any(Number)],
       ["run", command, timed],
       ["writeFile", `${root}/one-upload.tar`, 2048],
       ["run", command, timed],
@@ -273,7 +276,7 @@ describe("the client calls", () => {
       ["remove", `${root}/workspace-download.tar`],
     ]);
     // Archives do not stay there.
-    expect(await readdir(root)).toStrictEqual(["one", "two"]);
+    expect((await readdir(root)).sort()).toStrictEqual([OWN, "one", "two"]);
   });
 
   it.each([
@@ -323,7 +326,7 @@ describe("the client calls", () => {
     await makeTree(workspace, { "a.txt": "a" });
     const whole = client.writeFile;
     client.writeFile = (at, bytes) => whole.call(client, at, bytes.slice(0, 1024));
-    await expect(prepare(client, remote)).rejects.toThrow(/1024 of the archive's 2048 bytes/);
+    await expect(prepare(client, remote)).rejects.toThrow(/1024 of the archive's \d+ bytes/);
     expect(await describeTree(remote, { without: RUNTIME })).toStrictEqual({ "before.txt": "644 before" });
   });
 });
@@ -395,7 +398,7 @@ describe("what is excluded", () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { [`${RUNTIME}/mine/state`]: "local", [`sub/${RUNTIME}/file`]: "travels" });
     const prepared = await prepare(client, remote);
-    expect(await readdir(path.join(remote, RUNTIME))).toStrictEqual(["test"]);
+    expect((await readdir(path.join(remote, RUNTIME))).sort()).toStrictEqual([".gitignore", "test"]);
     await writeFile(path.join(remote, RUNTIME, "test", "from-agent"), "x");
     await writeFile(path.join(remote, "sub", RUNTIME, "file"), "edited");
     await prepared.restoreWorkspace();

@@ -2,7 +2,7 @@
 
 import { createRuntimeProgressReporter } from "@paperclipai/adapter-utils/runtime-progress";
 import { getEventListeners } from "node:events";
-import { readdir, writeFile } from "node:fs/promises";
+import { readdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
 import { beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
@@ -760,6 +760,8 @@ describe("concurrency", () => {
     for (const concurrency of [1, 4]) {
       const remote = await remoteWorkspace();
       await prepare({ spec: specFor(remote), client: new LocalSandbox(), assets, concurrency });
+      // What names the upload differs.
+      await rm(path.join(remote, ".paperclip-runtime/test/.paperclip"), { recursive: true });
       trees.push(await readTree(remote));
     }
     expect(differences(...trees)).toStrictEqual([]);

@@ -37,7 +37,7 @@ impl<'a> Answer<'a> {
 /// Whether a sandbox without a mark is to be taken for another one: nothing of what was uploaded is there. An agent that
 /// removed the mark, as `git clean -fdx` does, leaves something.
 ///
-/// One file or link as it was uploaded is enough. Where there is none, most of their names must be there: an image brings
+/// One file or link as it was uploaded is enough. Where there is none, half of their names must be there: an image brings
 /// some names that a workspace may have too, such as `.gitignore`.
 #[must_use]
 pub fn is_another_without_mark(base: &Snapshot, theirs: &Snapshot) -> bool {
@@ -51,7 +51,7 @@ pub fn is_another_without_mark(base: &Snapshot, theirs: &Snapshot) -> bool {
     if leaves == 0 {
         return !base.is_empty() && !base.keys().any(|path| theirs.contains_key(path));
     }
-    changed_leaves == leaves && there * 2 <= leaves
+    changed_leaves == leaves && there * 2 < leaves
 }
 
 #[cfg(test)]
@@ -100,7 +100,8 @@ mod tests {
             ("one of three is left", &[("a", 1), ("b", 1), ("c", 1)], &[("c", 1)], false),
             ("the only file was changed", &[("a", 1)], &[("a", 2)], false),
             ("all were changed", &[("a", 1), ("b", 1)], &[("a", 2), ("b", 2)], false),
-            ("another one with a name in common", &[("a", 1), ("b", 1)], &[("a", 2)], true),
+            ("one of two was changed, the other deleted", &[("a", 1), ("b", 1)], &[("a", 2)], false),
+            ("another one with a name in common", &[("a", 1), ("b", 1), ("c", 1)], &[("a", 2)], true),
             ("another one", &[("a", 1), ("b", 1)], &[(".bashrc", 2)], true),
             ("a folder in common", &[("src/", 0), ("src/a", 1)], &[("src/", 0), ("src/b", 1)], true),
             ("only folders, and one is left", &[("src/", 0), ("lib/", 0)], &[("src/", 0)], false),

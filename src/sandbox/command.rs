@@ -178,7 +178,7 @@ mkdir -p "$d" && cd "$d" && {extract}rm -f "$a""#
 /// cannot be listed: it must not look like an emptied one. And so does a script that is gone.
 #[must_use]
 pub fn download(places: &Places) -> String {
-    format!("sh {} download", quote(&format!("{}/control.sh", places.own())))
+    in_shell(&format!("exec sh {} download", quote(&format!("{}/control.sh", places.own()))))
 }
 
 /// As [`download`], but what tar could not read is left out, and the command fails only where there is no
