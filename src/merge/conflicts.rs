@@ -1,7 +1,6 @@
 //! Where local versions are kept that the sandbox's version replaced.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -12,7 +11,7 @@ use crate::sync::lock;
 use crate::time::utc_timestamp;
 use crate::tree::entry::PERMISSIONS;
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
-use crate::tree::stage::{make_runtime, runtime};
+use crate::tree::stage::{RuntimeFolder, runtime};
 
 /// The folder in the runtime folder.
 const CONFLICTS: &str = "conflicts";
@@ -57,7 +56,7 @@ impl Conflicts {
     ) -> Result<Kept> {
         let mut cursor = root.cursor();
         for version in 0..VERSIONS {
-            let kept_at = self.folder(&mut cursor, version)?.join(path);
+            let kept_at = self.folder(root, version)?.join(path);
             if !make_folders(&mut cursor, &kept_at)? {
                 continue;
             }
@@ -94,10 +93,10 @@ impl Conflicts {
     }
 
     /// The folder of so many versions before.
-    fn folder(&self, cursor: &mut Cursor<'_>, version: usize) -> Result<RelativePath> {
+    fn folder(&self, root: &Root, version: usize) -> Result<RelativePath> {
         let mut folders = lock(&self.folders);
         while folders.len() <= version {
-            folders.push(make_folder(cursor)?);
+            folders.push(make_folder(root)?);
         }
         Ok(folders[version].clone())
     }
@@ -114,48 +113,37 @@ fn make_folders(cursor: &mut Cursor<'_>, kept_at: &RelativePath) -> Result<bool>
 }
 
 /// Makes a new folder for kept versions.
-fn make_folder(cursor: &mut Cursor<'_>) -> Result<RelativePath> {
-    make_runtime(cursor)?;
-    let runtime = runtime();
-    keep_out_of_git(cursor, &RelativePath::child(Some(&runtime), b".gitignore"))?;
-    let conflicts = RelativePath::child(Some(&runtime), CONFLICTS.as_bytes());
-    if !cursor.ensure_dir(&conflicts, 0o755)? {
-        return Err(Error::UnsafePath {
-            path: readable(conflicts.as_bytes()),
-            offset: None,
-            reason: "it must be a folder, since local versions are kept there; move it away and try again"
-                .to_owned(),
-        });
-    }
+fn make_folder(root: &Root) -> Result<RelativePath> {
+    let _in_place = RuntimeFolder::open(root)?;
+    let conflicts = folder_of_all();
     // Colons in file names trouble other systems.
     let time = utc_timestamp(SystemTime::now()).replace(':', "-");
     let mut made = RelativePath::child(Some(&conflicts), time.as_bytes());
     for serial in 2.. {
-        if cursor.make_dir(&made, 0o755)? {
-            break;
+        let mut cursor = root.cursor();
+        if !cursor.ensure_dir(&conflicts, 0o755)? {
+            return Err(Error::UnsafePath {
+                path: readable(conflicts.as_bytes()),
+                offset: None,
+                reason:
+                    "it must be a folder, since local versions are kept there; move it away and try again"
+                        .to_owned(),
+            });
         }
+        match cursor.make_dir(&made, 0o755) {
+            Ok(true) => break,
+            // Another merge removed the folder around it, since nothing was in it.
+            Err(error) if error.is_gone() => continue,
+            taken => taken?,
+        };
         made = RelativePath::child(Some(&conflicts), format!("{time}~{serial}").as_bytes());
     }
     Ok(made)
 }
 
-fn keep_out_of_git(cursor: &mut Cursor<'_>, ignore: &RelativePath) -> Result<()> {
-    match cursor.stat(ignore)? {
-        // A full disk, or a kill, left it empty.
-        Some(meta) if meta.kind == Kind::File && meta.size == 0 => {
-            cursor.remove_file(ignore)?;
-        }
-        Some(_) => return Ok(()),
-        None => {}
-    }
-    match cursor.create(ignore, 0o644) {
-        Ok(mut file) => {
-            file.write_all(b"*\n").map_err(|error| Error::io("write", cursor.path_of(ignore), error))
-        }
-        // Another restore was faster.
-        Err(error) if error.is_io(std::io::ErrorKind::AlreadyExists) => Ok(()),
-        Err(error) => Err(error),
-    }
+/// The folder with the kept versions of all merges.
+fn folder_of_all() -> RelativePath {
+    RelativePath::child(Some(&runtime()), CONFLICTS.as_bytes())
 }
 
 /// Moves what cannot be renamed, to a new name on another file system: copies it, and removes it here once the copy is
