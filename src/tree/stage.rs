@@ -657,16 +657,15 @@ mod tests {
     #[test]
     fn whatever_was_there_the_runtime_folder_has_a_gitignore_that_says_something() {
         let ignore = |folder: &Path| folder.join(RUNTIME).join(IGNORE);
-        let table: [(&str, Option<&[u8]>, &[u8]); 7] = [
+        for (what, before, after) in [
             ("none", None, IGNORE_ALL),
-            ("empty", Some(b""), IGNORE_ALL),
+            ("empty", Some(&b""[..]), IGNORE_ALL),
             ("zeroed", Some(b"\0\0"), IGNORE_ALL),
             ("blank", Some(b" \n\n"), IGNORE_ALL),
             ("ours", Some(IGNORE_ALL), IGNORE_ALL),
             ("the user's", Some(b"mine"), b"mine"),
             ("a link", Some(b"->"), IGNORE_ALL),
-        ];
-        for (what, before, after) in table {
+        ] {
             let folder = tempfile::tempdir().unwrap();
             fs::create_dir(folder.path().join(RUNTIME)).unwrap();
             match before {

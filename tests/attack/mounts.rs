@@ -262,8 +262,8 @@ fn mount_points_in_mounts_stay_with_all_that_is_in_them() {
 /// A line of a journal, as it is written.
 fn line_of_journal(json: &str) -> String {
     let digest = sha2::Sha256::digest(json.as_bytes());
-    let checksum: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{checksum} {json}\n")
+    let checksum = u64::from_be_bytes(digest[..8].try_into().unwrap());
+    format!("{checksum:016x} {json}\n")
 }
 
 /// A journal that is whole, or at least has its first line.
