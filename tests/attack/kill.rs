@@ -213,7 +213,7 @@ fn a_kill_while_waiting_for_the_lock_leaves_nothing() {
     let place = Place::with(&before);
     let lock = place.root().join("workspace.paperclip-restore.lock");
     fs::create_dir(&lock).unwrap();
-    let owner = format!("{{\"pid\":{},\"createdAt\":\"2026-01-01T00:00:00.000Z\"}}", std::process::id());
+    let owner = format!("{{\"pid\":{},\"createdAt\":\"\"}}", std::process::id());
     fs::write(lock.join("owner.json"), owner).unwrap();
     let other = OtherProcess::start(&place, &to_tar(&after).end(), None);
     other.go();
