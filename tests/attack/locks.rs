@@ -53,8 +53,13 @@ impl Elsewhere {
     }
 
     fn kill(mut self) {
+        // As long as it can be written to, it does not give the lock back by itself.
+        let input = self.process.stdin.take();
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+        // Nobody is left who could say more.
+        let _said: Vec<_> = self.said.collect();
+        drop(input);
     }
 }
 
