@@ -181,6 +181,12 @@ export interface PrepareSandboxManagedRuntimeInput {
   signal?: AbortSignal;
   /** How many assets may upload at once, 1 to 16. Outcome and error are the same as in order. Default 1. */
   concurrency?: number;
+  /**
+   * For how many days local versions that a restore replaced are kept under `.paperclip-runtime/conflicts` (default 30).
+   * Restores that write something remove older ones, and the oldest beyond 1 GiB in all; never their own. With 0 only
+   * those of the last such restore stay; with `null` or `Infinity` all stay, whatever their size.
+   */
+  keepConflictsDays?: number | null;
   /** Gets what each restore did. A listener that throws or rejects never fails the restore. */
   onReport?: (report: RestoreReport) => void | Promise<void>;
 }

@@ -120,6 +120,7 @@ async function prepareSandboxManagedRuntime(input) {
     preserveAbsentOnRestore: check.strings("input.preserveAbsentOnRestore", input.preserveAbsentOnRestore),
     assets,
     concurrency: check.concurrency(input.concurrency),
+    keepConflictsDays: check.keepConflictsDays(input.keepConflictsDays),
   };
   const onLine = check.callback("input.onProgress", input.onProgress);
   const onStatus = check.callback("input.onRuntimeProgress", input.onRuntimeProgress);

@@ -281,6 +281,14 @@ describe("prepareSandboxManagedRuntime", () => {
       await expectRefused(prepare({ lease: { refresh() {}, intervalMs } }), VALUE, "input.lease.intervalMs");
     }
   });
+  it("refuses a keepConflictsDays that is no number of days", async () => {
+    for (const keepConflictsDays of ["5", true, {}, 5n])
+      await expectRefused(prepare({ keepConflictsDays }), TYPE, "input.keepConflictsDays");
+    for (const keepConflictsDays of [-1, NaN, -Infinity]) {
+      await expectRefused(prepare({ keepConflictsDays }), VALUE, "input.keepConflictsDays");
+    }
+  });
+
   it("refuses a concurrency that is no number from 1 to 16", async () => {
     for (const concurrency of ["5", true, {}, 5n])
       await expectRefused(prepare({ concurrency }), TYPE, "input.concurrency");

@@ -125,4 +125,30 @@ function concurrency(value) {
   return value;
 }
 
-module.exports = { callback, client, concurrency, lease, localPath, object, signal, string, strings };
+/**
+ * How many days kept local versions stay; `null` means for ever, which JSON has no number for.
+ *
+ * @param {number | null} [value]
+ */
+function keepConflictsDays(value) {
+  if (value === undefined) return 30;
+  if (value === null || value === Infinity) return null;
+  if (typeof value !== "number") throw invalidType("input.keepConflictsDays", "of type number", value);
+  if (!(value >= 0)) {
+    throw invalidValue("input.keepConflictsDays", "it must be a number of days from 0 on, or null", value);
+  }
+  return value;
+}
+
+module.exports = {
+  callback,
+  client,
+  concurrency,
+  keepConflictsDays,
+  lease,
+  localPath,
+  object,
+  signal,
+  string,
+  strings,
+};

@@ -56,6 +56,7 @@ pub mod merge {
     pub mod apply;
     pub mod conflicts;
     pub mod folder;
+    pub mod holder;
     pub mod incoming;
     pub mod journal;
     pub mod lock;

@@ -42,7 +42,7 @@ impl FolderMerge {
         base.retain(|path, _| !left_out(path));
         let mut incoming = Incoming::from_folder(&source, &left_out, &base, &root, &cancel)?;
         incoming.keep_untold(&base, false);
-        match MergeLock::acquire(target, lock::WAIT, &cancel) {
+        match MergeLock::acquire_blocking(target, lock::WAIT, &cancel) {
             Ok(lock) => Ok(Self { settled: true, rescued, root, base, incoming, lock }),
             Err(error) => {
                 // The failure that led here is the one to report; the next stage removes an abandoned one.

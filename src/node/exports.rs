@@ -341,11 +341,13 @@ pub struct HeldLock(Arc<Mutex<Option<MergeLock>>>);
 
 #[napi]
 pub fn acquire_merge_lock(env: &Env, target_dir: String) -> Promised<'_, HeldLock> {
-    env.spawn_future(off_the_loop(move || {
-        let target = argument::<Bytes>("targetDir", &target_dir)?.into_path();
-        let lock = MergeLock::acquire(&target, lock::WAIT, &Cancel::default())?;
+    env.spawn_future(async move {
+        let target =
+            argument::<Bytes>("targetDir", &target_dir).map_err(|error| to_napi(&error))?.into_path();
+        let acquired = MergeLock::acquire(&target, lock::WAIT, &Cancel::default()).await;
+        let lock = acquired.map_err(|error| to_napi(&error))?;
         Ok(HeldLock(Arc::new(Mutex::new(Some(lock)))))
-    }))
+    })
 }
 
 #[napi]

@@ -280,7 +280,7 @@ fn apply(
         report.take_rescued(rescued);
         return Ok(report);
     }
-    let lock = MergeLock::acquire(root.path(), lock::WAIT, cancel)?;
+    let lock = MergeLock::acquire_blocking(root.path(), lock::WAIT, cancel)?;
     let merged = merge(root, base, incoming, rescued, cancel);
     // The merge is what counts. A lock that stays is taken over once this process is gone.
     let _stays = lock.release();

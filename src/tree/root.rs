@@ -201,6 +201,12 @@ pub struct Cursor<'r> {
 }
 
 impl Cursor<'_> {
+    /// A further place to work from below the same root.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        self.root.cursor()
+    }
+
     /// The folder at `path` (empty: the root), opened without following a link.
     pub fn folder(&mut self, path: &[u8]) -> rustix::io::Result<BorrowedFd<'_>> {
         while self.open.last().is_some_and(|&(length, _)| {

@@ -18,6 +18,7 @@ mod disk;
 mod fuzz;
 mod kill;
 mod links;
+mod locks;
 mod model;
 mod mounts;
 mod partial;
