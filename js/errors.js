@@ -88,10 +88,11 @@ function fromNative(error) {
   }
   const [name, text] = util.getSystemErrorMap().get(-errno) ?? [`E${errno}`, "unknown error"];
   const note = hint ? ` (${hint})` : "";
-  return codedError(Error, name, `${name}: ${text}, ${syscall} '${path}'${note}`, {
+  const what = path === undefined ? syscall : `${syscall} '${path}'`;
+  return codedError(Error, name, `${name}: ${text}, ${what}${note}`, {
     errno: -errno,
     syscall,
-    path,
+    ...(path === undefined ? {} : { path }),
   });
 }
 

@@ -6,7 +6,7 @@ use napi::Status;
 use serde::Serialize;
 
 use super::values::text;
-use crate::error::Error;
+use crate::error::{Error, NO_THREAD};
 use crate::sandbox::client::RunError;
 
 /// What an error says beside its message. `index.js` names `errno` as the operating system does.
@@ -57,6 +57,10 @@ pub fn to_napi(error: &Error) -> napi::Error {
             fields.offset = *offset;
         }
         Error::LockTimeout { lock, .. } => fields.path = Some(text(lock.as_os_str().as_bytes())),
+        Error::NoThread(_) => {
+            fields.syscall = Some("pthread_create");
+            NO_THREAD.clone_into(&mut fields.hint);
+        }
         Error::InvalidArgType { .. }
         | Error::InvalidArgValue { .. }
         | Error::Aborted
