@@ -38,6 +38,7 @@ const { version } = require("./package.json");
  * @property {(input: string, baseline: SnapshotWriter) => Promise<BegunMerge>} beginMerge
  * @property {(targetDir: string) => Promise<HeldLock>} acquireMergeLock
  * @property {(rootDir: string, relative: string) => Promise<string | null>} readEntry
+ * @property {() => Promise<void>} nextTurn Settles in another turn of the event loop.
  *
  * @typedef {{ cancel(): void }} Canceller
  * @typedef {{ write(entries: string): void }} SnapshotWriter
@@ -52,11 +53,11 @@ const { version } = require("./package.json");
 
 /**
  * Makes a client call for the binding. `target` is a remote path, a command, or for `allocate` the number of the
- * upload; `number` is the size for `allocate` and the number of the upload for `writeFile`. Resolves with bytes, with
- * nothing, or with the number of a kept failure.
+ * upload, and so for `release`, which gives back one that will not be sent; `number` is the size for `allocate` and the
+ * number of the upload for `writeFile`. Resolves with bytes, with nothing, or with the number of a kept failure.
  *
  * @callback Dispatch
- * @param {"allocate" | "makeDir" | "writeFile" | "readFile" | "remove" | "run"} method
+ * @param {"allocate" | "release" | "makeDir" | "writeFile" | "readFile" | "remove" | "run"} method
  * @param {string} target
  * @param {number} number
  * @returns {Promise<Uint8Array | number | undefined>}
@@ -77,6 +78,7 @@ const EXPORTS = [
   "beginMerge",
   "acquireMergeLock",
   "readEntry",
+  "nextTurn",
 ];
 
 /** @type {Binding | undefined} */

@@ -381,6 +381,12 @@ impl HeldLock {
     }
 }
 
+/// Settles in another turn of the event loop, whatever was done to JavaScript's own timers.
+#[napi]
+pub fn next_turn(env: &Env) -> Promised<'_, ()> {
+    promise(env, async { Ok(()) })
+}
+
 /// What stands at a path now, as a JSON entry; `null` where nothing that a snapshot would hold does.
 #[napi]
 pub fn read_entry(env: &Env, root_dir: String, relative: String) -> Promised<'_, Option<String>> {
