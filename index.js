@@ -3,15 +3,16 @@
 // The package's functions: arguments are checked here and promises made; what has to do with files happens in the
 // binding (src/), and what has to do with calling a client in js/calls.js.
 
-const path = require("node:path");
-const { types } = require("node:util");
-
 const { native } = require("./binding.js");
 const check = require("./js/check.js");
 const { Abort } = require("./js/abort.js");
 const { ClientCalls } = require("./js/calls.js");
 const { fromNative, invalidType } = require("./js/errors.js");
 const { LeaseKeeper } = require("./js/lease.js");
+const {
+  path,
+  util: { types },
+} = require("./js/node.js");
 const { tell } = require("./js/progress.js");
 const spec = require("./js/spec.js");
 

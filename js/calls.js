@@ -1,8 +1,10 @@
 "use strict";
 
-const { constants } = require("node:buffer");
-const { types } = require("node:util");
 const { codedError, fromNative, received } = require("./errors.js");
+const {
+  buffer: { constants },
+  util: { types },
+} = require("./node.js");
 const { transferProgress } = require("./progress.js");
 
 /**

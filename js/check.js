@@ -1,7 +1,7 @@
 "use strict";
 
-const path = require("node:path");
 const { invalidType, invalidValue } = require("./errors.js");
+const { path } = require("./node.js");
 
 // What callers hand in, typed as they should: each check is for those who do not.
 

@@ -1,6 +1,6 @@
 "use strict";
 
-const util = require("node:util");
+const { util } = require("./node.js");
 
 /**
  * What the binding says of a failure, as the JSON that is its error's message.
