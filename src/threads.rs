@@ -5,8 +5,8 @@
 //!
 //! - *The driver* is one thread that polls all asynchronous code, with timers. Without it there is
 //!   [`Error::NoThread`]. It is made by the first call and stays, asleep while there is nothing to do.
-//! - *Workers* run what reads, hashes and writes: up to [`WORKERS`], each made when no other is idle, and gone after
-//!   [`IDLE`]. Where none can be made, work waits for one that exists; where none exists, it runs on the driver.
+//! - *Workers* run what reads, hashes and writes: up to `WORKERS`, each made when no other is idle, and gone after
+//!   `IDLE`. Where none can be made, work waits for one that exists; where none exists, it runs on the driver.
 //! - *Rayon's pool* is made by the first work that finds enough threads to be had. Without it, a worker is a pool of
 //!   itself alone, so that parallel code runs there one after the other.
 //!
