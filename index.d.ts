@@ -43,13 +43,15 @@ export interface SandboxManagedRuntimeAsset {
   exclude?: string[];
 }
 
-/** What `writeFile` and `readFile` get as a further argument, only when somebody listens to progress. */
+/** What `writeFile` and `readFile` get as a further argument, only when it says something. */
 export interface SandboxTransferProgressOptions {
   /**
    * To be called while bytes move. `transferredBytes` and `totalBytes` count bytes of the file, not of its encoding;
    * `totalBytes` is `null` where the size is not known.
    */
   onProgress?: (transferredBytes: number, totalBytes: number | null) => void | Promise<void>;
+  /** The caller's signal, where there is one: an abort may stop the transfer itself. Nobody waits for it then. */
+  signal?: AbortSignal;
 }
 
 /**
@@ -73,8 +75,11 @@ export interface SandboxManagedRuntimeClient {
   listFiles(remotePath: string): Promise<string[]>;
   /** Removes a file. A failure is ignored. */
   remove(remotePath: string): Promise<void>;
-  /** Runs a command line of POSIX `sh`; rejects when it fails or takes longer than `timeoutMs` milliseconds. */
-  run(command: string, options: { timeoutMs: number }): Promise<void>;
+  /**
+   * Runs a command line of POSIX `sh`; rejects when it fails or takes longer than `timeoutMs` milliseconds. `signal`
+   * is the caller's, where there is one: an abort may stop the command. Nobody waits for it then.
+   */
+  run(command: string, options: { timeoutMs: number; signal?: AbortSignal }): Promise<void>;
 }
 
 /** Takes complete progress lines, newline included. A listener that throws or rejects never fails the transfer. */
@@ -363,6 +368,8 @@ export type SandboxRuntimeErrorCode =
   | "ERR_INVALID_ARG_VALUE"
   /** `client.readFile` gave something other than bytes. */
   | "ERR_INVALID_RETURN_VALUE"
+  /** What was asked for cannot be done here: an archive beyond the size of this Node's buffers. Nothing was sent of it. */
+  | "ERR_SANDBOX_UNSUPPORTED"
   /** No binary for this machine; the message says what to do. From each call that needs one, never from the import. */
   | "ERR_SANDBOX_BINDING_NOT_FOUND"
   /** From a ready-made client: a command in the sandbox failed (`exitCode`, `stderr`). */

@@ -104,6 +104,10 @@ pub enum Error {
         waited_s: u64,
     },
 
+    /// No thread can be made. Its code is the operating system's own (`EAGAIN`).
+    #[error("no thread can be made: {0} ({NO_THREAD})")]
+    NoThread(io::Error),
+
     /// An argument has a type that cannot be used.
     #[error("The \"{argument}\" argument {expected}")]
     InvalidArgType {
@@ -133,6 +137,10 @@ pub enum Error {
     Internal(String),
 }
 
+/// What to do about [`Error::NoThread`].
+pub const NO_THREAD: &str = "nothing was changed; the process, its user or its container has as many threads as its \
+    limit allows (ulimit -u, pids.max), or too little memory: raise the limit or end other work, and try again";
+
 fn advice(hints: &[&'static str]) -> String {
     if hints.is_empty() { String::new() } else { format!(" ({})", hints.join("; ")) }
 }
@@ -148,7 +156,7 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Io { .. } => "",
+            Self::Io { .. } | Self::NoThread(_) => "",
             Self::ArchiveTruncated { .. } => "ERR_SANDBOX_ARCHIVE_TRUNCATED",
             Self::ArchiveInvalid { .. } => "ERR_SANDBOX_ARCHIVE_INVALID",
             Self::UnsafePath { .. } => "ERR_SANDBOX_UNSAFE_PATH",
@@ -167,7 +175,7 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Io { source, .. } | Self::NoThread(source) => source.raw_os_error(),
             _ => None,
         }
     }

@@ -33,6 +33,7 @@ pub mod error;
 pub mod exclude;
 pub mod mirror;
 pub mod path;
+pub mod threads;
 pub mod time;
 
 /// A folder and what is in it: read, held open, staged.

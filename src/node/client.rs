@@ -4,11 +4,12 @@
 //! throws. Uploads stay JavaScript's own memory: it is made there, filled here while nobody else has it, and handed to
 //! the client by its number.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use napi::Status;
 use napi::bindgen_prelude::{Either, FnArgs, Promise, Uint8Array};
-use napi::threadsafe_function::ThreadsafeFunction;
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 
 use crate::sandbox::client::{Attachment, SandboxClient};
 
@@ -24,7 +25,7 @@ pub type Dispatch = ThreadsafeFunction<Arguments, Promise<Answer>, Arguments, St
 
 /// A client behind its dispatch function.
 pub struct JsClient {
-    dispatch: Dispatch,
+    dispatch: Arc<Dispatch>,
     attachment: Attachment,
     uploads: AtomicU32,
 }
@@ -32,7 +33,7 @@ pub struct JsClient {
 impl JsClient {
     /// The client of one prepare or restore.
     pub fn new(dispatch: Dispatch, attachment: Attachment) -> Self {
-        Self { dispatch, attachment, uploads: AtomicU32::new(0) }
+        Self { dispatch: Arc::new(dispatch), attachment, uploads: AtomicU32::new(0) }
     }
 
     async fn call(&self, method: &str, path: &str, number: f64) -> napi::Result<Option<Uint8Array>> {
@@ -52,10 +53,22 @@ impl JsClient {
     }
 }
 
-/// Memory of JavaScript's for one archive.
+/// Memory of JavaScript's for one archive. Dropped without having been sent, it is given back.
 pub struct Upload {
     number: u32,
     bytes: Uint8Array,
+    /// Whom to give it back to; nobody once it is sent.
+    keeper: Option<Arc<Dispatch>>,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            let arguments = ("release".to_owned(), self.number.to_string(), 0.0).into();
+            // It fails where the environment has ended, and the memory with it.
+            let _ended = keeper.call(arguments, ThreadsafeFunctionCallMode::NonBlocking);
+        }
+    }
 }
 
 impl AsRef<[u8]> for Upload {
@@ -95,16 +108,17 @@ impl SandboxClient for JsClient {
         let number = self.uploads.fetch_add(1, Ordering::Relaxed);
         #[allow(clippy::cast_precision_loss, reason = "JavaScript refuses sizes beyond 2^53 all the same")]
         let bytes = self.call_for_bytes("allocate", &number.to_string(), size as f64).await?;
-        Ok(Upload { number, bytes })
+        Ok(Upload { number, bytes, keeper: Some(self.dispatch.clone()) })
     }
 
     async fn make_dir(&self, path: &str) -> napi::Result<()> {
         self.call("makeDir", path, 0.0).await.map(|_| ())
     }
 
-    async fn write_file(&self, path: &str, upload: Upload) -> napi::Result<()> {
+    async fn write_file(&self, path: &str, mut upload: Upload) -> napi::Result<()> {
         let number = f64::from(upload.number);
         // From here on the memory is the client's.
+        upload.keeper = None;
         drop(upload);
         self.call("writeFile", path, number).await.map(|_| ())
     }

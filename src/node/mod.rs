@@ -11,4 +11,5 @@
 mod client;
 mod error;
 mod exports;
+mod promise;
 mod values;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
+use super::error::{TEXT, beginning};
 use crate::error::{Error, Result, readable};
 use crate::merge::report::{Conflict, Report, Skipped};
 use crate::path::RelativePath;
@@ -250,7 +251,7 @@ pub fn report(Restored { report, entries, tar_messages, phases }: &Restored, cou
         skipped: [],
         entries: *entries,
         tolerant: tar_messages.is_some(),
-        tar_messages: tar_messages.as_deref().unwrap_or_default(),
+        tar_messages: beginning(tar_messages.as_deref().unwrap_or_default(), TEXT),
         phases: phases
             .iter()
             .map(|phase| JsPhase {

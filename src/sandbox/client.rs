@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::error::Error;
+pub(crate) use crate::threads::blocking;
 
 /// A sandbox that can be reached. Paths are absolute POSIX paths in it.
 pub trait SandboxClient: Send + Sync + 'static {
@@ -67,15 +68,5 @@ pub enum RunError<F> {
 impl<F> From<Error> for RunError<F> {
     fn from(error: Error) -> Self {
         Self::Own(error)
-    }
-}
-
-/// Runs work that reads, hashes or writes where it holds up nobody: async code here only waits for the client.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(panicked) => Err(Error::Internal(panicked.to_string())),
     }
 }
