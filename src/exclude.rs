@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use crate::path::RelativePath;
+use crate::error::{Error, Result, readable};
+use crate::path::{PathFault, RelativePath};
 
 /// Patterns that say which paths are left out, each with the meaning that `tar -C dir --exclude=PATTERN .` has with
 /// GNU tar, which names the paths `./name`:
@@ -393,18 +394,28 @@ fn close_set(pattern: &[u8], mut at: usize) -> Result<usize, Flaw> {
 pub struct PathSet(BTreeSet<RelativePath>);
 
 impl PathSet {
-    /// The set of these paths. They are plain text: one that is not written as a [`RelativePath`] is (`./a`, `a/`,
-    /// `/a`, nothing at all) is no path's name, so it stands for nothing and is left out.
-    pub fn new(paths: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
-        Self(
-            paths
-                .into_iter()
-                .filter_map(|text| {
-                    let text = text.as_ref();
-                    RelativePath::parse(text).ok().flatten().filter(|path| path.as_bytes() == text)
-                })
-                .collect(),
-        )
+    /// The set of these paths, which may be written in any way: `cache/`, `./cache` and `cache//x/..` are `cache`. One
+    /// that leads out of the folder, or to the folder itself, is refused in the name of `argument`.
+    pub fn new(argument: &str, paths: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<Self> {
+        let path = |text: &[u8]| {
+            normal(text).map_err(|reason| Error::InvalidArgValue {
+                argument: argument.to_owned(),
+                reason: format!("{reason}; pass paths below the folder, relative to it. Nothing was changed"),
+                received: readable(text),
+            })
+        };
+        paths.into_iter().map(|text| path(text.as_ref())).collect::<Result<_>>().map(Self)
+    }
+
+    /// Adds what patterns name when they are read as paths, without another word: one that is not written as a
+    /// [`RelativePath`] is names nothing.
+    #[must_use]
+    pub fn with_literal(mut self, patterns: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        self.0.extend(patterns.into_iter().filter_map(|text| {
+            let text = text.as_ref();
+            RelativePath::parse(text).ok().flatten().filter(|path| path.as_bytes() == text)
+        }));
+        self
     }
 
     /// Whether the path is a member or lies anywhere below one.
@@ -426,6 +437,27 @@ impl PathSet {
     pub fn paths(&self) -> impl Iterator<Item = &RelativePath> {
         self.0.iter()
     }
+}
+
+/// A path below a folder as it is written without detours.
+fn normal(text: &[u8]) -> Result<RelativePath, String> {
+    if text.starts_with(b"/") {
+        return Err(PathFault::Absolute.to_string());
+    }
+    let mut names = Vec::new();
+    for name in text.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." if names.pop().is_none() => return Err("it leads out of the folder".to_owned()),
+            b".." => {}
+            name => names.push(name),
+        }
+    }
+    if names.is_empty() {
+        return Err("it names the folder itself".to_owned());
+    }
+    let path = RelativePath::parse(&names.join(&b'/')).map_err(|fault| fault.to_string())?;
+    path.ok_or_else(|| unreachable!("there are names in it"))
 }
 
 #[cfg(test)]
@@ -587,7 +619,7 @@ mod tests {
 
     #[test]
     fn a_set_of_paths_covers_what_is_in_it_and_below() {
-        let set = PathSet::new(["a/b", "a-b", "z"]);
+        let set = paths(&["a/b", "a-b", "z"]);
         for covered in ["a/b", "a/b/c/d", "a-b", "z/y"] {
             assert!(set.contains_or_covers(&path(covered.as_bytes())), "{covered:?}");
         }
@@ -599,7 +631,7 @@ mod tests {
     #[test]
     fn only_the_folders_over_a_member_are_above_it() {
         // `a-b` and `a.` stand between `a` and `a/b/c` in byte order.
-        let set = PathSet::new(["a-b", "a.", "a/b/c", "d"]);
+        let set = paths(&["a-b", "a.", "a/b/c", "d"]);
         for above in ["a", "a/b"] {
             assert!(set.is_above(&path(above.as_bytes())), "{above:?}");
         }
@@ -608,10 +640,55 @@ mod tests {
         }
     }
 
+    fn paths(texts: &[&str]) -> PathSet {
+        PathSet::new("argument", texts).unwrap()
+    }
+
     #[test]
-    fn a_member_is_plain_text_so_an_odd_spelling_names_nothing() {
-        let set = PathSet::new(["a/", "./a", "/a", "a//b", "../a", "", ".", "*", "c"]);
-        assert_eq!(set.paths().map(ToString::to_string).collect::<Vec<_>>(), ["*", "c"]);
+    fn every_spelling_of_a_path_is_that_path() {
+        for (text, is) in [
+            ("cache", "cache"),
+            ("cache/", "cache"),
+            ("cache//", "cache"),
+            ("./cache", "cache"),
+            (".//./cache/.", "cache"),
+            ("cache/x/..", "cache"),
+            ("cache//x/..", "cache"),
+            ("x/../cache", "cache"),
+            ("x/y/../../cache/", "cache"),
+            ("a/./b", "a/b"),
+            ("a//b", "a/b"),
+            ("..a", "..a"),
+            ("*", "*"),
+            ("a\\", "a\\"),
+            (" ", " "),
+        ] {
+            let set = paths(&[text]);
+            assert_eq!(set.paths().map(ToString::to_string).collect::<Vec<_>>(), [is], "{text:?}");
+        }
+        let set = PathSet::new("argument", [&b"./\xff/"[..]]).unwrap();
+        assert!(set.contains_or_covers(&path(b"\xff/a")));
+    }
+
+    #[test]
+    fn a_path_that_is_not_below_the_folder_is_refused() {
+        let long = "a".repeat(256);
+        for text in
+            ["..", "../x", "/x", "/", "a/../..", "a/../../b", "./..", "", ".", "./", "a/..", "a\0b", &long]
+        {
+            match PathSet::new("options.exclude", ["fine", text]) {
+                Err(error @ Error::InvalidArgValue { .. }) => {
+                    assert!(error.to_string().contains("'options.exclude'"), "{error}");
+                }
+                other => panic!("{text:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_is_no_path_names_nothing() {
+        let set = paths(&["p"]).with_literal(["a/", "./a", "/a", "a//b", "../a", "", ".", "*", "c"]);
+        assert_eq!(set.paths().map(ToString::to_string).collect::<Vec<_>>(), ["*", "c", "p"]);
         assert!(!set.contains_or_covers(&path(b"a/b")) && !set.is_above(&path(b"a")));
     }
 }

@@ -126,7 +126,7 @@ pub fn mirror_directory<'env>(env: &'env Env, input: String, canceller: &Cancell
     let cancel = canceller.cancel.clone();
     env.spawn_future(off_the_loop(move || {
         let input: MirrorInput = argument("input", &input)?;
-        let preserve = PathSet::new(bytes(input.preserve_absent));
+        let preserve = PathSet::new("options.preserveAbsent", bytes(input.preserve_absent))?;
         mirror(&input.source_dir.into_path(), &input.target_dir.into_path(), &preserve, &cancel)
     }))
 }
@@ -256,7 +256,7 @@ impl Pieces {
 pub fn capture_snapshot(env: &Env, root: String, exclude: String) -> Promised<'_, Pieces> {
     env.spawn_future(off_the_loop(move || {
         let root = Root::open(&argument::<Bytes>("rootDir", &root)?.into_path())?;
-        let exclude = PathSet::new(bytes(argument("options.exclude", &exclude)?));
+        let exclude = PathSet::new("options.exclude", bytes(argument("options.exclude", &exclude)?))?;
         let snapshot = snapshot(&root, &|path| exclude.contains_or_covers(path), &Cancel::default())?;
         Ok(Pieces(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
     }))
@@ -304,7 +304,7 @@ pub fn begin_merge<'env>(
     let base = std::mem::take(&mut *baseline.0.lock().unwrap_or_else(PoisonError::into_inner));
     env.spawn_future(off_the_loop(move || {
         let input: MergeInput = argument("input", &input)?;
-        let exclude = PathSet::new(bytes(input.exclude));
+        let exclude = PathSet::new("input.baseline.exclude", bytes(input.exclude))?;
         let (source, target) = (input.source_dir.into_path(), input.target_dir.into_path());
         Ok(BegunMerge(Arc::new(Mutex::new(Some(FolderMerge::begin(base, &exclude, &source, &target)?)))))
     }))

@@ -89,8 +89,8 @@ pub struct LeftAlone {
 }
 
 impl LeftAlone {
-    fn new(exclude: &[Vec<u8>], preserve: &[Vec<u8>]) -> Self {
-        Self { patterns: patterns(exclude), paths: PathSet::new(exclude.iter().chain(preserve)) }
+    fn new(exclude: &[Vec<u8>], preserve: PathSet) -> Self {
+        Self { patterns: patterns(exclude), paths: preserve.with_literal(exclude) }
     }
 
     /// Whether the path is left alone.
@@ -111,8 +111,10 @@ pub async fn prepare<C: SandboxClient>(
     let runtime_root =
         spec::runtime_root(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key)?;
     let sources = check_assets(&upload.assets)?;
-    let preserved = upload.preserve.iter().map(|name| preserved_name(name)).collect::<Result<Vec<_>>>()?;
-    let left_alone = Arc::new(LeftAlone::new(&upload.exclude, &upload.preserve));
+    let preserve = PathSet::new("input.preserveAbsentOnRestore", &upload.preserve)?;
+    let preserved =
+        preserve.paths().map(|path| preserved_name(path.as_bytes())).collect::<Result<Vec<_>>>()?;
+    let left_alone = Arc::new(LeftAlone::new(&upload.exclude, preserve));
 
     let root = Root::open(&upload.workspace)?;
     let uploaded = patterns(&upload.exclude);
