@@ -448,8 +448,9 @@ fn normal(text: &[u8]) -> Result<RelativePath, String> {
     for name in text.split(|&byte| byte == b'/') {
         match name {
             b"" | b"." => {}
-            b".." if names.pop().is_none() => return Err("it leads out of the folder".to_owned()),
-            b".." => {}
+            b".." => {
+                names.pop().ok_or("it leads out of the folder")?;
+            }
             name => names.push(name),
         }
     }
