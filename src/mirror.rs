@@ -63,25 +63,15 @@ impl Mirror {
     pub fn begin(source: &Path, target: &Path, cancel: &Cancel) -> Result<Option<Self>> {
         let from = Root::open(source)?;
         refuse_overlap(source, target)?;
-        let made = missing_folders(target)?;
-        if !made.is_empty() {
+        let missing = missing_folders(target)?;
+        if !missing.is_empty() {
             // A source that cannot be read makes no target.
             scan(&from, &is_temporary_name, cancel)?;
         }
+        let made = make_folders(missing)?;
         let mirror = Self { from, to: Root::create(target)?, made };
-        if mirror.try_lock()? {
-            return Ok(Some(mirror));
-        }
-        mirror.remove_made();
-        Ok(None)
-    }
-
-    /// Removes the folders that were made for the target, as long as nothing is in them.
-    fn remove_made(&self) {
-        for made in self.made.iter().rev() {
-            // One that is not empty, or went meanwhile, shows how far somebody came.
-            let _not_empty = std::fs::remove_dir(made);
-        }
+        // Without the lock, what was made stays: another mirror may have begun to work in it.
+        Ok(mirror.try_lock()?.then_some(mirror))
     }
 
     /// Locks both, always in the same order: of two mirrors in opposite directions one gets the first lock, and then
@@ -118,7 +108,10 @@ impl Mirror {
     pub fn finish(self, preserve: &PathSet, cancel: &Cancel) -> Result<()> {
         let mirrored = self.make_equal(preserve, cancel);
         if mirrored.is_err() {
-            self.remove_made();
+            for made in self.made.iter().rev() {
+                // The failure is what to report; a folder that is not empty shows how far it came.
+                let _not_empty = std::fs::remove_dir(made);
+            }
         }
         mirrored
     }
@@ -192,6 +185,19 @@ fn missing_folders(path: &Path) -> Result<Vec<PathBuf>> {
     let mut missing: Vec<_> = missing.map(Path::to_path_buf).collect();
     missing.reverse();
     Ok(missing)
+}
+
+/// Makes folders, outermost first, and tells which of them nobody else had made meanwhile.
+fn make_folders(missing: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    let mut made = Vec::new();
+    for folder in missing {
+        match std::fs::create_dir(&folder) {
+            Ok(()) => made.push(folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io("mkdir", folder, error)),
+        }
+    }
+    Ok(made)
 }
 
 /// Makes the folder in which new content waits. One that a killed mirror left is in no source, and so the next one
@@ -657,4 +663,124 @@ fn set_mode(cursor: &mut Cursor<'_>, path: &RelativePath, mode: u32) -> Result<(
             .with_hint("the file got a further name meanwhile, whose mode must not change"));
     }
     set_file_mode(&file, mode).map_err(|error| Error::io("fchmod", cursor.path_of(path), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// A source with `new`, and a target with `old`.
+    fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let home = tempfile::tempdir().unwrap();
+        let (source, target) = (home.path().join("source"), home.path().join("target"));
+        for (folder, name) in [(&source, "new"), (&target, "old")] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join(name), name).unwrap();
+        }
+        (home, source, target)
+    }
+
+    fn begin(source: &Path, target: &Path) -> Option<Mirror> {
+        Mirror::begin(source, target, &Cancel::default()).unwrap()
+    }
+
+    fn finish(mirror: Mirror) -> Result<()> {
+        mirror.finish(&PathSet::default(), &Cancel::default())
+    }
+
+    #[test]
+    fn a_source_that_goes_away_meanwhile_is_not_an_empty_one() {
+        for how in ["removed", "moved", "replaced by a folder", "replaced by a link"] {
+            let (home, source, target) = folders();
+            let mirror = begin(&source, &target).unwrap();
+            let elsewhere = home.path().join("elsewhere");
+            if how == "removed" {
+                fs::remove_dir_all(&source).unwrap();
+            } else {
+                fs::rename(&source, &elsewhere).unwrap();
+            }
+            match how {
+                "replaced by a folder" => fs::create_dir(&source).unwrap(),
+                "replaced by a link" => {
+                    fs::create_dir(home.path().join("other")).unwrap();
+                    symlink("other", &source).unwrap();
+                }
+                _ => {}
+            }
+            let error = finish(mirror).unwrap_err();
+            assert!(error.is_gone() && error.to_string().contains(UNTOUCHED), "{how}: {error}");
+            assert_eq!(names(&target), ["old"], "{how}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_for_one_mirror_and_a_source_for_those_that_read_it() {
+        let (home, source, target) = folders();
+        let other = home.path().join("other");
+        fs::create_dir(&other).unwrap();
+        let first = begin(&source, &target).unwrap();
+        for (from, to, may_begin) in [
+            (&source, &target, false),
+            (&other, &target, false),
+            (&other, &source, false),
+            (&target, &other, false),
+            (&target, &source, false),
+            (&source, &other, true),
+        ] {
+            assert_eq!(begin(from, to).is_some(), may_begin, "{} to {}", from.display(), to.display());
+        }
+        finish(first).unwrap();
+        assert_eq!(names(&target), ["new"]);
+        assert!(begin(&other, &target).is_some(), "the locks are gone");
+    }
+
+    #[test]
+    fn a_target_that_another_mirror_removed_is_not_worked_in() {
+        let (_home, source, target) = folders();
+        let (from, to) = (Root::open(&source).unwrap(), Root::open(&target).unwrap());
+        fs::remove_dir_all(&target).unwrap();
+        fs::create_dir(&target).unwrap();
+        assert!(!Mirror { from, to, made: Vec::new() }.try_lock().unwrap());
+    }
+
+    #[test]
+    fn what_was_made_for_a_target_goes_when_the_mirror_fails_and_what_was_there_stays() {
+        let (home, source, _) = folders();
+        fs::create_dir(home.path().join("there")).unwrap();
+        let target = home.path().join("there/not/yet");
+        let mirror = begin(&source, &target).unwrap();
+        assert!(target.exists());
+        let stop = Cancel::default();
+        stop.cancel();
+        mirror.finish(&PathSet::default(), &stop).unwrap_err();
+        assert_eq!(names(&home.path().join("there")), Vec::<String>::new());
+
+        fs::create_dir_all(&target).unwrap();
+        begin(&source, &target).unwrap().finish(&PathSet::default(), &stop).unwrap_err();
+        assert!(target.exists());
+    }
+
+    #[test]
+    fn only_a_file_of_one_name_gets_another_mode_where_it_stands() {
+        let (_home, _, target) = folders();
+        let root = Root::open(&target).unwrap();
+        let old = RelativePath::child(None, b"old");
+        set_mode(&mut root.cursor(), &old, 0o600).unwrap();
+        fs::hard_link(target.join("old"), target.join("more")).unwrap();
+        let error = set_mode(&mut root.cursor(), &old, 0o640).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::MLINK.raw_os_error()));
+        assert_eq!(root.cursor().stat(&old).unwrap().unwrap().mode & 0o7777, 0o600);
+    }
 }
