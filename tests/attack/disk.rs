@@ -247,8 +247,7 @@ fn a_mirror_into_a_full_disk_leaves_the_target_as_it_was() {
         );
         assert_same(&read_tree(&disk.at), &old, options);
         assert_eq!(fs::read_dir(&disk.at).unwrap().count(), 3, "nothing of the mirror's own is left");
-        let filler = disk.place.workspace().join("filler");
-        if filler.is_dir() { fs::remove_dir_all(filler) } else { fs::remove_file(filler) }.unwrap();
+        disk.make_room();
         into().unwrap();
         assert_same(&read_tree(&disk.at), &new, options);
     }
