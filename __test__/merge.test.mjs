@@ -202,6 +202,16 @@ describe("the target", () => {
 });
 
 describe("what the baseline excludes", () => {
+  it("is refused where it leads out of the folder, before anything changes", async () => {
+    const { entries } = await captureDirectorySnapshot(base);
+    for (const spelled of ["../x", "/x", "a/../../b"]) {
+      await expect(merge({ baseline: { exclude: [spelled], entries } }), spelled).rejects.toMatchObject({
+        code: "ERR_INVALID_ARG_VALUE",
+        message: expect.stringContaining("input.baseline.exclude"),
+      });
+    }
+  });
+
   it("is neither brought nor deleted: exactly these paths and all below them", async () => {
     await makeTree(base, { "keep/a": "a", keeper: "k", "sub/keep": "s" });
     await makeTree(sourceDir, { "keep/new": "theirs" });

@@ -42,6 +42,7 @@ pub mod tree {
     pub mod root;
     pub mod scan;
     pub mod stage;
+    pub mod temporary;
     pub mod twins;
 }
 

@@ -8,8 +8,8 @@ pub const BLOCK: usize = 512;
 /// The end-of-archive mark: two blocks of zeros.
 pub const END_MARK: usize = 2 * BLOCK;
 
-/// The longest name or link target that stands in the header itself, with a closing NUL for readers that need one.
-const SHORT_NAME: usize = 99;
+/// The longest name or link target that stands in the header itself: it fills the field, without a closing NUL.
+const SHORT_NAME: usize = 100;
 
 /// What an entry is, for its header.
 #[derive(Debug, Clone, Copy)]

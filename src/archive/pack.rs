@@ -9,20 +9,22 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use sha2::Digest as _;
 
 use super::header::{self, END_MARK, Member, padded};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, readable};
 use crate::exclude::ExcludePatterns;
 use crate::path::RelativePath;
 use crate::tree::entry::{Digest, Entry, Snapshot};
 use crate::tree::root::{Cursor, Kind, Meta, Root};
 use crate::tree::scan::{CHUNK, Found, LeaveOut, scan};
+use crate::tree::temporary::{self, is_temporary_name};
 
 /// How many bytes of archive one worker makes at a time.
 const BATCH: u64 = 1024 * 1024;
@@ -88,10 +90,13 @@ impl Layout {
         Self { root, entries, size }
     }
 
-    /// Lays out again without the names of one inode.
-    fn without(self, (dev, ino): (u64, u64)) -> Self {
+    /// Lays out again without the names of these inodes.
+    fn without(self, inodes: &[(u64, u64)]) -> Self {
         let found = self.entries.into_iter().map(|planned| planned.found);
-        Self::of(self.root, found.filter(|found| (found.meta.dev, found.meta.ino) != (dev, ino)).collect())
+        Self::of(
+            self.root,
+            found.filter(|found| !inodes.contains(&(found.meta.dev, found.meta.ino))).collect(),
+        )
     }
 
     /// The archive's size in bytes, should nothing change any more.
@@ -365,30 +370,86 @@ pub fn create_tarball(
     follow_links: bool,
     cancel: &Cancel,
 ) -> Result<()> {
+    let Destination { path: destination, earlier } = Destination::of(archive)?;
     let root = if follow_links { Root::open_following(folder)? } else { Root::open(folder)? };
-    // An archive of an earlier run that lies in the folder is not part of what it holds.
-    let earlier = match archive.symlink_metadata() {
-        Ok(metadata) => Some((metadata.dev(), metadata.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(Error::io("lstat", archive, error)),
-    };
     let patterns = patterns(exclude);
-    let mut layout = Layout::scan(root, &|path| patterns.matches(path), cancel)?;
-    if let Some(earlier) = earlier {
-        layout = layout.without(earlier);
+    let leave_out = |path: &RelativePath| is_temporary_name(path) || patterns.matches(path);
+    let mut layout = Layout::scan(root, &leave_out, cancel)?;
+    if !earlier.is_empty() {
+        layout = layout.without(&earlier);
     }
-    let parent = match archive.parent() {
+    let parent = match destination.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
     // With the permissions that any new file gets, and the system's own error where it cannot be made.
     let mut out = tempfile::Builder::new()
-        .prefix(".sandbox-archive-")
+        .prefix(&temporary::name(temporary::ARCHIVE))
+        .rand_bytes(0)
         .make_in(parent, |path| File::options().write(true).create_new(true).open(path))
         .map_err(|error| Error::io("open", archive, error))?;
     layout.write(out.as_file_mut(), archive, cancel)?;
-    out.persist(archive).map_err(|error| Error::io("rename", archive, error.error))?;
+    out.persist(&destination).map_err(|error| Error::io("rename", archive, error.error))?;
     Ok(())
+}
+
+/// Where an archive goes.
+struct Destination {
+    /// The path itself, or where a link at it leads, as for `tar -f`.
+    path: PathBuf,
+    /// The inodes there now: an archive of an earlier run that lies in the folder is not part of what it holds, nor is a
+    /// link to it.
+    earlier: Vec<(u64, u64)>,
+}
+
+/// How many links are followed to an archive: as many as Linux does.
+const MAX_LINKS: usize = 40;
+
+impl Destination {
+    /// Looks at what stands there. What is no regular file is refused: it would be replaced.
+    fn of(archive: &Path) -> Result<Self> {
+        let mut destination = Self { path: archive.to_owned(), earlier: Vec::new() };
+        let path = &mut destination.path;
+        for _ in 0..=MAX_LINKS {
+            let metadata = match path.symlink_metadata() {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(destination),
+                Err(error) => return Err(Error::io("lstat", archive, error)),
+            };
+            destination.earlier.push((metadata.dev(), metadata.ino()));
+            let kind = metadata.file_type();
+            if kind.is_file() {
+                return Ok(destination);
+            }
+            if !kind.is_symlink() {
+                return Err(Error::InvalidArgValue {
+                    argument: "input.archivePath".to_owned(),
+                    reason: format!(
+                        "{} stands there, which an archive must not replace; nothing was changed. Pass the path of \
+                         a regular file, or one at which nothing is",
+                        name_of(kind)
+                    ),
+                    received: readable(archive.as_os_str().as_bytes()),
+                });
+            }
+            let target = path.read_link().map_err(|error| Error::io("readlink", archive, error))?;
+            *path = path.parent().unwrap_or(Path::new("")).join(target);
+        }
+        Err(Error::io("open", archive, rustix::io::Errno::LOOP))
+    }
+}
+
+/// What is neither a regular file nor a link, in words.
+fn name_of(kind: std::fs::FileType) -> &'static str {
+    if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
 }
 
 /// A run of the archive on its way to a file.

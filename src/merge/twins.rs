@@ -382,7 +382,16 @@ mod tests {
 
     impl Table {
         fn of(rows: &[(&str, &'static str, u64, Kind, u64)]) -> Self {
-            let meta = |ino, kind, links| Meta { kind, mode: 0, size: 0, mtime: (0, 0), dev: 1, ino, links };
+            let meta = |ino, kind, links| Meta {
+                kind,
+                mode: 0,
+                size: 0,
+                mtime: (0, 0),
+                dev: 1,
+                ino,
+                links,
+                owner: (0, 0),
+            };
             let row = |&(name, found, ino, kind, links): &(&str, _, _, _, _)| {
                 (path(name), (found, meta(ino, kind, links)))
             };

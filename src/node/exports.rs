@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::exclude::PathSet;
 use crate::merge::folder::FolderMerge;
 use crate::merge::lock::{self, MergeLock};
-use crate::mirror::mirror;
+use crate::mirror::{Mirror, POLL};
 use crate::path::RelativePath;
 use crate::sandbox::client::{Attachment, blocking};
 use crate::sandbox::prepare::{Asset, Session, Upload, prepare};
@@ -125,14 +125,25 @@ struct MirrorInput {
 #[napi]
 pub fn mirror_directory<'env>(env: &'env Env, input: String, canceller: &Canceller) -> Promised<'env, ()> {
     let cancel = canceller.cancel.clone();
-    promise(
-        env,
-        off_the_loop(move || {
-            let input: MirrorInput = argument("input", &input)?;
-            let preserve = PathSet::new(bytes(input.preserve_absent));
-            mirror(&input.source_dir.into_path(), &input.target_dir.into_path(), &preserve, &cancel)
-        }),
-    )
+    promise(env, async move {
+        let input: MirrorInput = argument("input", &input).map_err(|error| to_napi(&error))?;
+        let preserve = PathSet::new("options.preserveAbsent", bytes(input.preserve_absent));
+        let preserve = preserve.map_err(|error| to_napi(&error))?;
+        let folders = Arc::new((input.source_dir.into_path(), input.target_dir.into_path()));
+        // Waits for other mirrors without a thread.
+        let mirror = loop {
+            let (stop, folders) = (cancel.clone(), folders.clone());
+            let begun = off_the_loop(move || {
+                stop.check()?;
+                Mirror::begin(&folders.0, &folders.1, &stop)
+            });
+            if let Some(mirror) = begun.await? {
+                break mirror;
+            }
+            tokio::time::sleep(POLL).await;
+        };
+        off_the_loop(move || mirror.finish(&preserve, &cancel)).await
+    })
 }
 
 #[derive(Deserialize)]
@@ -262,7 +273,7 @@ pub fn capture_snapshot(env: &Env, root: String, exclude: String) -> Promised<'_
         env,
         off_the_loop(move || {
             let root = Root::open(&argument::<Bytes>("rootDir", &root)?.into_path())?;
-            let exclude = PathSet::new(bytes(argument("options.exclude", &exclude)?));
+            let exclude = PathSet::new("options.exclude", bytes(argument("options.exclude", &exclude)?))?;
             let snapshot = snapshot(&root, &|path| exclude.contains_or_covers(path), &Cancel::default())?;
             Ok(Pieces(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
         }),
@@ -313,7 +324,7 @@ pub fn begin_merge<'env>(
         env,
         off_the_loop(move || {
             let input: MergeInput = argument("input", &input)?;
-            let exclude = PathSet::new(bytes(input.exclude));
+            let exclude = PathSet::new("input.baseline.exclude", bytes(input.exclude))?;
             let (source, target) = (input.source_dir.into_path(), input.target_dir.into_path());
             Ok(BegunMerge(Arc::new(Mutex::new(Some(FolderMerge::begin(base, &exclude, &source, &target)?)))))
         }),

@@ -259,7 +259,8 @@ fn is_plain(pattern: &str) -> bool {
 /// Adds a regular file to an archive.
 fn push_file(archive: &mut Vec<u8>, name: &str, content: &[u8]) {
     let size = content.len() as u64;
-    let meta = Meta { kind: Kind::File, mode: 0o644, size, mtime: (0, 0), dev: 0, ino: 0, links: 1 };
+    let meta =
+        Meta { kind: Kind::File, mode: 0o644, size, mtime: (0, 0), dev: 0, ino: 0, links: 1, owner: (0, 0) };
     let start = archive.len();
     let member = Member::File { size };
     archive.resize(start + header::length(name.as_bytes(), member), 0);

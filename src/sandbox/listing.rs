@@ -319,7 +319,7 @@ mod tests {
         ];
         for (name, sent, found, lost, modes) in cases {
             let with_others = |entries: Entries<'_>| listing(&[entries, &others].concat());
-            let found = compare(&with_others(sent), &text(&with_others(found)), &PathSet::new([""; 0]));
+            let found = compare(&with_others(sent), &text(&with_others(found)), &PathSet::default());
             let lost = lost.iter().map(|lost| path(lost)).collect();
             let modes = modes.iter().map(|&(name, mode)| (path(name), mode)).collect();
             assert_eq!(found, Differences { lost, modes }, "{name}");
@@ -331,21 +331,21 @@ mod tests {
         let sent = listing(&[("a", file(0o644, 1)), ("b", file(0o644, 1)), ("c", file(0o644, 2))]);
         let late = |size| Sent::File { mode: 0o644, size, mtime: 1 };
         let found = listing(&[("a", late(1)), ("b", late(1)), ("c", late(1))]);
-        assert_eq!(compare(&sent, &text(&found), &PathSet::new([""; 0])).lost, [path("c")]);
+        assert_eq!(compare(&sent, &text(&found), &PathSet::default()).lost, [path("c")]);
     }
 
     #[test]
     fn what_is_preserved_is_not_compared() {
         let sent = listing(&[("cache", Sent::Dir { mode: 0o755 }), ("cache/a", file(0o644, 1))]);
-        assert_eq!(compare(&sent, b"", &PathSet::new(["cache"])), Differences::default());
+        assert_eq!(compare(&sent, b"", &PathSet::of([path("cache")])), Differences::default());
     }
 
     #[test]
     fn where_there_is_no_stat_only_kinds_are_compared() {
         let sent = listing(&[("a", file(0o644, 1)), ("d", Sent::Dir { mode: 0o755 }), ("l", Sent::Symlink)]);
-        let found = compare(&sent, b"./a\x01f\n./d\x01d\n./l\x01l\n", &PathSet::new([""; 0]));
+        let found = compare(&sent, b"./a\x01f\n./d\x01d\n./l\x01l\n", &PathSet::default());
         assert_eq!(found, Differences::default());
-        let found = compare(&sent, b"./a\x01f\n./d\x01l\n", &PathSet::new([""; 0]));
+        let found = compare(&sent, b"./a\x01f\n./d\x01l\n", &PathSet::default());
         assert_eq!(found.lost, [path("d"), path("l")]);
     }
 
@@ -356,7 +356,7 @@ mod tests {
             [&b""[..], b"\n\n", b"./a", b"./a\x01", b"a\x01f 81a4 1 1700000000", b"\x01f", b"./a\x01ff 1"]
         {
             assert_eq!(
-                compare(&sent, list, &PathSet::new([""; 0])).lost,
+                compare(&sent, list, &PathSet::default()).lost,
                 [path("a")],
                 "{}",
                 list.escape_ascii()

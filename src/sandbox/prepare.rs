@@ -21,6 +21,7 @@ use crate::path::RelativePath;
 use crate::tree::entry::{Digest, Snapshot};
 use crate::tree::root::Root;
 use crate::tree::stage::is_in_runtime;
+use crate::tree::temporary::is_temporary_name;
 
 /// What is to be uploaded, and where to.
 #[derive(Debug, Clone)]
@@ -130,8 +131,8 @@ pub struct LeftAlone {
 }
 
 impl LeftAlone {
-    fn new(exclude: &[Vec<u8>], preserve: &[Vec<u8>]) -> Self {
-        Self { patterns: patterns(exclude), paths: PathSet::new(exclude.iter().chain(preserve)) }
+    fn new(exclude: &[Vec<u8>], preserve: PathSet) -> Self {
+        Self { patterns: patterns(exclude), paths: preserve.with_literal(exclude) }
     }
 
     /// Whether the path is left alone.
@@ -153,8 +154,8 @@ pub async fn prepare<C: SandboxClient>(
     let root = Root::open(&upload.workspace)?;
     let workspace = Workspace::of(&root)?;
     let sources = check_assets(&upload.assets, &root)?;
-    let preserve = PathSet::new(&upload.preserve);
-    let left_alone = Arc::new(LeftAlone::new(&upload.exclude, &upload.preserve));
+    let preserve = PathSet::new("input.preserveAbsentOnRestore", &upload.preserve)?;
+    let left_alone = Arc::new(LeftAlone::new(&upload.exclude, preserve.clone()));
 
     let id = upload_id();
     let control = Control {
@@ -164,7 +165,8 @@ pub async fn prepare<C: SandboxClient>(
         id: id.clone(),
     };
     let uploaded = patterns(&upload.exclude);
-    let leave_out = move |path: &RelativePath| is_in_runtime(path) || uploaded.matches(path);
+    let leave_out =
+        move |path: &RelativePath| is_in_runtime(path) || is_temporary_name(path) || uploaded.matches(path);
     let WorkspaceUpload { file, command, mut snapshot, sent } =
         pack_workspace(&*client, root, leave_out, control, &cancel).await?;
     client.make_dir(places.runtime_root()).await.map_err(RunError::Client)?;

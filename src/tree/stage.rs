@@ -456,7 +456,8 @@ fn lock_handle(folder: &Root, operation: FlockOperation) -> Result<Hold> {
 
 /// By which file systems say that they know no locks. `EBADF` is that of those which make it a lock of another kind, for
 /// files that are open for writing.
-const NO_LOCKS: [Errno; 5] = [Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::BADF];
+pub(crate) const NO_LOCKS: [Errno; 5] =
+    [Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::BADF];
 
 fn hold_from(answer: rustix::io::Result<()>) -> rustix::io::Result<Hold> {
     match answer {

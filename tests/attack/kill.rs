@@ -199,8 +199,7 @@ pub fn complete_by_merge(place: &Place, before: &Tree, after: &Tree, what: &str)
     let source = apart.root().join("source");
     fs::create_dir(&source).unwrap();
     write_tree(&source, after);
-    let nothing: [Vec<u8>; 0] = [];
-    let mut merging = FolderMerge::begin(base, &PathSet::new(&nothing), &source, &place.workspace())
+    let mut merging = FolderMerge::begin(base, &PathSet::default(), &source, &place.workspace())
         .unwrap_or_else(|error| panic!("{what}: {error}"));
     let report = merging.apply();
     merging.finish().unwrap();

@@ -168,7 +168,7 @@ fn a_workspace_that_is_reached_through_a_link() {
 }
 
 fn nothing() -> PathSet {
-    PathSet::new([[0_u8; 0]; 0])
+    PathSet::default()
 }
 
 /// A folder of the workspace that changes places with a link to outside, over and over, on a thread of its own.

@@ -90,9 +90,8 @@ fn every_combination_merged_from_a_folder() {
         let workspace = Root::open(&place.workspace()).unwrap();
         let baseline = snapshot(&workspace, &|_| false, &Cancel::default()).unwrap();
         change_tree(&place.workspace(), &base, &ours);
-        let nothing: [Vec<u8>; 0] = [];
         let mut merging =
-            FolderMerge::begin(baseline, &PathSet::new(&nothing), &source, &place.workspace()).unwrap();
+            FolderMerge::begin(baseline, &PathSet::default(), &source, &place.workspace()).unwrap();
         let report = merging.apply();
         merging.finish().unwrap();
         merge(&base, &theirs, &ours).assert_is(&place.workspace(), &report.unwrap(), "merged");
