@@ -61,6 +61,7 @@ pub mod merge {
     pub mod lock;
     pub mod plan;
     pub mod report;
+    pub mod session;
     mod twins;
 }
 

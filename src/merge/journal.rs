@@ -14,7 +14,6 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::conflicts::Conflicts;
-use super::incoming::LazyStage;
 use super::report::{Rescued, Skipped};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -277,23 +276,6 @@ pub fn clear_up(root: &Root, stages: impl IntoIterator<Item = Abandoned>, rescue
         }
     }
     rescued.conflicts.extend(conflicts.into_kept());
-}
-
-/// Closes the stage of a merge that is over. Where the merge failed, the stage may hold a local version that could not be
-/// kept aside (the disk may be full): it is rescued now if that works, and by a later restore if not.
-pub fn close<T>(root: &Root, stage: LazyStage, merged: Result<T>, rescued: &mut Rescued) -> Result<T> {
-    match merged {
-        Ok(done) => {
-            // The merge is done, and that is what counts; what cannot be removed now is cleared by the next.
-            let _later = stage.close(root);
-            Ok(done)
-        }
-        Err(error) => {
-            // The merge's own failure is what to report; what cannot be rescued now stays for the next, and is told.
-            clear_up(root, stage.abandon(), rescued);
-            Err(error)
-        }
-    }
 }
 
 /// Keeps what is somebody's in an abandoned stage. `false` where something in its journal is not ours, so that nobody

@@ -8,12 +8,10 @@ use super::prepare::{Base, LeftAlone, Session};
 use crate::archive::unpack::{Archive, Content, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::merge::apply::merge;
 use crate::merge::incoming::Incoming;
-use crate::merge::journal;
 use crate::merge::lock::{self, MergeLock};
-use crate::merge::plan::changed;
 use crate::merge::report::{Report, Rescued};
+use crate::merge::session::{Merge, Terms};
 use crate::path::RelativePath;
 use crate::tree::entry::Snapshot;
 use crate::tree::root::Root;
@@ -139,26 +137,31 @@ impl Session {
             let started = Instant::now();
             let held = attachment.hold()?;
             let Base { snapshot: base, rescued } = &mut *base;
-            let checked = check(download.as_ref(), base, &left_alone).and_then(|archive| {
+            let is_left_alone = |path: &RelativePath| left_alone.covers(path);
+            let terms = Terms { base, left_alone: &is_left_alone, cancel: &cancel };
+            let begun = check(download.as_ref(), base, &left_alone).and_then(|archive| {
                 let root = Root::create(&workspace)?;
-                journal::rescue(&root, rescued)?;
                 let partly = packed.may_lack_something(&archive, &left_alone);
-                let mut incoming = Incoming::from_archive(archive, download.as_ref(), base, &root, &cancel)?;
-                incoming.keep_untold(base, partly);
-                Ok((root, incoming))
+                Merge::begin(root, &terms, rescued, |root| {
+                    let mut incoming =
+                        Incoming::from_archive(archive, download.as_ref(), base, root, &cancel)?;
+                    incoming.keep_untold(base, partly);
+                    Ok(incoming)
+                })
             });
             // The bytes are the client's again, whatever comes.
             drop(held);
             drop(download);
-            let (root, incoming) = checked?;
+            let mut merge = begun?;
             phases.push(Phase { name: "check", took: started.elapsed(), bytes });
 
             let started = Instant::now();
-            let entries = incoming.snapshot.len();
-            let report = apply(&root, base, &incoming, rescued, &cancel);
-            let Incoming { snapshot, stage, .. } = incoming;
-            let report = journal::close(&root, stage, report, rescued)?;
-            *base = snapshot;
+            let entries = merge.entries();
+            let report = apply(&mut merge, &terms, rescued);
+            // The merge is what counts; the next one clears up what is left of this one.
+            let (theirs, _left) = merge.finish(rescued);
+            let report = report?;
+            *base = theirs;
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
             let tar_messages = match packed {
                 Packed::Whole => None,
@@ -219,23 +222,12 @@ fn check(download: &[u8], base: &Snapshot, left_alone: &LeftAlone) -> Result<Arc
 }
 
 /// Merges under the workspace's lock. Where the sandbox changed nothing there is nothing to lock for.
-fn apply(
-    root: &Root,
-    base: &Snapshot,
-    incoming: &Incoming,
-    rescued: &mut Rescued,
-    cancel: &Cancel,
-) -> Result<Report> {
-    if changed(base, &incoming.snapshot).next().is_none() {
-        let mut report = Report { skipped: incoming.skipped.clone(), ..Report::default() };
-        report.take_rescued(rescued);
-        return Ok(report);
+fn apply(merge: &mut Merge, terms: &Terms<'_>, rescued: &mut Rescued) -> Result<Report> {
+    if merge.needs_lock() {
+        let lock = MergeLock::acquire(merge.target(), lock::WAIT, terms.cancel)?;
+        merge.hold(lock);
     }
-    let lock = MergeLock::acquire(root.path(), lock::WAIT, cancel)?;
-    let merged = merge(root, base, incoming, rescued, cancel);
-    // The merge is what counts. A lock that stays is taken over once this process is gone.
-    let _stays = lock.release();
-    merged
+    merge.apply(terms, rescued)
 }
 
 #[cfg(test)]

@@ -1,0 +1,116 @@
+//! One merge from beginning to end. This is the only place that conducts one, whatever the other side is.
+//!
+//! [`Merge::begin`] clears up after killed merges and stages what comes in. The caller takes the workspace's lock, in its
+//! own way, and hands it over ([`Merge::hold`]). [`Merge::apply`] looks at the workspace, plans and changes it.
+//! [`Merge::finish`] closes the stage and gives the lock back, and belongs to every merge that has begun.
+
+use std::path::Path;
+
+use super::apply::merge;
+use super::incoming::Incoming;
+use super::journal;
+use super::lock::MergeLock;
+use super::plan::changed;
+use super::report::{Report, Rescued};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::tree::entry::Snapshot;
+use crate::tree::root::Root;
+use crate::tree::scan::LeaveOut;
+
+/// What a merge goes by, the same in all its steps.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// What both sides last shared.
+    pub base: &'a Snapshot,
+    /// Which paths are neither taken from the other side nor touched here: what is excluded or preserved, with all that
+    /// is below it, and this package's own folder.
+    pub left_alone: LeaveOut<'a>,
+    /// Stops the merge until its first change.
+    pub cancel: &'a Cancel,
+}
+
+/// A merge that has begun: what comes in is staged, and nothing else has changed.
+#[derive(Debug)]
+pub struct Merge {
+    root: Root,
+    incoming: Incoming,
+    needs_lock: bool,
+    lock: Option<MergeLock>,
+    /// Whether nothing that the merge displaced waits in the stage.
+    settled: bool,
+}
+
+impl Merge {
+    /// Clears up what killed merges left, and stages what the other side holds, as `bring_in` reads it. On failure no stage
+    /// is left.
+    pub fn begin(
+        root: Root,
+        terms: &Terms<'_>,
+        rescued: &mut Rescued,
+        bring_in: impl FnOnce(&Root) -> Result<Incoming>,
+    ) -> Result<Self> {
+        journal::rescue(&root, rescued)?;
+        let incoming = bring_in(&root)?;
+        let needs_lock = changed(terms.base, &incoming.snapshot).next().is_some();
+        Ok(Self { root, incoming, needs_lock, lock: None, settled: true })
+    }
+
+    /// Whether the other side changed anything, so that there is something to lock the workspace for.
+    #[must_use]
+    pub fn needs_lock(&self) -> bool {
+        self.needs_lock
+    }
+
+    /// The workspace whose lock is needed.
+    #[must_use]
+    pub fn target(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// How many entries the other side holds.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.incoming.snapshot.len()
+    }
+
+    /// Takes the workspace's lock over, until the merge is finished.
+    pub fn hold(&mut self, lock: MergeLock) {
+        self.lock = Some(lock);
+    }
+
+    /// Looks at the workspace and merges. Where the other side changed nothing, nothing is looked at or written.
+    pub fn apply(&mut self, terms: &Terms<'_>, rescued: &mut Rescued) -> Result<Report> {
+        if !self.needs_lock {
+            let mut report = Report { skipped: self.incoming.skipped.clone(), ..Report::default() };
+            report.take_rescued(rescued);
+            return Ok(report);
+        }
+        if self.lock.is_none() {
+            return Err(Error::Internal("a merge was applied without the workspace's lock".to_owned()));
+        }
+        self.settled = false;
+        let report = merge(&self.root, terms.base, &self.incoming, rescued, terms.cancel)?;
+        self.settled = true;
+        Ok(report)
+    }
+
+    /// Gives the lock back and closes the stage, whether the merge was applied, has failed or was given up. Returns what the
+    /// other side holds, which is the next base after a merge that did not fail; and whether the stage and the lock are
+    /// gone. (What stays of them is cleared up by the next merge.)
+    ///
+    /// After a failure the stage may hold a local version that could not be kept aside, since the disk may be full: it is
+    /// rescued now if that works, and by a later merge if not.
+    pub fn finish(self, rescued: &mut Rescued) -> (Snapshot, Result<()>) {
+        let Incoming { snapshot, stage, .. } = self.incoming;
+        // First, since the stage is this merge's own: a kill in between leaves what every next merge clears up.
+        let released = self.lock.map_or(Ok(()), MergeLock::release);
+        let closed = if self.settled {
+            stage.close(&self.root)
+        } else {
+            journal::clear_up(&self.root, stage.abandon(), rescued);
+            Ok(())
+        };
+        (snapshot, released.and(closed))
+    }
+}
