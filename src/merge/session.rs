@@ -7,10 +7,10 @@
 use std::path::Path;
 
 use super::apply::merge;
-use super::incoming::Incoming;
+use super::incoming::{Incoming, UNCHANGED};
 use super::journal;
 use super::lock::MergeLock;
-use super::plan::changed;
+use super::plan::{changed, mode_to_come};
 use super::report::{Report, Rescued};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -51,7 +51,12 @@ impl Merge {
         bring_in: impl FnOnce(&Root) -> Result<Incoming>,
     ) -> Result<Self> {
         journal::rescue(&root, rescued)?;
-        let incoming = bring_in(&root)?;
+        let mut incoming = bring_in(&root)?;
+        if let Err(error) = keep_usable(&mut incoming, terms.base, &root) {
+            // The failure that led here is the one to report; the next merge removes an abandoned stage.
+            let _abandoned = incoming.stage.close(&root);
+            return Err(error.with_hint(UNCHANGED));
+        }
         let needs_lock = changed(terms.base, &incoming.snapshot).next().is_some();
         Ok(Self { root, incoming, needs_lock, lock: None, settled: true })
     }
@@ -113,4 +118,19 @@ impl Merge {
         };
         (snapshot, released.and(closed))
     }
+}
+
+/// Takes no mode that the next merge would fail on: see [`mode_to_come`].
+fn keep_usable(incoming: &mut Incoming, base: &Snapshot, root: &Root) -> Result<()> {
+    let mut staged = incoming.staged.in_order();
+    let mut in_stage = None;
+    for (path, entry) in &mut incoming.snapshot {
+        let Some(usable) = mode_to_come(base.get(path), entry) else { continue };
+        *entry = entry.clone().with_mode(usable);
+        if let Some(staged) = staged.find(path) {
+            let stage = incoming.stage.get(root)?;
+            in_stage.get_or_insert_with(|| stage.cursor()).set_staged_mode(&staged.name, usable)?;
+        }
+    }
+    Ok(())
 }

@@ -55,6 +55,8 @@ pub struct Meta {
     pub ino: u64,
     /// How many names it has.
     pub links: u64,
+    /// The user and the group that it belongs to.
+    pub owner: (u32, u32),
 }
 
 impl Meta {
@@ -80,6 +82,7 @@ impl Meta {
             dev: stat.st_dev as u64,
             ino: stat.st_ino as u64,
             links: stat.st_nlink as u64,
+            owner: (stat.st_uid, stat.st_gid),
         }
     }
 
@@ -296,6 +299,25 @@ impl Cursor<'_> {
         self.folder(path.as_bytes())
             .and_then(|folder| fs::fchmod(folder, permissions(mode)))
             .map_err(|errno| self.root.error("chmod", path, errno))
+    }
+
+    /// Sets the permission bits of what stands at `path`, through a link. For the stage alone, where nobody else puts one:
+    /// a file there may be one that not even its owner can open.
+    pub fn set_staged_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
+        self.at(path, |folder, name| fs::chmodat(folder, name, permissions(mode), AtFlags::empty()))
+            .map_err(|errno| self.root.error("chmod", path, errno))
+    }
+
+    /// Gives what stands at `path`, and not what it points to, to a user and a group. `false` where that cannot be: the
+    /// file system keeps no owners, or this process may not name that one.
+    pub fn set_owner(&mut self, path: &RelativePath, (user, group): (u32, u32)) -> Result<bool> {
+        let owner = (Some(fs::Uid::from_raw(user)), Some(fs::Gid::from_raw(group)));
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        match self.at(path, |folder, name| fs::chownat(folder, name, owner.0, owner.1, flags)) {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM | Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::OVERFLOW) => Ok(false),
+            Err(errno) => Err(self.root.error("chown", path, errno)),
+        }
     }
 
     /// Removes a name that is no folder. `false` where there is none.

@@ -51,6 +51,7 @@ pub fn merge(base: &Tree, theirs: &Tree, ours: &Tree) -> Outcome {
                 outcome.written.insert(path.clone());
             }
             (Some(Node::Dir(_)), _) => over_folders.push(path),
+            (Some(Node::File(..)), Node::File(..)) => outcome.merge_file(path, new, base),
             _ => outcome.replace(path, new, base),
         }
     }
@@ -104,6 +105,31 @@ impl Outcome {
     fn delete(&mut self, path: &[u8]) {
         self.tree.remove(path);
         self.deleted.insert(path.to_vec());
+    }
+
+    /// Merges a file into a file: its bytes and its mode each by themselves.
+    fn merge_file(&mut self, path: &[u8], new: &Node, base: &Tree) {
+        let (Node::File(mode, bytes), Node::File(our_mode, our_bytes)) = (new, &self.tree[path].clone())
+        else {
+            panic!("two files")
+        };
+        let (base_mode, base_bytes) = match base.get(path) {
+            Some(Node::File(mode, bytes)) => (Some(mode), Some(bytes)),
+            _ => (None, None),
+        };
+        let changed_bytes = base_bytes != Some(bytes);
+        let merged = Node::File(
+            *if base_mode == Some(mode) { our_mode } else { mode },
+            if changed_bytes { bytes } else { our_bytes }.clone(),
+        );
+        if changed_bytes && our_bytes != bytes && base_bytes != Some(our_bytes) {
+            let local = Node::File(*our_mode, our_bytes.clone());
+            self.aside.insert(path.to_vec(), Tree::from([(Vec::new(), local)]));
+        }
+        if merged != self.tree[path] {
+            self.tree.insert(path.to_vec(), merged);
+            self.written.insert(path.to_vec());
+        }
     }
 
     /// Puts something where no folder stands.
