@@ -58,9 +58,11 @@ pub mod merge {
     pub mod folder;
     pub mod incoming;
     pub mod journal;
+    mod left_alone;
     pub mod lock;
     pub mod plan;
     pub mod report;
+    mod sensitive;
     pub mod session;
     mod twins;
 }

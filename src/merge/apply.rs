@@ -4,7 +4,7 @@
 //! looked at then: if it is not what the plan was made for, somebody changed it meanwhile, and it is kept aside. So
 //! there is no moment at which an edit could slip between a look and a rename.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Write as _;
 use std::sync::Mutex;
 
@@ -13,16 +13,18 @@ use rayon::prelude::*;
 use super::conflicts::{ATTEMPTS, Conflicts, Kept, copy_across};
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART};
-use super::plan::{Local, Placement, Plan, UNTOLD_MODE, plan, to_look_at};
-use super::report::{Conflict, Report, Rescued, Skipped};
+use super::left_alone::must_stay;
+use super::plan::{Local, Placement, Plan, UNTOLD_MODE, plan, put_back, to_look_at};
+use super::report::{Conflict, Noted, Report, Rescued, Skipped};
+use super::sensitive::sensitive;
 use super::twins::spare_twins;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::{ByPath, RelativePath};
 use crate::sync::lock;
-use crate::tree::entry::{Entry, PERMISSIONS, Snapshot};
+use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename, set_file_mode};
-use crate::tree::scan::{Reader, look as look_at, scan};
+use crate::tree::scan::{LeaveOut, Reader, look as look_at, scan};
 use crate::tree::stage::Stage;
 
 /// The owner's right to change what is in a folder.
@@ -53,20 +55,29 @@ struct Here {
 pub fn merge(
     root: &Root,
     base: &Snapshot,
-    incoming: &Incoming,
+    incoming: &mut Incoming,
+    left_alone: LeaveOut<'_>,
     rescued: &mut Rescued,
     cancel: &Cancel,
 ) -> Result<Report> {
     let Here { local, seen } = look(root, base, incoming, cancel)?;
+    let stays = must_stay(root, (base, &incoming.snapshot), (&local, &seen), left_alone, cancel)?;
+    for skipped in stays {
+        put_back(&mut incoming.snapshot, base, &skipped.path);
+        incoming.skipped.push(skipped);
+    }
+    let incoming = &*incoming;
     let mut plan = plan(base, &incoming.snapshot, &local);
     spare_twins(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
     // With many changes that is a lot, and no longer needed.
     drop(local);
     cancel.check()?;
     let (mut lifted, conflicts) = (BTreeMap::new(), Conflicts::default());
+    let deletions = plan.deletes_most_of(base).then(Conflicts::default);
     let applied = lift_write_protection(root, &plan, &mut lifted)
-        .and_then(|()| apply(root, incoming, &plan, &seen, &conflicts));
+        .and_then(|()| apply(root, incoming, &plan, &seen, &conflicts, deletions.as_ref()));
     let kept = conflicts.into_kept();
+    let deletions_kept = deletions.map(Conflicts::into_kept).unwrap_or_default();
     if applied.is_ok() {
         // These have got another mode, from the sandbox; after a failure what they had before still holds.
         for (path, _) in &plan.modes {
@@ -84,14 +95,41 @@ pub fn merge(
         Ok(report) => report,
         Err(error) => {
             rescued.conflicts.extend(kept);
+            rescued.deletions_kept.extend(deletions_kept);
             return Err(error);
         }
     };
     report.conflicts = kept;
+    report.deletions_kept = deletions_kept;
+    report.sensitive = sensitive_of(&plan, &report.written, &seen);
     report.kept.extend(plan.kept);
     report.skipped.extend(incoming.skipped.iter().cloned());
     report.take_rescued(rescued);
     Ok(report)
+}
+
+/// What of that which was written deserves a look.
+fn sensitive_of(plan: &Plan<'_>, written: &[RelativePath], seen: &ByPath<Meta>) -> Vec<Noted> {
+    let written: HashSet<&RelativePath> = written.iter().collect();
+    let was_executable = |path: &RelativePath| {
+        seen.get(path).is_some_and(|meta| meta.kind == Kind::File && meta.mode & 0o111 != 0)
+    };
+    let modes = plan.file_modes.iter().map(|(path, mode)| {
+        // Its bytes do not matter.
+        (path, Entry::File { mode: *mode, digest: Digest([0; 32]) })
+    });
+    let placed = plan.placements().map(|placement| {
+        let entry = placement.entry.clone();
+        (&placement.path, if let Some(mode) = placement.mode { entry.with_mode(mode) } else { entry })
+    });
+    modes
+        .chain(placed)
+        .filter(|(path, _)| written.contains(path))
+        .filter_map(|(path, entry)| {
+            let reason = sensitive(path, &entry, was_executable(path))?;
+            Some(Noted { path: path.clone(), reason })
+        })
+        .collect()
 }
 
 /// Lets us work in read-only folders, such as those of a module cache, for as long as the merge takes. What is not ours
@@ -226,13 +264,14 @@ fn jobs<'a>(
     incoming: &'a Incoming,
     seen: &'a ByPath<Meta>,
     stage: &Stage,
+    keeps_deletions: bool,
 ) -> Result<Vec<Job<'a>>> {
     let (mut seen, mut staged) = (seen.in_order(), incoming.staged.in_order());
     let placed = |placement: &'a Placement<'_>| {
         (&placement.path, Some(placement.entry), placement.aside, placement.mode)
     };
     let before = plan.folders.iter().chain(&plan.files).map(placed);
-    let deleted = plan.deletions.iter().map(|path| (path, None, false, None));
+    let deleted = plan.deletions.iter().map(|path| (path, None, keeps_deletions, None));
     let after = plan.in_place_of_folders.iter().map(placed);
     before
         .chain(deleted)
@@ -259,14 +298,15 @@ fn apply(
     plan: &Plan<'_>,
     seen: &ByPath<Meta>,
     conflicts: &Conflicts,
+    deletions: Option<&Conflicts>,
 ) -> Result<Report> {
     let mut report = Report::default();
     if plan.moves_anything() {
         let stage = incoming.stage.get(root).map_err(|error| error.with_hint(UNCHANGED))?;
-        let jobs = jobs(plan, incoming, seen, stage)?;
+        let jobs = jobs(plan, incoming, seen, stage, deletions.is_some())?;
         let journal =
             Journal::begin(stage, &jobs, Job::displacement).map_err(|error| error.with_hint(UNCHANGED))?;
-        let apply = Apply::new(root, stage, journal, conflicts);
+        let apply = Apply::new(root, stage, journal, conflicts, deletions);
         let (folders, rest) = jobs.split_at(plan.folders.len());
         let (files, rest) = rest.split_at(plan.files.len());
         let (deletions, in_place_of_folders) = rest.split_at(plan.deletions.len());
@@ -303,14 +343,22 @@ struct Apply<'a> {
     /// Held by whoever exchanges names by way of hard links.
     by_links: Mutex<()>,
     conflicts: &'a Conflicts,
+    /// Where what is deleted is kept, if it is.
+    deletions: Option<&'a Conflicts>,
     /// Whether what replaces a version gets that one's owner: only root can do that.
     gives_owners: bool,
 }
 
 impl<'a> Apply<'a> {
-    fn new(root: &'a Root, stage: &'a Stage, journal: Journal, conflicts: &'a Conflicts) -> Self {
+    fn new(
+        root: &'a Root,
+        stage: &'a Stage,
+        journal: Journal,
+        conflicts: &'a Conflicts,
+        deletions: Option<&'a Conflicts>,
+    ) -> Self {
         let gives_owners = rustix::process::geteuid().is_root();
-        Self { root, stage, journal, by_links: Mutex::default(), conflicts, gives_owners }
+        Self { root, stage, journal, by_links: Mutex::default(), conflicts, deletions, gives_owners }
     }
 
     fn in_order(&self, tasks: &[impl Task]) -> Result<Report> {
@@ -705,7 +753,11 @@ impl Worker<'_> {
         }
         let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
         if cursor.stat(name)?.is_some_and(|now| now.untouched_since(expected)) {
-            cursor.remove_file(name)?;
+            if let Some(deletions) = self.apply.deletions {
+                deletions.keep(self.apply.root, (cursor, name), path, true)?;
+            } else {
+                cursor.remove_file(name)?;
+            }
             self.report.deleted.push(path.clone());
             return Ok(());
         }
@@ -816,7 +868,7 @@ mod tests {
         let stage = lazy.get(&root).unwrap();
         let journal = Journal::begin(stage, &[], Job::displacement).unwrap();
         let conflicts = Conflicts::default();
-        let apply = Apply::new(&root, stage, journal, &conflicts);
+        let apply = Apply::new(&root, stage, journal, &conflicts, None);
         let name = stage.name();
         rename((&mut root.cursor(), &path), (&mut stage.cursor(), &name), Onto::Nothing).unwrap();
         let job = Job {

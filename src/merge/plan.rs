@@ -3,12 +3,16 @@
 //! *base* is what both sides last shared, *theirs* what the sandbox holds now, *ours* what stands here now.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
 
 /// The mode of a new folder where nobody said it: an archive that names only what is in it.
 pub const UNTOLD_MODE: u32 = 0o755;
+
+/// How many files a merge may delete without keeping them, whatever there is.
+const MANY: usize = 20;
 
 /// What stands at a path here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,6 +183,36 @@ pub fn changed<'a>(
     })
 }
 
+/// Takes a path, with all below it, for unchanged in the sandbox. The folders above are taken for unchanged as well where the
+/// sandbox has something else in the place of one; these are returned.
+pub fn put_back(theirs: &mut Snapshot, base: &Snapshot, path: &RelativePath) -> Vec<RelativePath> {
+    let is_at = |at: &RelativePath| at.is_or_below(path.as_bytes());
+    let below = |tree: &Snapshot| {
+        let from = (Bound::Included(path.as_bytes()), Bound::Unbounded);
+        let in_reach =
+            tree.range::<[u8], _>(from).take_while(|(at, _)| at.as_bytes().starts_with(path.as_bytes()));
+        let found = in_reach.filter(|(at, _)| is_at(at));
+        found.map(|(at, entry)| (at.clone(), entry.clone())).collect::<Vec<_>>()
+    };
+    for (at, _) in below(theirs) {
+        theirs.remove(&at);
+    }
+    let uploaded = below(base);
+    let mut replaced = Vec::new();
+    if !uploaded.is_empty() {
+        for folder in path.ancestors() {
+            let Some(entry) = base.get(&folder).filter(|_| !theirs.get(&folder).is_some_and(Entry::is_dir))
+            else {
+                continue;
+            };
+            theirs.insert(folder.clone(), entry.clone());
+            replaced.push(folder);
+        }
+    }
+    theirs.extend(uploaded);
+    replaced
+}
+
 /// The local paths that a plan depends on, in order: what the sandbox changed, and the folders above what it holds new.
 #[must_use]
 pub fn to_look_at(base: &Snapshot, theirs: &Snapshot) -> Vec<RelativePath> {
@@ -286,6 +320,16 @@ impl<'p> Plan<'p> {
 
     fn placements_mut(&mut self) -> impl Iterator<Item = &mut Placement<'p>> {
         [&mut self.folders, &mut self.files, &mut self.in_place_of_folders].into_iter().flatten()
+    }
+
+    /// Whether it deletes so much of the base that what it deletes is to be kept: more than half of the files, and not just a
+    /// few. An agent's slip must not cost a workspace.
+    #[must_use]
+    pub fn deletes_most_of(&self, base: &Snapshot) -> bool {
+        let is_file = |entry: &Entry| !entry.is_dir();
+        let deleted = self.deletions.iter().filter(|path| base.get(*path).is_some_and(is_file)).count();
+        // The deletions are counted first, since most merges have few of them.
+        deleted >= MANY && deleted * 2 > base.values().filter(|entry| is_file(entry)).count()
     }
 
     /// Takes back deletions: what stands at those paths is kept.
@@ -535,6 +579,72 @@ mod tests {
         let mut ours = base.clone();
         ours.insert(path("a/c"), file(9, 0o644));
         assert_eq!(planned(&base, &theirs, &ours), ["delete a/b", "instead a", "keep a/c"]);
+    }
+
+    #[test]
+    fn what_is_put_back_is_no_change() {
+        let base = tree(&[
+            ("a", dir(0o755)),
+            ("a-", file(1, 0o644)),
+            ("a/b", dir(0o755)),
+            ("a/b/c", file(1, 0o644)),
+            ("a/d", file(1, 0o644)),
+        ]);
+        let names = |paths: Vec<RelativePath>| paths.iter().map(RelativePath::to_string).collect::<Vec<_>>();
+        // Deleted, replaced by a folder, and with a file in the place of the folder above.
+        for (theirs, at, replaced, after) in [
+            (tree(&[]), "a/b/c", &["a", "a/b"][..], &["a", "a/b", "a/b/c"][..]),
+            (tree(&[]), "a/b", &["a"], &["a", "a/b", "a/b/c"]),
+            (tree(&[("a", file(2, 0o644))]), "a/d", &["a"], &["a", "a/d"]),
+            (
+                tree(&[("a", dir(0o700)), ("a/d", dir(0o755)), ("a/d/x", file(2, 0o644))]),
+                "a/d",
+                &[],
+                &["a", "a/d"],
+            ),
+            (tree(&[("n", dir(0o755)), ("n/x", file(2, 0o644)), ("n-", file(2, 0o644))]), "n", &[], &["n-"]),
+            (tree(&[("n", file(2, 0o644))]), "n/x", &[], &["n"]),
+        ] {
+            let mut now = theirs.clone();
+            assert_eq!(names(put_back(&mut now, &base, &path(at))), replaced, "{at} of {theirs:?}");
+            assert_eq!(names(now.keys().cloned().collect()), after, "{at} of {theirs:?}");
+            assert!(changed(&base, &now).all(|(changed, ..)| !changed.is_or_below(at.as_bytes())));
+        }
+    }
+
+    #[test]
+    fn what_counts_as_deleting_most() {
+        for (files, links, deleted, most) in [
+            (20, 0, 20, true),
+            (19, 0, 19, false),
+            (39, 0, 20, true),
+            (40, 0, 20, false),
+            (41, 0, 21, true),
+            (1000, 0, 500, false),
+            (1000, 0, 501, true),
+            (10, 10, 20, true),
+            (10, 30, 20, false),
+        ] {
+            let mut base = tree(&[]);
+            for at in 0..files + links {
+                let entry = if at < files { file(1, 0o644) } else { link("x") };
+                // Folders count on neither side.
+                base.insert(path(&format!("d{at}")), dir(0o755));
+                base.insert(path(&format!("d{at}/x")), entry);
+            }
+            let mut theirs = base.clone();
+            for at in 0..deleted {
+                theirs.remove(&path(&format!("d{at}")));
+                theirs.remove(&path(&format!("d{at}/x")));
+            }
+            let locals =
+                base.iter().map(|(path, entry)| (path.clone(), Local::Entry(entry.clone()))).collect();
+            let plan = plan(&base, &theirs, &locals);
+            assert_eq!(plan.deletes_most_of(&base), most, "{deleted} of {files} and {links}");
+            // What is gone here already is not deleted.
+            let none = super::plan(&base, &theirs, &ByPath::default());
+            assert!(!none.deletes_most_of(&base));
+        }
     }
 
     #[test]

@@ -7,16 +7,19 @@
 use std::path::Path;
 
 use super::apply::merge;
+use super::conflicts::check_runtime;
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal;
 use super::lock::MergeLock;
-use super::plan::{changed, mode_to_come};
-use super::report::{Report, Rescued};
+use super::plan::{changed, mode_to_come, put_back};
+use super::report::{Noted, Report, Rescued};
+use super::sensitive;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::tree::entry::Snapshot;
 use crate::tree::root::Root;
 use crate::tree::scan::LeaveOut;
+use crate::tree::stage::is_lock_name;
 
 /// What a merge goes by, the same in all its steps.
 #[derive(Clone, Copy)]
@@ -35,6 +38,7 @@ pub struct Terms<'a> {
 pub struct Merge {
     root: Root,
     incoming: Incoming,
+    held_back: Vec<Noted>,
     needs_lock: bool,
     lock: Option<MergeLock>,
     /// Whether nothing that the merge displaced waits in the stage.
@@ -57,8 +61,9 @@ impl Merge {
             let _abandoned = incoming.stage.close(&root);
             return Err(error.with_hint(UNCHANGED));
         }
+        let held_back = hold_back(&mut incoming.snapshot, terms.base);
         let needs_lock = changed(terms.base, &incoming.snapshot).next().is_some();
-        Ok(Self { root, incoming, needs_lock, lock: None, settled: true })
+        Ok(Self { root, incoming, held_back, needs_lock, lock: None, settled: true })
     }
 
     /// Whether the other side changed anything, so that there is something to lock the workspace for.
@@ -87,15 +92,22 @@ impl Merge {
     /// Looks at the workspace and merges. Where the other side changed nothing, nothing is looked at or written.
     pub fn apply(&mut self, terms: &Terms<'_>, rescued: &mut Rescued) -> Result<Report> {
         if !self.needs_lock {
-            let mut report = Report { skipped: self.incoming.skipped.clone(), ..Report::default() };
+            let mut report = Report {
+                skipped: self.incoming.skipped.clone(),
+                held_back: self.held_back.clone(),
+                ..Report::default()
+            };
             report.take_rescued(rescued);
             return Ok(report);
         }
         if self.lock.is_none() {
             return Err(Error::Internal("a merge was applied without the workspace's lock".to_owned()));
         }
+        check_runtime(&self.root).map_err(|error| error.with_hint(UNCHANGED))?;
         self.settled = false;
-        let report = merge(&self.root, terms.base, &self.incoming, rescued, terms.cancel)?;
+        let mut report =
+            merge(&self.root, terms.base, &mut self.incoming, terms.left_alone, rescued, terms.cancel)?;
+        report.held_back.clone_from(&self.held_back);
         self.settled = true;
         Ok(report)
     }
@@ -133,4 +145,30 @@ fn keep_usable(incoming: &mut Incoming, base: &Snapshot, root: &Root) -> Result<
         }
     }
     Ok(())
+}
+
+/// Takes for unchanged what neither comes nor goes, and tells what of that is held back. (Locks name processes of this machine,
+/// and are not even told.)
+fn hold_back(theirs: &mut Snapshot, base: &Snapshot) -> Vec<Noted> {
+    let mut held = Vec::new();
+    let mut locks = Vec::new();
+    for (path, _, after) in changed(base, theirs) {
+        if let Some(reason) = sensitive::held_back(path, after) {
+            held.push(Noted { path: path.clone(), reason });
+        } else if is_lock_name(path) {
+            locks.push(path.clone());
+        }
+    }
+    let mut above = Vec::new();
+    for Noted { path, reason } in &held {
+        let folders = put_back(theirs, base, path);
+        above.extend(folders.into_iter().map(|path| Noted { path, reason }));
+    }
+    for path in locks {
+        put_back(theirs, base, &path);
+    }
+    held.append(&mut above);
+    held.sort_unstable();
+    held.dedup();
+    held
 }
