@@ -433,10 +433,11 @@ impl Worker<'_> {
                 return Ok(());
             }
             self.in_stage.make_dir(&job.name, job.first_mode())?;
-        } else if let Some(mode) = job.mode {
-            self.in_stage.set_staged_mode(&job.name, mode)?;
         }
-        let mut waiting = Waiting::Staged(job.name.clone());
+        let mut waiting = Waiting::Staged(match job.mode {
+            Some(mode) => self.staged_with_mode(job, mode)?,
+            None => job.name.clone(),
+        });
         let mut aside = job.aside;
         for _ in 0..ATTEMPTS {
             if let Some(replaced) = seen {
@@ -513,26 +514,30 @@ impl Worker<'_> {
             return Ok(());
         }
         drop(file);
-        let (name, mut copy) = self.apply.stage.file(&mut self.in_stage, mode)?;
-        let copy_path = self.in_stage.path_of(&name);
-        let failed = |error| Error::io("write", &copy_path, error);
-        let copied = Reader::new().file(&mut self.in_root, path, &Cancel::default(), |bytes| {
-            copy.write_all(bytes).map_err(failed)
-        })?;
-        let Some((meta, digest)) = copied else { return Ok(()) };
-        let copied = Meta::of_file(&copy).map_err(failed)?;
+        let copied = copy_to_stage(self.apply.stage, (&mut self.in_root, path), &mut self.in_stage, mode)?;
+        let Some(Copied { name, ino, meta, digest }) = copied else { return Ok(()) };
         let entry = Entry::File { mode, digest };
-        let job = Job {
-            path,
-            entry: Some(&entry),
-            aside: false,
-            seen: Some(&meta),
-            name,
-            staged: Some(copied.ino),
-            mode: None,
-        };
+        let (seen, staged) = (Some(&meta), Some(ino));
+        let job = Job { path, entry: Some(&entry), aside: false, seen, name, staged, mode: None };
         self.apply.journal.add(job.displacement())?;
         self.place(&job)
+    }
+
+    /// Gives a new version that waits in the stage other permission bits. One that has further names there, which are to stand
+    /// at other paths, is not changed by this one: a copy is.
+    fn staged_with_mode(&mut self, job: &Job<'_>, mode: u32) -> Result<RelativePath> {
+        if self.in_stage.stat(&job.name)?.is_none_or(|meta| meta.links == 1) {
+            self.in_stage.set_staged_mode(&job.name, mode)?;
+            return Ok(job.name.clone());
+        }
+        let stage = self.apply.stage;
+        let copied = copy_to_stage(stage, (&mut stage.cursor(), &job.name), &mut self.in_stage, mode)?;
+        let Some(Copied { name, ino, .. }) = copied else {
+            return Err(Error::Internal(format!("what was staged for {} is gone", job.path)));
+        };
+        let arriving = Arriving::Inode(ino);
+        self.apply.journal.add(Displacement::new(job.path, &name, arriving, job.seen, job.aside))?;
+        Ok(name)
     }
 
     /// Makes a folder where nothing stands. `false` where something does.
@@ -794,6 +799,35 @@ impl Waiting {
             Self::Beside(name) => (beside, name),
         }
     }
+}
+
+/// A file that was copied into the stage.
+struct Copied {
+    /// Its name there.
+    name: RelativePath,
+    /// The inode of the copy.
+    ino: u64,
+    /// What the original was when it was opened.
+    meta: Meta,
+    /// The digest of what was copied.
+    digest: Digest,
+}
+
+/// Copies a file into the stage with other permission bits; `None` where no file stands there.
+fn copy_to_stage(
+    stage: &Stage,
+    (from, path): (&mut Cursor<'_>, &RelativePath),
+    in_stage: &mut Cursor<'_>,
+    mode: u32,
+) -> Result<Option<Copied>> {
+    let (name, mut copy) = stage.file(in_stage, mode)?;
+    let copy_path = in_stage.path_of(&name);
+    let failed = |error| Error::io("write", &copy_path, error);
+    let copied =
+        Reader::new().file(from, path, &Cancel::default(), |bytes| copy.write_all(bytes).map_err(failed))?;
+    let Some((meta, digest)) = copied else { return Ok(None) };
+    let ino = Meta::of_file(&copy).map_err(failed)?.ino;
+    Ok(Some(Copied { name, ino, meta, digest }))
 }
 
 /// [`Onto::Nothing`] for file systems that know only plain renames: a further name never replaces anything.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::incoming::Incoming;
+use super::incoming::{Incoming, UNCHANGED};
 use super::lock::{self, MergeLock};
 use super::report::{Report, Rescued};
 use super::session::{Merge, Terms};
@@ -50,7 +50,7 @@ impl FolderMerge {
             Err(error) => {
                 // The failure that led here is the one to report; the next merge removes an abandoned stage.
                 let (_theirs, _closed) = merge.finish(&mut rescued);
-                return Err(error);
+                return Err(error.with_hint(UNCHANGED));
             }
         }
         Ok(Self { merge, base, exclude: exclude.clone(), rescued })

@@ -8,7 +8,7 @@ use super::prepare::{Base, LeftAlone, Session};
 use crate::archive::unpack::{Archive, Content, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::merge::incoming::Incoming;
+use crate::merge::incoming::{Incoming, UNCHANGED};
 use crate::merge::lock::{self, MergeLock};
 use crate::merge::report::{Report, Rescued};
 use crate::merge::session::{Merge, Terms};
@@ -224,7 +224,8 @@ fn check(download: &[u8], base: &Snapshot, left_alone: &LeftAlone) -> Result<Arc
 /// Merges under the workspace's lock. Where the sandbox changed nothing there is nothing to lock for.
 fn apply(merge: &mut Merge, terms: &Terms<'_>, rescued: &mut Rescued) -> Result<Report> {
     if merge.needs_lock() {
-        let lock = MergeLock::acquire(merge.target(), lock::WAIT, terms.cancel)?;
+        let lock = MergeLock::acquire(merge.target(), lock::WAIT, terms.cancel)
+            .map_err(|error| error.with_hint(UNCHANGED))?;
         merge.hold(lock);
     }
     merge.apply(terms, rescued)

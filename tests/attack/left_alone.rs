@@ -201,3 +201,20 @@ fn a_folder_moved_away_with_a_link_in_its_place_comes_anew_and_the_link_is_kept(
         place.assert_no_litter();
     }
 }
+
+#[test]
+fn a_lock_that_cannot_be_made_refuses_the_merge_before_the_first_change() {
+    let place = Place::with(&tree([("a", file("1")), ("gone", file("1"))]));
+    // As many bytes as a name may have, so that the lock's name is too long.
+    let long = place.root().join("w".repeat(255));
+    fs::rename(place.workspace(), &long).unwrap();
+    let client = Arc::new(CannedSandbox::default());
+    let mut upload = place.upload();
+    upload.workspace.clone_from(&long);
+    let session = prepare_upload(&client, upload).unwrap();
+    client.answer(to_tar(&tree([("a", file("2"))])).end());
+    let before = crate::tree::read_tree(&long);
+    let error = refused(&session, &*client);
+    assert!(error.to_string().contains("nothing in the workspace was changed"), "{error}");
+    assert_same(&crate::tree::read_tree(&long), &before, "untouched");
+}

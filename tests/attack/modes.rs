@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 
 use crate::child::{NOBODY, OtherProcess, give_to};
 use crate::place::{Place, restore};
+use crate::raw_tar::RawTar;
 use crate::tree::{DIR, Node, Picture, Tree, assert_same, file, set_mode, to_tar, tree};
 
 fn mode_of(path: impl AsRef<std::path::Path>) -> u32 {
@@ -74,6 +75,24 @@ fn a_mode_is_set_in_place_only_on_a_file_with_one_name() {
         assert_eq!(mode_of(&store), 0o644);
         assert_eq!(fs::read_to_string(&store).unwrap(), local);
         assert_eq!(fs::metadata(&store).unwrap().ino(), shared);
+        place.assert_no_litter();
+    }
+}
+
+#[test]
+fn a_mode_changed_here_is_no_mode_of_further_names() {
+    let uploaded = tree([("a", file("1")), ("b", file("1")), ("c", file("1"))]);
+    for changed in ["a", "b", "c"] {
+        let place = Place::with(&uploaded);
+        let (client, session) = place.prepare_canned();
+        set_mode(&place.at(changed), 0o600);
+        let download = RawTar::new().dir(".").file("a", "2").hard_link("b", "a").hard_link("c", "a").end();
+        client.answer(download);
+        let report = restore(&session, &*client).unwrap();
+        let mut expected = tree([("a", file("2")), ("b", file("2")), ("c", file("2"))]);
+        expected.insert(changed.into(), Node::File(0o600, b"2".to_vec()));
+        assert_same(&place.tree(), &expected, changed);
+        assert_eq!(report.conflicts, []);
         place.assert_no_litter();
     }
 }

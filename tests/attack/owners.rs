@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, lchown};
 
 use crate::child::{NOBODY, give_to};
+use crate::mounts::Mount;
 use crate::place::{Place, restore};
 use crate::tree::{DIR, Node, Tree, file, link, set_mode, to_tar, tree};
 
@@ -83,4 +84,51 @@ fn an_owner_gives_no_privileges() {
     assert_eq!(fs::symlink_metadata(place.at("tool")).unwrap().mode() & 0o7777, 0o755);
     assert_eq!(owner_of(place.at("tool")), (NOBODY, GROUP));
     set_mode(&place.at("tool"), 0o644);
+}
+
+#[test]
+fn what_is_kept_aside_by_a_copy_keeps_its_owner_and_group() {
+    let place = Place::new();
+    fs::create_dir(place.at("mnt")).unwrap();
+    let _mount = Mount::at(place.at("mnt"), "size=4m,mode=755");
+    let uploaded = tree([
+        ("edited", file("1")),
+        ("link", link("1")),
+        ("folder", DIR),
+        ("folder/x", file("1")),
+        ("changed", file("1")),
+    ]);
+    crate::tree::write_tree(&place.at("mnt"), &uploaded);
+    let (client, session) = place.prepare_canned();
+    fs::write(place.at("mnt/edited"), "an edit").unwrap();
+    fs::remove_file(place.at("mnt/link")).unwrap();
+    std::os::unix::fs::symlink("mine", place.at("mnt/link")).unwrap();
+    fs::write(place.at("mnt/folder/x"), "an edit").unwrap();
+    for path in uploaded.keys() {
+        lchown(place.at("mnt").join(crate::tree::path_of(path)), Some(NOBODY), Some(GROUP)).unwrap();
+    }
+    let theirs = tree([
+        ("mnt", DIR),
+        ("mnt/edited", file("2")),
+        ("mnt/link", link("2")),
+        ("mnt/folder", file("2")),
+        ("mnt/changed", file("2")),
+    ]);
+    client.answer(to_tar(&theirs).end());
+    let report = restore(&session, &*client).unwrap();
+    crate::tree::assert_same(&place.tree(), &theirs, "restored");
+    for path in theirs.keys().filter(|path| *path != b"mnt") {
+        assert_eq!(
+            owner_of(place.at(crate::tree::path_of(path))),
+            (NOBODY, GROUP),
+            "{}",
+            path.escape_ascii()
+        );
+    }
+    assert_eq!(report.conflicts.len(), 3, "{:?}", report.conflicts);
+    for kept in &report.conflicts {
+        assert_eq!(owner_of(place.at(kept.kept_at.as_path())), (NOBODY, GROUP), "{kept:?}");
+    }
+    let inner = report.conflicts.iter().find(|kept| kept.path.as_bytes() == b"mnt/folder").unwrap();
+    assert_eq!(owner_of(place.at(inner.kept_at.as_path()).join("x")), (NOBODY, GROUP));
 }
