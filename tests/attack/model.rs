@@ -29,9 +29,25 @@ pub struct Outcome {
 
 /// The merge of contract section 5.
 pub fn merge(base: &Tree, theirs: &Tree, ours: &Tree) -> Outcome {
+    merge_but_for(&|_| false, base, theirs, ours)
+}
+
+/// The same where some paths are excluded or preserved.
+pub fn merge_but_for(left_alone: &dyn Fn(&[u8]) -> bool, base: &Tree, theirs: &Tree, ours: &Tree) -> Outcome {
     let mut outcome = Outcome { tree: ours.clone(), base: told(base, theirs), ..Outcome::default() };
     outcome.skipped =
         theirs.iter().filter(|(_, node)| **node == Node::Fifo).map(|(path, _)| path.clone()).collect();
+    // A folder that holds something of that stays.
+    for (path, node) in outcome.base.clone() {
+        let becomes_other = !matches!(node, Node::Dir(_)) && base.get(&path) != Some(&node);
+        let is_folder = matches!(ours.get(&path), Some(Node::Dir(_)));
+        if becomes_other && is_folder && ours.keys().any(|at| is_below(at, &path) && left_alone(at)) {
+            outcome.base.remove(&path);
+            let uploaded = base.iter().filter(|(at, _)| **at == path || is_below(at, &path));
+            outcome.base.extend(uploaded.map(|(at, node)| (at.clone(), node.clone())));
+            outcome.skipped.insert(path);
+        }
+    }
     let theirs = outcome.base.clone();
 
     // What is new or changed there, folders before what is in them.
