@@ -495,7 +495,6 @@ describe("local edits during the run", () => {
       "both.txt",
       "dir",
       "new.txt",
-      "run.sh",
     ]);
     for (const { keptAt } of report.conflicts) await lstat(path.join(workspace, keptAt));
     expect(report.kept).toStrictEqual(["deleted-there.txt"]);
