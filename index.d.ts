@@ -140,8 +140,20 @@ export interface RestoreReport {
    * version is (relative to the workspace).
    */
   conflicts: { path: string; keptAt: string }[];
+  /**
+   * Where what was deleted is kept as well. A restore that deletes more than half of the files that the sandbox had, and at
+   * least 20, keeps all that it deletes; any other keeps none of it.
+   */
+  deletionsKept: { path: string; keptAt: string }[];
   /** What was left as it is here, and why: a device in the sandbox, a file it could not read. */
   skipped: { path: string; reason: string }[];
+  /** What the sandbox changed and yet neither comes nor is deleted here, since it would run something: `.hg/hgrc`. */
+  heldBack: { path: string; reason: string }[];
+  /**
+   * Of what was written, what deserves a look: files that tools run or obey unasked (`.vscode/`, `.envrc`, `.npmrc`, …), links
+   * that leave the workspace, and files that became executable.
+   */
+  sensitive: { path: string; reason: string }[];
   /** How many entries the sandbox held. */
   entries: number;
   /** Whether the sandbox's tar failed and a second, tolerant way was taken: nothing was deleted then. */

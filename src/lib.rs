@@ -61,9 +61,12 @@ pub mod merge {
     pub mod holder;
     pub mod incoming;
     pub mod journal;
+    mod left_alone;
     pub mod lock;
     pub mod plan;
     pub mod report;
+    mod sensitive;
+    pub mod session;
     mod twins;
 }
 

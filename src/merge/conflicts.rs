@@ -288,6 +288,26 @@ fn remove_kept(root: &Root, path: &RelativePath) -> Result<()> {
     remove_tree(root, path)
 }
 
+/// Refuses a workspace in which no local version could be kept, before anything in it is changed.
+pub fn check_runtime(root: &Root) -> Result<()> {
+    let mut cursor = root.cursor();
+    let runtime = runtime();
+    for folder in [runtime.clone(), RelativePath::child(Some(&runtime), CONFLICTS.as_bytes())] {
+        let Some(meta) = cursor.stat(&folder)? else { return Ok(()) };
+        if meta.kind != Kind::Dir {
+            return Err(Error::UnsafePath {
+                path: readable(folder.as_bytes()),
+                offset: None,
+                reason: "it must be a folder and not a link or file, since local versions are kept there; \
+                         move it away and try again"
+                    .to_owned(),
+            });
+        }
+        cursor.check_writable(&folder)?;
+    }
+    Ok(())
+}
+
 /// Moves what cannot be renamed, to a new name on another file system: copies it, and removes it here once the copy is
 /// whole. For what nobody else reaches by its name. What fails in the middle of a folder leaves each of its files on one
 /// side or the other.
@@ -323,6 +343,7 @@ pub fn copy_across(
         at += 1;
     }
     for (source, destination, meta) in folders.iter().rev() {
+        keep_owner(to, destination, meta)?;
         to.set_dir_mode(destination, meta.mode & PERMISSIONS)?;
         if !from.remove_empty_dir(source)? {
             return Err(Error::io("rmdir", from.path_of(source), rustix::io::Errno::NOTEMPTY));
@@ -353,6 +374,7 @@ fn copy_leaf(
                 return Err(Error::io("rename", from.path_of(name), rustix::io::Errno::XDEV));
             }
         }
+        keep_owner(to, path, &meta)?;
         if from.stat(name)?.is_some_and(|now| now.untouched_since(&meta)) {
             from.remove_file(name)?;
             return Ok(Renamed::Done);
@@ -361,6 +383,16 @@ fn copy_leaf(
         to.remove_file(path)?;
     }
     Err(Error::io("copyfile", from.path_of(name), rustix::io::Errno::BUSY))
+}
+
+/// Gives a copy the owner and the group of the original, which only root can do. On a file system that keeps no owners there
+/// is none to keep.
+fn keep_owner(to: &mut Cursor<'_>, path: &RelativePath, original: &Meta) -> Result<()> {
+    if rustix::process::geteuid().is_root() && to.stat(path)?.is_some_and(|copy| copy.owner != original.owner)
+    {
+        to.set_owner(path, original.owner)?;
+    }
+    Ok(())
 }
 
 fn copy_file(file: &mut File, meta: &Meta, (to, path): (&mut Cursor<'_>, &RelativePath)) -> Result<()> {

@@ -8,6 +8,7 @@ use std::sync::{Mutex, OnceLock};
 use rayon::prelude::*;
 use sha2::Digest as _;
 
+use super::plan::mode_to_come;
 use super::report::Skipped;
 use crate::archive::unpack::{Archive, Content, Unpacked};
 use crate::cancel::Cancel;
@@ -163,7 +164,12 @@ impl Incoming {
 
 impl Stager<'_> {
     fn differs(&self, path: &RelativePath, entry: &Entry) -> bool {
-        self.base.get(path).is_none_or(|base| !base.same_as(entry))
+        let base = self.base.get(path);
+        let same = |entry: &Entry| base.is_some_and(|base| base.same_as(entry));
+        match mode_to_come(base, entry) {
+            None => !same(entry),
+            Some(mode) => !same(&entry.clone().with_mode(mode)),
+        }
     }
 
     fn stage<'s, 'c>(&'s self, in_stage: &'c mut InStage<'s>) -> Result<(&'s Stage, &'c mut Cursor<'s>)> {

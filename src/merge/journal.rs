@@ -23,7 +23,6 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::conflicts::Conflicts;
-use super::incoming::LazyStage;
 use super::report::{Rescued, Skipped};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -342,23 +341,6 @@ pub fn clear_up(root: &Root, stages: impl IntoIterator<Item = Abandoned>, rescue
         }
     }
     rescued.conflicts.extend(conflicts.into_kept());
-}
-
-/// Closes the stage of a merge that is over. Where the merge failed, the stage may hold a local version that could not be
-/// kept aside (the disk may be full): it is rescued now if that works, and by a later restore if not.
-pub fn close<T>(root: &Root, stage: LazyStage, merged: Result<T>, rescued: &mut Rescued) -> Result<T> {
-    match merged {
-        Ok(done) => {
-            // The merge is done, and that is what counts; what cannot be removed now is cleared by the next.
-            let _later = stage.close(root);
-            Ok(done)
-        }
-        Err(error) => {
-            // The merge's own failure is what to report; what cannot be rescued now stays for the next, and is told.
-            clear_up(root, stage.abandon(), rescued);
-            Err(error)
-        }
-    }
 }
 
 /// Keeps the local versions that lie in an abandoned stage. `false` where its journal is not whole, so that nobody knows

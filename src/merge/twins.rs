@@ -478,7 +478,7 @@ mod tests {
             let seen: ByPath<Meta> =
                 taken.iter().filter_map(|at| Some((path(at), table.0.get(&path(at))?.1))).collect();
             let taken = || taken.iter().map(|taken| path(taken));
-            let place = |path| Placement { path, entry: &entry, aside: false };
+            let place = |path| Placement { path, entry: &entry, aside: false, mode: None };
             let plans = [
                 Plan { deletions: taken().collect(), ..Plan::default() },
                 Plan { files: taken().map(place).collect(), ..Plan::default() },
@@ -491,7 +491,9 @@ mod tests {
                 assert_eq!(found, expected, "{name}");
             }
             let kept = Plan {
-                files: taken().map(|path| Placement { path, entry: &entry, aside: true }).collect(),
+                files: taken()
+                    .map(|path| Placement { path, entry: &entry, aside: true, mode: None })
+                    .collect(),
                 ..Plan::default()
             };
             let found = twins(&mut Table::of(rows), &kept, &theirs, &seen, &Cancel::default()).unwrap();
@@ -517,7 +519,8 @@ mod tests {
             .collect();
         let entry = Entry::File { mode: 0o644, digest: Digest([1; 32]) };
         let theirs: Snapshot = names.iter().map(|name| (path(name), entry.clone())).collect();
-        let files = names.iter().map(|name| Placement { path: path(name), entry: &entry, aside: false });
+        let files =
+            names.iter().map(|name| Placement { path: path(name), entry: &entry, aside: false, mode: None });
         let mut plan = Plan { files: files.collect(), ..Plan::default() };
         let local = names.iter().map(|name| (path(name), Local::Entry(entry.clone()))).collect();
         spare_twins(&root, &mut plan, &theirs, &local, &seen, &Cancel::default()).unwrap();

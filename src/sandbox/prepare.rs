@@ -20,7 +20,7 @@ use crate::merge::report::Rescued;
 use crate::path::RelativePath;
 use crate::tree::entry::{Digest, Snapshot};
 use crate::tree::root::Root;
-use crate::tree::stage::is_in_runtime;
+use crate::tree::stage::{is_in_runtime, is_lock_name};
 use crate::tree::temporary::is_temporary_name;
 
 /// What is to be uploaded, and where to.
@@ -138,7 +138,10 @@ impl LeftAlone {
     /// Whether the path is left alone.
     #[must_use]
     pub fn covers(&self, path: &RelativePath) -> bool {
-        is_in_runtime(path) || self.paths.contains_or_covers(path) || self.patterns.matches(path)
+        is_in_runtime(path)
+            || is_lock_name(path)
+            || self.paths.contains_or_covers(path)
+            || self.patterns.matches(path)
     }
 }
 

@@ -1,6 +1,9 @@
 //! The sandbox's workspace → merged into the local one.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedMutexGuard;
 
 use super::answer::{Answer, is_another_without_mark};
 use super::client::{RunError, SandboxClient, blocking};
@@ -10,15 +13,12 @@ use crate::archive::unpack::{Archive, Content, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::PathSet;
-use crate::merge::apply::merge;
-use crate::merge::incoming::Incoming;
-use crate::merge::journal;
+use crate::merge::incoming::{Incoming, UNCHANGED};
 use crate::merge::lock::{self, MergeLock};
-use crate::merge::plan::changed;
 use crate::merge::report::{Report, Rescued, Skipped};
+use crate::merge::session::{Merge, Terms};
 use crate::path::RelativePath;
-use crate::tree::entry::{Entry, PERMISSIONS, Snapshot};
-use crate::tree::root::Root;
+use crate::tree::entry::{Entry, PERMISSIONS};
 
 /// What a restore did, and how long its steps took.
 #[derive(Debug)]
@@ -147,50 +147,73 @@ impl Session {
         // What stays there is overwritten by the next download, and cleared with the sandbox.
         let _left_behind = client.remove(&archive).await;
 
-        let (workspace, left_alone, preserve, cancel) =
+        let (workspace, left_alone, preserve, stop) =
             (self.workspace.clone(), self.left_alone.clone(), self.preserve.clone(), cancel.clone());
         let (upload_id, answer) = (self.upload_id.clone(), self.places.answer());
         let attachment = client.attachment();
-        let restored = blocking(move || {
+        let begun = blocking(move || {
             let started = Instant::now();
             let held = attachment.hold()?;
             let checked = check(download.as_ref(), &base, &left_alone, &answer).and_then(|mut archive| {
-                let root = workspace.open()?;
                 let control = archive.control.take();
                 let answer = Answer::parse(control.as_deref());
                 if answer.names_another(&upload_id) {
                     return Err(Error::SandboxReplaced { reason: ANOTHER_UPLOAD });
                 }
                 base.compare(answer.list, &preserve);
-                let Base { snapshot: base, lost, rescued, .. } = &mut *base;
-                archive.entries.retain(|entry| !lost.contains_or_covers(&entry.path));
-                journal::rescue(&root, rescued)?;
+                archive.entries.retain(|entry| !base.lost.contains_or_covers(&entry.path));
+                let root = workspace.open()?;
                 let partly = packed.may_lack_something(&archive, &left_alone);
-                let mut incoming = Incoming::from_archive(archive, download.as_ref(), base, &root, &cancel)?;
-                if answer.mark.is_none() && is_another_without_mark(base, &incoming.snapshot) {
-                    // The refusal is what to report; the next restore clears up what stays.
-                    let _stays = incoming.stage.close(&root);
-                    return Err(Error::SandboxReplaced { reason: NOTHING_LEFT });
-                }
-                incoming.keep_untold(base, partly);
-                incoming
-                    .skipped
-                    .extend(lost.paths().map(|path| Skipped { path: path.clone(), reason: LOST }));
-                Ok((root, incoming))
+                base.with_terms(&left_alone, &stop, |terms, lost, rescued| {
+                    Merge::begin(root, terms, rescued, |root| {
+                        let mut incoming =
+                            Incoming::from_archive(archive, download.as_ref(), terms.base, root, &stop)?;
+                        if answer.mark.is_none() && is_another_without_mark(terms.base, &incoming.snapshot) {
+                            // The refusal is what to report; the next restore clears up what stays.
+                            let _stays = incoming.stage.close(root);
+                            return Err(Error::SandboxReplaced { reason: NOTHING_LEFT });
+                        }
+                        incoming.keep_untold(terms.base, partly);
+                        let lost = lost.paths().map(|path| Skipped { path: path.clone(), reason: LOST });
+                        incoming.skipped.extend(lost);
+                        Ok(incoming)
+                    })
+                })
             });
             // The bytes are the client's again, whatever comes.
             drop(held);
             drop(download);
-            let (root, incoming) = checked?;
             phases.push(Phase { name: "check", took: started.elapsed(), bytes });
+            Ok(Begun { merge: checked?, base, left_alone, packed, phases })
+        });
+        let mut begun = begun.await?;
 
-            let started = Instant::now();
-            let entries = incoming.snapshot.len();
-            let Base { snapshot: base, rescued, .. } = &mut *base;
-            let report = apply(&root, base, &incoming, rescued, &cancel);
-            let Incoming { snapshot, stage, .. } = incoming;
-            let report = journal::close(&root, stage, report, rescued)?;
-            *base = snapshot;
+        let started = Instant::now();
+        // Where the sandbox changed nothing there is nothing to lock for.
+        if begun.merge.needs_lock() {
+            match MergeLock::acquire(&begun.merge.target().to_path_buf(), lock::WAIT, cancel).await {
+                Ok(lock) => begun.merge.hold(lock),
+                Err(error) => {
+                    let given_up = blocking(move || {
+                        let Begun { merge, mut base, .. } = begun;
+                        // The failure that led here is the one to report.
+                        let (_theirs, _closed) = merge.finish(&mut base.rescued);
+                        Ok(())
+                    });
+                    given_up.await?;
+                    return Err(error.with_hint(UNCHANGED).into());
+                }
+            }
+        }
+        let stop = cancel.clone();
+        let restored = blocking(move || {
+            let Begun { mut merge, mut base, left_alone, packed, mut phases } = begun;
+            let entries = merge.entries();
+            let report = base.with_terms(&left_alone, &stop, |terms, _, rescued| merge.apply(terms, rescued));
+            // The merge is what counts; the next one clears up what is left of this one.
+            let (theirs, _left) = merge.finish(&mut base.rescued);
+            let report = report?;
+            base.snapshot = theirs;
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
             let tar_messages = match packed {
                 Packed::Whole => None,
@@ -230,7 +253,28 @@ impl Session {
     }
 }
 
+/// A restore whose download has been checked and staged.
+struct Begun {
+    merge: Merge,
+    base: OwnedMutexGuard<Base>,
+    left_alone: Arc<LeftAlone>,
+    packed: Packed,
+    phases: Vec<Phase>,
+}
+
 impl Base {
+    /// Does a step of the merge by what it goes by.
+    fn with_terms<T>(
+        &mut self,
+        left_alone: &LeftAlone,
+        cancel: &Cancel,
+        step: impl FnOnce(&Terms<'_>, &PathSet, &mut Rescued) -> T,
+    ) -> T {
+        let Self { snapshot: base, lost, rescued, .. } = self;
+        let left_alone = |path: &RelativePath| left_alone.covers(path) || lost.contains_or_covers(path);
+        step(&Terms { base, left_alone: &left_alone, cancel }, lost, rescued)
+    }
+
     /// Takes over what the sandbox says of what the extraction left there.
     fn compare(&mut self, list: Option<&[u8]>, preserve: &PathSet) {
         // Once is enough: it tells of the time before the agent came.
@@ -265,26 +309,6 @@ fn check(download: &[u8], base: &Base, left_alone: &LeftAlone, answer: &str) -> 
         });
     }
     Ok(archive)
-}
-
-/// Merges under the workspace's lock. Where the sandbox changed nothing there is nothing to lock for.
-fn apply(
-    root: &Root,
-    base: &Snapshot,
-    incoming: &Incoming,
-    rescued: &mut Rescued,
-    cancel: &Cancel,
-) -> Result<Report> {
-    if changed(base, &incoming.snapshot).next().is_none() {
-        let mut report = Report { skipped: incoming.skipped.clone(), ..Report::default() };
-        report.take_rescued(rescued);
-        return Ok(report);
-    }
-    let lock = MergeLock::acquire_blocking(root.path(), lock::WAIT, cancel)?;
-    let merged = merge(root, base, incoming, rescued, cancel);
-    // The merge is what counts. A lock that stays is taken over once this process is gone.
-    let _stays = lock.release();
-    merged
 }
 
 #[cfg(test)]

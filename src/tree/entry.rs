@@ -81,6 +81,16 @@ impl Entry {
         }
     }
 
+    /// The same with that mode, where it has one.
+    #[must_use]
+    pub fn with_mode(self, mode: u32) -> Self {
+        match self {
+            Self::Dir { .. } => Self::Dir { mode: Some(mode) },
+            Self::File { digest, .. } => Self::File { mode, digest },
+            link @ Self::Symlink { .. } => link,
+        }
+    }
+
     /// Whether it is a folder.
     #[must_use]
     pub fn is_dir(&self) -> bool {

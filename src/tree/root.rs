@@ -318,6 +318,13 @@ impl Cursor<'_> {
             .map_err(|errno| self.root.error("chmod", path, errno))
     }
 
+    /// Fails where this process may not make a name in a folder.
+    pub fn check_writable(&mut self, folder: &RelativePath) -> Result<()> {
+        let access = fs::Access::WRITE_OK | fs::Access::EXEC_OK;
+        self.at(folder, |above, name| fs::accessat(above, name, access, AtFlags::EACCESS))
+            .map_err(|errno| self.root.error("access", folder, errno))
+    }
+
     /// Sets the permission bits of what stands at `path`, through a link. For the stage alone, where nobody else puts one:
     /// a file there may be one that not even its owner can open.
     pub fn set_staged_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {

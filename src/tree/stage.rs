@@ -54,6 +54,18 @@ fn is_ignorable(character: char) -> bool {
     )
 }
 
+/// A name as file systems may take it that do not tell upper from lower case, or pass over characters that are not seen:
+/// names that differ here are not one there, as far as they are ASCII.
+#[must_use]
+pub fn folded_name(name: &[u8]) -> String {
+    let mut text = crate::error::readable(name);
+    if !text.is_ascii() {
+        text = text.replace(is_ignorable, "");
+    }
+    text.make_ascii_lowercase();
+    text
+}
+
 /// What follows [`RUNTIME`] in the name of a folder that is about to become it, or was it a moment ago.
 const DRAFT: &str = ".new-";
 
@@ -272,6 +284,27 @@ fn must_be(cursor: &Cursor<'_>, path: &RelativePath, what: &str, since: &str) ->
         offset: None,
         reason: format!("it must be a {what} and nothing else, since {since}; move it away and try again"),
     }
+}
+
+/// How the name of a workspace's lock folder ends.
+const LOCK_SUFFIX: &str = ".paperclip-restore.lock";
+
+/// Whether a path is a workspace's lock, as of a workspace in this one, or lies in it, by any name that some file system
+/// takes for it. Such a path neither goes nor comes: a lock names a process of this machine.
+#[must_use]
+pub fn is_lock_name(path: &RelativePath) -> bool {
+    let is_lock = |name: &[u8]| {
+        let ends = |name: &[u8]| {
+            name.len()
+                .checked_sub(LOCK_SUFFIX.len())
+                .is_some_and(|start| name[start..].eq_ignore_ascii_case(LOCK_SUFFIX.as_bytes()))
+        };
+        ends(name)
+            || (!name.is_ascii()
+                && std::str::from_utf8(name)
+                    .is_ok_and(|name| ends(name.replace(is_ignorable, "").as_bytes())))
+    };
+    path.as_bytes().split(|&byte| byte == b'/').any(is_lock)
 }
 
 /// How a stage folder's name begins.
@@ -598,6 +631,26 @@ mod tests {
         }
         let path = RelativePath::parse(b".paperclip-runtime\xff").unwrap().unwrap();
         assert!(!is_in_runtime(&path));
+    }
+
+    #[test]
+    fn a_lock_by_any_name_that_some_file_system_takes_for_it() {
+        for (name, is_lock) in [
+            ("ws.paperclip-restore.lock", true),
+            (".paperclip-restore.lock", true),
+            ("a/ws.paperclip-restore.lock/owner.json", true),
+            ("a/WS.Paperclip-RESTORE.lock/x/y", true),
+            ("ws.paper\u{200d}clip-restore.lock", true),
+            ("caf\u{e9}.paperclip-restore.lock", true),
+            ("ws.paperclip-restore.lock2", false),
+            ("paperclip-restore.lock", false),
+            ("restore.lock", false),
+        ] {
+            let path = RelativePath::parse(name.as_bytes()).unwrap().unwrap();
+            assert_eq!(is_lock_name(&path), is_lock, "{name:?}");
+        }
+        let path = RelativePath::parse(b"\xff.paperclip-restore.lock").unwrap().unwrap();
+        assert!(is_lock_name(&path));
     }
 
     #[test]

@@ -267,13 +267,13 @@ fn names() {
         ("what terminals fear", tar().file("\x1b[2J\x07", "1").end(), vec![("\x1b[2J\x07", file("1"))]),
         ("a name of 255 bytes", tar().file("n".repeat(255), "1").end(), vec![(&"n".repeat(255), file("1"))]),
         ("a prefix", prefixed("dir"), vec![("dir/x", file("1"))]),
-        ("a folder by its slash alone", tar().header(&header(b'0', "x/", 0)).end(), vec![("x", DIR_644)]),
+        ("a folder by its slash alone", tar().header(&header(b'0', "x/", 0)).end(), vec![("x", DIR_744)]),
         ("a folder that is only implied", tar().file("x/y", "1").end(), vec![("x", DIR), ("x/y", file("1"))]),
     ]);
 }
 
-/// A folder with the mode of a file, as the archive above says it.
-const DIR_644: Node = Node::Dir(0o644);
+/// A folder with the mode of a file, as the archive above says it, and its owner's right to enter it.
+const DIR_744: Node = Node::Dir(0o744);
 
 #[test]
 fn names_that_are_not_text() {

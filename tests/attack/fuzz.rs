@@ -12,7 +12,7 @@ use sandbox_managed_runtime::archive::unpack::{Content, unpack};
 use sandbox_managed_runtime::exclude::ExcludePatterns;
 use sandbox_managed_runtime::path::RelativePath;
 
-use crate::model::merge;
+use crate::model::merge_but_for;
 use crate::place::{Place, prepare_upload, refused, restore};
 use crate::random::Random;
 use crate::raw_tar::{BLOCK, CHECKSUM, KIND, LINK, MAGIC, MODE, NAME, PREFIX, RawTar, SIZE};
@@ -161,7 +161,7 @@ fn fuzz_restores_against_the_model() {
             }
             client.answer(download);
             let report = restore(&session, &*client).unwrap();
-            let outcome = merge(&base, &shared(&sandbox), &here);
+            let outcome = merge_but_for(&is_left_alone, &base, &shared(&sandbox), &here);
             outcome.assert_is(&place.workspace(), &report, &format!("round {round}"));
             place.assert_no_litter();
             (base, ours) = (outcome.base, outcome.tree);
@@ -191,7 +191,7 @@ fn fuzz_round_trips_through_a_shell() {
             change_tree(&place.remote(), &sandbox, &there);
             change_tree(&place.workspace(), &ours, &here);
             let report = restore(&session, &*client).unwrap();
-            let outcome = merge(&base, &shared(&there), &here);
+            let outcome = merge_but_for(&is_left_alone, &base, &shared(&there), &here);
             outcome.assert_is(&place.workspace(), &report, &format!("round {round}"));
             (base, ours, sandbox) = (outcome.base, outcome.tree, there);
         }

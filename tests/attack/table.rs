@@ -18,6 +18,8 @@ fn states() -> Vec<(&'static str, Tree)> {
         ("v2", tree([("p", file("two"))])),
         ("v3", tree([("p", file("three, and longer"))])),
         ("v1 executable", tree([("p", Node::File(0o755, b"one".to_vec()))])),
+        ("v1 private", tree([("p", Node::File(0o600, b"one".to_vec()))])),
+        ("v2 executable", tree([("p", Node::File(0o755, b"two".to_vec()))])),
         ("link", tree([("p", link("elsewhere"))])),
         ("other link", tree([("p", link("somewhere"))])),
         ("folder", tree([("p", DIR)])),
@@ -51,7 +53,7 @@ fn combinations() -> Vec<[Tree; 3]> {
         }
         sets.push(set);
     }
-    assert_eq!(sets.len(), 11);
+    assert_eq!(sets.len(), 13);
     sets
 }
 
