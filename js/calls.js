@@ -62,7 +62,7 @@ class ClientCalls {
   }
 
   /**
-   * Never rejects: resolves with bytes, with nothing, or with the number under which a failure is kept.
+   * Never rejects: resolves with memory, with a function that gives bytes, with nothing, or with the number under which a failure is kept.
    *
    * @type {Dispatch}
    */
@@ -122,7 +122,8 @@ class ClientCalls {
         const answer = await (progress ? client.readFile(target, progress.options) : client.readFile(target));
         const bytes = asBytes(answer);
         await progress?.finish(bytes.byteLength);
-        return bytes;
+        // The binding asks for them whenever it copies a part: what became of them meanwhile shows then.
+        return () => bytes;
       }
       case "run":
         await client.run(target, { timeoutMs: this.#spec.timeoutMs });
@@ -172,7 +173,7 @@ async function untilAborted(signal, call, onAbort) {
 }
 
 /**
- * What `readFile` answered, as bytes in place; copied where they might change under the reader's hands.
+ * What `readFile` answered, as bytes in place. The binding copies them in parts; a small one is copied here.
  *
  * @param {unknown} answer
  */
@@ -187,9 +188,7 @@ function asBytes(answer) {
     // Nothing else keeps a buffer from being looked at.
     throw noBytes("Received one that was transferred away");
   }
-  const { buffer } = bytes;
-  const mayChange = bytes.byteLength <= SMALL || types.isSharedArrayBuffer(buffer) || buffer.resizable;
-  return mayChange ? bytes.slice() : bytes;
+  return bytes.byteLength <= SMALL ? bytes.slice() : bytes;
 }
 
 /** @param {string} what */

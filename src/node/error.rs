@@ -57,7 +57,8 @@ pub fn to_napi(error: &Error) -> napi::Error {
             fields.offset = *offset;
         }
         Error::LockTimeout { lock, .. } => fields.path = Some(text(lock.as_os_str().as_bytes())),
-        Error::InvalidArgType { .. }
+        Error::InvalidReturnValue { .. }
+        | Error::InvalidArgType { .. }
         | Error::InvalidArgValue { .. }
         | Error::Aborted
         | Error::Internal(_) => {}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::client::{RunError, SandboxClient, blocking};
 use super::command;
 use super::prepare::{Base, LeftAlone, Session};
+use crate::archive::source::{Bytes, copy_of};
 use crate::archive::unpack::{Archive, Content, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -127,28 +128,25 @@ impl Session {
 
         let started = Instant::now();
         let download = client.read_file(&archive).await.map_err(RunError::Client)?;
-        let bytes = download.as_ref().len() as u64;
+        let bytes = download.size();
         phases.push(Phase { name: "download", took: started.elapsed(), bytes });
         // What stays there is overwritten by the next download, and cleared with the sandbox.
         let _left_behind = client.remove(&archive).await;
 
         let (workspace, left_alone, cancel) =
             (self.workspace.clone(), self.left_alone.clone(), cancel.clone());
-        let attachment = client.attachment();
         let restored = blocking(move || {
             let started = Instant::now();
-            let held = attachment.hold()?;
             let Base { snapshot: base, rescued } = &mut *base;
-            let checked = check(download.as_ref(), base, &left_alone).and_then(|archive| {
+            let checked = check(&download, base, &left_alone).and_then(|archive| {
                 let root = Root::create(&workspace)?;
                 journal::rescue(&root, rescued)?;
                 let partly = packed.may_lack_something(&archive, &left_alone);
-                let mut incoming = Incoming::from_archive(archive, download.as_ref(), base, &root, &cancel)?;
+                let mut incoming = Incoming::from_archive(archive, &download, base, &root, &cancel)?;
                 incoming.keep_untold(base, partly);
                 Ok((root, incoming))
             });
             // The bytes are the client's again, whatever comes.
-            drop(held);
             drop(download);
             let (root, incoming) = checked?;
             phases.push(Phase { name: "check", took: started.elapsed(), bytes });
@@ -186,11 +184,7 @@ impl Session {
             return Err(RunError::Client(failure));
         }
         let Ok(told) = client.read_file(&status).await else { return Err(RunError::Client(failure)) };
-        let told = {
-            let attachment = client.attachment();
-            let _held = attachment.hold()?;
-            told.as_ref().to_vec()
-        };
+        let told = blocking(move || copy_of(&told, command::MESSAGES_MAX)).await?;
         let packed = match told.split(|&byte| byte == b'\n').next() {
             // This time nothing was in the way.
             Some(b"0") => Packed::Whole,
@@ -203,8 +197,12 @@ impl Session {
 }
 
 /// Checks the whole download.
-fn check(download: &[u8], base: &Snapshot, left_alone: &LeftAlone) -> Result<Archive> {
-    let archive = unpack(download, &|path| left_alone.covers(path))?;
+fn check(download: &dyn Bytes, base: &Snapshot, left_alone: &LeftAlone) -> Result<Archive> {
+    // Nothing at all is how some tars write an empty archive, and read it.
+    if download.size() == 0 && base.is_empty() {
+        return Ok(Archive::default());
+    }
+    let archive = unpack(download, None, &|path| left_alone.covers(path))?;
     if !archive.held_anything && !base.is_empty() {
         return Err(Error::ArchiveInvalid {
             offset: 0,
