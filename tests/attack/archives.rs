@@ -706,7 +706,10 @@ fn what_is_said_of_an_archive_is_short_and_harmless() {
     let place = Place::with(&uploaded());
     let (client, session) = place.prepare_canned();
     for piece in [&b"\xff"[..], b"n", b"\x1b[2J\n", "\u{202e}\u{1f980}".as_bytes(), b"d/"] {
-        for length in [300, 5000, 60_000, 70_000, 20 << 20] {
+        for length in [300, 5000, 70_000, 20 << 20] {
+            if length > 1 << 20 && piece != b"\xff" {
+                continue;
+            }
             let text = piece.repeat(length / piece.len());
             let short = &text[..piece.len() * 20];
             let pax = |key: &str| tar().pax(b'x', &[(key, &text)]);

@@ -20,7 +20,7 @@ use crate::sandbox::{CannedSandbox, LocalSandbox};
 use crate::tree::{Node, Picture, RUNTIME, Tree, assert_same, change_tree, is_below, read_tree, to_tar};
 
 /// Runs a case with one seed after the other, for the time that is asked for but at least so many times.
-fn fuzz(at_least: u64, case: impl Fn(&mut Random)) {
+pub fn fuzz(at_least: u64, case: impl Fn(&mut Random)) {
     let number =
         |name: &str, usual| std::env::var(name).map_or(usual, |text| text.parse().expect("a number"));
     let until = Instant::now() + Duration::from_secs(number("FUZZ_SECONDS", 2));

@@ -15,6 +15,7 @@ mod child;
 mod client_failures;
 mod company;
 mod disk;
+mod download;
 mod fuzz;
 mod kill;
 mod links;
