@@ -284,7 +284,8 @@ mod tests {
 
     #[test]
     fn a_message_has_a_name_on_one_line() {
-        let error = Error::UnsafePath { path: "a\nb \\xff".to_owned(), offset: None, reason: "so".to_owned() };
+        let error =
+            Error::UnsafePath { path: "a\nb \\xff".to_owned(), offset: None, reason: "so".to_owned() };
         assert_eq!(error.to_string(), "unsafe path \"a\\nb \\xff\": so");
     }
 }

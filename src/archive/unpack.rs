@@ -193,8 +193,11 @@ fn with_folders(entries: Vec<(u64, Unpacked)>, archive_size: u64) -> Result<Vec<
     }
     let mut entries: Vec<Unpacked> = entries.into_iter().map(|(_, entry)| entry).collect();
     if !implied.is_empty() {
-        entries
-            .extend(implied.into_iter().map(|path| Unpacked { path, content: Content::Dir { mode: None }, inode: 0 }));
+        entries.extend(implied.into_iter().map(|path| Unpacked {
+            path,
+            content: Content::Dir { mode: None },
+            inode: 0,
+        }));
         entries.sort_by(|a, b| a.path.cmp(&b.path));
     }
     Ok(entries)
@@ -333,7 +336,9 @@ impl Reader<'_> {
             kind @ (b'0'..=b'6' | b'D') => kind,
             b'S' => return Err(refuse("a sparse file; archive it without --sparse")),
             b'M' => {
-                return Err(refuse("a piece of what began on another volume; archive it without --multi-volume"));
+                return Err(refuse(
+                    "a piece of what began on another volume; archive it without --multi-volume",
+                ));
             }
             other => return Err(refuse(&format!("an entry of unknown type {:?}", char::from(other)))),
         };
@@ -392,7 +397,10 @@ impl Reader<'_> {
         let path = RelativePath::parse(target).map_err(|fault| Error::UnsafePath {
             path: shown(target),
             offset: Some(header.offset),
-            reason: format!("{fault}, as the target of the hard link \"{}\"; nothing was changed", shown(name)),
+            reason: format!(
+                "{fault}, as the target of the hard link \"{}\"; nothing was changed",
+                shown(name)
+            ),
         })?;
         let by_path = self.by_path.get_or_insert_with(|| {
             self.found.iter().enumerate().map(|(at, (_, entry))| (entry.path.clone(), at)).collect()
@@ -432,8 +440,10 @@ impl Reader<'_> {
             if length > end - at || length <= space as u64 + 1 {
                 return Err(malformed());
             }
-            let record = &begins[..usize::try_from(length).map_or(begins.len(), |length| length.min(begins.len()))];
-            let equals = space + record[space..].iter().position(|&byte| byte == b'=').ok_or_else(malformed)?;
+            let record =
+                &begins[..usize::try_from(length).map_or(begins.len(), |length| length.min(begins.len()))];
+            let equals =
+                space + record[space..].iter().position(|&byte| byte == b'=').ok_or_else(malformed)?;
             let key = &record[space + 1..equals];
             if key.is_empty() {
                 return Err(malformed());

@@ -28,7 +28,8 @@ const SPECIAL: &str = "it is a device, FIFO or socket on the other side";
 /// What a failure says before the first change.
 pub const UNCHANGED: &str = "nothing in the workspace was changed";
 /// What is wrong with a client's answer that changed while it was read.
-const CHANGED: &str = "gave bytes that changed while they were read; they must stay as they are until the restore is done";
+const CHANGED: &str =
+    "gave bytes that changed while they were read; they must stay as they are until the restore is done";
 /// Why what is missing is not deleted when the sandbox's tar failed.
 const UNREAD: &str = "the sandbox's tar failed, and this may be what it could not read";
 

@@ -655,13 +655,22 @@ fn what_only_gnu_tar_writes() {
     let dump = b"Yfile\0Ndir\0\0";
     all_restored(vec![
         ("a label", tar().entry(b'V', "/a label/../of any kind", "").end(), vec![]),
-        ("a label at the front", [&RawTar::new().entry(b'V', "v", "").cut(), &tar().end()[..]].concat(), vec![]),
-        ("a label with content", tar().entry(b'V', "v", "12345").file("x", "1").end(), vec![("x", file("1"))]),
+        (
+            "a label at the front",
+            [&RawTar::new().entry(b'V', "v", "").cut(), &tar().end()[..]].concat(),
+            vec![],
+        ),
+        (
+            "a label with content",
+            tar().entry(b'V', "v", "12345").file("x", "1").end(),
+            vec![("x", file("1"))],
+        ),
         ("a label without a name", tar().entry(b'V', "", "").end(), vec![]),
-        ("a folder with its names", tar().entry(b'D', "x/", dump).file("x/file", "1").end(), vec![
-            ("x", DIR_644),
-            ("x/file", file("1")),
-        ]),
+        (
+            "a folder with its names",
+            tar().entry(b'D', "x/", dump).file("x/file", "1").end(),
+            vec![("x", DIR_644), ("x/file", file("1"))],
+        ),
         ("a folder with no names", tar().entry(b'D', "x/", "").end(), vec![("x", DIR_644)]),
     ]);
     all_refused(UNSAFE, vec![("a folder with names elsewhere", tar().entry(b'D', "../x", dump).end())]);
@@ -731,9 +740,12 @@ fn what_is_said_of_an_archive_is_short_and_harmless() {
                 let RunError::Own(error) = error else { panic!("{title}: {error:?}") };
                 let message = error.to_string();
                 assert!(message.chars().count() < 1000, "{title}: {}", message.len());
-                assert!(!message.chars().any(|char| char.is_control() || char == '\u{202e}'), "{title}: {message}");
-                let (Error::ArchiveInvalid { entry: Some(property), .. } | Error::UnsafePath { path: property, .. }) =
-                    &error
+                assert!(
+                    !message.chars().any(|char| char.is_control() || char == '\u{202e}'),
+                    "{title}: {message}"
+                );
+                let (Error::ArchiveInvalid { entry: Some(property), .. }
+                | Error::UnsafePath { path: property, .. }) = &error
                 else {
                     continue;
                 };
@@ -791,7 +803,11 @@ fn a_file_that_is_none_of_the_trees() {
     for (title, archive, expected) in [
         ("none", tar(), None),
         ("a file", tar().file(&name, "told"), Some("told")),
-        ("by another spelling", tar().file(format!("./.paperclip-runtime//{}", &name[19..]), "told"), Some("told")),
+        (
+            "by another spelling",
+            tar().file(format!("./.paperclip-runtime//{}", &name[19..]), "told"),
+            Some("told"),
+        ),
         ("an empty one", tar().file(&name, ""), Some("")),
         ("a large one", tar().file(&name, &large), Some(&*large)),
         ("the last of two", tar().file(&name, "first").file(&name, "told"), Some("told")),

@@ -82,7 +82,8 @@ fn assert_consistent(place: &Place, base: &Snapshot, incoming: Incoming) {
             Entry::Dir { .. } => panic!("a directory was staged: {path}"),
         }
     }
-    assert!(!is_empty || incoming.stage.abandon().is_none(), "a stage for nothing");
+    assert!(!is_empty || !place.at(RUNTIME).exists(), "a stage for nothing");
+    incoming.stage.close(&root).unwrap();
 }
 
 /// Small and large files, some of which are the base's, with further names.
@@ -227,8 +228,8 @@ fn disk_use(folder: &Path) -> u64 {
 
 #[test]
 fn hard_links_take_what_one_file_takes() {
-    let content = b"0123456789abcdef".repeat(1 << 19);
-    let names = || (0..1000).map(|at| format!("l{at}"));
+    let content = b"0123456789abcdef".repeat(PIECE / 16 + 1);
+    let names = || (0..60).map(|at| format!("l{at}"));
     let place = Place::with(&tree([("l7", file("edited in the sandbox")), ("l9", file(content.clone()))]));
     let (client, session) = place.prepare_canned();
     let archive = |changed: &str, with: &str| {
@@ -238,7 +239,7 @@ fn hard_links_take_what_one_file_takes() {
     };
     client.answer(archive("", ""));
     restore(&session, &*client).unwrap();
-    assert!(disk_use(&place.workspace()) < 20 << 20);
+    assert!(disk_use(&place.workspace()) < 3 << 20);
     assert_eq!(inodes(&place, names().filter(|name| name != "l9")).len(), 1);
     assert_ne!(inodes(&place, ["l9".to_owned()]), inodes(&place, ["l8".to_owned()]), "it was here already");
     assert!(names().all(|name| fs::metadata(place.at(name)).unwrap().len() == content.len() as u64));
@@ -257,7 +258,9 @@ fn hard_links_take_what_one_file_takes() {
     assert!(report.conflicts.is_empty());
 
     // All of them change there: the edit here is kept aside, once.
-    client.answer(names().fold(RawTar::new().file("first", "all new"), |tar, name| tar.hard_link(name, "first")).end());
+    client.answer(
+        names().fold(RawTar::new().file("first", "all new"), |tar, name| tar.hard_link(name, "first")).end(),
+    );
     let report = restore(&session, &*client).unwrap();
     assert_eq!(report.conflicts.len(), 1);
     assert!(names().all(|name| fs::read(place.at(name)).unwrap() == b"all new"));
@@ -266,21 +269,20 @@ fn hard_links_take_what_one_file_takes() {
 }
 
 #[test]
-fn further_names_of_a_link_are_links_and_may_be_many() {
-    // More than some file systems let an inode have.
-    let names = || (0..66_000).map(|at| format!("d{}/l{at}", at % 40));
+fn further_names_of_a_link_are_names_of_one_link() {
+    let names = || (0..2000).map(|at| format!("d{}/l{at}", at % 40));
     let place = Place::new();
     let (client, session) = place.prepare_canned();
     let tar = RawTar::new().symlink("first", "t/".repeat(1000));
     client.answer(names().fold(tar, |tar, name| tar.hard_link(name, "first")).end());
     restore(&session, &*client).unwrap();
-    assert!(inodes(&place, names()).len() <= 3);
+    assert_eq!(inodes(&place, names()).len(), 1);
     assert!(names().all(|name| fs::read_link(place.at(name)).unwrap().as_os_str().len() == 2000));
     assert!(!place.at(RUNTIME).exists());
 }
 
 const LINKS: &str = "ATTACK_LINKS";
-const COUNT: usize = 100_000;
+const COUNT: usize = 20_000;
 
 /// Links to a name do not cost what it costs: in a process that may not have much more memory than their archive.
 #[test]
@@ -302,8 +304,9 @@ fn links_to_one_long_name_in_little_memory() {
     let archive = (0..COUNT).fold(tar, |tar, at| tar.hard_link(format!("l{at}"), "first")).end();
     let length = archive.len() as u64;
     client.answer(archive);
-    let pages: u64 = fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
-    // The answer's copy, and three times as much again for 100,000 paths. Their targets would be 400 MB.
+    let pages: u64 =
+        fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
+    // The answer's copy, and three times as much again for the paths. Their targets would be 80 MB.
     let limit = Some(pages * 4096 + 4 * length);
     rustix::process::setrlimit(
         rustix::process::Resource::As,
