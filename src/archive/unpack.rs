@@ -215,14 +215,13 @@ impl Window<'_> {
     fn get(&mut self, at: u64, length: usize) -> Result<&[u8]> {
         let within = at.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
         let within = within.filter(|from| from.saturating_add(length) <= self.copied.len());
-        let from = match within {
-            Some(from) => from,
-            None => {
-                let rest = usize::try_from(self.bytes.size() - at).unwrap_or(PIECE);
-                self.bytes.copy(at, rest.min(PIECE), &mut self.copied)?;
-                self.start = at;
-                0
-            }
+        let from = if let Some(from) = within {
+            from
+        } else {
+            let rest = usize::try_from(self.bytes.size() - at).unwrap_or(PIECE);
+            self.bytes.copy(at, rest.min(PIECE), &mut self.copied)?;
+            self.start = at;
+            0
         };
         Ok(&self.copied[from..from + length])
     }

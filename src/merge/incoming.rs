@@ -117,13 +117,12 @@ impl Incoming {
         let stager = Stager { base, workspace, stage: LazyStage::default(), cancel };
         let entries = archive.entries;
         let taking = Taking { stager: &stager, bytes, entries: &entries };
-        let taken = taking.everything();
-        let arrivals = taken.map(|taken| {
-            let mut taken = taken.into_iter().peekable();
+        let arrivals = taking.everything().map(|all| {
+            let mut all = all.into_iter().peekable();
             let arrival = |(at, Unpacked { path, content, .. })| {
-                if let Some(taken) = taken.next_if(|taken| taken.entry_at == at) {
+                if let Some(taken) = all.next_if(|next| next.entry_at == at) {
                     return match taken.staged {
-                        Some(staged) => Arrival::Staged(path, taken.entry, staged),
+                        Some(file) => Arrival::Staged(path, taken.entry, file),
                         None => Arrival::Entry(path, taken.entry),
                     };
                 }
@@ -414,12 +413,11 @@ impl Taking<'_> {
             }
             let Done { rest, piece, taken } = next(&receiver);
             all.extend(taken?);
-            match rest {
-                Some(share) => self.start(scope, share, piece, &sender)?,
-                None => {
-                    at_work -= 1;
-                    pieces.push(piece);
-                }
+            if let Some(share) = rest {
+                self.start(scope, share, piece, &sender)?;
+            } else {
+                at_work -= 1;
+                pieces.push(piece);
             }
         }
     }
@@ -645,12 +643,11 @@ impl Taking<'_> {
                     Some(first) => self.stager.further_name(in_stage, first)?,
                     None => None,
                 };
-                staged = Some(match further {
-                    Some(further) => further,
-                    None => {
-                        let anew = stage(in_stage, first.as_ref())?;
-                        first.insert(anew).clone()
-                    }
+                staged = Some(if let Some(further) = further {
+                    further
+                } else {
+                    let anew = stage(in_stage, first.as_ref())?;
+                    first.insert(anew).clone()
                 });
             }
             taken.push(Taken { entry_at, entry: entry.clone(), staged });
@@ -665,12 +662,12 @@ fn next<'a>(receiver: &mpsc::Receiver<Done<'a>>) -> Done<'a> {
         if let Ok(done) = receiver.try_recv() {
             return done;
         }
-        let received = match rayon::yield_now() {
+        let done = match rayon::yield_now() {
             Some(rayon::Yield::Executed) => continue,
             Some(rayon::Yield::Idle) => receiver.recv_timeout(Duration::from_millis(1)).ok(),
             None => receiver.recv().ok(),
         };
-        if let Some(done) = received {
+        if let Some(done) = done {
             return done;
         }
     }

@@ -20,7 +20,7 @@ use sha2::Digest as _;
 use crate::fuzz::fuzz;
 use crate::place::{Place, restore};
 use crate::random::Random;
-use crate::raw_tar::{BLOCK, RawTar};
+use crate::raw_tar::RawTar;
 use crate::tree::{Picture, RUNTIME, Tree, assert_same, file, link, to_tar, tree};
 
 /// An answer that is another one from some copy on, and gone from another on.
@@ -104,7 +104,7 @@ fn archive_of(tree: &Tree) -> RawTar {
 #[test]
 fn fuzz_answers_that_change_while_they_are_read() {
     let (accepted, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    fuzz(60, |random| {
+    fuzz(25, |random| {
         let here = contents(random);
         let place = Place::with(&here);
         let base = base_of(&place);
@@ -112,8 +112,8 @@ fn fuzz_answers_that_change_while_they_are_read() {
         let first = archive_of(&if random.once_in(2) { here } else { contents(random) }).end();
         let mut then = first.clone();
         for byte in &mut then {
-            // What is content is other content, and headers may be headers no longer.
-            if matches!(byte, b'a' | b'b') && (random.below(BLOCK) > 0 || random.once_in(50)) {
+            // What is content is other content, and headers are headers no longer.
+            if matches!(byte, b'a' | b'b') {
                 *byte ^= 3;
             }
         }
@@ -139,7 +139,7 @@ fn fuzz_answers_that_change_while_they_are_read() {
             }
         }
     });
-    assert!(accepted.into_inner() > 5 && refused.into_inner() > 5);
+    assert!(accepted.into_inner() > 1 && refused.into_inner() > 1);
 }
 
 #[test]
