@@ -89,7 +89,7 @@ fn assert_consistent(place: &Place, base: &Snapshot, incoming: Incoming) {
 /// Small and large files, some of which are the base's, with further names.
 fn contents(random: &mut Random) -> Tree {
     let mut tree = Tree::new();
-    for at in 0..1 + random.below(6) {
+    for at in 0..=random.below(6) {
         let size = *random.pick(&[0, 1, 700, 60_000, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 77]);
         tree.insert(format!("f{at}").into(), file(vec![*random.pick(b"ab"); size]));
     }
