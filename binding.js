@@ -61,13 +61,14 @@ const { version } = require("./js/version.js");
 /**
  * Makes a client call for the binding. `target` is a remote path, a command, or for `allocate` the number of the
  * upload, and so for `release`, which gives back one that will not be sent; `number` is the size for `allocate` and the
- * number of the upload for `writeFile`. Resolves with bytes, with nothing, or with the number of a kept failure.
+ * number of the upload for `writeFile`. Resolves with the memory of an upload, with a function that gives what was read,
+ * with nothing, or with the number of a kept failure.
  *
  * @callback Dispatch
  * @param {"allocate" | "release" | "makeDir" | "writeFile" | "readFile" | "remove" | "run"} method
  * @param {string} target
  * @param {number} number
- * @returns {Promise<Uint8Array | number | undefined>}
+ * @returns {Promise<Uint8Array | (() => Uint8Array) | number | undefined>}
  */
 
 /**

@@ -69,7 +69,7 @@ class ClientCalls {
   }
 
   /**
-   * Never rejects: resolves with bytes, with nothing, or with the number under which a failure is kept.
+   * Never rejects: resolves with memory, with a function that gives bytes, with nothing, or with the number under which a failure is kept.
    *
    * @type {Dispatch}
    */
@@ -132,7 +132,8 @@ class ClientCalls {
         const answer = await (options ? client.readFile(target, options) : client.readFile(target));
         const bytes = asBytes(answer, isArchive ? Infinity : TEXT);
         await progress?.finish(bytes.byteLength);
-        return bytes;
+        // The binding asks for them whenever it copies a part: what became of them meanwhile shows then.
+        return () => bytes;
       }
       case "run":
         await client.run(target, { timeoutMs: this.#spec.timeoutMs, ...this.#signalOption() });
@@ -202,7 +203,7 @@ function tooLarge(size, limit, cause) {
 }
 
 /**
- * What `readFile` answered, as bytes in place; copied where they might change under the reader's hands.
+ * What `readFile` answered, as bytes in place. The binding copies them in parts; a small one is copied here.
  *
  * @param {unknown} answer
  * @param {number} most How many of them are wanted.
@@ -219,9 +220,7 @@ function asBytes(answer, most) {
     throw noBytes("Received one that was transferred away");
   }
   bytes = bytes.subarray(0, most);
-  const { buffer } = bytes;
-  const mayChange = bytes.byteLength <= SMALL || types.isSharedArrayBuffer(buffer) || buffer.resizable;
-  return mayChange ? bytes.slice() : bytes;
+  return bytes.byteLength <= SMALL ? bytes.slice() : bytes;
 }
 
 /** @param {string} what */

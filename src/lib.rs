@@ -50,6 +50,7 @@ pub mod tree {
 pub mod archive {
     pub mod header;
     pub mod pack;
+    pub mod source;
     pub mod unpack;
 }
 

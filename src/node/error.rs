@@ -70,6 +70,7 @@ pub fn to_napi(error: &Error) -> napi::Error {
             NO_THREAD.clone_into(&mut fields.hint);
         }
         Error::SandboxReplaced { .. }
+        | Error::InvalidReturnValue { .. }
         | Error::InvalidArgType { .. }
         | Error::InvalidArgValue { .. }
         | Error::Aborted

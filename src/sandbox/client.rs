@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use crate::archive::source::Bytes;
 use crate::error::Error;
 pub(crate) use crate::threads::blocking;
 
@@ -14,9 +15,9 @@ pub trait SandboxClient: Send + Sync + 'static {
     /// Zeroed memory in which an upload is made, and which is handed over without a copy.
     type Upload: AsMut<[u8]> + AsRef<[u8]> + Send + 'static;
     /// A file that was read.
-    type Download: AsRef<[u8]> + Send + Sync + 'static;
+    type Download: Bytes + 'static;
 
-    /// What tells whether the memory of uploads and downloads is still there. By default it always is.
+    /// What tells whether the memory of uploads is still there. By default it always is.
     fn attachment(&self) -> Attachment {
         Attachment::default()
     }

@@ -9,6 +9,7 @@ use super::answer::{Answer, is_another_without_mark};
 use super::client::{RunError, SandboxClient, blocking};
 use super::prepare::{Base, LeftAlone, Session};
 use super::{command, listing};
+use crate::archive::source::{Bytes, copy_of};
 use crate::archive::unpack::{Archive, Content, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -53,9 +54,6 @@ const NOTHING_LEFT: &str =
 /// Why a path is left alone that the sandbox never had as it was packed.
 const LOST: &str = "the sandbox did not have it as it was uploaded, right after the upload: its disk or its tar cannot hold \
      it, or a process there was faster";
-
-/// More than any status holds: an exit status and what tar said.
-const STATUS_MAX: usize = command::MESSAGES_MAX + 64;
 
 /// How the sandbox's tar ended.
 enum Packed {
@@ -142,7 +140,7 @@ impl Session {
 
         let started = Instant::now();
         let download = client.read_file(&archive).await.map_err(RunError::Client)?;
-        let bytes = download.as_ref().len() as u64;
+        let bytes = download.size();
         phases.push(Phase { name: "download", took: started.elapsed(), bytes });
         // What stays there is overwritten by the next download, and cleared with the sandbox.
         let _left_behind = client.remove(&archive).await;
@@ -150,11 +148,9 @@ impl Session {
         let (workspace, left_alone, preserve, stop) =
             (self.workspace.clone(), self.left_alone.clone(), self.preserve.clone(), cancel.clone());
         let (upload_id, answer) = (self.upload_id.clone(), self.places.answer());
-        let attachment = client.attachment();
         let begun = blocking(move || {
             let started = Instant::now();
-            let held = attachment.hold()?;
-            let checked = check(download.as_ref(), &base, &left_alone, &answer).and_then(|mut archive| {
+            let checked = check(&download, &base, &left_alone, &answer).and_then(|mut archive| {
                 let control = archive.control.take();
                 let answer = Answer::parse(control.as_deref());
                 if answer.names_another(&upload_id) {
@@ -167,7 +163,7 @@ impl Session {
                 base.with_terms(&left_alone, &stop, |terms, lost, rescued| {
                     Merge::begin(root, terms, rescued, |root| {
                         let mut incoming =
-                            Incoming::from_archive(archive, download.as_ref(), terms.base, root, &stop)?;
+                            Incoming::from_archive(archive, &download, terms.base, root, &stop)?;
                         if answer.mark.is_none() && is_another_without_mark(terms.base, &incoming.snapshot) {
                             // The refusal is what to report; the next restore clears up what stays.
                             let _stays = incoming.stage.close(root);
@@ -181,7 +177,6 @@ impl Session {
                 })
             });
             // The bytes are the client's again, whatever comes.
-            drop(held);
             drop(download);
             phases.push(Phase { name: "check", took: started.elapsed(), bytes });
             Ok(Begun { merge: checked?, base, left_alone, packed, phases })
@@ -236,12 +231,7 @@ impl Session {
             return Err(RunError::Client(failure));
         }
         let Ok(told) = client.read_file(&status).await else { return Err(RunError::Client(failure)) };
-        let told = {
-            let attachment = client.attachment();
-            let _held = attachment.hold()?;
-            let told = told.as_ref();
-            told[..told.len().min(STATUS_MAX)].to_vec()
-        };
+        let told = blocking(move || copy_of(&told, command::MESSAGES_MAX)).await?;
         let packed = match told.split(|&byte| byte == b'\n').next() {
             // This time nothing was in the way.
             Some(b"0") => Packed::Whole,
@@ -294,10 +284,14 @@ impl Base {
 }
 
 /// Checks the whole download.
-fn check(download: &[u8], base: &Base, left_alone: &LeftAlone, answer: &str) -> Result<Archive> {
-    let answer = RelativePath::parse(answer.as_bytes()).ok().flatten();
-    let archive = unpack(download, &|path| left_alone.covers(path), answer.as_ref())?;
+fn check(download: &dyn Bytes, base: &Base, left_alone: &LeftAlone, answer: &str) -> Result<Archive> {
     let base = &base.snapshot;
+    // Nothing at all is how some tars write an empty archive, and read it.
+    if download.size() == 0 && base.is_empty() {
+        return Ok(Archive::default());
+    }
+    let answer = RelativePath::parse(answer.as_bytes()).ok().flatten();
+    let archive = unpack(download, answer.as_ref(), &|path| left_alone.covers(path))?;
     if !archive.held_anything && !base.is_empty() {
         return Err(Error::ArchiveInvalid {
             offset: 0,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::path::RelativePath;
 
@@ -61,7 +62,7 @@ pub enum Entry {
     /// A symbolic link.
     Symlink {
         /// Where it points, byte for byte.
-        target: Box<[u8]>,
+        target: Arc<[u8]>,
     },
 }
 

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -275,7 +276,7 @@ impl Cursor<'_> {
     }
 
     /// Where a symbolic link points, byte for byte; `None` where no link stands there (any more).
-    pub fn read_link(&mut self, path: &RelativePath) -> Result<Option<Box<[u8]>>> {
+    pub fn read_link(&mut self, path: &RelativePath) -> Result<Option<Arc<[u8]>>> {
         match self.at(path, |folder, name| fs::readlinkat(folder, name, Vec::new())) {
             Ok(target) => Ok(Some(target.into_bytes().into())),
             Err(errno) if is_absent(errno) || errno == Errno::INVAL => Ok(None),

@@ -21,7 +21,7 @@ pub struct Found {
     /// What it was then. For a folder and a file; what a link is does not matter beyond its target.
     pub meta: Meta,
     /// Where it points, for a symbolic link.
-    pub target: Option<Box<[u8]>>,
+    pub target: Option<std::sync::Arc<[u8]>>,
 }
 
 /// Which paths a scan leaves out, with all that is below them.

@@ -16,6 +16,7 @@ mod client_failures;
 mod company;
 mod deletions;
 mod disk;
+mod download;
 mod fuzz;
 mod kill;
 mod left_alone;
