@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::conflicts::Keep;
 use super::incoming::{Incoming, UNCHANGED};
 use super::lock::{self, MergeLock};
 use super::report::{Report, Rescued};
@@ -38,7 +39,7 @@ impl FolderMerge {
         let root = Root::create(target)?;
         let left_alone = |path: &RelativePath| is_left_alone(exclude, path);
         base.retain(|path, _| !left_alone(path));
-        let terms = Terms { base: &base, left_alone: &left_alone, cancel: &cancel };
+        let terms = Terms { base: &base, left_alone: &left_alone, keep: Keep::default(), cancel: &cancel };
         let mut rescued = Rescued::default();
         let mut merge = Merge::begin(root, &terms, &mut rescued, |root| {
             let mut incoming = Incoming::from_folder(&source, &left_alone, &base, root, &cancel)?;
@@ -59,7 +60,9 @@ impl FolderMerge {
     /// Looks at the target and merges.
     pub fn apply(&mut self) -> Result<Report> {
         let left_alone = |path: &RelativePath| is_left_alone(&self.exclude, path);
-        let terms = Terms { base: &self.base, left_alone: &left_alone, cancel: &Cancel::default() };
+        let cancel = Cancel::default();
+        let terms =
+            Terms { base: &self.base, left_alone: &left_alone, keep: Keep::default(), cancel: &cancel };
         self.merge.apply(&terms, &mut self.rescued)
     }
 

@@ -5,9 +5,10 @@
 //! [`Merge::finish`] closes the stage and gives the lock back, and belongs to every merge that has begun.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::apply::merge;
-use super::conflicts::check_runtime;
+use super::conflicts::{Keep, check_runtime, prune};
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal;
 use super::lock::MergeLock;
@@ -29,6 +30,8 @@ pub struct Terms<'a> {
     /// Which paths are neither taken from the other side nor touched here: what is excluded or preserved, with all that
     /// is below it, and this package's own folder.
     pub left_alone: LeaveOut<'a>,
+    /// For how long the versions stay that earlier merges kept.
+    pub keep: Keep,
     /// Stops the merge until its first change.
     pub cancel: &'a Cancel,
 }
@@ -109,6 +112,9 @@ impl Merge {
             merge(&self.root, terms.base, &mut self.incoming, terms.left_alone, rescued, terms.cancel)?;
         report.held_back.clone_from(&self.held_back);
         self.settled = true;
+        let kept: Vec<_> = report.conflicts.iter().chain(&report.deletions_kept).cloned().collect();
+        report.skipped.extend(prune(&self.root, terms.keep, SystemTime::now(), &kept));
+        report.skipped.sort_unstable();
         Ok(report)
     }
 

@@ -19,6 +19,7 @@ use crate::archive::pack::create_tarball;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::PathSet;
+use crate::merge::conflicts::Keep;
 use crate::merge::folder::FolderMerge;
 use crate::merge::lock::{self, MergeLock};
 use crate::mirror::{Mirror, POLL};
@@ -157,6 +158,8 @@ struct PrepareInput {
     preserve_absent_on_restore: Vec<Bytes>,
     assets: Vec<AssetInput>,
     concurrency: usize,
+    /// `null` is for ever.
+    keep_conflicts_days: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -189,6 +192,7 @@ impl From<PrepareInput> for Upload {
             preserve: bytes(input.preserve_absent_on_restore),
             assets: input.assets.into_iter().map(asset).collect(),
             concurrency: input.concurrency,
+            keep: input.keep_conflicts_days.map_or(Keep::ForEver, Keep::Days),
         }
     }
 }

@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn what_an_answer_says() {
-        let cases: &[(&[u8], Option<&[u8]>, Option<&[u8]>)] = &[
+        type Case = (&'static [u8], Option<&'static [u8]>, Option<&'static [u8]>);
+        let cases: &[Case] = &[
             (b"", None, None),
             (b"mark \n", None, None),
             (b"mark", None, None),

@@ -238,10 +238,11 @@ fn exclusions(exclude: &[String]) -> String {
         left = left.saturating_sub(name.len() + 16);
         fits
     });
-    let options: String =
-        [RUNTIME].into_iter().chain(fitting).map(|name| format!(" --exclude=./{}", quote(name))).collect();
+    let options: Vec<String> =
+        [RUNTIME].into_iter().chain(fitting).map(|name| format!("--exclude=./{}", quote(name))).collect();
+    let options = options.join(" ");
     let test = name_test("is_excluded", names());
-    format!("{test}toybox_pack() {{\n    tar -cf \"$archive\"{options} \"$answer\" \"$@\"\n}}\n")
+    format!("{test}toybox_pack() {{\n    tar -cf \"$archive\" {options} \"$answer\" \"$@\"\n}}\n")
 }
 
 /// The name at the top of the workspace that a pattern stands for at least, where it is a plain one.

@@ -52,12 +52,16 @@ fn digest_of(sent: &[(RelativePath, Sent)]) -> Digest {
     let mut hash = sha2::Sha256::new();
     // The separator comes before all that a name may go on with, unless there are control characters in it.
     if sent.iter().all(|(path, _)| path.as_bytes().iter().all(|&byte| byte >= b' ')) {
-        chunks.iter().for_each(|chunk| hash.update(chunk));
+        for chunk in &chunks {
+            hash.update(chunk);
+        }
     } else {
         let text = chunks.concat();
         let mut lines: Vec<&[u8]> = text.split_inclusive(|&byte| byte == b'\n').collect();
         lines.par_sort_unstable_by_key(|line| &line[..line.len() - 1]);
-        lines.iter().for_each(|line| hash.update(line));
+        for line in &lines {
+            hash.update(line);
+        }
     }
     Digest(hash.finalize().into())
 }
@@ -111,7 +115,7 @@ impl<'a> Line<'a> {
 #[must_use]
 pub fn compare(sent: &[(RelativePath, Sent)], list: &[u8], preserved: &PathSet) -> Differences {
     let found: HashMap<&[u8], Line<'_>> = list.split(|&byte| byte == b'\n').filter_map(Line::parse).collect();
-    let mut lost = Vec::new();
+    let mut missing = Vec::new();
     let mut late = Vec::new();
     let mut modes = Vec::new();
     let mut files = 0;
@@ -120,7 +124,7 @@ pub fn compare(sent: &[(RelativePath, Sent)], list: &[u8], preserved: &PathSet) 
             continue;
         }
         let Some(line) = found.get(path.as_bytes()) else {
-            lost.push(path.clone());
+            missing.push(path.clone());
             continue;
         };
         let (kind, mode) = match *sent {
@@ -129,13 +133,13 @@ pub fn compare(sent: &[(RelativePath, Sent)], list: &[u8], preserved: &PathSet) 
             Sent::Symlink => (b'l', None),
         };
         if line.kind != kind {
-            lost.push(path.clone());
+            missing.push(path.clone());
             continue;
         }
         if let Sent::File { size, mtime, .. } = *sent {
             files += 1;
             if !says(line.size, size) {
-                lost.push(path.clone());
+                missing.push(path.clone());
                 continue;
             }
             if !says(line.mtime, mtime) {
@@ -151,13 +155,13 @@ pub fn compare(sent: &[(RelativePath, Sent)], list: &[u8], preserved: &PathSet) 
     }
     // Where most times differ, it is the volume that does not keep them.
     if late.len() * 2 <= files {
-        lost.append(&mut late);
+        missing.append(&mut late);
     }
-    lost.extend(overwritten(sent, &lost));
-    lost.sort_unstable();
-    lost.dedup();
-    modes.retain(|(path, _)| lost.binary_search(path).is_err());
-    Differences { lost, modes }
+    missing.extend(overwritten(sent, &missing));
+    missing.sort_unstable();
+    missing.dedup();
+    modes.retain(|(path, _)| missing.binary_search(path).is_err());
+    Differences { lost: missing, modes }
 }
 
 /// Whether a field of a line, where it is there, is that number.
@@ -201,8 +205,7 @@ fn stripped(path: &RelativePath) -> Option<RelativePath> {
     loop {
         rest = match rest {
             [letter, b':', after @ ..] if letter.is_ascii_alphabetic() => after,
-            [b'\\' | b'/' | b'?', after @ ..] => after,
-            [b'.', b'\\' | b'/', after @ ..] => after,
+            [b'\\' | b'/' | b'?', after @ ..] | [b'.', b'\\' | b'/', after @ ..] => after,
             _ => break,
         };
     }
@@ -232,7 +235,9 @@ mod tests {
 
     fn text(listing: &[(RelativePath, Sent)]) -> Vec<u8> {
         let mut text = Vec::new();
-        listing.iter().for_each(|(path, sent)| push_line(&mut text, path, *sent));
+        for (path, sent) in listing {
+            push_line(&mut text, path, *sent);
+        }
         text
     }
 
@@ -265,10 +270,11 @@ mod tests {
     #[test]
     fn every_kind_of_difference() {
         type Entries<'a> = &'a [(&'a str, Sent)];
+        type Case<'a> = (&'a str, Entries<'a>, Entries<'a>, &'a [&'a str], &'a [(&'a str, u32)]);
         let (plain, dir) = (file(0o644, 5), Sent::Dir { mode: 0o755 });
         let later = Sent::File { mode: 0o644, size: 5, mtime: 1_700_000_001 };
         let others = [("o1", plain), ("o2", plain), ("o3", plain)];
-        let cases: &[(&str, Entries<'_>, Entries<'_>, &[&str], &[(&str, u32)])] = &[
+        let cases: &[Case<'_>] = &[
             ("the same", &[("a", plain)], &[("a", plain)], &[], &[]),
             ("missing", &[("a", plain)], &[], &["a"], &[]),
             ("more", &[("a", plain)], &[("a", plain), ("b", plain)], &[], &[]),

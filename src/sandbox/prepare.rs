@@ -16,6 +16,7 @@ use crate::archive::pack::{Layout, Packed, Sent, patterns};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet};
+use crate::merge::conflicts::Keep;
 use crate::merge::report::Rescued;
 use crate::path::RelativePath;
 use crate::tree::entry::{Digest, Snapshot};
@@ -42,6 +43,8 @@ pub struct Upload {
     pub assets: Vec<Asset>,
     /// How many assets may be on their way at once.
     pub concurrency: usize,
+    /// For how long a restore keeps the local versions that earlier ones replaced.
+    pub keep: Keep,
 }
 
 /// A local folder that goes beside the workspace.
@@ -80,6 +83,8 @@ pub(super) struct Base {
     pub(super) lost: PathSet,
     /// What failed restores had to keep aside, for the report of the next one.
     pub(super) rescued: Rescued,
+    /// For how long restores keep local versions.
+    pub(super) keep: Keep,
 }
 
 impl Session {
@@ -179,7 +184,8 @@ pub async fn prepare<C: SandboxClient>(
     upload_assets(&client, places.runtime_root(), sources, upload.concurrency, &cancel).await?;
     // What is excluded was not even packed.
     snapshot.retain(|path, _| !left_alone.paths.contains_or_covers(path));
-    let base = Base { snapshot, sent, lost: PathSet::default(), rescued: Rescued::default() };
+    let base =
+        Base { snapshot, sent, lost: PathSet::default(), rescued: Rescued::default(), keep: upload.keep };
     Ok(Session { workspace, places, upload_id: id, left_alone, preserve, base: Arc::new(Mutex::new(base)) })
 }
 
@@ -296,13 +302,13 @@ async fn pack_workspace<C: SandboxClient>(
     cancel: &Cancel,
 ) -> Result<WorkspaceUpload<C::Upload>, RunError<C::Failure>> {
     // Its size does not depend on what is packed.
-    let room = control.upload(true, Digest([0; 32])).control().len();
-    let (mut file, packed) = pack(client, root, leave_out, room, cancel).await?;
+    let tail = control.upload(true, Digest([0; 32])).control().len();
+    let (mut file, packed) = pack(client, root, leave_out, tail, cancel).await?;
     let attachment = client.attachment();
     let done = blocking(move || {
         let _held = attachment.hold()?;
         let bytes = file.as_mut();
-        let archive_size = bytes.len() - room;
+        let archive_size = bytes.len() - tail;
         let compared: Vec<_> = packed.sent;
         let upload = control.upload(archive_size > END_MARK, listing::digest(&compared, &control.preserved));
         bytes[archive_size..].copy_from_slice(&upload.control());
@@ -313,33 +319,33 @@ async fn pack_workspace<C: SandboxClient>(
     Ok(done)
 }
 
-/// Packs a folder into memory of the client's, with room behind the archive, and tells what was packed.
+/// Packs a folder into memory of the client's, with room for a tail behind the archive, and tells what was packed.
 async fn pack<C: SandboxClient>(
     client: &C,
     root: Root,
     leave_out: impl Fn(&RelativePath) -> bool + Send + Sync + 'static,
-    room: usize,
+    tail: usize,
     cancel: &Cancel,
 ) -> Result<(C::Upload, Packed), RunError<C::Failure>> {
     let stop = cancel.clone();
     let layout = blocking(move || Layout::scan(root, &leave_out, &stop)).await?;
-    let mut memory = client.allocate(layout.size() + room as u64).await.map_err(RunError::Client)?;
+    let mut memory = client.allocate(layout.size() + tail as u64).await.map_err(RunError::Client)?;
     let (stop, attachment) = (cancel.clone(), client.attachment());
     let (laid_out, packed) = blocking(move || {
         let _held = attachment.hold()?;
         let bytes = memory.as_mut();
-        let end = bytes.len() - room;
+        let end = bytes.len() - tail;
         let packed = layout.pack(&mut bytes[..end], &stop)?;
         Ok((memory, packed))
     })
     .await?;
     let Some(size) = packed.misfit() else { return Ok((laid_out, packed)) };
-    let mut memory = client.allocate(size + room as u64).await.map_err(RunError::Client)?;
+    let mut memory = client.allocate(size + tail as u64).await.map_err(RunError::Client)?;
     let attachment = client.attachment();
     let done = blocking(move || {
         let _held = attachment.hold()?;
         let from = laid_out.as_ref();
-        packed.assemble(&from[..from.len() - room], memory.as_mut());
+        packed.assemble(&from[..from.len() - tail], memory.as_mut());
         Ok((memory, packed))
     })
     .await?;

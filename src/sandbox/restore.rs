@@ -186,7 +186,7 @@ impl Session {
         let started = Instant::now();
         // Where the sandbox changed nothing there is nothing to lock for.
         if begun.merge.needs_lock() {
-            match MergeLock::acquire(&begun.merge.target().to_path_buf(), lock::WAIT, cancel).await {
+            match MergeLock::acquire(begun.merge.target(), lock::WAIT, cancel).await {
                 Ok(lock) => begun.merge.hold(lock),
                 Err(error) => {
                     let given_up = blocking(move || {
@@ -260,9 +260,10 @@ impl Base {
         cancel: &Cancel,
         step: impl FnOnce(&Terms<'_>, &PathSet, &mut Rescued) -> T,
     ) -> T {
-        let Self { snapshot: base, lost, rescued, .. } = self;
+        let Self { snapshot: base, lost, rescued, keep, .. } = self;
+        let keep = *keep;
         let left_alone = |path: &RelativePath| left_alone.covers(path) || lost.contains_or_covers(path);
-        step(&Terms { base, left_alone: &left_alone, cancel }, lost, rescued)
+        step(&Terms { base, left_alone: &left_alone, keep, cancel }, lost, rescued)
     }
 
     /// Takes over what the sandbox says of what the extraction left there.
@@ -271,11 +272,10 @@ impl Base {
         let Some(list) = list.filter(|_| !self.sent.is_empty()) else { return };
         let found = listing::compare(&std::mem::take(&mut self.sent), list, preserve);
         for (path, permissions) in found.modes {
-            match self.snapshot.get_mut(&path) {
-                Some(Entry::Dir { mode: Some(mode) } | Entry::File { mode, .. }) => {
-                    *mode = *mode & !PERMISSIONS | permissions;
-                }
-                _ => {}
+            if let Some(Entry::Dir { mode: Some(mode) } | Entry::File { mode, .. }) =
+                self.snapshot.get_mut(&path)
+            {
+                *mode = *mode & !PERMISSIONS | permissions;
             }
         }
         self.lost = PathSet::of(found.lost);
