@@ -684,7 +684,7 @@ fn what_only_gnu_tar_writes() {
     // A label is no entry: an archive that has nothing else is nothing at all.
     let place = Place::with(&uploaded());
     let (client, session) = place.prepare_canned();
-    client.answer(RawTar::new().entry(b'V', "v", "").end());
+    client.answer_unmarked(RawTar::new().entry(b'V', "v", "").end());
     assert_eq!(refused(&session, &*client).code(), INVALID);
 }
 

@@ -331,11 +331,12 @@ fn fuzz_unpacking() {
         let mut tree = Tree::new();
         for entry in &unpacked.entries {
             let node = match &entry.content {
-                Content::Dir { mode } => Node::Dir(mode.unwrap_or(0o755) & 0o777),
+                // A mode that takes the owner's rights does not come.
+                Content::Dir { mode } => Node::Dir(mode.unwrap_or(0o755) & 0o777 | 0o500),
                 Content::File { mode, offset, size } => {
                     let start = usize::try_from(*offset).unwrap();
                     let content = &archive[start..start + usize::try_from(*size).unwrap()];
-                    Node::File(mode & 0o777, content.to_vec())
+                    Node::File(mode & 0o777 | 0o400, content.to_vec())
                 }
                 Content::Symlink { target } => Node::Link(target.to_vec()),
                 Content::Special => continue,
