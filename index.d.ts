@@ -64,8 +64,8 @@ export interface SandboxManagedRuntimeClient {
   /** Writes a whole file, replacing one that is there. `bytes` is the client's to keep, transfer or detach. */
   writeFile(remotePath: string, bytes: ArrayBuffer, options?: SandboxTransferProgressOptions): Promise<void>;
   /**
-   * Reads a whole file. The bytes are read in place, without a copy: leave them unchanged and attached until the
-   * restore has settled.
+   * Reads a whole file. The bytes are copied in parts while they are checked: one that is transferred away or resized
+   * meanwhile is an error (`ERR_INVALID_RETURN_VALUE`), and nothing is changed.
    */
   readFile(
     remotePath: string,
@@ -145,7 +145,10 @@ export interface RestoreReport {
    * least 20, keeps all that it deletes; any other keeps none of it.
    */
   deletionsKept: { path: string; keptAt: string }[];
-  /** What was left as it is here, and why: a device in the sandbox, a file it could not read. */
+  /**
+   * What was left as it is here, and why: a device in the sandbox, a file it could not read, what it never had as it was
+   * uploaded, a folder that holds something excluded.
+   */
   skipped: { path: string; reason: string }[];
   /** What the sandbox changed and yet neither comes nor is deleted here, since it would run something: `.hg/hgrc`. */
   heldBack: { path: string; reason: string }[];
@@ -174,11 +177,15 @@ export interface PrepareSandboxManagedRuntimeInput {
   client: SandboxManagedRuntimeClient;
   /** The workspace on this machine: an existing folder (also through a link). */
   workspaceLocalDir: string;
-  /** The workspace's folder in the sandbox: absolute, and not `/`. Default `spec.remoteCwd`. */
+  /**
+   * The workspace's folder in the sandbox: absolute, and not `/`. It is emptied, so the command in the sandbox refuses the
+   * home folder of its user, what holds that, and folders of the system. Default `spec.remoteCwd`.
+   */
   workspaceRemoteDir?: string;
   /**
-   * Patterns that are neither uploaded nor brought back nor deleted, with the meaning of GNU tar's `--exclude`.
-   * `._*` and the top-level `.paperclip-runtime` always are. Default none.
+   * Patterns that are neither uploaded nor brought back nor deleted, with the meaning that they have in
+   * `tar -C dir --exclude P .` of GNU tar: names are matched as `./name`, so `./dist` is the top-level one alone.
+   * `._*`, `*.paperclip-restore.lock` and the top-level `.paperclip-runtime` always are. Default none.
    */
   workspaceExclude?: string[];
   /**
@@ -372,15 +379,25 @@ export type SandboxRuntimeErrorCode =
    * outside of its root.
    */
   | "ERR_SANDBOX_UNSAFE_PATH"
+  /**
+   * The sandbox no longer has what was uploaded to it: it was replaced or rolled back, or another prepare has replaced the
+   * workspace there. Nothing was changed; prepare again.
+   */
+  | "ERR_SANDBOX_REPLACED"
+  /** Another folder, or a link, is in the place of the local workspace (`path`). Nothing was changed; put it back. */
+  | "ERR_WORKSPACE_REPLACED"
   /** Another process held the merge lock for 30 s. Nothing was changed. */
   | "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT"
   /** An argument has the wrong type. */
   | "ERR_INVALID_ARG_TYPE"
   /** An argument has a value that cannot be used. */
   | "ERR_INVALID_ARG_VALUE"
-  /** `client.readFile` gave something other than bytes. */
+  /** `client.readFile` gave something other than bytes, or took them away while they were read. Nothing was changed. */
   | "ERR_INVALID_RETURN_VALUE"
-  /** What was asked for cannot be done here: an archive beyond the size of this Node's buffers. Nothing was sent of it. */
+  /**
+   * What was asked for cannot be done here: an archive beyond the size of this Node's buffers, or a tree that multiplies
+   * itself through links that are followed. Nothing was sent of it.
+   */
   | "ERR_SANDBOX_UNSUPPORTED"
   /** No binary for this machine; the message says what to do. From each call that needs one, never from the import. */
   | "ERR_SANDBOX_BINDING_NOT_FOUND"

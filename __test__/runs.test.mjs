@@ -453,7 +453,9 @@ describe("a signal", () => {
 
   it("stops a restore while it checks what came, or waits for the lock: nothing is changed", async () => {
     const names = Array.from({ length: 500 }, (_, at) => `new-${at}.txt`);
-    client = new MemorySandbox(makeArchive(names.map((name) => ({ name, content: name }))));
+    client = new MemorySandbox(makeArchive(names.map((name) => ({ name, content: name }))), {
+      marked: true,
+    });
     const prepared = await prepare();
     const before = await readTree(workspace);
     const [entered, leave] = [deferred(), deferred()];
@@ -480,7 +482,9 @@ describe("a signal", () => {
 
   it("that comes once a restore changes files leaves it to be completed", async () => {
     const names = Array.from({ length: 500 }, (_, at) => `new-${at}.txt`);
-    client = new MemorySandbox(makeArchive(names.map((name) => ({ name, content: name }))));
+    client = new MemorySandbox(makeArchive(names.map((name) => ({ name, content: name }))), {
+      marked: true,
+    });
     const prepared = await prepare();
     const controller = new AbortController();
     const reason = new Error("enough");

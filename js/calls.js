@@ -29,8 +29,11 @@ const { transferProgress } = require("./progress.js");
  * @property {() => Promise<void>} [beforeAsset] Called before each upload but the first, which is the workspace.
  */
 
-/** Answers up to this size may be views into a pool that the client's runtime writes to again, so they are copied. */
-const SMALL = 64 * 1024;
+/**
+ * Answers up to this size are copied at once, which takes a few milliseconds: whatever the client does with its memory
+ * then is harmless. Larger ones are copied in parts while they are checked.
+ */
+const SMALL = 16 * 1024 * 1024;
 
 /** What is read of a file that is no archive: what a tar said, of which more would only be noise. */
 const TEXT = 64 * 1024;
@@ -203,7 +206,8 @@ function tooLarge(size, limit, cause) {
 }
 
 /**
- * What `readFile` answered, as bytes in place. The binding copies them in parts; a small one is copied here.
+ * What `readFile` answered, as bytes in place, which the binding copies in parts. A small one is copied here, and so is
+ * memory that several threads share or that changes its size.
  *
  * @param {unknown} answer
  * @param {number} most How many of them are wanted.
@@ -220,7 +224,9 @@ function asBytes(answer, most) {
     throw noBytes("Received one that was transferred away");
   }
   bytes = bytes.subarray(0, most);
-  return bytes.byteLength <= SMALL ? bytes.slice() : bytes;
+  const { buffer } = bytes;
+  const mayChange = bytes.byteLength <= SMALL || types.isSharedArrayBuffer(buffer) || buffer.resizable;
+  return mayChange ? bytes.slice() : bytes;
 }
 
 /** @param {string} what */

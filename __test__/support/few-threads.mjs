@@ -22,7 +22,7 @@ const CALLS = {
     const prepared = await addon.prepareSandboxManagedRuntime({
       spec: specFor("/remote"),
       adapterKey: "test",
-      client: new MemorySandbox(download),
+      client: new MemorySandbox(download, { marked: true }),
       workspaceLocalDir: beside("agent"),
       assets: ["a", "b", "c"].map((key) => ({ key, localDir: folder })),
       concurrency: 3,

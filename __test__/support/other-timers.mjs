@@ -32,7 +32,7 @@ let reported;
 const prepared = await addon.prepareSandboxManagedRuntime({
   spec: specFor("/remote"),
   adapterKey: "test",
-  client: new MemorySandbox(makeArchive(entries)),
+  client: new MemorySandbox(makeArchive(entries), { marked: true }),
   workspaceLocalDir: folder,
   lease: { refresh: async () => {}, intervalMs: 5, keepAliveBetween: true },
   onReport: (report) => (reported = report),
