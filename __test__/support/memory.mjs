@@ -2,7 +2,8 @@ import { makeArchive } from "./tar.mjs";
 
 /** The entry of a download that tells which upload the sandbox had, as the script in that upload makes it. */
 export function markOf(upload) {
-  const text = Buffer.from(upload).toString("latin1");
+  // The script is at the end.
+  const text = Buffer.from(upload, Math.max(0, upload.byteLength - 65_536)).toString("latin1");
   const [, id] = /^upload=(.*)$/m.exec(text);
   const [, name] = /^answer='(.*)'$/m.exec(text);
   return makeArchive([{ name, content: `mark ${id}\n` }]).subarray(0, 1024);
@@ -12,7 +13,7 @@ export function markOf(upload) {
 export class MemorySandbox {
   #download;
   #marked;
-  #upload;
+  #mark;
   /** The names of the methods that were called. */
   methods = [];
 
@@ -33,12 +34,12 @@ export class MemorySandbox {
 
   async writeFile(remotePath, bytes) {
     this.methods.push("writeFile");
-    if (this.#marked && remotePath.endsWith("/workspace-upload.tar")) this.#upload = Buffer.from(bytes);
+    if (this.#marked && remotePath.endsWith("/workspace-upload.tar")) this.#mark = markOf(bytes);
   }
 
   async readFile() {
     this.methods.push("readFile");
-    return this.#marked ? Buffer.concat([markOf(this.#upload), this.#download]) : this.#download;
+    return this.#marked ? Buffer.concat([this.#mark, this.#download]) : this.#download;
   }
 
   async listFiles() {
