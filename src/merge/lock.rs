@@ -49,8 +49,8 @@ use tokio::time::{sleep, timeout};
 use super::holder::{Holder, Record};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::sandbox::client::blocking;
 use crate::sync::lock;
+use crate::threads::blocking;
 use crate::tree::root::Root;
 use crate::tree::stage::{RuntimeFolder, remove_unused_runtime, runtime};
 
