@@ -3,6 +3,7 @@
 import { constants } from "node:buffer";
 import { lstat, mkdir, readFile, readdir, rename, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import fs from "node:fs";
+import { getEventListeners } from "node:events";
 import path from "node:path";
 import { inspect } from "node:util";
 import { Worker } from "node:worker_threads";
@@ -756,6 +757,82 @@ describe("a caller's signal", () => {
     expect(together).toBe(12);
     await prepared.restoreWorkspace(undefined, { signal });
     expect([count.most, count.now()]).toStrictEqual([1, 0]);
+  });
+
+  describe("given to twelve calls at once", () => {
+    const warnings = [];
+    const warned = (warning) => warnings.push(warning);
+
+    beforeEach(() => {
+      warnings.length = 0;
+      process.on("warning", warned);
+      return () => process.off("warning", warned);
+    });
+
+    /** Twelve prepares with one signal, all of which are in `writeFile` at the same time. */
+    async function prepareTogether(signal) {
+      const writes = [];
+      const runs = Array.from({ length: 12 }, () => {
+        const client = new MemorySandbox(edited());
+        client.writeFile = () => new Promise((resolve) => writes.push(resolve));
+        return addon.prepareSandboxManagedRuntime(inputFor(client, { signal }));
+      });
+      await vi.waitUntil(() => writes.length === runs.length, { timeout: 50_000 });
+      return { runs, finish: () => writes.forEach((resolve) => resolve()) };
+    }
+
+    it("has one listener in all, no warning, and none once all are done", async () => {
+      const { signal, count } = counted();
+      const { runs, finish } = await prepareTogether(signal);
+      expect([count.most, getEventListeners(signal, "abort").length]).toStrictEqual([1, 1]);
+      finish();
+      const prepared = await Promise.all(runs);
+      expect([count.now(), getEventListeners(signal, "abort").length]).toStrictEqual([0, 0]);
+
+      // It listens anew for whatever comes later.
+      const target = await temporaryFolder();
+      await Promise.all([
+        ...prepared.slice(0, 1).map((run) => run.restoreWorkspace(undefined, { signal })),
+        ...Array.from({ length: 12 }, (_, at) =>
+          addon.mirrorDirectory(path.join(workspace, "src"), path.join(target, `mirror-${at}`), { signal }),
+        ),
+        ...Array.from({ length: 12 }, (_, at) =>
+          addon.createTarballFromDirectory({
+            localDir: path.join(workspace, "src"),
+            archivePath: path.join(target, `${at}.tar`),
+            signal,
+          }),
+        ),
+      ]);
+      expect([count.most, count.now()]).toStrictEqual([1, 0]);
+      expect(getEventListeners(signal, "abort")).toStrictEqual([]);
+      // A warning comes in a later turn.
+      await new Promise(setImmediate);
+      expect(warnings).toStrictEqual([]);
+    });
+
+    it("stops all of them", async () => {
+      const { controller, signal, count } = counted();
+      const { runs } = await prepareTogether(signal);
+      controller.abort("stop");
+      const results = await Promise.allSettled(runs);
+      expect(results).toStrictEqual(Array(12).fill({ status: "rejected", reason: "stop" }));
+      expect(getEventListeners(signal, "abort")).toStrictEqual([]);
+      expect(count.most).toBe(1);
+    });
+
+    it("stops only the calls that have it", async () => {
+      const controller = new AbortController();
+      const stopped = await prepareTogether(controller.signal);
+      const other = await prepareTogether(new AbortController().signal);
+      controller.abort("stop");
+      other.finish();
+      const results = await Promise.allSettled([...stopped.runs, ...other.runs]);
+      expect(results.map(({ status }) => status)).toStrictEqual([
+        ...Array(12).fill("rejected"),
+        ...Array(12).fill("fulfilled"),
+      ]);
+    });
   });
 
   it("goes to the calls that may take long, and nothing is added to a call without one", async () => {
