@@ -469,6 +469,93 @@ describe("the answer of readFile", () => {
     expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe(SIZES[size]);
   });
 
+  describe("of 64 MiB in memory that may change", () => {
+    const SIZE = 64 * 2 ** 20;
+    const LARGE = {
+      "a SharedArrayBuffer": () => new SharedArrayBuffer(SIZE),
+      "a view of a SharedArrayBuffer": () => new Uint8Array(new SharedArrayBuffer(SIZE + 8), 8),
+      "a resizable ArrayBuffer": () => new ArrayBuffer(SIZE, { maxByteLength: SIZE * 2 }),
+      "a view of a resizable ArrayBuffer": () =>
+        new Uint8Array(new ArrayBuffer(SIZE + 8, { maxByteLength: SIZE * 2 }), 8, SIZE),
+    };
+
+    const asBytes = (answer) =>
+      ArrayBuffer.isView(answer) ? answer : new Uint8Array(answer, 0, answer.byteLength);
+
+    /** Reads `answer` as a restore does, and calls `inTurn` in each turn of the event loop meanwhile. */
+    async function read(answer, { inTurn = () => {}, signal } = {}) {
+      const calls = new ClientCalls({
+        client: { readFile: async () => answer },
+        spec: {},
+        lease: new LeaseKeeper(),
+        abort: new Abort(signal),
+        listeners: {},
+      });
+      let turns = 0;
+      const turn = () => {
+        inTurn(++turns);
+        immediate = setImmediate(turn);
+      };
+      let immediate = setImmediate(turn);
+      const told = await calls.dispatch("readFile", "/remote/workspace-download.tar", 0);
+      clearImmediate(immediate);
+      if (typeof told === "number") throw calls.failure(new Error(`client-failure:${told}`));
+      return { bytes: told(), turns };
+    }
+
+    describe.each(Object.entries(LARGE))("%s", (_, shape) => {
+      it("is copied whole, with a turn of the event loop after each few megabytes", async () => {
+        const answer = shape();
+        const content = asBytes(answer);
+        for (let at = 0; at < SIZE; at += 4093) content[at] = at / 4093;
+        const { bytes, turns } = await read(answer);
+        expect(bytes.buffer).toBeInstanceOf(ArrayBuffer);
+        expect(bytes.buffer.resizable).toBe(false);
+        expect(Buffer.compare(bytes, content)).toBe(0);
+        // No more than 4 MiB a turn.
+        expect(turns).toBeGreaterThanOrEqual(15);
+      });
+
+      it("may be written to meanwhile", async () => {
+        const answer = shape();
+        const content = asBytes(answer);
+        const { bytes } = await read(answer, { inTurn: () => (content[0] = content[SIZE - 1] = 1) });
+        // It is no longer in one piece, which the check of archives is for.
+        expect([bytes.length, bytes[0], bytes[SIZE - 1]]).toStrictEqual([SIZE, 0, 1]);
+      });
+
+      it("is copied no further once the caller aborts", async () => {
+        const controller = new AbortController();
+        const inTurn = (at) => at === 2 && controller.abort("stop");
+        await expect(read(shape(), { inTurn, signal: controller.signal })).rejects.toBe("stop");
+      });
+    });
+
+    it.each(["a resizable ArrayBuffer", "a view of a resizable ArrayBuffer"])(
+      "is refused where it shrinks meanwhile: %s",
+      async (shape) => {
+        for (const inTurn of [
+          (buffer) => buffer.resize(0),
+          (buffer) => buffer.byteLength && structuredClone(buffer, { transfer: [buffer] }),
+        ]) {
+          const answer = LARGE[shape]();
+          await expect(read(answer, { inTurn: () => inTurn(answer.buffer ?? answer) })).rejects.toMatchObject(
+            {
+              code: "ERR_INVALID_RETURN_VALUE",
+              message: expect.stringContaining("transferred away or resized"),
+            },
+          );
+        }
+      },
+    );
+
+    it("may grow meanwhile", async () => {
+      const answer = LARGE["a resizable ArrayBuffer"]();
+      const { bytes } = await read(answer, { inTurn: (at) => at === 1 && answer.resize(SIZE * 2) });
+      expect(bytes.length).toBe(SIZE);
+    });
+  });
+
   const detached = new ArrayBuffer(4096);
   const views = {
     Uint8Array: new Uint8Array(detached),
