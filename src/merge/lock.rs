@@ -35,7 +35,6 @@ use std::pin::pin;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{
@@ -253,25 +252,8 @@ impl MergeLock {
         }
     }
 
-    /// The same on a thread that may be blocked. It is renewed by itself only where that thread belongs to an
+    /// Takes the lock of `target` if nobody has it. It is renewed by itself only where the calling thread belongs to an
     /// asynchronous runtime; others call [`MergeLock::renew`].
-    pub fn acquire_blocking(target: &Path, wait: Duration, cancel: &Cancel) -> Result<Self> {
-        let since = Instant::now();
-        loop {
-            cancel.check()?;
-            let (lock, holder) = match Self::try_acquire(target)? {
-                Attempt::Taken(lock) => return Ok(lock),
-                Attempt::Held { lock, holder } => (lock, holder),
-            };
-            let left = wait.saturating_sub(since.elapsed());
-            if left.is_zero() {
-                return Err(Error::LockTimeout { lock, holder, waited_s: wait.as_secs() });
-            }
-            thread::sleep(POLL.min(left));
-        }
-    }
-
-    /// Takes the lock of `target` if nobody has it.
     pub fn try_acquire(target: &Path) -> Result<Attempt> {
         let attempt = Places::of(target).attempt()?;
         if let Attempt::Taken(lock) = &attempt {
@@ -659,6 +641,7 @@ mod tests {
     use std::os::unix::process::CommandExt as _;
     use std::process::{Child, Command};
     use std::sync::Barrier;
+    use std::thread;
 
     use rustix::fs::{Timespec, Timestamps, futimens};
     use tempfile::TempDir;
@@ -708,13 +691,30 @@ mod tests {
         }
 
         fn acquire(&self, wait: Duration) -> Result<MergeLock> {
-            MergeLock::acquire_blocking(&self.workspace(), wait, &Cancel::default())
+            acquire_blocking(&self.workspace(), wait, &Cancel::default())
         }
 
         /// Everything beside the workspace.
         fn leftovers(&self) -> BTreeSet<OsString> {
             let names = fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
             names.filter(|name| name != "workspace").collect()
+        }
+    }
+
+    /// Waits for the lock on this thread.
+    fn acquire_blocking(target: &Path, wait: Duration, cancel: &Cancel) -> Result<MergeLock> {
+        let since = Instant::now();
+        loop {
+            cancel.check()?;
+            let (lock, holder) = match MergeLock::try_acquire(target)? {
+                Attempt::Taken(lock) => return Ok(lock),
+                Attempt::Held { lock, holder } => (lock, holder),
+            };
+            let left = wait.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Err(Error::LockTimeout { lock, holder, waited_s: wait.as_secs() });
+            }
+            thread::sleep(POLL.min(left));
         }
     }
 
@@ -793,7 +793,7 @@ mod tests {
             ("dangling", "dangling"),
         ] {
             let spelled = around.join(spelling);
-            let held = MergeLock::acquire_blocking(&spelled, PROMPTLY, &Cancel::default()).unwrap();
+            let held = acquire_blocking(&spelled, PROMPTLY, &Cancel::default()).unwrap();
             let beside = around.join(format!("{lock}.paperclip-restore.lock"));
             assert!(beside.join("owner.json").exists(), "{spelling}");
             if lock == "workspace" {
@@ -1025,7 +1025,7 @@ mod tests {
             (place.0.path().join("missing/workspace"), io::ErrorKind::NotFound),
             (file.join("workspace"), io::ErrorKind::NotADirectory),
         ] {
-            let error = MergeLock::acquire_blocking(&target, WAIT, &Cancel::default()).unwrap_err();
+            let error = acquire_blocking(&target, WAIT, &Cancel::default()).unwrap_err();
             assert!(error.is_io(kind) && matches!(error, Error::Io { syscall: "mkdir", .. }), "{error}");
         }
     }
@@ -1073,8 +1073,7 @@ mod tests {
             assert!(text.contains("1 passed; 0 failed"), "{text}");
             return;
         };
-        let acquire =
-            |target, wait| MergeLock::acquire_blocking(&parent.join(target), wait, &Cancel::default());
+        let acquire = |target, wait| acquire_blocking(&parent.join(target), wait, &Cancel::default());
         let denied = |target| {
             let error = acquire(target, WAIT).unwrap_err();
             assert!(error.is_io(io::ErrorKind::PermissionDenied), "{error}");
@@ -1123,8 +1122,7 @@ mod tests {
         let _lock = place.acquire(PROMPTLY).unwrap();
         let cancel = Cancel::default();
         thread::scope(|scope| {
-            let waiter =
-                scope.spawn(|| MergeLock::acquire_blocking(&place.workspace(), Duration::MAX, &cancel));
+            let waiter = scope.spawn(|| acquire_blocking(&place.workspace(), Duration::MAX, &cancel));
             cancel.cancel();
             assert!(matches!(waiter.join().unwrap(), Err(Error::Aborted)));
         });
