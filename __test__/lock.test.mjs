@@ -262,7 +262,8 @@ describe("the lock", () => {
         }),
       );
       // Each of them has staged what comes, and waits by then or is about to.
-      const stages = async () => (await readdir(path.join(target, ".paperclip-runtime")).catch(() => [])).length;
+      const stages = async () =>
+        (await readdir(path.join(target, ".paperclip-runtime")).catch(() => [])).length;
       await until(async () => (await stages()) >= 100);
       expect((await captureDirectorySnapshot(sourceDir)).entries.has("file.txt")).toBe(true);
       expect(done).toBe(0);

@@ -11,7 +11,7 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::exclude::PathSet;
 use crate::path::RelativePath;
-use crate::sandbox::client::blocking;
+use crate::threads::blocking;
 use crate::tree::entry::Snapshot;
 use crate::tree::root::Root;
 use crate::tree::stage::is_in_runtime;
