@@ -12,6 +12,7 @@ const FLOORS = [
   ["error", "path", "cancel", "threads", "time", "sync"],
   ["exclude", "tree"],
   ["archive", "merge", "mirror"],
+  ["transfer"],
   ["sandbox"],
   ["node"],
 ];

@@ -71,6 +71,13 @@ pub mod merge {
     mod twins;
 }
 
+/// How archives travel: in which parts, compressed or not, and what is tried again.
+pub mod transfer {
+    pub mod link;
+    pub mod parts;
+    pub mod retry;
+}
+
 /// The round trip through a sandbox, whoever reaches it and however.
 pub mod sandbox {
     pub mod answer;

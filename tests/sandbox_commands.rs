@@ -14,14 +14,18 @@ use sandbox_managed_runtime::exclude::PathSet;
 use sandbox_managed_runtime::path::RelativePath;
 use sandbox_managed_runtime::sandbox::command::{self, Places};
 use sandbox_managed_runtime::sandbox::listing;
+use sandbox_managed_runtime::transfer::parts::{Codec, Part, Trailer, Wish, part_list, part_path};
 use tempfile::TempDir;
 
 const NONE: &[&str] = &[];
+/// As one file, whatever its size, and not compressed.
+const WHOLE: Wish = Wish { part_size: 1 << 40, compressed: false };
 const NOBODY: u32 = 65534;
 /// What every sandbox has.
-const TOOLS: [&str; 9] = ["cat", "find", "head", "mkdir", "rm", "sh", "tail", "tar", "wc"];
+const TOOLS: [&str; 10] = ["cat", "find", "head", "mkdir", "mv", "rm", "sh", "tail", "tar", "wc"];
 /// What is used where it is found.
-const FURTHER_TOOLS: [&str; 6] = ["chmod", "id", "sed", "sha256sum", "sort", "stat"];
+const FURTHER_TOOLS: [&str; 10] =
+    ["chmod", "dd", "gunzip", "gzip", "id", "sed", "sha256sum", "sort", "stat", "zstd"];
 const ID: &str = "0123456789abcdef";
 
 /// The tools that a sandbox holds.
@@ -50,6 +54,14 @@ impl Kind {
         }
     }
 
+    fn has(self, tool: &str) -> bool {
+        match self {
+            Self::Toybox => !matches!(tool, "dd" | "gzip" | "zstd"),
+            Self::Busybox => tool != "zstd",
+            _ => true,
+        }
+    }
+
     fn has_gnu_tar(self) -> bool {
         matches!(self, Self::Dash | Self::Bash)
     }
@@ -67,7 +79,8 @@ impl Sandbox {
         let place = tempfile::tempdir().unwrap();
         let sandbox = Self { kind, user, place };
         fs::create_dir(sandbox.tools()).unwrap();
-        TOOLS.iter().chain(&FURTHER_TOOLS).for_each(|tool| sandbox.install(tool));
+        let further = FURTHER_TOOLS.iter().filter(|tool| kind.has(tool));
+        TOOLS.iter().chain(further).for_each(|tool| sandbox.install(tool));
         sandbox.give(sandbox.place.path());
         sandbox
     }
@@ -194,15 +207,15 @@ impl Sandbox {
             holds_entries: archive.len() > 1024,
             expected: listing::digest(&sent(archive), &preserved),
         };
-        let file = [archive, &upload.control()].concat();
+        let file = [archive, &upload.control(&[])].concat();
         self.file(Path::new(&places.upload()), &file);
-        upload.command(archive.len() as u64, file.len() as u64)
+        upload.command(0, Part::plain(archive.len() as u64), file.len() as u64)
     }
 
     /// Brings the script and its files to where an upload leaves them, and gives the command for a download.
     fn download(&self, exclude: &[&str]) -> String {
         self.plant(&self.places(), exclude);
-        command::download(&self.places())
+        command::download(&self.places(), WHOLE)
     }
 
     fn plant(&self, places: &Places, exclude: &[&str]) {
@@ -217,7 +230,7 @@ impl Sandbox {
         let marks = Path::new(places.runtime_root()).join(command::OWN);
         self.file(&marks.join("mark"), format!("{ID}\n"));
         let own = marks.join(ID);
-        for (name, content) in read_bytes(&upload.control()) {
+        for (name, content) in read_bytes(&upload.control(&[])) {
             self.file(&own.join(name), content);
         }
     }
@@ -228,7 +241,7 @@ impl Sandbox {
 
     fn tolerant_download(&self, exclude: &[&str]) -> String {
         self.plant(&self.places(), exclude);
-        command::tolerant_download(&self.places())
+        command::tolerant_download(&self.places(), WHOLE)
     }
 
     /// What the last download says about the sandbox.
@@ -612,7 +625,10 @@ fn a_sandbox_tells_which_upload_it_has() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         sandbox.succeeds(&sandbox.upload(&archive, NONE));
-        let commands = [command::download(&sandbox.places()), command::tolerant_download(&sandbox.places())];
+        let commands = [
+            command::download(&sandbox.places(), WHOLE),
+            command::tolerant_download(&sandbox.places(), WHOLE),
+        ];
         for command in &commands {
             sandbox.succeeds(command);
             assert_eq!(sandbox.answer(), format!("mark {ID}\n").into_bytes(), "{sandbox}");
@@ -674,7 +690,7 @@ fn a_sandbox_lists_what_it_has_unless_that_is_what_was_packed() {
                 })).unwrap();
                 fs::set_permissions(&tar, Permissions::from_mode(0o755)).unwrap();
                 sandbox.succeeds(&sandbox.upload(&archive, NONE));
-                sandbox.succeeds(&command::download(&sandbox.places()));
+                sandbox.succeeds(&command::download(&sandbox.places(), WHOLE));
                 let answer = sandbox.answer();
                 let list = answer.strip_prefix(format!("mark {ID}\n").as_bytes()).unwrap();
                 let Some(list) = list.strip_prefix(b"listed\n") else {
@@ -971,12 +987,12 @@ fn an_older_archive_is_replaced() {
 fn a_runtime_folder_that_was_removed_is_made_again_and_a_workspace_is_not() {
     for sandbox in Sandbox::all() {
         sandbox.file(&sandbox.workspace().join("file"), "");
-        sandbox.fails(&command::download(&sandbox.places()));
-        sandbox.succeeds(&command::tolerant_download(&sandbox.places()));
+        sandbox.fails(&command::download(&sandbox.places(), WHOLE));
+        sandbox.succeeds(&command::tolerant_download(&sandbox.places(), WHOLE));
         assert_eq!(sandbox.packed_names(), set(["file"]), "{sandbox}");
         fs::remove_dir_all(sandbox.workspace()).unwrap();
-        sandbox.fails(&command::download(&sandbox.places()));
-        sandbox.fails(&command::tolerant_download(&sandbox.places()));
+        sandbox.fails(&command::download(&sandbox.places(), WHOLE));
+        sandbox.fails(&command::tolerant_download(&sandbox.places(), WHOLE));
         assert!(!sandbox.workspace().exists(), "{sandbox}");
     }
 }
@@ -1096,7 +1112,7 @@ fn remote_paths_may_be_odd() {
             sandbox.succeeds(&command::upload_asset(text(&asset), text(&tar), archive.len() as u64));
             assert!(asset.join("private/key").exists(), "{sandbox}: {odd:?}");
 
-            for command in [command::download(&places), command::tolerant_download(&places)] {
+            for command in [command::download(&places, WHOLE), command::tolerant_download(&places, WHOLE)] {
                 sandbox.succeeds(&command);
                 let names =
                     sandbox.packed_in(Path::new(&places.download())).into_keys().collect::<BTreeSet<_>>();
@@ -1121,7 +1137,7 @@ fn thousands_of_names_and_patterns_travel_as_files() {
         sandbox.succeeds(&command);
         assert!(sandbox.workspace().join(many[4999]).join("file").exists(), "{sandbox}");
         assert!(!sandbox.workspace().join("other").exists(), "{sandbox}");
-        let command = command::download(&sandbox.places());
+        let command = command::download(&sandbox.places(), WHOLE);
         assert!(command.len() < 256, "{command}");
         sandbox.succeeds(&command);
         // Toybox is told of the first ones.
@@ -1129,7 +1145,7 @@ fn thousands_of_names_and_patterns_travel_as_files() {
         let more: Vec<_> = more.flat_map(|name| [name.to_owned(), format!("{name}/file")]).collect();
         let expected = UPLOADED_MODES.iter().map(|(name, _)| (*name).to_owned()).chain(more);
         assert_eq!(sandbox.packed_names(), set(expected), "{sandbox}");
-        assert!(command::tolerant_download(&sandbox.places()).len() < 16 * 1024);
+        assert!(command::tolerant_download(&sandbox.places(), WHOLE).len() < 16 * 1024);
     }
 }
 
@@ -1148,5 +1164,252 @@ fn sockets_are_passed_over_by_every_tar() {
             assert_eq!(sandbox.packed_names(), set(["folder", "folder/file"]), "{sandbox}");
         }
         assert!(fs::read_to_string(sandbox.status()).unwrap().starts_with("0\n"), "{sandbox}");
+    }
+}
+
+/// Cuts an archive into parts, and compresses those for which a letter of `codecs` says so.
+fn in_parts(archive: &[u8], size: usize, codecs: &str) -> Vec<(Part, Vec<u8>)> {
+    let gzip = |bytes: &[u8]| {
+        let mut child = Command::new("gzip")
+            .arg("-c")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut stdin, bytes) = (child.stdin.take().unwrap(), bytes.to_vec());
+        let writing = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &bytes).unwrap());
+        let pressed = child.wait_with_output().unwrap().stdout;
+        writing.join().unwrap();
+        pressed
+    };
+    let parts = archive.chunks(size).zip(codecs.chars());
+    parts
+        .map(|(bytes, codec)| match codec {
+            'g' => {
+                let pressed = gzip(bytes);
+                (Part { size: pressed.len() as u64, codec: Codec::Gzip }, pressed)
+            }
+            _ => (Part::plain(bytes.len() as u64), bytes.to_vec()),
+        })
+        .collect()
+}
+
+impl Sandbox {
+    /// Writes an upload that comes in parts, and gives the command for it.
+    fn upload_parts(&self, archive: &[u8], parts: &[(Part, Vec<u8>)]) -> String {
+        let places = self.places();
+        let upload = command::Upload {
+            places: &places,
+            preserved: &[],
+            exclude: &[],
+            holds_entries: true,
+            expected: listing::digest(&sent(archive), NONE),
+        };
+        let earlier: Vec<Part> = parts[..parts.len() - 1].iter().map(|(part, _)| *part).collect();
+        let mut size = 0;
+        for (number, (_, bytes)) in parts.iter().enumerate() {
+            let mut file = bytes.clone();
+            if number == earlier.len() {
+                file.extend(upload.control(&earlier));
+            }
+            size = file.len() as u64;
+            self.file(Path::new(&part_path(&places.upload(), number)), file);
+        }
+        upload.command(earlier.len(), parts[earlier.len()].0, size)
+    }
+
+    fn leftovers(&self) -> BTreeSet<OsString> {
+        names_in(&self.runtime()).into_iter().filter(|name| name != command::OWN).collect()
+    }
+}
+
+#[test]
+fn an_upload_in_parts_is_the_one_that_was_cut() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        for (size, codecs) in
+            [(512, "nnnnnnnnnnnnnnnnnnnnnnnn"), (1500, "gggggggg"), (1 << 20, "g"), (700, "gngnngngnngn")]
+        {
+            sandbox.file(&sandbox.workspace().join("stale"), "");
+            // What an upload left that was cut off.
+            sandbox.file(&Path::new(&part_path(&sandbox.places().upload(), 70)).to_owned(), "stale");
+            let command = sandbox.upload_parts(&archive, &in_parts(&archive, size, codecs));
+            assert!(command.len() < 1024, "{command}");
+            sandbox.succeeds(&command);
+            for (name, expected) in UPLOADED_MODES {
+                assert_eq!(mode(&sandbox.workspace().join(name)), expected, "{sandbox}: {name} {codecs}");
+            }
+            assert_eq!(fs::read(sandbox.workspace().join("private/key")).unwrap(), b"secret");
+            assert!(!sandbox.workspace().join("stale").exists(), "{sandbox}");
+            assert_eq!(sandbox.leftovers(), set(NONE), "{sandbox}: {codecs}");
+            assert!(!sandbox.own().join("found").exists(), "{sandbox}: exactly what was packed is there");
+        }
+    }
+}
+
+#[test]
+fn a_part_that_did_not_arrive_whole_changes_nothing() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        for (number, codecs) in [(0, "nnnn"), (1, "nnnn"), (2, "nnnn"), (1, "gggg"), (3, "gggg")] {
+            sandbox.file(&sandbox.workspace().join("mine"), "");
+            let parts = in_parts(&archive, archive.len().div_ceil(4), codecs);
+            let command = sandbox.upload_parts(&archive, &parts);
+            let path = PathBuf::from(part_path(&sandbox.places().upload(), number));
+            let mut bytes = fs::read(&path).unwrap();
+            bytes.pop();
+            sandbox.file(&path, bytes);
+            let said = sandbox.fails(&command);
+            assert!(said.contains("nothing was changed"), "{sandbox}: {said}");
+            assert!(sandbox.workspace().join("mine").exists(), "{sandbox}");
+        }
+    }
+}
+
+#[test]
+fn a_part_that_was_damaged_fails_the_upload() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        let parts = in_parts(&archive, archive.len().div_ceil(3), "ggg");
+        let command = sandbox.upload_parts(&archive, &parts);
+        let path = PathBuf::from(part_path(&sandbox.places().upload(), 1));
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() - 6;
+        bytes[at] ^= 1;
+        sandbox.file(&path, bytes);
+        sandbox.fails(&command);
+    }
+}
+
+#[test]
+fn a_sandbox_that_cannot_decompress_says_so_and_changes_nothing() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        for tool in ["gzip", "gunzip", "zcat"].into_iter().filter(|tool| sandbox.tools().join(tool).exists())
+        {
+            fs::remove_file(sandbox.tools().join(tool)).unwrap();
+        }
+        sandbox.file(&sandbox.workspace().join("mine"), "");
+        let command = sandbox.upload_parts(&archive, &in_parts(&archive, 2000, "gggggg"));
+        let said = sandbox.fails(&command);
+        assert!(said.contains("nothing was changed"), "{sandbox}: {said}");
+        assert!(sandbox.workspace().join("mine").exists(), "{sandbox}");
+        let status = fs::read_to_string(sandbox.places().upload_status()).unwrap();
+        assert_eq!(status, command::NO_DECOMPRESSOR, "{sandbox}");
+    }
+}
+
+#[test]
+fn an_asset_in_parts_is_made_anew() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        sandbox.plant(&sandbox.places(), &[]);
+        let asset = sandbox.runtime().join("it's an asset");
+        let file = sandbox.runtime().join("it's an asset-upload.tar");
+        for (size, codecs) in [(600, "nnnnnnnnnnnnnnnnn"), (2000, "ggggg"), (1 << 20, "g")] {
+            sandbox.file(&asset.join("stale"), "");
+            let parts = in_parts(&archive, size, codecs);
+            let earlier: Vec<Part> = parts[..parts.len() - 1].iter().map(|(part, _)| *part).collect();
+            let mut last_size = 0;
+            for (number, (_, bytes)) in parts.iter().enumerate() {
+                let list = part_list(&earlier);
+                let tail = if number == earlier.len() { list.as_bytes() } else { b"" };
+                let bytes = [bytes, tail].concat();
+                last_size = bytes.len() as u64;
+                sandbox.file(Path::new(&part_path(text(&file), number)), bytes);
+            }
+            let command = command::upload_asset_in_parts(
+                &sandbox.places(),
+                text(&asset),
+                text(&file),
+                earlier.len(),
+                parts[earlier.len()].0,
+                last_size,
+            );
+            assert!(command.len() < 1024, "{command}");
+            sandbox.succeeds_in("umask 077", &command);
+            assert_eq!(names_in(&asset), set(["fixed", "open", "private", "shared"]), "{sandbox}");
+            for (name, expected) in UPLOADED_MODES {
+                assert_eq!(mode(&asset.join(name)), expected, "{sandbox}: {name}");
+            }
+            assert_eq!(sandbox.leftovers(), set(["it's an asset"]), "{sandbox}");
+        }
+    }
+}
+
+/// What a download brings, put together again as the trailer says.
+fn put_together(sandbox: &Sandbox, wish: Wish) -> (Vec<u8>, String) {
+    let first = fs::read(sandbox.archive()).unwrap();
+    let Some((bytes, trailer)) = Trailer::split(&first).unwrap() else { return (first, String::new()) };
+    assert_eq!(trailer.part_size, wish.part_size);
+    let mut whole = Vec::new();
+    for (number, codec) in trailer.codecs.iter().enumerate() {
+        let path = part_path(text(&sandbox.archive()), number);
+        let bytes = if number == 0 { first[..bytes].to_vec() } else { fs::read(path).unwrap() };
+        let program = match codec {
+            Codec::None => None,
+            Codec::Gzip => Some("gzip"),
+            Codec::Zstd => Some("zstd"),
+        };
+        let plain = program.map_or(bytes.clone(), |program| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), &bytes).unwrap();
+            let output = Command::new(program).arg("-dc").stdin(file.reopen().unwrap()).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            output.stdout
+        });
+        if number + 1 < trailer.codecs.len() {
+            assert_eq!(plain.len() as u64, wish.part_size);
+        }
+        whole.extend(plain);
+    }
+    assert_eq!(whole.len() as u64, trailer.size);
+    (whole, trailer.codecs.iter().map(|codec| codec.letter()).collect())
+}
+
+#[test]
+fn a_download_in_parts_is_the_one_that_was_cut() {
+    for sandbox in Sandbox::all() {
+        let text_file = "what shrinks\n".repeat(30_000);
+        let mut noise = vec![0; 200_000];
+        let mut state = 1_u64;
+        noise.fill_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        });
+        sandbox.file(&sandbox.workspace().join("a text"), &text_file);
+        sandbox.file(&sandbox.workspace().join("noise"), &noise);
+        let best = match sandbox.kind {
+            Kind::Toybox => 'n',
+            Kind::Busybox => 'g',
+            _ => 'z',
+        };
+        for (part_size, compressed) in [(65536, false), (131_072, true), (1 << 20, true), (1 << 20, false)] {
+            let wish = Wish { part_size, compressed };
+            sandbox.plant(&sandbox.places(), &[]);
+            // What an earlier one left.
+            sandbox.file(Path::new(&part_path(text(&sandbox.archive()), 90)), "stale");
+            for (way, command) in [
+                ("", command::download(&sandbox.places(), wish)),
+                ("tolerant", command::tolerant_download(&sandbox.places(), wish)),
+            ] {
+                sandbox.succeeds(&command);
+                let (whole, codecs) = put_together(&sandbox, wish);
+                let entries = read_bytes(&whole);
+                assert_eq!(entries[OsStr::new("a text")], text_file.as_bytes(), "{sandbox} {way} {codecs}");
+                assert_eq!(entries[OsStr::new("noise")], noise, "{sandbox} {way} {codecs}");
+                let parts = whole.len().div_ceil(usize::try_from(part_size).unwrap());
+                let files = sandbox.leftovers().len() - usize::from(sandbox.status().exists());
+                assert_eq!(files, parts, "{sandbox}: {:?}", sandbox.leftovers());
+                let expected = if compressed { best } else { 'n' };
+                if parts > 1 {
+                    assert_eq!(codecs.len(), parts);
+                    assert!(codecs.contains(expected), "{sandbox}: {codecs}");
+                    assert!(part_size > 200_000 || codecs.contains('n'), "noise does not shrink: {codecs}");
+                } else {
+                    assert_eq!(codecs, String::from(expected).replace('n', ""), "{sandbox}");
+                }
+            }
+        }
     }
 }

@@ -4,9 +4,13 @@
 //! the first. The upload's command takes the control archive out and runs the script in it (`control.sh`). So no command
 //! line grows with what is excluded or preserved, and an error text in which a caller repeats its command stays short.
 //!
+//! An archive may travel in parts ([`Part`]), each compressed by itself. What stands behind an archive stands behind its last
+//! part, and is never compressed.
+//!
 //! Every path given here is absolute. It may hold any character but NUL.
 
 use crate::archive::header::{self, END_MARK, Member};
+use crate::transfer::parts::{Part, Wish, part_list, part_path, part_suffix};
 use crate::tree::entry::Digest;
 use crate::tree::root::{Kind, Meta};
 use crate::tree::stage::RUNTIME;
@@ -16,6 +20,9 @@ pub const MESSAGES_MAX: usize = 64 * 1024;
 
 /// How many bytes of names toybox is told to leave out: it takes them by its command line alone.
 const TOYBOX_EXCLUDES_MAX: usize = 32 * 1024;
+
+/// What [`Places::upload_status`] holds where the sandbox can decompress nothing.
+pub const NO_DECOMPRESSOR: &str = "no gunzip\n";
 
 /// The folder in a run's folder that has the mark, and a folder with control files for each upload.
 pub const OWN: &str = ".paperclip";
@@ -78,6 +85,12 @@ impl Places {
         format!("{}/workspace-download.tar", self.runtime_root)
     }
 
+    /// Where the sandbox says what it lacks for an upload.
+    #[must_use]
+    pub fn upload_status(&self) -> String {
+        format!("{}/workspace-upload.status", self.runtime_root)
+    }
+
     /// Where the tolerant way says what it could not read.
     #[must_use]
     pub fn status(&self) -> String {
@@ -100,6 +113,11 @@ impl Places {
         format!("{}/{}", self.marks(), self.upload_id)
     }
 
+    /// The script.
+    fn script(&self) -> String {
+        format!("{}/control.sh", self.own())
+    }
+
     /// Makes the folder for control files, whatever an agent has put in its place. It expects the shell's `$m` and `$o`.
     fn make_own(&self) -> String {
         let (marks, own) = (quote(&self.marks()), quote(&self.own()));
@@ -114,11 +132,11 @@ mkdir -p "$o""#
     fn settings(&self) -> String {
         let [dir, marks, own, answer] =
             [&self.remote_dir, &self.marks(), &self.own(), &self.answer()].map(|text| quote(text));
-        let [upload, download, status] =
-            [&self.upload(), &self.download(), &self.status()].map(|text| quote(text));
+        let [upload, download, status, upload_status] =
+            [&self.upload(), &self.download(), &self.status(), &self.upload_status()].map(|text| quote(text));
         format!(
             "dir={dir}\nmarks={marks}\nown={own}\nanswer={answer}\nupload_archive={upload}\ndownload_archive={download}\n\
-             status={status}\nmessages_max={MESSAGES_MAX}\n"
+             status={status}\nupload_status={upload_status}\nmessages_max={MESSAGES_MAX}\n"
         )
     }
 }
@@ -140,9 +158,10 @@ pub struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    /// The control archive. Its size does not depend on [`Upload::expected`] and [`Upload::holds_entries`].
+    /// The control archive, where these parts come before the last one. Its size does not depend on [`Upload::expected`] and
+    /// [`Upload::holds_entries`].
     #[must_use]
-    pub fn control(&self) -> Vec<u8> {
+    pub fn control(&self, earlier: &[Part]) -> Vec<u8> {
         let Self { places, preserved, exclude, holds_entries, expected } = self;
         let id = &places.upload_id;
         let holds_entries = u8::from(*holds_entries);
@@ -158,28 +177,34 @@ impl Upload<'_> {
         let mut archive = Vec::new();
         push_file(&mut archive, "control.sh", script.as_bytes());
         push_file(&mut archive, "exclude", exclude.as_bytes());
+        push_file(&mut archive, "parts", part_list(earlier).as_bytes());
         archive.resize(archive.len() + END_MARK, 0);
         archive
     }
 
     /// Replaces the content of the workspace by that of the archive, which goes away. What is preserved stays at the top
-    /// of the workspace, and so does `.paperclip-runtime`. `archive_size` is where the control archive begins, and
-    /// `size` that of the whole file.
+    /// of the workspace, and so does `.paperclip-runtime`. `number` is that of the last part, behind which the control
+    /// archive begins, and `size` that of its whole file.
     ///
-    /// A file that did not arrive whole fails the command before anything is cleared; so does a folder that must not be
+    /// A part that did not arrive whole fails the command before anything is cleared; so does a folder that must not be
     /// emptied.
     #[must_use]
-    pub fn command(&self, archive_size: u64, size: u64) -> String {
-        let (archive, make_own) = (quote(&self.places.upload()), self.places.make_own());
-        let check_size = check_size(size);
-        let start = archive_size + 1;
+    pub fn command(&self, number: usize, last: Part, size: u64) -> String {
+        let archive = quote(&part_path(&self.places.upload(), number));
+        let (check_size, make_own) = (check_size(size), self.places.make_own());
+        let (start, last) = (last.size + 1, last_part(number, last));
         in_shell(&format!(
             r#"a={archive}
 unset TAR_OPTIONS
 {check_size} || exit
-{make_own} && tail -c +{start} "$a" | (cd "$o" && tar -xf -) && exec sh "$o/control.sh" upload"#
+{make_own} && tail -c +{start} "$a" | (cd "$o" && tar -xf -) && exec sh "$o/control.sh" upload {last}"#
         ))
     }
+}
+
+/// What the script is told of an archive's last part.
+fn last_part(number: usize, Part { size, codec }: Part) -> String {
+    format!("'{}' {size} {}", part_suffix(number), codec.name())
 }
 
 /// Makes `asset_dir` anew with the content of `archive`, which goes away. An archive that did not arrive with
@@ -199,14 +224,31 @@ mkdir -p "$d" && cd "$d" && {extract}rm -f "$a""#
     ))
 }
 
+/// The same for an archive that came in parts or compressed. Behind the last part, in its file of `size` bytes, stands the
+/// [list](part_list) of the others. The script that came with the workspace does it.
+#[must_use]
+pub fn upload_asset_in_parts(
+    places: &Places,
+    asset_dir: &str,
+    archive: &str,
+    number: usize,
+    last: Part,
+    size: u64,
+) -> String {
+    let [file, dir, archive, script] =
+        [&part_path(archive, number), asset_dir, archive, &places.script()].map(quote);
+    let (check_size, last) = (check_size(size), last_part(number, last));
+    in_shell(&format!("a={file}\n{check_size} && exec sh {script} asset {dir} {archive} {last}"))
+}
+
 /// Packs all of the workspace but its `.paperclip-runtime`, which replaces an older archive, together with what the
 /// sandbox has to say ([`Places::answer`]).
 ///
 /// A failure of tar fails the command and leaves no archive behind. So does a workspace that is missing or
 /// cannot be listed: it must not look like an emptied one. And so does a script that is gone.
 #[must_use]
-pub fn download(places: &Places) -> String {
-    in_shell(&format!("exec sh {} download", quote(&format!("{}/control.sh", places.own()))))
+pub fn download(places: &Places, wish: Wish) -> String {
+    in_shell(&format!("exec sh {} download {}", quote(&places.script()), wish.arguments()))
 }
 
 /// As [`download`], but what tar could not read is left out, and the command fails only where there is no
@@ -215,17 +257,25 @@ pub fn download(places: &Places) -> String {
 ///
 /// It brings the script along, in case that it is gone.
 #[must_use]
-pub fn tolerant_download(places: &Places) -> String {
+pub fn tolerant_download(places: &Places, wish: Wish) -> String {
     let none: [&str; 0] = [];
+    let script = without_comments(SCRIPT);
     let script =
-        format!("{}{}{}{SCRIPT}", places.settings(), name_test("is_preserved", none), exclusions(&[]));
+        format!("{}{}{}{script}", places.settings(), name_test("is_preserved", none), exclusions(&[]));
     let (dir, make_own) = (quote(&places.remote_dir), places.make_own());
     // Enters the workspace first: to make the folder below it would bring back a workspace that is gone, emptied.
     let plant = format!(
         r#"cd {dir} || exit
-{make_own} && rm -rf "$o/control.sh" && printf %s "$1" > "$o/control.sh" && exec sh "$o/control.sh" tolerant"#
+{make_own} && rm -rf "$o/control.sh" && printf %s "$1" > "$o/control.sh" && exec sh "$o/control.sh" tolerant {}"#,
+        wish.arguments()
     );
     format!("{} sh {}", in_shell(&plant), quote(&script))
+}
+
+/// The script for a command line, which has an end.
+fn without_comments(script: &str) -> String {
+    let lines = script.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 fn in_shell(script: &str) -> String {

@@ -2,8 +2,11 @@
 #
 # A sandbox may hold any of dash, bash and busybox as its `sh`, and any of GNU tar, bsdtar, busybox and toybox as its
 # `tar`; Debian's busybox tar knows neither `--exclude` nor `-T`. So this uses what all of them share, and more only
-# where `tar --version` says whose it is. Needed are sh, tar, find, mkdir, rm, wc, head, tail and cat; used where they
-# are found: stat, sort, sha256sum, sed, chmod and id.
+# where `tar --version` says whose it is. Needed are sh, tar, find, mkdir, rm, wc, head, tail and cat, and mv for a download
+# in parts; used where they are found: stat, sort, sha256sum, sed, chmod, id, dd, gzip, gunzip, zcat and zstd.
+#
+# An archive may come and go in parts: the first under the archive's name, the second with `.2` behind it, and so on. Each
+# may be compressed by itself.
 #
 # It calls itself by `find -exec`, which gives it the names at the top of the workspace. They begin with `./`, so none
 # of them is taken for an option.
@@ -23,7 +26,7 @@ top_level() {
 }
 
 refuse() {
-    rm -f "$upload_archive"
+    rm -f "$upload_archive" "$upload_archive".[0-9]*
     echo "the workspace's folder in the sandbox is refused: $1; nothing was changed, choose a folder of its own" >&2
     exit 1
 }
@@ -80,6 +83,83 @@ remove() {
     rm -rf -- "$@" 2>/dev/null && return
     find "$@" -type d ! -perm -0700 -exec chmod u+rwx {} \;
     rm -rf -- "$@"
+}
+
+# Decompresses what gzip made.
+decompress() {
+    case $decompressor in
+    gunzip) gunzip -c ;;
+    zcat) zcat ;;
+    gzip) gzip -dc ;;
+    esac
+}
+
+# Finds what decompresses. A sandbox without it says so in a file, and gets the archive again as it is.
+find_decompressor() {
+    for decompressor in gunzip gzip zcat; do
+        command -v "$decompressor" >/dev/null 2>&1 && return
+    done
+    echo "no gunzip" > "$upload_status"
+    echo "none of gunzip, gzip and zcat is there; nothing was changed" >&2
+    exit 1
+}
+
+# Runs a command for each part of the archive $archive: its path, how many bytes of it are the archive's, and how these
+# are compressed. $parts has a line with both for each part but the last, which comes as $last_size and $last_codec.
+each_part() {
+    part=$archive
+    number=1
+    if [ -f "$parts" ]; then
+        while read -r part_size codec; do
+            "$1" || return
+            number=$((number + 1))
+            part=$archive.$number
+        done < "$parts"
+    fi
+    part_size=$last_size codec=$last_codec
+    "$1"
+}
+
+# (The command that came with the archive has checked the last part.)
+check_part() {
+    [ "$codec" != gzip ] || [ -n "$decompressor" ] || find_decompressor
+    [ "$part" != "$archive$last_suffix" ] || return 0
+    size=$(wc -c < "$part") || return
+    [ "$size" -eq "$part_size" ] || {
+        echo "$size of the $part_size bytes of the archive's part $number arrived; nothing was changed, upload it again" >&2
+        return 1
+    }
+}
+
+# Gives the part's bytes of the archive, and removes the part.
+part_bytes() {
+    if [ "$codec" = gzip ]; then
+        head -c "$part_size" "$part" | decompress || return
+    else
+        head -c "$part_size" "$part" || return
+    fi
+    rm -f "$part"
+}
+
+# Looks whether all parts of $archive are there, which removes nothing yet. Takes what the command knows of the last one.
+check_parts() {
+    last_suffix=$1 last_size=$2 last_codec=$3 decompressor=
+    each_part check_part
+}
+
+# Extracts the parts of $archive in the current folder.
+extract_parts() {
+    if [ ! -s "$parts" ] && [ "$last_codec" = none ]; then
+        (umask 0 && tar -xpf "$archive")
+        return
+    fi
+    # In a pipe the failure of what comes first would be lost.
+    : > "$archive.broken" || return
+    { each_part part_bytes && rm -f "$archive.broken"; } | (umask 0 && tar -xpf -) || return
+    [ ! -e "$archive.broken" ] || {
+        echo "a part of the archive is damaged; prepare the workspace again" >&2
+        return 1
+    }
 }
 
 # Lists what the extraction left, one line an entry, unless it is exactly what was packed. Tools that do not find and list
@@ -153,7 +233,80 @@ pack() {
 begin_packing() {
     archive=$download_archive
     export archive
-    cd "$dir" && mkdir -p "$own" && rm -f "$archive" || exit
+    cd "$dir" && mkdir -p "$own" && rm -f "$archive" "$archive".[0-9]* || exit
+}
+
+# Whether a part gets smaller by a twentieth at least, as far as its beginning tells.
+shrinks() {
+    beginning=$(head -c 262144 "$1" | wc -c)
+    pressed=$(head -c 262144 "$1" | compress | wc -c)
+    [ "$((pressed * 20))" -lt "$((beginning * 19))" ]
+}
+
+compress() {
+    case $codec in
+    zstd) zstd -q -1 -c ;;
+    gzip) gzip -1 -c ;;
+    esac
+}
+
+# Compresses a part where that pays, and says how it is now, in one letter.
+compress_part() {
+    letter=n
+    if [ "$codec" != none ] && shrinks "$1"; then
+        compress < "$1" > "$1.pressed" && mv -f "$1.pressed" "$1" || return
+        letter=${codec%"${codec#?}"}
+    fi
+    echo "$letter" > "$1.letter"
+}
+
+# Cuts $archive into parts of $1 bytes, a multiple of 64 KiB, from its end, so that no second archive needs room; and
+# compresses them, two at a time, with the first of the programs $2 and so on that is there. What became of it stands in
+# a line behind the first part, unless that is the whole archive as it is.
+cut_into_parts() {
+    part_size=$1
+    shift
+    codec=none
+    for wanted do
+        [ "$codec" = none ] && command -v "$wanted" >/dev/null 2>&1 && codec=$wanted
+    done
+    size=$(wc -c < "$archive") || return
+    count=$(((size + part_size - 1) / part_size))
+    [ "$count" -gt 1 ] || { [ "$codec" != none ] && [ "$size" -gt 16384 ]; } || return 0
+    blocks=$((part_size / 65536))
+    number=$count
+    waiting=
+    while [ "$number" -gt 1 ]; do
+        part=$archive.$number
+        at=$((blocks * (number - 1)))
+        if command -v dd >/dev/null 2>&1; then
+            dd if="$archive" of="$part" bs=65536 skip="$at" count="$blocks" 2>/dev/null &&
+                dd if=/dev/null of="$archive" bs=65536 seek="$at" count=0 2>/dev/null || return
+        else
+            tail -c +"$((at * 65536 + 1))" "$archive" | head -c "$part_size" > "$part" || return
+        fi
+        if [ -n "$waiting" ]; then
+            compress_part "$part" && wait "$waiting" || return
+            waiting=
+        else
+            compress_part "$part" &
+            waiting=$!
+        fi
+        number=$((number - 1))
+    done
+    if [ "$(wc -c < "$archive")" -gt "$part_size" ]; then
+        head -c "$part_size" "$archive" > "$archive.1" && mv -f "$archive.1" "$archive" || return
+    fi
+    compress_part "$archive" || return
+    [ -z "$waiting" ] || wait "$waiting" || return
+    letters=$(cat "$archive.letter")
+    rm -f "$archive.letter"
+    while [ "$number" -lt "$count" ]; do
+        number=$((number + 1))
+        letters=$letters$(cat "$archive.$number.letter") || return
+        rm -f "$archive.$number.letter"
+    done
+    [ "$letters" = n ] || printf '\npaperclip-parts %s %s %s\n' "$part_size" "$size" "$letters" >> "$archive"
 }
 
 step=$1
@@ -180,12 +333,14 @@ fi
 
 case $step in
 upload)
+    archive=$upload_archive parts=$own/parts
+    check_parts "$@" || exit
     mkdir -p "$dir" && cd "$dir" || exit
     check_place
     claim || exit
     top_level clear || exit
-    [ "$holds_entries" = 0 ] || (umask 0 && tar -xpf "$upload_archive") || exit
-    rm -f "$upload_archive" || exit
+    [ "$holds_entries" = 0 ] || extract_parts || exit
+    rm -f "$archive" "$archive".[0-9]* || exit
     [ -e .paperclip-runtime/.gitignore ] || echo '*' > .paperclip-runtime/.gitignore || exit
     check_extraction || exit
     ;;
@@ -224,17 +379,26 @@ without)
     done
     toybox_pack "$@" . && echo packed
     ;;
+asset)
+    asset=$1 archive=$2 parts=$2.parts
+    shift 2
+    # The list of the other parts stands behind the last one.
+    tail -c +"$(($2 + 1))" "$archive$1" > "$parts" || exit
+    check_parts "$@" || exit
+    remove "$asset" && mkdir -p "$asset" && cd "$asset" && extract_parts && rm -f "$archive" "$archive".[0-9]* "$parts"
+    ;;
 download)
     begin_packing
     pack
-    [ "$code" -eq 0 ] || rm -f "$archive"
+    [ "$code" -ne 0 ] || cut_into_parts "$@" || failed 2
+    [ "$code" -eq 0 ] || rm -f "$archive" "$archive".[0-9]*
     exit "$code"
     ;;
 tolerant)
     # What could not be read is left out, and said in a file: the exit status in the first line, messages after that.
     begin_packing
     messages=$archive.messages
-    pack 2> "$messages"
+    { pack && cut_into_parts "$@"; } 2> "$messages" || rm -f "$archive" "$archive".[0-9]*
     if [ -f "$archive" ]; then
         { echo "$code" && head -c "$messages_max" "$messages"; } > "$status" && rm -f "$messages"
     else

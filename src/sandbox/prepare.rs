@@ -21,6 +21,7 @@ use crate::merge::conflicts::Keep;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::report::Rescued;
 use crate::path::RelativePath;
+use crate::transfer::parts::Part;
 use crate::tree::entry::{Digest, Snapshot};
 use crate::tree::root::Root;
 use crate::tree::stage::{is_in_runtime, is_lock_name};
@@ -316,7 +317,7 @@ async fn pack_workspace<C: SandboxClient>(
     cancel: &Cancel,
 ) -> Result<WorkspaceUpload<C::Upload>, RunError<C::Failure>> {
     // Its size does not depend on what is packed.
-    let tail = control.upload(true, Digest([0; 32])).control().len();
+    let tail = control.upload(true, Digest([0; 32])).control(&[]).len();
     let (mut file, packed) = pack(client, root, leave_out, tail, cancel).await?;
     let attachment = client.attachment();
     let done = blocking(move || {
@@ -325,8 +326,8 @@ async fn pack_workspace<C: SandboxClient>(
         let archive_size = bytes.len() - tail;
         let expected = listing::digest(&packed.sent, &control.preserved);
         let upload = control.upload(archive_size > END_MARK, expected);
-        bytes[archive_size..].copy_from_slice(&upload.control());
-        let command = upload.command(archive_size as u64, bytes.len() as u64);
+        bytes[archive_size..].copy_from_slice(&upload.control(&[]));
+        let command = upload.command(0, Part::plain(archive_size as u64), bytes.len() as u64);
         Ok(WorkspaceUpload { command, file, snapshot: packed.snapshot, sent: packed.sent })
     })
     .await?;

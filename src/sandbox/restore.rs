@@ -55,6 +55,9 @@ const NOTHING_LEFT: &str =
 const LOST: &str = "the sandbox did not have it as it was uploaded, right after the upload: its disk or its tar cannot hold \
      it, or a process there was faster";
 
+const WISH: crate::transfer::parts::Wish =
+    crate::transfer::parts::Wish { part_size: 1 << 40, compressed: false };
+
 /// How the sandbox's tar ended.
 enum Packed {
     /// It packed everything.
@@ -226,11 +229,11 @@ impl Session {
     /// Has the sandbox pack its workspace. Where its tar fails, a second way tolerates what could not be read, and
     /// says so; where that fails as well, the first failure is the one to report.
     async fn pack_remotely<C: SandboxClient>(&self, client: &C) -> Result<Packed, RunError<C::Failure>> {
-        let Err(failure) = client.run(&command::download(&self.places)).await else {
+        let Err(failure) = client.run(&command::download(&self.places, WISH)).await else {
             return Ok(Packed::Whole);
         };
         let status = self.places.status();
-        if client.run(&command::tolerant_download(&self.places)).await.is_err() {
+        if client.run(&command::tolerant_download(&self.places, WISH)).await.is_err() {
             return Err(RunError::Client(failure));
         }
         let Ok(told) = client.read_file(&status).await else { return Err(RunError::Client(failure)) };

@@ -14,10 +14,16 @@ pub fn places(remote_dir: &str, argument: &str, adapter_key: &str, upload_id: &s
 /// Why a key cannot be an asset's: its folder, or its archive, would be one of our own.
 #[must_use]
 pub fn is_ours(key: &str) -> Option<&'static str> {
-    let ours =
-        [OWN, "workspace", "workspace-upload.tar", "workspace-download.tar", "workspace-download.status"];
+    let ours = [
+        OWN,
+        "workspace",
+        "workspace-upload.tar",
+        "workspace-upload.status",
+        "workspace-download.tar",
+        "workspace-download.status",
+    ];
     let is_ours = |own: &str| {
-        // What is made beside a download has its name with something behind it.
+        // What is made beside an archive, and its further parts, have its name with something behind it.
         key.eq_ignore_ascii_case(own)
             || key.len() > own.len() && own.contains('.') && own != OWN && is_prefix(own, key)
     };
@@ -29,7 +35,10 @@ pub fn is_ours(key: &str) -> Option<&'static str> {
 /// Why two keys cannot both be assets': one's folder is the other's, or the other's archive.
 #[must_use]
 pub fn collide(one: &str, other: &str) -> Option<&'static str> {
-    let is_archive_of = |key: &str, other: &str| key.strip_suffix("-upload.tar") == Some(other);
+    let is_archive_of = |key: &str, other: &str| {
+        let archive = key.strip_prefix(other).and_then(|rest| rest.strip_prefix("-upload.tar"));
+        archive.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
     if one == other {
         Some("another asset has the same key, and one would overwrite the other")
     } else if is_archive_of(one, other) || is_archive_of(other, one) {
@@ -128,6 +137,8 @@ mod tests {
             ".Paperclip",
             "workspace",
             "workspace-upload.tar",
+            "workspace-upload.tar.2",
+            "workspace-upload.status",
             "workspace-download.tar",
             "Workspace-Download.TAR.names",
             "workspace-download.status",
@@ -144,6 +155,9 @@ mod tests {
             ("a-upload.tar", "a", true),
             ("a", "b-upload.tar", false),
             ("-upload.tar", "a", false),
+            ("a", "a-upload.tar.2", true),
+            ("a-upload.tar.parts", "a", true),
+            ("a", "a-upload.tar2", false),
         ] {
             assert_eq!(collide(one, other).is_some(), expected, "{one} {other}");
         }
