@@ -48,6 +48,7 @@ pub mod tree {
 
 /// A tree as a tar archive, and back.
 pub mod archive {
+    pub mod codec;
     pub mod header;
     pub mod pack;
     pub mod source;

@@ -123,18 +123,25 @@ impl Layout {
             .into_iter()
             .flatten()
             .collect::<Vec<_>>();
-        self.mend_links(0, &mut outcomes, true, cancel)?;
+        self.mend_links(0, &mut outcomes, &mut Worker::new(self, true, cancel))?;
 
         let mut pieces = Vec::new();
-        let mut entries = Vec::with_capacity(self.entries.len());
-        let mut sent = Vec::with_capacity(self.entries.len());
         let mut start = 0;
-        for (planned, outcome) in self.entries.iter().zip(outcomes) {
+        for (planned, outcome) in self.entries.iter().zip(&mut outcomes) {
             let end = start + index(planned.size);
-            if let Some(instead) = outcome.instead {
+            if let Some(Instead::Bytes(instead)) = outcome.instead.take() {
                 pieces.push((start..end, instead));
             }
             start = end;
+        }
+        Ok(Packed { contents: self.contents(&outcomes), pieces, laid_out: self.size })
+    }
+
+    /// What was packed of each entry.
+    fn contents(&self, outcomes: &[Outcome]) -> Contents {
+        let mut entries = Vec::with_capacity(self.entries.len());
+        let mut sent = Vec::with_capacity(self.entries.len());
+        for (planned, outcome) in self.entries.iter().zip(outcomes) {
             let Found { path, meta, target } = &planned.found;
             let entry = match (target, outcome.file) {
                 (Some(target), _) => Entry::Symlink { target: target.clone() },
@@ -145,82 +152,106 @@ impl Layout {
             sent.push((path.clone(), Sent::of(&entry, outcome.file.as_ref())));
             entries.push((path.clone(), entry));
         }
-        Ok(Packed { snapshot: entries.into_iter().collect(), sent, pieces, laid_out: self.size })
+        Contents { snapshot: entries.into_iter().collect(), sent }
     }
 
-    /// Writes the archive to a file, front to back, while the next window of it is made.
-    fn write(&self, out: &mut File, out_path: &Path, cancel: &Cancel) -> Result<()> {
-        let mut outcomes = Vec::with_capacity(self.entries.len());
+    /// Gives the archive away, front to back, while the next window of it is made. What was packed is told where `hash`
+    /// asks for digests.
+    ///
+    /// Memory does not grow with the archive: a file that is larger than a batch by the time that it is opened goes through
+    /// the sink by itself.
+    pub fn stream(&self, hash: bool, sink: &mut (impl Sink + Send), cancel: &Cancel) -> Result<Contents> {
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(self.entries.len());
         let mut windows = self.windows().into_iter();
         let mut ready = Vec::new();
         loop {
             let window = windows.next();
             let (written, made) = rayon::join(
-                || ready.drain(..).try_for_each(|piece: Piece| piece.write(out, out_path, cancel)),
+                || {
+                    let pieces = ready.drain(..).map(|piece: Piece| piece.write(&self.root, hash, sink, cancel));
+                    pieces.filter_map(Result::transpose).collect::<Result<Vec<_>>>()
+                },
                 || {
                     let Some(batches) = &window else { return Ok(Vec::new()) };
                     batches
                         .par_iter()
-                        .map(|range| self.piece(range.clone(), cancel))
+                        .map(|range| self.piece(range.clone(), hash, cancel))
                         .collect::<Result<Vec<_>>>()
                 },
             );
-            written?;
+            for (at, digest) in written? {
+                if let Some(file) = &mut outcomes[at].file {
+                    file.digest = Some(digest);
+                }
+            }
             let made = made?;
             if window.is_none() {
                 break;
             }
-            for (mut piece, packed) in made {
+            for (bytes, packed) in made {
                 let start = outcomes.len();
                 outcomes.extend(packed);
-                self.mend_links(start, &mut outcomes, false, cancel)?;
-                self.put_instead(start, &mut outcomes, &mut piece);
-                ready.push(piece);
+                let mut worker = Worker { in_memory: false, ..Worker::new(self, hash, cancel) };
+                self.mend_links(start, &mut outcomes, &mut worker)?;
+                self.put_instead(start, &mut outcomes, bytes, &mut ready);
             }
         }
-        out.write_all(&[0; END_MARK]).map_err(|error| Error::io("write", out_path, error))
+        sink.bytes(&[0; END_MARK])?;
+        // The digest of a large file was not yet known when its further names were packed.
+        for at in 0..outcomes.len() {
+            if let Some(first) = self.entries[at].link_to
+                && outcomes[first].same_inode
+            {
+                outcomes[at].file = outcomes[first].file;
+            }
+        }
+        Ok(self.contents(&outcomes))
     }
 
-    /// One run of entries on its way to a file.
-    fn piece(&self, range: Range<usize>, cancel: &Cancel) -> Result<(Piece, Vec<Outcome>)> {
-        let mut worker = Worker::new(self, false, cancel);
+    /// One run of entries: its bytes, and what became of each.
+    fn piece(&self, range: Range<usize>, hash: bool, cancel: &Cancel) -> Result<(Vec<u8>, Vec<Outcome>)> {
+        let mut worker = Worker { in_memory: false, ..Worker::new(self, hash, cancel) };
         let planned = &self.entries[range.start];
         if range.len() == 1 && planned.link_to.is_none() && planned.size > BATCH {
-            let opened = worker.cursor.open(&planned.found.path)?;
-            let outcome = Outcome {
-                file: opened.as_ref().map(|(_, now)| PackedFile::of(now, None)),
-                same_inode: opened.as_ref().is_some_and(|(_, now)| now.is_same_inode(&planned.found.meta)),
-                instead: None,
-            };
-            let path = planned.found.path.clone();
-            let piece =
-                opened.map_or(Piece::Bytes(Vec::new()), |(file, now)| Piece::Large { path, file, now });
-            return Ok((piece, vec![outcome]));
+            return Ok((Vec::new(), vec![worker.pack_aside(range.start)?]));
         }
         let mut bytes = vec![0; self.size_of(range.clone())];
         let outcomes = worker.pack_all(range, &mut bytes)?;
-        Ok((Piece::Bytes(bytes), outcomes))
+        Ok((bytes, outcomes))
     }
 
-    /// Puts what does not fit its place into the bytes of its run.
-    fn put_instead(&self, start: usize, outcomes: &mut [Outcome], piece: &mut Piece) {
-        let Piece::Bytes(bytes) = piece else { return };
+    /// Takes the bytes of a run apart where something does not fit its place.
+    fn put_instead(&self, start: usize, outcomes: &mut [Outcome], bytes: Vec<u8>, ready: &mut Vec<Piece>) {
+        let mut bytes = bytes;
         let mut at = 0;
-        for (planned, outcome) in self.entries[start..].iter().zip(&mut outcomes[start..]) {
+        for (number, (planned, outcome)) in
+            self.entries[start..].iter().zip(&mut outcomes[start..]).enumerate()
+        {
             match outcome.instead.take() {
                 None => at += index(planned.size),
-                Some(instead) => {
+                Some(Instead::Bytes(instead)) => {
                     let length = instead.len();
-                    bytes.splice(at..at + index(planned.size), instead);
+                    // A large file that is gone never had a place among the bytes.
+                    let end = bytes.len().min(at + index(planned.size));
+                    bytes.splice(at..end, instead);
                     at += length;
+                }
+                Some(Instead::Large { file, now }) => {
+                    let rest = bytes.split_off(bytes.len().min(at + index(planned.size)));
+                    bytes.truncate(at);
+                    let path = planned.found.path.clone();
+                    ready.push(Piece::Bytes(std::mem::replace(&mut bytes, rest)));
+                    ready.push(Piece::Large { at: start + number, path, file, now });
+                    at = 0;
                 }
             }
         }
+        ready.push(Piece::Bytes(bytes));
     }
 
     /// A further name of a file is worth only as much as the first: where that one vanished or was replaced, the
     /// next stands in for it. Looks at the outcomes from `start` on; all before them are done.
-    fn mend_links(&self, start: usize, outcomes: &mut [Outcome], hash: bool, cancel: &Cancel) -> Result<()> {
+    fn mend_links(&self, start: usize, outcomes: &mut [Outcome], worker: &mut Worker<'_>) -> Result<()> {
         let mut stand_ins: HashMap<usize, usize> = HashMap::new();
         for at in start..outcomes.len() {
             let Some(first) = self.entries[at].link_to else { continue };
@@ -233,9 +264,10 @@ impl Layout {
             outcomes[at] = if let Some(&stand_in) = stand_ins.get(&first) {
                 let target = self.entries[stand_in].found.path.as_bytes();
                 push_header(&mut instead, path, meta, Member::HardLink { target });
-                Outcome { file: outcomes[stand_in].file, same_inode: true, instead: Some(instead) }
+                let instead = Some(Instead::Bytes(instead));
+                Outcome { file: outcomes[stand_in].file, same_inode: true, instead }
             } else {
-                let outcome = Worker::new(self, hash, cancel).pack_aside(at)?;
+                let outcome = worker.pack_aside(at)?;
                 if outcome.same_inode {
                     stand_ins.insert(first, at);
                 }
@@ -321,13 +353,20 @@ impl Sent {
     }
 }
 
-/// What was packed: the base of the merge that follows, and whether the archive stands where it was laid out.
-#[derive(Debug)]
-pub struct Packed {
+/// What was packed: the base of the merge that follows.
+#[derive(Debug, Default)]
+pub struct Contents {
     /// What is in the archive, digest by digest.
     pub snapshot: Snapshot,
     /// The same as headers say it, in byte order of the paths.
     pub sent: Vec<(RelativePath, Sent)>,
+}
+
+/// What was packed into memory, and whether the archive stands where it was laid out.
+#[derive(Debug)]
+pub struct Packed {
+    /// What was packed.
+    pub contents: Contents,
     /// Places in the layout whose entry no longer fits, with the bytes that go there instead.
     pieces: Vec<(Range<usize>, Vec<u8>)>,
     laid_out: u64,
@@ -388,7 +427,7 @@ pub fn create_tarball(
         .rand_bytes(0)
         .make_in(parent, |path| File::options().write(true).create_new(true).open(path))
         .map_err(|error| Error::io("open", archive, error))?;
-    layout.write(out.as_file_mut(), archive, cancel)?;
+    layout.stream(false, &mut ToFile { file: out.as_file_mut(), path: archive }, cancel)?;
     out.persist(&destination).map_err(|error| Error::io("rename", archive, error.error))?;
     Ok(())
 }
@@ -452,11 +491,50 @@ fn name_of(kind: std::fs::FileType) -> &'static str {
     }
 }
 
-/// A run of the archive on its way to a file.
+/// Where an archive goes that is not held in memory.
+pub trait Sink {
+    /// Takes the next bytes.
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Takes the next `size` bytes of a file where it can do so without being shown them; how many there were. Nothing
+    /// where it is to be shown them.
+    fn file(&mut self, _file: &mut File, _size: u64, _cancel: &Cancel) -> Result<Option<u64>> {
+        Ok(None)
+    }
+}
+
+/// An archive on its way to a file.
+struct ToFile<'a> {
+    file: &'a mut File,
+    path: &'a Path,
+}
+
+impl Sink for ToFile<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| Error::io("write", self.path, error))
+    }
+
+    fn file(&mut self, file: &mut File, size: u64, cancel: &Cancel) -> Result<Option<u64>> {
+        let mut copied = 0;
+        while copied < size {
+            cancel.check()?;
+            let mut next = (&mut *file).take((size - copied).min(LARGE_STEP));
+            match io::copy(&mut next, self.file).map_err(|error| Error::io("write", self.path, error))? {
+                0 => break,
+                more => copied += more,
+            }
+        }
+        Ok(Some(copied))
+    }
+}
+
+/// A run of the archive on its way to a sink.
 enum Piece {
     Bytes(Vec<u8>),
-    /// A file too large to be held: it is copied.
+    /// A file too large to be held.
     Large {
+        /// Which of the entries it is.
+        at: usize,
         path: RelativePath,
         file: File,
         now: Meta,
@@ -464,26 +542,54 @@ enum Piece {
 }
 
 impl Piece {
-    fn write(self, out: &mut File, out_path: &Path, cancel: &Cancel) -> Result<()> {
-        let failed = |error| Error::io("write", out_path, error);
-        match self {
-            Self::Bytes(bytes) => out.write_all(&bytes).map_err(failed),
-            Self::Large { path, mut file, now } => {
-                let mut bytes = Vec::new();
-                push_header(&mut bytes, &path, &now, Member::File { size: now.size });
-                out.write_all(&bytes).map_err(failed)?;
-                let mut left = now.size;
-                while left > 0 {
-                    cancel.check()?;
-                    match io::copy(&mut (&mut file).take(left.min(LARGE_STEP)), out).map_err(failed)? {
-                        0 => break,
-                        copied => left -= copied,
+    /// Gives it away; with the digest of a large file where that is wanted.
+    fn write(
+        self,
+        root: &Root,
+        hash: bool,
+        sink: &mut impl Sink,
+        cancel: &Cancel,
+    ) -> Result<Option<(usize, Digest)>> {
+        let (at, path, mut file, now) = match self {
+            Self::Bytes(bytes) => return sink.bytes(&bytes).map(|()| None),
+            Self::Large { at, path, file, now } => (at, path, file, now),
+        };
+        let mut buffer = Vec::new();
+        push_header(&mut buffer, &path, &now, Member::File { size: now.size });
+        sink.bytes(&buffer)?;
+        buffer.clear();
+        buffer.resize(CHUNK, 0);
+        let copied = if hash { None } else { sink.file(&mut file, now.size, cancel)? };
+        let mut digest = sha2::Sha256::new();
+        let mut done = copied.unwrap_or(0);
+        while done < now.size && copied.is_none() {
+            cancel.check()?;
+            let length = index((now.size - done).min(CHUNK as u64));
+            match file.read(&mut buffer[..length]) {
+                Ok(0) => break,
+                Ok(read) => {
+                    if hash {
+                        digest.update(&buffer[..read]);
                     }
+                    sink.bytes(&buffer[..read])?;
+                    done += read as u64;
                 }
-                let zeros = left + padded(now.size) - now.size;
-                io::copy(&mut io::repeat(0).take(zeros), out).map(|_| ()).map_err(failed)
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read", root.cursor().path_of(&path), error)),
             }
         }
+        // Where the file became shorter the rest is zeros, and its digest is that of what is in the archive.
+        buffer.fill(0);
+        while done < padded(now.size) {
+            let length = if done < now.size { now.size - done } else { padded(now.size) - done };
+            let length = index(length.min(CHUNK as u64));
+            if hash && done < now.size {
+                digest.update(&buffer[..length]);
+            }
+            sink.bytes(&buffer[..length])?;
+            done += length as u64;
+        }
+        Ok(hash.then(|| (at, Digest(digest.finalize().into()))))
     }
 }
 
@@ -494,8 +600,19 @@ struct Outcome {
     file: Option<PackedFile>,
     /// Whether it was still the inode that the scan found.
     same_inode: bool,
-    /// The bytes that go in its place, where they do not fit into it (none, where it vanished).
-    instead: Option<Vec<u8>>,
+    /// What goes in its place, where it does not fit into that (no bytes, where it vanished).
+    instead: Option<Instead>,
+}
+
+/// What goes into the archive instead of what was laid out.
+#[derive(Debug)]
+enum Instead {
+    Bytes(Vec<u8>),
+    /// A file that is too large to be held.
+    Large {
+        file: File,
+        now: Meta,
+    },
 }
 
 /// A file as it was packed.
@@ -518,12 +635,14 @@ struct Worker<'a> {
     layout: &'a Layout,
     cursor: Cursor<'a>,
     hash: bool,
+    /// Whether the archive is in memory, so that there is room for a file of any size.
+    in_memory: bool,
     cancel: &'a Cancel,
 }
 
 impl<'a> Worker<'a> {
     fn new(layout: &'a Layout, hash: bool, cancel: &'a Cancel) -> Self {
-        Self { layout, cursor: layout.root.cursor(), hash, cancel }
+        Self { layout, cursor: layout.root.cursor(), hash, in_memory: true, cancel }
     }
 
     /// Packs a run of entries into its place.
@@ -569,14 +688,20 @@ impl<'a> Worker<'a> {
         let Found { path, meta, .. } = &self.layout.entries[at].found;
         let mut instead = Vec::new();
         let Some((mut file, now)) = opened else {
-            return Ok(Outcome { file: None, same_inode: false, instead: Some(instead) });
+            let instead = Some(Instead::Bytes(instead));
+            return Ok(Outcome { file: None, same_inode: false, instead });
         };
+        let same_inode = now.is_same_inode(meta);
+        if !self.in_memory && now.size > BATCH {
+            let packed = Some(PackedFile::of(&now, None));
+            return Ok(Outcome { file: packed, same_inode, instead: Some(Instead::Large { file, now }) });
+        }
         push_header(&mut instead, path, &now, Member::File { size: now.size });
         let start = instead.len();
         instead.resize(start + index(padded(now.size)), 0);
         let digest = self.read_content(&mut file, &mut instead[start..][..index(now.size)], path)?;
         let file = Some(PackedFile::of(&now, digest));
-        Ok(Outcome { file, same_inode: now.is_same_inode(meta), instead: Some(instead) })
+        Ok(Outcome { file, same_inode, instead: Some(Instead::Bytes(instead)) })
     }
 
     /// Fills `content` from the file. Where the file became shorter the rest stays zero, and the digest is that of

@@ -324,11 +324,11 @@ async fn pack_workspace<C: SandboxClient>(
         let _held = attachment.hold()?;
         let bytes = file.as_mut();
         let archive_size = bytes.len() - tail;
-        let expected = listing::digest(&packed.sent, &control.preserved);
+        let expected = listing::digest(&packed.contents.sent, &control.preserved);
         let upload = control.upload(archive_size > END_MARK, expected);
         bytes[archive_size..].copy_from_slice(&upload.control(&[]));
         let command = upload.command(0, Part::plain(archive_size as u64), bytes.len() as u64);
-        Ok(WorkspaceUpload { command, file, snapshot: packed.snapshot, sent: packed.sent })
+        Ok(WorkspaceUpload { command, file, snapshot: packed.contents.snapshot, sent: packed.contents.sent })
     })
     .await?;
     Ok(done)

@@ -4,45 +4,8 @@
 //! same number of bytes before they are compressed. What is known of the parts of a download stands in a line behind the
 //! first one, the *trailer*; a download without one is a single part, not compressed.
 
+pub use crate::archive::codec::Codec;
 use crate::error::{Error, Result};
-
-/// How the bytes of a part are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Codec {
-    /// Not at all.
-    #[default]
-    None,
-    /// They are one gzip member.
-    Gzip,
-    /// They are zstd frames.
-    Zstd,
-}
-
-impl Codec {
-    /// Its name, which is that of the program that knows it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
-        }
-    }
-
-    /// The first letter of its name, by which a trailer names it.
-    #[must_use]
-    pub fn letter(self) -> char {
-        match self {
-            Self::None => 'n',
-            Self::Gzip => 'g',
-            Self::Zstd => 'z',
-        }
-    }
-
-    fn of(letter: u8) -> Option<Self> {
-        [Self::None, Self::Gzip, Self::Zstd].into_iter().find(|codec| codec.letter() == char::from(letter))
-    }
-}
 
 /// A part of an archive as it travels to a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +103,7 @@ impl Trailer {
         let mut words = said.split(|&byte| byte == b' ');
         let mut number = || std::str::from_utf8(words.next()?).ok()?.parse::<u64>().ok();
         let (part_size, size) = (number()?, number()?);
-        let codecs = words.next()?.iter().map(|&letter| Codec::of(letter)).collect::<Option<Vec<_>>>()?;
+        let codecs = words.next()?.iter().map(|&letter| Codec::of(letter.into())).collect::<Option<Vec<_>>>()?;
         let is_whole = words.next().is_none() && part_size > 0 && !codecs.is_empty();
         let fits = size.div_ceil(part_size.max(1)).max(1) == codecs.len() as u64;
         (is_whole && fits).then_some(Self { part_size, size, codecs })

@@ -1,0 +1,373 @@
+//! Bytes of an archive, compressed and back.
+//!
+//! Compressed is with gzip, which every sandbox reads: in blocks on all of rayon's threads, joined into one member. What
+//! comes back was made by a program in the sandbox and is taken for hostile: it must be exactly as long as it is said to be.
+
+use std::io::{self, BufRead, Read};
+
+use flate2::bufread::GzDecoder;
+use flate2::{Compress, Compression, Crc, FlushCompress};
+use rayon::prelude::*;
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+
+use super::source::{Bytes, PIECE};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+
+/// How bytes are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Codec {
+    /// Not at all.
+    #[default]
+    None,
+    /// They are one gzip member.
+    Gzip,
+    /// They are zstd frames.
+    Zstd,
+}
+
+impl Codec {
+    /// Its name, which is that of the program that knows it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// The first letter of its name.
+    #[must_use]
+    pub fn letter(self) -> char {
+        match self {
+            Self::None => 'n',
+            Self::Gzip => 'g',
+            Self::Zstd => 'z',
+        }
+    }
+
+    /// The codec with that letter.
+    #[must_use]
+    pub fn of(letter: char) -> Option<Self> {
+        [Self::None, Self::Gzip, Self::Zstd].into_iter().find(|codec| codec.letter() == letter)
+    }
+}
+
+/// How many bytes one thread compresses at a time.
+const BLOCK: usize = 1024 * 1024;
+
+/// The beginning of a block, by which it is seen whether the block gets smaller.
+const SAMPLE: usize = 64 * 1024;
+
+/// A gzip header without a name or time.
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
+
+/// Deflate's last block, empty.
+const LAST: [u8; 2] = [3, 0];
+
+/// Compresses into one gzip member. Nothing where it gets smaller by less than a twentieth.
+pub fn compress(bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
+    let blocks = bytes
+        .par_chunks(BLOCK)
+        .map(|block| {
+            cancel.check()?;
+            let mut crc = Crc::new();
+            crc.update(block);
+            Ok((deflate(block), crc))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let size = HEADER.len() + blocks.iter().map(|(block, _)| block.len()).sum::<usize>() + LAST.len() + 8;
+    if size as u64 * 20 > bytes.len() as u64 * 19 {
+        return Ok(None);
+    }
+    let mut member = Vec::with_capacity(size);
+    member.extend(HEADER);
+    let mut whole = Crc::new();
+    for (block, crc) in &blocks {
+        member.extend(block);
+        whole.combine(crc);
+    }
+    member.extend(LAST);
+    member.extend(whole.sum().to_le_bytes());
+    member.extend(whole.amount().to_le_bytes());
+    Ok(Some(member))
+}
+
+/// Deflates one block by itself, so that the next can follow it. What does not shrink is stored.
+fn deflate(block: &[u8]) -> Vec<u8> {
+    let sample = &block[..block.len().min(SAMPLE)];
+    let shrinks = deflated(sample, Compression::fast()).len() * 20 < sample.len() * 19;
+    deflated(block, if shrinks { Compression::fast() } else { Compression::none() })
+}
+
+fn deflated(block: &[u8], level: Compression) -> Vec<u8> {
+    let mut state = Compress::new(level, false);
+    // Stored blocks add five bytes for each 64 KiB at most, and the flush five more.
+    let mut out = Vec::with_capacity(block.len() + block.len() / 4096 + 64);
+    loop {
+        let read = usize::try_from(state.total_in()).expect("it lies in memory");
+        let before = state.total_out();
+        state
+            .compress_vec(&block[read..], &mut out, FlushCompress::Sync)
+            .expect("a fresh state takes any bytes");
+        let done = usize::try_from(state.total_in()).expect("it lies in memory") == block.len();
+        if done && out.len() < out.capacity() {
+            return out;
+        }
+        if state.total_out() == before || out.len() == out.capacity() {
+            out.reserve(SAMPLE);
+        }
+    }
+}
+
+/// Decodes `length` compressed bytes from `offset` on. There must be exactly `size` bytes in them, which are handed to
+/// `take` piece by piece. `at` is where they stand in the whole archive, for messages.
+pub fn decode(
+    codec: Codec,
+    bytes: &dyn Bytes,
+    (offset, length): (u64, u64),
+    (at, size): (u64, u64),
+    take: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut compressed = Compressed { bytes, at: offset, end: offset + length, piece: Vec::new(), read: 0, failed: None };
+    let decoded = match codec {
+        Codec::None => copy(&mut compressed, at, size, take),
+        Codec::Gzip => copy(&mut GzDecoder::new(&mut compressed), at, size, take),
+        Codec::Zstd => match StreamingDecoder::new_with_decoder(&mut compressed, FrameDecoder::new()) {
+            Ok(mut decoder) => copy(&mut decoder, at, size, take).and_then(|()| {
+                let decoder = decoder.decoder;
+                match (decoder.get_checksum_from_data(), decoder.get_calculated_checksum()) {
+                    (Some(told), Some(found)) if told == found => Ok(()),
+                    _ => Err(damaged(at, codec, "its checksum is wrong or missing")),
+                }
+            }),
+            Err(error) => Err(damaged(at, codec, &error.to_string())),
+        },
+    };
+    if let Some(error) = compressed.failed.take() {
+        return Err(error);
+    }
+    decoded?;
+    if compressed.fill_buf().is_ok_and(|rest| !rest.is_empty()) {
+        return Err(damaged(at, codec, "something stands behind its end"));
+    }
+    compressed.failed.take().map_or(Ok(()), Err)
+}
+
+/// Copies what is decoded, which must be `size` bytes.
+fn copy(decoder: &mut dyn Read, at: u64, size: u64, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut piece = vec![0; PIECE];
+    let mut done = 0;
+    loop {
+        let read = match decoder.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let reason = "the end of a compressed part is missing".to_owned();
+                return Err(Error::ArchiveTruncated { offset: at + done, reason });
+            }
+            Err(error) => {
+                return Err(Error::ArchiveInvalid {
+                    offset: at + done,
+                    entry: None,
+                    reason: format!("a compressed part of it is damaged ({error})"),
+                });
+            }
+        };
+        done += read as u64;
+        if done > size {
+            return Err(Error::ArchiveInvalid {
+                offset: at + size,
+                entry: None,
+                reason: format!("a part of it is longer than the {size} bytes that it is said to have"),
+            });
+        }
+        take(&piece[..read])?;
+    }
+    if done < size {
+        return Err(Error::ArchiveTruncated {
+            offset: at + done,
+            reason: format!("a part of it has {done} of the {size} bytes that it is said to have"),
+        });
+    }
+    Ok(())
+}
+
+fn damaged(at: u64, codec: Codec, reason: &str) -> Error {
+    let reason = format!("a part of it is no whole {} data ({reason})", codec.name());
+    Error::ArchiveInvalid { offset: at, entry: None, reason }
+}
+
+/// The bytes that a decoder reads. Where they cannot be copied it gets none, and the failure is kept.
+struct Compressed<'a> {
+    bytes: &'a dyn Bytes,
+    at: u64,
+    end: u64,
+    piece: Vec<u8>,
+    read: usize,
+    failed: Option<Error>,
+}
+
+impl BufRead for Compressed<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.read == self.piece.len() && self.at < self.end && self.failed.is_none() {
+            let length = usize::try_from(self.end - self.at).map_or(PIECE, |rest| rest.min(PIECE));
+            self.read = 0;
+            if let Err(error) = self.bytes.copy(self.at, length, &mut self.piece) {
+                self.failed = Some(error);
+                self.piece.clear();
+            } else {
+                self.at += length as u64;
+            }
+        }
+        Ok(&self.piece[self.read..])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.read += amount;
+    }
+}
+
+impl Read for Compressed<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(into)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn noise(length: usize, mut state: u64) -> Vec<u8> {
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            u8::try_from(state >> 56).unwrap()
+        };
+        std::iter::repeat_with(next).take(length).collect()
+    }
+
+    fn text(length: usize) -> Vec<u8> {
+        (0_u32..).flat_map(|line| format!("line {line} of a text\n").into_bytes()).take(length).collect()
+    }
+
+    fn through(program: &[&str], input: &[u8]) -> Vec<u8> {
+        let mut child = Command::new(program[0])
+            .args(&program[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
+        let writing = std::thread::spawn(move || stdin.write_all(&input));
+        let output = child.wait_with_output().unwrap();
+        writing.join().unwrap().unwrap();
+        assert!(output.status.success(), "{program:?}");
+        output.stdout
+    }
+
+    fn decoded(codec: Codec, bytes: &[u8], size: u64) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        decode(codec, &bytes.to_vec(), (0, bytes.len() as u64), (0, size), &mut |piece| {
+            out.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    #[test]
+    fn every_gunzip_reads_what_is_compressed() {
+        let mixed = [text(3_000_000), noise(2_500_000, 1), text(100)].concat();
+        for bytes in [text(1000), text(BLOCK), text(BLOCK + 1), mixed, vec![0; 5_000_000]] {
+            let member = compress(&bytes, &Cancel::default()).unwrap().expect("it shrinks");
+            for program in [&["gzip", "-dc"][..], &["busybox", "gunzip", "-c"], &["toybox", "gunzip", "-c"]] {
+                assert!(through(program, &member) == bytes, "{program:?} {}", bytes.len());
+            }
+            assert!(decoded(Codec::Gzip, &member, bytes.len() as u64).unwrap() == bytes);
+        }
+    }
+
+    #[test]
+    fn what_does_not_shrink_is_not_compressed() {
+        assert_eq!(compress(&noise(3_000_000, 2), &Cancel::default()).unwrap(), None);
+        assert_eq!(compress(b"", &Cancel::default()).unwrap(), None);
+        let with_some_text = [noise(1_900_000, 3), text(10_000)].concat();
+        assert_eq!(compress(&with_some_text, &Cancel::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_programs_compress_is_read() {
+        for bytes in [text(1), text(3_000_000), noise(100_000, 4)] {
+            for (codec, program) in [
+                (Codec::Gzip, &["gzip", "-1c"][..]),
+                (Codec::Gzip, &["busybox", "gzip", "-1"]),
+                (Codec::Zstd, &["zstd", "-q", "-1", "-c"]),
+                (Codec::None, &["cat"]),
+            ] {
+                let compressed = through(program, &bytes);
+                assert!(decoded(codec, &compressed, bytes.len() as u64).unwrap() == bytes, "{program:?}");
+            }
+        }
+    }
+
+    /// Whatever is done to compressed bytes, they are refused or mean what they meant.
+    #[test]
+    fn damaged_bytes_are_refused() {
+        let bytes = text(200_000);
+        let gzip = compress(&bytes, &Cancel::default()).unwrap().unwrap();
+        let zstd = through(&["zstd", "-q", "-1", "-c"], &bytes);
+        for (codec, whole) in [(Codec::Gzip, gzip), (Codec::Zstd, zstd), (Codec::None, bytes.clone())] {
+            let size = bytes.len() as u64;
+            let refused = |bytes: &[u8], size: u64| {
+                let Err(error) = decoded(codec, bytes, size) else {
+                    panic!("{codec:?}: {} of {} bytes, said to be {size}", bytes.len(), whole.len())
+                };
+                assert!(
+                    matches!(error, Error::ArchiveInvalid { .. } | Error::ArchiveTruncated { .. }),
+                    "{error:?}"
+                );
+            };
+            for cut in [0, 1, 9, 17, whole.len() / 2, whole.len() - 5, whole.len() - 1] {
+                refused(&whole[..cut], size);
+            }
+            refused(&[&whole[..], b"x"].concat(), size);
+            refused(&[&whole[..], &whole[..]].concat(), size);
+            for wrong in [0, size - 1, size + 1, u64::MAX] {
+                refused(&whole, wrong);
+            }
+            if codec == Codec::None {
+                continue;
+            }
+            let mut state = 7_usize;
+            for _ in 0..300 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let mut damaged = whole.clone();
+                let at = (state >> 16) % damaged.len();
+                damaged[at] ^= 1 << ((state >> 8) & 7);
+                if let Ok(out) = decoded(codec, &damaged, size) {
+                    // A header's time, say, means nothing.
+                    assert!(out == bytes, "{codec:?}: byte {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_noticed_before_it_goes_off() {
+        let bomb = compress(&vec![0; 64 << 20], &Cancel::default()).unwrap().unwrap();
+        let mut most = 0;
+        let error = decode(Codec::Gzip, &bomb, (0, bomb.len() as u64), (100, 1000), &mut |piece| {
+            most += piece.len();
+            Ok(())
+        })
+        .unwrap_err();
+        assert!(error.to_string().contains("longer than the 1000 bytes"), "{error}");
+        assert!(most <= 1000);
+    }
+}
