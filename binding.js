@@ -59,16 +59,34 @@ const { version } = require("./js/version.js");
  */
 
 /**
- * Makes a client call for the binding. `target` is a remote path, a command, or for `allocate` the number of the
- * upload, and so for `release`, which gives back one that will not be sent; `number` is the size for `allocate` and the
- * number of the upload for `writeFile`. Resolves with the memory of an upload, with a function that gives what was read,
- * with nothing, or with the number of a kept failure.
+ * A part of an archive that is transferred. All sizes are the archive's own, before anything is compressed.
+ *
+ * @typedef {object} RequestPart
+ * @property {string} label What travels: `workspace` or the key of an asset.
+ * @property {number} number Counted from 0.
+ * @property {number} before How many bytes come before it.
+ * @property {number} size How many it has; 0 where that is not known.
+ * @property {number} total How many the archive has; 0 where that is not known.
+ */
+
+/**
+ * A client call that the binding asks for.
+ *
+ * @typedef {object} Request
+ * @property {"allocate" | "release" | "discard" | "makeDir" | "writeFile" | "readFile" | "remove" | "run"} op
+ * @property {string} target The remote path or the command.
+ * @property {number} upload The number of an upload's memory, for `allocate`, `release` and `writeFile`.
+ * @property {number} size How many bytes are to be allocated.
+ * @property {RequestPart} [part] Of a transfer of an archive.
+ */
+
+/**
+ * Makes a client call for the binding. Resolves with the memory of an upload, with a function that gives what was read,
+ * with nothing, or with the number of a kept failure and whether it says that it passes.
  *
  * @callback Dispatch
- * @param {"allocate" | "release" | "makeDir" | "writeFile" | "readFile" | "remove" | "run"} method
- * @param {string} target
- * @param {number} number
- * @returns {Promise<Uint8Array | (() => Uint8Array) | number | undefined>}
+ * @param {Request} request
+ * @returns {Promise<Uint8Array | (() => Uint8Array) | { kept: number, retryable: boolean } | undefined>}
  */
 
 /**

@@ -203,8 +203,21 @@ export interface PrepareSandboxManagedRuntimeInput {
   lease?: SandboxLease;
   /** Stops the prepare: it rejects with the signal's reason. */
   signal?: AbortSignal;
-  /** How many assets may upload at once, 1 to 16. Outcome and error are the same as in order. Default 1. */
+  /**
+   * How many assets may upload at once, 1 to 16. Outcome and error are the same as in order. Above 1, up to four parts of
+   * an archive travel at once as well. Default 1.
+   */
   concurrency?: number;
+  /**
+   * The largest part in which an archive travels, in bytes before it is compressed: from 64 KiB to 1 GiB, default 32 MiB.
+   * An archive that fits one part is one file. Memory holds at most two parts for each transfer that is under way.
+   */
+  partBytes?: number;
+  /**
+   * `"auto"` (the default) compresses what travels where that pays: it gets smaller, and the client does not take bytes
+   * faster than they can be compressed. `"none"` never does.
+   */
+  compression?: "auto" | "none";
   /**
    * For how many days local versions that a restore replaced are kept under `.paperclip-runtime/conflicts` (default 30).
    * Restores that write something remove older ones, and the oldest beyond 1 GiB in all; never their own. With 0 only

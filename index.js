@@ -101,6 +101,18 @@ function checkAssets(assets) {
   });
 }
 
+/** How many parts of an archive are on their way at once, where the client or the caller allows several. */
+const PARTS_AT_ONCE = 4;
+
+/**
+ * @param {own.SandboxManagedRuntimeClient} client
+ * @param {number} [concurrency]
+ */
+function partsAtOnce(client, concurrency) {
+  const allowed = client.allowConcurrentSyncOperations === true || (concurrency ?? 1) > 1;
+  return allowed ? PARTS_AT_ONCE : 1;
+}
+
 /** @type {typeof own.prepareSandboxManagedRuntime} */
 async function prepareSandboxManagedRuntime(input) {
   check.object("input", input);
@@ -122,6 +134,9 @@ async function prepareSandboxManagedRuntime(input) {
     preserveAbsentOnRestore: check.strings("input.preserveAbsentOnRestore", input.preserveAbsentOnRestore),
     assets,
     concurrency: check.concurrency(input.concurrency),
+    partBytes: check.partBytes(input.partBytes),
+    compress: check.compression(input.compression),
+    partsAtOnce: partsAtOnce(client, input.concurrency),
     keepConflictsDays: check.keepConflictsDays(input.keepConflictsDays),
   };
   const onLine = check.callback("input.onProgress", input.onProgress);

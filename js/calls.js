@@ -16,7 +16,7 @@ const { nextTurn } = require("./turn.js");
  *   SandboxManagedRuntimeClient,
  *   SandboxRemoteExecutionSpec,
  * } from "../index.js"
- * @import { Dispatch } from "../binding.js"
+ * @import { Dispatch, Request, RequestPart } from "../binding.js"
  * @import { Abort } from "./abort.js"
  * @import { LeaseKeeper } from "./lease.js"
  */
@@ -28,6 +28,15 @@ const { nextTurn } = require("./turn.js");
  * @property {RuntimeProgressSink} [onLine] Takes the progress of transfers as lines.
  * @property {RuntimeStatusSink} [onStatus] Takes it as messages.
  * @property {() => Promise<void>} [beforeAsset] Called before each upload but the first, which is the workspace.
+ */
+
+/**
+ * Memory for a part of an archive, and what the last attempt to write it failed with.
+ *
+ * @typedef {object} Upload
+ * @property {ArrayBuffer} memory
+ * @property {number} size
+ * @property {unknown} [failure]
  */
 
 /**
@@ -55,9 +64,16 @@ class ClientCalls {
   #listeners;
   /** @type {unknown[]} */
   #failures = [];
-  /** @type {Map<number, ArrayBuffer>} */
+  /** @type {Map<number, Upload>} */
   #uploads = new Map();
-  #written = 0;
+  /** @type {Map<string, ReturnType<typeof transferProgress>>} */
+  #transfers = new Map();
+  /**
+   * What was uploaded last.
+   *
+   * @type {string | undefined}
+   */
+  #label;
 
   /**
    * @param {object} run
@@ -80,29 +96,36 @@ class ClientCalls {
    *
    * - memory for an upload (`allocate`);
    * - a function that gives the bytes that were read (`readFile`);
-   * - nothing (all other methods);
-   * - the number under which a failure is kept (any method, where it failed).
+   * - nothing (all other calls);
+   * - the number under which a failure is kept, and whether it says that it passes (any call, where it failed).
    *
    * @type {Dispatch}
    */
-  dispatch = async (method, target, number) => {
+  dispatch = async (request) => {
     try {
-      if (method === "allocate") {
-        const memory = allocate(number);
-        this.#uploads.set(Number(target), memory);
-        return new Uint8Array(memory);
+      switch (request.op) {
+        case "allocate": {
+          const memory = allocate(request.size);
+          this.#uploads.set(request.upload, { memory, size: request.size });
+          return new Uint8Array(memory);
+        }
+        case "release":
+          this.#uploads.delete(request.upload);
+          return undefined;
+        case "discard":
+          // Also after an abort, which is what it is for. Nobody waits for a client that never answers.
+          await this.#client.remove?.(request.target);
+          return undefined;
+        default: {
+          // A sandbox that nobody waits for any longer needs no refresh either.
+          this.#abort.throwIfAborted();
+          const call = () => this.#call(request);
+          // A call is given up once the caller aborts: nobody waits for what becomes of it.
+          return await this.#lease.during(() => this.#abort.until(call));
+        }
       }
-      if (method === "release") {
-        this.#uploads.delete(Number(target));
-        return undefined;
-      }
-      // A sandbox that nobody waits for any longer needs no refresh either.
-      this.#abort.throwIfAborted();
-      const call = () => this.#call(method, target, number);
-      // A call is given up once the caller aborts: nobody waits for what becomes of it.
-      return await this.#lease.during(() => this.#abort.until(call));
     } catch (failure) {
-      return this.#failures.push(failure) - 1;
+      return { kept: this.#failures.push(failure) - 1, retryable: isPassing(failure) };
     }
   };
 
@@ -112,37 +135,39 @@ class ClientCalls {
    * @param {unknown} error
    */
   failure(error) {
-    const { message } = /** @type {Error} */ (error);
-    const kept = /^client-failure:(\d+)$/.exec(message);
-    return kept ? this.#failures[Number(kept[1])] : fromNative(error);
+    const kept = keptOf(error);
+    return kept === undefined ? fromNative(error) : this.#failures[kept];
   }
 
-  /**
-   * @param {Exclude<Parameters<Dispatch>[0], "allocate" | "release">} method
-   * @param {string} target
-   * @param {number} number
-   */
-  async #call(method, target, number) {
+  /** @param {Request} request */
+  async #call({ op, target, upload, part }) {
     const client = this.#client;
-    switch (method) {
+    switch (op) {
       case "writeFile": {
-        // The binding has allocated and filled it. From here on the client alone has it.
-        const bytes = /** @type {ArrayBuffer} */ (this.#uploads.get(number));
-        this.#uploads.delete(number);
-        const size = bytes.byteLength;
-        if (this.#written++ > 0) await this.#listeners.beforeAsset?.();
-        const progress = this.#progress("Syncing", "to", target, "config_sync");
+        // The binding has allocated and filled it, and lets it go once it is not to be written again.
+        const { memory, size, failure } = /** @type {Upload} */ (this.#uploads.get(upload));
+        // The client has taken it away with the first attempt.
+        if (memory.byteLength !== size) throw failure;
+        if (part?.number === 0 && part.label !== this.#label) {
+          if (this.#label !== undefined) await this.#listeners.beforeAsset?.();
+          this.#label = part.label;
+        }
+        const progress = this.#progress("Syncing", "to", part, size, "config_sync");
         const options = this.#transferOptions(progress);
-        await (options ? client.writeFile(target, bytes, options) : client.writeFile(target, bytes));
+        try {
+          await (options ? client.writeFile(target, memory, options) : client.writeFile(target, memory));
+        } catch (thrown) {
+          this.#uploads.set(upload, { memory, size, failure: thrown });
+          throw thrown;
+        }
         await progress?.finish(size);
         return undefined;
       }
       case "readFile": {
-        const isArchive = target.endsWith(".tar");
-        const progress = isArchive ? this.#progress("Restoring", "from", target, "restore") : undefined;
+        const progress = part ? this.#progress("Restoring", "from", part, 0, "restore") : undefined;
         const options = this.#transferOptions(progress);
         const answer = await (options ? client.readFile(target, options) : client.readFile(target));
-        const bytes = await inPlaceOrCopied(asBytes(answer, isArchive ? Infinity : TEXT), this.#abort);
+        const bytes = await inPlaceOrCopied(asBytes(answer, part ? Infinity : TEXT), this.#abort);
         await progress?.finish(bytes.byteLength);
         // The binding asks for them whenever it copies a part: what became of them meanwhile shows then.
         return () => bytes;
@@ -151,7 +176,7 @@ class ClientCalls {
         await client.run(target, { timeoutMs: this.#spec.timeoutMs, ...this.#signalOption() });
         return undefined;
       default:
-        await client[method](target);
+        await client[/** @type {"makeDir" | "remove"} */ (op)](target);
         return undefined;
     }
   }
@@ -165,7 +190,7 @@ class ClientCalls {
   /**
    * The further argument of a transfer; none where it would say nothing.
    *
-   * @param {ReturnType<typeof transferProgress>} progress
+   * @param {{ options?: object } | undefined} progress
    */
   #transferOptions(progress) {
     const signal = this.#signalOption();
@@ -173,16 +198,53 @@ class ClientCalls {
   }
 
   /**
+   * The progress of the archive that a part belongs to.
+   *
    * @param {"Syncing" | "Restoring"} phase
    * @param {"to" | "from"} direction
-   * @param {string} target
+   * @param {RequestPart | undefined} part
+   * @param {number} wire How many bytes of the part travel; 0 where that is not known.
    * @param {RuntimeStatusPhase} statusPhase
    */
-  #progress(phase, direction, target, statusPhase) {
-    // "…/workspace-upload.tar", "…/<asset key>-upload.tar" or "…/workspace-download.tar".
-    const label = target.slice(target.lastIndexOf("/") + 1).replace(/-(upload|download)\.tar$/, "");
+  #progress(phase, direction, part, wire, statusPhase) {
+    if (!part) return undefined;
     const { onLine, onStatus } = this.#listeners;
-    return transferProgress({ phase, direction, label, statusPhase, onLine, onStatus });
+    const key = `${direction} ${part.label}`;
+    let archive = this.#transfers.get(key);
+    if (!archive) {
+      archive = transferProgress({ phase, direction, label: part.label, statusPhase, onLine, onStatus });
+      this.#transfers.set(key, archive);
+    }
+    return archive?.part(part, wire);
+  }
+}
+
+/**
+ * Whether what a client threw says that the same call may succeed later.
+ *
+ * @param {unknown} thrown
+ */
+function isPassing(thrown) {
+  try {
+    return typeof thrown === "object" && thrown !== null && "retryable" in thrown && thrown.retryable === true;
+  } catch {
+    // It is a proxy, or has a getter, that throws.
+    return false;
+  }
+}
+
+/**
+ * The number of the failure that a run ended with, where it was the client's.
+ *
+ * @param {unknown} error
+ * @returns {number | undefined}
+ */
+function keptOf(error) {
+  try {
+    const { kept } = JSON.parse(/** @type {Error} */ (error).message);
+    return typeof kept === "number" ? kept : undefined;
+  } catch {
+    return undefined;
   }
 }
 

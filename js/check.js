@@ -125,6 +125,33 @@ function concurrency(value) {
   return value;
 }
 
+const PART_BYTES = 32 * 1024 * 1024;
+const PART_BYTES_MIN = 64 * 1024;
+const PART_BYTES_MAX = 1024 * 1024 * 1024;
+
+/** @param {number | null} [value] */
+function partBytes(value) {
+  if (value === undefined || value === null) return PART_BYTES;
+  if (typeof value !== "number") throw invalidType("input.partBytes", "of type number", value);
+  if (!Number.isInteger(value) || value < PART_BYTES_MIN || value > PART_BYTES_MAX) {
+    const range = `it must be a whole number of bytes from ${PART_BYTES_MIN} to ${PART_BYTES_MAX}`;
+    throw invalidValue("input.partBytes", range, value);
+  }
+  return value;
+}
+
+/**
+ * Whether what travels may be compressed.
+ *
+ * @param {string | null} [value]
+ */
+function compression(value) {
+  if (value === undefined || value === null || value === "auto") return true;
+  if (value === "none") return false;
+  if (typeof value !== "string") throw invalidType("input.compression", "of type string", value);
+  throw invalidValue("input.compression", `it must be "auto" or "none"`, value);
+}
+
 /**
  * How many days kept local versions stay; `null` means for ever, which JSON has no number for.
  *
@@ -195,11 +222,13 @@ module.exports = {
   UNSERVED_OF_AN_ASSET,
   callback,
   client,
+  compression,
   concurrency,
   keepConflictsDays,
   lease,
   localPath,
   object,
+  partBytes,
   signal,
   string,
   strings,

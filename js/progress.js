@@ -21,8 +21,11 @@ async function tell(listener, value) {
 }
 
 /**
- * The progress of one transfer as lines in the format of Paperclip's logs. A line comes with each tenth of the way,
- * or after two seconds without one, and always at the end. `undefined` where nobody listens.
+ * The progress of one archive as lines in the format of Paperclip's logs, with the rate and the time left once these can
+ * be told. A line comes with each tenth of the way, or after two seconds without one, and always at the end. `undefined`
+ * where nobody listens.
+ *
+ * An archive may travel in parts, several at once, and compressed. What is counted is the archive's own bytes.
  *
  * @param {object} transfer
  * @param {"Syncing" | "Restoring"} transfer.phase
@@ -35,7 +38,13 @@ async function tell(listener, value) {
 function transferProgress({ phase, label, direction, onLine, onStatus, statusPhase }) {
   if (!onLine && !onStatus) return undefined;
   const prefix = `${phase} ${label} ${direction} sandbox`;
-  const megabytes = (/** @type {number} */ bytes) => (Math.max(0, bytes) / (1024 * 1024)).toFixed(1);
+  const started = Date.now();
+  /**
+   * The bytes that came or went of each part.
+   *
+   * @type {Map<number, number>}
+   */
+  const parts = new Map();
   let lastStep = -1;
   let lastTime = -Infinity;
   let ended = false;
@@ -45,44 +54,79 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
    * @param {number} total 0 where it is not known
    */
   const emit = async (done, total) => {
-    let text = `${prefix}: ${megabytes(done)} MB`;
-    if (total > 0) {
-      const percent = Math.min(100, Math.max(0, Math.round((done / total) * 100)));
-      text = `${prefix}: ${percent}% (${megabytes(done)}/${megabytes(total)} MB)`;
-    }
+    const text = `${prefix}: ${progressText(done, total, Date.now() - started)}`;
     await tell(onLine, `[paperclip] ${text}\n`);
     await tell(onStatus, { phase: statusPhase, message: text });
   };
 
   return {
-    options: {
-      /**
-       * @param {number} done
-       * @param {number | null} of
-       */
-      onProgress: async (done, of) => {
-        const total = of ?? 0;
-        if (ended || !Number.isFinite(done)) return;
-        const step = total > 0 ? Math.floor(((done / total) * 100) / STEP_PERCENT) : lastStep;
-        const now = Date.now();
-        if (step <= lastStep && now - lastTime < INTERVAL_MS) return;
-        lastStep = step;
-        lastTime = now;
-        ended = total > 0 && done >= total;
-        await emit(done, total);
-      },
-    },
     /**
-     * The last line, where the client has not caused it by its own count.
+     * One part of the archive.
      *
-     * @param {number} total
+     * @param {{ number: number, size: number, total: number }} part
+     * @param {number} wire How many bytes of it travel, where that is known.
      */
-    async finish(total) {
-      if (ended) return;
-      ended = true;
-      await emit(total, total);
+    part: (part, wire) => {
+      /** @param {number} bytes */
+      const sum = (bytes) => {
+        parts.set(part.number, Math.max(bytes, parts.get(part.number) ?? 0));
+        return [...parts.values()].reduce((whole, some) => whole + some, 0);
+      };
+      return {
+        options: {
+          /**
+           * @param {number} done
+           * @param {number | null} of
+           */
+          onProgress: async (done, of) => {
+            if (ended || !Number.isFinite(done)) return;
+            // A client counts what travels, which is less than the archive's own bytes where these are compressed.
+            const travels = of || wire;
+            const scaled = part.size && travels ? (Math.min(done, travels) / travels) * part.size : done;
+            const total = part.total || travels;
+            const all = sum(scaled);
+            const step = total > 0 ? Math.floor(((all / total) * 100) / STEP_PERCENT) : lastStep;
+            const now = Date.now();
+            if (step <= lastStep && now - lastTime < INTERVAL_MS) return;
+            lastStep = step;
+            lastTime = now;
+            ended = total > 0 && all >= total;
+            await emit(all, total);
+          },
+        },
+        /**
+         * The last line, where the client has not caused it by its own count.
+         *
+         * @param {number} bytes How many travelled.
+         */
+        finish: async (bytes) => {
+          const size = part.size || bytes;
+          const total = part.total || size;
+          const all = sum(size);
+          if (ended || all < total) return;
+          ended = true;
+          await emit(total, total);
+        },
+      };
     },
   };
 }
 
-module.exports = { tell, transferProgress };
+/**
+ * @param {number} done
+ * @param {number} total 0 where it is not known
+ * @param {number} elapsedMs
+ */
+function progressText(done, total, elapsedMs) {
+  const megabytes = (/** @type {number} */ bytes) => (Math.max(0, bytes) / (1024 * 1024)).toFixed(1);
+  // What is over in no time has no rate that would tell anything.
+  const rate = elapsedMs >= 1000 ? done / (elapsedMs / 1000) : 0;
+  if (total <= 0) return `${megabytes(done)} MB${rate > 0 ? `, ${megabytes(rate)} MB/s` : ""}`;
+  const percent = Math.min(100, Math.max(0, Math.round((done / total) * 100)));
+  const amount = `${percent}% (${megabytes(done)}/${megabytes(total)} MB)`;
+  if (rate <= 0) return amount;
+  const left = done < total ? `, ${Math.ceil((total - done) / rate)} s left` : "";
+  return `${amount}, ${megabytes(rate)} MB/s${left}`;
+}
+
+module.exports = { progressText, tell, transferProgress };

@@ -87,6 +87,7 @@ pub mod sandbox {
     pub mod listing;
     pub mod prepare;
     pub mod restore;
+    pub mod send;
     pub mod spec;
 }
 

@@ -10,16 +10,81 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use napi::Status;
 use napi::bindgen_prelude::{Either3, FnArgs, Promise, Uint8Array};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi_derive::napi;
 
 use super::download::{self, Download};
-use crate::sandbox::client::{Attachment, SandboxClient};
+use crate::sandbox::client::{Attachment, Part, SandboxClient};
 
-/// What `index.js` is called with: what to do, on which path (or which command), and a number.
-type Arguments = FnArgs<(String, String, f64)>;
+/// What `index.js` is asked for.
+#[napi(object, object_from_js = false)]
+#[derive(Clone, Default)]
+pub struct Request {
+    /// `allocate`, `release`, `makeDir`, `writeFile`, `readFile`, `remove`, `discard` or `run`.
+    pub op: &'static str,
+    /// The remote path or the command.
+    pub target: String,
+    /// The number of an upload's memory.
+    pub upload: u32,
+    /// How many bytes are to be allocated.
+    pub size: f64,
+    /// Which part of an archive is transferred; nothing for other calls.
+    pub part: Option<RequestPart>,
+}
 
-/// What comes back: memory for an upload, a function that gives what was read, nothing, or the number under which
-/// `index.js` keeps what the client threw. A JavaScript value never travels through other threads as an error.
-type Answer = Option<Either3<Uint8Array, download::Answer, u32>>;
+/// A part of an archive, for progress: see [`Part`].
+#[napi(object, object_from_js = false)]
+#[derive(Clone, Default)]
+pub struct RequestPart {
+    pub label: String,
+    pub number: u32,
+    pub before: f64,
+    pub size: f64,
+    pub total: f64,
+}
+
+impl From<Part<'_>> for RequestPart {
+    #[allow(clippy::cast_precision_loss, reason = "progress is told in megabytes")]
+    fn from(part: Part<'_>) -> Self {
+        Self {
+            label: part.label.to_owned(),
+            number: u32::try_from(part.number).unwrap_or(u32::MAX),
+            before: part.before as f64,
+            size: part.size as f64,
+            total: part.total as f64,
+        }
+    }
+}
+
+/// What the client threw. The value itself stays in JavaScript and never travels through other threads as an error.
+#[napi(object, object_to_js = false)]
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The number under which `index.js` keeps the value.
+    pub kept: u32,
+    /// Whether the value says that the same call may succeed later.
+    pub retryable: bool,
+}
+
+/// Why a call failed.
+#[derive(Debug)]
+pub enum CallFailure {
+    /// The client threw something.
+    Client(Failure),
+    /// The call could not be made.
+    Napi(napi::Error),
+}
+
+impl From<napi::Error> for CallFailure {
+    fn from(error: napi::Error) -> Self {
+        Self::Napi(error)
+    }
+}
+
+/// What comes back: memory for an upload, a function that gives what was read, nothing, or what was thrown.
+type Answer = Option<Either3<Uint8Array, download::Answer, Failure>>;
+
+/// What `index.js` is called with.
+type Arguments = FnArgs<(Request,)>;
 
 /// The asynchronous function of `index.js`.
 pub type Dispatch = ThreadsafeFunction<Arguments, Promise<Answer>, Arguments, Status, false>;
@@ -37,36 +102,34 @@ impl JsClient {
         Self { dispatch: Arc::new(dispatch), attachment, uploads: AtomicU32::new(0) }
     }
 
-    async fn call(&self, method: &str, path: &str, number: f64) -> napi::Result<Answer> {
-        let arguments = (method.to_owned(), path.to_owned(), number).into();
-        match self.dispatch.call_async_catch(arguments).await?.await? {
-            Some(Either3::C(kept)) => {
-                Err(napi::Error::new(Status::GenericFailure, format!("client-failure:{kept}")))
-            }
+    async fn call(&self, request: Request) -> Result<Answer, CallFailure> {
+        match self.dispatch.call_async_catch((request,).into()).await?.await? {
+            Some(Either3::C(failure)) => Err(CallFailure::Client(failure)),
             answer => Ok(answer),
         }
     }
 }
 
-fn missing(method: &str) -> napi::Error {
-    napi::Error::new(Status::GenericFailure, format!("{method} gave no bytes"))
+fn request(op: &'static str, target: &str) -> Request {
+    Request { op, target: target.to_owned(), ..Request::default() }
 }
 
-/// Memory of JavaScript's for one archive. Dropped without having been sent, it is given back.
+fn missing(method: &str) -> CallFailure {
+    napi::Error::new(Status::GenericFailure, format!("{method} gave no bytes")).into()
+}
+
+/// Memory of JavaScript's for a part of an archive. It is let go once it is dropped: until then it can be sent again.
 pub struct Upload {
     number: u32,
     bytes: Uint8Array,
-    /// Whom to give it back to; nobody once it is sent.
-    keeper: Option<Arc<Dispatch>>,
+    keeper: Arc<Dispatch>,
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.take() {
-            let arguments = ("release".to_owned(), self.number.to_string(), 0.0).into();
-            // It fails where the environment has ended, and the memory with it.
-            let _ended = keeper.call(arguments, ThreadsafeFunctionCallMode::NonBlocking);
-        }
+        let release = Request { upload: self.number, ..request("release", "") };
+        // It fails where the environment has ended, and the memory with it.
+        let _ended = self.keeper.call((release,).into(), ThreadsafeFunctionCallMode::NonBlocking);
     }
 }
 
@@ -86,7 +149,7 @@ impl AsMut<[u8]> for Upload {
 }
 
 impl SandboxClient for JsClient {
-    type Failure = napi::Error;
+    type Failure = CallFailure;
     type Upload = Upload;
     type Download = Download;
 
@@ -94,39 +157,47 @@ impl SandboxClient for JsClient {
         self.attachment.clone()
     }
 
-    async fn allocate(&self, size: u64) -> napi::Result<Upload> {
+    async fn allocate(&self, size: u64) -> Result<Upload, CallFailure> {
         let number = self.uploads.fetch_add(1, Ordering::Relaxed);
         #[allow(clippy::cast_precision_loss, reason = "JavaScript refuses sizes beyond 2^53 all the same")]
-        match self.call("allocate", &number.to_string(), size as f64).await? {
-            Some(Either3::A(bytes)) => Ok(Upload { number, bytes, keeper: Some(self.dispatch.clone()) }),
+        let wanted = Request { upload: number, size: size as f64, ..request("allocate", "") };
+        match self.call(wanted).await? {
+            Some(Either3::A(bytes)) => Ok(Upload { number, bytes, keeper: self.dispatch.clone() }),
             _ => Err(missing("allocate")),
         }
     }
 
-    async fn make_dir(&self, path: &str) -> napi::Result<()> {
-        self.call("makeDir", path, 0.0).await.map(|_| ())
+    async fn make_dir(&self, path: &str) -> Result<(), CallFailure> {
+        self.call(request("makeDir", path)).await.map(|_| ())
     }
 
-    async fn write_file(&self, path: &str, mut upload: Upload) -> napi::Result<()> {
-        let number = f64::from(upload.number);
-        // From here on the memory is the client's.
-        upload.keeper = None;
-        drop(upload);
-        self.call("writeFile", path, number).await.map(|_| ())
+    async fn write_file(&self, path: &str, upload: &Upload, part: Part<'_>) -> Result<(), CallFailure> {
+        let written = Request { upload: upload.number, part: Some(part.into()), ..request("writeFile", path) };
+        self.call(written).await.map(|_| ())
     }
 
-    async fn read_file(&self, path: &str) -> napi::Result<Download> {
-        match self.call("readFile", path, 0.0).await? {
-            Some(Either3::B(answer)) => Download::new(answer, self.attachment.clone()).await,
+    async fn read_file(&self, path: &str, part: Option<Part<'_>>) -> Result<Download, CallFailure> {
+        let read = Request { part: part.map(Into::into), ..request("readFile", path) };
+        match self.call(read).await? {
+            Some(Either3::B(answer)) => Ok(Download::new(answer, self.attachment.clone()).await?),
             _ => Err(missing("readFile")),
         }
     }
 
-    async fn remove(&self, path: &str) -> napi::Result<()> {
-        self.call("remove", path, 0.0).await.map(|_| ())
+    async fn remove(&self, path: &str) -> Result<(), CallFailure> {
+        self.call(request("remove", path)).await.map(|_| ())
     }
 
-    async fn run(&self, command: &str) -> napi::Result<()> {
-        self.call("run", command, 0.0).await.map(|_| ())
+    async fn run(&self, command: &str) -> Result<(), CallFailure> {
+        self.call(request("run", command)).await.map(|_| ())
+    }
+
+    fn is_passing(&self, failure: &CallFailure) -> bool {
+        matches!(failure, CallFailure::Client(Failure { retryable: true, .. }))
+    }
+
+    async fn discard(&self, path: &str) {
+        // What went wrong before is what the caller is told.
+        let _not_removed = self.call(request("discard", path)).await;
     }
 }

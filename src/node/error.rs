@@ -6,6 +6,7 @@ use napi::Status;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::client::{CallFailure, Failure};
 use super::values::text;
 use crate::error::{Error, NO_THREAD};
 use crate::sandbox::client::RunError;
@@ -104,11 +105,14 @@ fn bounded_text(bytes: &[u8]) -> Box<RawValue> {
     text(&bytes[..bytes.len().min(TEXT)])
 }
 
-/// The same where the client may have failed: its failure is already napi's.
-pub fn run_to_napi(error: RunError<napi::Error>) -> napi::Error {
+/// The same where the client may have failed: what it threw is named by the number under which `index.js` keeps it.
+pub fn run_to_napi(error: RunError<CallFailure>) -> napi::Error {
     match error {
         RunError::Own(error) => to_napi(&error),
-        RunError::Client(failure) => failure,
+        RunError::Client(CallFailure::Napi(error)) => error,
+        RunError::Client(CallFailure::Client(Failure { kept, .. })) => {
+            napi::Error::new(Status::GenericFailure, format!(r#"{{"kept":{kept}}}"#))
+        }
     }
 }
 

@@ -158,6 +158,9 @@ struct PrepareInput {
     preserve_absent_on_restore: Vec<Bytes>,
     assets: Vec<AssetInput>,
     concurrency: usize,
+    part_bytes: u64,
+    compress: bool,
+    parts_at_once: usize,
     /// `null` is for ever.
     keep_conflicts_days: Option<f64>,
 }
@@ -192,6 +195,9 @@ impl From<PrepareInput> for Upload {
             preserve: bytes(input.preserve_absent_on_restore),
             assets: input.assets.into_iter().map(asset).collect(),
             concurrency: input.concurrency,
+            part_bytes: input.part_bytes,
+            parts_at_once: input.parts_at_once,
+            compress: input.compress,
             keep: input.keep_conflicts_days.map_or(Keep::ForEver, Keep::Days),
         }
     }

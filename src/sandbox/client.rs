@@ -8,6 +8,21 @@ use crate::archive::source::Bytes;
 use crate::error::Error;
 pub(crate) use crate::threads::blocking;
 
+/// Which part of which archive a transfer is, for progress. Bytes are counted before they are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Part<'a> {
+    /// What travels: the workspace, or the asset of that key.
+    pub label: &'a str,
+    /// Its number, counted from 0.
+    pub number: usize,
+    /// How many bytes of the archive come before it.
+    pub before: u64,
+    /// How many it has.
+    pub size: u64,
+    /// How many the archive has; 0 where that is not known yet.
+    pub total: u64,
+}
+
 /// A sandbox that can be reached. Paths are absolute POSIX paths in it.
 pub trait SandboxClient: Send + Sync + 'static {
     /// What its methods fail with; passed on untouched.
@@ -25,14 +40,23 @@ pub trait SandboxClient: Send + Sync + 'static {
     fn allocate(&self, size: u64) -> impl Future<Output = Result<Self::Upload, Self::Failure>> + Send;
     /// Creates a folder and those above it.
     fn make_dir(&self, path: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
-    /// Writes a whole file.
+    /// Writes a whole file. After a failure the same bytes may be written again.
     fn write_file(
         &self,
         path: &str,
-        bytes: Self::Upload,
+        bytes: &Self::Upload,
+        part: Part<'_>,
     ) -> impl Future<Output = Result<(), Self::Failure>> + Send;
-    /// Reads a whole file.
-    fn read_file(&self, path: &str) -> impl Future<Output = Result<Self::Download, Self::Failure>> + Send;
+    /// Reads a whole file: a part of an archive, or a short text.
+    fn read_file(
+        &self,
+        path: &str,
+        part: Option<Part<'_>>,
+    ) -> impl Future<Output = Result<Self::Download, Self::Failure>> + Send;
+    /// Whether a failure passes, so that the same call may well succeed later.
+    fn is_passing(&self, failure: &Self::Failure) -> bool;
+    /// Removes a file that a failed transfer left, also after an abort. It does what it can, and nobody is told more.
+    fn discard(&self, path: &str) -> impl Future<Output = ()> + Send;
     /// Removes a file.
     fn remove(&self, path: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
     /// Runs a command line of POSIX `sh`.

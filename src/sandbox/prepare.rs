@@ -5,15 +5,18 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
 use super::client::{RunError, SandboxClient, blocking};
 use super::command::{self, Places};
+use super::send::{self, Delivered, Ready, Tail, Way};
 use super::{listing, spec};
 use crate::archive::header::END_MARK;
-use crate::archive::pack::{Layout, Packed, Sent, patterns};
+use crate::archive::pack::{Contents, Sent, patterns};
+use crate::archive::source::copy_of;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet};
@@ -21,7 +24,8 @@ use crate::merge::conflicts::Keep;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::report::Rescued;
 use crate::path::RelativePath;
-use crate::transfer::parts::Part;
+use crate::sync::lock;
+use crate::transfer::parts::{Codec, Part, part_list, part_path};
 use crate::tree::entry::{Digest, Snapshot};
 use crate::tree::root::Root;
 use crate::tree::stage::{is_in_runtime, is_lock_name};
@@ -46,6 +50,12 @@ pub struct Upload {
     pub assets: Vec<Asset>,
     /// How many assets may be on their way at once.
     pub concurrency: usize,
+    /// How many bytes of an archive travel in one part at most, before they are compressed.
+    pub part_bytes: u64,
+    /// How many parts of an archive may be on their way at once.
+    pub parts_at_once: usize,
+    /// Whether parts may be compressed.
+    pub compress: bool,
     /// For how long a restore keeps the local versions that earlier ones replaced.
     pub keep: Keep,
 }
@@ -70,6 +80,7 @@ pub struct Session {
     pub(super) places: Places,
     pub(super) left_alone: Arc<LeftAlone>,
     pub(super) preserve: PathSet,
+    pub(super) way: Way,
     /// What both sides last shared. Held while a restore runs, so that two never mix.
     pub(super) base: Arc<Mutex<Base>>,
 }
@@ -180,13 +191,27 @@ pub async fn prepare<C: SandboxClient>(
     let uploaded = patterns(&upload.exclude);
     let leave_out =
         move |path: &RelativePath| is_in_runtime(path) || is_temporary_name(path) || uploaded.matches(path);
-    let WorkspaceUpload { file, command, mut snapshot, sent } =
-        pack_workspace(&*client, root, leave_out, control, &cancel).await?;
-    client.make_dir(places.runtime_root()).await.map_err(RunError::Client)?;
-    client.write_file(&places.upload(), file).await.map_err(RunError::Client)?;
-    client.run(&command).await.map_err(RunError::Client)?;
+    let mut way = Way {
+        part_bytes: upload.part_bytes,
+        at_once: upload.parts_at_once,
+        compress: upload.compress,
+        link: Arc::default(),
+    };
+    let control = Arc::new(control);
+    let leave_out = Arc::new(leave_out);
+    let Contents { mut snapshot, sent } = loop {
+        let (leave_out, control) = (leave_out.clone(), control.clone());
+        let leave_out = move |path: &RelativePath| leave_out(path);
+        match upload_workspace(&client, &workspace, leave_out, control, &way, &cancel).await? {
+            Uploaded::Done(contents) => break contents,
+            Uploaded::CannotDecompress if way.compress => way.compress = false,
+            Uploaded::CannotDecompress => {
+                return Err(Error::Internal("a plain upload was to be decompressed".to_owned()).into());
+            }
+        }
+    };
 
-    upload_assets(&client, places.runtime_root(), sources, upload.concurrency, &cancel).await?;
+    upload_assets(&client, &places, sources, upload.concurrency, &way, &cancel).await?;
     // What is excluded was not even packed.
     snapshot.retain(|path, _| !left_alone.paths.contains_or_covers(path));
     let base = Base {
@@ -197,7 +222,7 @@ pub async fn prepare<C: SandboxClient>(
         rescued: Rescued::default(),
         keep: upload.keep,
     };
-    Ok(Session { workspace, places, left_alone, preserve, base: Arc::new(Mutex::new(base)) })
+    Ok(Session { workspace, places, left_alone, preserve, way, base: Arc::new(Mutex::new(base)) })
 }
 
 /// Names that belong to calls of this package that run: merge locks, and what is not complete.
@@ -300,80 +325,78 @@ impl Control {
     }
 }
 
-/// The workspace's archive with the control archive behind it.
-struct WorkspaceUpload<U> {
-    file: U,
-    command: String,
-    snapshot: Snapshot,
-    sent: Vec<(RelativePath, Sent)>,
+impl Delivered {
+    /// Removes the files of an archive from the sandbox, where the command that would have done so has failed.
+    async fn discard<C: SandboxClient>(&self, client: &C, archive: &str) {
+        for number in 0..=self.earlier.len() {
+            client.discard(&part_path(archive, number)).await;
+        }
+    }
+
+    /// Whether any part is compressed.
+    fn is_compressed(&self) -> bool {
+        self.earlier.iter().chain([&self.last]).any(|part| part.codec != Codec::None)
+    }
 }
 
-/// Packs a workspace with what the sandbox is to do with it.
-async fn pack_workspace<C: SandboxClient>(
-    client: &C,
-    root: Root,
+/// Packs a workspace, sends it, and has the sandbox put it in its place. What was packed.
+async fn upload_workspace<C: SandboxClient>(
+    client: &Arc<C>,
+    workspace: &Workspace,
     leave_out: impl Fn(&RelativePath) -> bool + Send + Sync + 'static,
-    control: Control,
+    control: Arc<Control>,
+    way: &Way,
     cancel: &Cancel,
-) -> Result<WorkspaceUpload<C::Upload>, RunError<C::Failure>> {
-    // Its size does not depend on what is packed.
-    let tail = control.upload(true, Digest([0; 32])).control(&[]).len();
-    let (mut file, packed) = pack(client, root, leave_out, tail, cancel).await?;
-    let attachment = client.attachment();
-    let done = blocking(move || {
-        let _held = attachment.hold()?;
-        let bytes = file.as_mut();
-        let archive_size = bytes.len() - tail;
-        let expected = listing::digest(&packed.contents.sent, &control.preserved);
-        let upload = control.upload(archive_size > END_MARK, expected);
-        bytes[archive_size..].copy_from_slice(&upload.control(&[]));
-        let command = upload.command(0, Part::plain(archive_size as u64), bytes.len() as u64);
-        Ok(WorkspaceUpload { command, file, snapshot: packed.contents.snapshot, sent: packed.contents.sent })
-    })
-    .await?;
-    Ok(done)
+) -> Result<Uploaded, RunError<C::Failure>> {
+    let places = &control.places;
+    let tail = {
+        let control = control.clone();
+        move |earlier: &[Part], contents: &Contents, size: u64| {
+            let expected = listing::digest(&contents.sent, &control.preserved);
+            control.upload(size > END_MARK as u64, expected).control(earlier)
+        }
+    };
+    let tail: Tail = Box::new(tail);
+    let ready = send::pack(&**client, workspace.open()?, leave_out, &tail, way, cancel).await?;
+    let started = Instant::now();
+    client.make_dir(places.runtime_root()).await.map_err(RunError::Client)?;
+    lock(&way.link).answered(started.elapsed());
+    let archive = places.upload();
+    let delivered = send::send(client, "workspace", &archive, ready, tail, way, cancel).await?;
+    let number = delivered.earlier.len();
+    let command = control.upload(true, Digest([0; 32])).command(number, delivered.last, delivered.last_file);
+    let Err(failure) = client.run(&command).await else { return Ok(Uploaded::Done(delivered.contents)) };
+    delivered.discard(&**client, &archive).await;
+    if delivered.is_compressed() && lacks_decompressor(&**client, places).await {
+        return Ok(Uploaded::CannotDecompress);
+    }
+    Err(RunError::Client(failure))
 }
 
-/// Packs a folder into memory of the client's, with room for a tail behind the archive, and tells what was packed.
-async fn pack<C: SandboxClient>(
-    client: &C,
-    root: Root,
-    leave_out: impl Fn(&RelativePath) -> bool + Send + Sync + 'static,
-    tail: usize,
-    cancel: &Cancel,
-) -> Result<(C::Upload, Packed), RunError<C::Failure>> {
-    let stop = cancel.clone();
-    let layout = blocking(move || Layout::scan(root, &leave_out, &stop)).await?;
-    let mut memory = client.allocate(layout.size() + tail as u64).await.map_err(RunError::Client)?;
-    let (stop, attachment) = (cancel.clone(), client.attachment());
-    let (laid_out, packed) = blocking(move || {
-        let _held = attachment.hold()?;
-        let bytes = memory.as_mut();
-        let end = bytes.len() - tail;
-        let packed = layout.pack(&mut bytes[..end], &stop)?;
-        Ok((memory, packed))
-    })
-    .await?;
-    let Some(size) = packed.misfit() else { return Ok((laid_out, packed)) };
-    let mut memory = client.allocate(size + tail as u64).await.map_err(RunError::Client)?;
-    let attachment = client.attachment();
-    let done = blocking(move || {
-        let _held = attachment.hold()?;
-        let from = laid_out.as_ref();
-        packed.assemble(&from[..from.len() - tail], memory.as_mut());
-        Ok((memory, packed))
-    })
-    .await?;
-    Ok(done)
+/// What became of an upload.
+enum Uploaded {
+    Done(Contents),
+    /// The sandbox has nothing that decompresses.
+    CannotDecompress,
+}
+
+/// Whether the sandbox has said so. One that does not answer has not.
+async fn lacks_decompressor<C: SandboxClient>(client: &C, places: &Places) -> bool {
+    let status = places.upload_status();
+    let Ok(told) = client.read_file(&status, None).await else { return false };
+    client.discard(&status).await;
+    let told = blocking(move || copy_of(&told, command::NO_DECOMPRESSOR.len())).await;
+    told.is_ok_and(|told| told == command::NO_DECOMPRESSOR.as_bytes())
 }
 
 /// Uploads the assets, up to `concurrency` at once, and packs one ahead. The failure that is reported is that of the
 /// first asset in order, as if they had gone one after the other.
 async fn upload_assets<C: SandboxClient>(
     client: &Arc<C>,
-    runtime_root: &str,
+    sandbox: &Places,
     sources: Vec<(Asset, Root)>,
     concurrency: usize,
+    way: &Way,
     cancel: &Cancel,
 ) -> Result<(), RunError<C::Failure>> {
     let places = Arc::new(Semaphore::new(concurrency.max(1)));
@@ -381,16 +404,17 @@ async fn upload_assets<C: SandboxClient>(
     let failed = Arc::new(AtomicBool::new(false));
     for (at, (asset, root)) in sources.into_iter().enumerate() {
         let uploaded = patterns(&asset.exclude);
-        let packed =
-            pack(&**client, root, move |path| never_travels(path) || uploaded.matches(path), 0, cancel).await;
+        let leave_out = move |path: &RelativePath| never_travels(path) || uploaded.matches(path);
+        let packed = send::pack(&**client, root, leave_out, &asset_tail(), way, cancel).await;
         let place = places.clone().acquire_owned().await;
         if failed.load(Ordering::Acquire) {
             break;
         }
-        let (client, runtime_root, failed) = (client.clone(), runtime_root.to_owned(), failed.clone());
+        let (client, sandbox, failed) = (client.clone(), sandbox.clone(), failed.clone());
+        let (way, cancel) = (way.clone(), cancel.clone());
         uploads.spawn(async move {
             let uploaded = match packed {
-                Ok((archive, _)) => upload_asset(&*client, &runtime_root, &asset.key, archive).await,
+                Ok(archive) => upload_asset(&client, &sandbox, &asset.key, archive, &way, &cancel).await,
                 Err(error) => Err(error),
             };
             // Told before the place is free, so that no further upload begins.
@@ -411,15 +435,32 @@ async fn upload_assets<C: SandboxClient>(
     first_failure.map_or(Ok(()), |(_, error)| Err(error))
 }
 
+/// Behind an asset's archive stands the list of its parts but the last: nothing where there is one.
+fn asset_tail() -> Tail {
+    Box::new(|earlier, _, _| part_list(earlier).into_bytes())
+}
+
 async fn upload_asset<C: SandboxClient>(
-    client: &C,
-    runtime_root: &str,
+    client: &Arc<C>,
+    places: &Places,
     key: &str,
-    archive: C::Upload,
+    archive: Ready<C::Upload>,
+    way: &Way,
+    cancel: &Cancel,
 ) -> Result<(), RunError<C::Failure>> {
-    let size = archive.as_ref().len() as u64;
-    let remote_archive = format!("{runtime_root}/{key}-upload.tar");
-    client.write_file(&remote_archive, archive).await.map_err(RunError::Client)?;
-    let extract = command::upload_asset(&format!("{runtime_root}/{key}"), &remote_archive, size);
-    client.run(&extract).await.map_err(RunError::Client)
+    let runtime_root = places.runtime_root();
+    let (remote_archive, folder) =
+        (format!("{runtime_root}/{key}-upload.tar"), format!("{runtime_root}/{key}"));
+    let delivered = send::send(client, key, &remote_archive, archive, asset_tail(), way, cancel).await?;
+    let Delivered { earlier, last, last_file, .. } = &delivered;
+    let extract = if earlier.is_empty() && last.codec == Codec::None {
+        command::upload_asset(&folder, &remote_archive, last.size)
+    } else {
+        command::upload_asset_in_parts(places, &folder, &remote_archive, earlier.len(), *last, *last_file)
+    };
+    let extracted = client.run(&extract).await.map_err(RunError::Client);
+    if extracted.is_err() {
+        delivered.discard(&**client, &remote_archive).await;
+    }
+    extracted
 }

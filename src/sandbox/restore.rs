@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedMutexGuard;
 
 use super::answer::{Answer, is_another_without_mark};
-use super::client::{RunError, SandboxClient, blocking};
+use super::client::{Part, RunError, SandboxClient, blocking};
 use super::prepare::{Base, LeftAlone, Session};
 use super::{command, listing};
 use crate::archive::source::{Bytes, copy_of};
@@ -142,7 +142,7 @@ impl Session {
         phases.push(Phase { name: "run", took: started.elapsed(), bytes: 0 });
 
         let started = Instant::now();
-        let download = client.read_file(&archive).await.map_err(RunError::Client)?;
+        let download = client.read_file(&archive, Some(Part { label: "workspace", ..Part::default() })).await.map_err(RunError::Client)?;
         let bytes = download.size();
         phases.push(Phase { name: "download", took: started.elapsed(), bytes });
         // What stays there is overwritten by the next download, and cleared with the sandbox.
@@ -236,7 +236,7 @@ impl Session {
         if client.run(&command::tolerant_download(&self.places, WISH)).await.is_err() {
             return Err(RunError::Client(failure));
         }
-        let Ok(told) = client.read_file(&status).await else { return Err(RunError::Client(failure)) };
+        let Ok(told) = client.read_file(&status, None).await else { return Err(RunError::Client(failure)) };
         let told = blocking(move || copy_of(&told, command::MESSAGES_MAX)).await?;
         let packed = match told.split(|&byte| byte == b'\n').next() {
             // This time nothing was in the way.

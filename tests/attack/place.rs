@@ -95,6 +95,9 @@ impl Place {
             preserve: Vec::new(),
             assets: Vec::new(),
             concurrency: 1,
+            part_bytes: 32 << 20,
+            parts_at_once: 1,
+            compress: true,
             keep: Keep::default(),
         }
     }

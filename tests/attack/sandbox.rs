@@ -5,13 +5,15 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use sandbox_managed_runtime::sandbox::client::SandboxClient;
+use sandbox_managed_runtime::sandbox::client::{Part, SandboxClient};
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// The test wanted this call to fail.
     Wanted(usize),
+    /// The test wanted this call to fail, and the next to succeed.
+    Passing(usize),
     /// A command failed, with what it said.
     Command(String),
     /// A file could not be read or written.
@@ -23,6 +25,8 @@ pub enum Failure {
 pub struct Calls {
     done: AtomicUsize,
     fail_at: Mutex<Option<usize>>,
+    /// Whether the failure passes.
+    pub passes: AtomicBool,
 }
 
 impl Calls {
@@ -40,7 +44,11 @@ impl Calls {
     fn next<T>(&self, call: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         let number = self.done.fetch_add(1, Ordering::SeqCst);
         let fails = *self.fail_at.lock().unwrap() == Some(number);
-        if fails { Err(Failure::Wanted(number)) } else { call() }
+        match (fails, self.passes.load(Ordering::SeqCst)) {
+            (false, _) => call(),
+            (true, false) => Err(Failure::Wanted(number)),
+            (true, true) => Err(Failure::Passing(number)),
+        }
     }
 }
 
@@ -70,12 +78,21 @@ impl SandboxClient for LocalSandbox {
         self.calls.next(|| Ok(fs::create_dir_all(path)?))
     }
 
-    async fn write_file(&self, path: &str, bytes: Vec<u8>) -> Result<(), Failure> {
+    async fn write_file(&self, path: &str, bytes: &Vec<u8>, _: Part<'_>) -> Result<(), Failure> {
         self.calls.next(|| Ok(fs::write(path, bytes)?))
     }
 
-    async fn read_file(&self, path: &str) -> Result<Vec<u8>, Failure> {
+    async fn read_file(&self, path: &str, _: Option<Part<'_>>) -> Result<Vec<u8>, Failure> {
         self.calls.next(|| Ok(fs::read(path)?))
+    }
+
+    fn is_passing(&self, failure: &Failure) -> bool {
+        matches!(failure, Failure::Passing(_))
+    }
+
+    async fn discard(&self, path: &str) {
+        // It may not be there.
+        let _gone = fs::remove_file(path);
     }
 
     async fn remove(&self, path: &str) -> Result<(), Failure> {
@@ -151,12 +168,18 @@ impl SandboxClient for CannedSandbox {
         Ok(())
     }
 
-    async fn write_file(&self, _: &str, bytes: Vec<u8>) -> Result<(), Failure> {
-        *self.upload.lock().unwrap() = bytes;
+    async fn write_file(&self, _: &str, bytes: &Vec<u8>, _: Part<'_>) -> Result<(), Failure> {
+        self.upload.lock().unwrap().clone_from(bytes);
         Ok(())
     }
 
-    async fn read_file(&self, _: &str) -> Result<Vec<u8>, Failure> {
+    fn is_passing(&self, _: &Failure) -> bool {
+        false
+    }
+
+    async fn discard(&self, _: &str) {}
+
+    async fn read_file(&self, _: &str, _: Option<Part<'_>>) -> Result<Vec<u8>, Failure> {
         let download = self.download.lock().unwrap().clone();
         if self.has_forgotten.load(Ordering::SeqCst) {
             return Ok(download);

@@ -1,0 +1,490 @@
+//! An archive → the sandbox, in parts. While one part travels the next is made.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::task::JoinSet;
+
+use super::client::{Attachment, Part as Progress, RunError, SandboxClient, blocking};
+use crate::archive::codec::{Codec, compress};
+use crate::archive::pack::{Contents, Layout, Sink};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::path::RelativePath;
+use crate::sync::lock;
+use crate::transfer::link::Link;
+use crate::transfer::parts::{Part, part_path};
+use crate::transfer::retry;
+use crate::tree::root::Root;
+
+/// How archives travel to one sandbox.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// How many bytes a part has at most before it is compressed.
+    pub part_bytes: u64,
+    /// How many parts may be on their way at once.
+    pub at_once: usize,
+    /// Whether parts may be compressed.
+    pub compress: bool,
+    /// What is known of the link.
+    pub link: Arc<Mutex<Link>>,
+}
+
+impl Way {
+    /// Whether the next bytes are to be compressed.
+    #[must_use]
+    pub fn wants_compression(&self) -> bool {
+        self.compress && lock(&self.link).wants_compression()
+    }
+}
+
+/// An archive that was sent.
+#[derive(Debug)]
+pub struct Delivered {
+    /// What was packed.
+    pub contents: Contents,
+    /// All parts but the last.
+    pub earlier: Vec<Part>,
+    /// The last part.
+    pub last: Part,
+    /// The size of the last part's file, with what stands behind the archive.
+    pub last_file: u64,
+    /// How many bytes were packed.
+    pub packed: u64,
+    /// How many bytes travelled.
+    pub sent: u64,
+}
+
+/// What stands behind an archive, once the parts before the last one, and what was packed, are known.
+pub type Tail = Box<dyn Fn(&[Part], &Contents, u64) -> Vec<u8> + Send + Sync>;
+
+/// An archive that can be sent.
+#[derive(Debug)]
+pub enum Ready<U> {
+    /// One that fits a part: packed, in memory of the client's, with room for the tail behind it.
+    Packed {
+        /// The memory.
+        memory: U,
+        /// How many bytes of it are the archive's.
+        size: usize,
+        /// What was packed.
+        contents: Contents,
+    },
+    /// One that does not: it is packed while it travels.
+    Layout(Layout),
+}
+
+/// Scans a folder, and packs what fits one part.
+pub async fn pack<C: SandboxClient>(
+    client: &C,
+    root: Root,
+    leave_out: impl Fn(&RelativePath) -> bool + Send + Sync + 'static,
+    tail: &Tail,
+    way: &Way,
+    cancel: &Cancel,
+) -> Result<Ready<C::Upload>, RunError<C::Failure>> {
+    let stop = cancel.clone();
+    let layout = blocking(move || Layout::scan(root, &leave_out, &stop)).await?;
+    let tail = tail(&[], &Contents::default(), layout.size()).len();
+    if layout.size() + tail as u64 > way.part_bytes {
+        return Ok(Ready::Layout(layout));
+    }
+    let mut memory = client.allocate(layout.size() + tail as u64).await.map_err(RunError::Client)?;
+    let (stop, attachment) = (cancel.clone(), client.attachment());
+    let (laid_out, packed) = blocking(move || {
+        let _held = attachment.hold()?;
+        let bytes = memory.as_mut();
+        let end = bytes.len() - tail;
+        let packed = layout.pack(&mut bytes[..end], &stop)?;
+        Ok((memory, packed))
+    })
+    .await?;
+    let Some(size) = packed.misfit() else {
+        let size = laid_out.as_ref().len() - tail;
+        return Ok(Ready::Packed { memory: laid_out, size, contents: packed.contents });
+    };
+    let mut memory = client.allocate(size + tail as u64).await.map_err(RunError::Client)?;
+    let attachment = client.attachment();
+    let done = blocking(move || {
+        let _held = attachment.hold()?;
+        let from = laid_out.as_ref();
+        packed.assemble(&from[..from.len() - tail], memory.as_mut());
+        let size = memory.as_ref().len() - tail;
+        Ok(Ready::Packed { memory, size, contents: packed.contents })
+    })
+    .await?;
+    Ok(done)
+}
+
+/// Sends an archive to `path` and the paths of its further parts, with the tail behind the last. Where something fails, what
+/// may have arrived is discarded.
+pub async fn send<C: SandboxClient>(
+    client: &Arc<C>,
+    label: &str,
+    path: &str,
+    archive: Ready<C::Upload>,
+    tail: Tail,
+    way: &Way,
+    cancel: &Cancel,
+) -> Result<Delivered, RunError<C::Failure>> {
+    match archive {
+        Ready::Layout(layout) => send_in_parts(client, label, path, layout, tail, way, cancel).await,
+        Ready::Packed { memory, size, contents } => {
+            let (attachment, stop) = (client.attachment(), cancel.clone());
+            let compresses = way.wants_compression();
+            let (bytes, contents, last) = blocking(move || {
+                let _held = attachment.hold()?;
+                let mut memory = memory;
+                let behind = tail(&[], &contents, size as u64);
+                if compresses && let Some(mut bytes) = compress(&memory.as_ref()[..size], &stop)? {
+                    let last = Part { size: bytes.len() as u64, codec: Codec::Gzip };
+                    bytes.extend(behind);
+                    return Ok((Bytes::Held(bytes), contents, last));
+                }
+                memory.as_mut()[size..].copy_from_slice(&behind);
+                Ok((Bytes::Placed(memory), contents, Part::plain(size as u64)))
+            })
+            .await?;
+            let packed = size as u64;
+            let progress = Progress { label, number: 0, before: 0, size: packed, total: packed };
+            let written = write(&**client, path, bytes, progress, &way.link).await;
+            if written.is_err() {
+                client.discard(path).await;
+            }
+            let sent = written?;
+            Ok(Delivered { contents, earlier: Vec::new(), last, last_file: sent, packed, sent })
+        }
+    }
+}
+
+/// Packs a folder while it travels.
+async fn send_in_parts<C: SandboxClient>(
+    client: &Arc<C>,
+    label: &str,
+    path: &str,
+    layout: Layout,
+    tail: Tail,
+    way: &Way,
+    cancel: &Cancel,
+) -> Result<Delivered, RunError<C::Failure>> {
+    let (events, made) = mpsc::channel(1);
+    let (memory, empty) = mpsc::channel(1);
+    let total = layout.size();
+    let cutter = Cutter::new(layout.size(), tail, way.clone(), client.attachment(), events, empty, cancel);
+    let stop = cancel.clone();
+    let packing = tokio::spawn(blocking(move || cutter.cut(&layout, &stop)));
+    let mut flight = Flight { client, label, path, total, way, flying: JoinSet::new(), begun: 0 };
+    let sent = flight.conduct(made, memory).await;
+    let packed = packing.await.unwrap_or_else(|panicked| Err(Error::Internal(panicked.to_string())));
+    match (sent, packed) {
+        (Ok(sent), Ok(delivered)) => Ok(Delivered { sent, ..delivered }),
+        // Where sending failed, packing was stopped by that.
+        (Err(failure), _) => {
+            flight.discard().await;
+            Err(failure)
+        }
+        (_, Err(error)) => {
+            flight.discard().await;
+            Err(error.into())
+        }
+    }
+}
+
+/// A part that is ready to travel.
+struct Made<U> {
+    bytes: Bytes<U>,
+    /// How many bytes of the archive come before it, and how many are in it.
+    before: u64,
+    size: u64,
+}
+
+enum Bytes<U> {
+    /// In the client's own memory, which it fills.
+    Placed(U),
+    /// To be copied there; again, where it must be sent again.
+    Held(Vec<u8>),
+}
+
+/// What the thread that packs asks for.
+enum Event<U> {
+    /// Memory of the client's of so many bytes.
+    Need(u64),
+    /// To send a part.
+    Send(Made<U>),
+}
+
+/// Cuts an archive into parts while it is made.
+struct Cutter<U> {
+    /// The part that is being filled, and how much of it is filled.
+    part: Option<Filling<U>>,
+    /// How many bytes of the archive go into a part.
+    room: u64,
+    /// How many bytes of the archive are still to come as planned.
+    rest: u64,
+    earlier: Vec<Part>,
+    packed: u64,
+    tail: Tail,
+    way: Way,
+    attachment: Attachment,
+    events: Sender<Event<U>>,
+    empty: Receiver<U>,
+    cancel: Cancel,
+}
+
+struct Filling<U> {
+    bytes: Bytes<U>,
+    filled: usize,
+    room: usize,
+}
+
+impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
+    fn new(
+        size: u64,
+        tail: Tail,
+        way: Way,
+        attachment: Attachment,
+        events: Sender<Event<U>>,
+        empty: Receiver<U>,
+        cancel: &Cancel,
+    ) -> Self {
+        // What stands behind the archive is to fit the last part, unless it is a large part of that itself.
+        let parts = usize::try_from(size / way.part_bytes).unwrap_or(usize::MAX) + 2;
+        let longest = vec![Part { size: way.part_bytes, codec: Codec::Gzip }; parts.min(1 << 20)];
+        let behind = tail(&longest, &Contents::default(), size).len() as u64;
+        let room = way.part_bytes.saturating_sub(behind).max(way.part_bytes / 2);
+        let cancel = cancel.clone();
+        let (part, earlier, packed) = (None, Vec::new(), 0);
+        Self { part, room, rest: size, earlier, packed, tail, way, attachment, events, empty, cancel }
+    }
+
+    /// Packs and cuts; then sends the last part with what stands behind the archive.
+    fn cut(mut self, layout: &Layout, cancel: &Cancel) -> Result<Delivered> {
+        let contents = layout.stream(true, &mut self, cancel)?;
+        let (last, last_file) = self.finish(&contents)?;
+        let Self { earlier, packed, .. } = self;
+        Ok(Delivered { contents, earlier, last, last_file, packed, sent: 0 })
+    }
+
+    /// Begins a part. It is made in memory of ours where it is to be compressed, and otherwise where it is sent from.
+    fn begin(&mut self) -> Result<Filling<U>> {
+        let room = usize::try_from(self.room).map_err(|_| Error::Internal("a part beyond memory".to_owned()))?;
+        // The last part gets its exact size when that is known.
+        let bytes = if self.way.wants_compression() || self.rest < self.room {
+            Bytes::Held(Vec::with_capacity(room.min(usize::try_from(self.rest).unwrap_or(room))))
+        } else {
+            self.give(Event::Need(self.room))?;
+            Bytes::Placed(self.empty.blocking_recv().ok_or(Error::Aborted)?)
+        };
+        Ok(Filling { bytes, filled: 0, room })
+    }
+
+    fn give(&self, event: Event<U>) -> Result<()> {
+        // Nobody takes it once sending has failed.
+        self.events.blocking_send(event).map_err(|_| Error::Aborted)
+    }
+
+    /// Compresses what was filled, where that is wanted and pays.
+    fn compressed(&self, bytes: Vec<u8>) -> Result<(Vec<u8>, Codec)> {
+        if self.way.wants_compression()
+            && let Some(compressed) = compress(&bytes, &self.cancel)?
+        {
+            return Ok((compressed, Codec::Gzip));
+        }
+        Ok((bytes, Codec::None))
+    }
+
+    /// Sends a part that is full.
+    fn send(&mut self, Filling { bytes, filled, .. }: Filling<U>) -> Result<()> {
+        let size = filled as u64;
+        let (bytes, part) = match bytes {
+            Bytes::Placed(memory) => (Bytes::Placed(memory), Part::plain(size)),
+            Bytes::Held(bytes) => {
+                let (bytes, codec) = self.compressed(bytes)?;
+                let part = Part { size: bytes.len() as u64, codec };
+                (Bytes::Held(bytes), part)
+            }
+        };
+        self.earlier.push(part);
+        let before = self.packed;
+        self.packed += size;
+        self.give(Event::Send(Made { bytes, before, size }))
+    }
+
+    /// Sends the last part, with the tail behind it.
+    fn finish(&mut self, contents: &Contents) -> Result<(Part, u64)> {
+        let (bytes, size) = match self.part.take() {
+            None => (Vec::new(), 0),
+            Some(Filling { bytes: Bytes::Held(bytes), filled, .. }) => (bytes, filled as u64),
+            Some(Filling { bytes: Bytes::Placed(memory), filled, .. }) => {
+                let _held = self.attachment.hold()?;
+                (memory.as_ref()[..filled].to_vec(), filled as u64)
+            }
+        };
+        let before = self.packed;
+        self.packed += size;
+        let (mut bytes, codec) = self.compressed(bytes)?;
+        let last = Part { size: bytes.len() as u64, codec };
+        bytes.extend((self.tail)(&self.earlier, contents, self.packed));
+        let file = bytes.len() as u64;
+        self.give(Event::Send(Made { bytes: Bytes::Held(bytes), before, size }))?;
+        Ok((last, file))
+    }
+}
+
+impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Sink for Cutter<U> {
+    fn bytes(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let mut part = match self.part.take() {
+                Some(part) => part,
+                None => self.begin()?,
+            };
+            let (now, later) = bytes.split_at(bytes.len().min(part.room - part.filled));
+            match &mut part.bytes {
+                Bytes::Held(held) => held.extend_from_slice(now),
+                Bytes::Placed(memory) => {
+                    let _held = self.attachment.hold()?;
+                    memory.as_mut()[part.filled..part.filled + now.len()].copy_from_slice(now);
+                }
+            }
+            part.filled += now.len();
+            self.rest = self.rest.saturating_sub(now.len() as u64);
+            bytes = later;
+            if part.filled == part.room {
+                self.send(part)?;
+            } else {
+                self.part = Some(part);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The parts that are on their way.
+struct Flight<'a, C: SandboxClient> {
+    client: &'a Arc<C>,
+    label: &'a str,
+    path: &'a str,
+    total: u64,
+    way: &'a Way,
+    flying: JoinSet<Result<u64, RunError<C::Failure>>>,
+    /// How many parts were begun.
+    begun: usize,
+}
+
+impl<C: SandboxClient> Flight<'_, C> {
+    /// Sends what is made until nothing more comes. How many bytes travelled.
+    async fn conduct(
+        &mut self,
+        mut made: Receiver<Event<C::Upload>>,
+        memory: Sender<C::Upload>,
+    ) -> Result<u64, RunError<C::Failure>> {
+        let mut sent = 0;
+        while let Some(event) = made.recv().await {
+            match event {
+                Event::Need(size) => {
+                    let allocated = self.client.allocate(size).await.map_err(RunError::Client)?;
+                    // Nobody takes it once packing has failed, which is told then.
+                    drop(memory.send(allocated).await);
+                }
+                Event::Send(part) => {
+                    while self.flying.len() >= self.way.at_once.max(1) {
+                        sent += self.landed().await?;
+                    }
+                    self.start(part);
+                }
+            }
+        }
+        while !self.flying.is_empty() {
+            sent += self.landed().await?;
+        }
+        Ok(sent)
+    }
+
+    async fn landed(&mut self) -> Result<u64, RunError<C::Failure>> {
+        match self.flying.join_next().await {
+            None => Ok(0),
+            Some(Ok(sent)) => sent,
+            Some(Err(panicked)) => Err(Error::Internal(panicked.to_string()).into()),
+        }
+    }
+
+    fn start(&mut self, part: Made<C::Upload>) {
+        let number = self.begun;
+        self.begun += 1;
+        let (client, way, total) = (self.client.clone(), self.way.clone(), self.total);
+        let (label, path) = (self.label.to_owned(), part_path(self.path, number));
+        self.flying.spawn(async move {
+            let total = total.max(part.before + part.size);
+            let progress = Progress { label: &label, number, before: part.before, size: part.size, total };
+            write(&*client, &path, part.bytes, progress, &way.link).await
+        });
+    }
+
+    /// Removes what may have arrived.
+    async fn discard(&mut self) {
+        // A part that still travels would arrive afterwards.
+        while self.flying.join_next().await.is_some() {}
+        for number in 0..self.begun {
+            self.client.discard(&part_path(self.path, number)).await;
+        }
+    }
+}
+
+/// Writes one file, again where the client says that its failure passes. How many bytes it has.
+async fn write<C: SandboxClient>(
+    client: &C,
+    path: &str,
+    bytes: Bytes<C::Upload>,
+    progress: Progress<'_>,
+    link: &Mutex<Link>,
+) -> Result<u64, RunError<C::Failure>> {
+    let (mut upload, mut held) = match bytes {
+        Bytes::Placed(upload) => (Some(upload), None),
+        Bytes::Held(held) => (None, Some(held)),
+    };
+    let mut attempt = 0;
+    loop {
+        let memory = match upload.take() {
+            Some(memory) => memory,
+            None => {
+                let bytes = held.take().unwrap_or_default();
+                let (memory, bytes) = placed(client, bytes).await?;
+                held = Some(bytes);
+                memory
+            }
+        };
+        let size = memory.as_ref().len() as u64;
+        let started = Instant::now();
+        let failure = match client.write_file(path, &memory, progress).await {
+            Ok(()) => {
+                lock(link).transferred(size, started.elapsed());
+                return Ok(size);
+            }
+            Err(failure) => failure,
+        };
+        let pause = if client.is_passing(&failure) { retry::pause(attempt, retry::chance()) } else { None };
+        let Some(pause) = pause else { return Err(RunError::Client(failure)) };
+        tokio::time::sleep(pause).await;
+        attempt += 1;
+        // What is held is copied into fresh memory, since the client may have taken this away.
+        if held.is_none() {
+            upload = Some(memory);
+        }
+    }
+}
+
+/// Copies bytes into memory of the client's, and gives them back.
+async fn placed<C: SandboxClient>(
+    client: &C,
+    bytes: Vec<u8>,
+) -> Result<(C::Upload, Vec<u8>), RunError<C::Failure>> {
+    let mut memory = client.allocate(bytes.len() as u64).await.map_err(RunError::Client)?;
+    let attachment = client.attachment();
+    let placed = blocking(move || {
+        let _held = attachment.hold()?;
+        memory.as_mut().copy_from_slice(&bytes);
+        Ok((memory, bytes))
+    });
+    Ok(placed.await?)
+}
