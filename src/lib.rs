@@ -84,6 +84,7 @@ pub mod sandbox {
     pub mod answer;
     pub mod client;
     pub mod command;
+    pub mod fetch;
     pub mod listing;
     pub mod prepare;
     pub mod restore;

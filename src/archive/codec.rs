@@ -4,15 +4,17 @@
 //! comes back was made by a program in the sandbox and is taken for hostile: it must be exactly as long as it is said to be.
 
 use std::io::{self, BufRead, Read};
+use std::sync::{Arc, Mutex};
 
 use flate2::bufread::GzDecoder;
 use flate2::{Compress, Compression, Crc, FlushCompress};
 use rayon::prelude::*;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
-use super::source::{Bytes, PIECE};
+use super::source::{Bytes, PIECE, Stream};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::sync::lock;
 
 /// How bytes are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -121,78 +123,141 @@ fn deflated(block: &[u8], level: Compression) -> Vec<u8> {
     }
 }
 
-/// Decodes `length` compressed bytes from `offset` on. There must be exactly `size` bytes in them, which are handed to
-/// `take` piece by piece. `at` is where they stand in the whole archive, for messages.
-pub fn decode(
+/// One part of an archive as a stream of what it holds. It must hold exactly as much as it is said to.
+pub struct Decoder<B: Bytes> {
+    from: From<B>,
     codec: Codec,
-    bytes: &dyn Bytes,
-    (offset, length): (u64, u64),
-    (at, size): (u64, u64),
-    take: &mut dyn FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
-    let mut compressed = Compressed { bytes, at: offset, end: offset + length, piece: Vec::new(), read: 0, failed: None };
-    let decoded = match codec {
-        Codec::None => copy(&mut compressed, at, size, take),
-        Codec::Gzip => copy(&mut GzDecoder::new(&mut compressed), at, size, take),
-        Codec::Zstd => match StreamingDecoder::new_with_decoder(&mut compressed, FrameDecoder::new()) {
-            Ok(mut decoder) => copy(&mut decoder, at, size, take).and_then(|()| {
-                let decoder = decoder.decoder;
-                match (decoder.get_checksum_from_data(), decoder.get_calculated_checksum()) {
-                    (Some(told), Some(found)) if told == found => Ok(()),
-                    _ => Err(damaged(at, codec, "its checksum is wrong or missing")),
-                }
-            }),
-            Err(error) => Err(damaged(at, codec, &error.to_string())),
-        },
-    };
-    if let Some(error) = compressed.failed.take() {
-        return Err(error);
-    }
-    decoded?;
-    if compressed.fill_buf().is_ok_and(|rest| !rest.is_empty()) {
-        return Err(damaged(at, codec, "something stands behind its end"));
-    }
-    compressed.failed.take().map_or(Ok(()), Err)
+    /// Where in the whole archive the next byte stands, for messages.
+    at: u64,
+    /// How many bytes are still due.
+    due: u64,
+    /// What was said to be in it.
+    size: u64,
+    failed: Arc<Mutex<Option<Error>>>,
+    ended: bool,
 }
 
-/// Copies what is decoded, which must be `size` bytes.
-fn copy(decoder: &mut dyn Read, at: u64, size: u64, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let mut piece = vec![0; PIECE];
-    let mut done = 0;
-    loop {
-        let read = match decoder.read(&mut piece) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let reason = "the end of a compressed part is missing".to_owned();
-                return Err(Error::ArchiveTruncated { offset: at + done, reason });
-            }
-            Err(error) => {
+enum From<B: Bytes> {
+    None(Compressed<B>),
+    Gzip(Box<GzDecoder<Compressed<B>>>),
+    Zstd(Box<StreamingDecoder<Compressed<B>, FrameDecoder>>),
+}
+
+impl<B: Bytes> Decoder<B> {
+    /// Of the first `length` bytes of a file, in which there must be exactly `size` bytes that stand at `at` in the whole
+    /// archive.
+    pub fn new(codec: Codec, bytes: B, length: u64, at: u64, size: u64) -> Result<Self> {
+        let failed = Arc::default();
+        let compressed = Compressed {
+            bytes,
+            at: 0,
+            end: length,
+            piece: Vec::new(),
+            read: 0,
+            failed: Arc::clone(&failed),
+        };
+        let from = match codec {
+            Codec::None => From::None(compressed),
+            Codec::Gzip => From::Gzip(Box::new(GzDecoder::new(compressed))),
+            Codec::Zstd => match StreamingDecoder::new_with_decoder(compressed, FrameDecoder::new()) {
+                Ok(decoder) => From::Zstd(Box::new(decoder)),
+                Err(error) => {
+                    let failed = lock(&failed).take();
+                    return Err(failed.unwrap_or_else(|| damaged(at, codec, &error.to_string())));
+                }
+            },
+        };
+        Ok(Self { from, codec, at, due: size, size, failed, ended: false })
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match &mut self.from {
+            From::None(bytes) => bytes.read(into),
+            From::Gzip(decoder) => decoder.read(into),
+            From::Zstd(decoder) => decoder.read(into),
+        }
+    }
+
+    /// Checks what stands behind the last byte.
+    fn end(&mut self) -> Result<()> {
+        let mut one = [0];
+        match self.read(&mut one) {
+            Ok(0) => {}
+            Ok(_) => {
                 return Err(Error::ArchiveInvalid {
-                    offset: at + done,
+                    offset: self.at,
                     entry: None,
-                    reason: format!("a compressed part of it is damaged ({error})"),
+                    reason: format!("a part of it is longer than the {} bytes that it is said to have", self.size),
                 });
             }
+            Err(error) => return Err(self.failure(&error)),
+        }
+        let rest = match &mut self.from {
+            From::None(bytes) => bytes,
+            From::Gzip(decoder) => decoder.get_mut(),
+            From::Zstd(decoder) => {
+                let told = decoder.decoder.get_checksum_from_data();
+                if told.is_none() || told != decoder.decoder.get_calculated_checksum() {
+                    return Err(damaged(self.at, self.codec, "its checksum is wrong or missing"));
+                }
+                decoder.get_mut()
+            }
         };
-        done += read as u64;
-        if done > size {
-            return Err(Error::ArchiveInvalid {
-                offset: at + size,
-                entry: None,
-                reason: format!("a part of it is longer than the {size} bytes that it is said to have"),
+        if rest.fill_buf().is_ok_and(|rest| !rest.is_empty()) {
+            return Err(damaged(self.at, self.codec, "something stands behind its end"));
+        }
+        lock(&self.failed).take().map_or(Ok(()), Err)
+    }
+
+    fn failure(&self, error: &io::Error) -> Error {
+        if let Some(failed) = lock(&self.failed).take() {
+            return failed;
+        }
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            let reason = "the end of a compressed part is missing".to_owned();
+            return Error::ArchiveTruncated { offset: self.at, reason };
+        }
+        damaged(self.at, self.codec, &error.to_string())
+    }
+}
+
+impl<B: Bytes> Stream for Decoder<B> {
+    fn next(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize> {
+        let most = most.min(PIECE).min(usize::try_from(self.due).unwrap_or(PIECE));
+        if most == 0 {
+            if !self.ended {
+                self.end()?;
+                self.ended = true;
+            }
+            return Ok(0);
+        }
+        let start = into.len();
+        into.resize(start + most, 0);
+        let read = loop {
+            match self.read(&mut into[start..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => return Err(self.failure(&error)),
+        };
+        into.truncate(start + read);
+        if read == 0 {
+            if let Some(failed) = lock(&self.failed).take() {
+                return Err(failed);
+            }
+            let got = self.size - self.due;
+            return Err(Error::ArchiveTruncated {
+                offset: self.at,
+                reason: format!("a part of it has {got} of the {} bytes that it is said to have", self.size),
             });
         }
-        take(&piece[..read])?;
+        self.at += read as u64;
+        self.due -= read as u64;
+        Ok(read)
     }
-    if done < size {
-        return Err(Error::ArchiveTruncated {
-            offset: at + done,
-            reason: format!("a part of it has {done} of the {size} bytes that it is said to have"),
-        });
-    }
-    Ok(())
 }
 
 fn damaged(at: u64, codec: Codec, reason: &str) -> Error {
@@ -201,23 +266,24 @@ fn damaged(at: u64, codec: Codec, reason: &str) -> Error {
 }
 
 /// The bytes that a decoder reads. Where they cannot be copied it gets none, and the failure is kept.
-struct Compressed<'a> {
-    bytes: &'a dyn Bytes,
+struct Compressed<B> {
+    bytes: B,
     at: u64,
     end: u64,
     piece: Vec<u8>,
     read: usize,
-    failed: Option<Error>,
+    failed: Arc<Mutex<Option<Error>>>,
 }
 
-impl BufRead for Compressed<'_> {
+impl<B: Bytes> BufRead for Compressed<B> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.read == self.piece.len() && self.at < self.end && self.failed.is_none() {
+        if self.read == self.piece.len() && self.at < self.end {
             let length = usize::try_from(self.end - self.at).map_or(PIECE, |rest| rest.min(PIECE));
             self.read = 0;
             if let Err(error) = self.bytes.copy(self.at, length, &mut self.piece) {
-                self.failed = Some(error);
+                *lock(&self.failed) = Some(error);
                 self.piece.clear();
+                self.at = self.end;
             } else {
                 self.at += length as u64;
             }
@@ -230,7 +296,7 @@ impl BufRead for Compressed<'_> {
     }
 }
 
-impl Read for Compressed<'_> {
+impl<B: Bytes> Read for Compressed<B> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.fill_buf()?.read(into)?;
         self.consume(read);
@@ -274,10 +340,9 @@ mod tests {
 
     fn decoded(codec: Codec, bytes: &[u8], size: u64) -> Result<Vec<u8>> {
         let mut out = Vec::new();
-        decode(codec, &bytes.to_vec(), (0, bytes.len() as u64), (0, size), &mut |piece| {
-            out.extend_from_slice(piece);
-            Ok(())
-        })?;
+        let mut decoder = Decoder::new(codec, bytes.to_vec(), bytes.len() as u64, 0, size)?;
+        let mut sizes = [1, 70_000, 1 << 20].into_iter().cycle();
+        while decoder.next(sizes.next().unwrap(), &mut out)? > 0 {}
         Ok(out)
     }
 
@@ -361,13 +426,11 @@ mod tests {
     #[test]
     fn a_bomb_is_noticed_before_it_goes_off() {
         let bomb = compress(&vec![0; 64 << 20], &Cancel::default()).unwrap().unwrap();
-        let mut most = 0;
-        let error = decode(Codec::Gzip, &bomb, (0, bomb.len() as u64), (100, 1000), &mut |piece| {
-            most += piece.len();
-            Ok(())
-        })
-        .unwrap_err();
+        let mut decoder = Decoder::new(Codec::Gzip, bomb.clone(), bomb.len() as u64, 100, 1000).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(decoder.next(PIECE, &mut out).unwrap(), 1000);
+        let error = decoder.next(PIECE, &mut out).unwrap_err();
         assert!(error.to_string().contains("longer than the 1000 bytes"), "{error}");
-        assert!(most <= 1000);
+        assert_eq!(out.len(), 1000);
     }
 }
