@@ -1,4 +1,4 @@
-//! A complete file of a client's, from which any part can be copied.
+//! A complete file of a client's, from which any part can be copied, and a stream that comes once.
 //!
 //! The memory that it stands in is the client's, who may change it or take it away at any time. So nothing is ever
 //! looked at in place: what is checked, hashed or written is a copy of our own.
@@ -28,6 +28,57 @@ impl Bytes for Vec<u8> {
         into.clear();
         into.extend_from_slice(&self[start..start + length]);
         Ok(())
+    }
+}
+
+impl<B: Bytes + ?Sized> Bytes for &B {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn copy(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> Result<()> {
+        (**self).copy(offset, length, into)
+    }
+}
+
+/// The bytes of an archive in the order in which they come.
+pub trait Stream: Send {
+    /// Appends the next bytes to `into`: at least one and at most `most` of them (which is not 0), and no more than a
+    /// [`PIECE`]. Returns how many; 0 at the end.
+    fn next(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize>;
+}
+
+/// A whole file as a stream. Each of its bytes is copied once.
+#[derive(Debug)]
+pub struct Whole<B> {
+    bytes: B,
+    at: u64,
+    /// Where a copy goes first that is to stand behind other bytes.
+    copied: Vec<u8>,
+}
+
+impl<B: Bytes> Whole<B> {
+    /// From its first byte on.
+    pub fn new(bytes: B) -> Self {
+        Self { bytes, at: 0, copied: Vec::new() }
+    }
+}
+
+impl<B: Bytes> Stream for Whole<B> {
+    fn next(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize> {
+        let rest = usize::try_from(self.bytes.size() - self.at).unwrap_or(PIECE);
+        let length = rest.min(most).min(PIECE);
+        if length == 0 {
+            return Ok(0);
+        }
+        if into.is_empty() {
+            self.bytes.copy(self.at, length, into)?;
+        } else {
+            self.bytes.copy(self.at, length, &mut self.copied)?;
+            into.extend_from_slice(&self.copied);
+        }
+        self.at += length as u64;
+        Ok(length)
     }
 }
 

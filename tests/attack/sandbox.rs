@@ -102,6 +102,8 @@ pub struct CannedSandbox {
     pub upload: Mutex<Vec<u8>>,
     /// Whether its mark is gone.
     pub has_forgotten: AtomicBool,
+    /// How often it was asked for a download.
+    pub downloads: AtomicUsize,
 }
 
 impl CannedSandbox {
@@ -157,6 +159,7 @@ impl SandboxClient for CannedSandbox {
     }
 
     async fn read_file(&self, _: &str) -> Result<Vec<u8>, Failure> {
+        self.downloads.fetch_add(1, Ordering::SeqCst);
         let download = self.download.lock().unwrap().clone();
         if self.has_forgotten.load(Ordering::SeqCst) {
             return Ok(download);
