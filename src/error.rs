@@ -135,6 +135,11 @@ pub enum Error {
         received: String,
     },
 
+    /// Content of an archive is needed that has passed, and no local file has it. It never reaches a caller: the archive is
+    /// asked for again, and every file of it staged.
+    #[error("internal error: content is needed that has passed; please report it")]
+    Passed,
+
     /// The caller asked for the work to stop.
     #[error("the operation was aborted")]
     Aborted,
@@ -175,7 +180,7 @@ impl Error {
             Self::InvalidArgType { .. } => "ERR_INVALID_ARG_TYPE",
             Self::InvalidArgValue { .. } => "ERR_INVALID_ARG_VALUE",
             Self::Aborted => "ABORT_ERR",
-            Self::Internal(_) => "ERR_SANDBOX_INTERNAL",
+            Self::Passed | Self::Internal(_) => "ERR_SANDBOX_INTERNAL",
         }
     }
 

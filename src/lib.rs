@@ -66,6 +66,7 @@ pub mod merge {
     mod left_alone;
     pub mod lock;
     pub mod plan;
+    pub mod receive;
     pub mod report;
     mod sensitive;
     pub mod session;

@@ -59,8 +59,9 @@ impl Codec {
 /// How many bytes one thread compresses at a time.
 const BLOCK: usize = 1024 * 1024;
 
-/// The beginning of a block, by which it is seen whether the block gets smaller.
-const SAMPLE: usize = 64 * 1024;
+/// A block is compressed where any of its samples gets smaller: so many, of so many bytes each.
+const SAMPLES: usize = 4;
+const SAMPLE: usize = 16 * 1024;
 
 /// A gzip header without a name or time.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
@@ -98,8 +99,10 @@ pub fn compress(bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
 
 /// Deflates one block by itself, so that the next can follow it. What does not shrink is stored.
 fn deflate(block: &[u8]) -> Vec<u8> {
-    let sample = &block[..block.len().min(SAMPLE)];
-    let shrinks = deflated(sample, Compression::fast()).len() * 20 < sample.len() * 19;
+    let samples = block.chunks(block.len().div_ceil(SAMPLES).max(1));
+    let samples = samples.map(|part| &part[..part.len().min(SAMPLE)]);
+    let shrinks = |sample: &[u8]| deflated(sample, Compression::fast()).len() * 20 < sample.len() * 19;
+    let shrinks = samples.into_iter().any(shrinks);
     deflated(block, if shrinks { Compression::fast() } else { Compression::none() })
 }
 
@@ -148,14 +151,8 @@ impl<B: Bytes> Decoder<B> {
     /// archive.
     pub fn new(codec: Codec, bytes: B, length: u64, at: u64, size: u64) -> Result<Self> {
         let failed = Arc::default();
-        let compressed = Compressed {
-            bytes,
-            at: 0,
-            end: length,
-            piece: Vec::new(),
-            read: 0,
-            failed: Arc::clone(&failed),
-        };
+        let compressed =
+            Compressed { bytes, at: 0, end: length, piece: Vec::new(), read: 0, failed: Arc::clone(&failed) };
         let from = match codec {
             Codec::None => From::None(compressed),
             Codec::Gzip => From::Gzip(Box::new(GzDecoder::new(compressed))),
@@ -187,7 +184,10 @@ impl<B: Bytes> Decoder<B> {
                 return Err(Error::ArchiveInvalid {
                     offset: self.at,
                     entry: None,
-                    reason: format!("a part of it is longer than the {} bytes that it is said to have", self.size),
+                    reason: format!(
+                        "a part of it is longer than the {} bytes that it is said to have",
+                        self.size
+                    ),
                 });
             }
             Err(error) => return Err(self.failure(&error)),

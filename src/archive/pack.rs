@@ -168,7 +168,8 @@ impl Layout {
             let window = windows.next();
             let (written, made) = rayon::join(
                 || {
-                    let pieces = ready.drain(..).map(|piece: Piece| piece.write(&self.root, hash, sink, cancel));
+                    let pieces =
+                        ready.drain(..).map(|piece: Piece| piece.write(&self.root, hash, sink, cancel));
                     pieces.filter_map(Result::transpose).collect::<Result<Vec<_>>>()
                 },
                 || {

@@ -1,18 +1,19 @@
 //! Untrusted bytes → checked entries.
 //!
-//! The archive comes from a machine on which an agent had a shell. Its headers are read once, front to back, and
-//! nothing is taken from it before its end mark has been reached: a number that is not one, a name that leads
-//! somewhere, an entry that some readers would take for one thing and some for another is refused, never repaired.
-//! Contents are passed over, so that memory does not grow with them.
+//! The archive comes from a machine on which an agent had a shell. It is read once, front to back, as a stream that never
+//! comes again, and nothing of it may be put in place before its end has been reached: a number that is not one, a name that
+//! leads somewhere, an entry that some readers would take for one thing and some for another is refused, never repaired.
+//! Contents are handed on as they pass, so that memory does not grow with them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::header::BLOCK;
-use super::source::{Bytes, PIECE, copy_in_pieces};
+use super::source::{PIECE, Stream};
 use crate::error::{Error, Result, shown};
 use crate::path::{PATH_MAX, PathFault, RelativePath};
 
@@ -23,8 +24,8 @@ pub struct Unpacked {
     pub path: RelativePath,
     /// What.
     pub content: Content,
-    /// Where the header stands that came with the content. Names that have it in common are names of one file or link
-    /// (hard links).
+    /// Where the header stands that came with the content, which [`Sink`] knows as the same. Names that have it in common are
+    /// names of one file or link (hard links).
     pub inode: u64,
 }
 
@@ -40,10 +41,6 @@ pub enum Content {
     File {
         /// Mode bits `07777`.
         mode: u32,
-        /// Where its content begins in the archive.
-        offset: u64,
-        /// Bytes of content.
-        size: u64,
     },
     /// A symbolic link.
     Symlink {
@@ -92,67 +89,82 @@ const KEY_MAX: u64 = 4096;
 /// How large the file may be that is none of the tree's.
 pub const CONTROL_MAX: u64 = 256 * 1024 * 1024;
 
-/// Reads and checks a whole archive. Entries for which `ignore` holds are checked like all others and then dropped;
-/// what stands behind the end mark is not looked at. A regular file at the path `control` is none of the tree's: its
-/// content is [`Archive::control`].
+/// Reads and checks a whole archive, and hands the contents of its files to `sink` while they pass. Entries for which
+/// `ignore` holds are checked like all others and then dropped; what stands behind the end mark is read and not looked at. A
+/// regular file at the path `control` is none of the tree's: its content is [`Archive::control`]. (It is not known where that
+/// path is a further name of another file.)
 pub fn unpack(
-    bytes: &dyn Bytes,
+    stream: &mut dyn Stream,
     control: Option<&RelativePath>,
     ignore: &dyn Fn(&RelativePath) -> bool,
+    sink: &mut dyn Sink,
 ) -> Result<Archive> {
-    let window = Window { bytes, start: 0, copied: Vec::new() };
-    let mut reader = Reader { window, at: 0, found: Vec::new(), by_path: None };
+    let bytes = sink.buffer();
+    let mut reader = Reader {
+        stream,
+        sink,
+        ignore,
+        control_path: control,
+        control: None,
+        bytes,
+        read: 0,
+        start: 0,
+        files: Vec::new(),
+        found: Vec::new(),
+        by_path: None,
+    };
     let mut held_anything = false;
     while let Some(header) = reader.header()? {
         held_anything |= reader.entry(&header)?;
     }
-    let mut found = reader.found;
+    let size = reader.drain()?;
+    let Reader { mut found, control: came, .. } = reader;
     // Stable: of two entries with one name, the last counts.
-    found.par_sort_by(|a, b| a.1.path.cmp(&b.1.path));
-    let mut entries: Vec<(u64, Unpacked)> = Vec::with_capacity(found.len());
-    for entry in found {
+    found.par_sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
+    let mut entries: Vec<Found> = Vec::with_capacity(found.len());
+    for found in found {
         match entries.last_mut() {
-            Some(last) if last.1.path == entry.1.path => *last = entry,
-            _ => entries.push(entry),
+            Some(last) if last.entry.path == found.entry.path => *last = found,
+            _ => entries.push(found),
         }
     }
     let control = control.and_then(|path| {
-        let at = entries.binary_search_by(|(_, entry)| entry.path.cmp(path)).ok()?;
-        matches!(entries[at].1.content, Content::File { .. }).then(|| entries.remove(at))
+        let at = entries.binary_search_by(|found| found.entry.path.cmp(path)).ok()?;
+        matches!(entries[at].entry.content, Content::File { .. }).then(|| entries.remove(at))
     });
-    let control = control.map(|(offset, entry)| content_of(bytes, offset, &entry)).transpose()?;
-    entries.retain(|(_, entry)| !ignore(&entry.path));
-    Ok(Archive { entries: with_folders(entries, bytes.size())?, held_anything, control })
+    let control = match (control, came) {
+        (Some(found), Some(came)) if found.entry.inode == came.inode => Some(came.into_content(&found)?),
+        _ => None,
+    };
+    entries.retain(|found| !found.ignored);
+    Ok(Archive { entries: with_folders(entries, size)?, held_anything, control })
 }
 
-/// The whole content of a file that is none of the tree's.
-fn content_of(bytes: &dyn Bytes, at: u64, entry: &Unpacked) -> Result<Vec<u8>> {
-    let Content::File { offset, size, .. } = entry.content else { return Ok(Vec::new()) };
-    if size > CONTROL_MAX {
-        let reason = format!("it has {size} bytes, and {CONTROL_MAX} are the most that it may have");
-        return Err(Error::ArchiveInvalid { offset: at, entry: Some(shown(entry.path.as_bytes())), reason });
+impl Control {
+    fn into_content(self, found: &Found) -> Result<Vec<u8>> {
+        let Self { size, content, .. } = self;
+        if size > CONTROL_MAX {
+            let reason = format!("it has {size} bytes, and {CONTROL_MAX} are the most that it may have");
+            let entry = Some(shown(found.entry.path.as_bytes()));
+            return Err(Error::ArchiveInvalid { offset: found.offset, entry, reason });
+        }
+        Ok(content)
     }
-    let (mut content, mut piece) = (Vec::new(), Vec::new());
-    copy_in_pieces(bytes, offset, size, &mut piece, |piece| {
-        content.extend_from_slice(piece);
-        Ok(())
-    })?;
-    Ok(content)
 }
 
 /// Adds the folders that the archive only implies, and refuses what lies below something that is no folder.
-fn with_folders(entries: Vec<(u64, Unpacked)>, archive_size: u64) -> Result<Vec<Unpacked>> {
+fn with_folders(entries: Vec<Found>, archive_size: u64) -> Result<Vec<Unpacked>> {
     let mut implied = BTreeSet::new();
     let mut implied_bytes = 0;
     {
         let find = |path: &[u8]| {
             entries
-                .binary_search_by(|(_, entry)| entry.path.as_bytes().cmp(path))
+                .binary_search_by(|found| found.entry.path.as_bytes().cmp(path))
                 .ok()
-                .map(|at| &entries[at].1)
+                .map(|at| &entries[at].entry)
         };
         let mut known: &[u8] = &[];
-        for (offset, entry) in &entries {
+        for Found { offset, entry, .. } in &entries {
             let (folder, _) = entry.path.split();
             if folder == known {
                 continue;
@@ -191,7 +203,7 @@ fn with_folders(entries: Vec<(u64, Unpacked)>, archive_size: u64) -> Result<Vec<
             }
         }
     }
-    let mut entries: Vec<Unpacked> = entries.into_iter().map(|(_, entry)| entry).collect();
+    let mut entries: Vec<Unpacked> = entries.into_iter().map(|found| found.entry).collect();
     if !implied.is_empty() {
         entries.extend(implied.into_iter().map(|path| Unpacked {
             path,
@@ -203,37 +215,91 @@ fn with_folders(entries: Vec<(u64, Unpacked)>, archive_size: u64) -> Result<Vec<
     Ok(entries)
 }
 
-/// The part of an archive that was copied last.
-struct Window<'a> {
-    bytes: &'a dyn Bytes,
-    start: u64,
-    copied: Vec<u8>,
+/// Takes the contents of an archive's files while they pass. Nothing of the archive has been found to be whole by then.
+pub trait Sink {
+    /// An empty buffer for the bytes that come next, such as one of those that were handed over before.
+    fn buffer(&mut self) -> Vec<u8>;
+
+    /// Whole files of at most a [`PIECE`] each. Their contents lie in `bytes`.
+    fn files(&mut self, bytes: Vec<u8>, files: Vec<Passing>) -> Result<()>;
+
+    /// The next bytes of a file that is longer than a [`PIECE`], from its first on. Of an archive that is cut off, the last
+    /// ones never come.
+    fn part(&mut self, file: &Passing, bytes: Vec<u8>) -> Result<()>;
+
+    /// The whole content of the file that is none of the tree's.
+    fn control(&mut self, _content: &[u8]) {}
 }
 
-impl Window<'_> {
-    /// `length` bytes from `at` on, which must be there and no more than a piece.
-    fn get(&mut self, at: u64, length: usize) -> Result<&[u8]> {
-        let within = at.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
-        let within = within.filter(|from| from.saturating_add(length) <= self.copied.len());
-        let from = if let Some(from) = within {
-            from
-        } else {
-            let rest = usize::try_from(self.bytes.size() - at).unwrap_or(PIECE);
-            self.bytes.copy(at, rest.min(PIECE), &mut self.copied)?;
-            self.start = at;
-            0
-        };
-        Ok(&self.copied[from..from + length])
-    }
+/// A file whose content passes.
+#[derive(Debug, Clone)]
+pub struct Passing {
+    /// Where its header begins, as [`Unpacked::inode`].
+    pub inode: u64,
+    /// Its first name.
+    pub path: RelativePath,
+    /// Mode bits `07777`.
+    pub mode: u32,
+    /// Bytes of content.
+    pub size: u64,
+    /// Whether its name is none of those that are dropped.
+    pub wanted: bool,
+    /// Where the content of a whole file lies in the bytes that come with it.
+    pub range: Range<usize>,
 }
 
+/// An entry that was read.
+struct Found {
+    /// Where its header begins.
+    offset: u64,
+    /// Whether it is checked like the others and then dropped.
+    ignored: bool,
+    entry: Unpacked,
+}
+
+/// Reads an archive once, from its first byte to its last.
 struct Reader<'a> {
-    window: Window<'a>,
-    at: u64,
-    /// The entries so far, each with the offset of its header.
-    found: Vec<(u64, Unpacked)>,
+    stream: &'a mut dyn Stream,
+    sink: &'a mut dyn Sink,
+    ignore: &'a dyn Fn(&RelativePath) -> bool,
+    /// The path of the file that is none of the tree's.
+    control_path: Option<&'a RelativePath>,
+    /// That file, as it came last.
+    control: Option<Control>,
+    /// What came last, no more than a piece.
+    bytes: Vec<u8>,
+    /// How many of these were read.
+    read: usize,
+    /// Where they begin in the archive.
+    start: u64,
+    /// Whole files among those that were read.
+    files: Vec<Passing>,
+    found: Vec<Found>,
     /// Where in `found` each path was last; made when the first hard link asks.
     by_path: Option<HashMap<RelativePath, usize>>,
+}
+
+/// A regular file that is none of the tree's.
+struct Control {
+    inode: u64,
+    size: u64,
+    /// Its content, as far as it came, unless it is too long.
+    content: Vec<u8>,
+}
+
+/// Where content of an entry stands in the archive, its padding not counted.
+#[derive(Clone, Copy)]
+struct Extent {
+    at: u64,
+    size: u64,
+}
+
+impl Extent {
+    /// Where the block ends in which it ends. No archive reaches as far where that is beyond all numbers.
+    fn padded_end(self) -> u64 {
+        let padded = self.size.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX);
+        self.at.saturating_add(padded)
+    }
 }
 
 /// A header with all that stood before it on its behalf.
@@ -261,10 +327,10 @@ struct Pax {
 impl Reader<'_> {
     /// The next entry's header; `None` at the end mark.
     fn header(&mut self) -> Result<Option<Header>> {
-        let offset = self.at;
+        let offset = self.at();
         let (mut long_name, mut long_link, mut pax) = (None, None, None);
         loop {
-            let at = self.at;
+            let at = self.at();
             let block = self.block("a header was due, and no end mark has come")?;
             if block.iter().all(|&byte| byte == 0) {
                 if long_name.is_some() || long_link.is_some() || pax.is_some() {
@@ -314,7 +380,7 @@ impl Reader<'_> {
         let offset = header.offset;
         if old.linkflag[0] == b'V' {
             // The label of a volume: its name is no path, and no reader makes anything of it.
-            self.content(header.size)?;
+            self.pass(self.extent(header.size))?;
             return Ok(false);
         }
         let name = header.name()?;
@@ -353,13 +419,19 @@ impl Reader<'_> {
             None => header.size,
         };
         let mut inode = offset;
+        let ignored = path.as_ref().is_some_and(self.ignore);
         let content = match kind {
-            b'0' => Content::File { mode, offset: self.content(size)?, size },
+            b'0' => {
+                let wanted = !ignored;
+                let passing = |path| Passing { inode, path, mode, size, wanted, range: 0..0 };
+                self.file(path.clone().map(passing), size)?;
+                Content::File { mode }
+            }
             b'5' => Content::Dir { mode: Some(mode) },
             b'D' => {
                 // An incremental archive's folder. The names that were in it are its content, for those who delete
                 // what is not among them.
-                self.content(size)?;
+                self.pass(self.extent(size))?;
                 Content::Dir { mode: Some(mode) }
             }
             b'2' => {
@@ -381,7 +453,7 @@ impl Reader<'_> {
                 if let Some(by_path) = &mut self.by_path {
                     by_path.insert(path.clone(), self.found.len());
                 }
-                self.found.push((offset, Unpacked { path, content, inode }));
+                self.found.push(Found { offset, ignored, entry: Unpacked { path, content, inode } });
             }
             None if matches!(content, Content::Dir { .. }) => {}
             None => return Err(refuse("the workspace itself as something other than a folder")),
@@ -402,9 +474,9 @@ impl Reader<'_> {
             ),
         })?;
         let by_path = self.by_path.get_or_insert_with(|| {
-            self.found.iter().enumerate().map(|(at, (_, entry))| (entry.path.clone(), at)).collect()
+            self.found.iter().enumerate().map(|(at, found)| (found.entry.path.clone(), at)).collect()
         });
-        match path.and_then(|path| by_path.get(&path)).map(|&at| &self.found[at].1) {
+        match path.and_then(|path| by_path.get(&path)).map(|&at| &self.found[at].entry) {
             Some(Unpacked { content: Content::Dir { .. }, .. }) => Err(refuse("a hard link to a folder")),
             Some(Unpacked { content, inode, .. }) => Ok((content.clone(), *inode)),
             None => Err(refuse(&format!(
@@ -416,24 +488,33 @@ impl Reader<'_> {
 
     /// The content of a long-name entry: the name with a closing NUL.
     fn long(&mut self, at: u64, size: u64) -> Result<Vec<u8>> {
-        let start = self.content(size)?;
+        let extent = self.extent(size);
         if size > NAME_MAX {
+            self.pass(extent)?;
             return Err(too_long(at, size));
         }
-        let mut name = self.copy(start, size)?;
+        let mut name = self.next_of(extent, size)?.to_vec();
+        self.pass(extent)?;
         name.pop_if(|last| *last == 0);
         Ok(name)
     }
 
     /// PAX records: `<length> <key>=<value>\n`, the length counting all of it. Only what means something is copied.
     fn pax(&mut self, header: u64, size: u64) -> Result<Pax> {
+        let extent = self.extent(size);
+        let pax = self.records(header, extent);
+        // That the records are cut off is told before what is wrong in them.
+        self.pass(extent)?;
+        pax
+    }
+
+    fn records(&mut self, header: u64, extent: Extent) -> Result<Pax> {
         let malformed = || invalid(header, None, "a malformed PAX record");
-        let mut at = self.content(size)?;
-        let end = at + size;
+        let end = extent.at.saturating_add(extent.size);
         let mut pax = Pax::default();
-        while at < end {
-            let begins = usize::try_from((end - at).min(KEY_MAX)).expect("that is not much");
-            let begins = self.window.get(at, begins)?;
+        while self.at() < end {
+            let at = self.at();
+            let begins = self.next_of(extent, (end - at).min(KEY_MAX))?;
             let space = begins.iter().position(|&byte| byte == b' ').ok_or_else(malformed)?;
             let length = decimal(&begins[..space]).ok_or_else(malformed)?;
             if length > end - at || length <= space as u64 + 1 {
@@ -457,8 +538,8 @@ impl Reader<'_> {
                 // Times, owners, attributes, comments: none of them is restored.
                 _ => None,
             };
-            let value = at + equals as u64 + 1;
-            let last = at + length - 1;
+            let value = equals as u64 + 1;
+            let last = length - 1;
             if value > last {
                 return Err(malformed());
             }
@@ -466,55 +547,175 @@ impl Reader<'_> {
                 if last - value > NAME_MAX {
                     return Err(too_long(header, last - value));
                 }
-                let value = self.copy(value, last - value)?;
+                let value = self.next_of(extent, last)?[equals + 1..].to_vec();
                 match known {
                     Known::Path => pax.path = Some(value),
                     Known::LinkPath => pax.link_path = Some(value),
                     Known::Size => pax.size = Some(decimal(&value).ok_or_else(malformed)?),
                 }
             }
-            if self.window.get(last, 1)? != b"\n" {
+            self.pass_to(extent, at + last)?;
+            if self.next_of(extent, 1)? != b"\n" {
                 return Err(malformed());
             }
-            at = last + 1;
+            self.read += 1;
         }
         Ok(pax)
     }
 
-    /// Where content of `size` bytes begins; it and the padding after it are passed over.
-    fn content(&mut self, size: u64) -> Result<u64> {
-        self.require(size, "its content ends early")?;
-        let padded = size.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX);
-        self.require(padded, "its last block is cut off")?;
-        let start = self.at;
-        self.at += padded;
-        Ok(start)
+    /// The content of a file, which is handed on. It is none that can be where its name is the workspace's own.
+    fn file(&mut self, file: Option<Passing>, size: u64) -> Result<()> {
+        let extent = self.extent(size);
+        let Some(mut file) = file else { return self.pass(extent) };
+        let is_control = self.control_path == Some(&file.path);
+        if is_control {
+            self.control = Some(Control { inode: file.inode, size, content: Vec::new() });
+        }
+        if size <= PIECE as u64 {
+            let length = self.next_of(extent, size)?.len();
+            file.range = self.read..self.read + length;
+            if let Some(control) = self.control.as_mut().filter(|_| is_control) {
+                control.content.extend_from_slice(&self.bytes[file.range.clone()]);
+            }
+            self.read = file.range.end;
+            self.files.push(file);
+        } else {
+            self.parts(extent, &file, is_control)?;
+        }
+        self.pass(extent)?;
+        if let Some(control) = self.control.as_ref().filter(|_| is_control && size <= CONTROL_MAX) {
+            self.sink.control(&control.content);
+        }
+        Ok(())
+    }
+
+    /// Hands on a file that is longer than a piece.
+    fn parts(&mut self, extent: Extent, file: &Passing, is_control: bool) -> Result<()> {
+        self.hand_over()?;
+        let mut rest = file.size;
+        while rest > 0 {
+            let length = usize::try_from(rest).map_or(PIECE, |rest| rest.min(PIECE));
+            // Nothing but this file's is asked for, so that all of it can be handed on.
+            while self.bytes.len() < length {
+                if self.stream.next(length - self.bytes.len(), &mut self.bytes)? == 0 {
+                    return Err(self.cut_off(extent));
+                }
+            }
+            if is_control && file.size <= CONTROL_MAX {
+                if let Some(control) = &mut self.control {
+                    control.content.extend_from_slice(&self.bytes);
+                }
+            }
+            rest -= length as u64;
+            self.start += length as u64;
+            let bytes = std::mem::replace(&mut self.bytes, self.sink.buffer());
+            self.sink.part(file, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Where the next byte to be read stands in the archive.
+    fn at(&self) -> u64 {
+        self.start + self.read as u64
+    }
+
+    /// Content of that size, from the next byte on.
+    fn extent(&self, size: u64) -> Extent {
+        Extent { at: self.at(), size }
+    }
+
+    /// Passes over what is left of an entry's content, and its padding.
+    fn pass(&mut self, extent: Extent) -> Result<()> {
+        self.pass_to(extent, extent.padded_end())
+    }
+
+    /// Passes over what stands before that byte of the archive.
+    fn pass_to(&mut self, extent: Extent, end: u64) -> Result<()> {
+        while self.at() < end {
+            if !self.fill(1)? {
+                return Err(self.cut_off(extent));
+            }
+            let there = self.bytes.len() - self.read;
+            self.read += usize::try_from(end - self.at()).map_or(there, |wanted| wanted.min(there));
+        }
+        Ok(())
     }
 
     fn block(&mut self, missing: &str) -> Result<[u8; BLOCK]> {
-        self.require(BLOCK as u64, missing)?;
-        let block = self.window.get(self.at, BLOCK)?.try_into().expect("it has a block's length");
-        self.at += BLOCK as u64;
+        if !self.fill(BLOCK)? {
+            return Err(self.truncated(missing, BLOCK as u64, self.at()));
+        }
+        let block = self.bytes[self.read..self.read + BLOCK].try_into().expect("it has a block's length");
+        self.read += BLOCK;
         Ok(block)
     }
 
-    /// A short part of the archive that is there.
-    fn copy(&mut self, at: u64, length: u64) -> Result<Vec<u8>> {
-        let length = usize::try_from(length).expect("it was found to be short");
-        self.window.get(at, length).map(<[u8]>::to_vec)
+    /// The next bytes of an entry's content, no more than a piece. They are not read by that.
+    fn next_of(&mut self, extent: Extent, length: u64) -> Result<&[u8]> {
+        let length = usize::try_from(length).expect("it is no more than a piece");
+        if !self.fill(length)? {
+            return Err(self.cut_off(extent));
+        }
+        Ok(&self.bytes[self.read..self.read + length])
     }
 
-    /// That so many bytes follow.
-    fn require(&self, length: u64, missing: &str) -> Result<()> {
-        let size = self.window.bytes.size();
-        let rest = size - self.at;
-        if length <= rest {
+    /// Sees to it that so many bytes, no more than a piece, are there to be read. `false` where the archive ends before.
+    fn fill(&mut self, length: usize) -> Result<bool> {
+        debug_assert!(length <= PIECE);
+        if self.read + length > PIECE {
+            self.hand_over()?;
+        }
+        while self.bytes.len() - self.read < length {
+            if self.stream.next(PIECE - self.bytes.len(), &mut self.bytes)? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands on the files that were read, and keeps what comes after.
+    fn hand_over(&mut self) -> Result<()> {
+        self.start += self.read as u64;
+        let read = std::mem::take(&mut self.read);
+        if self.files.is_empty() {
+            self.bytes.drain(..read);
             return Ok(());
         }
-        Err(Error::ArchiveTruncated {
+        let mut next = self.sink.buffer();
+        next.extend_from_slice(&self.bytes[read..]);
+        let bytes = std::mem::replace(&mut self.bytes, next);
+        self.sink.files(bytes, std::mem::take(&mut self.files))
+    }
+
+    /// Reads what stands behind the end mark, which nothing is made of. Returns how long the whole archive is.
+    fn drain(&mut self) -> Result<u64> {
+        self.hand_over()?;
+        loop {
+            self.start += self.bytes.len() as u64;
+            self.bytes.clear();
+            if self.stream.next(PIECE, &mut self.bytes)? == 0 {
+                return Ok(self.start);
+            }
+        }
+    }
+
+    /// That the archive has ended within an entry's content.
+    fn cut_off(&self, extent: Extent) -> Error {
+        if self.start + (self.bytes.len() as u64) < extent.at.saturating_add(extent.size) {
+            self.truncated("its content ends early", extent.size, extent.at)
+        } else {
+            let padded = extent.size.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX);
+            self.truncated("its last block is cut off", padded, extent.at)
+        }
+    }
+
+    /// That the archive has ended, and less than that many bytes came from `at` on.
+    fn truncated(&self, missing: &str, length: u64, at: u64) -> Error {
+        let size = self.start + self.bytes.len() as u64;
+        Error::ArchiveTruncated {
             offset: size,
-            reason: format!("{missing} ({length} bytes at byte {}, of which {rest} came)", self.at),
-        })
+            reason: format!("{missing} ({length} bytes at byte {at}, of which {} came)", size - at),
+        }
     }
 }
 

@@ -60,13 +60,10 @@ impl FolderMerge {
         let root = Root::create(target)?;
         let left_alone = |path: &RelativePath| is_left_alone(&exclude, path);
         base.retain(|path, _| !left_alone(path));
-        let terms = Terms { base: &base, left_alone: &left_alone, keep: Keep::default(), cancel: &cancel };
         let mut rescued = Rescued::default();
-        let merge = Merge::begin(root, &terms, &mut rescued, |root| {
-            let mut incoming = Incoming::from_folder(&source, &left_alone, &base, root, &cancel)?;
-            incoming.keep_untold(&base, false);
-            Ok(incoming)
-        })?;
+        let mut incoming = Incoming::from_folder(&source, &left_alone, &base, &root, &cancel)?;
+        incoming.keep_untold(&base, false);
+        let merge = Merge::begin(root, incoming, &base, &mut rescued)?;
         Ok(Self { merge, base, exclude, rescued })
     }
 

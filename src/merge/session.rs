@@ -1,7 +1,8 @@
 //! One merge from beginning to end. This is the only place that conducts one, whatever the other side is.
 //!
-//! [`Merge::begin`] clears up after killed merges and stages what comes in. The caller takes the workspace's lock, in its
-//! own way, and hands it over ([`Merge::hold`]). [`Merge::apply`] looks at the workspace, plans and changes it.
+//! The caller takes in the other side ([`Incoming`]), which stages what differs; where that is refused, not even what killed
+//! merges left is touched. With it [`Merge::begin`] begins, and clears up after those. The caller takes the workspace's lock,
+//! in its own way, and hands it over ([`Merge::hold`]). [`Merge::apply`] looks at the workspace, plans and changes it.
 //! [`Merge::finish`] closes the stage and gives the lock back, and belongs to every merge that has begun.
 
 use std::path::Path;
@@ -12,7 +13,7 @@ use super::conflicts::{Keep, check_runtime, prune};
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal;
 use super::lock::MergeLock;
-use super::plan::{changed, mode_to_come, put_back};
+use super::plan::{changed, put_back};
 use super::report::{Noted, Report, Rescued};
 use super::sensitive;
 use crate::cancel::Cancel;
@@ -22,7 +23,7 @@ use crate::tree::root::Root;
 use crate::tree::scan::LeaveOut;
 use crate::tree::stage::is_lock_name;
 
-/// What a merge goes by, the same in all its steps.
+/// What a merge goes by.
 #[derive(Clone, Copy)]
 pub struct Terms<'a> {
     /// What both sides last shared.
@@ -49,23 +50,16 @@ pub struct Merge {
 }
 
 impl Merge {
-    /// Clears up what killed merges left, and stages what the other side holds, as `bring_in` reads it. On failure no stage
+    /// Begins with what the other side holds, as it was taken in, and clears up what killed merges left. On failure no stage
     /// is left.
-    pub fn begin(
-        root: Root,
-        terms: &Terms<'_>,
-        rescued: &mut Rescued,
-        bring_in: impl FnOnce(&Root) -> Result<Incoming>,
-    ) -> Result<Self> {
-        journal::rescue(&root, rescued)?;
-        let mut incoming = bring_in(&root)?;
-        if let Err(error) = keep_usable(&mut incoming, terms.base, &root) {
+    pub fn begin(root: Root, mut incoming: Incoming, base: &Snapshot, rescued: &mut Rescued) -> Result<Self> {
+        if let Err(error) = journal::rescue(&root, rescued) {
             // The failure that led here is the one to report; the next merge removes an abandoned stage.
             let _abandoned = incoming.stage.close(&root);
-            return Err(error.with_hint(UNCHANGED));
+            return Err(error);
         }
-        let held_back = hold_back(&mut incoming.snapshot, terms.base);
-        let needs_lock = changed(terms.base, &incoming.snapshot).next().is_some();
+        let held_back = hold_back(&mut incoming.snapshot, base);
+        let needs_lock = changed(base, &incoming.snapshot).next().is_some();
         Ok(Self { root, incoming, held_back, needs_lock, lock: None, settled: true })
     }
 
@@ -136,21 +130,6 @@ impl Merge {
         };
         (snapshot, released.and(closed))
     }
-}
-
-/// Takes no mode that the next merge would fail on: see [`mode_to_come`].
-fn keep_usable(incoming: &mut Incoming, base: &Snapshot, root: &Root) -> Result<()> {
-    let mut staged = incoming.staged.in_order();
-    let mut in_stage = None;
-    for (path, entry) in &mut incoming.snapshot {
-        let Some(usable) = mode_to_come(base.get(path), entry) else { continue };
-        *entry = entry.clone().with_mode(usable);
-        if let Some(staged) = staged.find(path) {
-            let stage = incoming.stage.get(root)?;
-            in_stage.get_or_insert_with(|| stage.cursor()).set_staged_mode(&staged.name, usable)?;
-        }
-    }
-    Ok(())
 }
 
 /// Takes for unchanged what neither comes nor goes, and tells what of that is held back. (Locks name processes of this machine,

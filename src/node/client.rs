@@ -172,7 +172,8 @@ impl SandboxClient for JsClient {
     }
 
     async fn write_file(&self, path: &str, upload: &Upload, part: Part<'_>) -> Result<(), CallFailure> {
-        let written = Request { upload: upload.number, part: Some(part.into()), ..request("writeFile", path) };
+        let written =
+            Request { upload: upload.number, part: Some(part.into()), ..request("writeFile", path) };
         self.call(written).await.map(|_| ())
     }
 

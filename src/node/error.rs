@@ -74,6 +74,7 @@ pub fn to_napi(error: &Error) -> napi::Error {
         | Error::InvalidReturnValue { .. }
         | Error::InvalidArgType { .. }
         | Error::InvalidArgValue { .. }
+        | Error::Passed
         | Error::Aborted
         | Error::Internal(_) => {}
     }

@@ -3,7 +3,9 @@
 //! It is text from a machine on which an agent had a shell. It can make this side leave alone what it would have merged, and
 //! nothing else.
 
+use crate::exclude::PathSet;
 use crate::merge::plan::changed;
+use crate::path::RelativePath;
 use crate::tree::entry::{Entry, Snapshot};
 
 /// The answer that a download brings.
@@ -39,17 +41,22 @@ impl<'a> Answer<'a> {
 ///
 /// One file or link as it was uploaded is enough. Where there is none, half of their names must be there: an image brings
 /// some names that a workspace may have too, such as `.gitignore`.
+///
+/// What the sandbox may never have had (`lost`) says nothing.
 #[must_use]
-pub fn is_another_without_mark(base: &Snapshot, theirs: &Snapshot) -> bool {
+pub fn is_another_without_mark(base: &Snapshot, theirs: &Snapshot, lost: &PathSet) -> bool {
     let leaf = |entry: Option<&Entry>| usize::from(entry.is_some_and(|entry| !entry.is_dir()));
-    let leaves: usize = base.values().map(|entry| leaf(Some(entry))).sum();
+    let mut uploaded = base.iter().filter(|(path, _)| !lost.contains_or_covers(path)).peekable();
+    let is_empty = uploaded.peek().is_none();
+    let leaves: usize = uploaded.map(|(_, entry)| leaf(Some(entry))).sum();
     let (mut changed_leaves, mut there) = (0, 0);
-    for (path, before, _) in changed(base, theirs) {
+    for (path, before, _) in changed(base, theirs).filter(|(path, ..)| !lost.contains_or_covers(path)) {
         changed_leaves += leaf(before);
         there += leaf(before.filter(|_| theirs.contains_key(path)));
     }
     if leaves == 0 {
-        return !base.is_empty() && !base.keys().any(|path| theirs.contains_key(path));
+        let is_there = |path: &RelativePath| !lost.contains_or_covers(path) && theirs.contains_key(path);
+        return !is_empty && !base.keys().any(is_there);
     }
     changed_leaves == leaves && there * 2 < leaves
 }
@@ -57,7 +64,6 @@ pub fn is_another_without_mark(base: &Snapshot, theirs: &Snapshot) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::RelativePath;
     use crate::tree::entry::Digest;
 
     #[test]
@@ -121,7 +127,16 @@ mod tests {
                 .collect()
         };
         for &(name, base, theirs, another) in cases {
-            assert_eq!(is_another_without_mark(&tree(base), &tree(theirs)), another, "{name}");
+            let nothing_lost = PathSet::default();
+            assert_eq!(is_another_without_mark(&tree(base), &tree(theirs), &nothing_lost), another, "{name}");
+            // What may never have been there changes nothing.
+            let lost = RelativePath::child(None, b"lost");
+            let mut with_lost = tree(base);
+            with_lost.insert(lost.clone(), Entry::Dir { mode: None });
+            let file = Entry::File { mode: 0o644, digest: Digest([9; 32]) };
+            with_lost.insert(RelativePath::child(Some(&lost), b"file"), file);
+            let lost = PathSet::of([lost]);
+            assert_eq!(is_another_without_mark(&with_lost, &tree(theirs), &lost), another, "lost: {name}");
         }
     }
 }

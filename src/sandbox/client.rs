@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use crate::archive::source::Bytes;
 use crate::error::Error;
 pub(crate) use crate::threads::blocking;
+use crate::transfer::retry;
 
 /// Which part of which archive a transfer is, for progress. Bytes are counted before they are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,6 +62,25 @@ pub trait SandboxClient: Send + Sync + 'static {
     fn remove(&self, path: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
     /// Runs a command line of POSIX `sh`.
     fn run(&self, command: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
+}
+
+/// Makes a call that may be made twice: again, after a pause, where its failure passes.
+pub async fn persist<C, T, F>(client: &C, mut call: impl FnMut() -> F) -> Result<T, RunError<C::Failure>>
+where
+    C: SandboxClient,
+    F: Future<Output = Result<T, C::Failure>>,
+{
+    let mut attempt = 0;
+    loop {
+        let failure = match call().await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => failure,
+        };
+        let pause = if client.is_passing(&failure) { retry::pause(attempt, retry::chance()) } else { None };
+        let Some(pause) = pause else { return Err(RunError::Client(failure)) };
+        tokio::time::sleep(pause).await;
+        attempt += 1;
+    }
 }
 
 /// Whether memory that belongs to the client's side is still there. JavaScript's goes with its environment: when a

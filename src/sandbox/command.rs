@@ -278,6 +278,12 @@ fn without_comments(script: &str) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
+/// Removes a download and all its parts, however many there are.
+#[must_use]
+pub fn clear_download(places: &Places) -> String {
+    in_shell(&format!(r#"a={}; rm -f "$a" "$a".[0-9]*"#, quote(&places.download())))
+}
+
 fn in_shell(script: &str) -> String {
     format!("sh -c {}", quote(script))
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use super::client::{Part, RunError, SandboxClient, blocking};
+use super::client::{Part, RunError, SandboxClient, blocking, persist};
 use super::send::Way;
 use crate::archive::codec::Decoder;
 use crate::archive::source::{Bytes, Stream, Whole};
@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::sync::lock;
 use crate::transfer::link::Link;
 use crate::transfer::parts::{TRAILER_MAX, Trailer, Wish, part_path};
-use crate::transfer::retry;
 
 /// What travels, for progress.
 const LABEL: &str = "workspace";
@@ -136,21 +135,13 @@ async fn read<C: SandboxClient>(
     part: Part<'_>,
     link: &Mutex<Link>,
 ) -> Result<C::Download, RunError<C::Failure>> {
-    let mut attempt = 0;
-    loop {
+    persist(client, || async {
         let started = Instant::now();
-        let failure = match client.read_file(path, Some(part)).await {
-            Ok(file) => {
-                lock(link).transferred(file.size(), started.elapsed());
-                return Ok(file);
-            }
-            Err(failure) => failure,
-        };
-        let pause = if client.is_passing(&failure) { retry::pause(attempt, retry::chance()) } else { None };
-        let Some(pause) = pause else { return Err(RunError::Client(failure)) };
-        tokio::time::sleep(pause).await;
-        attempt += 1;
-    }
+        let file = client.read_file(path, Some(part)).await?;
+        lock(link).transferred(file.size(), started.elapsed());
+        Ok(file)
+    })
+    .await
 }
 
 /// The parts of an archive as they come.

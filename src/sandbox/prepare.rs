@@ -10,7 +10,7 @@ use std::time::Instant;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
-use super::client::{RunError, SandboxClient, blocking};
+use super::client::{RunError, SandboxClient, blocking, persist};
 use super::command::{self, Places};
 use super::send::{self, Delivered, Ready, Tail, Way};
 use super::{listing, spec};
@@ -359,7 +359,7 @@ async fn upload_workspace<C: SandboxClient>(
     let tail: Tail = Box::new(tail);
     let ready = send::pack(&**client, workspace.open()?, leave_out, &tail, way, cancel).await?;
     let started = Instant::now();
-    client.make_dir(places.runtime_root()).await.map_err(RunError::Client)?;
+    persist(&**client, || client.make_dir(places.runtime_root())).await?;
     lock(&way.link).answered(started.elapsed());
     let archive = places.upload();
     let delivered = send::send(client, "workspace", &archive, ready, tail, way, cancel).await?;

@@ -268,7 +268,8 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
 
     /// Begins a part. It is made in memory of ours where it is to be compressed, and otherwise where it is sent from.
     fn begin(&mut self) -> Result<Filling<U>> {
-        let room = usize::try_from(self.room).map_err(|_| Error::Internal("a part beyond memory".to_owned()))?;
+        let room =
+            usize::try_from(self.room).map_err(|_| Error::Internal("a part beyond memory".to_owned()))?;
         // The last part gets its exact size when that is known.
         let bytes = if self.way.wants_compression() || self.rest < self.room {
             Bytes::Held(Vec::with_capacity(room.min(usize::try_from(self.rest).unwrap_or(room))))

@@ -103,7 +103,8 @@ impl Trailer {
         let mut words = said.split(|&byte| byte == b' ');
         let mut number = || std::str::from_utf8(words.next()?).ok()?.parse::<u64>().ok();
         let (part_size, size) = (number()?, number()?);
-        let codecs = words.next()?.iter().map(|&letter| Codec::of(letter.into())).collect::<Option<Vec<_>>>()?;
+        let codecs =
+            words.next()?.iter().map(|&letter| Codec::of(letter.into())).collect::<Option<Vec<_>>>()?;
         let is_whole = words.next().is_none() && part_size > 0 && !codecs.is_empty();
         let fits = size.div_ceil(part_size.max(1)).max(1) == codecs.len() as u64;
         (is_whole && fits).then_some(Self { part_size, size, codecs })

@@ -7,20 +7,16 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sandbox_managed_runtime::archive::source::{Bytes, PIECE};
-use sandbox_managed_runtime::archive::unpack::unpack;
-use sandbox_managed_runtime::cancel::Cancel;
+use sandbox_managed_runtime::archive::source::{Bytes, PIECE, Whole};
 use sandbox_managed_runtime::error::{Error, Result};
 use sandbox_managed_runtime::merge::incoming::Incoming;
-use sandbox_managed_runtime::tree::entry::{Digest, Entry, Snapshot};
-use sandbox_managed_runtime::tree::root::Root;
-use sandbox_managed_runtime::tree::scan::snapshot;
-use sha2::Digest as _;
+use sandbox_managed_runtime::tree::entry::Snapshot;
 
 use crate::fuzz::fuzz;
 use crate::place::{Place, restore};
 use crate::random::Random;
 use crate::raw_tar::RawTar;
+use crate::receiving::{assert_consistent, base_of, take_in_stream};
 use crate::tree::{Picture, RUNTIME, Tree, assert_same, file, link, to_tar, tree};
 
 /// An answer that is another one from some copy on, and gone from another on.
@@ -49,41 +45,7 @@ impl Bytes for Fickle {
 }
 
 fn take_in(place: &Place, base: &Snapshot, bytes: &dyn Bytes) -> Result<Incoming> {
-    let archive = unpack(bytes, None, &|_| false)?;
-    let root = Root::open(&place.workspace()).unwrap();
-    Incoming::from_archive(archive, bytes, base, &root, &Cancel::default())
-}
-
-fn base_of(place: &Place) -> Snapshot {
-    snapshot(&Root::open(&place.workspace()).unwrap(), &|_| false, &Cancel::default()).unwrap()
-}
-
-/// Asserts that what is staged is what it is said to be, and that all else is the base's.
-#[track_caller]
-fn assert_consistent(place: &Place, base: &Snapshot, incoming: Incoming) {
-    let root = Root::open(&place.workspace()).unwrap();
-    let is_empty = incoming.staged.iter().next().is_none();
-    for (path, entry) in &incoming.snapshot {
-        let Some(staged) = incoming.staged.get(path) else {
-            let is_base = base.get(path).is_some_and(|base| base.same_as(entry));
-            assert!(is_base || entry.is_dir(), "{path} was not staged");
-            continue;
-        };
-        let mut cursor = incoming.stage.get(&root).unwrap().cursor();
-        assert_eq!(cursor.stat(&staged.name).unwrap().unwrap().ino, staged.ino, "{path}");
-        match entry {
-            Entry::File { digest, .. } => {
-                let content = fs::read(cursor.path_of(&staged.name)).unwrap();
-                assert_eq!(Digest(sha2::Sha256::digest(content).into()), *digest, "{path}");
-            }
-            Entry::Symlink { target } => {
-                assert_eq!(cursor.read_link(&staged.name).unwrap().as_ref(), Some(target), "{path}");
-            }
-            Entry::Dir { .. } => panic!("a directory was staged: {path}"),
-        }
-    }
-    assert!(!is_empty || !place.at(RUNTIME).exists(), "a stage for nothing");
-    incoming.stage.close(&root).unwrap();
+    take_in_stream(place, base, &mut Whole::new(bytes), false)
 }
 
 /// Small and large files, some of which are the base's, with further names.
@@ -147,7 +109,7 @@ fn an_answer_that_is_gone_at_any_copy() {
     let here = tree([("f0", file("old")), ("f1", file(vec![b'a'; 3 * PIECE])), ("link", link("f1"))]);
     let mut theirs = here.clone();
     theirs.insert(b"f0".to_vec(), file("new"));
-    // It begins as the base does, so that it is hashed first and staged in a second pass.
+    // It begins as the base does, so that its beginning is taken from here.
     let mut changed = vec![b'a'; 3 * PIECE];
     changed[2 * PIECE] = b'b';
     theirs.insert(b"f1".to_vec(), file(changed));
@@ -177,31 +139,39 @@ fn an_answer_that_is_gone_at_any_copy() {
         }
         gone_at += 1;
     }
-    assert!(gone_at >= 8, "two headers' windows, a run and two passes: {gone_at}");
+    assert!(gone_at >= 4, "a piece, and the parts of a large file: {gone_at}");
+}
+
+/// An answer that may be read once.
+struct Once {
+    bytes: Vec<u8>,
+    read: AtomicUsize,
+}
+
+impl Bytes for Once {
+    fn size(&self) -> u64 {
+        self.bytes.size()
+    }
+
+    fn copy(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> Result<()> {
+        assert_eq!(self.read.fetch_add(length, Ordering::Relaxed), usize::try_from(offset).unwrap());
+        self.bytes.copy(offset, length, into)
+    }
 }
 
 #[test]
-fn a_large_file_that_changes_between_two_passes_is_refused() {
+fn every_byte_of_an_answer_is_read_once_and_in_order() {
     let old = vec![b'a'; 3 * PIECE];
-    let place = Place::with(&tree([("large", file(old.clone()))]));
+    let place = Place::with(&tree([("large", file(old.clone())), ("small", file("1"))]));
     let base = base_of(&place);
-    let [first, then] = [b'b', b'c'].map(|last| {
-        let mut content = old.clone();
-        content.push(last);
-        RawTar::new().file("large", content).end()
-    });
-    let copies = |changes_at| {
-        let (first, then) = (first.clone(), then.clone());
-        let bytes = Fickle { first, then, changes_at, gone_at: usize::MAX, copies: AtomicUsize::new(0) };
-        let outcome = take_in(&place, &base, &bytes);
-        (outcome, bytes.copies.into_inner())
-    };
-    let (outcome, all) = copies(usize::MAX);
-    assert_consistent(&place, &base, outcome.unwrap());
-    // The last copy is the last piece of the second pass.
-    let (outcome, _) = copies(all - 1);
-    assert_eq!(outcome.unwrap_err().code(), "ERR_INVALID_RETURN_VALUE");
-    place.assert_no_litter();
+    for end in [&b""[..], b"longer", &[b'z'; 3 * PIECE]] {
+        let content = [&old[..], end].concat();
+        let bytes = archive_of(&tree([("f0", file("new")), ("large", file(content)), ("link", link("f0"))]));
+        // What stands behind the end mark is read as well: a stream that ends too early says so there.
+        let bytes = Once { bytes: [bytes.end(), vec![1; 2 * PIECE]].concat(), read: AtomicUsize::new(0) };
+        assert_consistent(&place, &base, take_in(&place, &base, &bytes).unwrap());
+        assert_eq!(bytes.read.into_inner(), bytes.bytes.len());
+    }
 }
 
 fn inodes(place: &Place, names: impl IntoIterator<Item = String>) -> BTreeSet<u64> {

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_managed_runtime::archive::unpack::{Content, unpack};
+use sandbox_managed_runtime::archive::source::Whole;
+use sandbox_managed_runtime::archive::unpack::{Archive, Content};
+use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::exclude::ExcludePatterns;
 use sandbox_managed_runtime::path::RelativePath;
 
@@ -16,6 +18,7 @@ use crate::model::merge_but_for;
 use crate::place::{Place, prepare_upload, refused, restore};
 use crate::random::Random;
 use crate::raw_tar::{BLOCK, CHECKSUM, KIND, LINK, MAGIC, MODE, NAME, PREFIX, RawTar, SIZE};
+use crate::reading::{Contents, Dripping, read_stream};
 use crate::sandbox::{CannedSandbox, LocalSandbox};
 use crate::tree::{Node, Picture, RUNTIME, Tree, assert_same, change_tree, is_below, read_tree, to_tar};
 
@@ -326,17 +329,28 @@ fn fuzz_unpacking() {
         }
         let left_alone =
             |path: &RelativePath| path.is_or_below(RUNTIME.as_bytes()) || always_excluded.matches(path);
-        let Ok(unpacked) = unpack(&archive, None, &left_alone) else { return };
+        let whole = Vec::clone(&archive);
+        let read = read_stream(&mut Whole::new(&whole), None, &left_alone);
+        // However it is cut, the same comes of it.
+        let mut pieces = Random::new(random.below(usize::MAX) as u64);
+        let most = *random.pick(&[1, 7, BLOCK, 3 * BLOCK + 1, 10_000]);
+        let mut dripping = Dripping { rest: &archive, length: |_| 1 + pieces.below(most) };
+        let in_pieces = read_stream(&mut dripping, None, &left_alone);
+        let shown = |read: &Result<(Archive, Contents), Error>| match read {
+            Ok((archive, contents)) => format!("{archive:?} {contents:?}"),
+            Err(error) => format!("{} {error}", error.code()),
+        };
+        assert_eq!(shown(&read), shown(&in_pieces), "in pieces of up to {most} bytes");
+        let Ok((unpacked, mut contents)) = read else { return };
         accepted.set(accepted.get() + 1);
         let mut tree = Tree::new();
         for entry in &unpacked.entries {
             let node = match &entry.content {
                 // A mode that takes the owner's rights does not come.
                 Content::Dir { mode } => Node::Dir(mode.unwrap_or(0o755) & 0o777 | 0o500),
-                Content::File { mode, offset, size } => {
-                    let start = usize::try_from(*offset).unwrap();
-                    let content = &archive[start..start + usize::try_from(*size).unwrap()];
-                    Node::File(mode & 0o777 | 0o400, content.to_vec())
+                Content::File { mode } => {
+                    let content = contents.files.entry(entry.inode).or_default();
+                    Node::File(mode & 0o777 | 0o400, content.clone())
                 }
                 Content::Symlink { target } => Node::Link(target.to_vec()),
                 Content::Special => continue,

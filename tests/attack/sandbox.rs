@@ -119,6 +119,8 @@ pub struct CannedSandbox {
     pub upload: Mutex<Vec<u8>>,
     /// Whether its mark is gone.
     pub has_forgotten: AtomicBool,
+    /// How often it was asked for a download.
+    pub downloads: AtomicUsize,
 }
 
 impl CannedSandbox {
@@ -180,6 +182,7 @@ impl SandboxClient for CannedSandbox {
     async fn discard(&self, _: &str) {}
 
     async fn read_file(&self, _: &str, _: Option<Part<'_>>) -> Result<Vec<u8>, Failure> {
+        self.downloads.fetch_add(1, Ordering::SeqCst);
         let download = self.download.lock().unwrap().clone();
         if self.has_forgotten.load(Ordering::SeqCst) {
             return Ok(download);

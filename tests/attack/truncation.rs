@@ -1,10 +1,9 @@
 //! Downloads that were cut off or damaged on the way.
 
-use sandbox_managed_runtime::archive::unpack::unpack;
-
 use crate::place::{Place, refused, restore};
 use crate::random::Random;
 use crate::raw_tar::{BLOCK, CHECKSUM, RawTar};
+use crate::reading::unpack;
 use crate::tree::{DIR, Picture, Tree, assert_same, file, link, to_tar, tree};
 
 fn uploaded() -> Tree {

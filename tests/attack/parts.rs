@@ -1,0 +1,358 @@
+//! Archives that travel in parts: what arrives, what is sent again, and what is left where something fails.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sandbox_managed_runtime::error::Error;
+use sandbox_managed_runtime::sandbox::client::{Part, RunError, SandboxClient};
+use sandbox_managed_runtime::sandbox::prepare::{Asset, Upload};
+
+use crate::place::{Place, prepare_upload, restore};
+use crate::sandbox::{Failure, LocalSandbox};
+use crate::tree::{DIR, Picture, RUNTIME, Tree, assert_same, file, link, read_tree, tree};
+
+/// A sandbox on this machine that answers as slowly as one behind a network, and damages or fails a transfer.
+#[derive(Default)]
+struct Distant {
+    local: LocalSandbox,
+    /// How long `makeDir` takes: what is slow gets compressed parts.
+    round_trip: Duration,
+    /// The paths that were written and read, with their sizes.
+    transfers: Mutex<Vec<(String, usize)>>,
+    /// What is done to a download of that number, counted from 0.
+    damage: Mutex<Option<(usize, Damage)>>,
+    reads: AtomicUsize,
+    discarded: Mutex<Vec<String>>,
+}
+
+type Damage = fn(&mut Vec<u8>);
+
+impl Distant {
+    fn new(round_trip_ms: u64) -> Arc<Self> {
+        Arc::new(Self { round_trip: Duration::from_millis(round_trip_ms), ..Self::default() })
+    }
+
+    /// Takes as long as bytes do that come 50 in a microsecond, behind a network.
+    async fn travel(&self, bytes: &[u8]) {
+        if !self.round_trip.is_zero() {
+            tokio::time::sleep(Duration::from_nanos(bytes.len() as u64 * 20)).await;
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let transfers = std::mem::take(&mut *self.transfers.lock().unwrap());
+        transfers.into_iter().map(|(path, _)| path.rsplit('/').next().unwrap().to_owned()).collect()
+    }
+
+    fn bytes(&self) -> usize {
+        self.transfers.lock().unwrap().iter().map(|(_, size)| size).sum()
+    }
+}
+
+impl SandboxClient for Distant {
+    type Failure = Failure;
+    type Upload = Vec<u8>;
+    type Download = Vec<u8>;
+
+    async fn allocate(&self, size: u64) -> Result<Vec<u8>, Failure> {
+        self.local.allocate(size).await
+    }
+
+    async fn make_dir(&self, path: &str) -> Result<(), Failure> {
+        tokio::time::sleep(self.round_trip).await;
+        self.local.make_dir(path).await
+    }
+
+    async fn write_file(&self, path: &str, bytes: &Vec<u8>, part: Part<'_>) -> Result<(), Failure> {
+        self.travel(bytes).await;
+        self.transfers.lock().unwrap().push((path.to_owned(), bytes.len()));
+        self.local.write_file(path, bytes, part).await
+    }
+
+    async fn read_file(&self, path: &str, part: Option<Part<'_>>) -> Result<Vec<u8>, Failure> {
+        let mut bytes = self.local.read_file(path, part).await?;
+        self.travel(&bytes).await;
+        self.transfers.lock().unwrap().push((path.to_owned(), bytes.len()));
+        if part.is_some()
+            && let Some((number, damage)) = *self.damage.lock().unwrap()
+            && self.reads.fetch_add(1, Ordering::SeqCst) == number
+        {
+            damage(&mut bytes);
+        }
+        Ok(bytes)
+    }
+
+    async fn remove(&self, path: &str) -> Result<(), Failure> {
+        self.local.remove(path).await
+    }
+
+    async fn run(&self, command: &str) -> Result<(), Failure> {
+        self.local.run(command).await
+    }
+
+    fn is_passing(&self, failure: &Failure) -> bool {
+        self.local.is_passing(failure)
+    }
+
+    async fn discard(&self, path: &str) {
+        self.discarded.lock().unwrap().push(path.to_owned());
+        self.local.discard(path).await;
+    }
+}
+
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u8::try_from(state >> 56).unwrap()
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// More than a megabyte of what shrinks and what does not, in files of all sizes.
+fn workspace() -> Tree {
+    let mut whole = tree([
+        ("a", DIR),
+        ("a/empty", file("")),
+        ("a/large text", file("a line that comes again\n".repeat(90_000))),
+        ("b", link("a/empty")),
+        ("noise", file(noise(1_500_000, 1))),
+        ("z", DIR),
+    ]);
+    for number in 0..200 {
+        whole.insert(format!("z/{number}").into_bytes(), file(format!("{number}").repeat(number * 7)));
+    }
+    whole
+}
+
+fn in_parts(place: &Place, part_bytes: u64, at_once: usize) -> Upload {
+    Upload { part_bytes, parts_at_once: at_once, ..place.upload() }
+}
+
+fn run_folder(place: &Place) -> Vec<String> {
+    let names = fs::read_dir(place.remote().join(RUNTIME).join("attack")).unwrap();
+    let names = names.map(|name| name.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != ".paperclip").collect()
+}
+
+#[test]
+fn a_round_trip_in_parts_is_one_without() {
+    for (part_bytes, at_once, round_trip) in
+        [(1 << 30, 1, 0), (65_536, 1, 0), (65_536, 4, 0), (200_000, 1, 5), (200_000, 4, 5), (1 << 30, 1, 5)]
+    {
+        let what = format!("parts of {part_bytes}, {at_once} at once, {round_trip} ms");
+        let place = Place::with(&workspace());
+        let client = Distant::new(round_trip);
+        let session = prepare_upload(&client, in_parts(&place, part_bytes, at_once)).unwrap();
+        assert_same(&read_tree(&place.remote()), &workspace(), &what);
+        assert_eq!(run_folder(&place), [""; 0], "{what}");
+        let sent = client.bytes();
+        let names = client.names();
+        assert_eq!(names[0], "workspace-upload.tar", "{what}");
+        assert_eq!(names.len() > 1, part_bytes < 1 << 30, "{what}: {names:?}");
+        // Of 3.9 MB two are text that all but vanishes.
+        assert!(sent < 2_000_000 || round_trip == 0, "{what}: {sent} bytes");
+
+        let mut theirs = workspace();
+        theirs.insert(b"a/large text".to_vec(), file("another line\n".repeat(200_000)));
+        theirs.insert(b"new".to_vec(), file(noise(700_000, 9)));
+        theirs.remove(&b"z/7"[..]);
+        crate::tree::change_tree(&place.remote(), &workspace(), &theirs);
+        let report = restore(&session, &*client).unwrap();
+        assert_same(&place.tree(), &theirs, &what);
+        assert_eq!(report.conflicts, [], "{what}");
+        assert_eq!(run_folder(&place), [""; 0], "{what}");
+        let came = client.bytes();
+        assert_eq!(client.names().len() > 1, part_bytes < 1 << 30, "{what}");
+        assert!(came < 3_000_000 || round_trip == 0, "{what}: {came} bytes");
+
+        // What was restored is the base of what comes next.
+        let report = restore(&session, &*client).unwrap();
+        assert_eq!((report.written, report.deleted), (Vec::new(), Vec::new()), "{what}");
+        place.assert_no_litter();
+    }
+}
+
+#[test]
+fn assets_travel_in_parts_too() {
+    for round_trip in [0, 5] {
+        let place = Place::with(&tree([("one", file("1"))]));
+        let asset = place.root().join("asset");
+        fs::create_dir(&asset).unwrap();
+        crate::tree::write_tree(&asset, &workspace());
+        let mut upload = in_parts(&place, 300_000, 2);
+        upload.assets = ["first", "second"]
+            .map(|key| Asset {
+                key: key.to_owned(),
+                local_dir: asset.clone(),
+                follow_links: false,
+                exclude: Vec::new(),
+            })
+            .to_vec();
+        upload.concurrency = 2;
+        let client = Distant::new(round_trip);
+        prepare_upload(&client, upload).unwrap();
+        let run = place.remote().join(RUNTIME).join("attack");
+        for key in ["first", "second"] {
+            assert_same(&read_tree(&run.join(key)), &workspace(), key);
+        }
+        let mut left = run_folder(&place);
+        left.sort();
+        assert_eq!(left, ["first", "second"]);
+    }
+}
+
+/// Every call is made to fail once, in a way that passes: only commands that are not to be made twice fail the run.
+#[test]
+fn transfers_are_made_again_where_a_failure_passes() {
+    let place = Place::with(&workspace());
+    let client = Distant::new(5);
+    let upload = || in_parts(&place, 1_000_000, 1);
+    prepare_upload(&client, upload()).unwrap();
+    let calls = client.local.calls.count();
+    assert!(calls >= 5, "{calls}");
+    client.local.calls.passes.store(true, Ordering::SeqCst);
+    for call in 0..calls {
+        client.local.calls.fail_at(Some(call));
+        let prepared = prepare_upload(&client, upload());
+        match prepared {
+            Ok(session) => {
+                assert_same(&read_tree(&place.remote()), &workspace(), &format!("call {call}"));
+                client.local.calls.fail_at(Some(1));
+                restore(&session, &*client).unwrap();
+            }
+            Err(RunError::Client(failure)) => {
+                assert_eq!(failure, Failure::Passing(call));
+                assert_eq!(call, calls - 1, "only the command is not made again");
+            }
+            Err(RunError::Own(error)) => panic!("call {call}: {error}"),
+        }
+        assert_eq!(run_folder(&place), [""; 0], "call {call}");
+    }
+}
+
+/// What fails for good leaves nothing of an archive in the sandbox.
+#[test]
+fn nothing_of_an_archive_stays_in_the_sandbox_where_it_failed() {
+    let place = Place::with(&workspace());
+    let client = Distant::new(5);
+    let upload = || in_parts(&place, 1_000_000, 1);
+    let session = prepare_upload(&client, upload()).unwrap();
+    let before = Picture::inside(&place.workspace());
+    for call in 0..client.local.calls.count() {
+        client.local.calls.fail_at(Some(call));
+        assert!(matches!(prepare_upload(&client, upload()), Err(RunError::Client(Failure::Wanted(_)))));
+        assert_eq!(run_folder(&place), [""; 0], "prepare, call {call}");
+    }
+    client.local.calls.fail_at(None);
+    drop(session);
+    let session = prepare_upload(&client, upload()).unwrap();
+    for call in [1, 3, 5] {
+        client.local.calls.fail_at(Some(call));
+        match restore(&session, &*client) {
+            Err(RunError::Client(failure)) => assert_eq!(failure, Failure::Wanted(call)),
+            Ok(_) => panic!("call {call} was to fail"),
+            Err(RunError::Own(error)) => panic!("call {call}: {error}"),
+        }
+        let left: Vec<_> =
+            run_folder(&place).into_iter().filter(|name| name != "workspace-download.tar").collect();
+        assert_eq!(left, [""; 0], "restore, call {call}");
+        assert_eq!(Picture::inside(&place.workspace()), before, "call {call}");
+    }
+    client.local.calls.fail_at(None);
+    restore(&session, &*client).unwrap();
+    place.assert_no_litter();
+}
+
+/// A part that came damaged is an error, and nothing is changed.
+#[test]
+fn a_damaged_part_changes_nothing() {
+    let damages: &[(&str, Damage)] = &[
+        ("cut", |bytes| bytes.truncate(bytes.len() - 1)),
+        ("cut by a block", |bytes| bytes.truncate(bytes.len().saturating_sub(512))),
+        ("longer", |bytes| bytes.push(0)),
+        ("empty", Vec::clear),
+    ];
+    for round_trip in [0, 5] {
+        for part in [0, 2] {
+            for &(name, damage) in damages {
+                let what = format!("part {part} {name}, {round_trip} ms");
+                let place = Place::with(&workspace());
+                let client = Distant::new(round_trip);
+                let session = prepare_upload(&client, in_parts(&place, 1_000_000, 1)).unwrap();
+                fs::write(place.remote().join("a/empty"), "changed").unwrap();
+                fs::write(place.remote().join("text"), "much of it\n".repeat(100_000)).unwrap();
+                let before = Picture::inside(&place.workspace());
+                *client.damage.lock().unwrap() = Some((part, damage));
+                match restore(&session, &*client) {
+                    Err(RunError::Own(Error::ArchiveInvalid { .. } | Error::ArchiveTruncated { .. })) => {}
+                    Err(RunError::Own(error)) => panic!("{what}: {error}"),
+                    Err(RunError::Client(failure)) => panic!("{what}: {failure:?}"),
+                    Ok(_) => panic!("{what}: it was taken"),
+                }
+                assert_eq!(Picture::inside(&place.workspace()), before, "{what}");
+                assert_eq!(run_folder(&place), [""; 0], "{what}");
+                *client.damage.lock().unwrap() = None;
+                restore(&session, &*client).unwrap();
+                assert_eq!(fs::read(place.at("a/empty")).unwrap(), b"changed", "{what}");
+            }
+        }
+    }
+}
+
+/// A sandbox that cannot decompress gets the archive once more, as it is.
+#[test]
+fn a_sandbox_without_gunzip_gets_plain_parts() {
+    struct Bare(Distant);
+    impl SandboxClient for Bare {
+        type Failure = Failure;
+        type Upload = Vec<u8>;
+        type Download = Vec<u8>;
+        async fn allocate(&self, size: u64) -> Result<Vec<u8>, Failure> {
+            self.0.allocate(size).await
+        }
+        async fn make_dir(&self, path: &str) -> Result<(), Failure> {
+            self.0.make_dir(path).await
+        }
+        async fn write_file(&self, path: &str, bytes: &Vec<u8>, part: Part<'_>) -> Result<(), Failure> {
+            self.0.write_file(path, bytes, part).await
+        }
+        async fn read_file(&self, path: &str, part: Option<Part<'_>>) -> Result<Vec<u8>, Failure> {
+            self.0.read_file(path, part).await
+        }
+        async fn remove(&self, path: &str) -> Result<(), Failure> {
+            self.0.remove(path).await
+        }
+        async fn run(&self, command: &str) -> Result<(), Failure> {
+            let tools = Path::new("/tmp").join(format!("bare-tools-{}", std::process::id()));
+            fs::create_dir_all(&tools)?;
+            for tool in ["sh", "tar", "find", "mkdir", "rm", "wc", "head", "tail", "cat", "mv"] {
+                let from = [Path::new("/usr/bin"), Path::new("/bin")].map(|folder| folder.join(tool));
+                let from = from.iter().find(|path| path.exists()).unwrap();
+                // An earlier command has made it.
+                let _made = std::os::unix::fs::symlink(from, tools.join(tool));
+            }
+            let command = format!("PATH='{}'; export PATH; {command}", tools.display());
+            let outcome = self.0.run(&command).await;
+            fs::remove_dir_all(&tools)?;
+            outcome
+        }
+        fn is_passing(&self, failure: &Failure) -> bool {
+            self.0.is_passing(failure)
+        }
+        async fn discard(&self, path: &str) {
+            self.0.discard(path).await;
+        }
+    }
+    let place = Place::with(&workspace());
+    let client = Arc::new(Bare(Arc::into_inner(Distant::new(5)).unwrap()));
+    let session = prepare_upload(&client, in_parts(&place, 1_000_000, 1)).unwrap();
+    assert_same(&read_tree(&place.remote()), &workspace(), "uploaded");
+    fs::write(place.remote().join("a/empty"), "changed").unwrap();
+    restore(&session, &*client).unwrap();
+    assert_eq!(fs::read(place.at("a/empty")).unwrap(), b"changed");
+    assert_eq!(run_folder(&place), [""; 0]);
+}

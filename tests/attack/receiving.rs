@@ -1,0 +1,571 @@
+//! Archives that are taken in while they pass: in pieces of any size, with content that is needed again later, and beside local
+//! files that change meanwhile.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::Ordering;
+
+use sandbox_managed_runtime::archive::source::{PIECE, Stream, Whole};
+use sandbox_managed_runtime::cancel::Cancel;
+use sandbox_managed_runtime::error::{Error, Result};
+use sandbox_managed_runtime::merge::incoming::Incoming;
+use sandbox_managed_runtime::merge::receive::Reception;
+use sandbox_managed_runtime::path::RelativePath;
+use sandbox_managed_runtime::tree::entry::{Digest, Entry, Snapshot};
+use sandbox_managed_runtime::tree::root::Root;
+use sandbox_managed_runtime::tree::scan::snapshot;
+use sha2::Digest as _;
+
+use crate::place::{Place, refused, restore};
+use crate::random::Random;
+use crate::raw_tar::{BLOCK, RawTar};
+use crate::reading::{Dripping, read_stream};
+use crate::tree::{DIR, Node, Picture, RUNTIME, Tree, assert_same, file, link, to_tar, tree};
+
+/// Takes in an archive of which nothing is dropped.
+pub fn take_in_stream(
+    place: &Place,
+    base: &Snapshot,
+    stream: &mut dyn Stream,
+    every_file: bool,
+) -> Result<Incoming> {
+    take_in_but_for(&[], place, base, stream, every_file)
+}
+
+/// The same, where some names are dropped.
+fn take_in_but_for(
+    dropped: &[&str],
+    place: &Place,
+    base: &Snapshot,
+    stream: &mut dyn Stream,
+    every_file: bool,
+) -> Result<Incoming> {
+    let root = Root::open(&place.workspace()).unwrap();
+    let reception = Reception {
+        base,
+        workspace: &root,
+        left_alone: &|path| dropped.contains(&path.to_string().as_str()),
+        control: None,
+        mode: &|_, mode| mode,
+        every_file,
+        cancel: &Cancel::default(),
+    };
+    let received = reception.receive(stream)?;
+    reception.settle(received)
+}
+
+/// What the workspace holds, as the base of a merge.
+pub fn base_of(place: &Place) -> Snapshot {
+    snapshot(&Root::open(&place.workspace()).unwrap(), &|_| false, &Cancel::default()).unwrap()
+}
+
+/// Asserts that what is staged is what it is said to be, and that all else is the base's.
+#[track_caller]
+pub fn assert_consistent(place: &Place, base: &Snapshot, incoming: Incoming) {
+    let root = Root::open(&place.workspace()).unwrap();
+    let is_empty = incoming.staged.iter().next().is_none();
+    if !is_empty {
+        let used = incoming.staged.iter().map(|(_, staged)| staged.name.to_string()).collect();
+        let mut stage = incoming.stage.get(&root).unwrap().cursor();
+        let shares = stage.list(None).unwrap().unwrap().into_iter().filter(|name| **name != *b"unbegun");
+        let mut there = BTreeSet::new();
+        for share in shares.map(|name| RelativePath::child(None, &name)) {
+            let names = stage.list(Some(&share)).unwrap().unwrap();
+            there.extend(names.iter().map(|name| RelativePath::child(Some(&share), name).to_string()));
+        }
+        assert_eq!(there, used, "something was staged for nothing");
+    }
+    for (path, entry) in &incoming.snapshot {
+        let Some(staged) = incoming.staged.get(path) else {
+            let is_base = base.get(path).is_some_and(|base| base.same_as(entry));
+            assert!(is_base || entry.is_dir(), "{path} was not staged");
+            continue;
+        };
+        let mut cursor = incoming.stage.get(&root).unwrap().cursor();
+        let meta = cursor.stat(&staged.name).unwrap().unwrap();
+        assert_eq!(meta.ino, staged.ino, "{path}");
+        match entry {
+            Entry::File { mode, digest } => {
+                assert_eq!(meta.mode & 0o777, mode & 0o777, "{path}");
+                let content = fs::read(cursor.path_of(&staged.name)).unwrap();
+                assert_eq!(Digest(sha2::Sha256::digest(content).into()), *digest, "{path}");
+            }
+            Entry::Symlink { target } => {
+                assert_eq!(cursor.read_link(&staged.name).unwrap().as_ref(), Some(target), "{path}");
+            }
+            Entry::Dir { .. } => panic!("a directory was staged: {path}"),
+        }
+    }
+    assert!(!is_empty || !place.at(RUNTIME).exists(), "a stage for nothing");
+    incoming.stage.close(&root).unwrap();
+}
+
+fn digest(content: &[u8]) -> Digest {
+    Digest(sha2::Sha256::digest(content).into())
+}
+
+fn at(path: &str) -> RelativePath {
+    RelativePath::child(None, path.as_bytes())
+}
+
+#[track_caller]
+fn assert_holds(incoming: &Incoming, path: &str, content: &[u8]) {
+    match incoming.snapshot.get(&at(path)) {
+        Some(Entry::File { digest: found, .. }) => assert_eq!(*found, digest(content), "{path}"),
+        other => panic!("{path} is no file: {other:?}"),
+    }
+}
+
+fn uploaded() -> Tree {
+    tree([("a", DIR), ("a/one", file("1")), ("b", file("2")), ("c", link("b")), ("empty", file(""))])
+}
+
+/// Everything that an archive can have.
+fn of_everything() -> RawTar {
+    to_tar(&uploaded())
+        .file("b", "changed")
+        .file("n".repeat(150), vec![b'n'; BLOCK])
+        .symlink("long", "t".repeat(180))
+        .pax(b'g', &[("comment", &[b'c'; 5000])])
+        .pax(b'x', &[("mtime", b"1.5"), ("path", &[b'p'; 120])])
+        .file("x", "named by PAX")
+        .hard_link("hard", "b")
+        .entry(b'V', "label", vec![b'v'; 700])
+        .entry(b'D', "dumped", "Yfile\0\0")
+        .entry(b'6', "fifo", "")
+}
+
+#[test]
+fn in_pieces_of_any_size_the_same_is_read() {
+    let large = vec![b'l'; 2 * PIECE + 77];
+    let nearly = vec![b'n'; PIECE - 100];
+    let archives = [
+        of_everything().end(),
+        of_everything().file("large", large).file("p", "after").file("q", &nearly).file("r", nearly).end(),
+        [of_everything().end(), vec![1; 3 * BLOCK + 5]].concat(),
+        RawTar::new().dir(".").end(),
+    ];
+    let control = at("b");
+    let ignored = |path: &RelativePath| *path == at("empty");
+    for (number, archive) in archives.iter().enumerate() {
+        let whole = read_stream(&mut Whole::new(archive), Some(&control), &ignored).unwrap();
+        for size in [1, 2, 7, 13, BLOCK - 1, BLOCK, BLOCK + 1, 1009, 65_537] {
+            if archive.len() / size > 1_000_000 {
+                continue;
+            }
+            let mut stream = Dripping { rest: archive, length: |_| size };
+            let (found, contents) = read_stream(&mut stream, Some(&control), &ignored).unwrap();
+            assert_eq!(found.entries, whole.0.entries, "archive {number} by {size}");
+            assert_eq!(found.control, whole.0.control, "archive {number} by {size}");
+            assert!(contents == whole.1, "archive {number} by {size}: other contents");
+        }
+    }
+}
+
+#[test]
+fn in_pieces_of_any_size_the_same_is_staged() {
+    let large = vec![b'l'; 2 * PIECE + 77];
+    let archive = of_everything().file("large", &large).hard_link("large2", "large").file("z", "last").end();
+    let place = Place::with(&uploaded());
+    let base = base_of(&place);
+    let whole = take_in_stream(&place, &base, &mut Whole::new(&archive), false).unwrap();
+    let expected = whole.snapshot.clone();
+    assert_consistent(&place, &base, whole);
+    let mut random = Random::new(3);
+    for most in [113, 4099, 1_000_003] {
+        let mut stream = Dripping { rest: &archive, length: |_| 1 + random.below(most) };
+        let incoming = take_in_stream(&place, &base, &mut stream, false).unwrap();
+        assert_eq!(incoming.snapshot, expected);
+        assert_consistent(&place, &base, incoming);
+    }
+}
+
+#[test]
+fn cut_off_at_every_block_it_is_truncated_there() {
+    let archive = of_everything().end();
+    let place = Place::with(&uploaded());
+    let base = base_of(&place);
+    let before = Picture::inside(&place.workspace());
+    for cut in (0..archive.len()).step_by(BLOCK).chain([1, 700, archive.len() - 1]) {
+        for size in [PIECE, 509, 1] {
+            let mut stream = Dripping { rest: &archive[..cut], length: |_| size };
+            match take_in_stream(&place, &base, &mut stream, false) {
+                Err(Error::ArchiveTruncated { offset, .. }) => assert_eq!(offset, cut as u64),
+                other => panic!("cut at {cut}: {other:?}"),
+            }
+        }
+    }
+    assert_eq!(Picture::inside(&place.workspace()), before);
+    place.assert_no_litter();
+}
+
+#[test]
+fn a_large_file_that_is_cut_off_leaves_nothing() {
+    let archive = RawTar::new().file("large", vec![b'x'; 3 * PIECE]).end();
+    let place = Place::with(&uploaded());
+    let base = base_of(&place);
+    for cut in [PIECE, 2 * PIECE + 5, 3 * PIECE + BLOCK, 3 * PIECE + BLOCK + 1] {
+        let error =
+            take_in_stream(&place, &base, &mut Whole::new(&archive[..cut].to_vec()), false).unwrap_err();
+        assert_eq!(error.code(), "ERR_SANDBOX_ARCHIVE_TRUNCATED", "{error}");
+        place.assert_no_litter();
+    }
+}
+
+#[test]
+fn of_two_entries_with_one_name_the_first_is_not_kept_in_the_stage() {
+    let large = |byte| vec![byte; PIECE + 1];
+    let place = Place::with(&tree([("x", file("base")), ("large", file(large(b'b')))]));
+    let base = base_of(&place);
+    type Case = (&'static str, RawTar, &'static [u8]);
+    let cases: [Case; 5] = [
+        ("both new", RawTar::new().file("x", "1").file("x", "2"), b"2"),
+        ("the last as it was", RawTar::new().file("x", "1").file("x", "base"), b"base"),
+        ("the first as it was", RawTar::new().file("x", "base").file("x", "2"), b"2"),
+        ("a large one first", RawTar::new().file("x", large(b'1')).file("x", "2"), b"2"),
+        ("three", RawTar::new().file("x", "1").file("x", "base").file("x", "3"), b"3"),
+    ];
+    for (name, tar, content) in cases {
+        let archive = tar.end();
+        for every_file in [false, true] {
+            let incoming = take_in_stream(&place, &base, &mut Whole::new(&archive), every_file).unwrap();
+            assert_holds(&incoming, "x", content);
+            assert_eq!(incoming.staged.get(&at("x")).is_some(), content != b"base", "{name}");
+            assert_consistent(&place, &base, incoming);
+        }
+    }
+    // A further name of the first keeps what that was.
+    let archive = RawTar::new().file("x", "1").hard_link("y", "x").file("x", "base").end();
+    let incoming = take_in_stream(&place, &base, &mut Whole::new(&archive), false).unwrap();
+    assert_holds(&incoming, "x", b"base");
+    assert_holds(&incoming, "y", b"1");
+    assert_consistent(&place, &base, incoming);
+}
+
+/// The first name is as it was, so that its content passes without being staged, and a further one needs it.
+#[test]
+fn content_that_is_needed_after_it_passed_is_taken_from_a_local_file() {
+    for content in [b"content".to_vec(), vec![b'x'; 2 * PIECE + 5]] {
+        let uploaded =
+            tree([("a", file(content.clone())), ("other", file(content.clone())), ("z", file("z"))]);
+        let archive = to_tar(&uploaded).hard_link("new", "a").hard_link("z", "a").end();
+        type Change = fn(&Place);
+        let edit: Change = |place| fs::write(place.at("a"), "edited").unwrap();
+        let remove: Change = |place| fs::remove_file(place.at("a")).unwrap();
+        let replace: Change = |place| {
+            fs::remove_file(place.at("a")).unwrap();
+            symlink("other", place.at("a")).unwrap();
+        };
+        let edit_all: Change = |place| {
+            fs::write(place.at("a"), "edited").unwrap();
+            // Of the same length.
+            let mut content = fs::read(place.at("other")).unwrap();
+            content[0] ^= 1;
+            fs::write(place.at("other"), content).unwrap();
+        };
+        let cases: [(&str, Option<Change>, bool); 5] = [
+            ("it is here", None, true),
+            ("it is here by another name", Some(edit), true),
+            ("it is gone, and here by another name", Some(remove), true),
+            ("a link is in its place", Some(replace), true),
+            ("it is nowhere", Some(edit_all), false),
+        ];
+        for (name, change, is_found) in cases {
+            let place = Place::with(&uploaded);
+            let base = base_of(&place);
+            if let Some(change) = change {
+                change(&place);
+            }
+            let before = Picture::inside(&place.workspace());
+            let taken = take_in_stream(&place, &base, &mut Whole::new(&archive), false);
+            // A large file that is another one here is staged while it passes.
+            if is_found || content.len() > PIECE {
+                let incoming = taken.unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert_holds(&incoming, "new", &content);
+                assert_holds(&incoming, "z", &content);
+                let staged = |name: &str| incoming.staged.get(&at(name)).map(|staged| staged.ino);
+                assert_eq!((staged("a"), staged("z")), (None, staged("new")), "{name}");
+                assert_consistent(&place, &base, incoming);
+            } else {
+                assert!(matches!(taken, Err(Error::Passed)), "{name}: {taken:?}");
+            }
+            place.assert_no_litter();
+            let incoming = take_in_stream(&place, &base, &mut Whole::new(&archive), true).unwrap();
+            assert_holds(&incoming, "new", &content);
+            assert_eq!(incoming.staged.iter().count(), 2, "{name}");
+            assert_consistent(&place, &base, incoming);
+            assert_eq!(Picture::inside(&place.workspace()), before, "{name}");
+        }
+    }
+}
+
+#[test]
+fn further_names_of_a_file_that_is_dropped_are_files_of_their_own() {
+    let uploaded = tree([("a", file("content")), ("b", file("content"))]);
+    let place = Place::with(&uploaded);
+    let base = base_of(&place);
+    let take_in = |archive: Vec<u8>, every_file| {
+        take_in_but_for(&["dropped"], &place, &base, &mut Whole::new(&archive), every_file)
+    };
+    let tar = |content: &str| RawTar::new().file("dropped", content).hard_link("a", "dropped");
+    let incoming = take_in(tar("content").hard_link("new", "dropped").end(), false).unwrap();
+    assert_eq!(incoming.staged.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>(), ["new"]);
+    assert!(!incoming.snapshot.contains_key(&at("dropped")));
+    assert_consistent(&place, &base, incoming);
+    assert!(matches!(take_in(tar("changed").end(), false), Err(Error::Passed)));
+    let incoming = take_in(tar("changed").end(), true).unwrap();
+    assert_holds(&incoming, "a", b"changed");
+    assert_consistent(&place, &base, incoming);
+}
+
+#[test]
+fn each_name_of_an_inode_gets_the_mode_that_it_can_have() {
+    let node = |mode, content: &str| Node::File(mode, content.into());
+    let uploaded = tree([("a", node(0o640, "1")), ("b", node(0o600, "1")), ("c", node(0o640, "1"))]);
+    let archive = |first: &str| {
+        let names = ["a", "b", "c", "new"].into_iter().filter(|name| *name != first);
+        let tar = RawTar::new().dir(".").file_with_mode(first, 0o044, "2");
+        names.fold(tar, |tar, name| tar.hard_link(name, first)).end()
+    };
+    let expected = tree([
+        ("a", node(0o640, "2")),
+        ("b", node(0o600, "2")),
+        ("c", node(0o640, "2")),
+        ("new", node(0o444, "2")),
+    ]);
+    for first in ["a", "b", "c", "new"] {
+        let place = Place::with(&uploaded);
+        let base = base_of(&place);
+        for every_file in [false, true] {
+            let incoming =
+                take_in_stream(&place, &base, &mut Whole::new(&archive(first)), every_file).unwrap();
+            let staged = |name: &str| incoming.staged.get(&at(name)).unwrap().ino;
+            assert_eq!(staged("a"), staged("c"));
+            assert_eq!(BTreeSet::from(["a", "b", "new"].map(staged)).len(), 3);
+            assert_consistent(&place, &base, incoming);
+        }
+        let (client, session) = place.prepare_canned();
+        client.answer(archive(first));
+        restore(&session, &*client).unwrap();
+        assert_same(&place.tree(), &expected, first);
+        place.assert_no_litter();
+    }
+}
+
+/// A file of several pieces, which has one other byte there.
+fn large(length: usize, other: Option<usize>) -> Vec<u8> {
+    let mut content: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
+    if let Some(at) = other {
+        content[at] ^= 0xff;
+    }
+    content
+}
+
+#[test]
+fn a_large_file_against_the_local_one() {
+    const LENGTH: usize = 4 * PIECE + 100;
+    type Case = (&'static str, Option<Vec<u8>>, Vec<u8>);
+    let same = || large(LENGTH, None);
+    let cases: [Case; 15] = [
+        ("nothing changed", Some(same()), same()),
+        ("its first byte", Some(same()), large(LENGTH, Some(0))),
+        ("the end of its first piece", Some(same()), large(LENGTH, Some(PIECE - 1))),
+        ("the middle", Some(same()), large(LENGTH, Some(2 * PIECE + 7))),
+        ("its last piece", Some(same()), large(LENGTH, Some(4 * PIECE))),
+        ("its last byte", Some(same()), large(LENGTH, Some(LENGTH - 1))),
+        ("it grew", Some(same()), large(LENGTH + PIECE, None)),
+        ("it shrank", Some(same()), large(2 * PIECE + 1, None)),
+        ("the local one is shorter", Some(large(PIECE + 3, None)), same()),
+        ("the local one is empty", Some(Vec::new()), same()),
+        ("the local one is longer", Some(large(LENGTH + 9, None)), same()),
+        ("the local one is gone", None, same()),
+        ("the local one is another", Some(large(LENGTH, Some(3 * PIECE))), same()),
+        ("both changed alike", Some(large(LENGTH, Some(5))), large(LENGTH, Some(5))),
+        ("both changed otherwise", Some(large(LENGTH, Some(5))), large(LENGTH, Some(3 * PIECE))),
+    ];
+    for (name, local, theirs) in cases {
+        let place = Place::with(&tree([("large", file(same()))]));
+        let base = base_of(&place);
+        match &local {
+            Some(local) => fs::write(place.at("large"), local).unwrap(),
+            None => fs::remove_file(place.at("large")).unwrap(),
+        }
+        let before = Picture::inside(&place.workspace());
+        let tar = || RawTar::new().dir(".").file("large", &theirs);
+        for every_file in [false, true] {
+            let archive = tar().hard_link("further", "large").file("z", "after").end();
+            let incoming = take_in_stream(&place, &base, &mut Whole::new(&archive), every_file);
+            if !every_file && name == "the local one is longer" {
+                // So far as it came it was the local one, which is not what its further name needs.
+                assert!(matches!(incoming, Err(Error::Passed)), "{incoming:?}");
+                continue;
+            }
+            let incoming = incoming.unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_holds(&incoming, "large", &theirs);
+            assert_eq!(incoming.staged.get(&at("large")).is_some(), theirs != same(), "{name}");
+            assert_consistent(&place, &base, incoming);
+        }
+        let incoming = take_in_stream(&place, &base, &mut Whole::new(&tar().end()), false).unwrap();
+        assert_holds(&incoming, "large", &theirs);
+        assert_eq!(incoming.staged.iter().next().is_some(), theirs != same(), "{name}");
+        assert_consistent(&place, &base, incoming);
+        assert_eq!(Picture::inside(&place.workspace()), before, "{name}");
+    }
+}
+
+#[test]
+fn a_large_file_is_not_compared_through_a_link() {
+    let content = large(2 * PIECE, None);
+    let place = Place::with(&tree([("large", file(content.clone()))]));
+    let base = base_of(&place);
+    let outside = place.outside().join("large");
+    fs::write(&outside, &content).unwrap();
+    fs::remove_file(place.at("large")).unwrap();
+    symlink(&outside, place.at("large")).unwrap();
+    let theirs = large(2 * PIECE, Some(PIECE + 1));
+    let archive = RawTar::new().file("large", &theirs).end();
+    // Where the link were followed, its change meanwhile would be noticed.
+    let mut stream = Meddling::new(&archive, PIECE + 1, || fs::write(&outside, "changed").unwrap());
+    let incoming = take_in_stream(&place, &base, &mut stream, false).unwrap();
+    assert_holds(&incoming, "large", &theirs);
+    assert_consistent(&place, &base, incoming);
+}
+
+/// A stream during which something is done, once so many bytes have been asked for.
+struct Meddling<'a, F> {
+    bytes: &'a [u8],
+    given: usize,
+    at: usize,
+    act: Option<F>,
+}
+
+impl<'a, F: FnOnce()> Meddling<'a, F> {
+    fn new(bytes: &'a [u8], at: usize, act: F) -> Self {
+        Self { bytes, given: 0, at, act: Some(act) }
+    }
+}
+
+impl<F: FnOnce() + Send> Stream for Meddling<'_, F> {
+    fn next(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize> {
+        if self.given >= self.at
+            && let Some(act) = self.act.take()
+        {
+            act();
+        }
+        let length = most.min(self.bytes.len() - self.given);
+        into.extend_from_slice(&self.bytes[self.given..self.given + length]);
+        self.given += length;
+        Ok(length)
+    }
+}
+
+#[test]
+fn a_large_file_whose_local_beginning_changes_meanwhile() {
+    const LENGTH: usize = 12 * PIECE;
+    let theirs = large(LENGTH, Some(LENGTH - 1));
+    let archive = RawTar::new().file("large", &theirs).end();
+    for is_elsewhere in [false, true] {
+        for truncates in [false, true] {
+            let mut uploaded = tree([("large", file(large(LENGTH, None)))]);
+            if is_elsewhere {
+                uploaded.insert(b"elsewhere".to_vec(), file(theirs.clone()));
+            }
+            let place = Place::with(&uploaded);
+            let base = base_of(&place);
+            let archive = if is_elsewhere {
+                to_tar(&tree([("elsewhere", file(theirs.clone()))])).bytes(&archive).end()
+            } else {
+                archive.clone()
+            };
+            let at_byte = archive.len() - 2 * PIECE;
+            let change = || {
+                let local = fs::OpenOptions::new().write(true).truncate(truncates).open(place.at("large"));
+                std::os::unix::fs::FileExt::write_all_at(&local.unwrap(), b"edited", 7).unwrap();
+            };
+            let mut stream = Meddling::new(&archive, at_byte, change);
+            let taken = take_in_stream(&place, &base, &mut stream, false);
+            if is_elsewhere {
+                let incoming = taken.unwrap();
+                assert_holds(&incoming, "large", &theirs);
+                assert_consistent(&place, &base, incoming);
+            } else {
+                assert!(matches!(taken, Err(Error::Passed)), "{taken:?}");
+            }
+            place.assert_no_litter();
+            let incoming = take_in_stream(&place, &base, &mut Whole::new(&archive), true).unwrap();
+            assert_holds(&incoming, "large", &theirs);
+            assert_consistent(&place, &base, incoming);
+        }
+    }
+}
+
+/// What must pass again is asked for again, once, and the restore is as any other.
+#[test]
+fn a_restore_that_needs_what_has_passed_downloads_again_and_stages_every_file() {
+    let uploaded = tree([("a", file("content")), ("b", file("1"))]);
+    let archive = to_tar(&uploaded).hard_link("new", "a").file("b", "2").end();
+    for is_edited in [false, true] {
+        let place = Place::with(&uploaded);
+        let (client, session) = place.prepare_canned();
+        let mut expected = tree([("a", file("content")), ("b", file("2")), ("new", file("content"))]);
+        if is_edited {
+            fs::write(place.at("a"), "edited").unwrap();
+            expected.insert(b"a".to_vec(), file("edited"));
+        }
+        client.answer(&*archive);
+        let report = restore(&session, &*client).unwrap();
+        assert_same(&place.tree(), &expected, "restored");
+        assert_eq!(report.written.iter().map(ToString::to_string).collect::<Vec<_>>(), ["b", "new"]);
+        assert_eq!(report.conflicts, []);
+        assert_eq!(client.downloads.load(Ordering::SeqCst), 1 + usize::from(is_edited));
+        place.assert_no_litter();
+    }
+}
+
+#[test]
+fn modes_that_the_sandbox_has_by_itself_leave_nothing_in_the_stage() {
+    // The local one is a sandbox that keeps no modes but one.
+    let place = Place::with(&tree([("a", file("1")), ("b", file("2"))]));
+    let base = base_of(&place);
+    let archive = RawTar::new().file_with_mode("a", 0o777, "1").file_with_mode("b", 0o777, "changed").end();
+    let root = Root::open(&place.workspace()).unwrap();
+    let reception = Reception {
+        base: &base,
+        workspace: &root,
+        left_alone: &|_| false,
+        control: None,
+        mode: &|_, mode| mode,
+        every_file: false,
+        cancel: &Cancel::default(),
+    };
+    let mut received = reception.receive(&mut Whole::new(&archive)).unwrap();
+    // It is told after the archive has passed.
+    for entry in &mut received.archive.entries {
+        entry.content = sandbox_managed_runtime::archive::unpack::Content::File { mode: 0o644 };
+    }
+    let incoming = reception.settle(received).unwrap();
+    assert_eq!(incoming.staged.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>(), ["b"]);
+    assert_consistent(&place, &base, incoming);
+}
+
+#[test]
+fn a_sandbox_that_is_refused_as_another_one_changes_nothing_that_the_session_knows() {
+    // Names of which a sandbox may have lost some.
+    let uploaded = tree([("A", file("1")), ("a", file("2")), ("b", file("3"))]);
+    let place = Place::with(&uploaded);
+    let (client, session) = place.prepare_canned();
+    client.answer_unmarked(RawTar::new().dir(".").file("unrelated", "1").end());
+    let error = refused(&session, &*client);
+    assert_eq!(error.code(), "ERR_SANDBOX_REPLACED", "{error}");
+    assert_same(&place.tree(), &uploaded, "refused");
+    place.assert_no_litter();
+
+    // The right one comes back, and an agent has removed one of these names there.
+    let left = tree([("a", file("2")), ("b", file("3"))]);
+    client.answer(to_tar(&left).end());
+    let report = restore(&session, &*client).unwrap();
+    assert_eq!(report.deleted.iter().map(ToString::to_string).collect::<Vec<_>>(), ["A"]);
+    assert_eq!(report.skipped, []);
+    assert_same(&place.tree(), &left, "restored");
+}
