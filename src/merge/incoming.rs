@@ -160,14 +160,21 @@ impl Stager<'_> {
         !self.base.get(path).is_some_and(|base| base.same_as(entry))
     }
 
-    pub(super) fn stage<'s, 'c>(&'s self, in_stage: &'c mut InStage<'s>) -> Result<(&'s Stage, &'c mut Cursor<'s>)> {
+    pub(super) fn stage<'s, 'c>(
+        &'s self,
+        in_stage: &'c mut InStage<'s>,
+    ) -> Result<(&'s Stage, &'c mut Cursor<'s>)> {
         let stage = self.stage.get(self.workspace)?;
         let (cursor, _) = in_stage.0.get_or_insert_with(|| (stage.cursor(), stage.cursor()));
         Ok((stage, cursor))
     }
 
     /// A further name of what is staged: no content is written a second time. `None` where the file system gives it none.
-    pub(super) fn further_name<'s>(&'s self, in_stage: &mut InStage<'s>, staged: &Staged) -> Result<Option<Staged>> {
+    pub(super) fn further_name<'s>(
+        &'s self,
+        in_stage: &mut InStage<'s>,
+        staged: &Staged,
+    ) -> Result<Option<Staged>> {
         let stage = self.stage.get(self.workspace)?;
         let (from, to) = in_stage.0.get_or_insert_with(|| (stage.cursor(), stage.cursor()));
         let name = stage.name();
@@ -225,7 +232,7 @@ impl Stager<'_> {
 
     /// A new file in the stage with what stands at the beginning of a local one. `None`, and no file, where that has not
     /// exactly that digest, or cannot be read.
-    pub(super) fn from_local<'s>(
+    pub(super) fn copy_local<'s>(
         &'s self,
         in_stage: &mut InStage<'s>,
         mode: u32,

@@ -52,12 +52,7 @@ pub struct Merge {
 impl Merge {
     /// Begins with what the other side holds, as it was taken in, and clears up what killed merges left. On failure no stage
     /// is left.
-    pub fn begin(
-        root: Root,
-        mut incoming: Incoming,
-        base: &Snapshot,
-        rescued: &mut Rescued,
-    ) -> Result<Self> {
+    pub fn begin(root: Root, mut incoming: Incoming, base: &Snapshot, rescued: &mut Rescued) -> Result<Self> {
         if let Err(error) = journal::rescue(&root, rescued) {
             // The failure that led here is the one to report; the next merge removes an abandoned stage.
             let _abandoned = incoming.stage.close(&root);

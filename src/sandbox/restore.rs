@@ -263,7 +263,8 @@ impl Receiving {
         base.adjust(&mut received.archive, &learned);
         let partly = self.packed.may_lack_something(&received.archive, &self.left_alone);
         let mut incoming = reception.settle(received)?;
-        if answer.mark.is_none() && is_another_without_mark(&base.snapshot, &incoming.snapshot, &learned.lost) {
+        if answer.mark.is_none() && is_another_without_mark(&base.snapshot, &incoming.snapshot, &learned.lost)
+        {
             // The refusal is what to report; the next restore clears up what stays.
             let _stays = incoming.stage.close(&root);
             return Err(Error::SandboxReplaced { reason: NOTHING_LEFT });
