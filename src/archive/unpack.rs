@@ -601,10 +601,8 @@ impl Reader<'_> {
                     return Err(self.cut_off(extent));
                 }
             }
-            if is_control && file.size <= CONTROL_MAX {
-                if let Some(control) = &mut self.control {
-                    control.content.extend_from_slice(&self.bytes);
-                }
+            if let Some(control) = self.control.as_mut().filter(|_| is_control && file.size <= CONTROL_MAX) {
+                control.content.extend_from_slice(&self.bytes);
             }
             rest -= length as u64;
             self.start += length as u64;

@@ -232,7 +232,7 @@ impl Stager<'_> {
 
     /// A new file in the stage with what stands at the beginning of a local one. `None`, and no file, where that has not
     /// exactly that digest, or cannot be read.
-    pub(super) fn from_local<'s>(
+    pub(super) fn copy_local<'s>(
         &'s self,
         in_stage: &mut InStage<'s>,
         mode: u32,

@@ -405,7 +405,7 @@ impl<'s> Worker<'s> {
         local: &mut File,
         beginning: (u64, Digest),
     ) -> Result<State> {
-        let staged = self.stager.from_local(in_stage, mode, local, beginning)?;
+        let staged = self.stager.copy_local(in_stage, mode, local, beginning)?;
         Ok(staged.map_or(State::Hashed, |(name, file)| State::Staged(name, file)))
     }
 }
@@ -550,17 +550,16 @@ impl Settling<'_> {
                 Some(like) => self.stager.further_name(in_stage, &by_mode[like].1)?,
                 None => None,
             };
-            let file = match further {
-                Some(further) => further,
-                // The first of that mode, or this file system gives it no further name.
-                None => {
-                    let file = self.make(in_stage, inode, &entry, passed.take(), by_mode.first())?;
-                    match like {
-                        Some(like) => by_mode[like].1 = file.clone(),
-                        None => by_mode.push((mode, file.clone())),
-                    }
-                    file
+            let file = if let Some(further) = further {
+                further
+            } else {
+                // It is the first of that mode, or this file system gives it no further name.
+                let file = self.make(in_stage, inode, &entry, passed.take(), by_mode.first())?;
+                match like {
+                    Some(like) => by_mode[like].1 = file.clone(),
+                    None => by_mode.push((mode, file.clone())),
                 }
+                file
             };
             staged.push((at, file));
         }
@@ -640,7 +639,7 @@ impl Settling<'_> {
     ) -> Result<Option<Staged>> {
         // One that cannot be read says nothing.
         let Ok(Some((mut local, meta))) = self.stager.workspace.cursor().open(path) else { return Ok(None) };
-        let copied = self.stager.from_local(in_stage, mode, &mut local, (meta.size, digest))?;
+        let copied = self.stager.copy_local(in_stage, mode, &mut local, (meta.size, digest))?;
         copied.map(|(name, file)| Stager::staged(name, &file)).transpose()
     }
 

@@ -164,8 +164,8 @@ fn every_byte_of_an_answer_is_read_once_and_in_order() {
     let old = vec![b'a'; 3 * PIECE];
     let place = Place::with(&tree([("large", file(old.clone())), ("small", file("1"))]));
     let base = base_of(&place);
-    for end in [&b""[..], b"longer", &[b'z'; 3 * PIECE]] {
-        let content = [&old[..], end].concat();
+    for end in [Vec::new(), b"longer".to_vec(), vec![b'z'; 3 * PIECE]] {
+        let content = [&old[..], &end].concat();
         let bytes = archive_of(&tree([("f0", file("new")), ("large", file(content)), ("link", link("f0"))]));
         // What stands behind the end mark is read as well: a stream that ends too early says so there.
         let bytes = Once { bytes: [bytes.end(), vec![1; 2 * PIECE]].concat(), read: AtomicUsize::new(0) };

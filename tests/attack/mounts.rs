@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use sandbox_managed_runtime::cancel::Cancel;
+use sandbox_managed_runtime::merge::lock::{Attempt, MergeLock};
 use sha2::Digest as _;
 
 use crate::kill::kill_often;
@@ -31,7 +34,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
+        assert!(unmounted.is_ok_and(|status| status.success()) || thread::panicking());
     }
 }
 
@@ -340,10 +343,22 @@ fn what_a_failed_restore_kept_aside_is_told_by_the_next() {
     let line = r#"{"name":"0/7","path":"b","aside":true,"arriving":"Nothing","seen":null}"#;
     leave_stage(&place, &journal_of(&[line]));
     client.answer(to_tar(&after).end());
+    let Attempt::Taken(lock) = MergeLock::try_acquire(&place.workspace()).unwrap() else {
+        panic!("it is free");
+    };
+    // It is rescued before the lock is waited for.
     let stopped = Cancel::default();
-    stopped.cancel();
-    assert!(restore_until(&stopped, &session, &*client).is_err());
-    assert!(!place.at(RUNTIME).join("stage-1").exists(), "it was rescued");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while place.at(RUNTIME).join("stage-1").exists() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            stopped.cancel();
+        });
+        assert!(restore_until(&stopped, &session, &*client).is_err());
+    });
+    lock.release().unwrap();
+    assert_same(&place.tree(), &before, "nothing was merged");
     let report = restore(&session, &*client).unwrap();
     let told: Vec<_> = report.conflicts.iter().map(|conflict| conflict.path.to_string()).collect();
     assert_eq!(told, ["b"]);

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::sync::atomic::Ordering;
+use std::os::unix::fs::{FileExt as _, symlink};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use sandbox_managed_runtime::archive::source::{PIECE, Stream, Whole};
+use sandbox_managed_runtime::archive::unpack::Content;
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::{Error, Result};
 use sandbox_managed_runtime::merge::incoming::Incoming;
@@ -22,6 +24,19 @@ use crate::random::Random;
 use crate::raw_tar::{BLOCK, RawTar};
 use crate::reading::{Dripping, read_stream};
 use crate::tree::{DIR, Node, Picture, RUNTIME, Tree, assert_same, file, link, to_tar, tree};
+
+/// By which everything is taken in as it is.
+fn reception<'a>(workspace: &'a Root, base: &'a Snapshot, cancel: &'a Cancel) -> Reception<'a> {
+    Reception {
+        base,
+        workspace,
+        left_alone: &|_| false,
+        control: None,
+        mode: &|_, mode| mode,
+        every_file: false,
+        cancel,
+    }
+}
 
 /// Takes in an archive of which nothing is dropped.
 pub fn take_in_stream(
@@ -42,15 +57,9 @@ fn take_in_but_for(
     every_file: bool,
 ) -> Result<Incoming> {
     let root = Root::open(&place.workspace()).unwrap();
-    let reception = Reception {
-        base,
-        workspace: &root,
-        left_alone: &|path| dropped.contains(&path.to_string().as_str()),
-        control: None,
-        mode: &|_, mode| mode,
-        every_file,
-        cancel: &Cancel::default(),
-    };
+    let left_alone = |path: &RelativePath| dropped.contains(&path.to_string().as_str());
+    let cancel = Cancel::default();
+    let reception = Reception { every_file, left_alone: &left_alone, ..reception(&root, base, &cancel) };
     let received = reception.receive(stream)?;
     reception.settle(received)
 }
@@ -218,8 +227,7 @@ fn of_two_entries_with_one_name_the_first_is_not_kept_in_the_stage() {
     let large = |byte| vec![byte; PIECE + 1];
     let place = Place::with(&tree([("x", file("base")), ("large", file(large(b'b')))]));
     let base = base_of(&place);
-    type Case = (&'static str, RawTar, &'static [u8]);
-    let cases: [Case; 5] = [
+    let cases: [(&str, RawTar, &[u8]); 5] = [
         ("both new", RawTar::new().file("x", "1").file("x", "2"), b"2"),
         ("the last as it was", RawTar::new().file("x", "1").file("x", "base"), b"base"),
         ("the first as it was", RawTar::new().file("x", "base").file("x", "2"), b"2"),
@@ -243,6 +251,9 @@ fn of_two_entries_with_one_name_the_first_is_not_kept_in_the_stage() {
     assert_consistent(&place, &base, incoming);
 }
 
+/// What becomes of a workspace before a download comes.
+type Change = fn(&Place);
+
 /// The first name is as it was, so that its content passes without being staged, and a further one needs it.
 #[test]
 fn content_that_is_needed_after_it_passed_is_taken_from_a_local_file() {
@@ -250,7 +261,6 @@ fn content_that_is_needed_after_it_passed_is_taken_from_a_local_file() {
         let uploaded =
             tree([("a", file(content.clone())), ("other", file(content.clone())), ("z", file("z"))]);
         let archive = to_tar(&uploaded).hard_link("new", "a").hard_link("z", "a").end();
-        type Change = fn(&Place);
         let edit: Change = |place| fs::write(place.at("a"), "edited").unwrap();
         let remove: Change = |place| fs::remove_file(place.at("a")).unwrap();
         let replace: Change = |place| {
@@ -362,27 +372,29 @@ fn large(length: usize, other: Option<usize>) -> Vec<u8> {
     content
 }
 
+/// What a large file is here and in the sandbox.
+type Versions = (&'static str, Option<Vec<u8>>, Vec<u8>);
+
 #[test]
 fn a_large_file_against_the_local_one() {
-    const LENGTH: usize = 4 * PIECE + 100;
-    type Case = (&'static str, Option<Vec<u8>>, Vec<u8>);
+    const LENGTH: usize = 2 * PIECE + 100;
     let same = || large(LENGTH, None);
-    let cases: [Case; 15] = [
+    let cases: [Versions; 15] = [
         ("nothing changed", Some(same()), same()),
         ("its first byte", Some(same()), large(LENGTH, Some(0))),
         ("the end of its first piece", Some(same()), large(LENGTH, Some(PIECE - 1))),
-        ("the middle", Some(same()), large(LENGTH, Some(2 * PIECE + 7))),
-        ("its last piece", Some(same()), large(LENGTH, Some(4 * PIECE))),
+        ("the middle", Some(same()), large(LENGTH, Some(PIECE + 7))),
+        ("its last piece", Some(same()), large(LENGTH, Some(2 * PIECE))),
         ("its last byte", Some(same()), large(LENGTH, Some(LENGTH - 1))),
         ("it grew", Some(same()), large(LENGTH + PIECE, None)),
-        ("it shrank", Some(same()), large(2 * PIECE + 1, None)),
+        ("it shrank", Some(same()), large(PIECE + 1, None)),
         ("the local one is shorter", Some(large(PIECE + 3, None)), same()),
         ("the local one is empty", Some(Vec::new()), same()),
         ("the local one is longer", Some(large(LENGTH + 9, None)), same()),
         ("the local one is gone", None, same()),
-        ("the local one is another", Some(large(LENGTH, Some(3 * PIECE))), same()),
+        ("the local one is another", Some(large(LENGTH, Some(2 * PIECE))), same()),
         ("both changed alike", Some(large(LENGTH, Some(5))), large(LENGTH, Some(5))),
-        ("both changed otherwise", Some(large(LENGTH, Some(5))), large(LENGTH, Some(3 * PIECE))),
+        ("both changed otherwise", Some(large(LENGTH, Some(5))), large(LENGTH, Some(2 * PIECE))),
     ];
     for (name, local, theirs) in cases {
         let place = Place::with(&tree([("large", file(same()))]));
@@ -462,29 +474,36 @@ impl<F: FnOnce() + Send> Stream for Meddling<'_, F> {
 
 #[test]
 fn a_large_file_whose_local_beginning_changes_meanwhile() {
-    const LENGTH: usize = 12 * PIECE;
+    const LENGTH: usize = 4 * PIECE;
     let theirs = large(LENGTH, Some(LENGTH - 1));
-    let archive = RawTar::new().file("large", &theirs).end();
     for is_elsewhere in [false, true] {
         for truncates in [false, true] {
             let mut uploaded = tree([("large", file(large(LENGTH, None)))]);
+            let mut tar = RawTar::new().file("large", &theirs);
             if is_elsewhere {
                 uploaded.insert(b"elsewhere".to_vec(), file(theirs.clone()));
+                tar = tar.file("elsewhere", &theirs);
             }
+            let archive = tar.end();
             let place = Place::with(&uploaded);
             let base = base_of(&place);
-            let archive = if is_elsewhere {
-                to_tar(&tree([("elsewhere", file(theirs.clone()))])).bytes(&archive).end()
-            } else {
-                archive.clone()
+            let root = Root::open(&place.workspace()).unwrap();
+            let (cancel, parts) = (Cancel::default(), AtomicUsize::new(0));
+            let count = |path: &RelativePath, mode| {
+                // It is asked for the mode once for each part.
+                parts.fetch_add(usize::from(*path == at("large")), Ordering::SeqCst);
+                mode
             };
-            let at_byte = archive.len() - 2 * PIECE;
+            let reception = Reception { mode: &count, ..reception(&root, &base, &cancel) };
             let change = || {
+                while parts.load(Ordering::SeqCst) < 2 {
+                    thread::yield_now();
+                }
                 let local = fs::OpenOptions::new().write(true).truncate(truncates).open(place.at("large"));
-                std::os::unix::fs::FileExt::write_all_at(&local.unwrap(), b"edited", 7).unwrap();
+                local.unwrap().write_all_at(b"edited", 7).unwrap();
             };
-            let mut stream = Meddling::new(&archive, at_byte, change);
-            let taken = take_in_stream(&place, &base, &mut stream, false);
+            let mut stream = Meddling::new(&archive, 3 * PIECE, change);
+            let taken = reception.receive(&mut stream).and_then(|received| reception.settle(received));
             if is_elsewhere {
                 let incoming = taken.unwrap();
                 assert_holds(&incoming, "large", &theirs);
@@ -530,19 +549,12 @@ fn modes_that_the_sandbox_has_by_itself_leave_nothing_in_the_stage() {
     let base = base_of(&place);
     let archive = RawTar::new().file_with_mode("a", 0o777, "1").file_with_mode("b", 0o777, "changed").end();
     let root = Root::open(&place.workspace()).unwrap();
-    let reception = Reception {
-        base: &base,
-        workspace: &root,
-        left_alone: &|_| false,
-        control: None,
-        mode: &|_, mode| mode,
-        every_file: false,
-        cancel: &Cancel::default(),
-    };
+    let cancel = Cancel::default();
+    let reception = reception(&root, &base, &cancel);
     let mut received = reception.receive(&mut Whole::new(&archive)).unwrap();
     // It is told after the archive has passed.
     for entry in &mut received.archive.entries {
-        entry.content = sandbox_managed_runtime::archive::unpack::Content::File { mode: 0o644 };
+        entry.content = Content::File { mode: 0o644 };
     }
     let incoming = reception.settle(received).unwrap();
     assert_eq!(incoming.staged.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>(), ["b"]);
