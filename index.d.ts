@@ -50,6 +50,8 @@ export interface SandboxTransferProgressOptions {
    * `totalBytes` is `null` where the size is not known.
    */
   onProgress?: (transferredBytes: number, totalBytes: number | null) => void | Promise<void>;
+  /** Aborts when the caller's own does. A client that heeds it stops the transfer and leaves nothing of it. */
+  signal?: AbortSignal;
 }
 
 /**
@@ -74,7 +76,12 @@ export interface SandboxManagedRuntimeClient {
   /** Removes a file. A failure is ignored. */
   remove(remotePath: string): Promise<void>;
   /** Runs a command line of POSIX `sh`; rejects when it fails or takes longer than `timeoutMs` milliseconds. */
-  run(command: string, options: { timeoutMs: number }): Promise<void>;
+  run(command: string, options: { timeoutMs: number; signal?: AbortSignal }): Promise<void>;
+  /**
+   * Whether several files may be written or read at once. Optional. An error with `retryable: true` tells that the
+   * same call may succeed when it is made again.
+   */
+  readonly allowConcurrentSyncOperations?: boolean;
 }
 
 /** Takes complete progress lines, newline included. A listener that throws or rejects never fails the transfer. */
@@ -365,6 +372,12 @@ export type SandboxRuntimeErrorCode =
   | "ERR_SANDBOX_COMMAND_TIMEOUT"
   /** From a ready-made client: other than all bytes of a file arrived. */
   | "ERR_SANDBOX_TRANSFER_INCOMPLETE"
+  /** From a ready-made client: the connection broke or fell silent, also after it had been tried again. */
+  | "ERR_SANDBOX_CONNECTION_LOST"
+  /** From a ready-made client: a file is larger than its `maxDownloadBytes`. */
+  | "ERR_SANDBOX_DOWNLOAD_TOO_LARGE"
+  /** From the client of Cloudflare's bridge: it refused a request (`status`). */
+  | "ERR_SANDBOX_REQUEST_FAILED"
   /** A defect of this package. */
   | "ERR_SANDBOX_INTERNAL";
 
