@@ -232,6 +232,29 @@ function endedSoonAfterAbort(signal, work) {
 }
 
 /**
+ * Settles as `work` does, which others wait for as well, or rejects once `signal` aborts.
+ *
+ * @template T
+ * @param {AbortSignal} signal
+ * @param {Promise<T> | undefined} work
+ * @returns {Promise<T | undefined>}
+ */
+async function untilAborted(signal, work) {
+  signal.throwIfAborted();
+  /** @type {() => void} */
+  let give = () => {};
+  const aborted = new Promise((_, reject) => {
+    give = () => reject(signal.reason);
+  });
+  signal.addEventListener("abort", give, { once: true });
+  try {
+    return await Promise.race([work, /** @type {Promise<never>} */ (aborted)]);
+  } finally {
+    signal.removeEventListener("abort", give);
+  }
+}
+
+/**
  * One call of a client. `work` gets a signal that aborts when the caller's does and when the time is up; what
  * the call then rejects with is the reason, whatever `work` makes of it.
  *
@@ -363,4 +386,5 @@ module.exports = {
   pauseAfter,
   retried,
   retryAfterMs,
+  untilAborted,
 };
