@@ -95,6 +95,7 @@ function chainOf(error) {
 /**
  * The HTTP status that an SDK's error stands for. E2B's SDK names some errors by their class, begins the message
  * of others with the status, and tells of calls over the Connect protocol by the codes of that.
+ * Daytona's tells of a connection that broke by the class alone.
  *
  * @param {AnyError} error
  */
@@ -102,6 +103,7 @@ function statusOf({ name, message, status, statusCode }) {
   for (const given of [status, statusCode]) if (typeof given === "number") return given;
   if (name === "RateLimitError") return 429;
   if (name === "ServiceBusyError") return 503;
+  if (/^DaytonaConnection/.test(String(name))) return 504;
   if (/^(\d+: )?\[unavailable\]/.test(String(message))) return 504;
   if (/^(\d+: )?\[unknown\]/.test(String(message))) return 500;
   const [, leading] = /^(\d{3}): /.exec(String(message)) ?? [];
