@@ -131,7 +131,11 @@ function createCloudflareBridgeClient(options) {
   function located(remotePath) {
     const located = path.posix.normalize(checkedPath(remotePath));
     if (located !== workspace && !located.startsWith(`${workspace}/`)) {
-      throw invalidArgument("remotePath", `must lie in ${workspace}: the bridge serves nothing else`, remotePath);
+      throw invalidArgument(
+        "remotePath",
+        `must lie in ${workspace}: the bridge serves nothing else`,
+        remotePath,
+      );
     }
     return located;
   }
@@ -167,7 +171,8 @@ function createCloudflareBridgeClient(options) {
     if (ending.exitCode === undefined) {
       throw connectionLost(call, ending.failure ?? "The answer ended before the command did.");
     }
-    if (ending.exitCode !== 0) throw commandFailed(call, { exitCode: ending.exitCode, stderr: ending.stderr });
+    if (ending.exitCode !== 0)
+      throw commandFailed(call, { exitCode: ending.exitCode, stderr: ending.stderr });
     return ending.stdout;
   }
 
@@ -324,7 +329,8 @@ function createCloudflareBridgeClient(options) {
       const call = `read ${source}`;
       const content = await called(call, signal, async (given) => {
         const announced = Number((await shell(call, given, 'wc -c < "$1"', source)).trim());
-        if (!Number.isSafeInteger(announced)) throw new Error(`the sandbox did not tell the size of ${source}`);
+        if (!Number.isSafeInteger(announced))
+          throw new Error(`the sandbox did not tell the size of ${source}`);
         const whole = Buffer.allocUnsafeSlow(acceptedSize(announced, source, maxDownloadBytes));
         const count = Math.max(1, Math.ceil(announced / partBytes));
         let arrived = 0;
@@ -389,7 +395,12 @@ function createCloudflareBridgeClient(options) {
 /** @param {unknown} url */
 function checkedUrl(url) {
   const parsed = typeof url === "string" && URL.canParse(url) ? new URL(url) : undefined;
-  if (parsed === undefined || !/^https?:$/.test(parsed.protocol) || parsed.search !== "" || parsed.hash !== "") {
+  if (
+    parsed === undefined ||
+    !/^https?:$/.test(parsed.protocol) ||
+    parsed.search !== "" ||
+    parsed.hash !== ""
+  ) {
     throw invalidArgument("url", "must be the http or https address of a bridge Worker", url);
   }
   return parsed.href.replace(/\/+$/, "");
@@ -466,7 +477,9 @@ async function* eventsOf(response) {
     const blocks = rest.split("\n\n");
     rest = blocks.pop() ?? "";
     for (const block of blocks) {
-      const fields = block.split("\n").map((line) => /** @type {[string, string]} */ (line.split(/: ?(.*)/s, 2)));
+      const fields = block
+        .split("\n")
+        .map((line) => /** @type {[string, string]} */ (line.split(/: ?(.*)/s, 2)));
       const event = fields.find(([name]) => name === "event")?.[1] ?? "message";
       const data = fields.filter(([name]) => name === "data").map(([, value]) => value);
       yield { event, data: data.join("\n") };

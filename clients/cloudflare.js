@@ -17,7 +17,14 @@ const {
 } = require("./errors.js");
 const { keptAlive, refreshInterval } = require("./refresh.js");
 const { shellCommand, STOP_CALL, stoppedInTime } = require("./shell.js");
-const { acceptedSize, checkedContent, collected, onlyForward, sortedNames, streamOf } = require("./transfer.js");
+const {
+  acceptedSize,
+  checkedContent,
+  collected,
+  onlyForward,
+  sortedNames,
+  streamOf,
+} = require("./transfer.js");
 
 /** An hour without a request: long enough for an agent to think between two commands. */
 const DEFAULT_SLEEP_AFTER = "1h";
@@ -141,7 +148,34 @@ function createCloudflareClient(sandbox, options = {}) {
    */
   async function writePart(signal, remotePath, bytes, start, end) {
     const content = Buffer.from(bytes, start, end - start).toString("base64");
-    await retried(signal, () => within(signal, sandbox.writeFile(remotePath, content, { encoding: "base64" })));
+    await retried(signal, async () => {
+      // Waited for also after an abort: what is removed before it has arrived would be there afterwards.
+      await sandbox.writeFile(remotePath, content, { encoding: "base64" });
+      signal.throwIfAborted();
+    });
+  }
+
+  /**
+   * @param {AbortSignal} signal
+   * @param {string} remotePath
+   * @param {ArrayBuffer} bytes
+   * @param {import("./transfer.js").OnProgress} onProgress
+   */
+  async function writeStream(signal, remotePath, bytes, onProgress) {
+    /** @type {(reason: unknown) => void} */
+    let fail = () => {};
+    const failed = new Promise((_, reject) => (fail = reject));
+    const reported = async (/** @type {number} */ done, /** @type {number | null} */ total) => {
+      signal.throwIfAborted();
+      await onProgress?.(done, total);
+    };
+    const sent = Promise.resolve(sandbox.writeFile(remotePath, streamOf(bytes, reported, fail)));
+    try {
+      await Promise.race([within(signal, sent), failed]);
+    } catch (error) {
+      await bestEffort(() => sent);
+      throw error;
+    }
   }
 
   /**
@@ -214,11 +248,7 @@ function createCloudflareClient(sandbox, options = {}) {
         const part = `${target}.${crypto.randomUUID()}.part`;
         try {
           if (streams) {
-            /** @type {(reason: unknown) => void} */
-            let fail = () => {};
-            const failed = new Promise((_, reject) => (fail = reject));
-            const sent = sandbox.writeFile(`${part}.joined`, streamOf(content, forward, fail));
-            await within(given, Promise.race([sent, failed]));
+            await writeStream(given, `${part}.joined`, content, forward);
           }
           for (let start = 0; !streams && start < total; start += chunkBytes) {
             if (start > 0) await forward?.(start, total);

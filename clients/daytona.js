@@ -24,7 +24,14 @@ const {
 } = require("./errors.js");
 const { keptAlive } = require("./refresh.js");
 const { portableCommand, STOP_CALL, stoppedInTime } = require("./shell.js");
-const { acceptedSize, checkedContent, collected, onlyForward, pieces, sortedNames } = require("./transfer.js");
+const {
+  acceptedSize,
+  checkedContent,
+  collected,
+  onlyForward,
+  pieces,
+  sortedNames,
+} = require("./transfer.js");
 
 /** How often Daytona is told that the sandbox is in use, in milliseconds. */
 const REFRESH_MS = 60_000;

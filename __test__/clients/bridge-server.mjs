@@ -59,7 +59,8 @@ async function answer(state, workspace, request, response) {
     request.resume();
     return refuse(response, instead.status, "not now", "test", instead.headers);
   }
-  if (!/^[a-z2-7]{1,128}$/.test(id)) return refuse(response, 400, "Invalid sandbox ID format", "invalid_request");
+  if (!/^[a-z2-7]{1,128}$/.test(id))
+    return refuse(response, 400, "Invalid sandbox ID format", "invalid_request");
   if (request.headers.authorization !== `Bearer ${TOKEN}`) {
     return refuse(response, 401, "Unauthorized", "unauthorized");
   }

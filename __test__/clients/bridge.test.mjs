@@ -47,22 +47,27 @@ describe("the client for Cloudflare's bridge", () => {
     expect(failures).toEqual([]);
   });
 
-  it.each([0, 1, 9, 10, 11, 20, 25])("moves %d bytes in parts of 10, and leaves nothing beside them", async (size) => {
-    const client = newClient({ partBytes: 10 });
-    for (const name of ["file", "it's #1 50% ?.tar"]) {
-      const file = path.join(workspace, name);
-      await writeFile(file, "what was there before");
-      const reports = [];
-      const onProgress = (...report) => void reports.push(report);
-      await client.writeFile(file, distinct(size), { onProgress });
-      expect(await readFile(file)).toEqual(Buffer.from(distinct(size)));
-      expect(await client.readFile(file, { onProgress })).toEqual(Buffer.from(distinct(size)));
-      expect(reports.filter(([done]) => done === size)).toHaveLength(2);
-      expect(reports.every(([, total]) => total === size)).toBe(true);
-    }
-    expect((await readdir(workspace)).toSorted()).toEqual(["file", "it's #1 50% ?.tar"]);
-    expect(bridge.requests.filter((route) => route === "PUT file")).toHaveLength(2 * Math.max(1, Math.ceil(size / 10)));
-  });
+  it.each([0, 1, 9, 10, 11, 20, 25])(
+    "moves %d bytes in parts of 10, and leaves nothing beside them",
+    async (size) => {
+      const client = newClient({ partBytes: 10 });
+      for (const name of ["file", "it's #1 50% ?.tar"]) {
+        const file = path.join(workspace, name);
+        await writeFile(file, "what was there before");
+        const reports = [];
+        const onProgress = (...report) => void reports.push(report);
+        await client.writeFile(file, distinct(size), { onProgress });
+        expect(await readFile(file)).toEqual(Buffer.from(distinct(size)));
+        expect(await client.readFile(file, { onProgress })).toEqual(Buffer.from(distinct(size)));
+        expect(reports.filter(([done]) => done === size)).toHaveLength(2);
+        expect(reports.every(([, total]) => total === size)).toBe(true);
+      }
+      expect((await readdir(workspace)).toSorted()).toEqual(["file", "it's #1 50% ?.tar"]);
+      expect(bridge.requests.filter((route) => route === "PUT file")).toHaveLength(
+        2 * Math.max(1, Math.ceil(size / 10)),
+      );
+    },
+  );
 
   it("sends up to four parts at once", async () => {
     const release = deferred();
@@ -185,7 +190,9 @@ describe("the client for Cloudflare's bridge", () => {
         if (name.endsWith(".2.part")) await writeFile(path.join(workspace, name), "");
       }
     };
-    await expect(client.writeFile(path.join(workspace, "file"), distinct(30))).rejects.toMatchObject(incomplete);
+    await expect(client.writeFile(path.join(workspace, "file"), distinct(30))).rejects.toMatchObject(
+      incomplete,
+    );
     expect(await readdir(workspace)).toEqual([]);
   });
 
@@ -193,7 +200,9 @@ describe("the client for Cloudflare's bridge", () => {
     const client = newClient();
     const failed = { code: "ERR_SANDBOX_COMMAND_FAILED" };
     await client.makeDir(path.join(workspace, "folder"));
-    await expect(client.writeFile(path.join(workspace, "folder"), distinct(1))).rejects.toThrow("is a folder");
+    await expect(client.writeFile(path.join(workspace, "folder"), distinct(1))).rejects.toThrow(
+      "is a folder",
+    );
     await expect(client.readFile(path.join(workspace, "missing"))).rejects.toMatchObject(failed);
     for (const elsewhere of ["/etc/passwd", `${workspace}/../x`, `${workspace}x`]) {
       await expect(client.readFile(elsewhere)).rejects.toThrow(`must lie in ${workspace}`);

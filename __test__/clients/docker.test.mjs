@@ -51,18 +51,23 @@ describe("the client for containers", () => {
     ["kubectl", { namespace: "ns", pod: "pod" }, ["exec", "-i", "-n", "ns", "pod", "-c", "box", "--"]],
   ])("calls %s with %j as its users would", async (name, options, expected) => {
     await newClient({ engine: name, ...options }).makeDir("/work/it's new");
-    expect(await engine.calls()).toEqual([[...expected, "sh", "-c", 'mkdir -p "$1"', "sh", "/work/it's new"]]);
+    expect(await engine.calls()).toEqual([
+      [...expected, "sh", "-c", 'mkdir -p "$1"', "sh", "/work/it's new"],
+    ]);
     await stat(here("work/it's new"));
   });
 
-  it.each(["docker", "podman", "kubectl"])("works in the folder and as the user that it was given: %s", async (name) => {
-    const user = name === "kubectl" ? {} : { user: "1000:1000" };
-    const client = newClient({ engine: name, workdir: "/work", ...user });
-    await client.run('pwd > out; echo "$(id -u)" >> out', AMPLE);
-    expect(await readFile(here("work/out"), "utf8")).toBe(`/work\n${name === "kubectl" ? 0 : 1000}\n`);
-    await client.writeFile("/work/file", distinct(10));
-    expect((await stat(here("work/file"))).uid).toBe(name === "kubectl" ? 0 : 1000);
-  });
+  it.each(["docker", "podman", "kubectl"])(
+    "works in the folder and as the user that it was given: %s",
+    async (name) => {
+      const user = name === "kubectl" ? {} : { user: "1000:1000" };
+      const client = newClient({ engine: name, workdir: "/work", ...user });
+      await client.run('pwd > out; echo "$(id -u)" >> out', AMPLE);
+      expect(await readFile(here("work/out"), "utf8")).toBe(`/work\n${name === "kubectl" ? 0 : 1000}\n`);
+      await client.writeFile("/work/file", distinct(10));
+      expect((await stat(here("work/file"))).uid).toBe(name === "kubectl" ? 0 : 1000);
+    },
+  );
 
   it("puts arguments of the program's own before all others", async () => {
     const client = newClient({ command: ["env", "DOCKER_CONTEXT=remote", engine.program] });
@@ -118,7 +123,12 @@ describe("the client for containers", () => {
     for (const options of [{ timeoutMs: 1_500 }, { ...AMPLE, signal: controller.signal }]) {
       const running = newClient().run("sh -c 'sleep 1000; true' & echo > /work/begun; wait", options);
       running.catch(() => {});
-      await until(() => stat(here("work/begun")).then(() => true, () => false));
+      await until(() =>
+        stat(here("work/begun")).then(
+          () => true,
+          () => false,
+        ),
+      );
       const [leader] = await inContainer();
       if (options.signal) controller.abort("enough");
       await (options.signal

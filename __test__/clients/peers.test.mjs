@@ -9,7 +9,12 @@ const require = createRequire(import.meta.url);
 const { devDependencies, peerDependencies, peerDependenciesMeta } = require("../../package.json");
 
 it("is asked for only where it is used, up to 1.0 where it is younger, and without an end after", () => {
-  expect(Object.keys(peerDependencies).sort()).toEqual(["@cloudflare/sandbox", "@daytonaio/sdk", "@types/node", "e2b"]);
+  expect(Object.keys(peerDependencies).sort()).toEqual([
+    "@cloudflare/sandbox",
+    "@daytonaio/sdk",
+    "@types/node",
+    "e2b",
+  ]);
   for (const [name, range] of Object.entries(peerDependencies)) {
     expect(peerDependenciesMeta[name], name).toEqual({ optional: true });
     expect(range, name).toMatch(/^>=(0\.\d+ <1|[1-9]\d*(\.\d+)*)$/);
