@@ -47,9 +47,10 @@ const FIXED_OPTIONS = [
 ];
 
 /**
- * What the caller may set otherwise: a peer that is gone is noticed within 20 seconds, also during a transfer.
+ * What the caller may set otherwise: a peer that is gone is noticed within 20 seconds, also during a transfer: 9 for
+ * the connection that is shared, and 10 for the one that ssh tries instead.
  */
-const DEFAULT_OPTIONS = ["ConnectTimeout=15", "ServerAliveInterval=5", "ServerAliveCountMax=2"];
+const DEFAULT_OPTIONS = ["ConnectTimeout=10", "ServerAliveInterval=3", "ServerAliveCountMax=2"];
 
 /** How many sessions a server allows over one connection unless it is told otherwise, less two for others. */
 const DEFAULT_SESSIONS = 8;

@@ -124,7 +124,7 @@ const BROKEN = {
           new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason))),
         ]),
     },
-    problem: /differ/,
+    problem: /beat/,
   }),
   "an error that stays is not called retryable": (good) => ({
     client: {
@@ -204,19 +204,35 @@ describe("checking a client", () => {
     expect(printed).toContain(`0 of ${failures.length} checks passed.`);
   });
 
-  it.concurrent.for(Object.keys(BROKEN))("finds out: %s", SLOW, async (check, { expect, onTestFinished }) => {
-    const workDir = await temporaryFolder(onTestFinished);
+  /** It looks at the memory of the whole process. */
+  const ALONE = "a file of 100 MB takes no second copy of it in memory";
+
+  it.concurrent.for(Object.keys(BROKEN).filter((check) => check !== ALONE))(
+    "finds out: %s",
+    SLOW,
+    async (check, { expect, onTestFinished }) => {
+      const workDir = await temporaryFolder(onTestFinished);
+      const good = createLocalClient();
+      const { client, problem } = BROKEN[check](good);
+      const broken = await conformance(but(good, client), { workDir, only: [check] });
+      expect(broken.failures).toEqual([
+        { check, problem: expect.stringMatching(problem), advice: expect.any(String) },
+      ]);
+      expect(broken.passed).toBe(false);
+      const fine = await conformance(good, { workDir, only: [check] });
+      expect(fine).toMatchObject({ passed: true, failures: [] });
+      expect(fine.printed).toMatch(/\n✓ .*\n[^]*\n1 of 1 checks passed\.$/);
+      expect(await readdir(workDir)).toEqual([]);
+    },
+  );
+
+  it("finds out: a second copy of a file of 100 MB", SLOW, async () => {
     const good = createLocalClient();
-    const { client, problem } = BROKEN[check](good);
-    const broken = await conformance(but(good, client), { workDir, only: [check] });
-    expect(broken.failures).toEqual([
-      { check, problem: expect.stringMatching(problem), advice: expect.any(String) },
-    ]);
-    expect(broken.passed).toBe(false);
-    const fine = await conformance(good, { workDir, only: [check] });
-    expect(fine).toMatchObject({ passed: true, failures: [] });
-    expect(fine.printed).toMatch(/\n✓ .*\n[^]*\n1 of 1 checks passed\.$/);
-    expect(await readdir(workDir)).toEqual([]);
+    const { client, problem } = BROKEN[ALONE](good);
+    const workDir = await temporaryFolder();
+    const { failures } = await conformance(but(good, client), { workDir, only: [ALONE] });
+    expect(failures).toMatchObject([{ check: ALONE, problem: expect.stringMatching(problem) }]);
+    expect(await conformance(good, { workDir, only: [ALONE] })).toMatchObject({ passed: true });
   });
 
   it("finds out: another error than the reason of an abort", async () => {
