@@ -4,24 +4,31 @@
 // alone, on a machine that there is no binary for. A binary that was built on this machine, beside this file, comes before
 // the installed package of this machine's platform. Where neither is there, or the one that is there does not load or is
 // not this package's, the error has the code `ERR_SANDBOX_BINDING_NOT_FOUND`, says what was found and how to fix it.
-
-const { existsSync } = require("node:fs");
-const { join } = require("node:path");
+//
+// No bundler may see the binary: nothing here is named in a way that one follows. From a bundle, the binary is found in
+// the package as installed.
 
 const { askHost } = require("./js/host.js");
 const {
+  fs: { existsSync, realpathSync },
+  module: { createRequire },
+  path: { dirname, join },
+} = require("./js/node.js");
+const {
   LIBRARY_PATH,
+  PACKAGE,
   PLATFORMS,
   fileName,
   foreignMessage,
   loadFailedMessage,
+  notBesideBundleMessage,
   notInstalledMessage,
   otherVersionMessage,
   packageName,
   unsupportedMessage,
 } = require("./js/platform.js");
-// Read now, not with the binary: an update of the package while the process runs is to be noticed.
-const { version } = require("./package.json");
+// As it was when the program started: an update of the package while the process runs is to be noticed.
+const { version } = require("./js/version.js");
 
 /** @import { Host } from "./js/platform.js" */
 
@@ -38,6 +45,7 @@ const { version } = require("./package.json");
  * @property {(input: string, baseline: SnapshotWriter) => Promise<BegunMerge>} beginMerge
  * @property {(targetDir: string) => Promise<HeldLock>} acquireMergeLock
  * @property {(rootDir: string, relative: string) => Promise<string | null>} readEntry
+ * @property {() => Promise<void>} nextTurn Settles in another turn of the event loop.
  *
  * @typedef {{ cancel(): void }} Canceller
  * @typedef {{ write(entries: string): void }} SnapshotWriter
@@ -52,14 +60,15 @@ const { version } = require("./package.json");
 
 /**
  * Makes a client call for the binding. `target` is a remote path, a command, or for `allocate` the number of the
- * upload; `number` is the size for `allocate` and the number of the upload for `writeFile`. Resolves with bytes, with
- * nothing, or with the number of a kept failure.
+ * upload, and so for `release`, which gives back one that will not be sent; `number` is the size for `allocate` and the
+ * number of the upload for `writeFile`. Resolves with the memory of an upload, with a function that gives what was read,
+ * with nothing, or with the number of a kept failure.
  *
  * @callback Dispatch
- * @param {"allocate" | "makeDir" | "writeFile" | "readFile" | "remove" | "run"} method
+ * @param {"allocate" | "release" | "makeDir" | "writeFile" | "readFile" | "remove" | "run"} method
  * @param {string} target
  * @param {number} number
- * @returns {Promise<Uint8Array | number | undefined>}
+ * @returns {Promise<Uint8Array | (() => Uint8Array) | number | undefined>}
  */
 
 /**
@@ -77,7 +86,11 @@ const EXPORTS = [
   "beginMerge",
   "acquireMergeLock",
   "readEntry",
+  "nextTurn",
 ];
+
+/** What brings this package along without its users naming it; bundles hold both. */
+const DEPENDENT = "@paperclipai/adapter-utils";
 
 /** @type {Binding | undefined} */
 let loaded;
@@ -101,10 +114,125 @@ function load() {
 
   if (!PLATFORMS.includes(host.platform)) throw bindingError(unsupportedMessage(host));
 
-  const localFile = join(__dirname, fileName(host.platform));
-  if (existsSync(localFile)) return requireFile({ host, file: localFile, origin: "build" });
+  const { homes, places } = lookAround();
+  /** @type {unknown} */
+  let cause;
+  for (const home of homes) {
+    const localFile = join(home, fileName(host.platform));
+    if (existsSync(localFile)) return requireFile({ host, file: localFile, origin: "build" });
+    try {
+      return requirePackage(host, createRequire(join(home, "package.json")));
+    } catch (error) {
+      if (!(error instanceof NotInstalled)) throw error;
+      cause ??= error.cause;
+    }
+  }
+  const [home] = homes;
+  const message =
+    places === undefined
+      ? notInstalledMessage({ host, version, localFile: join(home, fileName(host.platform)) })
+      : notBesideBundleMessage({ host, version, places });
+  throw bindingError(message, cause);
+}
 
-  return requirePackage(host, localFile);
+/** Thrown where there is no package for the platform. */
+class NotInstalled extends Error {}
+
+/**
+ * The folders that may have the binary, or see the platform's package: that of this package, as a rule. `places`: from
+ * where that was looked for, where this code is not in the package itself but in a bundle.
+ *
+ * @returns {{ homes: string[], places?: string[] }}
+ */
+function lookAround() {
+  const own = ownFile();
+  const ownFolder = own === undefined ? undefined : dirname(own);
+  if (ownFolder !== undefined && isPackage(ownFolder)) return { homes: [ownFolder] };
+
+  const [, main] = process.argv;
+  const places = new Set(
+    [own, main, realPath(main), join(process.cwd(), "package.json")].filter((place) => place !== undefined),
+  );
+  const homes = new Set();
+  // What lies beside the bundle counts first.
+  if (ownFolder !== undefined) homes.add(ownFolder);
+  for (const place of places) {
+    const home = installedFrom(place);
+    if (home !== undefined) homes.add(home);
+  }
+  for (const place of places) homes.add(dirname(place));
+  return { homes: [...homes], places: [...places] };
+}
+
+/** The file that this code is in; `undefined` where that is not to be found out. */
+function ownFile() {
+  // An ES module that a bundler made has no such name.
+  if (typeof __filename === "string") return __filename;
+  const { prepareStackTrace } = Error;
+  try {
+    Error.prepareStackTrace = (_, [here]) => here?.getFileName();
+    const { stack } = new Error("where");
+    return typeof stack === "string" ? pathOf(stack) : undefined;
+  } finally {
+    Error.prepareStackTrace = prepareStackTrace;
+  }
+}
+
+/** @param {string} name A path, or a URL as ES modules have it. */
+function pathOf(name) {
+  if (!name.startsWith("file:")) return name;
+  try {
+    return decodeURIComponent(new URL(name).pathname);
+  } catch {
+    return undefined;
+  }
+}
+
+/** @param {string | undefined} file */
+function realPath(file) {
+  try {
+    return file === undefined ? undefined : realpathSync(file);
+  } catch {
+    // Node may have been started with something other than a file.
+    return undefined;
+  }
+}
+
+/** @param {string} folder */
+function isPackage(folder) {
+  try {
+    return createRequire(join(folder, "package.json"))("./package.json").name === PACKAGE;
+  } catch {
+    // A bundle need not have a package.json beside it.
+    return false;
+  }
+}
+
+/**
+ * The folder of this package, as a module at that place would find it, or as the package would that the bundle has it
+ * from.
+ *
+ * @param {string} place
+ * @returns {string | undefined}
+ */
+function installedFrom(place) {
+  const seen = seenFrom(place);
+  if (seen !== undefined) return seen;
+  for (let folder = dirname(place); folder !== dirname(folder); folder = dirname(folder)) {
+    const dependent = realPath(join(folder, "node_modules", DEPENDENT));
+    if (dependent !== undefined) return seenFrom(join(dependent, "package.json"));
+  }
+  return undefined;
+}
+
+/** @param {string} place */
+function seenFrom(place) {
+  try {
+    return dirname(createRequire(place).resolve(`${PACKAGE}/package.json`));
+  } catch {
+    // Not there, or the place is none: the next one is asked.
+    return undefined;
+  }
 }
 
 /**
@@ -115,7 +243,7 @@ function requireFile({ host, file, origin }) {
   const source = origin === "variable" ? `${file}, which ${LIBRARY_PATH} names` : file;
   let binding;
   try {
-    binding = require(file);
+    binding = createRequire(join(process.cwd(), "package.json"))(file);
   } catch (cause) {
     throw bindingError(loadFailedMessage({ host, source, systemMessage: messageOf(cause) }), cause);
   }
@@ -123,14 +251,12 @@ function requireFile({ host, file, origin }) {
 }
 
 /**
- * Each package is written out, and stands in the `try` itself: so bundlers and file tracers find those that are
- * installed, and bundlers go on without the others.
- *
  * @param {Host} host
- * @param {string} localFile Where a binary was looked for before.
+ * @param {NodeJS.Require} requireThere As a module beside the main package would call it. Throws {@link NotInstalled}
+ *   where that sees no package for the platform.
  * @returns {Binding}
  */
-function requirePackage(host, localFile) {
+function requirePackage(host, requireThere) {
   const source = packageName(host.platform);
   /** @type {unknown} */
   let manifest;
@@ -139,38 +265,12 @@ function requirePackage(host, localFile) {
   /** @type {unknown} */
   let failure;
   try {
-    switch (host.platform) {
-      case "darwin-arm64":
-        manifest = require("@paperclipai/sandbox-managed-runtime-darwin-arm64/package.json");
-        binding = require("@paperclipai/sandbox-managed-runtime-darwin-arm64");
-        break;
-      case "darwin-x64":
-        manifest = require("@paperclipai/sandbox-managed-runtime-darwin-x64/package.json");
-        binding = require("@paperclipai/sandbox-managed-runtime-darwin-x64");
-        break;
-      case "linux-arm64-gnu":
-        manifest = require("@paperclipai/sandbox-managed-runtime-linux-arm64-gnu/package.json");
-        binding = require("@paperclipai/sandbox-managed-runtime-linux-arm64-gnu");
-        break;
-      case "linux-x64-gnu":
-        manifest = require("@paperclipai/sandbox-managed-runtime-linux-x64-gnu/package.json");
-        binding = require("@paperclipai/sandbox-managed-runtime-linux-x64-gnu");
-        break;
-      case "linux-arm64-musl":
-        manifest = require("@paperclipai/sandbox-managed-runtime-linux-arm64-musl/package.json");
-        binding = require("@paperclipai/sandbox-managed-runtime-linux-arm64-musl");
-        break;
-      case "linux-x64-musl":
-        manifest = require("@paperclipai/sandbox-managed-runtime-linux-x64-musl/package.json");
-        binding = require("@paperclipai/sandbox-managed-runtime-linux-x64-musl");
-        break;
-    }
+    manifest = requireThere(`${source}/package.json`);
+    binding = requireThere(source);
   } catch (cause) {
     // Told by the code, which is the same for node_modules and Yarn's Plug'n'Play; the words are not.
     const isMissing = /** @type {NodeJS.ErrnoException} */ (cause).code === "MODULE_NOT_FOUND";
-    if (manifest === undefined && isMissing) {
-      throw bindingError(notInstalledMessage({ host, version, localFile }), cause);
-    }
+    if (manifest === undefined && isMissing) throw new NotInstalled("", { cause });
     failure = cause;
   }
   // Where the versions differ, that is what is wrong, whether or not the binary loaded.

@@ -43,14 +43,14 @@ export interface SandboxManagedRuntimeAsset {
   exclude?: string[];
 }
 
-/** What `writeFile` and `readFile` get as a further argument, only when somebody listens to progress. */
+/** What `writeFile` and `readFile` get as a further argument, only when it says something. */
 export interface SandboxTransferProgressOptions {
   /**
    * To be called while bytes move. `transferredBytes` and `totalBytes` count bytes of the file, not of its encoding;
    * `totalBytes` is `null` where the size is not known.
    */
   onProgress?: (transferredBytes: number, totalBytes: number | null) => void | Promise<void>;
-  /** Aborts when the caller's own does. A client that heeds it stops the transfer and leaves nothing of it. */
+  /** The caller's signal, where there is one: an abort may stop the transfer itself. Nobody waits for it then. */
   signal?: AbortSignal;
 }
 
@@ -64,8 +64,8 @@ export interface SandboxManagedRuntimeClient {
   /** Writes a whole file, replacing one that is there. `bytes` is the client's to keep, transfer or detach. */
   writeFile(remotePath: string, bytes: ArrayBuffer, options?: SandboxTransferProgressOptions): Promise<void>;
   /**
-   * Reads a whole file. The bytes are read in place, without a copy: leave them unchanged and attached until the
-   * restore has settled.
+   * Reads a whole file. The bytes are copied in parts while they are checked: one that is transferred away or resized
+   * meanwhile is an error (`ERR_INVALID_RETURN_VALUE`), and nothing is changed.
    */
   readFile(
     remotePath: string,
@@ -75,7 +75,10 @@ export interface SandboxManagedRuntimeClient {
   listFiles(remotePath: string): Promise<string[]>;
   /** Removes a file. A failure is ignored. */
   remove(remotePath: string): Promise<void>;
-  /** Runs a command line of POSIX `sh`; rejects when it fails or takes longer than `timeoutMs` milliseconds. */
+  /**
+   * Runs a command line of POSIX `sh`; rejects when it fails or takes longer than `timeoutMs` milliseconds. `signal`
+   * is the caller's, where there is one: an abort may stop the command. Nobody waits for it then.
+   */
   run(command: string, options: { timeoutMs: number; signal?: AbortSignal }): Promise<void>;
   /**
    * Whether several files may be written or read at once. Optional. An error with `retryable: true` tells that the
@@ -142,8 +145,23 @@ export interface RestoreReport {
    * version is (relative to the workspace).
    */
   conflicts: { path: string; keptAt: string }[];
-  /** What was left as it is here, and why: a device in the sandbox, a file it could not read. */
+  /**
+   * Where what was deleted is kept as well. A restore that deletes more than half of the files that the sandbox had, and at
+   * least 20, keeps all that it deletes; any other keeps none of it.
+   */
+  deletionsKept: { path: string; keptAt: string }[];
+  /**
+   * What was left as it is here, and why: a device in the sandbox, a file it could not read, what it never had as it was
+   * uploaded, a folder that holds something excluded.
+   */
   skipped: { path: string; reason: string }[];
+  /** What the sandbox changed and yet neither comes nor is deleted here, since it would run something: `.hg/hgrc`. */
+  heldBack: { path: string; reason: string }[];
+  /**
+   * Of what was written, what deserves a look: files that tools run or obey unasked (`.vscode/`, `.envrc`, `.npmrc`, …), links
+   * that leave the workspace, and files that became executable.
+   */
+  sensitive: { path: string; reason: string }[];
   /** How many entries the sandbox held. */
   entries: number;
   /** Whether the sandbox's tar failed and a second, tolerant way was taken: nothing was deleted then. */
@@ -164,11 +182,15 @@ export interface PrepareSandboxManagedRuntimeInput {
   client: SandboxManagedRuntimeClient;
   /** The workspace on this machine: an existing folder (also through a link). */
   workspaceLocalDir: string;
-  /** The workspace's folder in the sandbox: absolute, and not `/`. Default `spec.remoteCwd`. */
+  /**
+   * The workspace's folder in the sandbox: absolute, and not `/`. It is emptied, so the command in the sandbox refuses the
+   * home folder of its user, what holds that, and folders of the system. Default `spec.remoteCwd`.
+   */
   workspaceRemoteDir?: string;
   /**
-   * Patterns that are neither uploaded nor brought back nor deleted, with the meaning of GNU tar's `--exclude`.
-   * `._*` and the top-level `.paperclip-runtime` always are. Default none.
+   * Patterns that are neither uploaded nor brought back nor deleted, with the meaning that they have in
+   * `tar -C dir --exclude P .` of GNU tar: names are matched as `./name`, so `./dist` is the top-level one alone.
+   * `._*`, `*.paperclip-restore.lock` and the top-level `.paperclip-runtime` always are. Default none.
    */
   workspaceExclude?: string[];
   /**
@@ -188,6 +210,12 @@ export interface PrepareSandboxManagedRuntimeInput {
   signal?: AbortSignal;
   /** How many assets may upload at once, 1 to 16. Outcome and error are the same as in order. Default 1. */
   concurrency?: number;
+  /**
+   * For how many days local versions that a restore replaced are kept under `.paperclip-runtime/conflicts` (default 30).
+   * Restores that write something remove older ones, and the oldest beyond 1 GiB in all; never their own. With 0 only
+   * those of the last such restore stay; with `null` or `Infinity` all stay, whatever their size.
+   */
+  keepConflictsDays?: number | null;
   /** Gets what each restore did. A listener that throws or rejects never fails the restore. */
   onReport?: (report: RestoreReport) => void | Promise<void>;
 }
@@ -356,14 +384,26 @@ export type SandboxRuntimeErrorCode =
    * outside of its root.
    */
   | "ERR_SANDBOX_UNSAFE_PATH"
+  /**
+   * The sandbox no longer has what was uploaded to it: it was replaced or rolled back, or another prepare has replaced the
+   * workspace there. Nothing was changed; prepare again.
+   */
+  | "ERR_SANDBOX_REPLACED"
+  /** Another folder, or a link, is in the place of the local workspace (`path`). Nothing was changed; put it back. */
+  | "ERR_WORKSPACE_REPLACED"
   /** Another process held the merge lock for 30 s. Nothing was changed. */
   | "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT"
   /** An argument has the wrong type. */
   | "ERR_INVALID_ARG_TYPE"
   /** An argument has a value that cannot be used. */
   | "ERR_INVALID_ARG_VALUE"
-  /** `client.readFile` gave something other than bytes. */
+  /** `client.readFile` gave something other than bytes, or took them away while they were read. Nothing was changed. */
   | "ERR_INVALID_RETURN_VALUE"
+  /**
+   * What was asked for cannot be done here: an archive beyond the size of this Node's buffers, or a tree that multiplies
+   * itself through links that are followed. Nothing was sent of it.
+   */
+  | "ERR_SANDBOX_UNSUPPORTED"
   /** No binary for this machine; the message says what to do. From each call that needs one, never from the import. */
   | "ERR_SANDBOX_BINDING_NOT_FOUND"
   /** From a ready-made client: a command in the sandbox failed (`exitCode`, `stderr`). */

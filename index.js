@@ -3,14 +3,16 @@
 // The package's functions: arguments are checked here and promises made; what has to do with files happens in the
 // binding (src/), and what has to do with calling a client in js/calls.js.
 
-const path = require("node:path");
-const { types } = require("node:util");
-
 const { native } = require("./binding.js");
 const check = require("./js/check.js");
-const { ClientCalls, untilAborted } = require("./js/calls.js");
+const { Abort } = require("./js/abort.js");
+const { ClientCalls } = require("./js/calls.js");
 const { fromNative, invalidType } = require("./js/errors.js");
 const { LeaseKeeper } = require("./js/lease.js");
+const {
+  path,
+  util: { types },
+} = require("./js/node.js");
 const { tell } = require("./js/progress.js");
 const spec = require("./js/spec.js");
 
@@ -21,8 +23,6 @@ const spec = require("./js/spec.js");
 
 /** How many entries of a snapshot are handled in one turn of the event loop: about a millisecond's worth. */
 const ENTRIES_A_TURN = 1000;
-
-const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 
 /**
  * Awaits the binding, with its errors made JavaScript's.
@@ -39,16 +39,21 @@ const awaitNative = async (promise) => {
 };
 
 /**
- * Runs work that `signal` may stop: the promise rejects with its reason at once, and the work ends as soon as it can.
+ * Lets the event loop go on with all else. It comes from the binding's own thread: the timers of JavaScript may be
+ * faked (jest, vitest) or not there at all (jsdom).
+ */
+const nextTurn = () => awaitNative(native().nextTurn());
+
+/**
+ * Runs work that a caller may stop: the promise rejects with the signal's reason at once, and the work ends as soon as it can.
  *
  * @template T
- * @param {AbortSignal | undefined} signal
+ * @param {Abort} abort
  * @param {(canceller: Canceller) => Promise<T>} work
  */
-async function abortable(signal, work) {
+async function abortable(abort, work) {
   const canceller = new (native().Canceller)();
-  return untilAborted(
-    signal,
+  return abort.until(
     () => work(canceller),
     () => canceller.cancel(),
   );
@@ -63,8 +68,8 @@ async function createTarballFromDirectory(input) {
     exclude: check.strings("input.exclude", input.exclude),
     followSymlinks: Boolean(input.followSymlinks),
   };
-  const signal = check.signal("input.signal", input.signal);
-  return abortable(signal, (canceller) =>
+  const abort = new Abort(check.signal("input.signal", input.signal));
+  return abortable(abort, (canceller) =>
     awaitNative(native().createTarballFromDirectory(JSON.stringify(options), canceller)),
   );
 }
@@ -78,8 +83,8 @@ async function mirrorDirectory(sourceDir, targetDir, options) {
     targetDir: path.normalize(check.localPath("targetDir", targetDir)),
     preserveAbsent: check.strings("options.preserveAbsent", options?.preserveAbsent),
   };
-  const signal = check.signal("options.signal", options?.signal);
-  return abortable(signal, (canceller) =>
+  const abort = new Abort(check.signal("options.signal", options?.signal));
+  return abortable(abort, (canceller) =>
     awaitNative(native().mirrorDirectory(JSON.stringify(input), canceller)),
   );
 }
@@ -91,6 +96,7 @@ function checkAssets(assets) {
   return Array.from(assets, (asset, at) => {
     const argument = `input.assets[${at}]`;
     check.object(argument, asset);
+    check.unserved(argument, asset, check.UNSERVED_OF_AN_ASSET);
     return {
       key: check.string(`${argument}.key`, asset.key),
       localDir: check.localPath(`${argument}.localDir`, asset.localDir),
@@ -106,6 +112,7 @@ async function prepareSandboxManagedRuntime(input) {
   check.object("input.spec", input.spec);
   const { client, workspaceLocalDir } = input;
   check.client(client, ["makeDir", "writeFile", "run"]);
+  check.unserved("input", input, check.UNSERVED);
   const hasRemoteDir = input.workspaceRemoteDir !== undefined && input.workspaceRemoteDir !== null;
   const workspaceRemoteDir = hasRemoteDir
     ? check.string("input.workspaceRemoteDir", input.workspaceRemoteDir)
@@ -120,20 +127,21 @@ async function prepareSandboxManagedRuntime(input) {
     preserveAbsentOnRestore: check.strings("input.preserveAbsentOnRestore", input.preserveAbsentOnRestore),
     assets,
     concurrency: check.concurrency(input.concurrency),
+    keepConflictsDays: check.keepConflictsDays(input.keepConflictsDays),
   };
   const onLine = check.callback("input.onProgress", input.onProgress);
   const onStatus = check.callback("input.onRuntimeProgress", input.onRuntimeProgress);
   const onReport = check.callback("input.onReport", input.onReport);
-  const signal = check.signal("input.signal", input.signal);
+  const abort = new Abort(check.signal("input.signal", input.signal));
   const lease = new LeaseKeeper(check.lease(input.lease));
   /** @type {(phase: own.RuntimeStatusPhase, message: string) => Promise<void>} */
   const status = (phase, message) => tell(onStatus, { phase, message });
 
-  const session = await abortable(signal, async (canceller) => {
+  const session = await abortable(abort, async (canceller) => {
     await status("config_sync", "Syncing workspace to sandbox");
     const beforeAsset = () => status("config_sync", "Syncing runtime assets to sandbox");
     const listeners = { onLine, onStatus, beforeAsset };
-    const calls = new ClientCalls({ client, spec: input.spec, lease, signal, listeners });
+    const calls = new ClientCalls({ client, spec: input.spec, lease, abort, listeners });
     try {
       return await native().prepareSession(JSON.stringify(options), calls.dispatch, canceller);
     } catch (error) {
@@ -147,13 +155,13 @@ async function prepareSandboxManagedRuntime(input) {
   async function restoreWorkspace(onProgress, restoreOptions) {
     const restoreSink = check.callback("onProgress", onProgress) ?? onLine;
     check.object("options", restoreOptions ?? {});
-    const restoreSignal = check.signal("options.signal", restoreOptions?.signal);
+    const restoreAbort = new Abort(check.signal("options.signal", restoreOptions?.signal));
     check.client(client, ["run", "readFile", "remove"]);
     try {
-      await abortable(restoreSignal, async (canceller) => {
+      await abortable(restoreAbort, async (canceller) => {
         await status("restore", "Restoring workspace from sandbox");
         const listeners = { onLine: restoreSink, onStatus };
-        const calls = new ClientCalls({ client, spec: input.spec, lease, signal: restoreSignal, listeners });
+        const calls = new ClientCalls({ client, spec: input.spec, lease, abort: restoreAbort, listeners });
         let pieces;
         try {
           pieces = await session.restore(calls.dispatch, canceller, onReport !== undefined);
@@ -168,7 +176,7 @@ async function prepareSandboxManagedRuntime(input) {
       lease.stop();
       const told = status("finalize", "Finalizing sandbox workspace");
       // Whoever has stopped the restore does not wait for a listener.
-      await untilAborted(restoreSignal, () => told).catch(() => undefined);
+      await restoreAbort.until(() => told).catch(() => undefined);
     }
   }
 

@@ -281,6 +281,14 @@ describe("prepareSandboxManagedRuntime", () => {
       await expectRefused(prepare({ lease: { refresh() {}, intervalMs } }), VALUE, "input.lease.intervalMs");
     }
   });
+  it("refuses a keepConflictsDays that is no number of days", async () => {
+    for (const keepConflictsDays of ["5", true, {}, 5n])
+      await expectRefused(prepare({ keepConflictsDays }), TYPE, "input.keepConflictsDays");
+    for (const keepConflictsDays of [-1, NaN, -Infinity]) {
+      await expectRefused(prepare({ keepConflictsDays }), VALUE, "input.keepConflictsDays");
+    }
+  });
+
   it("refuses a concurrency that is no number from 1 to 16", async () => {
     for (const concurrency of ["5", true, {}, 5n])
       await expectRefused(prepare({ concurrency }), TYPE, "input.concurrency");
@@ -288,6 +296,47 @@ describe("prepareSandboxManagedRuntime", () => {
       await expectRefused(prepare({ concurrency }), VALUE, "input.concurrency");
     }
   });
+  describe("a field of adapter-utils' newer releases that changes what happens to files", () => {
+    const asset = (more) => ({ assets: [{ key: "a", localDir: workspace, ...more }] });
+    const empty = { exclude: [], entries: new Map() };
+    it.each([
+      ["syncWorkspace", [false, 0, "", "true"], [true]],
+      ["workspaceInboundMode", ["durable_seed", "adopt_remote", "other", 5], ["host_current"]],
+      ["workspaceBaseline", [empty, false], []],
+      ["workspaceDurableSeed", [{ workspaceArchivePath: "/a.tar" }, {}], []],
+      ["workspaceGitSnapshot", [{ head: "a" }, {}], []],
+      ["additionalSources", [[{ localPath: "/a", projectId: "p" }], {}], [[]]],
+    ])("is refused, but where it asks for what is done anyhow: %s", async (name, refused, accepted) => {
+      for (const value of refused) await expectRefused(prepare({ [name]: value }), VALUE, `input.${name}`);
+      for (const value of [...accepted, undefined, null]) {
+        client.methods.length = 0;
+        await prepare({ [name]: value });
+      }
+    });
+
+    it.each([
+      [
+        "provision",
+        [{ postUploadCommand: () => "" }, { stageFiles: [{ name: "a", contents: "" }] }, "text"],
+        [{}, { stageFiles: [] }, { postUploadCommand: undefined }],
+      ],
+      ["restore", [async () => {}, {}], []],
+    ])("of an asset is refused, but where it asks for nothing: %s", async (name, refused, accepted) => {
+      for (const value of refused) {
+        await expectRefused(prepare(asset({ [name]: value })), VALUE, `input.assets[0].${name}`);
+      }
+      for (const value of [...accepted, undefined, null]) {
+        client.methods.length = 0;
+        await prepare(asset({ [name]: value }));
+      }
+    });
+
+    it("is ignored where it changes nothing of that", async () => {
+      await prepare({ runtimeSpan: 5, anything: Symbol("else"), ...asset({ more: 1 }) });
+      expect(client.methods).toContain("writeFile");
+    });
+  });
+
   it.each(titled(badSignals.map((value) => [value])))("refuses %s for signal", (_, signal) =>
     expectRefused(prepare({ signal }), TYPE, "input.signal"),
   );

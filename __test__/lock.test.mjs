@@ -2,12 +2,14 @@
 
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { appendFile, mkdir, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, readdir, readFile, rm, stat, symlink, utimes, writeFile } from "node:fs/promises";
+import { hostname } from "node:os";
 import path from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import {
+  captureDirectorySnapshot,
   mergeDirectoryWithBaseline,
   prepareSandboxManagedRuntime,
   withDirectoryMergeLock,
@@ -108,7 +110,9 @@ describe("the lock", () => {
       expect(await readdir(lock)).toStrictEqual(["owner.json"]);
       const text = await readFile(path.join(lock, "owner.json"), "utf8");
       const owner = JSON.parse(text);
-      expect(Object.keys(owner)).toStrictEqual(["pid", "createdAt"]);
+      // The first two are the TypeScript module's.
+      expect(Object.keys(owner).slice(0, 3)).toStrictEqual(["pid", "createdAt", "host"]);
+      expect(owner.host).toBe(hostname());
       expect(owner.pid).toBe(process.pid);
       expect(new Date(owner.createdAt).toISOString()).toBe(owner.createdAt);
       expect(Date.parse(owner.createdAt)).toBeGreaterThanOrEqual(before);
@@ -142,7 +146,7 @@ describe("the lock", () => {
     }
   });
 
-  it("is for the target's name as it is given, which need not exist", async () => {
+  it("is for a target's name, which need not exist", async () => {
     const missing = path.join(path.dirname(target), "missing");
     await withDirectoryMergeLock(missing, async () => {
       expect(await exists(`${missing}.paperclip-restore.lock`)).toBe(true);
@@ -157,6 +161,33 @@ describe("the lock", () => {
       syscall: "mkdir",
       path: `${nowhere}.paperclip-restore.lock`,
     });
+  });
+
+  it.each([
+    ["a slash at its end", () => `${target}/`],
+    ["a dot at its end", () => `${target}/.`],
+    ["a way round", () => `${target}/../target`],
+    [
+      "a link",
+      async () => {
+        const link = path.join(path.dirname(target), "link");
+        await symlink(target, link);
+        return link;
+      },
+    ],
+  ])("is one for every spelling of a folder: %s", async (_, spell) => {
+    const spelled = await spell();
+    await withDirectoryMergeLock(spelled, async () => {
+      expect(await exists(lock)).toBe(true);
+      const waiting = withDirectoryMergeLock(target, () => appendFile(log, "second\n"));
+      await pause(200);
+      await appendFile(log, "first\n");
+      waiting.catch(() => {});
+    });
+    await until(async () => (await events()).length === 2);
+    expect(await events()).toStrictEqual(["first", "second"]);
+    expect(await readdir(target)).toStrictEqual([]);
+    await until(async () => !(await exists(lock)));
   });
 
   it("of one target does not hold up another's", async () => {
@@ -183,6 +214,32 @@ describe("the lock", () => {
       ),
     );
     expect(done.sort()).toStrictEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+  });
+
+  it("is given to 600 that wait for it, in turn, and they hold up nothing else", async () => {
+    let inside = 0;
+    let done = 0;
+    let giveBack;
+    const held = withDirectoryMergeLock(target, () => new Promise((resolve) => (giveBack = resolve)));
+    await until(() => giveBack);
+    const waiting = Array.from({ length: 600 }, () =>
+      withDirectoryMergeLock(target, async () => {
+        expect(++inside).toBe(1);
+        await Promise.resolve();
+        inside--;
+        done++;
+      }),
+    );
+    await writeFile(path.join(target, "file"), "content");
+    // All of them wait by then, or are about to.
+    for (let round = 0; round < 5; round++) {
+      expect([...(await captureDirectorySnapshot(target)).entries.keys()]).toStrictEqual(["file"]);
+    }
+    expect(done).toBe(0);
+    giveBack();
+    await Promise.all([held, ...waiting]);
+    expect(done).toBe(600);
+    expect(await exists(lock)).toBe(false);
   });
 
   it("lets one at a time in, among many processes", async () => {
@@ -247,6 +304,37 @@ describe("a lock that was left behind", () => {
     expect(await exists(lock)).toBe(false);
   });
 
+  it("by a process whose number another has by now is taken over", async () => {
+    const living = spawn("sleep", ["600"]);
+    onTestFinished(() => void living.kill());
+    const owner = { pid: living.pid, createdAt: new Date(Date.now() - 60_000).toISOString() };
+    await makeTree(lock, { "owner.json": JSON.stringify(owner) });
+    expect(await withDirectoryMergeLock(target, async () => "mine")).toBe("mine");
+  });
+
+  it("by this very process number before a crash is taken over: in a container it is always 1", async () => {
+    const owner = { pid: process.pid, createdAt: new Date(Date.now() - 3_600_000).toISOString() };
+    await makeTree(lock, { "owner.json": JSON.stringify(owner) });
+    expect(await withDirectoryMergeLock(target, async () => "mine")).toBe("mine");
+  });
+
+  it("by a process on another host is taken over once it has not been renewed for a minute", async () => {
+    const owner = {
+      pid: process.pid,
+      createdAt: new Date().toISOString(),
+      host: "elsewhere",
+      boot: "another",
+    };
+    await makeTree(lock, { "owner.json": JSON.stringify(owner) });
+    const waiting = withDirectoryMergeLock(target, () => appendFile(log, "mine\n"));
+    await pause(200);
+    await appendFile(log, "theirs\n");
+    const old = new Date(Date.now() - 61_000);
+    await utimes(path.join(lock, "owner.json"), old, old);
+    await waiting;
+    expect(await events()).toStrictEqual(["theirs", "mine"]);
+  });
+
   const UNREADABLE = {
     "no owner.json": undefined,
     "an empty owner.json": "",
@@ -255,6 +343,7 @@ describe("a lock that was left behind", () => {
     "one without a pid": "{}",
     "one with an impossible pid": '{"pid":-5}',
     "one with a pid that is no number": '{"pid":"1"}',
+    "one from the future": `{"pid":${process.pid},"createdAt":"9999-12-31T00:00:00.000Z"}`,
   };
 
   describe.each(Object.entries(UNREADABLE))("with %s", (_, content) => {

@@ -215,6 +215,73 @@ if (await fallsTogether("Foo", "foo")) {
 
     const folded = (name) => name.normalize("NFC").toLowerCase();
 
+    describe("of which one was never uploaded", () => {
+      /** A workspace after restores, in which something is excluded or preserved. */
+      async function withLeftAlone(here, left, downloads) {
+        const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), here);
+        const client = new MemorySandbox();
+        const reports = [];
+        const prepared = await prepareSandboxManagedRuntime({
+          spec: specFor("/sandbox/workspace"),
+          adapterKey: "test",
+          client,
+          workspaceLocalDir: workspace,
+          onReport: (got) => void reports.push(got),
+          ...left,
+        });
+        for (const entries of downloads) {
+          client.readFile = async () => makeArchive(entries);
+          await prepared.restoreWorkspace();
+        }
+        const tree = await describeTree(workspace, { without: RUNTIME });
+        const skipped = reports.map((got) => got.skipped.map(({ path: name }) => name));
+        return { tree, skipped, conflicts: reports.flatMap((got) => got.conflicts) };
+      }
+
+      const file = (name, content = "theirs") => ({ name, content });
+      const [preserved, excluded] = ["preserveAbsentOnRestore", "workspaceExclude"];
+      const rows = [
+        ["a preserved file", { ".env": "s" }, { [preserved]: [".env"] }, [".ENV"], [".ENV"]],
+        ["an excluded file", { "x.log": "s" }, { [excluded]: ["*.log"] }, ["X.LOG"], ["X.LOG"]],
+        ["a folder", { "cache/x": "s" }, { [preserved]: ["cache"] }, ["Cache/x", "Cache/new"], ["Cache"]],
+        ["a folder, by a file", { "cache/x": "s" }, { [excluded]: ["cache"] }, ["CACHE"], ["CACHE"]],
+        ["a file deep down", { "a/b/.env": "s" }, { [preserved]: ["a/b/.env"] }, ["A/B/.Env"], ["A/B/.Env"]],
+        [
+          "a letter written otherwise",
+          { "caf\u00e9": "s" },
+          { [preserved]: ["caf\u00e9"] },
+          ["cafe\u0301"],
+          ["cafe\u0301"],
+        ],
+        [
+          "letters that are no ASCII",
+          { "\u00e9.LOG": "s" },
+          { [excluded]: ["*.LOG"] },
+          ["\u00c9.log"],
+          ["\u00c9.log"],
+        ],
+      ];
+      it.each(rows)("leave it as it is: %s", async (_, here, left, names, skipped) => {
+        const workspace = { ...here, other: "1" };
+        const untouched = await withLeftAlone(workspace, left, []);
+        const theirs = [file("other", "1"), ...names.map((name) => file(name))];
+        // Brought, brought again, gone; with the very bytes that stand here, and gone.
+        const same = [file("other", "1"), ...names.map((name) => file(name, "s"))];
+        const gone = [file("other", "1")];
+        const got = await withLeftAlone(workspace, left, [theirs, theirs, gone, same, gone]);
+        expect(got.tree).toEqual(untouched.tree);
+        expect(got.conflicts).toEqual([]);
+        expect(got.skipped).toEqual([skipped, skipped, [], skipped, []]);
+      });
+
+      it("come where they are two names", async () => {
+        const left = { [preserved]: [".env"] };
+        const got = await withLeftAlone({ ".env": "s" }, left, [[file(".ENVRC"), file("ENV"), file(".en")]]);
+        expect(Object.keys(got.tree).sort()).toEqual([".ENVRC", ".en", ".env", "ENV"].sort());
+        expect(got.skipped).toEqual([[]]);
+      });
+    });
+
     it("are a conflict where both are new", async () => {
       expect(await restored({ a: "1" }, { a: "1", Foo: "upper", foo: "lower" })).toEqual({
         a: "644 1",

@@ -69,8 +69,24 @@ describe("the table of the merge", () => {
   function outcome(before, theirs, ours) {
     if (theirs === before) return { stands: ours };
     if (theirs === "absent") return { stands: ours === before ? "absent" : ours };
+    if (FILES[theirs] && FILES[ours]) return ofFiles(FILES[before] ?? [], FILES[theirs], FILES[ours]);
     const differs = ours !== "absent" && ours !== before && ours !== theirs;
     return { stands: theirs, aside: differs ? ours : undefined };
+  }
+
+  /** The states that are files, as mode and bytes, which are merged each by themselves. */
+  const FILES = {
+    file: ["644", "text"],
+    edited: ["644", "edited"],
+    emptied: ["644", ""],
+    executable: ["755", "text"],
+  };
+
+  function ofFiles([modeBefore, bytesBefore], [theirMode, theirBytes], [ourMode, ourBytes]) {
+    const mode = theirMode === modeBefore ? ourMode : theirMode;
+    const bytes = theirBytes === bytesBefore ? ourBytes : theirBytes;
+    const isLost = ![bytes, bytesBefore].includes(ourBytes);
+    return { described: `${mode} ${bytes}`, asideDescribed: isLost ? `${ourMode} ${ourBytes}` : undefined };
   }
 
   it("holds for every combination of what was, what came back and what is here", async () => {
@@ -83,9 +99,9 @@ describe("the table of the merge", () => {
         const [entry] = STATES[state];
         if (entry) trees[at][name] = entry;
       });
-      const { stands, aside: kept } = outcome(...combination);
-      if (stands !== "absent") expected[name] = STATES[stands][1];
-      if (kept) aside[name] = STATES[kept][1];
+      const { stands, aside: kept, described, asideDescribed } = outcome(...combination);
+      if (stands !== "absent") expected[name] = described ?? STATES[stands][1];
+      if (kept || asideDescribed) aside[name] = asideDescribed ?? STATES[kept][1];
     }
     for (const [at, root] of [base, sourceDir, targetDir].entries()) await makeTree(root, trees[at]);
     await merge();
@@ -202,6 +218,16 @@ describe("the target", () => {
 });
 
 describe("what the baseline excludes", () => {
+  it("is refused where it leads out of the folder, before anything changes", async () => {
+    const { entries } = await captureDirectorySnapshot(base);
+    for (const spelled of ["../x", "/x", "a/../../b"]) {
+      await expect(merge({ baseline: { exclude: [spelled], entries } }), spelled).rejects.toMatchObject({
+        code: "ERR_INVALID_ARG_VALUE",
+        message: expect.stringContaining("input.baseline.exclude"),
+      });
+    }
+  });
+
   it("is neither brought nor deleted: exactly these paths and all below them", async () => {
     await makeTree(base, { "keep/a": "a", keeper: "k", "sub/keep": "s" });
     await makeTree(sourceDir, { "keep/new": "theirs" });

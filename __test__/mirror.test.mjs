@@ -2,7 +2,9 @@
 
 import {
   chmod,
+  chown,
   link as hardLink,
+  lstat,
   mkdir,
   readdir,
   readFile,
@@ -11,8 +13,10 @@ import {
   symlink,
   writeFile,
 } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import path from "node:path";
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { mirrorDirectory } from "../index.js";
 import { differences, readTree } from "../scripts/tree.mjs";
 import {
@@ -27,7 +31,7 @@ import {
   temporaryFolder,
   watchTemporaryFiles,
 } from "./support/folders.mjs";
-import { callUnprivileged, run, succeed } from "./support/processes.mjs";
+import { OTHER_USER, callUnprivileged, run, succeed } from "./support/processes.mjs";
 
 let home;
 let source;
@@ -222,6 +226,258 @@ describe("a file that changed", () => {
   });
 });
 
+describe("a file with further names", () => {
+  it.each([
+    ["another mode", file("same", 0o644), "same"],
+    ["other bytes", file("new", 0o600), "new!"],
+    ["both the same", file("same", 0o600), "same"],
+  ])("that is to have %s is left as it is by its other names", async (_, wanted) => {
+    await makeTree(source, { "a.txt": wanted });
+    await makeTree(home, { "store/a": file("same", 0o600) });
+    await mkdir(target);
+    await hardLink(path.join(home, "store", "a"), path.join(target, "a.txt"));
+    const before = await identity(path.join(home, "store", "a"));
+    await mirrorDirectory(source, target);
+    await expectSame();
+    expect(await describeTree(path.join(home, "store"))).toStrictEqual({ a: "600 same" });
+    const now = await identity(path.join(home, "store", "a"));
+    expect({ ino: now.ino, mtimeNs: now.mtimeNs }).toStrictEqual({
+      ino: before.ino,
+      mtimeNs: before.mtimeNs,
+    });
+    const isShared = (await identity(path.join(target, "a.txt"))).ino === before.ino;
+    expect(isShared).toBe(wanted.mode === 0o600 && wanted.content === "same");
+  });
+
+  it("within the target is replaced name by name", async () => {
+    await makeTree(source, { "a.txt": file("same", 0o755), "b.txt": file("same", 0o644) });
+    await makeTree(target, { "a.txt": file("same", 0o600) });
+    await hardLink(path.join(target, "a.txt"), path.join(target, "b.txt"));
+    await mirrorDirectory(source, target);
+    await expectSame();
+  });
+});
+
+describe.runIf(process.getuid() === 0)("the owner of a file that root replaces", () => {
+  const owner = async (name) => {
+    const { uid, gid } = await lstat(path.join(target, name));
+    return [uid, gid];
+  };
+
+  it("is that of the one that stood there", async () => {
+    await makeTree(source, {
+      bytes: "new",
+      mode: file("same", 0o755),
+      setuid: file("new", 0o4755),
+      link: link("new"),
+      "link-to-file": "new",
+      new: "new",
+      linked: file("same", 0o755),
+    });
+    await makeTree(target, {
+      bytes: "old",
+      mode: "same",
+      setuid: "old",
+      link: link("old"),
+      "link-to-file": link("old"),
+      linked: "same",
+    });
+    await hardLink(path.join(target, "linked"), path.join(home, "other-name"));
+    for (const name of await readdir(target)) {
+      await succeed("chown", ["-h", "1234:4321", path.join(target, name)]);
+    }
+    await mirrorDirectory(source, target);
+    await expectSame();
+    for (const name of ["bytes", "mode", "setuid", "link", "link-to-file", "linked"]) {
+      expect(await owner(name), name).toStrictEqual([1234, 4321]);
+    }
+    expect(await owner("new")).toStrictEqual([0, 0]);
+  });
+});
+
+describe("read-only folders in the target", () => {
+  const readOnly = folder(0o555);
+  const give = async (...folders) => {
+    if (process.getuid() === 0) await succeed("chown", ["-R", `${OTHER_USER}:${OTHER_USER}`, ...folders]);
+  };
+  const mirrorUnprivileged = async (...options) => {
+    const { error } = await callUnprivileged("mirrorDirectory", source, target, ...options);
+    return error;
+  };
+  const TREE = {
+    "cache/module/file": file("1", 0o444),
+    "cache/module/gone": file("1", 0o444),
+    "cache/module/link": link("file"),
+    "cache/module/kind": file("1", 0o444),
+    "cache/module/shared": file("1", 0o444),
+    "cache/empty/deep/down": readOnly,
+    "cache/empty/deep": readOnly,
+    "cache/empty": readOnly,
+    "cache/module": readOnly,
+    cache: readOnly,
+  };
+  const CHANGED = {
+    "cache/module/file": file("2", 0o444),
+    "cache/module/more/deep": file("2", 0o444),
+    "cache/module/more": readOnly,
+    "cache/module/link": link("elsewhere"),
+    "cache/module/kind": readOnly,
+    "cache/module/shared": file("1", 0o400),
+    "cache/module": readOnly,
+    cache: readOnly,
+  };
+  const makeSource = async (tree) => {
+    await succeed("rm", ["-rf", source]);
+    await makeTree(source, tree);
+    await give(source);
+  };
+
+  it("are worked in, and have their modes again", async () => {
+    await chmod(home, 0o777);
+    await makeSource(TREE);
+    expect(await mirrorUnprivileged()).toBe(undefined);
+    await expectSame();
+    const before = await readTree(target);
+    expect(await mirrorUnprivileged()).toBe(undefined);
+    expect(differences(before, await readTree(target), { exact: true })).toStrictEqual([]);
+    for (const tree of [CHANGED, TREE, { cache: "a file now" }, TREE, {}]) {
+      await makeSource(tree);
+      expect(await mirrorUnprivileged()).toBe(undefined);
+      await expectSame();
+    }
+  });
+
+  it("may be the target itself", async () => {
+    await makeSource(CHANGED);
+    await makeTree(target, { "old/file": "old", old: readOnly });
+    await give(target);
+    await chmod(target, 0o555);
+    expect(await mirrorUnprivileged()).toBe(undefined);
+    await expectSame();
+    expect((await stat(target)).mode & 0o7777).toBe(0o555);
+  });
+
+  it("stay so where something in them is preserved", async () => {
+    await makeSource({ "a.txt": "a" });
+    await makeTree(target, { "kept/keep": "1", "kept/go": "2", kept: readOnly });
+    await give(target);
+    expect(await mirrorUnprivileged({ preserveAbsent: ["kept/keep"] })).toBe(undefined);
+    expect(await describeTree(target)).toStrictEqual({
+      "a.txt": "644 a",
+      kept: "555/",
+      "kept/keep": "644 1",
+    });
+  });
+
+  it.runIf(process.getuid() === 0)(
+    "of another user stop it before it begins, and those of this one have their modes again",
+    async () => {
+      await makeSource({ "a/file": "new", "b/file": "new", "c/file": file("same", 0o600) });
+      await makeTree(target, {
+        "a/file": "old",
+        "b/file": "old",
+        "c/file": "same",
+        a: readOnly,
+        b: readOnly,
+      });
+      await give(target);
+      await chown(path.join(target, "b"), 0, 0);
+      const before = await readTree(target);
+      expect(await mirrorUnprivileged()).toMatchObject({
+        code: expect.stringMatching("EPERM|EACCES"),
+        path: path.join(target, "b"),
+        message: expect.stringContaining("the target was left as it was"),
+      });
+      const changes = differences(before, await readTree(target), { exact: true });
+      expect(changes.filter((change) => !/ctime/.test(JSON.stringify(change)))).toStrictEqual([]);
+      expect((await stat(path.join(target, "a"))).mode & 0o7777).toBe(0o555);
+    },
+  );
+
+  it.runIf(process.getuid() === 0)("hold a file that its owner may not read: it is replaced", async () => {
+    await makeSource({ "a/file": "same" });
+    await makeTree(target, { "a/file": file("same", 0o000), a: readOnly });
+    await give(target);
+    expect(await mirrorUnprivileged()).toBe(undefined);
+    await expectSame();
+  });
+});
+
+describe("several mirrors at once", () => {
+  const many = (content) =>
+    Object.fromEntries(
+      Array.from({ length: 60 }, (_, at) => [`folder-${at % 7}/file-${at}`, `${content} ${at}`]),
+    );
+
+  it("into one target leave it as one of them does", async () => {
+    const sources = [];
+    for (const name of ["one", "two", "three"]) {
+      sources.push(await makeTree(path.join(home, name), { ...many(name), [`only-${name}/x`]: name }));
+    }
+    for (let round = 0; round < 5; round++) {
+      await Promise.all([...sources, ...sources].map((from) => mirrorDirectory(from, target)));
+      const found = await describeTree(target);
+      const expected = await Promise.all(sources.map((from) => describeTree(from)));
+      expect(expected).toContainEqual(found);
+    }
+  });
+
+  it("in both directions come to an end, with both folders the same and whole", async () => {
+    await makeTree(source, many("one"));
+    await makeTree(target, many("two"));
+    const trees = [await describeTree(source), await describeTree(target)];
+    await Promise.all([mirrorDirectory(source, target), mirrorDirectory(target, source)]);
+    await expectSame();
+    expect(trees).toContainEqual(await describeTree(target));
+  });
+
+  it("wait for one of another process, and an abort ends the waiting", async () => {
+    await makeTree(source, { "a.txt": "a" });
+    await makeTree(target, { "a.txt": "old" });
+    const holder = spawn("flock", [target, "sh", "-c", "echo held; cat"], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    onTestFinished(() => holder.kill());
+    await once(holder.stdout, "data");
+    const calls = new AbortController();
+    // More than there are threads for such work: none of them may take one while it waits.
+    const aborted = Array.from({ length: 8 }, () =>
+      mirrorDirectory(source, target, { signal: calls.signal }).catch((error) => error),
+    );
+    let settled = false;
+    const waiting = mirrorDirectory(source, target).then(() => (settled = true));
+    await mirrorDirectory(source, path.join(home, "unrelated"));
+    calls.abort();
+    for (const call of aborted) expect(await call).toMatchObject({ name: "AbortError" });
+    expect(settled).toBe(false);
+    expect(await describeTree(target)).toStrictEqual({ "a.txt": "644 old" });
+    holder.stdin.end();
+    await waiting;
+    await expectSame();
+  });
+});
+
+describe("temporary names", () => {
+  const archive = ".sandbox-archive-123-0123456789abcdef";
+  const stage = ".paperclip-mirror-123-0123456789abcdef";
+
+  it("of other calls are not mirrored, and those that a kill left in the target are removed", async () => {
+    await makeTree(source, {
+      "a.txt": "a",
+      [archive]: "half",
+      [`sub/${stage}/0/1`]: "x",
+      ".sandbox-archive-mine": "mine",
+    });
+    await makeTree(target, { [`${stage}/0/1`]: "left", [`sub/${archive}`]: "left" });
+    await mirrorDirectory(source, target);
+    expect(await describeTree(target)).toStrictEqual({
+      ".sandbox-archive-mine": "644 mine",
+      "a.txt": "644 a",
+      sub: "755/",
+    });
+  });
+});
+
 describe("what stands in the way", () => {
   const KINDS = {
     "a file": "other",
@@ -296,6 +552,30 @@ describe("preserveAbsent", () => {
     await mirrorDirectory(source, target, { preserveAbsent: ["*", "[a]", "a?b"] });
     expect(Object.keys(await describeTree(target)).sort()).toStrictEqual(["*", "[a]", "a?b"]);
   });
+
+  it.each(["keep/", "./keep", "keep//x/..", "other/../keep", ".//keep/."])(
+    "takes %j for keep",
+    async (spelled) => {
+      await makeTree(target, { "keep/one": "1", "keeper/two": "2" });
+      await mirrorDirectory(source, target, { preserveAbsent: [spelled] });
+      expect(await describeTree(target)).toStrictEqual({ keep: "755/", "keep/one": "644 1" });
+    },
+  );
+
+  it.each(["../keep", "/keep", "a/../../b", "..", ".", "a/..", ""])(
+    "refuses %j, and changes nothing",
+    async (spelled) => {
+      await makeTree(target, { "keep/one": "1" });
+      const before = await readTree(target);
+      await expect(
+        mirrorDirectory(source, target, { preserveAbsent: ["keep", spelled] }),
+      ).rejects.toMatchObject({
+        code: "ERR_INVALID_ARG_VALUE",
+        message: expect.stringContaining("options.preserveAbsent"),
+      });
+      expect(differences(before, await readTree(target), { exact: true })).toStrictEqual([]);
+    },
+  );
 
   it("is for what the source lacks: what it has is brought", async () => {
     await makeTree(source, { "keep/one": "new" });

@@ -1,12 +1,17 @@
 // How the exports feel from JavaScript.
 
-import { readdir, readFile, rm } from "node:fs/promises";
+import { constants } from "node:buffer";
+import { lstat, mkdir, readFile, readdir, rename, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import fs from "node:fs";
 import path from "node:path";
 import { inspect } from "node:util";
 import { Worker } from "node:worker_threads";
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import * as addon from "../index.js";
+import { Abort } from "../js/abort.js";
+import { ClientCalls } from "../js/calls.js";
+import { fromNative } from "../js/errors.js";
+import { LeaseKeeper } from "../js/lease.js";
 import { describeTree, makeTree, temporaryFolder, watchTemporaryFiles } from "./support/folders.mjs";
 import { MemorySandbox } from "./support/memory.mjs";
 import { runScript } from "./support/processes.mjs";
@@ -352,10 +357,14 @@ describe("the bytes of writeFile", () => {
     const [first, empty, again] = received.map((bytes) => Buffer.from(bytes));
     const { entries, end } = readArchive(first);
     expect(entries.map(({ name }) => name)).toStrictEqual(["a.txt", "src/", "src/b.txt"]);
-    expect(end).toStrictEqual(Buffer.alloc(1024));
+    // The script for the sandbox follows the end mark; but for the upload's name it is the same each time.
+    expect(end.subarray(0, 1024)).toStrictEqual(Buffer.alloc(1024));
+    expect(end.includes("control.sh")).toBe(true);
     expect(first.length % 512).toBe(0);
     expect(empty).toStrictEqual(Buffer.alloc(1024));
-    expect(again).toStrictEqual(first);
+    const size = first.length - end.length;
+    expect(again.length).toBe(first.length);
+    expect(again.subarray(0, size)).toStrictEqual(first.subarray(0, size));
   });
 
   it("may go to a worker thread", async () => {
@@ -646,12 +655,269 @@ describe("a relative path", () => {
   });
 });
 
-describe("a workspace that is gone at restore", () => {
-  it("is made again with what the sandbox changed", async () => {
-    const prepared = await addon.prepareSandboxManagedRuntime(inputFor(new MemorySandbox(edited())));
-    await rm(workspace, { recursive: true });
-    await prepared.restoreWorkspace();
+describe("a workspace that is not there at restore", () => {
+  const prepared = () => addon.prepareSandboxManagedRuntime(inputFor(new MemorySandbox(edited())));
 
-    expect(await describeTree(workspace)).toStrictEqual({ "a.txt": "644 edited" });
+  it("is not made again, and comes back with what was in it", async () => {
+    const { restoreWorkspace } = await prepared();
+    await rename(workspace, `${workspace}-away`);
+    await expect(restoreWorkspace()).rejects.toMatchObject({ code: "ENOENT", path: workspace });
+    await expect(lstat(workspace)).rejects.toMatchObject({ code: "ENOENT" });
+    await rename(`${workspace}-away`, workspace);
+    await restoreWorkspace();
+    expect(await describeTree(workspace)).toMatchObject({ "a.txt": "644 edited" });
+  });
+
+  it.each([
+    ["another folder", () => mkdir(workspace)],
+    ["a link to the folder", () => symlink(`${workspace}-away`, workspace)],
+  ])("is told from %s in its place, which stays as it is", async (_, replace) => {
+    const { restoreWorkspace } = await prepared();
+    await rename(workspace, `${workspace}-away`);
+    await replace();
+    const before = await readdir(workspace);
+    await expect(restoreWorkspace()).rejects.toMatchObject({
+      code: "ERR_WORKSPACE_REPLACED",
+      path: workspace,
+    });
+    expect(await readdir(workspace)).toStrictEqual(before);
+    await rm(workspace, { recursive: true });
+    await rename(`${workspace}-away`, workspace);
+    await restoreWorkspace();
+    expect(await describeTree(workspace)).toMatchObject({ "a.txt": "644 edited" });
+  });
+});
+
+describe("timers", () => {
+  it.each(["removed", "still"])("that a test's environment has %s are not needed", async (how) => {
+    const { code, stdout, stderr } = await runScript("other-timers.mjs", [workspace, how]);
+    expect({ code, stdout, stderr }).toStrictEqual({ code: 0, stdout: "2500 2500\n", stderr: "" });
+  });
+
+  it("that vitest fakes are not waited for", async () => {
+    vi.useFakeTimers({
+      toFake: ["setImmediate", "setTimeout", "setInterval", "clearInterval", "Date", "queueMicrotask"],
+    });
+    try {
+      const refresh = vi.fn(async () => {});
+      const client = new MemorySandbox(edited());
+      const prepared = await addon.prepareSandboxManagedRuntime(
+        inputFor(client, { lease: { refresh, intervalMs: 1000, keepAliveBetween: true } }),
+      );
+      // Those of a lease are the test's to drive.
+      refresh.mockClear();
+      await vi.advanceTimersByTimeAsync(3500);
+      expect(refresh).toHaveBeenCalledTimes(3);
+      await prepared.restoreWorkspace();
+      const baseline = await addon.captureDirectorySnapshot(workspace);
+      expect(baseline.entries.size).toBe(3);
+      await addon.mergeDirectoryWithBaseline({ baseline, sourceDir: workspace, targetDir: `${workspace}-2` });
+      refresh.mockClear();
+      await vi.advanceTimersByTimeAsync(3500);
+      expect(refresh).not.toHaveBeenCalled();
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+});
+
+describe("a caller's signal", () => {
+  /** A signal that counts its listeners. */
+  function counted() {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const listeners = new Set();
+    const count = { most: 0, now: () => listeners.size };
+    vi.spyOn(signal, "addEventListener").mockImplementation((type, listener, options) => {
+      listeners.add(listener);
+      count.most = Math.max(count.most, listeners.size);
+      return EventTarget.prototype.addEventListener.call(signal, type, listener, options);
+    });
+    vi.spyOn(signal, "removeEventListener").mockImplementation((type, listener) => {
+      listeners.delete(listener);
+      return EventTarget.prototype.removeEventListener.call(signal, type, listener);
+    });
+    return { controller, signal, count };
+  }
+
+  it("has one listener, however many transfers are under way, and none afterwards", async () => {
+    const { signal, count } = counted();
+    const assets = Array.from({ length: 12 }, (_, at) => ({ key: `asset-${at}`, localDir: workspace }));
+    const client = new MemorySandbox(edited());
+    let together = 0;
+    client.writeFile = async (remotePath) => {
+      if (remotePath.includes("asset") && ++together < assets.length) {
+        await vi.waitUntil(() => together === assets.length, { timeout: 50_000 });
+      }
+    };
+    const prepared = await addon.prepareSandboxManagedRuntime(
+      inputFor(client, { assets, concurrency: 12, signal }),
+    );
+    expect(together).toBe(12);
+    await prepared.restoreWorkspace(undefined, { signal });
+    expect([count.most, count.now()]).toStrictEqual([1, 0]);
+  });
+
+  it("goes to the calls that may take long, and nothing is added to a call without one", async () => {
+    const calls = [];
+    const client = Object.fromEntries(
+      ["makeDir", "writeFile", "run", "readFile", "remove"].map((name) => [
+        name,
+        async (...args) => {
+          calls.push([name, ...args.slice(name === "writeFile" ? 2 : 1)]);
+          return name === "readFile" ? edited() : undefined;
+        },
+      ]),
+    );
+    const onProgress = () => {};
+    const during = { timeoutMs: 12_345 };
+    const { signal } = new AbortController();
+    const later = new AbortController().signal;
+    const progress = { onProgress: expect.any(Function) };
+
+    await (await addon.prepareSandboxManagedRuntime(inputFor(client))).restoreWorkspace();
+    expect(calls.splice(0)).toStrictEqual([
+      ["makeDir"],
+      ["writeFile"],
+      ["run", during],
+      ["run", during],
+      ["readFile"],
+      ["remove"],
+    ]);
+
+    let prepared = await addon.prepareSandboxManagedRuntime(inputFor(client, { signal }));
+    await prepared.restoreWorkspace(undefined, { signal: later });
+    expect(calls.splice(0)).toStrictEqual([
+      ["makeDir"],
+      ["writeFile", { signal }],
+      ["run", { ...during, signal }],
+      ["run", { ...during, signal: later }],
+      ["readFile", { signal: later }],
+      ["remove"],
+    ]);
+
+    prepared = await addon.prepareSandboxManagedRuntime(inputFor(client, { signal, onProgress }));
+    await prepared.restoreWorkspace();
+    const given = calls.splice(0);
+    expect(given).toStrictEqual([
+      ["makeDir"],
+      ["writeFile", { ...progress, signal }],
+      ["run", { ...during, signal }],
+      ["run", during],
+      ["readFile", progress],
+      ["remove"],
+    ]);
+    expect(given[1][1].signal).toBe(signal);
+  });
+
+  it("stops what is under way in every listener's place at once", async () => {
+    const { controller, signal } = counted();
+    const client = new MemorySandbox(edited());
+    const stopped = [];
+    client.writeFile = (_path, _bytes, options) =>
+      new Promise((_, reject) => {
+        options.signal.addEventListener("abort", () => {
+          stopped.push(options.signal.reason);
+          reject(new Error("another"));
+        });
+        controller.abort("stop");
+      });
+    await expect(addon.prepareSandboxManagedRuntime(inputFor(client, { signal }))).rejects.toBe("stop");
+    expect(stopped).toStrictEqual(["stop"]);
+  });
+});
+
+describe("memory for an archive", () => {
+  it("that did not fit, since the folder changed meanwhile, is given back at once", async () => {
+    await makeTree(workspace, { "large.bin": "x".repeat(2_000_000) });
+    const { code, stdout, stderr } = await runScript("upload-given-back.mjs", [workspace], {
+      execArgv: ["--expose-gc"],
+    });
+    expect({ code, stdout, stderr }).toStrictEqual({
+      code: 0,
+      stdout: "2 made, the first collected\n",
+      stderr: "",
+    });
+  });
+
+  it("that this machine cannot have is refused with the size and the way out, before any call", async () => {
+    const size = 15 * 2 ** 40;
+    await writeFile(path.join(workspace, "sparse.bin"), "");
+    await truncate(path.join(workspace, "sparse.bin"), size);
+    const client = new MemorySandbox(edited());
+    await expect(addon.prepareSandboxManagedRuntime(inputFor(client))).rejects.toMatchObject({
+      name: "Error",
+      code: "ERR_SANDBOX_UNSUPPORTED",
+      message: expect.stringMatching(
+        /would have 16492674\d{6} bytes, and .*Exclude what the sandbox does not need/,
+      ),
+    });
+    expect(client.methods).toStrictEqual([]);
+  });
+
+  it("beyond what this Node's buffers can be is not even asked for", async () => {
+    const calls = new ClientCalls({
+      client: {},
+      spec: {},
+      lease: new LeaseKeeper(),
+      abort: new Abort(),
+      listeners: {},
+    });
+    const kept = await calls.dispatch("allocate", "0", constants.MAX_LENGTH + 2 ** 12);
+    const error = calls.failure(new Error(`client-failure:${kept}`));
+    expect(error).toMatchObject({ code: "ERR_SANDBOX_UNSUPPORTED" });
+    expect(error.message).toContain(`this Node's buffers end at ${constants.MAX_LENGTH} bytes`);
+  });
+});
+
+describe("what the binding fails with", () => {
+  it.each([
+    ["words", new Error("Closing")],
+    ["nothing", new Error("")],
+    ["JSON of its own", new Error("5")],
+    ["null", new Error("null")],
+    ["a list", new Error("[]")],
+    ["no error", "text"],
+    ["undefined", undefined],
+  ])("other than by ours is an error of ours with that as its cause: %s", (_, cause) => {
+    expect(fromNative(cause)).toMatchObject({
+      code: "ERR_SANDBOX_INTERNAL",
+      message: expect.stringContaining("please report it"),
+      cause,
+    });
+  });
+
+  it("is ours with text of any length", async () => {
+    // More than a JavaScript string can hold, were it told in full.
+    const name = Buffer.alloc(44_000_000, 0xff);
+    const archive = makeArchive([{ name: "././@LongLink", type: "L", content: name }, { name: "a" }]);
+    const client = new MemorySandbox(archive);
+    const prepared = await addon.prepareSandboxManagedRuntime(inputFor(client));
+    const error = await prepared.restoreWorkspace().then(
+      () => expect.unreachable("it was accepted"),
+      (caught) => caught,
+    );
+    expect(error.code).toMatch(/^ERR_SANDBOX_/);
+    expect(error.message.length).toBeLessThanOrEqual(65_537);
+  });
+});
+
+describe("what a sandbox's tar said", () => {
+  it("is read to 64 KiB, whatever the client answers", async () => {
+    const reports = [];
+    const client = new MemorySandbox();
+    let runs = 0;
+    client.run = async () => {
+      if (++runs === 2) throw new Error("tar failed");
+    };
+    client.readFile = async (remotePath) =>
+      remotePath.endsWith(".tar") ? edited() : Buffer.from(`2\n${"\u{1F600}\xff".repeat(30_000_000)}`);
+    const onReport = (report) => reports.push(report);
+    const prepared = await addon.prepareSandboxManagedRuntime(inputFor(client, { onReport }));
+    await prepared.restoreWorkspace();
+    expect(reports[0].tolerant).toBe(true);
+    const length = Buffer.byteLength(reports[0].tarMessages);
+    expect(length).toBeGreaterThan(60_000);
+    expect(length).toBeLessThanOrEqual(65_536);
   });
 });

@@ -23,6 +23,8 @@ import { specFor } from "./support/spec.mjs";
 import { makeArchive } from "./support/tar.mjs";
 
 const RUNTIME = ".paperclip-runtime";
+/** The folder of the sandbox's own files in a run's folder. */
+const OWN = ".paperclip";
 
 let workspace;
 let reports;
@@ -211,7 +213,7 @@ line' && echo edited >>'it'\\''s' && rm -- -rf && echo edited >'*'`,
     });
     expect(await describeTree(before)).toStrictEqual({ "linked.md": "644 outside", "one.md": "600 one" });
     expect(await readdir(assetDirs["empty it's"])).toStrictEqual([]);
-    expect((await readdir(path.dirname(before))).sort()).toStrictEqual(["empty it's", "skills"]);
+    expect((await readdir(path.dirname(before))).sort()).toStrictEqual([OWN, "empty it's", "skills"]);
   });
 
   it("what may not be read there stays as it is here, and nothing is deleted on a guess", async () => {
@@ -235,7 +237,8 @@ line' && echo edited >>'it'\\''s' && rm -- -rf && echo edited >'*'`,
     } else {
       // The superuser may read everything.
       expect(local).not.toHaveProperty("b.txt");
-      expect(local).toMatchObject({ "secret.txt": "0 edited\n" });
+      // Its mode would stop the next run of an ordinary user.
+      expect(local).toMatchObject({ "secret.txt": "644 edited\n" });
       expect(report.tolerant).toBe(false);
     }
 
@@ -258,7 +261,8 @@ describe("the client calls", () => {
 
     expect(client.calls).toStrictEqual([
       ["makeDir", root],
-      ["writeFile", `${root}/workspace-upload.tar`, 2048],
+      // The archive, and behind it the script for the sandbox.
+      ["writeFile", `${root}/workspace-upload.tar`, expect.any(Number)],
       ["run", command, timed],
       ["writeFile", `${root}/one-upload.tar`, 2048],
       ["run", command, timed],
@@ -273,7 +277,7 @@ describe("the client calls", () => {
       ["remove", `${root}/workspace-download.tar`],
     ]);
     // Archives do not stay there.
-    expect(await readdir(root)).toStrictEqual(["one", "two"]);
+    expect((await readdir(root)).sort()).toStrictEqual([OWN, "one", "two"]);
   });
 
   it.each([
@@ -323,7 +327,7 @@ describe("the client calls", () => {
     await makeTree(workspace, { "a.txt": "a" });
     const whole = client.writeFile;
     client.writeFile = (at, bytes) => whole.call(client, at, bytes.slice(0, 1024));
-    await expect(prepare(client, remote)).rejects.toThrow(/1024 of the archive's 2048 bytes/);
+    await expect(prepare(client, remote)).rejects.toThrow(/1024 of the archive's \d+ bytes/);
     expect(await describeTree(remote, { without: RUNTIME })).toStrictEqual({ "before.txt": "644 before" });
   });
 });
@@ -380,22 +384,27 @@ describe("what is excluded", () => {
     });
   });
 
-  it("survives where the agent put a file in the place of a folder that holds it", async () => {
+  it("stays with the folder that holds it, where the agent put a file in the place of that", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "pkg/index.js": "i", "pkg/node_modules/x.js": "x" });
     const prepared = await prepare(client, remote, { workspaceExclude: ["node_modules"] });
     await rm(path.join(remote, "pkg"), { recursive: true });
     await writeFile(path.join(remote, "pkg"), "a file now");
     await prepared.restoreWorkspace();
-    expect(await describeTree(workspace, { without: RUNTIME })).toStrictEqual({ pkg: "644 a file now" });
-    expect(await conflicts()).toMatchObject({ "pkg/node_modules/x.js": "644 x" });
+    expect(await describeTree(workspace)).toStrictEqual({
+      pkg: "755/",
+      "pkg/index.js": "644 i",
+      "pkg/node_modules": "755/",
+      "pkg/node_modules/x.js": "644 x",
+    });
+    expect(reports[0].skipped.map((skipped) => skipped.path)).toStrictEqual(["pkg"]);
   });
 
   it("covers the runtime folder of the workspace, and no other of that name", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { [`${RUNTIME}/mine/state`]: "local", [`sub/${RUNTIME}/file`]: "travels" });
     const prepared = await prepare(client, remote);
-    expect(await readdir(path.join(remote, RUNTIME))).toStrictEqual(["test"]);
+    expect((await readdir(path.join(remote, RUNTIME))).sort()).toStrictEqual([".gitignore", "test"]);
     await writeFile(path.join(remote, RUNTIME, "test", "from-agent"), "x");
     await writeFile(path.join(remote, "sub", RUNTIME, "file"), "edited");
     await prepared.restoreWorkspace();
@@ -403,7 +412,7 @@ describe("what is excluded", () => {
       [`${RUNTIME}/mine/state`]: "644 local",
       [`sub/${RUNTIME}/file`]: "644 edited",
     });
-    expect(await readdir(path.join(workspace, RUNTIME))).toStrictEqual(["mine"]);
+    expect((await readdir(path.join(workspace, RUNTIME))).sort()).toStrictEqual([".gitignore", "mine"]);
   });
 });
 
@@ -475,14 +484,13 @@ describe("local edits during the run", () => {
       "new.txt": "644 theirs\n",
       "only-here.txt": "644 ours",
       "only-there.txt": "644 theirs\n",
-      "run.sh": "755 base",
+      "run.sh": "755 ours",
       "same-edit.txt": "644 same\n",
     });
     expect(await conflicts()).toMatchObject({
       "both.txt": "644 ours",
       "dir/mine.txt": "644 ours",
       "new.txt": "644 ours",
-      "run.sh": "644 ours",
     });
     expect(await readFile(path.join(workspace, RUNTIME, ".gitignore"), "utf8")).toBe("*\n");
     const [report] = reports;
@@ -490,7 +498,6 @@ describe("local edits during the run", () => {
       "both.txt",
       "dir",
       "new.txt",
-      "run.sh",
     ]);
     for (const { keptAt } of report.conflicts) await lstat(path.join(workspace, keptAt));
     expect(report.kept).toStrictEqual(["deleted-there.txt"]);

@@ -2,7 +2,7 @@
 
 import { createRuntimeProgressReporter } from "@paperclipai/adapter-utils/runtime-progress";
 import { getEventListeners } from "node:events";
-import { readdir, writeFile } from "node:fs/promises";
+import { readdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
 import { beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
@@ -453,7 +453,9 @@ describe("a signal", () => {
 
   it("stops a restore while it checks what came, or waits for the lock: nothing is changed", async () => {
     const names = Array.from({ length: 500 }, (_, at) => `new-${at}.txt`);
-    client = new MemorySandbox(makeArchive(names.map((name) => ({ name, content: name }))));
+    client = new MemorySandbox(makeArchive(names.map((name) => ({ name, content: name }))), {
+      marked: true,
+    });
     const prepared = await prepare();
     const before = await readTree(workspace);
     const [entered, leave] = [deferred(), deferred()];
@@ -480,7 +482,9 @@ describe("a signal", () => {
 
   it("that comes once a restore changes files leaves it to be completed", async () => {
     const names = Array.from({ length: 500 }, (_, at) => `new-${at}.txt`);
-    client = new MemorySandbox(makeArchive(names.map((name) => ({ name, content: name }))));
+    client = new MemorySandbox(makeArchive(names.map((name) => ({ name, content: name }))), {
+      marked: true,
+    });
     const prepared = await prepare();
     const controller = new AbortController();
     const reason = new Error("enough");
@@ -604,6 +608,9 @@ describe("the report", () => {
         },
       ],
       skipped: [{ path: "pipe", reason: expect.stringContaining("FIFO") }],
+      deletionsKept: [],
+      heldBack: [],
+      sensitive: [{ path: "b.txt", reason: expect.stringContaining("executable") }],
       entries: 6,
       tolerant: false,
       tarMessages: "",
@@ -760,6 +767,8 @@ describe("concurrency", () => {
     for (const concurrency of [1, 4]) {
       const remote = await remoteWorkspace();
       await prepare({ spec: specFor(remote), client: new LocalSandbox(), assets, concurrency });
+      // What names the upload differs.
+      await rm(path.join(remote, ".paperclip-runtime/test/.paperclip"), { recursive: true });
       trees.push(await readTree(remote));
     }
     expect(differences(...trees)).toStrictEqual([]);

@@ -108,6 +108,23 @@ describe("a snapshot", () => {
 });
 
 describe("exclude", () => {
+  it.each(["keep/", "./keep", "keep//x/..", "other/../keep"])("takes %j for keep", async (spelled) => {
+    await makeTree(root, { "keep/one": "1", "keeper/two": "2" });
+    const { exclude, entries } = await captureDirectorySnapshot(root, { exclude: [spelled] });
+    expect([...entries.keys()]).toStrictEqual(["keeper", "keeper/two"]);
+    expect(exclude).toStrictEqual([spelled]);
+  });
+
+  it.each(["../keep", "/keep", "a/../../b", "."])(
+    "refuses %j, which is not below the folder",
+    async (spelled) => {
+      await expect(captureDirectorySnapshot(root, { exclude: ["keep", spelled] })).rejects.toMatchObject({
+        code: "ERR_INVALID_ARG_VALUE",
+        message: expect.stringContaining("options.exclude"),
+      });
+    },
+  );
+
   const TREE = {
     "keep/a": "",
     "keep/sub/b": "",
@@ -123,7 +140,7 @@ describe("exclude", () => {
     [[], 12],
     [["keep"], 8],
     [["sub/deep"], 10],
-    [["keep/", "sub/"], 12],
+    [["keep/", "sub/"], 3],
     [["a*b"], 11],
     [["missing"], 12],
   ])("%j leaves out exactly these paths and all below them", async (exclude, count) => {

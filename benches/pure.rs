@@ -40,6 +40,7 @@ fn header_writing(bencher: Bencher) {
         dev: 1,
         ino: 1,
         links: 1,
+        owner: (0, 0),
     };
     let member = Member::File { size: meta.size };
     let paths = paths();

@@ -1,7 +1,10 @@
 "use strict";
 
-const { types } = require("node:util");
 const { codedError, fromNative, received } = require("./errors.js");
+const {
+  buffer: { constants },
+  util: { types },
+} = require("./node.js");
 const { transferProgress } = require("./progress.js");
 
 /**
@@ -13,6 +16,7 @@ const { transferProgress } = require("./progress.js");
  *   SandboxRemoteExecutionSpec,
  * } from "../index.js"
  * @import { Dispatch } from "../binding.js"
+ * @import { Abort } from "./abort.js"
  * @import { LeaseKeeper } from "./lease.js"
  */
 
@@ -25,8 +29,14 @@ const { transferProgress } = require("./progress.js");
  * @property {() => Promise<void>} [beforeAsset] Called before each upload but the first, which is the workspace.
  */
 
-/** Answers up to this size may be views into a pool that the client's runtime writes to again, so they are copied. */
-const SMALL = 64 * 1024;
+/**
+ * Answers up to this size are copied at once, which takes a few milliseconds: whatever the client does with its memory
+ * then is harmless. Larger ones are copied in parts while they are checked.
+ */
+const SMALL = 16 * 1024 * 1024;
+
+/** What is read of a file that is no archive: what a tar said, of which more would only be noise. */
+const TEXT = 64 * 1024;
 
 /**
  * The client calls of one prepare or restore. The binding asks for them by {@link dispatch}; here they are made as
@@ -37,7 +47,7 @@ class ClientCalls {
   #client;
   #spec;
   #lease;
-  #signal;
+  #abort;
   #listeners;
   /** @type {unknown[]} */
   #failures = [];
@@ -50,34 +60,38 @@ class ClientCalls {
    * @param {SandboxManagedRuntimeClient} run.client
    * @param {SandboxRemoteExecutionSpec} run.spec
    * @param {LeaseKeeper} run.lease
-   * @param {AbortSignal} [run.signal]
+   * @param {Abort} run.abort
    * @param {Listeners} run.listeners
    */
-  constructor({ client, spec, lease, signal, listeners }) {
+  constructor({ client, spec, lease, abort, listeners }) {
     this.#client = client;
     this.#spec = spec;
     this.#lease = lease;
-    this.#signal = signal;
+    this.#abort = abort;
     this.#listeners = listeners;
   }
 
   /**
-   * Never rejects: resolves with bytes, with nothing, or with the number under which a failure is kept.
+   * Never rejects: resolves with memory, with a function that gives bytes, with nothing, or with the number under which a failure is kept.
    *
    * @type {Dispatch}
    */
   dispatch = async (method, target, number) => {
     try {
       if (method === "allocate") {
-        const memory = new ArrayBuffer(number);
+        const memory = allocate(number);
         this.#uploads.set(Number(target), memory);
         return new Uint8Array(memory);
       }
+      if (method === "release") {
+        this.#uploads.delete(Number(target));
+        return undefined;
+      }
       // A sandbox that nobody waits for any longer needs no refresh either.
-      if (this.#signal?.aborted) throw this.#signal.reason;
+      this.#abort.throwIfAborted();
       const call = () => this.#call(method, target, number);
       // A call is given up once the caller aborts: nobody waits for what becomes of it.
-      return await this.#lease.during(() => untilAborted(this.#signal, call));
+      return await this.#lease.during(() => this.#abort.until(call));
     } catch (failure) {
       return this.#failures.push(failure) - 1;
     }
@@ -95,7 +109,7 @@ class ClientCalls {
   }
 
   /**
-   * @param {Exclude<Parameters<Dispatch>[0], "allocate">} method
+   * @param {Exclude<Parameters<Dispatch>[0], "allocate" | "release">} method
    * @param {string} target
    * @param {number} number
    */
@@ -109,28 +123,44 @@ class ClientCalls {
         const size = bytes.byteLength;
         if (this.#written++ > 0) await this.#listeners.beforeAsset?.();
         const progress = this.#progress("Syncing", "to", target, "config_sync");
-        await (progress
-          ? client.writeFile(target, bytes, progress.options)
-          : client.writeFile(target, bytes));
+        const options = this.#transferOptions(progress);
+        await (options ? client.writeFile(target, bytes, options) : client.writeFile(target, bytes));
         await progress?.finish(size);
         return undefined;
       }
       case "readFile": {
-        const progress = target.endsWith(".tar")
-          ? this.#progress("Restoring", "from", target, "restore")
-          : undefined;
-        const answer = await (progress ? client.readFile(target, progress.options) : client.readFile(target));
-        const bytes = asBytes(answer);
+        const isArchive = target.endsWith(".tar");
+        const progress = isArchive ? this.#progress("Restoring", "from", target, "restore") : undefined;
+        const options = this.#transferOptions(progress);
+        const answer = await (options ? client.readFile(target, options) : client.readFile(target));
+        const bytes = asBytes(answer, isArchive ? Infinity : TEXT);
         await progress?.finish(bytes.byteLength);
-        return bytes;
+        // The binding asks for them whenever it copies a part: what became of them meanwhile shows then.
+        return () => bytes;
       }
       case "run":
-        await client.run(target, { timeoutMs: this.#spec.timeoutMs });
+        await client.run(target, { timeoutMs: this.#spec.timeoutMs, ...this.#signalOption() });
         return undefined;
       default:
         await client[method](target);
         return undefined;
     }
+  }
+
+  /** What a call gets where the caller gave a signal, so that an abort can stop the call itself. */
+  #signalOption() {
+    const { signal } = this.#abort;
+    return signal ? { signal } : undefined;
+  }
+
+  /**
+   * The further argument of a transfer; none where it would say nothing.
+   *
+   * @param {ReturnType<typeof transferProgress>} progress
+   */
+  #transferOptions(progress) {
+    const signal = this.#signalOption();
+    return progress || signal ? { ...progress?.options, ...signal } : undefined;
   }
 
   /**
@@ -148,35 +178,41 @@ class ClientCalls {
 }
 
 /**
- * Settles as `call` does, or rejects with the signal's reason at once when that is sooner, after `onAbort`.
+ * Memory for one archive, which a client is handed as one `ArrayBuffer`.
  *
- * @template T
- * @param {AbortSignal | undefined} signal
- * @param {() => Promise<T>} call
- * @param {() => void} [onAbort]
- * @returns {Promise<T>}
+ * @param {number} size
  */
-async function untilAborted(signal, call, onAbort) {
-  if (!signal) return call();
-  if (signal.aborted) throw signal.reason;
-  return new Promise((resolve, reject) => {
-    const abort = () => {
-      onAbort?.();
-      reject(signal.reason);
-    };
-    signal.addEventListener("abort", abort, { once: true });
-    call()
-      .then(resolve, reject)
-      .finally(() => signal.removeEventListener("abort", abort));
-  });
+function allocate(size) {
+  const limit = constants.MAX_LENGTH;
+  if (size > limit) throw tooLarge(size, `this Node's buffers end at ${limit} bytes`);
+  try {
+    return new ArrayBuffer(size);
+  } catch (cause) {
+    throw tooLarge(size, `the machine has no memory of that size for a buffer`, cause);
+  }
 }
 
 /**
- * What `readFile` answered, as bytes in place; copied where they might change under the reader's hands.
+ * @param {number} size
+ * @param {string} limit
+ * @param {unknown} [cause]
+ */
+function tooLarge(size, limit, cause) {
+  const message =
+    `The folder's archive would have ${size} bytes, and ${limit} (Node.js ${process.version}). The folder was not ` +
+    "uploaded. Exclude what the sandbox does not need (workspaceExclude, an asset's exclude), or use a newer Node.js " +
+    "or a machine with more memory";
+  return codedError(Error, "ERR_SANDBOX_UNSUPPORTED", message, cause === undefined ? {} : { cause });
+}
+
+/**
+ * What `readFile` answered, as bytes in place, which the binding copies in parts. A small one is copied here, and so is
+ * memory that several threads share or that changes its size.
  *
  * @param {unknown} answer
+ * @param {number} most How many of them are wanted.
  */
-function asBytes(answer) {
+function asBytes(answer, most) {
   if (!ArrayBuffer.isView(answer) && !types.isAnyArrayBuffer(answer)) throw noBytes(received(answer));
   let bytes;
   try {
@@ -187,6 +223,7 @@ function asBytes(answer) {
     // Nothing else keeps a buffer from being looked at.
     throw noBytes("Received one that was transferred away");
   }
+  bytes = bytes.subarray(0, most);
   const { buffer } = bytes;
   const mayChange = bytes.byteLength <= SMALL || types.isSharedArrayBuffer(buffer) || buffer.resizable;
   return mayChange ? bytes.slice() : bytes;
@@ -198,4 +235,4 @@ function noBytes(what) {
   return codedError(TypeError, "ERR_INVALID_RETURN_VALUE", message);
 }
 
-module.exports = { ClientCalls, untilAborted };
+module.exports = { ClientCalls };

@@ -1,7 +1,7 @@
 "use strict";
 
-const path = require("node:path");
 const { invalidType, invalidValue } = require("./errors.js");
+const { path } = require("./node.js");
 
 // What callers hand in, typed as they should: each check is for those who do not.
 
@@ -125,4 +125,83 @@ function concurrency(value) {
   return value;
 }
 
-module.exports = { callback, client, concurrency, lease, localPath, object, signal, string, strings };
+/**
+ * How many days kept local versions stay; `null` means for ever, which JSON has no number for.
+ *
+ * @param {number | null} [value]
+ */
+function keepConflictsDays(value) {
+  if (value === undefined) return 30;
+  if (value === null || value === Infinity) return null;
+  if (typeof value !== "number") throw invalidType("input.keepConflictsDays", "of type number", value);
+  if (!(value >= 0)) {
+    throw invalidValue("input.keepConflictsDays", "it must be a number of days from 0 on, or null", value);
+  }
+  return value;
+}
+
+/** @type {(...values: unknown[]) => (value: unknown) => boolean} */
+const oneOf =
+  (...values) =>
+  (value) =>
+    values.includes(value);
+const isEmptyList = (/** @type {unknown} */ value) => Array.isArray(value) && value.length === 0;
+const isNothing = () => false;
+
+/** @param {unknown} value */
+function provisionsNothing(value) {
+  if (typeof value !== "object" || value === null) return false;
+  const { stageFiles, postUploadCommand } = /** @type {Record<string, unknown>} */ (value);
+  return (stageFiles == null || isEmptyList(stageFiles)) && postUploadCommand == null;
+}
+
+/**
+ * Fields of adapter-utils' newer releases that change what happens to files, each with the values that ask for what is
+ * done in any case. Ignored, they would wipe what a caller asked to keep.
+ *
+ * @type {Record<string, (value: unknown) => boolean>}
+ */
+const UNSERVED = {
+  syncWorkspace: oneOf(true),
+  workspaceInboundMode: oneOf("host_current"),
+  workspaceBaseline: isNothing,
+  workspaceDurableSeed: isNothing,
+  workspaceGitSnapshot: isNothing,
+  additionalSources: isEmptyList,
+};
+
+/** The same of an asset. */
+const UNSERVED_OF_AN_ASSET = { provision: provisionsNothing, restore: isNothing };
+
+/**
+ * Refuses what would change the meaning of a call, and is not done here.
+ *
+ * @param {string} argument
+ * @param {object} value
+ * @param {Record<string, (value: unknown) => boolean>} fields
+ */
+function unserved(argument, value, fields) {
+  for (const [name, asksForNoMore] of Object.entries(fields)) {
+    const given = /** @type {Record<string, unknown>} */ (value)[name];
+    if (given === undefined || given === null || asksForNoMore(given)) continue;
+    const reason =
+      "this package does not serve it, and leaving it out changes what happens to files; do not pass it";
+    throw invalidValue(`${argument}.${name}`, reason, given);
+  }
+}
+
+module.exports = {
+  UNSERVED,
+  UNSERVED_OF_AN_ASSET,
+  callback,
+  client,
+  concurrency,
+  keepConflictsDays,
+  lease,
+  localPath,
+  object,
+  signal,
+  string,
+  strings,
+  unserved,
+};

@@ -1,6 +1,6 @@
 "use strict";
 
-const util = require("node:util");
+const { util } = require("./node.js");
 
 /**
  * What the binding says of a failure, as the JSON that is its error's message.
@@ -73,26 +73,38 @@ function invalidValue(argument, reason, value) {
  * @param {unknown} error
  */
 function fromNative(error) {
-  /** @type {NativeFailure} */
-  let fields;
-  try {
-    fields = JSON.parse(/** @type {Error} */ (error).message);
-  } catch {
+  const failure = failureOf(error);
+  if (failure === undefined) {
     // Not one of ours: napi itself failed, and says how.
-    return error;
+    const message = `internal error: ${error instanceof Error ? error.message : String(error)}; please report it`;
+    return codedError(Error, "ERR_SANDBOX_INTERNAL", message, { cause: error });
   }
-  const { message, code, errno, syscall, path, hint, ...rest } = fields;
+  const { message, code, errno, syscall, path, hint, ...rest } = failure;
   if (errno === undefined) {
     const Base = code.startsWith("ERR_INVALID_ARG") ? TypeError : Error;
     return codedError(Base, code, message, { ...(path === undefined ? {} : { path }), ...rest });
   }
   const [name, text] = util.getSystemErrorMap().get(-errno) ?? [`E${errno}`, "unknown error"];
   const note = hint ? ` (${hint})` : "";
-  return codedError(Error, name, `${name}: ${text}, ${syscall} '${path}'${note}`, {
+  const what = path === undefined ? syscall : `${syscall} '${path}'`;
+  return codedError(Error, name, `${name}: ${text}, ${what}${note}`, {
     errno: -errno,
     syscall,
-    path,
+    ...(path === undefined ? {} : { path }),
   });
+}
+
+/**
+ * @param {unknown} error
+ * @returns {NativeFailure | undefined}
+ */
+function failureOf(error) {
+  try {
+    const failure = JSON.parse(/** @type {Error} */ (error).message);
+    return typeof failure.code === "string" ? failure : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 module.exports = { codedError, fromNative, invalidType, invalidValue, received };

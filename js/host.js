@@ -2,8 +2,9 @@
 
 // Asks the system which platform this Node runs on.
 
-const { closeSync, openSync, readSync } = require("node:fs");
-
+const {
+  fs: { closeSync, openSync, readSync },
+} = require("./node.js");
 const { libcOfProgram, libcOfReport, platformName } = require("./platform.js");
 
 /** This machine's platform, such as `linux-x64-gnu`, whether or not there is a package for it. */

@@ -14,10 +14,10 @@ class LeaseKeeper {
   /** When the refresh that is under way began. @type {number | undefined} */
   #begun;
   #calls = 0;
-  /** @type {NodeJS.Timeout | undefined} */
-  #ticking;
-  /** @type {NodeJS.Timeout | undefined} */
-  #between;
+  /** @type {(() => void) | undefined} */
+  #stopTicking;
+  /** @type {(() => void) | undefined} */
+  #stopBetween;
   failed = 0;
 
   /** @param {SandboxLease} [lease] */
@@ -51,11 +51,11 @@ class LeaseKeeper {
   async during(call) {
     if (!this.#lease) return call();
     this.refresh();
-    if (this.#calls++ === 0) this.#ticking = this.#every(() => this.refresh());
+    if (this.#calls++ === 0) this.#stopTicking = every(this.#intervalMs, () => this.refresh());
     try {
       return await call();
     } finally {
-      if (--this.#calls === 0) clearInterval(this.#ticking);
+      if (--this.#calls === 0) this.#stopTicking?.();
     }
   }
 
@@ -68,23 +68,30 @@ class LeaseKeeper {
   keepBetween(restore) {
     if (!this.#lease?.keepAliveBetween) return;
     const held = new WeakRef(restore);
-    const timer = this.#every(() => {
+    const stop = every(this.#intervalMs, () => {
       if (held.deref()) this.refresh();
-      else clearInterval(timer);
+      else stop();
     });
-    this.#between = timer;
+    this.#stopBetween = stop;
   }
 
   stop() {
-    clearInterval(this.#between);
+    this.#stopBetween?.();
   }
+}
 
-  /** @param {() => void} tick */
-  #every(tick) {
-    const timer = setInterval(tick, this.#intervalMs);
-    timer.unref?.();
-    return timer;
-  }
+/**
+ * Ticks until the function that it returns is called. The timers are those that are there when it begins, also at its
+ * end: a test may put fake ones in their place meanwhile, and drives them where it had done so before.
+ *
+ * @param {number} intervalMs
+ * @param {() => void} tick
+ */
+function every(intervalMs, tick) {
+  const { setInterval, clearInterval } = globalThis;
+  const timer = setInterval(tick, intervalMs);
+  timer.unref?.();
+  return () => clearInterval(timer);
 }
 
 module.exports = { LeaseKeeper };

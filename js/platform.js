@@ -89,6 +89,7 @@ function unsupportedMessage(host) {
 /**
  * @param {{ host: Host, version: string, localFile: string }} search `version`: this package's own, which the
  *   platform's package shares. `localFile`: where a binary built on this machine would be.
+ * @returns {string} What to say where the package is installed without the one of its platform.
  */
 function notInstalledMessage({ host, version, localFile }) {
   const name = packageName(host.platform);
@@ -112,6 +113,25 @@ function notInstalledMessage({ host, version, localFile }) {
     "If it is still missing, add it by name, as an optional dependency:",
     `  pnpm add -O ${name}@${version}`,
     "  (or npm install --save-optional, or yarn add --optional)",
+  );
+}
+
+/**
+ * @param {{ host: Host, version: string, places: string[] }} search `places`: the files and folders from which the
+ *   package was looked for.
+ * @returns {string} What to say in a bundle that finds the package nowhere.
+ */
+function notBesideBundleMessage({ host, version, places }) {
+  return lines(
+    `The native part of ${PACKAGE} is not installed.`,
+    ...hostLines(host),
+    `${PACKAGE} is part of a bundle here. Its native part cannot be: it is loaded from the package as`,
+    "installed, which was looked for from:",
+    ...places.map((place) => `  ${place}`),
+    "To fix it, install the package where the bundle runs, in a node_modules folder beside the bundle or above it (in",
+    "the package.json of what the bundle is published in, it is a dependency):",
+    `  npm install ${PACKAGE}@${version}    or    pnpm add    or    yarn add`,
+    `Or name the folder that has it in NODE_PATH, or the binary itself in ${LIBRARY_PATH}.`,
   );
 }
 
@@ -249,6 +269,7 @@ module.exports = {
   packageName,
   fileName,
   unsupportedMessage,
+  notBesideBundleMessage,
   notInstalledMessage,
   loadFailedMessage,
   otherVersionMessage,

@@ -9,7 +9,7 @@ import { root } from "./process.mjs";
  * directly in src/ are rooms of their own.
  */
 const FLOORS = [
-  ["error", "path", "cancel", "time", "sync"],
+  ["error", "path", "cancel", "threads", "time", "sync"],
   ["exclude", "tree"],
   ["archive", "merge", "mirror"],
   ["sandbox"],

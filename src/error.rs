@@ -46,7 +46,7 @@ pub enum Error {
     },
 
     /// A path that would lead out of the folder it belongs in, or that no file system can hold.
-    #[error("unsafe path {path:?}: {reason}")]
+    #[error("unsafe path {}: {reason}", quoted(path))]
     UnsafePath {
         /// The path as it was given.
         path: String,
@@ -54,6 +54,39 @@ pub enum Error {
         offset: Option<u64>,
         /// What makes it unsafe, and what to do.
         reason: String,
+    },
+
+    /// The sandbox is another one than the one that was uploaded to, or another upload has come to it.
+    #[error(
+        "the sandbox no longer has what was uploaded to it: {reason}; nothing was changed. Prepare again to go on"
+    )]
+    SandboxReplaced {
+        /// How that shows.
+        reason: &'static str,
+    },
+
+    /// A tree that multiplies itself through links that are followed.
+    #[error(
+        "following links makes {names} names of {entries} files and folders, the last of them through '{}'; exclude that \
+         link, or pass followSymlinks: false", link.display()
+    )]
+    LinksMultiply {
+        /// The link that was followed last.
+        link: PathBuf,
+        /// How many names there were by then.
+        names: usize,
+        /// Of how many files and folders.
+        entries: usize,
+    },
+
+    /// Another folder, or a link, has taken the place of the local workspace.
+    #[error(
+        "'{}' is no longer the folder that was uploaded: another folder, or a link, is in its place; nothing was \
+         changed. Put the workspace back and restore again", path.display()
+    )]
+    WorkspaceReplaced {
+        /// The workspace.
+        path: PathBuf,
     },
 
     /// Another process held the workspace's merge lock for too long.
@@ -69,6 +102,17 @@ pub enum Error {
         holder: Option<u32>,
         /// How long it was waited for, in seconds.
         waited_s: u64,
+    },
+
+    /// No thread can be made. Its code is the operating system's own (`EAGAIN`).
+    #[error("no thread can be made: {0} ({NO_THREAD})")]
+    NoThread(io::Error),
+
+    /// A client's method answered with what cannot be used.
+    #[error("client.readFile() {reason}; nothing was changed")]
+    InvalidReturnValue {
+        /// What is wrong with the answer, and what it must be.
+        reason: String,
     },
 
     /// An argument has a type that cannot be used.
@@ -100,13 +144,17 @@ pub enum Error {
     Internal(String),
 }
 
+/// What to do about [`Error::NoThread`].
+pub const NO_THREAD: &str = "nothing was changed; the process, its user or its container has as many threads as its \
+    limit allows (ulimit -u, pids.max), or too little memory: raise the limit or end other work, and try again";
+
 fn advice(hints: &[&'static str]) -> String {
     if hints.is_empty() { String::new() } else { format!(" ({})", hints.join("; ")) }
 }
 
 #[expect(clippy::ref_option, reason = "thiserror hands fields over by reference")]
 fn entry_name(entry: &Option<String>) -> String {
-    entry.as_ref().map_or(String::new(), |name| format!(", entry {name:?}"))
+    entry.as_ref().map_or(String::new(), |name| format!(", entry {}", quoted(name)))
 }
 
 impl Error {
@@ -115,11 +163,15 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Io { .. } => "",
+            Self::Io { .. } | Self::NoThread(_) => "",
             Self::ArchiveTruncated { .. } => "ERR_SANDBOX_ARCHIVE_TRUNCATED",
             Self::ArchiveInvalid { .. } => "ERR_SANDBOX_ARCHIVE_INVALID",
             Self::UnsafePath { .. } => "ERR_SANDBOX_UNSAFE_PATH",
+            Self::SandboxReplaced { .. } => "ERR_SANDBOX_REPLACED",
+            Self::LinksMultiply { .. } => "ERR_SANDBOX_UNSUPPORTED",
+            Self::WorkspaceReplaced { .. } => "ERR_WORKSPACE_REPLACED",
             Self::LockTimeout { .. } => "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT",
+            Self::InvalidReturnValue { .. } => "ERR_INVALID_RETURN_VALUE",
             Self::InvalidArgType { .. } => "ERR_INVALID_ARG_TYPE",
             Self::InvalidArgValue { .. } => "ERR_INVALID_ARG_VALUE",
             Self::Aborted => "ABORT_ERR",
@@ -131,7 +183,7 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Io { source, .. } | Self::NoThread(source) => source.raw_os_error(),
             _ => None,
         }
     }
@@ -180,6 +232,13 @@ impl Error {
             .contains(&self.errno())
     }
 
+    /// Whether it may say that a link is where a folder must be.
+    #[must_use]
+    pub fn means_link(&self) -> bool {
+        use rustix::io::Errno;
+        [Errno::NOTDIR, Errno::LOOP].map(|errno| Some(errno.raw_os_error())).contains(&self.errno())
+    }
+
     /// Whether it says that nothing stands at the path, or something other than a folder on the way to it.
     #[must_use]
     pub fn is_gone(&self) -> bool {
@@ -206,4 +265,78 @@ pub fn readable(bytes: &[u8]) -> String {
         }
     }
     out
+}
+
+/// How many characters of what a sandbox sent stand in a message at most.
+const SHOWN_MAX: usize = 200;
+
+/// Shows what came from a sandbox: [`readable`], with control characters escaped, and cut where it is long. Whatever is
+/// said of bytes from there goes through this: they may be gigabytes, and a terminal obeys what it is told.
+#[must_use]
+pub fn shown(bytes: &[u8]) -> String {
+    // No character has more than four bytes; one more tells that it goes on.
+    let begins = &bytes[..bytes.len().min((SHOWN_MAX + 1) * 4)];
+    let mut out = String::new();
+    let mut count = 0;
+    for chunk in begins.utf8_chunks() {
+        let valid = chunk.valid().chars().map(escaped);
+        for piece in valid.chain(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"))) {
+            count += piece.chars().count();
+            if count > SHOWN_MAX {
+                out.push('\u{2026}');
+                return out;
+            }
+            out.push_str(&piece);
+        }
+    }
+    out
+}
+
+/// A character as it is, or as it is written where it would do something instead.
+fn escaped(character: char) -> String {
+    match character {
+        '"' | '\'' | '\\' => character.into(),
+        _ => character.escape_debug().to_string(),
+    }
+}
+
+/// A name in quotation marks, on one line.
+fn quoted(name: &str) -> String {
+    let name: String = name.chars().map(escaped).collect();
+    format!("\"{name}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_sandbox_sent_is_shown_short_and_harmless() {
+        for (bytes, text) in [
+            (&b"plain"[..], "plain"),
+            ("caf\u{e9} \"\u{1f980}\" it's".as_bytes(), "caf\u{e9} \"\u{1f980}\" it's"),
+            (b"caf\xe9", "caf\\xe9"),
+            (b"a\nb\x1b[2J\x07", "a\\nb\\u{1b}[2J\\u{7}"),
+            ("\u{202e}txt.exe\u{200b}".as_bytes(), "\\u{202e}txt.exe\\u{200b}"),
+            (b"back\\slash", "back\\slash"),
+            (b"", ""),
+        ] {
+            assert_eq!(shown(bytes), text);
+        }
+        for byte in [b'x', 0xff, b'\n', 0xf0] {
+            let long = shown(&vec![byte; 1_000_000]);
+            let length = long.chars().count();
+            assert!(long.ends_with('\u{2026}') && (190..=SHOWN_MAX + 1).contains(&length), "{long}");
+        }
+        let exact = "\u{1f980}".repeat(SHOWN_MAX);
+        assert_eq!(shown(exact.as_bytes()), exact);
+        assert_eq!(shown((exact.clone() + "x").as_bytes()), exact + "\u{2026}");
+    }
+
+    #[test]
+    fn a_message_has_a_name_on_one_line() {
+        let error =
+            Error::UnsafePath { path: "a\nb \\xff".to_owned(), offset: None, reason: "so".to_owned() };
+        assert_eq!(error.to_string(), "unsafe path \"a\\nb \\xff\": so");
+    }
 }

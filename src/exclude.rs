@@ -3,26 +3,64 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use crate::path::RelativePath;
+use crate::error::{Error, Result, readable};
+use crate::path::{PathFault, RelativePath};
 
-/// Patterns that say which paths are left out, each with the meaning that GNU tar gives to `--exclude=PATTERN`
-/// for members named without a leading `./`:
+/// Patterns that say which paths are left out, each with the meaning that `tar -C dir --exclude=PATTERN .` has with
+/// GNU tar, which names the paths `./name`:
 ///
 /// - A pattern matches from the start of a path or from the start of any name in it, and up to the end of any
 ///   name; so what matches a folder matches all that is below it. Case counts.
+/// - The path starts with its `./`. So `./dir` is the top-level one alone, and `*/dir` is every one.
 /// - `*` matches any number of bytes and `?` one, `/` among them. So `dir/*` leaves out what is in `dir`, and keeps
-///   `dir`; `*/dir` spares a `dir` at the top.
+///   `dir`.
 /// - `[…]` matches one byte of a set: bytes, ranges, classes such as `[:digit:]`; `!` or `^` in front negates it.
 ///   A set without its `]` is an ordinary `[`.
 /// - `\` takes the special meaning from what follows. At the end of a pattern it stands for itself if the pattern
 ///   has no wildcard, and else the pattern matches nothing.
 /// - A pattern that ends in `/`, or is empty, matches nothing.
 ///
+/// One departure: a pattern that matches `.`, the folder itself (`.`, `?`, `*`, `.*`), makes tar's archive empty. It is
+/// matched against the path without its `./` instead.
+///
+/// A tar that is given the same patterns with names that lack the `./` leaves out the same or less, never more.
+///
 /// This is what tar does in the C locale. There `?` and a set match one byte of a character that takes several; in
 /// a UTF-8 locale they can also match all of it. Bytes it is, because a pattern must leave out the same files
 /// whatever the host's locale, and names need not be UTF-8. Patterns of text and `*` mean the same in both.
 #[derive(Debug, Clone, Default)]
 pub struct ExcludePatterns {
+    /// Matched against `./path`.
+    dotted: Patterns,
+    /// Those that match `.`: matched against `path`.
+    bare: Patterns,
+}
+
+impl ExcludePatterns {
+    /// Compiles patterns. They may be any bytes.
+    pub fn new(patterns: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        let mut compiled = Self::default();
+        for pattern in patterns {
+            let pattern = pattern.as_ref();
+            let mut alone = Patterns::default();
+            alone.add(pattern);
+            let set = if alone.matches(b".") { &mut compiled.bare } else { &mut compiled.dotted };
+            set.add(pattern);
+        }
+        compiled
+    }
+
+    /// Whether a pattern matches the path or a folder above it, and so whether it is left out.
+    #[must_use]
+    pub fn matches(&self, path: &RelativePath) -> bool {
+        let path = path.as_bytes();
+        self.dotted.matches(&[b"./", path].concat()) || self.bare.matches(path)
+    }
+}
+
+/// Patterns sorted by how they are looked up.
+#[derive(Debug, Clone, Default)]
+struct Patterns {
     /// `text` and `text*`, by their first byte: looked up where a name starts.
     heads: ByByte<Head>,
     /// The text of `*text`, by its last byte: looked up where a name ends.
@@ -41,16 +79,7 @@ struct Head {
     open: bool,
 }
 
-impl ExcludePatterns {
-    /// Compiles patterns. They may be any bytes.
-    pub fn new(patterns: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
-        let mut compiled = Self::default();
-        for pattern in patterns {
-            compiled.add(pattern.as_ref());
-        }
-        compiled
-    }
-
+impl Patterns {
     fn add(&mut self, pattern: &[u8]) {
         let stars = pattern.iter().take_while(|&&byte| byte == b'*').count();
         let (mut text, mut rest) = split_text(&pattern[stars..]);
@@ -73,10 +102,7 @@ impl ExcludePatterns {
         }
     }
 
-    /// Whether a pattern matches the path or a folder above it, and so whether it is left out.
-    #[must_use]
-    pub fn matches(&self, path: &RelativePath) -> bool {
-        let path = path.as_bytes();
+    fn matches(&self, path: &[u8]) -> bool {
         names(path).any(|(start, end)| {
             self.heads.get(path[start]).iter().any(|head| head.matches(&path[start..]))
                 || self.tails.get(path[end - 1]).iter().any(|text| path[..end].ends_with(text))
@@ -368,18 +394,34 @@ fn close_set(pattern: &[u8], mut at: usize) -> Result<usize, Flaw> {
 pub struct PathSet(BTreeSet<RelativePath>);
 
 impl PathSet {
-    /// The set of these paths. They are plain text: one that is not written as a [`RelativePath`] is (`./a`, `a/`,
-    /// `/a`, nothing at all) is no path's name, so it stands for nothing and is left out.
-    pub fn new(paths: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
-        Self(
-            paths
-                .into_iter()
-                .filter_map(|text| {
-                    let text = text.as_ref();
-                    RelativePath::parse(text).ok().flatten().filter(|path| path.as_bytes() == text)
-                })
-                .collect(),
-        )
+    /// The set of these paths, which may be written in any way: `cache/`, `./cache` and `cache//x/..` are `cache`. One
+    /// that leads out of the folder, or to the folder itself, is refused in the name of `argument`.
+    pub fn new(argument: &str, paths: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<Self> {
+        let path = |text: &[u8]| {
+            normal(text).map_err(|reason| Error::InvalidArgValue {
+                argument: argument.to_owned(),
+                reason: format!("{reason}; pass paths below the folder, relative to it. Nothing was changed"),
+                received: readable(text),
+            })
+        };
+        paths.into_iter().map(|text| path(text.as_ref())).collect::<Result<_>>().map(Self)
+    }
+
+    /// Adds what patterns name when they are read as paths, without another word: one that is not written as a
+    /// [`RelativePath`] is names nothing.
+    #[must_use]
+    pub fn with_literal(mut self, patterns: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        self.0.extend(patterns.into_iter().filter_map(|text| {
+            let text = text.as_ref();
+            RelativePath::parse(text).ok().flatten().filter(|path| path.as_bytes() == text)
+        }));
+        self
+    }
+
+    /// The set of these paths.
+    #[must_use]
+    pub fn of(paths: impl IntoIterator<Item = RelativePath>) -> Self {
+        Self(paths.into_iter().collect())
     }
 
     /// Whether the path is a member or lies anywhere below one.
@@ -403,6 +445,28 @@ impl PathSet {
     }
 }
 
+/// A path below a folder as it is written without detours.
+fn normal(text: &[u8]) -> Result<RelativePath, String> {
+    if text.starts_with(b"/") {
+        return Err(PathFault::Absolute.to_string());
+    }
+    let mut names = Vec::new();
+    for name in text.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => {
+                names.pop().ok_or("it leads out of the folder")?;
+            }
+            name => names.push(name),
+        }
+    }
+    if names.is_empty() {
+        return Err("it names the folder itself".to_owned());
+    }
+    let path = RelativePath::parse(&names.join(&b'/')).map_err(|fault| fault.to_string())?;
+    path.ok_or_else(|| unreachable!("there are names in it"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,7 +484,25 @@ mod tests {
             ("", &[], &["a", "a/b"]),
             ("dir/", &[], &["dir", "dir/a"]),
             ("/dir", &[], &["dir", "a/dir"]),
-            ("./x", &[], &["x", "a/x"]),
+            // A path starts with its `./`.
+            ("./x", &["x", "x/a"], &["a/x", "xa"]),
+            ("./a/b", &["a/b", "a/b/c"], &["x/a/b", "b"]),
+            ("./*", &["a", "a/b", ".a"], &[]),
+            ("./*.log", &[".log", "a.log", "a/b.log"], &["log"]),
+            ("./", &[], &["a", "a/b"]),
+            ("./.", &[], &["a", ".a"]),
+            ("././x", &[], &["x", "a/x"]),
+            ("?/x", &["x", "a/x", "b/a/x"], &["ab/x"]),
+            ("[.]/x", &["x"], &["a/x", "ax"]),
+            ("\\./x", &["x"], &["a/x"]),
+            (".*x", &["x", "ax", "a/x", ".x"], &["xa", "a"]),
+            ("*.*x", &["x", "ax", "a/x"], &["a"]),
+            // What matches the folder itself is matched without it.
+            (".", &[], &["a", ".a", "a/b"]),
+            (".*", &[".a", ".a/b", "a/.b"], &["a", "a.b"]),
+            ("*.", &["a.", "a./b"], &["a", ".a"]),
+            ("[.]", &[], &["a", ".a"]),
+            ("[!a]", &["b", "b/c", "a/b"], &["a", "bb"]),
             // A star takes slashes and nothing as well.
             ("*", &["a", ".a", "a/b"], &[]),
             ("**", &["a", "a/b"], &[]),
@@ -428,8 +510,9 @@ mod tests {
             ("*.log", &[".log", "a.log", "a/b.log", "a.log/b"], &["a.log2", "log", "a.logs/b"]),
             ("._*", &["._", "._a", "a/._b/c"], &["_a", "a._b", "a/b._"]),
             ("dir/*", &["dir/a", "x/dir/a", "dir/a/b"], &["dir", "x/dir", "xdir/a"]),
-            ("*/dir", &["a/dir", "a/b/dir/c"], &["dir", "dir/a", "a/xdir"]),
-            ("*/dir/*", &["a/dir/b", "a/b/dir/c/d"], &["dir/b", "a/dir"]),
+            ("*/dir", &["dir", "dir/a", "a/dir", "a/b/dir/c"], &["a/xdir", "xdir"]),
+            ("*/dir/*", &["dir/b", "a/dir/b", "a/b/dir/c/d"], &["dir", "a/dir"]),
+            ("*/*", &["a", "a/b"], &[]),
             ("*a//*", &[], &["a/b", "xa/b"]),
             ("*ab*", &["ab", "xaby", "x/yab/z"], &["a/b", "ba"]),
             ("a*c", &["ac", "abc", "a/b/c", "a/c/d", "x/ac"], &["a/cd", "xac", "a"]),
@@ -437,7 +520,7 @@ mod tests {
             ("a?c", &["abc", "a/c", "x/a.c/d"], &["ac", "abbc", "a"]),
             ("?", &["a", "a/bc", "ab/c"], &["ab", "ab/cd"]),
             ("*?", &["a", "a/b"], &[]),
-            ("??*", &["ab", "a/b", "a/bc"], &["a"]),
+            ("??*", &["a", "ab", "a/b"], &[]),
             // Sets.
             ("[ab]", &["a", "b/c", "x/a"], &["c", "ab", "[ab]"]),
             ("[a-c]x", &["ax", "bx", "cx"], &["dx", "-x", "x"]),
@@ -543,7 +626,7 @@ mod tests {
 
     #[test]
     fn a_set_of_paths_covers_what_is_in_it_and_below() {
-        let set = PathSet::new(["a/b", "a-b", "z"]);
+        let set = paths(&["a/b", "a-b", "z"]);
         for covered in ["a/b", "a/b/c/d", "a-b", "z/y"] {
             assert!(set.contains_or_covers(&path(covered.as_bytes())), "{covered:?}");
         }
@@ -555,7 +638,7 @@ mod tests {
     #[test]
     fn only_the_folders_over_a_member_are_above_it() {
         // `a-b` and `a.` stand between `a` and `a/b/c` in byte order.
-        let set = PathSet::new(["a-b", "a.", "a/b/c", "d"]);
+        let set = paths(&["a-b", "a.", "a/b/c", "d"]);
         for above in ["a", "a/b"] {
             assert!(set.is_above(&path(above.as_bytes())), "{above:?}");
         }
@@ -564,10 +647,55 @@ mod tests {
         }
     }
 
+    fn paths(texts: &[&str]) -> PathSet {
+        PathSet::new("argument", texts).unwrap()
+    }
+
     #[test]
-    fn a_member_is_plain_text_so_an_odd_spelling_names_nothing() {
-        let set = PathSet::new(["a/", "./a", "/a", "a//b", "../a", "", ".", "*", "c"]);
-        assert_eq!(set.paths().map(ToString::to_string).collect::<Vec<_>>(), ["*", "c"]);
+    fn every_spelling_of_a_path_is_that_path() {
+        for (text, is) in [
+            ("cache", "cache"),
+            ("cache/", "cache"),
+            ("cache//", "cache"),
+            ("./cache", "cache"),
+            (".//./cache/.", "cache"),
+            ("cache/x/..", "cache"),
+            ("cache//x/..", "cache"),
+            ("x/../cache", "cache"),
+            ("x/y/../../cache/", "cache"),
+            ("a/./b", "a/b"),
+            ("a//b", "a/b"),
+            ("..a", "..a"),
+            ("*", "*"),
+            ("a\\", "a\\"),
+            (" ", " "),
+        ] {
+            let set = paths(&[text]);
+            assert_eq!(set.paths().map(ToString::to_string).collect::<Vec<_>>(), [is], "{text:?}");
+        }
+        let set = PathSet::new("argument", [&b"./\xff/"[..]]).unwrap();
+        assert!(set.contains_or_covers(&path(b"\xff/a")));
+    }
+
+    #[test]
+    fn a_path_that_is_not_below_the_folder_is_refused() {
+        let long = "a".repeat(256);
+        for text in
+            ["..", "../x", "/x", "/", "a/../..", "a/../../b", "./..", "", ".", "./", "a/..", "a\0b", &long]
+        {
+            match PathSet::new("options.exclude", ["fine", text]) {
+                Err(error @ Error::InvalidArgValue { .. }) => {
+                    assert!(error.to_string().contains("'options.exclude'"), "{error}");
+                }
+                other => panic!("{text:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_is_no_path_names_nothing() {
+        let set = paths(&["p"]).with_literal(["a/", "./a", "/a", "a//b", "../a", "", ".", "*", "c"]);
+        assert_eq!(set.paths().map(ToString::to_string).collect::<Vec<_>>(), ["*", "c", "p"]);
         assert!(!set.contains_or_covers(&path(b"a/b")) && !set.is_above(&path(b"a")));
     }
 }

@@ -33,6 +33,7 @@ pub mod error;
 pub mod exclude;
 pub mod mirror;
 pub mod path;
+pub mod threads;
 pub mod time;
 
 /// A folder and what is in it: read, held open, staged.
@@ -41,6 +42,7 @@ pub mod tree {
     pub mod root;
     pub mod scan;
     pub mod stage;
+    pub mod temporary;
     pub mod twins;
 }
 
@@ -48,6 +50,7 @@ pub mod tree {
 pub mod archive {
     pub mod header;
     pub mod pack;
+    pub mod source;
     pub mod unpack;
 }
 
@@ -56,18 +59,24 @@ pub mod merge {
     pub mod apply;
     pub mod conflicts;
     pub mod folder;
+    pub mod holder;
     pub mod incoming;
     pub mod journal;
+    mod left_alone;
     pub mod lock;
     pub mod plan;
     pub mod report;
+    mod sensitive;
+    pub mod session;
     mod twins;
 }
 
 /// The round trip through a sandbox, whoever reaches it and however.
 pub mod sandbox {
+    pub mod answer;
     pub mod client;
     pub mod command;
+    pub mod listing;
     pub mod prepare;
     pub mod restore;
     pub mod spec;

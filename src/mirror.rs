@@ -2,13 +2,20 @@
 //!
 //! Everything that can fail on the source's side happens first: it is read as a whole, and what the target lacks is
 //! copied into a folder of its own inside the target. Only then is anything removed or renamed.
+//!
+//! Both folders are locked (`flock` on the folder itself) from before the first look until the end: the target for this
+//! mirror alone, the source against mirrors into it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rayon::prelude::*;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -16,61 +23,265 @@ use crate::exclude::PathSet;
 use crate::path::RelativePath;
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
 use crate::tree::scan::{CHUNK, Found, scan};
-use crate::tree::stage::remove_tree;
+use crate::tree::stage::{NO_LOCKS, remove_tree};
+use crate::tree::temporary::{self, is_temporary_name};
 use crate::tree::twins::{folds_names, suspects};
 
-/// How the folder in the target is named in which new content waits.
-const STAGE_PREFIX: &str = ".paperclip-mirror-";
+/// How long to wait before asking again for folders that another mirror works in.
+pub const POLL: Duration = Duration::from_millis(25);
 
 /// What a failure says before the first change, and after it.
 const UNTOUCHED: &str = "the target was left as it was";
 const BEGUN: &str = "the target was being changed: every file in it is whole, and the same call completes it";
 
-/// Makes `target` equal to `source`, but for what `preserve` names.
+/// The owner's right to change what is in a folder.
+const OWNER_WRITES: u32 = 0o300;
+
+/// Makes `target` equal to `source`, but for what `preserve` names. Waits on this thread for other mirrors.
 pub fn mirror(source: &Path, target: &Path, preserve: &PathSet, cancel: &Cancel) -> Result<()> {
-    let from = Root::open(source)?;
-    refuse_overlap(source, target)?;
-    let wanted: Vec<Found> =
-        scan(&from, &|_| false, cancel)?.into_iter().filter(|found| found.meta.kind != Kind::Other).collect();
-    let is_new = !target.exists();
-    let to = Root::create(target)?;
-    let mirrored = make_equal(&from, &wanted, &to, preserve, cancel);
-    if is_new && mirrored.is_err() {
-        // The failure is what to report; a folder that is not empty shows how far it came.
-        let _empty = std::fs::remove_dir(target);
-    }
-    mirrored
-}
-
-fn make_equal(from: &Root, wanted: &[Found], to: &Root, preserve: &PathSet, cancel: &Cancel) -> Result<()> {
-    let target = to.path();
-    let present = scan(to, &|_| false, cancel)?;
-    let plan = Plan::new(wanted, &present, preserve, target)?;
-    let stage = make_stage(to)?;
-    let mirrored = to.below(&stage).and_then(|staged| {
-        refuse_twins(wanted, &present, preserve, to, &staged, cancel)
-            .map_err(|error| error.with_hint(UNTOUCHED))?;
-        let pieces =
-            stage_all(&plan, from, to, &staged, cancel).map_err(|error| error.with_hint(UNTOUCHED))?;
+    loop {
         cancel.check()?;
-        apply(&plan, &pieces, to, &staged).map_err(|error| error.with_hint(BEGUN))
-    });
-    let cleaned = remove_tree(to, &stage);
-    mirrored?;
-    cleaned
+        if let Some(mirror) = Mirror::begin(source, target, cancel)? {
+            return mirror.finish(preserve, cancel);
+        }
+        std::thread::sleep(POLL);
+    }
 }
 
-/// A new folder in the target. One that a killed mirror left is in no source, and so the next one removes it.
+/// Two folders, locked, of which one is to be made equal to the other.
+#[derive(Debug)]
+pub struct Mirror {
+    from: Root,
+    to: Root,
+    /// The folders that were made for the target, outermost first.
+    made: Vec<PathBuf>,
+}
+
+impl Mirror {
+    /// Opens and locks the two folders, and makes the target where it is missing; `None` where another mirror works in
+    /// one of them. Never waits.
+    pub fn begin(source: &Path, target: &Path, cancel: &Cancel) -> Result<Option<Self>> {
+        let from = Root::open(source)?;
+        refuse_overlap(source, target)?;
+        let missing = missing_folders(target)?;
+        if !missing.is_empty() {
+            // A source that cannot be read makes no target.
+            scan(&from, &is_temporary_name, cancel)?;
+        }
+        let made = make_folders(missing)?;
+        let mirror = Self { from, to: Root::create(target)?, made };
+        // Without the lock, what was made stays: another mirror may have begun to work in it.
+        Ok(mirror.try_lock()?.then_some(mirror))
+    }
+
+    /// Locks both, always in the same order: of two mirrors in opposite directions one gets the first lock, and then
+    /// the other one. The locks go with the handles.
+    fn try_lock(&self) -> Result<bool> {
+        let mut locks = [
+            (&self.from, FlockOperation::NonBlockingLockShared),
+            (&self.to, FlockOperation::NonBlockingLockExclusive),
+        ]
+        .map(|(root, lock)| root.meta().map(|meta| ((meta.dev, meta.ino), root, lock)));
+        if let [Ok((from, ..)), Ok((to, ..))] = &locks
+            && to < from
+        {
+            locks.reverse();
+        }
+        for lock in locks {
+            let (inode, root, operation) = lock?;
+            match rustix::fs::flock(root.handle(), operation) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(false),
+                // Nobody can wait for anybody there.
+                Err(errno) if NO_LOCKS.contains(&errno) => {}
+                Err(errno) => return Err(Error::io("flock", root.path(), errno)),
+            }
+            // A mirror that failed may have removed the target that it had made, before it was locked here.
+            if !leads_to(root.path(), inode)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes the target equal, but for what `preserve` names, and unlocks both.
+    pub fn finish(self, preserve: &PathSet, cancel: &Cancel) -> Result<()> {
+        let mirrored = self.make_equal(preserve, cancel);
+        if mirrored.is_err() {
+            for made in self.made.iter().rev() {
+                // The failure is what to report; a folder that is not empty shows how far it came.
+                let _not_empty = std::fs::remove_dir(made);
+            }
+        }
+        mirrored
+    }
+
+    fn make_equal(&self, preserve: &PathSet, cancel: &Cancel) -> Result<()> {
+        let Self { from, to, .. } = self;
+        let mut wanted = scan(from, &is_temporary_name, cancel)?;
+        wanted.retain(|found| found.meta.kind != Kind::Other);
+        let present = scan(to, &|_| false, cancel)?;
+        let plan = Plan::new(&wanted, &present, preserve, to.path())?;
+        let mut lifted = Lifted::default();
+        let mirrored = lifted.lift_root(to).and_then(|()| {
+            let stage = make_stage(to)?;
+            let mirrored = to.below(&stage).and_then(|staged| {
+                self.make_equal_in(&plan, [&wanted, &present], preserve, &staged, &mut lifted, cancel)
+            });
+            // The first failure is the one to report.
+            let cleaned = remove_tree(to, &stage);
+            mirrored.and(cleaned)
+        });
+        let restored = lifted.restore(to);
+        mirrored.and(restored)
+    }
+
+    fn make_equal_in(
+        &self,
+        plan: &Plan<'_>,
+        [wanted, present]: [&[Found]; 2],
+        preserve: &PathSet,
+        stage: &Root,
+        lifted: &mut Lifted,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let Self { from, to, .. } = self;
+        let prepared = refuse_twins(wanted, present, preserve, to, stage, cancel)
+            .and_then(|()| stage_all(plan, from, to, stage, cancel))
+            .and_then(|pieces| {
+                cancel.check()?;
+                let meta = from.meta()?;
+                // A folder that was removed meanwhile looks like one that was emptied.
+                if !leads_to(from.path(), (meta.dev, meta.ino))? {
+                    return Err(Error::io("lstat", from.path(), Errno::NOENT)
+                        .with_hint("the source was removed or replaced while it was read"));
+                }
+                lifted.lift(plan, &pieces, present, to)?;
+                Ok(pieces)
+            });
+        let pieces = prepared.map_err(|error| error.with_hint(UNTOUCHED))?;
+        apply(plan, &pieces, to, stage).map_err(|error| error.with_hint(BEGUN))?;
+        // These have the source's modes now.
+        for found in &plan.modes {
+            lifted.folders.remove(&found.path);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a path still leads to that inode.
+fn leads_to(path: &Path, inode: (u64, u64)) -> Result<bool> {
+    match path.metadata() {
+        Ok(metadata) => Ok((metadata.dev(), metadata.ino()) == inode),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("stat", path, error)),
+    }
+}
+
+/// The folders on the way to a path that do not exist, and the last of them itself, outermost first.
+fn missing_folders(path: &Path) -> Result<Vec<PathBuf>> {
+    let absolute = std::path::absolute(path).map_err(|error| Error::io("realpath", path, error))?;
+    let missing = absolute.ancestors().take_while(|folder| !folder.exists());
+    let mut missing: Vec<_> = missing.map(Path::to_path_buf).collect();
+    missing.reverse();
+    Ok(missing)
+}
+
+/// Makes folders, outermost first, and tells which of them nobody else had made meanwhile.
+fn make_folders(missing: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    let mut made = Vec::new();
+    for folder in missing {
+        match std::fs::create_dir(&folder) {
+            Ok(()) => made.push(folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io("mkdir", folder, error)),
+        }
+    }
+    Ok(made)
+}
+
+/// Makes the folder in which new content waits. One that a killed mirror left is in no source, and so the next one
+/// removes it.
 fn make_stage(to: &Root) -> Result<RelativePath> {
     let mut cursor = to.cursor();
-    for serial in 0.. {
-        let name = format!("{STAGE_PREFIX}{}-{serial}", std::process::id());
-        let stage = RelativePath::child(None, name.as_bytes());
+    loop {
+        let stage = RelativePath::child(None, temporary::name(temporary::MIRROR).as_bytes());
         if cursor.make_dir(&stage, 0o700)? {
             return Ok(stage);
         }
     }
-    unreachable!("there are more numbers than files")
+}
+
+/// Read-only folders that may be worked in for as long as the mirror takes, with the modes that they are to have again.
+#[derive(Debug, Default)]
+struct Lifted {
+    root: Option<u32>,
+    folders: BTreeMap<RelativePath, u32>,
+}
+
+impl Lifted {
+    fn lift_root(&mut self, to: &Root) -> Result<()> {
+        let mode = to.meta()?.mode;
+        if mode & OWNER_WRITES != OWNER_WRITES && !to.cursor().may_change(None)? {
+            to.set_mode(mode | 0o700)?;
+            self.root = Some(mode);
+        }
+        Ok(())
+    }
+
+    /// Lifts what the plan needs, so that nothing is found to be forbidden when half of it is done.
+    fn lift(&mut self, plan: &Plan<'_>, pieces: &[Piece], present: &[Found], to: &Root) -> Result<()> {
+        if rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let modes: BTreeMap<_, _> = present
+            .iter()
+            .filter(|found| found.meta.kind == Kind::Dir)
+            .map(|found| (&found.path, found.meta.mode))
+            .collect();
+        let mut cursor = to.cursor();
+        for folder in plan.changes_in(pieces) {
+            // What is made is ours.
+            let Some(&mode) = modes.get(&folder) else { continue };
+            if cursor.may_change(Some(&folder))? {
+                continue;
+            }
+            if mode & OWNER_WRITES != OWNER_WRITES {
+                cursor.set_dir_mode(&folder, mode | 0o700)?;
+                self.folders.insert(folder.clone(), mode);
+            }
+            if !cursor.may_change(Some(&folder))? {
+                return Err(Error::io("access", to.path_of(&folder), Errno::ACCESS)
+                    .with_hint("what is in it has to be changed; let this user write there"));
+            }
+        }
+        // Only the owner may set a mode: to the one that it has, which changes nothing.
+        for found in &plan.modes {
+            if let Some(&mode) = modes.get(&found.path)
+                && !self.folders.contains_key(&found.path)
+            {
+                cursor.set_dir_mode(&found.path, mode)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the folders their modes again, innermost first; all that it can, whatever fails.
+    fn restore(self, to: &Root) -> Result<()> {
+        let mut cursor = to.cursor();
+        let mut restore = |path: &RelativePath, mode: u32| match cursor.stat(path)? {
+            Some(meta) if meta.kind == Kind::Dir => cursor.set_dir_mode(path, mode),
+            _ => Ok(()),
+        };
+        let mut outcome = Ok(());
+        for (path, mode) in self.folders.iter().rev() {
+            outcome = outcome.and(restore(path, *mode));
+        }
+        if let Some(mode) = self.root {
+            outcome = outcome.and(to.set_mode(mode));
+        }
+        outcome
+    }
 }
 
 /// Where one folder lies in the other, what is copied would be what was copied before.
@@ -224,11 +435,21 @@ impl<'a> Plan<'a> {
     }
 }
 
+impl Plan<'_> {
+    /// The folders below the target in which names are to be made, replaced or removed.
+    fn changes_in(&self, pieces: &[Piece]) -> BTreeSet<RelativePath> {
+        let staged = self.leaves.iter().zip(pieces).filter(|(_, piece)| matches!(piece, Piece::Staged(_)));
+        let paths =
+            self.extra.iter().chain(&self.folders).copied().chain(staged.map(|((found, _), _)| *found));
+        paths.filter_map(|found| found.path.parent()).collect()
+    }
+}
+
 /// What is to be done with one file or link once everything is staged.
 enum Piece {
     /// It is the same already.
     Same,
-    /// Only its mode differs.
+    /// Only its mode differs, and it has no further name.
     Mode(u32),
     /// It waits in the stage by that name.
     Staged(RelativePath),
@@ -279,27 +500,53 @@ impl Copier<'_> {
                 return Ok(Piece::Same);
             }
             self.stage.symlink(target, &name)?;
+            self.keep_owner(&name, here)?;
             return Ok(Piece::Staged(name));
         }
         let Some((mut file, meta)) = self.from.open(&there.path)? else {
-            return Err(Error::io("open", self.from.path_of(&there.path), rustix::io::Errno::NOENT)
+            return Err(Error::io("open", self.from.path_of(&there.path), Errno::NOENT)
                 .with_hint("it vanished while it was read"));
         };
         if here.is_some_and(|here| here.meta.kind == Kind::File && here.meta.size == meta.size)
-            && let Some((mut old, old_meta)) = self.to.open(&there.path)?
+            && let Some((mut old, old_meta)) = self.open_old(&there.path)?
         {
             if self.same_content(&mut file, &mut old, &there.path)? {
-                let same_mode = old_meta.mode == meta.mode;
-                return Ok(if same_mode { Piece::Same } else { Piece::Mode(meta.mode) });
+                if old_meta.mode == meta.mode {
+                    return Ok(Piece::Same);
+                }
+                if may_set_mode(&old_meta) {
+                    return Ok(Piece::Mode(meta.mode));
+                }
             }
             io::Seek::rewind(&mut file)
                 .map_err(|error| Error::io("lseek", self.from.path_of(&there.path), error))?;
         }
         let mut copy = self.stage.create(&name, 0o600)?;
         self.copy(&mut file, &meta, &mut copy, &there.path, &name)?;
+        // Before the mode: a change of owner takes setuid and setgid away.
+        self.keep_owner(&name, here)?;
         set_file_mode(&copy, meta.mode)
             .map_err(|error| Error::io("fchmod", self.stage.path_of(&name), error))?;
         Ok(Piece::Staged(name))
+    }
+
+    /// Opens a file in the target for comparison; `None` also where this user may not read it: it is replaced.
+    fn open_old(&mut self, path: &RelativePath) -> Result<Option<(File, Meta)>> {
+        match self.to.open(path) {
+            Err(error) if error.is_io(io::ErrorKind::PermissionDenied) => Ok(None),
+            opened => opened,
+        }
+    }
+
+    /// Gives a staged file to the user and the group of the one that it will replace, as far as this process may.
+    fn keep_owner(&mut self, name: &RelativePath, here: Option<&Found>) -> Result<()> {
+        if let Some(here) = here.filter(|here| here.meta.kind != Kind::Other)
+            && rustix::process::geteuid().is_root()
+        {
+            // Where the file system keeps no owners there is none to keep.
+            let _kept = self.stage.set_owner(name, here.meta.owner)?;
+        }
+        Ok(())
     }
 
     /// Compares two files byte by byte: no digest is needed where both are at hand.
@@ -354,6 +601,13 @@ impl Copier<'_> {
     }
 }
 
+/// Whether a file's mode may be set where it stands. One with further names is replaced instead: they may lie outside the
+/// target. So is one of another user.
+fn may_set_mode(meta: &Meta) -> bool {
+    let user = rustix::process::geteuid();
+    meta.links == 1 && (user.is_root() || user.as_raw() == meta.owner.0)
+}
+
 /// Fills the buffer as far as the file reaches.
 fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
@@ -381,21 +635,15 @@ fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<(
         || (to.cursor(), stage.cursor()),
         |(cursor, staged), ((found, _), piece)| match piece {
             Piece::Same => Ok(()),
-            Piece::Mode(mode) => match cursor.open(&found.path)? {
-                Some((file, _)) => set_file_mode(&file, *mode)
-                    .map_err(|error| Error::io("fchmod", cursor.path_of(&found.path), error)),
-                None => Err(Error::io("open", cursor.path_of(&found.path), rustix::io::Errno::NOENT)),
-            },
+            Piece::Mode(mode) => set_mode(cursor, &found.path, *mode),
             Piece::Staged(name) => match rename((staged, name), (cursor, &found.path), Onto::Replace)? {
                 Renamed::Done => Ok(()),
                 Renamed::OtherFileSystem => {
-                    Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::XDEV))
+                    Err(Error::io("rename", cursor.path_of(&found.path), Errno::XDEV))
                 }
-                Renamed::MountPoint => {
-                    Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::BUSY)
-                        .with_hint("it is a mount point"))
-                }
-                _ => Err(Error::io("rename", cursor.path_of(&found.path), rustix::io::Errno::NOENT)
+                Renamed::MountPoint => Err(Error::io("rename", cursor.path_of(&found.path), Errno::BUSY)
+                    .with_hint("it is a mount point")),
+                _ => Err(Error::io("rename", cursor.path_of(&found.path), Errno::NOENT)
                     .with_hint("something else changed the target meanwhile")),
             },
         },
@@ -404,4 +652,135 @@ fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<(
         cursor.set_dir_mode(&found.path, found.meta.mode)?;
     }
     Ok(())
+}
+
+/// Sets the mode of a file that had no further name when it was compared.
+fn set_mode(cursor: &mut Cursor<'_>, path: &RelativePath, mode: u32) -> Result<()> {
+    let failed = |cursor: &Cursor<'_>, syscall, errno: Errno| Error::io(syscall, cursor.path_of(path), errno);
+    let Some((file, meta)) = cursor.open(path)? else { return Err(failed(cursor, "open", Errno::NOENT)) };
+    if meta.links != 1 {
+        return Err(failed(cursor, "fchmod", Errno::MLINK)
+            .with_hint("the file got a further name meanwhile, whose mode must not change"));
+    }
+    set_file_mode(&file, mode).map_err(|error| Error::io("fchmod", cursor.path_of(path), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// A source with `new`, and a target with `old`.
+    fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let home = tempfile::tempdir().unwrap();
+        let (source, target) = (home.path().join("source"), home.path().join("target"));
+        for (folder, name) in [(&source, "new"), (&target, "old")] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join(name), name).unwrap();
+        }
+        (home, source, target)
+    }
+
+    fn begin(source: &Path, target: &Path) -> Option<Mirror> {
+        Mirror::begin(source, target, &Cancel::default()).unwrap()
+    }
+
+    fn finish(mirror: Mirror) -> Result<()> {
+        mirror.finish(&PathSet::default(), &Cancel::default())
+    }
+
+    #[test]
+    fn a_source_that_goes_away_meanwhile_is_not_an_empty_one() {
+        for how in ["removed", "moved", "replaced by a folder", "replaced by a link"] {
+            let (home, source, target) = folders();
+            let mirror = begin(&source, &target).unwrap();
+            let elsewhere = home.path().join("elsewhere");
+            if how == "removed" {
+                fs::remove_dir_all(&source).unwrap();
+            } else {
+                fs::rename(&source, &elsewhere).unwrap();
+            }
+            match how {
+                "replaced by a folder" => fs::create_dir(&source).unwrap(),
+                "replaced by a link" => {
+                    fs::create_dir(home.path().join("other")).unwrap();
+                    symlink("other", &source).unwrap();
+                }
+                _ => {}
+            }
+            let error = finish(mirror).unwrap_err();
+            assert!(error.is_gone() && error.to_string().contains(UNTOUCHED), "{how}: {error}");
+            assert_eq!(names(&target), ["old"], "{how}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_for_one_mirror_and_a_source_for_those_that_read_it() {
+        let (home, source, target) = folders();
+        let other = home.path().join("other");
+        fs::create_dir(&other).unwrap();
+        let first = begin(&source, &target).unwrap();
+        for (from, to, may_begin) in [
+            (&source, &target, false),
+            (&other, &target, false),
+            (&other, &source, false),
+            (&target, &other, false),
+            (&target, &source, false),
+            (&source, &other, true),
+        ] {
+            assert_eq!(begin(from, to).is_some(), may_begin, "{} to {}", from.display(), to.display());
+        }
+        finish(first).unwrap();
+        assert_eq!(names(&target), ["new"]);
+        assert!(begin(&other, &target).is_some(), "the locks are gone");
+    }
+
+    #[test]
+    fn a_target_that_another_mirror_removed_is_not_worked_in() {
+        let (_home, source, target) = folders();
+        let (from, to) = (Root::open(&source).unwrap(), Root::open(&target).unwrap());
+        fs::remove_dir_all(&target).unwrap();
+        fs::create_dir(&target).unwrap();
+        assert!(!Mirror { from, to, made: Vec::new() }.try_lock().unwrap());
+    }
+
+    #[test]
+    fn what_was_made_for_a_target_goes_when_the_mirror_fails_and_what_was_there_stays() {
+        let (home, source, _) = folders();
+        fs::create_dir(home.path().join("there")).unwrap();
+        let target = home.path().join("there/not/yet");
+        let mirror = begin(&source, &target).unwrap();
+        assert!(target.exists());
+        let stop = Cancel::default();
+        stop.cancel();
+        mirror.finish(&PathSet::default(), &stop).unwrap_err();
+        assert_eq!(names(&home.path().join("there")), Vec::<String>::new());
+
+        fs::create_dir_all(&target).unwrap();
+        begin(&source, &target).unwrap().finish(&PathSet::default(), &stop).unwrap_err();
+        assert!(target.exists());
+    }
+
+    #[test]
+    fn only_a_file_of_one_name_gets_another_mode_where_it_stands() {
+        let (_home, _, target) = folders();
+        let root = Root::open(&target).unwrap();
+        let old = RelativePath::child(None, b"old");
+        set_mode(&mut root.cursor(), &old, 0o600).unwrap();
+        fs::hard_link(target.join("old"), target.join("more")).unwrap();
+        let error = set_mode(&mut root.cursor(), &old, 0o640).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::MLINK.raw_os_error()));
+        assert_eq!(root.cursor().stat(&old).unwrap().unwrap().mode & 0o7777, 0o600);
+    }
 }

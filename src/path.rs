@@ -91,6 +91,13 @@ impl RelativePath {
         Self([&self.0, &b"/"[..], &below.0].concat().into())
     }
 
+    /// Where it is once the folder `from`, or the path itself, has moved to `to`; `None` where it is not in that.
+    #[must_use]
+    pub fn moved(&self, from: &Self, to: &Self) -> Option<Self> {
+        let rest = self.0.strip_prefix(&*from.0)?;
+        (rest.is_empty() || rest[0] == b'/').then(|| Self([&to.0, rest].concat().into()))
+    }
+
     /// A name beside it: the same with `suffix` at its end.
     #[must_use]
     pub fn with_suffix(&self, suffix: &str) -> Self {
@@ -313,5 +320,11 @@ mod tests {
         assert!(path.is_or_below(b"a/b") && path.is_or_below(b"a/b/c") && !path.is_or_below(b"a/bc"));
         assert!(!path.is_or_below(b"a/b/c/d") && !path.is_below(&path));
         assert!(RelativePath::parse(b"a").unwrap().unwrap().parent().is_none());
+        for (from, moved) in
+            [("a", Some("x/b/c")), ("a/b", Some("x/c")), ("a/b/c", Some("x")), ("a/bb", None), ("b", None)]
+        {
+            let [from, to] = [from, "x"].map(|text| RelativePath::parse(text.as_bytes()).unwrap().unwrap());
+            assert_eq!(path.moved(&from, &to).map(|path| path.to_string()).as_deref(), moved, "from {from}");
+        }
     }
 }

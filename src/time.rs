@@ -2,7 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const MILLIS_PER_DAY: i64 = 24 * 60 * 60 * 1000;
+/// How long a day is.
+pub const MILLIS_PER_DAY: i64 = 24 * 60 * 60 * 1000;
+
+const DAYS_FROM_MARCH_OF_YEAR_0_TO_1970: i64 = 719_468;
 
 /// A point in time as `Date.prototype.toISOString` writes it: `2026-01-31T23:59:59.999Z`. Always UTC, cut to
 /// whole milliseconds.
@@ -16,8 +19,36 @@ pub fn utc_timestamp(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
+/// The point in time that such a text names, in milliseconds since 1970. Nothing where it is no such text.
+#[must_use]
+pub fn parse_utc_timestamp(text: &str) -> Option<i64> {
+    const SHAPE: &[u8] = b"0000-00-00T00:00:00.000Z";
+    let is_digit = |byte: &u8| byte.is_ascii_digit();
+    let fits = |(byte, shape): (&u8, &u8)| if is_digit(shape) { is_digit(byte) } else { byte == shape };
+    if text.len() != SHAPE.len() || !text.as_bytes().iter().zip(SHAPE).all(fits) {
+        return None;
+    }
+    let number = |range: std::ops::Range<usize>| text[range].parse::<i64>().ok();
+    let (year, month, of_month) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second, milli) = (number(11..13)?, number(14..16)?, number(17..19)?, number(20..23)?);
+    let day = unix_day(year, month, of_month);
+    if civil_date(day) != (year, month, of_month) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    Some(day * MILLIS_PER_DAY + ((hour * 60 + minute) * 60 + second) * 1000 + milli)
+}
+
+/// The day counted from 1970-01-01, the other way round than [`civil_date`].
+fn unix_day(year: i64, month: i64, of_month: i64) -> i64 {
+    // The year begins in March, as there.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let before = year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    before + (153 * month + 2) / 5 + of_month - 1 - DAYS_FROM_MARCH_OF_YEAR_0_TO_1970
+}
+
 /// Milliseconds since 1970, rounded towards the past. Ends at the edge of `i64`, 292 million years away.
-fn unix_millis(time: SystemTime) -> i64 {
+#[must_use]
+pub fn unix_millis(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
         Err(before) => {
@@ -32,7 +63,6 @@ fn unix_millis(time: SystemTime) -> i64 {
 /// follow one straight line (153 days every five months), and those before a year depend on it alone.
 fn civil_date(unix_day: i64) -> (i64, i64, i64) {
     const DAYS_PER_400_YEARS: i64 = 146_097;
-    const DAYS_FROM_MARCH_OF_YEAR_0_TO_1970: i64 = 719_468;
 
     let day = unix_day + DAYS_FROM_MARCH_OF_YEAR_0_TO_1970;
     let (cycle, day_of_cycle) = (day.div_euclid(DAYS_PER_400_YEARS), day.rem_euclid(DAYS_PER_400_YEARS));
@@ -91,7 +121,33 @@ mod tests {
                 (year, month, other) => (year, month, other + 1),
             };
             assert_eq!((year, month, of_month), expected, "day {day}");
+            assert_eq!(unix_day(year, month, of_month), day);
             before = expected;
+        }
+    }
+
+    #[test]
+    fn a_timestamp_is_read_as_it_was_written_and_nothing_else_is_one() {
+        for millis in [0, 951_782_399_999, 1_709_164_800_001, 4_107_542_400_000, 253_402_300_799_999] {
+            let text = utc_timestamp(UNIX_EPOCH + Duration::from_millis(millis));
+            assert_eq!(parse_utc_timestamp(&text), i64::try_from(millis).ok(), "{text}");
+        }
+        for text in [
+            "",
+            "2026-01-01",
+            "2026-13-01T00:00:00.000Z",
+            "2026-02-29T00:00:00.000Z",
+            "2026-00-10T00:00:00.000Z",
+            "2026-01-01T24:00:00.000Z",
+            "2026-01-01T00:60:00.000Z",
+            "2026-01-01T00:00:61.000Z",
+            "2026-01-01T00:00:00.000z",
+            "2026-01-01T00:00:00.000+",
+            "2026-01-01 00:00:00.000Z",
+            "+026-01-01T00:00:00.000Z",
+            "2026-01-01T00:00:00.00\u{e9}",
+        ] {
+            assert_eq!(parse_utc_timestamp(text), None, "{text}");
         }
     }
 

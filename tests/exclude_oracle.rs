@@ -61,12 +61,15 @@ impl Random {
             b"[!]]", b"[[:alpha:]]", b"[![:punct:].]", b"[:digit:]", b"[:", b":]", b"[=a=]", b"[.-.]",
             b"[=", b"[.", b"**", b"*/", b"/*", b" ", b"\xc3", b"\xff", "é".as_bytes(),
         ];
+        const LEADS: &[&[u8]] =
+            &[b"./", b"*/", b"/", b".", b"*", b"?", b"?/", b"[.]/", b"\\./", b"[", b"\\", b".*"];
+        let mut pattern = if self.below(3) == 0 { self.pick(LEADS).to_vec() } else { Vec::new() };
         if self.below(2) == 0 {
-            return self.text(PIECES, 0, 7);
+            pattern.extend(self.text(PIECES, 0, 7));
+            return pattern;
         }
         let path = paths[self.below(paths.len())].as_bytes();
-        let from = self.below(path.len());
-        let mut pattern = Vec::new();
+        let from = if self.below(2) == 0 { 0 } else { self.below(path.len()) };
         for &byte in &path[from..] {
             match self.below(8) {
                 0 => pattern.extend(self.pick(PIECES)),
@@ -101,10 +104,21 @@ fn build_tree(random: &mut Random, root: &Path) -> Vec<RelativePath> {
     paths.into_iter().collect()
 }
 
-/// What tar archives of the folder when it is given the names in it and the pattern.
-fn archived_by_tar(root: &Path, locale: &str, pattern: &[u8]) -> BTreeSet<Vec<u8>> {
-    let mut names: Vec<OsString> =
-        fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+/// How tar is told what to archive.
+#[derive(Clone, Copy)]
+enum Given {
+    /// The folder, as `.`.
+    Folder,
+    /// The names in it, without a `./`.
+    Names,
+}
+
+/// What tar archives of the folder, without `./`; `None` where the pattern matches the folder itself.
+fn archived_by_tar(root: &Path, given: Given, locale: &str, pattern: &[u8]) -> Option<BTreeSet<Vec<u8>>> {
+    let mut names: Vec<OsString> = match given {
+        Given::Folder => vec![".".into()],
+        Given::Names => fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name()).collect(),
+    };
     names.sort();
     let output = Command::new("tar")
         .current_dir(root)
@@ -119,12 +133,28 @@ fn archived_by_tar(root: &Path, locale: &str, pattern: &[u8]) -> BTreeSet<Vec<u8
         .unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && complaint.is_empty(), "tar, {}: {complaint}", pattern.escape_ascii());
-    output
+    let mut archived: BTreeSet<Vec<u8>> = output
         .stdout
         .split(|&byte| byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(|line| line.strip_suffix(b"/").unwrap_or(line).to_vec())
-        .collect()
+        .collect();
+    match given {
+        Given::Names => Some(archived),
+        Given::Folder => archived.remove(&b"."[..]).then(|| {
+            archived
+                .iter()
+                .map(|name| name.strip_prefix(b"./").expect("it is below the folder").to_vec())
+                .collect()
+        }),
+    }
+}
+
+/// What is archived under our definition: as tar does of `.`, or of the names in it where that would be nothing at all.
+fn archived(root: &Path, locale: &str, pattern: &[u8]) -> BTreeSet<Vec<u8>> {
+    archived_by_tar(root, Given::Folder, locale, pattern)
+        .or_else(|| archived_by_tar(root, Given::Names, locale, pattern))
+        .expect("without the folder there are no patterns that match it")
 }
 
 /// Compares tar and `ExcludePatterns` on trees and patterns, and counts how many patterns told paths apart.
@@ -141,7 +171,7 @@ fn compare(
         let paths = build_tree(random, root.path());
         for _ in 0..patterns {
             let pattern = next_pattern(random, &paths);
-            let archived = archived_by_tar(root.path(), locale, &pattern);
+            let archived = archived(root.path(), locale, &pattern);
             let ours = ExcludePatterns::new([&pattern]);
             for path in &paths {
                 assert_eq!(
@@ -184,10 +214,10 @@ fn several_patterns_leave_out_what_each_of_them_does() {
     let mut random = Random(0x00b5_e55e_d5e7);
     let root = tempfile::tempdir().unwrap();
     let paths = build_tree(&mut random, root.path());
-    let patterns: [&[u8]; 6] = [b"a.b", b".*", b"*]", b"*-*", b"[!a-c]?*1", b"a\\"];
+    let patterns: [&[u8]; 8] = [b"a.b", b".*", b"*]", b"*-*", b"[!a-c]?*1", b"a\\", b"./a", b"*/[x]"];
     let archived = patterns
         .iter()
-        .map(|pattern| archived_by_tar(root.path(), "C", pattern))
+        .map(|pattern| archived(root.path(), "C", pattern))
         .reduce(|left, right| &left & &right)
         .unwrap();
     let ours = ExcludePatterns::new(patterns);
@@ -195,4 +225,102 @@ fn several_patterns_leave_out_what_each_of_them_does() {
         paths.iter().filter(|path| !ours.matches(path)).map(|path| path.as_bytes().to_vec()).collect();
     assert_eq!(kept, archived);
     assert!(!archived.is_empty() && archived.len() < paths.len());
+}
+
+/// A sandbox's tar is given names without a `./`: it must never leave out what is not left out here.
+#[test]
+fn tar_with_bare_names_leaves_out_no_more_than_is_left_out_here() {
+    let mut random = Random(setting("EXCLUDE_SEED", 0xba5e_4a3e));
+    let mut fewer = 0;
+    for _ in 0..4 {
+        let root = tempfile::tempdir().unwrap();
+        let paths = build_tree(&mut random, root.path());
+        for _ in 0..50 {
+            let pattern = random.pattern(&paths);
+            let sent = archived_by_tar(root.path(), Given::Names, "C", &pattern).unwrap();
+            let ours = ExcludePatterns::new([&pattern]);
+            let kept = paths.iter().filter(|path| !ours.matches(path)).count();
+            for path in paths.iter().filter(|path| !ours.matches(path)) {
+                assert!(sent.contains(path.as_bytes()), "{path:?} is lost to {}", pattern.escape_ascii());
+            }
+            fewer += usize::from(kept < sent.len());
+        }
+    }
+    assert!(fewer > 0, "no pattern told the two ways apart");
+}
+
+/// The patterns that people write, each with what it leaves out of one tree.
+#[test]
+fn common_patterns_mean_what_they_mean_to_tar() {
+    let root = tempfile::tempdir().unwrap();
+    let paths: Vec<RelativePath> = [
+        "dist",
+        "dist/a",
+        "app/dist",
+        "app/dist/a",
+        "node_modules",
+        "node_modules/x",
+        "app/node_modules",
+        ".git",
+        ".git/HEAD",
+        "app/.git",
+        "a.log",
+        "app/b.log",
+        "a",
+        "app/a",
+        ".env",
+    ]
+    .iter()
+    .flat_map(|name| {
+        let path = RelativePath::parse(name.as_bytes()).unwrap().unwrap();
+        std::iter::successors(Some(path), RelativePath::parent)
+    })
+    .collect::<BTreeSet<_>>()
+    .into_iter()
+    .collect();
+    for path in &paths {
+        fs::create_dir_all(root.path().join(path.as_path())).unwrap();
+    }
+    for pattern in [
+        ".",
+        "./",
+        "./.",
+        "?",
+        "*",
+        "**",
+        ".*",
+        "./dist",
+        "./dist/",
+        "./dist/*",
+        "*/dist",
+        "*/node_modules",
+        "*/.git",
+        "/dist",
+        "//dist",
+        "dist/",
+        "./*.log",
+        "*/*.log",
+        "*.log",
+        "./a",
+        "*/a",
+        "././a",
+        ".//a",
+        "./*/a",
+        "[.]/a",
+        "\\./a",
+        "?/a",
+        "./.*",
+        "./?",
+        "*/",
+        "",
+        "..",
+        "../a",
+        "app/../dist",
+    ] {
+        let archived = archived(root.path(), "C", pattern.as_bytes());
+        let ours = ExcludePatterns::new([pattern]);
+        let kept: BTreeSet<_> =
+            paths.iter().filter(|path| !ours.matches(path)).map(|path| path.as_bytes().to_vec()).collect();
+        assert_eq!(kept, archived, "{pattern:?}");
+    }
 }

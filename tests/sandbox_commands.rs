@@ -9,12 +9,20 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use sandbox_managed_runtime::sandbox::command;
+use sandbox_managed_runtime::archive::pack::Sent;
+use sandbox_managed_runtime::exclude::PathSet;
+use sandbox_managed_runtime::path::RelativePath;
+use sandbox_managed_runtime::sandbox::command::{self, Places};
+use sandbox_managed_runtime::sandbox::listing;
 use tempfile::TempDir;
 
 const NONE: &[&str] = &[];
 const NOBODY: u32 = 65534;
-const TOOLS: [&str; 9] = ["cat", "find", "head", "mkdir", "rm", "rmdir", "sh", "tar", "wc"];
+/// What every sandbox has.
+const TOOLS: [&str; 9] = ["cat", "find", "head", "mkdir", "rm", "sh", "tail", "tar", "wc"];
+/// What is used where it is found.
+const FURTHER_TOOLS: [&str; 6] = ["chmod", "id", "sed", "sha256sum", "sort", "stat"];
+const ID: &str = "0123456789abcdef";
 
 /// The tools that a sandbox holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +67,13 @@ impl Sandbox {
         let place = tempfile::tempdir().unwrap();
         let sandbox = Self { kind, user, place };
         fs::create_dir(sandbox.tools()).unwrap();
-        for tool in TOOLS {
-            symlink(installed(kind.program(tool)), sandbox.tools().join(tool)).unwrap();
-        }
+        TOOLS.iter().chain(&FURTHER_TOOLS).for_each(|tool| sandbox.install(tool));
         sandbox.give(sandbox.place.path());
         sandbox
+    }
+
+    fn install(&self, tool: &str) {
+        symlink(installed(self.kind.program(tool)), self.tools().join(tool)).unwrap();
     }
 
     /// Every kind, as root where the tests run as root, and as somebody without rights.
@@ -91,12 +101,24 @@ impl Sandbox {
         self.path("workspace")
     }
 
+    fn places(&self) -> Places {
+        Places::new(text(&self.workspace()), "agent")
+    }
+
     fn runtime(&self) -> PathBuf {
-        self.workspace().join(".paperclip-runtime/agent")
+        self.places().runtime_root().into()
+    }
+
+    fn own(&self) -> PathBuf {
+        self.runtime().join(command::OWN)
+    }
+
+    fn uploaded(&self) -> PathBuf {
+        self.places().upload().into()
     }
 
     fn archive(&self) -> PathBuf {
-        self.runtime().join("workspace.tar")
+        self.places().download().into()
     }
 
     fn give(&self, path: &Path) {
@@ -157,26 +179,63 @@ impl Sandbox {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    fn upload(&self, size: u64, preserved: &[&str]) -> String {
-        command::upload(text(&self.workspace()), text(&self.archive()), size, preserved)
+    /// Writes an upload, and gives the command for it.
+    fn upload(&self, archive: &[u8], preserved: &[&str]) -> String {
+        self.upload_to(&self.places(), archive, preserved, &[])
     }
 
+    fn upload_to(&self, places: &Places, archive: &[u8], preserved: &[&str], exclude: &[&str]) -> String {
+        let [preserved, exclude] =
+            [preserved, exclude].map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let upload = command::Upload {
+            places,
+            preserved: &preserved,
+            exclude: &exclude,
+            id: ID,
+            holds_entries: archive.len() > 1024,
+            expected: listing::digest(&sent(archive), &preserved),
+        };
+        let file = [archive, &upload.control()].concat();
+        self.file(Path::new(&places.upload()), &file);
+        upload.command(archive.len() as u64, file.len() as u64)
+    }
+
+    /// Brings the script and its files to where an upload leaves them, and gives the command for a download.
     fn download(&self, exclude: &[&str]) -> String {
-        command::download(text(&self.runtime()), text(&self.workspace()), text(&self.archive()), exclude)
+        self.plant(&self.places(), exclude);
+        command::download(&self.places())
+    }
+
+    fn plant(&self, places: &Places, exclude: &[&str]) {
+        let exclude: Vec<_> = exclude.iter().map(ToString::to_string).collect();
+        let upload = command::Upload {
+            places,
+            preserved: &[],
+            exclude: &exclude,
+            id: ID,
+            holds_entries: true,
+            expected: listing::digest(&[], NONE),
+        };
+        let own = Path::new(places.runtime_root()).join(command::OWN);
+        self.file(&own.join("mark"), format!("{ID}\n"));
+        for (name, content) in read_bytes(&upload.control()) {
+            self.file(&own.join(name), content);
+        }
     }
 
     fn status(&self) -> PathBuf {
-        self.runtime().join("status")
+        self.places().status().into()
     }
 
     fn tolerant_download(&self, exclude: &[&str]) -> String {
-        command::tolerant_download(
-            text(&self.runtime()),
-            text(&self.workspace()),
-            text(&self.archive()),
-            text(&self.status()),
-            exclude,
-        )
+        self.plant(&self.places(), exclude);
+        command::tolerant_download(&self.places())
+    }
+
+    /// What the last download says about the sandbox.
+    fn answer(&self) -> Vec<u8> {
+        let answer = self.places().answer();
+        read_archive(&self.archive()).remove(OsStr::new(&answer)).expect("an answer")
     }
 
     /// The archive's entries by name without `./` in front, and what they hold.
@@ -188,8 +247,13 @@ impl Sandbox {
     #[track_caller]
     fn packed_in(&self, archive: &Path) -> BTreeMap<OsString, Vec<u8>> {
         let mut entries = read_archive(archive);
+        let count = entries.len();
+        entries.retain(|name, _| {
+            !(name.as_bytes().starts_with(b".paperclip-runtime/") && name.as_bytes().ends_with(b"/answer"))
+        });
+        assert_eq!(entries.len() + 1, count, "{self}: no answer");
         // Toybox packs the folder itself, which counts only where that is all there is.
-        if self.kind == Kind::Toybox && entries.len() > 1 {
+        if self.kind == Kind::Toybox {
             assert!(entries.remove(OsStr::new("./")).is_some());
         }
         entries
@@ -230,8 +294,34 @@ fn set<T: AsRef<OsStr>>(names: impl IntoIterator<Item = T>) -> BTreeSet<OsString
 }
 
 fn read_archive(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    read_bytes(&fs::read(path).unwrap())
+}
+
+/// What an archive holds, as a prepare knows it.
+fn sent(bytes: &[u8]) -> Vec<(RelativePath, Sent)> {
+    let mut archive = tar::Archive::new(bytes);
+    let mut sent: Vec<_> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            let (mode, mtime) = (header.mode().unwrap(), header.mtime().unwrap());
+            let sent = match header.entry_type() {
+                tar::EntryType::Directory => Sent::Dir { mode },
+                tar::EntryType::Symlink => Sent::Symlink,
+                _ => Sent::File { mode, size: header.size().unwrap(), mtime },
+            };
+            (RelativePath::parse(&entry.path_bytes()).unwrap().unwrap(), sent)
+        })
+        .collect();
+    sent.sort_by(|a, b| a.0.cmp(&b.0));
+    sent
+}
+
+fn read_bytes(bytes: &[u8]) -> BTreeMap<OsString, Vec<u8>> {
     let mut entries = BTreeMap::new();
-    let mut archive = tar::Archive::new(fs::File::open(path).unwrap());
+    let mut archive = tar::Archive::new(bytes);
     for entry in archive.entries().unwrap() {
         let mut entry = entry.unwrap();
         let name = entry.path_bytes().into_owned();
@@ -296,16 +386,19 @@ fn an_upload_keeps_modes_whatever_the_umask() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         for umask in ["umask 077", "umask 022", "umask 0"] {
-            sandbox.file(&sandbox.archive(), &archive);
             sandbox.file(&sandbox.workspace().join("stale/file"), "goes away");
-            sandbox.succeeds_in(umask, &sandbox.upload(archive.len() as u64, NONE));
+            sandbox.succeeds_in(umask, &sandbox.upload(&archive, NONE));
             for (name, expected) in UPLOADED_MODES {
                 let found = mode(&sandbox.workspace().join(name));
                 assert_eq!(found, expected, "{sandbox} {umask}: {name} is {found:o}");
             }
             let top = [".paperclip-runtime", "fixed", "open", "private", "shared"];
             assert_eq!(names_in(&sandbox.workspace()), set(top), "{sandbox} {umask}");
-            assert_eq!(names_in(&sandbox.runtime()), set(NONE), "{sandbox}: the archive goes away");
+            assert_eq!(names_in(&sandbox.runtime()), set([command::OWN]), "{sandbox}: the archive goes away");
+            assert_eq!(names_in(&sandbox.own()), set(["control.sh", "exclude", "mark"]), "{sandbox}");
+            assert_eq!(fs::read_to_string(sandbox.own().join("mark")).unwrap(), format!("{ID}\n"));
+            let ignore = sandbox.workspace().join(".paperclip-runtime/.gitignore");
+            assert_eq!(fs::read_to_string(ignore).unwrap(), "*\n", "{sandbox}");
         }
     }
 }
@@ -314,11 +407,16 @@ fn an_upload_keeps_modes_whatever_the_umask() {
 fn a_workspace_that_is_made_gets_the_users_own_modes() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
-        let upload = sandbox.path("upload.tar");
-        sandbox.file(&upload, &archive);
         let workspace = sandbox.path("new/workspace");
-        let command = command::upload(text(&workspace), text(&upload), archive.len() as u64, NONE);
-        sandbox.succeeds_in("umask 077", &command);
+        let places = Places::new(text(&workspace), "agent");
+        let command = sandbox.upload_to(&places, &archive, &[], &[]);
+        // A client that makes no folders itself.
+        let elsewhere = sandbox.path("upload.tar");
+        fs::rename(places.upload(), &elsewhere).unwrap();
+        fs::remove_dir_all(sandbox.path("new")).unwrap();
+        let root = places.runtime_root();
+        let make = format!("mkdir -p {root} && cat {} > {}", text(&elsewhere), places.upload());
+        sandbox.succeeds_in("umask 077", &format!("{make} && {command}"));
         assert_eq!((mode(&sandbox.path("new")), mode(&workspace)), (0o700, 0o700), "{sandbox}");
         assert_eq!(mode(&workspace.join("open")), 0o777, "{sandbox}");
     }
@@ -331,11 +429,10 @@ fn a_preserved_name_is_taken_literally() {
     let kept = ["a*", "[b]", "c?", "d\\e", "f'g $h", "-i", "!", ".cache", "line\nbreak"];
     let cleared = ["a", "ab", "b", "cd", "de", "d\\\\e", "-j", "..x", "sub", "break", "*"];
     for sandbox in Sandbox::all() {
-        sandbox.file(&sandbox.archive(), &archive);
         for name in kept.iter().chain(&cleared) {
             sandbox.file(&sandbox.workspace().join(name).join("dir"), *name);
         }
-        sandbox.succeeds(&sandbox.upload(archive.len() as u64, &preserved));
+        sandbox.succeeds(&sandbox.upload(&archive, &preserved));
         let uploaded = [".paperclip-runtime", "fixed", "open", "private", "shared"];
         assert_eq!(names_in(&sandbox.workspace()), set(kept.iter().chain(&uploaded)), "{sandbox}");
         for name in kept {
@@ -348,28 +445,26 @@ fn a_preserved_name_is_taken_literally() {
 #[test]
 fn an_upload_that_did_not_arrive_whole_changes_nothing() {
     let archive = upload_archive();
-    let size = archive.len() as u64;
     for sandbox in Sandbox::all() {
         let old = sandbox.workspace().join("old");
         let asset = sandbox.runtime().join("asset");
         sandbox.file(&old, "work");
         sandbox.file(&asset.join("old"), "asset");
-        let commands = || {
-            [sandbox.upload(size, NONE), command::upload_asset(text(&asset), text(&sandbox.archive()), size)]
-        };
-        for arrived in
-            [&archive[..0], &archive[..700], &archive[..archive.len() - 1], &[&archive[..], b"x"].concat()]
-        {
-            sandbox.file(&sandbox.archive(), arrived);
-            for command in commands() {
-                let said = sandbox.fails(&command);
+        let upload = sandbox.upload(&archive, NONE);
+        let whole = fs::read(sandbox.uploaded()).unwrap();
+        let upload_asset = command::upload_asset(text(&asset), text(&sandbox.uploaded()), whole.len() as u64);
+        let commands = [upload, upload_asset];
+        for arrived in [&whole[..0], &whole[..700], &whole[..whole.len() - 1], &[&whole[..], b"x"].concat()] {
+            sandbox.file(&sandbox.uploaded(), arrived);
+            for command in &commands {
+                let said = sandbox.fails(command);
                 assert!(said.contains(&format!("{} of", arrived.len())), "{sandbox}: {said}");
-                assert!(said.contains(&size.to_string()), "{sandbox}: {said}");
+                assert!(said.contains(&whole.len().to_string()), "{sandbox}: {said}");
             }
         }
-        fs::remove_file(sandbox.archive()).unwrap();
-        for command in commands() {
-            assert!(sandbox.fails(&command).contains("workspace.tar"), "{sandbox}");
+        fs::remove_file(sandbox.uploaded()).unwrap();
+        for command in &commands {
+            assert!(sandbox.fails(command).contains("workspace-upload.tar"), "{sandbox}");
         }
         assert_eq!(names_in(&sandbox.workspace()), set([".paperclip-runtime", "old"]), "{sandbox}");
         assert_eq!(fs::read_to_string(&old).unwrap(), "work", "{sandbox}");
@@ -380,27 +475,208 @@ fn an_upload_that_did_not_arrive_whole_changes_nothing() {
 #[test]
 fn an_archive_that_cannot_be_extracted_fails_the_upload() {
     for sandbox in Sandbox::all() {
-        let broken = [b'x'; 2048];
-        sandbox.file(&sandbox.archive(), broken);
-        sandbox.fails(&sandbox.upload(2048, NONE));
+        let upload = sandbox.upload(&upload_archive(), NONE);
+        let mut broken = fs::read(sandbox.uploaded()).unwrap();
+        broken[..1024].fill(b'x');
+        sandbox.file(&sandbox.uploaded(), &broken);
+        sandbox.fails(&upload);
         sandbox.fails(&command::upload_asset(
             text(&sandbox.runtime().join("asset")),
-            text(&sandbox.archive()),
-            2048,
+            text(&sandbox.uploaded()),
+            broken.len() as u64,
         ));
+    }
+}
+
+#[test]
+fn read_only_folders_are_cleared_and_replaced_like_others() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        let asset = sandbox.runtime().join("asset");
+        for folder in [sandbox.workspace().join("module"), asset.clone()] {
+            for (name, bits) in [("cache/deep", 0o555), ("cache", 0o555), ("closed", 0o0), ("", 0o500)] {
+                let folder = folder.join(name);
+                sandbox.file(&folder.join("file"), "");
+                fs::set_permissions(&folder, Permissions::from_mode(bits)).unwrap();
+            }
+        }
+        sandbox.succeeds(&sandbox.upload(&archive, NONE));
+        assert!(!sandbox.workspace().join("module").exists(), "{sandbox}");
+        sandbox.file(&sandbox.uploaded(), &archive);
+        let command = command::upload_asset(text(&asset), text(&sandbox.uploaded()), archive.len() as u64);
+        sandbox.succeeds(&command);
+        assert_eq!(names_in(&asset), set(["fixed", "open", "private", "shared"]), "{sandbox}");
     }
 }
 
 #[test]
 fn what_cannot_be_cleared_fails_the_upload() {
     let archive = upload_archive();
-    for sandbox in Sandbox::all_without_rights() {
+    for sandbox in Sandbox::all_without_rights().filter(|_| rustix::process::geteuid().is_root()) {
+        // It is another user's.
         let stuck = sandbox.workspace().join("stuck");
-        sandbox.file(&stuck.join("file"), "");
-        fs::set_permissions(&stuck, Permissions::from_mode(0o555)).unwrap();
-        sandbox.file(&sandbox.archive(), &archive);
-        sandbox.fails(&sandbox.upload(archive.len() as u64, NONE));
-        fs::set_permissions(&stuck, Permissions::from_mode(0o755)).unwrap();
+        sandbox.folder(&sandbox.workspace());
+        fs::create_dir(&stuck).unwrap();
+        fs::write(stuck.join("file"), "").unwrap();
+        let said = sandbox.fails(&sandbox.upload(&archive, NONE));
+        assert!(said.contains("denied"), "{sandbox}: {said}");
+    }
+}
+
+/// The user's home, what holds it, and folders of the system are not emptied; folders in them may be.
+#[test]
+fn a_folder_that_is_not_the_workspaces_own_is_refused_before_anything_is_cleared() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        for (home, workspace, refused) in [
+            ("home/user", "home/user", true),
+            ("home/user", "home", true),
+            ("home/user", "home/user/work", false),
+            ("home/user", "home/use", false),
+            ("home/user", "home/user2", false),
+            ("home/link", "home/real", true),
+            ("home/real", "home/link", true),
+        ] {
+            let [home, workspace] = [home, workspace].map(|path| sandbox.path(path));
+            sandbox.folder(&sandbox.path("home/real"));
+            if !sandbox.path("home/link").is_symlink() {
+                sandbox.link("real", &sandbox.path("home/link"));
+            }
+            sandbox.folder(&home);
+            let precious = workspace.join("precious");
+            sandbox.file(&precious, "");
+            let command = sandbox.upload_to(&Places::new(text(&workspace), "agent"), &archive, &[], &[]);
+            let set_home = format!("HOME={}; export HOME", command::quote(text(&home)));
+            if refused {
+                let output = sandbox.run_in(&set_home, &command);
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(!output.status.success() && said.contains("home folder"), "{sandbox}: {said}");
+                assert!(said.contains("nothing was changed"), "{sandbox}: {said}");
+                assert!(precious.exists(), "{sandbox}: {}", workspace.display());
+            } else {
+                sandbox.succeeds_in(&set_home, &command);
+                assert!(!precious.exists(), "{sandbox}: {}", workspace.display());
+            }
+        }
+    }
+}
+
+/// The script's own test, with the working folder that it would find.
+#[test]
+fn folders_of_the_system_are_refused() {
+    let script = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/sandbox/control.sh")).unwrap();
+    let functions = &script[..script.find("\nstep=").unwrap()];
+    for kind in [Kind::Dash, Kind::Bash, Kind::Busybox] {
+        let sandbox = Sandbox::new(kind, NOBODY);
+        for (folder, refused) in [
+            ("/", true),
+            ("/etc", true),
+            ("/etc/ssh", true),
+            ("/usr", true),
+            ("/usr/local", true),
+            ("/usr/bin", true),
+            ("/usr/lib/x", true),
+            ("/usr/src/app", false),
+            ("/var", true),
+            ("/var/tmp", true),
+            ("/var/www", false),
+            ("/home", true),
+            ("/home/user/work", false),
+            ("/tmp", true),
+            ("/tmp/work", false),
+            ("/opt", true),
+            ("/opt/app", false),
+            ("/root", true),
+            ("/srv", true),
+            ("/mnt", true),
+            ("/mnt/work", false),
+            ("/dev", true),
+            ("/proc/1", true),
+            ("/workspace", false),
+            ("/workspaces", false),
+            ("/app", false),
+            ("/data", false),
+        ] {
+            let body = format!(
+                "own=/x; HOME=; {functions}\npwd() {{ printf '%s\\n' {folder}; }}\nid() {{ :; }}\ncheck_place"
+            );
+            let output = sandbox.run_in("", &body);
+            assert_eq!(!output.status.success(), refused, "{sandbox}: {folder}: {output:?}");
+        }
+    }
+}
+
+#[test]
+fn a_sandbox_tells_which_upload_it_has() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        sandbox.succeeds(&sandbox.upload(&archive, NONE));
+        let commands = [command::download(&sandbox.places()), command::tolerant_download(&sandbox.places())];
+        for command in &commands {
+            sandbox.succeeds(command);
+            assert_eq!(sandbox.answer(), format!("mark {ID}\n").into_bytes(), "{sandbox}");
+        }
+        // Another adapter's upload into the same workspace.
+        let other = Places::new(text(&sandbox.workspace()), "other");
+        let command = sandbox.upload_to(&other, &archive, &[], &[]).replace(ID, "another");
+        let upload = fs::read(other.upload()).unwrap();
+        let position = upload.windows(ID.len()).position(|window| window == ID.as_bytes()).unwrap();
+        let changed = [&upload[..position], b"fedcba9876543210", &upload[position + ID.len()..]].concat();
+        sandbox.file(Path::new(&other.upload()), changed);
+        sandbox.succeeds(&command);
+        sandbox.succeeds(&commands[0]);
+        assert_eq!(sandbox.answer(), b"mark fedcba9876543210\n", "{sandbox}");
+        // As `git clean -fdx` leaves it.
+        fs::remove_dir_all(sandbox.workspace().join(".paperclip-runtime")).unwrap();
+        sandbox.fails(&commands[0]);
+        sandbox.succeeds(&commands[1]);
+        assert_eq!(sandbox.answer(), b"mark \n", "{sandbox}");
+        assert_eq!(fs::read_to_string(sandbox.status()).unwrap(), "0\n", "{sandbox}");
+    }
+}
+
+/// What was packed is compared with what the extraction left, as far as the sandbox's tools tell.
+#[test]
+fn a_sandbox_lists_what_it_has_unless_that_is_what_was_packed() {
+    let archive = upload_archive();
+    for mut sandbox in Sandbox::all() {
+        for without in [None, Some("sha256sum"), Some("stat"), Some("sort")] {
+            sandbox.place = Sandbox::new(sandbox.kind, sandbox.user).place;
+            if let Some(tool) = without {
+                fs::remove_file(sandbox.tools().join(tool)).unwrap();
+            }
+            let tools = sandbox.tools();
+            // A tar that loses a file, as one does that strips a part of its name.
+            for (lose, lost) in [("", ""), ("rm -f private/key &&", "private/key")] {
+                let tar = tools.join("tar");
+                fs::remove_file(&tar).unwrap();
+                fs::write(&tar, format!("#!/bin/sh\ncase $1 in -xpf) ;; *) lose=no ;; esac\n{} \"$@\" && {{ [ -n \"$lose\" ] || {lose} :; }}\n", {
+                    let real = installed(sandbox.kind.program("tar"));
+                    match sandbox.kind {
+                        Kind::Busybox | Kind::Toybox => format!("{} tar", real.display()),
+                        _ => real.display().to_string(),
+                    }
+                })).unwrap();
+                fs::set_permissions(&tar, Permissions::from_mode(0o755)).unwrap();
+                sandbox.succeeds(&sandbox.upload(&archive, NONE));
+                sandbox.succeeds(&command::download(&sandbox.places()));
+                let answer = sandbox.answer();
+                let list = answer.strip_prefix(format!("mark {ID}\n").as_bytes()).unwrap();
+                let is_silent = without == Some("sort") || (without.is_none() && lost.is_empty());
+                if is_silent {
+                    assert_eq!(list, b"", "{sandbox} {without:?}: {}", list.escape_ascii());
+                    continue;
+                }
+                let found = listing::compare(&sent(&archive), list, &PathSet::default());
+                let expected: Vec<_> = [lost].into_iter().filter(|lost| !lost.is_empty()).collect();
+                assert_eq!(
+                    found.lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    expected,
+                    "{sandbox} {without:?}"
+                );
+                assert_eq!(found.modes, [], "{sandbox} {without:?}");
+            }
+        }
     }
 }
 
@@ -411,8 +687,7 @@ fn a_workspace_behind_a_link_stays_behind_it() {
         let real = sandbox.path("disk");
         sandbox.file(&real.join("stale"), "");
         sandbox.link("disk", &sandbox.workspace());
-        sandbox.file(&sandbox.archive(), &archive);
-        sandbox.succeeds(&sandbox.upload(archive.len() as u64, NONE));
+        sandbox.succeeds(&sandbox.upload(&archive, NONE));
         assert!(sandbox.workspace().is_symlink(), "{sandbox}");
         assert_eq!(
             names_in(&real),
@@ -430,15 +705,15 @@ fn a_link_in_the_workspace_is_cleared_and_not_followed() {
     for sandbox in Sandbox::all() {
         let outside = sandbox.path("outside/file");
         sandbox.file(&outside, "precious");
-        sandbox.file(&sandbox.archive(), &archive);
+        sandbox.folder(&sandbox.workspace());
         sandbox.link(outside.parent().unwrap(), &sandbox.workspace().join("link"));
-        sandbox.succeeds(&sandbox.upload(archive.len() as u64, NONE));
+        sandbox.succeeds(&sandbox.upload(&archive, NONE));
         assert!(!sandbox.workspace().join("link").is_symlink() && outside.exists(), "{sandbox}");
 
         let asset = sandbox.runtime().join("asset");
-        sandbox.file(&sandbox.archive(), &archive);
+        sandbox.file(&sandbox.uploaded(), &archive);
         sandbox.link(outside.parent().unwrap(), &asset);
-        let command = command::upload_asset(text(&asset), text(&sandbox.archive()), archive.len() as u64);
+        let command = command::upload_asset(text(&asset), text(&sandbox.uploaded()), archive.len() as u64);
         sandbox.succeeds(&command);
         assert!(asset.is_dir() && !asset.is_symlink(), "{sandbox}");
         assert_eq!(names_in(outside.parent().unwrap()), set(["file"]), "{sandbox}");
@@ -452,14 +727,15 @@ fn an_asset_is_made_anew() {
         let asset = sandbox.runtime().join("it's an asset");
         for _ in 0..2 {
             sandbox.file(&asset.join("stale"), "");
-            sandbox.file(&sandbox.archive(), &archive);
-            let command = command::upload_asset(text(&asset), text(&sandbox.archive()), archive.len() as u64);
+            sandbox.file(&sandbox.uploaded(), &archive);
+            let command =
+                command::upload_asset(text(&asset), text(&sandbox.uploaded()), archive.len() as u64);
             sandbox.succeeds_in("umask 077", &command);
             assert_eq!(names_in(&asset), set(["fixed", "open", "private", "shared"]), "{sandbox}");
             for (name, expected) in UPLOADED_MODES {
                 assert_eq!(mode(&asset.join(name)), expected, "{sandbox}: {name}");
             }
-            assert!(!sandbox.archive().exists(), "{sandbox}");
+            assert!(!sandbox.uploaded().exists(), "{sandbox}");
         }
     }
 }
@@ -524,7 +800,7 @@ fn a_download_holds_every_name() {
         assert!(fs::read(sandbox.status()).unwrap().starts_with(b"0\n"), "{sandbox}");
         assert_eq!(
             names_in(&sandbox.runtime()),
-            set(["ours", "status", "workspace.tar"]),
+            set([command::OWN, "ours", "workspace-download.status", "workspace-download.tar"]),
             "{sandbox}: left over"
         );
     }
@@ -550,39 +826,31 @@ fn options_from_outside_change_nothing() {
             assert_eq!(sandbox.packed_names(), set(["a", "b"].into_iter().chain(log)), "{sandbox}");
         }
         let archive = upload_archive();
-        sandbox.file(&sandbox.archive(), &archive);
-        sandbox.succeeds_in(
-            "TAR_OPTIONS=--exclude=open; export TAR_OPTIONS",
-            &sandbox.upload(archive.len() as u64, NONE),
-        );
+        sandbox
+            .succeeds_in("TAR_OPTIONS=--exclude=open; export TAR_OPTIONS", &sandbox.upload(&archive, NONE));
         assert!(sandbox.workspace().join("open/run").exists(), "{sandbox}");
     }
 }
 
 #[test]
-fn an_emptied_workspace_is_an_archive_of_itself_alone() {
+fn an_emptied_workspace_is_an_archive_of_the_answer_alone() {
     for sandbox in Sandbox::all() {
         sandbox.folder(&sandbox.workspace());
         for command in [sandbox.download(NONE), sandbox.tolerant_download(NONE)] {
             sandbox.succeeds(&command);
-            assert_eq!(sandbox.packed_names(), set(["./"]), "{sandbox}");
-            let bytes = fs::read(sandbox.archive()).unwrap();
-            assert!(
-                bytes.len() >= 1536 && bytes[512..].iter().all(|&byte| byte == 0),
-                "{sandbox}: no end mark"
-            );
+            assert_eq!(sandbox.packed_names(), set(NONE), "{sandbox}");
         }
         // All that there is is left out.
         for name in ["node_modules", "target"] {
             sandbox.file(&sandbox.workspace().join(name).join("file"), "");
         }
         sandbox.succeeds(&sandbox.download(&["target", "node_modules"]));
-        assert_eq!(sandbox.packed_names(), set(["./"]), "{sandbox}");
-        if sandbox.kind.has_gnu_tar() {
-            sandbox.succeeds(&sandbox.download(&["*"]));
-            assert_eq!(sandbox.packed_names(), set(["./"]), "{sandbox}");
-        }
-        assert_eq!(names_in(&sandbox.runtime()), set(["status", "workspace.tar"]), "{sandbox}");
+        assert_eq!(sandbox.packed_names(), set(NONE), "{sandbox}");
+        assert_eq!(
+            names_in(&sandbox.runtime()),
+            set([command::OWN, "workspace-download.status", "workspace-download.tar"]),
+            "{sandbox}: left over"
+        );
     }
 }
 
@@ -666,10 +934,13 @@ fn an_older_archive_is_replaced() {
         sandbox.file(&sandbox.workspace().join("new"), "");
         for command in [sandbox.download(NONE), sandbox.tolerant_download(NONE)] {
             sandbox.file(&sandbox.archive(), vec![b'x'; 100_000]);
-            for name in ["workspace.tar.names", "workspace.tar.messages", "status"] {
+            for name in [
+                "workspace-download.tar.names",
+                "workspace-download.tar.messages",
+                "workspace-download.status",
+            ] {
                 sandbox.file(&sandbox.runtime().join(name), "from a run that was killed");
             }
-            sandbox.folder(&sandbox.runtime().join("workspace.tar.nothing"));
             sandbox.succeeds(&command);
             assert_eq!(sandbox.packed_names(), set(["new"]), "{sandbox}");
         }
@@ -681,11 +952,12 @@ fn an_older_archive_is_replaced() {
 fn a_runtime_folder_that_was_removed_is_made_again_and_a_workspace_is_not() {
     for sandbox in Sandbox::all() {
         sandbox.file(&sandbox.workspace().join("file"), "");
-        sandbox.succeeds(&sandbox.download(NONE));
+        sandbox.fails(&command::download(&sandbox.places()));
+        sandbox.succeeds(&command::tolerant_download(&sandbox.places()));
         assert_eq!(sandbox.packed_names(), set(["file"]), "{sandbox}");
         fs::remove_dir_all(sandbox.workspace()).unwrap();
-        sandbox.fails(&sandbox.download(NONE));
-        sandbox.fails(&sandbox.tolerant_download(NONE));
+        sandbox.fails(&command::download(&sandbox.places()));
+        sandbox.fails(&command::tolerant_download(&sandbox.places()));
         assert!(!sandbox.workspace().exists(), "{sandbox}");
     }
 }
@@ -704,7 +976,7 @@ fn what_may_not_be_read_fails_and_is_then_tolerated() {
         }
         let said = sandbox.fails(&sandbox.download(NONE));
         assert!(said.contains("secret"), "{sandbox}: {said}");
-        assert_eq!(names_in(&sandbox.runtime()), set(NONE), "{sandbox}: left over");
+        assert_eq!(names_in(&sandbox.runtime()), set([command::OWN]), "{sandbox}: left over");
 
         sandbox.succeeds(&sandbox.tolerant_download(NONE));
         let packed = sandbox.packed();
@@ -714,7 +986,11 @@ fn what_may_not_be_read_fails_and_is_then_tolerated() {
         let (code, said) = status.split_once('\n').unwrap();
         assert!(code.parse::<u8>().unwrap() > 0, "{sandbox}: {status}");
         assert!(said.contains("secret") && said.contains("closed"), "{sandbox}: {status}");
-        assert_eq!(names_in(&sandbox.runtime()), set(["status", "workspace.tar"]), "{sandbox}: left over");
+        assert_eq!(
+            names_in(&sandbox.runtime()),
+            set([command::OWN, "workspace-download.status", "workspace-download.tar"]),
+            "{sandbox}: left over"
+        );
 
         // Nothing at all could be read: still an archive, and no emptied workspace.
         fs::remove_dir_all(sandbox.workspace().join("other")).unwrap();
@@ -738,7 +1014,7 @@ fn a_workspace_that_cannot_be_listed_is_no_emptied_one() {
         let said = sandbox.fails(&sandbox.tolerant_download(NONE));
         assert!(said.contains("denied"), "{sandbox}: {said}");
         fs::set_permissions(sandbox.workspace(), Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(names_in(&sandbox.runtime()), set(NONE), "{sandbox}");
+        assert_eq!(names_in(&sandbox.runtime()), set([command::OWN]), "{sandbox}");
     }
 }
 
@@ -746,12 +1022,13 @@ fn a_workspace_that_cannot_be_listed_is_no_emptied_one() {
 fn no_room_for_the_archive_is_a_failure() {
     for sandbox in Sandbox::all_without_rights() {
         sandbox.file(&sandbox.workspace().join("file"), "");
-        sandbox.folder(&sandbox.runtime());
+        let commands = [sandbox.download(NONE), sandbox.tolerant_download(NONE)];
         fs::set_permissions(sandbox.runtime(), Permissions::from_mode(0o555)).unwrap();
-        sandbox.fails(&sandbox.download(NONE));
-        sandbox.fails(&sandbox.tolerant_download(NONE));
+        for command in commands {
+            sandbox.fails(&command);
+        }
         fs::set_permissions(sandbox.runtime(), Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(names_in(&sandbox.runtime()), set(NONE), "{sandbox}");
+        assert_eq!(names_in(&sandbox.runtime()), set([command::OWN]), "{sandbox}");
     }
 }
 
@@ -787,27 +1064,70 @@ fn remote_paths_may_be_odd() {
             "sm\u{f6}r",
         ] {
             let workspace = sandbox.path(odd);
-            let runtime = workspace.join(".paperclip-runtime").join(odd);
-            let tar = runtime.join(format!("{odd}.tar"));
-            sandbox.file(&tar, &archive);
+            let places = Places::new(text(&workspace), odd);
+            let upload = sandbox.upload_to(&places, &archive, &[], &[]);
             sandbox.file(&workspace.join("stale"), "");
-            sandbox.succeeds(&command::upload(text(&workspace), text(&tar), archive.len() as u64, NONE));
-            assert!(!workspace.join("stale").exists() && !tar.exists(), "{sandbox}: {odd:?}");
+            sandbox.succeeds(&upload);
+            assert!(!workspace.join("stale").exists(), "{sandbox}: {odd:?}");
+            assert!(!Path::new(&places.upload()).exists(), "{sandbox}: {odd:?}");
 
-            let asset = runtime.join("asset").join(odd);
+            let asset = Path::new(places.runtime_root()).join("asset").join(odd);
+            let tar = Path::new(places.runtime_root()).join(format!("{odd}-upload.tar"));
             sandbox.file(&tar, &archive);
             sandbox.succeeds(&command::upload_asset(text(&asset), text(&tar), archive.len() as u64));
             assert!(asset.join("private/key").exists(), "{sandbox}: {odd:?}");
 
-            let status = runtime.join("status");
-            for command in [
-                command::download(text(&runtime), text(&workspace), text(&tar), NONE),
-                command::tolerant_download(text(&runtime), text(&workspace), text(&tar), text(&status), NONE),
-            ] {
+            for command in [command::download(&places), command::tolerant_download(&places)] {
                 sandbox.succeeds(&command);
-                let names = sandbox.packed_in(&tar).into_keys().collect::<BTreeSet<_>>();
+                let names =
+                    sandbox.packed_in(Path::new(&places.download())).into_keys().collect::<BTreeSet<_>>();
                 assert_eq!(names, set(UPLOADED_MODES.map(|(name, _)| name)), "{sandbox}: {odd:?}");
             }
         }
+    }
+}
+
+/// No command line grows with what is excluded or preserved.
+#[test]
+fn thousands_of_names_and_patterns_travel_as_files() {
+    let archive = upload_archive();
+    let many: Vec<String> = (0..5000).map(|number| format!("some-name-that-is-not-short-{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    for sandbox in Sandbox::all() {
+        for name in [many[0], many[4999], "other"] {
+            sandbox.file(&sandbox.workspace().join(name).join("file"), "");
+        }
+        let command = sandbox.upload_to(&sandbox.places(), &archive, &many, &many);
+        assert!(command.len() < 1024, "{}", command.len());
+        sandbox.succeeds(&command);
+        assert!(sandbox.workspace().join(many[4999]).join("file").exists(), "{sandbox}");
+        assert!(!sandbox.workspace().join("other").exists(), "{sandbox}");
+        let command = command::download(&sandbox.places());
+        assert!(command.len() < 256, "{command}");
+        sandbox.succeeds(&command);
+        // Toybox is told of the first ones.
+        let more = (sandbox.kind == Kind::Toybox).then_some(many[4999]).into_iter();
+        let more: Vec<_> = more.flat_map(|name| [name.to_owned(), format!("{name}/file")]).collect();
+        let expected = UPLOADED_MODES.iter().map(|(name, _)| (*name).to_owned()).chain(more);
+        assert_eq!(sandbox.packed_names(), set(expected), "{sandbox}");
+        assert!(command::tolerant_download(&sandbox.places()).len() < 16 * 1024);
+    }
+}
+
+/// A socket is no failure, whatever the sandbox's tar says of it.
+#[test]
+fn sockets_are_passed_over_by_every_tar() {
+    for sandbox in Sandbox::all() {
+        sandbox.file(&sandbox.workspace().join("folder/file"), "");
+        for name in ["socket", "folder/so[ck]et*", "folder/b\\s", "line\nbreak"] {
+            let path = sandbox.workspace().join(name);
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            sandbox.give(&path);
+        }
+        for command in [sandbox.download(NONE), sandbox.tolerant_download(NONE)] {
+            sandbox.succeeds(&command);
+            assert_eq!(sandbox.packed_names(), set(["folder", "folder/file"]), "{sandbox}");
+        }
+        assert!(fs::read_to_string(sandbox.status()).unwrap().starts_with("0\n"), "{sandbox}");
     }
 }

@@ -61,14 +61,17 @@ describe("the main package", () => {
       "clients/transfer.js",
       "index.d.ts",
       "index.js",
+      "js/abort.js",
       "js/calls.js",
       "js/check.js",
       "js/errors.js",
       "js/host.js",
       "js/lease.js",
+      "js/node.js",
       "js/platform.js",
       "js/progress.js",
       "js/spec.js",
+      "js/version.js",
       "package.json",
     ]);
   });

@@ -7,7 +7,6 @@ import { createRequire } from "node:module";
 import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
-import { rolldown } from "rolldown";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import platform from "../../js/platform.js";
 import { hostPlatform, root } from "./support.mjs";
@@ -544,42 +543,6 @@ describe("which C library Node runs on", () => {
       expect(message).toMatch(/^Not certain: Node's report did not say .*: no reports here$/m);
     });
   }
-});
-
-describe("a bundler", () => {
-  /** Bundles a program that uses the package. */
-  async function bundle() {
-    const input = path.join(project, "use.mjs");
-    const file = path.join(project, "bundle", "use.cjs");
-    const program = `
-      import { captureDirectorySnapshot } from "${PACKAGE}";
-      captureDirectorySnapshot(process.argv[2]).then(
-        ({ entries }) => console.log([...entries.keys()].join()),
-        ({ code }) => console.log(code),
-      );`;
-    await writeFile(input, program);
-    const warnings = [];
-    const onLog = (_level, { message }) => warnings.push(message);
-    const bundler = await rolldown({ input, platform: "node", external: /\.node$/, onLog });
-    await bundler.write({ file, format: "cjs" });
-    return { file, warnings };
-  }
-
-  test("finds the platform's package that is installed, and goes on without the others", async () => {
-    await installPlatform(hostPlatform, await readFile(builtAddon));
-    const { file, warnings } = await bundle();
-    expect(warnings).toEqual([]);
-    const folder = path.join(project, "folder");
-    await mkdir(folder);
-    await writeFile(path.join(folder, "a.txt"), "");
-    expect(await runNode([file, folder])).toBe("a.txt\n");
-  });
-
-  test("goes on without any, and what it makes says so once it is used", async () => {
-    const { file, warnings } = await bundle();
-    expect(warnings).toEqual([]);
-    expect(await runNode([file, project])).toBe("ERR_SANDBOX_BINDING_NOT_FOUND\n");
-  });
 });
 
 /** Whether a program that is started so may mount something. */

@@ -47,6 +47,13 @@ describe("another version is told", () => {
     expect(faultsWith(file, inJson(change))).toEqual([fault]);
   });
 
+  test("in the code itself", () => {
+    const file = "js/version.js";
+    const change = (text) => text.replace(/version = ".*"/, `version = "${OTHER}"`);
+    expect(faultsWith(file, change)).toEqual([`${file} has 9.8.7`]);
+    expect(faultsWith(file, () => "")).toEqual([`${file} has no version`]);
+  });
+
   test("in the crate, and in what cargo has locked", () => {
     const { version } = checkVersions(files);
     const crate = (text) => text.replace(/(name = "sandbox-managed-runtime"\nversion = ").*"/, `$1${OTHER}"`);

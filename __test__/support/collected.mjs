@@ -11,10 +11,11 @@ const [folder, what] = process.argv.slice(2);
 const gone = [];
 
 async function use() {
-  const client = new MemorySandbox(makeArchive([{ name: "a.txt", content: "a" }]));
+  const client = new MemorySandbox(makeArchive([{ name: "a.txt", content: "a" }]), { marked: true });
   gone.push(new WeakRef(client));
-  client.writeFile = (_, bytes) => {
+  client.writeFile = (remotePath, bytes) => {
     gone.push(new WeakRef(bytes));
+    void MemorySandbox.prototype.writeFile.call(client, remotePath, bytes);
     if (what === "failed") throw new Error("failed");
     return what === "aborted" ? new Promise(() => {}) : undefined;
   };

@@ -15,7 +15,7 @@ export function everything(folder) {
       const prepared = await addon.prepareSandboxManagedRuntime({
         spec: specFor("/remote"),
         adapterKey: "test",
-        client: new MemorySandbox(download),
+        client: new MemorySandbox(download, { marked: true }),
         workspaceLocalDir: folder,
         assets: ["a", "b", "c"].map((key) => ({ key, localDir: folder })),
         concurrency: 3,

@@ -12,8 +12,13 @@ const content = "x".repeat(2_000_000);
 let archive = 0;
 
 async function round(number) {
-  const client = new MemorySandbox(makeArchive([{ name: "large.bin", content: `${content}${number}` }]));
-  client.writeFile = async (_, bytes) => void (archive = bytes.byteLength);
+  const client = new MemorySandbox(makeArchive([{ name: "large.bin", content: `${content}${number}` }]), {
+    marked: true,
+  });
+  client.writeFile = async (remotePath, bytes) => {
+    archive = bytes.byteLength;
+    await MemorySandbox.prototype.writeFile.call(client, remotePath, bytes);
+  };
   const controller = new AbortController();
   if (number % 5 === 1) client.run = () => Promise.reject(new Error("failed"));
   if (number % 5 === 2) client.writeFile = () => new Promise(() => {});

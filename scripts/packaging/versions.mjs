@@ -15,6 +15,7 @@ const FILES = [
   ...PLATFORMS.map((platform) => `npm/${platform}/package.json`),
   "Cargo.toml",
   "Cargo.lock",
+  "js/version.js",
   "CHANGELOG.md",
 ];
 
@@ -66,6 +67,7 @@ export function checkVersions(files) {
     const locked = lockedProject.optionalDependencies?.[name];
     if (locked !== undefined) expect(`package-lock.json (optionalDependencies, "${name}")`, locked);
   }
+  expect("js/version.js", /^module\.exports\.version = "(.*)"/m.exec(files["js/version.js"])?.[1]);
   expect("Cargo.toml", /^version = "(.*)"/m.exec(files["Cargo.toml"])?.[1]);
   expect(
     "Cargo.lock",

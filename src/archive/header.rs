@@ -8,8 +8,8 @@ pub const BLOCK: usize = 512;
 /// The end-of-archive mark: two blocks of zeros.
 pub const END_MARK: usize = 2 * BLOCK;
 
-/// The longest name or link target that stands in the header itself, with a closing NUL for readers that need one.
-const SHORT_NAME: usize = 99;
+/// The longest name or link target that stands in the header itself: it fills the field, without a closing NUL.
+const SHORT_NAME: usize = 100;
 
 /// What an entry is, for its header.
 #[derive(Debug, Clone, Copy)]
@@ -82,8 +82,14 @@ pub fn write(out: &mut [u8], path: &[u8], meta: &Meta, member: Member<'_>) {
     };
     // Linux gives every link this mode, macOS what the umask left of it: the same tree must give the same bytes.
     let mode = if let Member::Symlink { .. } = member { 0o777 } else { meta.mode & 0o7777 };
-    seal(&mut header, kind, mode, size, u64::try_from(meta.mtime.0).unwrap_or(0));
+    seal(&mut header, kind, mode, size, mtime(meta));
     rest[..BLOCK].copy_from_slice(header.as_bytes());
+}
+
+/// The time in an entry's header: seconds since 1970, and 0 for what is before that.
+#[must_use]
+pub fn mtime(meta: &Meta) -> u64 {
+    u64::try_from(meta.mtime.0).unwrap_or(0)
 }
 
 /// A name that does not fit into the header goes before it as the content of an entry of its own.

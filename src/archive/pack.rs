@@ -9,20 +9,22 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use sha2::Digest as _;
 
 use super::header::{self, END_MARK, Member, padded};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, readable};
 use crate::exclude::ExcludePatterns;
 use crate::path::RelativePath;
 use crate::tree::entry::{Digest, Entry, Snapshot};
 use crate::tree::root::{Cursor, Kind, Meta, Root};
 use crate::tree::scan::{CHUNK, Found, LeaveOut, scan};
+use crate::tree::temporary::{self, is_temporary_name};
 
 /// How many bytes of archive one worker makes at a time.
 const BATCH: u64 = 1024 * 1024;
@@ -88,10 +90,13 @@ impl Layout {
         Self { root, entries, size }
     }
 
-    /// Lays out again without the names of one inode.
-    fn without(self, (dev, ino): (u64, u64)) -> Self {
+    /// Lays out again without the names of these inodes.
+    fn without(self, inodes: &[(u64, u64)]) -> Self {
         let found = self.entries.into_iter().map(|planned| planned.found);
-        Self::of(self.root, found.filter(|found| (found.meta.dev, found.meta.ino) != (dev, ino)).collect())
+        Self::of(
+            self.root,
+            found.filter(|found| !inodes.contains(&(found.meta.dev, found.meta.ino))).collect(),
+        )
     }
 
     /// The archive's size in bytes, should nothing change any more.
@@ -122,6 +127,7 @@ impl Layout {
 
         let mut pieces = Vec::new();
         let mut entries = Vec::with_capacity(self.entries.len());
+        let mut sent = Vec::with_capacity(self.entries.len());
         let mut start = 0;
         for (planned, outcome) in self.entries.iter().zip(outcomes) {
             let end = start + index(planned.size);
@@ -132,13 +138,14 @@ impl Layout {
             let Found { path, meta, target } = &planned.found;
             let entry = match (target, outcome.file) {
                 (Some(target), _) => Entry::Symlink { target: target.clone() },
-                (None, Some((mode, Some(digest)))) => Entry::File { mode, digest },
+                (None, Some(PackedFile { mode, digest: Some(digest), .. })) => Entry::File { mode, digest },
                 (None, None) if meta.kind == Kind::Dir => Entry::Dir { mode: Some(meta.mode & 0o7777) },
                 (None, _) => continue,
             };
+            sent.push((path.clone(), Sent::of(&entry, outcome.file.as_ref())));
             entries.push((path.clone(), entry));
         }
-        Ok(Packed { snapshot: entries.into_iter().collect(), pieces, laid_out: self.size })
+        Ok(Packed { snapshot: entries.into_iter().collect(), sent, pieces, laid_out: self.size })
     }
 
     /// Writes the archive to a file, front to back, while the next window of it is made.
@@ -181,7 +188,7 @@ impl Layout {
         if range.len() == 1 && planned.link_to.is_none() && planned.size > BATCH {
             let opened = worker.cursor.open(&planned.found.path)?;
             let outcome = Outcome {
-                file: opened.as_ref().map(|(_, now)| (now.mode, None)),
+                file: opened.as_ref().map(|(_, now)| PackedFile::of(now, None)),
                 same_inode: opened.as_ref().is_some_and(|(_, now)| now.is_same_inode(&planned.found.meta)),
                 instead: None,
             };
@@ -281,11 +288,46 @@ fn member_size(path: &RelativePath, member: Member<'_>) -> u64 {
     header::length(path.as_bytes(), member) as u64 + content
 }
 
+/// What the header of one entry says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// A folder.
+    Dir {
+        /// Mode bits `07777`.
+        mode: u32,
+    },
+    /// A regular file, or a further name of one.
+    File {
+        /// Mode bits `07777`.
+        mode: u32,
+        /// Bytes of content.
+        size: u64,
+        /// Seconds since 1970.
+        mtime: u64,
+    },
+    /// A symbolic link.
+    Symlink,
+}
+
+impl Sent {
+    fn of(entry: &Entry, file: Option<&PackedFile>) -> Self {
+        match (entry, file) {
+            (Entry::Dir { mode }, _) => Self::Dir { mode: mode.unwrap_or(0) & 0o7777 },
+            (Entry::File { mode, .. }, Some(&PackedFile { size, mtime, .. })) => {
+                Self::File { mode: mode & 0o7777, size, mtime }
+            }
+            _ => Self::Symlink,
+        }
+    }
+}
+
 /// What was packed: the base of the merge that follows, and whether the archive stands where it was laid out.
 #[derive(Debug)]
 pub struct Packed {
     /// What is in the archive, digest by digest.
     pub snapshot: Snapshot,
+    /// The same as headers say it, in byte order of the paths.
+    pub sent: Vec<(RelativePath, Sent)>,
     /// Places in the layout whose entry no longer fits, with the bytes that go there instead.
     pieces: Vec<(Range<usize>, Vec<u8>)>,
     laid_out: u64,
@@ -328,30 +370,86 @@ pub fn create_tarball(
     follow_links: bool,
     cancel: &Cancel,
 ) -> Result<()> {
+    let Destination { path: destination, earlier } = Destination::of(archive)?;
     let root = if follow_links { Root::open_following(folder)? } else { Root::open(folder)? };
-    // An archive of an earlier run that lies in the folder is not part of what it holds.
-    let earlier = match archive.symlink_metadata() {
-        Ok(metadata) => Some((metadata.dev(), metadata.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(Error::io("lstat", archive, error)),
-    };
     let patterns = patterns(exclude);
-    let mut layout = Layout::scan(root, &|path| patterns.matches(path), cancel)?;
-    if let Some(earlier) = earlier {
-        layout = layout.without(earlier);
+    let leave_out = |path: &RelativePath| is_temporary_name(path) || patterns.matches(path);
+    let mut layout = Layout::scan(root, &leave_out, cancel)?;
+    if !earlier.is_empty() {
+        layout = layout.without(&earlier);
     }
-    let parent = match archive.parent() {
+    let parent = match destination.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
     // With the permissions that any new file gets, and the system's own error where it cannot be made.
     let mut out = tempfile::Builder::new()
-        .prefix(".sandbox-archive-")
+        .prefix(&temporary::name(temporary::ARCHIVE))
+        .rand_bytes(0)
         .make_in(parent, |path| File::options().write(true).create_new(true).open(path))
         .map_err(|error| Error::io("open", archive, error))?;
     layout.write(out.as_file_mut(), archive, cancel)?;
-    out.persist(archive).map_err(|error| Error::io("rename", archive, error.error))?;
+    out.persist(&destination).map_err(|error| Error::io("rename", archive, error.error))?;
     Ok(())
+}
+
+/// Where an archive goes.
+struct Destination {
+    /// The path itself, or where a link at it leads, as for `tar -f`.
+    path: PathBuf,
+    /// The inodes there now: an archive of an earlier run that lies in the folder is not part of what it holds, nor is a
+    /// link to it.
+    earlier: Vec<(u64, u64)>,
+}
+
+/// How many links are followed to an archive: as many as Linux does.
+const MAX_LINKS: usize = 40;
+
+impl Destination {
+    /// Looks at what stands there. What is no regular file is refused: it would be replaced.
+    fn of(archive: &Path) -> Result<Self> {
+        let mut destination = Self { path: archive.to_owned(), earlier: Vec::new() };
+        let path = &mut destination.path;
+        for _ in 0..=MAX_LINKS {
+            let metadata = match path.symlink_metadata() {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(destination),
+                Err(error) => return Err(Error::io("lstat", archive, error)),
+            };
+            destination.earlier.push((metadata.dev(), metadata.ino()));
+            let kind = metadata.file_type();
+            if kind.is_file() {
+                return Ok(destination);
+            }
+            if !kind.is_symlink() {
+                return Err(Error::InvalidArgValue {
+                    argument: "input.archivePath".to_owned(),
+                    reason: format!(
+                        "{} stands there, which an archive must not replace; nothing was changed. Pass the path of \
+                         a regular file, or one at which nothing is",
+                        name_of(kind)
+                    ),
+                    received: readable(archive.as_os_str().as_bytes()),
+                });
+            }
+            let target = path.read_link().map_err(|error| Error::io("readlink", archive, error))?;
+            *path = path.parent().unwrap_or(Path::new("")).join(target);
+        }
+        Err(Error::io("open", archive, rustix::io::Errno::LOOP))
+    }
+}
+
+/// What is neither a regular file nor a link, in words.
+fn name_of(kind: std::fs::FileType) -> &'static str {
+    if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
 }
 
 /// A run of the archive on its way to a file.
@@ -392,12 +490,28 @@ impl Piece {
 /// What became of one entry.
 #[derive(Debug)]
 struct Outcome {
-    /// The mode and (where hashing was asked for) digest of a file; `None` also where it vanished.
-    file: Option<(u32, Option<Digest>)>,
+    /// A file as it was packed; `None` also where it vanished.
+    file: Option<PackedFile>,
     /// Whether it was still the inode that the scan found.
     same_inode: bool,
     /// The bytes that go in its place, where they do not fit into it (none, where it vanished).
     instead: Option<Vec<u8>>,
+}
+
+/// A file as it was packed.
+#[derive(Debug, Clone, Copy)]
+struct PackedFile {
+    mode: u32,
+    size: u64,
+    mtime: u64,
+    /// Where hashing was asked for.
+    digest: Option<Digest>,
+}
+
+impl PackedFile {
+    fn of(now: &Meta, digest: Option<Digest>) -> Self {
+        Self { mode: now.mode & 0o7777, size: now.size, mtime: header::mtime(now), digest }
+    }
 }
 
 struct Worker<'a> {
@@ -438,7 +552,7 @@ impl<'a> Worker<'a> {
                 header::write(place, path.as_bytes(), &now, member);
                 let content = header::length(path.as_bytes(), member);
                 let digest = self.read_content(&mut file, &mut place[content..][..index(size)], path)?;
-                let file = Some((now.mode & 0o7777, digest));
+                let file = Some(PackedFile::of(&now, digest));
                 Ok(Outcome { file, same_inode: now.is_same_inode(meta), instead: None })
             }
             opened => self.append(at, opened),
@@ -461,7 +575,7 @@ impl<'a> Worker<'a> {
         let start = instead.len();
         instead.resize(start + index(padded(now.size)), 0);
         let digest = self.read_content(&mut file, &mut instead[start..][..index(now.size)], path)?;
-        let file = Some((now.mode & 0o7777, digest));
+        let file = Some(PackedFile::of(&now, digest));
         Ok(Outcome { file, same_inode: now.is_same_inode(meta), instead: Some(instead) })
     }
 

@@ -1,16 +1,19 @@
 //! Untrusted bytes → checked entries.
 //!
-//! The archive comes from a machine on which an agent had a shell. All of it is read once, front to back, and
+//! The archive comes from a machine on which an agent had a shell. Its headers are read once, front to back, and
 //! nothing is taken from it before its end mark has been reached: a number that is not one, a name that leads
 //! somewhere, an entry that some readers would take for one thing and some for another is refused, never repaired.
+//! Contents are passed over, so that memory does not grow with them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::header::{BLOCK, padded};
-use crate::error::{Error, Result, readable};
+use super::header::BLOCK;
+use super::source::{Bytes, PIECE, copy_in_pieces};
+use crate::error::{Error, Result, shown};
 use crate::path::{PATH_MAX, PathFault, RelativePath};
 
 /// One entry of an archive that is complete and free of contradictions.
@@ -20,6 +23,9 @@ pub struct Unpacked {
     pub path: RelativePath,
     /// What.
     pub content: Content,
+    /// Where the header stands that came with the content. Names that have it in common are names of one file or link
+    /// (hard links).
+    pub inode: u64,
 }
 
 /// What an entry of the archive is.
@@ -34,25 +40,29 @@ pub enum Content {
     File {
         /// Mode bits `07777`.
         mode: u32,
-        /// Where its content stands in the archive.
-        bytes: Range<usize>,
+        /// Where its content begins in the archive.
+        offset: u64,
+        /// Bytes of content.
+        size: u64,
     },
     /// A symbolic link.
     Symlink {
         /// Where it points.
-        target: Box<[u8]>,
+        target: Arc<[u8]>,
     },
     /// A device or FIFO, which is never restored.
     Special,
 }
 
 /// A whole archive, checked.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Archive {
     /// Its entries in byte order of their paths, each with all folders above it.
     pub entries: Vec<Unpacked>,
     /// Whether it held any entry at all, were it only `./`: an empty workspace says so by that one.
     pub held_anything: bool,
+    /// The content of the regular file that is none of the tree's, where one was asked for and came.
+    pub control: Option<Vec<u8>>,
 }
 
 impl Archive {
@@ -68,14 +78,30 @@ const OCTAL_SIZE_MAX: u64 = 0o777_7777_7777;
 
 /// How long the names of folders that are only implied may be in all: a few names of a thousand levels each would
 /// otherwise grow into gigabytes. No tree comes near it whose archive has an entry for what is in each folder.
-const IMPLIED_BYTES_PER_BYTE: usize = 4;
+const IMPLIED_BYTES_PER_BYTE: u64 = 4;
 /// What any archive may imply, however small: one path as long as a path can be.
-const IMPLIED_BYTES_MIN: usize = 4 * 1024 * 1024;
+const IMPLIED_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+/// How long a name, a link target or a record that means something to us may be in an archive. A path is much shorter;
+/// longer names of it, with superfluous dots and slashes, are still told from damage up to here.
+const NAME_MAX: u64 = 64 * 1024;
+
+/// How far into a PAX record its key may reach.
+const KEY_MAX: u64 = 4096;
+
+/// How large the file may be that is none of the tree's.
+pub const CONTROL_MAX: u64 = 32 * 1024 * 1024;
 
 /// Reads and checks a whole archive. Entries for which `ignore` holds are checked like all others and then dropped;
-/// what stands behind the end mark is not looked at.
-pub fn unpack(archive: &[u8], ignore: &dyn Fn(&RelativePath) -> bool) -> Result<Archive> {
-    let mut reader = Reader { archive, at: 0, found: Vec::new(), by_path: None };
+/// what stands behind the end mark is not looked at. A regular file at the path `control` is none of the tree's: its
+/// content is [`Archive::control`].
+pub fn unpack(
+    bytes: &dyn Bytes,
+    control: Option<&RelativePath>,
+    ignore: &dyn Fn(&RelativePath) -> bool,
+) -> Result<Archive> {
+    let window = Window { bytes, start: 0, copied: Vec::new() };
+    let mut reader = Reader { window, at: 0, found: Vec::new(), by_path: None };
     let mut held_anything = false;
     while let Some(header) = reader.header()? {
         held_anything |= reader.entry(&header)?;
@@ -90,12 +116,32 @@ pub fn unpack(archive: &[u8], ignore: &dyn Fn(&RelativePath) -> bool) -> Result<
             _ => entries.push(entry),
         }
     }
+    let control = control.and_then(|path| {
+        let at = entries.binary_search_by(|(_, entry)| entry.path.cmp(path)).ok()?;
+        matches!(entries[at].1.content, Content::File { .. }).then(|| entries.remove(at))
+    });
+    let control = control.map(|(offset, entry)| content_of(bytes, offset, &entry)).transpose()?;
     entries.retain(|(_, entry)| !ignore(&entry.path));
-    Ok(Archive { entries: with_folders(entries, archive.len())?, held_anything })
+    Ok(Archive { entries: with_folders(entries, bytes.size())?, held_anything, control })
+}
+
+/// The whole content of a file that is none of the tree's.
+fn content_of(bytes: &dyn Bytes, at: u64, entry: &Unpacked) -> Result<Vec<u8>> {
+    let Content::File { offset, size, .. } = entry.content else { return Ok(Vec::new()) };
+    if size > CONTROL_MAX {
+        let reason = format!("it has {size} bytes, and {CONTROL_MAX} are the most that it may have");
+        return Err(Error::ArchiveInvalid { offset: at, entry: Some(shown(entry.path.as_bytes())), reason });
+    }
+    let (mut content, mut piece) = (Vec::new(), Vec::new());
+    copy_in_pieces(bytes, offset, size, &mut piece, |piece| {
+        content.extend_from_slice(piece);
+        Ok(())
+    })?;
+    Ok(content)
 }
 
 /// Adds the folders that the archive only implies, and refuses what lies below something that is no folder.
-fn with_folders(entries: Vec<(u64, Unpacked)>, archive_size: usize) -> Result<Vec<Unpacked>> {
+fn with_folders(entries: Vec<(u64, Unpacked)>, archive_size: u64) -> Result<Vec<Unpacked>> {
     let mut implied = BTreeSet::new();
     let mut implied_bytes = 0;
     {
@@ -119,18 +165,19 @@ fn with_folders(entries: Vec<(u64, Unpacked)>, archive_size: usize) -> Result<Ve
                     Some(Unpacked { content: Content::Dir { .. }, .. }) => break,
                     Some(_) => {
                         return Err(Error::UnsafePath {
-                            path: entry.path.to_string(),
+                            path: shown(entry.path.as_bytes()),
                             offset: Some(*offset),
                             reason: format!(
-                                "the archive has it below {above:?}, which is no folder in the same archive; \
-                                 nothing was changed"
+                                "the archive has it below \"{}\", which is no folder in the same archive; \
+                                 nothing was changed",
+                                shown(above.as_bytes())
                             ),
                         });
                     }
                     None => {}
                 }
                 next = above.parent();
-                implied_bytes += above.as_bytes().len();
+                implied_bytes += above.as_bytes().len() as u64;
                 if !implied.insert(above) {
                     break;
                 }
@@ -138,7 +185,7 @@ fn with_folders(entries: Vec<(u64, Unpacked)>, archive_size: usize) -> Result<Ve
             if implied_bytes > IMPLIED_BYTES_MIN + IMPLIED_BYTES_PER_BYTE * archive_size {
                 return Err(Error::ArchiveInvalid {
                     offset: *offset,
-                    entry: Some(entry.path.to_string()),
+                    entry: Some(shown(entry.path.as_bytes())),
                     reason: "it implies far more folders than it has entries for".to_owned(),
                 });
             }
@@ -146,16 +193,43 @@ fn with_folders(entries: Vec<(u64, Unpacked)>, archive_size: usize) -> Result<Ve
     }
     let mut entries: Vec<Unpacked> = entries.into_iter().map(|(_, entry)| entry).collect();
     if !implied.is_empty() {
-        entries
-            .extend(implied.into_iter().map(|path| Unpacked { path, content: Content::Dir { mode: None } }));
+        entries.extend(implied.into_iter().map(|path| Unpacked {
+            path,
+            content: Content::Dir { mode: None },
+            inode: 0,
+        }));
         entries.sort_by(|a, b| a.path.cmp(&b.path));
     }
     Ok(entries)
 }
 
+/// The part of an archive that was copied last.
+struct Window<'a> {
+    bytes: &'a dyn Bytes,
+    start: u64,
+    copied: Vec<u8>,
+}
+
+impl Window<'_> {
+    /// `length` bytes from `at` on, which must be there and no more than a piece.
+    fn get(&mut self, at: u64, length: usize) -> Result<&[u8]> {
+        let within = at.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        let within = within.filter(|from| from.saturating_add(length) <= self.copied.len());
+        let from = if let Some(from) = within {
+            from
+        } else {
+            let rest = usize::try_from(self.bytes.size() - at).unwrap_or(PIECE);
+            self.bytes.copy(at, rest.min(PIECE), &mut self.copied)?;
+            self.start = at;
+            0
+        };
+        Ok(&self.copied[from..from + length])
+    }
+}
+
 struct Reader<'a> {
-    archive: &'a [u8],
-    at: usize,
+    window: Window<'a>,
+    at: u64,
     /// The entries so far, each with the offset of its header.
     found: Vec<(u64, Unpacked)>,
     /// Where in `found` each path was last; made when the first hard link asks.
@@ -163,54 +237,61 @@ struct Reader<'a> {
 }
 
 /// A header with all that stood before it on its behalf.
-struct Header<'a> {
+struct Header {
     /// Where its first block begins, that of a long name or PAX record included.
-    offset: usize,
-    block: &'a tar::Header,
-    long_name: Option<&'a [u8]>,
-    long_link: Option<&'a [u8]>,
-    pax: Pax<'a>,
+    offset: u64,
+    /// Where its own block begins.
+    at: u64,
+    block: tar::Header,
+    /// What its size field says.
+    size: u64,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+    pax: Pax,
 }
 
 /// The PAX records that change what an entry is.
 #[derive(Default)]
-struct Pax<'a> {
-    path: Option<&'a [u8]>,
-    link_path: Option<&'a [u8]>,
+struct Pax {
+    path: Option<Vec<u8>>,
+    link_path: Option<Vec<u8>>,
     size: Option<u64>,
 }
 
-impl<'a> Reader<'a> {
+impl Reader<'_> {
     /// The next entry's header; `None` at the end mark.
-    fn header(&mut self) -> Result<Option<Header<'a>>> {
+    fn header(&mut self) -> Result<Option<Header>> {
         let offset = self.at;
         let (mut long_name, mut long_link, mut pax) = (None, None, None);
         loop {
             let at = self.at;
-            let block = self.take(BLOCK as u64, "a header was due, and no end mark has come")?;
+            let block = self.block("a header was due, and no end mark has come")?;
             if block.iter().all(|&byte| byte == 0) {
                 if long_name.is_some() || long_link.is_some() || pax.is_some() {
                     return Err(invalid(offset, None, "a long name or PAX record belongs to no entry"));
                 }
-                let second = self.take(BLOCK as u64, "the end mark is two blocks of zeros, and one came")?;
+                let second = self.block("the end mark is two blocks of zeros, and one came")?;
                 if second.iter().all(|&byte| byte == 0) {
                     return Ok(None);
                 }
                 return Err(invalid(at, None, "a lone block of zeros, where the end mark is two"));
             }
-            let block = tar::Header::from_byte_slice(block);
+            let block = tar::Header::from_byte_slice(&block);
             check(at, block)?;
-            let size = number(&block.as_old().size, at, "size")?;
+            let size = number(&block.as_old().size).map_err(|fault| {
+                let name = long_name.as_deref().unwrap_or_else(|| until_nul(&block.as_old().name));
+                invalid(at, Some(shown(name)), &format!("its size {fault}"))
+            })?;
             let twice = |what| invalid(at, None, &format!("{what} stands twice for one entry"));
             match block.as_old().linkflag[0] {
                 b'L' if long_name.is_some() => return Err(twice("a long name")),
                 b'K' if long_link.is_some() => return Err(twice("a long link target")),
                 b'x' if pax.is_some() => return Err(twice("a PAX header")),
-                b'L' => long_name = Some(self.long(size)?),
-                b'K' => long_link = Some(self.long(size)?),
-                b'x' => pax = Some(read_pax(self.content(size)?, at)?),
+                b'L' => long_name = Some(self.long(at, size)?),
+                b'K' => long_link = Some(self.long(at, size)?),
+                b'x' => pax = Some(self.pax(at, size)?),
                 b'g' => {
-                    let global = read_pax(self.content(size)?, at)?;
+                    let global = self.pax(at, size)?;
                     if global.path.is_some() || global.link_path.is_some() || global.size.is_some() {
                         return Err(invalid(
                             at,
@@ -220,59 +301,67 @@ impl<'a> Reader<'a> {
                     }
                 }
                 _ => {
-                    return Ok(Some(Header {
-                        offset,
-                        block,
-                        long_name,
-                        long_link,
-                        pax: pax.unwrap_or_default(),
-                    }));
+                    let (block, pax) = (block.clone(), pax.unwrap_or_default());
+                    return Ok(Some(Header { offset, at, block, size, long_name, long_link, pax }));
                 }
             }
         }
     }
 
     /// Takes in one entry. `false` for an entry that says nothing.
-    fn entry(&mut self, header: &Header<'a>) -> Result<bool> {
+    fn entry(&mut self, header: &Header) -> Result<bool> {
         let old = header.block.as_old();
         let offset = header.offset;
+        if old.linkflag[0] == b'V' {
+            // The label of a volume: its name is no path, and no reader makes anything of it.
+            self.content(header.size)?;
+            return Ok(false);
+        }
         let name = header.name()?;
-        let shown = readable(&name);
-        let refuse = |reason: &str| invalid(offset, Some(shown.clone()), reason);
+        let refuse = |reason: &str| invalid(offset, Some(shown(&name)), reason);
         let unsafe_path = |fault: PathFault| Error::UnsafePath {
-            path: shown.clone(),
-            offset: Some(offset as u64),
+            path: shown(&name),
+            offset: Some(offset),
             reason: format!("{fault}; the archive is refused and nothing was changed"),
         };
         let path = RelativePath::parse(&name).map_err(unsafe_path)?;
-        let at = self.at - BLOCK;
-        let mode = u32::try_from(number(&old.mode, at, "mode")? & 0o7777).unwrap_or(0);
-        let header_size = number(&old.size, at, "size")?;
+        let mode = number(&old.mode)
+            .map_err(|fault| invalid(header.at, Some(shown(&name)), &format!("its mode {fault}")))?;
+        let mode = u32::try_from(mode & 0o7777).unwrap_or(0);
         let kind = match old.linkflag[0] {
             // The oldest archives tell a folder by its slash alone.
             b'0' | 0 if name.ends_with(b"/") => b'5',
             0 | b'7' => b'0',
-            kind @ b'0'..=b'6' => kind,
+            kind @ (b'0'..=b'6' | b'D') => kind,
             b'S' => return Err(refuse("a sparse file; archive it without --sparse")),
+            b'M' => {
+                return Err(refuse(
+                    "a piece of what began on another volume; archive it without --multi-volume",
+                ));
+            }
             other => return Err(refuse(&format!("an entry of unknown type {:?}", char::from(other)))),
         };
-        if kind != b'0' && (header_size != 0 || header.pax.size.is_some_and(|size| size != 0)) {
+        let has_size = header.size != 0 || header.pax.size.is_some_and(|size| size != 0);
+        if has_size && !matches!(kind, b'0' | b'D') {
             return Err(refuse("it is no file and yet has a size"));
         }
         let size = match header.pax.size {
-            Some(size) if header_size != 0 && header_size != size && size <= OCTAL_SIZE_MAX => {
-                return Err(refuse(&format!("its header says {header_size} bytes, its PAX record {size}")));
+            Some(size) if header.size != 0 && header.size != size && size <= OCTAL_SIZE_MAX => {
+                return Err(refuse(&format!("its header says {} bytes, its PAX record {size}", header.size)));
             }
             Some(size) => size,
-            None => header_size,
+            None => header.size,
         };
+        let mut inode = offset;
         let content = match kind {
-            b'0' => {
-                let start = self.at;
-                self.content(size)?;
-                Content::File { mode, bytes: start..start + usize::try_from(size).expect("it was taken") }
-            }
+            b'0' => Content::File { mode, offset: self.content(size)?, size },
             b'5' => Content::Dir { mode: Some(mode) },
+            b'D' => {
+                // An incremental archive's folder. The names that were in it are its content, for those who delete
+                // what is not among them.
+                self.content(size)?;
+                Content::Dir { mode: Some(mode) }
+            }
             b'2' => {
                 let target = header.link_target();
                 if target.is_empty() || target.contains(&0) || target.len() > PATH_MAX {
@@ -280,7 +369,11 @@ impl<'a> Reader<'a> {
                 }
                 Content::Symlink { target: target.into() }
             }
-            b'1' => self.hard_link(header, &shown)?,
+            b'1' => {
+                let content;
+                (content, inode) = self.hard_link(header, &name)?;
+                content
+            }
             _ => Content::Special,
         };
         match path {
@@ -288,7 +381,7 @@ impl<'a> Reader<'a> {
                 if let Some(by_path) = &mut self.by_path {
                     by_path.insert(path.clone(), self.found.len());
                 }
-                self.found.push((offset as u64, Unpacked { path, content }));
+                self.found.push((offset, Unpacked { path, content, inode }));
             }
             None if matches!(content, Content::Dir { .. }) => {}
             None => return Err(refuse("the workspace itself as something other than a folder")),
@@ -297,69 +390,147 @@ impl<'a> Reader<'a> {
     }
 
     /// What a hard link names: a file or link that stands before it.
-    fn hard_link(&mut self, header: &Header<'a>, shown: &str) -> Result<Content> {
+    fn hard_link(&mut self, header: &Header, name: &[u8]) -> Result<(Content, u64)> {
         let target = header.link_target();
-        let refuse = |reason: &str| invalid(header.offset, Some(shown.to_owned()), reason);
+        let refuse = |reason: &str| invalid(header.offset, Some(shown(name)), reason);
         let path = RelativePath::parse(target).map_err(|fault| Error::UnsafePath {
-            path: readable(target),
-            offset: Some(header.offset as u64),
-            reason: format!("{fault}, as the target of the hard link {shown:?}; nothing was changed"),
+            path: shown(target),
+            offset: Some(header.offset),
+            reason: format!(
+                "{fault}, as the target of the hard link \"{}\"; nothing was changed",
+                shown(name)
+            ),
         })?;
         let by_path = self.by_path.get_or_insert_with(|| {
             self.found.iter().enumerate().map(|(at, (_, entry))| (entry.path.clone(), at)).collect()
         });
-        match path.and_then(|path| by_path.get(&path)).map(|&at| &self.found[at].1.content) {
-            Some(content @ (Content::File { .. } | Content::Symlink { .. } | Content::Special)) => {
-                Ok(content.clone())
-            }
-            Some(Content::Dir { .. }) => Err(refuse("a hard link to a folder")),
+        match path.and_then(|path| by_path.get(&path)).map(|&at| &self.found[at].1) {
+            Some(Unpacked { content: Content::Dir { .. }, .. }) => Err(refuse("a hard link to a folder")),
+            Some(Unpacked { content, inode, .. }) => Ok((content.clone(), *inode)),
             None => Err(refuse(&format!(
-                "a hard link to {:?}, which does not stand before it in the archive",
-                readable(target)
+                "a hard link to \"{}\", which does not stand before it in the archive",
+                shown(target)
             ))),
         }
     }
 
     /// The content of a long-name entry: the name with a closing NUL.
-    fn long(&mut self, size: u64) -> Result<&'a [u8]> {
-        let content = self.content(size)?;
-        Ok(content.strip_suffix(b"\0").unwrap_or(content))
-    }
-
-    /// Content of `size` bytes; the padding after it is passed over.
-    fn content(&mut self, size: u64) -> Result<&'a [u8]> {
-        let start = self.at;
-        let content = self.take(size, "its content ends early")?;
-        self.at = start;
-        self.take(padded(size), "its last block is cut off")?;
-        Ok(content)
-    }
-
-    fn take(&mut self, length: u64, missing: &str) -> Result<&'a [u8]> {
-        let rest = &self.archive[self.at..];
-        match usize::try_from(length).ok().and_then(|length| rest.get(..length)) {
-            Some(taken) => {
-                self.at += taken.len();
-                Ok(taken)
-            }
-            None => Err(Error::ArchiveTruncated {
-                offset: self.archive.len() as u64,
-                reason: format!(
-                    "{missing} ({length} bytes at byte {}, of which {} came)",
-                    self.at,
-                    rest.len()
-                ),
-            }),
+    fn long(&mut self, at: u64, size: u64) -> Result<Vec<u8>> {
+        let start = self.content(size)?;
+        if size > NAME_MAX {
+            return Err(too_long(at, size));
         }
+        let mut name = self.copy(start, size)?;
+        name.pop_if(|last| *last == 0);
+        Ok(name)
+    }
+
+    /// PAX records: `<length> <key>=<value>\n`, the length counting all of it. Only what means something is copied.
+    fn pax(&mut self, header: u64, size: u64) -> Result<Pax> {
+        let malformed = || invalid(header, None, "a malformed PAX record");
+        let mut at = self.content(size)?;
+        let end = at + size;
+        let mut pax = Pax::default();
+        while at < end {
+            let begins = usize::try_from((end - at).min(KEY_MAX)).expect("that is not much");
+            let begins = self.window.get(at, begins)?;
+            let space = begins.iter().position(|&byte| byte == b' ').ok_or_else(malformed)?;
+            let length = decimal(&begins[..space]).ok_or_else(malformed)?;
+            if length > end - at || length <= space as u64 + 1 {
+                return Err(malformed());
+            }
+            let record =
+                &begins[..usize::try_from(length).map_or(begins.len(), |length| length.min(begins.len()))];
+            let equals =
+                space + record[space..].iter().position(|&byte| byte == b'=').ok_or_else(malformed)?;
+            let key = &record[space + 1..equals];
+            if key.is_empty() {
+                return Err(malformed());
+            }
+            if key.starts_with(b"GNU.sparse.") {
+                return Err(invalid(header, None, "a sparse file; archive it without --sparse"));
+            }
+            let known = match key {
+                b"path" => Some(Known::Path),
+                b"linkpath" => Some(Known::LinkPath),
+                b"size" => Some(Known::Size),
+                // Times, owners, attributes, comments: none of them is restored.
+                _ => None,
+            };
+            let value = at + equals as u64 + 1;
+            let last = at + length - 1;
+            if value > last {
+                return Err(malformed());
+            }
+            if let Some(known) = known {
+                if last - value > NAME_MAX {
+                    return Err(too_long(header, last - value));
+                }
+                let value = self.copy(value, last - value)?;
+                match known {
+                    Known::Path => pax.path = Some(value),
+                    Known::LinkPath => pax.link_path = Some(value),
+                    Known::Size => pax.size = Some(decimal(&value).ok_or_else(malformed)?),
+                }
+            }
+            if self.window.get(last, 1)? != b"\n" {
+                return Err(malformed());
+            }
+            at = last + 1;
+        }
+        Ok(pax)
+    }
+
+    /// Where content of `size` bytes begins; it and the padding after it are passed over.
+    fn content(&mut self, size: u64) -> Result<u64> {
+        self.require(size, "its content ends early")?;
+        let padded = size.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX);
+        self.require(padded, "its last block is cut off")?;
+        let start = self.at;
+        self.at += padded;
+        Ok(start)
+    }
+
+    fn block(&mut self, missing: &str) -> Result<[u8; BLOCK]> {
+        self.require(BLOCK as u64, missing)?;
+        let block = self.window.get(self.at, BLOCK)?.try_into().expect("it has a block's length");
+        self.at += BLOCK as u64;
+        Ok(block)
+    }
+
+    /// A short part of the archive that is there.
+    fn copy(&mut self, at: u64, length: u64) -> Result<Vec<u8>> {
+        let length = usize::try_from(length).expect("it was found to be short");
+        self.window.get(at, length).map(<[u8]>::to_vec)
+    }
+
+    /// That so many bytes follow.
+    fn require(&self, length: u64, missing: &str) -> Result<()> {
+        let size = self.window.bytes.size();
+        let rest = size - self.at;
+        if length <= rest {
+            return Ok(());
+        }
+        Err(Error::ArchiveTruncated {
+            offset: size,
+            reason: format!("{missing} ({length} bytes at byte {}, of which {rest} came)", self.at),
+        })
     }
 }
 
-impl<'a> Header<'a> {
-    fn name(&self) -> Result<std::borrow::Cow<'a, [u8]>> {
+/// A PAX record that means something to us.
+enum Known {
+    Path,
+    LinkPath,
+    Size,
+}
+
+impl Header {
+    fn name(&self) -> Result<Cow<'_, [u8]>> {
         if self.pax.path.is_some() && self.long_name.is_some() {
             return Err(invalid(self.offset, None, "a PAX record and a long name give the entry two names"));
         }
-        if let Some(name) = self.pax.path.or(self.long_name) {
+        if let Some(name) = self.pax.path.as_ref().or(self.long_name.as_ref()) {
             return Ok(name.into());
         }
         let name = until_nul(&self.block.as_old().name);
@@ -370,8 +541,9 @@ impl<'a> Header<'a> {
         }
     }
 
-    fn link_target(&self) -> &'a [u8] {
-        self.pax.link_path.or(self.long_link).unwrap_or_else(|| until_nul(&self.block.as_old().linkname))
+    fn link_target(&self) -> &[u8] {
+        let long = self.pax.link_path.as_deref().or(self.long_link.as_deref());
+        long.unwrap_or_else(|| until_nul(&self.block.as_old().linkname))
     }
 }
 
@@ -379,17 +551,16 @@ fn until_nul(field: &[u8]) -> &[u8] {
     field.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// The header's checksum: the sum of its bytes with its own field as spaces, in one of the forms that tars write (six
-/// octal digits, then NUL and space in either order; or seven and NUL). Any flipped bit shows.
-fn check(at: usize, block: &tar::Header) -> Result<()> {
+/// The header's checksum: the sum of its bytes with its own field as spaces. Some old tars summed signed bytes. It may be
+/// written like any octal number, so that only a bit shows whose flip changes what the header says.
+fn check(at: u64, block: &tar::Header) -> Result<()> {
     let field = &block.as_old().cksum;
-    let sum = block.as_bytes().iter().map(|&byte| u32::from(byte)).sum::<u32>()
-        - field.iter().map(|&byte| u32::from(byte)).sum::<u32>()
-        + 8 * u32::from(b' ');
-    if [format!("{sum:06o}\0 "), format!("{sum:06o} \0"), format!("{sum:07o}\0")]
-        .iter()
-        .any(|form| form.as_bytes() == field)
-    {
+    let sum_of = |bytes: &[u8]| bytes.iter().map(|&byte| i64::from(byte)).sum::<i64>();
+    let signed_sum_of = |bytes: &[u8]| bytes.iter().map(|&byte| i64::from(byte.cast_signed())).sum::<i64>();
+    let spaces = 8 * i64::from(b' ');
+    let told = octal(field).and_then(|told| i64::try_from(told).ok());
+    let is_sum = |sum: &dyn Fn(&[u8]) -> i64| told == Some(sum(block.as_bytes()) - sum(field) + spaces);
+    if is_sum(&sum_of) || is_sum(&signed_sum_of) {
         return Ok(());
     }
     Err(invalid(
@@ -399,53 +570,30 @@ fn check(at: usize, block: &tar::Header) -> Result<()> {
     ))
 }
 
-/// A number field: octal digits, or base-256 for what octal cannot hold. Never negative.
-fn number(field: &[u8], at: usize, what: &str) -> Result<u64> {
-    let bad = |reason| invalid(at, None, &format!("its {what} {reason}"));
+/// Octal digits, spaces before them and spaces or NULs behind; nothing where there are none.
+fn octal(field: &[u8]) -> Option<u64> {
+    let start = field.iter().position(|&byte| byte != b' ')?;
+    let digits = &field[start..];
+    let end = digits.iter().position(|byte| !(b'0'..=b'7').contains(byte)).unwrap_or(digits.len());
+    let is_number = end > 0 && digits[end..].iter().all(|&byte| byte == 0 || byte == b' ');
+    is_number.then(|| digits[..end].iter().fold(0, |value, &digit| value * 8 + u64::from(digit - b'0')))
+}
+
+/// A number field: octal digits, or base-256 for what octal cannot hold. Never negative. An empty one is 0.
+fn number(field: &[u8]) -> Result<u64, &'static str> {
     if field[0] & 0x80 != 0 {
         // The mark is the topmost bit of the first byte; all others are the number's.
         let (&first, rest) = field.split_first().expect("a field is not empty");
         let (high, low) = rest.split_at(rest.len().saturating_sub(8));
         if first != 0x80 || high.iter().any(|&byte| byte != 0) {
-            return Err(bad("is negative or beyond 64 bits"));
+            return Err("is negative or beyond 64 bits");
         }
         return Ok(low.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)));
     }
-    let digits = field.trim_ascii_start();
-    let end = digits.iter().position(|byte| !(b'0'..=b'7').contains(byte)).unwrap_or(digits.len());
-    if digits[end..].iter().any(|&byte| byte != 0 && byte != b' ') {
-        return Err(bad("is no octal number"));
+    if field.iter().all(|&byte| byte == 0 || byte == b' ') {
+        return Ok(0);
     }
-    Ok(digits[..end].iter().fold(0, |value, &digit| value * 8 + u64::from(digit - b'0')))
-}
-
-/// PAX records: `<length> <key>=<value>\n`, the length counting all of it.
-fn read_pax(records: &[u8], at: usize) -> Result<Pax<'_>> {
-    let malformed = || invalid(at, None, "a malformed PAX record");
-    let mut pax = Pax::default();
-    let mut rest = records;
-    while !rest.is_empty() {
-        let space = rest.iter().position(|&byte| byte == b' ').ok_or_else(malformed)?;
-        let length =
-            usize::try_from(decimal(&rest[..space]).ok_or_else(malformed)?).map_err(|_| malformed())?;
-        let record = rest.get(space + 1..length).ok_or_else(malformed)?;
-        rest = &rest[length..];
-        let record = record.strip_suffix(b"\n").ok_or_else(malformed)?;
-        let equals = record.iter().position(|&byte| byte == b'=').ok_or_else(malformed)?;
-        let (key, value) = (&record[..equals], &record[equals + 1..]);
-        match key {
-            b"path" => pax.path = Some(value),
-            b"linkpath" => pax.link_path = Some(value),
-            b"size" => pax.size = Some(decimal(value).ok_or_else(malformed)?),
-            b"" => return Err(malformed()),
-            _ if key.starts_with(b"GNU.sparse.") => {
-                return Err(invalid(at, None, "a sparse file; archive it without --sparse"));
-            }
-            // Times, owners, attributes, comments: none of them is restored.
-            _ => {}
-        }
-    }
-    Ok(pax)
+    octal(field.trim_ascii_start()).ok_or("is no octal number")
 }
 
 /// A decimal number without sign, space or superfluous zero.
@@ -457,6 +605,10 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-fn invalid(offset: usize, entry: Option<String>, reason: &str) -> Error {
-    Error::ArchiveInvalid { offset: offset as u64, entry, reason: reason.to_owned() }
+fn too_long(at: u64, size: u64) -> Error {
+    invalid(at, None, &format!("a name, link target or size of {size} bytes, longer than any can be"))
+}
+
+fn invalid(offset: u64, entry: Option<String>, reason: &str) -> Error {
+    Error::ArchiveInvalid { offset, entry, reason: reason.to_owned() }
 }

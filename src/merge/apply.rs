@@ -4,7 +4,8 @@
 //! looked at then: if it is not what the plan was made for, somebody changed it meanwhile, and it is kept aside. So
 //! there is no moment at which an edit could slip between a look and a rename.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::Write as _;
 use std::sync::Mutex;
 
 use rayon::prelude::*;
@@ -12,16 +13,18 @@ use rayon::prelude::*;
 use super::conflicts::{ATTEMPTS, Conflicts, Kept, copy_across};
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART};
-use super::plan::{Local, Placement, Plan, UNTOLD_MODE, plan, to_look_at};
-use super::report::{Report, Rescued, Skipped};
+use super::left_alone::must_stay;
+use super::plan::{Local, Placement, Plan, UNTOLD_MODE, plan, put_back, to_look_at};
+use super::report::{Conflict, Noted, Report, Rescued, Skipped};
+use super::sensitive::sensitive;
 use super::twins::spare_twins;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::{ByPath, RelativePath};
 use crate::sync::lock;
-use crate::tree::entry::{Entry, PERMISSIONS, Snapshot};
-use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename};
-use crate::tree::scan::{Reader, look as look_at, scan};
+use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
+use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename, set_file_mode};
+use crate::tree::scan::{LeaveOut, Reader, look as look_at, scan};
 use crate::tree::stage::Stage;
 
 /// The owner's right to change what is in a folder.
@@ -52,59 +55,102 @@ struct Here {
 pub fn merge(
     root: &Root,
     base: &Snapshot,
-    incoming: &Incoming,
+    incoming: &mut Incoming,
+    left_alone: LeaveOut<'_>,
     rescued: &mut Rescued,
     cancel: &Cancel,
 ) -> Result<Report> {
     let Here { local, seen } = look(root, base, incoming, cancel)?;
+    let stays = must_stay(root, (base, &incoming.snapshot), (&local, &seen), left_alone, cancel)?;
+    for skipped in stays {
+        put_back(&mut incoming.snapshot, base, &skipped.path);
+        incoming.skipped.push(skipped);
+    }
+    let incoming = &*incoming;
     let mut plan = plan(base, &incoming.snapshot, &local);
     spare_twins(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
     // With many changes that is a lot, and no longer needed.
     drop(local);
     cancel.check()?;
     let (mut lifted, conflicts) = (BTreeMap::new(), Conflicts::default());
-    let applied = lift_write_protection(root, base, &plan, &mut lifted)
-        .and_then(|()| apply(root, incoming, &plan, &seen, &conflicts));
+    let deletions = plan.deletes_most_of(base).then(Conflicts::default);
+    let applied = lift_write_protection(root, &plan, &mut lifted)
+        .and_then(|()| apply(root, incoming, &plan, &seen, &conflicts, deletions.as_ref()));
+    let kept = conflicts.into_kept();
+    let deletions_kept = deletions.map(Conflicts::into_kept).unwrap_or_default();
     if applied.is_ok() {
         // These have got another mode, from the sandbox; after a failure what they had before still holds.
         for (path, _) in &plan.modes {
             lifted.remove(path);
         }
+    } else {
+        // So far as they were made, those that are new have been writable.
+        let is_new =
+            |path: &RelativePath| plan.folders.binary_search_by(|placement| placement.path.cmp(path)).is_ok();
+        lifted.extend(plan.modes.iter().filter(|(path, _)| is_new(path)).cloned());
     }
-    let restored = restore_write_protection(root, &lifted);
+    let restored = restore_write_protection(root, &lifted, &kept);
     let done = applied.and_then(|report| restored.map(|()| report));
     let mut report = match done {
         Ok(report) => report,
         Err(error) => {
-            rescued.conflicts.extend(conflicts.into_kept());
+            rescued.conflicts.extend(kept);
+            rescued.deletions_kept.extend(deletions_kept);
             return Err(error);
         }
     };
-    report.conflicts = conflicts.into_kept();
+    report.conflicts = kept;
+    report.deletions_kept = deletions_kept;
+    report.sensitive = sensitive_of(&plan, &report.written, &seen);
     report.kept.extend(plan.kept);
     report.skipped.extend(incoming.skipped.iter().cloned());
     report.take_rescued(rescued);
     Ok(report)
 }
 
-/// Lets us work in folders that were uploaded as read-only, such as those of a module cache, for as long as the merge
-/// takes. A folder that somebody made read-only here stays so, and a change in it fails.
+/// What of that which was written deserves a look.
+fn sensitive_of(plan: &Plan<'_>, written: &[RelativePath], seen: &ByPath<Meta>) -> Vec<Noted> {
+    let written: HashSet<&RelativePath> = written.iter().collect();
+    let was_executable = |path: &RelativePath| {
+        seen.get(path).is_some_and(|meta| meta.kind == Kind::File && meta.mode & 0o111 != 0)
+    };
+    let modes = plan.file_modes.iter().map(|(path, mode)| {
+        // Its bytes do not matter.
+        (path, Entry::File { mode: *mode, digest: Digest([0; 32]) })
+    });
+    let placed = plan.placements().map(|placement| {
+        let entry = placement.entry.clone();
+        (&placement.path, if let Some(mode) = placement.mode { entry.with_mode(mode) } else { entry })
+    });
+    modes
+        .chain(placed)
+        .filter(|(path, _)| written.contains(path))
+        .filter_map(|(path, entry)| {
+            let reason = sensitive(path, &entry, was_executable(path))?;
+            Some(Noted { path: path.clone(), reason })
+        })
+        .collect()
+}
+
+/// Lets us work in read-only folders, such as those of a module cache, for as long as the merge takes. What is not ours
+/// stays as it is.
 fn lift_write_protection(
     root: &Root,
-    base: &Snapshot,
     plan: &Plan<'_>,
     lifted: &mut BTreeMap<RelativePath, u32>,
 ) -> Result<()> {
-    if rustix::process::geteuid().is_root() {
+    let user = rustix::process::geteuid();
+    if user.is_root() {
         return Ok(());
     }
     let touched = plan.placements().map(|placement| &placement.path).chain(&plan.deletions);
-    let folders: BTreeSet<RelativePath> = touched.filter_map(RelativePath::parent).collect();
+    let mut folders: BTreeSet<RelativePath> = touched.filter_map(RelativePath::parent).collect();
+    // A folder that moves has its own entry for the one above it.
+    folders.extend(plan.in_place_of_folders.iter().map(|placement| placement.path.clone()));
     let mut cursor = root.cursor();
     for folder in folders {
-        let Some(Entry::Dir { mode: Some(uploaded) }) = base.get(&folder) else { continue };
         let Some(meta) = cursor.stat(&folder)?.filter(|meta| meta.kind == Kind::Dir) else { continue };
-        if meta.mode & OWNER_WRITES != OWNER_WRITES && meta.mode & PERMISSIONS == uploaded & PERMISSIONS {
+        if meta.mode & OWNER_WRITES != OWNER_WRITES && meta.owner.0 == user.as_raw() {
             cursor.set_dir_mode(&folder, meta.mode | 0o700).map_err(|error| error.with_hint(UNCHANGED))?;
             lifted.insert(folder, meta.mode);
         }
@@ -112,12 +158,22 @@ fn lift_write_protection(
     Ok(())
 }
 
-/// Gives the folders their modes again, innermost first; all that it can, whatever fails.
-fn restore_write_protection(root: &Root, lifted: &BTreeMap<RelativePath, u32>) -> Result<()> {
+/// Gives the folders their modes again, innermost first; all that it can, whatever fails. Those that were kept aside have
+/// them there.
+fn restore_write_protection(
+    root: &Root,
+    lifted: &BTreeMap<RelativePath, u32>,
+    kept: &[Conflict],
+) -> Result<()> {
     let mut cursor = root.cursor();
-    let mut restore = |path: &RelativePath, mode: u32| match cursor.stat(path)? {
-        Some(meta) if meta.kind == Kind::Dir => cursor.set_dir_mode(path, mode),
-        _ => Ok(()),
+    let mut restore = |path: &RelativePath, mode: u32| {
+        let moved = kept.iter().filter_map(|conflict| path.moved(&conflict.path, &conflict.kept_at));
+        for place in std::iter::once(path.clone()).chain(moved) {
+            if cursor.stat(&place)?.is_some_and(|meta| meta.kind == Kind::Dir) {
+                return cursor.set_dir_mode(&place, mode);
+            }
+        }
+        Ok(())
     };
     let mut outcome = Ok(());
     for (path, mode) in lifted.iter().rev() {
@@ -169,6 +225,8 @@ struct Job<'a> {
     name: RelativePath,
     /// The inode of the new version, where it is staged already.
     staged: Option<u64>,
+    /// The permission bits that the new version gets instead of those that it is staged with.
+    mode: Option<u32>,
 }
 
 impl Job<'_> {
@@ -182,6 +240,12 @@ impl Job<'_> {
             Some(Entry::Dir { mode: Some(mode) }) => mode & PERMISSIONS | 0o700,
             _ => UNTOLD_MODE,
         }
+    }
+
+    /// The new version as it will stand there.
+    fn arriving(&self) -> Option<Entry> {
+        let entry = self.entry.cloned()?;
+        Some(if let Some(mode) = self.mode { entry.with_mode(mode) } else { entry })
     }
 
     fn displacement(&self) -> Displacement {
@@ -200,16 +264,19 @@ fn jobs<'a>(
     incoming: &'a Incoming,
     seen: &'a ByPath<Meta>,
     stage: &Stage,
+    keeps_deletions: bool,
 ) -> Result<Vec<Job<'a>>> {
     let (mut seen, mut staged) = (seen.in_order(), incoming.staged.in_order());
-    let placed = |placement: &'a Placement<'_>| (&placement.path, Some(placement.entry), placement.aside);
+    let placed = |placement: &'a Placement<'_>| {
+        (&placement.path, Some(placement.entry), placement.aside, placement.mode)
+    };
     let before = plan.folders.iter().chain(&plan.files).map(placed);
-    let deleted = plan.deletions.iter().map(|path| (path, None, false));
+    let deleted = plan.deletions.iter().map(|path| (path, None, keeps_deletions, None));
     let after = plan.in_place_of_folders.iter().map(placed);
     before
         .chain(deleted)
         .chain(after)
-        .map(|(path, entry, aside)| {
+        .map(|(path, entry, aside, mode)| {
             let (name, staged) = match entry {
                 Some(Entry::File { .. } | Entry::Symlink { .. }) => {
                     let staged = staged.find(path).ok_or_else(|| {
@@ -219,7 +286,7 @@ fn jobs<'a>(
                 }
                 Some(Entry::Dir { .. }) | None => (stage.name(), None),
             };
-            Ok(Job { path, entry, aside, seen: seen.find(path), name, staged })
+            Ok(Job { path, entry, aside, seen: seen.find(path), name, staged, mode })
         })
         .collect()
 }
@@ -231,19 +298,21 @@ fn apply(
     plan: &Plan<'_>,
     seen: &ByPath<Meta>,
     conflicts: &Conflicts,
+    deletions: Option<&Conflicts>,
 ) -> Result<Report> {
     let mut report = Report::default();
     if plan.moves_anything() {
         let stage = incoming.stage.get(root).map_err(|error| error.with_hint(UNCHANGED))?;
-        let jobs = jobs(plan, incoming, seen, stage)?;
+        let jobs = jobs(plan, incoming, seen, stage, deletions.is_some())?;
         let journal =
             Journal::begin(stage, &jobs, Job::displacement).map_err(|error| error.with_hint(UNCHANGED))?;
-        let apply = Apply { root, stage, journal, conflicts, by_links: Mutex::default() };
+        let apply = Apply::new(root, stage, journal, conflicts, deletions);
         let (folders, rest) = jobs.split_at(plan.folders.len());
         let (files, rest) = rest.split_at(plan.files.len());
         let (deletions, in_place_of_folders) = rest.split_at(plan.deletions.len());
         report.absorb(apply.in_order(folders)?);
         report.absorb(apply.at_once(files)?);
+        report.absorb(apply.at_once(&plan.file_modes)?);
         report.absorb(apply.in_order(deletions)?);
         report.absorb(apply.in_order(in_place_of_folders)?);
     }
@@ -274,17 +343,32 @@ struct Apply<'a> {
     /// Held by whoever exchanges names by way of hard links.
     by_links: Mutex<()>,
     conflicts: &'a Conflicts,
+    /// Where what is deleted is kept, if it is.
+    deletions: Option<&'a Conflicts>,
+    /// Whether what replaces a version gets that one's owner: only root can do that.
+    gives_owners: bool,
 }
 
-impl Apply<'_> {
-    fn in_order(&self, jobs: &[Job<'_>]) -> Result<Report> {
+impl<'a> Apply<'a> {
+    fn new(
+        root: &'a Root,
+        stage: &'a Stage,
+        journal: Journal,
+        conflicts: &'a Conflicts,
+        deletions: Option<&'a Conflicts>,
+    ) -> Self {
+        let gives_owners = rustix::process::geteuid().is_root();
+        Self { root, stage, journal, by_links: Mutex::default(), conflicts, deletions, gives_owners }
+    }
+
+    fn in_order(&self, tasks: &[impl Task]) -> Result<Report> {
         let mut worker = self.worker();
-        jobs.iter().try_for_each(|job| worker.work(job)).map_err(|error| error.with_hint(BEGUN))?;
+        tasks.iter().try_for_each(|task| task.run(&mut worker)).map_err(|error| error.with_hint(BEGUN))?;
         Ok(worker.report)
     }
 
-    fn at_once(&self, jobs: &[Job<'_>]) -> Result<Report> {
-        let reports = jobs.par_chunks(64).map(|jobs| self.in_order(jobs)).collect::<Result<Vec<_>>>()?;
+    fn at_once(&self, tasks: &[impl Task]) -> Result<Report> {
+        let reports = tasks.par_chunks(64).map(|tasks| self.in_order(tasks)).collect::<Result<Vec<_>>>()?;
         let mut all = Report::default();
         for report in reports {
             all.absorb(report);
@@ -321,11 +405,25 @@ struct Worker<'a> {
     report: Report,
 }
 
-impl Worker<'_> {
-    fn work(&mut self, job: &Job<'_>) -> Result<()> {
-        if job.entry.is_some() { self.place(job) } else { self.delete(job) }
-    }
+/// Something that a plan wants done, by any thread.
+trait Task: Sync {
+    fn run(&self, worker: &mut Worker<'_>) -> Result<()>;
+}
 
+impl Task for Job<'_> {
+    fn run(&self, worker: &mut Worker<'_>) -> Result<()> {
+        if self.entry.is_some() { worker.place(self) } else { worker.delete(self) }
+    }
+}
+
+/// A file that gets a mode.
+impl Task for (RelativePath, u32) {
+    fn run(&self, worker: &mut Worker<'_>) -> Result<()> {
+        worker.set_file_mode(&self.0, self.1)
+    }
+}
+
+impl Worker<'_> {
     /// Puts the sandbox's version at its path.
     fn place(&mut self, job: &Job<'_>) -> Result<()> {
         let path = job.path;
@@ -336,9 +434,15 @@ impl Worker<'_> {
             }
             self.in_stage.make_dir(&job.name, job.first_mode())?;
         }
-        let mut waiting = Waiting::Staged(job.name.clone());
+        let mut waiting = Waiting::Staged(match job.mode {
+            Some(mode) => self.staged_with_mode(job, mode)?,
+            None => job.name.clone(),
+        });
         let mut aside = job.aside;
         for _ in 0..ATTEMPTS {
+            if let Some(replaced) = seen {
+                self.give_owner_of(&replaced, &waiting)?;
+            }
             let moved = match seen {
                 // Somebody made it meanwhile; it gets its mode like all others.
                 Some(meta) if meta.kind == Kind::Dir && job.is_dir() => return self.discard(&waiting),
@@ -375,6 +479,65 @@ impl Worker<'_> {
             seen = self.in_root.stat(path)?;
         }
         Err(Error::io("rename", self.in_root.path_of(path), rustix::io::Errno::BUSY))
+    }
+
+    /// Gives the new version the owner and the group of the one that it replaces. What is new is this process's own, and so
+    /// is what replaces something on a file system that keeps no owners.
+    fn give_owner_of(&mut self, replaced: &Meta, waiting: &Waiting) -> Result<()> {
+        if !self.apply.gives_owners {
+            return Ok(());
+        }
+        let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
+        if cursor.stat(name)?.is_some_and(|new| new.owner != replaced.owner) {
+            cursor.set_owner(name, replaced.owner)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a local file the sandbox's permission bits; what else its mode says, and its bytes, are local. A file that has
+    /// further names is not changed by this one, and one that is not ours cannot be: a copy takes its place.
+    fn set_file_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
+        // Where no file stands any more, that is somebody's change since the plan was made.
+        let Some((file, meta)) = self.in_root.open(path)? else { return Ok(()) };
+        if meta.mode & PERMISSIONS == mode {
+            return Ok(());
+        }
+        let set = meta.links == 1 && {
+            match set_file_mode(&file, (meta.mode & 0o7000) | mode) {
+                Ok(()) => true,
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => false,
+                Err(error) => return Err(Error::io("fchmod", self.in_root.path_of(path), error)),
+            }
+        };
+        if set {
+            self.report.written.push(path.clone());
+            return Ok(());
+        }
+        drop(file);
+        let copied = copy_to_stage(self.apply.stage, (&mut self.in_root, path), &mut self.in_stage, mode)?;
+        let Some(Copied { name, ino, meta, digest }) = copied else { return Ok(()) };
+        let entry = Entry::File { mode, digest };
+        let (seen, staged) = (Some(&meta), Some(ino));
+        let job = Job { path, entry: Some(&entry), aside: false, seen, name, staged, mode: None };
+        self.apply.journal.add(job.displacement())?;
+        self.place(&job)
+    }
+
+    /// Gives a new version that waits in the stage other permission bits. One that has further names there, which are to stand
+    /// at other paths, is not changed by this one: a copy is.
+    fn staged_with_mode(&mut self, job: &Job<'_>, mode: u32) -> Result<RelativePath> {
+        if self.in_stage.stat(&job.name)?.is_none_or(|meta| meta.links == 1) {
+            self.in_stage.set_staged_mode(&job.name, mode)?;
+            return Ok(job.name.clone());
+        }
+        let stage = self.apply.stage;
+        let copied = copy_to_stage(stage, (&mut stage.cursor(), &job.name), &mut self.in_stage, mode)?;
+        let Some(Copied { name, ino, .. }) = copied else {
+            return Err(Error::Internal(format!("what was staged for {} is gone", job.path)));
+        };
+        let arriving = Arriving::Inode(ino);
+        self.apply.journal.add(Displacement::new(job.path, &name, arriving, job.seen, job.aside))?;
+        Ok(name)
     }
 
     /// Makes a folder where nothing stands. `false` where something does.
@@ -555,7 +718,7 @@ impl Worker<'_> {
         let Waiting::Staged(name) = waiting else {
             return Err(Error::io("rename", self.in_root.path_of(job.path), rustix::io::Errno::XDEV));
         };
-        let beside = self.name_beside(job.path, job.entry, job.seen, job.aside)?;
+        let beside = self.name_beside(job.path, job.arriving().as_ref(), job.seen, job.aside)?;
         let copied = if job.is_dir() {
             self.in_root.make_dir(&beside, job.first_mode())?
         } else {
@@ -595,7 +758,11 @@ impl Worker<'_> {
         }
         let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
         if cursor.stat(name)?.is_some_and(|now| now.untouched_since(expected)) {
-            cursor.remove_file(name)?;
+            if let Some(deletions) = self.apply.deletions {
+                deletions.keep(self.apply.root, (cursor, name), path, true)?;
+            } else {
+                cursor.remove_file(name)?;
+            }
             self.report.deleted.push(path.clone());
             return Ok(());
         }
@@ -632,6 +799,35 @@ impl Waiting {
             Self::Beside(name) => (beside, name),
         }
     }
+}
+
+/// A file that was copied into the stage.
+struct Copied {
+    /// Its name there.
+    name: RelativePath,
+    /// The inode of the copy.
+    ino: u64,
+    /// What the original was when it was opened.
+    meta: Meta,
+    /// The digest of what was copied.
+    digest: Digest,
+}
+
+/// Copies a file into the stage with other permission bits; `None` where no file stands there.
+fn copy_to_stage(
+    stage: &Stage,
+    (from, path): (&mut Cursor<'_>, &RelativePath),
+    in_stage: &mut Cursor<'_>,
+    mode: u32,
+) -> Result<Option<Copied>> {
+    let (name, mut copy) = stage.file(in_stage, mode)?;
+    let copy_path = in_stage.path_of(&name);
+    let failed = |error| Error::io("write", &copy_path, error);
+    let copied =
+        Reader::new().file(from, path, &Cancel::default(), |bytes| copy.write_all(bytes).map_err(failed))?;
+    let Some((meta, digest)) = copied else { return Ok(None) };
+    let ino = Meta::of_file(&copy).map_err(failed)?.ino;
+    Ok(Some(Copied { name, ino, meta, digest }))
 }
 
 /// [`Onto::Nothing`] for file systems that know only plain renames: a further name never replaces anything.
@@ -706,7 +902,7 @@ mod tests {
         let stage = lazy.get(&root).unwrap();
         let journal = Journal::begin(stage, &[], Job::displacement).unwrap();
         let conflicts = Conflicts::default();
-        let apply = Apply { root: &root, stage, journal, conflicts: &conflicts, by_links: Mutex::default() };
+        let apply = Apply::new(&root, stage, journal, &conflicts, None);
         let name = stage.name();
         rename((&mut root.cursor(), &path), (&mut stage.cursor(), &name), Onto::Nothing).unwrap();
         let job = Job {
@@ -716,6 +912,7 @@ mod tests {
             seen: planned.as_ref(),
             name: name.clone(),
             staged: None,
+            mode: None,
         };
         let mut worker = apply.worker();
         worker.settle(&Waiting::Staged(name), &job, false).unwrap();

@@ -1,18 +1,19 @@
 //! Where local versions are kept that the sandbox's version replaced.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::report::Conflict;
+use super::report::{Conflict, Skipped};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
 use crate::path::RelativePath;
 use crate::sync::lock;
-use crate::time::utc_timestamp;
+use crate::time::{unix_millis, utc_timestamp};
 use crate::tree::entry::PERMISSIONS;
 use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
-use crate::tree::stage::{make_runtime, runtime};
+use crate::tree::scan::scan;
+use crate::tree::stage::{RuntimeFolder, remove_tree, runtime};
 
 /// The folder in the runtime folder.
 const CONFLICTS: &str = "conflicts";
@@ -57,7 +58,7 @@ impl Conflicts {
     ) -> Result<Kept> {
         let mut cursor = root.cursor();
         for version in 0..VERSIONS {
-            let kept_at = self.folder(&mut cursor, version)?.join(path);
+            let kept_at = self.folder(root, version)?.join(path);
             if !make_folders(&mut cursor, &kept_at)? {
                 continue;
             }
@@ -94,10 +95,10 @@ impl Conflicts {
     }
 
     /// The folder of so many versions before.
-    fn folder(&self, cursor: &mut Cursor<'_>, version: usize) -> Result<RelativePath> {
+    fn folder(&self, root: &Root, version: usize) -> Result<RelativePath> {
         let mut folders = lock(&self.folders);
         while folders.len() <= version {
-            folders.push(make_folder(cursor)?);
+            folders.push(make_folder(root)?);
         }
         Ok(folders[version].clone())
     }
@@ -114,48 +115,197 @@ fn make_folders(cursor: &mut Cursor<'_>, kept_at: &RelativePath) -> Result<bool>
 }
 
 /// Makes a new folder for kept versions.
-fn make_folder(cursor: &mut Cursor<'_>) -> Result<RelativePath> {
-    make_runtime(cursor)?;
-    let runtime = runtime();
-    keep_out_of_git(cursor, &RelativePath::child(Some(&runtime), b".gitignore"))?;
-    let conflicts = RelativePath::child(Some(&runtime), CONFLICTS.as_bytes());
-    if !cursor.ensure_dir(&conflicts, 0o755)? {
-        return Err(Error::UnsafePath {
-            path: readable(conflicts.as_bytes()),
-            offset: None,
-            reason: "it must be a folder, since local versions are kept there; move it away and try again"
-                .to_owned(),
-        });
-    }
-    // Colons in file names trouble other systems.
-    let time = utc_timestamp(SystemTime::now()).replace(':', "-");
+fn make_folder(root: &Root) -> Result<RelativePath> {
+    let _in_place = RuntimeFolder::open(root)?;
+    let conflicts = folder_of_all();
+    let time = name_of(SystemTime::now());
     let mut made = RelativePath::child(Some(&conflicts), time.as_bytes());
     for serial in 2.. {
-        if cursor.make_dir(&made, 0o755)? {
-            break;
+        let mut cursor = root.cursor();
+        if !cursor.ensure_dir(&conflicts, 0o755)? {
+            return Err(Error::UnsafePath {
+                path: readable(conflicts.as_bytes()),
+                offset: None,
+                reason:
+                    "it must be a folder, since local versions are kept there; move it away and try again"
+                        .to_owned(),
+            });
         }
+        match cursor.make_dir(&made, 0o755) {
+            Ok(true) => break,
+            // Another merge removed the folder around it, since nothing was in it.
+            Err(error) if error.is_gone() => continue,
+            taken => taken?,
+        };
         made = RelativePath::child(Some(&conflicts), format!("{time}~{serial}").as_bytes());
     }
     Ok(made)
 }
 
-fn keep_out_of_git(cursor: &mut Cursor<'_>, ignore: &RelativePath) -> Result<()> {
-    match cursor.stat(ignore)? {
-        // A full disk, or a kill, left it empty.
-        Some(meta) if meta.kind == Kind::File && meta.size == 0 => {
-            cursor.remove_file(ignore)?;
-        }
-        Some(_) => return Ok(()),
-        None => {}
+/// The folder with the kept versions of all merges.
+fn folder_of_all() -> RelativePath {
+    RelativePath::child(Some(&runtime()), CONFLICTS.as_bytes())
+}
+
+/// How the folder of a merge at that time is named. Colons in file names trouble other systems.
+fn name_of(time: SystemTime) -> String {
+    utc_timestamp(time).replace(':', "-")
+}
+
+/// When the merge ran whose folder has that name, in milliseconds since 1970. Nothing where no merge names one so.
+fn time_of(name: &[u8]) -> Option<i64> {
+    let name = std::str::from_utf8(name).ok()?;
+    let (time, serial) = name.split_once('~').map_or((name, None), |(time, serial)| (time, Some(serial)));
+    let is_serial =
+        |serial: &str| serial.parse::<u32>().is_ok_and(|number| number > 1 && number.to_string() == serial);
+    if serial.is_some_and(|serial| !is_serial(serial)) || time.contains(':') {
+        return None;
     }
-    match cursor.create(ignore, 0o644) {
-        Ok(mut file) => {
-            file.write_all(b"*\n").map_err(|error| Error::io("write", cursor.path_of(ignore), error))
-        }
-        // Another restore was faster.
-        Err(error) if error.is_io(std::io::ErrorKind::AlreadyExists) => Ok(()),
-        Err(error) => Err(error),
+    let (date, of_day) = time.split_once('T')?;
+    crate::time::parse_utc_timestamp(&format!("{date}T{}", of_day.replace('-', ":")))
+}
+
+/// How many bytes are kept in all.
+const KEPT_BYTES: u64 = 1 << 30;
+
+/// Why kept versions that are too old, or too many, are still there.
+const UNPRUNED: &str = "its kept versions are past their time, but could not be removed; remove them by hand";
+
+/// For how long local versions are kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Keep {
+    /// For ever, however many there are.
+    ForEver,
+    /// For so many days, and no more than a gibibyte of them; with 0 days only those of the last merge.
+    Days(f64),
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self::Days(30.0)
     }
+}
+
+/// The kept versions of one merge, as far as it matters for how long they stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Age {
+    /// In milliseconds since 1970.
+    time: i64,
+    /// Of the merge that runs.
+    is_ours: bool,
+}
+
+/// Which ones are too old. One from the future is not.
+fn too_old(kept: &[Age], keep: Keep, now: i64) -> Vec<bool> {
+    let Keep::Days(days) = keep else { return vec![false; kept.len()] };
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds are exact in it for 285,000 years")]
+    let is_old =
+        |age: &Age| (now.saturating_sub(age.time)) as f64 > days * crate::time::MILLIS_PER_DAY as f64;
+    kept.iter().map(|age| !age.is_ours && is_old(age)).collect()
+}
+
+/// Which ones are too many, of all that have such a size: the oldest of them.
+fn too_many(kept: &[(Age, u64)], limit: u64) -> Vec<bool> {
+    let mut newest_first: Vec<usize> = (0..kept.len()).collect();
+    newest_first.sort_by_key(|&at| std::cmp::Reverse((kept[at].0.is_ours, kept[at].0.time)));
+    let mut too_many = vec![false; kept.len()];
+    let mut total: u64 = 0;
+    for at in newest_first {
+        let (age, size) = kept[at];
+        total = total.saturating_add(size);
+        too_many[at] = total > limit && !age.is_ours;
+    }
+    too_many
+}
+
+/// Removes the kept versions of earlier merges that are past their time. To be called under the workspace's merge lock,
+/// by a merge that wrote something, with what it kept itself. Where that is nothing, only ages are looked at: then the
+/// rest has not grown, and need not be measured.
+///
+/// Only what has a name as we give one is removed, and no link is followed. What cannot be removed is told, and is no
+/// failure.
+#[must_use]
+pub fn prune(root: &Root, keep: Keep, now: SystemTime, kept_now: &[Conflict]) -> Vec<Skipped> {
+    let all = folder_of_all();
+    let told = |path: &RelativePath| Skipped { path: path.clone(), reason: UNPRUNED };
+    if keep == Keep::ForEver {
+        return Vec::new();
+    }
+    let Ok(names) = root.cursor().list(Some(&all)) else { return vec![told(&all)] };
+    let mut kept: Vec<(RelativePath, Age)> = Vec::new();
+    let mut cursor = root.cursor();
+    for name in names.unwrap_or_default() {
+        let path = RelativePath::child(Some(&all), &name);
+        let Some(time) = time_of(&name) else { continue };
+        // What cannot be looked at is none that we could remove.
+        if matches!(cursor.stat(&path), Ok(Some(meta)) if meta.kind == Kind::Dir) {
+            let is_ours = kept_now.iter().any(|conflict| conflict.kept_at.is_below(&path));
+            kept.push((path, Age { time, is_ours }));
+        }
+    }
+    let ages: Vec<Age> = kept.iter().map(|(_, age)| *age).collect();
+    let (mut removed, mut skipped) = (false, Vec::new());
+    let mut remove = |path: &RelativePath| match remove_kept(root, path) {
+        Ok(()) => removed = true,
+        Err(_) => skipped.push(told(path)),
+    };
+    let mut left = Vec::new();
+    for ((path, age), is_old) in kept.into_iter().zip(too_old(&ages, keep, unix_millis(now))) {
+        if is_old { remove(&path) } else { left.push((path, age)) }
+    }
+    if !kept_now.is_empty() {
+        // What cannot be measured counts as nothing: it is not there to be removed either.
+        let sizes: Vec<(Age, u64)> =
+            left.iter().map(|(path, age)| (*age, size_of(root, path).unwrap_or(0))).collect();
+        for ((path, _), is_too_many) in left.iter().zip(too_many(&sizes, KEPT_BYTES)) {
+            if is_too_many {
+                remove(path);
+            }
+        }
+    }
+    if removed {
+        // Where it is not empty, or is gone, that is as well.
+        let _stays = cursor.remove_empty_dir(&all);
+    }
+    skipped
+}
+
+fn size_of(root: &Root, path: &RelativePath) -> Result<u64> {
+    let found = scan(&root.below(path)?, &|_| false, &Cancel::default())?;
+    let files = found.iter().filter(|found| found.meta.kind == Kind::File);
+    Ok(files.map(|found| found.meta.size).fold(0, u64::saturating_add))
+}
+
+/// Removes a merge's kept versions, also where a folder in them is read-only.
+fn remove_kept(root: &Root, path: &RelativePath) -> Result<()> {
+    let folder = root.below(path)?;
+    let mut cursor = folder.cursor();
+    for found in scan(&folder, &|_| false, &Cancel::default())? {
+        if found.meta.kind == Kind::Dir && found.meta.mode & 0o300 != 0o300 {
+            cursor.set_dir_mode(&found.path, found.meta.mode | 0o700)?;
+        }
+    }
+    remove_tree(root, path)
+}
+
+/// Refuses a workspace in which no local version could be kept, before anything in it is changed.
+pub fn check_runtime(root: &Root) -> Result<()> {
+    let mut cursor = root.cursor();
+    let runtime = runtime();
+    for folder in [runtime.clone(), RelativePath::child(Some(&runtime), CONFLICTS.as_bytes())] {
+        let Some(meta) = cursor.stat(&folder)? else { return Ok(()) };
+        if meta.kind != Kind::Dir {
+            return Err(Error::UnsafePath {
+                path: readable(folder.as_bytes()),
+                offset: None,
+                reason: "it must be a folder and not a link or file, since local versions are kept there; \
+                         move it away and try again"
+                    .to_owned(),
+            });
+        }
+        cursor.check_writable(&folder)?;
+    }
+    Ok(())
 }
 
 /// Moves what cannot be renamed, to a new name on another file system: copies it, and removes it here once the copy is
@@ -193,6 +343,7 @@ pub fn copy_across(
         at += 1;
     }
     for (source, destination, meta) in folders.iter().rev() {
+        keep_owner(to, destination, meta)?;
         to.set_dir_mode(destination, meta.mode & PERMISSIONS)?;
         if !from.remove_empty_dir(source)? {
             return Err(Error::io("rmdir", from.path_of(source), rustix::io::Errno::NOTEMPTY));
@@ -223,6 +374,7 @@ fn copy_leaf(
                 return Err(Error::io("rename", from.path_of(name), rustix::io::Errno::XDEV));
             }
         }
+        keep_owner(to, path, &meta)?;
         if from.stat(name)?.is_some_and(|now| now.untouched_since(&meta)) {
             from.remove_file(name)?;
             return Ok(Renamed::Done);
@@ -231,6 +383,16 @@ fn copy_leaf(
         to.remove_file(path)?;
     }
     Err(Error::io("copyfile", from.path_of(name), rustix::io::Errno::BUSY))
+}
+
+/// Gives a copy the owner and the group of the original, which only root can do. On a file system that keeps no owners there
+/// is none to keep.
+fn keep_owner(to: &mut Cursor<'_>, path: &RelativePath, original: &Meta) -> Result<()> {
+    if rustix::process::geteuid().is_root() && to.stat(path)?.is_some_and(|copy| copy.owner != original.owner)
+    {
+        to.set_owner(path, original.owner)?;
+    }
+    Ok(())
 }
 
 fn copy_file(file: &mut File, meta: &Meta, (to, path): (&mut Cursor<'_>, &RelativePath)) -> Result<()> {
@@ -247,6 +409,8 @@ fn copy_file(file: &mut File, meta: &Meta, (to, path): (&mut Cursor<'_>, &Relati
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::process::CommandExt as _;
 
     use super::*;
 
@@ -286,5 +450,157 @@ mod tests {
             conflicts.keep(&root, (&mut root.cursor(), &path("edit")), &path("edit"), false).unwrap();
             assert_eq!(fs::read_to_string(&ignore).unwrap(), after);
         }
+    }
+
+    #[test]
+    fn names_that_a_merge_gives_say_its_time() {
+        let now = SystemTime::now();
+        let name = name_of(now);
+        assert_eq!(time_of(name.as_bytes()), Some(unix_millis(now)));
+        assert_eq!(time_of(format!("{name}~2").as_bytes()), Some(unix_millis(now)));
+        for name in [
+            "",
+            "mine",
+            "2026-01-01",
+            "2026-01-01T00:00:00.000Z",
+            "2026-01-01T00-00-00.000Z~",
+            "2026-01-01T00-00-00.000Z~1",
+            "2026-01-01T00-00-00.000Z~02",
+            "2026-01-01T00-00-00.000Z~2~2",
+            "2026-01-01T00-00-00.000Z.old",
+            "2026-02-30T00-00-00.000Z",
+            "2026-01-01t00-00-00.000Z",
+        ] {
+            assert_eq!(time_of(name.as_bytes()), None, "{name}");
+        }
+        assert_eq!(time_of(b"2026-01-01T00-00-00.000\xff"), None);
+    }
+
+    #[test]
+    fn what_is_too_old_goes() {
+        const DAY: i64 = crate::time::MILLIS_PER_DAY;
+        let now = 100 * DAY;
+        for (keep, time, is_ours, goes) in [
+            (Keep::default(), now, false, false),
+            (Keep::default(), now - 30 * DAY, false, false),
+            (Keep::default(), now - 30 * DAY - 1, false, true),
+            (Keep::default(), now - 30 * DAY - 1, true, false),
+            (Keep::default(), now + 1000 * DAY, false, false),
+            (Keep::default(), i64::MIN, false, true),
+            (Keep::Days(0.0), now - 1, false, true),
+            (Keep::Days(0.0), now - 1, true, false),
+            (Keep::Days(0.5), now - DAY / 2, false, false),
+            (Keep::Days(0.5), now - DAY / 2 - 1, false, true),
+            (Keep::Days(f64::INFINITY), i64::MIN, false, false),
+            (Keep::ForEver, i64::MIN, false, false),
+        ] {
+            assert_eq!(too_old(&[Age { time, is_ours }], keep, now), [goes], "{keep:?} {time} {is_ours}");
+        }
+        assert_eq!(too_old(&[], Keep::default(), now), [false; 0]);
+    }
+
+    #[test]
+    fn of_what_is_too_much_the_oldest_goes() {
+        let other = |time, size| (Age { time, is_ours: false }, size);
+        let ours = |time, size| (Age { time, is_ours: true }, size);
+        for (kept, goes) in [
+            (vec![], vec![]),
+            (vec![other(1, 10), other(2, 0)], vec![false, false]),
+            (vec![other(1, 11)], vec![true]),
+            (vec![other(3, 5), other(1, 5), other(2, 5)], vec![false, true, false]),
+            (vec![other(1, 1), other(2, 9), other(3, 2)], vec![true, true, false]),
+            (vec![ours(1, 20), other(2, 0), other(3, 1)], vec![false, true, true]),
+            (vec![ours(1, 9), other(3, 1), other(2, 1)], vec![false, false, true]),
+            (vec![other(1, u64::MAX), other(2, u64::MAX)], vec![true, true]),
+        ] {
+            assert_eq!(too_many(&kept, 10), goes, "{kept:?}");
+        }
+    }
+
+    /// A workspace with kept versions by those names, and what is left of them after a merge at `now`.
+    fn pruned(names: &[&str], keep: Keep, ours: &[&str]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let all = root.path_of(&folder_of_all());
+        fs::create_dir_all(&all).unwrap();
+        for name in names {
+            fs::create_dir_all(all.join(name).join("deep/er")).unwrap();
+            fs::write(all.join(name).join("deep/er/edit"), "edit").unwrap();
+        }
+        let kept_at = |name: &str| path(&format!(".paperclip-runtime/conflicts/{name}/deep/er/edit"));
+        let ours: Vec<_> =
+            ours.iter().map(|name| Conflict { path: path("deep/er/edit"), kept_at: kept_at(name) }).collect();
+        assert_eq!(prune(&root, keep, SystemTime::now(), &ours), []);
+        let mut left: Vec<_> = match fs::read_dir(&all) {
+            Ok(names) => names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect(),
+            Err(_) => vec!["not even the folder".to_owned()],
+        };
+        left.sort_unstable();
+        left
+    }
+
+    #[test]
+    fn kept_versions_go_when_they_are_old_and_nothing_else_goes() {
+        let old = "2020-01-01T00-00-00.000Z";
+        let older = "2020-01-01T00-00-00.000Z~2";
+        assert_eq!(pruned(&[old, older], Keep::default(), &[]), ["not even the folder"]);
+        assert_eq!(pruned(&[old, older], Keep::default(), &[older]), [older]);
+        assert_eq!(pruned(&[old, older], Keep::ForEver, &[]), [old, older]);
+        let now = name_of(SystemTime::now());
+        assert_eq!(pruned(&[old, &now], Keep::default(), &[]), [&*now]);
+        assert_eq!(pruned(&[old, "mine", "2020"], Keep::Days(0.0), &[]), ["2020", "mine"]);
+    }
+
+    #[test]
+    fn no_link_leads_pruning_out_of_the_conflicts() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let old = "2020-01-01T00-00-00.000Z";
+        let outside = folder.path().join("outside");
+        fs::create_dir_all(outside.join(old)).unwrap();
+        fs::write(outside.join(old).join("precious"), "precious").unwrap();
+        let all = root.path_of(&folder_of_all());
+        fs::create_dir_all(&all).unwrap();
+        symlink(outside.join(old), all.join(old)).unwrap();
+        let inner = "2020-01-02T00-00-00.000Z";
+        fs::create_dir(all.join(inner)).unwrap();
+        symlink(&outside, all.join(inner).join("link")).unwrap();
+        assert_eq!(prune(&root, Keep::default(), SystemTime::now(), &[]), []);
+        assert!(all.join(old).is_symlink(), "we make no links of that name");
+        assert!(!all.join(inner).exists());
+        fs::remove_dir_all(&all).unwrap();
+        symlink(&outside, &all).unwrap();
+        assert_eq!(prune(&root, Keep::default(), SystemTime::now(), &[]), []);
+        assert_eq!(fs::read_to_string(outside.join(old).join("precious")).unwrap(), "precious");
+    }
+
+    #[test]
+    fn kept_versions_that_cannot_be_removed_are_told() {
+        const NAME: &str = "merge::conflicts::tests::kept_versions_that_cannot_be_removed_are_told";
+        let Some(workspace) = std::env::var_os("UNPRUNABLE") else {
+            let folder = tempfile::tempdir().unwrap();
+            let old = folder.path().join(folder_of_all().as_path()).join("2020-01-01T00-00-00.000Z");
+            fs::create_dir_all(&old).unwrap();
+            // Root may remove anything, so the test runs itself again as another user, who needs its binary.
+            let binary = folder.path().join("test-binary");
+            fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            let mut again = std::process::Command::new(binary);
+            again.args(["--exact", NAME]).env("UNPRUNABLE", folder.path());
+            if rustix::process::geteuid().is_root() {
+                again.uid(65534).gid(65534);
+            } else {
+                fs::set_permissions(old.parent().unwrap(), fs::Permissions::from_mode(0o555)).unwrap();
+            }
+            let text = String::from_utf8(again.output().unwrap().stdout).unwrap();
+            fs::set_permissions(old.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+            assert!(text.contains("1 passed; 0 failed"), "{text}");
+            assert!(old.exists());
+            return;
+        };
+        let root = Root::open(std::path::Path::new(&workspace)).unwrap();
+        let skipped = prune(&root, Keep::default(), SystemTime::now(), &[]);
+        let told: Vec<_> = skipped.iter().map(|skipped| skipped.path.to_string()).collect();
+        assert_eq!(told, [".paperclip-runtime/conflicts/2020-01-01T00-00-00.000Z"]);
     }
 }

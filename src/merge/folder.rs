@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::apply::merge;
-use super::incoming::Incoming;
-use super::journal;
+use super::conflicts::Keep;
+use super::incoming::{Incoming, UNCHANGED};
 use super::lock::{self, MergeLock};
 use super::report::{Report, Rescued};
+use super::session::{Merge, Terms};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::exclude::PathSet;
@@ -18,14 +18,16 @@ use crate::tree::stage::is_in_runtime;
 /// A merge that holds the target's lock. [`FolderMerge::finish`] gives it back.
 #[derive(Debug)]
 pub struct FolderMerge {
-    /// Whether what was displaced has all been dealt with.
-    settled: bool,
+    merge: Merge,
+    base: Snapshot,
+    exclude: PathSet,
     /// What was found of killed merges.
     rescued: Rescued,
-    root: Root,
-    base: Snapshot,
-    incoming: Incoming,
-    lock: MergeLock,
+}
+
+/// What is not merged. Kept local versions are nobody's to merge.
+fn is_left_alone(exclude: &PathSet, path: &RelativePath) -> bool {
+    is_in_runtime(path) || exclude.contains_or_covers(path)
 }
 
 impl FolderMerge {
@@ -35,41 +37,38 @@ impl FolderMerge {
         let cancel = Cancel::default();
         let source = Root::open(source)?;
         let root = Root::create(target)?;
+        let left_alone = |path: &RelativePath| is_left_alone(exclude, path);
+        base.retain(|path, _| !left_alone(path));
+        let terms = Terms { base: &base, left_alone: &left_alone, keep: Keep::default(), cancel: &cancel };
         let mut rescued = Rescued::default();
-        journal::rescue(&root, &mut rescued)?;
-        // Kept local versions are nobody's to merge.
-        let left_out = |path: &RelativePath| is_in_runtime(path) || exclude.contains_or_covers(path);
-        base.retain(|path, _| !left_out(path));
-        let mut incoming = Incoming::from_folder(&source, &left_out, &base, &root, &cancel)?;
-        incoming.keep_untold(&base, false);
-        match MergeLock::acquire(target, lock::WAIT, &cancel) {
-            Ok(lock) => Ok(Self { settled: true, rescued, root, base, incoming, lock }),
+        let mut merge = Merge::begin(root, &terms, &mut rescued, |root| {
+            let mut incoming = Incoming::from_folder(&source, &left_alone, &base, root, &cancel)?;
+            incoming.keep_untold(&base, false);
+            Ok(incoming)
+        })?;
+        match MergeLock::acquire_blocking(target, lock::WAIT, &cancel) {
+            Ok(lock) => merge.hold(lock),
             Err(error) => {
-                // The failure that led here is the one to report; the next stage removes an abandoned one.
-                let _abandoned = incoming.stage.close(&root);
-                Err(error)
+                // The failure that led here is the one to report; the next merge removes an abandoned stage.
+                let (_theirs, _closed) = merge.finish(&mut rescued);
+                return Err(error.with_hint(UNCHANGED));
             }
         }
+        Ok(Self { merge, base, exclude: exclude.clone(), rescued })
     }
 
     /// Looks at the target and merges.
     pub fn apply(&mut self) -> Result<Report> {
-        self.settled = false;
-        let report = merge(&self.root, &self.base, &self.incoming, &mut self.rescued, &Cancel::default())?;
-        self.settled = true;
-        Ok(report)
+        let left_alone = |path: &RelativePath| is_left_alone(&self.exclude, path);
+        let cancel = Cancel::default();
+        let terms =
+            Terms { base: &self.base, left_alone: &left_alone, keep: Keep::default(), cancel: &cancel };
+        self.merge.apply(&terms, &mut self.rescued)
     }
 
     /// Removes what is left in the stage and releases the lock.
     pub fn finish(mut self) -> Result<()> {
-        let closed = if self.settled {
-            self.incoming.stage.close(&self.root)
-        } else {
-            // It may hold a local version that could not be kept aside.
-            journal::clear_up(&self.root, self.incoming.stage.abandon(), &mut self.rescued);
-            Ok(())
-        };
-        self.lock.release()?;
+        let (_theirs, closed) = self.merge.finish(&mut self.rescued);
         closed
     }
 }

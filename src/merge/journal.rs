@@ -1,20 +1,28 @@
 //! What a merge is about to displace, written down before the first change.
 //!
 //! A version that was displaced lies in the stage for a moment, until it has been looked at. A process that is killed
-//! in that moment leaves it there, and whoever finds the stage must know whether it is content that never reached its
-//! place, a version that was uploaded as it was, or somebody's edit that is nowhere else.
+//! in that moment leaves it there, and the merge that finds the stage must know whether it is content that never reached
+//! its place, a version that was uploaded as it was, or a local edit that is nowhere else.
+//!
+//! So a journal is trusted only when it is whole. Its first line says how many displacements follow, and every line
+//! begins with a checksum of the rest; what is added while the merge is under way (for mounts below the workspace) is
+//! counted nowhere, so there an unfinished line is taken for damage. As long as the journal is being written nothing is
+//! displaced, and a mark in the stage says so ([`Stage::begin`] removes it). Without that mark, a journal that is
+//! missing, damaged or of another version says nothing, and everything in the stage is kept under the conflicts.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use rayon::prelude::*;
 use rustix::io::Errno;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
 
 use super::conflicts::Conflicts;
-use super::incoming::LazyStage;
 use super::report::{Rescued, Skipped};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -27,6 +35,12 @@ use crate::tree::stage::{Abandoned, Stage};
 
 /// The journal's name in the stage; no staged name looks like it.
 const JOURNAL: &str = "journal";
+
+/// The version of what is written there.
+const VERSION: u32 = 2;
+
+/// How many hexadecimal digits a line's checksum has: the first ones of its SHA-256.
+const CHECKSUM: usize = 16;
 
 /// What is put behind a name in the stage for the version that it displaced, where names cannot be exchanged.
 pub const DISPLACED: &str = ".displaced";
@@ -70,6 +84,14 @@ impl Arriving {
             None => Self::Nothing,
         }
     }
+}
+
+/// The first line of a journal.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    version: u32,
+    /// How many lines follow at least: those that were there before anything was displaced.
+    displacements: usize,
 }
 
 /// One path of the workspace at which something may be displaced.
@@ -157,13 +179,13 @@ impl Displacement {
         Self { in_workspace: true, ..Self::new(path, name, arriving, seen, aside) }
     }
 
-    /// Reads a line of the journal in an abandoned stage, with its name and path. Nothing where it is not one that the
-    /// stage's process can have written.
-    fn read(line: &[u8], stage: &Abandoned) -> Option<(Self, RelativePath, RelativePath)> {
-        let displacement: Self = serde_json::from_slice(line).ok()?;
+    /// Reads a line of a journal, with its name and path. Nothing where it is not one that the stage's process can have
+    /// written, which alone `has_named` what is in the workspace.
+    fn read(line: &[u8], has_named: &impl Fn(&OsStr) -> bool) -> Option<(Self, RelativePath, RelativePath)> {
+        let displacement: Self = read_line(line)?;
         let [name, path] = [&displacement.name, &displacement.path].map(Name::as_path);
         let (name, path) = (name?, path?);
-        let is_beside = || name.split().0 == path.split().0 && stage.has_named(name.name());
+        let is_beside = || name.split().0 == path.split().0 && has_named(name.name());
         (!displacement.in_workspace || is_beside()).then_some((displacement, name, path))
     }
 
@@ -195,13 +217,21 @@ impl Displacement {
 /// The journal of a merge that is under way.
 #[derive(Debug)]
 pub struct Journal {
-    /// Or why a line could not be written: what came after half a line could not be read.
-    file: Mutex<std::result::Result<File, Errno>>,
+    file: Mutex<Written>,
     path: PathBuf,
 }
 
+#[derive(Debug)]
+struct Written {
+    file: File,
+    /// Up to where all lines are whole.
+    whole: u64,
+    /// Why a line could not be written, and what was written of it could not be taken back.
+    spoilt: Option<Errno>,
+}
+
 impl Journal {
-    /// Begins the journal of a stage, before anything is displaced.
+    /// Writes the journal of a stage. Once this returns, something may be displaced.
     pub fn begin<T: Sync>(
         stage: &Stage,
         items: &[T],
@@ -209,13 +239,15 @@ impl Journal {
     ) -> Result<Self> {
         let mut cursor = stage.cursor();
         let name = RelativePath::child(None, JOURNAL.as_bytes());
-        let file = cursor.create(&name, 0o600)?;
-        let journal = Self { file: Mutex::new(Ok(file)), path: cursor.path_of(&name) };
+        let written = Written { file: cursor.create(&name, 0o600)?, whole: 0, spoilt: None };
+        let journal = Self { file: Mutex::new(written), path: cursor.path_of(&name) };
+        journal.write(&lines(std::iter::once(Head { version: VERSION, displacements: items.len() })))?;
         // A window at a time: the text of all of it would take more memory than all else that is known of them.
         for items in items.chunks(LINES * WINDOW) {
             let texts = items.par_chunks(LINES).map(|items| lines(items.iter().map(&displacement)));
             texts.collect::<Vec<_>>().iter().try_for_each(|text| journal.write(text))?;
         }
+        stage.begin()?;
         Ok(journal)
     }
 
@@ -225,24 +257,56 @@ impl Journal {
     }
 
     fn write(&self, text: &[u8]) -> Result<()> {
-        let mut open = lock(&self.file);
+        let mut written = lock(&self.file);
         let failed = |error: std::io::Error| Error::io("write", &self.path, error);
-        let file = open.as_mut().map_err(|errno| failed((*errno).into()))?;
-        file.write_all(text).map_err(|error| {
-            *open = Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
-            failed(error)
-        })
+        if let Some(errno) = written.spoilt {
+            return Err(failed(errno.into()));
+        }
+        match written.file.write_all(text) {
+            Ok(()) => {
+                written.whole += text.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // What was not written down does not happen. Half a line would make all others worthless.
+                let whole = written.whole;
+                let restored =
+                    written.file.set_len(whole).and_then(|()| written.file.seek(SeekFrom::Start(whole)));
+                if restored.is_err() {
+                    written.spoilt = Some(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+                }
+                Err(failed(error))
+            }
+        }
     }
 }
 
-fn lines(displacements: impl Iterator<Item = Displacement>) -> Vec<u8> {
+fn checksum(json: &[u8]) -> String {
+    let mut digest = Digest(sha2::Sha256::digest(json).into()).to_string();
+    digest.truncate(CHECKSUM);
+    digest
+}
+
+fn lines<T: Serialize>(values: impl Iterator<Item = T>) -> Vec<u8> {
     let mut text = Vec::new();
-    for displacement in displacements {
-        serde_json::to_writer(&mut text, &displacement)
-            .expect("a displacement has nothing that JSON cannot say");
+    for value in values {
+        let json = serde_json::to_vec(&value).expect("a displacement has nothing that JSON cannot say");
+        text.extend_from_slice(checksum(&json).as_bytes());
+        text.push(b' ');
+        text.extend_from_slice(&json);
         text.push(b'\n');
     }
     text
+}
+
+/// What a line says, if it is whole.
+fn read_line<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
+    let (sum, json) = line.strip_suffix(b"\n")?.split_at_checked(CHECKSUM)?;
+    let json = json.strip_prefix(b" ")?;
+    if *sum != *checksum(json).as_bytes() {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
 }
 
 /// Clears up after killed processes: local versions that they had just displaced are kept as conflicts, and all else
@@ -279,38 +343,20 @@ pub fn clear_up(root: &Root, stages: impl IntoIterator<Item = Abandoned>, rescue
     rescued.conflicts.extend(conflicts.into_kept());
 }
 
-/// Closes the stage of a merge that is over. Where the merge failed, the stage may hold a local version that could not be
-/// kept aside (the disk may be full): it is rescued now if that works, and by a later restore if not.
-pub fn close<T>(root: &Root, stage: LazyStage, merged: Result<T>, rescued: &mut Rescued) -> Result<T> {
-    match merged {
-        Ok(done) => {
-            // The merge is done, and that is what counts; what cannot be removed now is cleared by the next.
-            let _later = stage.close(root);
-            Ok(done)
-        }
-        Err(error) => {
-            // The merge's own failure is what to report; what cannot be rescued now stays for the next, and is told.
-            clear_up(root, stage.abandon(), rescued);
-            Err(error)
-        }
-    }
-}
-
-/// Keeps what is somebody's in an abandoned stage. `false` where something in its journal is not ours, so that nobody
-/// knows what else lies there.
+/// Keeps the local versions that lie in an abandoned stage. `false` where its journal is not whole, so that nobody knows
+/// what else lies there.
 fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Conflicts) -> Result<bool> {
+    if !abandoned.had_begun()? || abandoned.holds_nothing()? {
+        return Ok(true);
+    }
     let (mut in_stage, mut in_root) = (abandoned.cursor(), root.cursor());
     let journal = RelativePath::child(None, JOURNAL.as_bytes());
-    let Some((mut file, _)) = in_stage.open(&journal)? else { return Ok(true) };
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|error| Error::io("read", in_stage.path_of(&journal), error))?;
-    let mut all_known = true;
-    // A line that was not finished is of something that had not begun.
-    for line in bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
-        let Some((displacement, name, path)) = Displacement::read(line, abandoned) else {
-            all_known = false;
-            continue;
-        };
+    if let Some((mut file, _)) = in_stage.open(&journal)? {
+        file.read_to_end(&mut bytes).map_err(|error| Error::io("read", in_stage.path_of(&journal), error))?;
+    }
+    let (displacements, is_whole) = read_journal(&bytes, &|name| abandoned.has_named(name));
+    for (displacement, name, path) in displacements {
         let cursor = if displacement.in_workspace {
             in_root.remove_file(&name.with_suffix(PART))?;
             &mut in_root
@@ -327,7 +373,27 @@ fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Conflicts) -> Res
             }
         }
     }
-    Ok(all_known)
+    Ok(is_whole)
+}
+
+/// What a journal says, each with its name and path, and whether that is all that was written: lines that are whole are
+/// true, whatever is wrong with the rest.
+fn read_journal(
+    bytes: &[u8],
+    has_named: &impl Fn(&OsStr) -> bool,
+) -> (Vec<(Displacement, RelativePath, RelativePath)>, bool) {
+    let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
+    let head = lines.next().and_then(read_line::<Head>).filter(|head| head.version == VERSION);
+    let mut displacements = Vec::new();
+    let mut is_whole = true;
+    for line in lines {
+        match Displacement::read(line, has_named) {
+            Some(displacement) => displacements.push(displacement),
+            None => is_whole = false,
+        }
+    }
+    let has_all = head.is_some_and(|head| head.displacements <= displacements.len());
+    (displacements, is_whole && has_all)
 }
 
 #[cfg(test)]
@@ -347,7 +413,7 @@ mod tests {
         let mut cursor = root.cursor();
         let found = cursor.stat(&name).unwrap().unwrap();
         let text = lines(std::iter::once(Displacement::new(&name, &name, arriving, None, false)));
-        let read: Displacement = serde_json::from_slice(&text).unwrap();
+        let read: Displacement = read_line(&text).unwrap();
         read.is_somebodys(&mut cursor, &name, &found).unwrap()
     }
 
@@ -368,7 +434,7 @@ mod tests {
         // macOS's volumes may refuse bytes that are no text.
         let target: &[u8] = if cfg!(target_os = "linux") { b"to\xff" } else { b"to" };
         let link = || Arriving::copy_of(Some(&Entry::Symlink { target: target.into() }));
-        assert!(!is_kept(link(), |at| symlink(std::ffi::OsStr::from_bytes(target), at).unwrap()), "the link");
+        assert!(!is_kept(link(), |at| symlink(OsStr::from_bytes(target), at).unwrap()), "the link");
         assert!(is_kept(link(), |at| symlink("elsewhere", at).unwrap()), "another target");
         assert!(is_kept(link(), write("to", 0o644)), "a file");
         let dir = || Arriving::copy_of(Some(&Entry::Dir { mode: None }));
@@ -402,5 +468,184 @@ mod tests {
         assert!(is_kept(&seen, Arriving::Nothing, true));
         assert!(is_kept(&Meta { size: 9, ..seen }, Arriving::Nothing, false), "touched since");
         assert!(!is_kept(&seen, Arriving::Inode(seen.ino), true), "what arrives is what stands there");
+    }
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    /// A stage that a process left which was killed in the middle of a merge: an edit, displaced from `edited`, a version
+    /// that was uploaded, displaced from `uploaded`, and content that never arrived at `new`.
+    fn killed(workspace: &std::path::Path) -> (Root, Abandoned, PathBuf) {
+        let root = Root::open(workspace).unwrap();
+        let stage = Stage::open(&root).unwrap();
+        let mut cursor = stage.cursor();
+        let mut put = |content: &str| {
+            let (name, mut file) = stage.file(&mut cursor, 0o644).unwrap();
+            file.write_all(content.as_bytes()).unwrap();
+            let meta = cursor.stat(&name).unwrap().unwrap();
+            (name, meta)
+        };
+        let (edited, uploaded, new) = (put("edit"), put("uploaded"), put("new"));
+        let other = Meta { ino: 0, ..edited.1 };
+        let items = [
+            ("edited", &edited.0, Arriving::Inode(0), Some(&other)),
+            ("uploaded", &uploaded.0, Arriving::Inode(0), Some(&uploaded.1)),
+            ("new", &new.0, Arriving::Inode(new.1.ino), None),
+        ];
+        Journal::begin(&stage, &items, |(at, name, arriving, seen)| {
+            Displacement::new(&path(at), name, arriving.clone(), *seen, false)
+        })
+        .unwrap();
+        let abandoned = stage.abandon();
+        let journal = workspace.join(abandoned.path().as_path()).join(JOURNAL);
+        (root, abandoned, journal)
+    }
+
+    /// Every file under the conflicts after a killed merge was cleared up, by its content.
+    fn cleared_up(root: &Root, abandoned: Abandoned) -> Vec<String> {
+        let mut rescued = Rescued::default();
+        let stage = root.path_of(abandoned.path());
+        clear_up(root, [abandoned], &mut rescued);
+        assert!(rescued.skipped.is_empty(), "{rescued:?}");
+        assert!(!stage.exists());
+        let conflicts = root.path().join(".paperclip-runtime/conflicts");
+        let files = walkdir::WalkDir::new(conflicts).into_iter().map(|entry| entry.unwrap().into_path());
+        let mut texts: Vec<_> = files
+            .filter(|path| path.is_file())
+            .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned())
+            .collect();
+        texts.sort_unstable();
+        texts
+    }
+
+    #[test]
+    fn from_a_whole_journal_the_edit_alone_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, abandoned, _) = killed(folder.path());
+        assert_eq!(cleared_up(&root, abandoned), ["edit"]);
+    }
+
+    /// Everything that may be wrong with a journal of three displacements, and what is found then.
+    fn damages(whole: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
+        let lines_of = || whole.split_inclusive(|&byte| byte == b'\n');
+        let ends = lines_of().scan(0, |end, line| {
+            *end += line.len();
+            Some(*end)
+        });
+        let mut damages = Vec::new();
+        // At each line's end, and one byte before and after it.
+        for length in ends.flat_map(|end| [end - 1, end, end + 1]).filter(|&length| length < whole.len()) {
+            damages.push((format!("cut to {length} bytes"), Some(whole[..length].to_vec())));
+            let mut zeroed = whole.to_vec();
+            zeroed[length..].fill(0);
+            damages.push((format!("zeroed from byte {length}"), Some(zeroed)));
+        }
+        for line in 0..4 {
+            let others =
+                lines_of().enumerate().filter(|(at, _)| *at != line).flat_map(|(_, line)| line.to_vec());
+            damages.push((format!("without line {line}"), Some(others.collect())));
+        }
+        let other = Head { version: VERSION + 1, displacements: 3 };
+        let rest = || lines_of().skip(1);
+        damages.extend([
+            ("gone".to_owned(), None),
+            ("empty".to_owned(), Some(Vec::new())),
+            ("garbage".to_owned(), Some(b"\xff{}[]\n\n \nnull\n".to_vec())),
+            (
+                "without checksums, as the first version wrote it".to_owned(),
+                Some(rest().flat_map(|line| line[CHECKSUM + 1..].to_vec()).collect()),
+            ),
+            (
+                "of another version".to_owned(),
+                Some(lines(std::iter::once(other)).into_iter().chain(rest().flatten().copied()).collect()),
+            ),
+            ("with half a line more".to_owned(), Some([whole, &b"0123456789abcdef {"[..]].concat())),
+        ]);
+        damages
+    }
+
+    #[test]
+    fn from_a_journal_that_is_not_whole_everything_is_kept() {
+        let whole = |journal: &std::path::Path| fs::read(journal).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (_root, _abandoned, journal) = killed(folder.path());
+        let count = damages(&whole(&journal)).len();
+        for at in 0..count {
+            let folder = tempfile::tempdir().unwrap();
+            let (root, abandoned, journal) = killed(folder.path());
+            let (what, damaged) = damages(&whole(&journal)).swap_remove(at);
+            match damaged {
+                Some(damaged) => fs::write(&journal, damaged).unwrap(),
+                None => fs::remove_file(&journal).unwrap(),
+            }
+            let kept = cleared_up(&root, abandoned);
+            for text in ["edit", "uploaded", "new"] {
+                assert!(kept.iter().any(|kept| kept == text), "{what}: {text} is not among {kept:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_journal_that_is_cut_anywhere_or_has_another_byte_is_not_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_root, _abandoned, journal) = killed(folder.path());
+        let whole = fs::read(journal).unwrap();
+        let is_whole = |bytes: &[u8]| read_journal(bytes, &|_| true).1;
+        assert!(is_whole(&whole));
+        for at in 0..whole.len() {
+            assert!(!is_whole(&whole[..at]), "cut to {at} bytes");
+            for bit in 0..8 {
+                let mut other = whole.clone();
+                other[at] ^= 1 << bit;
+                assert!(!is_whole(&other), "bit {bit} of byte {at}");
+            }
+            let mut zeroed = whole.clone();
+            zeroed[at..].fill(0);
+            assert!(!is_whole(&zeroed), "zeroed from byte {at}");
+        }
+    }
+
+    #[test]
+    fn whatever_the_journal_says_nothing_is_kept_from_before_the_first_displacement() {
+        for written in [None, Some(""), Some("0123456789abcdef {\"version\":2")] {
+            let folder = tempfile::tempdir().unwrap();
+            let root = Root::open(folder.path()).unwrap();
+            let stage = Stage::open(&root).unwrap();
+            stage.file(&mut stage.cursor(), 0o644).unwrap();
+            let abandoned = stage.abandon();
+            if let Some(written) = written {
+                fs::write(root.path_of(abandoned.path()).join(JOURNAL), written).unwrap();
+            }
+            clear_up(&root, [abandoned], &mut Rescued::default());
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{written:?}");
+        }
+    }
+
+    #[test]
+    fn a_stage_without_a_single_file_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let stage = Stage::open(&root).unwrap();
+        stage.begin().unwrap();
+        clear_up(&root, [stage.abandon()], &mut Rescued::default());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn nothing_is_written_after_half_a_line_that_could_not_be_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let stage = Stage::open(&root).unwrap();
+        let journal = Journal::begin(&stage, &[(); 0], |()| unreachable!()).unwrap();
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let file = std::mem::replace(&mut lock(&journal.file).file, full);
+        let displacement = || Displacement::new(&path("a"), &path("0"), Arriving::Nothing, None, false);
+        let error = journal.add(displacement()).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::NOSPC.raw_os_error()));
+        lock(&journal.file).file = file;
+        let error = journal.add(displacement()).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::NOSPC.raw_os_error()), "a writable file makes no difference");
     }
 }

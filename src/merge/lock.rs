@@ -1,45 +1,76 @@
 //! The lock that keeps two merges out of one workspace, across processes and with the TypeScript module.
 //!
 //! The lock is a folder beside the workspace, made with `mkdir` and holding `owner.json`, which names the
-//! process. Whoever brings `owner.json` into the folder that stands at the lock's path has the lock. Three
+//! process. The process that brings `owner.json` into the folder that stands at the lock's path has the lock. Three
 //! facts make that safe among any number of waiters:
 //!
 //! - `owner.json` comes into the folder by a rename that replaces nothing, so of two only one succeeds.
 //! - What is done inside a folder is done through a handle on it, so a folder that took its place meanwhile is
 //!   never touched by mistake.
-//! - A folder is taken away with `rmdir`, which fails where somebody's `owner.json` is inside. At worst it takes
+//! - A folder is taken away with `rmdir`, which fails where another's `owner.json` is inside. At worst it takes
 //!   an empty folder from under a process that was about to claim it, and that one starts over. (Renaming the
 //!   folder away first would lift a living lock off its path for a moment when another waiter was faster.)
+//!
+//! *Where it lies.* Every spelling of one folder is one lock: it lies beside the folder itself, links resolved. (The
+//! TypeScript module puts its lock beside the path as it was given. So the two exclude each other where that path is no
+//! link and ends in neither `/` nor `/.`, as its own callers' do.) Where the folder's parent may not be written to, it
+//! lies in the workspace's `.paperclip-runtime`. Processes of different rights may come to different places: so each
+//! looks at the other place once it has its own, and steps back where that is held.
+//!
+//! *Whose it is.* See [`holder`](super::holder): a dead holder is taken over. One that cannot be seen from here, on
+//! another host or in another pid namespace, counts as alive until its lock has not been renewed for [`RENEWED_FOR`]; so
+//! every holder of ours renews its own, by touching `owner.json`, for as long as it runs asynchronous code.
+//!
+//! *How it is waited for.* Asynchronous waiters of one process stand in line, and only the first of them looks at the
+//! lock, now and then. None of them takes a thread.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{
-    AtFlags, Dir, Mode, OFlags, RenameFlags, openat, renameat, renameat_with, statat, unlinkat,
+    AtFlags, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW, openat, renameat,
+    renameat_with, statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
-use serde::Deserialize;
+use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use tokio::time::{sleep, timeout};
 
+use super::holder::{Holder, Record};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::time::utc_timestamp;
+use crate::sandbox::client::blocking;
+use crate::sync::lock;
+use crate::tree::root::Root;
+use crate::tree::stage::{RuntimeFolder, remove_unused_runtime, runtime};
 
-/// How long callers wait for a lock that somebody else holds.
+/// How long callers wait for a lock that another holds.
 pub const WAIT: Duration = Duration::from_secs(30);
 /// How old a lock folder that names no process must be to count as left behind. A younger one may belong to a
 /// holder that is about to write its name.
 pub const ORPHAN_AGE: Duration = Duration::from_secs(30);
 
+/// How long a holder that cannot be seen from here counts as alive after it renewed its lock.
+pub const RENEWED_FOR: Duration = Duration::from_secs(60);
+/// How often a held lock is renewed.
+const RENEW: Duration = Duration::from_secs(15);
+
 const POLL: Duration = Duration::from_millis(50);
+/// How often a lock's folder may vanish under our hands before we wait a moment.
+const ATTEMPTS: usize = 64;
+const SUFFIX: &str = ".paperclip-restore.lock";
+/// The lock's name in the runtime folder, before [`SUFFIX`].
+const INSIDE: &str = "workspace";
 const OWNER_FILE: &CStr = c"owner.json";
 /// More than any `owner.json` needs, in bytes.
 const OWNER_FILE_MAX: u64 = 4096;
@@ -49,65 +80,256 @@ const LEFT_BEHIND: &str = "this lock was left behind by a process that is gone; 
 #[derive(Debug)]
 pub struct MergeLock {
     /// `None` once given back.
-    held: Option<Held>,
+    held: Option<Arc<Held>>,
+    /// Lets the next waiter of this process come forward when the lock has been given back.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 #[derive(Debug)]
 struct Held {
     folder: Folder,
     owner_file: Inode,
+    /// What `owner.json` says: a number may be given to another file.
+    record: String,
+    /// The workspace, where the lock lies in its runtime folder.
+    inside: Option<PathBuf>,
+}
+
+/// What came of one attempt to take a lock.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is ours.
+    Taken(MergeLock),
+    /// Another holds it.
+    Held {
+        /// The lock's folder.
+        lock: PathBuf,
+        /// The process that its `owner.json` names.
+        holder: Option<u32>,
+    },
+}
+
+impl Attempt {
+    fn held(lock: &Path, holder: Option<u32>) -> Self {
+        Self::Held { lock: lock.to_path_buf(), holder }
+    }
+}
+
+/// Where a workspace's lock may lie.
+#[derive(Debug, Clone)]
+struct Places {
+    beside: PathBuf,
+    /// The workspace, links resolved, where there is one.
+    workspace: Option<PathBuf>,
+}
+
+impl Places {
+    fn of(target: &Path) -> Self {
+        let named = |folder: PathBuf| {
+            let mut path = OsString::from(folder);
+            path.push(SUFFIX);
+            PathBuf::from(path)
+        };
+        if let Ok(folder) = fs::canonicalize(target) {
+            return Self { beside: named(folder.clone()), workspace: Some(folder) };
+        }
+        // One that is not there has a place all the same. Where that has none either, `mkdir` says why.
+        let around = target.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        let folder = match (fs::canonicalize(around), target.file_name()) {
+            (Ok(around), Some(name)) => around.join(name),
+            _ => target.components().collect(),
+        };
+        Self { beside: named(folder), workspace: None }
+    }
+
+    fn inside(workspace: &Path) -> PathBuf {
+        workspace.join(runtime().as_path()).join(format!("{INSIDE}{SUFFIX}"))
+    }
+
+    /// One attempt.
+    fn attempt(&self) -> Result<Attempt> {
+        let failure = match MergeLock::take(&self.beside, None) {
+            Ok(Attempt::Taken(lock)) => return self.unless_held_inside(lock),
+            Err(failure) if is_denied(&failure) => failure,
+            held_or_failed => return held_or_failed,
+        };
+        // Its parent may not be written to.
+        let Some(workspace) = &self.workspace else { return Err(failure) };
+        let Ok(taken) = take_inside(workspace) else { return Err(failure) };
+        let lock = match taken {
+            Attempt::Taken(lock) => lock,
+            held @ Attempt::Held { .. } => return Ok(held),
+        };
+        // A process that may write to the parent has it there.
+        match Standing::at(&self.beside)? {
+            Standing::Held(holder) => {
+                lock.release()?;
+                Ok(Attempt::held(&self.beside, holder))
+            }
+            Standing::Nothing | Standing::LeftBehind(..) => Ok(Attempt::Taken(lock)),
+        }
+    }
+
+    /// Steps back where a process that may not write to the parent has the lock.
+    fn unless_held_inside(&self, lock: MergeLock) -> Result<Attempt> {
+        let Some(workspace) = &self.workspace else { return Ok(Attempt::Taken(lock)) };
+        let inside = Self::inside(workspace);
+        match Standing::at(&inside) {
+            Ok(Standing::Held(holder)) => {
+                lock.release()?;
+                Ok(Attempt::held(&inside, holder))
+            }
+            Ok(Standing::Nothing) | Err(_) => Ok(Attempt::Taken(lock)),
+            Ok(Standing::LeftBehind(folder, owner_file)) => {
+                // It keeps nobody out any more; where it cannot be removed, it stays.
+                let _stays = folder.dismantle(owner_file);
+                Ok(Attempt::Taken(lock))
+            }
+        }
+    }
+}
+
+/// Takes the lock in the workspace's runtime folder.
+fn take_inside(workspace: &Path) -> Result<Attempt> {
+    let root = Root::open(workspace)?;
+    let _in_place = RuntimeFolder::open(&root)?;
+    MergeLock::take(&Places::inside(workspace), Some(workspace))
+}
+
+/// Whether a failure says that we may not write there.
+fn is_denied(error: &Error) -> bool {
+    [Errno::ACCESS, Errno::PERM, Errno::ROFS].map(|errno| Some(errno.raw_os_error())).contains(&error.errno())
+}
+
+/// The line of those in this process who want one lock.
+fn line_for(lock_path: &Path) -> Arc<Turn<()>> {
+    static LINES: Mutex<BTreeMap<PathBuf, Weak<Turn<()>>>> = Mutex::new(BTreeMap::new());
+    let mut lines = lock(&LINES);
+    if let Some(line) = lines.get(lock_path).and_then(Weak::upgrade) {
+        return line;
+    }
+    lines.retain(|_, line| line.strong_count() > 0);
+    let line = Arc::new(Turn::new(()));
+    lines.insert(lock_path.to_path_buf(), Arc::downgrade(&line));
+    line
 }
 
 impl MergeLock {
-    /// Takes the lock of `target_dir`, the folder `<target_dir>.paperclip-restore.lock`, and blocks until it
-    /// is free. A lock whose process is dead, or that names none and is [`ORPHAN_AGE`] old, is taken over.
+    /// Takes the lock of `target`, and waits until it is free without taking a thread for that. A lock whose process is
+    /// dead, or that names none and is [`ORPHAN_AGE`] old, is taken over. It is renewed while it is held.
     ///
     /// [`Error::LockTimeout`] after `wait`, [`Error::Aborted`] once cancelled, and [`Error::Io`] at once
     /// where a lock folder cannot be made, or one that was left behind cannot be removed.
-    pub fn acquire(target_dir: &Path, wait: Duration, cancel: &Cancel) -> Result<Self> {
-        let path = lock_path(target_dir);
+    pub async fn acquire(target: &Path, wait: Duration, cancel: &Cancel) -> Result<Self> {
+        let since = Instant::now();
+        let target = target.to_path_buf();
+        let places = blocking(move || Ok(Places::of(&target))).await?;
+        let left = || wait.saturating_sub(since.elapsed());
+        // Those of this process come in the order in which they asked.
+        let mut line = pin!(line_for(&places.beside).lock_owned());
+        let turn = loop {
+            cancel.check()?;
+            match timeout(POLL.min(left()), &mut line).await {
+                Ok(turn) => break Some(turn),
+                // Then it looks once more, to say who has it.
+                Err(_) if left().is_zero() => break None,
+                Err(_) => {}
+            }
+        };
+        loop {
+            cancel.check()?;
+            let attempted = places.clone();
+            match blocking(move || attempted.attempt()).await? {
+                Attempt::Taken(mut lock) => {
+                    lock.turn = turn;
+                    lock.keep_renewed();
+                    return Ok(lock);
+                }
+                Attempt::Held { lock, holder } if left().is_zero() => {
+                    return Err(Error::LockTimeout { lock, holder, waited_s: wait.as_secs() });
+                }
+                Attempt::Held { .. } => sleep(POLL.min(left())).await,
+            }
+        }
+    }
+
+    /// The same on a thread that may be blocked. It is renewed by itself only where that thread belongs to an
+    /// asynchronous runtime; others call [`MergeLock::renew`].
+    pub fn acquire_blocking(target: &Path, wait: Duration, cancel: &Cancel) -> Result<Self> {
         let since = Instant::now();
         loop {
             cancel.check()?;
-            match fs::create_dir(&path) {
-                Ok(()) => {
-                    if let Some(lock) = Self::claim(&path)? {
-                        return Ok(lock);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io("mkdir", path, error)),
-            }
-            let holder = match Standing::at(&path)? {
-                Standing::Nothing => continue,
-                Standing::LeftBehind(folder, owner_file) => {
-                    if folder.dismantle(owner_file).map_err(|error| error.with_hint(LEFT_BEHIND))? {
-                        continue;
-                    }
-                    None
-                }
-                Standing::Held(holder) => holder,
+            let (lock, holder) = match Self::try_acquire(target)? {
+                Attempt::Taken(lock) => return Ok(lock),
+                Attempt::Held { lock, holder } => (lock, holder),
             };
             let left = wait.saturating_sub(since.elapsed());
             if left.is_zero() {
-                return Err(Error::LockTimeout { lock: path, holder, waited_s: wait.as_secs() });
+                return Err(Error::LockTimeout { lock, holder, waited_s: wait.as_secs() });
             }
             thread::sleep(POLL.min(left));
         }
     }
 
+    /// Takes the lock of `target` if nobody has it.
+    pub fn try_acquire(target: &Path) -> Result<Attempt> {
+        let attempt = Places::of(target).attempt()?;
+        if let Attempt::Taken(lock) = &attempt {
+            lock.keep_renewed();
+        }
+        Ok(attempt)
+    }
+
+    /// One attempt at the lock that lies at `path`, in that workspace's runtime folder.
+    fn take(path: &Path, inside: Option<&Path>) -> Result<Attempt> {
+        for _ in 0..ATTEMPTS {
+            match fs::create_dir(path) {
+                Ok(()) => {
+                    if let Some(lock) = Self::claim(path, inside)? {
+                        return Ok(Attempt::Taken(lock));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io("mkdir", path, error)),
+            }
+            match Standing::at(path)? {
+                Standing::Nothing => {}
+                Standing::Held(holder) => return Ok(Attempt::held(path, holder)),
+                Standing::LeftBehind(folder, owner_file) => {
+                    if !folder.dismantle(owner_file).map_err(|error| error.with_hint(LEFT_BEHIND))? {
+                        return Ok(Attempt::held(path, None));
+                    }
+                }
+            }
+        }
+        Ok(Attempt::held(path, None))
+    }
+
+    /// Says that the holder lives, for those who cannot see its process. `false` where the lock is another's by now.
+    pub fn renew(&self) -> Result<bool> {
+        self.held.as_ref().map_or(Ok(false), |held| held.renew())
+    }
+
+    /// Renews the lock for as long as it is held, where there is an asynchronous runtime to do it.
+    fn keep_renewed(&self) {
+        if let (Some(held), Ok(runtime)) = (&self.held, tokio::runtime::Handle::try_current()) {
+            drop(runtime.spawn(keep_renewed(Arc::downgrade(held))));
+        }
+    }
+
     /// Puts this process's name into the folder that was just made at `path`. `None` where somebody came
     /// between: the folder is gone, or is another's.
-    fn claim(path: &Path) -> Result<Option<Self>> {
+    fn claim(path: &Path, inside: Option<&Path>) -> Result<Option<Self>> {
         let Some(folder) = Folder::open(path).map_err(|error| Error::io("open", path, error))? else {
             return Ok(None);
         };
-        let record =
-            format!("{{\"pid\":{},\"createdAt\":\"{}\"}}\n", process::id(), utc_timestamp(SystemTime::now()));
+        let record = Record::ours().text()?;
         match folder.write_owner(record.as_bytes()) {
             Ok(owner_file) => {
-                let mut lock = Self { held: Some(Held { folder, owner_file }) };
-                if !lock.says(record.as_bytes())? {
+                let inside = inside.map(Path::to_path_buf);
+                let held = Held { folder, owner_file, record, inside };
+                let mut lock = Self { held: Some(Arc::new(held)), turn: None };
+                if !lock.is_ours()? {
                     lock.held = None;
                     return Ok(None);
                 }
@@ -127,16 +349,12 @@ impl MergeLock {
         }
     }
 
-    /// Whether the lock still stands at its path and still says `record`. The TypeScript module removes a
-    /// folder that names nobody, however young, and writes its name over one that is there; whoever did so
-    /// has the lock.
-    fn says(&self, record: &[u8]) -> Result<bool> {
-        let Some(Held { folder, .. }) = &self.held else { return Ok(false) };
-        match folder.read_owner() {
-            Ok(found) => Ok(found == record && folder.stands()?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(folder.failed("read", error)),
-        }
+    /// Whether the lock still stands at its path and still names us. The TypeScript module removes a folder that names
+    /// nobody, however young, and writes its name over one that is there; then it has the lock.
+    fn is_ours(&self) -> Result<bool> {
+        self.held
+            .as_ref()
+            .map_or(Ok(false), |held| Ok(held.names_us()? == Some(true) && held.folder.stands()?))
     }
 
     /// Gives the lock back. A lock that somebody else took over meanwhile is theirs and stays.
@@ -145,10 +363,15 @@ impl MergeLock {
     }
 
     fn give_back(&mut self) -> Result<()> {
-        if let Some(Held { folder, owner_file }) = self.held.take() {
-            folder.dismantle(Some(owner_file))?;
-        }
-        Ok(())
+        let Some(held) = self.held.take() else { return Ok(()) };
+        let removed = match held.names_us() {
+            Ok(Some(false)) => Ok(true),
+            _ => held.folder.dismantle(Some(held.owner_file)),
+        };
+        drop(self.turn.take());
+        removed?;
+        // The runtime folder was made for it, unless something else is there.
+        held.inside.as_ref().map_or(Ok(()), |workspace| remove_unused_runtime(&Root::open(workspace)?))
     }
 }
 
@@ -159,10 +382,38 @@ impl Drop for MergeLock {
     }
 }
 
-fn lock_path(target_dir: &Path) -> PathBuf {
-    let mut path = OsString::from(target_dir);
-    path.push(".paperclip-restore.lock");
-    path.into()
+impl Held {
+    /// Whether `owner.json` is still as we wrote it; `None` where it is gone.
+    fn names_us(&self) -> Result<Option<bool>> {
+        match self.folder.read_owner() {
+            Ok(found) => Ok(Some(found == self.record.as_bytes())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.folder.failed("read", error)),
+        }
+    }
+
+    fn renew(&self) -> Result<bool> {
+        if self.names_us()? != Some(true) {
+            return Ok(false);
+        }
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        match utimensat(&self.folder.handle, OWNER_FILE, &times, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(self.folder.failed("utime", error)),
+        }
+    }
+}
+
+async fn keep_renewed(held: Weak<Held>) {
+    loop {
+        sleep(RENEW).await;
+        let Some(held) = held.upgrade() else { return };
+        // Where it fails, or the lock is another's, its holder's own work is no worse for it, and the next turn tries
+        // again.
+        drop(blocking(move || held.renew()).await);
+    }
 }
 
 /// What stands at a lock's path.
@@ -185,10 +436,17 @@ impl Standing {
             Err(error) => return Err(Error::io("open", path, error)),
         };
         let owner_file = folder.owner_file()?;
-        if let Some(pid) = folder.owner() {
-            let dead = test_kill_process(pid) == Err(Errno::SRCH);
-            let holder = pid.as_raw_nonzero().get().unsigned_abs();
-            return Ok(if dead { Self::LeftBehind(folder, owner_file) } else { Self::Held(Some(holder)) });
+        match folder.record().map_or(Holder::Nobody, |record| record.judge_here()) {
+            Holder::Lives(pid) => return Ok(Self::Held(Some(pid))),
+            Holder::Dead => return Ok(Self::LeftBehind(folder, owner_file)),
+            Holder::OutOfSight(pid) => {
+                return Ok(if folder.was_renewed()? {
+                    Self::Held(Some(pid))
+                } else {
+                    Self::LeftBehind(folder, owner_file)
+                });
+            }
+            Holder::Nobody => {}
         }
         let written = folder.handle.metadata().and_then(|metadata| metadata.modified());
         let written = written.map_err(|error| Error::io("fstat", path, error))?;
@@ -206,12 +464,6 @@ type Inode = u64;
 struct Folder {
     path: PathBuf,
     handle: File,
-}
-
-/// The part of `owner.json` that is read.
-#[derive(Deserialize)]
-struct Owner {
-    pid: i32,
 }
 
 impl Folder {
@@ -242,11 +494,52 @@ impl Folder {
         }
     }
 
-    /// The process that `owner.json` names. One that cannot be read or understood names none, whatever the
-    /// reason: then the folder's age decides.
-    fn owner(&self) -> Option<Pid> {
-        let record: Owner = serde_json::from_slice(&self.read_owner().ok()?).ok()?;
-        if record.pid > 0 { Pid::from_raw(record.pid) } else { None }
+    /// What `owner.json` says. One that cannot be read or understood names no process, whatever the reason: then the
+    /// folder's age decides.
+    fn record(&self) -> Option<Record> {
+        Record::read(&self.read_owner().ok()?)
+    }
+
+    /// Whether `owner.json` was written or touched of late.
+    fn was_renewed(&self) -> Result<bool> {
+        let Some(renewed) = self.modified(OWNER_FILE)? else { return Ok(true) };
+        // One from the future is young.
+        let is_recent = |now: SystemTime| now.duration_since(renewed).unwrap_or_default() < RENEWED_FOR;
+        if is_recent(SystemTime::now()) {
+            return Ok(true);
+        }
+        // The volume's own clock is what counts: it may differ from ours.
+        // Where nothing can be written there, ours must do.
+        let Ok((draft, probe)) = self.create_draft() else { return Ok(false) };
+        let now = probe.metadata().and_then(|metadata| metadata.modified());
+        let removed = unlinkat(&self.handle, &*draft, AtFlags::empty());
+        let now = now.map_err(|error| self.failed("fstat", error))?;
+        removed.map_err(|error| self.failed("unlink", error))?;
+        Ok(is_recent(now))
+    }
+
+    /// When something in it was last written; `None` where it is gone.
+    fn modified(&self, name: &CStr) -> Result<Option<SystemTime>> {
+        match statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => {
+                let seconds = Duration::from_secs(found.st_mtime.try_into().unwrap_or(0));
+                Ok(Some(SystemTime::UNIX_EPOCH + seconds))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.failed("lstat", error)),
+        }
+    }
+
+    /// A new file with a name that no other process gives.
+    fn create_draft(&self) -> Result<(String, File)> {
+        static DRAFTS: AtomicU64 = AtomicU64::new(0);
+        // In another pid namespace another process may have this one's number.
+        let nonce = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let draft = DRAFTS.fetch_add(1, Ordering::Relaxed);
+        let draft = format!("owner.json.{}-{nonce:x}-{draft}", process::id());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&self.handle, &*draft, flags, Mode::from_raw_mode(0o666));
+        Ok((draft, File::from(file.map_err(|error| self.failed("open", error))?)))
     }
 
     fn read_owner(&self) -> io::Result<Vec<u8>> {
@@ -261,13 +554,7 @@ impl Folder {
     /// Brings `record` in as `owner.json`, whole or not at all. Fails with `EEXIST` where there is one, and
     /// with `ENOENT` where the folder was removed.
     fn write_owner(&self, record: &[u8]) -> Result<Inode> {
-        static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
-        let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
-        let draft = format!("owner.json.{}-{attempt}", process::id());
-
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.handle, &*draft, flags, Mode::from_raw_mode(0o666));
-        let mut file = File::from(file.map_err(|error| self.failed("open", error))?);
+        let (draft, mut file) = self.create_draft()?;
         let written = file
             .write_all(record)
             .and_then(|()| file.metadata())
@@ -421,7 +708,7 @@ mod tests {
         }
 
         fn acquire(&self, wait: Duration) -> Result<MergeLock> {
-            MergeLock::acquire(&self.workspace(), wait, &Cancel::default())
+            MergeLock::acquire_blocking(&self.workspace(), wait, &Cancel::default())
         }
 
         /// Everything beside the workspace.
@@ -431,8 +718,15 @@ mod tests {
         }
     }
 
+    /// What the TypeScript module writes.
     fn owner(pid: u32) -> String {
-        format!("{{\"pid\":{pid},\"createdAt\":\"2026-01-01T00:00:00.000Z\"}}\n")
+        let now = crate::time::utc_timestamp(SystemTime::now());
+        format!("{{\"pid\":{pid},\"createdAt\":\"{now}\"}}\n")
+    }
+
+    /// What a process writes that cannot be seen from here.
+    fn owner_elsewhere() -> String {
+        owner(7).replace('}', ",\"host\":\"elsewhere\",\"boot\":\"another\"}")
     }
 
     /// A process number that was in use and is no more.
@@ -470,19 +764,148 @@ mod tests {
         let lock = place.acquire(PROMPTLY).unwrap();
         let text = fs::read_to_string(place.owner_file()).unwrap();
         assert!(text.starts_with(&format!("{{\"pid\":{},\"createdAt\":\"20", process::id())), "{text}");
-        assert!(text.ends_with("Z\"}\n"), "{text}");
+        assert!(Record::read(text.as_bytes()).is_some(), "{text}");
         assert_eq!(fs::read_dir(place.lock()).unwrap().count(), 1);
         lock.release().unwrap();
         assert!(place.leftovers().is_empty());
     }
 
     #[test]
-    fn the_name_is_appended_to_the_path_as_given() {
+    fn every_spelling_of_a_folder_is_one_lock() {
         let place = Place::new();
-        let lock = MergeLock::acquire(&place.workspace().join(""), PROMPTLY, &Cancel::default()).unwrap();
-        assert!(place.workspace().join(".paperclip-restore.lock/owner.json").exists());
-        drop(lock);
-        assert_eq!(fs::read_dir(place.workspace()).unwrap().count(), 0);
+        let around = place.0.path();
+        symlink("workspace", around.join("link")).unwrap();
+        symlink(around, around.join("workspace/up")).unwrap();
+        symlink("missing", around.join("dangling")).unwrap();
+        for (spelling, lock) in [
+            ("workspace", "workspace"),
+            ("workspace/", "workspace"),
+            ("workspace//.", "workspace"),
+            ("./workspace/./", "workspace"),
+            ("workspace/../workspace", "workspace"),
+            ("link", "workspace"),
+            ("link/", "workspace"),
+            ("link/up/link/.", "workspace"),
+            ("missing", "missing"),
+            ("missing/", "missing"),
+            ("missing/.", "missing"),
+            ("link/up/missing", "missing"),
+            ("dangling", "dangling"),
+        ] {
+            let spelled = around.join(spelling);
+            let held = MergeLock::acquire_blocking(&spelled, PROMPTLY, &Cancel::default()).unwrap();
+            let beside = around.join(format!("{lock}.paperclip-restore.lock"));
+            assert!(beside.join("owner.json").exists(), "{spelling}");
+            if lock == "workspace" {
+                assert_eq!(timed_out(place.acquire(Duration::ZERO)), Some(process::id()), "{spelling}");
+            }
+            held.release().unwrap();
+            assert!(!beside.exists(), "{spelling}");
+        }
+        assert_eq!(
+            fs::read_dir(place.workspace()).unwrap().count(),
+            1,
+            "nothing in the workspace but the link"
+        );
+    }
+
+    #[test]
+    fn a_holder_out_of_sight_is_waited_for_while_it_renews_its_lock() {
+        let touch = |place: &Place, age: Duration| {
+            let file = File::options().write(true).open(place.owner_file()).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        };
+        let place = Place::new().locked_with(Some(&owner_elsewhere())).aged(Duration::from_secs(3600));
+        for (age, is_held) in [(0, true), (55, true), (61, false)] {
+            touch(&place, Duration::from_secs(age));
+            let held = matches!(
+                MergeLock::try_acquire(&place.workspace()).unwrap(),
+                Attempt::Held { holder: Some(7), .. }
+            );
+            assert_eq!(held, is_held, "renewed {age} s ago");
+        }
+        assert!(place.leftovers().is_empty(), "it was taken over, and given back");
+    }
+
+    #[test]
+    fn a_held_lock_is_renewed_and_no_other_is() {
+        let place = Place::new();
+        let lock = place.acquire(PROMPTLY).unwrap();
+        let set_old = || {
+            let file = File::options().write(true).open(place.owner_file()).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        };
+        let modified = || fs::metadata(place.owner_file()).unwrap().modified().unwrap();
+        set_old();
+        assert!(lock.renew().unwrap());
+        assert!(modified() > SystemTime::now() - RENEWED_FOR);
+        fs::remove_file(place.owner_file()).unwrap();
+        assert!(!lock.renew().unwrap());
+        fs::write(place.lock().join("new"), owner(1)).unwrap();
+        fs::rename(place.lock().join("new"), place.owner_file()).unwrap();
+        set_old();
+        assert!(!lock.renew().unwrap(), "it is another's now");
+        assert_eq!(modified(), SystemTime::UNIX_EPOCH);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_that_is_held_for_long_is_renewed_by_itself() {
+        let place = Place::new();
+        let lock = MergeLock::acquire(&place.workspace(), Duration::ZERO, &Cancel::default()).await.unwrap();
+        let file = File::options().write(true).open(place.owner_file()).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        while fs::metadata(place.owner_file()).unwrap().modified().unwrap() == SystemTime::UNIX_EPOCH {
+            sleep(RENEW).await;
+        }
+        lock.release().unwrap();
+        assert!(place.leftovers().is_empty());
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_in_one_process_come_in_the_order_in_which_they_asked() {
+        let place = Place::new();
+        let workspace = place.workspace();
+        let first = MergeLock::acquire(&workspace, WAIT, &Cancel::default()).await.unwrap();
+        let line = line_for(&Places::of(&workspace).beside);
+        let came = Arc::new(Mutex::new(Vec::new()));
+        let mut waiting = tokio::task::JoinSet::new();
+        for at in 0..50 {
+            let (workspace, came) = (workspace.clone(), came.clone());
+            waiting.spawn(async move {
+                let taken = MergeLock::acquire(&workspace, WAIT, &Cancel::default()).await.unwrap();
+                lock(&came).push(at);
+                taken.release().unwrap();
+            });
+            // This thread alone runs all of them, so that one that has come to the line stands in it.
+            while Arc::strong_count(&line) < at + 3 {
+                tokio::task::yield_now().await;
+            }
+        }
+        first.release().unwrap();
+        while waiting.join_next().await.is_some() {}
+        assert_eq!(*lock(&came), (0..50).collect::<Vec<_>>());
+        assert!(place.leftovers().is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_that_waits_in_line_can_be_cancelled_and_its_time_ends() {
+        let place = Place::new();
+        let workspace = place.workspace();
+        let first = MergeLock::acquire(&workspace, WAIT, &Cancel::default()).await.unwrap();
+        for _ in 0..2 {
+            let outcome = MergeLock::acquire(&workspace, PROMPTLY, &Cancel::default()).await;
+            assert_eq!(timed_out(outcome), Some(process::id()));
+        }
+        let cancel = Cancel::default();
+        let waiting = {
+            let (workspace, cancel) = (workspace.clone(), cancel.clone());
+            tokio::spawn(async move { MergeLock::acquire(&workspace, Duration::MAX, &cancel).await })
+        };
+        sleep(Duration::from_millis(20)).await;
+        cancel.cancel();
+        assert!(matches!(waiting.await.unwrap(), Err(Error::Aborted)));
+        first.release().unwrap();
+        MergeLock::acquire(&workspace, Duration::ZERO, &Cancel::default()).await.unwrap().release().unwrap();
     }
 
     #[test]
@@ -602,7 +1025,7 @@ mod tests {
             (place.0.path().join("missing/workspace"), io::ErrorKind::NotFound),
             (file.join("workspace"), io::ErrorKind::NotADirectory),
         ] {
-            let error = MergeLock::acquire(&target, WAIT, &Cancel::default()).unwrap_err();
+            let error = MergeLock::acquire_blocking(&target, WAIT, &Cancel::default()).unwrap_err();
             assert!(error.is_io(kind) && matches!(error, Error::Io { syscall: "mkdir", .. }), "{error}");
         }
     }
@@ -615,6 +1038,20 @@ mod tests {
             let living = place.0.path().join("living.paperclip-restore.lock");
             fs::create_dir(&living).unwrap();
             fs::write(living.join("owner.json"), owner(1)).unwrap();
+            for (own, holder) in
+                [("own", None), ("own-with-dead-lock", Some(dead_pid())), ("own-with-living-lock", Some(1))]
+            {
+                let own = place.0.path().join(own);
+                fs::create_dir(&own).unwrap();
+                if rustix::process::geteuid().is_root() {
+                    std::os::unix::fs::chown(&own, Some(65534), Some(65534)).unwrap();
+                }
+                if let Some(pid) = holder {
+                    let beside = PathBuf::from(format!("{}.paperclip-restore.lock", own.display()));
+                    fs::create_dir(&beside).unwrap();
+                    fs::write(beside.join("owner.json"), owner(pid)).unwrap();
+                }
+            }
             // Root may write anywhere, so the test runs itself again as somebody else, who may not be let in
             // to where its binary lies.
             let binary = place.0.path().join("test-binary");
@@ -636,7 +1073,8 @@ mod tests {
             assert!(text.contains("1 passed; 0 failed"), "{text}");
             return;
         };
-        let acquire = |target, wait| MergeLock::acquire(&parent.join(target), wait, &Cancel::default());
+        let acquire =
+            |target, wait| MergeLock::acquire_blocking(&parent.join(target), wait, &Cancel::default());
         let denied = |target| {
             let error = acquire(target, WAIT).unwrap_err();
             assert!(error.is_io(io::ErrorKind::PermissionDenied), "{error}");
@@ -647,6 +1085,36 @@ mod tests {
         assert!(denied("workspace").to_string().contains("by hand"));
         // That a process may not be signalled says that it lives.
         assert_eq!(timed_out(acquire("living", Duration::ZERO)), Some(1));
+
+        // In a workspace of its own the lock has a place all the same.
+        for own in ["own", "own-with-dead-lock"] {
+            let lock = acquire(own, Duration::ZERO).unwrap();
+            let runtime = parent.join(own).join(".paperclip-runtime");
+            assert_eq!(fs::read_to_string(runtime.join(".gitignore")).unwrap(), "*\n");
+            assert!(runtime.join("workspace.paperclip-restore.lock/owner.json").exists());
+            assert_eq!(timed_out(acquire(own, PROMPTLY)), Some(process::id()));
+            lock.release().unwrap();
+            assert_eq!(fs::read_dir(parent.join(own)).unwrap().count(), 0, "nothing is left of it");
+        }
+        assert_eq!(timed_out(acquire("own-with-living-lock", Duration::ZERO)), Some(1));
+        assert_eq!(fs::read_dir(parent.join("own-with-living-lock")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_lock_in_the_workspace_keeps_those_out_who_may_write_beside_it() {
+        let place = Place::new();
+        let Attempt::Taken(inside) = take_inside(&place.workspace()).unwrap() else { panic!("it is held") };
+        let error = place.acquire(PROMPTLY).unwrap_err();
+        let held = place.workspace().join(".paperclip-runtime/workspace.paperclip-restore.lock");
+        assert!(matches!(&error, Error::LockTimeout { lock, .. } if *lock == held), "{error}");
+        assert!(place.leftovers().is_empty(), "they stepped back");
+        inside.release().unwrap();
+        assert!(!place.workspace().join(".paperclip-runtime").exists());
+
+        fs::create_dir_all(&held).unwrap();
+        fs::write(held.join("owner.json"), owner(dead_pid())).unwrap();
+        place.acquire(Duration::ZERO).unwrap().release().unwrap();
+        assert!(!held.exists(), "a dead one keeps nobody out");
     }
 
     #[test]
@@ -655,7 +1123,8 @@ mod tests {
         let _lock = place.acquire(PROMPTLY).unwrap();
         let cancel = Cancel::default();
         thread::scope(|scope| {
-            let waiter = scope.spawn(|| MergeLock::acquire(&place.workspace(), Duration::MAX, &cancel));
+            let waiter =
+                scope.spawn(|| MergeLock::acquire_blocking(&place.workspace(), Duration::MAX, &cancel));
             cancel.cancel();
             assert!(matches!(waiter.join().unwrap(), Err(Error::Aborted)));
         });
@@ -663,20 +1132,21 @@ mod tests {
 
     #[test]
     fn what_others_took_over_stays_theirs() {
+        let theirs = owner(1);
         let place = Place::new();
         let lock = place.acquire(PROMPTLY).unwrap();
         fs::remove_dir_all(place.lock()).unwrap();
-        let place = place.locked_with(Some(&owner(1)));
+        let place = place.locked_with(Some(&theirs));
         lock.release().unwrap();
-        assert_eq!(fs::read_to_string(place.owner_file()).unwrap(), owner(1));
+        assert_eq!(fs::read_to_string(place.owner_file()).unwrap(), theirs);
 
         // Also when they only put their own name into the same folder.
         fs::remove_dir_all(place.lock()).unwrap();
         let lock = place.acquire(PROMPTLY).unwrap();
-        fs::write(place.lock().join("new"), owner(1)).unwrap();
+        fs::write(place.lock().join("new"), &theirs).unwrap();
         fs::rename(place.lock().join("new"), place.owner_file()).unwrap();
         drop(lock);
-        assert_eq!(fs::read_to_string(place.owner_file()).unwrap(), owner(1));
+        assert_eq!(fs::read_to_string(place.owner_file()).unwrap(), theirs);
 
         fs::remove_dir_all(place.lock()).unwrap();
         let lock = place.acquire(PROMPTLY).unwrap();
@@ -706,32 +1176,32 @@ mod tests {
     fn a_holder_that_writes_its_name_late_keeps_the_lock() {
         let place = Place::new().locked_with(None).aged(ORPHAN_AGE);
         let (judged, owner_file) = left_behind(&place);
-        let late = MergeLock::claim(&place.lock()).unwrap().unwrap();
+        let late = MergeLock::claim(&place.lock(), None).unwrap().unwrap();
         assert!(!judged.dismantle(owner_file).unwrap());
         assert!(late.held.as_ref().unwrap().folder.stands().unwrap() && place.owner_file().exists());
     }
 
     #[test]
     fn a_claim_never_replaces_a_name() {
-        let place = Place::new().locked_with(Some(&owner(1)));
-        assert!(MergeLock::claim(&place.lock()).unwrap().is_none());
-        assert_eq!(fs::read_to_string(place.owner_file()).unwrap(), owner(1));
+        let theirs = owner(1);
+        let place = Place::new().locked_with(Some(&theirs));
+        assert!(MergeLock::claim(&place.lock(), None).unwrap().is_none());
+        assert_eq!(fs::read_to_string(place.owner_file()).unwrap(), theirs);
         assert_eq!(fs::read_dir(place.lock()).unwrap().count(), 1, "no draft is left");
 
         fs::remove_dir_all(place.lock()).unwrap();
-        assert!(MergeLock::claim(&place.lock()).unwrap().is_none());
+        assert!(MergeLock::claim(&place.lock(), None).unwrap().is_none());
     }
 
     #[test]
     fn a_name_written_over_ours_is_the_holders() {
         let place = Place::new();
         let lock = place.acquire(PROMPTLY).unwrap();
-        let record = fs::read(place.owner_file()).unwrap();
-        assert!(lock.says(&record).unwrap());
+        assert!(lock.is_ours().unwrap());
         fs::write(place.owner_file(), owner(1)).unwrap();
-        assert!(!lock.says(&record).unwrap());
+        assert!(!lock.is_ours().unwrap());
         fs::remove_dir_all(place.lock()).unwrap();
-        assert!(!lock.says(&record).unwrap());
+        assert!(!lock.is_ours().unwrap());
     }
 
     /// Lets `threads` take the lock `rounds` times each and looks for two inside at once.

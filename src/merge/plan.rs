@@ -3,12 +3,16 @@
 //! *base* is what both sides last shared, *theirs* what the sandbox holds now, *ours* what stands here now.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::path::{ByPath, RelativePath};
-use crate::tree::entry::{Entry, Snapshot};
+use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
 
 /// The mode of a new folder where nobody said it: an archive that names only what is in it.
 pub const UNTOLD_MODE: u32 = 0o755;
+
+/// How many files a merge may delete without keeping them, whatever there is.
+const MANY: usize = 20;
 
 /// What stands at a path here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,12 +39,17 @@ pub enum Decision {
     Place {
         /// Whether to keep the local version.
         aside: bool,
+        /// The permission bits that the file gets instead of the sandbox's, where only the local side changed them.
+        mode: Option<u32>,
     },
-    /// Give the folder the sandbox's mode.
-    SetMode,
+    /// Give a folder or file these permission bits, and leave its content.
+    SetMode {
+        /// The bits.
+        mode: u32,
+    },
 }
 
-/// The table of the merge, for one path.
+/// The table of the merge, for one path. A file's bytes and its mode are merged each by themselves.
 #[must_use]
 pub fn decide(base: Option<&Entry>, theirs: Option<&Entry>, ours: &Local) -> Decision {
     let unchanged_there = match (base, theirs) {
@@ -52,16 +61,65 @@ pub fn decide(base: Option<&Entry>, theirs: Option<&Entry>, ours: &Local) -> Dec
         return Decision::Leave;
     }
     let as_uploaded = |ours: &Entry| base.is_some_and(|base| base.same_as(ours));
+    let place = |aside: bool| Decision::Place { aside, mode: None };
     match (theirs, ours) {
         (None, Local::Absent) => Decision::Leave,
         (None, Local::Entry(ours)) if as_uploaded(ours) => Decision::Delete,
         (None, _) => Decision::Keep,
         (Some(theirs), Local::Entry(ours)) if theirs.same_as(ours) => Decision::Leave,
-        (Some(Entry::Dir { .. }), Local::Entry(Entry::Dir { .. })) => Decision::SetMode,
-        (Some(_), Local::Absent) => Decision::Place { aside: false },
-        (Some(_), Local::Entry(ours)) => Decision::Place { aside: !as_uploaded(ours) },
-        (Some(_), Local::Other) => Decision::Place { aside: true },
+        (Some(Entry::Dir { mode: Some(mode) }), Local::Entry(Entry::Dir { .. })) => {
+            Decision::SetMode { mode: *mode }
+        }
+        (
+            Some(Entry::File { mode, digest }),
+            Local::Entry(Entry::File { mode: ours_mode, digest: ours_digest }),
+        ) => decide_file(base, (*mode & PERMISSIONS, digest), (*ours_mode & PERMISSIONS, ours_digest)),
+        (Some(_), Local::Absent) => place(false),
+        (Some(_), Local::Entry(ours)) => place(!as_uploaded(ours)),
+        (Some(_), Local::Other) => place(true),
     }
+}
+
+/// A file on both sides: the bytes and the mode each come from the side that changed them, and from the sandbox where both
+/// did.
+fn decide_file(
+    base: Option<&Entry>,
+    (theirs_mode, theirs): (u32, &Digest),
+    (ours_mode, ours): (u32, &Digest),
+) -> Decision {
+    let (base_mode, base) = match base {
+        Some(Entry::File { mode, digest }) => (Some(mode & PERMISSIONS), Some(digest)),
+        _ => (None, None),
+    };
+    let mode = if base_mode == Some(theirs_mode) { ours_mode } else { theirs_mode };
+    if base != Some(theirs) && ours != theirs {
+        return Decision::Place { aside: base != Some(ours), mode: (mode != theirs_mode).then_some(mode) };
+    }
+    if mode == ours_mode { Decision::Leave } else { Decision::SetMode { mode } }
+}
+
+/// The permission bits in which an entry of the sandbox's comes in, where they are not its own. A mode that takes the
+/// owner's right to read a file, or to read and enter a folder, does not come: the next merge would fail on it. The entry
+/// has the mode that both sides last shared instead, or where there was none gets that right.
+///
+/// This is asked before anything is compared, so that the next base has the mode that stands here, and the sandbox's is a
+/// change neither now nor then.
+#[must_use]
+pub fn mode_to_come(base: Option<&Entry>, theirs: &Entry) -> Option<u32> {
+    let (needed, mode) = match theirs {
+        Entry::File { mode, .. } => (0o400, *mode),
+        Entry::Dir { mode: Some(mode) } => (0o500, *mode),
+        Entry::Dir { mode: None } | Entry::Symlink { .. } => return None,
+    };
+    if mode & needed == needed {
+        return None;
+    }
+    let shared = match (base, theirs) {
+        (Some(Entry::File { mode, .. }), Entry::File { .. })
+        | (Some(Entry::Dir { mode: Some(mode) }), Entry::Dir { .. }) => *mode,
+        _ => mode | needed,
+    };
+    (shared & PERMISSIONS != mode & PERMISSIONS).then_some(shared & PERMISSIONS)
 }
 
 /// Something from the sandbox that is to stand at a path.
@@ -73,6 +131,8 @@ pub struct Placement<'a> {
     pub entry: &'a Entry,
     /// Whether what stands there is kept.
     pub aside: bool,
+    /// The permission bits that a file gets instead of its own.
+    pub mode: Option<u32>,
 }
 
 /// A merge as a list of things to do, group by group in the order of the fields. What is new stands before anything
@@ -83,6 +143,8 @@ pub struct Plan<'a> {
     pub folders: Vec<Placement<'a>>,
     /// Files and links where no folder stands now.
     pub files: Vec<Placement<'a>>,
+    /// Local files that get the sandbox's mode and keep their bytes.
+    pub file_modes: Vec<(RelativePath, u32)>,
     /// What is to be deleted, innermost first.
     pub deletions: Vec<RelativePath>,
     /// Files and links where a folder stands now: what was to be deleted in it is gone by then.
@@ -119,6 +181,36 @@ pub fn changed<'a>(
             }
         }
     })
+}
+
+/// Takes a path, with all below it, for unchanged in the sandbox. The folders above are taken for unchanged as well where the
+/// sandbox has something else in the place of one; these are returned.
+pub fn put_back(theirs: &mut Snapshot, base: &Snapshot, path: &RelativePath) -> Vec<RelativePath> {
+    let is_at = |at: &RelativePath| at.is_or_below(path.as_bytes());
+    let below = |tree: &Snapshot| {
+        let from = (Bound::Included(path.as_bytes()), Bound::Unbounded);
+        let in_reach =
+            tree.range::<[u8], _>(from).take_while(|(at, _)| at.as_bytes().starts_with(path.as_bytes()));
+        let found = in_reach.filter(|(at, _)| is_at(at));
+        found.map(|(at, entry)| (at.clone(), entry.clone())).collect::<Vec<_>>()
+    };
+    for (at, _) in below(theirs) {
+        theirs.remove(&at);
+    }
+    let uploaded = below(base);
+    let mut replaced = Vec::new();
+    if !uploaded.is_empty() {
+        for folder in path.ancestors() {
+            let Some(entry) = base.get(&folder).filter(|_| !theirs.get(&folder).is_some_and(Entry::is_dir))
+            else {
+                continue;
+            };
+            theirs.insert(folder.clone(), entry.clone());
+            replaced.push(folder);
+        }
+    }
+    theirs.extend(uploaded);
+    replaced
 }
 
 /// The local paths that a plan depends on, in order: what the sandbox changed, and the folders above what it holds new.
@@ -161,7 +253,7 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
         let ours = in_order.find(path).unwrap_or(&Local::Absent);
         let decision = decide(before, after, ours);
         let entry = match (decision, after) {
-            (Decision::Leave, _) | (Decision::SetMode | Decision::Place { .. }, None) => continue,
+            (Decision::Leave, _) | (Decision::SetMode { .. } | Decision::Place { .. }, None) => continue,
             (Decision::Keep, _) => {
                 plan.kept.push(path.clone());
                 continue;
@@ -170,7 +262,7 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
                 plan.deletions.push(path.clone());
                 continue;
             }
-            (Decision::SetMode | Decision::Place { .. }, Some(entry)) => entry,
+            (Decision::SetMode { .. } | Decision::Place { .. }, Some(entry)) => entry,
         };
         // Whatever is new needs its folders, also those that were deleted or replaced here.
         for folder in new_folders.above(path) {
@@ -185,14 +277,15 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
             }
         }
         match (decision, entry) {
-            (Decision::SetMode, Entry::Dir { mode: Some(mode) }) => {
-                modes.insert(path.clone(), *mode);
+            (Decision::SetMode { mode }, Entry::Dir { .. }) => {
+                modes.insert(path.clone(), mode);
             }
-            (Decision::Place { aside }, Entry::Dir { .. }) => {
+            (Decision::SetMode { mode }, _) => plan.file_modes.push((path.clone(), mode)),
+            (Decision::Place { aside, .. }, Entry::Dir { .. }) => {
                 folders.insert(path.clone(), (entry, aside));
             }
-            (Decision::Place { aside }, _) => {
-                let placement = Placement { path: path.clone(), entry, aside };
+            (Decision::Place { aside, mode }, _) => {
+                let placement = Placement { path: path.clone(), entry, aside, mode };
                 if matches!(ours, Local::Entry(Entry::Dir { .. })) {
                     plan.in_place_of_folders.push(placement);
                 } else {
@@ -206,7 +299,7 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
         if let Entry::Dir { mode } = entry {
             modes.insert(path.clone(), mode.unwrap_or(UNTOLD_MODE));
         }
-        plan.folders.push(Placement { path, entry, aside });
+        plan.folders.push(Placement { path, entry, aside, mode: None });
     }
     plan.modes = modes.into_iter().rev().collect();
     plan.deletions.reverse();
@@ -214,10 +307,10 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
 }
 
 impl<'p> Plan<'p> {
-    /// Whether anything is put in place or taken away, rather than given a mode at most.
+    /// Whether anything is done for which a stage is needed: all but giving folders a mode.
     #[must_use]
     pub fn moves_anything(&self) -> bool {
-        self.placements().next().is_some() || !self.deletions.is_empty()
+        self.placements().next().is_some() || !self.deletions.is_empty() || !self.file_modes.is_empty()
     }
 
     /// Everything that is to stand at a path, group by group.
@@ -227,6 +320,16 @@ impl<'p> Plan<'p> {
 
     fn placements_mut(&mut self) -> impl Iterator<Item = &mut Placement<'p>> {
         [&mut self.folders, &mut self.files, &mut self.in_place_of_folders].into_iter().flatten()
+    }
+
+    /// Whether it deletes so much of the base that what it deletes is to be kept: more than half of the files, and not just a
+    /// few. An agent's slip must not cost a workspace.
+    #[must_use]
+    pub fn deletes_most_of(&self, base: &Snapshot) -> bool {
+        let is_file = |entry: &Entry| !entry.is_dir();
+        let deleted = self.deletions.iter().filter(|path| base.get(*path).is_some_and(is_file)).count();
+        // The deletions are counted first, since most merges have few of them.
+        deleted >= MANY && deleted * 2 > base.values().filter(|entry| is_file(entry)).count()
     }
 
     /// Takes back deletions: what stands at those paths is kept.
@@ -248,7 +351,6 @@ impl<'p> Plan<'p> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::entry::Digest;
 
     fn dir(mode: u32) -> Entry {
         Entry::Dir { mode: Some(mode) }
@@ -270,18 +372,16 @@ mod tests {
         entries.iter().map(|(name, entry)| (path(name), entry.clone())).collect()
     }
 
-    /// Every entry that differs from the others in one thing that counts.
+    /// Entries of every kind; of files and folders each content with each mode.
     fn kinds() -> Vec<Entry> {
-        vec![
-            dir(0o755),
-            dir(0o700),
-            file(1, 0o644),
-            file(2, 0o644),
-            file(3, 0o644),
-            file(1, 0o755),
-            link("x"),
-            link("y"),
-        ]
+        let modes = [0o644, 0o755, 0o600];
+        let files = [1, 2, 3].into_iter().flat_map(|content| modes.map(|mode| file(content, mode)));
+        files.chain([dir(0o755), dir(0o700), dir(0o555), link("x"), link("y")]).collect()
+    }
+
+    /// What a value is after both sides had their say: the one that changed it wins, the sandbox where both did.
+    fn merged<T: PartialEq + Copy>(base: Option<T>, theirs: T, ours: T) -> T {
+        if base == Some(theirs) { ours } else { theirs }
     }
 
     /// The outcomes of the contract's table, row by row, in its own words.
@@ -290,20 +390,45 @@ mod tests {
         let unchanged_in_the_sandbox = base == theirs;
         let unchanged_locally = ours_entry == base && *ours != Local::Other;
         let the_same_change = ours_entry == theirs && *ours != Local::Other;
-        let folder_stays_folder =
-            theirs.is_some_and(Entry::is_dir) && ours_entry.is_some_and(Entry::is_dir) && !the_same_change;
-        let in_the_sandbox = if theirs.is_some() { "changed or new" } else { "deleted" };
-        match in_the_sandbox {
-            _ if unchanged_in_the_sandbox => Decision::Leave,
-            "changed or new" if the_same_change => Decision::Leave,
+        if unchanged_in_the_sandbox {
+            return Decision::Leave;
+        }
+        let Some(theirs) = theirs else {
+            return match ours {
+                Local::Absent => Decision::Leave,
+                _ if unchanged_locally => Decision::Delete,
+                _ => Decision::Keep,
+            };
+        };
+        match (theirs, ours_entry) {
+            _ if the_same_change => Decision::Leave,
             // A folder has no content of its own to keep.
-            "changed or new" if folder_stays_folder => Decision::SetMode,
-            "changed or new" if unchanged_locally => Decision::Place { aside: false },
-            "changed or new" if *ours == Local::Absent => Decision::Place { aside: false },
-            "changed or new" => Decision::Place { aside: true },
-            "deleted" if *ours == Local::Absent => Decision::Leave,
-            "deleted" if unchanged_locally => Decision::Delete,
-            _ => Decision::Keep,
+            (Entry::Dir { mode }, Some(Entry::Dir { .. })) => Decision::SetMode { mode: mode.unwrap() },
+            (Entry::File { .. }, Some(Entry::File { .. })) => {
+                let parts = |entry: &Entry| match entry {
+                    Entry::File { mode, digest } => Some((*digest, *mode)),
+                    _ => None,
+                };
+                let base = base.and_then(parts);
+                let ((content, mode), (our_content, our_mode)) =
+                    (parts(theirs).unwrap(), parts(ours_entry.unwrap()).unwrap());
+                let result_content = merged(base.map(|base| base.0), content, our_content);
+                let result_mode = merged(base.map(|base| base.1), mode, our_mode);
+                if result_content == our_content {
+                    return if result_mode == our_mode {
+                        Decision::Leave
+                    } else {
+                        Decision::SetMode { mode: result_mode }
+                    };
+                }
+                Decision::Place {
+                    // Nothing is lost but what was uploaded.
+                    aside: base.map(|base| base.0) != Some(our_content),
+                    mode: (result_mode != mode).then_some(result_mode),
+                }
+            }
+            _ if unchanged_locally || *ours == Local::Absent => Decision::Place { aside: false, mode: None },
+            _ => Decision::Place { aside: true, mode: None },
         }
     }
 
@@ -325,7 +450,53 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen, 9 * 9 * 10);
+        assert_eq!(seen, 15 * 15 * 16);
+    }
+
+    /// The rows of which people would say what must come out, one by one.
+    #[test]
+    fn bytes_and_mode_are_merged_apart() {
+        let place = |aside, mode| Decision::Place { aside, mode };
+        let base = file(1, 0o644);
+        for (theirs, ours, expected, why) in [
+            (file(1, 0o755), file(2, 0o644), Decision::SetMode { mode: 0o755 }, "mode there, bytes here"),
+            (file(2, 0o644), file(1, 0o755), place(false, Some(0o755)), "bytes there, mode here"),
+            (file(1, 0o755), file(1, 0o600), Decision::SetMode { mode: 0o755 }, "mode on both sides"),
+            (file(2, 0o755), file(3, 0o600), place(true, None), "all on both sides"),
+            (file(2, 0o644), file(3, 0o600), place(true, Some(0o600)), "bytes on both sides, mode here"),
+            (file(2, 0o755), file(3, 0o644), place(true, None), "bytes on both sides, mode there"),
+            (file(2, 0o755), file(2, 0o644), Decision::SetMode { mode: 0o755 }, "the same bytes, mode there"),
+            (file(2, 0o644), file(2, 0o755), Decision::Leave, "the same bytes, mode here"),
+        ] {
+            assert_eq!(decide(Some(&base), Some(&theirs), &Local::Entry(ours)), expected, "{why}");
+        }
+        assert_eq!(
+            decide(None, Some(&file(1, 0o755)), &Local::Entry(file(1, 0o644))),
+            Decision::SetMode { mode: 0o755 },
+            "new on both sides with the same bytes"
+        );
+    }
+
+    #[test]
+    fn no_mode_comes_that_the_next_merge_would_fail_on() {
+        for mode in 0..=0o777 {
+            for (theirs, base, needed) in
+                [(file(1, mode), file(2, 0o640), 0o400), (dir(mode), dir(0o750), 0o500)]
+            {
+                let (Entry::File { mode: shared, .. } | Entry::Dir { mode: Some(shared) }) = base else {
+                    panic!()
+                };
+                let usable = mode & needed == needed;
+                let expected = |instead: u32| (!usable).then_some(instead);
+                assert_eq!(mode_to_come(None, &theirs), expected(mode | needed), "new {theirs:?}");
+                assert_eq!(mode_to_come(Some(&link("x")), &theirs), expected(mode | needed), "{theirs:?}");
+                assert_eq!(mode_to_come(Some(&base), &theirs), expected(shared), "{theirs:?}");
+                // Root may have uploaded such a mode, and then it is no change.
+                assert_eq!(mode_to_come(Some(&theirs), &theirs), None, "{theirs:?}");
+            }
+        }
+        assert_eq!(mode_to_come(Some(&dir(0o750)), &Entry::Dir { mode: None }), None);
+        assert_eq!(mode_to_come(None, &link("x")), None);
     }
 
     #[test]
@@ -349,6 +520,7 @@ mod tests {
         let mut steps: Vec<String> =
             plan.folders.iter().map(|placement| placed("folder", placement)).collect();
         steps.extend(plan.files.iter().map(|placement| placed("file", placement)));
+        steps.extend(plan.file_modes.iter().map(|(path, mode)| format!("mode of file {path} {mode:o}")));
         steps.extend(plan.deletions.iter().map(|path| format!("delete {path}")));
         steps.extend(plan.in_place_of_folders.iter().map(|placement| placed("instead", placement)));
         steps.extend(plan.modes.iter().map(|(path, mode)| format!("mode {path} {mode:o}")));
@@ -407,6 +579,72 @@ mod tests {
         let mut ours = base.clone();
         ours.insert(path("a/c"), file(9, 0o644));
         assert_eq!(planned(&base, &theirs, &ours), ["delete a/b", "instead a", "keep a/c"]);
+    }
+
+    #[test]
+    fn what_is_put_back_is_no_change() {
+        let base = tree(&[
+            ("a", dir(0o755)),
+            ("a-", file(1, 0o644)),
+            ("a/b", dir(0o755)),
+            ("a/b/c", file(1, 0o644)),
+            ("a/d", file(1, 0o644)),
+        ]);
+        let names = |paths: Vec<RelativePath>| paths.iter().map(RelativePath::to_string).collect::<Vec<_>>();
+        // Deleted, replaced by a folder, and with a file in the place of the folder above.
+        for (theirs, at, replaced, after) in [
+            (tree(&[]), "a/b/c", &["a", "a/b"][..], &["a", "a/b", "a/b/c"][..]),
+            (tree(&[]), "a/b", &["a"], &["a", "a/b", "a/b/c"]),
+            (tree(&[("a", file(2, 0o644))]), "a/d", &["a"], &["a", "a/d"]),
+            (
+                tree(&[("a", dir(0o700)), ("a/d", dir(0o755)), ("a/d/x", file(2, 0o644))]),
+                "a/d",
+                &[],
+                &["a", "a/d"],
+            ),
+            (tree(&[("n", dir(0o755)), ("n/x", file(2, 0o644)), ("n-", file(2, 0o644))]), "n", &[], &["n-"]),
+            (tree(&[("n", file(2, 0o644))]), "n/x", &[], &["n"]),
+        ] {
+            let mut now = theirs.clone();
+            assert_eq!(names(put_back(&mut now, &base, &path(at))), replaced, "{at} of {theirs:?}");
+            assert_eq!(names(now.keys().cloned().collect()), after, "{at} of {theirs:?}");
+            assert!(changed(&base, &now).all(|(changed, ..)| !changed.is_or_below(at.as_bytes())));
+        }
+    }
+
+    #[test]
+    fn what_counts_as_deleting_most() {
+        for (files, links, deleted, most) in [
+            (20, 0, 20, true),
+            (19, 0, 19, false),
+            (39, 0, 20, true),
+            (40, 0, 20, false),
+            (41, 0, 21, true),
+            (1000, 0, 500, false),
+            (1000, 0, 501, true),
+            (10, 10, 20, true),
+            (10, 30, 20, false),
+        ] {
+            let mut base = tree(&[]);
+            for at in 0..files + links {
+                let entry = if at < files { file(1, 0o644) } else { link("x") };
+                // Folders count on neither side.
+                base.insert(path(&format!("d{at}")), dir(0o755));
+                base.insert(path(&format!("d{at}/x")), entry);
+            }
+            let mut theirs = base.clone();
+            for at in 0..deleted {
+                theirs.remove(&path(&format!("d{at}")));
+                theirs.remove(&path(&format!("d{at}/x")));
+            }
+            let locals =
+                base.iter().map(|(path, entry)| (path.clone(), Local::Entry(entry.clone()))).collect();
+            let plan = plan(&base, &theirs, &locals);
+            assert_eq!(plan.deletes_most_of(&base), most, "{deleted} of {files} and {links}");
+            // What is gone here already is not deleted.
+            let none = super::plan(&base, &theirs, &ByPath::default());
+            assert!(!none.deletes_most_of(&base));
+        }
     }
 
     #[test]

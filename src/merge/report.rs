@@ -11,6 +11,15 @@ pub struct Skipped {
     pub reason: &'static str,
 }
 
+/// A path with a word on it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Noted {
+    /// Where.
+    pub path: RelativePath,
+    /// What is to be known of it.
+    pub reason: &'static str,
+}
+
 /// A path that both sides had changed; the sandbox's version stands there now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
@@ -25,6 +34,8 @@ pub struct Conflict {
 pub struct Rescued {
     /// Local versions that they had displaced; they are kept now.
     pub conflicts: Vec<Conflict>,
+    /// What they deleted and kept, since it was most of what there was.
+    pub deletions_kept: Vec<Conflict>,
     /// Stages that could not be cleared up; a later restore tries again.
     pub skipped: Vec<Skipped>,
 }
@@ -40,8 +51,14 @@ pub struct Report {
     pub kept: Vec<RelativePath>,
     /// Changed on both sides.
     pub conflicts: Vec<Conflict>,
+    /// Where what was deleted is kept as well: all of it where that is most of what the sandbox had, or nothing.
+    pub deletions_kept: Vec<Conflict>,
     /// Left as it is here.
     pub skipped: Vec<Skipped>,
+    /// What the sandbox changed and yet neither comes nor goes, since it would run something here.
+    pub held_back: Vec<Noted>,
+    /// Of what was written, what tools run or obey unasked.
+    pub sensitive: Vec<Noted>,
 }
 
 impl Report {
@@ -53,12 +70,16 @@ impl Report {
         self.deleted.sort_unstable();
         self.kept.sort_unstable();
         self.conflicts.sort_unstable();
+        self.deletions_kept.sort_unstable();
         self.skipped.sort_unstable();
+        self.held_back.sort_unstable();
+        self.sensitive.sort_unstable();
     }
 
     /// Takes in what earlier merges left, and puts every list into order.
     pub fn take_rescued(&mut self, rescued: &mut Rescued) {
         self.conflicts.append(&mut rescued.conflicts);
+        self.deletions_kept.append(&mut rescued.deletions_kept);
         self.skipped.append(&mut rescued.skipped);
         self.sort();
     }
@@ -69,6 +90,9 @@ impl Report {
         self.deleted.extend(other.deleted);
         self.kept.extend(other.kept);
         self.conflicts.extend(other.conflicts);
+        self.deletions_kept.extend(other.deletions_kept);
         self.skipped.extend(other.skipped);
+        self.held_back.extend(other.held_back);
+        self.sensitive.extend(other.sensitive);
     }
 }

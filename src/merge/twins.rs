@@ -382,7 +382,16 @@ mod tests {
 
     impl Table {
         fn of(rows: &[(&str, &'static str, u64, Kind, u64)]) -> Self {
-            let meta = |ino, kind, links| Meta { kind, mode: 0, size: 0, mtime: (0, 0), dev: 1, ino, links };
+            let meta = |ino, kind, links| Meta {
+                kind,
+                mode: 0,
+                size: 0,
+                mtime: (0, 0),
+                dev: 1,
+                ino,
+                links,
+                owner: (0, 0),
+            };
             let row = |&(name, found, ino, kind, links): &(&str, _, _, _, _)| {
                 (path(name), (found, meta(ino, kind, links)))
             };
@@ -469,7 +478,7 @@ mod tests {
             let seen: ByPath<Meta> =
                 taken.iter().filter_map(|at| Some((path(at), table.0.get(&path(at))?.1))).collect();
             let taken = || taken.iter().map(|taken| path(taken));
-            let place = |path| Placement { path, entry: &entry, aside: false };
+            let place = |path| Placement { path, entry: &entry, aside: false, mode: None };
             let plans = [
                 Plan { deletions: taken().collect(), ..Plan::default() },
                 Plan { files: taken().map(place).collect(), ..Plan::default() },
@@ -482,7 +491,9 @@ mod tests {
                 assert_eq!(found, expected, "{name}");
             }
             let kept = Plan {
-                files: taken().map(|path| Placement { path, entry: &entry, aside: true }).collect(),
+                files: taken()
+                    .map(|path| Placement { path, entry: &entry, aside: true, mode: None })
+                    .collect(),
                 ..Plan::default()
             };
             let found = twins(&mut Table::of(rows), &kept, &theirs, &seen, &Cancel::default()).unwrap();
@@ -508,7 +519,8 @@ mod tests {
             .collect();
         let entry = Entry::File { mode: 0o644, digest: Digest([1; 32]) };
         let theirs: Snapshot = names.iter().map(|name| (path(name), entry.clone())).collect();
-        let files = names.iter().map(|name| Placement { path: path(name), entry: &entry, aside: false });
+        let files =
+            names.iter().map(|name| Placement { path: path(name), entry: &entry, aside: false, mode: None });
         let mut plan = Plan { files: files.collect(), ..Plan::default() };
         let local = names.iter().map(|name| (path(name), Local::Entry(entry.clone()))).collect();
         spare_twins(&root, &mut plan, &theirs, &local, &seen, &Cancel::default()).unwrap();

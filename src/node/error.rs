@@ -4,9 +4,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use napi::Status;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::values::text;
-use crate::error::Error;
+use crate::error::{Error, NO_THREAD};
 use crate::sandbox::client::RunError;
 
 /// What an error says beside its message. `index.js` names `errno` as the operating system does.
@@ -20,7 +21,7 @@ struct Fields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     syscall: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<Box<serde_json::value::RawValue>>,
+    path: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "String::is_empty")]
     hint: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,9 +31,12 @@ struct Fields<'a> {
 }
 
 /// The error as one text; napi's own error has no room for more.
+///
+/// What comes from a sandbox may be of any length, and a text that is longer than a JavaScript string can be would
+/// leave the promise unsettled.
 pub fn to_napi(error: &Error) -> napi::Error {
     let mut fields = Fields {
-        message: error.to_string(),
+        message: bounded(error.to_string()),
         code: error.code(),
         errno: error.errno(),
         syscall: None,
@@ -44,20 +48,30 @@ pub fn to_napi(error: &Error) -> napi::Error {
     match error {
         Error::Io { syscall, path, hints, .. } => {
             fields.syscall = Some(syscall);
-            fields.path = Some(text(path.as_os_str().as_bytes()));
-            fields.hint = hints.join("; ");
+            fields.path = Some(bounded_text(path.as_os_str().as_bytes()));
+            fields.hint = bounded(hints.join("; "));
         }
         Error::ArchiveTruncated { offset, .. } => fields.offset = Some(*offset),
         Error::ArchiveInvalid { offset, entry, .. } => {
             fields.offset = Some(*offset);
-            fields.entry = entry.as_deref();
+            fields.entry = entry.as_deref().map(|name| beginning(name, TEXT));
         }
         Error::UnsafePath { path, offset, .. } => {
-            fields.path = Some(text(path.as_bytes()));
+            fields.path = Some(bounded_text(path.as_bytes()));
             fields.offset = *offset;
         }
-        Error::LockTimeout { lock, .. } => fields.path = Some(text(lock.as_os_str().as_bytes())),
-        Error::InvalidArgType { .. }
+        Error::LockTimeout { lock: path, .. }
+        | Error::LinksMultiply { link: path, .. }
+        | Error::WorkspaceReplaced { path } => {
+            fields.path = Some(bounded_text(path.as_os_str().as_bytes()));
+        }
+        Error::NoThread(_) => {
+            fields.syscall = Some("pthread_create");
+            NO_THREAD.clone_into(&mut fields.hint);
+        }
+        Error::SandboxReplaced { .. }
+        | Error::InvalidReturnValue { .. }
+        | Error::InvalidArgType { .. }
         | Error::InvalidArgValue { .. }
         | Error::Aborted
         | Error::Internal(_) => {}
@@ -66,10 +80,71 @@ pub fn to_napi(error: &Error) -> napi::Error {
     napi::Error::new(Status::GenericFailure, json)
 }
 
+/// The most bytes of a text that crosses.
+pub const TEXT: usize = 64 * 1024;
+
+/// The beginning of a text, in whole characters.
+pub fn beginning(text: &str, most: usize) -> &str {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+fn bounded(mut text: String) -> String {
+    if text.len() > TEXT {
+        text.truncate(beginning(&text, TEXT).len());
+        text.push('…');
+    }
+    text
+}
+
+fn bounded_text(bytes: &[u8]) -> Box<RawValue> {
+    text(&bytes[..bytes.len().min(TEXT)])
+}
+
 /// The same where the client may have failed: its failure is already napi's.
 pub fn run_to_napi(error: RunError<napi::Error>) -> napi::Error {
     match error {
         RunError::Own(error) => to_napi(&error),
         RunError::Client(failure) => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn no_text_of_an_error_is_longer_than_its_bound() {
+        let long = "\u{1}é\u{FFFD}".repeat(300_000);
+        let io = std::io::Error::from_raw_os_error(2);
+        for error in [
+            Error::ArchiveInvalid { offset: 1, entry: Some(long.clone()), reason: long.clone() },
+            Error::ArchiveTruncated { offset: 1, reason: long.clone() },
+            Error::UnsafePath { path: long.clone(), offset: None, reason: long.clone() },
+            Error::InvalidArgValue {
+                argument: "a".to_owned(),
+                reason: String::new(),
+                received: long.clone(),
+            },
+            Error::Internal(long.clone()),
+            Error::io("open", &long, io),
+        ] {
+            let made = to_napi(&error);
+            // A byte may need six in JSON, and there are three such texts at most.
+            assert!(made.reason.len() <= 3 * 6 * TEXT + 1000, "{}", made.reason.len());
+            let fields: HashMap<String, &RawValue> = serde_json::from_str(&made.reason).unwrap();
+            assert_eq!(fields["code"].get(), format!("{:?}", error.code()));
+        }
+    }
+
+    #[test]
+    fn a_short_text_crosses_whole() {
+        assert_eq!(bounded("a".repeat(TEXT)), "a".repeat(TEXT));
+        assert_eq!(beginning("aé", 2), "a");
     }
 }

@@ -8,23 +8,25 @@ use std::cell::OnceCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use napi::Env;
-use napi::bindgen_prelude::PromiseRaw;
 use napi_derive::napi;
 use serde::Deserialize;
 
 use super::client::{Dispatch, JsClient};
 use super::error::{run_to_napi, to_napi};
+use super::promise::{Promised, promise};
 use super::values::{self, Bytes, argument};
 use crate::archive::pack::create_tarball;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::PathSet;
+use crate::merge::conflicts::Keep;
 use crate::merge::folder::FolderMerge;
 use crate::merge::lock::{self, MergeLock};
-use crate::mirror::mirror;
+use crate::mirror::{Mirror, POLL};
 use crate::path::RelativePath;
 use crate::sandbox::client::{Attachment, blocking};
 use crate::sandbox::prepare::{Asset, Session, Upload, prepare};
+use crate::threads;
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::root::Root;
 use crate::tree::scan::{Reader, look, snapshot};
@@ -37,9 +39,6 @@ async fn off_the_loop<T: Send + 'static>(
 ) -> napi::Result<T> {
     blocking(work).await.map_err(|error| to_napi(&error))
 }
-
-/// A promise of `T` to JavaScript.
-type Promised<'env, T> = napi::Result<PromiseRaw<'env, T>>;
 
 /// Lets JavaScript stop work that is under way, and stops it when its environment ends.
 #[napi]
@@ -106,11 +105,14 @@ pub fn create_tarball_from_directory<'env>(
     canceller: &Canceller,
 ) -> Promised<'env, ()> {
     let cancel = canceller.cancel.clone();
-    env.spawn_future(off_the_loop(move || {
-        let input: TarballInput = argument("input", &input)?;
-        let (folder, archive) = (input.local_dir.into_path(), input.archive_path.into_path());
-        create_tarball(&folder, &archive, &bytes(input.exclude), input.follow_symlinks, &cancel)
-    }))
+    promise(
+        env,
+        off_the_loop(move || {
+            let input: TarballInput = argument("input", &input)?;
+            let (folder, archive) = (input.local_dir.into_path(), input.archive_path.into_path());
+            create_tarball(&folder, &archive, &bytes(input.exclude), input.follow_symlinks, &cancel)
+        }),
+    )
 }
 
 #[derive(Deserialize)]
@@ -124,11 +126,25 @@ struct MirrorInput {
 #[napi]
 pub fn mirror_directory<'env>(env: &'env Env, input: String, canceller: &Canceller) -> Promised<'env, ()> {
     let cancel = canceller.cancel.clone();
-    env.spawn_future(off_the_loop(move || {
-        let input: MirrorInput = argument("input", &input)?;
-        let preserve = PathSet::new(bytes(input.preserve_absent));
-        mirror(&input.source_dir.into_path(), &input.target_dir.into_path(), &preserve, &cancel)
-    }))
+    promise(env, async move {
+        let input: MirrorInput = argument("input", &input).map_err(|error| to_napi(&error))?;
+        let preserve = PathSet::new("options.preserveAbsent", bytes(input.preserve_absent));
+        let preserve = preserve.map_err(|error| to_napi(&error))?;
+        let folders = Arc::new((input.source_dir.into_path(), input.target_dir.into_path()));
+        // Waits for other mirrors without a thread.
+        let mirror = loop {
+            let (stop, folders) = (cancel.clone(), folders.clone());
+            let begun = off_the_loop(move || {
+                stop.check()?;
+                Mirror::begin(&folders.0, &folders.1, &stop)
+            });
+            if let Some(mirror) = begun.await? {
+                break mirror;
+            }
+            tokio::time::sleep(POLL).await;
+        };
+        off_the_loop(move || mirror.finish(&preserve, &cancel)).await
+    })
 }
 
 #[derive(Deserialize)]
@@ -142,6 +158,8 @@ struct PrepareInput {
     preserve_absent_on_restore: Vec<Bytes>,
     assets: Vec<AssetInput>,
     concurrency: usize,
+    /// `null` is for ever.
+    keep_conflicts_days: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -174,6 +192,7 @@ impl From<PrepareInput> for Upload {
             preserve: bytes(input.preserve_absent_on_restore),
             assets: input.assets.into_iter().map(asset).collect(),
             concurrency: input.concurrency,
+            keep: input.keep_conflicts_days.map_or(Keep::ForEver, Keep::Days),
         }
     }
 }
@@ -192,7 +211,7 @@ impl Drop for PreparedSession {
     /// The collector runs on the event loop, and a base of many entries takes long to free.
     fn drop(&mut self) {
         let session = self.0.take();
-        rayon::spawn(move || drop(session));
+        threads::in_background(move || drop(session));
     }
 }
 
@@ -205,7 +224,7 @@ pub fn prepare_session<'env>(
 ) -> Promised<'env, PreparedSession> {
     let cancel = canceller.cancel.clone();
     let client = Arc::new(JsClient::new(dispatch, canceller.attachment.clone()));
-    env.spawn_future(async move {
+    promise(env, async move {
         let input: PrepareInput = argument("input", &input).map_err(|error| to_napi(&error))?;
         let session = prepare(client, input.into(), cancel).await.map_err(run_to_napi)?;
         Ok(PreparedSession(Some(Arc::new(session))))
@@ -232,7 +251,7 @@ impl PreparedSession {
     ) -> Promised<'env, Option<Pieces>> {
         let (session, cancel) = (self.session().clone(), canceller.cancel.clone());
         let client = JsClient::new(dispatch, canceller.attachment.clone());
-        env.spawn_future(async move {
+        promise(env, async move {
             let restored = session.restore(&client, &cancel).await.map_err(run_to_napi)?;
             Ok(wants_report.then(|| Pieces(values::report(&restored, ENTRIES_A_TURN).into_iter())))
         })
@@ -254,12 +273,15 @@ impl Pieces {
 
 #[napi]
 pub fn capture_snapshot(env: &Env, root: String, exclude: String) -> Promised<'_, Pieces> {
-    env.spawn_future(off_the_loop(move || {
-        let root = Root::open(&argument::<Bytes>("rootDir", &root)?.into_path())?;
-        let exclude = PathSet::new(bytes(argument("options.exclude", &exclude)?));
-        let snapshot = snapshot(&root, &|path| exclude.contains_or_covers(path), &Cancel::default())?;
-        Ok(Pieces(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
-    }))
+    promise(
+        env,
+        off_the_loop(move || {
+            let root = Root::open(&argument::<Bytes>("rootDir", &root)?.into_path())?;
+            let exclude = PathSet::new("options.exclude", bytes(argument("options.exclude", &exclude)?))?;
+            let snapshot = snapshot(&root, &|path| exclude.contains_or_covers(path), &Cancel::default())?;
+            Ok(Pieces(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
+        }),
+    )
 }
 
 /// A snapshot on its way from JavaScript, in pieces.
@@ -302,12 +324,15 @@ pub fn begin_merge<'env>(
     baseline: &SnapshotWriter,
 ) -> Promised<'env, BegunMerge> {
     let base = std::mem::take(&mut *baseline.0.lock().unwrap_or_else(PoisonError::into_inner));
-    env.spawn_future(off_the_loop(move || {
-        let input: MergeInput = argument("input", &input)?;
-        let exclude = PathSet::new(bytes(input.exclude));
-        let (source, target) = (input.source_dir.into_path(), input.target_dir.into_path());
-        Ok(BegunMerge(Arc::new(Mutex::new(Some(FolderMerge::begin(base, &exclude, &source, &target)?)))))
-    }))
+    promise(
+        env,
+        off_the_loop(move || {
+            let input: MergeInput = argument("input", &input)?;
+            let exclude = PathSet::new("input.baseline.exclude", bytes(input.exclude))?;
+            let (source, target) = (input.source_dir.into_path(), input.target_dir.into_path());
+            Ok(BegunMerge(Arc::new(Mutex::new(Some(FolderMerge::begin(base, &exclude, &source, &target)?)))))
+        }),
+    )
 }
 
 #[napi]
@@ -316,22 +341,26 @@ impl BegunMerge {
     #[napi]
     pub fn apply<'env>(&self, env: &'env Env) -> Promised<'env, ()> {
         let merge = self.0.clone();
-        env.spawn_future(off_the_loop(move || {
-            match &mut *merge.lock().unwrap_or_else(PoisonError::into_inner) {
+        promise(
+            env,
+            off_the_loop(move || match &mut *merge.lock().unwrap_or_else(PoisonError::into_inner) {
                 Some(merge) => merge.apply().map(|_| ()),
                 None => Err(Error::Internal("a merge was applied after it had finished".to_owned())),
-            }
-        }))
+            }),
+        )
     }
 
     /// Cleans up and releases the lock.
     #[napi]
     pub fn finish<'env>(&self, env: &'env Env) -> Promised<'env, ()> {
         let merge = self.0.clone();
-        env.spawn_future(off_the_loop(move || {
-            let merge = merge.lock().unwrap_or_else(PoisonError::into_inner).take();
-            merge.map_or(Ok(()), FolderMerge::finish)
-        }))
+        promise(
+            env,
+            off_the_loop(move || {
+                let merge = merge.lock().unwrap_or_else(PoisonError::into_inner).take();
+                merge.map_or(Ok(()), FolderMerge::finish)
+            }),
+        )
     }
 }
 
@@ -341,11 +370,12 @@ pub struct HeldLock(Arc<Mutex<Option<MergeLock>>>);
 
 #[napi]
 pub fn acquire_merge_lock(env: &Env, target_dir: String) -> Promised<'_, HeldLock> {
-    env.spawn_future(off_the_loop(move || {
-        let target = argument::<Bytes>("targetDir", &target_dir)?.into_path();
-        let lock = MergeLock::acquire(&target, lock::WAIT, &Cancel::default())?;
+    promise(env, async move {
+        let target = argument::<Bytes>("targetDir", &target_dir).map_err(|error| to_napi(&error))?;
+        let acquired = MergeLock::acquire(&target.into_path(), lock::WAIT, &Cancel::default()).await;
+        let lock = acquired.map_err(|error| to_napi(&error))?;
         Ok(HeldLock(Arc::new(Mutex::new(Some(lock)))))
-    }))
+    })
 }
 
 #[napi]
@@ -354,36 +384,48 @@ impl HeldLock {
     #[napi]
     pub fn release<'env>(&self, env: &'env Env) -> Promised<'env, ()> {
         let lock = self.0.clone();
-        env.spawn_future(off_the_loop(move || {
-            let lock = lock.lock().unwrap_or_else(PoisonError::into_inner).take();
-            lock.map_or(Ok(()), MergeLock::release)
-        }))
+        promise(
+            env,
+            off_the_loop(move || {
+                let lock = lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+                lock.map_or(Ok(()), MergeLock::release)
+            }),
+        )
     }
+}
+
+/// Settles in another turn of the event loop, whatever was done to JavaScript's own timers.
+#[napi]
+pub fn next_turn(env: &Env) -> Promised<'_, ()> {
+    promise(env, async { Ok(()) })
 }
 
 /// What stands at a path now, as a JSON entry; `null` where nothing that a snapshot would hold does.
 #[napi]
 pub fn read_entry(env: &Env, root_dir: String, relative: String) -> Promised<'_, Option<String>> {
-    env.spawn_future(off_the_loop(move || {
-        let root = match Root::open(&argument::<Bytes>("rootDir", &root_dir)?.into_path()) {
-            Ok(root) => root,
-            Err(error) if error.is_gone() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let Bytes(relative) = argument("relative", &relative)?;
-        let fault = |reason: String| Error::UnsafePath {
-            path: crate::error::readable(&relative),
-            offset: None,
-            reason,
-        };
-        // As a path is joined, nothing and `.` are the root itself.
-        let below: &[u8] = if relative.is_empty() { b"." } else { &relative };
-        let Some(path) = RelativePath::parse(below).map_err(|found| fault(found.to_string()))? else {
-            return Ok(Some(values::entry(&Entry::Dir { mode: None })));
-        };
-        let mut cursor = root.cursor();
-        let Some(found) = look(&mut cursor, path)? else { return Ok(None) };
-        let entry = Reader::new().entry(&mut cursor, &found, &Cancel::default())?;
-        Ok(entry.as_ref().map(values::entry))
-    }))
+    promise(
+        env,
+        off_the_loop(move || {
+            let root = match Root::open(&argument::<Bytes>("rootDir", &root_dir)?.into_path()) {
+                Ok(root) => root,
+                Err(error) if error.is_gone() => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let Bytes(relative) = argument("relative", &relative)?;
+            let fault = |reason: String| Error::UnsafePath {
+                path: crate::error::readable(&relative),
+                offset: None,
+                reason,
+            };
+            // As a path is joined, nothing and `.` are the root itself.
+            let below: &[u8] = if relative.is_empty() { b"." } else { &relative };
+            let Some(path) = RelativePath::parse(below).map_err(|found| fault(found.to_string()))? else {
+                return Ok(Some(values::entry(&Entry::Dir { mode: None })));
+            };
+            let mut cursor = root.cursor();
+            let Some(found) = look(&mut cursor, path)? else { return Ok(None) };
+            let entry = Reader::new().entry(&mut cursor, &found, &Cancel::default())?;
+            Ok(entry.as_ref().map(values::entry))
+        }),
+    )
 }

@@ -9,6 +9,8 @@
 #![allow(clippy::needless_pass_by_value, reason = "Node-API hands values over")]
 
 mod client;
+mod download;
 mod error;
 mod exports;
+mod promise;
 mod values;

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
+use super::error::{TEXT, beginning};
 use crate::error::{Error, Result, readable};
-use crate::merge::report::{Conflict, Report, Skipped};
+use crate::merge::report::{Conflict, Noted, Report, Skipped};
 use crate::path::RelativePath;
 use crate::sandbox::restore::Restored;
 use crate::tree::entry::{Digest, Entry, Snapshot};
@@ -210,7 +211,10 @@ struct JsReport<'a> {
     deleted: [(); 0],
     kept: [(); 0],
     conflicts: [(); 0],
+    deletions_kept: [(); 0],
     skipped: [(); 0],
+    held_back: [(); 0],
+    sensitive: [(); 0],
     entries: usize,
     tolerant: bool,
     tar_messages: &'a str,
@@ -241,16 +245,19 @@ struct JsPhase {
 /// The report as JSON texts: first all but its lists, then these in pieces of at most `count` items, each a pair of the
 /// list's name and the items.
 pub fn report(Restored { report, entries, tar_messages, phases }: &Restored, count: usize) -> Vec<String> {
-    let Report { written, deleted, kept, conflicts, skipped } = report;
+    let Report { written, deleted, kept, conflicts, deletions_kept, skipped, held_back, sensitive } = report;
     let summary = JsReport {
         written: [],
         deleted: [],
         kept: [],
         conflicts: [],
+        deletions_kept: [],
         skipped: [],
+        held_back: [],
+        sensitive: [],
         entries: *entries,
         tolerant: tar_messages.is_some(),
-        tar_messages: tar_messages.as_deref().unwrap_or_default(),
+        tar_messages: beginning(tar_messages.as_deref().unwrap_or_default(), TEXT),
         phases: phases
             .iter()
             .map(|phase| JsPhase {
@@ -266,12 +273,16 @@ pub fn report(Restored { report, entries, tar_messages, phases }: &Restored, cou
         kept_at: text(kept_at.as_bytes()),
     };
     let skip = |Skipped { path, reason }: &Skipped| JsSkipped { path: text(path.as_bytes()), reason };
+    let note = |Noted { path, reason }: &Noted| JsSkipped { path: text(path.as_bytes()), reason };
     let mut texts = vec![json(&summary)];
     texts.extend(pieces("written", written, count, path));
     texts.extend(pieces("deleted", deleted, count, path));
     texts.extend(pieces("kept", kept, count, path));
     texts.extend(pieces("conflicts", conflicts, count, conflict));
+    texts.extend(pieces("deletionsKept", deletions_kept, count, conflict));
     texts.extend(pieces("skipped", skipped, count, skip));
+    texts.extend(pieces("heldBack", held_back, count, note));
+    texts.extend(pieces("sensitive", sensitive, count, note));
     texts
 }
 

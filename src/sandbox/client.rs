@@ -4,7 +4,9 @@
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use crate::archive::source::Bytes;
 use crate::error::Error;
+pub(crate) use crate::threads::blocking;
 
 /// A sandbox that can be reached. Paths are absolute POSIX paths in it.
 pub trait SandboxClient: Send + Sync + 'static {
@@ -13,9 +15,9 @@ pub trait SandboxClient: Send + Sync + 'static {
     /// Zeroed memory in which an upload is made, and which is handed over without a copy.
     type Upload: AsMut<[u8]> + AsRef<[u8]> + Send + 'static;
     /// A file that was read.
-    type Download: AsRef<[u8]> + Send + Sync + 'static;
+    type Download: Bytes + 'static;
 
-    /// What tells whether the memory of uploads and downloads is still there. By default it always is.
+    /// What tells whether the memory of uploads is still there. By default it always is.
     fn attachment(&self) -> Attachment {
         Attachment::default()
     }
@@ -67,15 +69,5 @@ pub enum RunError<F> {
 impl<F> From<Error> for RunError<F> {
     fn from(error: Error) -> Self {
         Self::Own(error)
-    }
-}
-
-/// Runs work that reads, hashes or writes where it holds up nobody: async code here only waits for the client.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(panicked) => Err(Error::Internal(panicked.to_string())),
     }
 }

@@ -1,19 +1,27 @@
-//! The `sh` text that runs in the sandbox. Pure functions: text in, text out.
+//! What runs in the sandbox: the commands, and the script that travels with an upload. Pure functions: text in, text out.
 //!
-//! A sandbox may hold any of dash, bash and busybox as its `sh`, and any of GNU tar, bsdtar, busybox and
-//! toybox as its `tar`; Debian's busybox knows neither `--exclude` nor `-T`. So the commands use what all of
-//! them share, and more only where `tar --version` says whose it is. Besides `sh` and `tar` they need `find`,
-//! `mkdir`, `rm`, `rmdir`, `wc`, `head` and `cat`.
+//! An upload is the workspace's archive followed by a *control archive*, which every tar takes for bytes behind the end of
+//! the first. The upload's command takes the control archive out and runs the script in it (`control.sh`). So no command
+//! line grows with what is excluded or preserved, and an error text in which a caller repeats its command stays short.
 //!
 //! Every path given here is absolute. It may hold any character but NUL.
 
-use crate::archive::header::END_MARK;
+use crate::archive::header::{self, END_MARK, Member};
+use crate::tree::entry::Digest;
+use crate::tree::root::{Kind, Meta};
 use crate::tree::stage::RUNTIME;
 
 /// What tar says about the files it could not read is kept up to this many bytes.
 pub const MESSAGES_MAX: usize = 64 * 1024;
-/// The largest archive without an entry that any tar writes, in bytes: one full record.
-const EMPTY_ARCHIVE_MAX: u32 = 10_240;
+
+/// How many bytes of names toybox is told to leave out: it takes them by its command line alone.
+const TOYBOX_EXCLUDES_MAX: usize = 32 * 1024;
+
+/// The folder of the control files in a run's folder.
+pub const OWN: &str = ".paperclip";
+
+/// The script, without its settings.
+const SCRIPT: &str = include_str!("control.sh");
 
 /// `text` as one word of a shell command, whatever it holds.
 #[must_use]
@@ -21,213 +29,243 @@ pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r#"'"'"'"#))
 }
 
-/// Replaces the content of the workspace `remote_dir` by that of `archive`, which goes away. What is named in
-/// `preserved` stays where it stands at the top of the workspace, and so does `.paperclip-runtime`.
-///
-/// An archive that did not arrive with all its `archive_size` bytes fails the command before anything is
-/// cleared.
-#[must_use]
-pub fn upload(remote_dir: &str, archive: &str, archive_size: u64, preserved: &[impl AsRef<str>]) -> String {
-    let dir = quote(remote_dir);
-    let check_size = check_size(archive, archive_size);
-    let find = find_top_level_but(preserved.iter().map(AsRef::as_ref));
-    let extract = extract(archive, archive_size);
-    in_shell(&format!(
-        "mkdir -p {dir} &&
-         {check_size} &&
-         cd {dir} &&
-         {find} -exec rm -rf -- {{}} + &&
-         {extract}"
-    ))
+/// The folders and files of one run in the sandbox.
+#[derive(Debug, Clone)]
+pub struct Places {
+    remote_dir: String,
+    runtime_root: String,
+    adapter_key: String,
+}
+
+impl Places {
+    /// Those of an adapter in the workspace `remote_dir`, which is in its shortest form.
+    #[must_use]
+    pub fn new(remote_dir: &str, adapter_key: &str) -> Self {
+        Self {
+            remote_dir: remote_dir.to_owned(),
+            runtime_root: format!("{remote_dir}/{RUNTIME}/{adapter_key}"),
+            adapter_key: adapter_key.to_owned(),
+        }
+    }
+
+    /// The run's folder.
+    #[must_use]
+    pub fn runtime_root(&self) -> &str {
+        &self.runtime_root
+    }
+
+    /// Where the workspace's archive is written to.
+    #[must_use]
+    pub fn upload(&self) -> String {
+        format!("{}/workspace-upload.tar", self.runtime_root)
+    }
+
+    /// Where the workspace is packed.
+    #[must_use]
+    pub fn download(&self) -> String {
+        format!("{}/workspace-download.tar", self.runtime_root)
+    }
+
+    /// Where the tolerant way says what it could not read.
+    #[must_use]
+    pub fn status(&self) -> String {
+        format!("{}/workspace-download.status", self.runtime_root)
+    }
+
+    /// What the sandbox says about itself, by its name in the download: below the workspace.
+    #[must_use]
+    pub fn answer(&self) -> String {
+        format!("{RUNTIME}/{}/{OWN}/answer", self.adapter_key)
+    }
+
+    fn own(&self) -> String {
+        format!("{}/{OWN}", self.runtime_root)
+    }
+
+    /// The settings of the script that a download needs.
+    fn settings(&self) -> String {
+        let [dir, own, answer] = [&self.remote_dir, &self.own(), &self.answer()].map(|text| quote(text));
+        let [upload, download, status] =
+            [&self.upload(), &self.download(), &self.status()].map(|text| quote(text));
+        format!(
+            "dir={dir}\nown={own}\nanswer={answer}\nupload_archive={upload}\ndownload_archive={download}\n\
+             status={status}\nmessages_max={MESSAGES_MAX}\n"
+        )
+    }
+}
+
+/// A workspace's upload, as the sandbox is to deal with it.
+#[derive(Debug, Clone)]
+pub struct Upload<'a> {
+    /// Where.
+    pub places: &'a Places,
+    /// Names at the top of the workspace that are not cleared.
+    pub preserved: &'a [String],
+    /// Patterns that are left out of the download as far as the sandbox's tar can. What is left out is decided on this
+    /// side in any case.
+    pub exclude: &'a [String],
+    /// Names this upload: single, and without anything that a shell would take for more than itself.
+    pub id: &'a str,
+    /// Whether the archive holds any entry: toybox refuses one without.
+    pub holds_entries: bool,
+    /// The digest of what the script lists where the extraction left exactly what was packed.
+    pub expected: Digest,
+}
+
+impl Upload<'_> {
+    /// The control archive. Its size does not depend on [`Upload::expected`] and [`Upload::holds_entries`].
+    #[must_use]
+    pub fn control(&self) -> Vec<u8> {
+        let Self { places, preserved, exclude, id, holds_entries, expected } = self;
+        let holds_entries = u8::from(*holds_entries);
+        let script = format!(
+            "{}upload={id}\nexpected={expected}\nholds_entries={holds_entries}\n{}{}{SCRIPT}",
+            places.settings(),
+            name_test("is_preserved", preserved.iter()),
+            exclusions(exclude),
+        );
+        let patterns =
+            exclude.iter().filter(|pattern| is_plain(pattern)).map(|pattern| format!("{pattern}\n"));
+        let exclude: String = ["._*\n".to_owned()].into_iter().chain(patterns).collect();
+        let mut archive = Vec::new();
+        push_file(&mut archive, "control.sh", script.as_bytes());
+        push_file(&mut archive, "exclude", exclude.as_bytes());
+        archive.resize(archive.len() + END_MARK, 0);
+        archive
+    }
+
+    /// Replaces the content of the workspace by that of the archive, which goes away. What is preserved stays at the top
+    /// of the workspace, and so does `.paperclip-runtime`. `archive_size` is where the control archive begins, and
+    /// `size` that of the whole file.
+    ///
+    /// A file that did not arrive whole fails the command before anything is cleared; so does a folder that must not be
+    /// emptied.
+    #[must_use]
+    pub fn command(&self, archive_size: u64, size: u64) -> String {
+        let (archive, own) = (quote(&self.places.upload()), quote(&self.places.own()));
+        let check_size = check_size(size);
+        let start = archive_size + 1;
+        in_shell(&format!(
+            r#"a={archive} o={own}
+unset TAR_OPTIONS
+{check_size} &&
+mkdir -p "$o" && tail -c +{start} "$a" | (cd "$o" && tar -xf -) && exec sh "$o/control.sh" upload"#
+        ))
+    }
 }
 
 /// Makes `asset_dir` anew with the content of `archive`, which goes away. An archive that did not arrive with
 /// all its `archive_size` bytes fails the command and leaves the folder as it was.
 #[must_use]
 pub fn upload_asset(asset_dir: &str, archive: &str, archive_size: u64) -> String {
-    let dir = quote(asset_dir);
-    let check_size = check_size(archive, archive_size);
-    let extract = extract(archive, archive_size);
+    let (dir, archive) = (quote(asset_dir), quote(archive));
+    let check_size = check_size(archive_size);
+    // Toybox refuses an archive without an entry.
+    let extract = if archive_size <= END_MARK as u64 { "" } else { r#"(umask 0 && tar -xpf "$a") && "# };
     in_shell(&format!(
-        "{check_size} &&
-         rm -rf {dir} &&
-         mkdir -p {dir} &&
-         cd {dir} &&
-         {extract}"
+        r#"a={archive} d={dir}
+unset TAR_OPTIONS
+{check_size} &&
+{{ rm -rf "$d" 2>/dev/null || {{ find "$d" -type d ! -perm -0700 -exec chmod u+rwx {{}} \; ; rm -rf "$d"; }}; }} &&
+mkdir -p "$d" && cd "$d" && {extract}rm -f "$a""#
     ))
 }
 
-/// Packs all of the workspace `remote_dir` but its `.paperclip-runtime` into `archive`, which replaces an
-/// older one. Where there is nothing to pack the archive holds `./` alone, which tells it from one that went
-/// wrong.
-///
-/// `exclude` are patterns of GNU tar's `--exclude`. They only spare the transfer of what is left out
-/// afterwards in any case, as far as the sandbox's tar can.
+/// Packs all of the workspace but its `.paperclip-runtime`, which replaces an older archive, together with what the
+/// sandbox has to say ([`Places::answer`]).
 ///
 /// A failure of tar fails the command and leaves no archive behind. So does a workspace that is missing or
-/// cannot be listed: it must not look like an emptied one.
+/// cannot be listed: it must not look like an emptied one. And so does a script that is gone.
 #[must_use]
-pub fn download(runtime_root: &str, remote_dir: &str, archive: &str, exclude: &[impl AsRef<str>]) -> String {
-    let begin = begin_packing(runtime_root, remote_dir, archive);
-    let pack = pack(exclude);
-    in_shell(&format!(
-        r#"{begin}
-         {pack}
-         [ "$code" -eq 0 ] || rm -f "$archive"
-         exit "$code""#
-    ))
+pub fn download(places: &Places) -> String {
+    in_shell(&format!("exec sh {} download", quote(&format!("{}/control.sh", places.own()))))
 }
 
 /// As [`download`], but what tar could not read is left out, and the command fails only where there is no
-/// archive at all. The first line of the file `status` is then tar's exit status in decimal digits, 0 if
+/// archive at all. The first line of [`Places::status`] is then tar's exit status in decimal digits, 0 if
 /// nothing was in the way, and the rest is what was said about it, at most 64 KiB.
+///
+/// It brings the script along, in case that it is gone.
 #[must_use]
-pub fn tolerant_download(
-    runtime_root: &str,
-    remote_dir: &str,
-    archive: &str,
-    status: &str,
-    exclude: &[impl AsRef<str>],
-) -> String {
-    let begin = begin_packing(runtime_root, remote_dir, archive);
-    let pack = pack(exclude);
-    let status = quote(status);
-    in_shell(&format!(
-        r#"{begin}
-         messages="$archive.messages"
-         {{
-         {pack}
-         }} 2> "$messages"
-         if [ -f "$archive" ]; then
-             {{ echo "$code" && head -c {MESSAGES_MAX} "$messages"; }} > {status} && rm -f "$messages"
-         else
-             cat "$messages" >&2
-             rm -f "$messages"
-             exit 1
-         fi"#
-    ))
+pub fn tolerant_download(places: &Places) -> String {
+    let none: [&str; 0] = [];
+    let script =
+        format!("{}{}{}{SCRIPT}", places.settings(), name_test("is_preserved", none), exclusions(&[]));
+    let (dir, own) = (quote(&places.remote_dir), quote(&places.own()));
+    // Enters the workspace first: to make the folder below it would bring back a workspace that is gone, emptied.
+    let plant = format!(
+        r#"o={own}
+cd {dir} && mkdir -p "$o" && printf %s "$1" > "$o/control.sh" && exec sh "$o/control.sh" tolerant"#
+    );
+    format!("{} sh {}", in_shell(&plant), quote(&script))
 }
 
 fn in_shell(script: &str) -> String {
     format!("sh -c {}", quote(script))
 }
 
-/// Fails, and says by how much, where other than `size` bytes arrived.
-fn check_size(archive: &str, size: u64) -> String {
-    let archive = quote(archive);
+/// Fails, and says by how much, where the file `$a` has other than `size` bytes.
+fn check_size(size: u64) -> String {
     format!(
-        r#"size=$(wc -c < {archive}) &&
-         {{ [ "$size" -eq {size} ] || {{
-             echo "$size of the archive's {size} bytes arrived; nothing was changed, upload it again" >&2
-             exit 1
-         }}; }}"#
+        r#"n=$(wc -c < "$a") && {{ [ "$n" -eq {size} ] || {{
+echo "$n of the archive's {size} bytes arrived; nothing was changed, upload it again" >&2
+exit 1; }}; }}"#
     )
 }
 
-/// Extracts into the current folder with exactly the archive's modes, whatever the sandbox user's umask is:
-/// busybox ignores `-p` for everybody but root. The open umask is for the extraction alone.
-fn extract(archive: &str, size: u64) -> String {
-    let archive = quote(archive);
-    if size <= END_MARK as u64 {
-        // Nothing is in it, and toybox refuses an archive without an entry.
-        return format!("rm -f {archive}");
+/// A function that tells whether `$1` is our own folder or one of `names`, each taken literally, at the top of the
+/// current folder.
+fn name_test(function: &str, names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let mut test = format!("{function}() {{\n    case $1 in\n    ./{RUNTIME}");
+    for name in names {
+        let name = name.as_ref();
+        // A name with a slash or a NUL in it is not the name of anything there.
+        if !name.is_empty() && !name.contains(['/', '\0']) {
+            test.push_str(" | \\\n        ./");
+            test.push_str(&quote(name));
+        }
     }
-    format!("(unset TAR_OPTIONS; umask 0 && tar -xpf {archive}) && rm -f {archive}")
+    test.push_str(") ;;\n    *) return 1 ;;\n    esac\n}\n");
+    test
 }
 
-/// Finds what is at the top of the current folder but for our own folder and `names`, each taken literally.
-/// What it finds begins with `./`, so no name is taken for an option.
-fn find_top_level_but<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    // A name with a slash or a NUL in it is not the name of anything there.
-    let names = [RUNTIME].into_iter().chain(names.filter(|name| !name.contains(['/', '\0'])));
-    let tests: Vec<String> = names
-        .map(|name| {
-            name.chars().flat_map(|character| escape(character).chain([character])).collect::<String>()
-        })
-        .map(|literal| format!("! -name {}", quote(&literal)))
-        .collect();
-    format!("find . -mindepth 1 -maxdepth 1 {}", tests.join(" "))
+/// The script's functions for what a download leaves out at the top of the workspace.
+fn exclusions(exclude: &[String]) -> String {
+    let names = || exclude.iter().filter_map(|pattern| top_level_name(pattern));
+    let mut left = TOYBOX_EXCLUDES_MAX;
+    let fitting = names().take_while(|name| {
+        let fits = name.len() < left;
+        left = left.saturating_sub(name.len() + 16);
+        fits
+    });
+    let options: Vec<String> =
+        [RUNTIME].into_iter().chain(fitting).map(|name| format!("--exclude=./{}", quote(name))).collect();
+    let options = options.join(" ");
+    let test = name_test("is_excluded", names());
+    format!("{test}toybox_pack() {{\n    tar -cf \"$archive\" {options} \"$answer\" \"$@\"\n}}\n")
 }
 
-/// A backslash where `find -name` would take the character for more than itself.
-fn escape(character: char) -> impl Iterator<Item = char> {
-    matches!(character, '*' | '?' | '[' | '\\').then_some('\\').into_iter()
+/// The name at the top of the workspace that a pattern stands for at least, where it is a plain one.
+fn top_level_name(pattern: &str) -> Option<&str> {
+    let name = pattern.strip_prefix("./").unwrap_or(pattern);
+    (is_plain(name) && !name.contains(['*', '/'])).then_some(name)
 }
 
-/// Enters the workspace and makes room for the archive. Enters it first: to make the folder below it would
-/// bring back a workspace that is gone, emptied.
-fn begin_packing(runtime_root: &str, remote_dir: &str, archive: &str) -> String {
-    let (root, dir, archive) = (quote(runtime_root), quote(remote_dir), quote(archive));
-    format!(
-        r#"archive={archive}
-         export archive
-         cd {dir} && mkdir -p {root} && rm -f "$archive" || exit"#
-    )
-}
-
-/// Packs the current folder into `$archive`. The exit status of what failed first ends up in `$code`, or else 0; that of
-/// `find` as 2, since 1 is what tar says of a file that changed.
-///
-/// The names come from `find`, because a shell's own patterns can be switched off from outside, and a name
-/// that is missed looks like one that was deleted. GNU tar and bsdtar read them from a file: in a pipe a
-/// failure of `find` would be lost, and a command line has an end. (Bsdtar's own format needs PAX records for
-/// names that are not text in the C locale.) Toybox is left to look for itself, as it cuts a line break off
-/// the end of a name that it is given. All others get the names as arguments, and where these are too many
-/// for one command line, the whole folder with the archive inside, which they pass over.
-///
-/// Options for tar from outside are taken away, and in the C locale a name is its bytes.
-fn pack(exclude: &[impl AsRef<str>]) -> String {
-    let plain: Vec<&str> = exclude.iter().map(AsRef::as_ref).filter(|pattern| is_plain(pattern)).collect();
-    let names = || plain.iter().copied().filter(|pattern| !pattern.contains(['*', '/']));
-    let find = find_top_level_but(names());
-    let gnu_excludes = exclude_options(["._*"].into_iter().chain(plain.iter().copied()), "");
-    let toybox_excludes = exclude_options([RUNTIME].into_iter().chain(names()), "./");
-    let print_names = quote(r#"for name do printf "%s\000" "${name#./}"; done"#);
-    // A second call would replace what the first one packed.
-    let pack_once = quote(r#"[ ! -e "$archive" ] && exec tar -cf "$archive" "$@""#);
-    format!(
-        r#"unset TAR_OPTIONS
-         LC_ALL=C
-         export LC_ALL
-         code=0
-         failed() {{ [ "$code" -ne 0 ] || code=$1; }}
-         names="$archive.names"
-         {find} -exec sh -c {print_names} sh {{}} + > "$names" || failed 2
-         if [ -s "$names" ]; then
-             case $(tar --version 2>&1) in
-             *"GNU tar"*)
-                 tar -cf "$archive" --no-unquote {gnu_excludes} --null -T "$names" || failed $? ;;
-             *bsdtar*)
-                 tar -cf "$archive" --format gnutar --null -T "$names" || failed $? ;;
-             *toybox*)
-                 tar -cf "$archive" {toybox_excludes} . || failed $? ;;
-             *)
-                 case $({find} -exec sh -c 'echo batch' {pack_once} sh {{}} +) in
-                 batch) {find} -exec sh -c {pack_once} sh {{}} + || failed $? ;;
-                 *) tar -cf "$archive" . || failed $? ;;
-                 esac ;;
-             esac
-             [ -f "$archive" ] && [ "$(wc -c < "$archive")" -le {EMPTY_ARCHIVE_MAX} ] &&
-                 listed=$(tar -tf "$archive") && [ -z "$listed" ]
-         else
-             [ "$code" -eq 0 ]
-         fi && {{
-             nothing="$archive.nothing"
-             mkdir -p "$nothing" && tar -cf "$archive" -C "$nothing" . && rmdir "$nothing" || failed $?
-         }}
-         rm -f "$names""#
-    )
-}
-
-/// Whether every tar of any version gives the pattern the meaning that it has here: it is text and `*`.
-/// Toybox would read a line break at the end as nothing.
+/// Whether GNU tar of any version gives the pattern, as a line of a file, the meaning that it has here: it is text and
+/// `*`. It takes blanks off the end of a line, and a line break ends it.
 fn is_plain(pattern: &str) -> bool {
-    !pattern.is_empty() && !pattern.contains(['?', '[', '\\', '\n', '\0'])
+    !pattern.is_empty() && !pattern.contains(['?', '[', '\\', '\n', '\0']) && pattern.trim_end() == pattern
 }
 
-fn exclude_options<'a>(patterns: impl Iterator<Item = &'a str>, prefix: &str) -> String {
-    patterns
-        .map(|pattern| format!("--exclude={}", quote(&format!("{prefix}{pattern}"))))
-        .collect::<Vec<_>>()
-        .join(" ")
+/// Adds a regular file to an archive.
+fn push_file(archive: &mut Vec<u8>, name: &str, content: &[u8]) {
+    let size = content.len() as u64;
+    let meta =
+        Meta { kind: Kind::File, mode: 0o644, size, mtime: (0, 0), dev: 0, ino: 0, links: 1, owner: (0, 0) };
+    let start = archive.len();
+    let member = Member::File { size };
+    archive.resize(start + header::length(name.as_bytes(), member), 0);
+    header::write(&mut archive[start..], name.as_bytes(), &meta, member);
+    archive.extend_from_slice(content);
+    archive.resize(archive.len().next_multiple_of(header::BLOCK), 0);
 }

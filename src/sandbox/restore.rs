@@ -1,22 +1,25 @@
 //! The sandbox's workspace → merged into the local one.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedMutexGuard;
+
+use super::answer::{Answer, is_another_without_mark};
 use super::client::{RunError, SandboxClient, blocking};
-use super::command;
 use super::prepare::{Base, LeftAlone, Session};
+use super::{command, listing};
+use crate::archive::source::{Bytes, copy_of};
 use crate::archive::unpack::{Archive, Content, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::merge::apply::merge;
-use crate::merge::incoming::Incoming;
-use crate::merge::journal;
+use crate::exclude::PathSet;
+use crate::merge::incoming::{Incoming, UNCHANGED};
 use crate::merge::lock::{self, MergeLock};
-use crate::merge::plan::changed;
-use crate::merge::report::{Report, Rescued};
+use crate::merge::report::{Report, Rescued, Skipped};
+use crate::merge::session::{Merge, Terms};
 use crate::path::RelativePath;
-use crate::tree::entry::Snapshot;
-use crate::tree::root::Root;
+use crate::tree::entry::{Entry, PERMISSIONS};
 
 /// What a restore did, and how long its steps took.
 #[derive(Debug)]
@@ -41,6 +44,16 @@ pub struct Phase {
     /// The bytes it read, where it read any.
     pub bytes: u64,
 }
+
+/// How a sandbox shows that it is another one.
+const ANOTHER_UPLOAD: &str = "its mark is that of another upload; another prepare has replaced the workspace there, or an \
+     older state of the sandbox was brought back";
+const NOTHING_LEFT: &str =
+    "its mark is gone, and so is all that was uploaded; the sandbox, or its disk, was replaced";
+
+/// Why a path is left alone that the sandbox never had as it was packed.
+const LOST: &str = "the sandbox did not have it as it was uploaded, right after the upload: its disk or its tar cannot hold \
+     it, or a process there was faster";
 
 /// How the sandbox's tar ended.
 enum Packed {
@@ -119,46 +132,83 @@ impl Session {
     ) -> Result<Restored, RunError<C::Failure>> {
         let mut base = self.base.clone().lock_owned().await;
         let mut phases = Vec::new();
-        let archive = format!("{}/workspace-download.tar", self.runtime_root);
+        let archive = self.places.download();
 
         let started = Instant::now();
-        let packed = self.pack_remotely(client, &archive).await?;
+        let packed = self.pack_remotely(client).await?;
         phases.push(Phase { name: "run", took: started.elapsed(), bytes: 0 });
 
         let started = Instant::now();
         let download = client.read_file(&archive).await.map_err(RunError::Client)?;
-        let bytes = download.as_ref().len() as u64;
+        let bytes = download.size();
         phases.push(Phase { name: "download", took: started.elapsed(), bytes });
         // What stays there is overwritten by the next download, and cleared with the sandbox.
         let _left_behind = client.remove(&archive).await;
 
-        let (workspace, left_alone, cancel) =
-            (self.workspace.clone(), self.left_alone.clone(), cancel.clone());
-        let attachment = client.attachment();
-        let restored = blocking(move || {
+        let (workspace, left_alone, preserve, stop) =
+            (self.workspace.clone(), self.left_alone.clone(), self.preserve.clone(), cancel.clone());
+        let (upload_id, answer) = (self.upload_id.clone(), self.places.answer());
+        let begun = blocking(move || {
             let started = Instant::now();
-            let held = attachment.hold()?;
-            let Base { snapshot: base, rescued } = &mut *base;
-            let checked = check(download.as_ref(), base, &left_alone).and_then(|archive| {
-                let root = Root::create(&workspace)?;
-                journal::rescue(&root, rescued)?;
+            let checked = check(&download, &base, &left_alone, &answer).and_then(|mut archive| {
+                let control = archive.control.take();
+                let answer = Answer::parse(control.as_deref());
+                if answer.names_another(&upload_id) {
+                    return Err(Error::SandboxReplaced { reason: ANOTHER_UPLOAD });
+                }
+                base.compare(answer.list, &preserve);
+                archive.entries.retain(|entry| !base.lost.contains_or_covers(&entry.path));
+                let root = workspace.open()?;
                 let partly = packed.may_lack_something(&archive, &left_alone);
-                let mut incoming = Incoming::from_archive(archive, download.as_ref(), base, &root, &cancel)?;
-                incoming.keep_untold(base, partly);
-                Ok((root, incoming))
+                base.with_terms(&left_alone, &stop, |terms, lost, rescued| {
+                    Merge::begin(root, terms, rescued, |root| {
+                        let mut incoming =
+                            Incoming::from_archive(archive, &download, terms.base, root, &stop)?;
+                        if answer.mark.is_none() && is_another_without_mark(terms.base, &incoming.snapshot) {
+                            // The refusal is what to report; the next restore clears up what stays.
+                            let _stays = incoming.stage.close(root);
+                            return Err(Error::SandboxReplaced { reason: NOTHING_LEFT });
+                        }
+                        incoming.keep_untold(terms.base, partly);
+                        let lost = lost.paths().map(|path| Skipped { path: path.clone(), reason: LOST });
+                        incoming.skipped.extend(lost);
+                        Ok(incoming)
+                    })
+                })
             });
             // The bytes are the client's again, whatever comes.
-            drop(held);
             drop(download);
-            let (root, incoming) = checked?;
             phases.push(Phase { name: "check", took: started.elapsed(), bytes });
+            Ok(Begun { merge: checked?, base, left_alone, packed, phases })
+        });
+        let mut begun = begun.await?;
 
-            let started = Instant::now();
-            let entries = incoming.snapshot.len();
-            let report = apply(&root, base, &incoming, rescued, &cancel);
-            let Incoming { snapshot, stage, .. } = incoming;
-            let report = journal::close(&root, stage, report, rescued)?;
-            *base = snapshot;
+        let started = Instant::now();
+        // Where the sandbox changed nothing there is nothing to lock for.
+        if begun.merge.needs_lock() {
+            match MergeLock::acquire(begun.merge.target(), lock::WAIT, cancel).await {
+                Ok(lock) => begun.merge.hold(lock),
+                Err(error) => {
+                    let given_up = blocking(move || {
+                        let Begun { merge, mut base, .. } = begun;
+                        // The failure that led here is the one to report.
+                        let (_theirs, _closed) = merge.finish(&mut base.rescued);
+                        Ok(())
+                    });
+                    given_up.await?;
+                    return Err(error.with_hint(UNCHANGED).into());
+                }
+            }
+        }
+        let stop = cancel.clone();
+        let restored = blocking(move || {
+            let Begun { mut merge, mut base, left_alone, packed, mut phases } = begun;
+            let entries = merge.entries();
+            let report = base.with_terms(&left_alone, &stop, |terms, _, rescued| merge.apply(terms, rescued));
+            // The merge is what counts; the next one clears up what is left of this one.
+            let (theirs, _left) = merge.finish(&mut base.rescued);
+            let report = report?;
+            base.snapshot = theirs;
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
             let tar_messages = match packed {
                 Packed::Whole => None,
@@ -172,25 +222,16 @@ impl Session {
 
     /// Has the sandbox pack its workspace. Where its tar fails, a second way tolerates what could not be read, and
     /// says so; where that fails as well, the first failure is the one to report.
-    async fn pack_remotely<C: SandboxClient>(
-        &self,
-        client: &C,
-        archive: &str,
-    ) -> Result<Packed, RunError<C::Failure>> {
-        let command = command::download(&self.runtime_root, &self.remote_dir, archive, &self.exclude);
-        let Err(failure) = client.run(&command).await else { return Ok(Packed::Whole) };
-        let status = format!("{}/workspace-download.status", self.runtime_root);
-        let command =
-            command::tolerant_download(&self.runtime_root, &self.remote_dir, archive, &status, &self.exclude);
-        if client.run(&command).await.is_err() {
+    async fn pack_remotely<C: SandboxClient>(&self, client: &C) -> Result<Packed, RunError<C::Failure>> {
+        let Err(failure) = client.run(&command::download(&self.places)).await else {
+            return Ok(Packed::Whole);
+        };
+        let status = self.places.status();
+        if client.run(&command::tolerant_download(&self.places)).await.is_err() {
             return Err(RunError::Client(failure));
         }
         let Ok(told) = client.read_file(&status).await else { return Err(RunError::Client(failure)) };
-        let told = {
-            let attachment = client.attachment();
-            let _held = attachment.hold()?;
-            told.as_ref().to_vec()
-        };
+        let told = blocking(move || copy_of(&told, command::MESSAGES_MAX)).await?;
         let packed = match told.split(|&byte| byte == b'\n').next() {
             // This time nothing was in the way.
             Some(b"0") => Packed::Whole,
@@ -202,9 +243,55 @@ impl Session {
     }
 }
 
+/// A restore whose download has been checked and staged.
+struct Begun {
+    merge: Merge,
+    base: OwnedMutexGuard<Base>,
+    left_alone: Arc<LeftAlone>,
+    packed: Packed,
+    phases: Vec<Phase>,
+}
+
+impl Base {
+    /// Does a step of the merge by what it goes by.
+    fn with_terms<T>(
+        &mut self,
+        left_alone: &LeftAlone,
+        cancel: &Cancel,
+        step: impl FnOnce(&Terms<'_>, &PathSet, &mut Rescued) -> T,
+    ) -> T {
+        let Self { snapshot: base, lost, rescued, keep, .. } = self;
+        let keep = *keep;
+        let left_alone = |path: &RelativePath| left_alone.covers(path) || lost.contains_or_covers(path);
+        step(&Terms { base, left_alone: &left_alone, keep, cancel }, lost, rescued)
+    }
+
+    /// Takes over what the sandbox says of what the extraction left there.
+    fn compare(&mut self, list: Option<&[u8]>, preserve: &PathSet) {
+        // Once is enough: it tells of the time before the agent came.
+        let Some(list) = list.filter(|_| !self.sent.is_empty()) else { return };
+        let found = listing::compare(&std::mem::take(&mut self.sent), list, preserve);
+        for (path, permissions) in found.modes {
+            if let Some(Entry::Dir { mode: Some(mode) } | Entry::File { mode, .. }) =
+                self.snapshot.get_mut(&path)
+            {
+                *mode = *mode & !PERMISSIONS | permissions;
+            }
+        }
+        self.lost = PathSet::of(found.lost);
+        self.snapshot.retain(|path, _| !self.lost.contains_or_covers(path));
+    }
+}
+
 /// Checks the whole download.
-fn check(download: &[u8], base: &Snapshot, left_alone: &LeftAlone) -> Result<Archive> {
-    let archive = unpack(download, &|path| left_alone.covers(path))?;
+fn check(download: &dyn Bytes, base: &Base, left_alone: &LeftAlone, answer: &str) -> Result<Archive> {
+    let base = &base.snapshot;
+    // Nothing at all is how some tars write an empty archive, and read it.
+    if download.size() == 0 && base.is_empty() {
+        return Ok(Archive::default());
+    }
+    let answer = RelativePath::parse(answer.as_bytes()).ok().flatten();
+    let archive = unpack(download, answer.as_ref(), &|path| left_alone.covers(path))?;
     if !archive.held_anything && !base.is_empty() {
         return Err(Error::ArchiveInvalid {
             offset: 0,
@@ -216,26 +303,6 @@ fn check(download: &[u8], base: &Snapshot, left_alone: &LeftAlone) -> Result<Arc
         });
     }
     Ok(archive)
-}
-
-/// Merges under the workspace's lock. Where the sandbox changed nothing there is nothing to lock for.
-fn apply(
-    root: &Root,
-    base: &Snapshot,
-    incoming: &Incoming,
-    rescued: &mut Rescued,
-    cancel: &Cancel,
-) -> Result<Report> {
-    if changed(base, &incoming.snapshot).next().is_none() {
-        let mut report = Report { skipped: incoming.skipped.clone(), ..Report::default() };
-        report.take_rescued(rescued);
-        return Ok(report);
-    }
-    let lock = MergeLock::acquire(root.path(), lock::WAIT, cancel)?;
-    let merged = merge(root, base, incoming, rescued, cancel);
-    // The merge is what counts. A lock that stays is taken over once this process is gone.
-    let _stays = lock.release();
-    merged
 }
 
 #[cfg(test)]

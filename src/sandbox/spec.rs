@@ -1,14 +1,46 @@
 //! Names and folders in the sandbox, checked before the first call to it.
 
+use super::command::{OWN, Places};
 use crate::error::{Error, Result};
-use crate::tree::stage::RUNTIME;
 
-/// The runtime folder of one adapter in a workspace: `<remote>/.paperclip-runtime/<adapter key>`, as
+/// The places of one adapter in a workspace: its folder is `<remote>/.paperclip-runtime/<adapter key>`, as
 /// `path.posix.join` makes it.
-pub fn runtime_root(remote_dir: &str, argument: &str, adapter_key: &str) -> Result<String> {
+pub fn places(remote_dir: &str, argument: &str, adapter_key: &str) -> Result<Places> {
     let remote_dir = remote_folder(remote_dir, argument)?;
     key(adapter_key, "input.adapterKey")?;
-    Ok(format!("{remote_dir}/{RUNTIME}/{adapter_key}"))
+    Ok(Places::new(&remote_dir, adapter_key))
+}
+
+/// Why a key cannot be an asset's: its folder, or its archive, would be one of our own.
+#[must_use]
+pub fn is_ours(key: &str) -> Option<&'static str> {
+    let ours =
+        [OWN, "workspace", "workspace-upload.tar", "workspace-download.tar", "workspace-download.status"];
+    let is_ours = |own: &str| {
+        // What is made beside a download has its name with something behind it.
+        key.eq_ignore_ascii_case(own)
+            || key.len() > own.len() && own.contains('.') && own != OWN && is_prefix(own, key)
+    };
+    ours.into_iter()
+        .any(is_ours)
+        .then_some("it is the name of a file or folder of ours beside the assets; choose another one")
+}
+
+/// Why two keys cannot both be assets': one's folder is the other's, or the other's archive.
+#[must_use]
+pub fn collide(one: &str, other: &str) -> Option<&'static str> {
+    let is_archive_of = |key: &str, other: &str| key.strip_suffix("-upload.tar") == Some(other);
+    if one == other {
+        Some("another asset has the same key, and one would overwrite the other")
+    } else if is_archive_of(one, other) || is_archive_of(other, one) {
+        Some("another asset's archive has this name while it is uploaded; choose another one")
+    } else {
+        None
+    }
+}
+
+fn is_prefix(prefix: &str, text: &str) -> bool {
+    text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// A remote folder in its shortest form. It is emptied, so it must be absolute and must not be `/`.
@@ -79,12 +111,41 @@ mod tests {
             ("./w", None),
             ("/w\0x", None),
         ] {
-            let made = runtime_root(remote, "input.workspaceRemoteDir", "k");
-            assert_eq!(made.as_deref().ok(), expected, "{remote:?}");
+            let made = places(remote, "input.workspaceRemoteDir", "k");
+            let root = made.as_ref().ok().map(Places::runtime_root);
+            assert_eq!(root, expected, "{remote:?}");
             if let Err(error) = made {
                 assert_eq!(error.code(), "ERR_INVALID_ARG_VALUE");
                 assert!(error.to_string().contains("input.workspaceRemoteDir"), "{error}");
             }
+        }
+    }
+
+    #[test]
+    fn keys_do_not_collide_with_our_names_or_each_other() {
+        for key in [
+            ".paperclip",
+            ".Paperclip",
+            "workspace",
+            "workspace-upload.tar",
+            "workspace-download.tar",
+            "Workspace-Download.TAR.names",
+            "workspace-download.status",
+        ] {
+            assert!(is_ours(key).is_some(), "{key}");
+        }
+        for key in ["workspaces", "paperclip", ".paperclip2", "skills", "workspace-download"] {
+            assert_eq!(is_ours(key), None, "{key}");
+        }
+        for (one, other, expected) in [
+            ("a", "b", false),
+            ("a", "a", true),
+            ("a", "a-upload.tar", true),
+            ("a-upload.tar", "a", true),
+            ("a", "b-upload.tar", false),
+            ("-upload.tar", "a", false),
+        ] {
+            assert_eq!(collide(one, other).is_some(), expected, "{one} {other}");
         }
     }
 

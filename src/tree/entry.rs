@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::path::RelativePath;
 
@@ -61,7 +62,7 @@ pub enum Entry {
     /// A symbolic link.
     Symlink {
         /// Where it points, byte for byte.
-        target: Box<[u8]>,
+        target: Arc<[u8]>,
     },
 }
 
@@ -78,6 +79,16 @@ impl Entry {
             }
             (Self::Symlink { target: a }, Self::Symlink { target: b }) => a == b,
             _ => false,
+        }
+    }
+
+    /// The same with that mode, where it has one.
+    #[must_use]
+    pub fn with_mode(self, mode: u32) -> Self {
+        match self {
+            Self::Dir { .. } => Self::Dir { mode: Some(mode) },
+            Self::File { digest, .. } => Self::File { mode, digest },
+            link @ Self::Symlink { .. } => link,
         }
     }
 

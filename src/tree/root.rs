@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -55,6 +56,8 @@ pub struct Meta {
     pub ino: u64,
     /// How many names it has.
     pub links: u64,
+    /// The user and the group that it belongs to.
+    pub owner: (u32, u32),
 }
 
 impl Meta {
@@ -80,6 +83,7 @@ impl Meta {
             dev: stat.st_dev as u64,
             ino: stat.st_ino as u64,
             links: stat.st_nlink as u64,
+            owner: (stat.st_uid, stat.st_gid),
         }
     }
 
@@ -124,6 +128,12 @@ impl Root {
         Ok(Self { follow: true, ..Self::open(path)? })
     }
 
+    /// Opens an existing folder, and fails where the path is that of a link. Links above it are followed.
+    pub fn open_no_link(path: &Path) -> Result<Self> {
+        let folder = fs::open(path, FOLDER, Mode::empty()).map_err(|errno| Error::io("open", path, errno))?;
+        Ok(Self { folder, path: path.to_path_buf(), follow: false })
+    }
+
     /// Creates the folder and those above it where they are missing, and opens it.
     pub fn create(path: &Path) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(|error| Error::io("mkdir", path, error))?;
@@ -155,6 +165,11 @@ impl Root {
         fs::fstat(&self.folder)
             .map(|stat| Meta::of(&stat))
             .map_err(|errno| Error::io("fstat", &self.path, errno))
+    }
+
+    /// Sets the permission bits of the root itself.
+    pub fn set_mode(&self, mode: u32) -> Result<()> {
+        fs::fchmod(&self.folder, permissions(mode)).map_err(|errno| Error::io("chmod", &self.path, errno))
     }
 
     /// The handle itself, to lock it.
@@ -195,6 +210,12 @@ pub struct Cursor<'r> {
 }
 
 impl Cursor<'_> {
+    /// A further place to work from below the same root.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        self.root.cursor()
+    }
+
     /// The folder at `path` (empty: the root), opened without following a link.
     pub fn folder(&mut self, path: &[u8]) -> rustix::io::Result<BorrowedFd<'_>> {
         while self.open.last().is_some_and(|&(length, _)| {
@@ -255,7 +276,7 @@ impl Cursor<'_> {
     }
 
     /// Where a symbolic link points, byte for byte; `None` where no link stands there (any more).
-    pub fn read_link(&mut self, path: &RelativePath) -> Result<Option<Box<[u8]>>> {
+    pub fn read_link(&mut self, path: &RelativePath) -> Result<Option<Arc<[u8]>>> {
         match self.at(path, |folder, name| fs::readlinkat(folder, name, Vec::new())) {
             Ok(target) => Ok(Some(target.into_bytes().into())),
             Err(errno) if is_absent(errno) || errno == Errno::INVAL => Ok(None),
@@ -298,6 +319,32 @@ impl Cursor<'_> {
             .map_err(|errno| self.root.error("chmod", path, errno))
     }
 
+    /// Fails where this process may not make a name in a folder.
+    pub fn check_writable(&mut self, folder: &RelativePath) -> Result<()> {
+        let access = fs::Access::WRITE_OK | fs::Access::EXEC_OK;
+        self.at(folder, |above, name| fs::accessat(above, name, access, AtFlags::EACCESS))
+            .map_err(|errno| self.root.error("access", folder, errno))
+    }
+
+    /// Sets the permission bits of what stands at `path`, through a link. For the stage alone, where nobody else puts one:
+    /// a file there may be one that not even its owner can open.
+    pub fn set_staged_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
+        self.at(path, |folder, name| fs::chmodat(folder, name, permissions(mode), AtFlags::empty()))
+            .map_err(|errno| self.root.error("chmod", path, errno))
+    }
+
+    /// Gives what stands at `path`, and not what it points to, to a user and a group. `false` where that cannot be: the
+    /// file system keeps no owners, or this process may not name that one.
+    pub fn set_owner(&mut self, path: &RelativePath, (user, group): (u32, u32)) -> Result<bool> {
+        let owner = (Some(fs::Uid::from_raw(user)), Some(fs::Gid::from_raw(group)));
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        match self.at(path, |folder, name| fs::chownat(folder, name, owner.0, owner.1, flags)) {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM | Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::OVERFLOW) => Ok(false),
+            Err(errno) => Err(self.root.error("chown", path, errno)),
+        }
+    }
+
     /// Removes a name that is no folder. `false` where there is none.
     pub fn remove_file(&mut self, path: &RelativePath) -> Result<bool> {
         match self.at(path, |folder, name| fs::unlinkat(folder, name, AtFlags::empty())) {
@@ -328,6 +375,21 @@ impl Cursor<'_> {
         };
         let around = fs::fstat(folder).map_err(|errno| Error::io("fstat", path.as_path(), errno))?;
         Ok(Meta::of(&around).dev != meta.dev || is_root_of_mount(folder, name))
+    }
+
+    /// Whether names may be made and removed in the folder at `path` (`None`: the root), as far as its mode says.
+    pub fn may_change(&mut self, path: Option<&RelativePath>) -> Result<bool> {
+        let root = self.root;
+        let flags = fs::Access::WRITE_OK | fs::Access::EXEC_OK;
+        let may = self
+            .folder(path.map_or(&[], RelativePath::as_bytes))
+            .and_then(|folder| fs::accessat(folder, ".", flags, AtFlags::empty()));
+        match (may, path) {
+            (Ok(()), _) => Ok(true),
+            (Err(Errno::ACCESS), _) => Ok(false),
+            (Err(errno), None) => Err(Error::io("access", root.path(), errno)),
+            (Err(errno), Some(path)) => Err(root.error("access", path, errno)),
+        }
     }
 
     /// Removes a name that is no folder, or an empty folder. `false` where neither stands there.

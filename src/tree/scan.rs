@@ -1,5 +1,6 @@
 //! A folder on disk → its entries in byte order of their paths.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 
 use rayon::prelude::*;
@@ -20,7 +21,7 @@ pub struct Found {
     /// What it was then. For a folder and a file; what a link is does not matter beyond its target.
     pub meta: Meta,
     /// Where it points, for a symbolic link.
-    pub target: Option<Box<[u8]>>,
+    pub target: Option<std::sync::Arc<[u8]>>,
 }
 
 /// Which paths a scan leaves out, with all that is below them.
@@ -98,10 +99,19 @@ pub fn look(cursor: &mut Cursor<'_>, path: RelativePath) -> Result<Option<Found>
     Ok(Some(Found { path, meta, target }))
 }
 
+/// How many names links may make of one, and how many any tree may have that way: a few links to two siblings each, on
+/// level after level, would otherwise fill a disk.
+const NAMES_PER_INODE: usize = 64;
+const NAMES_MIN: usize = 10_000;
+
 /// The same with links followed. A link that dangles or would loop is found as the link.
+///
+/// A tree that multiplies itself through links fails it, naming the link.
 fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
     let mut cursor = root.cursor();
     let mut found = Vec::new();
+    let mut inodes = HashSet::new();
+    let mut last_link = None;
     let mut walk = WalkDir::new(root.path()).min_depth(1).follow_links(true).into_iter();
     while let Some(step) = walk.next() {
         cancel.check()?;
@@ -125,7 +135,19 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
             continue;
         }
         match step {
-            Ok(_) => found.extend(cursor.stat_through(&path)?.map(|meta| Found { path, meta, target: None })),
+            Ok(entry) => {
+                let Some(meta) = cursor.stat_through(&path)? else { continue };
+                if entry.path_is_symlink() && meta.kind == Kind::Dir {
+                    last_link = Some(path.clone());
+                }
+                inodes.insert((meta.dev, meta.ino));
+                found.push(Found { path, meta, target: None });
+                if found.len() > NAMES_MIN + NAMES_PER_INODE * inodes.len() {
+                    let link =
+                        last_link.map_or_else(|| root.path().to_path_buf(), |link| root.path_of(&link));
+                    return Err(Error::LinksMultiply { link, names: found.len(), entries: inodes.len() });
+                }
+            }
             Err(error) => {
                 // A loop has no system error, or the system's own; a dangling link leads to nothing. Both stay links.
                 let error = error.into_io_error().filter(|error| !means_gone(error.raw_os_error()));
@@ -236,5 +258,52 @@ impl Reader {
             }
         }
         Ok(Some((meta, Digest(hash.finalize().into()))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Each level links twice to the next one.
+    fn doubling(levels: usize) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for level in 0..=levels {
+            let level_dir = folder.path().join(format!("levels/{level}"));
+            std::fs::create_dir_all(&level_dir).unwrap();
+            std::fs::write(level_dir.join("file"), "content").unwrap();
+            if level < levels {
+                for side in ["left", "right"] {
+                    symlink(format!("../{}", level + 1), level_dir.join(side)).unwrap();
+                }
+            }
+        }
+        folder
+    }
+
+    fn scan_through_links(folder: &tempfile::TempDir) -> Result<usize> {
+        let root = Root::open_following(&folder.path().join("levels/0"))?;
+        scan(&root, &|_| false, &Cancel::default()).map(|found| found.len())
+    }
+
+    #[test]
+    fn links_that_double_a_tree_are_followed_as_far_as_they_stay_few() {
+        assert_eq!(scan_through_links(&doubling(5)).unwrap(), 2 * (2 << 5) - 3);
+        let error = scan_through_links(&doubling(20)).unwrap_err();
+        assert_eq!(error.code(), "ERR_SANDBOX_UNSUPPORTED");
+        assert!(error.to_string().contains("levels/0/"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_many_links_share_is_followed_for_each() {
+        let folder = doubling(0);
+        std::fs::create_dir(folder.path().join("shared")).unwrap();
+        for name in 0..40 {
+            std::fs::write(folder.path().join(format!("shared/{name}")), "").unwrap();
+            symlink("../../shared", folder.path().join(format!("levels/0/{name}"))).unwrap();
+        }
+        assert_eq!(scan_through_links(&folder).unwrap(), 1 + 40 * 41);
     }
 }

@@ -5,15 +5,17 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::entry::PERMISSIONS;
-use super::root::{Cursor, Kind, Meta, Root, set_file_mode};
+use super::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
 use super::scan::scan;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -52,19 +54,265 @@ fn is_ignorable(character: char) -> bool {
     )
 }
 
-/// Whether a path is [`RUNTIME`] or lies in it, also where a file system does not tell upper from lower case, or passes
-/// over characters that are not seen.
+/// A name as file systems may take it that do not tell upper from lower case, or pass over characters that are not seen:
+/// names that differ here are not one there, as far as they are ASCII.
+#[must_use]
+pub fn folded_name(name: &[u8]) -> String {
+    let mut text = crate::error::readable(name);
+    if !text.is_ascii() {
+        text = text.replace(is_ignorable, "");
+    }
+    text.make_ascii_lowercase();
+    text
+}
+
+/// What follows [`RUNTIME`] in the name of a folder that is about to become it, or was it a moment ago.
+const DRAFT: &str = ".new-";
+
+/// Whether a path is [`RUNTIME`] (or a draft of it) or lies in it, also where a file system does not tell upper from
+/// lower case, or passes over characters that are not seen.
 #[must_use]
 pub fn is_in_runtime(path: &RelativePath) -> bool {
     let name = path.as_bytes().split(|&byte| byte == b'/').next().unwrap_or_default();
+    let is_ours = |name: &[u8]| {
+        name.split_at_checked(RUNTIME.len()).is_some_and(|(name, rest)| {
+            let is_draft =
+                || rest.get(..DRAFT.len()).is_some_and(|rest| rest.eq_ignore_ascii_case(DRAFT.as_bytes()));
+            name.eq_ignore_ascii_case(RUNTIME.as_bytes()) && (rest.is_empty() || is_draft())
+        })
+    };
     if name.len() < RUNTIME.len() || name.is_ascii() {
-        return name.eq_ignore_ascii_case(RUNTIME.as_bytes());
+        return is_ours(name);
     }
-    std::str::from_utf8(name).is_ok_and(|name| name.replace(is_ignorable, "").eq_ignore_ascii_case(RUNTIME))
+    std::str::from_utf8(name).is_ok_and(|name| is_ours(name.replace(is_ignorable, "").as_bytes()))
+}
+
+/// The file by which git leaves the runtime folder alone.
+const IGNORE: &str = ".gitignore";
+
+/// What is in it.
+const IGNORE_ALL: &[u8] = b"*\n";
+
+/// How long the runtime folder may be locked by a process that removes it, in milliseconds. That takes a moment; one
+/// that was stopped in the middle of it must not stop us.
+const REMOVAL_MS: u32 = 1000;
+
+/// The workspace's runtime folder, made where it was missing. It has its `.gitignore` from the moment that it exists,
+/// and nobody removes it while this is held.
+///
+/// A stage that a kill leaves may hold the only copy of an edit, which neither `git clean` nor `git add` may take.
+#[derive(Debug)]
+pub struct RuntimeFolder {
+    /// The lock goes with the handle.
+    _locked: Root,
+}
+
+impl RuntimeFolder {
+    /// Opens it. A link in its place is never followed.
+    pub fn open(workspace: &Root) -> Result<Self> {
+        let path = runtime();
+        let mut waited_ms = 0;
+        loop {
+            let mut cursor = workspace.cursor();
+            match cursor.stat(&path)? {
+                None => make_runtime(&mut cursor)?,
+                Some(meta) if meta.kind == Kind::Dir => {}
+                Some(_) => return Err(must_be(&cursor, &path, "folder", "work in progress is kept there")),
+            }
+            let folder = match workspace.below(&path) {
+                Err(error) if error.is_gone() => continue,
+                folder => folder?,
+            };
+            if lock_handle(&folder, FlockOperation::NonBlockingLockShared)? == Hold::Taken
+                && waited_ms < REMOVAL_MS
+            {
+                thread::sleep(Duration::from_millis(1));
+                waited_ms += 1;
+                continue;
+            }
+            let meta = folder.meta()?;
+            if !workspace.cursor().stat(&path)?.is_some_and(|now| now.is_same_inode(&meta)) {
+                continue;
+            }
+            match keep_out_of_git(workspace) {
+                Err(error) if error.is_gone() => {}
+                done => return done.map(|()| Self { _locked: folder }),
+            }
+        }
+    }
+}
+
+/// Brings the folder to its path with the `.gitignore` in it. What stands there by then stays, unless it is an empty
+/// folder.
+fn make_runtime(cursor: &mut Cursor<'_>) -> Result<()> {
+    let Some(draft) = make_draft(cursor)? else { return Ok(()) };
+    let (mut from, mut to) = (cursor.another(), cursor.another());
+    let renamed = rename((&mut from, &draft), (&mut to, &runtime()), Onto::Replace);
+    if !matches!(renamed, Ok(Renamed::Done)) {
+        remove_draft(cursor, &draft)?;
+    }
+    renamed.map(|_| ())
+}
+
+/// Sees to it that the runtime folder has a `.gitignore` that says something. One that somebody wrote stays as it is.
+fn keep_out_of_git(workspace: &Root) -> Result<()> {
+    let mut cursor = workspace.cursor();
+    let path = RelativePath::child(Some(&runtime()), IGNORE.as_bytes());
+    match cursor.stat(&path)? {
+        Some(meta) if meta.kind == Kind::Dir => {
+            return Err(must_be(&cursor, &path, "file", "it keeps work in progress out of git"));
+        }
+        // Git follows no link there, so one says nothing.
+        Some(meta) if meta.kind == Kind::File && !says_nothing(&mut cursor, &path)? => return Ok(()),
+        _ => {}
+    }
+    let Some(draft) = make_draft(&mut cursor)? else { return keep_out_of_git(workspace) };
+    let ignore = RelativePath::child(Some(&draft), IGNORE.as_bytes());
+    let replaced = rename((&mut cursor.another(), &ignore), (&mut cursor.another(), &path), Onto::Replace);
+    remove_draft(&mut cursor, &draft)?;
+    match replaced? {
+        Renamed::Done => Ok(()),
+        // Somebody was there in between.
+        _ => keep_out_of_git(workspace),
+    }
+}
+
+/// Whether a `.gitignore` is empty: a full disk, or a crash of the machine, left it so.
+fn says_nothing(cursor: &mut Cursor<'_>, ignore: &RelativePath) -> Result<bool> {
+    let Some((file, _)) = cursor.open(ignore)? else { return Ok(true) };
+    let mut text = Vec::new();
+    file.take(4096)
+        .read_to_end(&mut text)
+        .map_err(|error| Error::io("read", cursor.path_of(ignore), error))?;
+    Ok(text.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace()))
+}
+
+/// Makes a folder with a name of its own that has the `.gitignore` in it. Nothing where another process took it for one
+/// that was left behind.
+fn make_draft(cursor: &mut Cursor<'_>) -> Result<Option<RelativePath>> {
+    let draft = loop {
+        let draft = draft_name();
+        if cursor.make_dir(&draft, 0o755)? {
+            break draft;
+        }
+    };
+    let ignore = RelativePath::child(Some(&draft), IGNORE.as_bytes());
+    let written = cursor.create(&ignore, 0o644).and_then(|mut file| {
+        file.write_all(IGNORE_ALL).map_err(|error| Error::io("write", cursor.path_of(&ignore), error))
+    });
+    match written {
+        Ok(()) => Ok(Some(draft)),
+        Err(error) => {
+            remove_draft(cursor, &draft)?;
+            if error.is_gone() { Ok(None) } else { Err(error) }
+        }
+    }
+}
+
+fn draft_name() -> RelativePath {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    RelativePath::child(None, format!("{RUNTIME}{DRAFT}{:x}-{serial:x}", std::process::id()).as_bytes())
+}
+
+/// Removes a draft, if there is nothing in it but the `.gitignore`.
+fn remove_draft(cursor: &mut Cursor<'_>, draft: &RelativePath) -> Result<()> {
+    let names = cursor.list(Some(draft))?.unwrap_or_default();
+    if names.iter().all(|name| **name == *IGNORE.as_bytes()) {
+        cursor.remove_file(&RelativePath::child(Some(draft), IGNORE.as_bytes()))?;
+        cursor.remove_empty_dir(draft)?;
+    }
+    Ok(())
+}
+
+/// Removes the drafts that killed processes left. A process that is at work on one makes another.
+fn remove_drafts(workspace: &Root) -> Result<()> {
+    let mut cursor = workspace.cursor();
+    let prefix = format!("{RUNTIME}{DRAFT}");
+    for name in cursor.list(None)?.unwrap_or_default() {
+        if name.starts_with(prefix.as_bytes()) {
+            // Another user's stays: nothing is in it, and it is no reason not to go on.
+            let _stays = remove_draft(&mut cursor, &RelativePath::child(None, &name));
+        }
+    }
+    Ok(())
+}
+
+/// Removes the runtime folder if nothing is in it but our `.gitignore`, and nobody is about to put something in. Where
+/// a file system knows no locks, nobody can tell, and it stays.
+pub fn remove_unused_runtime(workspace: &Root) -> Result<()> {
+    let path = runtime();
+    // Another process that found it locked by us leaves it to us: so we look again.
+    while is_unused(&mut workspace.cursor())? {
+        let folder = match workspace.below(&path) {
+            Err(error) if error.is_gone() => return Ok(()),
+            folder => folder?,
+        };
+        if lock_handle(&folder, FlockOperation::NonBlockingLockExclusive)? != Hold::Ours {
+            return Ok(());
+        }
+        let mut cursor = workspace.cursor();
+        let meta = folder.meta()?;
+        if cursor.stat(&path)?.is_some_and(|now| now.is_same_inode(&meta)) && is_unused(&mut cursor)? {
+            // In one step, so that it is nowhere without its `.gitignore`.
+            let draft = draft_name();
+            rename((&mut cursor.another(), &path), (&mut cursor.another(), &draft), Onto::Replace)?;
+            return remove_draft(&mut cursor, &draft);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the runtime folder is there with nothing in it but our `.gitignore`.
+fn is_unused(cursor: &mut Cursor<'_>) -> Result<bool> {
+    let Some(names) = cursor.list(Some(&runtime()))? else { return Ok(false) };
+    if names.iter().any(|name| **name != *IGNORE.as_bytes()) {
+        return Ok(false);
+    }
+    let ignore = RelativePath::child(Some(&runtime()), IGNORE.as_bytes());
+    let Some((file, _)) = cursor.open(&ignore)? else { return Ok(names.is_empty()) };
+    let mut text = Vec::new();
+    file.take(IGNORE_ALL.len() as u64 + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| Error::io("read", cursor.path_of(&ignore), error))?;
+    Ok(text.is_empty() || text == IGNORE_ALL)
+}
+
+fn must_be(cursor: &Cursor<'_>, path: &RelativePath, what: &str, since: &str) -> Error {
+    Error::UnsafePath {
+        path: crate::error::readable(cursor.path_of(path).as_os_str().as_bytes()),
+        offset: None,
+        reason: format!("it must be a {what} and nothing else, since {since}; move it away and try again"),
+    }
+}
+
+/// How the name of a workspace's lock folder ends.
+const LOCK_SUFFIX: &str = ".paperclip-restore.lock";
+
+/// Whether a path is a workspace's lock, as of a workspace in this one, or lies in it, by any name that some file system
+/// takes for it. Such a path neither goes nor comes: a lock names a process of this machine.
+#[must_use]
+pub fn is_lock_name(path: &RelativePath) -> bool {
+    let is_lock = |name: &[u8]| {
+        let ends = |name: &[u8]| {
+            name.len()
+                .checked_sub(LOCK_SUFFIX.len())
+                .is_some_and(|start| name[start..].eq_ignore_ascii_case(LOCK_SUFFIX.as_bytes()))
+        };
+        ends(name)
+            || (!name.is_ascii()
+                && std::str::from_utf8(name)
+                    .is_ok_and(|name| ends(name.replace(is_ignorable, "").as_bytes())))
+    };
+    path.as_bytes().split(|&byte| byte == b'/').any(is_lock)
 }
 
 /// How a stage folder's name begins.
 const PREFIX: &str = "stage-";
+
+/// A file that is in a stage from the first until its journal is whole. While it is there, nothing was displaced, and
+/// nothing in the stage is anybody's work.
+const UNBEGUN: &str = "unbegun";
 
 /// How many folders a stage is spread over at most: names in one are made and removed one after the other.
 const SHARES: usize = 16;
@@ -84,18 +332,28 @@ pub struct Stage {
 impl Stage {
     /// Makes a stage folder in a workspace.
     pub fn open(workspace: &Root) -> Result<Self> {
+        let opened = Self::open_in_runtime(workspace);
+        if opened.is_err() {
+            // That failure is the one to report, and the folder is harmless.
+            let _left = remove_unused_runtime(workspace);
+        }
+        opened
+    }
+
+    fn open_in_runtime(workspace: &Root) -> Result<Self> {
         let mut cursor = workspace.cursor();
         let runtime = runtime();
-        make_runtime(&mut cursor)?;
+        let mut in_place = RuntimeFolder::open(workspace)?;
         let mut attempt = u64::from(std::process::id()) << 32;
         loop {
             static SERIAL: AtomicU64 = AtomicU64::new(0);
             attempt = attempt.wrapping_add(SERIAL.fetch_add(1, Ordering::Relaxed));
             let path = RelativePath::child(Some(&runtime), format!("{PREFIX}{attempt:x}").as_bytes());
             let made = match cursor.make_dir(&path, 0o700) {
-                // Another process had made the folder around it, and removed it when it was done.
+                // Somebody removed the folder around it by hand.
                 Err(error) if error.is_gone() => {
-                    make_runtime(&mut cursor)?;
+                    in_place = RuntimeFolder::open(workspace)?;
+                    cursor = workspace.cursor();
                     false
                 }
                 made => made?,
@@ -107,27 +365,43 @@ impl Stage {
                     Err(error) if error.is_gone() => continue,
                     Err(error) => return Err(error),
                 };
-                // Unless it was taken for abandoned, and removed, before it was locked.
-                let held = match hold(&root) {
-                    Ok(held) => held,
+                let stage = Self::prepare(root, path.clone(), &mut cursor);
+                match stage {
+                    Ok(Some(stage)) => {
+                        drop(in_place);
+                        return Ok(stage);
+                    }
+                    Ok(None) => {}
                     Err(error) => {
-                        // That failure is the one to report, and nothing is in the folder yet.
-                        let _left = cursor.remove_empty_dir(&path);
+                        // That failure is the one to report, and nobody's work is in the folder yet.
+                        let _left = remove_tree(workspace, &path);
                         return Err(error);
                     }
-                };
-                if held != Hold::Taken && cursor.stat(&path)?.is_some() {
-                    let allowed = allowed_permissions(&root)?;
-                    let shares = make_shares(&root)?;
-                    return Ok(Self { root, path, shares, allowed, next: AtomicU64::new(0) });
                 }
             }
         }
     }
 
+    /// Locks a new stage folder and makes what is in every stage. Nothing where it was taken for abandoned, and removed,
+    /// before it was locked.
+    fn prepare(root: Root, path: RelativePath, cursor: &mut Cursor<'_>) -> Result<Option<Self>> {
+        if hold(&root)? == Hold::Taken || cursor.stat(&path)?.is_none() {
+            return Ok(None);
+        }
+        let allowed = mark_unbegun(&root)?;
+        let shares = make_shares(&root)?;
+        Ok(Some(Self { root, path, shares, allowed, next: AtomicU64::new(0) }))
+    }
+
+    /// Notes that the journal is whole, and that local versions may be displaced into the stage from now on.
+    pub fn begin(&self) -> Result<()> {
+        self.cursor().remove_file(&RelativePath::child(None, UNBEGUN.as_bytes())).map(|_| ())
+    }
+
     /// The stages that dead processes left in a workspace: those that nobody holds locked. Where a file system knows no
     /// locks, nobody can tell, and they stay.
     pub fn abandoned(workspace: &Root) -> Result<Vec<Abandoned>> {
+        remove_drafts(workspace)?;
         let runtime = runtime();
         let mut abandoned = Vec::new();
         let names = workspace.cursor().list(Some(&runtime))?.unwrap_or_default();
@@ -205,13 +479,18 @@ enum Hold {
 }
 
 fn hold(stage: &Root) -> Result<Hold> {
-    let answer = rustix::fs::flock(stage.handle(), FlockOperation::NonBlockingLockExclusive);
-    hold_from(answer).map_err(|errno| Error::io("flock", stage.path(), errno))
+    lock_handle(stage, FlockOperation::NonBlockingLockExclusive)
+}
+
+fn lock_handle(folder: &Root, operation: FlockOperation) -> Result<Hold> {
+    let answer = rustix::fs::flock(folder.handle(), operation);
+    hold_from(answer).map_err(|errno| Error::io("flock", folder.path(), errno))
 }
 
 /// By which file systems say that they know no locks. `EBADF` is that of those which make it a lock of another kind, for
 /// files that are open for writing.
-const NO_LOCKS: [Errno; 5] = [Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::BADF];
+pub(crate) const NO_LOCKS: [Errno; 5] =
+    [Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::BADF];
 
 fn hold_from(answer: rustix::io::Result<()>) -> rustix::io::Result<Hold> {
     match answer {
@@ -222,13 +501,13 @@ fn hold_from(answer: rustix::io::Result<()>) -> rustix::io::Result<Hold> {
     }
 }
 
-/// What the umask, or the folder's default ACL, leaves of a new file's permission bits.
-fn allowed_permissions(stage: &Root) -> Result<u32> {
+/// Makes the mark that nothing is displaced yet, and tells what the umask, or the folder's default ACL, leaves of a new
+/// file's permission bits.
+fn mark_unbegun(stage: &Root) -> Result<u32> {
     let mut cursor = stage.cursor();
-    let probe = RelativePath::child(None, b"probe");
-    let file = cursor.create(&probe, PERMISSIONS)?;
-    let meta = Meta::of_file(&file).map_err(|error| Error::io("fstat", cursor.path_of(&probe), error))?;
-    cursor.remove_file(&probe)?;
+    let mark = RelativePath::child(None, UNBEGUN.as_bytes());
+    let file = cursor.create(&mark, PERMISSIONS)?;
+    let meta = Meta::of_file(&file).map_err(|error| Error::io("fstat", cursor.path_of(&mark), error))?;
     Ok(meta.mode & PERMISSIONS)
 }
 
@@ -250,6 +529,17 @@ impl Abandoned {
     #[must_use]
     pub fn path(&self) -> &RelativePath {
         &self.path
+    }
+
+    /// Whether its process may have displaced something before it died.
+    pub fn had_begun(&self) -> Result<bool> {
+        Ok(self.cursor().stat(&RelativePath::child(None, UNBEGUN.as_bytes()))?.is_none())
+    }
+
+    /// Whether it has no file, and so nobody's work.
+    pub fn holds_nothing(&self) -> Result<bool> {
+        let found = scan(&self.root, &|_| false, &Cancel::default())?;
+        Ok(found.iter().all(|found| found.meta.kind == Kind::Dir))
     }
 
     /// Whether it has made a name such as [`Stage::name_elsewhere`] gives.
@@ -283,31 +573,7 @@ fn make_shares(stage: &Root) -> Result<Vec<RelativePath>> {
 /// The last one to go takes the runtime folder along, whoever made it.
 fn remove_stage(workspace: &Root, stage: &RelativePath) -> Result<()> {
     remove_tree(workspace, stage)?;
-    workspace.cursor().remove_empty_dir(&runtime()).map(|_| ())
-}
-
-/// Makes the workspace's runtime folder where it is missing. A link in its place is never followed.
-pub fn make_runtime(cursor: &mut Cursor<'_>) -> Result<()> {
-    let runtime = runtime();
-    if cursor.make_dir(&runtime, 0o755)? {
-        return Ok(());
-    }
-    match cursor.stat(&runtime)? {
-        Some(meta) if meta.kind == Kind::Dir => Ok(()),
-        // It was there a moment ago.
-        None => make_runtime(cursor),
-        Some(_) => Err(Error::UnsafePath {
-            path: readable_path(cursor, &runtime),
-            offset: None,
-            reason: "it must be a folder and not a link or file, since work in progress is kept there; \
-                     move it away and try again"
-                .to_owned(),
-        }),
-    }
-}
-
-fn readable_path(cursor: &Cursor<'_>, path: &RelativePath) -> String {
-    crate::error::readable(cursor.path_of(path).as_os_str().as_bytes())
+    remove_unused_runtime(workspace)
 }
 
 /// Removes whatever stands at a path, and a folder with all that is in it.
@@ -335,6 +601,11 @@ pub fn remove_tree(root: &Root, path: &RelativePath) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     #[test]
@@ -349,6 +620,10 @@ mod tests {
             (".paperclip-runtime2", false),
             (".paperclip-runtim\u{e9}", false),
             (".paperclip-runtim", false),
+            (".paperclip-runtime.new-1f-0/.gitignore", true),
+            (".Paperclip-runtime.NEW-1\u{200d}", true),
+            (".paperclip-runtime.new", false),
+            (".paperclip-runtime-new-", false),
             ("a/.paperclip-runtime", false),
         ] {
             let path = RelativePath::parse(name.as_bytes()).unwrap().unwrap();
@@ -356,6 +631,26 @@ mod tests {
         }
         let path = RelativePath::parse(b".paperclip-runtime\xff").unwrap().unwrap();
         assert!(!is_in_runtime(&path));
+    }
+
+    #[test]
+    fn a_lock_by_any_name_that_some_file_system_takes_for_it() {
+        for (name, is_lock) in [
+            ("ws.paperclip-restore.lock", true),
+            (".paperclip-restore.lock", true),
+            ("a/ws.paperclip-restore.lock/owner.json", true),
+            ("a/WS.Paperclip-RESTORE.lock/x/y", true),
+            ("ws.paper\u{200d}clip-restore.lock", true),
+            ("caf\u{e9}.paperclip-restore.lock", true),
+            ("ws.paperclip-restore.lock2", false),
+            ("paperclip-restore.lock", false),
+            ("restore.lock", false),
+        ] {
+            let path = RelativePath::parse(name.as_bytes()).unwrap().unwrap();
+            assert_eq!(is_lock_name(&path), is_lock, "{name:?}");
+        }
+        let path = RelativePath::parse(b"\xff.paperclip-restore.lock").unwrap().unwrap();
+        assert!(is_lock_name(&path));
     }
 
     #[test]
@@ -376,8 +671,130 @@ mod tests {
         let workspace = Root::open(folder.path()).unwrap();
         let (first, second) = (Stage::open(&workspace).unwrap(), Stage::open(&workspace).unwrap());
         first.close(&workspace).unwrap();
-        assert!(folder.path().join(RUNTIME).exists(), "somebody is at work in it");
+        assert!(folder.path().join(RUNTIME).exists(), "another merge is at work in it");
         second.close(&workspace).unwrap();
-        assert!(!folder.path().join(RUNTIME).exists());
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn the_runtime_folder_stays_where_something_of_the_users_is_in_it() {
+        for (name, content) in [(".gitignore", "conflicts/\n"), ("note", "")] {
+            let folder = tempfile::tempdir().unwrap();
+            let workspace = Root::open(folder.path()).unwrap();
+            let stage = Stage::open(&workspace).unwrap();
+            fs::write(folder.path().join(RUNTIME).join(name), content).unwrap();
+            stage.close(&workspace).unwrap();
+            assert_eq!(fs::read_to_string(folder.path().join(RUNTIME).join(name)).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn the_runtime_folder_stays_while_it_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Root::open(folder.path()).unwrap();
+        let held = RuntimeFolder::open(&workspace).unwrap();
+        Stage::open(&workspace).unwrap().close(&workspace).unwrap();
+        assert_eq!(names(folder.path()), [RUNTIME]);
+        drop(held);
+        remove_unused_runtime(&workspace).unwrap();
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn whatever_was_there_the_runtime_folder_has_a_gitignore_that_says_something() {
+        let ignore = |folder: &Path| folder.join(RUNTIME).join(IGNORE);
+        for (what, before, after) in [
+            ("none", None, IGNORE_ALL),
+            ("empty", Some(&b""[..]), IGNORE_ALL),
+            ("zeroed", Some(b"\0\0"), IGNORE_ALL),
+            ("blank", Some(b" \n\n"), IGNORE_ALL),
+            ("ours", Some(IGNORE_ALL), IGNORE_ALL),
+            ("the user's", Some(b"mine"), b"mine"),
+            ("a link", Some(b"->"), IGNORE_ALL),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::create_dir(folder.path().join(RUNTIME)).unwrap();
+            match before {
+                Some(b"->") => symlink("nowhere", ignore(folder.path())).unwrap(),
+                Some(before) => fs::write(ignore(folder.path()), before).unwrap(),
+                None => {}
+            }
+            let workspace = Root::open(folder.path()).unwrap();
+            let stage = Stage::open(&workspace).unwrap();
+            assert!(!ignore(folder.path()).is_symlink(), "{what}");
+            assert_eq!(fs::read(ignore(folder.path())).unwrap(), after, "{what}");
+            assert_eq!(names(folder.path()), [RUNTIME], "{what}: no draft is left");
+            stage.close(&workspace).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(ignore(folder.path())).unwrap();
+        let error = Stage::open(&Root::open(folder.path()).unwrap()).unwrap_err();
+        assert!(error.to_string().contains(".gitignore"), "{error}");
+    }
+
+    #[test]
+    fn drafts_of_killed_processes_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Root::open(folder.path()).unwrap();
+        for (name, file) in [
+            (".paperclip-runtime.new-1-0", None),
+            (".paperclip-runtime.new-1-1", Some(IGNORE)),
+            (".paperclip-runtime.new-mine", Some("work")),
+            (".paperclip-runtime.newer", Some(IGNORE)),
+        ] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            if let Some(file) = file {
+                fs::write(folder.path().join(name).join(file), "").unwrap();
+            }
+        }
+        assert!(Stage::abandoned(&workspace).unwrap().is_empty());
+        assert_eq!(names(folder.path()), [".paperclip-runtime.new-mine", ".paperclip-runtime.newer"]);
+    }
+
+    /// Whoever looks sees no runtime folder, or one with its `.gitignore`.
+    #[test]
+    fn among_many_stages_the_gitignore_is_there_from_the_first_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Root::open(folder.path()).unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let mut seen = 0_u32;
+                while !done.load(Ordering::Relaxed) {
+                    // The names of one folder are read by one handle, wherever it is moved meanwhile.
+                    let Ok(runtime) = workspace.below(&runtime()) else { continue };
+                    let names = runtime.cursor().list(None).unwrap().unwrap_or_default();
+                    if names.iter().any(|name| name.starts_with(PREFIX.as_bytes())) {
+                        seen += 1;
+                        assert!(names.iter().any(|name| **name == *IGNORE.as_bytes()), "{names:?}");
+                    }
+                }
+                seen
+            });
+            let workers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        for _ in 0..50 {
+                            Stage::open(&workspace).unwrap().close(&workspace).unwrap();
+                        }
+                    })
+                })
+                .collect();
+            for worker in workers {
+                worker.join().unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+            assert!(watcher.join().unwrap() > 0);
+        });
+        assert_eq!(names(folder.path()), Vec::<String>::new(), "the last one took the folder along");
     }
 }

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
+use sandbox_managed_runtime::cancel::Cancel;
+use sandbox_managed_runtime::exclude::PathSet;
+use sandbox_managed_runtime::mirror::mirror;
+
 use crate::model::merge;
 use crate::place::{Place, prepare_upload, refused, restore};
 use crate::sandbox::CannedSandbox;
@@ -214,4 +218,37 @@ fn a_disk_that_runs_out_of_space_at_every_point() {
         assert!(left < 100, "it never worked");
     }
     assert!(left > 8, "the new files alone take as many");
+}
+
+#[test]
+fn a_mirror_into_a_full_disk_leaves_the_target_as_it_was() {
+    let old = tree([("a", file("old")), ("gone", file("old")), ("folder", DIR), ("folder/x", file("old"))]);
+    let mut new =
+        tree([("a", file("new")), ("folder", file("a file now")), ("large", file("x".repeat(400_000)))]);
+    for at in 0..40 {
+        new.insert(format!("file-{at}").into(), file("new"));
+    }
+    for (options, pages, inodes) in [("size=2m", Some(20), None), ("size=8m,nr_inodes=200", None, Some(30))] {
+        let disk = SmallDisk::with(options, &old);
+        let source = disk.place.root().join("source");
+        fs::create_dir(&source).unwrap();
+        write_tree(&source, &new);
+        if let Some(left) = pages {
+            disk.leave_pages(left);
+        }
+        if let Some(left) = inodes {
+            disk.leave_inodes(left);
+        }
+        let into = || mirror(&source, &disk.at, &PathSet::default(), &Cancel::default());
+        let error = into().unwrap_err().to_string();
+        assert!(
+            error.contains("No space left") && error.contains("the target was left as it was"),
+            "{error}"
+        );
+        assert_same(&read_tree(&disk.at), &old, options);
+        assert_eq!(fs::read_dir(&disk.at).unwrap().count(), 3, "nothing of the mirror's own is left");
+        disk.make_room();
+        into().unwrap();
+        assert_same(&read_tree(&disk.at), &new, options);
+    }
 }

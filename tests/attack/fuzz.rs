@@ -12,7 +12,7 @@ use sandbox_managed_runtime::archive::unpack::{Content, unpack};
 use sandbox_managed_runtime::exclude::ExcludePatterns;
 use sandbox_managed_runtime::path::RelativePath;
 
-use crate::model::merge;
+use crate::model::merge_but_for;
 use crate::place::{Place, prepare_upload, refused, restore};
 use crate::random::Random;
 use crate::raw_tar::{BLOCK, CHECKSUM, KIND, LINK, MAGIC, MODE, NAME, PREFIX, RawTar, SIZE};
@@ -20,7 +20,7 @@ use crate::sandbox::{CannedSandbox, LocalSandbox};
 use crate::tree::{Node, Picture, RUNTIME, Tree, assert_same, change_tree, is_below, read_tree, to_tar};
 
 /// Runs a case with one seed after the other, for the time that is asked for but at least so many times.
-fn fuzz(at_least: u64, case: impl Fn(&mut Random)) {
+pub fn fuzz(at_least: u64, case: impl Fn(&mut Random)) {
     let number =
         |name: &str, usual| std::env::var(name).map_or(usual, |text| text.parse().expect("a number"));
     let until = Instant::now() + Duration::from_secs(number("FUZZ_SECONDS", 2));
@@ -151,7 +151,7 @@ fn fuzz_restores_against_the_model() {
             let download = to_tar(&sandbox).end();
             if random.once_in(4) {
                 let before = Picture::of(&place.workspace());
-                client.answer(&download[..random.below(download.len())]);
+                client.answer_unmarked(&download[..random.below(download.len())]);
                 refused(&session, &*client);
                 assert_eq!(Picture::of(&place.workspace()), before);
                 // Work goes on until it is tried again.
@@ -161,7 +161,7 @@ fn fuzz_restores_against_the_model() {
             }
             client.answer(download);
             let report = restore(&session, &*client).unwrap();
-            let outcome = merge(&base, &shared(&sandbox), &here);
+            let outcome = merge_but_for(&is_left_alone, &base, &shared(&sandbox), &here);
             outcome.assert_is(&place.workspace(), &report, &format!("round {round}"));
             place.assert_no_litter();
             (base, ours) = (outcome.base, outcome.tree);
@@ -191,7 +191,7 @@ fn fuzz_round_trips_through_a_shell() {
             change_tree(&place.remote(), &sandbox, &there);
             change_tree(&place.workspace(), &ours, &here);
             let report = restore(&session, &*client).unwrap();
-            let outcome = merge(&base, &shared(&there), &here);
+            let outcome = merge_but_for(&is_left_alone, &base, &shared(&there), &here);
             outcome.assert_is(&place.workspace(), &report, &format!("round {round}"));
             (base, ours, sandbox) = (outcome.base, outcome.tree, there);
         }
@@ -326,13 +326,18 @@ fn fuzz_unpacking() {
         }
         let left_alone =
             |path: &RelativePath| path.is_or_below(RUNTIME.as_bytes()) || always_excluded.matches(path);
-        let Ok(unpacked) = unpack(&archive, &left_alone) else { return };
+        let Ok(unpacked) = unpack(&archive, None, &left_alone) else { return };
         accepted.set(accepted.get() + 1);
         let mut tree = Tree::new();
         for entry in &unpacked.entries {
             let node = match &entry.content {
-                Content::Dir { mode } => Node::Dir(mode.unwrap_or(0o755) & 0o777),
-                Content::File { mode, bytes } => Node::File(mode & 0o777, archive[bytes.clone()].to_vec()),
+                // A mode that takes the owner's rights does not come.
+                Content::Dir { mode } => Node::Dir(mode.unwrap_or(0o755) & 0o777 | 0o500),
+                Content::File { mode, offset, size } => {
+                    let start = usize::try_from(*offset).unwrap();
+                    let content = &archive[start..start + usize::try_from(*size).unwrap()];
+                    Node::File(mode & 0o777 | 0o400, content.to_vec())
+                }
                 Content::Symlink { target } => Node::Link(target.to_vec()),
                 Content::Special => continue,
             };

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use crate::model::merge;
 use crate::place::{Place, restore};
 use crate::random::Random;
 use crate::rounds;
-use crate::tree::{Node, Tree, assert_same, change_tree, file, path_of, read_node, to_tar, write_tree};
+use crate::tree::{
+    Node, Tree, assert_same, change_tree, file, path_of, read_node, read_tree, to_tar, write_tree,
+};
 
 const FILES: usize = 120;
 
@@ -96,28 +99,97 @@ fn a_fresh_restore_completes_what_was_killed() {
 #[test]
 fn a_fresh_merge_completes_what_was_killed_and_no_edit_is_lost() {
     let (before, after) = many_files(FILES);
-    let mut ours = before.clone();
-    let edits: Vec<(Vec<u8>, Node)> = before
-        .iter()
-        .filter(|(_, node)| matches!(node, Node::File(..)))
-        .step_by(2)
-        .enumerate()
-        .map(|(number, (path, _))| (path.clone(), file(format!("local edit {number} ").repeat(30))))
-        .collect();
-    ours.extend(edits.iter().cloned());
+    let (edits, ours) = edited(&before);
     kill_often(plain, &before, &after, &ours, |place, what| {
         complete_by_merge(place, &before, &after, what);
-        let kept = place.kept_aside();
-        for (path, node) in &edits {
-            let stands = place.tree().get(path) == Some(node);
-            let is_kept = kept.iter().any(|(_, kept)| kept == node);
-            assert!(stands || is_kept, "{what}: the edit of {} is gone", path.escape_ascii());
-        }
-        for (path, node) in kept {
+        assert_no_edit_is_lost(place, &edits, what);
+        for (path, node) in place.kept_aside() {
             let of_the_sandbox = after.get(&path) == Some(&node) && matches!(node, Node::File(..));
             assert!(!of_the_sandbox, "{what}: what the sandbox brought is kept as if it were an edit");
         }
     });
+}
+
+/// Edits of every second file, and the tree with them.
+fn edited(before: &Tree) -> (Tree, Tree) {
+    let files = before.iter().filter(|(_, node)| matches!(node, Node::File(..))).step_by(2).enumerate();
+    let edits: Tree = files
+        .map(|(number, (path, _))| (path.clone(), file(format!("local edit {number} ").repeat(30))))
+        .collect();
+    let mut ours = before.clone();
+    ours.extend(edits.clone());
+    (edits, ours)
+}
+
+fn assert_no_edit_is_lost(place: &Place, edits: &Tree, what: &str) {
+    let (now, kept) = (place.tree(), place.kept_aside());
+    for (path, node) in edits {
+        let stands = now.get(path) == Some(node);
+        let is_kept = kept.iter().any(|(_, kept)| kept == node);
+        assert!(stands || is_kept, "{what}: the edit of {} is gone", path.escape_ascii());
+    }
+}
+
+/// Git, for a workspace that is the work tree of a repository beside it.
+fn git(place: &Place, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "user.name=test", "-c", "user.email=test", "-c", "core.excludesFile=/dev/null"])
+        .arg("--git-dir")
+        .arg(place.root().join("repository"))
+        .arg("--work-tree")
+        .arg(place.workspace())
+        .args(arguments)
+        .current_dir(place.workspace())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whatever moment the kill comes at: neither `git clean -fd` nor `git add -A` takes what may be the only copy of an edit.
+#[test]
+fn git_takes_nothing_of_what_a_kill_left() {
+    let (before, after) = many_files(FILES);
+    let (edits, ours) = edited(&before);
+    let download = to_tar(&after).end();
+    let mut stages = 0;
+    for round in 0..rounds(12) {
+        let what = format!("round {round}");
+        let place = Place::with(&before);
+        git(&place, &["init", "--quiet"]);
+        git(&place, &["add", "--all"]);
+        git(&place, &["commit", "--quiet", "--message=before"]);
+        let other = OtherProcess::start(&place, &download, None);
+        change_tree(&place.workspace(), &before, &ours);
+        let runtime = place.at(crate::tree::RUNTIME);
+        other.go();
+        while !runtime.exists() && !other.is_done() {
+            thread::yield_now();
+        }
+        // From the very first moment on, and ever later.
+        let mut spins = round * round * 250;
+        while spins > 0 && !other.is_done() {
+            thread::yield_now();
+            spins -= 1;
+        }
+        other.kill();
+        let left =
+            |place: &Place| fs::exists(&runtime).unwrap().then(|| read_tree(&place.at(crate::tree::RUNTIME)));
+        let before_git = left(&place);
+        if let Some(left) = &before_git {
+            assert_eq!(left.get(&b".gitignore"[..]), Some(&file("*\n")), "{what}");
+            stages += usize::from(left.keys().any(|path| path.starts_with(b"stage-")));
+        }
+        git(&place, &["clean", "-fd", "--quiet"]);
+        assert_eq!(left(&place), before_git, "{what}: git clean took something");
+        git(&place, &["add", "--all"]);
+        let tracked = git(&place, &["ls-files"]);
+        assert!(!tracked.contains(crate::tree::RUNTIME), "{what}: {tracked}");
+        complete_by_merge(&place, &before, &after, &what);
+        assert_no_edit_is_lost(&place, &edits, &what);
+        place.assert_no_litter();
+    }
+    assert!(stages >= rounds(3), "only {stages} kills left a stage");
 }
 
 /// Merges again from what was uploaded, as a process would that has stored its baseline.
@@ -127,8 +199,7 @@ pub fn complete_by_merge(place: &Place, before: &Tree, after: &Tree, what: &str)
     let source = apart.root().join("source");
     fs::create_dir(&source).unwrap();
     write_tree(&source, after);
-    let nothing: [Vec<u8>; 0] = [];
-    let mut merging = FolderMerge::begin(base, &PathSet::new(&nothing), &source, &place.workspace())
+    let mut merging = FolderMerge::begin(base, &PathSet::default(), &source, &place.workspace())
         .unwrap_or_else(|error| panic!("{what}: {error}"));
     let report = merging.apply();
     merging.finish().unwrap();
@@ -141,7 +212,7 @@ fn a_kill_while_waiting_for_the_lock_leaves_nothing() {
     let place = Place::with(&before);
     let lock = place.root().join("workspace.paperclip-restore.lock");
     fs::create_dir(&lock).unwrap();
-    let owner = format!("{{\"pid\":{},\"createdAt\":\"2026-01-01T00:00:00.000Z\"}}", std::process::id());
+    let owner = format!("{{\"pid\":{},\"createdAt\":\"\"}}", std::process::id());
     fs::write(lock.join("owner.json"), owner).unwrap();
     let other = OtherProcess::start(&place, &to_tar(&after).end(), None);
     other.go();

@@ -29,9 +29,25 @@ pub struct Outcome {
 
 /// The merge of contract section 5.
 pub fn merge(base: &Tree, theirs: &Tree, ours: &Tree) -> Outcome {
+    merge_but_for(&|_| false, base, theirs, ours)
+}
+
+/// The same where some paths are excluded or preserved.
+pub fn merge_but_for(left_alone: &dyn Fn(&[u8]) -> bool, base: &Tree, theirs: &Tree, ours: &Tree) -> Outcome {
     let mut outcome = Outcome { tree: ours.clone(), base: told(base, theirs), ..Outcome::default() };
     outcome.skipped =
         theirs.iter().filter(|(_, node)| **node == Node::Fifo).map(|(path, _)| path.clone()).collect();
+    // A folder that holds something of that stays.
+    for (path, node) in outcome.base.clone() {
+        let becomes_other = !matches!(node, Node::Dir(_)) && base.get(&path) != Some(&node);
+        let is_folder = matches!(ours.get(&path), Some(Node::Dir(_)));
+        if becomes_other && is_folder && ours.keys().any(|at| is_below(at, &path) && left_alone(at)) {
+            outcome.base.remove(&path);
+            let uploaded = base.iter().filter(|(at, _)| **at == path || is_below(at, &path));
+            outcome.base.extend(uploaded.map(|(at, node)| (at.clone(), node.clone())));
+            outcome.skipped.insert(path);
+        }
+    }
     let theirs = outcome.base.clone();
 
     // What is new or changed there, folders before what is in them.
@@ -51,6 +67,7 @@ pub fn merge(base: &Tree, theirs: &Tree, ours: &Tree) -> Outcome {
                 outcome.written.insert(path.clone());
             }
             (Some(Node::Dir(_)), _) => over_folders.push(path),
+            (Some(Node::File(..)), Node::File(..)) => outcome.merge_file(path, new, base),
             _ => outcome.replace(path, new, base),
         }
     }
@@ -104,6 +121,31 @@ impl Outcome {
     fn delete(&mut self, path: &[u8]) {
         self.tree.remove(path);
         self.deleted.insert(path.to_vec());
+    }
+
+    /// Merges a file into a file: its bytes and its mode each by themselves.
+    fn merge_file(&mut self, path: &[u8], new: &Node, base: &Tree) {
+        let (Node::File(mode, bytes), Node::File(our_mode, our_bytes)) = (new, &self.tree[path].clone())
+        else {
+            panic!("two files")
+        };
+        let (base_mode, base_bytes) = match base.get(path) {
+            Some(Node::File(mode, bytes)) => (Some(mode), Some(bytes)),
+            _ => (None, None),
+        };
+        let changed_bytes = base_bytes != Some(bytes);
+        let merged = Node::File(
+            *if base_mode == Some(mode) { our_mode } else { mode },
+            if changed_bytes { bytes } else { our_bytes }.clone(),
+        );
+        if changed_bytes && our_bytes != bytes && base_bytes != Some(our_bytes) {
+            let local = Node::File(*our_mode, our_bytes.clone());
+            self.aside.insert(path.to_vec(), Tree::from([(Vec::new(), local)]));
+        }
+        if merged != self.tree[path] {
+            self.tree.insert(path.to_vec(), merged);
+            self.written.insert(path.to_vec());
+        }
     }
 
     /// Puts something where no folder stands.

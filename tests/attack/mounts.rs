@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sandbox_managed_runtime::cancel::Cancel;
+use sha2::Digest as _;
 
 use crate::kill::kill_often;
 use crate::model::merge;
@@ -258,6 +259,19 @@ fn mount_points_in_mounts_stay_with_all_that_is_in_them() {
     );
 }
 
+/// A line of a journal, as it is written.
+fn line_of_journal(json: &str) -> String {
+    let digest = sha2::Sha256::digest(json.as_bytes());
+    let checksum = u64::from_be_bytes(digest[..8].try_into().unwrap());
+    format!("{checksum:016x} {json}\n")
+}
+
+/// A journal that is whole, or at least has its first line.
+fn journal_of(lines: &[&str]) -> String {
+    let head = format!(r#"{{"version":2,"displacements":{}}}"#, lines.len());
+    std::iter::once(&*head).chain(lines.iter().copied()).map(line_of_journal).collect()
+}
+
 /// A stage that a dead process left, with something in it that its journal does not explain.
 fn leave_stage(place: &Place, journal: &str) {
     let stage = place.at(RUNTIME).join("stage-1");
@@ -271,14 +285,15 @@ fn a_journal_that_nobody_can_read_blocks_nothing_and_loses_nothing() {
     let readable = r#"{"name":"0/8","path":"a","aside":false,"arriving":{"Inode":1},"seen":null}"#;
     for journal in [
         "of another version\n".to_owned(),
-        format!("{readable}\n{{\"name\":\"0/7\"}}\n"),
-        readable.replace("0/8", "../../a") + "\n",
+        String::new(),
+        format!("{readable}\n"),
+        journal_of(&[readable, r#"{"name":"0/7"}"#]),
+        journal_of(&[&readable.replace("0/8", "../../a")]),
         // A name in the workspace that is not one of this stage's own beside the path.
-        readable.replace(r#""path""#, r#""in_workspace":true,"path""#).replace("0/8", "b") + "\n",
-        readable
+        journal_of(&[&readable.replace(r#""path""#, r#""in_workspace":true,"path""#).replace("0/8", "b")]),
+        journal_of(&[&readable
             .replace(r#""path""#, r#""in_workspace":true,"path""#)
-            .replace("0/8", "c/.paperclip-stage-1-7")
-            + "\n",
+            .replace("0/8", "c/.paperclip-stage-1-7")]),
     ] {
         let before =
             tree([("a", file("1")), ("b", file("")), ("c", DIR), ("c/.paperclip-stage-1-7", file(""))]);
@@ -308,7 +323,7 @@ fn an_edit_in_a_mount_is_found_behind_a_line_that_nobody_can_read() {
     let known = format!(
         r#"{{"name":"{beside}","in_workspace":true,"path":"mnt/b","aside":true,"arriving":"Nothing","seen":null}}"#
     );
-    leave_stage(&place, &format!("{{\"name\":\"mnt/.pap{known}\n{known}\n"));
+    leave_stage(&place, &format!("{{\"name\":\"mnt/.pap{known}\n{}", line_of_journal(&known)));
     fs::write(place.at(beside), "an edit").unwrap();
     client.answer(to_tar(&tree).end());
     let report = restore(&session, &*client).unwrap();
@@ -323,7 +338,7 @@ fn what_a_failed_restore_kept_aside_is_told_by_the_next() {
     let place = Place::with(&before);
     let (client, session) = place.prepare_canned();
     let line = r#"{"name":"0/7","path":"b","aside":true,"arriving":"Nothing","seen":null}"#;
-    leave_stage(&place, &format!("{line}\n"));
+    leave_stage(&place, &journal_of(&[line]));
     client.answer(to_tar(&after).end());
     let stopped = Cancel::default();
     stopped.cancel();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use sandbox_managed_runtime::sandbox::client::{RunError, SandboxClient};
 
 use crate::place::{Place, prepare_upload, restore};
-use crate::sandbox::Failure;
+use crate::sandbox::{Failure, mark_of};
 use crate::tree::{DIR, Picture, Tree, assert_same, file, to_tar, tree};
 
 /// A sandbox whose tar fails, and whose second way says so and brings what it could read.
@@ -16,6 +16,7 @@ struct Partial {
     second_fails: AtomicBool,
     status: Mutex<Option<Vec<u8>>>,
     download: Mutex<Vec<u8>>,
+    upload: Mutex<Vec<u8>>,
 }
 
 impl Partial {
@@ -25,6 +26,7 @@ impl Partial {
             second_fails: AtomicBool::new(false),
             status: Mutex::default(),
             download: Mutex::default(),
+            upload: Mutex::default(),
         }
     }
 
@@ -49,7 +51,8 @@ impl SandboxClient for Partial {
         Ok(())
     }
 
-    async fn write_file(&self, _: &str, _: Vec<u8>) -> Result<(), Failure> {
+    async fn write_file(&self, _: &str, bytes: Vec<u8>) -> Result<(), Failure> {
+        *self.upload.lock().unwrap() = bytes;
         Ok(())
     }
 
@@ -58,7 +61,7 @@ impl SandboxClient for Partial {
         if path.ends_with(".status") {
             return status.ok_or_else(|| Failure::File("there is no such file".to_owned()));
         }
-        Ok(self.download.lock().unwrap().clone())
+        Ok([mark_of(&self.upload.lock().unwrap()), self.download.lock().unwrap().clone()].concat())
     }
 
     async fn remove(&self, _: &str) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::Error;
+use sandbox_managed_runtime::merge::conflicts::Keep;
 use sandbox_managed_runtime::merge::report::Report;
 use sandbox_managed_runtime::sandbox::client::{RunError, SandboxClient};
 use sandbox_managed_runtime::sandbox::prepare::{Session, Upload, prepare};
@@ -91,6 +92,7 @@ impl Place {
             preserve: Vec::new(),
             assets: Vec::new(),
             concurrency: 1,
+            keep: Keep::default(),
         }
     }
 

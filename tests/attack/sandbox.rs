@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sandbox_managed_runtime::sandbox::client::SandboxClient;
 
@@ -100,13 +100,42 @@ pub struct CannedSandbox {
     pub download: Mutex<Vec<u8>>,
     /// What was uploaded last.
     pub upload: Mutex<Vec<u8>>,
+    /// Whether its mark is gone.
+    pub has_forgotten: AtomicBool,
 }
 
 impl CannedSandbox {
     /// Answers the next downloads with these bytes.
     pub fn answer(&self, download: impl Into<Vec<u8>>) {
         *self.download.lock().unwrap() = download.into();
+        self.has_forgotten.store(false, Ordering::SeqCst);
     }
+
+    /// Answers the next downloads with these bytes and nothing before them: its mark is gone.
+    pub fn answer_unmarked(&self, download: impl Into<Vec<u8>>) {
+        self.answer(download);
+        self.has_forgotten.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The entry of a download that tells which upload the sandbox had, as the script in that upload makes it.
+pub fn mark_of(upload: &[u8]) -> Vec<u8> {
+    let setting = |name: &str| {
+        let name = format!("\n{name}=");
+        let start = upload.windows(name.len()).rposition(|window| window == name.as_bytes())? + name.len();
+        let end = upload[start..].iter().position(|&byte| byte == b'\n')?;
+        Some(String::from_utf8(upload[start..start + end].to_vec()).unwrap())
+    };
+    let (Some(id), Some(answer)) = (setting("upload"), setting("answer")) else { return Vec::new() };
+    let content = format!("mark {id}\n");
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    header.set_path(answer.trim_matches('\'')).unwrap();
+    header.set_cksum();
+    let mut entry = [header.as_bytes(), content.as_bytes()].concat();
+    entry.resize(1024, 0);
+    entry
 }
 
 impl SandboxClient for CannedSandbox {
@@ -128,7 +157,11 @@ impl SandboxClient for CannedSandbox {
     }
 
     async fn read_file(&self, _: &str) -> Result<Vec<u8>, Failure> {
-        Ok(self.download.lock().unwrap().clone())
+        let download = self.download.lock().unwrap().clone();
+        if self.has_forgotten.load(Ordering::SeqCst) {
+            return Ok(download);
+        }
+        Ok([mark_of(&self.upload.lock().unwrap()), download].concat())
     }
 
     async fn remove(&self, _: &str) -> Result<(), Failure> {

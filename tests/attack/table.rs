@@ -18,6 +18,8 @@ fn states() -> Vec<(&'static str, Tree)> {
         ("v2", tree([("p", file("two"))])),
         ("v3", tree([("p", file("three, and longer"))])),
         ("v1 executable", tree([("p", Node::File(0o755, b"one".to_vec()))])),
+        ("v1 private", tree([("p", Node::File(0o600, b"one".to_vec()))])),
+        ("v2 executable", tree([("p", Node::File(0o755, b"two".to_vec()))])),
         ("link", tree([("p", link("elsewhere"))])),
         ("other link", tree([("p", link("somewhere"))])),
         ("folder", tree([("p", DIR)])),
@@ -51,7 +53,7 @@ fn combinations() -> Vec<[Tree; 3]> {
         }
         sets.push(set);
     }
-    assert_eq!(sets.len(), 11);
+    assert_eq!(sets.len(), 13);
     sets
 }
 
@@ -90,9 +92,8 @@ fn every_combination_merged_from_a_folder() {
         let workspace = Root::open(&place.workspace()).unwrap();
         let baseline = snapshot(&workspace, &|_| false, &Cancel::default()).unwrap();
         change_tree(&place.workspace(), &base, &ours);
-        let nothing: [Vec<u8>; 0] = [];
         let mut merging =
-            FolderMerge::begin(baseline, &PathSet::new(&nothing), &source, &place.workspace()).unwrap();
+            FolderMerge::begin(baseline, &PathSet::default(), &source, &place.workspace()).unwrap();
         let report = merging.apply();
         merging.finish().unwrap();
         merge(&base, &theirs, &ours).assert_is(&place.workspace(), &report.unwrap(), "merged");

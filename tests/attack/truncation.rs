@@ -1,8 +1,10 @@
 //! Downloads that were cut off or damaged on the way.
 
+use sandbox_managed_runtime::archive::unpack::unpack;
+
 use crate::place::{Place, refused, restore};
 use crate::random::Random;
-use crate::raw_tar::{BLOCK, RawTar};
+use crate::raw_tar::{BLOCK, CHECKSUM, RawTar};
 use crate::tree::{DIR, Picture, Tree, assert_same, file, link, to_tar, tree};
 
 fn uploaded() -> Tree {
@@ -35,7 +37,7 @@ fn cut_off_anywhere() {
     cuts.extend((0..400).map(|_| random.below(archive.len())));
     cuts.extend((0..BLOCK).map(|back| archive.len() - 1 - back));
     for cut in cuts {
-        client.answer(&archive[..cut]);
+        client.answer_unmarked(&archive[..cut]);
         let error = refused(&session, &*client);
         assert_eq!(error.code(), "ERR_SANDBOX_ARCHIVE_TRUNCATED", "cut at {cut}: {error}");
         assert!(error.to_string().contains(&format!("byte {cut}:")), "cut at {cut}: {error}");
@@ -46,6 +48,19 @@ fn cut_off_anywhere() {
     assert_same(&place.tree(), &theirs, "whole at last");
 }
 
+/// Whether two headers differ in nothing but how their checksum is spelled: a space or a NUL ends it, and a space stands
+/// for a leading zero.
+fn says_the_same(header: &[u8], damaged: &[u8]) -> bool {
+    let number = |header: &[u8]| {
+        let text = std::str::from_utf8(&header[CHECKSUM]).ok()?.trim_start_matches(' ');
+        u32::from_str_radix(text.trim_end_matches([' ', '\0']), 8).ok()
+    };
+    let after = CHECKSUM.end..BLOCK;
+    header[..CHECKSUM.start] == damaged[..CHECKSUM.start]
+        && header[after.clone()] == damaged[after]
+        && number(header) == number(damaged)
+}
+
 #[test]
 fn every_bit_of_the_headers() {
     let (tar, theirs) = download();
@@ -53,6 +68,7 @@ fn every_bit_of_the_headers() {
     let place = Place::with(&uploaded());
     let (client, session) = place.prepare_canned();
     let before = Picture::of(&place.workspace());
+    let whole = unpack(&archive, None, &|_| false).unwrap().entries;
     let mut at = 0;
     let mut headers = 0;
     while archive[at] != 0 {
@@ -61,7 +77,11 @@ fn every_bit_of_the_headers() {
         for bit in (0..BLOCK * 8).step_by(step) {
             let mut damaged = archive.clone();
             damaged[at + bit / 8] ^= 1 << (bit % 8);
-            client.answer(damaged);
+            if says_the_same(&archive[at..], &damaged[at..]) {
+                assert_eq!(unpack(&damaged, None, &|_| false).unwrap().entries, whole, "bit {bit}");
+                continue;
+            }
+            client.answer_unmarked(damaged);
             let error = refused(&session, &*client);
             assert_eq!(
                 error.code(),
@@ -78,7 +98,7 @@ fn every_bit_of_the_headers() {
     for bit in (0..2 * BLOCK * 8).step_by(3) {
         let mut damaged = archive.clone();
         damaged[at + bit / 8] ^= 1 << (bit % 8);
-        client.answer(damaged);
+        client.answer_unmarked(damaged);
         refused(&session, &*client);
     }
     assert_eq!(Picture::of(&place.workspace()), before);

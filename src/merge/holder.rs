@@ -1,0 +1,366 @@
+//! Who holds a lock: what its `owner.json` says of a process, and whether that process still lives.
+//!
+//! A process number is no identity. After a crash another process may have it, in a container the very same one (1) that
+//! now asks; and in two pid namespaces, or on two hosts that share a volume, one number means two processes. So a record
+//! also says on which host, since which boot, in which pid namespace and since when its process runs.
+
+use std::fs;
+use std::sync::LazyLock;
+use std::time::SystemTime;
+
+use rustix::process::{Pid, test_kill_process};
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::time::{parse_utc_timestamp, unix_millis, utc_timestamp};
+
+/// How far a record may lie in the future, in milliseconds: clocks of two hosts differ a little.
+const FUTURE: i64 = 60_000;
+
+/// How much later than its record a process may seem to have started, in milliseconds: starts are counted in ticks of
+/// 10 ms.
+const TICKS: i64 = 100;
+
+/// What `owner.json` says. The TypeScript module writes and reads the first two fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    pid: i32,
+    created_at: String,
+    #[serde(flatten)]
+    place: Place,
+    /// When the process started, in clock ticks since the boot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<u64>,
+}
+
+/// Where a process number means a process: what could not be found out is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Place {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
+    #[serde(rename = "pidNamespace", skip_serializing_if = "Option::is_none")]
+    pids: Option<String>,
+}
+
+/// A process, as this machine sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// There is none of that number, or all that is left of it is its exit status.
+    Gone,
+    /// There is one.
+    Lives(Option<Start>),
+}
+
+/// When a process started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// In clock ticks since the boot.
+    ticks: u64,
+    /// In milliseconds since 1970, as the clock is set now.
+    millis: i64,
+}
+
+/// What is to be thought of a lock with an `owner.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// It names nobody: its age decides.
+    Nobody,
+    /// Its process is gone.
+    Dead,
+    /// This process has it.
+    Lives(u32),
+    /// A process has it that cannot be seen from here: it counts as alive for as long as it renews the lock.
+    OutOfSight(u32),
+}
+
+impl Record {
+    /// That of this process, now.
+    #[must_use]
+    pub fn ours() -> Self {
+        let pid = std::process::id().cast_signed();
+        let started = match process(pid) {
+            Process::Lives(Some(start)) => Some(start.ticks),
+            _ => None,
+        };
+        Self { pid, created_at: utc_timestamp(SystemTime::now()), place: Place::here().clone(), started }
+    }
+
+    /// What is written in a file. Nothing where that names no process, whatever the reason.
+    #[must_use]
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(text).ok()?;
+        let string = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        let pid =
+            value.get("pid")?.as_i64().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0)?;
+        Some(Self {
+            pid,
+            created_at: string("createdAt").unwrap_or_default(),
+            place: Place { host: string("host"), boot: string("boot"), pids: string("pidNamespace") },
+            started: value.get("started").and_then(Value::as_u64),
+        })
+    }
+
+    /// The text of the file.
+    pub fn text(&self) -> Result<String> {
+        let text = serde_json::to_string(self).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(text + "\n")
+    }
+
+    /// What is to be thought of its lock at a place and time, with what `process` says of a process number there.
+    #[must_use]
+    pub fn judge(&self, here: &Place, now: i64, process: impl FnOnce(i32) -> Process) -> Holder {
+        let created_at = parse_utc_timestamp(&self.created_at);
+        if created_at.is_some_and(|created_at| created_at > now.saturating_add(FUTURE)) {
+            return Holder::Nobody;
+        }
+        let pid = self.pid.unsigned_abs();
+        let theirs = &self.place;
+        let differs = |said: &Option<String>, ours: &Option<String>| said.is_some() && said != ours;
+        if differs(&theirs.host, &here.host)
+            || differs(&theirs.boot, &here.boot)
+            || differs(&theirs.pids, &here.pids)
+        {
+            return Holder::OutOfSight(pid);
+        }
+        let is_another = match process(self.pid) {
+            Process::Gone => return Holder::Dead,
+            Process::Lives(None) => false,
+            Process::Lives(Some(start)) => match (self.started, created_at) {
+                // That is exact, whatever became of the clock, within one boot.
+                (Some(started), _) if theirs.boot.is_some() => started != start.ticks,
+                (_, Some(created_at)) => start.millis > created_at.saturating_add(TICKS),
+                (_, None) => false,
+            },
+        };
+        if is_another { Holder::Dead } else { Holder::Lives(pid) }
+    }
+
+    /// The same here and now.
+    #[must_use]
+    pub fn judge_here(&self) -> Holder {
+        self.judge(Place::here(), unix_millis(SystemTime::now()), process)
+    }
+}
+
+impl Place {
+    /// That of this process.
+    fn here() -> &'static Self {
+        static HERE: LazyLock<Place> = LazyLock::new(|| Place {
+            host: Some(rustix::system::uname().nodename().to_string_lossy().into_owned()),
+            // Neither is to be found on all systems; then the rest must do.
+            boot: fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned()),
+            pids: fs::read_link("/proc/self/ns/pid").ok().map(|name| name.to_string_lossy().into_owned()),
+        });
+        &HERE
+    }
+}
+
+/// Looks a process number up.
+fn process(pid: i32) -> Process {
+    let Some(number) = Pid::from_raw(pid) else { return Process::Gone };
+    // That it may not be signalled says that it lives.
+    if test_kill_process(number) == Err(rustix::io::Errno::SRCH) {
+        return Process::Gone;
+    }
+    // What is mounted at /proc may be that of another pid namespace.
+    let is_ours =
+        fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == &*std::process::id().to_string());
+    let stat = if is_ours { fs::read(format!("/proc/{pid}/stat")).ok() } else { None };
+    stat.and_then(|stat| read_stat(&stat)).map_or(Process::Lives(None), |stat| {
+        if stat.has_ended { Process::Gone } else { Process::Lives(start(stat.started)) }
+    })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    /// Only its exit status is left, for a parent that may never ask.
+    has_ended: bool,
+    /// In clock ticks since the boot.
+    started: u64,
+}
+
+/// Reads `/proc/<pid>/stat`, of which the second field is any name in parentheses.
+fn read_stat(stat: &[u8]) -> Option<Stat> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let fields: Vec<&str> = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().collect();
+    // Fields are counted from 1, and the third is the first here.
+    let field = |number: usize| fields.get(number - 3).copied();
+    let threads: u64 = field(20)?.parse().ok()?;
+    Some(Stat { has_ended: field(3)? == "Z" && threads <= 1, started: field(22)?.parse().ok()? })
+}
+
+#[cfg(target_os = "linux")]
+fn start(ticks: u64) -> Option<Start> {
+    let a_second = rustix::param::clock_ticks_per_second();
+    let since_boot = clock_gettime(ClockId::Boottime);
+    let millis_since_boot =
+        since_boot.tv_sec.checked_mul(1000)?.checked_add(since_boot.tv_nsec / 1_000_000)?;
+    let started = i64::try_from(ticks.checked_mul(1000)?.checked_div(a_second)?).ok()?;
+    Some(Start { ticks, millis: unix_millis(SystemTime::now()) - millis_since_boot + started })
+}
+
+/// No other system has such a file.
+#[cfg(not(target_os = "linux"))]
+fn start(_ticks: u64) -> Option<Start> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_767_225_600_000;
+    const CREATED: &str = "2025-12-31T23:00:00.000Z";
+    const CREATED_MS: i64 = NOW - 3_600_000;
+
+    fn place(host: &str, boot: &str, pids: &str) -> Place {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Place { host: some(host), boot: some(boot), pids: some(pids) }
+    }
+
+    fn judged(record: &str, here: &Place, process: Process) -> Holder {
+        let record = Record::read(record.as_bytes()).unwrap();
+        record.judge(here, NOW, |pid| {
+            assert_eq!(pid, 7);
+            process
+        })
+    }
+
+    #[test]
+    fn a_record_of_this_place_is_judged_by_its_process() {
+        let here = place("a", "b", "p");
+        let ours = |more: &str| {
+            format!(r#"{{"pid":7,"createdAt":"{CREATED}","host":"a","boot":"b","pidNamespace":"p"{more}}}"#)
+        };
+        let of_typescript = format!(r#"{{"pid":7,"createdAt":"{CREATED}"}}"#);
+        let lives = |ticks, millis| Process::Lives(Some(Start { ticks, millis }));
+        for (record, process, holder) in [
+            (ours(""), Process::Gone, Holder::Dead),
+            (ours(""), Process::Lives(None), Holder::Lives(7)),
+            (ours(""), lives(5, CREATED_MS), Holder::Lives(7)),
+            (ours(""), lives(5, CREATED_MS + TICKS), Holder::Lives(7)),
+            (ours(""), lives(5, CREATED_MS + TICKS + 1), Holder::Dead),
+            // Its own start counts, and not where the clock was set to since.
+            (ours(r#","started":5"#), lives(5, NOW), Holder::Lives(7)),
+            (ours(r#","started":5"#), lives(6, CREATED_MS - 10), Holder::Dead),
+            (ours(r#","started":5"#), Process::Lives(None), Holder::Lives(7)),
+            (ours(r#","started":5"#), Process::Gone, Holder::Dead),
+            (of_typescript.clone(), Process::Gone, Holder::Dead),
+            (of_typescript.clone(), Process::Lives(None), Holder::Lives(7)),
+            (of_typescript.clone(), lives(5, CREATED_MS), Holder::Lives(7)),
+            (of_typescript, lives(5, CREATED_MS + 1000), Holder::Dead),
+            (r#"{"pid":7,"createdAt":""}"#.to_owned(), lives(5, NOW), Holder::Lives(7)),
+            (r#"{"pid":7,"createdAt":5}"#.to_owned(), lives(5, NOW), Holder::Lives(7)),
+            (r#"{"pid":7}"#.to_owned(), lives(5, NOW), Holder::Lives(7)),
+            // Ticks are those of one boot.
+            (r#"{"pid":7,"started":5}"#.to_owned(), lives(6, NOW), Holder::Lives(7)),
+        ] {
+            assert_eq!(judged(&record, &here, process), holder, "{record} {process:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_seen_from_here_is_not_judged_by_its_number() {
+        let here = place("a", "b", "p");
+        for (record, here) in [
+            (r#""host":"other""#, &here),
+            (r#""host":"a","boot":"other""#, &here),
+            (r#""host":"a","boot":"b","pidNamespace":"other""#, &here),
+            (r#""pidNamespace":"other""#, &here),
+            (r#""host":"a","boot":"b""#, &place("a", "", "")),
+            (r#""host":"a","pidNamespace":"p""#, &place("a", "b", "")),
+        ] {
+            let record = format!(r#"{{"pid":7,"createdAt":"{CREATED}",{record}}}"#);
+            let unseen = |_| panic!("its number means nothing here");
+            let holder = Record::read(record.as_bytes()).unwrap().judge(here, NOW, unseen);
+            assert_eq!(holder, Holder::OutOfSight(7), "{record}");
+        }
+        for record in ["", r#","host":"a""#, r#","host":"a","boot":"b","pidNamespace":"p""#] {
+            let record = format!(r#"{{"pid":7,"createdAt":"{CREATED}"{record}}}"#);
+            assert_eq!(judged(&record, &here, Process::Lives(None)), Holder::Lives(7), "{record}");
+        }
+    }
+
+    #[test]
+    fn a_record_from_the_future_names_nobody() {
+        for (created_at, is_nobody) in [
+            ("2026-01-01T00:00:59.000Z", false),
+            ("2026-01-01T00:01:00.000Z", false),
+            ("2026-01-01T00:01:00.001Z", true),
+            ("9999-12-31T23:59:59.999Z", true),
+        ] {
+            let record = format!(r#"{{"pid":7,"createdAt":"{created_at}"}}"#);
+            let holder = judged(&record, &Place::default(), Process::Lives(None));
+            assert_eq!(holder == Holder::Nobody, is_nobody, "{created_at}: {holder:?}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_process_is_no_record() {
+        for text in [
+            "",
+            "null",
+            "5",
+            "{}",
+            r#"{"pid":0}"#,
+            r#"{"pid":-5}"#,
+            r#"{"pid":"7"}"#,
+            r#"{"pid":1.5}"#,
+            r#"{"pid":4294967297}"#,
+        ] {
+            assert_eq!(Record::read(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn our_own_record_says_that_we_live_and_reads_as_the_typescript_modules_does() {
+        let ours = Record::ours();
+        let text = ours.text().unwrap();
+        assert!(text.starts_with(&format!(r#"{{"pid":{},"createdAt":"20"#, std::process::id())), "{text}");
+        assert!(text.ends_with("}\n"), "{text}");
+        let read = Record::read(text.as_bytes()).unwrap();
+        assert_eq!(read, ours);
+        assert_eq!(read.judge_here(), Holder::Lives(std::process::id()));
+        // One of before our own start: a container's first process after a crash.
+        let before =
+            Record { created_at: "2020-01-01T00:00:00.000Z".to_owned(), started: None, ..ours.clone() };
+        if cfg!(target_os = "linux") {
+            assert_eq!(before.judge_here(), Holder::Dead);
+            assert_eq!(Record { started: Some(1), ..ours }.judge_here(), Holder::Dead);
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_process_that_nobody_waits_for_is_gone() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        while process(pid) != Process::Gone {
+            std::thread::yield_now();
+        }
+        assert!(child.wait().unwrap().success(), "it was there all the time");
+    }
+
+    #[test]
+    fn the_start_is_read_behind_any_name() {
+        let stat = |name: &str, state: &str, threads: u64| {
+            format!(
+                "7 ({name}) {state} 1 1 1 0 -1 4194304 115 0 0 0 0 0 0 0 20 0 {threads} 0 227027 3133440 363\n"
+            )
+        };
+        for name in ["cat", "a b", ") R 1 1", "\n(("] {
+            let read = read_stat(stat(name, "S", 3).as_bytes());
+            assert_eq!(read, Some(Stat { has_ended: false, started: 227_027 }), "{name}");
+        }
+        assert!(read_stat(stat("cat", "Z", 1).as_bytes()).unwrap().has_ended);
+        assert!(!read_stat(stat("cat", "Z", 2).as_bytes()).unwrap().has_ended, "other threads of it live");
+        for broken in ["", "7 (cat)", "7 (cat) R 1", "7 cat R"] {
+            assert_eq!(read_stat(broken.as_bytes()), None, "{broken}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What deserves a look after a restore, and what never comes: files that tools run or obey unasked. Pure: no I/O, tested by
+//! tables.
+
+use crate::path::RelativePath;
+use crate::tree::entry::Entry;
+use crate::tree::stage::folded_name;
+
+/// Names that make what has them, and all that is below it, sensitive.
+const ANYWHERE: [(&str, &str); 9] = [
+    (".vscode", "an editor runs or obeys what is in it"),
+    (".idea", "an editor runs or obeys what is in it"),
+    (".cursor", "an editor runs or obeys what is in it"),
+    (".husky", "git runs what is in it as hooks"),
+    (".mcp.json", "an agent starts the servers that it names"),
+    (".envrc", "a shell runs it on entering the folder"),
+    (".pnpmfile.cjs", "a package manager runs it"),
+    (".gitattributes", "git applies the filters that it names"),
+    (".gitmodules", "git fetches from the addresses that it names"),
+];
+const PACKAGE_MANAGER: &str = "a package manager obeys it";
+const AGENT: &str = "an agent runs the hooks that it names";
+const LEADS_OUT: &str = "it is a link that leaves the workspace";
+const EXECUTABLE: &str = "it has become executable";
+const MERCURIAL: &str = "Mercurial runs what it names";
+
+/// Why a path that the sandbox's version was written to deserves a look. `was_executable` is whether a file that could be
+/// executed stood there before.
+#[must_use]
+pub fn sensitive(path: &RelativePath, entry: &Entry, was_executable: bool) -> Option<&'static str> {
+    let names: Vec<String> = path.as_bytes().split(|&byte| byte == b'/').map(folded_name).collect();
+    for (at, name) in names.iter().enumerate() {
+        if let Some((_, reason)) = ANYWHERE.iter().find(|(known, _)| name == known) {
+            return Some(reason);
+        }
+        if name == ".npmrc" || name.starts_with(".yarnrc") {
+            return Some(PACKAGE_MANAGER);
+        }
+        let is_settings =
+            || name.strip_prefix("settings").is_some_and(|rest| rest.strip_suffix(".json").is_some());
+        if at > 0 && names[at - 1] == ".claude" && is_settings() {
+            return Some(AGENT);
+        }
+    }
+    match entry {
+        Entry::Symlink { target } if leads_out(path, target) => Some(LEADS_OUT),
+        Entry::File { mode, .. } if mode & 0o111 != 0 && !was_executable => Some(EXECUTABLE),
+        _ => None,
+    }
+}
+
+/// Whether a link at `path` leads out of the root, by the names in its target alone.
+fn leads_out(path: &RelativePath, target: &[u8]) -> bool {
+    if target.first() == Some(&b'/') {
+        return true;
+    }
+    let mut depth = path.ancestors().count();
+    for name in target.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." if depth == 0 => return true,
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    false
+}
+
+/// Why a path neither comes nor goes, whatever changed there in the sandbox: it would run something here. `theirs` is what the
+/// sandbox has at it.
+#[must_use]
+pub fn held_back(path: &RelativePath, theirs: Option<&Entry>) -> Option<&'static str> {
+    let name = folded_name(path.name().as_encoded_bytes());
+    if name == ".hg" && theirs.is_some_and(|entry| !entry.is_dir()) {
+        return Some(MERCURIAL);
+    }
+    let is_configuration = matches!(&*name, "hgrc" | "hgrc-not-shared" | "sharedpath");
+    let folder = path.parent().filter(|_| is_configuration)?;
+    (folded_name(folder.name().as_encoded_bytes()) == ".hg").then_some(MERCURIAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::entry::Digest;
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    fn file(mode: u32) -> Entry {
+        Entry::File { mode, digest: Digest([1; 32]) }
+    }
+
+    #[test]
+    fn files_that_run_by_themselves_are_told_at_any_depth() {
+        let plain = file(0o644);
+        for (name, is_sensitive) in [
+            (".vscode/tasks.json", true),
+            (".vscode", true),
+            (".VSCode/tasks.json", true),
+            (".vs\u{200d}code/tasks.json", true),
+            ("vscode/tasks.json", false),
+            (".idea/workspace.xml", true),
+            (".cursor/rules", true),
+            (".husky/pre-commit", true),
+            (".claude/settings.json", true),
+            (".claude/settings.local.json", true),
+            (".claude/skills/x.md", false),
+            ("settings.json", false),
+            (".mcp.json", true),
+            ("mcp.json", false),
+            (".envrc", true),
+            (".env", false),
+            (".npmrc", true),
+            (".yarnrc", true),
+            (".yarnrc.yml", true),
+            (".yarn/x", false),
+            (".pnpmfile.cjs", true),
+            (".gitattributes", true),
+            (".gitmodules", true),
+            (".gitignore", false),
+            ("src/main.rs", false),
+        ] {
+            for path_text in [name.to_owned(), format!("deep/er/{name}")] {
+                let reason = sensitive(&path(&path_text), &plain, false);
+                assert_eq!(reason.is_some(), is_sensitive, "{path_text}: {reason:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn links_that_leave_the_workspace_are_told() {
+        for (at, target, leaves) in [
+            ("l", "x", false),
+            ("l", "./x/../y", false),
+            ("l", "..", true),
+            ("l", "../x", true),
+            ("l", "x/../../y", true),
+            ("a/l", "../x", false),
+            ("a/l", "../../x", true),
+            ("a/b/l", "../../x", false),
+            ("l", "/etc/passwd", true),
+        ] {
+            let link = Entry::Symlink { target: target.as_bytes().into() };
+            assert_eq!(sensitive(&path(at), &link, false).is_some(), leaves, "{at} -> {target}");
+        }
+    }
+
+    #[test]
+    fn files_that_became_executable_are_told() {
+        for (mode, was, told) in [
+            (0o755, false, true),
+            (0o755, true, false),
+            (0o644, false, false),
+            (0o644, true, false),
+            (0o645, false, true),
+        ] {
+            assert_eq!(sensitive(&path("x"), &file(mode), was).is_some(), told, "{mode:o}, before: {was}");
+        }
+        assert_eq!(sensitive(&path("d"), &Entry::Dir { mode: Some(0o755) }, false), None);
+    }
+
+    #[test]
+    fn what_mercurial_would_run_is_held_back() {
+        let (plain, folder) = (file(0o644), Entry::Dir { mode: None });
+        let link = Entry::Symlink { target: b"x".to_vec().into() };
+        for (name, theirs, held) in [
+            (".hg/hgrc", Some(&plain), true),
+            (".hg/hgrc", None, true),
+            (".HG/HGRC", Some(&plain), true),
+            (".h\u{200d}g/hgrc", Some(&plain), true),
+            ("deep/.hg/hgrc", Some(&plain), true),
+            (".hg/hgrc-not-shared", Some(&plain), true),
+            (".hg/sharedpath", Some(&plain), true),
+            (".hg/store/hgrc", Some(&plain), false),
+            ("hgrc", Some(&plain), false),
+            (".hg", Some(&link), true),
+            (".hg", Some(&plain), true),
+            (".hg", Some(&folder), false),
+            (".hg", None, false),
+            (".hg/dirstate", Some(&plain), false),
+        ] {
+            assert_eq!(held_back(&path(name), theirs).is_some(), held, "{name} {theirs:?}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What the sandbox says about itself with a download: which upload it had, and what the extraction left there. Pure.
+//!
+//! It is text from a machine on which an agent had a shell. It can make this side leave alone what it would have merged, and
+//! nothing else.
+
+use crate::merge::plan::changed;
+use crate::tree::entry::{Entry, Snapshot};
+
+/// The answer that a download brings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// The upload that the sandbox's mark names; nothing where the mark is gone.
+    pub mark: Option<&'a [u8]>,
+    /// What the extraction left, where it is not exactly what was packed.
+    pub list: Option<&'a [u8]>,
+}
+
+impl<'a> Answer<'a> {
+    /// Reads what came; a download without an answer says nothing.
+    #[must_use]
+    pub fn parse(text: Option<&'a [u8]>) -> Self {
+        let Some(text) = text else { return Self::default() };
+        let end = text.iter().position(|&byte| byte == b'\n').unwrap_or(text.len());
+        let (first, rest) = text.split_at(end);
+        let mark = first.strip_prefix(b"mark ").filter(|mark| !mark.is_empty());
+        let list = rest.strip_prefix(b"\n").filter(|list| !list.is_empty());
+        Self { mark, list }
+    }
+
+    /// Whether the sandbox says that another upload came after ours, or before it.
+    #[must_use]
+    pub fn names_another(&self, upload: &str) -> bool {
+        self.mark.is_some_and(|mark| mark != upload.as_bytes())
+    }
+}
+
+/// Whether a sandbox without a mark is to be taken for another one: nothing of what was uploaded is there. An agent that
+/// removed the mark, as `git clean -fdx` does, leaves something.
+///
+/// One file or link as it was uploaded is enough. Where there is none, half of their names must be there: an image brings
+/// some names that a workspace may have too, such as `.gitignore`.
+#[must_use]
+pub fn is_another_without_mark(base: &Snapshot, theirs: &Snapshot) -> bool {
+    let leaf = |entry: Option<&Entry>| usize::from(entry.is_some_and(|entry| !entry.is_dir()));
+    let leaves: usize = base.values().map(|entry| leaf(Some(entry))).sum();
+    let (mut changed_leaves, mut there) = (0, 0);
+    for (path, before, _) in changed(base, theirs) {
+        changed_leaves += leaf(before);
+        there += leaf(before.filter(|_| theirs.contains_key(path)));
+    }
+    if leaves == 0 {
+        return !base.is_empty() && !base.keys().any(|path| theirs.contains_key(path));
+    }
+    changed_leaves == leaves && there * 2 < leaves
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::RelativePath;
+    use crate::tree::entry::Digest;
+
+    #[test]
+    fn what_an_answer_says() {
+        type Case = (&'static [u8], Option<&'static [u8]>, Option<&'static [u8]>);
+        let cases: &[Case] = &[
+            (b"", None, None),
+            (b"mark \n", None, None),
+            (b"mark", None, None),
+            (b"mark 12\n", Some(b"12"), None),
+            (b"mark 12", Some(b"12"), None),
+            (b"mark 12\n./a\x01f\n", Some(b"12"), Some(b"./a\x01f\n")),
+            (b"mark \n./a\x01f\n", None, Some(b"./a\x01f\n")),
+            (b"nonsense\nmark 12\n", None, Some(b"mark 12\n")),
+        ];
+        for &(text, mark, list) in cases {
+            assert_eq!(Answer::parse(Some(text)), Answer { mark, list }, "{}", text.escape_ascii());
+        }
+        assert_eq!(Answer::parse(None), Answer::default());
+    }
+
+    #[test]
+    fn which_mark_is_another_uploads() {
+        for (text, another) in
+            [("mark 12\n", false), ("mark 13\n", true), ("mark 12 \n", true), ("mark \n", false)]
+        {
+            assert_eq!(Answer::parse(Some(text.as_bytes())).names_another("12"), another, "{text:?}");
+        }
+        assert!(!Answer::default().names_another("12"));
+    }
+
+    #[test]
+    fn which_sandbox_without_a_mark_is_another_one() {
+        // A name that ends with `/` is a folder's; a digit is what a file holds.
+        type Tree = &'static [(&'static str, u8)];
+        let cases: &[(&str, Tree, Tree, bool)] = &[
+            ("nothing was uploaded", &[], &[], false),
+            ("nothing was uploaded, and the agent made something", &[], &[("a", 1)], false),
+            ("it is empty", &[("a", 1)], &[], true),
+            ("as it was", &[("a", 1)], &[("a", 1)], false),
+            ("one of three is left", &[("a", 1), ("b", 1), ("c", 1)], &[("c", 1)], false),
+            ("the only file was changed", &[("a", 1)], &[("a", 2)], false),
+            ("all were changed", &[("a", 1), ("b", 1)], &[("a", 2), ("b", 2)], false),
+            ("one of two was changed, the other deleted", &[("a", 1), ("b", 1)], &[("a", 2)], false),
+            ("another one with a name in common", &[("a", 1), ("b", 1), ("c", 1)], &[("a", 2)], true),
+            ("another one", &[("a", 1), ("b", 1)], &[(".bashrc", 2)], true),
+            ("a folder in common", &[("src/", 0), ("src/a", 1)], &[("src/", 0), ("src/b", 1)], true),
+            ("only folders, and one is left", &[("src/", 0), ("lib/", 0)], &[("src/", 0)], false),
+            ("only folders, and none is left", &[("src/", 0)], &[("x", 1)], true),
+        ];
+        let tree = |entries: Tree| -> Snapshot {
+            let entry = |name: &str, content| match name.strip_suffix('/') {
+                Some(name) => (name.to_owned(), Entry::Dir { mode: Some(0o755) }),
+                None => (name.to_owned(), Entry::File { mode: 0o644, digest: Digest([content; 32]) }),
+            };
+            let entries = entries.iter().map(|&(name, content)| entry(name, content));
+            entries
+                .map(|(name, entry)| (RelativePath::parse(name.as_bytes()).unwrap().unwrap(), entry))
+                .collect()
+        };
+        for &(name, base, theirs, another) in cases {
+            assert_eq!(is_another_without_mark(&tree(base), &tree(theirs)), another, "{name}");
+        }
+    }
+}

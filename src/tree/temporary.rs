@@ -1,0 +1,82 @@
+//! Names of files and folders that exist only while a call runs.
+//!
+//! They lie in folders that other calls read at the same time, and belong to none of these. The format is strict, so that
+//! a user's file is never taken for one: `<prefix><process id>-<16 letters or digits>`.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use crate::path::RelativePath;
+
+/// An archive that is being written, beside where it will lie.
+pub const ARCHIVE: &str = ".sandbox-archive-";
+
+/// The folder in a mirror's target in which new content waits.
+pub const MIRROR: &str = ".paperclip-mirror-";
+
+/// How many letters or digits make a name unlike any other.
+const UNIQUE: usize = 16;
+
+/// A new name that begins with `prefix`.
+#[must_use]
+pub fn name(prefix: &str) -> String {
+    // Each state has keys of its own, from the system's random numbers.
+    let random = RandomState::new().hash_one(prefix);
+    format!("{prefix}{}-{random:0UNIQUE$x}", std::process::id())
+}
+
+/// Whether the last name of a path is a temporary one of an archive or mirror, of this process or another: neither
+/// archived, uploaded nor mirrored.
+#[must_use]
+pub fn is_temporary_name(path: &RelativePath) -> bool {
+    let name = path.name().as_encoded_bytes();
+    let rest = [ARCHIVE, MIRROR].iter().find_map(|prefix| name.strip_prefix(prefix.as_bytes()));
+    let Some(rest) = rest else { return false };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let unique = rest[digits..].strip_prefix(b"-").unwrap_or_default();
+    (1..=10).contains(&digits) && unique.len() == UNIQUE && unique.iter().all(u8::is_ascii_alphanumeric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_temporary(path: &str) -> bool {
+        is_temporary_name(&RelativePath::parse(path.as_bytes()).unwrap().unwrap())
+    }
+
+    #[test]
+    fn every_new_name_is_temporary_and_another() {
+        for prefix in [ARCHIVE, MIRROR] {
+            let (one, other) = (name(prefix), name(prefix));
+            assert!(is_temporary(&one) && is_temporary(&format!("a/b/{other}")), "{one} {other}");
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn a_name_that_merely_looks_alike_is_the_users() {
+        for (name, temporary) in [
+            (".sandbox-archive-1-0123456789abcdef", true),
+            (".paperclip-mirror-4294967295-0123456789ABCDEF", true),
+            ("deep/in/.sandbox-archive-12-aBcDeFgHiJkLmNoP", true),
+            (".sandbox-archive-", false),
+            (".sandbox-archive-notes", false),
+            (".sandbox-archive-1", false),
+            (".sandbox-archive-1-", false),
+            (".sandbox-archive-1-0123456789abcde", false),
+            (".sandbox-archive-1-0123456789abcdef0", false),
+            (".sandbox-archive-1-0123456789abcde.", false),
+            (".sandbox-archive-1-0123456789abcdef.bak", false),
+            (".sandbox-archive--0123456789abcdef", false),
+            (".sandbox-archive-a-0123456789abcdef", false),
+            (".sandbox-archive-12345678901-0123456789abcdef", false),
+            ("x.sandbox-archive-1-0123456789abcdef", false),
+            (".Sandbox-Archive-1-0123456789abcdef", false),
+            (".paperclip-mirror-1-0", false),
+            // What is in such a folder is left out with it.
+            (".paperclip-mirror-1-0123456789abcdef/0", false),
+        ] {
+            assert_eq!(is_temporary(name), temporary, "{name}");
+        }
+    }
+}
