@@ -7,7 +7,7 @@
  * @internal
  */
 
-const { setTimeout: pause } = require("node:timers/promises");
+const { setTimeout: pause } = require("../js/node.js").timersPromises;
 
 const { callTimedOut, connectionLost } = require("./errors.js");
 

@@ -7,7 +7,7 @@
  * @internal
  */
 
-const path = require("node:path");
+const { path } = require("../js/node.js");
 
 const {
   atMost,

@@ -17,8 +17,10 @@
  * that it found. It takes about fifteen seconds on a client that is in order.
  */
 
-const { createHash } = require("node:crypto");
-const path = require("node:path");
+const {
+  crypto: { createHash },
+  path,
+} = require("../js/node.js");
 
 const { checkedDuration, checkedPath, invalidArgument } = require("./errors.js");
 const { quoted } = require("./shell.js");

@@ -1,8 +1,10 @@
 // @ts-check
 "use strict";
 
-const path = require("node:path");
-const { Readable } = require("node:stream");
+const {
+  path,
+  stream: { Readable },
+} = require("../js/node.js");
 
 const {
   attempted,

@@ -1,7 +1,7 @@
 // @ts-check
 "use strict";
 
-const { spawn } = require("node:child_process");
+const { spawn } = require("../js/node.js").childProcess;
 
 const {
   checkedCount,

@@ -1,9 +1,13 @@
 // @ts-check
 "use strict";
 
-const { spawn } = require("node:child_process");
-const { open, mkdir, readdir, rename, rm } = require("node:fs/promises");
-const path = require("node:path");
+const {
+  childProcess: { spawn },
+  fs: {
+    promises: { open, mkdir, readdir, rename, rm },
+  },
+  path,
+} = require("../js/node.js");
 
 const { attempted, limited } = require("./attempts.js");
 const {

@@ -8,8 +8,12 @@
  * @internal
  */
 
-const path = require("node:path");
-const { pipeline } = require("node:stream/promises");
+const {
+  path,
+  stream: {
+    promises: { pipeline },
+  },
+} = require("../js/node.js");
 
 const {
   atMost,

@@ -1,10 +1,12 @@
 // @ts-check
 "use strict";
 
-const { spawn, spawnSync } = require("node:child_process");
-const { mkdtempSync, rmSync } = require("node:fs");
-const os = require("node:os");
-const path = require("node:path");
+const {
+  childProcess: { spawn, spawnSync },
+  fs: { mkdtempSync, rmSync },
+  os,
+  path,
+} = require("../js/node.js");
 
 const { limited, retried } = require("./attempts.js");
 const {

@@ -7,7 +7,7 @@
  * @internal
  */
 
-const { setImmediate: nextTurn } = require("node:timers/promises");
+const { setImmediate: nextTurn } = require("../js/node.js").timersPromises;
 
 const { downloadTooLarge, invalidType, transferIncomplete } = require("./errors.js");
 

@@ -79,7 +79,7 @@ beforeAll(async () => {
   project = path.join(home, "project");
   elsewhere = path.join(home, "elsewhere");
   await mkdir(elsewhere);
-  for (const file of ["index.js", "binding.js", "package.json", "js"]) {
+  for (const file of ["index.js", "binding.js", "package.json", "js", "clients"]) {
     await cp(path.join(root, file), path.join(stored(PACKAGE), file), { recursive: true });
   }
   const platformPackage = packageName(hostPlatform);
@@ -167,6 +167,12 @@ describe.each(CASES)("a bundle by %s, as %s, of a program that imports %s", (bun
 });
 
 describe.each(["cjs", "esm"])("a bundle as %s", (format) => {
+  test.each(Object.keys(BUNDLERS))("of the ready-made clients works, by %s", async (bundler) => {
+    await name(PACKAGE);
+    const file = await bundle(bundler, format, PACKAGE, CLIENTS);
+    expect(await run(file)).toBe(`5 ${path.basename(file)}\n`);
+  });
+
   test("that another program loads is found by its own place", async () => {
     await name(PACKAGE);
     const file = await bundle("esbuild", format, PACKAGE);
