@@ -1,8 +1,10 @@
+import { createReadStream } from "node:fs";
 import { readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { cloudflareSandboxOptions, createCloudflareClient } from "../../clients/cloudflare.js";
 import { cloudflareSandbox } from "./cloudflare-sandbox.mjs";
+import { PLACES } from "./cutting-proxy.mjs";
 import {
   abortedByProgress,
   conformance,
@@ -153,6 +155,71 @@ describe("the Cloudflare client", () => {
     }
     await client.writeFile(file, distinct(35));
     expect(await client.readFile(file)).toEqual(Buffer.from(distinct(35)));
+  });
+
+  it.each(["writeFile", "readFile", "exec"])(
+    "is completed although the connection is cut, at each of ten calls of %s",
+    async (method) => {
+      const sandbox = newSandbox();
+      const folder = await temporaryFolder();
+      const client = createCloudflareClient(sandbox, { chunkBytes: 100 });
+      const bytes = distinct(1_000);
+      const work = sandbox[method];
+      let left;
+      sandbox[method] = async (target, ...args) => {
+        left -= 1;
+        if (left !== -1) return await work(target, ...args);
+        // What was asked for happens, in part where it is an upload; the answer is lost.
+        if (method === "writeFile") args[0] = args[0].slice(0, 40);
+        await work(target, ...args);
+        throw Object.assign(new Error("Network connection lost."), { retryable: true });
+      };
+      for (let place = 0; place < 10; place += 1) {
+        const file = path.join(folder, String(place));
+        left = place;
+        if (method !== "readFile") await client.writeFile(file, bytes);
+        else await writeFile(file, Buffer.from(bytes));
+        expect(await readFile(file)).toEqual(Buffer.from(bytes));
+        if (method !== "writeFile") expect(await client.readFile(file)).toEqual(Buffer.from(bytes));
+        expect(left).toBeLessThan(0);
+      }
+      left = Number.POSITIVE_INFINITY;
+      expect(await readdir(folder)).toEqual(Array.from({ length: 10 }, (_, place) => String(place)));
+    },
+  );
+
+  it("is completed although the connection is cut, at ten places of a stream each way", async () => {
+    const sandbox = newSandbox();
+    let left = Number.POSITIVE_INFINITY;
+    let cuts = 0;
+    /** Hands on what comes until the connection breaks. */
+    async function* cut(source) {
+      for await (const chunk of source) {
+        left -= chunk.byteLength;
+        if (left < 0) {
+          left = Number.POSITIVE_INFINITY;
+          cuts += 1;
+          throw Object.assign(new Error("Network connection lost."), { retryable: true });
+        }
+        yield chunk;
+      }
+    }
+    sandbox.writeFile = async (file, content) => {
+      await writeFile(file, cut(content));
+    };
+    sandbox.readFile = async (file) => ({ content: cut(createReadStream(file)) });
+    const folder = await temporaryFolder();
+    const client = createCloudflareClient(sandbox, { streams: true, chunkBytes: 1_000 });
+    const bytes = distinct(4_000_000);
+    for (const place of PLACES) {
+      const file = path.join(folder, String(place));
+      left = place * bytes.byteLength;
+      await client.writeFile(file, bytes);
+      left = place * bytes.byteLength;
+      expect((await client.readFile(file)).equals(Buffer.from(bytes))).toBe(true);
+    }
+    expect(cuts).toBe(2 * PLACES.length);
+    expect((await readdir(folder)).toSorted()).toEqual(PLACES.map(String).toSorted());
   });
 
   it("stops a transfer where the caller aborts, with the reason, and leaves nothing beside it", async () => {

@@ -27,8 +27,21 @@ done
 shift
 [ "$1" = -c ] && shift 2
 [ "$1" = -- ] && shift
+run() {
+  exec setsid chroot --userspec="$user" '${root}' /bin/sh -c 'cd "$1" && shift && exec "$@"' sh "$dir" "$@"
+}
+if [ -e '${log}.cut' ]; then
+  read -r direction bytes < '${log}.cut'
+  rm '${log}.cut'
+  case "$direction" in
+    up) head -c "$bytes" | run "$@" ;;
+    down) run "$@" | head -c "$bytes" ;;
+  esac
+  echo "error: unexpected EOF" >&2
+  exit 1
+fi
 exec 3<&0
-setsid chroot --userspec="$user" '${root}' /bin/sh -c 'cd "$1" && shift && exec "$@"' sh "$dir" "$@" <&3 3<&- &
+run "$@" <&3 3<&- &
 exec 3<&-
 wait "$!"
 `;
@@ -69,6 +82,10 @@ export async function containerEngine(folder) {
     /** Has the next call fail with this message, before it reaches the container. */
     async failOnce(message) {
       await writeFile(`${log}.failure`, `${message}\n`);
+    },
+    /** Has the connection of the next call break once so many bytes have passed, `up` into the container or `down`. */
+    async cutOnce(direction, bytes) {
+      await writeFile(`${log}.cut`, `${direction} ${bytes}\n`);
     },
   };
 }
