@@ -37,7 +37,7 @@ const {
 const { STOP_CALL, stoppedInTime } = require("./shell.js");
 const { acceptedSize, checkedContent, onlyForward, sortedNames } = require("./transfer.js");
 
-const DEFAULT_PART_BYTES = 8 * 1024 * 1024;
+const DEFAULT_PART_BYTES = 4 * 1024 * 1024;
 
 /** The most that the bridge takes in one request. */
 const LONGEST_REQUEST_BYTES = 32 * 1024 * 1024;
