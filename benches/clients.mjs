@@ -17,9 +17,24 @@ import { fileURLToPath } from "node:url";
 const BYTES = 327_000_000;
 const MIB = 1024 * 1024;
 const self = fileURLToPath(import.meta.url);
-const suites = new URL("../__test__/clients/", import.meta.url);
 
-/** For each client: `serve` makes its other side ready in a process of its own, `connect` makes the client. */
+/**
+ * A module of the clients' suites.
+ *
+ * @param {string} name
+ */
+const suite = (name) => import(`../__test__/clients/${name}`);
+
+/**
+ * For each client: `serve` makes its other side ready in a process of its own, `connect` makes the client of what that
+ * told, and `file` is where it may write, if not in the folder.
+ *
+ * @type {Record<string, {
+ *   serve: (folder: string) => Promise<{ told?: unknown, stop?: () => Promise<void> }>,
+ *   connect: (told: any) => Promise<any>,
+ *   file?: string,
+ * }>}
+ */
 const CLIENTS = {
   local: {
     serve: async () => ({}),
@@ -27,7 +42,7 @@ const CLIENTS = {
   },
   ssh: {
     serve: async (folder) => {
-      const { startSshd } = await import(new URL("sshd.mjs", suites));
+      const { startSshd } = await suite("sshd.mjs");
       const server = await startSshd(folder);
       return { told: server.options, stop: () => server.stop() };
     },
@@ -35,7 +50,7 @@ const CLIENTS = {
   },
   docker: {
     serve: async (folder) => {
-      const { containerEngine } = await import(new URL("container-engine.mjs", suites));
+      const { containerEngine } = await suite("container-engine.mjs");
       const { program } = await containerEngine(folder);
       return { told: { container: "box", command: [program] } };
     },
@@ -45,7 +60,7 @@ const CLIENTS = {
   },
   e2b: {
     serve: async () => {
-      const { startE2bServer } = await import(new URL("e2b-server.mjs", suites));
+      const { startE2bServer } = await suite("e2b-server.mjs");
       const { sandboxId, connection, stop } = await startE2bServer();
       return { told: { sandboxId, connection }, stop };
     },
@@ -57,7 +72,7 @@ const CLIENTS = {
   },
   daytona: {
     serve: async () => {
-      const { startDaytonaServer } = await import(new URL("daytona-server.mjs", suites));
+      const { startDaytonaServer } = await suite("daytona-server.mjs");
       const { sandboxId, port, stop } = await startDaytonaServer();
       return { told: { sandboxId, port }, stop };
     },
@@ -71,7 +86,7 @@ const CLIENTS = {
   },
   "cloudflare (bridge)": {
     serve: async (folder) => {
-      const { startBridge } = await import(new URL("bridge-server.mjs", suites));
+      const { startBridge } = await suite("bridge-server.mjs");
       const { options, stop } = await startBridge(folder);
       return { told: options, stop };
     },
@@ -82,21 +97,33 @@ const CLIENTS = {
     serve: async () => ({}),
     // The object itself belongs to this process: what it takes is counted with the client.
     connect: async () => {
-      const { cloudflareSandbox } = await import(new URL("cloudflare-sandbox.mjs", suites));
+      const { cloudflareSandbox } = await suite("cloudflare-sandbox.mjs");
       return (await import("../clients/cloudflare.js")).createCloudflareClient(cloudflareSandbox());
     },
   },
 };
 
+/** @param {string} name */
+function sideOf(name) {
+  const side = CLIENTS[name];
+  if (side === undefined) throw new Error(`there is no client ${name}: ${Object.keys(CLIENTS).join(", ")}`);
+  return side;
+}
+
 /** The memory of this process that is its own, in bytes: what files are mapped does not count. */
 async function memory() {
   const status = await readFile("/proc/self/status", "latin1");
-  return Number(/^RssAnon:\s+(\d+) kB$/m.exec(status)[1]) * 1024;
+  return Number(/^RssAnon:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
 }
 
-/** What `work` costs, above what is idle now and `own` bytes that it hands over or back. */
+/**
+ * What `work` costs, above what is idle now and `own` bytes that it hands over or back.
+ *
+ * @param {number} own
+ * @param {() => Promise<unknown>} work
+ */
 async function measured(own, work) {
-  globalThis.gc();
+  globalThis.gc?.();
   const idle = await memory();
   let highest = idle;
   const looking = setInterval(() => void memory().then((now) => (highest = Math.max(highest, now))), 10);
@@ -111,33 +138,43 @@ async function measured(own, work) {
   return { mib: Math.max(0, highest - idle - own) / MIB, stall: delay.max / 1e6, seconds };
 }
 
+/**
+ * @param {string} name
+ * @param {string} folder
+ */
 async function serve(name, folder) {
-  const { told = {}, stop } = await CLIENTS[name].serve(folder);
-  process.send(told);
+  const { told = {}, stop } = await sideOf(name).serve(folder);
+  process.send?.(told);
   await once(process, "message");
   await stop?.();
   process.disconnect();
 }
 
+/**
+ * @param {string} name
+ * @param {string} folder
+ * @param {unknown} told
+ */
 async function measure(name, folder, told) {
-  const client = await CLIENTS[name].connect(told);
-  const file = CLIENTS[name].file ?? path.join(folder, "file");
+  const client = await sideOf(name).connect(told);
+  const file = sideOf(name).file ?? path.join(folder, "file");
   const words = Uint32Array.from({ length: BYTES / 4 }, (_, index) => index * 2_654_435_761);
   // The code is loaded and the connection made before anything is measured.
   await client.writeFile(file, words.buffer.slice(0, MIB));
   await client.readFile(file);
   const up = await measured(0, () => client.writeFile(file, words.buffer));
-  let answer;
+  let answer = Buffer.alloc(0);
   const down = await measured(BYTES, async () => (answer = await client.readFile(file)));
   if (!Buffer.from(words.buffer).equals(answer)) throw new Error(`${name} gave other bytes back`);
   await client.remove(file);
   await client.close?.();
-  process.send({ up, down });
+  process.send?.({ up, down });
   // The stand-in for Cloudflare's object holds a shell open.
   process.disconnect();
   process.exit();
 }
 
+/** @param {string[]} args */
 async function started(...args) {
   const child = fork(self, args, { execArgv: ["--expose-gc"] });
   const [answer] = await Promise.race([
@@ -147,8 +184,10 @@ async function started(...args) {
   return { child, answer };
 }
 
+/** @param {string[]} names */
 async function main(names) {
   const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8" }).trim();
+  /** @param {{ mib: number, stall: number, seconds: number }} cost */
   const cell = ({ mib, stall, seconds }) =>
     `${Math.round(mib)} MiB | ${Math.round(stall)} ms | ${seconds.toFixed(1)} s`;
   console.log(
@@ -175,7 +214,7 @@ async function main(names) {
   }
 }
 
-const [role, name, folder, told] = process.argv.slice(2);
+const [role, name = "", folder = "", told = "{}"] = process.argv.slice(2);
 if (process.send && role === "serve") await serve(name, folder);
 else if (process.send && role === "measure") await measure(name, folder, JSON.parse(told));
 else await main(process.argv.length > 2 ? process.argv.slice(2) : Object.keys(CLIENTS));
