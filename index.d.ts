@@ -80,6 +80,11 @@ export interface SandboxManagedRuntimeClient {
    * is the caller's, where there is one: an abort may stop the command. Nobody waits for it then.
    */
   run(command: string, options: { timeoutMs: number; signal?: AbortSignal }): Promise<void>;
+  /**
+   * Whether several files may be written or read at once. Optional. An error with `retryable: true` tells that the
+   * same call may succeed when it is made again.
+   */
+  readonly allowConcurrentSyncOperations?: boolean;
 }
 
 /** Takes complete progress lines, newline included. A listener that throws or rejects never fails the transfer. */
@@ -420,6 +425,12 @@ export type SandboxRuntimeErrorCode =
   | "ERR_SANDBOX_COMMAND_TIMEOUT"
   /** From a ready-made client: other than all bytes of a file arrived. */
   | "ERR_SANDBOX_TRANSFER_INCOMPLETE"
+  /** From a ready-made client: the connection broke or fell silent, also after it had been tried again. */
+  | "ERR_SANDBOX_CONNECTION_LOST"
+  /** From a ready-made client: a file is larger than its `maxDownloadBytes`. */
+  | "ERR_SANDBOX_DOWNLOAD_TOO_LARGE"
+  /** From the client of Cloudflare's bridge: it refused a request (`status`). */
+  | "ERR_SANDBOX_REQUEST_FAILED"
   /** A defect of this package. */
   | "ERR_SANDBOX_INTERNAL";
 

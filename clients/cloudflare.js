@@ -1,16 +1,30 @@
 // @ts-check
 "use strict";
 
+const { attempted, bestEffort, hasNotBegun, limited, retried, untilAborted } = require("./attempts.js");
+const { createCloudflareBridgeClient } = require("./bridge.js");
 const {
-  checkedDuration,
+  checkedCount,
+  checkedLimits,
+  checkedObject,
   checkedPath,
+  checkedRunOptions,
   commandFailed,
+  commandTimedOut,
   invalidArgument,
+  invalidType,
   transferIncomplete,
 } = require("./errors.js");
 const { keptAlive, refreshInterval } = require("./refresh.js");
-const { answeredInTime, shellCommand, stoppedInTime } = require("./shell.js");
-const { sortedNames } = require("./transfer.js");
+const { shellCommand, STOP_CALL, stoppedInTime } = require("./shell.js");
+const {
+  acceptedSize,
+  checkedContent,
+  collected,
+  onlyForward,
+  sortedNames,
+  streamOf,
+} = require("./transfer.js");
 
 /** An hour without a request: long enough for an agent to think between two commands. */
 const DEFAULT_SLEEP_AFTER = "1h";
@@ -61,15 +75,20 @@ function sleepAfterMs(sleepAfter) {
  * @returns {import("../index.js").SandboxManagedRuntimeClient}
  */
 function createCloudflareClient(sandbox, options = {}) {
+  checkedObject("sandbox", sandbox, "must be a sandbox of the @cloudflare/sandbox package");
   const {
     sleepAfter = DEFAULT_SLEEP_AFTER,
     keepAlive = false,
     chunkBytes = DEFAULT_CHUNK_BYTES,
+    streams = false,
     timers,
-  } = options;
-  if (!Number.isSafeInteger(chunkBytes) || chunkBytes < 1) {
-    throw invalidArgument("chunkBytes", "must be a whole number of bytes, at least 1", chunkBytes);
+    ...limits
+  } = checkedObject("options", options);
+  checkedCount("chunkBytes", chunkBytes, 1);
+  for (const [name, value] of Object.entries({ keepAlive, streams })) {
+    if (typeof value !== "boolean") throw invalidType(name, "must be true or false", value);
   }
+  const { deadlineMs, maxDownloadBytes } = checkedLimits(limits);
   const intervalMs = refreshInterval(sleepAfterMs(sleepAfter));
   /** @type {<T>(work: () => Promise<T>) => Promise<T>} */
   const alive = keepAlive
@@ -77,116 +96,185 @@ function createCloudflareClient(sandbox, options = {}) {
     : keptAlive({ refresh: () => sandbox.renewActivityTimeout?.(), intervalMs, timers });
 
   /**
+   * @template T
+   * @param {string} call
+   * @param {AbortSignal | undefined} signal
+   * @param {(signal: AbortSignal) => Promise<T>} attempt
+   */
+  function called(call, signal, attempt) {
+    return alive(() => attempted({ call, deadlineMs, signal }, attempt));
+  }
+
+  /**
+   * The SDK takes no signal: an abort ends the waiting.
+   *
    * @param {string} commandLine
    * @param {string} named what a failure calls it
    * @param {number} limit
+   * @param {AbortSignal} signal
    */
-  async function execute(commandLine, named, limit) {
+  async function execute(commandLine, named, limit, signal) {
     const answer = sandbox.exec(commandLine, { timeout: limit + SDK_SLACK_MS });
-    const { exitCode, stdout, stderr } = await answeredInTime(answer, named, limit);
+    const { exitCode, stdout, stderr } = await within(signal, answer);
     if (exitCode !== 0) throw commandFailed(named, { exitCode, stderr });
     return stdout;
   }
 
   /**
+   * @param {AbortSignal} signal
    * @param {string} script
    * @param {string[]} args
    */
-  function shell(script, ...args) {
-    return execute(shellCommand(script, ...args), script, HOUSEKEEPING_MS);
+  function shell(signal, script, ...args) {
+    return execute(shellCommand(script, ...args), script, HOUSEKEEPING_MS, signal);
   }
 
-  /** @param {string} remotePath */
-  async function sizeOf(remotePath) {
-    const size = Number((await shell('wc -c < "$1"', remotePath)).trim());
+  /**
+   * @param {AbortSignal} signal
+   * @param {string} remotePath
+   */
+  async function sizeOf(signal, remotePath) {
+    const size = Number((await shell(signal, 'wc -c < "$1"', remotePath)).trim());
     if (!Number.isSafeInteger(size)) throw new Error(`the sandbox did not tell the size of ${remotePath}`);
     return size;
   }
 
   /**
+   * @param {AbortSignal} signal
    * @param {string} remotePath
    * @param {ArrayBuffer} bytes
    * @param {number} start
    * @param {number} end
    */
-  async function writePart(remotePath, bytes, start, end) {
+  async function writePart(signal, remotePath, bytes, start, end) {
     const content = Buffer.from(bytes, start, end - start).toString("base64");
-    await sandbox.writeFile(remotePath, content, { encoding: "base64" });
-  }
-
-  /** @param {string} remotePath */
-  async function readPart(remotePath) {
-    const { content } = await sandbox.readFile(remotePath, { encoding: "base64" });
-    return Buffer.from(content, "base64");
+    await retried(signal, async () => {
+      // Waited for also after an abort: what is removed before it has arrived would be there afterwards.
+      await sandbox.writeFile(remotePath, content, { encoding: "base64" });
+      signal.throwIfAborted();
+    });
   }
 
   /**
-   * Runs `work` with the name of a new file beside `remotePath`, for content on its way, and removes the file
-   * after.
-   *
-   * @template T
+   * @param {AbortSignal} signal
    * @param {string} remotePath
-   * @param {(part: string) => Promise<T>} work
+   * @param {ArrayBuffer} bytes
+   * @param {import("./transfer.js").OnProgress} onProgress
    */
-  async function withPart(remotePath, work) {
-    const part = `${remotePath}.${crypto.randomUUID()}.part`;
+  async function writeStream(signal, remotePath, bytes, onProgress) {
+    /** @type {(reason: unknown) => void} */
+    let fail = () => {};
+    const failed = new Promise((_, reject) => (fail = reject));
+    const reported = async (/** @type {number} */ done, /** @type {number | null} */ total) => {
+      signal.throwIfAborted();
+      await onProgress?.(done, total);
+    };
+    const sent = Promise.resolve(sandbox.writeFile(remotePath, streamOf(bytes, reported, fail)));
     try {
-      return await work(part);
-    } finally {
-      await shell('rm -f "$1" "$1.joined"', part).catch(() => {
-        // What went wrong before, if anything did, matters more than a left-over file.
-      });
+      await Promise.race([within(signal, sent), failed]);
+    } catch (error) {
+      await bestEffort(() => sent);
+      throw error;
     }
+  }
+
+  /**
+   * @param {AbortSignal} signal
+   * @param {string} remotePath
+   */
+  async function readPart(signal, remotePath) {
+    return await retried(signal, async () => {
+      const { content } = await within(signal, sandbox.readFile(remotePath, { encoding: "base64" }));
+      return Buffer.from(content, "base64");
+    });
+  }
+
+  /**
+   * @param {string} source
+   * @param {number} total
+   * @param {AbortSignal} signal
+   */
+  async function* partsOf(source, total, signal) {
+    if (total <= chunkBytes) {
+      yield await readPart(signal, source);
+      return;
+    }
+    const slice = 'dd if="$1" of="$2" bs="$3" skip="$4" count=1 2>/dev/null';
+    const part = `${source}.${crypto.randomUUID()}.part`;
+    try {
+      for (let index = 0; index * chunkBytes < total; index += 1) {
+        await shell(signal, slice, source, part, String(chunkBytes), String(index));
+        yield await readPart(signal, part);
+      }
+    } finally {
+      await removeParts(part);
+    }
+  }
+
+  /** @param {string} part */
+  async function removeParts(part) {
+    const { signal } = new AbortController();
+    await bestEffort(() => shell(signal, 'rm -f "$1" "$1.joined"', part));
+  }
+
+  /**
+   * Ends the processes of a call. The sandbox's own session runs one command after the other, and so would
+   * wait for just the one that is to end.
+   *
+   * @param {string} call
+   */
+  async function stop(call) {
+    const command = shellCommand(STOP_CALL, call);
+    const session = await sandbox.createSession?.({ id: `stop-${call}` });
+    await (session ?? sandbox).exec(command, { timeout: HOUSEKEEPING_MS });
+    if (session !== undefined) await sandbox.deleteSession?.(`stop-${call}`);
   }
 
   return {
     async makeDir(remotePath) {
-      await alive(() => sandbox.mkdir(checkedPath(remotePath), { recursive: true }));
+      const folder = checkedPath(remotePath);
+      await called(`make the folder ${folder}`, undefined, (signal) =>
+        within(signal, sandbox.mkdir(folder, { recursive: true })),
+      );
     },
 
-    async writeFile(remotePath, bytes, { onProgress } = {}) {
+    async writeFile(remotePath, bytes, { onProgress, signal } = {}) {
       const target = checkedPath(remotePath);
-      const total = bytes.byteLength;
-      await alive(async () => {
-        if (total <= chunkBytes) return await writePart(target, bytes, 0, total);
-        await withPart(target, async (part) => {
-          for (let start = 0; start < total; start += chunkBytes) {
-            if (start > 0) await onProgress?.(start, total);
-            await writePart(part, bytes, start, Math.min(start + chunkBytes, total));
-            await shell('cat "$1" >> "$1.joined"', part);
+      const content = checkedContent(bytes);
+      const total = content.byteLength;
+      const forward = onlyForward(onProgress);
+      await called(`write ${target}`, signal, async (given) => {
+        if (total <= chunkBytes) return await writePart(given, target, content, 0, total);
+        const part = `${target}.${crypto.randomUUID()}.part`;
+        try {
+          if (streams) {
+            await writeStream(given, `${part}.joined`, content, forward);
           }
-          const arrived = await sizeOf(`${part}.joined`);
+          for (let start = 0; !streams && start < total; start += chunkBytes) {
+            if (start > 0) await forward?.(start, total);
+            await writePart(given, part, content, start, Math.min(start + chunkBytes, total));
+            await shell(given, 'cat "$1" >> "$1.joined"', part);
+          }
+          const arrived = await sizeOf(given, `${part}.joined`);
           if (arrived !== total) throw transferIncomplete(target, arrived, total);
-          await shell('[ ! -d "$2" ] && mv -f "$1" "$2"', `${part}.joined`, target);
-        });
+          await shell(given, '[ ! -d "$2" ] && mv -f "$1" "$2"', `${part}.joined`, target);
+        } finally {
+          await removeParts(part);
+        }
       });
       await onProgress?.(total, total);
     },
 
-    async readFile(remotePath, { onProgress } = {}) {
+    async readFile(remotePath, { onProgress, signal } = {}) {
       const source = checkedPath(remotePath);
-      const content = await alive(async () => {
-        const total = await sizeOf(source);
-        const chunks = [];
-        let arrived = 0;
-        if (total <= chunkBytes) {
-          const chunk = await readPart(source);
-          chunks.push(chunk);
-          arrived = chunk.byteLength;
-        } else {
-          await withPart(source, async (part) => {
-            for (let index = 0; index * chunkBytes < total; index += 1) {
-              if (index > 0) await onProgress?.(arrived, total);
-              const slice = 'dd if="$1" of="$2" bs="$3" skip="$4" count=1 2>/dev/null';
-              await shell(slice, source, part, String(chunkBytes), String(index));
-              const chunk = await readPart(part);
-              chunks.push(chunk);
-              arrived += chunk.byteLength;
-            }
-          });
-        }
-        if (arrived !== total) throw transferIncomplete(source, arrived, total);
-        return Buffer.concat(chunks, arrived);
+      const forward = onlyForward(onProgress);
+      const content = await called(`read ${source}`, signal, async (given) => {
+        const total = acceptedSize(await sizeOf(given, source), source, maxDownloadBytes);
+        const parts = streams
+          ? (await within(given, sandbox.readFile(source, { encoding: "none" }))).content
+          : partsOf(source, total, given);
+        const limits = { total, remotePath: source, maxDownloadBytes, onProgress: forward };
+        return await collected(untilAbort(given, parts), limits);
       });
       await onProgress?.(content.byteLength, content.byteLength);
       return content;
@@ -194,24 +282,60 @@ function createCloudflareClient(sandbox, options = {}) {
 
     async listFiles(remotePath) {
       const folder = checkedPath(remotePath);
-      return await alive(async () => {
-        const { exists } = await sandbox.exists(folder);
+      return await called(`list ${folder}`, undefined, async (signal) => {
+        const { exists } = await within(signal, sandbox.exists(folder));
         if (!exists) return [];
-        const { files } = await sandbox.listFiles(folder, { includeHidden: true });
+        const { files } = await within(signal, sandbox.listFiles(folder, { includeHidden: true }));
         return sortedNames(files.filter((file) => file.type === "file").map((file) => file.name));
       });
     },
 
     async remove(remotePath) {
+      const target = checkedPath(remotePath);
       // The SDK's own `deleteFile` refuses a folder.
-      await alive(() => shell('rm -rf "$1"', checkedPath(remotePath)));
+      await called(`remove ${target}`, undefined, (signal) => shell(signal, 'rm -rf "$1"', target));
     },
 
-    async run(command, { timeoutMs }) {
-      const limit = checkedDuration("timeoutMs", timeoutMs);
-      await alive(() => execute(stoppedInTime(command, limit), command, limit));
+    async run(command, options) {
+      const { limit, signal } = checkedRunOptions(options);
+      const call = crypto.randomUUID();
+      const commandLine = shellCommand(...stoppedInTime(command, limit, call));
+      const timedOut = () => commandTimedOut(command, limit);
+      await alive(() =>
+        limited({ limitMs: limit, signal, timedOut }, async (given) => {
+          try {
+            await retried(given, () => execute(commandLine, command, limit, given), hasNotBegun);
+          } catch (error) {
+            if (given.aborted) await bestEffort(() => stop(call));
+            throw error;
+          }
+        }),
+      );
     },
   };
 }
 
-module.exports = { cloudflareSandboxOptions, createCloudflareClient };
+/**
+ * @template T
+ * @param {AbortSignal} signal
+ * @param {Promise<T>} work
+ * @returns {Promise<T>}
+ */
+async function within(signal, work) {
+  return /** @type {T} */ (await untilAborted(signal, work));
+}
+
+/**
+ * The same chunks, until `signal` aborts.
+ *
+ * @param {AbortSignal} signal
+ * @param {AsyncIterable<Uint8Array>} source
+ */
+async function* untilAbort(signal, source) {
+  for await (const chunk of source) {
+    signal.throwIfAborted();
+    yield chunk;
+  }
+}
+
+module.exports = { cloudflareSandboxOptions, createCloudflareBridgeClient, createCloudflareClient };

@@ -3,8 +3,7 @@
 
 /**
  * Checks whether a client does all that preparing and restoring a workspace need of it. It is for whoever
- * writes a client for a provider that has none here, such as Daytona, Modal, Vercel or Docker. A script is
- * all it takes:
+ * writes a client for a provider that has none here, such as Modal or Vercel. A script is all it takes:
  *
  *     import { checkSandboxClient } from "@paperclipai/sandbox-managed-runtime/clients/conformance";
  *     import { createMyClient } from "./my-client.js";
@@ -14,12 +13,14 @@
  *     await sandbox.destroy();
  *     process.exitCode = passed ? 0 : 1;
  *
- * It prints what falls short, with a hint on what to do, and takes about ten seconds on a client that is in
- * order.
+ * It prints what falls short, with a hint on what to do, and a table of all checks and of the optional abilities
+ * that it found. It takes about fifteen seconds on a client that is in order.
  */
 
-const { createHash } = require("node:crypto");
-const path = require("node:path");
+const {
+  crypto: { createHash },
+  path,
+} = require("../js/node.js");
 
 const { checkedDuration, checkedPath, invalidArgument } = require("./errors.js");
 const { quoted } = require("./shell.js");
@@ -34,6 +35,8 @@ const { quoted } = require("./shell.js");
  * @property {string} folder a new folder of the check's own; it exists
  * @property {(command: string) => Promise<void>} run a command that is given ample time
  * @property {number} limitMs how long a check may take
+ * @property {import("./conformance.js").ClientAbilities} abilities what the client can do beyond what it must; a
+ *   check notes what it finds
  */
 
 /**
@@ -50,6 +53,18 @@ const AMPLE_MS = 60_000;
 
 /** The size of the large file, in bytes. It is no multiple of anything that a transfer may be cut into. */
 const LARGE_BYTES = 32 * 1024 * 1024 + 1_237;
+
+/** The size of the file of which no second copy may be in memory, in bytes. */
+const BULK_BYTES = 100_000_000;
+
+/** How much memory a transfer of {@link BULK_BYTES} may take beside the file itself, in bytes. */
+const BULK_SLACK_BYTES = 72_000_000;
+
+/** How large the files are that travel at once, in bytes. */
+const PART_BYTES = 8 * 1024 * 1024 + 11;
+
+/** A folder's name with all that is easily broken on the way to one. */
+const ODD_FOLDER = 'it\'s a $HOME `x` \\ "dir" * ünï-日本 #1 %41 ?';
 
 /** Names that are allowed in a file system and easily broken on the way to one. */
 const ODD_NAMES = [
@@ -131,6 +146,36 @@ const CHECKS = [
       "Put paths into single quotes in a shell command (and each ' as '\"'\"'), and encode them in a URL.",
   },
   {
+    name: "odd folder names survive",
+    async verify(bench) {
+      const folder = path.posix.join(bench.folder, ODD_FOLDER);
+      await bench.client.makeDir(folder);
+      await bench.run(`test -d ${quoted(folder)}`);
+      await roundTrip({ ...bench, folder }, "file", noise(100));
+      const names = await bench.client.listFiles(folder);
+      if (JSON.stringify(names) !== '["file"]')
+        throw new Error(`listFiles answered ${JSON.stringify(names)}`);
+      await bench.client.remove(folder);
+      await bench.run(`test ! -e ${quoted(folder)}`);
+    },
+    advice: "Quote and encode the whole path, the folders above as well as the name, in every method.",
+  },
+  {
+    name: "a file of 100 MB takes no second copy of it in memory",
+    async verify({ client, folder, run }) {
+      const file = path.posix.join(folder, "bulk");
+      const bytes = new ArrayBuffer(BULK_BYTES);
+      await mustTakeAtMost("writeFile", BULK_SLACK_BYTES, async () => client.writeFile(file, bytes));
+      await run(`test "$(wc -c < ${quoted(file)})" -eq ${BULK_BYTES}`);
+      const most = BULK_BYTES + BULK_SLACK_BYTES;
+      const answer = await mustTakeAtMost("readFile", most, async () => client.readFile(file));
+      if (answer.byteLength !== BULK_BYTES) throw new Error(`${answer.byteLength} bytes returned`);
+    },
+    advice:
+      "Hand over views of the buffer piece by piece, and copy what arrives into one buffer of the file's size " +
+      "at once instead of joining chunks at the end.",
+  },
+  {
     name: "readFile of a missing file rejects",
     async verify({ client, folder }) {
       await mustReject("readFile", () => client.readFile(path.posix.join(folder, "missing")));
@@ -162,7 +207,7 @@ const CHECKS = [
   },
   {
     name: "progress, where there is any, ends with all bytes transferred",
-    async verify({ client, folder }) {
+    async verify({ client, folder, abilities }) {
       const file = path.posix.join(folder, "file");
       const total = 1_000_000;
       /** @type {[number, number | null][]} */
@@ -170,6 +215,7 @@ const CHECKS = [
       const onProgress = (/** @type {number} */ done, /** @type {number | null} */ of) =>
         void reports.push([done, of]);
       await client.writeFile(file, noise(total), { onProgress });
+      abilities.progress = reports.length > 0;
       mustEndComplete(reports.splice(0), total, "writeFile");
       await client.readFile(file, { onProgress });
       mustEndComplete(reports, total, "readFile");
@@ -187,6 +233,76 @@ const CHECKS = [
     },
     advice:
       "Share no temporary name between calls, and let concurrent requests wait for each other if they must.",
+  },
+  {
+    name: "large files travel at once, where the client says that they may",
+    async verify(bench) {
+      if (bench.client.allowConcurrentSyncOperations !== true) return;
+      bench.abilities.partsAtOnce = true;
+      const bytes = noise(PART_BYTES);
+      await Promise.all([1, 2, 3, 4].map((part) => roundTrip(bench, `part-${part}`, bytes)));
+    },
+    advice: "Leave `allowConcurrentSyncOperations` out if one transfer disturbs another.",
+  },
+  {
+    name: "a transfer that is aborted rejects with the reason and leaves nothing",
+    async verify({ client, folder, run, abilities }) {
+      const file = path.posix.join(folder, "file");
+      const bytes = noise(LARGE_BYTES);
+      const early = new AbortController();
+      early.abort(new Error("no longer wanted"));
+      const late = new AbortController();
+      const timer = setTimeout(() => late.abort(new Error("no longer wanted")), 20);
+      for (const { signal } of [early, late]) {
+        const outcome = await rejectionOf(() => client.writeFile(file, bytes.slice(0), { signal }));
+        // A client may do without: the transfer then goes on, and nobody waits for it.
+        if (outcome === undefined) continue;
+        mustBeReason(outcome.reason, signal, "writeFile");
+        abilities.signal = true;
+        await run(
+          `for look in 1 2 3 4 5; do test -z "$(ls -A ${quoted(folder)})" && exit 0; sleep 1; done; ` +
+            `ls -A ${quoted(folder)} >&2; exit 1`,
+        );
+      }
+      clearTimeout(timer);
+      await client.writeFile(file, noise(1_000));
+      const reading = await rejectionOf(() => client.readFile(file, { signal: early.signal }));
+      if (reading !== undefined) mustBeReason(reading.reason, early.signal, "readFile");
+    },
+    advice:
+      "Hand the signal on to what transfers, write under another name that you remove after a failure, and reject " +
+      "with `signal.reason` itself.",
+  },
+  {
+    name: "a command that is aborted ends, and rejects with the reason",
+    async verify({ client, folder, run, abilities }) {
+      const beat = path.posix.join(folder, "beat");
+      const command = `for n in 1 2 3 4 5 6 7 8; do echo "$n" > ${quoted(beat)}; sleep 1; done`;
+      const controller = new AbortController();
+      const timer = setTimeout(() => controller.abort(new Error("no longer wanted")), 1_500);
+      const { signal } = controller;
+      const outcome = await rejectionOf(() => client.run(command, { timeoutMs: AMPLE_MS, signal }));
+      clearTimeout(timer);
+      if (outcome === undefined) return;
+      mustBeReason(outcome.reason, signal, "run");
+      abilities.signal = true;
+      await run(
+        `sleep 1; cp ${quoted(beat)} ${quoted(`${beat}.1`)}; sleep 2; cmp ${quoted(beat)} ${quoted(`${beat}.1`)}`,
+      );
+    },
+    advice:
+      "End the command's processes in the sandbox, not only the waiting, and reject with `signal.reason` itself.",
+  },
+  {
+    name: "an error that stays is not called retryable",
+    async verify({ client, folder, abilities }) {
+      const file = path.posix.join(folder, "missing");
+      const error = await mustReject("readFile", () => client.readFile(file));
+      const { retryable } = /** @type {{ retryable?: unknown }} */ (Object(error));
+      if (retryable === true) throw new Error("the error of a missing file has `retryable: true`");
+      abilities.retryable = typeof retryable === "boolean";
+    },
+    advice: "Set `retryable: true` only where the same call may succeed when it is made again.",
   },
   {
     name: "run rejects when the command fails, with the exit code and the error output",
@@ -291,6 +407,9 @@ async function checkSandboxClient(clientOrCreate, options) {
   const client = typeof clientOrCreate === "function" ? await clientOrCreate() : clientOrCreate;
   /** @type {import("./conformance.js").ConformanceFailure[]} */
   const failures = [];
+  /** @type {import("./conformance.js").ClientAbilities} */
+  const abilities = { progress: false, partsAtOnce: false, signal: false, retryable: false };
+  const rows = [];
 
   for (const [index, { name, verify, advice }] of checks.entries()) {
     const folder = path.posix.join(base, String(index));
@@ -298,14 +417,19 @@ async function checkSandboxClient(clientOrCreate, options) {
       client,
       folder,
       limitMs: limit,
+      abilities,
       run: (/** @type {string} */ script) => client.run(script, { timeoutMs: AMPLE_MS }),
     };
+    const start = performance.now();
+    let mark = "✓";
     try {
       await withLimit(verified(verify, bench), limit, `it did not end within ${limit / 1000} s`);
     } catch (error) {
+      mark = "✗";
       failures.push({ check: name, problem: messageOf(error), advice });
       log(`✗ ${name}\n    ${messageOf(error).replaceAll("\n", "\n    ")}\n    → ${advice}`);
     }
+    rows.push(`${mark} ${((performance.now() - start) / 1000).toFixed(1).padStart(6)} s  ${name}`);
   }
 
   try {
@@ -313,9 +437,23 @@ async function checkSandboxClient(clientOrCreate, options) {
   } catch (error) {
     log(`! ${base} is left over: ${messageOf(error)}`);
   }
+  const found = Object.entries(abilities).map(([name, has]) => `${has ? "+" : "-"} ${ABILITIES[name]}`);
+  log(`\n${rows.join("\n")}\n\nOptional abilities (+ found, - not found):\n${found.join("\n")}\n`);
   log(`${checks.length - failures.length} of ${checks.length} checks passed.`);
-  return { passed: failures.length === 0, failures };
+  return { passed: failures.length === 0, failures, abilities };
 }
+
+/**
+ * What the table calls the optional abilities.
+ *
+ * @type {Record<string, string>}
+ */
+const ABILITIES = {
+  progress: "reports the progress of transfers",
+  partsAtOnce: "moves several files at once (allowConcurrentSyncOperations)",
+  signal: "stops when its signal aborts",
+  retryable: "says of an error whether the same call may succeed later (retryable)",
+};
 
 /**
  * @param {Check["verify"]} verify
@@ -386,6 +524,63 @@ async function mustReject(method, call) {
     return error;
   }
   throw new Error(`${method} did not reject`);
+}
+
+/**
+ * What `call` fails with. Undefined where it succeeds.
+ *
+ * @param {() => unknown} call
+ * @returns {Promise<{ reason: unknown } | undefined>}
+ */
+async function rejectionOf(call) {
+  try {
+    await call();
+    return undefined;
+  } catch (reason) {
+    return { reason };
+  }
+}
+
+/**
+ * @param {unknown} reason
+ * @param {AbortSignal} signal
+ * @param {string} method
+ */
+function mustBeReason(reason, signal, method) {
+  if (!signal.aborted) throw reason;
+  if (reason !== signal.reason) {
+    throw new Error(`${method} rejected with something else than the signal's reason: ${messageOf(reason)}`);
+  }
+}
+
+/**
+ * What `call` answers, unless buffers took more memory meanwhile, above what they took before.
+ *
+ * @template T
+ * @param {string} method
+ * @param {number} most in bytes
+ * @param {() => Promise<T>} call
+ * @returns {Promise<T>}
+ */
+async function mustTakeAtMost(method, most, call) {
+  const before = process.memoryUsage().arrayBuffers;
+  let highest = 0;
+  const look = () => {
+    highest = Math.max(highest, process.memoryUsage().arrayBuffers - before);
+  };
+  const timer = setInterval(look, 5);
+  try {
+    const answer = await call();
+    look();
+    if (highest > most) {
+      throw new Error(
+        `${method} took ${Math.round(highest / 1e6)} MB in buffers, more than ${Math.round(most / 1e6)}`,
+      );
+    }
+    return answer;
+  } finally {
+    clearInterval(timer);
+  }
 }
 
 /**

@@ -1,10 +1,21 @@
 // @ts-check
 "use strict";
 
-const { checkedDuration, checkedPath, commandFailed } = require("./errors.js");
+const { attempted, bestEffort, hasNotBegun, limited, neverSilent, retried } = require("./attempts.js");
+const {
+  checkedDuration,
+  checkedLimits,
+  checkedObject,
+  checkedPath,
+  checkedRunOptions,
+  checkedText,
+  commandFailed,
+  commandTimedOut,
+  invalidType,
+} = require("./errors.js");
 const { keptAlive, refreshInterval } = require("./refresh.js");
-const { answeredInTime, stoppedInTime } = require("./shell.js");
-const { collected, sortedNames } = require("./transfer.js");
+const { shellCommand, STOP_CALL, stoppedInTime } = require("./shell.js");
+const { checkedContent, collected, onlyForward, sortedNames, streamOf } = require("./transfer.js");
 
 /** One hour: the longest lifetime that every E2B plan allows. */
 const DEFAULT_LIFETIME_MS = 3_600_000;
@@ -21,13 +32,27 @@ const SDK_SLACK_MS = 30_000;
 /** How long a download may stand still, in milliseconds. */
 const DOWNLOAD_IDLE_MS = 60_000;
 
+/** How long ending a command may take, in milliseconds. */
+const STOP_LIMIT_MS = 10_000;
+
 /**
  * @param {import("./e2b.js").E2bSandbox} sandbox
  * @param {import("./e2b.js").E2bClientOptions} [options]
  * @returns {import("../index.js").SandboxManagedRuntimeClient}
  */
-function createE2bClient(sandbox, { lifetimeMs = DEFAULT_LIFETIME_MS, user, timers } = {}) {
+function createE2bClient(sandbox, options = {}) {
+  checkedObject("sandbox", sandbox, "must be a Sandbox of the e2b package");
+  const {
+    lifetimeMs = DEFAULT_LIFETIME_MS,
+    user,
+    gzip = false,
+    timers,
+    ...limits
+  } = checkedObject("options", options);
   const lifetime = checkedDuration("lifetimeMs", lifetimeMs, SHORTEST_LIFETIME_MS);
+  checkedText("user", user);
+  if (typeof gzip !== "boolean") throw invalidType("gzip", "must be true or false", gzip);
+  const { deadlineMs, maxDownloadBytes } = checkedLimits(limits);
   const intervalMs = refreshInterval(lifetime);
   const alive = keptAlive({
     // Bounded by the interval, so that a refresh that hangs does not keep the next one from starting.
@@ -37,59 +62,147 @@ function createE2bClient(sandbox, { lifetimeMs = DEFAULT_LIFETIME_MS, user, time
   });
   const asUser = user === undefined ? {} : { user };
   // The SDK's own limit of a minute for a request is too short for a large archive.
-  const transfer = { ...asUser, requestTimeoutMs: lifetime };
+  const transfer = { ...asUser, requestTimeoutMs: deadlineMs, ...(gzip && { gzip }) };
+
+  /**
+   * @template T
+   * @param {string} call
+   * @param {AbortSignal | undefined} signal
+   * @param {(signal: AbortSignal) => Promise<T>} attempt
+   */
+  function kept(call, signal, attempt) {
+    return alive(() => attempted({ call, deadlineMs, signal }, attempt));
+  }
+
+  /**
+   * Sends a file under another name and renames it once it is complete: the sandbox keeps what had arrived of
+   * an upload that broke off.
+   *
+   * @param {string} target
+   * @param {ArrayBuffer} bytes
+   * @param {AbortSignal} signal
+   * @param {import("./transfer.js").OnProgress} onProgress
+   */
+  async function send(target, bytes, signal, onProgress) {
+    const { files } = sandbox;
+    const part = files.rename === undefined ? target : `${target}.${crypto.randomUUID()}.part`;
+    try {
+      await neverSilent(signal, `write ${target}`, async (given, moved, stop) => {
+        const reported = async (/** @type {number} */ done, /** @type {number | null} */ total) => {
+          moved();
+          await onProgress?.(done, total);
+        };
+        // An empty stream is no body to some versions of `fetch`.
+        const content = bytes.byteLength === 0 ? bytes : streamOf(bytes, reported, stop);
+        await files.write(part, content, { ...transfer, useOctetStream: true, signal: given });
+      });
+      signal.throwIfAborted();
+      if (part !== target) await files.rename?.(part, target, { ...asUser, signal });
+    } catch (error) {
+      await bestEffort(() => files.remove(part, asUser));
+      throw error;
+    }
+  }
+
+  /**
+   * The size of a file, where the SDK tells it. That of a link says nothing about what it leads to.
+   *
+   * @param {string} source
+   * @param {AbortSignal} signal
+   */
+  async function sizeOf(source, signal) {
+    const info = await sandbox.files.getInfo?.(source, { ...asUser, signal });
+    return info === undefined || info.symlinkTarget !== undefined ? null : info.size;
+  }
+
+  /**
+   * @param {string} command
+   * @param {number} limit
+   * @param {string} call
+   * @param {AbortSignal} signal
+   */
+  async function execute(command, limit, call, signal) {
+    const commandLine = shellCommand(...stoppedInTime(command, limit, call));
+    const answer = sandbox.commands.run(commandLine, { ...asUser, timeoutMs: limit + SDK_SLACK_MS, signal });
+    await answer.catch((error) => {
+      if (!isExit(error)) throw error;
+      throw commandFailed(command, { exitCode: error.exitCode, stderr: error.stderr, cause: error });
+    });
+  }
 
   return {
+    allowConcurrentSyncOperations: true,
+
     async makeDir(remotePath) {
-      await alive(() => sandbox.files.makeDir(checkedPath(remotePath), asUser));
+      const folder = checkedPath(remotePath);
+      await kept(`make the folder ${folder}`, undefined, (signal) =>
+        sandbox.files.makeDir(folder, { ...asUser, signal }),
+      );
     },
 
-    async writeFile(remotePath, bytes, { onProgress } = {}) {
-      await alive(() => sandbox.files.write(checkedPath(remotePath), bytes, transfer));
-      await onProgress?.(bytes.byteLength, bytes.byteLength);
+    async writeFile(remotePath, bytes, { onProgress, signal } = {}) {
+      const target = checkedPath(remotePath);
+      const content = checkedContent(bytes);
+      const forward = onlyForward(onProgress);
+      await kept(`write ${target}`, signal, (given) => send(target, content, given, forward));
+      await onProgress?.(content.byteLength, content.byteLength);
     },
 
-    async readFile(remotePath, { onProgress } = {}) {
-      const content = await alive(async () => {
-        const stream = await sandbox.files.read(checkedPath(remotePath), {
+    async readFile(remotePath, { onProgress, signal } = {}) {
+      const source = checkedPath(remotePath);
+      const forward = onlyForward(onProgress);
+      const content = await kept(`read ${source}`, signal, async (given) => {
+        const total = await sizeOf(source, given);
+        const stream = await sandbox.files.read(source, {
           ...transfer,
+          signal: given,
           format: "stream",
           streamIdleTimeoutMs: DOWNLOAD_IDLE_MS,
         });
-        return await collected(stream, null, onProgress);
+        return await collected(stream, { total, remotePath: source, maxDownloadBytes, onProgress: forward });
       });
       await onProgress?.(content.byteLength, content.byteLength);
       return content;
     },
 
     async listFiles(remotePath) {
-      const entries = await alive(() => sandbox.files.list(checkedPath(remotePath), asUser)).catch(
-        (error) => {
+      const folder = checkedPath(remotePath);
+      const entries = await kept(`list ${folder}`, undefined, (signal) =>
+        sandbox.files.list(folder, { ...asUser, signal }).catch((error) => {
           if (isNotFound(error)) return [];
           throw error;
-        },
+        }),
       );
       return sortedNames(entries.filter((entry) => entry.type === "file").map((entry) => entry.name));
     },
 
     async remove(remotePath) {
-      await alive(() => sandbox.files.remove(checkedPath(remotePath), asUser)).catch((error) => {
-        if (!isNotFound(error)) throw error;
-      });
+      const target = checkedPath(remotePath);
+      await kept(`remove ${target}`, undefined, (signal) =>
+        sandbox.files.remove(target, { ...asUser, signal }).catch((error) => {
+          if (!isNotFound(error)) throw error;
+        }),
+      );
     },
 
-    async run(command, { timeoutMs }) {
-      const limit = checkedDuration("timeoutMs", timeoutMs);
-      await alive(async () => {
-        const answer = sandbox.commands.run(stoppedInTime(command, limit), {
-          ...asUser,
-          timeoutMs: limit + SDK_SLACK_MS,
-        });
-        await answeredInTime(answer, command, limit).catch((error) => {
-          if (!isExit(error)) throw error;
-          throw commandFailed(command, { exitCode: error.exitCode, stderr: error.stderr, cause: error });
-        });
-      });
+    async run(command, options) {
+      const { limit, signal } = checkedRunOptions(options);
+      const call = crypto.randomUUID();
+      const timedOut = () => commandTimedOut(command, limit);
+      await alive(() =>
+        limited({ limitMs: limit, signal, timedOut }, async (given) => {
+          try {
+            await retried(given, () => execute(command, limit, call, given), hasNotBegun);
+          } catch (error) {
+            // The SDK only stops waiting: what was started runs on.
+            if (given.aborted) {
+              const stop = shellCommand(STOP_CALL, call);
+              await bestEffort(() => sandbox.commands.run(stop, { ...asUser, timeoutMs: STOP_LIMIT_MS }));
+            }
+            throw error;
+          }
+        }),
+      );
     },
   };
 }

@@ -62,6 +62,50 @@ function commandTimedOut(command, timeoutMs) {
 }
 
 /**
+ * A call other than a command took longer than its client allows.
+ *
+ * @param {string} call what was done, as in "write /workspace/file"
+ * @param {number} deadlineMs
+ */
+function callTimedOut(call, deadlineMs) {
+  const error = new Error(
+    `the sandbox call was given up after ${deadlineMs} ms: ${abbreviated(call)}\n` +
+      "Raise the client's deadlineMs if it needs longer.",
+  );
+  return Object.assign(error, { code: "ERR_SANDBOX_COMMAND_TIMEOUT", timeoutMs: deadlineMs });
+}
+
+/**
+ * The connection to the sandbox broke or fell silent. The same call may well succeed over a new one.
+ *
+ * @param {string} call what was done
+ * @param {string} how
+ * @param {{ cause?: unknown, exitCode?: number, stderr?: string }} [details]
+ */
+function connectionLost(call, how, { cause, ...details } = {}) {
+  const error = new Error(
+    `the connection to the sandbox was lost during: ${abbreviated(call)}\n${tail(how)}`,
+    cause === undefined ? undefined : { cause },
+  );
+  return Object.assign(error, { code: "ERR_SANDBOX_CONNECTION_LOST", retryable: true }, details);
+}
+
+/**
+ * A file in the sandbox is larger than its client was told to accept.
+ *
+ * @param {string} remotePath
+ * @param {number} size the least that it has, in bytes
+ * @param {number} maxDownloadBytes
+ */
+function downloadTooLarge(remotePath, size, maxDownloadBytes) {
+  const error = new Error(
+    `${remotePath} has ${size} bytes or more, and the client's maxDownloadBytes is ${maxDownloadBytes}. ` +
+      "Nothing was kept of it.",
+  );
+  return Object.assign(error, { code: "ERR_SANDBOX_DOWNLOAD_TOO_LARGE" });
+}
+
+/**
  * Another number of bytes arrived than were sent.
  *
  * @param {string} remotePath
@@ -72,7 +116,7 @@ function transferIncomplete(remotePath, arrived, expected) {
   const error = new Error(
     `the transfer of ${remotePath} is incomplete: ${arrived} of ${expected} bytes arrived. Try it again.`,
   );
-  return Object.assign(error, { code: "ERR_SANDBOX_TRANSFER_INCOMPLETE" });
+  return Object.assign(error, { code: "ERR_SANDBOX_TRANSFER_INCOMPLETE", retryable: true });
 }
 
 /**
@@ -115,12 +159,129 @@ function checkedPath(remotePath) {
   return remotePath;
 }
 
+/**
+ * An argument of a type that cannot be used.
+ *
+ * @param {string} argument
+ * @param {string} expected
+ * @param {unknown} received
+ */
+function invalidType(argument, expected, received) {
+  const shown = received === null ? "null" : typeof received;
+  const error = new TypeError(`The argument '${argument}' ${expected}. Received ${shown}`);
+  return Object.assign(error, { code: "ERR_INVALID_ARG_TYPE" });
+}
+
+/**
+ * `value` if it is an object, for options and for what a provider's SDK gives.
+ *
+ * @template {object} T
+ * @param {string} argument
+ * @param {T} value
+ * @param {string} [expected]
+ * @returns {T}
+ */
+function checkedObject(argument, value, expected = "must be an object") {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw invalidType(argument, expected, value);
+  }
+  return value;
+}
+
+/**
+ * `value` if it is a text that can be a word of a command line, or absent.
+ *
+ * @template {string | undefined} T
+ * @param {string} argument
+ * @param {T} value
+ * @returns {T}
+ */
+function checkedText(argument, value) {
+  if (value === undefined) return value;
+  if (typeof value !== "string" || value === "" || value.includes("\0")) {
+    throw invalidArgument(argument, "must be a text that is not empty, without a NUL", value);
+  }
+  return value;
+}
+
+/**
+ * `value` if it is a list of texts.
+ *
+ * @param {string} argument
+ * @param {readonly string[]} value
+ */
+function checkedTexts(argument, value) {
+  if (!Array.isArray(value)) throw invalidType(argument, "must be an array of texts", value);
+  for (const [index, text] of value.entries()) {
+    if (text === undefined) throw invalidArgument(`${argument}[${index}]`, "must be a text", text);
+    checkedText(`${argument}[${index}]`, text);
+  }
+  return value;
+}
+
+/**
+ * `value` if it is a whole number within bounds.
+ *
+ * @param {string} argument
+ * @param {unknown} value
+ * @param {number} least
+ * @param {number} [most]
+ */
+function checkedCount(argument, value, least, most = Number.MAX_SAFE_INTEGER) {
+  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < least || value > most) {
+    const upTo = most === Number.MAX_SAFE_INTEGER ? `at least ${least}` : `from ${least} to ${most}`;
+    throw invalidArgument(argument, `must be a whole number, ${upTo}`, value);
+  }
+  return value;
+}
+
+/** How long a call may take in all, unless the caller says otherwise, in milliseconds: an hour. */
+const DEFAULT_DEADLINE_MS = 3_600_000;
+
+/** How large a download may be, unless the caller says otherwise, in bytes: what one buffer holds on Node 20. */
+const DEFAULT_MAX_DOWNLOAD_BYTES = 4_294_967_296;
+
+/**
+ * The limits that every client has, checked.
+ *
+ * @param {import("./limits.js").TransferLimits} options
+ */
+function checkedLimits({ deadlineMs = DEFAULT_DEADLINE_MS, maxDownloadBytes = DEFAULT_MAX_DOWNLOAD_BYTES }) {
+  return {
+    deadlineMs: checkedDuration("deadlineMs", deadlineMs),
+    maxDownloadBytes: checkedCount("maxDownloadBytes", maxDownloadBytes, 1),
+  };
+}
+
+/**
+ * The limit of a command, checked.
+ *
+ * @param {{ timeoutMs: number, signal?: AbortSignal } | undefined} options
+ */
+function checkedRunOptions(options) {
+  const { timeoutMs, signal } = checkedObject(
+    "options",
+    /** @type {{ timeoutMs: number, signal?: AbortSignal }} */ (options),
+  );
+  return { limit: checkedDuration("timeoutMs", timeoutMs), signal };
+}
+
 module.exports = {
+  callTimedOut,
+  checkedCount,
   checkedDuration,
+  checkedLimits,
+  checkedObject,
   checkedPath,
+  checkedRunOptions,
+  checkedText,
+  checkedTexts,
   commandFailed,
   commandTimedOut,
+  connectionLost,
+  downloadTooLarge,
   invalidArgument,
+  invalidType,
   OUTPUT_TAIL_CHARS,
   transferIncomplete,
 };

@@ -1,22 +1,41 @@
 // @ts-check
 "use strict";
 
-const { spawn } = require("node:child_process");
-const { createReadStream, createWriteStream } = require("node:fs");
-const { mkdir, readdir, rm, stat } = require("node:fs/promises");
-const path = require("node:path");
-const { pipeline } = require("node:stream/promises");
+const {
+  childProcess: { spawn },
+  fs: {
+    promises: { open, mkdir, readdir, rename, rm },
+  },
+  path,
+} = require("../js/node.js");
 
-const { checkedDuration, checkedPath, commandFailed } = require("./errors.js");
+const { attempted, limited } = require("./attempts.js");
+const {
+  checkedLimits,
+  checkedObject,
+  checkedPath,
+  checkedRunOptions,
+  checkedText,
+  commandFailed,
+  commandTimedOut,
+  transferIncomplete,
+} = require("./errors.js");
 const { errorOutput, exitOf } = require("./process.js");
-const { answeredInTime } = require("./shell.js");
-const { collected, pieces, sortedNames } = require("./transfer.js");
+const { acceptedSize, checkedContent, pieces, sortedNames } = require("./transfer.js");
+
+/** How many bytes are written or read in one call of the system. */
+const BLOCK_BYTES = 256 * 1024;
 
 /**
  * @param {import("./local.js").LocalClientOptions} [options]
  * @returns {import("../index.js").SandboxManagedRuntimeClient}
  */
-function createLocalClient({ root, shell = "sh", env } = {}) {
+function createLocalClient(options = {}) {
+  const { root, shell = "sh", env, ...limits } = checkedObject("options", options);
+  const { deadlineMs, maxDownloadBytes } = checkedLimits(limits);
+  checkedText("root", root);
+  checkedText("shell", shell);
+  if (env !== undefined) checkedObject("env", env);
   const base = root === undefined ? undefined : path.resolve(root);
 
   /** @param {string} remotePath */
@@ -32,21 +51,58 @@ function createLocalClient({ root, shell = "sh", env } = {}) {
   }
 
   return {
+    allowConcurrentSyncOperations: true,
+
     async makeDir(remotePath) {
       await mkdir(located(remotePath), { recursive: true });
     },
 
-    async writeFile(remotePath, bytes, { onProgress } = {}) {
+    async writeFile(remotePath, bytes, { onProgress, signal } = {}) {
       const target = located(remotePath);
-      await mkdir(path.dirname(target), { recursive: true });
-      await pipeline(pieces(bytes, onProgress), createWriteStream(target));
-      await onProgress?.(bytes.byteLength, bytes.byteLength);
+      const content = checkedContent(bytes);
+      await attempted({ call: `write ${target}`, deadlineMs, signal }, async (given) => {
+        await mkdir(path.dirname(target), { recursive: true });
+        // Beside the file, so that a rename puts it in its place: nobody sees a part of it there.
+        const part = `${target}.${crypto.randomUUID()}.part`;
+        try {
+          const file = await open(part, "wx");
+          try {
+            for await (const piece of pieces(content, onProgress, BLOCK_BYTES)) {
+              given.throwIfAborted();
+              await file.writeFile(piece);
+            }
+          } finally {
+            await file.close();
+          }
+          await rename(part, target);
+        } catch (error) {
+          await rm(part, { force: true });
+          throw error;
+        }
+      });
+      await onProgress?.(content.byteLength, content.byteLength);
     },
 
-    async readFile(remotePath, { onProgress } = {}) {
+    async readFile(remotePath, { onProgress, signal } = {}) {
       const source = located(remotePath);
-      const { size } = await stat(source);
-      const content = await collected(createReadStream(source), size, onProgress);
+      const content = await attempted({ call: `read ${source}`, deadlineMs, signal }, async (given) => {
+        const file = await open(source, "r");
+        try {
+          const { size } = await file.stat();
+          const whole = Buffer.allocUnsafeSlow(acceptedSize(size, source, maxDownloadBytes));
+          for (let start = 0; start < size;) {
+            given.throwIfAborted();
+            const length = Math.min(BLOCK_BYTES, size - start);
+            const { bytesRead } = await file.read(whole, start, length, start);
+            if (bytesRead === 0) throw transferIncomplete(source, start, size);
+            start += bytesRead;
+            if (start < size) await onProgress?.(start, size);
+          }
+          return whole;
+        } finally {
+          await file.close();
+        }
+      });
       await onProgress?.(content.byteLength, content.byteLength);
       return content;
     },
@@ -63,22 +119,26 @@ function createLocalClient({ root, shell = "sh", env } = {}) {
       await rm(located(remotePath), { recursive: true, force: true });
     },
 
-    async run(command, { timeoutMs }) {
-      const limit = checkedDuration("timeoutMs", timeoutMs);
-      // A process group of its own, so that everything the command started can be ended with it.
-      const child = spawn(shell, ["-c", command], {
-        detached: true,
-        env: { ...process.env, ...env },
-        stdio: ["ignore", "ignore", "pipe"],
+    async run(command, options) {
+      const { limit, signal } = checkedRunOptions(options);
+      const timedOut = () => commandTimedOut(command, limit);
+      await limited({ limitMs: limit, signal, timedOut }, async (given) => {
+        // A process group of its own, so that everything the command started can be ended with it.
+        const child = spawn(shell, ["-c", command], {
+          detached: true,
+          env: { ...process.env, ...env },
+          stdio: ["ignore", "ignore", "pipe"],
+        });
+        const stderr = errorOutput(child.stderr);
+        const end = () => {
+          endGroup(child);
+          // A process that left the group may hold it open for as long as it likes.
+          child.stderr.destroy();
+        };
+        given.addEventListener("abort", end, { once: true });
+        const { exitCode, signal: endedBy } = await exitOf(child);
+        if (exitCode !== 0) throw commandFailed(command, { exitCode, signal: endedBy, stderr: stderr() });
       });
-      const stderr = errorOutput(child.stderr);
-      const { exitCode, signal } = await answeredInTime(exitOf(child), command, limit).catch((error) => {
-        endGroup(child);
-        // A process that left the group may hold it open for as long as it likes.
-        child.stderr.destroy();
-        throw error;
-      });
-      if (exitCode !== 0) throw commandFailed(command, { exitCode, signal, stderr: stderr() });
     },
   };
 }

@@ -1,14 +1,40 @@
 "use strict";
 
 // The parts of Node that this package uses. An ES module that a bundler made has no `require`, so Node itself is asked;
-// `require` stands here for a Node before 20.16, which cannot be asked.
+// `require` stands here for a Node before 20.16, which cannot be asked. Each part is loaded where it is first used: what
+// only a ready-made client needs costs the others nothing.
 
 const canAsk = typeof process.getBuiltinModule === "function";
 
 module.exports = {
-  buffer: canAsk ? process.getBuiltinModule("node:buffer") : require("node:buffer"),
-  fs: canAsk ? process.getBuiltinModule("node:fs") : require("node:fs"),
-  module: canAsk ? process.getBuiltinModule("node:module") : require("node:module"),
-  path: canAsk ? process.getBuiltinModule("node:path") : require("node:path"),
-  util: canAsk ? process.getBuiltinModule("node:util") : require("node:util"),
+  get buffer() {
+    return canAsk ? process.getBuiltinModule("node:buffer") : require("node:buffer");
+  },
+  get childProcess() {
+    return canAsk ? process.getBuiltinModule("node:child_process") : require("node:child_process");
+  },
+  get crypto() {
+    return canAsk ? process.getBuiltinModule("node:crypto") : require("node:crypto");
+  },
+  get fs() {
+    return canAsk ? process.getBuiltinModule("node:fs") : require("node:fs");
+  },
+  get module() {
+    return canAsk ? process.getBuiltinModule("node:module") : require("node:module");
+  },
+  get os() {
+    return canAsk ? process.getBuiltinModule("node:os") : require("node:os");
+  },
+  get path() {
+    return canAsk ? process.getBuiltinModule("node:path") : require("node:path");
+  },
+  get stream() {
+    return canAsk ? process.getBuiltinModule("node:stream") : require("node:stream");
+  },
+  get timersPromises() {
+    return canAsk ? process.getBuiltinModule("node:timers/promises") : require("node:timers/promises");
+  },
+  get util() {
+    return canAsk ? process.getBuiltinModule("node:util") : require("node:util");
+  },
 };

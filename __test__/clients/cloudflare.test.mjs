@@ -1,18 +1,25 @@
+import { createReadStream } from "node:fs";
 import { readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { cloudflareSandboxOptions, createCloudflareClient } from "../../clients/cloudflare.js";
 import { cloudflareSandbox } from "./cloudflare-sandbox.mjs";
+import { PLACES } from "./cutting-proxy.mjs";
 import {
+  abortedByProgress,
   conformance,
   deferred,
+  distinct,
   isRunning,
   manualTimers,
   processIds,
   SLOW,
   temporaryFolder,
   until,
+  withQuickRetries,
 } from "./support.mjs";
+
+withQuickRetries();
 
 const AMPLE = { timeoutMs: 30_000 };
 
@@ -20,12 +27,6 @@ function newSandbox(options) {
   const sandbox = cloudflareSandbox(options);
   onTestFinished(() => sandbox.stop());
   return sandbox;
-}
-
-/** Content in which no two parts are alike. */
-function distinct(length) {
-  const words = Uint32Array.from({ length: Math.ceil(length / 4) }, (_, index) => index * 2_654_435_761);
-  return words.buffer.slice(0, length);
 }
 
 describe("the Cloudflare client", () => {
@@ -139,6 +140,164 @@ describe("the Cloudflare client", () => {
     expect(await client.listFiles(path.join(folder, "missing"))).toEqual([]);
   });
 
+  it("tries a part again after what the SDK calls retryable", async () => {
+    const sandbox = newSandbox();
+    const file = path.join(await temporaryFolder(), "file");
+    const client = createCloudflareClient(sandbox, { chunkBytes: 10 });
+    for (const method of ["writeFile", "readFile"]) {
+      const work = sandbox[method];
+      let calls = 0;
+      sandbox[method] = async (...args) => {
+        calls += 1;
+        if (calls % 2 === 0) throw Object.assign(new Error("reset"), { retryable: true });
+        return await work(...args);
+      };
+    }
+    await client.writeFile(file, distinct(35));
+    expect(await client.readFile(file)).toEqual(Buffer.from(distinct(35)));
+  });
+
+  it.each(["writeFile", "readFile", "exec"])(
+    "is completed although the connection is cut, at each of ten calls of %s",
+    async (method) => {
+      const sandbox = newSandbox();
+      const folder = await temporaryFolder();
+      const client = createCloudflareClient(sandbox, { chunkBytes: 100 });
+      const bytes = distinct(1_000);
+      const work = sandbox[method];
+      let left;
+      sandbox[method] = async (target, ...args) => {
+        left -= 1;
+        if (left !== -1) return await work(target, ...args);
+        // What was asked for happens, in part where it is an upload; the answer is lost.
+        if (method === "writeFile") args[0] = args[0].slice(0, 40);
+        await work(target, ...args);
+        throw Object.assign(new Error("Network connection lost."), { retryable: true });
+      };
+      for (let place = 0; place < 10; place += 1) {
+        const file = path.join(folder, String(place));
+        left = place;
+        if (method !== "readFile") await client.writeFile(file, bytes);
+        else await writeFile(file, Buffer.from(bytes));
+        expect(await readFile(file)).toEqual(Buffer.from(bytes));
+        if (method !== "writeFile") expect(await client.readFile(file)).toEqual(Buffer.from(bytes));
+        expect(left).toBeLessThan(0);
+      }
+      left = Number.POSITIVE_INFINITY;
+      expect(await readdir(folder)).toEqual(Array.from({ length: 10 }, (_, place) => String(place)));
+    },
+  );
+
+  it("is completed although the connection is cut, at ten places of a stream each way", async () => {
+    const sandbox = newSandbox();
+    let left = Number.POSITIVE_INFINITY;
+    let cuts = 0;
+    /** Hands on what comes until the connection breaks. */
+    async function* cut(source) {
+      for await (const chunk of source) {
+        left -= chunk.byteLength;
+        if (left < 0) {
+          left = Number.POSITIVE_INFINITY;
+          cuts += 1;
+          throw Object.assign(new Error("Network connection lost."), { retryable: true });
+        }
+        yield chunk;
+      }
+    }
+    sandbox.writeFile = async (file, content) => {
+      await writeFile(file, cut(content));
+    };
+    sandbox.readFile = async (file) => ({ content: cut(createReadStream(file)) });
+    const folder = await temporaryFolder();
+    const client = createCloudflareClient(sandbox, { streams: true, chunkBytes: 1_000 });
+    const bytes = distinct(4_000_000);
+    for (const place of PLACES) {
+      const file = path.join(folder, String(place));
+      left = place * bytes.byteLength;
+      await client.writeFile(file, bytes);
+      left = place * bytes.byteLength;
+      expect((await client.readFile(file)).equals(Buffer.from(bytes))).toBe(true);
+    }
+    expect(cuts).toBe(2 * PLACES.length);
+    expect((await readdir(folder)).toSorted()).toEqual(PLACES.map(String).toSorted());
+  });
+
+  it("stops a transfer where the caller aborts, with the reason, and leaves nothing beside it", async () => {
+    const folder = await temporaryFolder();
+    const client = createCloudflareClient(newSandbox(), { chunkBytes: 10 });
+    const upload = abortedByProgress();
+    const file = path.join(folder, "file");
+    await expect(client.writeFile(file, distinct(100), upload.options)).rejects.toBe(upload.reason);
+    expect(await readdir(folder)).toEqual([]);
+    await writeFile(file, Buffer.from(distinct(100)));
+    const download = abortedByProgress();
+    await expect(client.readFile(file, download.options)).rejects.toBe(download.reason);
+    expect(await readdir(folder)).toEqual(["file"]);
+  });
+
+  it("ends a command where the caller aborts, over a session of its own where the SDK has them", async () => {
+    const sandbox = newSandbox();
+    const other = newSandbox();
+    sandbox.createSession = async () => other;
+    sandbox.deleteSession = async () => {};
+    const pids = path.join(await temporaryFolder(), "pids");
+    const controller = new AbortController();
+    const running = createCloudflareClient(sandbox).run(
+      `setsid sh -c 'echo $$ > "${pids}"; exec sleep 1000'`,
+      {
+        ...AMPLE,
+        signal: controller.signal,
+      },
+    );
+    running.catch(() => {});
+    const [pid] = await processIds(pids);
+    controller.abort("enough");
+    await expect(running).rejects.toBe("enough");
+    await until(async () => !(await isRunning(pid)));
+  });
+
+  it("hands over streams where it is told that the sandbox takes them", async () => {
+    const sandbox = newSandbox();
+    const { writeFile: write } = sandbox;
+    sandbox.writeFile = async (file, content, options) => {
+      if (typeof content === "string") return await write(file, content, options);
+      await writeFile(file, Buffer.from(await new Response(content).arrayBuffer()));
+    };
+    sandbox.readFile = async (file, { encoding }) => {
+      expect(encoding).toBe("none");
+      return { content: new Response(await readFile(file)).body };
+    };
+    const folder = await temporaryFolder();
+    const file = path.join(folder, "file");
+    const client = createCloudflareClient(sandbox, { streams: true, chunkBytes: 1_000 });
+    const reports = [];
+    await client.writeFile(file, distinct(1_000_000), { onProgress: (done) => void reports.push(done) });
+    expect(reports.length).toBeGreaterThan(2);
+    expect((await client.readFile(file)).equals(Buffer.from(distinct(1_000_000)))).toBe(true);
+    expect(await readdir(folder)).toEqual(["file"]);
+    const reason = new Error("no more");
+    const onProgress = () => Promise.reject(reason);
+    await expect(client.writeFile(`${folder}/new`, distinct(1_000_000), { onProgress })).rejects.toBe(reason);
+    expect(await readdir(folder)).toEqual(["file"]);
+  });
+
+  it("refuses a file beyond maxDownloadBytes, and ends a call at its deadline", async () => {
+    const sandbox = newSandbox();
+    const file = path.join(await temporaryFolder(), "file");
+    await writeFile(file, Buffer.alloc(1_000));
+    await expect(
+      createCloudflareClient(sandbox, { maxDownloadBytes: 999 }).readFile(file),
+    ).rejects.toMatchObject({
+      code: "ERR_SANDBOX_DOWNLOAD_TOO_LARGE",
+    });
+    sandbox.mkdir = () => new Promise(() => {});
+    await expect(
+      createCloudflareClient(sandbox, { deadlineMs: 200 }).makeDir("/folder"),
+    ).rejects.toMatchObject({
+      code: "ERR_SANDBOX_COMMAND_TIMEOUT",
+    });
+  });
+
   it("refuses relative paths, and options that cannot be used", async () => {
     const invalid = { code: "ERR_INVALID_ARG_VALUE" };
     const sandbox = newSandbox();
@@ -150,6 +309,16 @@ describe("the Cloudflare client", () => {
     }
     for (const chunkBytes of [0, 1.5, Number.NaN, "10"]) {
       expect(() => createCloudflareClient(sandbox, { chunkBytes })).toThrow(expect.objectContaining(invalid));
+    }
+    expect(() => createCloudflareClient(undefined)).toThrow(/'sandbox' must be a sandbox of the @cloudflare/);
+    expect(() => createCloudflareClient(sandbox, null)).toThrow(/'options'/);
+    for (const [name, value] of Object.entries({
+      keepAlive: 1,
+      streams: "yes",
+      deadlineMs: -1,
+      maxDownloadBytes: 0,
+    })) {
+      expect(() => createCloudflareClient(sandbox, { [name]: value })).toThrow(`'${name}'`);
     }
   });
 });

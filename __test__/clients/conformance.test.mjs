@@ -48,6 +48,19 @@ const BROKEN = {
     client: { writeFile: (file, bytes) => writeFile(file.replace("$HOME", "/root"), new Uint8Array(bytes)) },
     problem: /dollar/,
   }),
+  "odd folder names survive": (good) => ({
+    client: { makeDir: (folder) => good.makeDir(folder.replace("$HOME", "/root")) },
+    problem: /test -d/,
+  }),
+  "a file of 100 MB takes no second copy of it in memory": (good) => ({
+    client: {
+      async readFile(file) {
+        const first = await good.readFile(file);
+        return Buffer.concat([first.subarray(0, 10), first.subarray(10)]);
+      },
+    },
+    problem: /readFile took 2\d\d MB in buffers/,
+  }),
   "readFile of a missing file rejects": () => ({
     client: { readFile: (file) => readFile(file).catch(() => Buffer.alloc(0)) },
     problem: /did not reject/,
@@ -79,6 +92,47 @@ const BROKEN = {
       };
     return { client: { readFile: alone(good.readFile), run: alone(good.run) }, problem: /busy/ };
   },
+  "large files travel at once, where the client says that they may": (good) => {
+    let writing = 0;
+    return {
+      client: {
+        allowConcurrentSyncOperations: true,
+        async writeFile(file, bytes) {
+          writing += 1;
+          if (writing > 1) throw new Error("one at a time");
+          await good.writeFile(file, bytes).finally(() => (writing -= 1));
+        },
+      },
+      problem: /one at a time/,
+    };
+  },
+  "a transfer that is aborted rejects with the reason and leaves nothing": (good) => ({
+    client: {
+      async writeFile(file, bytes, { signal } = {}) {
+        await good.writeFile(`${file}.part`, bytes.slice(0, 10));
+        signal?.throwIfAborted();
+        await good.writeFile(file, bytes);
+      },
+    },
+    problem: /file\.part/,
+  }),
+  "a command that is aborted ends, and rejects with the reason": (good) => ({
+    client: {
+      run: (command, { timeoutMs, signal }) =>
+        Promise.race([
+          good.run(command, { timeoutMs }),
+          new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason))),
+        ]),
+    },
+    problem: /beat/,
+  }),
+  "an error that stays is not called retryable": (good) => ({
+    client: {
+      readFile: (file) =>
+        good.readFile(file).catch((error) => Promise.reject(Object.assign(error, { retryable: true }))),
+    },
+    problem: /retryable: true/,
+  }),
   "run rejects when the command fails, with the exit code and the error output": () => ({
     client: {
       run: async (command) => void (await sh(command).catch(() => Promise.reject(new Error("exit code 37")))),
@@ -150,18 +204,71 @@ describe("checking a client", () => {
     expect(printed).toContain(`0 of ${failures.length} checks passed.`);
   });
 
-  it.concurrent.for(Object.keys(BROKEN))("finds out: %s", SLOW, async (check, { expect, onTestFinished }) => {
-    const workDir = await temporaryFolder(onTestFinished);
+  /** It looks at the memory of the whole process. */
+  const ALONE = "a file of 100 MB takes no second copy of it in memory";
+
+  it.concurrent.for(Object.keys(BROKEN).filter((check) => check !== ALONE))(
+    "finds out: %s",
+    SLOW,
+    async (check, { expect, onTestFinished }) => {
+      const workDir = await temporaryFolder(onTestFinished);
+      const good = createLocalClient();
+      const { client, problem } = BROKEN[check](good);
+      const broken = await conformance(but(good, client), { workDir, only: [check] });
+      expect(broken.failures).toEqual([
+        { check, problem: expect.stringMatching(problem), advice: expect.any(String) },
+      ]);
+      expect(broken.passed).toBe(false);
+      const fine = await conformance(good, { workDir, only: [check] });
+      expect(fine).toMatchObject({ passed: true, failures: [] });
+      expect(fine.printed).toMatch(/\n✓ .*\n[^]*\n1 of 1 checks passed\.$/);
+      expect(await readdir(workDir)).toEqual([]);
+    },
+  );
+
+  it("finds out: a second copy of a file of 100 MB", SLOW, async () => {
     const good = createLocalClient();
-    const { client, problem } = BROKEN[check](good);
-    const broken = await conformance(but(good, client), { workDir, only: [check] });
-    expect(broken.failures).toEqual([
-      { check, problem: expect.stringMatching(problem), advice: expect.any(String) },
-    ]);
-    expect(broken.passed).toBe(false);
-    const fine = await conformance(good, { workDir, only: [check] });
-    expect(fine).toMatchObject({ passed: true, failures: [], printed: "1 of 1 checks passed." });
-    expect(await readdir(workDir)).toEqual([]);
+    const { client, problem } = BROKEN[ALONE](good);
+    const workDir = await temporaryFolder();
+    const { failures } = await conformance(but(good, client), { workDir, only: [ALONE] });
+    expect(failures).toMatchObject([{ check: ALONE, problem: expect.stringMatching(problem) }]);
+    expect(await conformance(good, { workDir, only: [ALONE] })).toMatchObject({ passed: true });
+  });
+
+  it("finds out: another error than the reason of an abort", async () => {
+    const good = createLocalClient();
+    const vague = but(good, {
+      writeFile: (file, bytes, options) =>
+        good.writeFile(file, bytes, options).catch(() => Promise.reject(new Error("something happened"))),
+    });
+    const check = "a transfer that is aborted rejects with the reason and leaves nothing";
+    const { failures } = await conformance(vague, { workDir: await temporaryFolder(), only: [check] });
+    expect(failures).toMatchObject([{ check, problem: expect.stringContaining("something happened") }]);
+  });
+
+  it("says which optional abilities it found, and takes a client that has none", async () => {
+    const good = createLocalClient();
+    const plain = {
+      makeDir: (folder) => good.makeDir(folder),
+      writeFile: (file, bytes) => good.writeFile(file, bytes),
+      readFile: (file) => good.readFile(file),
+      listFiles: (folder) => good.listFiles(folder),
+      remove: (target) => good.remove(target),
+      run: (command, { timeoutMs }) => good.run(command, { timeoutMs }),
+    };
+    const only = [
+      "progress, where there is any, ends with all bytes transferred",
+      "large files travel at once, where the client says that they may",
+      "a transfer that is aborted rejects with the reason and leaves nothing",
+      "a command that is aborted ends, and rejects with the reason",
+    ];
+    const none = await conformance(plain, { workDir: await temporaryFolder(), only });
+    expect(none).toMatchObject({ passed: true });
+    expect(none.abilities).toEqual({ progress: false, partsAtOnce: false, signal: false, retryable: false });
+    expect(none.printed).toContain("- stops when its signal aborts");
+    const all = await conformance(good, { workDir: await temporaryFolder(), only });
+    expect(all.abilities).toEqual({ progress: true, partsAtOnce: true, signal: true, retryable: false });
+    expect(all.printed).toContain("+ stops when its signal aborts");
   });
 
   const inTime = "run ends a command that takes too long, and rejects";

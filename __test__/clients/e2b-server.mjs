@@ -4,14 +4,18 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { createReadStream } from "node:fs";
-import { mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { createReadStream, createWriteStream } from "node:fs";
+import { lstat, mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import http from "node:http";
 import path from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { createGunzip, createGzip } from "node:zlib";
 
 const SANDBOX_ID = "sandbox-of-the-test";
+
+/** The version of envd that a sandbox has, unless the test says otherwise. */
+const ENVD_VERSION = "0.6.4";
 
 /** An error as the Connect protocol tells it. */
 class ConnectError extends Error {
@@ -33,11 +37,15 @@ const STATUS = {
  * Starts the server.
  *
  * `onRefresh` decides what a refresh of the lifetime is answered with: it may wait, or throw to have it fail. So does
- * `onRequest` for every request to the sandbox itself, whose file it is told, where the request is for one.
+ * `onRequest` for every request to the sandbox itself, whose file it is told, where the request is for one. It may also
+ * give a status and headers, and the request is answered with these instead.
  */
-export async function startE2bServer() {
+export async function startE2bServer({ envdVersion = ENVD_VERSION } = {}) {
   const state = {
     sandboxId: SANDBOX_ID,
+    envdVersion,
+    /** How the content of each upload was encoded: its type, and its encoding where it has one. */
+    uploads: [],
     /** The lifetimes asked for, in seconds, in order. */
     lifetimes: [],
     /** The commands started, in order, with the limit that the SDK announced, in milliseconds. */
@@ -79,7 +87,11 @@ async function answer(state, request, response) {
   const { pathname, searchParams } = new URL(request.url, "http://server");
   const route = `${request.method} ${pathname}`;
   const isForSandbox = /^\/(files$|filesystem\.|process\.)/.test(pathname);
-  if (isForSandbox) await state.onRequest(searchParams.get("path") ?? "");
+  const instead = isForSandbox ? await state.onRequest(searchParams.get("path") ?? "", route) : undefined;
+  if (instead?.status) {
+    request.resume();
+    return sendJson(response, instead.status, { code: instead.status, message: "not now" }, instead.headers);
+  }
   switch (route) {
     case `POST /sandboxes/${SANDBOX_ID}/connect`:
     case `POST /v2/sandboxes/${SANDBOX_ID}/connect`:
@@ -87,7 +99,7 @@ async function answer(state, request, response) {
         sandboxID: SANDBOX_ID,
         templateID: "base",
         clientID: "c",
-        envdVersion: "0.4.0",
+        envdVersion: state.envdVersion,
       });
     case `POST /sandboxes/${SANDBOX_ID}/timeout`: {
       state.lifetimes.push((await json(request)).timeout);
@@ -104,10 +116,23 @@ async function answer(state, request, response) {
       return response.end();
     case "GET /files":
       state.users.push(searchParams.get("username"));
-      return await sendFile(response, searchParams.get("path"));
+      return await sendFile(request, response, searchParams.get("path"));
     case "POST /files":
       state.users.push(searchParams.get("username"));
-      return sendJson(response, 200, [await receiveFile(request, searchParams.get("path"))]);
+      return sendJson(response, 200, [await receiveFile(state, request, searchParams.get("path"))]);
+    case "POST /filesystem.Filesystem/Stat": {
+      const { path: file } = await json(request);
+      const { size } = await stat(file);
+      const link = (await lstat(file)).isSymbolicLink() ? { symlinkTarget: "elsewhere" } : {};
+      return sendJson(response, 200, {
+        entry: { ...entryInfo(file, "FILE_TYPE_FILE"), size: String(size), ...link },
+      });
+    }
+    case "POST /filesystem.Filesystem/Move": {
+      const { source, destination } = await json(request);
+      await rename(source, destination);
+      return sendJson(response, 200, { entry: entryInfo(destination, "FILE_TYPE_FILE") });
+    }
     case "POST /filesystem.Filesystem/MakeDir": {
       const { path: folder } = await json(request);
       const existing = await stat(folder).catch(() => undefined);
@@ -153,21 +178,34 @@ async function json(request) {
   return JSON.parse(await body(request));
 }
 
-function sendJson(response, status, value) {
-  response.writeHead(status, { "content-type": "application/json" });
+function sendJson(response, status, value, headers = {}) {
+  response.writeHead(status, { "content-type": "application/json", ...headers });
   response.end(JSON.stringify(value));
 }
 
-async function sendFile(response, file) {
+async function sendFile(request, response, file) {
   const { size } = await stat(file);
-  response.writeHead(200, { "content-type": "application/octet-stream", "content-length": size });
+  const type = { "content-type": "application/octet-stream" };
+  if (request.headers["accept-encoding"] === "gzip") {
+    response.writeHead(200, { ...type, "content-encoding": "gzip" });
+    return await pipeline(createReadStream(file), createGzip(), response);
+  }
+  response.writeHead(200, { ...type, "content-length": size });
   await pipeline(createReadStream(file), response);
 }
 
-async function receiveFile(request, file) {
-  const form = await new Response(Readable.toWeb(request), { headers: request.headers }).formData();
+/** Like the real one, it keeps what has arrived of an upload that breaks off. */
+async function receiveFile(state, request, file) {
+  const { "content-type": type, "content-encoding": encoding } = request.headers;
+  state.uploads.push(encoding === undefined ? type : `${type}, ${encoding}`);
   await mkdir(path.dirname(file), { recursive: true });
-  await writeFile(file, Buffer.from(await form.get("file").arrayBuffer()));
+  if (type === "application/octet-stream") {
+    const unpacked = encoding === "gzip" ? [createGunzip()] : [];
+    await pipeline(request, ...unpacked, createWriteStream(file));
+  } else {
+    const form = await new Response(Readable.toWeb(request), { headers: request.headers }).formData();
+    await writeFile(file, Buffer.from(await form.get("file").arrayBuffer()));
+  }
   return { name: path.basename(file), path: file, type: "file" };
 }
 

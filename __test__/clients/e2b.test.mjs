@@ -1,30 +1,44 @@
 // The real SDK of E2B, against a server on loopback that does on this machine what a sandbox would.
 
-import { symlink, writeFile } from "node:fs/promises";
+import { readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { Sandbox } from "e2b";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { createE2bClient } from "../../clients/e2b.js";
+import { PLACES, startCuttingProxy } from "./cutting-proxy.mjs";
 import { startE2bServer } from "./e2b-server.mjs";
 import {
+  abortedByProgress,
   conformance,
   deferred,
+  distinct,
   isRunning,
   manualTimers,
   processIds,
   SLOW,
   temporaryFolder,
   until,
+  withQuickRetries,
 } from "./support.mjs";
+
+withQuickRetries();
 
 const AMPLE = { timeoutMs: 30_000 };
 const HOUR_S = 3_600;
 
-async function sandboxOnServer() {
-  const server = await startE2bServer();
+async function sandboxOnServer(options) {
+  const server = await startE2bServer(options);
   onTestFinished(() => server.stop());
   const sandbox = await Sandbox.connect(server.sandboxId, server.connection);
   return { server, sandbox };
+}
+
+/** The same sandbox, over a connection that can be cut. */
+async function behindProxy(server, atEnd = onTestFinished) {
+  const proxy = await startCuttingProxy(Number(new URL(server.url).port));
+  atEnd(() => proxy.stop());
+  const connection = { ...server.connection, apiUrl: proxy.url, sandboxUrl: proxy.url };
+  return { proxy, sandbox: await Sandbox.connect(server.sandboxId, connection) };
 }
 
 describe("the E2B client", () => {
@@ -107,19 +121,233 @@ describe("the E2B client", () => {
     await createE2bClient(sandbox).readFile(file, { onProgress: (...report) => void reports.push(report) });
     expect(reports.length).toBeGreaterThan(2);
     expect(reports.at(-1)).toEqual([5_000_000, 5_000_000]);
-    expect(reports.slice(0, -1).every(([, of]) => of === null)).toBe(true);
+    expect(reports.every(([, of]) => of === 5_000_000)).toBe(true);
   });
 
-  it("refuses relative paths, and durations that are none", async () => {
+  it("reports the progress of an upload, which goes as a stream of bytes", async () => {
+    const { server, sandbox } = await sandboxOnServer();
+    const folder = await temporaryFolder();
+    const file = path.join(folder, "file");
+    const bytes = distinct(5_000_000);
+    const reports = [];
+    await createE2bClient(sandbox).writeFile(file, bytes, {
+      onProgress: (...report) => void reports.push(report),
+    });
+    expect(reports.length).toBeGreaterThan(10);
+    expect(reports.at(-1)).toEqual([5_000_000, 5_000_000]);
+    expect(reports).toEqual(reports.toSorted(([left], [right]) => left - right));
+    expect(server.uploads).toEqual(["application/octet-stream"]);
+    expect((await readFile(file)).equals(Buffer.from(bytes))).toBe(true);
+    expect(await readdir(folder)).toEqual(["file"]);
+  });
+
+  it("uploads to a sandbox of an old version, which takes forms only", async () => {
+    const { server, sandbox } = await sandboxOnServer({ envdVersion: "0.4.0" });
+    const file = path.join(await temporaryFolder(), "file");
+    await createE2bClient(sandbox).writeFile(file, distinct(1_000));
+    expect((await readFile(file)).equals(Buffer.from(distinct(1_000)))).toBe(true);
+    expect(server.uploads).toEqual([expect.stringMatching(/^multipart\/form-data/)]);
+  });
+
+  it("has the SDK compress both ways where it is told to", async () => {
+    const { server, sandbox } = await sandboxOnServer();
+    const file = path.join(await temporaryFolder(), "file");
+    const client = createE2bClient(sandbox, { gzip: true });
+    await client.writeFile(file, distinct(1_000_000));
+    expect((await client.readFile(file)).equals(Buffer.from(distinct(1_000_000)))).toBe(true);
+    expect(server.uploads).toEqual(["application/octet-stream, gzip"]);
+  });
+
+  it("reads a file through a link, whose size is not the file's", async () => {
+    const { sandbox } = await sandboxOnServer();
+    const folder = await temporaryFolder();
+    await writeFile(path.join(folder, "file"), Buffer.from(distinct(500_000)));
+    await symlink("file", path.join(folder, "link"));
+    const content = await createE2bClient(sandbox).readFile(path.join(folder, "link"));
+    expect(content.equals(Buffer.from(distinct(500_000)))).toBe(true);
+  });
+
+  it("works with a version of the SDK that neither tells sizes nor renames", async () => {
+    const stored = new Map();
+    const files = {
+      async write(file, stream) {
+        stored.set(file, Buffer.from(await new Response(stream).arrayBuffer()));
+      },
+      async read(file) {
+        return new Response(stored.get(file)).body;
+      },
+    };
+    const client = createE2bClient({ setTimeout: async () => {}, files });
+    await client.writeFile("/file", distinct(9_000_000));
+    expect((await client.readFile("/file")).equals(Buffer.from(distinct(9_000_000)))).toBe(true);
+  });
+
+  it("refuses relative paths, and options that cannot be used, by name", async () => {
     const { server, sandbox } = await sandboxOnServer();
     const invalid = { code: "ERR_INVALID_ARG_VALUE" };
     const client = createE2bClient(sandbox);
     await expect(client.readFile("file")).rejects.toMatchObject(invalid);
     await expect(client.run("true", { timeoutMs: -1 })).rejects.toMatchObject(invalid);
+    await expect(client.run("true")).rejects.toMatchObject({ code: "ERR_INVALID_ARG_TYPE" });
+    await expect(client.writeFile("/file", "text")).rejects.toMatchObject({ code: "ERR_INVALID_ARG_TYPE" });
     expect(server.commands).toEqual([]);
     for (const lifetimeMs of [0, 999, Number.NaN, "1h", null]) {
       expect(() => createE2bClient(sandbox, { lifetimeMs })).toThrow(expect.objectContaining(invalid));
     }
+    for (const nothing of [undefined, null, "sandbox"]) {
+      expect(() => createE2bClient(nothing)).toThrow(/^The argument 'sandbox' must be a Sandbox of the e2b/);
+    }
+    expect(() => createE2bClient(sandbox, { user: "" })).toThrow(/'user'/);
+    expect(() => createE2bClient(sandbox, { gzip: "yes" })).toThrow(/'gzip'/);
+    expect(() => createE2bClient(sandbox, { deadlineMs: -1 })).toThrow(/'deadlineMs'/);
+    expect(() => createE2bClient(sandbox, { maxDownloadBytes: 1.5 })).toThrow(/'maxDownloadBytes'/);
+    expect(() => createE2bClient(sandbox, null)).toThrow(/'options'/);
+  });
+});
+
+describe("an E2B transfer that is disturbed", () => {
+  it("is completed although the connection is cut, at ten places of an upload", async () => {
+    const { server } = await sandboxOnServer();
+    const folder = await temporaryFolder();
+    const bytes = distinct(4_000_000);
+    const names = PLACES.map(String);
+    await Promise.all(
+      PLACES.map(async (place) => {
+        const { proxy, sandbox } = await behindProxy(server);
+        proxy.cutAfter(place * bytes.byteLength);
+        await createE2bClient(sandbox).writeFile(path.join(folder, String(place)), bytes);
+        expect(proxy.cuts()).toBe(1);
+      }),
+    );
+    expect((await readdir(folder)).toSorted()).toEqual(names.toSorted());
+    for (const name of names) {
+      expect((await readFile(path.join(folder, name))).equals(Buffer.from(bytes))).toBe(true);
+    }
+  });
+
+  it("is completed although the connection is cut, at ten places of a download", async () => {
+    const { server } = await sandboxOnServer();
+    const file = path.join(await temporaryFolder(), "file");
+    const bytes = Buffer.from(distinct(4_000_000));
+    await writeFile(file, bytes);
+    await Promise.all(
+      PLACES.map(async (place) => {
+        const { proxy, sandbox } = await behindProxy(server);
+        proxy.cutAfter(place * bytes.byteLength);
+        const reports = [];
+        const onProgress = (done) => void reports.push(done);
+        const content = await createE2bClient(sandbox).readFile(file, { onProgress });
+        expect(content.equals(bytes)).toBe(true);
+        expect(reports).toEqual([...new Set(reports)].toSorted((left, right) => left - right));
+        expect(proxy.cuts()).toBe(1);
+      }),
+    );
+  });
+
+  it.each([429, 500, 503])("is tried again after a status of %d", async (status) => {
+    const { server, sandbox } = await sandboxOnServer();
+    const file = path.join(await temporaryFolder(), "file");
+    const client = createE2bClient(sandbox);
+    const refused = new Set();
+    server.onRequest = async (_, route) => {
+      if (refused.has(route)) return undefined;
+      refused.add(route);
+      return { status, headers: { "retry-after": "0" } };
+    };
+    await client.writeFile(file, distinct(1_000_000));
+    expect((await client.readFile(file)).equals(Buffer.from(distinct(1_000_000)))).toBe(true);
+    expect(refused).toContain("POST /files");
+    expect(refused).toContain("GET /files");
+  });
+
+  it("is not tried again after an error that stays", async () => {
+    const { server, sandbox } = await sandboxOnServer();
+    let requests = 0;
+    server.onRequest = async () => {
+      requests += 1;
+      return { status: 507 };
+    };
+    const writing = createE2bClient(sandbox).writeFile("/file", distinct(1));
+    await expect(writing).rejects.toMatchObject({ name: "NotEnoughSpaceError" });
+    // The upload, and the removal of what may have come of it.
+    expect(requests).toBe(2);
+  });
+
+  it("stops where the caller aborts, with the reason, and leaves nothing of an upload", async () => {
+    const { sandbox } = await sandboxOnServer();
+    const folder = await temporaryFolder();
+    const file = path.join(folder, "file");
+    const client = createE2bClient(sandbox);
+    const upload = abortedByProgress();
+    await expect(client.writeFile(file, distinct(20_000_000), upload.options)).rejects.toBe(upload.reason);
+    await until(async () => (await readdir(folder)).length === 0);
+
+    await writeFile(file, Buffer.from(distinct(20_000_000)));
+    const download = abortedByProgress();
+    await expect(client.readFile(file, download.options)).rejects.toBe(download.reason);
+    const aborted = AbortSignal.abort(download.reason);
+    await expect(client.readFile(file, { signal: aborted })).rejects.toBe(download.reason);
+  });
+
+  it("rejects with what its listener threw, as the very same value", async () => {
+    const { sandbox } = await sandboxOnServer();
+    const folder = await temporaryFolder();
+    const reason = new Error("no more");
+    const onProgress = () => Promise.reject(reason);
+    const writing = createE2bClient(sandbox).writeFile(`${folder}/file`, distinct(1_000_000), { onProgress });
+    await expect(writing).rejects.toBe(reason);
+    await until(async () => (await readdir(folder)).length === 0);
+  });
+
+  it("ends at its deadline", async () => {
+    const { server, sandbox } = await sandboxOnServer();
+    const hanging = deferred();
+    server.onRequest = () => hanging.promise;
+    const client = createE2bClient(sandbox, { deadlineMs: 300 });
+    const ended = { code: "ERR_SANDBOX_COMMAND_TIMEOUT", timeoutMs: 300 };
+    await expect(client.makeDir("/folder")).rejects.toMatchObject(ended);
+    await expect(client.readFile("/file")).rejects.toMatchObject(ended);
+    hanging.resolve();
+  });
+
+  it("refuses a file beyond maxDownloadBytes, also where the size is not told", async () => {
+    const { sandbox } = await sandboxOnServer();
+    const folder = await temporaryFolder();
+    const file = path.join(folder, "file");
+    await writeFile(file, Buffer.alloc(1_000));
+    await symlink("file", path.join(folder, "link"));
+    const tooLarge = { code: "ERR_SANDBOX_DOWNLOAD_TOO_LARGE" };
+    const client = createE2bClient(sandbox, { maxDownloadBytes: 999 });
+    await expect(client.readFile(file)).rejects.toMatchObject(tooLarge);
+    await expect(client.readFile(`${folder}/link`)).rejects.toMatchObject(tooLarge);
+    await createE2bClient(sandbox, { maxDownloadBytes: 1_000 }).readFile(file);
+  });
+
+  it("notices a file that is shorter or longer than was announced", async () => {
+    for (const length of [9, 11]) {
+      const files = {
+        getInfo: async () => ({ size: 10 }),
+        read: async () => new Response(new Uint8Array(length)).body,
+      };
+      const client = createE2bClient({ setTimeout: async () => {}, files }, { deadlineMs: 60_000 });
+      await expect(client.readFile("/file")).rejects.toMatchObject({
+        code: "ERR_SANDBOX_TRANSFER_INCOMPLETE",
+        retryable: true,
+      });
+    }
+  });
+
+  it("ends a command, and what it started, where the caller aborts", async () => {
+    const { sandbox } = await sandboxOnServer();
+    const pids = path.join(await temporaryFolder(), "pids");
+    const controller = new AbortController();
+    const reason = new Error("no longer wanted");
+    const command = `(setsid sh -c 'echo $$ > "${pids}"; exec sleep 1000'); true`;
+    const running = createE2bClient(sandbox).run(command, { timeoutMs: 60_000, signal: controller.signal });
+    const [pid] = await processIds(pids);
+    controller.abort(reason);
+    await expect(running).rejects.toBe(reason);
+    expect(await isRunning(pid)).toBe(false);
   });
 });
 

@@ -1,9 +1,11 @@
-import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { describe, expect, it, vi } from "vitest";
 import { createLocalClient } from "../../clients/local.js";
 import {
+  abortedByProgress,
   conformance,
+  distinct,
   isRunning,
   processIds,
   SLOW,
@@ -154,5 +156,52 @@ describe("the local client", () => {
     const onProgress = () => Promise.reject(reason);
     await expect(client.writeFile(file, new ArrayBuffer(1_000_000), { onProgress })).rejects.toBe(reason);
     await expect(client.readFile(file, { onProgress })).rejects.toBe(reason);
+  });
+
+  it("stops a transfer where the caller aborts, with the reason, and leaves the old file alone", async () => {
+    const folder = await temporaryFolder();
+    const file = path.join(folder, "file");
+    const client = createLocalClient();
+    await client.writeFile(file, distinct(1_000_000));
+    for (const transfer of [
+      (options) => client.writeFile(file, distinct(2_000_000), options),
+      (options) => client.readFile(file, options),
+    ]) {
+      const { reason, options } = abortedByProgress();
+      await expect(transfer(options)).rejects.toBe(reason);
+    }
+    expect((await readFile(file)).equals(Buffer.from(distinct(1_000_000)))).toBe(true);
+    expect(await readdir(folder)).toEqual(["file"]);
+  });
+
+  it("ends a command, and what it started, where the caller aborts", async () => {
+    const pids = path.join(await temporaryFolder(), "pids");
+    const controller = new AbortController();
+    const command = `sh -c 'echo $$ > "${pids}"; exec sleep 1000' & wait`;
+    const running = createLocalClient().run(command, { ...AMPLE, signal: controller.signal });
+    running.catch(() => {});
+    const [pid] = await processIds(pids);
+    controller.abort("enough");
+    await expect(running).rejects.toBe("enough");
+    await until(async () => !(await isRunning(pid)));
+    const aborted = { ...AMPLE, signal: controller.signal };
+    await expect(createLocalClient().run(`echo late >> '${pids}'`, aborted)).rejects.toBe("enough");
+    expect(await readFile(pids, "utf8")).toBe(`${pid}\n`);
+  });
+
+  it("refuses a file beyond maxDownloadBytes, and what it cannot use, by name", async () => {
+    const file = path.join(await temporaryFolder(), "file");
+    await writeFile(file, Buffer.alloc(1_000));
+    await expect(createLocalClient({ maxDownloadBytes: 999 }).readFile(file)).rejects.toMatchObject({
+      code: "ERR_SANDBOX_DOWNLOAD_TOO_LARGE",
+    });
+    await expect(createLocalClient().writeFile(file, "text")).rejects.toMatchObject({
+      code: "ERR_INVALID_ARG_TYPE",
+    });
+    const bad = { root: "", shell: "", env: "A=1", deadlineMs: -1, maxDownloadBytes: 0 };
+    for (const [name, value] of Object.entries(bad)) {
+      expect(() => createLocalClient({ [name]: value })).toThrow(`'${name}'`);
+    }
+    expect(() => createLocalClient(null)).toThrow("'options'");
   });
 });

@@ -11,7 +11,9 @@ const clients = fileURLToPath(new URL("../../clients", import.meta.url));
 describe.each([
   ["local", ["createLocalClient"]],
   ["e2b", ["createE2bClient"]],
-  ["cloudflare", ["cloudflareSandboxOptions", "createCloudflareClient"]],
+  ["cloudflare", ["cloudflareSandboxOptions", "createCloudflareBridgeClient", "createCloudflareClient"]],
+  ["daytona", ["createDaytonaClient"]],
+  ["docker", ["createDockerClient"]],
   ["ssh", ["createSshClient"]],
   ["conformance", ["checkSandboxClient"]],
 ])("clients/%s", (name, functions) => {

@@ -3,6 +3,7 @@
 
 import type { Container } from "@cloudflare/containers";
 import type { ISandbox, SandboxOptions } from "@cloudflare/sandbox";
+import type { Sandbox as DaytonaSandbox } from "@daytonaio/sdk";
 import type { Sandbox } from "e2b";
 import type {
   prepareSandboxManagedRuntime,
@@ -11,15 +12,19 @@ import type {
 import {
   type CloudflareSandbox,
   cloudflareSandboxOptions,
+  createCloudflareBridgeClient,
   createCloudflareClient,
 } from "@paperclipai/sandbox-managed-runtime/clients/cloudflare";
 import { checkSandboxClient } from "@paperclipai/sandbox-managed-runtime/clients/conformance";
+import { createDaytonaClient } from "@paperclipai/sandbox-managed-runtime/clients/daytona";
+import { createDockerClient } from "@paperclipai/sandbox-managed-runtime/clients/docker";
 import { createE2bClient } from "@paperclipai/sandbox-managed-runtime/clients/e2b";
 import { createLocalClient } from "@paperclipai/sandbox-managed-runtime/clients/local";
 import { createSshClient } from "@paperclipai/sandbox-managed-runtime/clients/ssh";
 
 declare const e2b: Sandbox;
 declare const cloudflare: ISandbox;
+declare const daytona: DaytonaSandbox;
 declare const container: Pick<Container, "renewActivityTimeout">;
 
 type Accepted = Parameters<typeof prepareSandboxManagedRuntime>[0]["client"];
@@ -29,6 +34,9 @@ export const clients: Accepted[] = [
   createE2bClient(e2b, { lifetimeMs: 60_000, user: "root", timers: globalThis }),
   createCloudflareClient(cloudflare, { sleepAfter: 60, timers: globalThis }),
   createCloudflareClient(cloudflare, cloudflareSandboxOptions({ keepAlive: true })),
+  createCloudflareBridgeClient({ url: "https://bridge", token: "t", sandboxId: "a", partBytes: 1 }),
+  createDaytonaClient(daytona, { deadlineMs: 1, maxDownloadBytes: 1 }),
+  createDockerClient({ container: "box", engine: "podman", command: ["sudo", "podman"], user: "0" }),
   createLocalClient({ root: "/srv", env: { NAME: "value" } }),
   ssh,
 ];
@@ -52,6 +60,10 @@ export const checked: Promise<{ passed: boolean; failures: { advice: string }[] 
 createE2bClient(cloudflare);
 // @ts-expect-error A sandbox of another provider.
 createCloudflareClient(e2b);
+// @ts-expect-error A sandbox of another provider.
+createDaytonaClient(e2b);
+// @ts-expect-error There is no such program.
+createDockerClient({ container: "box", engine: "lxc" });
 // @ts-expect-error A lifetime is a number.
 createE2bClient(e2b, { lifetimeMs: "1h" });
 // @ts-expect-error There is no such method.

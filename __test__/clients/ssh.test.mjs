@@ -1,6 +1,7 @@
 // The system's ssh, against a real server on loopback. Without sshd, these tests fail.
 
 import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
 import { access, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
@@ -8,16 +9,22 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { createSshClient } from "../../clients/ssh.js";
+import { PLACES, startCuttingProxy } from "./cutting-proxy.mjs";
 import { startSshd } from "./sshd.mjs";
 import {
+  abortedByProgress,
   conformance,
+  distinct,
   isRunning,
   processIds,
   SLOW,
   temporaryFolder,
   until,
   withManualTime,
+  withQuickRetries,
 } from "./support.mjs";
+
+withQuickRetries();
 
 const AMPLE = { timeoutMs: 60_000 };
 
@@ -190,7 +197,10 @@ describe("the ssh client", () => {
       `case "$*" in *'cat >'*) head -c 1000 | ssh "$@" ;; *) exec ssh "$@" ;; esac`,
     );
     const writing = newClient({ sshCommand }).writeFile(path.join(target, "file"), new ArrayBuffer(10_000));
-    await expect(writing).rejects.toThrow("only 1000 of 10000 bytes arrived");
+    await expect(writing).rejects.toMatchObject({
+      code: "ERR_SANDBOX_TRANSFER_INCOMPLETE",
+      message: expect.stringContaining("1000 of 10000 bytes"),
+    });
     expect(await readdir(target)).toEqual([]);
   });
 
@@ -217,10 +227,26 @@ describe("the ssh client", () => {
     await expect(client.run("true", AMPLE)).rejects.toMatchObject({ code: "ENOENT" });
   });
 
-  it.each(["", "-oProxyCommand=touch owned", undefined])("refuses %j for a host", (host) => {
-    expect(() => createSshClient({ host })).toThrow(
-      expect.objectContaining({ code: "ERR_INVALID_ARG_VALUE" }),
-    );
+  it.each([
+    ["host", ["", "-oProxyCommand=touch owned", undefined, 5]],
+    ["port", ["abc", "22", 0, 65_536, 1.5, null]],
+    ["user", ["", 5]],
+    ["identityFile", ["", 5]],
+    ["sshOptions", ["-v", [5], [undefined], null]],
+    ["sshCommand", ["", 5]],
+    ["maxSessions", [0, 1.5, "8"]],
+    ["deadlineMs", [-1, 0, "1h"]],
+    ["maxDownloadBytes", [-1, 0, "1"]],
+  ])("refuses a bad %s by its name", (name, values) => {
+    for (const value of values) {
+      expect(() => createSshClient({ host: "host", [name]: value })).toThrow(
+        expect.objectContaining({
+          code: expect.stringMatching(/^ERR_INVALID_ARG_(TYPE|VALUE)$/),
+          message: expect.stringContaining(`'${name}`),
+        }),
+      );
+    }
+    expect(() => createSshClient()).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARG_TYPE" }));
   });
 
   it("refuses relative paths, and a time limit that is none, without connecting", async () => {
@@ -289,5 +315,170 @@ describe("the connection of an ssh client", () => {
     expect(sshd.logins() - before).toBe(1);
     const [control] = await readdir(temporary);
     await access(path.join(temporary, control, "s"));
+  });
+});
+
+describe("a login shell", () => {
+  /** Those that are known to understand what the client says, as far as they are installed here. */
+  const shells = ["sh", "bash", "dash", "zsh", "fish", "tcsh", "csh", "bsd-csh"].flatMap((name) =>
+    (process.env.PATH ?? "")
+      .split(":")
+      .map((folder) => path.join(folder, name))
+      .filter(existsSync)
+      .slice(0, 1),
+  );
+  let keys, server;
+
+  beforeAll(async () => {
+    keys = await mkdtemp(path.join(os.tmpdir(), "sshd-shells-"));
+    // What sshd does with the user's login shell, with one that each test chooses.
+    server = await startSshd(keys, [`ForceCommand=exec "$(cat '${keys}/shell')" -c "$SSH_ORIGINAL_COMMAND"`]);
+  });
+
+  afterAll(async () => {
+    await server?.stop();
+    await rm(keys, { recursive: true, force: true });
+  });
+
+  it.each(shells)("may be %s", async (shell) => {
+    await writeFile(path.join(keys, "shell"), `${shell}\n`);
+    const client = createSshClient(server.options);
+    onTestFinished(() => client.close());
+    const folder = path.join(await temporaryFolder(), "it's !1 $HOME \\n `x` *\nünï");
+    const file = path.join(folder, "file");
+    await client.makeDir(folder);
+    await client.writeFile(file, distinct(300_000));
+    expect((await client.readFile(file)).equals(Buffer.from(distinct(300_000)))).toBe(true);
+    expect(await client.listFiles(folder)).toEqual(["file"]);
+    const failing = client.run("cat <<'END' >&2\nwhat! \\ 'went' wrong\nEND\nexit 7", AMPLE);
+    await expect(failing).rejects.toMatchObject({ exitCode: 7, stderr: "what! \\ 'went' wrong\n" });
+    await client.remove(folder);
+    await expect(client.readFile(file)).rejects.toMatchObject({ code: "ERR_SANDBOX_COMMAND_FAILED" });
+  });
+});
+
+describe("an ssh connection that is disturbed", () => {
+  /** A client whose connection can be cut. */
+  async function behindProxy() {
+    const proxy = await startCuttingProxy(sshd.port);
+    onTestFinished(() => proxy.stop());
+    const client = createSshClient(sshd.optionsBy(proxy.port));
+    onTestFinished(() => client.close());
+    await client.run("true", AMPLE);
+    return { proxy, client };
+  }
+
+  it("carries an upload to its end although it is cut, at ten places, and leaves nothing beside it", async () => {
+    const target = await temporaryFolder();
+    const bytes = distinct(4_000_000);
+    await Promise.all(
+      PLACES.map(async (place) => {
+        const { proxy, client } = await behindProxy();
+        proxy.cutAfter(place * bytes.byteLength);
+        await client.writeFile(path.join(target, String(place)), bytes);
+        expect(proxy.cuts()).toBe(1);
+        expect((await readFile(path.join(target, String(place)))).equals(Buffer.from(bytes))).toBe(true);
+      }),
+    );
+    await until(async () => (await readdir(target)).length === PLACES.length);
+  });
+
+  it("carries a download to its end although it is cut, at ten places", async () => {
+    const file = path.join(await temporaryFolder(), "file");
+    const bytes = Buffer.from(distinct(4_000_000));
+    await writeFile(file, bytes);
+    await Promise.all(
+      PLACES.map(async (place) => {
+        const { proxy, client } = await behindProxy();
+        proxy.cutAfter(place * bytes.byteLength);
+        expect((await client.readFile(file)).equals(bytes)).toBe(true);
+        expect(proxy.cuts()).toBe(1);
+      }),
+    );
+  });
+
+  it("fails a command that had begun, which is not run twice, and serves the next", async () => {
+    const out = path.join(await temporaryFolder(), "out");
+    const client = newClient();
+    const running = client.run(`echo begun >> '${out}'; exec sleep 1000`, AMPLE);
+    running.catch(() => {});
+    await processIds(out);
+    for (const pid of await sshd.connections()) process.kill(pid, "SIGKILL");
+    await expect(running).rejects.toMatchObject({ code: "ERR_SANDBOX_CONNECTION_LOST", retryable: true });
+    await client.run(`echo next >> '${out}'`, AMPLE);
+    expect(await readFile(out, "utf8")).toBe("begun\nnext\n");
+  });
+
+  it("is told apart from a command that ends with ssh's own exit code", async () => {
+    await expect(newClient().run("exit 255", AMPLE)).rejects.toMatchObject({
+      code: "ERR_SANDBOX_COMMAND_FAILED",
+      exitCode: 255,
+    });
+  });
+
+  it("is noticed when the other side falls silent", async () => {
+    const { proxy, client } = await behindProxy();
+    proxy.freeze();
+    await expect(client.run("true", AMPLE)).rejects.toMatchObject({ code: "ERR_SANDBOX_CONNECTION_LOST" });
+  });
+
+  it("stops a transfer where the caller aborts, with the reason, and leaves nothing of an upload", async () => {
+    const target = await temporaryFolder();
+    const file = path.join(target, "file");
+    const client = newClient();
+    const upload = abortedByProgress();
+    await expect(client.writeFile(file, distinct(20_000_000), upload.options)).rejects.toBe(upload.reason);
+    await until(async () => (await readdir(target)).length === 0);
+    await writeFile(file, Buffer.from(distinct(20_000_000)));
+    const download = abortedByProgress();
+    await expect(client.readFile(file, download.options)).rejects.toBe(download.reason);
+    await client.run("true", AMPLE);
+  });
+
+  it("ends a command, and what it started, where the caller aborts", async () => {
+    const pids = path.join(await temporaryFolder(), "pids");
+    const controller = new AbortController();
+    const command = `setsid sh -c 'echo $$ > "${pids}"; exec sleep 1000'`;
+    const running = newClient().run(command, { ...AMPLE, signal: controller.signal });
+    running.catch(() => {});
+    const [pid] = await processIds(pids);
+    controller.abort("enough");
+    await expect(running).rejects.toBe("enough");
+    await until(async () => !(await isRunning(pid)));
+  });
+
+  it("ends a call at its deadline", async () => {
+    const sshCommand = await sshScript('case "$*" in *"exit 0") exec ssh "$@" ;; *) exec sleep 1000 ;; esac');
+    const client = newClient({ sshCommand, deadlineMs: 2_000 });
+    await expect(client.makeDir("/folder")).rejects.toMatchObject({
+      code: "ERR_SANDBOX_COMMAND_TIMEOUT",
+      timeoutMs: 2_000,
+    });
+  });
+
+  it("refuses a file beyond maxDownloadBytes", async () => {
+    const file = path.join(await temporaryFolder(), "file");
+    await writeFile(file, Buffer.alloc(1_000));
+    await expect(newClient({ maxDownloadBytes: 999 }).readFile(file)).rejects.toMatchObject({
+      code: "ERR_SANDBOX_DOWNLOAD_TOO_LARGE",
+    });
+    await newClient({ maxDownloadBytes: 1_000 }).readFile(file);
+  });
+
+  it("shares a connection among no more sessions than it is told, and serves a server that takes fewer", async () => {
+    const keys = await temporaryFolder();
+    const server = await startSshd(keys, ["MaxSessions=2"]);
+    onTestFinished(() => server.stop());
+    const file = path.join(keys, "file");
+    for (const maxSessions of [2, 8]) {
+      const client = createSshClient({ ...server.options, maxSessions });
+      onTestFinished(() => client.close());
+      const before = server.logins();
+      const command = (index) => `echo ${index} >> '${file}'; sleep 0.2`;
+      await Promise.all([1, 2, 3, 4, 5, 6].map((index) => client.run(command(index), AMPLE)));
+      // Refused by the server, ssh opens a connection of its own.
+      if (maxSessions === 2) expect(server.logins() - before).toBe(1);
+    }
+    expect((await readFile(file, "utf8")).trim().split("\n")).toHaveLength(12);
   });
 });

@@ -18,8 +18,11 @@ const SSHD = "/usr/sbin/sshd";
 /** Where the server wants an empty folder of its own; the system's service creates it at start. */
 const PRIVILEGE_SEPARATION = "/run/sshd";
 
-/** @param {string} folder where keys and configuration may be kept */
-export async function startSshd(folder) {
+/**
+ * @param {string} folder where keys and configuration may be kept
+ * @param {string[]} [more] further options of the server's
+ */
+export async function startSshd(folder, more = []) {
   const file = (name) => path.join(folder, name);
   await mkdir(PRIVILEGE_SEPARATION, { recursive: true });
   for (const name of ["host", "user"]) {
@@ -39,6 +42,7 @@ export async function startSshd(folder) {
     "PidFile=none",
     "StrictModes=no",
     "UsePAM=no",
+    ...more,
   ];
   const server = spawn(
     SSHD,
@@ -72,6 +76,12 @@ export async function startSshd(folder) {
       ],
     },
     knownHosts: file("known_hosts"),
+    port,
+    /** The options of a client that reaches this server by another port of this machine. */
+    optionsBy(otherPort) {
+      const sshOptions = [...this.options.sshOptions, `HostKeyAlias=[127.0.0.1]:${port}`];
+      return { ...this.options, port: otherPort, sshOptions };
+    },
     /** How many connections were opened so far. */
     logins: () => log.filter((line) => line.startsWith("Accepted publickey")).length,
     /** The processes that serve the connections that are open now. */

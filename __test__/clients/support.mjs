@@ -1,6 +1,7 @@
 // What the suites of the clients share.
 
 import { mkdtemp, readFile, realpath, rm } from "node:fs/promises";
+import { createRequire } from "node:module";
 import os from "node:os";
 import path from "node:path";
 import { onTestFinished, vi } from "vitest";
@@ -8,6 +9,14 @@ import { checkSandboxClient } from "../../clients/conformance.js";
 
 /** For a test that runs all checks of conformance: hundreds of processes, and pauses of eight seconds. */
 export const SLOW = { timeout: 300_000 };
+
+/** How fast the clients try again. This is the module as they load it themselves. */
+export const { pace } = createRequire(import.meta.url)("../../clients/attempts.js");
+
+/** Lets the clients of a suite try again nearly at once. */
+export function withQuickRetries() {
+  pace.firstPauseMs = 20;
+}
 
 /**
  * A new folder that is removed when the test has ended. A test that runs beside others hands in its own
@@ -107,4 +116,23 @@ export async function conformance(client, options) {
   const log = (text) => printed.push(text);
   const result = await checkSandboxClient(client, { limitMs: SLOW.timeout, ...options, log });
   return { ...result, printed: printed.join("\n") };
+}
+
+/** Content in which no two parts are alike. */
+export function distinct(length) {
+  const words = Uint32Array.from(
+    { length: Math.ceil(length / 4) },
+    (_, index) => (index + 1) * 2_654_435_761,
+  );
+  return words.buffer.slice(0, length);
+}
+
+/**
+ * A signal that aborts at the first progress of a transfer, the listener that makes it, and the reason.
+ */
+export function abortedByProgress() {
+  const controller = new AbortController();
+  const reason = new Error("no longer wanted");
+  const onProgress = () => controller.abort(reason);
+  return { reason, options: { signal: controller.signal, onProgress } };
 }

@@ -79,7 +79,7 @@ beforeAll(async () => {
   project = path.join(home, "project");
   elsewhere = path.join(home, "elsewhere");
   await mkdir(elsewhere);
-  for (const file of ["index.js", "binding.js", "package.json", "js"]) {
+  for (const file of ["index.js", "binding.js", "package.json", "js", "clients"]) {
     await cp(path.join(root, file), path.join(stored(PACKAGE), file), { recursive: true });
   }
   const platformPackage = packageName(hostPlatform);
@@ -114,18 +114,42 @@ beforeEach(async () => {
   await rm(path.join(project, "node_modules", "@paperclipai"), { recursive: true, force: true });
 });
 
-/** Bundles a program that lists a folder's snapshot, and gives the one file that was made. */
-async function bundle(bundler, format, imported) {
+/** A program that lists a folder's snapshot. */
+const listing = (imported) =>
+  `import { captureDirectorySnapshot, parseSandboxRemoteExecutionSpec } from "${imported}";
+   if (parseSandboxRemoteExecutionSpec({}) !== null) throw new Error("there is no such spec");
+   captureDirectorySnapshot(process.argv[2]).then(
+     ({ entries }) => console.log([...entries.keys()].join()),
+     ({ code, message }) => console.log(code + "\\n" + message),
+   );`;
+
+/** A program that has each client refuse bad options, and lists a folder by one that works. */
+const CLIENTS = `
+  import { createCloudflareClient } from "${PACKAGE}/clients/cloudflare";
+  import { checkSandboxClient } from "${PACKAGE}/clients/conformance";
+  import { createDaytonaClient } from "${PACKAGE}/clients/daytona";
+  import { createDockerClient } from "${PACKAGE}/clients/docker";
+  import { createE2bClient } from "${PACKAGE}/clients/e2b";
+  import { createLocalClient } from "${PACKAGE}/clients/local";
+  import { createSshClient } from "${PACKAGE}/clients/ssh";
+  const all = [createCloudflareClient, createDaytonaClient, createDockerClient, createE2bClient, createSshClient];
+  const refused = all.filter((create) => {
+    try {
+      create();
+    } catch ({ code }) {
+      return code.startsWith("ERR_INVALID_ARG_");
+    }
+  });
+  const check = { workDir: process.argv[2], only: ["an empty file arrives and returns"], log() {} };
+  checkSandboxClient(createLocalClient(), check)
+    .then(({ passed }) => console.log(passed, refused.length))
+    .then(() => createLocalClient().listFiles(process.argv[2]))
+    .then((files) => console.log(files.join()));`;
+
+/** Bundles a program, and gives the one file that was made. */
+async function bundle(bundler, format, imported, program = listing(imported)) {
   const input = path.join(project, "src", "program.mjs");
-  await writeFile(
-    input,
-    `import { captureDirectorySnapshot, parseSandboxRemoteExecutionSpec } from "${imported}";
-     if (parseSandboxRemoteExecutionSpec({}) !== null) throw new Error("there is no such spec");
-     captureDirectorySnapshot(process.argv[2]).then(
-       ({ entries }) => console.log([...entries.keys()].join()),
-       ({ code, message }) => console.log(code + "\\n" + message),
-     );`,
-  );
+  await writeFile(input, program);
   const file = path.join(project, "dist", format === "esm" ? "program.mjs" : "program.cjs");
   const warnings = await BUNDLERS[bundler](input, file, format);
   expect(warnings.map(String)).toEqual([]);
@@ -167,6 +191,12 @@ describe.each(CASES)("a bundle by %s, as %s, of a program that imports %s", (bun
 });
 
 describe.each(["cjs", "esm"])("a bundle as %s", (format) => {
+  test.each(Object.keys(BUNDLERS))("of the ready-made clients works, by %s", async (bundler) => {
+    await name(PACKAGE);
+    const file = await bundle(bundler, format, PACKAGE, CLIENTS);
+    expect(await run(file)).toBe(`true 5\n${path.basename(file)}\n`);
+  });
+
   test("that another program loads is found by its own place", async () => {
     await name(PACKAGE);
     const file = await bundle("esbuild", format, PACKAGE);
