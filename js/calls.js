@@ -226,7 +226,9 @@ class ClientCalls {
  */
 function isPassing(thrown) {
   try {
-    return typeof thrown === "object" && thrown !== null && "retryable" in thrown && thrown.retryable === true;
+    return (
+      typeof thrown === "object" && thrown !== null && "retryable" in thrown && thrown.retryable === true
+    );
   } catch {
     // It is a proxy, or has a getter, that throws.
     return false;
