@@ -14,7 +14,6 @@ use super::refs::{Head, Oid, RefName, Refs};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::RelativePath;
-use crate::tree::entry::Digest;
 use crate::tree::root::{Kind, Root};
 
 /// How the repositories of a workspace travel.
@@ -92,7 +91,10 @@ impl Repository<'_> {
         call
     }
 
-    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Vec<u8>, Fault> {
+    pub fn run<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Vec<u8>, Fault> {
         self.call().args(args).run(self.cancel)
     }
 
@@ -131,8 +133,10 @@ impl Repository<'_> {
 
     /// The stash with its messages, the newest first.
     pub fn stashes(&self) -> Result<Vec<(Oid, Vec<u8>)>, Fault> {
-        let list =
-            self.call().args(["log", "-g", "--no-show-signature", "--format=%H%x00%gs", "refs/stash", "--"]).output(self.cancel)?;
+        let list = self
+            .call()
+            .args(["log", "-g", "--no-show-signature", "--format=%H%x00%gs", "refs/stash", "--"])
+            .output(self.cancel)?;
         if list.status != Some(0) {
             return Ok(Vec::new());
         }
@@ -207,7 +211,8 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
     if !matches!(meta.kind, Kind::Dir | Kind::File) {
         return refused("a .git that is neither a folder nor a file is not followed");
     }
-    let absolute = std::path::absolute(workspace.path()).map_err(|error| Error::io("realpath", workspace.path(), error))?;
+    let absolute = std::path::absolute(workspace.path())
+        .map_err(|error| Error::io("realpath", workspace.path(), error))?;
     let absolute = absolute.canonicalize().map_err(|error| Error::io("realpath", &absolute, error))?;
     let at = absolute.join(dot_git.as_path());
     let checkout = at.parent().unwrap_or(&absolute).to_path_buf();
@@ -262,7 +267,8 @@ pub fn export(
     for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
         make_dirs(&folder.join(below))?;
     }
-    let mut tips: BTreeSet<Oid> = refs.values().cloned().chain(stashes.iter().map(|(oid, _)| oid.clone())).collect();
+    let mut tips: BTreeSet<Oid> =
+        refs.values().cloned().chain(stashes.iter().map(|(oid, _)| oid.clone())).collect();
     if let Some(Head::Detached(oid)) = &head {
         tips.insert(oid.clone());
     }
@@ -280,8 +286,12 @@ pub fn export(
     };
     let packs = pack(&repository, &tips, &staged, &boundary, folder)?;
 
-    let shallow: BTreeSet<Oid> =
-        shallow.unwrap_or_default().split(|&byte| byte == b'\n').filter_map(Oid::parse).chain(boundary).collect();
+    let shallow: BTreeSet<Oid> = shallow
+        .unwrap_or_default()
+        .split(|&byte| byte == b'\n')
+        .filter_map(Oid::parse)
+        .chain(boundary)
+        .collect();
     if !shallow.is_empty() {
         write(&folder.join("shallow"), &lines(shallow.iter().map(Oid::as_str)))?;
     }
@@ -316,7 +326,9 @@ pub fn export(
 
 /// Which references go up.
 fn goes_up(name: &RefName) -> bool {
-    [&b"refs/heads/"[..], b"refs/tags/", b"refs/remotes/", b"refs/notes/"].iter().any(|start| name.as_bytes().starts_with(start))
+    [&b"refs/heads/"[..], b"refs/tags/", b"refs/remotes/", b"refs/notes/"]
+        .iter()
+        .any(|start| name.as_bytes().starts_with(start))
 }
 
 /// The settings as git reads them from the file that was written, so that both sides are read by one reader.
@@ -326,14 +338,19 @@ fn sent_settings(git: &Git, folder: &Path, cancel: &Cancel) -> Result<Settings, 
 
 /// Reads a configuration file by itself: what it includes is not followed.
 pub(super) fn read_settings(git: &Git, file: &Path, cancel: &Cancel) -> Result<Settings, Fault> {
-    let list = git.outside().args(["config", "--no-includes", "--list", "-z", "--file"]).arg(file).run(cancel)?;
+    let list =
+        git.outside().args(["config", "--no-includes", "--list", "-z", "--file"]).arg(file).run(cancel)?;
     Ok(config::parse(&list))
 }
 
 /// The settings that a repository of this format needs, and those given.
 pub(super) fn configuration(place: &Place, settings: &Settings) -> Vec<u8> {
     let newer = place.format != "sha1" || place.promisor.is_some();
-    let mut text = format!("[core]\n\trepositoryformatversion = {}\n\tbare = false\n\tfilemode = true\n", u8::from(newer)).into_bytes();
+    let mut text = format!(
+        "[core]\n\trepositoryformatversion = {}\n\tbare = false\n\tfilemode = true\n",
+        u8::from(newer)
+    )
+    .into_bytes();
     let mut more = Settings::new();
     let mut set = |key: String, value: &str| more.push((key.into_bytes(), Some(value.as_bytes().to_vec())));
     if place.format != "sha1" {
@@ -361,10 +378,19 @@ fn pack(
     if tips.is_empty() && staged.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let mut input = lines(boundary.iter().map(|oid| format!("--shallow {oid}")).collect::<Vec<_>>().iter().map(String::as_str));
+    let mut input = lines(
+        boundary.iter().map(|oid| format!("--shallow {oid}")).collect::<Vec<_>>().iter().map(String::as_str),
+    );
     input.extend(lines(tips.iter().chain(staged.keys()).map(Oid::as_str)));
     let mut call = repository.call();
-    call.args(["pack-objects", "-q", "--revs", "--delta-base-offset", "--window=0", "--no-write-bitmap-index"]);
+    call.args([
+        "pack-objects",
+        "-q",
+        "--revs",
+        "--delta-base-offset",
+        "--window=0",
+        "--no-write-bitmap-index",
+    ]);
     if !boundary.is_empty() {
         call.arg("--shallow");
     }
@@ -467,13 +493,13 @@ fn copy_index(repository: &Repository<'_>, folder: &Path) -> Result<Option<[u8; 
     repository
         .call()
         .env("GIT_INDEX_FILE", &there)
-        .args(["update-index", "--no-split-index", "--no-untracked-cache", "--no-fsmonitor", "--force-write-index"])
+        .args([
+            "update-index",
+            "--no-split-index",
+            "--no-untracked-cache",
+            "--no-fsmonitor",
+            "--force-write-index",
+        ])
         .run(repository.cancel)?;
     Ok(read(&there)?.map(|bytes| Sha256::digest(&bytes).into()))
-}
-
-/// A digest as the rest of the crate has it.
-#[must_use]
-pub fn digest(bytes: &[u8]) -> Digest {
-    Digest(Sha256::digest(bytes).into())
 }

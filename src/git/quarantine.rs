@@ -3,8 +3,8 @@
 //! Only what is read from there is written at all: objects, references, `HEAD`, the index, the configuration's text. Its
 //! names are not those of a git directory, so that no git takes the folder for one.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -20,12 +20,15 @@ use crate::path::RelativePath;
 /// The most that is read of `HEAD` and of the configuration.
 const TEXT_MAX: u64 = 1024 * 1024;
 
+/// The most that is read of a reference.
+const REFERENCE_MAX: u64 = 4096;
+
 /// What the sandbox has of its repositories.
 #[derive(Debug)]
 pub struct Quarantine {
     pub(super) folder: PathBuf,
     pub(super) repositories: BTreeMap<RelativePath, Received>,
-    pub(super) held_back: Vec<HeldBack>,
+    pub(super) held_back: BTreeSet<HeldBack>,
     known: Bases,
 }
 
@@ -42,6 +45,10 @@ pub(super) struct Received {
     pub loose: bool,
     /// The digest of the index file.
     pub index_digest: Option<[u8; 32]>,
+    /// The references that are files of their own, with their text.
+    pub references: BTreeMap<RefName, Vec<u8>>,
+    /// What LFS keeps, by digest.
+    pub large_files: BTreeSet<String>,
     /// Whether it keeps its references as a `reftable`.
     pub reftable: bool,
 }
@@ -51,11 +58,16 @@ pub(super) struct Received {
 enum Fate {
     /// It waits under that name.
     Waits(String),
+    /// It is a reference of its own, which is read at once.
+    Reference(RefName),
     /// Git makes it for itself, and makes it anew here where it needs it.
     Ignored,
     /// It stays as it is here.
     Held(&'static str),
 }
+
+/// Why a repository that was turned into a `reftable` in the sandbox stays.
+pub(super) const REFTABLE: &str = "its references were turned into a reftable there, which is not read";
 
 fn is_hex(text: &[u8]) -> bool {
     text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -75,29 +87,54 @@ fn fate(inner: &[u8]) -> Fate {
         b"packed-refs" | b"index" | b"shallow" => return waits(&text()),
         b"config" => return waits("settings"),
         b"logs/refs/stash" => return waits("stash"),
-        b"description" | b"COMMIT_EDITMSG" | b"ORIG_HEAD" | b"FETCH_HEAD" | b"AUTO_MERGE" | b"MERGE_RR" | b"gc.log" | b"gc.pid"
-        | b"info/refs" | b"TAG_EDITMSG" | b"SQUASH_MSG" => return Fate::Ignored,
+        b"description" | b"COMMIT_EDITMSG" | b"ORIG_HEAD" | b"FETCH_HEAD" | b"AUTO_MERGE" | b"MERGE_RR"
+        | b"gc.log" | b"gc.pid" | b"info/refs" | b"TAG_EDITMSG" | b"SQUASH_MSG" => return Fate::Ignored,
         _ => {}
     }
     match first {
         b"refs" => match RefName::parse(inner) {
-            // A directory's name cannot be that of a file here: each reference is a file named by its hex digits.
-            Some(_) => Fate::Waits(format!("references/{}", hex(inner))),
+            Some(name) => Fate::Reference(name),
             None => Fate::Held("no reference can have that name"),
         },
-        b"logs" | b"branches" | b"rr-cache" | b"lfs" if first != b"lfs" => Fate::Ignored,
-        b"lfs" => Fate::Held("objects of LFS are fetched from their server, not from a sandbox"),
+        b"logs" | b"branches" | b"rr-cache" => Fate::Ignored,
+        b"lfs" => match large_file(inner) {
+            Some(name) => Fate::Waits(format!("lfs/{name}")),
+            None => Fate::Ignored,
+        },
         b"objects" => object(&inner[b"objects/".len().min(inner.len())..]),
         b"hooks" => Fate::Held("a hook of the sandbox is never taken over"),
-        b"reftable" => Fate::Waits(format!("reftable/{}", hex(inner))),
+        b"reftable" => Fate::Held(REFTABLE),
         b"info" => Fate::Held("info/ is not taken over"),
-        b"modules" => Fate::Held("a submodule's repository is merged where it is checked out, and taken over from nowhere else"),
+        b"modules" => Fate::Held(
+            "a submodule's repository is merged where it is checked out, and taken over from nowhere else",
+        ),
         b"worktrees" => Fate::Held("the worktrees of the sandbox are not those of this machine"),
-        b"rebase-merge" | b"rebase-apply" | b"sequencer" | b"MERGE_HEAD" | b"MERGE_MSG" | b"MERGE_MODE" | b"CHERRY_PICK_HEAD"
-        | b"REVERT_HEAD" | b"REBASE_HEAD" | b"BISECT_LOG" | b"BISECT_START" | b"BISECT_RUN" | b"BISECT_NAMES" | b"BISECT_TERMS"
+        b"rebase-merge"
+        | b"rebase-apply"
+        | b"sequencer"
+        | b"MERGE_HEAD"
+        | b"MERGE_MSG"
+        | b"MERGE_MODE"
+        | b"CHERRY_PICK_HEAD"
+        | b"REVERT_HEAD"
+        | b"REBASE_HEAD"
+        | b"BISECT_LOG"
+        | b"BISECT_START"
+        | b"BISECT_RUN"
+        | b"BISECT_NAMES"
+        | b"BISECT_TERMS"
         | b"BISECT_EXPECTED_REV" => Fate::Held("an operation in progress does not come back"),
         _ => Fate::Held(EXECUTES),
     }
+}
+
+/// The digest of a file that LFS keeps, from its path.
+fn large_file(inner: &[u8]) -> Option<String> {
+    let mut parts = inner.strip_prefix(b"lfs/objects/")?.split(|&byte| byte == b'/');
+    let (one, two, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let fits =
+        name.len() == 64 && is_hex(name) && one == &name[..2] && two == &name[2..4] && parts.next().is_none();
+    fits.then(|| String::from_utf8_lossy(name).into_owned())
 }
 
 fn object(name: &[u8]) -> Fate {
@@ -122,25 +159,11 @@ fn object(name: &[u8]) -> Fate {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap_or_else(|std::fmt::Error| unreachable!("a String takes everything"));
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    digits.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
-}
-
 impl Quarantine {
     /// An empty one in a folder that is ours alone and outside the workspace. `known` is what both sides last shared.
     pub fn new(folder: PathBuf, known: &Bases) -> Result<Self> {
         make_dirs(&folder)?;
-        Ok(Self { folder, repositories: BTreeMap::new(), held_back: Vec::new(), known: known.clone() })
+        Ok(Self { folder, repositories: BTreeMap::new(), held_back: BTreeSet::new(), known: known.clone() })
     }
 
     /// Takes in a file of the sandbox's that [is git's](super::recognise::is_gits).
@@ -164,12 +187,25 @@ impl Quarantine {
                 let sent = known.as_ref().and_then(|base| base.files.get(&name));
                 let mut hash = Sha256::new();
                 if sent.is_some() {
-                    io::copy(&mut content.take(TEXT_MAX), &mut HashWriter(&mut hash)).map_err(|error| Error::io("read", path.as_path(), error))?;
+                    io::copy(&mut content.take(TEXT_MAX), &mut HashWriter(&mut hash))
+                        .map_err(|error| Error::io("read", path.as_path(), error))?;
                     if sent == Some(&hash.finalize().into()) {
                         return Ok(());
                     }
                 }
-                self.hold(path, reason);
+                if reason == REFTABLE {
+                    self.received(&dot_git).reftable = true;
+                }
+                self.hold_inner(&dot_git, &inner, reason);
+                Ok(())
+            }
+            Fate::Reference(name) => {
+                let mut text = Vec::new();
+                content
+                    .take(REFERENCE_MAX)
+                    .read_to_end(&mut text)
+                    .map_err(|error| Error::io("read", path.as_path(), error))?;
+                self.received(&dot_git).references.insert(name, text);
                 Ok(())
             }
             Fate::Waits(name) => {
@@ -183,11 +219,16 @@ impl Quarantine {
                     received.new_packs.push(pack.to_owned());
                 }
                 received.loose |= name.starts_with("objects/");
-                received.reftable |= name.starts_with("reftable/");
                 let target = received.folder.join(&name);
                 let limit = if matches!(&name[..], "head" | "settings") { TEXT_MAX } else { u64::MAX };
                 let (size, digest) = store(&target, content, limit)?;
-                if name == "index" {
+                if let Some(file) = name.strip_prefix("lfs/") {
+                    if digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>() == file {
+                        received.large_files.insert(file.to_owned());
+                    } else {
+                        self.hold(path, "its content is not what its name says");
+                    }
+                } else if name == "index" {
                     received.index_digest = Some(digest);
                 } else if let Some(pack) = name.strip_prefix("packs/") {
                     received.packs.insert(pack.to_owned(), size);
@@ -216,10 +257,16 @@ impl Quarantine {
 
     /// Takes note of something outside every `.git` that is held back, such as a folder that is a bare repository.
     pub fn hold(&mut self, path: &RelativePath, reason: &str) {
-        let held = HeldBack { path: path.clone(), what: None, reason: reason.to_owned() };
-        if !self.held_back.contains(&held) {
-            self.held_back.push(held);
-        }
+        self.held_back.insert(HeldBack { path: path.clone(), what: None, reason: reason.to_owned() });
+    }
+
+    /// The same of a file below `.git`. Where many belong together, their folder is named once.
+    fn hold_inner(&mut self, dot_git: &RelativePath, inner: &[u8], reason: &str) {
+        let first = inner.split(|&byte| byte == b'/').next().unwrap_or_default();
+        let one_by_one = matches!(first, b"hooks" | b"info" | b"objects" | b"refs");
+        let named = if one_by_one { inner } else { first };
+        let named = RelativePath::parse(named).ok().flatten();
+        self.hold(&named.map_or_else(|| dot_git.clone(), |named| dot_git.join(&named)), reason);
     }
 
     fn received(&mut self, dot_git: &RelativePath) -> &mut Received {
@@ -269,27 +316,6 @@ fn store(target: &Path, content: &mut dyn Read, limit: u64) -> Result<(u64, [u8;
     }
 }
 
-impl Received {
-    /// The loose references that wait here, with their content.
-    pub fn loose_refs(&self) -> Result<Vec<(RefName, Vec<u8>)>> {
-        let folder = self.folder.join("references");
-        let list = match fs::read_dir(&folder) {
-            Ok(list) => list,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("scandir", &folder, error)),
-        };
-        let mut refs = Vec::new();
-        for entry in list {
-            let entry = entry.map_err(|error| Error::io("scandir", &folder, error))?;
-            let name = entry.file_name().to_str().and_then(unhex).and_then(|name| RefName::parse(&name));
-            if let (Some(name), Some(text)) = (name, super::export::read(&entry.path())?) {
-                refs.push((name, text));
-            }
-        }
-        Ok(refs)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,28 +324,54 @@ mod tests {
     fn what_becomes_of_each_file_of_a_git_directory() {
         let a40 = "a".repeat(40);
         for (inner, waits) in [
-            ("HEAD".to_owned(), "head"), ("packed-refs".to_owned(), "packed-refs"), ("index".to_owned(), "index"),
-            ("config".to_owned(), "settings"), ("shallow".to_owned(), "shallow"), ("logs/refs/stash".to_owned(), "stash"),
+            ("HEAD".to_owned(), "head"),
+            ("packed-refs".to_owned(), "packed-refs"),
+            ("index".to_owned(), "index"),
+            ("config".to_owned(), "settings"),
+            ("shallow".to_owned(), "shallow"),
+            ("logs/refs/stash".to_owned(), "stash"),
             (format!("objects/aa/{}", "a".repeat(38)), &format!("objects/aa/{}", "a".repeat(38))),
             (format!("objects/pack/pack-{a40}.pack"), &format!("packs/pack-{a40}.pack")),
         ] {
             assert_eq!(fate(inner.as_bytes()), Fate::Waits(waits.to_owned()), "{inner}");
         }
-        for inner in ["logs/HEAD", "COMMIT_EDITMSG", "FETCH_HEAD", "objects/info/packs", "objects/info/commit-graph", "description",
-            "objects/pack/pack-aa.idx", "objects/pack/tmp_pack_x", "objects/pack/multi-pack-index"] {
+        for inner in [
+            "logs/HEAD",
+            "COMMIT_EDITMSG",
+            "FETCH_HEAD",
+            "objects/info/packs",
+            "objects/info/commit-graph",
+            "description",
+            "objects/pack/pack-aa.idx",
+            "objects/pack/tmp_pack_x",
+            "objects/pack/multi-pack-index",
+        ] {
             assert_eq!(fate(inner.as_bytes()), Fate::Ignored, "{inner}");
         }
-        for inner in ["config.worktree", "hooks/pre-commit", "hooks/any", "info/attributes", "info/exclude", "info/grafts", "commondir",
-            "gitdir", "objects/info/alternates", "objects/info/http-alternates", "worktrees/x/HEAD", "modules/x/config", "index.lock",
-            "refs/heads/x.lock", "rebase-merge/git-rebase-todo", "MERGE_HEAD", "sequencer/todo", "lfs/objects/x", "anything", "sharedindex.x",
-            "remotes/origin", "refs/heads/../x"] {
+        for inner in [
+            "config.worktree",
+            "hooks/pre-commit",
+            "hooks/any",
+            "info/attributes",
+            "info/exclude",
+            "info/grafts",
+            "commondir",
+            "gitdir",
+            "objects/info/alternates",
+            "objects/info/http-alternates",
+            "worktrees/x/HEAD",
+            "modules/x/config",
+            "index.lock",
+            "refs/heads/x.lock",
+            "rebase-merge/git-rebase-todo",
+            "MERGE_HEAD",
+            "sequencer/todo",
+            "anything",
+            "sharedindex.x",
+            "remotes/origin",
+            "refs/heads/../x",
+        ] {
             assert!(matches!(fate(inner.as_bytes()), Fate::Held(_)), "{inner}");
         }
-    }
-
-    #[test]
-    fn a_references_name_survives_the_quarantine() {
-        let name = b"refs/heads/caf\xe9/x";
-        assert_eq!(unhex(&hex(name)).unwrap(), name);
     }
 }
