@@ -257,7 +257,7 @@ impl Call<'_> {
             scope.spawn(move || {
                 if let Some(pipe) = &mut to {
                     // A git that ends before it has read everything says why by its exit status.
-                    let _: Result<(), std::io::Error> = pipe.write_all(input);
+                    drop(pipe.write_all(input));
                 }
             });
             let stdout = scope.spawn(move || read_all(from.as_mut()));

@@ -24,7 +24,9 @@ pub fn parse(list: &[u8]) -> Settings {
 }
 
 /// A key's section, subsection and name.
-fn split(key: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
+type Key<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
+
+fn split(key: &[u8]) -> Option<Key<'_>> {
     let first = key.iter().position(|&byte| byte == b'.')?;
     let last = key.iter().rposition(|&byte| byte == b'.')?;
     let middle = (first < last).then(|| &key[first + 1..last]);

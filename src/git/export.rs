@@ -42,8 +42,8 @@ pub struct Place {
     pub promisor: Option<String>,
 }
 
-/// What both sides last shared of a repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What both sides last shared of a repository. The default is that of one which only the sandbox has.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
     /// Where it lies here; `None` for one that the sandbox made and that is refused here.
     pub place: Option<Place>,
@@ -133,14 +133,13 @@ impl Repository<'_> {
 
     /// The stash with its messages, the newest first.
     pub fn stashes(&self) -> Result<Vec<(Oid, Vec<u8>)>, Fault> {
-        let list = self
-            .call()
-            .args(["log", "-g", "--no-show-signature", "--format=%H%x00%gs", "refs/stash", "--"])
-            .output(self.cancel)?;
-        if list.status != Some(0) {
+        let newest = self.call().args(["rev-parse", "-q", "--verify", "refs/stash"]).output(self.cancel)?;
+        if newest.status != Some(0) {
             return Ok(Vec::new());
         }
-        let lines = list.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let list =
+            self.run(["log", "-g", "--no-show-signature", "--format=%H%x00%gs", "refs/stash", "--"])?;
+        let lines = list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         Ok(lines
             .filter_map(|line| {
                 let zero = line.iter().position(|&byte| byte == 0)?;
@@ -459,16 +458,20 @@ fn write_refs(
         packed.extend_from_slice(name);
         packed.push(b'\n');
     };
-    for (name, oid) in refs {
-        line(oid, name.as_bytes());
+    let stash = stashes.first().map(|(newest, _)| (&b"refs/stash"[..], newest));
+    // Git searches the file by halves, so the stash has its place among the others.
+    let sorted: BTreeMap<&[u8], &Oid> =
+        refs.iter().map(|(name, oid)| (name.as_bytes(), oid)).chain(stash).collect();
+    for (name, oid) in sorted {
+        line(oid, name);
     }
-    if let Some((newest, _)) = stashes.first() {
-        line(newest, b"refs/stash");
+    if !stashes.is_empty() {
         make_dirs(&folder.join("logs/refs"))?;
         let mut before = "0".repeat(if format == "sha1" { 40 } else { 64 });
+        // An entry at second 0 is none to git.
         let mut log = Vec::new();
         for (oid, message) in stashes.iter().rev() {
-            log.extend(format!("{before} {oid} stash <stash@localhost> 0 +0000\t").into_bytes());
+            log.extend(format!("{before} {oid} stash <stash@localhost> 1 +0000\t").into_bytes());
             log.extend(message);
             log.push(b'\n');
             before = oid.to_string();

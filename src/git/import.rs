@@ -72,7 +72,7 @@ pub fn check(
             }
         };
         match outcome {
-            Ok(incoming) => checked.repositories.extend(incoming),
+            Ok(incoming) => checked.repositories.push(incoming),
             Err(Fault::Error(error)) => return Err(error),
             Err(Fault::Refused(reason)) => {
                 checked.report.held_back.push(HeldBack { path: dot_git.clone(), what: None, reason });
@@ -87,7 +87,7 @@ fn refuse<T>(reason: &str) -> Result<T, Fault> {
     Err(Fault::Refused(reason.to_owned()))
 }
 
-/// Reads one repository of the sandbox's; `None` where nothing changed in it.
+/// Reads and checks one repository of the sandbox's.
 fn read_repository(
     git: &Git,
     workspace: &Root,
@@ -96,11 +96,10 @@ fn read_repository(
     received: &Received,
     report: &mut GitReport,
     cancel: &Cancel,
-) -> Result<Option<Incoming>, Fault> {
-    let base = bases.get(dot_git);
-    let place = base.and_then(|base| base.place.clone());
-    let here = workspace.cursor().stat(dot_git)?;
-    match (&place, here) {
+) -> Result<Incoming, Fault> {
+    let known = bases.get(dot_git);
+    let place = known.and_then(|base| base.place.clone());
+    match (&place, workspace.cursor().stat(dot_git)?) {
         (Some(place), Some(meta)) if place.identity == (meta.dev, meta.ino) => {}
         (Some(_), _) => return refuse("the local repository is gone or is another one than at prepare"),
         (None, Some(_)) => return refuse("a repository was made here as well"),
@@ -109,168 +108,190 @@ fn read_repository(
     if received.reftable {
         return refuse(REFTABLE);
     }
-    let text = |name: &str| read(&received.folder.join(name));
-    let Some(head) = text("head")? else { return refuse("it has no HEAD, so it is no repository") };
-    let mut held = |what: String, reason: &str| {
-        report.held_back.push(HeldBack {
-            path: dot_git.clone(),
-            what: Some(what),
-            reason: reason.to_owned(),
-        });
-    };
-    let settings_file = received.folder.join("settings");
-    let settings = match text("settings")? {
-        None => Settings::new(),
-        Some(_) => match read_settings(git, &settings_file, cancel) {
-            Ok(settings) => settings,
-            Err(Fault::Error(error)) => return Err(error.into()),
-            Err(Fault::Refused(reason)) => {
-                held("config".to_owned(), &reason);
-                base.map_or_else(Settings::new, |base| base.config.clone())
-            }
-        },
-    };
+    let base = known.cloned().unwrap_or_default();
+    let mut reading = Reading { git, dot_git, received, report, cancel };
+    let Some(head) = reading.text("head")? else { return refuse("it has no HEAD, so it is no repository") };
+    let config = reading.settings(&base)?;
     let format = match &place {
         Some(place) => place.format.clone(),
-        None => format_of(&settings).to_owned(),
+        None => format_of(&config).to_owned(),
     };
-    let is_ours = |oid: &Oid| oid.as_str().len() == if format == "sha1" { 40 } else { 64 };
-
-    let mut refs = Refs::new();
-    for (name, oid) in packed_refs(&text("packed-refs")?.unwrap_or_default()) {
-        refs.insert(name, oid);
-    }
-    for (name, value) in &received.references {
-        match Oid::parse(value.trim_ascii_end()) {
-            Some(oid) => {
-                refs.insert(name.clone(), oid);
-            }
-            None => held(name.to_string(), "a reference must name an object, and not another reference"),
-        }
-    }
-    refs.retain(|_, oid| is_ours(oid));
-    let empty = Base {
-        place: place.clone(),
-        refs: Refs::new(),
-        head: None,
-        index: Vec::new(),
-        index_digest: None,
-        config: Settings::new(),
-        stashes: Vec::new(),
-        packs: BTreeMap::new(),
-        files: BTreeMap::new(),
-    };
-    let base = base.cloned().unwrap_or(empty);
-    for (name, oid) in &refs {
-        if name.kind() == RefKind::Other && base.refs.get(name) != Some(oid) {
-            held(name.to_string(), "only branches, tags and the stash come back");
-        }
-    }
-    let head = match head.strip_prefix(b"ref: ") {
-        Some(name) => {
-            RefName::parse(name.trim_ascii()).filter(|name| name.kind() == RefKind::Branch).map(Head::Branch)
-        }
-        None => Oid::parse(head.trim_ascii_end()).filter(|oid| is_ours(oid)).map(Head::Detached),
-    };
-    if head.is_none() {
-        held("HEAD".to_owned(), "it names neither a branch nor a commit");
-    }
     let theirs_repository = Theirs::new(git, place.as_ref(), &format, received, cancel)?;
-    let index = if received.index_digest == base.index_digest {
-        base.index.clone()
-    } else if received.index_digest.is_none() {
-        // A sandbox without an index has staged nothing that could be taken over.
-        base.index.clone()
-    } else {
-        match theirs_repository.index(&received.folder.join("index")) {
-            Ok(listing) if index::parse(&listing).is_some() => listing,
-            Ok(_) => {
-                held("index".to_owned(), "it names what no index may hold");
-                base.index.clone()
-            }
-            Err(Fault::Error(error)) => return Err(error.into()),
-            Err(Fault::Refused(reason)) => {
-                held("index".to_owned(), &reason);
-                base.index.clone()
-            }
-        }
-    };
-    let stash_log: Vec<(Oid, Vec<u8>)> =
-        stash_log(&text("stash")?.unwrap_or_default()).into_iter().filter(|(oid, _)| is_ours(oid)).collect();
-    let stash_log = if refs.contains_key(&stash_name()) { stash_log } else { Vec::new() };
-    let new_stashes: Vec<(Oid, Vec<u8>)> =
-        stash_log.iter().filter(|(oid, _)| !base.stashes.contains(oid)).cloned().collect();
-
-    let mut theirs = Base {
+    let refs = reading.refs(&base, &format)?;
+    let log = if refs.contains_key(&stash_name()) { reading.text("stash")? } else { None };
+    let mut log = stash_log(&log.unwrap_or_default());
+    log.retain(|(oid, _)| has_format(oid, &format));
+    let theirs = Base {
         refs,
-        head,
-        index,
+        head: reading.head(&head, &format),
+        index: reading.index(&base, &theirs_repository)?,
         index_digest: received.index_digest,
-        config: settings,
-        stashes: stash_log.into_iter().rev().map(|(oid, _)| oid).collect(),
-        packs: received.packs.clone(),
+        config,
+        stashes: log.iter().rev().map(|(oid, _)| oid.clone()).collect(),
         ..base.clone()
     };
-    let unchanged = theirs
-        .refs
-        .iter()
-        .filter(|(name, _)| name.kind() != RefKind::Stash)
-        .eq(base.refs.iter().filter(|(name, _)| name.kind() != RefKind::Stash))
-        && (&theirs.head, &theirs.index, &theirs.config) == (&base.head, &base.index, &base.config)
-        && new_stashes.is_empty()
-        && received.large_files.is_empty()
-        && place.is_some();
+    log.retain(|(oid, _)| !base.stashes.contains(oid));
     let mut incoming = Incoming {
         dot_git: dot_git.clone(),
         place: place.clone(),
         format,
-        base: base.clone(),
-        theirs: theirs.clone(),
-        stashes: new_stashes,
+        base,
+        theirs,
+        stashes: log,
         pack: None,
         large_files: received.large_files.clone(),
         folder: received.folder.clone(),
     };
-    if unchanged {
-        incoming.theirs.packs.extend(base.packs);
-        return Ok(Some(incoming));
+    if incoming.has_news() {
+        let checked = check_objects(git, &theirs_repository, &incoming, received, cancel)?;
+        reading.leave_out_unusable(&mut incoming, &checked);
+        incoming.pack = checked.pack;
     }
-    let checked = check_objects(git, &theirs_repository, &incoming, received, cancel)?;
-    let kind = |oid: &Oid| checked.kinds.get(oid).map(Vec::as_slice);
-    // What names nothing usable counts as unchanged.
-    let bad: Vec<RefName> = theirs
-        .refs
-        .iter()
-        .filter(|(name, oid)| {
+    Ok(incoming)
+}
+
+fn has_format(oid: &Oid, format: &str) -> bool {
+    oid.as_str().len() == if format == "sha1" { 40 } else { 64 }
+}
+
+/// What of one repository's files in the quarantine means what.
+struct Reading<'a> {
+    git: &'a Git,
+    dot_git: &'a RelativePath,
+    received: &'a Received,
+    report: &'a mut GitReport,
+    cancel: &'a Cancel,
+}
+
+impl Reading<'_> {
+    fn text(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        read(&self.received.folder.join(name))
+    }
+
+    fn hold(&mut self, what: impl Into<String>, reason: &str) {
+        self.report.held_back.push(HeldBack {
+            path: self.dot_git.clone(),
+            what: Some(what.into()),
+            reason: reason.to_owned(),
+        });
+    }
+
+    fn settings(&mut self, base: &Base) -> Result<Settings, Fault> {
+        let file = self.received.folder.join("settings");
+        if !file.exists() {
+            return Ok(Settings::new());
+        }
+        match read_settings(self.git, &file, self.cancel) {
+            Err(Fault::Refused(reason)) => {
+                self.hold("config", &reason);
+                Ok(base.config.clone())
+            }
+            read => read,
+        }
+    }
+
+    fn refs(&mut self, base: &Base, format: &str) -> Result<Refs, Fault> {
+        let mut refs: Refs = packed_refs(&self.text("packed-refs")?.unwrap_or_default()).collect();
+        let received = self.received;
+        for (name, value) in &received.references {
+            match Oid::parse(value.trim_ascii_end()) {
+                Some(oid) => {
+                    refs.insert(name.clone(), oid);
+                }
+                None => {
+                    self.hold(name.to_string(), "a reference must name an object, and not another reference");
+                }
+            }
+        }
+        refs.retain(|_, oid| has_format(oid, format));
+        for (name, oid) in &refs {
+            if name.kind() == RefKind::Other && base.refs.get(name) != Some(oid) {
+                self.hold(name.to_string(), "only branches, tags and the stash come back");
+            }
+        }
+        Ok(refs)
+    }
+
+    fn head(&mut self, text: &[u8], format: &str) -> Option<Head> {
+        let head = match text.strip_prefix(b"ref: ") {
+            Some(name) => RefName::parse(name.trim_ascii())
+                .filter(|name| name.kind() == RefKind::Branch)
+                .map(Head::Branch),
+            None => {
+                Oid::parse(text.trim_ascii_end()).filter(|oid| has_format(oid, format)).map(Head::Detached)
+            }
+        };
+        if head.is_none() {
+            self.hold("HEAD", "it names neither a branch nor a commit");
+        }
+        head
+    }
+
+    /// What their index lists; the base's where it is the one that was sent, or is of no use.
+    fn index(&mut self, base: &Base, theirs: &Theirs<'_>) -> Result<Vec<u8>, Fault> {
+        let digest = self.received.index_digest;
+        if digest.is_none() || digest == base.index_digest {
+            return Ok(base.index.clone());
+        }
+        let reason = match theirs.index(&self.received.folder.join("index")) {
+            Ok(listing) if index::parse(&listing).is_some() => return Ok(listing),
+            Ok(_) => "it names what no index may hold".to_owned(),
+            Err(Fault::Refused(reason)) => reason,
+            Err(error) => return Err(error),
+        };
+        self.hold("index", &reason);
+        Ok(base.index.clone())
+    }
+
+    /// Lets what names an object of the wrong type, or none, count as unchanged.
+    fn leave_out_unusable(&mut self, incoming: &mut Incoming, checked: &objects::Checked) {
+        let kind = |oid: &Oid| checked.kinds.get(oid).map(Vec::as_slice);
+        let (base, theirs) = (&incoming.base, &mut incoming.theirs);
+        let is_unusable = |(name, oid): &(&RefName, &Oid)| {
             name.kind() == RefKind::Branch
                 && base.refs.get(*name) != Some(*oid)
                 && kind(oid).is_some_and(|kind| kind != b"commit")
-        })
-        .map(|(name, _)| name.clone())
-        .collect();
-    for name in bad {
-        held(name.to_string(), "a branch must name a commit");
-        match base.refs.get(&name) {
-            Some(oid) => theirs.refs.insert(name, oid.clone()),
-            None => theirs.refs.remove(&name),
         };
+        let unusable: Vec<RefName> =
+            theirs.refs.iter().filter(is_unusable).map(|(name, _)| name.clone()).collect();
+        for name in unusable {
+            self.hold(name.to_string(), "a branch must name a commit");
+            match base.refs.get(&name) {
+                Some(oid) => theirs.refs.insert(name, oid.clone()),
+                None => theirs.refs.remove(&name),
+            };
+        }
+        if let Some(Head::Detached(oid)) = &theirs.head
+            && theirs.head != base.head
+            && kind(oid) != Some(b"commit")
+        {
+            self.hold("HEAD", "it names no commit");
+            theirs.head.clone_from(&base.head);
+        }
+        incoming.stashes.retain(|(oid, _)| kind(oid) == Some(b"commit"));
+        if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
+            self.hold("index", "what it stages is missing there");
+            theirs.index.clone_from(&base.index);
+        }
     }
-    if let Some(Head::Detached(oid)) = &theirs.head
-        && theirs.head != base.head
-        && kind(oid) != Some(b"commit")
-    {
-        held("HEAD".to_owned(), "it names no commit");
-        theirs.head.clone_from(&base.head);
+}
+
+impl Incoming {
+    /// Whether anything differs from what both sides last shared.
+    fn has_news(&self) -> bool {
+        let without_stash = |refs: &Refs| -> Refs {
+            refs.iter()
+                .filter(|(name, _)| name.kind() != RefKind::Stash)
+                .map(|(name, oid)| (name.clone(), oid.clone()))
+                .collect()
+        };
+        let (base, theirs) = (&self.base, &self.theirs);
+        self.place.is_none()
+            || without_stash(&base.refs) != without_stash(&theirs.refs)
+            || (&theirs.head, &theirs.index, &theirs.config) != (&base.head, &base.index, &base.config)
+            || !self.stashes.is_empty()
+            || !self.large_files.is_empty()
     }
-    incoming.stashes.retain(|(oid, _)| kind(oid) == Some(b"commit"));
-    let missing = staged_blobs(&theirs, &base).iter().any(|oid| kind(oid) != Some(b"blob"));
-    if missing {
-        held("index".to_owned(), "what it stages is missing there");
-        theirs.index.clone_from(&base.index);
-    }
-    incoming.theirs = theirs;
-    incoming.pack = checked.pack;
-    Ok(Some(incoming))
 }
 
 fn check_objects(
@@ -290,7 +311,7 @@ fn check_objects(
                 known.insert(oid);
             }
             // A reference here may itself be broken; then nothing is assumed of it.
-            known.retain(|oid| oid.as_str().len() == if incoming.format == "sha1" { 40 } else { 64 });
+            known.retain(|oid| has_format(oid, &incoming.format));
             let there = repository.types(&known)?;
             known.retain(|oid| there.contains_key(oid));
             known
@@ -572,7 +593,7 @@ impl Merge<'_> {
             let busy = self.operation_in_progress();
             let head_here = self.repository.head()?;
             self.merge_refs(head_here.as_ref(), busy)?;
-            self.merge_head(head_here, busy)?;
+            self.merge_head(head_here.as_ref(), busy)?;
             self.merge_index(busy)?;
         }
         self.add_stashes()?;
@@ -768,20 +789,20 @@ impl Merge<'_> {
     }
 
     /// The commit that the sandbox has checked out.
-    fn their_commit(&self, theirs: &Base) -> Option<Oid> {
+    fn their_commit(theirs: &Base) -> Option<Oid> {
         match theirs.head.as_ref()? {
             Head::Branch(name) => theirs.refs.get(name).cloned(),
             Head::Detached(oid) => Some(oid.clone()),
         }
     }
 
-    fn merge_head(&mut self, ours: Option<Head>, busy: bool) -> Result<(), Fault> {
+    fn merge_head(&mut self, ours: Option<&Head>, busy: bool) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
-        if theirs.head == base.head || theirs.head == ours {
+        if theirs.head == base.head || theirs.head.as_ref() == ours {
             return Ok(());
         }
         let Some(head) = &theirs.head else { return Ok(()) };
-        let reason = if ours != base.head {
+        let reason = if ours != base.head.as_ref() {
             Some("both sides checked something else out")
         } else if busy {
             Some("an operation is in progress here")
@@ -795,14 +816,14 @@ impl Merge<'_> {
                 }
                 _ => false,
             };
-            let used = self.surroundings(ours.as_ref(), false)?.in_use.contains(name);
+            let used = self.surroundings(ours, false)?.in_use.contains(name);
             (!follows || used)
                 .then_some("its branch is not taken over, or another worktree has it checked out")
         } else {
             None
         };
         if let Some(reason) = reason {
-            if let Some(oid) = self.their_commit(theirs) {
+            if let Some(oid) = Self::their_commit(theirs) {
                 let kept = format!("refs/paperclip/{}/HEAD", self.time);
                 let mut call = self.repository.call();
                 call.args(["update-ref", "-m", "restore: from the sandbox", &kept, oid.as_str()])
@@ -848,7 +869,7 @@ impl Merge<'_> {
             return Ok(());
         }
         let head = self.repository.head()?.and_then(|head| self.commit_of(&head));
-        let included = match (self.their_commit(theirs), &head) {
+        let included = match (Self::their_commit(theirs), &head) {
             (None, None) => true,
             (Some(there), Some(here)) => {
                 there == *here || self.relation(&there, here) == Relation::OursDescends

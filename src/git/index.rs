@@ -84,10 +84,9 @@ mod tests {
     use super::*;
 
     fn listing(entries: &[(&str, char)]) -> Listing {
-        let text: String = entries
-            .iter()
-            .map(|(path, digit)| format!("100644 {} 0\t{path}\0", digit.to_string().repeat(40)))
-            .collect();
+        let line =
+            |(path, digit): &(&str, char)| format!("100644 {} 0\t{path}\0", digit.to_string().repeat(40));
+        let text = entries.iter().map(line).collect::<Vec<_>>().concat();
         parse(text.as_bytes()).unwrap()
     }
 

@@ -37,8 +37,6 @@ pub struct Quarantine {
 pub(super) struct Received {
     /// Its folder in the quarantine.
     pub folder: PathBuf,
-    /// Packs by name, with their sizes: those that wait here, and those that are known.
-    pub packs: BTreeMap<String, u64>,
     /// Packs that wait here.
     pub new_packs: Vec<String>,
     /// Whether loose objects wait here.
@@ -211,9 +209,8 @@ impl Quarantine {
             Fate::Waits(name) => {
                 let received = self.received(&dot_git);
                 if let Some(pack) = name.strip_prefix("packs/") {
-                    if let Some(size) = known.as_ref().and_then(|base| base.packs.get(pack)) {
+                    if known.as_ref().is_some_and(|base| base.packs.contains_key(pack)) {
                         // All that it holds is here; whatever became of it there, it is not looked at.
-                        received.packs.insert(pack.to_owned(), *size);
                         return Ok(());
                     }
                     received.new_packs.push(pack.to_owned());
@@ -221,17 +218,15 @@ impl Quarantine {
                 received.loose |= name.starts_with("objects/");
                 let target = received.folder.join(&name);
                 let limit = if matches!(&name[..], "head" | "settings") { TEXT_MAX } else { u64::MAX };
-                let (size, digest) = store(&target, content, limit)?;
+                let digest = store(&target, content, limit)?;
                 if let Some(file) = name.strip_prefix("lfs/") {
-                    if digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>() == file {
+                    if crate::tree::entry::Digest(digest).to_string() == file {
                         received.large_files.insert(file.to_owned());
                     } else {
                         self.hold(path, "its content is not what its name says");
                     }
                 } else if name == "index" {
                     received.index_digest = Some(digest);
-                } else if let Some(pack) = name.strip_prefix("packs/") {
-                    received.packs.insert(pack.to_owned(), size);
                 }
                 Ok(())
             }
@@ -294,8 +289,8 @@ fn dot_git(inside: &super::recognise::Inside<'_>) -> RelativePath {
     RelativePath::child(checkout.as_ref(), inside.name)
 }
 
-/// Writes a file and tells its size and digest. Of two of one name the last counts, as in an archive.
-fn store(target: &Path, content: &mut dyn Read, limit: u64) -> Result<(u64, [u8; 32])> {
+/// Writes a file and tells its digest. Of two of one name the last counts, as in an archive.
+fn store(target: &Path, content: &mut dyn Read, limit: u64) -> Result<[u8; 32]> {
     if let Some(folder) = target.parent() {
         make_dirs(folder)?;
     }
@@ -304,15 +299,13 @@ fn store(target: &Path, content: &mut dyn Read, limit: u64) -> Result<(u64, [u8;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
     let mut content = content.take(limit);
-    let mut size = 0;
     loop {
         let read = content.read(&mut buffer).map_err(failed)?;
         if read == 0 {
-            return Ok((size, hash.finalize().into()));
+            return Ok(hash.finalize().into());
         }
         hash.update(&buffer[..read]);
         io::Write::write_all(&mut file, &buffer[..read]).map_err(failed)?;
-        size += read as u64;
     }
 }
 

@@ -331,17 +331,17 @@ mod tests {
                         for ours in &values {
                             let outcome =
                                 decide(kind, base.as_ref(), theirs.as_ref(), ours.as_ref(), |_, _| relation);
-                            let changed_there = theirs != base;
-                            let changed_here = ours != base;
+                            let theirs_differs = theirs != base;
+                            let ours_differs = ours != base;
                             let case =
                                 format!("{kind:?} {base:?} {theirs:?} {ours:?} {relation:?}: {outcome:?}");
                             seen += 1;
                             // What the sandbox did not change, or changed alike, stays.
-                            if !changed_there || theirs == ours {
+                            if !theirs_differs || theirs == ours {
                                 assert_eq!(outcome, Outcome::Ours, "{case}");
                                 continue;
                             }
-                            match (theirs, changed_here, kind) {
+                            match (theirs, ours_differs, kind) {
                                 (None, false, _) => assert_eq!(outcome, Outcome::Delete, "{case}"),
                                 (None, true, _) => assert_eq!(outcome, Outcome::Ours, "{case}"),
                                 (Some(_), _, RefKind::Tag) if base.is_none() && ours.is_none() => {
@@ -351,7 +351,7 @@ mod tests {
                                     assert_eq!(outcome, Outcome::Aside(Reason::TagMoved), "{case}");
                                 }
                                 (Some(_), false, _) if ours.is_none() => {
-                                    assert_eq!(outcome, Outcome::Theirs, "{case}")
+                                    assert_eq!(outcome, Outcome::Theirs, "{case}");
                                 }
                                 (Some(_), ..) if ours.is_some() && relation == Relation::Unrelated => {
                                     assert_eq!(outcome, Outcome::Aside(Reason::Unrelated), "{case}");

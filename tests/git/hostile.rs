@@ -41,6 +41,22 @@ fn setting(key: &str, value: &str) {
     });
 }
 
+/// The control of all others: planted in the local repository itself, these do run.
+#[test]
+fn the_canary_sees_what_git_runs() {
+    for (key, value) in
+        [("core.fsmonitor", "./evil.sh"), ("filter.x.clean", "./evil.sh"), ("diff.external", "./evil.sh")]
+    {
+        with_each_git(|bench| {
+            write(&bench.here.join(".gitattributes"), "*.txt filter=x\n");
+            executable(&bench.here.join("evil.sh"), &format!("#!/bin/sh\n{RUN}\n"));
+            bench.here(&["config", key, value]);
+            let used = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.use_here()));
+            assert!(used.is_err() && bench.canary.exists(), "{key} ran nothing");
+        });
+    }
+}
+
 #[test]
 fn settings_that_run_something_stay() {
     for (key, value) in [
@@ -68,7 +84,7 @@ fn settings_that_run_something_stay() {
 #[test]
 fn settings_that_redirect_stay() {
     for (key, value) in [
-        ("core.worktree", "/tmp"),
+        ("core.worktree", "../outside"),
         ("core.bare", "true"),
         ("core.attributesFile", "../evil"),
         ("include.path", "../evil.config"),
@@ -152,8 +168,8 @@ fn another_kind_of_dot_git_stays_out() {
     planted(".git", |bench| {
         fs::remove_dir_all(bench.there.join(".git")).unwrap();
         bench.there(&["init", "-q", "-b", "main"]);
-        bench.there(&["config", "core.fsmonitor", "touch $CANARY"]);
         bench.commit_there("of another repository");
+        bench.there(&["config", "core.fsmonitor", "touch $CANARY"]);
     });
 }
 
@@ -189,11 +205,11 @@ fn a_new_nested_repository_comes_without_what_runs() {
         write(&nested.join("staged.txt"), "x\n");
         bench.git(&nested, &["add", "staged.txt"]);
         bench.git(&nested, &["config", "core.fsmonitor", "touch $CANARY; false"]);
-        bench.git(&nested, &["config", "core.worktree", "/tmp"]);
+        bench.git(&nested, &["config", "core.sshCommand", "touch $CANARY"]);
         bench.git(&nested, &["config", "remote.up.url", "https://example.com/x.git"]);
         executable(&nested.join(".git/hooks/pre-commit"), "#!/bin/sh\ntouch \"$CANARY\"\n");
         let report = bench.restore();
-        for told in ["core.fsmonitor", "core.worktree", "hooks/pre-commit"] {
+        for told in ["core.fsmonitor", "core.sshcommand", "hooks/pre-commit"] {
             assert!(holds(&report, told), "{told}: {report:?}");
         }
         let here = bench.here.join("tools/nested");
@@ -281,7 +297,6 @@ fn objects_overwritten_there_change_nothing_here() {
         // The pack that was sent is replaced by rubbish, and a known object by another under its name.
         let other = bench.git(&bench.here, &["hash-object", "-w", "b.txt"]);
         let loose = |oid: &str| format!(".git/objects/{}/{}", &oid[..2], &oid[2..]);
-        bench.there(&["unpack-objects", "-q"]);
         let from = bench.here.join(loose(&other));
         write(&bench.there.join(loose(&blob)), fs::read(from).unwrap());
         write(&bench.there.join("n.txt"), "n\n");

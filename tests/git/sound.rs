@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use sandbox_managed_runtime::git::report::GitReport;
+
 use crate::bench::{holds, path, with_each_git, write};
 
 #[test]
@@ -14,7 +16,7 @@ fn ten_heartbeats_in_which_nothing_happens_change_nothing() {
                 bench.there(&["status"]);
             }
             let report = bench.restore();
-            assert_eq!(report, Default::default(), "heartbeat {beat}");
+            assert_eq!(report, GitReport::default(), "heartbeat {beat}");
         }
         assert_eq!(bench.here(&["for-each-ref"]), before);
         assert_eq!(bench.here(&["status", "--porcelain"]), "");
@@ -38,7 +40,7 @@ fn what_goes_up_works_there_and_holds_no_secret() {
         );
         assert_eq!(bench.there(&["status", "--porcelain"]), "");
         assert_eq!(bench.there(&["config", "remote.up.url"]), "https://example.com/x.git");
-        assert_eq!(bench.there(&["config", "user.name"]), "Person");
+        assert_eq!(bench.there(&["config", "--local", "user.name"]), "Person");
         assert!(!bench.try_git(&bench.there, &["cat-file", "-e", &unreachable]).0);
         assert!(!fs::read_to_string(bench.there.join(".git/config")).unwrap().contains("secret"));
         bench.assert_sound(&bench.there, &[]);
@@ -70,7 +72,7 @@ fn a_commit_of_the_agent_arrives_on_its_branch() {
         assert_eq!(bench.here(&["remote", "get-url", "fork"]), "https://example.com/fork.git");
         assert!(bench.here(&["reflog", "main"]).contains("restore"));
         bench.assert_sound(&bench.here, &[&new, &topic]);
-        assert_eq!(bench.restore(), Default::default(), "a second restore finds nothing new");
+        assert_eq!(bench.restore(), GitReport::default(), "a second restore finds nothing new");
     });
 }
 
@@ -127,7 +129,7 @@ fn both_commit_and_both_are_there_afterwards() {
             bench.here(&["add", "-A"]);
             bench.here(&["commit", "-q", "-m", "files"]);
             bench.here(&["merge", "-q", "--no-edit", &report.kept[0].kept_at]);
-            assert_eq!(bench.restore(), Default::default());
+            assert_eq!(bench.restore(), GitReport::default());
         });
     }
 }
@@ -190,7 +192,7 @@ fn a_git_status_there_is_no_change() {
         write(&bench.here.join("o.txt"), "o\n");
         bench.here(&["add", "o.txt"]);
         bench.there(&["status"]);
-        assert_eq!(bench.restore(), Default::default());
+        assert_eq!(bench.restore(), GitReport::default());
         assert_eq!(bench.here(&["status", "--porcelain"]), "A  o.txt");
     });
 }
@@ -288,14 +290,9 @@ fn a_rebase_in_progress_here_is_left_alone() {
 #[test]
 fn stashes_of_both_sides_are_there() {
     with_each_git(|bench| {
-        let stash = |folder: &std::path::Path, text: &str| {
-            write(&folder.join("a.txt"), text);
-            bench.git(folder, &["stash", "push", "-q", "-m", text]);
-        };
-        stash(&bench.here, "zero");
-        let there = bench.there.clone();
-        let here = bench.here.clone();
-        drop(stash);
+        let (here, there) = (bench.here.clone(), bench.there.clone());
+        write(&here.join("a.txt"), "zero");
+        bench.here(&["stash", "push", "-q", "-m", "zero"]);
         bench.prepare();
         assert!(bench.there(&["stash", "list"]).contains("zero"));
         for (folder, text) in [(&there, "theirs one"), (&there, "theirs two"), (&here, "ours")] {
@@ -309,7 +306,7 @@ fn stashes_of_both_sides_are_there() {
         }
         bench.here(&["gc", "-q", "--prune=now"]);
         bench.assert_sound(&bench.here, &[]);
-        assert_eq!(bench.restore(), Default::default());
+        assert_eq!(bench.restore(), GitReport::default());
     });
 }
 
@@ -488,7 +485,7 @@ fn large_files_and_sparse_checkouts_travel() {
 
 fn sha256(text: &str) -> String {
     use sha2::Digest as _;
-    sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    sandbox_managed_runtime::tree::entry::Digest(sha2::Sha256::digest(text).into()).to_string()
 }
 
 #[test]
@@ -497,7 +494,7 @@ fn a_sandbox_without_git_leaves_ours_alone() {
         let before = bench.here(&["for-each-ref"]);
         bench.prepare();
         fs::remove_dir_all(bench.there.join(".git")).unwrap();
-        assert_eq!(bench.restore(), Default::default());
+        assert_eq!(bench.restore(), GitReport::default());
         assert_eq!(bench.here(&["for-each-ref"]), before);
         bench.assert_sound(&bench.here, &[]);
     });
