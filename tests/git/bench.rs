@@ -251,6 +251,11 @@ impl Bench {
 
     pub fn use_folder(&self, folder: &Path) {
         write(&folder.join("local.txt"), "local\n");
+        // A tracked file differs, so that whatever shows or filters differences has some.
+        let (_, tracked) = self.try_git(folder, &["ls-files", "--", "*.txt"]);
+        if let Some(name) = tracked.lines().next() {
+            write(&folder.join(name), "edited here\n");
+        }
         for args in [
             &["status"][..],
             &["diff"],

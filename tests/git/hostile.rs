@@ -44,12 +44,20 @@ fn setting(key: &str, value: &str) {
 /// The control of all others: planted in the local repository itself, these do run.
 #[test]
 fn the_canary_sees_what_git_runs() {
-    for (key, value) in
-        [("core.fsmonitor", "./evil.sh"), ("filter.x.clean", "./evil.sh"), ("diff.external", "./evil.sh")]
-    {
+    for key in [
+        "core.fsmonitor",
+        "core.hooksPath",
+        "filter.x.clean",
+        "filter.x.process",
+        "diff.external",
+        "diff.x.textconv",
+        "diff.x.command",
+    ] {
         with_each_git(|bench| {
-            write(&bench.here.join(".gitattributes"), "*.txt filter=x\n");
+            write(&bench.here.join(".gitattributes"), "*.txt filter=x diff=x\n");
+            executable(&bench.here.join("hooks/pre-commit"), &format!("#!/bin/sh\n{RUN}\n"));
             executable(&bench.here.join("evil.sh"), &format!("#!/bin/sh\n{RUN}\n"));
+            let value = if key == "core.hooksPath" { "hooks" } else { "./evil.sh" };
             bench.here(&["config", key, value]);
             let used = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.use_here()));
             assert!(used.is_err() && bench.canary.exists(), "{key} ran nothing");
