@@ -55,6 +55,20 @@ pub mod archive {
     pub mod unpack;
 }
 
+/// A git repository in the workspace: what of it goes up, and what may come back.
+pub mod git {
+    pub mod command;
+    pub mod config;
+    pub mod export;
+    pub mod import;
+    pub mod index;
+    mod objects;
+    pub mod quarantine;
+    pub mod recognise;
+    pub mod refs;
+    pub mod report;
+}
+
 /// Three sides made one.
 pub mod merge {
     pub mod apply;

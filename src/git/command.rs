@@ -1,0 +1,343 @@
+//! Runs the host's git, with nothing inherited.
+//!
+//! This is the one place that starts git. It gets no environment of ours, no configuration of the user or of the system,
+//! no hooks, no network and no prompts. What a repository's own configuration could run is switched off by name, and
+//! nothing but plumbing that runs no filter is called.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Result, readable};
+
+/// Why git's part of an exchange did not happen.
+#[derive(Debug)]
+pub enum Fault {
+    /// Git, or a rule of ours, refuses the repository. The rest of the exchange goes on, and the report says why.
+    Refused(String),
+    /// The machine failed, or the caller wants to stop.
+    Error(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// A program that is the host's git.
+#[derive(Debug, Clone)]
+pub struct Git {
+    program: PathBuf,
+}
+
+/// Settings that keep a repository's own configuration from running or redirecting anything.
+const SETTINGS: &[&str] = &[
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.untrackedCache=false",
+    "core.sshCommand=false",
+    "core.gitProxy=",
+    "core.askPass=false",
+    "core.editor=false",
+    "core.pager=cat",
+    "core.alternateRefsCommand=false",
+    "core.attributesFile=/dev/null",
+    "core.excludesFile=/dev/null",
+    "core.quotePath=false",
+    "core.splitIndex=false",
+    "credential.helper=",
+    "protocol.allow=never",
+    "safe.directory=*",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "index.sparse=false",
+    "advice.detachedHead=false",
+];
+
+/// The whole environment, but for `PATH` and what a call sets.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("HOME", "/nonexistent"),
+    ("LC_ALL", "C"),
+    ("GIT_CONFIG_NOSYSTEM", "1"),
+    ("GIT_CONFIG_SYSTEM", "/dev/null"),
+    ("GIT_CONFIG_GLOBAL", "/dev/null"),
+    ("GIT_ATTR_NOSYSTEM", "1"),
+    ("GIT_TERMINAL_PROMPT", "0"),
+    ("GIT_ASKPASS", "false"),
+    ("SSH_ASKPASS", "false"),
+    ("GIT_ALLOW_PROTOCOL", ""),
+    ("GIT_NO_REPLACE_OBJECTS", "1"),
+    ("GIT_NO_LAZY_FETCH", "1"),
+    ("GIT_OPTIONAL_LOCKS", "0"),
+    ("GIT_COMMITTER_NAME", "Sandbox restore"),
+    ("GIT_COMMITTER_EMAIL", "restore@localhost"),
+    ("GIT_AUTHOR_NAME", "Sandbox restore"),
+    ("GIT_AUTHOR_EMAIL", "restore@localhost"),
+];
+
+impl Git {
+    /// The git that this process's `PATH` leads to. A relative folder in it is passed over: it may be the workspace.
+    #[must_use]
+    pub fn find() -> Option<Self> {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .filter(|folder| folder.is_absolute())
+            .map(|folder| folder.join("git"))
+            .find(|program| program.is_file())
+            .map(Self::at)
+    }
+
+    /// A git at a path of its own.
+    #[must_use]
+    pub fn at(program: PathBuf) -> Self {
+        Self { program }
+    }
+
+    /// A call of `git` in the repository at `git_dir`.
+    #[must_use]
+    pub fn call(&self, git_dir: &Path) -> Call<'_> {
+        let mut call = self.outside();
+        call.env("GIT_DIR", git_dir).command.current_dir(git_dir);
+        call
+    }
+
+    /// A call that is about no repository, or finds it by itself.
+    #[must_use]
+    pub fn outside(&self) -> Call<'_> {
+        let mut command = Command::new(&self.program);
+        command.env_clear().envs(ENVIRONMENT.iter().copied()).current_dir("/");
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        command.args(["--no-pager", "--literal-pathspecs"]);
+        for setting in SETTINGS {
+            command.args(["-c", setting]);
+        }
+        Call { git: self, command, input: Input::None, name: String::new() }
+    }
+}
+
+enum Input {
+    None,
+    Bytes(Vec<u8>),
+    File(PathBuf),
+}
+
+/// One run of git, being prepared.
+pub struct Call<'a> {
+    git: &'a Git,
+    command: Command,
+    input: Input,
+    name: String,
+}
+
+/// What a run of git said.
+#[derive(Debug)]
+pub struct Output {
+    /// Its exit status; `None` where a signal ended it.
+    pub status: Option<i32>,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// The first of what it said on standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// What it complained of, short enough for a report.
+    #[must_use]
+    pub fn complaint(&self) -> String {
+        short(&self.stderr)
+    }
+}
+
+/// Text from outside as a report may hold it: one line, printable, at most 200 characters.
+#[must_use]
+pub fn short(text: &[u8]) -> String {
+    let text = readable(text.trim_ascii());
+    let escaped: String = text
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect();
+    escaped.chars().take(200).collect()
+}
+
+impl Call<'_> {
+    /// Adds an argument.
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        if self.name.is_empty() {
+            self.name = arg.as_ref().to_string_lossy().into_owned();
+        }
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<S: AsRef<OsStr>>(&mut self, args: impl IntoIterator<Item = S>) -> &mut Self {
+        for arg in args {
+            self.arg(arg);
+        }
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn env(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
+        self.command.env(name, value.into());
+        self
+    }
+
+    /// Where it runs.
+    pub fn cwd(&mut self, folder: &Path) -> &mut Self {
+        self.command.current_dir(folder);
+        self
+    }
+
+    /// What it reads from standard input.
+    pub fn input(&mut self, bytes: impl Into<Vec<u8>>) -> &mut Self {
+        self.input = Input::Bytes(bytes.into());
+        self
+    }
+
+    /// A file that it reads as standard input.
+    pub fn input_file(&mut self, path: &Path) -> &mut Self {
+        self.input = Input::File(path.to_path_buf());
+        self
+    }
+
+    /// Runs it and gives its output, whatever its exit status.
+    pub fn output(&mut self, cancel: &Cancel) -> Result<Output> {
+        self.spawn_and_wait(None, cancel)
+    }
+
+    /// Runs it with its standard output in a file.
+    pub fn into_file(&mut self, path: &Path, cancel: &Cancel) -> Result<(), Fault> {
+        let file = File::create(path).map_err(|error| Error::io("open", path, error))?;
+        let output = self.spawn_and_wait(Some(file), cancel)?;
+        self.succeeded(output).map(|_| ())
+    }
+
+    /// Runs it and gives its standard output; a failing status is a refusal that says what git said.
+    pub fn run(&mut self, cancel: &Cancel) -> Result<Vec<u8>, Fault> {
+        let output = self.output(cancel)?;
+        self.succeeded(output)
+    }
+
+    fn succeeded(&self, output: Output) -> Result<Vec<u8>, Fault> {
+        if output.status == Some(0) {
+            Ok(output.stdout)
+        } else {
+            Err(Fault::Refused(format!("git {} failed: {}", self.name, output.complaint())))
+        }
+    }
+
+    fn spawn_and_wait(&mut self, stdout: Option<File>, cancel: &Cancel) -> Result<Output> {
+        let failed = |error| Error::io("spawn", &self.git.program, error);
+        cancel.check()?;
+        let stdin = match &self.input {
+            Input::None => Stdio::null(),
+            Input::Bytes(_) => Stdio::piped(),
+            Input::File(path) => File::open(path).map_err(|error| Error::io("open", path, error))?.into(),
+        };
+        self.command
+            .stdin(stdin)
+            .stderr(Stdio::piped())
+            .stdout(stdout.map_or_else(Stdio::piped, Stdio::from));
+        let mut child = self.command.spawn().map_err(failed)?;
+        let input = match &self.input {
+            Input::Bytes(bytes) => &bytes[..],
+            _ => &[],
+        };
+        let (mut to, mut from, mut messages) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (status, stdout, stderr) = thread::scope(|scope| {
+            scope.spawn(move || {
+                if let Some(pipe) = &mut to {
+                    // A git that ends before it has read everything says why by its exit status.
+                    drop(pipe.write_all(input));
+                }
+            });
+            let stdout = scope.spawn(move || read_all(from.as_mut()));
+            let stderr = scope.spawn(move || read_all(messages.as_mut()));
+            let status = wait(&mut child, cancel);
+            (status, stdout.join(), stderr.join())
+        });
+        let died = |_| Error::Internal("a thread that reads what git says died".to_owned());
+        let status = status.map_err(failed)?;
+        cancel.check()?;
+        let stdout = stdout.map_err(died)?.map_err(failed)?;
+        let mut stderr = stderr.map_err(died)?.map_err(failed)?;
+        stderr.truncate(64 * 1024);
+        Ok(Output { status, stdout, stderr })
+    }
+}
+
+fn read_all(pipe: Option<&mut impl Read>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// Waits for the end of a child, and ends it once the caller wants to stop.
+fn wait(child: &mut Child, cancel: &Cancel) -> std::io::Result<Option<i32>> {
+    let mut pause = Duration::from_micros(200);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.code());
+        }
+        if cancel.check().is_err() {
+            child.kill()?;
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn git_gets_nothing_of_our_environment() {
+        let git = Git::find().expect("git is installed");
+        let folder = tempfile::tempdir().unwrap();
+        let cancel = Cancel::default();
+        git.outside()
+            .args(["init", "-q", "--template="])
+            .arg(folder.path())
+            .run(&cancel)
+            .map_err(drop)
+            .unwrap();
+        let dir = folder.path().join(".git");
+        let list =
+            git.call(&dir).args(["config", "--list", "--show-scope"]).run(&cancel).map_err(drop).unwrap();
+        let list = String::from_utf8(list).unwrap();
+        assert!(list.lines().all(|line| line.starts_with("local") || line.starts_with("command")), "{list}");
+        let output = git.call(&dir).args(["var", "GIT_COMMITTER_IDENT"]).run(&cancel).map_err(drop).unwrap();
+        assert!(output.starts_with(b"Sandbox restore <restore@localhost>"));
+    }
+
+    #[test]
+    fn a_failure_says_what_git_said() {
+        let git = Git::find().expect("git is installed");
+        let Err(Fault::Refused(reason)) =
+            git.outside().args(["rev-parse", "--git-dir"]).run(&Cancel::default())
+        else {
+            panic!("there is no repository at /");
+        };
+        assert!(reason.contains("not a git repository"), "{reason}");
+    }
+
+    #[test]
+    fn a_wish_to_stop_ends_git() {
+        let git = Git::find().expect("git is installed");
+        let cancel = Cancel::default();
+        cancel.cancel();
+        assert!(matches!(git.outside().arg("version").output(&cancel), Err(Error::Aborted)));
+    }
+}

@@ -1,0 +1,447 @@
+//! Which settings of a repository go up, and which may come back: pure decisions on lists that git read.
+
+use std::collections::BTreeSet;
+
+use super::refs::RefName;
+use crate::error::readable;
+
+/// A setting: its full key (`branch.main.remote`, the middle as it is written) and its value; `None` where it has no `=`.
+pub type Setting = (Vec<u8>, Option<Vec<u8>>);
+
+/// Settings in the order in which git reads them.
+pub type Settings = Vec<Setting>;
+
+/// Reads what `git config --list -z` says.
+#[must_use]
+pub fn parse(list: &[u8]) -> Settings {
+    list.split(|&byte| byte == 0)
+        .filter(|item| !item.is_empty())
+        .map(|item| match item.iter().position(|&byte| byte == b'\n') {
+            Some(at) => (item[..at].to_vec(), Some(item[at + 1..].to_vec())),
+            None => (item.to_vec(), None),
+        })
+        .collect()
+}
+
+/// A key's section, subsection and name.
+type Key<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
+
+fn split(key: &[u8]) -> Option<Key<'_>> {
+    let first = key.iter().position(|&byte| byte == b'.')?;
+    let last = key.iter().rposition(|&byte| byte == b'.')?;
+    let middle = (first < last).then(|| &key[first + 1..last]);
+    Some((&key[..first], middle, &key[last + 1..]))
+}
+
+/// Settings that change what git shows or how it merges, and run, read and reach nothing.
+const HARMLESS: &[&str] = &[
+    "branch.autosetupmerge",
+    "branch.autosetuprebase",
+    "branch.sort",
+    "commit.cleanup",
+    "commit.verbose",
+    "core.abbrev",
+    "core.autocrlf",
+    "core.commentchar",
+    "core.eol",
+    "core.logallrefupdates",
+    "core.quotepath",
+    "core.safecrlf",
+    "core.sparsecheckout",
+    "core.sparsecheckoutcone",
+    "core.whitespace",
+    "diff.algorithm",
+    "diff.indentheuristic",
+    "diff.mnemonicprefix",
+    "diff.renames",
+    "fetch.prune",
+    "init.defaultbranch",
+    "merge.conflictstyle",
+    "merge.ff",
+    "merge.renames",
+    "pull.ff",
+    "pull.rebase",
+    "push.autosetupremote",
+    "push.default",
+    "rebase.autosquash",
+    "rebase.autostash",
+    "tag.sort",
+    "user.email",
+    "user.name",
+];
+
+/// What of a repository's settings goes up. `credentials` takes along what authenticates.
+#[must_use]
+pub fn harmless(settings: &Settings, credentials: bool) -> Settings {
+    let keep = |(key, value): &Setting| -> Option<Setting> {
+        let (section, middle, name) = split(key)?;
+        let value = value.clone();
+        let text = value.as_deref().unwrap_or_default();
+        if text.iter().any(|&byte| byte < b' ' && byte != b'\t') || middle.is_some_and(|m| m.contains(&b'\n'))
+        {
+            return None;
+        }
+        let same = || Some((key.clone(), value.clone()));
+        match (section, middle, name) {
+            (b"http" | b"credential", ..) if credentials => same(),
+            (b"branch", Some(_), b"remote" | b"pushremote")
+            | (b"remote", Some(_), b"url" | b"pushurl")
+            | (b"submodule", Some(_), b"url") => {
+                let url = if credentials { transports(text)? } else { without_secrets(text)? };
+                Some((key.clone(), Some(url)))
+            }
+            (b"branch", Some(_), b"merge" | b"rebase" | b"description")
+            | (b"remote", Some(_), b"fetch" | b"tagopt" | b"prune")
+            | (b"submodule", Some(_), b"active") => same(),
+            (_, None, _) if HARMLESS.iter().any(|harmless| key.eq_ignore_ascii_case(harmless.as_bytes())) => {
+                same()
+            }
+            _ => None,
+        }
+    };
+    settings.iter().filter_map(keep).collect()
+}
+
+/// An address that names no program.
+fn transports(url: &[u8]) -> Option<Vec<u8>> {
+    let runs = url.starts_with(b"-") || url.windows(2).any(|pair| pair == b"::");
+    (!runs).then(|| url.to_vec())
+}
+
+/// An address without user, password and query, as far as they may be secret.
+fn without_secrets(url: &[u8]) -> Option<Vec<u8>> {
+    let url = transports(url)?;
+    let Some(at) = url.windows(3).position(|window| window == b"://") else { return Some(url) };
+    let (scheme, rest) = (&url[..at], &url[at + 3..]);
+    let slash = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(slash);
+    let path = path.split(|&byte| byte == b'?' || byte == b'#').next().unwrap_or_default();
+    let host_at = authority.iter().rposition(|&byte| byte == b'@').map_or(0, |at| at + 1);
+    let user = &authority[..host_at];
+    // The user of ssh is part of where to go; of http it may be a token.
+    let user = match user.iter().position(|&byte| byte == b':') {
+        _ if !scheme.eq_ignore_ascii_case(b"ssh") => Vec::new(),
+        Some(colon) => [&user[..colon], b"@"].concat(),
+        None => user.to_vec(),
+    };
+    Some([scheme, b"://", &user, &authority[host_at..], path].concat())
+}
+
+/// Writes settings as a configuration file.
+#[must_use]
+pub fn render(settings: &Settings) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (key, value) in settings {
+        let Some((section, middle, name)) = split(key) else { continue };
+        text.push(b'[');
+        text.extend(section);
+        if let Some(middle) = middle {
+            text.extend(b" \"");
+            text.extend(escaped(middle));
+            text.push(b'"');
+        }
+        text.extend(b"]\n\t");
+        text.extend(name);
+        if let Some(value) = value {
+            text.extend(b" = \"");
+            text.extend(escaped(value));
+            text.push(b'"');
+        }
+        text.push(b'\n');
+    }
+    text
+}
+
+fn escaped(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for &byte in text {
+        if byte == b'"' || byte == b'\\' {
+            out.push(b'\\');
+        }
+        out.push(byte);
+    }
+    out
+}
+
+/// What of a changed configuration comes back.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Returned {
+    /// Settings to add here.
+    pub take: Settings,
+    /// Keys that stay as they are here, and why.
+    pub held_back: Vec<(String, &'static str)>,
+}
+
+/// Decides about settings: `base` is what was sent, `theirs` what stands in the sandbox, `ours` what stands here.
+#[must_use]
+pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returned {
+    let mut returned = Returned::default();
+    let (base_set, theirs_set): (BTreeSet<_>, BTreeSet<_>) = (base.iter().collect(), theirs.iter().collect());
+    let key_is_here = |key: &[u8]| ours.iter().any(|(here, _)| here == key);
+    let remotes_here: BTreeSet<&[u8]> = remotes(ours);
+    let new_remotes: BTreeSet<&[u8]> = remotes(theirs).difference(&remotes_here).copied().collect();
+    let plain_remotes: BTreeSet<&[u8]> =
+        new_remotes.iter().copied().filter(|name| plain_remote(name, theirs)).collect();
+    for setting in theirs.iter().filter(|setting| !base_set.contains(setting)) {
+        let (key, value) = setting;
+        let value = value.as_deref().unwrap_or_default();
+        let shown = || crate::git::command::short(key);
+        let verdict = match split(key) {
+            _ if is_gits_own(key, value) || ours.contains(setting) => continue,
+            Some((b"branch", Some(branch), b"remote")) => {
+                if RefName::parse(&[b"refs/heads/", branch].concat()).is_none() {
+                    Err("no branch can have that name")
+                } else if key_is_here(key) {
+                    Err("it has another value here")
+                } else if value == b"." || remotes_here.contains(value) || plain_remotes.contains(value) {
+                    Ok(())
+                } else {
+                    Err("it names no remote of this repository")
+                }
+            }
+            Some((b"branch", Some(branch), b"merge")) => {
+                let names_branch =
+                    RefName::parse(value).is_some_and(|name| name.as_bytes().starts_with(b"refs/heads/"));
+                if RefName::parse(&[b"refs/heads/", branch].concat()).is_none() || !names_branch {
+                    Err("it names no branch")
+                } else if key_is_here(key) {
+                    Err("it has another value here")
+                } else {
+                    Ok(())
+                }
+            }
+            Some((b"remote", Some(name), b"url" | b"fetch")) if plain_remotes.contains(name) => Ok(()),
+            Some((b"remote", Some(name), b"url")) if new_remotes.contains(name) => {
+                Err("only a new remote with one plain https, ssh or git@ address comes back")
+            }
+            _ => Err("configuration of the sandbox is not taken over"),
+        };
+        match verdict {
+            Ok(()) if returned.take.contains(setting) => {}
+            Ok(()) => returned.take.push(setting.clone()),
+            Err(reason) => returned.held_back.push((shown(), reason)),
+        }
+    }
+    for (key, _) in base.iter().filter(|setting| !theirs_set.contains(setting)) {
+        if !theirs.iter().any(|(there, _)| there == key) {
+            returned.held_back.push((readable(key), "it was removed there; it stays here"));
+        }
+    }
+    returned
+}
+
+/// Settings that every git writes for itself when it makes a repository, with values that mean nothing to another.
+fn is_gits_own(key: &[u8], value: &[u8]) -> bool {
+    match key {
+        b"core.repositoryformatversion" => matches!(value, b"0" | b"1"),
+        b"core.filemode"
+        | b"core.symlinks"
+        | b"core.ignorecase"
+        | b"core.precomposeunicode"
+        | b"core.logallrefupdates" => true,
+        b"core.bare" => value == b"false",
+        b"extensions.objectformat" => matches!(value, b"sha1" | b"sha256"),
+        _ => false,
+    }
+}
+
+fn remotes(settings: &Settings) -> BTreeSet<&[u8]> {
+    settings
+        .iter()
+        .filter_map(|(key, _)| match split(key) {
+            Some((b"remote", Some(name), _)) => Some(name),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Whether a remote has one plain address, at most the usual mapping, and a plain name.
+fn plain_remote(name: &[u8], settings: &Settings) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./".contains(byte);
+    let name_is_plain = name.first().is_some_and(u8::is_ascii_alphanumeric)
+        && name.iter().all(is_plain)
+        && RefName::parse(&[b"refs/remotes/", name].concat()).is_some();
+    let usual = [b"+refs/heads/*:refs/remotes/", name, b"/*"].concat();
+    let (mut addresses, mut others) = (0, 0);
+    for (key, value) in settings {
+        let Some((b"remote", Some(of), what)) = split(key) else { continue };
+        if of != name {
+            continue;
+        }
+        let value = value.as_deref().unwrap_or_default();
+        match what {
+            b"url" if is_plain_address(value) => addresses += 1,
+            b"fetch" if value == usual => {}
+            _ => others += 1,
+        }
+    }
+    name_is_plain && addresses == 1 && others == 0
+}
+
+/// Whether an address is `https://host/path`, `ssh://[user@]host[:port]/path` or `git@host:path`, of plain characters and
+/// without a password.
+#[must_use]
+pub fn is_plain_address(url: &[u8]) -> bool {
+    let Ok(url) = std::str::from_utf8(url) else { return false };
+    let plain = |text: &str, more: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
+    let host = |text: &str| {
+        let (host, port) = text.split_once(':').unwrap_or((text, "1"));
+        plain(host, ".-") && !port.is_empty() && port.chars().all(|c| c.is_ascii_digit())
+    };
+    let path = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/~+@%".contains(c))
+            && !text.starts_with('-')
+            && !text.contains("..")
+    };
+    if let Some(rest) = url.strip_prefix("https://") {
+        rest.split_once('/').is_some_and(|(authority, rest)| host(authority) && path(rest))
+    } else if let Some(rest) = url.strip_prefix("ssh://") {
+        rest.split_once('/').is_some_and(|(authority, rest)| {
+            let at_host = authority.split_once('@');
+            let (user, name) = at_host.map_or(("git", authority), |(user, name)| (user, name));
+            plain(user, "._-") && host(name) && path(rest)
+        })
+    } else if let Some(rest) = url.strip_prefix("git@") {
+        rest.split_once(':').is_some_and(|(name, rest)| plain(name, ".-") && path(rest))
+    } else {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(list: &[(&str, &str)]) -> Settings {
+        list.iter().map(|(key, value)| (key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))).collect()
+    }
+
+    #[test]
+    fn no_setting_that_runs_or_authenticates_goes_up() {
+        let all = settings(&[
+            ("user.name", "A"),
+            ("core.fsmonitor", "./x"),
+            ("core.hookspath", "h"),
+            ("core.sshcommand", "x"),
+            ("core.editor", "x"),
+            ("core.worktree", "/x"),
+            ("include.path", "x"),
+            ("includeif.gitdir:/.path", "x"),
+            ("alias.st", "!x"),
+            ("filter.x.clean", "x"),
+            ("diff.external", "x"),
+            ("diff.x.textconv", "x"),
+            ("gpg.program", "x"),
+            ("http.extraheader", "AUTH"),
+            ("http.https://x/.extraheader", "AUTH"),
+            ("credential.helper", "store"),
+            ("url.https://token@x/.insteadof", "gh:"),
+            ("remote.o.uploadpack", "x"),
+            ("remote.o.proxy", "x"),
+            ("remote.o.url", "https://user:pw@host/p?token=1"),
+            ("remote.e.url", "ext::sh -c x"),
+            ("remote.s.url", "ssh://me:pw@host/p"),
+            ("branch.main.merge", "refs/heads/main"),
+            ("branch.main.remote", "https://tok@h/p"),
+        ]);
+        let up = harmless(&all, false);
+        assert_eq!(
+            up,
+            settings(&[
+                ("user.name", "A"),
+                ("remote.o.url", "https://host/p"),
+                ("remote.s.url", "ssh://me@host/p"),
+                ("branch.main.merge", "refs/heads/main"),
+                ("branch.main.remote", "https://h/p"),
+            ])
+        );
+        let with = harmless(&all, true);
+        assert!(with.contains(&(b"http.extraheader".to_vec(), Some(b"AUTH".to_vec()))));
+        assert!(with.contains(&(b"remote.o.url".to_vec(), Some(b"https://user:pw@host/p?token=1".to_vec()))));
+        assert!(!with.iter().any(|(key, _)| key.starts_with(b"core.")
+            || key.starts_with(b"alias")
+            || key.starts_with(b"remote.e")));
+    }
+
+    #[test]
+    fn what_comes_back_of_a_configuration() {
+        let base = settings(&[("remote.origin.url", "https://h/p")]);
+        let ours = settings(&[
+            ("remote.origin.url", "https://tok@h/p"),
+            ("branch.old.remote", "origin"),
+            ("core.bare", "false"),
+        ]);
+        for (list, taken) in [
+            (vec![("branch.new.remote", "origin")], true),
+            (vec![("branch.new.remote", ".")], true),
+            (vec![("branch.new.remote", "ext::sh -c x")], false),
+            (vec![("branch.new.remote", "/srv/x")], false),
+            (vec![("branch.old.remote", ".")], false),
+            (vec![("branch.a..b.remote", "origin")], false),
+            (vec![("branch.new.merge", "refs/heads/main")], true),
+            (vec![("branch.new.merge", "main")], false),
+            (vec![("branch.new.rebase", "true")], false),
+            (vec![("remote.up.url", "https://github.com/a/b.git")], true),
+            (
+                vec![
+                    ("remote.up.url", "git@github.com:a/b.git"),
+                    ("remote.up.fetch", "+refs/heads/*:refs/remotes/up/*"),
+                ],
+                true,
+            ),
+            (vec![("remote.up.url", "ssh://git@h:22/a")], true),
+            (vec![("remote.up.url", "https://u:p@h/a")], false),
+            (vec![("remote.up.url", "http://h/a")], false),
+            (vec![("remote.up.url", "file:///etc")], false),
+            (vec![("remote.up.url", "ext::sh")], false),
+            (vec![("remote.up.url", "ssh://-oProxyCommand=x/a")], false),
+            (vec![("remote.up.url", "git@-oProxyCommand=x:a")], false),
+            (vec![("remote.up.url", "https://h/a"), ("remote.up.uploadpack", "x")], false),
+            (
+                vec![("remote.up.url", "https://h/a"), ("remote.up.fetch", "+refs/heads/*:refs/heads/*")],
+                false,
+            ),
+            (vec![("remote.-x.url", "https://h/a")], false),
+            (vec![("remote.origin.url", "https://evil/p")], false),
+            (vec![("remote.origin.pushurl", "https://evil/p")], false),
+            (vec![("url.https://evil/.insteadof", "https://h/")], false),
+            (vec![("core.fsmonitor", "./x")], false),
+            (vec![("core.worktree", "/")], false),
+            (vec![("core.bare", "true")], false),
+            (vec![("include.path", "../x")], false),
+            (vec![("alias.status", "!x")], false),
+        ] {
+            let added = settings(&list);
+            let theirs: Settings = base.iter().cloned().chain(added.clone()).collect();
+            let returned = come_back(&base, &theirs, &ours);
+            assert_eq!(returned.take, if taken { added } else { vec![] }, "{list:?}");
+            assert_eq!(returned.held_back.is_empty(), taken, "{list:?}");
+        }
+        let unchanged = come_back(&base, &base, &ours);
+        assert_eq!(unchanged, Returned::default());
+    }
+
+    #[test]
+    fn git_reads_what_is_written() {
+        use crate::{cancel::Cancel, git::command::Git};
+        let folder = tempfile::tempdir().unwrap();
+        let all = settings(&[
+            ("user.name", "a \"q\" \\ # ; b"),
+            ("branch.a.b\"\\ c.merge", " x "),
+            ("push.default", ""),
+        ]);
+        let file = folder.path().join("config");
+        std::fs::write(&file, render(&all)).unwrap();
+        let git = Git::find().expect("git is installed");
+        let list = git
+            .outside()
+            .args(["config", "--no-includes", "--list", "-z", "--file"])
+            .arg(&file)
+            .run(&Cancel::default());
+        assert_eq!(parse(&list.map_err(drop).unwrap()), all);
+    }
+}

@@ -1,0 +1,508 @@
+//! A repository → what of it goes up: a folder that takes the place of `.git` in the sandbox.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::command::{Fault, Git};
+use super::config::{self, Settings};
+use super::index;
+use super::refs::{Head, Oid, RefName, Refs};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::path::RelativePath;
+use crate::tree::root::{Kind, Root};
+
+/// How the repositories of a workspace travel.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Whether what authenticates goes up as well.
+    pub credentials: bool,
+    /// How many commits of each line of history go up; all where it is `None`.
+    pub depth: Option<usize>,
+}
+
+/// Where a repository of the workspace lies, and what it was at prepare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The folder that is checked out.
+    pub checkout: PathBuf,
+    /// Device and inode of its `.git`, so that another repository in its place is noticed.
+    pub identity: (u64, u64),
+    /// Its git directory (for a linked worktree, the one below `worktrees/`).
+    pub git_dir: PathBuf,
+    /// The directory with objects and references.
+    pub common_dir: PathBuf,
+    /// `sha1` or `sha256`.
+    pub format: String,
+    /// The remote that promised the objects which a partial clone lacks.
+    pub promisor: Option<String>,
+}
+
+/// What both sides last shared of a repository. The default is that of one which only the sandbox has.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// Where it lies here; `None` for one that the sandbox made and that is refused here.
+    pub place: Option<Place>,
+    /// Branches, tags and further references.
+    pub refs: Refs,
+    /// What `HEAD` said.
+    pub head: Option<Head>,
+    /// What `git ls-files --stage -z` listed.
+    pub index: Vec<u8>,
+    /// The digest of the index file, by which an untouched one is known without reading it.
+    pub index_digest: Option<[u8; 32]>,
+    /// The settings, in git's order.
+    pub config: Settings,
+    /// The stash, the newest first.
+    pub stashes: Vec<Oid>,
+    /// Names and sizes of packs whose objects are all here.
+    pub packs: BTreeMap<String, u64>,
+    /// Digests of further files that were sent (`info/exclude`), by their path in the git directory.
+    pub files: BTreeMap<String, [u8; 32]>,
+}
+
+/// The repositories that both sides share, by the path of their `.git`.
+pub type Bases = BTreeMap<RelativePath, Base>;
+
+/// A repository that is ready to be packed.
+#[derive(Debug)]
+pub struct Exported {
+    /// The folder whose content goes below the repository's `.git`.
+    pub folder: PathBuf,
+    /// What a restore starts from.
+    pub base: Base,
+}
+
+/// Runs git for one repository of the workspace.
+pub(super) struct Repository<'a> {
+    pub git: &'a Git,
+    pub place: &'a Place,
+    pub cancel: &'a Cancel,
+}
+
+impl Repository<'_> {
+    pub fn call(&self) -> super::command::Call<'_> {
+        let mut call = self.git.call(&self.place.git_dir);
+        call.env("GIT_WORK_TREE", &self.place.checkout).cwd(&self.place.checkout);
+        call
+    }
+
+    pub fn run<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Vec<u8>, Fault> {
+        self.call().args(args).run(self.cancel)
+    }
+
+    /// All references, symbolic ones left out.
+    pub fn refs(&self) -> Result<Refs, Fault> {
+        let list = self.run(["for-each-ref", "--format=%(objectname) %(symref)%00%(refname)"])?;
+        let mut refs = Refs::new();
+        for line in list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            let mut fields = line.split(|&byte| byte == 0);
+            let value = fields.next().unwrap_or_default();
+            let name = fields.next().and_then(RefName::parse);
+            if let (Some(oid), Some(name)) = (value.strip_suffix(b" ").and_then(Oid::parse), name) {
+                refs.insert(name, oid);
+            }
+        }
+        Ok(refs)
+    }
+
+    /// What `HEAD` says; `None` where it says nothing that git understands.
+    pub fn head(&self) -> Result<Option<Head>, Fault> {
+        let symbolic = self.call().args(["symbolic-ref", "-q", "HEAD"]).output(self.cancel)?;
+        if symbolic.status == Some(0) {
+            return Ok(RefName::parse(symbolic.stdout.trim_ascii_end()).map(Head::Branch));
+        }
+        let commit = self.call().args(["rev-parse", "-q", "--verify", "HEAD"]).output(self.cancel)?;
+        Ok(Oid::parse(commit.stdout.trim_ascii_end()).map(Head::Detached))
+    }
+
+    pub fn index(&self) -> Result<Vec<u8>, Fault> {
+        self.run(["ls-files", "--stage", "-z", "--full-name"])
+    }
+
+    pub fn settings(&self) -> Result<Settings, Fault> {
+        Ok(config::parse(&self.run(["config", "--list", "-z", "--local"])?))
+    }
+
+    /// The stash with its messages, the newest first.
+    pub fn stashes(&self) -> Result<Vec<(Oid, Vec<u8>)>, Fault> {
+        let newest = self.call().args(["rev-parse", "-q", "--verify", "refs/stash"]).output(self.cancel)?;
+        if newest.status != Some(0) {
+            return Ok(Vec::new());
+        }
+        let list =
+            self.run(["log", "-g", "--no-show-signature", "--format=%H%x00%gs", "refs/stash", "--"])?;
+        let lines = list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        Ok(lines
+            .filter_map(|line| {
+                let zero = line.iter().position(|&byte| byte == 0)?;
+                Some((Oid::parse(&line[..zero])?, line[zero + 1..].to_vec()))
+            })
+            .collect())
+    }
+
+    /// Which of the objects are there, with their types.
+    pub fn types(&self, oids: &BTreeSet<Oid>) -> Result<HashMap<Oid, Vec<u8>>, Fault> {
+        types(&mut self.call(), oids, self.cancel)
+    }
+}
+
+/// Which of the objects a repository has, with their types.
+pub(super) fn types(
+    call: &mut super::command::Call<'_>,
+    oids: &BTreeSet<Oid>,
+    cancel: &Cancel,
+) -> Result<HashMap<Oid, Vec<u8>>, Fault> {
+    if oids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let list = call
+        .args(["cat-file", "--batch-check=%(objectname) %(objecttype)"])
+        .input(lines(oids.iter().map(Oid::as_str)))
+        .run(cancel)?;
+    Ok(list
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| {
+            let mut fields = line.split(|&byte| byte == b' ');
+            let oid = fields.next().and_then(Oid::parse)?;
+            let kind = fields.next()?;
+            matches!(kind, b"commit" | b"tree" | b"blob" | b"tag").then(|| (oid, kind.to_vec()))
+        })
+        .collect())
+}
+
+pub(super) fn lines<'a>(items: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
+    items.into_iter().flat_map(|item| [item.as_bytes(), b"\n"].concat()).collect()
+}
+
+pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}
+
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("open", path, error)),
+    }
+}
+
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).map_err(|error| Error::io("write", path, error))
+}
+
+pub(super) fn make_dirs(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|error| Error::io("mkdir", path, error))
+}
+
+/// Finds the repository whose `.git` stands at a path of the workspace.
+pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Cancel) -> Result<Place, Fault> {
+    let refused = |reason: &str| Err(Fault::Refused(reason.to_owned()));
+    let Some(meta) = workspace.cursor().stat(dot_git)? else { return refused("it is gone") };
+    if !matches!(meta.kind, Kind::Dir | Kind::File) {
+        return refused("a .git that is neither a folder nor a file is not followed");
+    }
+    let absolute = std::path::absolute(workspace.path())
+        .map_err(|error| Error::io("realpath", workspace.path(), error))?;
+    let absolute = absolute.canonicalize().map_err(|error| Error::io("realpath", &absolute, error))?;
+    let at = absolute.join(dot_git.as_path());
+    let checkout = at.parent().unwrap_or(&absolute).to_path_buf();
+    // Not by looking upwards: what lies here is meant.
+    let git_dir = if meta.kind == Kind::Dir {
+        at
+    } else {
+        let found = git.outside().args(["rev-parse", "--resolve-git-dir"]).arg(&at).run(cancel)?;
+        path_of(found.strip_suffix(b"\n").unwrap_or(&found))
+    };
+    let mut call = git.call(&git_dir);
+    call.env("GIT_WORK_TREE", &checkout).cwd(&checkout);
+    let told = call.args(["rev-parse", "--show-object-format", "--git-common-dir"]).run(cancel)?;
+    let mut told = told.splitn(2, |&byte| byte == b'\n');
+    let format = told.next().unwrap_or_default();
+    let common_dir = told.next().unwrap_or_default();
+    let format = match format {
+        b"sha1" => "sha1",
+        b"sha256" => "sha256",
+        _ => return refused("its object format is not known"),
+    };
+    let common_dir = checkout.join(path_of(common_dir.strip_suffix(b"\n").unwrap_or(common_dir)));
+    let promisor = git.call(&git_dir).args(["config", "extensions.partialClone"]).output(cancel)?.stdout;
+    let promisor = String::from_utf8(promisor).ok().map(|name| name.trim_end().to_owned());
+    Ok(Place {
+        checkout,
+        identity: (meta.dev, meta.ino),
+        git_dir,
+        common_dir,
+        format: format.to_owned(),
+        promisor: promisor.filter(|name| !name.is_empty()),
+    })
+}
+
+/// Makes what goes up of one repository in `folder`, which must not exist yet.
+pub fn export(
+    git: &Git,
+    workspace: &Root,
+    dot_git: &RelativePath,
+    options: Options,
+    folder: &Path,
+    cancel: &Cancel,
+) -> Result<Exported, Fault> {
+    let place = locate(git, workspace, dot_git, cancel)?;
+    let repository = Repository { git, place: &place, cancel };
+    let refs: Refs = repository.refs()?.into_iter().filter(|(name, _)| goes_up(name)).collect();
+    let head = repository.head()?;
+    let stashes = repository.stashes()?;
+    let listing = repository.index()?;
+    let settings = config::harmless(&repository.settings()?, options.credentials);
+
+    for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
+        make_dirs(&folder.join(below))?;
+    }
+    let mut tips: BTreeSet<Oid> =
+        refs.values().cloned().chain(stashes.iter().map(|(oid, _)| oid.clone())).collect();
+    if let Some(Head::Detached(oid)) = &head {
+        tips.insert(oid.clone());
+    }
+    let staged: BTreeSet<Oid> = index::parse(&listing)
+        .ok_or_else(|| Fault::Refused("its index names what no index may hold".to_owned()))?
+        .into_values()
+        .flatten()
+        .filter(|staged| staged.mode != b"160000")
+        .map(|staged| staged.oid)
+        .collect();
+    let shallow = read(&place.common_dir.join("shallow"))?;
+    let boundary = match options.depth {
+        Some(depth) => boundary(&repository, &tips, depth.max(1))?,
+        None => BTreeSet::new(),
+    };
+    let packs = pack(&repository, &tips, &staged, &boundary, folder)?;
+
+    let shallow: BTreeSet<Oid> = shallow
+        .unwrap_or_default()
+        .split(|&byte| byte == b'\n')
+        .filter_map(Oid::parse)
+        .chain(boundary)
+        .collect();
+    if !shallow.is_empty() {
+        write(&folder.join("shallow"), &lines(shallow.iter().map(Oid::as_str)))?;
+    }
+    write_refs(folder, &refs, head.as_ref(), &stashes, &place.format)?;
+    write(&folder.join("config"), &configuration(&place, &settings))?;
+    let mut files = BTreeMap::new();
+    for name in ["info/exclude", "info/sparse-checkout"] {
+        // Both are per repository or per worktree; git knows where.
+        let found = repository.run(["rev-parse", "--git-path", name])?;
+        let found = place.checkout.join(path_of(found.strip_suffix(b"\n").unwrap_or(&found)));
+        if let Some(text) = read(&found)? {
+            write(&folder.join(name), &text)?;
+            files.insert(name.to_owned(), Sha256::digest(&text).into());
+        }
+    }
+    let index_digest = copy_index(&repository, folder)?;
+    Ok(Exported {
+        folder: folder.to_path_buf(),
+        base: Base {
+            place: Some(place),
+            refs,
+            head,
+            index: listing,
+            index_digest,
+            config: sent_settings(git, folder, cancel)?,
+            stashes: stashes.into_iter().map(|(oid, _)| oid).collect(),
+            packs,
+            files,
+        },
+    })
+}
+
+/// Which references go up.
+fn goes_up(name: &RefName) -> bool {
+    [&b"refs/heads/"[..], b"refs/tags/", b"refs/remotes/", b"refs/notes/"]
+        .iter()
+        .any(|start| name.as_bytes().starts_with(start))
+}
+
+/// The settings as git reads them from the file that was written, so that both sides are read by one reader.
+fn sent_settings(git: &Git, folder: &Path, cancel: &Cancel) -> Result<Settings, Fault> {
+    read_settings(git, &folder.join("config"), cancel)
+}
+
+/// Reads a configuration file by itself: what it includes is not followed.
+pub(super) fn read_settings(git: &Git, file: &Path, cancel: &Cancel) -> Result<Settings, Fault> {
+    let list =
+        git.outside().args(["config", "--no-includes", "--list", "-z", "--file"]).arg(file).run(cancel)?;
+    Ok(config::parse(&list))
+}
+
+/// The settings that a repository of this format needs, and those given.
+pub(super) fn configuration(place: &Place, settings: &Settings) -> Vec<u8> {
+    let newer = place.format != "sha1" || place.promisor.is_some();
+    let mut text = format!(
+        "[core]\n\trepositoryformatversion = {}\n\tbare = false\n\tfilemode = true\n",
+        u8::from(newer)
+    )
+    .into_bytes();
+    let mut more = Settings::new();
+    let mut set = |key: String, value: &str| more.push((key.into_bytes(), Some(value.as_bytes().to_vec())));
+    if place.format != "sha1" {
+        set("extensions.objectformat".to_owned(), &place.format);
+    }
+    if let Some(remote) = &place.promisor {
+        set("extensions.partialclone".to_owned(), remote);
+        set(format!("remote.{remote}.promisor"), "true");
+    }
+    text.extend(config::render(&more));
+    text.extend(config::render(settings));
+    text
+}
+
+/// Packs what is reachable, as it is packed already: deltas are taken over and none is looked for.
+fn pack(
+    repository: &Repository<'_>,
+    tips: &BTreeSet<Oid>,
+    staged: &BTreeSet<Oid>,
+    boundary: &BTreeSet<Oid>,
+    folder: &Path,
+) -> Result<BTreeMap<String, u64>, Fault> {
+    // An entry that is only intended to be added has no blob; a partial clone lacks some.
+    let staged = repository.types(staged)?;
+    if tips.is_empty() && staged.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut input = lines(
+        boundary.iter().map(|oid| format!("--shallow {oid}")).collect::<Vec<_>>().iter().map(String::as_str),
+    );
+    input.extend(lines(tips.iter().chain(staged.keys()).map(Oid::as_str)));
+    let mut call = repository.call();
+    call.args([
+        "pack-objects",
+        "-q",
+        "--revs",
+        "--delta-base-offset",
+        "--window=0",
+        "--no-write-bitmap-index",
+    ]);
+    if !boundary.is_empty() {
+        call.arg("--shallow");
+    }
+    if repository.place.promisor.is_some() {
+        call.arg("--missing=allow-any");
+    }
+    let name = call.arg(folder.join("objects/pack/pack")).input(input).run(repository.cancel)?;
+    let name = String::from_utf8_lossy(&name).trim().to_owned();
+    let file = folder.join(format!("objects/pack/pack-{name}.pack"));
+    let Ok(meta) = fs::metadata(&file) else { return Ok(BTreeMap::new()) };
+    if repository.place.promisor.is_some() {
+        write(&file.with_extension("promisor"), b"")?;
+    }
+    Ok(BTreeMap::from([(format!("pack-{name}.pack"), meta.len())]))
+}
+
+/// The commits at a depth whose parents are left out.
+fn boundary(repository: &Repository<'_>, tips: &BTreeSet<Oid>, depth: usize) -> Result<BTreeSet<Oid>, Fault> {
+    let list = repository
+        .call()
+        .args(["rev-list", "--parents", "--stdin"])
+        .input(lines(tips.iter().map(Oid::as_str)))
+        .run(repository.cancel)?;
+    let mut parents: HashMap<Oid, Vec<Oid>> = HashMap::new();
+    for line in list.split(|&byte| byte == b'\n') {
+        let mut oids = line.split(|&byte| byte == b' ').filter_map(Oid::parse);
+        if let Some(commit) = oids.next() {
+            parents.insert(commit, oids.collect());
+        }
+    }
+    let starts = repository
+        .call()
+        .args(["rev-list", "--no-walk", "--stdin"])
+        .input(lines(tips.iter().map(Oid::as_str)))
+        .run(repository.cancel)?;
+    let mut waiting: VecDeque<(Oid, usize)> =
+        starts.split(|&byte| byte == b'\n').filter_map(Oid::parse).map(|oid| (oid, 1)).collect();
+    let mut seen: BTreeSet<Oid> = BTreeSet::new();
+    let mut edge = BTreeSet::new();
+    // Breadth first, so that a commit is met at its least depth.
+    while let Some((commit, at)) = waiting.pop_front() {
+        let above = parents.get(&commit).cloned().unwrap_or_default();
+        if !seen.insert(commit.clone()) {
+            continue;
+        }
+        if at < depth {
+            waiting.extend(above.into_iter().map(|parent| (parent, at + 1)));
+        } else if !above.is_empty() {
+            edge.insert(commit);
+        }
+    }
+    Ok(edge)
+}
+
+fn write_refs(
+    folder: &Path,
+    refs: &Refs,
+    head: Option<&Head>,
+    stashes: &[(Oid, Vec<u8>)],
+    format: &str,
+) -> Result<()> {
+    let mut packed = b"# pack-refs with: sorted \n".to_vec();
+    let mut line = |oid: &Oid, name: &[u8]| {
+        packed.extend_from_slice(oid.as_str().as_bytes());
+        packed.push(b' ');
+        packed.extend_from_slice(name);
+        packed.push(b'\n');
+    };
+    let stash = stashes.first().map(|(newest, _)| (&b"refs/stash"[..], newest));
+    // Git searches the file by halves, so the stash has its place among the others.
+    let sorted: BTreeMap<&[u8], &Oid> =
+        refs.iter().map(|(name, oid)| (name.as_bytes(), oid)).chain(stash).collect();
+    for (name, oid) in sorted {
+        line(oid, name);
+    }
+    if !stashes.is_empty() {
+        make_dirs(&folder.join("logs/refs"))?;
+        let mut before = "0".repeat(if format == "sha1" { 40 } else { 64 });
+        // An entry at second 0 is none to git.
+        let mut log = Vec::new();
+        for (oid, message) in stashes.iter().rev() {
+            log.extend(format!("{before} {oid} stash <stash@localhost> 1 +0000\t").into_bytes());
+            log.extend(message);
+            log.push(b'\n');
+            before = oid.to_string();
+        }
+        write(&folder.join("logs/refs/stash"), &log)?;
+    }
+    write(&folder.join("packed-refs"), &packed)?;
+    let head = match head {
+        Some(Head::Branch(name)) => [b"ref: ", name.as_bytes(), b"\n"].concat(),
+        Some(Head::Detached(oid)) => format!("{oid}\n").into_bytes(),
+        None => b"ref: refs/heads/main\n".to_vec(),
+    };
+    write(&folder.join("HEAD"), &head)
+}
+
+/// Copies the index without what only this machine understands (a split or sparse index, a watcher's state).
+fn copy_index(repository: &Repository<'_>, folder: &Path) -> Result<Option<[u8; 32]>, Fault> {
+    let here = repository.place.git_dir.join("index");
+    let there = folder.join("index");
+    let Some(bytes) = read(&here)? else { return Ok(None) };
+    write(&there, &bytes)?;
+    repository
+        .call()
+        .env("GIT_INDEX_FILE", &there)
+        .args([
+            "update-index",
+            "--no-split-index",
+            "--no-untracked-cache",
+            "--no-fsmonitor",
+            "--force-write-index",
+        ])
+        .run(repository.cancel)?;
+    Ok(read(&there)?.map(|bytes| Sha256::digest(&bytes).into()))
+}

@@ -1,0 +1,990 @@
+//! What the sandbox has of its repositories → merged into the local ones.
+//!
+//! First everything is [checked](check) and nothing here is changed; then it is [applied](Checked::apply): objects, then
+//! references, then `HEAD` and the index, then settings. A kill at any point leaves a sound repository, on which the same
+//! restore completes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::command::{Fault, Git, short};
+use super::config::{self, Settings};
+use super::export::{
+    Base, Bases, Place, Repository, configuration, locate, make_dirs, read, read_settings, write,
+};
+use super::index;
+use super::objects::{self, Theirs};
+use super::quarantine::{Quarantine, REFTABLE, Received};
+use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, plan};
+use super::report::{GitReport, HeldBack, KeptReference};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::path::RelativePath;
+use crate::tree::root::{Kind, Root};
+
+/// What came back and was found good; nothing here is changed yet.
+#[derive(Debug)]
+pub struct Checked {
+    repositories: Vec<Incoming>,
+    refused: Vec<(RelativePath, PathBuf, BTreeMap<RefName, Vec<u8>>)>,
+    bases: Bases,
+    report: GitReport,
+}
+
+/// One repository of the sandbox's, read and checked.
+#[derive(Debug)]
+struct Incoming {
+    dot_git: RelativePath,
+    /// Where it belongs; `None` for one that is new.
+    place: Option<Place>,
+    format: String,
+    base: Base,
+    theirs: Base,
+    /// What their stash holds beyond the base's, the oldest first, with messages.
+    stashes: Vec<(Oid, Vec<u8>)>,
+    pack: Option<PathBuf>,
+    /// What LFS keeps, by digest.
+    large_files: BTreeSet<String>,
+    folder: PathBuf,
+}
+
+/// Reads and checks what waits in the quarantine. Without a git here, or where git refuses, a repository is held back and
+/// the rest goes on.
+pub fn check(
+    git: Option<&Git>,
+    workspace: &Root,
+    bases: &Bases,
+    quarantine: Quarantine,
+    cancel: &Cancel,
+) -> Result<Checked> {
+    let mut checked = Checked {
+        repositories: Vec::new(),
+        refused: Vec::new(),
+        bases: bases.clone(),
+        report: GitReport { held_back: quarantine.held_back.into_iter().collect(), ..GitReport::default() },
+    };
+    for (dot_git, received) in quarantine.repositories {
+        let outcome = match git {
+            None => Err(Fault::Refused("there is no git on this machine".to_owned())),
+            Some(git) => {
+                read_repository(git, workspace, bases, &dot_git, &received, &mut checked.report, cancel)
+            }
+        };
+        match outcome {
+            Ok(incoming) => checked.repositories.push(incoming),
+            Err(Fault::Error(error)) => return Err(error),
+            Err(Fault::Refused(reason)) => {
+                checked.report.held_back.push(HeldBack { path: dot_git.clone(), what: None, reason });
+                checked.refused.push((dot_git, received.folder, received.references));
+            }
+        }
+    }
+    Ok(checked)
+}
+
+fn refuse<T>(reason: &str) -> Result<T, Fault> {
+    Err(Fault::Refused(reason.to_owned()))
+}
+
+/// Reads and checks one repository of the sandbox's.
+fn read_repository(
+    git: &Git,
+    workspace: &Root,
+    bases: &Bases,
+    dot_git: &RelativePath,
+    received: &Received,
+    report: &mut GitReport,
+    cancel: &Cancel,
+) -> Result<Incoming, Fault> {
+    let known = bases.get(dot_git);
+    let place = known.and_then(|base| base.place.clone());
+    match (&place, workspace.cursor().stat(dot_git)?) {
+        (Some(place), Some(meta)) if place.identity == (meta.dev, meta.ino) => {}
+        (Some(_), _) => return refuse("the local repository is gone or is another one than at prepare"),
+        (None, Some(_)) => return refuse("a repository was made here as well"),
+        (None, None) => {}
+    }
+    if received.reftable {
+        return refuse(REFTABLE);
+    }
+    let base = known.cloned().unwrap_or_default();
+    let mut reading = Reading { git, dot_git, received, report, cancel };
+    let Some(head) = reading.text("head")? else { return refuse("it has no HEAD, so it is no repository") };
+    let config = reading.settings(&base)?;
+    let format = match &place {
+        Some(place) => place.format.clone(),
+        None => format_of(&config).to_owned(),
+    };
+    let theirs_repository = Theirs::new(git, place.as_ref(), &format, received, cancel)?;
+    let refs = reading.refs(&base, &format)?;
+    let log = if refs.contains_key(&stash_name()) { reading.text("stash")? } else { None };
+    let mut log = stash_log(&log.unwrap_or_default());
+    log.retain(|(oid, _)| has_format(oid, &format));
+    let theirs = Base {
+        refs,
+        head: reading.head(&head, &format),
+        index: reading.index(&base, &theirs_repository)?,
+        index_digest: received.index_digest,
+        config,
+        stashes: log.iter().rev().map(|(oid, _)| oid.clone()).collect(),
+        ..base.clone()
+    };
+    log.retain(|(oid, _)| !base.stashes.contains(oid));
+    let mut incoming = Incoming {
+        dot_git: dot_git.clone(),
+        place: place.clone(),
+        format,
+        base,
+        theirs,
+        stashes: log,
+        pack: None,
+        large_files: received.large_files.clone(),
+        folder: received.folder.clone(),
+    };
+    if incoming.has_news() {
+        let checked = check_objects(git, &theirs_repository, &incoming, received, cancel)?;
+        reading.leave_out_unusable(&mut incoming, &checked);
+        incoming.pack = checked.pack;
+    }
+    Ok(incoming)
+}
+
+fn has_format(oid: &Oid, format: &str) -> bool {
+    oid.as_str().len() == if format == "sha1" { 40 } else { 64 }
+}
+
+/// What of one repository's files in the quarantine means what.
+struct Reading<'a> {
+    git: &'a Git,
+    dot_git: &'a RelativePath,
+    received: &'a Received,
+    report: &'a mut GitReport,
+    cancel: &'a Cancel,
+}
+
+impl Reading<'_> {
+    fn text(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        read(&self.received.folder.join(name))
+    }
+
+    fn hold(&mut self, what: impl Into<String>, reason: &str) {
+        self.report.held_back.push(HeldBack {
+            path: self.dot_git.clone(),
+            what: Some(what.into()),
+            reason: reason.to_owned(),
+        });
+    }
+
+    fn settings(&mut self, base: &Base) -> Result<Settings, Fault> {
+        let file = self.received.folder.join("settings");
+        if !file.exists() {
+            return Ok(Settings::new());
+        }
+        match read_settings(self.git, &file, self.cancel) {
+            Err(Fault::Refused(reason)) => {
+                self.hold("config", &reason);
+                Ok(base.config.clone())
+            }
+            read => read,
+        }
+    }
+
+    fn refs(&mut self, base: &Base, format: &str) -> Result<Refs, Fault> {
+        let mut refs: Refs = packed_refs(&self.text("packed-refs")?.unwrap_or_default()).collect();
+        let received = self.received;
+        for (name, value) in &received.references {
+            match Oid::parse(value.trim_ascii_end()) {
+                Some(oid) => {
+                    refs.insert(name.clone(), oid);
+                }
+                None => {
+                    self.hold(name.to_string(), "a reference must name an object, and not another reference");
+                }
+            }
+        }
+        refs.retain(|_, oid| has_format(oid, format));
+        for (name, oid) in &refs {
+            if name.kind() == RefKind::Other && base.refs.get(name) != Some(oid) {
+                self.hold(name.to_string(), "only branches, tags and the stash come back");
+            }
+        }
+        Ok(refs)
+    }
+
+    fn head(&mut self, text: &[u8], format: &str) -> Option<Head> {
+        let head = match text.strip_prefix(b"ref: ") {
+            Some(name) => RefName::parse(name.trim_ascii())
+                .filter(|name| name.kind() == RefKind::Branch)
+                .map(Head::Branch),
+            None => {
+                Oid::parse(text.trim_ascii_end()).filter(|oid| has_format(oid, format)).map(Head::Detached)
+            }
+        };
+        if head.is_none() {
+            self.hold("HEAD", "it names neither a branch nor a commit");
+        }
+        head
+    }
+
+    /// What their index lists; the base's where it is the one that was sent, or is of no use.
+    fn index(&mut self, base: &Base, theirs: &Theirs<'_>) -> Result<Vec<u8>, Fault> {
+        let digest = self.received.index_digest;
+        if digest.is_none() || digest == base.index_digest {
+            return Ok(base.index.clone());
+        }
+        let reason = match theirs.index(&self.received.folder.join("index")) {
+            Ok(listing) if index::parse(&listing).is_some() => return Ok(listing),
+            Ok(_) => "it names what no index may hold".to_owned(),
+            Err(Fault::Refused(reason)) => reason,
+            Err(error) => return Err(error),
+        };
+        self.hold("index", &reason);
+        Ok(base.index.clone())
+    }
+
+    /// Lets what names an object of the wrong type, or none, count as unchanged.
+    fn leave_out_unusable(&mut self, incoming: &mut Incoming, checked: &objects::Checked) {
+        let kind = |oid: &Oid| checked.kinds.get(oid).map(Vec::as_slice);
+        let (base, theirs) = (&incoming.base, &mut incoming.theirs);
+        let is_unusable = |(name, oid): &(&RefName, &Oid)| {
+            name.kind() == RefKind::Branch
+                && base.refs.get(*name) != Some(*oid)
+                && kind(oid).is_some_and(|kind| kind != b"commit")
+        };
+        let unusable: Vec<RefName> =
+            theirs.refs.iter().filter(is_unusable).map(|(name, _)| name.clone()).collect();
+        for name in unusable {
+            self.hold(name.to_string(), "a branch must name a commit");
+            match base.refs.get(&name) {
+                Some(oid) => theirs.refs.insert(name, oid.clone()),
+                None => theirs.refs.remove(&name),
+            };
+        }
+        if let Some(Head::Detached(oid)) = &theirs.head
+            && theirs.head != base.head
+            && kind(oid) != Some(b"commit")
+        {
+            self.hold("HEAD", "it names no commit");
+            theirs.head.clone_from(&base.head);
+        }
+        incoming.stashes.retain(|(oid, _)| kind(oid) == Some(b"commit"));
+        if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
+            self.hold("index", "what it stages is missing there");
+            theirs.index.clone_from(&base.index);
+        }
+    }
+}
+
+impl Incoming {
+    /// Whether anything differs from what both sides last shared.
+    fn has_news(&self) -> bool {
+        let without_stash = |refs: &Refs| -> Refs {
+            refs.iter()
+                .filter(|(name, _)| name.kind() != RefKind::Stash)
+                .map(|(name, oid)| (name.clone(), oid.clone()))
+                .collect()
+        };
+        let (base, theirs) = (&self.base, &self.theirs);
+        self.place.is_none()
+            || without_stash(&base.refs) != without_stash(&theirs.refs)
+            || (&theirs.head, &theirs.index, &theirs.config) != (&base.head, &base.index, &base.config)
+            || !self.stashes.is_empty()
+            || !self.large_files.is_empty()
+    }
+}
+
+fn check_objects(
+    git: &Git,
+    theirs_repository: &Theirs<'_>,
+    incoming: &Incoming,
+    received: &Received,
+    cancel: &Cancel,
+) -> Result<objects::Checked, Fault> {
+    let (base, theirs) = (&incoming.base, &incoming.theirs);
+    let known: BTreeSet<Oid> = match &incoming.place {
+        None => BTreeSet::new(),
+        Some(place) => {
+            let repository = Repository { git, place, cancel };
+            let mut known: BTreeSet<Oid> = repository.refs()?.into_values().collect();
+            if let Some(Head::Detached(oid)) = repository.head()? {
+                known.insert(oid);
+            }
+            // A reference here may itself be broken; then nothing is assumed of it.
+            known.retain(|oid| has_format(oid, &incoming.format));
+            let there = repository.types(&known)?;
+            known.retain(|oid| there.contains_key(oid));
+            known
+        }
+    };
+    let mut tips: BTreeSet<Oid> = theirs
+        .refs
+        .iter()
+        .filter(|(name, oid)| {
+            matches!(name.kind(), RefKind::Branch | RefKind::Tag) && base.refs.get(*name) != Some(*oid)
+        })
+        .map(|(_, oid)| oid.clone())
+        .collect();
+    if let Some(Head::Detached(oid)) = &theirs.head
+        && theirs.head != base.head
+    {
+        tips.insert(oid.clone());
+    }
+    tips.extend(incoming.stashes.iter().map(|(oid, _)| oid.clone()));
+    theirs_repository.check(received, &tips, &staged_blobs(theirs, base), &known)
+}
+
+/// The blobs that their index stages beyond the base's.
+fn staged_blobs(theirs: &Base, base: &Base) -> BTreeSet<Oid> {
+    let blobs = |listing: &[u8]| -> BTreeSet<Oid> {
+        let listing = index::parse(listing).unwrap_or_default();
+        listing
+            .into_values()
+            .flatten()
+            .filter(|staged| staged.mode != b"160000")
+            .map(|staged| staged.oid)
+            .collect()
+    };
+    if theirs.index == base.index {
+        return BTreeSet::new();
+    }
+    // An entry that is only intended to be added names the empty blob, which need not be there.
+    let empty = [
+        "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
+        "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
+    ];
+    let mut new = &blobs(&theirs.index) - &blobs(&base.index);
+    new.retain(|oid| !empty.contains(&oid.as_str()));
+    new
+}
+
+fn stash_name() -> RefName {
+    RefName::parse(b"refs/stash").unwrap_or_else(|| unreachable!("it is a reference's name"))
+}
+
+fn format_of(settings: &Settings) -> &'static str {
+    let sha256 = settings
+        .iter()
+        .any(|(key, value)| key == b"extensions.objectformat" && value.as_deref() == Some(&b"sha256"[..]));
+    if sha256 { "sha256" } else { "sha1" }
+}
+
+/// Reads a `packed-refs` file; lines that are none of git's are passed over.
+fn packed_refs(text: &[u8]) -> impl Iterator<Item = (RefName, Oid)> {
+    text.split(|&byte| byte == b'\n').filter_map(|line| {
+        let space = line.iter().position(|&byte| byte == b' ')?;
+        Some((RefName::parse(&line[space + 1..])?, Oid::parse(&line[..space])?))
+    })
+}
+
+/// Reads the reflog that is the stash, the oldest first.
+fn stash_log(text: &[u8]) -> Vec<(Oid, Vec<u8>)> {
+    let entry = |line: &[u8]| {
+        let mut fields = line.splitn(3, |&byte| byte == b' ');
+        let oid = fields.nth(1).and_then(Oid::parse)?;
+        let rest = fields.next()?;
+        let message = rest.iter().position(|&byte| byte == b'\t').map_or(&[][..], |tab| &rest[tab + 1..]);
+        Some((oid, short(message).into_bytes()))
+    };
+    text.split(|&byte| byte == b'\n').filter_map(entry).collect()
+}
+
+impl Checked {
+    /// Merges what was checked into the local repositories, after the files of the workspace. `time` names what is kept
+    /// (`refs/paperclip/<time>/…`); `aside` is where the objects and references go that git cannot take. What both sides
+    /// share afterwards is what the next restore starts from.
+    pub fn apply(
+        self,
+        git: Option<&Git>,
+        workspace: &Root,
+        time: &str,
+        aside: &Path,
+        cancel: &Cancel,
+    ) -> Result<(GitReport, Bases)> {
+        let (mut report, mut bases) = (self.report, self.bases);
+        let mut refused = self.refused;
+        for incoming in self.repositories {
+            let outcome = match git {
+                None => refuse("there is no git on this machine"),
+                Some(git) => incoming.apply(git, workspace, &time.replace(':', "-"), &mut report, cancel),
+            };
+            match outcome {
+                Ok(base) => {
+                    bases.insert(incoming.dot_git, base);
+                }
+                Err(Fault::Error(error)) => return Err(error),
+                Err(Fault::Refused(reason)) => {
+                    report.held_back.push(HeldBack { path: incoming.dot_git.clone(), what: None, reason });
+                    let references = incoming
+                        .theirs
+                        .refs
+                        .into_iter()
+                        .map(|(name, oid)| (name, oid.to_string().into_bytes()));
+                    refused.push((incoming.dot_git, incoming.folder, references.collect()));
+                }
+            }
+        }
+        for (dot_git, folder, references) in refused {
+            keep_aside(
+                &folder,
+                &references,
+                &aside.join(dot_git.as_path().parent().unwrap_or(Path::new(""))).join("git"),
+            )?;
+        }
+        report.held_back.sort();
+        report.held_back.dedup();
+        Ok((report, bases))
+    }
+}
+
+/// Moves what came of a repository to where what is kept lies. Git takes none of it for a repository.
+fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &Path) -> Result<()> {
+    if !folder.exists() {
+        make_dirs(folder)?;
+    }
+    let list: Vec<u8> = references
+        .iter()
+        .flat_map(|(name, value)| [value.trim_ascii_end(), b" ", name.as_bytes(), b"\n"].concat())
+        .collect();
+    write(&folder.join("references.txt"), &list)?;
+    let (theirs, checked) = (folder.join("theirs"), folder.join("checked"));
+    if theirs.exists() {
+        let objects = folder.join("gathered");
+        fs::rename(theirs.join("objects"), &objects).map_err(|error| Error::io("rename", &objects, error))?;
+    }
+    for made in [theirs, checked] {
+        if made.exists() {
+            fs::remove_dir_all(&made).map_err(|error| Error::io("rmdir", &made, error))?;
+        }
+    }
+    if let Some(parent) = target.parent() {
+        make_dirs(parent)?;
+    }
+    fs::rename(folder, target).map_err(|error| Error::io("rename", target, error))
+}
+
+/// What is being merged, and where what is done is told.
+struct Merge<'a> {
+    repository: Repository<'a>,
+    incoming: &'a Incoming,
+    time: &'a str,
+    report: &'a mut GitReport,
+}
+
+impl Incoming {
+    fn apply(
+        &self,
+        git: &Git,
+        workspace: &Root,
+        time: &str,
+        report: &mut GitReport,
+        cancel: &Cancel,
+    ) -> Result<Base, Fault> {
+        let mut theirs = self.theirs.clone();
+        match &self.place {
+            Some(place) => {
+                let repository = Repository { git, place, cancel };
+                let mut merge = Merge { repository, incoming: self, time, report };
+                merge.run()?;
+            }
+            None => theirs.place = Some(self.create(git, workspace, time, report, cancel)?),
+        }
+        Ok(theirs)
+    }
+
+    /// Makes a repository that is new in the sandbox: complete in the quarantine, then moved into its place.
+    fn create(
+        &self,
+        git: &Git,
+        workspace: &Root,
+        time: &str,
+        report: &mut GitReport,
+        cancel: &Cancel,
+    ) -> Result<Place, Fault> {
+        let folder = self.folder.join("new");
+        objects::make_repository(&folder, None, &self.format)?;
+        let returned = config::come_back(&Settings::new(), &self.theirs.config, &Settings::new());
+        for (key, reason) in returned.held_back {
+            report.held_back.push(HeldBack {
+                path: self.dot_git.clone(),
+                what: Some(key),
+                reason: reason.to_owned(),
+            });
+        }
+        let checkout = workspace.path_of(&self.dot_git);
+        let mut place = Place {
+            checkout: checkout.parent().unwrap_or(workspace.path()).to_path_buf(),
+            identity: (0, 0),
+            git_dir: folder.clone(),
+            common_dir: folder.clone(),
+            format: self.format.clone(),
+            promisor: None,
+        };
+        write(&folder.join("config"), &configuration(&place, &returned.take))?;
+        let staging = Place { checkout: self.folder.clone(), ..place.clone() };
+        let repository = Repository { git, place: &staging, cancel };
+        let empty = Base { refs: Refs::new(), ..self.base.clone() };
+        let incoming = Incoming {
+            dot_git: self.dot_git.clone(),
+            place: Some(staging.clone()),
+            base: empty,
+            format: self.format.clone(),
+            theirs: self.theirs.clone(),
+            stashes: self.stashes.clone(),
+            pack: self.pack.clone(),
+            large_files: self.large_files.clone(),
+            folder: self.folder.clone(),
+        };
+        if let Some(head) = &self.theirs.head {
+            let text = match head {
+                Head::Branch(name) => [b"ref: ", name.as_bytes(), b"\n"].concat(),
+                Head::Detached(oid) => format!("{oid}\n").into_bytes(),
+            };
+            write(&folder.join("HEAD"), &text)?;
+        }
+        Merge { repository, incoming: &incoming, time, report }.run()?;
+        let mut cursor = workspace.cursor();
+        let parent = self.dot_git.parent();
+        let parent_is_there = match &parent {
+            None => true,
+            Some(parent) => cursor.stat(parent)?.is_some_and(|meta| meta.kind == Kind::Dir),
+        };
+        if !parent_is_there {
+            return refuse("its folder is not here");
+        }
+        if cursor.stat(&self.dot_git)?.is_some() {
+            return refuse("a repository was made here as well");
+        }
+        move_into(&folder, workspace, &self.dot_git)?;
+        let Some(meta) = cursor.stat(&self.dot_git)? else { return refuse("its folder is not here") };
+        place.identity = (meta.dev, meta.ino);
+        Ok(locate(git, workspace, &self.dot_git, cancel).unwrap_or(place))
+    }
+}
+
+/// Renames a folder of ours to a path of the workspace, through handles that follow no link.
+fn move_into(folder: &Path, workspace: &Root, to: &RelativePath) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let mut cursor = workspace.cursor();
+    let (parent, name) = to.split();
+    let parent = cursor.folder(parent).map_err(|errno| Error::io("open", workspace.path_of(to), errno))?;
+    renameat_with(CWD, folder, parent, name, RenameFlags::NOREPLACE)
+        .map_err(|errno| Error::io("rename", workspace.path_of(to), errno))
+}
+
+impl Merge<'_> {
+    fn hold(&mut self, what: impl Into<String>, reason: &str) {
+        self.report.held_back.push(HeldBack {
+            path: self.incoming.dot_git.clone(),
+            what: Some(what.into()),
+            reason: reason.to_owned(),
+        });
+    }
+
+    fn run(&mut self) -> Result<(), Fault> {
+        let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
+        let cancel = self.repository.cancel;
+        if let Some(pack) = &self.incoming.pack {
+            objects::add(self.repository.git, &self.repository.place.git_dir, pack, cancel)?;
+        }
+        self.add_large_files()?;
+        let has_changed = theirs.refs != base.refs || theirs.head != base.head || theirs.index != base.index;
+        if has_changed {
+            let busy = self.operation_in_progress();
+            let head_here = self.repository.head()?;
+            self.merge_refs(head_here.as_ref(), busy)?;
+            self.merge_head(head_here.as_ref(), busy)?;
+            self.merge_index(busy)?;
+        }
+        self.add_stashes()?;
+        self.add_settings()
+    }
+
+    fn git_path(&self, name: &str) -> PathBuf {
+        self.repository.place.git_dir.join(name)
+    }
+
+    fn operation_in_progress(&self) -> bool {
+        [
+            "rebase-merge",
+            "rebase-apply",
+            "MERGE_HEAD",
+            "CHERRY_PICK_HEAD",
+            "REVERT_HEAD",
+            "BISECT_LOG",
+            "sequencer",
+        ]
+        .iter()
+        .any(|name| self.git_path(name).exists())
+    }
+
+    fn surroundings(&self, head: Option<&Head>, busy: bool) -> Result<Surroundings, Fault> {
+        let list = self.repository.run(["worktree", "list", "--porcelain"])?;
+        let mut branches: Vec<RefName> = list
+            .split(|&byte| byte == b'\n')
+            .filter_map(|line| line.strip_prefix(b"branch ").and_then(RefName::parse))
+            .collect();
+        let current = match head {
+            Some(Head::Branch(name)) => Some(name.clone()),
+            _ => None,
+        };
+        // Its own line is no other worktree's.
+        if let Some(at) = branches.iter().position(|name| Some(name) == current.as_ref()) {
+            branches.remove(at);
+        }
+        let mut in_use: BTreeSet<RefName> = branches.into_iter().collect();
+        if busy {
+            in_use.extend(current.clone());
+            for name in ["rebase-merge/head-name", "rebase-apply/head-name"] {
+                let text = read(&self.git_path(name))?.unwrap_or_default();
+                in_use.extend(RefName::parse(text.trim_ascii_end()));
+            }
+        }
+        Ok(Surroundings { in_use, current })
+    }
+
+    fn relation(&self, theirs: &Oid, ours: &Oid) -> Relation {
+        let is_ancestor = |one: &Oid, other: &Oid| {
+            let mut call = self.repository.call();
+            let output = call
+                .args(["merge-base", "--is-ancestor", one.as_str(), other.as_str()])
+                .output(self.repository.cancel);
+            output.is_ok_and(|output| output.status == Some(0))
+        };
+        if is_ancestor(ours, theirs) {
+            Relation::TheirsDescends
+        } else if is_ancestor(theirs, ours) {
+            Relation::OursDescends
+        } else {
+            let output = self
+                .repository
+                .call()
+                .args(["merge-base", theirs.as_str(), ours.as_str()])
+                .output(self.repository.cancel);
+            if output.is_ok_and(|output| output.status == Some(0)) {
+                Relation::Apart
+            } else {
+                Relation::Unrelated
+            }
+        }
+    }
+
+    /// Whether the sandbox's repository has nothing of the one that was sent.
+    fn is_another(&self) -> bool {
+        let branches = |refs: &Refs| -> BTreeSet<Oid> {
+            refs.iter()
+                .filter(|(name, _)| name.kind() == RefKind::Branch)
+                .map(|(_, oid)| oid.clone())
+                .collect()
+        };
+        let (sent, there) = (branches(&self.incoming.base.refs), branches(&self.incoming.theirs.refs));
+        if sent.is_empty() || sent.intersection(&there).next().is_some() {
+            return false;
+        }
+        !there.iter().any(|there| sent.iter().any(|sent| self.relation(there, sent) != Relation::Unrelated))
+            && !matches!(&self.incoming.theirs.head, Some(Head::Detached(oid)) if sent.iter().any(|sent| self.relation(oid, sent) != Relation::Unrelated))
+    }
+
+    fn merge_refs(&mut self, head: Option<&Head>, busy: bool) -> Result<(), Fault> {
+        let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
+        if self.is_another() {
+            return refuse("it is another repository than the one that was sent");
+        }
+        let around = self.surroundings(head, busy)?;
+        // The local side moves meanwhile only where a person works; git's own locks tell.
+        for attempt in 0.. {
+            let ours = self.repository.refs()?;
+            let planned =
+                plan(&base.refs, &theirs.refs, &ours, &around, &|theirs, ours| self.relation(theirs, ours));
+            if planned.is_empty() {
+                return Ok(());
+            }
+            let mut input = Vec::new();
+            let mut command = |verb: &[u8], name: &[u8], values: &[&str]| {
+                input.extend(verb);
+                input.push(b' ');
+                input.extend(name);
+                input.push(0);
+                for value in values {
+                    input.extend(value.as_bytes());
+                    input.push(0);
+                }
+            };
+            let zero = "0".repeat(if self.repository.place.format == "sha1" { 40 } else { 64 });
+            let mut told = GitReport::default();
+            for (name, outcome) in &planned {
+                let (theirs, ours) = (theirs.refs.get(name), ours.get(name));
+                let mut keep = |under: &str, oid: &Oid| {
+                    let below = name.as_bytes().strip_prefix(b"refs/").unwrap_or_default();
+                    let kept =
+                        [b"refs/paperclip/", self.time.as_bytes(), b"/", under.as_bytes(), below].concat();
+                    command(b"update", &kept, &[oid.as_str(), &zero]);
+                    told.kept.push(KeptReference {
+                        repository: self.incoming.dot_git.clone(),
+                        reference: name.to_string(),
+                        kept_at: crate::error::readable(&kept),
+                    });
+                };
+                match (outcome, theirs, ours) {
+                    (Outcome::Aside(reason), Some(theirs), _) => {
+                        keep("", theirs);
+                        told.held_back.push(HeldBack {
+                            path: self.incoming.dot_git.clone(),
+                            what: Some(name.to_string()),
+                            reason: reason.as_str().to_owned(),
+                        });
+                    }
+                    (Outcome::Delete, _, Some(ours)) => {
+                        keep("deleted/", ours);
+                        command(b"delete", name.as_bytes(), &[ours.as_str()]);
+                        told.deleted.push((self.incoming.dot_git.clone(), name.to_string()));
+                    }
+                    (Outcome::Theirs | Outcome::Replace, Some(theirs), ours) => {
+                        if let (Outcome::Replace, Some(ours)) = (outcome, ours) {
+                            keep("replaced/", ours);
+                        }
+                        command(
+                            b"update",
+                            name.as_bytes(),
+                            &[theirs.as_str(), ours.map_or(&zero[..], Oid::as_str)],
+                        );
+                        told.updated.push((self.incoming.dot_git.clone(), name.to_string()));
+                    }
+                    _ => {}
+                }
+            }
+            let mut call = self.repository.call();
+            let output = call
+                .args(["update-ref", "-m", "restore: from the sandbox", "--stdin", "-z"])
+                .input(input)
+                .output(self.repository.cancel)?;
+            if output.status == Some(0) {
+                self.report.updated.append(&mut told.updated);
+                self.report.deleted.append(&mut told.deleted);
+                self.report.kept.append(&mut told.kept);
+                self.report.held_back.append(&mut told.held_back);
+                return Ok(());
+            }
+            if attempt == 2 {
+                return Err(Fault::Refused(format!(
+                    "its references could not be merged: {}",
+                    output.complaint()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn commit_of(&self, head: &Head) -> Option<Oid> {
+        let name = match head {
+            Head::Branch(name) => name.to_string(),
+            Head::Detached(oid) => oid.to_string(),
+        };
+        let output = self
+            .repository
+            .call()
+            .args(["rev-parse", "-q", "--verify", &format!("{name}^{{commit}}")])
+            .output(self.repository.cancel);
+        output.ok().and_then(|output| Oid::parse(output.stdout.trim_ascii_end()))
+    }
+
+    /// The commit that the sandbox has checked out.
+    fn their_commit(theirs: &Base) -> Option<Oid> {
+        match theirs.head.as_ref()? {
+            Head::Branch(name) => theirs.refs.get(name).cloned(),
+            Head::Detached(oid) => Some(oid.clone()),
+        }
+    }
+
+    fn merge_head(&mut self, ours: Option<&Head>, busy: bool) -> Result<(), Fault> {
+        let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
+        if theirs.head == base.head || theirs.head.as_ref() == ours {
+            return Ok(());
+        }
+        let Some(head) = &theirs.head else { return Ok(()) };
+        let reason = if ours != base.head.as_ref() {
+            Some("both sides checked something else out")
+        } else if busy {
+            Some("an operation is in progress here")
+        } else if let Head::Branch(name) = head {
+            let here = self.commit_of(head);
+            let there = theirs.refs.get(name);
+            let follows = match (&here, there) {
+                (None, None) => true,
+                (Some(here), Some(there)) => {
+                    here == there || self.relation(there, here) == Relation::OursDescends
+                }
+                _ => false,
+            };
+            let used = self.surroundings(ours, false)?.in_use.contains(name);
+            (!follows || used)
+                .then_some("its branch is not taken over, or another worktree has it checked out")
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            if let Some(oid) = Self::their_commit(theirs) {
+                let kept = format!("refs/paperclip/{}/HEAD", self.time);
+                let mut call = self.repository.call();
+                call.args(["update-ref", "-m", "restore: from the sandbox", &kept, oid.as_str()])
+                    .run(self.repository.cancel)?;
+                self.report.kept.push(KeptReference {
+                    repository: self.incoming.dot_git.clone(),
+                    reference: "HEAD".to_owned(),
+                    kept_at: kept,
+                });
+            }
+            self.hold("HEAD", reason);
+            return Ok(());
+        }
+        let mut call = self.repository.call();
+        match head {
+            Head::Branch(name) => {
+                call.args(["symbolic-ref", "-m", "restore: from the sandbox", "HEAD"])
+                    .arg(super::export::path_of(name.as_bytes()));
+            }
+            Head::Detached(oid) => {
+                call.args([
+                    "update-ref",
+                    "--no-deref",
+                    "-m",
+                    "restore: from the sandbox",
+                    "HEAD",
+                    oid.as_str(),
+                ]);
+            }
+        }
+        call.run(self.repository.cancel)?;
+        self.report.updated.push((self.incoming.dot_git.clone(), "HEAD".to_owned()));
+        Ok(())
+    }
+
+    fn merge_index(&mut self, busy: bool) -> Result<(), Fault> {
+        let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
+        if theirs.index == base.index {
+            return Ok(());
+        }
+        let ours = self.repository.index()?;
+        if ours == theirs.index {
+            return Ok(());
+        }
+        let head = self.repository.head()?.and_then(|head| self.commit_of(&head));
+        let included = match (Self::their_commit(theirs), &head) {
+            (None, None) => true,
+            (Some(there), Some(here)) => {
+                there == *here || self.relation(&there, here) == Relation::OursDescends
+            }
+            _ => false,
+        };
+        let reason = if busy {
+            Some("an operation is in progress here")
+        } else if !included {
+            Some("the commit that it belongs to is not checked out here")
+        } else if self.git_path("index.lock").exists() {
+            Some("another git has locked the index here (index.lock)")
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            self.hold("index", reason);
+            return Ok(());
+        }
+        let [base, theirs, ours] =
+            [&base.index, &theirs.index, &ours].map(|listing| index::parse(listing).unwrap_or_default());
+        let changes = index::merge(&base, &theirs, &ours);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let sparse: BTreeSet<Vec<u8>> = self
+            .repository
+            .run(["ls-files", "-t", "-z", "--full-name"])?
+            .split(|&byte| byte == 0)
+            .filter_map(|line| line.strip_prefix(b"S ").map(<[u8]>::to_vec))
+            .collect();
+        let zero = "0".repeat(if self.repository.place.format == "sha1" { 40 } else { 64 });
+        let mut call = self.repository.call();
+        call.args(["update-index", "-z", "--index-info"]).input(index::index_info(&changes, &zero));
+        match call.run(self.repository.cancel) {
+            Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), "index".to_owned())),
+            Err(Fault::Refused(reason)) => self.hold("index", &reason),
+            Err(error) => return Err(error),
+        }
+        // What a sparse checkout leaves out here stays left out.
+        let left_out: Vec<u8> = changes
+            .iter()
+            .filter(|(path, stages)| !stages.is_empty() && sparse.contains(path.as_bytes()))
+            .flat_map(|(path, _)| [path.as_bytes(), b"\0"].concat())
+            .collect();
+        if !left_out.is_empty() {
+            let mut call = self.repository.call();
+            call.args(["update-index", "-z", "--skip-worktree", "--stdin"])
+                .input(left_out)
+                .run(self.repository.cancel)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what LFS keeps beside the objects: by the digest that is its name, and never in the place of another.
+    fn add_large_files(&self) -> Result<()> {
+        for name in &self.incoming.large_files {
+            let to = self
+                .repository
+                .place
+                .common_dir
+                .join("lfs/objects")
+                .join(&name[..2])
+                .join(&name[2..4])
+                .join(name);
+            if to.exists() {
+                continue;
+            }
+            if let Some(folder) = to.parent() {
+                make_dirs(folder)?;
+            }
+            let from = self.incoming.folder.join("lfs").join(name);
+            let temporary = to.with_extension("restore");
+            fs::copy(&from, &temporary).map_err(|error| Error::io("copyfile", &to, error))?;
+            fs::rename(&temporary, &to).map_err(|error| Error::io("rename", &to, error))?;
+        }
+        Ok(())
+    }
+
+    fn add_stashes(&mut self) -> Result<(), Fault> {
+        if self.incoming.stashes.is_empty() {
+            return Ok(());
+        }
+        let here: BTreeSet<Oid> = self.repository.stashes()?.into_iter().map(|(oid, _)| oid).collect();
+        for (oid, message) in &self.incoming.stashes {
+            if here.contains(oid) {
+                continue;
+            }
+            let message = String::from_utf8_lossy(message).into_owned();
+            let mut call = self.repository.call();
+            call.args(["update-ref", "--create-reflog", "-m", &message, "refs/stash", oid.as_str()])
+                .run(self.repository.cancel)?;
+            self.report.updated.push((self.incoming.dot_git.clone(), "refs/stash".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn add_settings(&mut self) -> Result<(), Fault> {
+        let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
+        if theirs.config == base.config || base.place.is_none() {
+            return Ok(());
+        }
+        let ours = self.repository.settings()?;
+        let returned = config::come_back(&base.config, &theirs.config, &ours);
+        for (key, value) in &returned.take {
+            let mut call = self.repository.call();
+            call.args(["config", "--local", "--add"])
+                .arg(super::export::path_of(key))
+                .arg(super::export::path_of(value.as_deref().unwrap_or_default()));
+            call.run(self.repository.cancel)?;
+            self.report.updated.push((self.incoming.dot_git.clone(), short(key)));
+        }
+        for (key, reason) in returned.held_back {
+            self.hold(key, reason);
+        }
+        Ok(())
+    }
+}

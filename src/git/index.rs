@@ -1,0 +1,134 @@
+//! The index merged by value: pure decisions on what `git ls-files --stage -z` lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::recognise::is_gits;
+use super::refs::Oid;
+use crate::path::RelativePath;
+
+/// One stage of a path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Staged {
+    /// File mode as git writes it (`100644`).
+    pub mode: Vec<u8>,
+    /// The blob, or the commit of a submodule.
+    pub oid: Oid,
+    /// 0, or 1 to 3 for the sides of a merge in progress.
+    pub stage: u8,
+}
+
+/// An index by path.
+pub type Listing = BTreeMap<RelativePath, Vec<Staged>>;
+
+/// Reads a listing; `None` where a line is not of git's form or names what no index may hold.
+#[must_use]
+pub fn parse(list: &[u8]) -> Option<Listing> {
+    let mut listing = Listing::new();
+    for line in list.split(|&byte| byte == 0).filter(|line| !line.is_empty()) {
+        let tab = line.iter().position(|&byte| byte == b'\t')?;
+        let mut fields = line[..tab].split(|&byte| byte == b' ');
+        let mode =
+            fields.next().filter(|mode| matches!(*mode, b"100644" | b"100755" | b"120000" | b"160000"))?;
+        let oid = Oid::parse(fields.next()?)?;
+        let stage = match fields.next()? {
+            [digit @ b'0'..=b'3'] => digit - b'0',
+            _ => return None,
+        };
+        let path = RelativePath::parse(&line[tab + 1..]).ok()??;
+        if path.as_bytes() != &line[tab + 1..] || is_gits(&path) {
+            return None;
+        }
+        listing.entry(path).or_default().push(Staged { mode: mode.to_vec(), oid, stage });
+    }
+    Some(listing)
+}
+
+/// What has to change in ours: a path with what it has afterwards (nothing: it leaves the index).
+#[must_use]
+pub fn merge(base: &Listing, theirs: &Listing, ours: &Listing) -> Vec<(RelativePath, Vec<Staged>)> {
+    let paths: BTreeSet<&RelativePath> = base.keys().chain(theirs.keys()).collect();
+    paths
+        .into_iter()
+        .filter(|path| {
+            let (base, theirs, ours) = (base.get(*path), theirs.get(*path), ours.get(*path));
+            theirs != base && theirs != ours && ours == base
+        })
+        .map(|path| (path.clone(), theirs.get(path).cloned().unwrap_or_default()))
+        .collect()
+}
+
+/// The changes as `git update-index -z --index-info` reads them.
+#[must_use]
+pub fn index_info(changes: &[(RelativePath, Vec<Staged>)], zero: &str) -> Vec<u8> {
+    let mut text = Vec::new();
+    let mut line = |head: String, path: &RelativePath| {
+        text.extend(head.into_bytes());
+        text.push(b'\t');
+        text.extend(path.as_bytes());
+        text.push(0);
+    };
+    // What goes first makes room where a file becomes a folder.
+    for (path, _) in changes {
+        line(format!("0 {zero}"), path);
+    }
+    for (path, stages) in changes {
+        for staged in stages {
+            line(format!("{} {} {}", String::from_utf8_lossy(&staged.mode), staged.oid, staged.stage), path);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(entries: &[(&str, char)]) -> Listing {
+        let line =
+            |(path, digit): &(&str, char)| format!("100644 {} 0\t{path}\0", digit.to_string().repeat(40));
+        let text = entries.iter().map(line).collect::<Vec<_>>().concat();
+        parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn every_combination_of_base_theirs_and_ours() {
+        let values = [None, Some('a'), Some('b'), Some('c')];
+        let of = |value: Option<char>| value.map_or(Listing::new(), |digit| listing(&[("f", digit)]));
+        for base in values {
+            for theirs in values {
+                for ours in values {
+                    let changes = merge(&of(base), &of(theirs), &of(ours));
+                    let taken = theirs != base && ours == base;
+                    let after = if taken { theirs } else { ours };
+                    let mut merged = of(ours);
+                    for (path, stages) in changes {
+                        if stages.is_empty() {
+                            merged.remove(&path);
+                        } else {
+                            merged.insert(path, stages);
+                        }
+                    }
+                    assert_eq!(merged, of(after), "{base:?} {theirs:?} {ours:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_listing_that_names_what_no_index_may_hold_is_refused() {
+        let oid = "a".repeat(40);
+        for bad in [
+            format!("100644 {oid} 0\t.git/config\0"),
+            format!("100644 {oid} 0\ta/.GIT/x\0"),
+            format!("100644 {oid} 0\t../x\0"),
+            format!("100644 {oid} 0\t/x\0"),
+            format!("100644 {oid} 4\tx\0"),
+            format!("040000 {oid} 0\tx\0"),
+            "100644 x 0\tx\0".to_owned(),
+            format!("100644 {oid} 0\ta//b\0"),
+            "x\0".to_owned(),
+        ] {
+            assert!(parse(bad.as_bytes()).is_none(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The sandbox's objects: gathered in a repository of ours, checked in another, and only then added.
+//!
+//! No git ever runs in a repository that the sandbox configured. *Theirs* is made here with a configuration of our own and
+//! holds their loose objects and packs, which are indexed anew; it looks up what it lacks in the local repository. What is
+//! new in it is packed, and that pack goes into *checked*, which holds nothing else and looks up the rest in the local
+//! repository: there each object gets the name that its content has, is checked as `git fsck --strict` does, and all that the
+//! sandbox's references need must be found.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::command::{Call, Fault, Git};
+use super::export::{Place, configuration, lines, make_dirs, read, types, write};
+use super::quarantine::Received;
+use super::refs::Oid;
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+
+/// The repository that looks up its objects in the local one, made by hand: no template, no process.
+pub fn make_repository(folder: &Path, local: Option<&Place>, format: &str) -> Result<()> {
+    for below in ["objects/pack", "objects/info", "refs"] {
+        make_dirs(&folder.join(below))?;
+    }
+    write(&folder.join("HEAD"), b"ref: refs/heads/none\n")?;
+    let bare = Place {
+        checkout: PathBuf::new(),
+        identity: (0, 0),
+        git_dir: PathBuf::new(),
+        common_dir: PathBuf::new(),
+        format: format.to_owned(),
+        promisor: local.and_then(|place| place.promisor.clone()),
+    };
+    write(&folder.join("config"), &configuration(&bare, &Vec::new()))?;
+    if let Some(place) = local {
+        use std::os::unix::ffi::OsStrExt;
+        let objects = place.common_dir.join("objects");
+        write(&folder.join("objects/info/alternates"), &[objects.as_os_str().as_bytes(), b"\n"].concat())?;
+        if let Some(shallow) = read(&place.common_dir.join("shallow"))? {
+            write(&folder.join("shallow"), &shallow)?;
+        }
+    }
+    Ok(())
+}
+
+/// The repository with what the sandbox has.
+pub struct Theirs<'a> {
+    pub git: &'a Git,
+    pub local: Option<&'a Place>,
+    pub format: String,
+    pub folder: PathBuf,
+    pub cancel: &'a Cancel,
+}
+
+impl<'a> Theirs<'a> {
+    /// Makes it of what waits in the quarantine. Its packs are not indexed before objects are asked for.
+    pub fn new(
+        git: &'a Git,
+        local: Option<&'a Place>,
+        format: &str,
+        received: &Received,
+        cancel: &'a Cancel,
+    ) -> Result<Self> {
+        let folder = received.folder.join("theirs");
+        make_repository(&folder, local, format)?;
+        Ok(Self { git, local, format: format.to_owned(), folder, cancel })
+    }
+
+    fn call(&self, folder: &Path) -> Call<'_> {
+        self.git.call(folder)
+    }
+
+    /// What their index lists.
+    pub fn index(&self, file: &Path) -> Result<Vec<u8>, Fault> {
+        let mut call = self.call(&self.folder);
+        call.env("GIT_INDEX_FILE", file).env("GIT_WORK_TREE", &self.folder);
+        call.args(["ls-files", "--stage", "-z", "--full-name"]).run(self.cancel)
+    }
+
+    /// Checks all that is new from the given tips on, with the blobs of their index, and gives the folder of the repository
+    /// that holds it. `known` are tips of the local repository, whose history is complete.
+    pub fn check(
+        &self,
+        received: &Received,
+        tips: &BTreeSet<Oid>,
+        blobs: &BTreeSet<Oid>,
+        known: &BTreeSet<Oid>,
+    ) -> Result<Checked, Fault> {
+        let checked = received.folder.join("checked");
+        make_repository(&checked, self.local, &self.format)?;
+        let here = types(&mut self.call(&checked), &tips.union(blobs).cloned().collect(), self.cancel)?;
+        let pack = if tips.iter().chain(blobs).all(|oid| here.contains_key(oid)) {
+            None
+        } else {
+            self.gather(received)?;
+            let pack = received.folder.join("new.pack");
+            let mut wanted = lines(
+                tips.iter().chain(blobs.iter().filter(|oid| !here.contains_key(*oid))).map(Oid::as_str),
+            );
+            wanted.extend(exclusions(known));
+            let mut call = self.call(&self.folder);
+            call.args(["pack-objects", "-q", "--revs", "--stdout", "--delta-base-offset", "--window=0"]);
+            if self.local.is_some_and(|place| place.promisor.is_some()) {
+                call.arg("--missing=allow-any");
+            }
+            call.input(wanted)
+                .into_file(&pack, self.cancel)
+                .map_err(|fault| because("objects are missing or damaged there", fault))?;
+            let mut call = self.call(&checked);
+            call.args(["index-pack", "--stdin", "--strict", "--fsck-objects"]).input_file(&pack);
+            call.run(self.cancel).map_err(|fault| because("its new objects do not pass git fsck", fault))?;
+            Some(pack)
+        };
+        let mut wanted = lines(tips.iter().map(Oid::as_str));
+        wanted.extend(exclusions(known));
+        let mut call = self.call(&checked);
+        call.args(["rev-list", "--objects", "--quiet", "--stdin"]);
+        if self.local.is_some_and(|place| place.promisor.is_some()) {
+            call.arg("--exclude-promisor-objects");
+        }
+        if !tips.is_empty() {
+            call.input(wanted)
+                .run(self.cancel)
+                .map_err(|fault| because("its history is not complete", fault))?;
+        }
+        let kinds = types(&mut self.call(&checked), &tips.union(blobs).cloned().collect(), self.cancel)?;
+        Ok(Checked { pack, kinds })
+    }
+
+    fn gather(&self, received: &Received) -> Result<(), Fault> {
+        let objects = self.folder.join("objects");
+        let loose = received.folder.join("objects");
+        if received.loose {
+            for folder in fs::read_dir(&loose).map_err(|error| Error::io("scandir", &loose, error))? {
+                let folder = folder.map_err(|error| Error::io("scandir", &loose, error))?;
+                let to = objects.join(folder.file_name());
+                fs::rename(folder.path(), &to).map_err(|error| Error::io("rename", &to, error))?;
+            }
+        }
+        for pack in &received.new_packs {
+            let to = objects.join("pack").join(pack);
+            let from = received.folder.join("packs").join(pack);
+            if !from.exists() {
+                continue;
+            }
+            fs::rename(&from, &to).map_err(|error| Error::io("rename", &to, error))?;
+            let mut call = self.call(&self.folder);
+            call.arg("index-pack")
+                .arg(&to)
+                .run(self.cancel)
+                .map_err(|fault| because("a pack is damaged there", fault))?;
+        }
+        Ok(())
+    }
+}
+
+/// What was found good.
+#[derive(Debug)]
+pub struct Checked {
+    /// The new objects, where there are any.
+    pub pack: Option<PathBuf>,
+    /// The types of the tips and of the index's blobs, as far as they are there.
+    pub kinds: std::collections::HashMap<Oid, Vec<u8>>,
+}
+
+/// How many objects are stored one by one rather than as a pack, as `git fetch` does.
+const UNPACK_LIMIT: u32 = 100;
+
+/// Adds the new objects to a repository. Git writes each under a temporary name first; none is replaced.
+pub fn add(git: &Git, git_dir: &Path, pack: &Path, cancel: &Cancel) -> Result<(), Fault> {
+    let head = fs::File::open(pack).and_then(|mut file| {
+        let mut head = [0; 12];
+        std::io::Read::read_exact(&mut file, &mut head)?;
+        Ok(head)
+    });
+    let head = head.map_err(|error| Error::io("read", pack, error))?;
+    let count = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
+    let mut call = git.call(git_dir);
+    if count < UNPACK_LIMIT {
+        call.args(["unpack-objects", "-q", "--strict"]);
+    } else {
+        call.args(["index-pack", "--stdin", "--strict"]);
+    }
+    call.input_file(pack).run(cancel).map(|_| ())
+}
+
+fn exclusions(known: &BTreeSet<Oid>) -> Vec<u8> {
+    known.iter().flat_map(|oid| format!("^{oid}\n").into_bytes()).collect()
+}
+
+fn because(what: &str, fault: Fault) -> Fault {
+    match fault {
+        Fault::Refused(reason) => Fault::Refused(format!("{what} ({reason})")),
+        error @ Fault::Error(_) => error,
+    }
+}

@@ -1,0 +1,370 @@
+//! Where what the sandbox has below `.git` waits, outside the workspace, until it was looked at.
+//!
+//! Only what is read from there is written at all: objects, references, `HEAD`, the index, the configuration's text. Its
+//! names are not those of a git directory, so that no git takes the folder for one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use super::export::{Bases, make_dirs};
+use super::recognise::{DOT_GIT, inside};
+use super::refs::RefName;
+use super::report::HeldBack;
+use crate::error::{Error, Result};
+use crate::path::RelativePath;
+
+/// The most that is read of `HEAD` and of the configuration.
+const TEXT_MAX: u64 = 1024 * 1024;
+
+/// The most that is read of a reference.
+const REFERENCE_MAX: u64 = 4096;
+
+/// What the sandbox has of its repositories.
+#[derive(Debug)]
+pub struct Quarantine {
+    pub(super) folder: PathBuf,
+    pub(super) repositories: BTreeMap<RelativePath, Received>,
+    pub(super) held_back: BTreeSet<HeldBack>,
+    known: Bases,
+}
+
+/// What came of one repository.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    /// Its folder in the quarantine.
+    pub folder: PathBuf,
+    /// Packs that wait here.
+    pub new_packs: Vec<String>,
+    /// Whether loose objects wait here.
+    pub loose: bool,
+    /// The digest of the index file.
+    pub index_digest: Option<[u8; 32]>,
+    /// The references that are files of their own, with their text.
+    pub references: BTreeMap<RefName, Vec<u8>>,
+    /// What LFS keeps, by digest.
+    pub large_files: BTreeSet<String>,
+    /// Whether it keeps its references as a `reftable`.
+    pub reftable: bool,
+}
+
+/// What becomes of a file below `.git`.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// It waits under that name.
+    Waits(String),
+    /// It is a reference of its own, which is read at once.
+    Reference(RefName),
+    /// Git makes it for itself, and makes it anew here where it needs it.
+    Ignored,
+    /// It stays as it is here.
+    Held(&'static str),
+}
+
+/// Why a repository that was turned into a `reftable` in the sandbox stays.
+pub(super) const REFTABLE: &str = "its references were turned into a reftable there, which is not read";
+
+fn is_hex(text: &[u8]) -> bool {
+    text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Decides by the path in the git directory.
+fn fate(inner: &[u8]) -> Fate {
+    const EXECUTES: &str = "git runs it or obeys it; it stays as it is here";
+    let waits = |name: &str| Fate::Waits(name.to_owned());
+    let text = || String::from_utf8_lossy(inner).into_owned();
+    let first = inner.split(|&byte| byte == b'/').next().unwrap_or_default();
+    if inner.ends_with(b".lock") {
+        return Fate::Held("a lock of the sandbox's means nothing here");
+    }
+    match inner {
+        b"HEAD" => return waits("head"),
+        b"packed-refs" | b"index" | b"shallow" => return waits(&text()),
+        b"config" => return waits("settings"),
+        b"logs/refs/stash" => return waits("stash"),
+        b"description" | b"COMMIT_EDITMSG" | b"ORIG_HEAD" | b"FETCH_HEAD" | b"AUTO_MERGE" | b"MERGE_RR"
+        | b"gc.log" | b"gc.pid" | b"info/refs" | b"TAG_EDITMSG" | b"SQUASH_MSG" => return Fate::Ignored,
+        _ => {}
+    }
+    match first {
+        b"refs" => match RefName::parse(inner) {
+            Some(name) => Fate::Reference(name),
+            None => Fate::Held("no reference can have that name"),
+        },
+        b"logs" | b"branches" | b"rr-cache" => Fate::Ignored,
+        b"lfs" => match large_file(inner) {
+            Some(name) => Fate::Waits(format!("lfs/{name}")),
+            None => Fate::Ignored,
+        },
+        b"objects" => object(&inner[b"objects/".len().min(inner.len())..]),
+        b"hooks" => Fate::Held("a hook of the sandbox is never taken over"),
+        b"reftable" => Fate::Held(REFTABLE),
+        b"info" => Fate::Held("info/ is not taken over"),
+        b"modules" => Fate::Held(
+            "a submodule's repository is merged where it is checked out, and taken over from nowhere else",
+        ),
+        b"worktrees" => Fate::Held("the worktrees of the sandbox are not those of this machine"),
+        b"rebase-merge"
+        | b"rebase-apply"
+        | b"sequencer"
+        | b"MERGE_HEAD"
+        | b"MERGE_MSG"
+        | b"MERGE_MODE"
+        | b"CHERRY_PICK_HEAD"
+        | b"REVERT_HEAD"
+        | b"REBASE_HEAD"
+        | b"BISECT_LOG"
+        | b"BISECT_START"
+        | b"BISECT_RUN"
+        | b"BISECT_NAMES"
+        | b"BISECT_TERMS"
+        | b"BISECT_EXPECTED_REV" => Fate::Held("an operation in progress does not come back"),
+        _ => Fate::Held(EXECUTES),
+    }
+}
+
+/// The digest of a file that LFS keeps, from its path.
+fn large_file(inner: &[u8]) -> Option<String> {
+    let mut parts = inner.strip_prefix(b"lfs/objects/")?.split(|&byte| byte == b'/');
+    let (one, two, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let fits =
+        name.len() == 64 && is_hex(name) && one == &name[..2] && two == &name[2..4] && parts.next().is_none();
+    fits.then(|| String::from_utf8_lossy(name).into_owned())
+}
+
+fn object(name: &[u8]) -> Fate {
+    let mut parts = name.splitn(2, |&byte| byte == b'/');
+    let (folder, file) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let text = String::from_utf8_lossy(name).into_owned();
+    if folder.len() == 2 && is_hex(folder) && matches!(file.len(), 38 | 62) && is_hex(file) {
+        return Fate::Waits(format!("objects/{text}"));
+    }
+    if folder == b"pack" {
+        let stem = file.strip_prefix(b"pack-").and_then(|rest| rest.strip_suffix(b".pack"));
+        return if stem.is_some_and(|stem| matches!(stem.len(), 40 | 64) && is_hex(stem)) {
+            Fate::Waits(format!("packs/{}", String::from_utf8_lossy(file)))
+        } else {
+            Fate::Ignored
+        };
+    }
+    match name {
+        b"info/alternates" | b"info/http-alternates" => Fate::Held("objects are never read from elsewhere"),
+        // Caches, and files that a git left half-written.
+        _ => Fate::Ignored,
+    }
+}
+
+impl Quarantine {
+    /// An empty one in a folder that is ours alone and outside the workspace. `known` is what both sides last shared.
+    pub fn new(folder: PathBuf, known: &Bases) -> Result<Self> {
+        make_dirs(&folder)?;
+        Ok(Self { folder, repositories: BTreeMap::new(), held_back: BTreeSet::new(), known: known.clone() })
+    }
+
+    /// Takes in a file of the sandbox's that [is git's](super::recognise::is_gits).
+    pub fn file(&mut self, path: &RelativePath, content: &mut dyn Read) -> Result<()> {
+        let Some(inside) = inside(path) else { return Ok(()) };
+        if inside.name != DOT_GIT {
+            self.hold(path, "some volume takes its name for .git");
+            return Ok(());
+        }
+        if inside.inner.is_empty() {
+            self.hold(path, "a .git that is a file leads git to another folder");
+            return Ok(());
+        }
+        let dot_git = dot_git(&inside);
+        let inner = inside.inner.to_vec();
+        let known = self.known.get(&dot_git).cloned();
+        match fate(&inner) {
+            Fate::Ignored => Ok(()),
+            Fate::Held(reason) => {
+                let name = String::from_utf8_lossy(&inner).into_owned();
+                let sent = known.as_ref().and_then(|base| base.files.get(&name));
+                let mut hash = Sha256::new();
+                if sent.is_some() {
+                    io::copy(&mut content.take(TEXT_MAX), &mut HashWriter(&mut hash))
+                        .map_err(|error| Error::io("read", path.as_path(), error))?;
+                    if sent == Some(&hash.finalize().into()) {
+                        return Ok(());
+                    }
+                }
+                if reason == REFTABLE {
+                    self.received(&dot_git).reftable = true;
+                }
+                self.hold_inner(&dot_git, &inner, reason);
+                Ok(())
+            }
+            Fate::Reference(name) => {
+                let mut text = Vec::new();
+                content
+                    .take(REFERENCE_MAX)
+                    .read_to_end(&mut text)
+                    .map_err(|error| Error::io("read", path.as_path(), error))?;
+                self.received(&dot_git).references.insert(name, text);
+                Ok(())
+            }
+            Fate::Waits(name) => {
+                let received = self.received(&dot_git);
+                if let Some(pack) = name.strip_prefix("packs/") {
+                    if known.as_ref().is_some_and(|base| base.packs.contains_key(pack)) {
+                        // All that it holds is here; whatever became of it there, it is not looked at.
+                        return Ok(());
+                    }
+                    received.new_packs.push(pack.to_owned());
+                }
+                received.loose |= name.starts_with("objects/");
+                let target = received.folder.join(&name);
+                let limit = if matches!(&name[..], "head" | "settings") { TEXT_MAX } else { u64::MAX };
+                let digest = store(&target, content, limit)?;
+                if let Some(file) = name.strip_prefix("lfs/") {
+                    if crate::tree::entry::Digest(digest).to_string() == file {
+                        received.large_files.insert(file.to_owned());
+                    } else {
+                        self.hold(path, "its content is not what its name says");
+                    }
+                } else if name == "index" {
+                    received.index_digest = Some(digest);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes in a folder of the sandbox's that is git's: it only says that there is a repository.
+    pub fn folder(&mut self, path: &RelativePath) {
+        let Some(inside) = inside(path) else { return };
+        if inside.name != DOT_GIT {
+            if inside.inner.is_empty() {
+                self.hold(path, "some volume takes its name for .git");
+            }
+        } else if inside.inner.is_empty() {
+            self.received(path);
+        }
+    }
+
+    /// Takes note of a link, device or other thing of the sandbox's that is git's.
+    pub fn other(&mut self, path: &RelativePath) {
+        self.hold(path, "only files and folders of a repository are looked at");
+    }
+
+    /// Takes note of something outside every `.git` that is held back, such as a folder that is a bare repository.
+    pub fn hold(&mut self, path: &RelativePath, reason: &str) {
+        self.held_back.insert(HeldBack { path: path.clone(), what: None, reason: reason.to_owned() });
+    }
+
+    /// The same of a file below `.git`. Where many belong together, their folder is named once.
+    fn hold_inner(&mut self, dot_git: &RelativePath, inner: &[u8], reason: &str) {
+        let first = inner.split(|&byte| byte == b'/').next().unwrap_or_default();
+        let one_by_one = matches!(first, b"hooks" | b"info" | b"objects" | b"refs");
+        let named = if one_by_one { inner } else { first };
+        let named = RelativePath::parse(named).ok().flatten();
+        self.hold(&named.map_or_else(|| dot_git.clone(), |named| dot_git.join(&named)), reason);
+    }
+
+    fn received(&mut self, dot_git: &RelativePath) -> &mut Received {
+        let number = self.repositories.len();
+        let folder = self.folder.join(number.to_string());
+        self.repositories.entry(dot_git.clone()).or_insert_with(|| Received { folder, ..Received::default() })
+    }
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn dot_git(inside: &super::recognise::Inside<'_>) -> RelativePath {
+    let checkout = RelativePath::parse(inside.checkout).ok().flatten();
+    RelativePath::child(checkout.as_ref(), inside.name)
+}
+
+/// Writes a file and tells its digest. Of two of one name the last counts, as in an archive.
+fn store(target: &Path, content: &mut dyn Read, limit: u64) -> Result<[u8; 32]> {
+    if let Some(folder) = target.parent() {
+        make_dirs(folder)?;
+    }
+    let failed = |error| Error::io("write", target, error);
+    let mut file = File::create(target).map_err(failed)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut content = content.take(limit);
+    loop {
+        let read = content.read(&mut buffer).map_err(failed)?;
+        if read == 0 {
+            return Ok(hash.finalize().into());
+        }
+        hash.update(&buffer[..read]);
+        io::Write::write_all(&mut file, &buffer[..read]).map_err(failed)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_becomes_of_each_file_of_a_git_directory() {
+        let a40 = "a".repeat(40);
+        for (inner, waits) in [
+            ("HEAD".to_owned(), "head"),
+            ("packed-refs".to_owned(), "packed-refs"),
+            ("index".to_owned(), "index"),
+            ("config".to_owned(), "settings"),
+            ("shallow".to_owned(), "shallow"),
+            ("logs/refs/stash".to_owned(), "stash"),
+            (format!("objects/aa/{}", "a".repeat(38)), &format!("objects/aa/{}", "a".repeat(38))),
+            (format!("objects/pack/pack-{a40}.pack"), &format!("packs/pack-{a40}.pack")),
+        ] {
+            assert_eq!(fate(inner.as_bytes()), Fate::Waits(waits.to_owned()), "{inner}");
+        }
+        for inner in [
+            "logs/HEAD",
+            "COMMIT_EDITMSG",
+            "FETCH_HEAD",
+            "objects/info/packs",
+            "objects/info/commit-graph",
+            "description",
+            "objects/pack/pack-aa.idx",
+            "objects/pack/tmp_pack_x",
+            "objects/pack/multi-pack-index",
+        ] {
+            assert_eq!(fate(inner.as_bytes()), Fate::Ignored, "{inner}");
+        }
+        for inner in [
+            "config.worktree",
+            "hooks/pre-commit",
+            "hooks/any",
+            "info/attributes",
+            "info/exclude",
+            "info/grafts",
+            "commondir",
+            "gitdir",
+            "objects/info/alternates",
+            "objects/info/http-alternates",
+            "worktrees/x/HEAD",
+            "modules/x/config",
+            "index.lock",
+            "refs/heads/x.lock",
+            "rebase-merge/git-rebase-todo",
+            "MERGE_HEAD",
+            "sequencer/todo",
+            "anything",
+            "sharedindex.x",
+            "remotes/origin",
+            "refs/heads/../x",
+        ] {
+            assert!(matches!(fate(inner.as_bytes()), Fate::Held(_)), "{inner}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Which names of a tree are git's: decided from paths alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use crate::path::RelativePath;
+use crate::sync::lock;
+use crate::tree::root::Kind;
+
+/// The name of a repository's folder.
+pub const DOT_GIT: &[u8] = b".git";
+
+/// Whether some volume takes a name for `.git`: in any case, with code points that HFS+ and Linux's case folding ignore,
+/// in full-width letters, with what Windows drops at the end of a name, or as its short name `git~1`.
+#[must_use]
+pub fn is_git_name(name: &[u8]) -> bool {
+    if name == DOT_GIT {
+        return true;
+    }
+    // The shortest spelling has four characters and no spelling begins otherwise.
+    if name.len() < 4 {
+        return false;
+    }
+    let Ok(text) = std::str::from_utf8(name) else {
+        // A volume that takes only text has no such name; one that takes bytes takes them as they are.
+        return false;
+    };
+    let plain: String = text.chars().filter(|&c| !is_ignored(c)).map(narrow).collect();
+    // Windows ends a name at a colon (a stream) and drops dots and spaces before it; its tools take `\` for `/`.
+    let first = plain.split(['\\', ':']).next().unwrap_or_default().trim_end_matches(['.', ' ']);
+    first.eq_ignore_ascii_case(".git") || first.eq_ignore_ascii_case("git~1")
+}
+
+/// Code points that some volume drops where it compares names.
+fn is_ignored(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// The usual form of a full-width letter or sign, which a volume that normalises by compatibility takes it for.
+fn narrow(c: char) -> char {
+    match c {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
+        _ => c,
+    }
+}
+
+/// Whether a path is git's or lies in what is.
+#[must_use]
+pub fn is_gits(path: &RelativePath) -> bool {
+    path.as_bytes().split(|&byte| byte == b'/').any(is_git_name)
+}
+
+/// A path that is git's, taken apart at the first name that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inside<'a> {
+    /// The checkout's folder; empty for the workspace itself.
+    pub checkout: &'a [u8],
+    /// The name that is git's, as it is spelled.
+    pub name: &'a [u8],
+    /// What follows it; empty for the repository's folder itself.
+    pub inner: &'a [u8],
+}
+
+/// Takes a path apart that is git's; `None` for one that is not.
+#[must_use]
+pub fn inside(path: &RelativePath) -> Option<Inside<'_>> {
+    let bytes = path.as_bytes();
+    let mut start = 0;
+    for name in bytes.split(|&byte| byte == b'/') {
+        let end = start + name.len();
+        if is_git_name(name) {
+            return Some(Inside {
+                checkout: &bytes[..start.saturating_sub(1)],
+                name,
+                inner: bytes.get(end + 1..).unwrap_or_default(),
+            });
+        }
+        start = end + 1;
+    }
+    None
+}
+
+/// The folders that git would take for bare repositories, by the names in them: a `HEAD` beside `objects` and `refs`, or
+/// beside a `commondir`. Spellings that a volume may fold count as well.
+pub fn bare_folders<'a>(
+    entries: impl IntoIterator<Item = (&'a RelativePath, Kind)>,
+) -> BTreeSet<RelativePath> {
+    const HEAD: u8 = 1;
+    const OBJECTS: u8 = 2;
+    const REFS: u8 = 4;
+    const COMMONDIR: u8 = 8;
+    let mut seen: BTreeMap<&[u8], u8> = BTreeMap::new();
+    for (path, kind) in entries {
+        let (folder, name) = path.split();
+        let name = name.as_encoded_bytes();
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        // A link may lead to a folder or a file.
+        let part = if is(b"HEAD") && kind != Kind::Dir {
+            HEAD
+        } else if is(b"objects") && kind != Kind::File {
+            OBJECTS
+        } else if is(b"refs") && kind != Kind::File {
+            REFS
+        } else if is(b"commondir") && kind != Kind::Dir {
+            COMMONDIR
+        } else {
+            continue;
+        };
+        *seen.entry(folder).or_default() |= part;
+    }
+    let is_bare = |parts: u8| {
+        let has = |part: u8| parts & part == part;
+        has(HEAD | OBJECTS | REFS) || has(HEAD | COMMONDIR)
+    };
+    seen.into_iter()
+        .filter(|&(_, parts)| is_bare(parts))
+        // The workspace itself cannot be left out of itself; its names are plain files there.
+        .filter_map(|(folder, _)| RelativePath::parse(folder).ok().flatten())
+        .collect()
+}
+
+/// Leaves git's names out of a scan and remembers where checkouts are.
+#[derive(Debug, Default)]
+pub struct Checkouts(Mutex<BTreeSet<RelativePath>>);
+
+impl Checkouts {
+    /// Whether a scan leaves the path out, as git's.
+    pub fn leaves_out(&self, path: &RelativePath) -> bool {
+        let name = path.name().as_encoded_bytes();
+        if !is_git_name(name) {
+            return false;
+        }
+        if name == DOT_GIT {
+            lock(&self.0).insert(path.clone());
+        }
+        true
+    }
+
+    /// The paths of the `.git` that were left out, the outermost first.
+    #[must_use]
+    pub fn found(self) -> Vec<RelativePath> {
+        let found = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        found.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn every_spelling_of_the_name_is_gits() {
+        for name in [
+            ".git",
+            ".GIT",
+            ".Git",
+            ".gi\u{200c}t",
+            "\u{feff}.git",
+            ".git\u{e0041}",
+            ".git.",
+            ".git ",
+            ".git . .",
+            ".git::$INDEX_ALLOCATION",
+            ".GIT:stream",
+            "git~1",
+            "GIT~1",
+            "GIT~1.",
+            ".git\\config",
+            "\u{ff0e}\u{ff47}\u{ff49}\u{ff54}",
+            ".\u{ff27}it",
+        ] {
+            assert!(is_git_name(name.as_bytes()), "{name:?}");
+        }
+        for name in [
+            "git",
+            ".gi",
+            ".gitignore",
+            ".gitattributes",
+            ".gitmodules",
+            ".git2",
+            "x.git",
+            ".github",
+            "git~2",
+            "..git",
+            ".git_",
+            ".gi\u{131}t",
+            "...",
+            " .git",
+        ] {
+            assert!(!is_git_name(name.as_bytes()), "{name:?}");
+        }
+        assert!(!is_git_name(b".gi\xfft"));
+    }
+
+    #[test]
+    fn a_path_is_taken_apart_at_the_first_name_of_gits() {
+        let parts = |text: &str| {
+            let path = path(text);
+            inside(&path).map(|inside| {
+                [inside.checkout, inside.name, inside.inner]
+                    .map(|part| String::from_utf8(part.to_vec()).unwrap())
+            })
+        };
+        let some = |a: &str, b: &str, c: &str| Some([a.to_owned(), b.to_owned(), c.to_owned()]);
+        assert_eq!(parts(".git"), some("", ".git", ""));
+        assert_eq!(parts(".git/config"), some("", ".git", "config"));
+        assert_eq!(parts("a/b/.git/modules/x/.git"), some("a/b", ".git", "modules/x/.git"));
+        assert_eq!(parts("a/.GIT/hooks/x"), some("a", ".GIT", "hooks/x"));
+        assert_eq!(parts("a/.gitignore"), None);
+        assert!(is_gits(&path("a/.git/x")) && !is_gits(&path("a/git/x")));
+    }
+
+    #[test]
+    fn a_folder_is_bare_by_what_is_in_it() {
+        let cases: &[(&[(&str, Kind)], bool)] = &[
+            (&[("HEAD", Kind::File), ("objects", Kind::Dir), ("refs", Kind::Dir)], true),
+            (&[("HEAD", Kind::Symlink), ("objects", Kind::Symlink), ("refs", Kind::Symlink)], true),
+            (&[("head", Kind::File), ("Objects", Kind::Dir), ("REFS", Kind::Dir)], true),
+            (&[("HEAD", Kind::File), ("commondir", Kind::File)], true),
+            (&[("HEAD", Kind::File), ("objects", Kind::Dir)], false),
+            (&[("HEAD", Kind::File), ("refs", Kind::Dir)], false),
+            (&[("objects", Kind::Dir), ("refs", Kind::Dir)], false),
+            (&[("HEAD", Kind::Dir), ("objects", Kind::Dir), ("refs", Kind::Dir)], false),
+            (&[("HEAD", Kind::File), ("objects", Kind::File), ("refs", Kind::Dir)], false),
+            (&[("commondir", Kind::File), ("objects", Kind::Dir), ("refs", Kind::Dir)], false),
+        ];
+        for (names, bare) in cases {
+            let entries: Vec<_> =
+                names.iter().map(|(name, kind)| (path(&format!("a/b/{name}")), *kind)).collect();
+            let found = bare_folders(entries.iter().map(|(path, kind)| (path, *kind)));
+            assert_eq!(found.contains(&path("a/b")), *bare, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn a_scan_remembers_checkouts_and_leaves_every_spelling_out() {
+        let checkouts = Checkouts::default();
+        for (text, out) in
+            [(".git", true), ("a", false), ("a/.git", true), ("b/.GIT", true), ("a/.gitignore", false)]
+        {
+            assert_eq!(checkouts.leaves_out(&path(text)), out, "{text}");
+        }
+        assert_eq!(checkouts.found(), [path(".git"), path("a/.git")]);
+    }
+}

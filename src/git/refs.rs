@@ -1,0 +1,474 @@
+//! References merged by value: pure decisions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::readable;
+
+/// The name of an object: 40 (SHA-1) or 64 (SHA-256) hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Oid(Box<str>);
+
+impl Oid {
+    /// Reads hexadecimal digits in lower case; nothing else is the name of an object.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let fits = matches!(bytes.len(), 40 | 64) && bytes.iter().all(is_digit);
+        let text = std::str::from_utf8(bytes).ok().filter(|_| fits)?;
+        // Git writes zeros for "no object".
+        text.bytes().any(|byte| byte != b'0').then(|| Self(text.into()))
+    }
+
+    /// The digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Oid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Oid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The full name of a reference (`refs/heads/main`), of the form that `git check-ref-format` takes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RefName(Vec<u8>);
+
+impl RefName {
+    /// Checks a name as git does.
+    #[must_use]
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        let is_bad = |&byte: &u8| byte <= b' ' || byte == 0x7f || b"~^:?*[\\".contains(&byte);
+        let part_is_bad = |part: &[u8]| {
+            part.is_empty() || part.starts_with(b".") || part.ends_with(b".lock") || part.ends_with(b".")
+        };
+        let holds = |what: &[u8]| name.windows(what.len()).any(|window| window == what);
+        let bad = name.len() > 1000
+            || !name.starts_with(b"refs/")
+            || name.iter().any(is_bad)
+            || holds(b"..")
+            || holds(b"@{")
+            || name.split(|&byte| byte == b'/').any(part_is_bad);
+        (!bad).then(|| Self(name.to_vec()))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> RefKind {
+        if self.0.starts_with(b"refs/heads/") {
+            RefKind::Branch
+        } else if self.0.starts_with(b"refs/tags/") {
+            RefKind::Tag
+        } else if self.0 == b"refs/stash" {
+            RefKind::Stash
+        } else {
+            RefKind::Other
+        }
+    }
+
+    /// The name below `refs/heads/`, `refs/tags/` and the like.
+    #[must_use]
+    pub fn short(&self) -> &[u8] {
+        let slashes = self.0.iter().enumerate().filter(|&(_, &byte)| byte == b'/');
+        slashes.map(|(at, _)| at).nth(1).map_or(&self.0[..], |at| &self.0[at + 1..])
+    }
+
+    /// Whether git could take the short name for something else than this reference.
+    #[must_use]
+    pub fn is_misleading(&self) -> bool {
+        let short = self.short();
+        let is_hex = |part: &[u8]| part.len() >= 7 && part.iter().all(u8::is_ascii_hexdigit);
+        let is_pseudo =
+            short.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_') && (short.ends_with(b"HEAD"));
+        short.starts_with(b"-")
+            || short == b"@"
+            || short.starts_with(b"refs/")
+            || is_pseudo
+            || is_hex(short) && matches!(short.len(), 40 | 64)
+    }
+}
+
+impl fmt::Display for RefName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&readable(&self.0))
+    }
+}
+
+impl fmt::Debug for RefName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", readable(&self.0))
+    }
+}
+
+/// References by name.
+pub type Refs = BTreeMap<RefName, Oid>;
+
+/// The kinds of references that differ in what may come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefKind {
+    /// `refs/heads/…`
+    Branch,
+    /// `refs/tags/…`
+    Tag,
+    /// `refs/stash`
+    Stash,
+    /// Everything else, which never comes back.
+    Other,
+}
+
+/// What `HEAD` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Head {
+    /// The branch that is checked out, which need not exist yet.
+    Branch(RefName),
+    /// A commit of its own.
+    Detached(Oid),
+}
+
+/// How two commits stand to one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// The sandbox's has the local one among its ancestors.
+    TheirsDescends,
+    /// The local one has the sandbox's among its ancestors.
+    OursDescends,
+    /// Neither, but they share history.
+    Apart,
+    /// They share no history: the sandbox's is of another repository.
+    Unrelated,
+}
+
+/// What becomes of one reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It stays as it is here.
+    Ours,
+    /// It becomes the sandbox's, of whose history the local value is a part (or there was none).
+    Theirs,
+    /// It becomes the sandbox's, and the local value, which only the sandbox left behind, is kept under another name.
+    Replace,
+    /// It is deleted, and its last value is kept under another name.
+    Delete,
+    /// It stays as it is here, and the sandbox's value is kept under another name.
+    Aside(Reason),
+}
+
+/// Why the sandbox's value of a reference is not taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Both sides changed it, and neither value descends from the other.
+    BothChanged,
+    /// A tag that was there has another value.
+    TagMoved,
+    /// Git would not know whether a tag or a branch is meant.
+    Ambiguous,
+    /// It shares no history with what it would replace.
+    Unrelated,
+    /// Another reference stands in the way of its name.
+    NameTaken,
+    /// It is checked out in another worktree here, or being rebased.
+    InUse,
+}
+
+impl Reason {
+    /// In words.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BothChanged => "both sides changed it",
+            Self::TagMoved => "a tag that is moved is not taken over",
+            Self::Ambiguous => "its name is that of another branch or tag, or means something else to git",
+            Self::Unrelated => "it shares no history with the local value, as if of another repository",
+            Self::NameTaken => "another reference here stands in the way of its name",
+            Self::InUse => "it is in use here, by another worktree or by an operation that is in progress",
+        }
+    }
+}
+
+/// Decides about one branch or tag by its three values. `relation` is asked only where both sides have one.
+pub fn decide(
+    kind: RefKind,
+    base: Option<&Oid>,
+    theirs: Option<&Oid>,
+    ours: Option<&Oid>,
+    relation: impl FnOnce(&Oid, &Oid) -> Relation,
+) -> Outcome {
+    if theirs == base || theirs == ours {
+        return Outcome::Ours;
+    }
+    let Some(theirs) = theirs else {
+        return if ours == base { Outcome::Delete } else { Outcome::Ours };
+    };
+    match (kind, ours) {
+        (RefKind::Tag, None) if base.is_none() => Outcome::Theirs,
+        (RefKind::Tag, _) => Outcome::Aside(Reason::TagMoved),
+        (_, None) if base.is_none() => Outcome::Theirs,
+        // Deleted here, changed there.
+        (_, None) => Outcome::Aside(Reason::BothChanged),
+        (_, Some(ours)) => match (relation(theirs, ours), base == Some(ours)) {
+            (Relation::TheirsDescends, _) => Outcome::Theirs,
+            (Relation::Unrelated, _) => Outcome::Aside(Reason::Unrelated),
+            (_, true) => Outcome::Replace,
+            (Relation::OursDescends, false) => Outcome::Ours,
+            (Relation::Apart, false) => Outcome::Aside(Reason::BothChanged),
+        },
+    }
+}
+
+/// What is known here beside the values of the references.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Branches that another worktree has checked out, or that are being rebased.
+    pub in_use: BTreeSet<RefName>,
+    /// The branch that is checked out here.
+    pub current: Option<RefName>,
+}
+
+/// Decides about all references that either side or the base has, in the order of their names.
+#[must_use]
+pub fn plan(
+    base: &Refs,
+    theirs: &Refs,
+    ours: &Refs,
+    around: &Surroundings,
+    relation: &dyn Fn(&Oid, &Oid) -> Relation,
+) -> Vec<(RefName, Outcome)> {
+    let names: BTreeSet<&RefName> = base.keys().chain(theirs.keys()).collect();
+    let mut planned = Vec::new();
+    let mut taken: BTreeSet<RefName> = ours.keys().cloned().collect();
+    for name in names {
+        if !matches!(name.kind(), RefKind::Branch | RefKind::Tag) {
+            continue;
+        }
+        let (theirs, ours) = (theirs.get(name), ours.get(name));
+        let outcome = decide(name.kind(), base.get(name), theirs, ours, relation);
+        let outcome = match outcome {
+            Outcome::Theirs if ours.is_none() => match obstacle(name, &taken) {
+                None => Outcome::Theirs,
+                Some(reason) => Outcome::Aside(reason),
+            },
+            Outcome::Theirs | Outcome::Replace if around.in_use.contains(name) => {
+                Outcome::Aside(Reason::InUse)
+            }
+            Outcome::Delete if around.in_use.contains(name) || around.current.as_ref() == Some(name) => {
+                Outcome::Ours
+            }
+            other => other,
+        };
+        if outcome == Outcome::Theirs {
+            taken.insert(name.clone());
+        }
+        if outcome != Outcome::Ours {
+            planned.push((name.clone(), outcome));
+        }
+    }
+    planned
+}
+
+/// What is in the way of a new branch or tag.
+fn obstacle(name: &RefName, taken: &BTreeSet<RefName>) -> Option<Reason> {
+    if name.is_misleading() {
+        return Some(Reason::Ambiguous);
+    }
+    let folded = |name: &RefName| name.as_bytes().to_ascii_lowercase();
+    let own = folded(name);
+    let own_short = name.short().to_ascii_lowercase();
+    taken.iter().filter(|other| matches!(other.kind(), RefKind::Branch | RefKind::Tag)).find_map(|other| {
+        let there = folded(other);
+        let is_above =
+            |above: &[u8], below: &[u8]| below.strip_prefix(above).is_some_and(|rest| rest.starts_with(b"/"));
+        if there == own || is_above(&there, &own) || is_above(&own, &there) {
+            Some(Reason::NameTaken)
+        } else if other.kind() != name.kind() && other.short().to_ascii_lowercase() == own_short {
+            Some(Reason::Ambiguous)
+        } else {
+            None
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn oid(digit: char) -> Oid {
+        Oid::parse(digit.to_string().repeat(40).as_bytes()).unwrap()
+    }
+
+    fn name(text: &str) -> RefName {
+        RefName::parse(text.as_bytes()).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    /// Every combination of base, theirs and ours (absent, or one of three values), of kinds and of relations: what the
+    /// rules of the contract say, each by itself, must be what is decided.
+    #[test]
+    fn every_combination_of_base_theirs_and_ours() {
+        let values = [None, Some(oid('a')), Some(oid('b')), Some(oid('c'))];
+        let mut seen = 0;
+        for kind in [RefKind::Branch, RefKind::Tag] {
+            for relation in
+                [Relation::TheirsDescends, Relation::OursDescends, Relation::Apart, Relation::Unrelated]
+            {
+                for base in &values {
+                    for theirs in &values {
+                        for ours in &values {
+                            let outcome =
+                                decide(kind, base.as_ref(), theirs.as_ref(), ours.as_ref(), |_, _| relation);
+                            let theirs_differs = theirs != base;
+                            let ours_differs = ours != base;
+                            let case =
+                                format!("{kind:?} {base:?} {theirs:?} {ours:?} {relation:?}: {outcome:?}");
+                            seen += 1;
+                            // What the sandbox did not change, or changed alike, stays.
+                            if !theirs_differs || theirs == ours {
+                                assert_eq!(outcome, Outcome::Ours, "{case}");
+                                continue;
+                            }
+                            match (theirs, ours_differs, kind) {
+                                (None, false, _) => assert_eq!(outcome, Outcome::Delete, "{case}"),
+                                (None, true, _) => assert_eq!(outcome, Outcome::Ours, "{case}"),
+                                (Some(_), _, RefKind::Tag) if base.is_none() && ours.is_none() => {
+                                    assert_eq!(outcome, Outcome::Theirs, "{case}");
+                                }
+                                (Some(_), _, RefKind::Tag) => {
+                                    assert_eq!(outcome, Outcome::Aside(Reason::TagMoved), "{case}");
+                                }
+                                (Some(_), false, _) if ours.is_none() => {
+                                    assert_eq!(outcome, Outcome::Theirs, "{case}");
+                                }
+                                (Some(_), ..) if ours.is_some() && relation == Relation::Unrelated => {
+                                    assert_eq!(outcome, Outcome::Aside(Reason::Unrelated), "{case}");
+                                }
+                                (Some(_), false, _) => assert_eq!(
+                                    outcome,
+                                    if relation == Relation::TheirsDescends {
+                                        Outcome::Theirs
+                                    } else {
+                                        Outcome::Replace
+                                    },
+                                    "{case}"
+                                ),
+                                (Some(_), true, _) if ours.is_none() => {
+                                    assert_eq!(outcome, Outcome::Aside(Reason::BothChanged), "{case}");
+                                }
+                                (Some(_), true, _) => assert_eq!(
+                                    outcome,
+                                    match relation {
+                                        Relation::TheirsDescends => Outcome::Theirs,
+                                        Relation::OursDescends => Outcome::Ours,
+                                        _ => Outcome::Aside(Reason::BothChanged),
+                                    },
+                                    "{case}"
+                                ),
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(seen, 2 * 4 * 64);
+    }
+
+    #[test]
+    fn a_new_name_must_be_free_and_mean_one_thing() {
+        let ours: Refs = ["refs/heads/main", "refs/heads/dir/one", "refs/tags/v1"]
+            .map(|text| (name(text), oid('a')))
+            .into();
+        for (new, outcome) in [
+            ("refs/heads/topic", Outcome::Theirs),
+            ("refs/heads/dir/two", Outcome::Theirs),
+            ("refs/tags/v2", Outcome::Theirs),
+            ("refs/tags/main", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/tags/MAIN", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/v1", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/Main", Outcome::Aside(Reason::NameTaken)),
+            ("refs/heads/dir", Outcome::Aside(Reason::NameTaken)),
+            ("refs/heads/main/x", Outcome::Aside(Reason::NameTaken)),
+            ("refs/heads/-f", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/HEAD", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/tags/FETCH_HEAD", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/refs/heads/main", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/tags/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", Outcome::Aside(Reason::Ambiguous)),
+        ] {
+            let mut theirs = ours.clone();
+            theirs.insert(name(new), oid('b'));
+            let planned = plan(&ours, &theirs, &ours, &Surroundings::default(), &|_, _| Relation::Apart);
+            assert_eq!(planned, [(name(new), outcome)], "{new}");
+        }
+    }
+
+    #[test]
+    fn references_of_other_kinds_are_not_planned() {
+        let theirs: Refs =
+            ["refs/replace/x", "refs/remotes/origin/main", "refs/notes/x", "refs/stash", "refs/paperclip/x"]
+                .map(|text| (name(text), oid('b')))
+                .into();
+        assert!(
+            plan(&Refs::new(), &theirs, &Refs::new(), &Surroundings::default(), &|_, _| Relation::Apart)
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn what_is_in_use_here_stays() {
+        let base: Refs = [(name("refs/heads/a"), oid('a')), (name("refs/heads/b"), oid('a'))].into();
+        let theirs: Refs = [(name("refs/heads/a"), oid('b'))].into();
+        let around = Surroundings { in_use: base.keys().cloned().collect(), current: None };
+        let planned = plan(&base, &theirs, &base, &around, &|_, _| Relation::TheirsDescends);
+        assert_eq!(planned, [(name("refs/heads/a"), Outcome::Aside(Reason::InUse))]);
+        let around = Surroundings { current: Some(name("refs/heads/b")), ..Surroundings::default() };
+        let planned = plan(&base, &theirs, &base, &around, &|_, _| Relation::TheirsDescends);
+        assert_eq!(
+            planned,
+            [(name("refs/heads/a"), Outcome::Theirs)],
+            "the branch that is checked out is not deleted"
+        );
+    }
+
+    #[test]
+    fn names_that_git_refuses_are_refused() {
+        for bad in [
+            "HEAD",
+            "refs/",
+            "refs/heads/../x",
+            "refs/heads/.x",
+            "refs/heads/x.lock",
+            "refs/heads/a b",
+            "refs/heads/a\nb",
+            "refs/heads/a@{b",
+            "refs//x",
+            "refs/heads/x.",
+            "refs/heads/a~b",
+            "refs/heads/a:b",
+            "refs/heads/a\\b",
+        ] {
+            assert!(RefName::parse(bad.as_bytes()).is_none(), "{bad}");
+        }
+        assert_eq!(name("refs/heads/a/b").short(), b"a/b");
+        for bad in [
+            "",
+            "0000000000000000000000000000000000000000",
+            "abc",
+            "ABCDEFABCDABCDEFABCDABCDEFABCDABCDEFABCD",
+        ] {
+            assert!(Oid::parse(bad.as_bytes()).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! A workspace here, a sandbox there, and real git on both sides.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sandbox_managed_runtime::cancel::Cancel;
+use sandbox_managed_runtime::git::command::{Fault, Git};
+use sandbox_managed_runtime::git::export::{Bases, Options, export};
+use sandbox_managed_runtime::git::import::check;
+use sandbox_managed_runtime::git::quarantine::Quarantine;
+use sandbox_managed_runtime::git::recognise::{Checkouts, bare_folders, is_gits};
+use sandbox_managed_runtime::git::report::GitReport;
+use sandbox_managed_runtime::path::RelativePath;
+use sandbox_managed_runtime::tree::root::{Kind, Root};
+use sandbox_managed_runtime::tree::scan::scan;
+use tempfile::TempDir;
+
+/// The gits of this machine, one of each version: the suite runs with every one of them.
+pub fn gits() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").expect("PATH is set");
+    let mut by_version = BTreeMap::new();
+    for folder in std::env::split_paths(&path) {
+        let program = folder.join("git");
+        if let Ok(output) = Command::new(&program).arg("version").output() {
+            by_version.entry(output.stdout).or_insert(program);
+        }
+    }
+    by_version.into_values().collect()
+}
+
+/// Runs a test with every git of this machine.
+pub fn with_each_git(test: impl Fn(&mut Bench)) {
+    let gits = gits();
+    assert!(!gits.is_empty(), "git is installed");
+    for program in gits {
+        eprintln!("with {}", program.display());
+        test(&mut Bench::new(program));
+    }
+}
+
+pub struct Bench {
+    pub root: TempDir,
+    pub program: PathBuf,
+    /// The local workspace.
+    pub here: PathBuf,
+    /// The sandbox's.
+    pub there: PathBuf,
+    pub canary: PathBuf,
+    pub bases: Bases,
+    pub options: Options,
+    pub without_git: bool,
+    sent: Vec<PathBuf>,
+    serial: usize,
+}
+
+impl Bench {
+    /// A workspace with two commits on `main` and one on `feature`, and a remote beside it.
+    pub fn new(program: PathBuf) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().canonicalize().unwrap();
+        let bench = Self {
+            here: path.join("here"),
+            there: path.join("there"),
+            canary: path.join("canary"),
+            bases: Bases::new(),
+            options: Options::default(),
+            without_git: false,
+            sent: Vec::new(),
+            serial: 0,
+            program,
+            root,
+        };
+        fs::create_dir(&bench.here).unwrap();
+        bench.git(&path, &["init", "-q", "--bare", "-b", "main", "remote.git"]);
+        bench.git(&bench.here, &["init", "-q", "-b", "main"]);
+        write(&bench.here.join("a.txt"), "one\n");
+        bench.commit_here("first");
+        write(&bench.here.join("b.txt"), "two\n");
+        bench.commit_here("second");
+        bench.here(&["branch", "feature"]);
+        bench.here(&["tag", "v1"]);
+        bench.here(&["remote", "add", "origin", path.join("remote.git").to_str().unwrap()]);
+        bench.here(&["push", "-q", "origin", "main"]);
+        bench
+    }
+
+    fn command(&self, folder: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", self.root.path())
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("CANARY", &self.canary)
+            .args([
+                "-c",
+                "user.name=T",
+                "-c",
+                "user.email=t@t",
+                "-c",
+                "protocol.file.allow=always",
+                "-c",
+                "safe.directory=*",
+            ])
+            .args(["-c", "commit.gpgsign=false"])
+            .args(args)
+            .current_dir(folder);
+        command
+    }
+
+    /// Runs git in a folder; it must succeed.
+    pub fn git(&self, folder: &Path, args: &[&str]) -> String {
+        let output = self.command(folder, args).output().unwrap();
+        assert!(
+            output.status.success(),
+            "git {args:?} in {}: {}",
+            folder.display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// Runs git in a folder, however it ends.
+    pub fn try_git(&self, folder: &Path, args: &[&str]) -> (bool, String) {
+        let output = self.command(folder, args).output().unwrap();
+        let text = [&output.stdout[..], &output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    pub fn here(&self, args: &[&str]) -> String {
+        self.git(&self.here, args)
+    }
+
+    pub fn there(&self, args: &[&str]) -> String {
+        self.git(&self.there, args)
+    }
+
+    pub fn commit_here(&self, message: &str) -> String {
+        self.commit(&self.here, message)
+    }
+
+    pub fn commit_there(&self, message: &str) -> String {
+        self.commit(&self.there, message)
+    }
+
+    /// Commits everything in a folder.
+    pub fn commit(&self, folder: &Path, message: &str) -> String {
+        self.git(folder, &["add", "-A"]);
+        self.git(folder, &["commit", "-q", "--no-verify", "-m", message]);
+        self.git(folder, &["rev-parse", "HEAD"])
+    }
+
+    /// Uploads: the files, and what is exported of each repository. Gives what was refused.
+    pub fn prepare(&mut self) -> Vec<String> {
+        let cancel = Cancel::default();
+        let workspace = Root::open(&self.here).unwrap();
+        let checkouts = Checkouts::default();
+        let found = scan(&workspace, &|path| checkouts.leaves_out(path), &cancel).unwrap();
+        let bare = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)));
+        if self.there.exists() {
+            fs::remove_dir_all(&self.there).unwrap();
+        }
+        fs::create_dir(&self.there).unwrap();
+        self.sent.clear();
+        for entry in &found {
+            if bare.iter().any(|folder| entry.path.is_or_below(folder.as_bytes())) {
+                continue;
+            }
+            put(&self.here.join(entry.path.as_path()), &self.there.join(entry.path.as_path()));
+            self.sent.push(entry.path.as_path().to_path_buf());
+        }
+        self.bases.clear();
+        let mut refused = Vec::new();
+        let git = Git::at(self.program.clone());
+        for dot_git in checkouts.found() {
+            let folder = self.there.join(dot_git.as_path());
+            match export(&git, &workspace, &dot_git, self.options, &folder, &cancel) {
+                Ok(exported) => drop(self.bases.insert(dot_git, exported.base)),
+                Err(Fault::Refused(reason)) => refused.push(reason),
+                Err(Fault::Error(error)) => panic!("{error}"),
+            }
+        }
+        refused
+    }
+
+    /// Brings the sandbox's state back. The files are merged in the simplest way: theirs count.
+    pub fn restore(&mut self) -> GitReport {
+        self.serial += 1;
+        let cancel = Cancel::default();
+        let work = self.root.path().join(format!("quarantine-{}", self.serial));
+        let workspace = Root::open(&self.here).unwrap();
+        let there = Root::open(&self.there).unwrap();
+        let found = scan(&there, &|_| false, &cancel).unwrap();
+        let mut quarantine = Quarantine::new(work, &self.bases).unwrap();
+        let bare = bare_folders(
+            found.iter().filter(|found| !is_gits(&found.path)).map(|found| (&found.path, found.meta.kind)),
+        );
+        for folder in &bare {
+            quarantine.hold(folder, "git would take this folder for a bare repository");
+        }
+        let mut files = Vec::new();
+        for entry in found {
+            if is_gits(&entry.path) {
+                match entry.meta.kind {
+                    Kind::Dir => quarantine.folder(&entry.path),
+                    Kind::File => {
+                        let (mut file, _) = there.cursor().open(&entry.path).unwrap().unwrap();
+                        quarantine.file(&entry.path, &mut file).unwrap();
+                    }
+                    _ => quarantine.other(&entry.path),
+                }
+            } else if !bare.iter().any(|folder| entry.path.is_or_below(folder.as_bytes())) {
+                files.push(entry.path.as_path().to_path_buf());
+            }
+        }
+        let git = Git::at(self.program.clone());
+        let git = (!self.without_git).then_some(&git);
+        let checked = check(git, &workspace, &self.bases, quarantine, &cancel).unwrap();
+        for path in &files {
+            put(&self.there.join(path), &self.here.join(path));
+        }
+        for gone in self.sent.iter().rev().filter(|path| !self.there.join(path).exists()) {
+            let gone = self.here.join(gone);
+            if gone.is_dir() { drop(fs::remove_dir(&gone)) } else { drop(fs::remove_file(&gone)) }
+        }
+        let time = format!("2026-11-28T12:00:0{}.000Z", self.serial);
+        let aside = self.here.join(".paperclip-runtime/conflicts").join(&time);
+        let (report, bases) = checked.apply(git, &workspace, &time, &aside, &cancel).unwrap();
+        self.bases = bases;
+        report
+    }
+
+    /// Asserts that the repository in a folder is sound, and that commits can be reached from a reference.
+    pub fn assert_sound(&self, folder: &Path, commits: &[&str]) {
+        let (ok, text) = self.try_git(folder, &["fsck", "--full", "--strict", "--no-dangling"]);
+        assert!(ok && !text.contains("error") && !text.contains("missing"), "{text}");
+        let all = self.git(folder, &["log", "--all", "--format=%H"]);
+        for commit in commits {
+            assert!(all.contains(commit), "{commit} can be reached from no reference");
+        }
+        assert!(!folder.join(".git/index.lock").exists());
+    }
+
+    /// Does here what people do, and asserts that nothing of the sandbox's ran.
+    pub fn use_here(&self) {
+        self.use_folder(&self.here);
+    }
+
+    pub fn use_folder(&self, folder: &Path) {
+        write(&folder.join("local.txt"), "local\n");
+        // A tracked file differs, so that whatever shows or filters differences has some.
+        let (_, tracked) = self.try_git(folder, &["ls-files", "--", "*.txt"]);
+        if let Some(name) = tracked.lines().next() {
+            write(&folder.join(name), "edited here\n");
+        }
+        for args in [
+            &["status"][..],
+            &["diff"],
+            &["diff", "HEAD"],
+            &["add", "-A"],
+            &["commit", "-m", "local"],
+            &["checkout", "-b", "another"],
+            &["log", "-p", "-2"],
+            &["show"],
+            &["fetch", "--all"],
+            &["worktree", "add", "../worktree", "-b", "third"],
+        ] {
+            let (_, text) = self.try_git(folder, args);
+            assert!(!self.canary.exists(), "git {args:?} ran the sandbox's command: {text}");
+        }
+        write(&folder.join("local.txt"), "stash\n");
+        self.try_git(folder, &["stash"]);
+        self.try_git(folder, &["stash", "pop"]);
+        assert!(!self.canary.exists(), "git stash ran the sandbox's command");
+    }
+}
+
+pub fn write(path: &Path, text: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+pub fn executable(path: &Path, text: &str) {
+    write(path, text);
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Copies one entry.
+fn put(from: &Path, to: &Path) {
+    let meta = from.symlink_metadata().unwrap();
+    if meta.is_dir() {
+        fs::create_dir_all(to).unwrap();
+    } else if meta.is_symlink() {
+        if to.symlink_metadata().is_ok() {
+            fs::remove_file(to).unwrap();
+        }
+        symlink(fs::read_link(from).unwrap(), to).unwrap();
+    } else if meta.is_file() && fs::read(to).ok() != Some(fs::read(from).unwrap()) {
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from, to).unwrap();
+    }
+}
+
+pub fn path(text: &str) -> RelativePath {
+    RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+}
+
+/// Whether a report holds something back whose path or name contains the text.
+pub fn holds(report: &GitReport, text: &str) -> bool {
+    report.held_back.iter().any(|held| {
+        held.path.to_string().contains(text) || held.what.as_ref().is_some_and(|what| what.contains(text))
+    })
+}

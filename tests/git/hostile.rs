@@ -1,0 +1,362 @@
+//! Held back: each leaves this side as it was, and stands in the report.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::bench::{Bench, executable, holds, with_each_git, write};
+
+const RUN: &str = "touch \"$CANARY\"; cat";
+
+/// Prepares, plants, restores, and asserts that nothing of it runs here, that the settings stayed, and that it was told.
+fn planted(told: &str, plant: impl Fn(&Bench)) {
+    with_each_git(|bench| {
+        write(&bench.here.join(".gitattributes"), "*.txt filter=x diff=x\n");
+        bench.commit_here("attributes");
+        bench.prepare();
+        let before = fs::read(bench.here.join(".git/config")).unwrap();
+        plant(bench);
+        write(&bench.there.join("new.txt"), "work\n");
+        let report = bench.restore();
+        assert!(holds(&report, told), "{told} is not held back: {:?}", report.held_back);
+        assert_eq!(fs::read(bench.here.join(".git/config")).unwrap(), before, "{told}");
+        assert_eq!(fs::read_to_string(bench.here.join("new.txt")).unwrap(), "work\n");
+        let hooks = bench.here.join(".git/hooks");
+        assert!(
+            !hooks.exists()
+                || fs::read_dir(hooks).unwrap().all(|hook| hook.unwrap().path().extension().is_some())
+        );
+        bench.use_here();
+        bench.assert_sound(&bench.here, &[]);
+        // The files that were there are not in the report again.
+        let again = bench.restore();
+        assert!(again.updated.is_empty(), "{:?}", again.updated);
+    });
+}
+
+/// The same for one setting.
+fn setting(key: &str, value: &str) {
+    planted(&key.to_lowercase(), |bench| {
+        executable(&bench.there.join("evil.sh"), &format!("#!/bin/sh\n{RUN}\n"));
+        bench.git(&bench.there, &["config", "--file", ".git/config", "--add", key, value]);
+    });
+}
+
+/// The control of all others: planted in the local repository itself, these do run.
+#[test]
+fn the_canary_sees_what_git_runs() {
+    for key in [
+        "core.fsmonitor",
+        "core.hooksPath",
+        "filter.x.clean",
+        "filter.x.process",
+        "diff.external",
+        "diff.x.textconv",
+        "diff.x.command",
+    ] {
+        with_each_git(|bench| {
+            write(&bench.here.join(".gitattributes"), "*.txt filter=x diff=x\n");
+            executable(&bench.here.join("hooks/pre-commit"), &format!("#!/bin/sh\n{RUN}\n"));
+            executable(&bench.here.join("evil.sh"), &format!("#!/bin/sh\n{RUN}\n"));
+            let value = if key == "core.hooksPath" { "hooks" } else { "./evil.sh" };
+            bench.here(&["config", key, value]);
+            let used = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.use_here()));
+            assert!(used.is_err() && bench.canary.exists(), "{key} ran nothing");
+        });
+    }
+}
+
+#[test]
+fn settings_that_run_something_stay() {
+    for (key, value) in [
+        ("core.fsmonitor", "./evil.sh"),
+        ("core.hooksPath", "."),
+        ("core.sshCommand", "./evil.sh"),
+        ("core.gitProxy", "./evil.sh"),
+        ("core.pager", "./evil.sh"),
+        ("core.editor", "./evil.sh"),
+        ("diff.external", "./evil.sh"),
+        ("diff.x.textconv", "./evil.sh"),
+        ("diff.x.command", "./evil.sh"),
+        ("filter.x.clean", "./evil.sh"),
+        ("filter.x.smudge", "./evil.sh"),
+        ("filter.x.process", "./evil.sh"),
+        ("merge.x.driver", "./evil.sh"),
+        ("gpg.program", "./evil.sh"),
+        ("credential.helper", "!./evil.sh"),
+        ("alias.st", "!./evil.sh"),
+    ] {
+        setting(key, value);
+    }
+}
+
+#[test]
+fn settings_that_redirect_stay() {
+    for (key, value) in [
+        ("core.worktree", "../outside"),
+        ("core.bare", "true"),
+        ("core.attributesFile", "../evil"),
+        ("include.path", "../evil.config"),
+        ("includeIf.gitdir:/**.path", "../evil.config"),
+        ("url.https://evil.example/.insteadOf", "https://github.com/"),
+        ("remote.origin.url", "ext::sh -c ./evil.sh"),
+        ("remote.origin.uploadpack", "./evil.sh"),
+        ("remote.evil.url", "ext::sh -c ./evil.sh"),
+        ("branch.main.remote", "ext::sh -c ./evil.sh"),
+        ("extensions.worktreeConfig", "true"),
+        ("submodule.x.update", "!./evil.sh"),
+    ] {
+        setting(key, value);
+    }
+}
+
+#[test]
+fn files_that_git_obeys_stay() {
+    for (file, text) in [
+        ("config.worktree", "[core]\n\tfsmonitor = ./evil.sh\n"),
+        ("commondir", "../evil\n"),
+        ("gitdir", "/tmp/x\n"),
+        ("info/attributes", "* filter=evil\n"),
+        ("info/grafts", "x\n"),
+        ("info/exclude", "*\n"),
+        ("info/sparse-checkout", "/*\n"),
+        ("objects/info/alternates", "/tmp/evil\n"),
+        ("objects/info/http-alternates", "http://evil\n"),
+        ("modules/x/config", "[core]\n\tfsmonitor = ./evil.sh\n"),
+        ("modules/x/hooks/post-checkout", "#!/bin/sh\ntouch $CANARY\n"),
+        ("rebase-merge/git-rebase-todo", "exec touch $CANARY\n"),
+        ("worktrees/x/HEAD", "ref: refs/heads/main\n"),
+        ("index.lock", ""),
+        ("refs/heads/main.lock", ""),
+        ("refs/remotes/origin/main", "1111111111111111111111111111111111111111\n"),
+        (
+            "refs/replace/1111111111111111111111111111111111111111",
+            "1111111111111111111111111111111111111111\n",
+        ),
+        ("refs/heads/link", "ref: refs/heads/main\n"),
+        ("anything", "x"),
+    ] {
+        let told = if file.starts_with("modules") { "modules" } else { file.split("/git-").next().unwrap() };
+        let told = if file.starts_with("worktrees") { "worktrees" } else { told };
+        planted(told, |bench| {
+            let path = bench.there.join(".git").join(file);
+            if file.starts_with("info/") || !path.exists() {
+                write(&path, text);
+            }
+        });
+    }
+}
+
+#[test]
+fn hooks_of_every_name_stay() {
+    for hook in [
+        "pre-commit",
+        "post-checkout",
+        "post-index-change",
+        "reference-transaction",
+        "commit-msg",
+        "fsmonitor-watchman",
+        "new-one",
+    ] {
+        planted(&format!(".git/hooks/{hook}"), |bench| {
+            executable(&bench.there.join(".git/hooks").join(hook), "#!/bin/sh\ntouch \"$CANARY\"\n");
+        });
+    }
+}
+
+#[test]
+fn another_kind_of_dot_git_stays_out() {
+    planted(".git", |bench| {
+        fs::rename(bench.there.join(".git"), bench.there.join("elsewhere")).unwrap();
+        write(&bench.there.join(".git"), "gitdir: elsewhere\n");
+    });
+    planted(".git", |bench| {
+        fs::rename(bench.there.join(".git"), bench.there.join("elsewhere")).unwrap();
+        symlink("elsewhere", bench.there.join(".git")).unwrap();
+    });
+    planted(".git", |bench| {
+        fs::remove_dir_all(bench.there.join(".git")).unwrap();
+        bench.there(&["init", "-q", "-b", "main"]);
+        bench.commit_there("of another repository");
+        bench.there(&["config", "core.fsmonitor", "touch $CANARY"]);
+    });
+}
+
+#[test]
+fn other_spellings_and_bare_folders_stay_out() {
+    for name in [".GIT", ".Git", "git~1", ".git ", ".g\u{200c}it"] {
+        planted(name, |bench| {
+            write(
+                &bench.there.join("deep").join(name).join("config"),
+                "[core]\n\tfsmonitor = touch $CANARY\n",
+            );
+        });
+    }
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.git(&bench.there, &["init", "-q", "--bare", "folder"]);
+        bench.git(&bench.there, &["config", "--file", "folder/config", "core.fsmonitor", "touch $CANARY"]);
+        let report = bench.restore();
+        assert!(holds(&report, "folder"), "{report:?}");
+        assert!(!bench.here.join("folder").exists());
+    });
+}
+
+#[test]
+fn a_new_nested_repository_comes_without_what_runs() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let nested = bench.there.join("tools/nested");
+        fs::create_dir_all(&nested).unwrap();
+        bench.git(&nested, &["init", "-q", "-b", "main"]);
+        write(&nested.join("x.txt"), "x\n");
+        let commit = bench.commit(&nested, "nested");
+        write(&nested.join("staged.txt"), "x\n");
+        bench.git(&nested, &["add", "staged.txt"]);
+        bench.git(&nested, &["config", "core.fsmonitor", "touch $CANARY; false"]);
+        bench.git(&nested, &["config", "core.sshCommand", "touch $CANARY"]);
+        bench.git(&nested, &["config", "remote.up.url", "https://example.com/x.git"]);
+        executable(&nested.join(".git/hooks/pre-commit"), "#!/bin/sh\ntouch \"$CANARY\"\n");
+        let report = bench.restore();
+        for told in ["core.fsmonitor", "core.sshcommand", "hooks/pre-commit"] {
+            assert!(holds(&report, told), "{told}: {report:?}");
+        }
+        let here = bench.here.join("tools/nested");
+        assert_eq!(bench.git(&here, &["rev-parse", "HEAD"]), commit);
+        assert_eq!(bench.git(&here, &["status", "--porcelain"]), "A  staged.txt");
+        assert_eq!(bench.git(&here, &["config", "remote.up.url"]), "https://example.com/x.git");
+        bench.assert_sound(&here, &[&commit]);
+        // From the top, and from inside.
+        bench.here(&["status"]);
+        bench.use_folder(&here);
+        // What the agent does there later comes back as well.
+        write(&bench.there.join("tools/nested/y.txt"), "y\n");
+        let second = bench.commit(&bench.there.join("tools/nested"), "later");
+        bench.restore();
+        bench.assert_sound(&here, &[&second]);
+    });
+}
+
+#[test]
+fn forged_references_stay() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        for name in [
+            "refs/remotes/origin/main",
+            "refs/notes/commits",
+            "refs/paperclip/x",
+            "refs/tags/main",
+            "refs/tags/v1",
+            "refs/heads/Main",
+            "refs/heads/v1",
+        ] {
+            bench.there(&["update-ref", name, &new]);
+        }
+        bench.there(&[
+            "update-ref",
+            &format!("refs/replace/{}", bench.there(&["rev-parse", "main~1"])),
+            &new,
+        ]);
+        let before = bench.here(&["for-each-ref", "refs/remotes", "refs/tags", "refs/notes"]);
+        let report = bench.restore();
+        assert_eq!(bench.here(&["for-each-ref", "refs/remotes", "refs/tags", "refs/notes"]), before);
+        for told in [
+            "refs/remotes/origin/main",
+            "refs/notes/commits",
+            "refs/paperclip/x",
+            "refs/tags/main",
+            "refs/tags/v1",
+            "refs/heads/Main",
+            "refs/heads/v1",
+            "refs/replace/",
+        ] {
+            assert!(holds(&report, told), "{told}: {report:?}");
+        }
+        assert_eq!(bench.here(&["rev-parse", "main"]), new, "the branch itself comes back");
+        assert_eq!(bench.here(&["for-each-ref", "refs/replace"]), "");
+        bench.assert_sound(&bench.here, &[&new]);
+        bench.use_here();
+    });
+}
+
+#[test]
+fn flags_of_the_index_stay_out() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("new.txt"), "new\n");
+        bench.there(&["add", "new.txt"]);
+        bench.there(&["update-index", "--skip-worktree", "a.txt", "new.txt"]);
+        bench.there(&["update-index", "--assume-unchanged", "b.txt"]);
+        bench.restore();
+        let list = bench.here(&["ls-files", "-v"]);
+        assert_eq!(list, "H a.txt\nH b.txt\nH new.txt");
+        write(&bench.here.join("a.txt"), "edited\n");
+        assert!(bench.here(&["status", "--porcelain"]).contains(" M a.txt"));
+    });
+}
+
+#[test]
+fn objects_overwritten_there_change_nothing_here() {
+    with_each_git(|bench| {
+        bench.here(&["commit", "-q", "--allow-empty", "-m", "third"]);
+        bench.prepare();
+        let blob = bench.there(&["rev-parse", "HEAD:a.txt"]);
+        // The pack that was sent is replaced by rubbish, and a known object by another under its name.
+        let other = bench.git(&bench.here, &["hash-object", "-w", "b.txt"]);
+        let loose = |oid: &str| format!(".git/objects/{}/{}", &oid[..2], &oid[2..]);
+        let from = bench.here.join(loose(&other));
+        write(&bench.there.join(loose(&blob)), fs::read(from).unwrap());
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        for pack in fs::read_dir(bench.there.join(".git/objects/pack")).unwrap() {
+            fs::write(pack.unwrap().path(), "rubbish").unwrap_or_default();
+        }
+        bench.restore();
+        assert_eq!(bench.here(&["cat-file", "-p", &blob]), "one");
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        bench.assert_sound(&bench.here, &[&new]);
+    });
+}
+
+#[test]
+fn new_objects_that_fsck_refuses_are_refused() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let before = bench.here(&["rev-parse", "main"]);
+        // A tree that would write into .git, made by hand since git refuses to.
+        let blob = bench.there(&["hash-object", "-w", "a.txt"]);
+        let raw: Vec<u8> =
+            (0..20).map(|at| u8::from_str_radix(&blob[at * 2..at * 2 + 2], 16).unwrap()).collect();
+        write(&bench.there.join("raw"), [b"100644 config\0".to_vec(), raw].concat());
+        let inner = bench.there(&["hash-object", "-w", "-t", "tree", "--literally", "raw"]);
+        let raw: Vec<u8> =
+            (0..20).map(|at| u8::from_str_radix(&inner[at * 2..at * 2 + 2], 16).unwrap()).collect();
+        write(&bench.there.join("raw"), [b"40000 .GIT\0".to_vec(), raw].concat());
+        let tree = bench.there(&["hash-object", "-w", "-t", "tree", "--literally", "raw"]);
+        let commit = bench.there(&["commit-tree", &tree, "-p", "main", "-m", "evil"]);
+        bench.there(&["update-ref", "refs/heads/main", &commit]);
+        write(&bench.there.join("work.txt"), "work\n");
+        let report = bench.restore();
+        assert!(report.held_back.iter().any(|held| held.reason.contains("fsck")), "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "main"]), before);
+        assert!(bench.here.join("work.txt").exists(), "the files come back all the same");
+        assert!(!bench.try_git(&bench.here, &["cat-file", "-e", &commit]).0, "nothing of it was added");
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
+fn a_history_with_missing_objects_is_refused() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        let blob = bench.there(&["rev-parse", "HEAD:n.txt"]);
+        fs::remove_file(bench.there.join(format!(".git/objects/{}/{}", &blob[..2], &blob[2..]))).unwrap();
+        let report = bench.restore();
+        assert!(report.held_back.iter().any(|held| held.reason.contains("missing")), "{report:?}");
+        assert_ne!(bench.here(&["rev-parse", "main"]), new);
+        bench.assert_sound(&bench.here, &[]);
+    });
+}

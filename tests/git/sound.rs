@@ -1,0 +1,540 @@
+//! Kept sound: after each, `git fsck --full` is clean here and nobody's commit is gone.
+
+use std::fs;
+
+use sandbox_managed_runtime::git::report::GitReport;
+
+use crate::bench::{holds, path, with_each_git, write};
+
+#[test]
+fn ten_heartbeats_in_which_nothing_happens_change_nothing() {
+    with_each_git(|bench| {
+        let before = bench.here(&["for-each-ref"]);
+        for beat in 0..10 {
+            bench.prepare();
+            if beat % 2 == 1 {
+                bench.there(&["status"]);
+            }
+            let report = bench.restore();
+            assert_eq!(report, GitReport::default(), "heartbeat {beat}");
+        }
+        assert_eq!(bench.here(&["for-each-ref"]), before);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+    });
+}
+
+#[test]
+fn what_goes_up_works_there_and_holds_no_secret() {
+    with_each_git(|bench| {
+        bench.here(&["config", "http.extraHeader", "AUTHORIZATION: secret"]);
+        bench.here(&["config", "remote.up.url", "https://user:secret@example.com/x.git"]);
+        bench.here(&["config", "user.name", "Person"]);
+        write(&bench.here.join("gone.txt"), "secret\n");
+        bench.commit_here("unreachable");
+        let unreachable = bench.here(&["rev-parse", "HEAD:gone.txt"]);
+        bench.here(&["reset", "-q", "--hard", "HEAD~1"]);
+        assert_eq!(bench.prepare(), Vec::<String>::new());
+        assert_eq!(
+            bench.there(&["log", "--all", "--format=%H"]),
+            bench.here(&["log", "--all", "--format=%H"])
+        );
+        assert_eq!(bench.there(&["status", "--porcelain"]), "");
+        assert_eq!(bench.there(&["config", "remote.up.url"]), "https://example.com/x.git");
+        assert_eq!(bench.there(&["config", "--local", "user.name"]), "Person");
+        assert!(!bench.try_git(&bench.there, &["cat-file", "-e", &unreachable]).0);
+        assert!(!fs::read_to_string(bench.there.join(".git/config")).unwrap().contains("secret"));
+        bench.assert_sound(&bench.there, &[]);
+        bench.options.credentials = true;
+        bench.prepare();
+        assert_eq!(bench.there(&["config", "http.extraHeader"]), "AUTHORIZATION: secret");
+    });
+}
+
+#[test]
+fn a_commit_of_the_agent_arrives_on_its_branch() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        bench.there(&["checkout", "-q", "-b", "topic"]);
+        write(&bench.there.join("t.txt"), "t\n");
+        let topic = bench.commit_there("topic");
+        bench.there(&["config", "branch.topic.remote", "origin"]);
+        bench.there(&["config", "branch.topic.merge", "refs/heads/topic"]);
+        bench.there(&["remote", "add", "fork", "https://example.com/fork.git"]);
+        let report = bench.restore();
+        assert!(report.held_back.is_empty() && report.kept.is_empty(), "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        assert_eq!(bench.here(&["rev-parse", "HEAD"]), topic);
+        assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/topic");
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+        assert_eq!(bench.here(&["config", "branch.topic.remote"]), "origin");
+        assert_eq!(bench.here(&["remote", "get-url", "fork"]), "https://example.com/fork.git");
+        assert!(bench.here(&["reflog", "main"]).contains("restore"));
+        bench.assert_sound(&bench.here, &[&new, &topic]);
+        assert_eq!(bench.restore(), GitReport::default(), "a second restore finds nothing new");
+    });
+}
+
+#[test]
+fn a_staged_file_here_survives_a_gc_there() {
+    with_each_git(|bench| {
+        write(&bench.here.join("staged.txt"), "staged\n");
+        bench.here(&["add", "staged.txt"]);
+        bench.prepare();
+        bench.there(&["reset", "-q"]);
+        bench.there(&["gc", "-q", "--prune=now"]);
+        bench.here(&["commit", "-q", "-m", "staged"]);
+        let ours = bench.here(&["rev-parse", "HEAD"]);
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), ours);
+        bench.assert_sound(&bench.here, &[&ours]);
+    });
+}
+
+#[test]
+fn a_gc_there_with_new_commits_arrives() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        bench.there(&["gc", "-q", "--aggressive", "--prune=now"]);
+        bench.here(&["gc", "-q", "--prune=now"]);
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        bench.assert_sound(&bench.here, &[&new]);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+    });
+}
+
+#[test]
+fn both_commit_and_both_are_there_afterwards() {
+    for packed in [false, true] {
+        with_each_git(|bench| {
+            bench.prepare();
+            write(&bench.there.join("t.txt"), "t\n");
+            let theirs = bench.commit_there("theirs");
+            write(&bench.here.join("o.txt"), "o\n");
+            let ours = bench.commit_here("ours");
+            if packed {
+                bench.here(&["pack-refs", "--all"]);
+                bench.there(&["pack-refs", "--all"]);
+            }
+            let report = bench.restore();
+            assert_eq!(bench.here(&["rev-parse", "main"]), ours);
+            assert_eq!(report.kept.len(), 1, "{report:?}");
+            assert_eq!(bench.here(&["rev-parse", &report.kept[0].kept_at]), theirs);
+            assert!(report.kept[0].kept_at.starts_with("refs/paperclip/2026-11-28T12-00-0"));
+            bench.assert_sound(&bench.here, &[&ours, &theirs]);
+            bench.here(&["add", "-A"]);
+            bench.here(&["commit", "-q", "-m", "files"]);
+            bench.here(&["merge", "-q", "--no-edit", &report.kept[0].kept_at]);
+            assert_eq!(bench.restore(), GitReport::default());
+        });
+    }
+}
+
+#[test]
+fn a_branch_deleted_or_rewound_there_is_kept() {
+    with_each_git(|bench| {
+        bench.here(&["checkout", "-q", "feature"]);
+        write(&bench.here.join("f.txt"), "f\n");
+        let feature = bench.commit_here("feature");
+        bench.here(&["checkout", "-q", "main"]);
+        let main = bench.here(&["rev-parse", "main"]);
+        bench.prepare();
+        bench.there(&["branch", "-q", "-D", "feature"]);
+        bench.there(&["reset", "-q", "--hard", "HEAD~1"]);
+        bench.there(&["gc", "-q", "--prune=now"]);
+        let report = bench.restore();
+        assert_eq!(bench.here(&["branch", "--list", "feature"]), "");
+        assert_eq!(bench.here(&["rev-parse", "main"]), bench.there(&["rev-parse", "main"]));
+        assert_eq!(report.kept.len(), 2, "{report:?}");
+        bench.assert_sound(&bench.here, &[&feature, &main]);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+    });
+}
+
+#[test]
+fn a_commit_on_a_branch_here_survives_its_deletion_there() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.here(&["checkout", "-q", "feature"]);
+        write(&bench.here.join("f.txt"), "f\n");
+        let ours = bench.commit_here("ours");
+        bench.there(&["branch", "-q", "-D", "feature"]);
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "feature"]), ours);
+        bench.assert_sound(&bench.here, &[&ours]);
+    });
+}
+
+#[test]
+fn what_is_staged_on_either_side_is_staged_afterwards() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.here.join("o.txt"), "o\n");
+        bench.here(&["add", "o.txt"]);
+        write(&bench.there.join("t.txt"), "t\n");
+        bench.commit_there("theirs");
+        write(&bench.there.join("s.txt"), "s\n");
+        bench.there(&["add", "s.txt"]);
+        bench.restore();
+        assert_eq!(bench.here(&["status", "--porcelain"]), "A  o.txt\nA  s.txt");
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
+fn a_git_status_there_is_no_change() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.here.join("o.txt"), "o\n");
+        bench.here(&["add", "o.txt"]);
+        bench.there(&["status"]);
+        assert_eq!(bench.restore(), GitReport::default());
+        assert_eq!(bench.here(&["status", "--porcelain"]), "A  o.txt");
+    });
+}
+
+#[test]
+fn a_linked_worktree_is_a_repository_of_its_own_there() {
+    with_each_git(|bench| {
+        let main = bench.here.clone();
+        let linked = main.parent().unwrap().join("linked");
+        bench.here(&["worktree", "add", "-q", linked.to_str().unwrap(), "feature"]);
+        bench.here = linked.clone();
+        bench.prepare();
+        assert!(bench.there.join(".git").is_dir());
+        assert_eq!(bench.there(&["symbolic-ref", "HEAD"]), "refs/heads/feature");
+        write(&bench.there.join("w.txt"), "w\n");
+        let theirs = bench.commit_there("in the worktree");
+        // The branch that the other worktree has checked out is not moved under it.
+        bench.there(&["branch", "-f", "main", "feature"]);
+        bench.there(&["worktree", "prune"]);
+        let report = bench.restore();
+        assert!(linked.join(".git").is_file());
+        assert_eq!(bench.git(&main, &["rev-parse", "feature"]), theirs);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+        assert!(holds(&report, "refs/heads/main"), "{report:?}");
+        assert_eq!(bench.git(&main, &["status", "--porcelain"]), "");
+        bench.assert_sound(&main, &[&theirs]);
+    });
+}
+
+#[test]
+fn a_submodule_and_a_nested_repository_travel() {
+    with_each_git(|bench| {
+        let remote = bench.root.path().join("remote.git");
+        bench.here(&["submodule", "--quiet", "add", remote.to_str().unwrap(), "sub"]);
+        bench.commit_here("submodule");
+        let nested = bench.here.join("nested");
+        fs::create_dir(&nested).unwrap();
+        bench.git(&nested, &["init", "-q", "-b", "main"]);
+        bench.git(&nested, &["commit", "-q", "--allow-empty", "-m", "nested"]);
+        assert_eq!(bench.prepare(), Vec::<String>::new());
+        write(&bench.there.join("sub/s.txt"), "s\n");
+        let sub = bench.commit(&bench.there.join("sub"), "in the submodule");
+        write(&bench.there.join("nested/n.txt"), "n\n");
+        let inner = bench.commit(&bench.there.join("nested"), "in the nested one");
+        let outer = bench.git(&bench.there, &["commit", "-q", "-m", "moves", "sub"]);
+        assert_eq!(outer, "");
+        let report = bench.restore();
+        assert!(report.held_back.is_empty(), "{report:?}");
+        assert!(bench.here.join("sub/.git").is_file());
+        assert_eq!(bench.git(&bench.here.join("sub"), &["rev-parse", "HEAD"]), sub);
+        assert_eq!(bench.git(&nested, &["rev-parse", "HEAD"]), inner);
+        assert_eq!(bench.here(&["rev-parse", "HEAD:sub"]), sub);
+        for folder in [bench.here.clone(), nested, bench.here.join("sub")] {
+            bench.assert_sound(&folder, &[]);
+        }
+        assert!(!bench.here(&["status", "--porcelain"]).contains("sub"));
+    });
+}
+
+#[test]
+fn a_locked_index_here_is_left_alone() {
+    with_each_git(|bench| {
+        write(&bench.here.join(".git/index.lock"), "");
+        bench.prepare();
+        write(&bench.there.join("t.txt"), "t\n");
+        bench.there(&["add", "t.txt"]);
+        let report = bench.restore();
+        assert!(
+            holds(&report, "") && report.held_back.iter().any(|held| held.reason.contains("index.lock")),
+            "{report:?}"
+        );
+        fs::remove_file(bench.here.join(".git/index.lock")).unwrap();
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
+fn a_rebase_in_progress_here_is_left_alone() {
+    with_each_git(|bench| {
+        write(&bench.here.join("a.txt"), "here\n");
+        let ours = bench.commit_here("ours");
+        bench.here(&["checkout", "-q", "feature"]);
+        write(&bench.here.join("a.txt"), "feature\n");
+        let feature = bench.commit_here("conflicting");
+        bench.try_git(&bench.here, &["rebase", "main"]);
+        bench.prepare();
+        bench.there(&["branch", "-f", "feature", "main"]);
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "feature"]), feature);
+        bench.here(&["rebase", "--abort"]);
+        bench.assert_sound(&bench.here, &[&ours, &feature]);
+    });
+}
+
+#[test]
+fn stashes_of_both_sides_are_there() {
+    with_each_git(|bench| {
+        let (here, there) = (bench.here.clone(), bench.there.clone());
+        write(&here.join("a.txt"), "zero");
+        bench.here(&["stash", "push", "-q", "-m", "zero"]);
+        bench.prepare();
+        assert!(bench.there(&["stash", "list"]).contains("zero"));
+        for (folder, text) in [(&there, "theirs one"), (&there, "theirs two"), (&here, "ours")] {
+            write(&folder.join("a.txt"), text);
+            bench.git(folder, &["stash", "push", "-q", "-m", text]);
+        }
+        bench.restore();
+        let list = bench.here(&["stash", "list"]);
+        for text in ["zero", "theirs one", "theirs two", "ours"] {
+            assert!(list.contains(text), "{list}");
+        }
+        bench.here(&["gc", "-q", "--prune=now"]);
+        bench.assert_sound(&bench.here, &[]);
+        assert_eq!(bench.restore(), GitReport::default());
+    });
+}
+
+#[test]
+fn an_unborn_and_a_detached_head_travel() {
+    with_each_git(|bench| {
+        let root = bench.here.clone();
+        bench.here = root.parent().unwrap().join("unborn");
+        fs::create_dir(&bench.here).unwrap();
+        bench.here(&["init", "-q", "-b", "trunk"]);
+        bench.prepare();
+        assert_eq!(bench.there(&["symbolic-ref", "HEAD"]), "refs/heads/trunk");
+        write(&bench.there.join("x.txt"), "x\n");
+        let first = bench.commit_there("first");
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "trunk"]), first);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+        bench.here(&["checkout", "-q", "--detach"]);
+        bench.prepare();
+        write(&bench.there.join("y.txt"), "y\n");
+        let detached = bench.commit_there("detached");
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "HEAD"]), detached);
+        assert!(!bench.try_git(&bench.here, &["symbolic-ref", "-q", "HEAD"]).0);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+        bench.assert_sound(&bench.here, &[&first]);
+    });
+}
+
+#[test]
+fn a_shallow_history_goes_up_and_comes_back() {
+    with_each_git(|bench| {
+        for at in 0..5 {
+            bench.here(&["commit", "-q", "--allow-empty", "-m", &format!("more {at}")]);
+        }
+        bench.here(&["branch", "-D", "feature"]);
+        bench.here(&["tag", "-d", "v1"]);
+        bench.here(&["push", "-q", "origin", "main"]);
+        bench.options.depth = Some(2);
+        bench.prepare();
+        assert_eq!(bench.there(&["rev-list", "--count", "HEAD"]), "2");
+        bench.assert_sound(&bench.there, &[]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        bench.restore();
+        assert_eq!(bench.here(&["rev-list", "--count", "HEAD"]), "8");
+        bench.assert_sound(&bench.here, &[&new]);
+        // A clone that is shallow here, and unshallowed there.
+        bench.options.depth = None;
+        bench.git(
+            bench.root.path(),
+            &[
+                "clone",
+                "-q",
+                "--depth",
+                "1",
+                &format!("file://{}", bench.root.path().join("remote.git").display()),
+                "shallow",
+            ],
+        );
+        bench.here = bench.root.path().canonicalize().unwrap().join("shallow");
+        bench.prepare();
+        bench.there(&["fetch", "-q", "--unshallow", bench.root.path().join("remote.git").to_str().unwrap()]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "HEAD"]), new);
+        bench.assert_sound(&bench.here, &[&new]);
+    });
+}
+
+#[test]
+fn alternates_and_partial_clones_travel() {
+    with_each_git(|bench| {
+        let root = bench.root.path().canonicalize().unwrap();
+        let remote = format!("file://{}", root.join("remote.git").display());
+        bench.git(&root.join("remote.git"), &["config", "uploadpack.allowFilter", "true"]);
+        bench.git(
+            &root,
+            &["clone", "-q", "--reference", root.join("here").to_str().unwrap(), &remote, "alternate"],
+        );
+        bench.git(&root, &["clone", "-q", "--filter=blob:none", &remote, "partial"]);
+        for name in ["alternate", "partial"] {
+            bench.here = root.join(name);
+            assert_eq!(bench.prepare(), Vec::<String>::new(), "{name}");
+            assert_eq!(bench.there(&["status", "--porcelain"]), "", "{name}");
+            write(&bench.there.join("n.txt"), "n\n");
+            let new = bench.commit_there("new");
+            let report = bench.restore();
+            assert_eq!(bench.here(&["rev-parse", "main"]), new, "{name}: {report:?}");
+            bench.assert_sound(&bench.here, &[&new]);
+        }
+    });
+}
+
+#[test]
+fn sha256_repositories_travel() {
+    with_each_git(|bench| {
+        bench.here = bench.root.path().canonicalize().unwrap().join("sha256");
+        fs::create_dir(&bench.here).unwrap();
+        bench.here(&["init", "-q", "-b", "main", "--object-format=sha256"]);
+        write(&bench.here.join("x.txt"), "x\n");
+        bench.commit_here("first");
+        bench.prepare();
+        write(&bench.there.join("y.txt"), "y\n");
+        let new = bench.commit_there("second");
+        assert_eq!(new.len(), 64);
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+        bench.assert_sound(&bench.here, &[&new]);
+    });
+}
+
+#[test]
+fn a_reftable_here_is_served_and_one_made_there_is_refused() {
+    with_each_git(|bench| {
+        let folder = bench.root.path().canonicalize().unwrap().join("reftable");
+        fs::create_dir(&folder).unwrap();
+        if !bench.try_git(&folder, &["init", "-q", "-b", "main", "--ref-format=reftable"]).0 {
+            // This git knows no reftable; what one makes is refused by it.
+            write(&folder.join(".git/HEAD"), "ref: refs/heads/.invalid\n");
+            bench.git(&folder, &["init", "-q", "-b", "main"]);
+            bench.git(&folder, &["config", "core.repositoryformatversion", "1"]);
+            bench.git(&folder, &["config", "extensions.refStorage", "reftable"]);
+            bench.here = folder;
+            assert_eq!(bench.prepare().len(), 1);
+            return;
+        }
+        bench.here = folder;
+        write(&bench.here.join("x.txt"), "x\n");
+        bench.commit_here("first");
+        bench.prepare();
+        write(&bench.there.join("y.txt"), "y\n");
+        let new = bench.commit_there("second");
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        bench.assert_sound(&bench.here, &[&new]);
+        if bench.try_git(&bench.there, &["refs", "migrate", "--ref-format=reftable"]).0 {
+            let report = bench.restore();
+            assert!(report.held_back.iter().any(|held| held.reason.contains("reftable")), "{report:?}");
+            bench.assert_sound(&bench.here, &[&new]);
+        }
+    });
+}
+
+#[test]
+fn large_files_and_sparse_checkouts_travel() {
+    with_each_git(|bench| {
+        write(&bench.here.join("dir/out.txt"), "out\n");
+        bench.commit_here("more");
+        bench.here(&["sparse-checkout", "set", "--no-cone", "/*.txt"]);
+        assert!(!bench.here.join("dir").exists());
+        bench.prepare();
+        assert_eq!(bench.there(&["status", "--porcelain"]), "");
+        write(&bench.there.join("n.txt"), "n\n");
+        let digest = "5f1afc6e3a1f3ac4d8ca3dbb8a1b2d5d9ffabc4a7a4ad9e4d9b2b1d8a1b2c3d4";
+        let text = "large\n";
+        let right = sha256(text);
+        write(&bench.there.join(format!(".git/lfs/objects/{}/{}/{right}", &right[..2], &right[2..4])), text);
+        write(
+            &bench.there.join(format!(".git/lfs/objects/{}/{}/{digest}", &digest[..2], &digest[2..4])),
+            "forged",
+        );
+        let new = bench.commit_there("new");
+        let report = bench.restore();
+        assert!(holds(&report, digest), "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+        let large = bench.here.join(format!(".git/lfs/objects/{}/{}/{right}", &right[..2], &right[2..4]));
+        assert_eq!(fs::read_to_string(large).unwrap(), text);
+        assert!(!bench.here.join(".git/lfs/objects").join(&digest[..2]).exists());
+        bench.assert_sound(&bench.here, &[&new]);
+    });
+}
+
+fn sha256(text: &str) -> String {
+    use sha2::Digest as _;
+    sandbox_managed_runtime::tree::entry::Digest(sha2::Sha256::digest(text).into()).to_string()
+}
+
+#[test]
+fn a_sandbox_without_git_leaves_ours_alone() {
+    with_each_git(|bench| {
+        let before = bench.here(&["for-each-ref"]);
+        bench.prepare();
+        fs::remove_dir_all(bench.there.join(".git")).unwrap();
+        assert_eq!(bench.restore(), GitReport::default());
+        assert_eq!(bench.here(&["for-each-ref"]), before);
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
+fn without_git_here_what_came_is_kept_aside() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        bench.without_git = true;
+        let report = bench.restore();
+        assert!(holds(&report, ".git"), "{report:?}");
+        let kept = bench.here.join(".paperclip-runtime/conflicts/2026-11-28T12:00:01.000Z/git");
+        assert!(kept.join(format!("objects/{}/{}", &new[..2], &new[2..])).exists());
+        assert!(fs::read_to_string(kept.join("references.txt")).unwrap().contains(&new));
+        // The next restore, with git again, takes it over.
+        bench.without_git = false;
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+    });
+}
+
+#[test]
+fn a_repository_put_in_the_place_of_ours_is_left_alone() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        bench.commit_there("new");
+        fs::rename(bench.here.join(".git"), bench.root.path().join("moved")).unwrap();
+        bench.here(&["init", "-q", "-b", "main"]);
+        let report = bench.restore();
+        assert!(
+            report
+                .held_back
+                .iter()
+                .any(|held| held.path == path(".git") && held.reason.contains("another one")),
+            "{report:?}"
+        );
+        assert_eq!(bench.here(&["for-each-ref"]), "");
+    });
+}
