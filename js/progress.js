@@ -21,8 +21,7 @@ async function tell(listener, value) {
 }
 
 /**
- * The progress of one archive as lines in the format of Paperclip's logs, with the rate and the time left once these can
- * be told. A line comes with each tenth of the way, or after two seconds without one, and always at the end. `undefined`
+ * The progress of one archive as lines in the format of Paperclip's logs, with the rate and the time left where the total is known and some time has passed. A line comes with each tenth of the way, or after two seconds without one, and always at the end. `undefined`
  * where nobody listens.
  *
  * An archive may travel in parts, several at once, and compressed. What is counted is the archive's own bytes.
@@ -63,10 +62,15 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
     /**
      * One part of the archive.
      *
-     * @param {{ number: number, size: number, total: number }} part
-     * @param {number} wire How many bytes of it travel, where that is known.
+     * @param {{ number: number, before: number, size: number, total: number }} part
+     * @param {number} wire How many bytes of it travel; 0 where that is not known.
      */
     part: (part, wire) => {
+      // The first part of a download was read before anybody knew that there are more.
+      if (part.number === 1 && part.before > 0) parts.set(0, part.before);
+      if (ended && part.number > 0) ended = false;
+      // What travels is the archive itself, so the client's own count is the archive's.
+      const isPlain = part.size === part.total && !(wire > 0 && wire < part.size);
       /** @param {number} bytes */
       const sum = (bytes) => {
         parts.set(part.number, Math.max(bytes, parts.get(part.number) ?? 0));
@@ -80,11 +84,9 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
            */
           onProgress: async (done, of) => {
             if (ended || !Number.isFinite(done)) return;
-            // A client counts what travels, which is less than the archive's own bytes where these are compressed.
             const travels = of || wire;
-            const scaled = part.size && travels ? (Math.min(done, travels) / travels) * part.size : done;
-            const total = part.total || travels;
-            const all = sum(scaled);
+            const all = isPlain ? done : sum(travels ? (Math.min(done, travels) / travels) * part.size : 0);
+            const total = isPlain ? (of ?? 0) : part.total;
             const step = total > 0 ? Math.floor(((all / total) * 100) / STEP_PERCENT) : lastStep;
             const now = Date.now();
             if (step <= lastStep && now - lastTime < INTERVAL_MS) return;
@@ -100,9 +102,8 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
          * @param {number} bytes How many travelled.
          */
         finish: async (bytes) => {
-          const size = part.size || bytes;
-          const total = part.total || size;
-          const all = sum(size);
+          const total = isPlain ? bytes : part.total;
+          const all = sum(isPlain ? bytes : part.size);
           if (ended || all < total) return;
           ended = true;
           await emit(total, total);
@@ -121,7 +122,7 @@ function progressText(done, total, elapsedMs) {
   const megabytes = (/** @type {number} */ bytes) => (Math.max(0, bytes) / (1024 * 1024)).toFixed(1);
   // What is over in no time has no rate that would tell anything.
   const rate = elapsedMs >= 1000 ? done / (elapsedMs / 1000) : 0;
-  if (total <= 0) return `${megabytes(done)} MB${rate > 0 ? `, ${megabytes(rate)} MB/s` : ""}`;
+  if (total <= 0) return `${megabytes(done)} MB`;
   const percent = Math.min(100, Math.max(0, Math.round((done / total) * 100)));
   const amount = `${percent}% (${megabytes(done)}/${megabytes(total)} MB)`;
   if (rate <= 0) return amount;

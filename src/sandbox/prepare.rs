@@ -356,7 +356,7 @@ async fn upload_workspace<C: SandboxClient>(
             control.upload(size > END_MARK as u64, expected).control(earlier)
         }
     };
-    let tail: Tail = Box::new(tail);
+    let tail: Tail = Arc::new(tail);
     let ready = send::pack(&**client, workspace.open()?, leave_out, &tail, way, cancel).await?;
     let started = Instant::now();
     persist(&**client, || client.make_dir(places.runtime_root())).await?;
@@ -437,7 +437,7 @@ async fn upload_assets<C: SandboxClient>(
 
 /// Behind an asset's archive stands the list of its parts but the last: nothing where there is one.
 fn asset_tail() -> Tail {
-    Box::new(|earlier, _, _| part_list(earlier).into_bytes())
+    Arc::new(|earlier: &[Part], _: &Contents, _| part_list(earlier).into_bytes())
 }
 
 async fn upload_asset<C: SandboxClient>(

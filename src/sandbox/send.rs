@@ -18,6 +18,9 @@ use crate::transfer::parts::{Part, part_path};
 use crate::transfer::retry;
 use crate::tree::root::Root;
 
+/// Less than that is not worth compressing: it fits a few packets of the network.
+const COMPRESSED_MIN: usize = 16 * 1024;
+
 /// How archives travel to one sandbox.
 #[derive(Debug, Clone)]
 pub struct Way {
@@ -57,7 +60,7 @@ pub struct Delivered {
 }
 
 /// What stands behind an archive, once the parts before the last one, and what was packed, are known.
-pub type Tail = Box<dyn Fn(&[Part], &Contents, u64) -> Vec<u8> + Send + Sync>;
+pub type Tail = Arc<dyn Fn(&[Part], &Contents, u64) -> Vec<u8> + Send + Sync>;
 
 /// An archive that can be sent.
 #[derive(Debug)]
@@ -84,9 +87,13 @@ pub async fn pack<C: SandboxClient>(
     way: &Way,
     cancel: &Cancel,
 ) -> Result<Ready<C::Upload>, RunError<C::Failure>> {
-    let stop = cancel.clone();
-    let layout = blocking(move || Layout::scan(root, &leave_out, &stop)).await?;
-    let tail = tail(&[], &Contents::default(), layout.size()).len();
+    let (stop, behind) = (cancel.clone(), tail.clone());
+    let laid_out = blocking(move || {
+        let layout = Layout::scan(root, &leave_out, &stop)?;
+        let tail = behind(&[], &Contents::default(), layout.size()).len();
+        Ok((layout, tail))
+    });
+    let (layout, tail) = laid_out.await?;
     if layout.size() + tail as u64 > way.part_bytes {
         return Ok(Ready::Layout(layout));
     }
@@ -132,7 +139,7 @@ pub async fn send<C: SandboxClient>(
         Ready::Layout(layout) => send_in_parts(client, label, path, layout, tail, way, cancel).await,
         Ready::Packed { memory, size, contents } => {
             let (attachment, stop) = (client.attachment(), cancel.clone());
-            let compresses = way.wants_compression();
+            let compresses = size >= COMPRESSED_MIN && way.wants_compression();
             let (bytes, contents, last) = blocking(move || {
                 let _held = attachment.hold()?;
                 let mut memory = memory;
@@ -171,9 +178,11 @@ async fn send_in_parts<C: SandboxClient>(
     let (events, made) = mpsc::channel(1);
     let (memory, empty) = mpsc::channel(1);
     let total = layout.size();
-    let cutter = Cutter::new(layout.size(), tail, way.clone(), client.attachment(), events, empty, cancel);
-    let stop = cancel.clone();
-    let packing = tokio::spawn(blocking(move || cutter.cut(&layout, &stop)));
+    let (cut_way, attachment, stop) = (way.clone(), client.attachment(), cancel.clone());
+    let packing = tokio::spawn(blocking(move || {
+        let cutter = Cutter::new(layout.size(), tail, cut_way, attachment, events, empty, &stop);
+        cutter.cut(&layout, &stop)
+    }));
     let mut flight = Flight { client, label, path, total, way, flying: JoinSet::new(), begun: 0 };
     let sent = flight.conduct(made, memory).await;
     let packed = packing.await.unwrap_or_else(|panicked| Err(Error::Internal(panicked.to_string())));
@@ -287,7 +296,8 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
 
     /// Compresses what was filled, where that is wanted and pays.
     fn compressed(&self, bytes: Vec<u8>) -> Result<(Vec<u8>, Codec)> {
-        if self.way.wants_compression()
+        if bytes.len() >= COMPRESSED_MIN
+            && self.way.wants_compression()
             && let Some(compressed) = compress(&bytes, &self.cancel)?
         {
             return Ok((compressed, Codec::Gzip));
