@@ -155,8 +155,21 @@ export interface RestoreReport {
    * uploaded, a folder that holds something excluded.
    */
   skipped: { path: string; reason: string }[];
-  /** What the sandbox changed and yet neither comes nor is deleted here, since it would run something: `.hg/hgrc`. */
-  heldBack: { path: string; reason: string }[];
+  /**
+   * What the sandbox changed and yet neither comes nor is deleted here, since it would run or redirect something: git's
+   * configuration and hooks, `.hg/hgrc`. `what` says which key or reference it is, where the path does not. What could not go
+   * up of a repository is named here as well, by the first restore.
+   */
+  heldBack: { path: string; what?: string; reason: string }[];
+  /** References, `HEAD` and indexes that are the sandbox's now. `repository` is the path of the `.git`. */
+  refsUpdated: { repository: string; name: string }[];
+  /** References that are gone since the sandbox deleted them. Their last values are among {@link refsKept}. */
+  refsDeleted: { repository: string; name: string }[];
+  /**
+   * References of the sandbox's that could not take their place here, since both sides had changed them, and those that it
+   * replaced or deleted: `keptAt` is the reference that has the value now.
+   */
+  refsKept: { repository: string; name: string; keptAt: string }[];
   /**
    * Of what was written, what deserves a look: files that tools run or obey unasked (`.vscode/`, `.envrc`, `.npmrc`, …), links
    * that leave the workspace, and files that became executable.
@@ -223,6 +236,16 @@ export interface PrepareSandboxManagedRuntimeInput {
    * faster than they can be compressed. `"none"` never does.
    */
   compression?: "auto" | "none";
+  /**
+   * How git repositories travel. `"merge"` (the default) sends each `.git` as a repository made for the sandbox, and merges what
+   * comes back as git does: commits, branches, tags, stashes and what is staged; never configuration or hooks. `"files"` treats
+   * `.git` as any folder, but for what git runs or obeys. `"off"` neither sends nor takes anything of git's.
+   */
+  git?: "merge" | "files" | "off";
+  /** Whether what authenticates goes up with a repository's configuration. Default `false`. */
+  gitCredentials?: boolean;
+  /** How many commits of each line of history go up. Default: all. */
+  gitDepth?: number;
   /**
    * For how many days local versions that a restore replaced are kept under `.paperclip-runtime/conflicts` (default 30).
    * Restores that write something remove older ones, and the oldest beyond 1 GiB in all; never their own. With 0 only

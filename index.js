@@ -137,6 +137,9 @@ async function prepareSandboxManagedRuntime(input) {
     partBytes: check.partBytes(input.partBytes),
     compress: check.compression(input.compression),
     partsAtOnce: partsAtOnce(client, input.concurrency),
+    git: check.git(input.git),
+    gitCredentials: Boolean(input.gitCredentials),
+    gitDepth: check.gitDepth(input.gitDepth),
     keepConflictsDays: check.keepConflictsDays(input.keepConflictsDays),
   };
   const onLine = check.callback("input.onProgress", input.onProgress);

@@ -153,6 +153,30 @@ function compression(value) {
 }
 
 /**
+ * How git repositories travel.
+ *
+ * @param {string | null} [value]
+ */
+function git(value) {
+  if (value === undefined || value === null) return "merge";
+  if (typeof value !== "string") throw invalidType("input.git", "of type string", value);
+  if (!["merge", "files", "off"].includes(value)) {
+    throw invalidValue("input.git", `it must be "merge", "files" or "off"`, value);
+  }
+  return value;
+}
+
+/** @param {number | null} [value] */
+function gitDepth(value) {
+  if (value === undefined || value === null) return null;
+  if (typeof value !== "number") throw invalidType("input.gitDepth", "of type number", value);
+  if (!Number.isSafeInteger(value) || value < 1) {
+    throw invalidValue("input.gitDepth", "it must be a whole number of commits from 1 on", value);
+  }
+  return value;
+}
+
+/**
  * How many days kept local versions stay; `null` means for ever, which JSON has no number for.
  *
  * @param {number | null} [value]
@@ -224,6 +248,8 @@ module.exports = {
   client,
   compression,
   concurrency,
+  git,
+  gitDepth,
   keepConflictsDays,
   lease,
   localPath,

@@ -11,7 +11,7 @@ import { root } from "./process.mjs";
 const FLOORS = [
   ["error", "path", "cancel", "threads", "time", "sync"],
   ["exclude", "tree"],
-  ["archive", "merge", "mirror"],
+  ["archive", "merge", "mirror", "git"],
   ["transfer"],
   ["sandbox"],
   ["node"],

@@ -205,6 +205,11 @@ impl<T> ByPath<T> {
     pub fn iter(&self) -> impl Iterator<Item = &(RelativePath, T)> {
         self.0.iter()
     }
+
+    /// Keeps what the test holds for.
+    pub fn retain(&mut self, mut test: impl FnMut(&RelativePath, &T) -> bool) {
+        self.0.retain(|(path, value)| test(path, value));
+    }
 }
 
 impl<T> Default for ByPath<T> {

@@ -48,13 +48,25 @@ pub fn patterns(exclude: &[Vec<u8>]) -> ExcludePatterns {
 #[derive(Debug)]
 pub struct Layout {
     root: Root,
+    grafts: Vec<Graft>,
     entries: Vec<Planned>,
     size: u64,
+}
+
+/// Another folder that takes a place in an archive.
+#[derive(Debug)]
+pub struct Graft {
+    /// Where. Nothing of the archived folder may be there or below it.
+    pub at: RelativePath,
+    /// What.
+    pub root: Root,
 }
 
 #[derive(Debug)]
 struct Planned {
     found: Found,
+    /// For what is of a graft: which one, and the path in that (nothing for its root).
+    graft: Option<(usize, Option<RelativePath>)>,
     /// The entry with the same inode that comes first, for a file with several names.
     link_to: Option<usize>,
     /// The bytes of headers, content and padding.
@@ -65,13 +77,32 @@ impl Layout {
     /// Scans a folder and lays its archive out. Sockets, FIFOs and devices have no place in it.
     pub fn scan(root: Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Self> {
         let found = scan(&root, leave_out, cancel)?;
-        Ok(Self::of(root, found))
+        Ok(Self::of(root, found.into_iter().map(|found| (found, None)).collect(), Vec::new()))
     }
 
-    fn of(root: Root, found: Vec<Found>) -> Self {
+    /// Lays out what a scan has found, together with grafts.
+    pub fn with_grafts(root: Root, found: Vec<Found>, grafts: Vec<Graft>, cancel: &Cancel) -> Result<Self> {
+        let mut all: Vec<_> = found.into_iter().map(|found| (found, None)).collect();
+        for (number, Graft { at, root }) in grafts.iter().enumerate() {
+            let folder = Found { path: at.clone(), meta: root.meta()?, target: None };
+            all.push((folder, Some((number, None))));
+            for found in scan(root, &|_| false, cancel)? {
+                let (path, inner) = (at.join(&found.path), found.path.clone());
+                all.push((Found { path, ..found }, Some((number, Some(inner)))));
+            }
+        }
+        all.par_sort_unstable_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+        Ok(Self::of(root, all, grafts))
+    }
+
+    fn of(
+        root: Root,
+        found: Vec<(Found, Option<(usize, Option<RelativePath>)>)>,
+        grafts: Vec<Graft>,
+    ) -> Self {
         let mut first_names = HashMap::new();
         let mut entries: Vec<Planned> = Vec::with_capacity(found.len());
-        for found in found {
+        for (found, graft) in found {
             if found.meta.kind == Kind::Other {
                 continue;
             }
@@ -81,22 +112,20 @@ impl Layout {
             } else {
                 None
             };
-            let mut planned = Planned { found, link_to, size: 0 };
+            let mut planned = Planned { found, graft, link_to, size: 0 };
             let member = planned.member(&entries);
             planned.size = member_size(&planned.found.path, member);
             entries.push(planned);
         }
         let size = entries.iter().map(|planned| planned.size).sum::<u64>() + END_MARK as u64;
-        Self { root, entries, size }
+        Self { root, grafts, entries, size }
     }
 
     /// Lays out again without the names of these inodes.
     fn without(self, inodes: &[(u64, u64)]) -> Self {
-        let found = self.entries.into_iter().map(|planned| planned.found);
-        Self::of(
-            self.root,
-            found.filter(|found| !inodes.contains(&(found.meta.dev, found.meta.ino))).collect(),
-        )
+        let found = self.entries.into_iter().map(|planned| (planned.found, planned.graft));
+        let kept = found.filter(|(found, _)| !inodes.contains(&(found.meta.dev, found.meta.ino)));
+        Self::of(self.root, kept.collect(), self.grafts)
     }
 
     /// The archive's size in bytes, should nothing change any more.
@@ -168,8 +197,7 @@ impl Layout {
             let window = windows.next();
             let (written, made) = rayon::join(
                 || {
-                    let pieces =
-                        ready.drain(..).map(|piece: Piece| piece.write(&self.root, hash, sink, cancel));
+                    let pieces = ready.drain(..).map(|piece: Piece| piece.write(hash, sink, cancel));
                     pieces.filter_map(Result::transpose).collect::<Result<Vec<_>>>()
                 },
                 || {
@@ -242,7 +270,8 @@ impl Layout {
                     bytes.truncate(at);
                     let path = planned.found.path.clone();
                     ready.push(Piece::Bytes(std::mem::replace(&mut bytes, rest)));
-                    ready.push(Piece::Large { at: start + number, path, file, now });
+                    let shown = self.shown(start + number);
+                    ready.push(Piece::Large { at: start + number, path, shown, file, now });
                     at = 0;
                 }
             }
@@ -276,6 +305,16 @@ impl Layout {
             };
         }
         Ok(())
+    }
+
+    /// An entry's path on this machine.
+    fn shown(&self, at: usize) -> PathBuf {
+        let planned = &self.entries[at];
+        match &planned.graft {
+            None => self.root.cursor().path_of(&planned.found.path),
+            Some((graft, Some(path))) => self.grafts[*graft].root.cursor().path_of(path),
+            Some((graft, None)) => self.grafts[*graft].root.path().to_path_buf(),
+        }
     }
 
     /// Runs of entries of about [`BATCH`] bytes each; a larger file makes one of its own.
@@ -537,6 +576,8 @@ enum Piece {
         /// Which of the entries it is.
         at: usize,
         path: RelativePath,
+        /// Its path on this machine.
+        shown: PathBuf,
         file: File,
         now: Meta,
     },
@@ -544,16 +585,10 @@ enum Piece {
 
 impl Piece {
     /// Gives it away; with the digest of a large file where that is wanted.
-    fn write(
-        self,
-        root: &Root,
-        hash: bool,
-        sink: &mut impl Sink,
-        cancel: &Cancel,
-    ) -> Result<Option<(usize, Digest)>> {
-        let (at, path, mut file, now) = match self {
+    fn write(self, hash: bool, sink: &mut impl Sink, cancel: &Cancel) -> Result<Option<(usize, Digest)>> {
+        let (at, path, shown, mut file, now) = match self {
             Self::Bytes(bytes) => return sink.bytes(&bytes).map(|()| None),
-            Self::Large { at, path, file, now } => (at, path, file, now),
+            Self::Large { at, path, shown, file, now } => (at, path, shown, file, now),
         };
         let mut buffer = Vec::new();
         push_header(&mut buffer, &path, &now, Member::File { size: now.size });
@@ -576,7 +611,7 @@ impl Piece {
                     done += read as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("read", root.cursor().path_of(&path), error)),
+                Err(error) => return Err(Error::io("read", shown, error)),
             }
         }
         // Where the file became shorter the rest is zeros, and its digest is that of what is in the archive.
@@ -635,6 +670,8 @@ impl PackedFile {
 struct Worker<'a> {
     layout: &'a Layout,
     cursor: Cursor<'a>,
+    /// Places to work from in the grafts, by their numbers.
+    grafts: Vec<Cursor<'a>>,
     hash: bool,
     /// Whether the archive is in memory, so that there is room for a file of any size.
     in_memory: bool,
@@ -643,7 +680,8 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     fn new(layout: &'a Layout, hash: bool, cancel: &'a Cancel) -> Self {
-        Self { layout, cursor: layout.root.cursor(), hash, in_memory: true, cancel }
+        let grafts = layout.grafts.iter().map(|graft| graft.root.cursor()).collect();
+        Self { layout, cursor: layout.root.cursor(), grafts, hash, in_memory: true, cancel }
     }
 
     /// Packs a run of entries into its place.
@@ -667,11 +705,11 @@ impl<'a> Worker<'a> {
             header::write(place, path.as_bytes(), meta, member);
             return Ok(Outcome { file: None, same_inode: true, instead: None });
         };
-        match self.cursor.open(path)? {
+        match self.open(at)? {
             Some((mut file, now)) if now.size == size => {
                 header::write(place, path.as_bytes(), &now, member);
                 let content = header::length(path.as_bytes(), member);
-                let digest = self.read_content(&mut file, &mut place[content..][..index(size)], path)?;
+                let digest = self.read_content(&mut file, &mut place[content..][..index(size)], at)?;
                 let file = Some(PackedFile::of(&now, digest));
                 Ok(Outcome { file, same_inode: now.is_same_inode(meta), instead: None })
             }
@@ -679,9 +717,19 @@ impl<'a> Worker<'a> {
         }
     }
 
+    fn open(&mut self, at: usize) -> Result<Option<(File, Meta)>> {
+        let planned = &self.layout.entries[at];
+        match &planned.graft {
+            None => self.cursor.open(&planned.found.path),
+            Some((graft, Some(path))) => self.grafts[*graft].open(path),
+            // Its root is a folder.
+            Some((_, None)) => Ok(None),
+        }
+    }
+
     /// Packs a file on the side, whatever its size is now.
     fn pack_aside(&mut self, at: usize) -> Result<Outcome> {
-        let opened = self.cursor.open(&self.layout.entries[at].found.path)?;
+        let opened = self.open(at)?;
         self.append(at, opened)
     }
 
@@ -700,19 +748,14 @@ impl<'a> Worker<'a> {
         push_header(&mut instead, path, &now, Member::File { size: now.size });
         let start = instead.len();
         instead.resize(start + index(padded(now.size)), 0);
-        let digest = self.read_content(&mut file, &mut instead[start..][..index(now.size)], path)?;
+        let digest = self.read_content(&mut file, &mut instead[start..][..index(now.size)], at)?;
         let file = Some(PackedFile::of(&now, digest));
         Ok(Outcome { file, same_inode, instead: Some(Instead::Bytes(instead)) })
     }
 
     /// Fills `content` from the file. Where the file became shorter the rest stays zero, and the digest is that of
     /// what stands in the archive.
-    fn read_content(
-        &self,
-        file: &mut File,
-        content: &mut [u8],
-        path: &RelativePath,
-    ) -> Result<Option<Digest>> {
+    fn read_content(&self, file: &mut File, content: &mut [u8], at: usize) -> Result<Option<Digest>> {
         let mut hash = self.hash.then(sha2::Sha256::new);
         let (mut read, mut done) = (0, 0);
         while done < content.len() {
@@ -722,7 +765,7 @@ impl<'a> Worker<'a> {
                     Ok(0) => read = content.len(),
                     Ok(more) => read += more,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(Error::io("read", self.cursor.path_of(path), error)),
+                    Err(error) => return Err(Error::io("read", self.layout.shown(at), error)),
                 }
             }
             if let Some(hash) = &mut hash {

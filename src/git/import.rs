@@ -390,15 +390,21 @@ fn stash_log(text: &[u8]) -> Vec<(Oid, Vec<u8>)> {
 }
 
 impl Checked {
+    /// Whether there is anything to merge or to keep.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.refused.is_empty() || self.repositories.iter().any(Incoming::has_news)
+    }
+
     /// Merges what was checked into the local repositories, after the files of the workspace. `time` names what is kept
-    /// (`refs/paperclip/<time>/…`); `aside` is where the objects and references go that git cannot take. What both sides
-    /// share afterwards is what the next restore starts from.
+    /// (`refs/paperclip/<time>/…`); `aside` makes the folder where the objects and references go that git cannot take, if
+    /// there are any. What both sides share afterwards is what the next restore starts from.
     pub fn apply(
         self,
         git: Option<&Git>,
         workspace: &Root,
         time: &str,
-        aside: &Path,
+        aside: &dyn Fn() -> Result<PathBuf>,
         cancel: &Cancel,
     ) -> Result<(GitReport, Bases)> {
         let (mut report, mut bases) = (self.report, self.bases);
@@ -424,12 +430,12 @@ impl Checked {
                 }
             }
         }
-        for (dot_git, folder, references) in refused {
-            keep_aside(
-                &folder,
-                &references,
-                &aside.join(dot_git.as_path().parent().unwrap_or(Path::new(""))).join("git"),
-            )?;
+        if !refused.is_empty() {
+            let aside = aside()?;
+            for (dot_git, folder, references) in refused {
+                let checkout = dot_git.as_path().parent().unwrap_or(Path::new(""));
+                keep_aside(&folder, &references, &aside.join(checkout).join("git"))?;
+            }
         }
         report.held_back.sort();
         report.held_back.dedup();
@@ -460,7 +466,25 @@ fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &P
     if let Some(parent) = target.parent() {
         make_dirs(parent)?;
     }
-    fs::rename(folder, target).map_err(|error| Error::io("rename", target, error))
+    match fs::rename(folder, target) {
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => copy_folder(folder, target),
+        renamed => renamed.map_err(|error| Error::io("rename", target, error)),
+    }
+}
+
+/// Copies a folder of ours, in which there are files and folders.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir(to).map_err(|error| Error::io("mkdir", to, error))?;
+    for entry in fs::read_dir(from).map_err(|error| Error::io("scandir", from, error))? {
+        let entry = entry.map_err(|error| Error::io("scandir", from, error))?;
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target).map_err(|error| Error::io("copyfile", &target, error))?;
+        }
+    }
+    Ok(())
 }
 
 /// What is being merged, and where what is done is told.

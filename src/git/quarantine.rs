@@ -157,6 +157,43 @@ fn object(name: &[u8]) -> Fate {
     }
 }
 
+/// Whether a file below a `.git` is passed over without a look: git makes it for itself, or all that it holds is here.
+#[must_use]
+pub fn is_passed_over(path: &RelativePath, known: &Bases) -> bool {
+    let Some(inside) = inside(path) else { return false };
+    if inside.name != DOT_GIT || inside.inner.is_empty() {
+        return false;
+    }
+    match fate(inside.inner) {
+        Fate::Ignored => true,
+        Fate::Waits(name) => {
+            let pack = name.strip_prefix("packs/");
+            let base = known.get(&dot_git(&inside));
+            pack.zip(base).is_some_and(|(pack, base)| base.packs.contains_key(pack))
+        }
+        Fate::Reference(_) | Fate::Held(_) => false,
+    }
+}
+
+/// Why a file below a `.git` stays as it is here, where repositories travel as files.
+#[must_use]
+pub fn is_held(path: &RelativePath) -> Option<&'static str> {
+    let inside = inside(path)?;
+    if inside.name != DOT_GIT {
+        return Some("some volume takes its name for .git");
+    }
+    if inside.inner.is_empty() {
+        return None;
+    }
+    match fate(inside.inner) {
+        Fate::Held(reason) => Some(reason),
+        Fate::Waits(name) if name == "settings" => {
+            Some("git obeys its own configuration; it stays as it is here")
+        }
+        _ => None,
+    }
+}
+
 impl Quarantine {
     /// An empty one in a folder that is ours alone and outside the workspace. `known` is what both sides last shared.
     pub fn new(folder: PathBuf, known: &Bases) -> Result<Self> {

@@ -115,7 +115,7 @@ fn make_folders(cursor: &mut Cursor<'_>, kept_at: &RelativePath) -> Result<bool>
 }
 
 /// Makes a new folder for kept versions.
-fn make_folder(root: &Root) -> Result<RelativePath> {
+pub fn make_folder(root: &Root) -> Result<RelativePath> {
     let _in_place = RuntimeFolder::open(root)?;
     let conflicts = folder_of_all();
     let time = name_of(SystemTime::now());

@@ -75,6 +75,12 @@ impl Merge {
         self.root.path()
     }
 
+    /// The workspace.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// How many entries the other side holds.
     #[must_use]
     pub fn entries(&self) -> usize {

@@ -26,6 +26,7 @@ use crate::mirror::{Mirror, POLL};
 use crate::path::RelativePath;
 use crate::sandbox::client::{Attachment, blocking};
 use crate::sandbox::prepare::{Asset, Session, Upload, prepare};
+use crate::sandbox::repositories::{Mode, Travel};
 use crate::threads;
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::root::Root;
@@ -161,8 +162,19 @@ struct PrepareInput {
     part_bytes: u64,
     compress: bool,
     parts_at_once: usize,
+    git: GitInput,
+    git_credentials: bool,
+    git_depth: Option<usize>,
     /// `null` is for ever.
     keep_conflicts_days: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum GitInput {
+    Merge,
+    Files,
+    Off,
 }
 
 #[derive(Deserialize)]
@@ -197,6 +209,15 @@ impl From<PrepareInput> for Upload {
             concurrency: input.concurrency,
             part_bytes: input.part_bytes,
             parts_at_once: input.parts_at_once,
+            repositories: Travel {
+                mode: match input.git {
+                    GitInput::Merge => Mode::Merge,
+                    GitInput::Files => Mode::Files,
+                    GitInput::Off => Mode::Off,
+                },
+                credentials: input.git_credentials,
+                depth: input.git_depth,
+            },
             compress: input.compress,
             keep: input.keep_conflicts_days.map_or(Keep::ForEver, Keep::Days),
         }

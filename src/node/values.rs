@@ -12,7 +12,8 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::{TEXT, beginning};
-use crate::error::{Error, Result, escaped, readable};
+use crate::error::{Error, Result, escaped, readable, shown};
+use crate::git::report::{HeldBack, KeptReference};
 use crate::merge::report::{Conflict, Noted, Report, Skipped};
 use crate::path::RelativePath;
 use crate::sandbox::restore::Restored;
@@ -215,6 +216,9 @@ struct JsReport {
     skipped: [(); 0],
     held_back: [(); 0],
     sensitive: [(); 0],
+    refs_updated: [(); 0],
+    refs_deleted: [(); 0],
+    refs_kept: [(); 0],
     entries: usize,
     tolerant: bool,
     tar_messages: String,
@@ -226,6 +230,26 @@ struct JsReport {
 struct JsConflict {
     path: Box<RawValue>,
     kept_at: Box<RawValue>,
+}
+
+/// Something of a repository that stays as it is here.
+#[derive(serde::Serialize)]
+struct JsHeldBack {
+    path: Box<RawValue>,
+    /// What it is there: a key of the configuration, a reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    what: Option<String>,
+    reason: String,
+}
+
+/// A reference of a repository, and where its value is kept if it is.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsReference {
+    repository: Box<RawValue>,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_at: Option<String>,
 }
 
 #[derive(serde::Serialize)]
@@ -244,7 +268,10 @@ struct JsPhase {
 
 /// The report as JSON texts: first all but its lists, then these in pieces of at most `count` items, each a pair of the
 /// list's name and the items.
-pub fn report(Restored { report, entries, tar_messages, phases }: &Restored, count: usize) -> Vec<String> {
+pub fn report(
+    Restored { report, git, entries, tar_messages, phases }: &Restored,
+    count: usize,
+) -> Vec<String> {
     let Report { written, deleted, kept, conflicts, deletions_kept, skipped, held_back, sensitive } = report;
     let summary = JsReport {
         written: [],
@@ -255,6 +282,9 @@ pub fn report(Restored { report, entries, tar_messages, phases }: &Restored, cou
         skipped: [],
         held_back: [],
         sensitive: [],
+        refs_updated: [],
+        refs_deleted: [],
+        refs_kept: [],
         entries: *entries,
         tolerant: tar_messages.is_some(),
         tar_messages: lines(tar_messages.as_deref().unwrap_or_default()),
@@ -283,6 +313,23 @@ pub fn report(Restored { report, entries, tar_messages, phases }: &Restored, cou
     texts.extend(pieces("skipped", skipped, count, skip));
     texts.extend(pieces("heldBack", held_back, count, note));
     texts.extend(pieces("sensitive", sensitive, count, note));
+    texts.extend(pieces("heldBack", &git.held_back, count, |held: &HeldBack| JsHeldBack {
+        path: text(held.path.as_bytes()),
+        what: held.what.as_ref().map(|what| shown(what.as_bytes())),
+        reason: shown(held.reason.as_bytes()),
+    }));
+    let reference = |(repository, name): &(RelativePath, String)| JsReference {
+        repository: text(repository.as_bytes()),
+        name: shown(name.as_bytes()),
+        kept_at: None,
+    };
+    texts.extend(pieces("refsUpdated", &git.updated, count, reference));
+    texts.extend(pieces("refsDeleted", &git.deleted, count, reference));
+    texts.extend(pieces("refsKept", &git.kept, count, |kept: &KeptReference| JsReference {
+        repository: text(kept.repository.as_bytes()),
+        name: shown(kept.reference.as_bytes()),
+        kept_at: Some(kept.kept_at.clone()),
+    }));
     texts
 }
 

@@ -12,10 +12,11 @@ use tokio::task::JoinSet;
 
 use super::client::{RunError, SandboxClient, blocking, persist};
 use super::command::{self, Places};
+use super::repositories::{self, LaidOut, Shared, Travel};
 use super::send::{self, Delivered, Ready, Tail, Way};
 use super::{listing, spec};
 use crate::archive::header::END_MARK;
-use crate::archive::pack::{Contents, Sent, patterns};
+use crate::archive::pack::{Contents, Layout, Sent, patterns};
 use crate::archive::source::copy_of;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -58,6 +59,8 @@ pub struct Upload {
     pub compress: bool,
     /// For how long a restore keeps the local versions that earlier ones replaced.
     pub keep: Keep,
+    /// How git repositories travel.
+    pub repositories: Travel,
 }
 
 /// A local folder that goes beside the workspace.
@@ -99,6 +102,8 @@ pub(super) struct Base {
     pub(super) rescued: Rescued,
     /// For how long restores keep local versions.
     pub(super) keep: Keep,
+    /// What both sides share of the repositories.
+    pub(super) repositories: Shared,
 }
 
 impl Session {
@@ -150,11 +155,18 @@ impl Workspace {
 pub struct LeftAlone {
     patterns: ExcludePatterns,
     paths: PathSet,
+    pub(super) repositories: Travel,
 }
 
 impl LeftAlone {
-    fn new(exclude: &[Vec<u8>], preserve: PathSet) -> Self {
-        Self { patterns: patterns(exclude), paths: preserve.with_literal(exclude) }
+    fn new(exclude: &[Vec<u8>], preserve: PathSet, repositories: Travel) -> Self {
+        Self { patterns: patterns(exclude), paths: preserve.with_literal(exclude), repositories }
+    }
+
+    /// Whether the path is git's, so that no merge of files knows it.
+    #[must_use]
+    pub fn is_apart(&self, path: &RelativePath) -> bool {
+        self.repositories.is_apart(path)
     }
 
     /// Whether the path is left alone.
@@ -181,7 +193,7 @@ pub async fn prepare<C: SandboxClient>(
     let workspace = Workspace::of(&root)?;
     let sources = check_assets(&upload.assets, &root)?;
     let preserve = PathSet::new("input.preserveAbsentOnRestore", &upload.preserve)?;
-    let left_alone = Arc::new(LeftAlone::new(&upload.exclude, preserve.clone()));
+    let left_alone = Arc::new(LeftAlone::new(&upload.exclude, preserve.clone(), upload.repositories));
 
     let control = Control {
         places: places.clone(),
@@ -199,11 +211,12 @@ pub async fn prepare<C: SandboxClient>(
     };
     let control = Arc::new(control);
     let leave_out = Arc::new(leave_out);
-    let Contents { mut snapshot, sent } = loop {
+    let (Contents { mut snapshot, sent }, repositories) = loop {
         let (leave_out, control) = (leave_out.clone(), control.clone());
         let leave_out = move |path: &RelativePath| leave_out(path);
-        match upload_workspace(&client, &workspace, leave_out, control, &way, &cancel).await? {
-            Uploaded::Done(contents) => break contents,
+        let travel = upload.repositories;
+        match upload_workspace(&client, &workspace, leave_out, control, travel, &way, &cancel).await? {
+            Uploaded::Done(contents, repositories) => break (contents, repositories),
             Uploaded::CannotDecompress if way.compress => way.compress = false,
             Uploaded::CannotDecompress => {
                 return Err(Error::Internal("a plain upload was to be decompressed".to_owned()).into());
@@ -213,7 +226,7 @@ pub async fn prepare<C: SandboxClient>(
 
     upload_assets(&client, &places, sources, upload.concurrency, &way, &cancel).await?;
     // What is excluded was not even packed.
-    snapshot.retain(|path, _| !left_alone.paths.contains_or_covers(path));
+    snapshot.retain(|path, _| !left_alone.paths.contains_or_covers(path) && !left_alone.is_apart(path));
     let base = Base {
         snapshot,
         sent,
@@ -221,6 +234,7 @@ pub async fn prepare<C: SandboxClient>(
         modes: HashMap::new(),
         rescued: Rescued::default(),
         keep: upload.keep,
+        repositories,
     };
     Ok(Session { workspace, places, left_alone, preserve, way, base: Arc::new(Mutex::new(base)) })
 }
@@ -345,6 +359,7 @@ async fn upload_workspace<C: SandboxClient>(
     workspace: &Workspace,
     leave_out: impl Fn(&RelativePath) -> bool + Send + Sync + 'static,
     control: Arc<Control>,
+    travel: Travel,
     way: &Way,
     cancel: &Cancel,
 ) -> Result<Uploaded, RunError<C::Failure>> {
@@ -357,7 +372,10 @@ async fn upload_workspace<C: SandboxClient>(
         }
     };
     let tail: Tail = Arc::new(tail);
-    let ready = send::pack(&**client, workspace.open()?, leave_out, &tail, way, cancel).await?;
+    let (root, stop) = (workspace.open()?, cancel.clone());
+    let laid_out = blocking(move || repositories::lay_out(root, &leave_out, travel, &stop)).await?;
+    let LaidOut { layout, mut repositories } = laid_out;
+    let ready = send::pack(&**client, layout, &tail, way, cancel).await?;
     let started = Instant::now();
     persist(&**client, || client.make_dir(places.runtime_root())).await?;
     lock(&way.link).answered(started.elapsed());
@@ -365,7 +383,10 @@ async fn upload_workspace<C: SandboxClient>(
     let delivered = send::send(client, "workspace", &archive, ready, tail, way, cancel).await?;
     let number = delivered.earlier.len();
     let command = control.upload(true, Digest([0; 32])).command(number, delivered.last, delivered.last_file);
-    let Err(failure) = client.run(&command).await else { return Ok(Uploaded::Done(delivered.contents)) };
+    repositories.sent();
+    let Err(failure) = client.run(&command).await else {
+        return Ok(Uploaded::Done(delivered.contents, repositories));
+    };
     delivered.discard(&**client, &archive).await;
     if delivered.is_compressed() && lacks_decompressor(&**client, places).await {
         return Ok(Uploaded::CannotDecompress);
@@ -375,7 +396,7 @@ async fn upload_workspace<C: SandboxClient>(
 
 /// What became of an upload.
 enum Uploaded {
-    Done(Contents),
+    Done(Contents, Shared),
     /// The sandbox has nothing that decompresses.
     CannotDecompress,
 }
@@ -405,7 +426,11 @@ async fn upload_assets<C: SandboxClient>(
     for (at, (asset, root)) in sources.into_iter().enumerate() {
         let uploaded = patterns(&asset.exclude);
         let leave_out = move |path: &RelativePath| never_travels(path) || uploaded.matches(path);
-        let packed = send::pack(&**client, root, leave_out, &asset_tail(), way, cancel).await;
+        let stop = cancel.clone();
+        let packed = match blocking(move || Layout::scan(root, &leave_out, &stop)).await {
+            Ok(layout) => send::pack(&**client, layout, &asset_tail(), way, cancel).await,
+            Err(error) => Err(error.into()),
+        };
         let place = places.clone().acquire_owned().await;
         if failed.load(Ordering::Acquire) {
             break;

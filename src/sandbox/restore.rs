@@ -11,12 +11,14 @@ use super::client::{RunError, SandboxClient, blocking};
 use super::command::Places;
 use super::fetch::{self, Fetched};
 use super::prepare::{Base, LeftAlone, Session, Workspace};
+use super::repositories::{Arrived, take_out};
 use super::{command, listing};
 use crate::archive::source::{Stream, copy_of};
 use crate::archive::unpack::{Archive, Content, Unpacked};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
 use crate::exclude::PathSet;
+use crate::git::report::GitReport;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::lock::{self, MergeLock};
 use crate::merge::receive::{Received, Reception};
@@ -31,6 +33,8 @@ use crate::tree::entry::{Entry, PERMISSIONS};
 pub struct Restored {
     /// Entry by entry.
     pub report: Report,
+    /// What became of the repositories.
+    pub git: GitReport,
     /// How many entries the sandbox held.
     pub entries: usize,
     /// What the sandbox's tar said, where it failed and the second, tolerant way was taken.
@@ -207,7 +211,7 @@ impl Session {
 
         let started = Instant::now();
         // Where the sandbox changed nothing there is nothing to lock for.
-        if begun.merge.needs_lock() {
+        if begun.merge.needs_lock() || begun.repositories.has_news() {
             match MergeLock::acquire(begun.merge.target(), lock::WAIT, cancel).await {
                 Ok(lock) => begun.merge.hold(lock),
                 Err(error) => return Err(blocking(move || Ok(begun.give_up(error))).await?.into()),
@@ -275,7 +279,10 @@ impl Receiving {
         let reception = Reception {
             base: &base.snapshot,
             workspace: &root,
-            left_alone: &|path| self.left_alone.covers(path),
+            left_alone: &|path| {
+                self.left_alone.covers(path)
+                    || self.left_alone.repositories.passes_over(path, &base.repositories.bases)
+            },
             control: control.as_ref(),
             mode: &|path, mode| base.as_sent(&base.modes, path, mode),
             every_file: self.every_file,
@@ -303,12 +310,24 @@ impl Receiving {
         }
         self.base.take_over(learned);
 
+        let Base { snapshot, repositories, .. } = &*self.base;
+        let travel = self.left_alone.repositories;
+        let taken = take_out(&mut incoming, snapshot, &root, travel, repositories, partly, &self.cancel);
+        let repositories = match taken {
+            Ok(repositories) => repositories,
+            Err(error) => {
+                // The failure is what to report; the next restore clears up what stays.
+                let _stays = incoming.stage.close(&root);
+                return Err(error.with_hint(UNCHANGED));
+            }
+        };
         incoming.keep_untold(&self.base.snapshot, partly);
         let lost = self.base.lost.paths().map(|path| Skipped { path: path.clone(), reason: LOST });
         incoming.skipped.extend(lost);
         let Base { snapshot, rescued, .. } = &mut *self.base;
         let merge = Merge::begin(root, incoming, snapshot, rescued)?;
-        Ok(Begun { merge, base: self.base, left_alone: self.left_alone, packed: self.packed })
+        let Self { base, left_alone, packed, .. } = self;
+        Ok(Begun { merge, repositories, base, left_alone, packed })
     }
 }
 
@@ -331,6 +350,7 @@ fn receive(reception: &Reception<'_>, stream: &mut dyn Stream) -> Result<Receive
 /// A restore whose download has been checked and staged.
 struct Begun {
     merge: Merge,
+    repositories: Arrived,
     base: OwnedMutexGuard<Base>,
     left_alone: Arc<LeftAlone>,
     packed: Packed,
@@ -339,17 +359,22 @@ struct Begun {
 impl Begun {
     /// Merges. What the sandbox held is the next base.
     fn apply(self, cancel: &Cancel) -> Result<Restored> {
-        let Self { mut merge, mut base, left_alone, packed } = self;
+        let Self { mut merge, repositories, mut base, left_alone, packed } = self;
         let entries = merge.entries();
-        let Base { snapshot, lost, rescued, keep, .. } = &mut *base;
-        let left_alone = |path: &RelativePath| left_alone.covers(path) || lost.contains_or_covers(path);
+        let Base { snapshot, lost, rescued, keep, repositories: shared, .. } = &mut *base;
+        let left_alone = |path: &RelativePath| {
+            left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
+        };
         let terms = Terms { base: snapshot, left_alone: &left_alone, keep: *keep, cancel };
-        let report = merge.apply(&terms, rescued);
+        let report = merge.apply(&terms, rescued).and_then(|report| {
+            let git = repositories.apply(merge.root(), shared, cancel)?;
+            Ok((report, git))
+        });
         // The merge is what counts; the next one clears up what is left of this one.
         let (theirs, _left) = merge.finish(rescued);
-        let report = report?;
+        let (report, git) = report?;
         *snapshot = theirs;
-        Ok(Restored { report, entries, tar_messages: packed.into_messages(), phases: Vec::new() })
+        Ok(Restored { report, git, entries, tar_messages: packed.into_messages(), phases: Vec::new() })
     }
 
     /// Ends without a merge, since `error` has come up, which is returned.

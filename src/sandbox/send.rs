@@ -11,12 +11,10 @@ use crate::archive::codec::{Codec, compress};
 use crate::archive::pack::{Contents, Layout, Sink};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::path::RelativePath;
 use crate::sync::lock;
 use crate::transfer::link::Link;
 use crate::transfer::parts::{Part, part_path};
 use crate::transfer::retry;
-use crate::tree::root::Root;
 
 /// Less than that is not worth compressing: it fits a few packets of the network.
 const COMPRESSED_MIN: usize = 16 * 1024;
@@ -78,22 +76,20 @@ pub enum Ready<U> {
     Layout(Layout),
 }
 
-/// Scans a folder, and packs what fits one part.
+/// Packs what fits one part.
 pub async fn pack<C: SandboxClient>(
     client: &C,
-    root: Root,
-    leave_out: impl Fn(&RelativePath) -> bool + Send + Sync + 'static,
+    layout: Layout,
     tail: &Tail,
     way: &Way,
     cancel: &Cancel,
 ) -> Result<Ready<C::Upload>, RunError<C::Failure>> {
-    let (stop, behind) = (cancel.clone(), tail.clone());
-    let laid_out = blocking(move || {
-        let layout = Layout::scan(root, &leave_out, &stop)?;
+    let behind = tail.clone();
+    let measured = blocking(move || {
         let tail = behind(&[], &Contents::default(), layout.size()).len();
         Ok((layout, tail))
     });
-    let (layout, tail) = laid_out.await?;
+    let (layout, tail) = measured.await?;
     if layout.size() + tail as u64 > way.part_bytes {
         return Ok(Ready::Layout(layout));
     }

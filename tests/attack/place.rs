@@ -12,6 +12,7 @@ use sandbox_managed_runtime::merge::folder::FolderMerge;
 use sandbox_managed_runtime::merge::report::Report;
 use sandbox_managed_runtime::sandbox::client::{RunError, SandboxClient};
 use sandbox_managed_runtime::sandbox::prepare::{Session, Upload, prepare};
+use sandbox_managed_runtime::sandbox::repositories::Travel;
 use sandbox_managed_runtime::tree::entry::Snapshot;
 use tempfile::TempDir;
 
@@ -99,6 +100,7 @@ impl Place {
             parts_at_once: 1,
             compress: true,
             keep: Keep::default(),
+            repositories: Travel::default(),
         }
     }
 

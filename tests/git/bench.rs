@@ -228,7 +228,7 @@ impl Bench {
         }
         let time = format!("2026-11-28T12:00:0{}.000Z", self.serial);
         let aside = self.here.join(".paperclip-runtime/conflicts").join(&time);
-        let (report, bases) = checked.apply(git, &workspace, &time, &aside, &cancel).unwrap();
+        let (report, bases) = checked.apply(git, &workspace, &time, &|| Ok(aside.clone()), &cancel).unwrap();
         self.bases = bases;
         report
     }

@@ -1,0 +1,331 @@
+// A workspace that is a git checkout: what the agent did with git comes back, and nothing that would run something here.
+
+import { execFile } from "node:child_process";
+import { chmod, mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { promisify } from "node:util";
+import { beforeEach, describe, expect, it } from "vitest";
+import { prepareSandboxManagedRuntime } from "../index.js";
+import { makeTree, temporaryFolder } from "./support/folders.mjs";
+import { commandFolder, LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
+import { specFor } from "./support/spec.mjs";
+
+const execute = promisify(execFile);
+const AUTHOR = ["-c", "user.name=T", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"];
+
+let home;
+let workspace;
+let remote;
+let client;
+let reports;
+
+beforeEach(async () => {
+  home = await temporaryFolder();
+  workspace = path.join(home, "workspace");
+  await makeTree(workspace, { "a.txt": "one\n", "src/b.txt": "two\n", ".gitignore": "ignored/\n" });
+  await git("init", "-q", "-b", "main");
+  await commit(workspace, "first");
+  remote = await remoteWorkspace();
+  client = new LocalSandbox();
+  reports = [];
+});
+
+/** Runs git with a user's environment, in the local workspace unless a folder is given. */
+async function gitIn(folder, ...args) {
+  const env = { PATH: process.env.PATH, HOME: home, GIT_CONFIG_NOSYSTEM: "1" };
+  const { stdout } = await execute("git", [...AUTHOR, "-c", "safe.directory=*", ...args], {
+    cwd: folder,
+    env,
+  });
+  return stdout.trimEnd();
+}
+
+const git = (...args) => gitIn(workspace, ...args);
+
+async function commit(folder, message) {
+  await gitIn(folder, "add", "-A");
+  await gitIn(folder, "commit", "-q", "-m", message);
+  return gitIn(folder, "rev-parse", "HEAD");
+}
+
+const prepare = (more) =>
+  prepareSandboxManagedRuntime({
+    spec: specFor(remote),
+    adapterKey: "test",
+    client,
+    workspaceLocalDir: workspace,
+    onReport: (report) => void reports.push(report),
+    ...more,
+  });
+
+const lastReport = () => reports.at(-1);
+const held = () => lastReport().heldBack.map(({ path: where, what }) => (what ? `${where} ${what}` : where));
+
+async function expectSound(folder = workspace) {
+  expect(await gitIn(folder, "fsck", "--full", "--no-dangling")).toBe("");
+  await expect(stat(path.join(folder, ".git/index.lock"))).rejects.toThrow("ENOENT");
+}
+
+describe("what an agent does with git", () => {
+  it("is there afterwards: commits, branches, tags, a stash, and what is staged", async () => {
+    const { restoreWorkspace } = await prepare();
+    await expectSound(remote);
+    expect(await gitIn(remote, "status", "--porcelain")).toBe("");
+    await writeFile(path.join(remote, "stashed.txt"), "later\n");
+    await gitIn(remote, "stash", "-u");
+    await writeFile(path.join(remote, "a.txt"), "the agent's\n");
+    const theirs = await commit(remote, "by the agent");
+    await gitIn(remote, "tag", "v1");
+    await gitIn(remote, "branch", "topic");
+    await writeFile(path.join(remote, "staged.txt"), "staged\n");
+    await gitIn(remote, "add", "staged.txt");
+    await restoreWorkspace();
+    expect(await git("rev-parse", "main", "v1", "topic")).toBe([theirs, theirs, theirs].join("\n"));
+    expect(await git("status", "--porcelain")).toBe("A  staged.txt");
+    expect(await git("stash", "list")).toContain("stash@{0}");
+    expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe("the agent's\n");
+    expect(await git("reflog", "-1", "main")).toContain("restore");
+    await expectSound();
+    expect(lastReport().refsUpdated).toContainEqual({ repository: ".git", name: "refs/heads/main" });
+  });
+
+  it("costs no conflict where nobody did anything, heartbeat after heartbeat", async () => {
+    const before = await git("rev-parse", "HEAD");
+    for (let heartbeat = 0; heartbeat < 4; heartbeat++) {
+      const { restoreWorkspace } = await prepare();
+      await gitIn(remote, "status");
+      await restoreWorkspace();
+      expect(lastReport()).toMatchObject({
+        written: [],
+        deleted: [],
+        conflicts: [],
+        heldBack: [],
+        refsUpdated: [],
+        refsKept: [],
+      });
+    }
+    expect(await git("rev-parse", "HEAD")).toBe(before);
+    expect(await git("for-each-ref", "refs/paperclip")).toBe("");
+    await expectSound();
+  });
+
+  it("is kept beside ours where both have committed, and the next restore brings what comes then", async () => {
+    const { restoreWorkspace } = await prepare();
+    await writeFile(path.join(remote, "theirs.txt"), "theirs\n");
+    const theirs = await commit(remote, "by the agent");
+    await writeFile(path.join(workspace, "ours.txt"), "ours\n");
+    const ours = await commit(workspace, "by a person");
+    await restoreWorkspace();
+    expect(await git("rev-parse", "main")).toBe(ours);
+    const [{ name, keptAt }] = lastReport().refsKept;
+    expect(name).toBe("refs/heads/main");
+    expect(keptAt).toMatch(/^refs\/paperclip\/.+\/heads\/main$/);
+    expect(await git("rev-parse", keptAt)).toBe(theirs);
+    expect(await readFile(path.join(workspace, "theirs.txt"), "utf8")).toBe("theirs\n");
+    await expectSound();
+    await commit(workspace, "the files of both");
+    await git("merge", "-q", "-m", "take it over", keptAt);
+
+    await gitIn(remote, "branch", "more");
+    await restoreWorkspace();
+    expect(await git("rev-parse", "more")).toBe(theirs);
+    expect(lastReport().refsKept).toStrictEqual([]);
+  });
+
+  it("does not break what was committed here meanwhile, whatever was collected there", async () => {
+    const { restoreWorkspace } = await prepare();
+    await writeFile(path.join(workspace, "staged.txt"), "staged here\n");
+    await git("add", "staged.txt");
+    await gitIn(remote, "gc", "-q", "--prune=now");
+    await gitIn(remote, "pack-refs", "--all");
+    await restoreWorkspace();
+    expect(await git("status", "--porcelain")).toBe("A  staged.txt");
+    await expectSound();
+  });
+
+  it("leaves the repository alone where it removed its own", async () => {
+    const { restoreWorkspace } = await prepare();
+    await rm(path.join(remote, ".git"), { recursive: true });
+    await writeFile(path.join(remote, "a.txt"), "changed\n");
+    await restoreWorkspace();
+    expect(await git("status", "--porcelain")).toBe(" M a.txt");
+    await expectSound();
+  });
+});
+
+describe("what would run or redirect something", () => {
+  it("stays as it is here, and is reported", async () => {
+    const canary = path.join(home, "canary");
+    const { restoreWorkspace } = await prepare();
+    const touch = `touch '${canary}'`;
+    await gitIn(remote, "config", "core.fsmonitor", touch);
+    await gitIn(remote, "config", "core.sshCommand", touch);
+    await gitIn(remote, "config", "alias.st", `!${touch}`);
+    await gitIn(remote, "config", "remote.origin.url", `ext::sh -c "${touch}"`);
+    await mkdir(path.join(remote, ".git/hooks"), { recursive: true });
+    await writeFile(path.join(remote, ".git/hooks/pre-commit"), `#!/bin/sh\n${touch}\n`);
+    await chmod(path.join(remote, ".git/hooks/pre-commit"), 0o755);
+    await mkdir(path.join(remote, ".git/info"), { recursive: true });
+    await writeFile(path.join(remote, ".git/info/attributes"), "* filter=x\n");
+    await mkdir(path.join(remote, "lib"), { recursive: true });
+    await gitIn(path.join(remote, "lib"), "init", "-q", "--bare", "bare.git");
+    await writeFile(path.join(remote, "a.txt"), "changed\n");
+    const config = await readFile(path.join(workspace, ".git/config"), "utf8");
+    await restoreWorkspace();
+    expect(await readFile(path.join(workspace, ".git/config"), "utf8")).toBe(config);
+    await expect(stat(path.join(workspace, ".git/hooks/pre-commit"))).rejects.toThrow("ENOENT");
+    await expect(stat(path.join(workspace, "lib/bare.git/HEAD"))).rejects.toThrow("ENOENT");
+    const reported = held().join("\n");
+    for (const what of [
+      "core.fsmonitor",
+      "core.sshcommand",
+      "alias.st",
+      "hooks/pre-commit",
+      "info/attributes",
+    ]) {
+      expect(reported.toLowerCase()).toContain(what);
+    }
+    expect(reported).toContain("lib/bare.git");
+    await git("status");
+    await git("diff");
+    await git("commit", "-a", "-q", "-m", "here");
+    await expect(stat(canary)).rejects.toThrow("ENOENT");
+    await expectSound();
+  });
+
+  it("does not go up either: hooks and credentials stay here", async () => {
+    await git("config", "credential.helper", "store --file=/secret");
+    await git("config", "http.extraHeader", "Authorization: secret");
+    await git("remote", "add", "origin", "https://user:secret@example.org/repo.git");
+    await writeFile(path.join(workspace, ".git/hooks/pre-push"), "#!/bin/sh\nsecret\n");
+    const { restoreWorkspace } = await prepare();
+    const config = await readFile(path.join(remote, ".git/config"), "utf8");
+    expect(config).not.toContain("secret");
+    expect(config).toContain("example.org/repo.git");
+    await expect(stat(path.join(remote, ".git/hooks/pre-push"))).rejects.toThrow("ENOENT");
+    await restoreWorkspace();
+    expect(await git("config", "credential.helper")).toBe("store --file=/secret");
+    await prepare({ gitCredentials: true });
+    expect(await readFile(path.join(remote, ".git/config"), "utf8")).toContain("Authorization: secret");
+  });
+});
+
+describe("checkouts of other shapes", () => {
+  it("a linked worktree is a repository of its own there, and its commits arrive on its branch", async () => {
+    const main = workspace;
+    workspace = path.join(home, "linked");
+    await gitIn(main, "worktree", "add", "-q", workspace, "-b", "topic");
+    const { restoreWorkspace } = await prepare();
+    expect((await stat(path.join(remote, ".git"))).isDirectory()).toBe(true);
+    await writeFile(path.join(remote, "a.txt"), "changed\n");
+    const theirs = await commit(remote, "by the agent");
+    await restoreWorkspace();
+    expect(await gitIn(main, "rev-parse", "topic")).toBe(theirs);
+    expect(await git("status", "--porcelain")).toBe("");
+    await expectSound(main);
+  });
+
+  it("a nested repository travels by itself, and a new one comes without what runs", async () => {
+    await makeTree(path.join(workspace, "vendor/lib"), { "c.txt": "c\n" });
+    await gitIn(path.join(workspace, "vendor/lib"), "init", "-q", "-b", "main");
+    await commit(path.join(workspace, "vendor/lib"), "nested");
+    const { restoreWorkspace } = await prepare();
+    await writeFile(path.join(remote, "vendor/lib/c.txt"), "changed\n");
+    const theirs = await commit(path.join(remote, "vendor/lib"), "by the agent");
+    await makeTree(path.join(remote, "fresh"), { "d.txt": "d\n" });
+    await gitIn(path.join(remote, "fresh"), "init", "-q", "-b", "main");
+    await gitIn(path.join(remote, "fresh"), "config", "core.fsmonitor", "false-canary");
+    const fresh = await commit(path.join(remote, "fresh"), "fresh");
+    await restoreWorkspace();
+    expect(await gitIn(path.join(workspace, "vendor/lib"), "rev-parse", "main")).toBe(theirs);
+    expect(await gitIn(path.join(workspace, "fresh"), "rev-parse", "main")).toBe(fresh);
+    expect(await readFile(path.join(workspace, "fresh/.git/config"), "utf8")).not.toContain("canary");
+  });
+
+  it("a .git that is no repository stays here, and the files travel all the same", async () => {
+    await rm(path.join(workspace, ".git"), { recursive: true });
+    await makeTree(workspace, { ".git/notes": "not git's\n" });
+    const { restoreWorkspace } = await prepare();
+    await expect(stat(path.join(remote, ".git"))).rejects.toThrow("ENOENT");
+    await writeFile(path.join(remote, "a.txt"), "changed\n");
+    await restoreWorkspace();
+    expect(await readFile(path.join(workspace, ".git/notes"), "utf8")).toBe("not git's\n");
+    expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe("changed\n");
+    expect(held()).toStrictEqual([".git"]);
+  });
+
+  it("a folder whose repository is left here does not go with it where the agent deleted the folder", async () => {
+    await makeTree(path.join(workspace, "vendor/lib"), { "c.txt": "c\n" });
+    await gitIn(path.join(workspace, "vendor/lib"), "init", "-q", "-b", "main");
+    const nested = await commit(path.join(workspace, "vendor/lib"), "nested");
+    const { restoreWorkspace } = await prepare();
+    await rm(path.join(remote, "vendor"), { recursive: true });
+    await restoreWorkspace();
+    expect(await gitIn(path.join(workspace, "vendor/lib"), "rev-parse", "main")).toBe(nested);
+  });
+});
+
+describe("other ways for repositories to travel", () => {
+  it("off: nothing of git's goes up or comes back", async () => {
+    const before = await git("rev-parse", "HEAD");
+    const { restoreWorkspace } = await prepare({ git: "off" });
+    await expect(stat(path.join(remote, ".git"))).rejects.toThrow("ENOENT");
+    await gitIn(remote, "init", "-q");
+    await writeFile(path.join(remote, "a.txt"), "changed\n");
+    await commit(remote, "by the agent");
+    await restoreWorkspace();
+    expect(await git("rev-parse", "HEAD")).toBe(before);
+    expect(await git("status", "--porcelain")).toBe(" M a.txt");
+    expect(lastReport().heldBack).toStrictEqual([]);
+  });
+
+  it("files: a .git is merged file by file, but for what git runs or obeys", async () => {
+    const { restoreWorkspace } = await prepare({ git: "files" });
+    await gitIn(remote, "config", "core.fsmonitor", "false");
+    await writeFile(path.join(remote, ".git/hooks/pre-commit"), "#!/bin/sh\n");
+    await writeFile(path.join(remote, "a.txt"), "changed\n");
+    const theirs = await commit(remote, "by the agent");
+    await restoreWorkspace();
+    expect(await git("rev-parse", "main")).toBe(theirs);
+    expect(await git("config", "--local", "--list")).not.toContain("fsmonitor");
+    expect(held()).toContain(".git/config");
+    expect(held()).toContain(".git/hooks/pre-commit");
+    await expectSound();
+  });
+
+  it("of so many commits: the history is cut there, and commits on top of it come back", async () => {
+    for (const number of [1, 2, 3]) {
+      await writeFile(path.join(workspace, "a.txt"), `${number}\n`);
+      await commit(workspace, `${number}`);
+    }
+    const { restoreWorkspace } = await prepare({ gitDepth: 2 });
+    expect(await gitIn(remote, "rev-list", "--count", "HEAD")).toBe("2");
+    await writeFile(path.join(remote, "a.txt"), "changed\n");
+    const theirs = await commit(remote, "by the agent");
+    await restoreWorkspace();
+    expect(await git("rev-parse", "main")).toBe(theirs);
+    expect(await git("rev-list", "--count", "HEAD")).toBe("5");
+    await expectSound();
+  });
+
+  it.each([
+    [{ git: "yes" }, "input.git", "ERR_INVALID_ARG_VALUE"],
+    [{ git: 1 }, "input.git", "ERR_INVALID_ARG_TYPE"],
+    [{ gitDepth: 0 }, "input.gitDepth", "ERR_INVALID_ARG_VALUE"],
+    [{ gitDepth: "2" }, "input.gitDepth", "ERR_INVALID_ARG_TYPE"],
+  ])("%j is refused by name", async (options, name, code) => {
+    await expect(prepare(options)).rejects.toMatchObject({ code, message: expect.stringContaining(name) });
+    expect(client.calls).toStrictEqual([]);
+  });
+});
+
+it("a sandbox without git gets the repository all the same, and the files come back", async () => {
+  const applets = await commandFolder({ appletsOf: "busybox" });
+  client = new LocalSandbox({ path: applets });
+  const { restoreWorkspace } = await prepare();
+  await client.agent(`cd '${remote}' && echo changed > a.txt`);
+  await restoreWorkspace();
+  expect(await git("status", "--porcelain")).toBe(" M a.txt");
+  expect(lastReport().heldBack).toStrictEqual([]);
+  await expectSound();
+});

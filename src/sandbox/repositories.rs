@@ -1,0 +1,292 @@
+//! The git repositories of a workspace: what of them goes up, and how what comes back is merged.
+//!
+//! Below a `.git` nothing travels as a file of the workspace. Up goes a folder that was made for the sandbox and takes the
+//! place of `.git` there; down comes what the sandbox has below it, which waits outside the workspace until git has looked
+//! at it.
+
+use std::io;
+use std::time::SystemTime;
+
+use tempfile::TempDir;
+
+use crate::archive::pack::{Graft, Layout};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::git::command::{Fault, Git};
+use crate::git::export::{Bases, Options, export};
+use crate::git::import::{self, Checked};
+use crate::git::quarantine::{Quarantine, is_held, is_passed_over};
+use crate::git::recognise::{Checkouts, bare_folders, is_gits};
+use crate::git::report::{GitReport, HeldBack};
+use crate::merge::conflicts::make_folder;
+use crate::merge::incoming::Incoming;
+use crate::merge::plan::put_back;
+use crate::path::RelativePath;
+use crate::time::utc_timestamp;
+use crate::tree::entry::{Entry, Snapshot};
+use crate::tree::root::Root;
+use crate::tree::scan::{LeaveOut, scan};
+
+/// How the repositories of a workspace travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// As repositories, which are merged by their references and objects.
+    #[default]
+    Merge,
+    /// As any other files, but for what git runs or obeys.
+    Files,
+    /// Not at all.
+    Off,
+}
+
+/// How the repositories of a workspace travel, with all that is to be known.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Travel {
+    /// Whether and how.
+    pub mode: Mode,
+    /// Whether what authenticates goes up as well.
+    pub credentials: bool,
+    /// How many commits of each line of history go up; all where it is `None`.
+    pub depth: Option<usize>,
+}
+
+impl Travel {
+    /// Whether a path is none of the workspace's files: no scan, plan or merge of files knows it.
+    #[must_use]
+    pub fn is_apart(&self, path: &RelativePath) -> bool {
+        self.mode != Mode::Files && is_gits(path)
+    }
+
+    /// Whether a file of a download is passed over.
+    #[must_use]
+    pub fn passes_over(&self, path: &RelativePath, known: &Bases) -> bool {
+        match self.mode {
+            Mode::Merge => is_passed_over(path, known),
+            Mode::Files => false,
+            Mode::Off => is_gits(path),
+        }
+    }
+}
+
+/// A workspace with its repositories, laid out.
+#[derive(Debug)]
+pub struct LaidOut {
+    /// What is to be packed.
+    pub layout: Layout,
+    /// What both sides will share of the repositories.
+    pub repositories: Shared,
+}
+
+/// What both sides share of the repositories, and what is to be told of them.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// What a restore starts from.
+    pub bases: Bases,
+    /// What did not go up, and why.
+    pub left_here: Vec<HeldBack>,
+    /// Where what goes up was made. It is removed with this.
+    made_in: Option<TempDir>,
+}
+
+impl Shared {
+    /// Removes what was made to go up.
+    pub fn sent(&mut self) {
+        self.made_in = None;
+    }
+}
+
+/// What is left here of a repository, or all of it.
+fn left(path: &RelativePath, reason: impl Into<String>) -> HeldBack {
+    HeldBack { path: path.clone(), what: None, reason: reason.into() }
+}
+
+/// Scans a workspace and makes what goes up of its repositories.
+pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Cancel) -> Result<LaidOut> {
+    let checkouts = Checkouts::default();
+    let is_apart = |path: &RelativePath| travel.mode != Mode::Files && checkouts.leaves_out(path);
+    let mut found = scan(&root, &|path| leave_out(path) || is_apart(path), cancel)?;
+    let mut repositories = Shared::default();
+    if travel.mode == Mode::Files {
+        let layout = Layout::with_grafts(root, found, Vec::new(), cancel)?;
+        return Ok(LaidOut { layout, repositories });
+    }
+    let bare = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)));
+    if !bare.is_empty() {
+        found.retain(|found| !bare.iter().any(|folder| found.path.is_or_below(folder.as_bytes())));
+        let reason = "git takes it for a bare repository, which does not travel";
+        repositories.left_here.extend(bare.iter().map(|folder| left(folder, reason)));
+    }
+    let checkouts = checkouts.found();
+    let mut grafts = Vec::new();
+    if travel.mode == Mode::Merge && !checkouts.is_empty() {
+        let made_in = tempfile::Builder::new()
+            .prefix("paperclip-git-")
+            .tempdir()
+            .map_err(|error| Error::io("mkdtemp", std::env::temp_dir(), error))?;
+        let git = Git::find();
+        for (number, dot_git) in checkouts.iter().enumerate() {
+            let folder = made_in.path().join(number.to_string());
+            let options = Options { credentials: travel.credentials, depth: travel.depth };
+            let exported = match &git {
+                None => Err(Fault::Refused("there is no git on this machine".to_owned())),
+                Some(git) => export(git, &root, dot_git, options, &folder, cancel),
+            };
+            match exported {
+                Ok(exported) => {
+                    grafts.push(Graft { at: dot_git.clone(), root: Root::open(&exported.folder)? });
+                    repositories.bases.insert(dot_git.clone(), exported.base);
+                }
+                Err(Fault::Refused(reason)) => {
+                    repositories.left_here.push(left(dot_git, format!("it did not go up: {reason}")));
+                }
+                Err(Fault::Error(error)) => return Err(error),
+            }
+        }
+        repositories.made_in = Some(made_in);
+    }
+    // A folder of which nothing was found, since it vanished, has no place for a repository.
+    let is_there = |graft: &Graft| {
+        let above = graft.at.parent();
+        above.is_none_or(|above| found.binary_search_by(|found| found.path.cmp(&above)).is_ok())
+    };
+    grafts.retain(is_there);
+    let layout = Layout::with_grafts(root, found, grafts, cancel)?;
+    Ok(LaidOut { layout, repositories })
+}
+
+/// What a sandbox has of its repositories, read and checked. Nothing here is changed yet.
+#[derive(Debug)]
+pub struct Arrived {
+    git: Option<Git>,
+    checked: Option<Checked>,
+    report: GitReport,
+    /// Where it waits.
+    waits_in: Option<TempDir>,
+}
+
+/// Takes what is git's out of what came, and has git check it. `is_partial` says that the sandbox could not read everything,
+/// so that what is missing means nothing.
+pub fn take_out(
+    incoming: &mut Incoming,
+    base: &Snapshot,
+    workspace: &Root,
+    travel: Travel,
+    shared: &Shared,
+    is_partial: bool,
+    cancel: &Cancel,
+) -> Result<Arrived> {
+    let mut arrived = Arrived { git: None, checked: None, report: GitReport::default(), waits_in: None };
+    arrived.report.held_back.extend(shared.left_here.iter().cloned());
+    match travel.mode {
+        Mode::Off => {}
+        Mode::Files => hold_files(incoming, base, &mut arrived.report),
+        Mode::Merge => {
+            let waits_in = tempfile::Builder::new()
+                .prefix("paperclip-git-")
+                .tempdir()
+                .map_err(|error| Error::io("mkdtemp", std::env::temp_dir(), error))?;
+            let mut quarantine = Quarantine::new(waits_in.path().join("arrived"), &shared.bases)?;
+            hold_bare(incoming, base, &mut quarantine);
+            let has_any = bring(incoming, workspace, &mut quarantine)?;
+            if is_partial && has_any {
+                let reason = "the sandbox's tar failed, and its repositories may not have come whole";
+                let partial = shared.bases.keys().map(|dot_git| left(dot_git, reason));
+                arrived.report.held_back.extend(partial);
+                return Ok(arrived);
+            }
+            arrived.git = Git::find();
+            let checked = import::check(arrived.git.as_ref(), workspace, &shared.bases, quarantine, cancel)?;
+            arrived.checked = Some(checked);
+            arrived.waits_in = Some(waits_in);
+        }
+    }
+    Ok(arrived)
+}
+
+/// Lets what git runs or obeys count as unchanged.
+fn hold_files(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
+    let changed: Vec<(RelativePath, &'static str)> = crate::merge::plan::changed(base, &incoming.snapshot)
+        .filter_map(|(path, _, _)| is_held(path).map(|reason| (path.clone(), reason)))
+        .collect();
+    for (path, reason) in changed {
+        put_back(&mut incoming.snapshot, base, &path);
+        report.held_back.push(left(&path, reason));
+    }
+}
+
+/// Lets folders count as unchanged that git would take for bare repositories.
+fn hold_bare(incoming: &mut Incoming, base: &Snapshot, quarantine: &mut Quarantine) {
+    let kind = |entry: &Entry| match entry {
+        Entry::Dir { .. } => crate::tree::root::Kind::Dir,
+        Entry::File { .. } => crate::tree::root::Kind::File,
+        Entry::Symlink { .. } => crate::tree::root::Kind::Symlink,
+    };
+    let files = incoming.snapshot.iter().filter(|(path, _)| !is_gits(path));
+    let bare = bare_folders(files.map(|(path, entry)| (path, kind(entry))));
+    for folder in &bare {
+        quarantine.hold(folder, "git would take this folder for a bare repository");
+        let below = |path: &&RelativePath| path.is_or_below(folder.as_bytes());
+        let paths: Vec<RelativePath> =
+            incoming.snapshot.keys().chain(base.keys()).filter(below).cloned().collect();
+        for path in paths {
+            put_back(&mut incoming.snapshot, base, &path);
+        }
+    }
+}
+
+/// Brings what is below a `.git` to where it waits. Whether there was anything.
+fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine) -> Result<bool> {
+    let mut has_any = false;
+    for (path, entry) in &incoming.snapshot {
+        if !is_gits(path) {
+            continue;
+        }
+        has_any = true;
+        match (entry, incoming.staged.get(path)) {
+            (Entry::Dir { .. }, _) => quarantine.folder(path),
+            (Entry::File { .. }, Some(staged)) => {
+                let mut cursor = incoming.stage.get(workspace)?.cursor();
+                let gone = || io::Error::from(io::ErrorKind::NotFound);
+                let opened = cursor.open(&staged.name)?;
+                let (mut file, _) = opened.ok_or_else(|| Error::io("open", staged.name.as_path(), gone()))?;
+                quarantine.file(path, &mut file)?;
+                drop(file);
+                cursor.remove_file(&staged.name)?;
+            }
+            _ => quarantine.other(path),
+        }
+    }
+    if has_any {
+        incoming.snapshot.retain(|path, _| !is_gits(path));
+        incoming.staged.retain(|path, _| !is_gits(path));
+    }
+    incoming.skipped.retain(|skipped| !is_gits(&skipped.path));
+    Ok(has_any)
+}
+
+impl Arrived {
+    /// Whether anything of a local repository may change, so that the workspace's lock is needed.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.checked.as_ref().is_some_and(Checked::has_news)
+    }
+
+    /// Merges what came into the local repositories, after the files of the workspace and under its lock.
+    pub fn apply(self, workspace: &Root, shared: &mut Shared, cancel: &Cancel) -> Result<GitReport> {
+        let Self { git, checked, mut report, waits_in } = self;
+        if let Some(checked) = checked {
+            let time = utc_timestamp(SystemTime::now());
+            let aside = || Ok(workspace.path().join(make_folder(workspace)?.as_path()));
+            let (merged, bases) = checked.apply(git.as_ref(), workspace, &time, &aside, cancel)?;
+            shared.bases = bases;
+            let GitReport { updated, deleted, kept, held_back } = merged;
+            report = GitReport { updated, deleted, kept, held_back: report.held_back };
+            report.held_back.extend(held_back);
+        }
+        drop(waits_in);
+        shared.left_here.clear();
+        report.held_back.sort();
+        report.held_back.dedup();
+        Ok(report)
+    }
+}
