@@ -150,6 +150,10 @@ impl Incoming {
 impl Stager<'_> {
     /// An entry as it comes in: with a mode that the next merge does not fail on. See [`mode_to_come`].
     pub(super) fn usable(&self, path: &RelativePath, entry: Entry) -> Entry {
+        // Most are as they are, whatever the base has.
+        if mode_to_come(None, &entry).is_none() {
+            return entry;
+        }
         match mode_to_come(self.base.get(path), &entry) {
             Some(mode) => entry.with_mode(mode),
             None => entry,

@@ -347,13 +347,18 @@ impl<'s> Worker<'s> {
             State::Begun => self.begin(&mut in_stage, &large.file, mode)?,
             state => state,
         };
-        if let State::AsLocal(local) = &mut large.state
-            && !goes_on_with(local, bytes)
-        {
-            let beginning = (large.done, Digest(large.hash.clone().finalize().into()));
-            large.state = self.stage_beginning(&mut in_stage, mode, local, beginning)?;
+        let Large { hash, state, done, .. } = &mut *large;
+        if let State::AsLocal(local) = state {
+            let before = hash.clone();
+            // Neither waits for the other, since a file is one piece after the other.
+            let ((), goes_on) = rayon::join(|| hash.update(bytes), || goes_on_with(local, bytes));
+            if !goes_on {
+                let beginning = (*done, Digest(before.finalize().into()));
+                *state = self.stage_beginning(&mut in_stage, mode, local, beginning)?;
+            }
+        } else {
+            hash.update(bytes);
         }
-        large.hash.update(bytes);
         large.done += bytes.len() as u64;
         if let State::Staged(name, file) = &mut large.state {
             let (_, cursor) = self.stager.stage(&mut in_stage)?;
