@@ -3,7 +3,7 @@
 const { codedError, fromNative, received } = require("./errors.js");
 const {
   buffer: { constants },
-  util: { types },
+  util,
 } = require("./node.js");
 const { transferProgress } = require("./progress.js");
 const { nextTurn } = require("./turn.js");
@@ -119,7 +119,8 @@ class ClientCalls {
         default: {
           // A sandbox that nobody waits for any longer needs no refresh either.
           this.#abort.throwIfAborted();
-          const call = () => this.#call(request);
+          const call = () =>
+            traced(request, this.#uploads.get(request.upload)?.size, () => this.#call(request));
           // A call is given up once the caller aborts: nobody waits for what becomes of it.
           return await this.#lease.during(() => this.#abort.until(call));
         }
@@ -219,6 +220,41 @@ class ClientCalls {
   }
 }
 
+/** The logger of `NODE_DEBUG=paperclip-sandbox`, made when it is first asked for. */
+const debuglog = (() => {
+  /** @type {import("node:util").DebugLogger | undefined} */
+  let logger;
+  return () => (logger ??= util.debuglog("paperclip-sandbox"));
+})();
+
+/** How much of a path or command is printed. */
+const TRACED = 200;
+
+/**
+ * Makes a call, and prints it with its bytes and its time where that was asked for.
+ *
+ * @template T
+ * @param {Request} request
+ * @param {number | undefined} sent How many bytes go with it.
+ * @param {() => Promise<T>} call
+ */
+async function traced({ op, target }, sent, call) {
+  const log = debuglog();
+  if (!log.enabled) return call();
+  const began = performance.now();
+  let outcome = "failed";
+  let bytes = sent ?? 0;
+  try {
+    const answer = await call();
+    outcome = "done";
+    if (op === "readFile" && typeof answer === "function") bytes = answer().byteLength;
+    return answer;
+  } finally {
+    const took = (performance.now() - began).toFixed(1);
+    log("%s %s: %s, %d bytes, %s ms", op, JSON.stringify(target.slice(0, TRACED)), outcome, bytes, took);
+  }
+}
+
 /**
  * Whether what a client threw says that the same call may succeed later.
  *
@@ -285,7 +321,7 @@ function tooLarge(size, limit, cause) {
  * @param {number} most How many of them are wanted.
  */
 function asBytes(answer, most) {
-  if (!ArrayBuffer.isView(answer) && !types.isAnyArrayBuffer(answer)) throw noBytes(received(answer));
+  if (!ArrayBuffer.isView(answer) && !util.types.isAnyArrayBuffer(answer)) throw noBytes(received(answer));
   let bytes;
   try {
     bytes = ArrayBuffer.isView(answer)
@@ -309,7 +345,7 @@ function asBytes(answer, most) {
 async function inPlaceOrCopied(bytes, abort) {
   const { buffer, byteLength } = bytes;
   if (byteLength <= SMALL) return bytes.slice();
-  if (!types.isSharedArrayBuffer(buffer) && !buffer.resizable) return bytes;
+  if (!util.types.isSharedArrayBuffer(buffer) && !buffer.resizable) return bytes;
   const copy = new Uint8Array(byteLength);
   for (let at = 0; at < byteLength; at += PIECE) {
     if (at > 0) await nextTurn();

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use crate::archive::source::Bytes;
 use crate::error::Error;
@@ -81,6 +82,20 @@ where
         tokio::time::sleep(pause).await;
         attempt += 1;
     }
+}
+
+/// How long is waited for a client to remove what a failed transfer left.
+const CLEAN_UP: Duration = Duration::from_secs(10);
+
+/// Removes what a failed transfer left. What went wrong before is what the caller is told, so nobody waits for long.
+pub async fn clean_up<C: SandboxClient>(client: &C, paths: impl IntoIterator<Item = String>) {
+    let removing = async {
+        for path in paths {
+            client.discard(&path).await;
+        }
+    };
+    // Where that takes too long, the next run removes what stays.
+    let _in_time = tokio::time::timeout(CLEAN_UP, removing).await;
 }
 
 /// Whether memory that belongs to the client's side is still there. JavaScript's goes with its environment: when a

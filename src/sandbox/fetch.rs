@@ -6,7 +6,7 @@ use std::time::Instant;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use super::client::{Part, RunError, SandboxClient, blocking, persist};
+use super::client::{Part, RunError, SandboxClient, blocking, clean_up, persist};
 use super::send::Way;
 use crate::archive::codec::Decoder;
 use crate::archive::source::{Bytes, Stream, Whole};
@@ -101,9 +101,7 @@ impl<D: Bytes + 'static> Rest<D> {
             done += 1;
         };
         drop(reading);
-        for number in done..count {
-            client.discard(&part_path(archive, number)).await;
-        }
+        clean_up(client, (done..count).map(|number| part_path(archive, number))).await;
         outcome
     }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
-use super::client::{RunError, SandboxClient, blocking, persist};
+use super::client::{RunError, SandboxClient, blocking, clean_up, persist};
 use super::command::{self, Places};
 use super::repositories::{self, LaidOut, Shared, Travel};
 use super::send::{self, Delivered, Ready, Tail, Way};
@@ -342,9 +342,7 @@ impl Control {
 impl Delivered {
     /// Removes the files of an archive from the sandbox, where the command that would have done so has failed.
     async fn discard<C: SandboxClient>(&self, client: &C, archive: &str) {
-        for number in 0..=self.earlier.len() {
-            client.discard(&part_path(archive, number)).await;
-        }
+        clean_up(client, (0..=self.earlier.len()).map(|number| part_path(archive, number))).await;
     }
 
     /// Whether any part is compressed.
@@ -405,7 +403,7 @@ enum Uploaded {
 async fn lacks_decompressor<C: SandboxClient>(client: &C, places: &Places) -> bool {
     let status = places.upload_status();
     let Ok(told) = client.read_file(&status, None).await else { return false };
-    client.discard(&status).await;
+    clean_up(client, [status]).await;
     let told = blocking(move || copy_of(&told, command::NO_DECOMPRESSOR.len())).await;
     told.is_ok_and(|told| told == command::NO_DECOMPRESSOR.as_bytes())
 }

@@ -54,6 +54,9 @@ pub struct Phase {
     pub bytes: u64,
 }
 
+/// How long is waited for a sandbox to remove a download that failed.
+const CLEARING: Duration = Duration::from_secs(10);
+
 /// How a sandbox shows that it is another one.
 const ANOTHER_UPLOAD: &str = "its mark is that of another upload; another prepare has replaced the workspace there, or an \
      older state of the sandbox was brought back";
@@ -227,7 +230,8 @@ impl Session {
     /// Removes what may be left of a download whose parts are not known.
     async fn clear<C: SandboxClient>(&self, client: &C) {
         // What went wrong before is what the caller is told; the next download removes what stays.
-        let _stays = client.run(&command::clear_download(&self.places)).await;
+        let clearing = command::clear_download(&self.places);
+        let _stays = tokio::time::timeout(CLEARING, client.run(&clearing)).await;
     }
 
     /// Has the sandbox pack its workspace. Where its tar fails, a second way tolerates what could not be read, and

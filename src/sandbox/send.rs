@@ -1,12 +1,12 @@
 //! An archive → the sandbox, in parts. While one part travels the next is made.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinSet;
 
-use super::client::{Attachment, Part as Progress, RunError, SandboxClient, blocking};
+use super::client::{Attachment, Part as Progress, RunError, SandboxClient, blocking, clean_up};
 use crate::archive::codec::{Codec, compress};
 use crate::archive::pack::{Contents, Layout, Sink};
 use crate::cancel::Cancel;
@@ -18,6 +18,9 @@ use crate::transfer::retry;
 
 /// Less than that is not worth compressing: it fits a few packets of the network.
 const COMPRESSED_MIN: usize = 16 * 1024;
+
+/// How long is waited for parts that still travel when another one has failed.
+const LANDING: Duration = Duration::from_secs(10);
 
 /// How archives travel to one sandbox.
 #[derive(Debug, Clone)]
@@ -153,7 +156,7 @@ pub async fn send<C: SandboxClient>(
             let progress = Progress { label, number: 0, before: 0, size: packed, total: packed };
             let written = write(&**client, path, bytes, progress, &way.link).await;
             if written.is_err() {
-                client.discard(path).await;
+                clean_up(&**client, [path.to_owned()]).await;
             }
             let sent = written?;
             Ok(Delivered { contents, earlier: Vec::new(), last, last_file: sent, packed, sent })
@@ -430,11 +433,12 @@ impl<C: SandboxClient> Flight<'_, C> {
 
     /// Removes what may have arrived.
     async fn discard(&mut self) {
-        // A part that still travels would arrive afterwards.
-        while self.flying.join_next().await.is_some() {}
-        for number in 0..self.begun {
-            self.client.discard(&part_path(self.path, number)).await;
+        // A part that still travels would arrive afterwards; a client that never answers is not waited for.
+        let landing = async { while self.flying.join_next().await.is_some() {} };
+        if tokio::time::timeout(LANDING, landing).await.is_err() {
+            self.flying.abort_all();
         }
+        clean_up(&**self.client, (0..self.begun).map(|number| part_path(self.path, number))).await;
     }
 }
 

@@ -119,7 +119,7 @@ fn workspace() -> Tree {
         ("a/empty", file("")),
         ("a/large text", file("a line that comes again\n".repeat(90_000))),
         ("b", link("a/empty")),
-        ("noise", file(noise(1_500_000, 1))),
+        ("noise", file(noise(400_000, 1))),
         ("z", DIR),
     ]);
     for number in 0..200 {
@@ -153,12 +153,12 @@ fn a_round_trip_in_parts_is_one_without() {
         let names = client.names();
         assert_eq!(names[0], "workspace-upload.tar", "{what}");
         assert_eq!(names.len() > 1, part_bytes < 1 << 30, "{what}: {names:?}");
-        // Of 3.9 MB two are text that all but vanishes.
-        assert!(sent < 2_000_000 || round_trip == 0, "{what}: {sent} bytes");
+        // Of 3 MB two are text that all but vanishes.
+        assert!(sent < 1_200_000 || round_trip == 0, "{what}: {sent} bytes");
 
         let mut theirs = workspace();
         theirs.insert(b"a/large text".to_vec(), file("another line\n".repeat(200_000)));
-        theirs.insert(b"new".to_vec(), file(noise(700_000, 9)));
+        theirs.insert(b"new".to_vec(), file(noise(200_000, 9)));
         theirs.remove(&b"z/7"[..]);
         crate::tree::change_tree(&place.remote(), &workspace(), &theirs);
         let report = restore(&session, &*client).unwrap();
@@ -167,7 +167,7 @@ fn a_round_trip_in_parts_is_one_without() {
         assert_eq!(run_folder(&place), [""; 0], "{what}");
         let came = client.bytes();
         assert_eq!(client.names().len() > 1, part_bytes < 1 << 30, "{what}");
-        assert!(came < 3_000_000 || round_trip == 0, "{what}: {came} bytes");
+        assert!(came < 1_500_000 || round_trip == 0, "{what}: {came} bytes");
 
         // What was restored is the base of what comes next.
         let report = restore(&session, &*client).unwrap();
@@ -276,8 +276,8 @@ fn a_damaged_part_changes_nothing() {
         ("longer", |bytes| bytes.push(0)),
         ("empty", Vec::clear),
     ];
-    for round_trip in [0, 5] {
-        for part in [0, 2] {
+    for (round_trip, parts) in [(0, [0, 2]), (5, [0, 1])] {
+        for part in parts {
             for &(name, damage) in damages {
                 let what = format!("part {part} {name}, {round_trip} ms");
                 let place = Place::with(&workspace());

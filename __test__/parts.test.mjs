@@ -1,0 +1,295 @@
+// Archives that travel in parts: what a client sees of them, what is told of them, and what is tried again.
+
+import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { mkdir, readdir, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { promisify } from "node:util";
+import { beforeEach, describe, expect, it } from "vitest";
+import { prepareSandboxManagedRuntime } from "../index.js";
+import { describeTree, makeTree, temporaryFolder } from "./support/folders.mjs";
+import { LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
+import { specFor } from "./support/spec.mjs";
+
+const execute = promisify(execFile);
+const PART = 64 * 1024;
+const RUNTIME = ".paperclip-runtime";
+
+let home;
+let workspace;
+let remote;
+let client;
+
+beforeEach(async () => {
+  home = await temporaryFolder();
+  workspace = path.join(home, "workspace");
+  await makeTree(workspace, {
+    "a.txt": "a\n",
+    "text.txt": "a line that comes again\n".repeat(20_000),
+  });
+  await writeFile(path.join(workspace, "noise.bin"), randomBytes(300_000));
+  remote = await remoteWorkspace();
+  client = new LocalSandbox();
+});
+
+const prepare = (more) =>
+  prepareSandboxManagedRuntime({
+    spec: specFor(remote),
+    adapterKey: "test",
+    client,
+    workspaceLocalDir: workspace,
+    partBytes: PART,
+    ...more,
+  });
+
+const here = () => describeTree(workspace, { without: RUNTIME });
+const names = (method) => client.calls.filter(([name]) => name === method).map(([, at]) => path.basename(at));
+const left = async () =>
+  (await readdir(path.join(remote, RUNTIME, "test"))).filter((name) => name !== ".paperclip");
+
+/** Lets a client answer like one behind a network, so that what travels is compressed. */
+function behindNetwork(sandbox) {
+  const makeDir = sandbox.makeDir.bind(sandbox);
+  sandbox.makeDir = async (at) => {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    return makeDir(at);
+  };
+  return sandbox;
+}
+
+/** An error of a client's that says that it passes. */
+const passing = () => Object.assign(new Error("try again"), { retryable: true });
+
+describe("parts", () => {
+  it("are files of their own, of no more than so many bytes, and are removed on both ways", async () => {
+    const before = await here();
+    const { restoreWorkspace } = await prepare({ compression: "none" });
+    const written = client.calls.filter(([name]) => name === "writeFile");
+    expect(names("writeFile").slice(0, 3)).toStrictEqual([
+      "workspace-upload.tar",
+      "workspace-upload.tar.2",
+      "workspace-upload.tar.3",
+    ]);
+    for (const [, at, size] of written) expect(size, at).toBeLessThanOrEqual(PART);
+    expect(await describeTree(remote, { without: RUNTIME })).toStrictEqual(before);
+    expect(await left()).toStrictEqual([]);
+    await writeFile(path.join(remote, "new.bin"), randomBytes(100_000));
+    await restoreWorkspace();
+    expect(names("readFile").slice(0, 2)).toStrictEqual([
+      "workspace-download.tar",
+      "workspace-download.tar.2",
+    ]);
+    expect(names("remove")).toStrictEqual(names("readFile"));
+    expect(await here()).toStrictEqual(await describeTree(remote, { without: RUNTIME }));
+    expect(await left()).toStrictEqual([]);
+  });
+
+  it("are one file with the name of today where the archive fits", async () => {
+    const { restoreWorkspace } = await prepare({ partBytes: undefined });
+    await restoreWorkspace();
+    expect(client.calls.map(([method]) => method)).toStrictEqual([
+      "makeDir",
+      "writeFile",
+      "run",
+      "run",
+      "readFile",
+      "remove",
+    ]);
+  });
+
+  it.each([
+    ["as the client allows it", { allowConcurrentSyncOperations: true }, {}, 4],
+    ["as the caller allows it", {}, { concurrency: 2 }, 4],
+    ["otherwise one after the other", {}, {}, 1],
+  ])("travel several at once %s", async (_, fields, options, most) => {
+    Object.assign(client, fields);
+    let now = 0;
+    let seen = 0;
+    for (const method of ["writeFile", "readFile"]) {
+      const call = client[method].bind(client);
+      client[method] = async (...args) => {
+        seen = Math.max(seen, ++now);
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        return call(...args).finally(() => now--);
+      };
+    }
+    const { restoreWorkspace } = await prepare({ ...options, compression: "none" });
+    expect(seen).toBe(most);
+    seen = 0;
+    await restoreWorkspace();
+    expect(seen).toBe(most);
+    expect(await describeTree(remote, { without: RUNTIME })).toStrictEqual(await here());
+  });
+
+  it("are compressed for a client behind a network, and not where that is not wanted", async () => {
+    behindNetwork(client);
+    const sent = async (options) => {
+      client.calls.length = 0;
+      await prepare(options);
+      return client.calls.filter(([name]) => name === "writeFile").reduce((sum, [, , size]) => sum + size, 0);
+    };
+    expect(await sent({ compression: "none" })).toBeGreaterThan(780_000);
+    expect(await sent({})).toBeLessThan(400_000);
+    expect(await describeTree(remote, { without: RUNTIME })).toStrictEqual(await here());
+  });
+
+  it.each([
+    [{ partBytes: 1 }, "input.partBytes", "ERR_INVALID_ARG_VALUE"],
+    [{ partBytes: 2 ** 31 }, "input.partBytes", "ERR_INVALID_ARG_VALUE"],
+    [{ partBytes: "32" }, "input.partBytes", "ERR_INVALID_ARG_TYPE"],
+    [{ compression: "best" }, "input.compression", "ERR_INVALID_ARG_VALUE"],
+    [{ compression: true }, "input.compression", "ERR_INVALID_ARG_TYPE"],
+  ])("%j is refused by name", async (options, name, code) => {
+    await expect(prepare(options)).rejects.toMatchObject({ code, message: expect.stringContaining(name) });
+    expect(client.calls).toStrictEqual([]);
+  });
+});
+
+describe("a failure that passes", () => {
+  it.each(["makeDir", "writeFile", "readFile"])(
+    "of %s is tried again, and the round trip completes",
+    async (method) => {
+      const call = client[method].bind(client);
+      let failures = 2;
+      client[method] = async (...args) => {
+        if (failures-- > 0) throw passing();
+        return call(...args);
+      };
+      const { restoreWorkspace } = await prepare();
+      await writeFile(path.join(remote, "a.txt"), "changed\n");
+      await restoreWorkspace();
+      expect(failures).toBeLessThan(0);
+      expect(await here()).toStrictEqual(await describeTree(remote, { without: RUNTIME }));
+    },
+  );
+
+  it("of a client that had taken the bytes away is the failure, unless they are still held here", async () => {
+    let failed = false;
+    const writeFile = client.writeFile.bind(client);
+    client.writeFile = async (at, bytes, ...rest) => {
+      if (!failed) {
+        failed = true;
+        structuredClone(bytes, { transfer: [bytes] });
+        throw passing();
+      }
+      return writeFile(at, bytes, ...rest);
+    };
+    await expect(prepare({ compression: "none", partBytes: undefined })).rejects.toThrow("try again");
+    failed = false;
+    behindNetwork(client);
+    await prepare();
+    expect(await describeTree(remote, { without: RUNTIME })).toStrictEqual(await here());
+  });
+
+  it("is the failure itself where it does not pass in five attempts", async () => {
+    let attempts = 0;
+    const failure = passing();
+    client.writeFile = async () => {
+      attempts += 1;
+      throw failure;
+    };
+    await expect(prepare()).rejects.toBe(failure);
+    expect(attempts).toBe(5);
+  });
+
+  it.each([
+    ["says nothing of it", new Error("boom")],
+    ["says so other than by true", Object.assign(new Error("boom"), { retryable: 1 })],
+    ["is no object", "boom"],
+    [
+      "throws when it is asked",
+      Object.defineProperty(new Error("boom"), "retryable", {
+        get() {
+          throw new Error("no answer");
+        },
+      }),
+    ],
+  ])("is none where what was thrown %s", async (_, failure) => {
+    let attempts = 0;
+    client.writeFile = async () => {
+      attempts += 1;
+      throw failure;
+    };
+    await expect(prepare()).rejects.toBe(failure);
+    expect(attempts).toBe(1);
+  });
+});
+
+describe("what a failed transfer left", () => {
+  it("is removed, and a client whose remove fails or is missing changes nothing about the failure", async () => {
+    const failure = new Error("boom");
+    for (const remove of [
+      undefined,
+      async () => Promise.reject(new Error("no")),
+      client.remove.bind(client),
+    ]) {
+      client.remove = remove;
+      const writeFile = LocalSandbox.prototype.writeFile.bind(client);
+      let count = 0;
+      client.writeFile = async (...args) => {
+        if (++count === 4) throw failure;
+        return writeFile(...args);
+      };
+      await expect(prepare()).rejects.toBe(failure);
+    }
+    expect(await left()).toStrictEqual([]);
+  });
+});
+
+describe("progress", () => {
+  it("is that of the whole archive, and never goes back", async () => {
+    const lines = [];
+    client.allowConcurrentSyncOperations = true;
+    const writeFile = client.writeFile.bind(client);
+    client.writeFile = async (at, bytes, options) => {
+      const size = bytes.byteLength;
+      for (const share of [0.25, 0.5, 1]) options.onProgress(size * share, size);
+      return writeFile(at, bytes, options);
+    };
+    const { restoreWorkspace } = await prepare({ onProgress: (line) => void lines.push(line) });
+    const percents = lines.map((line) => Number(/: (\d+)% \(/.exec(line)[1]));
+    expect(percents.length).toBeGreaterThan(5);
+    expect(percents).toStrictEqual([...percents].sort((a, b) => a - b));
+    expect(lines.filter((line) => line.includes("100%"))).toHaveLength(1);
+    for (const line of lines)
+      expect(line).toMatch(/^\[paperclip\] Syncing workspace to sandbox: .*\/0\.[78] MB\)/);
+    lines.length = 0;
+    await restoreWorkspace();
+    expect(lines.at(-1)).toMatch(
+      /^\[paperclip\] Restoring workspace from sandbox: 100% \(0\.[78]\/0\.[78] MB\)/,
+    );
+  });
+});
+
+it("NODE_DEBUG=paperclip-sandbox prints each call with its bytes and its time, and no content", async () => {
+  const script = path.join(home, "run.mjs");
+  await mkdir(path.join(home, "sandbox"));
+  await writeFile(
+    script,
+    `import { prepareSandboxManagedRuntime } from ${JSON.stringify(path.resolve("index.js"))};
+     import { createLocalClient } from ${JSON.stringify(path.resolve("clients/local.js"))};
+     const root = ${JSON.stringify(path.join(home, "sandbox"))};
+     const prepared = await prepareSandboxManagedRuntime({
+       spec: ${JSON.stringify(specFor(path.join(home, "sandbox/work")))},
+       adapterKey: "test",
+       client: createLocalClient({ root }),
+       workspaceLocalDir: ${JSON.stringify(workspace)},
+     });
+     await prepared.restoreWorkspace();`,
+  );
+  const run = (env) => execute(process.execPath, [script], { env: { ...process.env, ...env } });
+  expect((await run({ NODE_DEBUG: "" })).stderr).toBe("");
+  const { stderr } = await run({ NODE_DEBUG: "paperclip-sandbox" });
+  const lines = stderr.trimEnd().split("\n");
+  expect(lines.map((line) => /^PAPERCLIP-SANDBOX \d+: (\w+) /.exec(line)?.[1])).toStrictEqual([
+    "makeDir",
+    "writeFile",
+    "run",
+    "run",
+    "readFile",
+    "remove",
+  ]);
+  expect(lines[1]).toMatch(/"[^"]*workspace-upload\.tar": done, \d{6,} bytes, [\d.]+ ms$/);
+  for (const line of lines) expect(line.length).toBeLessThan(600);
+  expect(stderr).not.toContain("a line that comes again");
+});
