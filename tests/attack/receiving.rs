@@ -568,7 +568,8 @@ fn what_is_told_before_a_file_passes_counts_for_it() {
     let base = base_of(&place);
     let before = Picture::of(&place.workspace());
     let (root, cancel) = (Root::open(&place.workspace()).unwrap(), Cancel::default());
-    let (control, mode) = (at("control"), AtomicU32::new(0));
+    // Where nothing is told it differs.
+    let (control, mode) = (at("control"), AtomicU32::new(0o777));
     let reception = Reception {
         left_alone: &|path| *path == at("control"),
         control: Some(&control),
