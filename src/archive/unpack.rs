@@ -227,8 +227,9 @@ pub trait Sink {
     /// ones never come.
     fn part(&mut self, file: &Passing, bytes: Vec<u8>) -> Result<()>;
 
-    /// The whole content of the file that is none of the tree's.
-    fn control(&mut self, _content: &[u8]) {}
+    /// The whole content of the file that is none of the tree's, as soon as it has passed. Another one may follow, and then
+    /// that one counts.
+    fn control(&mut self, content: &[u8]);
 }
 
 /// A file whose content passes.

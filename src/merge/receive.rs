@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use rayon::prelude::*;
@@ -25,6 +25,7 @@ use crate::archive::unpack::{Archive, Content, Passing, Sink, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::RelativePath;
+use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
 use crate::tree::root::Root;
 use crate::tree::scan::{CHUNK, LeaveOut};
@@ -46,6 +47,8 @@ pub struct Reception<'a> {
     pub left_alone: LeaveOut<'a>,
     /// The file of the archive that is none of the tree's.
     pub control: Option<&'a RelativePath>,
+    /// Hears the content of that file when it passes.
+    pub told: &'a (dyn Fn(&[u8]) + Sync),
     /// Which mode a file has, by what is known while the archive passes. It is a guess: what counts are the modes that the
     /// entries have when they are settled.
     pub mode: &'a (dyn Fn(&RelativePath, u32) -> u32 + Sync),
@@ -134,13 +137,13 @@ struct Taking<'a, 's> {
     /// Buffers of those that are.
     spare: Vec<Vec<u8>>,
     taken: Vec<Taken>,
-    /// Files that are longer than a piece and not done, by where they begin.
-    large: HashMap<u64, Waiting>,
+    /// The file longer than a piece that is passing or has passed last, by where it begins.
+    large: Option<(u64, Arc<Mutex<Waiting>>)>,
 }
 
-/// A file that is taken in one piece after the other.
+/// A file that is taken in one piece after the other, by one thread at a time.
 struct Waiting {
-    /// The file, unless a thread is at work on it.
+    /// The file, unless a thread is at work on it: that one goes on with what comes.
     large: Option<Box<Large>>,
     /// What comes next of it.
     parts: VecDeque<Vec<u8>>,
@@ -149,22 +152,22 @@ struct Waiting {
 /// What a thread has done with a piece.
 struct Done {
     bytes: Vec<u8>,
-    worked: Result<Worked>,
+    taken: Result<Vec<Taken>>,
 }
 
+/// What a part of a large file comes to.
 enum Worked {
-    Files(Vec<Taken>),
-    /// A part of a large file, of which more is to come.
+    /// More of it is to come.
     Part(Box<Large>),
-    /// The last one.
+    /// It was the last.
     Last(Taken),
 }
 
 impl<'a, 's> Taking<'a, 's> {
     fn new(worker: Worker<'s>, scope: &'a rayon::Scope<'s>) -> Self {
         let (sender, receiver) = mpsc::channel();
-        let (spare, taken, large) = (Vec::new(), Vec::new(), HashMap::new());
-        Self { worker, scope, sender, receiver, pieces: 0, spare, taken, large }
+        let (spare, taken) = (Vec::new(), Vec::new());
+        Self { worker, scope, sender, receiver, pieces: 0, spare, taken, large: None }
     }
 
     /// Waits until a further piece may be in memory.
@@ -180,48 +183,11 @@ impl<'a, 's> Taking<'a, 's> {
 
     /// Waits until a piece is done.
     fn wait(&mut self) -> Result<()> {
-        let Done { bytes, worked } = next(&self.receiver);
+        let Done { bytes, taken } = next(&self.receiver);
         self.pieces -= 1;
         self.spare.push(bytes);
-        match worked? {
-            Worked::Files(taken) => self.taken.extend(taken),
-            Worked::Part(large) => {
-                let inode = large.file.inode;
-                if let Some(waiting) = self.large.get_mut(&inode) {
-                    waiting.large = Some(large);
-                }
-                self.go_on(inode);
-            }
-            Worked::Last(taken) => {
-                self.large.remove(&taken.inode);
-                self.taken.push(taken);
-            }
-        }
+        self.taken.extend(taken?);
         Ok(())
-    }
-
-    /// Has a thread work on the next part of a large file, where there is one and no thread is at work on it.
-    fn go_on(&mut self, inode: u64) {
-        let Some(waiting) = self.large.get_mut(&inode) else { return };
-        let Some(large) = waiting.large.take() else { return };
-        match waiting.parts.pop_front() {
-            Some(bytes) => {
-                let worker = self.worker;
-                self.start(bytes, move |bytes| worker.part(large, bytes));
-            }
-            None => waiting.large = Some(large),
-        }
-    }
-
-    fn start(&self, bytes: Vec<u8>, work: impl FnOnce(&[u8]) -> Result<Worked> + Send + 's) {
-        let sender = self.sender.clone();
-        self.scope.spawn(move |_| {
-            let worked = catch_unwind(AssertUnwindSafe(|| work(&bytes))).unwrap_or_else(|_| {
-                Err(Error::Internal("a thread panicked while it took in an archive".to_owned()))
-            });
-            // Nobody waits for it where another one has failed.
-            sender.send(Done { bytes, worked }).unwrap_or_default();
-        });
     }
 
     /// Waits until everything is done.
@@ -242,18 +208,47 @@ impl Sink for Taking<'_, '_> {
 
     fn files(&mut self, bytes: Vec<u8>, files: Vec<Passing>) -> Result<()> {
         self.make_room()?;
-        let worker = self.worker;
-        self.start(bytes, move |bytes| worker.files(&files, bytes).map(Worked::Files));
+        let (worker, sender) = (self.worker, self.sender.clone());
+        self.scope.spawn(move |_| {
+            let taken = caught(|| worker.files(&files, &bytes));
+            // Nobody waits for it where another one has failed.
+            sender.send(Done { bytes, taken }).unwrap_or_default();
+        });
         Ok(())
     }
 
     fn part(&mut self, file: &Passing, bytes: Vec<u8>) -> Result<()> {
         self.make_room()?;
-        let new = || Waiting { large: Some(Box::new(Large::new(file.clone()))), parts: VecDeque::new() };
-        self.large.entry(file.inode).or_insert_with(new).parts.push_back(bytes);
-        self.go_on(file.inode);
+        let waiting = match &self.large {
+            Some((inode, waiting)) if *inode == file.inode => waiting.clone(),
+            _ => {
+                let large = Some(Box::new(Large::new(file.clone())));
+                let waiting = Arc::new(Mutex::new(Waiting { large, parts: VecDeque::new() }));
+                self.large = Some((file.inode, waiting.clone()));
+                waiting
+            }
+        };
+        let idle = {
+            let mut waiting = lock(&waiting);
+            waiting.parts.push_back(bytes);
+            waiting.large.take()
+        };
+        if let Some(large) = idle {
+            let (worker, sender) = (self.worker, self.sender.clone());
+            self.scope.spawn(move |_| worker.parts(large, &waiting, &sender));
+        }
         Ok(())
     }
+
+    fn control(&mut self, content: &[u8]) {
+        (self.worker.reception.told)(content);
+    }
+}
+
+/// What a thread's work comes to, a panic included.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::Internal("a thread panicked while it took in an archive".to_owned())))
 }
 
 /// The next piece that is done. Other work is done meanwhile where this thread is one of those that the work is for.
@@ -335,6 +330,29 @@ impl<'s> Worker<'s> {
             Ok(Taken { inode: file.inode, digest, staged })
         };
         files.iter().map(take).collect()
+    }
+
+    /// The parts of a large file, as far as they are there. The thread that reads need not wait for that to go on.
+    fn parts(&self, mut large: Box<Large>, waiting: &Mutex<Waiting>, sender: &mpsc::Sender<Done>) {
+        loop {
+            let bytes = {
+                let mut waiting = lock(waiting);
+                let Some(bytes) = waiting.parts.pop_front() else {
+                    waiting.large = Some(large);
+                    return;
+                };
+                bytes
+            };
+            let (rest, taken) = match caught(|| self.part(large, &bytes)) {
+                Ok(Worked::Part(rest)) => (Some(rest), Ok(Vec::new())),
+                Ok(Worked::Last(taken)) => (None, Ok(vec![taken])),
+                Err(error) => (None, Err(error)),
+            };
+            // Nobody waits for it where another one has failed.
+            sender.send(Done { bytes, taken }).unwrap_or_default();
+            let Some(rest) = rest else { return };
+            large = rest;
+        }
     }
 
     /// The next part of a large file.

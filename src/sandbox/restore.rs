@@ -1,7 +1,7 @@
 //! The sandbox's workspace → merged into the local one.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedMutexGuard;
@@ -10,6 +10,7 @@ use super::answer::{Answer, is_another_without_mark};
 use super::client::{RunError, SandboxClient, blocking};
 use super::command::Places;
 use super::fetch::{self, Fetched};
+use super::listing::Differences;
 use super::prepare::{Base, LeftAlone, Session, Workspace};
 use super::repositories::{Arrived, take_out};
 use super::{command, listing};
@@ -280,6 +281,13 @@ impl Receiving {
         let root = self.workspace.open()?;
         let control = RelativePath::parse(self.places.answer().as_bytes()).ok().flatten();
         let base = &*self.base;
+        // The answer mostly comes first, and then nothing is staged for the sandbox's own modes.
+        let modes_told = OnceLock::new();
+        let told = |control: &[u8]| {
+            if let Some(found) = base.differences(Answer::parse(Some(control)), &self.preserve) {
+                modes_told.get_or_init(|| found.modes.into_iter().collect());
+            }
+        };
         let reception = Reception {
             base: &base.snapshot,
             workspace: &root,
@@ -288,7 +296,8 @@ impl Receiving {
                     || self.left_alone.repositories.passes_over(path, &base.repositories.bases)
             },
             control: control.as_ref(),
-            mode: &|path, mode| base.as_sent(&base.modes, path, mode),
+            told: &told,
+            mode: &|path, mode| base.as_sent(modes_told.get().unwrap_or(&base.modes), path, mode),
             every_file: self.every_file,
             cancel: &self.cancel,
         };
@@ -414,9 +423,16 @@ impl Base {
             let lost = PathSet::of(listing::doubtful(&self.sent).into_iter().filter(is_missing));
             return Learned { lost, ..known(false) };
         }
-        let Some(list) = answer.list else { return known(true) };
-        let found = listing::compare(&self.sent, list, preserve);
+        let Some(found) = self.differences(answer, preserve) else { return known(true) };
         Learned { lost: PathSet::of(found.lost), modes: found.modes.into_iter().collect(), is_final: true }
+    }
+
+    /// Where the sandbox has something else than it was sent, if this is its first answer and it says so.
+    fn differences(&self, answer: Answer<'_>, preserve: &PathSet) -> Option<Differences> {
+        if self.sent.is_empty() {
+            return None;
+        }
+        answer.mark.and(answer.list).map(|list| listing::compare(&self.sent, list, preserve))
     }
 
     /// Goes by that from now on.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, symlink};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 
 use sandbox_managed_runtime::archive::source::{PIECE, Stream, Whole};
@@ -32,6 +32,7 @@ fn reception<'a>(workspace: &'a Root, base: &'a Snapshot, cancel: &'a Cancel) ->
         workspace,
         left_alone: &|_| false,
         control: None,
+        told: &|_| {},
         mode: &|_, mode| mode,
         every_file: false,
         cancel,
@@ -559,6 +560,29 @@ fn modes_that_the_sandbox_has_by_itself_leave_nothing_in_the_stage() {
     let incoming = reception.settle(received).unwrap();
     assert_eq!(incoming.staged.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>(), ["b"]);
     assert_consistent(&place, &base, incoming);
+}
+
+#[test]
+fn what_is_told_before_a_file_passes_counts_for_it() {
+    let place = Place::with(&tree([("a", file("1"))]));
+    let base = base_of(&place);
+    let before = Picture::of(&place.workspace());
+    let (root, cancel) = (Root::open(&place.workspace()).unwrap(), Cancel::default());
+    // Where nothing is told it differs.
+    let (control, mode) = (at("control"), AtomicU32::new(0o777));
+    let reception = Reception {
+        left_alone: &|path| *path == at("control"),
+        control: Some(&control),
+        told: &|content| {
+            mode.store(u32::from_str_radix(str::from_utf8(content).unwrap(), 8).unwrap(), Ordering::SeqCst);
+        },
+        mode: &|_, _| mode.load(Ordering::SeqCst),
+        ..reception(&root, &base, &cancel)
+    };
+    let archive = RawTar::new().file("control", "644").file_with_mode("a", 0o777, "1").end();
+    let received = reception.receive(&mut Whole::new(&archive)).unwrap();
+    assert_eq!(received.archive.control.as_deref(), Some(&b"644"[..]));
+    assert_eq!(Picture::of(&place.workspace()), before, "nothing was staged");
 }
 
 #[test]
