@@ -1232,7 +1232,7 @@ fn an_upload_in_parts_is_the_one_that_was_cut() {
         {
             sandbox.file(&sandbox.workspace().join("stale"), "");
             // What an upload left that was cut off.
-            sandbox.file(&Path::new(&part_path(&sandbox.places().upload(), 70)).to_owned(), "stale");
+            sandbox.file(Path::new(&part_path(&sandbox.places().upload(), 70)), "stale");
             let command = sandbox.upload_parts(&archive, &in_parts(&archive, size, codecs));
             assert!(command.len() < 1024, "{command}");
             sandbox.succeeds(&command);

@@ -62,11 +62,13 @@ pub struct Graft {
     pub root: Root,
 }
 
+/// Which graft something is of, and its path in that (nothing for its root).
+type InGraft = (usize, Option<RelativePath>);
+
 #[derive(Debug)]
 struct Planned {
     found: Found,
-    /// For what is of a graft: which one, and the path in that (nothing for its root).
-    graft: Option<(usize, Option<RelativePath>)>,
+    graft: Option<InGraft>,
     /// The entry with the same inode that comes first, for a file with several names.
     link_to: Option<usize>,
     /// The bytes of headers, content and padding.
@@ -95,11 +97,7 @@ impl Layout {
         Ok(Self::of(root, all, grafts))
     }
 
-    fn of(
-        root: Root,
-        found: Vec<(Found, Option<(usize, Option<RelativePath>)>)>,
-        grafts: Vec<Graft>,
-    ) -> Self {
+    fn of(root: Root, found: Vec<(Found, Option<InGraft>)>, grafts: Vec<Graft>) -> Self {
         let mut first_names = HashMap::new();
         let mut entries: Vec<Planned> = Vec::with_capacity(found.len());
         for (found, graft) in found {

@@ -63,8 +63,8 @@ pub async fn fetch<C: SandboxClient>(
         let bytes = size - length + before as u64;
         let first = Decoder::new(trailer.codecs[0], file, bytes, 0, trailer.size_of(0))?;
         // One part is worked on while one more is here or on its way.
-        let (sender, parts) = mpsc::channel(1);
-        let stream = Parts { part: Some(first), left: trailer.codecs.len() - 1, parts };
+        let (sender, coming) = mpsc::channel(1);
+        let stream = Parts { part: Some(first), left: trailer.codecs.len() - 1, coming };
         let size = trailer.size;
         let rest = (stream.left > 0).then_some(Rest { trailer, sender });
         Ok(Fetched { stream: Box::new(stream), size, rest })
@@ -147,7 +147,7 @@ struct Parts<D: Bytes> {
     part: Option<Decoder<D>>,
     /// How many are still to come.
     left: usize,
-    parts: Receiver<Decoder<D>>,
+    coming: Receiver<Decoder<D>>,
 }
 
 impl<D: Bytes> Stream for Parts<D> {
@@ -166,7 +166,7 @@ impl<D: Bytes> Stream for Parts<D> {
             }
             self.left -= 1;
             // None comes any more where bringing them has failed, which is what is told.
-            self.part = Some(self.parts.blocking_recv().ok_or(Error::Aborted)?);
+            self.part = Some(self.coming.blocking_recv().ok_or(Error::Aborted)?);
         }
     }
 }

@@ -222,8 +222,8 @@ fn hold_bare(incoming: &mut Incoming, base: &Snapshot, quarantine: &mut Quaranti
         Entry::Symlink { .. } => crate::tree::root::Kind::Symlink,
     };
     let files = incoming.snapshot.iter().filter(|(path, _)| !is_gits(path));
-    let bare = bare_folders(files.map(|(path, entry)| (path, kind(entry))));
-    for folder in &bare {
+    let folders = bare_folders(files.map(|(path, entry)| (path, kind(entry))));
+    for folder in &folders {
         quarantine.hold(folder, "git would take this folder for a bare repository");
         let below = |path: &&RelativePath| path.is_or_below(folder.as_bytes());
         let paths: Vec<RelativePath> =

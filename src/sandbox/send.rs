@@ -456,14 +456,12 @@ async fn write<C: SandboxClient>(
     };
     let mut attempt = 0;
     loop {
-        let memory = match upload.take() {
-            Some(memory) => memory,
-            None => {
-                let bytes = held.take().unwrap_or_default();
-                let (memory, bytes) = placed(client, bytes).await?;
-                held = Some(bytes);
-                memory
-            }
+        let memory = if let Some(memory) = upload.take() {
+            memory
+        } else {
+            let (memory, bytes) = placed(client, held.take().unwrap_or_default()).await?;
+            held = Some(bytes);
+            memory
         };
         let size = memory.as_ref().len() as u64;
         let started = Instant::now();

@@ -55,9 +55,9 @@ mod tests {
 
     #[test]
     fn what_is_compressed_on_which_link() {
-        let ms = |ms: f64| Duration::from_secs_f64(ms / 1000.0);
         type Case = (&'static str, Option<f64>, &'static [(u64, f64)], bool);
         const MB: u64 = 1_000_000;
+        let ms = |ms: f64| Duration::from_secs_f64(ms / 1000.0);
         let cases: &[Case] = &[
             ("nothing known", None, &[], false),
             ("memory", Some(0.05), &[], false),

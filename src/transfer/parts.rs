@@ -39,7 +39,8 @@ pub fn part_suffix(number: usize) -> String {
 /// A list of parts for the script in the sandbox.
 #[must_use]
 pub fn part_list(parts: &[Part]) -> String {
-    parts.iter().map(|part| format!("{} {}\n", part.size, part.codec.name())).collect()
+    let line = |part: &Part| [&part.size.to_string(), " ", part.codec.name(), "\n"].concat();
+    parts.iter().map(line).collect()
 }
 
 /// The unit of a download's parts: the sandbox cuts its archive in blocks of so many bytes.
@@ -129,8 +130,9 @@ mod tests {
 
     #[test]
     fn what_a_trailer_says() {
+        type Said = (u64, u64, &'static [Codec]);
         use Codec::{Gzip, None as Plain, Zstd};
-        let cases: &[(&[u8], Option<(u64, u64, &[Codec])>)] = &[
+        let cases: &[(&[u8], Option<Said>)] = &[
             (b"\npaperclip-parts 65536 65536 g\n", Some((65536, 65536, &[Gzip]))),
             (b"\npaperclip-parts 65536 65537 gn\n", Some((65536, 65537, &[Gzip, Plain]))),
             (b"\npaperclip-parts 100 250 znz\n", Some((100, 250, &[Zstd, Plain, Zstd]))),
