@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::merge::lock::{Attempt, MergeLock};
 use sha2::Digest as _;
 
+use crate::SetOnDrop;
 use crate::kill::kill_often;
 use crate::model::merge;
 use crate::place::{Place, restore, restore_until};
@@ -347,16 +349,18 @@ fn what_a_failed_restore_kept_aside_is_told_by_the_next() {
         panic!("it is free");
     };
     // It is rescued before the lock is waited for.
-    let stopped = Cancel::default();
+    let (stopped, ended) = (Cancel::default(), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
-            while place.at(RUNTIME).join("stage-1").exists() {
+            while place.at(RUNTIME).join("stage-1").exists() && !ended.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_millis(1));
             }
             stopped.cancel();
         });
+        let _ended = SetOnDrop(&ended);
         assert!(restore_until(&stopped, &session, &*client).is_err());
     });
+    assert!(!place.at(RUNTIME).join("stage-1").exists(), "it was rescued");
     lock.release().unwrap();
     assert_same(&place.tree(), &before, "nothing was merged");
     let report = restore(&session, &*client).unwrap();

@@ -429,18 +429,31 @@ fn a_large_file_against_the_local_one() {
 
 #[test]
 fn a_large_file_is_not_compared_through_a_link() {
-    let content = large(2 * PIECE, None);
+    let content = large(4 * PIECE, None);
     let place = Place::with(&tree([("large", file(content.clone()))]));
     let base = base_of(&place);
     let outside = place.outside().join("large");
     fs::write(&outside, &content).unwrap();
     fs::remove_file(place.at("large")).unwrap();
     symlink(&outside, place.at("large")).unwrap();
-    let theirs = large(2 * PIECE, Some(PIECE + 1));
+    let theirs = large(4 * PIECE, Some(4 * PIECE - 1));
     let archive = RawTar::new().file("large", &theirs).end();
-    // Where the link were followed, its change meanwhile would be noticed.
-    let mut stream = Meddling::new(&archive, PIECE + 1, || fs::write(&outside, "changed").unwrap());
-    let incoming = take_in_stream(&place, &base, &mut stream, false).unwrap();
+    let (root, cancel, parts) =
+        (Root::open(&place.workspace()).unwrap(), Cancel::default(), AtomicUsize::new(0));
+    let count = |_: &RelativePath, mode| {
+        parts.fetch_add(1, Ordering::SeqCst);
+        mode
+    };
+    let reception = Reception { mode: &count, ..reception(&root, &base, &cancel) };
+    // Had the link been followed, its beginning would be needed, and is another one by then.
+    let change = || {
+        while parts.load(Ordering::SeqCst) < 2 {
+            thread::yield_now();
+        }
+        fs::write(&outside, "changed").unwrap();
+    };
+    let mut stream = Meddling::new(&archive, 3 * PIECE, change);
+    let incoming = reception.receive(&mut stream).and_then(|received| reception.settle(received)).unwrap();
     assert_holds(&incoming, "large", &theirs);
     assert_consistent(&place, &base, incoming);
 }
