@@ -15,6 +15,7 @@ const {
 } = require("./js/node.js");
 const { tell } = require("./js/progress.js");
 const spec = require("./js/spec.js");
+const { nextTurn } = require("./js/turn.js");
 
 /**
  * @import * as own from "./index.js"
@@ -37,12 +38,6 @@ const awaitNative = async (promise) => {
     throw fromNative(error);
   }
 };
-
-/**
- * Lets the event loop go on with all else. It comes from the binding's own thread: the timers of JavaScript may be
- * faked (jest, vitest) or not there at all (jsdom).
- */
-const nextTurn = () => awaitNative(native().nextTurn());
 
 /**
  * Runs work that a caller may stop: the promise rejects with the signal's reason at once, and the work ends as soon as it can.

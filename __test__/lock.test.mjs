@@ -242,6 +242,39 @@ describe("the lock", () => {
     expect(await exists(lock)).toBe(false);
   });
 
+  it("is waited for by 100 merges of folders that hold up neither its holder nor anything else", async () => {
+    const around = path.dirname(target);
+    const sourceDir = await makeTree(path.join(around, "source"), { "file.txt": "theirs" });
+    const baseline = { exclude: [], entries: new Map() };
+    let inside = 0;
+    let done = 0;
+    const merges = await withDirectoryMergeLock(target, async () => {
+      const merges = Array.from({ length: 100 }, () =>
+        mergeDirectoryWithBaseline({
+          baseline,
+          sourceDir,
+          targetDir: target,
+          beforeApply: () => void expect(++inside).toBe(1),
+          afterApply: () => {
+            inside--;
+            done++;
+          },
+        }),
+      );
+      // Each of them has staged what comes, and waits by then or is about to.
+      const stages = async () =>
+        (await readdir(path.join(target, ".paperclip-runtime")).catch(() => [])).length;
+      await until(async () => (await stages()) >= 100);
+      expect((await captureDirectorySnapshot(sourceDir)).entries.has("file.txt")).toBe(true);
+      expect(done).toBe(0);
+      return merges;
+    });
+    await Promise.all(merges);
+    expect(done).toBe(100);
+    expect(await exists(lock)).toBe(false);
+    expect(await readFile(path.join(target, "file.txt"), "utf8")).toBe("theirs");
+  });
+
   it("lets one at a time in, among many processes", async () => {
     const rounds = 15;
     const ended = await Promise.all(

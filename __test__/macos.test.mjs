@@ -188,7 +188,7 @@ if (await fallsTogether("Foo", "foo")) {
 
     /** The same after several, of one run, and after `edit` has been at work before the first. */
     async function restoredInto(workspace, downloads, edit = async () => {}) {
-      const client = new MemorySandbox();
+      const client = new MemorySandbox(undefined, { marked: true });
       const prepared = await prepareSandboxManagedRuntime({
         spec: specFor("/sandbox/workspace"),
         adapterKey: "test",
@@ -199,7 +199,7 @@ if (await fallsTogether("Foo", "foo")) {
       await edit();
       for (const downloaded of downloads) {
         const entries = Object.entries(downloaded).map(([name, content]) => ({ name, content }));
-        client.readFile = async () => makeArchive(entries);
+        client.download = makeArchive(entries);
         await prepared.restoreWorkspace();
       }
       const tree = Object.entries(await describeTree(workspace, { without: RUNTIME }));
@@ -219,7 +219,7 @@ if (await fallsTogether("Foo", "foo")) {
       /** A workspace after restores, in which something is excluded or preserved. */
       async function withLeftAlone(here, left, downloads) {
         const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), here);
-        const client = new MemorySandbox();
+        const client = new MemorySandbox(undefined, { marked: true });
         const reports = [];
         const prepared = await prepareSandboxManagedRuntime({
           spec: specFor("/sandbox/workspace"),
@@ -230,7 +230,7 @@ if (await fallsTogether("Foo", "foo")) {
           ...left,
         });
         for (const entries of downloads) {
-          client.readFile = async () => makeArchive(entries);
+          client.download = makeArchive(entries);
           await prepared.restoreWorkspace();
         }
         const tree = await describeTree(workspace, { without: RUNTIME });

@@ -3,6 +3,7 @@
 import { constants } from "node:buffer";
 import { lstat, mkdir, readFile, readdir, rename, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import fs from "node:fs";
+import { getEventListeners } from "node:events";
 import path from "node:path";
 import { inspect } from "node:util";
 import { Worker } from "node:worker_threads";
@@ -468,6 +469,93 @@ describe("the answer of readFile", () => {
     expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe(SIZES[size]);
   });
 
+  describe("of 64 MiB in memory that may change", () => {
+    const SIZE = 64 * 2 ** 20;
+    const LARGE = {
+      "a SharedArrayBuffer": () => new SharedArrayBuffer(SIZE),
+      "a view of a SharedArrayBuffer": () => new Uint8Array(new SharedArrayBuffer(SIZE + 8), 8),
+      "a resizable ArrayBuffer": () => new ArrayBuffer(SIZE, { maxByteLength: SIZE * 2 }),
+      "a view of a resizable ArrayBuffer": () =>
+        new Uint8Array(new ArrayBuffer(SIZE + 8, { maxByteLength: SIZE * 2 }), 8, SIZE),
+    };
+
+    const asBytes = (answer) =>
+      ArrayBuffer.isView(answer) ? answer : new Uint8Array(answer, 0, answer.byteLength);
+
+    /** Reads `answer` as a restore does, and calls `inTurn` in each turn of the event loop meanwhile. */
+    async function read(answer, { inTurn = () => {}, signal } = {}) {
+      const calls = new ClientCalls({
+        client: { readFile: async () => answer },
+        spec: {},
+        lease: new LeaseKeeper(),
+        abort: new Abort(signal),
+        listeners: {},
+      });
+      let turns = 0;
+      const turn = () => {
+        inTurn(++turns);
+        immediate = setImmediate(turn);
+      };
+      let immediate = setImmediate(turn);
+      const told = await calls.dispatch("readFile", "/remote/workspace-download.tar", 0);
+      clearImmediate(immediate);
+      if (typeof told === "number") throw calls.failure(new Error(`client-failure:${told}`));
+      return { bytes: told(), turns };
+    }
+
+    describe.each(Object.entries(LARGE))("%s", (_, shape) => {
+      it("is copied whole, with a turn of the event loop after each few megabytes", async () => {
+        const answer = shape();
+        const content = asBytes(answer);
+        for (let at = 0; at < SIZE; at += 4093) content[at] = at / 4093;
+        const { bytes, turns } = await read(answer);
+        expect(bytes.buffer).toBeInstanceOf(ArrayBuffer);
+        expect(bytes.buffer.resizable).toBe(false);
+        expect(Buffer.compare(bytes, content)).toBe(0);
+        // No more than 4 MiB a turn.
+        expect(turns).toBeGreaterThanOrEqual(15);
+      });
+
+      it("may be written to meanwhile", async () => {
+        const answer = shape();
+        const content = asBytes(answer);
+        const { bytes } = await read(answer, { inTurn: () => (content[0] = content[SIZE - 1] = 1) });
+        // It is no longer in one piece, which the check of archives is for.
+        expect([bytes.length, bytes[0], bytes[SIZE - 1]]).toStrictEqual([SIZE, 0, 1]);
+      });
+
+      it("is copied no further once the caller aborts", async () => {
+        const controller = new AbortController();
+        const inTurn = (at) => at === 2 && controller.abort("stop");
+        const reading = read(shape(), { inTurn, signal: controller.signal }).then(({ turns }) => ({ turns }));
+        await expect(reading).rejects.toBe("stop");
+      });
+    });
+
+    it.each(["a resizable ArrayBuffer", "a view of a resizable ArrayBuffer"])(
+      "is refused where it shrinks meanwhile: %s",
+      async (shape) => {
+        for (const inTurn of [
+          (buffer) => buffer.resize(0),
+          (buffer) => buffer.byteLength && structuredClone(buffer, { transfer: [buffer] }),
+        ]) {
+          const answer = LARGE[shape]();
+          const reading = read(answer, { inTurn: () => inTurn(answer.buffer ?? answer) });
+          await expect(reading.then(({ turns }) => ({ turns }))).rejects.toMatchObject({
+            code: "ERR_INVALID_RETURN_VALUE",
+            message: expect.stringContaining("transferred away or resized"),
+          });
+        }
+      },
+    );
+
+    it("may grow meanwhile", async () => {
+      const answer = LARGE["a resizable ArrayBuffer"]();
+      const { bytes } = await read(answer, { inTurn: (at) => at === 1 && answer.resize(SIZE * 2) });
+      expect(bytes.length).toBe(SIZE);
+    });
+  });
+
   const detached = new ArrayBuffer(4096);
   const views = {
     Uint8Array: new Uint8Array(detached),
@@ -756,6 +844,82 @@ describe("a caller's signal", () => {
     expect(together).toBe(12);
     await prepared.restoreWorkspace(undefined, { signal });
     expect([count.most, count.now()]).toStrictEqual([1, 0]);
+  });
+
+  describe("given to twelve calls at once", () => {
+    const warnings = [];
+    const warned = (warning) => warnings.push(warning);
+
+    beforeEach(() => {
+      warnings.length = 0;
+      process.on("warning", warned);
+      return () => process.off("warning", warned);
+    });
+
+    /** Twelve prepares with one signal, all of which are in `writeFile` at the same time. */
+    async function prepareTogether(signal) {
+      const writes = [];
+      const runs = Array.from({ length: 12 }, () => {
+        const client = new MemorySandbox(edited());
+        client.writeFile = () => new Promise((resolve) => writes.push(resolve));
+        return addon.prepareSandboxManagedRuntime(inputFor(client, { signal }));
+      });
+      await vi.waitUntil(() => writes.length === runs.length, { timeout: 50_000 });
+      return { runs, finish: () => writes.forEach((resolve) => resolve()) };
+    }
+
+    it("has one listener in all, no warning, and none once all are done", async () => {
+      const { signal, count } = counted();
+      const { runs, finish } = await prepareTogether(signal);
+      expect([count.most, getEventListeners(signal, "abort").length]).toStrictEqual([1, 1]);
+      finish();
+      const prepared = await Promise.all(runs);
+      expect([count.now(), getEventListeners(signal, "abort").length]).toStrictEqual([0, 0]);
+
+      // It listens anew for whatever comes later.
+      const target = await temporaryFolder();
+      await Promise.all([
+        ...prepared.slice(0, 1).map((run) => run.restoreWorkspace(undefined, { signal })),
+        ...Array.from({ length: 12 }, (_, at) =>
+          addon.mirrorDirectory(path.join(workspace, "src"), path.join(target, `mirror-${at}`), { signal }),
+        ),
+        ...Array.from({ length: 12 }, (_, at) =>
+          addon.createTarballFromDirectory({
+            localDir: path.join(workspace, "src"),
+            archivePath: path.join(target, `${at}.tar`),
+            signal,
+          }),
+        ),
+      ]);
+      expect([count.most, count.now()]).toStrictEqual([1, 0]);
+      expect(getEventListeners(signal, "abort")).toStrictEqual([]);
+      // A warning comes in a later turn.
+      await new Promise(setImmediate);
+      expect(warnings).toStrictEqual([]);
+    });
+
+    it("stops all of them", async () => {
+      const { controller, signal, count } = counted();
+      const { runs } = await prepareTogether(signal);
+      controller.abort("stop");
+      const results = await Promise.allSettled(runs);
+      expect(results).toStrictEqual(Array(12).fill({ status: "rejected", reason: "stop" }));
+      expect(getEventListeners(signal, "abort")).toStrictEqual([]);
+      expect(count.most).toBe(1);
+    });
+
+    it("stops only the calls that have it", async () => {
+      const controller = new AbortController();
+      const stopped = await prepareTogether(controller.signal);
+      const other = await prepareTogether(new AbortController().signal);
+      controller.abort("stop");
+      other.finish();
+      const results = await Promise.allSettled([...stopped.runs, ...other.runs]);
+      expect(results.map(({ status }) => status)).toStrictEqual([
+        ...Array(12).fill("rejected"),
+        ...Array(12).fill("fulfilled"),
+      ]);
+    });
   });
 
   it("goes to the calls that may take long, and nothing is added to a call without one", async () => {

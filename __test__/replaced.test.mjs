@@ -87,6 +87,7 @@ describe("a sandbox that was replaced", () => {
   it.each([
     ["the same adapter", {}],
     ["another adapter", { adapterKey: "other" }],
+    ["another adapter with a hidden name", { adapterKey: ".other" }],
   ])(
     "by another prepare of %s is refused to the first session, and served to the second",
     async (_, more) => {
@@ -169,27 +170,55 @@ describe("what the upload lost", () => {
     expect(reports.at(-1).skipped.map(({ path }) => path)).toStrictEqual(["sub", "sub/b.txt"]);
   });
 
+  it("is left alone where that is everything", async () => {
+    client = await withTar("rm -rf a.txt sub");
+    const prepared = await prepare();
+    await agent("echo new >new.txt");
+    await prepared.restoreWorkspace();
+    expect(await here()).toStrictEqual({
+      "a.txt": "644 a",
+      "new.txt": "644 new\n",
+      sub: "755/",
+      "sub/b.txt": "644 b",
+    });
+  });
+
   it("by its mode alone is no change of the agent's", async () => {
     client = await withTar("chmod 600 a.txt; chmod 700 sub");
     const prepared = await prepare();
     await agent("echo edited >a.txt");
     await prepared.restoreWorkspace();
     expect(await here()).toStrictEqual({ "a.txt": "644 edited\n", sub: "755/", "sub/b.txt": "644 b" });
+    await agent("rm -r sub");
+    await prepared.restoreWorkspace();
+    expect(await here()).toStrictEqual({ "a.txt": "644 edited\n" });
+    await agent("rm a.txt; ln -s x a.txt");
+    await prepared.restoreWorkspace();
+    expect(await here()).toStrictEqual({ "a.txt": "-> x" });
+    expect(reports.at(-1).conflicts).toStrictEqual([]);
   });
 
-  it("since bsdtar strips what it takes for a drive or a root is left alone", async () => {
+  it.each([
+    ["", "echo edited >a.txt"],
+    [
+      ", also where the agent removed what the sandbox knew of it",
+      "echo edited >a.txt; rm -rf .paperclip-runtime",
+    ],
+  ])("since bsdtar strips what it takes for a drive or a root is left alone%s", async (_, command) => {
     const commands = await commandFolder({ tar: "bsdtar" });
     client = new LocalSandbox({ path: `${commands}:${process.env.PATH}` });
     await makeTree(workspace, { "c:notes.txt": "drive", "notes.txt": "mine!", "\\root.txt": "r" });
     const prepared = await prepare();
-    await agent("echo edited >a.txt");
+    await agent(command);
     await prepared.restoreWorkspace();
     expect(await here()).toMatchObject({
       "a.txt": "644 edited\n",
       "c:notes.txt": "644 drive",
-      "notes.txt": "644 mine!",
       "\\root.txt": "644 r",
     });
+    const notes = await readFile(path.join(workspace, "notes.txt"), "utf8");
+    // Where nothing is known, what stands under the name there may be the agent's.
+    expect(command.includes("rm") ? ["mine!", "drive"] : ["mine!"]).toContain(notes);
   });
 });
 

@@ -1,14 +1,54 @@
 "use strict";
 
+/** What waits while one signal has not aborted. The signal has one listener while anything does, and otherwise none. */
+class Hub {
+  #signal;
+  /** @type {Set<() => void>} */
+  #waiting = new Set();
+
+  /** @param {AbortSignal} signal */
+  constructor(signal) {
+    this.#signal = signal;
+  }
+
+  /** @param {() => void} abort */
+  add(abort) {
+    if (this.#waiting.size === 0) this.#signal.addEventListener("abort", this.#abort, { once: true });
+    this.#waiting.add(abort);
+  }
+
+  /** @param {() => void} abort */
+  delete(abort) {
+    this.#waiting.delete(abort);
+    if (this.#waiting.size === 0) this.#signal.removeEventListener("abort", this.#abort);
+  }
+
+  #abort = () => {
+    for (const abort of this.#waiting) abort();
+  };
+}
+
 /**
- * A caller's signal during one run. However much of the run waits, the signal has one listener at most, and none once
- * nothing waits.
+ * The hub of each signal, shared by all runs that were given it: Node.js warns of more than ten listeners of one signal.
+ *
+ * @type {WeakMap<AbortSignal, Hub>}
+ */
+const hubs = new WeakMap();
+
+/** @param {AbortSignal} signal */
+function hubOf(signal) {
+  let hub = hubs.get(signal);
+  if (!hub) hubs.set(signal, (hub = new Hub(signal)));
+  return hub;
+}
+
+/**
+ * A caller's signal during one run. However many runs have the same signal and however much of them waits, the signal has
+ * one listener at most, and none once nothing waits.
  */
 class Abort {
   /** The caller's own; `undefined` where there is none, and nothing ever aborts. */
   signal;
-  /** @type {Set<() => void>} */
-  #waiting = new Set();
 
   /** @param {AbortSignal} [signal] */
   constructor(signal) {
@@ -31,25 +71,18 @@ class Abort {
     const { signal } = this;
     if (!signal) return call();
     this.throwIfAborted();
+    const hub = hubOf(signal);
     return new Promise((resolve, reject) => {
       const abort = () => {
         onAbort?.();
         reject(signal.reason);
       };
-      if (this.#waiting.size === 0) signal.addEventListener("abort", this.#abort, { once: true });
-      this.#waiting.add(abort);
+      hub.add(abort);
       call()
         .then(resolve, reject)
-        .finally(() => {
-          this.#waiting.delete(abort);
-          if (this.#waiting.size === 0) signal.removeEventListener("abort", this.#abort);
-        });
+        .finally(() => hub.delete(abort));
     });
   }
-
-  #abort = () => {
-    for (const abort of this.#waiting) abort();
-  };
 }
 
 module.exports = { Abort };

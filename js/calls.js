@@ -6,6 +6,7 @@ const {
   util: { types },
 } = require("./node.js");
 const { transferProgress } = require("./progress.js");
+const { nextTurn } = require("./turn.js");
 
 /**
  * @import {
@@ -34,6 +35,9 @@ const { transferProgress } = require("./progress.js");
  * then is harmless. Larger ones are copied in parts while they are checked.
  */
 const SMALL = 16 * 1024 * 1024;
+
+/** How much of a larger one that has to be copied here is copied in one turn of the event loop. */
+const PIECE = 4 * 1024 * 1024;
 
 /** What is read of a file that is no archive: what a tar said, of which more would only be noise. */
 const TEXT = 64 * 1024;
@@ -72,7 +76,12 @@ class ClientCalls {
   }
 
   /**
-   * Never rejects: resolves with memory, with a function that gives bytes, with nothing, or with the number under which a failure is kept.
+   * Never rejects. It resolves with one of these:
+   *
+   * - memory for an upload (`allocate`);
+   * - a function that gives the bytes that were read (`readFile`);
+   * - nothing (all other methods);
+   * - the number under which a failure is kept (any method, where it failed).
    *
    * @type {Dispatch}
    */
@@ -133,7 +142,7 @@ class ClientCalls {
         const progress = isArchive ? this.#progress("Restoring", "from", target, "restore") : undefined;
         const options = this.#transferOptions(progress);
         const answer = await (options ? client.readFile(target, options) : client.readFile(target));
-        const bytes = asBytes(answer, isArchive ? Infinity : TEXT);
+        const bytes = await inPlaceOrCopied(asBytes(answer, isArchive ? Infinity : TEXT), this.#abort);
         await progress?.finish(bytes.byteLength);
         // The binding asks for them whenever it copies a part: what became of them meanwhile shows then.
         return () => bytes;
@@ -206,8 +215,7 @@ function tooLarge(size, limit, cause) {
 }
 
 /**
- * What `readFile` answered, as bytes in place, which the binding copies in parts. A small one is copied here, and so is
- * memory that several threads share or that changes its size.
+ * What `readFile` answered, as bytes in place.
  *
  * @param {unknown} answer
  * @param {number} most How many of them are wanted.
@@ -223,10 +231,31 @@ function asBytes(answer, most) {
     // Nothing else keeps a buffer from being looked at.
     throw noBytes("Received one that was transferred away");
   }
-  bytes = bytes.subarray(0, most);
-  const { buffer } = bytes;
-  const mayChange = bytes.byteLength <= SMALL || types.isSharedArrayBuffer(buffer) || buffer.resizable;
-  return mayChange ? bytes.slice() : bytes;
+  return bytes.subarray(0, most);
+}
+
+/**
+ * The bytes in place, which the binding copies in parts. A small one is copied here before anything else happens, and
+ * so is, in pieces, memory that several threads share or that changes its size. What is written to that meanwhile is
+ * checked as any other archive, since only the copy is ever read.
+ *
+ * @param {Uint8Array} bytes
+ * @param {Abort} abort
+ */
+async function inPlaceOrCopied(bytes, abort) {
+  const { buffer, byteLength } = bytes;
+  if (byteLength <= SMALL) return bytes.slice();
+  if (!types.isSharedArrayBuffer(buffer) && !buffer.resizable) return bytes;
+  const copy = new Uint8Array(byteLength);
+  for (let at = 0; at < byteLength; at += PIECE) {
+    if (at > 0) await nextTurn();
+    abort.throwIfAborted();
+    if (bytes.byteLength !== byteLength) {
+      throw noBytes("Received one that was transferred away or resized while it was read");
+    }
+    copy.set(bytes.subarray(at, at + PIECE), at);
+  }
+  return copy;
 }
 
 /** @param {string} what */

@@ -293,7 +293,8 @@ pub fn shown(bytes: &[u8]) -> String {
 }
 
 /// A character as it is, or as it is written where it would do something instead.
-fn escaped(character: char) -> String {
+#[must_use]
+pub fn escaped(character: char) -> String {
     match character {
         '"' | '\'' | '\\' => character.into(),
         _ => character.escape_debug().to_string(),

@@ -323,7 +323,7 @@ fn refuse_overlap(source: &Path, target: &Path) -> Result<()> {
 
 /// Fails where the target's volume takes two names that it is to hold for one: one of the two would be lost. The stage is
 /// on that volume, so what it says there of empty files holds for the target, but for folders that are mounts of their own
-/// or have a mind of their own.
+/// or fold names by a setting of their own.
 fn refuse_twins(
     wanted: &[Found],
     present: &[Found],

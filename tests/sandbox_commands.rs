@@ -102,7 +102,7 @@ impl Sandbox {
     }
 
     fn places(&self) -> Places {
-        Places::new(text(&self.workspace()), "agent")
+        Places::new(text(&self.workspace()), "agent", ID)
     }
 
     fn runtime(&self) -> PathBuf {
@@ -110,7 +110,7 @@ impl Sandbox {
     }
 
     fn own(&self) -> PathBuf {
-        self.runtime().join(command::OWN)
+        self.runtime().join(command::OWN).join(ID)
     }
 
     fn uploaded(&self) -> PathBuf {
@@ -191,7 +191,6 @@ impl Sandbox {
             places,
             preserved: &preserved,
             exclude: &exclude,
-            id: ID,
             holds_entries: archive.len() > 1024,
             expected: listing::digest(&sent(archive), &preserved),
         };
@@ -212,12 +211,12 @@ impl Sandbox {
             places,
             preserved: &[],
             exclude: &exclude,
-            id: ID,
             holds_entries: true,
             expected: listing::digest(&[], NONE),
         };
-        let own = Path::new(places.runtime_root()).join(command::OWN);
-        self.file(&own.join("mark"), format!("{ID}\n"));
+        let marks = Path::new(places.runtime_root()).join(command::OWN);
+        self.file(&marks.join("mark"), format!("{ID}\n"));
+        let own = marks.join(ID);
         for (name, content) in read_bytes(&upload.control()) {
             self.file(&own.join(name), content);
         }
@@ -395,8 +394,10 @@ fn an_upload_keeps_modes_whatever_the_umask() {
             let top = [".paperclip-runtime", "fixed", "open", "private", "shared"];
             assert_eq!(names_in(&sandbox.workspace()), set(top), "{sandbox} {umask}");
             assert_eq!(names_in(&sandbox.runtime()), set([command::OWN]), "{sandbox}: the archive goes away");
-            assert_eq!(names_in(&sandbox.own()), set(["control.sh", "exclude", "mark"]), "{sandbox}");
-            assert_eq!(fs::read_to_string(sandbox.own().join("mark")).unwrap(), format!("{ID}\n"));
+            assert_eq!(names_in(&sandbox.own()), set(["control.sh", "exclude"]), "{sandbox}");
+            let marks = sandbox.runtime().join(command::OWN);
+            assert_eq!(names_in(&marks), set([ID, "mark"]), "{sandbox}");
+            assert_eq!(fs::read_to_string(marks.join("mark")).unwrap(), format!("{ID}\n"));
             let ignore = sandbox.workspace().join(".paperclip-runtime/.gitignore");
             assert_eq!(fs::read_to_string(ignore).unwrap(), "*\n", "{sandbox}");
         }
@@ -408,7 +409,7 @@ fn a_workspace_that_is_made_gets_the_users_own_modes() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         let workspace = sandbox.path("new/workspace");
-        let places = Places::new(text(&workspace), "agent");
+        let places = Places::new(text(&workspace), "agent", ID);
         let command = sandbox.upload_to(&places, &archive, &[], &[]);
         // A client that makes no folders itself.
         let elsewhere = sandbox.path("upload.tar");
@@ -545,7 +546,7 @@ fn a_folder_that_is_not_the_workspaces_own_is_refused_before_anything_is_cleared
             sandbox.folder(&home);
             let precious = workspace.join("precious");
             sandbox.file(&precious, "");
-            let command = sandbox.upload_to(&Places::new(text(&workspace), "agent"), &archive, &[], &[]);
+            let command = sandbox.upload_to(&Places::new(text(&workspace), "agent", ID), &archive, &[], &[]);
             let set_home = format!("HOME={}; export HOME", command::quote(text(&home)));
             if refused {
                 let output = sandbox.run_in(&set_home, &command);
@@ -616,16 +617,23 @@ fn a_sandbox_tells_which_upload_it_has() {
             sandbox.succeeds(command);
             assert_eq!(sandbox.answer(), format!("mark {ID}\n").into_bytes(), "{sandbox}");
         }
-        // Another adapter's upload into the same workspace.
-        let other = Places::new(text(&sandbox.workspace()), "other");
-        let command = sandbox.upload_to(&other, &archive, &[], &[]).replace(ID, "another");
-        let upload = fs::read(other.upload()).unwrap();
-        let position = upload.windows(ID.len()).position(|window| window == ID.as_bytes()).unwrap();
-        let changed = [&upload[..position], b"fedcba9876543210", &upload[position + ID.len()..]].concat();
-        sandbox.file(Path::new(&other.upload()), changed);
-        sandbox.succeeds(&command);
+        // Another upload into the same workspace, of another adapter or the same one.
+        for (adapter, id) in [("other", "1"), (".hidden", "2"), ("..x", "3"), ("agent", "4")] {
+            let other = Places::new(text(&sandbox.workspace()), adapter, id);
+            let command = sandbox.upload_to(&other, &archive, &[], &[]);
+            sandbox.succeeds(&command);
+            // The script may be gone, and then the tolerant way brings it along.
+            sandbox.succeeds(&format!("{} || {}", commands[0], commands[1]));
+            assert_eq!(sandbox.answer(), format!("mark {id}\n").into_bytes(), "{sandbox}");
+        }
+        // One that fails before it has said so changes nothing for an older session.
+        sandbox.succeeds(&sandbox.upload(&archive, NONE));
+        let other = Places::new(text(&sandbox.workspace()), "agent", "5");
+        let command = sandbox.upload_to(&other, &archive, &[], &["open"]);
+        sandbox.fails(&command.replace("exec sh \"$o/control.sh\" upload", "exit 1"));
         sandbox.succeeds(&commands[0]);
-        assert_eq!(sandbox.answer(), b"mark fedcba9876543210\n", "{sandbox}");
+        assert_eq!(sandbox.answer(), format!("mark {ID}\n").into_bytes(), "{sandbox}");
+        assert_eq!(sandbox.packed_names(), set(UPLOADED_MODES.map(|(name, _)| name)), "{sandbox}");
         // As `git clean -fdx` leaves it.
         fs::remove_dir_all(sandbox.workspace().join(".paperclip-runtime")).unwrap();
         sandbox.fails(&commands[0]);
@@ -647,7 +655,14 @@ fn a_sandbox_lists_what_it_has_unless_that_is_what_was_packed() {
             }
             let tools = sandbox.tools();
             // A tar that loses a file, as one does that strips a part of its name.
-            for (lose, lost) in [("", ""), ("rm -f private/key &&", "private/key")] {
+            for (lose, lost) in [
+                ("", &[][..]),
+                ("rm -f private/key &&", &["private/key"]),
+                (
+                    "rm -rf open private shared fixed &&",
+                    &["fixed", "open", "open/run", "private", "private/key", "shared"],
+                ),
+            ] {
                 let tar = tools.join("tar");
                 fs::remove_file(&tar).unwrap();
                 fs::write(&tar, format!("#!/bin/sh\ncase $1 in -xpf) ;; *) lose=no ;; esac\n{} \"$@\" && {{ [ -n \"$lose\" ] || {lose} :; }}\n", {
@@ -662,13 +677,17 @@ fn a_sandbox_lists_what_it_has_unless_that_is_what_was_packed() {
                 sandbox.succeeds(&command::download(&sandbox.places()));
                 let answer = sandbox.answer();
                 let list = answer.strip_prefix(format!("mark {ID}\n").as_bytes()).unwrap();
-                let is_silent = without == Some("sort") || (without.is_none() && lost.is_empty());
-                if is_silent {
-                    assert_eq!(list, b"", "{sandbox} {without:?}: {}", list.escape_ascii());
+                let Some(list) = list.strip_prefix(b"listed\n") else {
+                    assert!(
+                        list.is_empty() && lost.is_empty(),
+                        "{sandbox} {without:?}: {}",
+                        list.escape_ascii()
+                    );
                     continue;
-                }
+                };
+                assert!(without.is_some() || !lost.is_empty(), "{sandbox}: {}", list.escape_ascii());
                 let found = listing::compare(&sent(&archive), list, &PathSet::default());
-                let expected: Vec<_> = [lost].into_iter().filter(|lost| !lost.is_empty()).collect();
+                let expected = lost;
                 assert_eq!(
                     found.lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
                     expected,
@@ -1064,7 +1083,7 @@ fn remote_paths_may_be_odd() {
             "sm\u{f6}r",
         ] {
             let workspace = sandbox.path(odd);
-            let places = Places::new(text(&workspace), odd);
+            let places = Places::new(text(&workspace), odd, ID);
             let upload = sandbox.upload_to(&places, &archive, &[], &[]);
             sandbox.file(&workspace.join("stale"), "");
             sandbox.succeeds(&upload);

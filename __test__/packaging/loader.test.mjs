@@ -461,7 +461,10 @@ describe("a binary that is not this package's", () => {
   });
 
   test("is told by every function that is used", async () => {
-    const used = [...(await readFile(path.join(root, "index.js"), "utf8")).matchAll(/native\(\)\.(\w+)/g)];
+    const sources = await Promise.all(
+      ["index.js", "js/turn.js"].map((name) => readFile(path.join(root, name), "utf8")),
+    );
+    const used = [...sources.join("\n").matchAll(/native\(\)\.(\w+)/g)];
     const file = path.join(project, "empty.cjs");
     await writeFile(file, "");
     const { message } = await load({ env: { [LIBRARY_PATH]: file } });

@@ -11,7 +11,8 @@ export function markOf(upload) {
 
 /** A client that runs nothing and always hands out the same download; for tests of everything but the sandbox. */
 export class MemorySandbox {
-  #download;
+  /** What `readFile` answers. */
+  download;
   #marked;
   #mark;
   /** The names of the methods that were called. */
@@ -24,7 +25,7 @@ export class MemorySandbox {
    *   it, a download that has nothing of what was uploaded is taken for that of another sandbox.
    */
   constructor(download, { marked = false } = {}) {
-    this.#download = download;
+    this.download = download;
     this.#marked = marked;
   }
 
@@ -39,7 +40,7 @@ export class MemorySandbox {
 
   async readFile() {
     this.methods.push("readFile");
-    return this.#marked ? Buffer.concat([this.#mark, this.#download]) : this.#download;
+    return this.#marked ? Buffer.concat([this.#mark, this.download]) : this.download;
   }
 
   async listFiles() {

@@ -90,7 +90,7 @@ const NAME_MAX: u64 = 64 * 1024;
 const KEY_MAX: u64 = 4096;
 
 /// How large the file may be that is none of the tree's.
-pub const CONTROL_MAX: u64 = 32 * 1024 * 1024;
+pub const CONTROL_MAX: u64 = 256 * 1024 * 1024;
 
 /// Reads and checks a whole archive. Entries for which `ignore` holds are checked like all others and then dropped;
 /// what stands behind the end mark is not looked at. A regular file at the path `control` is none of the tree's: its

@@ -441,7 +441,7 @@ impl Worker<'_> {
         let mut aside = job.aside;
         for _ in 0..ATTEMPTS {
             if let Some(replaced) = seen {
-                self.give_owner_of(&replaced, &waiting)?;
+                waiting = self.with_owner_of(&replaced, waiting, job)?;
             }
             let moved = match seen {
                 // Somebody made it meanwhile; it gets its mode like all others.
@@ -482,16 +482,58 @@ impl Worker<'_> {
     }
 
     /// Gives the new version the owner and the group of the one that it replaces. What is new is this process's own, and so
-    /// is what replaces something on a file system that keeps no owners.
-    fn give_owner_of(&mut self, replaced: &Meta, waiting: &Waiting) -> Result<()> {
+    /// is what replaces something on a file system that keeps no owners. One that has further names, which stand or are to
+    /// stand at other paths, is not changed by this one: a copy is.
+    fn with_owner_of(&mut self, replaced: &Meta, waiting: Waiting, job: &Job<'_>) -> Result<Waiting> {
         if !self.apply.gives_owners {
-            return Ok(());
+            return Ok(waiting);
         }
         let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
-        if cursor.stat(name)?.is_some_and(|new| new.owner != replaced.owner) {
-            cursor.set_owner(name, replaced.owner)?;
+        let Some(new) = cursor.stat(name)?.filter(|new| new.owner != replaced.owner) else {
+            return Ok(waiting);
+        };
+        let waiting = match waiting {
+            Waiting::Staged(name) if new.links > 1 && new.kind != Kind::Dir => {
+                Waiting::Staged(self.staged_apart(job, &name, &new)?)
+            }
+            waiting => waiting,
+        };
+        let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
+        cursor.set_owner(name, replaced.owner)?;
+        Ok(waiting)
+    }
+
+    /// Makes a copy in the stage of what waits there as one of several names of an inode.
+    fn staged_apart(&mut self, job: &Job<'_>, name: &RelativePath, meta: &Meta) -> Result<RelativePath> {
+        let stage = self.apply.stage;
+        if meta.kind == Kind::File {
+            return self.staged_copy(job, name, meta.mode & PERMISSIONS);
         }
-        Ok(())
+        let copied = match self.in_stage.read_link(name)? {
+            Some(target) => {
+                let copy = stage.name();
+                self.in_stage.symlink(&target, &copy)?;
+                self.in_stage.stat(&copy)?.map(|meta| (copy, meta.ino))
+            }
+            None => None,
+        };
+        self.note_copy(job, copied)
+    }
+
+    fn staged_copy(&mut self, job: &Job<'_>, name: &RelativePath, mode: u32) -> Result<RelativePath> {
+        let stage = self.apply.stage;
+        let copied = copy_to_stage(stage, (&mut stage.cursor(), name), &mut self.in_stage, mode)?;
+        self.note_copy(job, copied.map(|copied| (copied.name, copied.ino)))
+    }
+
+    /// Has the journal know the copy that takes the place of what was staged.
+    fn note_copy(&mut self, job: &Job<'_>, copied: Option<(RelativePath, u64)>) -> Result<RelativePath> {
+        let Some((name, ino)) = copied else {
+            return Err(Error::Internal(format!("what was staged for {} is gone", job.path)));
+        };
+        let arriving = Arriving::Inode(ino);
+        self.apply.journal.add(Displacement::new(job.path, &name, arriving, job.seen, job.aside))?;
+        Ok(name)
     }
 
     /// Gives a local file the sandbox's permission bits; what else its mode says, and its bytes, are local. A file that has
@@ -530,14 +572,7 @@ impl Worker<'_> {
             self.in_stage.set_staged_mode(&job.name, mode)?;
             return Ok(job.name.clone());
         }
-        let stage = self.apply.stage;
-        let copied = copy_to_stage(stage, (&mut stage.cursor(), &job.name), &mut self.in_stage, mode)?;
-        let Some(Copied { name, ino, .. }) = copied else {
-            return Err(Error::Internal(format!("what was staged for {} is gone", job.path)));
-        };
-        let arriving = Arriving::Inode(ino);
-        self.apply.journal.add(Displacement::new(job.path, &name, arriving, job.seen, job.aside))?;
-        Ok(name)
+        self.staged_copy(job, &job.name, mode)
     }
 
     /// Makes a folder where nothing stands. `false` where something does.

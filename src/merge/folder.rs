@@ -1,6 +1,6 @@
 //! The merge of a folder into another, in steps, so that a caller can have a word inside the lock.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::conflicts::Keep;
 use super::incoming::{Incoming, UNCHANGED};
@@ -11,6 +11,7 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::exclude::PathSet;
 use crate::path::RelativePath;
+use crate::threads::blocking;
 use crate::tree::entry::Snapshot;
 use crate::tree::root::Root;
 use crate::tree::stage::is_in_runtime;
@@ -32,29 +33,41 @@ fn is_left_alone(exclude: &PathSet, path: &RelativePath) -> bool {
 
 impl FolderMerge {
     /// Reads the source, stages in the target what differs from the base, and takes the target's lock. The target has
-    /// not been looked at by then.
-    pub fn begin(mut base: Snapshot, exclude: &PathSet, source: &Path, target: &Path) -> Result<Self> {
+    /// not been looked at by then. No thread is taken by waiting for the lock.
+    pub async fn begin(base: Snapshot, exclude: PathSet, source: PathBuf, target: PathBuf) -> Result<Self> {
+        let mut begun = blocking(move || Self::stage(base, exclude, &source, &target)).await?;
+        match MergeLock::acquire(begun.merge.target(), lock::WAIT, &Cancel::default()).await {
+            Ok(lock) => {
+                begun.merge.hold(lock);
+                Ok(begun)
+            }
+            Err(error) => {
+                blocking(move || {
+                    // The failure that led here is the one to report; the next merge removes an abandoned stage.
+                    let _abandoned = begun.finish();
+                    Ok(())
+                })
+                .await?;
+                Err(error.with_hint(UNCHANGED))
+            }
+        }
+    }
+
+    /// The part of [`FolderMerge::begin`] that needs no lock.
+    fn stage(mut base: Snapshot, exclude: PathSet, source: &Path, target: &Path) -> Result<Self> {
         let cancel = Cancel::default();
         let source = Root::open(source)?;
         let root = Root::create(target)?;
-        let left_alone = |path: &RelativePath| is_left_alone(exclude, path);
+        let left_alone = |path: &RelativePath| is_left_alone(&exclude, path);
         base.retain(|path, _| !left_alone(path));
         let terms = Terms { base: &base, left_alone: &left_alone, keep: Keep::default(), cancel: &cancel };
         let mut rescued = Rescued::default();
-        let mut merge = Merge::begin(root, &terms, &mut rescued, |root| {
+        let merge = Merge::begin(root, &terms, &mut rescued, |root| {
             let mut incoming = Incoming::from_folder(&source, &left_alone, &base, root, &cancel)?;
             incoming.keep_untold(&base, false);
             Ok(incoming)
         })?;
-        match MergeLock::acquire_blocking(target, lock::WAIT, &cancel) {
-            Ok(lock) => merge.hold(lock),
-            Err(error) => {
-                // The failure that led here is the one to report; the next merge removes an abandoned stage.
-                let (_theirs, _closed) = merge.finish(&mut rescued);
-                return Err(error.with_hint(UNCHANGED));
-            }
-        }
-        Ok(Self { merge, base, exclude: exclude.clone(), rescued })
+        Ok(Self { merge, base, exclude, rescued })
     }
 
     /// Looks at the target and merges.

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use rustix::process::{Pid, test_kill_process};
+#[cfg(target_os = "linux")]
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::Value;

@@ -29,7 +29,7 @@ const SPECIAL: &str = "it is a device, FIFO or socket on the other side";
 /// What a failure says before the first change.
 pub const UNCHANGED: &str = "nothing in the workspace was changed";
 /// What is wrong with a client's answer that changed while it was read.
-const CHANGED: &str =
+const READ_OTHERWISE: &str =
     "gave bytes that changed while they were read; they must stay as they are until the restore is done";
 /// Why what is missing is not deleted when the sandbox's tar failed.
 const UNREAD: &str = "the sandbox's tar failed, and this may be what it could not read";
@@ -591,7 +591,7 @@ impl Taking<'_> {
             return Ok(None);
         };
         if large.found.is_some_and(|found| found != digest) {
-            return Err(Error::InvalidReturnValue { reason: CHANGED.to_owned() });
+            return Err(Error::InvalidReturnValue { reason: READ_OTHERWISE.to_owned() });
         }
         let ino = Meta::of_file(&file).map_err(|error| Error::io("fstat", name.as_path(), error))?.ino;
         let mut staged = Some(Staged { name, ino });

@@ -1,7 +1,7 @@
 //! What was never uploaded is neither replaced nor moved: by no other spelling that the volume takes for its name, and not
 //! together with the folder that it lies in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::plan::{Local, changed};
 use super::report::Skipped;
@@ -27,8 +27,7 @@ pub fn must_stay(
     left_alone: LeaveOut<'_>,
     cancel: &Cancel,
 ) -> Result<Vec<Skipped>> {
-    let mut volume =
-        Spellings { cursor: root.cursor(), folders: HashMap::new(), tells_apart: HashMap::new() };
+    let mut volume = Spellings::on(root);
     let (mut local, mut seen) = (local.in_order(), seen.in_order());
     let mut found: Vec<Skipped> = Vec::new();
     for (path, _, after) in changed(base, theirs) {
@@ -71,9 +70,28 @@ struct Spellings<'r> {
     folders: HashMap<RelativePath, RelativePath>,
     /// Whether names that differ by case are two in a folder, by its path.
     tells_apart: HashMap<Option<RelativePath>, bool>,
+    /// What the folders hold that had to be listed, by their paths: a folder is listed once, however many are asked for.
+    listings: HashMap<Option<RelativePath>, Listing>,
 }
 
-impl Spellings<'_> {
+/// What a folder holds.
+#[derive(Default)]
+struct Listing {
+    names: HashSet<Box<[u8]>>,
+    /// A name of each inode, once one was asked for.
+    by_inode: Option<HashMap<(u64, u64), RelativePath>>,
+}
+
+impl<'r> Spellings<'r> {
+    fn on(root: &'r Root) -> Self {
+        Self {
+            cursor: root.cursor(),
+            folders: HashMap::new(),
+            tells_apart: HashMap::new(),
+            listings: HashMap::new(),
+        }
+    }
+
     /// A path by the names that its folders list, where `there` stands at it. Most volumes tell all names apart, and then it is
     /// the same.
     fn as_listed(&mut self, path: &RelativePath, there: Option<Meta>) -> Result<RelativePath> {
@@ -102,18 +120,29 @@ impl Spellings<'_> {
         if self.is_told_apart(folder, &as_asked, &there)? {
             return Ok(as_asked);
         }
-        let names = self.cursor.list(folder)?.unwrap_or_default();
-        if names.iter().any(|listed| **listed == *name) {
+        let key = folder.cloned();
+        if !self.listings.contains_key(&key) {
+            let names = self.cursor.list(folder)?.unwrap_or_default().into_iter().collect();
+            self.listings.insert(key.clone(), Listing { names, by_inode: None });
+        }
+        let listing = self.listings.entry(key).or_default();
+        if listing.names.contains(name) {
             return Ok(as_asked);
         }
-        for listed in names {
-            let listed = RelativePath::child(folder, &listed);
-            if self.cursor.stat(&listed)?.is_some_and(|meta| meta.is_same_inode(&there)) {
-                return Ok(listed);
+        let by_inode = if let Some(known) = &listing.by_inode {
+            known
+        } else {
+            let mut found = HashMap::new();
+            for name in &listing.names {
+                let listed = RelativePath::child(folder, name);
+                if let Some(meta) = self.cursor.stat(&listed)? {
+                    found.insert((meta.dev, meta.ino), listed);
+                }
             }
-        }
-        // It was renamed or replaced meanwhile.
-        Ok(as_asked)
+            listing.by_inode.insert(found)
+        };
+        // One that is not there was renamed or replaced meanwhile.
+        Ok(by_inode.get(&(there.dev, there.ino)).cloned().unwrap_or(as_asked))
     }
 
     /// Whether no other name in the folder can be taken for this one, as the same name in other case tells: a volume that
@@ -143,5 +172,53 @@ impl Spellings<'_> {
         let told_apart = other.is_none_or(|other| !other.is_same_inode(there));
         self.tells_apart.insert(folder.cloned(), told_apart);
         Ok(told_apart)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_is_listed_once_however_many_of_its_names_are_asked_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..50).map(|number| format!("文書{number}")).collect();
+        for name in &names {
+            fs::write(temp.path().join(name), "").unwrap();
+        }
+        let root = Root::open(temp.path()).unwrap();
+        let mut volume = Spellings::on(&root);
+        let ask = |volume: &mut Spellings<'_>, name: &str| {
+            let path = RelativePath::child(None, name.as_bytes());
+            let there = root.cursor().stat(&path).unwrap();
+            (volume.as_listed(&path, there).unwrap(), path)
+        };
+        let (listed, first) = ask(&mut volume, &names[0]);
+        assert_eq!(listed, first);
+        // The names are known from here on: what is renamed now is told by the list that was made then.
+        fs::rename(temp.path().join(&names[1]), temp.path().join("éa")).unwrap();
+        let (listed, _) = ask(&mut volume, "éa");
+        assert_eq!(listed, RelativePath::child(None, "éa".as_bytes()));
+        for name in &names[2..] {
+            let (listed, path) = ask(&mut volume, name);
+            assert_eq!(listed, path);
+        }
+        assert_eq!(volume.listings.len(), 1);
+        assert!(volume.listings[&None].names.contains(names[1].as_bytes()), "it was not listed again");
+    }
+
+    #[test]
+    fn another_spelling_is_told_by_the_inode() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("é1"), "").unwrap();
+        fs::write(temp.path().join("é2"), "").unwrap();
+        let root = Root::open(temp.path()).unwrap();
+        let (asked, listed) =
+            (RelativePath::child(None, "É2".as_bytes()), RelativePath::child(None, "é2".as_bytes()));
+        // As a volume answers that takes both names for one.
+        let there = root.cursor().stat(&listed).unwrap();
+        assert_eq!(Spellings::on(&root).as_listed(&asked, there).unwrap(), listed);
     }
 }

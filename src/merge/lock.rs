@@ -26,7 +26,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsString};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -35,12 +35,11 @@ use std::pin::pin;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{
-    AtFlags, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW, openat, renameat,
-    renameat_with, statat, unlinkat, utimensat,
+    AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW, fstat, mkdirat, openat,
+    renameat, renameat_with, statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
@@ -49,8 +48,8 @@ use tokio::time::{sleep, timeout};
 use super::holder::{Holder, Record};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::sandbox::client::blocking;
 use crate::sync::lock;
+use crate::threads::blocking;
 use crate::tree::root::Root;
 use crate::tree::stage::{RuntimeFolder, remove_unused_runtime, runtime};
 
@@ -142,13 +141,10 @@ impl Places {
         Self { beside: named(folder), workspace: None }
     }
 
-    fn inside(workspace: &Path) -> PathBuf {
-        workspace.join(runtime().as_path()).join(format!("{INSIDE}{SUFFIX}"))
-    }
-
     /// One attempt.
     fn attempt(&self) -> Result<Attempt> {
-        let failure = match MergeLock::take(&self.beside, None) {
+        let beside = Site::beside(&self.beside);
+        let failure = match MergeLock::take(&beside, None) {
             Ok(Attempt::Taken(lock)) => return self.unless_held_inside(lock),
             Err(failure) if is_denied(&failure) => failure,
             held_or_failed => return held_or_failed,
@@ -161,7 +157,7 @@ impl Places {
             held @ Attempt::Held { .. } => return Ok(held),
         };
         // A process that may write to the parent has it there.
-        match Standing::at(&self.beside)? {
+        match Standing::at(&beside)? {
             Standing::Held(holder) => {
                 lock.release()?;
                 Ok(Attempt::held(&self.beside, holder))
@@ -173,11 +169,14 @@ impl Places {
     /// Steps back where a process that may not write to the parent has the lock.
     fn unless_held_inside(&self, lock: MergeLock) -> Result<Attempt> {
         let Some(workspace) = &self.workspace else { return Ok(Attempt::Taken(lock)) };
-        let inside = Self::inside(workspace);
+        // Where there is no runtime folder, or a link in its place, there is no lock in it.
+        let Ok(inside) = Root::open(workspace).and_then(|root| Site::inside(&root)) else {
+            return Ok(Attempt::Taken(lock));
+        };
         match Standing::at(&inside) {
             Ok(Standing::Held(holder)) => {
                 lock.release()?;
-                Ok(Attempt::held(&inside, holder))
+                Ok(Attempt::held(&inside.path, holder))
             }
             Ok(Standing::Nothing) | Err(_) => Ok(Attempt::Taken(lock)),
             Ok(Standing::LeftBehind(folder, owner_file)) => {
@@ -193,7 +192,39 @@ impl Places {
 fn take_inside(workspace: &Path) -> Result<Attempt> {
     let root = Root::open(workspace)?;
     let _in_place = RuntimeFolder::open(&root)?;
-    MergeLock::take(&Places::inside(workspace), Some(workspace))
+    MergeLock::take(&Site::inside(&root)?, Some(workspace))
+}
+
+/// The place of a lock's folder.
+#[derive(Debug, Clone)]
+struct Site {
+    path: PathBuf,
+    /// The runtime folder, where it lies in that: whatever takes that folder's place, such as a link, leads nowhere else.
+    within: Option<Arc<Root>>,
+}
+
+impl Site {
+    fn beside(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), within: None }
+    }
+
+    /// The place in the workspace's runtime folder. Fails where that is no folder.
+    fn inside(workspace: &Root) -> Result<Self> {
+        let folder = workspace.below(&runtime())?;
+        Ok(Self { path: folder.path().join(format!("{INSIDE}{SUFFIX}")), within: Some(Arc::new(folder)) })
+    }
+
+    /// The place as the system calls take it.
+    fn at(&self) -> (BorrowedFd<'_>, &Path) {
+        match (&self.within, self.path.file_name()) {
+            (Some(folder), Some(name)) => (folder.handle(), Path::new(name)),
+            _ => (CWD, &self.path),
+        }
+    }
+
+    fn failed(&self, syscall: &'static str, error: impl Into<io::Error>) -> Error {
+        Error::io(syscall, &self.path, error)
+    }
 }
 
 /// Whether a failure says that we may not write there.
@@ -253,25 +284,8 @@ impl MergeLock {
         }
     }
 
-    /// The same on a thread that may be blocked. It is renewed by itself only where that thread belongs to an
+    /// Takes the lock of `target` if nobody has it. It is renewed by itself only where the calling thread belongs to an
     /// asynchronous runtime; others call [`MergeLock::renew`].
-    pub fn acquire_blocking(target: &Path, wait: Duration, cancel: &Cancel) -> Result<Self> {
-        let since = Instant::now();
-        loop {
-            cancel.check()?;
-            let (lock, holder) = match Self::try_acquire(target)? {
-                Attempt::Taken(lock) => return Ok(lock),
-                Attempt::Held { lock, holder } => (lock, holder),
-            };
-            let left = wait.saturating_sub(since.elapsed());
-            if left.is_zero() {
-                return Err(Error::LockTimeout { lock, holder, waited_s: wait.as_secs() });
-            }
-            thread::sleep(POLL.min(left));
-        }
-    }
-
-    /// Takes the lock of `target` if nobody has it.
     pub fn try_acquire(target: &Path) -> Result<Attempt> {
         let attempt = Places::of(target).attempt()?;
         if let Attempt::Taken(lock) = &attempt {
@@ -280,29 +294,30 @@ impl MergeLock {
         Ok(attempt)
     }
 
-    /// One attempt at the lock that lies at `path`, in that workspace's runtime folder.
-    fn take(path: &Path, inside: Option<&Path>) -> Result<Attempt> {
+    /// One attempt at the lock that lies there, in that workspace's runtime folder.
+    fn take(site: &Site, inside: Option<&Path>) -> Result<Attempt> {
         for _ in 0..ATTEMPTS {
-            match fs::create_dir(path) {
+            let (around, name) = site.at();
+            match mkdirat(around, name, Mode::from_raw_mode(0o777)) {
                 Ok(()) => {
-                    if let Some(lock) = Self::claim(path, inside)? {
+                    if let Some(lock) = Self::claim(site, inside)? {
                         return Ok(Attempt::Taken(lock));
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io("mkdir", path, error)),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(site.failed("mkdir", error)),
             }
-            match Standing::at(path)? {
+            match Standing::at(site)? {
                 Standing::Nothing => {}
-                Standing::Held(holder) => return Ok(Attempt::held(path, holder)),
+                Standing::Held(holder) => return Ok(Attempt::held(&site.path, holder)),
                 Standing::LeftBehind(folder, owner_file) => {
                     if !folder.dismantle(owner_file).map_err(|error| error.with_hint(LEFT_BEHIND))? {
-                        return Ok(Attempt::held(path, None));
+                        return Ok(Attempt::held(&site.path, None));
                     }
                 }
             }
         }
-        Ok(Attempt::held(path, None))
+        Ok(Attempt::held(&site.path, None))
     }
 
     /// Says that the holder lives, for those who cannot see its process. `false` where the lock is another's by now.
@@ -317,10 +332,10 @@ impl MergeLock {
         }
     }
 
-    /// Puts this process's name into the folder that was just made at `path`. `None` where somebody came
+    /// Puts this process's name into the folder that was just made there. `None` where somebody came
     /// between: the folder is gone, or is another's.
-    fn claim(path: &Path, inside: Option<&Path>) -> Result<Option<Self>> {
-        let Some(folder) = Folder::open(path).map_err(|error| Error::io("open", path, error))? else {
+    fn claim(site: &Site, inside: Option<&Path>) -> Result<Option<Self>> {
+        let Some(folder) = Folder::open(site).map_err(|error| site.failed("open", error))? else {
             return Ok(None);
         };
         let record = Record::ours().text()?;
@@ -427,13 +442,13 @@ enum Standing {
 }
 
 impl Standing {
-    fn at(path: &Path) -> Result<Self> {
-        let folder = match Folder::open(path) {
+    fn at(site: &Site) -> Result<Self> {
+        let folder = match Folder::open(site) {
             Ok(Some(folder)) => folder,
             Ok(None) => return Ok(Self::Nothing),
             // A file, a link, or a folder that we may not look into: it is not for us to judge.
             Err(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Ok(Self::Held(None)),
-            Err(error) => return Err(Error::io("open", path, error)),
+            Err(error) => return Err(site.failed("open", error)),
         };
         let owner_file = folder.owner_file()?;
         match folder.record().map_or(Holder::Nobody, |record| record.judge_here()) {
@@ -449,7 +464,7 @@ impl Standing {
             Holder::Nobody => {}
         }
         let written = folder.handle.metadata().and_then(|metadata| metadata.modified());
-        let written = written.map_err(|error| Error::io("fstat", path, error))?;
+        let written = written.map_err(|error| site.failed("fstat", error))?;
         // A folder from the future is young.
         let age = SystemTime::now().duration_since(written).unwrap_or_default();
         Ok(if age < ORPHAN_AGE { Self::Held(None) } else { Self::LeftBehind(folder, owner_file) })
@@ -462,15 +477,16 @@ type Inode = u64;
 /// A lock folder, held open: its device and number stay its own even when it is removed.
 #[derive(Debug)]
 struct Folder {
-    path: PathBuf,
+    site: Site,
     handle: File,
 }
 
 impl Folder {
-    /// The folder at `path`, which is never a link; `None` where nothing is.
-    fn open(path: &Path) -> Result<Option<Self>, Errno> {
-        match rustix::fs::open(path, FOLDER, Mode::empty()) {
-            Ok(handle) => Ok(Some(Self { path: path.to_path_buf(), handle: handle.into() })),
+    /// The folder that is there, which is never a link; `None` where nothing is.
+    fn open(site: &Site) -> Result<Option<Self>, Errno> {
+        let (around, name) = site.at();
+        match openat(around, name, FOLDER, Mode::empty()) {
+            Ok(handle) => Ok(Some(Self { site: site.clone(), handle: handle.into() })),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error),
         }
@@ -478,12 +494,14 @@ impl Folder {
 
     /// Whether it is what stands at its path.
     fn stands(&self) -> Result<bool> {
-        let failed = |error| Error::io("lstat", &self.path, error);
-        match fs::symlink_metadata(&self.path) {
-            Ok(found) => Ok(identity(&found) == identity(&self.handle.metadata().map_err(failed)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(failed(error)),
-        }
+        let (around, name) = self.site.at();
+        let here = match statat(around, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(self.failed("lstat", error)),
+        };
+        let ours = fstat(&self.handle).map_err(|error| self.failed("fstat", error))?;
+        Ok((here.st_dev, here.st_ino) == (ours.st_dev, ours.st_ino))
     }
 
     fn owner_file(&self) -> Result<Option<Inode>> {
@@ -590,27 +608,21 @@ impl Folder {
         if !self.stands()? {
             return Ok(true);
         }
-        match fs::remove_dir(&self.path) {
-            Ok(()) => Ok(true),
-            Err(error) => match error.kind() {
-                io::ErrorKind::NotFound => Ok(true),
-                io::ErrorKind::DirectoryNotEmpty => Ok(false),
-                _ => Err(Error::io("rmdir", &self.path, error)),
-            },
+        let (around, name) = self.site.at();
+        match unlinkat(around, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            // Some systems say of a folder that is not empty that it exists.
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(error) => Err(self.failed("rmdir", error)),
         }
     }
 
     fn failed(&self, syscall: &'static str, error: impl Into<io::Error>) -> Error {
-        Error::io(syscall, &self.path, error)
+        self.site.failed(syscall, error)
     }
 }
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// What tells a folder from every other for as long as it is held open.
-fn identity(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
-}
 
 /// Renames within `folder`, and fails with `EEXIST` where `to` exists.
 fn rename_new(folder: BorrowedFd<'_>, from: &str, to: &CStr) -> Result<(), Errno> {
@@ -659,6 +671,7 @@ mod tests {
     use std::os::unix::process::CommandExt as _;
     use std::process::{Child, Command};
     use std::sync::Barrier;
+    use std::thread;
 
     use rustix::fs::{Timespec, Timestamps, futimens};
     use tempfile::TempDir;
@@ -708,13 +721,30 @@ mod tests {
         }
 
         fn acquire(&self, wait: Duration) -> Result<MergeLock> {
-            MergeLock::acquire_blocking(&self.workspace(), wait, &Cancel::default())
+            acquire_blocking(&self.workspace(), wait, &Cancel::default())
         }
 
         /// Everything beside the workspace.
         fn leftovers(&self) -> BTreeSet<OsString> {
             let names = fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
             names.filter(|name| name != "workspace").collect()
+        }
+    }
+
+    /// Waits for the lock on this thread.
+    fn acquire_blocking(target: &Path, wait: Duration, cancel: &Cancel) -> Result<MergeLock> {
+        let since = Instant::now();
+        loop {
+            cancel.check()?;
+            let (lock, holder) = match MergeLock::try_acquire(target)? {
+                Attempt::Taken(lock) => return Ok(lock),
+                Attempt::Held { lock, holder } => (lock, holder),
+            };
+            let left = wait.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Err(Error::LockTimeout { lock, holder, waited_s: wait.as_secs() });
+            }
+            thread::sleep(POLL.min(left));
         }
     }
 
@@ -793,7 +823,7 @@ mod tests {
             ("dangling", "dangling"),
         ] {
             let spelled = around.join(spelling);
-            let held = MergeLock::acquire_blocking(&spelled, PROMPTLY, &Cancel::default()).unwrap();
+            let held = acquire_blocking(&spelled, PROMPTLY, &Cancel::default()).unwrap();
             let beside = around.join(format!("{lock}.paperclip-restore.lock"));
             assert!(beside.join("owner.json").exists(), "{spelling}");
             if lock == "workspace" {
@@ -1025,7 +1055,7 @@ mod tests {
             (place.0.path().join("missing/workspace"), io::ErrorKind::NotFound),
             (file.join("workspace"), io::ErrorKind::NotADirectory),
         ] {
-            let error = MergeLock::acquire_blocking(&target, WAIT, &Cancel::default()).unwrap_err();
+            let error = acquire_blocking(&target, WAIT, &Cancel::default()).unwrap_err();
             assert!(error.is_io(kind) && matches!(error, Error::Io { syscall: "mkdir", .. }), "{error}");
         }
     }
@@ -1073,8 +1103,7 @@ mod tests {
             assert!(text.contains("1 passed; 0 failed"), "{text}");
             return;
         };
-        let acquire =
-            |target, wait| MergeLock::acquire_blocking(&parent.join(target), wait, &Cancel::default());
+        let acquire = |target, wait| acquire_blocking(&parent.join(target), wait, &Cancel::default());
         let denied = |target| {
             let error = acquire(target, WAIT).unwrap_err();
             assert!(error.is_io(io::ErrorKind::PermissionDenied), "{error}");
@@ -1118,13 +1147,44 @@ mod tests {
     }
 
     #[test]
+    fn a_link_in_place_of_the_runtime_folder_leads_the_lock_nowhere() {
+        let place = Place::new();
+        let outside = tempfile::tempdir().unwrap();
+        let dead = outside.path().join("workspace.paperclip-restore.lock");
+        symlink(outside.path(), place.workspace().join(".paperclip-runtime")).unwrap();
+        for owner in [owner(dead_pid()), owner(process::id())] {
+            fs::create_dir_all(&dead).unwrap();
+            fs::write(dead.join("owner.json"), &owner).unwrap();
+            place.acquire(Duration::ZERO).unwrap().release().unwrap();
+            assert!(take_inside(&place.workspace()).is_err());
+            assert_eq!(fs::read_to_string(dead.join("owner.json")).unwrap(), owner);
+        }
+    }
+
+    #[test]
+    fn a_link_that_replaces_the_runtime_folder_leads_a_held_lock_nowhere() {
+        let place = Place::new();
+        let Attempt::Taken(inside) = take_inside(&place.workspace()).unwrap() else { panic!("it is held") };
+        let (runtime, moved) =
+            (place.workspace().join(".paperclip-runtime"), place.workspace().join("moved"));
+        let outside = tempfile::tempdir().unwrap();
+        let other = outside.path().join("workspace.paperclip-restore.lock");
+        fs::create_dir(&other).unwrap();
+        fs::rename(&runtime, &moved).unwrap();
+        symlink(outside.path(), &runtime).unwrap();
+        // Whether it says that something is amiss there does not matter here.
+        drop(inside);
+        assert!(other.exists());
+        assert!(!moved.join("workspace.paperclip-restore.lock").exists(), "it is where it was made");
+    }
+
+    #[test]
     fn waiting_ends_when_cancelled() {
         let place = Place::new();
         let _lock = place.acquire(PROMPTLY).unwrap();
         let cancel = Cancel::default();
         thread::scope(|scope| {
-            let waiter =
-                scope.spawn(|| MergeLock::acquire_blocking(&place.workspace(), Duration::MAX, &cancel));
+            let waiter = scope.spawn(|| acquire_blocking(&place.workspace(), Duration::MAX, &cancel));
             cancel.cancel();
             assert!(matches!(waiter.join().unwrap(), Err(Error::Aborted)));
         });
@@ -1155,7 +1215,7 @@ mod tests {
     }
 
     fn left_behind(place: &Place) -> (Folder, Option<Inode>) {
-        match Standing::at(&place.lock()).unwrap() {
+        match Standing::at(&Site::beside(&place.lock())).unwrap() {
             Standing::LeftBehind(folder, owner_file) => (folder, owner_file),
             _ => panic!("not left behind"),
         }
@@ -1176,7 +1236,7 @@ mod tests {
     fn a_holder_that_writes_its_name_late_keeps_the_lock() {
         let place = Place::new().locked_with(None).aged(ORPHAN_AGE);
         let (judged, owner_file) = left_behind(&place);
-        let late = MergeLock::claim(&place.lock(), None).unwrap().unwrap();
+        let late = MergeLock::claim(&Site::beside(&place.lock()), None).unwrap().unwrap();
         assert!(!judged.dismantle(owner_file).unwrap());
         assert!(late.held.as_ref().unwrap().folder.stands().unwrap() && place.owner_file().exists());
     }
@@ -1185,12 +1245,12 @@ mod tests {
     fn a_claim_never_replaces_a_name() {
         let theirs = owner(1);
         let place = Place::new().locked_with(Some(&theirs));
-        assert!(MergeLock::claim(&place.lock(), None).unwrap().is_none());
+        assert!(MergeLock::claim(&Site::beside(&place.lock()), None).unwrap().is_none());
         assert_eq!(fs::read_to_string(place.owner_file()).unwrap(), theirs);
         assert_eq!(fs::read_dir(place.lock()).unwrap().count(), 1, "no draft is left");
 
         fs::remove_dir_all(place.lock()).unwrap();
-        assert!(MergeLock::claim(&place.lock(), None).unwrap().is_none());
+        assert!(MergeLock::claim(&Site::beside(&place.lock()), None).unwrap().is_none());
     }
 
     #[test]

@@ -51,7 +51,8 @@ pub struct Report {
     pub kept: Vec<RelativePath>,
     /// Changed on both sides.
     pub conflicts: Vec<Conflict>,
-    /// Where what was deleted is kept as well: all of it where that is most of what the sandbox had, or nothing.
+    /// Where what was deleted is kept as well. Filled only by a merge that deleted more than half of what the sandbox had;
+    /// then it has all of its deletions.
     pub deletions_kept: Vec<Conflict>,
     /// Left as it is here.
     pub skipped: Vec<Skipped>,

@@ -324,15 +324,14 @@ pub fn begin_merge<'env>(
     baseline: &SnapshotWriter,
 ) -> Promised<'env, BegunMerge> {
     let base = std::mem::take(&mut *baseline.0.lock().unwrap_or_else(PoisonError::into_inner));
-    promise(
-        env,
-        off_the_loop(move || {
-            let input: MergeInput = argument("input", &input)?;
-            let exclude = PathSet::new("input.baseline.exclude", bytes(input.exclude))?;
-            let (source, target) = (input.source_dir.into_path(), input.target_dir.into_path());
-            Ok(BegunMerge(Arc::new(Mutex::new(Some(FolderMerge::begin(base, &exclude, &source, &target)?)))))
-        }),
-    )
+    promise(env, async move {
+        let input: MergeInput = argument("input", &input).map_err(|error| to_napi(&error))?;
+        let exclude = PathSet::new("input.baseline.exclude", bytes(input.exclude));
+        let exclude = exclude.map_err(|error| to_napi(&error))?;
+        let (source, target) = (input.source_dir.into_path(), input.target_dir.into_path());
+        let begun = FolderMerge::begin(base, exclude, source, target).await;
+        Ok(BegunMerge(Arc::new(Mutex::new(Some(begun.map_err(|error| to_napi(&error))?)))))
+    })
 }
 
 #[napi]

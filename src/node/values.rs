@@ -12,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::{TEXT, beginning};
-use crate::error::{Error, Result, readable};
+use crate::error::{Error, Result, escaped, readable};
 use crate::merge::report::{Conflict, Noted, Report, Skipped};
 use crate::path::RelativePath;
 use crate::sandbox::restore::Restored;
@@ -206,7 +206,7 @@ fn push_entry(json: &mut String, entry: &Entry) {
 /// What a restore did, as `RestoreReport` without what only `index.js` knows, and with its lists still empty.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct JsReport<'a> {
+struct JsReport {
     written: [(); 0],
     deleted: [(); 0],
     kept: [(); 0],
@@ -217,7 +217,7 @@ struct JsReport<'a> {
     sensitive: [(); 0],
     entries: usize,
     tolerant: bool,
-    tar_messages: &'a str,
+    tar_messages: String,
     phases: Vec<JsPhase>,
 }
 
@@ -257,7 +257,7 @@ pub fn report(Restored { report, entries, tar_messages, phases }: &Restored, cou
         sensitive: [],
         entries: *entries,
         tolerant: tar_messages.is_some(),
-        tar_messages: beginning(tar_messages.as_deref().unwrap_or_default(), TEXT),
+        tar_messages: lines(tar_messages.as_deref().unwrap_or_default()),
         phases: phases
             .iter()
             .map(|phase| JsPhase {
@@ -284,6 +284,21 @@ pub fn report(Restored { report, entries, tar_messages, phases }: &Restored, cou
     texts.extend(pieces("heldBack", held_back, count, note));
     texts.extend(pieces("sensitive", sensitive, count, note));
     texts
+}
+
+/// The beginning of a program's messages, with control characters escaped but for the ends of lines: a terminal that
+/// shows them must not obey a sandbox.
+fn lines(messages: &str) -> String {
+    let mut shown = String::new();
+    for character in beginning(messages, TEXT).chars() {
+        match character {
+            '\n' => shown.push('\n'),
+            _ => shown.push_str(&escaped(character)),
+        }
+    }
+    // What is escaped takes more room.
+    shown.truncate(beginning(&shown, TEXT).len());
+    shown
 }
 
 fn pieces<T, J: serde::Serialize>(
@@ -315,6 +330,22 @@ mod tests {
         assert_eq!(text(b"a\xff").get(), r#""a\udcff""#);
         // A surrogate that stands for no byte.
         assert_eq!(serde_json::from_str::<Bytes>(r#""\ud800""#).unwrap().0, "\u{FFFD}".as_bytes());
+    }
+
+    #[test]
+    fn messages_of_a_sandbox_keep_their_lines_and_lose_their_control_characters() {
+        for (messages, shown) in [
+            ("", ""),
+            ("tar: a: denied\ntar: caf\u{e9}: denied\n", "tar: a: denied\ntar: caf\u{e9}: denied\n"),
+            ("tar: '\\033[2J \"b\"'\n", "tar: '\\033[2J \"b\"'\n"),
+            ("a\x1b[2Jb\x07\r\n", "a\\u{1b}[2Jb\\u{7}\\r\n"),
+            ("\t\0\x7f\u{9b}31m", "\\t\\0\\u{7f}\\u{9b}31m"),
+            ("\u{202e}txt\u{2028}", "\\u{202e}txt\\u{2028}"),
+        ] {
+            assert_eq!(lines(messages), shown);
+        }
+        assert_eq!(lines(&"\x1b".repeat(TEXT)).len(), TEXT);
+        assert_eq!(lines(&"a".repeat(TEXT + 1)).len(), TEXT);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::tree::entry::{Entry, Snapshot};
 pub struct Answer<'a> {
     /// The upload that the sandbox's mark names; nothing where the mark is gone.
     pub mark: Option<&'a [u8]>,
-    /// What the extraction left, where it is not exactly what was packed.
+    /// What the extraction left, where it is not exactly what was packed: it may be nothing.
     pub list: Option<&'a [u8]>,
 }
 
@@ -23,7 +23,7 @@ impl<'a> Answer<'a> {
         let end = text.iter().position(|&byte| byte == b'\n').unwrap_or(text.len());
         let (first, rest) = text.split_at(end);
         let mark = first.strip_prefix(b"mark ").filter(|mark| !mark.is_empty());
-        let list = rest.strip_prefix(b"\n").filter(|list| !list.is_empty());
+        let list = rest.strip_prefix(b"\nlisted\n");
         Self { mark, list }
     }
 
@@ -69,9 +69,11 @@ mod tests {
             (b"mark", None, None),
             (b"mark 12\n", Some(b"12"), None),
             (b"mark 12", Some(b"12"), None),
-            (b"mark 12\n./a\x01f\n", Some(b"12"), Some(b"./a\x01f\n")),
-            (b"mark \n./a\x01f\n", None, Some(b"./a\x01f\n")),
-            (b"nonsense\nmark 12\n", None, Some(b"mark 12\n")),
+            (b"mark 12\nlisted\n./a\x01f\n", Some(b"12"), Some(b"./a\x01f\n")),
+            (b"mark 12\nlisted\n", Some(b"12"), Some(b"")),
+            (b"mark 12\n./a\x01f\n", Some(b"12"), None),
+            (b"mark \nlisted\n./a\x01f\n", None, Some(b"./a\x01f\n")),
+            (b"nonsense\nmark 12\n", None, None),
         ];
         for &(text, mark, list) in cases {
             assert_eq!(Answer::parse(Some(text)), Answer { mark, list }, "{}", text.escape_ascii());

@@ -17,7 +17,7 @@ pub const MESSAGES_MAX: usize = 64 * 1024;
 /// How many bytes of names toybox is told to leave out: it takes them by its command line alone.
 const TOYBOX_EXCLUDES_MAX: usize = 32 * 1024;
 
-/// The folder of the control files in a run's folder.
+/// The folder in a run's folder that has the mark, and a folder with control files for each upload.
 pub const OWN: &str = ".paperclip";
 
 /// The script, without its settings.
@@ -30,21 +30,27 @@ pub fn quote(text: &str) -> String {
 }
 
 /// The folders and files of one run in the sandbox.
+///
+/// Control files lie in a folder of the upload that they came with: a later upload that fails half-way must not change what
+/// an older session runs.
 #[derive(Debug, Clone)]
 pub struct Places {
     remote_dir: String,
     runtime_root: String,
     adapter_key: String,
+    upload_id: String,
 }
 
 impl Places {
-    /// Those of an adapter in the workspace `remote_dir`, which is in its shortest form.
+    /// Those of an adapter in the workspace `remote_dir`, which is in its shortest form. `upload_id` names the upload: a
+    /// single name, without anything that a shell would take for more than itself.
     #[must_use]
-    pub fn new(remote_dir: &str, adapter_key: &str) -> Self {
+    pub fn new(remote_dir: &str, adapter_key: &str, upload_id: &str) -> Self {
         Self {
             remote_dir: remote_dir.to_owned(),
             runtime_root: format!("{remote_dir}/{RUNTIME}/{adapter_key}"),
             adapter_key: adapter_key.to_owned(),
+            upload_id: upload_id.to_owned(),
         }
     }
 
@@ -52,6 +58,12 @@ impl Places {
     #[must_use]
     pub fn runtime_root(&self) -> &str {
         &self.runtime_root
+    }
+
+    /// The name of the upload.
+    #[must_use]
+    pub fn upload_id(&self) -> &str {
+        &self.upload_id
     }
 
     /// Where the workspace's archive is written to.
@@ -75,20 +87,37 @@ impl Places {
     /// What the sandbox says about itself, by its name in the download: below the workspace.
     #[must_use]
     pub fn answer(&self) -> String {
-        format!("{RUNTIME}/{}/{OWN}/answer", self.adapter_key)
+        format!("{RUNTIME}/{}/{OWN}/{}/answer", self.adapter_key, self.upload_id)
     }
 
-    fn own(&self) -> String {
+    /// The folder with the mark.
+    fn marks(&self) -> String {
         format!("{}/{OWN}", self.runtime_root)
+    }
+
+    /// The folder with the upload's control files.
+    fn own(&self) -> String {
+        format!("{}/{}", self.marks(), self.upload_id)
+    }
+
+    /// Makes the folder for control files, whatever an agent has put in its place. It expects the shell's `$m` and `$o`.
+    fn make_own(&self) -> String {
+        let (marks, own) = (quote(&self.marks()), quote(&self.own()));
+        format!(
+            r#"m={marks} o={own}
+if [ -L "$m" ] || [ ! -d "$m" ]; then rm -rf "$m"; else chmod u+rwx "$m" 2>/dev/null; fi
+mkdir -p "$o""#
+        )
     }
 
     /// The settings of the script that a download needs.
     fn settings(&self) -> String {
-        let [dir, own, answer] = [&self.remote_dir, &self.own(), &self.answer()].map(|text| quote(text));
+        let [dir, marks, own, answer] =
+            [&self.remote_dir, &self.marks(), &self.own(), &self.answer()].map(|text| quote(text));
         let [upload, download, status] =
             [&self.upload(), &self.download(), &self.status()].map(|text| quote(text));
         format!(
-            "dir={dir}\nown={own}\nanswer={answer}\nupload_archive={upload}\ndownload_archive={download}\n\
+            "dir={dir}\nmarks={marks}\nown={own}\nanswer={answer}\nupload_archive={upload}\ndownload_archive={download}\n\
              status={status}\nmessages_max={MESSAGES_MAX}\n"
         )
     }
@@ -104,8 +133,6 @@ pub struct Upload<'a> {
     /// Patterns that are left out of the download as far as the sandbox's tar can. What is left out is decided on this
     /// side in any case.
     pub exclude: &'a [String],
-    /// Names this upload: single, and without anything that a shell would take for more than itself.
-    pub id: &'a str,
     /// Whether the archive holds any entry: toybox refuses one without.
     pub holds_entries: bool,
     /// The digest of what the script lists where the extraction left exactly what was packed.
@@ -116,7 +143,8 @@ impl Upload<'_> {
     /// The control archive. Its size does not depend on [`Upload::expected`] and [`Upload::holds_entries`].
     #[must_use]
     pub fn control(&self) -> Vec<u8> {
-        let Self { places, preserved, exclude, id, holds_entries, expected } = self;
+        let Self { places, preserved, exclude, holds_entries, expected } = self;
+        let id = &places.upload_id;
         let holds_entries = u8::from(*holds_entries);
         let script = format!(
             "{}upload={id}\nexpected={expected}\nholds_entries={holds_entries}\n{}{}{SCRIPT}",
@@ -142,14 +170,14 @@ impl Upload<'_> {
     /// emptied.
     #[must_use]
     pub fn command(&self, archive_size: u64, size: u64) -> String {
-        let (archive, own) = (quote(&self.places.upload()), quote(&self.places.own()));
+        let (archive, make_own) = (quote(&self.places.upload()), self.places.make_own());
         let check_size = check_size(size);
         let start = archive_size + 1;
         in_shell(&format!(
-            r#"a={archive} o={own}
+            r#"a={archive}
 unset TAR_OPTIONS
-{check_size} &&
-mkdir -p "$o" && tail -c +{start} "$a" | (cd "$o" && tar -xf -) && exec sh "$o/control.sh" upload"#
+{check_size} || exit
+{make_own} && tail -c +{start} "$a" | (cd "$o" && tar -xf -) && exec sh "$o/control.sh" upload"#
         ))
     }
 }
@@ -191,11 +219,11 @@ pub fn tolerant_download(places: &Places) -> String {
     let none: [&str; 0] = [];
     let script =
         format!("{}{}{}{SCRIPT}", places.settings(), name_test("is_preserved", none), exclusions(&[]));
-    let (dir, own) = (quote(&places.remote_dir), quote(&places.own()));
+    let (dir, make_own) = (quote(&places.remote_dir), places.make_own());
     // Enters the workspace first: to make the folder below it would bring back a workspace that is gone, emptied.
     let plant = format!(
-        r#"o={own}
-cd {dir} && mkdir -p "$o" && printf %s "$1" > "$o/control.sh" && exec sh "$o/control.sh" tolerant"#
+        r#"cd {dir} || exit
+{make_own} && rm -rf "$o/control.sh" && printf %s "$1" > "$o/control.sh" && exec sh "$o/control.sh" tolerant"#
     );
     format!("{} sh {}", in_shell(&plant), quote(&script))
 }

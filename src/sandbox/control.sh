@@ -23,6 +23,7 @@ top_level() {
 }
 
 refuse() {
+    rm -f "$upload_archive"
     echo "the workspace's folder in the sandbox is refused: $1; nothing was changed, choose a folder of its own" >&2
     exit 1
 }
@@ -60,13 +61,18 @@ check_place() {
     esac
 }
 
-# Names this upload wherever another one has left its mark in this workspace, which is about to be replaced.
+# Names this upload wherever another one has left its mark in this workspace, which is about to be replaced, and removes
+# what earlier uploads of this run have left. From here on no older session takes this workspace for its own.
 claim() {
-    for mark in .paperclip-runtime/*/.paperclip/mark; do
-        [ -f "$mark" ] && [ ! -L "$mark" ] || continue
-        echo "$upload" > "$mark" || return
-    done
-    echo "$upload" > "$own/mark"
+    export upload
+    find .paperclip-runtime -mindepth 3 -maxdepth 3 -type f -name mark -exec sh -c '
+        for mark do
+            case $mark in
+            */.paperclip/mark) echo "$upload" > "$mark" || exit ;;
+            esac
+        done' sh {} + || return
+    echo "$upload" > "$marks/mark" &&
+        find "$marks" -mindepth 1 -maxdepth 1 ! -name mark ! -name "$upload" -exec rm -rf -- {} +
 }
 
 # Removes with all that is in them, also where a folder is read-only.
@@ -76,17 +82,26 @@ remove() {
     rm -rf -- "$@"
 }
 
-# Lists what the extraction left, one line an entry, unless it is exactly what was packed.
+# Lists what the extraction left, one line an entry, unless it is exactly what was packed. Tools that do not find and list
+# this script say nothing of the workspace either.
 check_extraction() {
-    rm -f "$own/found"
-    top_level list 2>/dev/null | sort > "$own/found"
-    # Nothing at all says that a tool is missing or another one here.
-    [ -s "$own/found" ] || rm -f "$own/found"
-    [ -f "$own/found" ] || return 0
-    sum=$(sha256sum < "$own/found" 2>/dev/null)
+    if [ "$(find "$self" -type f -exec stat -c f {} + 2>/dev/null)" = f ]; then
+        by=stat
+    elif [ "$(find "$self" -type f -exec sh -c 'echo f' {} + 2>/dev/null)" = f ]; then
+        by=kind
+    else
+        return 0
+    fi
+    export by
+    order=cat
+    command -v sort >/dev/null 2>&1 && order=sort
+    top_level list 2>/dev/null | "$order" > "$own/list" || return
+    sum=$(sha256sum < "$own/list" 2>/dev/null)
     case $sum in
-    "$expected"*) rm -f "$own/found" ;;
+    "$expected"*) ;;
+    *) { echo listed && cat "$own/list"; } > "$own/found" || return ;;
     esac
+    rm -f "$own/list"
 }
 
 # The first failure is the one that counts. That of `find` is 2, since 1 is what tar says of a file that changed.
@@ -105,7 +120,7 @@ failed() {
 pack() {
     code=0
     names=$archive.names
-    { printf 'mark ' && { cat "$own/mark" 2>/dev/null || echo; } &&
+    { printf 'mark ' && { cat "$marks/mark" 2>/dev/null || echo; } &&
         { [ ! -f "$own/found" ] || cat "$own/found"; }; } > "$own/answer" || failed 2
     top_level names > "$names" || failed 2
     # What cannot be listed must not look like an empty folder.
@@ -172,14 +187,14 @@ upload)
     [ "$holds_entries" = 0 ] || (umask 0 && tar -xpf "$upload_archive") || exit
     rm -f "$upload_archive" || exit
     [ -e .paperclip-runtime/.gitignore ] || echo '*' > .paperclip-runtime/.gitignore || exit
-    check_extraction
+    check_extraction || exit
     ;;
 clear)
     remove "$@"
     ;;
 list)
     separator=$(printf '\001')
-    if command -v stat >/dev/null 2>&1; then
+    if [ "$by" = stat ]; then
         find "$@" -type f -exec stat -c "%n${separator}f %f %s %Y" {} + \
             -o -type d -exec stat -c "%n${separator}d %f" {} + -o -type l -exec stat -c "%n${separator}l" {} +
     else

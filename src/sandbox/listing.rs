@@ -7,7 +7,7 @@
 //! A line is a name, which begins with `./`, a byte of value 1, and what `stat` says: `f <mode> <size> <mtime>` of a file,
 //! `d <mode>` of a folder and `l` of a symbolic link, the mode in hexadecimal. Where there is no `stat`, the kind alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 use sha2::Digest as _;
@@ -16,7 +16,6 @@ use crate::archive::pack::Sent;
 use crate::exclude::PathSet;
 use crate::path::RelativePath;
 use crate::tree::entry::{Digest, PERMISSIONS};
-use crate::tree::twins::may_be_one;
 
 /// What stands between a name and what is said about it.
 const SEPARATOR: u8 = 1;
@@ -157,7 +156,8 @@ pub fn compare(sent: &[(RelativePath, Sent)], list: &[u8], preserved: &PathSet) 
     if late.len() * 2 <= files {
         missing.append(&mut late);
     }
-    missing.extend(overwritten(sent, &missing));
+    let over = overwritten(sent, &missing);
+    missing.extend(over);
     missing.sort_unstable();
     missing.dedup();
     modes.retain(|(path, _)| missing.binary_search(path).is_err());
@@ -169,34 +169,112 @@ fn says(field: Option<&[u8]>, number: u64) -> bool {
     field.is_none_or(|field| field == number.to_string().as_bytes())
 }
 
-/// Other paths that a lost one may have been written over, although they look as they were sent: one that the volume may
-/// take for the same name, and one that is left of it where tar strips what it takes for a drive or a root.
-fn overwritten(sent: &[(RelativePath, Sent)], lost: &[RelativePath]) -> Vec<RelativePath> {
-    let mut by_fold: HashMap<Vec<u8>, Vec<&RelativePath>> = HashMap::new();
-    let fold = |path: &RelativePath| match path.as_bytes() {
-        bytes if bytes.is_ascii() => bytes.to_ascii_lowercase(),
-        // Of those, any may be one with any other in a folder of the same depth.
-        bytes => bytes.iter().filter(|&&byte| byte == b'/').copied().collect(),
-    };
+/// Other paths that a lost one may have been written over, although they look as they were sent: one that a volume may take
+/// for the same name, and one that is left of it where tar strips what it takes for a drive or a root.
+fn overwritten(sent: &[(RelativePath, Sent)], lost: &[RelativePath]) -> HashSet<RelativePath> {
+    let mut over = HashSet::new();
     if lost.is_empty() {
-        return Vec::new();
+        return over;
     }
+    let mut folded: HashMap<String, Vec<&RelativePath>> = HashMap::new();
     for (path, _) in sent {
-        by_fold.entry(fold(path)).or_default().push(path);
+        folded.entry(fold(path)).or_default().push(path);
     }
-    let mut over = Vec::new();
-    for path in lost {
-        let others = by_fold.get(&fold(path)).into_iter().flatten();
-        over.extend(
-            others.filter(|other| **other != path && may_be_one(other, path)).map(|other| (*other).clone()),
-        );
-        if let Some(stripped) = stripped(path)
-            && sent.binary_search_by(|(path, _)| path.cmp(&stripped)).is_ok()
-        {
-            over.push(stripped);
+    // Once for each name, however many of those that fold to it are lost.
+    let folds: HashSet<String> = lost.iter().map(fold).collect();
+    for same in folds.iter().filter_map(|name| folded.get(name)).filter(|same| same.len() > 1) {
+        over.extend(same.iter().map(|path| (*path).clone()));
+    }
+    let stripped = lost.iter().filter_map(stripped);
+    over.extend(stripped.filter(|path| sent.binary_search_by(|(sent, _)| sent.cmp(path)).is_ok()));
+    over
+}
+
+/// What a sandbox may have lost although nothing is known of it: names that some tar strips a part of, and those that some
+/// volume takes for one.
+#[must_use]
+pub fn doubtful(sent: &[(RelativePath, Sent)]) -> Vec<RelativePath> {
+    let mut folded: HashMap<String, usize> = HashMap::new();
+    for (path, _) in sent {
+        *folded.entry(fold(path)).or_default() += 1;
+    }
+    let paths = sent.iter().map(|(path, _)| path);
+    paths.filter(|path| stripped(path).is_some() || folded[&fold(path)] > 1).cloned().collect()
+}
+
+/// A path as a volume may take it that tells neither case nor ways of writing a letter: in lower case, and with each letter
+/// that has a mark, in one character or in several, as the same sign. Bytes that are no text stay as they are.
+fn fold(path: &RelativePath) -> String {
+    const MARKED: char = '\u{fffd}';
+    let text = crate::error::readable(path.as_bytes());
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    let mut folded = String::with_capacity(text.len());
+    for character in text.chars().flat_map(char::to_lowercase) {
+        match character {
+            // Combining marks, also those of kana.
+            '\u{300}'..='\u{36f}' | '\u{3099}' | '\u{309a}' => {
+                if !folded.ends_with(MARKED) {
+                    folded.pop();
+                    folded.push(MARKED);
+                }
+            }
+            other if may_be_marked(other) => folded.push(MARKED),
+            // The signs for kelvin and angstrom are letters to many volumes, and lower case has made them so.
+            other => folded.push(other),
         }
     }
-    over
+    folded
+}
+
+/// Whether a lower-case letter may also be written as another one with a mark behind it: of Latin, Greek, Cyrillic and kana.
+fn may_be_marked(letter: char) -> bool {
+    let letter = match letter {
+        // Katakana as hiragana.
+        '\u{30a1}'..='\u{30f4}' => u32::from(letter) - 0x60,
+        other => u32::from(other),
+    };
+    matches!(
+        letter,
+        0xe0..=0x233
+            | 0x390
+            | 0x3ac..=0x3b0
+            | 0x3ca..=0x3ce
+            | 0x439
+            | 0x450
+            | 0x451
+            | 0x453
+            | 0x457
+            | 0x45c..=0x45e
+            | 0x1e00..=0x1fff
+            | 0x304c
+            | 0x304e
+            | 0x3050
+            | 0x3052
+            | 0x3054
+            | 0x3056
+            | 0x3058
+            | 0x305a
+            | 0x305c
+            | 0x305e
+            | 0x3060
+            | 0x3062
+            | 0x3065
+            | 0x3067
+            | 0x3069
+            | 0x3070
+            | 0x3071
+            | 0x3073
+            | 0x3074
+            | 0x3076
+            | 0x3077
+            | 0x3079
+            | 0x307a
+            | 0x307c
+            | 0x307d
+            | 0x3094
+    )
 }
 
 /// What some tars leave of a name: bsdtar strips drive letters and leading slashes of both kinds.
@@ -312,6 +390,20 @@ mod tests {
                 &["e\u{301}", "\u{e9}"],
                 &[],
             ),
+            (
+                "one of many names that are not ASCII",
+                &[("\u{4e00}", plain), ("\u{4e01}", plain), ("\u{4e02}", plain)],
+                &[("\u{4e01}", plain), ("\u{4e02}", plain)],
+                &["\u{4e00}"],
+                &[],
+            ),
+            (
+                "the sign for kelvin",
+                &[("\u{212a}", plain), ("k", plain)],
+                &[("k", plain)],
+                &["k", "\u{212a}"],
+                &[],
+            ),
             ("a drive", &[("c:n", plain), ("n", plain)], &[("n", plain)], &["c:n", "n"], &[]),
             ("a backslash", &[("\\n", plain), ("n", plain)], &[("n", plain)], &["\\n", "n"], &[]),
             (
@@ -333,11 +425,26 @@ mod tests {
     }
 
     #[test]
+    fn which_names_may_have_been_lost_where_nothing_is_known() {
+        let names = ["A", "a", "b", "c:x", "d/\\y", "\\z", "e\u{301}", "\u{e9}"];
+        let sent: Vec<_> = names.iter().map(|name| (*name, file(0o644, 1))).collect();
+        let found: Vec<_> = doubtful(&listing(&sent)).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["A", "\\z", "a", "c:x", "e\u{301}", "\u{e9}"]);
+    }
+
+    #[test]
     fn times_do_not_count_where_the_volume_does_not_keep_them() {
         let sent = listing(&[("a", file(0o644, 1)), ("b", file(0o644, 1)), ("c", file(0o644, 2))]);
         let late = |size| Sent::File { mode: 0o644, size, mtime: 1 };
         let found = listing(&[("a", late(1)), ("b", late(1)), ("c", late(1))]);
         assert_eq!(compare(&sent, &text(&found), &PathSet::default()).lost, [path("c")]);
+    }
+
+    #[test]
+    fn a_list_of_nothing_is_compared_in_time_that_grows_with_the_names() {
+        let names: Vec<String> = (0..20_000).map(|at| format!("\u{e9}{at}")).collect();
+        let sent: Vec<_> = names.iter().map(|name| (&**name, file(0o644, 1))).collect();
+        assert_eq!(compare(&listing(&sent), b"", &PathSet::default()).lost.len(), sent.len());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A workspace and its assets → the sandbox.
 
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet};
 use crate::merge::conflicts::Keep;
+use crate::merge::incoming::UNCHANGED;
 use crate::merge::report::Rescued;
 use crate::path::RelativePath;
 use crate::tree::entry::{Digest, Snapshot};
@@ -65,8 +67,6 @@ pub struct Asset {
 pub struct Session {
     pub(super) workspace: Workspace,
     pub(super) places: Places,
-    /// Names this upload in the sandbox.
-    pub(super) upload_id: String,
     pub(super) left_alone: Arc<LeftAlone>,
     pub(super) preserve: PathSet,
     /// What both sides last shared. Held while a restore runs, so that two never mix.
@@ -81,6 +81,8 @@ pub(super) struct Base {
     pub(super) sent: Vec<(RelativePath, Sent)>,
     /// What the sandbox never had as it was packed.
     pub(super) lost: PathSet,
+    /// The permission bits that the sandbox has by itself, where they are not those that were packed.
+    pub(super) modes: HashMap<RelativePath, u32>,
     /// What failed restores had to keep aside, for the report of the next one.
     pub(super) rescued: Rescued,
     /// For how long restores keep local versions.
@@ -94,6 +96,10 @@ impl Session {
         self.places.runtime_root()
     }
 }
+
+/// What is said where the workspace is not at its path.
+const GONE: &str =
+    "the workspace is gone, and nothing was changed; bring it back to that path and restore again";
 
 /// The local workspace by its path and by what it was when it was packed.
 #[derive(Debug, Clone)]
@@ -116,9 +122,8 @@ impl Workspace {
     /// Opens it again. A folder that took its place must not be taken for the workspace with everything deleted.
     pub(super) fn open(&self) -> Result<Root> {
         let root = Root::open(&self.path).map_err(|error| {
-            error.with_hint(
-                "the workspace is gone, and nothing was changed; bring it back to that path and restore again",
-            )
+            let hint = if error.is_gone() { GONE } else { UNCHANGED };
+            error.with_hint(hint)
         })?;
         let meta = root.meta()?;
         if (meta.dev, meta.ino) != self.identity || (!self.is_link && self.path.is_symlink()) {
@@ -158,19 +163,18 @@ pub async fn prepare<C: SandboxClient>(
     upload: Upload,
     cancel: Cancel,
 ) -> Result<Session, RunError<C::Failure>> {
-    let places = spec::places(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key)?;
+    let places =
+        spec::places(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key, &upload_id())?;
     let root = Root::open(&upload.workspace)?;
     let workspace = Workspace::of(&root)?;
     let sources = check_assets(&upload.assets, &root)?;
     let preserve = PathSet::new("input.preserveAbsentOnRestore", &upload.preserve)?;
     let left_alone = Arc::new(LeftAlone::new(&upload.exclude, preserve.clone()));
 
-    let id = upload_id();
     let control = Control {
         places: places.clone(),
         preserved: preserved_names(&preserve)?,
         exclude: remote_patterns(&upload.exclude, &places.answer())?,
-        id: id.clone(),
     };
     let uploaded = patterns(&upload.exclude);
     let leave_out =
@@ -184,9 +188,20 @@ pub async fn prepare<C: SandboxClient>(
     upload_assets(&client, places.runtime_root(), sources, upload.concurrency, &cancel).await?;
     // What is excluded was not even packed.
     snapshot.retain(|path, _| !left_alone.paths.contains_or_covers(path));
-    let base =
-        Base { snapshot, sent, lost: PathSet::default(), rescued: Rescued::default(), keep: upload.keep };
-    Ok(Session { workspace, places, upload_id: id, left_alone, preserve, base: Arc::new(Mutex::new(base)) })
+    let base = Base {
+        snapshot,
+        sent,
+        lost: PathSet::default(),
+        modes: HashMap::new(),
+        rescued: Rescued::default(),
+        keep: upload.keep,
+    };
+    Ok(Session { workspace, places, left_alone, preserve, base: Arc::new(Mutex::new(base)) })
+}
+
+/// Names that belong to calls of this package that run: merge locks, and what is not complete.
+fn never_travels(path: &RelativePath) -> bool {
+    is_lock_name(path) || is_temporary_name(path)
 }
 
 /// A name for one upload that no other has: 32 hexadecimal digits.
@@ -275,13 +290,12 @@ struct Control {
     places: Places,
     preserved: Vec<String>,
     exclude: Vec<String>,
-    id: String,
 }
 
 impl Control {
     fn upload(&self, holds_entries: bool, expected: Digest) -> command::Upload<'_> {
-        let Self { places, preserved, exclude, id } = self;
-        command::Upload { places, preserved, exclude, id, holds_entries, expected }
+        let Self { places, preserved, exclude } = self;
+        command::Upload { places, preserved, exclude, holds_entries, expected }
     }
 }
 
@@ -309,11 +323,11 @@ async fn pack_workspace<C: SandboxClient>(
         let _held = attachment.hold()?;
         let bytes = file.as_mut();
         let archive_size = bytes.len() - tail;
-        let compared: Vec<_> = packed.sent;
-        let upload = control.upload(archive_size > END_MARK, listing::digest(&compared, &control.preserved));
+        let expected = listing::digest(&packed.sent, &control.preserved);
+        let upload = control.upload(archive_size > END_MARK, expected);
         bytes[archive_size..].copy_from_slice(&upload.control());
         let command = upload.command(archive_size as u64, bytes.len() as u64);
-        Ok(WorkspaceUpload { command, file, snapshot: packed.snapshot, sent: compared })
+        Ok(WorkspaceUpload { command, file, snapshot: packed.snapshot, sent: packed.sent })
     })
     .await?;
     Ok(done)
@@ -366,7 +380,8 @@ async fn upload_assets<C: SandboxClient>(
     let failed = Arc::new(AtomicBool::new(false));
     for (at, (asset, root)) in sources.into_iter().enumerate() {
         let uploaded = patterns(&asset.exclude);
-        let packed = pack(&**client, root, move |path| uploaded.matches(path), 0, cancel).await;
+        let packed =
+            pack(&**client, root, move |path| never_travels(path) || uploaded.matches(path), 0, cancel).await;
         let place = places.clone().acquire_owned().await;
         if failed.load(Ordering::Acquire) {
             break;

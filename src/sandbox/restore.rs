@@ -12,7 +12,7 @@ use super::{command, listing};
 use crate::archive::source::{Bytes, copy_of};
 use crate::archive::unpack::{Archive, Content, Unpacked, unpack};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, readable};
 use crate::exclude::PathSet;
 use crate::merge::incoming::{Incoming, UNCHANGED};
 use crate::merge::lock::{self, MergeLock};
@@ -147,17 +147,17 @@ impl Session {
 
         let (workspace, left_alone, preserve, stop) =
             (self.workspace.clone(), self.left_alone.clone(), self.preserve.clone(), cancel.clone());
-        let (upload_id, answer) = (self.upload_id.clone(), self.places.answer());
+        let places = self.places.clone();
         let begun = blocking(move || {
             let started = Instant::now();
-            let checked = check(&download, &base, &left_alone, &answer).and_then(|mut archive| {
+            let checked = check(&download, &base, &left_alone, &places.answer()).and_then(|mut archive| {
                 let control = archive.control.take();
                 let answer = Answer::parse(control.as_deref());
-                if answer.names_another(&upload_id) {
+                if answer.names_another(places.upload_id()) {
                     return Err(Error::SandboxReplaced { reason: ANOTHER_UPLOAD });
                 }
-                base.compare(answer.list, &preserve);
-                archive.entries.retain(|entry| !base.lost.contains_or_covers(&entry.path));
+                base.take_in(answer, &archive, &preserve);
+                base.adjust(&mut archive);
                 let root = workspace.open()?;
                 let partly = packed.may_lack_something(&archive, &left_alone);
                 base.with_terms(&left_alone, &stop, |terms, lost, rescued| {
@@ -212,7 +212,10 @@ impl Session {
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
             let tar_messages = match packed {
                 Packed::Whole => None,
-                Packed::Partly(told) => Some(crate::error::readable(&told)),
+                // The first line is the exit status.
+                Packed::Partly(told) => {
+                    Some(told.splitn(2, |&byte| byte == b'\n').nth(1).map_or_else(String::new, readable))
+                }
             };
             Ok(Restored { report, entries, tar_messages, phases })
         })
@@ -266,20 +269,43 @@ impl Base {
         step(&Terms { base, left_alone: &left_alone, keep, cancel }, lost, rescued)
     }
 
-    /// Takes over what the sandbox says of what the extraction left there.
-    fn compare(&mut self, list: Option<&[u8]>, preserve: &PathSet) {
-        // Once is enough: it tells of the time before the agent came.
-        let Some(list) = list.filter(|_| !self.sent.is_empty()) else { return };
-        let found = listing::compare(&std::mem::take(&mut self.sent), list, preserve);
-        for (path, permissions) in found.modes {
-            if let Some(Entry::Dir { mode: Some(mode) } | Entry::File { mode, .. }) =
-                self.snapshot.get_mut(&path)
-            {
-                *mode = *mode & !PERMISSIONS | permissions;
+    /// Takes over what the sandbox says of what the extraction left there. Only what the first answer says is believed: by
+    /// the next one, an agent has been there.
+    fn take_in(&mut self, answer: Answer<'_>, archive: &Archive, preserve: &PathSet) {
+        if self.sent.is_empty() {
+            return;
+        }
+        if answer.mark.is_none() {
+            // The agent removed what the sandbox had to say. What is there is not lost.
+            let is_missing = |path: &RelativePath| archive.get(path).is_none();
+            self.lost = PathSet::of(listing::doubtful(&self.sent).into_iter().filter(is_missing));
+        } else {
+            let sent = std::mem::take(&mut self.sent);
+            let Some(list) = answer.list else { return };
+            let found = listing::compare(&sent, list, preserve);
+            self.modes = found.modes.into_iter().collect();
+            self.lost = PathSet::of(found.lost);
+        }
+        self.snapshot.retain(|path, _| !self.lost.contains_or_covers(path));
+    }
+
+    /// Takes from a download what the sandbox never had as it was packed, and takes the modes that the sandbox has by itself
+    /// for those that were packed.
+    fn adjust(&self, archive: &mut Archive) {
+        archive.entries.retain(|entry| !self.lost.contains_or_covers(&entry.path));
+        if self.modes.is_empty() {
+            return;
+        }
+        for Unpacked { path, content, .. } in &mut archive.entries {
+            let (Content::Dir { mode: Some(mode) } | Content::File { mode, .. }) = content else { continue };
+            let base = match self.snapshot.get(path) {
+                Some(Entry::Dir { mode: Some(base) } | Entry::File { mode: base, .. }) => *base,
+                _ => continue,
+            };
+            if self.modes.get(path) == Some(&(*mode & PERMISSIONS)) {
+                *mode = *mode & !PERMISSIONS | base & PERMISSIONS;
             }
         }
-        self.lost = PathSet::of(found.lost);
-        self.snapshot.retain(|path, _| !self.lost.contains_or_covers(path));
     }
 }
 

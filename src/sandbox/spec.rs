@@ -5,10 +5,10 @@ use crate::error::{Error, Result};
 
 /// The places of one adapter in a workspace: its folder is `<remote>/.paperclip-runtime/<adapter key>`, as
 /// `path.posix.join` makes it.
-pub fn places(remote_dir: &str, argument: &str, adapter_key: &str) -> Result<Places> {
+pub fn places(remote_dir: &str, argument: &str, adapter_key: &str, upload_id: &str) -> Result<Places> {
     let remote_dir = remote_folder(remote_dir, argument)?;
     key(adapter_key, "input.adapterKey")?;
-    Ok(Places::new(&remote_dir, adapter_key))
+    Ok(Places::new(&remote_dir, adapter_key, upload_id))
 }
 
 /// Why a key cannot be an asset's: its folder, or its archive, would be one of our own.
@@ -111,7 +111,7 @@ mod tests {
             ("./w", None),
             ("/w\0x", None),
         ] {
-            let made = places(remote, "input.workspaceRemoteDir", "k");
+            let made = places(remote, "input.workspaceRemoteDir", "k", "1");
             let root = made.as_ref().ok().map(Places::runtime_root);
             assert_eq!(root, expected, "{remote:?}");
             if let Err(error) = made {

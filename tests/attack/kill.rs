@@ -7,14 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use sandbox_managed_runtime::cancel::Cancel;
-use sandbox_managed_runtime::exclude::PathSet;
-use sandbox_managed_runtime::merge::folder::FolderMerge;
 use sandbox_managed_runtime::tree::root::Root;
 use sandbox_managed_runtime::tree::scan::snapshot;
 
 use crate::child::{OtherProcess, many_files};
 use crate::model::merge;
-use crate::place::{Place, restore};
+use crate::place::{Place, begin_merge, restore};
 use crate::random::Random;
 use crate::rounds;
 use crate::tree::{
@@ -199,8 +197,8 @@ pub fn complete_by_merge(place: &Place, before: &Tree, after: &Tree, what: &str)
     let source = apart.root().join("source");
     fs::create_dir(&source).unwrap();
     write_tree(&source, after);
-    let mut merging = FolderMerge::begin(base, &PathSet::default(), &source, &place.workspace())
-        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let mut merging =
+        begin_merge(base, &source, &place.workspace()).unwrap_or_else(|error| panic!("{what}: {error}"));
     let report = merging.apply();
     merging.finish().unwrap();
     report.unwrap_or_else(|error| panic!("{what}: {error}"));

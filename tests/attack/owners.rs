@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, lchown};
 use crate::child::{NOBODY, give_to};
 use crate::mounts::Mount;
 use crate::place::{Place, restore};
+use crate::raw_tar::RawTar;
 use crate::tree::{DIR, Node, Tree, file, link, set_mode, to_tar, tree};
 
 const GROUP: u32 = 1234;
@@ -72,6 +73,32 @@ fn what_is_replaced_keeps_the_owner_and_group_of_the_local_one() {
     let [kept] = &report.conflicts[..] else { panic!("{:?}", report.conflicts) };
     assert_eq!(owner_of(place.at(kept.kept_at.as_path())), (NOBODY, GROUP));
     place.assert_no_litter();
+}
+
+#[test]
+fn names_of_one_inode_each_keep_the_owner_of_the_file_that_they_replace() {
+    const OTHER: u32 = 4321;
+    // In each order, and with a symbolic link and a new name among them.
+    for owners in [[NOBODY, OTHER, 0], [OTHER, NOBODY, NOBODY], [0, NOBODY, OTHER]] {
+        let names = ["a", "b", "c"];
+        let place = Place::with(&tree(names.map(|name| (name, file("1")))));
+        let (client, session) = place.prepare_canned();
+        for (name, owner) in names.iter().zip(owners) {
+            lchown(place.at(name), Some(owner), Some(GROUP)).unwrap();
+        }
+        let mut archive = RawTar::new().file("0 new", b"2");
+        for name in names {
+            archive = archive.hard_link(name, "0 new");
+        }
+        client.answer(archive.end());
+        restore(&session, &*client).unwrap();
+        for (name, owner) in names.iter().zip(owners) {
+            assert_eq!(owner_of(place.at(name)), (owner, GROUP), "{name} of {owners:?}");
+            assert_eq!(fs::read(place.at(name)).unwrap(), b"2");
+        }
+        assert_eq!(owner_of(place.at("0 new")), (0, 0), "{owners:?}");
+        place.assert_no_litter();
+    }
 }
 
 #[test]

@@ -6,10 +6,13 @@ use std::sync::{Arc, LazyLock};
 
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::Error;
+use sandbox_managed_runtime::exclude::PathSet;
 use sandbox_managed_runtime::merge::conflicts::Keep;
+use sandbox_managed_runtime::merge::folder::FolderMerge;
 use sandbox_managed_runtime::merge::report::Report;
 use sandbox_managed_runtime::sandbox::client::{RunError, SandboxClient};
 use sandbox_managed_runtime::sandbox::prepare::{Session, Upload, prepare};
+use sandbox_managed_runtime::tree::entry::Snapshot;
 use tempfile::TempDir;
 
 use crate::sandbox::{CannedSandbox, Failure};
@@ -167,6 +170,12 @@ pub fn restore_until<C: SandboxClient<Failure = Failure>>(
     client: &C,
 ) -> Result<Report, Failed> {
     RUNTIME_THREADS.block_on(session.restore(client, cancel)).map(|restored| restored.report)
+}
+
+/// Begins a merge of the folder `source` into `target`.
+pub fn begin_merge(base: Snapshot, source: &Path, target: &Path) -> Result<FolderMerge, Error> {
+    let (source, target) = (source.to_path_buf(), target.to_path_buf());
+    RUNTIME_THREADS.block_on(FolderMerge::begin(base, PathSet::default(), source, target))
 }
 
 /// Restores and expects our own error.

@@ -1,13 +1,11 @@
 //! The table of the merge, over every combination of what base, sandbox and workspace may hold at one path.
 
 use sandbox_managed_runtime::cancel::Cancel;
-use sandbox_managed_runtime::exclude::PathSet;
-use sandbox_managed_runtime::merge::folder::FolderMerge;
 use sandbox_managed_runtime::tree::root::Root;
 use sandbox_managed_runtime::tree::scan::snapshot;
 
 use crate::model::merge;
-use crate::place::{Place, restore};
+use crate::place::{Place, begin_merge, restore};
 use crate::tree::{DIR, Node, Picture, Tree, change_tree, file, link, to_tar, tree, write_tree};
 
 /// Everything that may stand at the path `p`, by name.
@@ -92,8 +90,7 @@ fn every_combination_merged_from_a_folder() {
         let workspace = Root::open(&place.workspace()).unwrap();
         let baseline = snapshot(&workspace, &|_| false, &Cancel::default()).unwrap();
         change_tree(&place.workspace(), &base, &ours);
-        let mut merging =
-            FolderMerge::begin(baseline, &PathSet::default(), &source, &place.workspace()).unwrap();
+        let mut merging = begin_merge(baseline, &source, &place.workspace()).unwrap();
         let report = merging.apply();
         merging.finish().unwrap();
         merge(&base, &theirs, &ours).assert_is(&place.workspace(), &report.unwrap(), "merged");
