@@ -229,7 +229,7 @@ const CHECKS = [
         roundTrip(bench, `file-${index}`, noise(200_000 + index)),
       );
       const commands = Array.from({ length: 4 }, (_, index) => bench.run(`test ${index} -eq ${index}`));
-      await Promise.all([...files, ...commands]);
+      await allEnded([...files, ...commands]);
     },
     advice:
       "Share no temporary name between calls, and let concurrent requests wait for each other if they must.",
@@ -240,7 +240,7 @@ const CHECKS = [
       if (bench.client.allowConcurrentSyncOperations !== true) return;
       bench.abilities.partsAtOnce = true;
       const bytes = noise(PART_BYTES);
-      await Promise.all([1, 2, 3, 4].map((part) => roundTrip(bench, `part-${part}`, bytes)));
+      await allEnded([1, 2, 3, 4].map((part) => roundTrip(bench, `part-${part}`, bytes)));
     },
     advice: "Leave `allowConcurrentSyncOperations` out if one transfer disturbs another.",
   },
@@ -484,6 +484,18 @@ async function roundTrip({ client, folder, run }, name, bytes) {
     throw new Error(`${returned.byteLength} of ${bytes.byteLength} bytes returned`);
   }
   if (digest(returned) !== digest(bytes)) throw new Error("other bytes returned than were written");
+}
+
+/**
+ * Waits until all of `works` have ended, and then fails as the first of them that failed: what still ran would
+ * write into a folder that the checks remove meanwhile.
+ *
+ * @param {Promise<unknown>[]} works
+ */
+async function allEnded(works) {
+  const outcomes = await Promise.allSettled(works);
+  const failed = outcomes.find(({ status }) => status === "rejected");
+  if (failed?.status === "rejected") throw failed.reason;
 }
 
 /**

@@ -342,6 +342,32 @@ describe("checking a client", () => {
     expect(failures).toEqual([]);
   });
 
+  it.each(["calls may overlap", "large files travel at once, where the client says that they may"])(
+    "removes its folder only when all that overlaps has ended: %s",
+    async (check) => {
+      const good = createLocalClient();
+      let running = 0;
+      let runningAtRemove;
+      const uneven = but(good, {
+        async writeFile(file, bytes) {
+          running += 1;
+          if (running === 1) throw new Error("busy");
+          await new Promise((resolve) => setTimeout(resolve, 100));
+          await good.writeFile(file, bytes);
+          running -= 1;
+        },
+        async remove(target) {
+          runningAtRemove = running;
+          await good.remove(target);
+        },
+      });
+      const { failures } = await conformance(uneven, { workDir: await temporaryFolder(), only: [check] });
+      expect(failures).toMatchObject([{ check, problem: "busy" }]);
+      // The first one never ends its count.
+      expect(runningAtRemove).toBe(1);
+    },
+  );
+
   it("says so when it cannot remove its folder", async () => {
     const workDir = await temporaryFolder();
     const tidy = but(createLocalClient(), { remove: () => Promise.reject(new Error("stuck")) });
