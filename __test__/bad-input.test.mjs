@@ -265,7 +265,7 @@ describe("prepareSandboxManagedRuntime", () => {
     "refuses %s for preserveAbsentOnRestore",
     (_, value, code, argument) => expectRefused(prepare({ preserveAbsentOnRestore: value }), code, argument),
   );
-  it.each(["onProgress", "onRuntimeProgress", "onReport"])(
+  it.each(["onProgress", "onRuntimeProgress", "onReport", "onPrepareReport"])(
     "refuses what is no function for %s",
     async (name) => {
       for (const value of [5, "text", true, {}, []])
@@ -371,6 +371,7 @@ describe("prepareSandboxManagedRuntime", () => {
         onProgress: nothing,
         onRuntimeProgress: nothing,
         onReport: nothing,
+        onPrepareReport: nothing,
         lease: nothing,
         signal: nothing,
         concurrency: nothing,

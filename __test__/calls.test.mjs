@@ -1,7 +1,7 @@
 // How client calls are made for the binding: what is kept, what is made again, what is told of them.
 
 import path from "node:path";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { prepareSandboxManagedRuntime } from "../index.js";
 import { Abort } from "../js/abort.js";
 import { ClientCalls } from "../js/calls.js";
@@ -258,6 +258,17 @@ describe("with a workspace", () => {
       expect(await trace("net")).toStrictEqual([]);
       expect(await trace("")).toStrictEqual([]);
     });
+  });
+
+  it("has no call timed where NODE_DEBUG does not ask", async () => {
+    const now = vi.spyOn(performance, "now");
+    onTestFinished(() => void now.mockRestore());
+    const client = new MemorySandbox(Buffer.from("text"));
+    for (const op of ["makeDir", "readFile", "run", "remove", "discard"]) {
+      await callsOf(client).dispatch({ op, target: "/remote/a" });
+    }
+    expect(client.methods).toStrictEqual(["makeDir", "readFile", "run", "remove", "remove"]);
+    expect(now).not.toHaveBeenCalled();
   });
 
   it.each([
