@@ -55,6 +55,7 @@ const { version } = require("./js/version.js");
  *
  * @typedef {object} PreparedSession
  * @property {() => string} runtimeRootDir
+ * @property {() => string} prepareReport The archives of the prepare, as JSON.
  * @property {(dispatch: Dispatch, canceller: Canceller, wantsReport: boolean) => Promise<Pieces | null>} restore
  */
 

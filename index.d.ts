@@ -187,6 +187,52 @@ export interface RestoreReport {
   phases: RestorePhase[];
 }
 
+/** One step of an upload, timed. */
+export interface PreparePhase {
+  /**
+   * `pack`: scan the folder, and pack an archive that fits one part (a larger one is packed while it travels). `upload`: all
+   * of its parts, pauses before another attempt included. `extract`: the command in the sandbox.
+   */
+  name: "pack" | "upload" | "extract";
+  /** How long it took, in milliseconds. */
+  durationMs: number;
+  /** The bytes of the archive, or for `upload` those that travelled. */
+  bytes: number;
+}
+
+/** One archive that a prepare has sent. */
+export interface PrepareReportArchive {
+  /** `workspace`, or the asset's key. */
+  label: string;
+  /** How many entries it has. */
+  entries: number;
+  /** How many bytes it has before it is compressed. */
+  archiveBytes: number;
+  /** How many bytes travelled, with what stands behind the archive. Failed attempts do not count. */
+  sentBytes: number;
+  /** In how many parts. */
+  parts: number;
+  /** Whether any part was compressed. */
+  compression: "none" | "gzip";
+  /** The steps in order. */
+  phases: PreparePhase[];
+  /**
+   * What the archive does not have of the folder, and why: the first 100 by path. What git's rules leave here is in
+   * {@link RestoreReport.heldBack}.
+   */
+  leftOut: { path: string; reason: string }[];
+  /** How many such paths there are in all. A folder counts once. */
+  leftOutCount: number;
+}
+
+/** What one prepare did. */
+export interface PrepareReport {
+  /** The workspace first, then the assets in the order in which they were given. */
+  archives: PrepareReportArchive[];
+  /** Lease refreshes that failed so far, or had not come back after {@link SandboxLease.intervalMs}. */
+  failedRefreshes: number;
+}
+
 /** Input of {@link prepareSandboxManagedRuntime}. */
 export interface PrepareSandboxManagedRuntimeInput {
   spec: SandboxRemoteExecutionSpec;
@@ -254,6 +300,8 @@ export interface PrepareSandboxManagedRuntimeInput {
   keepConflictsDays?: number | null;
   /** Gets what each restore did. A listener that throws or rejects never fails the restore. */
   onReport?: (report: RestoreReport) => void | Promise<void>;
+  /** Gets what the prepare did, before it resolves. A listener that throws or rejects never fails the prepare. */
+  onPrepareReport?: (report: PrepareReport) => void | Promise<void>;
 }
 
 /** Options of {@link PreparedSandboxManagedRuntime.restoreWorkspace}. */

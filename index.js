@@ -145,6 +145,7 @@ async function prepareSandboxManagedRuntime(input) {
   const onLine = check.callback("input.onProgress", input.onProgress);
   const onStatus = check.callback("input.onRuntimeProgress", input.onRuntimeProgress);
   const onReport = check.callback("input.onReport", input.onReport);
+  const onPrepareReport = check.callback("input.onPrepareReport", input.onPrepareReport);
   const abort = new Abort(check.signal("input.signal", input.signal));
   const lease = new LeaseKeeper(check.lease(input.lease));
   /** @type {(phase: own.RuntimeStatusPhase, message: string) => Promise<void>} */
@@ -155,11 +156,17 @@ async function prepareSandboxManagedRuntime(input) {
     const beforeAsset = () => status("config_sync", "Syncing runtime assets to sandbox");
     const listeners = { onLine, onStatus, beforeAsset };
     const calls = new ClientCalls({ client, spec: input.spec, lease, abort, listeners });
+    let prepared;
     try {
-      return await native().prepareSession(JSON.stringify(options), calls.dispatch, canceller);
+      prepared = await native().prepareSession(JSON.stringify(options), calls.dispatch, canceller);
     } catch (error) {
       throw calls.failure(error);
     }
+    if (onPrepareReport) {
+      const archives = JSON.parse(prepared.prepareReport());
+      await tell(onPrepareReport, { archives, failedRefreshes: lease.failedOrHanging });
+    }
+    return prepared;
   });
 
   const runtimeRootDir = session.runtimeRootDir();

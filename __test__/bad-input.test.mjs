@@ -265,7 +265,7 @@ describe("prepareSandboxManagedRuntime", () => {
     "refuses %s for preserveAbsentOnRestore",
     (_, value, code, argument) => expectRefused(prepare({ preserveAbsentOnRestore: value }), code, argument),
   );
-  it.each(["onProgress", "onRuntimeProgress", "onReport"])(
+  it.each(["onProgress", "onRuntimeProgress", "onReport", "onPrepareReport"])(
     "refuses what is no function for %s",
     async (name) => {
       for (const value of [5, "text", true, {}, []])
@@ -295,6 +295,26 @@ describe("prepareSandboxManagedRuntime", () => {
     for (const concurrency of [0, -1, 17, 1.5, NaN, Infinity]) {
       await expectRefused(prepare({ concurrency }), VALUE, "input.concurrency");
     }
+  });
+  it("refuses a partBytes that is no whole number from 64 KiB to 1 GiB", async () => {
+    for (const partBytes of ["65536", true, {}, 65536n])
+      await expectRefused(prepare({ partBytes }), TYPE, "input.partBytes");
+    for (const partBytes of [0, -1, 65535, 65536.5, 2 ** 30 + 1, NaN, Infinity]) {
+      await expectRefused(prepare({ partBytes }), VALUE, "input.partBytes");
+    }
+    for (const partBytes of [65536, 2 ** 30]) await prepare({ partBytes });
+    client.methods.length = 0;
+    await expectUntouched();
+  });
+  it("refuses a compression that there is not", async () => {
+    for (const compression of [5, true, {}, ["auto"]])
+      await expectRefused(prepare({ compression }), TYPE, "input.compression");
+    for (const compression of ["", "gzip", "Auto"]) {
+      await expectRefused(prepare({ compression }), VALUE, "input.compression");
+    }
+    for (const compression of ["auto", "none"]) await prepare({ compression });
+    client.methods.length = 0;
+    await expectUntouched();
   });
   describe("a field of adapter-utils' newer releases that changes what happens to files", () => {
     const asset = (more) => ({ assets: [{ key: "a", localDir: workspace, ...more }] });
@@ -351,9 +371,12 @@ describe("prepareSandboxManagedRuntime", () => {
         onProgress: nothing,
         onRuntimeProgress: nothing,
         onReport: nothing,
+        onPrepareReport: nothing,
         lease: nothing,
         signal: nothing,
         concurrency: nothing,
+        partBytes: nothing,
+        compression: nothing,
       });
       expect(prepared.workspaceRemoteDir).toBe("/remote/workspace");
       await prepared.restoreWorkspace(nothing, nothing);

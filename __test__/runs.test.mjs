@@ -613,6 +613,9 @@ describe("the report", () => {
       skipped: [{ path: "pipe", reason: expect.stringContaining("FIFO") }],
       deletionsKept: [],
       heldBack: [],
+      refsUpdated: [],
+      refsDeleted: [],
+      refsKept: [],
       sensitive: [{ path: "b.txt", reason: expect.stringContaining("executable") }],
       entries: 6,
       tolerant: false,
@@ -644,6 +647,60 @@ describe("the report", () => {
     client.readFile = whole;
     await prepared.restoreWorkspace().then(() => events.push("restored"));
     expect(events).toStrictEqual(["report", "restored"]);
+  });
+
+  it("of a prepare says what was sent, archive by archive, and what was left out", async () => {
+    await makeTree(workspace, { "logs/a.log": "l", "._a.txt": "m", "big.txt": "text ".repeat(100_000) });
+    await makeTree(path.join(home, "tools"), { "t.txt": "t", "skip/x": "x" });
+    const assets = [
+      { key: "tools", localDir: path.join(home, "tools"), exclude: ["skip"] },
+      { key: "again", localDir: path.join(home, "tools") },
+    ];
+    // A call that takes longer than one within a machine has what follows compressed.
+    client.makeDir = () => new Promise((resolve) => void setTimeout(resolve, 50));
+    const onPrepareReport = vi.fn();
+    await prepare({ onPrepareReport, workspaceExclude: ["logs"], assets, concurrency: 2, partBytes: 65_536 });
+    expect(onPrepareReport).toHaveBeenCalledTimes(1);
+    const [{ archives, failedRefreshes }] = onPrepareReport.mock.calls[0];
+    expect(failedRefreshes).toBe(0);
+    expect(
+      archives.map(({ label, entries, leftOut, leftOutCount }) => [label, entries, leftOut, leftOutCount]),
+    ).toStrictEqual([
+      [
+        "workspace",
+        3,
+        ["._a.txt", "logs"].map((path) => ({ path, reason: expect.stringContaining("excludes") })),
+        2,
+      ],
+      ["tools", 1, [{ path: "skip", reason: expect.stringContaining("excludes") }], 1],
+      ["again", 3, [], 0],
+    ]);
+    const [large, small] = archives;
+    expect(large).toMatchObject({
+      compression: "gzip",
+      phases: [{ name: "pack" }, { name: "upload" }, { name: "extract" }],
+    });
+    expect(large.parts).toBeGreaterThan(1);
+    expect(large.archiveBytes).toBeGreaterThan(500_000);
+    expect(large.sentBytes).toBeLessThan(large.archiveBytes / 10);
+    expect(large.phases[1].bytes).toBe(large.sentBytes);
+    expect(small).toMatchObject({ compression: "none", parts: 1 });
+    expect(small.sentBytes).toBeGreaterThanOrEqual(small.archiveBytes);
+    for (const { durationMs } of archives.flatMap(({ phases }) => phases))
+      expect(durationMs).toBeGreaterThanOrEqual(0);
+  });
+
+  it("of a prepare comes before it resolves, not for one that failed, and its listener fails nothing", async () => {
+    const events = [];
+    const onPrepareReport = async () => {
+      await turn();
+      events.push("report");
+      throw new Error("no");
+    };
+    await prepare({ onPrepareReport }).then(() => events.push("prepared"));
+    client.run = async () => Promise.reject(new Error("failed"));
+    await expect(prepare({ onPrepareReport })).rejects.toThrow("failed");
+    expect(events).toStrictEqual(["report", "prepared"]);
   });
 
   it("is not even read where nobody listens", async () => {

@@ -1,5 +1,6 @@
 "use strict";
 
+const { traced } = require("./debug.js");
 const { codedError, fromNative, received } = require("./errors.js");
 const {
   buffer: { constants },
@@ -114,7 +115,9 @@ class ClientCalls {
           return undefined;
         case "discard":
           // Also after an abort, which is what it is for. Nobody waits for a client that never answers.
-          await this.#client.remove?.(request.target);
+          if (typeof this.#client.remove === "function") {
+            await traced("discard", request.target, () => this.#client.remove(request.target));
+          }
           return undefined;
         default: {
           // A sandbox that nobody waits for any longer needs no refresh either.
@@ -156,7 +159,9 @@ class ClientCalls {
         const progress = this.#progress("Syncing", "to", part, size, "config_sync");
         const options = this.#transferOptions(progress);
         try {
-          await (options ? client.writeFile(target, memory, options) : client.writeFile(target, memory));
+          const write = () =>
+            options ? client.writeFile(target, memory, options) : client.writeFile(target, memory);
+          await traced(op, target, write, () => size);
         } catch (thrown) {
           this.#uploads.set(upload, { memory, size, failure: thrown });
           throw thrown;
@@ -167,17 +172,22 @@ class ClientCalls {
       case "readFile": {
         const progress = part ? this.#progress("Restoring", "from", part, 0, "restore") : undefined;
         const options = this.#transferOptions(progress);
-        const answer = await (options ? client.readFile(target, options) : client.readFile(target));
-        const bytes = await inPlaceOrCopied(asBytes(answer, part ? Infinity : TEXT), this.#abort);
+        const most = part ? Infinity : TEXT;
+        const read = async () =>
+          asBytes(await (options ? client.readFile(target, options) : client.readFile(target)), most);
+        const answer = await traced(op, target, read, ({ byteLength }) => byteLength);
+        const bytes = await inPlaceOrCopied(answer, this.#abort);
         await progress?.finish(bytes.byteLength);
         // The binding asks for them whenever it copies a part: what became of them meanwhile shows then.
         return () => bytes;
       }
       case "run":
-        await client.run(target, { timeoutMs: this.#spec.timeoutMs, ...this.#signalOption() });
+        await traced(op, target, () =>
+          client.run(target, { timeoutMs: this.#spec.timeoutMs, ...this.#signalOption() }),
+        );
         return undefined;
       default:
-        await client[/** @type {"makeDir" | "remove"} */ (op)](target);
+        await traced(op, target, () => client[/** @type {"makeDir" | "remove"} */ (op)](target));
         return undefined;
     }
   }

@@ -21,8 +21,9 @@ async function tell(listener, value) {
 }
 
 /**
- * The progress of one archive as lines in the format of Paperclip's logs, with the rate and the time left where the total is known and some time has passed. A line comes with each tenth of the way, or after two seconds without one, and always at the end. `undefined`
- * where nobody listens.
+ * The progress of one archive as lines in the format of Paperclip's logs, with the rate and the time left where the total
+ * is known and some time has passed. A line comes with each tenth of the way, or after two seconds without one, and always
+ * at the end. `undefined` where nobody listens.
  *
  * An archive may travel in parts, several at once, and compressed. What is counted is the archive's own bytes.
  *
@@ -66,11 +67,13 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
      * @param {number} wire How many bytes of it travel; 0 where that is not known.
      */
     part: (part, wire) => {
-      // The first part of a download was read before anybody knew that there are more.
-      if (part.number === 1 && part.before > 0) parts.set(0, part.before);
+      // The first part of a download was read before anybody knew that there are more. One of an upload may still travel.
+      if (direction === "from" && part.number === 1 && part.before > 0) parts.set(0, part.before);
       if (ended && part.number > 0) ended = false;
       // What travels is the archive itself, so the client's own count is the archive's.
       const isPlain = part.size === part.total && !(wire > 0 && wire < part.size);
+      // An attempt that repeats a failed one says nothing until it is further.
+      const reached = isPlain ? (parts.get(part.number) ?? 0) : 0;
       /** @param {number} bytes */
       const sum = (bytes) => {
         parts.set(part.number, Math.max(bytes, parts.get(part.number) ?? 0));
@@ -85,8 +88,11 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
           onProgress: async (done, of) => {
             if (ended || !Number.isFinite(done)) return;
             const travels = of || wire;
-            const all = isPlain ? done : sum(travels ? (Math.min(done, travels) / travels) * part.size : 0);
+            const all = isPlain
+              ? Math.max(done, reached)
+              : sum(travels ? (Math.min(done, travels) / travels) * part.size : 0);
             const total = isPlain ? (of ?? 0) : part.total;
+            if (isPlain) sum(done);
             const step = total > 0 ? Math.floor(((all / total) * 100) / STEP_PERCENT) : lastStep;
             const now = Date.now();
             if (step <= lastStep && now - lastTime < INTERVAL_MS) return;

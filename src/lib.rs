@@ -102,6 +102,7 @@ pub mod sandbox {
     pub mod fetch;
     pub mod listing;
     pub mod prepare;
+    pub mod prepare_report;
     pub mod repositories;
     pub mod restore;
     pub mod send;

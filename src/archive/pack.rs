@@ -50,6 +50,7 @@ pub struct Layout {
     root: Root,
     grafts: Vec<Graft>,
     entries: Vec<Planned>,
+    special: Vec<RelativePath>,
     size: u64,
 }
 
@@ -100,8 +101,10 @@ impl Layout {
     fn of(root: Root, found: Vec<(Found, Option<InGraft>)>, grafts: Vec<Graft>) -> Self {
         let mut first_names = HashMap::new();
         let mut entries: Vec<Planned> = Vec::with_capacity(found.len());
+        let mut special = Vec::new();
         for (found, graft) in found {
             if found.meta.kind == Kind::Other {
+                special.push(found.path);
                 continue;
             }
             let link_to = if found.meta.kind == Kind::File && found.meta.links > 1 {
@@ -116,14 +119,21 @@ impl Layout {
             entries.push(planned);
         }
         let size = entries.iter().map(|planned| planned.size).sum::<u64>() + END_MARK as u64;
-        Self { root, grafts, entries, size }
+        Self { root, grafts, entries, special, size }
+    }
+
+    /// The sockets, FIFOs and devices that have no place in the archive.
+    #[must_use]
+    pub fn special(&self) -> &[RelativePath] {
+        &self.special
     }
 
     /// Lays out again without the names of these inodes.
     fn without(self, inodes: &[(u64, u64)]) -> Self {
         let found = self.entries.into_iter().map(|planned| (planned.found, planned.graft));
         let kept = found.filter(|(found, _)| !inodes.contains(&(found.meta.dev, found.meta.ino)));
-        Self::of(self.root, kept.collect(), self.grafts)
+        let laid_out = Self::of(self.root, kept.collect(), self.grafts);
+        Self { special: self.special, ..laid_out }
     }
 
     /// The archive's size in bytes, should nothing change any more.

@@ -267,6 +267,13 @@ impl PreparedSession {
         self.session().runtime_root().to_owned()
     }
 
+    /// What the prepare did, as JSON: see [`values::prepare_report`].
+    #[napi]
+    #[must_use]
+    pub fn prepare_report(&self) -> String {
+        values::prepare_report(self.session().report())
+    }
+
     /// Resolves with the report, where it is wanted, in pieces: see [`values::report`].
     #[napi]
     pub fn restore<'env>(

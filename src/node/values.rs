@@ -16,6 +16,7 @@ use crate::error::{Error, Result, escaped, readable, shown};
 use crate::git::report::{HeldBack, KeptReference};
 use crate::merge::report::{Conflict, Noted, Report, Skipped};
 use crate::path::RelativePath;
+use crate::sandbox::prepare_report::{Archive, PrepareReport};
 use crate::sandbox::restore::Restored;
 use crate::tree::entry::{Digest, Entry, Snapshot};
 
@@ -264,6 +265,49 @@ struct JsPhase {
     name: &'static str,
     duration_ms: f64,
     bytes: u64,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsArchive<'a> {
+    label: &'a str,
+    entries: usize,
+    archive_bytes: u64,
+    sent_bytes: u64,
+    parts: usize,
+    compression: &'static str,
+    phases: [JsPhase; 3],
+    left_out: Vec<JsSkipped>,
+    left_out_count: usize,
+}
+
+/// What a prepare did, as JSON: a list of its archives.
+pub fn prepare_report(report: &PrepareReport) -> String {
+    let phase = |name, took: std::time::Duration, bytes| JsPhase {
+        name,
+        duration_ms: took.as_secs_f64() * 1000.0,
+        bytes,
+    };
+    let archive = |archive: &'_ Archive| {
+        json(&JsArchive {
+            label: &archive.label,
+            entries: archive.entries,
+            archive_bytes: archive.archive_bytes,
+            sent_bytes: archive.sent_bytes,
+            parts: archive.parts,
+            compression: if archive.is_compressed { "gzip" } else { "none" },
+            phases: [
+                phase("pack", archive.times.pack, archive.archive_bytes),
+                phase("upload", archive.times.upload, archive.sent_bytes),
+                phase("extract", archive.times.extract, archive.archive_bytes),
+            ],
+            left_out: (archive.left_out.named.iter())
+                .map(|(path, reason)| JsSkipped { path: text(path.as_bytes()), reason })
+                .collect(),
+            left_out_count: archive.left_out.count,
+        })
+    };
+    format!("[{}]", report.archives.iter().map(archive).collect::<Vec<_>>().join(","))
 }
 
 /// The report as JSON texts: first all but its lists, then these in pieces of at most `count` items, each a pair of the

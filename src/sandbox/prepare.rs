@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::{Mutex, Semaphore};
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::client::{RunError, SandboxClient, blocking, clean_up, persist};
 use super::command::{self, Places};
+use super::prepare_report::{Archive, LeftOut, PrepareReport, Times};
 use super::repositories::{self, LaidOut, Shared, Travel};
 use super::send::{self, Delivered, Ready, Tail, Way};
 use super::{listing, spec};
@@ -29,6 +30,7 @@ use crate::sync::lock;
 use crate::transfer::parts::{Codec, Part, part_list, part_path};
 use crate::tree::entry::{Digest, Snapshot};
 use crate::tree::root::Root;
+use crate::tree::scan::LeaveOut;
 use crate::tree::stage::{is_in_runtime, is_lock_name};
 use crate::tree::temporary::is_temporary_name;
 
@@ -84,6 +86,7 @@ pub struct Session {
     pub(super) left_alone: Arc<LeftAlone>,
     pub(super) preserve: PathSet,
     pub(super) way: Way,
+    report: PrepareReport,
     /// What both sides last shared. Held while a restore runs, so that two never mix.
     pub(super) base: Arc<Mutex<Base>>,
 }
@@ -112,7 +115,18 @@ impl Session {
     pub fn runtime_root(&self) -> &str {
         self.places.runtime_root()
     }
+
+    /// What the prepare did.
+    #[must_use]
+    pub fn report(&self) -> &PrepareReport {
+        &self.report
+    }
 }
+
+/// Why something is not in an archive.
+const OURS: &str = "it is this package's own";
+const EXCLUDED: &str = "a pattern excludes it";
+const SPECIAL: &str = "an archive has no sockets, FIFOs or devices";
 
 /// What is said where the workspace is not at its path.
 const GONE: &str =
@@ -201,8 +215,13 @@ pub async fn prepare<C: SandboxClient>(
         exclude: remote_patterns(&upload.exclude, &places.answer())?,
     };
     let uploaded = patterns(&upload.exclude);
-    let leave_out =
-        move |path: &RelativePath| is_in_runtime(path) || is_temporary_name(path) || uploaded.matches(path);
+    let leave_out = move |path: &RelativePath| {
+        if is_in_runtime(path) || is_temporary_name(path) {
+            Some(OURS)
+        } else {
+            uploaded.matches(path).then_some(EXCLUDED)
+        }
+    };
     let mut way = Way {
         part_bytes: upload.part_bytes,
         at_once: upload.parts_at_once,
@@ -211,12 +230,12 @@ pub async fn prepare<C: SandboxClient>(
     };
     let control = Arc::new(control);
     let leave_out = Arc::new(leave_out);
-    let (Contents { mut snapshot, sent }, repositories) = loop {
+    let (Contents { mut snapshot, sent }, repositories, archive) = loop {
         let (leave_out, control) = (leave_out.clone(), control.clone());
         let leave_out = move |path: &RelativePath| leave_out(path);
         let travel = upload.repositories;
         match upload_workspace(&client, &workspace, leave_out, control, travel, &way, &cancel).await? {
-            Uploaded::Done(contents, repositories) => break (contents, repositories),
+            Uploaded::Done(contents, repositories, archive) => break (contents, repositories, archive),
             Uploaded::CannotDecompress if way.compress => way.compress = false,
             Uploaded::CannotDecompress => {
                 return Err(Error::Internal("a plain upload was to be decompressed".to_owned()).into());
@@ -224,7 +243,10 @@ pub async fn prepare<C: SandboxClient>(
         }
     };
 
-    upload_assets(&client, &places, sources, upload.concurrency, &way, &cancel).await?;
+    let mut report = PrepareReport { archives: vec![*archive] };
+    report
+        .archives
+        .extend(upload_assets(&client, &places, sources, upload.concurrency, &way, &cancel).await?);
     // What is excluded was not even packed.
     snapshot.retain(|path, _| !left_alone.paths.contains_or_covers(path) && !left_alone.is_apart(path));
     let base = Base {
@@ -236,7 +258,7 @@ pub async fn prepare<C: SandboxClient>(
         keep: upload.keep,
         repositories,
     };
-    Ok(Session { workspace, places, left_alone, preserve, way, base: Arc::new(Mutex::new(base)) })
+    Ok(Session { workspace, places, left_alone, preserve, way, report, base: Arc::new(Mutex::new(base)) })
 }
 
 /// Names that belong to calls of this package that run: merge locks, and what is not complete.
@@ -346,7 +368,7 @@ impl Delivered {
     }
 
     /// Whether any part is compressed.
-    fn is_compressed(&self) -> bool {
+    pub(super) fn is_compressed(&self) -> bool {
         self.earlier.iter().chain([&self.last]).any(|part| part.codec != Codec::None)
     }
 }
@@ -355,7 +377,7 @@ impl Delivered {
 async fn upload_workspace<C: SandboxClient>(
     client: &Arc<C>,
     workspace: &Workspace,
-    leave_out: impl Fn(&RelativePath) -> bool + Send + Sync + 'static,
+    leave_out: impl Fn(&RelativePath) -> Option<&'static str> + Send + Sync + 'static,
     control: Arc<Control>,
     travel: Travel,
     way: &Way,
@@ -371,19 +393,30 @@ async fn upload_workspace<C: SandboxClient>(
     };
     let tail: Tail = Arc::new(tail);
     let (root, stop) = (workspace.open()?, cancel.clone());
-    let laid_out = blocking(move || repositories::lay_out(root, &leave_out, travel, &stop)).await?;
-    let LaidOut { layout, mut repositories } = laid_out;
+    let mut times = Times::default();
+    let started = Instant::now();
+    let laid_out = blocking(move || {
+        noting(&leave_out, |leave_out| repositories::lay_out(root, leave_out, travel, &stop))
+    });
+    let (LaidOut { layout, mut repositories }, mut left_out) = laid_out.await?;
+    note_special(&mut left_out, &layout);
     let ready = send::pack(&**client, layout, &tail, way, cancel).await?;
+    times.pack = started.elapsed();
     let started = Instant::now();
     persist(&**client, || client.make_dir(places.runtime_root())).await?;
     lock(&way.link).answered(started.elapsed());
     let archive = places.upload();
+    let started = Instant::now();
     let delivered = send::send(client, "workspace", &archive, ready, tail, way, cancel).await?;
+    times.upload = started.elapsed();
     let number = delivered.earlier.len();
     let command = control.upload(true, Digest([0; 32])).command(number, delivered.last, delivered.last_file);
     repositories.sent();
+    let started = Instant::now();
     let Err(failure) = client.run(&command).await else {
-        return Ok(Uploaded::Done(delivered.contents, repositories));
+        times.extract = started.elapsed();
+        let archive = Box::new(Archive::new("workspace", &delivered, times, left_out));
+        return Ok(Uploaded::Done(delivered.contents, repositories, archive));
     };
     delivered.discard(&**client, &archive).await;
     if delivered.is_compressed() && lacks_decompressor(&**client, places).await {
@@ -392,9 +425,31 @@ async fn upload_workspace<C: SandboxClient>(
     Err(RunError::Client(failure))
 }
 
+/// Scans with what leaves paths out, and notes which ones these are.
+fn noting<T>(
+    leave_out: &(impl Fn(&RelativePath) -> Option<&'static str> + Sync),
+    scan: impl FnOnce(LeaveOut<'_>) -> Result<T>,
+) -> Result<(T, LeftOut)> {
+    let left_out = std::sync::Mutex::new(LeftOut::default());
+    let scanned = scan(&|path| {
+        let reason = leave_out(path);
+        if let Some(reason) = reason {
+            lock(&left_out).note(path, reason);
+        }
+        reason.is_some()
+    })?;
+    Ok((scanned, left_out.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+fn note_special(left_out: &mut LeftOut, layout: &Layout) {
+    for path in layout.special() {
+        left_out.note(path, SPECIAL);
+    }
+}
+
 /// What became of an upload.
 enum Uploaded {
-    Done(Contents, Shared),
+    Done(Contents, Shared, Box<Archive>),
     /// The sandbox has nothing that decompresses.
     CannotDecompress,
 }
@@ -417,16 +472,24 @@ async fn upload_assets<C: SandboxClient>(
     concurrency: usize,
     way: &Way,
     cancel: &Cancel,
-) -> Result<(), RunError<C::Failure>> {
+) -> Result<Vec<Archive>, RunError<C::Failure>> {
     let places = Arc::new(Semaphore::new(concurrency.max(1)));
     let mut uploads = JoinSet::new();
     let failed = Arc::new(AtomicBool::new(false));
     for (at, (asset, root)) in sources.into_iter().enumerate() {
         let uploaded = patterns(&asset.exclude);
-        let leave_out = move |path: &RelativePath| never_travels(path) || uploaded.matches(path);
+        let leave_out = move |path: &RelativePath| {
+            if never_travels(path) { Some(OURS) } else { uploaded.matches(path).then_some(EXCLUDED) }
+        };
         let stop = cancel.clone();
-        let packed = match blocking(move || Layout::scan(root, &leave_out, &stop)).await {
-            Ok(layout) => send::pack(&**client, layout, &asset_tail(), way, cancel).await,
+        let started = Instant::now();
+        let scanned = blocking(move || noting(&leave_out, |leave_out| Layout::scan(root, leave_out, &stop)));
+        let packed = match scanned.await {
+            Ok((layout, mut left_out)) => {
+                note_special(&mut left_out, &layout);
+                let ready = send::pack(&**client, layout, &asset_tail(), way, cancel).await;
+                ready.map(|ready| (ready, started.elapsed(), left_out))
+            }
             Err(error) => Err(error.into()),
         };
         let place = places.clone().acquire_owned().await;
@@ -437,7 +500,12 @@ async fn upload_assets<C: SandboxClient>(
         let (way, cancel) = (way.clone(), cancel.clone());
         uploads.spawn(async move {
             let uploaded = match packed {
-                Ok(archive) => upload_asset(&client, &sandbox, &asset.key, archive, &way, &cancel).await,
+                Ok((ready, pack, left_out)) => {
+                    let uploaded = upload_asset(&client, &sandbox, &asset.key, ready, &way, &cancel).await;
+                    uploaded.map(|(delivered, times)| {
+                        Archive::new(&asset.key, &delivered, Times { pack, ..times }, left_out)
+                    })
+                }
                 Err(error) => Err(error),
             };
             // Told before the place is free, so that no further upload begins.
@@ -446,16 +514,23 @@ async fn upload_assets<C: SandboxClient>(
             (at, uploaded)
         });
     }
+    let mut archives = Vec::new();
     let mut first_failure: Option<(usize, RunError<C::Failure>)> = None;
     while let Some(done) = uploads.join_next().await {
         let (at, uploaded) = done.map_err(|panicked| Error::Internal(panicked.to_string()))?;
-        if let Err(error) = uploaded
-            && first_failure.as_ref().is_none_or(|(earlier, _)| at < *earlier)
-        {
-            first_failure = Some((at, error));
+        match uploaded {
+            Ok(archive) => archives.push((at, archive)),
+            Err(error) if first_failure.as_ref().is_none_or(|(earlier, _)| at < *earlier) => {
+                first_failure = Some((at, error));
+            }
+            Err(_) => {}
         }
     }
-    first_failure.map_or(Ok(()), |(_, error)| Err(error))
+    if let Some((_, error)) = first_failure {
+        return Err(error);
+    }
+    archives.sort_unstable_by_key(|(at, _)| *at);
+    Ok(archives.into_iter().map(|(_, archive)| archive).collect())
 }
 
 /// Behind an asset's archive stands the list of its parts but the last: nothing where there is one.
@@ -470,20 +545,23 @@ async fn upload_asset<C: SandboxClient>(
     archive: Ready<C::Upload>,
     way: &Way,
     cancel: &Cancel,
-) -> Result<(), RunError<C::Failure>> {
+) -> Result<(Delivered, Times), RunError<C::Failure>> {
     let runtime_root = places.runtime_root();
     let (remote_archive, folder) =
         (format!("{runtime_root}/{key}-upload.tar"), format!("{runtime_root}/{key}"));
+    let started = Instant::now();
     let delivered = send::send(client, key, &remote_archive, archive, asset_tail(), way, cancel).await?;
+    let upload = started.elapsed();
     let Delivered { earlier, last, last_file, .. } = &delivered;
     let extract = if earlier.is_empty() && last.codec == Codec::None {
         command::upload_asset(&folder, &remote_archive, last.size)
     } else {
         command::upload_asset_in_parts(places, &folder, &remote_archive, earlier.len(), *last, *last_file)
     };
+    let started = Instant::now();
     let extracted = client.run(&extract).await.map_err(RunError::Client);
     if extracted.is_err() {
         delivered.discard(&**client, &remote_archive).await;
     }
-    extracted
+    extracted.map(|()| (delivered, Times { upload, extract: started.elapsed(), ..Times::default() }))
 }

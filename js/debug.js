@@ -1,0 +1,43 @@
+"use strict";
+
+const { util } = require("./node.js");
+
+/** How much of a path or a command is printed. */
+const TEXT = 200;
+
+/** Prints where the environment variable `NODE_DEBUG` names this section, as Node's own modules do. */
+const log = util.debuglog("paperclip-sandbox");
+
+/**
+ * Makes a call of the client's, and prints it with its time and its bytes where that is asked for; never the content of a
+ * file. Otherwise nothing is printed and nothing is computed.
+ *
+ * @template T
+ * @param {string} op
+ * @param {string} target A remote path or a command.
+ * @param {() => T | Promise<T>} call
+ * @param {(answer: T) => number} [bytesOf] How many bytes travelled.
+ * @returns {Promise<T>}
+ */
+async function traced(op, target, call, bytesOf) {
+  if (!log.enabled) return call();
+  const started = performance.now();
+  /** @param {string} outcome */
+  const print = (outcome) => {
+    const took = (performance.now() - started).toFixed(1);
+    const text = target.length > TEXT ? `${target.slice(0, TEXT)}…` : target;
+    // In one line, whatever the text holds.
+    log("%s %s: %s in %s ms", op, JSON.stringify(text), outcome, took);
+  };
+  try {
+    const answer = await call();
+    print(bytesOf ? `${bytesOf(answer)} bytes` : "done");
+    return answer;
+  } catch (error) {
+    // What the client threw may quote anything.
+    print("failed");
+    throw error;
+  }
+}
+
+module.exports = { traced };
