@@ -1,17 +1,14 @@
 // Archives that travel in parts: what a client sees of them, what is told of them, and what is tried again.
 
-import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { readdir, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { promisify } from "node:util";
 import { beforeEach, describe, expect, it } from "vitest";
 import { prepareSandboxManagedRuntime } from "../index.js";
 import { describeTree, makeTree, temporaryFolder } from "./support/folders.mjs";
 import { LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
 import { specFor } from "./support/spec.mjs";
 
-const execute = promisify(execFile);
 const PART = 64 * 1024;
 const RUNTIME = ".paperclip-runtime";
 
@@ -259,37 +256,4 @@ describe("progress", () => {
       /^\[paperclip\] Restoring workspace from sandbox: 100% \(0\.[78]\/0\.[78] MB\)/,
     );
   });
-});
-
-it("NODE_DEBUG=paperclip-sandbox prints each call with its bytes and its time, and no content", async () => {
-  const script = path.join(home, "run.mjs");
-  await mkdir(path.join(home, "sandbox"));
-  await writeFile(
-    script,
-    `import { prepareSandboxManagedRuntime } from ${JSON.stringify(path.resolve("index.js"))};
-     import { createLocalClient } from ${JSON.stringify(path.resolve("clients/local.js"))};
-     const root = ${JSON.stringify(path.join(home, "sandbox"))};
-     const prepared = await prepareSandboxManagedRuntime({
-       spec: ${JSON.stringify(specFor(path.join(home, "sandbox/work")))},
-       adapterKey: "test",
-       client: createLocalClient({ root }),
-       workspaceLocalDir: ${JSON.stringify(workspace)},
-     });
-     await prepared.restoreWorkspace();`,
-  );
-  const run = (env) => execute(process.execPath, [script], { env: { ...process.env, ...env } });
-  expect((await run({ NODE_DEBUG: "" })).stderr).toBe("");
-  const { stderr } = await run({ NODE_DEBUG: "paperclip-sandbox" });
-  const lines = stderr.trimEnd().split("\n");
-  expect(lines.map((line) => /^PAPERCLIP-SANDBOX \d+: (\w+) /.exec(line)?.[1])).toStrictEqual([
-    "makeDir",
-    "writeFile",
-    "run",
-    "run",
-    "readFile",
-    "remove",
-  ]);
-  expect(lines[1]).toMatch(/"[^"]*workspace-upload\.tar": done, \d{6,} bytes, [\d.]+ ms$/);
-  for (const line of lines) expect(line.length).toBeLessThan(600);
-  expect(stderr).not.toContain("a line that comes again");
 });

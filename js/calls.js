@@ -122,8 +122,7 @@ class ClientCalls {
         default: {
           // A sandbox that nobody waits for any longer needs no refresh either.
           this.#abort.throwIfAborted();
-          const call = () =>
-            traced(request, this.#uploads.get(request.upload)?.size, () => this.#call(request));
+          const call = () => this.#call(request);
           // A call is given up once the caller aborts: nobody waits for what becomes of it.
           return await this.#lease.during(() => this.#abort.until(call));
         }
@@ -227,41 +226,6 @@ class ClientCalls {
       this.#transfers.set(key, archive);
     }
     return archive?.part(part, wire);
-  }
-}
-
-/** The logger of `NODE_DEBUG=paperclip-sandbox`, made when it is first asked for. */
-const debuglog = (() => {
-  /** @type {import("node:util").DebugLogger | undefined} */
-  let logger;
-  return () => (logger ??= util.debuglog("paperclip-sandbox"));
-})();
-
-/** How much of a path or command is printed. */
-const TRACED = 200;
-
-/**
- * Makes a call, and prints it with its bytes and its time where that was asked for.
- *
- * @template T
- * @param {Request} request
- * @param {number | undefined} sent How many bytes go with it.
- * @param {() => Promise<T>} call
- */
-async function traced({ op, target }, sent, call) {
-  const log = debuglog();
-  if (!log.enabled) return call();
-  const began = performance.now();
-  let outcome = "failed";
-  let bytes = sent ?? 0;
-  try {
-    const answer = await call();
-    outcome = "done";
-    if (op === "readFile" && typeof answer === "function") bytes = answer().byteLength;
-    return answer;
-  } finally {
-    const took = (performance.now() - began).toFixed(1);
-    log("%s %s: %s, %d bytes, %s ms", op, JSON.stringify(target.slice(0, TRACED)), outcome, bytes, took);
   }
 }
 
