@@ -9,7 +9,7 @@ import { fileName } from "../../scripts/packaging/platforms.mjs";
 import { entry, library } from "./mach-o.mjs";
 import { hostPlatform, root } from "./support.mjs";
 
-const LARGEST = 2 * 1024 * 1024;
+const LARGEST = 3 * 1024 * 1024;
 const faultsOf = (platform, bytes) => inspectBinary(platform, bytes).faults;
 
 describe("a library for macOS", () => {

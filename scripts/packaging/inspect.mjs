@@ -8,7 +8,7 @@ import { MINIMUM_GLIBC, MINIMUM_MACOS } from "./platforms.mjs";
 import { compareVersions } from "./versions.mjs";
 
 /** In bytes. */
-const LARGEST = 2 * 1024 * 1024;
+const LARGEST = 3 * 1024 * 1024;
 
 /** By this symbol, Node registers an addon. */
 const ENTRY = "napi_register_module_v1";
