@@ -2,10 +2,7 @@
 
 const { traced } = require("./debug.js");
 const { codedError, fromNative, received } = require("./errors.js");
-const {
-  buffer: { constants },
-  util,
-} = require("./node.js");
+const { buffer, util } = require("./node.js");
 const { transferProgress } = require("./progress.js");
 const { nextTurn } = require("./turn.js");
 
@@ -176,7 +173,8 @@ class ClientCalls {
           asBytes(await (options ? client.readFile(target, options) : client.readFile(target)), most);
         const answer = await traced(op, target, read, ({ byteLength }) => byteLength);
         const bytes = await inPlaceOrCopied(answer, this.#abort);
-        await progress?.finish(bytes.byteLength);
+        // The first part of several is not the end.
+        if (!isFirstOfSeveral(bytes)) await progress?.finish(bytes.byteLength);
         // The binding asks for them whenever it copies a part: what became of them meanwhile shows then.
         return () => bytes;
       }
@@ -246,6 +244,16 @@ function isPassing(thrown) {
 }
 
 /**
+ * Whether bytes that were read end with the line that tells of further parts.
+ *
+ * @param {Uint8Array} bytes
+ */
+function isFirstOfSeveral(bytes) {
+  const end = buffer.Buffer.from(bytes.slice(-TEXT)).toString("latin1");
+  return /\npaperclip-parts \d+ \d+ [ngz]{2,}\n$/.test(end);
+}
+
+/**
  * The number of the failure that a run ended with, where it was the client's.
  *
  * @param {unknown} error
@@ -266,7 +274,7 @@ function keptOf(error) {
  * @param {number} size
  */
 function allocate(size) {
-  const limit = constants.MAX_LENGTH;
+  const limit = buffer.constants.MAX_LENGTH;
   if (size > limit) throw tooLarge(size, `this Node's buffers end at ${limit} bytes`);
   try {
     return new ArrayBuffer(size);

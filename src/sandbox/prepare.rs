@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -227,6 +227,7 @@ pub async fn prepare<C: SandboxClient>(
         at_once: upload.parts_at_once,
         compress: upload.compress,
         link: Arc::default(),
+        failed: Arc::default(),
     };
     let control = Arc::new(control);
     let leave_out = Arc::new(leave_out);
@@ -475,7 +476,6 @@ async fn upload_assets<C: SandboxClient>(
 ) -> Result<Vec<Archive>, RunError<C::Failure>> {
     let places = Arc::new(Semaphore::new(concurrency.max(1)));
     let mut uploads = JoinSet::new();
-    let failed = Arc::new(AtomicBool::new(false));
     for (at, (asset, root)) in sources.into_iter().enumerate() {
         let uploaded = patterns(&asset.exclude);
         let leave_out = move |path: &RelativePath| {
@@ -493,10 +493,10 @@ async fn upload_assets<C: SandboxClient>(
             Err(error) => Err(error.into()),
         };
         let place = places.clone().acquire_owned().await;
-        if failed.load(Ordering::Acquire) {
+        if way.failed.load(Ordering::Acquire) {
             break;
         }
-        let (client, sandbox, failed) = (client.clone(), sandbox.clone(), failed.clone());
+        let (client, sandbox) = (client.clone(), sandbox.clone());
         let (way, cancel) = (way.clone(), cancel.clone());
         uploads.spawn(async move {
             let uploaded = match packed {
@@ -509,7 +509,7 @@ async fn upload_assets<C: SandboxClient>(
                 Err(error) => Err(error),
             };
             // Told before the place is free, so that no further upload begins.
-            failed.fetch_or(uploaded.is_err(), Ordering::Release);
+            way.failed.fetch_or(uploaded.is_err(), Ordering::Release);
             drop(place);
             (at, uploaded)
         });
@@ -561,6 +561,7 @@ async fn upload_asset<C: SandboxClient>(
     let started = Instant::now();
     let extracted = client.run(&extract).await.map_err(RunError::Client);
     if extracted.is_err() {
+        way.failed.store(true, Ordering::Release);
         delivered.discard(&**client, &remote_archive).await;
     }
     extracted.map(|()| (delivered, Times { upload, extract: started.elapsed(), ..Times::default() }))

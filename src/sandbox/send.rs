@@ -1,5 +1,6 @@
 //! An archive → the sandbox, in parts. While one part travels the next is made.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ pub struct Way {
     pub compress: bool,
     /// What is known of the link.
     pub link: Arc<Mutex<Link>>,
+    /// Whether any archive has failed. It is set before anything is cleaned up, so that no further one begins meanwhile.
+    pub failed: Arc<AtomicBool>,
 }
 
 impl Way {
@@ -156,6 +159,7 @@ pub async fn send<C: SandboxClient>(
             let progress = Progress { label, number: 0, before: 0, size: packed, total: packed };
             let written = write(&**client, path, bytes, progress, &way.link).await;
             if written.is_err() {
+                way.failed.store(true, Ordering::Release);
                 clean_up(&**client, [path.to_owned()]).await;
             }
             let sent = written?;
@@ -433,6 +437,7 @@ impl<C: SandboxClient> Flight<'_, C> {
 
     /// Removes what may have arrived.
     async fn discard(&mut self) {
+        self.way.failed.store(true, Ordering::Release);
         // A part that still travels would arrive afterwards; a client that never answers is not waited for.
         let landing = async { while self.flying.join_next().await.is_some() {} };
         if tokio::time::timeout(LANDING, landing).await.is_err() {
