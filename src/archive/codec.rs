@@ -156,7 +156,7 @@ impl<B: Bytes> Decoder<B> {
         let from = match codec {
             Codec::None => From::None(compressed),
             Codec::Gzip => From::Gzip(Box::new(GzDecoder::new(compressed))),
-            Codec::Zstd => match StreamingDecoder::new_with_decoder(compressed, FrameDecoder::new()) {
+            Codec::Zstd => match StreamingDecoder::new_with_decoder(compressed, bounded_decoder()) {
                 Ok(decoder) => From::Zstd(Box::new(decoder)),
                 Err(error) => {
                     let failed = lock(&failed).take();
@@ -258,6 +258,15 @@ impl<B: Bytes> Stream for Decoder<B> {
         self.due -= read as u64;
         Ok(read)
     }
+}
+
+/// The memory that a zstd frame may ask for. What the sandbox is told to make, at zstd's first level, needs half a megabyte.
+const WINDOW_MAX: u64 = 8 * 1024 * 1024;
+
+fn bounded_decoder() -> FrameDecoder {
+    let mut decoder = FrameDecoder::new();
+    decoder.set_max_window_size(WINDOW_MAX);
+    decoder
 }
 
 fn damaged(at: u64, codec: Codec, reason: &str) -> Error {
@@ -421,6 +430,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_frame_that_asks_for_much_memory_is_refused() {
+        let bytes = text(40_000_000);
+        let compressed = through(&["zstd", "-q", "--long=25", "-1", "-c"], &bytes);
+        let error = decoded(Codec::Zstd, &compressed, bytes.len() as u64).unwrap_err();
+        assert!(matches!(error, Error::ArchiveInvalid { .. }), "{error:?}");
     }
 
     #[test]

@@ -236,10 +236,8 @@ impl Layout {
         sink.bytes(&[0; END_MARK])?;
         // The digest of a large file was not yet known when its further names were packed.
         for at in 0..outcomes.len() {
-            if let Some(first) = self.entries[at].link_to
-                && outcomes[first].same_inode
-            {
-                outcomes[at].file = outcomes[first].file;
+            if let Some(named) = outcomes[at].names {
+                outcomes[at].file = outcomes[named].file;
             }
         }
         Ok(self.contents(&outcomes))
@@ -295,6 +293,7 @@ impl Layout {
             let Some(first) = self.entries[at].link_to else { continue };
             if outcomes[first].same_inode {
                 outcomes[at].file = outcomes[first].file;
+                outcomes[at].names = Some(first);
                 continue;
             }
             let Found { path, meta, .. } = &self.entries[at].found;
@@ -303,7 +302,8 @@ impl Layout {
                 let target = self.entries[stand_in].found.path.as_bytes();
                 push_header(&mut instead, path, meta, Member::HardLink { target });
                 let instead = Some(Instead::Bytes(instead));
-                Outcome { file: outcomes[stand_in].file, same_inode: true, instead }
+                let names = Some(stand_in);
+                Outcome { file: outcomes[stand_in].file, same_inode: true, names, instead }
             } else {
                 let outcome = worker.pack_aside(at)?;
                 if outcome.same_inode {
@@ -644,6 +644,8 @@ struct Outcome {
     file: Option<PackedFile>,
     /// Whether it was still the inode that the scan found.
     same_inode: bool,
+    /// For a further name of a file: the entry that has its content.
+    names: Option<usize>,
     /// What goes in its place, where it does not fit into that (no bytes, where it vanished).
     instead: Option<Instead>,
 }
@@ -711,7 +713,7 @@ impl<'a> Worker<'a> {
         let Member::File { size } = member else {
             // The digest of a further name is that of the first, once all are read.
             header::write(place, path.as_bytes(), meta, member);
-            return Ok(Outcome { file: None, same_inode: true, instead: None });
+            return Ok(Outcome { file: None, same_inode: true, names: None, instead: None });
         };
         match self.open(at)? {
             Some((mut file, now)) if now.size == size => {
@@ -719,7 +721,7 @@ impl<'a> Worker<'a> {
                 let content = header::length(path.as_bytes(), member);
                 let digest = self.read_content(&mut file, &mut place[content..][..index(size)], at)?;
                 let file = Some(PackedFile::of(&now, digest));
-                Ok(Outcome { file, same_inode: now.is_same_inode(meta), instead: None })
+                Ok(Outcome { file, same_inode: now.is_same_inode(meta), names: None, instead: None })
             }
             opened => self.append(at, opened),
         }
@@ -746,19 +748,20 @@ impl<'a> Worker<'a> {
         let mut instead = Vec::new();
         let Some((mut file, now)) = opened else {
             let instead = Some(Instead::Bytes(instead));
-            return Ok(Outcome { file: None, same_inode: false, instead });
+            return Ok(Outcome { file: None, same_inode: false, names: None, instead });
         };
         let same_inode = now.is_same_inode(meta);
         if !self.in_memory && now.size > BATCH {
             let packed = Some(PackedFile::of(&now, None));
-            return Ok(Outcome { file: packed, same_inode, instead: Some(Instead::Large { file, now }) });
+            let instead = Some(Instead::Large { file, now });
+            return Ok(Outcome { file: packed, same_inode, names: None, instead });
         }
         push_header(&mut instead, path, &now, Member::File { size: now.size });
         let start = instead.len();
         instead.resize(start + index(padded(now.size)), 0);
         let digest = self.read_content(&mut file, &mut instead[start..][..index(now.size)], at)?;
         let file = Some(PackedFile::of(&now, digest));
-        Ok(Outcome { file, same_inode, instead: Some(Instead::Bytes(instead)) })
+        Ok(Outcome { file, same_inode, names: None, instead: Some(Instead::Bytes(instead)) })
     }
 
     /// Fills `content` from the file. Where the file became shorter the rest stays zero, and the digest is that of

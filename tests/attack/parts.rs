@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sandbox_managed_runtime::archive::pack::{Layout, Sink};
+use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::sandbox::client::{Part, RunError, SandboxClient};
 use sandbox_managed_runtime::sandbox::prepare::{Asset, Upload};
+use sandbox_managed_runtime::tree::root::Root;
 
 use crate::place::{Place, prepare_upload, restore};
 use crate::sandbox::{Failure, LocalSandbox};
@@ -355,4 +358,32 @@ fn a_sandbox_without_gunzip_gets_plain_parts() {
     restore(&session, &*client).unwrap();
     assert_eq!(fs::read(place.at("a/empty")).unwrap(), b"changed");
     assert_eq!(run_folder(&place), [""; 0]);
+}
+
+/// Of a large file whose first name is gone by the time that it is packed, the other names are packed, and known.
+#[test]
+fn further_names_of_a_large_file_are_known_where_the_first_is_gone() {
+    struct Kept(Vec<u8>);
+    impl Sink for Kept {
+        fn bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+            self.0.extend_from_slice(bytes);
+            Ok(())
+        }
+    }
+    let place = Place::with(&tree([("a", file(noise(1_500_000, 3)))]));
+    for name in ["b", "c", "d"] {
+        fs::hard_link(place.at("a"), place.at(name)).unwrap();
+    }
+    let cancel = Cancel::default();
+    let layout = Layout::scan(Root::open(&place.workspace()).unwrap(), &|_| false, &cancel).unwrap();
+    fs::remove_file(place.at("a")).unwrap();
+    let mut kept = Kept(Vec::new());
+    let contents = layout.stream(true, &mut kept, &cancel).unwrap();
+    let names: Vec<_> = contents.sent.iter().map(|(path, _)| path.to_string()).collect();
+    assert_eq!(names, ["b", "c", "d"]);
+    assert_eq!(contents.snapshot.len(), 3);
+    let mut archive = tar::Archive::new(&kept.0[..]);
+    let archived: Vec<_> =
+        archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+    assert_eq!(archived, ["b", "c", "d"].map(std::path::PathBuf::from));
 }
