@@ -372,6 +372,17 @@ impl MergeLock {
             .map_or(Ok(false), |held| Ok(held.names_us()? == Some(true) && held.folder.stands()?))
     }
 
+    /// Removes the lock that a dead holder has left beside a folder. Where the holder is alive, or nobody can tell, it stays.
+    pub fn clear_abandoned(target: &Path) -> Result<()> {
+        if !Places::of(target).beside.exists() {
+            return Ok(());
+        }
+        match Self::try_acquire(target)? {
+            Attempt::Taken(lock) => lock.release(),
+            Attempt::Held { .. } => Ok(()),
+        }
+    }
+
     /// Gives the lock back. A lock that somebody else took over meanwhile is theirs and stays.
     pub fn release(mut self) -> Result<()> {
         self.give_back()

@@ -383,8 +383,11 @@ impl Begun {
             let git = repositories.apply(merge.root(), shared, cancel)?;
             Ok((report, git))
         });
+        let target = merge.target().to_path_buf();
         // The merge is what counts; the next one clears up what is left of this one.
         let (theirs, _left) = merge.finish(rescued);
+        // One that needed no lock may have met that of a killed process; where it cannot be removed, it stays.
+        let _stays = MergeLock::clear_abandoned(&target);
         let (report, git) = report?;
         *snapshot = theirs;
         Ok(Restored { report, git, entries, tar_messages: packed.into_messages(), phases: Vec::new() })

@@ -31,7 +31,9 @@ impl Link {
         if bytes < TELLING {
             return;
         }
-        let own = took.saturating_sub(self.round_trip.unwrap_or_default()).max(Duration::from_micros(1));
+        // A round trip that was measured at a bad moment must not make a rate out of nothing.
+        let own = took.saturating_sub(self.round_trip.unwrap_or_default()).max(took / 2);
+        let own = own.max(Duration::from_micros(1));
         #[allow(clippy::cast_precision_loss, reason = "a rate needs no more than a few digits")]
         let bytes = bytes as f64;
         self.rate = Some(bytes / own.as_secs_f64());
@@ -69,6 +71,7 @@ mod tests {
             ("1 Gbit/s", Some(2.0), &[(32 * MB, 258.0)], true),
             ("10 Gbit/s", Some(2.0), &[(32 * MB, 27.0)], false),
             ("a far one with a wide way", Some(50.0), &[(32 * MB, 150.0)], false),
+            ("a round trip from a bad moment", Some(60.0), &[(600_000, 12.0)], true),
             ("too little to tell", Some(10.0), &[(1000, 0.1)], true),
             ("the latest counts", Some(10.0), &[(32 * MB, 2000.0), (32 * MB, 20.0)], false),
         ];
