@@ -64,6 +64,7 @@ describe("the main package", () => {
       "js/abort.js",
       "js/calls.js",
       "js/check.js",
+      "js/debug.js",
       "js/errors.js",
       "js/host.js",
       "js/lease.js",
