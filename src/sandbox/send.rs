@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::client::{Attachment, Part as Progress, RunError, SandboxClient, blocking, clean_up};
@@ -209,6 +210,8 @@ struct Made<U> {
     /// How many bytes of the archive come before it, and how many are in it.
     before: u64,
     size: u64,
+    /// Told once it is on its way: no further part is begun before that, so that one is made at most while others travel.
+    started: oneshot::Sender<()>,
 }
 
 enum Bytes<U> {
@@ -297,6 +300,13 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         self.events.blocking_send(event).map_err(|_| Error::Aborted)
     }
 
+    /// Gives a part away, and waits until it is on its way.
+    fn hand_over(&self, bytes: Bytes<U>, before: u64, size: u64) -> Result<()> {
+        let (started, waiting) = oneshot::channel();
+        self.give(Event::Send(Made { bytes, before, size, started }))?;
+        waiting.blocking_recv().map_err(|_| Error::Aborted)
+    }
+
     /// Compresses what was filled, where that is wanted and pays.
     fn compressed(&self, bytes: Vec<u8>) -> Result<(Vec<u8>, Codec)> {
         if bytes.len() >= COMPRESSED_MIN
@@ -322,7 +332,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         self.earlier.push(part);
         let before = self.packed;
         self.packed += size;
-        self.give(Event::Send(Made { bytes, before, size }))
+        self.hand_over(bytes, before, size)
     }
 
     /// Sends the last part, with the tail behind it.
@@ -341,7 +351,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         let last = Part { size: bytes.len() as u64, codec };
         bytes.extend((self.tail)(&self.earlier, contents, self.packed));
         let file = bytes.len() as u64;
-        self.give(Event::Send(Made { bytes: Bytes::Held(bytes), before, size }))?;
+        self.hand_over(Bytes::Held(bytes), before, size)?;
         Ok((last, file))
     }
 }
@@ -426,6 +436,8 @@ impl<C: SandboxClient> Flight<'_, C> {
     fn start(&mut self, part: Made<C::Upload>) {
         let number = self.begun;
         self.begun += 1;
+        // Where nobody waits for it any longer, packing has failed, which is told then.
+        part.started.send(()).unwrap_or_default();
         let (client, way, total) = (self.client.clone(), self.way.clone(), self.total);
         let (label, path) = (self.label.to_owned(), part_path(self.path, number));
         self.flying.spawn(async move {
