@@ -168,7 +168,7 @@ async function demonstrate(given, temporary) {
 
   heading("5  Looked at independently");
   const [here, there] = await Promise.all(
-    [local, remote].map((dir) => readTree(dir, { leaveOut: staysHere })),
+    [local, remote].map((dir) => readTree(dir, { leaveOut: (name) => staysHere(name) || isGits(name) })),
   );
   for (const tree of [here, there]) forgetSpecialFiles(tree);
   const apart = differences(here, there);
@@ -179,6 +179,16 @@ async function demonstrate(given, temporary) {
       `the two trees differ: ${apart.map(readableName).join(", ")}`,
     ),
   ];
+  const [historyHere, historyThere] = await Promise.all([local, remote].map(history));
+  if (historyHere !== undefined) {
+    checks.push(
+      check(
+        historyHere === historyThere,
+        "git has the same commits, branches and tags on both sides, and finds this side sound",
+        `git differs: ${oneLine(historyHere)} here, ${oneLine(historyThere ?? "no repository")} there`,
+      ),
+    );
+  }
   if (localVersion !== undefined) {
     const kept = report.conflicts.find(({ path: name }) => name === edited);
     const isKept = kept !== undefined && localVersion.equals(await readFile(path.join(local, kept.keptAt)));
@@ -330,6 +340,36 @@ function printFacts(facts) {
   for (const [label, fact] of facts) {
     console.log(`  ${bold(label.padEnd(width))}  ${oneLine(fact)}`);
   }
+}
+
+/**
+ * What is below a `.git` travels as a repository, whose files differ although it is the same; git itself compares it.
+ *
+ * @param {string} name
+ */
+function isGits(name) {
+  return /(^|\/)\.git$/.test(name);
+}
+
+/**
+ * What git says of a folder: its references, and whether all is there. `undefined` where it is no checkout, or there is no git.
+ *
+ * @param {string} dir
+ */
+async function history(dir) {
+  const git = (/** @type {string[]} */ ...args) =>
+    run("git", ["-C", dir, `--git-dir=${dir}/.git`, "-c", "safe.directory=*", ...args], {
+      keep: "both",
+      show: false,
+    });
+  const inside = await git("rev-parse", "--git-dir").catch(() => undefined);
+  if (inside?.code !== 0) return undefined;
+  const [head, references, sound] = [
+    await git("rev-parse", "--verify", "--quiet", "HEAD"),
+    await git("for-each-ref", "refs/heads", "refs/tags"),
+    await git("fsck", "--no-dangling", "--no-progress"),
+  ];
+  return `${head.output}${references.output}${sound.output}`;
 }
 
 /**

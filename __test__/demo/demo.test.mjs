@@ -3,6 +3,7 @@ import { chmod, mkdir, mkdtemp, readdir, realpath, rm, symlink, writeFile } from
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { differences, readTree } from "../../scripts/tree.mjs";
 
@@ -66,6 +67,23 @@ describe("the demo", () => {
     expect(code).toBe(0);
     expect(left).toEqual([]);
     expect(differences(before, await readTree(workspace), { exact: true })).toEqual([]);
+  });
+
+  it("takes a git checkout, and has git compare the repositories", async () => {
+    await writeFile(path.join(workspace, "README.md"), "text\n");
+    for (const args of [
+      ["init", "--quiet", "--initial-branch=main"],
+      ["add", "--all"],
+      ["-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "--quiet", "--message=first"],
+    ]) {
+      await promisify(execFile)("git", args, { cwd: workspace });
+    }
+
+    const { code, output } = await demo(workspace);
+
+    expect(output).toContain("git has the same commits, branches and tags on both sides");
+    expect(output).toContain("Everything agrees");
+    expect(code).toBe(0);
   });
 
   it("works with an empty folder", async () => {
