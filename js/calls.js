@@ -174,7 +174,7 @@ class ClientCalls {
         const answer = await traced(op, target, read, ({ byteLength }) => byteLength);
         const bytes = await inPlaceOrCopied(answer, this.#abort);
         // The first part of several is not the end.
-        if (!isFirstOfSeveral(bytes)) await progress?.finish(bytes.byteLength);
+        if (progress && !isFirstOfSeveral(bytes)) await progress.finish(bytes.byteLength);
         // The binding asks for them whenever it copies a part: what became of them meanwhile shows then.
         return () => bytes;
       }

@@ -9,7 +9,7 @@ import { root } from "./process.mjs";
  * directly in src/ are rooms of their own.
  */
 const FLOORS = [
-  ["error", "path", "cancel", "threads", "time", "sync"],
+  ["error", "path", "cancel", "random", "threads", "time", "sync"],
   ["exclude", "tree"],
   ["archive", "merge", "mirror", "git"],
   ["transfer"],

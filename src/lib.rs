@@ -33,6 +33,7 @@ pub mod error;
 pub mod exclude;
 pub mod mirror;
 pub mod path;
+pub mod random;
 pub mod threads;
 pub mod time;
 

@@ -5,7 +5,7 @@ import path from "node:path";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { createCloudflareBridgeClient } from "../../clients/cloudflare.js";
 import { startBridge } from "./bridge-server.mjs";
-import { PLACES, startCuttingProxy } from "./cutting-proxy.mjs";
+import { expectTransfersDespiteCuts, startCuttingProxy } from "./cutting-proxy.mjs";
 import {
   abortedByProgress,
   conformance,
@@ -137,20 +137,7 @@ describe("the client for Cloudflare's bridge", () => {
   });
 
   it("carries transfers to their end although the connection is cut, at ten places", async () => {
-    const bytes = distinct(2_000_000);
-    await Promise.all(
-      PLACES.map(async (place) => {
-        const { proxy, client } = await throughProxy({ partBytes: 300_000 });
-        const file = path.join(workspace, String(place));
-        proxy.cutAfter(place * bytes.byteLength);
-        await client.writeFile(file, bytes);
-        expect((await readFile(file)).equals(Buffer.from(bytes))).toBe(true);
-        proxy.cutAfter(place * bytes.byteLength);
-        expect((await client.readFile(file)).equals(Buffer.from(bytes))).toBe(true);
-        expect(proxy.cuts()).toBe(2);
-      }),
-    );
-    await until(async () => (await readdir(workspace)).length === PLACES.length);
+    await expectTransfersDespiteCuts(workspace, () => throughProxy({ partBytes: 300_000 }));
   });
 
   it("stops where the caller aborts, with the reason, and leaves nothing of an upload", async () => {

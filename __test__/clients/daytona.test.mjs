@@ -5,7 +5,7 @@ import path from "node:path";
 import { Daytona } from "@daytonaio/sdk";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { createDaytonaClient } from "../../clients/daytona.js";
-import { PLACES, startCuttingProxy } from "./cutting-proxy.mjs";
+import { expectTransfersDespiteCuts, startCuttingProxy } from "./cutting-proxy.mjs";
 import { startDaytonaServer } from "./daytona-server.mjs";
 import {
   abortedByProgress,
@@ -102,21 +102,7 @@ describe("the Daytona client", () => {
   });
 
   it("carries transfers to their end although the connection is cut, at ten places", async () => {
-    const folder = await temporaryFolder();
-    const bytes = distinct(2_000_000);
-    await Promise.all(
-      PLACES.map(async (place) => {
-        const { proxy, client } = await throughProxy();
-        const file = path.join(folder, String(place));
-        proxy.cutAfter(place * bytes.byteLength);
-        await client.writeFile(file, bytes);
-        expect((await readFile(file)).equals(Buffer.from(bytes))).toBe(true);
-        proxy.cutAfter(place * bytes.byteLength);
-        expect((await client.readFile(file)).equals(Buffer.from(bytes))).toBe(true);
-        expect(proxy.cuts()).toBe(2);
-      }),
-    );
-    await until(async () => (await readdir(folder)).length === PLACES.length);
+    await expectTransfersDespiteCuts(await temporaryFolder(), throughProxy);
   });
 
   it("stops where the caller aborts, with the reason, and leaves nothing of an upload", async () => {

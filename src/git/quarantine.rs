@@ -218,8 +218,9 @@ impl Quarantine {
         match fate(&inner) {
             Fate::Ignored => Ok(()),
             Fate::Held(reason) => {
-                let name = String::from_utf8_lossy(&inner).into_owned();
-                let sent = known.as_ref().and_then(|base| base.files.get(&name));
+                // Whatever was sent has a name of plain text.
+                let name = std::str::from_utf8(&inner).ok();
+                let sent = name.zip(known.as_ref()).and_then(|(name, base)| base.files.get(name));
                 let mut hash = Sha256::new();
                 if sent.is_some() {
                     io::copy(&mut content.take(TEXT_MAX), &mut HashWriter(&mut hash))

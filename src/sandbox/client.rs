@@ -73,15 +73,24 @@ where
 {
     let mut attempt = 0;
     loop {
-        let failure = match call().await {
+        match call().await {
             Ok(answer) => return Ok(answer),
-            Err(failure) => failure,
-        };
-        let pause = if client.is_passing(&failure) { retry::pause(attempt, retry::chance()) } else { None };
-        let Some(pause) = pause else { return Err(RunError::Client(failure)) };
-        tokio::time::sleep(pause).await;
-        attempt += 1;
+            Err(failure) => before_another(client, failure, &mut attempt).await?,
+        }
     }
+}
+
+/// Waits until a call that failed is to be made again, or gives its failure back where it is not. `attempt` counts from 0.
+pub async fn before_another<C: SandboxClient>(
+    client: &C,
+    failure: C::Failure,
+    attempt: &mut u32,
+) -> Result<(), RunError<C::Failure>> {
+    let pause = if client.is_passing(&failure) { retry::pause(*attempt, retry::chance()) } else { None };
+    let Some(pause) = pause else { return Err(RunError::Client(failure)) };
+    tokio::time::sleep(pause).await;
+    *attempt += 1;
+    Ok(())
 }
 
 /// How long is waited for a client to remove what a failed transfer left.

@@ -26,6 +26,7 @@ use crate::merge::conflicts::Keep;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::report::Rescued;
 use crate::path::RelativePath;
+use crate::random;
 use crate::sync::lock;
 use crate::transfer::parts::{Codec, Part, part_list, part_path};
 use crate::tree::entry::{Digest, Snapshot};
@@ -269,10 +270,7 @@ fn never_travels(path: &RelativePath) -> bool {
 
 /// A name for one upload that no other has: 32 hexadecimal digits.
 fn upload_id() -> String {
-    use std::hash::{BuildHasher as _, RandomState};
-    // Its keys come from the system's source of randomness; what is hashed tells the uploads of one process apart.
-    let half = || RandomState::new().hash_one((std::process::id(), std::time::SystemTime::now()));
-    format!("{:016x}{:016x}", half(), half())
+    format!("{:016x}{:016x}", random::bits(), random::bits())
 }
 
 /// The names at the top of the workspace that are not cleared in the sandbox.
@@ -403,9 +401,13 @@ async fn upload_workspace<C: SandboxClient>(
     note_special(&mut left_out, &layout);
     let ready = send::pack(&**client, layout, &tail, way, cancel).await?;
     times.pack = started.elapsed();
-    let started = Instant::now();
-    persist(&**client, || client.make_dir(places.runtime_root())).await?;
-    lock(&way.link).answered(started.elapsed());
+    persist(&**client, || async {
+        let started = Instant::now();
+        client.make_dir(places.runtime_root()).await?;
+        lock(&way.link).answered(started.elapsed());
+        Ok(())
+    })
+    .await?;
     let archive = places.upload();
     let started = Instant::now();
     let delivered = send::send(client, "workspace", &archive, ready, tail, way, cancel).await?;

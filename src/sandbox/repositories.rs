@@ -20,11 +20,11 @@ use crate::git::recognise::{Checkouts, bare_folders, is_gits};
 use crate::git::report::{GitReport, HeldBack};
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
-use crate::merge::plan::put_back;
+use crate::merge::plan::{changed, put_back};
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::root::Root;
+use crate::tree::root::{Kind, Root};
 use crate::tree::scan::{LeaveOut, scan};
 
 /// How the repositories of a workspace travel.
@@ -95,6 +95,12 @@ impl Shared {
     }
 }
 
+/// A folder for what must not lie in the workspace.
+fn temporary_folder() -> Result<TempDir> {
+    let made = tempfile::Builder::new().prefix("paperclip-git-").tempdir();
+    made.map_err(|error| Error::io("mkdtemp", std::env::temp_dir(), error))
+}
+
 /// What is left here of a repository, or all of it.
 fn left(path: &RelativePath, reason: impl Into<String>) -> HeldBack {
     HeldBack { path: path.clone(), what: None, reason: reason.into() }
@@ -119,10 +125,7 @@ pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Can
     let checkouts = checkouts.found();
     let mut grafts = Vec::new();
     if travel.mode == Mode::Merge && !checkouts.is_empty() {
-        let made_in = tempfile::Builder::new()
-            .prefix("paperclip-git-")
-            .tempdir()
-            .map_err(|error| Error::io("mkdtemp", std::env::temp_dir(), error))?;
+        let made_in = temporary_folder()?;
         let git = Git::find();
         for (number, dot_git) in checkouts.iter().enumerate() {
             let folder = made_in.path().join(number.to_string());
@@ -181,14 +184,15 @@ pub fn take_out(
         Mode::Off => {}
         Mode::Files => hold_files(incoming, base, &mut arrived.report),
         Mode::Merge => {
-            let waits_in = tempfile::Builder::new()
-                .prefix("paperclip-git-")
-                .tempdir()
-                .map_err(|error| Error::io("mkdtemp", std::env::temp_dir(), error))?;
+            hold_bare(incoming, base, &mut arrived.report);
+            incoming.skipped.retain(|skipped| !is_gits(&skipped.path));
+            if !incoming.snapshot.keys().any(is_gits) {
+                return Ok(arrived);
+            }
+            let waits_in = temporary_folder()?;
             let mut quarantine = Quarantine::new(waits_in.path().join("arrived"), &shared.bases)?;
-            hold_bare(incoming, base, &mut quarantine);
-            let has_any = bring(incoming, workspace, &mut quarantine)?;
-            if is_partial && has_any {
+            bring(incoming, workspace, &mut quarantine)?;
+            if is_partial {
                 let reason = "the sandbox's tar failed, and its repositories may not have come whole";
                 let partial = shared.bases.keys().map(|dot_git| left(dot_git, reason));
                 arrived.report.held_back.extend(partial);
@@ -205,26 +209,26 @@ pub fn take_out(
 
 /// Lets what git runs or obeys count as unchanged.
 fn hold_files(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
-    let changed: Vec<(RelativePath, &'static str)> = crate::merge::plan::changed(base, &incoming.snapshot)
+    let held: Vec<(RelativePath, &'static str)> = changed(base, &incoming.snapshot)
         .filter_map(|(path, _, _)| is_held(path).map(|reason| (path.clone(), reason)))
         .collect();
-    for (path, reason) in changed {
+    for (path, reason) in held {
         put_back(&mut incoming.snapshot, base, &path);
         report.held_back.push(left(&path, reason));
     }
 }
 
 /// Lets folders count as unchanged that git would take for bare repositories.
-fn hold_bare(incoming: &mut Incoming, base: &Snapshot, quarantine: &mut Quarantine) {
+fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
     let kind = |entry: &Entry| match entry {
-        Entry::Dir { .. } => crate::tree::root::Kind::Dir,
-        Entry::File { .. } => crate::tree::root::Kind::File,
-        Entry::Symlink { .. } => crate::tree::root::Kind::Symlink,
+        Entry::Dir { .. } => Kind::Dir,
+        Entry::File { .. } => Kind::File,
+        Entry::Symlink { .. } => Kind::Symlink,
     };
     let files = incoming.snapshot.iter().filter(|(path, _)| !is_gits(path));
     let folders = bare_folders(files.map(|(path, entry)| (path, kind(entry))));
     for folder in &folders {
-        quarantine.hold(folder, "git would take this folder for a bare repository");
+        report.held_back.push(left(folder, "git would take this folder for a bare repository"));
         let below = |path: &&RelativePath| path.is_or_below(folder.as_bytes());
         let paths: Vec<RelativePath> =
             incoming.snapshot.keys().chain(base.keys()).filter(below).cloned().collect();
@@ -234,14 +238,9 @@ fn hold_bare(incoming: &mut Incoming, base: &Snapshot, quarantine: &mut Quaranti
     }
 }
 
-/// Brings what is below a `.git` to where it waits. Whether there was anything.
-fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine) -> Result<bool> {
-    let mut has_any = false;
-    for (path, entry) in &incoming.snapshot {
-        if !is_gits(path) {
-            continue;
-        }
-        has_any = true;
+/// Brings what is below a `.git` to where it waits.
+fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine) -> Result<()> {
+    for (path, entry) in incoming.snapshot.iter().filter(|(path, _)| is_gits(path)) {
         match (entry, incoming.staged.get(path)) {
             (Entry::Dir { .. }, _) => quarantine.folder(path),
             (Entry::File { .. }, Some(staged)) => {
@@ -256,12 +255,9 @@ fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine)
             _ => quarantine.other(path),
         }
     }
-    if has_any {
-        incoming.snapshot.retain(|path, _| !is_gits(path));
-        incoming.staged.retain(|path, _| !is_gits(path));
-    }
-    incoming.skipped.retain(|skipped| !is_gits(&skipped.path));
-    Ok(has_any)
+    incoming.snapshot.retain(|path, _| !is_gits(path));
+    incoming.staged.retain(|path, _| !is_gits(path));
+    Ok(())
 }
 
 impl Arrived {
@@ -277,11 +273,10 @@ impl Arrived {
         if let Some(checked) = checked {
             let time = utc_timestamp(SystemTime::now());
             let aside = || Ok(workspace.path().join(make_folder(workspace)?.as_path()));
-            let (merged, bases) = checked.apply(git.as_ref(), workspace, &time, &aside, cancel)?;
+            let (mut merged, bases) = checked.apply(git.as_ref(), workspace, &time, &aside, cancel)?;
             shared.bases = bases;
-            let GitReport { updated, deleted, kept, held_back } = merged;
-            report = GitReport { updated, deleted, kept, held_back: report.held_back };
-            report.held_back.extend(held_back);
+            merged.held_back.append(&mut report.held_back);
+            report = merged;
         }
         drop(waits_in);
         shared.left_here.clear();

@@ -8,7 +8,9 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::client::{Attachment, Part as Progress, RunError, SandboxClient, blocking, clean_up};
+use super::client::{
+    Attachment, Part as Progress, RunError, SandboxClient, before_another, blocking, clean_up,
+};
 use crate::archive::codec::{Codec, compress};
 use crate::archive::pack::{Contents, Layout, Sink};
 use crate::cancel::Cancel;
@@ -16,7 +18,6 @@ use crate::error::{Error, Result};
 use crate::sync::lock;
 use crate::transfer::link::Link;
 use crate::transfer::parts::{Part, part_path};
-use crate::transfer::retry;
 
 /// Less than that is not worth compressing: it fits a few packets of the network.
 const COMPRESSED_MIN: usize = 16 * 1024;
@@ -44,6 +45,14 @@ impl Way {
     #[must_use]
     pub fn wants_compression(&self) -> bool {
         self.compress && lock(&self.link).wants_compression()
+    }
+
+    /// Compresses what travels next, where that is wanted and pays.
+    fn compressed(&self, bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
+        if bytes.len() < COMPRESSED_MIN || !self.wants_compression() {
+            return Ok(None);
+        }
+        compress(bytes, cancel)
     }
 }
 
@@ -141,13 +150,12 @@ pub async fn send<C: SandboxClient>(
     match archive {
         Ready::Layout(layout) => send_in_parts(client, label, path, layout, tail, way, cancel).await,
         Ready::Packed { memory, size, contents } => {
-            let (attachment, stop) = (client.attachment(), cancel.clone());
-            let compresses = size >= COMPRESSED_MIN && way.wants_compression();
+            let (attachment, stop, going) = (client.attachment(), cancel.clone(), way.clone());
             let (bytes, contents, last) = blocking(move || {
                 let _held = attachment.hold()?;
                 let mut memory = memory;
                 let behind = tail(&[], &contents, size as u64);
-                if compresses && let Some(mut bytes) = compress(&memory.as_ref()[..size], &stop)? {
+                if let Some(mut bytes) = going.compressed(&memory.as_ref()[..size], &stop)? {
                     let last = Part { size: bytes.len() as u64, codec: Codec::Gzip };
                     bytes.extend(behind);
                     return Ok((Bytes::Held(bytes), contents, last));
@@ -189,19 +197,16 @@ async fn send_in_parts<C: SandboxClient>(
     }));
     let mut flight = Flight { client, label, path, total, way, flying: JoinSet::new(), begun: 0 };
     let sent = flight.conduct(made, memory).await;
+    way.failed.fetch_or(sent.is_err(), Ordering::Release);
     let packed = packing.await.unwrap_or_else(|panicked| Err(Error::Internal(panicked.to_string())));
-    match (sent, packed) {
-        (Ok(sent), Ok(delivered)) => Ok(Delivered { sent, ..delivered }),
+    let failure = match (sent, packed) {
+        (Ok(sent), Ok(delivered)) => return Ok(Delivered { sent, ..delivered }),
         // Where sending failed, packing was stopped by that.
-        (Err(failure), _) => {
-            flight.discard().await;
-            Err(failure)
-        }
-        (_, Err(error)) => {
-            flight.discard().await;
-            Err(error.into())
-        }
-    }
+        (Err(failure), _) => failure,
+        (_, Err(error)) => error.into(),
+    };
+    flight.discard().await;
+    Err(failure)
 }
 
 /// A part that is ready to travel.
@@ -307,15 +312,10 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         waiting.blocking_recv().map_err(|_| Error::Aborted)
     }
 
-    /// Compresses what was filled, where that is wanted and pays.
-    fn compressed(&self, bytes: Vec<u8>) -> Result<(Vec<u8>, Codec)> {
-        if bytes.len() >= COMPRESSED_MIN
-            && self.way.wants_compression()
-            && let Some(compressed) = compress(&bytes, &self.cancel)?
-        {
-            return Ok((compressed, Codec::Gzip));
-        }
-        Ok((bytes, Codec::None))
+    /// What was filled as it travels.
+    fn pressed(&self, bytes: Vec<u8>) -> Result<(Vec<u8>, Codec)> {
+        let compressed = self.way.compressed(&bytes, &self.cancel)?;
+        Ok(compressed.map_or((bytes, Codec::None), |compressed| (compressed, Codec::Gzip)))
     }
 
     /// Sends a part that is full.
@@ -324,7 +324,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         let (bytes, part) = match bytes {
             Bytes::Placed(memory) => (Bytes::Placed(memory), Part::plain(size)),
             Bytes::Held(bytes) => {
-                let (bytes, codec) = self.compressed(bytes)?;
+                let (bytes, codec) = self.pressed(bytes)?;
                 let part = Part { size: bytes.len() as u64, codec };
                 (Bytes::Held(bytes), part)
             }
@@ -347,7 +347,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         };
         let before = self.packed;
         self.packed += size;
-        let (mut bytes, codec) = self.compressed(bytes)?;
+        let (mut bytes, codec) = self.pressed(bytes)?;
         let last = Part { size: bytes.len() as u64, codec };
         bytes.extend((self.tail)(&self.earlier, contents, self.packed));
         let file = bytes.len() as u64;
@@ -467,35 +467,28 @@ async fn write<C: SandboxClient>(
     progress: Progress<'_>,
     link: &Mutex<Link>,
 ) -> Result<u64, RunError<C::Failure>> {
-    let (mut upload, mut held) = match bytes {
-        Bytes::Placed(upload) => (Some(upload), None),
-        Bytes::Held(held) => (None, Some(held)),
+    let (mut memory, mut held) = match bytes {
+        Bytes::Placed(memory) => (memory, None),
+        Bytes::Held(bytes) => {
+            let (memory, bytes) = placed(client, bytes).await?;
+            (memory, Some(bytes))
+        }
     };
+    let size = memory.as_ref().len() as u64;
     let mut attempt = 0;
     loop {
-        let memory = if let Some(memory) = upload.take() {
-            memory
-        } else {
-            let (memory, bytes) = placed(client, held.take().unwrap_or_default()).await?;
-            held = Some(bytes);
-            memory
-        };
-        let size = memory.as_ref().len() as u64;
         let started = Instant::now();
-        let failure = match client.write_file(path, &memory, progress).await {
+        match client.write_file(path, &memory, progress).await {
             Ok(()) => {
                 lock(link).transferred(size, started.elapsed());
                 return Ok(size);
             }
-            Err(failure) => failure,
-        };
-        let pause = if client.is_passing(&failure) { retry::pause(attempt, retry::chance()) } else { None };
-        let Some(pause) = pause else { return Err(RunError::Client(failure)) };
-        tokio::time::sleep(pause).await;
-        attempt += 1;
+            Err(failure) => before_another(client, failure, &mut attempt).await?,
+        }
         // What is held is copied into fresh memory, since the client may have taken this away.
-        if held.is_none() {
-            upload = Some(memory);
+        if let Some(bytes) = held.take() {
+            let (fresh, bytes) = placed(client, bytes).await?;
+            (memory, held) = (fresh, Some(bytes));
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::random;
+
 /// How often a call is made in all.
 pub const ATTEMPTS: u32 = 5;
 
@@ -22,9 +24,7 @@ pub fn pause(attempt: u32, chance: f64) -> Option<Duration> {
 /// A number from 0 to 1 by chance.
 #[must_use]
 pub fn chance() -> f64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    // Its keys come from the system's source of randomness.
-    let bits = u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or(0);
+    let bits = u32::try_from(random::bits() >> 32).unwrap_or(0);
     f64::from(bits) / f64::from(u32::MAX)
 }
 

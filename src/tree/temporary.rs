@@ -3,9 +3,8 @@
 //! They lie in folders that other calls read at the same time, and belong to none of these. The format is strict, so that
 //! a user's file is never taken for one: `<prefix><process id>-<16 letters or digits>`.
 
-use std::hash::{BuildHasher as _, RandomState};
-
 use crate::path::RelativePath;
+use crate::random;
 
 /// An archive that is being written, beside where it will lie.
 pub const ARCHIVE: &str = ".sandbox-archive-";
@@ -19,9 +18,7 @@ const UNIQUE: usize = 16;
 /// A new name that begins with `prefix`.
 #[must_use]
 pub fn name(prefix: &str) -> String {
-    // Each state has keys of its own, from the system's random numbers.
-    let random = RandomState::new().hash_one(prefix);
-    format!("{prefix}{}-{random:0UNIQUE$x}", std::process::id())
+    format!("{prefix}{}-{:0UNIQUE$x}", std::process::id(), random::bits())
 }
 
 /// Whether the last name of a path is a temporary one of an archive or mirror, of this process or another: neither
