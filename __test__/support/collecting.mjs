@@ -45,6 +45,8 @@ for (let round = 0; round < Number(rounds); round++) {
     adapterKey: "test",
     client,
     workspaceLocalDir: folder,
+    // The client looks into the archive, and is as slow as one behind a network.
+    compression: "none",
   });
   const collecting = setInterval(churn, 1);
   await prepared.restoreWorkspace();

@@ -57,6 +57,12 @@ interchangeable<own.RuntimeStatusSink, releasedProgress.RuntimeStatusSink>();
 interchangeable<own.RuntimeStatusUpdate, releasedProgress.RuntimeStatusUpdate>();
 interchangeable<own.RuntimeStatusPhase, releasedProgress.RuntimeStatusPhase>();
 
+/** What a client may say of itself, which that release does not ask. */
+type OwnAbility = "allowConcurrentSyncOperations";
+
 // Every method of a client and every field of the interfaces that both have, with the same types.
-interchangeable<keyof own.SandboxManagedRuntimeClient, keyof released.SandboxManagedRuntimeClient>();
+interchangeable<
+  Exclude<keyof own.SandboxManagedRuntimeClient, OwnAbility>,
+  keyof released.SandboxManagedRuntimeClient
+>();
 interchangeable<keyof own.PreparedSandboxManagedRuntime, keyof released.PreparedSandboxManagedRuntime>();
