@@ -283,6 +283,11 @@ export interface PrepareSandboxManagedRuntimeInput {
    */
   compression?: "auto" | "none";
   /**
+   * `"auto"` (the default) transfers what has changed, where the sandbox can tell, and everything where it cannot or where
+   * there is any doubt. `"full"` always transfers everything.
+   */
+  transfer?: "auto" | "full";
+  /**
    * How git repositories travel. `"merge"` (the default) sends each `.git` as a repository made for the sandbox, and merges what
    * comes back as git does: commits, branches, tags, stashes and what is staged; never configuration or hooks. `"files"` treats
    * `.git` as any folder, but for what git runs or obeys. `"off"` neither sends nor takes anything of git's.

@@ -136,6 +136,7 @@ async function prepareSandboxManagedRuntime(input) {
     concurrency: check.concurrency(input.concurrency),
     partBytes: check.partBytes(input.partBytes),
     compress: check.compression(input.compression),
+    changesOnly: check.transfer(input.transfer),
     partsAtOnce: partsAtOnce(client, input.concurrency),
     git: check.git(input.git),
     gitCredentials: Boolean(input.gitCredentials),

@@ -140,6 +140,11 @@ pub enum Error {
     #[error("internal error: content is needed that has passed; please report it")]
     Passed,
 
+    /// What a sandbox says of its changes does not fit what came with it. It never reaches a caller: everything is downloaded
+    /// then.
+    #[error("internal error: the changes of a sandbox contradict each other; please report it")]
+    ContradictoryChanges,
+
     /// The caller asked for the work to stop.
     #[error("the operation was aborted")]
     Aborted,
@@ -180,7 +185,7 @@ impl Error {
             Self::InvalidArgType { .. } => "ERR_INVALID_ARG_TYPE",
             Self::InvalidArgValue { .. } => "ERR_INVALID_ARG_VALUE",
             Self::Aborted => "ABORT_ERR",
-            Self::Passed | Self::Internal(_) => "ERR_SANDBOX_INTERNAL",
+            Self::Passed | Self::ContradictoryChanges | Self::Internal(_) => "ERR_SANDBOX_INTERNAL",
         }
     }
 

@@ -90,8 +90,10 @@ pub mod merge {
 
 /// How archives travel: in which parts, compressed or not, and what is tried again.
 pub mod transfer {
+    pub mod changes;
     pub mod link;
     pub mod parts;
+    pub mod remote;
     pub mod retry;
 }
 

@@ -32,6 +32,11 @@ pub struct Checked {
     report: GitReport,
 }
 
+/// Why something stays that names an object of the wrong type, or none.
+const NO_COMMIT_OF_A_BRANCH: &str = "a branch must name a commit";
+const NO_COMMIT: &str = "it names no commit";
+const NOTHING_STAGED: &str = "what it stages is missing there";
+
 /// One repository of the sandbox's, read and checked.
 #[derive(Debug)]
 struct Incoming {
@@ -81,6 +86,16 @@ pub fn check(
         }
     }
     Ok(checked)
+}
+
+impl Checked {
+    /// Whether something was refused or held back because an object is missing, or may be.
+    #[must_use]
+    pub fn may_lack_objects(&self) -> bool {
+        let for_want = [NO_COMMIT_OF_A_BRANCH, NO_COMMIT, NOTHING_STAGED];
+        let lacks = |held: &HeldBack| for_want.contains(&held.reason.as_str());
+        !self.refused.is_empty() || self.report.held_back.iter().any(lacks)
+    }
 }
 
 fn refuse<T>(reason: &str) -> Result<T, Fault> {
@@ -255,7 +270,7 @@ impl Reading<'_> {
         let unusable: Vec<RefName> =
             theirs.refs.iter().filter(is_unusable).map(|(name, _)| name.clone()).collect();
         for name in unusable {
-            self.hold(name.to_string(), "a branch must name a commit");
+            self.hold(name.to_string(), NO_COMMIT_OF_A_BRANCH);
             match base.refs.get(&name) {
                 Some(oid) => theirs.refs.insert(name, oid.clone()),
                 None => theirs.refs.remove(&name),
@@ -265,12 +280,12 @@ impl Reading<'_> {
             && theirs.head != base.head
             && kind(oid) != Some(b"commit")
         {
-            self.hold("HEAD", "it names no commit");
+            self.hold("HEAD", NO_COMMIT);
             theirs.head.clone_from(&base.head);
         }
         incoming.stashes.retain(|(oid, _)| kind(oid) == Some(b"commit"));
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
-            self.hold("index", "what it stages is missing there");
+            self.hold("index", NOTHING_STAGED);
             theirs.index.clone_from(&base.index);
         }
     }

@@ -123,6 +123,11 @@ impl Incoming {
         stager.gather(arrivals)
     }
 
+    /// Notes devices and FIFOs of the other side, which are not brought.
+    pub fn note_special<'p>(&mut self, paths: impl Iterator<Item = &'p RelativePath>) {
+        self.skipped.extend(paths.map(|path| Skipped { path: path.clone(), reason: SPECIAL }));
+    }
+
     /// Takes what the other side could not tell for unchanged: the base goes on there, and nothing is deleted.
     /// That is what became a device, with all that was below it; and where `all` says so, whatever is missing.
     pub fn keep_untold(&mut self, base: &Snapshot, all: bool) {

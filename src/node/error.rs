@@ -75,6 +75,7 @@ pub fn to_napi(error: &Error) -> napi::Error {
         | Error::InvalidArgType { .. }
         | Error::InvalidArgValue { .. }
         | Error::Passed
+        | Error::ContradictoryChanges
         | Error::Aborted
         | Error::Internal(_) => {}
     }

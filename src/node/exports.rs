@@ -161,6 +161,7 @@ struct PrepareInput {
     concurrency: usize,
     part_bytes: u64,
     compress: bool,
+    changes_only: bool,
     parts_at_once: usize,
     git: GitInput,
     git_credentials: bool,
@@ -219,6 +220,7 @@ impl From<PrepareInput> for Upload {
                 depth: input.git_depth,
             },
             compress: input.compress,
+            changes_only: input.changes_only,
             keep: input.keep_conflicts_days.map_or(Keep::ForEver, Keep::Days),
         }
     }

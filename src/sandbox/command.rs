@@ -166,10 +166,11 @@ impl Upload<'_> {
         let id = &places.upload_id;
         let holds_entries = u8::from(*holds_entries);
         let script = format!(
-            "{}upload={id}\nexpected={expected}\nholds_entries={holds_entries}\n{}{}{SCRIPT}",
+            "{}upload={id}\nexpected={expected}\nholds_entries={holds_entries}\n{}{}{}",
             places.settings(),
             name_test("is_preserved", preserved.iter()),
             exclusions(exclude),
+            without_comments(SCRIPT),
         );
         let patterns =
             exclude.iter().filter(|pattern| is_plain(pattern)).map(|pattern| format!("{pattern}\n"));
@@ -241,14 +242,28 @@ pub fn upload_asset_in_parts(
     in_shell(&format!("a={file}\n{check_size} && exec sh {script} asset {dir} {archive} {last}"))
 }
 
-/// Packs all of the workspace but its `.paperclip-runtime`, which replaces an older archive, together with what the
+/// What a download is compared with. Each name is of letters and digits.
+#[derive(Debug, Clone, Copy)]
+pub struct Indexes<'a> {
+    /// The index of what both sides last shared; all is packed where there is none.
+    pub known: Option<&'a str>,
+    /// How the one is to be called that is made now.
+    pub new: &'a str,
+}
+
+/// What stands for an index that there is not.
+const NO_INDEX: &str = "none";
+
+/// Packs all of the workspace but its `.paperclip-runtime`, or what has changed since an index, which replaces an older archive, together with what the
 /// sandbox has to say ([`Places::answer`]).
 ///
 /// A failure of tar fails the command and leaves no archive behind. So does a workspace that is missing or
 /// cannot be listed: it must not look like an emptied one. And so does a script that is gone.
 #[must_use]
-pub fn download(places: &Places, wish: Wish) -> String {
-    in_shell(&format!("exec sh {} download {}", quote(&places.script()), wish.arguments()))
+pub fn download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
+    let Indexes { known, new } = indexes;
+    let known = known.unwrap_or(NO_INDEX);
+    in_shell(&format!("exec sh {} download {known} {new} {}", quote(&places.script()), wish.arguments()))
 }
 
 /// As [`download`], but what tar could not read is left out, and the command fails only where there is no
@@ -272,7 +287,7 @@ pub fn tolerant_download(places: &Places, wish: Wish) -> String {
     format!("{} sh {}", in_shell(&plant), quote(&script))
 }
 
-/// The script for a command line, which has an end.
+/// The script as it travels.
 fn without_comments(script: &str) -> String {
     let lines = script.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.flat_map(|line| [line, "\n"]).collect()

@@ -60,6 +60,8 @@ pub struct Upload {
     pub parts_at_once: usize,
     /// Whether parts may be compressed.
     pub compress: bool,
+    /// Whether changes alone travel where that is possible.
+    pub changes_only: bool,
     /// For how long a restore keeps the local versions that earlier ones replaced.
     pub keep: Keep,
     /// How git repositories travel.
@@ -87,6 +89,8 @@ pub struct Session {
     pub(super) left_alone: Arc<LeftAlone>,
     pub(super) preserve: PathSet,
     pub(super) way: Way,
+    /// Whether changes alone travel where that is possible.
+    pub(super) changes_only: bool,
     report: PrepareReport,
     /// What both sides last shared. Held while a restore runs, so that two never mix.
     pub(super) base: Arc<Mutex<Base>>,
@@ -96,6 +100,8 @@ pub struct Session {
 #[derive(Debug)]
 pub(super) struct Base {
     pub(super) snapshot: Snapshot,
+    /// The sandbox's index of that, where it may have one.
+    pub(super) index: Option<String>,
     /// What was packed, until the sandbox has told what it has of that.
     pub(super) sent: Vec<(RelativePath, Sent)>,
     /// What the sandbox never had as it was packed.
@@ -203,7 +209,7 @@ pub async fn prepare<C: SandboxClient>(
     cancel: Cancel,
 ) -> Result<Session, RunError<C::Failure>> {
     let places =
-        spec::places(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key, &upload_id())?;
+        spec::places(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key, &new_id())?;
     let root = Root::open(&upload.workspace)?;
     let workspace = Workspace::of(&root)?;
     let sources = check_assets(&upload.assets, &root)?;
@@ -253,6 +259,7 @@ pub async fn prepare<C: SandboxClient>(
     snapshot.retain(|path, _| !left_alone.paths.contains_or_covers(path) && !left_alone.is_apart(path));
     let base = Base {
         snapshot,
+        index: upload.changes_only.then(|| places.upload_id().to_owned()),
         sent,
         lost: PathSet::default(),
         modes: HashMap::new(),
@@ -260,7 +267,8 @@ pub async fn prepare<C: SandboxClient>(
         keep: upload.keep,
         repositories,
     };
-    Ok(Session { workspace, places, left_alone, preserve, way, report, base: Arc::new(Mutex::new(base)) })
+    let (changes_only, base) = (upload.changes_only, Arc::new(Mutex::new(base)));
+    Ok(Session { workspace, places, left_alone, preserve, way, changes_only, report, base })
 }
 
 /// Names that belong to calls of this package that run: merge locks, and what is not complete.
@@ -268,8 +276,8 @@ fn never_travels(path: &RelativePath) -> bool {
     is_lock_name(path) || is_temporary_name(path)
 }
 
-/// A name for one upload that no other has: 32 hexadecimal digits.
-fn upload_id() -> String {
+/// A name for one upload or one index that no other has: 32 hexadecimal digits.
+pub(super) fn new_id() -> String {
     format!("{:016x}{:016x}", random::bits(), random::bits())
 }
 

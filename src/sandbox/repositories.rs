@@ -261,6 +261,12 @@ fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine)
 }
 
 impl Arrived {
+    /// Whether objects that did not come along, since the sandbox had them before, may be what is missing.
+    #[must_use]
+    pub fn may_lack_objects(&self) -> bool {
+        self.checked.as_ref().is_some_and(Checked::may_lack_objects)
+    }
+
     /// Whether anything of a local repository may change, so that the workspace's lock is needed.
     #[must_use]
     pub fn has_news(&self) -> bool {

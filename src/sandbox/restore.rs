@@ -8,10 +8,10 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::answer::{Answer, is_another_without_mark};
 use super::client::{RunError, SandboxClient, blocking};
-use super::command::Places;
+use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
-use super::prepare::{Base, LeftAlone, Session, Workspace};
+use super::prepare::{Base, LeftAlone, Session, Workspace, new_id};
 use super::repositories::{Arrived, take_out};
 use super::{command, listing};
 use crate::archive::source::{Stream, copy_of};
@@ -26,6 +26,7 @@ use crate::merge::receive::{Received, Reception};
 use crate::merge::report::{Report, Skipped};
 use crate::merge::session::{Merge, Terms};
 use crate::path::RelativePath;
+use crate::transfer::changes::Changes;
 use crate::transfer::parts::Wish;
 use crate::tree::entry::{Entry, PERMISSIONS};
 
@@ -67,6 +68,15 @@ const NOTHING_LEFT: &str =
 /// Why a path is left alone that the sandbox never had as it was packed.
 const LOST: &str = "the sandbox did not have it as it was uploaded, right after the upload: its disk or its tar cannot hold \
      it, or a process there was faster";
+
+/// What a download is to bring.
+#[derive(Debug, Clone, Copy)]
+struct Demand {
+    /// Only what has changed, where the sandbox can tell. [`Error::ContradictoryChanges`] comes of it where it cannot.
+    changes_only: bool,
+    /// Whether all that comes is staged. Where it is not, [`Error::Passed`] may come of it.
+    every_file: bool,
+}
 
 /// How the sandbox's tar ended.
 enum Packed {
@@ -150,19 +160,25 @@ impl Session {
         cancel: &Cancel,
     ) -> Result<Restored, RunError<C::Failure>> {
         let mut phases = Vec::new();
-        match self.exchange(client, cancel, false, &mut phases).await {
-            // What passed comes again, and this time all of it is staged.
-            Err(RunError::Own(Error::Passed)) => self.exchange(client, cancel, true, &mut phases).await,
-            done => done,
+        let mut demand = Demand { changes_only: self.changes_only, every_file: false };
+        loop {
+            match self.exchange(client, cancel, demand, &mut phases).await {
+                // What passed comes again, and this time all of it is staged.
+                Err(RunError::Own(Error::Passed)) if !demand.every_file => demand.every_file = true,
+                Err(RunError::Own(Error::ContradictoryChanges)) if demand.changes_only => {
+                    demand.changes_only = false;
+                }
+                done => return done,
+            }
         }
     }
 
-    /// One download and its merge. Where `every_file` says so, all that comes is staged, and [`Error::Passed`] never comes of it.
+    /// One download and its merge.
     async fn exchange<C: SandboxClient>(
         &self,
         client: &C,
         cancel: &Cancel,
-        every_file: bool,
+        demand: Demand,
         phases: &mut Vec<Phase>,
     ) -> Result<Restored, RunError<C::Failure>> {
         let base = self.base.clone().lock_owned().await;
@@ -170,7 +186,8 @@ impl Session {
 
         let started = Instant::now();
         let wish = Wish::new(self.way.part_bytes, self.way.wants_compression());
-        let packed = self.pack_remotely(client, wish).await?;
+        let (known, new) = (base.index.as_deref().filter(|_| demand.changes_only), new_id());
+        let packed = self.pack_remotely(client, Indexes { known, new: &new }, wish).await?;
         phases.push(Phase { name: "run", took: started.elapsed(), bytes: 0 });
 
         let started = Instant::now();
@@ -186,7 +203,8 @@ impl Session {
         let receiving = Receiving {
             base,
             packed,
-            every_file,
+            demand,
+            new_index: new,
             workspace: self.workspace.clone(),
             left_alone: self.left_alone.clone(),
             preserve: self.preserve.clone(),
@@ -240,9 +258,10 @@ impl Session {
     async fn pack_remotely<C: SandboxClient>(
         &self,
         client: &C,
+        indexes: Indexes<'_>,
         wish: Wish,
     ) -> Result<Packed, RunError<C::Failure>> {
-        let Err(failure) = client.run(&command::download(&self.places, wish)).await else {
+        let Err(failure) = client.run(&command::download(&self.places, indexes, wish)).await else {
             return Ok(Packed::Whole);
         };
         let status = self.places.status();
@@ -266,7 +285,9 @@ impl Session {
 struct Receiving {
     base: OwnedMutexGuard<Base>,
     packed: Packed,
-    every_file: bool,
+    demand: Demand,
+    /// How the index was to be called that the sandbox makes.
+    new_index: String,
     workspace: Workspace,
     left_alone: Arc<LeftAlone>,
     preserve: PathSet,
@@ -298,7 +319,7 @@ impl Receiving {
             control: control.as_ref(),
             told: &told,
             mode: &|path, mode| base.as_sent(modes_told.get().unwrap_or(&base.modes), path, mode),
-            every_file: self.every_file,
+            every_file: self.demand.every_file,
             cancel: &self.cancel,
         };
         let mut received = receive(&reception, &mut *stream)?;
@@ -307,14 +328,35 @@ impl Receiving {
 
         let control = received.archive.control.take();
         let answer = Answer::parse(control.as_deref());
+        let has_new_index = answer.index == Some(self.new_index.as_bytes());
         if answer.names_another(self.places.upload_id()) {
             let error = Error::SandboxReplaced { reason: ANOTHER_UPLOAD };
             return Err(reception.give_up(received, error));
+        }
+        let changes = match self.changes(answer) {
+            Ok(changes) => changes,
+            Err(error) => return Err(reception.give_up(received, error)),
+        };
+        if let Some(changes) = &changes {
+            let dirs = changes.dirs().filter(|(path, _)| !(reception.left_alone)(path));
+            received.archive.add_dirs(dirs);
         }
         let learned = base.learn(answer, &received.archive, &self.preserve);
         base.adjust(&mut received.archive, &learned);
         let partly = self.packed.may_lack_something(&received.archive, &self.left_alone);
         let mut incoming = reception.settle(received)?;
+        if let Some(changes) = &changes {
+            let passed_over =
+                |path: &RelativePath| (reception.left_alone)(path) || learned.lost.contains_or_covers(path);
+            let came = std::mem::take(&mut incoming.snapshot);
+            let Some(whole) = changes.whole(&base.snapshot, came, passed_over) else {
+                // The next exchange clears up what stays.
+                let _stays = incoming.stage.close(&root);
+                return Err(Error::ContradictoryChanges);
+            };
+            incoming.snapshot = whole;
+            incoming.note_special(changes.special().filter(|path| !passed_over(path)));
+        }
         if answer.mark.is_none() && is_another_without_mark(&base.snapshot, &incoming.snapshot, &learned.lost)
         {
             // The refusal is what to report; the next restore clears up what stays.
@@ -327,6 +369,11 @@ impl Receiving {
         let travel = self.left_alone.repositories;
         let taken = take_out(&mut incoming, snapshot, &root, travel, repositories, partly, &self.cancel);
         let repositories = match taken {
+            // What a full download brings may be missing among the changes.
+            Ok(repositories) if changes.is_some() && repositories.may_lack_objects() => {
+                let _stays = incoming.stage.close(&root);
+                return Err(Error::ContradictoryChanges);
+            }
             Ok(repositories) => repositories,
             Err(error) => {
                 // The failure is what to report; the next restore clears up what stays.
@@ -339,8 +386,18 @@ impl Receiving {
         incoming.skipped.extend(lost);
         let Base { snapshot, rescued, .. } = &mut *self.base;
         let merge = Merge::begin(root, incoming, snapshot, rescued)?;
+        let new_index = has_new_index.then_some(self.new_index);
         let Self { base, left_alone, packed, .. } = self;
-        Ok(Begun { merge, repositories, base, left_alone, packed })
+        Ok(Begun { merge, repositories, base, left_alone, packed, new_index })
+    }
+
+    /// What alone has come, where it is not everything.
+    fn changes(&self, answer: Answer<'_>) -> Result<Option<Changes>> {
+        let Some((since, changes)) = answer.changes else { return Ok(None) };
+        let known = self.base.index.as_ref().filter(|_| self.demand.changes_only);
+        let is_asked_for = known.is_some_and(|known| known.as_bytes() == since) && answer.mark.is_some();
+        let changes = Changes::parse(changes).filter(|_| is_asked_for);
+        changes.map(Some).ok_or(Error::ContradictoryChanges)
     }
 }
 
@@ -367,12 +424,14 @@ struct Begun {
     base: OwnedMutexGuard<Base>,
     left_alone: Arc<LeftAlone>,
     packed: Packed,
+    /// The sandbox's index of what is the next base.
+    new_index: Option<String>,
 }
 
 impl Begun {
     /// Merges. What the sandbox held is the next base.
     fn apply(self, cancel: &Cancel) -> Result<Restored> {
-        let Self { mut merge, repositories, mut base, left_alone, packed } = self;
+        let Self { mut merge, repositories, mut base, left_alone, packed, new_index } = self;
         let entries = merge.entries();
         let Base { snapshot, lost, rescued, keep, repositories: shared, .. } = &mut *base;
         let left_alone = |path: &RelativePath| {
@@ -390,6 +449,10 @@ impl Begun {
         let _stays = MergeLock::clear_abandoned(&target);
         let (report, git) = report?;
         *snapshot = theirs;
+        // What is not taken over as it is there is told again by each restore, which needs all of it.
+        let is_plain =
+            report.held_back.is_empty() && report.skipped.iter().all(|skipped| skipped.reason == LOST);
+        base.index = new_index.filter(|_| is_plain);
         Ok(Restored { report, git, entries, tar_messages: packed.into_messages(), phases: Vec::new() })
     }
 

@@ -132,7 +132,7 @@ fn workspace() -> Tree {
 }
 
 fn in_parts(place: &Place, part_bytes: u64, at_once: usize) -> Upload {
-    Upload { part_bytes, parts_at_once: at_once, ..place.upload() }
+    Upload { changes_only: false, part_bytes, parts_at_once: at_once, ..place.upload() }
 }
 
 fn run_folder(place: &Place) -> Vec<String> {

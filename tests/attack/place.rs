@@ -99,6 +99,7 @@ impl Place {
             part_bytes: 32 << 20,
             parts_at_once: 1,
             compress: true,
+            changes_only: true,
             keep: Keep::default(),
             repositories: Travel::default(),
         }
