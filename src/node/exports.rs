@@ -19,6 +19,7 @@ use crate::archive::pack::create_tarball;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::PathSet;
+use crate::fs::Root;
 use crate::merge::conflicts::Keep;
 use crate::merge::folder::FolderMerge;
 use crate::merge::lock::{self, MergeLock};
@@ -29,7 +30,6 @@ use crate::sandbox::prepare::{Asset, Session, Upload, prepare};
 use crate::sandbox::repositories::{Mode, Travel};
 use crate::threads;
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::root::Root;
 use crate::tree::scan::{Reader, look, snapshot};
 
 /// How many entries of a snapshot or report cross in one turn of the event loop: about a millisecond's worth.
@@ -90,8 +90,10 @@ fn bytes(values: Vec<Bytes>) -> Vec<Vec<u8>> {
     values.into_iter().map(|Bytes(bytes)| bytes).collect()
 }
 
+// What `index.js` sends as JSON has exactly the fields that are read here, so that neither side can drift from the other.
+
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct TarballInput {
     local_dir: Bytes,
     archive_path: Bytes,
@@ -117,7 +119,7 @@ pub fn create_tarball_from_directory<'env>(
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct MirrorInput {
     source_dir: Bytes,
     target_dir: Bytes,
@@ -149,7 +151,7 @@ pub fn mirror_directory<'env>(env: &'env Env, input: String, canceller: &Cancell
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PrepareInput {
     workspace_local_dir: Bytes,
     workspace_remote_dir: Option<String>,
@@ -178,7 +180,7 @@ enum GitInput {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct AssetInput {
     key: String,
     local_dir: Bytes,
@@ -344,7 +346,7 @@ impl SnapshotWriter {
 pub struct BegunMerge(Arc<Mutex<Option<FolderMerge>>>);
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct MergeInput {
     source_dir: Bytes,
     target_dir: Bytes,
