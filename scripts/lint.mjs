@@ -6,7 +6,7 @@
 // The last line is the total, `N passed, N failed`.
 
 import path from "node:path";
-import { findBreaches } from "./house-laws.mjs";
+import { findBreaches } from "./architecture.mjs";
 import { Explained, root, run, runMain } from "./process.mjs";
 import { requireRust, setUp } from "./setup.mjs";
 
@@ -26,7 +26,7 @@ const COMMANDS = {
   prettier: node("prettier/bin/prettier.cjs", "--check", "--log-level", "warn", "."),
 };
 
-const CHECKS = [...Object.keys(COMMANDS), "laws"];
+const CHECKS = [...Object.keys(COMMANDS), "architecture"];
 
 await runMain(async () => {
   const checks = process.argv.length > 2 ? process.argv.slice(2) : CHECKS;
@@ -37,7 +37,7 @@ await runMain(async () => {
 
   let failed = 0;
   for (const check of checks) {
-    const complaint = await (check === "laws" ? complainOfBreaches() : complain(COMMANDS[check]));
+    const complaint = await (check === "architecture" ? complainOfBreaches() : complain(COMMANDS[check]));
     console.log(`${complaint ? "FAILED" : "ok    "}  ${check}`);
     if (complaint) console.log(`\n${complaint.trimEnd()}\n`);
     if (complaint) failed += 1;
