@@ -17,7 +17,7 @@ describe("the rules of the core's layout", () => {
     ["error.rs", "fn f() { unsafe { g() } }\n", "src/error.rs:1: only src/node/ may use unsafe"],
     [
       "merge/plan.rs",
-      "fn f() { File::open() }\n",
+      "use crate::fs::by_path;\n",
       "src/merge/plan.rs:1: the plan is pure: it touches no file",
     ],
     [
@@ -50,6 +50,11 @@ describe("the rules of the core's layout", () => {
     ["sandbox/send.rs", "fn f() { unix(libc::EIO) }\n", `src/sandbox/send.rs:1: ${CALLS}`],
     ["mirror.rs", "fn f() {\n    if path.exists() {}\n}\n", `src/mirror.rs:2: ${CALLS}`],
     ["mirror.rs", "fn f() { paths.any(Path::is_symlink) }\n", `src/mirror.rs:1: ${CALLS}`],
+    [
+      "git/objects.rs",
+      "use crate::fs::File;\nfn f() { File::open(path) }\n",
+      `src/git/objects.rs:2: ${CALLS}`,
+    ],
   ])("are broken by %s: %j", (file, source, breach) => {
     expect(breachesOf(file, source)).toEqual([breach]);
   });

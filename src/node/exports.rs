@@ -464,3 +464,21 @@ pub fn read_entry(env: &Env, root_dir: String, relative: String) -> Promised<'_,
         }),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_with_a_field_that_is_not_read_or_without_one_that_is_is_refused() {
+        let whole = r#"{"sourceDir":"a","targetDir":"b","preserveAbsent":[]}"#;
+        assert!(argument::<MirrorInput>("input", whole).is_ok());
+        for (json, complaint) in [
+            (r#"{"sourceDir":"a","targetDir":"b","preserveAbsent":[],"depth":1}"#, "unknown field `depth`"),
+            (r#"{"sourceDir":"a","targetDir":"b"}"#, "missing field `preserveAbsent`"),
+        ] {
+            let Err(error) = argument::<MirrorInput>("input", json) else { panic!("{json} was taken") };
+            assert!(error.to_string().contains(complaint), "{error}");
+        }
+    }
+}
