@@ -201,7 +201,7 @@ impl Folder {
                 Err(error) => Err(self.failed("rename", error)),
             });
         if !matches!(written, Ok(Some(_))) {
-            // The failure to report is the one that came first; a draft names nobody and goes with its
+            // The failure to report is the one that came first; a draft names no owner and goes with its
             // folder.
             unlinkat(&self.handle, &*draft, AtFlags::empty()).ok();
         }
@@ -209,7 +209,7 @@ impl Folder {
     }
 
     /// Takes the folder away with all that is inside, unless an `owner.json` other than `owner_file` says
-    /// that it is somebody else's by now. Whether the lock's path is worth another try at once.
+    /// that it is another's by now. Whether the lock's path is worth another try at once.
     pub fn dismantle(&self, owner_file: Option<Inode>) -> Result<bool> {
         if !self.stands()? {
             return Ok(true);
@@ -220,7 +220,7 @@ impl Folder {
         }
         let emptied = names(self.handle.as_fd()).and_then(|names| {
             let others = names.iter().map(CString::as_c_str).filter(|&name| name != OWNER_FILE);
-            // Last, so that whoever is interrupted here leaves a lock that still says whose it was.
+            // Last, so that an interruption here leaves a lock that still says whose it was.
             others.chain(owner_now.map(|_| OWNER_FILE)).try_for_each(|name| remove(self.handle.as_fd(), name))
         });
         emptied.map_err(|error| self.failed("unlink", error))?;

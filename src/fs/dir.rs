@@ -216,7 +216,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// Creates a folder where none stands yet. `false` where something other than a folder does.
+    /// Creates a folder where none is yet. `false` where something other than a folder does.
     pub fn ensure_dir(&mut self, path: &RelativePath, mode: u32) -> Result<bool> {
         Ok(self.make_dir(path, mode)? || self.stat(path)?.is_some_and(|meta| meta.kind == Kind::Dir))
     }
@@ -249,7 +249,7 @@ impl Cursor<'_> {
             .map_err(|errno| self.root.error("access", folder, errno))
     }
 
-    /// Sets the permission bits of what is at `path`, through a link. For the stage alone, where nobody else puts one:
+    /// Sets the permission bits of what is at `path`, through a link. For the stage alone, where no other process puts one:
     /// a file there may be one that not even its owner can open.
     pub fn set_staged_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
         self.at(path, |folder, name| fs::chmodat(folder, name, permissions(mode), AtFlags::empty()))

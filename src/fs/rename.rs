@@ -74,7 +74,7 @@ pub fn rename(
     }
 }
 
-/// Gives what stands below one root a further name below another. Where something has that name already:
+/// Gives what is below one root a further name below another. Where something has that name already:
 /// [`Renamed::Occupied`]. For file systems whose rename cannot keep from replacing.
 pub fn link(from: (&mut Cursor<'_>, &RelativePath), to: (&mut Cursor<'_>, &RelativePath)) -> Result<Renamed> {
     let (source, from_path) = from;

@@ -54,7 +54,7 @@ impl Fingerprint {
     }
 }
 
-/// What kind of thing stands at a path.
+/// What kind of thing is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A folder.
@@ -70,7 +70,7 @@ pub enum Kind {
 /// What the file system says about a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
-    /// What stands there.
+    /// What it is.
     pub kind: Kind,
     /// The full `st_mode`.
     pub mode: u32,
@@ -133,7 +133,7 @@ impl Meta {
         self.id == other.id
     }
 
-    /// Whether it is the same inode with the same size, time and mode: nobody touched it between two looks.
+    /// Whether it is the same inode with the same size, time and mode: it was not touched between two looks.
     #[must_use]
     pub fn untouched_since(&self, earlier: &Self) -> bool {
         self.fingerprint().is_same_version(&earlier.fingerprint())
