@@ -331,7 +331,7 @@ async function directoryEntryMatchesBaseline(rootDir, relative, baselineEntry) {
   check.object("baselineEntry", baselineEntry);
   const expected = /** @type {Record<string, unknown>} */ (baselineEntry);
   const json = await awaitNative(native().readEntry(JSON.stringify(root), JSON.stringify(relative)));
-  if (json === null) return false;
+  if (typeof json !== "string") return false;
   const entry = JSON.parse(json);
   return Object.keys(entry).every((key) => entry[key] === expected[key]);
 }

@@ -1040,6 +1040,17 @@ describe("what the binding fails with", () => {
     });
   });
 
+  it("names what was to be done also where no system call failed", () => {
+    const failure = {
+      message: "EBUSY: it is a mount point, rename '/m'",
+      code: "EBUSY",
+      syscall: "rename",
+      path: "/m",
+    };
+    const error = fromNative(new Error(JSON.stringify(failure)));
+    expect({ ...error, message: error.message }).toEqual(failure);
+  });
+
   it("is ours with text of any length", async () => {
     // More than a JavaScript string can hold, were it told in full.
     const name = Buffer.alloc(44_000_000, 0xff);

@@ -23,10 +23,10 @@
 //! - *conflict*: both sides changed a path; the sandbox's version stands there, the local one is kept aside.
 //! - *report*: what a merge did, entry by entry.
 //!
-//! # The rooms
+//! # The modules
 //!
-//! Arrows point one way: `node → sandbox → merge, mirror, archive → tree, exclude → path, error`. Nothing but [`tree::root`]
-//! turns a relative path into a system call, nothing but `node` knows Node, and [`merge::plan`] touches no file.
+//! Arrows point one way: `node → sandbox → transfer → git, mirror, merge → archive → tree → fs, exclude → path, error`.
+//! Nothing but [`fs`] calls the system, nothing but `node` knows Node, and [`merge::plan`] touches no file.
 
 pub mod cancel;
 pub mod error;
@@ -37,14 +37,33 @@ pub mod random;
 pub mod threads;
 pub mod time;
 
-/// A folder and what is in it: read, held open, staged.
+/// Everything that is asked of the system, and the one place that asks it.
+pub mod fs {
+    pub mod by_path;
+    pub mod claim;
+    pub mod collisions;
+    mod dir;
+    mod errno;
+    pub mod host;
+    mod lock;
+    mod rename;
+    mod stat;
+    pub mod temporary;
+    pub mod walk;
+
+    pub use dir::{Cursor, File, Root};
+    pub use errno::means_gone;
+    pub use lock::{Hold, Sharing, try_lock};
+    pub use rename::{Onto, Renamed, link, move_to, rename};
+    pub use stat::{FileId, Fingerprint, Kind, Meta, set_file_mode};
+}
+
+/// A folder and what is in it: read and staged.
 pub mod tree {
     pub mod entry;
-    pub mod root;
     pub mod scan;
     pub mod stage;
     pub mod temporary;
-    pub mod twins;
 }
 
 /// A tree as a tar archive, and back.
@@ -73,6 +92,7 @@ pub mod git {
 /// Three sides made one.
 pub mod merge {
     pub mod apply;
+    mod collisions;
     pub mod conflicts;
     pub mod folder;
     pub mod holder;
@@ -85,7 +105,6 @@ pub mod merge {
     pub mod report;
     mod sensitive;
     pub mod session;
-    mod twins;
 }
 
 /// How archives travel: in which parts, compressed or not, and what is tried again.

@@ -14,6 +14,18 @@ pub const NAME_MAX: usize = 255;
 /// The longest path that a system call takes, without its closing NUL (`PATH_MAX` - 1 on Linux), in bytes.
 pub const PATH_MAX: usize = 4095;
 
+/// The bytes of a path of the system.
+#[must_use]
+pub fn bytes_of(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+/// A path of the system from its bytes.
+#[must_use]
+pub fn path_from(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
 /// A relative path: names joined by single `/`, none of them empty, `.` or `..`, no NUL, and each short
 /// enough for a file system. It may be any bytes otherwise; it is never the root itself.
 ///
@@ -114,7 +126,7 @@ impl RelativePath {
     /// The path as the standard library takes it.
     #[must_use]
     pub fn as_path(&self) -> &Path {
-        Path::new(OsStr::from_bytes(&self.0))
+        path_from(&self.0)
     }
 
     /// The folder it lies in; `None` is the root.

@@ -6,11 +6,8 @@
 //! side, and the archive is put together anew around it.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -18,11 +15,12 @@ use sha2::Digest as _;
 
 use super::header::{self, END_MARK, Member, padded};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result, readable};
+use crate::error::{Error, Obstacle, Result, readable};
 use crate::exclude::ExcludePatterns;
-use crate::path::RelativePath;
+use crate::fs::temporary::Unfinished;
+use crate::fs::{Cursor, File, FileId, Kind, Meta, Root, by_path};
+use crate::path::{RelativePath, bytes_of};
 use crate::tree::entry::{Digest, Entry, Snapshot};
-use crate::tree::root::{Cursor, Kind, Meta, Root};
 use crate::tree::scan::{CHUNK, Found, LeaveOut, scan};
 use crate::tree::temporary::{self, is_temporary_name};
 
@@ -108,7 +106,7 @@ impl Layout {
                 continue;
             }
             let link_to = if found.meta.kind == Kind::File && found.meta.links > 1 {
-                let first = *first_names.entry((found.meta.dev, found.meta.ino)).or_insert(entries.len());
+                let first = *first_names.entry(found.meta.id).or_insert(entries.len());
                 (first != entries.len()).then_some(first)
             } else {
                 None
@@ -129,9 +127,9 @@ impl Layout {
     }
 
     /// Lays out again without the names of these inodes.
-    fn without(self, inodes: &[(u64, u64)]) -> Self {
+    fn without(self, inodes: &[FileId]) -> Self {
         let found = self.entries.into_iter().map(|planned| (planned.found, planned.graft));
-        let kept = found.filter(|(found, _)| !inodes.contains(&(found.meta.dev, found.meta.ino)));
+        let kept = found.filter(|(found, _)| !inodes.contains(&found.meta.id));
         let laid_out = Self::of(self.root, kept.collect(), self.grafts);
         Self { special: self.special, ..laid_out }
     }
@@ -470,14 +468,9 @@ pub fn create_tarball(
         _ => Path::new("."),
     };
     // With the permissions that any new file gets, and the system's own error where it cannot be made.
-    let mut out = tempfile::Builder::new()
-        .prefix(&temporary::name(temporary::ARCHIVE))
-        .rand_bytes(0)
-        .make_in(parent, |path| File::options().write(true).create_new(true).open(path))
-        .map_err(|error| Error::io("open", archive, error))?;
-    layout.stream(false, &mut ToFile { file: out.as_file_mut(), path: archive }, cancel)?;
-    out.persist(&destination).map_err(|error| Error::io("rename", archive, error.error))?;
-    Ok(())
+    let mut out = Unfinished::new(parent, &temporary::name(temporary::ARCHIVE), archive)?;
+    layout.stream(false, &mut ToFile { file: out.file(), path: archive }, cancel)?;
+    out.finish(&destination).map_err(|error| error.about(archive.to_owned()))
 }
 
 /// Where an archive goes.
@@ -486,7 +479,7 @@ struct Destination {
     path: PathBuf,
     /// The inodes there now: an archive of an earlier run that lies in the folder is not part of what it holds, nor is a
     /// link to it.
-    earlier: Vec<(u64, u64)>,
+    earlier: Vec<FileId>,
 }
 
 /// How many links are followed to an archive: as many as Linux does.
@@ -498,44 +491,27 @@ impl Destination {
         let mut destination = Self { path: archive.to_owned(), earlier: Vec::new() };
         let path = &mut destination.path;
         for _ in 0..=MAX_LINKS {
-            let metadata = match path.symlink_metadata() {
-                Ok(metadata) => metadata,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(destination),
-                Err(error) => return Err(Error::io("lstat", archive, error)),
-            };
-            destination.earlier.push((metadata.dev(), metadata.ino()));
-            let kind = metadata.file_type();
-            if kind.is_file() {
+            let about = |error: Error| error.about(archive.to_owned());
+            let Some(meta) = by_path::lstat(path).map_err(about)? else { return Ok(destination) };
+            destination.earlier.push(meta.id);
+            if meta.kind == Kind::File {
                 return Ok(destination);
             }
-            if !kind.is_symlink() {
+            if meta.kind != Kind::Symlink {
                 return Err(Error::InvalidArgValue {
                     argument: "input.archivePath".to_owned(),
                     reason: format!(
                         "{} stands there, which an archive must not replace; nothing was changed. Pass the path of \
                          a regular file, or one at which nothing is",
-                        name_of(kind)
+                        meta.in_words()
                     ),
-                    received: readable(archive.as_os_str().as_bytes()),
+                    received: readable(bytes_of(archive)),
                 });
             }
-            let target = path.read_link().map_err(|error| Error::io("readlink", archive, error))?;
+            let target = by_path::read_link(path).map_err(about)?;
             *path = path.parent().unwrap_or(Path::new("")).join(target);
         }
-        Err(Error::io("open", archive, rustix::io::Errno::LOOP))
-    }
-}
-
-/// What is neither a regular file nor a link, in words.
-fn name_of(kind: std::fs::FileType) -> &'static str {
-    if kind.is_dir() {
-        "a folder"
-    } else if kind.is_fifo() {
-        "a FIFO"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
+        Err(Obstacle::Links.at("open", archive))
     }
 }
 

@@ -5,7 +5,6 @@
 //! nothing but plumbing that runs no filter is called.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
+use crate::fs::{File, by_path};
 
 /// Why git's part of an exchange did not happen.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Git {
         std::env::split_paths(&path)
             .filter(|folder| folder.is_absolute())
             .map(|folder| folder.join("git"))
-            .find(|program| program.is_file())
+            .find(|program| by_path::is_file(program))
             .map(Self::at)
     }
 
@@ -216,7 +216,7 @@ impl Call<'_> {
 
     /// Runs it with its standard output in a file.
     pub fn into_file(&mut self, path: &Path, cancel: &Cancel) -> Result<(), Fault> {
-        let file = File::create(path).map_err(|error| Error::io("open", path, error))?;
+        let file = by_path::create(path)?;
         let output = self.spawn_and_wait(Some(file), cancel)?;
         self.succeeded(output).map(|_| ())
     }
@@ -241,7 +241,7 @@ impl Call<'_> {
         let stdin = match &self.input {
             Input::None => Stdio::null(),
             Input::Bytes(_) => Stdio::piped(),
-            Input::File(path) => File::open(path).map_err(|error| Error::io("open", path, error))?.into(),
+            Input::File(path) => by_path::open(path)?.into(),
         };
         self.command
             .stdin(stdin)

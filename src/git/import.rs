@@ -5,23 +5,21 @@
 //! restore completes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::command::{Fault, Git, short};
 use super::config::{self, Settings};
-use super::export::{
-    Base, Bases, Place, Repository, configuration, locate, make_dirs, read, read_settings, write,
-};
+use super::export::{Base, Bases, Place, Repository, configuration, locate, read_settings};
 use super::index;
 use super::objects::{self, Theirs};
 use super::quarantine::{Quarantine, REFTABLE, Received};
 use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, plan};
 use super::report::{GitReport, HeldBack, KeptReference};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::fs::by_path::{self, make_dirs, read, write};
+use crate::fs::{FileId, Kind, Root, move_to};
 use crate::path::RelativePath;
-use crate::tree::root::{Kind, Root};
 
 /// What came back and was found good; nothing here is changed yet.
 #[derive(Debug)]
@@ -115,7 +113,7 @@ fn read_repository(
     let known = bases.get(dot_git);
     let place = known.and_then(|base| base.place.clone());
     match (&place, workspace.cursor().stat(dot_git)?) {
-        (Some(place), Some(meta)) if place.identity == (meta.dev, meta.ino) => {}
+        (Some(place), Some(meta)) if place.id == meta.id => {}
         (Some(_), _) => return refuse("the local repository is gone or is another one than at prepare"),
         (None, Some(_)) => return refuse("a repository was made here as well"),
         (None, None) => {}
@@ -193,7 +191,7 @@ impl Reading<'_> {
 
     fn settings(&mut self, base: &Base) -> Result<Settings, Fault> {
         let file = self.received.folder.join("settings");
-        if !file.exists() {
+        if !by_path::exists(&file) {
             return Ok(Settings::new());
         }
         match read_settings(self.git, &file, self.cancel) {
@@ -460,7 +458,7 @@ impl Checked {
 
 /// Moves what came of a repository to where what is kept lies. Git takes none of it for a repository.
 fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &Path) -> Result<()> {
-    if !folder.exists() {
+    if !by_path::exists(folder) {
         make_dirs(folder)?;
     }
     let list: Vec<u8> = references
@@ -469,37 +467,18 @@ fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &P
         .collect();
     write(&folder.join("references.txt"), &list)?;
     let (theirs, checked) = (folder.join("theirs"), folder.join("checked"));
-    if theirs.exists() {
-        let objects = folder.join("gathered");
-        fs::rename(theirs.join("objects"), &objects).map_err(|error| Error::io("rename", &objects, error))?;
+    if by_path::exists(&theirs) {
+        by_path::rename(&theirs.join("objects"), &folder.join("gathered"))?;
     }
     for made in [theirs, checked] {
-        if made.exists() {
-            fs::remove_dir_all(&made).map_err(|error| Error::io("rmdir", &made, error))?;
+        if by_path::exists(&made) {
+            by_path::remove_dir_all(&made)?;
         }
     }
     if let Some(parent) = target.parent() {
         make_dirs(parent)?;
     }
-    match fs::rename(folder, target) {
-        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => copy_folder(folder, target),
-        renamed => renamed.map_err(|error| Error::io("rename", target, error)),
-    }
-}
-
-/// Copies a folder of ours, in which there are files and folders.
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir(to).map_err(|error| Error::io("mkdir", to, error))?;
-    for entry in fs::read_dir(from).map_err(|error| Error::io("scandir", from, error))? {
-        let entry = entry.map_err(|error| Error::io("scandir", from, error))?;
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), &target).map_err(|error| Error::io("copyfile", &target, error))?;
-        }
-    }
-    Ok(())
+    by_path::move_dir(folder, target)
 }
 
 /// What is being merged, and where what is done is told.
@@ -553,7 +532,7 @@ impl Incoming {
         let checkout = workspace.path_of(&self.dot_git);
         let mut place = Place {
             checkout: checkout.parent().unwrap_or(workspace.path()).to_path_buf(),
-            identity: (0, 0),
+            id: FileId::default(),
             git_dir: folder.clone(),
             common_dir: folder.clone(),
             format: self.format.clone(),
@@ -594,21 +573,11 @@ impl Incoming {
         if cursor.stat(&self.dot_git)?.is_some() {
             return refuse("a repository was made here as well");
         }
-        move_into(&folder, workspace, &self.dot_git)?;
+        move_to(&folder, (&mut cursor, &self.dot_git))?;
         let Some(meta) = cursor.stat(&self.dot_git)? else { return refuse("its folder is not here") };
-        place.identity = (meta.dev, meta.ino);
+        place.id = meta.id;
         Ok(locate(git, workspace, &self.dot_git, cancel).unwrap_or(place))
     }
-}
-
-/// Renames a folder of ours to a path of the workspace, through handles that follow no link.
-fn move_into(folder: &Path, workspace: &Root, to: &RelativePath) -> Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    let mut cursor = workspace.cursor();
-    let (parent, name) = to.split();
-    let parent = cursor.folder(parent).map_err(|errno| Error::io("open", workspace.path_of(to), errno))?;
-    renameat_with(CWD, folder, parent, name, RenameFlags::NOREPLACE)
-        .map_err(|errno| Error::io("rename", workspace.path_of(to), errno))
 }
 
 impl Merge<'_> {
@@ -654,7 +623,7 @@ impl Merge<'_> {
             "sequencer",
         ]
         .iter()
-        .any(|name| self.git_path(name).exists())
+        .any(|name| by_path::exists(&self.git_path(name)))
     }
 
     fn surroundings(&self, head: Option<&Head>, busy: bool) -> Result<Surroundings, Fault> {
@@ -919,7 +888,7 @@ impl Merge<'_> {
             Some("an operation is in progress here")
         } else if !included {
             Some("the commit that it belongs to is not checked out here")
-        } else if self.git_path("index.lock").exists() {
+        } else if by_path::exists(&self.git_path("index.lock")) {
             Some("another git has locked the index here (index.lock)")
         } else {
             None
@@ -974,7 +943,7 @@ impl Merge<'_> {
                 .join(&name[..2])
                 .join(&name[2..4])
                 .join(name);
-            if to.exists() {
+            if by_path::exists(&to) {
                 continue;
             }
             if let Some(folder) = to.parent() {
@@ -982,8 +951,8 @@ impl Merge<'_> {
             }
             let from = self.incoming.folder.join("lfs").join(name);
             let temporary = to.with_extension("restore");
-            fs::copy(&from, &temporary).map_err(|error| Error::io("copyfile", &to, error))?;
-            fs::rename(&temporary, &to).map_err(|error| Error::io("rename", &to, error))?;
+            by_path::copy(&from, &temporary).map_err(|error| error.about(to.clone()))?;
+            by_path::rename(&temporary, &to)?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use rayon::prelude::*;
 
+use super::collisions::spare_collisions;
 use super::conflicts::{ATTEMPTS, Conflicts, Kept, copy_across};
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART};
@@ -17,13 +18,13 @@ use super::left_alone::must_stay;
 use super::plan::{Local, Placement, Plan, UNTOLD_MODE, plan, put_back, to_look_at};
 use super::report::{Conflict, Noted, Report, Rescued, Skipped};
 use super::sensitive::sensitive;
-use super::twins::spare_twins;
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Obstacle, Result};
+use crate::fs::host::{self, is_root};
+use crate::fs::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename, set_file_mode};
 use crate::path::{ByPath, RelativePath};
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
-use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename, set_file_mode};
 use crate::tree::scan::{LeaveOut, Reader, look as look_at, scan};
 use crate::tree::stage::Stage;
 
@@ -68,7 +69,7 @@ pub fn merge(
     }
     let incoming = &*incoming;
     let mut plan = plan(base, &incoming.snapshot, &local);
-    spare_twins(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
+    spare_collisions(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
     // With many changes that is a lot, and no longer needed.
     drop(local);
     cancel.check()?;
@@ -139,8 +140,7 @@ fn lift_write_protection(
     plan: &Plan<'_>,
     lifted: &mut BTreeMap<RelativePath, u32>,
 ) -> Result<()> {
-    let user = rustix::process::geteuid();
-    if user.is_root() {
+    if is_root() {
         return Ok(());
     }
     let touched = plan.placements().map(|placement| &placement.path).chain(&plan.deletions);
@@ -150,7 +150,7 @@ fn lift_write_protection(
     let mut cursor = root.cursor();
     for folder in folders {
         let Some(meta) = cursor.stat(&folder)?.filter(|meta| meta.kind == Kind::Dir) else { continue };
-        if meta.mode & OWNER_WRITES != OWNER_WRITES && meta.owner.0 == user.as_raw() {
+        if meta.mode & OWNER_WRITES != OWNER_WRITES && meta.owner.0 == host::user() {
             cursor.set_dir_mode(&folder, meta.mode | 0o700).map_err(|error| error.with_hint(UNCHANGED))?;
             lifted.insert(folder, meta.mode);
         }
@@ -357,7 +357,7 @@ impl<'a> Apply<'a> {
         conflicts: &'a Conflicts,
         deletions: Option<&'a Conflicts>,
     ) -> Self {
-        let gives_owners = rustix::process::geteuid().is_root();
+        let gives_owners = is_root();
         Self { root, stage, journal, by_links: Mutex::default(), conflicts, deletions, gives_owners }
     }
 
@@ -478,7 +478,7 @@ impl Worker<'_> {
             }
             seen = self.in_root.stat(path)?;
         }
-        Err(Error::io("rename", self.in_root.path_of(path), rustix::io::Errno::BUSY))
+        Err(Obstacle::KeepsChanging.at("rename", self.in_root.path_of(path)))
     }
 
     /// Gives the new version the owner and the group of the one that it replaces. What is new is this process's own, and so
@@ -513,7 +513,7 @@ impl Worker<'_> {
             Some(target) => {
                 let copy = stage.name();
                 self.in_stage.symlink(&target, &copy)?;
-                self.in_stage.stat(&copy)?.map(|meta| (copy, meta.ino))
+                self.in_stage.stat(&copy)?.map(|meta| (copy, meta.id.inode()))
             }
             None => None,
         };
@@ -677,7 +677,7 @@ impl Worker<'_> {
                 Renamed::Done | Renamed::Absent => continue,
                 // Not even its name can be changed, as of a folder in a lower layer: so what is in it goes, one by one.
                 Renamed::OtherFileSystem if emptied < ATTEMPTS => {}
-                _ => return Err(Error::io("rename", self.in_root.path_of(&path), rustix::io::Errno::BUSY)),
+                _ => return Err(Obstacle::KeepsChanging.at("rename", self.in_root.path_of(&path))),
             }
             let below = self.in_root.list(Some(&path))?.unwrap_or_default();
             let below: Vec<_> =
@@ -698,7 +698,9 @@ impl Worker<'_> {
             folder => folder?,
         };
         let below = scan(&folder, &|_| false, &Cancel::default())?;
-        Ok(below.iter().any(|found| found.meta.kind == Kind::Dir && found.meta.dev != meta.dev))
+        Ok(below
+            .iter()
+            .any(|found| found.meta.kind == Kind::Dir && found.meta.id.device() != meta.id.device()))
     }
 
     /// Keeps what stands in another file system than the conflicts: first takes it out of everybody's sight.
@@ -751,7 +753,7 @@ impl Worker<'_> {
     /// Copies the new version into the folder it is to stand in.
     fn bring_beside(&mut self, waiting: &Waiting, job: &Job<'_>) -> Result<Waiting> {
         let Waiting::Staged(name) = waiting else {
-            return Err(Error::io("rename", self.in_root.path_of(job.path), rustix::io::Errno::XDEV));
+            return Err(Obstacle::OtherFileSystem.at("rename", self.in_root.path_of(job.path)));
         };
         let beside = self.name_beside(job.path, job.arriving().as_ref(), job.seen, job.aside)?;
         let copied = if job.is_dir() {
@@ -763,7 +765,7 @@ impl Worker<'_> {
                     == Renamed::Done
         };
         if !copied {
-            return Err(Error::io("copyfile", self.in_root.path_of(&beside), rustix::io::Errno::BUSY));
+            return Err(Obstacle::KeepsChanging.at("copyfile", self.in_root.path_of(&beside)));
         }
         Ok(Waiting::Beside(beside))
     }
@@ -861,7 +863,7 @@ fn copy_to_stage(
     let copied =
         Reader::new().file(from, path, &Cancel::default(), |bytes| copy.write_all(bytes).map_err(failed))?;
     let Some((meta, digest)) = copied else { return Ok(None) };
-    let ino = Meta::of_file(&copy).map_err(failed)?.ino;
+    let ino = Meta::of_file(&copy).map_err(failed)?.id.inode();
     Ok(Some(Copied { name, ino, meta, digest }))
 }
 
@@ -906,7 +908,7 @@ fn exchange_by_link(
     let moved = rename((from, name), (to, path), Onto::Replace)?;
     if moved == Renamed::Done && rename((from, displaced), (again, name), Onto::Replace)? != Renamed::Done {
         // The old version stays by a name that the journal knows.
-        return Err(Error::io("rename", to.path_of(path), rustix::io::Errno::BUSY));
+        return Err(Obstacle::KeepsChanging.at("rename", to.path_of(path)));
     }
     Ok(moved)
 }

@@ -10,10 +10,10 @@ use super::session::{Merge, Terms};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::exclude::PathSet;
+use crate::fs::Root;
 use crate::path::RelativePath;
 use crate::threads::blocking;
 use crate::tree::entry::Snapshot;
-use crate::tree::root::Root;
 use crate::tree::stage::is_in_runtime;
 
 /// A merge that holds the target's lock. [`FolderMerge::finish`] gives it back.

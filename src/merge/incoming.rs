@@ -3,22 +3,20 @@
 //! An archive comes in by [`receive`](super::receive), a folder by [`Incoming::from_folder`].
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::sync::{Mutex, OnceLock};
 
 use rayon::prelude::*;
-use rustix::io::Errno;
 use sha2::Digest as _;
 
 use super::plan::mode_to_come;
 use super::report::Skipped;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::fs::{Cursor, File, Kind, Meta, Renamed, Root, link};
 use crate::path::{ByPath, RelativePath};
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, Snapshot};
-use crate::tree::root::{Cursor, Kind, Meta, Renamed, Root, link};
 use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, scan};
 use crate::tree::stage::{Abandoned, Stage};
 
@@ -189,7 +187,7 @@ impl Stager<'_> {
         let name = stage.name();
         match link((from, &staged.name), (to, &name)) {
             Ok(Renamed::Done) => Ok(Some(Staged { name, ino: staged.ino })),
-            Err(error) if !may_be_for_want_of_links(error.errno()) => Err(error),
+            Err(error) if !error.may_be_for_want_of_links() => Err(error),
             _ => Ok(None),
         }
     }
@@ -200,7 +198,7 @@ impl Stager<'_> {
         cursor.symlink(target, &name)?;
         let meta = cursor.stat(&name)?;
         // Where somebody removed it at once, nothing that is found there later is it.
-        let ino = meta.map_or(0, |meta| meta.ino);
+        let ino = meta.map_or(0, |meta| meta.id.inode());
         Ok(Staged { name, ino })
     }
 
@@ -216,7 +214,7 @@ impl Stager<'_> {
         let path = cursor.path_of(&name);
         let filled = fill(&mut Staging { file: &mut content, path: &path })?;
         let meta = Meta::of_file(&content).map_err(|error| Error::io("fstat", path, error))?;
-        Ok((Staged { name, ino: meta.ino }, filled))
+        Ok((Staged { name, ino: meta.id.inode() }, filled))
     }
 
     /// A second file with the content of a staged one, which has that digest.
@@ -275,7 +273,7 @@ impl Stager<'_> {
 
     /// A file that was written into the stage.
     pub(super) fn staged(name: RelativePath, file: &File) -> Result<Staged> {
-        let ino = Meta::of_file(file).map_err(|error| Error::io("fstat", name.as_path(), error))?.ino;
+        let ino = Meta::of_file(file).map_err(|error| Error::io("fstat", name.as_path(), error))?.id.inode();
         Ok(Staged { name, ino })
     }
 
@@ -341,12 +339,6 @@ impl Stager<'_> {
         let (snapshot, staged) = (entries.into_iter().collect(), staged.into_iter().collect());
         Ok(Incoming { snapshot, staged, skipped, stage: self.stage })
     }
-}
-
-/// Whether a failed link says that the file system knows no hard links, or that the file has as many as it may have.
-fn may_be_for_want_of_links(errno: Option<i32>) -> bool {
-    let signs = [Errno::MLINK, Errno::PERM, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOSYS];
-    signs.map(|sign| Some(sign.raw_os_error())).contains(&errno)
 }
 
 /// A file in the stage while it is filled.

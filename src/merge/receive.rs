@@ -10,7 +10,6 @@
 //! again, and every file of it to be staged then.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
@@ -24,10 +23,10 @@ use crate::archive::source::{PIECE, Stream};
 use crate::archive::unpack::{Archive, Content, Passing, Sink, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::fs::{File, Root};
 use crate::path::RelativePath;
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
-use crate::tree::root::Root;
 use crate::tree::scan::{CHUNK, LeaveOut};
 
 /// How many pieces of an archive are in memory at most: two for each thread, so that the next is there when one is done.

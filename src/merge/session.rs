@@ -18,8 +18,8 @@ use super::report::{Noted, Report, Rescued};
 use super::sensitive;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::fs::Root;
 use crate::tree::entry::Snapshot;
-use crate::tree::root::Root;
 use crate::tree::scan::LeaveOut;
 use crate::tree::stage::is_lock_name;
 

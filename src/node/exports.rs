@@ -19,6 +19,7 @@ use crate::archive::pack::create_tarball;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::PathSet;
+use crate::fs::Root;
 use crate::merge::conflicts::Keep;
 use crate::merge::folder::FolderMerge;
 use crate::merge::lock::{self, MergeLock};
@@ -29,7 +30,6 @@ use crate::sandbox::prepare::{Asset, Session, Upload, prepare};
 use crate::sandbox::repositories::{Mode, Travel};
 use crate::threads;
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::root::Root;
 use crate::tree::scan::{Reader, look, snapshot};
 
 /// How many entries of a snapshot or report cross in one turn of the event loop: about a millisecond's worth.
@@ -90,8 +90,10 @@ fn bytes(values: Vec<Bytes>) -> Vec<Vec<u8>> {
     values.into_iter().map(|Bytes(bytes)| bytes).collect()
 }
 
+// What `index.js` sends as JSON has exactly the fields that are read here, so that neither side can drift from the other.
+
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct TarballInput {
     local_dir: Bytes,
     archive_path: Bytes,
@@ -117,7 +119,7 @@ pub fn create_tarball_from_directory<'env>(
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct MirrorInput {
     source_dir: Bytes,
     target_dir: Bytes,
@@ -149,7 +151,7 @@ pub fn mirror_directory<'env>(env: &'env Env, input: String, canceller: &Cancell
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PrepareInput {
     workspace_local_dir: Bytes,
     workspace_remote_dir: Option<String>,
@@ -179,7 +181,7 @@ enum GitInput {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct AssetInput {
     key: String,
     local_dir: Bytes,
@@ -346,7 +348,7 @@ impl SnapshotWriter {
 pub struct BegunMerge(Arc<Mutex<Option<FolderMerge>>>);
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct MergeInput {
     source_dir: Bytes,
     target_dir: Bytes,
@@ -463,4 +465,22 @@ pub fn read_entry(env: &Env, root_dir: String, relative: String) -> Promised<'_,
             Ok(entry.as_ref().map(values::entry))
         }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_with_a_field_that_is_not_read_or_without_one_that_is_is_refused() {
+        let whole = r#"{"sourceDir":"a","targetDir":"b","preserveAbsent":[]}"#;
+        assert!(argument::<MirrorInput>("input", whole).is_ok());
+        for (json, complaint) in [
+            (r#"{"sourceDir":"a","targetDir":"b","preserveAbsent":[],"depth":1}"#, "unknown field `depth`"),
+            (r#"{"sourceDir":"a","targetDir":"b"}"#, "missing field `preserveAbsent`"),
+        ] {
+            let Err(error) = argument::<MirrorInput>("input", json) else { panic!("{json} was taken") };
+            assert!(error.to_string().contains(complaint), "{error}");
+        }
+    }
 }

@@ -10,9 +10,9 @@
 //! Every path given here is absolute. It may hold any character but NUL.
 
 use crate::archive::header::{self, END_MARK, Member};
+use crate::fs::{FileId, Kind, Meta};
 use crate::transfer::parts::{Part, Wish, part_list, part_path, part_suffix};
 use crate::tree::entry::Digest;
-use crate::tree::root::{Kind, Meta};
 use crate::tree::stage::RUNTIME;
 
 /// What tar says about the files it could not read is kept up to this many bytes.
@@ -359,8 +359,16 @@ fn is_plain(pattern: &str) -> bool {
 /// Adds a regular file to an archive.
 fn push_file(archive: &mut Vec<u8>, name: &str, content: &[u8]) {
     let size = content.len() as u64;
-    let meta =
-        Meta { kind: Kind::File, mode: 0o644, size, mtime: (0, 0), dev: 0, ino: 0, links: 1, owner: (0, 0) };
+    let meta = Meta {
+        kind: Kind::File,
+        mode: 0o644,
+        size,
+        mtime: (0, 0),
+        ctime: (0, 0),
+        id: FileId::default(),
+        links: 1,
+        owner: (0, 0),
+    };
     let start = archive.len();
     let member = Member::File { size };
     archive.resize(start + header::length(name.as_bytes(), member), 0);

@@ -1,8 +1,7 @@
 //! A workspace and its assets → the sandbox.
 
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -22,15 +21,15 @@ use crate::archive::source::copy_of;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet};
+use crate::fs::{FileId, Root, by_path};
 use crate::merge::conflicts::Keep;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::report::Rescued;
-use crate::path::RelativePath;
+use crate::path::{RelativePath, bytes_of};
 use crate::random;
 use crate::sync::lock;
 use crate::transfer::parts::{Codec, Part, part_list, part_path};
 use crate::tree::entry::{Digest, Snapshot};
-use crate::tree::root::Root;
 use crate::tree::scan::LeaveOut;
 use crate::tree::stage::{is_in_runtime, is_lock_name};
 use crate::tree::temporary::is_temporary_name;
@@ -144,17 +143,13 @@ const GONE: &str =
 pub(super) struct Workspace {
     path: PathBuf,
     is_link: bool,
-    identity: (u64, u64),
+    id: FileId,
 }
 
 impl Workspace {
     fn of(root: &Root) -> Result<Self> {
         let meta = root.meta()?;
-        Ok(Self {
-            path: root.path().to_path_buf(),
-            is_link: root.path().is_symlink(),
-            identity: (meta.dev, meta.ino),
-        })
+        Ok(Self { path: root.path().to_path_buf(), is_link: by_path::is_link(root.path()), id: meta.id })
     }
 
     /// Opens it again. A folder that took its place must not be taken for the workspace with everything deleted.
@@ -164,7 +159,7 @@ impl Workspace {
             error.with_hint(hint)
         })?;
         let meta = root.meta()?;
-        if (meta.dev, meta.ino) != self.identity || (!self.is_link && self.path.is_symlink()) {
+        if meta.id != self.id || (!self.is_link && by_path::is_link(&self.path)) {
             return Err(Error::WorkspaceReplaced { path: self.path.clone() });
         }
         Ok(root)
@@ -331,17 +326,17 @@ fn open_asset(asset: &Asset, workspace: &Root) -> Result<Root> {
     if asset.follow_links {
         return Root::open_following(&asset.local_dir);
     }
-    let in_workspace = asset.local_dir.strip_prefix(workspace.path()).ok().map(Path::as_os_str);
-    let below = in_workspace.and_then(|path| RelativePath::parse(path.as_bytes()).ok().flatten());
+    let in_workspace = asset.local_dir.strip_prefix(workspace.path()).ok();
+    let below = in_workspace.and_then(|path| RelativePath::parse(bytes_of(path)).ok().flatten());
     let opened = match &below {
         Some(path) => workspace.below(path),
         None => Root::open_no_link(&asset.local_dir),
     };
     opened.map_err(|error| {
-        let is_link = error.means_link() && asset.local_dir.ancestors().any(Path::is_symlink);
+        let is_link = error.means_link() && asset.local_dir.ancestors().any(by_path::is_link);
         if is_link {
             return Error::UnsafePath {
-                path: crate::error::readable(asset.local_dir.as_os_str().as_bytes()),
+                path: crate::error::readable(bytes_of(&asset.local_dir)),
                 offset: None,
                 reason: format!(
                     "the folder of the asset {:?}, or one above it in the workspace, is a symbolic link, and what it \

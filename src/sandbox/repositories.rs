@@ -4,14 +4,13 @@
 //! place of `.git` there; down comes what the sandbox has below it, which waits outside the workspace until git has looked
 //! at it.
 
-use std::io;
 use std::time::SystemTime;
-
-use tempfile::TempDir;
 
 use crate::archive::pack::{Graft, Layout};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Obstacle, Result};
+use crate::fs::temporary::TemporaryDir;
+use crate::fs::{Kind, Root};
 use crate::git::command::{Fault, Git};
 use crate::git::export::{Bases, Options, export};
 use crate::git::import::{self, Checked};
@@ -24,7 +23,6 @@ use crate::merge::plan::{changed, put_back};
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::root::{Kind, Root};
 use crate::tree::scan::{LeaveOut, scan};
 
 /// How the repositories of a workspace travel.
@@ -85,7 +83,7 @@ pub struct Shared {
     /// What did not go up, and why.
     pub left_here: Vec<HeldBack>,
     /// Where what goes up was made. It is removed with this.
-    made_in: Option<TempDir>,
+    made_in: Option<TemporaryDir>,
 }
 
 impl Shared {
@@ -93,12 +91,6 @@ impl Shared {
     pub fn sent(&mut self) {
         self.made_in = None;
     }
-}
-
-/// A folder for what must not lie in the workspace.
-fn temporary_folder() -> Result<TempDir> {
-    let made = tempfile::Builder::new().prefix("paperclip-git-").tempdir();
-    made.map_err(|error| Error::io("mkdtemp", std::env::temp_dir(), error))
 }
 
 /// What is left here of a repository, or all of it.
@@ -125,7 +117,7 @@ pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Can
     let checkouts = checkouts.found();
     let mut grafts = Vec::new();
     if travel.mode == Mode::Merge && !checkouts.is_empty() {
-        let made_in = temporary_folder()?;
+        let made_in = TemporaryDir::new("paperclip-git-")?;
         let git = Git::find();
         for (number, dot_git) in checkouts.iter().enumerate() {
             let folder = made_in.path().join(number.to_string());
@@ -164,7 +156,7 @@ pub struct Arrived {
     checked: Option<Checked>,
     report: GitReport,
     /// Where it waits.
-    waits_in: Option<TempDir>,
+    waits_in: Option<TemporaryDir>,
 }
 
 /// Takes what is git's out of what came, and has git check it. `is_partial` says that the sandbox could not read everything,
@@ -189,7 +181,7 @@ pub fn take_out(
             if !incoming.snapshot.keys().any(is_gits) {
                 return Ok(arrived);
             }
-            let waits_in = temporary_folder()?;
+            let waits_in = TemporaryDir::new("paperclip-git-")?;
             let mut quarantine = Quarantine::new(waits_in.path().join("arrived"), &shared.bases)?;
             bring(incoming, workspace, &mut quarantine)?;
             if is_partial {
@@ -245,9 +237,9 @@ fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine)
             (Entry::Dir { .. }, _) => quarantine.folder(path),
             (Entry::File { .. }, Some(staged)) => {
                 let mut cursor = incoming.stage.get(workspace)?.cursor();
-                let gone = || io::Error::from(io::ErrorKind::NotFound);
                 let opened = cursor.open(&staged.name)?;
-                let (mut file, _) = opened.ok_or_else(|| Error::io("open", staged.name.as_path(), gone()))?;
+                let gone = || Obstacle::Vanished.at("open", staged.name.as_path());
+                let (mut file, _) = opened.ok_or_else(gone)?;
                 quarantine.file(path, &mut file)?;
                 drop(file);
                 cursor.remove_file(&staged.name)?;

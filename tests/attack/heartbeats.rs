@@ -41,12 +41,11 @@ impl Tools {
 
     fn program(self, tool: &str) -> &str {
         match (self, tool) {
-            (_, "zstd") => tool,
+            (_, "zstd") | (Self::Toybox, "gzip" | "dd") => tool,
             (Self::Busybox, _) => "busybox",
-            (Self::Toybox, "sh") | (Self::Gnu | Self::Bsdtar, "sh") => "dash",
-            // Debian's toybox has none of these.
+            (Self::Gnu | Self::Bsdtar | Self::Toybox, "sh") => "dash",
+            // Debian's toybox has none.
             (Self::Toybox, "awk") => "mawk",
-            (Self::Toybox, "gzip" | "dd") => tool,
             (Self::Toybox, _) => "toybox",
             (Self::Bash, "sh") => "bash",
             (Self::Bsdtar, "tar") => "bsdtar",
@@ -465,7 +464,7 @@ fn random_heartbeats_come_to_what_full_transfers_come_to() {
                 &sandboxes[1],
                 &format!("{what}: the sandbox after prepare {heartbeat}"),
             );
-            for restored in 0..1 + random.below(3) {
+            for restored in 0..=random.below(3) {
                 let edits = random.next();
                 two.both(|place| {
                     let mut random = Random::new(edits);

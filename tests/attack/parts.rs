@@ -9,9 +9,9 @@ use std::time::Duration;
 use sandbox_managed_runtime::archive::pack::{Layout, Sink};
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::Error;
+use sandbox_managed_runtime::fs::Root;
 use sandbox_managed_runtime::sandbox::client::{Part, RunError, SandboxClient};
 use sandbox_managed_runtime::sandbox::prepare::{Asset, Upload};
-use sandbox_managed_runtime::tree::root::Root;
 
 use crate::place::{Place, prepare_upload, restore};
 use crate::sandbox::{Failure, LocalSandbox};
