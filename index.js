@@ -15,6 +15,7 @@ const {
 } = require("./js/node.js");
 const { tell } = require("./js/progress.js");
 const spec = require("./js/spec.js");
+const { stateDir } = require("./js/state.js");
 const { nextTurn } = require("./js/turn.js");
 
 /**
@@ -137,6 +138,8 @@ async function prepareSandboxManagedRuntime(input) {
     partBytes: check.partBytes(input.partBytes),
     compress: check.compression(input.compression),
     changesOnly: check.transfer(input.transfer),
+    stateDir: stateDir(),
+    sandbox: [String(input.spec.provider), String(input.spec.sandboxId)],
     partsAtOnce: partsAtOnce(client, input.concurrency),
     git: check.git(input.git),
     gitCredentials: Boolean(input.gitCredentials),

@@ -1,9 +1,16 @@
-import { availableParallelism } from "node:os";
+import { mkdtempSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import path from "node:path";
 import { defineConfig } from "vitest/config";
 import { RELEASE_SUITES, runAgainstAddon } from "./__test__/release/plugin.mjs";
 
 /** Round trips run real shells and real tars, on machines with two busy cores. */
 const patient = { testTimeout: 60_000, hookTimeout: 60_000 };
+
+// What is kept between calls lies in a directory of its own while the suites run.
+const kept = mkdtempSync(path.join(tmpdir(), "kept-by-tests-"));
+process.env.PAPERCLIP_HOME = kept;
+process.on("exit", () => rmSync(kept, { recursive: true, force: true }));
 
 export default defineConfig({
   test: {

@@ -46,6 +46,7 @@ pub mod fs {
     mod errno;
     pub mod host;
     mod lock;
+    mod private;
     mod rename;
     mod stat;
     pub mod temporary;
@@ -54,6 +55,7 @@ pub mod fs {
     pub use dir::{Cursor, File, Root};
     pub use errno::means_gone;
     pub use lock::{Hold, Sharing, try_lock};
+    pub use private::Private;
     pub use rename::{Onto, Renamed, link, move_to, rename};
     pub use stat::{FileId, Fingerprint, Kind, Meta, set_file_mode};
 }
@@ -116,6 +118,13 @@ pub mod transfer {
     pub mod retry;
 }
 
+/// What is kept on this machine between calls.
+pub mod state {
+    pub mod digests;
+    pub mod sandboxes;
+    pub mod store;
+}
+
 /// The round trip through a sandbox, whoever reaches it and however.
 pub mod sandbox {
     pub mod answer;
@@ -129,6 +138,7 @@ pub mod sandbox {
     pub mod restore;
     pub mod send;
     pub mod spec;
+    pub mod update;
 }
 
 mod node;

@@ -7,6 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::error::readable;
 
 /// The longest name of one file that the file systems of our hosts hold (`NAME_MAX`), in bytes.
@@ -175,6 +178,21 @@ impl RelativePath {
     #[must_use]
     pub fn is_below(&self, other: &Self) -> bool {
         self.0.len() > other.0.len() && self.is_or_below(&other.0)
+    }
+}
+
+impl Serialize for RelativePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for RelativePath {
+    /// Takes nothing but what is a relative path in its shortest form.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        let path = Self::parse(bytes).ok().flatten().filter(|path| &*path.0 == bytes);
+        path.ok_or_else(|| D::Error::custom("a relative path is none"))
     }
 }
 

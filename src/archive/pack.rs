@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::header::{self, END_MARK, Member, padded};
@@ -18,10 +19,10 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Obstacle, Result, readable};
 use crate::exclude::ExcludePatterns;
 use crate::fs::temporary::Unfinished;
-use crate::fs::{Cursor, File, FileId, Kind, Meta, Root, by_path};
+use crate::fs::{Cursor, File, FileId, Fingerprint, Kind, Meta, Root, by_path};
 use crate::path::{RelativePath, bytes_of};
 use crate::tree::entry::{Digest, Entry, Snapshot};
-use crate::tree::scan::{CHUNK, Found, LeaveOut, scan};
+use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, scan};
 use crate::tree::temporary::{self, is_temporary_name};
 
 /// How many bytes of archive one worker makes at a time.
@@ -29,6 +30,9 @@ const BATCH: u64 = 1024 * 1024;
 
 /// How many batches are made while as many are written to a file.
 const WINDOW_BATCHES: usize = 8;
+
+/// How many entries are looked at by a thread at a time when their digests are wanted.
+const DIGESTS: usize = 256;
 
 /// How much of a large file is copied between two looks at whether to stop.
 const LARGE_STEP: u64 = 32 * 1024 * 1024;
@@ -126,6 +130,44 @@ impl Layout {
         &self.special
     }
 
+    /// What is laid out, in byte order of the paths: each entry, and the first name of its file where it is a further one.
+    pub fn entries(&self) -> impl Iterator<Item = (&Found, Option<&RelativePath>)> {
+        let first = |planned: &Planned| planned.link_to.map(|first| &self.entries[first].found.path);
+        self.entries.iter().map(move |planned| (&planned.found, first(planned)))
+    }
+
+    /// What each entry is that is a file, with its digest: that which is `known` of it, or from reading it. A further name of a
+    /// file is what the first is. Nothing for what has vanished.
+    pub fn digests(
+        &self,
+        known: &(dyn Fn(&Found) -> Option<Digest> + Sync),
+        cancel: &Cancel,
+    ) -> Result<Vec<Option<(Meta, Digest)>>> {
+        let chunks: Vec<usize> = (0..self.entries.len()).step_by(DIGESTS).collect();
+        let digests = chunks.into_par_iter().map(|start| {
+            let mut worker = Worker::new(self, true, cancel);
+            let mut reader = Reader::new();
+            let end = self.entries.len().min(start + DIGESTS);
+            (start..end).map(|at| worker.digest(at, &mut reader, known)).collect::<Result<Vec<_>>>()
+        });
+        let mut digests: Vec<_> = digests.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        for at in 0..self.entries.len() {
+            if let Some(first) = self.entries[at].link_to {
+                digests[at] = digests[first];
+            }
+        }
+        Ok(digests)
+    }
+
+    /// Lays out again what is wanted of it.
+    #[must_use]
+    pub fn only(self, wanted: impl Fn(&RelativePath) -> bool) -> Self {
+        let found = self.entries.into_iter().map(|planned| (planned.found, planned.graft));
+        let laid_out =
+            Self::of(self.root, found.filter(|(found, _)| wanted(&found.path)).collect(), self.grafts);
+        Self { special: self.special, ..laid_out }
+    }
+
     /// Lays out again without the names of these inodes.
     fn without(self, inodes: &[FileId]) -> Self {
         let found = self.entries.into_iter().map(|planned| (planned.found, planned.graft));
@@ -176,8 +218,17 @@ impl Layout {
     fn contents(&self, outcomes: &[Outcome]) -> Contents {
         let mut entries = Vec::with_capacity(self.entries.len());
         let mut sent = Vec::with_capacity(self.entries.len());
+        let (mut further_names, mut read) = (Vec::new(), Vec::new());
         for (planned, outcome) in self.entries.iter().zip(outcomes) {
             let Found { path, meta, target } = &planned.found;
+            if let (Some(first), Some(_)) = (outcome.names, outcome.file) {
+                further_names.push((path.clone(), self.entries[first].found.path.clone()));
+            }
+            if let (None, Some(PackedFile { print, digest: Some(digest), .. })) =
+                (&planned.graft, outcome.file)
+            {
+                read.push((path.clone(), print, digest));
+            }
             let entry = match (target, outcome.file) {
                 (Some(target), _) => Entry::Symlink { target: target.clone() },
                 (None, Some(PackedFile { mode, digest: Some(digest), .. })) => Entry::File { mode, digest },
@@ -187,7 +238,7 @@ impl Layout {
             sent.push((path.clone(), Sent::of(&entry, outcome.file.as_ref())));
             entries.push((path.clone(), entry));
         }
-        Contents { snapshot: entries.into_iter().collect(), sent }
+        Contents { snapshot: entries.into_iter().collect(), sent, further_names, read }
     }
 
     /// Gives the archive away, front to back, while the next window of it is made. What was packed is told where `hash`
@@ -367,7 +418,7 @@ fn member_size(path: &RelativePath, member: Member<'_>) -> u64 {
 }
 
 /// What the header of one entry says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sent {
     /// A folder.
     Dir {
@@ -406,6 +457,10 @@ pub struct Contents {
     pub snapshot: Snapshot,
     /// The same as headers say it, in byte order of the paths.
     pub sent: Vec<(RelativePath, Sent)>,
+    /// Further names of files, each with the first of that file's.
+    pub further_names: Vec<(RelativePath, RelativePath)>,
+    /// What the files of the folder itself were when they were read.
+    pub read: Vec<(RelativePath, Fingerprint, Digest)>,
 }
 
 /// What was packed into memory, and whether the archive stands where it was laid out.
@@ -643,13 +698,16 @@ struct PackedFile {
     mode: u32,
     size: u64,
     mtime: u64,
+    /// What it was when it was opened.
+    print: Fingerprint,
     /// Where hashing was asked for.
     digest: Option<Digest>,
 }
 
 impl PackedFile {
     fn of(now: &Meta, digest: Option<Digest>) -> Self {
-        Self { mode: now.mode & 0o7777, size: now.size, mtime: header::mtime(now), digest }
+        let mtime = header::mtime(now);
+        Self { mode: now.mode & 0o7777, size: now.size, mtime, print: now.fingerprint(), digest }
     }
 }
 
@@ -700,6 +758,28 @@ impl<'a> Worker<'a> {
                 Ok(Outcome { file, same_inode: now.is_same_inode(meta), names: None, instead: None })
             }
             opened => self.append(at, opened),
+        }
+    }
+
+    /// What a file is, with its digest.
+    fn digest(
+        &mut self,
+        at: usize,
+        reader: &mut Reader,
+        known: &(dyn Fn(&Found) -> Option<Digest> + Sync),
+    ) -> Result<Option<(Meta, Digest)>> {
+        let Planned { found, graft, link_to, .. } = &self.layout.entries[at];
+        if found.meta.kind != Kind::File || link_to.is_some() {
+            return Ok(None);
+        }
+        if let Some(digest) = known(found) {
+            return Ok(Some((found.meta, digest)));
+        }
+        match graft {
+            None => reader.file(&mut self.cursor, &found.path, self.cancel, |_| Ok(())),
+            Some((graft, Some(path))) => reader.file(&mut self.grafts[*graft], path, self.cancel, |_| Ok(())),
+            // Its root is a folder.
+            Some((_, None)) => Ok(None),
         }
     }
 

@@ -26,7 +26,7 @@ use crate::merge::lock::{self, MergeLock};
 use crate::mirror::{Mirror, POLL};
 use crate::path::RelativePath;
 use crate::sandbox::client::{Attachment, blocking};
-use crate::sandbox::prepare::{Asset, Session, Upload, prepare};
+use crate::sandbox::prepare::{Asset, Session, State, Upload, prepare};
 use crate::sandbox::repositories::{Mode, Travel};
 use crate::threads;
 use crate::tree::entry::{Entry, Snapshot};
@@ -164,6 +164,8 @@ struct PrepareInput {
     part_bytes: u64,
     compress: bool,
     changes_only: bool,
+    state_dir: Option<Bytes>,
+    sandbox: [Bytes; 2],
     parts_at_once: usize,
     git: GitInput,
     git_credentials: bool,
@@ -223,6 +225,10 @@ impl From<PrepareInput> for Upload {
             },
             compress: input.compress,
             changes_only: input.changes_only,
+            state: input.state_dir.map(|folder| State {
+                folder: folder.into_path(),
+                sandbox: input.sandbox.map(|Bytes(bytes)| bytes),
+            }),
             keep: input.keep_conflicts_days.map_or(Keep::ForEver, Keep::Days),
         }
     }

@@ -61,6 +61,12 @@ impl Places {
         }
     }
 
+    /// The same places with another upload.
+    #[must_use]
+    pub fn for_upload(&self, upload_id: &str) -> Self {
+        Self { upload_id: upload_id.to_owned(), ..self.clone() }
+    }
+
     /// The run's folder.
     #[must_use]
     pub fn runtime_root(&self) -> &str {
@@ -83,6 +89,12 @@ impl Places {
     #[must_use]
     pub fn download(&self) -> String {
         format!("{}/workspace-download.tar", self.runtime_root)
+    }
+
+    /// Where the sandbox says what has changed.
+    #[must_use]
+    pub fn changes(&self) -> String {
+        format!("{}/workspace-changes.txt", self.runtime_root)
     }
 
     /// Where the sandbox says what it lacks for an upload.
@@ -134,9 +146,10 @@ mkdir -p "$o""#
             [&self.remote_dir, &self.marks(), &self.own(), &self.answer()].map(|text| quote(text));
         let [upload, download, status, upload_status] =
             [&self.upload(), &self.download(), &self.status(), &self.upload_status()].map(|text| quote(text));
+        let changes = quote(&self.changes());
         format!(
             "dir={dir}\nmarks={marks}\nown={own}\nanswer={answer}\nupload_archive={upload}\ndownload_archive={download}\n\
-             status={status}\nupload_status={upload_status}\nmessages_max={MESSAGES_MAX}\n"
+             status={status}\nupload_status={upload_status}\nchanges_told={changes}\nmessages_max={MESSAGES_MAX}\n"
         )
     }
 }
@@ -151,10 +164,25 @@ pub struct Upload<'a> {
     /// Patterns that are left out of the download as far as the sandbox's tar can. What is left out is decided on this
     /// side in any case.
     pub exclude: &'a [String],
+    /// What else makes the workspace hold what is wanted, where the archive has only what differs.
+    pub update: Option<&'a Lists>,
     /// Whether the archive holds any entry: toybox refuses one without.
     pub holds_entries: bool,
     /// The digest of what the script lists where the extraction left exactly what was packed.
     pub expected: Digest,
+}
+
+/// What an update does beside its archive.
+#[derive(Debug, Clone, Default)]
+pub struct Lists {
+    /// The name of the upload that the sandbox has.
+    pub former: String,
+    /// The index that it made when it told its changes.
+    pub told: String,
+    /// What is removed, a line a name.
+    pub remove: Vec<u8>,
+    /// Which files get another time, a line with that and a name each.
+    pub touch: Vec<u8>,
 }
 
 impl Upload<'_> {
@@ -162,12 +190,14 @@ impl Upload<'_> {
     /// [`Upload::holds_entries`].
     #[must_use]
     pub fn control(&self, earlier: &[Part]) -> Vec<u8> {
-        let Self { places, preserved, exclude, holds_entries, expected } = self;
+        let Self { places, preserved, exclude, update, holds_entries, expected } = self;
         let id = &places.upload_id;
         let holds_entries = u8::from(*holds_entries);
         let script = format!(
-            "{}upload={id}\nexpected={expected}\nholds_entries={holds_entries}\n{}{}{}",
+            "{}upload={id}\nformer={}\ntold={}\nexpected={expected}\nholds_entries={holds_entries}\n{}{}{}",
             places.settings(),
+            update.map_or("", |update| &update.former),
+            update.map_or("", |update| &update.told),
             name_test("is_preserved", preserved.iter()),
             exclusions(exclude),
             without_comments(SCRIPT),
@@ -179,6 +209,10 @@ impl Upload<'_> {
         push_file(&mut archive, "control.sh", script.as_bytes());
         push_file(&mut archive, "exclude", exclude.as_bytes());
         push_file(&mut archive, "parts", part_list(earlier).as_bytes());
+        if let Some(update) = update {
+            push_file(&mut archive, "remove", &update.remove);
+            push_file(&mut archive, "touch", &update.touch);
+        }
         archive.resize(archive.len() + END_MARK, 0);
         archive
     }
@@ -240,6 +274,14 @@ pub fn upload_asset_in_parts(
         [&part_path(archive, number), asset_dir, archive, &places.script()].map(quote);
     let (check_size, last) = (check_size(size), last_part(number, last));
     in_shell(&format!("a={file}\n{check_size} && exec sh {script} asset {dir} {archive} {last}"))
+}
+
+/// Has the sandbox say what has changed since an index, in [`Places::changes`].
+///
+/// It fails where that cannot be told, also where the script is gone.
+#[must_use]
+pub fn changed(places: &Places, known: &str, new: &str) -> String {
+    in_shell(&format!("exec sh {} changed {known} {new}", quote(&places.script())))
 }
 
 /// What a download is compared with. Each name is of letters and digits.

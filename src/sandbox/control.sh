@@ -3,8 +3,8 @@
 # A sandbox may hold any of dash, bash and busybox as its `sh`, and any of GNU tar, bsdtar, busybox and toybox as its
 # `tar`; Debian's busybox tar knows neither `--exclude` nor `-T`. So this uses what all of them share, and more only
 # where `tar --version` says whose it is. Needed are sh, tar, find, mkdir, rm, wc, head, tail and cat, and mv for a download
-# in parts; used where they are found: stat, sort, awk, comm, sleep, sha256sum, sed, chmod, id, dd, gzip, gunzip, zcat and
-# zstd.
+# in parts; used where they are found: stat, sort, awk, comm, touch, sleep, sha256sum, sed, chmod, id, dd, gzip, gunzip,
+# zcat and zstd.
 #
 # An archive may come and go in parts: the first under the archive's name, the second with `.2` behind it, and so on. Each
 # may be compressed by itself.
@@ -331,6 +331,42 @@ pack_changes() {
     rm -f "$names" "$names.all"
 }
 
+# Whether the workspace is still as it was when this sandbox was asked for its changes. That index is kept beside this script.
+is_as_told() {
+    check_index "$marks/$former/index.$told" && mv -f "$marks/$former/index.$told" "$own/told" &&
+        write_index "$own/now" && compare_indexes "$own/told" "$own/now" "$own/differ" && [ ! -s "$own/differ" ] &&
+        rm -f "$own/now" "$own/now.sum" "$own/differ"
+}
+
+# Removes what is listed in a file.
+remove_listed() {
+    list=$1
+    set --
+    while IFS= read -r name; do
+        set -- "$@" "$name"
+        [ "$#" -lt 200 ] || { remove "$@" && set --; } || return
+    done < "$list"
+    [ "$#" -eq 0 ] || remove "$@"
+}
+
+# Sets the times of files that are listed in a file.
+touch_listed() {
+    while IFS= read -r line; do
+        touch -c -d "@${line%% *}" -- "${line#* }" || return
+    done < "$1"
+}
+
+# Lets an index say of each file as changed that was changed during an update, and neither extracted since $2 nor touched.
+tell_interlopers() {
+    awk '
+        BEGIN { FS = "\001" }
+        input == 1 { before[$0]; next }
+        input == 2 { sub(/^[^ ]* /, ""); touched[$0]; next }
+        NF == 4 && $4 "" < began "" && !($0 in before) && !($1 in touched) { print $1 FS $2 FS "changed in " id; next }
+        { print }' id="${1##*.}" began="$2" input=1 "$own/told" input=2 "$own/touch" input=3 "$1" > "$1.told" &&
+        mv -f "$1.told" "$1" && { [ ! -f "$1.sum" ] || sha256sum < "$1" > "$1.sum"; }
+}
+
 # The first failure is the one that counts. That of `find` is 2, since 1 is what tar says of a file that changed.
 failed() {
     [ "$code" -ne 0 ] || code=$1
@@ -494,17 +530,29 @@ upload)
     check_parts "$@" || exit
     mkdir -p "$dir" && cd "$dir" || exit
     check_place
+    [ -z "$told" ] || is_as_told || { echo "the sandbox is not as it was told; everything is to be uploaded" >&2 && exit 1; }
     claim || exit
-    top_level clear || exit
+    if [ -n "$told" ]; then
+        remove_listed "$own/remove" && touch_listed "$own/touch" && next_tick || exit
+    else
+        top_level clear || exit
+    fi
     began=$(clock 2>/dev/null)
     [ "$holds_entries" = 0 ] || extract_parts || exit
     rm -f "$archive" "$archive".[0-9]* || exit
     [ -e .paperclip-runtime/.gitignore ] || echo '*' > .paperclip-runtime/.gitignore || exit
     # Without an index everything is downloaded.
-    { [ -n "$began" ] && next_tick && write_index "$own/index.$upload" "$began"; } 2>/dev/null || rm -f "$own/clock"
+    { [ -n "$began" ] && next_tick && write_index "$own/index.$upload" "$began" &&
+        { [ -z "$told" ] || tell_interlopers "$own/index.$upload" "$began"; }; } 2>/dev/null ||
+        rm -f "$own/clock" "$own/index.$upload"
+    rm -f "$own/told" "$own/remove" "$own/touch"
     check_extraction || exit
     # What is not as it was packed is looked at by the other side, which needs all of it.
     [ ! -f "$own/found" ] || forget_indexes none
+    [ -z "$told" ] || [ -f "$own/index.$upload" ] || {
+        echo "the sandbox is not as it was to be; everything is to be uploaded" >&2
+        exit 1
+    }
     ;;
 clear)
     remove "$@"
@@ -558,6 +606,13 @@ asset)
     tail -c +"$(($2 + 1))" "$archive$1" > "$parts" || exit
     check_parts "$@" || exit
     remove "$asset" && mkdir -p "$asset" && cd "$asset" && extract_parts && rm -f "$archive" "$archive".[0-9]* "$parts"
+    ;;
+changed)
+    have=$own/index.$1 make=$own/index.$2
+    cd "$dir" && forget_indexes "$1" && next_tick && write_index "$make" && check_index "$have" &&
+        tell_changes "$have" "$make" "$own/names" > "$own/changes" &&
+        { printf 'mark ' && cat "$marks/mark" && echo "indexed $2" && echo "changes $1" &&
+            cat "$own/changes"; } > "$changes_told" && rm -f "$own/names" "$own/changes"
     ;;
 download)
     have=$own/index.$1 make=$own/index.$2

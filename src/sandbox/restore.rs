@@ -13,6 +13,7 @@ use super::fetch::{self, Fetched};
 use super::listing::Differences;
 use super::prepare::{Base, LeftAlone, Session, Workspace, new_id};
 use super::repositories::{Arrived, take_out};
+use super::update::contents_of;
 use super::{command, listing};
 use crate::archive::source::{Stream, copy_of};
 use crate::archive::unpack::{Archive, Content, Unpacked};
@@ -28,6 +29,7 @@ use crate::merge::session::{Merge, Terms};
 use crate::path::RelativePath;
 use crate::transfer::changes::Changes;
 use crate::transfer::parts::Wish;
+use crate::transfer::remote;
 use crate::tree::entry::{Entry, PERMISSIONS};
 
 /// What a restore did, and how long its steps took.
@@ -205,6 +207,7 @@ impl Session {
             packed,
             demand,
             new_index: new,
+            news: None,
             workspace: self.workspace.clone(),
             left_alone: self.left_alone.clone(),
             preserve: self.preserve.clone(),
@@ -240,7 +243,15 @@ impl Session {
             }
         }
         let stop = cancel.clone();
-        let mut restored = blocking(move || begun.apply(&stop)).await?;
+        let (memory, places, workspace) = (self.memory.clone(), self.places.clone(), self.workspace.clone());
+        let mut restored = blocking(move || {
+            let (restored, base, has_news) = begun.apply(&stop)?;
+            if has_news {
+                memory.keep(&places, &workspace, &base);
+            }
+            Ok(restored)
+        })
+        .await?;
         phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
         restored.phases = std::mem::take(phases);
         Ok(restored)
@@ -288,6 +299,8 @@ struct Receiving {
     demand: Demand,
     /// How the index was to be called that the sandbox makes.
     new_index: String,
+    /// What is known to have changed in the sandbox.
+    news: Option<News>,
     workspace: Workspace,
     left_alone: Arc<LeftAlone>,
     preserve: PathSet,
@@ -355,6 +368,8 @@ impl Receiving {
                 return Err(Error::ContradictoryChanges);
             };
             incoming.snapshot = whole;
+            self.news =
+                Some(News { contents: contents_of(changes, &incoming.snapshot), changes: changes.clone() });
             incoming.note_special(changes.special().filter(|path| !passed_over(path)));
         }
         if answer.mark.is_none() && is_another_without_mark(&base.snapshot, &incoming.snapshot, &learned.lost)
@@ -384,11 +399,14 @@ impl Receiving {
         incoming.keep_untold(&self.base.snapshot, partly);
         let lost = self.base.lost.paths().map(|path| Skipped { path: path.clone(), reason: LOST });
         incoming.skipped.extend(lost);
+        let base_index = self.base.index.clone();
         let Base { snapshot, rescued, .. } = &mut *self.base;
         let merge = Merge::begin(root, incoming, snapshot, rescued)?;
-        let new_index = has_new_index.then_some(self.new_index);
-        let Self { base, left_alone, packed, .. } = self;
-        Ok(Begun { merge, repositories, base, left_alone, packed, new_index })
+        // Where nothing changed, the index that there is says all.
+        let is_as_before = changes.is_some_and(|changes| changes.is_empty());
+        let new_index = if is_as_before { base_index } else { has_new_index.then_some(self.new_index) };
+        let Self { base, left_alone, packed, news, .. } = self;
+        Ok(Begun { merge, repositories, base, left_alone, packed, new_index, news })
     }
 
     /// What alone has come, where it is not everything.
@@ -426,12 +444,19 @@ struct Begun {
     packed: Packed,
     /// The sandbox's index of what is the next base.
     new_index: Option<String>,
+    news: Option<News>,
+}
+
+/// What has changed in a sandbox, and what its files and links are now.
+struct News {
+    changes: Changes,
+    contents: HashMap<RelativePath, remote::Content>,
 }
 
 impl Begun {
     /// Merges. What the sandbox held is the next base.
-    fn apply(self, cancel: &Cancel) -> Result<Restored> {
-        let Self { mut merge, repositories, mut base, left_alone, packed, new_index } = self;
+    fn apply(self, cancel: &Cancel) -> Result<(Restored, OwnedMutexGuard<Base>, bool)> {
+        let Self { mut merge, repositories, mut base, left_alone, packed, new_index, news } = self;
         let entries = merge.entries();
         let Base { snapshot, lost, rescued, keep, repositories: shared, .. } = &mut *base;
         let left_alone = |path: &RelativePath| {
@@ -453,7 +478,15 @@ impl Begun {
         let is_plain =
             report.held_back.is_empty() && report.skipped.iter().all(|skipped| skipped.reason == LOST);
         base.index = new_index.filter(|_| is_plain);
-        Ok(Restored { report, git, entries, tar_messages: packed.into_messages(), phases: Vec::new() })
+        let has_news = news.as_ref().is_none_or(|news| !news.changes.is_empty());
+        // What a full download does not bring of what is there, such as what is excluded, is not known.
+        base.remote = base.remote.take().zip(news).map(|(mut remote, News { changes, contents })| {
+            remote.change(&changes, |path| contents.get(path).cloned());
+            remote
+        });
+        let restored =
+            Restored { report, git, entries, tar_messages: packed.into_messages(), phases: Vec::new() };
+        Ok((restored, base, has_news))
     }
 
     /// Ends without a merge, since `error` has come up, which is returned.

@@ -62,6 +62,12 @@ impl Changes {
         Some(Self(changes))
     }
 
+    /// Whether nothing has changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&RelativePath, &Change)> {
         self.0.iter()

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::changes::{Change, Changes};
 use crate::path::RelativePath;
 use crate::tree::entry::Digest;
@@ -14,7 +16,7 @@ use crate::tree::entry::Digest;
 const TOUCHED_MAX: usize = 256;
 
 /// What is at one path, with all that a full upload would set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// A directory, with its mode bits `07777`.
     Dir {
@@ -42,7 +44,7 @@ pub enum Content {
 }
 
 /// The names of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Names {
     /// It has this one.
     One,
@@ -56,7 +58,7 @@ pub enum Names {
 pub type Contents = BTreeMap<RelativePath, Content>;
 
 /// What a sandbox holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remote {
     /// What is known of it.
     pub entries: Contents,

@@ -1,6 +1,6 @@
 //! What travels as changes alone comes to the same as what travels whole: the full way is the oracle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sandbox_managed_runtime::merge::report::Report;
-use sandbox_managed_runtime::sandbox::prepare::Upload;
+use sandbox_managed_runtime::sandbox::prepare::{Session, State, Upload};
 
 use crate::place::{Place, prepare_upload, restore};
 use crate::random::Random;
@@ -23,8 +23,21 @@ use crate::tree::{DIR, Node, RUNTIME, Tree, assert_same, file, link, remove, set
 const NEEDED: [&str; 12] =
     ["sh", "tar", "find", "mkdir", "rm", "wc", "head", "tail", "cat", "mv", "sleep", "chmod"];
 /// What is used where it is found.
-const FURTHER: [&str; 12] =
-    ["stat", "sort", "awk", "comm", "sha256sum", "sed", "id", "dd", "gzip", "gunzip", "zcat", "zstd"];
+const FURTHER: [&str; 13] = [
+    "stat",
+    "sort",
+    "awk",
+    "comm",
+    "touch",
+    "sha256sum",
+    "sed",
+    "id",
+    "dd",
+    "gzip",
+    "gunzip",
+    "zcat",
+    "zstd",
+];
 
 /// Whose tools a sandbox has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +111,10 @@ impl Side {
             exclude: vec![b"*.log".to_vec(), b"./build".to_vec()],
             preserve: vec![b"cache".to_vec()],
             compress: false,
+            state: self.changes_only.then(|| State {
+                folder: self.place.root().join("state"),
+                sandbox: [b"local".to_vec(), b"one".to_vec()],
+            }),
             ..self.place.upload()
         }
     }
@@ -118,17 +135,24 @@ impl Two {
         edit(&self.full.place);
     }
 
-    fn prepare(&self) -> [sandbox_managed_runtime::sandbox::prepare::Session; 2] {
-        [&self.quick, &self.full].map(|side| prepare_upload(&side.client, side.upload()).unwrap())
+    /// Prepares both, and asserts that both sandboxes hold the same afterwards.
+    #[track_caller]
+    fn prepare(&self, what: &str) -> [Session; 2] {
+        let sessions =
+            [&self.quick, &self.full].map(|side| prepare_upload(&side.client, side.upload()).unwrap());
+        let [quick, full] = [&self.quick, &self.full].map(|side| remote_picture(&side.place));
+        for (path, expected) in &full {
+            assert_eq!(quick.get(path), Some(expected), "{what}: {} in the sandbox", path.display());
+        }
+        for path in quick.keys() {
+            assert!(full.contains_key(path), "{what}: {} is in the sandbox", path.display());
+        }
+        sessions
     }
 
     /// Restores both, and asserts that the same is there afterwards and was told.
     #[track_caller]
-    fn restore(
-        &self,
-        sessions: &[sandbox_managed_runtime::sandbox::prepare::Session; 2],
-        what: &str,
-    ) -> Report {
+    fn restore(&self, sessions: &[Session; 2], what: &str) -> Report {
         let quick = restore(&sessions[0], &*self.quick.client).unwrap();
         let full = restore(&sessions[1], &*self.full.client).unwrap();
         assert_same(&self.quick.place.tree(), &self.full.place.tree(), what);
@@ -140,6 +164,26 @@ impl Two {
     }
 }
 
+/// What stands in a sandbox, with the first of the names that a file has, and whether it has the time of the local file.
+fn remote_picture(place: &Place) -> BTreeMap<PathBuf, String> {
+    let root = &place.remote();
+    let mut firsts: HashMap<u64, PathBuf> = HashMap::new();
+    let mut picture = BTreeMap::new();
+    for (path, node) in crate::tree::read_tree(root) {
+        let path = crate::tree::path_of(&path).to_path_buf();
+        let metadata = fs::symlink_metadata(root.join(&path)).unwrap();
+        let more = if metadata.is_file() {
+            let first = firsts.entry(metadata.ino()).or_insert_with(|| path.clone());
+            let local = fs::symlink_metadata(place.at(&path)).map(|metadata| metadata.mtime()).ok();
+            format!("{} {} {}", metadata.nlink(), first.display(), local == Some(metadata.mtime()))
+        } else {
+            String::new()
+        };
+        picture.insert(path, format!("{node:?} {more}"));
+    }
+    picture
+}
+
 /// A report of which the paths of backups do not tell when they were made.
 fn without_times(report: &Report) -> String {
     let mut report = report.clone();
@@ -147,6 +191,11 @@ fn without_times(report: &Report) -> String {
         conflict.kept_at = conflict.path.clone();
     }
     format!("{report:#?}")
+}
+
+/// A sandbox's clock tells seconds; a file that is written in the next one has another time.
+fn next_second() {
+    std::thread::sleep(std::time::Duration::from_millis(1001));
 }
 
 fn start() -> Tree {
@@ -258,9 +307,10 @@ fn every_change_of_an_agent_comes_as_it_would_by_a_full_download() {
     for tools in Tools::ALL {
         for (name, edit) in EDITS {
             let two = Two::new(&start(), tools, &[]);
-            let sessions = two.prepare();
+            let what = format!("{name}, {tools:?}");
+            let sessions = two.prepare(&what);
             two.both(|place| edit(&place.remote()));
-            two.restore(&sessions, &format!("{name}, {tools:?}"));
+            two.restore(&sessions, &what);
             // What was there before the last index changes again, or is put back.
             two.both(|place| {
                 fs::write(place.remote().join("x.sh"), "#!/bin/bash\n").unwrap();
@@ -268,6 +318,60 @@ fn every_change_of_an_agent_comes_as_it_would_by_a_full_download() {
             });
             two.restore(&sessions, &format!("{name}, then another, {tools:?}"));
             two.restore(&sessions, &format!("{name}, then nothing, {tools:?}"));
+            let sessions = two.prepare(&format!("{name}, then the next heartbeat, {tools:?}"));
+            two.both(|place| fs::write(place.remote().join("x.sh"), "#!/bin/false\n").unwrap());
+            two.restore(&sessions, &format!("{name}, after the next heartbeat, {tools:?}"));
+        }
+    }
+}
+
+impl Side {
+    /// How many bytes an upload has.
+    fn bytes_up(&self, upload: impl FnOnce()) -> usize {
+        let before = self.client.written.load(Ordering::SeqCst);
+        upload();
+        self.client.written.load(Ordering::SeqCst) - before
+    }
+}
+
+#[test]
+fn every_local_change_comes_to_the_sandbox_as_it_would_by_a_full_upload() {
+    for tools in Tools::ALL {
+        for (name, edit) in EDITS {
+            let two = Two::new(&start(), tools, &[]);
+            let what = format!("{name}, {tools:?}");
+            let sessions = two.prepare(&what);
+            two.both(|place| fs::write(place.remote().join("x.sh"), "#!/bin/false\n").unwrap());
+            if name == "nothing" {
+                next_second();
+            }
+            two.restore(&sessions, &what);
+            two.both(|place| edit(&place.workspace()));
+            let sessions = two.prepare(&format!("{what}, by an update"));
+            two.both(|place| fs::write(place.remote().join("x.sh"), "#!/bin/true\n").unwrap());
+            two.restore(&sessions, &format!("{what}, after an update"));
+        }
+    }
+}
+
+#[test]
+fn a_change_is_what_an_upload_costs() {
+    for tools in Tools::ALL {
+        let two = Two::new(&start(), tools, &[]);
+        two.prepare("at first");
+        for round in 0..3 {
+            two.both(|place| {
+                fs::write(place.at("a"), format!("round {round}")).unwrap();
+                fs::remove_file(place.at(format!("many/{round}"))).unwrap();
+                fs::write(place.remote().join("b"), format!("there {round}")).unwrap();
+                fs::write(place.remote().join(format!("there {round}")), "new").unwrap();
+            });
+            let what = format!("{tools:?}, round {round}");
+            let mut sessions = None;
+            let bytes = two.quick.bytes_up(|| sessions = Some(two.prepare(&what)));
+            // What stands behind the archive has the script, which takes most of it.
+            assert!(bytes < 40_000, "{what}: {bytes} bytes");
+            two.restore(&sessions.unwrap(), &what);
         }
     }
 }
@@ -276,7 +380,7 @@ fn every_change_of_an_agent_comes_as_it_would_by_a_full_download() {
 fn a_change_is_what_a_download_costs() {
     for tools in Tools::ALL {
         let two = Two::new(&start(), tools, &[]);
-        let sessions = two.prepare();
+        let sessions = two.prepare("at first");
         for round in 0..3 {
             two.both(|place| fs::write(place.remote().join("a"), format!("round {round}")).unwrap());
             let report = two.restore(&sessions, &format!("{tools:?}"));
@@ -293,7 +397,7 @@ fn tools_that_are_missing_cost_a_full_download_and_nothing_else() {
     for tools in Tools::ALL {
         for missing in FURTHER {
             let two = Two::new(&start(), tools, &[missing]);
-            let sessions = two.prepare();
+            let sessions = two.prepare("at first");
             two.both(|place| rewrite_in_secret(&place.remote().join("a")));
             let report = two.restore(&sessions, &format!("without {missing}, {tools:?}"));
             assert_eq!(report.written.len(), 1, "without {missing}, {tools:?}");
@@ -337,7 +441,7 @@ fn an_index_that_is_gone_cut_or_edited_costs_a_full_download() {
     ];
     for (name, damage) in damages {
         let two = Two::new(&start(), Tools::Gnu, &[]);
-        let sessions = two.prepare();
+        let sessions = two.prepare("at first");
         two.both(|place| fs::write(place.remote().join("a"), "changed").unwrap());
         let index = indexes(&two.quick.place);
         let index = index.iter().find(|path| path.extension().unwrap() != "sum").unwrap();
@@ -355,7 +459,7 @@ fn an_index_that_is_gone_cut_or_edited_costs_a_full_download() {
 #[test]
 fn no_more_than_two_indexes_are_kept_in_a_sandbox() {
     let two = Two::new(&start(), Tools::Gnu, &[]);
-    let sessions = two.prepare();
+    let sessions = two.prepare("at first");
     for round in 0..5 {
         two.restore(&sessions, &round.to_string());
         assert!(indexes(&two.quick.place).len() <= 4, "{:?}", indexes(&two.quick.place));
@@ -365,7 +469,7 @@ fn no_more_than_two_indexes_are_kept_in_a_sandbox() {
 #[test]
 fn a_failed_restore_between_two_good_ones_costs_nothing() {
     let two = Two::new(&start(), Tools::Gnu, &[]);
-    let sessions = two.prepare();
+    let sessions = two.prepare("at first");
     for fail_at in 0..2 {
         two.both(|place| {
             fs::write(place.remote().join("a"), format!("before {fail_at}")).unwrap();
@@ -456,14 +560,7 @@ fn random_heartbeats_come_to_what_full_transfers_come_to() {
         let two = Two::new(&start(), tools, &without);
         let what = format!("seed {seed}, {tools:?} without {without:?}");
         for heartbeat in 0..3 {
-            let sessions = two.prepare();
-            let sandboxes =
-                [&two.quick.place, &two.full.place].map(|place| crate::tree::read_tree(&place.remote()));
-            assert_same(
-                &sandboxes[0],
-                &sandboxes[1],
-                &format!("{what}: the sandbox after prepare {heartbeat}"),
-            );
+            let sessions = two.prepare(&format!("{what}: prepare {heartbeat}"));
             for restored in 0..=random.below(3) {
                 let edits = random.next();
                 two.both(|place| {
@@ -484,7 +581,7 @@ fn random_heartbeats_come_to_what_full_transfers_come_to() {
 #[test]
 fn what_the_last_tick_before_an_index_hides_comes_with_the_next_download() {
     let two = Two::new(&start(), Tools::Gnu, &[]);
-    let sessions = two.prepare();
+    let sessions = two.prepare("at first");
     for round in 0..20 {
         two.both(|place| fs::write(place.remote().join("a"), format!("round {round:04}")).unwrap());
         two.restore(&sessions, "a change right before the index");
@@ -496,7 +593,7 @@ fn what_the_last_tick_before_an_index_hides_comes_with_the_next_download() {
 #[test]
 fn a_snapshot_of_an_older_state_of_the_sandbox_is_no_basis() {
     let two = Two::new(&start(), Tools::Gnu, &[]);
-    let sessions = two.prepare();
+    let sessions = two.prepare("at first");
     let copy = |place: &Place, from: &str, to: &str| {
         let at = |name: &str| place.root().join("sandbox").join(name);
         if at(to).exists() {

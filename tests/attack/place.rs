@@ -100,6 +100,7 @@ impl Place {
             parts_at_once: 1,
             compress: true,
             changes_only: true,
+            state: None,
             keep: Keep::default(),
             repositories: Travel::default(),
         }
