@@ -203,6 +203,7 @@ impl Sandbox {
         let [preserved, exclude] =
             [preserved, exclude].map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
         let upload = command::Upload {
+            update: None,
             places,
             preserved: &preserved,
             exclude: &exclude,
@@ -223,6 +224,7 @@ impl Sandbox {
     fn plant(&self, places: &Places, exclude: &[&str]) {
         let exclude: Vec<_> = exclude.iter().map(ToString::to_string).collect();
         let upload = command::Upload {
+            update: None,
             places,
             preserved: &[],
             exclude: &exclude,
@@ -1203,6 +1205,7 @@ impl Sandbox {
     fn upload_parts(&self, archive: &[u8], parts: &[(Part, Vec<u8>)]) -> String {
         let places = self.places();
         let upload = command::Upload {
+            update: None,
             places: &places,
             preserved: &[],
             exclude: &[],

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::remote::Told;
 use crate::path::RelativePath;
 use crate::tree::entry::{Entry, Snapshot};
 
@@ -23,6 +22,19 @@ pub enum Change {
     Apart,
     /// Nothing is there any more.
     Gone,
+}
+
+/// What a sandbox says of a file or link that has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Told {
+    /// The full mode.
+    pub mode: u32,
+    /// How many names it has.
+    pub links: u64,
+    /// Bytes of content.
+    pub size: u64,
+    /// Seconds since 1970.
+    pub mtime: u64,
 }
 
 /// What has changed since an index, by path.

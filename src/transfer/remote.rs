@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::changes::{Change, Changes};
+use super::changes::{Change, Changes, Told};
 use crate::path::RelativePath;
 use crate::tree::entry::Digest;
 
@@ -220,19 +220,6 @@ pub fn file(told: Told, digest: Digest) -> Content {
     let Told { mode, size, mtime, links } = told;
     let names = if links == 1 { Names::One } else { Names::Unknown };
     Content::File { mode: mode & 0o7777, size, mtime, digest, names }
-}
-
-/// What a sandbox says of a file or link that has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Told {
-    /// The full mode.
-    pub mode: u32,
-    /// How many names it has.
-    pub links: u64,
-    /// Bytes of content.
-    pub size: u64,
-    /// Seconds since 1970.
-    pub mtime: u64,
 }
 
 #[cfg(test)]
