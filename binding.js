@@ -54,6 +54,7 @@ const EXPORTS = [
   "createTarballFromDirectory",
   "mirrorDirectory",
   "prepareSession",
+  "resumeSession",
   "captureSnapshot",
   "beginMerge",
   "acquireMergeLock",

@@ -116,10 +116,27 @@ function partsAtOnce(client, concurrency) {
 
 /** @type {typeof own.prepareSandboxManagedRuntime} */
 async function prepareSandboxManagedRuntime(input) {
+  return inSandbox(input, ["makeDir", "writeFile", "run"], false);
+}
+
+/** @type {typeof own.resumeSandboxManagedRuntime} */
+async function resumeSandboxManagedRuntime(input) {
+  return inSandbox(input, ["run", "readFile", "remove"], true);
+}
+
+/**
+ * A workspace in its sandbox: sent there, or taken up where a prepare before has sent it.
+ *
+ * @param {own.PrepareSandboxManagedRuntimeInput} input
+ * @param {string[]} methods What the client needs.
+ * @param {boolean} isResumed
+ * @returns {Promise<own.PreparedSandboxManagedRuntime>}
+ */
+async function inSandbox(input, methods, isResumed) {
   check.object("input", input);
   check.object("input.spec", input.spec);
   const { client, workspaceLocalDir } = input;
-  check.client(client, ["makeDir", "writeFile", "run"]);
+  check.client(client, methods);
   check.unserved("input", input, check.UNSERVED);
   const hasRemoteDir = input.workspaceRemoteDir !== undefined && input.workspaceRemoteDir !== null;
   const workspaceRemoteDir = hasRemoteDir
@@ -155,7 +172,8 @@ async function prepareSandboxManagedRuntime(input) {
   /** @type {(phase: own.RuntimeStatusPhase, message: string) => Promise<void>} */
   const status = (phase, message) => tell(onStatus, { phase, message });
 
-  const session = await abortable(abort, async (canceller) => {
+  /** @param {Canceller} canceller */
+  const prepare = async (canceller) => {
     await status("config_sync", "Syncing workspace to sandbox");
     const beforeAsset = () => status("config_sync", "Syncing runtime assets to sandbox");
     const listeners = { onLine, onStatus, beforeAsset };
@@ -171,7 +189,10 @@ async function prepareSandboxManagedRuntime(input) {
       await tell(onPrepareReport, { archives, failedRefreshes: lease.failedOrHanging });
     }
     return prepared;
-  });
+  };
+  const session = await abortable(abort, (canceller) =>
+    isResumed ? awaitNative(native().resumeSession(JSON.stringify(options))) : prepare(canceller),
+  );
 
   const runtimeRootDir = session.runtimeRootDir();
 
@@ -188,7 +209,8 @@ async function prepareSandboxManagedRuntime(input) {
         const calls = new ClientCalls({ client, spec: input.spec, lease, abort: restoreAbort, listeners });
         let pieces;
         try {
-          pieces = await session.restore(calls.dispatch, canceller, onReport !== undefined);
+          const lookOnly = Boolean(restoreOptions?.dryRun);
+          pieces = await session.restore(calls.dispatch, canceller, onReport !== undefined, lookOnly);
         } catch (error) {
           throw calls.failure(error);
         }

@@ -103,6 +103,13 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// No prepare can be taken up again.
+    #[error("there is nothing to resume: {reason}; nothing was changed. Prepare the sandbox again")]
+    NothingToResume {
+        /// Why.
+        reason: &'static str,
+    },
+
     /// Another process held the workspace's merge lock for too long.
     #[error(
         "timed out after {waited_s} s waiting for the workspace restore lock at {}{}; nothing was changed. \
@@ -258,6 +265,7 @@ impl Error {
             Self::SandboxReplaced { .. } => "ERR_SANDBOX_REPLACED",
             Self::LinksMultiply { .. } => "ERR_SANDBOX_UNSUPPORTED",
             Self::WorkspaceReplaced { .. } => "ERR_WORKSPACE_REPLACED",
+            Self::NothingToResume { .. } => "ERR_SANDBOX_NOTHING_TO_RESUME",
             Self::LockTimeout { .. } => "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT",
             Self::InvalidReturnValue { .. } => "ERR_INVALID_RETURN_VALUE",
             Self::InvalidArgType { .. } => "ERR_INVALID_ARG_TYPE",

@@ -136,6 +136,7 @@ pub mod sandbox {
     pub mod prepare_report;
     pub mod repositories;
     pub mod restore;
+    pub mod resume;
     pub mod send;
     pub mod spec;
     pub mod update;

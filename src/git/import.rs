@@ -87,6 +87,12 @@ pub fn check(
 }
 
 impl Checked {
+    /// What is held back, where nothing is to be merged.
+    #[must_use]
+    pub fn into_held_back(self) -> Vec<HeldBack> {
+        self.report.held_back
+    }
+
     /// Whether something was refused or held back because an object is missing, or may be.
     #[must_use]
     pub fn may_lack_objects(&self) -> bool {

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use super::collisions::spare_collisions;
-use super::conflicts::{ATTEMPTS, Conflicts, Kept, copy_across};
+use super::conflicts::{ATTEMPTS, Conflicts, Kept, copy_across, folder_of_all};
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART};
 use super::left_alone::must_stay;
@@ -62,11 +62,7 @@ pub fn merge(
     cancel: &Cancel,
 ) -> Result<Report> {
     let Here { local, seen } = look(root, base, incoming, cancel)?;
-    let stays = must_stay(root, (base, &incoming.snapshot), (&local, &seen), left_alone, cancel)?;
-    for skipped in stays {
-        put_back(&mut incoming.snapshot, base, &skipped.path);
-        incoming.skipped.push(skipped);
-    }
+    leave_what_must_stay(root, base, incoming, (&local, &seen), left_alone, cancel)?;
     let incoming = &*incoming;
     let mut plan = plan(base, &incoming.snapshot, &local);
     spare_collisions(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
@@ -107,6 +103,64 @@ pub fn merge(
     report.skipped.extend(incoming.skipped.iter().cloned());
     report.take_rescued(rescued);
     Ok(report)
+}
+
+/// Tells what a merge would do, and changes nothing. Of what would be kept it tells the folder that this would be in.
+pub fn foresee(
+    root: &Root,
+    base: &Snapshot,
+    incoming: &mut Incoming,
+    left_alone: LeaveOut<'_>,
+    cancel: &Cancel,
+) -> Result<Report> {
+    let Here { local, seen } = look(root, base, incoming, cancel)?;
+    leave_what_must_stay(root, base, incoming, (&local, &seen), left_alone, cancel)?;
+    let mut plan = plan(base, &incoming.snapshot, &local);
+    spare_collisions(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
+    let kept_at = folder_of_all();
+    let kept = |path: &RelativePath| Conflict { path: path.clone(), kept_at: kept_at.clone() };
+    let mut report = Report::default();
+    for placement in plan.placements() {
+        report.written.push(placement.path.clone());
+        if placement.aside {
+            report.conflicts.push(kept(&placement.path));
+        }
+    }
+    let mut cursor = root.cursor();
+    for (path, mode) in plan.modes.iter().chain(&plan.file_modes) {
+        let now = cursor.stat(path)?;
+        if now.is_none_or(|now| now.mode & PERMISSIONS != mode & PERMISSIONS) {
+            report.written.push(path.clone());
+        }
+    }
+    report.deleted.clone_from(&plan.deletions);
+    if plan.deletes_most_of(base) {
+        let deleted =
+            plan.deletions.iter().filter(|path| base.get(*path).is_some_and(|entry| !entry.is_dir()));
+        report.deletions_kept = deleted.map(kept).collect();
+    }
+    report.sensitive = sensitive_of(&plan, &report.written, &seen);
+    report.kept.extend(plan.kept);
+    report.skipped.extend(incoming.skipped.iter().cloned());
+    report.take_rescued(&mut Rescued::default());
+    Ok(report)
+}
+
+/// Lets count as unchanged what stays whatever the other side has.
+fn leave_what_must_stay(
+    root: &Root,
+    base: &Snapshot,
+    incoming: &mut Incoming,
+    (local, seen): (&ByPath<Local>, &ByPath<Meta>),
+    left_alone: LeaveOut<'_>,
+    cancel: &Cancel,
+) -> Result<()> {
+    let stays = must_stay(root, (base, &incoming.snapshot), (local, seen), left_alone, cancel)?;
+    for skipped in stays {
+        put_back(&mut incoming.snapshot, base, &skipped.path);
+        incoming.skipped.push(skipped);
+    }
+    Ok(())
 }
 
 /// What of that which was written deserves a look.

@@ -145,7 +145,7 @@ pub fn make_folder(root: &Root) -> Result<RelativePath> {
 }
 
 /// The folder with the kept versions of all merges.
-fn folder_of_all() -> RelativePath {
+pub(super) fn folder_of_all() -> RelativePath {
     RelativePath::child(Some(&runtime()), CONFLICTS.as_bytes())
 }
 

@@ -77,6 +77,7 @@ pub fn to_napi(error: &Error) -> napi::Error {
         | Error::InvalidReturnValue { .. }
         | Error::InvalidArgType { .. }
         | Error::InvalidArgValue { .. }
+        | Error::NothingToResume { .. }
         | Error::Passed
         | Error::ContradictoryChanges
         | Error::Aborted

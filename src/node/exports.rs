@@ -28,6 +28,7 @@ use crate::path::RelativePath;
 use crate::sandbox::client::{Attachment, blocking};
 use crate::sandbox::prepare::{Asset, Session, State, Upload, prepare};
 use crate::sandbox::repositories::{Mode, Travel};
+use crate::sandbox::resume::resume;
 use crate::threads;
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::scan::{Reader, look, snapshot};
@@ -268,6 +269,18 @@ pub fn prepare_session<'env>(
     })
 }
 
+/// The session of a prepare that another process may have made; without a call to the client.
+#[napi]
+pub fn resume_session(env: &Env, input: String) -> Promised<'_, PreparedSession> {
+    promise(
+        env,
+        off_the_loop(move || {
+            let input: PrepareInput = argument("input", &input)?;
+            resume(input.into()).map(|session| PreparedSession(Some(Arc::new(session))))
+        }),
+    )
+}
+
 #[napi]
 impl PreparedSession {
     /// The run's folder in the sandbox.
@@ -292,11 +305,12 @@ impl PreparedSession {
         dispatch: Dispatch,
         canceller: &Canceller,
         wants_report: bool,
+        look_only: bool,
     ) -> Promised<'env, Option<Pieces>> {
         let (session, cancel) = (self.session().clone(), canceller.cancel.clone());
         let client = JsClient::new(dispatch, canceller.attachment.clone());
         promise(env, async move {
-            let restored = session.restore(&client, &cancel).await.map_err(run_to_napi)?;
+            let restored = session.restore(&client, look_only, &cancel).await.map_err(run_to_napi)?;
             Ok(wants_report.then(|| Pieces(values::report(&restored, ENTRIES_A_TURN).into_iter())))
         })
     }

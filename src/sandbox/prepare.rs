@@ -74,6 +74,19 @@ pub struct Upload {
     pub repositories: Travel,
 }
 
+impl Upload {
+    /// How archives travel; of the link nothing is known yet.
+    pub(super) fn way(&self) -> Way {
+        Way {
+            part_bytes: self.part_bytes,
+            at_once: self.parts_at_once,
+            compress: self.compress,
+            link: Arc::default(),
+            failed: Arc::default(),
+        }
+    }
+}
+
 /// Where this machine keeps what both sides share.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -107,7 +120,7 @@ pub struct Session {
     /// Whether changes alone travel where that is possible.
     pub(super) changes_only: bool,
     pub(super) memory: Arc<Memory>,
-    report: PrepareReport,
+    pub(super) report: PrepareReport,
     /// What both sides last shared. Held while a restore runs, so that two never mix.
     pub(super) base: Arc<Mutex<Base>>,
 }
@@ -166,7 +179,12 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    fn of(root: &Root) -> Result<Self> {
+    /// Whether something was kept of this one, and not of another that was at its path.
+    pub(super) fn is_of(&self, kept: &sandboxes::Sandbox) -> bool {
+        (self.id, self.is_link) == (kept.workspace, kept.is_link)
+    }
+
+    pub(super) fn of(root: &Root) -> Result<Self> {
         let meta = root.meta()?;
         Ok(Self { path: root.path().to_path_buf(), is_link: by_path::is_link(root.path()), id: meta.id })
     }
@@ -194,7 +212,7 @@ pub struct LeftAlone {
 }
 
 impl LeftAlone {
-    fn new(exclude: &[Vec<u8>], preserve: PathSet, repositories: Travel) -> Self {
+    pub(super) fn new(exclude: &[Vec<u8>], preserve: PathSet, repositories: Travel) -> Self {
         Self { patterns: patterns(exclude), paths: preserve.with_literal(exclude), repositories }
     }
 
@@ -240,17 +258,14 @@ pub async fn prepare<C: SandboxClient>(
             uploaded.matches(path).then_some(EXCLUDED)
         }
     };
-    let way = Way {
-        part_bytes: upload.part_bytes,
-        at_once: upload.parts_at_once,
-        compress: upload.compress,
-        link: Arc::default(),
-        failed: Arc::default(),
-    };
+    let way = upload.way();
     let memory = {
-        let (state, remote_dir) = (upload.state.clone(), upload.remote_dir.clone());
-        let (adapter_key, path) = (upload.adapter_key.clone(), workspace.path.clone());
-        blocking(move || Ok(Memory::open(state, &remote_dir, &adapter_key, path))).await?
+        let (upload, workspace) = (upload.clone(), workspace.clone());
+        let memory = blocking(move || {
+            let memory = Memory::of(&upload, &workspace);
+            Ok(memory.for_lists(upload.exclude, upload.preserve))
+        });
+        Arc::new(memory.await?)
     };
     let mut uploading = Uploading {
         client: &client,
@@ -295,8 +310,6 @@ pub async fn prepare<C: SandboxClient>(
         keep: upload.keep,
         repositories,
     };
-    let (exclude, preserved) = (upload.exclude, upload.preserve);
-    let memory = Arc::new(Memory { exclude, preserved, ..memory });
     let changes_only = upload.changes_only;
     let session = Session {
         workspace,
@@ -325,33 +338,43 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Nothing is kept in the workspace itself: it would travel, or vanish with it.
-    fn open(state: Option<State>, remote_dir: &str, adapter_key: &str, workspace: PathBuf) -> Self {
+    pub(super) fn of(upload: &Upload, workspace: &Workspace) -> Self {
+        let workspace = workspace.path.clone();
         let (exclude, preserved) = (Vec::new(), Vec::new());
-        let Some(State { folder, sandbox }) = state else {
+        let Some(State { folder, sandbox }) = &upload.state else {
             return Self { store: None, name: String::new(), workspace, exclude, preserved };
         };
         let sandbox: Vec<&[u8]> = sandbox.iter().map(Vec::as_slice).collect();
-        let name = sandboxes::name_of(&sandbox, remote_dir, adapter_key, &workspace);
+        let name = sandboxes::name_of(&sandbox, &upload.remote_dir, &upload.adapter_key, &workspace);
         let is_inside = by_path::resolve(&workspace).is_ok_and(|workspace| folder.starts_with(workspace));
-        let store = if is_inside { None } else { Store::open(&folder) };
+        let store = if is_inside { None } else { Store::open(folder) };
         Self { store, name, workspace, exclude, preserved }
+    }
+
+    /// The same, to be kept with what is left out and what is preserved.
+    pub(super) fn for_lists(self, exclude: Vec<Vec<u8>>, preserved: Vec<Vec<u8>>) -> Self {
+        Self { exclude, preserved, ..self }
+    }
+
+    /// What is known of the sandbox.
+    pub(super) fn load(&self) -> Option<sandboxes::Sandbox> {
+        self.store.as_ref()?.load(&self.name)
     }
 
     /// What is known of the sandbox, where all that is needed for an update is.
     async fn usable(
-        &self,
+        self: &Arc<Self>,
         upload: &Upload,
         workspace: &Workspace,
     ) -> Result<Option<sandboxes::Sandbox>, Error> {
-        let Some(store) = self.store.clone() else { return Ok(None) };
-        let name = self.name.clone();
-        let kept = blocking(move || Ok(store.load::<sandboxes::Sandbox>(&name))).await?;
+        let memory = self.clone();
+        let kept = blocking(move || Ok(memory.load())).await?;
         Ok(kept.filter(|kept| {
             kept.index.is_some()
                 && kept.remote.is_some()
                 && kept.lost.is_empty()
                 && kept.modes.is_empty()
-                && kept.workspace == workspace.id
+                && workspace.is_of(kept)
                 && kept.preserve == upload.preserve
         }))
     }

@@ -87,6 +87,12 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What both sides shared already.
+    #[must_use]
+    pub fn of(bases: Bases) -> Self {
+        Self { bases, ..Self::default() }
+    }
+
     /// Removes what was made to go up.
     pub fn sent(&mut self) {
         self.made_in = None;
@@ -263,6 +269,18 @@ impl Arrived {
     #[must_use]
     pub fn has_news(&self) -> bool {
         self.checked.as_ref().is_some_and(Checked::has_news)
+    }
+
+    /// What is told of the repositories before anything is merged into them: what is held back.
+    #[must_use]
+    pub fn foresee(self) -> GitReport {
+        let mut report = self.report;
+        if let Some(checked) = self.checked {
+            report.held_back.extend(checked.into_held_back());
+        }
+        report.held_back.sort();
+        report.held_back.dedup();
+        report
     }
 
     /// Merges what came into the local repositories, after the files of the workspace and under its lock.

@@ -78,6 +78,8 @@ struct Demand {
     changes_only: bool,
     /// Whether all that comes is staged. Where it is not, [`Error::Passed`] may come of it.
     every_file: bool,
+    /// Whether nothing is merged.
+    look_only: bool,
 }
 
 /// How the sandbox's tar ended.
@@ -156,13 +158,16 @@ fn unquote(name: &[u8]) -> Option<Vec<u8>> {
 impl Session {
     /// Brings the sandbox's workspace back. Nothing here is changed before the whole download has been checked, and
     /// on success what the sandbox held becomes the base of the next restore.
+    ///
+    /// Where `look_only` says so, it tells what it would do, and nothing is changed on either side.
     pub async fn restore<C: SandboxClient>(
         &self,
         client: &C,
+        look_only: bool,
         cancel: &Cancel,
     ) -> Result<Restored, RunError<C::Failure>> {
         let mut phases = Vec::new();
-        let mut demand = Demand { changes_only: self.changes_only, every_file: false };
+        let mut demand = Demand { changes_only: self.changes_only, every_file: false, look_only };
         loop {
             match self.exchange(client, cancel, demand, &mut phases).await {
                 // What passed comes again, and this time all of it is staged.
@@ -235,6 +240,12 @@ impl Session {
         phases.push(Phase { name: "check", took: started.elapsed(), bytes: size });
 
         let started = Instant::now();
+        if demand.look_only {
+            let stop = cancel.clone();
+            let foreseen = blocking(move || begun.foresee(&stop)).await?;
+            phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
+            return Ok(Restored { phases: std::mem::take(phases), ..foreseen });
+        }
         // Where the sandbox changed nothing there is nothing to lock for.
         if begun.merge.needs_lock() || begun.repositories.has_news() {
             match MergeLock::acquire(begun.merge.target(), lock::WAIT, cancel).await {
@@ -487,6 +498,22 @@ impl Begun {
         let restored =
             Restored { report, git, entries, tar_messages: packed.into_messages(), phases: Vec::new() };
         Ok((restored, base, has_news))
+    }
+
+    /// Tells what a merge would do, and ends without one.
+    fn foresee(self, cancel: &Cancel) -> Result<Restored> {
+        let Self { mut merge, repositories, mut base, left_alone, packed, .. } = self;
+        let entries = merge.entries();
+        let Base { snapshot, lost, keep, .. } = &*base;
+        let left_alone = |path: &RelativePath| {
+            left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
+        };
+        let terms = Terms { base: snapshot, left_alone: &left_alone, keep: *keep, cancel };
+        let report = merge.foresee(&terms);
+        // The next restore clears up what is left of it.
+        let (_theirs, _left) = merge.finish(&mut base.rescued);
+        let (report, git) = (report?, repositories.foresee());
+        Ok(Restored { report, git, entries, tar_messages: packed.into_messages(), phases: Vec::new() })
     }
 
     /// Ends without a merge, since `error` has come up, which is returned.

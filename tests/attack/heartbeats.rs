@@ -11,13 +11,16 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sandbox_managed_runtime::merge::report::Report;
+use sandbox_managed_runtime::merge::report::{Conflict, Report};
 use sandbox_managed_runtime::sandbox::prepare::{Session, State, Upload};
+use sandbox_managed_runtime::sandbox::resume::resume;
 
-use crate::place::{Place, prepare_upload, restore};
+use crate::place::{Place, look, prepare_upload, restore};
 use crate::random::Random;
 use crate::sandbox::LocalSandbox;
-use crate::tree::{DIR, Node, RUNTIME, Tree, assert_same, file, link, remove, set_mode, tree, write_node};
+use crate::tree::{
+    DIR, Node, Picture, RUNTIME, Tree, assert_same, file, link, remove, set_mode, tree, write_node,
+};
 
 /// What every sandbox has.
 const NEEDED: [&str; 12] =
@@ -302,9 +305,9 @@ const EDITS: [Edit; 24] = [
     ("a line break in a name", |at| fs::write(at.join("line\nbreak"), "odd").unwrap()),
 ];
 
-/// All edits with two sets of tools, which differ in every tool; each third one with the others, whose tools are among these.
+/// All edits with two sets of tools, which differ in every tool; some with the others, whose tools are among these.
 fn edits(tools: Tools) -> impl Iterator<Item = Edit> {
-    let step = if matches!(tools, Tools::Gnu | Tools::Busybox) { 1 } else { 3 };
+    let step = if matches!(tools, Tools::Gnu | Tools::Busybox) { 1 } else { 6 };
     EDITS.into_iter().skip(Tools::ALL.iter().position(|other| *other == tools).unwrap() % step).step_by(step)
 }
 
@@ -400,7 +403,7 @@ fn a_change_is_what_a_download_costs() {
 
 #[test]
 fn tools_that_are_missing_cost_a_full_download_and_nothing_else() {
-    for tools in Tools::ALL {
+    for tools in [Tools::Gnu, Tools::Busybox] {
         for missing in FURTHER {
             let two = Two::new(&start(), tools, &[missing]);
             let sessions = two.prepare("at first");
@@ -615,4 +618,101 @@ fn a_snapshot_of_an_older_state_of_the_sandbox_is_no_basis() {
     two.both(|place| fs::write(place.remote().join("b"), "after that").unwrap());
     two.restore(&sessions, "after the snapshot is brought back");
     two.restore(&sessions, "and once more");
+}
+
+fn restored(report: &Report) -> String {
+    let mut report = report.clone();
+    report.conflicts.clear();
+    report.deletions_kept.clear();
+    format!("{report:#?}")
+}
+
+#[test]
+fn a_look_tells_what_a_restore_does_and_changes_nothing() {
+    for (name, edit) in edits(Tools::Gnu) {
+        let two = Two::new(&start(), Tools::Gnu, &[]);
+        let sessions = two.prepare(name);
+        two.both(|place| {
+            edit(&place.remote());
+            fs::write(place.at("a"), "local").unwrap();
+            fs::write(place.at("d/g"), "local too").unwrap();
+        });
+        let before = Picture::of(&two.quick.place.workspace());
+        let foreseen = look(&sessions[0], &*two.quick.client).unwrap();
+        assert_eq!(Picture::of(&two.quick.place.workspace()), before, "{name}");
+        let done = two.restore(&sessions, name);
+        assert_eq!(restored(&foreseen), restored(&done), "{name}");
+        let paths =
+            |conflicts: &[Conflict]| conflicts.iter().map(|c| c.path.clone()).collect::<BTreeSet<_>>();
+        assert_eq!(paths(&foreseen.conflicts), paths(&done.conflicts), "{name}");
+    }
+}
+
+#[test]
+fn a_prepare_is_taken_up_by_another_process() {
+    for restores_before in 0..3 {
+        let two = Two::new(&start(), Tools::Gnu, &[]);
+        let [quick, full] = two.prepare("at first");
+        let mut sessions = [quick, full];
+        for round in 0..restores_before {
+            two.both(|place| fs::write(place.remote().join("a"), format!("round {round}")).unwrap());
+            two.restore(&sessions, "before");
+        }
+        two.both(|place| {
+            rewrite_in_secret(&place.remote().join("d/g"));
+            fs::remove_file(place.remote().join("b")).unwrap();
+            fs::write(place.at("x.sh"), "local").unwrap();
+        });
+        sessions[0] = resume(two.quick.upload()).unwrap();
+        two.restore(&sessions, &format!("resumed after {restores_before}"));
+        assert!(two.quick.bytes_down() <= 10240);
+        two.restore(&sessions, "and once more");
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_up_is_said() {
+    let two = Two::new(&start(), Tools::Gnu, &[]);
+    let upload = || two.quick.upload();
+    assert_eq!(resume(upload()).unwrap_err().code(), "ERR_SANDBOX_NOTHING_TO_RESUME");
+    let _sessions = two.prepare("at first");
+    assert!(resume(upload()).is_ok());
+    let other = Upload { adapter_key: "other".to_owned(), ..upload() };
+    assert_eq!(resume(other).unwrap_err().code(), "ERR_SANDBOX_NOTHING_TO_RESUME");
+    let moved = two.quick.place.root().join("moved");
+    fs::rename(two.quick.place.workspace(), &moved).unwrap();
+    fs::create_dir(two.quick.place.workspace()).unwrap();
+    assert_eq!(resume(upload()).unwrap_err().code(), "ERR_WORKSPACE_REPLACED");
+}
+
+#[test]
+fn what_is_kept_of_a_sandbox_may_be_damaged_or_gone() {
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 4] = [
+        ("gone", |folder| fs::remove_dir_all(folder).unwrap()),
+        ("cut", |folder| each_file(folder, |bytes| bytes.truncate(bytes.len() / 2))),
+        ("changed", |folder| each_file(folder, |bytes| *bytes.last_mut().unwrap() ^= 1)),
+        ("of another user", |folder| std::os::unix::fs::chown(folder, Some(65534), None).unwrap()),
+    ];
+    for (name, damage) in damages {
+        let two = Two::new(&start(), Tools::Gnu, &[]);
+        let sessions = two.prepare("at first");
+        damage(&two.quick.place.root().join("state"));
+        two.both(|place| {
+            fs::write(place.remote().join("a"), "changed").unwrap();
+            fs::write(place.at("b"), "changed here").unwrap();
+        });
+        two.restore(&sessions, name);
+        let sessions = two.prepare(name);
+        two.restore(&sessions, name);
+    }
+}
+
+fn each_file(folder: &Path, damage: impl Fn(&mut Vec<u8>)) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        damage(&mut bytes);
+        fs::write(path, bytes).unwrap();
+    }
 }

@@ -170,13 +170,19 @@ pub fn restore<C: SandboxClient<Failure = Failure>>(session: &Session, client: &
     restore_until(&Cancel::default(), session, client)
 }
 
+/// Tells what a restore would do.
+pub fn look<C: SandboxClient<Failure = Failure>>(session: &Session, client: &C) -> Result<Report, Failed> {
+    let looked = RUNTIME_THREADS.block_on(session.restore(client, true, &Cancel::default()));
+    looked.map(|restored| restored.report)
+}
+
 /// Restores, unless that is cancelled.
 pub fn restore_until<C: SandboxClient<Failure = Failure>>(
     cancel: &Cancel,
     session: &Session,
     client: &C,
 ) -> Result<Report, Failed> {
-    RUNTIME_THREADS.block_on(session.restore(client, cancel)).map(|restored| restored.report)
+    RUNTIME_THREADS.block_on(session.restore(client, false, cancel)).map(|restored| restored.report)
 }
 
 /// Begins a merge of the folder `source` into `target`.
