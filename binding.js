@@ -42,15 +42,16 @@ const { version } = require("./js/version.js");
  * @property {(input: string, canceller: Canceller) => Promise<void>} mirrorDirectory
  * @property {(input: string, dispatch: Dispatch, canceller: Canceller) => Promise<PreparedSession>} prepareSession
  * @property {(root: string, exclude: string) => Promise<Pieces>} captureSnapshot
+ * @property {(archive: string, exclude: string) => Promise<Pieces>} readArchive
  * @property {(input: string, baseline: SnapshotWriter) => Promise<BegunMerge>} beginMerge
- * @property {(targetDir: string) => Promise<HeldLock>} acquireMergeLock
+ * @property {(place: string) => Promise<HeldLock>} acquireMergeLock
  * @property {(rootDir: string, relative: string) => Promise<string | null>} readEntry
  * @property {() => Promise<void>} nextTurn Settles in another turn of the event loop.
  *
  * @typedef {{ cancel(): void }} Canceller
  * @typedef {{ write(entries: string): void }} SnapshotWriter
  * @typedef {{ read(): string | null }} Pieces
- * @typedef {{ apply(): Promise<void>, finish(): Promise<void> }} BegunMerge
+ * @typedef {{ apply(): Promise<void>, finish(wantsTheirs: boolean): Promise<Pieces | null> }} BegunMerge
  * @typedef {{ release(): Promise<void> }} HeldLock
  *
  * @typedef {object} PreparedSession
@@ -102,6 +103,7 @@ const EXPORTS = [
   "mirrorDirectory",
   "prepareSession",
   "captureSnapshot",
+  "readArchive",
   "beginMerge",
   "acquireMergeLock",
   "readEntry",
