@@ -56,6 +56,7 @@ const EXPORTS = [
   "prepareSession",
   "resumeSession",
   "captureSnapshot",
+  "readArchive",
   "beginMerge",
   "acquireMergeLock",
   "readEntry",

@@ -71,6 +71,7 @@ pub mod tree {
 /// A tree as a tar archive, and back.
 pub mod archive {
     pub mod codec;
+    pub mod contents;
     pub mod header;
     pub mod pack;
     pub mod source;

@@ -5,7 +5,7 @@
 //! what counts is what a worker finds when it opens the file. An entry that no longer fits its place is packed on the
 //! side, and the archive is put together anew around it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::fs::temporary::Unfinished;
 use crate::fs::{Cursor, File, FileId, Fingerprint, Kind, Meta, Root, by_path};
 use crate::path::{RelativePath, bytes_of};
 use crate::tree::entry::{Digest, Entry, Snapshot};
-use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, scan};
+use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, look, scan};
 use crate::tree::temporary::{self, is_temporary_name};
 
 /// How many bytes of archive one worker makes at a time.
@@ -502,11 +502,13 @@ impl Packed {
     }
 }
 
-/// Archives a folder to a file, which appears only when complete.
+/// Archives a folder to a file, which appears only when complete. Where `only` names paths, nothing but these and the folders
+/// above them goes in.
 pub fn create_tarball(
     folder: &Path,
     archive: &Path,
     exclude: &[Vec<u8>],
+    only: Option<&[Vec<u8>]>,
     follow_links: bool,
     cancel: &Cancel,
 ) -> Result<()> {
@@ -514,7 +516,13 @@ pub fn create_tarball(
     let root = if follow_links { Root::open_following(folder)? } else { Root::open(folder)? };
     let patterns = patterns(exclude);
     let leave_out = |path: &RelativePath| is_temporary_name(path) || patterns.matches(path);
-    let mut layout = Layout::scan(root, &leave_out, cancel)?;
+    let mut layout = match only {
+        None => Layout::scan(root, &leave_out, cancel)?,
+        Some(paths) => {
+            let found = look_at(&root, paths, &leave_out, cancel)?;
+            Layout::with_grafts(root, found, Vec::new(), cancel)?
+        }
+    };
     if !earlier.is_empty() {
         layout = layout.without(&earlier);
     }
@@ -526,6 +534,34 @@ pub fn create_tarball(
     let mut out = Unfinished::new(parent, &temporary::name(temporary::ARCHIVE), archive)?;
     layout.stream(false, &mut ToFile { file: out.file(), path: archive }, cancel)?;
     out.finish(&destination).map_err(|error| error.about(archive.to_owned()))
+}
+
+/// What stands at these paths, with the folders above it and without what is below it. A path with something else than a
+/// folder above it names nothing, as one that does not exist.
+fn look_at(root: &Root, paths: &[Vec<u8>], leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
+    let named: BTreeSet<_> =
+        paths.iter().filter_map(|text| RelativePath::parse(text).ok().flatten()).collect();
+    let above: Vec<_> = named.iter().flat_map(RelativePath::ancestors).collect();
+    let wanted: BTreeSet<_> = named.iter().cloned().chain(above).collect();
+    let mut cursor = root.cursor();
+    let mut found = Vec::new();
+    let mut folders = HashSet::new();
+    // A folder comes before what is in it.
+    for path in wanted {
+        cancel.check()?;
+        let is_reached = path.parent().is_none_or(|parent| folders.contains(&parent));
+        if !is_reached || leave_out(&path) {
+            continue;
+        }
+        let Some(entry) = look(&mut cursor, path)? else { continue };
+        if entry.meta.kind == Kind::Dir {
+            folders.insert(entry.path.clone());
+        } else if !named.contains(&entry.path) {
+            continue;
+        }
+        found.push(entry);
+    }
+    Ok(found)
 }
 
 /// Where an archive goes.

@@ -150,6 +150,30 @@ impl Incoming {
     }
 }
 
+impl Incoming {
+    /// Takes what is missing for unchanged where `may_lack` says that it may have been left out on the way, with the folders
+    /// above it.
+    pub fn keep_lacking(&mut self, base: &Snapshot, may_lack: &dyn Fn(&RelativePath) -> bool) {
+        for (path, entry) in base {
+            if self.snapshot.contains_key(path) || !may_lack(path) {
+                continue;
+            }
+            let under_file =
+                path.ancestors().any(|above| self.snapshot.get(&above).is_some_and(|e| !e.is_dir()));
+            if under_file {
+                continue;
+            }
+            for folder in path.ancestors() {
+                if let (false, Some(folder_entry)) = (self.snapshot.contains_key(&folder), base.get(&folder))
+                {
+                    self.snapshot.insert(folder, folder_entry.clone());
+                }
+            }
+            self.snapshot.insert(path.clone(), entry.clone());
+        }
+    }
+}
+
 impl Stager<'_> {
     /// An entry as it comes in: with a mode that the next merge does not fail on. See [`mode_to_come`].
     pub(super) fn usable(&self, path: &RelativePath, entry: Entry) -> Entry {

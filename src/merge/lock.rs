@@ -211,6 +211,17 @@ impl MergeLock {
         let since = Instant::now();
         let target = target.to_path_buf();
         let places = blocking(move || Ok(Places::of(&target))).await?;
+        Self::acquire_in(places, since, wait, cancel).await
+    }
+
+    /// Takes the lock whose folder is `path`, as [`MergeLock::acquire`] does: for those who have a place of their own for
+    /// locks, which all who use the workspace know.
+    pub async fn acquire_at(path: PathBuf, wait: Duration, cancel: &Cancel) -> Result<Self> {
+        let places = Places { beside: path, workspace: None };
+        Self::acquire_in(places, Instant::now(), wait, cancel).await
+    }
+
+    async fn acquire_in(places: Places, since: Instant, wait: Duration, cancel: &Cancel) -> Result<Self> {
         let left = || wait.saturating_sub(since.elapsed());
         // Those of this process come in the order in which they asked.
         let mut line = pin!(line_for(&places.beside).lock_owned());

@@ -96,6 +96,26 @@ impl Reception<'_> {
         }
     }
 
+    /// The same for one that must hold something where the base does: at least `./`, which an empty folder's archive has and
+    /// one that was never written has not. On failure no stage is left.
+    pub fn receive_some(&self, stream: &mut dyn Stream) -> Result<Received> {
+        let received = match self.receive(stream) {
+            // Nothing at all is how some tars write an empty archive, and read it.
+            Err(Error::ArchiveTruncated { offset: 0, .. }) if self.base.is_empty() => {
+                return Ok(Received::default());
+            }
+            received => received?,
+        };
+        if !received.archive.held_anything && !self.base.is_empty() {
+            let reason = format!(
+                "it holds no entry at all, not even './', although {} had been uploaded",
+                self.base.len()
+            );
+            return Err(self.give_up(received, Error::ArchiveInvalid { offset: 0, entry: None, reason }));
+        }
+        Ok(received)
+    }
+
     /// Gives every file and link that differs from the base its place in the stage. On failure no stage is left.
     pub fn settle(&self, received: Received) -> Result<Incoming> {
         let Received { archive, taken, stage } = received;

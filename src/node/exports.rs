@@ -15,13 +15,14 @@ use super::client::{Dispatch, JsClient};
 use super::error::{run_to_napi, to_napi};
 use super::promise::{Promised, promise};
 use super::values::{self, Bytes, argument};
+use crate::archive::contents;
 use crate::archive::pack::create_tarball;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::exclude::PathSet;
+use crate::exclude::{ExcludePatterns, LeftOut, PathSet, SnapshotPatterns};
 use crate::fs::Root;
 use crate::merge::conflicts::Keep;
-use crate::merge::folder::FolderMerge;
+use crate::merge::folder::{FolderMerge, FolderMergeInput, Source};
 use crate::merge::lock::{self, MergeLock};
 use crate::mirror::{Mirror, POLL};
 use crate::path::RelativePath;
@@ -100,6 +101,7 @@ struct TarballInput {
     archive_path: Bytes,
     exclude: Vec<Bytes>,
     follow_symlinks: bool,
+    only: Option<Vec<Bytes>>,
 }
 
 #[napi]
@@ -114,7 +116,9 @@ pub fn create_tarball_from_directory<'env>(
         off_the_loop(move || {
             let input: TarballInput = argument("input", &input)?;
             let (folder, archive) = (input.local_dir.into_path(), input.archive_path.into_path());
-            create_tarball(&folder, &archive, &bytes(input.exclude), input.follow_symlinks, &cancel)
+            let only = input.only.map(bytes);
+            let (exclude, follow_links) = (bytes(input.exclude), input.follow_symlinks);
+            create_tarball(&folder, &archive, &exclude, only.as_deref(), follow_links, &cancel)
         }),
     )
 }
@@ -329,14 +333,55 @@ impl Pieces {
     }
 }
 
+/// What a snapshot or a merge leaves out.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ExcludeInput {
+    /// Paths; one that is none is refused.
+    #[serde(default)]
+    paths: Vec<Bytes>,
+    /// Patterns of a snapshot of adapter-utils.
+    #[serde(default)]
+    snapshot: Vec<Bytes>,
+    /// Patterns of tar.
+    #[serde(default)]
+    tar: Vec<Bytes>,
+}
+
+impl ExcludeInput {
+    /// Refuses in the name of `argument`.
+    fn left_out(self, argument: &str) -> Result<LeftOut> {
+        Ok(LeftOut {
+            paths: PathSet::new(argument, bytes(self.paths))?,
+            snapshot: SnapshotPatterns::new(bytes(self.snapshot)),
+            tar: ExcludePatterns::new(bytes(self.tar)),
+        })
+    }
+}
+
 #[napi]
 pub fn capture_snapshot(env: &Env, root: String, exclude: String) -> Promised<'_, Pieces> {
     promise(
         env,
         off_the_loop(move || {
             let root = Root::open(&argument::<Bytes>("rootDir", &root)?.into_path())?;
-            let exclude = PathSet::new("options.exclude", bytes(argument("options.exclude", &exclude)?))?;
-            let snapshot = snapshot(&root, &|path| exclude.contains_or_covers(path), &Cancel::default())?;
+            let exclude = argument::<ExcludeInput>("options.exclude", &exclude)?;
+            let exclude = exclude.left_out("options.exclude")?;
+            let snapshot = snapshot(&root, &|path| exclude.covers(path), &Cancel::default())?;
+            Ok(Pieces(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
+        }),
+    )
+}
+
+/// The snapshot of what an archive on this machine holds, in pieces.
+#[napi]
+pub fn read_archive(env: &Env, archive: String, exclude: String) -> Promised<'_, Pieces> {
+    promise(
+        env,
+        off_the_loop(move || {
+            let archive = argument::<Bytes>("archivePath", &archive)?.into_path();
+            let exclude = argument::<ExcludeInput>("exclude", &exclude)?.left_out("exclude")?;
+            let snapshot = contents::snapshot(&archive, &|path| exclude.covers(path), &Cancel::default())?;
             Ok(Pieces(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
         }),
     )
@@ -370,9 +415,40 @@ pub struct BegunMerge(Arc<Mutex<Option<FolderMerge>>>);
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct MergeInput {
-    source_dir: Bytes,
+    source: SourceInput,
     target_dir: Bytes,
-    exclude: Vec<Bytes>,
+    exclude: ExcludeInput,
+    /// Patterns of tar.
+    #[serde(default)]
+    may_lack: Vec<Bytes>,
+    #[serde(default)]
+    may_lack_anything: bool,
+    #[serde(default)]
+    lock: Option<Bytes>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SourceInput {
+    Folder(Bytes),
+    Archive(Bytes),
+}
+
+impl MergeInput {
+    fn merge(self, base: Snapshot) -> Result<FolderMergeInput> {
+        Ok(FolderMergeInput {
+            base,
+            source: match self.source {
+                SourceInput::Folder(folder) => Source::Folder(folder.into_path()),
+                SourceInput::Archive(archive) => Source::Archive(archive.into_path()),
+            },
+            target: self.target_dir.into_path(),
+            exclude: self.exclude.left_out("input.baseline.exclude")?,
+            may_lack: ExcludePatterns::new(bytes(self.may_lack)),
+            may_lack_anything: self.may_lack_anything,
+            lock: self.lock.map(Bytes::into_path),
+        })
+    }
 }
 
 #[napi]
@@ -383,11 +459,8 @@ pub fn begin_merge<'env>(
 ) -> Promised<'env, BegunMerge> {
     let base = std::mem::take(&mut *baseline.0.lock().unwrap_or_else(PoisonError::into_inner));
     promise(env, async move {
-        let input: MergeInput = argument("input", &input).map_err(|error| to_napi(&error))?;
-        let exclude = PathSet::new("input.baseline.exclude", bytes(input.exclude));
-        let exclude = exclude.map_err(|error| to_napi(&error))?;
-        let (source, target) = (input.source_dir.into_path(), input.target_dir.into_path());
-        let begun = FolderMerge::begin(base, exclude, source, target).await;
+        let input = argument::<MergeInput>("input", &input).and_then(|input| input.merge(base));
+        let begun = FolderMerge::begin(input.map_err(|error| to_napi(&error))?).await;
         Ok(BegunMerge(Arc::new(Mutex::new(Some(begun.map_err(|error| to_napi(&error))?)))))
     })
 }
@@ -407,15 +480,17 @@ impl BegunMerge {
         )
     }
 
-    /// Cleans up and releases the lock.
+    /// Cleans up and releases the lock. Resolves with what the other side held, in pieces, where that is wanted.
     #[napi]
-    pub fn finish<'env>(&self, env: &'env Env) -> Promised<'env, ()> {
+    pub fn finish<'env>(&self, env: &'env Env, wants_theirs: bool) -> Promised<'env, Option<Pieces>> {
         let merge = self.0.clone();
         promise(
             env,
             off_the_loop(move || {
                 let merge = merge.lock().unwrap_or_else(PoisonError::into_inner).take();
-                merge.map_or(Ok(()), FolderMerge::finish)
+                let theirs = merge.map_or(Ok(Snapshot::new()), FolderMerge::finish)?;
+                let pieces = || Pieces(values::write_entries(&theirs, ENTRIES_A_TURN).into_iter());
+                Ok(wants_theirs.then(pieces))
             }),
         )
     }
@@ -425,11 +500,25 @@ impl BegunMerge {
 #[napi]
 pub struct HeldLock(Arc<Mutex<Option<MergeLock>>>);
 
+/// Where a merge lock is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum LockInput {
+    /// In the usual place of a folder's lock.
+    Of(Bytes),
+    /// The lock's own folder.
+    At(Bytes),
+}
+
 #[napi]
-pub fn acquire_merge_lock(env: &Env, target_dir: String) -> Promised<'_, HeldLock> {
+pub fn acquire_merge_lock(env: &Env, input: String) -> Promised<'_, HeldLock> {
     promise(env, async move {
-        let target = argument::<Bytes>("targetDir", &target_dir).map_err(|error| to_napi(&error))?;
-        let acquired = MergeLock::acquire(&target.into_path(), lock::WAIT, &Cancel::default()).await;
+        let input = argument::<LockInput>("targetDir", &input).map_err(|error| to_napi(&error))?;
+        let cancel = Cancel::default();
+        let acquired = match input {
+            LockInput::Of(target) => MergeLock::acquire(&target.into_path(), lock::WAIT, &cancel).await,
+            LockInput::At(place) => MergeLock::acquire_at(place.into_path(), lock::WAIT, &cancel).await,
+        };
         let lock = acquired.map_err(|error| to_napi(&error))?;
         Ok(HeldLock(Arc::new(Mutex::new(Some(lock)))))
     })

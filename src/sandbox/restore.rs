@@ -23,7 +23,7 @@ use crate::exclude::PathSet;
 use crate::git::report::GitReport;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::lock::{self, MergeLock};
-use crate::merge::receive::{Received, Reception};
+use crate::merge::receive::Reception;
 use crate::merge::report::{Report, Skipped};
 use crate::merge::session::{Merge, Terms};
 use crate::path::RelativePath;
@@ -346,7 +346,7 @@ impl Receiving {
             every_file: self.demand.every_file,
             cancel: &self.cancel,
         };
-        let mut received = receive(&reception, &mut *stream)?;
+        let mut received = reception.receive_some(&mut *stream)?;
         // The bytes are the client's again.
         drop(stream);
 
@@ -428,22 +428,6 @@ impl Receiving {
         let changes = Changes::parse(changes).filter(|_| is_asked_for);
         changes.map(Some).ok_or(Error::ContradictoryChanges)
     }
-}
-
-/// Takes in the whole download.
-fn receive(reception: &Reception<'_>, stream: &mut dyn Stream) -> Result<Received> {
-    let base = reception.base;
-    let received = match reception.receive(stream) {
-        // Nothing at all is how some tars write an empty archive, and read it.
-        Err(Error::ArchiveTruncated { offset: 0, .. }) if base.is_empty() => return Ok(Received::default()),
-        received => received?,
-    };
-    if !received.archive.held_anything && !base.is_empty() {
-        let reason =
-            format!("it holds no entry at all, not even './', although {} had been uploaded", base.len());
-        return Err(reception.give_up(received, Error::ArchiveInvalid { offset: 0, entry: None, reason }));
-    }
-    Ok(received)
 }
 
 /// A restore whose download has been checked and staged.
