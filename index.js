@@ -112,7 +112,7 @@ async function resumeSandboxManagedRuntime(input) {
  * A workspace in its sandbox: sent there, or taken up where a prepare before has sent it.
  *
  * @param {own.PrepareSandboxManagedRuntimeInput} input
- * @param {string[]} methods What the client needs.
+ * @param {(keyof own.SandboxManagedRuntimeClient)[]} methods What the client needs.
  * @param {boolean} isResumed
  * @returns {Promise<own.PreparedSandboxManagedRuntime>}
  */

@@ -14,8 +14,8 @@ export type Dispatch = (request: Request) => Promise<Uint8Array | (() => Uint8Ar
 export declare class BegunMerge {
   /** Looks at the target and merges. */
   apply(): Promised<undefined>
-  /** Cleans up and releases the lock. */
-  finish(): Promised<undefined>
+  /** Cleans up and releases the lock. Resolves with what the other side held, in pieces, where that is wanted. */
+  finish(wantsTheirs: boolean): Promised<Pieces | undefined | null>
 }
 
 /** Lets JavaScript stop work that is under way, and stops it when its environment ends. */
@@ -43,7 +43,7 @@ export declare class PreparedSession {
   /** What the prepare did, as JSON: see [`values::prepare_report`]. */
   prepareReport(): string
   /** Resolves with the report, where it is wanted, in pieces: see [`values::report`]. */
-  restore(dispatch: Dispatch, canceller: Canceller, wantsReport: boolean): Promised<Pieces | undefined | null>
+  restore(dispatch: Dispatch, canceller: Canceller, wantsReport: boolean, lookOnly: boolean): Promised<Pieces | undefined | null>
 }
 
 /** A snapshot on its way from JavaScript, in pieces. */
@@ -53,7 +53,7 @@ export declare class SnapshotWriter {
   write(entries: string): void
 }
 
-export declare function acquireMergeLock(targetDir: string): Promised<HeldLock>
+export declare function acquireMergeLock(input: string): Promised<HeldLock>
 
 export declare function beginMerge(input: string, baseline: SnapshotWriter): Promised<BegunMerge>
 
@@ -75,6 +75,9 @@ export declare function mirrorDirectory(input: string, canceller: Canceller): Pr
 export declare function nextTurn(): Promised<undefined>
 
 export declare function prepareSession(input: string, dispatch: Dispatch, canceller: Canceller): Promised<PreparedSession>
+
+/** The snapshot of what an archive on this machine holds, in pieces. */
+export declare function readArchive(archive: string, exclude: string): Promised<Pieces>
 
 /** What stands at a path now, as a JSON entry; `null` where nothing that a snapshot would hold does. */
 export declare function readEntry(rootDir: string, relative: string): Promised<string | undefined | null>
@@ -106,3 +109,6 @@ export interface RequestPart {
   /** How many the archive has; 0 where that is not known. */
   total: number
 }
+
+/** The session of a prepare that another process may have made; without a call to the client. */
+export declare function resumeSession(input: string): Promised<PreparedSession>
