@@ -122,7 +122,7 @@ pub fn foresee(
     let mut report = Report::default();
     for placement in plan.placements() {
         report.written.push(placement.path.clone());
-        if placement.aside {
+        if placement.aside || keeps_something(root, placement, &plan, cancel)? {
             report.conflicts.push(kept(&placement.path));
         }
     }
@@ -144,6 +144,16 @@ pub fn foresee(
     report.skipped.extend(incoming.skipped.iter().cloned());
     report.take_rescued(&mut Rescued::default());
     Ok(report)
+}
+
+/// Whether a folder that gives way to a file or link holds anything but what is deleted.
+fn keeps_something(root: &Root, placement: &Placement<'_>, plan: &Plan<'_>, cancel: &Cancel) -> Result<bool> {
+    let gives_way = plan.in_place_of_folders.iter().any(|other| other.path == placement.path);
+    if !gives_way {
+        return Ok(false);
+    }
+    let found = scan(&root.below(&placement.path)?, &|_| false, cancel)?;
+    Ok(found.iter().any(|found| !plan.deletions.contains(&placement.path.join(&found.path))))
 }
 
 /// Lets count as unchanged what stays whatever the other side has.

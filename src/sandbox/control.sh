@@ -174,9 +174,23 @@ check_extraction() {
         return 0
     fi
     export by
-    order=cat
-    command -v sort >/dev/null 2>&1 && order=sort
-    top_level list 2>/dev/null | "$order" > "$own/list" || return
+    if [ "$by" = stat ] && [ -f "$own/index.$upload" ] && [ -z "$(top_level preserved)" ]; then
+        # The index says the same, and more.
+        awk '
+            BEGIN { FS = "\001" }
+            /^end / { next }
+            {
+                kind = substr($2, 1, 1)
+                split($2, said, " ")
+                if (kind == "4") print $1 FS "d " said[1]
+                else if (kind == "8") print $1 FS "f " said[1], said[3], said[4]
+                else if (kind == "a") print $1 FS "l"
+            }' "$own/index.$upload" > "$own/list" || return
+    else
+        order=cat
+        command -v sort >/dev/null 2>&1 && order=sort
+        top_level list 2>/dev/null | "$order" > "$own/list" || return
+    fi
     sum=$(sha256sum < "$own/list" 2>/dev/null)
     case $sum in
     "$expected"*) ;;
@@ -572,6 +586,11 @@ lines)
     separator=$(printf '\001')
     find "$@" -type d -exec stat -c "%n${separator}%f" {} + \
         -o -exec stat -c "%n${separator}%f %h %s %Y %i${separator}%y${separator}%z" {} +
+    ;;
+preserved)
+    for name do
+        ! is_preserved "$name" || printf '%s\n' "$name"
+    done
     ;;
 excluded)
     for name do
