@@ -133,7 +133,20 @@ pub fn foresee(
             report.written.push(path.clone());
         }
     }
-    report.deleted.clone_from(&plan.deletions);
+    let mut deleted = HashSet::new();
+    // What is in a folder comes before the folder, which stays where anything else is in it.
+    for path in &plan.deletions {
+        let is_emptied = match base.get(path) {
+            Some(entry) if entry.is_dir() => cursor.list(Some(path))?.is_none_or(|names| {
+                names.iter().all(|name| deleted.contains(&RelativePath::child(Some(path), name)))
+            }),
+            _ => true,
+        };
+        if is_emptied {
+            deleted.insert(path.clone());
+        }
+    }
+    report.deleted = deleted.into_iter().collect();
     if plan.deletes_most_of(base) {
         let deleted =
             plan.deletions.iter().filter(|path| base.get(*path).is_some_and(|entry| !entry.is_dir()));

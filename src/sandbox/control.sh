@@ -345,11 +345,9 @@ pack_changes() {
     rm -f "$names" "$names.all"
 }
 
-# Whether the workspace is still as it was when this sandbox was asked for its changes. That index is kept beside this script.
-is_as_told() {
-    check_index "$marks/$former/index.$told" && mv -f "$marks/$former/index.$told" "$own/told" &&
-        write_index "$own/now" && compare_indexes "$own/told" "$own/now" "$own/differ" && [ ! -s "$own/differ" ] &&
-        rm -f "$own/now" "$own/now.sum" "$own/differ"
+# Keeps the index by which this sandbox has told its changes beside this script.
+keep_told() {
+    check_index "$marks/$former/index.$told" && mv -f "$marks/$former/index.$told" "$own/told"
 }
 
 # Removes what is listed in a file.
@@ -370,15 +368,15 @@ touch_listed() {
     done < "$1"
 }
 
-# Lets an index say of each file as changed that was changed during an update, and neither extracted since $2 nor touched.
-tell_interlopers() {
+# Whether nothing has changed, but by the update, since the sandbox told its changes: by the index $1, for an extraction that
+# began at $2.
+is_undisturbed() {
     awk '
         BEGIN { FS = "\001" }
         input == 1 { before[$0]; next }
         input == 2 { sub(/^[^ ]* /, ""); touched[$0]; next }
-        NF == 4 && $4 "" < began "" && !($0 in before) && !($1 in touched) { print $1 FS $2 FS "changed in " id; next }
-        { print }' id="${1##*.}" began="$2" input=1 "$own/told" input=2 "$own/touch" input=3 "$1" > "$1.told" &&
-        mv -f "$1.told" "$1" && { [ ! -f "$1.sum" ] || sha256sum < "$1" > "$1.sum"; }
+        NF == 4 && $4 "" < began "" && !($0 in before) && !($1 in touched) { disturbed = 1; exit }
+        END { exit disturbed }' began="$2" input=1 "$own/told" input=2 "$own/touch" input=3 "$1"
 }
 
 # The first failure is the one that counts. That of `find` is 2, since 1 is what tar says of a file that changed.
@@ -544,7 +542,7 @@ upload)
     check_parts "$@" || exit
     mkdir -p "$dir" && cd "$dir" || exit
     check_place
-    [ -z "$told" ] || is_as_told || { echo "the sandbox is not as it was told; everything is to be uploaded" >&2 && exit 1; }
+    [ -z "$told" ] || keep_told || { echo "the index is gone; everything is to be uploaded" >&2 && exit 1; }
     claim || exit
     if [ -n "$told" ]; then
         remove_listed "$own/remove" && touch_listed "$own/touch" && next_tick || exit
@@ -557,7 +555,7 @@ upload)
     [ -e .paperclip-runtime/.gitignore ] || echo '*' > .paperclip-runtime/.gitignore || exit
     # Without an index everything is downloaded.
     { [ -n "$began" ] && next_tick && write_index "$own/index.$upload" "$began" &&
-        { [ -z "$told" ] || tell_interlopers "$own/index.$upload" "$began"; }; } 2>/dev/null ||
+        { [ -z "$told" ] || is_undisturbed "$own/index.$upload" "$began"; }; } 2>/dev/null ||
         rm -f "$own/clock" "$own/index.$upload"
     rm -f "$own/told" "$own/remove" "$own/touch"
     check_extraction || exit
