@@ -153,13 +153,24 @@ function createE2bClient(sandbox, options = {}) {
       const forward = onlyForward(onProgress);
       const content = await kept(`read ${source}`, signal, async (given) => {
         const total = await sizeOf(source, given);
-        const stream = await sandbox.files.read(source, {
-          ...transfer,
-          signal: given,
-          format: "stream",
-          streamIdleTimeoutMs: DOWNLOAD_IDLE_MS,
+        return await neverSilent(given, `read ${source}`, async (heard, moved) => {
+          const stream = await sandbox.files.read(source, {
+            ...transfer,
+            signal: heard,
+            format: "stream",
+            streamIdleTimeoutMs: DOWNLOAD_IDLE_MS,
+          });
+          const reported = async (/** @type {number} */ done, /** @type {number | null} */ of) => {
+            moved();
+            await forward?.(done, of);
+          };
+          return await collected(stream, {
+            total,
+            remotePath: source,
+            maxDownloadBytes,
+            onProgress: reported,
+          });
         });
-        return await collected(stream, { total, remotePath: source, maxDownloadBytes, onProgress: forward });
       });
       await onProgress?.(content.byteLength, content.byteLength);
       return content;
