@@ -13,6 +13,7 @@ import os from "node:os";
 import path from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
+import { isMainThread, parentPort, Worker } from "node:worker_threads";
 
 const BYTES = 327_000_000;
 const MIB = 1024 * 1024;
@@ -95,13 +96,55 @@ const CLIENTS = {
   },
   "cloudflare (object)": {
     serve: async () => ({}),
-    // The object itself belongs to this process: what it takes is counted with the client.
     connect: async () => {
-      const { cloudflareSandbox } = await suite("cloudflare-sandbox.mjs");
-      return (await import("../clients/cloudflare.js")).createCloudflareClient(cloudflareSandbox());
+      const sandbox = await remoteObject();
+      return (await import("../clients/cloudflare.js")).createCloudflareClient(sandbox);
     },
   },
 };
+
+/**
+ * A stand-in for Cloudflare's object in another thread. As over the real one's RPC, every call and its answer are a
+ * message: this thread pays for writing and reading them.
+ */
+async function remoteObject() {
+  const worker = new Worker(self, { argv: ["object"] });
+  await once(worker, "message");
+  /** @type {Map<number, { resolve: (value: unknown) => void, reject: (reason: unknown) => void }>} */
+  const calls = new Map();
+  worker.on("message", ({ id, value, reason }) => {
+    const { resolve, reject } = calls.get(id) ?? {};
+    calls.delete(id);
+    if (reason === undefined) resolve?.(value);
+    else reject?.(reason);
+  });
+  let last = 0;
+  /** @param {string} method */
+  const called =
+    (method) =>
+    (/** @type {unknown[]} */ ...args) =>
+      new Promise((resolve, reject) => {
+        last += 1;
+        calls.set(last, { resolve, reject });
+        worker.postMessage({ id: last, method, args });
+      });
+  const methods = ["exec", "writeFile", "readFile", "mkdir", "exists", "listFiles", "renewActivityTimeout"];
+  return /** @type {any} */ (Object.fromEntries(methods.map((method) => [method, called(method)])));
+}
+
+/** Serves {@link remoteObject} in a thread of its own. */
+async function serveObject() {
+  const { cloudflareSandbox } = await suite("cloudflare-sandbox.mjs");
+  const sandbox = cloudflareSandbox();
+  parentPort?.on("message", async ({ id, method, args }) => {
+    const answer = await sandbox[method](...args).then(
+      (/** @type {unknown} */ value) => ({ id, value }),
+      (/** @type {unknown} */ reason) => ({ id, reason }),
+    );
+    parentPort?.postMessage(answer);
+  });
+  parentPort?.postMessage("ready");
+}
 
 /** @param {string} name */
 function sideOf(name) {
@@ -215,6 +258,7 @@ async function main(names) {
 }
 
 const [role, name = "", folder = "", told = "{}"] = process.argv.slice(2);
-if (process.send && role === "serve") await serve(name, folder);
+if (!isMainThread) await serveObject();
+else if (process.send && role === "serve") await serve(name, folder);
 else if (process.send && role === "measure") await measure(name, folder, JSON.parse(told));
 else await main(process.argv.length > 2 ? process.argv.slice(2) : Object.keys(CLIENTS));

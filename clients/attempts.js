@@ -20,6 +20,10 @@ const pace = {
   firstPauseMs: 500,
   /** How long a transfer may stand still before it counts as lost. */
   silenceMs: 60_000,
+  /** How long what was given up may take to clean up. */
+  graceMs: 5_000,
+  /** How often a command that says nothing is heard of. */
+  heartbeatMs: 30_000,
 };
 
 /** The longest pause that this module chooses by itself, in milliseconds. */
@@ -27,9 +31,6 @@ const LONGEST_PAUSE_MS = 10_000;
 
 /** The longest pause that the other side may ask for, in milliseconds. Asked for more, the call fails. */
 const LONGEST_WISH_MS = 300_000;
-
-/** How long what was given up may take to clean up, in milliseconds. */
-const GRACE_MS = 5_000;
 
 /** The most errors in a chain of causes that are looked at. */
 const LONGEST_CHAIN = 8;
@@ -189,8 +190,30 @@ function pauseAfter(failures, error, random = Math.random) {
   return wish + longest * (0.5 + random() / 2);
 }
 
+/** Errors after which all attempts were made. Those of a part are not multiplied by those of the whole. */
+const spent = new WeakSet();
+
 /**
- * Makes attempts until one succeeds, fails for good, or `signal` aborts.
+ * Has an error say whether the same call may be made again, by `retryable: true`. An error that cannot be changed
+ * stays as it is: what the caller gets is what was thrown.
+ *
+ * @param {unknown} error
+ * @param {boolean} retryable
+ */
+function mark(error, retryable) {
+  if (typeof error !== "object" || error === null) return;
+  const link = /** @type {AnyError} */ (error);
+  if (link.retryable === retryable || (!retryable && link.retryable !== true)) return;
+  try {
+    link.retryable = retryable;
+  } catch {
+    // A frozen error, or one whose `retryable` is read-only.
+  }
+}
+
+/**
+ * Makes attempts until one succeeds, fails for good, or `signal` aborts. The error then says by `retryable` whether
+ * the caller may make the call again later: where `passes` holds, and never otherwise.
  *
  * @template T
  * @param {AbortSignal} signal
@@ -203,8 +226,15 @@ async function retried(signal, attempt, passes = isPassing) {
     try {
       return await attempt();
     } catch (error) {
-      const wait = signal.aborted || !passes(error) ? undefined : pauseAfter(failures, error);
-      if (wait === undefined) throw error;
+      if (signal.aborted) throw error;
+      const mayPass = passes(error);
+      const isSpent = typeof error === "object" && error !== null && spent.has(error);
+      const wait = mayPass && !isSpent ? pauseAfter(failures, error) : undefined;
+      if (wait === undefined) {
+        mark(error, mayPass);
+        if (mayPass && !isSpent) spent.add(/** @type {object} */ (error));
+        throw error;
+      }
       await pause(wait, undefined, { signal });
     }
   }
@@ -223,7 +253,7 @@ function endedSoonAfterAbort(signal, work) {
     /** @type {NodeJS.Timeout | undefined} */
     let grace;
     const limit = () => {
-      grace = setTimeout(() => reject(signal.reason), GRACE_MS);
+      grace = setTimeout(() => reject(signal.reason), pace.graceMs);
     };
     signal.addEventListener("abort", limit, { once: true });
     work.then(resolve, reject).finally(() => {
@@ -365,7 +395,7 @@ function atMost(most) {
  * @param {() => Promise<unknown>} work
  * @param {number} [limitMs]
  */
-async function bestEffort(work, limitMs = GRACE_MS) {
+async function bestEffort(work, limitMs = pace.graceMs) {
   /** @type {NodeJS.Timeout | undefined} */
   let timer;
   const limit = new Promise((resolve) => {

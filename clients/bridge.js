@@ -17,6 +17,7 @@ const {
   isPassing,
   limited,
   neverSilent,
+  pace,
   retried,
   retryAfterMs,
 } = require("./attempts.js");
@@ -34,8 +35,15 @@ const {
   OUTPUT_TAIL_CHARS,
   transferIncomplete,
 } = require("./errors.js");
-const { STOP_CALL, stoppedInTime } = require("./shell.js");
-const { acceptedSize, checkedContent, onlyForward, sortedNames } = require("./transfer.js");
+const { SIZE, STOP_CALL, stoppedInTime } = require("./shell.js");
+const {
+  acceptedSize,
+  checkedContent,
+  fairTurn,
+  onlyForward,
+  sortedNames,
+  streamOf,
+} = require("./transfer.js");
 
 const DEFAULT_PART_BYTES = 4 * 1024 * 1024;
 
@@ -81,6 +89,20 @@ const INCOMPLETE = 75;
 
 /** Cuts the piece number `$4` of `$3` bytes out of `$1` and puts it where the bridge can name it, at `$2`. */
 const CUT = 'dd if="$1" of="$2" bs="$3" skip="$4" count=1 2>/dev/null';
+
+/**
+ * Runs the script `$2` with the arguments after it, and prints a line every `$1` seconds meanwhile: on the way to a
+ * Worker, and in Node's own `fetch`, an answer without a byte for some minutes counts as lost.
+ */
+const HEARD_OF = `beat=$1
+shift
+( trap 'kill "$sleeping"; exit' TERM
+  while :; do sleep "$beat" >/dev/null & sleeping=$!; wait "$sleeping"; echo; done ) 2>/dev/null &
+beating=$!
+sh -c "$@" >/dev/null
+status=$?
+kill "$beating" && wait "$beating" 2>/dev/null
+exit "$status"`;
 
 /** Prints the names of the plain files in `$1`, each followed by a slash, which none can hold. */
 const LIST = `[ -d "$1" ] || exit 0
@@ -214,10 +236,18 @@ function createCloudflareBridgeClient(options) {
    * @param {AbortSignal} signal
    */
   async function put(call, file, bytes, signal) {
-    const headers = { "content-type": "application/octet-stream" };
+    const headers = {
+      "content-type": "application/octet-stream",
+      // Not known of a stream otherwise.
+      "content-length": String(bytes.byteLength),
+    };
     await retried(signal, () =>
-      neverSilent(signal, call, async (heard) => {
-        const response = await request(call, `/file${file}`, { method: "PUT", body: bytes, headers }, heard);
+      neverSilent(signal, call, async (heard, moved, stop) => {
+        // `fetch` would copy bytes that it is given in one piece. An empty stream is no body to it.
+        const body = bytes.byteLength === 0 ? bytes : streamOf(bytes, moved, stop);
+        /** @type {RequestInit & { headers: Record<string, string>, duplex: "half" }} */
+        const init = { method: "PUT", body, headers, duplex: "half" };
+        const response = await request(call, `/file${file}`, init, heard);
         await reached(call, () => response.arrayBuffer());
       }),
     );
@@ -241,6 +271,7 @@ function createCloudflareBridgeClient(options) {
             moved();
             if (arrived + chunk.byteLength <= place.byteLength) place.set(chunk, arrived);
             arrived += chunk.byteLength;
+            await fairTurn();
           }
         });
         if (arrived !== place.byteLength) throw transferIncomplete(file, arrived, place.byteLength);
@@ -328,7 +359,7 @@ function createCloudflareBridgeClient(options) {
       const forward = onlyForward(onProgress);
       const call = `read ${source}`;
       const content = await called(call, signal, async (given) => {
-        const announced = Number((await shell(call, given, 'wc -c < "$1"', source)).trim());
+        const announced = Number((await shell(call, given, SIZE, source)).trim());
         if (!Number.isSafeInteger(announced))
           throw new Error(`the sandbox did not tell the size of ${source}`);
         const whole = Buffer.allocUnsafeSlow(acceptedSize(announced, source, maxDownloadBytes));
@@ -377,7 +408,9 @@ function createCloudflareBridgeClient(options) {
       const timedOut = () => commandTimedOut(command, limit);
       await limited({ limitMs: limit, signal, timedOut }, async (given) => {
         try {
-          const script = stoppedInTime(command, limit, id);
+          const [stopped, ...args] = stoppedInTime(command, limit, id);
+          /** @type {[string, ...string[]]} */
+          const script = [HEARD_OF, String(pace.heartbeatMs / 1000), stopped, "sh", ...args];
           await retried(given, () => execute(command, script, limit, given), hasNotBegun);
         } catch (error) {
           // The bridge only stops listening: what was started runs on.

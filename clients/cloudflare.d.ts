@@ -64,7 +64,7 @@ export interface CloudflareClientOptions extends CloudflareSleepOptions, Transfe
   /**
    * The most bytes to send or fetch in one call; larger files travel in parts. Every call carries them as
    * base64, which is a third longer, and must stay below the 32 MiB that Cloudflare allows. Default:
-   * 4,194,304 (4 MiB).
+   * 2,097,152 (2 MiB).
    */
   chunkBytes?: number;
   /**

@@ -1,7 +1,16 @@
 // @ts-check
 "use strict";
 
-const { attempted, bestEffort, hasNotBegun, limited, retried, untilAborted } = require("./attempts.js");
+const {
+  attempted,
+  bestEffort,
+  hasNotBegun,
+  isPassing,
+  limited,
+  neverSilent,
+  retried,
+  untilAborted,
+} = require("./attempts.js");
 const { createCloudflareBridgeClient } = require("./bridge.js");
 const {
   checkedCount,
@@ -16,7 +25,7 @@ const {
   transferIncomplete,
 } = require("./errors.js");
 const { keptAlive, refreshInterval } = require("./refresh.js");
-const { shellCommand, STOP_CALL, stoppedInTime } = require("./shell.js");
+const { shellCommand, SIZE, STOP_CALL, stoppedInTime } = require("./shell.js");
 const {
   acceptedSize,
   checkedContent,
@@ -33,9 +42,9 @@ const UNIT_MS = { s: 1_000, m: 60_000, h: 3_600_000 };
 
 /**
  * The most bytes that travel in one call. As base64 in JSON they stay well below the 32 MiB that a call to a
- * Durable Object may carry.
+ * Durable Object may carry, and are written and read in one go without a stall.
  */
-const DEFAULT_CHUNK_BYTES = 4 * 1024 * 1024;
+const DEFAULT_CHUNK_BYTES = 2 * 1024 * 1024;
 
 /** How long the client's own short commands may take, in milliseconds. */
 const HOUSEKEEPING_MS = 60_000;
@@ -126,7 +135,8 @@ function createCloudflareClient(sandbox, options = {}) {
    * @param {string[]} args
    */
   function shell(signal, script, ...args) {
-    return execute(shellCommand(script, ...args), script, HOUSEKEEPING_MS, signal);
+    const line = shellCommand(script, ...args);
+    return neverSilent(signal, script, (heard) => execute(line, script, HOUSEKEEPING_MS, heard));
   }
 
   /**
@@ -134,7 +144,7 @@ function createCloudflareClient(sandbox, options = {}) {
    * @param {string} remotePath
    */
   async function sizeOf(signal, remotePath) {
-    const size = Number((await shell(signal, 'wc -c < "$1"', remotePath)).trim());
+    const size = Number((await shell(signal, SIZE, remotePath)).trim());
     if (!Number.isSafeInteger(size)) throw new Error(`the sandbox did not tell the size of ${remotePath}`);
     return size;
   }
@@ -148,11 +158,14 @@ function createCloudflareClient(sandbox, options = {}) {
    */
   async function writePart(signal, remotePath, bytes, start, end) {
     const content = Buffer.from(bytes, start, end - start).toString("base64");
-    await retried(signal, async () => {
-      // Waited for also after an abort: what is removed before it has arrived would be there afterwards.
-      await sandbox.writeFile(remotePath, content, { encoding: "base64" });
-      signal.throwIfAborted();
-    });
+    const call = `write ${remotePath}`;
+    const write = () =>
+      neverSilent(signal, call, async (heard) => {
+        // Waited for also after an abort: what is removed before it has arrived would be there afterwards.
+        await sandbox.writeFile(remotePath, content, { encoding: "base64" });
+        heard.throwIfAborted();
+      });
+    await retried(signal, write, isAnswered);
   }
 
   /**
@@ -162,30 +175,34 @@ function createCloudflareClient(sandbox, options = {}) {
    * @param {import("./transfer.js").OnProgress} onProgress
    */
   async function writeStream(signal, remotePath, bytes, onProgress) {
-    /** @type {(reason: unknown) => void} */
-    let fail = () => {};
-    const failed = new Promise((_, reject) => (fail = reject));
-    const reported = async (/** @type {number} */ done, /** @type {number | null} */ total) => {
-      signal.throwIfAborted();
-      await onProgress?.(done, total);
-    };
-    const sent = Promise.resolve(sandbox.writeFile(remotePath, streamOf(bytes, reported, fail)));
-    try {
-      await Promise.race([within(signal, sent), failed]);
-    } catch (error) {
-      await bestEffort(() => sent);
-      throw error;
-    }
+    await neverSilent(signal, `write ${remotePath}`, async (heard, moved, stop) => {
+      const reported = async (/** @type {number} */ done, /** @type {number | null} */ total) => {
+        heard.throwIfAborted();
+        moved();
+        await onProgress?.(done, total);
+      };
+      // Waited for also after an abort, as above.
+      await sandbox.writeFile(remotePath, streamOf(bytes, reported, stop));
+      heard.throwIfAborted();
+    });
   }
 
   /**
+   * Reads a part into `place`, which is taken again for the next one: memory that is new each time costs more than
+   * the decoding.
+   *
    * @param {AbortSignal} signal
    * @param {string} remotePath
+   * @param {Buffer} place
    */
-  async function readPart(signal, remotePath) {
+  async function readPart(signal, remotePath, place) {
+    const read = (/** @type {AbortSignal} */ heard) =>
+      within(heard, sandbox.readFile(remotePath, { encoding: "base64" }));
     return await retried(signal, async () => {
-      const { content } = await within(signal, sandbox.readFile(remotePath, { encoding: "base64" }));
-      return Buffer.from(content, "base64");
+      const { content } = await neverSilent(signal, `read ${remotePath}`, read);
+      const length = Buffer.byteLength(content, "base64");
+      if (length > place.byteLength) throw transferIncomplete(remotePath, length, place.byteLength);
+      return place.subarray(0, place.write(content, "base64"));
     });
   }
 
@@ -195,8 +212,9 @@ function createCloudflareClient(sandbox, options = {}) {
    * @param {AbortSignal} signal
    */
   async function* partsOf(source, total, signal) {
+    const place = Buffer.allocUnsafeSlow(Math.min(total, chunkBytes));
     if (total <= chunkBytes) {
-      yield await readPart(signal, source);
+      yield await readPart(signal, source, place);
       return;
     }
     const slice = 'dd if="$1" of="$2" bs="$3" skip="$4" count=1 2>/dev/null';
@@ -204,7 +222,7 @@ function createCloudflareClient(sandbox, options = {}) {
     try {
       for (let index = 0; index * chunkBytes < total; index += 1) {
         await shell(signal, slice, source, part, String(chunkBytes), String(index));
-        yield await readPart(signal, part);
+        yield await readPart(signal, part, place);
       }
     } finally {
       await removeParts(part);
@@ -270,11 +288,18 @@ function createCloudflareClient(sandbox, options = {}) {
       const forward = onlyForward(onProgress);
       const content = await called(`read ${source}`, signal, async (given) => {
         const total = acceptedSize(await sizeOf(given, source), source, maxDownloadBytes);
-        const parts = streams
-          ? (await within(given, sandbox.readFile(source, { encoding: "none" }))).content
-          : partsOf(source, total, given);
-        const limits = { total, remotePath: source, maxDownloadBytes, onProgress: forward };
-        return await collected(untilAbort(given, parts), limits);
+        const limits = { total, remotePath: source, maxDownloadBytes };
+        if (!streams) {
+          return await collected(partsOf(source, total, given), { ...limits, onProgress: forward });
+        }
+        return await neverSilent(given, `read ${source}`, async (heard, moved) => {
+          const { content } = await within(heard, sandbox.readFile(source, { encoding: "none" }));
+          const reported = async (/** @type {number} */ done, /** @type {number | null} */ of) => {
+            moved();
+            await forward?.(done, of);
+          };
+          return await collected(untilAbort(heard, content), { ...limits, onProgress: reported });
+        });
       });
       await onProgress?.(content.byteLength, content.byteLength);
       return content;
@@ -293,7 +318,10 @@ function createCloudflareClient(sandbox, options = {}) {
     async remove(remotePath) {
       const target = checkedPath(remotePath);
       // The SDK's own `deleteFile` refuses a folder.
-      await called(`remove ${target}`, undefined, (signal) => shell(signal, 'rm -rf "$1"', target));
+      const line = shellCommand('rm -rf "$1"', target);
+      const call = `rm -rf ${target}`;
+      // A large folder takes its time.
+      await called(call, undefined, (signal) => execute(line, call, deadlineMs, signal));
     },
 
     async run(command, options) {
@@ -326,15 +354,32 @@ async function within(signal, work) {
 }
 
 /**
- * The same chunks, until `signal` aborts.
+ * Whether a part may be sent again to the same place. One that was never answered may still arrive there, after the
+ * next one: then the whole file is sent again to another place.
+ *
+ * @param {unknown} error
+ */
+function isAnswered(error) {
+  return isPassing(error) && /** @type {{ code?: unknown }} */ (error).code !== "ERR_SANDBOX_CONNECTION_LOST";
+}
+
+/**
+ * The same chunks, until `signal` aborts, also where the next one never comes.
  *
  * @param {AbortSignal} signal
  * @param {AsyncIterable<Uint8Array>} source
  */
 async function* untilAbort(signal, source) {
-  for await (const chunk of source) {
-    signal.throwIfAborted();
-    yield chunk;
+  const chunks = source[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const { done, value } = await within(signal, chunks.next());
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // Not waited for: one that hangs would answer to this no sooner than to the call before it.
+    void chunks.return?.().catch(() => {});
   }
 }
 

@@ -25,7 +25,7 @@ const {
   transferIncomplete,
 } = require("./errors.js");
 const { keptAlive } = require("./refresh.js");
-const { portableCommand, STOP_CALL, stoppedInTime } = require("./shell.js");
+const { portableCommand, SIZE, STOP_CALL, stoppedInTime } = require("./shell.js");
 const {
   acceptedSize,
   checkedContent,
@@ -149,7 +149,7 @@ function createDaytonaClient(sandbox, options = {}) {
    * @param {import("./transfer.js").OnProgress} onProgress
    */
   async function download(call, source, named, signal, onProgress) {
-    const size = Number((await shell(call, signal, 'wc -c < "$1" 2>&1', named)).trim());
+    const size = Number((await shell(call, signal, `exec 2>&1\n${SIZE}`, named)).trim());
     if (!Number.isSafeInteger(size)) throw new Error(`the sandbox did not tell the size of ${source}`);
     const total = acceptedSize(size, source, maxDownloadBytes);
     // The SDK finds no file in an answer without a byte.

@@ -11,6 +11,7 @@ const {
   checkedText,
   commandFailed,
   commandTimedOut,
+  connectionLost,
   invalidType,
 } = require("./errors.js");
 const { keptAlive, refreshInterval } = require("./refresh.js");
@@ -34,6 +35,20 @@ const DOWNLOAD_IDLE_MS = 60_000;
 
 /** How long ending a command may take, in milliseconds. */
 const STOP_LIMIT_MS = 10_000;
+
+/**
+ * Runs the script after `$2` with its arguments, but the call `$1` only once: an attempt that is not the first
+ * (`$2`) ends at once where another one has begun, or may have.
+ */
+const ONCE = `calls=/tmp/.paperclip-calls attempt=$2
+mkdir -m 1777 "$calls" 2>/dev/null
+find "$calls" -type f -mmin +120 -exec rm -f {} + 2>/dev/null
+(set -C; : > "$calls/$1") 2>/dev/null || [ "$attempt" -eq 1 ] || { echo "$1 has begun" >&2; exit 76; }
+shift 2
+exec sh -c "$@"`;
+
+/** The exit code by which {@link ONCE} says that the call has begun. */
+const HAS_BEGUN = 76;
 
 /**
  * @param {import("./e2b.js").E2bSandbox} sandbox
@@ -119,13 +134,18 @@ function createE2bClient(sandbox, options = {}) {
    * @param {string} command
    * @param {number} limit
    * @param {string} call
+   * @param {number} attempt from 1
    * @param {AbortSignal} signal
    */
-  async function execute(command, limit, call, signal) {
-    const commandLine = shellCommand(...stoppedInTime(command, limit, call));
+  async function execute(command, limit, call, attempt, signal) {
+    const [stopped, ...args] = stoppedInTime(command, limit, call);
+    const commandLine = shellCommand(ONCE, call, String(attempt), stopped, "sh", ...args);
     const answer = sandbox.commands.run(commandLine, { ...asUser, timeoutMs: limit + SDK_SLACK_MS, signal });
     await answer.catch((error) => {
       if (!isExit(error)) throw error;
+      if (attempt > 1 && error.exitCode === HAS_BEGUN && error.stderr === `${call} has begun\n`) {
+        throw connectionLost(command, "It had begun when the way to it was lost.", { cause: error });
+      }
       throw commandFailed(command, { exitCode: error.exitCode, stderr: error.stderr, cause: error });
     });
   }
@@ -153,13 +173,24 @@ function createE2bClient(sandbox, options = {}) {
       const forward = onlyForward(onProgress);
       const content = await kept(`read ${source}`, signal, async (given) => {
         const total = await sizeOf(source, given);
-        const stream = await sandbox.files.read(source, {
-          ...transfer,
-          signal: given,
-          format: "stream",
-          streamIdleTimeoutMs: DOWNLOAD_IDLE_MS,
+        return await neverSilent(given, `read ${source}`, async (heard, moved) => {
+          const stream = await sandbox.files.read(source, {
+            ...transfer,
+            signal: heard,
+            format: "stream",
+            streamIdleTimeoutMs: DOWNLOAD_IDLE_MS,
+          });
+          const reported = async (/** @type {number} */ done, /** @type {number | null} */ of) => {
+            moved();
+            await forward?.(done, of);
+          };
+          return await collected(stream, {
+            total,
+            remotePath: source,
+            maxDownloadBytes,
+            onProgress: reported,
+          });
         });
-        return await collected(stream, { total, remotePath: source, maxDownloadBytes, onProgress: forward });
       });
       await onProgress?.(content.byteLength, content.byteLength);
       return content;
@@ -192,8 +223,12 @@ function createE2bClient(sandbox, options = {}) {
       await alive(() =>
         limited({ limitMs: limit, signal, timedOut }, async (given) => {
           try {
-            await retried(given, () => execute(command, limit, call, given), hasNotBegun);
+            let attempts = 0;
+            const attempt = () => execute(command, limit, call, (attempts += 1), given);
+            await retried(given, attempt, (error) => hasNotBegun(error) || isUnavailable(error));
           } catch (error) {
+            // Only attempts of this call know of each other.
+            if (isUnavailable(error)) Object.assign(/** @type {object} */ (error), { retryable: false });
             // The SDK only stops waiting: what was started runs on.
             if (given.aborted) {
               const stop = shellCommand(STOP_CALL, call);
@@ -209,6 +244,16 @@ function createE2bClient(sandbox, options = {}) {
 
 // The SDK's errors are told by name and shape, not by class: this module does not depend on the SDK, and a
 // program may hold two copies of it.
+
+/**
+ * Whether a command was refused on the way. The SDK does not tell a 429 or 503, with which nothing began, from a 502 or
+ * 504, with which it may have.
+ *
+ * @param {unknown} error
+ */
+function isUnavailable(error) {
+  return error instanceof Error && /^Sandbox is probably not running/.test(error.message);
+}
 
 /** @param {unknown} error */
 function isNotFound(error) {

@@ -4,12 +4,13 @@
 const {
   childProcess: { spawn },
   fs: {
+    constants,
     promises: { open, mkdir, readdir, rename, rm },
   },
   path,
 } = require("../js/node.js");
 
-const { attempted, limited } = require("./attempts.js");
+const { attempted, limited, untilAborted } = require("./attempts.js");
 const {
   checkedLimits,
   checkedObject,
@@ -50,11 +51,26 @@ function createLocalClient(options = {}) {
     return resolved;
   }
 
+  /**
+   * A call of the system's. One that hangs, as on a network's volume, cannot be ended, but is waited for no longer.
+   *
+   * @template T
+   * @param {string} call
+   * @param {() => Promise<T>} work
+   */
+  function called(call, work) {
+    return attempted(
+      { call, deadlineMs },
+      async (given) => /** @type {T} */ (await untilAborted(given, work())),
+    );
+  }
+
   return {
     allowConcurrentSyncOperations: true,
 
     async makeDir(remotePath) {
-      await mkdir(located(remotePath), { recursive: true });
+      const folder = located(remotePath);
+      await called(`mkdir -p ${folder}`, () => mkdir(folder, { recursive: true }));
     },
 
     async writeFile(remotePath, bytes, { onProgress, signal } = {}) {
@@ -86,9 +102,13 @@ function createLocalClient(options = {}) {
     async readFile(remotePath, { onProgress, signal } = {}) {
       const source = located(remotePath);
       const content = await attempted({ call: `read ${source}`, deadlineMs, signal }, async (given) => {
-        const file = await open(source, "r");
+        // Opened without waiting: a pipe would have no other end.
+        const file = await open(source, constants.O_RDONLY | constants.O_NONBLOCK);
         try {
-          const { size } = await file.stat();
+          const stats = await file.stat();
+          if (stats.isDirectory()) throw notRegular("EISDIR", source);
+          if (!stats.isFile()) throw notRegular("EINVAL", source);
+          const { size } = stats;
           const whole = Buffer.allocUnsafeSlow(acceptedSize(size, source, maxDownloadBytes));
           for (let start = 0; start < size;) {
             given.throwIfAborted();
@@ -108,15 +128,19 @@ function createLocalClient(options = {}) {
     },
 
     async listFiles(remotePath) {
-      const entries = await readdir(located(remotePath), { withFileTypes: true }).catch((error) => {
-        if (error.code === "ENOENT") return [];
-        throw error;
-      });
+      const folder = located(remotePath);
+      const entries = await called(`list ${folder}`, () =>
+        readdir(folder, { withFileTypes: true }).catch((error) => {
+          if (error.code === "ENOENT") return [];
+          throw error;
+        }),
+      );
       return sortedNames(entries.filter((entry) => entry.isFile()).map((entry) => entry.name));
     },
 
     async remove(remotePath) {
-      await rm(located(remotePath), { recursive: true, force: true });
+      const target = located(remotePath);
+      await called(`rm -rf ${target}`, () => rm(target, { recursive: true, force: true }));
     },
 
     async run(command, options) {
@@ -141,6 +165,14 @@ function createLocalClient(options = {}) {
       });
     },
   };
+}
+
+/**
+ * @param {string} code
+ * @param {string} source
+ */
+function notRegular(code, source) {
+  return Object.assign(new Error(`${code}: ${source} is not a regular file`), { code, path: source });
 }
 
 /** @param {import("node:child_process").ChildProcess} leader of a process group */

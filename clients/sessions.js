@@ -34,7 +34,7 @@ const {
   transferIncomplete,
 } = require("./errors.js");
 const { errorOutput, exitOf } = require("./process.js");
-const { CALL_VARIABLE, STOP_CALL } = require("./shell.js");
+const { CALL_VARIABLE, SIZE, STOP_CALL } = require("./shell.js");
 const {
   acceptedSize,
   checkedContent,
@@ -81,7 +81,8 @@ exit 1`;
 const CUT_OFF = /^only (\d+) of \d+ bytes arrived$/m;
 
 /** Sends the size of `$1` on a line, then its content. */
-const SEND = 'size=$(wc -c < "$1") && echo "$((size))" && exec cat "$1"';
+const SEND = `size=$(${SIZE}) || exit 1
+echo "$((size))" && exec cat "$1"`;
 
 /** Sends the names of the plain files in `$1`, each followed by a NUL. */
 const LIST = `[ -d "$1" ] || exit 0

@@ -92,6 +92,12 @@ const STOP_CALL = `for round in 1 2 3 4 5; do
 done`;
 
 /**
+ * Prints the number of bytes in the file `$1`. A pipe that was put in its place would be waited for without an end.
+ */
+const SIZE = `if [ -e "$1" ] && [ ! -f "$1" ]; then echo "$1 is not a regular file" >&2; exit 1; fi
+wc -c < "$1"`;
+
+/**
  * What `answer` settles with, or a rejection once `timeoutMs` have passed.
  *
  * @template T
@@ -119,6 +125,7 @@ module.exports = {
   portableCommand,
   quoted,
   shellCommand,
+  SIZE,
   STOP_CALL,
   stoppedInTime,
 };

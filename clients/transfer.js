@@ -16,8 +16,27 @@ const { downloadTooLarge, invalidType, transferIncomplete } = require("./errors.
 /** The size of one piece, in bytes: large enough to be quick, small enough for smooth progress. */
 const PIECE_BYTES = 256 * 1024;
 
-/** How many bytes are copied before other work has its turn: about a millisecond's worth. */
-const COPY_BYTES = 4 * 1024 * 1024;
+/** How long the transfers may work in one turn of the event loop before other work has its own, in milliseconds. */
+const TURN_MS = 4;
+
+/** When the first transfer began to work in this turn of the event loop. @type {number | undefined} */
+let turnBegan;
+
+/**
+ * Lets other work have its turn where the transfers have worked for long enough in this one, all of them together.
+ *
+ * Awaiting a stream gives nothing away as long as it has more to give: Node reads from a socket up to 32 times in a
+ * turn, and each time everything that waits for these bytes runs.
+ */
+async function fairTurn() {
+  const now = performance.now();
+  if (turnBegan === undefined) {
+    turnBegan = now;
+    void nextTurn().then(() => (turnBegan = undefined));
+  } else if (now - turnBegan >= TURN_MS) {
+    await nextTurn();
+  }
+}
 
 /**
  * The same listener, told nothing twice and nothing that goes back, as a second attempt would.
@@ -39,22 +58,24 @@ function onlyForward(onProgress) {
  * Yields `bytes` in order, as views that share its memory. Progress is reported as each piece but the last is
  * taken; the caller reports the end, once it is sure of it.
  *
- * @param {ArrayBuffer} bytes
+ * @param {ArrayBuffer | Uint8Array<ArrayBuffer>} bytes
  * @param {OnProgress} onProgress
  * @param {number} [pieceBytes]
  */
 async function* pieces(bytes, onProgress, pieceBytes = PIECE_BYTES) {
   const total = bytes.byteLength;
+  const { buffer, byteOffset } = bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes);
   for (let offset = 0; offset < total; offset += pieceBytes) {
     if (offset > 0) await onProgress?.(offset, total);
-    yield Buffer.from(bytes, offset, Math.min(pieceBytes, total - offset));
+    await fairTurn();
+    yield Buffer.from(buffer, byteOffset + offset, Math.min(pieceBytes, total - offset));
   }
 }
 
 /**
  * `bytes` as a stream of the web, as {@link pieces} yields them.
  *
- * @param {ArrayBuffer} bytes
+ * @param {ArrayBuffer | Uint8Array<ArrayBuffer>} bytes
  * @param {OnProgress} onProgress
  * @param {(reason: unknown) => void} onFailure gets what the listener threw
  * @returns {ReadableStream<Uint8Array>}
@@ -123,6 +144,7 @@ async function collected(source, { total, remotePath, maxDownloadBytes, onProgre
     else if (arrived <= whole.byteLength) whole.set(chunk, start);
     else throw transferIncomplete(remotePath, arrived, whole.byteLength);
     if (arrived !== total) await onProgress?.(arrived, total);
+    await fairTurn();
   }
   if (whole === undefined) return await joined(chunks, arrived);
   if (arrived !== whole.byteLength) throw transferIncomplete(remotePath, arrived, whole.byteLength);
@@ -138,15 +160,11 @@ async function collected(source, { total, remotePath, maxDownloadBytes, onProgre
 async function joined(chunks, length) {
   const whole = Buffer.allocUnsafeSlow(length);
   let start = 0;
-  let sinceTurn = 0;
   chunks.reverse();
   for (let chunk = chunks.pop(); chunk !== undefined; chunk = chunks.pop()) {
     whole.set(chunk, start);
     start += chunk.byteLength;
-    sinceTurn += chunk.byteLength;
-    if (sinceTurn < COPY_BYTES) continue;
-    sinceTurn = 0;
-    await nextTurn();
+    await fairTurn();
   }
   return whole;
 }
@@ -173,4 +191,13 @@ function sortedNames(names) {
   return names.sort((left, right) => left.localeCompare(right));
 }
 
-module.exports = { acceptedSize, checkedContent, collected, onlyForward, pieces, sortedNames, streamOf };
+module.exports = {
+  acceptedSize,
+  checkedContent,
+  collected,
+  fairTurn,
+  onlyForward,
+  pieces,
+  sortedNames,
+  streamOf,
+};

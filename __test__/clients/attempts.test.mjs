@@ -5,7 +5,7 @@ import attempts from "../../clients/attempts.js";
 import { deferred } from "./support.mjs";
 
 const { atMost, attempted, ATTEMPTS, bestEffort, hasNotBegun, isPassing, neverSilent, pace } = attempts;
-const { pauseAfter, retryAfterMs } = attempts;
+const { pauseAfter, retried, retryAfterMs } = attempts;
 
 const failure = (fields) => Object.assign(new Error(fields.message ?? "failed"), fields);
 const named = (name) => failure({ name });
@@ -95,6 +95,36 @@ describe("a call", () => {
     const signal = AbortSignal.abort("too late");
     await expect(attempted({ ...options, signal }, async () => (begun = true))).rejects.toBe("too late");
     expect(begun).toBe(false);
+  });
+
+  it("says that it may be made again once its own attempts have ended, and not of what stays", async () => {
+    const { firstPauseMs } = pace;
+    onTestFinished(() => void (pace.firstPauseMs = firstPauseMs));
+    pace.firstPauseMs = 1;
+    let attempts = 0;
+    const fail = (error) => () => {
+      attempts += 1;
+      return Promise.reject(error);
+    };
+    const passing = failure({ status: 503 });
+    // A part that was tried to the end is not tried to the end again for each attempt of the whole.
+    const nested = (signal) => retried(signal, fail(passing));
+    await expect(attempted(options, nested)).rejects.toBe(passing);
+    expect(passing.retryable).toBe(true);
+    expect(attempts).toBe(ATTEMPTS);
+    const staying = failure({ status: 404 });
+    await expect(attempted(options, fail(staying))).rejects.toBe(staying);
+    expect(staying).not.toHaveProperty("retryable");
+    const frozen = Object.freeze(failure({ status: 503 }));
+    await expect(attempted(options, fail(frozen))).rejects.toBe(frozen);
+    await expect(attempted(options, fail("text"))).rejects.toBe("text");
+  });
+
+  it("does not say so of a command that may have begun", async () => {
+    const { signal } = new AbortController();
+    const lost = failure({ code: "ERR_SANDBOX_CONNECTION_LOST", retryable: true });
+    await expect(retried(signal, () => Promise.reject(lost), hasNotBegun)).rejects.toBe(lost);
+    expect(lost.retryable).toBe(false);
   });
 
   it("does not wait between attempts once the caller aborts", async () => {

@@ -22,6 +22,8 @@ export async function startBridge(workspace) {
     atOnce: 0,
     /** May give a status and headers with which a request is answered instead. */
     onRequest: async () => {},
+    /** How many pieces of output were sent. */
+    outputs: 0,
     children: new Set(),
   };
   const server = http.createServer((request, response) => {
@@ -113,6 +115,7 @@ async function execute(state, request, response) {
   const send = (event, data) => response.write(`event: ${event}\ndata: ${data}\n\n`);
   for (const name of ["stdout", "stderr"]) {
     child[name].on("data", (data) => {
+      state.outputs += 1;
       // Its output is text by then: what is no UTF-8 does not survive.
       send(name, Buffer.from(data.toString("utf8")).toString("base64"));
     });

@@ -1,7 +1,9 @@
 // The client for Cloudflare's bridge, against a server on loopback that answers as its documentation and source say.
 
 import { readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { execFile } from "node:child_process";
 import path from "node:path";
+import { promisify } from "node:util";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { createCloudflareBridgeClient } from "../../clients/cloudflare.js";
 import { startBridge } from "./bridge-server.mjs";
@@ -12,6 +14,7 @@ import {
   deferred,
   distinct,
   isRunning,
+  pace,
   processIds,
   SLOW,
   temporaryFolder,
@@ -90,6 +93,19 @@ describe("the client for Cloudflare's bridge", () => {
       exitCode: 3,
       stderr: "oh\n\nno: ü",
     });
+  });
+
+  it("is heard of while a command says nothing, and leaves no process of it", async () => {
+    const { heartbeatMs } = pace;
+    onTestFinished(() => void (pace.heartbeatMs = heartbeatMs));
+    pace.heartbeatMs = 321_000;
+    await newClient().run("exit 0", AMPLE);
+    const { stdout } = await promisify(execFile)("ps", ["-eo", "args"]);
+    expect(stdout).not.toMatch(/^sleep 321$/m);
+    pace.heartbeatMs = 200;
+    const failing = newClient().run("echo unheard; sleep 1; exit 9", AMPLE);
+    await expect(failing).rejects.toMatchObject({ exitCode: 9 });
+    expect(bridge.outputs).toBeGreaterThan(1);
   });
 
   it("tells what the bridge refuses, and does not try that again", async () => {

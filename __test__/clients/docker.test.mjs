@@ -103,7 +103,7 @@ describe("the client for containers", () => {
     await engine.failOnce("error: unexpected EOF");
     await expect(client.run("true", AMPLE)).rejects.toMatchObject({
       code: "ERR_SANDBOX_CONNECTION_LOST",
-      retryable: true,
+      retryable: false,
     });
   });
 

@@ -85,6 +85,26 @@ describe("the E2B client", () => {
     await expect(client.run("true", AMPLE)).rejects.not.toMatchObject({ code: "ERR_SANDBOX_COMMAND_FAILED" });
   });
 
+  it("does not run a command twice that began before the way to it was lost", async () => {
+    const { server, sandbox } = await sandboxOnServer();
+    const out = path.join(await temporaryFolder(), "out");
+    const run = sandbox.commands.run.bind(sandbox.commands);
+    const unavailable = () => new Error("Sandbox is probably not running anymore");
+    let calls = 0;
+    sandbox.commands.run = async (...args) => {
+      calls += 1;
+      if (calls === 1) await run(...args);
+      if (calls < 3) throw unavailable();
+      return await run(...args);
+    };
+    const running = createE2bClient(sandbox).run(`echo once >> '${out}'`, AMPLE);
+    await expect(running).rejects.toMatchObject({ code: "ERR_SANDBOX_CONNECTION_LOST", retryable: false });
+    expect(await readFile(out, "utf8")).toBe("once\n");
+    expect(server.commands).toHaveLength(2);
+    sandbox.commands.run = () => Promise.reject(unavailable());
+    await expect(createE2bClient(sandbox).run("true", AMPLE)).rejects.toMatchObject({ retryable: false });
+  });
+
   it("lists plain files only, and nothing for a folder that is missing", async () => {
     const { sandbox } = await sandboxOnServer();
     const folder = await temporaryFolder();

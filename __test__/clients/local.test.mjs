@@ -1,5 +1,8 @@
-import { mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { execFile } from "node:child_process";
+import { closeSync, constants, openSync } from "node:fs";
+import { mkdir, open, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { promisify } from "node:util";
 import { describe, expect, it, vi } from "vitest";
 import { createLocalClient } from "../../clients/local.js";
 import {
@@ -7,6 +10,7 @@ import {
   conformance,
   distinct,
   isRunning,
+  pace,
   processIds,
   SLOW,
   temporaryFolder,
@@ -203,5 +207,42 @@ describe("the local client", () => {
       expect(() => createLocalClient({ [name]: value })).toThrow(`'${name}'`);
     }
     expect(() => createLocalClient(null)).toThrow("'options'");
+  });
+
+  it("refuses to read what is no regular file, and waits for no other end of a pipe", async () => {
+    const folder = await temporaryFolder();
+    const pipe = path.join(folder, "pipe");
+    await promisify(execFile)("mkfifo", [pipe]);
+    const client = createLocalClient();
+    await expect(client.readFile(pipe)).rejects.toThrow(`${pipe} is not a regular file`);
+    await expect(client.readFile(folder)).rejects.toMatchObject({ code: "EISDIR" });
+    await expect(client.readFile("/dev/zero")).rejects.toMatchObject({ code: "EINVAL" });
+  });
+
+  it("ends every call at its deadline where the system does not answer", async () => {
+    const folder = await temporaryFolder();
+    const pipe = path.join(folder, "pipe");
+    await promisify(execFile)("mkfifo", [pipe]);
+    // Opening a pipe without another end waits, in one of the few threads that serve all such calls.
+    const threads = Number(process.env.UV_THREADPOOL_SIZE ?? 4);
+    const opening = Array.from({ length: threads }, () => open(pipe, "r"));
+    const { graceMs } = pace;
+    pace.graceMs = 100;
+    const client = createLocalClient({ deadlineMs: 100 });
+    const calls = [
+      client.makeDir(`${folder}/new`),
+      client.writeFile(`${folder}/file`, new ArrayBuffer(1)),
+      client.readFile(`${folder}/file`),
+      client.listFiles(folder),
+      client.remove(`${folder}/file`),
+    ];
+    const ended = await Promise.allSettled(calls);
+    pace.graceMs = graceMs;
+    const other = openSync(pipe, constants.O_RDWR | constants.O_NONBLOCK);
+    await Promise.all(opening.map(async (opened) => (await opened).close()));
+    closeSync(other);
+    for (const { reason } of ended) {
+      expect(reason).toMatchObject({ code: "ERR_SANDBOX_COMMAND_TIMEOUT", timeoutMs: 100 });
+    }
   });
 });

@@ -91,3 +91,27 @@ describe("sending in pieces", () => {
     expect(onlyForward(undefined)).toBeUndefined();
   });
 });
+
+it("all transfers together make way for other work, however much there is to read and to send", async () => {
+  const bytes = new ArrayBuffer(60_000_000);
+  let turns = 0;
+  let goesOn = true;
+  const count = () => {
+    turns += 1;
+    if (goesOn) setImmediate(count);
+  };
+  setImmediate(count);
+  async function* chunks() {
+    for (let start = 0; start < bytes.byteLength; start += 60_000) yield new Uint8Array(bytes, start, 60_000);
+  }
+  const limits = { total: bytes.byteLength, remotePath: "/file", maxDownloadBytes: bytes.byteLength };
+  const busy = async function* () {
+    for await (const piece of pieces(bytes, undefined, 60_000)) {
+      Buffer.from(piece).fill(1);
+      yield piece;
+    }
+  };
+  await Promise.all([collected(chunks(), limits), collected(chunks(), limits), collected(busy(), limits)]);
+  goesOn = false;
+  expect(turns).toBeGreaterThan(3);
+});
