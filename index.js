@@ -302,5 +302,6 @@ module.exports.mergeDirectoryWithBaseline = mergeDirectoryWithBaseline;
 module.exports.mirrorDirectory = mirrorDirectory;
 module.exports.parseSandboxRemoteExecutionSpec = spec.parseSandboxRemoteExecutionSpec;
 module.exports.prepareSandboxManagedRuntime = prepareSandboxManagedRuntime;
+module.exports.resumeSandboxManagedRuntime = resumeSandboxManagedRuntime;
 module.exports.sandboxExecutionSessionMatches = spec.sandboxExecutionSessionMatches;
 module.exports.withDirectoryMergeLock = withDirectoryMergeLock;

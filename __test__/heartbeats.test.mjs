@@ -1,0 +1,189 @@
+// What travels again: only what has changed, and the same comes of it.
+
+import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import os from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { prepareSandboxManagedRuntime, resumeSandboxManagedRuntime } from "../index.js";
+import { createLocalClient } from "../clients/local.js";
+
+const { stateDir } = createRequire(import.meta.url)("../js/state.js");
+
+let root, workspace, remote, kept, calls, reports;
+
+beforeEach(async () => {
+  root = await mkdtemp(path.join(os.tmpdir(), "heartbeats-"));
+  [workspace, remote, kept] = ["here", "there", "kept"].map((name) => path.join(root, name));
+  kept = process.env.PAPERCLIP_HOME = path.join(root, "kept");
+  await mkdir(workspace);
+  for (let at = 0; at < 50; at++) {
+    await writeFile(path.join(workspace, `file-${at}`), `content ${at}\n`.repeat(200));
+  }
+  [calls, reports] = [[], []];
+});
+
+afterEach(() => rm(root, { recursive: true, force: true }));
+
+/** A client that notes its calls, and how many bytes they carry. */
+function client() {
+  const local = createLocalClient();
+  const noted = (name) => async (first, second) => {
+    const answer = await local[name](first, second);
+    const bytes = name === "writeFile" ? second.byteLength : (answer?.byteLength ?? 0);
+    calls.push({ name, bytes });
+    return answer;
+  };
+  const names = ["makeDir", "writeFile", "readFile", "listFiles", "remove", "run"];
+  return Object.fromEntries(names.map((name) => [name, noted(name)]));
+}
+
+const input = (more) => ({
+  spec: {
+    transport: "sandbox",
+    provider: "local",
+    sandboxId: "1",
+    remoteCwd: remote,
+    timeoutMs: 60_000,
+    apiKey: null,
+  },
+  adapterKey: "agent",
+  client: client(),
+  workspaceLocalDir: workspace,
+  compression: "none",
+  onReport: (report) => reports.push(report),
+  ...more,
+});
+
+const names = () => calls.splice(0).map(({ name }) => name);
+
+describe("the client calls", () => {
+  it("of a first prepare are those of the TypeScript module", async () => {
+    await prepareSandboxManagedRuntime(input());
+    expect(names()).toStrictEqual(["makeDir", "writeFile", "run"]);
+  });
+
+  it("of a restore stay the same where changes alone come", async () => {
+    const prepared = await prepareSandboxManagedRuntime(input());
+    await writeFile(path.join(remote, "file-1"), "changed\n");
+    calls.length = 0;
+    await prepared.restoreWorkspace();
+    const bytes = calls.find(({ name }) => name === "readFile").bytes;
+    expect(names()).toStrictEqual(["run", "readFile", "remove"]);
+    expect(bytes).toBeLessThan(20_000);
+    expect(await readFile(path.join(workspace, "file-1"), "utf8")).toBe("changed\n");
+  });
+
+  it("of a later prepare ask first, and carry what differs", async () => {
+    await prepareSandboxManagedRuntime(input());
+    await writeFile(path.join(workspace, "file-2"), "changed here\n");
+    calls.length = 0;
+    const prepared = await prepareSandboxManagedRuntime(input());
+    const bytes = calls.find(({ name }) => name === "writeFile").bytes;
+    expect(names()).toStrictEqual(["run", "readFile", "makeDir", "writeFile", "run"]);
+    expect(bytes).toBeLessThan(50_000);
+    expect(await readFile(path.join(remote, "file-2"), "utf8")).toBe("changed here\n");
+    await prepared.restoreWorkspace();
+  });
+
+  it("carry everything where the caller wants that", async () => {
+    await prepareSandboxManagedRuntime(input({ transfer: "full" }));
+    const first = calls.find(({ name }) => name === "writeFile").bytes;
+    calls.length = 0;
+    const prepared = await prepareSandboxManagedRuntime(input({ transfer: "full" }));
+    expect(calls.find(({ name }) => name === "writeFile").bytes).toBe(first);
+    calls.length = 0;
+    await prepared.restoreWorkspace();
+    expect(calls.find(({ name }) => name === "readFile").bytes).toBeGreaterThan(100_000);
+  });
+
+  it("refuse another way to transfer by name", async () => {
+    const code = "ERR_INVALID_ARG_VALUE";
+    await expect(prepareSandboxManagedRuntime(input({ transfer: "delta" }))).rejects.toMatchObject({ code });
+    const type = { code: "ERR_INVALID_ARG_TYPE" };
+    await expect(prepareSandboxManagedRuntime(input({ transfer: 5 }))).rejects.toMatchObject(type);
+    expect(calls).toStrictEqual([]);
+  });
+});
+
+describe("what is kept on this machine", () => {
+  it("lies in a directory for its user alone, outside the workspace", async () => {
+    await prepareSandboxManagedRuntime(input());
+    const folder = path.join(kept, "cache/sandbox-managed-runtime");
+    expect((await stat(folder)).mode & 0o777).toBe(0o700);
+    expect((await readdir(folder)).map((name) => name.split("-")[0]).toSorted()).toStrictEqual([
+      "digests",
+      "sandbox",
+    ]);
+  });
+
+  it("is nothing where the directory would lie in the workspace", async () => {
+    process.env.PAPERCLIP_HOME = workspace;
+    await prepareSandboxManagedRuntime(input());
+    await prepareSandboxManagedRuntime(input());
+    expect(names()).toStrictEqual(["makeDir", "writeFile", "run", "makeDir", "writeFile", "run"]);
+    expect(await readdir(workspace)).not.toContain("cache");
+  });
+
+  it.each([
+    [{ PAPERCLIP_HOME: "/p", XDG_CACHE_HOME: "/x", HOME: "/h" }, "linux", "/p/cache/sandbox-managed-runtime"],
+    [{ XDG_CACHE_HOME: "/x", HOME: "/h" }, "linux", "/x/paperclip/sandbox-managed-runtime"],
+    [{ HOME: "/h" }, "linux", "/h/.cache/paperclip/sandbox-managed-runtime"],
+    [{ HOME: "/h" }, "darwin", "/h/Library/Caches/paperclip/sandbox-managed-runtime"],
+    [{ PAPERCLIP_HOME: "relative", HOME: "/h" }, "linux", "/h/.cache/paperclip/sandbox-managed-runtime"],
+  ])("lies where the environment says: %o on %s", (env, platform, expected) => {
+    expect(stateDir(env, platform)).toBe(expected);
+  });
+});
+
+describe("a prepare that is taken up again", () => {
+  it("restores what the agent did meanwhile", async () => {
+    await prepareSandboxManagedRuntime(input());
+    await writeFile(path.join(remote, "file-3"), "the agent's\n");
+    calls.length = 0;
+    const prepared = await resumeSandboxManagedRuntime(input());
+    expect(calls).toStrictEqual([]);
+    expect(prepared).toMatchObject({ workspaceLocalDir: workspace, workspaceRemoteDir: remote });
+    await prepared.restoreWorkspace();
+    expect(await readFile(path.join(workspace, "file-3"), "utf8")).toBe("the agent's\n");
+    expect(reports.at(-1).written).toStrictEqual(["file-3"]);
+  });
+
+  it("is refused where there was none, or for another workspace", async () => {
+    await expect(resumeSandboxManagedRuntime(input())).rejects.toMatchObject({
+      code: "ERR_SANDBOX_NOTHING_TO_RESUME",
+      message: expect.stringContaining("Prepare the sandbox again"),
+    });
+    await prepareSandboxManagedRuntime(input());
+    await rename(workspace, path.join(root, "moved"));
+    await mkdir(workspace);
+    await expect(resumeSandboxManagedRuntime(input())).rejects.toMatchObject({
+      code: "ERR_WORKSPACE_REPLACED",
+    });
+  });
+
+  it("needs a usable input", async () => {
+    await expect(resumeSandboxManagedRuntime(undefined)).rejects.toMatchObject({
+      code: "ERR_INVALID_ARG_TYPE",
+    });
+  });
+});
+
+describe("a dry run", () => {
+  it("tells what a restore would do, and changes nothing", async () => {
+    const prepared = await prepareSandboxManagedRuntime(input());
+    await writeFile(path.join(remote, "file-4"), "theirs\n");
+    await writeFile(path.join(workspace, "file-4"), "ours\n");
+    await rm(path.join(remote, "file-5"));
+    await prepared.restoreWorkspace(undefined, { dryRun: true });
+    expect(reports.at(-1)).toMatchObject({
+      written: ["file-4"],
+      deleted: ["file-5"],
+      conflicts: [{ path: "file-4", keptAt: ".paperclip-runtime/conflicts" }],
+    });
+    expect(await readFile(path.join(workspace, "file-4"), "utf8")).toBe("ours\n");
+    await prepared.restoreWorkspace();
+    expect(await readFile(path.join(workspace, "file-4"), "utf8")).toBe("theirs\n");
+    expect(reports.at(-1)).toMatchObject({ written: ["file-4"], deleted: ["file-5"] });
+  });
+});
