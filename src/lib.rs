@@ -68,6 +68,7 @@ pub mod git {
     pub mod recognise;
     pub mod refs;
     pub mod report;
+    pub mod work_folder;
 }
 
 /// Three sides made one.

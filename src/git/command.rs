@@ -6,7 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -129,6 +129,26 @@ enum Input {
     File(PathBuf),
 }
 
+impl Input {
+    /// What git reads from. Bytes lie in a file without a name, so that git has all of them even where this process is killed
+    /// while it reads: half a list of changes would be taken for the whole.
+    fn open(&self) -> Result<Stdio> {
+        match self {
+            Self::None => Ok(Stdio::null()),
+            Self::Bytes(bytes) => {
+                let failed = |error| Error::io("write", std::env::temp_dir(), error);
+                let mut file = tempfile::tempfile().map_err(failed)?;
+                file.write_all(bytes).and_then(|()| file.rewind()).map_err(failed)?;
+                Ok(file.into())
+            }
+            Self::File(path) => {
+                let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+                Ok(file.into())
+            }
+        }
+    }
+}
+
 /// One run of git, being prepared.
 pub struct Call<'a> {
     git: &'a Git,
@@ -209,6 +229,14 @@ impl Call<'_> {
         self
     }
 
+    /// Says that it changes a local repository: what ends this process's group (Ctrl-C in a terminal) does not reach it, since a
+    /// git that is ended at once leaves its locks behind.
+    pub fn step(&mut self) -> &mut Self {
+        use std::os::unix::process::CommandExt as _;
+        self.command.process_group(0);
+        self
+    }
+
     /// Runs it and gives its output, whatever its exit status.
     pub fn output(&mut self, cancel: &Cancel) -> Result<Output> {
         self.spawn_and_wait(None, cancel)
@@ -238,28 +266,14 @@ impl Call<'_> {
     fn spawn_and_wait(&mut self, stdout: Option<File>, cancel: &Cancel) -> Result<Output> {
         let failed = |error| Error::io("spawn", &self.git.program, error);
         cancel.check()?;
-        let stdin = match &self.input {
-            Input::None => Stdio::null(),
-            Input::Bytes(_) => Stdio::piped(),
-            Input::File(path) => File::open(path).map_err(|error| Error::io("open", path, error))?.into(),
-        };
+        let stdin = self.input.open()?;
         self.command
             .stdin(stdin)
             .stderr(Stdio::piped())
             .stdout(stdout.map_or_else(Stdio::piped, Stdio::from));
         let mut child = self.command.spawn().map_err(failed)?;
-        let input = match &self.input {
-            Input::Bytes(bytes) => &bytes[..],
-            _ => &[],
-        };
-        let (mut to, mut from, mut messages) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (mut from, mut messages) = (child.stdout.take(), child.stderr.take());
         let (status, stdout, stderr) = thread::scope(|scope| {
-            scope.spawn(move || {
-                if let Some(pipe) = &mut to {
-                    // A git that ends before it has read everything says why by its exit status.
-                    drop(pipe.write_all(input));
-                }
-            });
             let stdout = scope.spawn(move || read_all(from.as_mut()));
             let stderr = scope.spawn(move || read_all(messages.as_mut()));
             let status = wait(&mut child, cancel);

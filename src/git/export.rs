@@ -91,6 +91,13 @@ impl Repository<'_> {
         call
     }
 
+    /// A call that changes the repository.
+    pub fn step(&self) -> super::command::Call<'_> {
+        let mut call = self.call();
+        call.step();
+        call
+    }
+
     pub fn run<S: AsRef<std::ffi::OsStr>>(
         &self,
         args: impl IntoIterator<Item = S>,

@@ -11,17 +11,18 @@ use std::path::{Path, PathBuf};
 use super::command::{Fault, Git, short};
 use super::config::{self, Settings};
 use super::export::{
-    Base, Bases, Place, Repository, configuration, locate, make_dirs, read, read_settings, write,
+    Base, Bases, Place, Repository, configuration, lines, locate, make_dirs, read, read_settings, write,
 };
 use super::index;
 use super::objects::{self, Theirs};
-use super::quarantine::{Quarantine, REFTABLE, Received};
-use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, plan};
+use super::quarantine::{ONLY_WORK, Quarantine, REFTABLE, Received};
+use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
 use super::report::{GitReport, HeldBack, KeptReference};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::path::RelativePath;
-use crate::tree::root::{Kind, Root};
+use crate::tree::root::{Kind, Onto, Renamed, Root, rename};
+use crate::tree::stage::{RuntimeFolder, remove_tree, remove_unused_runtime, runtime};
 
 /// What came back and was found good; nothing here is changed yet.
 #[derive(Debug)]
@@ -206,7 +207,7 @@ impl Reading<'_> {
         refs.retain(|_, oid| has_format(oid, format));
         for (name, oid) in &refs {
             if name.kind() == RefKind::Other && base.refs.get(name) != Some(oid) {
-                self.hold(name.to_string(), "only branches, tags and the stash come back");
+                self.hold(name.to_string(), ONLY_WORK);
             }
         }
         Ok(refs)
@@ -398,15 +399,16 @@ impl Checked {
 
     /// Merges what was checked into the local repositories, after the files of the workspace. `time` names what is kept
     /// (`refs/paperclip/<time>/…`); `aside` makes the folder where the objects and references go that git cannot take, if
-    /// there are any. What both sides share afterwards is what the next restore starts from.
+    /// there are any. What both sides share afterwards is what the next restore starts from. It cannot be stopped: a git that
+    /// is ended while it works leaves its locks behind.
     pub fn apply(
         self,
         git: Option<&Git>,
         workspace: &Root,
         time: &str,
         aside: &dyn Fn() -> Result<PathBuf>,
-        cancel: &Cancel,
     ) -> Result<(GitReport, Bases)> {
+        let cancel = &Cancel::default();
         let (mut report, mut bases) = (self.report, self.bases);
         let mut refused = self.refused;
         for incoming in self.repositories {
@@ -586,14 +588,35 @@ impl Incoming {
     }
 }
 
-/// Renames a folder of ours to a path of the workspace, through handles that follow no link.
-fn move_into(folder: &Path, workspace: &Root, to: &RelativePath) -> Result<()> {
+/// Moves a folder of ours to a path of the workspace, through handles that follow no link. Where it lies in another file system,
+/// it is copied into this package's folder in the workspace first, so that it comes to its path complete.
+fn move_into(folder: &Path, workspace: &Root, to: &RelativePath) -> Result<(), Fault> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
     let mut cursor = workspace.cursor();
-    let (parent, name) = to.split();
-    let parent = cursor.folder(parent).map_err(|errno| Error::io("open", workspace.path_of(to), errno))?;
-    renameat_with(CWD, folder, parent, name, RenameFlags::NOREPLACE)
-        .map_err(|errno| Error::io("rename", workspace.path_of(to), errno))
+    let (above, name) = to.split();
+    let failed = |errno| Error::io("rename", workspace.path_of(to), errno);
+    let parent = cursor.folder(above).map_err(|errno| Error::io("open", workspace.path_of(to), errno))?;
+    match renameat_with(CWD, folder, parent, name, RenameFlags::NOREPLACE) {
+        Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS) => {}
+        renamed => return Ok(renamed.map_err(failed)?),
+    }
+    let in_place = RuntimeFolder::open(workspace)?;
+    let waiting = RelativePath::child(Some(&runtime()), b"new-repository");
+    // A merge that was killed may have left one; under the workspace's lock there is no other.
+    remove_tree(workspace, &waiting)?;
+    copy_folder(folder, &workspace.path_of(&waiting))?;
+    let renamed = rename((&mut workspace.cursor(), &waiting), (&mut cursor, to), Onto::Nothing)?;
+    if renamed != Renamed::Done {
+        remove_tree(workspace, &waiting)?;
+    }
+    drop(in_place);
+    remove_unused_runtime(workspace)?;
+    match renamed {
+        Renamed::Done => Ok(()),
+        Renamed::Occupied => refuse("a repository was made here as well"),
+        _ => refuse("its folder is in another file system than the workspace, into which it cannot be moved"),
+    }
 }
 
 impl Merge<'_> {
@@ -693,25 +716,38 @@ impl Merge<'_> {
         }
     }
 
-    /// Whether the sandbox's repository has nothing of the one that was sent.
-    fn is_another(&self) -> bool {
+    /// Whether the sandbox's repository has nothing of the one that was sent: their branches have no first commit in common.
+    fn is_another(&self) -> Result<bool, Fault> {
         let branches = |refs: &Refs| -> BTreeSet<Oid> {
             refs.iter()
                 .filter(|(name, _)| name.kind() == RefKind::Branch)
                 .map(|(_, oid)| oid.clone())
                 .collect()
         };
-        let (sent, there) = (branches(&self.incoming.base.refs), branches(&self.incoming.theirs.refs));
+        let (sent, mut there) = (branches(&self.incoming.base.refs), branches(&self.incoming.theirs.refs));
         if sent.is_empty() || sent.intersection(&there).next().is_some() {
-            return false;
+            return Ok(false);
         }
-        !there.iter().any(|there| sent.iter().any(|sent| self.relation(there, sent) != Relation::Unrelated))
-            && !matches!(&self.incoming.theirs.head, Some(Head::Detached(oid)) if sent.iter().any(|sent| self.relation(oid, sent) != Relation::Unrelated))
+        if let Some(Head::Detached(oid)) = &self.incoming.theirs.head {
+            there.insert(oid.clone());
+        }
+        let first = |of: BTreeSet<Oid>| -> Result<BTreeSet<Oid>, Fault> {
+            // What is gone here by now has nothing in common with anything.
+            let present = self.repository.types(&of)?;
+            let tips = lines(of.iter().filter(|oid| present.contains_key(oid)).map(Oid::as_str));
+            let mut call = self.repository.call();
+            let list = call
+                .args(["rev-list", "--max-parents=0", "--stdin"])
+                .input(tips)
+                .run(self.repository.cancel)?;
+            Ok(list.split(|&byte| byte == b'\n').filter_map(Oid::parse).collect())
+        };
+        Ok(first(sent)?.is_disjoint(&first(there)?))
     }
 
     fn merge_refs(&mut self, head: Option<&Head>, busy: bool) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
-        if self.is_another() {
+        if self.is_another()? {
             return refuse("it is another repository than the one that was sent");
         }
         let around = self.surroundings(head, busy)?;
@@ -777,7 +813,7 @@ impl Merge<'_> {
                     _ => {}
                 }
             }
-            let mut call = self.repository.call();
+            let mut call = self.repository.step();
             let output = call
                 .args(["update-ref", "-m", "restore: from the sandbox", "--stdin", "-z"])
                 .input(input)
@@ -834,7 +870,11 @@ impl Merge<'_> {
             let here = self.commit_of(head);
             let there = theirs.refs.get(name);
             let follows = match (&here, there) {
-                (None, None) => true,
+                // A branch without a commit: the next commit makes it, so its name must be one that may arrive.
+                (None, None) => {
+                    base.refs.contains_key(name)
+                        || Taken::by(self.repository.refs()?.keys()).obstacle(name).is_none()
+                }
                 (Some(here), Some(there)) => {
                     here == there || self.relation(there, here) == Relation::OursDescends
                 }
@@ -849,7 +889,7 @@ impl Merge<'_> {
         if let Some(reason) = reason {
             if let Some(oid) = Self::their_commit(theirs) {
                 let kept = format!("refs/paperclip/{}/HEAD", self.time);
-                let mut call = self.repository.call();
+                let mut call = self.repository.step();
                 call.args(["update-ref", "-m", "restore: from the sandbox", &kept, oid.as_str()])
                     .run(self.repository.cancel)?;
                 self.report.kept.push(KeptReference {
@@ -861,7 +901,7 @@ impl Merge<'_> {
             self.hold("HEAD", reason);
             return Ok(());
         }
-        let mut call = self.repository.call();
+        let mut call = self.repository.step();
         match head {
             Head::Branch(name) => {
                 call.args(["symbolic-ref", "-m", "restore: from the sandbox", "HEAD"])
@@ -926,7 +966,7 @@ impl Merge<'_> {
             .filter_map(|line| line.strip_prefix(b"S ").map(<[u8]>::to_vec))
             .collect();
         let zero = "0".repeat(if self.repository.place.format == "sha1" { 40 } else { 64 });
-        let mut call = self.repository.call();
+        let mut call = self.repository.step();
         call.args(["update-index", "-z", "--index-info"]).input(index::index_info(&changes, &zero));
         match call.run(self.repository.cancel) {
             Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), "index".to_owned())),
@@ -940,7 +980,7 @@ impl Merge<'_> {
             .flat_map(|(path, _)| [path.as_bytes(), b"\0"].concat())
             .collect();
         if !left_out.is_empty() {
-            let mut call = self.repository.call();
+            let mut call = self.repository.step();
             call.args(["update-index", "-z", "--skip-worktree", "--stdin"])
                 .input(left_out)
                 .run(self.repository.cancel)?;
@@ -983,7 +1023,7 @@ impl Merge<'_> {
                 continue;
             }
             let message = String::from_utf8_lossy(message).into_owned();
-            let mut call = self.repository.call();
+            let mut call = self.repository.step();
             call.args(["update-ref", "--create-reflog", "-m", &message, "refs/stash", oid.as_str()])
                 .run(self.repository.cancel)?;
             self.report.updated.push((self.incoming.dot_git.clone(), "refs/stash".to_owned()));
@@ -999,7 +1039,7 @@ impl Merge<'_> {
         let ours = self.repository.settings()?;
         let returned = config::come_back(&base.config, &theirs.config, &ours);
         for (key, value) in &returned.take {
-            let mut call = self.repository.call();
+            let mut call = self.repository.step();
             call.args(["config", "--local", "--add"])
                 .arg(super::export::path_of(key))
                 .arg(super::export::path_of(value.as_deref().unwrap_or_default()));

@@ -35,12 +35,31 @@ pub fn make_repository(folder: &Path, local: Option<&Place>, format: &str) -> Re
     if let Some(place) = local {
         use std::os::unix::ffi::OsStrExt;
         let objects = place.common_dir.join("objects");
-        write(&folder.join("objects/info/alternates"), &[objects.as_os_str().as_bytes(), b"\n"].concat())?;
+        write(
+            &folder.join("objects/info/alternates"),
+            &[&quoted(objects.as_os_str().as_bytes()), &b"\n"[..]].concat(),
+        )?;
         if let Some(shallow) = read(&place.common_dir.join("shallow"))? {
             write(&folder.join("shallow"), &shallow)?;
         }
     }
     Ok(())
+}
+
+/// A path as a line of `alternates`, whatever its bytes: a line feed in it must not begin a path of the sandbox's choice.
+fn quoted(path: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut line = b"\"".to_vec();
+    for &byte in path {
+        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
+            line.push(byte);
+        } else {
+            // Writing to memory does not fail.
+            let _always = write!(line, "\\{byte:03o}");
+        }
+    }
+    line.push(b'"');
+    line
 }
 
 /// The repository with what the sandbox has.
@@ -176,6 +195,7 @@ pub fn add(git: &Git, git_dir: &Path, pack: &Path, cancel: &Cancel) -> Result<()
     let head = head.map_err(|error| Error::io("read", pack, error))?;
     let count = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
     let mut call = git.call(git_dir);
+    call.step();
     if count < UNPACK_LIMIT {
         call.args(["unpack-objects", "-q", "--strict"]);
     } else {

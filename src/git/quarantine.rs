@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::export::{Bases, make_dirs};
 use super::recognise::{DOT_GIT, inside};
-use super::refs::RefName;
+use super::refs::{RefKind, RefName};
 use super::report::HeldBack;
 use crate::error::{Error, Result};
 use crate::path::RelativePath;
@@ -63,6 +63,15 @@ enum Fate {
     /// It stays as it is here.
     Held(&'static str),
 }
+
+/// Why a spelling of `.git` that is not that name stays out.
+const SPELLING: &str = "some volume takes its name for .git";
+
+/// Why a `.git` that is no folder stays out.
+const LEADS_ELSEWHERE: &str = "a .git that is no folder leads git to another one";
+
+/// Why a reference that is neither a branch nor a tag nor the stash stays.
+pub(super) const ONLY_WORK: &str = "only branches, tags and the stash come back";
 
 /// Why a repository that was turned into a `reftable` in the sandbox stays.
 pub(super) const REFTABLE: &str = "its references were turned into a reftable there, which is not read";
@@ -175,21 +184,29 @@ pub fn is_passed_over(path: &RelativePath, known: &Bases) -> bool {
     }
 }
 
-/// Why a file below a `.git` stays as it is here, where repositories travel as files.
+/// Why something below a `.git`, or a `.git` itself, stays as it is here, where repositories travel as files. `is_dir` is
+/// whether it is a folder in the sandbox.
 #[must_use]
-pub fn is_held(path: &RelativePath) -> Option<&'static str> {
+pub fn is_held(path: &RelativePath, is_dir: bool) -> Option<&'static str> {
     let inside = inside(path)?;
     if inside.name != DOT_GIT {
-        return Some("some volume takes its name for .git");
+        return Some(SPELLING);
     }
     if inside.inner.is_empty() {
-        return None;
+        return (!is_dir).then_some(LEADS_ELSEWHERE);
     }
-    match fate(inside.inner) {
+    is_held_in_repository(inside.inner)
+}
+
+/// The same of a path in a git directory, whatever the name of that is.
+#[must_use]
+pub fn is_held_in_repository(inner: &[u8]) -> Option<&'static str> {
+    match fate(inner) {
         Fate::Held(reason) => Some(reason),
         Fate::Waits(name) if name == "settings" => {
             Some("git obeys its own configuration; it stays as it is here")
         }
+        Fate::Reference(name) if name.kind() == RefKind::Other => Some(ONLY_WORK),
         _ => None,
     }
 }
@@ -205,11 +222,11 @@ impl Quarantine {
     pub fn file(&mut self, path: &RelativePath, content: &mut dyn Read) -> Result<()> {
         let Some(inside) = inside(path) else { return Ok(()) };
         if inside.name != DOT_GIT {
-            self.hold(path, "some volume takes its name for .git");
+            self.hold(path, SPELLING);
             return Ok(());
         }
         if inside.inner.is_empty() {
-            self.hold(path, "a .git that is a file leads git to another folder");
+            self.hold(path, LEADS_ELSEWHERE);
             return Ok(());
         }
         let dot_git = dot_git(&inside);
@@ -276,7 +293,7 @@ impl Quarantine {
         let Some(inside) = inside(path) else { return };
         if inside.name != DOT_GIT {
             if inside.inner.is_empty() {
-                self.hold(path, "some volume takes its name for .git");
+                self.hold(path, SPELLING);
             }
         } else if inside.inner.is_empty() {
             self.received(path);

@@ -7,17 +7,16 @@
 use std::io;
 use std::time::SystemTime;
 
-use tempfile::TempDir;
-
 use crate::archive::pack::{Graft, Layout};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::git::command::{Fault, Git};
 use crate::git::export::{Bases, Options, export};
 use crate::git::import::{self, Checked};
-use crate::git::quarantine::{Quarantine, is_held, is_passed_over};
-use crate::git::recognise::{Checkouts, bare_folders, is_gits};
+use crate::git::quarantine::{Quarantine, is_held, is_held_in_repository, is_passed_over};
+use crate::git::recognise::{Checkouts, bare_folders, is_bare_marker, is_gits};
 use crate::git::report::{GitReport, HeldBack};
+use crate::git::work_folder::WorkFolder;
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
 use crate::merge::plan::{changed, put_back};
@@ -85,7 +84,7 @@ pub struct Shared {
     /// What did not go up, and why.
     pub left_here: Vec<HeldBack>,
     /// Where what goes up was made. It is removed with this.
-    made_in: Option<TempDir>,
+    made_in: Option<WorkFolder>,
 }
 
 impl Shared {
@@ -93,12 +92,6 @@ impl Shared {
     pub fn sent(&mut self) {
         self.made_in = None;
     }
-}
-
-/// A folder for what must not lie in the workspace.
-fn temporary_folder() -> Result<TempDir> {
-    let made = tempfile::Builder::new().prefix("paperclip-git-").tempdir();
-    made.map_err(|error| Error::io("mkdtemp", std::env::temp_dir(), error))
 }
 
 /// What is left here of a repository, or all of it.
@@ -117,6 +110,7 @@ pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Can
         return Ok(LaidOut { layout, repositories });
     }
     let bare = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)));
+    let bare: Vec<RelativePath> = bare.into_iter().flatten().collect();
     if !bare.is_empty() {
         found.retain(|found| !bare.iter().any(|folder| found.path.is_or_below(folder.as_bytes())));
         let reason = "git takes it for a bare repository, which does not travel";
@@ -125,7 +119,7 @@ pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Can
     let checkouts = checkouts.found();
     let mut grafts = Vec::new();
     if travel.mode == Mode::Merge && !checkouts.is_empty() {
-        let made_in = temporary_folder()?;
+        let made_in = WorkFolder::new()?;
         let git = Git::find();
         for (number, dot_git) in checkouts.iter().enumerate() {
             let folder = made_in.path().join(number.to_string());
@@ -164,7 +158,7 @@ pub struct Arrived {
     checked: Option<Checked>,
     report: GitReport,
     /// Where it waits.
-    waits_in: Option<TempDir>,
+    waits_in: Option<WorkFolder>,
 }
 
 /// Takes what is git's out of what came, and has git check it. `is_partial` says that the sandbox could not read everything,
@@ -181,15 +175,18 @@ pub fn take_out(
     let mut arrived = Arrived { git: None, checked: None, report: GitReport::default(), waits_in: None };
     arrived.report.held_back.extend(shared.left_here.iter().cloned());
     match travel.mode {
-        Mode::Off => {}
-        Mode::Files => hold_files(incoming, base, &mut arrived.report),
+        Mode::Off => hold_bare(incoming, base, &mut arrived.report),
+        Mode::Files => {
+            hold_files(incoming, base, &mut arrived.report);
+            hold_bare(incoming, base, &mut arrived.report);
+        }
         Mode::Merge => {
             hold_bare(incoming, base, &mut arrived.report);
             incoming.skipped.retain(|skipped| !is_gits(&skipped.path));
             if !incoming.snapshot.keys().any(is_gits) {
                 return Ok(arrived);
             }
-            let waits_in = temporary_folder()?;
+            let waits_in = WorkFolder::new()?;
             let mut quarantine = Quarantine::new(waits_in.path().join("arrived"), &shared.bases)?;
             bring(incoming, workspace, &mut quarantine)?;
             if is_partial {
@@ -210,32 +207,66 @@ pub fn take_out(
 /// Lets what git runs or obeys count as unchanged.
 fn hold_files(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
     let held: Vec<(RelativePath, &'static str)> = changed(base, &incoming.snapshot)
-        .filter_map(|(path, _, _)| is_held(path).map(|reason| (path.clone(), reason)))
+        .filter_map(|(path, _, after)| {
+            // What was deleted there leads nowhere.
+            let is_dir = after.is_none_or(Entry::is_dir);
+            is_held(path, is_dir).map(|reason| (path.clone(), reason))
+        })
         .collect();
+    hold_paths(incoming, base, held, report);
+}
+
+/// Lets paths, with all that is below them, count as unchanged.
+fn hold_paths<R: Into<String>>(
+    incoming: &mut Incoming,
+    base: &Snapshot,
+    held: Vec<(RelativePath, R)>,
+    report: &mut GitReport,
+) {
     for (path, reason) in held {
         put_back(&mut incoming.snapshot, base, &path);
         report.held_back.push(left(&path, reason));
     }
 }
 
-/// Lets folders count as unchanged that git would take for bare repositories.
+/// Lets folders count as unchanged that git would take for bare repositories. In one that was uploaded, only what git runs or
+/// obeys stays.
 fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
+    const BARE: &str = "git would take its folder for a bare repository";
     let kind = |entry: &Entry| match entry {
         Entry::Dir { .. } => Kind::Dir,
         Entry::File { .. } => Kind::File,
         Entry::Symlink { .. } => Kind::Symlink,
     };
-    let files = incoming.snapshot.iter().filter(|(path, _)| !is_gits(path));
-    let folders = bare_folders(files.map(|(path, entry)| (path, kind(entry))));
-    for folder in &folders {
-        report.held_back.push(left(folder, "git would take this folder for a bare repository"));
-        let below = |path: &&RelativePath| path.is_or_below(folder.as_bytes());
-        let paths: Vec<RelativePath> =
-            incoming.snapshot.keys().chain(base.keys()).filter(below).cloned().collect();
-        for path in paths {
-            put_back(&mut incoming.snapshot, base, &path);
+    let bare = |tree: &Snapshot| {
+        let files = tree.iter().filter(|(path, _)| !is_gits(path));
+        bare_folders(files.map(|(path, entry)| (path, kind(entry))))
+    };
+    let (before, now) = (bare(base), bare(&incoming.snapshot));
+    let mut held = Vec::new();
+    for folder in &now {
+        if before.contains(folder) {
+            let start = folder.as_ref().map_or(0, |folder| folder.as_bytes().len() + 1);
+            let below = |path: &RelativePath| folder.as_ref().is_none_or(|folder| path.is_below(folder));
+            let changes = changed(base, &incoming.snapshot).filter(|(path, ..)| below(path));
+            held.extend(changes.filter_map(|(path, ..)| {
+                let reason = is_held_in_repository(&path.as_bytes()[start..])?;
+                Some((path.clone(), reason))
+            }));
+        } else if let Some(folder) = folder {
+            held.push((folder.clone(), BARE));
+        } else {
+            // The workspace itself cannot stay out of itself; without these it is no repository.
+            let changes = changed(base, &incoming.snapshot).map(|(path, ..)| path);
+            let at_the_top =
+                changes.filter_map(|path| path.ancestors().next().or_else(|| Some(path.clone())));
+            let mut markers: Vec<RelativePath> =
+                at_the_top.filter(|top| is_bare_marker(top.as_bytes())).collect();
+            markers.dedup();
+            held.extend(markers.into_iter().map(|marker| (marker, BARE)));
         }
     }
+    hold_paths(incoming, base, held, report);
 }
 
 /// Brings what is below a `.git` to where it waits.
@@ -268,12 +299,12 @@ impl Arrived {
     }
 
     /// Merges what came into the local repositories, after the files of the workspace and under its lock.
-    pub fn apply(self, workspace: &Root, shared: &mut Shared, cancel: &Cancel) -> Result<GitReport> {
+    pub fn apply(self, workspace: &Root, shared: &mut Shared) -> Result<GitReport> {
         let Self { git, checked, mut report, waits_in } = self;
         if let Some(checked) = checked {
             let time = utc_timestamp(SystemTime::now());
             let aside = || Ok(workspace.path().join(make_folder(workspace)?.as_path()));
-            let (mut merged, bases) = checked.apply(git.as_ref(), workspace, &time, &aside, cancel)?;
+            let (mut merged, bases) = checked.apply(git.as_ref(), workspace, &time, &aside)?;
             shared.bases = bases;
             merged.held_back.append(&mut report.held_back);
             report = merged;

@@ -380,7 +380,11 @@ impl Begun {
         };
         let terms = Terms { base: snapshot, left_alone: &left_alone, keep: *keep, cancel };
         let report = merge.apply(&terms, rescued).and_then(|report| {
-            let git = repositories.apply(merge.root(), shared, cancel)?;
+            // What has begun with the files is completed.
+            if !merge.needs_lock() {
+                cancel.check()?;
+            }
+            let git = repositories.apply(merge.root(), shared)?;
             Ok((report, git))
         });
         let target = merge.target().to_path_buf();

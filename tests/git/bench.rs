@@ -159,7 +159,10 @@ impl Bench {
         let workspace = Root::open(&self.here).unwrap();
         let checkouts = Checkouts::default();
         let found = scan(&workspace, &|path| checkouts.leaves_out(path), &cancel).unwrap();
-        let bare = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)));
+        let bare: Vec<RelativePath> = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)))
+            .into_iter()
+            .flatten()
+            .collect();
         if self.there.exists() {
             fs::remove_dir_all(&self.there).unwrap();
         }
@@ -195,9 +198,12 @@ impl Bench {
         let there = Root::open(&self.there).unwrap();
         let found = scan(&there, &|_| false, &cancel).unwrap();
         let mut quarantine = Quarantine::new(work, &self.bases).unwrap();
-        let bare = bare_folders(
+        let bare: Vec<RelativePath> = bare_folders(
             found.iter().filter(|found| !is_gits(&found.path)).map(|found| (&found.path, found.meta.kind)),
-        );
+        )
+        .into_iter()
+        .flatten()
+        .collect();
         for folder in &bare {
             quarantine.hold(folder, "git would take this folder for a bare repository");
         }
@@ -228,7 +234,7 @@ impl Bench {
         }
         let time = format!("2026-11-28T12:00:0{}.000Z", self.serial);
         let aside = self.here.join(".paperclip-runtime/conflicts").join(&time);
-        let (report, bases) = checked.apply(git, &workspace, &time, &|| Ok(aside.clone()), &cancel).unwrap();
+        let (report, bases) = checked.apply(git, &workspace, &time, &|| Ok(aside.clone())).unwrap();
         self.bases = bases;
         report
     }
