@@ -63,6 +63,7 @@ pub mod git {
     pub mod export;
     pub mod import;
     pub mod index;
+    pub mod named;
     mod objects;
     pub mod quarantine;
     pub mod recognise;

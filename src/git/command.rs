@@ -107,6 +107,30 @@ impl Git {
         call
     }
 
+    /// A call that lists what the user's own git goes by in a repository, the user's and the system's configuration included.
+    /// It reads and runs nothing; this is the one call that inherits where these files are.
+    #[must_use]
+    pub fn configuration(&self, git_dir: &Path) -> Call<'_> {
+        let mut command = Command::new(&self.program);
+        command.env_clear().current_dir("/").env("LC_ALL", "C").env("GIT_DIR", git_dir);
+        let inherited = [
+            "PATH",
+            "HOME",
+            "XDG_CONFIG_HOME",
+            "GIT_CONFIG_GLOBAL",
+            "GIT_CONFIG_SYSTEM",
+            "GIT_CONFIG_NOSYSTEM",
+        ];
+        for name in inherited {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        let mut call = Call { git: self, command, input: Input::None, name: String::new() };
+        call.args(["config", "--list", "-z", "--show-origin", "--includes"]);
+        call
+    }
+
     /// A call that is about no repository, or finds it by itself.
     #[must_use]
     pub fn outside(&self) -> Call<'_> {

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::command::{Fault, Git, short};
 use super::config::{self, Settings};
@@ -23,6 +25,10 @@ use crate::error::{Error, Result};
 use crate::path::RelativePath;
 use crate::tree::root::{Kind, Onto, Renamed, Root, rename};
 use crate::tree::stage::{RuntimeFolder, remove_tree, remove_unused_runtime, runtime};
+
+/// How often, and how long apart, is looked whether another git is done with the index.
+const LOCK_LOOKS: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What came back and was found good; nothing here is changed yet.
 #[derive(Debug)]
@@ -98,18 +104,18 @@ fn read_repository(
     report: &mut GitReport,
     cancel: &Cancel,
 ) -> Result<Incoming, Fault> {
-    let known = bases.get(dot_git);
-    let place = known.and_then(|base| base.place.clone());
-    match (&place, workspace.cursor().stat(dot_git)?) {
+    let mut base = bases.get(dot_git).cloned().unwrap_or_default();
+    match (&base.place, workspace.cursor().stat(dot_git)?) {
         (Some(place), Some(meta)) if place.identity == (meta.dev, meta.ino) => {}
         (Some(_), _) => return refuse("the local repository is gone or is another one than at prepare"),
-        (None, Some(_)) => return refuse("a repository was made here as well"),
+        // Made on both sides, or by a restore that was killed: the two have shared nothing yet.
+        (None, Some(_)) => base.place = Some(locate(git, workspace, dot_git, cancel)?),
         (None, None) => {}
     }
     if received.reftable {
         return refuse(REFTABLE);
     }
-    let base = known.cloned().unwrap_or_default();
+    let place = base.place.clone();
     let mut reading = Reading { git, dot_git, received, report, cancel };
     let Some(head) = reading.text("head")? else { return refuse("it has no HEAD, so it is no repository") };
     let config = reading.settings(&base)?;
@@ -940,11 +946,19 @@ impl Merge<'_> {
             }
             _ => false,
         };
+        let index_lock = self.git_path("index.lock");
+        // A git that works here is mostly done in a moment, be it one that a killed restore left at work.
+        for _ in 0..LOCK_LOOKS {
+            if !index_lock.exists() {
+                break;
+            }
+            thread::sleep(LOCK_PAUSE);
+        }
         let reason = if busy {
             Some("an operation is in progress here")
         } else if !included {
             Some("the commit that it belongs to is not checked out here")
-        } else if self.git_path("index.lock").exists() {
+        } else if index_lock.exists() {
             Some("another git has locked the index here (index.lock)")
         } else {
             None

@@ -4,6 +4,7 @@
 //! place of `.git` there; down comes what the sandbox has below it, which waits outside the workspace until git has looked
 //! at it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::SystemTime;
 
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::git::command::{Fault, Git};
 use crate::git::export::{Bases, Options, export};
 use crate::git::import::{self, Checked};
+use crate::git::named::Named;
 use crate::git::quarantine::{Quarantine, is_held, is_held_in_repository, is_passed_over};
 use crate::git::recognise::{Checkouts, bare_folders, is_bare_marker, is_gits};
 use crate::git::report::{GitReport, HeldBack};
@@ -20,6 +22,7 @@ use crate::git::work_folder::WorkFolder;
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
 use crate::merge::plan::{changed, put_back};
+use crate::merge::report::{Noted, Report};
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
 use crate::tree::entry::{Entry, Snapshot};
@@ -149,6 +152,32 @@ pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Can
     grafts.retain(is_there);
     let layout = Layout::with_grafts(root, found, grafts, cancel)?;
     Ok(LaidOut { layout, repositories })
+}
+
+/// What the local configuration of git names in the workspace. Where there is no git here, nothing runs by it.
+pub fn named(workspace: &Root, shared: &Shared, cancel: &Cancel) -> Result<Named> {
+    Git::find().map_or_else(
+        || Ok(Named::default()),
+        |git| Named::read(&git, workspace.path(), &shared.bases, cancel),
+    )
+}
+
+/// Tells what a merge wrote of that.
+pub fn tell_named(report: &mut Report, named: &Named, workspace: &Root) -> Result<()> {
+    let known: BTreeSet<RelativePath> = report.sensitive.iter().map(|noted| noted.path.clone()).collect();
+    let mut cursor = workspace.cursor();
+    for path in report.written.iter().filter(|path| !known.contains(*path)) {
+        let mut reason = named.reason(path);
+        if reason.is_none()
+            && let Some(above) = named.reason_of_link(path)
+            && cursor.stat(path)?.is_some_and(|meta| meta.kind == Kind::Symlink)
+        {
+            reason = Some(above);
+        }
+        report.sensitive.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
+    }
+    report.sensitive.sort_unstable();
+    Ok(())
 }
 
 /// What a sandbox has of its repositories, read and checked. Nothing here is changed yet.

@@ -12,13 +12,14 @@ use super::command::Places;
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
 use super::prepare::{Base, LeftAlone, Session, Workspace};
-use super::repositories::{Arrived, take_out};
+use super::repositories::{Arrived, named, take_out, tell_named};
 use super::{command, listing};
 use crate::archive::source::{Stream, copy_of};
 use crate::archive::unpack::{Archive, Content, Unpacked};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
 use crate::exclude::PathSet;
+use crate::git::named::Named;
 use crate::git::report::GitReport;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::lock::{self, MergeLock};
@@ -379,7 +380,12 @@ impl Begun {
             left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
         };
         let terms = Terms { base: snapshot, left_alone: &left_alone, keep: *keep, cancel };
-        let report = merge.apply(&terms, rescued).and_then(|report| {
+        // What git runs from the tree is asked before the tree changes, and with it what it includes.
+        let named =
+            if merge.needs_lock() { named(merge.root(), shared, cancel) } else { Ok(Named::default()) };
+        let report = named.and_then(|named| {
+            let mut report = merge.apply(&terms, rescued)?;
+            tell_named(&mut report, &named, merge.root())?;
             // What has begun with the files is completed.
             if !merge.needs_lock() {
                 cancel.check()?;

@@ -42,13 +42,15 @@ pub fn with_each_git(test: impl Fn(&mut Bench)) {
 }
 
 pub struct Bench {
-    pub root: TempDir,
+    pub root: Folder,
     pub program: PathBuf,
     /// The local workspace.
     pub here: PathBuf,
     /// The sandbox's.
     pub there: PathBuf,
     pub canary: PathBuf,
+    /// Where what came waits.
+    pub work: PathBuf,
     pub bases: Bases,
     pub options: Options,
     pub without_git: bool,
@@ -56,23 +58,47 @@ pub struct Bench {
     serial: usize,
 }
 
+/// A folder that goes with this, unless it is another process's.
+pub struct Folder {
+    path: PathBuf,
+    owned: Option<TempDir>,
+}
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Bench {
-    /// A workspace with two commits on `main` and one on `feature`, and a remote beside it.
-    pub fn new(program: PathBuf) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().canonicalize().unwrap();
-        let bench = Self {
+    /// The bench that another process has set up.
+    pub fn at(path: PathBuf, program: PathBuf) -> Self {
+        Self {
             here: path.join("here"),
             there: path.join("there"),
             canary: path.join("canary"),
+            work: path.clone(),
             bases: Bases::new(),
             options: Options::default(),
             without_git: false,
             sent: Vec::new(),
             serial: 0,
             program,
-            root,
-        };
+            root: Folder { path, owned: None },
+        }
+    }
+
+    /// Where all of it lies.
+    pub fn path(&self) -> PathBuf {
+        self.root.path.clone()
+    }
+
+    /// A workspace with two commits on `main` and one on `feature`, and a remote beside it.
+    pub fn new(program: PathBuf) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().canonicalize().unwrap();
+        let mut bench = Self::at(path.clone(), program);
+        bench.root.owned = Some(root);
         fs::create_dir(&bench.here).unwrap();
         bench.git(&path, &["init", "-q", "--bare", "-b", "main", "remote.git"]);
         bench.git(&bench.here, &["init", "-q", "-b", "main"]);
@@ -191,9 +217,14 @@ impl Bench {
 
     /// Brings the sandbox's state back. The files are merged in the simplest way: theirs count.
     pub fn restore(&mut self) -> GitReport {
-        self.serial += 1;
+        self.restore_as(self.serial + 1)
+    }
+
+    /// The same, as the restore of that number.
+    pub fn restore_as(&mut self, serial: usize) -> GitReport {
+        self.serial = serial;
         let cancel = Cancel::default();
-        let work = self.root.path().join(format!("quarantine-{}", self.serial));
+        let work = self.work.join(format!("quarantine-{}", self.serial));
         let workspace = Root::open(&self.here).unwrap();
         let there = Root::open(&self.there).unwrap();
         let found = scan(&there, &|_| false, &cancel).unwrap();
