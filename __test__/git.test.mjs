@@ -412,6 +412,7 @@ describe("other ways for repositories to travel", () => {
       await expect(lstat(path.join(workspace, file)), file).rejects.toThrow("ENOENT");
     }
     expect(held()).toStrictEqual([
+      ".git/refs/replace",
       `.git/refs/replace/${before}`,
       "nested/.git",
       "src/.git",

@@ -240,11 +240,17 @@ impl Quarantine {
                 // Whatever was sent has a name of plain text.
                 let name = std::str::from_utf8(&inner).ok();
                 let sent = name.zip(known.as_ref()).and_then(|(name, base)| base.files.get(name));
-                let mut hash = Sha256::new();
-                if sent.is_some() {
-                    io::copy(&mut content.take(TEXT_MAX), &mut HashWriter(&mut hash))
+                if sent.is_some() || inner == b"info/exclude" {
+                    let mut text = Vec::new();
+                    content
+                        .take(TEXT_MAX)
+                        .read_to_end(&mut text)
                         .map_err(|error| Error::io("read", path.as_path(), error))?;
-                    if sent == Some(&hash.finalize().into()) {
+                    let digest: [u8; 32] = Sha256::digest(&text).into();
+                    // Git makes this one of comments for every new repository.
+                    let is_empty =
+                        || text.split(|&byte| byte == b'\n').all(|line| line.is_empty() || line[0] == b'#');
+                    if sent == Some(&digest) || (sent.is_none() && is_empty()) {
                         return Ok(());
                     }
                 }
@@ -325,19 +331,6 @@ impl Quarantine {
         let number = self.repositories.len();
         let folder = self.folder.join(number.to_string());
         self.repositories.entry(dot_git.clone()).or_insert_with(|| Received { folder, ..Received::default() })
-    }
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

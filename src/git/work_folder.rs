@@ -2,11 +2,12 @@
 //!
 //! Each is locked as long as its process lives. A later run knows by that which ones a kill has left, and removes them.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 use tempfile::TempDir;
 
 use crate::error::{Error, Result};
@@ -16,6 +17,8 @@ const PREFIX: &str = "paperclip-repositories-";
 
 /// How many letters and digits follow.
 const UNIQUE: usize = 16;
+
+const LOCK: FlockOperation = FlockOperation::NonBlockingLockExclusive;
 
 /// How often another run may take a folder for abandoned before it is locked.
 const ATTEMPTS: usize = 16;
@@ -41,7 +44,7 @@ impl WorkFolder {
             let folder = made.map_err(|error| Error::io("mkdtemp", parent, error))?;
             // Where it is gone or locked by now, another run took it for abandoned, and the next one is tried.
             let Ok(handle) = open(folder.path()) else { continue };
-            if matches!(handle.try_lock(), Err(TryLockError::WouldBlock)) || !is_at(&handle, folder.path()) {
+            if flock(&handle, LOCK) == Err(Errno::WOULDBLOCK) || !is_at(&handle, folder.path()) {
                 continue;
             }
             return Ok(Self { folder, _locked: handle });
@@ -82,7 +85,7 @@ fn remove_abandoned(parent: &Path) {
         let Ok(handle) = open(&path) else { continue };
         let is_ours = handle.metadata().is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw());
         // A file system without locks does not tell whether its process lives.
-        if is_ours && handle.try_lock().is_ok() && is_at(&handle, &path) {
+        if is_ours && flock(&handle, LOCK).is_ok() && is_at(&handle, &path) {
             let _stays = fs::remove_dir_all(&path);
         }
     }

@@ -271,10 +271,10 @@ fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
         let files = tree.iter().filter(|(path, _)| !is_gits(path));
         bare_folders(files.map(|(path, entry)| (path, kind(entry))))
     };
-    let (before, now) = (bare(base), bare(&incoming.snapshot));
+    let (uploaded, now) = (bare(base), bare(&incoming.snapshot));
     let mut held = Vec::new();
     for folder in &now {
-        if before.contains(folder) {
+        if uploaded.contains(folder) {
             let start = folder.as_ref().map_or(0, |folder| folder.as_bytes().len() + 1);
             let below = |path: &RelativePath| folder.as_ref().is_none_or(|folder| path.is_below(folder));
             let changes = changed(base, &incoming.snapshot).filter(|(path, ..)| below(path));
@@ -286,9 +286,8 @@ fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
             held.push((folder.clone(), BARE));
         } else {
             // The workspace itself cannot stay out of itself; without these it is no repository.
-            let changes = changed(base, &incoming.snapshot).map(|(path, ..)| path);
-            let at_the_top =
-                changes.filter_map(|path| path.ancestors().next().or_else(|| Some(path.clone())));
+            let paths = changed(base, &incoming.snapshot).map(|(path, ..)| path);
+            let at_the_top = paths.filter_map(|path| path.ancestors().next().or_else(|| Some(path.clone())));
             let mut markers: Vec<RelativePath> =
                 at_the_top.filter(|top| is_bare_marker(top.as_bytes())).collect();
             markers.dedup();

@@ -281,6 +281,15 @@ impl Bench {
         assert!(!folder.join(".git/index.lock").exists());
     }
 
+    /// What lies outside the workspace, and what the remote has: nothing done here changes it, but for a new worktree.
+    pub fn outside(&self) -> (Vec<String>, String) {
+        let names = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        names.retain(|name| name != "worktree");
+        names.sort();
+        (names, self.git(&self.path().join("remote.git"), &["for-each-ref"]))
+    }
+
     /// Does here what people do, and asserts that nothing of the sandbox's ran.
     pub fn use_here(&self) {
         self.use_folder(&self.here);
