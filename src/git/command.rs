@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Read, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -298,9 +299,15 @@ impl Call<'_> {
         let mut child = self.command.spawn().map_err(failed)?;
         let (mut from, mut messages) = (child.stdout.take(), child.stderr.take());
         let (status, stdout, stderr) = thread::scope(|scope| {
+            let (over, ends) = mpsc::channel();
             let stdout = scope.spawn(move || read_all(from.as_mut()));
-            let stderr = scope.spawn(move || read_all(messages.as_mut()));
-            let status = wait(&mut child, cancel);
+            let stderr = scope.spawn(move || {
+                let read = read_all(messages.as_mut());
+                // Nobody waits any more where waiting has failed.
+                let _unheard = over.send(());
+                read
+            });
+            let status = wait(&mut child, &ends, cancel);
             (status, stdout.join(), stderr.join())
         });
         let died = |_| Error::Internal("a thread that reads what git says died".to_owned());
@@ -321,19 +328,19 @@ fn read_all(pipe: Option<&mut impl Read>) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Waits for the end of a child, and ends it once the caller wants to stop.
-fn wait(child: &mut Child, cancel: &Cancel) -> std::io::Result<Option<i32>> {
-    let mut pause = Duration::from_micros(200);
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status.code());
-        }
+/// Waits for the end of a child, which is near once `ends` says that it has closed its standard error, and ends it once the
+/// caller wants to stop.
+fn wait(child: &mut Child, ends: &Receiver<()>, cancel: &Cancel) -> std::io::Result<Option<i32>> {
+    while ends.recv_timeout(Duration::from_millis(10)) == Err(RecvTimeoutError::Timeout) {
         if cancel.check().is_err() {
             child.kill()?;
         }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(10));
+        // A program that it left behind may hold its standard error open.
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.code());
+        }
     }
+    child.wait().map(|status| status.code())
 }
 
 #[cfg(test)]

@@ -156,19 +156,23 @@ impl Repository<'_> {
     }
 
     /// Which of the objects are there, with their types.
-    pub fn types(&self, oids: &BTreeSet<Oid>) -> Result<HashMap<Oid, Vec<u8>>, Fault> {
+    pub fn types(&self, oids: &BTreeSet<Oid>) -> Result<Types, Fault> {
         types(&mut self.call(), oids, self.cancel)
     }
 }
+
+/// Objects with their types. In order: what is packed must not depend on chance, or the same repository would be another
+/// pack each time.
+pub(super) type Types = BTreeMap<Oid, Vec<u8>>;
 
 /// Which of the objects a repository has, with their types.
 pub(super) fn types(
     call: &mut super::command::Call<'_>,
     oids: &BTreeSet<Oid>,
     cancel: &Cancel,
-) -> Result<HashMap<Oid, Vec<u8>>, Fault> {
+) -> Result<Types, Fault> {
     if oids.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Types::new());
     }
     let list = call
         .args(["cat-file", "--batch-check=%(objectname) %(objecttype)"])

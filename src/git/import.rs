@@ -241,7 +241,9 @@ impl Reading<'_> {
             return Ok(base.index.clone());
         }
         let reason = match theirs.index(&self.received.folder.join("index")) {
-            Ok(listing) if index::parse(&listing).is_some() => return Ok(listing),
+            Ok(listing) if index::parse(&index::beyond(&listing, &base.index)).is_some() => {
+                return Ok(listing);
+            }
             Ok(_) => "it names what no index may hold".to_owned(),
             Err(Fault::Refused(reason)) => reason,
             Err(error) => return Err(error),
@@ -343,15 +345,6 @@ fn check_objects(
 
 /// The blobs that their index stages beyond the base's.
 fn staged_blobs(theirs: &Base, base: &Base) -> BTreeSet<Oid> {
-    let blobs = |listing: &[u8]| -> BTreeSet<Oid> {
-        let listing = index::parse(listing).unwrap_or_default();
-        listing
-            .into_values()
-            .flatten()
-            .filter(|staged| staged.mode != b"160000")
-            .map(|staged| staged.oid)
-            .collect()
-    };
     if theirs.index == base.index {
         return BTreeSet::new();
     }
@@ -360,7 +353,7 @@ fn staged_blobs(theirs: &Base, base: &Base) -> BTreeSet<Oid> {
         "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
         "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
     ];
-    let mut new = &blobs(&theirs.index) - &blobs(&base.index);
+    let mut new = index::new_blobs(&theirs.index, &base.index);
     new.retain(|oid| !empty.contains(&oid.as_str()));
     new
 }
@@ -737,6 +730,16 @@ impl Merge<'_> {
         if let Some(Head::Detached(oid)) = &self.incoming.theirs.head {
             there.insert(oid.clone());
         }
+        // Mostly the first two that are looked at are of one history, which git finds at once.
+        let (sent_tip, their_tip) = (sent.first(), Self::their_commit(&self.incoming.theirs));
+        if let (Some(sent), Some(there)) = (sent_tip, &their_tip) {
+            let mut call = self.repository.call();
+            let found =
+                call.args(["merge-base", sent.as_str(), there.as_str()]).output(self.repository.cancel)?;
+            if found.status == Some(0) {
+                return Ok(false);
+            }
+        }
         let first = |of: BTreeSet<Oid>| -> Result<BTreeSet<Oid>, Fault> {
             // What is gone here by now has nothing in common with anything.
             let present = self.repository.types(&of)?;
@@ -967,9 +970,7 @@ impl Merge<'_> {
             self.hold("index", reason);
             return Ok(());
         }
-        let [base, theirs, ours] =
-            [&base.index, &theirs.index, &ours].map(|listing| index::parse(listing).unwrap_or_default());
-        let changes = index::merge(&base, &theirs, &ours);
+        let changes = index::merge_listings(&base.index, &theirs.index, &ours);
         if changes.is_empty() {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::command::{Call, Fault, Git};
-use super::export::{Place, configuration, lines, make_dirs, read, types, write};
+use super::export::{Place, Types, configuration, lines, make_dirs, read, types, write};
 use super::quarantine::Received;
 use super::refs::Oid;
 use crate::cancel::Cancel;
@@ -179,7 +179,7 @@ pub struct Checked {
     /// The new objects, where there are any.
     pub pack: Option<PathBuf>,
     /// The types of the tips and of the index's blobs, as far as they are there.
-    pub kinds: std::collections::HashMap<Oid, Vec<u8>>,
+    pub kinds: Types,
 }
 
 /// How many objects are stored one by one rather than as a pack, as `git fetch` does.

@@ -178,9 +178,13 @@ pub fn is_passed_over(path: &RelativePath, known: &Bases) -> bool {
     match fate(inside.inner) {
         Fate::Ignored => true,
         Fate::Waits(name) => {
-            let pack = name.strip_prefix("packs/");
-            let base = known.get(&dot_git(&inside));
-            pack.zip(base).is_some_and(|(pack, base)| base.packs.contains_key(pack))
+            let Some(base) = known.get(&dot_git(&inside)) else { return false };
+            match (name.strip_prefix("packs/"), &base.place) {
+                (Some(pack), _) => base.packs.contains_key(pack),
+                // An object's name says what it holds; what an earlier restore brought counts, whatever lies there now.
+                (None, Some(place)) if name.starts_with("objects/") => place.common_dir.join(name).exists(),
+                _ => false,
+            }
         }
         Fate::Reference(_) | Fate::Held(_) => false,
     }

@@ -267,11 +267,11 @@ fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
         Entry::File { .. } => Kind::File,
         Entry::Symlink { .. } => Kind::Symlink,
     };
-    let bare = |tree: &Snapshot| {
+    let found_in = |tree: &Snapshot| {
         let files = tree.iter().filter(|(path, _)| !is_gits(path));
         bare_folders(files.map(|(path, entry)| (path, kind(entry))))
     };
-    let (uploaded, now) = (bare(base), bare(&incoming.snapshot));
+    let (uploaded, now) = (found_in(base), found_in(&incoming.snapshot));
     let mut held = Vec::new();
     for folder in &now {
         if uploaded.contains(folder) {
