@@ -62,7 +62,7 @@ impl Bench {
         let here = root.join(name);
         fs::create_dir(&here).expect("it is new");
         git(&here, &["init", "-q", "-b", "main"]);
-        let git = Git::find().expect("git is installed");
+        let git = Git::find(&here).expect("git is installed");
         Self { there: root.join(format!("{name}-there")), here, git, cancel: Cancel::default() }
     }
 

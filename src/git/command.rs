@@ -35,6 +35,8 @@ impl From<Error> for Fault {
 #[derive(Debug, Clone)]
 pub struct Git {
     program: PathBuf,
+    /// Where it finds programs in its turn.
+    path: OsString,
 }
 
 /// Settings that keep a repository's own configuration from running or redirecting anything.
@@ -83,21 +85,32 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 ];
 
 impl Git {
-    /// The git that this process's `PATH` leads to. A relative folder in it is passed over: it may be the workspace.
+    /// The git that this process's `PATH` leads to. What lies in the workspace is passed over: with `npm run` that is where
+    /// `PATH` leads first, and an agent may have put a program of that name there.
     #[must_use]
-    pub fn find() -> Option<Self> {
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path)
-            .filter(|folder| folder.is_absolute())
+    pub fn find(workspace: &Path) -> Option<Self> {
+        Self::search(&std::env::var_os("PATH")?, workspace)
+    }
+
+    fn search(path: &OsStr, workspace: &Path) -> Option<Self> {
+        // One that is not there has nothing in it.
+        let workspace = workspace.canonicalize().unwrap_or_else(|_| workspace.to_path_buf());
+        let is_outside = |path: &Path| path.canonicalize().is_ok_and(|there| !there.starts_with(&workspace));
+        let folders: Vec<PathBuf> =
+            std::env::split_paths(path).filter(|folder| folder.is_absolute() && is_outside(folder)).collect();
+        let program = folders
+            .iter()
             .map(|folder| folder.join("git"))
-            .find(|program| program.is_file())
-            .map(Self::at)
+            .find(|program| program.is_file() && is_outside(program))?;
+        // They come from a list of this form.
+        let path = std::env::join_paths(&folders).ok()?;
+        Some(Self { program, path })
     }
 
     /// A git at a path of its own.
     #[must_use]
     pub fn at(program: PathBuf) -> Self {
-        Self { program }
+        Self { program, path: std::env::var_os("PATH").unwrap_or_default() }
     }
 
     /// A call of `git` in the repository at `git_dir`.
@@ -113,15 +126,10 @@ impl Git {
     #[must_use]
     pub fn configuration(&self, git_dir: &Path) -> Call<'_> {
         let mut command = Command::new(&self.program);
-        command.env_clear().current_dir("/").env("LC_ALL", "C").env("GIT_DIR", git_dir);
-        let inherited = [
-            "PATH",
-            "HOME",
-            "XDG_CONFIG_HOME",
-            "GIT_CONFIG_GLOBAL",
-            "GIT_CONFIG_SYSTEM",
-            "GIT_CONFIG_NOSYSTEM",
-        ];
+        command.env_clear().env("PATH", &self.path).current_dir("/");
+        command.env("LC_ALL", "C").env("GIT_DIR", git_dir);
+        let inherited =
+            ["HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"];
         for name in inherited {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -136,10 +144,7 @@ impl Git {
     #[must_use]
     pub fn outside(&self) -> Call<'_> {
         let mut command = Command::new(&self.program);
-        command.env_clear().envs(ENVIRONMENT.iter().copied()).current_dir("/");
-        if let Some(path) = std::env::var_os("PATH") {
-            command.env("PATH", path);
-        }
+        command.env_clear().envs(ENVIRONMENT.iter().copied()).env("PATH", &self.path).current_dir("/");
         command.args(["--no-pager", "--literal-pathspecs"]);
         for setting in SETTINGS {
             command.args(["-c", setting]);
@@ -349,7 +354,7 @@ mod tests {
 
     #[test]
     fn git_gets_nothing_of_our_environment() {
-        let git = Git::find().expect("git is installed");
+        let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let folder = tempfile::tempdir().unwrap();
         let cancel = Cancel::default();
         git.outside()
@@ -368,8 +373,31 @@ mod tests {
     }
 
     #[test]
+    fn no_git_is_found_in_the_workspace() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for folder in ["ws/node_modules/.bin", "linked", "good", "bin"] {
+            std::fs::create_dir_all(at(folder)).unwrap();
+        }
+        std::fs::write(at("ws/node_modules/.bin/git"), "").unwrap();
+        std::fs::write(at("good/git"), "").unwrap();
+        symlink(at("ws/node_modules/.bin"), at("to-workspace")).unwrap();
+        symlink(at("ws/node_modules/.bin/git"), at("linked/git")).unwrap();
+        let search = |folders: &[PathBuf]| {
+            Git::search(&std::env::join_paths(folders).unwrap(), &at("ws")).map(|git| (git.program, git.path))
+        };
+        let bad = [at("ws/node_modules/.bin"), at("to-workspace"), at("linked"), "bin".into(), at("absent")];
+        assert_eq!(search(&bad), None);
+        let all = [&bad[..], &[at("good")]].concat();
+        let (program, path) = search(&all).unwrap();
+        assert_eq!(program, at("good/git"));
+        assert_eq!(path, std::env::join_paths([at("linked"), at("good")]).unwrap());
+    }
+
+    #[test]
     fn a_failure_says_what_git_said() {
-        let git = Git::find().expect("git is installed");
+        let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let Err(Fault::Refused(reason)) =
             git.outside().args(["rev-parse", "--git-dir"]).run(&Cancel::default())
         else {
@@ -380,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_wish_to_stop_ends_git() {
-        let git = Git::find().expect("git is installed");
+        let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let cancel = Cancel::default();
         cancel.cancel();
         assert!(matches!(git.outside().arg("version").output(&cancel), Err(Error::Aborted)));

@@ -456,7 +456,7 @@ mod tests {
         ]);
         let file = folder.path().join("config");
         std::fs::write(&file, render(&all)).unwrap();
-        let git = Git::find().expect("git is installed");
+        let git = Git::find(folder.path()).expect("git is installed");
         let list = git
             .outside()
             .args(["config", "--no-includes", "--list", "-z", "--file"])

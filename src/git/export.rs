@@ -407,14 +407,19 @@ fn pack(
     if repository.place.promisor.is_some() {
         call.arg("--missing=allow-any");
     }
-    let name = call.arg(folder.join("objects/pack/pack")).input(input).run(repository.cancel)?;
-    let name = String::from_utf8_lossy(&name).trim().to_owned();
-    let file = folder.join(format!("objects/pack/pack-{name}.pack"));
-    let Ok(meta) = fs::metadata(&file) else { return Ok(BTreeMap::new()) };
-    if repository.place.promisor.is_some() {
-        write(&file.with_extension("promisor"), b"")?;
+    let names = call.arg(folder.join("objects/pack/pack")).input(input).run(repository.cancel)?;
+    let mut packs = BTreeMap::new();
+    // There are several where `pack.packSizeLimit` says so.
+    for name in names.split(|&byte| byte == b'\n').filter_map(Oid::parse) {
+        let name = format!("pack-{name}.pack");
+        let file = folder.join("objects/pack").join(&name);
+        let meta = fs::metadata(&file).map_err(|error| Error::io("stat", &file, error))?;
+        if repository.place.promisor.is_some() {
+            write(&file.with_extension("promisor"), b"")?;
+        }
+        packs.insert(name, meta.len());
     }
-    Ok(BTreeMap::from([(format!("pack-{name}.pack"), meta.len())]))
+    Ok(packs)
 }
 
 /// The commits at a depth whose parents are left out.

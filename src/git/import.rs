@@ -431,6 +431,8 @@ impl Checked {
                 }
             }
         }
+        // One in a folder named `git` goes below the one above it.
+        refused.sort_by(|(one, ..), (other, ..)| one.cmp(other));
         if !refused.is_empty() {
             let aside = aside()?;
             for (dot_git, folder, references) in refused {

@@ -321,8 +321,11 @@ impl Taken {
             RefKind::Branch => Namespace::Branches,
             RefKind::Tag => Namespace::Tags,
             _ if folded.starts_with(b"refs/remotes/") => {
+                // A remote's `HEAD` is a reference to a reference, and not among these.
                 for folder in folders_of(&short) {
-                    self.short.entry(folder.to_vec()).or_default().insert(Namespace::Remotes);
+                    for meant in [folder.to_vec(), [folder, b"/head"].concat()] {
+                        self.short.entry(meant).or_default().insert(Namespace::Remotes);
+                    }
                 }
                 self.short.entry(short).or_default().insert(Namespace::Remotes);
                 return;
@@ -462,6 +465,7 @@ mod tests {
             ("refs/heads/origin/next", Outcome::Aside(Reason::Ambiguous)),
             ("refs/tags/Origin/Next", Outcome::Aside(Reason::Ambiguous)),
             ("refs/heads/origin", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/origin/HEAD", Outcome::Aside(Reason::Ambiguous)),
             ("refs/heads/origin/other", Outcome::Theirs),
             ("refs/heads/-f", Outcome::Aside(Reason::Ambiguous)),
             ("refs/heads/HEAD", Outcome::Aside(Reason::Ambiguous)),

@@ -123,7 +123,7 @@ pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Can
     let mut grafts = Vec::new();
     if travel.mode == Mode::Merge && !checkouts.is_empty() {
         let made_in = WorkFolder::new()?;
-        let git = Git::find();
+        let git = Git::find(root.path());
         for (number, dot_git) in checkouts.iter().enumerate() {
             let folder = made_in.path().join(number.to_string());
             let options = Options { credentials: travel.credentials, depth: travel.depth };
@@ -156,7 +156,7 @@ pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Can
 
 /// What the local configuration of git names in the workspace. Where there is no git here, nothing runs by it.
 pub fn named(workspace: &Root, shared: &Shared, cancel: &Cancel) -> Result<Named> {
-    Git::find().map_or_else(
+    Git::find(workspace.path()).map_or_else(
         || Ok(Named::default()),
         |git| Named::read(&git, workspace.path(), &shared.bases, cancel),
     )
@@ -224,7 +224,7 @@ pub fn take_out(
                 arrived.report.held_back.extend(partial);
                 return Ok(arrived);
             }
-            arrived.git = Git::find();
+            arrived.git = Git::find(workspace.path());
             let checked = import::check(arrived.git.as_ref(), workspace, &shared.bases, quarantine, cancel)?;
             arrived.checked = Some(checked);
             arrived.waits_in = Some(waits_in);

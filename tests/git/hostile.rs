@@ -1,5 +1,6 @@
 //! Held back: each leaves this side as it was, and stands in the report.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -183,8 +184,11 @@ fn many_new_names_cost_no_product_of_their_number() {
         // None of what was sent is there any more, and every name of ours is new.
         let tree = bench.there(&["rev-parse", "HEAD^{tree}"]);
         let commit = bench.there(&["commit-tree", &tree, "-m", "unrelated"]);
-        let names: String = (0..20_000).map(|at| format!("{commit} refs/heads/n/{at}\n")).collect();
-        write(&bench.there.join(".git/packed-refs"), format!("# pack-refs with: sorted \n{names}"));
+        let mut names = "# pack-refs with: sorted \n".to_owned();
+        for at in 0..20_000 {
+            writeln!(names, "{commit} refs/heads/n/{at}").unwrap();
+        }
+        write(&bench.there.join(".git/packed-refs"), names);
         write(&bench.there.join(".git/HEAD"), "ref: refs/heads/n/0\n");
         let report = bench.restore();
         assert!(report.held_back.iter().any(|held| held.reason.contains("another repository")), "{report:?}");
