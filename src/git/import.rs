@@ -30,6 +30,9 @@ use crate::tree::stage::{RuntimeFolder, remove_tree, remove_unused_runtime, runt
 const LOCK_LOOKS: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
+/// How many settings come back at once.
+const SETTINGS_MAX: usize = 1000;
+
 /// What came back and was found good; nothing here is changed yet.
 #[derive(Debug)]
 pub struct Checked {
@@ -137,7 +140,9 @@ fn read_repository(
         stashes: log.iter().rev().map(|(oid, _)| oid.clone()).collect(),
         ..base.clone()
     };
-    log.retain(|(oid, _)| !base.stashes.contains(oid));
+    // Each that is new costs a call of git; a log may name one as often as it likes.
+    let mut seen: BTreeSet<Oid> = base.stashes.iter().cloned().collect();
+    log.retain(|(oid, _)| seen.insert(oid.clone()));
     let mut incoming = Incoming {
         dot_git: dot_git.clone(),
         place: place.clone(),
@@ -899,19 +904,12 @@ impl Merge<'_> {
         };
         if let Some(reason) = reason {
             if let Some(oid) = Self::their_commit(theirs) {
-                let kept = format!("refs/paperclip/{}/HEAD", self.time);
-                let mut call = self.repository.step();
-                call.args(["update-ref", "-m", "restore: from the sandbox", &kept, oid.as_str()])
-                    .run(self.repository.cancel)?;
-                self.report.kept.push(KeptReference {
-                    repository: self.incoming.dot_git.clone(),
-                    reference: "HEAD".to_owned(),
-                    kept_at: kept,
-                });
+                self.keep_head(&oid, format!("refs/paperclip/{}/HEAD", self.time))?;
             }
             self.hold("HEAD", reason);
             return Ok(());
         }
+        self.keep_detached(ours, head)?;
         let mut call = self.repository.step();
         match head {
             Head::Branch(name) => {
@@ -931,6 +929,41 @@ impl Merge<'_> {
         }
         call.run(self.repository.cancel)?;
         self.report.updated.push((self.incoming.dot_git.clone(), "HEAD".to_owned()));
+        Ok(())
+    }
+
+    /// Keeps the commit that is checked out here by itself, where `HEAD` moves away from it and nothing else leads to it.
+    fn keep_detached(&mut self, ours: Option<&Head>, theirs: &Head) -> Result<(), Fault> {
+        let Some(Head::Detached(commit)) = ours else { return Ok(()) };
+        let mut call = self.repository.call();
+        call.args([
+            "rev-list",
+            "--max-count=1",
+            commit.as_str(),
+            "--not",
+            "--branches",
+            "--tags",
+            "--remotes",
+        ]);
+        if let Head::Detached(theirs) = theirs {
+            call.arg(theirs.as_str());
+        }
+        if call.run(self.repository.cancel)?.is_empty() {
+            return Ok(());
+        }
+        let kept = format!("refs/paperclip/{}/replaced/HEAD", self.time);
+        self.keep_head(commit, kept)
+    }
+
+    fn keep_head(&mut self, commit: &Oid, kept: String) -> Result<(), Fault> {
+        let mut call = self.repository.step();
+        call.args(["update-ref", "-m", "restore: from the sandbox", &kept, commit.as_str()])
+            .run(self.repository.cancel)?;
+        self.report.kept.push(KeptReference {
+            repository: self.incoming.dot_git.clone(),
+            reference: "HEAD".to_owned(),
+            kept_at: kept,
+        });
         Ok(())
     }
 
@@ -1055,7 +1088,12 @@ impl Merge<'_> {
         }
         let ours = self.repository.settings()?;
         let returned = config::come_back(&base.config, &theirs.config, &ours);
-        for (key, value) in &returned.take {
+        for (number, (key, value)) in returned.take.iter().enumerate() {
+            // Each costs a call of git, which writes the whole file anew.
+            if number >= SETTINGS_MAX {
+                self.hold(short(key), "more settings are new than come back at once");
+                continue;
+            }
             let mut call = self.repository.step();
             call.args(["config", "--local", "--add"])
                 .arg(super::export::path_of(key))

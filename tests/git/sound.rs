@@ -489,6 +489,35 @@ fn an_unborn_and_a_detached_head_travel() {
 }
 
 #[test]
+fn a_commit_that_only_head_leads_to_is_kept_where_head_moves_away() {
+    for by_branch in [true, false] {
+        with_each_git(|bench| {
+            bench.here(&["checkout", "-q", "--detach"]);
+            write(&bench.here.join("d.txt"), "d\n");
+            let ours = bench.commit_here("on no branch");
+            bench.prepare();
+            bench.there(&["checkout", "-q", "main"]);
+            if !by_branch {
+                bench.there(&["checkout", "-q", "--detach"]);
+                bench.there(&["commit", "-q", "--allow-empty", "-m", "elsewhere"]);
+            }
+            let head = bench.there(&["rev-parse", "HEAD"]);
+            let report = bench.restore();
+            assert_eq!(bench.here(&["rev-parse", "HEAD"]), head);
+            assert!(report.kept.iter().any(|kept| kept.kept_at.ends_with("/replaced/HEAD")), "{report:?}");
+            bench.here(&["reflog", "expire", "--expire=now", "--all"]);
+            bench.here(&["gc", "-q", "--prune=now"]);
+            bench.assert_sound(&bench.here, &[&ours]);
+            // Where something else leads to it, nothing is kept.
+            bench.here(&["checkout", "-q", "--detach", "main"]);
+            bench.prepare();
+            bench.there(&["checkout", "-q", "feature"]);
+            assert!(bench.restore().kept.is_empty());
+        });
+    }
+}
+
+#[test]
 fn a_shallow_history_goes_up_and_comes_back() {
     with_each_git(|bench| {
         for at in 0..5 {
