@@ -33,61 +33,14 @@ const { version } = require("./js/version.js");
 /** @import { Host } from "./js/platform.js" */
 
 /**
- * What the binary exports; `src/node/exports.rs` has it. Arguments are JSON.
+ * What the binary exports: `npm run build` makes these types of `src/node/`.
  *
- * @typedef {object} Binding
- * @property {new () => Canceller} Canceller
- * @property {new () => SnapshotWriter} SnapshotWriter
- * @property {(input: string, canceller: Canceller) => Promise<void>} createTarballFromDirectory
- * @property {(input: string, canceller: Canceller) => Promise<void>} mirrorDirectory
- * @property {(input: string, dispatch: Dispatch, canceller: Canceller) => Promise<PreparedSession>} prepareSession
- * @property {(root: string, exclude: string) => Promise<Pieces>} captureSnapshot
- * @property {(input: string, baseline: SnapshotWriter) => Promise<BegunMerge>} beginMerge
- * @property {(targetDir: string) => Promise<HeldLock>} acquireMergeLock
- * @property {(rootDir: string, relative: string) => Promise<string | null>} readEntry
- * @property {() => Promise<void>} nextTurn Settles in another turn of the event loop.
- *
- * @typedef {{ cancel(): void }} Canceller
- * @typedef {{ write(entries: string): void }} SnapshotWriter
- * @typedef {{ read(): string | null }} Pieces
- * @typedef {{ apply(): Promise<void>, finish(): Promise<void> }} BegunMerge
- * @typedef {{ release(): Promise<void> }} HeldLock
- *
- * @typedef {object} PreparedSession
- * @property {() => string} runtimeRootDir
- * @property {() => string} prepareReport The archives of the prepare, as JSON.
- * @property {(dispatch: Dispatch, canceller: Canceller, wantsReport: boolean) => Promise<Pieces | null>} restore
- */
-
-/**
- * A part of an archive that is transferred. All sizes are the archive's own, before anything is compressed.
- *
- * @typedef {object} RequestPart
- * @property {string} label What travels: `workspace` or the key of an asset.
- * @property {number} number Counted from 0.
- * @property {number} before How many bytes come before it.
- * @property {number} size How many it has; 0 where that is not known.
- * @property {number} total How many the archive has; 0 where that is not known.
- */
-
-/**
- * A client call that the binding asks for.
- *
- * @typedef {object} Request
- * @property {"allocate" | "release" | "discard" | "makeDir" | "writeFile" | "readFile" | "remove" | "run"} op
- * @property {string} target The remote path or the command.
- * @property {number} upload The number of an upload's memory, for `allocate`, `release` and `writeFile`.
- * @property {number} size How many bytes are to be allocated.
- * @property {RequestPart} [part] Of a transfer of an archive.
- */
-
-/**
- * Makes a client call for the binding. Resolves with the memory of an upload, with a function that gives what was read,
- * with nothing, or with the number of a kept failure and whether it says that it passes.
- *
- * @callback Dispatch
- * @param {Request} request
- * @returns {Promise<Uint8Array | (() => Uint8Array) | { kept: number, retryable: boolean } | undefined>}
+ * @typedef {typeof import("./native.js")} Binding
+ * @typedef {import("./native.js").Canceller} Canceller
+ * @typedef {import("./native.js").Dispatch} Dispatch
+ * @typedef {import("./native.js").Pieces} Pieces
+ * @typedef {import("./native.js").Request} Request
+ * @typedef {import("./native.js").RequestPart} RequestPart
  */
 
 /**
@@ -101,7 +54,9 @@ const EXPORTS = [
   "createTarballFromDirectory",
   "mirrorDirectory",
   "prepareSession",
+  "resumeSession",
   "captureSnapshot",
+  "readArchive",
   "beginMerge",
   "acquireMergeLock",
   "readEntry",

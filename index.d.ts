@@ -283,6 +283,11 @@ export interface PrepareSandboxManagedRuntimeInput {
    */
   compression?: "auto" | "none";
   /**
+   * `"auto"` (the default) transfers what has changed, where the sandbox can tell, and everything where it cannot or where
+   * there is any doubt. `"full"` always transfers everything.
+   */
+  transfer?: "auto" | "full";
+  /**
    * How git repositories travel. `"merge"` (the default) sends each `.git` as a repository made for the sandbox, and merges what
    * comes back as git does: commits, branches, tags, stashes and what is staged; never configuration or hooks. `"files"` treats
    * `.git` as any folder, but for what git runs or obeys. `"off"` neither sends nor takes anything of git's.
@@ -306,6 +311,12 @@ export interface PrepareSandboxManagedRuntimeInput {
 
 /** Options of {@link PreparedSandboxManagedRuntime.restoreWorkspace}. */
 export interface RestoreWorkspaceOptions {
+  /**
+   * Transfer and check as usual, change nothing on either side, and report what a restore would write, delete and keep. Of
+   * what it would keep, `keptAt` is the directory that this would be in; of git's references nothing is told but what is
+   * held back. Default `false`.
+   */
+  dryRun?: boolean;
   /**
    * Stops the restore: it rejects with the signal's reason, and the workspace is untouched. If the merge had begun
    * to change files, it is completed in the background.
@@ -402,6 +413,20 @@ export declare function mirrorDirectory(
  * used, and with Node's own codes where the workspace or an asset cannot be read.
  */
 export declare function prepareSandboxManagedRuntime(
+  input: PrepareSandboxManagedRuntimeInput,
+): Promise<PreparedSandboxManagedRuntime>;
+
+/**
+ * Takes up a prepare that an earlier process made, or an earlier call in this one: the same `prepared` object again, without a
+ * call to the client. What was excluded and preserved then is so still. What both sides share is kept in a directory of
+ * caches (below `PAPERCLIP_HOME`, else the platform's), by provider, sandbox id, remote directory, adapter key and workspace.
+ *
+ * Rejects with `ERR_SANDBOX_NOTHING_TO_RESUME` where nothing is known of that, and with `ERR_WORKSPACE_REPLACED` where another
+ * directory is in the workspace's place. That the sandbox itself was replaced is found out by `restoreWorkspace()`.
+ *
+ * @param input As it was given to prepare.
+ */
+export declare function resumeSandboxManagedRuntime(
   input: PrepareSandboxManagedRuntimeInput,
 ): Promise<PreparedSandboxManagedRuntime>;
 

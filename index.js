@@ -7,37 +7,22 @@ const { native } = require("./binding.js");
 const check = require("./js/check.js");
 const { Abort } = require("./js/abort.js");
 const { ClientCalls } = require("./js/calls.js");
-const { fromNative, invalidType } = require("./js/errors.js");
+const { invalidType } = require("./js/errors.js");
 const { LeaseKeeper } = require("./js/lease.js");
+const { awaitNative, holding, readEntries, writeBaseline } = require("./js/native.js");
 const {
   path,
   util: { types },
 } = require("./js/node.js");
 const { tell } = require("./js/progress.js");
 const spec = require("./js/spec.js");
+const { stateDir } = require("./js/state.js");
 const { nextTurn } = require("./js/turn.js");
 
 /**
  * @import * as own from "./index.js"
  * @import { Canceller } from "./binding.js"
  */
-
-/** How many entries of a snapshot are handled in one turn of the event loop: about a millisecond's worth. */
-const ENTRIES_A_TURN = 1000;
-
-/**
- * Awaits the binding, with its errors made JavaScript's.
- *
- * @template T
- * @param {Promise<T>} promise
- */
-const awaitNative = async (promise) => {
-  try {
-    return await promise;
-  } catch (error) {
-    throw fromNative(error);
-  }
-};
 
 /**
  * Runs work that a caller may stop: the promise rejects with the signal's reason at once, and the work ends as soon as it can.
@@ -115,10 +100,27 @@ function partsAtOnce(client, concurrency) {
 
 /** @type {typeof own.prepareSandboxManagedRuntime} */
 async function prepareSandboxManagedRuntime(input) {
+  return inSandbox(input, ["makeDir", "writeFile", "run"], false);
+}
+
+/** @type {typeof own.resumeSandboxManagedRuntime} */
+async function resumeSandboxManagedRuntime(input) {
+  return inSandbox(input, ["run", "readFile", "remove"], true);
+}
+
+/**
+ * A workspace in its sandbox: sent there, or taken up where a prepare before has sent it.
+ *
+ * @param {own.PrepareSandboxManagedRuntimeInput} input
+ * @param {(keyof own.SandboxManagedRuntimeClient)[]} methods What the client needs.
+ * @param {boolean} isResumed
+ * @returns {Promise<own.PreparedSandboxManagedRuntime>}
+ */
+async function inSandbox(input, methods, isResumed) {
   check.object("input", input);
   check.object("input.spec", input.spec);
   const { client, workspaceLocalDir } = input;
-  check.client(client, ["makeDir", "writeFile", "run"]);
+  check.client(client, methods);
   check.unserved("input", input, check.UNSERVED);
   const hasRemoteDir = input.workspaceRemoteDir !== undefined && input.workspaceRemoteDir !== null;
   const workspaceRemoteDir = hasRemoteDir
@@ -136,6 +138,9 @@ async function prepareSandboxManagedRuntime(input) {
     concurrency: check.concurrency(input.concurrency),
     partBytes: check.partBytes(input.partBytes),
     compress: check.compression(input.compression),
+    changesOnly: check.transfer(input.transfer),
+    stateDir: stateDir(),
+    sandbox: [String(input.spec.provider), String(input.spec.sandboxId)],
     partsAtOnce: partsAtOnce(client, input.concurrency),
     git: check.git(input.git),
     gitCredentials: Boolean(input.gitCredentials),
@@ -151,7 +156,8 @@ async function prepareSandboxManagedRuntime(input) {
   /** @type {(phase: own.RuntimeStatusPhase, message: string) => Promise<void>} */
   const status = (phase, message) => tell(onStatus, { phase, message });
 
-  const session = await abortable(abort, async (canceller) => {
+  /** @param {Canceller} canceller */
+  const prepare = async (canceller) => {
     await status("config_sync", "Syncing workspace to sandbox");
     const beforeAsset = () => status("config_sync", "Syncing runtime assets to sandbox");
     const listeners = { onLine, onStatus, beforeAsset };
@@ -167,7 +173,10 @@ async function prepareSandboxManagedRuntime(input) {
       await tell(onPrepareReport, { archives, failedRefreshes: lease.failedOrHanging });
     }
     return prepared;
-  });
+  };
+  const session = await abortable(abort, (canceller) =>
+    isResumed ? awaitNative(native().resumeSession(JSON.stringify(options))) : prepare(canceller),
+  );
 
   const runtimeRootDir = session.runtimeRootDir();
 
@@ -184,7 +193,8 @@ async function prepareSandboxManagedRuntime(input) {
         const calls = new ClientCalls({ client, spec: input.spec, lease, abort: restoreAbort, listeners });
         let pieces;
         try {
-          pieces = await session.restore(calls.dispatch, canceller, onReport !== undefined);
+          const lookOnly = Boolean(restoreOptions?.dryRun);
+          pieces = await session.restore(calls.dispatch, canceller, onReport !== undefined, lookOnly);
         } catch (error) {
           throw calls.failure(error);
         }
@@ -216,13 +226,9 @@ async function captureDirectorySnapshot(rootDir, options) {
   const root = check.localPath("rootDir", rootDir);
   check.object("options", options ?? {});
   const exclude = [...new Set(check.strings("options.exclude", options?.exclude))];
-  const reader = await awaitNative(native().captureSnapshot(JSON.stringify(root), JSON.stringify(exclude)));
-  const entries = new Map();
-  for (let json = reader.read(); json !== null; json = reader.read()) {
-    for (const [name, entry] of JSON.parse(json)) entries.set(name, entry);
-    await nextTurn();
-  }
-  return { exclude, entries };
+  const left = JSON.stringify({ paths: exclude });
+  const pieces = await awaitNative(native().captureSnapshot(JSON.stringify(root), left));
+  return { exclude, entries: await readEntries(pieces) };
 }
 
 /**
@@ -240,34 +246,6 @@ async function readReport(pieces) {
   return report;
 }
 
-/**
- * Hands a baseline to the binding, a turn's worth at a time.
- *
- * @param {own.DirectorySnapshot["entries"]} entries
- */
-async function writeBaseline(entries) {
-  const writer = new (native().SnapshotWriter)();
-  /** @type {[string, own.SnapshotEntry][]} */
-  let batch = [];
-  const flush = () => {
-    try {
-      writer.write(JSON.stringify(batch));
-    } catch (error) {
-      throw fromNative(error);
-    }
-    batch = [];
-  };
-  for (const pair of entries) {
-    batch.push(pair);
-    if (batch.length === ENTRIES_A_TURN) {
-      flush();
-      await nextTurn();
-    }
-  }
-  flush();
-  return writer;
-}
-
 /** @type {typeof own.mergeDirectoryWithBaseline} */
 async function mergeDirectoryWithBaseline(input) {
   check.object("input", input);
@@ -276,9 +254,9 @@ async function mergeDirectoryWithBaseline(input) {
     throw invalidType("input.baseline.entries", "an instance of Map", baseline.entries);
   }
   const options = {
-    sourceDir: check.localPath("input.sourceDir", input.sourceDir),
+    source: { folder: check.localPath("input.sourceDir", input.sourceDir) },
     targetDir: check.localPath("input.targetDir", input.targetDir),
-    exclude: check.strings("input.baseline.exclude", baseline.exclude),
+    exclude: { paths: check.strings("input.baseline.exclude", baseline.exclude) },
   };
   const beforeApply = check.callback("input.beforeApply", input.beforeApply);
   const afterApply = check.callback("input.afterApply", input.afterApply);
@@ -290,7 +268,7 @@ async function mergeDirectoryWithBaseline(input) {
       await awaitNative(merge.apply());
       await afterApply?.();
     },
-    () => awaitNative(merge.finish()),
+    () => awaitNative(merge.finish(false)),
   );
 }
 
@@ -298,27 +276,8 @@ async function mergeDirectoryWithBaseline(input) {
 async function withDirectoryMergeLock(targetDir, fn) {
   const target = check.localPath("targetDir", targetDir);
   if (typeof fn !== "function") throw invalidType("fn", "of type function", fn);
-  const lock = await awaitNative(native().acquireMergeLock(JSON.stringify(target)));
+  const lock = await awaitNative(native().acquireMergeLock(JSON.stringify({ of: target })));
   return holding(fn, () => awaitNative(lock.release()));
-}
-
-/**
- * Runs `work` and then `release` in any case. Where both fail, the first failure is the one to know.
- *
- * @template T
- * @param {() => Promise<T>} work
- * @param {() => Promise<void>} release
- */
-async function holding(work, release) {
-  let result;
-  try {
-    result = await work();
-  } catch (error) {
-    await release().catch(() => undefined);
-    throw error;
-  }
-  await release();
-  return result;
 }
 
 /** @type {typeof own.directoryEntryMatchesBaseline} */
@@ -330,7 +289,7 @@ async function directoryEntryMatchesBaseline(rootDir, relative, baselineEntry) {
   check.object("baselineEntry", baselineEntry);
   const expected = /** @type {Record<string, unknown>} */ (baselineEntry);
   const json = await awaitNative(native().readEntry(JSON.stringify(root), JSON.stringify(relative)));
-  if (json === null) return false;
+  if (typeof json !== "string") return false;
   const entry = JSON.parse(json);
   return Object.keys(entry).every((key) => entry[key] === expected[key]);
 }

@@ -1,9 +1,24 @@
-import { availableParallelism } from "node:os";
+import { mkdtempSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import path from "node:path";
 import { defineConfig } from "vitest/config";
+import { NEWEST_SUITES, runNewestAgainstAddon } from "./__test__/release/newest.mjs";
 import { RELEASE_SUITES, runAgainstAddon } from "./__test__/release/plugin.mjs";
 
 /** Round trips run real shells and real tars, on machines with two busy cores. */
 const patient = { testTimeout: 60_000, hookTimeout: 60_000 };
+
+// What is kept between calls lies in a directory of its own while the suites run.
+const kept = mkdtempSync(path.join(tmpdir(), "kept-by-tests-"));
+process.env.PAPERCLIP_HOME = kept;
+process.on("exit", () => rmSync(kept, { recursive: true, force: true }));
+
+/** By default, what is below node_modules is neither looked at nor transformed. */
+const inNodeModules = {
+  exclude: [],
+  server: { deps: { inline: [/adapter-utils[^/]*\/dist/] } },
+  pool: "forks" as const,
+};
 
 export default defineConfig({
   test: {
@@ -21,15 +36,16 @@ export default defineConfig({
       },
       {
         plugins: [runAgainstAddon()],
-        test: {
-          ...patient,
-          name: "release",
-          include: RELEASE_SUITES,
-          // By default, what is below node_modules is neither looked at nor transformed.
-          exclude: [],
-          server: { deps: { inline: [/adapter-utils\/dist/] } },
-          pool: "forks",
-        },
+        test: { ...patient, ...inNodeModules, name: "release", include: RELEASE_SUITES },
+      },
+      {
+        plugins: [runNewestAgainstAddon("both")],
+        test: { ...patient, ...inNodeModules, name: "release-newest", include: NEWEST_SUITES },
+      },
+      {
+        // The release's own conductor over this package's merge.
+        plugins: [runNewestAgainstAddon("merge")],
+        test: { ...patient, ...inNodeModules, name: "release-newest-merge", include: NEWEST_SUITES },
       },
     ],
   },

@@ -307,7 +307,9 @@ describe("what a client fails with", () => {
     for (const how of Object.values(fail)) {
       for (const failure of FAILURES) {
         const client = failing(method, nth, () => how(failure));
-        const prepared = await addon.prepareSandboxManagedRuntime(inputFor(client));
+        // A sandbox that is known is asked first, which would take the failure.
+        const input = { ...inputFor(client), transfer: "full" };
+        const prepared = await addon.prepareSandboxManagedRuntime(input);
         expect((await caught(prepared.restoreWorkspace())).error).toBe(failure);
       }
     }
@@ -1038,6 +1040,17 @@ describe("what the binding fails with", () => {
       message: expect.stringContaining("please report it"),
       cause,
     });
+  });
+
+  it("names what was to be done also where no system call failed", () => {
+    const failure = {
+      message: "EBUSY: it is a mount point, rename '/m'",
+      code: "EBUSY",
+      syscall: "rename",
+      path: "/m",
+    };
+    const error = fromNative(new Error(JSON.stringify(failure)));
+    expect({ ...error, message: error.message }).toEqual(failure);
   });
 
   it("is ours with text of any length", async () => {

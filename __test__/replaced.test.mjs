@@ -103,7 +103,7 @@ describe("a sandbox that was replaced", () => {
   it("by a prepare that failed half-way is refused", async () => {
     const prepared = await prepare();
     const failing = await withTar("rm a.txt; exit 1");
-    await expect(prepare({ client: failing })).rejects.toThrow();
+    await expect(prepare({ client: failing, transfer: "full" })).rejects.toThrow();
     expect(await readdir(remote)).not.toContain("a.txt");
     await expectRefused(prepared);
   });

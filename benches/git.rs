@@ -10,12 +10,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sandbox_managed_runtime::cancel::Cancel;
+use sandbox_managed_runtime::fs::{Kind, Root};
 use sandbox_managed_runtime::git::command::Git;
 use sandbox_managed_runtime::git::export::{Base, Bases, Options, export};
 use sandbox_managed_runtime::git::import::check;
 use sandbox_managed_runtime::git::quarantine::Quarantine;
 use sandbox_managed_runtime::path::RelativePath;
-use sandbox_managed_runtime::tree::root::{Kind, Root};
 use sandbox_managed_runtime::tree::scan::scan;
 
 const FILES: usize = 20_000;

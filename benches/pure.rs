@@ -4,10 +4,10 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use sandbox_managed_runtime::archive::header::{self, Member};
 use sandbox_managed_runtime::exclude::ExcludePatterns;
+use sandbox_managed_runtime::fs::{FileId, Kind, Meta};
 use sandbox_managed_runtime::merge::plan::{Local, plan, to_look_at};
 use sandbox_managed_runtime::path::{ByPath, RelativePath};
 use sandbox_managed_runtime::tree::entry::{Digest, Entry, Snapshot};
-use sandbox_managed_runtime::tree::root::{Kind, Meta};
 
 /// How many files the workspace has.
 const FILES: usize = 100_000;
@@ -37,8 +37,8 @@ fn header_writing(bencher: Bencher) {
         mode: 0o100_644,
         size: 6_000,
         mtime: (1_700_000_000, 0),
-        dev: 1,
-        ino: 1,
+        ctime: (1_700_000_000, 0),
+        id: FileId::new(1, 1),
         links: 1,
         owner: (0, 0),
     };

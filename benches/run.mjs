@@ -7,6 +7,7 @@
 //   npm run bench -- --dir DIR           with all files in DIR; by default in memory, if there is such a folder
 //   npm run bench -- --disk DIR          the comparison with the npm release also with all files in DIR
 //   npm run bench -- --json FILE         where the figures go; by default .build/bench.json
+//   npm run bench -- heartbeat           what later heartbeats cost, beside rsync (see benches/heartbeat.mjs)
 //   npm run bench -- --ours FILE         measures the index.js of another checkout
 //
 // In each round every contestant has its turn, each in a process of its own, and the medians count. In the first round
@@ -21,6 +22,7 @@ import { fileURLToPath } from "node:url";
 import util, { promisify } from "node:util";
 import { Explained, root, runMain } from "../scripts/process.mjs";
 import { setUp } from "../scripts/setup.mjs";
+import { heartbeat } from "./heartbeat.mjs";
 import { OPERATIONS } from "./operations.mjs";
 import { Stand, remove } from "./places.mjs";
 import { printResults } from "./report.mjs";
@@ -46,6 +48,11 @@ const ROUNDS = {
 };
 
 await runMain(async () => {
+  if (process.argv[2] === "heartbeat") {
+    await setUp({ addon: true });
+    await heartbeat(process.argv.slice(3));
+    return;
+  }
   const options = readArguments();
   if (process.platform !== "linux") {
     throw new Explained(

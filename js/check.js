@@ -153,6 +153,18 @@ function compression(value) {
 }
 
 /**
+ * Whether changes alone may travel.
+ *
+ * @param {string | null} [value]
+ */
+function transfer(value) {
+  if (value === undefined || value === null || value === "auto") return true;
+  if (value === "full") return false;
+  if (typeof value !== "string") throw invalidType("input.transfer", "of type string", value);
+  throw invalidValue("input.transfer", `it must be "auto" or "full"`, value);
+}
+
+/**
  * How git repositories travel.
  *
  * @param {string | null} [value]
@@ -258,5 +270,6 @@ module.exports = {
   signal,
   string,
   strings,
+  transfer,
   unserved,
 };

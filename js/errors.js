@@ -8,8 +8,8 @@ const { util } = require("./node.js");
  * @typedef {object} NativeFailure
  * @property {string} message
  * @property {string} code
- * @property {number} [errno] Of a system call; what follows belongs to it.
- * @property {string} [syscall]
+ * @property {number} [errno] What a system call reported; the hint belongs to it.
+ * @property {string} [syscall] What was called, or was to be.
  * @property {string} [path]
  * @property {string} [hint]
  */
@@ -82,7 +82,11 @@ function fromNative(error) {
   const { message, code, errno, syscall, path, hint, ...rest } = failure;
   if (errno === undefined) {
     const Base = code.startsWith("ERR_INVALID_ARG") ? TypeError : Error;
-    return codedError(Base, code, message, { ...(path === undefined ? {} : { path }), ...rest });
+    return codedError(Base, code, message, {
+      ...(syscall === undefined ? {} : { syscall }),
+      ...(path === undefined ? {} : { path }),
+      ...rest,
+    });
   }
   const [name, text] = util.getSystemErrorMap().get(-errno) ?? [`E${errno}`, "unknown error"];
   const note = hint ? ` (${hint})` : "";

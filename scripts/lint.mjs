@@ -6,7 +6,8 @@
 // The last line is the total, `N passed, N failed`.
 
 import path from "node:path";
-import { findBreaches } from "./house-laws.mjs";
+import { findBreaches } from "./architecture.mjs";
+import { complainOfBindingTypes } from "./binding-types.mjs";
 import { Explained, root, run, runMain } from "./process.mjs";
 import { requireRust, setUp } from "./setup.mjs";
 
@@ -26,7 +27,17 @@ const COMMANDS = {
   prettier: node("prettier/bin/prettier.cjs", "--check", "--log-level", "warn", "."),
 };
 
-const CHECKS = [...Object.keys(COMMANDS), "laws"];
+/**
+ * Checks that are no single command: each says what is wrong, and nothing where nothing is.
+ *
+ * @type {Record<string, () => Promise<string>>}
+ */
+const OWN = {
+  architecture: async () => (await findBreaches()).join("\n"),
+  binding: complainOfBindingTypes,
+};
+
+const CHECKS = [...Object.keys(COMMANDS), ...Object.keys(OWN)];
 
 await runMain(async () => {
   const checks = process.argv.length > 2 ? process.argv.slice(2) : CHECKS;
@@ -37,7 +48,7 @@ await runMain(async () => {
 
   let failed = 0;
   for (const check of checks) {
-    const complaint = await (check === "laws" ? complainOfBreaches() : complain(COMMANDS[check]));
+    const complaint = await (check in OWN ? OWN[check]() : complain(COMMANDS[check]));
     console.log(`${complaint ? "FAILED" : "ok    "}  ${check}`);
     if (complaint) console.log(`\n${complaint.trimEnd()}\n`);
     if (complaint) failed += 1;
@@ -58,8 +69,4 @@ async function complain([program, ...args]) {
     env: { RUSTDOCFLAGS: "-D warnings", CARGO_TERM_PROGRESS_WHEN: "never" },
   });
   return code === 0 ? "" : output || `${program} failed without a word (exit code ${code})`;
-}
-
-async function complainOfBreaches() {
-  return (await findBreaches()).join("\n");
 }

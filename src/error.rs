@@ -23,6 +23,20 @@ pub enum Error {
         hints: Vec<&'static str>,
     },
 
+    /// Something about a file or folder keeps the work from going on. It was seen there: no call reported it. Its code is
+    /// the one by which Node would name it (`ENOENT`, `EBUSY`, …).
+    #[error("{}: {}, {syscall} '{}'{}", obstacle.code(), obstacle.text(), path.display(), advice(.hints))]
+    Obstructed {
+        /// What is in the way.
+        obstacle: Obstacle,
+        /// What was to be done, as Node names it (`open`, `rename`, …).
+        syscall: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What to do about it, or which state things are in, where that is not plain from the rest.
+        hints: Vec<&'static str>,
+    },
+
     /// The downloaded archive ends before its end mark.
     #[error(
         "the downloaded archive is cut off at byte {offset}: {reason}; nothing was changed, download it again"
@@ -89,6 +103,13 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// No prepare can be taken up again.
+    #[error("there is nothing to resume: {reason}; nothing was changed. Prepare the sandbox again")]
+    NothingToResume {
+        /// Why.
+        reason: &'static str,
+    },
+
     /// Another process held the workspace's merge lock for too long.
     #[error(
         "timed out after {waited_s} s waiting for the workspace restore lock at {}{}; nothing was changed. \
@@ -140,6 +161,11 @@ pub enum Error {
     #[error("internal error: content is needed that has passed; please report it")]
     Passed,
 
+    /// What a sandbox says of its changes does not fit what came with it. It never reaches a caller: everything is downloaded
+    /// then.
+    #[error("internal error: the changes of a sandbox contradict each other; please report it")]
+    ContradictoryChanges,
+
     /// The caller asked for the work to stop.
     #[error("the operation was aborted")]
     Aborted,
@@ -147,6 +173,69 @@ pub enum Error {
     /// A worker thread died, which is a defect of this library.
     #[error("internal error: {0}; please report it")]
     Internal(String),
+}
+
+/// What is in the way of work on a file or folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It was there a moment ago.
+    Vanished,
+    /// What may have one version only has another by now.
+    Occupied,
+    /// Whenever it was to be taken, it was another one.
+    KeepsChanging,
+    /// It is a mount point, or one is in it.
+    MountPoint,
+    /// It can only be moved within its file system, and was to leave it.
+    OtherFileSystem,
+    /// Something came into a folder that was emptied.
+    NotEmpty,
+    /// Only its owner may change what is in it, and this process is another's.
+    NotWritable,
+    /// It got a further name, whose content or mode must not change.
+    FurtherName,
+    /// It leads from link to link.
+    Links,
+    /// It could not be read, and the system did not say why.
+    Unreadable,
+}
+
+impl Obstacle {
+    /// Node's code for it.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Vanished => "ENOENT",
+            Self::Occupied => "EEXIST",
+            Self::KeepsChanging | Self::MountPoint => "EBUSY",
+            Self::OtherFileSystem => "EXDEV",
+            Self::NotEmpty => "ENOTEMPTY",
+            Self::NotWritable => "EACCES",
+            Self::FurtherName => "EMLINK",
+            Self::Links => "ELOOP",
+            Self::Unreadable => "EIO",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Vanished => "it is no longer there",
+            Self::Occupied => "something else is there",
+            Self::KeepsChanging => "it is changed again and again by something else",
+            Self::MountPoint => "it is a mount point, or one is in it",
+            Self::OtherFileSystem => "it lies on another file system",
+            Self::NotEmpty => "something came into it meanwhile",
+            Self::NotWritable => "this user may not write to it",
+            Self::FurtherName => "the file got a further name meanwhile",
+            Self::Links => "it leads through too many links",
+            Self::Unreadable => "it could not be read",
+        }
+    }
+
+    /// The failure of `syscall` on `path`.
+    pub fn at(self, syscall: &'static str, path: impl AsRef<Path>) -> Error {
+        Error::Obstructed { obstacle: self, syscall, path: path.as_ref().to_path_buf(), hints: Vec::new() }
+    }
 }
 
 /// What to do about [`Error::NoThread`].
@@ -169,18 +258,20 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } | Self::NoThread(_) => "",
+            Self::Obstructed { obstacle, .. } => obstacle.code(),
             Self::ArchiveTruncated { .. } => "ERR_SANDBOX_ARCHIVE_TRUNCATED",
             Self::ArchiveInvalid { .. } => "ERR_SANDBOX_ARCHIVE_INVALID",
             Self::UnsafePath { .. } => "ERR_SANDBOX_UNSAFE_PATH",
             Self::SandboxReplaced { .. } => "ERR_SANDBOX_REPLACED",
             Self::LinksMultiply { .. } => "ERR_SANDBOX_UNSUPPORTED",
             Self::WorkspaceReplaced { .. } => "ERR_WORKSPACE_REPLACED",
+            Self::NothingToResume { .. } => "ERR_SANDBOX_NOTHING_TO_RESUME",
             Self::LockTimeout { .. } => "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT",
             Self::InvalidReturnValue { .. } => "ERR_INVALID_RETURN_VALUE",
             Self::InvalidArgType { .. } => "ERR_INVALID_ARG_TYPE",
             Self::InvalidArgValue { .. } => "ERR_INVALID_ARG_VALUE",
             Self::Aborted => "ABORT_ERR",
-            Self::Passed | Self::Internal(_) => "ERR_SANDBOX_INTERNAL",
+            Self::Passed | Self::ContradictoryChanges | Self::Internal(_) => "ERR_SANDBOX_INTERNAL",
         }
     }
 
@@ -203,7 +294,7 @@ impl Error {
     #[must_use]
     pub fn with_hint(mut self, text: &'static str) -> Self {
         match &mut self {
-            Self::Io { hints, .. } => hints.push(text),
+            Self::Io { hints, .. } | Self::Obstructed { hints, .. } => hints.push(text),
             Self::UnsafePath { reason, .. } => {
                 reason.push_str("; ");
                 reason.push_str(text);
@@ -213,10 +304,10 @@ impl Error {
         self
     }
 
-    /// The same failed system call, told of another path: the one that means something to the caller.
+    /// The same failure, told of another path: the one that means something to the caller.
     #[must_use]
     pub fn about(mut self, other: PathBuf) -> Self {
-        if let Self::Io { path, .. } = &mut self {
+        if let Self::Io { path, .. } | Self::Obstructed { path, .. } = &mut self {
             *path = other;
         }
         self
@@ -227,35 +318,6 @@ impl Error {
     pub fn is_io(&self, kind: io::ErrorKind) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == kind)
     }
-
-    /// Whether it says that the file system holds no such name at all.
-    #[must_use]
-    pub fn refuses_name(&self) -> bool {
-        use rustix::io::Errno;
-        [Errno::ILSEQ, Errno::INVAL, Errno::NAMETOOLONG]
-            .map(|errno| Some(errno.raw_os_error()))
-            .contains(&self.errno())
-    }
-
-    /// Whether it may say that a link is where a folder must be.
-    #[must_use]
-    pub fn means_link(&self) -> bool {
-        use rustix::io::Errno;
-        [Errno::NOTDIR, Errno::LOOP].map(|errno| Some(errno.raw_os_error())).contains(&self.errno())
-    }
-
-    /// Whether it says that nothing stands at the path, or something other than a folder on the way to it.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        means_gone(self.errno())
-    }
-}
-
-/// Whether a system's error number says that nothing stands at a path, or something other than a folder on the way to it.
-#[must_use]
-pub fn means_gone(errno: Option<i32>) -> bool {
-    use rustix::io::Errno;
-    [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].map(|gone| Some(gone.raw_os_error())).contains(&errno)
 }
 
 /// Shows bytes that should be text: as text where they are, with `\xNN` where they are not.

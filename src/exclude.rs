@@ -1,6 +1,6 @@
 //! What is left out: patterns with the meaning of GNU tar's `--exclude`, and sets of exact paths.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
 
 use crate::error::{Error, Result, readable};
@@ -445,6 +445,76 @@ impl PathSet {
     }
 }
 
+/// What adapter-utils' releases since 2026.916 leave out of a snapshot. Of its patterns `x` names a path and all below it,
+/// `x/*` only what is below it, and `*/x` and `*/x/*` that path wherever it begins at a name, at the top too. Every other
+/// character stands for itself, a further star as well.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotPatterns {
+    paths: PathSet,
+    /// Folders whose content is left out.
+    contents: PathSet,
+    /// Single names that are left out at any depth.
+    names: HashSet<Box<[u8]>>,
+    /// The same of several names, with a `/` before and behind.
+    runs: Vec<Box<[u8]>>,
+}
+
+impl SnapshotPatterns {
+    /// Sorts patterns by their form. One that is written as no path below a folder can be leaves nothing out.
+    #[must_use]
+    pub fn new(patterns: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        let mut sorted = Self::default();
+        for pattern in patterns {
+            let pattern = pattern.as_ref();
+            if let Some(anywhere) = pattern.strip_prefix(b"*/") {
+                let run = anywhere.strip_suffix(b"/*").unwrap_or(anywhere);
+                if run.contains(&b'/') {
+                    sorted.runs.push([b"/", run, b"/"].concat().into());
+                } else {
+                    sorted.names.insert(run.into());
+                }
+            } else if let Some(folder) = pattern.strip_suffix(b"/*") {
+                sorted.contents = sorted.contents.with_literal([folder]);
+            } else {
+                sorted.paths = sorted.paths.with_literal([pattern]);
+            }
+        }
+        sorted
+    }
+
+    /// Whether the path is left out.
+    #[must_use]
+    pub fn covers(&self, path: &RelativePath) -> bool {
+        let bytes = path.as_bytes();
+        names(bytes).any(|(start, end)| self.names.contains(&bytes[start..end]))
+            || self.paths.contains_or_covers(path)
+            || path.parent().is_some_and(|folder| self.contents.contains_or_covers(&folder))
+            || (!self.runs.is_empty() && {
+                let framed = [b"/", bytes, b"/"].concat();
+                self.runs.iter().any(|run| framed.windows(run.len()).any(|part| part == &**run))
+            })
+    }
+}
+
+/// What a snapshot or a merge of folders leaves out.
+#[derive(Debug, Clone, Default)]
+pub struct LeftOut {
+    /// Paths, with all that is below them.
+    pub paths: PathSet,
+    /// Patterns of a snapshot of adapter-utils.
+    pub snapshot: SnapshotPatterns,
+    /// Patterns of tar.
+    pub tar: ExcludePatterns,
+}
+
+impl LeftOut {
+    /// Whether the path is left out.
+    #[must_use]
+    pub fn covers(&self, path: &RelativePath) -> bool {
+        self.paths.contains_or_covers(path) || self.snapshot.covers(path) || self.tar.matches(path)
+    }
+}
+
 /// A path below a folder as it is written without detours.
 fn normal(text: &[u8]) -> Result<RelativePath, String> {
     if text.starts_with(b"/") {
@@ -473,6 +543,33 @@ mod tests {
 
     fn path(text: &[u8]) -> RelativePath {
         RelativePath::parse(text).unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_four_forms_of_a_snapshots_patterns() {
+        let table: &[(&str, &[&str], &[&str])] = &[
+            ("dist", &["dist", "dist/a", "dist/a/b"], &["dist2", "src/dist", "src/dist/a"]),
+            ("a/b", &["a/b", "a/b/c"], &["a", "x/a/b"]),
+            ("dist/*", &["dist/a", "dist/a/b"], &["dist", "src/dist/a"]),
+            ("*/dist", &["dist", "dist/a", "src/dist", "a/b/dist/c"], &["dist2", "src/adist"]),
+            ("*/dist/*", &["dist", "src/dist", "src/dist/a"], &["distance"]),
+            ("*/a/b", &["a/b", "x/a/b", "x/a/b/c"], &["a", "xa/b", "a/bc", "a/x/b"]),
+            ("*.log", &["*.log", "*.log/a"], &["x.log", "a/x.log"]),
+            ("*", &["*"], &["a"]),
+            ("cache/", &[], &["cache", "cache/a"]),
+            ("./cache", &[], &["cache"]),
+            ("../x", &[], &["x"]),
+            ("", &[], &["a"]),
+        ];
+        for (pattern, covered, not_covered) in table {
+            let patterns = SnapshotPatterns::new([pattern]);
+            for name in *covered {
+                assert!(patterns.covers(&path(name.as_bytes())), "{pattern} leaves out {name}");
+            }
+            for name in *not_covered {
+                assert!(!patterns.covers(&path(name.as_bytes())), "{pattern} does not leave out {name}");
+            }
+        }
     }
 
     #[test]

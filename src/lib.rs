@@ -23,10 +23,10 @@
 //! - *conflict*: both sides changed a path; the sandbox's version stands there, the local one is kept aside.
 //! - *report*: what a merge did, entry by entry.
 //!
-//! # The rooms
+//! # The modules
 //!
-//! Arrows point one way: `node → sandbox → merge, mirror, archive → tree, exclude → path, error`. Nothing but [`tree::root`]
-//! turns a relative path into a system call, nothing but `node` knows Node, and [`merge::plan`] touches no file.
+//! Arrows point one way: `node → sandbox → transfer → git, mirror, merge → archive → tree → fs, exclude → path, error`.
+//! Nothing but [`fs`] calls the system, nothing but `node` knows Node, and [`merge::plan`] touches no file.
 
 pub mod cancel;
 pub mod error;
@@ -37,19 +37,41 @@ pub mod random;
 pub mod threads;
 pub mod time;
 
-/// A folder and what is in it: read, held open, staged.
+/// Everything that is asked of the system, and the one place that asks it.
+pub mod fs {
+    pub mod by_path;
+    pub mod claim;
+    pub mod collisions;
+    mod dir;
+    mod errno;
+    pub mod host;
+    mod lock;
+    mod private;
+    mod rename;
+    mod stat;
+    pub mod temporary;
+    pub mod walk;
+
+    pub use dir::{Cursor, File, Root};
+    pub use errno::means_gone;
+    pub use lock::{Hold, Sharing, try_lock};
+    pub use private::Private;
+    pub use rename::{Onto, Renamed, link, move_to, rename};
+    pub use stat::{FileId, Fingerprint, Kind, Meta, set_file_mode};
+}
+
+/// A folder and what is in it: read and staged.
 pub mod tree {
     pub mod entry;
-    pub mod root;
     pub mod scan;
     pub mod stage;
     pub mod temporary;
-    pub mod twins;
 }
 
 /// A tree as a tar archive, and back.
 pub mod archive {
     pub mod codec;
+    pub mod contents;
     pub mod header;
     pub mod pack;
     pub mod source;
@@ -75,6 +97,7 @@ pub mod git {
 /// Three sides made one.
 pub mod merge {
     pub mod apply;
+    mod collisions;
     pub mod conflicts;
     pub mod folder;
     pub mod holder;
@@ -87,14 +110,22 @@ pub mod merge {
     pub mod report;
     mod sensitive;
     pub mod session;
-    mod twins;
 }
 
 /// How archives travel: in which parts, compressed or not, and what is tried again.
 pub mod transfer {
+    pub mod changes;
     pub mod link;
     pub mod parts;
+    pub mod remote;
     pub mod retry;
+}
+
+/// What is kept on this machine between calls.
+pub mod state {
+    pub mod digests;
+    pub mod sandboxes;
+    pub mod store;
 }
 
 /// The round trip through a sandbox, whoever reaches it and however.
@@ -108,8 +139,10 @@ pub mod sandbox {
     pub mod prepare_report;
     pub mod repositories;
     pub mod restore;
+    pub mod resume;
     pub mod send;
     pub mod spec;
+    pub mod update;
 }
 
 mod node;

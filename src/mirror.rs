@@ -7,25 +7,25 @@
 //! mirror alone, the source against mirrors into it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rayon::prelude::*;
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Obstacle, Result};
 use crate::exclude::PathSet;
+use crate::fs::collisions::{folds_names, suspects};
+use crate::fs::host::{self, is_root};
+use crate::fs::{
+    Cursor, File, FileId, Hold, Kind, Meta, Onto, Renamed, Root, Sharing, by_path, rename, set_file_mode,
+    try_lock,
+};
 use crate::path::RelativePath;
-use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
 use crate::tree::scan::{CHUNK, Found, scan};
-use crate::tree::stage::{NO_LOCKS, remove_tree};
+use crate::tree::stage::remove_tree;
 use crate::tree::temporary::{self, is_temporary_name};
-use crate::tree::twins::{folds_names, suspects};
 
 /// How long to wait before asking again for folders that another mirror works in.
 pub const POLL: Duration = Duration::from_millis(25);
@@ -77,27 +77,22 @@ impl Mirror {
     /// Locks both, always in the same order: of two mirrors in opposite directions one gets the first lock, and then
     /// the other one. The locks go with the handles.
     fn try_lock(&self) -> Result<bool> {
-        let mut locks = [
-            (&self.from, FlockOperation::NonBlockingLockShared),
-            (&self.to, FlockOperation::NonBlockingLockExclusive),
-        ]
-        .map(|(root, lock)| root.meta().map(|meta| ((meta.dev, meta.ino), root, lock)));
+        let mut locks = [(&self.from, Sharing::Shared), (&self.to, Sharing::Alone)]
+            .map(|(root, sharing)| root.meta().map(|meta| (meta.id, root, sharing)));
         if let [Ok((from, ..)), Ok((to, ..))] = &locks
             && to < from
         {
             locks.reverse();
         }
         for lock in locks {
-            let (inode, root, operation) = lock?;
-            match rustix::fs::flock(root.handle(), operation) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Ok(false),
-                // Nobody can wait for anybody there.
-                Err(errno) if NO_LOCKS.contains(&errno) => {}
-                Err(errno) => return Err(Error::io("flock", root.path(), errno)),
+            let (id, root, sharing) = lock?;
+            match try_lock(root, sharing)? {
+                Hold::Taken => return Ok(false),
+                // Where the file system knows no locks, none can wait for another.
+                Hold::Ours | Hold::Unknown => {}
             }
             // A mirror that failed may have removed the target that it had made, before it was locked here.
-            if !leads_to(root.path(), inode)? {
+            if !leads_to(root.path(), id)? {
                 return Ok(false);
             }
         }
@@ -110,7 +105,7 @@ impl Mirror {
         if mirrored.is_err() {
             for made in self.made.iter().rev() {
                 // The failure is what to report; a folder that is not empty shows how far it came.
-                let _not_empty = std::fs::remove_dir(made);
+                let _not_empty = by_path::remove_dir(made);
             }
         }
         mirrored
@@ -146,14 +141,14 @@ impl Mirror {
         cancel: &Cancel,
     ) -> Result<()> {
         let Self { from, to, .. } = self;
-        let prepared = refuse_twins(wanted, present, preserve, to, stage, cancel)
+        let prepared = refuse_collisions(wanted, present, preserve, to, stage, cancel)
             .and_then(|()| stage_all(plan, from, to, stage, cancel))
             .and_then(|pieces| {
                 cancel.check()?;
-                let meta = from.meta()?;
                 // A folder that was removed meanwhile looks like one that was emptied.
-                if !leads_to(from.path(), (meta.dev, meta.ino))? {
-                    return Err(Error::io("lstat", from.path(), Errno::NOENT)
+                if !leads_to(from.path(), from.meta()?.id)? {
+                    return Err(Obstacle::Vanished
+                        .at("lstat", from.path())
                         .with_hint("the source was removed or replaced while it was read"));
                 }
                 lifted.lift(plan, &pieces, present, to)?;
@@ -169,19 +164,15 @@ impl Mirror {
     }
 }
 
-/// Whether a path still leads to that inode.
-fn leads_to(path: &Path, inode: (u64, u64)) -> Result<bool> {
-    match path.metadata() {
-        Ok(metadata) => Ok((metadata.dev(), metadata.ino()) == inode),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io("stat", path, error)),
-    }
+/// Whether a path still leads to that file.
+fn leads_to(path: &Path, id: FileId) -> Result<bool> {
+    Ok(by_path::stat(path)?.is_some_and(|meta| meta.id == id))
 }
 
 /// The folders on the way to a path that do not exist, and the last of them itself, outermost first.
 fn missing_folders(path: &Path) -> Result<Vec<PathBuf>> {
     let absolute = std::path::absolute(path).map_err(|error| Error::io("realpath", path, error))?;
-    let missing = absolute.ancestors().take_while(|folder| !folder.exists());
+    let missing = absolute.ancestors().take_while(|folder| !by_path::exists(folder));
     let mut missing: Vec<_> = missing.map(Path::to_path_buf).collect();
     missing.reverse();
     Ok(missing)
@@ -191,10 +182,8 @@ fn missing_folders(path: &Path) -> Result<Vec<PathBuf>> {
 fn make_folders(missing: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let mut made = Vec::new();
     for folder in missing {
-        match std::fs::create_dir(&folder) {
-            Ok(()) => made.push(folder),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Error::io("mkdir", folder, error)),
+        if by_path::make_dir(&folder)? {
+            made.push(folder);
         }
     }
     Ok(made)
@@ -231,7 +220,7 @@ impl Lifted {
 
     /// Lifts what the plan needs, so that nothing is found to be forbidden when half of it is done.
     fn lift(&mut self, plan: &Plan<'_>, pieces: &[Piece], present: &[Found], to: &Root) -> Result<()> {
-        if rustix::process::geteuid().is_root() {
+        if is_root() {
             return Ok(());
         }
         let modes: BTreeMap<_, _> = present
@@ -251,7 +240,8 @@ impl Lifted {
                 self.folders.insert(folder.clone(), mode);
             }
             if !cursor.may_change(Some(&folder))? {
-                return Err(Error::io("access", to.path_of(&folder), Errno::ACCESS)
+                return Err(Obstacle::NotWritable
+                    .at("access", to.path_of(&folder))
                     .with_hint("what is in it has to be changed; let this user write there"));
             }
         }
@@ -286,17 +276,16 @@ impl Lifted {
 
 /// Where one folder lies in the other, what is copied would be what was copied before.
 fn refuse_overlap(source: &Path, target: &Path) -> Result<()> {
-    let real = |path: &Path| path.canonicalize().map_err(|error| Error::io("realpath", path, error));
-    let source_path = real(source)?;
+    let source_path = by_path::resolve(source)?;
     // The target may not exist yet; what counts is where it would be made.
     let absolute = std::path::absolute(target).map_err(|error| Error::io("realpath", target, error))?;
     let mut existing: &Path = &absolute;
     let mut missing = PathBuf::new();
     let target_path = loop {
-        match existing.canonicalize() {
+        match by_path::resolve(existing) {
             Ok(path) => break path.join(missing),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("realpath", existing, error)),
+            Err(error) if error.is_io(io::ErrorKind::NotFound) => {}
+            Err(error) => return Err(error),
         }
         let (Some(parent), Some(name)) = (existing.parent(), existing.file_name()) else {
             break absolute.clone();
@@ -324,7 +313,7 @@ fn refuse_overlap(source: &Path, target: &Path) -> Result<()> {
 /// Fails where the target's volume takes two names that it is to hold for one: one of the two would be lost. The stage is
 /// on that volume, so what it says there of empty files holds for the target, but for folders that are mounts of their own
 /// or fold names by a setting of their own.
-fn refuse_twins(
+fn refuse_collisions(
     wanted: &[Found],
     present: &[Found],
     preserve: &PathSet,
@@ -504,7 +493,8 @@ impl Copier<'_> {
             return Ok(Piece::Staged(name));
         }
         let Some((mut file, meta)) = self.from.open(&there.path)? else {
-            return Err(Error::io("open", self.from.path_of(&there.path), Errno::NOENT)
+            return Err(Obstacle::Vanished
+                .at("open", self.from.path_of(&there.path))
                 .with_hint("it vanished while it was read"));
         };
         if here.is_some_and(|here| here.meta.kind == Kind::File && here.meta.size == meta.size)
@@ -541,7 +531,7 @@ impl Copier<'_> {
     /// Gives a staged file to the user and the group of the one that it will replace, as far as this process may.
     fn keep_owner(&mut self, name: &RelativePath, here: Option<&Found>) -> Result<()> {
         if let Some(here) = here.filter(|here| here.meta.kind != Kind::Other)
-            && rustix::process::geteuid().is_root()
+            && is_root()
         {
             // Where the file system keeps no owners there is none to keep.
             let _kept = self.stage.set_owner(name, here.meta.owner)?;
@@ -604,8 +594,7 @@ impl Copier<'_> {
 /// Whether a file's mode may be set where it stands. One with further names is replaced instead: they may lie outside the
 /// target. So is one of another user.
 fn may_set_mode(meta: &Meta) -> bool {
-    let user = rustix::process::geteuid();
-    meta.links == 1 && (user.is_root() || user.as_raw() == meta.owner.0)
+    meta.links == 1 && (is_root() || host::user() == meta.owner.0)
 }
 
 /// Fills the buffer as far as the file reaches.
@@ -639,11 +628,11 @@ fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<(
             Piece::Staged(name) => match rename((staged, name), (cursor, &found.path), Onto::Replace)? {
                 Renamed::Done => Ok(()),
                 Renamed::OtherFileSystem => {
-                    Err(Error::io("rename", cursor.path_of(&found.path), Errno::XDEV))
+                    Err(Obstacle::OtherFileSystem.at("rename", cursor.path_of(&found.path)))
                 }
-                Renamed::MountPoint => Err(Error::io("rename", cursor.path_of(&found.path), Errno::BUSY)
-                    .with_hint("it is a mount point")),
-                _ => Err(Error::io("rename", cursor.path_of(&found.path), Errno::NOENT)
+                Renamed::MountPoint => Err(Obstacle::MountPoint.at("rename", cursor.path_of(&found.path))),
+                _ => Err(Obstacle::Vanished
+                    .at("rename", cursor.path_of(&found.path))
                     .with_hint("something else changed the target meanwhile")),
             },
         },
@@ -656,11 +645,13 @@ fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<(
 
 /// Sets the mode of a file that had no further name when it was compared.
 fn set_mode(cursor: &mut Cursor<'_>, path: &RelativePath, mode: u32) -> Result<()> {
-    let failed = |cursor: &Cursor<'_>, syscall, errno: Errno| Error::io(syscall, cursor.path_of(path), errno);
-    let Some((file, meta)) = cursor.open(path)? else { return Err(failed(cursor, "open", Errno::NOENT)) };
+    let Some((file, meta)) = cursor.open(path)? else {
+        return Err(Obstacle::Vanished.at("open", cursor.path_of(path)));
+    };
     if meta.links != 1 {
-        return Err(failed(cursor, "fchmod", Errno::MLINK)
-            .with_hint("the file got a further name meanwhile, whose mode must not change"));
+        return Err(Obstacle::FurtherName
+            .at("fchmod", cursor.path_of(path))
+            .with_hint("its mode must not change"));
     }
     set_file_mode(&file, mode).map_err(|error| Error::io("fchmod", cursor.path_of(path), error))
 }
@@ -780,7 +771,7 @@ mod tests {
         set_mode(&mut root.cursor(), &old, 0o600).unwrap();
         fs::hard_link(target.join("old"), target.join("more")).unwrap();
         let error = set_mode(&mut root.cursor(), &old, 0o640).unwrap_err();
-        assert_eq!(error.errno(), Some(Errno::MLINK.raw_os_error()));
+        assert_eq!(error.code(), "EMLINK");
         assert_eq!(root.cursor().stat(&old).unwrap().unwrap().mode & 0o7777, 0o600);
     }
 }

@@ -7,12 +7,27 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::error::readable;
 
 /// The longest name of one file that the file systems of our hosts hold (`NAME_MAX`), in bytes.
 pub const NAME_MAX: usize = 255;
 /// The longest path that a system call takes, without its closing NUL (`PATH_MAX` - 1 on Linux), in bytes.
 pub const PATH_MAX: usize = 4095;
+
+/// The bytes of a path of the system.
+#[must_use]
+pub fn bytes_of(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+/// A path of the system from its bytes.
+#[must_use]
+pub fn path_from(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
 
 /// A relative path: names joined by single `/`, none of them empty, `.` or `..`, no NUL, and each short
 /// enough for a file system. It may be any bytes otherwise; it is never the root itself.
@@ -114,7 +129,7 @@ impl RelativePath {
     /// The path as the standard library takes it.
     #[must_use]
     pub fn as_path(&self) -> &Path {
-        Path::new(OsStr::from_bytes(&self.0))
+        path_from(&self.0)
     }
 
     /// The folder it lies in; `None` is the root.
@@ -163,6 +178,21 @@ impl RelativePath {
     #[must_use]
     pub fn is_below(&self, other: &Self) -> bool {
         self.0.len() > other.0.len() && self.is_or_below(&other.0)
+    }
+}
+
+impl Serialize for RelativePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for RelativePath {
+    /// Takes nothing but what is a relative path in its shortest form.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        let path = Self::parse(bytes).ok().flatten().filter(|path| &*path.0 == bytes);
+        path.ok_or_else(|| D::Error::custom("a relative path is none"))
     }
 }
 

@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use sandbox_managed_runtime::archive::pack::Sent;
 use sandbox_managed_runtime::exclude::PathSet;
 use sandbox_managed_runtime::path::RelativePath;
-use sandbox_managed_runtime::sandbox::command::{self, Places};
+use sandbox_managed_runtime::sandbox::command::{self, Indexes, Places};
 use sandbox_managed_runtime::sandbox::listing;
 use sandbox_managed_runtime::transfer::parts::{Codec, Part, Trailer, Wish, part_list, part_path};
 use tempfile::TempDir;
@@ -20,6 +20,8 @@ use tempfile::TempDir;
 const NONE: &[&str] = &[];
 /// As one file, whatever its size, and not compressed.
 const WHOLE: Wish = Wish { part_size: 1 << 40, compressed: false };
+/// As if nothing had been shared before.
+const NO_INDEX: Indexes<'_> = Indexes { known: None, new: "made" };
 const NOBODY: u32 = 65534;
 /// What every sandbox has.
 const TOOLS: [&str; 10] = ["cat", "find", "head", "mkdir", "mv", "rm", "sh", "tail", "tar", "wc"];
@@ -201,6 +203,7 @@ impl Sandbox {
         let [preserved, exclude] =
             [preserved, exclude].map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
         let upload = command::Upload {
+            update: None,
             places,
             preserved: &preserved,
             exclude: &exclude,
@@ -215,12 +218,13 @@ impl Sandbox {
     /// Brings the script and its files to where an upload leaves them, and gives the command for a download.
     fn download(&self, exclude: &[&str]) -> String {
         self.plant(&self.places(), exclude);
-        command::download(&self.places(), WHOLE)
+        command::download(&self.places(), NO_INDEX, WHOLE)
     }
 
     fn plant(&self, places: &Places, exclude: &[&str]) {
         let exclude: Vec<_> = exclude.iter().map(ToString::to_string).collect();
         let upload = command::Upload {
+            update: None,
             places,
             preserved: &[],
             exclude: &exclude,
@@ -626,7 +630,7 @@ fn a_sandbox_tells_which_upload_it_has() {
     for sandbox in Sandbox::all() {
         sandbox.succeeds(&sandbox.upload(&archive, NONE));
         let commands = [
-            command::download(&sandbox.places(), WHOLE),
+            command::download(&sandbox.places(), NO_INDEX, WHOLE),
             command::tolerant_download(&sandbox.places(), WHOLE),
         ];
         for command in &commands {
@@ -690,7 +694,7 @@ fn a_sandbox_lists_what_it_has_unless_that_is_what_was_packed() {
                 })).unwrap();
                 fs::set_permissions(&tar, Permissions::from_mode(0o755)).unwrap();
                 sandbox.succeeds(&sandbox.upload(&archive, NONE));
-                sandbox.succeeds(&command::download(&sandbox.places(), WHOLE));
+                sandbox.succeeds(&command::download(&sandbox.places(), NO_INDEX, WHOLE));
                 let answer = sandbox.answer();
                 let list = answer.strip_prefix(format!("mark {ID}\n").as_bytes()).unwrap();
                 let Some(list) = list.strip_prefix(b"listed\n") else {
@@ -987,11 +991,11 @@ fn an_older_archive_is_replaced() {
 fn a_runtime_folder_that_was_removed_is_made_again_and_a_workspace_is_not() {
     for sandbox in Sandbox::all() {
         sandbox.file(&sandbox.workspace().join("file"), "");
-        sandbox.fails(&command::download(&sandbox.places(), WHOLE));
+        sandbox.fails(&command::download(&sandbox.places(), NO_INDEX, WHOLE));
         sandbox.succeeds(&command::tolerant_download(&sandbox.places(), WHOLE));
         assert_eq!(sandbox.packed_names(), set(["file"]), "{sandbox}");
         fs::remove_dir_all(sandbox.workspace()).unwrap();
-        sandbox.fails(&command::download(&sandbox.places(), WHOLE));
+        sandbox.fails(&command::download(&sandbox.places(), NO_INDEX, WHOLE));
         sandbox.fails(&command::tolerant_download(&sandbox.places(), WHOLE));
         assert!(!sandbox.workspace().exists(), "{sandbox}");
     }
@@ -1112,7 +1116,9 @@ fn remote_paths_may_be_odd() {
             sandbox.succeeds(&command::upload_asset(text(&asset), text(&tar), archive.len() as u64));
             assert!(asset.join("private/key").exists(), "{sandbox}: {odd:?}");
 
-            for command in [command::download(&places, WHOLE), command::tolerant_download(&places, WHOLE)] {
+            for command in
+                [command::download(&places, NO_INDEX, WHOLE), command::tolerant_download(&places, WHOLE)]
+            {
                 sandbox.succeeds(&command);
                 let names =
                     sandbox.packed_in(Path::new(&places.download())).into_keys().collect::<BTreeSet<_>>();
@@ -1137,7 +1143,7 @@ fn thousands_of_names_and_patterns_travel_as_files() {
         sandbox.succeeds(&command);
         assert!(sandbox.workspace().join(many[4999]).join("file").exists(), "{sandbox}");
         assert!(!sandbox.workspace().join("other").exists(), "{sandbox}");
-        let command = command::download(&sandbox.places(), WHOLE);
+        let command = command::download(&sandbox.places(), NO_INDEX, WHOLE);
         assert!(command.len() < 256, "{command}");
         sandbox.succeeds(&command);
         // Toybox is told of the first ones.
@@ -1199,6 +1205,7 @@ impl Sandbox {
     fn upload_parts(&self, archive: &[u8], parts: &[(Part, Vec<u8>)]) -> String {
         let places = self.places();
         let upload = command::Upload {
+            update: None,
             places: &places,
             preserved: &[],
             exclude: &[],
@@ -1390,7 +1397,7 @@ fn a_download_in_parts_is_the_one_that_was_cut() {
             // What an earlier one left.
             sandbox.file(Path::new(&part_path(text(&sandbox.archive()), 90)), "stale");
             for (way, command) in [
-                ("", command::download(&sandbox.places(), wish)),
+                ("", command::download(&sandbox.places(), NO_INDEX, wish)),
                 ("tolerant", command::tolerant_download(&sandbox.places(), wish)),
             ] {
                 sandbox.succeeds(&command);

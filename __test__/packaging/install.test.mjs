@@ -96,19 +96,23 @@ describe.each(Object.keys(MANAGERS))("%s", (manager) => {
   });
 });
 
-describe("a pnpm workspace whose adapter-utils exports the addon", () => {
+describe.each([
+  ["2026.707.0", ["workspace"], 2],
+  ["2026.916.1", ["workspace", "workspace-newest"], 3],
+])("a pnpm workspace whose adapter-utils is that of %s and exports the addon", (_release, folders, tests) => {
   let adapterUtils;
 
   beforeEach(async () => {
-    await cp(path.join(import.meta.dirname, "workspace"), project, { recursive: true });
+    for (const name of folders) await cp(path.join(import.meta.dirname, name), project, { recursive: true });
     adapterUtils = path.join(project, "packages", "adapter-utils");
     const manifestPath = path.join(adapterUtils, "package.json");
     const manifest = JSON.parse(await readFile(manifestPath, "utf8"));
     manifest.dependencies = { [PACKAGE]: packed.main.manifest.version };
-    // The tools that are here already, so that nothing else has to be downloaded.
+    // The tools that are here already, so that nothing else has to be downloaded; and the modules that stay as they are.
     manifest.devDependencies = Object.fromEntries(
       ["@types/node", "typescript", "vitest"].map((name) => [name, `link:${tool(name)}`]),
     );
+    manifest.devDependencies.released = `link:${tool("adapter-utils-2026.916.1")}`;
     await writeFile(manifestPath, JSON.stringify(manifest));
     await manageProject("pnpm", MANAGERS.pnpm.install);
   }, PATIENT.timeout);
@@ -124,9 +128,10 @@ describe("a pnpm workspace whose adapter-utils exports the addon", () => {
   test("runs a workspace's round trip from the installed packages", PATIENT, async () => {
     const vitest = [process.execPath, tool("vitest/vitest.mjs"), "run", "--root", adapterUtils];
     // Of the run that this test is part of, the inner one must know nothing.
-    const env = { VITEST: "", VITEST_POOL_ID: "", VITEST_WORKER_ID: "" };
+    const home = path.join(project, ".paperclip");
+    const env = { VITEST: "", VITEST_POOL_ID: "", VITEST_WORKER_ID: "", PAPERCLIP_HOME: home };
     const output = await run([...vitest, "--reporter=json"], { cwd: adapterUtils, env });
     const { numPassedTests, numTotalTests } = JSON.parse(output);
-    expect([numPassedTests, numTotalTests]).toEqual([2, 2]);
+    expect([numPassedTests, numTotalTests]).toEqual([tests, tests]);
   });
 });

@@ -462,9 +462,16 @@ describe("a binary that is not this package's", () => {
 
   test("is told by every function that is used", async () => {
     const sources = await Promise.all(
-      ["index.js", "js/turn.js"].map((name) => readFile(path.join(root, name), "utf8")),
+      [
+        "index.js",
+        "js/native.js",
+        "js/turn.js",
+        "adapter-utils/lock.js",
+        "adapter-utils/merge.js",
+        "adapter-utils/transfer.js",
+      ].map((name) => readFile(path.join(root, name), "utf8")),
     );
-    const used = [...sources.join("\n").matchAll(/native\(\)\.(\w+)/g)];
+    const used = [...sources.join("\n").matchAll(/native\(\)\)?\.(\w+)/g)];
     const file = path.join(project, "empty.cjs");
     await writeFile(file, "");
     const { message } = await load({ env: { [LIBRARY_PATH]: file } });

@@ -1,6 +1,6 @@
 //! The bytes of an archive that are not content: plain GNU tar, as the oldest of our readers understands it.
 
-use crate::tree::root::Meta;
+use crate::fs::Meta;
 
 /// Everything in an archive comes in blocks of this many bytes.
 pub const BLOCK: usize = 512;

@@ -5,25 +5,24 @@
 //! what counts is what a worker finds when it opens the file. An entry that no longer fits its place is packed on the
 //! side, and the archive is put together anew around it.
 
-use std::collections::HashMap;
-use std::fs::File;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::header::{self, END_MARK, Member, padded};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result, readable};
+use crate::error::{Error, Obstacle, Result, readable};
 use crate::exclude::ExcludePatterns;
-use crate::path::RelativePath;
+use crate::fs::temporary::Unfinished;
+use crate::fs::{Cursor, File, FileId, Fingerprint, Kind, Meta, Root, by_path};
+use crate::path::{RelativePath, bytes_of};
 use crate::tree::entry::{Digest, Entry, Snapshot};
-use crate::tree::root::{Cursor, Kind, Meta, Root};
-use crate::tree::scan::{CHUNK, Found, LeaveOut, scan};
+use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, look, scan};
 use crate::tree::temporary::{self, is_temporary_name};
 
 /// How many bytes of archive one worker makes at a time.
@@ -31,6 +30,9 @@ const BATCH: u64 = 1024 * 1024;
 
 /// How many batches are made while as many are written to a file.
 const WINDOW_BATCHES: usize = 8;
+
+/// How many entries are looked at by a thread at a time when their digests are wanted.
+const DIGESTS: usize = 256;
 
 /// How much of a large file is copied between two looks at whether to stop.
 const LARGE_STEP: u64 = 32 * 1024 * 1024;
@@ -108,7 +110,7 @@ impl Layout {
                 continue;
             }
             let link_to = if found.meta.kind == Kind::File && found.meta.links > 1 {
-                let first = *first_names.entry((found.meta.dev, found.meta.ino)).or_insert(entries.len());
+                let first = *first_names.entry(found.meta.id).or_insert(entries.len());
                 (first != entries.len()).then_some(first)
             } else {
                 None
@@ -128,10 +130,48 @@ impl Layout {
         &self.special
     }
 
-    /// Lays out again without the names of these inodes.
-    fn without(self, inodes: &[(u64, u64)]) -> Self {
+    /// What is laid out, in byte order of the paths: each entry, and the first name of its file where it is a further one.
+    pub fn entries(&self) -> impl Iterator<Item = (&Found, Option<&RelativePath>)> {
+        let first = |planned: &Planned| planned.link_to.map(|first| &self.entries[first].found.path);
+        self.entries.iter().map(move |planned| (&planned.found, first(planned)))
+    }
+
+    /// What each entry is that is a file, with its digest: that which is `known` of it, or from reading it. A further name of a
+    /// file is what the first is. Nothing for what has vanished.
+    pub fn digests(
+        &self,
+        known: &(dyn Fn(&Found) -> Option<Digest> + Sync),
+        cancel: &Cancel,
+    ) -> Result<Vec<Option<(Meta, Digest)>>> {
+        let chunks: Vec<usize> = (0..self.entries.len()).step_by(DIGESTS).collect();
+        let digests = chunks.into_par_iter().map(|start| {
+            let mut worker = Worker::new(self, true, cancel);
+            let mut reader = Reader::new();
+            let end = self.entries.len().min(start + DIGESTS);
+            (start..end).map(|at| worker.digest(at, &mut reader, known)).collect::<Result<Vec<_>>>()
+        });
+        let mut digests: Vec<_> = digests.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        for at in 0..self.entries.len() {
+            if let Some(first) = self.entries[at].link_to {
+                digests[at] = digests[first];
+            }
+        }
+        Ok(digests)
+    }
+
+    /// Lays out again what is wanted of it.
+    #[must_use]
+    pub fn only(self, wanted: impl Fn(&RelativePath) -> bool) -> Self {
         let found = self.entries.into_iter().map(|planned| (planned.found, planned.graft));
-        let kept = found.filter(|(found, _)| !inodes.contains(&(found.meta.dev, found.meta.ino)));
+        let laid_out =
+            Self::of(self.root, found.filter(|(found, _)| wanted(&found.path)).collect(), self.grafts);
+        Self { special: self.special, ..laid_out }
+    }
+
+    /// Lays out again without the names of these inodes.
+    fn without(self, inodes: &[FileId]) -> Self {
+        let found = self.entries.into_iter().map(|planned| (planned.found, planned.graft));
+        let kept = found.filter(|(found, _)| !inodes.contains(&found.meta.id));
         let laid_out = Self::of(self.root, kept.collect(), self.grafts);
         Self { special: self.special, ..laid_out }
     }
@@ -178,8 +218,17 @@ impl Layout {
     fn contents(&self, outcomes: &[Outcome]) -> Contents {
         let mut entries = Vec::with_capacity(self.entries.len());
         let mut sent = Vec::with_capacity(self.entries.len());
+        let (mut further_names, mut read) = (Vec::new(), Vec::new());
         for (planned, outcome) in self.entries.iter().zip(outcomes) {
             let Found { path, meta, target } = &planned.found;
+            if let (Some(first), Some(_)) = (outcome.names, outcome.file) {
+                further_names.push((path.clone(), self.entries[first].found.path.clone()));
+            }
+            if let (None, Some(PackedFile { print, digest: Some(digest), .. })) =
+                (&planned.graft, outcome.file)
+            {
+                read.push((path.clone(), print, digest));
+            }
             let entry = match (target, outcome.file) {
                 (Some(target), _) => Entry::Symlink { target: target.clone() },
                 (None, Some(PackedFile { mode, digest: Some(digest), .. })) => Entry::File { mode, digest },
@@ -189,7 +238,7 @@ impl Layout {
             sent.push((path.clone(), Sent::of(&entry, outcome.file.as_ref())));
             entries.push((path.clone(), entry));
         }
-        Contents { snapshot: entries.into_iter().collect(), sent }
+        Contents { snapshot: entries.into_iter().collect(), sent, further_names, read }
     }
 
     /// Gives the archive away, front to back, while the next window of it is made. What was packed is told where `hash`
@@ -369,7 +418,7 @@ fn member_size(path: &RelativePath, member: Member<'_>) -> u64 {
 }
 
 /// What the header of one entry says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sent {
     /// A folder.
     Dir {
@@ -408,6 +457,10 @@ pub struct Contents {
     pub snapshot: Snapshot,
     /// The same as headers say it, in byte order of the paths.
     pub sent: Vec<(RelativePath, Sent)>,
+    /// Further names of files, each with the first of that file's.
+    pub further_names: Vec<(RelativePath, RelativePath)>,
+    /// What the files of the folder itself were when they were read.
+    pub read: Vec<(RelativePath, Fingerprint, Digest)>,
 }
 
 /// What was packed into memory, and whether the archive stands where it was laid out.
@@ -449,11 +502,13 @@ impl Packed {
     }
 }
 
-/// Archives a folder to a file, which appears only when complete.
+/// Archives a folder to a file, which appears only when complete. Where `only` names paths, nothing but these and the folders
+/// above them goes in.
 pub fn create_tarball(
     folder: &Path,
     archive: &Path,
     exclude: &[Vec<u8>],
+    only: Option<&[Vec<u8>]>,
     follow_links: bool,
     cancel: &Cancel,
 ) -> Result<()> {
@@ -461,7 +516,13 @@ pub fn create_tarball(
     let root = if follow_links { Root::open_following(folder)? } else { Root::open(folder)? };
     let patterns = patterns(exclude);
     let leave_out = |path: &RelativePath| is_temporary_name(path) || patterns.matches(path);
-    let mut layout = Layout::scan(root, &leave_out, cancel)?;
+    let mut layout = match only {
+        None => Layout::scan(root, &leave_out, cancel)?,
+        Some(paths) => {
+            let found = look_at(&root, paths, &leave_out, cancel)?;
+            Layout::with_grafts(root, found, Vec::new(), cancel)?
+        }
+    };
     if !earlier.is_empty() {
         layout = layout.without(&earlier);
     }
@@ -470,14 +531,37 @@ pub fn create_tarball(
         _ => Path::new("."),
     };
     // With the permissions that any new file gets, and the system's own error where it cannot be made.
-    let mut out = tempfile::Builder::new()
-        .prefix(&temporary::name(temporary::ARCHIVE))
-        .rand_bytes(0)
-        .make_in(parent, |path| File::options().write(true).create_new(true).open(path))
-        .map_err(|error| Error::io("open", archive, error))?;
-    layout.stream(false, &mut ToFile { file: out.as_file_mut(), path: archive }, cancel)?;
-    out.persist(&destination).map_err(|error| Error::io("rename", archive, error.error))?;
-    Ok(())
+    let mut out = Unfinished::new(parent, &temporary::name(temporary::ARCHIVE), archive)?;
+    layout.stream(false, &mut ToFile { file: out.file(), path: archive }, cancel)?;
+    out.finish(&destination).map_err(|error| error.about(archive.to_owned()))
+}
+
+/// What stands at these paths, with the folders above it and without what is below it. A path with something else than a
+/// folder above it names nothing, as one that does not exist.
+fn look_at(root: &Root, paths: &[Vec<u8>], leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
+    let named: BTreeSet<_> =
+        paths.iter().filter_map(|text| RelativePath::parse(text).ok().flatten()).collect();
+    let above: Vec<_> = named.iter().flat_map(RelativePath::ancestors).collect();
+    let wanted: BTreeSet<_> = named.iter().cloned().chain(above).collect();
+    let mut cursor = root.cursor();
+    let mut found = Vec::new();
+    let mut folders = HashSet::new();
+    // A folder comes before what is in it.
+    for path in wanted {
+        cancel.check()?;
+        let is_reached = path.parent().is_none_or(|parent| folders.contains(&parent));
+        if !is_reached || leave_out(&path) {
+            continue;
+        }
+        let Some(entry) = look(&mut cursor, path)? else { continue };
+        if entry.meta.kind == Kind::Dir {
+            folders.insert(entry.path.clone());
+        } else if !named.contains(&entry.path) {
+            continue;
+        }
+        found.push(entry);
+    }
+    Ok(found)
 }
 
 /// Where an archive goes.
@@ -486,7 +570,7 @@ struct Destination {
     path: PathBuf,
     /// The inodes there now: an archive of an earlier run that lies in the folder is not part of what it holds, nor is a
     /// link to it.
-    earlier: Vec<(u64, u64)>,
+    earlier: Vec<FileId>,
 }
 
 /// How many links are followed to an archive: as many as Linux does.
@@ -498,44 +582,27 @@ impl Destination {
         let mut destination = Self { path: archive.to_owned(), earlier: Vec::new() };
         let path = &mut destination.path;
         for _ in 0..=MAX_LINKS {
-            let metadata = match path.symlink_metadata() {
-                Ok(metadata) => metadata,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(destination),
-                Err(error) => return Err(Error::io("lstat", archive, error)),
-            };
-            destination.earlier.push((metadata.dev(), metadata.ino()));
-            let kind = metadata.file_type();
-            if kind.is_file() {
+            let about = |error: Error| error.about(archive.to_owned());
+            let Some(meta) = by_path::lstat(path).map_err(about)? else { return Ok(destination) };
+            destination.earlier.push(meta.id);
+            if meta.kind == Kind::File {
                 return Ok(destination);
             }
-            if !kind.is_symlink() {
+            if meta.kind != Kind::Symlink {
                 return Err(Error::InvalidArgValue {
                     argument: "input.archivePath".to_owned(),
                     reason: format!(
                         "{} stands there, which an archive must not replace; nothing was changed. Pass the path of \
                          a regular file, or one at which nothing is",
-                        name_of(kind)
+                        meta.in_words()
                     ),
-                    received: readable(archive.as_os_str().as_bytes()),
+                    received: readable(bytes_of(archive)),
                 });
             }
-            let target = path.read_link().map_err(|error| Error::io("readlink", archive, error))?;
+            let target = by_path::read_link(path).map_err(about)?;
             *path = path.parent().unwrap_or(Path::new("")).join(target);
         }
-        Err(Error::io("open", archive, rustix::io::Errno::LOOP))
-    }
-}
-
-/// What is neither a regular file nor a link, in words.
-fn name_of(kind: std::fs::FileType) -> &'static str {
-    if kind.is_dir() {
-        "a folder"
-    } else if kind.is_fifo() {
-        "a FIFO"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
+        Err(Obstacle::Links.at("open", archive))
     }
 }
 
@@ -667,13 +734,16 @@ struct PackedFile {
     mode: u32,
     size: u64,
     mtime: u64,
+    /// What it was when it was opened.
+    print: Fingerprint,
     /// Where hashing was asked for.
     digest: Option<Digest>,
 }
 
 impl PackedFile {
     fn of(now: &Meta, digest: Option<Digest>) -> Self {
-        Self { mode: now.mode & 0o7777, size: now.size, mtime: header::mtime(now), digest }
+        let mtime = header::mtime(now);
+        Self { mode: now.mode & 0o7777, size: now.size, mtime, print: now.fingerprint(), digest }
     }
 }
 
@@ -724,6 +794,28 @@ impl<'a> Worker<'a> {
                 Ok(Outcome { file, same_inode: now.is_same_inode(meta), names: None, instead: None })
             }
             opened => self.append(at, opened),
+        }
+    }
+
+    /// What a file is, with its digest.
+    fn digest(
+        &mut self,
+        at: usize,
+        reader: &mut Reader,
+        known: &(dyn Fn(&Found) -> Option<Digest> + Sync),
+    ) -> Result<Option<(Meta, Digest)>> {
+        let Planned { found, graft, link_to, .. } = &self.layout.entries[at];
+        if found.meta.kind != Kind::File || link_to.is_some() {
+            return Ok(None);
+        }
+        if let Some(digest) = known(found) {
+            return Ok(Some((found.meta, digest)));
+        }
+        match graft {
+            None => reader.file(&mut self.cursor, &found.path, self.cancel, |_| Ok(())),
+            Some((graft, Some(path))) => reader.file(&mut self.grafts[*graft], path, self.cancel, |_| Ok(())),
+            // Its root is a folder.
+            Some((_, None)) => Ok(None),
         }
     }
 

@@ -3,7 +3,11 @@
 //! The memory that it stands in is the client's, who may change it or take it away at any time. So nothing is ever
 //! looked at in place: what is checked, hashed or written is a copy of our own.
 
-use crate::error::Result;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::fs::{File, by_path};
 
 /// How much is copied at once at most.
 pub const PIECE: usize = 1024 * 1024;
@@ -79,6 +83,28 @@ impl<B: Bytes> Stream for Whole<B> {
         }
         self.at += length as u64;
         Ok(length)
+    }
+}
+
+/// A file on this machine as a stream.
+#[derive(Debug)]
+pub struct FromFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl FromFile {
+    /// From its first byte on.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = by_path::open(path)?;
+        Ok(Self { file, path: path.to_path_buf() })
+    }
+}
+
+impl Stream for FromFile {
+    fn next(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize> {
+        let most = most.min(PIECE) as u64;
+        (&mut self.file).take(most).read_to_end(into).map_err(|error| Error::io("read", &self.path, error))
     }
 }
 

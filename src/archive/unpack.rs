@@ -68,6 +68,24 @@ impl Archive {
     pub fn get(&self, path: &RelativePath) -> Option<&Unpacked> {
         self.entries.binary_search_by(|entry| entry.path.cmp(path)).ok().map(|at| &self.entries[at])
     }
+
+    /// Adds folders that something else has told, with their modes. One of the archive's has that mode from now on; where
+    /// it has something else of that name, that stays.
+    pub fn add_dirs<'p>(&mut self, dirs: impl Iterator<Item = (&'p RelativePath, u32)>) {
+        let mut further = Vec::new();
+        for (path, mode) in dirs {
+            if let Ok(at) = self.entries.binary_search_by(|entry| entry.path.cmp(path)) {
+                if let Content::Dir { mode: of_archive } = &mut self.entries[at].content {
+                    *of_archive = Some(mode);
+                }
+            } else {
+                let content = Content::Dir { mode: Some(mode) };
+                further.push(Unpacked { path: path.clone(), content, inode: 0 });
+            }
+        }
+        self.entries.append(&mut further);
+        self.entries.par_sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    }
 }
 
 /// The largest size that a header tells without a PAX record or base-256: 8 GiB - 1.

@@ -5,8 +5,7 @@
 //! nothing but plumbing that runs no filter is called.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{Read, Seek as _, Write as _};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -15,6 +14,8 @@ use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
+use crate::fs::temporary::nameless;
+use crate::fs::{File, by_path, host};
 
 /// Why git's part of an exchange did not happen.
 #[derive(Debug)]
@@ -94,14 +95,15 @@ impl Git {
 
     fn search(path: &OsStr, workspace: &Path) -> Option<Self> {
         // One that is not there has nothing in it.
-        let workspace = workspace.canonicalize().unwrap_or_else(|_| workspace.to_path_buf());
-        let is_outside = |path: &Path| path.canonicalize().is_ok_and(|there| !there.starts_with(&workspace));
+        let workspace = by_path::resolve(workspace).unwrap_or_else(|_| workspace.to_path_buf());
+        let is_outside =
+            |path: &Path| by_path::resolve(path).is_ok_and(|there| !there.starts_with(&workspace));
         let folders: Vec<PathBuf> =
             std::env::split_paths(path).filter(|folder| folder.is_absolute() && is_outside(folder)).collect();
         let program = folders
             .iter()
             .map(|folder| folder.join("git"))
-            .find(|program| program.is_file() && is_outside(program))?;
+            .find(|program| by_path::is_file(program) && is_outside(program))?;
         // They come from a list of this form.
         let path = std::env::join_paths(&folders).ok()?;
         Some(Self { program, path })
@@ -165,16 +167,8 @@ impl Input {
     fn open(&self) -> Result<Stdio> {
         match self {
             Self::None => Ok(Stdio::null()),
-            Self::Bytes(bytes) => {
-                let failed = |error| Error::io("write", std::env::temp_dir(), error);
-                let mut file = tempfile::tempfile().map_err(failed)?;
-                file.write_all(bytes).and_then(|()| file.rewind()).map_err(failed)?;
-                Ok(file.into())
-            }
-            Self::File(path) => {
-                let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
-                Ok(file.into())
-            }
+            Self::Bytes(bytes) => Ok(nameless(bytes)?.into()),
+            Self::File(path) => Ok(by_path::open(path)?.into()),
         }
     }
 }
@@ -262,8 +256,7 @@ impl Call<'_> {
     /// Says that it changes a local repository: what ends this process's group (Ctrl-C in a terminal) does not reach it, since a
     /// git that is ended at once leaves its locks behind.
     pub fn step(&mut self) -> &mut Self {
-        use std::os::unix::process::CommandExt as _;
-        self.command.process_group(0);
+        host::give_own_group(&mut self.command);
         self
     }
 
@@ -274,7 +267,7 @@ impl Call<'_> {
 
     /// Runs it with its standard output in a file.
     pub fn into_file(&mut self, path: &Path, cancel: &Cancel) -> Result<(), Fault> {
-        let file = File::create(path).map_err(|error| Error::io("open", path, error))?;
+        let file = by_path::create(path)?;
         let output = self.spawn_and_wait(Some(file), cancel)?;
         self.succeeded(output).map(|_| ())
     }

@@ -1,7 +1,6 @@
 //! A repository → what of it goes up: a folder that takes the place of `.git` in the sandbox.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,9 +11,10 @@ use super::config::{self, Settings};
 use super::index;
 use super::refs::{Head, Oid, RefName, Refs};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
-use crate::path::RelativePath;
-use crate::tree::root::{Kind, Root};
+use crate::error::{Error, Obstacle, Result};
+use crate::fs::by_path::{self, make_dirs, read, write};
+use crate::fs::{FileId, Kind, Root};
+use crate::path::{RelativePath, path_from};
 
 /// How the repositories of a workspace travel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,8 +30,8 @@ pub struct Options {
 pub struct Place {
     /// The folder that is checked out.
     pub checkout: PathBuf,
-    /// Device and inode of its `.git`, so that another repository in its place is noticed.
-    pub identity: (u64, u64),
+    /// Its `.git`, so that another repository in its place is noticed.
+    pub id: FileId,
     /// Its git directory (for a linked worktree, the one below `worktrees/`).
     pub git_dir: PathBuf,
     /// The directory with objects and references.
@@ -194,24 +194,7 @@ pub(super) fn lines<'a>(items: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
 }
 
 pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
-}
-
-pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("open", path, error)),
-    }
-}
-
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(path, bytes).map_err(|error| Error::io("write", path, error))
-}
-
-pub(super) fn make_dirs(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|error| Error::io("mkdir", path, error))
+    path_from(bytes).to_path_buf()
 }
 
 /// Finds the repository whose `.git` stands at a path of the workspace.
@@ -223,7 +206,7 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
     }
     let absolute = std::path::absolute(workspace.path())
         .map_err(|error| Error::io("realpath", workspace.path(), error))?;
-    let absolute = absolute.canonicalize().map_err(|error| Error::io("realpath", &absolute, error))?;
+    let absolute = by_path::resolve(&absolute)?;
     let at = absolute.join(dot_git.as_path());
     let checkout = at.parent().unwrap_or(&absolute).to_path_buf();
     // Not by looking upwards: what lies here is meant.
@@ -249,7 +232,7 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
     let promisor = String::from_utf8(promisor).ok().map(|name| name.trim_end().to_owned());
     Ok(Place {
         checkout,
-        identity: (meta.dev, meta.ino),
+        id: meta.id,
         git_dir,
         common_dir,
         format: format.to_owned(),
@@ -413,11 +396,13 @@ fn pack(
     for name in names.split(|&byte| byte == b'\n').filter_map(Oid::parse) {
         let name = format!("pack-{name}.pack");
         let file = folder.join("objects/pack").join(&name);
-        let meta = fs::metadata(&file).map_err(|error| Error::io("stat", &file, error))?;
+        let Some(meta) = by_path::stat(&file)? else {
+            return Err(Obstacle::Vanished.at("stat", &file).into());
+        };
         if repository.place.promisor.is_some() {
             write(&file.with_extension("promisor"), b"")?;
         }
-        packs.insert(name, meta.len());
+        packs.insert(name, meta.size);
     }
     Ok(packs)
 }

@@ -5,25 +5,23 @@
 //! restore completes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use super::command::{Fault, Git, short};
 use super::config::{self, Settings};
-use super::export::{
-    Base, Bases, Place, Repository, configuration, lines, locate, make_dirs, read, read_settings, write,
-};
+use super::export::{Base, Bases, Place, Repository, configuration, lines, locate, read_settings};
 use super::index;
 use super::objects::{self, Theirs};
 use super::quarantine::{ONLY_WORK, Quarantine, REFTABLE, Received};
 use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
 use super::report::{GitReport, HeldBack, KeptReference};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::fs::by_path::{self, make_dirs, read, write};
+use crate::fs::{FileId, Kind, Onto, Renamed, Root, move_to, rename};
 use crate::path::RelativePath;
-use crate::tree::root::{Kind, Onto, Renamed, Root, rename};
 use crate::tree::stage::{RuntimeFolder, remove_tree, remove_unused_runtime, runtime};
 
 /// How often, and how long apart, is looked whether another git is done with the index.
@@ -41,6 +39,12 @@ pub struct Checked {
     bases: Bases,
     report: GitReport,
 }
+
+/// Why something stays that names an object of the wrong type, or none.
+const NO_COMMIT_OF_A_BRANCH: &str = "a branch must name a commit";
+const NO_COMMIT: &str = "it names no commit";
+const NO_INDEX: &str = "it names what no index may hold";
+const NOTHING_STAGED: &str = "what it stages is missing there";
 
 /// One repository of the sandbox's, read and checked.
 #[derive(Debug)]
@@ -93,6 +97,26 @@ pub fn check(
     Ok(checked)
 }
 
+impl Checked {
+    /// What is held back, where nothing is to be merged.
+    #[must_use]
+    pub fn into_held_back(self) -> Vec<HeldBack> {
+        self.report.held_back
+    }
+
+    /// Whether something was refused or held back because an object is missing, or may be.
+    #[must_use]
+    pub fn may_lack_objects(&self) -> bool {
+        let for_want = [NO_COMMIT_OF_A_BRANCH, NO_COMMIT, NOTHING_STAGED];
+        let lacks = |held: &HeldBack| {
+            // A sparse index names folders by their objects: where one is missing, git cannot list it, and says so in its words.
+            let is_unlisted = held.what.as_deref() == Some("index") && held.reason != NO_INDEX;
+            for_want.contains(&held.reason.as_str()) || is_unlisted
+        };
+        !self.refused.is_empty() || self.report.held_back.iter().any(lacks)
+    }
+}
+
 fn refuse<T>(reason: &str) -> Result<T, Fault> {
     Err(Fault::Refused(reason.to_owned()))
 }
@@ -109,7 +133,7 @@ fn read_repository(
 ) -> Result<Incoming, Fault> {
     let mut base = bases.get(dot_git).cloned().unwrap_or_default();
     match (&base.place, workspace.cursor().stat(dot_git)?) {
-        (Some(place), Some(meta)) if place.identity == (meta.dev, meta.ino) => {}
+        (Some(place), Some(meta)) if place.id == meta.id => {}
         (Some(_), _) => return refuse("the local repository is gone or is another one than at prepare"),
         // Made on both sides, or by a restore that was killed: the two have shared nothing yet.
         (None, Some(_)) => base.place = Some(locate(git, workspace, dot_git, cancel)?),
@@ -190,7 +214,7 @@ impl Reading<'_> {
 
     fn settings(&mut self, base: &Base) -> Result<Settings, Fault> {
         let file = self.received.folder.join("settings");
-        if !file.exists() {
+        if !by_path::exists(&file) {
             return Ok(Settings::new());
         }
         match read_settings(self.git, &file, self.cancel) {
@@ -249,7 +273,7 @@ impl Reading<'_> {
             Ok(listing) if index::parse(&index::beyond(&listing, &base.index)).is_some() => {
                 return Ok(listing);
             }
-            Ok(_) => "it names what no index may hold".to_owned(),
+            Ok(_) => NO_INDEX.to_owned(),
             Err(Fault::Refused(reason)) => reason,
             Err(error) => return Err(error),
         };
@@ -269,7 +293,7 @@ impl Reading<'_> {
         let unusable: Vec<RefName> =
             theirs.refs.iter().filter(is_unusable).map(|(name, _)| name.clone()).collect();
         for name in unusable {
-            self.hold(name.to_string(), "a branch must name a commit");
+            self.hold(name.to_string(), NO_COMMIT_OF_A_BRANCH);
             match base.refs.get(&name) {
                 Some(oid) => theirs.refs.insert(name, oid.clone()),
                 None => theirs.refs.remove(&name),
@@ -279,12 +303,12 @@ impl Reading<'_> {
             && theirs.head != base.head
             && kind(oid) != Some(b"commit")
         {
-            self.hold("HEAD", "it names no commit");
+            self.hold("HEAD", NO_COMMIT);
             theirs.head.clone_from(&base.head);
         }
         incoming.stashes.retain(|(oid, _)| kind(oid) == Some(b"commit"));
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
-            self.hold("index", "what it stages is missing there");
+            self.hold("index", NOTHING_STAGED);
             theirs.index.clone_from(&base.index);
         }
     }
@@ -453,7 +477,7 @@ impl Checked {
 
 /// Moves what came of a repository to where what is kept lies. Git takes none of it for a repository.
 fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &Path) -> Result<()> {
-    if !folder.exists() {
+    if !by_path::exists(folder) {
         make_dirs(folder)?;
     }
     let list: Vec<u8> = references
@@ -462,37 +486,18 @@ fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &P
         .collect();
     write(&folder.join("references.txt"), &list)?;
     let (theirs, checked) = (folder.join("theirs"), folder.join("checked"));
-    if theirs.exists() {
-        let objects = folder.join("gathered");
-        fs::rename(theirs.join("objects"), &objects).map_err(|error| Error::io("rename", &objects, error))?;
+    if by_path::exists(&theirs) {
+        by_path::rename(&theirs.join("objects"), &folder.join("gathered"))?;
     }
     for made in [theirs, checked] {
-        if made.exists() {
-            fs::remove_dir_all(&made).map_err(|error| Error::io("rmdir", &made, error))?;
+        if by_path::exists(&made) {
+            by_path::remove_dir_all(&made)?;
         }
     }
     if let Some(parent) = target.parent() {
         make_dirs(parent)?;
     }
-    match fs::rename(folder, target) {
-        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => copy_folder(folder, target),
-        renamed => renamed.map_err(|error| Error::io("rename", target, error)),
-    }
-}
-
-/// Copies a folder of ours, in which there are files and folders.
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir(to).map_err(|error| Error::io("mkdir", to, error))?;
-    for entry in fs::read_dir(from).map_err(|error| Error::io("scandir", from, error))? {
-        let entry = entry.map_err(|error| Error::io("scandir", from, error))?;
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), &target).map_err(|error| Error::io("copyfile", &target, error))?;
-        }
-    }
-    Ok(())
+    by_path::move_dir(folder, target)
 }
 
 /// What is being merged, and where what is done is told.
@@ -546,7 +551,7 @@ impl Incoming {
         let checkout = workspace.path_of(&self.dot_git);
         let mut place = Place {
             checkout: checkout.parent().unwrap_or(workspace.path()).to_path_buf(),
-            identity: (0, 0),
+            id: FileId::default(),
             git_dir: folder.clone(),
             common_dir: folder.clone(),
             format: self.format.clone(),
@@ -589,7 +594,7 @@ impl Incoming {
         }
         move_into(&folder, workspace, &self.dot_git)?;
         let Some(meta) = cursor.stat(&self.dot_git)? else { return refuse("its folder is not here") };
-        place.identity = (meta.dev, meta.ino);
+        place.id = meta.id;
         Ok(locate(git, workspace, &self.dot_git, cancel).unwrap_or(place))
     }
 }
@@ -597,30 +602,30 @@ impl Incoming {
 /// Moves a folder of ours to a path of the workspace, through handles that follow no link. Where it lies in another file system,
 /// it is copied into this package's folder in the workspace first, so that it comes to its path complete.
 fn move_into(folder: &Path, workspace: &Root, to: &RelativePath) -> Result<(), Fault> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    use rustix::io::Errno;
     let mut cursor = workspace.cursor();
-    let (above, name) = to.split();
-    let failed = |errno| Error::io("rename", workspace.path_of(to), errno);
-    let parent = cursor.folder(above).map_err(|errno| Error::io("open", workspace.path_of(to), errno))?;
-    match renameat_with(CWD, folder, parent, name, RenameFlags::NOREPLACE) {
-        Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS) => {}
-        renamed => return Ok(renamed.map_err(failed)?),
+    match move_to(folder, (&mut cursor, to))? {
+        Renamed::OtherFileSystem | Renamed::Unsupported => {}
+        renamed => return is_done(renamed),
     }
     let in_place = RuntimeFolder::open(workspace)?;
     let waiting = RelativePath::child(Some(&runtime()), b"new-repository");
     // A merge that was killed may have left one; under the workspace's lock there is no other.
     remove_tree(workspace, &waiting)?;
-    copy_folder(folder, &workspace.path_of(&waiting))?;
+    by_path::copy_dir(folder, &workspace.path_of(&waiting))?;
     let renamed = rename((&mut workspace.cursor(), &waiting), (&mut cursor, to), Onto::Nothing)?;
     if renamed != Renamed::Done {
         remove_tree(workspace, &waiting)?;
     }
     drop(in_place);
     remove_unused_runtime(workspace)?;
+    is_done(renamed)
+}
+
+fn is_done(renamed: Renamed) -> Result<(), Fault> {
     match renamed {
         Renamed::Done => Ok(()),
         Renamed::Occupied => refuse("a repository was made here as well"),
+        Renamed::Absent => refuse("its folder is not here"),
         _ => refuse("its folder is in another file system than the workspace, into which it cannot be moved"),
     }
 }
@@ -668,7 +673,7 @@ impl Merge<'_> {
             "sequencer",
         ]
         .iter()
-        .any(|name| self.git_path(name).exists())
+        .any(|name| by_path::exists(&self.git_path(name)))
     }
 
     fn surroundings(&self, head: Option<&Head>, busy: bool) -> Result<Surroundings, Fault> {
@@ -987,7 +992,7 @@ impl Merge<'_> {
         let index_lock = self.git_path("index.lock");
         // A git that works here is mostly done in a moment, be it one that a killed restore left at work.
         for _ in 0..LOCK_LOOKS {
-            if !index_lock.exists() {
+            if !by_path::exists(&index_lock) {
                 break;
             }
             thread::sleep(LOCK_PAUSE);
@@ -996,7 +1001,7 @@ impl Merge<'_> {
             Some("an operation is in progress here")
         } else if !included {
             Some("the commit that it belongs to is not checked out here")
-        } else if index_lock.exists() {
+        } else if by_path::exists(&index_lock) {
             Some("another git has locked the index here (index.lock)")
         } else {
             None
@@ -1049,7 +1054,7 @@ impl Merge<'_> {
                 .join(&name[..2])
                 .join(&name[2..4])
                 .join(name);
-            if to.exists() {
+            if by_path::exists(&to) {
                 continue;
             }
             if let Some(folder) = to.parent() {
@@ -1057,8 +1062,8 @@ impl Merge<'_> {
             }
             let from = self.incoming.folder.join("lfs").join(name);
             let temporary = to.with_extension("restore");
-            fs::copy(&from, &temporary).map_err(|error| Error::io("copyfile", &to, error))?;
-            fs::rename(&temporary, &to).map_err(|error| Error::io("rename", &to, error))?;
+            by_path::copy(&from, &temporary).map_err(|error| error.about(to.clone()))?;
+            by_path::rename(&temporary, &to)?;
         }
         Ok(())
     }

@@ -4,16 +4,15 @@
 //! told, whatever the key: which ones run their value is git's to know, and grows with each release.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
 use std::io::Read as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::command::{Fault, Git};
 use super::export::{Bases, path_of};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::path::RelativePath;
+use crate::fs::by_path;
+use crate::path::{RelativePath, bytes_of};
 
 const HOOK: &str = "git runs what is in this folder as hooks: the local git configuration says so";
 const NAMED_BY_HOOK: &str = "a git hook here names it";
@@ -78,7 +77,7 @@ impl Named {
     pub fn read(git: &Git, workspace: &Path, bases: &Bases, cancel: &Cancel) -> Result<Self> {
         let absolute =
             std::path::absolute(workspace).map_err(|error| Error::io("realpath", workspace, error))?;
-        let workspace = absolute.canonicalize().map_err(|error| Error::io("realpath", &absolute, error))?;
+        let workspace = by_path::resolve(&absolute)?;
         let mut repositories: BTreeSet<Around> = bases
             .values()
             .filter_map(|base| base.place.clone())
@@ -116,7 +115,7 @@ impl Named {
     /// What a named link of the workspace leads to is named as well.
     fn follow_links(&mut self, workspace: &Path) {
         let target = |path: &RelativePath| {
-            let there = workspace.join(path.as_path()).canonicalize().ok()?;
+            let there = by_path::resolve(&workspace.join(path.as_path())).ok()?;
             below(workspace, &there).filter(|there| there.as_ref() != Some(path))
         };
         let files: Vec<_> = self
@@ -197,21 +196,21 @@ impl Finding<'_> {
     /// Notes what a folder's hooks name, and what they are links to.
     fn hooks(&mut self, folder: &Path, is_configured: bool) -> Result<()> {
         // A folder that is not there has none; one that git may not read neither.
-        let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
-        for entry in entries.take(HOOKS_MAX) {
-            let path = entry.map_err(|error| Error::io("scandir", folder, error))?.path();
+        let Ok(names) = by_path::list(folder) else { return Ok(()) };
+        for name in names.into_iter().take(HOOKS_MAX) {
+            let path = folder.join(name);
             if path.extension().is_some_and(|extension| extension == "sample") {
                 continue;
             }
             // What leads nowhere, and what is no file, does not run.
-            let Ok(there) = path.canonicalize() else { continue };
-            if !there.is_file() {
+            let Ok(there) = by_path::resolve(&path) else { continue };
+            if !by_path::is_file(&there) {
                 continue;
             }
             if !is_configured {
                 self.note(&there, NAMED_BY_HOOK);
             }
-            let Ok(file) = File::open(&there) else { continue };
+            let Ok(file) = by_path::open(&there) else { continue };
             let mut text = Vec::new();
             file.take(HOOK_MAX).read_to_end(&mut text).map_err(|error| Error::io("read", &there, error))?;
             self.words(&text, NAMED_BY_HOOK);
@@ -275,7 +274,7 @@ fn normal(path: &Path) -> PathBuf {
 /// An absolute path from the workspace's root, if it is in the workspace; `Some(None)` is the workspace itself.
 #[allow(clippy::option_option, reason = "outside, the workspace itself, and below it are three things")]
 fn below(workspace: &Path, path: &Path) -> Option<Option<RelativePath>> {
-    let rest = path.strip_prefix(workspace).ok()?.as_os_str().as_bytes();
+    let rest = bytes_of(path.strip_prefix(workspace).ok()?);
     if rest.is_empty() { Some(None) } else { RelativePath::parse(rest).ok() }
 }
 

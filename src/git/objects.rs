@@ -7,15 +7,17 @@
 //! sandbox's references need must be found.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::command::{Call, Fault, Git};
-use super::export::{Place, Types, configuration, lines, make_dirs, read, types, write};
+use super::export::{Place, Types, configuration, lines, types};
 use super::quarantine::Received;
 use super::refs::Oid;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::fs::FileId;
+use crate::fs::by_path::{self, make_dirs, read, write};
+use crate::path::bytes_of;
 
 /// The repository that looks up its objects in the local one, made by hand: no template, no process.
 pub fn make_repository(folder: &Path, local: Option<&Place>, format: &str) -> Result<()> {
@@ -25,7 +27,7 @@ pub fn make_repository(folder: &Path, local: Option<&Place>, format: &str) -> Re
     write(&folder.join("HEAD"), b"ref: refs/heads/none\n")?;
     let bare = Place {
         checkout: PathBuf::new(),
-        identity: (0, 0),
+        id: FileId::default(),
         git_dir: PathBuf::new(),
         common_dir: PathBuf::new(),
         format: format.to_owned(),
@@ -33,12 +35,8 @@ pub fn make_repository(folder: &Path, local: Option<&Place>, format: &str) -> Re
     };
     write(&folder.join("config"), &configuration(&bare, &Vec::new()))?;
     if let Some(place) = local {
-        use std::os::unix::ffi::OsStrExt;
         let objects = place.common_dir.join("objects");
-        write(
-            &folder.join("objects/info/alternates"),
-            &[&quoted(objects.as_os_str().as_bytes()), &b"\n"[..]].concat(),
-        )?;
+        write(&folder.join("objects/info/alternates"), &[&quoted(bytes_of(&objects)), &b"\n"[..]].concat())?;
         if let Some(shallow) = read(&place.common_dir.join("shallow"))? {
             write(&folder.join("shallow"), &shallow)?;
         }
@@ -150,19 +148,17 @@ impl<'a> Theirs<'a> {
         let objects = self.folder.join("objects");
         let loose = received.folder.join("objects");
         if received.loose {
-            for folder in fs::read_dir(&loose).map_err(|error| Error::io("scandir", &loose, error))? {
-                let folder = folder.map_err(|error| Error::io("scandir", &loose, error))?;
-                let to = objects.join(folder.file_name());
-                fs::rename(folder.path(), &to).map_err(|error| Error::io("rename", &to, error))?;
+            for folder in by_path::list(&loose)? {
+                by_path::rename(&loose.join(&folder), &objects.join(&folder))?;
             }
         }
         for pack in &received.new_packs {
             let to = objects.join("pack").join(pack);
             let from = received.folder.join("packs").join(pack);
-            if !from.exists() {
+            if !by_path::exists(&from) {
                 continue;
             }
-            fs::rename(&from, &to).map_err(|error| Error::io("rename", &to, error))?;
+            by_path::rename(&from, &to)?;
             let mut call = self.call(&self.folder);
             call.arg("index-pack")
                 .arg(&to)
@@ -187,12 +183,9 @@ const UNPACK_LIMIT: u32 = 100;
 
 /// Adds the new objects to a repository. Git writes each under a temporary name first; none is replaced.
 pub fn add(git: &Git, git_dir: &Path, pack: &Path, cancel: &Cancel) -> Result<(), Fault> {
-    let head = fs::File::open(pack).and_then(|mut file| {
-        let mut head = [0; 12];
-        std::io::Read::read_exact(&mut file, &mut head)?;
-        Ok(head)
-    });
-    let head = head.map_err(|error| Error::io("read", pack, error))?;
+    let mut head = [0; 12];
+    let read = std::io::Read::read_exact(&mut by_path::open(pack)?, &mut head);
+    read.map_err(|error| Error::io("read", pack, error))?;
     let count = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
     let mut call = git.call(git_dir);
     call.step();

@@ -4,17 +4,17 @@
 //! names are not those of a git directory, so that no git takes the folder for one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::export::{Bases, make_dirs};
+use super::export::Bases;
 use super::recognise::{DOT_GIT, inside};
 use super::refs::{RefKind, RefName};
 use super::report::HeldBack;
 use crate::error::{Error, Result};
+use crate::fs::by_path::{self, make_dirs};
 use crate::path::RelativePath;
 
 /// The most that is read of `HEAD` and of the configuration.
@@ -182,7 +182,9 @@ pub fn is_passed_over(path: &RelativePath, known: &Bases) -> bool {
             match (name.strip_prefix("packs/"), &base.place) {
                 (Some(pack), _) => base.packs.contains_key(pack),
                 // An object's name says what it holds; what an earlier restore brought counts, whatever lies there now.
-                (None, Some(place)) if name.starts_with("objects/") => place.common_dir.join(name).exists(),
+                (None, Some(place)) if name.starts_with("objects/") => {
+                    by_path::exists(&place.common_dir.join(name))
+                }
                 _ => false,
             }
         }
@@ -349,7 +351,7 @@ fn store(target: &Path, content: &mut dyn Read, limit: u64) -> Result<[u8; 32]> 
         make_dirs(folder)?;
     }
     let failed = |error| Error::io("write", target, error);
-    let mut file = File::create(target).map_err(failed)?;
+    let mut file = by_path::create(target)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
     let mut content = content.take(limit);

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
+use crate::fs::Kind;
 use crate::path::RelativePath;
 use crate::sync::lock;
-use crate::tree::root::Kind;
 
 /// The name of a repository's folder.
 pub const DOT_GIT: &[u8] = b".git";

@@ -2,15 +2,11 @@
 //!
 //! Each is locked as long as its process lives. A later run knows by that which ones a kill has left, and removes them.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
-use tempfile::TempDir;
-
 use crate::error::{Error, Result};
+use crate::fs::temporary::TemporaryDir;
+use crate::fs::{Hold, Root, Sharing, by_path, host, try_lock};
 
 /// How their names begin. No other program's do.
 const PREFIX: &str = "paperclip-repositories-";
@@ -18,17 +14,15 @@ const PREFIX: &str = "paperclip-repositories-";
 /// How many letters and digits follow.
 const UNIQUE: usize = 16;
 
-const LOCK: FlockOperation = FlockOperation::NonBlockingLockExclusive;
-
 /// How often another run may take a folder for abandoned before it is locked.
 const ATTEMPTS: usize = 16;
 
 /// A folder that goes with this, or with the next run if this process is killed.
 #[derive(Debug)]
 pub struct WorkFolder {
-    folder: TempDir,
+    folder: TemporaryDir,
     /// The lock goes with the handle.
-    _locked: File,
+    _locked: Box<Root>,
 }
 
 impl WorkFolder {
@@ -40,14 +34,14 @@ impl WorkFolder {
     fn in_folder(parent: &Path) -> Result<Self> {
         remove_abandoned(parent);
         for _ in 0..ATTEMPTS {
-            let made = tempfile::Builder::new().prefix(PREFIX).rand_bytes(UNIQUE).tempdir_in(parent);
-            let folder = made.map_err(|error| Error::io("mkdtemp", parent, error))?;
+            let folder = TemporaryDir::new_in(parent, PREFIX, UNIQUE)?;
             // Where it is gone or locked by now, another run took it for abandoned, and the next one is tried.
-            let Ok(handle) = open(folder.path()) else { continue };
-            if flock(&handle, LOCK) == Err(Errno::WOULDBLOCK) || !is_at(&handle, folder.path()) {
+            let Ok(handle) = Root::open_no_link(folder.path()) else { continue };
+            // One whose file system does not lock at all is used without.
+            if matches!(try_lock(&handle, Sharing::Alone), Ok(Hold::Taken)) || !is_at(&handle) {
                 continue;
             }
-            return Ok(Self { folder, _locked: handle });
+            return Ok(Self { folder, _locked: Box::new(handle) });
         }
         Err(Error::Internal(format!("no folder could be made in {} that stays", parent.display())))
     }
@@ -59,40 +53,34 @@ impl WorkFolder {
     }
 }
 
-fn open(folder: &Path) -> std::io::Result<File> {
-    let flags = (OFlags::NOFOLLOW | OFlags::DIRECTORY).bits();
-    OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(folder)
-}
-
 /// Whether an open folder is still the one at its path.
-fn is_at(handle: &File, path: &Path) -> bool {
-    let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
-    handle
-        .metadata()
-        .is_ok_and(|open| fs::symlink_metadata(path).is_ok_and(|there| identity(there) == identity(open)))
+fn is_at(handle: &Root) -> bool {
+    let there = by_path::lstat(handle.path());
+    handle.meta().is_ok_and(|open| there.is_ok_and(|there| there.is_some_and(|there| there.id == open.id)))
 }
 
 /// Removes what killed runs left. What cannot be removed stays for the next run: this one does without.
 fn remove_abandoned(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
+    let Ok(names) = by_path::list(parent) else { return };
+    for name in names {
         let rest = name.as_encoded_bytes().strip_prefix(PREFIX.as_bytes()).unwrap_or_default();
         if rest.len() != UNIQUE || !rest.iter().all(u8::is_ascii_alphanumeric) {
             continue;
         }
-        let path = entry.path();
-        let Ok(handle) = open(&path) else { continue };
-        let is_ours = handle.metadata().is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw());
+        let path = parent.join(&name);
+        let Ok(handle) = Root::open_no_link(&path) else { continue };
+        let is_ours = handle.meta().is_ok_and(|meta| meta.owner.0 == host::user());
         // A file system without locks does not tell whether its process lives.
-        if is_ours && flock(&handle, LOCK).is_ok() && is_at(&handle, &path) {
-            let _stays = fs::remove_dir_all(&path);
+        if is_ours && matches!(try_lock(&handle, Sharing::Alone), Ok(Hold::Ours)) && is_at(&handle) {
+            let _stays = by_path::remove_dir_all(&path);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -10,20 +10,21 @@ use std::sync::Mutex;
 
 use rayon::prelude::*;
 
-use super::conflicts::{ATTEMPTS, Conflicts, Kept, copy_across};
+use super::collisions::spare_collisions;
+use super::conflicts::{ATTEMPTS, Conflicts, Kept, copy_across, folder_of_all};
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART};
 use super::left_alone::must_stay;
 use super::plan::{Local, Placement, Plan, UNTOLD_MODE, plan, put_back, to_look_at};
 use super::report::{Conflict, Noted, Report, Rescued, Skipped};
 use super::sensitive::sensitive;
-use super::twins::spare_twins;
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Obstacle, Result};
+use crate::fs::host::{self, is_root};
+use crate::fs::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename, set_file_mode};
 use crate::path::{ByPath, RelativePath};
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
-use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename, set_file_mode};
 use crate::tree::scan::{LeaveOut, Reader, look as look_at, scan};
 use crate::tree::stage::Stage;
 
@@ -61,14 +62,10 @@ pub fn merge(
     cancel: &Cancel,
 ) -> Result<Report> {
     let Here { local, seen } = look(root, base, incoming, cancel)?;
-    let stays = must_stay(root, (base, &incoming.snapshot), (&local, &seen), left_alone, cancel)?;
-    for skipped in stays {
-        put_back(&mut incoming.snapshot, base, &skipped.path);
-        incoming.skipped.push(skipped);
-    }
+    leave_what_must_stay(root, base, incoming, (&local, &seen), left_alone, cancel)?;
     let incoming = &*incoming;
     let mut plan = plan(base, &incoming.snapshot, &local);
-    spare_twins(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
+    spare_collisions(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
     // With many changes that is a lot, and no longer needed.
     drop(local);
     cancel.check()?;
@@ -108,6 +105,74 @@ pub fn merge(
     Ok(report)
 }
 
+/// Tells what a merge would do, and changes nothing. Of what would be kept it tells the folder that this would be in.
+pub fn foresee(
+    root: &Root,
+    base: &Snapshot,
+    incoming: &mut Incoming,
+    left_alone: LeaveOut<'_>,
+    cancel: &Cancel,
+) -> Result<Report> {
+    let Here { local, seen } = look(root, base, incoming, cancel)?;
+    leave_what_must_stay(root, base, incoming, (&local, &seen), left_alone, cancel)?;
+    let mut plan = plan(base, &incoming.snapshot, &local);
+    spare_collisions(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
+    let kept_at = folder_of_all();
+    let kept = |path: &RelativePath| Conflict { path: path.clone(), kept_at: kept_at.clone() };
+    let mut report = Report::default();
+    for placement in plan.placements() {
+        report.written.push(placement.path.clone());
+        if placement.aside || keeps_something(root, placement, &plan, cancel)? {
+            report.conflicts.push(kept(&placement.path));
+        }
+    }
+    let mut cursor = root.cursor();
+    for (path, mode) in plan.modes.iter().chain(&plan.file_modes) {
+        let now = cursor.stat(path)?;
+        if now.is_none_or(|now| now.mode & PERMISSIONS != mode & PERMISSIONS) {
+            report.written.push(path.clone());
+        }
+    }
+    report.deleted.clone_from(&plan.deletions);
+    if plan.deletes_most_of(base) {
+        let deleted =
+            plan.deletions.iter().filter(|path| base.get(*path).is_some_and(|entry| !entry.is_dir()));
+        report.deletions_kept = deleted.map(kept).collect();
+    }
+    report.sensitive = sensitive_of(&plan, &report.written, &seen);
+    report.kept.extend(plan.kept);
+    report.skipped.extend(incoming.skipped.iter().cloned());
+    report.take_rescued(&mut Rescued::default());
+    Ok(report)
+}
+
+/// Whether a folder that gives way to a file or link holds anything but what is deleted.
+fn keeps_something(root: &Root, placement: &Placement<'_>, plan: &Plan<'_>, cancel: &Cancel) -> Result<bool> {
+    let gives_way = plan.in_place_of_folders.iter().any(|other| other.path == placement.path);
+    if !gives_way {
+        return Ok(false);
+    }
+    let found = scan(&root.below(&placement.path)?, &|_| false, cancel)?;
+    Ok(found.iter().any(|found| !plan.deletions.contains(&placement.path.join(&found.path))))
+}
+
+/// Lets count as unchanged what stays whatever the other side has.
+fn leave_what_must_stay(
+    root: &Root,
+    base: &Snapshot,
+    incoming: &mut Incoming,
+    (local, seen): (&ByPath<Local>, &ByPath<Meta>),
+    left_alone: LeaveOut<'_>,
+    cancel: &Cancel,
+) -> Result<()> {
+    let stays = must_stay(root, (base, &incoming.snapshot), (local, seen), left_alone, cancel)?;
+    for skipped in stays {
+        put_back(&mut incoming.snapshot, base, &skipped.path);
+        incoming.skipped.push(skipped);
+    }
+    Ok(())
+}
+
 /// What of that which was written deserves a look.
 fn sensitive_of(plan: &Plan<'_>, written: &[RelativePath], seen: &ByPath<Meta>) -> Vec<Noted> {
     let written: HashSet<&RelativePath> = written.iter().collect();
@@ -139,8 +204,7 @@ fn lift_write_protection(
     plan: &Plan<'_>,
     lifted: &mut BTreeMap<RelativePath, u32>,
 ) -> Result<()> {
-    let user = rustix::process::geteuid();
-    if user.is_root() {
+    if is_root() {
         return Ok(());
     }
     let touched = plan.placements().map(|placement| &placement.path).chain(&plan.deletions);
@@ -150,7 +214,7 @@ fn lift_write_protection(
     let mut cursor = root.cursor();
     for folder in folders {
         let Some(meta) = cursor.stat(&folder)?.filter(|meta| meta.kind == Kind::Dir) else { continue };
-        if meta.mode & OWNER_WRITES != OWNER_WRITES && meta.owner.0 == user.as_raw() {
+        if meta.mode & OWNER_WRITES != OWNER_WRITES && meta.owner.0 == host::user() {
             cursor.set_dir_mode(&folder, meta.mode | 0o700).map_err(|error| error.with_hint(UNCHANGED))?;
             lifted.insert(folder, meta.mode);
         }
@@ -357,7 +421,7 @@ impl<'a> Apply<'a> {
         conflicts: &'a Conflicts,
         deletions: Option<&'a Conflicts>,
     ) -> Self {
-        let gives_owners = rustix::process::geteuid().is_root();
+        let gives_owners = is_root();
         Self { root, stage, journal, by_links: Mutex::default(), conflicts, deletions, gives_owners }
     }
 
@@ -478,7 +542,7 @@ impl Worker<'_> {
             }
             seen = self.in_root.stat(path)?;
         }
-        Err(Error::io("rename", self.in_root.path_of(path), rustix::io::Errno::BUSY))
+        Err(Obstacle::KeepsChanging.at("rename", self.in_root.path_of(path)))
     }
 
     /// Gives the new version the owner and the group of the one that it replaces. What is new is this process's own, and so
@@ -513,7 +577,7 @@ impl Worker<'_> {
             Some(target) => {
                 let copy = stage.name();
                 self.in_stage.symlink(&target, &copy)?;
-                self.in_stage.stat(&copy)?.map(|meta| (copy, meta.ino))
+                self.in_stage.stat(&copy)?.map(|meta| (copy, meta.id.inode()))
             }
             None => None,
         };
@@ -677,7 +741,7 @@ impl Worker<'_> {
                 Renamed::Done | Renamed::Absent => continue,
                 // Not even its name can be changed, as of a folder in a lower layer: so what is in it goes, one by one.
                 Renamed::OtherFileSystem if emptied < ATTEMPTS => {}
-                _ => return Err(Error::io("rename", self.in_root.path_of(&path), rustix::io::Errno::BUSY)),
+                _ => return Err(Obstacle::KeepsChanging.at("rename", self.in_root.path_of(&path))),
             }
             let below = self.in_root.list(Some(&path))?.unwrap_or_default();
             let below: Vec<_> =
@@ -698,7 +762,9 @@ impl Worker<'_> {
             folder => folder?,
         };
         let below = scan(&folder, &|_| false, &Cancel::default())?;
-        Ok(below.iter().any(|found| found.meta.kind == Kind::Dir && found.meta.dev != meta.dev))
+        Ok(below
+            .iter()
+            .any(|found| found.meta.kind == Kind::Dir && found.meta.id.device() != meta.id.device()))
     }
 
     /// Keeps what stands in another file system than the conflicts: first takes it out of everybody's sight.
@@ -751,7 +817,7 @@ impl Worker<'_> {
     /// Copies the new version into the folder it is to stand in.
     fn bring_beside(&mut self, waiting: &Waiting, job: &Job<'_>) -> Result<Waiting> {
         let Waiting::Staged(name) = waiting else {
-            return Err(Error::io("rename", self.in_root.path_of(job.path), rustix::io::Errno::XDEV));
+            return Err(Obstacle::OtherFileSystem.at("rename", self.in_root.path_of(job.path)));
         };
         let beside = self.name_beside(job.path, job.arriving().as_ref(), job.seen, job.aside)?;
         let copied = if job.is_dir() {
@@ -763,7 +829,7 @@ impl Worker<'_> {
                     == Renamed::Done
         };
         if !copied {
-            return Err(Error::io("copyfile", self.in_root.path_of(&beside), rustix::io::Errno::BUSY));
+            return Err(Obstacle::KeepsChanging.at("copyfile", self.in_root.path_of(&beside)));
         }
         Ok(Waiting::Beside(beside))
     }
@@ -861,7 +927,7 @@ fn copy_to_stage(
     let copied =
         Reader::new().file(from, path, &Cancel::default(), |bytes| copy.write_all(bytes).map_err(failed))?;
     let Some((meta, digest)) = copied else { return Ok(None) };
-    let ino = Meta::of_file(&copy).map_err(failed)?.ino;
+    let ino = Meta::of_file(&copy).map_err(failed)?.id.inode();
     Ok(Some(Copied { name, ino, meta, digest }))
 }
 
@@ -906,7 +972,7 @@ fn exchange_by_link(
     let moved = rename((from, name), (to, path), Onto::Replace)?;
     if moved == Renamed::Done && rename((from, displaced), (again, name), Onto::Replace)? != Renamed::Done {
         // The old version stays by a name that the journal knows.
-        return Err(Error::io("rename", to.path_of(path), rustix::io::Errno::BUSY));
+        return Err(Obstacle::KeepsChanging.at("rename", to.path_of(path)));
     }
     Ok(moved)
 }

@@ -1,17 +1,17 @@
 //! Where local versions are kept that the sandbox's version replaced.
 
-use std::fs::File;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::report::{Conflict, Skipped};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result, readable};
+use crate::error::{Error, Obstacle, Result, readable};
+use crate::fs::host::is_root;
+use crate::fs::{Cursor, File, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
 use crate::path::RelativePath;
 use crate::sync::lock;
 use crate::time::{unix_millis, utc_timestamp};
 use crate::tree::entry::PERMISSIONS;
-use crate::tree::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
 use crate::tree::scan::scan;
 use crate::tree::stage::{RuntimeFolder, remove_tree, runtime};
 
@@ -78,13 +78,15 @@ impl Conflicts {
                 Renamed::OtherFileSystem if !is_hidden => return Ok(Kept::Elsewhere),
                 // Whoever takes an outcome for done removes what is left.
                 Renamed::OtherFileSystem | Renamed::MountPoint => {
-                    return Err(Error::io("rename", from.path_of(name), rustix::io::Errno::BUSY)
+                    return Err(Obstacle::MountPoint
+                        .at("rename", from.path_of(name))
                         .with_hint("its local version could not be kept aside"));
                 }
                 _ => {}
             }
         }
-        Err(Error::io("rename", root.path_of(path), rustix::io::Errno::EXIST)
+        Err(Obstacle::Occupied
+            .at("rename", root.path_of(path))
             .with_hint("its local version could not be kept aside"))
     }
 
@@ -143,7 +145,7 @@ pub fn make_folder(root: &Root) -> Result<RelativePath> {
 }
 
 /// The folder with the kept versions of all merges.
-fn folder_of_all() -> RelativePath {
+pub(super) fn folder_of_all() -> RelativePath {
     RelativePath::child(Some(&runtime()), CONFLICTS.as_bytes())
 }
 
@@ -335,7 +337,7 @@ pub fn copy_across(
                     folders.push((inner, copy, meta));
                 }
                 _ if copy_leaf((from, &inner), (to, &copy))? == Renamed::Occupied => {
-                    return Err(Error::io("copyfile", to.path_of(&copy), rustix::io::Errno::EXIST));
+                    return Err(Obstacle::Occupied.at("copyfile", to.path_of(&copy)));
                 }
                 _ => {}
             }
@@ -346,7 +348,7 @@ pub fn copy_across(
         keep_owner(to, destination, meta)?;
         to.set_dir_mode(destination, meta.mode & PERMISSIONS)?;
         if !from.remove_empty_dir(source)? {
-            return Err(Error::io("rmdir", from.path_of(source), rustix::io::Errno::NOTEMPTY));
+            return Err(Obstacle::NotEmpty.at("rmdir", from.path_of(source)));
         }
     }
     Ok(Renamed::Done)
@@ -371,7 +373,7 @@ fn copy_leaf(
                 copy_file(&mut file, &meta, (to, path))?;
             }
             Kind::Dir | Kind::Other => {
-                return Err(Error::io("rename", from.path_of(name), rustix::io::Errno::XDEV));
+                return Err(Obstacle::OtherFileSystem.at("rename", from.path_of(name)));
             }
         }
         keep_owner(to, path, &meta)?;
@@ -382,14 +384,13 @@ fn copy_leaf(
         // Somebody who has it open wrote to it, and the copy is worth nothing.
         to.remove_file(path)?;
     }
-    Err(Error::io("copyfile", from.path_of(name), rustix::io::Errno::BUSY))
+    Err(Obstacle::KeepsChanging.at("copyfile", from.path_of(name)))
 }
 
 /// Gives a copy the owner and the group of the original, which only root can do. On a file system that keeps no owners there
 /// is none to keep.
 fn keep_owner(to: &mut Cursor<'_>, path: &RelativePath, original: &Meta) -> Result<()> {
-    if rustix::process::geteuid().is_root() && to.stat(path)?.is_some_and(|copy| copy.owner != original.owner)
-    {
+    if is_root() && to.stat(path)?.is_some_and(|copy| copy.owner != original.owner) {
         to.set_owner(path, original.owner)?;
     }
     Ok(())
@@ -587,7 +588,7 @@ mod tests {
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
             let mut again = std::process::Command::new(binary);
             again.args(["--exact", NAME]).env("UNPRUNABLE", folder.path());
-            if rustix::process::geteuid().is_root() {
+            if is_root() {
                 again.uid(65534).gid(65534);
             } else {
                 fs::set_permissions(old.parent().unwrap(), fs::Permissions::from_mode(0o555)).unwrap();

@@ -4,17 +4,14 @@
 //! now asks; and in two pid namespaces, or on two hosts that share a volume, one number means two processes. So a record
 //! also says on which host, since which boot, in which pid namespace and since when its process runs.
 
-use std::fs;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use rustix::process::{Pid, test_kill_process};
-#[cfg(target_os = "linux")]
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::fs::host::{self, Process, process};
 use crate::time::{parse_utc_timestamp, unix_millis, utc_timestamp};
 
 /// How far a record may lie in the future, in milliseconds: clocks of two hosts differ a little.
@@ -46,24 +43,6 @@ pub struct Place {
     boot: Option<String>,
     #[serde(rename = "pidNamespace", skip_serializing_if = "Option::is_none")]
     pids: Option<String>,
-}
-
-/// A process, as this machine sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Process {
-    /// There is none of that number, or all that is left of it is its exit status.
-    Gone,
-    /// There is one.
-    Lives(Option<Start>),
-}
-
-/// When a process started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Start {
-    /// In clock ticks since the boot.
-    ticks: u64,
-    /// In milliseconds since 1970, as the clock is set now.
-    millis: i64,
 }
 
 /// What is to be thought of a lock with an `owner.json`.
@@ -152,68 +131,18 @@ impl Place {
     /// That of this process.
     fn here() -> &'static Self {
         static HERE: LazyLock<Place> = LazyLock::new(|| Place {
-            host: Some(rustix::system::uname().nodename().to_string_lossy().into_owned()),
-            // Neither is to be found on all systems; then the rest must do.
-            boot: fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned()),
-            pids: fs::read_link("/proc/self/ns/pid").ok().map(|name| name.to_string_lossy().into_owned()),
+            host: Some(host::name()),
+            boot: host::boot(),
+            pids: host::pid_namespace(),
         });
         &HERE
     }
 }
 
-/// Looks a process number up.
-fn process(pid: i32) -> Process {
-    let Some(number) = Pid::from_raw(pid) else { return Process::Gone };
-    // That it may not be signalled says that it lives.
-    if test_kill_process(number) == Err(rustix::io::Errno::SRCH) {
-        return Process::Gone;
-    }
-    // What is mounted at /proc may be that of another pid namespace.
-    let is_ours =
-        fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == &*std::process::id().to_string());
-    let stat = if is_ours { fs::read(format!("/proc/{pid}/stat")).ok() } else { None };
-    stat.and_then(|stat| read_stat(&stat)).map_or(Process::Lives(None), |stat| {
-        if stat.has_ended { Process::Gone } else { Process::Lives(start(stat.started)) }
-    })
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    /// Only its exit status is left, for a parent that may never ask.
-    has_ended: bool,
-    /// In clock ticks since the boot.
-    started: u64,
-}
-
-/// Reads `/proc/<pid>/stat`, of which the second field is any name in parentheses.
-fn read_stat(stat: &[u8]) -> Option<Stat> {
-    let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let fields: Vec<&str> = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().collect();
-    // Fields are counted from 1, and the third is the first here.
-    let field = |number: usize| fields.get(number - 3).copied();
-    let threads: u64 = field(20)?.parse().ok()?;
-    Some(Stat { has_ended: field(3)? == "Z" && threads <= 1, started: field(22)?.parse().ok()? })
-}
-
-#[cfg(target_os = "linux")]
-fn start(ticks: u64) -> Option<Start> {
-    let a_second = rustix::param::clock_ticks_per_second();
-    let since_boot = clock_gettime(ClockId::Boottime);
-    let millis_since_boot =
-        since_boot.tv_sec.checked_mul(1000)?.checked_add(since_boot.tv_nsec / 1_000_000)?;
-    let started = i64::try_from(ticks.checked_mul(1000)?.checked_div(a_second)?).ok()?;
-    Some(Start { ticks, millis: unix_millis(SystemTime::now()) - millis_since_boot + started })
-}
-
-/// No other system has such a file.
-#[cfg(not(target_os = "linux"))]
-fn start(_ticks: u64) -> Option<Start> {
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::host::Start;
 
     const NOW: i64 = 1_767_225_600_000;
     const CREATED: &str = "2025-12-31T23:00:00.000Z";
@@ -333,35 +262,6 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert_eq!(before.judge_here(), Holder::Dead);
             assert_eq!(Record { started: Some(1), ..ours }.judge_here(), Holder::Dead);
-        }
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn a_process_that_nobody_waits_for_is_gone() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let pid = child.id().cast_signed();
-        while process(pid) != Process::Gone {
-            std::thread::yield_now();
-        }
-        assert!(child.wait().unwrap().success(), "it was there all the time");
-    }
-
-    #[test]
-    fn the_start_is_read_behind_any_name() {
-        let stat = |name: &str, state: &str, threads: u64| {
-            format!(
-                "7 ({name}) {state} 1 1 1 0 -1 4194304 115 0 0 0 0 0 0 0 20 0 {threads} 0 227027 3133440 363\n"
-            )
-        };
-        for name in ["cat", "a b", ") R 1 1", "\n(("] {
-            let read = read_stat(stat(name, "S", 3).as_bytes());
-            assert_eq!(read, Some(Stat { has_ended: false, started: 227_027 }), "{name}");
-        }
-        assert!(read_stat(stat("cat", "Z", 1).as_bytes()).unwrap().has_ended);
-        assert!(!read_stat(stat("cat", "Z", 2).as_bytes()).unwrap().has_ended, "other threads of it live");
-        for broken in ["", "7 (cat)", "7 (cat) R 1", "7 cat R"] {
-            assert_eq!(read_stat(broken.as_bytes()), None, "{broken}");
         }
     }
 }

@@ -3,22 +3,20 @@
 //! An archive comes in by [`receive`](super::receive), a folder by [`Incoming::from_folder`].
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::sync::{Mutex, OnceLock};
 
 use rayon::prelude::*;
-use rustix::io::Errno;
 use sha2::Digest as _;
 
 use super::plan::mode_to_come;
 use super::report::Skipped;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::fs::{Cursor, File, Kind, Meta, Renamed, Root, link};
 use crate::path::{ByPath, RelativePath};
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, Snapshot};
-use crate::tree::root::{Cursor, Kind, Meta, Renamed, Root, link};
 use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, scan};
 use crate::tree::stage::{Abandoned, Stage};
 
@@ -123,6 +121,11 @@ impl Incoming {
         stager.gather(arrivals)
     }
 
+    /// Notes devices and FIFOs of the other side, which are not brought.
+    pub fn note_special<'p>(&mut self, paths: impl Iterator<Item = &'p RelativePath>) {
+        self.skipped.extend(paths.map(|path| Skipped { path: path.clone(), reason: SPECIAL }));
+    }
+
     /// Takes what the other side could not tell for unchanged: the base goes on there, and nothing is deleted.
     /// That is what became a device, with all that was below it; and where `all` says so, whatever is missing.
     pub fn keep_untold(&mut self, base: &Snapshot, all: bool) {
@@ -144,6 +147,30 @@ impl Incoming {
             }
         }
         self.skipped.sort_unstable();
+    }
+}
+
+impl Incoming {
+    /// Takes what is missing for unchanged where `may_lack` says that it may have been left out on the way, with the folders
+    /// above it.
+    pub fn keep_lacking(&mut self, base: &Snapshot, may_lack: &dyn Fn(&RelativePath) -> bool) {
+        for (path, entry) in base {
+            if self.snapshot.contains_key(path) || !may_lack(path) {
+                continue;
+            }
+            let under_file =
+                path.ancestors().any(|above| self.snapshot.get(&above).is_some_and(|e| !e.is_dir()));
+            if under_file {
+                continue;
+            }
+            for folder in path.ancestors() {
+                if let (false, Some(folder_entry)) = (self.snapshot.contains_key(&folder), base.get(&folder))
+                {
+                    self.snapshot.insert(folder, folder_entry.clone());
+                }
+            }
+            self.snapshot.insert(path.clone(), entry.clone());
+        }
     }
 }
 
@@ -184,7 +211,7 @@ impl Stager<'_> {
         let name = stage.name();
         match link((from, &staged.name), (to, &name)) {
             Ok(Renamed::Done) => Ok(Some(Staged { name, ino: staged.ino })),
-            Err(error) if !may_be_for_want_of_links(error.errno()) => Err(error),
+            Err(error) if !error.may_be_for_want_of_links() => Err(error),
             _ => Ok(None),
         }
     }
@@ -195,7 +222,7 @@ impl Stager<'_> {
         cursor.symlink(target, &name)?;
         let meta = cursor.stat(&name)?;
         // Where somebody removed it at once, nothing that is found there later is it.
-        let ino = meta.map_or(0, |meta| meta.ino);
+        let ino = meta.map_or(0, |meta| meta.id.inode());
         Ok(Staged { name, ino })
     }
 
@@ -211,7 +238,7 @@ impl Stager<'_> {
         let path = cursor.path_of(&name);
         let filled = fill(&mut Staging { file: &mut content, path: &path })?;
         let meta = Meta::of_file(&content).map_err(|error| Error::io("fstat", path, error))?;
-        Ok((Staged { name, ino: meta.ino }, filled))
+        Ok((Staged { name, ino: meta.id.inode() }, filled))
     }
 
     /// A second file with the content of a staged one, which has that digest.
@@ -270,7 +297,7 @@ impl Stager<'_> {
 
     /// A file that was written into the stage.
     pub(super) fn staged(name: RelativePath, file: &File) -> Result<Staged> {
-        let ino = Meta::of_file(file).map_err(|error| Error::io("fstat", name.as_path(), error))?.ino;
+        let ino = Meta::of_file(file).map_err(|error| Error::io("fstat", name.as_path(), error))?.id.inode();
         Ok(Staged { name, ino })
     }
 
@@ -336,12 +363,6 @@ impl Stager<'_> {
         let (snapshot, staged) = (entries.into_iter().collect(), staged.into_iter().collect());
         Ok(Incoming { snapshot, staged, skipped, stage: self.stage })
     }
-}
-
-/// Whether a failed link says that the file system knows no hard links, or that the file has as many as it may have.
-fn may_be_for_want_of_links(errno: Option<i32>) -> bool {
-    let signs = [Errno::MLINK, Errno::PERM, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOSYS];
-    signs.map(|sign| Some(sign.raw_os_error())).contains(&errno)
 }
 
 /// A file in the stage while it is filled.

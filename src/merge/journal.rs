@@ -11,13 +11,11 @@
 //! missing, damaged or of another version says nothing, and everything in the stage is kept under the conflicts.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use rayon::prelude::*;
-use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -26,10 +24,10 @@ use super::conflicts::Conflicts;
 use super::report::{Rescued, Skipped};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::fs::{Cursor, File, Kind, Meta, Root};
 use crate::path::RelativePath;
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS};
-use crate::tree::root::{Cursor, Kind, Meta, Root};
 use crate::tree::scan::Reader;
 use crate::tree::stage::{Abandoned, Stage};
 
@@ -144,7 +142,7 @@ impl Name {
 type Identity = (u64, u64, (i64, i64), u32);
 
 fn identity(meta: &Meta) -> Identity {
-    (meta.ino, meta.size, meta.mtime, meta.mode)
+    (meta.id.inode(), meta.size, meta.mtime, meta.mode)
 }
 
 impl Displacement {
@@ -195,7 +193,7 @@ impl Displacement {
             return Ok(false);
         }
         let is_what_arrives = match &self.arriving {
-            Arriving::Inode(ino) => found.ino == *ino,
+            Arriving::Inode(ino) => found.id.inode() == *ino,
             Arriving::Copy(digest, mode) => {
                 let file = Reader::new().file(cursor, name, &Cancel::default(), |_| Ok(()))?;
                 file.is_some_and(|(now, found)| {
@@ -227,7 +225,20 @@ struct Written {
     /// Up to where all lines are whole.
     whole: u64,
     /// Why a line could not be written, and what was written of it could not be taken back.
-    spoilt: Option<Errno>,
+    spoilt: Option<Spoilt>,
+}
+
+/// Why nothing more can be written, as far as an error can be kept.
+#[derive(Debug, Clone, Copy)]
+struct Spoilt {
+    errno: Option<i32>,
+    kind: io::ErrorKind,
+}
+
+impl From<Spoilt> for io::Error {
+    fn from(Spoilt { errno, kind }: Spoilt) -> Self {
+        errno.map_or_else(|| kind.into(), Self::from_raw_os_error)
+    }
 }
 
 impl Journal {
@@ -258,9 +269,9 @@ impl Journal {
 
     fn write(&self, text: &[u8]) -> Result<()> {
         let mut written = lock(&self.file);
-        let failed = |error: std::io::Error| Error::io("write", &self.path, error);
-        if let Some(errno) = written.spoilt {
-            return Err(failed(errno.into()));
+        let failed = |error: io::Error| Error::io("write", &self.path, error);
+        if let Some(spoilt) = written.spoilt {
+            return Err(failed(spoilt.into()));
         }
         match written.file.write_all(text) {
             Ok(()) => {
@@ -273,7 +284,7 @@ impl Journal {
                 let restored =
                     written.file.set_len(whole).and_then(|()| written.file.seek(SeekFrom::Start(whole)));
                 if restored.is_err() {
-                    written.spoilt = Some(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+                    written.spoilt = Some(Spoilt { errno: error.raw_os_error(), kind: error.kind() });
                 }
                 Err(failed(error))
             }
@@ -403,6 +414,8 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
+    use crate::fs::FileId;
+    use rustix::io::Errno;
 
     /// Whether what `make` puts at the name is somebody's, for what was to arrive there.
     fn is_kept(arriving: Arriving, make: impl Fn(&std::path::Path)) -> bool {
@@ -467,7 +480,7 @@ mod tests {
         assert!(!is_kept(&seen, Arriving::Nothing, false));
         assert!(is_kept(&seen, Arriving::Nothing, true));
         assert!(is_kept(&Meta { size: 9, ..seen }, Arriving::Nothing, false), "touched since");
-        assert!(!is_kept(&seen, Arriving::Inode(seen.ino), true), "what arrives is what stands there");
+        assert!(!is_kept(&seen, Arriving::Inode(seen.id.inode()), true), "what arrives is what stands there");
     }
 
     fn path(text: &str) -> RelativePath {
@@ -487,11 +500,11 @@ mod tests {
             (name, meta)
         };
         let (edited, uploaded, new) = (put("edit"), put("uploaded"), put("new"));
-        let other = Meta { ino: 0, ..edited.1 };
+        let other = Meta { id: FileId::default(), ..edited.1 };
         let items = [
             ("edited", &edited.0, Arriving::Inode(0), Some(&other)),
             ("uploaded", &uploaded.0, Arriving::Inode(0), Some(&uploaded.1)),
-            ("new", &new.0, Arriving::Inode(new.1.ino), None),
+            ("new", &new.0, Arriving::Inode(new.1.id.inode()), None),
         ];
         Journal::begin(&stage, &items, |(at, name, arriving, seen)| {
             Displacement::new(&path(at), name, arriving.clone(), *seen, false)

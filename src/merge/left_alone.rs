@@ -7,9 +7,9 @@ use super::plan::{Local, changed};
 use super::report::Skipped;
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::fs::{Cursor, FileId, Meta, Root};
 use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::root::{Cursor, Meta, Root};
 use crate::tree::scan::{LeaveOut, scan};
 
 /// Why a path does not come that is another spelling of what is left alone.
@@ -79,7 +79,7 @@ struct Spellings<'r> {
 struct Listing {
     names: HashSet<Box<[u8]>>,
     /// A name of each inode, once one was asked for.
-    by_inode: Option<HashMap<(u64, u64), RelativePath>>,
+    by_inode: Option<HashMap<FileId, RelativePath>>,
 }
 
 impl<'r> Spellings<'r> {
@@ -136,13 +136,13 @@ impl<'r> Spellings<'r> {
             for name in &listing.names {
                 let listed = RelativePath::child(folder, name);
                 if let Some(meta) = self.cursor.stat(&listed)? {
-                    found.insert((meta.dev, meta.ino), listed);
+                    found.insert(meta.id, listed);
                 }
             }
             listing.by_inode.insert(found)
         };
         // One that is not there was renamed or replaced meanwhile.
-        Ok(by_inode.get(&(there.dev, there.ino)).cloned().unwrap_or(as_asked))
+        Ok(by_inode.get(&there.id).cloned().unwrap_or(as_asked))
     }
 
     /// Whether no other name in the folder can be taken for this one, as the same name in other case tells: a volume that

@@ -25,32 +25,23 @@
 //! lock, now and then. None of them takes a thread.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, OsString};
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{
-    AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW, fstat, mkdirat, openat,
-    renameat, renameat_with, statat, unlinkat, utimensat,
-};
-use rustix::io::Errno;
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 use tokio::time::{sleep, timeout};
 
 use super::holder::{Holder, Record};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::fs::claim::{Folder, Inode, Site};
+use crate::fs::{Root, by_path};
 use crate::sync::lock;
 use crate::threads::blocking;
-use crate::tree::root::Root;
 use crate::tree::stage::{RuntimeFolder, remove_unused_runtime, runtime};
 
 /// How long callers wait for a lock that another holds.
@@ -70,9 +61,6 @@ const ATTEMPTS: usize = 64;
 const SUFFIX: &str = ".paperclip-restore.lock";
 /// The lock's name in the runtime folder, before [`SUFFIX`].
 const INSIDE: &str = "workspace";
-const OWNER_FILE: &CStr = c"owner.json";
-/// More than any `owner.json` needs, in bytes.
-const OWNER_FILE_MAX: u64 = 4096;
 const LEFT_BEHIND: &str = "this lock was left behind by a process that is gone; remove its folder by hand";
 
 /// A workspace's merge lock, held until [`MergeLock::release`] or until dropped.
@@ -129,12 +117,12 @@ impl Places {
             path.push(SUFFIX);
             PathBuf::from(path)
         };
-        if let Ok(folder) = fs::canonicalize(target) {
+        if let Ok(folder) = by_path::resolve(target) {
             return Self { beside: named(folder.clone()), workspace: Some(folder) };
         }
         // One that is not there has a place all the same. Where that has none either, `mkdir` says why.
         let around = target.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-        let folder = match (fs::canonicalize(around), target.file_name()) {
+        let folder = match (by_path::resolve(around), target.file_name()) {
             (Ok(around), Some(name)) => around.join(name),
             _ => target.components().collect(),
         };
@@ -146,7 +134,7 @@ impl Places {
         let beside = Site::beside(&self.beside);
         let failure = match MergeLock::take(&beside, None) {
             Ok(Attempt::Taken(lock)) => return self.unless_held_inside(lock),
-            Err(failure) if is_denied(&failure) => failure,
+            Err(failure) if failure.forbids_writing() => failure,
             held_or_failed => return held_or_failed,
         };
         // Its parent may not be written to.
@@ -170,13 +158,13 @@ impl Places {
     fn unless_held_inside(&self, lock: MergeLock) -> Result<Attempt> {
         let Some(workspace) = &self.workspace else { return Ok(Attempt::Taken(lock)) };
         // Where there is no runtime folder, or a link in its place, there is no lock in it.
-        let Ok(inside) = Root::open(workspace).and_then(|root| Site::inside(&root)) else {
+        let Ok(within) = Root::open(workspace).and_then(|root| inside(&root)) else {
             return Ok(Attempt::Taken(lock));
         };
-        match Standing::at(&inside) {
+        match Standing::at(&within) {
             Ok(Standing::Held(holder)) => {
                 lock.release()?;
-                Ok(Attempt::held(&inside.path, holder))
+                Ok(Attempt::held(within.path(), holder))
             }
             Ok(Standing::Nothing) | Err(_) => Ok(Attempt::Taken(lock)),
             Ok(Standing::LeftBehind(folder, owner_file)) => {
@@ -192,44 +180,12 @@ impl Places {
 fn take_inside(workspace: &Path) -> Result<Attempt> {
     let root = Root::open(workspace)?;
     let _in_place = RuntimeFolder::open(&root)?;
-    MergeLock::take(&Site::inside(&root)?, Some(workspace))
+    MergeLock::take(&inside(&root)?, Some(workspace))
 }
 
-/// The place of a lock's folder.
-#[derive(Debug, Clone)]
-struct Site {
-    path: PathBuf,
-    /// The runtime folder, where it lies in that: whatever takes that folder's place, such as a link, leads nowhere else.
-    within: Option<Arc<Root>>,
-}
-
-impl Site {
-    fn beside(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), within: None }
-    }
-
-    /// The place in the workspace's runtime folder. Fails where that is no folder.
-    fn inside(workspace: &Root) -> Result<Self> {
-        let folder = workspace.below(&runtime())?;
-        Ok(Self { path: folder.path().join(format!("{INSIDE}{SUFFIX}")), within: Some(Arc::new(folder)) })
-    }
-
-    /// The place as the system calls take it.
-    fn at(&self) -> (BorrowedFd<'_>, &Path) {
-        match (&self.within, self.path.file_name()) {
-            (Some(folder), Some(name)) => (folder.handle(), Path::new(name)),
-            _ => (CWD, &self.path),
-        }
-    }
-
-    fn failed(&self, syscall: &'static str, error: impl Into<io::Error>) -> Error {
-        Error::io(syscall, &self.path, error)
-    }
-}
-
-/// Whether a failure says that we may not write there.
-fn is_denied(error: &Error) -> bool {
-    [Errno::ACCESS, Errno::PERM, Errno::ROFS].map(|errno| Some(errno.raw_os_error())).contains(&error.errno())
+/// The place in the workspace's runtime folder. Fails where that is no folder.
+fn inside(workspace: &Root) -> Result<Site> {
+    Ok(Site::within(workspace.below(&runtime())?, &format!("{INSIDE}{SUFFIX}")))
 }
 
 /// The line of those in this process who want one lock.
@@ -255,6 +211,17 @@ impl MergeLock {
         let since = Instant::now();
         let target = target.to_path_buf();
         let places = blocking(move || Ok(Places::of(&target))).await?;
+        Self::acquire_in(places, since, wait, cancel).await
+    }
+
+    /// Takes the lock whose folder is `path`, as [`MergeLock::acquire`] does: for those who have a place of their own for
+    /// locks, which all who use the workspace know.
+    pub async fn acquire_at(path: PathBuf, wait: Duration, cancel: &Cancel) -> Result<Self> {
+        let places = Places { beside: path, workspace: None };
+        Self::acquire_in(places, Instant::now(), wait, cancel).await
+    }
+
+    async fn acquire_in(places: Places, since: Instant, wait: Duration, cancel: &Cancel) -> Result<Self> {
         let left = || wait.saturating_sub(since.elapsed());
         // Those of this process come in the order in which they asked.
         let mut line = pin!(line_for(&places.beside).lock_owned());
@@ -297,27 +264,22 @@ impl MergeLock {
     /// One attempt at the lock that lies there, in that workspace's runtime folder.
     fn take(site: &Site, inside: Option<&Path>) -> Result<Attempt> {
         for _ in 0..ATTEMPTS {
-            let (around, name) = site.at();
-            match mkdirat(around, name, Mode::from_raw_mode(0o777)) {
-                Ok(()) => {
-                    if let Some(lock) = Self::claim(site, inside)? {
-                        return Ok(Attempt::Taken(lock));
-                    }
-                }
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(site.failed("mkdir", error)),
+            if site.make()?
+                && let Some(lock) = Self::claim(site, inside)?
+            {
+                return Ok(Attempt::Taken(lock));
             }
             match Standing::at(site)? {
                 Standing::Nothing => {}
-                Standing::Held(holder) => return Ok(Attempt::held(&site.path, holder)),
+                Standing::Held(holder) => return Ok(Attempt::held(site.path(), holder)),
                 Standing::LeftBehind(folder, owner_file) => {
                     if !folder.dismantle(owner_file).map_err(|error| error.with_hint(LEFT_BEHIND))? {
-                        return Ok(Attempt::held(&site.path, None));
+                        return Ok(Attempt::held(site.path(), None));
                     }
                 }
             }
         }
-        Ok(Attempt::held(&site.path, None))
+        Ok(Attempt::held(site.path(), None))
     }
 
     /// Says that the holder lives, for those who cannot see its process. `false` where the lock is another's by now.
@@ -335,12 +297,10 @@ impl MergeLock {
     /// Puts this process's name into the folder that was just made there. `None` where somebody came
     /// between: the folder is gone, or is another's.
     fn claim(site: &Site, inside: Option<&Path>) -> Result<Option<Self>> {
-        let Some(folder) = Folder::open(site).map_err(|error| site.failed("open", error))? else {
-            return Ok(None);
-        };
+        let Some(folder) = Folder::open(site)? else { return Ok(None) };
         let record = Record::ours().text()?;
         match folder.write_owner(record.as_bytes()) {
-            Ok(owner_file) => {
+            Ok(Some(owner_file)) => {
                 let inside = inside.map(Path::to_path_buf);
                 let held = Held { folder, owner_file, record, inside };
                 let mut lock = Self { held: Some(Arc::new(held)), turn: None };
@@ -350,11 +310,7 @@ impl MergeLock {
                 }
                 Ok(Some(lock))
             }
-            Err(error)
-                if error.is_io(io::ErrorKind::NotFound) || error.is_io(io::ErrorKind::AlreadyExists) =>
-            {
-                Ok(None)
-            }
+            Ok(None) => Ok(None),
             Err(error) => {
                 // Why no name could be written is what the caller must know. Should the folder stay after
                 // all, it names nobody and is taken over once it is old enough.
@@ -374,7 +330,7 @@ impl MergeLock {
 
     /// Removes the lock that a dead holder has left beside a folder. Where the holder is alive, or nobody can tell, it stays.
     pub fn clear_abandoned(target: &Path) -> Result<()> {
-        if !Places::of(target).beside.exists() {
+        if !by_path::exists(&Places::of(target).beside) {
             return Ok(());
         }
         match Self::try_acquire(target)? {
@@ -413,8 +369,8 @@ impl Held {
     fn names_us(&self) -> Result<Option<bool>> {
         match self.folder.read_owner() {
             Ok(found) => Ok(Some(found == self.record.as_bytes())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.folder.failed("read", error)),
+            Err(error) if error.is_io(io::ErrorKind::NotFound) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -422,13 +378,7 @@ impl Held {
         if self.names_us()? != Some(true) {
             return Ok(false);
         }
-        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-        let times = Timestamps { last_access: now, last_modification: now };
-        match utimensat(&self.folder.handle, OWNER_FILE, &times, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(self.folder.failed("utime", error)),
-        }
+        self.folder.renew()
     }
 }
 
@@ -458,15 +408,17 @@ impl Standing {
             Ok(Some(folder)) => folder,
             Ok(None) => return Ok(Self::Nothing),
             // A file, a link, or a folder that we may not look into: it is not for us to judge.
-            Err(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Ok(Self::Held(None)),
-            Err(error) => return Err(site.failed("open", error)),
+            Err(error) if error.means_link() || error.is_io(io::ErrorKind::PermissionDenied) => {
+                return Ok(Self::Held(None));
+            }
+            Err(error) => return Err(error),
         };
         let owner_file = folder.owner_file()?;
-        match folder.record().map_or(Holder::Nobody, |record| record.judge_here()) {
+        match record(&folder).map_or(Holder::Nobody, |record| record.judge_here()) {
             Holder::Lives(pid) => return Ok(Self::Held(Some(pid))),
             Holder::Dead => return Ok(Self::LeftBehind(folder, owner_file)),
             Holder::OutOfSight(pid) => {
-                return Ok(if folder.was_renewed()? {
+                return Ok(if was_renewed(&folder)? {
                     Self::Held(Some(pid))
                 } else {
                     Self::LeftBehind(folder, owner_file)
@@ -474,214 +426,41 @@ impl Standing {
             }
             Holder::Nobody => {}
         }
-        let written = folder.handle.metadata().and_then(|metadata| metadata.modified());
-        let written = written.map_err(|error| site.failed("fstat", error))?;
+        let written = folder.written()?;
         // A folder from the future is young.
         let age = SystemTime::now().duration_since(written).unwrap_or_default();
         Ok(if age < ORPHAN_AGE { Self::Held(None) } else { Self::LeftBehind(folder, owner_file) })
     }
 }
 
-/// A file's number, which tells it from all others in its folder.
-type Inode = u64;
-
-/// A lock folder, held open: its device and number stay its own even when it is removed.
-#[derive(Debug)]
-struct Folder {
-    site: Site,
-    handle: File,
+/// What `owner.json` says. One that cannot be read or understood names no process, whatever the reason: then the
+/// folder's age decides.
+fn record(folder: &Folder) -> Option<Record> {
+    Record::read(&folder.read_owner().ok()?)
 }
 
-impl Folder {
-    /// The folder that is there, which is never a link; `None` where nothing is.
-    fn open(site: &Site) -> Result<Option<Self>, Errno> {
-        let (around, name) = site.at();
-        match openat(around, name, FOLDER, Mode::empty()) {
-            Ok(handle) => Ok(Some(Self { site: site.clone(), handle: handle.into() })),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error),
-        }
+/// Whether `owner.json` was written or touched of late.
+fn was_renewed(folder: &Folder) -> Result<bool> {
+    let Some(renewed) = folder.renewed()? else { return Ok(true) };
+    // One from the future is young.
+    let is_recent = |now: SystemTime| now.duration_since(renewed).unwrap_or_default() < RENEWED_FOR;
+    if is_recent(SystemTime::now()) {
+        return Ok(true);
     }
-
-    /// Whether it is what stands at its path.
-    fn stands(&self) -> Result<bool> {
-        let (around, name) = self.site.at();
-        let here = match statat(around, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => found,
-            Err(Errno::NOENT) => return Ok(false),
-            Err(error) => return Err(self.failed("lstat", error)),
-        };
-        let ours = fstat(&self.handle).map_err(|error| self.failed("fstat", error))?;
-        Ok((here.st_dev, here.st_ino) == (ours.st_dev, ours.st_ino))
-    }
-
-    fn owner_file(&self) -> Result<Option<Inode>> {
-        match statat(&self.handle, OWNER_FILE, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => Ok(Some(found.st_ino)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(self.failed("lstat", error)),
-        }
-    }
-
-    /// What `owner.json` says. One that cannot be read or understood names no process, whatever the reason: then the
-    /// folder's age decides.
-    fn record(&self) -> Option<Record> {
-        Record::read(&self.read_owner().ok()?)
-    }
-
-    /// Whether `owner.json` was written or touched of late.
-    fn was_renewed(&self) -> Result<bool> {
-        let Some(renewed) = self.modified(OWNER_FILE)? else { return Ok(true) };
-        // One from the future is young.
-        let is_recent = |now: SystemTime| now.duration_since(renewed).unwrap_or_default() < RENEWED_FOR;
-        if is_recent(SystemTime::now()) {
-            return Ok(true);
-        }
-        // The volume's own clock is what counts: it may differ from ours.
-        // Where nothing can be written there, ours must do.
-        let Ok((draft, probe)) = self.create_draft() else { return Ok(false) };
-        let now = probe.metadata().and_then(|metadata| metadata.modified());
-        let removed = unlinkat(&self.handle, &*draft, AtFlags::empty());
-        let now = now.map_err(|error| self.failed("fstat", error))?;
-        removed.map_err(|error| self.failed("unlink", error))?;
-        Ok(is_recent(now))
-    }
-
-    /// When something in it was last written; `None` where it is gone.
-    fn modified(&self, name: &CStr) -> Result<Option<SystemTime>> {
-        match statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => {
-                let seconds = Duration::from_secs(found.st_mtime.try_into().unwrap_or(0));
-                Ok(Some(SystemTime::UNIX_EPOCH + seconds))
-            }
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(self.failed("lstat", error)),
-        }
-    }
-
-    /// A new file with a name that no other process gives.
-    fn create_draft(&self) -> Result<(String, File)> {
-        static DRAFTS: AtomicU64 = AtomicU64::new(0);
-        // In another pid namespace another process may have this one's number.
-        let nonce = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let draft = DRAFTS.fetch_add(1, Ordering::Relaxed);
-        let draft = format!("owner.json.{}-{nonce:x}-{draft}", process::id());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.handle, &*draft, flags, Mode::from_raw_mode(0o666));
-        Ok((draft, File::from(file.map_err(|error| self.failed("open", error))?)))
-    }
-
-    fn read_owner(&self) -> io::Result<Vec<u8>> {
-        // A FIFO must not make us wait for its writer.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(openat(&self.handle, OWNER_FILE, flags, Mode::empty())?);
-        let mut record = Vec::new();
-        file.take(OWNER_FILE_MAX).read_to_end(&mut record)?;
-        Ok(record)
-    }
-
-    /// Brings `record` in as `owner.json`, whole or not at all. Fails with `EEXIST` where there is one, and
-    /// with `ENOENT` where the folder was removed.
-    fn write_owner(&self, record: &[u8]) -> Result<Inode> {
-        let (draft, mut file) = self.create_draft()?;
-        let written = file
-            .write_all(record)
-            .and_then(|()| file.metadata())
-            .map_err(|error| self.failed("write", error))
-            .and_then(|metadata| match rename_new(self.handle.as_fd(), &draft, OWNER_FILE) {
-                Ok(()) => Ok(metadata.ino()),
-                Err(error) => Err(self.failed("rename", error)),
-            });
-        if written.is_err() {
-            // The failure to report is the one that came first; a draft names nobody and goes with its
-            // folder.
-            unlinkat(&self.handle, &*draft, AtFlags::empty()).ok();
-        }
-        written
-    }
-
-    /// Takes the folder away with all that is inside, unless an `owner.json` other than `owner_file` says
-    /// that it is somebody else's by now. Whether the lock's path is worth another try at once.
-    fn dismantle(&self, owner_file: Option<Inode>) -> Result<bool> {
-        if !self.stands()? {
-            return Ok(true);
-        }
-        let owner_now = self.owner_file()?;
-        if owner_now.is_some() && owner_now != owner_file {
-            return Ok(false);
-        }
-        let emptied = names(self.handle.as_fd()).and_then(|names| {
-            let others = names.iter().map(CString::as_c_str).filter(|&name| name != OWNER_FILE);
-            // Last, so that whoever is interrupted here leaves a lock that still says whose it was.
-            others.chain(owner_now.map(|_| OWNER_FILE)).try_for_each(|name| remove(self.handle.as_fd(), name))
-        });
-        emptied.map_err(|error| self.failed("unlink", error))?;
-        if !self.stands()? {
-            return Ok(true);
-        }
-        let (around, name) = self.site.at();
-        match unlinkat(around, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => Ok(true),
-            // Some systems say of a folder that is not empty that it exists.
-            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
-            Err(error) => Err(self.failed("rmdir", error)),
-        }
-    }
-
-    fn failed(&self, syscall: &'static str, error: impl Into<io::Error>) -> Error {
-        self.site.failed(syscall, error)
-    }
-}
-
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Renames within `folder`, and fails with `EEXIST` where `to` exists.
-fn rename_new(folder: BorrowedFd<'_>, from: &str, to: &CStr) -> Result<(), Errno> {
-    match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
-        // Not every file system (NFS for one) can do both in one step.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            match statat(folder, to, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(_) => Err(Errno::EXIST),
-                Err(Errno::NOENT) => renameat(folder, from, folder, to),
-                Err(error) => Err(error),
-            }
-        }
-        outcome => outcome,
-    }
-}
-
-fn names(folder: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        if entry.file_name() != c"." && entry.file_name() != c".." {
-            names.push(entry.file_name().to_owned());
-        }
-    }
-    Ok(names)
-}
-
-/// Removes a file, a link, or a folder with all that is in it. What is gone already is fine.
-fn remove(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
-    let gone = |outcome| if outcome == Err(Errno::NOENT) { Ok(()) } else { outcome };
-    match gone(unlinkat(parent, name, AtFlags::empty())) {
-        // So Linux and macOS say that it is a folder; where it is none, this answer is what counts.
-        Err(error @ (Errno::ISDIR | Errno::PERM)) => {
-            let folder = openat(parent, name, FOLDER, Mode::empty()).map_err(|_| error)?;
-            names(folder.as_fd())?.iter().try_for_each(|name| remove(folder.as_fd(), name))?;
-            gone(unlinkat(parent, name, AtFlags::REMOVEDIR))
-        }
-        outcome => outcome,
-    }
+    // The volume's own clock is what counts: it may differ from ours.
+    // Where nothing can be written there, ours must do.
+    Ok(folder.clock()?.is_some_and(is_recent))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::fs::{self, File};
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::os::unix::process::CommandExt as _;
-    use std::process::{Child, Command};
+    use std::process::{self, Child, Command};
     use std::sync::Barrier;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::thread;
 
     use rustix::fs::{Timespec, Timestamps, futimens};

@@ -10,7 +10,6 @@
 //! again, and every file of it to be staged then.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
@@ -24,10 +23,10 @@ use crate::archive::source::{PIECE, Stream};
 use crate::archive::unpack::{Archive, Content, Passing, Sink, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::fs::{File, Root};
 use crate::path::RelativePath;
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
-use crate::tree::root::Root;
 use crate::tree::scan::{CHUNK, LeaveOut};
 
 /// How many pieces of an archive are in memory at most: two for each thread, so that the next is there when one is done.
@@ -95,6 +94,26 @@ impl Reception<'_> {
             }
             Err(error) => Err(stager.give_up(error)),
         }
+    }
+
+    /// The same for one that must hold something where the base does: at least `./`, which an empty folder's archive has and
+    /// one that was never written has not. On failure no stage is left.
+    pub fn receive_some(&self, stream: &mut dyn Stream) -> Result<Received> {
+        let received = match self.receive(stream) {
+            // Nothing at all is how some tars write an empty archive, and read it.
+            Err(Error::ArchiveTruncated { offset: 0, .. }) if self.base.is_empty() => {
+                return Ok(Received::default());
+            }
+            received => received?,
+        };
+        if !received.archive.held_anything && !self.base.is_empty() {
+            let reason = format!(
+                "it holds no entry at all, not even './', although {} had been uploaded",
+                self.base.len()
+            );
+            return Err(self.give_up(received, Error::ArchiveInvalid { offset: 0, entry: None, reason }));
+        }
+        Ok(received)
     }
 
     /// Gives every file and link that differs from the base its place in the stage. On failure no stage is left.

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::apply::merge;
+use super::apply::{foresee, merge};
 use super::conflicts::{Keep, check_runtime, prune};
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal;
@@ -18,8 +18,8 @@ use super::report::{Noted, Report, Rescued};
 use super::sensitive;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::fs::Root;
 use crate::tree::entry::Snapshot;
-use crate::tree::root::Root;
 use crate::tree::scan::LeaveOut;
 use crate::tree::stage::is_lock_name;
 
@@ -115,6 +115,13 @@ impl Merge {
         let kept: Vec<_> = report.conflicts.iter().chain(&report.deletions_kept).cloned().collect();
         report.skipped.extend(prune(&self.root, terms.keep, SystemTime::now(), &kept));
         report.skipped.sort_unstable();
+        Ok(report)
+    }
+
+    /// Tells what [`Merge::apply`] would do, without the workspace's lock and without a change.
+    pub fn foresee(&mut self, terms: &Terms<'_>) -> Result<Report> {
+        let mut report = foresee(&self.root, terms.base, &mut self.incoming, terms.left_alone, terms.cancel)?;
+        report.held_back.clone_from(&self.held_back);
         Ok(report)
     }
 

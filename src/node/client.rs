@@ -19,11 +19,14 @@ use crate::sandbox::client::{Attachment, Part, SandboxClient};
 #[napi(object, object_from_js = false)]
 #[derive(Clone, Default)]
 pub struct Request {
-    /// `allocate`, `release`, `makeDir`, `writeFile`, `readFile`, `remove`, `discard` or `run`.
+    /// What is to be done.
+    #[napi(
+        ts_type = r#""allocate" | "release" | "discard" | "makeDir" | "writeFile" | "readFile" | "remove" | "run""#
+    )]
     pub op: &'static str,
     /// The remote path or the command.
     pub target: String,
-    /// The number of an upload's memory.
+    /// The number of an upload's memory, for `allocate`, `release` and `writeFile`.
     pub upload: u32,
     /// How many bytes are to be allocated.
     pub size: f64,
@@ -31,14 +34,19 @@ pub struct Request {
     pub part: Option<RequestPart>,
 }
 
-/// A part of an archive, for progress: see [`Part`].
+/// A part of an archive, for progress: see [`Part`]. All sizes are the archive's own, before anything is compressed.
 #[napi(object, object_from_js = false)]
 #[derive(Clone, Default)]
 pub struct RequestPart {
+    /// What travels: `workspace` or the key of an asset.
     pub label: String,
+    /// Counted from 0.
     pub number: u32,
+    /// How many bytes come before it.
     pub before: f64,
+    /// How many it has; 0 where that is not known.
     pub size: f64,
+    /// How many the archive has; 0 where that is not known.
     pub total: f64,
 }
 

@@ -1,14 +1,13 @@
 //! An [`Error`] → what `index.js` makes a JavaScript error of.
 
-use std::os::unix::ffi::OsStrExt;
-
 use napi::Status;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::client::{CallFailure, Failure};
-use super::values::text;
+use super::values::{TEXT, beginning, text};
 use crate::error::{Error, NO_THREAD};
+use crate::path::bytes_of;
 use crate::sandbox::client::RunError;
 
 /// What an error says beside its message. `index.js` names `errno` as the operating system does.
@@ -49,8 +48,12 @@ pub fn to_napi(error: &Error) -> napi::Error {
     match error {
         Error::Io { syscall, path, hints, .. } => {
             fields.syscall = Some(syscall);
-            fields.path = Some(bounded_text(path.as_os_str().as_bytes()));
+            fields.path = Some(bounded_text(bytes_of(path)));
             fields.hint = bounded(hints.join("; "));
+        }
+        Error::Obstructed { syscall, path, .. } => {
+            fields.syscall = Some(syscall);
+            fields.path = Some(bounded_text(bytes_of(path)));
         }
         Error::ArchiveTruncated { offset, .. } => fields.offset = Some(*offset),
         Error::ArchiveInvalid { offset, entry, .. } => {
@@ -64,7 +67,7 @@ pub fn to_napi(error: &Error) -> napi::Error {
         Error::LockTimeout { lock: path, .. }
         | Error::LinksMultiply { link: path, .. }
         | Error::WorkspaceReplaced { path } => {
-            fields.path = Some(bounded_text(path.as_os_str().as_bytes()));
+            fields.path = Some(bounded_text(bytes_of(path)));
         }
         Error::NoThread(_) => {
             fields.syscall = Some("pthread_create");
@@ -74,24 +77,14 @@ pub fn to_napi(error: &Error) -> napi::Error {
         | Error::InvalidReturnValue { .. }
         | Error::InvalidArgType { .. }
         | Error::InvalidArgValue { .. }
+        | Error::NothingToResume { .. }
         | Error::Passed
+        | Error::ContradictoryChanges
         | Error::Aborted
         | Error::Internal(_) => {}
     }
     let json = serde_json::to_string(&fields).unwrap_or_else(|failed| failed.to_string());
     napi::Error::new(Status::GenericFailure, json)
-}
-
-/// The most bytes of a text that crosses.
-pub const TEXT: usize = 64 * 1024;
-
-/// The beginning of a text, in whole characters.
-pub fn beginning(text: &str, most: usize) -> &str {
-    let mut end = most.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 fn bounded(mut text: String) -> String {
@@ -122,6 +115,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::error::Obstacle;
 
     #[test]
     fn no_text_of_an_error_is_longer_than_its_bound() {
@@ -145,6 +139,19 @@ mod tests {
             let fields: HashMap<String, &RawValue> = serde_json::from_str(&made.reason).unwrap();
             assert_eq!(fields["code"].get(), format!("{:?}", error.code()));
         }
+    }
+
+    #[test]
+    fn what_no_call_reported_crosses_with_nodes_code_and_no_errno() {
+        let error = Obstacle::MountPoint.at("rename", "/workspace/mount").with_hint("unmount it");
+        let fields: serde_json::Value = serde_json::from_str(&to_napi(&error).reason).unwrap();
+        let expected = serde_json::json!({
+            "message": "EBUSY: it is a mount point, or one is in it, rename '/workspace/mount' (unmount it)",
+            "code": "EBUSY",
+            "syscall": "rename",
+            "path": "/workspace/mount",
+        });
+        assert_eq!(fields, expected);
     }
 
     #[test]

@@ -15,21 +15,23 @@ use super::client::{Dispatch, JsClient};
 use super::error::{run_to_napi, to_napi};
 use super::promise::{Promised, promise};
 use super::values::{self, Bytes, argument};
+use crate::archive::contents;
 use crate::archive::pack::create_tarball;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::exclude::PathSet;
+use crate::exclude::{ExcludePatterns, LeftOut, PathSet, SnapshotPatterns};
+use crate::fs::Root;
 use crate::merge::conflicts::Keep;
-use crate::merge::folder::FolderMerge;
+use crate::merge::folder::{FolderMerge, FolderMergeInput, Source};
 use crate::merge::lock::{self, MergeLock};
 use crate::mirror::{Mirror, POLL};
 use crate::path::RelativePath;
 use crate::sandbox::client::{Attachment, blocking};
-use crate::sandbox::prepare::{Asset, Session, Upload, prepare};
+use crate::sandbox::prepare::{Asset, Session, State, Upload, prepare};
 use crate::sandbox::repositories::{Mode, Travel};
+use crate::sandbox::resume::resume;
 use crate::threads;
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::root::Root;
 use crate::tree::scan::{Reader, look, snapshot};
 
 /// How many entries of a snapshot or report cross in one turn of the event loop: about a millisecond's worth.
@@ -90,13 +92,16 @@ fn bytes(values: Vec<Bytes>) -> Vec<Vec<u8>> {
     values.into_iter().map(|Bytes(bytes)| bytes).collect()
 }
 
+// What `index.js` sends as JSON has exactly the fields that are read here, so that neither side can drift from the other.
+
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct TarballInput {
     local_dir: Bytes,
     archive_path: Bytes,
     exclude: Vec<Bytes>,
     follow_symlinks: bool,
+    only: Option<Vec<Bytes>>,
 }
 
 #[napi]
@@ -111,13 +116,15 @@ pub fn create_tarball_from_directory<'env>(
         off_the_loop(move || {
             let input: TarballInput = argument("input", &input)?;
             let (folder, archive) = (input.local_dir.into_path(), input.archive_path.into_path());
-            create_tarball(&folder, &archive, &bytes(input.exclude), input.follow_symlinks, &cancel)
+            let only = input.only.map(bytes);
+            let (exclude, follow_links) = (bytes(input.exclude), input.follow_symlinks);
+            create_tarball(&folder, &archive, &exclude, only.as_deref(), follow_links, &cancel)
         }),
     )
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct MirrorInput {
     source_dir: Bytes,
     target_dir: Bytes,
@@ -149,7 +156,7 @@ pub fn mirror_directory<'env>(env: &'env Env, input: String, canceller: &Cancell
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PrepareInput {
     workspace_local_dir: Bytes,
     workspace_remote_dir: Option<String>,
@@ -161,6 +168,9 @@ struct PrepareInput {
     concurrency: usize,
     part_bytes: u64,
     compress: bool,
+    changes_only: bool,
+    state_dir: Option<Bytes>,
+    sandbox: [Bytes; 2],
     parts_at_once: usize,
     git: GitInput,
     git_credentials: bool,
@@ -178,7 +188,7 @@ enum GitInput {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct AssetInput {
     key: String,
     local_dir: Bytes,
@@ -219,6 +229,11 @@ impl From<PrepareInput> for Upload {
                 depth: input.git_depth,
             },
             compress: input.compress,
+            changes_only: input.changes_only,
+            state: input.state_dir.map(|folder| State {
+                folder: folder.into_path(),
+                sandbox: input.sandbox.map(|Bytes(bytes)| bytes),
+            }),
             keep: input.keep_conflicts_days.map_or(Keep::ForEver, Keep::Days),
         }
     }
@@ -258,6 +273,18 @@ pub fn prepare_session<'env>(
     })
 }
 
+/// The session of a prepare that another process may have made; without a call to the client.
+#[napi]
+pub fn resume_session(env: &Env, input: String) -> Promised<'_, PreparedSession> {
+    promise(
+        env,
+        off_the_loop(move || {
+            let input: PrepareInput = argument("input", &input)?;
+            resume(input.into()).map(|session| PreparedSession(Some(Arc::new(session))))
+        }),
+    )
+}
+
 #[napi]
 impl PreparedSession {
     /// The run's folder in the sandbox.
@@ -282,11 +309,12 @@ impl PreparedSession {
         dispatch: Dispatch,
         canceller: &Canceller,
         wants_report: bool,
+        look_only: bool,
     ) -> Promised<'env, Option<Pieces>> {
         let (session, cancel) = (self.session().clone(), canceller.cancel.clone());
         let client = JsClient::new(dispatch, canceller.attachment.clone());
         promise(env, async move {
-            let restored = session.restore(&client, &cancel).await.map_err(run_to_napi)?;
+            let restored = session.restore(&client, look_only, &cancel).await.map_err(run_to_napi)?;
             Ok(wants_report.then(|| Pieces(values::report(&restored, ENTRIES_A_TURN).into_iter())))
         })
     }
@@ -305,14 +333,55 @@ impl Pieces {
     }
 }
 
+/// What a snapshot or a merge leaves out.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ExcludeInput {
+    /// Paths; one that is none is refused.
+    #[serde(default)]
+    paths: Vec<Bytes>,
+    /// Patterns of a snapshot of adapter-utils.
+    #[serde(default)]
+    snapshot: Vec<Bytes>,
+    /// Patterns of tar.
+    #[serde(default)]
+    tar: Vec<Bytes>,
+}
+
+impl ExcludeInput {
+    /// Refuses in the name of `argument`.
+    fn left_out(self, argument: &str) -> Result<LeftOut> {
+        Ok(LeftOut {
+            paths: PathSet::new(argument, bytes(self.paths))?,
+            snapshot: SnapshotPatterns::new(bytes(self.snapshot)),
+            tar: ExcludePatterns::new(bytes(self.tar)),
+        })
+    }
+}
+
 #[napi]
 pub fn capture_snapshot(env: &Env, root: String, exclude: String) -> Promised<'_, Pieces> {
     promise(
         env,
         off_the_loop(move || {
             let root = Root::open(&argument::<Bytes>("rootDir", &root)?.into_path())?;
-            let exclude = PathSet::new("options.exclude", bytes(argument("options.exclude", &exclude)?))?;
-            let snapshot = snapshot(&root, &|path| exclude.contains_or_covers(path), &Cancel::default())?;
+            let exclude = argument::<ExcludeInput>("options.exclude", &exclude)?;
+            let exclude = exclude.left_out("options.exclude")?;
+            let snapshot = snapshot(&root, &|path| exclude.covers(path), &Cancel::default())?;
+            Ok(Pieces(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
+        }),
+    )
+}
+
+/// The snapshot of what an archive on this machine holds, in pieces.
+#[napi]
+pub fn read_archive(env: &Env, archive: String, exclude: String) -> Promised<'_, Pieces> {
+    promise(
+        env,
+        off_the_loop(move || {
+            let archive = argument::<Bytes>("archivePath", &archive)?.into_path();
+            let exclude = argument::<ExcludeInput>("exclude", &exclude)?.left_out("exclude")?;
+            let snapshot = contents::snapshot(&archive, &|path| exclude.covers(path), &Cancel::default())?;
             Ok(Pieces(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
         }),
     )
@@ -344,11 +413,42 @@ impl SnapshotWriter {
 pub struct BegunMerge(Arc<Mutex<Option<FolderMerge>>>);
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct MergeInput {
-    source_dir: Bytes,
+    source: SourceInput,
     target_dir: Bytes,
-    exclude: Vec<Bytes>,
+    exclude: ExcludeInput,
+    /// Patterns of tar.
+    #[serde(default)]
+    may_lack: Vec<Bytes>,
+    #[serde(default)]
+    may_lack_anything: bool,
+    #[serde(default)]
+    lock: Option<Bytes>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SourceInput {
+    Folder(Bytes),
+    Archive(Bytes),
+}
+
+impl MergeInput {
+    fn merge(self, base: Snapshot) -> Result<FolderMergeInput> {
+        Ok(FolderMergeInput {
+            base,
+            source: match self.source {
+                SourceInput::Folder(folder) => Source::Folder(folder.into_path()),
+                SourceInput::Archive(archive) => Source::Archive(archive.into_path()),
+            },
+            target: self.target_dir.into_path(),
+            exclude: self.exclude.left_out("input.baseline.exclude")?,
+            may_lack: ExcludePatterns::new(bytes(self.may_lack)),
+            may_lack_anything: self.may_lack_anything,
+            lock: self.lock.map(Bytes::into_path),
+        })
+    }
 }
 
 #[napi]
@@ -359,11 +459,8 @@ pub fn begin_merge<'env>(
 ) -> Promised<'env, BegunMerge> {
     let base = std::mem::take(&mut *baseline.0.lock().unwrap_or_else(PoisonError::into_inner));
     promise(env, async move {
-        let input: MergeInput = argument("input", &input).map_err(|error| to_napi(&error))?;
-        let exclude = PathSet::new("input.baseline.exclude", bytes(input.exclude));
-        let exclude = exclude.map_err(|error| to_napi(&error))?;
-        let (source, target) = (input.source_dir.into_path(), input.target_dir.into_path());
-        let begun = FolderMerge::begin(base, exclude, source, target).await;
+        let input = argument::<MergeInput>("input", &input).and_then(|input| input.merge(base));
+        let begun = FolderMerge::begin(input.map_err(|error| to_napi(&error))?).await;
         Ok(BegunMerge(Arc::new(Mutex::new(Some(begun.map_err(|error| to_napi(&error))?)))))
     })
 }
@@ -383,15 +480,17 @@ impl BegunMerge {
         )
     }
 
-    /// Cleans up and releases the lock.
+    /// Cleans up and releases the lock. Resolves with what the other side held, in pieces, where that is wanted.
     #[napi]
-    pub fn finish<'env>(&self, env: &'env Env) -> Promised<'env, ()> {
+    pub fn finish<'env>(&self, env: &'env Env, wants_theirs: bool) -> Promised<'env, Option<Pieces>> {
         let merge = self.0.clone();
         promise(
             env,
             off_the_loop(move || {
                 let merge = merge.lock().unwrap_or_else(PoisonError::into_inner).take();
-                merge.map_or(Ok(()), FolderMerge::finish)
+                let theirs = merge.map_or(Ok(Snapshot::new()), FolderMerge::finish)?;
+                let pieces = || Pieces(values::write_entries(&theirs, ENTRIES_A_TURN).into_iter());
+                Ok(wants_theirs.then(pieces))
             }),
         )
     }
@@ -401,11 +500,25 @@ impl BegunMerge {
 #[napi]
 pub struct HeldLock(Arc<Mutex<Option<MergeLock>>>);
 
+/// Where a merge lock is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum LockInput {
+    /// In the usual place of a folder's lock.
+    Of(Bytes),
+    /// The lock's own folder.
+    At(Bytes),
+}
+
 #[napi]
-pub fn acquire_merge_lock(env: &Env, target_dir: String) -> Promised<'_, HeldLock> {
+pub fn acquire_merge_lock(env: &Env, input: String) -> Promised<'_, HeldLock> {
     promise(env, async move {
-        let target = argument::<Bytes>("targetDir", &target_dir).map_err(|error| to_napi(&error))?;
-        let acquired = MergeLock::acquire(&target.into_path(), lock::WAIT, &Cancel::default()).await;
+        let input = argument::<LockInput>("targetDir", &input).map_err(|error| to_napi(&error))?;
+        let cancel = Cancel::default();
+        let acquired = match input {
+            LockInput::Of(target) => MergeLock::acquire(&target.into_path(), lock::WAIT, &cancel).await,
+            LockInput::At(place) => MergeLock::acquire_at(place.into_path(), lock::WAIT, &cancel).await,
+        };
         let lock = acquired.map_err(|error| to_napi(&error))?;
         Ok(HeldLock(Arc::new(Mutex::new(Some(lock)))))
     })
@@ -461,4 +574,22 @@ pub fn read_entry(env: &Env, root_dir: String, relative: String) -> Promised<'_,
             Ok(entry.as_ref().map(values::entry))
         }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_with_a_field_that_is_not_read_or_without_one_that_is_is_refused() {
+        let whole = r#"{"sourceDir":"a","targetDir":"b","preserveAbsent":[]}"#;
+        assert!(argument::<MirrorInput>("input", whole).is_ok());
+        for (json, complaint) in [
+            (r#"{"sourceDir":"a","targetDir":"b","preserveAbsent":[],"depth":1}"#, "unknown field `depth`"),
+            (r#"{"sourceDir":"a","targetDir":"b"}"#, "missing field `preserveAbsent`"),
+        ] {
+            let Err(error) = argument::<MirrorInput>("input", json) else { panic!("{json} was taken") };
+            assert!(error.to_string().contains(complaint), "{error}");
+        }
+    }
 }

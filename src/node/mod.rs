@@ -1,4 +1,4 @@
-//! The only room that knows Node: conversions, and nothing that decides anything.
+//! The only module that knows Node: conversions, and nothing that decides anything.
 //!
 //! Structured values cross as JSON text, which JavaScript reads and writes faster than it builds objects through
 //! Node-API, and which carries file names that are not UTF-8 (see [`values`]). What JavaScript alone can do right —

@@ -3,19 +3,16 @@
 //! A file name need not be UTF-8. Each byte that is not part of any character crosses as a lone surrogate (byte `0xNN`
 //! is `U+DCNN`, as in Python's `surrogateescape`), which JSON writes as `\udcNN` and JavaScript's strings hold.
 
-use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
-use super::error::{TEXT, beginning};
 use crate::error::{Error, Result, escaped, readable, shown};
 use crate::git::report::{HeldBack, KeptReference};
 use crate::merge::report::{Conflict, Noted, Report, Skipped};
-use crate::path::RelativePath;
+use crate::path::{RelativePath, path_from};
 use crate::sandbox::prepare_report::{Archive, PrepareReport};
 use crate::sandbox::restore::Restored;
 use crate::tree::entry::{Digest, Entry, Snapshot};
@@ -27,7 +24,7 @@ pub struct Bytes(pub Vec<u8>);
 impl Bytes {
     /// As a path.
     pub fn into_path(self) -> PathBuf {
-        OsString::from_vec(self.0).into()
+        path_from(&self.0).to_path_buf()
     }
 }
 
@@ -403,6 +400,18 @@ fn pieces<T, J: serde::Serialize>(
 
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("it has nothing that JSON cannot say")
+}
+
+/// The most bytes of a text that crosses.
+pub const TEXT: usize = 64 * 1024;
+
+/// The beginning of a text, in whole characters.
+pub fn beginning(text: &str, most: usize) -> &str {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 #[cfg(test)]

@@ -13,6 +13,10 @@ use crate::tree::entry::{Entry, Snapshot};
 pub struct Answer<'a> {
     /// The upload that the sandbox's mark names; nothing where the mark is gone.
     pub mark: Option<&'a [u8]>,
+    /// The index that was made before anything was packed.
+    pub index: Option<&'a [u8]>,
+    /// The index since which the changes alone came, and these: see [`Changes`](crate::transfer::changes::Changes).
+    pub changes: Option<(&'a [u8], &'a [u8])>,
     /// What the extraction left, where it is not exactly what was packed: it may be nothing.
     pub list: Option<&'a [u8]>,
 }
@@ -22,17 +26,29 @@ impl<'a> Answer<'a> {
     #[must_use]
     pub fn parse(text: Option<&'a [u8]>) -> Self {
         let Some(text) = text else { return Self::default() };
-        let end = text.iter().position(|&byte| byte == b'\n').unwrap_or(text.len());
-        let (first, rest) = text.split_at(end);
+        let (first, rest) = split_line(text);
         let mark = first.strip_prefix(b"mark ").filter(|mark| !mark.is_empty());
-        let list = rest.strip_prefix(b"\nlisted\n");
-        Self { mark, list }
+        let (line, after) = split_line(rest);
+        let index = line.strip_prefix(b"indexed ");
+        let rest = if index.is_some() { after } else { rest };
+        let (line, after) = split_line(rest);
+        let changes = line.strip_prefix(b"changes ").map(|since| (since, after));
+        let list = (line == b"listed" && rest.len() > line.len()).then_some(after);
+        Self { mark, index, changes, list }
     }
 
     /// Whether the sandbox says that another upload came after ours, or before it.
     #[must_use]
     pub fn names_another(&self, upload: &str) -> bool {
         self.mark.is_some_and(|mark| mark != upload.as_bytes())
+    }
+}
+
+/// The first line, and what comes after it.
+fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
+    match text.iter().position(|&byte| byte == b'\n') {
+        Some(end) => (&text[..end], &text[end + 1..]),
+        None => (text, b""),
     }
 }
 
@@ -68,21 +84,32 @@ mod tests {
 
     #[test]
     fn what_an_answer_says() {
-        type Case = (&'static [u8], Option<&'static [u8]>, Option<&'static [u8]>);
-        let cases: &[Case] = &[
-            (b"", None, None),
-            (b"mark \n", None, None),
-            (b"mark", None, None),
-            (b"mark 12\n", Some(b"12"), None),
-            (b"mark 12", Some(b"12"), None),
-            (b"mark 12\nlisted\n./a\x01f\n", Some(b"12"), Some(b"./a\x01f\n")),
-            (b"mark 12\nlisted\n", Some(b"12"), Some(b"")),
-            (b"mark 12\n./a\x01f\n", Some(b"12"), None),
-            (b"mark \nlisted\n./a\x01f\n", None, Some(b"./a\x01f\n")),
-            (b"nonsense\nmark 12\n", None, None),
+        let (mark, index) = (Some(&b"12"[..]), Some(&b"i"[..]));
+        let list = Some(&b"./a\x01f\n"[..]);
+        let nothing = Answer::default();
+        let marked = Answer { mark, ..nothing };
+        let cases: &[(&[u8], Answer<'_>)] = &[
+            (b"", nothing),
+            (b"mark \n", nothing),
+            (b"mark", nothing),
+            (b"mark 12\n", marked),
+            (b"mark 12", marked),
+            (b"mark 12\nlisted\n./a\x01f\n", Answer { list, ..marked }),
+            (b"mark 12\nlisted\n", Answer { list: Some(b""), ..marked }),
+            (b"mark 12\nlisted", marked),
+            (b"mark 12\n./a\x01f\n", marked),
+            (b"mark \nlisted\n./a\x01f\n", Answer { list, ..nothing }),
+            (b"mark 12\nindexed i\n", Answer { index, ..marked }),
+            (b"mark 12\nindexed i\nlisted\n./a\x01f\n", Answer { index, list, ..marked }),
+            (b"mark 12\nindexed i\nchanges h\n", Answer { index, changes: Some((b"h", b"")), ..marked }),
+            (
+                b"mark 12\nindexed i\nchanges h\ng ./a\n",
+                Answer { index, changes: Some((b"h", b"g ./a\n")), ..marked },
+            ),
+            (b"nonsense\nmark 12\n", nothing),
         ];
-        for &(text, mark, list) in cases {
-            assert_eq!(Answer::parse(Some(text)), Answer { mark, list }, "{}", text.escape_ascii());
+        for &(text, answer) in cases {
+            assert_eq!(Answer::parse(Some(text)), answer, "{}", text.escape_ascii());
         }
         assert_eq!(Answer::parse(None), Answer::default());
     }

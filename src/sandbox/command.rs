@@ -10,9 +10,9 @@
 //! Every path given here is absolute. It may hold any character but NUL.
 
 use crate::archive::header::{self, END_MARK, Member};
+use crate::fs::{FileId, Kind, Meta};
 use crate::transfer::parts::{Part, Wish, part_list, part_path, part_suffix};
 use crate::tree::entry::Digest;
-use crate::tree::root::{Kind, Meta};
 use crate::tree::stage::RUNTIME;
 
 /// What tar says about the files it could not read is kept up to this many bytes.
@@ -61,6 +61,12 @@ impl Places {
         }
     }
 
+    /// The same places with another upload.
+    #[must_use]
+    pub fn for_upload(&self, upload_id: &str) -> Self {
+        Self { upload_id: upload_id.to_owned(), ..self.clone() }
+    }
+
     /// The run's folder.
     #[must_use]
     pub fn runtime_root(&self) -> &str {
@@ -83,6 +89,12 @@ impl Places {
     #[must_use]
     pub fn download(&self) -> String {
         format!("{}/workspace-download.tar", self.runtime_root)
+    }
+
+    /// Where the sandbox says what has changed.
+    #[must_use]
+    pub fn changes(&self) -> String {
+        format!("{}/workspace-changes.txt", self.runtime_root)
     }
 
     /// Where the sandbox says what it lacks for an upload.
@@ -134,9 +146,10 @@ mkdir -p "$o""#
             [&self.remote_dir, &self.marks(), &self.own(), &self.answer()].map(|text| quote(text));
         let [upload, download, status, upload_status] =
             [&self.upload(), &self.download(), &self.status(), &self.upload_status()].map(|text| quote(text));
+        let changes = quote(&self.changes());
         format!(
             "dir={dir}\nmarks={marks}\nown={own}\nanswer={answer}\nupload_archive={upload}\ndownload_archive={download}\n\
-             status={status}\nupload_status={upload_status}\nmessages_max={MESSAGES_MAX}\n"
+             status={status}\nupload_status={upload_status}\nchanges_told={changes}\nmessages_max={MESSAGES_MAX}\n"
         )
     }
 }
@@ -151,10 +164,25 @@ pub struct Upload<'a> {
     /// Patterns that are left out of the download as far as the sandbox's tar can. What is left out is decided on this
     /// side in any case.
     pub exclude: &'a [String],
+    /// What else makes the workspace hold what is wanted, where the archive has only what differs.
+    pub update: Option<&'a Lists>,
     /// Whether the archive holds any entry: toybox refuses one without.
     pub holds_entries: bool,
     /// The digest of what the script lists where the extraction left exactly what was packed.
     pub expected: Digest,
+}
+
+/// What an update does beside its archive.
+#[derive(Debug, Clone, Default)]
+pub struct Lists {
+    /// The name of the upload that the sandbox has.
+    pub former: String,
+    /// The index that it made when it told its changes.
+    pub told: String,
+    /// What is removed, a line a name.
+    pub remove: Vec<u8>,
+    /// Which files get another time, a line with that and a name each.
+    pub touch: Vec<u8>,
 }
 
 impl Upload<'_> {
@@ -162,14 +190,17 @@ impl Upload<'_> {
     /// [`Upload::holds_entries`].
     #[must_use]
     pub fn control(&self, earlier: &[Part]) -> Vec<u8> {
-        let Self { places, preserved, exclude, holds_entries, expected } = self;
+        let Self { places, preserved, exclude, update, holds_entries, expected } = self;
         let id = &places.upload_id;
         let holds_entries = u8::from(*holds_entries);
         let script = format!(
-            "{}upload={id}\nexpected={expected}\nholds_entries={holds_entries}\n{}{}{SCRIPT}",
+            "{}upload={id}\nformer={}\ntold={}\nexpected={expected}\nholds_entries={holds_entries}\n{}{}{}",
             places.settings(),
+            update.map_or("", |update| &update.former),
+            update.map_or("", |update| &update.told),
             name_test("is_preserved", preserved.iter()),
             exclusions(exclude),
+            without_comments(SCRIPT),
         );
         let patterns =
             exclude.iter().filter(|pattern| is_plain(pattern)).map(|pattern| format!("{pattern}\n"));
@@ -178,6 +209,10 @@ impl Upload<'_> {
         push_file(&mut archive, "control.sh", script.as_bytes());
         push_file(&mut archive, "exclude", exclude.as_bytes());
         push_file(&mut archive, "parts", part_list(earlier).as_bytes());
+        if let Some(update) = update {
+            push_file(&mut archive, "remove", &update.remove);
+            push_file(&mut archive, "touch", &update.touch);
+        }
         archive.resize(archive.len() + END_MARK, 0);
         archive
     }
@@ -241,14 +276,36 @@ pub fn upload_asset_in_parts(
     in_shell(&format!("a={file}\n{check_size} && exec sh {script} asset {dir} {archive} {last}"))
 }
 
-/// Packs all of the workspace but its `.paperclip-runtime`, which replaces an older archive, together with what the
+/// Has the sandbox say what has changed since an index, in [`Places::changes`].
+///
+/// It fails where that cannot be told, also where the script is gone.
+#[must_use]
+pub fn changed(places: &Places, known: &str, new: &str) -> String {
+    in_shell(&format!("exec sh {} changed {known} {new}", quote(&places.script())))
+}
+
+/// What a download is compared with. Each name is of letters and digits.
+#[derive(Debug, Clone, Copy)]
+pub struct Indexes<'a> {
+    /// The index of what both sides last shared; all is packed where there is none.
+    pub known: Option<&'a str>,
+    /// How the one is to be called that is made now.
+    pub new: &'a str,
+}
+
+/// What stands for an index that there is not.
+const NO_INDEX: &str = "none";
+
+/// Packs all of the workspace but its `.paperclip-runtime`, or what has changed since an index, which replaces an older archive, together with what the
 /// sandbox has to say ([`Places::answer`]).
 ///
 /// A failure of tar fails the command and leaves no archive behind. So does a workspace that is missing or
 /// cannot be listed: it must not look like an emptied one. And so does a script that is gone.
 #[must_use]
-pub fn download(places: &Places, wish: Wish) -> String {
-    in_shell(&format!("exec sh {} download {}", quote(&places.script()), wish.arguments()))
+pub fn download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
+    let Indexes { known, new } = indexes;
+    let known = known.unwrap_or(NO_INDEX);
+    in_shell(&format!("exec sh {} download {known} {new} {}", quote(&places.script()), wish.arguments()))
 }
 
 /// As [`download`], but what tar could not read is left out, and the command fails only where there is no
@@ -272,7 +329,7 @@ pub fn tolerant_download(places: &Places, wish: Wish) -> String {
     format!("{} sh {}", in_shell(&plant), quote(&script))
 }
 
-/// The script for a command line, which has an end.
+/// The script as it travels.
 fn without_comments(script: &str) -> String {
     let lines = script.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.flat_map(|line| [line, "\n"]).collect()
@@ -344,8 +401,16 @@ fn is_plain(pattern: &str) -> bool {
 /// Adds a regular file to an archive.
 fn push_file(archive: &mut Vec<u8>, name: &str, content: &[u8]) {
     let size = content.len() as u64;
-    let meta =
-        Meta { kind: Kind::File, mode: 0o644, size, mtime: (0, 0), dev: 0, ino: 0, links: 1, owner: (0, 0) };
+    let meta = Meta {
+        kind: Kind::File,
+        mode: 0o644,
+        size,
+        mtime: (0, 0),
+        ctime: (0, 0),
+        id: FileId::default(),
+        links: 1,
+        owner: (0, 0),
+    };
     let start = archive.len();
     let member = Member::File { size };
     archive.resize(start + header::length(name.as_bytes(), member), 0);

@@ -3,7 +3,8 @@
 # A sandbox may hold any of dash, bash and busybox as its `sh`, and any of GNU tar, bsdtar, busybox and toybox as its
 # `tar`; Debian's busybox tar knows neither `--exclude` nor `-T`. So this uses what all of them share, and more only
 # where `tar --version` says whose it is. Needed are sh, tar, find, mkdir, rm, wc, head, tail and cat, and mv for a download
-# in parts; used where they are found: stat, sort, sha256sum, sed, chmod, id, dd, gzip, gunzip, zcat and zstd.
+# in parts; used where they are found: stat, sort, awk, comm, touch, sleep, sha256sum, sed, chmod, id, dd, gzip, gunzip,
+# zcat and zstd.
 #
 # An archive may come and go in parts: the first under the archive's name, the second with `.2` behind it, and so on. Each
 # may be compressed by itself.
@@ -14,8 +15,8 @@
 set +f
 # Options for tar from outside are taken away, and in the C locale a name is its bytes.
 unset TAR_OPTIONS
-LC_ALL=C
-export LC_ALL
+LC_ALL=C TZ=UTC0
+export LC_ALL TZ
 
 self=$own/control.sh
 export self
@@ -173,15 +174,211 @@ check_extraction() {
         return 0
     fi
     export by
-    order=cat
-    command -v sort >/dev/null 2>&1 && order=sort
-    top_level list 2>/dev/null | "$order" > "$own/list" || return
+    if [ "$by" = stat ] && [ -f "$own/index.$upload" ] && [ -z "$(top_level preserved)" ]; then
+        # The index says the same, and more.
+        awk '
+            BEGIN { FS = "\001" }
+            /^end / { next }
+            {
+                kind = substr($2, 1, 1)
+                split($2, said, " ")
+                if (kind == "4") print $1 FS "d " said[1]
+                else if (kind == "8") print $1 FS "f " said[1], said[3], said[4]
+                else if (kind == "a") print $1 FS "l"
+            }' "$own/index.$upload" > "$own/list" || return
+    else
+        order=cat
+        command -v sort >/dev/null 2>&1 && order=sort
+        top_level list 2>/dev/null | "$order" > "$own/list" || return
+    fi
     sum=$(sha256sum < "$own/list" 2>/dev/null)
     case $sum in
     "$expected"*) ;;
     *) { echo listed && cat "$own/list"; } > "$own/found" || return ;;
     esac
     rm -f "$own/list"
+}
+
+# The time that a file gets which changes now, by the clock of the file system that the workspace lies on.
+clock() {
+    echo > "$own/clock" && stat -c %z "$own/clock"
+}
+
+# Waits until that time has gone on: what changes from then on has another time than all that is there.
+next_tick() {
+    before=$(clock) || return
+    for pause in 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 1 1; do
+        now=$(clock) || return
+        [ "$now" = "$before" ] || return 0
+        [ "$pause" = 0 ] || sleep "$pause" || return
+    done
+    return 1
+}
+
+# Writes the index of the workspace into the file $1: a line for each name with what `stat` says, sorted, and their number.
+#
+# Two equal lines of a name in two indexes say that nothing has changed in between. A change in the tick in which an index is
+# begun could leave no trace in the next one: so the line of what has changed in that tick or later equals no other.
+#
+# Right after an extraction that began at $2 no file of it has a later time than the one that was extracted after it, unless
+# it was changed again, which counts as a change. An index with a name that takes two lines is none.
+write_index() {
+    began=${2-}
+    tick=$(clock) && top_level lines > "$1.lines" && sort "$1.lines" > "$1.sorted" && awk '
+        BEGIN { FS = "\001" }
+        function other(name, said) { return name FS said FS "changed in " id }
+        # Some volumes know whole seconds alone.
+        function late(time) {
+            return time "" >= tick "" || time ~ /[.]0+( |$)/ && substr(time, 1, 19) >= substr(tick, 1, 19)
+        }
+        (NF != 2 && NF != 4) || $1 !~ /^\.\// { broken = 1; exit }
+        began == "" { print NF == 4 && late($4) ? other($1, $2) : $0; next }
+        {
+            line[NR] = $0
+            # Only a file with one name has its time from its own extraction.
+            if (NF == 4 && (late($4) || $2 ~ /^8[^ ]* 1 / && $4 "" >= began "")) time[NR] = $4
+        }
+        END {
+            if (broken) exit 1
+            least = tick
+            for (at = NR; began != "" && at > 0; at--) {
+                if (!(at in time)) continue
+                if (!late(time[at]) && time[at] "" <= least "") { least = time[at]; continue }
+                split(line[at], field)
+                line[at] = other(field[1], field[2])
+            }
+            for (at = 1; began != "" && at <= NR; at++) print line[at]
+            print "end " NR
+        }' id="${1##*.}" tick="$tick" began="$began" "$1.sorted" > "$1"
+    code=$?
+    rm -f "$1.lines" "$1.sorted" "$own/clock"
+    [ "$code" -eq 0 ] || { rm -f "$1" && return 1; }
+    sha256sum < "$1" > "$1.sum" 2>/dev/null || rm -f "$1.sum"
+}
+
+# Whether an index is there as it was written.
+check_index() {
+    [ -f "$1" ] && [ "$(tail -n 1 "$1")" = "end $(($(wc -l < "$1") - 1))" ] || return
+    [ ! -f "$1.sum" ] || [ "$(sha256sum < "$1")" = "$(cat "$1.sum")" ]
+}
+
+# Removes the indexes that the other side does not know to be of use.
+forget_indexes() {
+    find "$own" -maxdepth 1 -name 'index.*' ! -name "index.$1" ! -name "index.$1.sum" -exec rm -rf {} +
+}
+
+# Writes the lines that only one of two indexes has into the file $3. Those of the second begin with a tab.
+compare_indexes() {
+    comm -3 "$1" "$2" > "$3" 2>/dev/null || awk '
+        old { before[$0]; next }
+        $0 in before { delete before[$0]; next }
+        { print "\t" $0 }
+        END { for (line in before) print line }' old=1 "$1" old=0 "$2" > "$3"
+}
+
+# Says what has changed since an index, a line a name, and writes the names of files and links to pack into the file $3:
+# `f` a file or link that is new or changed, with its mode, number of names, size and time, `d` a folder, with its mode, `s` a
+# device or FIFO, `x` what never travels, `g` what is gone.
+#
+# Where anything of a repository has changed, all of it comes but for objects that are there as before.
+tell_changes() {
+    top_level excluded > "$3.excluded" && compare_indexes "$1" "$2" "$3.differ" && : > "$3" && awk '
+        function top(name) { return match(substr(name, 3), /\//) ? substr(name, 1, RSTART + 1) : name }
+        function tell(name, mode) {
+            kind = substr(mode, 1, 1)
+            split(mode, said, " ")
+            if (top(name) in excluded) { if (name == top(name)) print "x " name }
+            else if (kind == "4") print "d " said[1] " " name
+            else if (kind == "8" || kind == "a") {
+                print "f " said[1], said[2], said[3], said[4], name
+                print name > names
+            }
+            else if (kind == "c") print "x " name
+            else print "s " name
+        }
+        BEGIN { FS = "\001" }
+        input == 1 { excluded[$0]; next }
+        /^\t?end / { next }
+        input == 2 {
+            if (tolower($1) ~ /\/\.git(\/|$)/) git = 1
+            if (!sub(/^\t/, "")) { gone[$1]; next }
+            told[$1]
+            tell($1, $2)
+            next
+        }
+        !git || $1 in told || tolower($1) !~ /\/\.git(\/|$)/ { next }
+        $1 !~ /\/objects\/([0-9a-f][0-9a-f]|pack|info)(\/|$)/ || $1 ~ /\/(refs|logs)\/.*\/objects\// { tell($1, $2) }
+        END { for (name in gone) if (!(name in told)) print "g " name }
+        ' names="$3" input=1 "$3.excluded" input=2 "$3.differ" input=3 "$2"
+    code=$?
+    rm -f "$3.excluded" "$3.differ"
+    return "$code"
+}
+
+# Packs what has changed since the index $1 into $archive, with the answer for the other side.
+pack_changes() {
+    names=$archive.names
+    check_index "$1" && tell_changes "$1" "$2" "$names" > "$own/changes" &&
+        { printf 'mark ' && cat "$marks/mark" && echo "indexed ${2##*.}" && echo "changes ${1##*.}" &&
+            cat "$own/changes"; } > "$own/answer" || return
+    rm -f "$own/changes"
+    case $(tar --version 2>&1) in
+    *"GNU tar"*)
+        { echo "$answer" && cat "$names"; } > "$names.all" || return
+        [ -f "$own/exclude" ] || : > "$own/exclude"
+        tar -cf "$archive" --no-recursion --no-unquote --exclude-from="$own/exclude" -T "$names.all" || return
+        ;;
+    *bsdtar*)
+        { echo "$answer" && cat "$names"; } > "$names.all" || return
+        tar -cf "$archive" --format gnutar -n -T "$names.all" || return
+        ;;
+    *)
+        # More names than one command line surely takes are left to the other way.
+        [ "$(wc -l < "$names")" -lt 1000 ] && [ "$(wc -c < "$names")" -lt 65536 ] || return
+        set --
+        while IFS= read -r name; do
+            set -- "$@" "$name"
+        done < "$names"
+        tar -cf "$archive" "$answer" "$@" || return
+        ;;
+    esac
+    rm -f "$names" "$names.all"
+}
+
+# Whether the workspace is still as it was when this sandbox was asked for its changes. That index is kept beside this script.
+is_as_told() {
+    check_index "$marks/$former/index.$told" && mv -f "$marks/$former/index.$told" "$own/told" &&
+        write_index "$own/now" && compare_indexes "$own/told" "$own/now" "$own/differ" && [ ! -s "$own/differ" ] &&
+        rm -f "$own/now" "$own/now.sum" "$own/differ"
+}
+
+# Removes what is listed in a file.
+remove_listed() {
+    list=$1
+    set --
+    while IFS= read -r name; do
+        set -- "$@" "$name"
+        [ "$#" -lt 200 ] || { remove "$@" && set --; } || return
+    done < "$list"
+    [ "$#" -eq 0 ] || remove "$@"
+}
+
+# Sets the times of files that are listed in a file.
+touch_listed() {
+    while IFS= read -r line; do
+        touch -c -d "@${line%% *}" -- "${line#* }" || return
+    done < "$1"
+}
+
+# Lets an index say of each file as changed that was changed during an update, and neither extracted since $2 nor touched.
+tell_interlopers() {
+    awk '
+        BEGIN { FS = "\001" }
+        input == 1 { before[$0]; next }
+        input == 2 { sub(/^[^ ]* /, ""); touched[$0]; next }
+        NF == 4 && $4 "" < began "" && !($0 in before) && !($1 in touched) { print $1 FS $2 FS "changed in " id; next }
+        { print }' id="${1##*.}" began="$2" input=1 "$own/told" input=2 "$own/touch" input=3 "$1" > "$1.told" &&
+        mv -f "$1.told" "$1" && { [ ! -f "$1.sum" ] || sha256sum < "$1" > "$1.sum"; }
 }
 
 # The first failure is the one that counts. That of `find` is 2, since 1 is what tar says of a file that changed.
@@ -201,6 +398,7 @@ pack() {
     code=0
     names=$archive.names
     { printf 'mark ' && { cat "$marks/mark" 2>/dev/null || echo; } &&
+        { [ -z "$indexed" ] || echo "indexed $indexed"; } &&
         { [ ! -f "$own/found" ] || cat "$own/found"; }; } > "$own/answer" || failed 2
     top_level names > "$names" || failed 2
     # What cannot be listed must not look like an empty folder.
@@ -346,12 +544,29 @@ upload)
     check_parts "$@" || exit
     mkdir -p "$dir" && cd "$dir" || exit
     check_place
+    [ -z "$told" ] || is_as_told || { echo "the sandbox is not as it was told; everything is to be uploaded" >&2 && exit 1; }
     claim || exit
-    top_level clear || exit
+    if [ -n "$told" ]; then
+        remove_listed "$own/remove" && touch_listed "$own/touch" && next_tick || exit
+    else
+        top_level clear || exit
+    fi
+    began=$(clock 2>/dev/null)
     [ "$holds_entries" = 0 ] || extract_parts || exit
     rm -f "$archive" "$archive".[0-9]* || exit
     [ -e .paperclip-runtime/.gitignore ] || echo '*' > .paperclip-runtime/.gitignore || exit
+    # Without an index everything is downloaded.
+    { [ -n "$began" ] && next_tick && write_index "$own/index.$upload" "$began" &&
+        { [ -z "$told" ] || tell_interlopers "$own/index.$upload" "$began"; }; } 2>/dev/null ||
+        rm -f "$own/clock" "$own/index.$upload"
+    rm -f "$own/told" "$own/remove" "$own/touch"
     check_extraction || exit
+    # What is not as it was packed is looked at by the other side, which needs all of it.
+    [ ! -f "$own/found" ] || forget_indexes none
+    [ -z "$told" ] || [ -f "$own/index.$upload" ] || {
+        echo "the sandbox is not as it was to be; everything is to be uploaded" >&2
+        exit 1
+    }
     ;;
 clear)
     remove "$@"
@@ -366,6 +581,21 @@ list)
         find "$@" -type f -exec sh -c "$kind" sh f {} + \
             -o -type d -exec sh -c "$kind" sh d {} + -o -type l -exec sh -c "$kind" sh l {} +
     fi
+    ;;
+lines)
+    separator=$(printf '\001')
+    find "$@" -type d -exec stat -c "%n${separator}%f" {} + \
+        -o -exec stat -c "%n${separator}%f %h %s %Y %i${separator}%y${separator}%z" {} +
+    ;;
+preserved)
+    for name do
+        ! is_preserved "$name" || printf '%s\n' "$name"
+    done
+    ;;
+excluded)
+    for name do
+        ! is_excluded "$name" || printf '%s\n' "$name"
+    done
     ;;
 names)
     for name do
@@ -396,9 +626,22 @@ asset)
     check_parts "$@" || exit
     remove "$asset" && mkdir -p "$asset" && cd "$asset" && extract_parts && rm -f "$archive" "$archive".[0-9]* "$parts"
     ;;
+changed)
+    have=$own/index.$1 make=$own/index.$2
+    cd "$dir" && forget_indexes "$1" && next_tick && write_index "$make" && check_index "$have" &&
+        tell_changes "$have" "$make" "$own/names" > "$own/changes" &&
+        { printf 'mark ' && cat "$marks/mark" && echo "indexed $2" && echo "changes $1" &&
+            cat "$own/changes"; } > "$changes_told" && rm -f "$own/names" "$own/changes"
+    ;;
 download)
+    have=$own/index.$1 make=$own/index.$2
+    shift 2
     begin_packing
-    pack
+    forget_indexes "${have##*.}" || exit
+    indexed=
+    { write_index "$make" && indexed=${make##*.}; } 2>/dev/null
+    code=0
+    { [ -n "$indexed" ] && pack_changes "$have" "$make"; } 2>/dev/null || pack
     [ "$code" -ne 0 ] || cut_into_parts "$@" || failed 2
     [ "$code" -eq 0 ] || rm -f "$archive" "$archive".[0-9]*
     exit "$code"
@@ -407,6 +650,7 @@ tolerant)
     # What could not be read is left out, and said in a file: the exit status in the first line, messages after that.
     begin_packing
     messages=$archive.messages
+    indexed=
     { pack && cut_into_parts "$@"; } 2> "$messages" || rm -f "$archive" "$archive".[0-9]*
     if [ -f "$archive" ]; then
         { echo "$code" && head -c "$messages_max" "$messages"; } > "$status" && rm -f "$messages"

@@ -1,36 +1,40 @@
 //! A workspace and its assets → the sandbox.
 
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
 use super::client::{RunError, SandboxClient, blocking, clean_up, persist};
-use super::command::{self, Places};
+use super::command::{self, Lists, Places};
 use super::prepare_report::{Archive, LeftOut, PrepareReport, Times};
 use super::repositories::{self, LaidOut, Shared, Travel};
 use super::send::{self, Delivered, Ready, Tail, Way};
+use super::update::{self, Difference, Unsent};
 use super::{listing, spec};
 use crate::archive::header::END_MARK;
-use crate::archive::pack::{Contents, Layout, Sent, patterns};
+use crate::archive::pack::{self, Contents, Layout, patterns};
 use crate::archive::source::copy_of;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet};
+use crate::fs::{FileId, Root, by_path};
 use crate::merge::conflicts::Keep;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::report::Rescued;
-use crate::path::RelativePath;
+use crate::path::{RelativePath, bytes_of};
 use crate::random;
+use crate::state::digests::{self, Digests, Known};
+use crate::state::sandboxes;
+use crate::state::store::Store;
 use crate::sync::lock;
 use crate::transfer::parts::{Codec, Part, part_list, part_path};
+use crate::transfer::remote::Remote;
 use crate::tree::entry::{Digest, Snapshot};
-use crate::tree::root::Root;
 use crate::tree::scan::LeaveOut;
 use crate::tree::stage::{is_in_runtime, is_lock_name};
 use crate::tree::temporary::is_temporary_name;
@@ -60,10 +64,36 @@ pub struct Upload {
     pub parts_at_once: usize,
     /// Whether parts may be compressed.
     pub compress: bool,
+    /// Whether changes alone travel where that is possible.
+    pub changes_only: bool,
+    /// What is kept on this machine between calls; nothing where there is none.
+    pub state: Option<State>,
     /// For how long a restore keeps the local versions that earlier ones replaced.
     pub keep: Keep,
     /// How git repositories travel.
     pub repositories: Travel,
+}
+
+impl Upload {
+    /// How archives travel; of the link nothing is known yet.
+    pub(super) fn way(&self) -> Way {
+        Way {
+            part_bytes: self.part_bytes,
+            at_once: self.parts_at_once,
+            compress: self.compress,
+            link: Arc::default(),
+            failed: Arc::default(),
+        }
+    }
+}
+
+/// Where this machine keeps what both sides share.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// A folder of this package's.
+    pub folder: PathBuf,
+    /// What tells the sandbox from all others: its provider, and its name there.
+    pub sandbox: [Vec<u8>; 2],
 }
 
 /// A local folder that goes beside the workspace.
@@ -87,7 +117,10 @@ pub struct Session {
     pub(super) left_alone: Arc<LeftAlone>,
     pub(super) preserve: PathSet,
     pub(super) way: Way,
-    report: PrepareReport,
+    /// Whether changes alone travel where that is possible.
+    pub(super) changes_only: bool,
+    pub(super) memory: Arc<Memory>,
+    pub(super) report: PrepareReport,
     /// What both sides last shared. Held while a restore runs, so that two never mix.
     pub(super) base: Arc<Mutex<Base>>,
 }
@@ -96,8 +129,12 @@ pub struct Session {
 #[derive(Debug)]
 pub(super) struct Base {
     pub(super) snapshot: Snapshot,
+    /// The sandbox's index of that, where it may have one.
+    pub(super) index: Option<String>,
+    /// All that the sandbox holds, where that is known.
+    pub(super) remote: Option<Remote>,
     /// What was packed, until the sandbox has told what it has of that.
-    pub(super) sent: Vec<(RelativePath, Sent)>,
+    pub(super) sent: Vec<(RelativePath, pack::Sent)>,
     /// What the sandbox never had as it was packed.
     pub(super) lost: PathSet,
     /// The permission bits that the sandbox has by itself, where they are not those that were packed.
@@ -138,17 +175,18 @@ const GONE: &str =
 pub(super) struct Workspace {
     path: PathBuf,
     is_link: bool,
-    identity: (u64, u64),
+    id: FileId,
 }
 
 impl Workspace {
-    fn of(root: &Root) -> Result<Self> {
+    /// Whether something was kept of this one, and not of another that was at its path.
+    pub(super) fn is_of(&self, kept: &sandboxes::Sandbox) -> bool {
+        (self.id, self.is_link) == (kept.workspace, kept.is_link)
+    }
+
+    pub(super) fn of(root: &Root) -> Result<Self> {
         let meta = root.meta()?;
-        Ok(Self {
-            path: root.path().to_path_buf(),
-            is_link: root.path().is_symlink(),
-            identity: (meta.dev, meta.ino),
-        })
+        Ok(Self { path: root.path().to_path_buf(), is_link: by_path::is_link(root.path()), id: meta.id })
     }
 
     /// Opens it again. A folder that took its place must not be taken for the workspace with everything deleted.
@@ -158,7 +196,7 @@ impl Workspace {
             error.with_hint(hint)
         })?;
         let meta = root.meta()?;
-        if (meta.dev, meta.ino) != self.identity || (!self.is_link && self.path.is_symlink()) {
+        if meta.id != self.id || (!self.is_link && by_path::is_link(&self.path)) {
             return Err(Error::WorkspaceReplaced { path: self.path.clone() });
         }
         Ok(root)
@@ -174,7 +212,7 @@ pub struct LeftAlone {
 }
 
 impl LeftAlone {
-    fn new(exclude: &[Vec<u8>], preserve: PathSet, repositories: Travel) -> Self {
+    pub(super) fn new(exclude: &[Vec<u8>], preserve: PathSet, repositories: Travel) -> Self {
         Self { patterns: patterns(exclude), paths: preserve.with_literal(exclude), repositories }
     }
 
@@ -203,18 +241,15 @@ pub async fn prepare<C: SandboxClient>(
     cancel: Cancel,
 ) -> Result<Session, RunError<C::Failure>> {
     let places =
-        spec::places(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key, &upload_id())?;
+        spec::places(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key, &new_id())?;
     let root = Root::open(&upload.workspace)?;
     let workspace = Workspace::of(&root)?;
     let sources = check_assets(&upload.assets, &root)?;
     let preserve = PathSet::new("input.preserveAbsentOnRestore", &upload.preserve)?;
     let left_alone = Arc::new(LeftAlone::new(&upload.exclude, preserve.clone(), upload.repositories));
 
-    let control = Control {
-        places: places.clone(),
-        preserved: preserved_names(&preserve)?,
-        exclude: remote_patterns(&upload.exclude, &places.answer())?,
-    };
+    let preserved = preserved_names(&preserve)?;
+    let exclude = remote_patterns(&upload.exclude, &places.answer())?;
     let uploaded = patterns(&upload.exclude);
     let leave_out = move |path: &RelativePath| {
         if is_in_runtime(path) || is_temporary_name(path) {
@@ -223,44 +258,175 @@ pub async fn prepare<C: SandboxClient>(
             uploaded.matches(path).then_some(EXCLUDED)
         }
     };
-    let mut way = Way {
-        part_bytes: upload.part_bytes,
-        at_once: upload.parts_at_once,
-        compress: upload.compress,
-        link: Arc::default(),
-        failed: Arc::default(),
+    let way = upload.way();
+    let memory = {
+        let (upload, workspace) = (upload.clone(), workspace.clone());
+        let memory = blocking(move || {
+            let memory = Memory::of(&upload, &workspace);
+            Ok(memory.for_lists(upload.exclude, upload.preserve))
+        });
+        Arc::new(memory.await?)
     };
-    let control = Arc::new(control);
-    let leave_out = Arc::new(leave_out);
-    let (Contents { mut snapshot, sent }, repositories, archive) = loop {
-        let (leave_out, control) = (leave_out.clone(), control.clone());
-        let leave_out = move |path: &RelativePath| leave_out(path);
-        let travel = upload.repositories;
-        match upload_workspace(&client, &workspace, leave_out, control, travel, &way, &cancel).await? {
-            Uploaded::Done(contents, repositories, archive) => break (contents, repositories, archive),
-            Uploaded::CannotDecompress if way.compress => way.compress = false,
-            Uploaded::CannotDecompress => {
-                return Err(Error::Internal("a plain upload was to be decompressed".to_owned()).into());
-            }
-        }
+    let mut uploading = Uploading {
+        client: &client,
+        workspace: &workspace,
+        leave_out: Arc::new(leave_out),
+        travel: upload.repositories,
+        way,
+        cancel: &cancel,
+        control: Arc::new(Control { places, preserved, exclude, update: None }),
     };
+    let read_from = SystemTime::now();
+    let known = if upload.changes_only { memory.usable(&upload, &workspace).await? } else { None };
+    let updated = match known {
+        Some(known) => uploading.update(known, memory.digests().await?).await?,
+        None => None,
+    };
+    let Sent { contents, repositories, archive } = match updated {
+        Some(updated) => updated,
+        None => uploading.everything().await?,
+    };
+    let (way, control) = (uploading.way, uploading.control);
+    let places = control.places.clone();
+    let is_update = control.update.is_some();
 
     let mut report = PrepareReport { archives: vec![*archive] };
     report
         .archives
         .extend(upload_assets(&client, &places, sources, upload.concurrency, &way, &cancel).await?);
+    let remote = update::remote_of(&contents);
+    let Contents { mut snapshot, sent, read, .. } = contents;
     // What is excluded was not even packed.
     snapshot.retain(|path, _| !left_alone.paths.contains_or_covers(path) && !left_alone.is_apart(path));
     let base = Base {
         snapshot,
-        sent,
+        index: upload.changes_only.then(|| places.upload_id().to_owned()),
+        remote: Some(remote),
+        // An update ends well only where the sandbox has exactly what it is to have.
+        sent: if is_update { Vec::new() } else { sent },
         lost: PathSet::default(),
         modes: HashMap::new(),
         rescued: Rescued::default(),
         keep: upload.keep,
         repositories,
     };
-    Ok(Session { workspace, places, left_alone, preserve, way, report, base: Arc::new(Mutex::new(base)) })
+    let changes_only = upload.changes_only;
+    let session = Session {
+        workspace,
+        places,
+        left_alone,
+        preserve,
+        way,
+        changes_only,
+        report,
+        base: Arc::new(Mutex::new(base)),
+        memory,
+    };
+    session.remember(read, read_from).await?;
+    Ok(session)
+}
+
+/// What is kept on this machine of a sandbox.
+#[derive(Debug)]
+pub(super) struct Memory {
+    store: Option<Store>,
+    name: String,
+    workspace: PathBuf,
+    exclude: Vec<Vec<u8>>,
+    preserved: Vec<Vec<u8>>,
+}
+
+impl Memory {
+    /// Nothing is kept in the workspace itself: it would travel, or vanish with it.
+    pub(super) fn of(upload: &Upload, workspace: &Workspace) -> Self {
+        let workspace = workspace.path.clone();
+        let (exclude, preserved) = (Vec::new(), Vec::new());
+        let Some(State { folder, sandbox }) = &upload.state else {
+            return Self { store: None, name: String::new(), workspace, exclude, preserved };
+        };
+        let sandbox: Vec<&[u8]> = sandbox.iter().map(Vec::as_slice).collect();
+        let name = sandboxes::name_of(&sandbox, &upload.remote_dir, &upload.adapter_key, &workspace);
+        let is_inside = by_path::resolve(&workspace).is_ok_and(|workspace| folder.starts_with(workspace));
+        let store = if is_inside { None } else { Store::open(folder) };
+        Self { store, name, workspace, exclude, preserved }
+    }
+
+    /// The same, to be kept with what is left out and what is preserved.
+    pub(super) fn for_lists(self, exclude: Vec<Vec<u8>>, preserved: Vec<Vec<u8>>) -> Self {
+        Self { exclude, preserved, ..self }
+    }
+
+    /// What is known of the sandbox.
+    pub(super) fn load(&self) -> Option<sandboxes::Sandbox> {
+        self.store.as_ref()?.load(&self.name)
+    }
+
+    /// What is known of the sandbox, where all that is needed for an update is.
+    async fn usable(
+        self: &Arc<Self>,
+        upload: &Upload,
+        workspace: &Workspace,
+    ) -> Result<Option<sandboxes::Sandbox>, Error> {
+        let memory = self.clone();
+        let kept = blocking(move || Ok(memory.load())).await?;
+        Ok(kept.filter(|kept| {
+            kept.index.is_some()
+                && kept.remote.is_some()
+                && kept.lost.is_empty()
+                && kept.modes.is_empty()
+                && workspace.is_of(kept)
+                && kept.preserve == upload.preserve
+        }))
+    }
+
+    async fn digests(&self) -> Result<Digests, Error> {
+        let Some(store) = self.store.clone() else { return Ok(Digests::default()) };
+        let workspace = self.workspace.clone();
+        blocking(move || Ok(Digests::load(&store, &workspace))).await
+    }
+
+    /// Keeps what both sides share.
+    pub(super) fn keep(&self, places: &Places, workspace: &Workspace, base: &Base) {
+        let Some(store) = &self.store else { return };
+        store.keep(
+            &self.name,
+            &sandboxes::Sandbox {
+                upload_id: places.upload_id().to_owned(),
+                workspace: workspace.id,
+                is_link: workspace.is_link,
+                exclude: self.exclude.clone(),
+                preserve: self.preserved.clone(),
+                index: base.index.clone(),
+                remote: base.remote.clone(),
+                snapshot: base.snapshot.clone(),
+                sent: base.sent.clone(),
+                lost: base.lost.paths().cloned().collect(),
+                modes: base.modes.iter().map(|(path, mode)| (path.clone(), *mode)).collect(),
+                repositories: base.repositories.bases.clone(),
+            },
+        );
+    }
+}
+
+impl Session {
+    /// Keeps what both sides share now, and what is known of the files that were read.
+    async fn remember(&self, read: Vec<Known>, read_from: SystemTime) -> Result<(), Error> {
+        if self.memory.store.is_none() {
+            return Ok(());
+        }
+        let base = self.base.clone().lock_owned().await;
+        let (memory, places, workspace) = (self.memory.clone(), self.places.clone(), self.workspace.clone());
+        let travel = self.left_alone.repositories;
+        blocking(move || {
+            memory.keep(&places, &workspace, &base);
+            if let Some(store) = &memory.store {
+                let read = read.into_iter().filter(|(path, ..)| !travel.is_apart(path)).collect();
+                digests::keep(store, &memory.workspace, read, read_from);
+            }
+            Ok(())
+        })
+        .await
+    }
 }
 
 /// Names that belong to calls of this package that run: merge locks, and what is not complete.
@@ -268,8 +434,8 @@ fn never_travels(path: &RelativePath) -> bool {
     is_lock_name(path) || is_temporary_name(path)
 }
 
-/// A name for one upload that no other has: 32 hexadecimal digits.
-fn upload_id() -> String {
+/// A name for one upload or one index that no other has: 32 hexadecimal digits.
+pub(super) fn new_id() -> String {
     format!("{:016x}{:016x}", random::bits(), random::bits())
 }
 
@@ -323,17 +489,17 @@ fn open_asset(asset: &Asset, workspace: &Root) -> Result<Root> {
     if asset.follow_links {
         return Root::open_following(&asset.local_dir);
     }
-    let in_workspace = asset.local_dir.strip_prefix(workspace.path()).ok().map(Path::as_os_str);
-    let below = in_workspace.and_then(|path| RelativePath::parse(path.as_bytes()).ok().flatten());
+    let in_workspace = asset.local_dir.strip_prefix(workspace.path()).ok();
+    let below = in_workspace.and_then(|path| RelativePath::parse(bytes_of(path)).ok().flatten());
     let opened = match &below {
         Some(path) => workspace.below(path),
         None => Root::open_no_link(&asset.local_dir),
     };
     opened.map_err(|error| {
-        let is_link = error.means_link() && asset.local_dir.ancestors().any(Path::is_symlink);
+        let is_link = error.means_link() && asset.local_dir.ancestors().any(by_path::is_link);
         if is_link {
             return Error::UnsafePath {
-                path: crate::error::readable(asset.local_dir.as_os_str().as_bytes()),
+                path: crate::error::readable(bytes_of(&asset.local_dir)),
                 offset: None,
                 reason: format!(
                     "the folder of the asset {:?}, or one above it in the workspace, is a symbolic link, and what it \
@@ -351,12 +517,21 @@ struct Control {
     places: Places,
     preserved: Vec<String>,
     exclude: Vec<String>,
+    update: Option<(Lists, Unsent)>,
 }
 
 impl Control {
     fn upload(&self, holds_entries: bool, expected: Digest) -> command::Upload<'_> {
-        let Self { places, preserved, exclude } = self;
-        command::Upload { places, preserved, exclude, holds_entries, expected }
+        let Self { places, preserved, exclude, update } = self;
+        let update = update.as_ref().map(|(lists, _)| lists);
+        command::Upload { places, preserved, exclude, update, holds_entries, expected }
+    }
+
+    /// Again, for another upload.
+    fn anew(&self, update: Option<(Lists, Unsent)>) -> Self {
+        let Self { places, preserved, exclude, .. } = self;
+        let (preserved, exclude) = (preserved.clone(), exclude.clone());
+        Self { places: places.for_upload(&new_id()), preserved, exclude, update }
     }
 }
 
@@ -372,60 +547,150 @@ impl Delivered {
     }
 }
 
-/// Packs a workspace, sends it, and has the sandbox put it in its place. What was packed.
-async fn upload_workspace<C: SandboxClient>(
-    client: &Arc<C>,
-    workspace: &Workspace,
-    leave_out: impl Fn(&RelativePath) -> Option<&'static str> + Send + Sync + 'static,
-    control: Arc<Control>,
+/// Why a path is left out, where it is.
+type Reasons = dyn Fn(&RelativePath) -> Option<&'static str> + Send + Sync;
+
+/// A workspace on its way up.
+struct Uploading<'a, C> {
+    client: &'a Arc<C>,
+    workspace: &'a Workspace,
+    leave_out: Arc<Reasons>,
     travel: Travel,
-    way: &Way,
-    cancel: &Cancel,
-) -> Result<Uploaded, RunError<C::Failure>> {
-    let places = &control.places;
-    let tail = {
-        let control = control.clone();
-        move |earlier: &[Part], contents: &Contents, size: u64| {
-            let expected = listing::digest(&contents.sent, &control.preserved);
-            control.upload(size > END_MARK as u64, expected).control(earlier)
-        }
-    };
-    let tail: Tail = Arc::new(tail);
-    let (root, stop) = (workspace.open()?, cancel.clone());
-    let mut times = Times::default();
-    let started = Instant::now();
-    let laid_out = blocking(move || {
-        noting(&leave_out, |leave_out| repositories::lay_out(root, leave_out, travel, &stop))
-    });
-    let (LaidOut { layout, mut repositories }, mut left_out) = laid_out.await?;
-    note_special(&mut left_out, &layout);
-    let ready = send::pack(&**client, layout, &tail, way, cancel).await?;
-    times.pack = started.elapsed();
-    persist(&**client, || async {
+    way: Way,
+    cancel: &'a Cancel,
+    control: Arc<Control>,
+}
+
+/// A workspace that the sandbox has.
+struct Sent {
+    contents: Contents,
+    repositories: Shared,
+    archive: Box<Archive>,
+}
+
+impl<C: SandboxClient> Uploading<'_, C> {
+    /// Sends what differs from what is known of the sandbox. Nothing where there is any doubt, so that everything is to be sent.
+    async fn update(
+        &mut self,
+        known: sandboxes::Sandbox,
+        digests: Digests,
+    ) -> Result<Option<Sent>, RunError<C::Failure>> {
+        let (Some(index), Some(mut remote)) = (known.index, known.remote) else { return Ok(None) };
+        let former = self.control.places.for_upload(&known.upload_id);
+        let told = new_id();
+        let Some(changes) = update::ask(&**self.client, &former, &index, &told).await else {
+            self.cancel.check()?;
+            return Ok(None);
+        };
         let started = Instant::now();
-        client.make_dir(places.runtime_root()).await?;
-        lock(&way.link).answered(started.elapsed());
-        Ok(())
-    })
-    .await?;
-    let archive = places.upload();
-    let started = Instant::now();
-    let delivered = send::send(client, "workspace", &archive, ready, tail, way, cancel).await?;
-    times.upload = started.elapsed();
-    let number = delivered.earlier.len();
-    let command = control.upload(true, Digest([0; 32])).command(number, delivered.last, delivered.last_file);
-    repositories.sent();
-    let started = Instant::now();
-    let Err(failure) = client.run(&command).await else {
-        times.extract = started.elapsed();
-        let archive = Box::new(Archive::new("workspace", &delivered, times, left_out));
-        return Ok(Uploaded::Done(delivered.contents, repositories, archive));
-    };
-    delivered.discard(&**client, &archive).await;
-    if delivered.is_compressed() && lacks_decompressor(&**client, places).await {
-        return Ok(Uploaded::CannotDecompress);
+        let (LaidOut { layout, repositories }, left_out) = self.lay_out().await?;
+        let (preserved, stop) = (self.control.preserved.clone(), self.cancel.clone());
+        let difference = blocking(move || {
+            remote.change(&changes, |_| None);
+            let (wanted, read) = update::wanted(&layout, &digests, &stop)?;
+            let is_preserved = |path: &RelativePath| {
+                let top = path.as_bytes().split(|&byte| byte == b'/').next();
+                preserved.iter().any(|name| Some(name.as_bytes()) == top)
+            };
+            Ok(update::difference(layout, &wanted, read, &remote, is_preserved))
+        });
+        let Some(Difference { layout, lists, unsent }) = difference.await? else { return Ok(None) };
+        let lists = Lists { former: known.upload_id, told, ..lists };
+        let everything = self.control.clone();
+        self.control = Arc::new(everything.anew(Some((lists, unsent))));
+        match self.send(started, layout, repositories, left_out).await? {
+            Uploaded::Done(sent) => Ok(Some(sent)),
+            Uploaded::Refused(_) | Uploaded::CannotDecompress => {
+                self.cancel.check()?;
+                self.control = everything;
+                Ok(None)
+            }
+        }
     }
-    Err(RunError::Client(failure))
+
+    /// Sends everything.
+    async fn everything(&mut self) -> Result<Sent, RunError<C::Failure>> {
+        loop {
+            let started = Instant::now();
+            let (LaidOut { layout, repositories }, left_out) = self.lay_out().await?;
+            match self.send(started, layout, repositories, left_out).await? {
+                Uploaded::Done(sent) => return Ok(sent),
+                Uploaded::Refused(failure) => return Err(RunError::Client(failure)),
+                Uploaded::CannotDecompress if self.way.compress => self.way.compress = false,
+                Uploaded::CannotDecompress => {
+                    return Err(Error::Internal("a plain upload was to be decompressed".to_owned()).into());
+                }
+            }
+        }
+    }
+
+    /// Scans the workspace, and makes what goes up of its repositories.
+    async fn lay_out(&self) -> Result<(LaidOut, LeftOut), Error> {
+        let (root, stop) = (self.workspace.open()?, self.cancel.clone());
+        let (leave_out, travel) = (self.leave_out.clone(), self.travel);
+        blocking(move || {
+            let leave_out = |path: &RelativePath| leave_out(path);
+            noting(&leave_out, |leave_out| repositories::lay_out(root, leave_out, travel, &stop))
+        })
+        .await
+    }
+
+    /// Packs what is laid out, sends it, and has the sandbox put it in its place.
+    async fn send(
+        &self,
+        started: Instant,
+        layout: Layout,
+        mut repositories: Shared,
+        mut left_out: LeftOut,
+    ) -> Result<Uploaded<C::Failure>, RunError<C::Failure>> {
+        let Self { client, way, cancel, control, .. } = self;
+        let places = &control.places;
+        let tail = {
+            let control = control.clone();
+            move |earlier: &[Part], contents: &Contents, size: u64| {
+                let expected = match &control.update {
+                    None => listing::digest(&contents.sent, &control.preserved),
+                    Some((_, unsent)) => listing::digest(&unsent.listed(contents), &control.preserved),
+                };
+                control.upload(size > END_MARK as u64, expected).control(earlier)
+            }
+        };
+        let tail: Tail = Arc::new(tail);
+        let mut times = Times::default();
+        note_special(&mut left_out, &layout);
+        let ready = send::pack(&***client, layout, &tail, way, cancel).await?;
+        times.pack = started.elapsed();
+        persist(&***client, || async {
+            let started = Instant::now();
+            client.make_dir(places.runtime_root()).await?;
+            lock(&way.link).answered(started.elapsed());
+            Ok(())
+        })
+        .await?;
+        let archive = places.upload();
+        let started = Instant::now();
+        let delivered = send::send(client, "workspace", &archive, ready, tail, way, cancel).await?;
+        times.upload = started.elapsed();
+        let number = delivered.earlier.len();
+        let command =
+            control.upload(true, Digest([0; 32])).command(number, delivered.last, delivered.last_file);
+        repositories.sent();
+        let started = Instant::now();
+        let Err(failure) = client.run(&command).await else {
+            times.extract = started.elapsed();
+            let archive = Box::new(Archive::new("workspace", &delivered, times, left_out));
+            let contents = match &control.update {
+                None => delivered.contents,
+                Some((_, unsent)) => unsent.clone().with(delivered.contents),
+            };
+            return Ok(Uploaded::Done(Sent { contents, repositories, archive }));
+        };
+        delivered.discard(&***client, &archive).await;
+        if delivered.is_compressed() && lacks_decompressor(&***client, places).await {
+            return Ok(Uploaded::CannotDecompress);
+        }
+        Ok(Uploaded::Refused(failure))
+    }
 }
 
 /// Scans with what leaves paths out, and notes which ones these are.
@@ -451,10 +716,12 @@ fn note_special(left_out: &mut LeftOut, layout: &Layout) {
 }
 
 /// What became of an upload.
-enum Uploaded {
-    Done(Contents, Shared, Box<Archive>),
+enum Uploaded<F> {
+    Done(Sent),
     /// The sandbox has nothing that decompresses.
     CannotDecompress,
+    /// The command in the sandbox has failed.
+    Refused(F),
 }
 
 /// Whether the sandbox has said so. One that does not answer has not.

@@ -5,12 +5,12 @@
 //! at it.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::time::SystemTime;
 
 use crate::archive::pack::{Graft, Layout};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Obstacle, Result};
+use crate::fs::{Kind, Root};
 use crate::git::command::{Fault, Git};
 use crate::git::export::{Bases, Options, export};
 use crate::git::import::{self, Checked};
@@ -26,7 +26,6 @@ use crate::merge::report::{Noted, Report};
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::root::{Kind, Root};
 use crate::tree::scan::{LeaveOut, scan};
 
 /// How the repositories of a workspace travel.
@@ -91,6 +90,12 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What both sides shared already.
+    #[must_use]
+    pub fn of(bases: Bases) -> Self {
+        Self { bases, ..Self::default() }
+    }
+
     /// Removes what was made to go up.
     pub fn sent(&mut self) {
         self.made_in = None;
@@ -304,9 +309,9 @@ fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine)
             (Entry::Dir { .. }, _) => quarantine.folder(path),
             (Entry::File { .. }, Some(staged)) => {
                 let mut cursor = incoming.stage.get(workspace)?.cursor();
-                let gone = || io::Error::from(io::ErrorKind::NotFound);
                 let opened = cursor.open(&staged.name)?;
-                let (mut file, _) = opened.ok_or_else(|| Error::io("open", staged.name.as_path(), gone()))?;
+                let gone = || Obstacle::Vanished.at("open", staged.name.as_path());
+                let (mut file, _) = opened.ok_or_else(gone)?;
                 quarantine.file(path, &mut file)?;
                 drop(file);
                 cursor.remove_file(&staged.name)?;
@@ -320,10 +325,28 @@ fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine)
 }
 
 impl Arrived {
+    /// Whether objects that did not come along, since the sandbox had them before, may be what is missing.
+    #[must_use]
+    pub fn may_lack_objects(&self) -> bool {
+        self.checked.as_ref().is_some_and(Checked::may_lack_objects)
+    }
+
     /// Whether anything of a local repository may change, so that the workspace's lock is needed.
     #[must_use]
     pub fn has_news(&self) -> bool {
         self.checked.as_ref().is_some_and(Checked::has_news)
+    }
+
+    /// What is told of the repositories before anything is merged into them: what is held back.
+    #[must_use]
+    pub fn foresee(self) -> GitReport {
+        let mut report = self.report;
+        if let Some(checked) = self.checked {
+            report.held_back.extend(checked.into_held_back());
+        }
+        report.held_back.sort();
+        report.held_back.dedup();
+        report
     }
 
     /// Merges what came into the local repositories, after the files of the workspace and under its lock.

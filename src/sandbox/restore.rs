@@ -8,11 +8,12 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::answer::{Answer, is_another_without_mark};
 use super::client::{RunError, SandboxClient, blocking};
-use super::command::Places;
+use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
-use super::prepare::{Base, LeftAlone, Session, Workspace};
+use super::prepare::{Base, LeftAlone, Session, Workspace, new_id};
 use super::repositories::{Arrived, named, take_out, tell_named};
+use super::update::contents_of;
 use super::{command, listing};
 use crate::archive::source::{Stream, copy_of};
 use crate::archive::unpack::{Archive, Content, Unpacked};
@@ -23,11 +24,13 @@ use crate::git::named::Named;
 use crate::git::report::GitReport;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::lock::{self, MergeLock};
-use crate::merge::receive::{Received, Reception};
+use crate::merge::receive::Reception;
 use crate::merge::report::{Report, Skipped};
 use crate::merge::session::{Merge, Terms};
 use crate::path::RelativePath;
+use crate::transfer::changes::Changes;
 use crate::transfer::parts::Wish;
+use crate::transfer::remote;
 use crate::tree::entry::{Entry, PERMISSIONS};
 
 /// What a restore did, and how long its steps took.
@@ -68,6 +71,17 @@ const NOTHING_LEFT: &str =
 /// Why a path is left alone that the sandbox never had as it was packed.
 const LOST: &str = "the sandbox did not have it as it was uploaded, right after the upload: its disk or its tar cannot hold \
      it, or a process there was faster";
+
+/// What a download is to bring.
+#[derive(Debug, Clone, Copy)]
+struct Demand {
+    /// Only what has changed, where the sandbox can tell. [`Error::ContradictoryChanges`] comes of it where it cannot.
+    changes_only: bool,
+    /// Whether all that comes is staged. Where it is not, [`Error::Passed`] may come of it.
+    every_file: bool,
+    /// Whether nothing is merged.
+    look_only: bool,
+}
 
 /// How the sandbox's tar ended.
 enum Packed {
@@ -145,25 +159,34 @@ fn unquote(name: &[u8]) -> Option<Vec<u8>> {
 impl Session {
     /// Brings the sandbox's workspace back. Nothing here is changed before the whole download has been checked, and
     /// on success what the sandbox held becomes the base of the next restore.
+    ///
+    /// Where `look_only` says so, it tells what it would do, and nothing is changed on either side.
     pub async fn restore<C: SandboxClient>(
         &self,
         client: &C,
+        look_only: bool,
         cancel: &Cancel,
     ) -> Result<Restored, RunError<C::Failure>> {
         let mut phases = Vec::new();
-        match self.exchange(client, cancel, false, &mut phases).await {
-            // What passed comes again, and this time all of it is staged.
-            Err(RunError::Own(Error::Passed)) => self.exchange(client, cancel, true, &mut phases).await,
-            done => done,
+        let mut demand = Demand { changes_only: self.changes_only, every_file: false, look_only };
+        loop {
+            match self.exchange(client, cancel, demand, &mut phases).await {
+                // What passed comes again, and this time all of it is staged.
+                Err(RunError::Own(Error::Passed)) if !demand.every_file => demand.every_file = true,
+                Err(RunError::Own(Error::ContradictoryChanges)) if demand.changes_only => {
+                    demand.changes_only = false;
+                }
+                done => return done,
+            }
         }
     }
 
-    /// One download and its merge. Where `every_file` says so, all that comes is staged, and [`Error::Passed`] never comes of it.
+    /// One download and its merge.
     async fn exchange<C: SandboxClient>(
         &self,
         client: &C,
         cancel: &Cancel,
-        every_file: bool,
+        demand: Demand,
         phases: &mut Vec<Phase>,
     ) -> Result<Restored, RunError<C::Failure>> {
         let base = self.base.clone().lock_owned().await;
@@ -171,7 +194,8 @@ impl Session {
 
         let started = Instant::now();
         let wish = Wish::new(self.way.part_bytes, self.way.wants_compression());
-        let packed = self.pack_remotely(client, wish).await?;
+        let (known, new) = (base.index.as_deref().filter(|_| demand.changes_only), new_id());
+        let packed = self.pack_remotely(client, Indexes { known, new: &new }, wish).await?;
         phases.push(Phase { name: "run", took: started.elapsed(), bytes: 0 });
 
         let started = Instant::now();
@@ -187,7 +211,9 @@ impl Session {
         let receiving = Receiving {
             base,
             packed,
-            every_file,
+            demand,
+            new_index: new,
+            news: None,
             workspace: self.workspace.clone(),
             left_alone: self.left_alone.clone(),
             preserve: self.preserve.clone(),
@@ -215,6 +241,12 @@ impl Session {
         phases.push(Phase { name: "check", took: started.elapsed(), bytes: size });
 
         let started = Instant::now();
+        if demand.look_only {
+            let stop = cancel.clone();
+            let foreseen = blocking(move || begun.foresee(&stop)).await?;
+            phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
+            return Ok(Restored { phases: std::mem::take(phases), ..foreseen });
+        }
         // Where the sandbox changed nothing there is nothing to lock for.
         if begun.merge.needs_lock() || begun.repositories.has_news() {
             match MergeLock::acquire(begun.merge.target(), lock::WAIT, cancel).await {
@@ -223,7 +255,15 @@ impl Session {
             }
         }
         let stop = cancel.clone();
-        let mut restored = blocking(move || begun.apply(&stop)).await?;
+        let (memory, places, workspace) = (self.memory.clone(), self.places.clone(), self.workspace.clone());
+        let mut restored = blocking(move || {
+            let (restored, base, has_news) = begun.apply(&stop)?;
+            if has_news {
+                memory.keep(&places, &workspace, &base);
+            }
+            Ok(restored)
+        })
+        .await?;
         phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
         restored.phases = std::mem::take(phases);
         Ok(restored)
@@ -241,9 +281,10 @@ impl Session {
     async fn pack_remotely<C: SandboxClient>(
         &self,
         client: &C,
+        indexes: Indexes<'_>,
         wish: Wish,
     ) -> Result<Packed, RunError<C::Failure>> {
-        let Err(failure) = client.run(&command::download(&self.places, wish)).await else {
+        let Err(failure) = client.run(&command::download(&self.places, indexes, wish)).await else {
             return Ok(Packed::Whole);
         };
         let status = self.places.status();
@@ -267,7 +308,11 @@ impl Session {
 struct Receiving {
     base: OwnedMutexGuard<Base>,
     packed: Packed,
-    every_file: bool,
+    demand: Demand,
+    /// How the index was to be called that the sandbox makes.
+    new_index: String,
+    /// What is known to have changed in the sandbox.
+    news: Option<News>,
     workspace: Workspace,
     left_alone: Arc<LeftAlone>,
     preserve: PathSet,
@@ -299,23 +344,46 @@ impl Receiving {
             control: control.as_ref(),
             told: &told,
             mode: &|path, mode| base.as_sent(modes_told.get().unwrap_or(&base.modes), path, mode),
-            every_file: self.every_file,
+            every_file: self.demand.every_file,
             cancel: &self.cancel,
         };
-        let mut received = receive(&reception, &mut *stream)?;
+        let mut received = reception.receive_some(&mut *stream)?;
         // The bytes are the client's again.
         drop(stream);
 
         let control = received.archive.control.take();
         let answer = Answer::parse(control.as_deref());
+        let has_new_index = answer.index == Some(self.new_index.as_bytes());
         if answer.names_another(self.places.upload_id()) {
             let error = Error::SandboxReplaced { reason: ANOTHER_UPLOAD };
             return Err(reception.give_up(received, error));
+        }
+        let changes = match self.changes(answer) {
+            Ok(changes) => changes,
+            Err(error) => return Err(reception.give_up(received, error)),
+        };
+        if let Some(changes) = &changes {
+            let dirs = changes.dirs().filter(|(path, _)| !(reception.left_alone)(path));
+            received.archive.add_dirs(dirs);
         }
         let learned = base.learn(answer, &received.archive, &self.preserve);
         base.adjust(&mut received.archive, &learned);
         let partly = self.packed.may_lack_something(&received.archive, &self.left_alone);
         let mut incoming = reception.settle(received)?;
+        if let Some(changes) = &changes {
+            let passed_over =
+                |path: &RelativePath| (reception.left_alone)(path) || learned.lost.contains_or_covers(path);
+            let came = std::mem::take(&mut incoming.snapshot);
+            let Some(whole) = changes.whole(&base.snapshot, came, passed_over) else {
+                // The next exchange clears up what stays.
+                let _stays = incoming.stage.close(&root);
+                return Err(Error::ContradictoryChanges);
+            };
+            incoming.snapshot = whole;
+            self.news =
+                Some(News { contents: contents_of(changes, &incoming.snapshot), changes: changes.clone() });
+            incoming.note_special(changes.special().filter(|path| !passed_over(path)));
+        }
         if answer.mark.is_none() && is_another_without_mark(&base.snapshot, &incoming.snapshot, &learned.lost)
         {
             // The refusal is what to report; the next restore clears up what stays.
@@ -328,6 +396,11 @@ impl Receiving {
         let travel = self.left_alone.repositories;
         let taken = take_out(&mut incoming, snapshot, &root, travel, repositories, partly, &self.cancel);
         let repositories = match taken {
+            // What a full download brings may be missing among the changes.
+            Ok(repositories) if changes.is_some() && repositories.may_lack_objects() => {
+                let _stays = incoming.stage.close(&root);
+                return Err(Error::ContradictoryChanges);
+            }
             Ok(repositories) => repositories,
             Err(error) => {
                 // The failure is what to report; the next restore clears up what stays.
@@ -338,27 +411,24 @@ impl Receiving {
         incoming.keep_untold(&self.base.snapshot, partly);
         let lost = self.base.lost.paths().map(|path| Skipped { path: path.clone(), reason: LOST });
         incoming.skipped.extend(lost);
+        let base_index = self.base.index.clone();
         let Base { snapshot, rescued, .. } = &mut *self.base;
         let merge = Merge::begin(root, incoming, snapshot, rescued)?;
-        let Self { base, left_alone, packed, .. } = self;
-        Ok(Begun { merge, repositories, base, left_alone, packed })
+        // Where nothing changed, the index that there is says all.
+        let is_as_before = changes.is_some_and(|changes| changes.is_empty());
+        let new_index = if is_as_before { base_index } else { has_new_index.then_some(self.new_index) };
+        let Self { base, left_alone, packed, news, .. } = self;
+        Ok(Begun { merge, repositories, base, left_alone, packed, new_index, news })
     }
-}
 
-/// Takes in the whole download.
-fn receive(reception: &Reception<'_>, stream: &mut dyn Stream) -> Result<Received> {
-    let base = reception.base;
-    let received = match reception.receive(stream) {
-        // Nothing at all is how some tars write an empty archive, and read it.
-        Err(Error::ArchiveTruncated { offset: 0, .. }) if base.is_empty() => return Ok(Received::default()),
-        received => received?,
-    };
-    if !received.archive.held_anything && !base.is_empty() {
-        let reason =
-            format!("it holds no entry at all, not even './', although {} had been uploaded", base.len());
-        return Err(reception.give_up(received, Error::ArchiveInvalid { offset: 0, entry: None, reason }));
+    /// What alone has come, where it is not everything.
+    fn changes(&self, answer: Answer<'_>) -> Result<Option<Changes>> {
+        let Some((since, changes)) = answer.changes else { return Ok(None) };
+        let known = self.base.index.as_ref().filter(|_| self.demand.changes_only);
+        let is_asked_for = known.is_some_and(|known| known.as_bytes() == since) && answer.mark.is_some();
+        let changes = Changes::parse(changes).filter(|_| is_asked_for);
+        changes.map(Some).ok_or(Error::ContradictoryChanges)
     }
-    Ok(received)
 }
 
 /// A restore whose download has been checked and staged.
@@ -368,12 +438,21 @@ struct Begun {
     base: OwnedMutexGuard<Base>,
     left_alone: Arc<LeftAlone>,
     packed: Packed,
+    /// The sandbox's index of what is the next base.
+    new_index: Option<String>,
+    news: Option<News>,
+}
+
+/// What has changed in a sandbox, and what its files and links are now.
+struct News {
+    changes: Changes,
+    contents: HashMap<RelativePath, remote::Content>,
 }
 
 impl Begun {
     /// Merges. What the sandbox held is the next base.
-    fn apply(self, cancel: &Cancel) -> Result<Restored> {
-        let Self { mut merge, repositories, mut base, left_alone, packed } = self;
+    fn apply(self, cancel: &Cancel) -> Result<(Restored, OwnedMutexGuard<Base>, bool)> {
+        let Self { mut merge, repositories, mut base, left_alone, packed, new_index, news } = self;
         let entries = merge.entries();
         let Base { snapshot, lost, rescued, keep, repositories: shared, .. } = &mut *base;
         let left_alone = |path: &RelativePath| {
@@ -400,6 +479,34 @@ impl Begun {
         let _stays = MergeLock::clear_abandoned(&target);
         let (report, git) = report?;
         *snapshot = theirs;
+        // What is not taken over as it is there is told again by each restore, which needs all of it.
+        let is_plain =
+            report.held_back.is_empty() && report.skipped.iter().all(|skipped| skipped.reason == LOST);
+        base.index = new_index.filter(|_| is_plain);
+        let has_news = news.as_ref().is_none_or(|news| !news.changes.is_empty());
+        // What a full download does not bring of what is there, such as what is excluded, is not known.
+        base.remote = base.remote.take().zip(news).map(|(mut remote, News { changes, contents })| {
+            remote.change(&changes, |path| contents.get(path).cloned());
+            remote
+        });
+        let restored =
+            Restored { report, git, entries, tar_messages: packed.into_messages(), phases: Vec::new() };
+        Ok((restored, base, has_news))
+    }
+
+    /// Tells what a merge would do, and ends without one.
+    fn foresee(self, cancel: &Cancel) -> Result<Restored> {
+        let Self { mut merge, repositories, mut base, left_alone, packed, .. } = self;
+        let entries = merge.entries();
+        let Base { snapshot, lost, keep, .. } = &*base;
+        let left_alone = |path: &RelativePath| {
+            left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
+        };
+        let terms = Terms { base: snapshot, left_alone: &left_alone, keep: *keep, cancel };
+        let report = merge.foresee(&terms);
+        // The next restore clears up what is left of it.
+        let (_theirs, _left) = merge.finish(&mut base.rescued);
+        let (report, git) = (report?, repositories.foresee());
         Ok(Restored { report, git, entries, tar_messages: packed.into_messages(), phases: Vec::new() })
     }
 

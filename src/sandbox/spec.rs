@@ -19,6 +19,7 @@ pub fn is_ours(key: &str) -> Option<&'static str> {
         "workspace",
         "workspace-upload.tar",
         "workspace-upload.status",
+        "workspace-changes.txt",
         "workspace-download.tar",
         "workspace-download.status",
     ];

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::path::RelativePath;
 
 /// The permission bits that two sides compare: read, write and execute of owner, group and others.
 pub const PERMISSIONS: u32 = 0o777;
 
 /// A SHA-256 digest of a file's content.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 32]);
 
 impl fmt::Display for Digest {
@@ -44,7 +46,7 @@ impl std::str::FromStr for Digest {
 }
 
 /// What stands at one path of a tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
     /// A folder. Its mode is `None` where nobody said it (an archive that names only files, a snapshot of the
     /// TypeScript module).

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use rayon::prelude::*;
-use walkdir::WalkDir;
 
 use super::entry::{Digest, Entry, Snapshot};
-use super::root::{Cursor, Kind, Meta, Root};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result, means_gone};
-use crate::path::RelativePath;
+use crate::error::{Error, Obstacle, Result};
+use crate::fs::walk::Following;
+use crate::fs::{Cursor, Kind, Meta, Root, means_gone};
+use crate::path::{RelativePath, bytes_of};
 use crate::sync::lock;
 
 /// One name that a scan found.
@@ -112,35 +112,29 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
     let mut found = Vec::new();
     let mut inodes = HashSet::new();
     let mut last_link = None;
-    let mut walk = WalkDir::new(root.path()).min_depth(1).follow_links(true).into_iter();
+    let mut walk = Following::below(root.path());
     while let Some(step) = walk.next() {
         cancel.check()?;
-        let full_path = match &step {
-            Ok(entry) => entry.path(),
-            Err(error) => error.path().unwrap_or(root.path()),
-        };
-        let Some(path) = below(root, full_path)? else {
+        let Some(path) = below(root, &step.path)? else {
             // Only the root itself is not below the root, and it comes up only when it cannot be read.
-            let error = step.err().and_then(walkdir::Error::into_io_error);
-            return Err(Error::io(
-                "scandir",
-                root.path(),
-                error.unwrap_or_else(|| rustix::io::Errno::IO.into()),
-            ));
+            return Err(match step.found.err().flatten() {
+                Some(error) => Error::io("scandir", root.path(), error),
+                None => Obstacle::Unreadable.at("scandir", root.path()),
+            });
         };
         if leave_out(&path) {
-            if step.is_ok_and(|entry| entry.file_type().is_dir()) {
-                walk.skip_current_dir();
+            if step.found.is_ok_and(|entry| entry.is_dir) {
+                walk.skip_folder();
             }
             continue;
         }
-        match step {
+        match step.found {
             Ok(entry) => {
                 let Some(meta) = cursor.stat_through(&path)? else { continue };
-                if entry.path_is_symlink() && meta.kind == Kind::Dir {
+                if entry.is_link && meta.kind == Kind::Dir {
                     last_link = Some(path.clone());
                 }
-                inodes.insert((meta.dev, meta.ino));
+                inodes.insert(meta.id);
                 found.push(Found { path, meta, target: None });
                 if found.len() > NAMES_MIN + NAMES_PER_INODE * inodes.len() {
                     let link =
@@ -150,7 +144,7 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
             }
             Err(error) => {
                 // A loop has no system error, or the system's own; a dangling link leads to nothing. Both stay links.
-                let error = error.into_io_error().filter(|error| !means_gone(error.raw_os_error()));
+                let error = error.filter(|error| !means_gone(error.raw_os_error()));
                 match (look(&mut cursor, path)?, error) {
                     (Some(entry), Some(error)) => {
                         return Err(Error::io("scandir", root.path_of(&entry.path), error));
@@ -164,8 +158,7 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
 }
 
 fn below(root: &Root, full_path: &std::path::Path) -> Result<Option<RelativePath>> {
-    use std::os::unix::ffi::OsStrExt;
-    let relative = full_path.strip_prefix(root.path()).unwrap_or(full_path).as_os_str().as_bytes();
+    let relative = bytes_of(full_path.strip_prefix(root.path()).unwrap_or(full_path));
     if relative.is_empty() {
         return Ok(None);
     }

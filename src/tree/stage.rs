@@ -4,22 +4,19 @@
 //! its process lives; what a killed process left behind is found by that (see [`Stage::abandoned`]).
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
-
 use super::entry::PERMISSIONS;
-use super::root::{Cursor, Kind, Meta, Onto, Renamed, Root, rename, set_file_mode};
 use super::scan::scan;
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
-use crate::path::RelativePath;
+use crate::error::{Error, Obstacle, Result, readable};
+use crate::fs::{
+    Cursor, File, Hold, Kind, Meta, Onto, Renamed, Root, Sharing, rename, set_file_mode, try_lock,
+};
+use crate::path::{RelativePath, bytes_of};
 
 /// The workspace's folder that belongs to this package; neither uploaded nor downloaded.
 pub const RUNTIME: &str = ".paperclip-runtime";
@@ -58,7 +55,7 @@ fn is_ignorable(character: char) -> bool {
 /// names that differ here are not one there, as far as they are ASCII.
 #[must_use]
 pub fn folded_name(name: &[u8]) -> String {
-    let mut text = crate::error::readable(name);
+    let mut text = readable(name);
     if !text.is_ascii() {
         text = text.replace(is_ignorable, "");
     }
@@ -123,9 +120,7 @@ impl RuntimeFolder {
                 Err(error) if error.is_gone() => continue,
                 folder => folder?,
             };
-            if lock_handle(&folder, FlockOperation::NonBlockingLockShared)? == Hold::Taken
-                && waited_ms < REMOVAL_MS
-            {
+            if try_lock(&folder, Sharing::Shared)? == Hold::Taken && waited_ms < REMOVAL_MS {
                 thread::sleep(Duration::from_millis(1));
                 waited_ms += 1;
                 continue;
@@ -248,7 +243,7 @@ pub fn remove_unused_runtime(workspace: &Root) -> Result<()> {
             Err(error) if error.is_gone() => return Ok(()),
             folder => folder?,
         };
-        if lock_handle(&folder, FlockOperation::NonBlockingLockExclusive)? != Hold::Ours {
+        if try_lock(&folder, Sharing::Alone)? != Hold::Ours {
             return Ok(());
         }
         let mut cursor = workspace.cursor();
@@ -280,7 +275,7 @@ fn is_unused(cursor: &mut Cursor<'_>) -> Result<bool> {
 
 fn must_be(cursor: &Cursor<'_>, path: &RelativePath, what: &str, since: &str) -> Error {
     Error::UnsafePath {
-        path: crate::error::readable(cursor.path_of(path).as_os_str().as_bytes()),
+        path: readable(bytes_of(&cursor.path_of(path))),
         offset: None,
         reason: format!("it must be a {what} and nothing else, since {since}; move it away and try again"),
     }
@@ -385,7 +380,7 @@ impl Stage {
     /// Locks a new stage folder and makes what is in every stage. Nothing where it was taken for abandoned, and removed,
     /// before it was locked.
     fn prepare(root: Root, path: RelativePath, cursor: &mut Cursor<'_>) -> Result<Option<Self>> {
-        if hold(&root)? == Hold::Taken || cursor.stat(&path)?.is_none() {
+        if try_lock(&root, Sharing::Alone)? == Hold::Taken || cursor.stat(&path)?.is_none() {
             return Ok(None);
         }
         let allowed = mark_unbegun(&root)?;
@@ -413,7 +408,7 @@ impl Stage {
                 Err(error) if error.is_gone() || error.is_io(ErrorKind::PermissionDenied) => continue,
                 Err(error) => return Err(error),
             };
-            if hold(&root)? == Hold::Ours {
+            if try_lock(&root, Sharing::Alone)? == Hold::Ours {
                 abandoned.push(Abandoned { root, path });
             }
         }
@@ -467,40 +462,6 @@ impl Stage {
     }
 }
 
-/// What became of a stage folder's lock, which says that its process lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hold {
-    /// It is ours until the folder is closed.
-    Ours,
-    /// Another process has it.
-    Taken,
-    /// The file system knows none: some network and FUSE file systems do not.
-    Unknown,
-}
-
-fn hold(stage: &Root) -> Result<Hold> {
-    lock_handle(stage, FlockOperation::NonBlockingLockExclusive)
-}
-
-fn lock_handle(folder: &Root, operation: FlockOperation) -> Result<Hold> {
-    let answer = rustix::fs::flock(folder.handle(), operation);
-    hold_from(answer).map_err(|errno| Error::io("flock", folder.path(), errno))
-}
-
-/// By which file systems say that they know no locks. `EBADF` is that of those which make it a lock of another kind, for
-/// files that are open for writing.
-pub(crate) const NO_LOCKS: [Errno; 5] =
-    [Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::BADF];
-
-fn hold_from(answer: rustix::io::Result<()>) -> rustix::io::Result<Hold> {
-    match answer {
-        Ok(()) => Ok(Hold::Ours),
-        Err(Errno::WOULDBLOCK) => Ok(Hold::Taken),
-        Err(errno) if NO_LOCKS.contains(&errno) => Ok(Hold::Unknown),
-        Err(errno) => Err(errno),
-    }
-}
-
 /// Makes the mark that nothing is displaced yet, and tells what the umask, or the folder's default ACL, leaves of a new
 /// file's permission bits.
 fn mark_unbegun(stage: &Root) -> Result<u32> {
@@ -545,7 +506,7 @@ impl Abandoned {
     /// Whether it has made a name such as [`Stage::name_elsewhere`] gives.
     #[must_use]
     pub fn has_named(&self, name: &OsStr) -> bool {
-        name.as_bytes().starts_with(elsewhere(&self.path).as_bytes())
+        name.as_encoded_bytes().starts_with(elsewhere(&self.path).as_bytes())
     }
 
     /// Removes it with all that is in it, and the folder around it where that is empty then.
@@ -594,7 +555,7 @@ pub fn remove_tree(root: &Root, path: &RelativePath) -> Result<()> {
         }
     }
     if !cursor.remove_empty_dir(path)? && cursor.is_mount_point(path)? {
-        return Err(Error::io("rmdir", root.path_of(path), Errno::BUSY).with_hint("it is a mount point"));
+        return Err(Obstacle::MountPoint.at("rmdir", root.path_of(path)));
     }
     Ok(())
 }
@@ -651,18 +612,6 @@ mod tests {
         }
         let path = RelativePath::parse(b"\xff.paperclip-restore.lock").unwrap().unwrap();
         assert!(is_lock_name(&path));
-    }
-
-    #[test]
-    fn a_file_system_without_locks_is_none_with_a_lock_that_is_taken() {
-        assert_eq!(hold_from(Ok(())), Ok(Hold::Ours));
-        assert_eq!(hold_from(Err(Errno::AGAIN)), Ok(Hold::Taken));
-        for errno in NO_LOCKS {
-            assert_eq!(hold_from(Err(errno)), Ok(Hold::Unknown));
-        }
-        for errno in [Errno::IO, Errno::INTR, Errno::NOLCK] {
-            assert_eq!(hold_from(Err(errno)), Err(errno));
-        }
     }
 
     #[test]

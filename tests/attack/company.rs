@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use sandbox_managed_runtime::tree::root::Root;
+use sandbox_managed_runtime::fs::Root;
 use sandbox_managed_runtime::tree::stage::Stage;
 
 use crate::place::{Place, prepare_upload, restore};

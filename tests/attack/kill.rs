@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use sandbox_managed_runtime::cancel::Cancel;
-use sandbox_managed_runtime::tree::root::Root;
+use sandbox_managed_runtime::fs::Root;
 use sandbox_managed_runtime::tree::scan::snapshot;
 
 use crate::child::{OtherProcess, many_files};

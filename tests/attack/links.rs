@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sandbox_managed_runtime::cancel::Cancel;
+use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::exclude::PathSet;
 use sandbox_managed_runtime::mirror::mirror;
 use sandbox_managed_runtime::sandbox::client::RunError;
@@ -270,7 +271,10 @@ fn secret((path, node): (Vec<u8>, Node)) -> (Vec<u8>, Node) {
 #[track_caller]
 fn assert_sane<T>(outcome: Result<T, RunError<crate::sandbox::Failure>>) {
     if let Err(error) = outcome {
-        assert!(matches!(&error, RunError::Own(own) if own.errno().is_some()), "{error:?}");
+        assert!(
+            matches!(&error, RunError::Own(own) if own.errno().is_some() || matches!(own, Error::Obstructed { .. })),
+            "{error:?}"
+        );
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use sandbox_managed_runtime::archive::pack::{Layout, Sink};
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::Error;
+use sandbox_managed_runtime::fs::Root;
 use sandbox_managed_runtime::sandbox::client::{Part, RunError, SandboxClient};
 use sandbox_managed_runtime::sandbox::prepare::{Asset, Upload};
-use sandbox_managed_runtime::tree::root::Root;
 
 use crate::place::{Place, prepare_upload, restore};
 use crate::sandbox::{Failure, LocalSandbox};
@@ -132,7 +132,7 @@ fn workspace() -> Tree {
 }
 
 fn in_parts(place: &Place, part_bytes: u64, at_once: usize) -> Upload {
-    Upload { part_bytes, parts_at_once: at_once, ..place.upload() }
+    Upload { changes_only: false, part_bytes, parts_at_once: at_once, ..place.upload() }
 }
 
 fn run_folder(place: &Place) -> Vec<String> {

@@ -6,9 +6,9 @@ use std::sync::{Arc, LazyLock};
 
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::Error;
-use sandbox_managed_runtime::exclude::PathSet;
+use sandbox_managed_runtime::exclude::{ExcludePatterns, LeftOut};
 use sandbox_managed_runtime::merge::conflicts::Keep;
-use sandbox_managed_runtime::merge::folder::FolderMerge;
+use sandbox_managed_runtime::merge::folder::{FolderMerge, FolderMergeInput, Source};
 use sandbox_managed_runtime::merge::report::Report;
 use sandbox_managed_runtime::sandbox::client::{RunError, SandboxClient};
 use sandbox_managed_runtime::sandbox::prepare::{Session, Upload, prepare};
@@ -99,6 +99,8 @@ impl Place {
             part_bytes: 32 << 20,
             parts_at_once: 1,
             compress: true,
+            changes_only: true,
+            state: None,
             keep: Keep::default(),
             repositories: Travel::default(),
         }
@@ -168,19 +170,33 @@ pub fn restore<C: SandboxClient<Failure = Failure>>(session: &Session, client: &
     restore_until(&Cancel::default(), session, client)
 }
 
+/// Tells what a restore would do.
+pub fn look<C: SandboxClient<Failure = Failure>>(session: &Session, client: &C) -> Result<Report, Failed> {
+    let looked = RUNTIME_THREADS.block_on(session.restore(client, true, &Cancel::default()));
+    looked.map(|restored| restored.report)
+}
+
 /// Restores, unless that is cancelled.
 pub fn restore_until<C: SandboxClient<Failure = Failure>>(
     cancel: &Cancel,
     session: &Session,
     client: &C,
 ) -> Result<Report, Failed> {
-    RUNTIME_THREADS.block_on(session.restore(client, cancel)).map(|restored| restored.report)
+    RUNTIME_THREADS.block_on(session.restore(client, false, cancel)).map(|restored| restored.report)
 }
 
 /// Begins a merge of the folder `source` into `target`.
 pub fn begin_merge(base: Snapshot, source: &Path, target: &Path) -> Result<FolderMerge, Error> {
     let (source, target) = (source.to_path_buf(), target.to_path_buf());
-    RUNTIME_THREADS.block_on(FolderMerge::begin(base, PathSet::default(), source, target))
+    RUNTIME_THREADS.block_on(FolderMerge::begin(FolderMergeInput {
+        base,
+        source: Source::Folder(source),
+        target,
+        exclude: LeftOut::default(),
+        may_lack: ExcludePatterns::default(),
+        may_lack_anything: false,
+        lock: None,
+    }))
 }
 
 /// Restores and expects our own error.

@@ -11,11 +11,11 @@ use sandbox_managed_runtime::archive::source::{PIECE, Stream, Whole};
 use sandbox_managed_runtime::archive::unpack::Content;
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::{Error, Result};
+use sandbox_managed_runtime::fs::Root;
 use sandbox_managed_runtime::merge::incoming::Incoming;
 use sandbox_managed_runtime::merge::receive::Reception;
 use sandbox_managed_runtime::path::RelativePath;
 use sandbox_managed_runtime::tree::entry::{Digest, Entry, Snapshot};
-use sandbox_managed_runtime::tree::root::Root;
 use sandbox_managed_runtime::tree::scan::snapshot;
 use sha2::Digest as _;
 
@@ -94,7 +94,7 @@ pub fn assert_consistent(place: &Place, base: &Snapshot, incoming: Incoming) {
         };
         let mut cursor = incoming.stage.get(&root).unwrap().cursor();
         let meta = cursor.stat(&staged.name).unwrap().unwrap();
-        assert_eq!(meta.ino, staged.ino, "{path}");
+        assert_eq!(meta.id.inode(), staged.ino, "{path}");
         match entry {
             Entry::File { mode, digest } => {
                 assert_eq!(meta.mode & 0o777, mode & 0o777, "{path}");

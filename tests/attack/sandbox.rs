@@ -1,6 +1,7 @@
 //! Sandboxes: one that is a folder with a real `sh`, and one that answers every download with given bytes.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -57,6 +58,12 @@ impl Calls {
 pub struct LocalSandbox {
     /// The calls made to it.
     pub calls: Calls,
+    /// The directory with its tools, `sh` among them; those of this machine where there is none.
+    pub tools: Option<PathBuf>,
+    /// How many bytes the last file had that was read.
+    pub last_read: AtomicUsize,
+    /// How many bytes were written, in all files.
+    pub written: AtomicUsize,
 }
 
 impl From<std::io::Error> for Failure {
@@ -79,11 +86,16 @@ impl SandboxClient for LocalSandbox {
     }
 
     async fn write_file(&self, path: &str, bytes: &Vec<u8>, _: Part<'_>) -> Result<(), Failure> {
+        self.written.fetch_add(bytes.len(), Ordering::SeqCst);
         self.calls.next(|| Ok(fs::write(path, bytes)?))
     }
 
     async fn read_file(&self, path: &str, _: Option<Part<'_>>) -> Result<Vec<u8>, Failure> {
-        self.calls.next(|| Ok(fs::read(path)?))
+        self.calls.next(|| {
+            let content = fs::read(path)?;
+            self.last_read.store(content.len(), Ordering::SeqCst);
+            Ok(content)
+        })
     }
 
     fn is_passing(&self, failure: &Failure) -> bool {
@@ -101,7 +113,12 @@ impl SandboxClient for LocalSandbox {
 
     async fn run(&self, command: &str) -> Result<(), Failure> {
         self.calls.next(|| {
-            let output = Command::new("sh").args(["-c", command]).output()?;
+            let mut shell = Command::new("sh");
+            if let Some(tools) = &self.tools {
+                shell = Command::new(tools.join("sh"));
+                shell.env("PATH", tools);
+            }
+            let output = shell.args(["-c", command]).output()?;
             if output.status.success() {
                 return Ok(());
             }

@@ -1,7 +1,7 @@
 //! The table of the merge, over every combination of what base, sandbox and workspace may hold at one path.
 
 use sandbox_managed_runtime::cancel::Cancel;
-use sandbox_managed_runtime::tree::root::Root;
+use sandbox_managed_runtime::fs::Root;
 use sandbox_managed_runtime::tree::scan::snapshot;
 
 use crate::model::merge;

@@ -21,7 +21,7 @@ pub enum Node {
     File(u32, Vec<u8>),
     /// A symbolic link.
     Link(Vec<u8>),
-    /// A named pipe.
+    /// A named pipe; or a socket, where one is read.
     Fifo,
 }
 
@@ -77,7 +77,7 @@ pub fn read_node(full: &Path) -> Node {
     match metadata.file_type() {
         kind if kind.is_dir() => Node::Dir(mode),
         kind if kind.is_symlink() => Node::Link(fs::read_link(full).unwrap().as_os_str().as_bytes().to_vec()),
-        kind if kind.is_fifo() => Node::Fifo,
+        kind if kind.is_fifo() || kind.is_socket() => Node::Fifo,
         _ => Node::File(mode, fs::read(full).unwrap()),
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sandbox_managed_runtime::cancel::Cancel;
+use sandbox_managed_runtime::fs::{Kind, Root};
 use sandbox_managed_runtime::git::command::{Fault, Git};
 use sandbox_managed_runtime::git::export::{Bases, Options, export};
 use sandbox_managed_runtime::git::import::check;
@@ -14,7 +15,6 @@ use sandbox_managed_runtime::git::quarantine::Quarantine;
 use sandbox_managed_runtime::git::recognise::{Checkouts, bare_folders, is_gits};
 use sandbox_managed_runtime::git::report::GitReport;
 use sandbox_managed_runtime::path::RelativePath;
-use sandbox_managed_runtime::tree::root::{Kind, Root};
 use sandbox_managed_runtime::tree::scan::scan;
 use tempfile::TempDir;
 

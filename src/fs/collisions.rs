@@ -3,9 +3,9 @@
 //! No table of Unicode is asked: every volume has its own. Names are suspected generously, and the volume says whether
 //! they are one.
 
+use super::dir::Cursor;
 use crate::error::Result;
 use crate::path::RelativePath;
-use crate::tree::root::Cursor;
 
 /// Whether some volume may take two paths for one: as far as names are ASCII, they differ by case alone. Of other names
 /// nothing is known, not even that they differ from those that are: the sign for kelvin is a `k` to many volumes.
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_volume_that_tells_all_names_apart_folds_none() {
         let folder = tempfile::tempdir().unwrap();
-        let root = crate::tree::root::Root::open(folder.path()).unwrap();
+        let root = crate::fs::Root::open(folder.path()).unwrap();
         assert!(!folds_names(&mut root.cursor()).unwrap());
         assert_eq!(root.cursor().list(None).unwrap().unwrap(), [] as [Box<[u8]>; 0]);
     }

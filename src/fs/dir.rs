@@ -1,19 +1,22 @@
-//! A folder held open, and every system call below it.
+//! A folder held open, and the calls on what is below it.
 //!
-//! This is the one place that turns a relative path into a system call. A path is walked name by name from the
-//! open root, and no name on the way may be a link: whatever somebody puts in the place of a folder meanwhile, what
-//! is read, written or deleted lies inside the root. Platform differences live here as well.
+//! A path is walked name by name from the open root, and no name on the way may be a link: whatever takes the place of a
+//! folder meanwhile, what is read, written or deleted lies inside the root.
 
-use std::fs::File;
+use std::ffi::OsStr;
+pub use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result, means_gone};
+use super::by_path::make_dirs;
+use super::errno::is_absent;
+use super::stat::{Kind, Meta, permissions};
+use crate::error::{Error, Result};
 use crate::path::RelativePath;
 
 /// How a folder is opened when it must be a folder and not a link to one.
@@ -25,86 +28,6 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLO
 /// How many folders on the way to the current one are kept open: of deep trees the innermost, so that they do not use up
 /// descriptors.
 const OPEN_FOLDERS: usize = 48;
-
-/// What kind of thing stands at a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A folder.
-    Dir,
-    /// A regular file.
-    File,
-    /// A symbolic link.
-    Symlink,
-    /// A socket, FIFO or device: never opened, never archived.
-    Other,
-}
-
-/// What the file system says about a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Meta {
-    /// What stands there.
-    pub kind: Kind,
-    /// The full `st_mode`.
-    pub mode: u32,
-    /// Bytes of content.
-    pub size: u64,
-    /// Time of the last change of the content: seconds since 1970, and nanoseconds.
-    pub mtime: (i64, i64),
-    /// The file system.
-    pub dev: u64,
-    /// The inode in it.
-    pub ino: u64,
-    /// How many names it has.
-    pub links: u64,
-    /// The user and the group that it belongs to.
-    pub owner: (u32, u32),
-}
-
-impl Meta {
-    /// The fields' types differ between platforms.
-    #[allow(
-        clippy::unnecessary_cast,
-        clippy::cast_sign_loss,
-        clippy::cast_possible_wrap,
-        reason = "the fields' types differ by platform"
-    )]
-    fn of(stat: &fs::Stat) -> Self {
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => Kind::Dir,
-            FileType::RegularFile => Kind::File,
-            FileType::Symlink => Kind::Symlink,
-            _ => Kind::Other,
-        };
-        Self {
-            kind,
-            mode: stat.st_mode as u32,
-            size: stat.st_size as u64,
-            mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-            dev: stat.st_dev as u64,
-            ino: stat.st_ino as u64,
-            links: stat.st_nlink as u64,
-            owner: (stat.st_uid, stat.st_gid),
-        }
-    }
-
-    /// What `file` is now.
-    pub fn of_file(file: &File) -> io::Result<Self> {
-        Ok(Self::of(&fs::fstat(file)?))
-    }
-
-    /// Whether it is the same inode, whatever became of its content.
-    #[must_use]
-    pub fn is_same_inode(&self, other: &Self) -> bool {
-        (self.dev, self.ino) == (other.dev, other.ino)
-    }
-
-    /// Whether it is the same inode with the same size, time and mode: nobody touched it between two looks.
-    #[must_use]
-    pub fn untouched_since(&self, earlier: &Self) -> bool {
-        (self.dev, self.ino, self.size, self.mtime, self.mode)
-            == (earlier.dev, earlier.ino, earlier.size, earlier.mtime, earlier.mode)
-    }
-}
 
 /// A folder held open. It was reached by its path once, links included; everything below goes through the handle.
 #[derive(Debug)]
@@ -136,7 +59,7 @@ impl Root {
 
     /// Creates the folder and those above it where they are missing, and opens it.
     pub fn create(path: &Path) -> Result<Self> {
-        std::fs::create_dir_all(path).map_err(|error| Error::io("mkdir", path, error))?;
+        make_dirs(path)?;
         Self::open(path)
     }
 
@@ -172,9 +95,8 @@ impl Root {
         fs::fchmod(&self.folder, permissions(mode)).map_err(|errno| Error::io("chmod", &self.path, errno))
     }
 
-    /// The handle itself, to lock it.
-    #[must_use]
-    pub fn handle(&self) -> BorrowedFd<'_> {
+    /// The handle itself.
+    pub(super) fn handle(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
     }
 
@@ -190,19 +112,20 @@ impl Root {
         Cursor { root: self, path: Vec::new(), open: Vec::new() }
     }
 
-    fn error(&self, syscall: &'static str, path: &RelativePath, error: impl Into<io::Error>) -> Error {
+    pub(super) fn error(
+        &self,
+        syscall: &'static str,
+        path: &RelativePath,
+        error: impl Into<io::Error>,
+    ) -> Error {
         Error::io(syscall, self.path_of(path), error)
     }
-}
-
-fn is_absent(errno: Errno) -> bool {
-    means_gone(Some(errno.raw_os_error()))
 }
 
 /// Walks below a [`Root`] and keeps the folders on its way open, since neighbours are asked for one after the other.
 #[derive(Debug)]
 pub struct Cursor<'r> {
-    root: &'r Root,
+    pub(super) root: &'r Root,
     /// Where the last of `open` is.
     path: Vec<u8>,
     /// Open folders on the way there, with the length of their path.
@@ -217,7 +140,7 @@ impl Cursor<'_> {
     }
 
     /// The folder at `path` (empty: the root), opened without following a link.
-    pub fn folder(&mut self, path: &[u8]) -> rustix::io::Result<BorrowedFd<'_>> {
+    pub(super) fn folder(&mut self, path: &[u8]) -> rustix::io::Result<BorrowedFd<'_>> {
         while self.open.last().is_some_and(|&(length, _)| {
             path.get(..length) != Some(&self.path[..length])
                 || path.get(length).is_some_and(|&byte| byte != b'/')
@@ -244,12 +167,12 @@ impl Cursor<'_> {
         Ok(self.open.last().map_or(self.root.folder.as_fd(), |(_, folder)| folder.as_fd()))
     }
 
-    /// What stands at `path`, itself and not what it points to; `None` where nothing does, or no folder on the way.
+    /// What is at `path`, itself and not what it points to; `None` where nothing does, or no folder on the way.
     pub fn stat(&mut self, path: &RelativePath) -> Result<Option<Meta>> {
         self.stat_with(path, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// What stands at `path`, through links where the root [follows them](Root::open_following).
+    /// What is at `path`, through links where the root [follows them](Root::open_following).
     pub fn stat_through(&mut self, path: &RelativePath) -> Result<Option<Meta>> {
         self.stat_with(path, if self.root.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW })
     }
@@ -262,7 +185,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// Opens a regular file for reading, with what it is now; `None` where none stands there (any more).
+    /// Opens a regular file for reading, with what it is now; `None` where none is there (any more).
     pub fn open(&mut self, path: &RelativePath) -> Result<Option<(File, Meta)>> {
         let flags = if self.root.follow { READ.difference(OFlags::NOFOLLOW) } else { READ };
         let file = match self.at(path, |folder, name| fs::openat(folder, name, flags, Mode::empty())) {
@@ -275,7 +198,7 @@ impl Cursor<'_> {
         Ok((meta.kind == Kind::File).then_some((file, meta)))
     }
 
-    /// Where a symbolic link points, byte for byte; `None` where no link stands there (any more).
+    /// Where a symbolic link points, byte for byte; `None` where no link is there (any more).
     pub fn read_link(&mut self, path: &RelativePath) -> Result<Option<Arc<[u8]>>> {
         match self.at(path, |folder, name| fs::readlinkat(folder, name, Vec::new())) {
             Ok(target) => Ok(Some(target.into_bytes().into())),
@@ -284,7 +207,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// Creates a folder. `false` where something stands there already.
+    /// Creates a folder. `false` where something is there already.
     pub fn make_dir(&mut self, path: &RelativePath, mode: u32) -> Result<bool> {
         match self.at(path, |folder, name| fs::mkdirat(folder, name, permissions(mode))) {
             Ok(()) => Ok(true),
@@ -293,12 +216,12 @@ impl Cursor<'_> {
         }
     }
 
-    /// Creates a folder where none stands yet. `false` where something other than a folder does.
+    /// Creates a folder where none is yet. `false` where something other than a folder does.
     pub fn ensure_dir(&mut self, path: &RelativePath, mode: u32) -> Result<bool> {
         Ok(self.make_dir(path, mode)? || self.stat(path)?.is_some_and(|meta| meta.kind == Kind::Dir))
     }
 
-    /// Creates a new file for writing; fails where something stands there.
+    /// Creates a new file for writing; fails where something is there.
     pub fn create(&mut self, path: &RelativePath, mode: u32) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.at(path, |folder, name| fs::openat(folder, name, flags, permissions(mode)))
@@ -306,7 +229,7 @@ impl Cursor<'_> {
             .map_err(|errno| self.root.error("open", path, errno))
     }
 
-    /// Creates a symbolic link; fails where something stands there.
+    /// Creates a symbolic link; fails where something is there.
     pub fn symlink(&mut self, target: &[u8], path: &RelativePath) -> Result<()> {
         self.at(path, |folder, name| fs::symlinkat(target, folder, name))
             .map_err(|errno| self.root.error("symlink", path, errno))
@@ -326,14 +249,14 @@ impl Cursor<'_> {
             .map_err(|errno| self.root.error("access", folder, errno))
     }
 
-    /// Sets the permission bits of what stands at `path`, through a link. For the stage alone, where nobody else puts one:
+    /// Sets the permission bits of what is at `path`, through a link. For the stage alone, where no other process puts one:
     /// a file there may be one that not even its owner can open.
     pub fn set_staged_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
         self.at(path, |folder, name| fs::chmodat(folder, name, permissions(mode), AtFlags::empty()))
             .map_err(|errno| self.root.error("chmod", path, errno))
     }
 
-    /// Gives what stands at `path`, and not what it points to, to a user and a group. `false` where that cannot be: the
+    /// Gives what is at `path`, and not what it points to, to a user and a group. `false` where that cannot be: the
     /// file system keeps no owners, or this process may not name that one.
     pub fn set_owner(&mut self, path: &RelativePath, (user, group): (u32, u32)) -> Result<bool> {
         let owner = (Some(fs::Uid::from_raw(user)), Some(fs::Gid::from_raw(group)));
@@ -374,7 +297,7 @@ impl Cursor<'_> {
             Err(errno) => return Err(self.root.error("open", path, errno)),
         };
         let around = fs::fstat(folder).map_err(|errno| Error::io("fstat", path.as_path(), errno))?;
-        Ok(Meta::of(&around).dev != meta.dev || is_root_of_mount(folder, name))
+        Ok(Meta::of(&around).id.device() != meta.id.device() || is_root_of_mount(folder, name))
     }
 
     /// Whether names may be made and removed in the folder at `path` (`None`: the root), as far as its mode says.
@@ -392,12 +315,12 @@ impl Cursor<'_> {
         }
     }
 
-    /// Removes a name that is no folder, or an empty folder. `false` where neither stands there.
+    /// Removes a name that is no folder, or an empty folder. `false` where neither is there.
     pub fn remove(&mut self, path: &RelativePath) -> Result<bool> {
         Ok(self.remove_empty_dir(path)? || self.remove_file(path)?)
     }
 
-    /// Lists a folder's names; `None` where no folder stands there (any more).
+    /// Lists a folder's names; `None` where no folder is there (any more).
     pub fn list(&mut self, path: Option<&RelativePath>) -> Result<Option<Vec<Box<[u8]>>>> {
         let root = self.root;
         let failed = |syscall, errno: Errno| match path {
@@ -426,10 +349,11 @@ impl Cursor<'_> {
         self.root.path_of(path)
     }
 
-    fn at<T>(
+    /// A call on a name in the folder that it lies in.
+    pub(super) fn at<T>(
         &mut self,
         path: &RelativePath,
-        call: impl FnOnce(BorrowedFd<'_>, &std::ffi::OsStr) -> rustix::io::Result<T>,
+        call: impl FnOnce(BorrowedFd<'_>, &OsStr) -> rustix::io::Result<T>,
     ) -> rustix::io::Result<T> {
         let (folder, name) = path.split();
         call(self.folder(folder)?, name)
@@ -438,7 +362,7 @@ impl Cursor<'_> {
 
 /// Whether a part of the same file system is mounted there: a single file may be.
 #[cfg(target_os = "linux")]
-fn is_root_of_mount(folder: BorrowedFd<'_>, name: &std::ffi::OsStr) -> bool {
+fn is_root_of_mount(folder: BorrowedFd<'_>, name: &OsStr) -> bool {
     use rustix::fs::{StatxAttributes, StatxFlags};
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     // A kernel that does not know this call or attribute says nothing, and another call fails then.
@@ -448,105 +372,8 @@ fn is_root_of_mount(folder: BorrowedFd<'_>, name: &std::ffi::OsStr) -> bool {
 
 /// Only whole file systems are mounted, and on folders.
 #[cfg(not(target_os = "linux"))]
-fn is_root_of_mount(_folder: BorrowedFd<'_>, _name: &std::ffi::OsStr) -> bool {
+fn is_root_of_mount(_folder: BorrowedFd<'_>, _name: &OsStr) -> bool {
     false
-}
-
-/// How [`rename`] treats what stands at the destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Onto {
-    /// Nothing may stand there.
-    Nothing,
-    /// It changes places with what is moved.
-    Exchange,
-    /// It is replaced (a file by a file).
-    Replace,
-}
-
-/// What became of a [`rename`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Renamed {
-    /// Done.
-    Done,
-    /// Something stands at the destination of [`Onto::Nothing`].
-    Occupied,
-    /// The source, or the destination of [`Onto::Exchange`], or a folder on the way is not there (any more).
-    Absent,
-    /// The two lie on different file systems (a mount below the workspace).
-    OtherFileSystem,
-    /// One of the two is a mount point, which stays where it is.
-    MountPoint,
-    /// The file system cannot do it in one step.
-    Unsupported,
-}
-
-/// Moves a name from below one root to below another, in one step.
-pub fn rename(
-    from: (&mut Cursor<'_>, &RelativePath),
-    to: (&mut Cursor<'_>, &RelativePath),
-    onto: Onto,
-) -> Result<Renamed> {
-    let flags = match onto {
-        Onto::Nothing => RenameFlags::NOREPLACE,
-        Onto::Exchange => RenameFlags::EXCHANGE,
-        Onto::Replace => RenameFlags::empty(),
-    };
-    let (source, from_path) = from;
-    let (destination, to_path) = to;
-    let done = source.at(from_path, |from_folder, from_name| {
-        destination.at(to_path, |to_folder, to_name| {
-            if flags.is_empty() {
-                fs::renameat(from_folder, from_name, to_folder, to_name)
-            } else {
-                fs::renameat_with(from_folder, from_name, to_folder, to_name, flags)
-            }
-        })
-    });
-    match done {
-        Ok(()) => Ok(Renamed::Done),
-        Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(Renamed::Occupied),
-        Err(errno) if is_absent(errno) => Ok(Renamed::Absent),
-        Err(Errno::XDEV) => Ok(Renamed::OtherFileSystem),
-        // It may also be that somebody has it open, where that matters to a file system.
-        Err(Errno::BUSY) if source.is_mount_point(from_path)? || destination.is_mount_point(to_path)? => {
-            Ok(Renamed::MountPoint)
-        }
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if !flags.is_empty() => Ok(Renamed::Unsupported),
-        Err(errno) => Err(destination.root.error("rename", to_path, errno)),
-    }
-}
-
-/// Gives what stands below one root a further name below another. Where something has that name already:
-/// [`Renamed::Occupied`]. For file systems whose rename cannot keep from replacing.
-pub fn link(from: (&mut Cursor<'_>, &RelativePath), to: (&mut Cursor<'_>, &RelativePath)) -> Result<Renamed> {
-    let (source, from_path) = from;
-    let (destination, to_path) = to;
-    let done = source.at(from_path, |from_folder, from_name| {
-        destination.at(to_path, |to_folder, to_name| {
-            fs::linkat(from_folder, from_name, to_folder, to_name, AtFlags::empty())
-        })
-    });
-    match done {
-        Ok(()) => Ok(Renamed::Done),
-        Err(Errno::EXIST) => Ok(Renamed::Occupied),
-        Err(errno) if is_absent(errno) => Ok(Renamed::Absent),
-        Err(Errno::XDEV) => Ok(Renamed::OtherFileSystem),
-        Err(errno) => Err(destination.root.error("link", to_path, errno)),
-    }
-}
-
-/// Sets a file's mode bits `07777`, whatever the umask.
-pub fn set_file_mode(file: &File, mode: u32) -> io::Result<()> {
-    Ok(fs::fchmod(file, permissions(mode))?)
-}
-
-fn permissions(mode: u32) -> Mode {
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::unnecessary_cast,
-        reason = "the type differs by platform"
-    )]
-    Mode::from_bits_truncate((mode & 0o7777) as _)
 }
 
 #[cfg(test)]

@@ -10,15 +10,15 @@ use super::incoming::UNCHANGED;
 use super::plan::{Local, Plan};
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::fs::collisions::may_be_one;
+use crate::fs::{Cursor, FileId, Kind, Meta, Root};
 use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::Snapshot;
-use crate::tree::root::{Cursor, Kind, Meta, Root};
-use crate::tree::twins::may_be_one;
 
 /// Changes a plan where it would take away what another of the sandbox's names stands for: a deletion is taken back, and
 /// what would be replaced is kept aside if it is what the sandbox has by the other name. `local` and `seen` are what
 /// stands at the paths of the plan.
-pub fn spare_twins(
+pub fn spare_collisions(
     root: &Root,
     plan: &mut Plan<'_>,
     theirs: &Snapshot,
@@ -29,7 +29,7 @@ pub fn spare_twins(
     let mut volume = Looker { cursor: root.cursor(), listings: HashMap::new() };
     let (mut spared, mut set_aside) = (HashSet::new(), HashSet::new());
     for (taken, held) in
-        twins(&mut volume, plan, theirs, seen, cancel).map_err(|error| error.with_hint(UNCHANGED))?
+        collisions(&mut volume, plan, theirs, seen, cancel).map_err(|error| error.with_hint(UNCHANGED))?
     {
         if let (Some(entry), Some(Local::Entry(ours))) = (theirs.get(held), local.get(&taken))
             && entry.same_as(ours)
@@ -54,17 +54,17 @@ trait Volume {
 }
 
 /// What a plan takes away unkept, each with a name of the sandbox's that stands for the same entry here.
-fn twins<'p, 'a>(
+fn collisions<'p, 'a>(
     volume: &mut impl Volume,
     plan: &'p Plan<'p>,
     theirs: &'a Snapshot,
     seen: &'p ByPath<Meta>,
     cancel: &Cancel,
 ) -> Result<Vec<(RelativePath, &'a RelativePath)>> {
-    let mut entries: Vec<_> = seen.iter().map(|entry| (inode(&entry.1), entry)).collect();
+    let mut entries: Vec<_> = seen.iter().map(|entry| (entry.1.id, entry)).collect();
     entries.sort_unstable_by_key(|&(inode, _)| inode);
 
-    let mut search = Search { volume, plan, taken: None, unlisted: HashMap::new(), twins: Vec::new() };
+    let mut search = Search { volume, plan, taken: None, unlisted: HashMap::new(), collisions: Vec::new() };
     // What was looked at.
     for same in entries.chunk_by(|one, other| one.0 == other.0).filter(|same| same.len() > 1) {
         for (_, (path, meta)) in same {
@@ -88,11 +88,11 @@ fn twins<'p, 'a>(
             continue;
         }
         let Some(meta) = search.volume.look(held)? else { continue };
-        let from = entries.partition_point(|(at, _)| *at < inode(&meta));
-        let to = entries.partition_point(|(at, _)| *at <= inode(&meta));
+        let from = entries.partition_point(|(at, _)| *at < meta.id);
+        let to = entries.partition_point(|(at, _)| *at <= meta.id);
         search.compare(held, meta, &entries[from..to])?;
     }
-    Ok(search.twins)
+    Ok(search.collisions)
 }
 
 /// What a plan deletes, or replaces without keeping it.
@@ -101,21 +101,14 @@ fn taken_by<'p>(plan: &'p Plan<'_>) -> impl Iterator<Item = &'p RelativePath> {
     plan.deletions.iter().chain(replaced)
 }
 
-/// A file system and a number in it.
-type Inode = (u64, u64);
-
-fn inode(meta: &Meta) -> Inode {
-    (meta.dev, meta.ino)
-}
-
 struct Search<'v, 'p, 'a, V> {
     volume: &'v mut V,
     plan: &'p Plan<'p>,
     /// What the plan takes, once it matters.
     taken: Option<HashSet<&'p RelativePath>>,
     /// Of each inode with several names, those paths that are found by another name than their own.
-    unlisted: HashMap<Inode, Vec<&'p RelativePath>>,
-    twins: Vec<(RelativePath, &'a RelativePath)>,
+    unlisted: HashMap<FileId, Vec<&'p RelativePath>>,
+    collisions: Vec<(RelativePath, &'a RelativePath)>,
 }
 
 impl<'p, 'a, V: Volume> Search<'_, 'p, 'a, V> {
@@ -124,13 +117,13 @@ impl<'p, 'a, V: Volume> Search<'_, 'p, 'a, V> {
         &mut self,
         held: &'a RelativePath,
         meta: Meta,
-        same: &[(Inode, &'p (RelativePath, Meta))],
+        same: &[(FileId, &'p (RelativePath, Meta))],
     ) -> Result<()> {
         let all = same.iter().map(|(_, (path, _))| path);
         let is_one_of_several = meta.kind != Kind::Dir && meta.links > 1;
         let paths = if is_one_of_several && self.volume.is_listed(held)? {
             // By its own name: only what is found by another one than its own may be it.
-            match self.unlisted.entry(inode(&meta)) {
+            match self.unlisted.entry(meta.id) {
                 Occupied(known) => known.into_mut(),
                 Vacant(new) => {
                     let mut unlisted = Vec::new();
@@ -147,13 +140,13 @@ impl<'p, 'a, V: Volume> Search<'_, 'p, 'a, V> {
         };
         let plan = self.plan;
         let taken = self.taken.get_or_insert_with(|| taken_by(plan).collect());
-        let found = paths.iter().filter(|path| taken.contains(*path) && may_be_twins(path, held));
-        self.twins.extend(found.map(|&path| (path.clone(), held)));
+        let found = paths.iter().filter(|path| taken.contains(*path) && may_collide(path, held));
+        self.collisions.extend(found.map(|&path| (path.clone(), held)));
         Ok(())
     }
 }
 
-fn may_be_twins(taken: &RelativePath, held: &RelativePath) -> bool {
+fn may_collide(taken: &RelativePath, held: &RelativePath) -> bool {
     taken != held && may_be_one(taken, held)
 }
 
@@ -208,7 +201,7 @@ struct Suspects<'p> {
     anywhere: bool,
     others: bool,
     /// The same folders by what they are, once that was asked.
-    by_inode: Option<HashMap<Inode, Vec<&'p [u8]>>>,
+    by_inode: Option<HashMap<FileId, Vec<&'p [u8]>>>,
     /// Whether the folder that was asked about last is one of them by another name.
     last: Option<(Vec<u8>, bool)>,
 }
@@ -278,7 +271,7 @@ impl<'p> Suspects<'p> {
             // The root is no path below itself, and has no other name.
             let folder = RelativePath::parse(folder).ok().flatten();
             let meta = folder.map_or(Ok(None), |folder| volume.look(&folder))?;
-            Ok(meta.as_ref().map(inode))
+            Ok(meta.as_ref().map(|meta| meta.id))
         };
         if self.by_inode.is_none() {
             let mut by_inode: HashMap<_, Vec<_>> = HashMap::new();
@@ -387,8 +380,8 @@ mod tests {
                 mode: 0,
                 size: 0,
                 mtime: (0, 0),
-                dev: 1,
-                ino,
+                ctime: (0, 0),
+                id: FileId::new(1, ino),
                 links,
                 owner: (0, 0),
             };
@@ -485,7 +478,7 @@ mod tests {
             ];
             for plan in plans {
                 let mut table = Table::of(rows);
-                let found = twins(&mut table, &plan, &theirs, &seen, &Cancel::default()).unwrap();
+                let found = collisions(&mut table, &plan, &theirs, &seen, &Cancel::default()).unwrap();
                 let found: Vec<_> = found.into_iter().map(|(taken, _)| taken).collect();
                 let expected: Vec<_> = expected.iter().map(|expected| path(expected)).collect();
                 assert_eq!(found, expected, "{name}");
@@ -496,7 +489,7 @@ mod tests {
                     .collect(),
                 ..Plan::default()
             };
-            let found = twins(&mut Table::of(rows), &kept, &theirs, &seen, &Cancel::default()).unwrap();
+            let found = collisions(&mut Table::of(rows), &kept, &theirs, &seen, &Cancel::default()).unwrap();
             assert_eq!(found, [], "{name}: it is kept anyway");
         }
     }
@@ -523,7 +516,7 @@ mod tests {
             names.iter().map(|name| Placement { path: path(name), entry: &entry, aside: false, mode: None });
         let mut plan = Plan { files: files.collect(), ..Plan::default() };
         let local = names.iter().map(|name| (path(name), Local::Entry(entry.clone()))).collect();
-        spare_twins(&root, &mut plan, &theirs, &local, &seen, &Cancel::default()).unwrap();
+        spare_collisions(&root, &mut plan, &theirs, &local, &seen, &Cancel::default()).unwrap();
         assert!(!plan.files.iter().any(|placement| placement.aside));
     }
 }

@@ -1,0 +1,135 @@
+"use strict";
+
+// What runs in the sandbox: POSIX `sh`, with the tar that is there (GNU's, busybox', toybox' or libarchive's).
+
+const { path } = require("../js/node.js");
+const { RUNTIME } = require("./excludes.js");
+
+/** @param {string} text */
+const quote = (text) => `'${text.replaceAll("'", `'"'"'`)}'`;
+
+/** How long one command may get: a kernel takes 128 KiB in one argument. */
+const COMMAND_MAX = 64 * 1024;
+
+/** What other uploads have under way at the workspace's top. */
+const UPLOADS = ".paperclip-upload-*";
+
+/**
+ * Extracts an archive with exactly its modes, whoever the sandbox' user is, and removes it.
+ *
+ * @param {string} archive
+ * @param {string} folder
+ */
+const extract = (archive, folder) =>
+  `(umask 0 && tar -xf ${quote(archive)} -C ${quote(folder)}) && rm -f ${quote(archive)}`;
+
+/**
+ * Extracts a workspace's archive over what is there.
+ *
+ * @param {string} folder
+ * @param {string} archive
+ */
+const addToWorkspace = (folder, archive) => `mkdir -p ${quote(folder)} && ${extract(archive, folder)}`;
+
+/**
+ * Replaces a workspace by an archive. Some names at its top stay.
+ *
+ * @param {string} folder
+ * @param {string} archive
+ * @param {string[]} preserved
+ */
+function replaceWorkspace(folder, archive, preserved) {
+  // `find` takes a name for a pattern, all but the one that is meant as such.
+  const literal = preserved.map((name) => name.replace(/[\\*?[]/g, "\\$&"));
+  const names = [RUNTIME, ...literal, UPLOADS].map((name) => `! -name ${quote(name)}`).join(" ");
+  const dir = quote(folder);
+  return (
+    `mkdir -p ${dir} && find ${dir} -mindepth 1 -maxdepth 1 ${names} -exec rm -rf -- {} + && ` +
+    extract(archive, folder)
+  );
+}
+
+/**
+ * Removes paths of a workspace, in as many commands as that takes.
+ *
+ * @param {string} folder
+ * @param {string[]} paths
+ */
+function removePaths(folder, paths) {
+  const commands = [];
+  const start = `cd ${quote(folder)} && rm -rf --`;
+  let command = start;
+  for (const quoted of paths.map(quote)) {
+    if (command !== start && command.length + quoted.length > COMMAND_MAX) {
+      commands.push(command);
+      command = start;
+    }
+    command += ` ${quoted}`;
+  }
+  return command === start ? commands : [...commands, command];
+}
+
+/**
+ * Makes an asset's folder anew from its archive.
+ *
+ * @param {string} folder
+ * @param {string} archive
+ */
+const replaceFolder = (folder, archive) =>
+  `rm -rf ${quote(folder)} && mkdir -p ${quote(folder)} && ${extract(archive, folder)}`;
+
+/** How many names a tar is given one by one; of more, it looks for itself. */
+const NAMES_MAX = 1000;
+
+/**
+ * Packs a workspace by names that begin with `./`, which patterns can name exactly. An empty one says so by its own entry, as
+ * no archive does that was never written. A workspace that is gone fails it, and so
+ * does a tar that failed (GNU's ends with 1 where a file changed while it was read: that is there all the same). A tar that
+ * knows no `--exclude` gets all but what is never wanted.
+ *
+ * @param {object} download
+ * @param {string} download.folder
+ * @param {string} download.archive
+ * @param {string[]} download.exclude Patterns of tar.
+ * @param {string} [download.excludeFile] Where they are written, where they are too many for a command.
+ * @param {boolean} [download.tolerant] Whether an archive that lacks something will do.
+ */
+function packWorkspace({ folder, archive, exclude, excludeFile, tolerant }) {
+  const patterns = excludeFile
+    ? `-X ${quote(excludeFile)}`
+    : exclude.map((pattern) => `--exclude ${quote(pattern)}`).join(" ");
+  const script = `a=${quote(archive)}
+mkdir -p ${quote(path.posix.dirname(archive))} && cd ${quote(folder)} || exit
+unset TAR_OPTIONS
+rm -f "$a"
+x=
+tar --help 2>&1 | grep -q -e --exclude && x=1
+set --
+for e in ./* ./.[!.]* ./..?*; do
+  [ -e "$e" ] || [ -L "$e" ] || continue
+  case $e in ./${RUNTIME} | ./.git) ;; *) set -- "$@" "$e" ;; esac
+done
+if [ $# -eq 0 ]; then
+  n=$a.none
+  mkdir -p "$n" && tar -cf "$a" -C "$n" .; s=$?
+  rm -rf "$n"
+elif [ $x ]; then
+  [ $# -le ${NAMES_MAX} ] || set -- .
+  tar -cf "$a" ${patterns} "$@"; s=$?
+else
+  tar -cf "$a" "$@"; s=$?
+fi
+if [ $s -eq 1 ] && tar --version 2>/dev/null | grep -q 'GNU tar'; then s=0; fi
+${tolerant ? '[ -s "$a" ]' : "exit $s"}`;
+  return `sh -c ${quote(script)}`;
+}
+
+module.exports = {
+  COMMAND_MAX,
+  addToWorkspace,
+  packWorkspace,
+  quote,
+  removePaths,
+  replaceFolder,
+  replaceWorkspace,
+};

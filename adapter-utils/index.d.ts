@@ -1,0 +1,355 @@
+/**
+ * What other modules import from `sandbox-managed-runtime` and `workspace-restore-merge` of
+ * `@paperclipai/adapter-utils@2026.916.1`, with the same names and types.
+ */
+
+import type {
+  DirectorySnapshot,
+  RuntimeProgressSink,
+  RuntimeStatusPhase,
+  RuntimeStatusSink,
+  SandboxManagedRuntimeAsset as MainAsset,
+  SandboxRemoteExecutionSpec,
+  SnapshotEntry,
+} from "../index.js";
+
+export type {
+  DirectorySnapshot,
+  RuntimeProgressSink,
+  RuntimeStatusPhase,
+  RuntimeStatusSink,
+  SandboxRemoteExecutionSpec,
+  SnapshotEntry,
+};
+export {
+  buildSandboxExecutionSessionIdentity,
+  directoryEntryMatchesBaseline,
+  parseSandboxRemoteExecutionSpec,
+  sandboxExecutionSessionMatches,
+} from "../index.js";
+
+/** Packs a folder into a tar archive, which appears only when complete. */
+export declare function createTarballFromDirectory(input: {
+  localDir: string;
+  archivePath: string;
+  exclude?: string[];
+  followSymlinks?: boolean;
+}): Promise<void>;
+
+/** Makes a folder the same as another; what `preserveAbsent` names stays. */
+export declare function mirrorDirectory(
+  sourceDir: string,
+  targetDir: string,
+  options?: { preserveAbsent?: string[] },
+): Promise<void>;
+
+/** Where an asset's archive and helper files are in the sandbox. */
+export interface SandboxManagedRuntimeAssetProvisionContext {
+  assetTarPath: string;
+  assetDir: string;
+  runtimeRootDir: string;
+}
+
+/** How an asset is put in place where extracting it is not enough. */
+export interface SandboxManagedRuntimeAssetProvision {
+  /** Further files, written to the run's folder before the command. Each `name` is one name. */
+  stageFiles?: { name: string; contents: Buffer | string }[];
+  /** The command that runs instead of the extraction. */
+  postUploadCommand?: (ctx: SandboxManagedRuntimeAssetProvisionContext) => string;
+}
+
+/** What an asset's `restore` works with. */
+export interface SandboxManagedRuntimeAssetRestoreContext {
+  assetDir: string;
+  readFile: (remotePath: string) => Promise<Buffer>;
+  /** A folder of this restore alone, which is gone afterwards. */
+  tempDir?: string;
+}
+
+/** A local folder that the agent needs beside its workspace. */
+export interface SandboxManagedRuntimeAsset extends Pick<
+  MainAsset,
+  "key" | "localDir" | "followSymlinks" | "exclude"
+> {
+  provision?: SandboxManagedRuntimeAssetProvision;
+  /** Called once with each restore. */
+  restore?: (ctx: SandboxManagedRuntimeAssetRestoreContext) => Promise<void>;
+}
+
+/** What git ignores of a project: nothing is sent of one for which that could not be found out. */
+export type ReferencedSourceIgnoreResolution =
+  { kind: "git"; ignoredPaths: string[] } | { kind: "other" } | { kind: "failed"; reason: string };
+
+/** Why what git ignores could not be found out. No other text is ever told. */
+export declare const REFERENCED_SOURCE_IGNORE_FAILURE_REASONS: {
+  readonly scanFailed: "git-ignore-scan-failed";
+  readonly limitExceeded: "git-ignore-scan-limit-exceeded";
+  readonly toplevelNotDescendant: "git-toplevel-not-descendant";
+};
+
+/** A further project that the agent may read. */
+export interface SandboxAdditionalSource {
+  localPath: string;
+  projectId: string;
+  ignoreResolution: ReferencedSourceIgnoreResolution;
+}
+
+/** A path as a pattern of tar that matches just it. */
+export declare function escapeTarExcludeLiteral(entry: string): string;
+/** The patterns that a project's ignored paths come to. */
+export declare function referencedSourceIgnoreExcludeEntries(
+  resolution: ReferencedSourceIgnoreResolution,
+): string[];
+/** Finds out what git ignores of a project. It never rejects; three attempts where too many such scans are under way. */
+export declare function resolveReferencedSourceIgnore(
+  localPath: string,
+): Promise<ReferencedSourceIgnoreResolution>;
+
+/** What `writeFile` and `readFile` get, where anyone listens. */
+export interface SandboxTransferProgressOptions {
+  onProgress?: (transferredBytes: number, totalBytes: number | null) => void | Promise<void>;
+}
+
+/** A file or folder that is to be somewhere else. */
+export interface SandboxSyncFileMapping {
+  sourcePath: string;
+  targetPath: string;
+  kind: "file" | "directory";
+  mode?: number;
+  exclude?: string[];
+  followSymlinks?: boolean;
+  /** Whether the agent may write there. */
+  access?: "rw" | "ro";
+  /** What becomes writable, where that is not the folder of `targetPath`. */
+  writablePath?: string;
+}
+
+/** A command that runs once the files of an operation are there. */
+export interface SandboxPostUploadCommand {
+  command: string;
+  cwd?: string;
+  timeoutMs?: number;
+}
+
+/** One transfer with what belongs to it. */
+export interface SandboxSyncOperation {
+  operationId: string;
+  files: SandboxSyncFileMapping[];
+  postUploadCommands?: SandboxPostUploadCommand[];
+}
+
+/** What became of operations. */
+export interface SandboxSyncResult {
+  operations: { operationId: string; filesTransferred: number; bytesTransferred: number }[];
+}
+
+/** How a sandbox is reached. Without `syncIn` and `syncOut`, the six methods do. */
+export interface SandboxManagedRuntimeClient {
+  makeDir(remotePath: string): Promise<void>;
+  writeFile(remotePath: string, bytes: ArrayBuffer, options?: SandboxTransferProgressOptions): Promise<void>;
+  readFile(
+    remotePath: string,
+    options?: SandboxTransferProgressOptions,
+  ): Promise<Buffer | Uint8Array | ArrayBuffer>;
+  listFiles(remotePath: string): Promise<string[]>;
+  remove(remotePath: string): Promise<void>;
+  run(command: string, options: { timeoutMs: number }): Promise<void>;
+  /** Whether up to four operations may be under way at once. */
+  allowConcurrentSyncOperations?: boolean;
+  syncIn?(operations: SandboxSyncOperation[]): Promise<SandboxSyncResult>;
+  syncOut?(operations: SandboxSyncOperation[]): Promise<SandboxSyncResult>;
+}
+
+/** Throws where an operation reads or writes outside of its roots. */
+export declare function assertSyncOperationsConfined(
+  operations: SandboxSyncOperation[],
+  roots: { sourceRoots: string[]; targetRoots: string[] },
+): void;
+
+/** The state of a checkout, as adapter-utils' `git-workspace-sync` reads it. */
+export interface GitWorkspaceSnapshot {
+  headCommit: string;
+  branchName: string | null;
+  overlayPaths: string[];
+  deletedPaths: string[];
+  ignoredPaths: string[];
+  /** Repositories in it that have a history of their own. */
+  repositories?: Array<{ path: string; snapshot: GitWorkspaceSnapshot }>;
+}
+
+/** A workspace that is in its sandbox. */
+export interface PreparedSandboxManagedRuntime {
+  spec: SandboxRemoteExecutionSpec;
+  workspaceLocalDir: string;
+  workspaceRemoteDir: string;
+  runtimeRootDir: string;
+  assetDirs: Record<string, string>;
+  /** The projects that are there, by their ids. */
+  additionalSourceDirs: Record<string, string>;
+  /** Those that are not, and why. */
+  additionalSourceFailures: AdditionalSourceStagingFailure[];
+  /** What a restore in another process needs. */
+  workspaceSyncSnapshot: { baseline: DirectorySnapshot; gitSnapshot: GitWorkspaceSnapshot | null } | null;
+  restoreWorkspace(onProgress?: RuntimeProgressSink): Promise<void>;
+}
+
+/**
+ * What a prepare does with the sandbox' workspace: fill it from here, fill it from kept archives, or leave it as the sandbox
+ * has it.
+ */
+export type WorkspaceInboundMode = "host_current" | "durable_seed" | "adopt_remote";
+
+/** Where the archives of a workspace are kept, or come from. */
+export interface WorkspaceDurableSeedPaths {
+  workspaceArchivePath: string;
+  workspaceArchiveSha256?: string;
+  gitArchivePath?: string | null;
+  gitArchiveSha256?: string | null;
+}
+
+/** A project that did not get to the sandbox. */
+export interface AdditionalSourceStagingFailure {
+  projectId: string;
+  error: string;
+}
+
+/** Runs work under a name, to be timed. */
+export type RuntimeSpanRunner = <T>(name: string, work: () => Promise<T>) => Promise<T>;
+
+/** All patterns of these lists, each once. */
+export declare function mergeExcludes(...groups: Array<string[] | undefined>): string[];
+
+/** Uploads a workspace with its history, its assets and further projects. */
+export declare function prepareSandboxManagedRuntime(input: {
+  spec: SandboxRemoteExecutionSpec;
+  adapterKey: string;
+  client: SandboxManagedRuntimeClient;
+  workspaceLocalDir: string;
+  workspaceRemoteDir?: string;
+  syncWorkspace?: boolean;
+  workspaceInboundMode?: WorkspaceInboundMode;
+  workspaceDurableSeed?: WorkspaceDurableSeedPaths;
+  workspaceBaseline?: DirectorySnapshot;
+  workspaceGitSnapshot?: GitWorkspaceSnapshot | null;
+  workspaceExclude?: string[];
+  preserveAbsentOnRestore?: string[];
+  assets?: SandboxManagedRuntimeAsset[];
+  additionalSources?: SandboxAdditionalSource[];
+  onProgress?: RuntimeProgressSink;
+  onRuntimeProgress?: RuntimeStatusSink;
+  runtimeSpan?: RuntimeSpanRunner;
+}): Promise<PreparedSandboxManagedRuntime>;
+
+/** A snapshot as JSON can hold it. */
+export interface SerializedDirectorySnapshot {
+  version: 1;
+  exclude: string[];
+  entries: Array<[string, SnapshotEntry]>;
+}
+
+/** A snapshot as JSON can hold it, in the order that its digest is made of. */
+export declare function serializeDirectorySnapshot(snapshot: DirectorySnapshot): SerializedDirectorySnapshot;
+/** A snapshot from JSON; `null` where it is none, or has a path that leads out of its folder. */
+export declare function parseDirectorySnapshot(value: unknown): DirectorySnapshot | null;
+/** The digest of a snapshot's JSON. */
+export declare function directorySnapshotSha256(snapshot: DirectorySnapshot): string;
+
+/** The code of the error where another process held the merge lock for 30 s. */
+export declare const WORKSPACE_RESTORE_LOCK_TIMEOUT_CODE = "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT";
+/** What anyone may know of a failed restore. */
+export type WorkspaceRestoreFailureCode =
+  "restore_permission_denied" | "restore_lock_timeout" | "restore_failed";
+/** How a restore ended. */
+export type WorkspaceRestoreOutcome =
+  { readonly ok: true } | { readonly ok: false; readonly code: WorkspaceRestoreFailureCode };
+/** Which failure an error is. Its message is not looked at. */
+export declare function classifyWorkspaceRestoreFailure(error: unknown): WorkspaceRestoreFailureCode;
+/** A failure in words, without a path or a process. */
+export declare function describeWorkspaceRestoreFailure(code: WorkspaceRestoreFailureCode): string;
+
+/**
+ * Runs `fn` under the lock of a folder, which is an existing one. The lock is in the folder of Paperclip's instance, as `env`
+ * names it (`PAPERCLIP_HOME`, `PAPERCLIP_INSTANCE_ID`). `fn` gets the folder with all links resolved.
+ */
+export declare function withDirectoryMergeLock<T>(
+  targetDir: string,
+  fn: (canonicalTargetDir: string) => Promise<T>,
+  env?: NodeJS.ProcessEnv,
+): Promise<T>;
+
+/** The entries of a folder. `exclude` names paths, each alone or after `*` and a slash (at any depth), or before a slash and `*` (its content). */
+export declare function captureDirectorySnapshot(
+  rootDir: string,
+  options?: { exclude?: string[] },
+): Promise<DirectorySnapshot>;
+
+/** Merges a folder into another under the lock of that one; both callbacks run inside the lock. */
+export declare function mergeDirectoryWithBaseline(input: {
+  baseline: DirectorySnapshot;
+  sourceDir: string;
+  targetDir: string;
+  beforeApply?: () => Promise<void>;
+  afterApply?: () => Promise<void>;
+}): Promise<void>;
+
+/** Of adapter-utils' `git-workspace-sync`, what a run calls. That module itself may be passed. */
+export interface GitFunctions {
+  readonly WORKSPACE_GIT_SCAN_SATURATED_CODE: string;
+  readonly ReferencedSourceIgnoreScanLimitExceededError: new (message: string) => Error;
+  readGitWorkspaceSnapshot(
+    localDir: string,
+    includeRepositories?: boolean,
+  ): Promise<GitWorkspaceSnapshot | null>;
+  readReferencedSourceGitIgnoredPaths(
+    localDir: string,
+  ): Promise<{ toplevel: string; ignoredPaths: string[] } | null>;
+  withShallowGitWorkspaceClone<T>(
+    input: { localDir: string; snapshot: GitWorkspaceSnapshot },
+    fn: (cloneDir: string) => Promise<T>,
+  ): Promise<T>;
+  createImportedGitRef(scope?: string): string;
+  createRemoteGitExportRef(scope?: string): string;
+  deleteLocalGitRef(input: { localDir: string; ref: string }): Promise<void>;
+  fetchGitBundleIntoLocalRef(input: {
+    localDir: string;
+    bundlePath: string;
+    exportRef: string;
+    importedRef: string;
+    baseSha: string;
+  }): Promise<string>;
+  isMissingGitPrerequisiteError(error: unknown): boolean;
+  buildRemoteGitDeltaBundleScript(input: {
+    remoteDir: string;
+    baseSha: string;
+    exportRef: string;
+    bundlePath: string;
+    statusPath?: string;
+    forceFullBundle?: boolean;
+  }): string;
+  integrateImportedGitHead(input: { localDir: string; importedHead: string }): Promise<void>;
+  resetLocalGitIndexToHead(input: { localDir: string; checkWorkingTreeClean?: boolean }): Promise<void>;
+}
+
+/** The folder of a Paperclip instance; adapter-utils' `resolvePaperclipInstanceRootForAdapter` is one. */
+export type InstanceRootResolver = (input?: {
+  homeDir?: string;
+  instanceId?: string;
+  env?: NodeJS.ProcessEnv;
+}) => string;
+
+/** What a run takes from its surroundings; what is not given is this package's own. */
+export interface AdapterUtilsSurroundings {
+  git?: GitFunctions;
+  resolveInstanceRoot?: InstanceRootResolver;
+}
+
+/** The functions of this module that depend on their surroundings. */
+export interface AdapterUtils {
+  mergeDirectoryWithBaseline: typeof mergeDirectoryWithBaseline;
+  prepareSandboxManagedRuntime: typeof prepareSandboxManagedRuntime;
+  resolveReferencedSourceIgnore: typeof resolveReferencedSourceIgnore;
+  withDirectoryMergeLock: typeof withDirectoryMergeLock;
+}
+
+/** These functions for the surroundings that are passed. */
+export declare function createAdapterUtils(surroundings?: AdapterUtilsSurroundings): AdapterUtils;

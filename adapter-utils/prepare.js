@@ -1,0 +1,410 @@
+"use strict";
+
+// One run of a sandbox as adapter-utils' releases conduct it: uploads as tasks, then the way back as tasks.
+
+const check = require("../js/check.js");
+const { fs, path } = require("../js/node.js");
+const {
+  GIT_EXCLUDES,
+  NESTED_GIT,
+  RUNTIME,
+  heavyExcludes,
+  isOrIsBelow,
+  mergeExcludes,
+} = require("./excludes.js");
+const { replaceFolder } = require("./commands.js");
+const { referencedSourceIgnoreExcludeEntries } = require("./ignored.js");
+const { restoreTree } = require("./incoming.js");
+const { capture } = require("./merge.js");
+const { packWorkspace, readSnapshot, select } = require("./outgoing.js");
+const { status, transferProgress } = require("./progress.js");
+const {
+  assertSyncOperationsConfined,
+  bytesTransferred,
+  pack,
+  schedule,
+  send,
+  toBuffer,
+  withTemporaryFolder,
+} = require("./transfer.js");
+
+/**
+ * @import * as own from "./index.js"
+ * @import { Selection } from "./outgoing.js"
+ * @import { Tree } from "./incoming.js"
+ */
+
+/** Whose archives would be the workspace's own. */
+const RESERVED_KEYS = ["workspace", "git-workspace"];
+
+/** @param {string} name */
+const isOneName = (name) => name !== "" && !/[/\\]|\.\./.test(name);
+
+/** @param {own.SandboxManagedRuntimeAsset[]} assets */
+function checkKeys(assets) {
+  for (const { key } of assets) {
+    if (!isOneName(key)) throw new Error(`sandbox runtime asset key is not a simple path segment: ${key}`);
+    if (RESERVED_KEYS.includes(key)) {
+      throw new Error(`sandbox runtime asset key collides with a reserved runtime archive name: ${key}`);
+    }
+    if (assets.filter((asset) => asset.key === key).length > 1) {
+      throw new Error(`sandbox runtime asset key is given twice: ${key}`);
+    }
+  }
+}
+
+/**
+ * Whether something is there. Only that nothing is, is an answer.
+ *
+ * @param {string} dir
+ */
+async function exists(dir) {
+  try {
+    await fs.promises.access(dir);
+    return true;
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return false;
+    throw error;
+  }
+}
+
+/**
+ * @param {object} parts
+ * @param {own.GitFunctions} parts.git
+ * @param {own.InstanceRootResolver} parts.resolveInstanceRoot
+ * @param {typeof own.resolveReferencedSourceIgnore} parts.resolveIgnore
+ * @returns {typeof own.prepareSandboxManagedRuntime}
+ */
+function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
+  return async function prepareSandboxManagedRuntime(input) {
+    check.object("input", input);
+    check.object("input.spec", input.spec);
+    check.client(input.client, ["makeDir", "writeFile", "run", "readFile", "remove"]);
+    const { client, spec, onProgress: onLine, onRuntimeProgress: onStatus } = input;
+    const { timeoutMs } = spec;
+    const dir = check.localPath("input.workspaceLocalDir", input.workspaceLocalDir);
+    const workspaceRemoteDir = input.workspaceRemoteDir ?? spec.remoteCwd;
+    const runtimeRootDir = path.posix.join(workspaceRemoteDir, RUNTIME, input.adapterKey);
+    const assets = input.assets ?? [];
+    const sources = input.additionalSources ?? [];
+    const mode = input.workspaceInboundMode ?? "host_current";
+    const seed = input.workspaceDurableSeed;
+    const preserve = check.strings("input.preserveAbsentOnRestore", input.preserveAbsentOnRestore);
+
+    // Nothing to send and nothing to bring back is a caller's way to say that only assets count.
+    const syncsWorkspace = input.syncWorkspace !== false && (await exists(dir));
+    const sends = syncsWorkspace && mode !== "adopt_remote";
+    const packs = sends || (syncsWorkspace && seed !== undefined);
+    if (mode === "durable_seed" && !seed) throw new Error("workspace_durable_seed_missing");
+    checkKeys(assets);
+
+    /** @type {own.RuntimeSpanRunner} */
+    const span = (name, work) => (input.runtimeSpan ? input.runtimeSpan(name, work) : work());
+    let operations = 0;
+    const nextOperationId = () => `sync-op-${++operations}`;
+
+    /** @type {Selection | undefined} */
+    let selection;
+    /** @type {own.DirectorySnapshot["entries"]} */
+    let base = input.workspaceBaseline?.entries ?? new Map();
+    if (syncsWorkspace) {
+      const given = input.workspaceGitSnapshot;
+      const snapshot = given === undefined ? await span("snapshot.git", () => readSnapshot(git, dir)) : given;
+      const ignore = snapshot ? null : await resolveIgnore(dir);
+      if (ignore?.kind === "failed") throw new Error(`Workspace ignore scan failed: ${ignore.reason}`);
+      const choose = async () => {
+        selection = await select({ dir, snapshot, ignore, exclude: input.workspaceExclude, preserve });
+        // What is sent is the base. Where nothing is, what is here was sent by an earlier run.
+        if (!input.workspaceBaseline && !sends) base = await capture(dir, selection.leftOut);
+      };
+      await (input.workspaceBaseline ? choose() : span("snapshot.baseline", choose));
+    }
+
+    /**
+     * @param {object} staging
+     * @param {own.SandboxSyncFileMapping[]} staging.files
+     * @param {own.SandboxPostUploadCommand[]} [staging.postUploadCommands]
+     * @param {string[]} staging.sourceRoots
+     * @param {string[]} staging.targetRoots
+     * @param {string} staging.label
+     * @param {number} staging.bytes How many are known to travel.
+     */
+    const stage = async ({ files, postUploadCommands, sourceRoots, targetRoots, label, bytes }) => {
+      const operation = {
+        operationId: nextOperationId(),
+        files,
+        ...(postUploadCommands && {
+          postUploadCommands: postUploadCommands.map((command) => ({ timeoutMs, ...command })),
+        }),
+      };
+      assertSyncOperationsConfined([operation], { sourceRoots, targetRoots });
+      const what = `Syncing ${label} to`;
+      const progress = transferProgress({ what, phase: "config_sync", onLine, onStatus });
+      const result = await send(client, [operation], timeoutMs, progress.options);
+      await progress.finish(bytesTransferred(result) || bytes);
+    };
+
+    /** @param {string} temporary */
+    const stageWorkspace = async (temporary) => {
+      const chosen = /** @type {Selection} */ (selection);
+      const packed = await span("pack", () =>
+        packWorkspace({
+          git,
+          dir,
+          temporary,
+          remoteDir: workspaceRemoteDir,
+          runtimeRootDir,
+          selection: chosen,
+          preserve,
+          seed,
+          fromSeed: mode === "durable_seed",
+          beforeHistory: () => status(onStatus, "git_sync", "Syncing git history to environment"),
+          beforeFiles: () => status(onStatus, "config_sync", "Syncing workspace to environment"),
+        }),
+      );
+      if (!sends) return;
+      if (!input.workspaceBaseline) base = packed.entries;
+      const { files, postUploadCommands, bytes } = packed;
+      const roots = { sourceRoots: [temporary], targetRoots: [runtimeRootDir] };
+      await stage({ files, postUploadCommands, bytes, label: "workspace", ...roots });
+    };
+
+    /**
+     * @param {string} temporary
+     * @param {own.SandboxManagedRuntimeAsset} asset
+     */
+    const stageAsset = async (temporary, { key, localDir, followSymlinks, exclude, provision }) => {
+      await status(onStatus, "config_sync", "Syncing runtime assets to environment");
+      const assetDir = path.posix.join(runtimeRootDir, key);
+      const assetTarPath = path.posix.join(runtimeRootDir, `${key}-upload.tar`);
+      const archivePath = path.join(temporary, `${key}.tar`);
+      await pack({
+        localDir: check.localPath(`asset ${key}`, localDir),
+        archivePath,
+        exclude,
+        followSymlinks,
+      });
+      /** @type {own.SandboxSyncFileMapping[]} */
+      const files = [
+        {
+          sourcePath: archivePath,
+          targetPath: assetTarPath,
+          kind: "file",
+          access: "rw",
+          writablePath: assetDir,
+        },
+      ];
+      for (const { name, contents } of provision?.stageFiles ?? []) {
+        if (!isOneName(name))
+          throw new Error(`provision stageFile.name must be a simple basename, got: ${name}`);
+        const sourcePath = path.join(temporary, `${key}.stage.${name}`);
+        await fs.promises.writeFile(sourcePath, contents);
+        files.push({
+          sourcePath,
+          targetPath: path.posix.join(runtimeRootDir, name),
+          kind: "file",
+          access: "ro",
+        });
+      }
+      const command =
+        provision?.postUploadCommand?.({ assetTarPath, assetDir, runtimeRootDir }) ??
+        replaceFolder(assetDir, assetTarPath);
+      await stage({
+        files,
+        postUploadCommands: [{ command }],
+        sourceRoots: [temporary],
+        targetRoots: [runtimeRootDir],
+        label: key,
+        bytes: (await fs.promises.stat(archivePath)).size,
+      });
+    };
+
+    /** @type {Record<string, string>} */
+    const additionalSourceDirs = {};
+    /** @param {own.SandboxAdditionalSource} source */
+    const stageSource = async ({ localPath, projectId, ignoreResolution }) => {
+      if (!path.posix.isAbsolute(localPath)) {
+        throw new Error(`additional source localPath is not an absolute path: ${localPath}`);
+      }
+      if (!isOneName(projectId)) {
+        throw new Error(`additional source projectId is not a simple path segment: ${projectId}`);
+      }
+      // What git ignores is not known, and may be secret.
+      if (ignoreResolution.kind === "failed") {
+        throw new Error(`referenced project ignore resolution failed: ${ignoreResolution.reason}`);
+      }
+      const label = `project-${projectId}`;
+      const targetPath = path.posix.join(runtimeRootDir, label);
+      const ignored = referencedSourceIgnoreExcludeEntries(ignoreResolution);
+      const exclude = mergeExcludes(heavyExcludes(), [".git"], ignored);
+      await status(onStatus, "config_sync", "Syncing referenced project to environment");
+      await stage({
+        files: [{ sourcePath: localPath, targetPath, kind: "directory", exclude, access: "ro" }],
+        sourceRoots: [localPath],
+        targetRoots: [targetPath],
+        label,
+        bytes: 0,
+      });
+      additionalSourceDirs[projectId] = targetPath;
+    };
+
+    const atOnce = client.allowConcurrentSyncOperations === true;
+    const additionalSourceFailures = await withTemporaryFolder(
+      "paperclip-sandbox-sync-",
+      async (temporary) => {
+        const required = assets.map((asset) => ({
+          name: `stage.asset.${asset.key}`,
+          work: () => stageAsset(temporary, asset),
+        }));
+        if (packs) required.unshift({ name: "stage.workspace", work: () => stageWorkspace(temporary) });
+        /** @type {(string | undefined)[]} */
+        const failures = [];
+        const optional = sources.map((source, at) => ({
+          name: `stage.project.${source.projectId}`,
+          // One project's failure is told, and is nobody else's.
+          work: () =>
+            stageSource(source).catch((error) => {
+              failures[at] = error instanceof Error ? error.message : String(error);
+            }),
+        }));
+        const tasks = [...required, ...optional].map(
+          ({ name, work }) =>
+            () =>
+              span(name, work),
+        );
+        throwFirst(await schedule(tasks, atOnce), required.length);
+        return sources.flatMap(({ projectId }, at) => {
+          const error = failures[at];
+          return error === undefined ? [] : [{ projectId, error }];
+        });
+      },
+    );
+
+    const trees = selection ? treesOf(selection) : [];
+
+    /**
+     * The workspace, with the repositories in it that have histories of their own before it.
+     *
+     * @param {Selection} chosen
+     * @returns {Tree[]}
+     */
+    function treesOf(chosen) {
+      const repositories = chosen.snapshot?.repositories ?? [];
+      const paths = repositories.map((repository) => repository.path);
+      const given = input.workspaceBaseline?.exclude ?? [];
+      const outer = {
+        localDir: dir,
+        remoteDir: workspaceRemoteDir,
+        runtimeRootDir,
+        snapshot: chosen.snapshot,
+        base: new Map([...base].filter(([name]) => !isOrIsBelow(name, paths))),
+        head: undefined,
+        leftOut: { ...chosen.leftOut, snapshot: [...chosen.leftOut.snapshot, ...given, ...paths] },
+        nativeExclude: chosen.nativeExclude,
+        tarExclude: chosen.tarExclude,
+      };
+      const inner = repositories.map(({ path: at, snapshot }, number) => {
+        const below = (/** @type {string[]} */ patterns) =>
+          patterns.flatMap((pattern) => {
+            if (pattern.startsWith(`${at}/`)) return [pattern.slice(at.length + 1)];
+            return pattern.startsWith("*/") ? [pattern] : [];
+          });
+        const exclude = mergeExcludes(
+          heavyExcludes(),
+          GIT_EXCLUDES,
+          [RUNTIME],
+          snapshot.ignoredPaths,
+          below([...chosen.exclude, ...given]),
+        );
+        const prefix = `${at}/`;
+        return {
+          localDir: path.join(dir, at),
+          remoteDir: path.posix.join(workspaceRemoteDir, at),
+          runtimeRootDir: path.posix.join(runtimeRootDir, `repository-${number}`),
+          snapshot,
+          base: new Map(
+            [...base].flatMap(([name, entry]) =>
+              name.startsWith(prefix) ? [[name.slice(prefix.length), entry]] : [],
+            ),
+          ),
+          head: undefined,
+          leftOut: { snapshot: [...exclude, ...NESTED_GIT], tar: chosen.leftOut.tar },
+          nativeExclude: mergeExcludes(heavyExcludes(), GIT_EXCLUDES, input.workspaceExclude),
+          tarExclude: mergeExcludes(chosen.leftOut.tar, heavyExcludes(), [".git"]),
+        };
+      });
+      return [...inner, outer];
+    }
+
+    /** @param {own.RuntimeProgressSink} [onRestoreLine] */
+    const restoreWorkspace = async (onRestoreLine) => {
+      const way = {
+        git,
+        resolveInstanceRoot,
+        client,
+        timeoutMs,
+        nextOperationId,
+        onLine: onRestoreLine ?? onLine,
+        onStatus,
+      };
+      const restoreFiles = async () => {
+        const workspace = await fs.promises.realpath(dir);
+        for (const tree of trees) {
+          const below = path.relative(dir, tree.localDir);
+          if ((await fs.promises.realpath(tree.localDir)) !== path.join(workspace, below)) {
+            throw new Error("Project repository escaped its workspace");
+          }
+          await restoreTree(tree, way);
+        }
+      };
+      const tasks = assets.flatMap(({ key, restore }) =>
+        restore
+          ? [
+              () =>
+                span(`restore.asset.${key}`, () =>
+                  withTemporaryFolder("paperclip-sandbox-restore-", (tempDir) =>
+                    restore({
+                      assetDir: path.posix.join(runtimeRootDir, key),
+                      readFile: async (remotePath) => toBuffer(await client.readFile(remotePath)),
+                      tempDir,
+                    }),
+                  ),
+                ),
+            ]
+          : [],
+      );
+      if (trees.length > 0) tasks.unshift(() => span("restore.workspace", restoreFiles));
+      throwFirst(await schedule(tasks, atOnce));
+    };
+
+    return {
+      spec,
+      workspaceLocalDir: input.workspaceLocalDir,
+      workspaceRemoteDir,
+      runtimeRootDir,
+      assetDirs: Object.fromEntries(assets.map(({ key }) => [key, path.posix.join(runtimeRootDir, key)])),
+      additionalSourceDirs,
+      additionalSourceFailures,
+      workspaceSyncSnapshot: selection
+        ? {
+            baseline: input.workspaceBaseline ?? { exclude: selection.exclude, entries: base },
+            gitSnapshot: selection.snapshot,
+          }
+        : null,
+      restoreWorkspace,
+    };
+  };
+}
+
+/**
+ * Throws the first failure in the tasks' order, whichever came first.
+ *
+ * @param {PromiseSettledResult<unknown>[]} results
+ * @param {number} [count] How many of them must not fail.
+ */
+function throwFirst(results, count = results.length) {
+  const failed = results.slice(0, count).find((result) => result.status === "rejected");
+  if (failed?.status === "rejected") throw failed.reason;
+}
+
+module.exports = { createPrepare };

@@ -1,0 +1,170 @@
+"use strict";
+
+// What is asked of a local repository beside the functions that a caller may replace: what it tracks, what lies nested in
+// it, and where it keeps what must not be lost.
+
+const { childProcess, path } = require("../js/node.js");
+const { HEAVY_NAMES } = require("./excludes.js");
+
+const OUTPUT_MAX = 1024 * 1024 * 1024;
+
+/** An environment in which nothing says how git is to work but the arguments. */
+function plainEnvironment() {
+  const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("GIT_"));
+  return { ...Object.fromEntries(inherited), GIT_CONFIG_NOSYSTEM: "1", GIT_CONFIG_GLOBAL: "/dev/null" };
+}
+
+/**
+ * Runs the host's git on a repository without running anything that its configuration names.
+ *
+ * @param {string} dir
+ * @param {string[]} args
+ * @param {string} [stdin]
+ * @returns {Promise<string>}
+ */
+function git(dir, args, stdin) {
+  return new Promise((resolve, reject) => {
+    const all = ["-C", dir, "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", ...args];
+    const options = { maxBuffer: OUTPUT_MAX, env: plainEnvironment() };
+    const child = childProcess.execFile("git", all, options, (error, stdout, stderr) => {
+      if (error) reject(Object.assign(error, { stdout, stderr }));
+      else resolve(stdout);
+    });
+    // Where git ended before it had read all, its exit says why.
+    child.stdin?.on("error", () => {});
+    child.stdin?.end(stdin ?? "");
+  });
+}
+
+/** @param {string} text */
+const records = (text) => text.split("\0").filter((record) => record !== "");
+
+/**
+ * Whether a folder is in a repository that has no commit yet.
+ *
+ * @param {string} dir
+ */
+async function hasNoCommit(dir) {
+  const answers = async (/** @type {string[]} */ ...args) => {
+    try {
+      await git(dir, args);
+      return true;
+    } catch {
+      // What it does not answer is the answer.
+      return false;
+    }
+  };
+  return (
+    (await answers("symbolic-ref", "-q", "HEAD")) && !(await answers("rev-parse", "-q", "--verify", "HEAD"))
+  );
+}
+
+/**
+ * What the index of a repository has in a folder: submodules, and which of the names of heavy folders.
+ *
+ * @param {string} dir
+ */
+async function readIndex(dir) {
+  const submodules = [];
+  /** @type {Set<string>} */
+  const heavyNames = new Set();
+  for (const record of records(await git(dir, ["ls-files", "-s", "-z"]))) {
+    const name = record.slice(record.indexOf("\t") + 1);
+    if (record.startsWith("160000 ")) submodules.push(name);
+    for (const heavy of HEAVY_NAMES) if (`/${name}`.includes(`/${heavy}/`)) heavyNames.add(heavy);
+  }
+  return { submodules, heavyNames };
+}
+
+/**
+ * The files of a repository that lies in a workspace, by their paths in that: those it tracks, and those that it does not
+ * ignore. Its own nested repositories are among them, and none of git's own files.
+ *
+ * @param {string} workspace
+ * @param {string} nested
+ * @returns {Promise<string[]>}
+ */
+async function filesOfNested(workspace, nested) {
+  const dir = path.join(workspace, nested);
+  // One that is not a repository of its own would answer for the one that it lies in.
+  const prefix = (await git(dir, ["rev-parse", "--show-prefix"])).trim();
+  if (prefix !== "") return [];
+  const listed = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+  const [names, { submodules }] = await Promise.all([git(dir, listed), readIndex(dir)]);
+  const inner = new Set(submodules);
+  const files = [];
+  for (const name of records(names)) {
+    const at = `${nested}/${name.replace(/\/$/, "")}`;
+    files.push(at);
+    if (name.endsWith("/") || inner.has(name)) files.push(...(await filesOfNested(workspace, at)));
+  }
+  return files;
+}
+
+/**
+ * Which of these ignored paths are ignored by that name anywhere, and not just where they are: a tar that leaves them out at
+ * any depth then leaves out nothing else.
+ *
+ * @param {string} dir
+ * @param {string[]} ignored
+ */
+async function ignoredAnywhere(dir, ignored) {
+  if (ignored.length === 0) return [];
+  // A folder that nobody has.
+  const elsewhere = "paperclip-elsewhere/paperclip-elsewhere";
+  const asked = ignored.map((name) => `${elsewhere}/${name}\0`).join("");
+  try {
+    const answer = await git(dir, ["check-ignore", "--no-index", "-z", "--stdin"], asked);
+    const found = new Set(records(answer).map((name) => name.slice(elsewhere.length + 1)));
+    return ignored.filter((name) => found.has(name));
+  } catch {
+    // It ends with 1 where none is; and where it cannot say, none counts, so that more travels than needed.
+    return [];
+  }
+}
+
+/** The name for what is kept now. */
+const stamp = () => new Date().toISOString().replace(/[-:]/g, "").replace(/\..*/, "Z");
+
+/**
+ * Gives a commit a name under which no clean-up takes it.
+ *
+ * @param {string} dir
+ * @param {string} commit
+ * @param {string} what
+ */
+async function keepCommit(dir, commit, what) {
+  const ref = `refs/paperclip/${stamp()}/${what}-${commit.slice(0, 12)}`;
+  await git(dir, ["update-ref", ref, commit]);
+  return ref;
+}
+
+const IDENTITY = ["-c", "user.name=Paperclip", "-c", "user.email=noreply@paperclip.ing"];
+
+/**
+ * Keeps what is staged as a commit, where it is not what `HEAD` or the workspace has: to set the index back would lose it.
+ *
+ * @param {string} dir
+ */
+async function keepStaged(dir) {
+  const staged = records(await git(dir, ["diff", "--cached", "--name-only", "-z", "--diff-filter=ACMT"]));
+  if (staged.length === 0) return undefined;
+  const changed = new Set(records(await git(dir, ["diff", "--name-only", "-z"])));
+  if (!staged.some((name) => changed.has(name))) return undefined;
+  const tree = (await git(dir, ["write-tree"])).trim();
+  const message = "What was staged when a sandbox' work came back";
+  const commit = await git(dir, [...IDENTITY, "commit-tree", tree, "-p", "HEAD", "-m", message]);
+  return keepCommit(dir, commit.trim(), "staged");
+}
+
+module.exports = {
+  IDENTITY,
+  filesOfNested,
+  git,
+  hasNoCommit,
+  ignoredAnywhere,
+  keepCommit,
+  keepStaged,
+  readIndex,
+  records,
+};

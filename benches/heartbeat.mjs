@@ -1,0 +1,242 @@
+// `npm run bench -- heartbeat`: what a first prepare and later heartbeats cost, beside rsync.
+//
+//   npm run bench -- heartbeat --files 20000 --rounds 5
+//
+// The sandbox is a directory on this machine with the machine's tools. Each client call takes as long as over a link of
+// 100 Mbit/s and 5 ms, so that this package treats it as one; that wait is taken out of the measured time (what is packed
+// meanwhile costs nothing then). What a link would cost is computed: time here and in the sandbox, calls × round trip,
+// bytes ÷ rate. Rsync talks to itself through a pipe; its round trips are taken as three.
+
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { appendFile, chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import { promisify, parseArgs } from "node:util";
+import { quote, shell } from "./shell.mjs";
+import { planWorkloads, writeTree } from "./workloads.mjs";
+
+const execute = promisify(execFile);
+
+/** Milliseconds that each call waits, and how many bytes travel in one of them. */
+const WAIT_MS = 5;
+const BYTES_PER_MS = 12_500;
+/** How many round trips rsync makes. */
+const RSYNC_TRIPS = 3;
+/** How many files each side changes before a heartbeat. */
+const CHANGED = 10;
+
+const LINKS = [
+  { name: "10 Mbit/s, 50 ms", bytesPerMs: 1250, roundTripMs: 50 },
+  { name: "100 Mbit/s, 20 ms", bytesPerMs: 12_500, roundTripMs: 20 },
+  { name: "1,000 Mbit/s, 2 ms", bytesPerMs: 125_000, roundTripMs: 2 },
+];
+
+/**
+ * What one prepare or restore has cost.
+ *
+ * @typedef {object} Cost
+ * @property {number} hereMs
+ * @property {number} thereMs In the sandbox's commands.
+ * @property {number} calls
+ * @property {number} bytes
+ */
+
+/** A sandbox on this machine that counts. */
+class CountingClient {
+  calls = 0;
+  bytes = 0;
+  thereMs = 0;
+  waitedMs = 0;
+
+  /**
+   * @template T
+   * @param {() => Promise<T>} work
+   * @param {number} [bytes] That are sent.
+   */
+  async #call(work, bytes = 0) {
+    this.calls++;
+    await this.#travel(WAIT_MS, bytes);
+    return work();
+  }
+
+  /** Waits for as long as bytes take. */
+  async #travel(/** @type {number} */ ms, /** @type {number} */ bytes) {
+    this.bytes += bytes;
+    const started = performance.now();
+    await new Promise((resolve) => setTimeout(resolve, ms + bytes / BYTES_PER_MS));
+    this.waitedMs += performance.now() - started;
+  }
+
+  /** @param {string} remotePath */
+  makeDir(remotePath) {
+    return this.#call(async () => void (await mkdir(remotePath, { recursive: true })));
+  }
+
+  /**
+   * @param {string} remotePath
+   * @param {ArrayBuffer} bytes
+   */
+  writeFile(remotePath, bytes) {
+    return this.#call(() => writeFile(remotePath, Buffer.from(bytes)), bytes.byteLength);
+  }
+
+  /** @param {string} remotePath */
+  readFile(remotePath) {
+    return this.#call(async () => {
+      const content = await readFile(remotePath);
+      await this.#travel(0, content.byteLength);
+      return content;
+    });
+  }
+
+  async listFiles() {
+    return [];
+  }
+
+  /** @param {string} remotePath */
+  remove(remotePath) {
+    return this.#call(() => rm(remotePath));
+  }
+
+  /** @param {string} command */
+  run(command) {
+    return this.#call(async () => {
+      const started = performance.now();
+      await execute("sh", ["-c", command], { maxBuffer: 1 << 26 });
+      this.thereMs += performance.now() - started;
+    }, command.length);
+  }
+
+  /**
+   * @param {() => Promise<unknown>} work
+   * @returns {Promise<Cost>}
+   */
+  async cost(work) {
+    Object.assign(this, { calls: 0, bytes: 0, thereMs: 0, waitedMs: 0 });
+    const started = performance.now();
+    await work();
+    const { calls, bytes, thereMs, waitedMs } = this;
+    const hereMs = Math.max(0, performance.now() - started - thereMs - waitedMs);
+    return { hereMs, thereMs, calls, bytes };
+  }
+}
+
+/**
+ * @param {string} root
+ * @param {string} side
+ * @param {number} round
+ */
+async function edit(root, side, round) {
+  const listed = await shell(`cd ${quote(root)} && find . -type f ! -path './.paperclip-runtime/*' | sort`);
+  const files = listed.trimEnd().split("\n");
+  const first = createHash("sha256").update(`${side}${round}`).digest().readUInt32LE(0) % files.length;
+  const step = Math.floor(files.length / CHANGED);
+  for (let at = 0; at < CHANGED; at++) {
+    await appendFile(path.join(root, files[(first + at * step) % files.length]), `// ${side} ${round}\n`);
+  }
+}
+
+/**
+ * Has rsync bring one directory to another, through its protocol.
+ *
+ * @param {string} from
+ * @param {string} to
+ * @param {string} remoteShell
+ * @returns {Promise<Cost>}
+ */
+async function rsync(from, to, remoteShell) {
+  const started = performance.now();
+  const said = await shell(
+    `rsync -az --delete --stats --exclude=/.paperclip-runtime -e ${quote(remoteShell)} ${quote(`${from}/`)} there:${quote(to)}`,
+  );
+  const count = (/** @type {string} */ label) =>
+    Number((new RegExp(`Total bytes ${label}: ([\\d,.]+)`).exec(said)?.[1] ?? "0").replace(/[,.]/g, ""));
+  return {
+    hereMs: performance.now() - started,
+    thereMs: 0,
+    calls: RSYNC_TRIPS,
+    bytes: count("sent") + count("received"),
+  };
+}
+
+/** @param {number[]} values */
+const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
+
+/**
+ * @param {Cost[]} costs
+ * @returns {Cost}
+ */
+const medians = (costs) => ({
+  hereMs: median(costs.map((cost) => cost.hereMs)),
+  thereMs: median(costs.map((cost) => cost.thereMs)),
+  calls: median(costs.map((cost) => cost.calls)),
+  bytes: median(costs.map((cost) => cost.bytes)),
+});
+
+/** Measures and prints the table. */
+export async function heartbeat(/** @type {string[]} */ args) {
+  const { values } = parseArgs({
+    args,
+    options: { files: { type: "string", default: "20000" }, rounds: { type: "string", default: "5" } },
+  });
+  const { prepareSandboxManagedRuntime } = await import("../index.js");
+  const dir = await mkdtemp(path.join(os.tmpdir(), "heartbeat-"));
+  process.env.PAPERCLIP_HOME = path.join(dir, "home");
+  try {
+    const { src } = planWorkloads("full");
+    const files = src.files.slice(0, Number(values.files));
+    const [workspace, remote, copy] = ["here", "there", "rsync"].map((name) => path.join(dir, name));
+    await writeTree({ ...src, files }, workspace);
+    const remoteShell = path.join(dir, "remote-shell");
+    await writeFile(remoteShell, '#!/bin/sh\nshift\nexec sh -c "$*"\n');
+    await chmod(remoteShell, 0o755);
+    const client = new CountingClient();
+    const spec = {
+      transport: /** @type {const} */ ("sandbox"),
+      provider: "local",
+      sandboxId: "heartbeat",
+      remoteCwd: remote,
+      timeoutMs: 600_000,
+      apiKey: null,
+    };
+    const prepare = () =>
+      prepareSandboxManagedRuntime({ spec, client, adapterKey: "bench", workspaceLocalDir: workspace });
+    /** @type {Record<string, Cost[]>} */
+    const costs = {};
+    const note = (/** @type {string} */ name, /** @type {Cost} */ cost) => (costs[name] ??= []).push(cost);
+
+    let prepared = /** @type {Awaited<ReturnType<typeof prepare>> | undefined} */ (undefined);
+    const first = await client.cost(async () => (prepared = await prepare()));
+    note("first prepare", first);
+    await mkdir(copy);
+    note("first prepare, rsync", await rsync(workspace, copy, remoteShell));
+    // What an agent's first run leaves is no second heartbeat yet.
+    await client.cost(async () => prepared?.restoreWorkspace());
+    for (let round = 0; round < Number(values.rounds); round++) {
+      await edit(workspace, "here", round);
+      note("prepare", await client.cost(async () => (prepared = await prepare())));
+      note("prepare, rsync", await rsync(workspace, copy, remoteShell));
+      await edit(remote, "there", round);
+      note("restore", await client.cost(async () => prepared?.restoreWorkspace()));
+      // The other way round costs rsync the same: a list of names, and the changes.
+      await edit(copy, "there", round);
+      note("restore, rsync", await rsync(copy, workspace, remoteShell));
+      await rsync(remote, workspace, remoteShell);
+    }
+
+    const header = ["", "here", "sandbox", "calls", "bytes", ...LINKS.map(({ name }) => name)];
+    const rows = Object.entries(costs).map(([name, all]) => {
+      const cost = medians(all);
+      const onLink = LINKS.map(({ bytesPerMs, roundTripMs }) => {
+        const ms = cost.hereMs + cost.thereMs + cost.calls * roundTripMs + cost.bytes / bytesPerMs;
+        return `${(ms / 1000).toFixed(2)} s`;
+      });
+      const ms = [cost.hereMs, cost.thereMs].map((value) => `${Math.round(value)} ms`);
+      return [name, ...ms, String(cost.calls), cost.bytes.toLocaleString("en"), ...onLink];
+    });
+    for (const row of [header, header.map(() => "---"), ...rows]) console.log(`| ${row.join(" | ")} |`);
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}

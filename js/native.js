@@ -1,0 +1,94 @@
+"use strict";
+
+// What several entries of the package do with the binding: its errors made JavaScript's, and snapshots carried across a
+// turn's worth at a time.
+
+const { native } = require("../binding.js");
+const { fromNative } = require("./errors.js");
+const { nextTurn } = require("./turn.js");
+
+/**
+ * @import * as own from "../index.js"
+ * @import { Pieces } from "../binding.js"
+ */
+
+/** How many entries of a snapshot are handled in one turn of the event loop: about a millisecond's worth. */
+const ENTRIES_A_TURN = 1000;
+
+/**
+ * Awaits the binding, with its errors made JavaScript's.
+ *
+ * @template T
+ * @param {Promise<T>} promise
+ */
+const awaitNative = async (promise) => {
+  try {
+    return await promise;
+  } catch (error) {
+    throw fromNative(error);
+  }
+};
+
+/**
+ * The entries of a snapshot as the binding hands them over.
+ *
+ * @param {Pieces} pieces
+ * @returns {Promise<own.DirectorySnapshot["entries"]>}
+ */
+async function readEntries(pieces) {
+  const entries = new Map();
+  for (let json = pieces.read(); json !== null; json = pieces.read()) {
+    for (const [name, entry] of JSON.parse(json)) entries.set(name, entry);
+    await nextTurn();
+  }
+  return entries;
+}
+
+/**
+ * Hands a baseline to the binding, a turn's worth at a time.
+ *
+ * @param {own.DirectorySnapshot["entries"]} entries
+ */
+async function writeBaseline(entries) {
+  const writer = new (native().SnapshotWriter)();
+  /** @type {[string, own.SnapshotEntry][]} */
+  let batch = [];
+  const flush = () => {
+    try {
+      writer.write(JSON.stringify(batch));
+    } catch (error) {
+      throw fromNative(error);
+    }
+    batch = [];
+  };
+  for (const pair of entries) {
+    batch.push(pair);
+    if (batch.length === ENTRIES_A_TURN) {
+      flush();
+      await nextTurn();
+    }
+  }
+  flush();
+  return writer;
+}
+
+/**
+ * Runs `work` and then `release` in any case. Where both fail, the first failure is the one to know.
+ *
+ * @template T
+ * @param {() => Promise<T>} work
+ * @param {() => Promise<unknown>} release
+ */
+async function holding(work, release) {
+  let result;
+  try {
+    result = await work();
+  } catch (error) {
+    await release().catch(() => undefined);
+    throw error;
+  }
+  await release();
+  return result;
+}
+
+module.exports = { awaitNative, holding, readEntries, writeBaseline };

@@ -1,0 +1,55 @@
+//! The session of a prepare that another process may have made.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::prepare::{Base, LeftAlone, Memory, Session, Upload, Workspace, new_id};
+use super::prepare_report::PrepareReport;
+use super::repositories::Shared;
+use super::spec;
+use crate::error::{Error, Result};
+use crate::exclude::PathSet;
+use crate::fs::Root;
+use crate::merge::report::Rescued;
+
+/// Takes up what the last prepare or restore of this sandbox has left on this machine. What was left out and preserved then is
+/// so still, whatever `upload` says. No client is called: whether the sandbox still has that upload is found out by the restore.
+pub fn resume(upload: Upload) -> Result<Session> {
+    let places =
+        spec::places(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key, &new_id())?;
+    let root = Root::open(&upload.workspace)?;
+    let workspace = Workspace::of(&root)?;
+    let memory = Memory::of(&upload, &workspace);
+    let kept = memory.load().ok_or(Error::NothingToResume {
+        reason: "nothing is known here of a prepare of this sandbox, remote directory, adapter key and workspace",
+    })?;
+    if !workspace.is_of(&kept) {
+        return Err(Error::WorkspaceReplaced { path: upload.workspace });
+    }
+    let preserve = PathSet::new("input.preserveAbsentOnRestore", &kept.preserve)?;
+    let left_alone = Arc::new(LeftAlone::new(&kept.exclude, preserve.clone(), upload.repositories));
+    let memory = Arc::new(memory.for_lists(kept.exclude, kept.preserve));
+    let base = Base {
+        snapshot: kept.snapshot,
+        index: kept.index.filter(|_| upload.changes_only),
+        remote: kept.remote,
+        sent: kept.sent,
+        lost: PathSet::of(kept.lost),
+        modes: kept.modes.into_iter().collect(),
+        rescued: Rescued::default(),
+        keep: upload.keep,
+        repositories: Shared::of(kept.repositories),
+    };
+    Ok(Session {
+        workspace,
+        places: places.for_upload(&kept.upload_id),
+        left_alone,
+        preserve,
+        way: upload.way(),
+        changes_only: upload.changes_only,
+        memory,
+        report: PrepareReport::default(),
+        base: Arc::new(Mutex::new(base)),
+    })
+}

@@ -1,0 +1,264 @@
+//! What a sandbox says has changed since an index of its workspace, and the whole that comes of it. Pure.
+//!
+//! The text comes from a machine on which an agent had a shell. All that it decides is what that sandbox holds, which a full
+//! download would have told as well. Where it does not fit what came with it, there is no answer, and everything is downloaded.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use crate::path::RelativePath;
+use crate::tree::entry::{Entry, Snapshot};
+
+/// What became of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A file or link is new or changed. Its content comes along.
+    Content(Told),
+    /// A directory is new or changed; with its mode bits `07777`.
+    Dir(u32),
+    /// A device or FIFO is there now.
+    Special,
+    /// What is there never travels: it is excluded, or a socket.
+    Apart,
+    /// Nothing is there any more.
+    Gone,
+}
+
+/// What a sandbox says of a file or link that has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Told {
+    /// The full mode.
+    pub mode: u32,
+    /// How many names it has.
+    pub links: u64,
+    /// Bytes of content.
+    pub size: u64,
+    /// Seconds since 1970.
+    pub mtime: u64,
+}
+
+/// What has changed since an index, by path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes(BTreeMap<RelativePath, Change>);
+
+impl Changes {
+    /// Reads the lines of `tell_changes` in `control.sh`. Nothing where one of them is none of its.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut changes = BTreeMap::new();
+        for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            let (change, name) = match line {
+                [b'f', b' ', rest @ ..] => {
+                    let mut fields = rest.splitn(5, |&byte| byte == b' ');
+                    let mode = number(fields.next()?, 16)?;
+                    let mut decimal = || number(fields.next()?, 10);
+                    let (links, size, mtime) = (decimal()?, decimal()?, decimal()?);
+                    let told = Told { mode: u32::try_from(mode).ok()?, links, size, mtime };
+                    (Change::Content(told), fields.next()?)
+                }
+                [b's', b' ', name @ ..] => (Change::Special, name),
+                [b'x', b' ', name @ ..] => (Change::Apart, name),
+                [b'g', b' ', name @ ..] => (Change::Gone, name),
+                [b'd', b' ', rest @ ..] => {
+                    let mut fields = rest.splitn(2, |&byte| byte == b' ');
+                    let mode = u32::try_from(number(fields.next()?, 16)?).ok()?;
+                    (Change::Dir(mode & 0o7777), fields.next()?)
+                }
+                _ => return None,
+            };
+            let path = RelativePath::parse(name.strip_prefix(b"./")?).ok()??;
+            if changes.insert(path, change).is_some() {
+                return None;
+            }
+        }
+        Some(Self(changes))
+    }
+
+    /// Whether nothing has changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&RelativePath, &Change)> {
+        self.0.iter()
+    }
+
+    /// What was told of a file or link that has changed.
+    #[must_use]
+    pub fn told(&self, path: &RelativePath) -> Option<Told> {
+        match self.0.get(path)? {
+            Change::Content(told) => Some(*told),
+            _ => None,
+        }
+    }
+
+    /// The directories that are new or changed, with their modes.
+    pub fn dirs(&self) -> impl Iterator<Item = (&RelativePath, u32)> {
+        self.0.iter().filter_map(|(path, change)| match change {
+            Change::Dir(mode) => Some((path, *mode)),
+            _ => None,
+        })
+    }
+
+    /// The devices and FIFOs.
+    pub fn special(&self) -> impl Iterator<Item = &RelativePath> {
+        self.0.iter().filter_map(|(path, change)| (*change == Change::Special).then_some(path))
+    }
+
+    /// All that the sandbox holds: the base with what came. `came` has the directories above each of its entries, without a
+    /// mode where the sandbox did not tell one. What `passed_over` names may be missing.
+    ///
+    /// Nothing where the changes, what came and the base contradict each other.
+    #[must_use]
+    pub fn whole(
+        &self,
+        base: &Snapshot,
+        came: Snapshot,
+        passed_over: impl Fn(&RelativePath) -> bool,
+    ) -> Option<Snapshot> {
+        for (path, change) in &self.0 {
+            if passed_over(path) {
+                continue;
+            }
+            let fits = match change {
+                Change::Content(_) => came.get(path).is_some_and(|entry| !entry.is_dir()),
+                Change::Dir(_) => came.get(path).is_some_and(Entry::is_dir),
+                Change::Special | Change::Apart | Change::Gone => !came.contains_key(path),
+            };
+            if !fits {
+                return None;
+            }
+        }
+        let told = |path: &RelativePath| self.0.contains_key(path);
+        let is_known = |(path, entry): (&RelativePath, &Entry)| {
+            told(path) || (entry.is_dir() && base.get(path).is_some_and(Entry::is_dir))
+        };
+        if !came.iter().all(is_known) {
+            return None;
+        }
+        let unchanged = base.iter().filter(|(path, _)| !told(path));
+        let mut whole: Snapshot = unchanged.map(|(path, entry)| (path.clone(), entry.clone())).collect();
+        // What was told replaces what the base has; a directory that only stands above something is the base's.
+        whole.extend(came.into_iter().filter(|(path, _)| told(path)));
+        let has_no_children = |path: &RelativePath| {
+            let below = [path.as_bytes(), b"/"].concat();
+            let next = whole.range::<[u8], _>((Bound::Included(&below[..]), Bound::Unbounded)).next();
+            next.is_none_or(|(next, _)| !next.is_below(path))
+        };
+        let is_dir = |path: &RelativePath| whole.get(path).is_some_and(Entry::is_dir);
+        let sound = self.0.keys().all(|path| {
+            let above = path.parent();
+            let placed = !whole.contains_key(path) || above.is_none_or(|above| is_dir(&above));
+            placed && (is_dir(path) || has_no_children(path))
+        });
+        sound.then_some(whole)
+    }
+}
+
+fn number(text: &[u8], radix: u32) -> Option<u64> {
+    u64::from_str_radix(std::str::from_utf8(text).ok()?, radix).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::entry::Digest;
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    /// `d` is a directory, `?` one whose mode is not known, any other letter a file that holds that letter.
+    fn tree(text: &str) -> Snapshot {
+        let entry = |kind: &str| match kind {
+            "d" => Entry::Dir { mode: Some(0o755) },
+            "?" => Entry::Dir { mode: None },
+            "l" => Entry::Symlink { target: b"target"[..].into() },
+            letter => Entry::File { mode: 0o644, digest: Digest([letter.as_bytes()[0]; 32]) },
+        };
+        let entries = text.split_whitespace().map(|item| item.split_once(':').unwrap());
+        entries.map(|(name, kind)| (path(name), entry(kind))).collect()
+    }
+
+    fn changes(text: &str) -> Changes {
+        let text = text.replace("f ./", "f 81a4 1 5 9 ./").replace(", ", "\n");
+        Changes::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn every_kind_of_line_is_read() {
+        let read = changes("f ./a b, d 41ed ./d, s ./fifo, x ./node_modules, g ./old, f ./-x");
+        let told = Told { mode: 0o100_644, links: 1, size: 5, mtime: 9 };
+        let expected = [
+            ("-x", Change::Content(told)),
+            ("a b", Change::Content(told)),
+            ("d", Change::Dir(0o755)),
+            ("fifo", Change::Special),
+            ("node_modules", Change::Apart),
+            ("old", Change::Gone),
+        ];
+        assert_eq!(
+            read.0.into_iter().collect::<Vec<_>>(),
+            expected.map(|(name, change)| (path(name), change))
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_none_gives_no_answer() {
+        for text in [
+            "q ./a",
+            "f a",
+            "f ./",
+            "f ./../a",
+            "f .//etc",
+            "d ./a",
+            "d 41ed",
+            "d zz ./a",
+            "f",
+            "f ./a\ng ./a",
+            "f ./a\0b",
+        ] {
+            assert_eq!(Changes::parse(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    /// The base, the changes, what came, and what the sandbox holds; nothing where these contradict each other.
+    #[test]
+    fn the_whole_is_the_base_with_what_changed() {
+        type Case<'a> = (&'a str, &'a str, &'a str, &'a str, Option<&'a str>);
+        let cases: &[Case<'_>] = &[
+            ("nothing changed", "a:1 d:d d/b:2", "", "", Some("a:1 d:d d/b:2")),
+            ("a file changed", "a:1 d:d d/b:2", "f ./d/b", "d:? d/b:3", Some("a:1 d:d d/b:3")),
+            ("a new file", "a:1", "f ./b", "b:2", Some("a:1 b:2")),
+            ("a new directory", "a:1", "d 41ed ./d, f ./d/b", "d:d d/b:2", Some("a:1 d:d d/b:2")),
+            ("a file is gone", "a:1 b:2", "g ./a", "", Some("b:2")),
+            ("a directory is gone", "d:d d/b:2 e:3", "g ./d, g ./d/b", "", Some("e:3")),
+            ("a mode of a directory", "d:? d/b:2", "d 41ed ./d", "d:d", Some("d:d d/b:2")),
+            ("a file became a directory", "a:1", "d 41ed ./a, f ./a/b", "a:d a/b:2", Some("a:d a/b:2")),
+            ("a directory became a file", "d:d d/b:2", "f ./d, g ./d/b", "d:3", Some("d:3")),
+            ("a directory became a link", "d:d d/b:2", "f ./d, g ./d/b", "d:l", Some("d:l")),
+            ("a file became a device", "a:1 b:2", "s ./a", "", Some("b:2")),
+            ("a file became a socket", "a:1 b:2", "x ./a", "", Some("b:2")),
+            ("what is excluded is there", "a:1", "x ./node_modules", "", Some("a:1")),
+            ("what is passed over did not come", "a:1", "f ./over", "", Some("a:1")),
+            ("a name that another begins with", "a:d a/b:1 a-b:2", "g ./a, g ./a/b", "", Some("a-b:2")),
+            ("content that did not come", "a:1", "f ./b", "", None),
+            ("content that came as a directory", "a:1", "f ./b", "b:d", None),
+            ("a directory that did not come", "a:1", "d 41ed ./d", "", None),
+            ("something came that was not told", "a:1", "", "b:2", None),
+            ("something came that is told to be gone", "a:1", "g ./a", "a:2", None),
+            ("a change of what was not told to be one", "a:1", "", "a:2", None),
+            ("a directory that nobody told", "a:1", "f ./d/b", "d:? d/b:2", None),
+            ("a directory that is a file in the base", "d:1", "f ./d/b", "d:? d/b:2", None),
+            ("a directory is gone and its file is not", "d:d d/b:2", "g ./d", "", None),
+            ("a directory became a file and its file stays", "d:d d/b:2", "f ./d", "d:3", None),
+            ("a directory became a device and its file stays", "d:d d/b:2", "s ./d", "", None),
+        ];
+        for (name, base, told, came, expected) in cases {
+            let whole = changes(told).whole(&tree(base), tree(came), |path| path.as_bytes() == b"over");
+            assert_eq!(whole, expected.map(tree), "{name}");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! What a sandbox holds, as this side knows it, and what it takes to make it hold what is here. Pure.
+//!
+//! Every name of the sandbox's workspace is either an [entry](Remote::entries) of which everything is known, or one of the
+//! [others](Remote::others), of which it is only known that something is there. What is wrong here costs a full upload and
+//! nothing else: after an update the sandbox compares all that it has with what it is to have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::changes::{Change, Changes, Told};
+use crate::path::RelativePath;
+use crate::tree::entry::Digest;
+
+/// How many files get another time by themselves; the content of all others is sent again.
+const TOUCHED_MAX: usize = 256;
+
+/// What is at one path, with all that a full upload would set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// A directory, with its mode bits `07777`.
+    Dir {
+        /// The mode.
+        mode: u32,
+    },
+    /// A regular file.
+    File {
+        /// Mode bits `07777`.
+        mode: u32,
+        /// Bytes of content.
+        size: u64,
+        /// Seconds since 1970.
+        mtime: u64,
+        /// Of the content.
+        digest: Digest,
+        /// Which of its names is the first, where it has several.
+        names: Names,
+    },
+    /// A symbolic link and where it points.
+    Symlink {
+        /// The target.
+        target: std::sync::Arc<[u8]>,
+    },
+}
+
+/// The names of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Names {
+    /// It has this one.
+    One,
+    /// It has several, of which that is the first.
+    First(RelativePath),
+    /// It has several, and it is not known which.
+    Unknown,
+}
+
+/// Everything at its path.
+pub type Contents = BTreeMap<RelativePath, Content>;
+
+/// What a sandbox holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remote {
+    /// What is known of it.
+    pub entries: Contents,
+    /// Where something is that is not known.
+    pub others: BTreeSet<RelativePath>,
+}
+
+/// What makes a sandbox hold something else.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// What is sent.
+    pub send: BTreeSet<RelativePath>,
+    /// What is removed before that, with all that is below it; none of them is below another.
+    pub remove: Vec<RelativePath>,
+    /// Files that get another time of modification.
+    pub touch: Vec<(u64, RelativePath)>,
+}
+
+impl Content {
+    fn is_dir(&self) -> bool {
+        matches!(self, Self::Dir { .. })
+    }
+
+    fn first_name(&self) -> Option<&RelativePath> {
+        match self {
+            Self::File { names: Names::First(first), .. } => Some(first),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing needs to be sent to have `other` there instead. (The time of a file can be set.)
+    fn serves_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::File { mode, size, digest, names, .. },
+                Self::File {
+                    mode: other_mode, size: other_size, digest: other_digest, names: others, ..
+                },
+            ) => {
+                (mode, size, digest) == (other_mode, other_size, other_digest)
+                    && names == others
+                    && *names != Names::Unknown
+            }
+            _ => self == other,
+        }
+    }
+}
+
+impl Remote {
+    /// Takes in what the sandbox says has changed. `content` tells what a file or link is now, where that is known.
+    pub fn change(&mut self, changes: &Changes, content: impl Fn(&RelativePath) -> Option<Content>) {
+        for (path, change) in changes.iter() {
+            let known = match change {
+                Change::Content(_) => content(path),
+                Change::Dir(mode) => Some(Content::Dir { mode: *mode }),
+                Change::Special | Change::Apart | Change::Gone => None,
+            };
+            let is_other = known.is_none() && *change != Change::Gone;
+            match known {
+                Some(known) => self.entries.insert(path.clone(), known),
+                None => self.entries.remove(path),
+            };
+            if is_other {
+                self.others.insert(path.clone());
+            } else {
+                self.others.remove(path);
+            }
+        }
+    }
+
+    /// What makes it hold what is wanted. `is_preserved` names what nothing is removed of.
+    ///
+    /// Nothing where that is not certain to be possible: a name has a line break, or something preserved is in the way.
+    #[must_use]
+    pub fn update(&self, wanted: &Contents, is_preserved: impl Fn(&RelativePath) -> bool) -> Option<Update> {
+        let mut update = Update::default();
+        let mut remove = BTreeSet::new();
+        let mut touch = Vec::new();
+        for (path, want) in wanted {
+            match self.entries.get(path) {
+                Some(has) if has.serves_as(want) => {
+                    if let (Content::File { mtime: has, .. }, Content::File { mtime, size, .. }) = (has, want)
+                        && has != mtime
+                    {
+                        touch.push((*size, *mtime, path));
+                    }
+                }
+                has => {
+                    update.send.insert(path.clone());
+                    // A directory only gets its mode. A file is never written over: it may have further names there.
+                    let is_there = has.is_some() || self.others.contains(path);
+                    if is_there && !(want.is_dir() && has.is_some_and(Content::is_dir)) {
+                        remove.insert(path.clone());
+                    }
+                }
+            }
+        }
+        // Content of few bytes is sent again before that of many.
+        touch.sort_unstable_by_key(|(size, ..)| std::cmp::Reverse(*size));
+        for (at, (_, mtime, path)) in touch.into_iter().enumerate() {
+            if at < TOUCHED_MAX {
+                update.touch.push((mtime, path.clone()));
+            } else {
+                update.send.insert(path.clone());
+                remove.insert(path.clone());
+            }
+        }
+        let unwanted = self.entries.keys().chain(&self.others).filter(|path| !wanted.contains_key(*path));
+        remove.extend(unwanted.filter(|path| !is_preserved(path)).cloned());
+        if remove.iter().any(&is_preserved) {
+            return None;
+        }
+
+        // What is below something that goes away goes with it, and has to come again where it is wanted.
+        for path in remove {
+            if !update.remove.last().is_some_and(|last: &RelativePath| path.is_below(last)) {
+                update.remove.push(path);
+            }
+        }
+        let removed: BTreeSet<RelativePath> = update.remove.iter().cloned().collect();
+        let goes = |path: &RelativePath| path.ancestors().any(|above| removed.contains(&above));
+        if !removed.is_empty() {
+            update.send.extend(wanted.keys().filter(|path| goes(path)).cloned());
+        }
+        // All names of a file come together, so that they are names of one file there.
+        let shared: BTreeSet<&RelativePath> =
+            update.send.iter().filter_map(|path| wanted.get(path)?.first_name()).collect();
+        if !shared.is_empty() {
+            let of_shared = wanted
+                .iter()
+                .filter(|(_, want)| want.first_name().is_some_and(|first| shared.contains(first)));
+            let further: Vec<_> =
+                of_shared.map(|(path, _)| path.clone()).filter(|path| !update.send.contains(path)).collect();
+            for path in further {
+                if self.entries.contains_key(&path) || self.others.contains(&path) {
+                    if is_preserved(&path) {
+                        return None;
+                    }
+                    if !goes(&path) {
+                        update.remove.push(path.clone());
+                    }
+                }
+                update.send.insert(path);
+            }
+            update.remove.sort_unstable();
+            update.remove.dedup();
+        }
+        update.touch.retain(|(_, path)| !update.send.contains(path));
+        update.touch.sort_unstable();
+        let has_line_break = |path: &RelativePath| path.as_bytes().contains(&b'\n');
+        let named = update.remove.iter().chain(update.touch.iter().map(|(_, path)| path));
+        (!named.chain(&update.send).any(has_line_break)).then_some(update)
+    }
+}
+
+/// What a file that a sandbox has is, from what it says and from the digest of what came.
+#[must_use]
+pub fn file(told: Told, digest: Digest) -> Content {
+    let Told { mode, size, mtime, links } = told;
+    let names = if links == 1 { Names::One } else { Names::Unknown };
+    Content::File { mode: mode & 0o7777, size, mtime, digest, names }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    /// `d` is a directory, `l` a link, a digit what a file holds, with its time behind a `@` and its first name behind a `=`.
+    fn contents(text: &str) -> Contents {
+        let content = |said: &str| {
+            let (said, first) =
+                said.split_once('=').map_or((said, None), |(said, first)| (said, Some(first)));
+            let (said, mtime) =
+                said.split_once('@').map_or((said, 7), |(said, time)| (said, time.parse().unwrap()));
+            let names = match first {
+                None => Names::One,
+                Some("?") => Names::Unknown,
+                Some(first) => Names::First(path(first)),
+            };
+            match said {
+                "d" => Content::Dir { mode: 0o755 },
+                "D" => Content::Dir { mode: 0o700 },
+                "l" => Content::Symlink { target: b"target"[..].into() },
+                digit => {
+                    let size = digit.parse().unwrap();
+                    Content::File {
+                        mode: 0o644,
+                        size,
+                        mtime,
+                        digest: Digest([digit.as_bytes()[0]; 32]),
+                        names,
+                    }
+                }
+            }
+        };
+        let items = text.split_whitespace().map(|item| item.split_once(':').unwrap());
+        items.map(|(name, said)| (path(name), content(said))).collect()
+    }
+
+    fn paths(text: &str) -> Vec<RelativePath> {
+        text.split_whitespace().map(path).collect()
+    }
+
+    /// What the sandbox has, what else is there, what is wanted; what is sent, removed and touched.
+    #[test]
+    fn what_makes_a_sandbox_hold_what_is_wanted() {
+        type Case<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str, &'a str, &'a str);
+        let cases: &[Case<'_>] = &[
+            ("nothing changed", "a:1 d:d d/b:2 l:l", "", "a:1 d:d d/b:2 l:l", "", "", ""),
+            ("a new file", "a:1", "", "a:1 b:2", "b", "", ""),
+            ("another content", "a:1", "", "a:2", "a", "a", ""),
+            ("another time", "a:1@5", "", "a:1@6", "", "", "a"),
+            ("a file that is not wanted", "a:1 b:2", "", "a:1", "", "b", ""),
+            ("a directory that is not wanted", "a:1 d:d d/b:2 d/e:d", "", "a:1", "", "d", ""),
+            ("a directory with another mode", "d:d d/b:2", "", "d:D d/b:2", "d", "", ""),
+            ("a file in the place of a directory", "d:d d/b:2", "", "d:1", "d", "d", ""),
+            ("a directory in the place of a file", "d:1", "", "d:d d/b:2", "d d/b", "d", ""),
+            ("a link in the place of a directory", "d:d d/b:2", "", "d:l", "d", "d", ""),
+            ("something unknown that is not wanted", "a:1", "x x/y", "a:1", "", "x", ""),
+            ("something unknown where a file is wanted", "", "a", "a:1", "a", "a", ""),
+            ("something unknown where a directory is wanted", "", "d", "d:d d/b:1", "d d/b", "d", ""),
+            ("a name that another begins with", "a:d a/b:1 a-b:2", "", "a-b:2", "", "a", ""),
+            ("names of one file as they were", "a:1=a b:1=a", "", "a:1=a b:1=a", "", "", ""),
+            ("a further name", "a:1 b:2", "", "a:1=a b:2 c:1=a", "a c", "a", ""),
+            ("one name less", "a:1=a b:1=a", "", "a:1", "a", "a b", ""),
+            ("names that became files of their own", "a:1=a b:1=a", "", "a:1 b:1", "a b", "a b", ""),
+            ("names that are not known", "a:1=?", "", "a:1", "a", "a", ""),
+            ("one of several names was changed there", "b:1=a", "a", "a:1=a b:1=a", "a b", "a b", ""),
+            ("what is preserved is not removed", "keep:d", "keep/x", "", "", "", ""),
+        ];
+        for &(name, has, others, wanted, send, remove, touch) in cases {
+            let remote = Remote { entries: contents(has), others: paths(others).into_iter().collect() };
+            let update = remote.update(&contents(wanted), |path| path.is_or_below(b"keep")).expect(name);
+            assert_eq!(update.send.iter().cloned().collect::<Vec<_>>(), paths(send), "{name}: sent");
+            assert_eq!(update.remove, paths(remove), "{name}: removed");
+            let touched: Vec<_> = update.touch.into_iter().map(|(_, path)| path).collect();
+            assert_eq!(touched, paths(touch), "{name}: touched");
+        }
+    }
+
+    #[test]
+    fn no_update_where_it_is_not_certain() {
+        let update = |has: &Contents, wanted: &Contents| {
+            let remote = Remote { entries: has.clone(), others: BTreeSet::new() };
+            remote.update(wanted, |path| path.is_or_below(b"keep"))
+        };
+        assert_eq!(update(&contents("keep:1"), &contents("keep:2")), None);
+        assert_eq!(update(&contents(""), &[(path("a\nb"), Content::Dir { mode: 0 })].into()), None);
+        assert_eq!(update(&[(path("a\nb"), Content::Dir { mode: 0 })].into(), &contents("")), None);
+    }
+
+    #[test]
+    fn of_many_times_those_of_large_files_are_set_and_the_others_are_sent() {
+        let has: Vec<_> = (0..300).map(|number| format!("f{number:03}:{number}@1")).collect();
+        let has = has.join(" ");
+        let wanted = has.replace("@1", "@2");
+        let remote = Remote { entries: contents(&has), others: BTreeSet::new() };
+        let update = remote.update(&contents(&wanted), |_| false).unwrap();
+        assert_eq!((update.touch.len(), update.send.len(), update.remove.len()), (256, 44, 44));
+        assert!(update.send.contains(&path("f000")) && !update.send.contains(&path("f299")));
+    }
+
+    #[test]
+    fn what_a_sandbox_says_is_what_is_known_of_it() {
+        let mut remote =
+            Remote { entries: contents("a:1 b:2 d:d d/c:3 e:4"), others: paths("o p").into_iter().collect() };
+        let text = b"f 81a4 1 5 9 ./a\nf 81a4 2 6 9 ./n\nd 41c0 ./d\ng ./b\ng ./o\nx ./e\ns ./fifo\nf 81a4 1 1 1 ./q\n";
+        let changes = Changes::parse(text).unwrap();
+        let digest = Digest([b'5'; 32]);
+        remote.change(&changes, |path| {
+            let told = changes.told(path)?;
+            (path.as_bytes() != b"q").then(|| file(told, digest))
+        });
+        let mut expected = contents("a:5@9 d:D d/c:3 n:6@9=?");
+        if let Some(Content::File { digest: of_n, .. }) = expected.get_mut(&path("n")) {
+            *of_n = digest;
+        }
+        assert_eq!(remote.entries, expected);
+        assert_eq!(remote.others, paths("e fifo p q").into_iter().collect());
+    }
+}

@@ -1,0 +1,718 @@
+//! What travels as changes alone comes to the same as what travels whole: the full way is the oracle.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sandbox_managed_runtime::merge::report::{Conflict, Report};
+use sandbox_managed_runtime::sandbox::prepare::{Session, State, Upload};
+use sandbox_managed_runtime::sandbox::resume::resume;
+
+use crate::place::{Place, look, prepare_upload, restore};
+use crate::random::Random;
+use crate::sandbox::LocalSandbox;
+use crate::tree::{
+    DIR, Node, Picture, RUNTIME, Tree, assert_same, file, link, remove, set_mode, tree, write_node,
+};
+
+/// What every sandbox has.
+const NEEDED: [&str; 12] =
+    ["sh", "tar", "find", "mkdir", "rm", "wc", "head", "tail", "cat", "mv", "sleep", "chmod"];
+/// What is used where it is found.
+const FURTHER: [&str; 13] = [
+    "stat",
+    "sort",
+    "awk",
+    "comm",
+    "touch",
+    "sha256sum",
+    "sed",
+    "id",
+    "dd",
+    "gzip",
+    "gunzip",
+    "zcat",
+    "zstd",
+];
+
+/// Whose tools a sandbox has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tools {
+    Gnu,
+    Bash,
+    Busybox,
+    Toybox,
+    Bsdtar,
+}
+
+impl Tools {
+    const ALL: [Self; 5] = [Self::Gnu, Self::Bash, Self::Busybox, Self::Toybox, Self::Bsdtar];
+
+    fn program(self, tool: &str) -> &str {
+        match (self, tool) {
+            (_, "zstd") | (Self::Toybox, "gzip" | "dd") => tool,
+            (Self::Busybox, _) => "busybox",
+            (Self::Gnu | Self::Bsdtar | Self::Toybox, "sh") => "dash",
+            // Debian's toybox has none.
+            (Self::Toybox, "awk") => "mawk",
+            (Self::Toybox, _) => "toybox",
+            (Self::Bash, "sh") => "bash",
+            (Self::Bsdtar, "tar") => "bsdtar",
+            _ => tool,
+        }
+    }
+
+    /// A directory with these tools, but for some.
+    fn install(self, into: &Path, without: &[&str]) -> PathBuf {
+        let tools = into.join("tools");
+        fs::create_dir_all(&tools).unwrap();
+        for tool in NEEDED.iter().chain(&FURTHER).filter(|tool| !without.contains(tool)) {
+            symlink(installed(self.program(tool)), tools.join(tool)).unwrap();
+        }
+        tools
+    }
+}
+
+fn installed(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("{program} is not installed"))
+}
+
+/// Two places of which one transfers changes and the other everything.
+struct Two {
+    /// Transfers changes.
+    quick: Side,
+    /// Transfers everything.
+    full: Side,
+}
+
+/// A place with its sandbox.
+struct Side {
+    place: Place,
+    client: Arc<LocalSandbox>,
+    changes_only: bool,
+}
+
+impl Side {
+    fn new(start: &Tree, tools: Tools, without: &[&str], changes_only: bool) -> Self {
+        let place = Place::with(start);
+        let tools = Some(tools.install(place.root(), without));
+        Self { client: Arc::new(LocalSandbox { tools, ..LocalSandbox::default() }), place, changes_only }
+    }
+
+    fn upload(&self) -> Upload {
+        Upload {
+            changes_only: self.changes_only,
+            exclude: vec![b"*.log".to_vec(), b"./build".to_vec()],
+            preserve: vec![b"cache".to_vec()],
+            compress: false,
+            state: self.changes_only.then(|| State {
+                folder: self.place.root().join("state"),
+                sandbox: [b"local".to_vec(), b"one".to_vec()],
+            }),
+            ..self.place.upload()
+        }
+    }
+
+    fn bytes_down(&self) -> usize {
+        self.client.last_read.load(Ordering::SeqCst)
+    }
+}
+
+impl Two {
+    fn new(start: &Tree, tools: Tools, without: &[&str]) -> Self {
+        Self { quick: Side::new(start, tools, without, true), full: Side::new(start, tools, without, false) }
+    }
+
+    /// Does the same on both sides.
+    fn both(&self, mut edit: impl FnMut(&Place)) {
+        edit(&self.quick.place);
+        edit(&self.full.place);
+    }
+
+    /// Prepares both, and asserts that both sandboxes hold the same afterwards.
+    #[track_caller]
+    fn prepare(&self, what: &str) -> [Session; 2] {
+        let sessions =
+            [&self.quick, &self.full].map(|side| prepare_upload(&side.client, side.upload()).unwrap());
+        let [quick, full] = [&self.quick, &self.full].map(|side| remote_picture(&side.place));
+        for (path, expected) in &full {
+            assert_eq!(quick.get(path), Some(expected), "{what}: {} in the sandbox", path.display());
+        }
+        for path in quick.keys() {
+            assert!(full.contains_key(path), "{what}: {} is in the sandbox", path.display());
+        }
+        sessions
+    }
+
+    /// Restores both, and asserts that the same is there afterwards and was told.
+    #[track_caller]
+    fn restore(&self, sessions: &[Session; 2], what: &str) -> Report {
+        let quick = restore(&sessions[0], &*self.quick.client).unwrap();
+        let full = restore(&sessions[1], &*self.full.client).unwrap();
+        assert_same(&self.quick.place.tree(), &self.full.place.tree(), what);
+        assert_eq!(without_times(&quick), without_times(&full), "{what}");
+        let kept = |place: &Place| place.kept_aside().into_iter().collect::<BTreeSet<_>>();
+        assert_eq!(kept(&self.quick.place), kept(&self.full.place), "{what}: what was kept aside");
+        self.quick.place.assert_no_litter();
+        quick
+    }
+}
+
+/// What stands in a sandbox, with the first of the names that a file has, and whether it has the time of the local file.
+fn remote_picture(place: &Place) -> BTreeMap<PathBuf, String> {
+    let root = &place.remote();
+    let mut firsts: HashMap<u64, PathBuf> = HashMap::new();
+    let mut picture = BTreeMap::new();
+    for (path, node) in crate::tree::read_tree(root) {
+        let path = crate::tree::path_of(&path).to_path_buf();
+        let metadata = fs::symlink_metadata(root.join(&path)).unwrap();
+        let more = if metadata.is_file() {
+            let first = firsts.entry(metadata.ino()).or_insert_with(|| path.clone());
+            let local = fs::symlink_metadata(place.at(&path)).map(|metadata| metadata.mtime()).ok();
+            format!("{} {} {}", metadata.nlink(), first.display(), local == Some(metadata.mtime()))
+        } else {
+            String::new()
+        };
+        picture.insert(path, format!("{node:?} {more}"));
+    }
+    picture
+}
+
+/// A report of which the paths of backups do not tell when they were made.
+fn without_times(report: &Report) -> String {
+    let mut report = report.clone();
+    for conflict in report.conflicts.iter_mut().chain(&mut report.deletions_kept) {
+        conflict.kept_at = conflict.path.clone();
+    }
+    format!("{report:#?}")
+}
+
+/// A sandbox's clock tells seconds; a file that is written in the next one has another time.
+fn next_second() {
+    std::thread::sleep(std::time::Duration::from_millis(1001));
+}
+
+fn start() -> Tree {
+    let mut start = tree([
+        ("a", file("one")),
+        ("b", file("two")),
+        ("d", DIR),
+        ("d/e", DIR),
+        ("d/e/f", file("three")),
+        ("d/g", file("four")),
+        ("l", link("a")),
+        ("x.sh", Node::File(0o755, b"#!/bin/sh\n".to_vec())),
+        ("build-not", file("five")),
+    ]);
+    for number in 0..30 {
+        start.insert(format!("many/{number}").into_bytes(), file(format!("number {number}").repeat(100)));
+    }
+    start.insert(b"many".to_vec(), DIR);
+    start
+}
+
+/// Writes other content of the same length, and puts the time of modification back.
+fn rewrite_in_secret(path: &Path) {
+    let before = fs::metadata(path).unwrap();
+    let mut content = fs::read(path).unwrap();
+    content[0] ^= 1;
+    fs::write(path, content).unwrap();
+    put_back_time(path, &before);
+}
+
+fn put_back_time(path: &Path, before: &fs::Metadata) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_times(fs::FileTimes::new().set_modified(before.modified().unwrap())).unwrap();
+    assert_eq!(fs::metadata(path).unwrap().mtime_nsec(), before.mtime_nsec());
+}
+
+/// What an agent does, by name.
+type Edit = (&'static str, fn(&Path));
+
+const EDITS: [Edit; 24] = [
+    ("nothing", |_| {}),
+    ("a file is written", |at| fs::write(at.join("a"), "changed").unwrap()),
+    ("a file is changed at its old size and time", |at| rewrite_in_secret(&at.join("d/e/f"))),
+    ("a file is copied over with its time", |at| {
+        let before = fs::metadata(at.join("b")).unwrap();
+        fs::write(at.join("b.new"), "TWO").unwrap();
+        put_back_time(&at.join("b.new"), &before);
+        fs::rename(at.join("b.new"), at.join("b")).unwrap();
+    }),
+    ("a mode alone", |at| set_mode(&at.join("a"), 0o600)),
+    ("a mode of a directory alone", |at| set_mode(&at.join("d/e"), 0o700)),
+    ("equal content is written anew", |at| fs::write(at.join("a"), "one").unwrap()),
+    ("a directory is renamed", |at| fs::rename(at.join("many"), at.join("few")).unwrap()),
+    ("a file becomes a directory", |at| {
+        fs::remove_file(at.join("a")).unwrap();
+        fs::create_dir(at.join("a")).unwrap();
+        fs::write(at.join("a/below"), "new").unwrap();
+    }),
+    ("a directory becomes a file", |at| {
+        fs::remove_dir_all(at.join("d")).unwrap();
+        fs::write(at.join("d"), "a file").unwrap();
+    }),
+    ("a directory becomes a link", |at| {
+        fs::remove_dir_all(at.join("d")).unwrap();
+        symlink("many", at.join("d")).unwrap();
+    }),
+    ("a link is pointed elsewhere", |at| {
+        fs::remove_file(at.join("l")).unwrap();
+        symlink("b", at.join("l")).unwrap();
+    }),
+    ("a further name is made", |at| fs::hard_link(at.join("a"), at.join("d/hard")).unwrap()),
+    ("a further name is made and changed", |at| {
+        fs::hard_link(at.join("d/g"), at.join("hard")).unwrap();
+        fs::write(at.join("hard"), "through a further name").unwrap();
+    }),
+    ("a directory is emptied", |at| fs::remove_file(at.join("d/e/f")).unwrap()),
+    ("a directory is removed", |at| fs::remove_dir_all(at.join("d")).unwrap()),
+    ("a directory is made", |at| fs::create_dir_all(at.join("new/er")).unwrap()),
+    ("a device", |at| write_node(&at.join("fifo"), &Node::Fifo)),
+    ("a device in the place of a file", |at| {
+        fs::remove_file(at.join("b")).unwrap();
+        write_node(&at.join("b"), &Node::Fifo);
+    }),
+    ("a socket in the place of a file", |at| {
+        fs::remove_file(at.join("b")).unwrap();
+        drop(UnixListener::bind(at.join("b")).unwrap());
+    }),
+    ("what is excluded", |at| {
+        fs::create_dir_all(at.join("build/deep")).unwrap();
+        fs::write(at.join("build/deep/out"), "built").unwrap();
+        fs::write(at.join("d/new.log"), "logged").unwrap();
+    }),
+    ("what is preserved", |at| {
+        fs::create_dir_all(at.join("cache")).unwrap();
+        fs::write(at.join("cache/c"), "cached").unwrap();
+    }),
+    ("odd names", |at| {
+        for name in
+            [&b"tab\there"[..], b"back\\slash", b"-dash", b" blank ", b"not\xffutf8", b"*?[", b"'\"$`"]
+        {
+            fs::write(at.join(OsString::from_vec(name.to_vec())), name).unwrap();
+        }
+    }),
+    ("a line break in a name", |at| fs::write(at.join("line\nbreak"), "odd").unwrap()),
+];
+
+/// All edits with busybox alone, whose tools are the most different; some with each of the others.
+fn edits(tools: Tools) -> impl Iterator<Item = Edit> {
+    let step = if tools == Tools::Busybox { 1 } else { 5 };
+    EDITS.into_iter().skip(Tools::ALL.iter().position(|other| *other == tools).unwrap() % step).step_by(step)
+}
+
+#[test]
+fn every_change_of_an_agent_comes_as_it_would_by_a_full_download() {
+    for tools in Tools::ALL {
+        for (name, edit) in edits(tools) {
+            let two = Two::new(&start(), tools, &[]);
+            let what = format!("{name}, {tools:?}");
+            let sessions = two.prepare(&what);
+            two.both(|place| edit(&place.remote()));
+            two.restore(&sessions, &what);
+            // What was there before the last index changes again, or is put back.
+            two.both(|place| {
+                fs::write(place.remote().join("x.sh"), "#!/bin/bash\n").unwrap();
+                fs::write(place.at("many.local"), "local").unwrap();
+            });
+            two.restore(&sessions, &format!("{name}, then another, {tools:?}"));
+            two.restore(&sessions, &format!("{name}, then nothing, {tools:?}"));
+            let sessions = two.prepare(&format!("{name}, then the next heartbeat, {tools:?}"));
+            two.both(|place| fs::write(place.remote().join("x.sh"), "#!/bin/false\n").unwrap());
+            two.restore(&sessions, &format!("{name}, after the next heartbeat, {tools:?}"));
+        }
+    }
+}
+
+impl Side {
+    /// How many bytes an upload has.
+    fn bytes_up(&self, upload: impl FnOnce()) -> usize {
+        let before = self.client.written.load(Ordering::SeqCst);
+        upload();
+        self.client.written.load(Ordering::SeqCst) - before
+    }
+}
+
+#[test]
+fn every_local_change_comes_to_the_sandbox_as_it_would_by_a_full_upload() {
+    for tools in Tools::ALL {
+        for (name, edit) in edits(tools) {
+            let two = Two::new(&start(), tools, &[]);
+            let what = format!("{name}, {tools:?}");
+            let sessions = two.prepare(&what);
+            two.both(|place| fs::write(place.remote().join("x.sh"), "#!/bin/false\n").unwrap());
+            if name == "nothing" {
+                next_second();
+            }
+            two.restore(&sessions, &what);
+            two.both(|place| edit(&place.workspace()));
+            let sessions = two.prepare(&format!("{what}, by an update"));
+            two.both(|place| fs::write(place.remote().join("x.sh"), "#!/bin/true\n").unwrap());
+            two.restore(&sessions, &format!("{what}, after an update"));
+        }
+    }
+}
+
+#[test]
+fn a_change_is_what_an_upload_costs() {
+    for tools in Tools::ALL {
+        let two = Two::new(&start(), tools, &[]);
+        two.prepare("at first");
+        for round in 0..3 {
+            two.both(|place| {
+                fs::write(place.at("a"), format!("round {round}")).unwrap();
+                fs::remove_file(place.at(format!("many/{round}"))).unwrap();
+                fs::write(place.remote().join("b"), format!("there {round}")).unwrap();
+                fs::write(place.remote().join(format!("there {round}")), "new").unwrap();
+            });
+            let what = format!("{tools:?}, round {round}");
+            let mut sessions = None;
+            let bytes = two.quick.bytes_up(|| sessions = Some(two.prepare(&what)));
+            // What stands behind the archive has the script, which takes most of it.
+            assert!(bytes < 40_000, "{what}: {bytes} bytes");
+            two.restore(&sessions.unwrap(), &what);
+        }
+    }
+}
+
+#[test]
+fn a_change_is_what_a_download_costs() {
+    for tools in Tools::ALL {
+        let two = Two::new(&start(), tools, &[]);
+        let sessions = two.prepare("at first");
+        for round in 0..3 {
+            two.both(|place| fs::write(place.remote().join("a"), format!("round {round}")).unwrap());
+            let report = two.restore(&sessions, &format!("{tools:?}"));
+            assert_eq!(report.written.len(), 1);
+            let (changes, all) = (two.quick.bytes_down(), two.full.bytes_down());
+            // Tar makes its archives of 10 KiB at least.
+            assert!(changes <= 10240 && all > 30_000, "{tools:?}: {changes} of {all} bytes");
+        }
+    }
+}
+
+#[test]
+fn tools_that_are_missing_cost_a_full_download_and_nothing_else() {
+    for tools in [Tools::Gnu, Tools::Busybox] {
+        for missing in FURTHER {
+            let two = Two::new(&start(), tools, &[missing]);
+            let sessions = two.prepare("at first");
+            two.both(|place| rewrite_in_secret(&place.remote().join("a")));
+            let report = two.restore(&sessions, &format!("without {missing}, {tools:?}"));
+            assert_eq!(report.written.len(), 1, "without {missing}, {tools:?}");
+            let is_needed = ["stat", "sort", "awk"].contains(&missing);
+            // (Without sha256sum what was extracted is looked at by this side, which takes a full download.)
+            let is_full = two.quick.bytes_down() > 30_000;
+            assert_eq!(is_full, is_needed || missing == "sha256sum", "without {missing}, {tools:?}");
+        }
+    }
+}
+
+fn indexes(place: &Place) -> Vec<PathBuf> {
+    let own = place.remote().join(RUNTIME).join("attack/.paperclip");
+    let uploads = fs::read_dir(own).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let files = uploads.flat_map(|upload| fs::read_dir(upload).unwrap()).map(|entry| entry.unwrap().path());
+    files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("index.")).collect()
+}
+
+#[test]
+fn an_index_that_is_gone_cut_or_edited_costs_a_full_download() {
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 6] = [
+        ("gone", |path| fs::remove_file(path).unwrap()),
+        ("empty", |path| fs::write(path, "").unwrap()),
+        ("cut", |path| {
+            let text = fs::read(path).unwrap();
+            fs::write(path, &text[..text.len() / 2]).unwrap();
+        }),
+        ("without a line", |path| {
+            let text = fs::read_to_string(path).unwrap();
+            fs::write(path, text.split_once('\n').unwrap().1).unwrap();
+        }),
+        ("edited", |path| {
+            let text = fs::read_to_string(path).unwrap();
+            fs::write(path, text.replace("./a\u{1}", "./z\u{1}")).unwrap();
+        }),
+        ("a directory", |path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+    ];
+    for (name, damage) in damages {
+        let two = Two::new(&start(), Tools::Gnu, &[]);
+        let sessions = two.prepare("at first");
+        two.both(|place| fs::write(place.remote().join("a"), "changed").unwrap());
+        let index = indexes(&two.quick.place);
+        let index = index.iter().find(|path| path.extension().unwrap() != "sum").unwrap();
+        damage(index);
+        let report = two.restore(&sessions, name);
+        assert_eq!(report.written.len(), 1, "{name}");
+        assert!(two.quick.bytes_down() > 30_000, "{name}");
+        // The next one has an index again.
+        two.both(|place| fs::write(place.remote().join("a"), "changed again").unwrap());
+        two.restore(&sessions, name);
+        assert!(two.quick.bytes_down() <= 10240, "{name}");
+    }
+}
+
+#[test]
+fn no_more_than_two_indexes_are_kept_in_a_sandbox() {
+    let two = Two::new(&start(), Tools::Gnu, &[]);
+    let sessions = two.prepare("at first");
+    for round in 0..5 {
+        two.restore(&sessions, &round.to_string());
+        assert!(indexes(&two.quick.place).len() <= 4, "{:?}", indexes(&two.quick.place));
+    }
+}
+
+#[test]
+fn a_failed_restore_between_two_good_ones_costs_nothing() {
+    let two = Two::new(&start(), Tools::Gnu, &[]);
+    let sessions = two.prepare("at first");
+    for fail_at in 0..2 {
+        two.both(|place| {
+            fs::write(place.remote().join("a"), format!("before {fail_at}")).unwrap();
+            fs::remove_file(place.remote().join(format!("many/{fail_at}"))).unwrap();
+        });
+        two.quick.client.calls.fail_at(Some(fail_at));
+        // The first call of a restore may fail and have a second way.
+        let failed = restore(&sessions[0], &*two.quick.client);
+        two.quick.client.calls.fail_at(None);
+        if fail_at == 1 {
+            failed.unwrap_err();
+            two.both(|place| fs::write(place.remote().join("b"), "after the failure").unwrap());
+            two.restore(&sessions, "after a failure");
+        } else {
+            restore(&sessions[1], &*two.full.client).unwrap();
+            assert_same(&two.quick.place.tree(), &two.full.place.tree(), "after a second way");
+        }
+    }
+}
+
+/// Any edit of a tree, the same for the same seed and tree.
+fn random_edit(random: &mut Random, root: &Path) {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    let mut folders = vec![root.to_path_buf()];
+    let mut at = 0;
+    while at < folders.len() {
+        let mut names: Vec<_> =
+            fs::read_dir(&folders[at]).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.retain(|path| path.file_name().unwrap() != RUNTIME);
+        names.sort();
+        for path in names {
+            if fs::symlink_metadata(&path).unwrap().is_dir() {
+                folders.push(path.clone());
+            }
+            paths.push(path);
+        }
+        at += 1;
+    }
+    let folder = random.pick(&folders).clone();
+    let fresh = ["n1", "n2", "n3", "n 4", "-n5", "n.log", "build", "cache", "n\t6"];
+    let new = folder.join(random.pick(&fresh));
+    let content = format!("content {}", random.below(1000)).repeat(1 + random.below(50));
+    let any = (!paths.is_empty()).then(|| random.pick(&paths).clone());
+    let is_file = |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
+    match (random.below(14), any) {
+        (0 | 1, _) if !new.is_dir() => fs::write(&new, content).unwrap_or(()),
+        (2, _) => fs::create_dir_all(&new).unwrap_or(()),
+        (3, Some(path)) if is_file(&path) => rewrite_in_secret(&path),
+        (4, Some(path)) if is_file(&path) => fs::write(&path, content).unwrap(),
+        (5, Some(path)) if is_file(&path) => set_mode(&path, *random.pick(&[0o600, 0o644, 0o755, 0o640])),
+        (6, Some(path)) => remove(&path),
+        (7, Some(path)) if !new.starts_with(&path) && !new.exists() => fs::rename(&path, &new).unwrap_or(()),
+        (8, Some(path)) if is_file(&path) && !new.exists() => fs::hard_link(&path, &new).unwrap_or(()),
+        (9, _) if fs::symlink_metadata(&new).is_err() => symlink("a", &new).unwrap(),
+        (10, Some(path)) => {
+            remove(&path);
+            fs::create_dir(&path).unwrap();
+        }
+        (11, Some(path)) => {
+            remove(&path);
+            fs::write(&path, content).unwrap();
+        }
+        (12, Some(path)) if is_file(&path) => {
+            let same = fs::read(&path).unwrap();
+            fs::write(&path, same).unwrap();
+        }
+        (13, Some(path)) if path.is_dir() && !path.is_symlink() => {
+            set_mode(&path, *random.pick(&[0o700, 0o755, 0o750]));
+        }
+        _ => {}
+    }
+}
+
+/// `FUZZ_SECONDS` makes it longer, `FUZZ_SEED` starts it at another seed.
+#[test]
+fn random_heartbeats_come_to_what_full_transfers_come_to() {
+    let seed = std::env::var("FUZZ_SEED").map_or(1, |text| text.parse().expect("FUZZ_SEED is a number"));
+    let seconds =
+        std::env::var("FUZZ_SECONDS").map_or(10, |text| text.parse().expect("FUZZ_SECONDS is a number"));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    for seed in seed.. {
+        if std::time::Instant::now() > until {
+            return;
+        }
+        let mut random = Random::new(seed);
+        let tools = *random.pick(&Tools::ALL);
+        let without: Vec<&str> = if random.once_in(3) { vec![*random.pick(&FURTHER)] } else { Vec::new() };
+        let two = Two::new(&start(), tools, &without);
+        let what = format!("seed {seed}, {tools:?} without {without:?}");
+        for heartbeat in 0..3 {
+            let sessions = two.prepare(&format!("{what}: prepare {heartbeat}"));
+            for restored in 0..=random.below(3) {
+                let edits = random.next();
+                two.both(|place| {
+                    let mut random = Random::new(edits);
+                    for _ in 0..random.below(8) {
+                        random_edit(&mut random, &place.remote());
+                    }
+                    for _ in 0..random.below(3) {
+                        random_edit(&mut random, &place.workspace());
+                    }
+                });
+                two.restore(&sessions, &format!("{what}: restore {restored} of heartbeat {heartbeat}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_last_tick_before_an_index_hides_comes_with_the_next_download() {
+    let two = Two::new(&start(), Tools::Gnu, &[]);
+    let sessions = two.prepare("at first");
+    for round in 0..20 {
+        two.both(|place| fs::write(place.remote().join("a"), format!("round {round:04}")).unwrap());
+        two.restore(&sessions, "a change right before the index");
+        two.both(|place| rewrite_in_secret(&place.remote().join("a")));
+        two.restore(&sessions, "a change right after it");
+    }
+}
+
+#[test]
+fn a_snapshot_of_an_older_state_of_the_sandbox_is_no_basis() {
+    let two = Two::new(&start(), Tools::Gnu, &[]);
+    let sessions = two.prepare("at first");
+    let copy = |place: &Place, from: &str, to: &str| {
+        let at = |name: &str| place.root().join("sandbox").join(name);
+        if at(to).exists() {
+            fs::remove_dir_all(at(to)).unwrap();
+        }
+        let status = Command::new("cp").arg("-a").arg(at(from)).arg(at(to)).status().unwrap();
+        assert!(status.success());
+    };
+    two.both(|place| copy(place, "workspace", "snapshot"));
+    two.both(|place| fs::write(place.remote().join("a"), "changed").unwrap());
+    two.restore(&sessions, "before the snapshot is brought back");
+    two.both(|place| copy(place, "snapshot", "workspace"));
+    two.both(|place| fs::write(place.remote().join("b"), "after that").unwrap());
+    two.restore(&sessions, "after the snapshot is brought back");
+    two.restore(&sessions, "and once more");
+}
+
+fn restored(report: &Report) -> String {
+    let mut report = report.clone();
+    report.conflicts.clear();
+    report.deletions_kept.clear();
+    format!("{report:#?}")
+}
+
+#[test]
+fn a_look_tells_what_a_restore_does_and_changes_nothing() {
+    for (name, edit) in edits(Tools::Gnu) {
+        let two = Two::new(&start(), Tools::Gnu, &[]);
+        let sessions = two.prepare(name);
+        two.both(|place| {
+            edit(&place.remote());
+            fs::write(place.at("a"), "local").unwrap();
+            fs::write(place.at("d/g"), "local too").unwrap();
+        });
+        let before = Picture::inside(&two.quick.place.workspace());
+        let foreseen = look(&sessions[0], &*two.quick.client).unwrap();
+        assert_eq!(Picture::inside(&two.quick.place.workspace()), before, "{name}");
+        let done = two.restore(&sessions, name);
+        assert_eq!(restored(&foreseen), restored(&done), "{name}");
+        let paths =
+            |conflicts: &[Conflict]| conflicts.iter().map(|c| c.path.clone()).collect::<BTreeSet<_>>();
+        assert_eq!(paths(&foreseen.conflicts), paths(&done.conflicts), "{name}");
+    }
+}
+
+#[test]
+fn a_prepare_is_taken_up_by_another_process() {
+    for restores_before in 0..3 {
+        let two = Two::new(&start(), Tools::Gnu, &[]);
+        let [quick, full] = two.prepare("at first");
+        let mut sessions = [quick, full];
+        for round in 0..restores_before {
+            two.both(|place| fs::write(place.remote().join("a"), format!("round {round}")).unwrap());
+            two.restore(&sessions, "before");
+        }
+        two.both(|place| {
+            rewrite_in_secret(&place.remote().join("d/g"));
+            fs::remove_file(place.remote().join("b")).unwrap();
+            fs::write(place.at("x.sh"), "local").unwrap();
+        });
+        sessions[0] = resume(two.quick.upload()).unwrap();
+        two.restore(&sessions, &format!("resumed after {restores_before}"));
+        assert!(two.quick.bytes_down() <= 10240);
+        two.restore(&sessions, "and once more");
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_up_is_said() {
+    let two = Two::new(&start(), Tools::Gnu, &[]);
+    let upload = || two.quick.upload();
+    assert_eq!(resume(upload()).unwrap_err().code(), "ERR_SANDBOX_NOTHING_TO_RESUME");
+    let _sessions = two.prepare("at first");
+    assert!(resume(upload()).is_ok());
+    let other = Upload { adapter_key: "other".to_owned(), ..upload() };
+    assert_eq!(resume(other).unwrap_err().code(), "ERR_SANDBOX_NOTHING_TO_RESUME");
+    let moved = two.quick.place.root().join("moved");
+    fs::rename(two.quick.place.workspace(), &moved).unwrap();
+    fs::create_dir(two.quick.place.workspace()).unwrap();
+    assert_eq!(resume(upload()).unwrap_err().code(), "ERR_WORKSPACE_REPLACED");
+}
+
+#[test]
+fn what_is_kept_of_a_sandbox_may_be_damaged_or_gone() {
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 4] = [
+        ("gone", |folder| fs::remove_dir_all(folder).unwrap()),
+        ("cut", |folder| each_file(folder, |bytes| bytes.truncate(bytes.len() / 2))),
+        ("changed", |folder| each_file(folder, |bytes| *bytes.last_mut().unwrap() ^= 1)),
+        ("of another user", |folder| std::os::unix::fs::chown(folder, Some(65534), None).unwrap()),
+    ];
+    for (name, damage) in damages {
+        let two = Two::new(&start(), Tools::Gnu, &[]);
+        let sessions = two.prepare("at first");
+        damage(&two.quick.place.root().join("state"));
+        two.both(|place| {
+            fs::write(place.remote().join("a"), "changed").unwrap();
+            fs::write(place.at("b"), "changed here").unwrap();
+        });
+        two.restore(&sessions, name);
+        let sessions = two.prepare(name);
+        two.restore(&sessions, name);
+    }
+}
+
+fn each_file(folder: &Path, damage: impl Fn(&mut Vec<u8>)) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        damage(&mut bytes);
+        fs::write(path, bytes).unwrap();
+    }
+}
