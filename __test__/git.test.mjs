@@ -1,7 +1,7 @@
 // A workspace that is a git checkout: what the agent did with git comes back, and nothing that would run something here.
 
 import { execFile } from "node:child_process";
-import { chmod, mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, lstat, mkdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { beforeEach, describe, expect, it } from "vitest";
@@ -210,6 +210,114 @@ describe("what would run or redirect something", () => {
   });
 });
 
+describe("what the local configuration runs from the tree", () => {
+  it("is told as sensitive where the sandbox changed it, and nothing else is", async () => {
+    await makeTree(workspace, {
+      ".githooks/pre-commit": "#!/bin/sh\n./scripts/lint.sh\n",
+      "conf/git": "[alias]\n\tx = log\n",
+      "scripts/lint.sh": "exit 0\n",
+      "tools/clean.js": "1\n",
+      "tools/target.sh": "1\n",
+      "tools/other.js": "1\n",
+      "linked/hook.sh": "exit 0\n",
+    });
+    await symlink("target.sh", path.join(workspace, "tools/merge.sh"));
+    await git("config", "core.hooksPath", ".githooks");
+    await git("config", "include.path", "../conf/git");
+    await git("config", "filter.x.clean", "node tools/clean.js %f");
+    await git("config", "merge.x.driver", "./tools/merge.sh %A");
+    await symlink("../../linked/hook.sh", path.join(workspace, ".git/hooks/post-merge"));
+    const { restoreWorkspace } = await prepare();
+    await makeTree(remote, {
+      ".githooks/pre-commit": "changed\n",
+      ".githooks/pre-push": "added\n",
+      "conf/git": "changed\n",
+      "scripts/lint.sh": "changed\n",
+      "tools/clean.js": "changed\n",
+      "tools/target.sh": "changed\n",
+      "tools/other.js": "changed\n",
+      "linked/hook.sh": "changed\n",
+      "a.txt": "changed\n",
+    });
+    await restoreWorkspace();
+    const told = new Map(lastReport().sensitive.map(({ path: where, reason }) => [where, reason]));
+    expect([...told.keys()].sort()).toStrictEqual([
+      ".githooks/pre-commit",
+      ".githooks/pre-push",
+      "conf/git",
+      "linked/hook.sh",
+      "scripts/lint.sh",
+      "tools/clean.js",
+      "tools/target.sh",
+    ]);
+    expect(told.get("conf/git")).toContain("includes");
+    expect(told.get(".githooks/pre-push")).toContain("hooks");
+    // What did not change is not told again.
+    await restoreWorkspace();
+    expect(lastReport().sensitive).toStrictEqual([]);
+  });
+
+  it("is told too where the workspace is a folder of a repository", async () => {
+    const top = workspace;
+    workspace = path.join(top, "packages/app");
+    await makeTree(workspace, { "tools/filter.sh": "1\n", "tools/other.sh": "1\n" });
+    await git("config", "filter.x.clean", "packages/app/tools/filter.sh");
+    const { restoreWorkspace } = await prepare();
+    await makeTree(remote, { "tools/filter.sh": "changed\n", "tools/other.sh": "changed\n" });
+    await restoreWorkspace();
+    expect(lastReport().sensitive.map((told) => told.path)).toStrictEqual(["tools/filter.sh"]);
+  });
+});
+
+describe("a folder that git takes for a bare repository", () => {
+  const bare = (file) => ({
+    [`${file}HEAD`]: "ref: refs/heads/main\n",
+    [`${file}objects`]: "",
+    [`${file}refs`]: "",
+    [`${file}config`]: "[core]\n\tbare = false\n\tworktree = .\n\tfsmonitor = touch canary\n",
+  });
+  const plant = async (file) => {
+    await makeTree(remote, bare(file));
+    await chmod(path.join(remote, `${file}objects`), 0o755);
+    await chmod(path.join(remote, `${file}refs`), 0o755);
+  };
+
+  it.each(["merge", "off", "files"])("stays out, also one of files, with git: %j", async (mode) => {
+    const { restoreWorkspace } = await prepare({ git: mode });
+    await plant("evil/");
+    await restoreWorkspace();
+    await expect(stat(path.join(workspace, "evil"))).rejects.toThrow("ENOENT");
+    expect(held()).toContain("evil");
+    await expectSound();
+  });
+
+  it.each(["merge", "off", "files"])("is none at the top of the workspace, with git: %j", async (mode) => {
+    await rm(path.join(workspace, ".git"), { recursive: true });
+    const { restoreWorkspace } = await prepare({ git: mode });
+    await plant("");
+    await writeFile(path.join(remote, "a.txt"), "changed\n");
+    await restoreWorkspace();
+    expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe("changed\n");
+    await expect(stat(path.join(workspace, "HEAD"))).rejects.toThrow("ENOENT");
+    await expect(git("status")).rejects.toThrow("not a git repository");
+    expect(held()).toStrictEqual(["HEAD", "objects", "refs"]);
+  });
+
+  it("keeps its configuration and hooks where it is the workspace", async () => {
+    await rm(workspace, { recursive: true });
+    await gitIn(home, "init", "-q", "--bare", "-b", "main", workspace);
+    const config = await readFile(path.join(workspace, "config"), "utf8");
+    const { restoreWorkspace } = await prepare();
+    await makeTree(remote, { "hooks/pre-receive": "#!/bin/sh\n" });
+    await writeFile(path.join(remote, "config"), `${config}[core]\n\tfsmonitor = touch canary\n`);
+    await writeFile(path.join(remote, "description"), "theirs\n");
+    await restoreWorkspace();
+    expect(await readFile(path.join(workspace, "config"), "utf8")).toBe(config);
+    expect(await readFile(path.join(workspace, "description"), "utf8")).toBe("theirs\n");
+    expect(held()).toStrictEqual(["config", "hooks/pre-receive"]);
+  });
+});
+
 describe("checkouts of other shapes", () => {
   it("a linked worktree is a repository of its own there, and its commits arrive on its branch", async () => {
     const main = workspace;
@@ -290,6 +398,29 @@ describe("other ways for repositories to travel", () => {
     expect(await git("config", "--local", "--list")).not.toContain("fsmonitor");
     expect(held()).toContain(".git/config");
     expect(held()).toContain(".git/hooks/pre-commit");
+    await expectSound();
+  });
+
+  it("files: a .git that is no folder stays out, and so do references other than work", async () => {
+    const before = await git("rev-parse", "HEAD");
+    const { restoreWorkspace } = await prepare({ git: "files" });
+    await gitIn(remote, "update-ref", `refs/replace/${before}`, before);
+    await makeTree(remote, { "nested/.git": "gitdir: ../evil\n", "nested/x": "x\n" });
+    await symlink("../evil", path.join(remote, "src/.git"));
+    await restoreWorkspace();
+    for (const file of ["nested/.git", "src/.git", ".git/refs/replace"]) {
+      await expect(lstat(path.join(workspace, file)), file).rejects.toThrow("ENOENT");
+    }
+    expect(held()).toStrictEqual([
+      ".git/refs/replace",
+      `.git/refs/replace/${before}`,
+      "nested/.git",
+      "src/.git",
+    ]);
+    await rm(path.join(remote, ".git"), { recursive: true });
+    await writeFile(path.join(remote, ".git"), "gitdir: evil\n");
+    await restoreWorkspace();
+    expect(await git("rev-parse", "HEAD")).toBe(before);
     await expectSound();
   });
 

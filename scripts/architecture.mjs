@@ -15,6 +15,7 @@ const LAYERS = [
   ["archive"],
   ["merge", "mirror", "git"],
   ["transfer"],
+  ["state"],
   ["sandbox"],
   ["node"],
 ];

@@ -85,11 +85,13 @@ pub mod git {
     pub mod export;
     pub mod import;
     pub mod index;
+    pub mod named;
     mod objects;
     pub mod quarantine;
     pub mod recognise;
     pub mod refs;
     pub mod report;
+    pub mod work_folder;
 }
 
 /// Three sides made one.

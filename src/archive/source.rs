@@ -3,11 +3,11 @@
 //! The memory that it stands in is the client's, who may change it or take it away at any time. So nothing is ever
 //! looked at in place: what is checked, hashed or written is a copy of our own.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::fs::{File, by_path};
 
 /// How much is copied at once at most.
 pub const PIECE: usize = 1024 * 1024;
@@ -96,7 +96,7 @@ pub struct FromFile {
 impl FromFile {
     /// From its first byte on.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+        let file = by_path::open(path)?;
         Ok(Self { file, path: path.to_path_buf() })
     }
 }

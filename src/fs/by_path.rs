@@ -129,7 +129,8 @@ pub fn move_dir(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
-fn copy_dir(from: &Path, to: &Path) -> Result<()> {
+/// Copies a folder of files and folders to where nothing is.
+pub fn copy_dir(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir(to).map_err(|error| Error::io("mkdir", to, error))?;
     for name in list(from)? {
         let (from, to) = (from.join(&name), to.join(&name));

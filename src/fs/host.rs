@@ -1,6 +1,8 @@
 //! This machine, the user of this process, and other processes.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 #[cfg(target_os = "linux")]
 use std::time::SystemTime;
 
@@ -22,6 +24,11 @@ pub fn is_root() -> bool {
 #[must_use]
 pub fn user() -> u32 {
     geteuid().as_raw()
+}
+
+/// Has a program run in a process group of its own: what ends this process's group does not reach it.
+pub fn give_own_group(program: &mut Command) {
+    program.process_group(0);
 }
 
 /// The machine's name.
@@ -118,7 +125,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_process_that_nobody_waits_for_is_gone() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let mut child = Command::new("true").spawn().unwrap();
         let pid = child.id().cast_signed();
         while process(pid) != Process::Gone {
             std::thread::yield_now();

@@ -94,10 +94,15 @@ pub fn link(from: (&mut Cursor<'_>, &RelativePath), to: (&mut Cursor<'_>, &Relat
 }
 
 /// Moves what is at a path of ours to a path at which nothing may be, through handles that follow no link there.
-pub fn move_to(from: &Path, (cursor, to): (&mut Cursor<'_>, &RelativePath)) -> Result<()> {
-    let root = cursor.root;
-    let (parent, name) = to.split();
-    let parent = cursor.folder(parent).map_err(|errno| root.error("open", to, errno))?;
-    fs::renameat_with(CWD, from, parent, name, RenameFlags::NOREPLACE)
-        .map_err(|errno| root.error("rename", to, errno))
+pub fn move_to(from: &Path, (cursor, to): (&mut Cursor<'_>, &RelativePath)) -> Result<Renamed> {
+    let done =
+        cursor.at(to, |parent, name| fs::renameat_with(CWD, from, parent, name, RenameFlags::NOREPLACE));
+    match done {
+        Ok(()) => Ok(Renamed::Done),
+        Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(Renamed::Occupied),
+        Err(errno) if is_absent(errno) => Ok(Renamed::Absent),
+        Err(Errno::XDEV) => Ok(Renamed::OtherFileSystem),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(Renamed::Unsupported),
+        Err(errno) => Err(cursor.root.error("rename", to, errno)),
+    }
 }

@@ -1,6 +1,7 @@
 //! Files and folders that vanish by themselves unless they are finished.
 
 use std::fs::File;
+use std::io::{Seek as _, Write as _};
 use std::path::Path;
 
 use tempfile::{Builder, NamedTempFile, TempDir};
@@ -18,11 +19,25 @@ impl TemporaryDir {
         made.map(Self).map_err(|error| Error::io("mkdtemp", std::env::temp_dir(), error))
     }
 
+    /// The same in a folder, with as many letters and digits after what its name begins with.
+    pub fn new_in(folder: &Path, prefix: &str, unique: usize) -> Result<Self> {
+        let made = Builder::new().prefix(prefix).rand_bytes(unique).tempdir_in(folder);
+        made.map(Self).map_err(|error| Error::io("mkdtemp", folder, error))
+    }
+
     /// Where it lies.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path()
     }
+}
+
+/// An open file without a name that holds bytes, to be read from its start. It is gone when it is closed.
+pub fn nameless(bytes: &[u8]) -> Result<File> {
+    let failed = |error| Error::io("write", std::env::temp_dir(), error);
+    let mut file = tempfile::tempfile().map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.rewind()).map_err(failed)?;
+    Ok(file)
 }
 
 /// A file that is being written under a name of its own, and removed unless it is finished.

@@ -5,15 +5,17 @@
 //! nothing but plumbing that runs no filter is called.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
-use crate::fs::{File, by_path};
+use crate::fs::temporary::nameless;
+use crate::fs::{File, by_path, host};
 
 /// Why git's part of an exchange did not happen.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ impl From<Error> for Fault {
 #[derive(Debug, Clone)]
 pub struct Git {
     program: PathBuf,
+    /// Where it finds programs in its turn.
+    path: OsString,
 }
 
 /// Settings that keep a repository's own configuration from running or redirecting anything.
@@ -82,21 +86,33 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 ];
 
 impl Git {
-    /// The git that this process's `PATH` leads to. A relative folder in it is passed over: it may be the workspace.
+    /// The git that this process's `PATH` leads to. What lies in the workspace is passed over: with `npm run` that is where
+    /// `PATH` leads first, and an agent may have put a program of that name there.
     #[must_use]
-    pub fn find() -> Option<Self> {
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path)
-            .filter(|folder| folder.is_absolute())
+    pub fn find(workspace: &Path) -> Option<Self> {
+        Self::search(&std::env::var_os("PATH")?, workspace)
+    }
+
+    fn search(path: &OsStr, workspace: &Path) -> Option<Self> {
+        // One that is not there has nothing in it.
+        let workspace = by_path::resolve(workspace).unwrap_or_else(|_| workspace.to_path_buf());
+        let is_outside =
+            |path: &Path| by_path::resolve(path).is_ok_and(|there| !there.starts_with(&workspace));
+        let folders: Vec<PathBuf> =
+            std::env::split_paths(path).filter(|folder| folder.is_absolute() && is_outside(folder)).collect();
+        let program = folders
+            .iter()
             .map(|folder| folder.join("git"))
-            .find(|program| by_path::is_file(program))
-            .map(Self::at)
+            .find(|program| by_path::is_file(program) && is_outside(program))?;
+        // They come from a list of this form.
+        let path = std::env::join_paths(&folders).ok()?;
+        Some(Self { program, path })
     }
 
     /// A git at a path of its own.
     #[must_use]
     pub fn at(program: PathBuf) -> Self {
-        Self { program }
+        Self { program, path: std::env::var_os("PATH").unwrap_or_default() }
     }
 
     /// A call of `git` in the repository at `git_dir`.
@@ -107,14 +123,30 @@ impl Git {
         call
     }
 
+    /// A call that lists what the user's own git goes by in a repository, the user's and the system's configuration included.
+    /// It reads and runs nothing; this is the one call that inherits where these files are.
+    #[must_use]
+    pub fn configuration(&self, git_dir: &Path) -> Call<'_> {
+        let mut command = Command::new(&self.program);
+        command.env_clear().env("PATH", &self.path).current_dir("/");
+        command.env("LC_ALL", "C").env("GIT_DIR", git_dir);
+        let inherited =
+            ["HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"];
+        for name in inherited {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        let mut call = Call { git: self, command, input: Input::None, name: String::new() };
+        call.args(["config", "--list", "-z", "--show-origin", "--includes"]);
+        call
+    }
+
     /// A call that is about no repository, or finds it by itself.
     #[must_use]
     pub fn outside(&self) -> Call<'_> {
         let mut command = Command::new(&self.program);
-        command.env_clear().envs(ENVIRONMENT.iter().copied()).current_dir("/");
-        if let Some(path) = std::env::var_os("PATH") {
-            command.env("PATH", path);
-        }
+        command.env_clear().envs(ENVIRONMENT.iter().copied()).env("PATH", &self.path).current_dir("/");
         command.args(["--no-pager", "--literal-pathspecs"]);
         for setting in SETTINGS {
             command.args(["-c", setting]);
@@ -127,6 +159,18 @@ enum Input {
     None,
     Bytes(Vec<u8>),
     File(PathBuf),
+}
+
+impl Input {
+    /// What git reads from. Bytes lie in a file without a name, so that git has all of them even where this process is killed
+    /// while it reads: half a list of changes would be taken for the whole.
+    fn open(&self) -> Result<Stdio> {
+        match self {
+            Self::None => Ok(Stdio::null()),
+            Self::Bytes(bytes) => Ok(nameless(bytes)?.into()),
+            Self::File(path) => Ok(by_path::open(path)?.into()),
+        }
+    }
 }
 
 /// One run of git, being prepared.
@@ -209,6 +253,13 @@ impl Call<'_> {
         self
     }
 
+    /// Says that it changes a local repository: what ends this process's group (Ctrl-C in a terminal) does not reach it, since a
+    /// git that is ended at once leaves its locks behind.
+    pub fn step(&mut self) -> &mut Self {
+        host::give_own_group(&mut self.command);
+        self
+    }
+
     /// Runs it and gives its output, whatever its exit status.
     pub fn output(&mut self, cancel: &Cancel) -> Result<Output> {
         self.spawn_and_wait(None, cancel)
@@ -238,31 +289,23 @@ impl Call<'_> {
     fn spawn_and_wait(&mut self, stdout: Option<File>, cancel: &Cancel) -> Result<Output> {
         let failed = |error| Error::io("spawn", &self.git.program, error);
         cancel.check()?;
-        let stdin = match &self.input {
-            Input::None => Stdio::null(),
-            Input::Bytes(_) => Stdio::piped(),
-            Input::File(path) => by_path::open(path)?.into(),
-        };
+        let stdin = self.input.open()?;
         self.command
             .stdin(stdin)
             .stderr(Stdio::piped())
             .stdout(stdout.map_or_else(Stdio::piped, Stdio::from));
         let mut child = self.command.spawn().map_err(failed)?;
-        let input = match &self.input {
-            Input::Bytes(bytes) => &bytes[..],
-            _ => &[],
-        };
-        let (mut to, mut from, mut messages) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (mut from, mut messages) = (child.stdout.take(), child.stderr.take());
         let (status, stdout, stderr) = thread::scope(|scope| {
-            scope.spawn(move || {
-                if let Some(pipe) = &mut to {
-                    // A git that ends before it has read everything says why by its exit status.
-                    drop(pipe.write_all(input));
-                }
-            });
+            let (over, ends) = mpsc::channel();
             let stdout = scope.spawn(move || read_all(from.as_mut()));
-            let stderr = scope.spawn(move || read_all(messages.as_mut()));
-            let status = wait(&mut child, cancel);
+            let stderr = scope.spawn(move || {
+                let read = read_all(messages.as_mut());
+                // Nobody waits any more where waiting has failed.
+                let _unheard = over.send(());
+                read
+            });
+            let status = wait(&mut child, &ends, cancel);
             (status, stdout.join(), stderr.join())
         });
         let died = |_| Error::Internal("a thread that reads what git says died".to_owned());
@@ -283,19 +326,19 @@ fn read_all(pipe: Option<&mut impl Read>) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Waits for the end of a child, and ends it once the caller wants to stop.
-fn wait(child: &mut Child, cancel: &Cancel) -> std::io::Result<Option<i32>> {
-    let mut pause = Duration::from_micros(200);
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status.code());
-        }
+/// Waits for the end of a child, which is near once `ends` says that it has closed its standard error, and ends it once the
+/// caller wants to stop.
+fn wait(child: &mut Child, ends: &Receiver<()>, cancel: &Cancel) -> std::io::Result<Option<i32>> {
+    while ends.recv_timeout(Duration::from_millis(10)) == Err(RecvTimeoutError::Timeout) {
         if cancel.check().is_err() {
             child.kill()?;
         }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(10));
+        // A program that it left behind may hold its standard error open.
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.code());
+        }
     }
+    child.wait().map(|status| status.code())
 }
 
 #[cfg(test)]
@@ -304,7 +347,7 @@ mod tests {
 
     #[test]
     fn git_gets_nothing_of_our_environment() {
-        let git = Git::find().expect("git is installed");
+        let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let folder = tempfile::tempdir().unwrap();
         let cancel = Cancel::default();
         git.outside()
@@ -323,8 +366,31 @@ mod tests {
     }
 
     #[test]
+    fn no_git_is_found_in_the_workspace() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for folder in ["ws/node_modules/.bin", "linked", "good", "bin"] {
+            std::fs::create_dir_all(at(folder)).unwrap();
+        }
+        std::fs::write(at("ws/node_modules/.bin/git"), "").unwrap();
+        std::fs::write(at("good/git"), "").unwrap();
+        symlink(at("ws/node_modules/.bin"), at("to-workspace")).unwrap();
+        symlink(at("ws/node_modules/.bin/git"), at("linked/git")).unwrap();
+        let search = |folders: &[PathBuf]| {
+            Git::search(&std::env::join_paths(folders).unwrap(), &at("ws")).map(|git| (git.program, git.path))
+        };
+        let bad = [at("ws/node_modules/.bin"), at("to-workspace"), at("linked"), "bin".into(), at("absent")];
+        assert_eq!(search(&bad), None);
+        let all = [&bad[..], &[at("good")]].concat();
+        let (program, path) = search(&all).unwrap();
+        assert_eq!(program, at("good/git"));
+        assert_eq!(path, std::env::join_paths([at("linked"), at("good")]).unwrap());
+    }
+
+    #[test]
     fn a_failure_says_what_git_said() {
-        let git = Git::find().expect("git is installed");
+        let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let Err(Fault::Refused(reason)) =
             git.outside().args(["rev-parse", "--git-dir"]).run(&Cancel::default())
         else {
@@ -335,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_wish_to_stop_ends_git() {
-        let git = Git::find().expect("git is installed");
+        let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let cancel = Cancel::default();
         cancel.cancel();
         assert!(matches!(git.outside().arg("version").output(&cancel), Err(Error::Aborted)));

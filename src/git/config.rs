@@ -179,7 +179,14 @@ pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returne
     let (base_set, theirs_set): (BTreeSet<_>, BTreeSet<_>) = (base.iter().collect(), theirs.iter().collect());
     let key_is_here = |key: &[u8]| ours.iter().any(|(here, _)| here == key);
     let remotes_here: BTreeSet<&[u8]> = remotes(ours);
-    let new_remotes: BTreeSet<&[u8]> = remotes(theirs).difference(&remotes_here).copied().collect();
+    // A restore that was killed may have brought a part of a remote.
+    let is_part = |name: &&[u8]| {
+        let of_remote =
+            |(key, _): &&Setting| matches!(split(key), Some((b"remote", Some(of), _)) if of == *name);
+        let mut here = ours.iter().filter(of_remote);
+        !base.iter().any(|setting| of_remote(&setting)) && here.all(|setting| theirs_set.contains(setting))
+    };
+    let new_remotes: BTreeSet<&[u8]> = remotes(theirs).into_iter().filter(is_part).collect();
     let plain_remotes: BTreeSet<&[u8]> =
         new_remotes.iter().copied().filter(|name| plain_remote(name, theirs)).collect();
     for setting in theirs.iter().filter(|setting| !base_set.contains(setting)) {
@@ -421,6 +428,19 @@ mod tests {
             assert_eq!(returned.take, if taken { added } else { vec![] }, "{list:?}");
             assert_eq!(returned.held_back.is_empty(), taken, "{list:?}");
         }
+        // A remote of which a killed restore brought a part is completed; one that is another's here is not.
+        let fork = settings(&[
+            ("remote.up.url", "https://h/a"),
+            ("remote.up.fetch", "+refs/heads/*:refs/remotes/up/*"),
+        ]);
+        for (here, taken) in [(&fork[..1], &fork[1..]), (&fork[1..], &fork[..1]), (&fork[..], &[][..])] {
+            let theirs: Settings = base.iter().chain(&fork).cloned().collect();
+            let ours: Settings = ours.iter().chain(here).cloned().collect();
+            assert_eq!(come_back(&base, &theirs, &ours).take, taken, "{here:?}");
+            let ours = [&ours[..], &settings(&[("remote.up.url", "https://other/a")])].concat();
+            let returned = come_back(&base, &theirs, &ours);
+            assert_eq!((returned.take.len(), returned.held_back.len()), (0, fork.len() - here.len()));
+        }
         let unchanged = come_back(&base, &base, &ours);
         assert_eq!(unchanged, Returned::default());
     }
@@ -436,7 +456,7 @@ mod tests {
         ]);
         let file = folder.path().join("config");
         std::fs::write(&file, render(&all)).unwrap();
-        let git = Git::find().expect("git is installed");
+        let git = Git::find(folder.path()).expect("git is installed");
         let list = git
             .outside()
             .args(["config", "--no-includes", "--list", "-z", "--file"])

@@ -11,7 +11,7 @@ use super::config::{self, Settings};
 use super::index;
 use super::refs::{Head, Oid, RefName, Refs};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Obstacle, Result};
 use crate::fs::by_path::{self, make_dirs, read, write};
 use crate::fs::{FileId, Kind, Root};
 use crate::path::{RelativePath, path_from};
@@ -91,6 +91,13 @@ impl Repository<'_> {
         call
     }
 
+    /// A call that changes the repository.
+    pub fn step(&self) -> super::command::Call<'_> {
+        let mut call = self.call();
+        call.step();
+        call
+    }
+
     pub fn run<S: AsRef<std::ffi::OsStr>>(
         &self,
         args: impl IntoIterator<Item = S>,
@@ -149,19 +156,23 @@ impl Repository<'_> {
     }
 
     /// Which of the objects are there, with their types.
-    pub fn types(&self, oids: &BTreeSet<Oid>) -> Result<HashMap<Oid, Vec<u8>>, Fault> {
+    pub fn types(&self, oids: &BTreeSet<Oid>) -> Result<Types, Fault> {
         types(&mut self.call(), oids, self.cancel)
     }
 }
+
+/// Objects with their types. In order: what is packed must not depend on chance, or the same repository would be another
+/// pack each time.
+pub(super) type Types = BTreeMap<Oid, Vec<u8>>;
 
 /// Which of the objects a repository has, with their types.
 pub(super) fn types(
     call: &mut super::command::Call<'_>,
     oids: &BTreeSet<Oid>,
     cancel: &Cancel,
-) -> Result<HashMap<Oid, Vec<u8>>, Fault> {
+) -> Result<Types, Fault> {
     if oids.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Types::new());
     }
     let list = call
         .args(["cat-file", "--batch-check=%(objectname) %(objecttype)"])
@@ -379,14 +390,21 @@ fn pack(
     if repository.place.promisor.is_some() {
         call.arg("--missing=allow-any");
     }
-    let name = call.arg(folder.join("objects/pack/pack")).input(input).run(repository.cancel)?;
-    let name = String::from_utf8_lossy(&name).trim().to_owned();
-    let file = folder.join(format!("objects/pack/pack-{name}.pack"));
-    let Some(meta) = by_path::stat(&file)? else { return Ok(BTreeMap::new()) };
-    if repository.place.promisor.is_some() {
-        write(&file.with_extension("promisor"), b"")?;
+    let names = call.arg(folder.join("objects/pack/pack")).input(input).run(repository.cancel)?;
+    let mut packs = BTreeMap::new();
+    // There are several where `pack.packSizeLimit` says so.
+    for name in names.split(|&byte| byte == b'\n').filter_map(Oid::parse) {
+        let name = format!("pack-{name}.pack");
+        let file = folder.join("objects/pack").join(&name);
+        let Some(meta) = by_path::stat(&file)? else {
+            return Err(Obstacle::Vanished.at("stat", &file).into());
+        };
+        if repository.place.promisor.is_some() {
+            write(&file.with_extension("promisor"), b"")?;
+        }
+        packs.insert(name, meta.size);
     }
-    Ok(BTreeMap::from([(format!("pack-{name}.pack"), meta.size)]))
+    Ok(packs)
 }
 
 /// The commits at a depth whose parents are left out.

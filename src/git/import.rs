@@ -6,20 +6,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::command::{Fault, Git, short};
 use super::config::{self, Settings};
-use super::export::{Base, Bases, Place, Repository, configuration, locate, read_settings};
+use super::export::{Base, Bases, Place, Repository, configuration, lines, locate, read_settings};
 use super::index;
 use super::objects::{self, Theirs};
-use super::quarantine::{Quarantine, REFTABLE, Received};
-use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, plan};
+use super::quarantine::{ONLY_WORK, Quarantine, REFTABLE, Received};
+use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
 use super::report::{GitReport, HeldBack, KeptReference};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::by_path::{self, make_dirs, read, write};
-use crate::fs::{FileId, Kind, Root, move_to};
+use crate::fs::{FileId, Kind, Onto, Renamed, Root, move_to, rename};
 use crate::path::RelativePath;
+use crate::tree::stage::{RuntimeFolder, remove_tree, remove_unused_runtime, runtime};
+
+/// How often, and how long apart, is looked whether another git is done with the index.
+const LOCK_LOOKS: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How many settings come back at once.
+const SETTINGS_MAX: usize = 1000;
 
 /// What came back and was found good; nothing here is changed yet.
 #[derive(Debug)]
@@ -33,6 +43,7 @@ pub struct Checked {
 /// Why something stays that names an object of the wrong type, or none.
 const NO_COMMIT_OF_A_BRANCH: &str = "a branch must name a commit";
 const NO_COMMIT: &str = "it names no commit";
+const NO_INDEX: &str = "it names what no index may hold";
 const NOTHING_STAGED: &str = "what it stages is missing there";
 
 /// One repository of the sandbox's, read and checked.
@@ -97,7 +108,11 @@ impl Checked {
     #[must_use]
     pub fn may_lack_objects(&self) -> bool {
         let for_want = [NO_COMMIT_OF_A_BRANCH, NO_COMMIT, NOTHING_STAGED];
-        let lacks = |held: &HeldBack| for_want.contains(&held.reason.as_str());
+        let lacks = |held: &HeldBack| {
+            // A sparse index names folders by their objects: where one is missing, git cannot list it, and says so in its words.
+            let is_unlisted = held.what.as_deref() == Some("index") && held.reason != NO_INDEX;
+            for_want.contains(&held.reason.as_str()) || is_unlisted
+        };
         !self.refused.is_empty() || self.report.held_back.iter().any(lacks)
     }
 }
@@ -116,18 +131,18 @@ fn read_repository(
     report: &mut GitReport,
     cancel: &Cancel,
 ) -> Result<Incoming, Fault> {
-    let known = bases.get(dot_git);
-    let place = known.and_then(|base| base.place.clone());
-    match (&place, workspace.cursor().stat(dot_git)?) {
+    let mut base = bases.get(dot_git).cloned().unwrap_or_default();
+    match (&base.place, workspace.cursor().stat(dot_git)?) {
         (Some(place), Some(meta)) if place.id == meta.id => {}
         (Some(_), _) => return refuse("the local repository is gone or is another one than at prepare"),
-        (None, Some(_)) => return refuse("a repository was made here as well"),
+        // Made on both sides, or by a restore that was killed: the two have shared nothing yet.
+        (None, Some(_)) => base.place = Some(locate(git, workspace, dot_git, cancel)?),
         (None, None) => {}
     }
     if received.reftable {
         return refuse(REFTABLE);
     }
-    let base = known.cloned().unwrap_or_default();
+    let place = base.place.clone();
     let mut reading = Reading { git, dot_git, received, report, cancel };
     let Some(head) = reading.text("head")? else { return refuse("it has no HEAD, so it is no repository") };
     let config = reading.settings(&base)?;
@@ -149,7 +164,9 @@ fn read_repository(
         stashes: log.iter().rev().map(|(oid, _)| oid.clone()).collect(),
         ..base.clone()
     };
-    log.retain(|(oid, _)| !base.stashes.contains(oid));
+    // Each that is new costs a call of git; a log may name one as often as it likes.
+    let mut seen: BTreeSet<Oid> = base.stashes.iter().cloned().collect();
+    log.retain(|(oid, _)| seen.insert(oid.clone()));
     let mut incoming = Incoming {
         dot_git: dot_git.clone(),
         place: place.clone(),
@@ -225,7 +242,7 @@ impl Reading<'_> {
         refs.retain(|_, oid| has_format(oid, format));
         for (name, oid) in &refs {
             if name.kind() == RefKind::Other && base.refs.get(name) != Some(oid) {
-                self.hold(name.to_string(), "only branches, tags and the stash come back");
+                self.hold(name.to_string(), ONLY_WORK);
             }
         }
         Ok(refs)
@@ -253,8 +270,10 @@ impl Reading<'_> {
             return Ok(base.index.clone());
         }
         let reason = match theirs.index(&self.received.folder.join("index")) {
-            Ok(listing) if index::parse(&listing).is_some() => return Ok(listing),
-            Ok(_) => "it names what no index may hold".to_owned(),
+            Ok(listing) if index::parse(&index::beyond(&listing, &base.index)).is_some() => {
+                return Ok(listing);
+            }
+            Ok(_) => NO_INDEX.to_owned(),
             Err(Fault::Refused(reason)) => reason,
             Err(error) => return Err(error),
         };
@@ -355,15 +374,6 @@ fn check_objects(
 
 /// The blobs that their index stages beyond the base's.
 fn staged_blobs(theirs: &Base, base: &Base) -> BTreeSet<Oid> {
-    let blobs = |listing: &[u8]| -> BTreeSet<Oid> {
-        let listing = index::parse(listing).unwrap_or_default();
-        listing
-            .into_values()
-            .flatten()
-            .filter(|staged| staged.mode != b"160000")
-            .map(|staged| staged.oid)
-            .collect()
-    };
     if theirs.index == base.index {
         return BTreeSet::new();
     }
@@ -372,7 +382,7 @@ fn staged_blobs(theirs: &Base, base: &Base) -> BTreeSet<Oid> {
         "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
         "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
     ];
-    let mut new = &blobs(&theirs.index) - &blobs(&base.index);
+    let mut new = index::new_blobs(&theirs.index, &base.index);
     new.retain(|oid| !empty.contains(&oid.as_str()));
     new
 }
@@ -417,15 +427,16 @@ impl Checked {
 
     /// Merges what was checked into the local repositories, after the files of the workspace. `time` names what is kept
     /// (`refs/paperclip/<time>/…`); `aside` makes the folder where the objects and references go that git cannot take, if
-    /// there are any. What both sides share afterwards is what the next restore starts from.
+    /// there are any. What both sides share afterwards is what the next restore starts from. It cannot be stopped: a git that
+    /// is ended while it works leaves its locks behind.
     pub fn apply(
         self,
         git: Option<&Git>,
         workspace: &Root,
         time: &str,
         aside: &dyn Fn() -> Result<PathBuf>,
-        cancel: &Cancel,
     ) -> Result<(GitReport, Bases)> {
+        let cancel = &Cancel::default();
         let (mut report, mut bases) = (self.report, self.bases);
         let mut refused = self.refused;
         for incoming in self.repositories {
@@ -449,6 +460,8 @@ impl Checked {
                 }
             }
         }
+        // One in a folder named `git` goes below the one above it.
+        refused.sort_by(|(one, ..), (other, ..)| one.cmp(other));
         if !refused.is_empty() {
             let aside = aside()?;
             for (dot_git, folder, references) in refused {
@@ -579,10 +592,41 @@ impl Incoming {
         if cursor.stat(&self.dot_git)?.is_some() {
             return refuse("a repository was made here as well");
         }
-        move_to(&folder, (&mut cursor, &self.dot_git))?;
+        move_into(&folder, workspace, &self.dot_git)?;
         let Some(meta) = cursor.stat(&self.dot_git)? else { return refuse("its folder is not here") };
         place.id = meta.id;
         Ok(locate(git, workspace, &self.dot_git, cancel).unwrap_or(place))
+    }
+}
+
+/// Moves a folder of ours to a path of the workspace, through handles that follow no link. Where it lies in another file system,
+/// it is copied into this package's folder in the workspace first, so that it comes to its path complete.
+fn move_into(folder: &Path, workspace: &Root, to: &RelativePath) -> Result<(), Fault> {
+    let mut cursor = workspace.cursor();
+    match move_to(folder, (&mut cursor, to))? {
+        Renamed::OtherFileSystem | Renamed::Unsupported => {}
+        renamed => return is_done(renamed),
+    }
+    let in_place = RuntimeFolder::open(workspace)?;
+    let waiting = RelativePath::child(Some(&runtime()), b"new-repository");
+    // A merge that was killed may have left one; under the workspace's lock there is no other.
+    remove_tree(workspace, &waiting)?;
+    by_path::copy_dir(folder, &workspace.path_of(&waiting))?;
+    let renamed = rename((&mut workspace.cursor(), &waiting), (&mut cursor, to), Onto::Nothing)?;
+    if renamed != Renamed::Done {
+        remove_tree(workspace, &waiting)?;
+    }
+    drop(in_place);
+    remove_unused_runtime(workspace)?;
+    is_done(renamed)
+}
+
+fn is_done(renamed: Renamed) -> Result<(), Fault> {
+    match renamed {
+        Renamed::Done => Ok(()),
+        Renamed::Occupied => refuse("a repository was made here as well"),
+        Renamed::Absent => refuse("its folder is not here"),
+        _ => refuse("its folder is in another file system than the workspace, into which it cannot be moved"),
     }
 }
 
@@ -683,25 +727,48 @@ impl Merge<'_> {
         }
     }
 
-    /// Whether the sandbox's repository has nothing of the one that was sent.
-    fn is_another(&self) -> bool {
+    /// Whether the sandbox's repository has nothing of the one that was sent: their branches have no first commit in common.
+    fn is_another(&self) -> Result<bool, Fault> {
         let branches = |refs: &Refs| -> BTreeSet<Oid> {
             refs.iter()
                 .filter(|(name, _)| name.kind() == RefKind::Branch)
                 .map(|(_, oid)| oid.clone())
                 .collect()
         };
-        let (sent, there) = (branches(&self.incoming.base.refs), branches(&self.incoming.theirs.refs));
+        let (sent, mut there) = (branches(&self.incoming.base.refs), branches(&self.incoming.theirs.refs));
         if sent.is_empty() || sent.intersection(&there).next().is_some() {
-            return false;
+            return Ok(false);
         }
-        !there.iter().any(|there| sent.iter().any(|sent| self.relation(there, sent) != Relation::Unrelated))
-            && !matches!(&self.incoming.theirs.head, Some(Head::Detached(oid)) if sent.iter().any(|sent| self.relation(oid, sent) != Relation::Unrelated))
+        if let Some(Head::Detached(oid)) = &self.incoming.theirs.head {
+            there.insert(oid.clone());
+        }
+        // Mostly the first two that are looked at are of one history, which git finds at once.
+        let (sent_tip, their_tip) = (sent.first(), Self::their_commit(&self.incoming.theirs));
+        if let (Some(sent), Some(there)) = (sent_tip, &their_tip) {
+            let mut call = self.repository.call();
+            let found =
+                call.args(["merge-base", sent.as_str(), there.as_str()]).output(self.repository.cancel)?;
+            if found.status == Some(0) {
+                return Ok(false);
+            }
+        }
+        let first = |of: BTreeSet<Oid>| -> Result<BTreeSet<Oid>, Fault> {
+            // What is gone here by now has nothing in common with anything.
+            let present = self.repository.types(&of)?;
+            let tips = lines(of.iter().filter(|oid| present.contains_key(oid)).map(Oid::as_str));
+            let mut call = self.repository.call();
+            let list = call
+                .args(["rev-list", "--max-parents=0", "--stdin"])
+                .input(tips)
+                .run(self.repository.cancel)?;
+            Ok(list.split(|&byte| byte == b'\n').filter_map(Oid::parse).collect())
+        };
+        Ok(first(sent)?.is_disjoint(&first(there)?))
     }
 
     fn merge_refs(&mut self, head: Option<&Head>, busy: bool) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
-        if self.is_another() {
+        if self.is_another()? {
             return refuse("it is another repository than the one that was sent");
         }
         let around = self.surroundings(head, busy)?;
@@ -767,7 +834,7 @@ impl Merge<'_> {
                     _ => {}
                 }
             }
-            let mut call = self.repository.call();
+            let mut call = self.repository.step();
             let output = call
                 .args(["update-ref", "-m", "restore: from the sandbox", "--stdin", "-z"])
                 .input(input)
@@ -824,7 +891,11 @@ impl Merge<'_> {
             let here = self.commit_of(head);
             let there = theirs.refs.get(name);
             let follows = match (&here, there) {
-                (None, None) => true,
+                // A branch without a commit: the next commit makes it, so its name must be one that may arrive.
+                (None, None) => {
+                    base.refs.contains_key(name)
+                        || Taken::by(self.repository.refs()?.keys()).obstacle(name).is_none()
+                }
                 (Some(here), Some(there)) => {
                     here == there || self.relation(there, here) == Relation::OursDescends
                 }
@@ -838,20 +909,13 @@ impl Merge<'_> {
         };
         if let Some(reason) = reason {
             if let Some(oid) = Self::their_commit(theirs) {
-                let kept = format!("refs/paperclip/{}/HEAD", self.time);
-                let mut call = self.repository.call();
-                call.args(["update-ref", "-m", "restore: from the sandbox", &kept, oid.as_str()])
-                    .run(self.repository.cancel)?;
-                self.report.kept.push(KeptReference {
-                    repository: self.incoming.dot_git.clone(),
-                    reference: "HEAD".to_owned(),
-                    kept_at: kept,
-                });
+                self.keep_head(&oid, format!("refs/paperclip/{}/HEAD", self.time))?;
             }
             self.hold("HEAD", reason);
             return Ok(());
         }
-        let mut call = self.repository.call();
+        self.keep_detached(ours, head)?;
+        let mut call = self.repository.step();
         match head {
             Head::Branch(name) => {
                 call.args(["symbolic-ref", "-m", "restore: from the sandbox", "HEAD"])
@@ -873,6 +937,41 @@ impl Merge<'_> {
         Ok(())
     }
 
+    /// Keeps the commit that is checked out here by itself, where `HEAD` moves away from it and nothing else leads to it.
+    fn keep_detached(&mut self, ours: Option<&Head>, theirs: &Head) -> Result<(), Fault> {
+        let Some(Head::Detached(commit)) = ours else { return Ok(()) };
+        let mut call = self.repository.call();
+        call.args([
+            "rev-list",
+            "--max-count=1",
+            commit.as_str(),
+            "--not",
+            "--branches",
+            "--tags",
+            "--remotes",
+        ]);
+        if let Head::Detached(theirs) = theirs {
+            call.arg(theirs.as_str());
+        }
+        if call.run(self.repository.cancel)?.is_empty() {
+            return Ok(());
+        }
+        let kept = format!("refs/paperclip/{}/replaced/HEAD", self.time);
+        self.keep_head(commit, kept)
+    }
+
+    fn keep_head(&mut self, commit: &Oid, kept: String) -> Result<(), Fault> {
+        let mut call = self.repository.step();
+        call.args(["update-ref", "-m", "restore: from the sandbox", &kept, commit.as_str()])
+            .run(self.repository.cancel)?;
+        self.report.kept.push(KeptReference {
+            repository: self.incoming.dot_git.clone(),
+            reference: "HEAD".to_owned(),
+            kept_at: kept,
+        });
+        Ok(())
+    }
+
     fn merge_index(&mut self, busy: bool) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
         if theirs.index == base.index {
@@ -890,11 +989,19 @@ impl Merge<'_> {
             }
             _ => false,
         };
+        let index_lock = self.git_path("index.lock");
+        // A git that works here is mostly done in a moment, be it one that a killed restore left at work.
+        for _ in 0..LOCK_LOOKS {
+            if !by_path::exists(&index_lock) {
+                break;
+            }
+            thread::sleep(LOCK_PAUSE);
+        }
         let reason = if busy {
             Some("an operation is in progress here")
         } else if !included {
             Some("the commit that it belongs to is not checked out here")
-        } else if by_path::exists(&self.git_path("index.lock")) {
+        } else if by_path::exists(&index_lock) {
             Some("another git has locked the index here (index.lock)")
         } else {
             None
@@ -903,9 +1010,7 @@ impl Merge<'_> {
             self.hold("index", reason);
             return Ok(());
         }
-        let [base, theirs, ours] =
-            [&base.index, &theirs.index, &ours].map(|listing| index::parse(listing).unwrap_or_default());
-        let changes = index::merge(&base, &theirs, &ours);
+        let changes = index::merge_listings(&base.index, &theirs.index, &ours);
         if changes.is_empty() {
             return Ok(());
         }
@@ -916,7 +1021,7 @@ impl Merge<'_> {
             .filter_map(|line| line.strip_prefix(b"S ").map(<[u8]>::to_vec))
             .collect();
         let zero = "0".repeat(if self.repository.place.format == "sha1" { 40 } else { 64 });
-        let mut call = self.repository.call();
+        let mut call = self.repository.step();
         call.args(["update-index", "-z", "--index-info"]).input(index::index_info(&changes, &zero));
         match call.run(self.repository.cancel) {
             Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), "index".to_owned())),
@@ -930,7 +1035,7 @@ impl Merge<'_> {
             .flat_map(|(path, _)| [path.as_bytes(), b"\0"].concat())
             .collect();
         if !left_out.is_empty() {
-            let mut call = self.repository.call();
+            let mut call = self.repository.step();
             call.args(["update-index", "-z", "--skip-worktree", "--stdin"])
                 .input(left_out)
                 .run(self.repository.cancel)?;
@@ -973,7 +1078,7 @@ impl Merge<'_> {
                 continue;
             }
             let message = String::from_utf8_lossy(message).into_owned();
-            let mut call = self.repository.call();
+            let mut call = self.repository.step();
             call.args(["update-ref", "--create-reflog", "-m", &message, "refs/stash", oid.as_str()])
                 .run(self.repository.cancel)?;
             self.report.updated.push((self.incoming.dot_git.clone(), "refs/stash".to_owned()));
@@ -988,8 +1093,13 @@ impl Merge<'_> {
         }
         let ours = self.repository.settings()?;
         let returned = config::come_back(&base.config, &theirs.config, &ours);
-        for (key, value) in &returned.take {
-            let mut call = self.repository.call();
+        for (number, (key, value)) in returned.take.iter().enumerate() {
+            // Each costs a call of git, which writes the whole file anew.
+            if number >= SETTINGS_MAX {
+                self.hold(short(key), "more settings are new than come back at once");
+                continue;
+            }
+            let mut call = self.repository.step();
             call.args(["config", "--local", "--add"])
                 .arg(super::export::path_of(key))
                 .arg(super::export::path_of(value.as_deref().unwrap_or_default()));

@@ -1,6 +1,6 @@
 //! The index merged by value: pure decisions on what `git ls-files --stage -z` lists.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::recognise::is_gits;
 use super::refs::Oid;
@@ -41,6 +41,47 @@ pub fn parse(list: &[u8]) -> Option<Listing> {
         listing.entry(path).or_default().push(Staged { mode: mode.to_vec(), oid, stage });
     }
     Some(listing)
+}
+
+fn lines(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&byte| byte == 0).filter(|line| !line.is_empty())
+}
+
+fn path_in(line: &[u8]) -> &[u8] {
+    line.iter().position(|&byte| byte == b'\t').map_or(&[], |tab| &line[tab + 1..])
+}
+
+/// What of a listing is not in another. An index has a line for every file, and mostly few of them differ.
+#[must_use]
+pub fn beyond(list: &[u8], other: &[u8]) -> Vec<u8> {
+    let known: HashSet<&[u8]> = lines(other).collect();
+    lines(list).filter(|line| !known.contains(line)).flat_map(|line| [line, b"\0"].concat()).collect()
+}
+
+/// The blobs that a listing names and another does not.
+#[must_use]
+pub fn new_blobs(list: &[u8], other: &[u8]) -> BTreeSet<Oid> {
+    let named = |line: &[u8]| line.split(|&byte| byte == b' ').nth(1).map(<[u8]>::to_vec);
+    let known: HashSet<Vec<u8>> = lines(other).filter_map(named).collect();
+    let new = parse(&beyond(list, other)).unwrap_or_default().into_values().flatten();
+    new.filter(|staged| staged.mode != b"160000" && !known.contains(staged.oid.as_str().as_bytes()))
+        .map(|staged| staged.oid)
+        .collect()
+}
+
+/// The same as [`merge`], of whole listings: only paths are read that differ between the first two.
+#[must_use]
+pub fn merge_listings(base: &[u8], theirs: &[u8], ours: &[u8]) -> Vec<(RelativePath, Vec<Staged>)> {
+    let (there, gone) = (beyond(theirs, base), beyond(base, theirs));
+    let paths: HashSet<&[u8]> = lines(&there).chain(lines(&gone)).map(path_in).collect();
+    let [base, theirs, ours] = [base, theirs, ours].map(|list| {
+        let of_them: Vec<u8> = lines(list)
+            .filter(|line| paths.contains(path_in(line)))
+            .flat_map(|line| [line, b"\0"].concat())
+            .collect();
+        parse(&of_them).unwrap_or_default()
+    });
+    merge(&base, &theirs, &ours)
 }
 
 /// What has to change in ours: a path with what it has afterwards (nothing: it leaves the index).
@@ -98,6 +139,19 @@ mod tests {
             for theirs in values {
                 for ours in values {
                     let changes = merge(&of(base), &of(theirs), &of(ours));
+                    // Whole listings, with others before and behind, are merged alike.
+                    let list = |value: Option<char>| {
+                        let line = |(path, digit): (&str, char)| {
+                            format!("100644 {} 0\t{path}\0", digit.to_string().repeat(40))
+                        };
+                        let all = [Some(("a", 'd')), value.map(|digit| ("f", digit)), Some(("z", 'e'))];
+                        all.into_iter().flatten().map(line).collect::<String>().into_bytes()
+                    };
+                    assert_eq!(merge_listings(&list(base), &list(theirs), &list(ours)), changes);
+                    let new = new_blobs(&list(theirs), &list(base)).into_iter().next();
+                    let expected =
+                        theirs.filter(|_| theirs != base).map(|digit| digit.to_string().repeat(40));
+                    assert_eq!(new.map(|oid| oid.to_string()), expected);
                     let taken = theirs != base && ours == base;
                     let after = if taken { theirs } else { ours };
                     let mut merged = of(ours);

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::command::{Call, Fault, Git};
-use super::export::{Place, configuration, lines, types};
+use super::export::{Place, Types, configuration, lines, types};
 use super::quarantine::Received;
 use super::refs::Oid;
 use crate::cancel::Cancel;
@@ -36,12 +36,28 @@ pub fn make_repository(folder: &Path, local: Option<&Place>, format: &str) -> Re
     write(&folder.join("config"), &configuration(&bare, &Vec::new()))?;
     if let Some(place) = local {
         let objects = place.common_dir.join("objects");
-        write(&folder.join("objects/info/alternates"), &[bytes_of(&objects), b"\n"].concat())?;
+        write(&folder.join("objects/info/alternates"), &[&quoted(bytes_of(&objects)), &b"\n"[..]].concat())?;
         if let Some(shallow) = read(&place.common_dir.join("shallow"))? {
             write(&folder.join("shallow"), &shallow)?;
         }
     }
     Ok(())
+}
+
+/// A path as a line of `alternates`, whatever its bytes: a line feed in it must not begin a path of the sandbox's choice.
+fn quoted(path: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut line = b"\"".to_vec();
+    for &byte in path {
+        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
+            line.push(byte);
+        } else {
+            // Writing to memory does not fail.
+            let _always = write!(line, "\\{byte:03o}");
+        }
+    }
+    line.push(b'"');
+    line
 }
 
 /// The repository with what the sandbox has.
@@ -159,7 +175,7 @@ pub struct Checked {
     /// The new objects, where there are any.
     pub pack: Option<PathBuf>,
     /// The types of the tips and of the index's blobs, as far as they are there.
-    pub kinds: std::collections::HashMap<Oid, Vec<u8>>,
+    pub kinds: Types,
 }
 
 /// How many objects are stored one by one rather than as a pack, as `git fetch` does.
@@ -172,6 +188,7 @@ pub fn add(git: &Git, git_dir: &Path, pack: &Path, cancel: &Cancel) -> Result<()
     read.map_err(|error| Error::io("read", pack, error))?;
     let count = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
     let mut call = git.call(git_dir);
+    call.step();
     if count < UNPACK_LIMIT {
         call.args(["unpack-objects", "-q", "--strict"]);
     } else {

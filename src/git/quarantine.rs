@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::export::Bases;
 use super::recognise::{DOT_GIT, inside};
-use super::refs::RefName;
+use super::refs::{RefKind, RefName};
 use super::report::HeldBack;
 use crate::error::{Error, Result};
 use crate::fs::by_path::{self, make_dirs};
@@ -64,6 +64,15 @@ enum Fate {
     Held(&'static str),
 }
 
+/// Why a spelling of `.git` that is not that name stays out.
+const SPELLING: &str = "some volume takes its name for .git";
+
+/// Why a `.git` that is no folder stays out.
+const LEADS_ELSEWHERE: &str = "a .git that is no folder leads git to another one";
+
+/// Why a reference that is neither a branch nor a tag nor the stash stays.
+pub(super) const ONLY_WORK: &str = "only branches, tags and the stash come back";
+
 /// Why a repository that was turned into a `reftable` in the sandbox stays.
 pub(super) const REFTABLE: &str = "its references were turned into a reftable there, which is not read";
 
@@ -100,6 +109,8 @@ fn fate(inner: &[u8]) -> Fate {
             None => Fate::Ignored,
         },
         b"objects" => object(&inner[b"objects/".len().min(inner.len())..]),
+        // Git puts samples into every new repository; one that ends so never runs.
+        b"hooks" if inner.ends_with(b".sample") => Fate::Ignored,
         b"hooks" => Fate::Held("a hook of the sandbox is never taken over"),
         b"reftable" => Fate::Held(REFTABLE),
         b"info" => Fate::Held("info/ is not taken over"),
@@ -167,29 +178,43 @@ pub fn is_passed_over(path: &RelativePath, known: &Bases) -> bool {
     match fate(inside.inner) {
         Fate::Ignored => true,
         Fate::Waits(name) => {
-            let pack = name.strip_prefix("packs/");
-            let base = known.get(&dot_git(&inside));
-            pack.zip(base).is_some_and(|(pack, base)| base.packs.contains_key(pack))
+            let Some(base) = known.get(&dot_git(&inside)) else { return false };
+            match (name.strip_prefix("packs/"), &base.place) {
+                (Some(pack), _) => base.packs.contains_key(pack),
+                // An object's name says what it holds; what an earlier restore brought counts, whatever lies there now.
+                (None, Some(place)) if name.starts_with("objects/") => {
+                    by_path::exists(&place.common_dir.join(name))
+                }
+                _ => false,
+            }
         }
         Fate::Reference(_) | Fate::Held(_) => false,
     }
 }
 
-/// Why a file below a `.git` stays as it is here, where repositories travel as files.
+/// Why something below a `.git`, or a `.git` itself, stays as it is here, where repositories travel as files. `is_dir` is
+/// whether it is a folder in the sandbox.
 #[must_use]
-pub fn is_held(path: &RelativePath) -> Option<&'static str> {
+pub fn is_held(path: &RelativePath, is_dir: bool) -> Option<&'static str> {
     let inside = inside(path)?;
     if inside.name != DOT_GIT {
-        return Some("some volume takes its name for .git");
+        return Some(SPELLING);
     }
     if inside.inner.is_empty() {
-        return None;
+        return (!is_dir).then_some(LEADS_ELSEWHERE);
     }
-    match fate(inside.inner) {
+    is_held_in_repository(inside.inner)
+}
+
+/// The same of a path in a git directory, whatever the name of that is.
+#[must_use]
+pub fn is_held_in_repository(inner: &[u8]) -> Option<&'static str> {
+    match fate(inner) {
         Fate::Held(reason) => Some(reason),
         Fate::Waits(name) if name == "settings" => {
             Some("git obeys its own configuration; it stays as it is here")
         }
+        Fate::Reference(name) if name.kind() == RefKind::Other => Some(ONLY_WORK),
         _ => None,
     }
 }
@@ -205,11 +230,11 @@ impl Quarantine {
     pub fn file(&mut self, path: &RelativePath, content: &mut dyn Read) -> Result<()> {
         let Some(inside) = inside(path) else { return Ok(()) };
         if inside.name != DOT_GIT {
-            self.hold(path, "some volume takes its name for .git");
+            self.hold(path, SPELLING);
             return Ok(());
         }
         if inside.inner.is_empty() {
-            self.hold(path, "a .git that is a file leads git to another folder");
+            self.hold(path, LEADS_ELSEWHERE);
             return Ok(());
         }
         let dot_git = dot_git(&inside);
@@ -221,11 +246,17 @@ impl Quarantine {
                 // Whatever was sent has a name of plain text.
                 let name = std::str::from_utf8(&inner).ok();
                 let sent = name.zip(known.as_ref()).and_then(|(name, base)| base.files.get(name));
-                let mut hash = Sha256::new();
-                if sent.is_some() {
-                    io::copy(&mut content.take(TEXT_MAX), &mut HashWriter(&mut hash))
+                if sent.is_some() || inner == b"info/exclude" {
+                    let mut text = Vec::new();
+                    content
+                        .take(TEXT_MAX)
+                        .read_to_end(&mut text)
                         .map_err(|error| Error::io("read", path.as_path(), error))?;
-                    if sent == Some(&hash.finalize().into()) {
+                    let digest: [u8; 32] = Sha256::digest(&text).into();
+                    // Git makes this one of comments for every new repository.
+                    let is_empty =
+                        || text.split(|&byte| byte == b'\n').all(|line| line.is_empty() || line[0] == b'#');
+                    if sent == Some(&digest) || (sent.is_none() && is_empty()) {
                         return Ok(());
                     }
                 }
@@ -276,7 +307,7 @@ impl Quarantine {
         let Some(inside) = inside(path) else { return };
         if inside.name != DOT_GIT {
             if inside.inner.is_empty() {
-                self.hold(path, "some volume takes its name for .git");
+                self.hold(path, SPELLING);
             }
         } else if inside.inner.is_empty() {
             self.received(path);
@@ -306,19 +337,6 @@ impl Quarantine {
         let number = self.repositories.len();
         let folder = self.folder.join(number.to_string());
         self.repositories.entry(dot_git.clone()).or_insert_with(|| Received { folder, ..Received::default() })
-    }
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -86,11 +86,23 @@ pub fn inside(path: &RelativePath) -> Option<Inside<'_>> {
     None
 }
 
-/// The folders that git would take for bare repositories, by the names in them: a `HEAD` beside `objects` and `refs`, or
-/// beside a `commondir`. Spellings that a volume may fold count as well.
-pub fn bare_folders<'a>(
-    entries: impl IntoIterator<Item = (&'a RelativePath, Kind)>,
-) -> BTreeSet<RelativePath> {
+/// The folders that git would take for bare repositories; `None` is the root of the tree itself.
+pub type BareFolders = BTreeSet<Option<RelativePath>>;
+
+/// What makes a folder a bare repository, in any spelling that a volume may fold.
+const MARKERS: [&[u8]; 4] = [b"HEAD", b"objects", b"refs", b"commondir"];
+
+/// Whether a name at the top of a folder is one of those that make it a bare repository.
+#[must_use]
+pub fn is_bare_marker(name: &[u8]) -> bool {
+    MARKERS.iter().any(|marker| name.eq_ignore_ascii_case(marker))
+}
+
+/// Finds the folders that git would take for bare repositories, by the names in them: a `HEAD` beside `objects` and `refs`,
+/// or beside a `commondir`.
+///
+/// Git asks of `objects` and `refs` no more than that they may be entered or executed, so a file of that name counts.
+pub fn bare_folders<'a>(entries: impl IntoIterator<Item = (&'a RelativePath, Kind)>) -> BareFolders {
     const HEAD: u8 = 1;
     const OBJECTS: u8 = 2;
     const REFS: u8 = 4;
@@ -100,12 +112,11 @@ pub fn bare_folders<'a>(
         let (folder, name) = path.split();
         let name = name.as_encoded_bytes();
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-        // A link may lead to a folder or a file.
         let part = if is(b"HEAD") && kind != Kind::Dir {
             HEAD
-        } else if is(b"objects") && kind != Kind::File {
+        } else if is(b"objects") {
             OBJECTS
-        } else if is(b"refs") && kind != Kind::File {
+        } else if is(b"refs") {
             REFS
         } else if is(b"commondir") && kind != Kind::Dir {
             COMMONDIR
@@ -120,8 +131,7 @@ pub fn bare_folders<'a>(
     };
     seen.into_iter()
         .filter(|&(_, parts)| is_bare(parts))
-        // The workspace itself cannot be left out of itself; its names are plain files there.
-        .filter_map(|(folder, _)| RelativePath::parse(folder).ok().flatten())
+        .map(|(folder, _)| RelativePath::parse(folder).ok().flatten())
         .collect()
 }
 
@@ -231,14 +241,20 @@ mod tests {
             (&[("HEAD", Kind::File), ("refs", Kind::Dir)], false),
             (&[("objects", Kind::Dir), ("refs", Kind::Dir)], false),
             (&[("HEAD", Kind::Dir), ("objects", Kind::Dir), ("refs", Kind::Dir)], false),
-            (&[("HEAD", Kind::File), ("objects", Kind::File), ("refs", Kind::Dir)], false),
+            // Git only asks whether it may execute them.
+            (&[("HEAD", Kind::File), ("objects", Kind::File), ("refs", Kind::File)], true),
             (&[("commondir", Kind::File), ("objects", Kind::Dir), ("refs", Kind::Dir)], false),
         ];
         for (names, bare) in cases {
-            let entries: Vec<_> =
-                names.iter().map(|(name, kind)| (path(&format!("a/b/{name}")), *kind)).collect();
-            let found = bare_folders(entries.iter().map(|(path, kind)| (path, *kind)));
-            assert_eq!(found.contains(&path("a/b")), *bare, "{names:?}");
+            for folder in ["a/b", ""] {
+                let entries: Vec<_> = names
+                    .iter()
+                    .map(|(name, kind)| (path(format!("{folder}/{name}").trim_start_matches('/')), *kind))
+                    .collect();
+                let found = bare_folders(entries.iter().map(|(path, kind)| (path, *kind)));
+                let expected = RelativePath::parse(folder.as_bytes()).ok().flatten();
+                assert_eq!(found.contains(&expected), *bare, "{folder:?} {names:?}");
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! References merged by value: pure decisions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -252,7 +252,7 @@ pub fn plan(
 ) -> Vec<(RefName, Outcome)> {
     let names: BTreeSet<&RefName> = base.keys().chain(theirs.keys()).collect();
     let mut planned = Vec::new();
-    let mut taken: BTreeSet<RefName> = ours.keys().cloned().collect();
+    let mut taken = Taken::by(ours.keys());
     for name in names {
         if !matches!(name.kind(), RefKind::Branch | RefKind::Tag) {
             continue;
@@ -260,7 +260,7 @@ pub fn plan(
         let (theirs, ours) = (theirs.get(name), ours.get(name));
         let outcome = decide(name.kind(), base.get(name), theirs, ours, relation);
         let outcome = match outcome {
-            Outcome::Theirs if ours.is_none() => match obstacle(name, &taken) {
+            Outcome::Theirs if ours.is_none() => match taken.obstacle(name) {
                 None => Outcome::Theirs,
                 Some(reason) => Outcome::Aside(reason),
             },
@@ -273,7 +273,7 @@ pub fn plan(
             other => other,
         };
         if outcome == Outcome::Theirs {
-            taken.insert(name.clone());
+            taken.insert(name);
         }
         if outcome != Outcome::Ours {
             planned.push((name.clone(), outcome));
@@ -282,26 +282,84 @@ pub fn plan(
     planned
 }
 
-/// What is in the way of a new branch or tag.
-fn obstacle(name: &RefName, taken: &BTreeSet<RefName>) -> Option<Reason> {
-    if name.is_misleading() {
-        return Some(Reason::Ambiguous);
-    }
-    let folded = |name: &RefName| name.as_bytes().to_ascii_lowercase();
-    let own = folded(name);
-    let own_short = name.short().to_ascii_lowercase();
-    taken.iter().filter(|other| matches!(other.kind(), RefKind::Branch | RefKind::Tag)).find_map(|other| {
-        let there = folded(other);
-        let is_above =
-            |above: &[u8], below: &[u8]| below.strip_prefix(above).is_some_and(|rest| rest.starts_with(b"/"));
-        if there == own || is_above(&there, &own) || is_above(&own, &there) {
-            Some(Reason::NameTaken)
-        } else if other.kind() != name.kind() && other.short().to_ascii_lowercase() == own_short {
-            Some(Reason::Ambiguous)
-        } else {
-            None
+/// Names that are taken, so that what is in the way of a new one is found at once. All are folded: some volumes take `Main`
+/// for `main`.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// The full names of branches and tags.
+    names: HashSet<Vec<u8>>,
+    /// The folders that these names are in.
+    folders: HashSet<Vec<u8>>,
+    /// What git may be told to mean each: the names of branches, of tags, and of what was fetched (`origin/main`, and
+    /// `origin`, which is that remote's `HEAD`).
+    short: HashMap<Vec<u8>, BTreeSet<Namespace>>,
+}
+
+/// Where git looks for a short name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Namespace {
+    Branches,
+    Tags,
+    Remotes,
+}
+
+impl Taken {
+    /// What these references take.
+    #[must_use]
+    pub fn by<'a>(names: impl IntoIterator<Item = &'a RefName>) -> Self {
+        let mut taken = Self::default();
+        for name in names {
+            taken.insert(name);
         }
-    })
+        taken
+    }
+
+    fn insert(&mut self, name: &RefName) {
+        let folded = name.as_bytes().to_ascii_lowercase();
+        let short = name.short().to_ascii_lowercase();
+        let namespace = match name.kind() {
+            RefKind::Branch => Namespace::Branches,
+            RefKind::Tag => Namespace::Tags,
+            _ if folded.starts_with(b"refs/remotes/") => {
+                // A remote's `HEAD` is a reference to a reference, and not among these.
+                for folder in folders_of(&short) {
+                    for meant in [folder.to_vec(), [folder, b"/head"].concat()] {
+                        self.short.entry(meant).or_default().insert(Namespace::Remotes);
+                    }
+                }
+                self.short.entry(short).or_default().insert(Namespace::Remotes);
+                return;
+            }
+            _ => return,
+        };
+        self.short.entry(short).or_default().insert(namespace);
+        self.folders.extend(folders_of(&folded).map(<[u8]>::to_vec));
+        self.names.insert(folded);
+    }
+
+    /// What is in the way of a new branch or tag.
+    #[must_use]
+    pub fn obstacle(&self, name: &RefName) -> Option<Reason> {
+        if name.is_misleading() {
+            return Some(Reason::Ambiguous);
+        }
+        let own = name.as_bytes().to_ascii_lowercase();
+        let is_in_the_way = self.names.contains(&own)
+            || self.folders.contains(&own)
+            || folders_of(&own).any(|folder| self.names.contains(folder));
+        if is_in_the_way {
+            return Some(Reason::NameTaken);
+        }
+        let namespace = if name.kind() == RefKind::Tag { Namespace::Tags } else { Namespace::Branches };
+        let meant = self.short.get(&name.short().to_ascii_lowercase());
+        meant.is_some_and(|meant| meant.iter().any(|&other| other != namespace)).then_some(Reason::Ambiguous)
+    }
+}
+
+/// The folders that a name is in.
+fn folders_of(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = name.iter().enumerate().filter(|&(_, &byte)| byte == b'/');
+    slashes.map(|(at, _)| &name[..at])
 }
 
 #[cfg(test)]
@@ -388,9 +446,10 @@ mod tests {
 
     #[test]
     fn a_new_name_must_be_free_and_mean_one_thing() {
-        let ours: Refs = ["refs/heads/main", "refs/heads/dir/one", "refs/tags/v1"]
-            .map(|text| (name(text), oid('a')))
-            .into();
+        let ours: Refs =
+            ["refs/heads/main", "refs/heads/dir/one", "refs/tags/v1", "refs/remotes/origin/next"]
+                .map(|text| (name(text), oid('a')))
+                .into();
         for (new, outcome) in [
             ("refs/heads/topic", Outcome::Theirs),
             ("refs/heads/dir/two", Outcome::Theirs),
@@ -401,6 +460,13 @@ mod tests {
             ("refs/heads/Main", Outcome::Aside(Reason::NameTaken)),
             ("refs/heads/dir", Outcome::Aside(Reason::NameTaken)),
             ("refs/heads/main/x", Outcome::Aside(Reason::NameTaken)),
+            ("refs/heads/main-2", Outcome::Theirs),
+            // Git would take these for what was fetched, or the other way round.
+            ("refs/heads/origin/next", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/tags/Origin/Next", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/origin", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/origin/HEAD", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/origin/other", Outcome::Theirs),
             ("refs/heads/-f", Outcome::Aside(Reason::Ambiguous)),
             ("refs/heads/HEAD", Outcome::Aside(Reason::Ambiguous)),
             ("refs/tags/FETCH_HEAD", Outcome::Aside(Reason::Ambiguous)),
@@ -412,6 +478,19 @@ mod tests {
             let planned = plan(&ours, &theirs, &ours, &Surroundings::default(), &|_, _| Relation::Apart);
             assert_eq!(planned, [(name(new), outcome)], "{new}");
         }
+    }
+
+    #[test]
+    fn of_two_new_names_that_exclude_one_another_one_arrives() {
+        let theirs: Refs = ["refs/heads/a", "refs/heads/a/b", "refs/heads/A", "refs/tags/a", "refs/heads/c"]
+            .map(|text| (name(text), oid('b')))
+            .into();
+        let planned =
+            plan(&Refs::new(), &theirs, &Refs::new(), &Surroundings::default(), &|_, _| Relation::Apart);
+        let arrive: Vec<_> =
+            planned.iter().filter(|(_, outcome)| *outcome == Outcome::Theirs).map(|(name, _)| name).collect();
+        assert_eq!(arrive, [&name("refs/heads/A"), &name("refs/heads/c")]);
+        assert_eq!(planned.len(), theirs.len(), "the others are kept");
     }
 
     #[test]

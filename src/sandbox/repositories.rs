@@ -4,22 +4,25 @@
 //! place of `.git` there; down comes what the sandbox has below it, which waits outside the workspace until git has looked
 //! at it.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use crate::archive::pack::{Graft, Layout};
 use crate::cancel::Cancel;
 use crate::error::{Obstacle, Result};
-use crate::fs::temporary::TemporaryDir;
 use crate::fs::{Kind, Root};
 use crate::git::command::{Fault, Git};
 use crate::git::export::{Bases, Options, export};
 use crate::git::import::{self, Checked};
-use crate::git::quarantine::{Quarantine, is_held, is_passed_over};
-use crate::git::recognise::{Checkouts, bare_folders, is_gits};
+use crate::git::named::Named;
+use crate::git::quarantine::{Quarantine, is_held, is_held_in_repository, is_passed_over};
+use crate::git::recognise::{Checkouts, bare_folders, is_bare_marker, is_gits};
 use crate::git::report::{GitReport, HeldBack};
+use crate::git::work_folder::WorkFolder;
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
 use crate::merge::plan::{changed, put_back};
+use crate::merge::report::{Noted, Report};
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
 use crate::tree::entry::{Entry, Snapshot};
@@ -83,7 +86,7 @@ pub struct Shared {
     /// What did not go up, and why.
     pub left_here: Vec<HeldBack>,
     /// Where what goes up was made. It is removed with this.
-    made_in: Option<TemporaryDir>,
+    made_in: Option<WorkFolder>,
 }
 
 impl Shared {
@@ -115,6 +118,7 @@ pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Can
         return Ok(LaidOut { layout, repositories });
     }
     let bare = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)));
+    let bare: Vec<RelativePath> = bare.into_iter().flatten().collect();
     if !bare.is_empty() {
         found.retain(|found| !bare.iter().any(|folder| found.path.is_or_below(folder.as_bytes())));
         let reason = "git takes it for a bare repository, which does not travel";
@@ -123,8 +127,8 @@ pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Can
     let checkouts = checkouts.found();
     let mut grafts = Vec::new();
     if travel.mode == Mode::Merge && !checkouts.is_empty() {
-        let made_in = TemporaryDir::new("paperclip-git-")?;
-        let git = Git::find();
+        let made_in = WorkFolder::new()?;
+        let git = Git::find(root.path());
         for (number, dot_git) in checkouts.iter().enumerate() {
             let folder = made_in.path().join(number.to_string());
             let options = Options { credentials: travel.credentials, depth: travel.depth };
@@ -155,6 +159,32 @@ pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Can
     Ok(LaidOut { layout, repositories })
 }
 
+/// What the local configuration of git names in the workspace. Where there is no git here, nothing runs by it.
+pub fn named(workspace: &Root, shared: &Shared, cancel: &Cancel) -> Result<Named> {
+    Git::find(workspace.path()).map_or_else(
+        || Ok(Named::default()),
+        |git| Named::read(&git, workspace.path(), &shared.bases, cancel),
+    )
+}
+
+/// Tells what a merge wrote of that.
+pub fn tell_named(report: &mut Report, named: &Named, workspace: &Root) -> Result<()> {
+    let known: BTreeSet<RelativePath> = report.sensitive.iter().map(|noted| noted.path.clone()).collect();
+    let mut cursor = workspace.cursor();
+    for path in report.written.iter().filter(|path| !known.contains(*path)) {
+        let mut reason = named.reason(path);
+        if reason.is_none()
+            && let Some(above) = named.reason_of_link(path)
+            && cursor.stat(path)?.is_some_and(|meta| meta.kind == Kind::Symlink)
+        {
+            reason = Some(above);
+        }
+        report.sensitive.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
+    }
+    report.sensitive.sort_unstable();
+    Ok(())
+}
+
 /// What a sandbox has of its repositories, read and checked. Nothing here is changed yet.
 #[derive(Debug)]
 pub struct Arrived {
@@ -162,7 +192,7 @@ pub struct Arrived {
     checked: Option<Checked>,
     report: GitReport,
     /// Where it waits.
-    waits_in: Option<TemporaryDir>,
+    waits_in: Option<WorkFolder>,
 }
 
 /// Takes what is git's out of what came, and has git check it. `is_partial` says that the sandbox could not read everything,
@@ -179,15 +209,18 @@ pub fn take_out(
     let mut arrived = Arrived { git: None, checked: None, report: GitReport::default(), waits_in: None };
     arrived.report.held_back.extend(shared.left_here.iter().cloned());
     match travel.mode {
-        Mode::Off => {}
-        Mode::Files => hold_files(incoming, base, &mut arrived.report),
+        Mode::Off => hold_bare(incoming, base, &mut arrived.report),
+        Mode::Files => {
+            hold_files(incoming, base, &mut arrived.report);
+            hold_bare(incoming, base, &mut arrived.report);
+        }
         Mode::Merge => {
             hold_bare(incoming, base, &mut arrived.report);
             incoming.skipped.retain(|skipped| !is_gits(&skipped.path));
             if !incoming.snapshot.keys().any(is_gits) {
                 return Ok(arrived);
             }
-            let waits_in = TemporaryDir::new("paperclip-git-")?;
+            let waits_in = WorkFolder::new()?;
             let mut quarantine = Quarantine::new(waits_in.path().join("arrived"), &shared.bases)?;
             bring(incoming, workspace, &mut quarantine)?;
             if is_partial {
@@ -196,7 +229,7 @@ pub fn take_out(
                 arrived.report.held_back.extend(partial);
                 return Ok(arrived);
             }
-            arrived.git = Git::find();
+            arrived.git = Git::find(workspace.path());
             let checked = import::check(arrived.git.as_ref(), workspace, &shared.bases, quarantine, cancel)?;
             arrived.checked = Some(checked);
             arrived.waits_in = Some(waits_in);
@@ -208,32 +241,65 @@ pub fn take_out(
 /// Lets what git runs or obeys count as unchanged.
 fn hold_files(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
     let held: Vec<(RelativePath, &'static str)> = changed(base, &incoming.snapshot)
-        .filter_map(|(path, _, _)| is_held(path).map(|reason| (path.clone(), reason)))
+        .filter_map(|(path, _, after)| {
+            // What was deleted there leads nowhere.
+            let is_dir = after.is_none_or(Entry::is_dir);
+            is_held(path, is_dir).map(|reason| (path.clone(), reason))
+        })
         .collect();
+    hold_paths(incoming, base, held, report);
+}
+
+/// Lets paths, with all that is below them, count as unchanged.
+fn hold_paths<R: Into<String>>(
+    incoming: &mut Incoming,
+    base: &Snapshot,
+    held: Vec<(RelativePath, R)>,
+    report: &mut GitReport,
+) {
     for (path, reason) in held {
         put_back(&mut incoming.snapshot, base, &path);
         report.held_back.push(left(&path, reason));
     }
 }
 
-/// Lets folders count as unchanged that git would take for bare repositories.
+/// Lets folders count as unchanged that git would take for bare repositories. In one that was uploaded, only what git runs or
+/// obeys stays.
 fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
+    const BARE: &str = "git would take its folder for a bare repository";
     let kind = |entry: &Entry| match entry {
         Entry::Dir { .. } => Kind::Dir,
         Entry::File { .. } => Kind::File,
         Entry::Symlink { .. } => Kind::Symlink,
     };
-    let files = incoming.snapshot.iter().filter(|(path, _)| !is_gits(path));
-    let folders = bare_folders(files.map(|(path, entry)| (path, kind(entry))));
-    for folder in &folders {
-        report.held_back.push(left(folder, "git would take this folder for a bare repository"));
-        let below = |path: &&RelativePath| path.is_or_below(folder.as_bytes());
-        let paths: Vec<RelativePath> =
-            incoming.snapshot.keys().chain(base.keys()).filter(below).cloned().collect();
-        for path in paths {
-            put_back(&mut incoming.snapshot, base, &path);
+    let found_in = |tree: &Snapshot| {
+        let files = tree.iter().filter(|(path, _)| !is_gits(path));
+        bare_folders(files.map(|(path, entry)| (path, kind(entry))))
+    };
+    let (uploaded, now) = (found_in(base), found_in(&incoming.snapshot));
+    let mut held = Vec::new();
+    for folder in &now {
+        if uploaded.contains(folder) {
+            let start = folder.as_ref().map_or(0, |folder| folder.as_bytes().len() + 1);
+            let below = |path: &RelativePath| folder.as_ref().is_none_or(|folder| path.is_below(folder));
+            let changes = changed(base, &incoming.snapshot).filter(|(path, ..)| below(path));
+            held.extend(changes.filter_map(|(path, ..)| {
+                let reason = is_held_in_repository(&path.as_bytes()[start..])?;
+                Some((path.clone(), reason))
+            }));
+        } else if let Some(folder) = folder {
+            held.push((folder.clone(), BARE));
+        } else {
+            // The workspace itself cannot stay out of itself; without these it is no repository.
+            let paths = changed(base, &incoming.snapshot).map(|(path, ..)| path);
+            let at_the_top = paths.filter_map(|path| path.ancestors().next().or_else(|| Some(path.clone())));
+            let mut markers: Vec<RelativePath> =
+                at_the_top.filter(|top| is_bare_marker(top.as_bytes())).collect();
+            markers.dedup();
+            held.extend(markers.into_iter().map(|marker| (marker, BARE)));
         }
     }
+    hold_paths(incoming, base, held, report);
 }
 
 /// Brings what is below a `.git` to where it waits.
@@ -284,12 +350,12 @@ impl Arrived {
     }
 
     /// Merges what came into the local repositories, after the files of the workspace and under its lock.
-    pub fn apply(self, workspace: &Root, shared: &mut Shared, cancel: &Cancel) -> Result<GitReport> {
+    pub fn apply(self, workspace: &Root, shared: &mut Shared) -> Result<GitReport> {
         let Self { git, checked, mut report, waits_in } = self;
         if let Some(checked) = checked {
             let time = utc_timestamp(SystemTime::now());
             let aside = || Ok(workspace.path().join(make_folder(workspace)?.as_path()));
-            let (mut merged, bases) = checked.apply(git.as_ref(), workspace, &time, &aside, cancel)?;
+            let (mut merged, bases) = checked.apply(git.as_ref(), workspace, &time, &aside)?;
             shared.bases = bases;
             merged.held_back.append(&mut report.held_back);
             report = merged;

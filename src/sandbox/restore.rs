@@ -12,7 +12,7 @@ use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
 use super::prepare::{Base, LeftAlone, Session, Workspace, new_id};
-use super::repositories::{Arrived, take_out};
+use super::repositories::{Arrived, named, take_out, tell_named};
 use super::update::contents_of;
 use super::{command, listing};
 use crate::archive::source::{Stream, copy_of};
@@ -20,6 +20,7 @@ use crate::archive::unpack::{Archive, Content, Unpacked};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
 use crate::exclude::PathSet;
+use crate::git::named::Named;
 use crate::git::report::GitReport;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::lock::{self, MergeLock};
@@ -458,8 +459,17 @@ impl Begun {
             left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
         };
         let terms = Terms { base: snapshot, left_alone: &left_alone, keep: *keep, cancel };
-        let report = merge.apply(&terms, rescued).and_then(|report| {
-            let git = repositories.apply(merge.root(), shared, cancel)?;
+        // What git runs from the tree is asked before the tree changes, and with it what it includes.
+        let named =
+            if merge.needs_lock() { named(merge.root(), shared, cancel) } else { Ok(Named::default()) };
+        let report = named.and_then(|named| {
+            let mut report = merge.apply(&terms, rescued)?;
+            tell_named(&mut report, &named, merge.root())?;
+            // What has begun with the files is completed.
+            if !merge.needs_lock() {
+                cancel.check()?;
+            }
+            let git = repositories.apply(merge.root(), shared)?;
             Ok((report, git))
         });
         let target = merge.target().to_path_buf();

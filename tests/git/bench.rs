@@ -42,13 +42,15 @@ pub fn with_each_git(test: impl Fn(&mut Bench)) {
 }
 
 pub struct Bench {
-    pub root: TempDir,
+    pub root: Folder,
     pub program: PathBuf,
     /// The local workspace.
     pub here: PathBuf,
     /// The sandbox's.
     pub there: PathBuf,
     pub canary: PathBuf,
+    /// Where what came waits.
+    pub work: PathBuf,
     pub bases: Bases,
     pub options: Options,
     pub without_git: bool,
@@ -56,23 +58,47 @@ pub struct Bench {
     serial: usize,
 }
 
+/// A folder that goes with this, unless it is another process's.
+pub struct Folder {
+    path: PathBuf,
+    owned: Option<TempDir>,
+}
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Bench {
-    /// A workspace with two commits on `main` and one on `feature`, and a remote beside it.
-    pub fn new(program: PathBuf) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().canonicalize().unwrap();
-        let bench = Self {
+    /// The bench that another process has set up.
+    pub fn at(path: PathBuf, program: PathBuf) -> Self {
+        Self {
             here: path.join("here"),
             there: path.join("there"),
             canary: path.join("canary"),
+            work: path.clone(),
             bases: Bases::new(),
             options: Options::default(),
             without_git: false,
             sent: Vec::new(),
             serial: 0,
             program,
-            root,
-        };
+            root: Folder { path, owned: None },
+        }
+    }
+
+    /// Where all of it lies.
+    pub fn path(&self) -> PathBuf {
+        self.root.path.clone()
+    }
+
+    /// A workspace with two commits on `main` and one on `feature`, and a remote beside it.
+    pub fn new(program: PathBuf) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().canonicalize().unwrap();
+        let mut bench = Self::at(path.clone(), program);
+        bench.root.owned = Some(root);
         fs::create_dir(&bench.here).unwrap();
         bench.git(&path, &["init", "-q", "--bare", "-b", "main", "remote.git"]);
         bench.git(&bench.here, &["init", "-q", "-b", "main"]);
@@ -159,7 +185,10 @@ impl Bench {
         let workspace = Root::open(&self.here).unwrap();
         let checkouts = Checkouts::default();
         let found = scan(&workspace, &|path| checkouts.leaves_out(path), &cancel).unwrap();
-        let bare = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)));
+        let bare: Vec<RelativePath> = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)))
+            .into_iter()
+            .flatten()
+            .collect();
         if self.there.exists() {
             fs::remove_dir_all(&self.there).unwrap();
         }
@@ -188,16 +217,24 @@ impl Bench {
 
     /// Brings the sandbox's state back. The files are merged in the simplest way: theirs count.
     pub fn restore(&mut self) -> GitReport {
-        self.serial += 1;
+        self.restore_as(self.serial + 1)
+    }
+
+    /// The same, as the restore of that number.
+    pub fn restore_as(&mut self, serial: usize) -> GitReport {
+        self.serial = serial;
         let cancel = Cancel::default();
-        let work = self.root.path().join(format!("quarantine-{}", self.serial));
+        let work = self.work.join(format!("quarantine-{}", self.serial));
         let workspace = Root::open(&self.here).unwrap();
         let there = Root::open(&self.there).unwrap();
         let found = scan(&there, &|_| false, &cancel).unwrap();
         let mut quarantine = Quarantine::new(work, &self.bases).unwrap();
-        let bare = bare_folders(
+        let bare: Vec<RelativePath> = bare_folders(
             found.iter().filter(|found| !is_gits(&found.path)).map(|found| (&found.path, found.meta.kind)),
-        );
+        )
+        .into_iter()
+        .flatten()
+        .collect();
         for folder in &bare {
             quarantine.hold(folder, "git would take this folder for a bare repository");
         }
@@ -228,7 +265,7 @@ impl Bench {
         }
         let time = format!("2026-11-28T12:00:0{}.000Z", self.serial);
         let aside = self.here.join(".paperclip-runtime/conflicts").join(&time);
-        let (report, bases) = checked.apply(git, &workspace, &time, &|| Ok(aside.clone()), &cancel).unwrap();
+        let (report, bases) = checked.apply(git, &workspace, &time, &|| Ok(aside.clone())).unwrap();
         self.bases = bases;
         report
     }
@@ -242,6 +279,15 @@ impl Bench {
             assert!(all.contains(commit), "{commit} can be reached from no reference");
         }
         assert!(!folder.join(".git/index.lock").exists());
+    }
+
+    /// What lies outside the workspace, and what the remote has: nothing done here changes it, but for a new worktree.
+    pub fn outside(&self) -> (Vec<String>, String) {
+        let names = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        names.retain(|name| name != "worktree");
+        names.sort();
+        (names, self.git(&self.path().join("remote.git"), &["for-each-ref"]))
     }
 
     /// Does here what people do, and asserts that nothing of the sandbox's ran.

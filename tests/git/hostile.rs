@@ -1,5 +1,6 @@
 //! Held back: each leaves this side as it was, and stands in the report.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -25,7 +26,9 @@ fn planted(told: &str, plant: impl Fn(&Bench)) {
             !hooks.exists()
                 || fs::read_dir(hooks).unwrap().all(|hook| hook.unwrap().path().extension().is_some())
         );
+        let outside = bench.outside();
         bench.use_here();
+        assert_eq!(bench.outside(), outside, "{told}: something outside was written or redirected");
         bench.assert_sound(&bench.here, &[]);
         // The files that were there are not in the report again.
         let again = bench.restore();
@@ -147,6 +150,53 @@ fn files_that_git_obeys_stay() {
 }
 
 #[test]
+fn filters_do_not_run_by_attributes_of_the_repository() {
+    planted("info/attributes", |bench| {
+        executable(&bench.there.join("evil.sh"), &format!("#!/bin/sh\n{RUN}\n"));
+        write(&bench.there.join(".git/info/attributes"), "* filter=evil diff=evil merge=evil\n");
+        for key in ["filter.evil.clean", "filter.evil.smudge", "diff.evil.textconv", "merge.evil.driver"] {
+            bench.git(&bench.there, &["config", "--file", ".git/config", key, "./evil.sh"]);
+        }
+    });
+}
+
+#[test]
+fn no_name_is_checked_out_that_may_not_arrive() {
+    for branch in ["HEAD", "-f", "main/below", "MAIN", "v1", "origin/main", "origin"] {
+        planted("HEAD", |bench| {
+            bench.here(&["fetch", "-q", "origin"]);
+            write(&bench.there.join(".git/HEAD"), format!("ref: refs/heads/{branch}\n"));
+        });
+    }
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.there(&["symbolic-ref", "HEAD", "refs/heads/fresh-start"]);
+        bench.restore();
+        assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/fresh-start");
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
+fn many_new_names_cost_no_product_of_their_number() {
+    with_each_git(|bench| {
+        bench.prepare();
+        // None of what was sent is there any more, and every name of ours is new.
+        let tree = bench.there(&["rev-parse", "HEAD^{tree}"]);
+        let commit = bench.there(&["commit-tree", &tree, "-m", "unrelated"]);
+        let mut names = "# pack-refs with: sorted \n".to_owned();
+        for at in 0..20_000 {
+            writeln!(names, "{commit} refs/heads/n/{at}").unwrap();
+        }
+        write(&bench.there.join(".git/packed-refs"), names);
+        write(&bench.there.join(".git/HEAD"), "ref: refs/heads/n/0\n");
+        let report = bench.restore();
+        assert!(report.held_back.iter().any(|held| held.reason.contains("another repository")), "{report:?}");
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
 fn hooks_of_every_name_stay() {
     for hook in [
         "pre-commit",
@@ -195,9 +245,19 @@ fn other_spellings_and_bare_folders_stay_out() {
         bench.prepare();
         bench.git(&bench.there, &["init", "-q", "--bare", "folder"]);
         bench.git(&bench.there, &["config", "--file", "folder/config", "core.fsmonitor", "touch $CANARY"]);
+        // Git asks no more of `objects` and `refs` than that they may be executed.
+        write(&bench.there.join("files/HEAD"), "ref: refs/heads/main\n");
+        executable(&bench.there.join("files/objects"), "");
+        executable(&bench.there.join("files/refs"), "");
+        write(
+            &bench.there.join("files/config"),
+            "[core]\n\tbare = false\n\tworktree = .\n\tfsmonitor = touch $CANARY\n",
+        );
         let report = bench.restore();
-        assert!(holds(&report, "folder"), "{report:?}");
-        assert!(!bench.here.join("folder").exists());
+        for folder in ["folder", "files"] {
+            assert!(holds(&report, folder), "{report:?}");
+            assert!(!bench.here.join(folder).exists());
+        }
     });
 }
 
@@ -250,6 +310,8 @@ fn forged_references_stay() {
             "refs/tags/v1",
             "refs/heads/Main",
             "refs/heads/v1",
+            "refs/heads/origin/main",
+            "refs/tags/origin",
         ] {
             bench.there(&["update-ref", name, &new]);
         }
@@ -269,6 +331,8 @@ fn forged_references_stay() {
             "refs/tags/v1",
             "refs/heads/Main",
             "refs/heads/v1",
+            "refs/heads/origin/main",
+            "refs/tags/origin",
             "refs/replace/",
         ] {
             assert!(holds(&report, told), "{told}: {report:?}");

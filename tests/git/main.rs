@@ -4,4 +4,5 @@
 
 mod bench;
 mod hostile;
+mod kill;
 mod sound;

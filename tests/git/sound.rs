@@ -1,6 +1,8 @@
 //! Kept sound: after each, `git fsck --full` is clean here and nobody's commit is gone.
 
 use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use sandbox_managed_runtime::git::report::GitReport;
 
@@ -162,10 +164,160 @@ fn a_commit_on_a_branch_here_survives_its_deletion_there() {
         bench.here(&["checkout", "-q", "feature"]);
         write(&bench.here.join("f.txt"), "f\n");
         let ours = bench.commit_here("ours");
+        make_old(&bench.here.join(".git/objects"));
         bench.there(&["branch", "-q", "-D", "feature"]);
+        bench.there(&["reflog", "expire", "--expire=now", "--all"]);
+        bench.there(&["gc", "-q", "--prune=now"]);
         bench.restore();
         assert_eq!(bench.here(&["rev-parse", "feature"]), ours);
+        // What git collects by itself, it may collect.
+        bench.here(&["gc", "-q"]);
         bench.assert_sound(&bench.here, &[&ours]);
+    });
+}
+
+/// Makes every file look a month old, so that git collects what cannot be reached.
+fn make_old(folder: &Path) {
+    let month_ago = SystemTime::now() - Duration::from_secs(31 * 24 * 3600);
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            make_old(&path);
+        } else {
+            fs::File::open(&path).unwrap().set_modified(month_ago).unwrap();
+        }
+    }
+}
+
+#[test]
+fn references_packed_on_both_sides_are_all_there() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.here(&["branch", "ours"]);
+        bench.here(&["pack-refs", "--all"]);
+        bench.there(&["branch", "theirs"]);
+        bench.there(&["branch", "-q", "-D", "feature"]);
+        bench.there(&["pack-refs", "--all", "--prune"]);
+        bench.restore();
+        let names = bench.here(&["for-each-ref", "--format=%(refname)", "refs/heads", "refs/tags"]);
+        assert_eq!(names, "refs/heads/main\nrefs/heads/ours\nrefs/heads/theirs\nrefs/tags/v1");
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
+fn another_worktree_here_outlives_a_prune_there() {
+    with_each_git(|bench| {
+        let linked = bench.here.parent().unwrap().join("linked");
+        bench.here(&["worktree", "add", "-q", linked.to_str().unwrap(), "feature"]);
+        bench.prepare();
+        write(&linked.join("w.txt"), "w\n");
+        let ours = bench.commit(&linked, "in the worktree");
+        write(&linked.join("staged.txt"), "staged\n");
+        bench.git(&linked, &["add", "staged.txt"]);
+        bench.there(&["worktree", "prune"]);
+        bench.there(&["branch", "-q", "-D", "feature"]);
+        bench.there(&["gc", "-q", "--prune=now"]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let theirs = bench.commit_there("new");
+        bench.restore();
+        bench.here(&["gc", "-q", "--prune=now"]);
+        assert_eq!(bench.git(&linked, &["rev-parse", "HEAD"]), ours);
+        assert_eq!(bench.git(&linked, &["status", "--porcelain"]), "A  staged.txt");
+        assert_eq!(bench.here(&["rev-parse", "main"]), theirs);
+        bench.assert_sound(&bench.here, &[&ours, &theirs]);
+    });
+}
+
+#[test]
+fn a_rebase_that_is_finished_here_meanwhile_stands() {
+    with_each_git(|bench| {
+        write(&bench.here.join("a.txt"), "here\n");
+        let main = bench.commit_here("ours");
+        bench.here(&["checkout", "-q", "feature"]);
+        write(&bench.here.join("a.txt"), "feature\n");
+        let before = bench.commit_here("conflicting");
+        bench.try_git(&bench.here, &["rebase", "main"]);
+        bench.prepare();
+        // The sandbox knows of no rebase: it goes back to the branch.
+        assert!(!bench.there.join(".git/rebase-merge").exists());
+        bench.there(&["checkout", "-q", "-f", "feature"]);
+        write(&bench.here.join("a.txt"), "both\n");
+        bench.here(&["add", "a.txt"]);
+        bench.here(&["-c", "core.editor=true", "rebase", "--continue"]);
+        let rebased = bench.here(&["rev-parse", "feature"]);
+        assert_ne!(rebased, before);
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "feature"]), rebased);
+        assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/feature");
+        bench.assert_sound(&bench.here, &[&main, &rebased]);
+    });
+}
+
+#[test]
+fn settings_of_both_sides_stand() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.here(&["remote", "add", "ours", "https://example.com/ours.git"]);
+        bench.here(&["remote", "add", "same", "https://example.com/here.git"]);
+        bench.here(&["config", "credential.helper", "mine"]);
+        bench.there(&["remote", "add", "theirs", "https://example.com/theirs.git"]);
+        bench.there(&["remote", "add", "same", "https://example.com/there.git"]);
+        bench.there(&["config", "user.name", "Agent"]);
+        let report = bench.restore();
+        assert_eq!(bench.here(&["remote"]), "origin\nours\nsame\ntheirs");
+        assert_eq!(bench.here(&["remote", "get-url", "same"]), "https://example.com/here.git");
+        assert_eq!(bench.here(&["config", "credential.helper"]), "mine");
+        assert!(holds(&report, "user.name") && holds(&report, "remote.same.url"), "{report:?}");
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
+fn a_repository_that_both_sides_made_is_one_with_the_work_of_both() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let commit = |folder: &Path, text: &str| {
+            fs::create_dir(folder).unwrap();
+            bench.git(folder, &["init", "-q", "-b", "main"]);
+            write(&folder.join("x.txt"), text);
+            bench.git(folder, &["add", "x.txt"]);
+            bench.git(folder, &["commit", "-q", "-m", text]);
+            bench.git(folder, &["rev-parse", "HEAD"])
+        };
+        let ours = commit(&bench.here.join("lib"), "ours");
+        let theirs = commit(&bench.there.join("lib"), "theirs");
+        bench.git(&bench.there.join("lib"), &["branch", "topic"]);
+        bench.git(&bench.there.join("lib"), &["config", "core.fsmonitor", "touch $CANARY"]);
+        let report = bench.restore();
+        let lib = bench.here.join("lib");
+        assert_eq!(bench.git(&lib, &["rev-parse", "main"]), ours);
+        assert_eq!(bench.git(&lib, &["rev-parse", "topic"]), theirs);
+        assert!(holds(&report, "refs/heads/main") && holds(&report, "core.fsmonitor"), "{report:?}");
+        bench.assert_sound(&lib, &[&ours, &theirs]);
+    });
+}
+
+/// Where the workspace is in another file system than temporary files are.
+#[test]
+fn a_new_repository_arrives_whole_from_another_file_system() {
+    with_each_git(|bench| {
+        let work = tempfile::tempdir_in("/dev/shm").unwrap();
+        bench.work = work.path().to_path_buf();
+        bench.prepare();
+        let fresh = bench.there.join("deep/fresh");
+        fs::create_dir_all(&fresh).unwrap();
+        bench.git(&fresh, &["init", "-q", "-b", "main"]);
+        write(&fresh.join("x.txt"), "x\n");
+        let theirs = bench.commit(&fresh, "fresh");
+        // What a killed restore left is in nobody's way.
+        write(&bench.here.join(".paperclip-runtime/new-repository/left"), "left");
+        let report = bench.restore();
+        assert!(report.held_back.is_empty(), "{report:?}");
+        let here = bench.here.join("deep/fresh");
+        assert_eq!(bench.git(&here, &["rev-parse", "HEAD"]), theirs);
+        bench.assert_sound(&here, &[&theirs]);
+        assert!(!bench.here.join(".paperclip-runtime/new-repository").exists());
     });
 }
 
@@ -334,6 +486,35 @@ fn an_unborn_and_a_detached_head_travel() {
         assert_eq!(bench.here(&["status", "--porcelain"]), "");
         bench.assert_sound(&bench.here, &[&first]);
     });
+}
+
+#[test]
+fn a_commit_that_only_head_leads_to_is_kept_where_head_moves_away() {
+    for by_branch in [true, false] {
+        with_each_git(|bench| {
+            bench.here(&["checkout", "-q", "--detach"]);
+            write(&bench.here.join("d.txt"), "d\n");
+            let ours = bench.commit_here("on no branch");
+            bench.prepare();
+            bench.there(&["checkout", "-q", "main"]);
+            if !by_branch {
+                bench.there(&["checkout", "-q", "--detach"]);
+                bench.there(&["commit", "-q", "--allow-empty", "-m", "elsewhere"]);
+            }
+            let head = bench.there(&["rev-parse", "HEAD"]);
+            let report = bench.restore();
+            assert_eq!(bench.here(&["rev-parse", "HEAD"]), head);
+            assert!(report.kept.iter().any(|kept| kept.kept_at.ends_with("/replaced/HEAD")), "{report:?}");
+            bench.here(&["reflog", "expire", "--expire=now", "--all"]);
+            bench.here(&["gc", "-q", "--prune=now"]);
+            bench.assert_sound(&bench.here, &[&ours]);
+            // Where something else leads to it, nothing is kept.
+            bench.here(&["checkout", "-q", "--detach", "main"]);
+            bench.prepare();
+            bench.there(&["checkout", "-q", "feature"]);
+            assert!(bench.restore().kept.is_empty());
+        });
+    }
 }
 
 #[test]

@@ -1,0 +1,351 @@
+//! What of the workspace git runs or obeys on this machine, because the local configuration or a hook names it.
+//!
+//! The sandbox changes neither, but it changes files of the workspace, and these come back like all work. A path that is named is
+//! told, whatever the key: which ones run their value is git's to know, and grows with each release.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::path::{Component, Path, PathBuf};
+
+use super::command::{Fault, Git};
+use super::export::{Bases, path_of};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::fs::by_path;
+use crate::path::{RelativePath, bytes_of};
+
+const HOOK: &str = "git runs what is in this folder as hooks: the local git configuration says so";
+const NAMED_BY_HOOK: &str = "a git hook here names it";
+const INCLUDED: &str = "the local git configuration includes it";
+const CONFIGURED: &str = "the local git configuration names it";
+
+/// How much of a hook is read.
+const HOOK_MAX: u64 = 64 * 1024;
+
+/// How many hooks of a repository are read.
+const HOOKS_MAX: usize = 256;
+
+/// Sections whose values name nothing that is run or read.
+const PLAIN_SECTIONS: [&[u8]; 5] = [b"user.", b"branch.", b"color.", b"init.", b"submodule."];
+
+/// Paths of the workspace that are named, with the reason.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    files: BTreeMap<RelativePath, &'static str>,
+    /// Folders whose content runs; `None` is the workspace itself.
+    hooks: BTreeSet<Option<RelativePath>>,
+}
+
+/// One setting with the file that it stands in.
+#[derive(Debug)]
+struct Setting<'a> {
+    file: &'a [u8],
+    key: &'a [u8],
+    value: &'a [u8],
+}
+
+/// Where a repository lies. All paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Around {
+    git_dir: PathBuf,
+    common_dir: PathBuf,
+    checkout: PathBuf,
+}
+
+impl Named {
+    /// Why a file of the workspace deserves a look, if it is named.
+    #[must_use]
+    pub fn reason(&self, path: &RelativePath) -> Option<&'static str> {
+        let runs = |folder: &Option<RelativePath>| match folder {
+            Some(folder) => path.is_below(folder),
+            // Everything is below the workspace; only what is in it by itself can be a hook.
+            None => path.parent().is_none(),
+        };
+        self.files.get(path).copied().or_else(|| self.hooks.iter().any(runs).then_some(HOOK))
+    }
+
+    /// The same of a link, which leads to what is named where it takes the place of a folder above that, or of the hooks' own.
+    #[must_use]
+    pub fn reason_of_link(&self, path: &RelativePath) -> Option<&'static str> {
+        let above = self.files.iter().find(|(file, _)| file.is_below(path)).map(|(_, reason)| *reason);
+        let holds_hooks =
+            || self.hooks.iter().flatten().any(|folder| folder.is_or_below(path.as_bytes())).then_some(HOOK);
+        above.or_else(holds_hooks)
+    }
+
+    /// Finds what the repositories of a workspace name, and the one that the workspace lies in.
+    pub fn read(git: &Git, workspace: &Path, bases: &Bases, cancel: &Cancel) -> Result<Self> {
+        let absolute =
+            std::path::absolute(workspace).map_err(|error| Error::io("realpath", workspace, error))?;
+        let workspace = by_path::resolve(&absolute)?;
+        let mut repositories: BTreeSet<Around> = bases
+            .values()
+            .filter_map(|base| base.place.clone())
+            .map(|place| Around {
+                git_dir: place.git_dir,
+                common_dir: place.common_dir,
+                checkout: place.checkout,
+            })
+            .collect();
+        if !repositories.iter().any(|around| around.checkout == workspace) {
+            repositories.extend(enclosing(git, &workspace, cancel)?);
+        }
+        let mut named = Self::default();
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        for around in &repositories {
+            let list = match git.configuration(&around.git_dir).run(cancel) {
+                Ok(list) => list,
+                // Git does nothing at all with a configuration that it cannot read.
+                Err(Fault::Refused(_)) => continue,
+                Err(Fault::Error(error)) => return Err(error),
+            };
+            let settings = parse(&list);
+            let mut finding =
+                Finding { named: &mut named, workspace: &workspace, around, home: home.as_deref() };
+            let folders = finding.settings(&settings);
+            finding.hooks(&around.common_dir.join("hooks"), false)?;
+            for folder in folders {
+                finding.hooks(&folder, true)?;
+            }
+        }
+        named.follow_links(&workspace);
+        Ok(named)
+    }
+
+    /// What a named link of the workspace leads to is named as well.
+    fn follow_links(&mut self, workspace: &Path) {
+        let target = |path: &RelativePath| {
+            let there = by_path::resolve(&workspace.join(path.as_path())).ok()?;
+            below(workspace, &there).filter(|there| there.as_ref() != Some(path))
+        };
+        let files: Vec<_> = self
+            .files
+            .iter()
+            .filter_map(|(path, reason)| target(path).flatten().map(|there| (there, *reason)))
+            .collect();
+        self.files.extend(files);
+        let folders: Vec<_> = self.hooks.iter().flatten().filter_map(target).collect();
+        self.hooks.extend(folders);
+    }
+}
+
+/// The repository in whose working tree the workspace lies.
+fn enclosing(git: &Git, workspace: &Path, cancel: &Cancel) -> Result<Option<Around>> {
+    let mut call = git.outside();
+    call.cwd(workspace).args(["rev-parse", "--path-format=absolute"]);
+    let told = match call.args(["--show-toplevel", "--absolute-git-dir", "--git-common-dir"]).output(cancel) {
+        Ok(told) if told.status == Some(0) => told.stdout,
+        // There is none.
+        Ok(_) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let lines: Vec<&[u8]> = told.trim_ascii_end().split(|&byte| byte == b'\n').collect();
+    let [checkout, git_dir, common_dir] = lines[..] else { return Ok(None) };
+    Ok(Some(Around {
+        git_dir: path_of(git_dir),
+        common_dir: path_of(common_dir),
+        checkout: path_of(checkout),
+    }))
+}
+
+/// Reads what `git config --list --show-origin -z` says.
+fn parse(list: &[u8]) -> Vec<Setting<'_>> {
+    let mut fields = list.split(|&byte| byte == 0);
+    let mut settings = Vec::new();
+    while let (Some(origin), Some(item)) = (fields.next(), fields.next()) {
+        let at = item.iter().position(|&byte| byte == b'\n').unwrap_or(item.len());
+        settings.push(Setting {
+            file: origin.strip_prefix(b"file:").unwrap_or_default(),
+            key: &item[..at],
+            value: item.get(at + 1..).unwrap_or_default(),
+        });
+    }
+    settings
+}
+
+/// A search in one repository's configuration and hooks.
+struct Finding<'a> {
+    named: &'a mut Named,
+    workspace: &'a Path,
+    around: &'a Around,
+    home: Option<&'a Path>,
+}
+
+impl Finding<'_> {
+    /// Notes what the settings name. Gives the folders that hooks are in.
+    fn settings(&mut self, settings: &[Setting<'_>]) -> Vec<PathBuf> {
+        let mut folders = Vec::new();
+        for Setting { file, key, value } in settings {
+            if *key == b"core.hookspath" {
+                let folder = self.resolve(&self.around.checkout, value);
+                if let Some(inside) = below(self.workspace, &folder) {
+                    self.named.hooks.insert(inside);
+                }
+                folders.push(folder);
+            } else if *key == b"include.path" || key.starts_with(b"includeif.") {
+                let here = path_of(file);
+                let included = self.resolve(here.parent().unwrap_or(Path::new("/")), value);
+                self.note(&included, INCLUDED);
+            } else if !PLAIN_SECTIONS.iter().any(|section| key.starts_with(section)) {
+                self.words(value, CONFIGURED);
+            }
+        }
+        folders
+    }
+
+    /// Notes what a folder's hooks name, and what they are links to.
+    fn hooks(&mut self, folder: &Path, is_configured: bool) -> Result<()> {
+        // A folder that is not there has none; one that git may not read neither.
+        let Ok(names) = by_path::list(folder) else { return Ok(()) };
+        for name in names.into_iter().take(HOOKS_MAX) {
+            let path = folder.join(name);
+            if path.extension().is_some_and(|extension| extension == "sample") {
+                continue;
+            }
+            // What leads nowhere, and what is no file, does not run.
+            let Ok(there) = by_path::resolve(&path) else { continue };
+            if !by_path::is_file(&there) {
+                continue;
+            }
+            if !is_configured {
+                self.note(&there, NAMED_BY_HOOK);
+            }
+            let Ok(file) = by_path::open(&there) else { continue };
+            let mut text = Vec::new();
+            file.take(HOOK_MAX).read_to_end(&mut text).map_err(|error| Error::io("read", &there, error))?;
+            self.words(&text, NAMED_BY_HOOK);
+        }
+        Ok(())
+    }
+
+    /// Notes the files of the workspace that a command, a script or a plain value may mean.
+    fn words(&mut self, text: &[u8], reason: &'static str) {
+        let is_end = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`;|&()<>={}$!,:".contains(byte);
+        let quoted = text.split(|byte| matches!(byte, b'"' | b'\'' | b'\n'));
+        for word in [text].into_iter().chain(quoted).chain(text.split(is_end)) {
+            if word.is_empty() || word.len() > 4096 {
+                continue;
+            }
+            let meant = self.resolve(&self.around.checkout, word);
+            self.note(&meant, reason);
+            // Behind a variable that holds a folder: `$dir/../x`, `$(git rev-parse --show-toplevel)/x`.
+            let rest: PathBuf =
+                meant_by(word).components().filter(|part| matches!(part, Component::Normal(_))).collect();
+            let meant = normal(&self.around.checkout.join(rest));
+            self.note(&meant, reason);
+        }
+    }
+
+    fn note(&mut self, path: &Path, reason: &'static str) {
+        if let Some(Some(path)) = below(self.workspace, path) {
+            self.named.files.entry(path).or_insert(reason);
+        }
+    }
+
+    /// A path as git reads it: `~/` is the user's folder, what is relative begins at `from`.
+    fn resolve(&self, from: &Path, value: &[u8]) -> PathBuf {
+        let path = match (value.strip_prefix(b"~/"), self.home) {
+            (Some(rest), Some(home)) => home.join(path_of(rest)),
+            _ => from.join(path_of(value)),
+        };
+        normal(&path)
+    }
+}
+
+fn meant_by(word: &[u8]) -> PathBuf {
+    path_of(word.trim_ascii())
+}
+
+/// A path without `.` and `..`, by its names alone.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                normal.pop();
+            }
+            part => normal.push(part),
+        }
+    }
+    normal
+}
+
+/// An absolute path from the workspace's root, if it is in the workspace; `Some(None)` is the workspace itself.
+#[allow(clippy::option_option, reason = "outside, the workspace itself, and below it are three things")]
+fn below(workspace: &Path, path: &Path) -> Option<Option<RelativePath>> {
+    let rest = bytes_of(path.strip_prefix(workspace).ok()?);
+    if rest.is_empty() { Some(None) } else { RelativePath::parse(rest).ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    fn named_by(file: &str, key: &str, value: &str) -> Named {
+        let mut named = Named::default();
+        let around =
+            Around { git_dir: "/ws/.git".into(), common_dir: "/ws/.git".into(), checkout: "/ws".into() };
+        let home = PathBuf::from("/home/me");
+        let mut finding =
+            Finding { named: &mut named, workspace: Path::new("/ws"), around: &around, home: Some(&home) };
+        let text = format!("file:{file}\0{key}\n{value}\0");
+        finding.settings(&parse(text.as_bytes()));
+        named
+    }
+
+    #[test]
+    fn what_each_setting_names() {
+        let local = "/ws/.git/config";
+        for (file, key, value, told) in [
+            (local, "core.hookspath", "hooks", "hooks/pre-commit"),
+            (local, "core.hookspath", "./tools/hooks/", "tools/hooks/deep/x"),
+            (local, "core.hookspath", "/ws/hooks", "hooks/pre-push"),
+            (local, "core.hookspath", ".", "pre-commit"),
+            (local, "include.path", "../.gitconfig", ".gitconfig"),
+            (local, "include.path", "/ws/conf/git", "conf/git"),
+            (local, "includeif.gitdir:/ws/.path", "../conf/git", "conf/git"),
+            ("/ws/conf/git", "include.path", "more", "conf/more"),
+            ("/home/me/.gitconfig", "core.hookspath", "hooks", "hooks/commit-msg"),
+            (local, "filter.x.clean", "./filter.sh %f", "filter.sh"),
+            (local, "filter.x.process", "node tools/filter.js --long", "tools/filter.js"),
+            (local, "filter.x.smudge", "'my tools/f.sh' a", "my tools/f.sh"),
+            (local, "diff.x.textconv", "\"/ws/tools/text\"", "tools/text"),
+            (local, "merge.x.driver", "cd a; ./drive --x=conf/m.json", "conf/m.json"),
+            (local, "alias.st", "!f() { ./bin/st; }; f", "bin/st"),
+            (local, "core.fsmonitor", "$HOME/../ws/bin/watch", "ws/bin/watch"),
+            (local, "core.attributesfile", "tools/attributes", "tools/attributes"),
+            (local, "credential.helper", "!tools/secret", "tools/secret"),
+            (local, "hook.x.command", "./scripts/x", "scripts/x"),
+        ] {
+            assert!(named_by(file, key, value).reason(&path(told)).is_some(), "{key}={value}");
+        }
+        for (file, key, value, not) in [
+            (local, "core.hookspath", "../hooks", "hooks/x"),
+            (local, "core.hookspath", "/elsewhere/hooks", "hooks/x"),
+            (local, "core.hookspath", ".", "deep/x"),
+            (local, "core.hookspath", "hooks", "hooks2/x"),
+            (local, "include.path", "x", "x"),
+            (local, "include.path", "~/x", "x"),
+            (local, "branch.main.description", "x", "x"),
+            (local, "user.name", "x", "x"),
+            (local, "filter.x.clean", "./filter.sh", "other.sh"),
+        ] {
+            assert_eq!(named_by(file, key, value).reason(&path(not)), None, "{key}={value}");
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_folder_above_leads_to_what_is_named() {
+        let file = named_by("/ws/.git/config", "filter.x.clean", "a/b/run");
+        let hooks = named_by("/ws/.git/config", "core.hookspath", "a/b");
+        for named in [&file, &hooks] {
+            assert!(named.reason_of_link(&path("a")).is_some() && named.reason_of_link(&path("b")).is_none());
+        }
+        assert!(hooks.reason_of_link(&path("a/b")).is_some());
+    }
+}

@@ -1,0 +1,188 @@
+//! A kill at every step of a restore leaves a sound repository, and the next restore completes it.
+//!
+//! The restore runs in a process of its own: this test program again, told by `GIT_CHILD` where to work. Its git is a script that
+//! kills that process at the call that is to be the last, before git runs, after it, or while it goes on alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::bench::{Bench, executable, gits, write};
+
+const WHERE: &str = "GIT_CHILD";
+
+/// Calls that change a repository, by a part of their command line.
+const STEPS: &str = r#"*" update-ref "*|*" update-index "*|*" unpack-objects "*|*" index-pack "*|*" symbolic-ref -m "*|*" config --local --add "*"#;
+
+fn script(root: &Path, git: &Path) -> String {
+    let (root, git) = (root.display(), git.display());
+    format!(
+        "#!/bin/sh\n\
+         [ -e {root}/armed ] || exec {git} \"$@\"\n\
+         case \" $* \" in {STEPS}) ;; *) exec {git} \"$@\" ;; esac\n\
+         echo >> {root}/steps\n\
+         read at how < {root}/armed\n\
+         [ \"$(wc -l < {root}/steps)\" -eq \"$at\" ] || exec {git} \"$@\"\n\
+         [ $how = after ] || kill -9 $PPID\n\
+         [ $how = before ] || {git} \"$@\"\n\
+         touch {root}/over\n\
+         [ $how != after ] || kill -9 $PPID\n"
+    )
+}
+
+fn wait_for(path: &Path) {
+    while !path.exists() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The other process does this where it is told to, and otherwise there is nothing to restore.
+#[test]
+fn a_restore_in_a_process_of_its_own() {
+    let Some(root) = std::env::var_os(WHERE).map(PathBuf::from) else { return };
+    let mut bench = Bench::at(root.clone(), root.join("git"));
+    bench.there = root.join("scratch");
+    bench.prepare();
+    bench.there = root.join("there");
+    fs::write(root.join("ready"), "").unwrap();
+    wait_for(&root.join("armed"));
+    bench.restore_as(100);
+    fs::write(root.join("done"), "").unwrap();
+}
+
+/// Restores in another process, which is killed at that step. Tells how many steps it came to.
+fn restore_and_kill(bench: &Bench, at: usize, how: &str, meanwhile: impl FnOnce(&Bench)) -> usize {
+    let root = &bench.path();
+    executable(&root.join("git"), &script(root, &bench.program));
+    let mut other = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "kill::a_restore_in_a_process_of_its_own", "--test-threads=1"])
+        .env(WHERE, root)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !root.join("ready").exists() {
+        assert!(other.try_wait().unwrap().is_none(), "the other process ended before its time");
+        thread::sleep(Duration::from_millis(1));
+    }
+    meanwhile(bench);
+    fs::write(root.join("armed-soon"), format!("{at} {how}\n")).unwrap();
+    fs::rename(root.join("armed-soon"), root.join("armed")).unwrap();
+    let status = other.wait().unwrap();
+    let steps = fs::read_to_string(root.join("steps")).unwrap_or_default().lines().count();
+    if at <= steps && at > 0 {
+        assert!(!status.success(), "it was to be killed at step {at}");
+        wait_for(&root.join("over"));
+    } else {
+        assert!(status.success() && root.join("done").exists());
+    }
+    steps
+}
+
+/// What both sides do between prepare and restore.
+struct Work {
+    main: String,
+    topic: String,
+    feature: String,
+    theirs: String,
+    ours: String,
+    nested: String,
+}
+
+fn prepare(bench: &mut Bench) -> (String, String) {
+    bench.here(&["branch", "both"]);
+    bench.here(&["checkout", "-q", "feature"]);
+    write(&bench.here.join("f.txt"), "f\n");
+    let feature = bench.commit_here("feature");
+    bench.here(&["checkout", "-q", "main"]);
+    bench.prepare();
+    let there = bench.there.clone();
+    let main = bench.git(&there, &["rev-parse", "main"]);
+    (feature, main)
+}
+
+fn work(bench: &Bench, feature: String) -> Work {
+    bench.there(&["checkout", "-q", "both"]);
+    bench.there(&["commit", "-q", "--allow-empty", "-m", "theirs"]);
+    let theirs = bench.there(&["rev-parse", "both"]);
+    bench.there(&["checkout", "-q", "main"]);
+    write(&bench.there.join("n.txt"), "n\n");
+    let main = bench.commit_there("new");
+    bench.there(&["checkout", "-q", "-b", "topic"]);
+    write(&bench.there.join("t.txt"), "t\n");
+    let topic = bench.commit_there("topic");
+    bench.there(&["branch", "-q", "-D", "feature"]);
+    bench.there(&["tag", "v2"]);
+    write(&bench.there.join("a.txt"), "stashed\n");
+    bench.there(&["stash", "push", "-q", "-m", "theirs"]);
+    write(&bench.there.join("staged.txt"), "staged\n");
+    bench.there(&["add", "staged.txt"]);
+    bench.there(&["remote", "add", "fork", "https://example.com/fork.git"]);
+    let fresh = bench.there.join("fresh");
+    fs::create_dir(&fresh).unwrap();
+    bench.git(&fresh, &["init", "-q", "-b", "main"]);
+    write(&fresh.join("x.txt"), "x\n");
+    let nested = bench.commit(&fresh, "nested");
+    let tree = bench.here(&["rev-parse", "both^{tree}"]);
+    let ours = bench.here(&["commit-tree", &tree, "-p", "both", "-m", "ours"]);
+    bench.here(&["update-ref", "refs/heads/both", &ours]);
+    Work { main, topic, feature, theirs, ours, nested }
+}
+
+fn assert_complete(bench: &Bench, work: &Work, what: &str) {
+    let names = ["main", "topic", "v2", "both"];
+    let values: Vec<String> = names.iter().map(|name| bench.here(&["rev-parse", name])).collect();
+    assert_eq!(values, [&work.main, &work.topic, &work.topic, &work.ours].map(String::clone), "{what}");
+    assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/topic", "{what}");
+    assert_eq!(bench.here(&["branch", "--list", "feature"]), "", "{what}");
+    assert_eq!(bench.here(&["status", "--porcelain", "--", ":!fresh"]), "A  staged.txt", "{what}");
+    assert_eq!(bench.here(&["stash", "list", "--format=%gs"]), "On topic: theirs", "{what}");
+    assert_eq!(bench.here(&["remote", "get-url", "fork"]), "https://example.com/fork.git", "{what}");
+    let mapping = bench.here(&["config", "--get-all", "remote.fork.fetch"]);
+    assert_eq!(mapping, "+refs/heads/*:refs/remotes/fork/*", "{what}");
+    bench.assert_sound(&bench.here, &[&work.main, &work.topic, &work.feature, &work.theirs, &work.ours]);
+    let fresh = bench.here.join("fresh");
+    assert_eq!(bench.git(&fresh, &["rev-parse", "HEAD"]), work.nested, "{what}");
+    assert_eq!(bench.git(&fresh, &["status", "--porcelain"]), "", "{what}");
+    bench.assert_sound(&fresh, &[&work.nested]);
+}
+
+#[test]
+fn a_kill_at_every_step_leaves_what_the_next_restore_completes() {
+    for (number, program) in gits().into_iter().rev().enumerate() {
+        // What is killed does not differ from git to git: one of them meets every way.
+        let ways = if number == 0 { &["before", "after", "alone"][..] } else { &["after"] };
+        let mut steps = 1;
+        let mut at = 0;
+        while at <= steps {
+            // The first run is not killed, and counts.
+            for how in if at == 0 { &["never"][..] } else { ways } {
+                let what = format!("{}: killed at step {at}, {how}", program.display());
+                let mut bench = Bench::new(program.clone());
+                let (feature, main) = prepare(&mut bench);
+                let mut done = None;
+                let came_to = restore_and_kill(&bench, at, how, |bench| done = Some(work(bench, feature)));
+                let done = done.unwrap();
+                if at == 0 {
+                    steps = came_to;
+                    assert!(
+                        steps >= 9,
+                        "objects, references, HEAD, index, stash, settings, a new repository"
+                    );
+                } else {
+                    // Whatever is half done: nothing is damaged or lost, and no lock is in the way.
+                    bench.assert_sound(&bench.here, &[&main, &done.feature, &done.ours]);
+                    bench.here(&["status"]);
+                }
+                // From what this process knows, even a restore that was completed comes again.
+                bench.restore();
+                assert_complete(&bench, &done, &what);
+                let again = bench.restore();
+                assert!(again.updated.is_empty() && again.kept.is_empty(), "{what}: {again:?}");
+            }
+            at += 1;
+        }
+    }
+}
