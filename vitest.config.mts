@@ -22,8 +22,8 @@ const inNodeModules = {
 
 export default defineConfig({
   test: {
-    // Vitest would leave one core alone; suites spend much of their time waiting for processes.
-    maxWorkers: Math.max(2, availableParallelism()),
+    // Vitest would leave one core alone; suites spend much of their time waiting for processes, and for locks to be given up.
+    maxWorkers: availableParallelism() + 1,
     projects: [
       {
         test: {
