@@ -123,7 +123,7 @@ export interface CloudflareBridgeOptions extends TransferLimits {
   workspace?: string;
   /**
    * The most bytes that one request carries; larger files travel in parts. At most 33,554,432 (32 MiB, the bridge's
-   * own limit). Default: 2,097,152 (2 MiB).
+   * own limit). Default: 4,194,304 (4 MiB).
    */
   partBytes?: number;
   /** How many parts of a file travel at once, 1 to 16. Default: 4. */
