@@ -127,27 +127,36 @@ async function demonstrate(given, temporary) {
     ["sandbox", `${sandbox} (reached only through a client and sh)`],
   ]);
 
+  // What both sides share is known to this machine as long as the demo runs.
+  process.env.PAPERCLIP_HOME = path.join(temporary, "home");
   const { client, calls } = record(createLocalClient({ root: sandbox }));
-  const printCalls = () => printClientCalls(calls.splice(0), sandbox);
+  /** Prints the calls so far, and says how many bytes they carried. */
+  const printCalls = () => {
+    const bytes = calls.reduce((sum, call) => sum + (call.bytes ?? 0), 0);
+    printClientCalls(calls.splice(0), sandbox);
+    return bytes;
+  };
 
   heading("1  Into the sandbox");
   /** @type {import("../index.js").RestoreReport | undefined} */
   let report;
-  const prepared = await prepareSandboxManagedRuntime({
-    spec: {
-      transport: "sandbox",
-      provider: "local",
-      sandboxId: "demo",
-      remoteCwd: remote,
-      timeoutMs: 600_000,
-      apiKey: null,
-    },
-    adapterKey: "demo",
-    client,
-    workspaceLocalDir: local,
-    onReport: (what) => void (report = what),
-  });
-  printCalls();
+  const prepare = () =>
+    prepareSandboxManagedRuntime({
+      spec: {
+        transport: "sandbox",
+        provider: "local",
+        sandboxId: "demo",
+        remoteCwd: remote,
+        timeoutMs: 600_000,
+        apiKey: null,
+      },
+      adapterKey: "demo",
+      client,
+      workspaceLocalDir: local,
+      onReport: (what) => void (report = what),
+    });
+  const prepared = await prepare();
+  const firstUp = printCalls();
 
   heading("2  Work on both sides");
   const tasks = chooseTasks(before);
@@ -160,13 +169,28 @@ async function demonstrate(given, temporary) {
 
   heading("3  Back again");
   await prepared.restoreWorkspace();
-  printCalls();
+  const firstDown = printCalls();
   if (!report) throw new Error("the restore ended without a report");
 
   heading("4  What the restore did");
   printReport(report);
 
-  heading("5  Looked at independently");
+  heading("5  The next heartbeat");
+  const first = report;
+  const noted = edited ?? "notes.md";
+  await appendFile(path.join(local, noted), "\nA line written here for the next heartbeat.\n");
+  const again = await prepare();
+  const nextUp = printCalls();
+  await appendFile(path.join(remote, noted), "\nAnother line of the agent's.\n");
+  await again.restoreWorkspace();
+  const nextDown = printCalls();
+  const bytes = (/** @type {number} */ count) => `${count.toLocaleString("en")} bytes`;
+  printFacts([
+    ["up", `${bytes(nextUp)}, after ${bytes(firstUp)} the first time`],
+    ["down", `${bytes(nextDown)}, after ${bytes(firstDown)} the first time`],
+  ]);
+
+  heading("6  Looked at independently");
   const [here, there] = await Promise.all(
     [local, remote].map((dir) => readTree(dir, { leaveOut: (name) => staysHere(name) || isGits(name) })),
   );
@@ -190,7 +214,7 @@ async function demonstrate(given, temporary) {
     );
   }
   if (localVersion !== undefined) {
-    const kept = report.conflicts.find(({ path: name }) => name === edited);
+    const kept = first.conflicts.find(({ path: name }) => name === edited);
     const isKept = kept !== undefined && localVersion.equals(await readFile(path.join(local, kept.keptAt)));
     checks.push(
       check(
