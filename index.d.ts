@@ -500,6 +500,8 @@ export type SandboxRuntimeErrorCode =
   | "ERR_SANDBOX_REPLACED"
   /** Another folder, or a link, is in the place of the local workspace (`path`). Nothing was changed; put it back. */
   | "ERR_WORKSPACE_REPLACED"
+  /** Nothing is known on this machine of a prepare that could be resumed. Nothing was changed; prepare again. */
+  | "ERR_SANDBOX_NOTHING_TO_RESUME"
   /** Another process held the merge lock for 30 s. Nothing was changed. */
   | "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT"
   /** An argument has the wrong type. */
