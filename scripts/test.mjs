@@ -7,6 +7,7 @@
 // The last line is the total, `N passed, N failed`. A test that was skipped counts as failed: it proved nothing.
 
 import { mkdir, readdir, rm } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import path from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { readIfThere } from "./files.mjs";
@@ -71,7 +72,8 @@ async function rust(args) {
   const color = process.stdout.isTTY ? "always" : "auto";
   const { code, output } = await run("cargo", ["test", "--locked", "--no-fail-fast", ...args], {
     keep: "stdout",
-    env: { CARGO_TERM_COLOR: color },
+    // Many of the tests wait for processes, so one more than there are cores keeps these busy.
+    env: { CARGO_TERM_COLOR: color, RUST_TEST_THREADS: String(availableParallelism() + 1) },
   });
   const summary = /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;/gm;
   const count = { passed: 0, failed: 0 };
