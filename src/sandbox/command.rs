@@ -316,7 +316,7 @@ pub fn download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
 #[must_use]
 pub fn tolerant_download(places: &Places, wish: Wish) -> String {
     let none: [&str; 0] = [];
-    let script = without_comments(SCRIPT);
+    let script = without_comments(&without_changes(SCRIPT));
     let script =
         format!("{}{}{}{script}", places.settings(), name_test("is_preserved", none), exclusions(&[]));
     let (dir, make_own) = (quote(&places.remote_dir), places.make_own());
@@ -327,6 +327,13 @@ pub fn tolerant_download(places: &Places, wish: Wish) -> String {
         wish.arguments()
     );
     format!("{} sh {}", in_shell(&plant), quote(&script))
+}
+
+/// The script without what finds and applies changes: its part between two comments.
+fn without_changes(script: &str) -> String {
+    let (before, rest) = script.split_once("# From here to the end of this part:").unwrap_or((script, ""));
+    let (_, after) = rest.split_once("# The end of that part.\n").unwrap_or(("", rest));
+    format!("{before}{after}")
 }
 
 /// The script as it travels.

@@ -199,6 +199,8 @@ check_extraction() {
     rm -f "$own/list"
 }
 
+# From here to the end of this part: what has changed in the workspace. A tolerant download does without.
+
 # The time that a file gets which changes now, by the clock of the file system that the workspace lies on.
 clock() {
     echo > "$own/clock" && stat -c %z "$own/clock"
@@ -378,6 +380,8 @@ is_undisturbed() {
         NF == 4 && $4 "" < began "" && !($0 in before) && !($1 in touched) { disturbed = 1; exit }
         END { exit disturbed }' began="$2" input=1 "$own/told" input=2 "$own/touch" input=3 "$1"
 }
+
+# The end of that part.
 
 # The first failure is the one that counts. That of `find` is 2, since 1 is what tar says of a file that changed.
 failed() {
