@@ -26,6 +26,7 @@ const ASYNCHRONOUS = [
   "mergeDirectoryWithBaseline",
   "mirrorDirectory",
   "prepareSandboxManagedRuntime",
+  "resumeSandboxManagedRuntime",
   "withDirectoryMergeLock",
 ];
 const SYNCHRONOUS = [
