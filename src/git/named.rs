@@ -87,7 +87,9 @@ impl Named {
                 checkout: place.checkout,
             })
             .collect();
-        if !repositories.iter().any(|around| around.checkout == workspace) {
+        // Without a `.git` in it or above it a workspace lies in no checkout, and no process is started to be told so.
+        let is_in_checkout = || workspace.ancestors().any(|above| by_path::exists(&above.join(".git")));
+        if !repositories.iter().any(|around| around.checkout == workspace) && is_in_checkout() {
             repositories.extend(enclosing(git, &workspace, cancel)?);
         }
         let mut named = Self::default();
