@@ -36,6 +36,8 @@ const prepare = (more) =>
     client,
     workspaceLocalDir: workspace,
     partBytes: PART,
+    // Changes alone would fit one part.
+    transfer: "full",
     ...more,
   });
 

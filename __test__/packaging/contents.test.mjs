@@ -88,6 +88,7 @@ describe("the main package", () => {
       "js/platform.js",
       "js/progress.js",
       "js/spec.js",
+      "js/state.js",
       "js/turn.js",
       "js/version.js",
       "package.json",
