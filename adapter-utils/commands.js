@@ -3,10 +3,8 @@
 // What runs in the sandbox: POSIX `sh`, with the tar that is there (GNU's, busybox', toybox' or libarchive's).
 
 const { path } = require("../js/node.js");
+const { quoted: quote } = require("../clients/shell.js");
 const { RUNTIME } = require("./excludes.js");
-
-/** @param {string} text */
-const quote = (text) => `'${text.replaceAll("'", `'"'"'`)}'`;
 
 /** How long one command may get: a kernel takes 128 KiB in one argument. */
 const COMMAND_MAX = 64 * 1024;

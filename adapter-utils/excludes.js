@@ -60,10 +60,12 @@ const anchored = (entry) => `./${escapeTarExcludeLiteral(entry)}`;
  * Whether a path is one of these or below one.
  *
  * @param {string} entry
- * @param {Iterable<string>} paths
+ * @param {Set<string>} paths
  */
 function isOrIsBelow(entry, paths) {
-  for (const path of paths) if (entry === path || entry.startsWith(`${path}/`)) return true;
+  for (let end = entry.length; end > 0; end = entry.lastIndexOf("/", end - 1)) {
+    if (paths.has(entry.slice(0, end))) return true;
+  }
   return false;
 }
 

@@ -205,7 +205,7 @@ async function packWorkspace(upload) {
     const committed = await readArchive(gitArchive, selection.leftOut);
     const isGone = new Set(gone);
     packed.entries = new Map(
-      [...committed].filter(([name]) => !isGoneWith(name, isGone)).concat([...overlay]),
+      [...committed].filter(([name]) => !isOrIsBelow(name, isGone)).concat([...overlay]),
     );
     if (!fromSeed && seed?.gitArchivePath) await keepSeed(gitArchive, seed.gitArchivePath);
   }
@@ -229,17 +229,6 @@ function goneFrom(snapshot, overlay) {
     }
   }
   return [...replaced, ...snapshot.deletedPaths.filter((name) => !isOrIsBelow(name, replaced))];
-}
-
-/**
- * @param {string} name
- * @param {Set<string>} gone
- */
-function isGoneWith(name, gone) {
-  for (let end = name.length; end > 0; end = name.lastIndexOf("/", end - 1)) {
-    if (gone.has(name.slice(0, end))) return true;
-  }
-  return false;
 }
 
 /**

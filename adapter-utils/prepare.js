@@ -291,13 +291,14 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
     function treesOf(chosen) {
       const repositories = chosen.snapshot?.repositories ?? [];
       const paths = repositories.map((repository) => repository.path);
+      const isInner = new Set(paths);
       const given = input.workspaceBaseline?.exclude ?? [];
       const outer = {
         localDir: dir,
         remoteDir: workspaceRemoteDir,
         runtimeRootDir,
         snapshot: chosen.snapshot,
-        base: new Map([...base].filter(([name]) => !isOrIsBelow(name, paths))),
+        base: new Map([...base].filter(([name]) => !isOrIsBelow(name, isInner))),
         head: undefined,
         leftOut: { ...chosen.leftOut, snapshot: [...chosen.leftOut.snapshot, ...given, ...paths] },
         nativeExclude: chosen.nativeExclude,
