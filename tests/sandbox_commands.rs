@@ -17,6 +17,10 @@ use sandbox_managed_runtime::sandbox::listing;
 use sandbox_managed_runtime::transfer::parts::{Codec, Part, Trailer, Wish, part_list, part_path};
 use tempfile::TempDir;
 
+mod tools;
+
+use tools::{Kind, installed};
+
 const NONE: &[&str] = &[];
 /// As one file, whatever its size, and not compressed.
 const WHOLE: Wish = Wish { part_size: 1 << 40, compressed: false };
@@ -30,43 +34,8 @@ const FURTHER_TOOLS: [&str; 10] =
     ["chmod", "dd", "gunzip", "gzip", "id", "sed", "sha256sum", "sort", "stat", "zstd"];
 const ID: &str = "0123456789abcdef";
 
-/// The tools that a sandbox holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Dash,
-    Bash,
-    Busybox,
-    /// Dash with all other tools from toybox, which has no shell.
-    Toybox,
-    /// Dash with bsdtar.
-    Bsdtar,
-}
-
-impl Kind {
-    const ALL: [Self; 5] = [Self::Dash, Self::Bash, Self::Busybox, Self::Toybox, Self::Bsdtar];
-
-    fn program(self, tool: &str) -> &str {
-        match (self, tool) {
-            (Self::Busybox, _) => "busybox",
-            (Self::Bash, "sh") => "bash",
-            (_, "sh") => "dash",
-            (Self::Toybox, _) => "toybox",
-            (Self::Bsdtar, "tar") => "bsdtar",
-            _ => tool,
-        }
-    }
-
-    fn has(self, tool: &str) -> bool {
-        match self {
-            Self::Toybox => !matches!(tool, "dd" | "gzip" | "zstd"),
-            Self::Busybox => tool != "zstd",
-            _ => true,
-        }
-    }
-
-    fn has_gnu_tar(self) -> bool {
-        matches!(self, Self::Dash | Self::Bash)
-    }
+fn has_gnu_tar(kind: Kind) -> bool {
+    matches!(kind, Kind::Dash | Kind::Bash)
 }
 
 /// A sandbox: its tools, the user it runs commands as, and a place for its files.
@@ -88,7 +57,7 @@ impl Sandbox {
     }
 
     fn install(&self, tool: &str) {
-        symlink(installed(self.kind.program(tool)), self.tools().join(tool)).unwrap();
+        self.kind.install(tool, &self.tools());
     }
 
     /// Every kind, as root where the tests run as root, and as somebody without rights.
@@ -285,12 +254,6 @@ impl std::fmt::Display for Sandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?} as user {}", self.kind, self.user)
     }
-}
-
-fn installed(program: &str) -> PathBuf {
-    let folders = std::env::var_os("PATH").unwrap();
-    let found = std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("{program} is not installed"))
 }
 
 fn text(path: &Path) -> &str {
@@ -861,7 +824,7 @@ fn options_from_outside_change_nothing() {
                 set_up
             };
             sandbox.succeeds_in(set_up, &sandbox.download(&["*.log"]));
-            let log = (!sandbox.kind.has_gnu_tar()).then_some("b.log");
+            let log = (!has_gnu_tar(sandbox.kind)).then_some("b.log");
             assert_eq!(sandbox.packed_names(), set(["a", "b"].into_iter().chain(log)), "{sandbox}");
         }
         let archive = upload_archive();
@@ -918,7 +881,7 @@ fn what_is_excluded_need_not_travel() {
         }
         sandbox.succeeds(&sandbox.download(&exclude));
         let mut expected = set(["sub", "sub/keep", "c1", "é", "[d]", "foo*"]);
-        if !sandbox.kind.has_gnu_tar() {
+        if !has_gnu_tar(sandbox.kind) {
             let more = ["sub/node_modules", "sub/node_modules/x", "a.log", "sub/b.log", "._a", "sub/._b"];
             expected.extend(set(more));
         }

@@ -18,6 +18,7 @@ use sandbox_managed_runtime::sandbox::resume::resume;
 use crate::place::{Place, look, prepare_upload, restore};
 use crate::random::Random;
 use crate::sandbox::LocalSandbox;
+use crate::tools::Kind;
 use crate::tree::{
     DIR, Node, Picture, RUNTIME, Tree, assert_same, file, link, remove, set_mode, tree, write_node,
 };
@@ -42,48 +43,13 @@ const FURTHER: [&str; 13] = [
     "zstd",
 ];
 
-/// Whose tools a sandbox has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tools {
-    Gnu,
-    Bash,
-    Busybox,
-    Toybox,
-    Bsdtar,
-}
-
-impl Tools {
-    const ALL: [Self; 5] = [Self::Gnu, Self::Bash, Self::Busybox, Self::Toybox, Self::Bsdtar];
-
-    fn program(self, tool: &str) -> &str {
-        match (self, tool) {
-            (_, "zstd") | (Self::Toybox, "gzip" | "dd") => tool,
-            (Self::Busybox, _) => "busybox",
-            (Self::Gnu | Self::Bsdtar | Self::Toybox, "sh") => "dash",
-            // Debian's toybox has none.
-            (Self::Toybox, "awk") => "mawk",
-            (Self::Toybox, _) => "toybox",
-            (Self::Bash, "sh") => "bash",
-            (Self::Bsdtar, "tar") => "bsdtar",
-            _ => tool,
-        }
-    }
-
-    /// A directory with these tools, but for some.
-    fn install(self, into: &Path, without: &[&str]) -> PathBuf {
-        let tools = into.join("tools");
-        fs::create_dir_all(&tools).unwrap();
-        for tool in NEEDED.iter().chain(&FURTHER).filter(|tool| !without.contains(tool)) {
-            symlink(installed(self.program(tool)), tools.join(tool)).unwrap();
-        }
-        tools
-    }
-}
-
-fn installed(program: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("{program} is not installed"))
+/// A directory with the tools of a sandbox, but for some.
+fn install(kind: Kind, into: &Path, without: &[&str]) -> PathBuf {
+    let tools = into.join("tools");
+    fs::create_dir_all(&tools).unwrap();
+    let wanted = NEEDED.iter().chain(&FURTHER).filter(|tool| !without.contains(tool) && kind.has(tool));
+    wanted.for_each(|tool| kind.install(tool, &tools));
+    tools
 }
 
 /// Two places of which one transfers changes and the other everything.
@@ -102,9 +68,9 @@ struct Side {
 }
 
 impl Side {
-    fn new(start: &Tree, tools: Tools, without: &[&str], changes_only: bool) -> Self {
+    fn new(start: &Tree, tools: Kind, without: &[&str], changes_only: bool) -> Self {
         let place = Place::with(start);
-        let tools = Some(tools.install(place.root(), without));
+        let tools = Some(install(tools, place.root(), without));
         Self { client: Arc::new(LocalSandbox { tools, ..LocalSandbox::default() }), place, changes_only }
     }
 
@@ -128,7 +94,7 @@ impl Side {
 }
 
 impl Two {
-    fn new(start: &Tree, tools: Tools, without: &[&str]) -> Self {
+    fn new(start: &Tree, tools: Kind, without: &[&str]) -> Self {
         Self { quick: Side::new(start, tools, without, true), full: Side::new(start, tools, without, false) }
     }
 
@@ -306,14 +272,14 @@ const EDITS: [Edit; 24] = [
 ];
 
 /// All edits with busybox alone, whose tools are the most different; some with each of the others.
-fn edits(tools: Tools) -> impl Iterator<Item = Edit> {
-    let step = if tools == Tools::Busybox { 1 } else { 8 };
-    EDITS.into_iter().skip(Tools::ALL.iter().position(|other| *other == tools).unwrap() % step).step_by(step)
+fn edits(tools: Kind) -> impl Iterator<Item = Edit> {
+    let step = if tools == Kind::Busybox { 1 } else { 8 };
+    EDITS.into_iter().skip(Kind::ALL.iter().position(|other| *other == tools).unwrap() % step).step_by(step)
 }
 
 #[test]
 fn every_change_of_an_agent_comes_as_it_would_by_a_full_download() {
-    for tools in Tools::ALL {
+    for tools in Kind::ALL {
         for (name, edit) in edits(tools) {
             let two = Two::new(&start(), tools, &[]);
             let what = format!("{name}, {tools:?}");
@@ -345,7 +311,7 @@ impl Side {
 
 #[test]
 fn every_local_change_comes_to_the_sandbox_as_it_would_by_a_full_upload() {
-    for tools in Tools::ALL {
+    for tools in Kind::ALL {
         for (name, edit) in edits(tools) {
             let two = Two::new(&start(), tools, &[]);
             let what = format!("{name}, {tools:?}");
@@ -365,7 +331,7 @@ fn every_local_change_comes_to_the_sandbox_as_it_would_by_a_full_upload() {
 
 #[test]
 fn a_change_is_what_an_upload_costs() {
-    for tools in Tools::ALL {
+    for tools in Kind::ALL {
         let two = Two::new(&start(), tools, &[]);
         two.prepare("at first");
         for round in 0..3 {
@@ -387,7 +353,7 @@ fn a_change_is_what_an_upload_costs() {
 
 #[test]
 fn a_change_is_what_a_download_costs() {
-    for tools in Tools::ALL {
+    for tools in Kind::ALL {
         let two = Two::new(&start(), tools, &[]);
         let sessions = two.prepare("at first");
         for round in 0..3 {
@@ -403,7 +369,7 @@ fn a_change_is_what_a_download_costs() {
 
 #[test]
 fn tools_that_are_missing_cost_a_full_download_and_nothing_else() {
-    let tools = Tools::Busybox;
+    let tools = Kind::Busybox;
     for missing in FURTHER {
         let two = Two::new(&start(), tools, &[missing]);
         let sessions = two.prepare("at first");
@@ -448,7 +414,7 @@ fn an_index_that_is_gone_cut_or_edited_costs_a_full_download() {
         }),
     ];
     for (name, damage) in damages {
-        let two = Two::new(&start(), Tools::Gnu, &[]);
+        let two = Two::new(&start(), Kind::Dash, &[]);
         let sessions = two.prepare("at first");
         two.both(|place| fs::write(place.remote().join("a"), "changed").unwrap());
         let index = indexes(&two.quick.place);
@@ -466,7 +432,7 @@ fn an_index_that_is_gone_cut_or_edited_costs_a_full_download() {
 
 #[test]
 fn no_more_than_two_indexes_are_kept_in_a_sandbox() {
-    let two = Two::new(&start(), Tools::Gnu, &[]);
+    let two = Two::new(&start(), Kind::Dash, &[]);
     let sessions = two.prepare("at first");
     for round in 0..5 {
         two.restore(&sessions, &round.to_string());
@@ -476,7 +442,7 @@ fn no_more_than_two_indexes_are_kept_in_a_sandbox() {
 
 #[test]
 fn a_failed_restore_between_two_good_ones_costs_nothing() {
-    let two = Two::new(&start(), Tools::Gnu, &[]);
+    let two = Two::new(&start(), Kind::Dash, &[]);
     let sessions = two.prepare("at first");
     for fail_at in 0..2 {
         two.both(|place| {
@@ -563,7 +529,7 @@ fn random_heartbeats_come_to_what_full_transfers_come_to() {
             return;
         }
         let mut random = Random::new(seed);
-        let tools = *random.pick(&Tools::ALL);
+        let tools = *random.pick(&Kind::ALL);
         let without: Vec<&str> = if random.once_in(3) { vec![*random.pick(&FURTHER)] } else { Vec::new() };
         let two = Two::new(&start(), tools, &without);
         let what = format!("seed {seed}, {tools:?} without {without:?}");
@@ -588,7 +554,7 @@ fn random_heartbeats_come_to_what_full_transfers_come_to() {
 
 #[test]
 fn what_the_last_tick_before_an_index_hides_comes_with_the_next_download() {
-    let two = Two::new(&start(), Tools::Gnu, &[]);
+    let two = Two::new(&start(), Kind::Dash, &[]);
     let sessions = two.prepare("at first");
     for round in 0..8 {
         two.both(|place| fs::write(place.remote().join("a"), format!("round {round:04}")).unwrap());
@@ -600,7 +566,7 @@ fn what_the_last_tick_before_an_index_hides_comes_with_the_next_download() {
 
 #[test]
 fn a_snapshot_of_an_older_state_of_the_sandbox_is_no_basis() {
-    let two = Two::new(&start(), Tools::Gnu, &[]);
+    let two = Two::new(&start(), Kind::Dash, &[]);
     let sessions = two.prepare("at first");
     let copy = |place: &Place, from: &str, to: &str| {
         let at = |name: &str| place.root().join("sandbox").join(name);
@@ -628,8 +594,8 @@ fn restored(report: &Report) -> String {
 
 #[test]
 fn a_look_tells_what_a_restore_does_and_changes_nothing() {
-    for (name, edit) in edits(Tools::Gnu) {
-        let two = Two::new(&start(), Tools::Gnu, &[]);
+    for (name, edit) in edits(Kind::Dash) {
+        let two = Two::new(&start(), Kind::Dash, &[]);
         let sessions = two.prepare(name);
         two.both(|place| {
             edit(&place.remote());
@@ -650,7 +616,7 @@ fn a_look_tells_what_a_restore_does_and_changes_nothing() {
 #[test]
 fn a_prepare_is_taken_up_by_another_process() {
     for restores_before in 0..3 {
-        let two = Two::new(&start(), Tools::Gnu, &[]);
+        let two = Two::new(&start(), Kind::Dash, &[]);
         let [quick, full] = two.prepare("at first");
         let mut sessions = [quick, full];
         for round in 0..restores_before {
@@ -671,7 +637,7 @@ fn a_prepare_is_taken_up_by_another_process() {
 
 #[test]
 fn what_cannot_be_taken_up_is_said() {
-    let two = Two::new(&start(), Tools::Gnu, &[]);
+    let two = Two::new(&start(), Kind::Dash, &[]);
     let upload = || two.quick.upload();
     assert_eq!(resume(upload()).unwrap_err().code(), "ERR_SANDBOX_NOTHING_TO_RESUME");
     let _sessions = two.prepare("at first");
@@ -694,7 +660,7 @@ fn what_is_kept_of_a_sandbox_may_be_damaged_or_gone() {
         ("of another user", |folder| std::os::unix::fs::chown(folder, Some(65534), None).unwrap()),
     ];
     for (name, damage) in damages {
-        let two = Two::new(&start(), Tools::Gnu, &[]);
+        let two = Two::new(&start(), Kind::Dash, &[]);
         let sessions = two.prepare("at first");
         damage(&two.quick.place.root().join("state"));
         two.both(|place| {

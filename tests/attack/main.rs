@@ -38,6 +38,8 @@ mod real_tars;
 mod receiving;
 mod sandbox;
 mod table;
+#[path = "../tools/mod.rs"]
+mod tools;
 mod tree;
 mod truncation;
 
