@@ -40,12 +40,6 @@ pub struct Checked {
     report: GitReport,
 }
 
-/// Why something stays that names an object of the wrong type, or none.
-const NO_COMMIT_OF_A_BRANCH: &str = "a branch must name a commit";
-const NO_COMMIT: &str = "it names no commit";
-const NO_INDEX: &str = "it names what no index may hold";
-const NOTHING_STAGED: &str = "what it stages is missing there";
-
 /// One repository of the sandbox's, read and checked.
 #[derive(Debug)]
 struct Incoming {
@@ -61,6 +55,8 @@ struct Incoming {
     /// What LFS keeps, by digest.
     large_files: BTreeSet<String>,
     folder: PathBuf,
+    /// Whether something is left out since it names an object of the wrong type, or one that did not come.
+    may_lack: bool,
 }
 
 /// Reads and checks what waits in the quarantine. Without a git here, or where git refuses, a repository is held back and
@@ -107,13 +103,7 @@ impl Checked {
     /// Whether something was refused or held back because an object is missing, or may be.
     #[must_use]
     pub fn may_lack_objects(&self) -> bool {
-        let for_want = [NO_COMMIT_OF_A_BRANCH, NO_COMMIT, NOTHING_STAGED];
-        let lacks = |held: &HeldBack| {
-            // A sparse index names folders by their objects: where one is missing, git cannot list it, and says so in its words.
-            let is_unlisted = held.what.as_deref() == Some("index") && held.reason != NO_INDEX;
-            for_want.contains(&held.reason.as_str()) || is_unlisted
-        };
-        !self.refused.is_empty() || self.report.held_back.iter().any(lacks)
+        !self.refused.is_empty() || self.repositories.iter().any(|repository| repository.may_lack)
     }
 }
 
@@ -143,7 +133,7 @@ fn read_repository(
         return refuse(REFTABLE);
     }
     let place = base.place.clone();
-    let mut reading = Reading { git, dot_git, received, report, cancel };
+    let mut reading = Reading { git, dot_git, received, report, may_lack: false, cancel };
     let Some(head) = reading.text("head")? else { return refuse("it has no HEAD, so it is no repository") };
     let config = reading.settings(&base)?;
     let format = match &place {
@@ -177,12 +167,14 @@ fn read_repository(
         pack: None,
         large_files: received.large_files.clone(),
         folder: received.folder.clone(),
+        may_lack: false,
     };
     if incoming.has_news() {
         let checked = check_objects(git, &theirs_repository, &incoming, received, cancel)?;
         reading.leave_out_unusable(&mut incoming, &checked);
         incoming.pack = checked.pack;
     }
+    incoming.may_lack = reading.may_lack;
     Ok(incoming)
 }
 
@@ -196,6 +188,8 @@ struct Reading<'a> {
     dot_git: &'a RelativePath,
     received: &'a Received,
     report: &'a mut GitReport,
+    /// See [`Incoming::may_lack`].
+    may_lack: bool,
     cancel: &'a Cancel,
 }
 
@@ -210,6 +204,12 @@ impl Reading<'_> {
             what: Some(what.into()),
             reason: reason.to_owned(),
         });
+    }
+
+    /// Holds back what names an object of the wrong type, or one that did not come.
+    fn hold_for_want(&mut self, what: impl Into<String>, reason: &str) {
+        self.may_lack = true;
+        self.hold(what, reason);
     }
 
     fn settings(&mut self, base: &Base) -> Result<Settings, Fault> {
@@ -269,15 +269,15 @@ impl Reading<'_> {
         if digest.is_none() || digest == base.index_digest {
             return Ok(base.index.clone());
         }
-        let reason = match theirs.index(&self.received.folder.join("index")) {
+        match theirs.index(&self.received.folder.join("index")) {
             Ok(listing) if index::parse(&index::beyond(&listing, &base.index)).is_some() => {
                 return Ok(listing);
             }
-            Ok(_) => NO_INDEX.to_owned(),
-            Err(Fault::Refused(reason)) => reason,
+            Ok(_) => self.hold("index", "it names what no index may hold"),
+            // A sparse index names folders by their objects: where one is missing, git cannot list it.
+            Err(Fault::Refused(reason)) => self.hold_for_want("index", &reason),
             Err(error) => return Err(error),
-        };
-        self.hold("index", &reason);
+        }
         Ok(base.index.clone())
     }
 
@@ -293,7 +293,7 @@ impl Reading<'_> {
         let unusable: Vec<RefName> =
             theirs.refs.iter().filter(is_unusable).map(|(name, _)| name.clone()).collect();
         for name in unusable {
-            self.hold(name.to_string(), NO_COMMIT_OF_A_BRANCH);
+            self.hold_for_want(name.to_string(), "a branch must name a commit");
             match base.refs.get(&name) {
                 Some(oid) => theirs.refs.insert(name, oid.clone()),
                 None => theirs.refs.remove(&name),
@@ -303,12 +303,14 @@ impl Reading<'_> {
             && theirs.head != base.head
             && kind(oid) != Some(b"commit")
         {
-            self.hold("HEAD", NO_COMMIT);
+            self.hold_for_want("HEAD", "it names no commit");
             theirs.head.clone_from(&base.head);
         }
+        let stashes = incoming.stashes.len();
         incoming.stashes.retain(|(oid, _)| kind(oid) == Some(b"commit"));
+        self.may_lack |= incoming.stashes.len() < stashes;
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
-            self.hold("index", NOTHING_STAGED);
+            self.hold_for_want("index", "what it stages is missing there");
             theirs.index.clone_from(&base.index);
         }
     }
@@ -571,6 +573,7 @@ impl Incoming {
             pack: self.pack.clone(),
             large_files: self.large_files.clone(),
             folder: self.folder.clone(),
+            may_lack: false,
         };
         if let Some(head) = &self.theirs.head {
             let text = match head {
