@@ -148,6 +148,12 @@ impl RelativePath {
         }
     }
 
+    /// Its first name: that at the top.
+    #[must_use]
+    pub fn top(&self) -> &[u8] {
+        self.0.split(|&byte| byte == b'/').next().unwrap_or_default()
+    }
+
     /// Its last name.
     #[must_use]
     pub fn name(&self) -> &OsStr {

@@ -65,6 +65,23 @@ pub struct Graft {
     pub root: Root,
 }
 
+/// What is known of a file's digest before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfDigest {
+    /// The file has this one.
+    Known(Digest),
+    /// None is needed.
+    Needless,
+    /// It takes reading the file.
+    ToRead,
+}
+
+/// Tells what is known of the digest of each file.
+pub type Knowledge<'a> = dyn Fn(&Found) -> OfDigest + Sync + 'a;
+
+/// What a file is, with its digest where one is needed.
+pub type Hashed = (Meta, Option<Digest>);
+
 /// Which graft something is of, and its path in that (nothing for its root).
 type InGraft = (usize, Option<RelativePath>);
 
@@ -136,13 +153,9 @@ impl Layout {
         self.entries.iter().map(move |planned| (&planned.found, first(planned)))
     }
 
-    /// What each entry is that is a file, with its digest: that which is `known` of it, or from reading it. A further name of a
-    /// file is what the first is. Nothing for what has vanished.
-    pub fn digests(
-        &self,
-        known: &(dyn Fn(&Found) -> Option<Digest> + Sync),
-        cancel: &Cancel,
-    ) -> Result<Vec<Option<(Meta, Digest)>>> {
+    /// What each entry is that is a file, with its digest where one is needed: that which is known of it, or from reading it.
+    /// A further name of a file is what the first is. Nothing for what has vanished.
+    pub fn digests(&self, known: &Knowledge<'_>, cancel: &Cancel) -> Result<Vec<Option<Hashed>>> {
         let chunks: Vec<usize> = (0..self.entries.len()).step_by(DIGESTS).collect();
         let digests = chunks.into_par_iter().map(|start| {
             let mut worker = Worker::new(self, true, cancel);
@@ -798,25 +811,25 @@ impl<'a> Worker<'a> {
     }
 
     /// What a file is, with its digest.
-    fn digest(
-        &mut self,
-        at: usize,
-        reader: &mut Reader,
-        known: &(dyn Fn(&Found) -> Option<Digest> + Sync),
-    ) -> Result<Option<(Meta, Digest)>> {
+    fn digest(&mut self, at: usize, reader: &mut Reader, known: &Knowledge<'_>) -> Result<Option<Hashed>> {
         let Planned { found, graft, link_to, .. } = &self.layout.entries[at];
         if found.meta.kind != Kind::File || link_to.is_some() {
             return Ok(None);
         }
-        if let Some(digest) = known(found) {
-            return Ok(Some((found.meta, digest)));
+        match known(found) {
+            OfDigest::Known(digest) => return Ok(Some((found.meta, Some(digest)))),
+            OfDigest::Needless => return Ok(Some((found.meta, None))),
+            OfDigest::ToRead => {}
         }
-        match graft {
-            None => reader.file(&mut self.cursor, &found.path, self.cancel, |_| Ok(())),
-            Some((graft, Some(path))) => reader.file(&mut self.grafts[*graft], path, self.cancel, |_| Ok(())),
+        let read = match graft {
+            None => reader.file(&mut self.cursor, &found.path, self.cancel, |_| Ok(()))?,
+            Some((graft, Some(path))) => {
+                reader.file(&mut self.grafts[*graft], path, self.cancel, |_| Ok(()))?
+            }
             // Its root is a folder.
-            Some((_, None)) => Ok(None),
-        }
+            Some((_, None)) => None,
+        };
+        Ok(read.map(|(meta, digest)| (meta, Some(digest))))
     }
 
     fn open(&mut self, at: usize) -> Result<Option<(File, Meta)>> {

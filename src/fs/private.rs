@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use tempfile::Builder;
 
+use super::by_path;
+use super::host::user;
 use crate::error::{Error, Result};
 
 /// Permission bits of others than the owner.
@@ -18,14 +20,14 @@ const OTHERS: u32 = 0o077;
 pub struct Private(PathBuf);
 
 impl Private {
-    /// Makes the folder and those above it where they are missing. `None` where it is a link, another user's, or open to
-    /// others and cannot be closed to them.
+    /// Makes the folder and those above it where they are missing, and closes it to others. `None` where it is a link or another
+    /// user's.
     pub fn open(path: &Path) -> Result<Option<Self>> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|error| Error::io("mkdir", path, error))?;
         let failed = |error| Error::io("lstat", path, error);
         let metadata = path.symlink_metadata().map_err(failed)?;
-        if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
+        if !metadata.is_dir() || metadata.uid() != user() {
             return Ok(None);
         }
         if metadata.mode() & OTHERS != 0 {
@@ -39,9 +41,7 @@ impl Private {
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.0.join(name);
         match path.symlink_metadata() {
-            Ok(metadata) if metadata.is_file() && metadata.uid() == rustix::process::geteuid().as_raw() => {
-                super::by_path::read(&path)
-            }
+            Ok(metadata) if metadata.is_file() && metadata.uid() == user() => by_path::read(&path),
             _ => Ok(None),
         }
     }
@@ -60,13 +60,7 @@ impl Private {
 
     /// Removes a file, if there is one.
     pub fn remove(&self, name: &str) -> Result<()> {
-        let path = self.0.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("unlink", path, error))
-            }
-            _ => Ok(()),
-        }
+        remove(&self.0.join(name))
     }
 
     /// Removes the files that were written longest ago, until there are at most so many, of so many bytes in all; and what a
@@ -92,16 +86,19 @@ impl Private {
             if !is_abandoned && count <= files_max && bytes <= bytes_max {
                 continue;
             }
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("unlink", path, error));
-                }
-                _ => {}
-            }
+            remove(&path)?;
             count -= 1;
             bytes -= size;
         }
         Ok(())
+    }
+}
+
+/// Removes a file that may have vanished.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("unlink", path, error)),
+        _ => Ok(()),
     }
 }
 

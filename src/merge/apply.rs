@@ -119,54 +119,49 @@ pub fn foresee(
     spare_collisions(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
     let kept_at = folder_of_all();
     let kept = |path: &RelativePath| Conflict { path: path.clone(), kept_at: kept_at.clone() };
+    let mut cursor = root.cursor();
     let mut report = Report::default();
+    let mut deleted = HashSet::new();
+    // What is in a folder comes before the folder, which stays where anything else is in it.
+    for path in &plan.deletions {
+        let is_dir = base.get(path).is_some_and(Entry::is_dir);
+        let is_emptied = !is_dir
+            || cursor.list(Some(path))?.is_none_or(|names| {
+                names.iter().all(|name| deleted.contains(&RelativePath::child(Some(path), name)))
+            });
+        if is_emptied {
+            deleted.insert(path.clone());
+        }
+    }
     for placement in plan.placements() {
         report.written.push(placement.path.clone());
-        if placement.aside || keeps_something(root, placement, &plan, cancel)? {
+        if placement.aside {
             report.conflicts.push(kept(&placement.path));
         }
     }
-    let mut cursor = root.cursor();
+    // A folder that gives way is kept where anything is left in it.
+    for placement in plan.in_place_of_folders.iter().filter(|placement| !placement.aside) {
+        let found = scan(&root.below(&placement.path)?, &|_| false, cancel)?;
+        if found.iter().any(|found| !deleted.contains(&placement.path.join(&found.path))) {
+            report.conflicts.push(kept(&placement.path));
+        }
+    }
     for (path, mode) in plan.modes.iter().chain(&plan.file_modes) {
         let now = cursor.stat(path)?;
         if now.is_none_or(|now| now.mode & PERMISSIONS != mode & PERMISSIONS) {
             report.written.push(path.clone());
         }
     }
-    let mut deleted = HashSet::new();
-    // What is in a folder comes before the folder, which stays where anything else is in it.
-    for path in &plan.deletions {
-        let is_emptied = match base.get(path) {
-            Some(entry) if entry.is_dir() => cursor.list(Some(path))?.is_none_or(|names| {
-                names.iter().all(|name| deleted.contains(&RelativePath::child(Some(path), name)))
-            }),
-            _ => true,
-        };
-        if is_emptied {
-            deleted.insert(path.clone());
-        }
+    if plan.deletes_most_of(base) {
+        let files = plan.deletions.iter().filter(|path| !base.get(*path).is_some_and(Entry::is_dir));
+        report.deletions_kept = files.map(kept).collect();
     }
     report.deleted = deleted.into_iter().collect();
-    if plan.deletes_most_of(base) {
-        let deleted =
-            plan.deletions.iter().filter(|path| base.get(*path).is_some_and(|entry| !entry.is_dir()));
-        report.deletions_kept = deleted.map(kept).collect();
-    }
     report.sensitive = sensitive_of(&plan, &report.written, &seen);
     report.kept.extend(plan.kept);
     report.skipped.extend(incoming.skipped.iter().cloned());
     report.take_rescued(&mut Rescued::default());
     Ok(report)
-}
-
-/// Whether a folder that gives way to a file or link holds anything but what is deleted.
-fn keeps_something(root: &Root, placement: &Placement<'_>, plan: &Plan<'_>, cancel: &Cancel) -> Result<bool> {
-    let gives_way = plan.in_place_of_folders.iter().any(|other| other.path == placement.path);
-    if !gives_way {
-        return Ok(false);
-    }
-    let found = scan(&root.below(&placement.path)?, &|_| false, cancel)?;
-    Ok(found.iter().any(|found| !plan.deletions.contains(&placement.path.join(&found.path))))
 }
 
 /// Lets count as unchanged what stays whatever the other side has.

@@ -26,10 +26,8 @@ const CHUNK: usize = 4096;
 /// The digest of the list of a sandbox that has exactly what was sent. What is preserved at the top is not listed.
 #[must_use]
 pub fn digest(sent: &[(RelativePath, Sent)], preserved: &[impl AsRef<str>]) -> Digest {
-    let is_listed = |path: &RelativePath| {
-        let top = path.as_bytes().split(|&byte| byte == b'/').next();
-        !preserved.iter().any(|name| Some(name.as_ref().as_bytes()) == top)
-    };
+    let is_listed =
+        |path: &RelativePath| !preserved.iter().any(|name| name.as_ref().as_bytes() == path.top());
     if preserved.is_empty() {
         return digest_of(sent);
     }

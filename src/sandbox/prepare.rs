@@ -1,5 +1,6 @@
 //! A workspace and its assets → the sandbox.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -161,6 +162,9 @@ impl Session {
     }
 }
 
+/// Stands for a digest where it does not matter which.
+const NO_DIGEST: Digest = Digest([0; 32]);
+
 /// Why something is not in an archive.
 const OURS: &str = "it is this package's own";
 const EXCLUDED: &str = "a pattern excludes it";
@@ -261,11 +265,7 @@ pub async fn prepare<C: SandboxClient>(
     let way = upload.way();
     let memory = {
         let (upload, workspace) = (upload.clone(), workspace.clone());
-        let memory = blocking(move || {
-            let memory = Memory::of(&upload, &workspace);
-            Ok(memory.for_lists(upload.exclude, upload.preserve))
-        });
-        Arc::new(memory.await?)
+        Arc::new(blocking(move || Ok(Memory::of(&upload, &workspace))).await?)
     };
     let mut uploading = Uploading {
         client: &client,
@@ -332,32 +332,27 @@ pub(super) struct Memory {
     store: Option<Store>,
     name: String,
     workspace: PathBuf,
-    exclude: Vec<Vec<u8>>,
-    preserved: Vec<Vec<u8>>,
+    pub(super) exclude: Vec<Vec<u8>>,
+    pub(super) preserve: Vec<Vec<u8>>,
 }
 
 impl Memory {
     /// Nothing is kept in the workspace itself: it would travel, or vanish with it.
     pub(super) fn of(upload: &Upload, workspace: &Workspace) -> Self {
         let workspace = workspace.path.clone();
-        let (exclude, preserved) = (Vec::new(), Vec::new());
+        let (exclude, preserve) = (upload.exclude.clone(), upload.preserve.clone());
         let Some(State { folder, sandbox }) = &upload.state else {
-            return Self { store: None, name: String::new(), workspace, exclude, preserved };
+            return Self { store: None, name: String::new(), workspace, exclude, preserve };
         };
         let sandbox: Vec<&[u8]> = sandbox.iter().map(Vec::as_slice).collect();
         let name = sandboxes::name_of(&sandbox, &upload.remote_dir, &upload.adapter_key, &workspace);
         let is_inside = by_path::resolve(&workspace).is_ok_and(|workspace| folder.starts_with(workspace));
         let store = if is_inside { None } else { Store::open(folder) };
-        Self { store, name, workspace, exclude, preserved }
-    }
-
-    /// The same, to be kept with what is left out and what is preserved.
-    pub(super) fn for_lists(self, exclude: Vec<Vec<u8>>, preserved: Vec<Vec<u8>>) -> Self {
-        Self { exclude, preserved, ..self }
+        Self { store, name, workspace, exclude, preserve }
     }
 
     /// What is known of the sandbox.
-    pub(super) fn load(&self) -> Option<sandboxes::Sandbox> {
+    pub(super) fn load(&self) -> Option<sandboxes::Sandbox<'static>> {
         self.store.as_ref()?.load(&self.name)
     }
 
@@ -366,7 +361,7 @@ impl Memory {
         self: &Arc<Self>,
         upload: &Upload,
         workspace: &Workspace,
-    ) -> Result<Option<sandboxes::Sandbox>, Error> {
+    ) -> Result<Option<sandboxes::Sandbox<'static>>, Error> {
         let memory = self.clone();
         let kept = blocking(move || Ok(memory.load())).await?;
         Ok(kept.filter(|kept| {
@@ -375,7 +370,7 @@ impl Memory {
                 && kept.lost.is_empty()
                 && kept.modes.is_empty()
                 && workspace.is_of(kept)
-                && kept.preserve == upload.preserve
+                && *kept.preserve == upload.preserve
         }))
     }
 
@@ -394,15 +389,15 @@ impl Memory {
                 upload_id: places.upload_id().to_owned(),
                 workspace: workspace.id,
                 is_link: workspace.is_link,
-                exclude: self.exclude.clone(),
-                preserve: self.preserved.clone(),
+                exclude: Cow::Borrowed(&self.exclude),
+                preserve: Cow::Borrowed(&self.preserve),
                 index: base.index.clone(),
-                remote: base.remote.clone(),
-                snapshot: base.snapshot.clone(),
-                sent: base.sent.clone(),
+                remote: base.remote.as_ref().map(Cow::Borrowed),
+                snapshot: Cow::Borrowed(&base.snapshot),
+                sent: Cow::Borrowed(&base.sent),
                 lost: base.lost.paths().cloned().collect(),
                 modes: base.modes.iter().map(|(path, mode)| (path.clone(), *mode)).collect(),
-                repositories: base.repositories.bases.clone(),
+                repositories: Cow::Borrowed(&base.repositories.bases),
             },
         );
     }
@@ -572,10 +567,11 @@ impl<C: SandboxClient> Uploading<'_, C> {
     /// Sends what differs from what is known of the sandbox. Nothing where there is any doubt, so that everything is to be sent.
     async fn update(
         &mut self,
-        known: sandboxes::Sandbox,
+        known: sandboxes::Sandbox<'static>,
         digests: Digests,
     ) -> Result<Option<Sent>, RunError<C::Failure>> {
-        let (Some(index), Some(mut remote)) = (known.index, known.remote) else { return Ok(None) };
+        let (Some(index), Some(remote)) = (known.index, known.remote) else { return Ok(None) };
+        let mut remote = remote.into_owned();
         let former = self.control.places.for_upload(&known.upload_id);
         let told = new_id();
         let Some(changes) = update::ask(&**self.client, &former, &index, &told).await else {
@@ -587,11 +583,9 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let (preserved, stop) = (self.control.preserved.clone(), self.cancel.clone());
         let difference = blocking(move || {
             remote.change(&changes, |_| None);
-            let (wanted, read) = update::wanted(&layout, &digests, &stop)?;
-            let is_preserved = |path: &RelativePath| {
-                let top = path.as_bytes().split(|&byte| byte == b'/').next();
-                preserved.iter().any(|name| Some(name.as_bytes()) == top)
-            };
+            let (wanted, read) = update::wanted(&layout, &remote, &digests, &stop)?;
+            let is_preserved =
+                |path: &RelativePath| preserved.iter().any(|name| name.as_bytes() == path.top());
             Ok(update::difference(layout, &wanted, read, &remote, is_preserved))
         });
         let Some(Difference { layout, lists, unsent }) = difference.await? else { return Ok(None) };
@@ -647,11 +641,12 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let places = &control.places;
         let tail = {
             let control = control.clone();
-            move |earlier: &[Part], contents: &Contents, size: u64| {
-                let expected = match &control.update {
+            move |earlier: &[Part], contents: Option<&Contents>, size: u64| {
+                let expected = contents.map(|contents| match &control.update {
                     None => listing::digest(&contents.sent, &control.preserved),
                     Some((_, unsent)) => listing::digest(&unsent.listed(contents), &control.preserved),
-                };
+                });
+                let expected = expected.unwrap_or(NO_DIGEST);
                 control.upload(size > END_MARK as u64, expected).control(earlier)
             }
         };
@@ -672,8 +667,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let delivered = send::send(client, "workspace", &archive, ready, tail, way, cancel).await?;
         times.upload = started.elapsed();
         let number = delivered.earlier.len();
-        let command =
-            control.upload(true, Digest([0; 32])).command(number, delivered.last, delivered.last_file);
+        let command = control.upload(true, NO_DIGEST).command(number, delivered.last, delivered.last_file);
         repositories.sent();
         let started = Instant::now();
         let Err(failure) = client.run(&command).await else {
@@ -804,7 +798,7 @@ async fn upload_assets<C: SandboxClient>(
 
 /// Behind an asset's archive stands the list of its parts but the last: nothing where there is one.
 fn asset_tail() -> Tail {
-    Arc::new(|earlier: &[Part], _: &Contents, _| part_list(earlier).into_bytes())
+    Arc::new(|earlier: &[Part], _: Option<&Contents>, _| part_list(earlier).into_bytes())
 }
 
 async fn upload_asset<C: SandboxClient>(

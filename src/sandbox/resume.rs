@@ -1,5 +1,6 @@
 //! The session of a prepare that another process may have made.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -20,26 +21,26 @@ pub fn resume(upload: Upload) -> Result<Session> {
         spec::places(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key, &new_id())?;
     let root = Root::open(&upload.workspace)?;
     let workspace = Workspace::of(&root)?;
-    let memory = Memory::of(&upload, &workspace);
+    let mut memory = Memory::of(&upload, &workspace);
     let kept = memory.load().ok_or(Error::NothingToResume {
         reason: "nothing is known here of a prepare of this sandbox, remote directory, adapter key and workspace",
     })?;
     if !workspace.is_of(&kept) {
         return Err(Error::WorkspaceReplaced { path: upload.workspace });
     }
-    let preserve = PathSet::new("input.preserveAbsentOnRestore", &kept.preserve)?;
+    let preserve = PathSet::new("input.preserveAbsentOnRestore", kept.preserve.iter())?;
     let left_alone = Arc::new(LeftAlone::new(&kept.exclude, preserve.clone(), upload.repositories));
-    let memory = Arc::new(memory.for_lists(kept.exclude, kept.preserve));
+    (memory.exclude, memory.preserve) = (kept.exclude.into_owned(), kept.preserve.into_owned());
     let base = Base {
-        snapshot: kept.snapshot,
+        snapshot: kept.snapshot.into_owned(),
         index: kept.index.filter(|_| upload.changes_only),
-        remote: kept.remote,
-        sent: kept.sent,
+        remote: kept.remote.map(Cow::into_owned),
+        sent: kept.sent.into_owned(),
         lost: PathSet::of(kept.lost),
         modes: kept.modes.into_iter().collect(),
         rescued: Rescued::default(),
         keep: upload.keep,
-        repositories: Shared::of(kept.repositories),
+        repositories: Shared::of(kept.repositories.into_owned()),
     };
     Ok(Session {
         workspace,
@@ -48,7 +49,7 @@ pub fn resume(upload: Upload) -> Result<Session> {
         preserve,
         way: upload.way(),
         changes_only: upload.changes_only,
-        memory,
+        memory: Arc::new(memory),
         report: PrepareReport::default(),
         base: Arc::new(Mutex::new(base)),
     })

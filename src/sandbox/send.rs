@@ -74,7 +74,8 @@ pub struct Delivered {
 }
 
 /// What stands behind an archive, once the parts before the last one, and what was packed, are known.
-pub type Tail = Arc<dyn Fn(&[Part], &Contents, u64) -> Vec<u8> + Send + Sync>;
+/// Its length does not depend on what was packed, so it may be asked for before that is known.
+pub type Tail = Arc<dyn Fn(&[Part], Option<&Contents>, u64) -> Vec<u8> + Send + Sync>;
 
 /// An archive that can be sent.
 #[derive(Debug)]
@@ -102,7 +103,7 @@ pub async fn pack<C: SandboxClient>(
 ) -> Result<Ready<C::Upload>, RunError<C::Failure>> {
     let behind = tail.clone();
     let measured = blocking(move || {
-        let tail = behind(&[], &Contents::default(), layout.size()).len();
+        let tail = behind(&[], None, layout.size()).len();
         Ok((layout, tail))
     });
     let (layout, tail) = measured.await?;
@@ -154,7 +155,7 @@ pub async fn send<C: SandboxClient>(
             let (bytes, contents, last) = blocking(move || {
                 let _held = attachment.hold()?;
                 let mut memory = memory;
-                let behind = tail(&[], &contents, size as u64);
+                let behind = tail(&[], Some(&contents), size as u64);
                 if let Some(mut bytes) = going.compressed(&memory.as_ref()[..size], &stop)? {
                     let last = Part { size: bytes.len() as u64, codec: Codec::Gzip };
                     bytes.extend(behind);
@@ -271,7 +272,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         // What stands behind the archive is to fit the last part, unless it is a large part of that itself.
         let parts = usize::try_from(size / way.part_bytes).unwrap_or(usize::MAX) + 2;
         let longest = vec![Part { size: way.part_bytes, codec: Codec::Gzip }; parts.min(1 << 20)];
-        let behind = tail(&longest, &Contents::default(), size).len() as u64;
+        let behind = tail(&longest, None, size).len() as u64;
         let room = way.part_bytes.saturating_sub(behind).max(way.part_bytes / 2);
         let cancel = cancel.clone();
         let (part, earlier, packed) = (None, Vec::new(), 0);
@@ -349,7 +350,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         self.packed += size;
         let (mut bytes, codec) = self.pressed(bytes)?;
         let last = Part { size: bytes.len() as u64, codec };
-        bytes.extend((self.tail)(&self.earlier, contents, self.packed));
+        bytes.extend((self.tail)(&self.earlier, Some(contents), self.packed));
         let file = bytes.len() as u64;
         self.hand_over(Bytes::Held(bytes), before, size)?;
         Ok((last, file))

@@ -4,22 +4,23 @@
 //! what is here, and the difference is sent: content, what to remove, which files get another time. Afterwards the sandbox
 //! compares all that it has with what it is to have. Whatever is in doubt anywhere, everything is uploaded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::answer::Answer;
 use super::client::{SandboxClient, blocking};
 use super::command::{self, Lists, Places};
 use crate::archive::header;
-use crate::archive::pack::{Contents, Layout, Sent};
+use crate::archive::pack::{Contents, Layout, OfDigest, Sent};
 use crate::archive::source::{Bytes as _, copy_of};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::Kind;
 use crate::path::RelativePath;
 use crate::state::digests::{Digests, Known};
-use crate::transfer::changes::Changes;
+use crate::transfer::changes::{Changes, Told};
 use crate::transfer::remote::{self, Content, Names, Remote, Update};
 use crate::tree::entry::{Entry, Snapshot};
+use crate::tree::scan::Found;
 
 /// The most that is read of what a sandbox says.
 const ANSWER_MAX: usize = 64 << 20;
@@ -81,13 +82,21 @@ pub async fn ask<C: SandboxClient>(client: &C, places: &Places, known: &str, new
     if is_ours { Changes::parse(changes) } else { None }
 }
 
-/// What a laid out workspace comes to in a sandbox, with the digests of its files.
-pub fn wanted(layout: &Layout, digests: &Digests, cancel: &Cancel) -> Result<(remote::Contents, Vec<Known>)> {
-    let known = layout.digests(&|found| digests.get(&found.path, &found.meta.fingerprint()), cancel)?;
-    let mut firsts: HashMap<&RelativePath, bool> = HashMap::new();
-    for first in layout.entries().filter_map(|(_, first)| first) {
-        firsts.insert(first, true);
-    }
+/// What a laid out workspace comes to in a sandbox that holds `remote`, with the digests of its files. What is sent in any case
+/// is not read for its digest: packing it tells that.
+pub fn wanted(
+    layout: &Layout,
+    remote: &Remote,
+    digests: &Digests,
+    cancel: &Cancel,
+) -> Result<(remote::Contents, Vec<Known>)> {
+    let known = |found: &Found| match digests.get(&found.path, &found.meta.fingerprint()) {
+        Some(digest) => OfDigest::Known(digest),
+        None if remote.has_file(&found.path, found.meta.size) => OfDigest::ToRead,
+        None => OfDigest::Needless,
+    };
+    let known = layout.digests(&known, cancel)?;
+    let firsts: HashSet<&RelativePath> = layout.entries().filter_map(|(_, first)| first).collect();
     let mut read = Vec::new();
     let mut wanted = Vec::with_capacity(known.len());
     for ((found, first), known) in layout.entries().zip(known) {
@@ -95,12 +104,12 @@ pub fn wanted(layout: &Layout, digests: &Digests, cancel: &Cancel) -> Result<(re
             (Some(target), ..) => Content::Symlink { target: target.clone() },
             (None, Kind::Dir, _) => Content::Dir { mode: found.meta.mode & 0o7777 },
             (None, _, Some((meta, digest))) => {
-                if first.is_none() {
+                if let (None, Some(digest)) = (first, digest) {
                     read.push((found.path.clone(), meta.fingerprint(), digest));
                 }
                 let names = match first {
                     Some(first) => Names::First(first.clone()),
-                    None if firsts.contains_key(&found.path) => Names::First(found.path.clone()),
+                    None if firsts.contains(&found.path) => Names::First(found.path.clone()),
                     None => Names::One,
                 };
                 let (mode, size, mtime) = (meta.mode & 0o7777, meta.size, header::mtime(&meta));
@@ -128,7 +137,9 @@ pub fn difference(
         let (entry, sent) = match content {
             Content::Dir { mode } => (Entry::Dir { mode: Some(*mode) }, Sent::Dir { mode: *mode }),
             Content::Symlink { target } => (Entry::Symlink { target: target.clone() }, Sent::Symlink),
-            Content::File { mode, size, mtime, digest, names } => {
+            // What was not read is sent.
+            Content::File { digest: None, .. } => return None,
+            Content::File { mode, size, mtime, digest: Some(digest), names } => {
                 if let Names::First(first) = names
                     && first != path
                 {
@@ -165,7 +176,7 @@ pub fn remote_of(contents: &Contents) -> Remote {
             (Sent::Dir { mode }, _) => Content::Dir { mode: *mode },
             (Sent::File { mode, size, mtime }, Entry::File { digest, .. }) => {
                 let names = first_names.get(path).map_or(Names::One, |first| Names::First((*first).clone()));
-                Content::File { mode: *mode, size: *size, mtime: *mtime, digest: *digest, names }
+                Content::File { mode: *mode, size: *size, mtime: *mtime, digest: Some(*digest), names }
             }
             (_, Entry::Symlink { target }) => Content::Symlink { target: target.clone() },
             _ => return None,
@@ -178,14 +189,13 @@ pub fn remote_of(contents: &Contents) -> Remote {
 /// What files and links are that came with changes.
 #[must_use]
 pub fn contents_of(changes: &Changes, came: &Snapshot) -> HashMap<RelativePath, Content> {
-    let content = |(path, entry): (&RelativePath, &Entry)| {
-        let told = changes.told(path)?;
-        let content = match entry {
+    let content = |(path, told): (&RelativePath, Told)| {
+        let content = match came.get(path)? {
             Entry::File { digest, .. } => remote::file(told, *digest),
             Entry::Symlink { target } => Content::Symlink { target: target.clone() },
             Entry::Dir { .. } => return None,
         };
         Some((path.clone(), content))
     };
-    came.iter().filter_map(content).collect()
+    changes.contents().filter_map(content).collect()
 }

@@ -1,5 +1,6 @@
 //! What both sides of a round trip shared last, kept so that a later process can go on from there.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,9 +13,9 @@ use crate::path::{RelativePath, bytes_of};
 use crate::transfer::remote::Remote;
 use crate::tree::entry::Snapshot;
 
-/// A sandbox as this side knows it.
+/// A sandbox as this side knows it. What is kept is borrowed, what is loaded is owned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sandbox {
+pub struct Sandbox<'a> {
     /// The upload that it has.
     pub upload_id: String,
     /// The local workspace, so that another one at its path is noticed.
@@ -22,23 +23,23 @@ pub struct Sandbox {
     /// Whether the path of the workspace was that of a link.
     pub is_link: bool,
     /// Patterns that were left out.
-    pub exclude: Vec<Vec<u8>>,
+    pub exclude: Cow<'a, [Vec<u8>]>,
     /// Paths that a restore leaves alone.
-    pub preserve: Vec<Vec<u8>>,
+    pub preserve: Cow<'a, [Vec<u8>]>,
     /// The sandbox's index of what both sides share.
     pub index: Option<String>,
     /// All that it holds, where that is known.
-    pub remote: Option<Remote>,
+    pub remote: Option<Cow<'a, Remote>>,
     /// What both sides share.
-    pub snapshot: Snapshot,
+    pub snapshot: Cow<'a, Snapshot>,
     /// What was packed, until the sandbox has told what it has of that.
-    pub sent: Vec<(RelativePath, Sent)>,
+    pub sent: Cow<'a, [(RelativePath, Sent)]>,
     /// What the sandbox never had as it was packed.
     pub lost: Vec<RelativePath>,
     /// The permission bits that the sandbox has by itself.
     pub modes: Vec<(RelativePath, u32)>,
     /// What both sides share of the repositories.
-    pub repositories: Bases,
+    pub repositories: Cow<'a, Bases>,
 }
 
 /// The name under which one is kept: that of a provider's sandbox with a workspace's folder in it, one adapter, and the local

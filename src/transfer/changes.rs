@@ -85,13 +85,12 @@ impl Changes {
         self.0.iter()
     }
 
-    /// What was told of a file or link that has changed.
-    #[must_use]
-    pub fn told(&self, path: &RelativePath) -> Option<Told> {
-        match self.0.get(path)? {
-            Change::Content(told) => Some(*told),
+    /// The files and links that are new or changed, with what was told of them.
+    pub fn contents(&self) -> impl Iterator<Item = (&RelativePath, Told)> {
+        self.0.iter().filter_map(|(path, change)| match change {
+            Change::Content(told) => Some((path, *told)),
             _ => None,
-        }
+        })
     }
 
     /// The directories that are new or changed, with their modes.

@@ -31,8 +31,8 @@ pub enum Content {
         size: u64,
         /// Seconds since 1970.
         mtime: u64,
-        /// Of the content.
-        digest: Digest,
+        /// Of the content; nothing where it was not read, since what is there has another size or is not known.
+        digest: Option<Digest>,
         /// Which of its names is the first, where it has several.
         names: Names,
     },
@@ -99,6 +99,7 @@ impl Content {
                 },
             ) => {
                 (mode, size, digest) == (other_mode, other_size, other_digest)
+                    && digest.is_some()
                     && names == others
                     && *names != Names::Unknown
             }
@@ -127,6 +128,12 @@ impl Remote {
                 self.others.remove(path);
             }
         }
+    }
+
+    /// Whether a file of that size is known to be there, so that it may be the one that is wanted.
+    #[must_use]
+    pub fn has_file(&self, path: &RelativePath, of_size: u64) -> bool {
+        matches!(self.entries.get(path), Some(Content::File { size, .. }) if *size == of_size)
     }
 
     /// What makes it hold what is wanted. `is_preserved` names what nothing is removed of.
@@ -219,7 +226,7 @@ impl Remote {
 pub fn file(told: Told, digest: Digest) -> Content {
     let Told { mode, size, mtime, links } = told;
     let names = if links == 1 { Names::One } else { Names::Unknown };
-    Content::File { mode: mode & 0o7777, size, mtime, digest, names }
+    Content::File { mode: mode & 0o7777, size, mtime, digest: Some(digest), names }
 }
 
 #[cfg(test)]
@@ -252,7 +259,7 @@ mod tests {
                         mode: 0o644,
                         size,
                         mtime,
-                        digest: Digest([digit.as_bytes()[0]; 32]),
+                        digest: Some(Digest([digit.as_bytes()[0]; 32])),
                         names,
                     }
                 }
@@ -304,6 +311,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_not_read_is_sent() {
+        let mut wanted = contents("a:1 b:1");
+        if let Some(Content::File { digest, .. }) = wanted.get_mut(&path("a")) {
+            *digest = None;
+        }
+        for has in [contents("a:1 b:1"), wanted.clone()] {
+            let remote = Remote { entries: has, others: BTreeSet::new() };
+            let update = remote.update(&wanted, |_| false).unwrap();
+            assert_eq!((update.send.into_iter().collect(), update.remove), (paths("a"), paths("a")));
+        }
+        let remote = Remote { entries: contents("a:1 d:d"), others: paths("o").into_iter().collect() };
+        let has = |name: &str, size| remote.has_file(&path(name), size);
+        assert!(has("a", 1) && !has("a", 2) && !has("b", 1) && !has("d", 1) && !has("o", 1));
+    }
+
+    #[test]
     fn no_update_where_it_is_not_certain() {
         let update = |has: &Contents, wanted: &Contents| {
             let remote = Remote { entries: has.clone(), others: BTreeSet::new() };
@@ -332,13 +355,11 @@ mod tests {
         let text = b"f 81a4 1 5 9 ./a\nf 81a4 2 6 9 ./n\nd 41c0 ./d\ng ./b\ng ./o\nx ./e\ns ./fifo\nf 81a4 1 1 1 ./q\n";
         let changes = Changes::parse(text).unwrap();
         let digest = Digest([b'5'; 32]);
-        remote.change(&changes, |path| {
-            let told = changes.told(path)?;
-            (path.as_bytes() != b"q").then(|| file(told, digest))
-        });
+        let told: BTreeMap<_, _> = changes.contents().collect();
+        remote.change(&changes, |path| (path.as_bytes() != b"q").then(|| file(told[path], digest)));
         let mut expected = contents("a:5@9 d:D d/c:3 n:6@9=?");
         if let Some(Content::File { digest: of_n, .. }) = expected.get_mut(&path("n")) {
-            *of_n = digest;
+            *of_n = Some(digest);
         }
         assert_eq!(remote.entries, expected);
         assert_eq!(remote.others, paths("e fifo p q").into_iter().collect());

@@ -70,7 +70,7 @@ const DRAFT: &str = ".new-";
 /// lower case, or passes over characters that are not seen.
 #[must_use]
 pub fn is_in_runtime(path: &RelativePath) -> bool {
-    let name = path.as_bytes().split(|&byte| byte == b'/').next().unwrap_or_default();
+    let name = path.top();
     let is_ours = |name: &[u8]| {
         name.split_at_checked(RUNTIME.len()).is_some_and(|(name, rest)| {
             let is_draft =
