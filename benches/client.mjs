@@ -1,12 +1,12 @@
 // The sandbox of the measurements. It costs nothing, so that what is measured is what happens on this side.
 
-import { writeFileSync } from "node:fs";
+import { appendFileSync, writeFileSync } from "node:fs";
 import { WrongOutcome } from "./judge.mjs";
 
 /** A client that only keeps the bytes: what it is sent stays in memory, what it is asked for is there already. */
 export class KeepingClient {
-  /** @type {ArrayBuffer | undefined} */
-  upload;
+  /** The parts of the archive, in their order. @type {ArrayBuffer[]} */
+  parts = [];
   /** @type {Buffer | undefined} */
   download;
 
@@ -26,7 +26,7 @@ export class KeepingClient {
    * @param {ArrayBuffer} bytes
    */
   async writeFile(_path, bytes) {
-    this.upload = bytes;
+    this.parts.push(bytes);
   }
 
   async readFile() {
@@ -34,9 +34,9 @@ export class KeepingClient {
     return this.download;
   }
 
-  /** How many bytes were sent here; none where nothing was. */
+  /** How many bytes were sent here. */
   uploadedBytes() {
-    return this.upload?.byteLength ?? 0;
+    return this.parts.reduce((sum, part) => sum + part.byteLength, 0);
   }
 
   /**
@@ -46,8 +46,9 @@ export class KeepingClient {
    * @returns {string} The file.
    */
   uploadedBytesOnDisk(file) {
-    if (!this.upload) throw new WrongOutcome("nothing was uploaded");
-    writeFileSync(file, Buffer.from(this.upload));
+    if (this.parts.length === 0) throw new WrongOutcome("nothing was uploaded");
+    writeFileSync(file, "");
+    for (const part of this.parts) appendFileSync(file, Buffer.from(part));
     return file;
   }
 }

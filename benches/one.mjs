@@ -5,6 +5,7 @@
 // and prints what came out as JSON. `--verify` also makes sure, afterwards, that the outcome is right. `--ours` imports
 // this package from another place.
 
+import { rm } from "node:fs/promises";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
@@ -32,8 +33,15 @@ const [contestant, operation, folder] = positionals;
 process.umask(0o022);
 const at = placesIn(folder, contestant);
 await runMain(async () => {
-  const sample = await (contestant === "tool" ? measureTool() : measureProgram());
-  console.log(JSON.stringify(sample));
+  // Each run is the first that this machine knows of.
+  const home = path.join(folder, `home-${process.pid}`);
+  process.env.PAPERCLIP_HOME = home;
+  try {
+    const sample = await (contestant === "tool" ? measureTool() : measureProgram());
+    console.log(JSON.stringify(sample));
+  } finally {
+    await rm(home, { recursive: true, force: true });
+  }
 });
 
 /** @returns {Promise<Sample>} */

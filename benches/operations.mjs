@@ -90,7 +90,7 @@ function prepare(api, client, workspaceLocalDir) {
 const restore = (state) => async (api, at) => {
   const client = new KeepingClient();
   const prepared = await prepare(api, client, at.copy);
-  client.upload = undefined;
+  client.parts.length = 0;
   forgetGarbage();
   client.download = await readFile(at.download(state));
   const { byteLength } = client.download;
