@@ -339,10 +339,9 @@ impl Stage {
         let mut cursor = workspace.cursor();
         let runtime = runtime();
         let mut in_place = RuntimeFolder::open(workspace)?;
-        let mut attempt = u64::from(std::process::id()) << 32;
         loop {
             static SERIAL: AtomicU64 = AtomicU64::new(0);
-            attempt = attempt.wrapping_add(SERIAL.fetch_add(1, Ordering::Relaxed));
+            let attempt = (u64::from(std::process::id()) << 32) + SERIAL.fetch_add(1, Ordering::Relaxed);
             let path = RelativePath::child(Some(&runtime), format!("{PREFIX}{attempt:x}").as_bytes());
             let made = match cursor.make_dir(&path, 0o700) {
                 // Somebody removed the folder around it by hand.
@@ -380,7 +379,7 @@ impl Stage {
     /// Locks a new stage folder and makes what is in every stage. Nothing where it was taken for abandoned, and removed,
     /// before it was locked.
     fn prepare(root: Root, path: RelativePath, cursor: &mut Cursor<'_>) -> Result<Option<Self>> {
-        if try_lock(&root, Sharing::Alone)? == Hold::Taken || cursor.stat(&path)?.is_none() {
+        if lock_at(&root, cursor, &path)? == Hold::Taken {
             return Ok(None);
         }
         let allowed = mark_unbegun(&root)?;
@@ -399,7 +398,8 @@ impl Stage {
         remove_drafts(workspace)?;
         let runtime = runtime();
         let mut abandoned = Vec::new();
-        let names = workspace.cursor().list(Some(&runtime))?.unwrap_or_default();
+        let mut cursor = workspace.cursor();
+        let names = cursor.list(Some(&runtime))?.unwrap_or_default();
         for name in names.into_iter().filter(|name| name.starts_with(PREFIX.as_bytes())) {
             let path = RelativePath::child(Some(&runtime), &name);
             let root = match workspace.below(&path) {
@@ -408,7 +408,7 @@ impl Stage {
                 Err(error) if error.is_gone() || error.is_io(ErrorKind::PermissionDenied) => continue,
                 Err(error) => return Err(error),
             };
-            if try_lock(&root, Sharing::Alone)? == Hold::Ours {
+            if lock_at(&root, &mut cursor, &path)? == Hold::Ours {
                 abandoned.push(Abandoned { root, path });
             }
         }
@@ -460,6 +460,16 @@ impl Stage {
     pub fn close(self, workspace: &Root) -> Result<()> {
         remove_stage(workspace, &self.path)
     }
+}
+
+/// Locks an open stage folder for us alone, if it is still the one at its path. It may have been removed before it was
+/// locked, and a process with the same id, in another container, may have made a stage of its own under that name: that
+/// one is as if another had the lock.
+fn lock_at(folder: &Root, cursor: &mut Cursor<'_>, path: &RelativePath) -> Result<Hold> {
+    let hold = try_lock(folder, Sharing::Alone)?;
+    let meta = folder.meta()?;
+    let is_there = cursor.stat(path)?.is_some_and(|now| now.is_same_inode(&meta));
+    Ok(if is_there { hold } else { Hold::Taken })
 }
 
 /// Makes the mark that nothing is displaced yet, and tells what the umask, or the folder's default ACL, leaves of a new
@@ -707,6 +717,31 @@ mod tests {
         }
         assert!(Stage::abandoned(&workspace).unwrap().is_empty());
         assert_eq!(names(folder.path()), [".paperclip-runtime.new-mine", ".paperclip-runtime.newer"]);
+    }
+
+    #[test]
+    fn a_stage_under_the_name_of_one_that_is_gone_is_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Root::open(folder.path()).unwrap();
+        let _in_place = RuntimeFolder::open(&workspace).unwrap();
+        let path = RelativePath::child(Some(&runtime()), b"stage-1");
+        let place = folder.path().join(path.as_path());
+        fs::create_dir(&place).unwrap();
+        let gone = || {
+            let gone = workspace.below(&path).unwrap();
+            fs::remove_dir(&place).unwrap();
+            gone
+        };
+        let mut cursor = workspace.cursor();
+        assert_eq!(lock_at(&gone(), &mut cursor, &path).unwrap(), Hold::Taken, "nothing is there");
+        fs::create_dir(&place).unwrap();
+        let old = gone();
+        fs::create_dir(&place).unwrap();
+        assert_eq!(lock_at(&old, &mut cursor, &path).unwrap(), Hold::Taken, "another is there");
+        assert!(Stage::prepare(old, path.clone(), &mut cursor).unwrap().is_none());
+        assert!(fs::read_dir(&place).unwrap().next().is_none());
+        let new = workspace.below(&path).unwrap();
+        assert_eq!(lock_at(&new, &mut cursor, &path).unwrap(), Hold::Ours);
     }
 
     /// Whoever looks sees no runtime folder, or one with its `.gitignore`.
