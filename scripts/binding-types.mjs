@@ -3,7 +3,6 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { generateTypeDef } from "@napi-rs/cli";
 import { root, run } from "./process.mjs";
 
 /** The types as they are committed; `npm run build` writes them. */
@@ -15,6 +14,8 @@ const TYPES = "native.d.ts";
  * @returns {Promise<string>} What is wrong; empty where nothing is.
  */
 export async function complainOfBindingTypes() {
+  // Not before this is called: what imports this file may have yet to install the packages.
+  const { generateTypeDef } = await import("@napi-rs/cli");
   const folder = await mkdtemp(path.join(tmpdir(), "binding-types-"));
   try {
     const checked = await run("cargo", ["check", "--locked", "--lib"], {
