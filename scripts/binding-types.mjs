@@ -18,7 +18,8 @@ export async function complainOfBindingTypes() {
   const { generateTypeDef } = await import("@napi-rs/cli");
   const folder = await mkdtemp(path.join(tmpdir(), "binding-types-"));
   try {
-    const checked = await run("cargo", ["check", "--locked", "--lib"], {
+    const addon = ["--package", "sandbox-managed-runtime", "--lib"];
+    const checked = await run("cargo", ["check", "--locked", ...addon], {
       keep: "both",
       show: false,
       // The macros write what they see there.

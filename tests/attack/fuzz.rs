@@ -207,7 +207,7 @@ fn fuzz_round_trips_through_a_shell() {
 
 /// The archives of `tests/corpus`.
 fn corpus() -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|name| name.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension != "md"));
     paths.sort();

@@ -159,7 +159,7 @@ fn sparse_files_are_refused_or_whole() {
 
 #[test]
 fn the_corpus() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let expected = tree([
         ("dir", DIR),
         ("dir/file", file("content\n")),
