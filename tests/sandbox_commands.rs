@@ -545,7 +545,8 @@ fn a_folder_that_is_not_the_workspaces_own_is_refused_before_anything_is_cleared
 /// The script's own test, with the working folder that it would find.
 #[test]
 fn folders_of_the_system_are_refused() {
-    let script = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../src/sandbox/control.sh")).unwrap();
+    let script =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../src/sandbox/control.sh")).unwrap();
     let functions = &script[..script.find("\nstep=").unwrap()];
     for kind in [Kind::Dash, Kind::Bash, Kind::Busybox] {
         let sandbox = Sandbox::new(kind, NOBODY);

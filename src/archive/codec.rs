@@ -73,26 +73,35 @@ const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
 const LAST: [u8; 2] = [3, 0];
 
 /// Compresses into one gzip member. Nothing where it gets smaller by less than a twentieth.
+///
+/// Blocks are compressed a few at a time, so that hardly more memory is needed than the member has.
 pub fn compress(bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
-    let blocks = bytes
-        .par_chunks(BLOCK)
-        .map(|block| {
+    let most = bytes.len() / 20 * 19;
+    let levels = bytes.par_chunks(BLOCK).map(|block| cancel.check().map(|()| level_for(block)));
+    let levels = levels.collect::<Result<Vec<_>>>()?;
+    if levels.iter().all(|&level| level == Compression::none()) {
+        return Ok(None);
+    }
+    // Only what is written to takes memory. One size for all parts is what an allocator reuses best.
+    let mut member = Vec::with_capacity(most);
+    member.extend(HEADER);
+    let mut whole = Crc::new();
+    let at_once = 2 * rayon::current_num_threads();
+    for (group, levels) in bytes.chunks(BLOCK * at_once).zip(levels.chunks(at_once)) {
+        let deflate = |(block, &level)| {
             cancel.check()?;
             let mut crc = Crc::new();
             crc.update(block);
-            Ok((deflate(block), crc))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let size = HEADER.len() + blocks.iter().map(|(block, _)| block.len()).sum::<usize>() + LAST.len() + 8;
-    if size as u64 * 20 > bytes.len() as u64 * 19 {
-        return Ok(None);
-    }
-    let mut member = Vec::with_capacity(size);
-    member.extend(HEADER);
-    let mut whole = Crc::new();
-    for (block, crc) in &blocks {
-        member.extend(block);
-        whole.combine(crc);
+            Ok((deflated(block, level), crc))
+        };
+        let blocks = group.par_chunks(BLOCK).zip(levels).map(deflate).collect::<Result<Vec<_>>>()?;
+        for (block, crc) in &blocks {
+            if member.len() + block.len() + LAST.len() + 8 > most {
+                return Ok(None);
+            }
+            member.extend(block);
+            whole.combine(crc);
+        }
     }
     member.extend(LAST);
     member.extend(whole.sum().to_le_bytes());
@@ -100,13 +109,12 @@ pub fn compress(bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
     Ok(Some(member))
 }
 
-/// Deflates one block by itself, so that the next can follow it. What does not shrink is stored.
-fn deflate(block: &[u8]) -> Vec<u8> {
+/// How one block is compressed, by itself, so that the next can follow it. What does not shrink is stored.
+fn level_for(block: &[u8]) -> Compression {
     let samples = block.chunks(block.len().div_ceil(SAMPLES).max(1));
-    let samples = samples.map(|part| &part[..part.len().min(SAMPLE)]);
-    let shrinks = |sample: &[u8]| deflated(sample, LEVEL).len() * 20 < sample.len() * 19;
-    let shrinks = samples.into_iter().any(shrinks);
-    deflated(block, if shrinks { LEVEL } else { Compression::none() })
+    let mut samples = samples.map(|part| &part[..part.len().min(SAMPLE)]);
+    let shrinks = samples.any(|sample| deflated(sample, LEVEL).len() * 20 < sample.len() * 19);
+    if shrinks { LEVEL } else { Compression::none() }
 }
 
 fn deflated(block: &[u8], level: Compression) -> Vec<u8> {

@@ -193,7 +193,7 @@ impl Session {
         let archive = self.places.download();
 
         let started = Instant::now();
-        let wish = Wish::new(self.way.part_bytes, self.way.wants_compression());
+        let wish = Wish::new(self.way.cut_bytes(), self.way.wants_compression());
         let (known, new) = (base.index.as_deref().filter(|_| demand.changes_only), new_id());
         let packed = self.pack_remotely(client, Indexes { known, new: &new }, wish).await?;
         phases.push(Phase { name: "run", took: started.elapsed(), bytes: 0 });

@@ -40,7 +40,18 @@ pub struct Way {
     pub failed: Arc<AtomicBool>,
 }
 
+/// Parts that travel at once are cut no smaller than that, however little memory they are to have.
+const CUT_MIN: u64 = 16 << 20;
+
 impl Way {
+    /// How many bytes a part has where an archive needs several: less than it may have where many are on their way at once, so
+    /// that all of them together are no more than two whole ones.
+    #[must_use]
+    pub fn cut_bytes(&self) -> u64 {
+        let share = (2 * self.part_bytes).checked_div(self.at_once as u64).unwrap_or(self.part_bytes);
+        share.max(CUT_MIN).min(self.part_bytes)
+    }
+
     /// Whether the next bytes are to be compressed.
     #[must_use]
     pub fn wants_compression(&self) -> bool {
@@ -223,7 +234,7 @@ struct Made<U> {
 enum Bytes<U> {
     /// In the client's own memory, which it fills.
     Placed(U),
-    /// To be copied there; again, where it must be sent again.
+    /// To be copied there.
     Held(Vec<u8>),
 }
 
@@ -239,6 +250,8 @@ enum Event<U> {
 struct Cutter<U> {
     /// The part that is being filled, and how much of it is filled.
     part: Option<Filling<U>>,
+    /// Memory of an earlier part that was compressed, to be filled again.
+    spare: Option<Vec<u8>>,
     /// How many bytes of the archive go into a part.
     room: u64,
     /// How many bytes of the archive are still to come as planned.
@@ -270,13 +283,14 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         cancel: &Cancel,
     ) -> Self {
         // What stands behind the archive is to fit the last part, unless it is a large part of that itself.
-        let parts = usize::try_from(size / way.part_bytes).unwrap_or(usize::MAX) + 2;
-        let longest = vec![Part { size: way.part_bytes, codec: Codec::Gzip }; parts.min(1 << 20)];
+        let cut = way.cut_bytes();
+        let parts = usize::try_from(size / cut).unwrap_or(usize::MAX) + 2;
+        let longest = vec![Part { size: cut, codec: Codec::Gzip }; parts.min(1 << 20)];
         let behind = tail(&longest, None, size).len() as u64;
-        let room = way.part_bytes.saturating_sub(behind).max(way.part_bytes / 2);
+        let room = cut.saturating_sub(behind).max(cut / 2);
         let cancel = cancel.clone();
-        let (part, earlier, packed) = (None, Vec::new(), 0);
-        Self { part, room, rest: size, earlier, packed, tail, way, attachment, events, empty, cancel }
+        let (part, spare, earlier, packed) = (None, None, Vec::new(), 0);
+        Self { part, spare, room, rest: size, earlier, packed, tail, way, attachment, events, empty, cancel }
     }
 
     /// Packs and cuts; then sends the last part with what stands behind the archive.
@@ -293,7 +307,8 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
             usize::try_from(self.room).map_err(|_| Error::Internal("a part beyond memory".to_owned()))?;
         // The last part gets its exact size when that is known.
         let bytes = if self.way.wants_compression() || self.rest < self.room {
-            Bytes::Held(Vec::with_capacity(room.min(usize::try_from(self.rest).unwrap_or(room))))
+            let room = room.min(usize::try_from(self.rest).unwrap_or(room));
+            Bytes::Held(self.spare.take().unwrap_or_else(|| Vec::with_capacity(room)))
         } else {
             self.give(Event::Need(self.room))?;
             Bytes::Placed(self.empty.blocking_recv().ok_or(Error::Aborted)?)
@@ -314,9 +329,13 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
     }
 
     /// What was filled as it travels.
-    fn pressed(&self, bytes: Vec<u8>) -> Result<(Vec<u8>, Codec)> {
-        let compressed = self.way.compressed(&bytes, &self.cancel)?;
-        Ok(compressed.map_or((bytes, Codec::None), |compressed| (compressed, Codec::Gzip)))
+    fn pressed(&mut self, mut bytes: Vec<u8>) -> Result<(Vec<u8>, Codec)> {
+        let Some(compressed) = self.way.compressed(&bytes, &self.cancel)? else {
+            return Ok((bytes, Codec::None));
+        };
+        bytes.clear();
+        self.spare = Some(bytes);
+        Ok((compressed, Codec::Gzip))
     }
 
     /// Sends a part that is full.
@@ -468,12 +487,9 @@ async fn write<C: SandboxClient>(
     progress: Progress<'_>,
     link: &Mutex<Link>,
 ) -> Result<u64, RunError<C::Failure>> {
-    let (mut memory, mut held) = match bytes {
-        Bytes::Placed(memory) => (memory, None),
-        Bytes::Held(bytes) => {
-            let (memory, bytes) = placed(client, bytes).await?;
-            (memory, Some(bytes))
-        }
+    let memory = match bytes {
+        Bytes::Placed(memory) => memory,
+        Bytes::Held(bytes) => placed(client, bytes).await?,
     };
     let size = memory.as_ref().len() as u64;
     let mut attempt = 0;
@@ -486,25 +502,40 @@ async fn write<C: SandboxClient>(
             }
             Err(failure) => before_another(client, failure, &mut attempt).await?,
         }
-        // What is held is copied into fresh memory, since the client may have taken this away.
-        if let Some(bytes) = held.take() {
-            let (fresh, bytes) = placed(client, bytes).await?;
-            (memory, held) = (fresh, Some(bytes));
-        }
     }
 }
 
-/// Copies bytes into memory of the client's, and gives them back.
-async fn placed<C: SandboxClient>(
-    client: &C,
-    bytes: Vec<u8>,
-) -> Result<(C::Upload, Vec<u8>), RunError<C::Failure>> {
+/// Copies bytes into memory of the client's.
+async fn placed<C: SandboxClient>(client: &C, bytes: Vec<u8>) -> Result<C::Upload, RunError<C::Failure>> {
     let mut memory = client.allocate(bytes.len() as u64).await.map_err(RunError::Client)?;
     let attachment = client.attachment();
     let placed = blocking(move || {
         let _held = attachment.hold()?;
         memory.as_mut().copy_from_slice(&bytes);
-        Ok((memory, bytes))
+        Ok(memory)
     });
     Ok(placed.await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_that_travel_at_once_have_less_together() {
+        const MIB: u64 = 1 << 20;
+        for (part_bytes, at_once, expected) in [
+            (32 * MIB, 1, 32 * MIB),
+            (32 * MIB, 0, 32 * MIB),
+            (32 * MIB, 2, 32 * MIB),
+            (32 * MIB, 4, 16 * MIB),
+            (32 * MIB, 100, 16 * MIB),
+            (256 * MIB, 4, 128 * MIB),
+            (MIB, 4, MIB),
+        ] {
+            let way =
+                Way { part_bytes, at_once, compress: false, link: Arc::default(), failed: Arc::default() };
+            assert_eq!(way.cut_bytes(), expected, "{part_bytes} bytes, {at_once} at once");
+        }
+    }
 }

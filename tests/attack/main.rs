@@ -18,6 +18,7 @@ mod deletions;
 mod disk;
 mod download;
 mod fuzz;
+mod fuzz_parts;
 mod heartbeats;
 mod kill;
 mod left_alone;
