@@ -12,5 +12,6 @@ mod client;
 mod download;
 mod error;
 mod exports;
+mod memory;
 mod promise;
 mod values;

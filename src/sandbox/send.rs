@@ -40,15 +40,15 @@ pub struct Way {
     pub failed: Arc<AtomicBool>,
 }
 
-/// Parts that travel at once are cut no smaller than that, however little memory they are to have.
-const CUT_MIN: u64 = 16 << 20;
+/// Parts that travel at once are cut no smaller than that, however many they are.
+const CUT_MIN: u64 = 8 << 20;
 
 impl Way {
     /// How many bytes a part has where an archive needs several: less than it may have where many are on their way at once, so
-    /// that all of them together are no more than two whole ones.
+    /// that all of them together are about one whole part.
     #[must_use]
     pub fn cut_bytes(&self) -> u64 {
-        let share = (2 * self.part_bytes).checked_div(self.at_once as u64).unwrap_or(self.part_bytes);
+        let share = self.part_bytes.checked_div(self.at_once as u64).unwrap_or(self.part_bytes);
         share.max(CUT_MIN).min(self.part_bytes)
     }
 
@@ -527,10 +527,10 @@ mod tests {
         for (part_bytes, at_once, expected) in [
             (32 * MIB, 1, 32 * MIB),
             (32 * MIB, 0, 32 * MIB),
-            (32 * MIB, 2, 32 * MIB),
-            (32 * MIB, 4, 16 * MIB),
-            (32 * MIB, 100, 16 * MIB),
-            (256 * MIB, 4, 128 * MIB),
+            (32 * MIB, 2, 16 * MIB),
+            (32 * MIB, 4, 8 * MIB),
+            (32 * MIB, 100, 8 * MIB),
+            (256 * MIB, 4, 64 * MIB),
             (MIB, 4, MIB),
         ] {
             let way =
