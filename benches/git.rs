@@ -79,7 +79,7 @@ impl Bench {
         let mut quarantine = Quarantine::new(work, bases).expect("it is new");
         let outside = |path: &RelativePath| !path.as_bytes().starts_with(b".git");
         for found in scan(&there, &outside, &self.cancel).expect("it is readable") {
-            if found.meta.kind == Kind::Dir {
+            if found.meta.kind == Kind::Folder {
                 quarantine.folder(&found.path);
             } else if !sandbox_managed_runtime::git::quarantine::is_passed_over(&found.path, bases) {
                 let (mut file, _) = there.cursor().open(&found.path).expect("it opens").expect("it is there");

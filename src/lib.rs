@@ -42,8 +42,8 @@ pub mod fs {
     pub mod by_path;
     pub mod claim;
     pub mod collisions;
-    mod dir;
     mod errno;
+    mod folder;
     pub mod host;
     mod lock;
     mod private;
@@ -52,8 +52,8 @@ pub mod fs {
     pub mod temporary;
     pub mod walk;
 
-    pub use dir::{Cursor, File, Root};
     pub use errno::means_gone;
+    pub use folder::{Cursor, File, Root};
     pub use lock::{Hold, Sharing, try_lock};
     pub use private::Private;
     pub use rename::{Onto, Renamed, link, move_to, rename};

@@ -182,7 +182,7 @@ fn missing_folders(path: &Path) -> Result<Vec<PathBuf>> {
 fn make_folders(missing: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let mut made = Vec::new();
     for folder in missing {
-        if by_path::make_dir(&folder)? {
+        if by_path::make_folder(&folder)? {
             made.push(folder);
         }
     }
@@ -195,7 +195,7 @@ fn make_stage(to: &Root) -> Result<RelativePath> {
     let mut cursor = to.cursor();
     loop {
         let stage = RelativePath::child(None, temporary::name(temporary::MIRROR).as_bytes());
-        if cursor.make_dir(&stage, 0o700)? {
+        if cursor.make_folder(&stage, 0o700)? {
             return Ok(stage);
         }
     }
@@ -225,7 +225,7 @@ impl Lifted {
         }
         let modes: BTreeMap<_, _> = present
             .iter()
-            .filter(|found| found.meta.kind == Kind::Dir)
+            .filter(|found| found.meta.kind == Kind::Folder)
             .map(|found| (&found.path, found.meta.mode))
             .collect();
         let mut cursor = to.cursor();
@@ -236,7 +236,7 @@ impl Lifted {
                 continue;
             }
             if mode & OWNER_WRITES != OWNER_WRITES {
-                cursor.set_dir_mode(&folder, mode | 0o700)?;
+                cursor.set_folder_mode(&folder, mode | 0o700)?;
                 self.folders.insert(folder.clone(), mode);
             }
             if !cursor.may_change(Some(&folder))? {
@@ -250,7 +250,7 @@ impl Lifted {
             if let Some(&mode) = modes.get(&found.path)
                 && !self.folders.contains_key(&found.path)
             {
-                cursor.set_dir_mode(&found.path, mode)?;
+                cursor.set_folder_mode(&found.path, mode)?;
             }
         }
         Ok(())
@@ -260,7 +260,7 @@ impl Lifted {
     fn restore(self, to: &Root) -> Result<()> {
         let mut cursor = to.cursor();
         let mut restore = |path: &RelativePath, mode: u32| match cursor.stat(path)? {
-            Some(meta) if meta.kind == Kind::Dir => cursor.set_dir_mode(path, mode),
+            Some(meta) if meta.kind == Kind::Folder => cursor.set_folder_mode(path, mode),
             _ => Ok(()),
         };
         let mut outcome = Ok(());
@@ -341,7 +341,7 @@ fn refuse_collisions(
         if suspects.is_empty() {
             continue;
         }
-        cursor.make_dir(&probe, 0o700)?;
+        cursor.make_folder(&probe, 0o700)?;
         for path in suspects {
             cancel.check()?;
             let in_probe = RelativePath::child(Some(&probe), path.name().as_encoded_bytes());
@@ -387,11 +387,12 @@ impl<'a> Plan<'a> {
             };
             let here = if order.is_ge() { present.next() } else { None };
             let there = if order.is_le() { wanted.next() } else { None };
-            let is_dir = |found: Option<&Found>| found.is_some_and(|found| found.meta.kind == Kind::Dir);
+            let is_folder =
+                |found: Option<&Found>| found.is_some_and(|found| found.meta.kind == Kind::Folder);
             if let Some(here) = here {
                 let gone = there.is_none() && !preserve.contains_or_covers(&here.path);
-                let in_the_way = there.is_some() && is_dir(Some(here)) != is_dir(there);
-                let holds_preserved = here.meta.kind == Kind::Dir && preserve.is_above(&here.path);
+                let in_the_way = there.is_some() && is_folder(Some(here)) != is_folder(there);
+                let holds_preserved = here.meta.kind == Kind::Folder && preserve.is_above(&here.path);
                 if in_the_way && holds_preserved {
                     return Err(Error::InvalidArgValue {
                         argument: "options.preserveAbsent".to_owned(),
@@ -409,16 +410,16 @@ impl<'a> Plan<'a> {
             }
             let Some(there) = there else { continue };
             match (there.meta.kind, here) {
-                (Kind::Dir, Some(here)) if is_dir(Some(here)) => {
+                (Kind::Folder, Some(here)) if is_folder(Some(here)) => {
                     if here.meta.mode != there.meta.mode {
                         plan.modes.push(there);
                     }
                 }
-                (Kind::Dir, _) => {
+                (Kind::Folder, _) => {
                     plan.folders.push(there);
                     plan.modes.push(there);
                 }
-                _ => plan.leaves.push((there, here.filter(|here| here.meta.kind != Kind::Dir))),
+                _ => plan.leaves.push((there, here.filter(|here| here.meta.kind != Kind::Folder))),
             }
         }
     }
@@ -447,7 +448,7 @@ enum Piece {
 fn stage_all(plan: &Plan<'_>, from: &Root, to: &Root, stage: &Root, cancel: &Cancel) -> Result<Vec<Piece>> {
     // Some folders, since names in one are made one after the other.
     for bucket in 0..BUCKETS {
-        stage.cursor().make_dir(&bucket_name(bucket), 0o700)?;
+        stage.cursor().make_folder(&bucket_name(bucket), 0o700)?;
     }
     plan.leaves
         .par_iter()
@@ -618,7 +619,7 @@ fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<(
         remove_tree(to, &found.path)?;
     }
     for found in &plan.folders {
-        cursor.make_dir(&found.path, 0o700)?;
+        cursor.make_folder(&found.path, 0o700)?;
     }
     plan.leaves.par_iter().zip(pieces).try_for_each_init(
         || (to.cursor(), stage.cursor()),
@@ -638,7 +639,7 @@ fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<(
         },
     )?;
     for found in plan.modes.iter().rev() {
-        cursor.set_dir_mode(&found.path, found.meta.mode)?;
+        cursor.set_folder_mode(&found.path, found.meta.mode)?;
     }
     Ok(())
 }

@@ -287,7 +287,7 @@ fn sent(bytes: &[u8]) -> Vec<(RelativePath, Sent)> {
             let header = entry.header();
             let (mode, mtime) = (header.mode().unwrap(), header.mtime().unwrap());
             let sent = match header.entry_type() {
-                tar::EntryType::Directory => Sent::Dir { mode },
+                tar::EntryType::Directory => Sent::Folder { mode },
                 tar::EntryType::Symlink => Sent::Symlink,
                 _ => Sent::File { mode, size: header.size().unwrap(), mtime },
             };

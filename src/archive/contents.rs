@@ -20,7 +20,7 @@ pub fn snapshot(archive: &Path, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Res
     let digests = hashing.digests;
     let entry = |Unpacked { path, content, inode }| {
         let entry = match content {
-            Content::Dir { mode } => Entry::Dir { mode },
+            Content::Folder { mode } => Entry::Folder { mode },
             Content::Symlink { target } => Entry::Symlink { target },
             Content::File { mode } => match digests.get(&inode) {
                 Some(&digest) => Entry::File { mode, digest },

@@ -15,7 +15,7 @@ const SHORT_NAME: usize = 100;
 #[derive(Debug, Clone, Copy)]
 pub enum Member<'a> {
     /// A folder.
-    Dir,
+    Folder,
     /// A file, with that many bytes of content after the header.
     File {
         /// Bytes of content.
@@ -37,7 +37,7 @@ impl<'a> Member<'a> {
     fn target(&self) -> Option<&'a [u8]> {
         match *self {
             Self::Symlink { target } | Self::HardLink { target } => Some(target),
-            Self::Dir | Self::File { .. } => None,
+            Self::Folder | Self::File { .. } => None,
         }
     }
 }
@@ -51,7 +51,7 @@ pub fn padded(size: u64) -> u64 {
 /// How many bytes [`write()`] writes for an entry.
 #[must_use]
 pub fn length(path: &[u8], member: Member<'_>) -> usize {
-    let name = path.len() + usize::from(matches!(member, Member::Dir));
+    let name = path.len() + usize::from(matches!(member, Member::Folder));
     let long =
         |length: usize| if length > SHORT_NAME { BLOCK + (length + 1).next_multiple_of(BLOCK) } else { 0 };
     BLOCK + long(name) + member.target().map_or(0, |target| long(target.len()))
@@ -65,7 +65,7 @@ pub fn write(out: &mut [u8], path: &[u8], meta: &Meta, member: Member<'_>) {
     if let Some(target) = member.target() {
         rest = write_long(rest, tar::EntryType::GNULongLink, &[target]);
     }
-    let slash: &[u8] = if matches!(member, Member::Dir) { b"/" } else { b"" };
+    let slash: &[u8] = if matches!(member, Member::Folder) { b"/" } else { b"" };
     rest = write_long(rest, tar::EntryType::GNULongName, &[path, slash]);
 
     let mut header = tar::Header::new_gnu();
@@ -75,7 +75,7 @@ pub fn write(out: &mut [u8], path: &[u8], meta: &Meta, member: Member<'_>) {
         fill(&mut fields.linkname, &[target]);
     }
     let (kind, size) = match member {
-        Member::Dir => (tar::EntryType::Directory, 0),
+        Member::Folder => (tar::EntryType::Directory, 0),
         Member::File { size } => (tar::EntryType::Regular, size),
         Member::Symlink { .. } => (tar::EntryType::Symlink, 0),
         Member::HardLink { .. } => (tar::EntryType::Link, 0),

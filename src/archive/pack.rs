@@ -245,7 +245,7 @@ impl Layout {
             let entry = match (target, outcome.file) {
                 (Some(target), _) => Entry::Symlink { target: target.clone() },
                 (None, Some(PackedFile { mode, digest: Some(digest), .. })) => Entry::File { mode, digest },
-                (None, None) if meta.kind == Kind::Dir => Entry::Dir { mode: Some(meta.mode & 0o7777) },
+                (None, None) if meta.kind == Kind::Folder => Entry::Folder { mode: Some(meta.mode & 0o7777) },
                 (None, _) => continue,
             };
             sent.push((path.clone(), Sent::of(&entry, outcome.file.as_ref())));
@@ -417,7 +417,7 @@ impl Layout {
 impl Planned {
     fn member<'a>(&'a self, before: &'a [Self]) -> Member<'a> {
         match (self.found.meta.kind, &self.found.target, self.link_to) {
-            (Kind::Dir, ..) => Member::Dir,
+            (Kind::Folder, ..) => Member::Folder,
             (_, Some(target), _) => Member::Symlink { target },
             (_, _, Some(first)) => Member::HardLink { target: before[first].found.path.as_bytes() },
             _ => Member::File { size: self.found.meta.size },
@@ -434,7 +434,8 @@ fn member_size(path: &RelativePath, member: Member<'_>) -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sent {
     /// A folder.
-    Dir {
+    #[serde(rename = "Dir")]
+    Folder {
         /// Mode bits `07777`.
         mode: u32,
     },
@@ -454,7 +455,7 @@ pub enum Sent {
 impl Sent {
     fn of(entry: &Entry, file: Option<&PackedFile>) -> Self {
         match (entry, file) {
-            (Entry::Dir { mode }, _) => Self::Dir { mode: mode.unwrap_or(0) & 0o7777 },
+            (Entry::Folder { mode }, _) => Self::Folder { mode: mode.unwrap_or(0) & 0o7777 },
             (Entry::File { mode, .. }, Some(&PackedFile { size, mtime, .. })) => {
                 Self::File { mode: mode & 0o7777, size, mtime }
             }
@@ -567,7 +568,7 @@ fn look_at(root: &Root, paths: &[Vec<u8>], leave_out: LeaveOut<'_>, cancel: &Can
             continue;
         }
         let Some(entry) = look(&mut cursor, path)? else { continue };
-        if entry.meta.kind == Kind::Dir {
+        if entry.meta.kind == Kind::Folder {
             folders.insert(entry.path.clone());
         } else if !named.contains(&entry.path) {
             continue;

@@ -33,7 +33,7 @@ pub struct Unpacked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// A folder; no mode where the archive only names what is in it.
-    Dir {
+    Folder {
         /// Mode bits `07777`.
         mode: Option<u32>,
     },
@@ -75,11 +75,11 @@ impl Archive {
         let mut further = Vec::new();
         for (path, mode) in dirs {
             if let Ok(at) = self.entries.binary_search_by(|entry| entry.path.cmp(path)) {
-                if let Content::Dir { mode: of_archive } = &mut self.entries[at].content {
+                if let Content::Folder { mode: of_archive } = &mut self.entries[at].content {
                     *of_archive = Some(mode);
                 }
             } else {
-                let content = Content::Dir { mode: Some(mode) };
+                let content = Content::Folder { mode: Some(mode) };
                 further.push(Unpacked { path: path.clone(), content, inode: 0 });
             }
         }
@@ -192,7 +192,7 @@ fn with_folders(entries: Vec<Found>, archive_size: u64) -> Result<Vec<Unpacked>>
             while let Some(above) = next {
                 match find(above.as_bytes()) {
                     // What is above this one is looked at on its own turn.
-                    Some(Unpacked { content: Content::Dir { .. }, .. }) => break,
+                    Some(Unpacked { content: Content::Folder { .. }, .. }) => break,
                     Some(_) => {
                         return Err(Error::UnsafePath {
                             path: shown(entry.path.as_bytes()),
@@ -225,7 +225,7 @@ fn with_folders(entries: Vec<Found>, archive_size: u64) -> Result<Vec<Unpacked>>
     if !implied.is_empty() {
         entries.extend(implied.into_iter().map(|path| Unpacked {
             path,
-            content: Content::Dir { mode: None },
+            content: Content::Folder { mode: None },
             inode: 0,
         }));
         entries.sort_by(|a, b| a.path.cmp(&b.path));
@@ -446,12 +446,12 @@ impl Reader<'_> {
                 self.file(path.clone().map(passing), size)?;
                 Content::File { mode }
             }
-            b'5' => Content::Dir { mode: Some(mode) },
+            b'5' => Content::Folder { mode: Some(mode) },
             b'D' => {
                 // An incremental archive's folder. The names that were in it are its content, for those who delete
                 // what is not among them.
                 self.pass(self.extent(size))?;
-                Content::Dir { mode: Some(mode) }
+                Content::Folder { mode: Some(mode) }
             }
             b'2' => {
                 let target = header.link_target();
@@ -474,7 +474,7 @@ impl Reader<'_> {
                 }
                 self.found.push(Found { offset, ignored, entry: Unpacked { path, content, inode } });
             }
-            None if matches!(content, Content::Dir { .. }) => {}
+            None if matches!(content, Content::Folder { .. }) => {}
             None => return Err(refuse("the workspace itself as something other than a folder")),
         }
         Ok(true)
@@ -496,7 +496,7 @@ impl Reader<'_> {
             self.found.iter().enumerate().map(|(at, found)| (found.entry.path.clone(), at)).collect()
         });
         match path.and_then(|path| by_path.get(&path)).map(|&at| &self.found[at].entry) {
-            Some(Unpacked { content: Content::Dir { .. }, .. }) => Err(refuse("a hard link to a folder")),
+            Some(Unpacked { content: Content::Folder { .. }, .. }) => Err(refuse("a hard link to a folder")),
             Some(Unpacked { content, inode, .. }) => Ok((content.clone(), *inode)),
             None => Err(refuse(&format!(
                 "a hard link to \"{}\", which does not stand before it in the archive",

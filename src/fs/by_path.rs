@@ -79,7 +79,7 @@ pub fn create(path: &Path) -> Result<File> {
 }
 
 /// Makes a folder. `false` where something is there.
-pub fn make_dir(path: &Path) -> Result<bool> {
+pub fn make_folder(path: &Path) -> Result<bool> {
     match fs::create_dir(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
@@ -122,20 +122,20 @@ pub fn remove_dir_all(path: &Path) -> Result<()> {
 }
 
 /// Moves a folder of files and folders, and leaves what it was where that was on another file system.
-pub fn move_dir(from: &Path, to: &Path) -> Result<()> {
+pub fn move_folder(from: &Path, to: &Path) -> Result<()> {
     match rename(from, to) {
-        Err(error) if error.is_io(ErrorKind::CrossesDevices) => copy_dir(from, to),
+        Err(error) if error.is_io(ErrorKind::CrossesDevices) => copy_folder(from, to),
         renamed => renamed,
     }
 }
 
 /// Copies a folder of files and folders to where nothing is.
-pub fn copy_dir(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir(to).map_err(|error| Error::io("mkdir", to, error))?;
     for name in list(from)? {
         let (from, to) = (from.join(&name), to.join(&name));
         if from.is_dir() {
-            copy_dir(&from, &to)?;
+            copy_folder(&from, &to)?;
         } else {
             copy(&from, &to)?;
         }

@@ -19,7 +19,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::dir::Root;
+use super::folder::Root;
 use super::stat::Meta;
 use crate::error::{Error, Result};
 

@@ -3,7 +3,7 @@
 //! No table of Unicode is asked: every volume has its own. Names are suspected generously, and the volume says whether
 //! they are one.
 
-use super::dir::Cursor;
+use super::folder::Cursor;
 use crate::error::Result;
 use crate::path::RelativePath;
 

@@ -3,7 +3,7 @@
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::dir::Root;
+use super::folder::Root;
 use crate::error::{Error, Result};
 
 /// Who else may have a lock.

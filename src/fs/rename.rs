@@ -5,8 +5,8 @@ use std::path::Path;
 use rustix::fs::{self, AtFlags, CWD, RenameFlags};
 use rustix::io::Errno;
 
-use super::dir::Cursor;
 use super::errno::is_absent;
+use super::folder::Cursor;
 use crate::error::Result;
 use crate::path::RelativePath;
 

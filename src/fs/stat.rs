@@ -58,7 +58,7 @@ impl Fingerprint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A folder.
-    Dir,
+    Folder,
     /// A regular file.
     File,
     /// A symbolic link.
@@ -98,7 +98,7 @@ impl Meta {
     )]
     pub(super) fn of(stat: &fs::Stat) -> Self {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => Kind::Dir,
+            FileType::Directory => Kind::Folder,
             FileType::RegularFile => Kind::File,
             FileType::Symlink => Kind::Symlink,
             _ => Kind::Other,

@@ -18,7 +18,7 @@ pub struct Step {
 #[derive(Debug, Clone, Copy)]
 pub struct Walked {
     /// Whether it is a folder, through links.
-    pub is_dir: bool,
+    pub is_folder: bool,
     /// Whether it is a link itself.
     pub is_link: bool,
 }
@@ -50,7 +50,8 @@ impl Iterator for Following {
     fn next(&mut self) -> Option<Step> {
         Some(match self.steps.next()? {
             Ok(entry) => {
-                let found = Walked { is_dir: entry.file_type().is_dir(), is_link: entry.path_is_symlink() };
+                let found =
+                    Walked { is_folder: entry.file_type().is_dir(), is_link: entry.path_is_symlink() };
                 Step { path: entry.into_path(), found: Ok(found) }
             }
             Err(error) => {

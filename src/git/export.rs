@@ -201,7 +201,7 @@ pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
 pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Cancel) -> Result<Place, Fault> {
     let refused = |reason: &str| Err(Fault::Refused(reason.to_owned()));
     let Some(meta) = workspace.cursor().stat(dot_git)? else { return refused("it is gone") };
-    if !matches!(meta.kind, Kind::Dir | Kind::File) {
+    if !matches!(meta.kind, Kind::Folder | Kind::File) {
         return refused("a .git that is neither a folder nor a file is not followed");
     }
     let absolute = std::path::absolute(workspace.path())
@@ -210,7 +210,7 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
     let at = absolute.join(dot_git.as_path());
     let checkout = at.parent().unwrap_or(&absolute).to_path_buf();
     // Not by looking upwards: what lies here is meant.
-    let git_dir = if meta.kind == Kind::Dir {
+    let git_dir = if meta.kind == Kind::Folder {
         at
     } else {
         let found = git.outside().args(["rev-parse", "--resolve-git-dir"]).arg(&at).run(cancel)?;

@@ -499,7 +499,7 @@ fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &P
     if let Some(parent) = target.parent() {
         make_dirs(parent)?;
     }
-    by_path::move_dir(folder, target)
+    by_path::move_folder(folder, target)
 }
 
 /// What is being merged, and where what is done is told.
@@ -587,7 +587,7 @@ impl Incoming {
         let parent = self.dot_git.parent();
         let parent_is_there = match &parent {
             None => true,
-            Some(parent) => cursor.stat(parent)?.is_some_and(|meta| meta.kind == Kind::Dir),
+            Some(parent) => cursor.stat(parent)?.is_some_and(|meta| meta.kind == Kind::Folder),
         };
         if !parent_is_there {
             return refuse("its folder is not here");
@@ -614,7 +614,7 @@ fn move_into(folder: &Path, workspace: &Root, to: &RelativePath) -> Result<(), F
     let waiting = RelativePath::child(Some(&runtime()), b"new-repository");
     // A merge that was killed may have left one; under the workspace's lock there is no other.
     remove_tree(workspace, &waiting)?;
-    by_path::copy_dir(folder, &workspace.path_of(&waiting))?;
+    by_path::copy_folder(folder, &workspace.path_of(&waiting))?;
     let renamed = rename((&mut workspace.cursor(), &waiting), (&mut cursor, to), Onto::Nothing)?;
     if renamed != Renamed::Done {
         remove_tree(workspace, &waiting)?;

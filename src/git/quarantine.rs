@@ -192,16 +192,16 @@ pub fn is_passed_over(path: &RelativePath, known: &Bases) -> bool {
     }
 }
 
-/// Why something below a `.git`, or a `.git` itself, stays as it is here, where repositories travel as files. `is_dir` is
+/// Why something below a `.git`, or a `.git` itself, stays as it is here, where repositories travel as files. `is_folder` is
 /// whether it is a folder in the sandbox.
 #[must_use]
-pub fn is_held(path: &RelativePath, is_dir: bool) -> Option<&'static str> {
+pub fn is_held(path: &RelativePath, is_folder: bool) -> Option<&'static str> {
     let inside = inside(path)?;
     if inside.name != DOT_GIT {
         return Some(SPELLING);
     }
     if inside.inner.is_empty() {
-        return (!is_dir).then_some(LEADS_ELSEWHERE);
+        return (!is_folder).then_some(LEADS_ELSEWHERE);
     }
     is_held_in_repository(inside.inner)
 }

@@ -112,13 +112,13 @@ pub fn bare_folders<'a>(entries: impl IntoIterator<Item = (&'a RelativePath, Kin
         let (folder, name) = path.split();
         let name = name.as_encoded_bytes();
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-        let part = if is(b"HEAD") && kind != Kind::Dir {
+        let part = if is(b"HEAD") && kind != Kind::Folder {
             HEAD
         } else if is(b"objects") {
             OBJECTS
         } else if is(b"refs") {
             REFS
-        } else if is(b"commondir") && kind != Kind::Dir {
+        } else if is(b"commondir") && kind != Kind::Folder {
             COMMONDIR
         } else {
             continue;
@@ -233,17 +233,17 @@ mod tests {
     #[test]
     fn a_folder_is_bare_by_what_is_in_it() {
         let cases: &[(&[(&str, Kind)], bool)] = &[
-            (&[("HEAD", Kind::File), ("objects", Kind::Dir), ("refs", Kind::Dir)], true),
+            (&[("HEAD", Kind::File), ("objects", Kind::Folder), ("refs", Kind::Folder)], true),
             (&[("HEAD", Kind::Symlink), ("objects", Kind::Symlink), ("refs", Kind::Symlink)], true),
-            (&[("head", Kind::File), ("Objects", Kind::Dir), ("REFS", Kind::Dir)], true),
+            (&[("head", Kind::File), ("Objects", Kind::Folder), ("REFS", Kind::Folder)], true),
             (&[("HEAD", Kind::File), ("commondir", Kind::File)], true),
-            (&[("HEAD", Kind::File), ("objects", Kind::Dir)], false),
-            (&[("HEAD", Kind::File), ("refs", Kind::Dir)], false),
-            (&[("objects", Kind::Dir), ("refs", Kind::Dir)], false),
-            (&[("HEAD", Kind::Dir), ("objects", Kind::Dir), ("refs", Kind::Dir)], false),
+            (&[("HEAD", Kind::File), ("objects", Kind::Folder)], false),
+            (&[("HEAD", Kind::File), ("refs", Kind::Folder)], false),
+            (&[("objects", Kind::Folder), ("refs", Kind::Folder)], false),
+            (&[("HEAD", Kind::Folder), ("objects", Kind::Folder), ("refs", Kind::Folder)], false),
             // Git only asks whether it may execute them.
             (&[("HEAD", Kind::File), ("objects", Kind::File), ("refs", Kind::File)], true),
-            (&[("commondir", Kind::File), ("objects", Kind::Dir), ("refs", Kind::Dir)], false),
+            (&[("commondir", Kind::File), ("objects", Kind::Folder), ("refs", Kind::Folder)], false),
         ];
         for (names, bare) in cases {
             for folder in ["a/b", ""] {

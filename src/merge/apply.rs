@@ -124,8 +124,8 @@ pub fn foresee(
     let mut deleted = HashSet::new();
     // What is in a folder comes before the folder, which stays where anything else is in it.
     for path in &plan.deletions {
-        let is_dir = base.get(path).is_some_and(Entry::is_dir);
-        let is_emptied = !is_dir
+        let is_folder = base.get(path).is_some_and(Entry::is_folder);
+        let is_emptied = !is_folder
             || cursor.list(Some(path))?.is_none_or(|names| {
                 names.iter().all(|name| deleted.contains(&RelativePath::child(Some(path), name)))
             });
@@ -153,7 +153,7 @@ pub fn foresee(
         }
     }
     if plan.deletes_most_of(base) {
-        let files = plan.deletions.iter().filter(|path| !base.get(*path).is_some_and(Entry::is_dir));
+        let files = plan.deletions.iter().filter(|path| !base.get(*path).is_some_and(Entry::is_folder));
         report.deletions_kept = files.map(kept).collect();
     }
     report.deleted = deleted.into_iter().collect();
@@ -221,9 +221,9 @@ fn lift_write_protection(
     folders.extend(plan.in_place_of_folders.iter().map(|placement| placement.path.clone()));
     let mut cursor = root.cursor();
     for folder in folders {
-        let Some(meta) = cursor.stat(&folder)?.filter(|meta| meta.kind == Kind::Dir) else { continue };
+        let Some(meta) = cursor.stat(&folder)?.filter(|meta| meta.kind == Kind::Folder) else { continue };
         if meta.mode & OWNER_WRITES != OWNER_WRITES && meta.owner.0 == host::user() {
-            cursor.set_dir_mode(&folder, meta.mode | 0o700).map_err(|error| error.with_hint(UNCHANGED))?;
+            cursor.set_folder_mode(&folder, meta.mode | 0o700).map_err(|error| error.with_hint(UNCHANGED))?;
             lifted.insert(folder, meta.mode);
         }
     }
@@ -241,8 +241,8 @@ fn restore_write_protection(
     let mut restore = |path: &RelativePath, mode: u32| {
         let moved = kept.iter().filter_map(|conflict| path.moved(&conflict.path, &conflict.kept_at));
         for place in std::iter::once(path.clone()).chain(moved) {
-            if cursor.stat(&place)?.is_some_and(|meta| meta.kind == Kind::Dir) {
-                return cursor.set_dir_mode(&place, mode);
+            if cursor.stat(&place)?.is_some_and(|meta| meta.kind == Kind::Folder) {
+                return cursor.set_folder_mode(&place, mode);
             }
         }
         Ok(())
@@ -302,14 +302,14 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn is_dir(&self) -> bool {
-        self.entry.is_some_and(Entry::is_dir)
+    fn is_folder(&self) -> bool {
+        self.entry.is_some_and(Entry::is_folder)
     }
 
     /// The mode that a new folder has until it is filled.
     fn first_mode(&self) -> u32 {
         match self.entry {
-            Some(Entry::Dir { mode: Some(mode) }) => mode & PERMISSIONS | 0o700,
+            Some(Entry::Folder { mode: Some(mode) }) => mode & PERMISSIONS | 0o700,
             _ => UNTOLD_MODE,
         }
     }
@@ -324,7 +324,7 @@ impl Job<'_> {
         let arriving = match (self.entry, self.staged) {
             (None, _) => Arriving::Nothing,
             (Some(_), Some(ino)) => Arriving::Inode(ino),
-            (Some(_), None) => Arriving::Dir,
+            (Some(_), None) => Arriving::Folder,
         };
         Displacement::new(self.path, &self.name, arriving, self.seen, self.aside)
     }
@@ -356,7 +356,7 @@ fn jobs<'a>(
                     })?;
                     (staged.name.clone(), Some(staged.ino))
                 }
-                Some(Entry::Dir { .. }) | None => (stage.name(), None),
+                Some(Entry::Folder { .. }) | None => (stage.name(), None),
             };
             Ok(Job { path, entry, aside, seen: seen.find(path), name, staged, mode })
         })
@@ -399,12 +399,12 @@ fn apply(
 
 /// Gives a folder the sandbox's permission bits; what else its mode says is local. `false` where it has them.
 fn set_mode(cursor: &mut Cursor<'_>, path: &RelativePath, mode: u32) -> Result<bool> {
-    let Some(meta) = cursor.stat(path)?.filter(|meta| meta.kind == Kind::Dir) else { return Ok(false) };
+    let Some(meta) = cursor.stat(path)?.filter(|meta| meta.kind == Kind::Folder) else { return Ok(false) };
     let wanted = (meta.mode & 0o7000) | (mode & PERMISSIONS);
     if meta.mode & 0o7777 == wanted {
         return Ok(false);
     }
-    cursor.set_dir_mode(path, wanted)?;
+    cursor.set_folder_mode(path, wanted)?;
     Ok(true)
 }
 
@@ -500,11 +500,11 @@ impl Worker<'_> {
     fn place(&mut self, job: &Job<'_>) -> Result<()> {
         let path = job.path;
         let mut seen = job.seen.copied();
-        if job.is_dir() {
-            if seen.is_none() && self.make_missing_dir(job)? {
+        if job.is_folder() {
+            if seen.is_none() && self.make_missing_folder(job)? {
                 return Ok(());
             }
-            self.in_stage.make_dir(&job.name, job.first_mode())?;
+            self.in_stage.make_folder(&job.name, job.first_mode())?;
         }
         let mut waiting = Waiting::Staged(match job.mode {
             Some(mode) => self.staged_with_mode(job, mode)?,
@@ -517,9 +517,9 @@ impl Worker<'_> {
             }
             let moved = match seen {
                 // Somebody made it meanwhile; it gets its mode like all others.
-                Some(meta) if meta.kind == Kind::Dir && job.is_dir() => return self.discard(&waiting),
-                Some(meta) if meta.kind == Kind::Dir => {
-                    if (aside || !self.in_root.remove_empty_dir(path)?) && !self.keep_aside_from(path)? {
+                Some(meta) if meta.kind == Kind::Folder && job.is_folder() => return self.discard(&waiting),
+                Some(meta) if meta.kind == Kind::Folder => {
+                    if (aside || !self.in_root.remove_empty_folder(path)?) && !self.keep_aside_from(path)? {
                         Renamed::MountPoint
                     } else {
                         Renamed::Absent
@@ -565,7 +565,7 @@ impl Worker<'_> {
             return Ok(waiting);
         };
         let waiting = match waiting {
-            Waiting::Staged(name) if new.links > 1 && new.kind != Kind::Dir => {
+            Waiting::Staged(name) if new.links > 1 && new.kind != Kind::Folder => {
                 Waiting::Staged(self.staged_apart(job, &name, &new)?)
             }
             waiting => waiting,
@@ -648,8 +648,8 @@ impl Worker<'_> {
     }
 
     /// Makes a folder where nothing stands. `false` where something does.
-    fn make_missing_dir(&mut self, job: &Job<'_>) -> Result<bool> {
-        let made = match self.in_root.make_dir(job.path, job.first_mode()) {
+    fn make_missing_folder(&mut self, job: &Job<'_>) -> Result<bool> {
+        let made = match self.in_root.make_folder(job.path, job.first_mode()) {
             Err(error) if error.is_gone() => false,
             made => made?,
         };
@@ -686,7 +686,7 @@ impl Worker<'_> {
         // One at a time: of two of our own at one entry, which goes by both names, the second takes out the first.
         let alone = lock(&self.apply.by_links);
         let moved =
-            exchange_by_link((cursor, &mut again, name), (&mut self.in_root, job.path), job.is_dir())?;
+            exchange_by_link((cursor, &mut again, name), (&mut self.in_root, job.path), job.is_folder())?;
         drop(alone);
         let left = waiting.with_suffix(DISPLACED);
         if moved != Renamed::Done {
@@ -735,7 +735,7 @@ impl Worker<'_> {
             if self.in_root.is_mount_point(&path)? {
                 return Ok(false);
             }
-            if emptied > 0 && self.in_root.remove_empty_dir(&path)? {
+            if emptied > 0 && self.in_root.remove_empty_folder(&path)? {
                 continue;
             }
             let kept = apply.conflicts.keep(apply.root, (&mut self.beside, &path), &path, false)?;
@@ -762,7 +762,7 @@ impl Worker<'_> {
 
     /// Whether something below a folder lies on another file system than the folder.
     fn has_mount_point(&mut self, path: &RelativePath) -> Result<bool> {
-        let Some(meta) = self.in_root.stat(path)?.filter(|meta| meta.kind == Kind::Dir) else {
+        let Some(meta) = self.in_root.stat(path)?.filter(|meta| meta.kind == Kind::Folder) else {
             return Ok(false);
         };
         let folder = match self.apply.root.below(path) {
@@ -772,7 +772,7 @@ impl Worker<'_> {
         let below = scan(&folder, &|_| false, &Cancel::default())?;
         Ok(below
             .iter()
-            .any(|found| found.meta.kind == Kind::Dir && found.meta.id.device() != meta.id.device()))
+            .any(|found| found.meta.kind == Kind::Folder && found.meta.id.device() != meta.id.device()))
     }
 
     /// Keeps what stands in another file system than the conflicts: first takes it out of everybody's sight.
@@ -789,14 +789,14 @@ impl Worker<'_> {
     /// where that is a mount point.
     fn make_folders(&mut self, path: &RelativePath) -> Result<bool> {
         for folder in path.ancestors() {
-            if self.in_root.make_dir(&folder, UNTOLD_MODE)? {
+            if self.in_root.make_folder(&folder, UNTOLD_MODE)? {
                 continue;
             }
-            if self.in_root.stat(&folder)?.is_some_and(|meta| meta.kind != Kind::Dir) {
+            if self.in_root.stat(&folder)?.is_some_and(|meta| meta.kind != Kind::Folder) {
                 if !self.keep_aside_from(&folder)? {
                     return Ok(false);
                 }
-                self.in_root.make_dir(&folder, UNTOLD_MODE)?;
+                self.in_root.make_folder(&folder, UNTOLD_MODE)?;
             }
         }
         Ok(true)
@@ -828,8 +828,8 @@ impl Worker<'_> {
             return Err(Obstacle::OtherFileSystem.at("rename", self.in_root.path_of(job.path)));
         };
         let beside = self.name_beside(job.path, job.arriving().as_ref(), job.seen, job.aside)?;
-        let copied = if job.is_dir() {
-            self.in_root.make_dir(&beside, job.first_mode())?
+        let copied = if job.is_folder() {
+            self.in_root.make_folder(&beside, job.first_mode())?
         } else {
             let part = beside.with_suffix(PART);
             copy_across((&mut self.in_stage, name), (&mut self.in_root, &part))? == Renamed::Done
@@ -845,8 +845,8 @@ impl Worker<'_> {
     /// Deletes what the sandbox deleted, if it is still what was uploaded.
     fn delete(&mut self, job: &Job<'_>) -> Result<()> {
         let (path, Some(expected)) = (job.path, job.seen) else { return Ok(()) };
-        if expected.kind == Kind::Dir {
-            if self.in_root.remove_empty_dir(path)? {
+        if expected.kind == Kind::Folder {
+            if self.in_root.remove_empty_folder(path)? {
                 self.report.deleted.push(path.clone());
             }
             return Ok(());
@@ -944,9 +944,9 @@ fn move_in_by_link(
     (from, name): (&mut Cursor<'_>, &RelativePath),
     (to, path): (&mut Cursor<'_>, &RelativePath),
 ) -> Result<Renamed> {
-    if from.stat(name)?.is_some_and(|meta| meta.kind == Kind::Dir) {
+    if from.stat(name)?.is_some_and(|meta| meta.kind == Kind::Folder) {
         // A folder takes the place of an empty one in one step, with all that is in it.
-        let is_free = to.make_dir(path, 0o700)?;
+        let is_free = to.make_folder(path, 0o700)?;
         return if is_free { rename((from, name), (to, path), Onto::Replace) } else { Ok(Renamed::Occupied) };
     }
     let linked = link((from, name), (to, path))?;
@@ -961,16 +961,16 @@ fn move_in_by_link(
 fn exchange_by_link(
     (from, again, name): (&mut Cursor<'_>, &mut Cursor<'_>, &RelativePath),
     (to, path): (&mut Cursor<'_>, &RelativePath),
-    is_dir: bool,
+    is_folder: bool,
 ) -> Result<Renamed> {
     let displaced = &name.with_suffix(DISPLACED);
-    let kept = if is_dir {
+    let kept = if is_folder {
         // No rename puts a folder in the place of a file: this is the one change in two steps.
         rename((to, path), (from, displaced), Onto::Replace)?
     } else {
         match link((to, path), (from, displaced)) {
             // No folder has a second name: since the look, one has come to stand there.
-            Err(_) if to.stat(path)?.is_some_and(|meta| meta.kind == Kind::Dir) => Renamed::Absent,
+            Err(_) if to.stat(path)?.is_some_and(|meta| meta.kind == Kind::Folder) => Renamed::Absent,
             linked => linked?,
         }
     };

@@ -120,7 +120,7 @@ impl<'p, 'a, V: Volume> Search<'_, 'p, 'a, V> {
         same: &[(FileId, &'p (RelativePath, Meta))],
     ) -> Result<()> {
         let all = same.iter().map(|(_, (path, _))| path);
-        let is_one_of_several = meta.kind != Kind::Dir && meta.links > 1;
+        let is_one_of_several = meta.kind != Kind::Folder && meta.links > 1;
         let paths = if is_one_of_several && self.volume.is_listed(held)? {
             // By its own name: only what is found by another one than its own may be it.
             match self.unlisted.entry(meta.id) {
@@ -329,7 +329,7 @@ mod tests {
                     .filter(|folder| !folder.is_empty())
                     .map(|folder| String::from_utf8(folder).unwrap())
                     .collect();
-                let rows: Vec<_> = names.iter().map(|name| (&**name, "", 1, Kind::Dir, 2)).collect();
+                let rows: Vec<_> = names.iter().map(|name| (&**name, "", 1, Kind::Folder, 2)).collect();
                 let mut suspects = Suspects::of([&one].into_iter());
                 assert!(suspects.include(&other, &mut Table::of(&rows)).unwrap(), "{one} and {other}");
             }
@@ -355,9 +355,9 @@ mod tests {
             "th\u{e9}/a",
         ];
         let mut volume = Table::of(&[
-            ("caf\u{e9}", "", 1, Kind::Dir, 2),
-            ("cafe\u{301}", "", 1, Kind::Dir, 2),
-            ("th\u{e9}", "", 2, Kind::Dir, 2),
+            ("caf\u{e9}", "", 1, Kind::Folder, 2),
+            ("cafe\u{301}", "", 1, Kind::Folder, 2),
+            ("th\u{e9}", "", 2, Kind::Folder, 2),
         ]);
         let mut suspects = Suspects::of(taken.iter());
         let looked_at: Vec<_> =
@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn what_stands_for_another_name_of_theirs() {
-        use Kind::{Dir, File};
+        use Kind::{File, Folder};
         type Rows = &'static [(&'static str, &'static str, u64, Kind, u64)];
         /// What is tried; the volume; what the plan takes; what theirs hold; what is found.
         type Case = (&'static str, Rows, Names, Names, Names);
@@ -432,7 +432,7 @@ mod tests {
                 &["bar"],
                 &[],
             ),
-            ("a folder", &[("D", "D", 1, Dir, 2), ("d", "D", 1, Dir, 2)], &["d"], &["D"], &["d"]),
+            ("a folder", &[("D", "D", 1, Folder, 2), ("d", "D", 1, Folder, 2)], &["d"], &["D"], &["d"]),
             (
                 "below it",
                 &[("D/a", "D/a", 1, File, 1), ("d/a", "D/a", 1, File, 1)],

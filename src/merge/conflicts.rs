@@ -109,7 +109,7 @@ impl Conflicts {
 /// Makes the folders above a kept version. `false` where a version that was kept before stands in the place of one.
 fn make_folders(cursor: &mut Cursor<'_>, kept_at: &RelativePath) -> Result<bool> {
     for above in kept_at.ancestors().skip(DEPTH) {
-        if !cursor.ensure_dir(&above, 0o755)? {
+        if !cursor.ensure_folder(&above, 0o755)? {
             return Ok(false);
         }
     }
@@ -124,7 +124,7 @@ pub fn make_folder(root: &Root) -> Result<RelativePath> {
     let mut made = RelativePath::child(Some(&conflicts), time.as_bytes());
     for serial in 2.. {
         let mut cursor = root.cursor();
-        if !cursor.ensure_dir(&conflicts, 0o755)? {
+        if !cursor.ensure_folder(&conflicts, 0o755)? {
             return Err(Error::UnsafePath {
                 path: readable(conflicts.as_bytes()),
                 offset: None,
@@ -133,7 +133,7 @@ pub fn make_folder(root: &Root) -> Result<RelativePath> {
                         .to_owned(),
             });
         }
-        match cursor.make_dir(&made, 0o755) {
+        match cursor.make_folder(&made, 0o755) {
             Ok(true) => break,
             // Another merge removed the folder around it, since nothing was in it.
             Err(error) if error.is_gone() => continue,
@@ -240,7 +240,7 @@ pub fn prune(root: &Root, keep: Keep, now: SystemTime, kept_now: &[Conflict]) ->
         let path = RelativePath::child(Some(&all), &name);
         let Some(time) = time_of(&name) else { continue };
         // What cannot be looked at is none that we could remove.
-        if matches!(cursor.stat(&path), Ok(Some(meta)) if meta.kind == Kind::Dir) {
+        if matches!(cursor.stat(&path), Ok(Some(meta)) if meta.kind == Kind::Folder) {
             let is_ours = kept_now.iter().any(|conflict| conflict.kept_at.is_below(&path));
             kept.push((path, Age { time, is_ours }));
         }
@@ -267,7 +267,7 @@ pub fn prune(root: &Root, keep: Keep, now: SystemTime, kept_now: &[Conflict]) ->
     }
     if removed {
         // Where it is not empty, or is gone, that is as well.
-        let _stays = cursor.remove_empty_dir(&all);
+        let _stays = cursor.remove_empty_folder(&all);
     }
     skipped
 }
@@ -283,8 +283,8 @@ fn remove_kept(root: &Root, path: &RelativePath) -> Result<()> {
     let folder = root.below(path)?;
     let mut cursor = folder.cursor();
     for found in scan(&folder, &|_| false, &Cancel::default())? {
-        if found.meta.kind == Kind::Dir && found.meta.mode & 0o300 != 0o300 {
-            cursor.set_dir_mode(&found.path, found.meta.mode | 0o700)?;
+        if found.meta.kind == Kind::Folder && found.meta.mode & 0o300 != 0o300 {
+            cursor.set_folder_mode(&found.path, found.meta.mode | 0o700)?;
         }
     }
     remove_tree(root, path)
@@ -296,7 +296,7 @@ pub fn check_runtime(root: &Root) -> Result<()> {
     let runtime = runtime();
     for folder in [runtime.clone(), RelativePath::child(Some(&runtime), CONFLICTS.as_bytes())] {
         let Some(meta) = cursor.stat(&folder)? else { return Ok(()) };
-        if meta.kind != Kind::Dir {
+        if meta.kind != Kind::Folder {
             return Err(Error::UnsafePath {
                 path: readable(folder.as_bytes()),
                 offset: None,
@@ -318,10 +318,10 @@ pub fn copy_across(
     (to, path): (&mut Cursor<'_>, &RelativePath),
 ) -> Result<Renamed> {
     let Some(meta) = from.stat(name)? else { return Ok(Renamed::Absent) };
-    if meta.kind != Kind::Dir {
+    if meta.kind != Kind::Folder {
         return copy_leaf((from, name), (to, path));
     }
-    if !to.make_dir(path, 0o700)? {
+    if !to.make_folder(path, 0o700)? {
         return Ok(Renamed::Occupied);
     }
     // With no recursion: a tree may be deeper than a thread's stack.
@@ -332,8 +332,8 @@ pub fn copy_across(
             let [inner, copy] =
                 [&source, &destination].map(|folder| RelativePath::child(Some(folder), &below));
             match from.stat(&inner)? {
-                Some(meta) if meta.kind == Kind::Dir => {
-                    to.make_dir(&copy, 0o700)?;
+                Some(meta) if meta.kind == Kind::Folder => {
+                    to.make_folder(&copy, 0o700)?;
                     folders.push((inner, copy, meta));
                 }
                 _ if copy_leaf((from, &inner), (to, &copy))? == Renamed::Occupied => {
@@ -346,8 +346,8 @@ pub fn copy_across(
     }
     for (source, destination, meta) in folders.iter().rev() {
         keep_owner(to, destination, meta)?;
-        to.set_dir_mode(destination, meta.mode & PERMISSIONS)?;
-        if !from.remove_empty_dir(source)? {
+        to.set_folder_mode(destination, meta.mode & PERMISSIONS)?;
+        if !from.remove_empty_folder(source)? {
             return Err(Obstacle::NotEmpty.at("rmdir", from.path_of(source)));
         }
     }
@@ -372,7 +372,7 @@ fn copy_leaf(
                 let Some((mut file, _)) = from.open(name)? else { continue };
                 copy_file(&mut file, &meta, (to, path))?;
             }
-            Kind::Dir | Kind::Other => {
+            Kind::Folder | Kind::Other => {
                 return Err(Obstacle::OtherFileSystem.at("rename", from.path_of(name)));
             }
         }

@@ -138,7 +138,7 @@ impl Incoming {
             let under_special =
                 special.contains(path) || path.ancestors().any(|above| special.contains(&above));
             let under_file =
-                path.ancestors().any(|above| self.snapshot.get(&above).is_some_and(|e| !e.is_dir()));
+                path.ancestors().any(|above| self.snapshot.get(&above).is_some_and(|e| !e.is_folder()));
             if under_special || (all && !under_file) {
                 if !under_special {
                     self.skipped.push(Skipped { path: path.clone(), reason: UNREAD });
@@ -159,7 +159,7 @@ impl Incoming {
                 continue;
             }
             let under_file =
-                path.ancestors().any(|above| self.snapshot.get(&above).is_some_and(|e| !e.is_dir()));
+                path.ancestors().any(|above| self.snapshot.get(&above).is_some_and(|e| !e.is_folder()));
             if under_file {
                 continue;
             }
@@ -317,7 +317,7 @@ impl Stager<'_> {
             return Ok(Some(Arrival::Entry(found.path, entry)));
         }
         let mode = match entry {
-            Entry::Dir { .. } => return Ok(Some(Arrival::Entry(found.path, entry))),
+            Entry::Folder { .. } => return Ok(Some(Arrival::Entry(found.path, entry))),
             Entry::Symlink { ref target } => {
                 let staged = self.symlink(in_stage, target)?;
                 return Ok(Some(Arrival::Staged(found.path, entry, staged)));

@@ -66,7 +66,8 @@ pub enum Arriving {
     /// The copy of a link, by where it points.
     Link(Name),
     /// A new folder: nothing is in it.
-    Dir,
+    #[serde(rename = "Dir")]
+    Folder,
     /// Nothing: the path is to be deleted.
     Nothing,
 }
@@ -78,7 +79,7 @@ impl Arriving {
         match entry {
             Some(Entry::File { mode, digest }) => Self::Copy(digest.to_string(), mode & PERMISSIONS),
             Some(Entry::Symlink { target }) => Self::Link(Name::of(target)),
-            Some(Entry::Dir { .. }) => Self::Dir,
+            Some(Entry::Folder { .. }) => Self::Folder,
             None => Self::Nothing,
         }
     }
@@ -203,8 +204,8 @@ impl Displacement {
             Arriving::Link(target) => {
                 cursor.read_link(name)?.is_some_and(|found| *found == *target.as_bytes())
             }
-            Arriving::Dir => {
-                found.kind == Kind::Dir && cursor.list(Some(name))?.is_none_or(|names| names.is_empty())
+            Arriving::Folder => {
+                found.kind == Kind::Folder && cursor.list(Some(name))?.is_none_or(|names| names.is_empty())
             }
             Arriving::Nothing => false,
         };
@@ -450,7 +451,7 @@ mod tests {
         assert!(!is_kept(link(), |at| symlink(OsStr::from_bytes(target), at).unwrap()), "the link");
         assert!(is_kept(link(), |at| symlink("elsewhere", at).unwrap()), "another target");
         assert!(is_kept(link(), write("to", 0o644)), "a file");
-        let dir = || Arriving::copy_of(Some(&Entry::Dir { mode: None }));
+        let dir = || Arriving::copy_of(Some(&Entry::Folder { mode: None }));
         assert!(!is_kept(dir(), |at| fs::create_dir(at).unwrap()), "the folder");
         assert!(
             is_kept(dir(), |at| fs::create_dir_all(at.join("in")).unwrap()),

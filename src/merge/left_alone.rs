@@ -40,8 +40,8 @@ pub fn must_stay(
         let listed = volume.as_listed(path, there)?;
         let reason = if listed != *path && left_alone(&listed) {
             SPELLED_OTHERWISE
-        } else if let (Some(after), Some(Local::Entry(Entry::Dir { .. }))) = (after, ours)
-            && !after.is_dir()
+        } else if let (Some(after), Some(Local::Entry(Entry::Folder { .. }))) = (after, ours)
+            && !after.is_folder()
             && holds_any(root, path, left_alone, cancel)?
         {
             HOLDS

@@ -67,7 +67,7 @@ pub fn decide(base: Option<&Entry>, theirs: Option<&Entry>, ours: &Local) -> Dec
         (None, Local::Entry(ours)) if as_uploaded(ours) => Decision::Delete,
         (None, _) => Decision::Keep,
         (Some(theirs), Local::Entry(ours)) if theirs.same_as(ours) => Decision::Leave,
-        (Some(Entry::Dir { mode: Some(mode) }), Local::Entry(Entry::Dir { .. })) => {
+        (Some(Entry::Folder { mode: Some(mode) }), Local::Entry(Entry::Folder { .. })) => {
             Decision::SetMode { mode: *mode }
         }
         (
@@ -108,15 +108,15 @@ fn decide_file(
 pub fn mode_to_come(base: Option<&Entry>, theirs: &Entry) -> Option<u32> {
     let (needed, mode) = match theirs {
         Entry::File { mode, .. } => (0o400, *mode),
-        Entry::Dir { mode: Some(mode) } => (0o500, *mode),
-        Entry::Dir { mode: None } | Entry::Symlink { .. } => return None,
+        Entry::Folder { mode: Some(mode) } => (0o500, *mode),
+        Entry::Folder { mode: None } | Entry::Symlink { .. } => return None,
     };
     if mode & needed == needed {
         return None;
     }
     let shared = match (base, theirs) {
         (Some(Entry::File { mode, .. }), Entry::File { .. })
-        | (Some(Entry::Dir { mode: Some(mode) }), Entry::Dir { .. }) => *mode,
+        | (Some(Entry::Folder { mode: Some(mode) }), Entry::Folder { .. }) => *mode,
         _ => mode | needed,
     };
     (shared & PERMISSIONS != mode & PERMISSIONS).then_some(shared & PERMISSIONS)
@@ -201,7 +201,8 @@ pub fn put_back(theirs: &mut Snapshot, base: &Snapshot, path: &RelativePath) -> 
     let mut replaced = Vec::new();
     if !uploaded.is_empty() {
         for folder in path.ancestors() {
-            let Some(entry) = base.get(&folder).filter(|_| !theirs.get(&folder).is_some_and(Entry::is_dir))
+            let Some(entry) =
+                base.get(&folder).filter(|_| !theirs.get(&folder).is_some_and(Entry::is_folder))
             else {
                 continue;
             };
@@ -266,8 +267,8 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
         };
         // Whatever is new needs its folders, also those that were deleted or replaced here.
         for folder in new_folders.above(path) {
-            let stands = matches!(here(&folder), Local::Entry(Entry::Dir { .. }));
-            if let (false, Some(entry @ Entry::Dir { .. })) = (stands, theirs.get(&folder)) {
+            let stands = matches!(here(&folder), Local::Entry(Entry::Folder { .. }));
+            if let (false, Some(entry @ Entry::Folder { .. })) = (stands, theirs.get(&folder)) {
                 let aside = match here(&folder) {
                     Local::Absent => false,
                     Local::Other => true,
@@ -277,16 +278,16 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
             }
         }
         match (decision, entry) {
-            (Decision::SetMode { mode }, Entry::Dir { .. }) => {
+            (Decision::SetMode { mode }, Entry::Folder { .. }) => {
                 modes.insert(path.clone(), mode);
             }
             (Decision::SetMode { mode }, _) => plan.file_modes.push((path.clone(), mode)),
-            (Decision::Place { aside, .. }, Entry::Dir { .. }) => {
+            (Decision::Place { aside, .. }, Entry::Folder { .. }) => {
                 folders.insert(path.clone(), (entry, aside));
             }
             (Decision::Place { aside, mode }, _) => {
                 let placement = Placement { path: path.clone(), entry, aside, mode };
-                if matches!(ours, Local::Entry(Entry::Dir { .. })) {
+                if matches!(ours, Local::Entry(Entry::Folder { .. })) {
                     plan.in_place_of_folders.push(placement);
                 } else {
                     plan.files.push(placement);
@@ -296,7 +297,7 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
         }
     }
     for (path, (entry, aside)) in folders {
-        if let Entry::Dir { mode } = entry {
+        if let Entry::Folder { mode } = entry {
             modes.insert(path.clone(), mode.unwrap_or(UNTOLD_MODE));
         }
         plan.folders.push(Placement { path, entry, aside, mode: None });
@@ -326,7 +327,7 @@ impl<'p> Plan<'p> {
     /// few. An agent's slip must not cost a workspace.
     #[must_use]
     pub fn deletes_most_of(&self, base: &Snapshot) -> bool {
-        let is_file = |entry: &Entry| !entry.is_dir();
+        let is_file = |entry: &Entry| !entry.is_folder();
         let deleted = self.deletions.iter().filter(|path| base.get(*path).is_some_and(is_file)).count();
         // The deletions are counted first, since most merges have few of them.
         deleted >= MANY && deleted * 2 > base.values().filter(|entry| is_file(entry)).count()
@@ -353,7 +354,7 @@ mod tests {
     use super::*;
 
     fn dir(mode: u32) -> Entry {
-        Entry::Dir { mode: Some(mode) }
+        Entry::Folder { mode: Some(mode) }
     }
 
     fn file(content: u8, mode: u32) -> Entry {
@@ -403,7 +404,7 @@ mod tests {
         match (theirs, ours_entry) {
             _ if the_same_change => Decision::Leave,
             // A folder has no content of its own to keep.
-            (Entry::Dir { mode }, Some(Entry::Dir { .. })) => Decision::SetMode { mode: mode.unwrap() },
+            (Entry::Folder { mode }, Some(Entry::Folder { .. })) => Decision::SetMode { mode: mode.unwrap() },
             (Entry::File { .. }, Some(Entry::File { .. })) => {
                 let parts = |entry: &Entry| match entry {
                     Entry::File { mode, digest } => Some((*digest, *mode)),
@@ -483,7 +484,7 @@ mod tests {
             for (theirs, base, needed) in
                 [(file(1, mode), file(2, 0o640), 0o400), (dir(mode), dir(0o750), 0o500)]
             {
-                let (Entry::File { mode: shared, .. } | Entry::Dir { mode: Some(shared) }) = base else {
+                let (Entry::File { mode: shared, .. } | Entry::Folder { mode: Some(shared) }) = base else {
                     panic!()
                 };
                 let usable = mode & needed == needed;
@@ -495,7 +496,7 @@ mod tests {
                 assert_eq!(mode_to_come(Some(&theirs), &theirs), None, "{theirs:?}");
             }
         }
-        assert_eq!(mode_to_come(Some(&dir(0o750)), &Entry::Dir { mode: None }), None);
+        assert_eq!(mode_to_come(Some(&dir(0o750)), &Entry::Folder { mode: None }), None);
         assert_eq!(mode_to_come(None, &link("x")), None);
     }
 
@@ -503,7 +504,7 @@ mod tests {
     fn what_counts_as_a_change() {
         assert!(file(1, 0o100_644).same_as(&file(1, 0o644)), "the kind in a mode does not count");
         assert!(file(1, 0o4755).same_as(&file(1, 0o755)), "nor do setuid, setgid and sticky");
-        assert!(Entry::Dir { mode: None }.same_as(&dir(0o700)), "nor a mode that nobody said");
+        assert!(Entry::Folder { mode: None }.same_as(&dir(0o700)), "nor a mode that nobody said");
         assert!(!file(1, 0o644).same_as(&file(1, 0o640)));
         assert!(!link("a").same_as(&file(1, 0o777)));
     }

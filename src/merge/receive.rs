@@ -561,7 +561,7 @@ impl Settling<'_> {
     fn entry(&self, at: usize) -> Result<Option<Entry>> {
         let Unpacked { path, content, inode } = &self.entries[at];
         let entry = match content {
-            Content::Dir { mode } => Entry::Dir { mode: *mode },
+            Content::Folder { mode } => Entry::Folder { mode: *mode },
             Content::File { mode } => {
                 Entry::File { mode: *mode, digest: self.taken[self.taken_at(*inode)?].digest }
             }
@@ -620,7 +620,7 @@ impl Settling<'_> {
     ) -> Result<Staged> {
         match entry {
             Entry::Symlink { target } => self.stager.symlink(in_stage, target),
-            Entry::Dir { .. } => Err(Error::Internal("a directory was to be staged".to_owned())),
+            Entry::Folder { .. } => Err(Error::Internal("a directory was to be staged".to_owned())),
             Entry::File { mode, digest } => match (passed, earlier) {
                 (Some((staged, as_staged)), _) => {
                     if as_staged & PERMISSIONS != mode & PERMISSIONS {

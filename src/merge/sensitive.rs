@@ -70,7 +70,7 @@ fn leads_out(path: &RelativePath, target: &[u8]) -> bool {
 #[must_use]
 pub fn held_back(path: &RelativePath, theirs: Option<&Entry>) -> Option<&'static str> {
     let name = folded_name(path.name().as_encoded_bytes());
-    if name == ".hg" && theirs.is_some_and(|entry| !entry.is_dir()) {
+    if name == ".hg" && theirs.is_some_and(|entry| !entry.is_folder()) {
         return Some(MERCURIAL);
     }
     let is_configuration = matches!(&*name, "hgrc" | "hgrc-not-shared" | "sharedpath");
@@ -157,12 +157,12 @@ mod tests {
         ] {
             assert_eq!(sensitive(&path("x"), &file(mode), was).is_some(), told, "{mode:o}, before: {was}");
         }
-        assert_eq!(sensitive(&path("d"), &Entry::Dir { mode: Some(0o755) }, false), None);
+        assert_eq!(sensitive(&path("d"), &Entry::Folder { mode: Some(0o755) }, false), None);
     }
 
     #[test]
     fn what_mercurial_would_run_is_held_back() {
-        let (plain, folder) = (file(0o644), Entry::Dir { mode: None });
+        let (plain, folder) = (file(0o644), Entry::Folder { mode: None });
         let link = Entry::Symlink { target: b"x".to_vec().into() };
         for (name, theirs, held) in [
             (".hg/hgrc", Some(&plain), true),

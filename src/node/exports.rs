@@ -573,7 +573,7 @@ pub fn read_entry(env: &Env, root_dir: String, relative: String) -> Promised<'_,
             // As a path is joined, nothing and `.` are the root itself.
             let below: &[u8] = if relative.is_empty() { b"." } else { &relative };
             let Some(path) = RelativePath::parse(below).map_err(|found| fault(found.to_string()))? else {
-                return Ok(Some(values::entry(&Entry::Dir { mode: None })));
+                return Ok(Some(values::entry(&Entry::Folder { mode: None })));
             };
             let mut cursor = root.cursor();
             let Some(found) = look(&mut cursor, path)? else { return Ok(None) };

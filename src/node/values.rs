@@ -121,7 +121,7 @@ impl JsEntry {
     /// As ours, or which field is wrong.
     pub fn into_entry(self) -> std::result::Result<Entry, &'static str> {
         match self.kind.as_str() {
-            "dir" => Ok(Entry::Dir { mode: None }),
+            "dir" => Ok(Entry::Folder { mode: None }),
             "file" => {
                 #[allow(
                     clippy::cast_possible_truncation,
@@ -189,7 +189,7 @@ pub fn entry(entry: &Entry) -> String {
 fn push_entry(json: &mut String, entry: &Entry) {
     use fmt::Write as _;
     match entry {
-        Entry::Dir { .. } => json.push_str(r#"{"kind":"dir"}"#),
+        Entry::Folder { .. } => json.push_str(r#"{"kind":"dir"}"#),
         Entry::File { mode, digest } => {
             write!(json, r#"{{"kind":"file","mode":{mode},"hash":"{digest}"}}"#)
                 .expect("a String takes everything");
@@ -452,7 +452,7 @@ mod tests {
     fn a_snapshot_round_trips_in_pieces() {
         let path = |text: &str| RelativePath::parse(text.as_bytes()).unwrap().unwrap();
         let snapshot = Snapshot::from([
-            (path("a"), Entry::Dir { mode: None }),
+            (path("a"), Entry::Folder { mode: None }),
             (path("a/b"), Entry::File { mode: 0o100_644, digest: Digest([7; 32]) }),
             (path("l"), Entry::Symlink { target: b"\xff/x".to_vec().into() }),
         ]);

@@ -61,7 +61,7 @@ fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
 /// What the sandbox may never have had (`lost`) says nothing.
 #[must_use]
 pub fn is_another_without_mark(base: &Snapshot, theirs: &Snapshot, lost: &PathSet) -> bool {
-    let leaf = |entry: Option<&Entry>| usize::from(entry.is_some_and(|entry| !entry.is_dir()));
+    let leaf = |entry: Option<&Entry>| usize::from(entry.is_some_and(|entry| !entry.is_folder()));
     let mut uploaded = base.iter().filter(|(path, _)| !lost.contains_or_covers(path)).peekable();
     let is_empty = uploaded.peek().is_none();
     let leaves: usize = uploaded.map(|(_, entry)| leaf(Some(entry))).sum();
@@ -145,7 +145,7 @@ mod tests {
         ];
         let tree = |entries: Tree| -> Snapshot {
             let entry = |name: &str, content| match name.strip_suffix('/') {
-                Some(name) => (name.to_owned(), Entry::Dir { mode: Some(0o755) }),
+                Some(name) => (name.to_owned(), Entry::Folder { mode: Some(0o755) }),
                 None => (name.to_owned(), Entry::File { mode: 0o644, digest: Digest([content; 32]) }),
             };
             let entries = entries.iter().map(|&(name, content)| entry(name, content));
@@ -159,7 +159,7 @@ mod tests {
             // What may never have been there changes nothing.
             let lost = RelativePath::child(None, b"lost");
             let mut with_lost = tree(base);
-            with_lost.insert(lost.clone(), Entry::Dir { mode: None });
+            with_lost.insert(lost.clone(), Entry::Folder { mode: None });
             let file = Entry::File { mode: 0o644, digest: Digest([9; 32]) };
             with_lost.insert(RelativePath::child(Some(&lost), b"file"), file);
             let lost = PathSet::of([lost]);

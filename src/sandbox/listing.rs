@@ -69,7 +69,7 @@ fn push_line(text: &mut Vec<u8>, path: &RelativePath, sent: Sent) {
     text.extend_from_slice(path.as_bytes());
     text.push(SEPARATOR);
     let written = match sent {
-        Sent::Dir { mode } => writeln!(text, "d {:x}", 0o040_000 | mode),
+        Sent::Folder { mode } => writeln!(text, "d {:x}", 0o040_000 | mode),
         Sent::File { mode, size, mtime } => writeln!(text, "f {:x} {size} {mtime}", 0o100_000 | mode),
         Sent::Symlink => writeln!(text, "l"),
     };
@@ -125,7 +125,7 @@ pub fn compare(sent: &[(RelativePath, Sent)], list: &[u8], preserved: &PathSet) 
             continue;
         };
         let (kind, mode) = match *sent {
-            Sent::Dir { mode } => (b'd', Some(mode)),
+            Sent::Folder { mode } => (b'd', Some(mode)),
             Sent::File { mode, .. } => (b'f', Some(mode)),
             Sent::Symlink => (b'l', None),
         };
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn a_line_has_what_stat_says() {
         let sent =
-            listing(&[("a b", file(0o644, 12)), ("d", Sent::Dir { mode: 0o2755 }), ("l", Sent::Symlink)]);
+            listing(&[("a b", file(0o644, 12)), ("d", Sent::Folder { mode: 0o2755 }), ("l", Sent::Symlink)]);
         assert_eq!(text(&sent), b"./a b\x01f 81a4 12 1700000000\n./d\x01d 45ed\n./l\x01l\n");
     }
 
@@ -347,7 +347,7 @@ mod tests {
     fn every_kind_of_difference() {
         type Entries<'a> = &'a [(&'a str, Sent)];
         type Case<'a> = (&'a str, Entries<'a>, Entries<'a>, &'a [&'a str], &'a [(&'a str, u32)]);
-        let (plain, dir) = (file(0o644, 5), Sent::Dir { mode: 0o755 });
+        let (plain, dir) = (file(0o644, 5), Sent::Folder { mode: 0o755 });
         let later = Sent::File { mode: 0o644, size: 5, mtime: 1_700_000_001 };
         let others = [("o1", plain), ("o2", plain), ("o3", plain)];
         let cases: &[Case<'_>] = &[
@@ -360,11 +360,17 @@ mod tests {
             (
                 "another mode of a folder",
                 &[("d", dir)],
-                &[("d", Sent::Dir { mode: 0o700 })],
+                &[("d", Sent::Folder { mode: 0o700 })],
                 &[],
                 &[("d", 0o700)],
             ),
-            ("a bit beyond the permissions", &[("d", dir)], &[("d", Sent::Dir { mode: 0o2755 })], &[], &[]),
+            (
+                "a bit beyond the permissions",
+                &[("d", dir)],
+                &[("d", Sent::Folder { mode: 0o2755 })],
+                &[],
+                &[],
+            ),
             ("another kind", &[("a", plain)], &[("a", Sent::Symlink)], &["a"], &[]),
             ("a folder that is a file", &[("d", dir), ("d/a", plain)], &[("d", plain)], &["d", "d/a"], &[]),
             (
@@ -447,13 +453,14 @@ mod tests {
 
     #[test]
     fn what_is_preserved_is_not_compared() {
-        let sent = listing(&[("cache", Sent::Dir { mode: 0o755 }), ("cache/a", file(0o644, 1))]);
+        let sent = listing(&[("cache", Sent::Folder { mode: 0o755 }), ("cache/a", file(0o644, 1))]);
         assert_eq!(compare(&sent, b"", &PathSet::of([path("cache")])), Differences::default());
     }
 
     #[test]
     fn where_there_is_no_stat_only_kinds_are_compared() {
-        let sent = listing(&[("a", file(0o644, 1)), ("d", Sent::Dir { mode: 0o755 }), ("l", Sent::Symlink)]);
+        let sent =
+            listing(&[("a", file(0o644, 1)), ("d", Sent::Folder { mode: 0o755 }), ("l", Sent::Symlink)]);
         let found = compare(&sent, b"./a\x01f\n./d\x01d\n./l\x01l\n", &PathSet::default());
         assert_eq!(found, Differences::default());
         let found = compare(&sent, b"./a\x01f\n./d\x01l\n", &PathSet::default());

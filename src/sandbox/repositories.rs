@@ -243,8 +243,8 @@ fn hold_files(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) 
     let held: Vec<(RelativePath, &'static str)> = changed(base, &incoming.snapshot)
         .filter_map(|(path, _, after)| {
             // What was deleted there leads nowhere.
-            let is_dir = after.is_none_or(Entry::is_dir);
-            is_held(path, is_dir).map(|reason| (path.clone(), reason))
+            let is_folder = after.is_none_or(Entry::is_folder);
+            is_held(path, is_folder).map(|reason| (path.clone(), reason))
         })
         .collect();
     hold_paths(incoming, base, held, report);
@@ -268,7 +268,7 @@ fn hold_paths<R: Into<String>>(
 fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
     const BARE: &str = "git would take its folder for a bare repository";
     let kind = |entry: &Entry| match entry {
-        Entry::Dir { .. } => Kind::Dir,
+        Entry::Folder { .. } => Kind::Folder,
         Entry::File { .. } => Kind::File,
         Entry::Symlink { .. } => Kind::Symlink,
     };
@@ -306,7 +306,7 @@ fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
 fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine) -> Result<()> {
     for (path, entry) in incoming.snapshot.iter().filter(|(path, _)| is_gits(path)) {
         match (entry, incoming.staged.get(path)) {
-            (Entry::Dir { .. }, _) => quarantine.folder(path),
+            (Entry::Folder { .. }, _) => quarantine.folder(path),
             (Entry::File { .. }, Some(staged)) => {
                 let mut cursor = incoming.stage.get(workspace)?.cursor();
                 let opened = cursor.open(&staged.name)?;

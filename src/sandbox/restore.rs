@@ -569,7 +569,7 @@ impl Base {
     fn adjust(&self, archive: &mut Archive, learned: &Learned) {
         archive.entries.retain(|entry| !learned.lost.contains_or_covers(&entry.path));
         for Unpacked { path, content, .. } in &mut archive.entries {
-            if let Content::Dir { mode: Some(mode) } | Content::File { mode, .. } = content {
+            if let Content::Folder { mode: Some(mode) } | Content::File { mode, .. } = content {
                 *mode = self.as_sent(&learned.modes, path, *mode);
             }
         }
@@ -581,7 +581,7 @@ impl Base {
             return mode;
         }
         match self.snapshot.get(path) {
-            Some(Entry::Dir { mode: Some(base) } | Entry::File { mode: base, .. }) => {
+            Some(Entry::Folder { mode: Some(base) } | Entry::File { mode: base, .. }) => {
                 mode & !PERMISSIONS | base & PERMISSIONS
             }
             _ => mode,

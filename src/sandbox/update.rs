@@ -102,7 +102,7 @@ pub fn wanted(
     for ((found, first), known) in layout.entries().zip(known) {
         let content = match (&found.target, found.meta.kind, known) {
             (Some(target), ..) => Content::Symlink { target: target.clone() },
-            (None, Kind::Dir, _) => Content::Dir { mode: found.meta.mode & 0o7777 },
+            (None, Kind::Folder, _) => Content::Folder { mode: found.meta.mode & 0o7777 },
             (None, _, Some((meta, digest))) => {
                 if let (None, Some(digest)) = (first, digest) {
                     read.push((found.path.clone(), meta.fingerprint(), digest));
@@ -135,7 +135,7 @@ pub fn difference(
     let mut unsent = Unsent::default();
     for (path, content) in wanted.iter().filter(|(path, _)| !send.contains(*path)) {
         let (entry, sent) = match content {
-            Content::Dir { mode } => (Entry::Dir { mode: Some(*mode) }, Sent::Dir { mode: *mode }),
+            Content::Folder { mode } => (Entry::Folder { mode: Some(*mode) }, Sent::Folder { mode: *mode }),
             Content::Symlink { target } => (Entry::Symlink { target: target.clone() }, Sent::Symlink),
             // What was not read is sent.
             Content::File { digest: None, .. } => return None,
@@ -173,7 +173,7 @@ pub fn remote_of(contents: &Contents) -> Remote {
         .collect();
     let content = |(path, sent): &(RelativePath, Sent)| {
         let content = match (sent, contents.snapshot.get(path)?) {
-            (Sent::Dir { mode }, _) => Content::Dir { mode: *mode },
+            (Sent::Folder { mode }, _) => Content::Folder { mode: *mode },
             (Sent::File { mode, size, mtime }, Entry::File { digest, .. }) => {
                 let names = first_names.get(path).map_or(Names::One, |first| Names::First((*first).clone()));
                 Content::File { mode: *mode, size: *size, mtime: *mtime, digest: Some(*digest), names }
@@ -193,7 +193,7 @@ pub fn contents_of(changes: &Changes, came: &Snapshot) -> HashMap<RelativePath, 
         let content = match came.get(path)? {
             Entry::File { digest, .. } => remote::file(told, *digest),
             Entry::Symlink { target } => Content::Symlink { target: target.clone() },
-            Entry::Dir { .. } => return None,
+            Entry::Folder { .. } => return None,
         };
         Some((path.clone(), content))
     };

@@ -15,7 +15,7 @@ pub enum Change {
     /// A file or link is new or changed. Its content comes along.
     Content(Told),
     /// A directory is new or changed; with its mode bits `07777`.
-    Dir(u32),
+    Folder(u32),
     /// A device or FIFO is there now.
     Special,
     /// What is there never travels: it is excluded, or a socket.
@@ -62,7 +62,7 @@ impl Changes {
                 [b'd', b' ', rest @ ..] => {
                     let mut fields = rest.splitn(2, |&byte| byte == b' ');
                     let mode = u32::try_from(number(fields.next()?, 16)?).ok()?;
-                    (Change::Dir(mode & 0o7777), fields.next()?)
+                    (Change::Folder(mode & 0o7777), fields.next()?)
                 }
                 _ => return None,
             };
@@ -96,7 +96,7 @@ impl Changes {
     /// The directories that are new or changed, with their modes.
     pub fn dirs(&self) -> impl Iterator<Item = (&RelativePath, u32)> {
         self.0.iter().filter_map(|(path, change)| match change {
-            Change::Dir(mode) => Some((path, *mode)),
+            Change::Folder(mode) => Some((path, *mode)),
             _ => None,
         })
     }
@@ -122,8 +122,8 @@ impl Changes {
                 continue;
             }
             let fits = match change {
-                Change::Content(_) => came.get(path).is_some_and(|entry| !entry.is_dir()),
-                Change::Dir(_) => came.get(path).is_some_and(Entry::is_dir),
+                Change::Content(_) => came.get(path).is_some_and(|entry| !entry.is_folder()),
+                Change::Folder(_) => came.get(path).is_some_and(Entry::is_folder),
                 Change::Special | Change::Apart | Change::Gone => !came.contains_key(path),
             };
             if !fits {
@@ -132,7 +132,7 @@ impl Changes {
         }
         let told = |path: &RelativePath| self.0.contains_key(path);
         let is_known = |(path, entry): (&RelativePath, &Entry)| {
-            told(path) || (entry.is_dir() && base.get(path).is_some_and(Entry::is_dir))
+            told(path) || (entry.is_folder() && base.get(path).is_some_and(Entry::is_folder))
         };
         if !came.iter().all(is_known) {
             return None;
@@ -146,11 +146,11 @@ impl Changes {
             let next = whole.range::<[u8], _>((Bound::Included(&below[..]), Bound::Unbounded)).next();
             next.is_none_or(|(next, _)| !next.is_below(path))
         };
-        let is_dir = |path: &RelativePath| whole.get(path).is_some_and(Entry::is_dir);
+        let is_folder = |path: &RelativePath| whole.get(path).is_some_and(Entry::is_folder);
         let sound = self.0.keys().all(|path| {
             let above = path.parent();
-            let placed = !whole.contains_key(path) || above.is_none_or(|above| is_dir(&above));
-            placed && (is_dir(path) || has_no_children(path))
+            let placed = !whole.contains_key(path) || above.is_none_or(|above| is_folder(&above));
+            placed && (is_folder(path) || has_no_children(path))
         });
         sound.then_some(whole)
     }
@@ -172,8 +172,8 @@ mod tests {
     /// `d` is a directory, `?` one whose mode is not known, any other letter a file that holds that letter.
     fn tree(text: &str) -> Snapshot {
         let entry = |kind: &str| match kind {
-            "d" => Entry::Dir { mode: Some(0o755) },
-            "?" => Entry::Dir { mode: None },
+            "d" => Entry::Folder { mode: Some(0o755) },
+            "?" => Entry::Folder { mode: None },
             "l" => Entry::Symlink { target: b"target"[..].into() },
             letter => Entry::File { mode: 0o644, digest: Digest([letter.as_bytes()[0]; 32]) },
         };
@@ -193,7 +193,7 @@ mod tests {
         let expected = [
             ("-x", Change::Content(told)),
             ("a b", Change::Content(told)),
-            ("d", Change::Dir(0o755)),
+            ("d", Change::Folder(0o755)),
             ("fifo", Change::Special),
             ("node_modules", Change::Apart),
             ("old", Change::Gone),

@@ -19,7 +19,8 @@ const TOUCHED_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// A directory, with its mode bits `07777`.
-    Dir {
+    #[serde(rename = "Dir")]
+    Folder {
         /// The mode.
         mode: u32,
     },
@@ -78,8 +79,8 @@ pub struct Update {
 }
 
 impl Content {
-    fn is_dir(&self) -> bool {
-        matches!(self, Self::Dir { .. })
+    fn is_folder(&self) -> bool {
+        matches!(self, Self::Folder { .. })
     }
 
     fn first_name(&self) -> Option<&RelativePath> {
@@ -114,7 +115,7 @@ impl Remote {
         for (path, change) in changes.iter() {
             let known = match change {
                 Change::Content(_) => content(path),
-                Change::Dir(mode) => Some(Content::Dir { mode: *mode }),
+                Change::Folder(mode) => Some(Content::Folder { mode: *mode }),
                 Change::Special | Change::Apart | Change::Gone => None,
             };
             let is_other = known.is_none() && *change != Change::Gone;
@@ -157,7 +158,7 @@ impl Remote {
                     update.send.insert(path.clone());
                     // A directory only gets its mode. A file is never written over: it may have further names there.
                     let is_there = has.is_some() || self.others.contains(path);
-                    if is_there && !(want.is_dir() && has.is_some_and(Content::is_dir)) {
+                    if is_there && !(want.is_folder() && has.is_some_and(Content::is_folder)) {
                         remove.insert(path.clone());
                     }
                 }
@@ -250,8 +251,8 @@ mod tests {
                 Some(first) => Names::First(path(first)),
             };
             match said {
-                "d" => Content::Dir { mode: 0o755 },
-                "D" => Content::Dir { mode: 0o700 },
+                "d" => Content::Folder { mode: 0o755 },
+                "D" => Content::Folder { mode: 0o700 },
                 "l" => Content::Symlink { target: b"target"[..].into() },
                 digit => {
                     let size = digit.parse().unwrap();
@@ -333,8 +334,8 @@ mod tests {
             remote.update(wanted, |path| path.is_or_below(b"keep"))
         };
         assert_eq!(update(&contents("keep:1"), &contents("keep:2")), None);
-        assert_eq!(update(&contents(""), &[(path("a\nb"), Content::Dir { mode: 0 })].into()), None);
-        assert_eq!(update(&[(path("a\nb"), Content::Dir { mode: 0 })].into(), &contents("")), None);
+        assert_eq!(update(&contents(""), &[(path("a\nb"), Content::Folder { mode: 0 })].into()), None);
+        assert_eq!(update(&[(path("a\nb"), Content::Folder { mode: 0 })].into(), &contents("")), None);
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl std::str::FromStr for Digest {
 pub enum Entry {
     /// A folder. Its mode is `None` where nobody said it (an archive that names only files, a snapshot of the
     /// TypeScript module).
-    Dir {
+    #[serde(rename = "Dir")]
+    Folder {
         /// Mode bits `07777`.
         mode: Option<u32>,
     },
@@ -74,8 +75,10 @@ impl Entry {
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Dir { mode: Some(a) }, Self::Dir { mode: Some(b) }) => a & PERMISSIONS == b & PERMISSIONS,
-            (Self::Dir { .. }, Self::Dir { .. }) => true,
+            (Self::Folder { mode: Some(a) }, Self::Folder { mode: Some(b) }) => {
+                a & PERMISSIONS == b & PERMISSIONS
+            }
+            (Self::Folder { .. }, Self::Folder { .. }) => true,
             (Self::File { mode: a, digest: left }, Self::File { mode: b, digest: right }) => {
                 a & PERMISSIONS == b & PERMISSIONS && left == right
             }
@@ -88,7 +91,7 @@ impl Entry {
     #[must_use]
     pub fn with_mode(self, mode: u32) -> Self {
         match self {
-            Self::Dir { .. } => Self::Dir { mode: Some(mode) },
+            Self::Folder { .. } => Self::Folder { mode: Some(mode) },
             Self::File { digest, .. } => Self::File { mode, digest },
             link @ Self::Symlink { .. } => link,
         }
@@ -96,8 +99,8 @@ impl Entry {
 
     /// Whether it is a folder.
     #[must_use]
-    pub fn is_dir(&self) -> bool {
-        matches!(self, Self::Dir { .. })
+    pub fn is_folder(&self) -> bool {
+        matches!(self, Self::Folder { .. })
     }
 }
 

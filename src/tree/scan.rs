@@ -78,7 +78,7 @@ impl Walk<'_> {
                 continue;
             }
             let Some(entry) = look(&mut cursor, path)? else { continue };
-            if entry.meta.kind == Kind::Dir {
+            if entry.meta.kind == Kind::Folder {
                 folders.push(entry.path.clone());
             }
             found.push(entry);
@@ -123,7 +123,7 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
             });
         };
         if leave_out(&path) {
-            if step.found.is_ok_and(|entry| entry.is_dir) {
+            if step.found.is_ok_and(|entry| entry.is_folder) {
                 walk.skip_folder();
             }
             continue;
@@ -131,7 +131,7 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
         match step.found {
             Ok(entry) => {
                 let Some(meta) = cursor.stat_through(&path)? else { continue };
-                if entry.is_link && meta.kind == Kind::Dir {
+                if entry.is_link && meta.kind == Kind::Folder {
                     last_link = Some(path.clone());
                 }
                 inodes.insert(meta.id);
@@ -211,7 +211,7 @@ impl Reader {
         cancel: &Cancel,
     ) -> Result<Option<Entry>> {
         Ok(match (found.meta.kind, &found.target) {
-            (Kind::Dir, _) => Some(Entry::Dir { mode: Some(found.meta.mode & 0o7777) }),
+            (Kind::Folder, _) => Some(Entry::Folder { mode: Some(found.meta.mode & 0o7777) }),
             (Kind::Symlink, Some(target)) => Some(Entry::Symlink { target: target.clone() }),
             (Kind::File, _) => self
                 .file(cursor, &found.path, cancel, |_| Ok(()))?

@@ -113,7 +113,7 @@ impl RuntimeFolder {
             let mut cursor = workspace.cursor();
             match cursor.stat(&path)? {
                 None => make_runtime(&mut cursor)?,
-                Some(meta) if meta.kind == Kind::Dir => {}
+                Some(meta) if meta.kind == Kind::Folder => {}
                 Some(_) => return Err(must_be(&cursor, &path, "folder", "work in progress is kept there")),
             }
             let folder = match workspace.below(&path) {
@@ -154,7 +154,7 @@ fn keep_out_of_git(workspace: &Root) -> Result<()> {
     let mut cursor = workspace.cursor();
     let path = RelativePath::child(Some(&runtime()), IGNORE.as_bytes());
     match cursor.stat(&path)? {
-        Some(meta) if meta.kind == Kind::Dir => {
+        Some(meta) if meta.kind == Kind::Folder => {
             return Err(must_be(&cursor, &path, "file", "it keeps work in progress out of git"));
         }
         // Git follows no link there, so one says nothing.
@@ -187,7 +187,7 @@ fn says_nothing(cursor: &mut Cursor<'_>, ignore: &RelativePath) -> Result<bool> 
 fn make_draft(cursor: &mut Cursor<'_>) -> Result<Option<RelativePath>> {
     let draft = loop {
         let draft = draft_name();
-        if cursor.make_dir(&draft, 0o755)? {
+        if cursor.make_folder(&draft, 0o755)? {
             break draft;
         }
     };
@@ -215,7 +215,7 @@ fn remove_draft(cursor: &mut Cursor<'_>, draft: &RelativePath) -> Result<()> {
     let names = cursor.list(Some(draft))?.unwrap_or_default();
     if names.iter().all(|name| **name == *IGNORE.as_bytes()) {
         cursor.remove_file(&RelativePath::child(Some(draft), IGNORE.as_bytes()))?;
-        cursor.remove_empty_dir(draft)?;
+        cursor.remove_empty_folder(draft)?;
     }
     Ok(())
 }
@@ -343,7 +343,7 @@ impl Stage {
             static SERIAL: AtomicU64 = AtomicU64::new(0);
             let attempt = (u64::from(std::process::id()) << 32) + SERIAL.fetch_add(1, Ordering::Relaxed);
             let path = RelativePath::child(Some(&runtime), format!("{PREFIX}{attempt:x}").as_bytes());
-            let made = match cursor.make_dir(&path, 0o700) {
+            let made = match cursor.make_folder(&path, 0o700) {
                 // Somebody removed the folder around it by hand.
                 Err(error) if error.is_gone() => {
                     in_place = RuntimeFolder::open(workspace)?;
@@ -510,7 +510,7 @@ impl Abandoned {
     /// Whether it has no file, and so nobody's work.
     pub fn holds_nothing(&self) -> Result<bool> {
         let found = scan(&self.root, &|_| false, &Cancel::default())?;
-        Ok(found.iter().all(|found| found.meta.kind == Kind::Dir))
+        Ok(found.iter().all(|found| found.meta.kind == Kind::Folder))
     }
 
     /// Whether it has made a name such as [`Stage::name_elsewhere`] gives.
@@ -535,7 +535,7 @@ fn make_shares(stage: &Root) -> Result<Vec<RelativePath>> {
     (0..rayon::current_num_threads().min(SHARES))
         .map(|share| {
             let share = RelativePath::child(None, format!("{share:x}").as_bytes());
-            cursor.make_dir(&share, 0o700)?;
+            cursor.make_folder(&share, 0o700)?;
             Ok(share)
         })
         .collect()
@@ -552,19 +552,19 @@ pub fn remove_tree(root: &Root, path: &RelativePath) -> Result<()> {
     let mut cursor = root.cursor();
     match cursor.stat(path)? {
         None => return Ok(()),
-        Some(meta) if meta.kind != Kind::Dir => return cursor.remove_file(path).map(|_| ()),
+        Some(meta) if meta.kind != Kind::Folder => return cursor.remove_file(path).map(|_| ()),
         Some(_) => {}
     }
     let folder = root.below(path)?;
     let mut inner = folder.cursor();
     for found in scan(&folder, &|_| false, &Cancel::default())?.iter().rev() {
-        if found.meta.kind == Kind::Dir {
-            inner.remove_empty_dir(&found.path)?;
+        if found.meta.kind == Kind::Folder {
+            inner.remove_empty_folder(&found.path)?;
         } else {
             inner.remove_file(&found.path)?;
         }
     }
-    if !cursor.remove_empty_dir(path)? && cursor.is_mount_point(path)? {
+    if !cursor.remove_empty_folder(path)? && cursor.is_mount_point(path)? {
         return Err(Obstacle::MountPoint.at("rmdir", root.path_of(path)));
     }
     Ok(())

@@ -311,13 +311,13 @@ fn names() {
         ("what terminals fear", tar().file("\x1b[2J\x07", "1").end(), vec![("\x1b[2J\x07", file("1"))]),
         ("a name of 255 bytes", tar().file("n".repeat(255), "1").end(), vec![(&"n".repeat(255), file("1"))]),
         ("a prefix", prefixed("dir"), vec![("dir/x", file("1"))]),
-        ("a folder by its slash alone", tar().header(&header(b'0', "x/", 0)).end(), vec![("x", DIR_744)]),
+        ("a folder by its slash alone", tar().header(&header(b'0', "x/", 0)).end(), vec![("x", FOLDER_744)]),
         ("a folder that is only implied", tar().file("x/y", "1").end(), vec![("x", DIR), ("x/y", file("1"))]),
     ]);
 }
 
 /// A folder with the mode of a file, as the archive above says it, and its owner's right to enter it.
-const DIR_744: Node = Node::Dir(0o744);
+const FOLDER_744: Node = Node::Folder(0o744);
 
 #[test]
 fn names_that_are_not_text() {
@@ -596,7 +596,7 @@ fn long_names() {
         (
             "a long name for a folder",
             tar().long(b'L', "a/").header(&header(b'5', "x", 0)).end(),
-            vec![("a", DIR_744_BY_HEADER)],
+            vec![("a", FOLDER_744_BY_HEADER)],
         ),
         ("a long target for a file", tar().long(b'K', "keep").file("x", "1").end(), vec![("x", file("1"))]),
         ("both", tar().long(b'K', "keep").long(b'L', "a").symlink("x", "y").end(), vec![("a", link("keep"))]),
@@ -624,7 +624,7 @@ fn long_names() {
 }
 
 /// The mode that [`Header::new`] gives a folder.
-const DIR_744_BY_HEADER: Node = DIR;
+const FOLDER_744_BY_HEADER: Node = DIR;
 
 #[test]
 fn sparse_and_unknown_entries() {
@@ -671,9 +671,9 @@ fn what_only_gnu_tar_writes() {
         (
             "a folder with its names",
             tar().entry(b'D', "x/", dump).file("x/file", "1").end(),
-            vec![("x", DIR_744), ("x/file", file("1"))],
+            vec![("x", FOLDER_744), ("x/file", file("1"))],
         ),
-        ("a folder with no names", tar().entry(b'D', "x/", "").end(), vec![("x", DIR_744)]),
+        ("a folder with no names", tar().entry(b'D', "x/", "").end(), vec![("x", FOLDER_744)]),
     ]);
     all_refused(UNSAFE, vec![("a folder with names elsewhere", tar().entry(b'D', "../x", dump).end())]);
     all_refused(
@@ -871,7 +871,7 @@ fn no_privileges_come_back() {
     let (client, session) = place.prepare_canned();
     client.answer(tar().dir_with_mode("dir", 0o700).end());
     restore(&session, &*client).unwrap();
-    assert_eq!(place.tree()[&b"dir"[..]], Node::Dir(0o2700));
+    assert_eq!(place.tree()[&b"dir"[..]], Node::Folder(0o2700));
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn many(files: usize) -> Tree {
 
 /// The files of a tree, without the first so many.
 fn without(tree: &Tree, deleted: usize) -> (Tree, Tree) {
-    let is_file = |node: &Node| !matches!(node, Node::Dir(_));
+    let is_file = |node: &Node| !matches!(node, Node::Folder(_));
     let gone: Tree = tree
         .iter()
         .filter(|(_, node)| is_file(node))
@@ -44,7 +44,7 @@ fn deletions_of_most_of_a_workspace_are_kept() {
         assert_eq!(report.deleted.len(), deleted, "{what}");
         assert_eq!(report.conflicts, [], "{what}: nobody's edit");
         let mut found: Tree = place.kept_aside().into_iter().collect();
-        found.retain(|_, node| !matches!(node, Node::Dir(_)));
+        found.retain(|_, node| !matches!(node, Node::Folder(_)));
         assert_same(&found, if kept { &gone } else { const { &Tree::new() } }, &what);
         assert_eq!(report.deletions_kept.len(), if kept { deleted } else { 0 }, "{what}");
         for conflict in &report.deletions_kept {

@@ -68,7 +68,7 @@ fn grow(random: &mut Random, tree: &mut Tree, path: Vec<u8>, depth: usize) {
             grow(random, tree, child, depth + 1);
         }
     }
-    tree.insert(path, Node::Dir(*random.pick(&[0o755, 0o755, 0o700, 0o777])));
+    tree.insert(path, Node::Folder(*random.pick(&[0o755, 0o755, 0o700, 0o777])));
 }
 
 fn random_tree(random: &mut Random) -> Tree {
@@ -98,14 +98,14 @@ fn edited(random: &mut Random, tree: &Tree) -> Tree {
         };
         match (random.below(5), tree.get(&path)) {
             (0, _) => remove(&mut tree, &path),
-            (1 | 2, Some(Node::Dir(_))) => {
+            (1 | 2, Some(Node::Folder(_))) => {
                 let child = [&path[..], b"/", *random.pick(NAMES)].concat();
                 remove(&mut tree, &child);
                 let depth = child.split(|&byte| byte == b'/').count() - 1;
                 grow(random, &mut tree, child, depth);
             }
-            (3, Some(Node::Dir(_))) => {
-                tree.insert(path, Node::Dir(*random.pick(&[0o755, 0o700, 0o777])));
+            (3, Some(Node::Folder(_))) => {
+                tree.insert(path, Node::Folder(*random.pick(&[0o755, 0o700, 0o777])));
             }
             _ => {
                 remove(&mut tree, &path);
@@ -347,7 +347,7 @@ fn fuzz_unpacking() {
         for entry in &unpacked.entries {
             let node = match &entry.content {
                 // A mode that takes the owner's rights does not come.
-                Content::Dir { mode } => Node::Dir(mode.unwrap_or(0o755) & 0o777 | 0o500),
+                Content::Folder { mode } => Node::Folder(mode.unwrap_or(0o755) & 0o777 | 0o500),
                 Content::File { mode } => {
                     let content = contents.files.entry(entry.inode).or_default();
                     Node::File(mode & 0o777 | 0o400, content.clone())
@@ -357,7 +357,10 @@ fn fuzz_unpacking() {
             };
             let path = entry.path.as_bytes().to_vec();
             let folders: BTreeSet<_> = crate::tree::above(&path).collect();
-            assert!(folders.iter().all(|folder| matches!(tree.get(*folder), Some(Node::Dir(_)))), "{path:?}");
+            assert!(
+                folders.iter().all(|folder| matches!(tree.get(*folder), Some(Node::Folder(_)))),
+                "{path:?}"
+            );
             assert!(tree.insert(path, node).is_none(), "a name stands there twice");
         }
         // What is accepted can be restored, and that is what comes out.

@@ -60,7 +60,8 @@ pub fn kill_often<Around>(
         in_the_middle += usize::from(found != *ours && found != expected);
         for (path, node) in ours {
             let now = found.get(path);
-            let gives_way = now.is_none() && matches!(node, Node::Dir(_)) && expected.get(path) != Some(node);
+            let gives_way =
+                now.is_none() && matches!(node, Node::Folder(_)) && expected.get(path) != Some(node);
             let whole = now == Some(node) || now == expected.get(path) || is_fresh_folder(now) || gives_way;
             assert!(whole, "kill {kills}: {} is {now:?}", path.escape_ascii());
         }
@@ -79,7 +80,7 @@ fn plain(tree: &Tree) -> ((), Place) {
 
 /// A folder gets its mode when it is full.
 fn is_fresh_folder(node: Option<&Node>) -> bool {
-    node == Some(&Node::Dir(0o700))
+    node == Some(&Node::Folder(0o700))
 }
 
 #[test]

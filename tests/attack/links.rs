@@ -47,7 +47,7 @@ fn theirs() -> Tree {
         ("d/new", file("2")),
         ("d/same", file("1")),
         ("d/secret", file("2")),
-        ("d/sub", Node::Dir(0o700)),
+        ("d/sub", Node::Folder(0o700)),
         ("d/sub/new", DIR),
         ("d/sub/new/new", file("2")),
         ("d/sub/secret", Node::File(0o755, b"1".to_vec())),
@@ -215,7 +215,7 @@ fn busy_tree(version: &str) -> Tree {
         for folder in ["d", "d/sub", "n/sub"] {
             tree.insert(format!("{folder}/{at}").into(), file(format!("{version} {at}")));
             tree.insert(format!("{folder}/{version}-{at}").into(), file("only in this version"));
-            tree.insert(format!("{folder}/{version}-folder-{at}").into(), Node::Dir(0o750));
+            tree.insert(format!("{folder}/{version}-folder-{at}").into(), Node::Folder(0o750));
         }
     }
     tree

@@ -39,8 +39,8 @@ pub fn merge_but_for(left_alone: &dyn Fn(&[u8]) -> bool, base: &Tree, theirs: &T
         theirs.iter().filter(|(_, node)| **node == Node::Fifo).map(|(path, _)| path.clone()).collect();
     // A folder that holds something of that stays.
     for (path, node) in outcome.base.clone() {
-        let becomes_other = !matches!(node, Node::Dir(_)) && base.get(&path) != Some(&node);
-        let is_folder = matches!(ours.get(&path), Some(Node::Dir(_)));
+        let becomes_other = !matches!(node, Node::Folder(_)) && base.get(&path) != Some(&node);
+        let is_folder = matches!(ours.get(&path), Some(Node::Folder(_)));
         if becomes_other && is_folder && ours.keys().any(|at| is_below(at, &path) && left_alone(at)) {
             outcome.base.remove(&path);
             let uploaded = base.iter().filter(|(at, _)| **at == path || is_below(at, &path));
@@ -57,16 +57,16 @@ pub fn merge_but_for(left_alone: &dyn Fn(&[u8]) -> bool, base: &Tree, theirs: &T
             continue;
         }
         for folder in above(path) {
-            if !matches!(outcome.tree.get(folder), Some(Node::Dir(_))) {
+            if !matches!(outcome.tree.get(folder), Some(Node::Folder(_))) {
                 outcome.replace(folder, &theirs[folder], base);
             }
         }
         match (outcome.tree.get(path), new) {
-            (Some(Node::Dir(_)), Node::Dir(_)) => {
+            (Some(Node::Folder(_)), Node::Folder(_)) => {
                 outcome.tree.insert(path.clone(), new.clone());
                 outcome.written.insert(path.clone());
             }
-            (Some(Node::Dir(_)), _) => over_folders.push(path),
+            (Some(Node::Folder(_)), _) => over_folders.push(path),
             (Some(Node::File(..)), Node::File(..)) => outcome.merge_file(path, new, base),
             _ => outcome.replace(path, new, base),
         }
@@ -173,7 +173,7 @@ impl Outcome {
             assert!(conflict.kept_at.as_bytes().starts_with(folder.as_bytes()), "{what}: {conflict:?}");
             let kept_at = workspace.join(path_of(conflict.kept_at.as_bytes()));
             let node = read_node(&kept_at);
-            let mut kept = if matches!(node, Node::Dir(_)) { read_tree(&kept_at) } else { Tree::new() };
+            let mut kept = if matches!(node, Node::Folder(_)) { read_tree(&kept_at) } else { Tree::new() };
             kept.insert(Vec::new(), node);
             assert_same(
                 &kept,

@@ -103,9 +103,9 @@ fn locked_out(mode: u32) -> Tree {
         ("known", Node::File(mode, b"1".to_vec())),
         ("changed", Node::File(mode, b"2".to_vec())),
         ("new", Node::File(mode, b"1".to_vec())),
-        ("folder", Node::Dir(mode)),
+        ("folder", Node::Folder(mode)),
         ("folder/file", file("1")),
-        ("new folder", Node::Dir(mode)),
+        ("new folder", Node::Folder(mode)),
         ("new folder/file", file("1")),
     ])
 }
@@ -115,7 +115,7 @@ fn modes_that_would_stop_the_next_run_do_not_come() {
     let uploaded = tree([
         ("known", Node::File(0o640, b"1".to_vec())),
         ("changed", Node::File(0o640, b"1".to_vec())),
-        ("folder", Node::Dir(0o750)),
+        ("folder", Node::Folder(0o750)),
         ("folder/file", file("1")),
     ]);
     for mode in [0o000, 0o111, 0o222, 0o333, 0o077, 0o177] {
@@ -124,16 +124,16 @@ fn modes_that_would_stop_the_next_run_do_not_come() {
             ("known", Node::File(0o640, b"1".to_vec())),
             ("changed", Node::File(0o640, b"2".to_vec())),
             ("new", Node::File(mode | 0o400, b"1".to_vec())),
-            ("folder", Node::Dir(0o750)),
+            ("folder", Node::Folder(0o750)),
             ("folder/file", file("1")),
-            ("new folder", Node::Dir(mode | 0o500)),
+            ("new folder", Node::Folder(mode | 0o500)),
             ("new folder/file", file("1")),
         ]);
         // An ordinary user can go on: with the same, with more, and with everything gone.
         let place = Place::with(&uploaded);
         give_to(NOBODY, &place.workspace());
         let mut emptied_folders = locked_out(mode);
-        emptied_folders.retain(|path, node| !path.contains(&b'/') && matches!(node, Node::Dir(_)));
+        emptied_folders.retain(|path, node| !path.contains(&b'/') && matches!(node, Node::Folder(_)));
         let mut without_files = expected.clone();
         without_files.retain(|path, _| emptied_folders.contains_key(path));
         for (theirs, expected) in [
@@ -168,7 +168,7 @@ fn modes_that_would_stop_the_next_run_do_not_come() {
 
 #[test]
 fn read_only_folders_are_worked_in_whoever_made_them_so() {
-    let read_only = Node::Dir(0o555);
+    let read_only = Node::Folder(0o555);
     let uploaded = tree([
         ("same", read_only.clone()),
         ("same/changed", file("1")),
@@ -194,7 +194,7 @@ fn read_only_folders_are_worked_in_whoever_made_them_so() {
         ("closed here", DIR),
         ("closed here/new", file("2")),
         ("new", read_only.clone()),
-        ("new/deep", Node::Dir(0o500)),
+        ("new/deep", Node::Folder(0o500)),
         ("new/deep/file", Node::File(0o444, b"2".to_vec())),
     ]);
     let place = Place::with(&uploaded);
@@ -212,7 +212,7 @@ fn read_only_folders_are_worked_in_whoever_made_them_so() {
     let kept = place.kept_aside();
     for path in ["becomes a file", "becomes a file/deep"] {
         let kept = kept.iter().find(|(kept, _)| kept == path.as_bytes());
-        assert_eq!(kept.map(|(_, node)| node), Some(&Node::Dir(0o555)), "{path} kept its mode");
+        assert_eq!(kept.map(|(_, node)| node), Some(&Node::Folder(0o555)), "{path} kept its mode");
     }
     place.assert_no_litter();
 }
@@ -220,7 +220,7 @@ fn read_only_folders_are_worked_in_whoever_made_them_so() {
 #[test]
 fn read_only_folders_have_their_mode_after_a_failure() {
     let uploaded = tree([
-        ("closed", Node::Dir(0o555)),
+        ("closed", Node::Folder(0o555)),
         ("closed/file", file("1")),
         ("not ours", DIR),
         ("not ours/file", file("1")),
@@ -228,8 +228,8 @@ fn read_only_folders_have_their_mode_after_a_failure() {
     let mut theirs = uploaded.clone();
     for (path, node) in [
         ("closed/file", file("2")),
-        ("new", Node::Dir(0o555)),
-        ("new/deep", Node::Dir(0o555)),
+        ("new", Node::Folder(0o555)),
+        ("new/deep", Node::Folder(0o555)),
         ("not ours/file", file("2")),
     ] {
         theirs.insert(path.into(), node);

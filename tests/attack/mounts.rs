@@ -148,7 +148,7 @@ fn a_folder_in_a_mount_is_kept_aside_with_all_that_is_in_it() {
     let mut ours = before.clone();
     ours.extend(tree([
         ("mnt/d/mine", file("2")),
-        ("mnt/d/deep", Node::Dir(0o750)),
+        ("mnt/d/deep", Node::Folder(0o750)),
         ("mnt/d/deep/link", link("elsewhere")),
     ]));
     let (_mounts, place) = furnish(&before, &["mnt"]);

@@ -42,7 +42,7 @@ fn theirs() -> Tree {
         ("becomes folder", DIR),
         ("becomes folder/new", file("2")),
         ("becomes file", file("2")),
-        ("folder", Node::Dir(0o700)),
+        ("folder", Node::Folder(0o700)),
         ("folder/changed", file("2")),
         ("new", file("2")),
     ])

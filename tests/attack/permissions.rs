@@ -122,8 +122,8 @@ fn folders_that_the_sandbox_made_read_only() {
     // A module cache looks like this: nobody may write into its folders, not even their owner.
     let read_only = |version: &str| {
         tree([
-            ("cache", Node::Dir(0o555)),
-            ("cache/module", Node::Dir(0o555)),
+            ("cache", Node::Folder(0o555)),
+            ("cache/module", Node::Folder(0o555)),
             ("cache/module/file", Node::File(0o444, version.into())),
         ])
     };

@@ -89,7 +89,7 @@ pub fn assert_consistent(place: &Place, base: &Snapshot, incoming: Incoming) {
     for (path, entry) in &incoming.snapshot {
         let Some(staged) = incoming.staged.get(path) else {
             let is_base = base.get(path).is_some_and(|base| base.same_as(entry));
-            assert!(is_base || entry.is_dir(), "{path} was not staged");
+            assert!(is_base || entry.is_folder(), "{path} was not staged");
             continue;
         };
         let mut cursor = incoming.stage.get(&root).unwrap().cursor();
@@ -104,7 +104,7 @@ pub fn assert_consistent(place: &Place, base: &Snapshot, incoming: Incoming) {
             Entry::Symlink { target } => {
                 assert_eq!(cursor.read_link(&staged.name).unwrap().as_ref(), Some(target), "{path}");
             }
-            Entry::Dir { .. } => panic!("a directory was staged: {path}"),
+            Entry::Folder { .. } => panic!("a directory was staged: {path}"),
         }
     }
     assert!(!is_empty || !place.at(RUNTIME).exists(), "a stage for nothing");

@@ -21,7 +21,7 @@ fn states() -> Vec<(&'static str, Tree)> {
         ("link", tree([("p", link("elsewhere"))])),
         ("other link", tree([("p", link("somewhere"))])),
         ("folder", tree([("p", DIR)])),
-        ("private folder", tree([("p", Node::Dir(0o700))])),
+        ("private folder", tree([("p", Node::Folder(0o700))])),
         ("full folder", tree([("p", DIR), ("p/x", file("x")), ("p/y", DIR), ("p/y/z", link("x"))])),
         ("fuller folder", tree([("p", DIR), ("p/w", file("w")), ("p/x", file("xx")), ("p/y", file("y"))])),
         ("FIFO", tree([("p", Node::Fifo)])),

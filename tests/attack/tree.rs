@@ -16,7 +16,7 @@ pub const RUNTIME: &str = ".paperclip-runtime";
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Node {
     /// A folder with its permission bits.
-    Dir(u32),
+    Folder(u32),
     /// A file with its permission bits and bytes.
     File(u32, Vec<u8>),
     /// A symbolic link.
@@ -39,7 +39,7 @@ pub fn link(target: impl AsRef<[u8]>) -> Node {
 }
 
 /// A folder of mode 755.
-pub const DIR: Node = Node::Dir(0o755);
+pub const DIR: Node = Node::Folder(0o755);
 
 /// A tree of these.
 pub fn tree<'a>(nodes: impl IntoIterator<Item = (&'a str, Node)>) -> Tree {
@@ -75,7 +75,7 @@ pub fn read_node(full: &Path) -> Node {
     let metadata = fs::symlink_metadata(full).unwrap();
     let mode = metadata.mode() & 0o7777;
     match metadata.file_type() {
-        kind if kind.is_dir() => Node::Dir(mode),
+        kind if kind.is_dir() => Node::Folder(mode),
         kind if kind.is_symlink() => Node::Link(fs::read_link(full).unwrap().as_os_str().as_bytes().to_vec()),
         kind if kind.is_fifo() || kind.is_socket() => Node::Fifo,
         _ => Node::File(mode, fs::read(full).unwrap()),
@@ -113,7 +113,7 @@ pub fn write_tree(root: &Path, tree: &Tree) {
     }
     // What lies in a folder of another mode is there by now.
     for (path, node) in tree.iter().rev() {
-        if let Node::Dir(mode) = node {
+        if let Node::Folder(mode) = node {
             set_mode(&root.join(path_of(path)), *mode);
         }
     }
@@ -122,7 +122,7 @@ pub fn write_tree(root: &Path, tree: &Tree) {
 /// Puts a node where nothing stands, below an existing folder.
 pub fn write_node(full: &Path, node: &Node) {
     match node {
-        Node::Dir(mode) => {
+        Node::Folder(mode) => {
             fs::create_dir(full).unwrap();
             set_mode(full, *mode);
         }
@@ -155,7 +155,9 @@ pub fn remove(full: &Path) {
 /// Changes what is on disk from one tree to another, and touches nothing that is in both.
 pub fn change_tree(root: &Path, from: &Tree, to: &Tree) {
     for (path, node) in from.iter().rev() {
-        if to.get(path) != Some(node) && !matches!((node, to.get(path)), (Node::Dir(_), Some(Node::Dir(_)))) {
+        if to.get(path) != Some(node)
+            && !matches!((node, to.get(path)), (Node::Folder(_), Some(Node::Folder(_))))
+        {
             remove(&root.join(path_of(path)));
         }
     }
@@ -163,7 +165,7 @@ pub fn change_tree(root: &Path, from: &Tree, to: &Tree) {
         let full = root.join(path_of(path));
         match (from.get(path), node) {
             (Some(before), now) if before == now => {}
-            (Some(Node::Dir(_)), Node::Dir(mode)) => set_mode(&full, *mode),
+            (Some(Node::Folder(_)), Node::Folder(mode)) => set_mode(&full, *mode),
             _ => write_node(&full, node),
         }
     }
@@ -173,7 +175,7 @@ pub fn change_tree(root: &Path, from: &Tree, to: &Tree) {
 pub fn to_tar(tree: &Tree) -> RawTar {
     let start = RawTar::new().dir(".");
     tree.iter().fold(start, |tar, (path, node)| match node {
-        Node::Dir(mode) => tar.dir_with_mode(path, *mode),
+        Node::Folder(mode) => tar.dir_with_mode(path, *mode),
         Node::File(mode, content) => tar.file_with_mode(path, *mode, content),
         Node::Link(target) => tar.symlink(path, target),
         Node::Fifo => tar.entry(b'6', path, ""),

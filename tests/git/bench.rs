@@ -242,7 +242,7 @@ impl Bench {
         for entry in found {
             if is_gits(&entry.path) {
                 match entry.meta.kind {
-                    Kind::Dir => quarantine.folder(&entry.path),
+                    Kind::Folder => quarantine.folder(&entry.path),
                     Kind::File => {
                         let (mut file, _) = there.cursor().open(&entry.path).unwrap().unwrap();
                         quarantine.file(&entry.path, &mut file).unwrap();

@@ -208,7 +208,7 @@ impl Cursor<'_> {
     }
 
     /// Creates a folder. `false` where something is there already.
-    pub fn make_dir(&mut self, path: &RelativePath, mode: u32) -> Result<bool> {
+    pub fn make_folder(&mut self, path: &RelativePath, mode: u32) -> Result<bool> {
         match self.at(path, |folder, name| fs::mkdirat(folder, name, permissions(mode))) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
@@ -217,8 +217,8 @@ impl Cursor<'_> {
     }
 
     /// Creates a folder where none is yet. `false` where something other than a folder does.
-    pub fn ensure_dir(&mut self, path: &RelativePath, mode: u32) -> Result<bool> {
-        Ok(self.make_dir(path, mode)? || self.stat(path)?.is_some_and(|meta| meta.kind == Kind::Dir))
+    pub fn ensure_folder(&mut self, path: &RelativePath, mode: u32) -> Result<bool> {
+        Ok(self.make_folder(path, mode)? || self.stat(path)?.is_some_and(|meta| meta.kind == Kind::Folder))
     }
 
     /// Creates a new file for writing; fails where something is there.
@@ -236,7 +236,7 @@ impl Cursor<'_> {
     }
 
     /// Sets the permission bits of a folder, not those of what a link in its place points to.
-    pub fn set_dir_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
+    pub fn set_folder_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
         self.folder(path.as_bytes())
             .and_then(|folder| fs::fchmod(folder, permissions(mode)))
             .map_err(|errno| self.root.error("chmod", path, errno))
@@ -278,7 +278,7 @@ impl Cursor<'_> {
     }
 
     /// Removes an empty folder. `false` where it is not empty, a mount point, or no folder (any more).
-    pub fn remove_empty_dir(&mut self, path: &RelativePath) -> Result<bool> {
+    pub fn remove_empty_folder(&mut self, path: &RelativePath) -> Result<bool> {
         match self.at(path, |folder, name| fs::unlinkat(folder, name, AtFlags::REMOVEDIR)) {
             Ok(()) => Ok(true),
             Err(errno) if is_absent(errno) || matches!(errno, Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
@@ -317,7 +317,7 @@ impl Cursor<'_> {
 
     /// Removes a name that is no folder, or an empty folder. `false` where neither is there.
     pub fn remove(&mut self, path: &RelativePath) -> Result<bool> {
-        Ok(self.remove_empty_dir(path)? || self.remove_file(path)?)
+        Ok(self.remove_empty_folder(path)? || self.remove_file(path)?)
     }
 
     /// Lists a folder's names; `None` where no folder is there (any more).
@@ -389,7 +389,7 @@ mod tests {
             |levels: usize| RelativePath::parse(names[..levels].join("/").as_bytes()).unwrap().unwrap();
         let mut cursor = root.cursor();
         for levels in 1..=200 {
-            cursor.make_dir(&deep(levels), 0o700).unwrap();
+            cursor.make_folder(&deep(levels), 0o700).unwrap();
             assert!(cursor.open.len() <= OPEN_FOLDERS);
         }
         cursor.folder(deep(200).as_bytes()).unwrap();
@@ -401,7 +401,7 @@ mod tests {
             "what was open stayed so, and nothing was opened anew"
         );
         for levels in (1..=200).rev() {
-            assert_eq!(cursor.stat(&deep(levels)).unwrap().map(|meta| meta.kind), Some(Kind::Dir));
+            assert_eq!(cursor.stat(&deep(levels)).unwrap().map(|meta| meta.kind), Some(Kind::Folder));
         }
     }
 }
