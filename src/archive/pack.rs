@@ -213,14 +213,14 @@ impl Layout {
             .into_iter()
             .flatten()
             .collect::<Vec<_>>();
-        self.mend_links(0, &mut outcomes, &mut Worker::new(self, true, cancel))?;
+        self.repair_hard_links(0, &mut outcomes, &mut Worker::new(self, true, cancel))?;
 
         let mut pieces = Vec::new();
         let mut start = 0;
         for (planned, outcome) in self.entries.iter().zip(&mut outcomes) {
             let end = start + index(planned.size);
-            if let Some(Instead::Bytes(instead)) = outcome.instead.take() {
-                pieces.push((start..end, instead));
+            if let Some(Replacement::Bytes(replacement)) = outcome.replacement.take() {
+                pieces.push((start..end, replacement));
             }
             start = end;
         }
@@ -291,8 +291,8 @@ impl Layout {
                 let start = outcomes.len();
                 outcomes.extend(packed);
                 let mut worker = Worker { in_memory: false, ..Worker::new(self, hash, cancel) };
-                self.mend_links(start, &mut outcomes, &mut worker)?;
-                self.put_instead(start, &mut outcomes, bytes, &mut ready);
+                self.repair_hard_links(start, &mut outcomes, &mut worker)?;
+                self.splice_replacements(start, &mut outcomes, bytes, &mut ready);
             }
         }
         sink.bytes(&[0; END_MARK])?;
@@ -318,22 +318,28 @@ impl Layout {
     }
 
     /// Takes the bytes of a run apart where something does not fit its place.
-    fn put_instead(&self, start: usize, outcomes: &mut [Outcome], bytes: Vec<u8>, ready: &mut Vec<Piece>) {
+    fn splice_replacements(
+        &self,
+        start: usize,
+        outcomes: &mut [Outcome],
+        bytes: Vec<u8>,
+        ready: &mut Vec<Piece>,
+    ) {
         let mut bytes = bytes;
         let mut at = 0;
         for (number, (planned, outcome)) in
             self.entries[start..].iter().zip(&mut outcomes[start..]).enumerate()
         {
-            match outcome.instead.take() {
+            match outcome.replacement.take() {
                 None => at += index(planned.size),
-                Some(Instead::Bytes(instead)) => {
-                    let length = instead.len();
+                Some(Replacement::Bytes(replacement)) => {
+                    let length = replacement.len();
                     // A large file that is gone never had a place among the bytes.
                     let end = bytes.len().min(at + index(planned.size));
-                    bytes.splice(at..end, instead);
+                    bytes.splice(at..end, replacement);
                     at += length;
                 }
-                Some(Instead::Large { file, now }) => {
+                Some(Replacement::Large { file, now }) => {
                     let rest = bytes.split_off(bytes.len().min(at + index(planned.size)));
                     bytes.truncate(at);
                     let path = planned.found.path.clone();
@@ -349,7 +355,12 @@ impl Layout {
 
     /// A further name of a file is worth only as much as the first: where that one vanished or was replaced, the
     /// next stands in for it. Looks at the outcomes from `start` on; all before them are done.
-    fn mend_links(&self, start: usize, outcomes: &mut [Outcome], worker: &mut Worker<'_>) -> Result<()> {
+    fn repair_hard_links(
+        &self,
+        start: usize,
+        outcomes: &mut [Outcome],
+        worker: &mut Worker<'_>,
+    ) -> Result<()> {
         let mut stand_ins: HashMap<usize, usize> = HashMap::new();
         for at in start..outcomes.len() {
             let Some(first) = self.entries[at].link_to else { continue };
@@ -359,13 +370,13 @@ impl Layout {
                 continue;
             }
             let Found { path, meta, .. } = &self.entries[at].found;
-            let mut instead = Vec::new();
+            let mut replacement = Vec::new();
             outcomes[at] = if let Some(&stand_in) = stand_ins.get(&first) {
                 let target = self.entries[stand_in].found.path.as_bytes();
-                push_header(&mut instead, path, meta, Member::HardLink { target });
-                let instead = Some(Instead::Bytes(instead));
+                push_header(&mut replacement, path, meta, Member::HardLink { target });
+                let replacement = Some(Replacement::Bytes(replacement));
                 let names = Some(stand_in);
-                Outcome { file: outcomes[stand_in].file, same_inode: true, names, instead }
+                Outcome { file: outcomes[stand_in].file, same_inode: true, names, replacement }
             } else {
                 let outcome = worker.pack_aside(at)?;
                 if outcome.same_inode {
@@ -490,26 +501,26 @@ pub struct Packed {
 impl Packed {
     /// The size of the archive to be assembled, where it does not stand as laid out.
     #[must_use]
-    pub fn misfit(&self) -> Option<u64> {
+    pub fn reassembled_size(&self) -> Option<u64> {
         if self.pieces.is_empty() {
             return None;
         }
-        let (removed, added) = self.pieces.iter().fold((0, 0), |(removed, added), (place, instead)| {
-            (removed + place.len(), added + instead.len())
+        let (removed, added) = self.pieces.iter().fold((0, 0), |(removed, added), (place, replacement)| {
+            (removed + place.len(), added + replacement.len())
         });
         Some(self.laid_out - removed as u64 + added as u64)
     }
 
-    /// Puts the archive together in `out` ([`Packed::misfit`] bytes) from what was laid out and what goes instead.
+    /// Puts the archive together in `out` ([`Packed::reassembled_size`] bytes) from what was laid out and what goes instead.
     pub fn assemble(&self, laid_out: &[u8], out: &mut [u8]) {
         let (mut from, mut to) = (0, 0);
         let mut copy = |bytes: &[u8]| {
             out[to..to + bytes.len()].copy_from_slice(bytes);
             to += bytes.len();
         };
-        for (place, instead) in &self.pieces {
+        for (place, replacement) in &self.pieces {
             copy(&laid_out[from..place.start]);
-            copy(instead);
+            copy(replacement);
             from = place.end;
         }
         copy(&laid_out[from..]);
@@ -728,12 +739,12 @@ struct Outcome {
     /// For a further name of a file: the entry that has its content.
     names: Option<usize>,
     /// What goes in its place, where it does not fit into that (no bytes, where it vanished).
-    instead: Option<Instead>,
+    replacement: Option<Replacement>,
 }
 
 /// What goes into the archive instead of what was laid out.
 #[derive(Debug)]
-enum Instead {
+enum Replacement {
     Bytes(Vec<u8>),
     /// A file that is too large to be held.
     Large {
@@ -797,7 +808,7 @@ impl<'a> Worker<'a> {
         let Member::File { size } = member else {
             // The digest of a further name is that of the first, once all are read.
             header::write(place, path.as_bytes(), meta, member);
-            return Ok(Outcome { file: None, same_inode: true, names: None, instead: None });
+            return Ok(Outcome { file: None, same_inode: true, names: None, replacement: None });
         };
         match self.open(at)? {
             Some((mut file, now)) if now.size == size => {
@@ -805,7 +816,7 @@ impl<'a> Worker<'a> {
                 let content = header::length(path.as_bytes(), member);
                 let digest = self.read_content(&mut file, &mut place[content..][..index(size)], at)?;
                 let file = Some(PackedFile::of(&now, digest));
-                Ok(Outcome { file, same_inode: now.is_same_inode(meta), names: None, instead: None })
+                Ok(Outcome { file, same_inode: now.is_same_inode(meta), names: None, replacement: None })
             }
             opened => self.append(at, opened),
         }
@@ -851,23 +862,23 @@ impl<'a> Worker<'a> {
 
     fn append(&self, at: usize, opened: Option<(File, Meta)>) -> Result<Outcome> {
         let Found { path, meta, .. } = &self.layout.entries[at].found;
-        let mut instead = Vec::new();
+        let mut replacement = Vec::new();
         let Some((mut file, now)) = opened else {
-            let instead = Some(Instead::Bytes(instead));
-            return Ok(Outcome { file: None, same_inode: false, names: None, instead });
+            let replacement = Some(Replacement::Bytes(replacement));
+            return Ok(Outcome { file: None, same_inode: false, names: None, replacement });
         };
         let same_inode = now.is_same_inode(meta);
         if !self.in_memory && now.size > BATCH {
             let packed = Some(PackedFile::of(&now, None));
-            let instead = Some(Instead::Large { file, now });
-            return Ok(Outcome { file: packed, same_inode, names: None, instead });
+            let replacement = Some(Replacement::Large { file, now });
+            return Ok(Outcome { file: packed, same_inode, names: None, replacement });
         }
-        push_header(&mut instead, path, &now, Member::File { size: now.size });
-        let start = instead.len();
-        instead.resize(start + index(padded(now.size)), 0);
-        let digest = self.read_content(&mut file, &mut instead[start..][..index(now.size)], at)?;
+        push_header(&mut replacement, path, &now, Member::File { size: now.size });
+        let start = replacement.len();
+        replacement.resize(start + index(padded(now.size)), 0);
+        let digest = self.read_content(&mut file, &mut replacement[start..][..index(now.size)], at)?;
         let file = Some(PackedFile::of(&now, digest));
-        Ok(Outcome { file, same_inode, names: None, instead: Some(Instead::Bytes(instead)) })
+        Ok(Outcome { file, same_inode, names: None, replacement: Some(Replacement::Bytes(replacement)) })
     }
 
     /// Fills `content` from the file. Where the file became shorter the rest stays zero, and the digest is that of

@@ -11,11 +11,11 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use super::collisions::spare_collisions;
-use super::conflicts::{ATTEMPTS, Conflicts, Kept, copy_across, folder_of_all};
+use super::conflicts::{ATTEMPTS, BackUp, Conflicts, copy_across, folder_of_all};
 use super::incoming::{Incoming, UNCHANGED};
-use super::journal::{Arriving, DISPLACED, Displacement, Journal, PART};
+use super::journal::{DISPLACED, Displacement, Journal, NewVersion, PART};
 use super::left_alone::must_stay;
-use super::plan::{Local, Placement, Plan, UNTOLD_MODE, plan, put_back, to_look_at};
+use super::plan::{DEFAULT_FOLDER_MODE, Local, Placement, Plan, plan, put_back, to_look_at};
 use super::report::{Conflict, Noted, Report, Rescued, Skipped};
 use super::sensitive::sensitive;
 use crate::cancel::Cancel;
@@ -73,8 +73,8 @@ pub fn merge(
     let deletions = plan.deletes_most_of(base).then(Conflicts::default);
     let applied = lift_write_protection(root, &plan, &mut lifted)
         .and_then(|()| apply(root, incoming, &plan, &seen, &conflicts, deletions.as_ref()));
-    let kept = conflicts.into_kept();
-    let deletions_kept = deletions.map(Conflicts::into_kept).unwrap_or_default();
+    let kept = conflicts.into_conflicts();
+    let deletions_backed_up = deletions.map(Conflicts::into_conflicts).unwrap_or_default();
     if applied.is_ok() {
         // These have got another mode, from the sandbox; after a failure what they had before still holds.
         for (path, _) in &plan.modes {
@@ -92,21 +92,21 @@ pub fn merge(
         Ok(report) => report,
         Err(error) => {
             rescued.conflicts.extend(kept);
-            rescued.deletions_kept.extend(deletions_kept);
+            rescued.deletions_backed_up.extend(deletions_backed_up);
             return Err(error);
         }
     };
     report.conflicts = kept;
-    report.deletions_kept = deletions_kept;
+    report.deletions_backed_up = deletions_backed_up;
     report.sensitive = sensitive_of(&plan, &report.written, &seen);
-    report.kept.extend(plan.kept);
+    report.left_in_place.extend(plan.left_in_place);
     report.skipped.extend(incoming.skipped.iter().cloned());
     report.take_rescued(rescued);
     Ok(report)
 }
 
 /// Tells what a merge would do, and changes nothing. Of what would be kept it tells the folder that this would be in.
-pub fn foresee(
+pub fn preview(
     root: &Root,
     base: &Snapshot,
     incoming: &mut Incoming,
@@ -117,8 +117,8 @@ pub fn foresee(
     leave_what_must_stay(root, base, incoming, (&local, &seen), left_alone, cancel)?;
     let mut plan = plan(base, &incoming.snapshot, &local);
     spare_collisions(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
-    let kept_at = folder_of_all();
-    let kept = |path: &RelativePath| Conflict { path: path.clone(), kept_at: kept_at.clone() };
+    let backed_up_at = folder_of_all();
+    let kept = |path: &RelativePath| Conflict { path: path.clone(), backed_up_at: backed_up_at.clone() };
     let mut cursor = root.cursor();
     let mut report = Report::default();
     let mut deleted = HashSet::new();
@@ -135,12 +135,12 @@ pub fn foresee(
     }
     for placement in plan.placements() {
         report.written.push(placement.path.clone());
-        if placement.aside {
+        if placement.back_up {
             report.conflicts.push(kept(&placement.path));
         }
     }
     // A folder that gives way is kept where anything is left in it.
-    for placement in plan.in_place_of_folders.iter().filter(|placement| !placement.aside) {
+    for placement in plan.in_place_of_folders.iter().filter(|placement| !placement.back_up) {
         let found = scan(&root.below(&placement.path)?, &|_| false, cancel)?;
         if found.iter().any(|found| !deleted.contains(&placement.path.join(&found.path))) {
             report.conflicts.push(kept(&placement.path));
@@ -154,11 +154,11 @@ pub fn foresee(
     }
     if plan.deletes_most_of(base) {
         let files = plan.deletions.iter().filter(|path| !base.get(*path).is_some_and(Entry::is_folder));
-        report.deletions_kept = files.map(kept).collect();
+        report.deletions_backed_up = files.map(kept).collect();
     }
     report.deleted = deleted.into_iter().collect();
     report.sensitive = sensitive_of(&plan, &report.written, &seen);
-    report.kept.extend(plan.kept);
+    report.left_in_place.extend(plan.left_in_place);
     report.skipped.extend(incoming.skipped.iter().cloned());
     report.take_rescued(&mut Rescued::default());
     Ok(report)
@@ -239,7 +239,7 @@ fn restore_write_protection(
 ) -> Result<()> {
     let mut cursor = root.cursor();
     let mut restore = |path: &RelativePath, mode: u32| {
-        let moved = kept.iter().filter_map(|conflict| path.moved(&conflict.path, &conflict.kept_at));
+        let moved = kept.iter().filter_map(|conflict| path.moved(&conflict.path, &conflict.backed_up_at));
         for place in std::iter::once(path.clone()).chain(moved) {
             if cursor.stat(&place)?.is_some_and(|meta| meta.kind == Kind::Folder) {
                 return cursor.set_folder_mode(&place, mode);
@@ -290,7 +290,7 @@ struct Job<'a> {
     /// What is to stand there; nothing where the path is to be deleted.
     entry: Option<&'a Entry>,
     /// Whether what stands there is kept in any case.
-    aside: bool,
+    back_up: bool,
     /// What stood there when the plan was made.
     seen: Option<&'a Meta>,
     /// The name in the stage of the new version, and of the displaced one afterwards.
@@ -310,23 +310,23 @@ impl Job<'_> {
     fn first_mode(&self) -> u32 {
         match self.entry {
             Some(Entry::Folder { mode: Some(mode) }) => mode & PERMISSIONS | 0o700,
-            _ => UNTOLD_MODE,
+            _ => DEFAULT_FOLDER_MODE,
         }
     }
 
     /// The new version as it will stand there.
-    fn arriving(&self) -> Option<Entry> {
+    fn new_version(&self) -> Option<Entry> {
         let entry = self.entry.cloned()?;
         Some(if let Some(mode) = self.mode { entry.with_mode(mode) } else { entry })
     }
 
     fn displacement(&self) -> Displacement {
-        let arriving = match (self.entry, self.staged) {
-            (None, _) => Arriving::Nothing,
-            (Some(_), Some(ino)) => Arriving::Inode(ino),
-            (Some(_), None) => Arriving::Folder,
+        let new_version = match (self.entry, self.staged) {
+            (None, _) => NewVersion::Nothing,
+            (Some(_), Some(ino)) => NewVersion::Inode(ino),
+            (Some(_), None) => NewVersion::Folder,
         };
-        Displacement::new(self.path, &self.name, arriving, self.seen, self.aside)
+        Displacement::new(self.path, &self.name, new_version, self.seen, self.back_up)
     }
 }
 
@@ -336,19 +336,19 @@ fn jobs<'a>(
     incoming: &'a Incoming,
     seen: &'a ByPath<Meta>,
     stage: &Stage,
-    keeps_deletions: bool,
+    backs_up_deletions: bool,
 ) -> Result<Vec<Job<'a>>> {
     let (mut seen, mut staged) = (seen.in_order(), incoming.staged.in_order());
     let placed = |placement: &'a Placement<'_>| {
-        (&placement.path, Some(placement.entry), placement.aside, placement.mode)
+        (&placement.path, Some(placement.entry), placement.back_up, placement.mode)
     };
     let before = plan.folders.iter().chain(&plan.files).map(placed);
-    let deleted = plan.deletions.iter().map(|path| (path, None, keeps_deletions, None));
+    let deleted = plan.deletions.iter().map(|path| (path, None, backs_up_deletions, None));
     let after = plan.in_place_of_folders.iter().map(placed);
     before
         .chain(deleted)
         .chain(after)
-        .map(|(path, entry, aside, mode)| {
+        .map(|(path, entry, back_up, mode)| {
             let (name, staged) = match entry {
                 Some(Entry::File { .. } | Entry::Symlink { .. }) => {
                     let staged = staged.find(path).ok_or_else(|| {
@@ -358,7 +358,7 @@ fn jobs<'a>(
                 }
                 Some(Entry::Folder { .. }) | None => (stage.name(), None),
             };
-            Ok(Job { path, entry, aside, seen: seen.find(path), name, staged, mode })
+            Ok(Job { path, entry, back_up, seen: seen.find(path), name, staged, mode })
         })
         .collect()
 }
@@ -460,7 +460,7 @@ impl<'a> Apply<'a> {
 }
 
 /// Where a version waits: the new one before it is put in place, the displaced one after.
-enum Waiting {
+enum Location {
     /// In the stage.
     Staged(RelativePath),
     /// In the folder it is to stand in, because that one is on another file system than the stage.
@@ -506,11 +506,11 @@ impl Worker<'_> {
             }
             self.in_stage.make_folder(&job.name, job.first_mode())?;
         }
-        let mut waiting = Waiting::Staged(match job.mode {
+        let mut waiting = Location::Staged(match job.mode {
             Some(mode) => self.staged_with_mode(job, mode)?,
             None => job.name.clone(),
         });
-        let mut aside = job.aside;
+        let mut back_up = job.back_up;
         for _ in 0..ATTEMPTS {
             if let Some(replaced) = seen {
                 waiting = self.with_owner_of(&replaced, waiting, job)?;
@@ -519,7 +519,9 @@ impl Worker<'_> {
                 // Somebody made it meanwhile; it gets its mode like all others.
                 Some(meta) if meta.kind == Kind::Folder && job.is_folder() => return self.discard(&waiting),
                 Some(meta) if meta.kind == Kind::Folder => {
-                    if (aside || !self.in_root.remove_empty_folder(path)?) && !self.keep_aside_from(path)? {
+                    if (back_up || !self.in_root.remove_empty_folder(path)?)
+                        && !self.back_up_in_place(path)?
+                    {
                         Renamed::MountPoint
                     } else {
                         Renamed::Absent
@@ -534,7 +536,7 @@ impl Worker<'_> {
             match (moved, seen) {
                 (Renamed::Done, displaced) => {
                     self.report.written.push(path.clone());
-                    return displaced.map_or(Ok(()), |_| self.settle(&waiting, job, aside));
+                    return displaced.map_or(Ok(()), |_| self.settle(&waiting, job, back_up));
                 }
                 (Renamed::OtherFileSystem, _) => {
                     waiting = self.bring_beside(&waiting, job)?;
@@ -545,7 +547,7 @@ impl Worker<'_> {
                     return self.discard(&waiting);
                 }
                 // What appeared meanwhile is nobody's upload.
-                (Renamed::Occupied, _) => aside = true,
+                (Renamed::Occupied, _) => back_up = true,
                 _ => {}
             }
             seen = self.in_root.stat(path)?;
@@ -556,7 +558,7 @@ impl Worker<'_> {
     /// Gives the new version the owner and the group of the one that it replaces. What is new is this process's own, and so
     /// is what replaces something on a file system that keeps no owners. One that has further names, which stand or are to
     /// stand at other paths, is not changed by this one: a copy is.
-    fn with_owner_of(&mut self, replaced: &Meta, waiting: Waiting, job: &Job<'_>) -> Result<Waiting> {
+    fn with_owner_of(&mut self, replaced: &Meta, waiting: Location, job: &Job<'_>) -> Result<Location> {
         if !self.apply.gives_owners {
             return Ok(waiting);
         }
@@ -565,8 +567,8 @@ impl Worker<'_> {
             return Ok(waiting);
         };
         let waiting = match waiting {
-            Waiting::Staged(name) if new.links > 1 && new.kind != Kind::Folder => {
-                Waiting::Staged(self.staged_apart(job, &name, &new)?)
+            Location::Staged(name) if new.links > 1 && new.kind != Kind::Folder => {
+                Location::Staged(self.staged_apart(job, &name, &new)?)
             }
             waiting => waiting,
         };
@@ -603,8 +605,8 @@ impl Worker<'_> {
         let Some((name, ino)) = copied else {
             return Err(Error::Internal(format!("what was staged for {} is gone", job.path)));
         };
-        let arriving = Arriving::Inode(ino);
-        self.apply.journal.add(Displacement::new(job.path, &name, arriving, job.seen, job.aside))?;
+        let new_version = NewVersion::Inode(ino);
+        self.apply.journal.add(Displacement::new(job.path, &name, new_version, job.seen, job.back_up))?;
         Ok(name)
     }
 
@@ -632,7 +634,7 @@ impl Worker<'_> {
         let Some(Copied { name, ino, meta, digest }) = copied else { return Ok(()) };
         let entry = Entry::File { mode, digest };
         let (seen, staged) = (Some(&meta), Some(ino));
-        let job = Job { path, entry: Some(&entry), aside: false, seen, name, staged, mode: None };
+        let job = Job { path, entry: Some(&entry), back_up: false, seen, name, staged, mode: None };
         self.apply.journal.add(job.displacement())?;
         self.place(&job)
     }
@@ -664,7 +666,7 @@ impl Worker<'_> {
     }
 
     /// Moves the new version to where nothing stands.
-    fn move_in(&mut self, waiting: &Waiting, path: &RelativePath) -> Result<Renamed> {
+    fn move_in(&mut self, waiting: &Location, path: &RelativePath) -> Result<Renamed> {
         let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
         match rename((cursor, name), (&mut self.in_root, path), Onto::Nothing)? {
             Renamed::Unsupported => move_in_by_link((cursor, name), (&mut self.in_root, path)),
@@ -673,15 +675,15 @@ impl Worker<'_> {
     }
 
     /// Puts the new version in the place of what stands at its path, which waits in its stead afterwards.
-    fn exchange(&mut self, waiting: &Waiting, job: &Job<'_>) -> Result<Renamed> {
+    fn exchange(&mut self, waiting: &Location, job: &Job<'_>) -> Result<Renamed> {
         let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
         let moved = rename((cursor, name), (&mut self.in_root, job.path), Onto::Exchange)?;
         if moved != Renamed::Unsupported {
             return Ok(moved);
         }
         let mut again = match waiting {
-            Waiting::Staged(_) => self.apply.stage.cursor(),
-            Waiting::Beside(_) => self.apply.root.cursor(),
+            Location::Staged(_) => self.apply.stage.cursor(),
+            Location::Beside(_) => self.apply.root.cursor(),
         };
         // One at a time: of two of our own at one entry, which goes by both names, the second takes out the first.
         let alone = lock(&self.apply.by_links);
@@ -696,7 +698,7 @@ impl Worker<'_> {
                 (Some(left), Some(now)) if now.is_same_inode(&left) => {
                     cursor.remove_file(name)?;
                 }
-                (Some(_), _) => self.keep_aside(&left, job.path)?,
+                (Some(_), _) => self.back_up(&left, job.path)?,
                 (None, _) => {}
             }
         }
@@ -705,29 +707,29 @@ impl Worker<'_> {
 
     /// Deals with what was displaced: removed if it is what the plan was made for, kept aside otherwise. A later look
     /// at the path does not count: what it saw may be an edit made since.
-    fn settle(&mut self, displaced: &Waiting, job: &Job<'_>, aside: bool) -> Result<()> {
+    fn settle(&mut self, displaced: &Location, job: &Job<'_>, back_up: bool) -> Result<()> {
         let (cursor, name) = displaced.cursor(&mut self.in_stage, &mut self.beside);
-        if let (false, Some(planned), Some(now)) = (aside, job.seen, cursor.stat(name)?)
+        if let (false, Some(planned), Some(now)) = (back_up, job.seen, cursor.stat(name)?)
             && now.untouched_since(planned)
         {
             return cursor.remove_file(name).map(|_| ());
         }
-        self.keep_aside(displaced, job.path)
+        self.back_up(displaced, job.path)
     }
 
-    fn discard(&mut self, waiting: &Waiting) -> Result<()> {
+    fn discard(&mut self, waiting: &Location) -> Result<()> {
         let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
         cursor.remove(name).map(|_| ())
     }
 
     /// Keeps a displaced version of `path` under the conflicts.
-    fn keep_aside(&mut self, displaced: &Waiting, path: &RelativePath) -> Result<()> {
+    fn back_up(&mut self, displaced: &Location, path: &RelativePath) -> Result<()> {
         let from = displaced.cursor(&mut self.in_stage, &mut self.beside);
-        self.apply.conflicts.keep(self.apply.root, from, path, true).map(|_| ())
+        self.apply.conflicts.back_up(self.apply.root, from, path, true).map(|_| ())
     }
 
     /// Keeps what stands at `path` under the conflicts. `false` where it is a mount point, or one is in it.
-    fn keep_aside_from(&mut self, path: &RelativePath) -> Result<bool> {
+    fn back_up_in_place(&mut self, path: &RelativePath) -> Result<bool> {
         let apply = self.apply;
         // With no recursion: a tree may be deeper than a thread's stack. The number is how often a folder was emptied.
         let mut paths = vec![(path.clone(), 0)];
@@ -738,8 +740,8 @@ impl Worker<'_> {
             if emptied > 0 && self.in_root.remove_empty_folder(&path)? {
                 continue;
             }
-            let kept = apply.conflicts.keep(apply.root, (&mut self.beside, &path), &path, false)?;
-            if kept == Kept::Done {
+            let kept = apply.conflicts.back_up(apply.root, (&mut self.beside, &path), &path, false)?;
+            if kept == BackUp::Done {
                 continue;
             }
             if self.has_mount_point(&path)? {
@@ -777,10 +779,10 @@ impl Worker<'_> {
 
     /// Keeps what stands in another file system than the conflicts: first takes it out of everybody's sight.
     fn take_beside(&mut self, path: &RelativePath) -> Result<Renamed> {
-        let beside = Waiting::Beside(self.name_beside(path, None, None, true)?);
+        let beside = Location::Beside(self.name_beside(path, None, None, true)?);
         let taken = self.take_out(path, &beside)?;
         if taken == Renamed::Done {
-            self.keep_aside(&beside, path)?;
+            self.back_up(&beside, path)?;
         }
         Ok(taken)
     }
@@ -789,14 +791,14 @@ impl Worker<'_> {
     /// where that is a mount point.
     fn make_folders(&mut self, path: &RelativePath) -> Result<bool> {
         for folder in path.ancestors() {
-            if self.in_root.make_folder(&folder, UNTOLD_MODE)? {
+            if self.in_root.make_folder(&folder, DEFAULT_FOLDER_MODE)? {
                 continue;
             }
             if self.in_root.stat(&folder)?.is_some_and(|meta| meta.kind != Kind::Folder) {
-                if !self.keep_aside_from(&folder)? {
+                if !self.back_up_in_place(&folder)? {
                     return Ok(false);
                 }
-                self.in_root.make_folder(&folder, UNTOLD_MODE)?;
+                self.in_root.make_folder(&folder, DEFAULT_FOLDER_MODE)?;
             }
         }
         Ok(true)
@@ -809,7 +811,7 @@ impl Worker<'_> {
         path: &RelativePath,
         entry: Option<&Entry>,
         seen: Option<&Meta>,
-        aside: bool,
+        back_up: bool,
     ) -> Result<RelativePath> {
         let beside = loop {
             let name = self.apply.stage.name_elsewhere();
@@ -818,16 +820,22 @@ impl Worker<'_> {
                 break beside;
             }
         };
-        self.apply.journal.add(Displacement::beside(path, &beside, Arriving::copy_of(entry), seen, aside))?;
+        self.apply.journal.add(Displacement::beside(
+            path,
+            &beside,
+            NewVersion::copy_of(entry),
+            seen,
+            back_up,
+        ))?;
         Ok(beside)
     }
 
     /// Copies the new version into the folder it is to stand in.
-    fn bring_beside(&mut self, waiting: &Waiting, job: &Job<'_>) -> Result<Waiting> {
-        let Waiting::Staged(name) = waiting else {
+    fn bring_beside(&mut self, waiting: &Location, job: &Job<'_>) -> Result<Location> {
+        let Location::Staged(name) = waiting else {
             return Err(Obstacle::OtherFileSystem.at("rename", self.in_root.path_of(job.path)));
         };
-        let beside = self.name_beside(job.path, job.arriving().as_ref(), job.seen, job.aside)?;
+        let beside = self.name_beside(job.path, job.new_version().as_ref(), job.seen, job.back_up)?;
         let copied = if job.is_folder() {
             self.in_root.make_folder(&beside, job.first_mode())?
         } else {
@@ -839,7 +847,7 @@ impl Worker<'_> {
         if !copied {
             return Err(Obstacle::KeepsChanging.at("copyfile", self.in_root.path_of(&beside)));
         }
-        Ok(Waiting::Beside(beside))
+        Ok(Location::Beside(beside))
     }
 
     /// Deletes what the sandbox deleted, if it is still what was uploaded.
@@ -851,10 +859,10 @@ impl Worker<'_> {
             }
             return Ok(());
         }
-        let mut waiting = Waiting::Staged(job.name.clone());
+        let mut waiting = Location::Staged(job.name.clone());
         let mut taken = self.take_out(path, &waiting)?;
         if taken == Renamed::OtherFileSystem {
-            waiting = Waiting::Beside(self.name_beside(path, None, job.seen, job.aside)?);
+            waiting = Location::Beside(self.name_beside(path, None, job.seen, job.back_up)?);
             taken = self.take_out(path, &waiting)?;
         }
         match taken {
@@ -868,7 +876,7 @@ impl Worker<'_> {
         let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
         if cursor.stat(name)?.is_some_and(|now| now.untouched_since(expected)) {
             if let Some(deletions) = self.apply.deletions {
-                deletions.keep(self.apply.root, (cursor, name), path, true)?;
+                deletions.back_up(self.apply.root, (cursor, name), path, true)?;
             } else {
                 cursor.remove_file(name)?;
             }
@@ -877,20 +885,20 @@ impl Worker<'_> {
         }
         // Somebody changed it since the plan was made: it goes back, or aside where its place was taken.
         if self.move_in(&waiting, path)? == Renamed::Done {
-            self.report.kept.push(path.clone());
+            self.report.left_in_place.push(path.clone());
             return Ok(());
         }
-        self.keep_aside(&waiting, path)
+        self.back_up(&waiting, path)
     }
 
-    fn take_out(&mut self, path: &RelativePath, to: &Waiting) -> Result<Renamed> {
+    fn take_out(&mut self, path: &RelativePath, to: &Location) -> Result<Renamed> {
         let to = to.cursor(&mut self.in_stage, &mut self.beside);
         let taken = rename((&mut self.in_root, path), to, Onto::Replace);
         taken.map_err(|error| error.about(self.in_root.path_of(path)))
     }
 }
 
-impl Waiting {
+impl Location {
     fn with_suffix(&self, suffix: &str) -> Self {
         match self {
             Self::Staged(name) => Self::Staged(name.with_suffix(suffix)),
@@ -1017,18 +1025,18 @@ mod tests {
         let job = Job {
             path: &path,
             entry: None,
-            aside: false,
+            back_up: false,
             seen: planned.as_ref(),
             name: name.clone(),
             staged: None,
             mode: None,
         };
         let mut worker = apply.worker();
-        worker.settle(&Waiting::Staged(name), &job, false).unwrap();
-        let kept = conflicts.into_kept();
+        worker.settle(&Location::Staged(name), &job, false).unwrap();
+        let kept = conflicts.into_conflicts();
         let kept = kept
             .iter()
-            .map(|conflict| fs::read_to_string(folder.path().join(conflict.kept_at.as_path())).unwrap());
+            .map(|conflict| fs::read_to_string(folder.path().join(conflict.backed_up_at.as_path())).unwrap());
         assert!(kept.clone().all(|kept| kept == content));
         kept.count() == 1
     }

@@ -27,20 +27,20 @@ pub fn spare_collisions(
     cancel: &Cancel,
 ) -> Result<()> {
     let mut volume = Looker { cursor: root.cursor(), listings: HashMap::new() };
-    let (mut spared, mut set_aside) = (HashSet::new(), HashSet::new());
+    let (mut spared, mut backed_up) = (HashSet::new(), HashSet::new());
     for (taken, held) in
         collisions(&mut volume, plan, theirs, seen, cancel).map_err(|error| error.with_hint(UNCHANGED))?
     {
         if let (Some(entry), Some(Local::Entry(ours))) = (theirs.get(held), local.get(&taken))
             && entry.same_as(ours)
         {
-            set_aside.insert(taken.clone());
+            backed_up.insert(taken.clone());
         }
         spared.insert(taken);
     }
     if !spared.is_empty() {
-        plan.keep(|path| spared.contains(path));
-        plan.keep_aside(|path| set_aside.contains(path));
+        plan.leave_in_place(|path| spared.contains(path));
+        plan.back_up(|path| backed_up.contains(path));
     }
     Ok(())
 }
@@ -97,7 +97,7 @@ fn collisions<'p, 'a>(
 
 /// What a plan deletes, or replaces without keeping it.
 fn taken_by<'p>(plan: &'p Plan<'_>) -> impl Iterator<Item = &'p RelativePath> {
-    let replaced = plan.placements().filter(|placement| !placement.aside).map(|placement| &placement.path);
+    let replaced = plan.placements().filter(|placement| !placement.back_up).map(|placement| &placement.path);
     plan.deletions.iter().chain(replaced)
 }
 
@@ -471,7 +471,7 @@ mod tests {
             let seen: ByPath<Meta> =
                 taken.iter().filter_map(|at| Some((path(at), table.0.get(&path(at))?.1))).collect();
             let taken = || taken.iter().map(|taken| path(taken));
-            let place = |path| Placement { path, entry: &entry, aside: false, mode: None };
+            let place = |path| Placement { path, entry: &entry, back_up: false, mode: None };
             let plans = [
                 Plan { deletions: taken().collect(), ..Plan::default() },
                 Plan { files: taken().map(place).collect(), ..Plan::default() },
@@ -485,7 +485,7 @@ mod tests {
             }
             let kept = Plan {
                 files: taken()
-                    .map(|path| Placement { path, entry: &entry, aside: true, mode: None })
+                    .map(|path| Placement { path, entry: &entry, back_up: true, mode: None })
                     .collect(),
                 ..Plan::default()
             };
@@ -512,11 +512,15 @@ mod tests {
             .collect();
         let entry = Entry::File { mode: 0o644, digest: Digest([1; 32]) };
         let theirs: Snapshot = names.iter().map(|name| (path(name), entry.clone())).collect();
-        let files =
-            names.iter().map(|name| Placement { path: path(name), entry: &entry, aside: false, mode: None });
+        let files = names.iter().map(|name| Placement {
+            path: path(name),
+            entry: &entry,
+            back_up: false,
+            mode: None,
+        });
         let mut plan = Plan { files: files.collect(), ..Plan::default() };
         let local = names.iter().map(|name| (path(name), Local::Entry(entry.clone()))).collect();
         spare_collisions(&root, &mut plan, &theirs, &local, &seen, &Cancel::default()).unwrap();
-        assert!(!plan.files.iter().any(|placement| placement.aside));
+        assert!(!plan.files.iter().any(|placement| placement.back_up));
     }
 }

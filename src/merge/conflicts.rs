@@ -39,7 +39,7 @@ pub struct Conflicts {
 
 /// What became of a version that was to be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
+pub enum BackUp {
     /// It is kept, or it was gone, so that there is nothing to keep.
     Done,
     /// It is still where it was: in a file system of its own, from which it can only be copied.
@@ -49,33 +49,35 @@ pub enum Kept {
 impl Conflicts {
     /// Moves a local version of `path` from where it is to the kept ones. Where it can only be copied, that is done if
     /// it is out of everybody's sight by now, as `is_hidden` says; otherwise somebody might save to it in between.
-    pub fn keep(
+    pub fn back_up(
         &self,
         root: &Root,
         (from, name): (&mut Cursor<'_>, &RelativePath),
         path: &RelativePath,
         is_hidden: bool,
-    ) -> Result<Kept> {
+    ) -> Result<BackUp> {
         let mut cursor = root.cursor();
         for version in 0..VERSIONS {
-            let kept_at = self.folder(root, version)?.join(path);
-            if !make_folders(&mut cursor, &kept_at)? {
+            let backed_up_at = self.folder(root, version)?.join(path);
+            if !make_folders(&mut cursor, &backed_up_at)? {
                 continue;
             }
-            let moved = match rename((from, name), (&mut cursor, &kept_at), Onto::Nothing)? {
-                Renamed::Unsupported if cursor.stat(&kept_at)?.is_some() => Renamed::Occupied,
+            let moved = match rename((from, name), (&mut cursor, &backed_up_at), Onto::Nothing)? {
+                Renamed::Unsupported if cursor.stat(&backed_up_at)?.is_some() => Renamed::Occupied,
                 // Nobody else writes into this merge's own folder.
-                Renamed::Unsupported => rename((from, name), (&mut cursor, &kept_at), Onto::Replace)?,
-                Renamed::OtherFileSystem if is_hidden => copy_across((from, name), (&mut cursor, &kept_at))?,
+                Renamed::Unsupported => rename((from, name), (&mut cursor, &backed_up_at), Onto::Replace)?,
+                Renamed::OtherFileSystem if is_hidden => {
+                    copy_across((from, name), (&mut cursor, &backed_up_at))?
+                }
                 moved => moved,
             };
             match moved {
                 Renamed::Done => {
-                    lock(&self.kept).push(Conflict { path: path.clone(), kept_at });
-                    return Ok(Kept::Done);
+                    lock(&self.kept).push(Conflict { path: path.clone(), backed_up_at });
+                    return Ok(BackUp::Done);
                 }
-                Renamed::Absent if from.stat(name)?.is_none() => return Ok(Kept::Done),
-                Renamed::OtherFileSystem if !is_hidden => return Ok(Kept::Elsewhere),
+                Renamed::Absent if from.stat(name)?.is_none() => return Ok(BackUp::Done),
+                Renamed::OtherFileSystem if !is_hidden => return Ok(BackUp::Elsewhere),
                 // Whoever takes an outcome for done removes what is left.
                 Renamed::OtherFileSystem | Renamed::MountPoint => {
                     return Err(Obstacle::MountPoint
@@ -92,7 +94,7 @@ impl Conflicts {
 
     /// Everything that was kept.
     #[must_use]
-    pub fn into_kept(self) -> Vec<Conflict> {
+    pub fn into_conflicts(self) -> Vec<Conflict> {
         self.kept.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,8 +109,8 @@ impl Conflicts {
 }
 
 /// Makes the folders above a kept version. `false` where a version that was kept before stands in the place of one.
-fn make_folders(cursor: &mut Cursor<'_>, kept_at: &RelativePath) -> Result<bool> {
-    for above in kept_at.ancestors().skip(DEPTH) {
+fn make_folders(cursor: &mut Cursor<'_>, backed_up_at: &RelativePath) -> Result<bool> {
+    for above in backed_up_at.ancestors().skip(DEPTH) {
         if !cursor.ensure_folder(&above, 0o755)? {
             return Ok(false);
         }
@@ -168,21 +170,21 @@ fn time_of(name: &[u8]) -> Option<i64> {
 }
 
 /// How many bytes are kept in all.
-const KEPT_BYTES: u64 = 1 << 30;
+const MAX_BACKUP_BYTES: u64 = 1 << 30;
 
 /// Why kept versions that are too old, or too many, are still there.
 const UNPRUNED: &str = "its kept versions are past their time, but could not be removed; remove them by hand";
 
 /// For how long local versions are kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Keep {
+pub enum Retention {
     /// For ever, however many there are.
-    ForEver,
+    Forever,
     /// For so many days, and no more than a gibibyte of them; with 0 days only those of the last merge.
     Days(f64),
 }
 
-impl Default for Keep {
+impl Default for Retention {
     fn default() -> Self {
         Self::Days(30.0)
     }
@@ -198,8 +200,8 @@ struct Age {
 }
 
 /// Which ones are too old. One from the future is not.
-fn too_old(kept: &[Age], keep: Keep, now: i64) -> Vec<bool> {
-    let Keep::Days(days) = keep else { return vec![false; kept.len()] };
+fn too_old(kept: &[Age], retention: Retention, now: i64) -> Vec<bool> {
+    let Retention::Days(days) = retention else { return vec![false; kept.len()] };
     #[expect(clippy::cast_precision_loss, reason = "milliseconds are exact in it for 285,000 years")]
     let is_old =
         |age: &Age| (now.saturating_sub(age.time)) as f64 > days * crate::time::MILLIS_PER_DAY as f64;
@@ -227,10 +229,10 @@ fn too_many(kept: &[(Age, u64)], limit: u64) -> Vec<bool> {
 /// Only what has a name as we give one is removed, and no link is followed. What cannot be removed is told, and is no
 /// failure.
 #[must_use]
-pub fn prune(root: &Root, keep: Keep, now: SystemTime, kept_now: &[Conflict]) -> Vec<Skipped> {
+pub fn prune(root: &Root, retention: Retention, now: SystemTime, new_conflicts: &[Conflict]) -> Vec<Skipped> {
     let all = folder_of_all();
     let told = |path: &RelativePath| Skipped { path: path.clone(), reason: UNPRUNED };
-    if keep == Keep::ForEver {
+    if retention == Retention::Forever {
         return Vec::new();
     }
     let Ok(names) = root.cursor().list(Some(&all)) else { return vec![told(&all)] };
@@ -241,25 +243,25 @@ pub fn prune(root: &Root, keep: Keep, now: SystemTime, kept_now: &[Conflict]) ->
         let Some(time) = time_of(&name) else { continue };
         // What cannot be looked at is none that we could remove.
         if matches!(cursor.stat(&path), Ok(Some(meta)) if meta.kind == Kind::Folder) {
-            let is_ours = kept_now.iter().any(|conflict| conflict.kept_at.is_below(&path));
+            let is_ours = new_conflicts.iter().any(|conflict| conflict.backed_up_at.is_below(&path));
             kept.push((path, Age { time, is_ours }));
         }
     }
     let ages: Vec<Age> = kept.iter().map(|(_, age)| *age).collect();
     let (mut removed, mut skipped) = (false, Vec::new());
-    let mut remove = |path: &RelativePath| match remove_kept(root, path) {
+    let mut remove = |path: &RelativePath| match remove_backups(root, path) {
         Ok(()) => removed = true,
         Err(_) => skipped.push(told(path)),
     };
     let mut left = Vec::new();
-    for ((path, age), is_old) in kept.into_iter().zip(too_old(&ages, keep, unix_millis(now))) {
+    for ((path, age), is_old) in kept.into_iter().zip(too_old(&ages, retention, unix_millis(now))) {
         if is_old { remove(&path) } else { left.push((path, age)) }
     }
-    if !kept_now.is_empty() {
+    if !new_conflicts.is_empty() {
         // What cannot be measured counts as nothing: it is not there to be removed either.
         let sizes: Vec<(Age, u64)> =
             left.iter().map(|(path, age)| (*age, size_of(root, path).unwrap_or(0))).collect();
-        for ((path, _), is_too_many) in left.iter().zip(too_many(&sizes, KEPT_BYTES)) {
+        for ((path, _), is_too_many) in left.iter().zip(too_many(&sizes, MAX_BACKUP_BYTES)) {
             if is_too_many {
                 remove(path);
             }
@@ -279,7 +281,7 @@ fn size_of(root: &Root, path: &RelativePath) -> Result<u64> {
 }
 
 /// Removes a merge's kept versions, also where a folder in them is read-only.
-fn remove_kept(root: &Root, path: &RelativePath) -> Result<()> {
+fn remove_backups(root: &Root, path: &RelativePath) -> Result<()> {
     let folder = root.below(path)?;
     let mut cursor = folder.cursor();
     for found in scan(&folder, &|_| false, &Cancel::default())? {
@@ -427,14 +429,14 @@ mod tests {
         for (at, place) in ["a", "a", "a/b", "a/b/c", "a"].into_iter().enumerate() {
             fs::write(folder.path().join("edit"), at.to_string()).unwrap();
             let kept =
-                conflicts.keep(&root, (&mut root.cursor(), &path("edit")), &path(place), false).unwrap();
-            assert_eq!(kept, Kept::Done);
+                conflicts.back_up(&root, (&mut root.cursor(), &path("edit")), &path(place), false).unwrap();
+            assert_eq!(kept, BackUp::Done);
         }
-        let kept = conflicts.into_kept();
+        let kept = conflicts.into_conflicts();
         assert_eq!(kept.len(), 5);
         for (at, conflict) in kept.iter().enumerate() {
-            let kept_at = folder.path().join(conflict.kept_at.as_path());
-            assert_eq!(fs::read_to_string(kept_at).unwrap(), at.to_string());
+            let backed_up_at = folder.path().join(conflict.backed_up_at.as_path());
+            assert_eq!(fs::read_to_string(backed_up_at).unwrap(), at.to_string());
         }
     }
 
@@ -448,7 +450,7 @@ mod tests {
             fs::write(&ignore, before).unwrap();
             fs::write(folder.path().join("edit"), "").unwrap();
             let conflicts = Conflicts::default();
-            conflicts.keep(&root, (&mut root.cursor(), &path("edit")), &path("edit"), false).unwrap();
+            conflicts.back_up(&root, (&mut root.cursor(), &path("edit")), &path("edit"), false).unwrap();
             assert_eq!(fs::read_to_string(&ignore).unwrap(), after);
         }
     }
@@ -482,22 +484,22 @@ mod tests {
         const DAY: i64 = crate::time::MILLIS_PER_DAY;
         let now = 100 * DAY;
         for (keep, time, is_ours, goes) in [
-            (Keep::default(), now, false, false),
-            (Keep::default(), now - 30 * DAY, false, false),
-            (Keep::default(), now - 30 * DAY - 1, false, true),
-            (Keep::default(), now - 30 * DAY - 1, true, false),
-            (Keep::default(), now + 1000 * DAY, false, false),
-            (Keep::default(), i64::MIN, false, true),
-            (Keep::Days(0.0), now - 1, false, true),
-            (Keep::Days(0.0), now - 1, true, false),
-            (Keep::Days(0.5), now - DAY / 2, false, false),
-            (Keep::Days(0.5), now - DAY / 2 - 1, false, true),
-            (Keep::Days(f64::INFINITY), i64::MIN, false, false),
-            (Keep::ForEver, i64::MIN, false, false),
+            (Retention::default(), now, false, false),
+            (Retention::default(), now - 30 * DAY, false, false),
+            (Retention::default(), now - 30 * DAY - 1, false, true),
+            (Retention::default(), now - 30 * DAY - 1, true, false),
+            (Retention::default(), now + 1000 * DAY, false, false),
+            (Retention::default(), i64::MIN, false, true),
+            (Retention::Days(0.0), now - 1, false, true),
+            (Retention::Days(0.0), now - 1, true, false),
+            (Retention::Days(0.5), now - DAY / 2, false, false),
+            (Retention::Days(0.5), now - DAY / 2 - 1, false, true),
+            (Retention::Days(f64::INFINITY), i64::MIN, false, false),
+            (Retention::Forever, i64::MIN, false, false),
         ] {
             assert_eq!(too_old(&[Age { time, is_ours }], keep, now), [goes], "{keep:?} {time} {is_ours}");
         }
-        assert_eq!(too_old(&[], Keep::default(), now), [false; 0]);
+        assert_eq!(too_old(&[], Retention::default(), now), [false; 0]);
     }
 
     #[test]
@@ -519,7 +521,7 @@ mod tests {
     }
 
     /// A workspace with kept versions by those names, and what is left of them after a merge at `now`.
-    fn pruned(names: &[&str], keep: Keep, ours: &[&str]) -> Vec<String> {
+    fn pruned(names: &[&str], retention: Retention, ours: &[&str]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         let all = root.path_of(&folder_of_all());
@@ -528,10 +530,12 @@ mod tests {
             fs::create_dir_all(all.join(name).join("deep/er")).unwrap();
             fs::write(all.join(name).join("deep/er/edit"), "edit").unwrap();
         }
-        let kept_at = |name: &str| path(&format!(".paperclip-runtime/conflicts/{name}/deep/er/edit"));
-        let ours: Vec<_> =
-            ours.iter().map(|name| Conflict { path: path("deep/er/edit"), kept_at: kept_at(name) }).collect();
-        assert_eq!(prune(&root, keep, SystemTime::now(), &ours), []);
+        let backed_up_at = |name: &str| path(&format!(".paperclip-runtime/conflicts/{name}/deep/er/edit"));
+        let ours: Vec<_> = ours
+            .iter()
+            .map(|name| Conflict { path: path("deep/er/edit"), backed_up_at: backed_up_at(name) })
+            .collect();
+        assert_eq!(prune(&root, retention, SystemTime::now(), &ours), []);
         let mut left: Vec<_> = match fs::read_dir(&all) {
             Ok(names) => names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect(),
             Err(_) => vec!["not even the folder".to_owned()],
@@ -544,12 +548,12 @@ mod tests {
     fn kept_versions_go_when_they_are_old_and_nothing_else_goes() {
         let old = "2020-01-01T00-00-00.000Z";
         let older = "2020-01-01T00-00-00.000Z~2";
-        assert_eq!(pruned(&[old, older], Keep::default(), &[]), ["not even the folder"]);
-        assert_eq!(pruned(&[old, older], Keep::default(), &[older]), [older]);
-        assert_eq!(pruned(&[old, older], Keep::ForEver, &[]), [old, older]);
+        assert_eq!(pruned(&[old, older], Retention::default(), &[]), ["not even the folder"]);
+        assert_eq!(pruned(&[old, older], Retention::default(), &[older]), [older]);
+        assert_eq!(pruned(&[old, older], Retention::Forever, &[]), [old, older]);
         let now = name_of(SystemTime::now());
-        assert_eq!(pruned(&[old, &now], Keep::default(), &[]), [&*now]);
-        assert_eq!(pruned(&[old, "mine", "2020"], Keep::Days(0.0), &[]), ["2020", "mine"]);
+        assert_eq!(pruned(&[old, &now], Retention::default(), &[]), [&*now]);
+        assert_eq!(pruned(&[old, "mine", "2020"], Retention::Days(0.0), &[]), ["2020", "mine"]);
     }
 
     #[test]
@@ -566,12 +570,12 @@ mod tests {
         let inner = "2020-01-02T00-00-00.000Z";
         fs::create_dir(all.join(inner)).unwrap();
         symlink(&outside, all.join(inner).join("link")).unwrap();
-        assert_eq!(prune(&root, Keep::default(), SystemTime::now(), &[]), []);
+        assert_eq!(prune(&root, Retention::default(), SystemTime::now(), &[]), []);
         assert!(all.join(old).is_symlink(), "we make no links of that name");
         assert!(!all.join(inner).exists());
         fs::remove_dir_all(&all).unwrap();
         symlink(&outside, &all).unwrap();
-        assert_eq!(prune(&root, Keep::default(), SystemTime::now(), &[]), []);
+        assert_eq!(prune(&root, Retention::default(), SystemTime::now(), &[]), []);
         assert_eq!(fs::read_to_string(outside.join(old).join("precious")).unwrap(), "precious");
     }
 
@@ -600,7 +604,7 @@ mod tests {
             return;
         };
         let root = Root::open(std::path::Path::new(&workspace)).unwrap();
-        let skipped = prune(&root, Keep::default(), SystemTime::now(), &[]);
+        let skipped = prune(&root, Retention::default(), SystemTime::now(), &[]);
         let told: Vec<_> = skipped.iter().map(|skipped| skipped.path.to_string()).collect();
         assert_eq!(told, [".paperclip-runtime/conflicts/2020-01-01T00-00-00.000Z"]);
     }

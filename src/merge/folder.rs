@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::conflicts::Keep;
+use super::conflicts::Retention;
 use super::incoming::{Incoming, UNCHANGED};
 use super::lock::{self, MergeLock};
 use super::receive::Reception;
@@ -112,7 +112,7 @@ impl FolderMerge {
             }
         };
         incoming.keep_lacking(&base, &|path| may_lack.matches(path));
-        incoming.keep_untold(&base, may_lack_anything);
+        incoming.treat_missing_as_unchanged(&base, may_lack_anything);
         let merge = Merge::begin(root, incoming, &base, &mut rescued)?;
         Ok(Self { merge, base, exclude, rescued })
     }
@@ -121,8 +121,12 @@ impl FolderMerge {
     pub fn apply(&mut self) -> Result<Report> {
         let left_alone = |path: &RelativePath| is_left_alone(&self.exclude, path);
         let cancel = Cancel::default();
-        let terms =
-            Terms { base: &self.base, left_alone: &left_alone, keep: Keep::default(), cancel: &cancel };
+        let terms = Terms {
+            base: &self.base,
+            left_alone: &left_alone,
+            retention: Retention::default(),
+            cancel: &cancel,
+        };
         self.merge.apply(&terms, &mut self.rescued)
     }
 

@@ -128,7 +128,7 @@ impl Incoming {
 
     /// Takes what the other side could not tell for unchanged: the base goes on there, and nothing is deleted.
     /// That is what became a device, with all that was below it; and where `all` says so, whatever is missing.
-    pub fn keep_untold(&mut self, base: &Snapshot, all: bool) {
+    pub fn treat_missing_as_unchanged(&mut self, base: &Snapshot, all: bool) {
         let special: HashSet<RelativePath> =
             self.skipped.iter().map(|skipped| skipped.path.clone()).collect();
         for (path, entry) in base {

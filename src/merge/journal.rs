@@ -58,7 +58,7 @@ const WINDOW: usize = 16;
 
 /// What waits for its place, by what it is known again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Arriving {
+pub enum NewVersion {
     /// A file or link, by its inode.
     Inode(u64),
     /// The copy of a file, by the digest of its content and its permission bits.
@@ -72,7 +72,7 @@ pub enum Arriving {
     Nothing,
 }
 
-impl Arriving {
+impl NewVersion {
     /// The copy of an entry on another file system than the stage.
     #[must_use]
     pub fn copy_of(entry: Option<&Entry>) -> Self {
@@ -103,8 +103,10 @@ pub struct Displacement {
     in_workspace: bool,
     path: Name,
     /// Whether the local version is kept in any case.
-    aside: bool,
-    arriving: Arriving,
+    #[serde(rename = "aside")]
+    back_up: bool,
+    #[serde(rename = "arriving")]
+    new_version: NewVersion,
     /// What stood at the path when the plan was made.
     seen: Option<Identity>,
 }
@@ -152,16 +154,16 @@ impl Displacement {
     pub fn new(
         path: &RelativePath,
         name: &RelativePath,
-        arriving: Arriving,
+        new_version: NewVersion,
         seen: Option<&Meta>,
-        aside: bool,
+        back_up: bool,
     ) -> Self {
         Self {
             name: Name::of(name.as_bytes()),
             in_workspace: false,
             path: Name::of(path.as_bytes()),
-            aside,
-            arriving,
+            back_up,
+            new_version,
             seen: seen.map(identity),
         }
     }
@@ -171,11 +173,11 @@ impl Displacement {
     pub fn beside(
         path: &RelativePath,
         name: &RelativePath,
-        arriving: Arriving,
+        new_version: NewVersion,
         seen: Option<&Meta>,
-        aside: bool,
+        back_up: bool,
     ) -> Self {
-        Self { in_workspace: true, ..Self::new(path, name, arriving, seen, aside) }
+        Self { in_workspace: true, ..Self::new(path, name, new_version, seen, back_up) }
     }
 
     /// Reads a line of a journal, with its name and path. Nothing where it is not one that the stage's process can have
@@ -189,27 +191,27 @@ impl Displacement {
     }
 
     /// Whether what lies under the name is to be kept: a local version that is nowhere else.
-    fn is_somebodys(&self, cursor: &mut Cursor<'_>, name: &RelativePath, found: &Meta) -> Result<bool> {
-        if !self.aside && self.seen == Some(identity(found)) {
+    fn is_local_edit(&self, cursor: &mut Cursor<'_>, name: &RelativePath, found: &Meta) -> Result<bool> {
+        if !self.back_up && self.seen == Some(identity(found)) {
             return Ok(false);
         }
-        let is_what_arrives = match &self.arriving {
-            Arriving::Inode(ino) => found.id.inode() == *ino,
-            Arriving::Copy(digest, mode) => {
+        let is_new_version = match &self.new_version {
+            NewVersion::Inode(ino) => found.id.inode() == *ino,
+            NewVersion::Copy(digest, mode) => {
                 let file = Reader::new().file(cursor, name, &Cancel::default(), |_| Ok(()))?;
                 file.is_some_and(|(now, found)| {
                     now.mode & PERMISSIONS == *mode && digest.parse() == Ok::<Digest, ()>(found)
                 })
             }
-            Arriving::Link(target) => {
+            NewVersion::Link(target) => {
                 cursor.read_link(name)?.is_some_and(|found| *found == *target.as_bytes())
             }
-            Arriving::Folder => {
+            NewVersion::Folder => {
                 found.kind == Kind::Folder && cursor.list(Some(name))?.is_none_or(|names| names.is_empty())
             }
-            Arriving::Nothing => false,
+            NewVersion::Nothing => false,
         };
-        Ok(!is_what_arrives)
+        Ok(!is_new_version)
     }
 }
 
@@ -346,13 +348,13 @@ pub fn clear_up(root: &Root, stages: impl IntoIterator<Item = Abandoned>, rescue
                 return abandoned.remove(root);
             }
             // All of it is kept, where no later restore has to look at it again.
-            conflicts.keep(root, (&mut root.cursor(), &stage), &stage, true).map(|_| ())
+            conflicts.back_up(root, (&mut root.cursor(), &stage), &stage, true).map(|_| ())
         });
         if cleared.is_err() {
             rescued.skipped.push(Skipped { path: stage, reason: UNCLEARED });
         }
     }
-    rescued.conflicts.extend(conflicts.into_kept());
+    rescued.conflicts.extend(conflicts.into_conflicts());
 }
 
 /// Keeps the local versions that lie in an abandoned stage. `false` where its journal is not whole, so that nobody knows
@@ -378,8 +380,8 @@ fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Conflicts) -> Res
         // Where names cannot be exchanged, the displaced version has one of its own for a moment.
         for name in [name.with_suffix(DISPLACED), name] {
             let Some(found) = cursor.stat(&name)? else { continue };
-            if displacement.is_somebodys(cursor, &name, &found)? {
-                conflicts.keep(root, (&mut *cursor, &name), &path, true)?;
+            if displacement.is_local_edit(cursor, &name, &found)? {
+                conflicts.back_up(root, (&mut *cursor, &name), &path, true)?;
             } else if displacement.in_workspace {
                 cursor.remove(&name)?;
             }
@@ -419,16 +421,16 @@ mod tests {
     use rustix::io::Errno;
 
     /// Whether what `make` puts at the name is somebody's, for what was to arrive there.
-    fn is_kept(arriving: Arriving, make: impl Fn(&std::path::Path)) -> bool {
+    fn is_kept(new_version: NewVersion, make: impl Fn(&std::path::Path)) -> bool {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         let name = RelativePath::parse(b"name").unwrap().unwrap();
         make(&folder.path().join("name"));
         let mut cursor = root.cursor();
         let found = cursor.stat(&name).unwrap().unwrap();
-        let text = lines(std::iter::once(Displacement::new(&name, &name, arriving, None, false)));
+        let text = lines(std::iter::once(Displacement::new(&name, &name, new_version, None, false)));
         let read: Displacement = read_line(&text).unwrap();
-        read.is_somebodys(&mut cursor, &name, &found).unwrap()
+        read.is_local_edit(&mut cursor, &name, &found).unwrap()
     }
 
     #[test]
@@ -440,18 +442,18 @@ mod tests {
             }
         };
         let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".parse().unwrap();
-        let copy = || Arriving::copy_of(Some(&Entry::File { mode: 0o100_644, digest }));
+        let copy = || NewVersion::copy_of(Some(&Entry::File { mode: 0o100_644, digest }));
         assert!(!is_kept(copy(), write("abc", 0o644)), "the copy");
         assert!(is_kept(copy(), write("abd", 0o644)), "other content");
         assert!(is_kept(copy(), write("abc", 0o600)), "another mode");
         assert!(is_kept(copy(), |at| symlink("abc", at).unwrap()), "another kind");
         // macOS's volumes may refuse bytes that are no text.
         let target: &[u8] = if cfg!(target_os = "linux") { b"to\xff" } else { b"to" };
-        let link = || Arriving::copy_of(Some(&Entry::Symlink { target: target.into() }));
+        let link = || NewVersion::copy_of(Some(&Entry::Symlink { target: target.into() }));
         assert!(!is_kept(link(), |at| symlink(OsStr::from_bytes(target), at).unwrap()), "the link");
         assert!(is_kept(link(), |at| symlink("elsewhere", at).unwrap()), "another target");
         assert!(is_kept(link(), write("to", 0o644)), "a file");
-        let dir = || Arriving::copy_of(Some(&Entry::Folder { mode: None }));
+        let dir = || NewVersion::copy_of(Some(&Entry::Folder { mode: None }));
         assert!(!is_kept(dir(), |at| fs::create_dir(at).unwrap()), "the folder");
         assert!(
             is_kept(dir(), |at| fs::create_dir_all(at.join("in")).unwrap()),
@@ -459,10 +461,10 @@ mod tests {
         );
         assert!(is_kept(dir(), write("", 0o644)), "a file");
         assert!(
-            is_kept(Arriving::copy_of(None), write("", 0o644)),
+            is_kept(NewVersion::copy_of(None), write("", 0o644)),
             "nothing arrives where a path is deleted"
         );
-        assert!(is_kept(Arriving::Inode(0), write("", 0o644)), "another inode");
+        assert!(is_kept(NewVersion::Inode(0), write("", 0o644)), "another inode");
     }
 
     #[test]
@@ -473,15 +475,18 @@ mod tests {
         fs::write(folder.path().join("name"), "uploaded").unwrap();
         let mut cursor = root.cursor();
         let seen = cursor.stat(&name).unwrap().unwrap();
-        let mut is_kept = |seen: &Meta, arriving: Arriving, aside: bool| {
+        let mut is_kept = |seen: &Meta, new_version: NewVersion, back_up: bool| {
             let found = cursor.stat(&name).unwrap().unwrap();
-            let displacement = Displacement::new(&name, &name, arriving, Some(seen), aside);
-            displacement.is_somebodys(&mut cursor, &name, &found).unwrap()
+            let displacement = Displacement::new(&name, &name, new_version, Some(seen), back_up);
+            displacement.is_local_edit(&mut cursor, &name, &found).unwrap()
         };
-        assert!(!is_kept(&seen, Arriving::Nothing, false));
-        assert!(is_kept(&seen, Arriving::Nothing, true));
-        assert!(is_kept(&Meta { size: 9, ..seen }, Arriving::Nothing, false), "touched since");
-        assert!(!is_kept(&seen, Arriving::Inode(seen.id.inode()), true), "what arrives is what stands there");
+        assert!(!is_kept(&seen, NewVersion::Nothing, false));
+        assert!(is_kept(&seen, NewVersion::Nothing, true));
+        assert!(is_kept(&Meta { size: 9, ..seen }, NewVersion::Nothing, false), "touched since");
+        assert!(
+            !is_kept(&seen, NewVersion::Inode(seen.id.inode()), true),
+            "what arrives is what stands there"
+        );
     }
 
     fn path(text: &str) -> RelativePath {
@@ -503,12 +508,12 @@ mod tests {
         let (edited, uploaded, new) = (put("edit"), put("uploaded"), put("new"));
         let other = Meta { id: FileId::default(), ..edited.1 };
         let items = [
-            ("edited", &edited.0, Arriving::Inode(0), Some(&other)),
-            ("uploaded", &uploaded.0, Arriving::Inode(0), Some(&uploaded.1)),
-            ("new", &new.0, Arriving::Inode(new.1.id.inode()), None),
+            ("edited", &edited.0, NewVersion::Inode(0), Some(&other)),
+            ("uploaded", &uploaded.0, NewVersion::Inode(0), Some(&uploaded.1)),
+            ("new", &new.0, NewVersion::Inode(new.1.id.inode()), None),
         ];
-        Journal::begin(&stage, &items, |(at, name, arriving, seen)| {
-            Displacement::new(&path(at), name, arriving.clone(), *seen, false)
+        Journal::begin(&stage, &items, |(at, name, new_version, seen)| {
+            Displacement::new(&path(at), name, new_version.clone(), *seen, false)
         })
         .unwrap();
         let abandoned = stage.abandon();
@@ -655,7 +660,7 @@ mod tests {
         let journal = Journal::begin(&stage, &[(); 0], |()| unreachable!()).unwrap();
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let file = std::mem::replace(&mut lock(&journal.file).file, full);
-        let displacement = || Displacement::new(&path("a"), &path("0"), Arriving::Nothing, None, false);
+        let displacement = || Displacement::new(&path("a"), &path("0"), NewVersion::Nothing, None, false);
         let error = journal.add(displacement()).unwrap_err();
         assert_eq!(error.errno(), Some(Errno::NOSPC.raw_os_error()));
         lock(&journal.file).file = file;

@@ -145,12 +145,12 @@ impl Places {
             held @ Attempt::Held { .. } => return Ok(held),
         };
         // A process that may write to the parent has it there.
-        match Standing::at(&beside)? {
-            Standing::Held(holder) => {
+        match LockState::at(&beside)? {
+            LockState::Held(holder) => {
                 lock.release()?;
                 Ok(Attempt::held(&self.beside, holder))
             }
-            Standing::Nothing | Standing::LeftBehind(..) => Ok(Attempt::Taken(lock)),
+            LockState::Free | LockState::Abandoned(..) => Ok(Attempt::Taken(lock)),
         }
     }
 
@@ -161,13 +161,13 @@ impl Places {
         let Ok(within) = Root::open(workspace).and_then(|root| inside(&root)) else {
             return Ok(Attempt::Taken(lock));
         };
-        match Standing::at(&within) {
-            Ok(Standing::Held(holder)) => {
+        match LockState::at(&within) {
+            Ok(LockState::Held(holder)) => {
                 lock.release()?;
                 Ok(Attempt::held(within.path(), holder))
             }
-            Ok(Standing::Nothing) | Err(_) => Ok(Attempt::Taken(lock)),
-            Ok(Standing::LeftBehind(folder, owner_file)) => {
+            Ok(LockState::Free) | Err(_) => Ok(Attempt::Taken(lock)),
+            Ok(LockState::Abandoned(folder, owner_file)) => {
                 // It keeps nobody out any more; where it cannot be removed, it stays.
                 let _stays = folder.dismantle(owner_file);
                 Ok(Attempt::Taken(lock))
@@ -269,10 +269,10 @@ impl MergeLock {
             {
                 return Ok(Attempt::Taken(lock));
             }
-            match Standing::at(site)? {
-                Standing::Nothing => {}
-                Standing::Held(holder) => return Ok(Attempt::held(site.path(), holder)),
-                Standing::LeftBehind(folder, owner_file) => {
+            match LockState::at(site)? {
+                LockState::Free => {}
+                LockState::Held(holder) => return Ok(Attempt::held(site.path(), holder)),
+                LockState::Abandoned(folder, owner_file) => {
                     if !folder.dismantle(owner_file).map_err(|error| error.with_hint(LEFT_BEHIND))? {
                         return Ok(Attempt::held(site.path(), None));
                     }
@@ -393,20 +393,20 @@ async fn keep_renewed(held: Weak<Held>) {
 }
 
 /// What stands at a lock's path.
-enum Standing {
+enum LockState {
     /// Nothing, any more.
-    Nothing,
+    Free,
     /// A lock of this living process, or of one that is not known (yet).
     Held(Option<u32>),
     /// A folder that nobody will give back, and its `owner.json` if it has one.
-    LeftBehind(Folder, Option<Inode>),
+    Abandoned(Folder, Option<Inode>),
 }
 
-impl Standing {
+impl LockState {
     fn at(site: &Site) -> Result<Self> {
         let folder = match Folder::open(site) {
             Ok(Some(folder)) => folder,
-            Ok(None) => return Ok(Self::Nothing),
+            Ok(None) => return Ok(Self::Free),
             // A file, a link, or a folder that we may not look into: it is not for us to judge.
             Err(error) if error.means_link() || error.is_io(io::ErrorKind::PermissionDenied) => {
                 return Ok(Self::Held(None));
@@ -416,12 +416,12 @@ impl Standing {
         let owner_file = folder.owner_file()?;
         match record(&folder).map_or(Holder::Nobody, |record| record.judge_here()) {
             Holder::Lives(pid) => return Ok(Self::Held(Some(pid))),
-            Holder::Dead => return Ok(Self::LeftBehind(folder, owner_file)),
+            Holder::Dead => return Ok(Self::Abandoned(folder, owner_file)),
             Holder::OutOfSight(pid) => {
                 return Ok(if was_renewed(&folder)? {
                     Self::Held(Some(pid))
                 } else {
-                    Self::LeftBehind(folder, owner_file)
+                    Self::Abandoned(folder, owner_file)
                 });
             }
             Holder::Nobody => {}
@@ -429,7 +429,7 @@ impl Standing {
         let written = folder.written()?;
         // A folder from the future is young.
         let age = SystemTime::now().duration_since(written).unwrap_or_default();
-        Ok(if age < ORPHAN_AGE { Self::Held(None) } else { Self::LeftBehind(folder, owner_file) })
+        Ok(if age < ORPHAN_AGE { Self::Held(None) } else { Self::Abandoned(folder, owner_file) })
     }
 }
 
@@ -1005,8 +1005,8 @@ mod tests {
     }
 
     fn left_behind(place: &Place) -> (Folder, Option<Inode>) {
-        match Standing::at(&Site::beside(&place.lock())).unwrap() {
-            Standing::LeftBehind(folder, owner_file) => (folder, owner_file),
+        match LockState::at(&Site::beside(&place.lock())).unwrap() {
+            LockState::Abandoned(folder, owner_file) => (folder, owner_file),
             _ => panic!("not left behind"),
         }
     }

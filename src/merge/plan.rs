@@ -9,7 +9,7 @@ use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
 
 /// The mode of a new folder where nobody said it: an archive that names only what is in it.
-pub const UNTOLD_MODE: u32 = 0o755;
+pub const DEFAULT_FOLDER_MODE: u32 = 0o755;
 
 /// How many files a merge may delete without keeping them, whatever there is.
 const MANY: usize = 20;
@@ -31,14 +31,14 @@ pub enum Decision {
     /// Nothing: the sandbox changed nothing, or both sides agree.
     Leave,
     /// Nothing: the sandbox deleted what was changed here.
-    Keep,
+    LeaveInPlace,
     /// Delete what stands here (a folder only once it is empty).
     Delete,
     /// Put the sandbox's version here. Where `aside` says so, what stands here was not uploaded as it is and is kept
     /// aside. (A folder that gives way to something else is kept aside if anything is left in it.)
     Place {
         /// Whether to keep the local version.
-        aside: bool,
+        back_up: bool,
         /// The permission bits that the file gets instead of the sandbox's, where only the local side changed them.
         mode: Option<u32>,
     },
@@ -61,11 +61,11 @@ pub fn decide(base: Option<&Entry>, theirs: Option<&Entry>, ours: &Local) -> Dec
         return Decision::Leave;
     }
     let as_uploaded = |ours: &Entry| base.is_some_and(|base| base.same_as(ours));
-    let place = |aside: bool| Decision::Place { aside, mode: None };
+    let place = |back_up: bool| Decision::Place { back_up, mode: None };
     match (theirs, ours) {
         (None, Local::Absent) => Decision::Leave,
         (None, Local::Entry(ours)) if as_uploaded(ours) => Decision::Delete,
-        (None, _) => Decision::Keep,
+        (None, _) => Decision::LeaveInPlace,
         (Some(theirs), Local::Entry(ours)) if theirs.same_as(ours) => Decision::Leave,
         (Some(Entry::Folder { mode: Some(mode) }), Local::Entry(Entry::Folder { .. })) => {
             Decision::SetMode { mode: *mode }
@@ -93,7 +93,7 @@ fn decide_file(
     };
     let mode = if base_mode == Some(theirs_mode) { ours_mode } else { theirs_mode };
     if base != Some(theirs) && ours != theirs {
-        return Decision::Place { aside: base != Some(ours), mode: (mode != theirs_mode).then_some(mode) };
+        return Decision::Place { back_up: base != Some(ours), mode: (mode != theirs_mode).then_some(mode) };
     }
     if mode == ours_mode { Decision::Leave } else { Decision::SetMode { mode } }
 }
@@ -130,7 +130,7 @@ pub struct Placement<'a> {
     /// What.
     pub entry: &'a Entry,
     /// Whether what stands there is kept.
-    pub aside: bool,
+    pub back_up: bool,
     /// The permission bits that a file gets instead of its own.
     pub mode: Option<u32>,
 }
@@ -152,7 +152,7 @@ pub struct Plan<'a> {
     /// Folders that get the sandbox's mode, innermost first: those made here too, now that they are filled.
     pub modes: Vec<(RelativePath, u32)>,
     /// Deleted there, changed here.
-    pub kept: Vec<RelativePath>,
+    pub left_in_place: Vec<RelativePath>,
 }
 
 /// The paths that the sandbox changed: all others need not be looked at.
@@ -255,8 +255,8 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
         let decision = decide(before, after, ours);
         let entry = match (decision, after) {
             (Decision::Leave, _) | (Decision::SetMode { .. } | Decision::Place { .. }, None) => continue,
-            (Decision::Keep, _) => {
-                plan.kept.push(path.clone());
+            (Decision::LeaveInPlace, _) => {
+                plan.left_in_place.push(path.clone());
                 continue;
             }
             (Decision::Delete, _) => {
@@ -269,12 +269,12 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
         for folder in new_folders.above(path) {
             let stands = matches!(here(&folder), Local::Entry(Entry::Folder { .. }));
             if let (false, Some(entry @ Entry::Folder { .. })) = (stands, theirs.get(&folder)) {
-                let aside = match here(&folder) {
+                let back_up = match here(&folder) {
                     Local::Absent => false,
                     Local::Other => true,
                     Local::Entry(ours) => !base.get(&folder).is_some_and(|base| base.same_as(ours)),
                 };
-                folders.entry(folder).or_insert((entry, aside));
+                folders.entry(folder).or_insert((entry, back_up));
             }
         }
         match (decision, entry) {
@@ -282,11 +282,11 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
                 modes.insert(path.clone(), mode);
             }
             (Decision::SetMode { mode }, _) => plan.file_modes.push((path.clone(), mode)),
-            (Decision::Place { aside, .. }, Entry::Folder { .. }) => {
-                folders.insert(path.clone(), (entry, aside));
+            (Decision::Place { back_up, .. }, Entry::Folder { .. }) => {
+                folders.insert(path.clone(), (entry, back_up));
             }
-            (Decision::Place { aside, mode }, _) => {
-                let placement = Placement { path: path.clone(), entry, aside, mode };
+            (Decision::Place { back_up, mode }, _) => {
+                let placement = Placement { path: path.clone(), entry, back_up, mode };
                 if matches!(ours, Local::Entry(Entry::Folder { .. })) {
                     plan.in_place_of_folders.push(placement);
                 } else {
@@ -296,11 +296,11 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
             _ => {}
         }
     }
-    for (path, (entry, aside)) in folders {
+    for (path, (entry, back_up)) in folders {
         if let Entry::Folder { mode } = entry {
-            modes.insert(path.clone(), mode.unwrap_or(UNTOLD_MODE));
+            modes.insert(path.clone(), mode.unwrap_or(DEFAULT_FOLDER_MODE));
         }
-        plan.folders.push(Placement { path, entry, aside, mode: None });
+        plan.folders.push(Placement { path, entry, back_up, mode: None });
     }
     plan.modes = modes.into_iter().rev().collect();
     plan.deletions.reverse();
@@ -334,17 +334,17 @@ impl<'p> Plan<'p> {
     }
 
     /// Takes back deletions: what stands at those paths is kept.
-    pub fn keep(&mut self, spared: impl Fn(&RelativePath) -> bool) {
+    pub fn leave_in_place(&mut self, spared: impl Fn(&RelativePath) -> bool) {
         let (kept, deletions): (Vec<_>, _) =
             std::mem::take(&mut self.deletions).into_iter().partition(spared);
         self.deletions = deletions;
-        self.kept.extend(kept);
+        self.left_in_place.extend(kept);
     }
 
     /// Keeps what gives way at those paths, although it was uploaded as it is.
-    pub fn keep_aside(&mut self, kept: impl Fn(&RelativePath) -> bool) {
+    pub fn back_up(&mut self, kept: impl Fn(&RelativePath) -> bool) {
         for placement in self.placements_mut() {
-            placement.aside |= kept(&placement.path);
+            placement.back_up |= kept(&placement.path);
         }
     }
 }
@@ -398,7 +398,7 @@ mod tests {
             return match ours {
                 Local::Absent => Decision::Leave,
                 _ if unchanged_locally => Decision::Delete,
-                _ => Decision::Keep,
+                _ => Decision::LeaveInPlace,
             };
         };
         match (theirs, ours_entry) {
@@ -424,12 +424,14 @@ mod tests {
                 }
                 Decision::Place {
                     // Nothing is lost but what was uploaded.
-                    aside: base.map(|base| base.0) != Some(our_content),
+                    back_up: base.map(|base| base.0) != Some(our_content),
                     mode: (result_mode != mode).then_some(result_mode),
                 }
             }
-            _ if unchanged_locally || *ours == Local::Absent => Decision::Place { aside: false, mode: None },
-            _ => Decision::Place { aside: true, mode: None },
+            _ if unchanged_locally || *ours == Local::Absent => {
+                Decision::Place { back_up: false, mode: None }
+            }
+            _ => Decision::Place { back_up: true, mode: None },
         }
     }
 
@@ -457,7 +459,7 @@ mod tests {
     /// The rows of which people would say what must come out, one by one.
     #[test]
     fn bytes_and_mode_are_merged_apart() {
-        let place = |aside, mode| Decision::Place { aside, mode };
+        let place = |back_up, mode| Decision::Place { back_up, mode };
         let base = file(1, 0o644);
         for (theirs, ours, expected, why) in [
             (file(1, 0o755), file(2, 0o644), Decision::SetMode { mode: 0o755 }, "mode there, bytes here"),
@@ -516,7 +518,7 @@ mod tests {
         let locals: ByPath<_> = locals.filter(|(path, _)| looked_at.contains(path)).collect();
         let plan = plan(base, theirs, &locals);
         let placed = |what: &str, placement: &Placement<'_>| {
-            format!("{what} {}{}", placement.path, if placement.aside { " aside" } else { "" })
+            format!("{what} {}{}", placement.path, if placement.back_up { " aside" } else { "" })
         };
         let mut steps: Vec<String> =
             plan.folders.iter().map(|placement| placed("folder", placement)).collect();
@@ -525,7 +527,7 @@ mod tests {
         steps.extend(plan.deletions.iter().map(|path| format!("delete {path}")));
         steps.extend(plan.in_place_of_folders.iter().map(|placement| placed("instead", placement)));
         steps.extend(plan.modes.iter().map(|(path, mode)| format!("mode {path} {mode:o}")));
-        steps.extend(plan.kept.iter().map(|path| format!("keep {path}")));
+        steps.extend(plan.left_in_place.iter().map(|path| format!("keep {path}")));
         steps
     }
 

@@ -157,11 +157,11 @@ struct Taking<'a, 's> {
     spare: Vec<Vec<u8>>,
     taken: Vec<Taken>,
     /// The file longer than a piece that is passing or has passed last, by where it begins.
-    large: Option<(u64, Arc<Mutex<Waiting>>)>,
+    large: Option<(u64, Arc<Mutex<LargeQueue>>)>,
 }
 
 /// A file that is taken in one piece after the other, by one thread at a time.
-struct Waiting {
+struct LargeQueue {
     /// The file, unless a thread is at work on it: that one goes on with what comes.
     large: Option<Box<Large>>,
     /// What comes next of it.
@@ -242,7 +242,7 @@ impl Sink for Taking<'_, '_> {
             Some((inode, waiting)) if *inode == file.inode => waiting.clone(),
             _ => {
                 let large = Some(Box::new(Large::new(file.clone())));
-                let waiting = Arc::new(Mutex::new(Waiting { large, parts: VecDeque::new() }));
+                let waiting = Arc::new(Mutex::new(LargeQueue { large, parts: VecDeque::new() }));
                 self.large = Some((file.inode, waiting.clone()));
                 waiting
             }
@@ -352,7 +352,7 @@ impl<'s> Worker<'s> {
     }
 
     /// The parts of a large file, as far as they are there. The thread that reads need not wait for that to go on.
-    fn parts(&self, mut large: Box<Large>, waiting: &Mutex<Waiting>, sender: &mpsc::Sender<Done>) {
+    fn parts(&self, mut large: Box<Large>, waiting: &Mutex<LargeQueue>, sender: &mpsc::Sender<Done>) {
         loop {
             let bytes = {
                 let mut waiting = lock(waiting);

@@ -26,7 +26,7 @@ pub struct Conflict {
     /// Where.
     pub path: RelativePath,
     /// Where the local version is kept, from the workspace's root.
-    pub kept_at: RelativePath,
+    pub backed_up_at: RelativePath,
 }
 
 /// What merges that were killed or failed left, for the report of the next.
@@ -35,7 +35,7 @@ pub struct Rescued {
     /// Local versions that they had displaced; they are kept now.
     pub conflicts: Vec<Conflict>,
     /// What they deleted and kept, since it was most of what there was.
-    pub deletions_kept: Vec<Conflict>,
+    pub deletions_backed_up: Vec<Conflict>,
     /// Stages that could not be cleared up; a later restore tries again.
     pub skipped: Vec<Skipped>,
 }
@@ -48,12 +48,12 @@ pub struct Report {
     /// Deleted here because the sandbox deleted it.
     pub deleted: Vec<RelativePath>,
     /// Deleted in the sandbox but changed here, and therefore kept.
-    pub kept: Vec<RelativePath>,
+    pub left_in_place: Vec<RelativePath>,
     /// Changed on both sides.
     pub conflicts: Vec<Conflict>,
     /// Where what was deleted is kept as well. Filled only by a merge that deleted more than half of what the sandbox had;
     /// then it has all of its deletions.
-    pub deletions_kept: Vec<Conflict>,
+    pub deletions_backed_up: Vec<Conflict>,
     /// Left as it is here.
     pub skipped: Vec<Skipped>,
     /// What the sandbox changed and yet neither comes nor goes, since it would run something here.
@@ -69,9 +69,9 @@ impl Report {
         // A new folder is made first and given its mode last.
         self.written.dedup();
         self.deleted.sort_unstable();
-        self.kept.sort_unstable();
+        self.left_in_place.sort_unstable();
         self.conflicts.sort_unstable();
-        self.deletions_kept.sort_unstable();
+        self.deletions_backed_up.sort_unstable();
         self.skipped.sort_unstable();
         self.held_back.sort_unstable();
         self.sensitive.sort_unstable();
@@ -80,7 +80,7 @@ impl Report {
     /// Takes in what earlier merges left, and puts every list into order.
     pub fn take_rescued(&mut self, rescued: &mut Rescued) {
         self.conflicts.append(&mut rescued.conflicts);
-        self.deletions_kept.append(&mut rescued.deletions_kept);
+        self.deletions_backed_up.append(&mut rescued.deletions_backed_up);
         self.skipped.append(&mut rescued.skipped);
         self.sort();
     }
@@ -89,9 +89,9 @@ impl Report {
     pub fn absorb(&mut self, other: Self) {
         self.written.extend(other.written);
         self.deleted.extend(other.deleted);
-        self.kept.extend(other.kept);
+        self.left_in_place.extend(other.left_in_place);
         self.conflicts.extend(other.conflicts);
-        self.deletions_kept.extend(other.deletions_kept);
+        self.deletions_backed_up.extend(other.deletions_backed_up);
         self.skipped.extend(other.skipped);
         self.held_back.extend(other.held_back);
         self.sensitive.extend(other.sensitive);

@@ -8,8 +8,8 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::apply::{foresee, merge};
-use super::conflicts::{Keep, check_runtime, prune};
+use super::apply::{merge, preview};
+use super::conflicts::{Retention, check_runtime, prune};
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal;
 use super::lock::MergeLock;
@@ -32,7 +32,7 @@ pub struct Terms<'a> {
     /// is below it, and this package's own folder.
     pub left_alone: LeaveOut<'a>,
     /// For how long the versions stay that earlier merges kept.
-    pub keep: Keep,
+    pub retention: Retention,
     /// Stops the merge until its first change.
     pub cancel: &'a Cancel,
 }
@@ -112,15 +112,15 @@ impl Merge {
             merge(&self.root, terms.base, &mut self.incoming, terms.left_alone, rescued, terms.cancel)?;
         report.held_back.clone_from(&self.held_back);
         self.settled = true;
-        let kept: Vec<_> = report.conflicts.iter().chain(&report.deletions_kept).cloned().collect();
-        report.skipped.extend(prune(&self.root, terms.keep, SystemTime::now(), &kept));
+        let kept: Vec<_> = report.conflicts.iter().chain(&report.deletions_backed_up).cloned().collect();
+        report.skipped.extend(prune(&self.root, terms.retention, SystemTime::now(), &kept));
         report.skipped.sort_unstable();
         Ok(report)
     }
 
     /// Tells what [`Merge::apply`] would do, without the workspace's lock and without a change.
-    pub fn foresee(&mut self, terms: &Terms<'_>) -> Result<Report> {
-        let mut report = foresee(&self.root, terms.base, &mut self.incoming, terms.left_alone, terms.cancel)?;
+    pub fn preview(&mut self, terms: &Terms<'_>) -> Result<Report> {
+        let mut report = preview(&self.root, terms.base, &mut self.incoming, terms.left_alone, terms.cancel)?;
         report.held_back.clone_from(&self.held_back);
         Ok(report)
     }

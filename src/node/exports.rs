@@ -22,7 +22,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, LeftOut, PathSet, SnapshotPatterns};
 use crate::fs::Root;
-use crate::merge::conflicts::Keep;
+use crate::merge::conflicts::Retention;
 use crate::merge::folder::{FolderMerge, FolderMergeInput, Source};
 use crate::merge::lock::{self, MergeLock};
 use crate::mirror::{Mirror, POLL};
@@ -235,7 +235,7 @@ impl From<PrepareInput> for Upload {
                 folder: folder.into_path(),
                 sandbox: input.sandbox.map(|Bytes(bytes)| bytes),
             }),
-            keep: input.keep_conflicts_days.map_or(Keep::ForEver, Keep::Days),
+            retention: input.keep_conflicts_days.map_or(Retention::Forever, Retention::Days),
         }
     }
 }

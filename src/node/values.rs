@@ -313,7 +313,16 @@ pub fn report(
     Restored { report, git, entries, tar_messages, phases }: &Restored,
     count: usize,
 ) -> Vec<String> {
-    let Report { written, deleted, kept, conflicts, deletions_kept, skipped, held_back, sensitive } = report;
+    let Report {
+        written,
+        deleted,
+        left_in_place,
+        conflicts,
+        deletions_backed_up,
+        skipped,
+        held_back,
+        sensitive,
+    } = report;
     let summary = JsReport {
         written: [],
         deleted: [],
@@ -339,18 +348,18 @@ pub fn report(
             .collect(),
     };
     let path = |path: &RelativePath| text(path.as_bytes());
-    let conflict = |Conflict { path, kept_at }: &Conflict| JsConflict {
+    let conflict = |Conflict { path, backed_up_at }: &Conflict| JsConflict {
         path: text(path.as_bytes()),
-        kept_at: text(kept_at.as_bytes()),
+        kept_at: text(backed_up_at.as_bytes()),
     };
     let skip = |Skipped { path, reason }: &Skipped| JsSkipped { path: text(path.as_bytes()), reason };
     let note = |Noted { path, reason }: &Noted| JsSkipped { path: text(path.as_bytes()), reason };
     let mut texts = vec![json(&summary)];
     texts.extend(pieces("written", written, count, path));
     texts.extend(pieces("deleted", deleted, count, path));
-    texts.extend(pieces("kept", kept, count, path));
+    texts.extend(pieces("kept", left_in_place, count, path));
     texts.extend(pieces("conflicts", conflicts, count, conflict));
-    texts.extend(pieces("deletionsKept", deletions_kept, count, conflict));
+    texts.extend(pieces("deletionsKept", deletions_backed_up, count, conflict));
     texts.extend(pieces("skipped", skipped, count, skip));
     texts.extend(pieces("heldBack", held_back, count, note));
     texts.extend(pieces("sensitive", sensitive, count, note));

@@ -24,7 +24,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet};
 use crate::fs::{FileId, Root, by_path};
-use crate::merge::conflicts::Keep;
+use crate::merge::conflicts::Retention;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::report::Rescued;
 use crate::path::{RelativePath, bytes_of};
@@ -70,7 +70,7 @@ pub struct Upload {
     /// What is kept on this machine between calls; nothing where there is none.
     pub state: Option<State>,
     /// For how long a restore keeps the local versions that earlier ones replaced.
-    pub keep: Keep,
+    pub retention: Retention,
     /// How git repositories travel.
     pub repositories: Travel,
 }
@@ -143,7 +143,7 @@ pub(super) struct Base {
     /// What failed restores had to keep aside, for the report of the next one.
     pub(super) rescued: Rescued,
     /// For how long restores keep local versions.
-    pub(super) keep: Keep,
+    pub(super) retention: Retention,
     /// What both sides share of the repositories.
     pub(super) repositories: Shared,
 }
@@ -307,7 +307,7 @@ pub async fn prepare<C: SandboxClient>(
         lost: PathSet::default(),
         modes: HashMap::new(),
         rescued: Rescued::default(),
-        keep: upload.keep,
+        retention: upload.retention,
         repositories,
     };
     let changes_only = upload.changes_only;

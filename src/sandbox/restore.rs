@@ -408,7 +408,7 @@ impl Receiving {
                 return Err(error.with_hint(UNCHANGED));
             }
         };
-        incoming.keep_untold(&self.base.snapshot, partly);
+        incoming.treat_missing_as_unchanged(&self.base.snapshot, partly);
         let lost = self.base.lost.paths().map(|path| Skipped { path: path.clone(), reason: LOST });
         incoming.skipped.extend(lost);
         let base_index = self.base.index.clone();
@@ -454,11 +454,11 @@ impl Begun {
     fn apply(self, cancel: &Cancel) -> Result<(Restored, OwnedMutexGuard<Base>, bool)> {
         let Self { mut merge, repositories, mut base, left_alone, packed, new_index, news } = self;
         let entries = merge.entries();
-        let Base { snapshot, lost, rescued, keep, repositories: shared, .. } = &mut *base;
+        let Base { snapshot, lost, rescued, retention, repositories: shared, .. } = &mut *base;
         let left_alone = |path: &RelativePath| {
             left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
         };
-        let terms = Terms { base: snapshot, left_alone: &left_alone, keep: *keep, cancel };
+        let terms = Terms { base: snapshot, left_alone: &left_alone, retention: *retention, cancel };
         // What git runs from the tree is asked before the tree changes, and with it what it includes.
         let named =
             if merge.needs_lock() { named(merge.root(), shared, cancel) } else { Ok(Named::default()) };
@@ -498,12 +498,12 @@ impl Begun {
     fn foresee(self, cancel: &Cancel) -> Result<Restored> {
         let Self { mut merge, repositories, mut base, left_alone, packed, .. } = self;
         let entries = merge.entries();
-        let Base { snapshot, lost, keep, .. } = &*base;
+        let Base { snapshot, lost, retention, .. } = &*base;
         let left_alone = |path: &RelativePath| {
             left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
         };
-        let terms = Terms { base: snapshot, left_alone: &left_alone, keep: *keep, cancel };
-        let report = merge.foresee(&terms);
+        let terms = Terms { base: snapshot, left_alone: &left_alone, retention: *retention, cancel };
+        let report = merge.preview(&terms);
         // The next restore clears up what is left of it.
         let (_theirs, _left) = merge.finish(&mut base.rescued);
         let (report, git) = (report?, repositories.foresee());

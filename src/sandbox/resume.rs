@@ -39,7 +39,7 @@ pub fn resume(upload: Upload) -> Result<Session> {
         lost: PathSet::of(kept.lost),
         modes: kept.modes.into_iter().collect(),
         rescued: Rescued::default(),
-        keep: upload.keep,
+        retention: upload.retention,
         repositories: Shared::of(kept.repositories.into_owned()),
     };
     Ok(Session {

@@ -131,7 +131,7 @@ pub async fn pack<C: SandboxClient>(
         Ok((memory, packed))
     })
     .await?;
-    let Some(size) = packed.misfit() else {
+    let Some(size) = packed.reassembled_size() else {
         let size = laid_out.as_ref().len() - tail;
         return Ok(Ready::Packed { memory: laid_out, size, contents: packed.contents });
     };

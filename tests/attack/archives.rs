@@ -848,7 +848,7 @@ fn devices_and_fifos_are_left_out() {
         assert_same(&place.tree(), &expected, "devices");
         let skipped: Vec<_> = report.skipped.iter().map(|skipped| skipped.path.to_string()).collect();
         assert_eq!(skipped, ["keep", "new"]);
-        assert!(report.deleted.is_empty() && report.kept.is_empty() && report.conflicts.is_empty());
+        assert!(report.deleted.is_empty() && report.left_in_place.is_empty() && report.conflicts.is_empty());
     }
 }
 

@@ -46,15 +46,15 @@ fn deletions_of_most_of_a_workspace_are_kept() {
         let mut found: Tree = place.kept_aside().into_iter().collect();
         found.retain(|_, node| !matches!(node, Node::Folder(_)));
         assert_same(&found, if kept { &gone } else { const { &Tree::new() } }, &what);
-        assert_eq!(report.deletions_kept.len(), if kept { deleted } else { 0 }, "{what}");
-        for conflict in &report.deletions_kept {
-            let kept = crate::tree::read_node(&place.at(conflict.kept_at.as_path()));
+        assert_eq!(report.deletions_backed_up.len(), if kept { deleted } else { 0 }, "{what}");
+        for conflict in &report.deletions_backed_up {
+            let kept = crate::tree::read_node(&place.at(conflict.backed_up_at.as_path()));
             assert_eq!(kept, gone[conflict.path.as_bytes()], "{what}");
         }
         place.assert_no_litter();
         // They count anew from what there is now.
         let report = restore(&session, &*client).unwrap();
-        assert_eq!(report.deletions_kept, []);
+        assert_eq!(report.deletions_backed_up, []);
     }
 }
 
@@ -69,5 +69,5 @@ fn an_edit_among_them_stays_and_is_no_deletion() {
     client.answer(to_tar(&Tree::new()).end());
     let report = restore(&session, &*client).unwrap();
     assert_same(&place.tree(), &tree([("d1", DIR), ("d1/1", file("an edit"))]), "all but the edit");
-    assert_eq!((report.deletions_kept.len(), report.kept.len()), (29, 1));
+    assert_eq!((report.deletions_backed_up.len(), report.left_in_place.len()), (29, 1));
 }

@@ -156,8 +156,8 @@ fn remote_picture(place: &Place) -> BTreeMap<PathBuf, String> {
 /// A report of which the paths of backups do not tell when they were made.
 fn without_times(report: &Report) -> String {
     let mut report = report.clone();
-    for conflict in report.conflicts.iter_mut().chain(&mut report.deletions_kept) {
-        conflict.kept_at = conflict.path.clone();
+    for conflict in report.conflicts.iter_mut().chain(&mut report.deletions_backed_up) {
+        conflict.backed_up_at = conflict.path.clone();
     }
     format!("{report:#?}")
 }
@@ -588,7 +588,7 @@ fn a_snapshot_of_an_older_state_of_the_sandbox_is_no_basis() {
 fn restored(report: &Report) -> String {
     let mut report = report.clone();
     report.conflicts.clear();
-    report.deletions_kept.clear();
+    report.deletions_backed_up.clear();
     format!("{report:#?}")
 }
 

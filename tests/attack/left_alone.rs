@@ -49,7 +49,7 @@ fn a_folder_that_holds_what_was_not_uploaded_does_not_become_a_file() {
                 expected.insert(b"other".to_vec(), theirs.clone());
                 assert_same(&place.tree(), &expected, left_alone);
                 assert_eq!(texts(report.skipped.iter().map(|skipped| &skipped.path)), ["config"]);
-                assert_eq!((report.conflicts, report.kept), (vec![], vec![]));
+                assert_eq!((report.conflicts, report.left_in_place), (vec![], vec![]));
                 place.assert_no_litter();
             }
             // Once nothing holds it any more, it comes.

@@ -163,15 +163,15 @@ impl Outcome {
         assert_same(&read_tree(workspace), &self.tree, what);
         assert_paths(&report.written, &self.written, &format!("{what}: written"));
         assert_paths(&report.deleted, &self.deleted, &format!("{what}: deleted"));
-        assert_paths(&report.kept, &self.kept, &format!("{what}: kept"));
+        assert_paths(&report.left_in_place, &self.kept, &format!("{what}: kept"));
         let skipped: Vec<_> = report.skipped.iter().map(|skipped| skipped.path.clone()).collect();
         assert_paths(&skipped, &self.skipped, &format!("{what}: skipped"));
         let conflicts: Vec<_> = report.conflicts.iter().map(|conflict| conflict.path.clone()).collect();
         assert_paths(&conflicts, &self.aside.keys().cloned().collect(), &format!("{what}: conflicts"));
         for conflict in &report.conflicts {
             let folder = format!("{RUNTIME}/conflicts/");
-            assert!(conflict.kept_at.as_bytes().starts_with(folder.as_bytes()), "{what}: {conflict:?}");
-            let kept_at = workspace.join(path_of(conflict.kept_at.as_bytes()));
+            assert!(conflict.backed_up_at.as_bytes().starts_with(folder.as_bytes()), "{what}: {conflict:?}");
+            let kept_at = workspace.join(path_of(conflict.backed_up_at.as_bytes()));
             let node = read_node(&kept_at);
             let mut kept = if matches!(node, Node::Folder(_)) { read_tree(&kept_at) } else { Tree::new() };
             kept.insert(Vec::new(), node);

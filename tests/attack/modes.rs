@@ -162,7 +162,7 @@ fn modes_that_would_stop_the_next_run_do_not_come() {
         client.answer(to_tar(&Tree::new()).end());
         let report = restore(&session, &*client).unwrap();
         assert_same(&place.tree(), &Tree::new(), &what);
-        assert_eq!((report.kept, report.conflicts), (vec![], vec![]), "{what}");
+        assert_eq!((report.left_in_place, report.conflicts), (vec![], vec![]), "{what}");
     }
 }
 

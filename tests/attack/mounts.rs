@@ -312,7 +312,7 @@ fn a_journal_that_nobody_can_read_blocks_nothing_and_loses_nothing() {
         assert_same(&place.tree(), &after, &journal);
         place.assert_no_litter();
         let [conflict] = &report.conflicts[..] else { panic!("{journal}: {:?}", report.conflicts) };
-        let kept = read_tree(&place.at(Path::new(&conflict.kept_at.to_string())));
+        let kept = read_tree(&place.at(Path::new(&conflict.backed_up_at.to_string())));
         assert_eq!(kept.get(&b"0/7"[..]), Some(&file("whose is it?")), "{journal}");
         assert!(restore(&session, &*client).unwrap().conflicts.is_empty(), "{journal}: it is told once");
     }

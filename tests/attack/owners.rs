@@ -71,7 +71,7 @@ fn what_is_replaced_keeps_the_owner_and_group_of_the_local_one() {
     assert_eq!(owner_of(place.outside().join("store")), (NOBODY, GROUP));
     // What is kept aside keeps its own.
     let [kept] = &report.conflicts[..] else { panic!("{:?}", report.conflicts) };
-    assert_eq!(owner_of(place.at(kept.kept_at.as_path())), (NOBODY, GROUP));
+    assert_eq!(owner_of(place.at(kept.backed_up_at.as_path())), (NOBODY, GROUP));
     place.assert_no_litter();
 }
 
@@ -154,8 +154,8 @@ fn what_is_kept_aside_by_a_copy_keeps_its_owner_and_group() {
     }
     assert_eq!(report.conflicts.len(), 3, "{:?}", report.conflicts);
     for kept in &report.conflicts {
-        assert_eq!(owner_of(place.at(kept.kept_at.as_path())), (NOBODY, GROUP), "{kept:?}");
+        assert_eq!(owner_of(place.at(kept.backed_up_at.as_path())), (NOBODY, GROUP), "{kept:?}");
     }
     let inner = report.conflicts.iter().find(|kept| kept.path.as_bytes() == b"mnt/folder").unwrap();
-    assert_eq!(owner_of(place.at(inner.kept_at.as_path()).join("x")), (NOBODY, GROUP));
+    assert_eq!(owner_of(place.at(inner.backed_up_at.as_path()).join("x")), (NOBODY, GROUP));
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::exclude::{ExcludePatterns, LeftOut};
-use sandbox_managed_runtime::merge::conflicts::Keep;
+use sandbox_managed_runtime::merge::conflicts::Retention;
 use sandbox_managed_runtime::merge::folder::{FolderMerge, FolderMergeInput, Source};
 use sandbox_managed_runtime::merge::report::Report;
 use sandbox_managed_runtime::sandbox::client::{RunError, SandboxClient};
@@ -101,7 +101,7 @@ impl Place {
             compress: true,
             changes_only: true,
             state: None,
-            keep: Keep::default(),
+            retention: Retention::default(),
             repositories: Travel::default(),
         }
     }
