@@ -5,7 +5,7 @@ use divan::{Bencher, black_box};
 use sandbox_managed_runtime::archive::header::{self, Member};
 use sandbox_managed_runtime::exclude::ExcludePatterns;
 use sandbox_managed_runtime::fs::{FileId, Kind, Meta};
-use sandbox_managed_runtime::merge::plan::{Local, plan, to_look_at};
+use sandbox_managed_runtime::merge::plan::{Local, plan, paths_to_inspect};
 use sandbox_managed_runtime::path::{ByPath, RelativePath};
 use sandbox_managed_runtime::tree::entry::{Digest, Entry, Snapshot};
 
@@ -61,7 +61,7 @@ fn header_writing(bencher: Bencher) {
 fn looking_up(bencher: Bencher, percent_changed: usize) {
     let base = snapshot(0);
     let theirs = snapshot(percent_changed);
-    bencher.counter(ItemsCount::new(base.len())).bench_local(|| to_look_at(&base, &theirs));
+    bencher.counter(ItemsCount::new(base.len())).bench_local(|| paths_to_inspect(&base, &theirs));
 }
 
 /// The plan of a merge into a workspace that is as it was uploaded.
@@ -69,7 +69,7 @@ fn looking_up(bencher: Bencher, percent_changed: usize) {
 fn planning(bencher: Bencher, percent_changed: usize) {
     let base = snapshot(0);
     let theirs = snapshot(percent_changed);
-    let ours: ByPath<Local> = to_look_at(&base, &theirs)
+    let ours: ByPath<Local> = paths_to_inspect(&base, &theirs)
         .into_iter()
         .map(|path| {
             let local = base.get(&path).map_or(Local::Absent, |entry| Local::Entry(entry.clone()));

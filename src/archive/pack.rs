@@ -22,7 +22,7 @@ use crate::fs::temporary::Unfinished;
 use crate::fs::{Cursor, File, FileId, Fingerprint, Kind, Meta, Root, by_path};
 use crate::path::{RelativePath, bytes_of};
 use crate::tree::entry::{Digest, Entry, Snapshot};
-use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, look, scan};
+use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, inspect, scan};
 use crate::tree::temporary::{self, is_temporary_name};
 
 /// How many bytes of archive one worker makes at a time.
@@ -578,7 +578,7 @@ fn look_at(root: &Root, paths: &[Vec<u8>], leave_out: LeaveOut<'_>, cancel: &Can
         if !is_reached || leave_out(&path) {
             continue;
         }
-        let Some(entry) = look(&mut cursor, path)? else { continue };
+        let Some(entry) = inspect(&mut cursor, path)? else { continue };
         if entry.meta.kind == Kind::Folder {
             folders.insert(entry.path.clone());
         } else if !named.contains(&entry.path) {

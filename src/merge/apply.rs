@@ -1,8 +1,8 @@
-//! Plan → file system, while other people work in the same tree.
+//! Carries out a [`Plan`] in the workspace, while other people may work in the same tree.
 //!
-//! Whatever stands at a path when its turn comes is taken out in the same step in which the new version goes in, and
-//! looked at then: if it is not what the plan was made for, somebody changed it meanwhile, and it is kept aside. So
-//! there is no moment at which an edit could slip between a look and a rename.
+//! No earlier look is trusted. The version at a path is taken out in the same step in which the new version
+//! goes in, and is compared then. If it is not the version that the plan was made for, it was edited in
+//! between and is backed up. So no edit can be lost between a check and a rename.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Write as _;
@@ -10,12 +10,12 @@ use std::sync::Mutex;
 
 use rayon::prelude::*;
 
-use super::collisions::spare_collisions;
-use super::conflicts::{ATTEMPTS, BackUp, Conflicts, copy_across, folder_of_all};
+use super::collisions::protect_colliding_names;
+use super::conflicts::{ATTEMPTS, BackUp, Backups, backup_root, copy_across};
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal::{DISPLACED, Displacement, Journal, NewVersion, PART};
 use super::left_alone::must_stay;
-use super::plan::{DEFAULT_FOLDER_MODE, Local, Placement, Plan, plan, put_back, to_look_at};
+use super::plan::{DEFAULT_FOLDER_MODE, Local, Placement, Plan, paths_to_inspect, plan, treat_as_unchanged};
 use super::report::{Conflict, Noted, Report, Rescued, Skipped};
 use super::sensitive::sensitive;
 use crate::cancel::Cancel;
@@ -25,34 +25,33 @@ use crate::fs::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename, set_file_
 use crate::path::{ByPath, RelativePath};
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
-use crate::tree::scan::{LeaveOut, Reader, look as look_at, scan};
+use crate::tree::scan::{LeaveOut, Reader, inspect, scan};
 use crate::tree::stage::Stage;
 
-/// The owner's right to change what is in a folder.
+/// Write and search permission of the owner: the right to change what a folder contains.
 const OWNER_WRITES: u32 = 0o300;
 
-/// How many paths are looked at before what was found is gathered.
+/// How many paths are inspected before the results are gathered.
 const WINDOW: usize = 8192;
 
-/// What a failure says once files may have been replaced.
+/// The hint of an error once files may have been replaced.
 const BEGUN: &str =
-    "the merge had begun: every file is whole, and once this is mended the same call completes it";
+    "the merge had begun: every file is whole, and once the cause is removed, the same call completes it";
 
-/// Why something is left as it is here.
-const MOUNT_POINT: &str = "it is a mount point here, or one is in its way";
+/// Why a path is left as it is.
+const MOUNT_POINT: &str = "it is a mount point here, or a mount point is in its way";
 
-/// What stands here at the paths that a plan depends on.
+/// The local state of the paths that a plan depends on.
 #[derive(Debug, Default)]
-struct Here {
+struct LocalState {
     local: ByPath<Local>,
     seen: ByPath<Meta>,
 }
 
-/// Merges what came in into the workspace. To be called under the workspace's merge lock.
+/// Merges the incoming side into the workspace. The caller holds the workspace's merge lock.
 ///
-/// Cancelling works until the first change; then the merge is completed.
-///
-/// What it kept aside before it failed is told to the next one.
+/// It can be cancelled until the first change; from then on the merge is completed. After a failure, the
+/// backups made so far are added to `rescued`, for the report of the next merge.
 pub fn merge(
     root: &Root,
     base: &Snapshot,
@@ -61,42 +60,42 @@ pub fn merge(
     rescued: &mut Rescued,
     cancel: &Cancel,
 ) -> Result<Report> {
-    let Here { local, seen } = look(root, base, incoming, cancel)?;
-    leave_what_must_stay(root, base, incoming, (&local, &seen), left_alone, cancel)?;
+    let LocalState { local, seen } = inspect_local(root, base, incoming, cancel)?;
+    treat_protected_as_unchanged(root, base, incoming, (&local, &seen), left_alone, cancel)?;
     let incoming = &*incoming;
     let mut plan = plan(base, &incoming.snapshot, &local);
-    spare_collisions(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
-    // With many changes that is a lot, and no longer needed.
+    protect_colliding_names(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
+    // After many changes this is large, and it is no longer needed.
     drop(local);
     cancel.check()?;
-    let (mut lifted, conflicts) = (BTreeMap::new(), Conflicts::default());
-    let deletions = plan.deletes_most_of(base).then(Conflicts::default);
+    let (mut lifted, conflicts) = (BTreeMap::new(), Backups::default());
+    let deletions = plan.deletes_most_of(base).then(Backups::default);
     let applied = lift_write_protection(root, &plan, &mut lifted)
         .and_then(|()| apply(root, incoming, &plan, &seen, &conflicts, deletions.as_ref()));
-    let kept = conflicts.into_conflicts();
-    let deletions_backed_up = deletions.map(Conflicts::into_conflicts).unwrap_or_default();
+    let backups = conflicts.into_conflicts();
+    let deletions_backed_up = deletions.map(Backups::into_conflicts).unwrap_or_default();
     if applied.is_ok() {
-        // These have got another mode, from the sandbox; after a failure what they had before still holds.
+        // These now have the sandbox's mode. After a failure their earlier modes still hold.
         for (path, _) in &plan.modes {
             lifted.remove(path);
         }
     } else {
-        // So far as they were made, those that are new have been writable.
+        // New folders that were made have been writable until now; give them their final mode.
         let is_new =
             |path: &RelativePath| plan.folders.binary_search_by(|placement| placement.path.cmp(path)).is_ok();
         lifted.extend(plan.modes.iter().filter(|(path, _)| is_new(path)).cloned());
     }
-    let restored = restore_write_protection(root, &lifted, &kept);
+    let restored = restore_write_protection(root, &lifted, &backups);
     let done = applied.and_then(|report| restored.map(|()| report));
     let mut report = match done {
         Ok(report) => report,
         Err(error) => {
-            rescued.conflicts.extend(kept);
+            rescued.conflicts.extend(backups);
             rescued.deletions_backed_up.extend(deletions_backed_up);
             return Err(error);
         }
     };
-    report.conflicts = kept;
+    report.conflicts = backups;
     report.deletions_backed_up = deletions_backed_up;
     report.sensitive = sensitive_of(&plan, &report.written, &seen);
     report.left_in_place.extend(plan.left_in_place);
@@ -105,7 +104,7 @@ pub fn merge(
     Ok(report)
 }
 
-/// Tells what a merge would do, and changes nothing. Of what would be kept it tells the folder that this would be in.
+/// Reports what a merge would do, and changes nothing. For a backup it names the folder that it would be in.
 pub fn preview(
     root: &Root,
     base: &Snapshot,
@@ -113,16 +112,16 @@ pub fn preview(
     left_alone: LeaveOut<'_>,
     cancel: &Cancel,
 ) -> Result<Report> {
-    let Here { local, seen } = look(root, base, incoming, cancel)?;
-    leave_what_must_stay(root, base, incoming, (&local, &seen), left_alone, cancel)?;
+    let LocalState { local, seen } = inspect_local(root, base, incoming, cancel)?;
+    treat_protected_as_unchanged(root, base, incoming, (&local, &seen), left_alone, cancel)?;
     let mut plan = plan(base, &incoming.snapshot, &local);
-    spare_collisions(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
-    let backed_up_at = folder_of_all();
-    let kept = |path: &RelativePath| Conflict { path: path.clone(), backed_up_at: backed_up_at.clone() };
+    protect_colliding_names(root, &mut plan, &incoming.snapshot, &local, &seen, cancel)?;
+    let backed_up_at = backup_root();
+    let conflict = |path: &RelativePath| Conflict { path: path.clone(), backed_up_at: backed_up_at.clone() };
     let mut cursor = root.cursor();
     let mut report = Report::default();
     let mut deleted = HashSet::new();
-    // What is in a folder comes before the folder, which stays where anything else is in it.
+    // The content of a folder comes before the folder, which stays if anything else is in it.
     for path in &plan.deletions {
         let is_folder = base.get(path).is_some_and(Entry::is_folder);
         let is_emptied = !is_folder
@@ -136,14 +135,14 @@ pub fn preview(
     for placement in plan.placements() {
         report.written.push(placement.path.clone());
         if placement.back_up {
-            report.conflicts.push(kept(&placement.path));
+            report.conflicts.push(conflict(&placement.path));
         }
     }
-    // A folder that gives way is kept where anything is left in it.
+    // A folder that is replaced is backed up if anything is left in it.
     for placement in plan.in_place_of_folders.iter().filter(|placement| !placement.back_up) {
         let found = scan(&root.below(&placement.path)?, &|_| false, cancel)?;
         if found.iter().any(|found| !deleted.contains(&placement.path.join(&found.path))) {
-            report.conflicts.push(kept(&placement.path));
+            report.conflicts.push(conflict(&placement.path));
         }
     }
     for (path, mode) in plan.modes.iter().chain(&plan.file_modes) {
@@ -154,7 +153,7 @@ pub fn preview(
     }
     if plan.deletes_most_of(base) {
         let files = plan.deletions.iter().filter(|path| !base.get(*path).is_some_and(Entry::is_folder));
-        report.deletions_backed_up = files.map(kept).collect();
+        report.deletions_backed_up = files.map(conflict).collect();
     }
     report.deleted = deleted.into_iter().collect();
     report.sensitive = sensitive_of(&plan, &report.written, &seen);
@@ -164,8 +163,8 @@ pub fn preview(
     Ok(report)
 }
 
-/// Lets count as unchanged what stays whatever the other side has.
-fn leave_what_must_stay(
+/// Treats paths that must stay as they are locally as unchanged on the other side.
+fn treat_protected_as_unchanged(
     root: &Root,
     base: &Snapshot,
     incoming: &mut Incoming,
@@ -175,20 +174,20 @@ fn leave_what_must_stay(
 ) -> Result<()> {
     let stays = must_stay(root, (base, &incoming.snapshot), (local, seen), left_alone, cancel)?;
     for skipped in stays {
-        put_back(&mut incoming.snapshot, base, &skipped.path);
+        treat_as_unchanged(&mut incoming.snapshot, base, &skipped.path);
         incoming.skipped.push(skipped);
     }
     Ok(())
 }
 
-/// What of that which was written deserves a look.
+/// The written paths that deserve a look, with the reason.
 fn sensitive_of(plan: &Plan<'_>, written: &[RelativePath], seen: &ByPath<Meta>) -> Vec<Noted> {
     let written: HashSet<&RelativePath> = written.iter().collect();
     let was_executable = |path: &RelativePath| {
         seen.get(path).is_some_and(|meta| meta.kind == Kind::File && meta.mode & 0o111 != 0)
     };
     let modes = plan.file_modes.iter().map(|(path, mode)| {
-        // Its bytes do not matter.
+        // Only the mode is looked at.
         (path, Entry::File { mode: *mode, digest: Digest([0; 32]) })
     });
     let placed = plan.placements().map(|placement| {
@@ -205,8 +204,8 @@ fn sensitive_of(plan: &Plan<'_>, written: &[RelativePath], seen: &ByPath<Meta>) 
         .collect()
 }
 
-/// Lets us work in read-only folders, such as those of a module cache, for as long as the merge takes. What is not ours
-/// stays as it is.
+/// Makes read-only folders, such as those of a module cache, writable for as long as the merge takes. Folders
+/// of other users stay as they are.
 fn lift_write_protection(
     root: &Root,
     plan: &Plan<'_>,
@@ -217,7 +216,7 @@ fn lift_write_protection(
     }
     let touched = plan.placements().map(|placement| &placement.path).chain(&plan.deletions);
     let mut folders: BTreeSet<RelativePath> = touched.filter_map(RelativePath::parent).collect();
-    // A folder that moves has its own entry for the one above it.
+    // To move a folder, its own `..` entry must be writable too.
     folders.extend(plan.in_place_of_folders.iter().map(|placement| placement.path.clone()));
     let mut cursor = root.cursor();
     for folder in folders {
@@ -230,16 +229,16 @@ fn lift_write_protection(
     Ok(())
 }
 
-/// Gives the folders their modes again, innermost first; all that it can, whatever fails. Those that were kept aside have
-/// them there.
+/// Gives folders their modes back, innermost first, and goes on after a failure. A folder that was backed up
+/// gets its mode in the backup.
 fn restore_write_protection(
     root: &Root,
     lifted: &BTreeMap<RelativePath, u32>,
-    kept: &[Conflict],
+    backups: &[Conflict],
 ) -> Result<()> {
     let mut cursor = root.cursor();
     let mut restore = |path: &RelativePath, mode: u32| {
-        let moved = kept.iter().filter_map(|conflict| path.moved(&conflict.path, &conflict.backed_up_at));
+        let moved = backups.iter().filter_map(|conflict| path.moved(&conflict.path, &conflict.backed_up_at));
         for place in std::iter::once(path.clone()).chain(moved) {
             if cursor.stat(&place)?.is_some_and(|meta| meta.kind == Kind::Folder) {
                 return cursor.set_folder_mode(&place, mode);
@@ -254,18 +253,18 @@ fn restore_write_protection(
     outcome.map_err(|error| error.with_hint(BEGUN))
 }
 
-/// Looks at the local paths that a plan depends on.
-fn look(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> Result<Here> {
-    let paths = to_look_at(base, &incoming.snapshot);
+/// Inspects the local paths that a plan depends on.
+fn inspect_local(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> Result<LocalState> {
+    let paths = paths_to_inspect(base, &incoming.snapshot);
     let (mut local, mut seen) = (Vec::with_capacity(paths.len()), Vec::with_capacity(paths.len()));
-    // A window at a time: what the threads found lies in memory twice until it is gathered.
+    // One window at a time, because what the threads found is in memory twice until it is gathered.
     for paths in paths.chunks(WINDOW) {
         let looked = paths
             .par_iter()
             .map_init(
                 || (root.cursor(), Reader::new()),
                 |(cursor, reader), path| {
-                    let Some(found) = look_at(cursor, path.clone())? else { return Ok(None) };
+                    let Some(found) = inspect(cursor, path.clone())? else { return Ok(None) };
                     let meta = found.meta;
                     let local = if meta.kind == Kind::Other {
                         Local::Other
@@ -281,23 +280,23 @@ fn look(root: &Root, base: &Snapshot, incoming: &Incoming, cancel: &Cancel) -> R
             seen.push((path, meta));
         }
     }
-    Ok(Here { local: local.into_iter().collect(), seen: seen.into_iter().collect() })
+    Ok(LocalState { local: local.into_iter().collect(), seen: seen.into_iter().collect() })
 }
 
-/// One path of a plan, with all that is known of it.
+/// One path of a plan, with all that is known about it.
 struct Job<'a> {
     path: &'a RelativePath,
-    /// What is to stand there; nothing where the path is to be deleted.
+    /// The entry to be placed there, or `None` if the path is to be deleted.
     entry: Option<&'a Entry>,
-    /// Whether what stands there is kept in any case.
+    /// Whether the local version is backed up in any case.
     back_up: bool,
-    /// What stood there when the plan was made.
+    /// The local version when the plan was made.
     seen: Option<&'a Meta>,
-    /// The name in the stage of the new version, and of the displaced one afterwards.
+    /// The name in the stage: of the new version first, and of the displaced version afterwards.
     name: RelativePath,
-    /// The inode of the new version, where it is staged already.
+    /// The inode of the new version, if it is staged already.
     staged: Option<u64>,
-    /// The permission bits that the new version gets instead of those that it is staged with.
+    /// The permission bits for the new version, if not those that it is staged with.
     mode: Option<u32>,
 }
 
@@ -306,7 +305,7 @@ impl Job<'_> {
         self.entry.is_some_and(Entry::is_folder)
     }
 
-    /// The mode that a new folder has until it is filled.
+    /// The mode of a new folder until it is filled.
     fn first_mode(&self) -> u32 {
         match self.entry {
             Some(Entry::Folder { mode: Some(mode) }) => mode & PERMISSIONS | 0o700,
@@ -314,7 +313,7 @@ impl Job<'_> {
         }
     }
 
-    /// The new version as it will stand there.
+    /// The new version with its final mode.
     fn new_version(&self) -> Option<Entry> {
         let entry = self.entry.cloned()?;
         Some(if let Some(mode) = self.mode { entry.with_mode(mode) } else { entry })
@@ -330,7 +329,7 @@ impl Job<'_> {
     }
 }
 
-/// Everything that the plan moves, in the order of its groups.
+/// All moves of the plan, in the order of its groups.
 fn jobs<'a>(
     plan: &'a Plan<'_>,
     incoming: &'a Incoming,
@@ -363,14 +362,14 @@ fn jobs<'a>(
         .collect()
 }
 
-/// Does what is planned, group by group.
+/// Carries out the plan, group by group.
 fn apply(
     root: &Root,
     incoming: &Incoming,
     plan: &Plan<'_>,
     seen: &ByPath<Meta>,
-    conflicts: &Conflicts,
-    deletions: Option<&Conflicts>,
+    conflicts: &Backups,
+    deletions: Option<&Backups>,
 ) -> Result<Report> {
     let mut report = Report::default();
     if plan.moves_anything() {
@@ -397,7 +396,8 @@ fn apply(
     Ok(report)
 }
 
-/// Gives a folder the sandbox's permission bits; what else its mode says is local. `false` where it has them.
+/// Gives a folder the sandbox's permission bits and keeps its other mode bits. Returns `false` if nothing had
+/// to change.
 fn set_mode(cursor: &mut Cursor<'_>, path: &RelativePath, mode: u32) -> Result<bool> {
     let Some(meta) = cursor.stat(path)?.filter(|meta| meta.kind == Kind::Folder) else { return Ok(false) };
     let wanted = (meta.mode & 0o7000) | (mode & PERMISSIONS);
@@ -412,13 +412,13 @@ struct Apply<'a> {
     root: &'a Root,
     stage: &'a Stage,
     journal: Journal,
-    /// Held by whoever exchanges names by way of hard links.
+    /// Held by the thread that exchanges names by means of hard links.
     by_links: Mutex<()>,
-    conflicts: &'a Conflicts,
-    /// Where what is deleted is kept, if it is.
-    deletions: Option<&'a Conflicts>,
-    /// Whether what replaces a version gets that one's owner: only root can do that.
-    gives_owners: bool,
+    conflicts: &'a Backups,
+    /// Where deleted versions are backed up, if they are.
+    deletions: Option<&'a Backups>,
+    /// Whether a new version gets the owner of the one that it replaces, which only root can do.
+    preserves_owner: bool,
 }
 
 impl<'a> Apply<'a> {
@@ -426,11 +426,11 @@ impl<'a> Apply<'a> {
         root: &'a Root,
         stage: &'a Stage,
         journal: Journal,
-        conflicts: &'a Conflicts,
-        deletions: Option<&'a Conflicts>,
+        conflicts: &'a Backups,
+        deletions: Option<&'a Backups>,
     ) -> Self {
-        let gives_owners = is_root();
-        Self { root, stage, journal, by_links: Mutex::default(), conflicts, deletions, gives_owners }
+        let preserves_owner = is_root();
+        Self { root, stage, journal, by_links: Mutex::default(), conflicts, deletions, preserves_owner }
     }
 
     fn in_order(&self, tasks: &[impl Task]) -> Result<Report> {
@@ -459,11 +459,11 @@ impl<'a> Apply<'a> {
     }
 }
 
-/// Where a version waits: the new one before it is put in place, the displaced one after.
+/// Where a version is outside its path: the new one before it is placed, the displaced one afterwards.
 enum Location {
     /// In the stage.
     Staged(RelativePath),
-    /// In the folder it is to stand in, because that one is on another file system than the stage.
+    /// In the folder that the path is in, because that folder is on another file system than the stage.
     Beside(RelativePath),
 }
 
@@ -472,12 +472,12 @@ struct Worker<'a> {
     apply: &'a Apply<'a>,
     in_stage: Cursor<'a>,
     in_root: Cursor<'a>,
-    /// A second place to work from in the workspace, for renames within it.
+    /// A second cursor into the workspace, for renames within it.
     beside: Cursor<'a>,
     report: Report,
 }
 
-/// Something that a plan wants done, by any thread.
+/// A step of a plan that any thread can run.
 trait Task: Sync {
     fn run(&self, worker: &mut Worker<'_>) -> Result<()>;
 }
@@ -488,7 +488,7 @@ impl Task for Job<'_> {
     }
 }
 
-/// A file that gets a mode.
+/// A file that gets another mode.
 impl Task for (RelativePath, u32) {
     fn run(&self, worker: &mut Worker<'_>) -> Result<()> {
         worker.set_file_mode(&self.0, self.1)
@@ -506,18 +506,18 @@ impl Worker<'_> {
             }
             self.in_stage.make_folder(&job.name, job.first_mode())?;
         }
-        let mut waiting = Location::Staged(match job.mode {
+        let mut location = Location::Staged(match job.mode {
             Some(mode) => self.staged_with_mode(job, mode)?,
             None => job.name.clone(),
         });
         let mut back_up = job.back_up;
         for _ in 0..ATTEMPTS {
             if let Some(replaced) = seen {
-                waiting = self.with_owner_of(&replaced, waiting, job)?;
+                location = self.with_owner_of(&replaced, location, job)?;
             }
             let moved = match seen {
-                // Somebody made it meanwhile; it gets its mode like all others.
-                Some(meta) if meta.kind == Kind::Folder && job.is_folder() => return self.discard(&waiting),
+                // It was made in between. It gets its mode in the last step, like all folders.
+                Some(meta) if meta.kind == Kind::Folder && job.is_folder() => return self.discard(&location),
                 Some(meta) if meta.kind == Kind::Folder => {
                     if (back_up || !self.in_root.remove_empty_folder(path)?)
                         && !self.back_up_in_place(path)?
@@ -527,8 +527,8 @@ impl Worker<'_> {
                         Renamed::Absent
                     }
                 }
-                Some(_) => self.exchange(&waiting, job)?,
-                None => match self.move_in(&waiting, path)? {
+                Some(_) => self.exchange(&location, job)?,
+                None => match self.move_in(&location, path)? {
                     Renamed::Absent if !self.make_folders(path)? => Renamed::MountPoint,
                     moved => moved,
                 },
@@ -536,17 +536,17 @@ impl Worker<'_> {
             match (moved, seen) {
                 (Renamed::Done, displaced) => {
                     self.report.written.push(path.clone());
-                    return displaced.map_or(Ok(()), |_| self.settle(&waiting, job, back_up));
+                    return displaced.map_or(Ok(()), |_| self.dispose(&location, job, back_up));
                 }
                 (Renamed::OtherFileSystem, _) => {
-                    waiting = self.bring_beside(&waiting, job)?;
+                    location = self.copy_beside(&location, job)?;
                     continue;
                 }
                 (Renamed::MountPoint, _) => {
-                    self.leave_mount_point(path);
-                    return self.discard(&waiting);
+                    self.report_mount_point(path);
+                    return self.discard(&location);
                 }
-                // What appeared meanwhile is nobody's upload.
+                // What appeared in between was not uploaded.
                 (Renamed::Occupied, _) => back_up = true,
                 _ => {}
             }
@@ -555,30 +555,32 @@ impl Worker<'_> {
         Err(Obstacle::KeepsChanging.at("rename", self.in_root.path_of(path)))
     }
 
-    /// Gives the new version the owner and the group of the one that it replaces. What is new is this process's own, and so
-    /// is what replaces something on a file system that keeps no owners. One that has further names, which stand or are to
-    /// stand at other paths, is not changed by this one: a copy is.
-    fn with_owner_of(&mut self, replaced: &Meta, waiting: Location, job: &Job<'_>) -> Result<Location> {
-        if !self.apply.gives_owners {
-            return Ok(waiting);
+    /// Gives the new version the owner and group of the one that it replaces.
+    ///
+    /// An entry that replaces nothing, or replaces something on a file system without owners, belongs to this
+    /// process. A staged file with further names is copied first, because the other names belong at other
+    /// paths.
+    fn with_owner_of(&mut self, replaced: &Meta, location: Location, job: &Job<'_>) -> Result<Location> {
+        if !self.apply.preserves_owner {
+            return Ok(location);
         }
-        let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
+        let (cursor, name) = location.cursor(&mut self.in_stage, &mut self.beside);
         let Some(new) = cursor.stat(name)?.filter(|new| new.owner != replaced.owner) else {
-            return Ok(waiting);
+            return Ok(location);
         };
-        let waiting = match waiting {
+        let location = match location {
             Location::Staged(name) if new.links > 1 && new.kind != Kind::Folder => {
-                Location::Staged(self.staged_apart(job, &name, &new)?)
+                Location::Staged(self.copy_of_shared(job, &name, &new)?)
             }
-            waiting => waiting,
+            location => location,
         };
-        let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
+        let (cursor, name) = location.cursor(&mut self.in_stage, &mut self.beside);
         cursor.set_owner(name, replaced.owner)?;
-        Ok(waiting)
+        Ok(location)
     }
 
-    /// Makes a copy in the stage of what waits there as one of several names of an inode.
-    fn staged_apart(&mut self, job: &Job<'_>, name: &RelativePath, meta: &Meta) -> Result<RelativePath> {
+    /// Copies a staged entry that is one of several names of its inode.
+    fn copy_of_shared(&mut self, job: &Job<'_>, name: &RelativePath, meta: &Meta) -> Result<RelativePath> {
         let stage = self.apply.stage;
         if meta.kind == Kind::File {
             return self.staged_copy(job, name, meta.mode & PERMISSIONS);
@@ -591,17 +593,17 @@ impl Worker<'_> {
             }
             None => None,
         };
-        self.note_copy(job, copied)
+        self.record_copy(job, copied)
     }
 
     fn staged_copy(&mut self, job: &Job<'_>, name: &RelativePath, mode: u32) -> Result<RelativePath> {
         let stage = self.apply.stage;
         let copied = copy_to_stage(stage, (&mut stage.cursor(), name), &mut self.in_stage, mode)?;
-        self.note_copy(job, copied.map(|copied| (copied.name, copied.ino)))
+        self.record_copy(job, copied.map(|copied| (copied.name, copied.ino)))
     }
 
-    /// Has the journal know the copy that takes the place of what was staged.
-    fn note_copy(&mut self, job: &Job<'_>, copied: Option<(RelativePath, u64)>) -> Result<RelativePath> {
+    /// Records in the journal the copy that takes the place of the staged entry.
+    fn record_copy(&mut self, job: &Job<'_>, copied: Option<(RelativePath, u64)>) -> Result<RelativePath> {
         let Some((name, ino)) = copied else {
             return Err(Error::Internal(format!("what was staged for {} is gone", job.path)));
         };
@@ -610,10 +612,11 @@ impl Worker<'_> {
         Ok(name)
     }
 
-    /// Gives a local file the sandbox's permission bits; what else its mode says, and its bytes, are local. A file that has
-    /// further names is not changed by this one, and one that is not ours cannot be: a copy takes its place.
+    /// Gives a local file the sandbox's permission bits, and keeps its bytes and its other mode bits.
+    ///
+    /// A file with further names, or of another user, is replaced by a copy instead of being changed.
     fn set_file_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
-        // Where no file stands any more, that is somebody's change since the plan was made.
+        // A missing file is an edit made since the plan.
         let Some((file, meta)) = self.in_root.open(path)? else { return Ok(()) };
         if meta.mode & PERMISSIONS == mode {
             return Ok(());
@@ -639,8 +642,8 @@ impl Worker<'_> {
         self.place(&job)
     }
 
-    /// Gives a new version that waits in the stage other permission bits. One that has further names there, which are to stand
-    /// at other paths, is not changed by this one: a copy is.
+    /// Gives a staged version other permission bits. One with further names in the stage is copied first,
+    /// because those names belong at other paths.
     fn staged_with_mode(&mut self, job: &Job<'_>, mode: u32) -> Result<RelativePath> {
         if self.in_stage.stat(&job.name)?.is_none_or(|meta| meta.links == 1) {
             self.in_stage.set_staged_mode(&job.name, mode)?;
@@ -649,7 +652,7 @@ impl Worker<'_> {
         self.staged_copy(job, &job.name, mode)
     }
 
-    /// Makes a folder where nothing stands. `false` where something does.
+    /// Makes a folder at a path where nothing is. Returns `false` if something is there.
     fn make_missing_folder(&mut self, job: &Job<'_>) -> Result<bool> {
         let made = match self.in_root.make_folder(job.path, job.first_mode()) {
             Err(error) if error.is_gone() => false,
@@ -661,38 +664,39 @@ impl Worker<'_> {
         Ok(made)
     }
 
-    fn leave_mount_point(&mut self, path: &RelativePath) {
+    fn report_mount_point(&mut self, path: &RelativePath) {
         self.report.skipped.push(Skipped { path: path.clone(), reason: MOUNT_POINT });
     }
 
-    /// Moves the new version to where nothing stands.
-    fn move_in(&mut self, waiting: &Location, path: &RelativePath) -> Result<Renamed> {
-        let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
+    /// Moves the new version to a path where nothing is.
+    fn move_in(&mut self, location: &Location, path: &RelativePath) -> Result<Renamed> {
+        let (cursor, name) = location.cursor(&mut self.in_stage, &mut self.beside);
         match rename((cursor, name), (&mut self.in_root, path), Onto::Nothing)? {
             Renamed::Unsupported => move_in_by_link((cursor, name), (&mut self.in_root, path)),
             moved => Ok(moved),
         }
     }
 
-    /// Puts the new version in the place of what stands at its path, which waits in its stead afterwards.
-    fn exchange(&mut self, waiting: &Location, job: &Job<'_>) -> Result<Renamed> {
-        let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
+    /// Exchanges the new version with the one at its path. Afterwards the displaced version is at `location`.
+    fn exchange(&mut self, location: &Location, job: &Job<'_>) -> Result<Renamed> {
+        let (cursor, name) = location.cursor(&mut self.in_stage, &mut self.beside);
         let moved = rename((cursor, name), (&mut self.in_root, job.path), Onto::Exchange)?;
         if moved != Renamed::Unsupported {
             return Ok(moved);
         }
-        let mut again = match waiting {
+        let mut again = match location {
             Location::Staged(_) => self.apply.stage.cursor(),
             Location::Beside(_) => self.apply.root.cursor(),
         };
-        // One at a time: of two of our own at one entry, which goes by both names, the second takes out the first.
+        // One thread at a time: if two jobs name the same entry, the second must find what the first has
+        // placed.
         let alone = lock(&self.apply.by_links);
         let moved =
             exchange_by_link((cursor, &mut again, name), (&mut self.in_root, job.path), job.is_folder())?;
         drop(alone);
-        let left = waiting.with_suffix(DISPLACED);
+        let left = location.with_suffix(DISPLACED);
         if moved != Renamed::Done {
-            // It was interrupted half-way: the old version may be nowhere else.
+            // It was interrupted half-way: the old version may exist nowhere else.
             let (cursor, name) = left.cursor(&mut self.in_stage, &mut self.beside);
             match (cursor.stat(name)?, self.in_root.stat(job.path)?) {
                 (Some(left), Some(now)) if now.is_same_inode(&left) => {
@@ -705,9 +709,10 @@ impl Worker<'_> {
         Ok(moved)
     }
 
-    /// Deals with what was displaced: removed if it is what the plan was made for, kept aside otherwise. A later look
-    /// at the path does not count: what it saw may be an edit made since.
-    fn settle(&mut self, displaced: &Location, job: &Job<'_>, back_up: bool) -> Result<()> {
+    /// Removes a displaced version if it is the one that the plan was made for, and backs it up otherwise.
+    ///
+    /// A look taken after the plan does not count, because it may have seen a later edit.
+    fn dispose(&mut self, displaced: &Location, job: &Job<'_>, back_up: bool) -> Result<()> {
         let (cursor, name) = displaced.cursor(&mut self.in_stage, &mut self.beside);
         if let (false, Some(planned), Some(now)) = (back_up, job.seen, cursor.stat(name)?)
             && now.untouched_since(planned)
@@ -717,21 +722,22 @@ impl Worker<'_> {
         self.back_up(displaced, job.path)
     }
 
-    fn discard(&mut self, waiting: &Location) -> Result<()> {
-        let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
+    fn discard(&mut self, location: &Location) -> Result<()> {
+        let (cursor, name) = location.cursor(&mut self.in_stage, &mut self.beside);
         cursor.remove(name).map(|_| ())
     }
 
-    /// Keeps a displaced version of `path` under the conflicts.
+    /// Backs up a displaced version of `path`.
     fn back_up(&mut self, displaced: &Location, path: &RelativePath) -> Result<()> {
         let from = displaced.cursor(&mut self.in_stage, &mut self.beside);
         self.apply.conflicts.back_up(self.apply.root, from, path, true).map(|_| ())
     }
 
-    /// Keeps what stands at `path` under the conflicts. `false` where it is a mount point, or one is in it.
+    /// Backs up what is at `path`. Returns `false` if it is a mount point or contains one.
     fn back_up_in_place(&mut self, path: &RelativePath) -> Result<bool> {
         let apply = self.apply;
-        // With no recursion: a tree may be deeper than a thread's stack. The number is how often a folder was emptied.
+        // Without recursion, because a tree may be deeper than a thread's stack. The number is how often the
+        // folder was emptied.
         let mut paths = vec![(path.clone(), 0)];
         while let Some((path, emptied)) = paths.pop() {
             if self.in_root.is_mount_point(&path)? {
@@ -740,16 +746,17 @@ impl Worker<'_> {
             if emptied > 0 && self.in_root.remove_empty_folder(&path)? {
                 continue;
             }
-            let kept = apply.conflicts.back_up(apply.root, (&mut self.beside, &path), &path, false)?;
-            if kept == BackUp::Done {
+            let backed_up = apply.conflicts.back_up(apply.root, (&mut self.beside, &path), &path, false)?;
+            if backed_up == BackUp::Done {
                 continue;
             }
             if self.has_mount_point(&path)? {
                 return Ok(false);
             }
-            match self.take_beside(&path)? {
+            match self.back_up_from_mount(&path)? {
                 Renamed::Done | Renamed::Absent => continue,
-                // Not even its name can be changed, as of a folder in a lower layer: so what is in it goes, one by one.
+                // A folder of a lower overlay layer cannot even be renamed, so its content is moved, entry by
+                // entry.
                 Renamed::OtherFileSystem if emptied < ATTEMPTS => {}
                 _ => return Err(Obstacle::KeepsChanging.at("rename", self.in_root.path_of(&path))),
             }
@@ -762,7 +769,7 @@ impl Worker<'_> {
         Ok(true)
     }
 
-    /// Whether something below a folder lies on another file system than the folder.
+    /// Whether a folder has something on another file system below it.
     fn has_mount_point(&mut self, path: &RelativePath) -> Result<bool> {
         let Some(meta) = self.in_root.stat(path)?.filter(|meta| meta.kind == Kind::Folder) else {
             return Ok(false);
@@ -777,18 +784,19 @@ impl Worker<'_> {
             .any(|found| found.meta.kind == Kind::Folder && found.meta.id.device() != meta.id.device()))
     }
 
-    /// Keeps what stands in another file system than the conflicts: first takes it out of everybody's sight.
-    fn take_beside(&mut self, path: &RelativePath) -> Result<Renamed> {
-        let beside = Location::Beside(self.name_beside(path, None, None, true)?);
-        let taken = self.take_out(path, &beside)?;
+    /// Backs up what is on another file system than the conflicts. It is first renamed within its folder, so
+    /// that nobody else reaches it by its name.
+    fn back_up_from_mount(&mut self, path: &RelativePath) -> Result<Renamed> {
+        let beside = Location::Beside(self.temporary_name_beside(path, None, None, true)?);
+        let taken = self.move_out(path, &beside)?;
         if taken == Renamed::Done {
             self.back_up(&beside, path)?;
         }
         Ok(taken)
     }
 
-    /// Makes the folders above a path that vanished meanwhile; a link or file in the place of one is kept aside. `false`
-    /// where that is a mount point.
+    /// Makes the folders above a path that vanished in between, and backs up a link or file in the place of
+    /// one. Returns `false` if that is a mount point.
     fn make_folders(&mut self, path: &RelativePath) -> Result<bool> {
         for folder in path.ancestors() {
             if self.in_root.make_folder(&folder, DEFAULT_FOLDER_MODE)? {
@@ -804,9 +812,9 @@ impl Worker<'_> {
         Ok(true)
     }
 
-    /// A free name in the folder that the path lies in, for what cannot wait in the stage: the folder is a mount below the
-    /// workspace. The journal knows of it before it is there.
-    fn name_beside(
+    /// Picks a free name beside the path, for a version that cannot be in the stage because its folder is a
+    /// mount below the workspace. The journal records the name before it is used.
+    fn temporary_name_beside(
         &mut self,
         path: &RelativePath,
         entry: Option<&Entry>,
@@ -830,12 +838,13 @@ impl Worker<'_> {
         Ok(beside)
     }
 
-    /// Copies the new version into the folder it is to stand in.
-    fn bring_beside(&mut self, waiting: &Location, job: &Job<'_>) -> Result<Location> {
-        let Location::Staged(name) = waiting else {
+    /// Copies the new version into the folder that it belongs in.
+    fn copy_beside(&mut self, location: &Location, job: &Job<'_>) -> Result<Location> {
+        let Location::Staged(name) = location else {
             return Err(Obstacle::OtherFileSystem.at("rename", self.in_root.path_of(job.path)));
         };
-        let beside = self.name_beside(job.path, job.new_version().as_ref(), job.seen, job.back_up)?;
+        let beside =
+            self.temporary_name_beside(job.path, job.new_version().as_ref(), job.seen, job.back_up)?;
         let copied = if job.is_folder() {
             self.in_root.make_folder(&beside, job.first_mode())?
         } else {
@@ -850,7 +859,7 @@ impl Worker<'_> {
         Ok(Location::Beside(beside))
     }
 
-    /// Deletes what the sandbox deleted, if it is still what was uploaded.
+    /// Deletes what the sandbox deleted, if it is still the version that was uploaded.
     fn delete(&mut self, job: &Job<'_>) -> Result<()> {
         let (path, Some(expected)) = (job.path, job.seen) else { return Ok(()) };
         if expected.kind == Kind::Folder {
@@ -859,21 +868,21 @@ impl Worker<'_> {
             }
             return Ok(());
         }
-        let mut waiting = Location::Staged(job.name.clone());
-        let mut taken = self.take_out(path, &waiting)?;
+        let mut location = Location::Staged(job.name.clone());
+        let mut taken = self.move_out(path, &location)?;
         if taken == Renamed::OtherFileSystem {
-            waiting = Location::Beside(self.name_beside(path, None, job.seen, job.back_up)?);
-            taken = self.take_out(path, &waiting)?;
+            location = Location::Beside(self.temporary_name_beside(path, None, job.seen, job.back_up)?);
+            taken = self.move_out(path, &location)?;
         }
         match taken {
             Renamed::Done => {}
             Renamed::MountPoint => {
-                self.leave_mount_point(path);
+                self.report_mount_point(path);
                 return Ok(());
             }
             _ => return Ok(()),
         }
-        let (cursor, name) = waiting.cursor(&mut self.in_stage, &mut self.beside);
+        let (cursor, name) = location.cursor(&mut self.in_stage, &mut self.beside);
         if cursor.stat(name)?.is_some_and(|now| now.untouched_since(expected)) {
             if let Some(deletions) = self.apply.deletions {
                 deletions.back_up(self.apply.root, (cursor, name), path, true)?;
@@ -883,15 +892,15 @@ impl Worker<'_> {
             self.report.deleted.push(path.clone());
             return Ok(());
         }
-        // Somebody changed it since the plan was made: it goes back, or aside where its place was taken.
-        if self.move_in(&waiting, path)? == Renamed::Done {
+        // It was edited since the plan: put it back, or back it up if its path is taken by now.
+        if self.move_in(&location, path)? == Renamed::Done {
             self.report.left_in_place.push(path.clone());
             return Ok(());
         }
-        self.back_up(&waiting, path)
+        self.back_up(&location, path)
     }
 
-    fn take_out(&mut self, path: &RelativePath, to: &Location) -> Result<Renamed> {
+    fn move_out(&mut self, path: &RelativePath, to: &Location) -> Result<Renamed> {
         let to = to.cursor(&mut self.in_stage, &mut self.beside);
         let taken = rename((&mut self.in_root, path), to, Onto::Replace);
         taken.map_err(|error| error.about(self.in_root.path_of(path)))
@@ -924,13 +933,13 @@ struct Copied {
     name: RelativePath,
     /// The inode of the copy.
     ino: u64,
-    /// What the original was when it was opened.
+    /// The original's metadata when it was opened.
     meta: Meta,
-    /// The digest of what was copied.
+    /// The digest of the copied bytes.
     digest: Digest,
 }
 
-/// Copies a file into the stage with other permission bits; `None` where no file stands there.
+/// Copies a file into the stage with other permission bits. Returns `None` if there is no file.
 fn copy_to_stage(
     stage: &Stage,
     (from, path): (&mut Cursor<'_>, &RelativePath),
@@ -947,13 +956,13 @@ fn copy_to_stage(
     Ok(Some(Copied { name, ino, meta, digest }))
 }
 
-/// [`Onto::Nothing`] for file systems that know only plain renames: a further name never replaces anything.
+/// [`Onto::Nothing`] for file systems with plain renames only: making a hard link never replaces anything.
 fn move_in_by_link(
     (from, name): (&mut Cursor<'_>, &RelativePath),
     (to, path): (&mut Cursor<'_>, &RelativePath),
 ) -> Result<Renamed> {
     if from.stat(name)?.is_some_and(|meta| meta.kind == Kind::Folder) {
-        // A folder takes the place of an empty one in one step, with all that is in it.
+        // A rename can put a folder in the place of an empty one, with all its content, in one step.
         let is_free = to.make_folder(path, 0o700)?;
         return if is_free { rename((from, name), (to, path), Onto::Replace) } else { Ok(Renamed::Occupied) };
     }
@@ -964,30 +973,32 @@ fn move_in_by_link(
     Ok(linked)
 }
 
-/// [`Onto::Exchange`] for file systems that know only plain renames: the old version gets a second name before the
-/// new one takes its place. An edit that replaces the file between the two steps is lost; no edit in place is.
+/// [`Onto::Exchange`] for file systems with plain renames only: the old version gets a second name before the
+/// new one takes its place.
+///
+/// An edit that replaces the file between the two steps is lost; an edit in place is not.
 fn exchange_by_link(
     (from, again, name): (&mut Cursor<'_>, &mut Cursor<'_>, &RelativePath),
     (to, path): (&mut Cursor<'_>, &RelativePath),
     is_folder: bool,
 ) -> Result<Renamed> {
     let displaced = &name.with_suffix(DISPLACED);
-    let kept = if is_folder {
-        // No rename puts a folder in the place of a file: this is the one change in two steps.
+    let second_name = if is_folder {
+        // No rename puts a folder in the place of a file, so this is the one change that takes two steps.
         rename((to, path), (from, displaced), Onto::Replace)?
     } else {
         match link((to, path), (from, displaced)) {
-            // No folder has a second name: since the look, one has come to stand there.
+            // A folder cannot have a second name: it was put there after the plan.
             Err(_) if to.stat(path)?.is_some_and(|meta| meta.kind == Kind::Folder) => Renamed::Absent,
             linked => linked?,
         }
     };
-    if kept != Renamed::Done {
-        return Ok(kept);
+    if second_name != Renamed::Done {
+        return Ok(second_name);
     }
     let moved = rename((from, name), (to, path), Onto::Replace)?;
     if moved == Renamed::Done && rename((from, displaced), (again, name), Onto::Replace)? != Renamed::Done {
-        // The old version stays by a name that the journal knows.
+        // The old version keeps a name that the journal knows.
         return Err(Obstacle::KeepsChanging.at("rename", to.path_of(path)));
     }
     Ok(moved)
@@ -1000,8 +1011,8 @@ mod tests {
     use super::*;
     use crate::merge::incoming::LazyStage;
 
-    /// Displaces `content` from a path that the plan saw as `seen`, and tells whether it is kept aside.
-    fn is_kept(content: &str, seen: Option<&str>) -> bool {
+    /// Displaces `content` from a path where the plan saw `seen`, and returns whether it is backed up.
+    fn is_backed_up(content: &str, seen: Option<&str>) -> bool {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         let path = RelativePath::parse(b"file").unwrap().unwrap();
@@ -1011,14 +1022,14 @@ mod tests {
             planned = root.cursor().stat(&path).unwrap();
         }
         if seen != Some(content) {
-            // As editors save: a new file takes the place of the old.
+            // An editor saves by putting a new file in the place of the old one.
             fs::write(folder.path().join("new"), content).unwrap();
             fs::rename(folder.path().join("new"), folder.path().join("file")).unwrap();
         }
         let lazy = LazyStage::default();
         let stage = lazy.get(&root).unwrap();
         let journal = Journal::begin(stage, &[], Job::displacement).unwrap();
-        let conflicts = Conflicts::default();
+        let conflicts = Backups::default();
         let apply = Apply::new(&root, stage, journal, &conflicts, None);
         let name = stage.name();
         rename((&mut root.cursor(), &path), (&mut stage.cursor(), &name), Onto::Nothing).unwrap();
@@ -1032,18 +1043,18 @@ mod tests {
             mode: None,
         };
         let mut worker = apply.worker();
-        worker.settle(&Location::Staged(name), &job, false).unwrap();
-        let kept = conflicts.into_conflicts();
-        let kept = kept
+        worker.dispose(&Location::Staged(name), &job, false).unwrap();
+        let backups = conflicts.into_conflicts();
+        let texts = backups
             .iter()
             .map(|conflict| fs::read_to_string(folder.path().join(conflict.backed_up_at.as_path())).unwrap());
-        assert!(kept.clone().all(|kept| kept == content));
-        kept.count() == 1
+        assert!(texts.clone().all(|text| text == content));
+        texts.count() == 1
     }
 
-    /// What file systems do that know only plain renames.
+    /// The fallback for file systems with plain renames only.
     #[test]
-    fn a_folder_goes_back_with_all_that_is_in_it() {
+    fn a_folder_is_moved_with_its_content_where_only_plain_renames_work() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         let [from, to] = [&b"from"[..], b"to"].map(|name| RelativePath::parse(name).unwrap().unwrap());
@@ -1058,9 +1069,9 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_plan_was_made_for_is_removed() {
-        assert!(!is_kept("uploaded", Some("uploaded")));
-        assert!(is_kept("edited since", Some("uploaded")), "an edit after the plan was made");
-        assert!(is_kept("appeared since", None), "a file where the plan saw none");
+    fn a_displaced_version_is_removed_only_if_it_is_unchanged_since_the_plan() {
+        assert!(!is_backed_up("uploaded", Some("uploaded")));
+        assert!(is_backed_up("edited since", Some("uploaded")), "an edit after the plan was made");
+        assert!(is_backed_up("appeared since", None), "a file where the plan saw none");
     }
 }

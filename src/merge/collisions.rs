@@ -1,6 +1,8 @@
-//! What a plan may not take away: on a volume that takes `Foo` and `foo` for one name, what stands at one path may be the
-//! very entry that another of the sandbox's names stands for here. Without it, that name would lose what the sandbox still
-//! has, and the next merge would not bring it back.
+//! Protects entries that the sandbox still has under another name.
+//!
+//! On a volume that treats `Foo` and `foo` as one name, the entry at a path that a plan deletes or replaces
+//! may also be the local entry of another of the sandbox's names. Taking it away would lose what the sandbox
+//! still has under that name, and the next merge would not bring it back.
 
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{HashMap, HashSet};
@@ -15,10 +17,12 @@ use crate::fs::{Cursor, FileId, Kind, Meta, Root};
 use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::Snapshot;
 
-/// Changes a plan where it would take away what another of the sandbox's names stands for: a deletion is taken back, and
-/// what would be replaced is kept aside if it is what the sandbox has by the other name. `local` and `seen` are what
-/// stands at the paths of the plan.
-pub fn spare_collisions(
+/// Changes a plan where it would take away the local entry of another of the sandbox's names: a deletion is
+/// withdrawn, and a version that would be replaced is backed up if it is what the sandbox has under the other
+/// name.
+///
+/// `local` and `seen` are the local entries at the paths of the plan.
+pub fn protect_colliding_names(
     root: &Root,
     plan: &mut Plan<'_>,
     theirs: &Snapshot,
@@ -26,7 +30,7 @@ pub fn spare_collisions(
     seen: &ByPath<Meta>,
     cancel: &Cancel,
 ) -> Result<()> {
-    let mut volume = Looker { cursor: root.cursor(), listings: HashMap::new() };
+    let mut volume = RealVolume { cursor: root.cursor(), listings: HashMap::new() };
     let (mut spared, mut backed_up) = (HashSet::new(), HashSet::new());
     for (taken, held) in
         collisions(&mut volume, plan, theirs, seen, cancel).map_err(|error| error.with_hint(UNCHANGED))?
@@ -45,15 +49,17 @@ pub fn spare_collisions(
     Ok(())
 }
 
-/// What a volume is asked.
+/// What has to be asked of a volume.
 trait Volume {
-    /// What stands at a path.
+    /// The metadata of the entry at a path.
     fn look(&mut self, path: &RelativePath) -> Result<Option<Meta>>;
-    /// Whether each name of the path stands in its folder as it is written, rather than being found by another one.
+    /// Whether every name of the path is listed in its folder exactly as written, so the entry is not found
+    /// under another spelling.
     fn is_listed(&mut self, path: &RelativePath) -> Result<bool>;
 }
 
-/// What a plan takes away unkept, each with a name of the sandbox's that stands for the same entry here.
+/// The paths that a plan takes away without a backup, each with another name of the sandbox's that has the
+/// same local entry.
 fn collisions<'p, 'a>(
     volume: &mut impl Volume,
     plan: &'p Plan<'p>,
@@ -65,7 +71,7 @@ fn collisions<'p, 'a>(
     entries.sort_unstable_by_key(|&(inode, _)| inode);
 
     let mut search = Search { volume, plan, taken: None, unlisted: HashMap::new(), collisions: Vec::new() };
-    // What was looked at.
+    // First, the paths that were inspected for the plan.
     for same in entries.chunk_by(|one, other| one.0 == other.0).filter(|same| same.len() > 1) {
         for (_, (path, meta)) in same {
             cancel.check()?;
@@ -74,17 +80,17 @@ fn collisions<'p, 'a>(
             }
         }
     }
-    // What was not, since nothing was changed there.
+    // Then those that were not inspected, because the sandbox did not change them.
     let mut known = seen.in_order();
-    let mut suspects = None;
+    let mut candidates = None;
     for held in theirs.keys() {
         cancel.check()?;
-        // Where everything was changed, there is nobody to suspect.
-        if suspects.is_none() && known.find(held).is_some() {
+        // If everything was changed, all have been inspected.
+        if candidates.is_none() && known.find(held).is_some() {
             continue;
         }
-        let suspects = suspects.get_or_insert_with(|| Suspects::of(taken_by(plan)));
-        if !suspects.include(held, search.volume)? || known.find(held).is_some() {
+        let candidates = candidates.get_or_insert_with(|| Candidates::of(taken_by(plan)));
+        if !candidates.include(held, search.volume)? || known.find(held).is_some() {
             continue;
         }
         let Some(meta) = search.volume.look(held)? else { continue };
@@ -95,7 +101,7 @@ fn collisions<'p, 'a>(
     Ok(search.collisions)
 }
 
-/// What a plan deletes, or replaces without keeping it.
+/// The paths that a plan deletes, or replaces without a backup.
 fn taken_by<'p>(plan: &'p Plan<'_>) -> impl Iterator<Item = &'p RelativePath> {
     let replaced = plan.placements().filter(|placement| !placement.back_up).map(|placement| &placement.path);
     plan.deletions.iter().chain(replaced)
@@ -104,15 +110,16 @@ fn taken_by<'p>(plan: &'p Plan<'_>) -> impl Iterator<Item = &'p RelativePath> {
 struct Search<'v, 'p, 'a, V> {
     volume: &'v mut V,
     plan: &'p Plan<'p>,
-    /// What the plan takes, once it matters.
+    /// The paths that the plan takes away; collected when first needed.
     taken: Option<HashSet<&'p RelativePath>>,
-    /// Of each inode with several names, those paths that are found by another name than their own.
+    /// For each inode with several names, the paths that are found only under another spelling than their
+    /// own.
     unlisted: HashMap<FileId, Vec<&'p RelativePath>>,
     collisions: Vec<(RelativePath, &'a RelativePath)>,
 }
 
 impl<'p, 'a, V: Volume> Search<'_, 'p, 'a, V> {
-    /// Looks among the paths of one inode for those that are the entry that `held` stands for.
+    /// Finds, among the paths of one inode, those whose entry is also the one that `held` is found as.
     fn compare(
         &mut self,
         held: &'a RelativePath,
@@ -122,7 +129,8 @@ impl<'p, 'a, V: Volume> Search<'_, 'p, 'a, V> {
         let all = same.iter().map(|(_, (path, _))| path);
         let is_one_of_several = meta.kind != Kind::Folder && meta.links > 1;
         let paths = if is_one_of_several && self.volume.is_listed(held)? {
-            // By its own name: only what is found by another one than its own may be it.
+            // It is listed under its own name: only a path that is found under another spelling can be the
+            // same entry.
             match self.unlisted.entry(meta.id) {
                 Occupied(known) => known.into_mut(),
                 Vacant(new) => {
@@ -151,17 +159,17 @@ fn may_collide(taken: &RelativePath, held: &RelativePath) -> bool {
 }
 
 /// The real volume.
-struct Looker<'r> {
+struct RealVolume<'r> {
     cursor: Cursor<'r>,
-    /// The names in each folder that was asked about.
+    /// The names in each folder that was asked for.
     listings: HashMap<Option<RelativePath>, HashSet<Box<[u8]>>>,
 }
 
-impl Volume for Looker<'_> {
+impl Volume for RealVolume<'_> {
     fn look(&mut self, path: &RelativePath) -> Result<Option<Meta>> {
         match self.cursor.stat(path) {
-            // Whoever may not look there, or may not even name it, was not there when what is taken was looked at: so it
-            // is not that.
+            // A path that we may not inspect, or whose name is not allowed here, was not found when the
+            // plan's paths were inspected either. So it is none of them.
             Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => Ok(None),
             looked => looked,
         }
@@ -172,7 +180,7 @@ impl Volume for Looker<'_> {
             let folder = path.parent();
             if !self.listings.contains_key(&folder) {
                 let names = match self.cursor.list(folder.as_ref()) {
-                    // It tells nothing of its names, and then nothing in it is taken away.
+                    // An unreadable folder does not tell its names. Then nothing in it is taken away.
                     Err(error) if error.is_io(ErrorKind::PermissionDenied) => None,
                     listed => listed?,
                 };
@@ -186,56 +194,57 @@ impl Volume for Looker<'_> {
     }
 }
 
-/// What is known of the paths that a plan takes, by which to tell those that no volume takes for one of them. Most trees
-/// are ASCII and mostly in lower case, and then this costs next to nothing.
+/// Filters out the names that no volume takes for one of the paths that a plan takes away. Most trees are
+/// ASCII and mostly lower case, and then this costs almost nothing.
 #[derive(Debug, Default)]
-struct Suspects<'p> {
-    /// The taken paths that are ASCII, in lower case: those that are given so, and those that are not.
+struct Candidates<'p> {
+    /// The ASCII paths among them, in lower case: those that were lower case already, and those that were
+    /// not.
     lower: HashSet<Vec<u8>>,
     mixed: HashSet<Vec<u8>>,
-    /// What is taken in each folder. The key is in lower case where it is ASCII.
+    /// What is taken away in each folder. The key is in lower case if it is ASCII.
     folders: HashMap<Vec<u8>, Taken>,
-    /// The folders as they are given.
+    /// The folders as they were given.
     given: HashSet<&'p [u8]>,
-    /// Whether one of them is not ASCII, and whether a name in one of them is not.
+    /// Whether one of the folders is not ASCII, and whether a name in one of them is not.
     anywhere: bool,
     others: bool,
-    /// The same folders by what they are, once that was asked.
+    /// The same folders by inode, once they were asked for.
     by_inode: Option<HashMap<FileId, Vec<&'p [u8]>>>,
-    /// Whether the folder that was asked about last is one of them by another name.
+    /// The folder that was asked for last, and whether it is one of them under another name.
     last: Option<(Vec<u8>, bool)>,
 }
 
-/// What is taken in a folder.
+/// The names that are taken away in one folder.
 #[derive(Debug, Default)]
 struct Taken {
-    /// The names that are ASCII, in lower case; only where the folder's path is not.
+    /// The ASCII names in lower case; filled only if the folder's path is not ASCII.
     names: HashSet<Vec<u8>>,
     /// Whether there are names that are not ASCII.
     others: bool,
 }
 
-impl<'p> Suspects<'p> {
+impl<'p> Candidates<'p> {
     fn of(paths: impl Iterator<Item = &'p RelativePath>) -> Self {
-        let mut suspects = Self::default();
+        let mut candidates = Self::default();
         for path in paths {
             let (folder, name) = path.split();
-            suspects.given.insert(folder);
-            suspects.anywhere |= !folder.is_ascii();
-            let taken = suspects.folders.entry(folder_key(folder)).or_default();
+            candidates.given.insert(folder);
+            candidates.anywhere |= !folder.is_ascii();
+            let taken = candidates.folders.entry(folder_key(folder)).or_default();
             taken.others |= !name.is_ascii();
-            suspects.others |= !name.is_ascii();
+            candidates.others |= !name.is_ascii();
             if path.as_bytes().is_ascii() {
-                let paths = if is_mixed(path) { &mut suspects.mixed } else { &mut suspects.lower };
+                let paths = if is_mixed(path) { &mut candidates.mixed } else { &mut candidates.lower };
                 paths.insert(path.as_bytes().to_ascii_lowercase());
             } else if name.is_ascii() {
                 taken.names.insert(name.as_encoded_bytes().to_ascii_lowercase());
             }
         }
-        suspects
+        candidates
     }
 
-    /// Whether a path may be one of them, by another name or by its own.
+    /// Whether a path may be one of them, under its own or another name.
     fn include(&mut self, path: &RelativePath, volume: &mut impl Volume) -> Result<bool> {
         let (folder, name) = path.split();
         if path.as_bytes().is_ascii() {
@@ -265,10 +274,10 @@ impl<'p> Suspects<'p> {
         Ok(self.last.as_ref().is_some_and(|&(_, is)| is))
     }
 
-    /// Whether a folder is one of those that something is taken in, by another name.
+    /// Whether a folder is, under another name, one in which something is taken away.
     fn is_another_name(&mut self, folder: &[u8], volume: &mut impl Volume) -> Result<bool> {
         let mut inode_of = |folder: &[u8]| {
-            // The root is no path below itself, and has no other name.
+            // The root is not a path below itself, and has no other name.
             let folder = RelativePath::parse(folder).ok().flatten();
             let meta = folder.map_or(Ok(None), |folder| volume.look(&folder))?;
             Ok(meta.as_ref().map(|meta| meta.id))
@@ -309,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_may_fall_together_is_looked_at() {
+    fn all_names_that_some_volume_takes_for_one_are_candidates() {
         for (one, other) in [
             ("Foo", "foo"),
             ("Src/a", "src/A"),
@@ -323,21 +332,21 @@ mod tests {
                 assert!(may_be_one(&path(one), &path(other)), "{one} and {other}");
                 let (one, other) = (path(one), path(other));
                 let folder = |path: &RelativePath| path.split().0.to_vec();
-                // Folders that differ are one on such a volume.
+                // Two different folder names are one folder on such a volume.
                 let names: Vec<_> = [folder(&one), folder(&other)]
                     .into_iter()
                     .filter(|folder| !folder.is_empty())
                     .map(|folder| String::from_utf8(folder).unwrap())
                     .collect();
                 let rows: Vec<_> = names.iter().map(|name| (&**name, "", 1, Kind::Folder, 2)).collect();
-                let mut suspects = Suspects::of([&one].into_iter());
-                assert!(suspects.include(&other, &mut Table::of(&rows)).unwrap(), "{one} and {other}");
+                let mut candidates = Candidates::of([&one].into_iter());
+                assert!(candidates.include(&other, &mut Table::of(&rows)).unwrap(), "{one} and {other}");
             }
         }
     }
 
     #[test]
-    fn few_are_looked_at() {
+    fn other_names_are_not_candidates() {
         let taken = [path("src/Foo"), path("b"), path("caf\u{e9}/a")];
         let held = [
             "src/foo",
@@ -359,18 +368,19 @@ mod tests {
             ("cafe\u{301}", "", 1, Kind::Folder, 2),
             ("th\u{e9}", "", 2, Kind::Folder, 2),
         ]);
-        let mut suspects = Suspects::of(taken.iter());
+        let mut candidates = Candidates::of(taken.iter());
         let looked_at: Vec<_> =
-            held.into_iter().filter(|held| suspects.include(&path(held), &mut volume).unwrap()).collect();
+            held.into_iter().filter(|held| candidates.include(&path(held), &mut volume).unwrap()).collect();
         assert_eq!(
             looked_at,
             ["src/foo", "B", "src/\u{212a}", "caf\u{e9}/A", "caf\u{e9}/\u{e9}", "cafe\u{301}/c"]
         );
-        let mut none = Suspects::of([].iter());
+        let mut none = Candidates::of([].iter());
         assert!(!held.into_iter().any(|held| none.include(&path(held), &mut volume).unwrap()));
     }
 
-    /// A volume by a table: each path with the name that it is found by, its inode, kind and links.
+    /// A volume as a table: each path with the name that it is found under, its inode, kind and number of
+    /// links.
     struct Table(BTreeMap<RelativePath, (&'static str, Meta)>);
 
     impl Table {
@@ -403,10 +413,10 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_another_name_of_theirs() {
+    fn entries_that_the_sandbox_has_under_another_name_are_found() {
         use Kind::{File, Folder};
         type Rows = &'static [(&'static str, &'static str, u64, Kind, u64)];
-        /// What is tried; the volume; what the plan takes; what theirs hold; what is found.
+        /// What is tried; the volume; what the plan takes away; what the sandbox has; what is found.
         type Case = (&'static str, Rows, Names, Names, Names);
         type Names = &'static [&'static str];
         let cases: &[Case] = &[
@@ -490,14 +500,14 @@ mod tests {
                 ..Plan::default()
             };
             let found = collisions(&mut Table::of(rows), &kept, &theirs, &seen, &Cancel::default()).unwrap();
-            assert_eq!(found, [], "{name}: it is kept anyway");
+            assert_eq!(found, [], "{name}: it is backed up anyway");
         }
     }
 
-    /// On a volume that tells them apart; `__test__/macos.test.mjs` has the others.
+    /// On a volume that tells the names apart. `__test__/macos.test.mjs` covers the others.
     #[cfg(target_os = "linux")]
     #[test]
-    fn thousands_of_hard_links_are_names_of_their_own() {
+    fn thousands_of_hard_links_are_separate_names() {
         let folder = tempfile::tempdir().unwrap();
         let names: Vec<String> = (0..3000).map(|number| format!("d/\u{6587}{number}")).collect();
         std::fs::create_dir(folder.path().join("d")).unwrap();
@@ -520,7 +530,7 @@ mod tests {
         });
         let mut plan = Plan { files: files.collect(), ..Plan::default() };
         let local = names.iter().map(|name| (path(name), Local::Entry(entry.clone()))).collect();
-        spare_collisions(&root, &mut plan, &theirs, &local, &seen, &Cancel::default()).unwrap();
+        protect_colliding_names(&root, &mut plan, &theirs, &local, &seen, &Cancel::default()).unwrap();
         assert!(!plan.files.iter().any(|placement| placement.back_up));
     }
 }

@@ -1,4 +1,6 @@
-//! Where local versions are kept that the sandbox's version replaced.
+//! Backups of local versions that a merge replaced, and how long they are kept.
+//!
+//! They are below `.paperclip-runtime/conflicts/<UTC time>/`, at the path that they had in the workspace.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -15,46 +17,48 @@ use crate::tree::entry::PERMISSIONS;
 use crate::tree::scan::scan;
 use crate::tree::stage::{RuntimeFolder, remove_tree, runtime};
 
-/// The folder in the runtime folder.
-const CONFLICTS: &str = "conflicts";
+/// The name of the folder for backups, in the runtime folder.
+const CONFLICTS_FOLDER: &str = "conflicts";
 
-/// How many folders of a kept version's path are there before the first is kept: `.paperclip-runtime`, `conflicts` and
-/// that of the time.
+/// How many folders come before the first of a backup's own path: `.paperclip-runtime`, `conflicts` and the
+/// one named by the time.
 const DEPTH: usize = 3;
 
-/// How many versions of one path a merge may keep.
+/// How many versions of one path a merge can back up.
 const VERSIONS: usize = 64;
 
-/// How often somebody may change a path under our hands before we give up on it.
+/// How often a path may change while we work on it before we give up.
 pub(super) const ATTEMPTS: usize = 64;
 
-/// The kept versions of one merge.
+/// The backups of one merge.
 #[derive(Debug, Default)]
-pub struct Conflicts {
-    /// A folder named by the time, made when the first one needs it, and a further one for each version of a path beyond
-    /// the first.
+pub struct Backups {
+    /// One folder named by the time, made for the first backup, and another one for each further version of
+    /// the same path.
     folders: Mutex<Vec<RelativePath>>,
     kept: Mutex<Vec<Conflict>>,
 }
 
-/// What became of a version that was to be kept.
+/// The outcome of backing up a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackUp {
-    /// It is kept, or it was gone, so that there is nothing to keep.
+    /// It is backed up, or it was gone already.
     Done,
-    /// It is still where it was: in a file system of its own, from which it can only be copied.
+    /// It is still where it was: on another file system, from which it can only be copied.
     Elsewhere,
 }
 
-impl Conflicts {
-    /// Moves a local version of `path` from where it is to the kept ones. Where it can only be copied, that is done if
-    /// it is out of everybody's sight by now, as `is_hidden` says; otherwise somebody might save to it in between.
+impl Backups {
+    /// Moves a local version of `path` to the backups.
+    ///
+    /// A version on another file system has to be copied. That is done only if `is_unreachable` says that nobody
+    /// else reaches it by its name any more, because somebody could write to it during the copy.
     pub fn back_up(
         &self,
         root: &Root,
         (from, name): (&mut Cursor<'_>, &RelativePath),
         path: &RelativePath,
-        is_hidden: bool,
+        is_unreachable: bool,
     ) -> Result<BackUp> {
         let mut cursor = root.cursor();
         for version in 0..VERSIONS {
@@ -64,9 +68,9 @@ impl Conflicts {
             }
             let moved = match rename((from, name), (&mut cursor, &backed_up_at), Onto::Nothing)? {
                 Renamed::Unsupported if cursor.stat(&backed_up_at)?.is_some() => Renamed::Occupied,
-                // Nobody else writes into this merge's own folder.
+                // Nobody else writes into this merge's folder.
                 Renamed::Unsupported => rename((from, name), (&mut cursor, &backed_up_at), Onto::Replace)?,
-                Renamed::OtherFileSystem if is_hidden => {
+                Renamed::OtherFileSystem if is_unreachable => {
                     copy_across((from, name), (&mut cursor, &backed_up_at))?
                 }
                 moved => moved,
@@ -77,28 +81,28 @@ impl Conflicts {
                     return Ok(BackUp::Done);
                 }
                 Renamed::Absent if from.stat(name)?.is_none() => return Ok(BackUp::Done),
-                Renamed::OtherFileSystem if !is_hidden => return Ok(BackUp::Elsewhere),
-                // Whoever takes an outcome for done removes what is left.
+                Renamed::OtherFileSystem if !is_unreachable => return Ok(BackUp::Elsewhere),
+                // Where the caller takes the outcome for done, it removes what is left.
                 Renamed::OtherFileSystem | Renamed::MountPoint => {
                     return Err(Obstacle::MountPoint
                         .at("rename", from.path_of(name))
-                        .with_hint("its local version could not be kept aside"));
+                        .with_hint("its local version could not be backed up"));
                 }
                 _ => {}
             }
         }
         Err(Obstacle::Occupied
             .at("rename", root.path_of(path))
-            .with_hint("its local version could not be kept aside"))
+            .with_hint("its local version could not be backed up"))
     }
 
-    /// Everything that was kept.
+    /// The backups that were made.
     #[must_use]
     pub fn into_conflicts(self) -> Vec<Conflict> {
         self.kept.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The folder of so many versions before.
+    /// The folder for the nth version of a path.
     fn folder(&self, root: &Root, version: usize) -> Result<RelativePath> {
         let mut folders = lock(&self.folders);
         while folders.len() <= version {
@@ -108,7 +112,7 @@ impl Conflicts {
     }
 }
 
-/// Makes the folders above a kept version. `false` where a version that was kept before stands in the place of one.
+/// Makes the folders above a backup. Returns `false` if an earlier backup is in the place of one of them.
 fn make_folders(cursor: &mut Cursor<'_>, backed_up_at: &RelativePath) -> Result<bool> {
     for above in backed_up_at.ancestors().skip(DEPTH) {
         if !cursor.ensure_folder(&above, 0o755)? {
@@ -118,11 +122,11 @@ fn make_folders(cursor: &mut Cursor<'_>, backed_up_at: &RelativePath) -> Result<
     Ok(true)
 }
 
-/// Makes a new folder for kept versions.
+/// Makes a new folder for backups, named by the time.
 pub fn make_folder(root: &Root) -> Result<RelativePath> {
     let _in_place = RuntimeFolder::open(root)?;
-    let conflicts = folder_of_all();
-    let time = name_of(SystemTime::now());
+    let conflicts = backup_root();
+    let time = folder_name(SystemTime::now());
     let mut made = RelativePath::child(Some(&conflicts), time.as_bytes());
     for serial in 2.. {
         let mut cursor = root.cursor();
@@ -131,13 +135,13 @@ pub fn make_folder(root: &Root) -> Result<RelativePath> {
                 path: readable(conflicts.as_bytes()),
                 offset: None,
                 reason:
-                    "it must be a folder, since local versions are kept there; move it away and try again"
+                    "it must be a folder, because local versions are backed up there; move it away and try again"
                         .to_owned(),
             });
         }
         match cursor.make_folder(&made, 0o755) {
             Ok(true) => break,
-            // Another merge removed the folder around it, since nothing was in it.
+            // Another merge removed the empty folder that it was to be made in.
             Err(error) if error.is_gone() => continue,
             taken => taken?,
         };
@@ -146,18 +150,18 @@ pub fn make_folder(root: &Root) -> Result<RelativePath> {
     Ok(made)
 }
 
-/// The folder with the kept versions of all merges.
-pub(super) fn folder_of_all() -> RelativePath {
-    RelativePath::child(Some(&runtime()), CONFLICTS.as_bytes())
+/// The folder with the backups of all merges.
+pub(super) fn backup_root() -> RelativePath {
+    RelativePath::child(Some(&runtime()), CONFLICTS_FOLDER.as_bytes())
 }
 
-/// How the folder of a merge at that time is named. Colons in file names trouble other systems.
-fn name_of(time: SystemTime) -> String {
+/// The name of a backup folder for that time. It has no colons, because other systems do not allow them.
+fn folder_name(time: SystemTime) -> String {
     utc_timestamp(time).replace(':', "-")
 }
 
-/// When the merge ran whose folder has that name, in milliseconds since 1970. Nothing where no merge names one so.
-fn time_of(name: &[u8]) -> Option<i64> {
+/// The time in a backup folder's name, in milliseconds since 1970. `None` if no merge gives such a name.
+fn parse_folder_name(name: &[u8]) -> Option<i64> {
     let name = std::str::from_utf8(name).ok()?;
     let (time, serial) = name.split_once('~').map_or((name, None), |(time, serial)| (time, Some(serial)));
     let is_serial =
@@ -169,18 +173,18 @@ fn time_of(name: &[u8]) -> Option<i64> {
     crate::time::parse_utc_timestamp(&format!("{date}T{}", of_day.replace('-', ":")))
 }
 
-/// How many bytes are kept in all.
+/// How many bytes of backups are kept in total.
 const MAX_BACKUP_BYTES: u64 = 1 << 30;
 
-/// Why kept versions that are too old, or too many, are still there.
-const UNPRUNED: &str = "its kept versions are past their time, but could not be removed; remove them by hand";
+/// Why backups that are too old, or too many, are still there.
+const NOT_REMOVED: &str = "these backups have expired, but could not be removed; remove them by hand";
 
-/// For how long local versions are kept.
+/// How long backups are kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Retention {
-    /// For ever, however many there are.
+    /// Forever, however many there are.
     Forever,
-    /// For so many days, and no more than a gibibyte of them; with 0 days only those of the last merge.
+    /// For that many days, and one gibibyte at most. With 0 days only those of the last merge are kept.
     Days(f64),
 }
 
@@ -190,16 +194,16 @@ impl Default for Retention {
     }
 }
 
-/// The kept versions of one merge, as far as it matters for how long they stay.
+/// The age of one merge's backups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Age {
     /// In milliseconds since 1970.
     time: i64,
-    /// Of the merge that runs.
+    /// Whether they belong to the merge that runs now.
     is_ours: bool,
 }
 
-/// Which ones are too old. One from the future is not.
+/// Which backups are too old. One with a time in the future is not.
 fn too_old(kept: &[Age], retention: Retention, now: i64) -> Vec<bool> {
     let Retention::Days(days) = retention else { return vec![false; kept.len()] };
     #[expect(clippy::cast_precision_loss, reason = "milliseconds are exact in it for 285,000 years")]
@@ -208,7 +212,7 @@ fn too_old(kept: &[Age], retention: Retention, now: i64) -> Vec<bool> {
     kept.iter().map(|age| !age.is_ours && is_old(age)).collect()
 }
 
-/// Which ones are too many, of all that have such a size: the oldest of them.
+/// Which backups exceed the limit on their total size: the oldest.
 fn too_many(kept: &[(Age, u64)], limit: u64) -> Vec<bool> {
     let mut newest_first: Vec<usize> = (0..kept.len()).collect();
     newest_first.sort_by_key(|&at| std::cmp::Reverse((kept[at].0.is_ours, kept[at].0.time)));
@@ -222,26 +226,27 @@ fn too_many(kept: &[(Age, u64)], limit: u64) -> Vec<bool> {
     too_many
 }
 
-/// Removes the kept versions of earlier merges that are past their time. To be called under the workspace's merge lock,
-/// by a merge that wrote something, with what it kept itself. Where that is nothing, only ages are looked at: then the
-/// rest has not grown, and need not be measured.
+/// Removes backups of earlier merges that have expired.
 ///
-/// Only what has a name as we give one is removed, and no link is followed. What cannot be removed is told, and is no
-/// failure.
+/// Called under the workspace's merge lock, by a merge that wrote something, with the backups that it made.
+/// If it made none, the total size has not grown and is not measured.
+///
+/// Only folders named as a merge names them are removed, and no link is followed. What cannot be removed is
+/// reported, and is no failure.
 #[must_use]
 pub fn prune(root: &Root, retention: Retention, now: SystemTime, new_conflicts: &[Conflict]) -> Vec<Skipped> {
-    let all = folder_of_all();
-    let told = |path: &RelativePath| Skipped { path: path.clone(), reason: UNPRUNED };
+    let all = backup_root();
+    let skip = |path: &RelativePath| Skipped { path: path.clone(), reason: NOT_REMOVED };
     if retention == Retention::Forever {
         return Vec::new();
     }
-    let Ok(names) = root.cursor().list(Some(&all)) else { return vec![told(&all)] };
+    let Ok(names) = root.cursor().list(Some(&all)) else { return vec![skip(&all)] };
     let mut kept: Vec<(RelativePath, Age)> = Vec::new();
     let mut cursor = root.cursor();
     for name in names.unwrap_or_default() {
         let path = RelativePath::child(Some(&all), &name);
-        let Some(time) = time_of(&name) else { continue };
-        // What cannot be looked at is none that we could remove.
+        let Some(time) = parse_folder_name(&name) else { continue };
+        // What cannot be inspected could not be removed either.
         if matches!(cursor.stat(&path), Ok(Some(meta)) if meta.kind == Kind::Folder) {
             let is_ours = new_conflicts.iter().any(|conflict| conflict.backed_up_at.is_below(&path));
             kept.push((path, Age { time, is_ours }));
@@ -251,14 +256,14 @@ pub fn prune(root: &Root, retention: Retention, now: SystemTime, new_conflicts: 
     let (mut removed, mut skipped) = (false, Vec::new());
     let mut remove = |path: &RelativePath| match remove_backups(root, path) {
         Ok(()) => removed = true,
-        Err(_) => skipped.push(told(path)),
+        Err(_) => skipped.push(skip(path)),
     };
     let mut left = Vec::new();
     for ((path, age), is_old) in kept.into_iter().zip(too_old(&ages, retention, unix_millis(now))) {
         if is_old { remove(&path) } else { left.push((path, age)) }
     }
     if !new_conflicts.is_empty() {
-        // What cannot be measured counts as nothing: it is not there to be removed either.
+        // What cannot be measured counts as empty: it could not be removed either.
         let sizes: Vec<(Age, u64)> =
             left.iter().map(|(path, age)| (*age, size_of(root, path).unwrap_or(0))).collect();
         for ((path, _), is_too_many) in left.iter().zip(too_many(&sizes, MAX_BACKUP_BYTES)) {
@@ -268,7 +273,7 @@ pub fn prune(root: &Root, retention: Retention, now: SystemTime, new_conflicts: 
         }
     }
     if removed {
-        // Where it is not empty, or is gone, that is as well.
+        // It stays if it is not empty, and it may be gone.
         let _stays = cursor.remove_empty_folder(&all);
     }
     skipped
@@ -280,7 +285,7 @@ fn size_of(root: &Root, path: &RelativePath) -> Result<u64> {
     Ok(files.map(|found| found.meta.size).fold(0, u64::saturating_add))
 }
 
-/// Removes a merge's kept versions, also where a folder in them is read-only.
+/// Removes one merge's backups, including read-only folders.
 fn remove_backups(root: &Root, path: &RelativePath) -> Result<()> {
     let folder = root.below(path)?;
     let mut cursor = folder.cursor();
@@ -292,19 +297,20 @@ fn remove_backups(root: &Root, path: &RelativePath) -> Result<()> {
     remove_tree(root, path)
 }
 
-/// Refuses a workspace in which no local version could be kept, before anything in it is changed.
+/// Refuses a workspace in which no backup could be made, before anything in it is changed.
 pub fn check_runtime(root: &Root) -> Result<()> {
     let mut cursor = root.cursor();
     let runtime = runtime();
-    for folder in [runtime.clone(), RelativePath::child(Some(&runtime), CONFLICTS.as_bytes())] {
+    for folder in [runtime.clone(), RelativePath::child(Some(&runtime), CONFLICTS_FOLDER.as_bytes())] {
         let Some(meta) = cursor.stat(&folder)? else { return Ok(()) };
         if meta.kind != Kind::Folder {
             return Err(Error::UnsafePath {
                 path: readable(folder.as_bytes()),
                 offset: None,
-                reason: "it must be a folder and not a link or file, since local versions are kept there; \
+                reason:
+                    "it must be a folder and not a link or file, because local versions are backed up there; \
                          move it away and try again"
-                    .to_owned(),
+                        .to_owned(),
             });
         }
         cursor.check_writable(&folder)?;
@@ -312,9 +318,10 @@ pub fn check_runtime(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// Moves what cannot be renamed, to a new name on another file system: copies it, and removes it here once the copy is
-/// whole. For what nobody else reaches by its name. What fails in the middle of a folder leaves each of its files on one
-/// side or the other.
+/// Moves an entry to another file system: copies it, and removes the original once the copy is complete.
+///
+/// Only for what nobody else reaches by its name. After a failure in the middle of a folder, each of its
+/// files is on one side or the other.
 pub fn copy_across(
     (from, name): (&mut Cursor<'_>, &RelativePath),
     (to, path): (&mut Cursor<'_>, &RelativePath),
@@ -326,7 +333,7 @@ pub fn copy_across(
     if !to.make_folder(path, 0o700)? {
         return Ok(Renamed::Occupied);
     }
-    // With no recursion: a tree may be deeper than a thread's stack.
+    // Without recursion, because a tree may be deeper than a thread's stack.
     let mut folders = vec![(name.clone(), path.clone(), meta)];
     let mut at = 0;
     while let Some((source, destination, _)) = folders.get(at).cloned() {
@@ -383,14 +390,14 @@ fn copy_leaf(
             from.remove_file(name)?;
             return Ok(Renamed::Done);
         }
-        // Somebody who has it open wrote to it, and the copy is worth nothing.
+        // It was written to by a process that has it open, so the copy is stale.
         to.remove_file(path)?;
     }
     Err(Obstacle::KeepsChanging.at("copyfile", from.path_of(name)))
 }
 
-/// Gives a copy the owner and the group of the original, which only root can do. On a file system that keeps no owners there
-/// is none to keep.
+/// Gives a copy the owner and group of the original, which only root can do. Does nothing on a file system
+/// without owners.
 fn keep_owner(to: &mut Cursor<'_>, path: &RelativePath, original: &Meta) -> Result<()> {
     if is_root() && to.stat(path)?.is_some_and(|copy| copy.owner != original.owner) {
         to.set_owner(path, original.owner)?;
@@ -403,7 +410,7 @@ fn copy_file(file: &mut File, meta: &Meta, (to, path): (&mut Cursor<'_>, &Relati
     let copied = std::io::copy(file, &mut copy).and_then(|_| set_file_mode(&copy, meta.mode & PERMISSIONS));
     copied.map_err(|error| {
         let failed = Error::io("copyfile", to.path_of(path), error);
-        // A part of a file must not be taken for the whole; the failure that led here is the one to report.
+        // An incomplete file must not look complete. The failure that led here is the one to report.
         let _part = to.remove_file(path);
         failed
     })
@@ -422,10 +429,10 @@ mod tests {
     }
 
     #[test]
-    fn versions_of_one_path_and_of_what_is_below_it_are_all_kept() {
+    fn all_versions_of_a_path_and_of_paths_below_it_are_backed_up() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
-        let conflicts = Conflicts::default();
+        let conflicts = Backups::default();
         for (at, place) in ["a", "a", "a/b", "a/b/c", "a"].into_iter().enumerate() {
             fs::write(folder.path().join("edit"), at.to_string()).unwrap();
             let kept =
@@ -441,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_gitignore_is_written_again() {
+    fn an_empty_gitignore_is_written_again_and_another_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         let ignore = folder.path().join(".paperclip-runtime/.gitignore");
@@ -449,18 +456,18 @@ mod tests {
         for (before, after) in [("", "*\n"), ("mine", "mine")] {
             fs::write(&ignore, before).unwrap();
             fs::write(folder.path().join("edit"), "").unwrap();
-            let conflicts = Conflicts::default();
+            let conflicts = Backups::default();
             conflicts.back_up(&root, (&mut root.cursor(), &path("edit")), &path("edit"), false).unwrap();
             assert_eq!(fs::read_to_string(&ignore).unwrap(), after);
         }
     }
 
     #[test]
-    fn names_that_a_merge_gives_say_its_time() {
+    fn a_backup_folders_name_tells_its_time_and_other_names_tell_none() {
         let now = SystemTime::now();
-        let name = name_of(now);
-        assert_eq!(time_of(name.as_bytes()), Some(unix_millis(now)));
-        assert_eq!(time_of(format!("{name}~2").as_bytes()), Some(unix_millis(now)));
+        let name = folder_name(now);
+        assert_eq!(parse_folder_name(name.as_bytes()), Some(unix_millis(now)));
+        assert_eq!(parse_folder_name(format!("{name}~2").as_bytes()), Some(unix_millis(now)));
         for name in [
             "",
             "mine",
@@ -474,13 +481,13 @@ mod tests {
             "2026-02-30T00-00-00.000Z",
             "2026-01-01t00-00-00.000Z",
         ] {
-            assert_eq!(time_of(name.as_bytes()), None, "{name}");
+            assert_eq!(parse_folder_name(name.as_bytes()), None, "{name}");
         }
-        assert_eq!(time_of(b"2026-01-01T00-00-00.000\xff"), None);
+        assert_eq!(parse_folder_name(b"2026-01-01T00-00-00.000\xff"), None);
     }
 
     #[test]
-    fn what_is_too_old_goes() {
+    fn expired_backups_are_too_old_and_those_of_this_merge_never_are() {
         const DAY: i64 = crate::time::MILLIS_PER_DAY;
         let now = 100 * DAY;
         for (keep, time, is_ours, goes) in [
@@ -503,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_too_much_the_oldest_goes() {
+    fn the_oldest_backups_go_first_when_they_are_too_large() {
         let other = |time, size| (Age { time, is_ours: false }, size);
         let ours = |time, size| (Age { time, is_ours: true }, size);
         for (kept, goes) in [
@@ -520,11 +527,11 @@ mod tests {
         }
     }
 
-    /// A workspace with kept versions by those names, and what is left of them after a merge at `now`.
+    /// Prunes a workspace with backup folders of these names, and returns the names that are left.
     fn pruned(names: &[&str], retention: Retention, ours: &[&str]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
-        let all = root.path_of(&folder_of_all());
+        let all = root.path_of(&backup_root());
         fs::create_dir_all(&all).unwrap();
         for name in names {
             fs::create_dir_all(all.join(name).join("deep/er")).unwrap();
@@ -545,26 +552,26 @@ mod tests {
     }
 
     #[test]
-    fn kept_versions_go_when_they_are_old_and_nothing_else_goes() {
+    fn pruning_removes_expired_backups_and_nothing_else() {
         let old = "2020-01-01T00-00-00.000Z";
         let older = "2020-01-01T00-00-00.000Z~2";
         assert_eq!(pruned(&[old, older], Retention::default(), &[]), ["not even the folder"]);
         assert_eq!(pruned(&[old, older], Retention::default(), &[older]), [older]);
         assert_eq!(pruned(&[old, older], Retention::Forever, &[]), [old, older]);
-        let now = name_of(SystemTime::now());
+        let now = folder_name(SystemTime::now());
         assert_eq!(pruned(&[old, &now], Retention::default(), &[]), [&*now]);
         assert_eq!(pruned(&[old, "mine", "2020"], Retention::Days(0.0), &[]), ["2020", "mine"]);
     }
 
     #[test]
-    fn no_link_leads_pruning_out_of_the_conflicts() {
+    fn pruning_follows_no_link_out_of_the_conflicts() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         let old = "2020-01-01T00-00-00.000Z";
         let outside = folder.path().join("outside");
         fs::create_dir_all(outside.join(old)).unwrap();
         fs::write(outside.join(old).join("precious"), "precious").unwrap();
-        let all = root.path_of(&folder_of_all());
+        let all = root.path_of(&backup_root());
         fs::create_dir_all(&all).unwrap();
         symlink(outside.join(old), all.join(old)).unwrap();
         let inner = "2020-01-02T00-00-00.000Z";
@@ -580,13 +587,14 @@ mod tests {
     }
 
     #[test]
-    fn kept_versions_that_cannot_be_removed_are_told() {
-        const NAME: &str = "merge::conflicts::tests::kept_versions_that_cannot_be_removed_are_told";
+    fn backups_that_cannot_be_removed_are_reported() {
+        const NAME: &str = "merge::conflicts::tests::backups_that_cannot_be_removed_are_reported";
         let Some(workspace) = std::env::var_os("UNPRUNABLE") else {
             let folder = tempfile::tempdir().unwrap();
-            let old = folder.path().join(folder_of_all().as_path()).join("2020-01-01T00-00-00.000Z");
+            let old = folder.path().join(backup_root().as_path()).join("2020-01-01T00-00-00.000Z");
             fs::create_dir_all(&old).unwrap();
-            // Root may remove anything, so the test runs itself again as another user, who needs its binary.
+            // Root may remove anything, so the test runs itself again as another user, who needs access to
+            // its binary.
             let binary = folder.path().join("test-binary");
             fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -605,7 +613,7 @@ mod tests {
         };
         let root = Root::open(std::path::Path::new(&workspace)).unwrap();
         let skipped = prune(&root, Retention::default(), SystemTime::now(), &[]);
-        let told: Vec<_> = skipped.iter().map(|skipped| skipped.path.to_string()).collect();
-        assert_eq!(told, [".paperclip-runtime/conflicts/2020-01-01T00-00-00.000Z"]);
+        let skip: Vec<_> = skipped.iter().map(|skipped| skipped.path.to_string()).collect();
+        assert_eq!(skip, [".paperclip-runtime/conflicts/2020-01-01T00-00-00.000Z"]);
     }
 }

@@ -1,5 +1,5 @@
-//! The merge of what a folder or an archive on this machine holds into a folder, in steps, so that a caller can have a word
-//! inside the lock.
+//! Merges a folder or an archive on this machine into a folder, in steps, so a caller can act while the lock
+//! is held.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use super::incoming::{Incoming, UNCHANGED};
 use super::lock::{self, MergeLock};
 use super::receive::Reception;
 use super::report::{Report, Rescued};
-use super::session::{Merge, Terms};
+use super::session::{Merge, MergeOptions};
 use crate::archive::source::FromFile;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ use crate::tree::entry::Snapshot;
 use crate::tree::scan::LeaveOut;
 use crate::tree::stage::is_in_runtime;
 
-/// Where the other side is.
+/// The other side of the merge.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// A folder.
@@ -29,43 +29,44 @@ pub enum Source {
     Archive(PathBuf),
 }
 
-/// What is merged, and by what rules.
+/// What is merged, and how.
 #[derive(Debug)]
 pub struct FolderMergeInput {
     /// What both sides last shared.
     pub base: Snapshot,
     /// What the other side has now.
     pub source: Source,
-    /// The folder that is merged into.
+    /// The folder to merge into.
     pub target: PathBuf,
     /// What is neither taken from the other side nor touched here.
     pub exclude: LeftOut,
-    /// What whoever brought the other side here may have left out: what is missing of it there was not deleted.
+    /// What may have been left out when the other side was brought here: if it is missing there, it was not
+    /// deleted.
     pub may_lack: ExcludePatterns,
-    /// Whether that may be anything, so that nothing that is missing was deleted.
+    /// Whether anything may have been left out, so that nothing missing was deleted.
     pub may_lack_anything: bool,
-    /// The folder of the lock, where it is not in its usual place.
+    /// The lock's folder, if it is not in the usual place.
     pub lock: Option<PathBuf>,
 }
 
-/// A merge that holds the target's lock. [`FolderMerge::finish`] gives it back.
+/// A merge that holds the target's lock until [`FolderMerge::finish`].
 #[derive(Debug)]
 pub struct FolderMerge {
     merge: Merge,
     base: Snapshot,
     exclude: LeftOut,
-    /// What was found of killed merges.
+    /// What killed merges left.
     rescued: Rescued,
 }
 
-/// What is not merged. Kept local versions are nobody's to merge.
+/// What is not merged. The runtime folder with its backups belongs to one side only.
 fn is_left_alone(exclude: &LeftOut, path: &RelativePath) -> bool {
     is_in_runtime(path) || exclude.covers(path)
 }
 
 impl FolderMerge {
-    /// Reads the source, stages in the target what differs from the base, and takes the target's lock. The target has
-    /// not been looked at by then. No thread is taken by waiting for the lock.
+    /// Reads the source, stages in the target what differs from the base, and takes the target's lock. The
+    /// target is inspected only after that. Waiting for the lock takes no thread.
     pub async fn begin(mut input: FolderMergeInput) -> Result<Self> {
         let lock = input.lock.take();
         let mut begun = blocking(move || Self::stage(input)).await?;
@@ -81,7 +82,8 @@ impl FolderMerge {
             }
             Err(error) => {
                 blocking(move || {
-                    // The failure that led here is the one to report; the next merge removes an abandoned stage.
+                    // The failure that led here is the one to report. The next merge removes a stage that
+                    // stays.
                     let _abandoned = begun.finish();
                     Ok(())
                 })
@@ -111,34 +113,34 @@ impl FolderMerge {
                 (root, incoming)
             }
         };
-        incoming.keep_lacking(&base, &|path| may_lack.matches(path));
+        incoming.treat_left_out_as_unchanged(&base, &|path| may_lack.matches(path));
         incoming.treat_missing_as_unchanged(&base, may_lack_anything);
         let merge = Merge::begin(root, incoming, &base, &mut rescued)?;
         Ok(Self { merge, base, exclude, rescued })
     }
 
-    /// Looks at the target and merges.
+    /// Inspects the target and merges.
     pub fn apply(&mut self) -> Result<Report> {
         let left_alone = |path: &RelativePath| is_left_alone(&self.exclude, path);
         let cancel = Cancel::default();
-        let terms = Terms {
+        let options = MergeOptions {
             base: &self.base,
             left_alone: &left_alone,
             retention: Retention::default(),
             cancel: &cancel,
         };
-        self.merge.apply(&terms, &mut self.rescued)
+        self.merge.apply(&options, &mut self.rescued)
     }
 
-    /// Removes what is left in the stage and releases the lock. Returns what the other side holds: the base of the next merge
-    /// after one that was applied.
+    /// Removes the stage and releases the lock. Returns what the other side has, which is the base of the
+    /// next merge after one that was applied.
     pub fn finish(mut self) -> Result<Snapshot> {
         let (theirs, closed) = self.merge.finish(&mut self.rescued);
         closed.map(|()| theirs)
     }
 }
 
-/// Takes in an archive; a second time where the first did not stage all that turned out to be needed.
+/// Reads an archive; a second time if the first time did not stage everything that was needed.
 fn from_archive(
     archive: &Path,
     left_alone: LeaveOut<'_>,
@@ -146,21 +148,21 @@ fn from_archive(
     workspace: &Root,
     cancel: &Cancel,
 ) -> Result<Incoming> {
-    let take_in = |every_file| {
+    let read = |every_file| {
         let reception = Reception {
             base,
             workspace,
             left_alone,
             control: None,
-            told: &|_| {},
+            on_control: &|_| {},
             mode: &|_, mode| mode,
             every_file,
             cancel,
         };
         reception.settle(reception.receive_some(&mut FromFile::open(archive)?)?)
     };
-    match take_in(false) {
-        Err(Error::Passed) => take_in(true),
-        taken => taken,
+    match read(false) {
+        Err(Error::Passed) => read(true),
+        incoming => incoming,
     }
 }

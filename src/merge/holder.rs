@@ -1,8 +1,9 @@
-//! Who holds a lock: what its `owner.json` says of a process, and whether that process still lives.
+//! The holder of a lock: what its `owner.json` says about a process, and whether that process is still alive.
 //!
-//! A process number is no identity. After a crash another process may have it, in a container the very same one (1) that
-//! now asks; and in two pid namespaces, or on two hosts that share a volume, one number means two processes. So a record
-//! also says on which host, since which boot, in which pid namespace and since when its process runs.
+//! A process number alone does not identify a process. After a crash another process may have the number; in
+//! a container that is even likely, because the first process always has number 1. And in two pid namespaces,
+//! or on two hosts that share a volume, one number means two processes. So the record also has the host, its
+//! boot, the pid namespace and the start time of the process.
 
 use std::sync::LazyLock;
 use std::time::SystemTime;
@@ -14,14 +15,14 @@ use crate::error::{Error, Result};
 use crate::fs::host::{self, Process, process};
 use crate::time::{parse_utc_timestamp, unix_millis, utc_timestamp};
 
-/// How far a record may lie in the future, in milliseconds: clocks of two hosts differ a little.
+/// How far in the future a record's time may be, in milliseconds. The clocks of two hosts differ a little.
 const FUTURE: i64 = 60_000;
 
-/// How much later than its record a process may seem to have started, in milliseconds: starts are counted in ticks of
-/// 10 ms.
+/// How much later than its record a process may seem to have started, in milliseconds. Start times are
+/// counted in ticks of 10 ms.
 const TICKS: i64 = 100;
 
-/// What `owner.json` says. The TypeScript module writes and reads the first two fields.
+/// The content of `owner.json`. The TypeScript module writes and reads the first two fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -34,7 +35,7 @@ pub struct Record {
     started: Option<u64>,
 }
 
-/// Where a process number means a process: what could not be found out is left out.
+/// The scope of a process number. What is unknown is left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Place {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,21 +46,21 @@ pub struct Place {
     pids: Option<String>,
 }
 
-/// What is to be thought of a lock with an `owner.json`.
+/// What is known about the holder of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// It names nobody: its age decides.
+    /// `owner.json` names no process: the age of the lock decides.
     Nobody,
-    /// Its process is gone.
+    /// Its process has ended.
     Dead,
-    /// This process has it.
+    /// Held by this process, which is alive.
     Lives(u32),
-    /// A process has it that cannot be seen from here: it counts as alive for as long as it renews the lock.
+    /// Held by a process that cannot be checked from here. It counts as alive as long as it renews the lock.
     OutOfSight(u32),
 }
 
 impl Record {
-    /// That of this process, now.
+    /// The record of this process, now.
     #[must_use]
     pub fn ours() -> Self {
         let pid = std::process::id().cast_signed();
@@ -70,7 +71,7 @@ impl Record {
         Self { pid, created_at: utc_timestamp(SystemTime::now()), place: Place::here().clone(), started }
     }
 
-    /// What is written in a file. Nothing where that names no process, whatever the reason.
+    /// Parses the content of `owner.json`. `None` if that names no process, for whatever reason.
     #[must_use]
     pub fn read(text: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(text).ok()?;
@@ -85,13 +86,13 @@ impl Record {
         })
     }
 
-    /// The text of the file.
+    /// The content of `owner.json`.
     pub fn text(&self) -> Result<String> {
         let text = serde_json::to_string(self).map_err(|error| Error::Internal(error.to_string()))?;
         Ok(text + "\n")
     }
 
-    /// What is to be thought of its lock at a place and time, with what `process` says of a process number there.
+    /// Judges the record at a place and time. `process` tells what is known about a process number there.
     #[must_use]
     pub fn judge(&self, here: &Place, now: i64, process: impl FnOnce(i32) -> Process) -> Holder {
         let created_at = parse_utc_timestamp(&self.created_at);
@@ -107,20 +108,20 @@ impl Record {
         {
             return Holder::OutOfSight(pid);
         }
-        let is_another = match process(self.pid) {
+        let is_other_process = match process(self.pid) {
             Process::Gone => return Holder::Dead,
             Process::Lives(None) => false,
             Process::Lives(Some(start)) => match (self.started, created_at) {
-                // That is exact, whatever became of the clock, within one boot.
+                // Within one boot this is exact, whatever happened to the clock.
                 (Some(started), _) if theirs.boot.is_some() => started != start.ticks,
                 (_, Some(created_at)) => start.millis > created_at.saturating_add(TICKS),
                 (_, None) => false,
             },
         };
-        if is_another { Holder::Dead } else { Holder::Lives(pid) }
+        if is_other_process { Holder::Dead } else { Holder::Lives(pid) }
     }
 
-    /// The same here and now.
+    /// Judges the record here and now.
     #[must_use]
     pub fn judge_here(&self) -> Holder {
         self.judge(Place::here(), unix_millis(SystemTime::now()), process)
@@ -128,7 +129,7 @@ impl Record {
 }
 
 impl Place {
-    /// That of this process.
+    /// The place of this process.
     fn here() -> &'static Self {
         static HERE: LazyLock<Place> = LazyLock::new(|| Place {
             host: Some(host::name()),
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_this_place_is_judged_by_its_process() {
+    fn a_record_from_this_host_is_judged_by_its_process() {
         let here = place("a", "b", "p");
         let ours = |more: &str| {
             format!(r#"{{"pid":7,"createdAt":"{CREATED}","host":"a","boot":"b","pidNamespace":"p"{more}}}"#)
@@ -175,7 +176,7 @@ mod tests {
             (ours(""), lives(5, CREATED_MS), Holder::Lives(7)),
             (ours(""), lives(5, CREATED_MS + TICKS), Holder::Lives(7)),
             (ours(""), lives(5, CREATED_MS + TICKS + 1), Holder::Dead),
-            // Its own start counts, and not where the clock was set to since.
+            // Its own start time counts, not the time that the clock was set to since.
             (ours(r#","started":5"#), lives(5, NOW), Holder::Lives(7)),
             (ours(r#","started":5"#), lives(6, CREATED_MS - 10), Holder::Dead),
             (ours(r#","started":5"#), Process::Lives(None), Holder::Lives(7)),
@@ -187,7 +188,7 @@ mod tests {
             (r#"{"pid":7,"createdAt":""}"#.to_owned(), lives(5, NOW), Holder::Lives(7)),
             (r#"{"pid":7,"createdAt":5}"#.to_owned(), lives(5, NOW), Holder::Lives(7)),
             (r#"{"pid":7}"#.to_owned(), lives(5, NOW), Holder::Lives(7)),
-            // Ticks are those of one boot.
+            // Ticks are comparable within one boot only.
             (r#"{"pid":7,"started":5}"#.to_owned(), lives(6, NOW), Holder::Lives(7)),
         ] {
             assert_eq!(judged(&record, &here, process), holder, "{record} {process:?}");
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_cannot_be_seen_from_here_is_not_judged_by_its_number() {
+    fn a_process_on_another_host_is_not_judged_by_its_number() {
         let here = place("a", "b", "p");
         for (record, here) in [
             (r#""host":"other""#, &here),
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_from_the_future_names_nobody() {
+    fn a_record_from_the_future_names_no_process() {
         for (created_at, is_nobody) in [
             ("2026-01-01T00:00:59.000Z", false),
             ("2026-01-01T00:01:00.000Z", false),
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_process_is_no_record() {
+    fn text_that_names_no_process_is_not_a_record() {
         for text in [
             "",
             "null",
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_record_says_that_we_live_and_reads_as_the_typescript_modules_does() {
+    fn our_own_record_reads_as_alive_and_has_the_typescript_modules_format() {
         let ours = Record::ours();
         let text = ours.text().unwrap();
         assert!(text.starts_with(&format!(r#"{{"pid":{},"createdAt":"20"#, std::process::id())), "{text}");
@@ -256,7 +257,7 @@ mod tests {
         let read = Record::read(text.as_bytes()).unwrap();
         assert_eq!(read, ours);
         assert_eq!(read.judge_here(), Holder::Lives(std::process::id()));
-        // One of before our own start: a container's first process after a crash.
+        // An older record with our process number, as after a crash in a container.
         let before =
             Record { created_at: "2020-01-01T00:00:00.000Z".to_owned(), started: None, ..ours.clone() };
         if cfg!(target_os = "linux") {

@@ -1,6 +1,6 @@
-//! What the other side holds: checked and hashed, and the content that differs from the base staged.
+//! The other side of a merge: checked and hashed, with the content that differs from the base staged.
 //!
-//! An archive comes in by [`receive`](super::receive), a folder by [`Incoming::from_folder`].
+//! An archive is read by [`receive`](super::receive), a folder by [`Incoming::from_folder`].
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
@@ -22,34 +22,34 @@ use crate::tree::stage::{Abandoned, Stage};
 
 /// Why a device or FIFO is not restored.
 const SPECIAL: &str = "it is a device, FIFO or socket on the other side";
-/// What a failure says before the first change.
+/// The hint of an error before the first change.
 pub const UNCHANGED: &str = "nothing in the workspace was changed";
-/// Why what is missing is not deleted when the sandbox's tar failed.
+/// Why a missing entry is not deleted after the sandbox's tar failed.
 const UNREAD: &str = "the sandbox's tar failed, and this may be what it could not read";
 
-/// The other side of a merge. What equals the base needs nothing; what differs waits in the stage.
+/// The other side of a merge. What differs from the base is in the stage.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Everything the other side holds; the base of the next merge.
+    /// Everything that the other side has: the base of the next merge.
     pub snapshot: Snapshot,
-    /// Each file and link that differs from the base, in the stage.
+    /// Every file and link that differs from the base, by its path.
     pub staged: ByPath<Staged>,
-    /// What the other side has but is not brought.
+    /// What the other side has but is not restored.
     pub skipped: Vec<Skipped>,
-    /// Where the content waits.
+    /// Where the staged content is.
     pub stage: LazyStage,
 }
 
-/// A file or link that waits in the stage.
+/// A file or link in the stage.
 #[derive(Debug, Clone)]
 pub struct Staged {
     /// Its name there.
     pub name: RelativePath,
-    /// Its inode, by which it is known again.
+    /// Its inode, which identifies it.
     pub ino: u64,
 }
 
-/// A stage that is made when it is first needed: a merge that changes nothing writes nothing.
+/// A stage that is made when it is first needed, so a merge without changes writes nothing.
 #[derive(Debug, Default)]
 pub struct LazyStage {
     stage: OnceLock<Stage>,
@@ -57,7 +57,7 @@ pub struct LazyStage {
 }
 
 impl LazyStage {
-    /// The stage, made in `workspace` where there is none yet.
+    /// The stage; made in `workspace` if there is none yet.
     pub fn get(&self, workspace: &Root) -> Result<&Stage> {
         if let Some(stage) = self.stage.get() {
             return Ok(stage);
@@ -70,28 +70,28 @@ impl LazyStage {
         Ok(self.stage.get_or_init(|| stage))
     }
 
-    /// Leaves the stage, where one was made, as a killed process would.
+    /// Leaves the stage, if there is one, as a killed process would.
     pub fn abandon(self) -> Option<Abandoned> {
         self.stage.into_inner().map(Stage::abandon)
     }
 
-    /// Removes the stage, where one was made, with all that is left in it.
+    /// Removes the stage, if there is one, with everything in it.
     pub fn close(self, workspace: &Root) -> Result<()> {
         self.stage.into_inner().map_or(Ok(()), |stage| stage.close(workspace))
     }
 }
 
-/// One entry on its way in.
-pub(super) enum Arrival {
+/// One entry of the other side.
+pub(super) enum IncomingEntry {
     Entry(RelativePath, Entry),
     Staged(RelativePath, Entry, Staged),
     Special(RelativePath),
 }
 
-/// A thread's places to work from in the stage, once it needs them: a hard link takes two.
+/// A thread's two cursors in the stage, once it needs them. A hard link takes both.
 pub(super) struct InStage<'s>(pub(super) Option<(Cursor<'s>, Cursor<'s>)>);
 
-/// What writes into the stage.
+/// Writes into the stage.
 pub(super) struct Stager<'a> {
     pub(super) base: &'a Snapshot,
     pub(super) workspace: &'a Root,
@@ -100,7 +100,8 @@ pub(super) struct Stager<'a> {
 }
 
 impl Incoming {
-    /// Reads a folder, and stages what differs from the base in the same pass. On failure no stage is left.
+    /// Reads a folder, and stages what differs from the base in the same pass. After a failure no stage is
+    /// left.
     pub fn from_folder(
         source: &Root,
         leave_out: LeaveOut<'_>,
@@ -110,7 +111,7 @@ impl Incoming {
     ) -> Result<Self> {
         let found = scan(source, leave_out, cancel)?;
         let stager = Stager { base, workspace, stage: LazyStage::default(), cancel };
-        let arrivals = found
+        let entries_found = found
             .into_par_iter()
             .map_init(
                 || (InStage(None), Reader::new(), source.cursor()),
@@ -118,16 +119,18 @@ impl Incoming {
             )
             .filter_map(Result::transpose)
             .collect();
-        stager.gather(arrivals)
+        stager.gather(entries_found)
     }
 
-    /// Notes devices and FIFOs of the other side, which are not brought.
+    /// Records devices and FIFOs of the other side, which are not restored.
     pub fn note_special<'p>(&mut self, paths: impl Iterator<Item = &'p RelativePath>) {
         self.skipped.extend(paths.map(|path| Skipped { path: path.clone(), reason: SPECIAL }));
     }
 
-    /// Takes what the other side could not tell for unchanged: the base goes on there, and nothing is deleted.
-    /// That is what became a device, with all that was below it; and where `all` says so, whatever is missing.
+    /// Treats as unchanged what the other side could not tell, so it is not deleted.
+    ///
+    /// That is what became a device or FIFO, with everything that was below it. If `all` is set, it is
+    /// everything that is missing.
     pub fn treat_missing_as_unchanged(&mut self, base: &Snapshot, all: bool) {
         let special: HashSet<RelativePath> =
             self.skipped.iter().map(|skipped| skipped.path.clone()).collect();
@@ -151,9 +154,9 @@ impl Incoming {
 }
 
 impl Incoming {
-    /// Takes what is missing for unchanged where `may_lack` says that it may have been left out on the way, with the folders
-    /// above it.
-    pub fn keep_lacking(&mut self, base: &Snapshot, may_lack: &dyn Fn(&RelativePath) -> bool) {
+    /// Treats a missing entry as unchanged, with the folders above it, if `may_lack` says that it may have
+    /// been left out on the way.
+    pub fn treat_left_out_as_unchanged(&mut self, base: &Snapshot, may_lack: &dyn Fn(&RelativePath) -> bool) {
         for (path, entry) in base {
             if self.snapshot.contains_key(path) || !may_lack(path) {
                 continue;
@@ -175,9 +178,9 @@ impl Incoming {
 }
 
 impl Stager<'_> {
-    /// An entry as it comes in: with a mode that the next merge does not fail on. See [`mode_to_come`].
+    /// The entry with a mode that the next merge does not fail on. See [`mode_to_come`].
     pub(super) fn usable(&self, path: &RelativePath, entry: Entry) -> Entry {
-        // Most are as they are, whatever the base has.
+        // Most entries have one, whatever the base has.
         if mode_to_come(None, &entry).is_none() {
             return entry;
         }
@@ -200,7 +203,7 @@ impl Stager<'_> {
         Ok((stage, cursor))
     }
 
-    /// A further name of what is staged: no content is written a second time. `None` where the file system gives it none.
+    /// Makes a hard link to what is staged, so no content is written twice. `None` if the file system cannot.
     pub(super) fn further_name<'s>(
         &'s self,
         in_stage: &mut InStage<'s>,
@@ -221,12 +224,12 @@ impl Stager<'_> {
         let name = stage.name();
         cursor.symlink(target, &name)?;
         let meta = cursor.stat(&name)?;
-        // Where somebody removed it at once, nothing that is found there later is it.
+        // If somebody removed it at once, nothing that is found there later is it.
         let ino = meta.map_or(0, |meta| meta.id.inode());
         Ok(Staged { name, ino })
     }
 
-    /// Writes a file into the stage. Nothing but its permission bits comes from the other side.
+    /// Writes a file into the stage. Of the mode, only the permission bits are used.
     pub(super) fn file<'s, T>(
         &'s self,
         in_stage: &mut InStage<'s>,
@@ -241,7 +244,7 @@ impl Stager<'_> {
         Ok((Staged { name, ino: meta.id.inode() }, filled))
     }
 
-    /// A second file with the content of a staged one, which has that digest.
+    /// Copies a staged file that has that digest.
     pub(super) fn copy<'s>(
         &'s self,
         in_stage: &mut InStage<'s>,
@@ -261,8 +264,8 @@ impl Stager<'_> {
         }
     }
 
-    /// A new file in the stage with what stands at the beginning of a local one. `None`, and no file, where that has not
-    /// exactly that digest, or cannot be read.
+    /// Copies the beginning of a local file into the stage. Returns `None`, and leaves no file, if that does
+    /// not have exactly this digest or cannot be read.
     pub(super) fn copy_local<'s>(
         &'s self,
         in_stage: &mut InStage<'s>,
@@ -295,7 +298,7 @@ impl Stager<'_> {
         Ok(None)
     }
 
-    /// A file that was written into the stage.
+    /// The record of a file that was written into the stage.
     pub(super) fn staged(name: RelativePath, file: &File) -> Result<Staged> {
         let ino = Meta::of_file(file).map_err(|error| Error::io("fstat", name.as_path(), error))?.id.inode();
         Ok(Staged { name, ino })
@@ -307,65 +310,66 @@ impl Stager<'_> {
         reader: &mut Reader,
         cursor: &mut Cursor<'_>,
         found: Found,
-    ) -> Result<Option<Arrival>> {
+    ) -> Result<Option<IncomingEntry>> {
         if found.meta.kind == Kind::Other {
-            return Ok(Some(Arrival::Special(found.path)));
+            return Ok(Some(IncomingEntry::Special(found.path)));
         }
         let Some(entry) = reader.entry(cursor, &found, self.cancel)? else { return Ok(None) };
         let entry = self.usable(&found.path, entry);
         if !self.differs(&found.path, &entry) {
-            return Ok(Some(Arrival::Entry(found.path, entry)));
+            return Ok(Some(IncomingEntry::Entry(found.path, entry)));
         }
         let mode = match entry {
-            Entry::Folder { .. } => return Ok(Some(Arrival::Entry(found.path, entry))),
+            Entry::Folder { .. } => return Ok(Some(IncomingEntry::Entry(found.path, entry))),
             Entry::Symlink { ref target } => {
                 let staged = self.symlink(in_stage, target)?;
-                return Ok(Some(Arrival::Staged(found.path, entry, staged)));
+                return Ok(Some(IncomingEntry::Staged(found.path, entry, staged)));
             }
             Entry::File { mode, .. } => mode,
         };
-        // What counts is what is copied, should the file change between the two reads.
+        // If the file changes between the two reads, the copied content counts.
         let (staged, copied) = self.file(in_stage, mode, |file| {
             reader.file(cursor, &found.path, self.cancel, |chunk| file.write(chunk))
         })?;
-        Ok(copied.map(|(_, digest)| Arrival::Staged(found.path, Entry::File { mode, digest }, staged)))
+        Ok(copied.map(|(_, digest)| IncomingEntry::Staged(found.path, Entry::File { mode, digest }, staged)))
     }
 
-    /// Removes the stage after a failure, which is the one to report. (An abandoned stage is removed by the next merge.)
+    /// Removes the stage after a failure, which is the one to report. (The next merge removes a stage that
+    /// stays.)
     pub(super) fn give_up(self, error: Error) -> Error {
         let _abandoned = self.stage.close(self.workspace);
         error.with_hint(UNCHANGED)
     }
 
-    /// Makes a whole of what came in. Where nothing of it is staged, no stage is left.
-    pub(super) fn gather(mut self, arrivals: Result<Vec<Arrival>>) -> Result<Incoming> {
-        let arrivals = match arrivals {
-            Ok(arrivals) => arrivals,
+    /// Collects all entries. If none of them is staged, no stage is left.
+    pub(super) fn gather(mut self, entries_found: Result<Vec<IncomingEntry>>) -> Result<Incoming> {
+        let entries_found = match entries_found {
+            Ok(entries_found) => entries_found,
             Err(error) => return Err(self.give_up(error)),
         };
         let (mut staged, mut skipped) = (Vec::new(), Vec::new());
-        let mut entries = Vec::with_capacity(arrivals.len());
-        for arrival in arrivals {
+        let mut entries = Vec::with_capacity(entries_found.len());
+        for arrival in entries_found {
             match arrival {
-                Arrival::Entry(path, entry) => entries.push((path, entry)),
-                Arrival::Staged(path, entry, file) => {
+                IncomingEntry::Entry(path, entry) => entries.push((path, entry)),
+                IncomingEntry::Staged(path, entry, file) => {
                     staged.push((path.clone(), file));
                     entries.push((path, entry));
                 }
-                Arrival::Special(path) => skipped.push(Skipped { path, reason: SPECIAL }),
+                IncomingEntry::Special(path) => skipped.push(Skipped { path, reason: SPECIAL }),
             }
         }
         if staged.is_empty() {
             let unneeded = std::mem::take(&mut self.stage);
             unneeded.close(self.workspace).map_err(|error| error.with_hint(UNCHANGED))?;
         }
-        // Both come in order, and a map is made of that in one go.
+        // Both are sorted, so the maps are built in one go.
         let (snapshot, staged) = (entries.into_iter().collect(), staged.into_iter().collect());
         Ok(Incoming { snapshot, staged, skipped, stage: self.stage })
     }
 }
 
-/// A file in the stage while it is filled.
+/// A file in the stage while it is written.
 pub(super) struct Staging<'a> {
     pub(super) file: &'a mut File,
     pub(super) path: &'a std::path::Path,

@@ -1,14 +1,15 @@
-//! What a merge is about to displace, written down before the first change.
+//! The journal of a merge: what it is about to displace, written before its first change.
 //!
-//! A version that was displaced lies in the stage for a moment, until it has been looked at. A process that is killed
-//! in that moment leaves it there, and the merge that finds the stage must know whether it is content that never reached
-//! its place, a version that was uploaded as it was, or a local edit that is nowhere else.
+//! A displaced version is in the stage for a moment, until it has been compared. A process that is killed in
+//! that moment leaves it there. The merge that finds the stage must know whether an entry in it is new
+//! content that was never placed, a version that was uploaded, or a local edit that exists nowhere else.
 //!
-//! So a journal is trusted only when it is whole. Its first line says how many displacements follow, and every line
-//! begins with a checksum of the rest; what is added while the merge is under way (for mounts below the workspace) is
-//! counted nowhere, so there an unfinished line is taken for damage. As long as the journal is being written nothing is
-//! displaced, and a mark in the stage says so ([`Stage::begin`] removes it). Without that mark, a journal that is
-//! missing, damaged or of another version says nothing, and everything in the stage is kept under the conflicts.
+//! So a journal counts only if it is complete. Its first line tells how many displacements follow, and every
+//! line begins with a checksum of the rest. Lines that are added during the merge (for mounts below the
+//! workspace) are not counted, so an unfinished one is taken for damage. Nothing is displaced while the
+//! journal is being written; a marker in the stage says so until [`Stage::begin`] removes it. If the marker
+//! is gone and the journal is missing, damaged or of another version, nothing is known, and everything in the
+//! stage is backed up.
 
 use std::ffi::OsStr;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -20,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use super::conflicts::Conflicts;
+use super::conflicts::Backups;
 use super::report::{Rescued, Skipped};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -31,44 +32,44 @@ use crate::tree::entry::{Digest, Entry, PERMISSIONS};
 use crate::tree::scan::Reader;
 use crate::tree::stage::{Abandoned, Stage};
 
-/// The journal's name in the stage; no staged name looks like it.
+/// The journal's name in the stage. No staged entry has such a name.
 const JOURNAL: &str = "journal";
 
-/// The version of what is written there.
+/// The version of the journal's format.
 const VERSION: u32 = 2;
 
-/// How many hexadecimal digits a line's checksum has: the first ones of its SHA-256.
+/// How many hexadecimal digits the checksum of a line has: the first ones of its SHA-256.
 const CHECKSUM: usize = 16;
 
-/// What is put behind a name in the stage for the version that it displaced, where names cannot be exchanged.
+/// The suffix of a displaced version in the stage, where names cannot be exchanged.
 pub const DISPLACED: &str = ".displaced";
 
-/// What is put behind the name of a copy that is not complete.
+/// The suffix of a copy that is not complete.
 pub const PART: &str = ".part";
 
 /// Why an abandoned stage is still there.
-const UNCLEARED: &str = "a merge that did not finish left it, and it could not be cleared up; the next one tries \
+const NOT_CLEARED_UP: &str = "a merge that did not finish left it, and it could not be cleared up; the next one tries \
      again, where files can be locked";
 
-/// How many displacements one thread writes down at a time.
+/// How many displacements one thread formats at a time.
 const LINES: usize = 256;
 
-/// How many threads' worth of them are in memory as text.
+/// How many such pieces are in memory as text.
 const WINDOW: usize = 16;
 
-/// What waits for its place, by what it is known again.
+/// A new version that is to be placed, by what identifies it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum NewVersion {
     /// A file or link, by its inode.
     Inode(u64),
     /// The copy of a file, by the digest of its content and its permission bits.
     Copy(String, u32),
-    /// The copy of a link, by where it points.
+    /// The copy of a link, by its target.
     Link(Name),
-    /// A new folder: nothing is in it.
+    /// A new, empty folder.
     #[serde(rename = "Dir")]
     Folder,
-    /// Nothing: the path is to be deleted.
+    /// None: the path is to be deleted.
     Nothing,
 }
 
@@ -89,35 +90,35 @@ impl NewVersion {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
     version: u32,
-    /// How many lines follow at least: those that were there before anything was displaced.
+    /// The least number of lines that follow: those that were written before anything was displaced.
     displacements: usize,
 }
 
-/// One path of the workspace at which something may be displaced.
+/// A path in the workspace at which something may be displaced.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Displacement {
-    /// Where the new version waits, and the displaced one afterwards: in the stage.
+    /// Where the new version is first, and the displaced one afterwards: a name in the stage
     name: Name,
-    /// Or in the workspace, where the path lies on another file system.
+    /// or a path in the workspace, if `path` is on another file system.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     in_workspace: bool,
     path: Name,
-    /// Whether the local version is kept in any case.
+    /// Whether the local version is backed up in any case.
     #[serde(rename = "aside")]
     back_up: bool,
     #[serde(rename = "arriving")]
     new_version: NewVersion,
-    /// What stood at the path when the plan was made.
+    /// The local version when the plan was made.
     seen: Option<Identity>,
 }
 
-/// A path or link target, as text where it is.
+/// A path or link target, as text if it is UTF-8.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Name {
-    /// Text.
+    /// UTF-8.
     Text(String),
-    /// Something else.
+    /// Anything else.
     Bytes(Vec<u8>),
 }
 
@@ -141,7 +142,7 @@ impl Name {
     }
 }
 
-/// Inode, size, time and mode: what changes when somebody touches a file.
+/// Inode, size, time and mode: what an edit changes.
 type Identity = (u64, u64, (i64, i64), u32);
 
 fn identity(meta: &Meta) -> Identity {
@@ -149,7 +150,7 @@ fn identity(meta: &Meta) -> Identity {
 }
 
 impl Displacement {
-    /// Of what was `seen` at `path`, by what waits in the stage as `name`.
+    /// The displacement of what was `seen` at `path`, by the new version that is in the stage as `name`.
     #[must_use]
     pub fn new(
         path: &RelativePath,
@@ -168,7 +169,7 @@ impl Displacement {
         }
     }
 
-    /// The same by what waits in the workspace, beside `path`.
+    /// The same by a new version that is in the workspace, beside `path`.
     #[must_use]
     pub fn beside(
         path: &RelativePath,
@@ -180,8 +181,8 @@ impl Displacement {
         Self { in_workspace: true, ..Self::new(path, name, new_version, seen, back_up) }
     }
 
-    /// Reads a line of a journal, with its name and path. Nothing where it is not one that the stage's process can have
-    /// written, which alone `has_named` what is in the workspace.
+    /// Parses a line of a journal, with its name and path. `None` if the stage's own process cannot have
+    /// written it: only names that it `has_named` are names of its own in the workspace.
     fn read(line: &[u8], has_named: &impl Fn(&OsStr) -> bool) -> Option<(Self, RelativePath, RelativePath)> {
         let displacement: Self = read_line(line)?;
         let [name, path] = [&displacement.name, &displacement.path].map(Name::as_path);
@@ -190,7 +191,7 @@ impl Displacement {
         (!displacement.in_workspace || is_beside()).then_some((displacement, name, path))
     }
 
-    /// Whether what lies under the name is to be kept: a local version that is nowhere else.
+    /// Whether the entry found under the name is a local edit, which exists nowhere else.
     fn is_local_edit(&self, cursor: &mut Cursor<'_>, name: &RelativePath, found: &Meta) -> Result<bool> {
         if !self.back_up && self.seen == Some(identity(found)) {
             return Ok(false);
@@ -225,27 +226,27 @@ pub struct Journal {
 #[derive(Debug)]
 struct Written {
     file: File,
-    /// Up to where all lines are whole.
-    whole: u64,
-    /// Why a line could not be written, and what was written of it could not be taken back.
-    spoilt: Option<Spoilt>,
+    /// The length up to which all lines are complete.
+    complete: u64,
+    /// Why a line could not be written, if the part that was written could not be removed.
+    failure: Option<WriteFailure>,
 }
 
-/// Why nothing more can be written, as far as an error can be kept.
+/// Why nothing more can be written. (An error itself cannot be cloned.)
 #[derive(Debug, Clone, Copy)]
-struct Spoilt {
+struct WriteFailure {
     errno: Option<i32>,
     kind: io::ErrorKind,
 }
 
-impl From<Spoilt> for io::Error {
-    fn from(Spoilt { errno, kind }: Spoilt) -> Self {
+impl From<WriteFailure> for io::Error {
+    fn from(WriteFailure { errno, kind }: WriteFailure) -> Self {
         errno.map_or_else(|| kind.into(), Self::from_raw_os_error)
     }
 }
 
 impl Journal {
-    /// Writes the journal of a stage. Once this returns, something may be displaced.
+    /// Writes the journal of a stage. From then on entries may be displaced.
     pub fn begin<T: Sync>(
         stage: &Stage,
         items: &[T],
@@ -253,10 +254,11 @@ impl Journal {
     ) -> Result<Self> {
         let mut cursor = stage.cursor();
         let name = RelativePath::child(None, JOURNAL.as_bytes());
-        let written = Written { file: cursor.create(&name, 0o600)?, whole: 0, spoilt: None };
+        let written = Written { file: cursor.create(&name, 0o600)?, complete: 0, failure: None };
         let journal = Self { file: Mutex::new(written), path: cursor.path_of(&name) };
         journal.write(&lines(std::iter::once(Head { version: VERSION, displacements: items.len() })))?;
-        // A window at a time: the text of all of it would take more memory than all else that is known of them.
+        // One window at a time: the text of all displacements would take more memory than the displacements
+        // themselves.
         for items in items.chunks(LINES * WINDOW) {
             let texts = items.par_chunks(LINES).map(|items| lines(items.iter().map(&displacement)));
             texts.collect::<Vec<_>>().iter().try_for_each(|text| journal.write(text))?;
@@ -265,7 +267,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Writes down one more, before it happens.
+    /// Records one more displacement, before it happens.
     pub fn add(&self, displacement: Displacement) -> Result<()> {
         self.write(&lines(std::iter::once(displacement)))
     }
@@ -273,21 +275,23 @@ impl Journal {
     fn write(&self, text: &[u8]) -> Result<()> {
         let mut written = lock(&self.file);
         let failed = |error: io::Error| Error::io("write", &self.path, error);
-        if let Some(spoilt) = written.spoilt {
-            return Err(failed(spoilt.into()));
+        if let Some(failure) = written.failure {
+            return Err(failed(failure.into()));
         }
         match written.file.write_all(text) {
             Ok(()) => {
-                written.whole += text.len() as u64;
+                written.complete += text.len() as u64;
                 Ok(())
             }
             Err(error) => {
-                // What was not written down does not happen. Half a line would make all others worthless.
-                let whole = written.whole;
-                let restored =
-                    written.file.set_len(whole).and_then(|()| written.file.seek(SeekFrom::Start(whole)));
+                // What is not recorded does not happen. But half a line would make all others worthless.
+                let complete = written.complete;
+                let restored = written
+                    .file
+                    .set_len(complete)
+                    .and_then(|()| written.file.seek(SeekFrom::Start(complete)));
                 if restored.is_err() {
-                    written.spoilt = Some(Spoilt { errno: error.raw_os_error(), kind: error.kind() });
+                    written.failure = Some(WriteFailure { errno: error.raw_os_error(), kind: error.kind() });
                 }
                 Err(failed(error))
             }
@@ -313,7 +317,7 @@ fn lines<T: Serialize>(values: impl Iterator<Item = T>) -> Vec<u8> {
     text
 }
 
-/// What a line says, if it is whole.
+/// Parses a line, if it is complete.
 fn read_line<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
     let (sum, json) = line.strip_suffix(b"\n")?.split_at_checked(CHECKSUM)?;
     let json = json.strip_prefix(b" ")?;
@@ -323,11 +327,11 @@ fn read_line<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
     serde_json::from_slice(json).ok()
 }
 
-/// Clears up after killed processes: local versions that they had just displaced are kept as conflicts, and all else
-/// that they left is removed. What cannot be cleared up now stays, and is no reason not to go on.
+/// Clears up after killed processes: backs up the local versions that they had just displaced, and removes
+/// everything else that they left. What cannot be cleared up now stays, and is no failure.
 pub fn rescue(root: &Root, rescued: &mut Rescued) -> Result<()> {
     let abandoned = Stage::abandoned(root)?;
-    // Those are looked at anew. Others are still to be told of, for as long as they are there: without locks only the
+    // These are inspected again. Others are reported as long as they exist: without file locks, only the
     // merge that made a stage can clear it up.
     let mut cursor = root.cursor();
     rescued.skipped.retain(|skipped| {
@@ -338,28 +342,28 @@ pub fn rescue(root: &Root, rescued: &mut Rescued) -> Result<()> {
     Ok(())
 }
 
-/// The same for some stages.
+/// Does the same for the given stages.
 pub fn clear_up(root: &Root, stages: impl IntoIterator<Item = Abandoned>, rescued: &mut Rescued) {
-    let conflicts = Conflicts::default();
+    let conflicts = Backups::default();
     for abandoned in stages {
         let stage = abandoned.path().clone();
         let cleared = rescue_from(root, &abandoned, &conflicts).and_then(|known| {
             if known {
                 return abandoned.remove(root);
             }
-            // All of it is kept, where no later restore has to look at it again.
+            // All of it is backed up, so no later restore has to inspect it again.
             conflicts.back_up(root, (&mut root.cursor(), &stage), &stage, true).map(|_| ())
         });
         if cleared.is_err() {
-            rescued.skipped.push(Skipped { path: stage, reason: UNCLEARED });
+            rescued.skipped.push(Skipped { path: stage, reason: NOT_CLEARED_UP });
         }
     }
     rescued.conflicts.extend(conflicts.into_conflicts());
 }
 
-/// Keeps the local versions that lie in an abandoned stage. `false` where its journal is not whole, so that nobody knows
-/// what else lies there.
-fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Conflicts) -> Result<bool> {
+/// Backs up the local versions in an abandoned stage. Returns `false` if its journal is not complete, so what
+/// else is in it is unknown.
+fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Backups) -> Result<bool> {
     if !abandoned.had_begun()? || abandoned.holds_nothing()? {
         return Ok(true);
     }
@@ -369,7 +373,7 @@ fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Conflicts) -> Res
     if let Some((mut file, _)) = in_stage.open(&journal)? {
         file.read_to_end(&mut bytes).map_err(|error| Error::io("read", in_stage.path_of(&journal), error))?;
     }
-    let (displacements, is_whole) = read_journal(&bytes, &|name| abandoned.has_named(name));
+    let (displacements, is_complete) = read_journal(&bytes, &|name| abandoned.has_named(name));
     for (displacement, name, path) in displacements {
         let cursor = if displacement.in_workspace {
             in_root.remove_file(&name.with_suffix(PART))?;
@@ -377,7 +381,7 @@ fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Conflicts) -> Res
         } else {
             &mut in_stage
         };
-        // Where names cannot be exchanged, the displaced version has one of its own for a moment.
+        // Where names cannot be exchanged, the displaced version has a name of its own for a moment.
         for name in [name.with_suffix(DISPLACED), name] {
             let Some(found) = cursor.stat(&name)? else { continue };
             if displacement.is_local_edit(cursor, &name, &found)? {
@@ -387,11 +391,11 @@ fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Conflicts) -> Res
             }
         }
     }
-    Ok(is_whole)
+    Ok(is_complete)
 }
 
-/// What a journal says, each with its name and path, and whether that is all that was written: lines that are whole are
-/// true, whatever is wrong with the rest.
+/// Parses a journal into its displacements, each with its name and path, and tells whether it is complete. A
+/// complete line is valid even if others are damaged.
 fn read_journal(
     bytes: &[u8],
     has_named: &impl Fn(&OsStr) -> bool,
@@ -399,15 +403,15 @@ fn read_journal(
     let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
     let head = lines.next().and_then(read_line::<Head>).filter(|head| head.version == VERSION);
     let mut displacements = Vec::new();
-    let mut is_whole = true;
+    let mut is_complete = true;
     for line in lines {
         match Displacement::read(line, has_named) {
             Some(displacement) => displacements.push(displacement),
-            None => is_whole = false,
+            None => is_complete = false,
         }
     }
     let has_all = head.is_some_and(|head| head.displacements <= displacements.len());
-    (displacements, is_whole && has_all)
+    (displacements, is_complete && has_all)
 }
 
 #[cfg(test)]
@@ -420,8 +424,8 @@ mod tests {
     use crate::fs::FileId;
     use rustix::io::Errno;
 
-    /// Whether what `make` puts at the name is somebody's, for what was to arrive there.
-    fn is_kept(new_version: NewVersion, make: impl Fn(&std::path::Path)) -> bool {
+    /// Whether what `make` puts at the name is a local edit, given the new version that was to be placed.
+    fn is_local_edit(new_version: NewVersion, make: impl Fn(&std::path::Path)) -> bool {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         let name = RelativePath::parse(b"name").unwrap().unwrap();
@@ -434,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrives_is_known_again_and_all_else_is_somebodys() {
+    fn a_new_version_is_recognized_and_everything_else_is_a_local_edit() {
         let write = |content: &'static str, mode: u32| {
             move |at: &std::path::Path| {
                 fs::write(at, content).unwrap();
@@ -443,49 +447,49 @@ mod tests {
         };
         let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".parse().unwrap();
         let copy = || NewVersion::copy_of(Some(&Entry::File { mode: 0o100_644, digest }));
-        assert!(!is_kept(copy(), write("abc", 0o644)), "the copy");
-        assert!(is_kept(copy(), write("abd", 0o644)), "other content");
-        assert!(is_kept(copy(), write("abc", 0o600)), "another mode");
-        assert!(is_kept(copy(), |at| symlink("abc", at).unwrap()), "another kind");
-        // macOS's volumes may refuse bytes that are no text.
+        assert!(!is_local_edit(copy(), write("abc", 0o644)), "the copy");
+        assert!(is_local_edit(copy(), write("abd", 0o644)), "other content");
+        assert!(is_local_edit(copy(), write("abc", 0o600)), "another mode");
+        assert!(is_local_edit(copy(), |at| symlink("abc", at).unwrap()), "another kind");
+        // macOS may refuse names and targets that are not UTF-8.
         let target: &[u8] = if cfg!(target_os = "linux") { b"to\xff" } else { b"to" };
         let link = || NewVersion::copy_of(Some(&Entry::Symlink { target: target.into() }));
-        assert!(!is_kept(link(), |at| symlink(OsStr::from_bytes(target), at).unwrap()), "the link");
-        assert!(is_kept(link(), |at| symlink("elsewhere", at).unwrap()), "another target");
-        assert!(is_kept(link(), write("to", 0o644)), "a file");
+        assert!(!is_local_edit(link(), |at| symlink(OsStr::from_bytes(target), at).unwrap()), "the link");
+        assert!(is_local_edit(link(), |at| symlink("elsewhere", at).unwrap()), "another target");
+        assert!(is_local_edit(link(), write("to", 0o644)), "a file");
         let dir = || NewVersion::copy_of(Some(&Entry::Folder { mode: None }));
-        assert!(!is_kept(dir(), |at| fs::create_dir(at).unwrap()), "the folder");
+        assert!(!is_local_edit(dir(), |at| fs::create_dir(at).unwrap()), "the folder");
         assert!(
-            is_kept(dir(), |at| fs::create_dir_all(at.join("in")).unwrap()),
+            is_local_edit(dir(), |at| fs::create_dir_all(at.join("in")).unwrap()),
             "a folder with something in it"
         );
-        assert!(is_kept(dir(), write("", 0o644)), "a file");
+        assert!(is_local_edit(dir(), write("", 0o644)), "a file");
         assert!(
-            is_kept(NewVersion::copy_of(None), write("", 0o644)),
-            "nothing arrives where a path is deleted"
+            is_local_edit(NewVersion::copy_of(None), write("", 0o644)),
+            "a deleted path has no new version"
         );
-        assert!(is_kept(NewVersion::Inode(0), write("", 0o644)), "another inode");
+        assert!(is_local_edit(NewVersion::Inode(0), write("", 0o644)), "another inode");
     }
 
     #[test]
-    fn what_was_uploaded_is_nobodys_unless_it_is_kept_in_any_case() {
+    fn an_uploaded_version_is_not_a_local_edit_unless_it_is_to_be_backed_up() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         let name = RelativePath::parse(b"name").unwrap().unwrap();
         fs::write(folder.path().join("name"), "uploaded").unwrap();
         let mut cursor = root.cursor();
         let seen = cursor.stat(&name).unwrap().unwrap();
-        let mut is_kept = |seen: &Meta, new_version: NewVersion, back_up: bool| {
+        let mut is_local_edit = |seen: &Meta, new_version: NewVersion, back_up: bool| {
             let found = cursor.stat(&name).unwrap().unwrap();
             let displacement = Displacement::new(&name, &name, new_version, Some(seen), back_up);
             displacement.is_local_edit(&mut cursor, &name, &found).unwrap()
         };
-        assert!(!is_kept(&seen, NewVersion::Nothing, false));
-        assert!(is_kept(&seen, NewVersion::Nothing, true));
-        assert!(is_kept(&Meta { size: 9, ..seen }, NewVersion::Nothing, false), "touched since");
+        assert!(!is_local_edit(&seen, NewVersion::Nothing, false));
+        assert!(is_local_edit(&seen, NewVersion::Nothing, true));
+        assert!(is_local_edit(&Meta { size: 9, ..seen }, NewVersion::Nothing, false), "touched since");
         assert!(
-            !is_kept(&seen, NewVersion::Inode(seen.id.inode()), true),
-            "what arrives is what stands there"
+            !is_local_edit(&seen, NewVersion::Inode(seen.id.inode()), true),
+            "the new version is in its place"
         );
     }
 
@@ -493,8 +497,9 @@ mod tests {
         RelativePath::parse(text.as_bytes()).unwrap().unwrap()
     }
 
-    /// A stage that a process left which was killed in the middle of a merge: an edit, displaced from `edited`, a version
-    /// that was uploaded, displaced from `uploaded`, and content that never arrived at `new`.
+    /// The stage of a process that was killed in the middle of a merge. It contains an edit, displaced from
+    /// `edited`; a version that was uploaded, displaced from `uploaded`; and content that was never placed at
+    /// `new`.
     fn killed(workspace: &std::path::Path) -> (Root, Abandoned, PathBuf) {
         let root = Root::open(workspace).unwrap();
         let stage = Stage::open(&root).unwrap();
@@ -521,7 +526,7 @@ mod tests {
         (root, abandoned, journal)
     }
 
-    /// Every file under the conflicts after a killed merge was cleared up, by its content.
+    /// Clears up after the killed merge, and returns the content of every backup.
     fn cleared_up(root: &Root, abandoned: Abandoned) -> Vec<String> {
         let mut rescued = Rescued::default();
         let stage = root.path_of(abandoned.path());
@@ -539,24 +544,24 @@ mod tests {
     }
 
     #[test]
-    fn from_a_whole_journal_the_edit_alone_is_kept() {
+    fn with_a_complete_journal_only_the_edit_is_backed_up() {
         let folder = tempfile::tempdir().unwrap();
         let (root, abandoned, _) = killed(folder.path());
         assert_eq!(cleared_up(&root, abandoned), ["edit"]);
     }
 
-    /// Everything that may be wrong with a journal of three displacements, and what is found then.
-    fn damages(whole: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
-        let lines_of = || whole.split_inclusive(|&byte| byte == b'\n');
+    /// Everything that may be wrong with a journal of three displacements, with its content.
+    fn damages(complete: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
+        let lines_of = || complete.split_inclusive(|&byte| byte == b'\n');
         let ends = lines_of().scan(0, |end, line| {
             *end += line.len();
             Some(*end)
         });
         let mut damages = Vec::new();
-        // At each line's end, and one byte before and after it.
-        for length in ends.flat_map(|end| [end - 1, end, end + 1]).filter(|&length| length < whole.len()) {
-            damages.push((format!("cut to {length} bytes"), Some(whole[..length].to_vec())));
-            let mut zeroed = whole.to_vec();
+        // At the end of each line, and one byte before and after it.
+        for length in ends.flat_map(|end| [end - 1, end, end + 1]).filter(|&length| length < complete.len()) {
+            damages.push((format!("cut to {length} bytes"), Some(complete[..length].to_vec())));
+            let mut zeroed = complete.to_vec();
             zeroed[length..].fill(0);
             damages.push((format!("zeroed from byte {length}"), Some(zeroed)));
         }
@@ -579,21 +584,21 @@ mod tests {
                 "of another version".to_owned(),
                 Some(lines(std::iter::once(other)).into_iter().chain(rest().flatten().copied()).collect()),
             ),
-            ("with half a line more".to_owned(), Some([whole, &b"0123456789abcdef {"[..]].concat())),
+            ("with half a line more".to_owned(), Some([complete, &b"0123456789abcdef {"[..]].concat())),
         ]);
         damages
     }
 
     #[test]
-    fn from_a_journal_that_is_not_whole_everything_is_kept() {
-        let whole = |journal: &std::path::Path| fs::read(journal).unwrap();
+    fn with_an_incomplete_journal_everything_is_backed_up() {
+        let complete = |journal: &std::path::Path| fs::read(journal).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (_root, _abandoned, journal) = killed(folder.path());
-        let count = damages(&whole(&journal)).len();
+        let count = damages(&complete(&journal)).len();
         for at in 0..count {
             let folder = tempfile::tempdir().unwrap();
             let (root, abandoned, journal) = killed(folder.path());
-            let (what, damaged) = damages(&whole(&journal)).swap_remove(at);
+            let (what, damaged) = damages(&complete(&journal)).swap_remove(at);
             match damaged {
                 Some(damaged) => fs::write(&journal, damaged).unwrap(),
                 None => fs::remove_file(&journal).unwrap(),
@@ -606,27 +611,27 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_is_cut_anywhere_or_has_another_byte_is_not_whole() {
+    fn a_journal_that_is_cut_or_changed_anywhere_is_incomplete() {
         let folder = tempfile::tempdir().unwrap();
         let (_root, _abandoned, journal) = killed(folder.path());
-        let whole = fs::read(journal).unwrap();
-        let is_whole = |bytes: &[u8]| read_journal(bytes, &|_| true).1;
-        assert!(is_whole(&whole));
-        for at in 0..whole.len() {
-            assert!(!is_whole(&whole[..at]), "cut to {at} bytes");
+        let complete = fs::read(journal).unwrap();
+        let is_complete = |bytes: &[u8]| read_journal(bytes, &|_| true).1;
+        assert!(is_complete(&complete));
+        for at in 0..complete.len() {
+            assert!(!is_complete(&complete[..at]), "cut to {at} bytes");
             for bit in 0..8 {
-                let mut other = whole.clone();
+                let mut other = complete.clone();
                 other[at] ^= 1 << bit;
-                assert!(!is_whole(&other), "bit {bit} of byte {at}");
+                assert!(!is_complete(&other), "bit {bit} of byte {at}");
             }
-            let mut zeroed = whole.clone();
+            let mut zeroed = complete.clone();
             zeroed[at..].fill(0);
-            assert!(!is_whole(&zeroed), "zeroed from byte {at}");
+            assert!(!is_complete(&zeroed), "zeroed from byte {at}");
         }
     }
 
     #[test]
-    fn whatever_the_journal_says_nothing_is_kept_from_before_the_first_displacement() {
+    fn nothing_is_backed_up_from_before_the_first_displacement() {
         for written in [None, Some(""), Some("0123456789abcdef {\"version\":2")] {
             let folder = tempfile::tempdir().unwrap();
             let root = Root::open(folder.path()).unwrap();
@@ -653,7 +658,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn nothing_is_written_after_half_a_line_that_could_not_be_taken_back() {
+    fn nothing_is_written_after_half_a_line_that_could_not_be_removed() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         let stage = Stage::open(&root).unwrap();

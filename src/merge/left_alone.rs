@@ -1,5 +1,5 @@
-//! What was never uploaded is neither replaced nor moved: by no other spelling that the volume takes for its name, and not
-//! together with the folder that it lies in.
+//! Protects what was never uploaded: it is neither replaced under another spelling that the volume takes for
+//! its name, nor moved together with the folder that it is in.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,14 +12,14 @@ use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::scan::{LeaveOut, scan};
 
-/// Why a path does not come that is another spelling of what is left alone.
-const SPELLED_OTHERWISE: &str =
+/// Why a path is not restored that is another spelling of an excluded or preserved one.
+const OTHER_SPELLING: &str =
     "this volume takes its name for that of something that is excluded or preserved here";
 /// Why a folder stays.
 const HOLDS: &str = "a folder stands here that holds something that is excluded or preserved";
 
-/// The paths that the sandbox changed and that yet must stay as they are, with the reason. `local` and `seen` are what stands
-/// at those paths.
+/// The paths that the sandbox changed but that must stay as they are, with the reason. `local` and `seen` are
+/// the local entries at those paths.
 pub fn must_stay(
     root: &Root,
     (base, theirs): (&Snapshot, &Snapshot),
@@ -39,7 +39,7 @@ pub fn must_stay(
         }
         let listed = volume.as_listed(path, there)?;
         let reason = if listed != *path && left_alone(&listed) {
-            SPELLED_OTHERWISE
+            OTHER_SPELLING
         } else if let (Some(after), Some(Local::Entry(Entry::Folder { .. }))) = (after, ours)
             && !after.is_folder()
             && holds_any(root, path, left_alone, cancel)?
@@ -53,7 +53,7 @@ pub fn must_stay(
     Ok(found)
 }
 
-/// Whether something in a folder is left alone.
+/// Whether something in a folder is excluded or preserved.
 fn holds_any(root: &Root, folder: &RelativePath, left_alone: LeaveOut<'_>, cancel: &Cancel) -> Result<bool> {
     let below = match root.below(folder) {
         Err(error) if error.is_gone() => return Ok(false),
@@ -68,13 +68,13 @@ struct Spellings<'r> {
     cursor: Cursor<'r>,
     /// Folders as they are listed, by the path that they were asked for.
     folders: HashMap<RelativePath, RelativePath>,
-    /// Whether names that differ by case are two in a folder, by its path.
+    /// Whether names that differ in case are different names in a folder, by its path.
     tells_apart: HashMap<Option<RelativePath>, bool>,
-    /// What the folders hold that had to be listed, by their paths: a folder is listed once, however many are asked for.
+    /// The listings of folders, by path. A folder is listed once, however many of its names are asked for.
     listings: HashMap<Option<RelativePath>, Listing>,
 }
 
-/// What a folder holds.
+/// The names in a folder.
 #[derive(Default)]
 struct Listing {
     names: HashSet<Box<[u8]>>,
@@ -92,8 +92,8 @@ impl<'r> Spellings<'r> {
         }
     }
 
-    /// A path by the names that its folders list, where `there` stands at it. Most volumes tell all names apart, and then it is
-    /// the same.
+    /// The path as its folders list it, given that `there` is at it. On most volumes, which tell all names
+    /// apart, that is the same path.
     fn as_listed(&mut self, path: &RelativePath, there: Option<Meta>) -> Result<RelativePath> {
         let mut folder = None;
         for above in path.ancestors() {
@@ -107,7 +107,7 @@ impl<'r> Spellings<'r> {
         self.child(folder.as_ref(), path, there)
     }
 
-    /// The same, where the folder's own listed path is known.
+    /// The same, if the listed path of the folder is known.
     fn child(
         &mut self,
         folder: Option<&RelativePath>,
@@ -141,12 +141,14 @@ impl<'r> Spellings<'r> {
             }
             listing.by_inode.insert(found)
         };
-        // One that is not there was renamed or replaced meanwhile.
+        // If the inode is not listed, the entry was renamed or replaced in between.
         Ok(by_inode.get(&there.id).cloned().unwrap_or(as_asked))
     }
 
-    /// Whether no other name in the folder can be taken for this one, as the same name in other case tells: a volume that
-    /// folds names of any kind folds these. Of a name without letters, or that is not ASCII, nothing is known.
+    /// Whether no other name in the folder can be taken for this one.
+    ///
+    /// The same name in the other case tells that: a volume that folds names in any way folds these. Nothing
+    /// is known for a name without letters, or one that is not ASCII.
     fn is_told_apart(
         &mut self,
         folder: Option<&RelativePath>,
@@ -197,7 +199,7 @@ mod tests {
         };
         let (listed, first) = ask(&mut volume, &names[0]);
         assert_eq!(listed, first);
-        // The names are known from here on: what is renamed now is told by the list that was made then.
+        // From here on the listing is known: a later rename is not in it.
         fs::rename(temp.path().join(&names[1]), temp.path().join("éa")).unwrap();
         let (listed, _) = ask(&mut volume, "éa");
         assert_eq!(listed, RelativePath::child(None, "éa".as_bytes()));
@@ -210,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn another_spelling_is_told_by_the_inode() {
+    fn another_spelling_is_recognized_by_the_inode() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("é1"), "").unwrap();
         fs::write(temp.path().join("é2"), "").unwrap();
         let root = Root::open(temp.path()).unwrap();
         let (asked, listed) =
             (RelativePath::child(None, "É2".as_bytes()), RelativePath::child(None, "é2".as_bytes()));
-        // As a volume answers that takes both names for one.
+        // The answer of a volume that takes both names for one.
         let there = root.cursor().stat(&listed).unwrap();
         assert_eq!(Spellings::on(&root).as_listed(&asked, there).unwrap(), listed);
     }

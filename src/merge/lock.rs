@@ -1,28 +1,31 @@
-//! The lock that keeps two merges out of one workspace, across processes and with the TypeScript module.
+//! The lock that keeps two merges out of one workspace, across processes and together with the TypeScript
+//! module.
 //!
-//! The lock is a folder beside the workspace, made with `mkdir` and holding `owner.json`, which names the
-//! process. The process that brings `owner.json` into the folder that stands at the lock's path has the lock. Three
-//! facts make that safe among any number of waiters:
+//! The lock is a folder beside the workspace, made with `mkdir`. It contains `owner.json`, which names the
+//! process that holds it. A process holds the lock once it has put its `owner.json` into the folder at the
+//! lock's path. Three facts make that safe for any number of waiting processes:
 //!
-//! - `owner.json` comes into the folder by a rename that replaces nothing, so of two only one succeeds.
-//! - What is done inside a folder is done through a handle on it, so a folder that took its place meanwhile is
-//!   never touched by mistake.
-//! - A folder is taken away with `rmdir`, which fails where another's `owner.json` is inside. At worst it takes
-//!   an empty folder from under a process that was about to claim it, and that one starts over. (Renaming the
-//!   folder away first would lift a living lock off its path for a moment when another waiter was faster.)
+//! - `owner.json` is put there by a rename that replaces nothing, so only one of two processes succeeds.
+//! - Everything inside the folder is done through a handle on it, so a folder that took its place is never
+//!   touched.
+//! - The folder is removed with `rmdir`, which fails while another process's `owner.json` is in it. At worst
+//!   this removes an empty folder that a process is about to claim, and that process starts again. (Renaming
+//!   the folder away first could move a held lock off its path for a moment.)
 //!
-//! *Where it lies.* Every spelling of one folder is one lock: it lies beside the folder itself, links resolved. (The
-//! TypeScript module puts its lock beside the path as it was given. So the two exclude each other where that path is no
-//! link and ends in neither `/` nor `/.`, as its own callers' do.) Where the folder's parent may not be written to, it
-//! lies in the workspace's `.paperclip-runtime`. Processes of different rights may come to different places: so each
-//! looks at the other place once it has its own, and steps back where that is held.
+//! *Its place.* All spellings of one folder have the same lock: it is beside the folder itself, links
+//! resolved. (The TypeScript module puts its lock beside the path as it was given. So the two exclude each
+//! other if that path is no link and does not end in `/` or `/.`, which is true of its own callers.) If the
+//! parent folder is not writable, the lock is in the workspace's `.paperclip-runtime`. Processes with
+//! different rights may use different places, so each one checks the other place once it holds its own, and
+//! gives up its lock if the other is held.
 //!
-//! *Whose it is.* See [`holder`](super::holder): a dead holder is taken over. One that cannot be seen from here, on
-//! another host or in another pid namespace, counts as alive until its lock has not been renewed for [`RENEWED_FOR`]; so
-//! every holder of ours renews its own, by touching `owner.json`, for as long as it runs asynchronous code.
+//! *Its holder.* See [`holder`](super::holder). The lock of a dead process is taken over. A holder on another
+//! host or in another pid namespace, whose process cannot be checked from here, counts as alive until its
+//! lock has not been renewed for [`RENEWED_FOR`]. For that reason a holder renews its lock, by touching
+//! `owner.json`, as long as it runs asynchronous code.
 //!
-//! *How it is waited for.* Asynchronous waiters of one process stand in line, and only the first of them looks at the
-//! lock, now and then. None of them takes a thread.
+//! *Waiting.* The asynchronous waiters of one process queue up, and only the first one polls the lock. No
+//! waiter takes a thread.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -32,7 +35,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::time::{sleep, timeout};
 
 use super::holder::{Holder, Record};
@@ -44,54 +47,54 @@ use crate::sync::lock;
 use crate::threads::blocking;
 use crate::tree::stage::{RuntimeFolder, remove_unused_runtime, runtime};
 
-/// How long callers wait for a lock that another holds.
+/// How long a caller waits for a lock that another process holds.
 pub const WAIT: Duration = Duration::from_secs(30);
-/// How old a lock folder that names no process must be to count as left behind. A younger one may belong to a
-/// holder that is about to write its name.
+/// How old a lock folder that names no process must be to count as abandoned. The holder of a younger one may
+/// be about to write its `owner.json`.
 pub const ORPHAN_AGE: Duration = Duration::from_secs(30);
 
-/// How long a holder that cannot be seen from here counts as alive after it renewed its lock.
+/// How long a holder whose process cannot be checked from here counts as alive after it renewed its lock.
 pub const RENEWED_FOR: Duration = Duration::from_secs(60);
 /// How often a held lock is renewed.
 const RENEW: Duration = Duration::from_secs(15);
 
 const POLL: Duration = Duration::from_millis(50);
-/// How often a lock's folder may vanish under our hands before we wait a moment.
+/// How often a lock folder may vanish while it is being taken, before we wait a moment.
 const ATTEMPTS: usize = 64;
 const SUFFIX: &str = ".paperclip-restore.lock";
 /// The lock's name in the runtime folder, before [`SUFFIX`].
 const INSIDE: &str = "workspace";
-const LEFT_BEHIND: &str = "this lock was left behind by a process that is gone; remove its folder by hand";
+const ABANDONED: &str = "this lock was left behind by a process that has ended; remove its folder by hand";
 
 /// A workspace's merge lock, held until [`MergeLock::release`] or until dropped.
 #[derive(Debug)]
 pub struct MergeLock {
-    /// `None` once given back.
+    /// `None` once it is released.
     held: Option<Arc<Held>>,
-    /// Lets the next waiter of this process come forward when the lock has been given back.
-    turn: Option<OwnedMutexGuard<()>>,
+    /// Lets the next waiter of this process proceed once the lock is released.
+    queue_guard: Option<OwnedMutexGuard<()>>,
 }
 
 #[derive(Debug)]
 struct Held {
     folder: Folder,
     owner_file: Inode,
-    /// What `owner.json` says: a number may be given to another file.
+    /// The content of `owner.json`. It is compared too, because an inode number may be used again.
     record: String,
-    /// The workspace, where the lock lies in its runtime folder.
+    /// The workspace, if the lock is in its runtime folder.
     inside: Option<PathBuf>,
 }
 
-/// What came of one attempt to take a lock.
+/// The outcome of one attempt to take a lock.
 #[derive(Debug)]
 pub enum Attempt {
-    /// It is ours.
+    /// This process has it now.
     Taken(MergeLock),
-    /// Another holds it.
+    /// Another process holds it.
     Held {
         /// The lock's folder.
         lock: PathBuf,
-        /// The process that its `owner.json` names.
+        /// The process named by its `owner.json`.
         holder: Option<u32>,
     },
 }
@@ -102,11 +105,11 @@ impl Attempt {
     }
 }
 
-/// Where a workspace's lock may lie.
+/// Where a workspace's lock may be.
 #[derive(Debug, Clone)]
 struct Places {
     beside: PathBuf,
-    /// The workspace, links resolved, where there is one.
+    /// The workspace, links resolved, if it exists.
     workspace: Option<PathBuf>,
 }
 
@@ -120,7 +123,8 @@ impl Places {
         if let Ok(folder) = by_path::resolve(target) {
             return Self { beside: named(folder.clone()), workspace: Some(folder) };
         }
-        // One that is not there has a place all the same. Where that has none either, `mkdir` says why.
+        // A workspace that does not exist has a lock as well. If its parent does not exist either, `mkdir`
+        // reports that.
         let around = target.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
         let folder = match (by_path::resolve(around), target.file_name()) {
             (Ok(around), Some(name)) => around.join(name),
@@ -129,22 +133,22 @@ impl Places {
         Self { beside: named(folder), workspace: None }
     }
 
-    /// One attempt.
+    /// Makes one attempt to take the lock.
     fn attempt(&self) -> Result<Attempt> {
         let beside = Site::beside(&self.beside);
         let failure = match MergeLock::take(&beside, None) {
-            Ok(Attempt::Taken(lock)) => return self.unless_held_inside(lock),
+            Ok(Attempt::Taken(lock)) => return self.unless_held_in_workspace(lock),
             Err(failure) if failure.forbids_writing() => failure,
             held_or_failed => return held_or_failed,
         };
-        // Its parent may not be written to.
+        // The parent folder is not writable.
         let Some(workspace) = &self.workspace else { return Err(failure) };
-        let Ok(taken) = take_inside(workspace) else { return Err(failure) };
+        let Ok(taken) = take_in_workspace(workspace) else { return Err(failure) };
         let lock = match taken {
             Attempt::Taken(lock) => lock,
             held @ Attempt::Held { .. } => return Ok(held),
         };
-        // A process that may write to the parent has it there.
+        // A process that may write to the parent folder has its lock there.
         match LockState::at(&beside)? {
             LockState::Held(holder) => {
                 lock.release()?;
@@ -154,10 +158,10 @@ impl Places {
         }
     }
 
-    /// Steps back where a process that may not write to the parent has the lock.
-    fn unless_held_inside(&self, lock: MergeLock) -> Result<Attempt> {
+    /// Gives the lock up if a process that may not write to the parent folder holds the one in the workspace.
+    fn unless_held_in_workspace(&self, lock: MergeLock) -> Result<Attempt> {
         let Some(workspace) = &self.workspace else { return Ok(Attempt::Taken(lock)) };
-        // Where there is no runtime folder, or a link in its place, there is no lock in it.
+        // Without a runtime folder, or with a link in its place, no lock can be in it.
         let Ok(within) = Root::open(workspace).and_then(|root| inside(&root)) else {
             return Ok(Attempt::Taken(lock));
         };
@@ -168,7 +172,7 @@ impl Places {
             }
             Ok(LockState::Free) | Err(_) => Ok(Attempt::Taken(lock)),
             Ok(LockState::Abandoned(folder, owner_file)) => {
-                // It keeps nobody out any more; where it cannot be removed, it stays.
+                // It excludes nobody any more. If it cannot be removed, it stays.
                 let _stays = folder.dismantle(owner_file);
                 Ok(Attempt::Taken(lock))
             }
@@ -177,36 +181,38 @@ impl Places {
 }
 
 /// Takes the lock in the workspace's runtime folder.
-fn take_inside(workspace: &Path) -> Result<Attempt> {
+fn take_in_workspace(workspace: &Path) -> Result<Attempt> {
     let root = Root::open(workspace)?;
     let _in_place = RuntimeFolder::open(&root)?;
     MergeLock::take(&inside(&root)?, Some(workspace))
 }
 
-/// The place in the workspace's runtime folder. Fails where that is no folder.
+/// The lock's place in the workspace's runtime folder. Fails if that is not a folder.
 fn inside(workspace: &Root) -> Result<Site> {
     Ok(Site::within(workspace.below(&runtime())?, &format!("{INSIDE}{SUFFIX}")))
 }
 
-/// The line of those in this process who want one lock.
-fn line_for(lock_path: &Path) -> Arc<Turn<()>> {
-    static LINES: Mutex<BTreeMap<PathBuf, Weak<Turn<()>>>> = Mutex::new(BTreeMap::new());
-    let mut lines = lock(&LINES);
-    if let Some(line) = lines.get(lock_path).and_then(Weak::upgrade) {
-        return line;
+/// The queue of those in this process that wait for one lock.
+fn queue_for(lock_path: &Path) -> Arc<AsyncMutex<()>> {
+    static QUEUES: Mutex<BTreeMap<PathBuf, Weak<AsyncMutex<()>>>> = Mutex::new(BTreeMap::new());
+    let mut queues = lock(&QUEUES);
+    if let Some(queue) = queues.get(lock_path).and_then(Weak::upgrade) {
+        return queue;
     }
-    lines.retain(|_, line| line.strong_count() > 0);
-    let line = Arc::new(Turn::new(()));
-    lines.insert(lock_path.to_path_buf(), Arc::downgrade(&line));
-    line
+    queues.retain(|_, queue| queue.strong_count() > 0);
+    let queue = Arc::new(AsyncMutex::new(()));
+    queues.insert(lock_path.to_path_buf(), Arc::downgrade(&queue));
+    queue
 }
 
 impl MergeLock {
-    /// Takes the lock of `target`, and waits until it is free without taking a thread for that. A lock whose process is
-    /// dead, or that names none and is [`ORPHAN_AGE`] old, is taken over. It is renewed while it is held.
+    /// Takes the lock of `target`. Waits until it is free, without taking a thread.
     ///
-    /// [`Error::LockTimeout`] after `wait`, [`Error::Aborted`] once cancelled, and [`Error::Io`] at once
-    /// where a lock folder cannot be made, or one that was left behind cannot be removed.
+    /// A lock is taken over if its process is dead, or if it names no process and is [`ORPHAN_AGE`] old. It
+    /// is renewed while it is held.
+    ///
+    /// Fails with [`Error::LockTimeout`] after `wait`, with [`Error::Aborted`] once cancelled, and at once
+    /// with [`Error::Io`] if a lock folder cannot be made, or an abandoned one cannot be removed.
     pub async fn acquire(target: &Path, wait: Duration, cancel: &Cancel) -> Result<Self> {
         let since = Instant::now();
         let target = target.to_path_buf();
@@ -214,8 +220,8 @@ impl MergeLock {
         Self::acquire_in(places, since, wait, cancel).await
     }
 
-    /// Takes the lock whose folder is `path`, as [`MergeLock::acquire`] does: for those who have a place of their own for
-    /// locks, which all who use the workspace know.
+    /// Takes the lock whose folder is `path`, as [`MergeLock::acquire`] does. For callers that agree on their
+    /// own place for locks with everybody who uses the workspace.
     pub async fn acquire_at(path: PathBuf, wait: Duration, cancel: &Cancel) -> Result<Self> {
         let places = Places { beside: path, workspace: None };
         Self::acquire_in(places, Instant::now(), wait, cancel).await
@@ -223,13 +229,13 @@ impl MergeLock {
 
     async fn acquire_in(places: Places, since: Instant, wait: Duration, cancel: &Cancel) -> Result<Self> {
         let left = || wait.saturating_sub(since.elapsed());
-        // Those of this process come in the order in which they asked.
-        let mut line = pin!(line_for(&places.beside).lock_owned());
-        let turn = loop {
+        // Waiters of this process proceed in the order in which they asked.
+        let mut queue = pin!(queue_for(&places.beside).lock_owned());
+        let queue_guard = loop {
             cancel.check()?;
-            match timeout(POLL.min(left()), &mut line).await {
-                Ok(turn) => break Some(turn),
-                // Then it looks once more, to say who has it.
+            match timeout(POLL.min(left()), &mut queue).await {
+                Ok(queue_guard) => break Some(queue_guard),
+                // It still makes one attempt, to report who holds the lock.
                 Err(_) if left().is_zero() => break None,
                 Err(_) => {}
             }
@@ -239,7 +245,7 @@ impl MergeLock {
             let attempted = places.clone();
             match blocking(move || attempted.attempt()).await? {
                 Attempt::Taken(mut lock) => {
-                    lock.turn = turn;
+                    lock.queue_guard = queue_guard;
                     lock.keep_renewed();
                     return Ok(lock);
                 }
@@ -251,8 +257,8 @@ impl MergeLock {
         }
     }
 
-    /// Takes the lock of `target` if nobody has it. It is renewed by itself only where the calling thread belongs to an
-    /// asynchronous runtime; others call [`MergeLock::renew`].
+    /// Takes the lock of `target` if it is free. It is renewed automatically only if the calling thread
+    /// belongs to an asynchronous runtime; other callers use [`MergeLock::renew`].
     pub fn try_acquire(target: &Path) -> Result<Attempt> {
         let attempt = Places::of(target).attempt()?;
         if let Attempt::Taken(lock) = &attempt {
@@ -261,7 +267,7 @@ impl MergeLock {
         Ok(attempt)
     }
 
-    /// One attempt at the lock that lies there, in that workspace's runtime folder.
+    /// Makes one attempt at the lock at this place, which may be in a workspace's runtime folder.
     fn take(site: &Site, inside: Option<&Path>) -> Result<Attempt> {
         for _ in 0..ATTEMPTS {
             if site.make()?
@@ -273,7 +279,7 @@ impl MergeLock {
                 LockState::Free => {}
                 LockState::Held(holder) => return Ok(Attempt::held(site.path(), holder)),
                 LockState::Abandoned(folder, owner_file) => {
-                    if !folder.dismantle(owner_file).map_err(|error| error.with_hint(LEFT_BEHIND))? {
+                    if !folder.dismantle(owner_file).map_err(|error| error.with_hint(ABANDONED))? {
                         return Ok(Attempt::held(site.path(), None));
                     }
                 }
@@ -282,20 +288,21 @@ impl MergeLock {
         Ok(Attempt::held(site.path(), None))
     }
 
-    /// Says that the holder lives, for those who cannot see its process. `false` where the lock is another's by now.
+    /// Shows that the holder is alive to those that cannot check its process. Returns `false` if the lock is
+    /// another's by now.
     pub fn renew(&self) -> Result<bool> {
         self.held.as_ref().map_or(Ok(false), |held| held.renew())
     }
 
-    /// Renews the lock for as long as it is held, where there is an asynchronous runtime to do it.
+    /// Renews the lock as long as it is held, if there is an asynchronous runtime to do so.
     fn keep_renewed(&self) {
         if let (Some(held), Ok(runtime)) = (&self.held, tokio::runtime::Handle::try_current()) {
             drop(runtime.spawn(keep_renewed(Arc::downgrade(held))));
         }
     }
 
-    /// Puts this process's name into the folder that was just made there. `None` where somebody came
-    /// between: the folder is gone, or is another's.
+    /// Puts this process's `owner.json` into the folder that was just made. Returns `None` if another process
+    /// interfered: the folder is gone, or is claimed.
     fn claim(site: &Site, inside: Option<&Path>) -> Result<Option<Self>> {
         let Some(folder) = Folder::open(site)? else { return Ok(None) };
         let record = Record::ours().text()?;
@@ -303,7 +310,7 @@ impl MergeLock {
             Ok(Some(owner_file)) => {
                 let inside = inside.map(Path::to_path_buf);
                 let held = Held { folder, owner_file, record, inside };
-                let mut lock = Self { held: Some(Arc::new(held)), turn: None };
+                let mut lock = Self { held: Some(Arc::new(held)), queue_guard: None };
                 if !lock.is_ours()? {
                     lock.held = None;
                     return Ok(None);
@@ -312,23 +319,25 @@ impl MergeLock {
             }
             Ok(None) => Ok(None),
             Err(error) => {
-                // Why no name could be written is what the caller must know. Should the folder stay after
-                // all, it names nobody and is taken over once it is old enough.
+                // The caller must know why `owner.json` could not be written. If the folder cannot be
+                // removed, it names no process and is taken over once it is old enough.
                 folder.dismantle(None).ok();
                 Err(error)
             }
         }
     }
 
-    /// Whether the lock still stands at its path and still names us. The TypeScript module removes a folder that names
-    /// nobody, however young, and writes its name over one that is there; then it has the lock.
+    /// Whether the lock is still at its path and still names us.
+    ///
+    /// The TypeScript module removes a lock folder that names no process, however young it is, and overwrites
+    /// an existing `owner.json`. Then it holds the lock.
     fn is_ours(&self) -> Result<bool> {
         self.held
             .as_ref()
             .map_or(Ok(false), |held| Ok(held.names_us()? == Some(true) && held.folder.stands()?))
     }
 
-    /// Removes the lock that a dead holder has left beside a folder. Where the holder is alive, or nobody can tell, it stays.
+    /// Removes the lock of a dead holder. It stays if the holder is alive, or if that is unknown.
     pub fn clear_abandoned(target: &Path) -> Result<()> {
         if !by_path::exists(&Places::of(target).beside) {
             return Ok(());
@@ -339,33 +348,34 @@ impl MergeLock {
         }
     }
 
-    /// Gives the lock back. A lock that somebody else took over meanwhile is theirs and stays.
+    /// Releases the lock. A lock that another process took over in between is left to it.
     pub fn release(mut self) -> Result<()> {
-        self.give_back()
+        self.release_now()
     }
 
-    fn give_back(&mut self) -> Result<()> {
+    fn release_now(&mut self) -> Result<()> {
         let Some(held) = self.held.take() else { return Ok(()) };
         let removed = match held.names_us() {
             Ok(Some(false)) => Ok(true),
             _ => held.folder.dismantle(Some(held.owner_file)),
         };
-        drop(self.turn.take());
+        drop(self.queue_guard.take());
         removed?;
-        // The runtime folder was made for it, unless something else is there.
+        // The runtime folder was made for the lock, unless it contains something else.
         held.inside.as_ref().map_or(Ok(()), |workspace| remove_unused_runtime(&Root::open(workspace)?))
     }
 }
 
 impl Drop for MergeLock {
     fn drop(&mut self) {
-        // Nobody is left to tell. What stays names this process, and is taken over once that has ended.
-        self.give_back().ok();
+        // Nobody is left to report a failure to. A lock that stays names this process and is taken over once that
+        // has ended.
+        self.release_now().ok();
     }
 }
 
 impl Held {
-    /// Whether `owner.json` is still as we wrote it; `None` where it is gone.
+    /// Whether `owner.json` is still as we wrote it; `None` if it is gone.
     fn names_us(&self) -> Result<Option<bool>> {
         match self.folder.read_owner() {
             Ok(found) => Ok(Some(found == self.record.as_bytes())),
@@ -386,19 +396,19 @@ async fn keep_renewed(held: Weak<Held>) {
     loop {
         sleep(RENEW).await;
         let Some(held) = held.upgrade() else { return };
-        // Where it fails, or the lock is another's, its holder's own work is no worse for it, and the next turn tries
+        // A failure, or the loss of the lock, does not affect the holder's own work. The next round tries
         // again.
         drop(blocking(move || held.renew()).await);
     }
 }
 
-/// What stands at a lock's path.
+/// The state of the lock at a path.
 enum LockState {
-    /// Nothing, any more.
+    /// There is no lock.
     Free,
-    /// A lock of this living process, or of one that is not known (yet).
+    /// Held by this living process, or by one that is not known (yet).
     Held(Option<u32>),
-    /// A folder that nobody will give back, and its `owner.json` if it has one.
+    /// A lock that nobody will release, with its `owner.json` if it has one.
     Abandoned(Folder, Option<Inode>),
 }
 
@@ -407,7 +417,7 @@ impl LockState {
         let folder = match Folder::open(site) {
             Ok(Some(folder)) => folder,
             Ok(None) => return Ok(Self::Free),
-            // A file, a link, or a folder that we may not look into: it is not for us to judge.
+            // A file, a link, or a folder that we may not read: we do not touch it.
             Err(error) if error.means_link() || error.is_io(io::ErrorKind::PermissionDenied) => {
                 return Ok(Self::Held(None));
             }
@@ -427,28 +437,28 @@ impl LockState {
             Holder::Nobody => {}
         }
         let written = folder.written()?;
-        // A folder from the future is young.
+        // A folder with a time in the future counts as young.
         let age = SystemTime::now().duration_since(written).unwrap_or_default();
         Ok(if age < ORPHAN_AGE { Self::Held(None) } else { Self::Abandoned(folder, owner_file) })
     }
 }
 
-/// What `owner.json` says. One that cannot be read or understood names no process, whatever the reason: then the
-/// folder's age decides.
+/// The content of `owner.json`. One that cannot be read or parsed names no process, and then the age of the
+/// folder decides.
 fn record(folder: &Folder) -> Option<Record> {
     Record::read(&folder.read_owner().ok()?)
 }
 
-/// Whether `owner.json` was written or touched of late.
+/// Whether `owner.json` was written or touched recently.
 fn was_renewed(folder: &Folder) -> Result<bool> {
     let Some(renewed) = folder.renewed()? else { return Ok(true) };
-    // One from the future is young.
+    // A time in the future counts as recent.
     let is_recent = |now: SystemTime| now.duration_since(renewed).unwrap_or_default() < RENEWED_FOR;
     if is_recent(SystemTime::now()) {
         return Ok(true);
     }
-    // The volume's own clock is what counts: it may differ from ours.
-    // Where nothing can be written there, ours must do.
+    // The volume's clock counts, because it may differ from ours. Ours is used if nothing can be written
+    // there.
     Ok(folder.clock()?.is_some_and(is_recent))
 }
 
@@ -492,7 +502,7 @@ mod tests {
             self.lock().join("owner.json")
         }
 
-        /// A lock as another process makes it.
+        /// Makes the lock as another process does.
         fn locked_with(self, owner: Option<&str>) -> Self {
             fs::create_dir(self.lock()).unwrap();
             if let Some(owner) = owner {
@@ -514,7 +524,7 @@ mod tests {
             acquire_blocking(&self.workspace(), wait, &Cancel::default())
         }
 
-        /// Everything beside the workspace.
+        /// The names of everything beside the workspace.
         fn leftovers(&self) -> BTreeSet<OsString> {
             let names = fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
             names.filter(|name| name != "workspace").collect()
@@ -538,18 +548,18 @@ mod tests {
         }
     }
 
-    /// What the TypeScript module writes.
+    /// An `owner.json` as the TypeScript module writes it.
     fn owner(pid: u32) -> String {
         let now = crate::time::utc_timestamp(SystemTime::now());
         format!("{{\"pid\":{pid},\"createdAt\":\"{now}\"}}\n")
     }
 
-    /// What a process writes that cannot be seen from here.
+    /// The `owner.json` of a process on another host.
     fn owner_elsewhere() -> String {
         owner(7).replace('}', ",\"host\":\"elsewhere\",\"boot\":\"another\"}")
     }
 
-    /// A process number that was in use and is no more.
+    /// The number of a process that has ended.
     fn dead_pid() -> u32 {
         let mut child = Command::new("true").spawn().unwrap();
         child.wait().unwrap();
@@ -579,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_lock_names_this_process_as_the_typescript_module_does() {
+    fn a_held_lock_names_this_process_in_the_typescript_modules_format() {
         let place = Place::new();
         let lock = place.acquire(PROMPTLY).unwrap();
         let text = fs::read_to_string(place.owner_file()).unwrap();
@@ -591,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_a_folder_is_one_lock() {
+    fn all_spellings_of_a_folder_have_one_lock() {
         let place = Place::new();
         let around = place.0.path();
         symlink("workspace", around.join("link")).unwrap();
@@ -630,7 +640,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_out_of_sight_is_waited_for_while_it_renews_its_lock() {
+    fn a_holder_on_another_host_is_waited_for_while_it_renews_its_lock() {
         let touch = |place: &Place, age: Duration| {
             let file = File::options().write(true).open(place.owner_file()).unwrap();
             file.set_modified(SystemTime::now() - age).unwrap();
@@ -644,11 +654,11 @@ mod tests {
             );
             assert_eq!(held, is_held, "renewed {age} s ago");
         }
-        assert!(place.leftovers().is_empty(), "it was taken over, and given back");
+        assert!(place.leftovers().is_empty(), "it was taken over and released");
     }
 
     #[test]
-    fn a_held_lock_is_renewed_and_no_other_is() {
+    fn only_a_lock_that_is_still_held_is_renewed() {
         let place = Place::new();
         let lock = place.acquire(PROMPTLY).unwrap();
         let set_old = || {
@@ -669,7 +679,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lock_that_is_held_for_long_is_renewed_by_itself() {
+    async fn a_held_lock_is_renewed_automatically() {
         let place = Place::new();
         let lock = MergeLock::acquire(&place.workspace(), Duration::ZERO, &Cancel::default()).await.unwrap();
         let file = File::options().write(true).open(place.owner_file()).unwrap();
@@ -682,11 +692,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_wait_in_one_process_come_in_the_order_in_which_they_asked() {
+    async fn waiters_of_one_process_get_the_lock_in_the_order_in_which_they_asked() {
         let place = Place::new();
         let workspace = place.workspace();
         let first = MergeLock::acquire(&workspace, WAIT, &Cancel::default()).await.unwrap();
-        let line = line_for(&Places::of(&workspace).beside);
+        let queue = queue_for(&Places::of(&workspace).beside);
         let came = Arc::new(Mutex::new(Vec::new()));
         let mut waiting = tokio::task::JoinSet::new();
         for at in 0..50 {
@@ -696,8 +706,8 @@ mod tests {
                 lock(&came).push(at);
                 taken.release().unwrap();
             });
-            // This thread alone runs all of them, so that one that has come to the line stands in it.
-            while Arc::strong_count(&line) < at + 3 {
+            // All tasks run on this thread, so a task that has reached the queue is waiting in it.
+            while Arc::strong_count(&queue) < at + 3 {
                 tokio::task::yield_now().await;
             }
         }
@@ -708,7 +718,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_waits_in_line_can_be_cancelled_and_its_time_ends() {
+    async fn a_queued_waiter_can_be_cancelled_and_times_out() {
         let place = Place::new();
         let workspace = place.workspace();
         let first = MergeLock::acquire(&workspace, WAIT, &Cancel::default()).await.unwrap();
@@ -729,7 +739,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_of_this_very_process_blocks_too() {
+    fn a_lock_of_the_same_process_blocks_too() {
         let place = Place::new();
         let lock = place.acquire(PROMPTLY).unwrap();
         assert_eq!(timed_out(place.acquire(PROMPTLY)), Some(process::id()));
@@ -751,7 +761,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_names_nobody_is_taken_over_only_when_old() {
+    fn a_lock_that_names_no_process_is_taken_over_only_when_old() {
         let nobody = [
             "",
             "{\"pid\":",
@@ -779,7 +789,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_lies_in_an_old_lock_goes_with_it() {
+    fn an_abandoned_lock_is_removed_with_its_content_and_no_link_is_followed() {
         let place = Place::new().locked_with(None);
         let outside = place.workspace().join("keep");
         fs::write(&outside, "precious").unwrap();
@@ -793,7 +803,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_or_file_at_the_locks_path_is_left_alone() {
+    fn a_link_or_file_at_the_locks_path_is_not_touched() {
         let place = Place::new();
         let elsewhere = place.0.path().join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
@@ -813,7 +823,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_for_an_owner_names_nobody() {
+    fn an_owner_file_that_is_a_link_names_no_process() {
         let place = Place::new().locked_with(None);
         let record = place.workspace().join("record");
         fs::write(&record, owner(dead_pid())).unwrap();
@@ -825,7 +835,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_says_where_and_who() {
+    fn a_timeout_names_the_lock_and_its_holder() {
         let place = Place::new().locked_with(Some(&owner(process::id())));
         let error = place.acquire(Duration::ZERO).unwrap_err();
         assert_eq!(error.code(), "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT");
@@ -837,7 +847,7 @@ mod tests {
     }
 
     #[test]
-    fn no_place_for_a_lock_rejects_at_once() {
+    fn a_lock_that_cannot_be_made_fails_at_once() {
         let place = Place::new();
         let file = place.0.path().join("file");
         fs::write(&file, "").unwrap();
@@ -851,8 +861,8 @@ mod tests {
     }
 
     #[test]
-    fn what_another_user_meets() {
-        const NAME: &str = "merge::lock::tests::what_another_user_meets";
+    fn another_user_gets_the_lock_only_where_it_may_write() {
+        const NAME: &str = "merge::lock::tests::another_user_gets_the_lock_only_where_it_may_write";
         let Some(parent) = std::env::var_os("UNWRITABLE_PARENT").map(PathBuf::from) else {
             let place = Place::new().locked_with(Some(&owner(dead_pid())));
             let living = place.0.path().join("living.paperclip-restore.lock");
@@ -872,8 +882,8 @@ mod tests {
                     fs::write(beside.join("owner.json"), owner(pid)).unwrap();
                 }
             }
-            // Root may write anywhere, so the test runs itself again as somebody else, who may not be let in
-            // to where its binary lies.
+            // Root may write anywhere, so the test runs itself again as another user, who may not be able to
+            // reach the original binary.
             let binary = place.0.path().join("test-binary");
             fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
             let set_mode = |mode| {
@@ -900,12 +910,12 @@ mod tests {
             error
         };
         assert!(matches!(denied("other"), Error::Io { syscall: "mkdir", .. }));
-        // Nobody will ever give a dead process's lock back, so waiting for it would be in vain.
+        // Nobody will release a dead process's lock, so waiting for it would be in vain.
         assert!(denied("workspace").to_string().contains("by hand"));
-        // That a process may not be signalled says that it lives.
+        // A process that may not be signalled is alive.
         assert_eq!(timed_out(acquire("living", Duration::ZERO)), Some(1));
 
-        // In a workspace of its own the lock has a place all the same.
+        // In a workspace of its own the lock has a place nevertheless.
         for own in ["own", "own-with-dead-lock"] {
             let lock = acquire(own, Duration::ZERO).unwrap();
             let runtime = parent.join(own).join(".paperclip-runtime");
@@ -920,24 +930,26 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_in_the_workspace_keeps_those_out_who_may_write_beside_it() {
+    fn a_lock_in_the_workspace_excludes_processes_that_may_write_beside_it() {
         let place = Place::new();
-        let Attempt::Taken(inside) = take_inside(&place.workspace()).unwrap() else { panic!("it is held") };
+        let Attempt::Taken(inside) = take_in_workspace(&place.workspace()).unwrap() else {
+            panic!("it is held")
+        };
         let error = place.acquire(PROMPTLY).unwrap_err();
         let held = place.workspace().join(".paperclip-runtime/workspace.paperclip-restore.lock");
         assert!(matches!(&error, Error::LockTimeout { lock, .. } if *lock == held), "{error}");
-        assert!(place.leftovers().is_empty(), "they stepped back");
+        assert!(place.leftovers().is_empty(), "they gave it up again");
         inside.release().unwrap();
         assert!(!place.workspace().join(".paperclip-runtime").exists());
 
         fs::create_dir_all(&held).unwrap();
         fs::write(held.join("owner.json"), owner(dead_pid())).unwrap();
         place.acquire(Duration::ZERO).unwrap().release().unwrap();
-        assert!(!held.exists(), "a dead one keeps nobody out");
+        assert!(!held.exists(), "a dead one excludes nobody");
     }
 
     #[test]
-    fn a_link_in_place_of_the_runtime_folder_leads_the_lock_nowhere() {
+    fn a_link_in_place_of_the_runtime_folder_is_not_followed() {
         let place = Place::new();
         let outside = tempfile::tempdir().unwrap();
         let dead = outside.path().join("workspace.paperclip-restore.lock");
@@ -946,15 +958,17 @@ mod tests {
             fs::create_dir_all(&dead).unwrap();
             fs::write(dead.join("owner.json"), &owner).unwrap();
             place.acquire(Duration::ZERO).unwrap().release().unwrap();
-            assert!(take_inside(&place.workspace()).is_err());
+            assert!(take_in_workspace(&place.workspace()).is_err());
             assert_eq!(fs::read_to_string(dead.join("owner.json")).unwrap(), owner);
         }
     }
 
     #[test]
-    fn a_link_that_replaces_the_runtime_folder_leads_a_held_lock_nowhere() {
+    fn a_link_that_replaces_the_runtime_folder_of_a_held_lock_is_not_followed() {
         let place = Place::new();
-        let Attempt::Taken(inside) = take_inside(&place.workspace()).unwrap() else { panic!("it is held") };
+        let Attempt::Taken(inside) = take_in_workspace(&place.workspace()).unwrap() else {
+            panic!("it is held")
+        };
         let (runtime, moved) =
             (place.workspace().join(".paperclip-runtime"), place.workspace().join("moved"));
         let outside = tempfile::tempdir().unwrap();
@@ -962,7 +976,7 @@ mod tests {
         fs::create_dir(&other).unwrap();
         fs::rename(&runtime, &moved).unwrap();
         symlink(outside.path(), &runtime).unwrap();
-        // Whether it says that something is amiss there does not matter here.
+        // Whether this reports a failure does not matter here.
         drop(inside);
         assert!(other.exists());
         assert!(!moved.join("workspace.paperclip-restore.lock").exists(), "it is where it was made");
@@ -981,7 +995,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_took_over_stays_theirs() {
+    fn a_lock_that_was_taken_over_is_not_released() {
         let theirs = owner(1);
         let place = Place::new();
         let lock = place.acquire(PROMPTLY).unwrap();
@@ -990,7 +1004,7 @@ mod tests {
         lock.release().unwrap();
         assert_eq!(fs::read_to_string(place.owner_file()).unwrap(), theirs);
 
-        // Also when they only put their own name into the same folder.
+        // Also if they only put their own `owner.json` into the same folder.
         fs::remove_dir_all(place.lock()).unwrap();
         let lock = place.acquire(PROMPTLY).unwrap();
         fs::write(place.lock().join("new"), &theirs).unwrap();
@@ -1004,7 +1018,7 @@ mod tests {
         lock.release().unwrap();
     }
 
-    fn left_behind(place: &Place) -> (Folder, Option<Inode>) {
+    fn abandoned(place: &Place) -> (Folder, Option<Inode>) {
         match LockState::at(&Site::beside(&place.lock())).unwrap() {
             LockState::Abandoned(folder, owner_file) => (folder, owner_file),
             _ => panic!("not left behind"),
@@ -1012,10 +1026,10 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_late_to_a_dead_lock_leaves_the_new_one() {
+    fn a_late_takeover_of_a_dead_lock_does_not_remove_the_new_one() {
         for text in [Some(owner(dead_pid())), None] {
             let place = Place::new().locked_with(text.as_deref()).aged(ORPHAN_AGE);
-            let (late, owner_file) = left_behind(&place);
+            let (late, owner_file) = abandoned(&place);
             let lock = place.acquire(Duration::ZERO).unwrap();
             late.dismantle(owner_file).unwrap();
             assert!(lock.held.as_ref().unwrap().folder.stands().unwrap() && place.owner_file().exists());
@@ -1023,16 +1037,16 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_writes_its_name_late_keeps_the_lock() {
+    fn a_holder_that_writes_its_owner_file_late_keeps_the_lock() {
         let place = Place::new().locked_with(None).aged(ORPHAN_AGE);
-        let (judged, owner_file) = left_behind(&place);
+        let (judged, owner_file) = abandoned(&place);
         let late = MergeLock::claim(&Site::beside(&place.lock()), None).unwrap().unwrap();
         assert!(!judged.dismantle(owner_file).unwrap());
         assert!(late.held.as_ref().unwrap().folder.stands().unwrap() && place.owner_file().exists());
     }
 
     #[test]
-    fn a_claim_never_replaces_a_name() {
+    fn a_claim_never_replaces_an_owner_file() {
         let theirs = owner(1);
         let place = Place::new().locked_with(Some(&theirs));
         assert!(MergeLock::claim(&Site::beside(&place.lock()), None).unwrap().is_none());
@@ -1044,7 +1058,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_written_over_ours_is_the_holders() {
+    fn a_lock_whose_owner_file_was_overwritten_is_not_ours() {
         let place = Place::new();
         let lock = place.acquire(PROMPTLY).unwrap();
         assert!(lock.is_ours().unwrap());
@@ -1054,7 +1068,7 @@ mod tests {
         assert!(!lock.is_ours().unwrap());
     }
 
-    /// Lets `threads` take the lock `rounds` times each and looks for two inside at once.
+    /// Lets `threads` threads take the lock `rounds` times each, and checks that only one holds it at a time.
     fn contend(place: &Place, threads: usize, rounds: usize) {
         let inside = AtomicU64::new(0);
         let start = Barrier::new(threads);
@@ -1076,12 +1090,12 @@ mod tests {
     }
 
     #[test]
-    fn of_eight_threads_one_is_inside() {
+    fn only_one_of_eight_threads_holds_the_lock() {
         contend(&Place::new(), 8, 4);
     }
 
     #[test]
-    fn of_many_that_find_one_dead_lock_one_takes_it_over() {
+    fn only_one_of_many_threads_takes_a_dead_lock_over() {
         let dead = owner(dead_pid());
         for round in 0..10 {
             let stale =

@@ -1,6 +1,7 @@
-//! (base, theirs, ours) → what is to be done. Pure: no I/O, tested by tables.
+//! Decides what a merge does: (base, theirs, ours) → [`Plan`]. Pure: no I/O, tested by tables.
 //!
-//! *base* is what both sides last shared, *theirs* what the sandbox holds now, *ours* what stands here now.
+//! *base* is what both sides last shared, *theirs* what the sandbox has now, *ours* what is in the workspace
+//! now.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -8,13 +9,13 @@ use std::ops::Bound;
 use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
 
-/// The mode of a new folder where nobody said it: an archive that names only what is in it.
+/// The mode of a new folder that an archive does not name itself, but only its content.
 pub const DEFAULT_FOLDER_MODE: u32 = 0o755;
 
-/// How many files a merge may delete without keeping them, whatever there is.
-const MANY: usize = 20;
+/// How many deletions of files are needed at least before all of them are backed up.
+const MIN_MASS_DELETION: usize = 20;
 
-/// What stands at a path here.
+/// What is at a local path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Local {
     /// Nothing.
@@ -30,41 +31,43 @@ pub enum Local {
 pub enum Decision {
     /// Nothing: the sandbox changed nothing, or both sides agree.
     Leave,
-    /// Nothing: the sandbox deleted what was changed here.
+    /// Nothing: the sandbox deleted what was changed locally.
     LeaveInPlace,
-    /// Delete what stands here (a folder only once it is empty).
+    /// Delete the local entry (a folder only once it is empty).
     Delete,
-    /// Put the sandbox's version here. Where `aside` says so, what stands here was not uploaded as it is and is kept
-    /// aside. (A folder that gives way to something else is kept aside if anything is left in it.)
+    /// Put the sandbox's version here.
+    ///
+    /// A folder that is replaced by something else is backed up if anything is left in it, whatever `back_up`
+    /// says.
     Place {
-        /// Whether to keep the local version.
+        /// Whether the local version is backed up, because it is not the one that was uploaded.
         back_up: bool,
-        /// The permission bits that the file gets instead of the sandbox's, where only the local side changed them.
+        /// The permission bits to use instead of the sandbox's, if only the local side changed them.
         mode: Option<u32>,
     },
-    /// Give a folder or file these permission bits, and leave its content.
+    /// Give a folder or file these permission bits, and keep its content.
     SetMode {
         /// The bits.
         mode: u32,
     },
 }
 
-/// The table of the merge, for one path. A file's bytes and its mode are merged each by themselves.
+/// Decides for one path, by the table of the merge. A file's bytes and its mode are merged separately.
 #[must_use]
 pub fn decide(base: Option<&Entry>, theirs: Option<&Entry>, ours: &Local) -> Decision {
-    let unchanged_there = match (base, theirs) {
+    let is_unchanged_in_sandbox = match (base, theirs) {
         (Some(base), Some(theirs)) => base.same_as(theirs),
         (None, None) => true,
         _ => false,
     };
-    if unchanged_there {
+    if is_unchanged_in_sandbox {
         return Decision::Leave;
     }
-    let as_uploaded = |ours: &Entry| base.is_some_and(|base| base.same_as(ours));
+    let is_uploaded = |ours: &Entry| base.is_some_and(|base| base.same_as(ours));
     let place = |back_up: bool| Decision::Place { back_up, mode: None };
     match (theirs, ours) {
         (None, Local::Absent) => Decision::Leave,
-        (None, Local::Entry(ours)) if as_uploaded(ours) => Decision::Delete,
+        (None, Local::Entry(ours)) if is_uploaded(ours) => Decision::Delete,
         (None, _) => Decision::LeaveInPlace,
         (Some(theirs), Local::Entry(ours)) if theirs.same_as(ours) => Decision::Leave,
         (Some(Entry::Folder { mode: Some(mode) }), Local::Entry(Entry::Folder { .. })) => {
@@ -75,13 +78,13 @@ pub fn decide(base: Option<&Entry>, theirs: Option<&Entry>, ours: &Local) -> Dec
             Local::Entry(Entry::File { mode: ours_mode, digest: ours_digest }),
         ) => decide_file(base, (*mode & PERMISSIONS, digest), (*ours_mode & PERMISSIONS, ours_digest)),
         (Some(_), Local::Absent) => place(false),
-        (Some(_), Local::Entry(ours)) => place(!as_uploaded(ours)),
+        (Some(_), Local::Entry(ours)) => place(!is_uploaded(ours)),
         (Some(_), Local::Other) => place(true),
     }
 }
 
-/// A file on both sides: the bytes and the mode each come from the side that changed them, and from the sandbox where both
-/// did.
+/// Decides for a file on both sides: bytes and mode each come from the side that changed them, or from the
+/// sandbox if both did.
 fn decide_file(
     base: Option<&Entry>,
     (theirs_mode, theirs): (u32, &Digest),
@@ -98,12 +101,14 @@ fn decide_file(
     if mode == ours_mode { Decision::Leave } else { Decision::SetMode { mode } }
 }
 
-/// The permission bits in which an entry of the sandbox's comes in, where they are not its own. A mode that takes the
-/// owner's right to read a file, or to read and enter a folder, does not come: the next merge would fail on it. The entry
-/// has the mode that both sides last shared instead, or where there was none gets that right.
+/// The permission bits to use for an entry of the sandbox instead of its own, if any.
 ///
-/// This is asked before anything is compared, so that the next base has the mode that stands here, and the sandbox's is a
-/// change neither now nor then.
+/// A mode without the owner's right to read a file, or to read and enter a folder, is not taken over, because
+/// the next merge would fail on it. The entry gets its mode in the base instead, or, if it is new, the
+/// missing right.
+///
+/// This is applied before anything is compared, so the next base has the mode that the local entry has, and
+/// the sandbox's mode never counts as a change.
 #[must_use]
 pub fn mode_to_come(base: Option<&Entry>, theirs: &Entry) -> Option<u32> {
     let (needed, mode) = match theirs {
@@ -122,40 +127,41 @@ pub fn mode_to_come(base: Option<&Entry>, theirs: &Entry) -> Option<u32> {
     (shared & PERMISSIONS != mode & PERMISSIONS).then_some(shared & PERMISSIONS)
 }
 
-/// Something from the sandbox that is to stand at a path.
+/// An entry of the sandbox that is to be placed at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement<'a> {
-    /// Where.
+    /// Where it goes.
     pub path: RelativePath,
-    /// What.
+    /// What it is.
     pub entry: &'a Entry,
-    /// Whether what stands there is kept.
+    /// Whether the local version at this path is backed up.
     pub back_up: bool,
-    /// The permission bits that a file gets instead of its own.
+    /// The permission bits to use for a file instead of its own.
     pub mode: Option<u32>,
 }
 
-/// A merge as a list of things to do, group by group in the order of the fields. What is new stands before anything
-/// is deleted, so that a crash in between loses nothing.
+/// What a merge does, group by group in the order of the fields. New entries are placed before anything is
+/// deleted, so a crash in between loses nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan<'a> {
-    /// Folders, outermost first; a file or link in the place of one gives way.
+    /// Folders, outermost first. They replace files and links.
     pub folders: Vec<Placement<'a>>,
-    /// Files and links where no folder stands now.
+    /// Files and links at paths where no folder is now.
     pub files: Vec<Placement<'a>>,
     /// Local files that get the sandbox's mode and keep their bytes.
     pub file_modes: Vec<(RelativePath, u32)>,
-    /// What is to be deleted, innermost first.
+    /// Paths to delete, innermost first.
     pub deletions: Vec<RelativePath>,
-    /// Files and links where a folder stands now: what was to be deleted in it is gone by then.
+    /// Files and links at paths where a folder is now. What was to be deleted in it is gone by then.
     pub in_place_of_folders: Vec<Placement<'a>>,
-    /// Folders that get the sandbox's mode, innermost first: those made here too, now that they are filled.
+    /// Folders that get the sandbox's mode, innermost first. New folders are among them, because they are
+    /// filled by now.
     pub modes: Vec<(RelativePath, u32)>,
-    /// Deleted there, changed here.
+    /// Paths that the sandbox deleted and that were changed locally.
     pub left_in_place: Vec<RelativePath>,
 }
 
-/// The paths that the sandbox changed: all others need not be looked at.
+/// The paths that the sandbox changed, with both entries. No other path has to be inspected.
 pub fn changed<'a>(
     base: &'a Snapshot,
     theirs: &'a Snapshot,
@@ -183,9 +189,11 @@ pub fn changed<'a>(
     })
 }
 
-/// Takes a path, with all below it, for unchanged in the sandbox. The folders above are taken for unchanged as well where the
-/// sandbox has something else in the place of one; these are returned.
-pub fn put_back(theirs: &mut Snapshot, base: &Snapshot, path: &RelativePath) -> Vec<RelativePath> {
+/// Treats a path and everything below it as unchanged in the sandbox.
+///
+/// If the sandbox has something else than a folder above it, that is treated as unchanged as well, and
+/// returned.
+pub fn treat_as_unchanged(theirs: &mut Snapshot, base: &Snapshot, path: &RelativePath) -> Vec<RelativePath> {
     let is_at = |at: &RelativePath| at.is_or_below(path.as_bytes());
     let below = |tree: &Snapshot| {
         let from = (Bound::Included(path.as_bytes()), Bound::Unbounded);
@@ -214,9 +222,10 @@ pub fn put_back(theirs: &mut Snapshot, base: &Snapshot, path: &RelativePath) -> 
     replaced
 }
 
-/// The local paths that a plan depends on, in order: what the sandbox changed, and the folders above what it holds new.
+/// The local paths that a plan depends on, sorted: those that the sandbox changed, and the folders above its
+/// new and changed entries.
 #[must_use]
-pub fn to_look_at(base: &Snapshot, theirs: &Snapshot) -> Vec<RelativePath> {
+pub fn paths_to_inspect(base: &Snapshot, theirs: &Snapshot) -> Vec<RelativePath> {
     let mut paths = Vec::new();
     let mut folders = NewFolders::default();
     for (path, _, after) in changed(base, theirs) {
@@ -230,7 +239,7 @@ pub fn to_look_at(base: &Snapshot, theirs: &Snapshot) -> Vec<RelativePath> {
     paths
 }
 
-/// The folders above one path after the other, without those that are above the path before as well.
+/// Yields the folders above one path after another, without those that the path before had too.
 #[derive(Default)]
 struct NewFolders<'a>(&'a [u8]);
 
@@ -241,7 +250,7 @@ impl<'a> NewFolders<'a> {
     }
 }
 
-/// Makes the plan. `ours` holds what stands at the paths of [`to_look_at`]; what it lacks is absent.
+/// Makes the plan. `ours` has the local entries at [`paths_to_inspect`]; a path that it lacks is absent.
 #[must_use]
 pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) -> Plan<'a> {
     let here = |path: &RelativePath| ours.get(path).unwrap_or(&Local::Absent);
@@ -265,10 +274,10 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
             }
             (Decision::SetMode { .. } | Decision::Place { .. }, Some(entry)) => entry,
         };
-        // Whatever is new needs its folders, also those that were deleted or replaced here.
+        // A new entry needs its folders, also those that were deleted or replaced locally.
         for folder in new_folders.above(path) {
-            let stands = matches!(here(&folder), Local::Entry(Entry::Folder { .. }));
-            if let (false, Some(entry @ Entry::Folder { .. })) = (stands, theirs.get(&folder)) {
+            let is_folder_here = matches!(here(&folder), Local::Entry(Entry::Folder { .. }));
+            if let (false, Some(entry @ Entry::Folder { .. })) = (is_folder_here, theirs.get(&folder)) {
                 let back_up = match here(&folder) {
                     Local::Absent => false,
                     Local::Other => true,
@@ -308,13 +317,13 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
 }
 
 impl<'p> Plan<'p> {
-    /// Whether anything is done for which a stage is needed: all but giving folders a mode.
+    /// Whether the plan needs a stage. Giving folders a mode is all that does not.
     #[must_use]
     pub fn moves_anything(&self) -> bool {
         self.placements().next().is_some() || !self.deletions.is_empty() || !self.file_modes.is_empty()
     }
 
-    /// Everything that is to stand at a path, group by group.
+    /// All entries that are to be placed, group by group.
     pub fn placements(&self) -> impl Iterator<Item = &Placement<'p>> + Clone {
         [&self.folders, &self.files, &self.in_place_of_folders].into_iter().flatten()
     }
@@ -323,28 +332,28 @@ impl<'p> Plan<'p> {
         [&mut self.folders, &mut self.files, &mut self.in_place_of_folders].into_iter().flatten()
     }
 
-    /// Whether it deletes so much of the base that what it deletes is to be kept: more than half of the files, and not just a
-    /// few. An agent's slip must not cost a workspace.
+    /// Whether the plan deletes more than half of the base's files, and at least [`MIN_MASS_DELETION`]. Then
+    /// its deletions are backed up: an agent's mistake must not cost a workspace.
     #[must_use]
     pub fn deletes_most_of(&self, base: &Snapshot) -> bool {
         let is_file = |entry: &Entry| !entry.is_folder();
         let deleted = self.deletions.iter().filter(|path| base.get(*path).is_some_and(is_file)).count();
-        // The deletions are counted first, since most merges have few of them.
-        deleted >= MANY && deleted * 2 > base.values().filter(|entry| is_file(entry)).count()
+        // Deletions are counted first, because most merges have few.
+        deleted >= MIN_MASS_DELETION && deleted * 2 > base.values().filter(|entry| is_file(entry)).count()
     }
 
-    /// Takes back deletions: what stands at those paths is kept.
-    pub fn leave_in_place(&mut self, spared: impl Fn(&RelativePath) -> bool) {
-        let (kept, deletions): (Vec<_>, _) =
-            std::mem::take(&mut self.deletions).into_iter().partition(spared);
+    /// Withdraws deletions: the local entries at those paths are left in place.
+    pub fn leave_in_place(&mut self, is_spared: impl Fn(&RelativePath) -> bool) {
+        let (spared, deletions): (Vec<_>, _) =
+            std::mem::take(&mut self.deletions).into_iter().partition(is_spared);
         self.deletions = deletions;
-        self.left_in_place.extend(kept);
+        self.left_in_place.extend(spared);
     }
 
-    /// Keeps what gives way at those paths, although it was uploaded as it is.
-    pub fn back_up(&mut self, kept: impl Fn(&RelativePath) -> bool) {
+    /// Backs up what is replaced at those paths, even if it is the version that was uploaded.
+    pub fn back_up(&mut self, is_chosen: impl Fn(&RelativePath) -> bool) {
         for placement in self.placements_mut() {
-            placement.back_up |= kept(&placement.path);
+            placement.back_up |= is_chosen(&placement.path);
         }
     }
 }
@@ -373,14 +382,14 @@ mod tests {
         entries.iter().map(|(name, entry)| (path(name), entry.clone())).collect()
     }
 
-    /// Entries of every kind; of files and folders each content with each mode.
+    /// Entries of every kind; for files and folders, each content with each mode.
     fn kinds() -> Vec<Entry> {
         let modes = [0o644, 0o755, 0o600];
         let files = [1, 2, 3].into_iter().flat_map(|content| modes.map(|mode| file(content, mode)));
         files.chain([dir(0o755), dir(0o700), dir(0o555), link("x"), link("y")]).collect()
     }
 
-    /// What a value is after both sides had their say: the one that changed it wins, the sandbox where both did.
+    /// The merge of one value: the side that changed it wins, the sandbox if both did.
     fn merged<T: PartialEq + Copy>(base: Option<T>, theirs: T, ours: T) -> T {
         if base == Some(theirs) { ours } else { theirs }
     }
@@ -403,7 +412,7 @@ mod tests {
         };
         match (theirs, ours_entry) {
             _ if the_same_change => Decision::Leave,
-            // A folder has no content of its own to keep.
+            // A folder has no content of its own.
             (Entry::Folder { mode }, Some(Entry::Folder { .. })) => Decision::SetMode { mode: mode.unwrap() },
             (Entry::File { .. }, Some(Entry::File { .. })) => {
                 let parts = |entry: &Entry| match entry {
@@ -423,7 +432,7 @@ mod tests {
                     };
                 }
                 Decision::Place {
-                    // Nothing is lost but what was uploaded.
+                    // Only what was uploaded is replaced without a backup.
                     back_up: base.map(|base| base.0) != Some(our_content),
                     mode: (result_mode != mode).then_some(result_mode),
                 }
@@ -436,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn every_combination_of_base_theirs_and_ours() {
+    fn every_combination_of_base_theirs_and_ours_follows_the_table() {
         let kinds = kinds();
         let sides = || std::iter::once(None).chain(kinds.iter().map(Some));
         let mut seen = 0;
@@ -456,19 +465,29 @@ mod tests {
         assert_eq!(seen, 15 * 15 * 16);
     }
 
-    /// The rows of which people would say what must come out, one by one.
+    /// The rows whose outcome a person can tell without the table.
     #[test]
-    fn bytes_and_mode_are_merged_apart() {
+    fn bytes_and_mode_are_merged_separately() {
         let place = |back_up, mode| Decision::Place { back_up, mode };
         let base = file(1, 0o644);
         for (theirs, ours, expected, why) in [
-            (file(1, 0o755), file(2, 0o644), Decision::SetMode { mode: 0o755 }, "mode there, bytes here"),
-            (file(2, 0o644), file(1, 0o755), place(false, Some(0o755)), "bytes there, mode here"),
+            (
+                file(1, 0o755),
+                file(2, 0o644),
+                Decision::SetMode { mode: 0o755 },
+                "mode in the sandbox, bytes here",
+            ),
+            (file(2, 0o644), file(1, 0o755), place(false, Some(0o755)), "bytes in the sandbox, mode here"),
             (file(1, 0o755), file(1, 0o600), Decision::SetMode { mode: 0o755 }, "mode on both sides"),
-            (file(2, 0o755), file(3, 0o600), place(true, None), "all on both sides"),
+            (file(2, 0o755), file(3, 0o600), place(true, None), "both on both sides"),
             (file(2, 0o644), file(3, 0o600), place(true, Some(0o600)), "bytes on both sides, mode here"),
-            (file(2, 0o755), file(3, 0o644), place(true, None), "bytes on both sides, mode there"),
-            (file(2, 0o755), file(2, 0o644), Decision::SetMode { mode: 0o755 }, "the same bytes, mode there"),
+            (file(2, 0o755), file(3, 0o644), place(true, None), "bytes on both sides, mode in the sandbox"),
+            (
+                file(2, 0o755),
+                file(2, 0o644),
+                Decision::SetMode { mode: 0o755 },
+                "the same bytes, mode in the sandbox",
+            ),
             (file(2, 0o644), file(2, 0o755), Decision::Leave, "the same bytes, mode here"),
         ] {
             assert_eq!(decide(Some(&base), Some(&theirs), &Local::Entry(ours)), expected, "{why}");
@@ -481,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn no_mode_comes_that_the_next_merge_would_fail_on() {
+    fn a_mode_that_would_make_the_next_merge_fail_is_not_taken_over() {
         for mode in 0..=0o777 {
             for (theirs, base, needed) in
                 [(file(1, mode), file(2, 0o640), 0o400), (dir(mode), dir(0o750), 0o500)]
@@ -490,11 +509,11 @@ mod tests {
                     panic!()
                 };
                 let usable = mode & needed == needed;
-                let expected = |instead: u32| (!usable).then_some(instead);
+                let expected = |replacement: u32| (!usable).then_some(replacement);
                 assert_eq!(mode_to_come(None, &theirs), expected(mode | needed), "new {theirs:?}");
                 assert_eq!(mode_to_come(Some(&link("x")), &theirs), expected(mode | needed), "{theirs:?}");
                 assert_eq!(mode_to_come(Some(&base), &theirs), expected(shared), "{theirs:?}");
-                // Root may have uploaded such a mode, and then it is no change.
+                // Root may have uploaded such a mode; then it is no change.
                 assert_eq!(mode_to_come(Some(&theirs), &theirs), None, "{theirs:?}");
             }
         }
@@ -503,43 +522,43 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_as_a_change() {
+    fn only_kind_content_target_and_permission_bits_count_as_a_change() {
         assert!(file(1, 0o100_644).same_as(&file(1, 0o644)), "the kind in a mode does not count");
         assert!(file(1, 0o4755).same_as(&file(1, 0o755)), "nor do setuid, setgid and sticky");
-        assert!(Entry::Folder { mode: None }.same_as(&dir(0o700)), "nor a mode that nobody said");
+        assert!(Entry::Folder { mode: None }.same_as(&dir(0o700)), "nor an unknown mode");
         assert!(!file(1, 0o644).same_as(&file(1, 0o640)));
         assert!(!link("a").same_as(&file(1, 0o777)));
     }
 
-    /// A whole plan in short: what is done, in order.
+    /// A plan as text: its steps, in order.
     fn planned(base: &Snapshot, theirs: &Snapshot, ours: &Snapshot) -> Vec<String> {
         let locals = ours.iter().map(|(path, entry)| (path.clone(), Local::Entry(entry.clone())));
-        let looked_at = to_look_at(base, theirs);
-        let locals: ByPath<_> = locals.filter(|(path, _)| looked_at.contains(path)).collect();
+        let inspected = paths_to_inspect(base, theirs);
+        let locals: ByPath<_> = locals.filter(|(path, _)| inspected.contains(path)).collect();
         let plan = plan(base, theirs, &locals);
         let placed = |what: &str, placement: &Placement<'_>| {
-            format!("{what} {}{}", placement.path, if placement.back_up { " aside" } else { "" })
+            format!("{what} {}{}", placement.path, if placement.back_up { " with backup" } else { "" })
         };
         let mut steps: Vec<String> =
             plan.folders.iter().map(|placement| placed("folder", placement)).collect();
         steps.extend(plan.files.iter().map(|placement| placed("file", placement)));
         steps.extend(plan.file_modes.iter().map(|(path, mode)| format!("mode of file {path} {mode:o}")));
         steps.extend(plan.deletions.iter().map(|path| format!("delete {path}")));
-        steps.extend(plan.in_place_of_folders.iter().map(|placement| placed("instead", placement)));
+        steps.extend(plan.in_place_of_folders.iter().map(|placement| placed("replace folder", placement)));
         steps.extend(plan.modes.iter().map(|(path, mode)| format!("mode {path} {mode:o}")));
-        steps.extend(plan.left_in_place.iter().map(|path| format!("keep {path}")));
+        steps.extend(plan.left_in_place.iter().map(|path| format!("leave {path}")));
         steps
     }
 
     #[test]
-    fn nothing_changed_there_plans_nothing_whatever_stands_here() {
+    fn nothing_is_planned_where_the_sandbox_changed_nothing() {
         let base = tree(&[("a", dir(0o755)), ("a/b", file(1, 0o644))]);
         assert_eq!(planned(&base, &base, &Snapshot::new()), [""; 0]);
-        assert!(to_look_at(&base, &base).is_empty());
+        assert!(paths_to_inspect(&base, &base).is_empty());
     }
 
     #[test]
-    fn new_content_brings_the_folders_that_were_deleted_here() {
+    fn folders_deleted_locally_are_made_again_for_new_content() {
         let base = tree(&[
             ("a", dir(0o755)),
             ("a/b", dir(0o750)),
@@ -551,19 +570,19 @@ mod tests {
         assert_eq!(
             planned(&base, &theirs, &Snapshot::new()),
             ["folder a", "folder a/b", "file a/b/c", "mode a/b 750", "mode a 755"],
-            "but not the file that is unchanged there"
+            "but not the file that the sandbox did not change"
         );
     }
 
     #[test]
-    fn a_file_or_link_in_the_way_of_a_folder_is_kept_aside() {
+    fn a_file_or_link_in_the_way_of_a_folder_is_backed_up() {
         let base = tree(&[("a", dir(0o755)), ("a/b", file(1, 0o644))]);
         let mut theirs = base.clone();
         theirs.insert(path("a/new"), file(2, 0o644));
         for ours in [file(9, 0o644), link("/elsewhere")] {
             assert_eq!(
                 planned(&base, &theirs, &tree(&[("a", ours)])),
-                ["folder a aside", "file a/new", "mode a 755"]
+                ["folder a with backup", "file a/new", "mode a 755"]
             );
         }
         let uploaded_file = tree(&[("a", file(1, 0o644))]);
@@ -571,7 +590,7 @@ mod tests {
         assert_eq!(
             planned(&uploaded_file, &became_folder, &uploaded_file),
             ["folder a", "file a/new", "mode a 755"],
-            "what was uploaded as it is needs no keeping"
+            "a version that was uploaded as it is needs no backup"
         );
     }
 
@@ -581,11 +600,11 @@ mod tests {
         let theirs = tree(&[("a", file(2, 0o644))]);
         let mut ours = base.clone();
         ours.insert(path("a/c"), file(9, 0o644));
-        assert_eq!(planned(&base, &theirs, &ours), ["delete a/b", "instead a", "keep a/c"]);
+        assert_eq!(planned(&base, &theirs, &ours), ["delete a/b", "replace folder a", "leave a/c"]);
     }
 
     #[test]
-    fn what_is_put_back_is_no_change() {
+    fn a_path_treated_as_unchanged_is_not_a_change() {
         let base = tree(&[
             ("a", dir(0o755)),
             ("a-", file(1, 0o644)),
@@ -594,7 +613,7 @@ mod tests {
             ("a/d", file(1, 0o644)),
         ]);
         let names = |paths: Vec<RelativePath>| paths.iter().map(RelativePath::to_string).collect::<Vec<_>>();
-        // Deleted, replaced by a folder, and with a file in the place of the folder above.
+        // Deleted; replaced by a folder; and with a file in the place of the folder above.
         for (theirs, at, replaced, after) in [
             (tree(&[]), "a/b/c", &["a", "a/b"][..], &["a", "a/b", "a/b/c"][..]),
             (tree(&[]), "a/b", &["a"], &["a", "a/b", "a/b/c"]),
@@ -609,14 +628,14 @@ mod tests {
             (tree(&[("n", file(2, 0o644))]), "n/x", &[], &["n"]),
         ] {
             let mut now = theirs.clone();
-            assert_eq!(names(put_back(&mut now, &base, &path(at))), replaced, "{at} of {theirs:?}");
+            assert_eq!(names(treat_as_unchanged(&mut now, &base, &path(at))), replaced, "{at} of {theirs:?}");
             assert_eq!(names(now.keys().cloned().collect()), after, "{at} of {theirs:?}");
             assert!(changed(&base, &now).all(|(changed, ..)| !changed.is_or_below(at.as_bytes())));
         }
     }
 
     #[test]
-    fn what_counts_as_deleting_most() {
+    fn deleting_more_than_half_of_the_files_and_at_least_twenty_counts_as_most() {
         for (files, links, deleted, most) in [
             (20, 0, 20, true),
             (19, 0, 19, false),
@@ -631,7 +650,7 @@ mod tests {
             let mut base = tree(&[]);
             for at in 0..files + links {
                 let entry = if at < files { file(1, 0o644) } else { link("x") };
-                // Folders count on neither side.
+                // Folders do not count.
                 base.insert(path(&format!("d{at}")), dir(0o755));
                 base.insert(path(&format!("d{at}/x")), entry);
             }
@@ -644,14 +663,14 @@ mod tests {
                 base.iter().map(|(path, entry)| (path.clone(), Local::Entry(entry.clone()))).collect();
             let plan = plan(&base, &theirs, &locals);
             assert_eq!(plan.deletes_most_of(&base), most, "{deleted} of {files} and {links}");
-            // What is gone here already is not deleted.
+            // What is already gone locally is not deleted.
             let none = super::plan(&base, &theirs, &ByPath::default());
             assert!(!none.deletes_most_of(&base));
         }
     }
 
     #[test]
-    fn what_is_new_stands_before_anything_is_deleted() {
+    fn new_entries_are_placed_before_anything_is_deleted() {
         let base = tree(&[("old", dir(0o755)), ("old/x", file(1, 0o644))]);
         let theirs = tree(&[("new", dir(0o755)), ("new/x", file(1, 0o644))]);
         assert_eq!(

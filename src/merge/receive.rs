@@ -1,13 +1,14 @@
-//! An archive → checked and hashed, and what differs from the base staged, while it passes.
+//! Reads an archive: checks and hashes it, and stages what differs from the base, in one pass.
 //!
-//! The archive is a stream that comes once: each file is hashed from the bytes that are staged, and which of them are staged
-//! is decided without knowing what comes later. So it takes two steps. [`Reception::receive`] reads the stream to its end and
-//! stages what differs from the base by what is known so far. [`Reception::settle`] goes by what is known then: it gives each
-//! name its file in the stage, and drops what was staged needlessly. Nothing else of the workspace is changed by either.
+//! The archive is a stream that can be read only once. The bytes that are hashed are the bytes that are
+//! staged, and whether a file is staged is decided before the rest of the archive is known. So it takes two
+//! steps. [`Reception::receive`] reads the stream to its end and stages what differs from the base as far as
+//! that is known by then. [`Reception::settle`] knows the whole archive: it gives each name its file in the
+//! stage, and removes what was staged without need. Neither changes anything else in the workspace.
 //!
-//! What a name needs may have passed without being staged: the second name of an inode is new, and the first was not. That
-//! content is taken from a local file that has it. Where there is none, [`Error::Passed`] says that the archive has to come
-//! again, and every file of it to be staged then.
+//! A name may need content that was not staged when it passed: for example, if the second name of an inode is
+//! new and the first one is unchanged. That content is copied from a local file that has it. If there is
+//! none, [`Error::Passed`] tells the caller to read the archive again and stage every file of it.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read as _};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use rayon::prelude::*;
 use sha2::Digest as _;
 
-use super::incoming::{Arrival, InStage, Incoming, LazyStage, Staged, Stager, Staging};
+use super::incoming::{InStage, Incoming, IncomingEntry, LazyStage, Staged, Stager, Staging};
 use crate::archive::source::{PIECE, Stream};
 use crate::archive::unpack::{Archive, Content, Passing, Sink, Unpacked, unpack};
 use crate::cancel::Cancel;
@@ -29,48 +30,49 @@ use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
 use crate::tree::scan::{CHUNK, LeaveOut};
 
-/// How many pieces of an archive are in memory at most: two for each thread, so that the next is there when one is done.
+/// How many pieces of an archive are in memory at most: two for each thread, so the next one is ready when
+/// one is done.
 const PIECES_MAX: usize = 32;
 
-/// How many inodes are settled by a thread at a time.
+/// How many inodes a thread settles at a time.
 const INODES: usize = 256;
 
-/// What an archive is taken in by, the same in both steps.
+/// How to read an archive; the same for both steps.
 #[derive(Clone, Copy)]
 pub struct Reception<'a> {
     /// What both sides last shared.
     pub base: &'a Snapshot,
-    /// The workspace that the stage is made in. Files of it are read to compare them.
+    /// The workspace, in which the stage is made. Its files are read for comparison.
     pub workspace: &'a Root,
-    /// Which paths of the archive are checked and then dropped.
+    /// The paths of the archive that are checked and then dropped.
     pub left_alone: LeaveOut<'a>,
-    /// The file of the archive that is none of the tree's.
+    /// A file in the archive that does not belong to the tree.
     pub control: Option<&'a RelativePath>,
-    /// Hears the content of that file when it passes.
-    pub told: &'a (dyn Fn(&[u8]) + Sync),
-    /// Which mode a file has, by what is known while the archive passes. It is a guess: what counts are the modes that the
-    /// entries have when they are settled.
+    /// Gets the content of that file.
+    pub on_control: &'a (dyn Fn(&[u8]) + Sync),
+    /// The mode of a file, as far as it is known while the archive is read. It is a guess: what counts is the
+    /// mode that an entry has in [`Reception::settle`].
     pub mode: &'a (dyn Fn(&RelativePath, u32) -> u32 + Sync),
-    /// Whether every file is staged, so that none is missing later.
+    /// Whether to stage every file, so no content is missing later.
     pub every_file: bool,
-    /// Stops it.
+    /// Cancels the reading.
     pub cancel: &'a Cancel,
 }
 
-/// An archive that has come whole. To be settled or given up, since there may be a stage.
+/// An archive that was read completely. It may have a stage, so it must be settled or given up.
 #[derive(Debug, Default)]
 pub struct Received {
-    /// Its entries. Until they are settled, some may be removed, and their modes changed.
+    /// Its entries. Until they are settled, entries may be removed and their modes changed.
     pub archive: Archive,
-    /// Its files, by where they begin.
-    taken: Vec<Taken>,
+    /// Its files, by the offset of their headers.
+    taken: Vec<HashedFile>,
     stage: LazyStage,
 }
 
 /// A file of the archive that was hashed.
 #[derive(Debug)]
-struct Taken {
-    /// Where its header begins.
+struct HashedFile {
+    /// The offset of its header.
     inode: u64,
     digest: Digest,
     /// Where it was staged, and with which mode.
@@ -78,12 +80,12 @@ struct Taken {
 }
 
 impl Reception<'_> {
-    /// Takes in a stream to its end. On failure no stage is left.
+    /// Reads a stream to its end. After a failure no stage is left.
     pub fn receive(&self, stream: &mut dyn Stream) -> Result<Received> {
         let stager = self.stager(LazyStage::default());
         let worker = Worker { reception: self, stager: &stager };
         let received = rayon::in_place_scope(|scope| {
-            let mut taking = Taking::new(worker, scope);
+            let mut taking = Intake::new(worker, scope);
             let archive = unpack(stream, self.control, &|path| (self.left_alone)(path), &mut taking)?;
             Ok((archive, taking.finish()?))
         });
@@ -96,11 +98,11 @@ impl Reception<'_> {
         }
     }
 
-    /// The same for one that must hold something where the base does: at least `./`, which an empty folder's archive has and
-    /// one that was never written has not. On failure no stage is left.
+    /// Reads a stream that must contain at least one entry if the base does: even an empty folder's archive
+    /// has `./`, and an archive that was never written has nothing. After a failure no stage is left.
     pub fn receive_some(&self, stream: &mut dyn Stream) -> Result<Received> {
         let received = match self.receive(stream) {
-            // Nothing at all is how some tars write an empty archive, and read it.
+            // Some tars write an empty archive as no bytes at all, and read it as well.
             Err(Error::ArchiveTruncated { offset: 0, .. }) if self.base.is_empty() => {
                 return Ok(Received::default());
             }
@@ -108,7 +110,7 @@ impl Reception<'_> {
         };
         if !received.archive.held_anything && !self.base.is_empty() {
             let reason = format!(
-                "it holds no entry at all, not even './', although {} had been uploaded",
+                "it contains no entry at all, not even './', although {} entries had been uploaded",
                 self.base.len()
             );
             return Err(self.give_up(received, Error::ArchiveInvalid { offset: 0, entry: None, reason }));
@@ -116,7 +118,7 @@ impl Reception<'_> {
         Ok(received)
     }
 
-    /// Gives every file and link that differs from the base its place in the stage. On failure no stage is left.
+    /// Stages every file and link that differs from the base. After a failure no stage is left.
     pub fn settle(&self, received: Received) -> Result<Incoming> {
         let Received { archive, taken, stage } = received;
         let stager = self.stager(stage);
@@ -127,11 +129,11 @@ impl Reception<'_> {
             every_file: self.every_file,
             by_digest: OnceLock::new(),
         };
-        let arrivals = settling.arrivals();
-        stager.gather(arrivals)
+        let entries_found = settling.entries_found();
+        stager.gather(entries_found)
     }
 
-    /// Removes what was staged, since `error` has come up, which is returned.
+    /// Removes the stage because of `error`, and returns that.
     #[must_use]
     pub fn give_up(&self, received: Received, error: Error) -> Error {
         self.stager(received.stage).give_up(error)
@@ -142,54 +144,54 @@ impl Reception<'_> {
     }
 }
 
-/// The files of an archive on their way in.
+/// The files of an archive while it is read.
 ///
-/// One thread, the caller's, reads the archive and may have to wait for that; the threads that hash and stage see nothing but
-/// pieces that are there, and wait for nobody.
-struct Taking<'a, 's> {
+/// Only the calling thread reads the archive and may have to wait for it. The threads that hash and stage get
+/// pieces that are complete, and wait for nothing.
+struct Intake<'a, 's> {
     worker: Worker<'s>,
     scope: &'a rayon::Scope<'s>,
-    sender: mpsc::Sender<Done>,
-    receiver: mpsc::Receiver<Done>,
-    /// How many pieces are in memory that were handed over and are not done.
+    sender: mpsc::Sender<FinishedPiece>,
+    receiver: mpsc::Receiver<FinishedPiece>,
+    /// How many pieces are in memory that were handed to a thread and are not done.
     pieces: usize,
-    /// Buffers of those that are.
+    /// Buffers that can be used again.
     spare: Vec<Vec<u8>>,
-    taken: Vec<Taken>,
-    /// The file longer than a piece that is passing or has passed last, by where it begins.
+    taken: Vec<HashedFile>,
+    /// The last file that is longer than a piece, by the offset of its header.
     large: Option<(u64, Arc<Mutex<LargeQueue>>)>,
 }
 
-/// A file that is taken in one piece after the other, by one thread at a time.
+/// The pieces of a large file, which one thread at a time works through in order.
 struct LargeQueue {
-    /// The file, unless a thread is at work on it: that one goes on with what comes.
+    /// The file, unless a thread works on it; that thread then takes the next pieces too.
     large: Option<Box<Large>>,
-    /// What comes next of it.
+    /// The next pieces.
     parts: VecDeque<Vec<u8>>,
 }
 
-/// What a thread has done with a piece.
-struct Done {
+/// A piece that a thread is done with.
+struct FinishedPiece {
     bytes: Vec<u8>,
-    taken: Result<Vec<Taken>>,
+    taken: Result<Vec<HashedFile>>,
 }
 
-/// What a part of a large file comes to.
-enum Worked {
-    /// More of it is to come.
+/// The state of a large file after one of its pieces.
+enum PieceResult {
+    /// More pieces follow.
     Part(Box<Large>),
-    /// It was the last.
-    Last(Taken),
+    /// It was the last piece.
+    Last(HashedFile),
 }
 
-impl<'a, 's> Taking<'a, 's> {
+impl<'a, 's> Intake<'a, 's> {
     fn new(worker: Worker<'s>, scope: &'a rayon::Scope<'s>) -> Self {
         let (sender, receiver) = mpsc::channel();
         let (spare, taken) = (Vec::new(), Vec::new());
         Self { worker, scope, sender, receiver, pieces: 0, spare, taken, large: None }
     }
 
-    /// Waits until a further piece may be in memory.
+    /// Waits until another piece may be in memory.
     fn make_room(&mut self) -> Result<()> {
         self.worker.stager.cancel.check()?;
         let most = (2 * rayon::current_num_threads()).min(PIECES_MAX);
@@ -202,15 +204,15 @@ impl<'a, 's> Taking<'a, 's> {
 
     /// Waits until a piece is done.
     fn wait(&mut self) -> Result<()> {
-        let Done { bytes, taken } = next(&self.receiver);
+        let FinishedPiece { bytes, taken } = next_finished(&self.receiver);
         self.pieces -= 1;
         self.spare.push(bytes);
         self.taken.extend(taken?);
         Ok(())
     }
 
-    /// Waits until everything is done.
-    fn finish(mut self) -> Result<Vec<Taken>> {
+    /// Waits until all pieces are done.
+    fn finish(mut self) -> Result<Vec<HashedFile>> {
         while self.pieces > 0 {
             self.wait()?;
         }
@@ -218,7 +220,7 @@ impl<'a, 's> Taking<'a, 's> {
     }
 }
 
-impl Sink for Taking<'_, '_> {
+impl Sink for Intake<'_, '_> {
     fn buffer(&mut self) -> Vec<u8> {
         let mut buffer = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(PIECE));
         buffer.clear();
@@ -229,49 +231,49 @@ impl Sink for Taking<'_, '_> {
         self.make_room()?;
         let (worker, sender) = (self.worker, self.sender.clone());
         self.scope.spawn(move |_| {
-            let taken = caught(|| worker.files(&files, &bytes));
-            // Nobody waits for it where another one has failed.
-            sender.send(Done { bytes, taken }).unwrap_or_default();
+            let taken = catch_panic(|| worker.files(&files, &bytes));
+            // Nobody receives it if another thread has failed.
+            sender.send(FinishedPiece { bytes, taken }).unwrap_or_default();
         });
         Ok(())
     }
 
     fn part(&mut self, file: &Passing, bytes: Vec<u8>) -> Result<()> {
         self.make_room()?;
-        let waiting = match &self.large {
-            Some((inode, waiting)) if *inode == file.inode => waiting.clone(),
+        let queue = match &self.large {
+            Some((inode, queue)) if *inode == file.inode => queue.clone(),
             _ => {
                 let large = Some(Box::new(Large::new(file.clone())));
-                let waiting = Arc::new(Mutex::new(LargeQueue { large, parts: VecDeque::new() }));
-                self.large = Some((file.inode, waiting.clone()));
-                waiting
+                let queue = Arc::new(Mutex::new(LargeQueue { large, parts: VecDeque::new() }));
+                self.large = Some((file.inode, queue.clone()));
+                queue
             }
         };
         let idle = {
-            let mut waiting = lock(&waiting);
-            waiting.parts.push_back(bytes);
-            waiting.large.take()
+            let mut queue = lock(&queue);
+            queue.parts.push_back(bytes);
+            queue.large.take()
         };
         if let Some(large) = idle {
             let (worker, sender) = (self.worker, self.sender.clone());
-            self.scope.spawn(move |_| worker.parts(large, &waiting, &sender));
+            self.scope.spawn(move |_| worker.parts(large, &queue, &sender));
         }
         Ok(())
     }
 
     fn control(&mut self, content: &[u8]) {
-        (self.worker.reception.told)(content);
+        (self.worker.reception.on_control)(content);
     }
 }
 
-/// What a thread's work comes to, a panic included.
-fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs the work, and turns a panic into an error.
+fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Error::Internal("a thread panicked while it took in an archive".to_owned())))
 }
 
-/// The next piece that is done. Other work is done meanwhile where this thread is one of those that the work is for.
-fn next(receiver: &mpsc::Receiver<Done>) -> Done {
+/// Waits for the next piece that is done. A thread of the pool does other work meanwhile.
+fn next_finished(receiver: &mpsc::Receiver<FinishedPiece>) -> FinishedPiece {
     loop {
         if let Ok(done) = receiver.try_recv() {
             return done;
@@ -291,20 +293,20 @@ fn next(receiver: &mpsc::Receiver<Done>) -> Done {
 struct Large {
     file: Passing,
     hash: sha2::Sha256,
-    /// How much of it was hashed.
+    /// How many bytes were hashed.
     done: u64,
     state: State,
 }
 
-/// What is known of a large file so far.
+/// What is known about a large file so far.
 enum State {
-    /// It has just begun.
+    /// Nothing of it was read.
     Begun,
-    /// So far it is what the local file begins with, which the base may have as well. So nothing of it is staged.
+    /// So far it equals the beginning of the local file, so it may be unchanged and nothing is staged.
     AsLocal(File),
     /// It is written into the stage.
     Staged(RelativePath, File),
-    /// It is only hashed: what it is decides whether it is needed.
+    /// It is only hashed; its digest decides whether its content is needed.
     Hashed,
 }
 
@@ -314,7 +316,7 @@ impl Large {
     }
 }
 
-/// One thread's work.
+/// The work of one thread.
 #[derive(Clone, Copy)]
 struct Worker<'s> {
     reception: &'s Reception<'s>,
@@ -322,19 +324,19 @@ struct Worker<'s> {
 }
 
 impl<'s> Worker<'s> {
-    /// A file as it comes in, by what is known so far.
+    /// The entry of a file, as far as it is known by now.
     fn entry(&self, file: &Passing, digest: Digest) -> Entry {
         let mode = (self.reception.mode)(&file.path, file.mode);
         self.stager.usable(&file.path, Entry::File { mode, digest })
     }
 
-    /// Whether a file is staged, by what is known so far.
+    /// Whether a file has to be staged, as far as it is known by now.
     fn is_due(&self, file: &Passing, entry: &Entry) -> bool {
         self.reception.every_file || (file.wanted && self.stager.differs(&file.path, entry))
     }
 
-    /// Whole files: what is hashed are the bytes that are staged.
-    fn files(&self, files: &[Passing], bytes: &[u8]) -> Result<Vec<Taken>> {
+    /// Handles complete files: the bytes that are hashed are the bytes that are staged.
+    fn files(&self, files: &[Passing], bytes: &[u8]) -> Result<Vec<HashedFile>> {
         let mut in_stage = InStage(None);
         let take = |file: &Passing| {
             self.stager.cancel.check()?;
@@ -346,39 +348,39 @@ impl<'s> Worker<'s> {
                 let mode = mode_of(&entry);
                 staged = Some((self.stager.file(&mut in_stage, mode, |file| file.write(content))?.0, mode));
             }
-            Ok(Taken { inode: file.inode, digest, staged })
+            Ok(HashedFile { inode: file.inode, digest, staged })
         };
         files.iter().map(take).collect()
     }
 
-    /// The parts of a large file, as far as they are there. The thread that reads need not wait for that to go on.
-    fn parts(&self, mut large: Box<Large>, waiting: &Mutex<LargeQueue>, sender: &mpsc::Sender<Done>) {
+    /// Handles the pieces of a large file that are there. The reading thread does not wait for that.
+    fn parts(&self, mut large: Box<Large>, queue: &Mutex<LargeQueue>, sender: &mpsc::Sender<FinishedPiece>) {
         loop {
             let bytes = {
-                let mut waiting = lock(waiting);
-                let Some(bytes) = waiting.parts.pop_front() else {
-                    waiting.large = Some(large);
+                let mut queue = lock(queue);
+                let Some(bytes) = queue.parts.pop_front() else {
+                    queue.large = Some(large);
                     return;
                 };
                 bytes
             };
-            let (rest, taken) = match caught(|| self.part(large, &bytes)) {
-                Ok(Worked::Part(rest)) => (Some(rest), Ok(Vec::new())),
-                Ok(Worked::Last(taken)) => (None, Ok(vec![taken])),
+            let (rest, taken) = match catch_panic(|| self.part(large, &bytes)) {
+                Ok(PieceResult::Part(rest)) => (Some(rest), Ok(Vec::new())),
+                Ok(PieceResult::Last(taken)) => (None, Ok(vec![taken])),
                 Err(error) => (None, Err(error)),
             };
-            // Nobody waits for it where another one has failed.
-            sender.send(Done { bytes, taken }).unwrap_or_default();
+            // Nobody receives it if another thread has failed.
+            sender.send(FinishedPiece { bytes, taken }).unwrap_or_default();
             let Some(rest) = rest else { return };
             large = rest;
         }
     }
 
-    /// The next part of a large file.
-    fn part(&self, mut large: Box<Large>, bytes: &[u8]) -> Result<Worked> {
+    /// Handles the next piece of a large file.
+    fn part(&self, mut large: Box<Large>, bytes: &[u8]) -> Result<PieceResult> {
         self.stager.cancel.check()?;
         let mut in_stage = InStage(None);
-        // Whatever the digest is, the mode is the same.
+        // The mode does not depend on the digest.
         let mode = mode_of(&self.entry(&large.file, Digest([0; 32])));
         large.state = match large.state {
             State::Begun => self.begin(&mut in_stage, &large.file, mode)?,
@@ -387,7 +389,7 @@ impl<'s> Worker<'s> {
         let Large { hash, state, done, .. } = &mut *large;
         if let State::AsLocal(local) = state {
             let before = hash.clone();
-            // Neither waits for the other, since a file is one piece after the other.
+            // The two run at once, because the pieces of a file cannot.
             let ((), goes_on) = rayon::join(|| hash.update(bytes), || goes_on_with(local, bytes));
             if !goes_on {
                 let beginning = (*done, Digest(before.finalize().into()));
@@ -402,7 +404,7 @@ impl<'s> Worker<'s> {
             Staging { file, path: &cursor.path_of(name) }.write(bytes)?;
         }
         if large.done < large.file.size {
-            return Ok(Worked::Part(large));
+            return Ok(PieceResult::Part(large));
         }
         let Large { file, hash, done, mut state } = *large;
         let digest = Digest(hash.finalize().into());
@@ -415,11 +417,11 @@ impl<'s> Worker<'s> {
             State::Staged(name, content) => Some((Stager::staged(name, &content)?, mode)),
             _ => None,
         };
-        Ok(Worked::Last(Taken { inode: file.inode, digest, staged }))
+        Ok(PieceResult::Last(HashedFile { inode: file.inode, digest, staged }))
     }
 
-    /// What is done with a large file, before anything of it was read: only where the base has a file of that path and mode
-    /// may it be unchanged.
+    /// Decides what to do with a large file before its first byte: it may be unchanged only if the base has a
+    /// file of that path and mode.
     fn begin(&self, in_stage: &mut InStage<'s>, file: &Passing, mode: u32) -> Result<State> {
         if !file.wanted && !self.reception.every_file {
             return Ok(State::Hashed);
@@ -429,7 +431,7 @@ impl<'s> Worker<'s> {
             _ => false,
         };
         if may_be_unchanged && !self.reception.every_file {
-            // One that cannot be read says nothing.
+            // A local file that cannot be read is not compared.
             if let Ok(Some((local, _))) = self.stager.workspace.cursor().open(&file.path) {
                 return Ok(State::AsLocal(local));
             }
@@ -439,7 +441,8 @@ impl<'s> Worker<'s> {
         Ok(State::Staged(name, content))
     }
 
-    /// Stages what a large file has in common with the local one. Where that has changed meanwhile, the file is only hashed.
+    /// Stages the beginning that a large file shares with the local one. If the local file has changed in
+    /// between, the large file is only hashed.
     fn stage_beginning(
         &self,
         in_stage: &mut InStage<'s>,
@@ -452,7 +455,7 @@ impl<'s> Worker<'s> {
     }
 }
 
-/// Whether a file goes on with exactly these bytes. One that cannot be read does not.
+/// Whether a file continues with exactly these bytes. One that cannot be read does not.
 fn goes_on_with(file: &mut File, mut bytes: &[u8]) -> bool {
     let mut buffer = vec![0; bytes.len().min(CHUNK)];
     while !bytes.is_empty() {
@@ -473,24 +476,24 @@ fn mode_of(entry: &Entry) -> u32 {
     }
 }
 
-/// An archive that has come whole, and of which it is known what counts.
+/// Step two: an archive that was read completely, so it is known which entries count.
 struct Settling<'a> {
     stager: &'a Stager<'a>,
     entries: Vec<Unpacked>,
-    taken: Vec<Taken>,
+    taken: Vec<HashedFile>,
     every_file: bool,
-    /// The files of the base by what they hold; made when the first is looked for.
+    /// The files of the base by their content; filled when first needed.
     by_digest: OnceLock<HashMap<Digest, Vec<&'a RelativePath>>>,
 }
 
-/// What one inode of the archive is: which of the entries are its names, and what it holds, for a file.
+/// An inode of the archive: the entries that are its names, and for a file its content.
 struct Inode<'n> {
     names: &'n [(u64, usize)],
     file: Option<usize>,
 }
 
 impl Settling<'_> {
-    fn arrivals(self) -> Result<Vec<Arrival>> {
+    fn entries_found(self) -> Result<Vec<IncomingEntry>> {
         let is_leaf = |content: &Content| matches!(content, Content::File { .. } | Content::Symlink { .. });
         let leaves = self.entries.iter().enumerate().filter(|(_, entry)| is_leaf(&entry.content));
         let mut names: Vec<(u64, usize)> = leaves.map(|(at, entry)| (entry.inode, at)).collect();
@@ -515,55 +518,55 @@ impl Settling<'_> {
         }
         staged.par_sort_unstable_by_key(|(at, _)| *at);
         let mut staged = staged.into_iter().peekable();
-        let mut arrivals = Vec::with_capacity(self.entries.len());
+        let mut entries_found = Vec::with_capacity(self.entries.len());
         for at in 0..self.entries.len() {
             let path = self.entries[at].path.clone();
-            arrivals.push(match self.entry(at)? {
-                None => Arrival::Special(path),
-                Some(entry) => match staged.next_if(|(next, _)| *next == at) {
-                    Some((_, staged)) => Arrival::Staged(path, entry, staged),
-                    None => Arrival::Entry(path, entry),
+            entries_found.push(match self.entry(at)? {
+                None => IncomingEntry::Special(path),
+                Some(entry) => match staged.next_if(|(next_finished, _)| *next_finished == at) {
+                    Some((_, staged)) => IncomingEntry::Staged(path, entry, staged),
+                    None => IncomingEntry::Entry(path, entry),
                 },
             });
         }
-        Ok(arrivals)
+        Ok(entries_found)
     }
 
-    /// The inodes that these names are of, and what was staged for a file of which no name counts.
+    /// Groups names by inode. Also returns what was staged for files without any name that counts.
     fn inodes<'n>(&'n self, names: &'n [(u64, usize)]) -> Result<(Vec<Inode<'n>>, Vec<&'n Staged>)> {
         let (mut inodes, mut needless) = (Vec::new(), Vec::new());
-        let mut next = 0;
+        let mut next_finished = 0;
         for names in names.chunk_by(|one, other| one.0 == other.0) {
             let (inode, at) = names[0];
-            while let Some(taken) = self.taken.get(next).filter(|taken| taken.inode < inode) {
+            while let Some(taken) = self.taken.get(next_finished).filter(|taken| taken.inode < inode) {
                 needless.extend(taken.staged.as_ref().map(|(staged, _)| staged));
-                next += 1;
+                next_finished += 1;
             }
             let mut file = None;
             if matches!(self.entries[at].content, Content::File { .. }) {
-                file = Some(self.taken_at(inode)?);
-                next += 1;
+                file = Some(self.hashed_at(inode)?);
+                next_finished += 1;
             }
             inodes.push(Inode { names, file });
         }
-        let rest = self.taken[next.min(self.taken.len())..].iter();
+        let rest = self.taken[next_finished.min(self.taken.len())..].iter();
         needless.extend(rest.filter_map(|taken| Some(&taken.staged.as_ref()?.0)));
         Ok((inodes, needless))
     }
 
-    fn taken_at(&self, inode: u64) -> Result<usize> {
+    fn hashed_at(&self, inode: u64) -> Result<usize> {
         self.taken
             .binary_search_by_key(&inode, |taken| taken.inode)
             .map_err(|_| Error::Internal("a file of the archive was not taken in".to_owned()))
     }
 
-    /// An entry as it comes in; nothing for what never does.
+    /// The entry at an index; `None` for a device or FIFO, which is not restored.
     fn entry(&self, at: usize) -> Result<Option<Entry>> {
         let Unpacked { path, content, inode } = &self.entries[at];
         let entry = match content {
             Content::Folder { mode } => Entry::Folder { mode: *mode },
             Content::File { mode } => {
-                Entry::File { mode: *mode, digest: self.taken[self.taken_at(*inode)?].digest }
+                Entry::File { mode: *mode, digest: self.taken[self.hashed_at(*inode)?].digest }
             }
             Content::Symlink { target } => Entry::Symlink { target: target.clone() },
             Content::Special => return Ok(None),
@@ -571,8 +574,8 @@ impl Settling<'_> {
         Ok(Some(self.stager.usable(path, entry)))
     }
 
-    /// Stages those names of an inode that differ from the base: the first with its content, the others as further names of
-    /// that, each mode by itself.
+    /// Stages the names of an inode that differ from the base: the first name of each mode with content, the
+    /// others as hard links to it.
     fn settle<'s>(
         &'s self,
         in_stage: &mut InStage<'s>,
@@ -595,7 +598,7 @@ impl Settling<'_> {
             let file = if let Some(further) = further {
                 further
             } else {
-                // It is the first of that mode, or this file system gives it no further name.
+                // It is the first name of that mode, or the file system cannot link it.
                 let file = self.make(in_stage, inode, &entry, passed.take(), by_mode.first())?;
                 match like {
                     Some(like) => by_mode[like].1 = file.clone(),
@@ -608,8 +611,8 @@ impl Settling<'_> {
         passed.map_or(Ok(()), |(needless, _)| self.remove(in_stage, needless))
     }
 
-    /// What is staged for a name that is no further name of another: what was staged when the content passed, or a copy of what
-    /// was made of it, or of a local file that has it.
+    /// Stages a name that is not a hard link to another: as what was staged when the content passed, as a
+    /// copy of an earlier name, or as a copy of a local file with that content.
     fn make<'s>(
         &'s self,
         in_stage: &mut InStage<'s>,
@@ -620,7 +623,7 @@ impl Settling<'_> {
     ) -> Result<Staged> {
         match entry {
             Entry::Symlink { target } => self.stager.symlink(in_stage, target),
-            Entry::Folder { .. } => Err(Error::Internal("a directory was to be staged".to_owned())),
+            Entry::Folder { .. } => Err(Error::Internal("a folder was to be staged".to_owned())),
             Entry::File { mode, digest } => match (passed, earlier) {
                 (Some((staged, as_staged)), _) => {
                     if as_staged & PERMISSIONS != mode & PERMISSIONS {
@@ -630,13 +633,14 @@ impl Settling<'_> {
                     Ok(staged.clone())
                 }
                 (None, Some((_, earlier))) => self.stager.copy(in_stage, earlier, *mode, *digest),
-                (None, None) => self.find_here(in_stage, inode, *mode, *digest),
+                (None, None) => self.copy_from_local(in_stage, inode, *mode, *digest),
             },
         }
     }
 
-    /// Content that has passed, from a local file that has it: most likely that of another name, which is unchanged.
-    fn find_here<'s>(
+    /// Copies content that was not staged when it passed from a local file that has it: most likely from
+    /// another name of the inode, which is unchanged.
+    fn copy_from_local<'s>(
         &'s self,
         in_stage: &mut InStage<'s>,
         inode: &Inode<'_>,
@@ -679,7 +683,7 @@ impl Settling<'_> {
         mode: u32,
         digest: Digest,
     ) -> Result<Option<Staged>> {
-        // One that cannot be read says nothing.
+        // A local file that cannot be read is not used.
         let Ok(Some((mut local, meta))) = self.stager.workspace.cursor().open(path) else { return Ok(None) };
         let copied = self.stager.copy_local(in_stage, mode, &mut local, (meta.size, digest))?;
         copied.map(|(name, file)| Stager::staged(name, &file)).transpose()

@@ -1,8 +1,8 @@
-//! What a restore did, entry by entry.
+//! The report of a merge, entry by entry.
 
 use crate::path::RelativePath;
 
-/// A path that was left as it is here, and why.
+/// A path that was left as it is, and why.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Skipped {
     /// Where.
@@ -11,62 +11,62 @@ pub struct Skipped {
     pub reason: &'static str,
 }
 
-/// A path with a word on it.
+/// A path with a remark.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Noted {
     /// Where.
     pub path: RelativePath,
-    /// What is to be known of it.
+    /// The remark.
     pub reason: &'static str,
 }
 
-/// A path that both sides had changed; the sandbox's version stands there now.
+/// A path that both sides had changed. The sandbox's version is there now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
     /// Where.
     pub path: RelativePath,
-    /// Where the local version is kept, from the workspace's root.
+    /// Where the local version is backed up, relative to the workspace.
     pub backed_up_at: RelativePath,
 }
 
-/// What merges that were killed or failed left, for the report of the next.
+/// What earlier merges left that were killed or failed, for the next report.
 #[derive(Debug, Default)]
 pub struct Rescued {
-    /// Local versions that they had displaced; they are kept now.
+    /// Local versions that they had displaced; they are backed up now.
     pub conflicts: Vec<Conflict>,
-    /// What they deleted and kept, since it was most of what there was.
+    /// Versions that they deleted and backed up, because they deleted most of the workspace.
     pub deletions_backed_up: Vec<Conflict>,
-    /// Stages that could not be cleared up; a later restore tries again.
+    /// Stages that could not be cleared up. A later restore tries again.
     pub skipped: Vec<Skipped>,
 }
 
 /// What a merge did. Each list is in byte order of the paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Created, replaced or given its mode from the sandbox.
+    /// Created, replaced, or given the sandbox's mode.
     pub written: Vec<RelativePath>,
-    /// Deleted here because the sandbox deleted it.
+    /// Deleted, because the sandbox deleted it.
     pub deleted: Vec<RelativePath>,
-    /// Deleted in the sandbox but changed here, and therefore kept.
+    /// Deleted in the sandbox but changed locally, and therefore left in place.
     pub left_in_place: Vec<RelativePath>,
     /// Changed on both sides.
     pub conflicts: Vec<Conflict>,
-    /// Where what was deleted is kept as well. Filled only by a merge that deleted more than half of what the sandbox had;
-    /// then it has all of its deletions.
+    /// All deletions, with their backups. Filled only if the merge deleted more than half of what the sandbox
+    /// had.
     pub deletions_backed_up: Vec<Conflict>,
-    /// Left as it is here.
+    /// Left as it is.
     pub skipped: Vec<Skipped>,
-    /// What the sandbox changed and yet neither comes nor goes, since it would run something here.
+    /// Changed in the sandbox but not taken over, because it would run something here.
     pub held_back: Vec<Noted>,
-    /// Of what was written, what tools run or obey unasked.
+    /// Written, and run or obeyed by tools without being asked.
     pub sensitive: Vec<Noted>,
 }
 
 impl Report {
-    /// Puts every list into order, after several threads have filled them.
+    /// Sorts every list, after several threads have filled them.
     fn sort(&mut self) {
         self.written.sort_unstable();
-        // A new folder is made first and given its mode last.
+        // A new folder is listed twice: when it is made, and when it gets its mode.
         self.written.dedup();
         self.deleted.sort_unstable();
         self.left_in_place.sort_unstable();
@@ -77,7 +77,7 @@ impl Report {
         self.sensitive.sort_unstable();
     }
 
-    /// Takes in what earlier merges left, and puts every list into order.
+    /// Adds what earlier merges left, and sorts every list.
     pub fn take_rescued(&mut self, rescued: &mut Rescued) {
         self.conflicts.append(&mut rescued.conflicts);
         self.deletions_backed_up.append(&mut rescued.deletions_backed_up);
@@ -85,7 +85,7 @@ impl Report {
         self.sort();
     }
 
-    /// Takes in what another part of the same merge did.
+    /// Adds what another part of the same merge did.
     pub fn absorb(&mut self, other: Self) {
         self.written.extend(other.written);
         self.deleted.extend(other.deleted);

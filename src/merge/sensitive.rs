@@ -1,11 +1,11 @@
-//! What deserves a look after a restore, and what never comes: files that tools run or obey unasked. Pure: no I/O, tested by
-//! tables.
+//! Files that tools run or obey without being asked: which of them deserve a look after a restore, and which
+//! are never restored. Pure: no I/O, tested by tables.
 
 use crate::path::RelativePath;
 use crate::tree::entry::Entry;
 use crate::tree::stage::folded_name;
 
-/// Names that make what has them, and all that is below it, sensitive.
+/// Names that make their entry, and everything below it, sensitive.
 const ANYWHERE: [(&str, &str); 9] = [
     (".vscode", "an editor runs or obeys what is in it"),
     (".idea", "an editor runs or obeys what is in it"),
@@ -23,8 +23,8 @@ const LEADS_OUT: &str = "it is a link that leaves the workspace";
 const EXECUTABLE: &str = "it has become executable";
 const MERCURIAL: &str = "Mercurial runs what it names";
 
-/// Why a path that the sandbox's version was written to deserves a look. `was_executable` is whether a file that could be
-/// executed stood there before.
+/// Why a path that was written deserves a look, if it does. `was_executable` tells whether an executable file
+/// was there before.
 #[must_use]
 pub fn sensitive(path: &RelativePath, entry: &Entry, was_executable: bool) -> Option<&'static str> {
     let names: Vec<String> = path.as_bytes().split(|&byte| byte == b'/').map(folded_name).collect();
@@ -65,8 +65,8 @@ fn leads_out(path: &RelativePath, target: &[u8]) -> bool {
     false
 }
 
-/// Why a path neither comes nor goes, whatever changed there in the sandbox: it would run something here. `theirs` is what the
-/// sandbox has at it.
+/// Why a path is not taken over from the sandbox, whatever changed there: it would run something here.
+/// `theirs` is the sandbox's entry.
 #[must_use]
 pub fn held_back(path: &RelativePath, theirs: Option<&Entry>) -> Option<&'static str> {
     let name = folded_name(path.name().as_encoded_bytes());
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_run_by_themselves_are_told_at_any_depth() {
+    fn files_that_tools_run_unasked_are_reported_at_any_depth() {
         let plain = file(0o644);
         for (name, is_sensitive) in [
             (".vscode/tasks.json", true),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn links_that_leave_the_workspace_are_told() {
+    fn links_that_leave_the_workspace_are_reported() {
         for (at, target, leaves) in [
             ("l", "x", false),
             ("l", "./x/../y", false),
@@ -147,21 +147,25 @@ mod tests {
     }
 
     #[test]
-    fn files_that_became_executable_are_told() {
-        for (mode, was, told) in [
+    fn files_that_became_executable_are_reported() {
+        for (mode, was, is_reported) in [
             (0o755, false, true),
             (0o755, true, false),
             (0o644, false, false),
             (0o644, true, false),
             (0o645, false, true),
         ] {
-            assert_eq!(sensitive(&path("x"), &file(mode), was).is_some(), told, "{mode:o}, before: {was}");
+            assert_eq!(
+                sensitive(&path("x"), &file(mode), was).is_some(),
+                is_reported,
+                "{mode:o}, before: {was}"
+            );
         }
         assert_eq!(sensitive(&path("d"), &Entry::Folder { mode: Some(0o755) }, false), None);
     }
 
     #[test]
-    fn what_mercurial_would_run_is_held_back() {
+    fn files_that_mercurial_would_run_are_held_back() {
         let (plain, folder) = (file(0o644), Entry::Folder { mode: None });
         let link = Entry::Symlink { target: b"x".to_vec().into() };
         for (name, theirs, held) in [

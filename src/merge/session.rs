@@ -1,9 +1,11 @@
-//! One merge from beginning to end. This is the only place that conducts one, whatever the other side is.
+//! One merge from beginning to end, whatever the other side is. No other module runs the steps of a merge.
 //!
-//! The caller takes in the other side ([`Incoming`]), which stages what differs; where that is refused, not even what killed
-//! merges left is touched. With it [`Merge::begin`] begins, and clears up after those. The caller takes the workspace's lock,
-//! in its own way, and hands it over ([`Merge::hold`]). [`Merge::apply`] looks at the workspace, plans and changes it.
-//! [`Merge::finish`] closes the stage and gives the lock back, and belongs to every merge that has begun.
+//! 1. The caller reads the other side ([`Incoming`]), which stages what differs. If that fails, nothing else
+//!    was touched.
+//! 2. [`Merge::begin`] clears up what killed merges left.
+//! 3. The caller takes the workspace's lock and hands it over ([`Merge::hold`]).
+//! 4. [`Merge::apply`] inspects the workspace, plans, and changes it.
+//! 5. [`Merge::finish`] removes the stage and releases the lock. It must follow every `begin` that succeeded.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -13,7 +15,7 @@ use super::conflicts::{Retention, check_runtime, prune};
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal;
 use super::lock::MergeLock;
-use super::plan::{changed, put_back};
+use super::plan::{changed, treat_as_unchanged};
 use super::report::{Noted, Report, Rescued};
 use super::sensitive;
 use crate::cancel::Cancel;
@@ -23,21 +25,21 @@ use crate::tree::entry::Snapshot;
 use crate::tree::scan::LeaveOut;
 use crate::tree::stage::is_lock_name;
 
-/// What a merge goes by.
+/// The settings of a merge.
 #[derive(Clone, Copy)]
-pub struct Terms<'a> {
+pub struct MergeOptions<'a> {
     /// What both sides last shared.
     pub base: &'a Snapshot,
-    /// Which paths are neither taken from the other side nor touched here: what is excluded or preserved, with all that
-    /// is below it, and this package's own folder.
+    /// The paths that are neither taken from the other side nor touched here: what is excluded or preserved,
+    /// with everything below it, and this package's own folder.
     pub left_alone: LeaveOut<'a>,
-    /// For how long the versions stay that earlier merges kept.
+    /// How long the backups of earlier merges are kept.
     pub retention: Retention,
-    /// Stops the merge until its first change.
+    /// Cancels the merge until its first change.
     pub cancel: &'a Cancel,
 }
 
-/// A merge that has begun: what comes in is staged, and nothing else has changed.
+/// A merge that has begun: the incoming content is staged, and nothing else has changed.
 #[derive(Debug)]
 pub struct Merge {
     root: Root,
@@ -45,16 +47,16 @@ pub struct Merge {
     held_back: Vec<Noted>,
     needs_lock: bool,
     lock: Option<MergeLock>,
-    /// Whether nothing that the merge displaced waits in the stage.
+    /// Whether the stage holds no displaced version.
     settled: bool,
 }
 
 impl Merge {
-    /// Begins with what the other side holds, as it was taken in, and clears up what killed merges left. On failure no stage
+    /// Begins the merge of an incoming side, and clears up what killed merges left. After a failure no stage
     /// is left.
     pub fn begin(root: Root, mut incoming: Incoming, base: &Snapshot, rescued: &mut Rescued) -> Result<Self> {
         if let Err(error) = journal::rescue(&root, rescued) {
-            // The failure that led here is the one to report; the next merge removes an abandoned stage.
+            // The failure that led here is the one to report. The next merge removes a stage that stays.
             let _abandoned = incoming.stage.close(&root);
             return Err(error);
         }
@@ -63,7 +65,7 @@ impl Merge {
         Ok(Self { root, incoming, held_back, needs_lock, lock: None, settled: true })
     }
 
-    /// Whether the other side changed anything, so that there is something to lock the workspace for.
+    /// Whether the other side changed anything, so the workspace has to be locked.
     #[must_use]
     pub fn needs_lock(&self) -> bool {
         self.needs_lock
@@ -81,19 +83,19 @@ impl Merge {
         &self.root
     }
 
-    /// How many entries the other side holds.
+    /// How many entries the other side has.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.incoming.snapshot.len()
     }
 
-    /// Takes the workspace's lock over, until the merge is finished.
+    /// Takes over the workspace's lock until the merge is finished.
     pub fn hold(&mut self, lock: MergeLock) {
         self.lock = Some(lock);
     }
 
-    /// Looks at the workspace and merges. Where the other side changed nothing, nothing is looked at or written.
-    pub fn apply(&mut self, terms: &Terms<'_>, rescued: &mut Rescued) -> Result<Report> {
+    /// Inspects the workspace and merges. If the other side changed nothing, nothing is inspected or written.
+    pub fn apply(&mut self, options: &MergeOptions<'_>, rescued: &mut Rescued) -> Result<Report> {
         if !self.needs_lock {
             let mut report = Report {
                 skipped: self.incoming.skipped.clone(),
@@ -109,31 +111,33 @@ impl Merge {
         check_runtime(&self.root).map_err(|error| error.with_hint(UNCHANGED))?;
         self.settled = false;
         let mut report =
-            merge(&self.root, terms.base, &mut self.incoming, terms.left_alone, rescued, terms.cancel)?;
+            merge(&self.root, options.base, &mut self.incoming, options.left_alone, rescued, options.cancel)?;
         report.held_back.clone_from(&self.held_back);
         self.settled = true;
-        let kept: Vec<_> = report.conflicts.iter().chain(&report.deletions_backed_up).cloned().collect();
-        report.skipped.extend(prune(&self.root, terms.retention, SystemTime::now(), &kept));
+        let backups: Vec<_> = report.conflicts.iter().chain(&report.deletions_backed_up).cloned().collect();
+        report.skipped.extend(prune(&self.root, options.retention, SystemTime::now(), &backups));
         report.skipped.sort_unstable();
         Ok(report)
     }
 
-    /// Tells what [`Merge::apply`] would do, without the workspace's lock and without a change.
-    pub fn preview(&mut self, terms: &Terms<'_>) -> Result<Report> {
-        let mut report = preview(&self.root, terms.base, &mut self.incoming, terms.left_alone, terms.cancel)?;
+    /// Reports what [`Merge::apply`] would do, without the workspace's lock and without a change.
+    pub fn preview(&mut self, options: &MergeOptions<'_>) -> Result<Report> {
+        let mut report =
+            preview(&self.root, options.base, &mut self.incoming, options.left_alone, options.cancel)?;
         report.held_back.clone_from(&self.held_back);
         Ok(report)
     }
 
-    /// Gives the lock back and closes the stage, whether the merge was applied, has failed or was given up. Returns what the
-    /// other side holds, which is the next base after a merge that did not fail; and whether the stage and the lock are
-    /// gone. (What stays of them is cleared up by the next merge.)
+    /// Releases the lock and removes the stage, after a merge that was applied, has failed or was given up.
+    /// Returns what the other side has, which is the next base after a merge that did not fail, and whether
+    /// the stage and the lock are gone. (The next merge clears up what is left of them.)
     ///
-    /// After a failure the stage may hold a local version that could not be kept aside, since the disk may be full: it is
-    /// rescued now if that works, and by a later merge if not.
+    /// After a failure the stage may contain a local version that could not be backed up, for example because
+    /// the disk was full. It is backed up now if that works, or by a later merge.
     pub fn finish(self, rescued: &mut Rescued) -> (Snapshot, Result<()>) {
         let Incoming { snapshot, stage, .. } = self.incoming;
-        // First, since the stage is this merge's own: a kill in between leaves what every next merge clears up.
+        // The lock first, because the stage belongs to this merge alone: the next merge clears up what a kill
+        // in between leaves.
         let released = self.lock.map_or(Ok(()), MergeLock::release);
         let closed = if self.settled {
             stage.close(&self.root)
@@ -145,8 +149,8 @@ impl Merge {
     }
 }
 
-/// Takes for unchanged what neither comes nor goes, and tells what of that is held back. (Locks name processes of this machine,
-/// and are not even told.)
+/// Treats what must not be taken over as unchanged, and returns what is reported as held back. (Lock files, which name
+/// processes of this machine, are not even reported.)
 fn hold_back(theirs: &mut Snapshot, base: &Snapshot) -> Vec<Noted> {
     let mut held = Vec::new();
     let mut locks = Vec::new();
@@ -159,11 +163,11 @@ fn hold_back(theirs: &mut Snapshot, base: &Snapshot) -> Vec<Noted> {
     }
     let mut above = Vec::new();
     for Noted { path, reason } in &held {
-        let folders = put_back(theirs, base, path);
+        let folders = treat_as_unchanged(theirs, base, path);
         above.extend(folders.into_iter().map(|path| Noted { path, reason }));
     }
     for path in locks {
-        put_back(theirs, base, &path);
+        treat_as_unchanged(theirs, base, &path);
     }
     held.append(&mut above);
     held.sort_unstable();

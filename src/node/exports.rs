@@ -33,7 +33,7 @@ use crate::sandbox::repositories::{Mode, Travel};
 use crate::sandbox::resume::resume;
 use crate::threads;
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::scan::{Reader, look, snapshot};
+use crate::tree::scan::{Reader, inspect, snapshot};
 
 /// How many entries of a snapshot or report cross in one turn of the event loop: about a millisecond's worth.
 const ENTRIES_A_TURN: usize = 1000;
@@ -576,7 +576,7 @@ pub fn read_entry(env: &Env, root_dir: String, relative: String) -> Promised<'_,
                 return Ok(Some(values::entry(&Entry::Folder { mode: None })));
             };
             let mut cursor = root.cursor();
-            let Some(found) = look(&mut cursor, path)? else { return Ok(None) };
+            let Some(found) = inspect(&mut cursor, path)? else { return Ok(None) };
             let entry = Reader::new().entry(&mut cursor, &found, &Cancel::default())?;
             Ok(entry.as_ref().map(values::entry))
         }),

@@ -21,7 +21,7 @@ use crate::git::report::{GitReport, HeldBack};
 use crate::git::work_folder::WorkFolder;
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
-use crate::merge::plan::{changed, put_back};
+use crate::merge::plan::{changed, treat_as_unchanged};
 use crate::merge::report::{Noted, Report};
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
@@ -258,7 +258,7 @@ fn hold_paths<R: Into<String>>(
     report: &mut GitReport,
 ) {
     for (path, reason) in held {
-        put_back(&mut incoming.snapshot, base, &path);
+        treat_as_unchanged(&mut incoming.snapshot, base, &path);
         report.held_back.push(left(&path, reason));
     }
 }

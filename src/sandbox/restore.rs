@@ -26,7 +26,7 @@ use crate::merge::incoming::UNCHANGED;
 use crate::merge::lock::{self, MergeLock};
 use crate::merge::receive::Reception;
 use crate::merge::report::{Report, Skipped};
-use crate::merge::session::{Merge, Terms};
+use crate::merge::session::{Merge, MergeOptions};
 use crate::path::RelativePath;
 use crate::transfer::changes::Changes;
 use crate::transfer::parts::Wish;
@@ -342,7 +342,7 @@ impl Receiving {
                     || self.left_alone.repositories.passes_over(path, &base.repositories.bases)
             },
             control: control.as_ref(),
-            told: &told,
+            on_control: &told,
             mode: &|path, mode| base.as_sent(modes_told.get().unwrap_or(&base.modes), path, mode),
             every_file: self.demand.every_file,
             cancel: &self.cancel,
@@ -458,12 +458,12 @@ impl Begun {
         let left_alone = |path: &RelativePath| {
             left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
         };
-        let terms = Terms { base: snapshot, left_alone: &left_alone, retention: *retention, cancel };
+        let options = MergeOptions { base: snapshot, left_alone: &left_alone, retention: *retention, cancel };
         // What git runs from the tree is asked before the tree changes, and with it what it includes.
         let named =
             if merge.needs_lock() { named(merge.root(), shared, cancel) } else { Ok(Named::default()) };
         let report = named.and_then(|named| {
-            let mut report = merge.apply(&terms, rescued)?;
+            let mut report = merge.apply(&options, rescued)?;
             tell_named(&mut report, &named, merge.root())?;
             // What has begun with the files is completed.
             if !merge.needs_lock() {
@@ -502,8 +502,8 @@ impl Begun {
         let left_alone = |path: &RelativePath| {
             left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
         };
-        let terms = Terms { base: snapshot, left_alone: &left_alone, retention: *retention, cancel };
-        let report = merge.preview(&terms);
+        let options = MergeOptions { base: snapshot, left_alone: &left_alone, retention: *retention, cancel };
+        let report = merge.preview(&options);
         // The next restore clears up what is left of it.
         let (_theirs, _left) = merge.finish(&mut base.rescued);
         let (report, git) = (report?, repositories.foresee());

@@ -77,7 +77,7 @@ impl Walk<'_> {
             if (self.leave_out)(&path) {
                 continue;
             }
-            let Some(entry) = look(&mut cursor, path)? else { continue };
+            let Some(entry) = inspect(&mut cursor, path)? else { continue };
             if entry.meta.kind == Kind::Folder {
                 folders.push(entry.path.clone());
             }
@@ -88,7 +88,7 @@ impl Walk<'_> {
 }
 
 /// What stands at a path itself, with where it points if it is a link: `None` where nothing does.
-pub fn look(cursor: &mut Cursor<'_>, path: RelativePath) -> Result<Option<Found>> {
+pub fn inspect(cursor: &mut Cursor<'_>, path: RelativePath) -> Result<Option<Found>> {
     let Some(meta) = cursor.stat(&path)? else { return Ok(None) };
     let target = if meta.kind == Kind::Symlink {
         let Some(target) = cursor.read_link(&path)? else { return Ok(None) };
@@ -145,7 +145,7 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
             Err(error) => {
                 // A loop has no system error, or the system's own; a dangling link leads to nothing. Both stay links.
                 let error = error.filter(|error| !means_gone(error.raw_os_error()));
-                match (look(&mut cursor, path)?, error) {
+                match (inspect(&mut cursor, path)?, error) {
                     (Some(entry), Some(error)) => {
                         return Err(Error::io("scandir", root.path_of(&entry.path), error));
                     }

@@ -32,7 +32,7 @@ fn reception<'a>(workspace: &'a Root, base: &'a Snapshot, cancel: &'a Cancel) ->
         workspace,
         left_alone: &|_| false,
         control: None,
-        told: &|_| {},
+        on_control: &|_| {},
         mode: &|_, mode| mode,
         every_file: false,
         cancel,
@@ -586,7 +586,7 @@ fn what_is_told_before_a_file_passes_counts_for_it() {
     let reception = Reception {
         left_alone: &|path| *path == at("control"),
         control: Some(&control),
-        told: &|content| {
+        on_control: &|content| {
             mode.store(u32::from_str_radix(str::from_utf8(content).unwrap(), 8).unwrap(), Ordering::SeqCst);
         },
         mode: &|_, _| mode.load(Ordering::SeqCst),
