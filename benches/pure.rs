@@ -5,7 +5,7 @@ use divan::{Bencher, black_box};
 use sandbox_managed_runtime::archive::header::{self, Member};
 use sandbox_managed_runtime::exclude::ExcludePatterns;
 use sandbox_managed_runtime::fs::{FileId, Kind, Meta};
-use sandbox_managed_runtime::merge::plan::{Local, plan, paths_to_inspect};
+use sandbox_managed_runtime::merge::plan::{Local, paths_to_inspect, plan};
 use sandbox_managed_runtime::path::{ByPath, RelativePath};
 use sandbox_managed_runtime::tree::entry::{Digest, Entry, Snapshot};
 

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use crate::cancel::Cancel;
 use crate::error::{Error, Obstacle, Result};
 use crate::exclude::PathSet;
-use crate::fs::collisions::{folds_names, suspects};
+use crate::fs::collisions::{collision_candidates, folds_names};
 use crate::fs::host::{self, is_root};
 use crate::fs::{
     Cursor, File, FileId, Hold, Kind, Meta, Onto, Renamed, Root, Sharing, by_path, rename, set_file_mode,
@@ -77,7 +77,7 @@ impl Mirror {
     /// Locks both, always in the same order: of two mirrors in opposite directions one gets the first lock, and then
     /// the other one. The locks go with the handles.
     fn try_lock(&self) -> Result<bool> {
-        let mut locks = [(&self.from, Sharing::Shared), (&self.to, Sharing::Alone)]
+        let mut locks = [(&self.from, Sharing::Shared), (&self.to, Sharing::Exclusive)]
             .map(|(root, sharing)| root.meta().map(|meta| (meta.id, root, sharing)));
         if let [Ok((from, ..)), Ok((to, ..))] = &locks
             && to < from
@@ -105,7 +105,7 @@ impl Mirror {
         if mirrored.is_err() {
             for made in self.made.iter().rev() {
                 // The failure is what to report; a folder that is not empty shows how far it came.
-                let _not_empty = by_path::remove_dir(made);
+                let _not_empty = by_path::remove_folder(made);
             }
         }
         mirrored
@@ -211,7 +211,7 @@ struct Lifted {
 impl Lifted {
     fn lift_root(&mut self, to: &Root) -> Result<()> {
         let mode = to.meta()?.mode;
-        if mode & OWNER_WRITES != OWNER_WRITES && !to.cursor().may_change(None)? {
+        if mode & OWNER_WRITES != OWNER_WRITES && !to.cursor().is_writable(None)? {
             to.set_mode(mode | 0o700)?;
             self.root = Some(mode);
         }
@@ -232,14 +232,14 @@ impl Lifted {
         for folder in plan.changes_in(pieces) {
             // What is made is ours.
             let Some(&mode) = modes.get(&folder) else { continue };
-            if cursor.may_change(Some(&folder))? {
+            if cursor.is_writable(Some(&folder))? {
                 continue;
             }
             if mode & OWNER_WRITES != OWNER_WRITES {
                 cursor.set_folder_mode(&folder, mode | 0o700)?;
                 self.folders.insert(folder.clone(), mode);
             }
-            if !cursor.may_change(Some(&folder))? {
+            if !cursor.is_writable(Some(&folder))? {
                 return Err(Obstacle::NotWritable
                     .at("access", to.path_of(&folder))
                     .with_hint("what is in it has to be changed; let this user write there"));
@@ -337,7 +337,7 @@ fn refuse_collisions(
         if paths.iter().all(|path| stand.contains(path)) {
             continue;
         }
-        let suspects = suspects(paths);
+        let suspects = collision_candidates(paths);
         if suspects.is_empty() {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Calls on whole paths: of folders of ours, where no other puts a link, and of what a caller names.
+//! Calls on whole paths: in folders of ours, where nobody else makes links, and on paths that a caller names.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::stat::Meta;
 use crate::error::{Error, Result};
 
-/// What is at a path, through links; `None` where nothing does.
+/// The metadata of what is at a path, through links. `None` if nothing is there.
 pub fn stat(path: &Path) -> Result<Option<Meta>> {
     match rustix::fs::stat(path) {
         Ok(stat) => Ok(Some(Meta::of(&stat))),
@@ -17,7 +17,7 @@ pub fn stat(path: &Path) -> Result<Option<Meta>> {
     }
 }
 
-/// What is at a path itself; `None` where nothing does.
+/// The metadata of what is at a path, without following a link. `None` if nothing is there.
 pub fn lstat(path: &Path) -> Result<Option<Meta>> {
     match rustix::fs::lstat(path) {
         Ok(stat) => Ok(Some(Meta::of(&stat))),
@@ -26,7 +26,7 @@ pub fn lstat(path: &Path) -> Result<Option<Meta>> {
     }
 }
 
-/// Whether something is at a path, through links. What cannot be looked at does not.
+/// Whether something is at a path, through links. `false` if that is unknown.
 #[must_use]
 pub fn exists(path: &Path) -> bool {
     path.exists()
@@ -49,12 +49,12 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     fs::canonicalize(path).map_err(|error| Error::io("realpath", path, error))
 }
 
-/// Where a link points.
+/// The target of a link.
 pub fn read_link(path: &Path) -> Result<PathBuf> {
     fs::read_link(path).map_err(|error| Error::io("readlink", path, error))
 }
 
-/// What is in a file; `None` where there is none.
+/// The content of a file. `None` if there is none.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -63,7 +63,7 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Writes a file, in the place of what was in it.
+/// Writes a file, and replaces its content.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(|error| Error::io("write", path, error))
 }
@@ -73,12 +73,12 @@ pub fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|error| Error::io("open", path, error))
 }
 
-/// Opens a file for writing, empty.
+/// Creates a file for writing, or empties an existing one.
 pub fn create(path: &Path) -> Result<File> {
     File::create(path).map_err(|error| Error::io("open", path, error))
 }
 
-/// Makes a folder. `false` where something is there.
+/// Creates a folder. Returns `false` if something is there.
 pub fn make_folder(path: &Path) -> Result<bool> {
     match fs::create_dir(path) {
         Ok(()) => Ok(true),
@@ -87,8 +87,8 @@ pub fn make_folder(path: &Path) -> Result<bool> {
     }
 }
 
-/// Makes a folder and those above it where they are missing.
-pub fn make_dirs(path: &Path) -> Result<()> {
+/// Creates a folder, and those above it that are missing.
+pub fn make_folders(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|error| Error::io("mkdir", path, error))
 }
 
@@ -101,7 +101,7 @@ pub fn list(folder: &Path) -> Result<Vec<OsString>> {
         .collect()
 }
 
-/// Moves a name on one file system.
+/// Moves an entry within one file system.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|error| Error::io("rename", to, error))
 }
@@ -112,16 +112,16 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Removes an empty folder.
-pub fn remove_dir(path: &Path) -> Result<()> {
+pub fn remove_folder(path: &Path) -> Result<()> {
     fs::remove_dir(path).map_err(|error| Error::io("rmdir", path, error))
 }
 
-/// Removes a folder with all that is in it.
-pub fn remove_dir_all(path: &Path) -> Result<()> {
+/// Removes a folder with everything in it.
+pub fn remove_folder_all(path: &Path) -> Result<()> {
     fs::remove_dir_all(path).map_err(|error| Error::io("rmdir", path, error))
 }
 
-/// Moves a folder of files and folders, and leaves what it was where that was on another file system.
+/// Moves a folder of files and folders. If it is on another file system, it is copied and the original stays.
 pub fn move_folder(from: &Path, to: &Path) -> Result<()> {
     match rename(from, to) {
         Err(error) if error.is_io(ErrorKind::CrossesDevices) => copy_folder(from, to),
@@ -129,7 +129,7 @@ pub fn move_folder(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
-/// Copies a folder of files and folders to where nothing is.
+/// Copies a folder of files and folders to a path where nothing is.
 pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir(to).map_err(|error| Error::io("mkdir", to, error))?;
     for name in list(from)? {

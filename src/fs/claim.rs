@@ -1,7 +1,7 @@
-//! A folder whose `owner.json` says whose it is, of whom there is one at most.
+//! A folder that at most one process can claim, by putting its `owner.json` into it.
 //!
-//! What is done inside goes through a handle on the folder, so another that took its place meanwhile is never touched by
-//! mistake.
+//! Everything inside is done through a handle on the folder, so another folder that took its place meanwhile
+//! is never touched.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -24,19 +24,20 @@ use super::stat::Meta;
 use crate::error::{Error, Result};
 
 const OWNER_FILE: &CStr = c"owner.json";
-/// More than any `owner.json` needs, in bytes.
+/// More bytes than any `owner.json` needs.
 const OWNER_FILE_MAX: u64 = 4096;
 
 /// The place of such a folder.
 #[derive(Debug, Clone)]
 pub struct Site {
     path: PathBuf,
-    /// The folder that it lies in, held open: whatever takes that one's place, such as a link, leads nowhere else.
+    /// The folder around it, held open, so whatever takes that one's place, such as a link, leads nowhere
+    /// else.
     within: Option<Arc<Root>>,
 }
 
 impl Site {
-    /// A path, whatever leads there.
+    /// A place by its path, with links followed.
     #[must_use]
     pub fn beside(path: &Path) -> Self {
         Self { path: path.to_path_buf(), within: None }
@@ -48,13 +49,13 @@ impl Site {
         Self { path: folder.path().join(name), within: Some(Arc::new(folder)) }
     }
 
-    /// Where that is.
+    /// The path of the place.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes the folder. `false` where something is there.
+    /// Creates the folder. Returns `false` if something is there.
     pub fn make(&self) -> Result<bool> {
         let (around, name) = self.at();
         match mkdirat(around, name, Mode::from_raw_mode(0o777)) {
@@ -64,7 +65,7 @@ impl Site {
         }
     }
 
-    /// The place as the system calls take it.
+    /// The place as system calls take it.
     fn at(&self) -> (BorrowedFd<'_>, &Path) {
         match (&self.within, self.path.file_name()) {
             (Some(folder), Some(name)) => (folder.handle(), Path::new(name)),
@@ -77,10 +78,11 @@ impl Site {
     }
 }
 
-/// A file's number, which tells it from all others in its folder.
+/// The inode number of a file, which identifies it in its folder.
 pub type Inode = u64;
 
-/// Such a folder, held open: its device and number stay its own even when it is removed.
+/// Such a folder, held open. Its device and inode number are not used again while it is, even if it is
+/// removed.
 #[derive(Debug)]
 pub struct Folder {
     site: Site,
@@ -88,7 +90,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// The folder that is there, which is never a link; `None` where nothing is.
+    /// Opens the folder, unless it is a link. `None` if nothing is there.
     pub fn open(site: &Site) -> Result<Option<Self>> {
         let (around, name) = site.at();
         match openat(around, name, FOLDER, Mode::empty()) {
@@ -98,8 +100,8 @@ impl Folder {
         }
     }
 
-    /// Whether it is what is at its path.
-    pub fn stands(&self) -> Result<bool> {
+    /// Whether this folder is still the one at its path.
+    pub fn is_at_its_path(&self) -> Result<bool> {
         let (around, name) = self.site.at();
         let here = match statat(around, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Meta::of(&found),
@@ -110,12 +112,12 @@ impl Folder {
         Ok(here.is_same_inode(&ours))
     }
 
-    /// Which file its `owner.json` is.
+    /// The inode of its `owner.json`.
     pub fn owner_file(&self) -> Result<Option<Inode>> {
         Ok(self.owner()?.map(|meta| meta.id.inode()))
     }
 
-    /// When its `owner.json` was last written or touched, in whole seconds; `None` where it is gone.
+    /// When its `owner.json` was last written or touched, in whole seconds. `None` if it is gone.
     pub fn renewed(&self) -> Result<Option<SystemTime>> {
         Ok(self.owner()?.map(|meta| {
             let seconds = Duration::from_secs(meta.mtime.0.try_into().unwrap_or(0));
@@ -131,7 +133,7 @@ impl Folder {
         }
     }
 
-    /// Touches its `owner.json`. `false` where it is gone.
+    /// Touches its `owner.json`. Returns `false` if it is gone.
     pub fn renew(&self) -> Result<bool> {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let times = Timestamps { last_access: now, last_modification: now };
@@ -142,13 +144,13 @@ impl Folder {
         }
     }
 
-    /// When a name was last made or removed in it.
+    /// When an entry was last created or removed in it.
     pub fn written(&self) -> Result<SystemTime> {
         let written = self.handle.metadata().and_then(|metadata| metadata.modified());
         written.map_err(|error| self.failed("fstat", error))
     }
 
-    /// What time it is by the clock of its volume; `None` where nothing can be written in it.
+    /// The current time by the clock of its volume. `None` if nothing can be written in it.
     pub fn clock(&self) -> Result<Option<SystemTime>> {
         let Ok((draft, probe)) = self.create_draft() else { return Ok(None) };
         let now = probe.metadata().and_then(|metadata| metadata.modified());
@@ -158,10 +160,10 @@ impl Folder {
         Ok(Some(now))
     }
 
-    /// A new file with a name that no other process gives.
+    /// Creates a file with a name that no other process uses.
     fn create_draft(&self) -> Result<(String, File)> {
         static DRAFTS: AtomicU64 = AtomicU64::new(0);
-        // In another pid namespace another process may have this one's number.
+        // A process in another pid namespace may have the same number.
         let nonce = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
         let draft = DRAFTS.fetch_add(1, Ordering::Relaxed);
         let draft = format!("owner.json.{}-{nonce:x}-{draft}", process::id());
@@ -170,9 +172,9 @@ impl Folder {
         Ok((draft, File::from(file.map_err(|error| self.failed("open", error))?)))
     }
 
-    /// The beginning of its `owner.json`: as much as any needs.
+    /// The content of its `owner.json`, up to [`OWNER_FILE_MAX`] bytes.
     pub fn read_owner(&self) -> Result<Vec<u8>> {
-        // A FIFO must not make us wait for its writer.
+        // Opening a FIFO must not wait for its writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = openat(&self.handle, OWNER_FILE, flags, Mode::empty());
         let file = File::from(file.map_err(|errno| self.failed("read", errno))?);
@@ -181,7 +183,8 @@ impl Folder {
         Ok(record)
     }
 
-    /// Brings `record` in as `owner.json`, whole or not at all. `None` where there is one, or where the folder was removed.
+    /// Creates `owner.json` with this content, completely or not at all. `None` if there is one already, or
+    /// if the folder was removed.
     pub fn write_owner(&self, record: &[u8]) -> Result<Option<Inode>> {
         let (draft, mut file) = match self.create_draft() {
             Err(error)
@@ -201,17 +204,17 @@ impl Folder {
                 Err(error) => Err(self.failed("rename", error)),
             });
         if !matches!(written, Ok(Some(_))) {
-            // The failure to report is the one that came first; a draft names no owner and goes with its
-            // folder.
+            // The first failure is the one to report. A draft names no owner, and is removed together with
+            // its folder.
             unlinkat(&self.handle, &*draft, AtFlags::empty()).ok();
         }
         written
     }
 
-    /// Takes the folder away with all that is inside, unless an `owner.json` other than `owner_file` says
-    /// that it is another's by now. Whether the lock's path is worth another try at once.
+    /// Removes the folder with everything in it, unless it has an `owner.json` other than `owner_file`, so
+    /// another process has claimed it by now. Returns whether it makes sense to try the lock again at once.
     pub fn dismantle(&self, owner_file: Option<Inode>) -> Result<bool> {
-        if !self.stands()? {
+        if !self.is_at_its_path()? {
             return Ok(true);
         }
         let owner_now = self.owner_file()?;
@@ -220,17 +223,17 @@ impl Folder {
         }
         let emptied = names(self.handle.as_fd()).and_then(|names| {
             let others = names.iter().map(CString::as_c_str).filter(|&name| name != OWNER_FILE);
-            // Last, so that an interruption here leaves a lock that still says whose it was.
+            // `owner.json` last, so a lock whose removal is interrupted still names its owner.
             others.chain(owner_now.map(|_| OWNER_FILE)).try_for_each(|name| remove(self.handle.as_fd(), name))
         });
         emptied.map_err(|error| self.failed("unlink", error))?;
-        if !self.stands()? {
+        if !self.is_at_its_path()? {
             return Ok(true);
         }
         let (around, name) = self.site.at();
         match unlinkat(around, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
-            // Some systems say of a folder that is not empty that it exists.
+            // Some systems report a folder that is not empty as existing.
             Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
             Err(error) => Err(self.failed("rmdir", error)),
         }
@@ -243,12 +246,12 @@ impl Folder {
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Renames within `folder`. `false` where `to` exists.
+/// Renames within `folder`. Returns `false` if `to` exists.
 fn rename_new(folder: BorrowedFd<'_>, from: &str, to: &CStr) -> Result<bool, Errno> {
     match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(true),
         Err(Errno::EXIST) => Ok(false),
-        // Not every file system (NFS for one) can do both in one step.
+        // Not every file system can do both in one step; NFS cannot.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
             match statat(folder, to, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => Ok(false),
@@ -271,11 +274,11 @@ fn names(folder: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     Ok(names)
 }
 
-/// Removes a file, a link, or a folder with all that is in it. What is gone already is fine.
+/// Removes a file, a link, or a folder with everything in it. It may be gone already.
 fn remove(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     let gone = |outcome| if outcome == Err(Errno::NOENT) { Ok(()) } else { outcome };
     match gone(unlinkat(parent, name, AtFlags::empty())) {
-        // So Linux and macOS say that it is a folder; where it is none, this answer is what counts.
+        // This is how Linux and macOS report a folder. If it is none, this is the error to report.
         Err(error @ (Errno::ISDIR | Errno::PERM)) => {
             let folder = openat(parent, name, FOLDER, Mode::empty()).map_err(|_| error)?;
             names(folder.as_fd())?.iter().try_for_each(|name| remove(folder.as_fd(), name))?;

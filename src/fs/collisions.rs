@@ -1,14 +1,17 @@
-//! Names that some volumes take for one: `Foo` and `foo`, or the two ways to write `é`.
+//! Name collisions: names that some volumes take for one, such as `Foo` and `foo`, or the two ways to write
+//! `é`.
 //!
-//! No table of Unicode is asked: every volume has its own. Names are suspected generously, and the volume says whether
-//! they are one.
+//! No Unicode table is used, because every volume has its own. Any two names that might collide are
+//! candidates, and the volume tells whether they do.
 
 use super::folder::Cursor;
 use crate::error::Result;
 use crate::path::RelativePath;
 
-/// Whether some volume may take two paths for one: as far as names are ASCII, they differ by case alone. Of other names
-/// nothing is known, not even that they differ from those that are: the sign for kelvin is a `k` to many volumes.
+/// Whether some volume may take two paths for one.
+///
+/// Two ASCII names may collide only if they differ in nothing but case. Nothing is known about other names,
+/// not even that they differ from ASCII ones: to many volumes, the kelvin sign is a `k`.
 #[must_use]
 pub fn may_be_one(one: &RelativePath, other: &RelativePath) -> bool {
     let [mut one, mut other] = [one, other].map(|path| path.as_bytes().split(|&byte| byte == b'/'));
@@ -25,24 +28,24 @@ pub fn may_be_one(one: &RelativePath, other: &RelativePath) -> bool {
     }
 }
 
-/// Whether a volume takes any two names for one, as an empty folder on it shows, which is left as it was.
+/// Whether a volume takes any two names for one. Tried in an empty folder on it, which is left empty.
 pub fn folds_names(folder: &mut Cursor<'_>) -> Result<bool> {
-    let [given, in_other_case, written_otherwise] =
+    let [given, in_other_case, decomposed] =
         ["a\u{e9}", "A\u{e9}", "ae\u{301}"].map(|name| RelativePath::child(None, name.as_bytes()));
     match folder.create(&given, 0o600) {
         Ok(_) => {}
-        // A volume that does not take every name says nothing by that, so it may.
+        // A volume that does not allow such a name does not tell, so it may.
         Err(error) if error.refuses_name() => return Ok(true),
         Err(error) => return Err(error),
     }
-    let folds = folder.stat(&in_other_case)?.is_some() || folder.stat(&written_otherwise)?.is_some();
+    let folds = folder.stat(&in_other_case)?.is_some() || folder.stat(&decomposed)?.is_some();
     folder.remove_file(&given)?;
     Ok(folds)
 }
 
-/// Those of the paths in one folder that a volume may take for others of them.
+/// The paths, all in one folder, that a volume may take for another one of them.
 #[must_use]
-pub fn suspects<'a>(paths: &[&'a RelativePath]) -> Vec<&'a RelativePath> {
+pub fn collision_candidates<'a>(paths: &[&'a RelativePath]) -> Vec<&'a RelativePath> {
     if !paths.iter().all(|path| path.name().is_ascii()) {
         return paths.to_vec();
     }
@@ -66,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn which_names_may_fall_together() {
+    fn names_that_may_collide_are_those_that_some_volume_takes_for_one() {
         let cases = [
             ("Foo", "foo", true),
             ("Foo", "fob", false),
@@ -88,24 +91,24 @@ mod tests {
     }
 
     #[test]
-    fn which_names_of_a_folder_are_suspected() {
-        let suspected = |names: &[&str]| {
+    fn names_in_a_folder_that_may_collide_are_candidates() {
+        let candidates = |names: &[&str]| {
             let paths: Vec<_> = names.iter().map(|name| path(name)).collect();
             let paths: Vec<_> = paths.iter().collect();
-            suspects(&paths)
+            collision_candidates(&paths)
                 .into_iter()
                 .map(|path| path.name().to_str().unwrap().to_owned())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(suspected(&["a", "b", "[", "{"]), [""; 0]);
-        assert_eq!(suspected(&["b", "foo", "Foo", "FOO", "c"]), ["FOO", "Foo", "foo"]);
-        assert_eq!(suspected(&["b", "\u{e9}"]), ["b", "\u{e9}"]);
+        assert_eq!(candidates(&["a", "b", "[", "{"]), [""; 0]);
+        assert_eq!(candidates(&["b", "foo", "Foo", "FOO", "c"]), ["FOO", "Foo", "foo"]);
+        assert_eq!(candidates(&["b", "\u{e9}"]), ["b", "\u{e9}"]);
     }
 
-    /// `__test__/macos.test.mjs` has the volumes that do.
+    /// `__test__/macos.test.mjs` covers volumes that fold names.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_volume_that_tells_all_names_apart_folds_none() {
+    fn a_volume_with_distinct_names_folds_none() {
         let folder = tempfile::tempdir().unwrap();
         let root = crate::fs::Root::open(folder.path()).unwrap();
         assert!(!folds_names(&mut root.cursor()).unwrap());

@@ -1,7 +1,7 @@
 //! A folder held open, and the calls on what is below it.
 //!
-//! A path is walked name by name from the open root, and no name on the way may be a link: whatever takes the place of a
-//! folder meanwhile, what is read, written or deleted lies inside the root.
+//! A path is walked name by name from the open root, and no name on the way may be a link. So whatever takes
+//! the place of a folder meanwhile, everything that is read, written or deleted is inside the root.
 
 use std::ffi::OsStr;
 pub use std::fs::File;
@@ -13,28 +13,29 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::by_path::make_dirs;
+use super::by_path::make_folders;
 use super::errno::is_absent;
 use super::stat::{Kind, Meta, permissions};
 use crate::error::{Error, Result};
 use crate::path::RelativePath;
 
-/// How a folder is opened when it must be a folder and not a link to one.
+/// The flags to open a folder, but not a link to one.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// How a file is opened for reading: never through a link, and without waiting should it have become a FIFO.
+/// The flags to open a file for reading, but never through a link, and without waiting if it has become a
+/// FIFO.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-/// How many folders on the way to the current one are kept open: of deep trees the innermost, so that they do not use up
-/// descriptors.
+/// How many folders on the way to the current one are kept open: the innermost ones, so that a deep tree does
+/// not use up the file descriptors.
 const OPEN_FOLDERS: usize = 48;
 
-/// A folder held open. It was reached by its path once, links included; everything below goes through the handle.
+/// A folder held open. Its path was resolved once, links included; everything below goes through the handle.
 #[derive(Debug)]
 pub struct Root {
     folder: OwnedFd,
     path: PathBuf,
-    follow: bool,
+    follows: bool,
 }
 
 impl Root {
@@ -42,24 +43,24 @@ impl Root {
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = fs::open(path, flags, Mode::empty()).map_err(|errno| Error::io("open", path, errno))?;
-        Ok(Self { folder, path: path.to_path_buf(), follow: false })
+        Ok(Self { folder, path: path.to_path_buf(), follows: false })
     }
 
-    /// Opens an existing folder whose links are followed, also out of it: only for reading what its owner asked to
-    /// be archived that way.
+    /// Opens an existing folder below which links are followed, also out of it. Only for reading what the
+    /// caller asked to archive that way.
     pub fn open_following(path: &Path) -> Result<Self> {
-        Ok(Self { follow: true, ..Self::open(path)? })
+        Ok(Self { follows: true, ..Self::open(path)? })
     }
 
-    /// Opens an existing folder, and fails where the path is that of a link. Links above it are followed.
+    /// Opens an existing folder, and fails if its path is that of a link. Links above it are followed.
     pub fn open_no_link(path: &Path) -> Result<Self> {
         let folder = fs::open(path, FOLDER, Mode::empty()).map_err(|errno| Error::io("open", path, errno))?;
-        Ok(Self { folder, path: path.to_path_buf(), follow: false })
+        Ok(Self { folder, path: path.to_path_buf(), follows: false })
     }
 
-    /// Creates the folder and those above it where they are missing, and opens it.
+    /// Creates the folder, and those above it that are missing, and opens it.
     pub fn create(path: &Path) -> Result<Self> {
-        make_dirs(path)?;
+        make_folders(path)?;
         Self::open(path)
     }
 
@@ -68,22 +69,22 @@ impl Root {
         let mut cursor = self.cursor();
         let folder = cursor.folder(path.as_bytes()).map_err(|errno| self.error("open", path, errno))?;
         let folder = folder.try_clone_to_owned().map_err(|error| self.error("open", path, error))?;
-        Ok(Self { folder, path: self.path_of(path), follow: false })
+        Ok(Self { folder, path: self.path_of(path), follows: false })
     }
 
-    /// The path it was opened by.
+    /// The path that it was opened by.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The full path of something below, for messages only.
+    /// The full path of something below the root; for messages only.
     #[must_use]
     pub fn path_of(&self, path: &RelativePath) -> PathBuf {
         self.path.join(path.as_path())
     }
 
-    /// What the root itself is.
+    /// The metadata of the root itself.
     pub fn meta(&self) -> Result<Meta> {
         fs::fstat(&self.folder)
             .map(|stat| Meta::of(&stat))
@@ -95,18 +96,18 @@ impl Root {
         fs::fchmod(&self.folder, permissions(mode)).map_err(|errno| Error::io("chmod", &self.path, errno))
     }
 
-    /// The handle itself.
+    /// The open handle.
     pub(super) fn handle(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
     }
 
-    /// Whether symbolic links are followed below it.
+    /// Whether symbolic links below it are followed.
     #[must_use]
     pub fn follows_links(&self) -> bool {
-        self.follow
+        self.follows
     }
 
-    /// A place from which to work below the root. Each thread takes its own.
+    /// A cursor for calls below the root. Each thread needs its own.
     #[must_use]
     pub fn cursor(&self) -> Cursor<'_> {
         Cursor { root: self, path: Vec::new(), open: Vec::new() }
@@ -122,18 +123,19 @@ impl Root {
     }
 }
 
-/// Walks below a [`Root`] and keeps the folders on its way open, since neighbours are asked for one after the other.
+/// Makes calls below a [`Root`], and keeps the folders on its way open, because neighbours are usually used
+/// one after another.
 #[derive(Debug)]
 pub struct Cursor<'r> {
     pub(super) root: &'r Root,
-    /// Where the last of `open` is.
+    /// The path of the last folder in `open`.
     path: Vec<u8>,
-    /// Open folders on the way there, with the length of their path.
+    /// The open folders on the way there, with the length of their paths.
     open: Vec<(usize, OwnedFd)>,
 }
 
 impl Cursor<'_> {
-    /// A further place to work from below the same root.
+    /// Another cursor below the same root.
     #[must_use]
     pub fn another(&self) -> Self {
         self.root.cursor()
@@ -153,10 +155,11 @@ impl Cursor<'_> {
             let start = if done == 0 { 0 } else { done + 1 };
             let end = path[start..].iter().position(|&byte| byte == b'/').map_or(path.len(), |at| start + at);
             let above = self.open.last().map_or(self.root.folder.as_fd(), |(_, folder)| folder.as_fd());
-            let flags = if self.root.follow { FOLDER.difference(OFlags::NOFOLLOW) } else { FOLDER };
+            let flags = if self.root.follows { FOLDER.difference(OFlags::NOFOLLOW) } else { FOLDER };
             let folder = fs::openat(above, &path[start..end], flags, Mode::empty())?;
             if self.open.len() == OPEN_FOLDERS {
-                // The innermost stay: from there it goes on, downwards and upwards.
+                // The innermost folders stay open, because the walk goes on from there, downwards and
+                // upwards.
                 self.open.remove(0);
             }
             self.open.push((end, folder));
@@ -167,14 +170,15 @@ impl Cursor<'_> {
         Ok(self.open.last().map_or(self.root.folder.as_fd(), |(_, folder)| folder.as_fd()))
     }
 
-    /// What is at `path`, itself and not what it points to; `None` where nothing does, or no folder on the way.
+    /// The metadata of what is at `path`, without following a link. `None` if nothing is there, or if a
+    /// folder on the way is missing.
     pub fn stat(&mut self, path: &RelativePath) -> Result<Option<Meta>> {
         self.stat_with(path, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// What is at `path`, through links where the root [follows them](Root::open_following).
+    /// The metadata of what is at `path`, through links if the root [follows them](Root::open_following).
     pub fn stat_through(&mut self, path: &RelativePath) -> Result<Option<Meta>> {
-        self.stat_with(path, if self.root.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW })
+        self.stat_with(path, if self.root.follows { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW })
     }
 
     fn stat_with(&mut self, path: &RelativePath, flags: AtFlags) -> Result<Option<Meta>> {
@@ -185,12 +189,12 @@ impl Cursor<'_> {
         }
     }
 
-    /// Opens a regular file for reading, with what it is now; `None` where none is there (any more).
+    /// Opens a regular file for reading, and returns its metadata too. `None` if there is none (any more).
     pub fn open(&mut self, path: &RelativePath) -> Result<Option<(File, Meta)>> {
-        let flags = if self.root.follow { READ.difference(OFlags::NOFOLLOW) } else { READ };
+        let flags = if self.root.follows { READ.difference(OFlags::NOFOLLOW) } else { READ };
         let file = match self.at(path, |folder, name| fs::openat(folder, name, flags, Mode::empty())) {
             Ok(file) => File::from(file),
-            // ENXIO is what a socket answers.
+            // ENXIO is the error for a socket.
             Err(errno) if is_absent(errno) || errno == Errno::NXIO => return Ok(None),
             Err(errno) => return Err(self.root.error("open", path, errno)),
         };
@@ -198,7 +202,7 @@ impl Cursor<'_> {
         Ok((meta.kind == Kind::File).then_some((file, meta)))
     }
 
-    /// Where a symbolic link points, byte for byte; `None` where no link is there (any more).
+    /// The target of a symbolic link, byte for byte. `None` if there is no link (any more).
     pub fn read_link(&mut self, path: &RelativePath) -> Result<Option<Arc<[u8]>>> {
         match self.at(path, |folder, name| fs::readlinkat(folder, name, Vec::new())) {
             Ok(target) => Ok(Some(target.into_bytes().into())),
@@ -207,7 +211,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// Creates a folder. `false` where something is there already.
+    /// Creates a folder. Returns `false` if something is there already.
     pub fn make_folder(&mut self, path: &RelativePath, mode: u32) -> Result<bool> {
         match self.at(path, |folder, name| fs::mkdirat(folder, name, permissions(mode))) {
             Ok(()) => Ok(true),
@@ -216,12 +220,12 @@ impl Cursor<'_> {
         }
     }
 
-    /// Creates a folder where none is yet. `false` where something other than a folder does.
+    /// Creates a folder unless there is one. Returns `false` if something else is there.
     pub fn ensure_folder(&mut self, path: &RelativePath, mode: u32) -> Result<bool> {
         Ok(self.make_folder(path, mode)? || self.stat(path)?.is_some_and(|meta| meta.kind == Kind::Folder))
     }
 
-    /// Creates a new file for writing; fails where something is there.
+    /// Creates a new file for writing, and fails if something is there.
     pub fn create(&mut self, path: &RelativePath, mode: u32) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.at(path, |folder, name| fs::openat(folder, name, flags, permissions(mode)))
@@ -229,35 +233,37 @@ impl Cursor<'_> {
             .map_err(|errno| self.root.error("open", path, errno))
     }
 
-    /// Creates a symbolic link; fails where something is there.
+    /// Creates a symbolic link, and fails if something is there.
     pub fn symlink(&mut self, target: &[u8], path: &RelativePath) -> Result<()> {
         self.at(path, |folder, name| fs::symlinkat(target, folder, name))
             .map_err(|errno| self.root.error("symlink", path, errno))
     }
 
-    /// Sets the permission bits of a folder, not those of what a link in its place points to.
+    /// Sets the permission bits of a folder, but not of what a link in its place points to.
     pub fn set_folder_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
         self.folder(path.as_bytes())
             .and_then(|folder| fs::fchmod(folder, permissions(mode)))
             .map_err(|errno| self.root.error("chmod", path, errno))
     }
 
-    /// Fails where this process may not make a name in a folder.
+    /// Fails if this process may not create entries in a folder.
     pub fn check_writable(&mut self, folder: &RelativePath) -> Result<()> {
         let access = fs::Access::WRITE_OK | fs::Access::EXEC_OK;
         self.at(folder, |above, name| fs::accessat(above, name, access, AtFlags::EACCESS))
             .map_err(|errno| self.root.error("access", folder, errno))
     }
 
-    /// Sets the permission bits of what is at `path`, through a link. For the stage alone, where no other process puts one:
-    /// a file there may be one that not even its owner can open.
+    /// Sets the permission bits of what is at `path`, through a link.
+    ///
+    /// Only for the stage, where no other process makes links: a file there may be one that not even its
+    /// owner can open.
     pub fn set_staged_mode(&mut self, path: &RelativePath, mode: u32) -> Result<()> {
         self.at(path, |folder, name| fs::chmodat(folder, name, permissions(mode), AtFlags::empty()))
             .map_err(|errno| self.root.error("chmod", path, errno))
     }
 
-    /// Gives what is at `path`, and not what it points to, to a user and a group. `false` where that cannot be: the
-    /// file system keeps no owners, or this process may not name that one.
+    /// Changes the owner and group of what is at `path`, without following a link. Returns `false` if that is
+    /// impossible: the file system has no owners, or this process may not set this one.
     pub fn set_owner(&mut self, path: &RelativePath, (user, group): (u32, u32)) -> Result<bool> {
         let owner = (Some(fs::Uid::from_raw(user)), Some(fs::Gid::from_raw(group)));
         let flags = AtFlags::SYMLINK_NOFOLLOW;
@@ -268,7 +274,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// Removes a name that is no folder. `false` where there is none.
+    /// Removes an entry that is not a folder. Returns `false` if there is none.
     pub fn remove_file(&mut self, path: &RelativePath) -> Result<bool> {
         match self.at(path, |folder, name| fs::unlinkat(folder, name, AtFlags::empty())) {
             Ok(()) => Ok(true),
@@ -277,7 +283,8 @@ impl Cursor<'_> {
         }
     }
 
-    /// Removes an empty folder. `false` where it is not empty, a mount point, or no folder (any more).
+    /// Removes an empty folder. Returns `false` if it is not empty, is a mount point, or is not a folder (any
+    /// more).
     pub fn remove_empty_folder(&mut self, path: &RelativePath) -> Result<bool> {
         match self.at(path, |folder, name| fs::unlinkat(folder, name, AtFlags::REMOVEDIR)) {
             Ok(()) => Ok(true),
@@ -287,7 +294,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// Whether another file system, or part of one, is mounted at a path.
+    /// Whether another file system, or a part of one, is mounted at a path.
     pub fn is_mount_point(&mut self, path: &RelativePath) -> Result<bool> {
         let Some(meta) = self.stat(path)? else { return Ok(false) };
         let (folder, name) = path.split();
@@ -300,8 +307,9 @@ impl Cursor<'_> {
         Ok(Meta::of(&around).id.device() != meta.id.device() || is_root_of_mount(folder, name))
     }
 
-    /// Whether names may be made and removed in the folder at `path` (`None`: the root), as far as its mode says.
-    pub fn may_change(&mut self, path: Option<&RelativePath>) -> Result<bool> {
+    /// Whether entries may be created and removed in the folder at `path` (`None`: the root), by its
+    /// permissions.
+    pub fn is_writable(&mut self, path: Option<&RelativePath>) -> Result<bool> {
         let root = self.root;
         let flags = fs::Access::WRITE_OK | fs::Access::EXEC_OK;
         let may = self
@@ -315,12 +323,12 @@ impl Cursor<'_> {
         }
     }
 
-    /// Removes a name that is no folder, or an empty folder. `false` where neither is there.
+    /// Removes an entry that is not a folder, or an empty folder. Returns `false` if there is neither.
     pub fn remove(&mut self, path: &RelativePath) -> Result<bool> {
         Ok(self.remove_empty_folder(path)? || self.remove_file(path)?)
     }
 
-    /// Lists a folder's names; `None` where no folder is there (any more).
+    /// The names in a folder. `None` if there is no folder (any more).
     pub fn list(&mut self, path: Option<&RelativePath>) -> Result<Option<Vec<Box<[u8]>>>> {
         let root = self.root;
         let failed = |syscall, errno: Errno| match path {
@@ -343,13 +351,13 @@ impl Cursor<'_> {
         Ok(Some(names))
     }
 
-    /// The full path of something below the root, for messages only.
+    /// The full path of something below the root; for messages only.
     #[must_use]
     pub fn path_of(&self, path: &RelativePath) -> PathBuf {
         self.root.path_of(path)
     }
 
-    /// A call on a name in the folder that it lies in.
+    /// Makes a call on a name in its folder.
     pub(super) fn at<T>(
         &mut self,
         path: &RelativePath,
@@ -360,17 +368,17 @@ impl Cursor<'_> {
     }
 }
 
-/// Whether a part of the same file system is mounted there: a single file may be.
+/// Whether a part of the same file system is mounted there, such as a single file.
 #[cfg(target_os = "linux")]
 fn is_root_of_mount(folder: BorrowedFd<'_>, name: &OsStr) -> bool {
     use rustix::fs::{StatxAttributes, StatxFlags};
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    // A kernel that does not know this call or attribute says nothing, and another call fails then.
+    // An old kernel without this call or attribute does not tell; then a later call fails.
     fs::statx(folder, name, flags, StatxFlags::BASIC_STATS)
         .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-/// Only whole file systems are mounted, and on folders.
+/// Other systems mount only whole file systems, on folders.
 #[cfg(not(target_os = "linux"))]
 fn is_root_of_mount(_folder: BorrowedFd<'_>, _name: &OsStr) -> bool {
     false
@@ -381,7 +389,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deep_tree_is_climbed_without_starting_over() {
+    fn a_cursor_in_a_deep_tree_opens_no_folder_twice() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         let names = vec!["d"; 200];
@@ -398,7 +406,7 @@ mod tests {
         assert_eq!(
             cursor.open.len(),
             OPEN_FOLDERS - 10,
-            "what was open stayed so, and nothing was opened anew"
+            "open folders stayed open, and none was opened again"
         );
         for levels in (1..=200).rev() {
             assert_eq!(cursor.stat(&deep(levels)).unwrap().map(|meta| meta.kind), Some(Kind::Folder));

@@ -14,19 +14,19 @@ use rustix::time::{ClockId, clock_gettime};
 #[cfg(target_os = "linux")]
 use crate::time::unix_millis;
 
-/// Whether this process may do whatever root may.
+/// Whether this process has root's rights.
 #[must_use]
 pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// The user whose rights this process has.
+/// The effective user of this process.
 #[must_use]
 pub fn user() -> u32 {
     geteuid().as_raw()
 }
 
-/// Has a program run in a process group of its own: what ends this process's group does not reach it.
+/// Runs a program in its own process group, so signals to this process's group do not reach it.
 pub fn give_own_group(program: &mut Command) {
     program.process_group(0);
 }
@@ -37,24 +37,24 @@ pub fn name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Since which boot the machine runs, on systems that say so.
+/// The id of the current boot, on systems that tell it.
 #[must_use]
 pub fn boot() -> Option<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned())
 }
 
-/// The namespace in which this process has its number, on systems that say so.
+/// The pid namespace of this process, on systems that tell it.
 #[must_use]
 pub fn pid_namespace() -> Option<String> {
     fs::read_link("/proc/self/ns/pid").ok().map(|name| name.to_string_lossy().into_owned())
 }
 
-/// A process, as this machine sees it.
+/// The state of a process, as far as this machine can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Process {
-    /// There is none of that number, or all that is left of it is its exit status.
+    /// There is none, or nothing but its exit status is left.
     Gone,
-    /// There is one.
+    /// It exists.
     Lives(Option<Start>),
 }
 
@@ -71,11 +71,11 @@ pub struct Start {
 #[must_use]
 pub fn process(pid: i32) -> Process {
     let Some(number) = Pid::from_raw(pid) else { return Process::Gone };
-    // That it may not be signalled says that it lives.
+    // A process that we may not signal is alive.
     if test_kill_process(number) == Err(Errno::SRCH) {
         return Process::Gone;
     }
-    // What is mounted at /proc may be that of another pid namespace.
+    // The file system at `/proc` may be that of another pid namespace.
     let is_ours =
         fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == &*std::process::id().to_string());
     let stat = if is_ours { fs::read(format!("/proc/{pid}/stat")).ok() } else { None };
@@ -86,17 +86,18 @@ pub fn process(pid: i32) -> Process {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
-    /// Only its exit status is left, for a parent that may never ask.
+    /// Only its exit status is left, which its parent may never ask for.
     has_ended: bool,
     /// In clock ticks since the boot.
     started: u64,
 }
 
-/// Reads `/proc/<pid>/stat`, of which the second field is any name in parentheses.
+/// Parses `/proc/<pid>/stat`. The second field is the program's name in parentheses, which may contain
+/// anything.
 fn read_stat(stat: &[u8]) -> Option<Stat> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let fields: Vec<&str> = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().collect();
-    // Fields are counted from 1, and the third is the first here.
+    // Fields are counted from 1; the first one here is the third.
     let field = |number: usize| fields.get(number - 3).copied();
     let threads: u64 = field(20)?.parse().ok()?;
     Some(Stat { has_ended: field(3)? == "Z" && threads <= 1, started: field(22)?.parse().ok()? })
@@ -112,7 +113,7 @@ fn start(ticks: u64) -> Option<Start> {
     Some(Start { ticks, millis: unix_millis(SystemTime::now()) - millis_since_boot + started })
 }
 
-/// No other system has such a file.
+/// Other systems have no such file.
 #[cfg(not(target_os = "linux"))]
 fn start(_ticks: u64) -> Option<Start> {
     None
@@ -124,17 +125,17 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_process_that_nobody_waits_for_is_gone() {
+    fn a_zombie_process_is_gone() {
         let mut child = Command::new("true").spawn().unwrap();
         let pid = child.id().cast_signed();
         while process(pid) != Process::Gone {
             std::thread::yield_now();
         }
-        assert!(child.wait().unwrap().success(), "it was there all the time");
+        assert!(child.wait().unwrap().success(), "it was a zombie until now");
     }
 
     #[test]
-    fn the_start_is_read_behind_any_name() {
+    fn the_start_time_is_read_after_any_program_name() {
         let stat = |name: &str, state: &str, threads: u64| {
             format!(
                 "7 ({name}) {state} 1 1 1 0 -1 4194304 115 0 0 0 0 0 0 0 20 0 {threads} 0 227027 3133440 363\n"

@@ -1,4 +1,5 @@
-//! A folder locked as long as its handle is open (`flock`), which says that its process lives.
+//! Locks on folders (`flock`). A lock lasts as long as the handle on its folder, so it shows that a process
+//! is alive.
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -6,37 +7,37 @@ use rustix::io::Errno;
 use super::folder::Root;
 use crate::error::{Error, Result};
 
-/// Who else may have a lock.
+/// Who else may hold the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
-    /// Any number of those that share it.
+    /// Others that share it.
     Shared,
     /// Nobody.
-    Alone,
+    Exclusive,
 }
 
-/// What became of an attempt to lock a folder.
+/// The outcome of an attempt to lock a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
     /// It is ours until the folder is closed.
     Ours,
-    /// Another has it.
+    /// Another process has it.
     Taken,
-    /// The file system knows none: some network and FUSE file systems do not.
+    /// The file system has no locks, like some network and FUSE file systems.
     Unknown,
 }
 
-/// Locks a folder, and never waits for that.
+/// Tries to lock a folder, without waiting.
 pub fn try_lock(folder: &Root, sharing: Sharing) -> Result<Hold> {
     let operation = match sharing {
         Sharing::Shared => FlockOperation::NonBlockingLockShared,
-        Sharing::Alone => FlockOperation::NonBlockingLockExclusive,
+        Sharing::Exclusive => FlockOperation::NonBlockingLockExclusive,
     };
     hold_from(flock(folder.handle(), operation)).map_err(|errno| Error::io("flock", folder.path(), errno))
 }
 
-/// By which file systems say that they know no locks. `EBADF` is that of those which make it a lock of another kind, for
-/// files that are open for writing.
+/// The errors of file systems without locks. `EBADF` comes from those that implement `flock` as another kind
+/// of lock, which needs a file open for writing.
 const NO_LOCKS: [Errno; 5] = [Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::BADF];
 
 fn hold_from(answer: rustix::io::Result<()>) -> rustix::io::Result<Hold> {
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_system_without_locks_is_none_with_a_lock_that_is_taken() {
+    fn a_file_system_without_locks_is_not_taken_for_a_held_lock() {
         assert_eq!(hold_from(Ok(())), Ok(Hold::Ours));
         assert_eq!(hold_from(Err(Errno::AGAIN)), Ok(Hold::Taken));
         for errno in NO_LOCKS {

@@ -1,4 +1,4 @@
-//! A folder for this user's eyes alone, with files that are written whole and may vanish at any time.
+//! A folder that only this user can read, with files that are written atomically and may vanish at any time.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::Write as _;
@@ -12,16 +12,16 @@ use super::by_path;
 use super::host::user;
 use crate::error::{Error, Result};
 
-/// Permission bits of others than the owner.
+/// The permission bits of everybody but the owner.
 const OTHERS: u32 = 0o077;
 
-/// The folder.
+/// Such a folder.
 #[derive(Debug, Clone)]
 pub struct Private(PathBuf);
 
 impl Private {
-    /// Makes the folder and those above it where they are missing, and closes it to others. `None` where it is a link or another
-    /// user's.
+    /// Creates the folder, and those above it that are missing, and makes it private. `None` if it is a link
+    /// or another user's.
     pub fn open(path: &Path) -> Result<Option<Self>> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|error| Error::io("mkdir", path, error))?;
@@ -37,7 +37,7 @@ impl Private {
         Ok(Some(Self(path.to_path_buf())))
     }
 
-    /// What is in a file; nothing where there is none of this user's.
+    /// The content of a file. `None` if there is none, or if it is another user's.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.0.join(name);
         match path.symlink_metadata() {
@@ -46,7 +46,7 @@ impl Private {
         }
     }
 
-    /// Writes a file, which has either the old content or the new one at any time.
+    /// Writes a file, which has either the old or the new content at any time.
     pub fn write(&self, name: &str, pieces: &[&[u8]]) -> Result<()> {
         let path = self.0.join(name);
         let failed = |error| Error::io("write", &path, error);
@@ -63,14 +63,14 @@ impl Private {
         remove(&self.0.join(name))
     }
 
-    /// Removes the files that were written longest ago, until there are at most so many, of so many bytes in all; and what a
-    /// killed process was writing.
+    /// Removes the files that were written longest ago, until at most `files_max` files and `bytes_max` bytes
+    /// are left. Also removes what a killed process was writing.
     pub fn prune(&self, files_max: usize, bytes_max: u64) -> Result<()> {
         let failed = |error| Error::io("scandir", &self.0, error);
         let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.0).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            // One that has vanished meanwhile is no longer to be removed.
+            // A file that has vanished in between need not be removed.
             let Ok(metadata) = entry.metadata() else { continue };
             let Ok(written) = metadata.modified() else { continue };
             if metadata.is_file() {
@@ -102,9 +102,9 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// How the name of a file begins that is being written.
+/// The prefix of a file that is being written.
 const TEMPORARY: &str = ".new-";
-/// After how many seconds nobody writes it any more.
+/// After how many seconds such a file is abandoned.
 const ABANDONED_S: u64 = 3600;
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_is_made_is_for_its_owner_alone() {
+    fn a_private_folder_is_closed_to_other_users() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a/b");
         assert!(Private::open(&path).unwrap().is_some());
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_written_whole_and_read_again() {
+    fn a_file_is_written_replaced_read_and_removed() {
         let place = tempfile::tempdir().unwrap();
         let folder = Private::open(place.path()).unwrap().unwrap();
         assert_eq!(folder.read("a").unwrap(), None);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_files_go_first() {
+    fn pruning_removes_the_oldest_files_first() {
         let place = tempfile::tempdir().unwrap();
         let folder = Private::open(place.path()).unwrap().unwrap();
         for (name, age) in [("old", 300), ("new", 100), ("older", 400), (".new-x", 7200), (".new-y", 10)] {

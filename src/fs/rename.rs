@@ -1,4 +1,4 @@
-//! Names moved, exchanged and added, in one step each.
+//! Moving, exchanging and adding names, in one step each.
 
 use std::path::Path;
 
@@ -10,35 +10,35 @@ use super::folder::Cursor;
 use crate::error::Result;
 use crate::path::RelativePath;
 
-/// How [`rename`] treats what is at the destination.
+/// What [`rename`] does with an entry at the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Onto {
-    /// Nothing may be there.
+    /// Fails: nothing may be there.
     Nothing,
-    /// It changes places with what is moved.
+    /// Exchanges it with the entry that is moved.
     Exchange,
-    /// It is replaced (a file by a file).
+    /// Replaces it (a file by a file).
     Replace,
 }
 
-/// What became of a [`rename`].
+/// The outcome of a [`rename`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renamed {
-    /// Done.
+    /// It was done.
     Done,
     /// Something is at the destination of [`Onto::Nothing`].
     Occupied,
-    /// The source, or the destination of [`Onto::Exchange`], or a folder on the way is not there (any more).
+    /// The source, or the destination of [`Onto::Exchange`], or a folder on the way is missing (by now).
     Absent,
-    /// The two lie on different file systems (a mount below the workspace).
+    /// The two are on different file systems (a mount below the workspace).
     OtherFileSystem,
-    /// One of the two is a mount point, which stays where it is.
+    /// One of the two is a mount point, which cannot be moved.
     MountPoint,
     /// The file system cannot do it in one step.
     Unsupported,
 }
 
-/// Moves a name from below one root to below another, in one step.
+/// Moves an entry from below one root to below another, in one step.
 pub fn rename(
     from: (&mut Cursor<'_>, &RelativePath),
     to: (&mut Cursor<'_>, &RelativePath),
@@ -65,7 +65,7 @@ pub fn rename(
         Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(Renamed::Occupied),
         Err(errno) if is_absent(errno) => Ok(Renamed::Absent),
         Err(Errno::XDEV) => Ok(Renamed::OtherFileSystem),
-        // It may also be that it is open elsewhere, where that matters to a file system.
+        // Some file systems also report an entry as busy that is open elsewhere.
         Err(Errno::BUSY) if source.is_mount_point(from_path)? || destination.is_mount_point(to_path)? => {
             Ok(Renamed::MountPoint)
         }
@@ -74,8 +74,10 @@ pub fn rename(
     }
 }
 
-/// Gives what is below one root a further name below another. Where something has that name already:
-/// [`Renamed::Occupied`]. For file systems whose rename cannot keep from replacing.
+/// Gives an entry below one root a further name below another; [`Renamed::Occupied`] if something has that
+/// name already.
+///
+/// For file systems whose rename always replaces what is at the destination.
 pub fn link(from: (&mut Cursor<'_>, &RelativePath), to: (&mut Cursor<'_>, &RelativePath)) -> Result<Renamed> {
     let (source, from_path) = from;
     let (destination, to_path) = to;
@@ -93,7 +95,8 @@ pub fn link(from: (&mut Cursor<'_>, &RelativePath), to: (&mut Cursor<'_>, &Relat
     }
 }
 
-/// Moves what is at a path of ours to a path at which nothing may be, through handles that follow no link there.
+/// Moves an entry at a path of ours to a path where nothing is. The destination is reached through handles
+/// that follow no link.
 pub fn move_to(from: &Path, (cursor, to): (&mut Cursor<'_>, &RelativePath)) -> Result<Renamed> {
     let done =
         cursor.at(to, |parent, name| fs::renameat_with(CWD, from, parent, name, RenameFlags::NOREPLACE));

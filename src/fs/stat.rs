@@ -1,4 +1,4 @@
-//! What the file system says about a name, and by what a file is known again.
+//! Metadata of files, and what identifies a file and a version of it.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use rustix::fs::{self, FileType, Mode};
 use serde::{Deserialize, Serialize};
 
-/// Which of all files of this machine something is, by whatever name: a device and an inode in it.
+/// Identifies a file among all files of this machine, whatever its name: a device and an inode on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FileId(u64, u64);
 
@@ -17,26 +17,27 @@ impl FileId {
         Self(device, inode)
     }
 
-    /// The file system.
+    /// The device, which stands for a file system.
     #[must_use]
     pub const fn device(self) -> u64 {
         self.0
     }
 
-    /// The inode in it.
+    /// The inode on that device.
     #[must_use]
     pub const fn inode(self) -> u64 {
         self.1
     }
 }
 
-/// By what a version of a file is known again without reading it. Two are equal where nothing at all was done to the
-/// file in between, not even a rename.
+/// Identifies a version of a file without reading it.
+///
+/// Two fingerprints are equal only if nothing at all was done to the file in between, not even a rename.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// Which file.
+    /// The file.
     pub id: FileId,
-    /// Bytes of content.
+    /// Its size in bytes.
     pub size: u64,
     /// See [`Meta::mtime`].
     pub mtime: (i64, i64),
@@ -47,14 +48,14 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Whether it is the same file with the same content and mode, renamed perhaps.
+    /// Whether it is the same file with the same content and mode. It may have been renamed.
     #[must_use]
     pub fn is_same_version(&self, other: &Self) -> bool {
         Self { ctime: other.ctime, ..*self } == *other
     }
 }
 
-/// What kind of thing is at a path.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A folder.
@@ -63,28 +64,28 @@ pub enum Kind {
     File,
     /// A symbolic link.
     Symlink,
-    /// A socket, FIFO or device: never opened, never archived.
+    /// A socket, FIFO or device. Those are never opened and never archived.
     Other,
 }
 
-/// What the file system says about a path.
+/// The metadata of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// The full `st_mode`.
     pub mode: u32,
-    /// Bytes of content.
+    /// Its size in bytes.
     pub size: u64,
-    /// Time of the last change of the content: seconds since 1970, and nanoseconds.
+    /// When its content was last changed: seconds since 1970, and nanoseconds.
     pub mtime: (i64, i64),
-    /// Time of the last change of the inode, in the same way. A rename or a further name changes it as well.
+    /// When its inode was last changed, likewise. A rename or a new hard link changes this too.
     pub ctime: (i64, i64),
-    /// Which of all files it is.
+    /// Identifies the file.
     pub id: FileId,
     /// How many names it has.
     pub links: u64,
-    /// The user and the group that it belongs to.
+    /// Its user and group.
     pub owner: (u32, u32),
 }
 
@@ -115,31 +116,31 @@ impl Meta {
         }
     }
 
-    /// What `file` is now.
+    /// The current metadata of an open file.
     pub fn of_file(file: &File) -> io::Result<Self> {
         Ok(Self::of(&fs::fstat(file)?))
     }
 
-    /// What a later look is compared with.
+    /// The fingerprint of this version.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let Self { id, size, mtime, ctime, mode, .. } = *self;
         Fingerprint { id, size, mtime, ctime, mode }
     }
 
-    /// Whether it is the same inode, whatever became of its content.
+    /// Whether it is the same inode, whatever happened to its content.
     #[must_use]
     pub fn is_same_inode(&self, other: &Self) -> bool {
         self.id == other.id
     }
 
-    /// Whether it is the same inode with the same size, time and mode: it was not touched between two looks.
+    /// Whether it is the same inode with the same size, time and mode, so it was not edited in between.
     #[must_use]
     pub fn untouched_since(&self, earlier: &Self) -> bool {
         self.fingerprint().is_same_version(&earlier.fingerprint())
     }
 
-    /// What it is, in words.
+    /// Its kind, in words.
     #[must_use]
     #[allow(
         clippy::cast_possible_truncation,
@@ -163,7 +164,7 @@ pub fn set_file_mode(file: &File, mode: u32) -> io::Result<()> {
     Ok(fs::fchmod(file, permissions(mode))?)
 }
 
-/// The mode bits `07777` as a call takes them.
+/// The mode bits `07777`, in the type that calls take.
 pub(super) fn permissions(mode: u32) -> Mode {
     #[allow(
         clippy::cast_possible_truncation,
@@ -179,7 +180,7 @@ mod tests {
     use crate::fs::by_path;
 
     #[test]
-    fn a_version_is_known_again_when_it_was_renamed_and_not_when_it_was_changed() {
+    fn a_renamed_version_is_the_same_and_a_changed_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
         let look = |path: &std::path::Path| by_path::lstat(path).unwrap().unwrap();
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_file_has_a_word() {
+    fn every_kind_of_entry_has_a_name() {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();

@@ -1,4 +1,4 @@
-//! Files and folders that vanish by themselves unless they are finished.
+//! Files and folders that are removed automatically unless they are finished.
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
@@ -8,31 +8,32 @@ use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::error::{Error, Result};
 
-/// A folder in the system's place for such, removed with all that is in it when it is dropped.
+/// A folder in the system's temporary folder. It is removed with everything in it when it is dropped.
 #[derive(Debug)]
-pub struct TemporaryDir(TempDir);
+pub struct TemporaryFolder(TempDir);
 
-impl TemporaryDir {
-    /// With a name of its own that begins so.
+impl TemporaryFolder {
+    /// Creates one with a unique name that begins with `prefix`.
     pub fn new(prefix: &str) -> Result<Self> {
         let made = Builder::new().prefix(prefix).tempdir();
         made.map(Self).map_err(|error| Error::io("mkdtemp", std::env::temp_dir(), error))
     }
 
-    /// The same in a folder, with as many letters and digits after what its name begins with.
+    /// Creates one in a folder, with that many letters and digits after the prefix.
     pub fn new_in(folder: &Path, prefix: &str, unique: usize) -> Result<Self> {
         let made = Builder::new().prefix(prefix).rand_bytes(unique).tempdir_in(folder);
         made.map(Self).map_err(|error| Error::io("mkdtemp", folder, error))
     }
 
-    /// Where it lies.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 }
 
-/// An open file without a name that holds bytes, to be read from its start. It is gone when it is closed.
+/// An open file without a name that contains `bytes`, to be read from its start. It is gone once it is
+/// closed.
 pub fn nameless(bytes: &[u8]) -> Result<File> {
     let failed = |error| Error::io("write", std::env::temp_dir(), error);
     let mut file = tempfile::tempfile().map_err(failed)?;
@@ -40,12 +41,13 @@ pub fn nameless(bytes: &[u8]) -> Result<File> {
     Ok(file)
 }
 
-/// A file that is being written under a name of its own, and removed unless it is finished.
+/// A file that is being written under a temporary name. It is removed unless it is finished.
 #[derive(Debug)]
 pub struct Unfinished(NamedTempFile<File>);
 
 impl Unfinished {
-    /// Makes it, with the permissions that any new file gets. It is to become `finished`, of which its failures tell.
+    /// Creates it with the permissions of any new file. Errors name `finished`, the path that it is to have
+    /// in the end.
     pub fn new(folder: &Path, name: &str, finished: &Path) -> Result<Self> {
         Builder::new()
             .prefix(name)
@@ -60,7 +62,7 @@ impl Unfinished {
         self.0.as_file_mut()
     }
 
-    /// Puts it in the place of what is at a path on the same file system.
+    /// Moves it to a path on the same file system, and replaces what is there.
     pub fn finish(self, path: &Path) -> Result<()> {
         self.0.persist(path).map(|_| ()).map_err(|failed| Error::io("rename", path, failed.error))
     }

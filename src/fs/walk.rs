@@ -1,20 +1,20 @@
-//! A tree walked through its links.
+//! Walks a tree and follows its links.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use walkdir::{IntoIter, WalkDir};
 
-/// One name that a walk came to.
+/// One entry of a walk.
 #[derive(Debug)]
 pub struct Step {
-    /// Its path; that of the folder walked where the system did not say.
+    /// Its path, or that of the walked folder if the system did not tell.
     pub path: PathBuf,
-    /// What is there, or what failed: nothing is said of a link that leads back to a folder on the way to it.
+    /// What is there, or the error. A link that leads back to a folder above it has no system error.
     pub found: Result<Walked, Option<io::Error>>,
 }
 
-/// What is at a name.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy)]
 pub struct Walked {
     /// Whether it is a folder, through links.
@@ -23,7 +23,7 @@ pub struct Walked {
     pub is_link: bool,
 }
 
-/// Everything below a folder, links followed. A folder comes before what is in it.
+/// Walks everything below a folder, with links followed. A folder comes before its content.
 #[derive(Debug)]
 pub struct Following {
     top: PathBuf,
@@ -31,14 +31,14 @@ pub struct Following {
 }
 
 impl Following {
-    /// From a folder on.
+    /// Starts a walk below a folder.
     #[must_use]
     pub fn below(top: &Path) -> Self {
         let steps = WalkDir::new(top).min_depth(1).follow_links(true).into_iter();
         Self { top: top.to_path_buf(), steps }
     }
 
-    /// Leaves out what is in the folder that came last.
+    /// Skips the content of the folder that came last.
     pub fn skip_folder(&mut self) {
         self.steps.skip_current_dir();
     }

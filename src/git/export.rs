@@ -12,7 +12,7 @@ use super::index;
 use super::refs::{Head, Oid, RefName, Refs};
 use crate::cancel::Cancel;
 use crate::error::{Error, Obstacle, Result};
-use crate::fs::by_path::{self, make_dirs, read, write};
+use crate::fs::by_path::{self, make_folders, read, write};
 use crate::fs::{FileId, Kind, Root};
 use crate::path::{RelativePath, path_from};
 
@@ -258,7 +258,7 @@ pub fn export(
     let settings = config::harmless(&repository.settings()?, options.credentials);
 
     for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
-        make_dirs(&folder.join(below))?;
+        make_folders(&folder.join(below))?;
     }
     let mut tips: BTreeSet<Oid> =
         refs.values().cloned().chain(stashes.iter().map(|(oid, _)| oid.clone())).collect();
@@ -467,7 +467,7 @@ fn write_refs(
         line(oid, name);
     }
     if !stashes.is_empty() {
-        make_dirs(&folder.join("logs/refs"))?;
+        make_folders(&folder.join("logs/refs"))?;
         let mut before = "0".repeat(if format == "sha1" { 40 } else { 64 });
         // An entry at second 0 is none to git.
         let mut log = Vec::new();

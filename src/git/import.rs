@@ -19,7 +19,7 @@ use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surround
 use super::report::{GitReport, HeldBack, KeptReference};
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::fs::by_path::{self, make_dirs, read, write};
+use crate::fs::by_path::{self, make_folders, read, write};
 use crate::fs::{FileId, Kind, Onto, Renamed, Root, move_to, rename};
 use crate::path::RelativePath;
 use crate::tree::stage::{RuntimeFolder, remove_tree, remove_unused_runtime, runtime};
@@ -480,7 +480,7 @@ impl Checked {
 /// Moves what came of a repository to where what is kept lies. Git takes none of it for a repository.
 fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &Path) -> Result<()> {
     if !by_path::exists(folder) {
-        make_dirs(folder)?;
+        make_folders(folder)?;
     }
     let list: Vec<u8> = references
         .iter()
@@ -493,11 +493,11 @@ fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &P
     }
     for made in [theirs, checked] {
         if by_path::exists(&made) {
-            by_path::remove_dir_all(&made)?;
+            by_path::remove_folder_all(&made)?;
         }
     }
     if let Some(parent) = target.parent() {
-        make_dirs(parent)?;
+        make_folders(parent)?;
     }
     by_path::move_folder(folder, target)
 }
@@ -1061,7 +1061,7 @@ impl Merge<'_> {
                 continue;
             }
             if let Some(folder) = to.parent() {
-                make_dirs(folder)?;
+                make_folders(folder)?;
             }
             let from = self.incoming.folder.join("lfs").join(name);
             let temporary = to.with_extension("restore");

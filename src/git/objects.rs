@@ -16,13 +16,13 @@ use super::refs::Oid;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::FileId;
-use crate::fs::by_path::{self, make_dirs, read, write};
+use crate::fs::by_path::{self, make_folders, read, write};
 use crate::path::bytes_of;
 
 /// The repository that looks up its objects in the local one, made by hand: no template, no process.
 pub fn make_repository(folder: &Path, local: Option<&Place>, format: &str) -> Result<()> {
     for below in ["objects/pack", "objects/info", "refs"] {
-        make_dirs(&folder.join(below))?;
+        make_folders(&folder.join(below))?;
     }
     write(&folder.join("HEAD"), b"ref: refs/heads/none\n")?;
     let bare = Place {

@@ -14,7 +14,7 @@ use super::recognise::{DOT_GIT, inside};
 use super::refs::{RefKind, RefName};
 use super::report::HeldBack;
 use crate::error::{Error, Result};
-use crate::fs::by_path::{self, make_dirs};
+use crate::fs::by_path::{self, make_folders};
 use crate::path::RelativePath;
 
 /// The most that is read of `HEAD` and of the configuration.
@@ -222,7 +222,7 @@ pub fn is_held_in_repository(inner: &[u8]) -> Option<&'static str> {
 impl Quarantine {
     /// An empty one in a folder that is ours alone and outside the workspace. `known` is what both sides last shared.
     pub fn new(folder: PathBuf, known: &Bases) -> Result<Self> {
-        make_dirs(&folder)?;
+        make_folders(&folder)?;
         Ok(Self { folder, repositories: BTreeMap::new(), held_back: BTreeSet::new(), known: known.clone() })
     }
 
@@ -348,7 +348,7 @@ fn dot_git(inside: &super::recognise::Inside<'_>) -> RelativePath {
 /// Writes a file and tells its digest. Of two of one name the last counts, as in an archive.
 fn store(target: &Path, content: &mut dyn Read, limit: u64) -> Result<[u8; 32]> {
     if let Some(folder) = target.parent() {
-        make_dirs(folder)?;
+        make_folders(folder)?;
     }
     let failed = |error| Error::io("write", target, error);
     let mut file = by_path::create(target)?;

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::fs::temporary::TemporaryDir;
+use crate::fs::temporary::TemporaryFolder;
 use crate::fs::{Hold, Root, Sharing, by_path, host, try_lock};
 
 /// How their names begin. No other program's do.
@@ -20,7 +20,7 @@ const ATTEMPTS: usize = 16;
 /// A folder that goes with this, or with the next run if this process is killed.
 #[derive(Debug)]
 pub struct WorkFolder {
-    folder: TemporaryDir,
+    folder: TemporaryFolder,
     /// The lock goes with the handle.
     _locked: Box<Root>,
 }
@@ -34,11 +34,11 @@ impl WorkFolder {
     fn in_folder(parent: &Path) -> Result<Self> {
         remove_abandoned(parent);
         for _ in 0..ATTEMPTS {
-            let folder = TemporaryDir::new_in(parent, PREFIX, UNIQUE)?;
+            let folder = TemporaryFolder::new_in(parent, PREFIX, UNIQUE)?;
             // Where it is gone or locked by now, another run took it for abandoned, and the next one is tried.
             let Ok(handle) = Root::open_no_link(folder.path()) else { continue };
             // One whose file system does not lock at all is used without.
-            if matches!(try_lock(&handle, Sharing::Alone), Ok(Hold::Taken)) || !is_at(&handle) {
+            if matches!(try_lock(&handle, Sharing::Exclusive), Ok(Hold::Taken)) || !is_at(&handle) {
                 continue;
             }
             return Ok(Self { folder, _locked: Box::new(handle) });
@@ -71,8 +71,8 @@ fn remove_abandoned(parent: &Path) {
         let Ok(handle) = Root::open_no_link(&path) else { continue };
         let is_ours = handle.meta().is_ok_and(|meta| meta.owner.0 == host::user());
         // A file system without locks does not tell whether its process lives.
-        if is_ours && matches!(try_lock(&handle, Sharing::Alone), Ok(Hold::Ours)) && is_at(&handle) {
-            let _stays = by_path::remove_dir_all(&path);
+        if is_ours && matches!(try_lock(&handle, Sharing::Exclusive), Ok(Hold::Ours)) && is_at(&handle) {
+            let _stays = by_path::remove_folder_all(&path);
         }
     }
 }

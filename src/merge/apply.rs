@@ -822,7 +822,7 @@ impl Worker<'_> {
         back_up: bool,
     ) -> Result<RelativePath> {
         let beside = loop {
-            let name = self.apply.stage.name_elsewhere();
+            let name = self.apply.stage.temporary_name();
             let beside = RelativePath::child(path.parent().as_ref(), name.as_bytes());
             if self.in_root.stat(&beside)?.is_none() {
                 break beside;

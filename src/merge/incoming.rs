@@ -214,7 +214,7 @@ impl Stager<'_> {
         let name = stage.name();
         match link((from, &staged.name), (to, &name)) {
             Ok(Renamed::Done) => Ok(Some(Staged { name, ino: staged.ino })),
-            Err(error) if !error.may_be_for_want_of_links() => Err(error),
+            Err(error) if !error.may_be_lack_of_hard_links() => Err(error),
             _ => Ok(None),
         }
     }

@@ -182,12 +182,15 @@ impl Displacement {
     }
 
     /// Parses a line of a journal, with its name and path. `None` if the stage's own process cannot have
-    /// written it: only names that it `has_named` are names of its own in the workspace.
-    fn read(line: &[u8], has_named: &impl Fn(&OsStr) -> bool) -> Option<(Self, RelativePath, RelativePath)> {
+    /// written it: only names that it `is_own_temporary_name` are names of its own in the workspace.
+    fn read(
+        line: &[u8],
+        is_own_temporary_name: &impl Fn(&OsStr) -> bool,
+    ) -> Option<(Self, RelativePath, RelativePath)> {
         let displacement: Self = read_line(line)?;
         let [name, path] = [&displacement.name, &displacement.path].map(Name::as_path);
         let (name, path) = (name?, path?);
-        let is_beside = || name.split().0 == path.split().0 && has_named(name.name());
+        let is_beside = || name.split().0 == path.split().0 && is_own_temporary_name(name.name());
         (!displacement.in_workspace || is_beside()).then_some((displacement, name, path))
     }
 
@@ -364,7 +367,7 @@ pub fn clear_up(root: &Root, stages: impl IntoIterator<Item = Abandoned>, rescue
 /// Backs up the local versions in an abandoned stage. Returns `false` if its journal is not complete, so what
 /// else is in it is unknown.
 fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Backups) -> Result<bool> {
-    if !abandoned.had_begun()? || abandoned.holds_nothing()? {
+    if !abandoned.had_begun()? || abandoned.has_no_file()? {
         return Ok(true);
     }
     let (mut in_stage, mut in_root) = (abandoned.cursor(), root.cursor());
@@ -373,7 +376,7 @@ fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Backups) -> Resul
     if let Some((mut file, _)) = in_stage.open(&journal)? {
         file.read_to_end(&mut bytes).map_err(|error| Error::io("read", in_stage.path_of(&journal), error))?;
     }
-    let (displacements, is_complete) = read_journal(&bytes, &|name| abandoned.has_named(name));
+    let (displacements, is_complete) = read_journal(&bytes, &|name| abandoned.is_own_temporary_name(name));
     for (displacement, name, path) in displacements {
         let cursor = if displacement.in_workspace {
             in_root.remove_file(&name.with_suffix(PART))?;
@@ -398,14 +401,14 @@ fn rescue_from(root: &Root, abandoned: &Abandoned, conflicts: &Backups) -> Resul
 /// complete line is valid even if others are damaged.
 fn read_journal(
     bytes: &[u8],
-    has_named: &impl Fn(&OsStr) -> bool,
+    is_own_temporary_name: &impl Fn(&OsStr) -> bool,
 ) -> (Vec<(Displacement, RelativePath, RelativePath)>, bool) {
     let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
     let head = lines.next().and_then(read_line::<Head>).filter(|head| head.version == VERSION);
     let mut displacements = Vec::new();
     let mut is_complete = true;
     for line in lines {
-        match Displacement::read(line, has_named) {
+        match Displacement::read(line, is_own_temporary_name) {
             Some(displacement) => displacements.push(displacement),
             None => is_complete = false,
         }

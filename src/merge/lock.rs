@@ -334,7 +334,7 @@ impl MergeLock {
     fn is_ours(&self) -> Result<bool> {
         self.held
             .as_ref()
-            .map_or(Ok(false), |held| Ok(held.names_us()? == Some(true) && held.folder.stands()?))
+            .map_or(Ok(false), |held| Ok(held.names_us()? == Some(true) && held.folder.is_at_its_path()?))
     }
 
     /// Removes the lock of a dead holder. It stays if the holder is alive, or if that is unknown.
@@ -1032,7 +1032,9 @@ mod tests {
             let (late, owner_file) = abandoned(&place);
             let lock = place.acquire(Duration::ZERO).unwrap();
             late.dismantle(owner_file).unwrap();
-            assert!(lock.held.as_ref().unwrap().folder.stands().unwrap() && place.owner_file().exists());
+            assert!(
+                lock.held.as_ref().unwrap().folder.is_at_its_path().unwrap() && place.owner_file().exists()
+            );
         }
     }
 
@@ -1042,7 +1044,7 @@ mod tests {
         let (judged, owner_file) = abandoned(&place);
         let late = MergeLock::claim(&Site::beside(&place.lock()), None).unwrap().unwrap();
         assert!(!judged.dismantle(owner_file).unwrap());
-        assert!(late.held.as_ref().unwrap().folder.stands().unwrap() && place.owner_file().exists());
+        assert!(late.held.as_ref().unwrap().folder.is_at_its_path().unwrap() && place.owner_file().exists());
     }
 
     #[test]

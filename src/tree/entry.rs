@@ -1,4 +1,4 @@
-//! One name in a tree, and a whole tree as a sorted map.
+//! An entry of a tree, and a whole tree as a sorted map.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A folder on disk → its entries in byte order of their paths.
+//! Reads a folder on disk into its entries, in byte order of their paths.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -13,22 +13,24 @@ use crate::fs::{Cursor, Kind, Meta, Root, means_gone};
 use crate::path::{RelativePath, bytes_of};
 use crate::sync::lock;
 
-/// One name that a scan found.
+/// An entry that a scan found.
 #[derive(Debug)]
 pub struct Found {
     /// Where.
     pub path: RelativePath,
-    /// What it was then. For a folder and a file; what a link is does not matter beyond its target.
+    /// Its metadata. Of a link, only the kind and target matter.
     pub meta: Meta,
-    /// Where it points, for a symbolic link.
+    /// The target, if it is a symbolic link.
     pub target: Option<std::sync::Arc<[u8]>>,
 }
 
-/// Which paths a scan leaves out, with all that is below them.
+/// Which paths a scan leaves out, with everything below them.
 pub type LeaveOut<'a> = &'a (dyn Fn(&RelativePath) -> bool + Sync);
 
-/// Reads the names below a root, in byte order of their paths. Names that vanish meanwhile are left out; a folder
-/// that may not be read fails it. Sockets, FIFOs and devices are found as [`Kind::Other`], and never opened.
+/// Finds all entries below a root, in byte order of their paths.
+///
+/// Entries that vanish during the scan are left out. A folder that may not be read is an error. Sockets,
+/// FIFOs and devices are found as [`Kind::Other`], and never opened.
 pub fn scan(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
     let mut found = if root.follows_links() {
         scan_following(root, leave_out, cancel)?
@@ -67,7 +69,7 @@ impl Walk<'_> {
         }
     }
 
-    /// One folder's entries, and which of them are folders to read next.
+    /// The entries of one folder, and those of them that are folders to read next.
     fn read(&self, path: Option<&RelativePath>) -> Result<(Vec<Found>, Vec<RelativePath>)> {
         self.cancel.check()?;
         let mut cursor = self.root.cursor();
@@ -87,7 +89,7 @@ impl Walk<'_> {
     }
 }
 
-/// What stands at a path itself, with where it points if it is a link: `None` where nothing does.
+/// The entry at a path, with its target if it is a link. `None` if nothing is there.
 pub fn inspect(cursor: &mut Cursor<'_>, path: RelativePath) -> Result<Option<Found>> {
     let Some(meta) = cursor.stat(&path)? else { return Ok(None) };
     let target = if meta.kind == Kind::Symlink {
@@ -99,14 +101,14 @@ pub fn inspect(cursor: &mut Cursor<'_>, path: RelativePath) -> Result<Option<Fou
     Ok(Some(Found { path, meta, target }))
 }
 
-/// How many names links may make of one, and how many any tree may have that way: a few links to two siblings each, on
-/// level after level, would otherwise fill a disk.
+/// Limits on how many names links may give to one inode on average, and on how many names any tree may have:
+/// a few links to two siblings each, level after level, could otherwise fill a disk.
 const NAMES_PER_INODE: usize = 64;
 const NAMES_MIN: usize = 10_000;
 
-/// The same with links followed. A link that dangles or would loop is found as the link.
+/// Scans with links followed. A link that dangles, or leads back to a folder above it, is found as the link.
 ///
-/// A tree that multiplies itself through links fails it, naming the link.
+/// A tree that links multiply beyond the limits is an error, which names a link.
 fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
     let mut cursor = root.cursor();
     let mut found = Vec::new();
@@ -116,7 +118,7 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
     while let Some(step) = walk.next() {
         cancel.check()?;
         let Some(path) = below(root, &step.path)? else {
-            // Only the root itself is not below the root, and it comes up only when it cannot be read.
+            // Only the root itself is not below the root, and it is reported only if it cannot be read.
             return Err(match step.found.err().flatten() {
                 Some(error) => Error::io("scandir", root.path(), error),
                 None => Obstacle::Unreadable.at("scandir", root.path()),
@@ -143,7 +145,8 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
                 }
             }
             Err(error) => {
-                // A loop has no system error, or the system's own; a dangling link leads to nothing. Both stay links.
+                // A loop has either no system error or the system's own, and a dangling link leads to
+                // nothing. Both stay links.
                 let error = error.filter(|error| !means_gone(error.raw_os_error()));
                 match (inspect(&mut cursor, path)?, error) {
                     (Some(entry), Some(error)) => {
@@ -169,8 +172,8 @@ fn below(root: &Root, full_path: &std::path::Path) -> Result<Option<RelativePath
     })
 }
 
-/// Reads a whole tree with the digests of its files. Names that vanish meanwhile are left out, as are sockets, FIFOs
-/// and devices.
+/// Reads a whole tree with the digests of its files. Entries that vanish during the scan are left out, and so
+/// are sockets, FIFOs and devices.
 pub fn snapshot(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Snapshot> {
     let found = scan(root, leave_out, cancel)?;
     let entries = found
@@ -187,7 +190,7 @@ pub fn snapshot(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result
     Ok(entries.into_iter().flatten().filter_map(|(path, entry)| Some((path, entry?))).collect())
 }
 
-/// How much of a file is read at once: what the processor's cache holds while it is hashed.
+/// How much of a file is read at once: what stays in the processor's cache while it is hashed.
 pub const CHUNK: usize = 256 * 1024;
 
 /// Reads and hashes files with one buffer.
@@ -196,14 +199,15 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// With a buffer of [`CHUNK`] bytes.
+    /// Makes a reader with a buffer of [`CHUNK`] bytes.
     #[must_use]
     #[allow(clippy::new_without_default, reason = "it allocates; `default()` would hide that")]
     pub fn new() -> Self {
         Self { buffer: vec![0; CHUNK] }
     }
 
-    /// What stands at `found.path` now, with its digest; `None` where it vanished or is not to be snapshot.
+    /// The entry at `found.path`, with its digest if it is a file. `None` if the file vanished, or for a
+    /// socket, FIFO or device.
     pub fn entry(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -220,7 +224,8 @@ impl Reader {
         })
     }
 
-    /// Reads a file to its end, gives each piece to `each`, and tells what it was when opened, and its digest.
+    /// Reads a file to its end and passes each chunk to `each`. Returns its metadata when it was opened, and
+    /// its digest.
     pub fn file(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -241,7 +246,8 @@ impl Reader {
                     hash.update(&self.buffer[..read]);
                     each(&self.buffer[..read])?;
                     length += read as u64;
-                    // A short read at the size it had when opened is the end: no further call to be told so.
+                    // A short read at the size that the file had when opened is its end, so no further call
+                    // is needed to learn that.
                     if length == meta.size && read < self.buffer.len() {
                         break;
                     }
@@ -260,16 +266,16 @@ mod tests {
 
     use super::*;
 
-    /// Each level links twice to the next one.
+    /// A tree in which each level has two links to the next one.
     fn doubling(levels: usize) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for level in 0..=levels {
-            let level_dir = folder.path().join(format!("levels/{level}"));
-            std::fs::create_dir_all(&level_dir).unwrap();
-            std::fs::write(level_dir.join("file"), "content").unwrap();
+            let level_folder = folder.path().join(format!("levels/{level}"));
+            std::fs::create_dir_all(&level_folder).unwrap();
+            std::fs::write(level_folder.join("file"), "content").unwrap();
             if level < levels {
                 for side in ["left", "right"] {
-                    symlink(format!("../{}", level + 1), level_dir.join(side)).unwrap();
+                    symlink(format!("../{}", level + 1), level_folder.join(side)).unwrap();
                 }
             }
         }
@@ -282,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn links_that_double_a_tree_are_followed_as_far_as_they_stay_few() {
+    fn links_that_double_a_tree_are_followed_up_to_a_limit() {
         assert_eq!(scan_through_links(&doubling(5)).unwrap(), 2 * (2 << 5) - 3);
         let error = scan_through_links(&doubling(20)).unwrap_err();
         assert_eq!(error.code(), "ERR_SANDBOX_UNSUPPORTED");
@@ -290,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_many_links_share_is_followed_for_each() {
+    fn a_folder_with_many_links_to_it_is_followed_through_each() {
         let folder = doubling(0);
         std::fs::create_dir(folder.path().join("shared")).unwrap();
         for name in 0..40 {

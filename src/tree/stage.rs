@@ -1,7 +1,8 @@
-//! A folder in the workspace's `.paperclip-runtime` where new content waits, complete, for its rename.
+//! The stage: a folder in the workspace's `.paperclip-runtime` that holds complete new content until it is
+//! renamed into place.
 //!
-//! It lies on the workspace's own file system, so that one rename puts a file in its place. It is locked as long as
-//! its process lives; what a killed process left behind is found by that (see [`Stage::abandoned`]).
+//! It is on the workspace's file system, so one rename puts a file in its place. It is locked as long as its
+//! process lives, which is how the stage of a killed process is recognized (see [`Stage::abandoned`]).
 
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -18,7 +19,7 @@ use crate::fs::{
 };
 use crate::path::{RelativePath, bytes_of};
 
-/// The workspace's folder that belongs to this package; neither uploaded nor downloaded.
+/// This package's folder in the workspace. It is neither uploaded nor downloaded.
 pub const RUNTIME: &str = ".paperclip-runtime";
 
 /// The path of [`RUNTIME`].
@@ -27,7 +28,7 @@ pub fn runtime() -> RelativePath {
     RelativePath::child(None, RUNTIME.as_bytes())
 }
 
-/// Unicode's default-ignorable characters.
+/// Whether a character is one of Unicode's default-ignorable ones.
 fn is_ignorable(character: char) -> bool {
     matches!(
         character,
@@ -51,8 +52,8 @@ fn is_ignorable(character: char) -> bool {
     )
 }
 
-/// A name as file systems may take it that do not tell upper from lower case, or pass over characters that are not seen:
-/// names that differ here are not one there, as far as they are ASCII.
+/// A name as a file system may see it that ignores case and invisible characters. Two ASCII names are one to
+/// such a file system only if this makes them equal.
 #[must_use]
 pub fn folded_name(name: &[u8]) -> String {
     let mut text = readable(name);
@@ -63,11 +64,12 @@ pub fn folded_name(name: &[u8]) -> String {
     text
 }
 
-/// What follows [`RUNTIME`] in the name of a folder that is about to become it, or was it a moment ago.
+/// What follows [`RUNTIME`] in the name of a folder that is about to become the runtime folder, or was it a
+/// moment ago.
 const DRAFT: &str = ".new-";
 
-/// Whether a path is [`RUNTIME`] (or a draft of it) or lies in it, also where a file system does not tell upper from
-/// lower case, or passes over characters that are not seen.
+/// Whether a path is [`RUNTIME`] or a draft of it, or is in one, in any spelling that some file system takes
+/// for it.
 #[must_use]
 pub fn is_in_runtime(path: &RelativePath) -> bool {
     let name = path.top();
@@ -84,28 +86,28 @@ pub fn is_in_runtime(path: &RelativePath) -> bool {
     std::str::from_utf8(name).is_ok_and(|name| is_ours(name.replace(is_ignorable, "").as_bytes()))
 }
 
-/// The file by which git leaves the runtime folder alone.
+/// The file that makes git ignore the runtime folder.
 const IGNORE: &str = ".gitignore";
 
-/// What is in it.
+/// Its content.
 const IGNORE_ALL: &[u8] = b"*\n";
 
-/// How long the runtime folder may be locked by a process that removes it, in milliseconds. That takes a moment; one
-/// that was stopped in the middle of it must not stop us.
+/// How long to wait for a process that has locked the runtime folder to remove it, in milliseconds. Removal
+/// takes a moment, but that process may have been stopped in the middle of it.
 const REMOVAL_MS: u32 = 1000;
 
-/// The workspace's runtime folder, made where it was missing. It has its `.gitignore` from the moment that it exists,
-/// and nobody removes it while this is held.
+/// The workspace's runtime folder, made if it was missing. Nobody removes it while this value exists.
 ///
-/// A stage that a kill leaves may hold the only copy of an edit, which neither `git clean` nor `git add` may take.
+/// It has its `.gitignore` from the moment that it exists, because a stage that a killed process left may
+/// hold the only copy of an edit, which neither `git clean` nor `git add` may take.
 #[derive(Debug)]
 pub struct RuntimeFolder {
-    /// The lock goes with the handle.
+    /// The lock lasts as long as this handle.
     _locked: Root,
 }
 
 impl RuntimeFolder {
-    /// Opens it. A link in its place is never followed.
+    /// Opens or makes the folder. A link in its place is never followed.
     pub fn open(workspace: &Root) -> Result<Self> {
         let path = runtime();
         let mut waited_ms = 0;
@@ -129,7 +131,7 @@ impl RuntimeFolder {
             if !workspace.cursor().stat(&path)?.is_some_and(|now| now.is_same_inode(&meta)) {
                 continue;
             }
-            match keep_out_of_git(workspace) {
+            match ensure_gitignore(workspace) {
                 Err(error) if error.is_gone() => {}
                 done => return done.map(|()| Self { _locked: folder }),
             }
@@ -137,8 +139,8 @@ impl RuntimeFolder {
     }
 }
 
-/// Brings the folder to its path with the `.gitignore` in it. What stands there by then stays, unless it is an empty
-/// folder.
+/// Moves a draft with the `.gitignore` to the folder's path. What is there by then stays, unless it is an
+/// empty folder.
 fn make_runtime(cursor: &mut Cursor<'_>) -> Result<()> {
     let Some(draft) = make_draft(cursor)? else { return Ok(()) };
     let (mut from, mut to) = (cursor.another(), cursor.another());
@@ -149,31 +151,31 @@ fn make_runtime(cursor: &mut Cursor<'_>) -> Result<()> {
     renamed.map(|_| ())
 }
 
-/// Sees to it that the runtime folder has a `.gitignore` that says something. One that somebody wrote stays as it is.
-fn keep_out_of_git(workspace: &Root) -> Result<()> {
+/// Makes sure that the runtime folder has a `.gitignore` with content. An existing one is not changed.
+fn ensure_gitignore(workspace: &Root) -> Result<()> {
     let mut cursor = workspace.cursor();
     let path = RelativePath::child(Some(&runtime()), IGNORE.as_bytes());
     match cursor.stat(&path)? {
         Some(meta) if meta.kind == Kind::Folder => {
             return Err(must_be(&cursor, &path, "file", "it keeps work in progress out of git"));
         }
-        // Git follows no link there, so one says nothing.
-        Some(meta) if meta.kind == Kind::File && !says_nothing(&mut cursor, &path)? => return Ok(()),
+        // Git follows no link there, so a link has no effect.
+        Some(meta) if meta.kind == Kind::File && !is_blank(&mut cursor, &path)? => return Ok(()),
         _ => {}
     }
-    let Some(draft) = make_draft(&mut cursor)? else { return keep_out_of_git(workspace) };
+    let Some(draft) = make_draft(&mut cursor)? else { return ensure_gitignore(workspace) };
     let ignore = RelativePath::child(Some(&draft), IGNORE.as_bytes());
     let replaced = rename((&mut cursor.another(), &ignore), (&mut cursor.another(), &path), Onto::Replace);
     remove_draft(&mut cursor, &draft)?;
     match replaced? {
         Renamed::Done => Ok(()),
-        // Somebody was there in between.
-        _ => keep_out_of_git(workspace),
+        // Another process put something there in between.
+        _ => ensure_gitignore(workspace),
     }
 }
 
-/// Whether a `.gitignore` is empty: a full disk, or a crash of the machine, left it so.
-fn says_nothing(cursor: &mut Cursor<'_>, ignore: &RelativePath) -> Result<bool> {
+/// Whether a `.gitignore` is blank, as after a full disk or a crash of the machine.
+fn is_blank(cursor: &mut Cursor<'_>, ignore: &RelativePath) -> Result<bool> {
     let Some((file, _)) = cursor.open(ignore)? else { return Ok(true) };
     let mut text = Vec::new();
     file.take(4096)
@@ -182,8 +184,8 @@ fn says_nothing(cursor: &mut Cursor<'_>, ignore: &RelativePath) -> Result<bool> 
     Ok(text.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace()))
 }
 
-/// Makes a folder with a name of its own that has the `.gitignore` in it. Nothing where another process took it for one
-/// that was left behind.
+/// Makes a folder with a name of its own that contains the `.gitignore`. `None` if another process took it
+/// for an abandoned one and removed it.
 fn make_draft(cursor: &mut Cursor<'_>) -> Result<Option<RelativePath>> {
     let draft = loop {
         let draft = draft_name();
@@ -210,7 +212,7 @@ fn draft_name() -> RelativePath {
     RelativePath::child(None, format!("{RUNTIME}{DRAFT}{:x}-{serial:x}", std::process::id()).as_bytes())
 }
 
-/// Removes a draft, if there is nothing in it but the `.gitignore`.
+/// Removes a draft, unless it contains more than the `.gitignore`.
 fn remove_draft(cursor: &mut Cursor<'_>, draft: &RelativePath) -> Result<()> {
     let names = cursor.list(Some(draft))?.unwrap_or_default();
     if names.iter().all(|name| **name == *IGNORE.as_bytes()) {
@@ -220,36 +222,36 @@ fn remove_draft(cursor: &mut Cursor<'_>, draft: &RelativePath) -> Result<()> {
     Ok(())
 }
 
-/// Removes the drafts that killed processes left. A process that is at work on one makes another.
+/// Removes the drafts that killed processes left. A living process whose draft vanishes makes another one.
 fn remove_drafts(workspace: &Root) -> Result<()> {
     let mut cursor = workspace.cursor();
     let prefix = format!("{RUNTIME}{DRAFT}");
     for name in cursor.list(None)?.unwrap_or_default() {
         if name.starts_with(prefix.as_bytes()) {
-            // Another user's stays: nothing is in it, and it is no reason not to go on.
+            // Another user's draft stays. There is nothing of value in it.
             let _stays = remove_draft(&mut cursor, &RelativePath::child(None, &name));
         }
     }
     Ok(())
 }
 
-/// Removes the runtime folder if nothing is in it but our `.gitignore`, and nobody is about to put something in. Where
-/// a file system knows no locks, nobody can tell, and it stays.
+/// Removes the runtime folder if it contains nothing but our `.gitignore` and no process is about to use it.
+/// It stays on a file system without locks, where that is unknown.
 pub fn remove_unused_runtime(workspace: &Root) -> Result<()> {
     let path = runtime();
-    // Another process that found it locked by us leaves it to us: so we look again.
+    // A process that finds it locked by us leaves its removal to us, so we check again.
     while is_unused(&mut workspace.cursor())? {
         let folder = match workspace.below(&path) {
             Err(error) if error.is_gone() => return Ok(()),
             folder => folder?,
         };
-        if try_lock(&folder, Sharing::Alone)? != Hold::Ours {
+        if try_lock(&folder, Sharing::Exclusive)? != Hold::Ours {
             return Ok(());
         }
         let mut cursor = workspace.cursor();
         let meta = folder.meta()?;
         if cursor.stat(&path)?.is_some_and(|now| now.is_same_inode(&meta)) && is_unused(&mut cursor)? {
-            // In one step, so that it is nowhere without its `.gitignore`.
+            // In one step, so that it is never there without its `.gitignore`.
             let draft = draft_name();
             rename((&mut cursor.another(), &path), (&mut cursor.another(), &draft), Onto::Replace)?;
             return remove_draft(&mut cursor, &draft);
@@ -258,7 +260,7 @@ pub fn remove_unused_runtime(workspace: &Root) -> Result<()> {
     Ok(())
 }
 
-/// Whether the runtime folder is there with nothing in it but our `.gitignore`.
+/// Whether the runtime folder exists and contains nothing but our `.gitignore`.
 fn is_unused(cursor: &mut Cursor<'_>) -> Result<bool> {
     let Some(names) = cursor.list(Some(&runtime()))? else { return Ok(false) };
     if names.iter().any(|name| **name != *IGNORE.as_bytes()) {
@@ -277,15 +279,17 @@ fn must_be(cursor: &Cursor<'_>, path: &RelativePath, what: &str, since: &str) ->
     Error::UnsafePath {
         path: readable(bytes_of(&cursor.path_of(path))),
         offset: None,
-        reason: format!("it must be a {what} and nothing else, since {since}; move it away and try again"),
+        reason: format!("it must be a {what} and nothing else, because {since}; move it away and try again"),
     }
 }
 
-/// How the name of a workspace's lock folder ends.
+/// The suffix of a workspace's lock folder.
 const LOCK_SUFFIX: &str = ".paperclip-restore.lock";
 
-/// Whether a path is a workspace's lock, as of a workspace in this one, or lies in it, by any name that some file system
-/// takes for it. Such a path neither goes nor comes: a lock names a process of this machine.
+/// Whether a path is the lock of a workspace inside this one, or is in such a lock, in any spelling that some
+/// file system takes for it.
+///
+/// Such a path is neither uploaded nor restored, because a lock names a process of this machine.
 #[must_use]
 pub fn is_lock_name(path: &RelativePath) -> bool {
     let is_lock = |name: &[u8]| {
@@ -302,24 +306,25 @@ pub fn is_lock_name(path: &RelativePath) -> bool {
     path.as_bytes().split(|&byte| byte == b'/').any(is_lock)
 }
 
-/// How a stage folder's name begins.
+/// The prefix of a stage folder's name.
 const PREFIX: &str = "stage-";
 
-/// A file that is in a stage from the first until its journal is whole. While it is there, nothing was displaced, and
-/// nothing in the stage is anybody's work.
-const UNBEGUN: &str = "unbegun";
+/// A marker file that is in the stage until its journal is complete. While it is there, nothing was
+/// displaced, so the stage contains no local version.
+const NOT_BEGUN: &str = "unbegun";
 
-/// How many folders a stage is spread over at most: names in one are made and removed one after the other.
+/// How many folders a stage is divided into at most. The kernel makes and removes the names of one folder one
+/// after another.
 const SHARES: usize = 16;
 
-/// A locked stage folder. [`Stage::close`] removes it with all that is left in it.
+/// A locked stage folder. [`Stage::close`] removes it with everything in it.
 #[derive(Debug)]
 pub struct Stage {
     root: Root,
     path: RelativePath,
-    /// One folder for each thread that works in it.
+    /// One folder for each thread that writes.
     shares: Vec<RelativePath>,
-    /// The permission bits that a new file gets when it asks for all.
+    /// The permission bits that the umask, or a default ACL, leaves of a new file's.
     allowed: u32,
     next: AtomicU64,
 }
@@ -329,7 +334,7 @@ impl Stage {
     pub fn open(workspace: &Root) -> Result<Self> {
         let opened = Self::open_in_runtime(workspace);
         if opened.is_err() {
-            // That failure is the one to report, and the folder is harmless.
+            // The failure that led here is the one to report, and the folder is harmless.
             let _left = remove_unused_runtime(workspace);
         }
         opened
@@ -344,7 +349,7 @@ impl Stage {
             let attempt = (u64::from(std::process::id()) << 32) + SERIAL.fetch_add(1, Ordering::Relaxed);
             let path = RelativePath::child(Some(&runtime), format!("{PREFIX}{attempt:x}").as_bytes());
             let made = match cursor.make_folder(&path, 0o700) {
-                // Somebody removed the folder around it by hand.
+                // Somebody removed the runtime folder by hand.
                 Err(error) if error.is_gone() => {
                     in_place = RuntimeFolder::open(workspace)?;
                     cursor = workspace.cursor();
@@ -355,7 +360,7 @@ impl Stage {
             if made {
                 let root = match workspace.below(&path) {
                     Ok(root) => root,
-                    // As below.
+                    // The same has happened.
                     Err(error) if error.is_gone() => continue,
                     Err(error) => return Err(error),
                 };
@@ -367,7 +372,8 @@ impl Stage {
                     }
                     Ok(None) => {}
                     Err(error) => {
-                        // That failure is the one to report, and nobody's work is in the folder yet.
+                        // The failure that led here is the one to report, and there is no local version in
+                        // the folder yet.
                         let _left = remove_tree(workspace, &path);
                         return Err(error);
                     }
@@ -376,24 +382,24 @@ impl Stage {
         }
     }
 
-    /// Locks a new stage folder and makes what is in every stage. Nothing where it was taken for abandoned, and removed,
-    /// before it was locked.
+    /// Locks a new stage folder and makes its initial content. `None` if another process took it for
+    /// abandoned and removed it before it was locked.
     fn prepare(root: Root, path: RelativePath, cursor: &mut Cursor<'_>) -> Result<Option<Self>> {
         if lock_at(&root, cursor, &path)? == Hold::Taken {
             return Ok(None);
         }
-        let allowed = mark_unbegun(&root)?;
+        let allowed = mark_not_begun(&root)?;
         let shares = make_shares(&root)?;
         Ok(Some(Self { root, path, shares, allowed, next: AtomicU64::new(0) }))
     }
 
-    /// Notes that the journal is whole, and that local versions may be displaced into the stage from now on.
+    /// Records that the journal is complete, so local versions may be displaced into the stage from now on.
     pub fn begin(&self) -> Result<()> {
-        self.cursor().remove_file(&RelativePath::child(None, UNBEGUN.as_bytes())).map(|_| ())
+        self.cursor().remove_file(&RelativePath::child(None, NOT_BEGUN.as_bytes())).map(|_| ())
     }
 
-    /// The stages that dead processes left in a workspace: those that nobody holds locked. Where a file system knows no
-    /// locks, nobody can tell, and they stay.
+    /// The stages that ended processes left in a workspace: those that nobody has locked. On a file system
+    /// without locks that is unknown, and they stay.
     pub fn abandoned(workspace: &Root) -> Result<Vec<Abandoned>> {
         remove_drafts(workspace)?;
         let runtime = runtime();
@@ -404,7 +410,8 @@ impl Stage {
             let path = RelativePath::child(Some(&runtime), &name);
             let root = match workspace.below(&path) {
                 Ok(root) => root,
-                // Its owner removed it meanwhile, or it is no folder and so no stage. Or it is another user's.
+                // Its owner removed it in between; or it is not a folder and so not a stage; or it is another
+                // user's.
                 Err(error) if error.is_gone() || error.is_io(ErrorKind::PermissionDenied) => continue,
                 Err(error) => return Err(error),
             };
@@ -415,74 +422,75 @@ impl Stage {
         Ok(abandoned)
     }
 
-    /// A place from which to work in the stage folder.
+    /// A cursor in the stage folder.
     #[must_use]
     pub fn cursor(&self) -> Cursor<'_> {
         self.root.cursor()
     }
 
-    /// A name that nothing in the stage has, in this thread's share of it.
+    /// A new name in the stage, in the folder for this thread.
     #[must_use]
     pub fn name(&self) -> RelativePath {
         let share = rayon::current_thread_index().unwrap_or(0) % self.shares.len();
         RelativePath::child(Some(&self.shares[share]), self.number().to_string().as_bytes())
     }
 
-    /// A name to work by in a folder that lies on another file system than the stage.
+    /// A new name for a temporary entry in a folder on another file system than the stage.
     #[must_use]
-    pub fn name_elsewhere(&self) -> String {
-        format!("{}{}", elsewhere(&self.path), self.number())
+    pub fn temporary_name(&self) -> String {
+        format!("{}{}", temporary_prefix(&self.path), self.number())
     }
 
     fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A new file with exactly those permission bits, and its name in the stage.
+    /// Creates a file with exactly these permission bits. Returns its name in the stage, too.
     pub fn file(&self, cursor: &mut Cursor<'_>, mode: u32) -> Result<(RelativePath, File)> {
         let name = self.name();
         let mode = mode & PERMISSIONS;
         let file = cursor.create(&name, mode)?;
-        // The umask has no say in what was agreed with the other side.
+        // The mode was agreed with the other side, so the umask must not change it.
         if mode & !self.allowed != 0 {
             set_file_mode(&file, mode).map_err(|error| Error::io("fchmod", cursor.path_of(&name), error))?;
         }
         Ok((name, file))
     }
 
-    /// Leaves it as a killed process would, for what is in it to be rescued.
+    /// Leaves the stage as a killed process would, so its content can be rescued.
     #[must_use]
     pub fn abandon(self) -> Abandoned {
         Abandoned { root: self.root, path: self.path }
     }
 
-    /// Removes the stage with all that is left in it, and the folder around it where that is empty then.
+    /// Removes the stage with everything in it, and the runtime folder if that is empty then.
     pub fn close(self, workspace: &Root) -> Result<()> {
         remove_stage(workspace, &self.path)
     }
 }
 
-/// Locks an open stage folder for us alone, if it is still the one at its path. It may have been removed before it was
-/// locked, and a process with the same id, in another container, may have made a stage of its own under that name: that
-/// one is as if another had the lock.
+/// Locks an open stage folder exclusively, if it is still the one at its path.
+///
+/// It may have been removed before it was locked, and a process with the same number in another container may
+/// have made a stage with the same name. Then it counts as locked by another process.
 fn lock_at(folder: &Root, cursor: &mut Cursor<'_>, path: &RelativePath) -> Result<Hold> {
-    let hold = try_lock(folder, Sharing::Alone)?;
+    let hold = try_lock(folder, Sharing::Exclusive)?;
     let meta = folder.meta()?;
     let is_there = cursor.stat(path)?.is_some_and(|now| now.is_same_inode(&meta));
     Ok(if is_there { hold } else { Hold::Taken })
 }
 
-/// Makes the mark that nothing is displaced yet, and tells what the umask, or the folder's default ACL, leaves of a new
-/// file's permission bits.
-fn mark_unbegun(stage: &Root) -> Result<u32> {
+/// Creates the marker for a journal that is not complete. Returns the permission bits that the umask, or the
+/// folder's default ACL, leaves of a new file's.
+fn mark_not_begun(stage: &Root) -> Result<u32> {
     let mut cursor = stage.cursor();
-    let mark = RelativePath::child(None, UNBEGUN.as_bytes());
+    let mark = RelativePath::child(None, NOT_BEGUN.as_bytes());
     let file = cursor.create(&mark, PERMISSIONS)?;
     let meta = Meta::of_file(&file).map_err(|error| Error::io("fstat", cursor.path_of(&mark), error))?;
     Ok(meta.mode & PERMISSIONS)
 }
 
-/// A stage whose process died, locked by us now.
+/// The stage of a process that has ended, locked by us.
 #[derive(Debug)]
 pub struct Abandoned {
     root: Root,
@@ -490,43 +498,43 @@ pub struct Abandoned {
 }
 
 impl Abandoned {
-    /// A place from which to look into it.
+    /// A cursor in it.
     #[must_use]
     pub fn cursor(&self) -> Cursor<'_> {
         self.root.cursor()
     }
 
-    /// Where it stands in the workspace.
+    /// Its path in the workspace.
     #[must_use]
     pub fn path(&self) -> &RelativePath {
         &self.path
     }
 
-    /// Whether its process may have displaced something before it died.
+    /// Whether its process may have displaced something before it ended.
     pub fn had_begun(&self) -> Result<bool> {
-        Ok(self.cursor().stat(&RelativePath::child(None, UNBEGUN.as_bytes()))?.is_none())
+        Ok(self.cursor().stat(&RelativePath::child(None, NOT_BEGUN.as_bytes()))?.is_none())
     }
 
-    /// Whether it has no file, and so nobody's work.
-    pub fn holds_nothing(&self) -> Result<bool> {
+    /// Whether it contains no file, so no local version is in it.
+    pub fn has_no_file(&self) -> Result<bool> {
         let found = scan(&self.root, &|_| false, &Cancel::default())?;
         Ok(found.iter().all(|found| found.meta.kind == Kind::Folder))
     }
 
-    /// Whether it has made a name such as [`Stage::name_elsewhere`] gives.
+    /// Whether it may have made a name, as [`Stage::temporary_name`] does.
     #[must_use]
-    pub fn has_named(&self, name: &OsStr) -> bool {
-        name.as_encoded_bytes().starts_with(elsewhere(&self.path).as_bytes())
+    pub fn is_own_temporary_name(&self, name: &OsStr) -> bool {
+        name.as_encoded_bytes().starts_with(temporary_prefix(&self.path).as_bytes())
     }
 
-    /// Removes it with all that is in it, and the folder around it where that is empty then.
+    /// Removes it with everything in it, and the runtime folder if that is empty then.
     pub fn remove(self, workspace: &Root) -> Result<()> {
         remove_stage(workspace, &self.path)
     }
 }
 
-/// How a stage's names elsewhere begin: with its own, so that nobody else has them.
-fn elsewhere(stage: &RelativePath) -> String {
+/// The prefix of a stage's names elsewhere. It contains the name of the stage, so no other stage uses it.
+fn temporary_prefix(stage: &RelativePath) -> String {
     format!(".paperclip-{}-", stage.name().display())
 }
 
@@ -541,13 +549,13 @@ fn make_shares(stage: &Root) -> Result<Vec<RelativePath>> {
         .collect()
 }
 
-/// The last one to go takes the runtime folder along, whoever made it.
+/// The last stage that is removed takes the runtime folder with it, whichever process made that.
 fn remove_stage(workspace: &Root, stage: &RelativePath) -> Result<()> {
     remove_tree(workspace, stage)?;
     remove_unused_runtime(workspace)
 }
 
-/// Removes whatever stands at a path, and a folder with all that is in it.
+/// Removes whatever is at a path, and a folder with everything in it.
 pub fn remove_tree(root: &Root, path: &RelativePath) -> Result<()> {
     let mut cursor = root.cursor();
     match cursor.stat(path)? {
@@ -580,7 +588,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_runtime_folder_by_any_name_that_some_file_system_takes_for_it() {
+    fn every_spelling_of_the_runtime_folder_is_recognized() {
         for (name, is_runtime) in [
             (".paperclip-runtime", true),
             (".paperclip-runtime/stage-1/journal", true),
@@ -605,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_by_any_name_that_some_file_system_takes_for_it() {
+    fn every_spelling_of_a_lock_is_recognized() {
         for (name, is_lock) in [
             ("ws.paperclip-restore.lock", true),
             (".paperclip-restore.lock", true),
@@ -625,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_stage_takes_the_runtime_folder_along() {
+    fn removing_the_last_stage_removes_the_runtime_folder() {
         let folder = tempfile::tempdir().unwrap();
         let workspace = Root::open(folder.path()).unwrap();
         let (first, second) = (Stage::open(&workspace).unwrap(), Stage::open(&workspace).unwrap());
@@ -645,7 +653,7 @@ mod tests {
     }
 
     #[test]
-    fn the_runtime_folder_stays_where_something_of_the_users_is_in_it() {
+    fn the_runtime_folder_stays_if_it_contains_a_users_file() {
         for (name, content) in [(".gitignore", "conflicts/\n"), ("note", "")] {
             let folder = tempfile::tempdir().unwrap();
             let workspace = Root::open(folder.path()).unwrap();
@@ -657,7 +665,7 @@ mod tests {
     }
 
     #[test]
-    fn the_runtime_folder_stays_while_it_is_held() {
+    fn the_runtime_folder_stays_while_it_is_in_use() {
         let folder = tempfile::tempdir().unwrap();
         let workspace = Root::open(folder.path()).unwrap();
         let held = RuntimeFolder::open(&workspace).unwrap();
@@ -669,7 +677,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_was_there_the_runtime_folder_has_a_gitignore_that_says_something() {
+    fn the_runtime_folder_always_has_a_gitignore_with_content() {
         let ignore = |folder: &Path| folder.join(RUNTIME).join(IGNORE);
         for (what, before, after) in [
             ("none", None, IGNORE_ALL),
@@ -701,7 +709,7 @@ mod tests {
     }
 
     #[test]
-    fn drafts_of_killed_processes_are_removed_and_nothing_else() {
+    fn only_drafts_of_killed_processes_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let workspace = Root::open(folder.path()).unwrap();
         for (name, file) in [
@@ -720,7 +728,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_under_the_name_of_one_that_is_gone_is_not_touched() {
+    fn a_new_stage_with_the_name_of_a_removed_one_is_not_touched() {
         let folder = tempfile::tempdir().unwrap();
         let workspace = Root::open(folder.path()).unwrap();
         let _in_place = RuntimeFolder::open(&workspace).unwrap();
@@ -744,9 +752,9 @@ mod tests {
         assert_eq!(lock_at(&new, &mut cursor, &path).unwrap(), Hold::Ours);
     }
 
-    /// Whoever looks sees no runtime folder, or one with its `.gitignore`.
+    /// An observer sees either no runtime folder, or one with its `.gitignore`.
     #[test]
-    fn among_many_stages_the_gitignore_is_there_from_the_first_moment() {
+    fn the_gitignore_is_there_as_soon_as_a_stage_is() {
         let folder = tempfile::tempdir().unwrap();
         let workspace = Root::open(folder.path()).unwrap();
         let done = AtomicBool::new(false);
@@ -754,7 +762,8 @@ mod tests {
             let watcher = scope.spawn(|| {
                 let mut seen = 0_u32;
                 while !done.load(Ordering::Relaxed) {
-                    // The names of one folder are read by one handle, wherever it is moved meanwhile.
+                    // The names are read through one handle, so they are those of one folder, even if it is
+                    // moved meanwhile.
                     let Ok(runtime) = workspace.below(&runtime()) else { continue };
                     let names = runtime.cursor().list(None).unwrap().unwrap_or_default();
                     if names.iter().any(|name| name.starts_with(PREFIX.as_bytes())) {
@@ -779,6 +788,6 @@ mod tests {
             done.store(true, Ordering::Relaxed);
             assert!(watcher.join().unwrap() > 0);
         });
-        assert_eq!(names(folder.path()), Vec::<String>::new(), "the last one took the folder along");
+        assert_eq!(names(folder.path()), Vec::<String>::new(), "the last one removed the folder");
     }
 }

@@ -1,18 +1,19 @@
 //! Names of files and folders that exist only while a call runs.
 //!
-//! They lie in folders that other calls read at the same time, and belong to none of these. The format is strict, so that
-//! a user's file is never taken for one: `<prefix><process id>-<16 letters or digits>`.
+//! They are in folders that other calls read at the same time, and those calls ignore them. The format is
+//! strict, so that a user's file is never taken for one of them: `<prefix><process id>-<16 letters or
+//! digits>`.
 
 use crate::path::RelativePath;
 use crate::random;
 
-/// An archive that is being written, beside where it will lie.
+/// The prefix of an archive that is being written, beside its final path.
 pub const ARCHIVE: &str = ".sandbox-archive-";
 
-/// The folder in a mirror's target in which new content waits.
+/// The prefix of the folder in a mirror's target that holds new content until it is moved into place.
 pub const MIRROR: &str = ".paperclip-mirror-";
 
-/// How many letters or digits make a name unlike any other.
+/// How many letters or digits make a name unique.
 const UNIQUE: usize = 16;
 
 /// A new name that begins with `prefix`.
@@ -21,8 +22,8 @@ pub fn name(prefix: &str) -> String {
     format!("{prefix}{}-{:0UNIQUE$x}", std::process::id(), random::bits())
 }
 
-/// Whether the last name of a path is a temporary one of an archive or mirror, of this process or another: neither
-/// archived, uploaded nor mirrored.
+/// Whether the last name of a path is a temporary one of an archive or mirror, by this process or another.
+/// Such a file is neither archived, uploaded nor mirrored.
 #[must_use]
 pub fn is_temporary_name(path: &RelativePath) -> bool {
     let name = path.name().as_encoded_bytes();
@@ -42,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn every_new_name_is_temporary_and_another() {
+    fn every_new_name_is_recognized_as_temporary_and_unique() {
         for prefix in [ARCHIVE, MIRROR] {
             let (one, other) = (name(prefix), name(prefix));
             assert!(is_temporary(&one) && is_temporary(&format!("a/b/{other}")), "{one} {other}");
@@ -51,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_merely_looks_alike_is_the_users() {
+    fn a_name_in_another_format_is_not_temporary() {
         for (name, temporary) in [
             (".sandbox-archive-1-0123456789abcdef", true),
             (".paperclip-mirror-4294967295-0123456789ABCDEF", true),
@@ -70,7 +71,7 @@ mod tests {
             ("x.sandbox-archive-1-0123456789abcdef", false),
             (".Sandbox-Archive-1-0123456789abcdef", false),
             (".paperclip-mirror-1-0", false),
-            // What is in such a folder is left out with it.
+            // What is in such a folder is left out together with it.
             (".paperclip-mirror-1-0123456789abcdef/0", false),
         ] {
             assert_eq!(is_temporary(name), temporary, "{name}");
