@@ -1,7 +1,8 @@
-//! Bytes of an archive, compressed and back.
+//! Compresses and decompresses the bytes of an archive.
 //!
-//! Compressed is with gzip, which every sandbox reads: in blocks on all of rayon's threads, joined into one member. What
-//! comes back was made by a program in the sandbox and is taken for hostile: it must be exactly as long as it is said to be.
+//! Compression uses gzip, which every sandbox can read: in blocks, on all of rayon's threads, joined into one
+//! gzip member. What is decompressed was made by a program in the sandbox and is untrusted: it must have
+//! exactly the expected length.
 
 use std::io::{self, BufRead, Read};
 use std::sync::{Arc, Mutex};
@@ -19,17 +20,17 @@ use crate::sync::lock;
 /// How bytes are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Codec {
-    /// Not at all.
+    /// They are not.
     #[default]
     None,
-    /// They are one gzip member.
+    /// As one gzip member.
     Gzip,
-    /// They are zstd frames.
+    /// As zstd frames.
     Zstd,
 }
 
 impl Codec {
-    /// Its name, which is that of the program that knows it.
+    /// Its name, which is also that of its program.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,20 +60,22 @@ impl Codec {
 /// How many bytes one thread compresses at a time.
 const BLOCK: usize = 1024 * 1024;
 
-/// A block is compressed where any of its samples gets smaller: so many, of so many bytes each.
+/// How many samples of a block are tried, and the size of each. A block is compressed if any of its samples
+/// shrinks.
 const SAMPLES: usize = 4;
 const SAMPLE: usize = 16 * 1024;
 
-/// The first level of zlib-rs has fixed codes, the second has codes made for the content: text gets a seventh smaller by it.
+/// Level 1 of zlib-rs uses fixed codes; level 2 makes codes for the content, which makes text smaller by a
+/// seventh.
 const LEVEL: Compression = Compression::new(2);
 
 /// A gzip header without a name or time.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
 
-/// Deflate's last block, empty.
+/// The last block of deflate data, empty.
 const LAST: [u8; 2] = [3, 0];
 
-/// Compresses into one gzip member. Nothing where it gets smaller by less than a twentieth.
+/// Compresses into one gzip member. `None` if that saves less than a twentieth.
 ///
 /// Blocks are compressed a few at a time, so that hardly more memory is needed than the member has.
 pub fn compress(bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
@@ -109,7 +112,7 @@ pub fn compress(bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
     Ok(Some(member))
 }
 
-/// How one block is compressed, by itself, so that the next can follow it. What does not shrink is stored.
+/// How one block is compressed, separately, so that others can follow. A block that does not shrink is stored.
 fn level_for(block: &[u8]) -> Compression {
     let samples = block.chunks(block.len().div_ceil(SAMPLES).max(1));
     let mut samples = samples.map(|part| &part[..part.len().min(SAMPLE)]);
@@ -119,7 +122,7 @@ fn level_for(block: &[u8]) -> Compression {
 
 fn deflated(block: &[u8], level: Compression) -> Vec<u8> {
     let mut state = Compress::new(level, false);
-    // Stored blocks add five bytes for each 64 KiB at most, and the flush five more.
+    // Stored blocks add at most five bytes for each 64 KiB, and the flush adds five more.
     let mut out = Vec::with_capacity(block.len() + block.len() / 4096 + 64);
     loop {
         let read = usize::try_from(state.total_in()).expect("it lies in memory");
@@ -137,15 +140,15 @@ fn deflated(block: &[u8], level: Compression) -> Vec<u8> {
     }
 }
 
-/// One part of an archive as a stream of what it holds. It must hold exactly as much as it is said to.
+/// Decodes one part of an archive, as a stream. The part must have exactly the expected size.
 pub struct Decoder<B: Bytes> {
     from: From<B>,
     codec: Codec,
-    /// Where in the whole archive the next byte stands, for messages.
+    /// The offset of the next byte in the whole archive, for messages.
     at: u64,
-    /// How many bytes are still due.
+    /// How many bytes are still missing.
     due: u64,
-    /// What was said to be in it.
+    /// The expected size.
     size: u64,
     failed: Arc<Mutex<Option<Error>>>,
     ended: bool,
@@ -158,8 +161,8 @@ enum From<B: Bytes> {
 }
 
 impl<B: Bytes> Decoder<B> {
-    /// Of the first `length` bytes of a file, in which there must be exactly `size` bytes that stand at `at` in the whole
-    /// archive.
+    /// Decodes the first `length` bytes of a file. They must contain exactly `size` bytes, which are at
+    /// offset `at` of the whole archive.
     pub fn new(codec: Codec, bytes: B, length: u64, at: u64, size: u64) -> Result<Self> {
         let failed = Arc::default();
         let compressed =
@@ -186,7 +189,7 @@ impl<B: Bytes> Decoder<B> {
         }
     }
 
-    /// Checks what stands behind the last byte.
+    /// Checks that nothing follows the last byte.
     fn end(&mut self) -> Result<()> {
         let mut one = [0];
         match self.read(&mut one) {
@@ -215,7 +218,7 @@ impl<B: Bytes> Decoder<B> {
             }
         };
         if rest.fill_buf().is_ok_and(|rest| !rest.is_empty()) {
-            return Err(damaged(self.at, self.codec, "something stands behind its end"));
+            return Err(damaged(self.at, self.codec, "something follows its end"));
         }
         lock(&self.failed).take().map_or(Ok(()), Err)
     }
@@ -271,7 +274,8 @@ impl<B: Bytes> Stream for Decoder<B> {
     }
 }
 
-/// The memory that a zstd frame may ask for. What the sandbox is told to make, at zstd's first level, needs half a megabyte.
+/// The largest window of a zstd frame that is accepted. The sandbox compresses at zstd's first level, which
+/// needs half a megabyte.
 const WINDOW_MAX: u64 = 8 * 1024 * 1024;
 
 fn bounded_decoder() -> FrameDecoder {
@@ -285,7 +289,7 @@ fn damaged(at: u64, codec: Codec, reason: &str) -> Error {
     Error::ArchiveInvalid { offset: at, entry: None, reason }
 }
 
-/// The bytes that a decoder reads. Where they cannot be copied it gets none, and the failure is kept.
+/// The compressed bytes for a decoder. If they cannot be copied, it gets none, and the error is kept.
 struct Compressed<B> {
     bytes: B,
     at: u64,
@@ -367,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn every_gunzip_reads_what_is_compressed() {
+    fn every_gunzip_reads_compressed_bytes() {
         let mixed = [text(3_000_000), noise(2_500_000, 1), text(100)].concat();
         for bytes in [text(1000), text(BLOCK), text(BLOCK + 1), mixed, vec![0; 5_000_000]] {
             let member = compress(&bytes, &Cancel::default()).unwrap().expect("it shrinks");
@@ -379,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_shrink_is_not_compressed() {
+    fn bytes_that_do_not_shrink_are_not_compressed() {
         assert_eq!(compress(&noise(3_000_000, 2), &Cancel::default()).unwrap(), None);
         assert_eq!(compress(b"", &Cancel::default()).unwrap(), None);
         let with_some_text = [noise(1_900_000, 3), text(10_000)].concat();
@@ -387,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_programs_compress_is_read() {
+    fn bytes_that_programs_compressed_are_decoded() {
         for bytes in [text(1), text(3_000_000), noise(100_000, 4)] {
             for (codec, program) in [
                 (Codec::Gzip, &["gzip", "-1c"][..]),
@@ -401,7 +405,7 @@ mod tests {
         }
     }
 
-    /// Whatever is done to compressed bytes, they are refused or mean what they meant.
+    /// Whatever is done to compressed bytes, they are refused or decoded to the same content.
     #[test]
     fn damaged_bytes_are_refused() {
         let bytes = text(200_000);
@@ -436,7 +440,7 @@ mod tests {
                 let at = (state >> 16) % damaged.len();
                 damaged[at] ^= 1 << ((state >> 8) & 7);
                 if let Ok(out) = decoded(codec, &damaged, size) {
-                    // A header's time, say, means nothing.
+                    // A header's time, for example, does not change the content.
                     assert!(out == bytes, "{codec:?}: byte {at}");
                 }
             }
@@ -444,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_asks_for_much_memory_is_refused() {
+    fn a_zstd_frame_with_a_large_window_is_refused() {
         let bytes = text(40_000_000);
         let compressed = through(&["zstd", "-q", "--long=25", "-1", "-c"], &bytes);
         let error = decoded(Codec::Zstd, &compressed, bytes.len() as u64).unwrap_err();
@@ -452,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_noticed_before_it_goes_off() {
+    fn a_decompression_bomb_is_refused_at_the_expected_size() {
         let bomb = compress(&vec![0; 64 << 20], &Cancel::default()).unwrap().unwrap();
         let mut decoder = Decoder::new(Codec::Gzip, bomb.clone(), bomb.len() as u64, 100, 1000).unwrap();
         let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! What an archive on this machine holds, hashed.
+//! The content of an archive on this machine, hashed.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,13 +7,13 @@ use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::source::{FromFile, PIECE};
-use super::unpack::{Content, Passing, Sink, Unpacked, unpack};
+use super::unpack::{Content, Sink, StreamedFile, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::tree::entry::{Digest, Entry, Snapshot};
 use crate::tree::scan::LeaveOut;
 
-/// The entries of a whole archive. Devices and FIFOs are left out, as a snapshot of a folder leaves them out.
+/// The entries of a whole archive. Devices and FIFOs are left out, as in the snapshot of a folder.
 pub fn snapshot(archive: &Path, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Snapshot> {
     let mut hashing = Hashing { digests: HashMap::new(), large: None, cancel };
     let unpacked = unpack(&mut FromFile::open(archive)?, None, &|path| leave_out(path), &mut hashing)?;
@@ -33,11 +33,11 @@ pub fn snapshot(archive: &Path, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Res
     unpacked.entries.into_iter().map(entry).filter_map(Result::transpose).collect()
 }
 
-/// Hashes what passes.
+/// Hashes files while the archive is read.
 struct Hashing<'a> {
-    /// By where each file begins.
+    /// The digests, by the offset of each file's header.
     digests: HashMap<u64, Digest>,
-    /// The file that passes in parts: where it begins, and how much of it was hashed.
+    /// The large file that is being read: the offset of its header, how much was hashed, and the hash so far.
     large: Option<(u64, u64, Sha256)>,
     cancel: &'a Cancel,
 }
@@ -47,15 +47,16 @@ impl Sink for Hashing<'_> {
         Vec::with_capacity(PIECE)
     }
 
-    fn files(&mut self, bytes: Vec<u8>, files: Vec<Passing>) -> Result<()> {
+    fn files(&mut self, bytes: Vec<u8>, files: Vec<StreamedFile>) -> Result<()> {
         self.cancel.check()?;
-        let hash = |file: &Passing| (file.inode, Digest(Sha256::digest(&bytes[file.range.clone()]).into()));
+        let hash =
+            |file: &StreamedFile| (file.inode, Digest(Sha256::digest(&bytes[file.range.clone()]).into()));
         let digests: Vec<_> = files.par_iter().map(hash).collect();
         self.digests.extend(digests);
         Ok(())
     }
 
-    fn part(&mut self, file: &Passing, bytes: Vec<u8>) -> Result<()> {
+    fn part(&mut self, file: &StreamedFile, bytes: Vec<u8>) -> Result<()> {
         self.cancel.check()?;
         let (mut done, mut hash) = match self.large.take() {
             Some((inode, done, hash)) if inode == file.inode => (done, hash),
@@ -85,7 +86,7 @@ mod tests {
     use crate::tree::scan;
 
     #[test]
-    fn an_archive_holds_what_was_packed() {
+    fn the_snapshot_of_an_archive_is_that_of_the_packed_folder() {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("folder");
         fs::create_dir_all(folder.join("a/empty")).unwrap();
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_paths_that_are_named_and_the_folders_above_them_are_packed() {
+    fn only_named_paths_and_the_folders_above_them_are_packed() {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("folder");
         fs::create_dir_all(folder.join("a/b/c")).unwrap();
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_archive_has_no_contents() {
+    fn a_truncated_archive_is_refused() {
         let place = tempfile::tempdir().unwrap();
         let archive = place.path().join("archive.tar");
         fs::create_dir(place.path().join("folder")).unwrap();

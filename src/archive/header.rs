@@ -1,17 +1,18 @@
-//! The bytes of an archive that are not content: plain GNU tar, as the oldest of our readers understands it.
+//! Writes the headers of an archive: plain GNU tar, so that even the oldest tar programs can read it.
 
 use crate::fs::Meta;
 
-/// Everything in an archive comes in blocks of this many bytes.
+/// The size of a block. Everything in an archive fills whole blocks.
 pub const BLOCK: usize = 512;
 
-/// The end-of-archive mark: two blocks of zeros.
+/// The size of the end-of-archive mark: two blocks of zeros.
 pub const END_MARK: usize = 2 * BLOCK;
 
-/// The longest name or link target that stands in the header itself: it fills the field, without a closing NUL.
+/// The longest name or link target that fits into the header itself. It fills the field, without a closing
+/// NUL.
 const SHORT_NAME: usize = 100;
 
-/// What an entry is, for its header.
+/// The kind of an entry, for its header.
 #[derive(Debug, Clone, Copy)]
 pub enum Member<'a> {
     /// A folder.
@@ -26,7 +27,7 @@ pub enum Member<'a> {
         /// Where it points.
         target: &'a [u8],
     },
-    /// A further name of a file that stands before it in the archive.
+    /// A further name of a file that precedes it in the archive.
     HardLink {
         /// The earlier name.
         target: &'a [u8],
@@ -59,7 +60,8 @@ pub fn length(path: &[u8], member: Member<'_>) -> usize {
 
 /// Writes an entry's headers to the front of `out`, which must be zeroed and at least [`length`] bytes long.
 ///
-/// The owner is 0/0 without names: a host's users mean nothing in the sandbox. Times before 1970 become 0.
+/// The owner is 0/0 without names, because a host's users mean nothing in the sandbox. Times before 1970
+/// become 0.
 pub fn write(out: &mut [u8], path: &[u8], meta: &Meta, member: Member<'_>) {
     let mut rest = out;
     if let Some(target) = member.target() {
@@ -80,19 +82,19 @@ pub fn write(out: &mut [u8], path: &[u8], meta: &Meta, member: Member<'_>) {
         Member::Symlink { .. } => (tar::EntryType::Symlink, 0),
         Member::HardLink { .. } => (tar::EntryType::Link, 0),
     };
-    // Linux gives every link this mode, macOS what the umask left of it: the same tree must give the same bytes.
+    // Linux gives every link this mode, and macOS applies the umask. The same tree must give the same bytes.
     let mode = if let Member::Symlink { .. } = member { 0o777 } else { meta.mode & 0o7777 };
     seal(&mut header, kind, mode, size, mtime(meta));
     rest[..BLOCK].copy_from_slice(header.as_bytes());
 }
 
-/// The time in an entry's header: seconds since 1970, and 0 for what is before that.
+/// The time in an entry's header: seconds since 1970, or 0 for an earlier time.
 #[must_use]
 pub fn mtime(meta: &Meta) -> u64 {
     u64::try_from(meta.mtime.0).unwrap_or(0)
 }
 
-/// A name that does not fit into the header goes before it as the content of an entry of its own.
+/// Writes a name that does not fit into the header, as the content of an entry before it.
 fn write_long<'o>(out: &'o mut [u8], kind: tar::EntryType, parts: &[&[u8]]) -> &'o mut [u8] {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     if length <= SHORT_NAME {
@@ -116,7 +118,7 @@ fn seal(header: &mut tar::Header, kind: tar::EntryType, mode: u32, size: u64, mt
     header.set_cksum();
 }
 
-/// Copies what fits of the joined parts.
+/// Copies as much of the joined parts as fits.
 fn fill(field: &mut [u8], parts: &[&[u8]]) {
     for (to, from) in field.iter_mut().zip(parts.iter().copied().flatten()) {
         *to = *from;

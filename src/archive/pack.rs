@@ -1,9 +1,9 @@
-//! Entries → archive bytes, and the snapshot of exactly those bytes.
+//! Packs entries into archive bytes, and makes the snapshot of exactly those bytes.
 //!
-//! Where everything goes is known from the scan, so workers read each file straight into its place in the archive,
-//! in any order, and hash it there while it is in the processor's cache. A live tree may have changed since the scan:
-//! what counts is what a worker finds when it opens the file. An entry that no longer fits its place is packed on the
-//! side, and the archive is put together anew around it.
+//! The scan determines the place of each entry in the archive. So workers read each file directly into its
+//! place, in any order, and hash it there while it is in the processor's cache. A live tree may have changed
+//! since the scan: what counts is what a worker finds when it opens the file. An entry that no longer fits
+//! its place is packed separately, and the archive is assembled again around it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Read, Write};
@@ -25,28 +25,28 @@ use crate::tree::entry::{Digest, Entry, Snapshot};
 use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, inspect, scan};
 use crate::tree::temporary::{self, is_temporary_name};
 
-/// How many bytes of archive one worker makes at a time.
+/// How many bytes of an archive one worker makes at a time.
 const BATCH: u64 = 1024 * 1024;
 
-/// How many batches are made while as many are written to a file.
+/// How many batches are made while as many others are written.
 const WINDOW_BATCHES: usize = 8;
 
-/// How many entries are looked at by a thread at a time when their digests are wanted.
+/// How many entries a thread handles at a time when it computes digests.
 const DIGESTS: usize = 256;
 
-/// How much of a large file is copied between two looks at whether to stop.
+/// How much of a large file is copied between two checks for cancellation.
 const LARGE_STEP: u64 = 32 * 1024 * 1024;
 
-/// What macOS leaves beside files on foreign volumes; it means nothing anywhere else.
+/// The pattern for files that macOS leaves beside others on foreign volumes. They are useless anywhere else.
 pub const APPLE_DOUBLE: &str = "._*";
 
-/// The patterns of a caller with those that are always left out.
+/// A caller's patterns, together with those that are always excluded.
 #[must_use]
 pub fn patterns(exclude: &[Vec<u8>]) -> ExcludePatterns {
     ExcludePatterns::new(exclude.iter().map(Vec::as_slice).chain([APPLE_DOUBLE.as_bytes()]))
 }
 
-/// A scanned folder with the place of each entry in its archive.
+/// A scanned folder, with the place of each entry in its archive.
 #[derive(Debug)]
 pub struct Layout {
     root: Root,
@@ -56,53 +56,53 @@ pub struct Layout {
     size: u64,
 }
 
-/// Another folder that takes a place in an archive.
+/// Another folder that is packed at a path of an archive.
 #[derive(Debug)]
 pub struct Graft {
-    /// Where. Nothing of the archived folder may be there or below it.
+    /// The path. The archived folder must have nothing at it or below it.
     pub at: RelativePath,
-    /// What.
+    /// The folder.
     pub root: Root,
 }
 
-/// What is known of a file's digest before it is read.
+/// What is known about a file's digest before the file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OfDigest {
-    /// The file has this one.
+pub enum KnownDigest {
+    /// It is this one.
     Known(Digest),
-    /// None is needed.
-    Needless,
-    /// It takes reading the file.
-    ToRead,
+    /// It is not needed.
+    NotNeeded,
+    /// It is not known, so the file must be read.
+    Unknown,
 }
 
-/// Tells what is known of the digest of each file.
-pub type Knowledge<'a> = dyn Fn(&Found) -> OfDigest + Sync + 'a;
+/// Tells what is known about the digest of a file.
+pub type DigestLookup<'a> = dyn Fn(&Found) -> KnownDigest + Sync + 'a;
 
-/// What a file is, with its digest where one is needed.
+/// The metadata of a file, and its digest if one is needed.
 pub type Hashed = (Meta, Option<Digest>);
 
-/// Which graft something is of, and its path in that (nothing for its root).
+/// The number of a graft, and a path in it (`None` for its root).
 type InGraft = (usize, Option<RelativePath>);
 
 #[derive(Debug)]
 struct Planned {
     found: Found,
     graft: Option<InGraft>,
-    /// The entry with the same inode that comes first, for a file with several names.
+    /// For a further name of a file: the index of its first name.
     link_to: Option<usize>,
     /// The bytes of headers, content and padding.
     size: u64,
 }
 
 impl Layout {
-    /// Scans a folder and lays its archive out. Sockets, FIFOs and devices have no place in it.
+    /// Scans a folder and lays its archive out. Sockets, FIFOs and devices are left out.
     pub fn scan(root: Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Self> {
         let found = scan(&root, leave_out, cancel)?;
         Ok(Self::of(root, found.into_iter().map(|found| (found, None)).collect(), Vec::new()))
     }
 
-    /// Lays out what a scan has found, together with grafts.
+    /// Lays out the result of a scan, together with grafts.
     pub fn with_grafts(root: Root, found: Vec<Found>, grafts: Vec<Graft>, cancel: &Cancel) -> Result<Self> {
         let mut all: Vec<_> = found.into_iter().map(|found| (found, None)).collect();
         for (number, Graft { at, root }) in grafts.iter().enumerate() {
@@ -141,21 +141,21 @@ impl Layout {
         Self { root, grafts, entries, special, size }
     }
 
-    /// The sockets, FIFOs and devices that have no place in the archive.
+    /// The sockets, FIFOs and devices that were left out.
     #[must_use]
     pub fn special(&self) -> &[RelativePath] {
         &self.special
     }
 
-    /// What is laid out, in byte order of the paths: each entry, and the first name of its file where it is a further one.
+    /// The entries in byte order of their paths. A further name of a file comes with the first one.
     pub fn entries(&self) -> impl Iterator<Item = (&Found, Option<&RelativePath>)> {
         let first = |planned: &Planned| planned.link_to.map(|first| &self.entries[first].found.path);
         self.entries.iter().map(move |planned| (&planned.found, first(planned)))
     }
 
-    /// What each entry is that is a file, with its digest where one is needed: that which is known of it, or from reading it.
-    /// A further name of a file is what the first is. Nothing for what has vanished.
-    pub fn digests(&self, known: &Knowledge<'_>, cancel: &Cancel) -> Result<Vec<Option<Hashed>>> {
+    /// The metadata of each file, with its digest if one is needed: either known, or from reading the file. A
+    /// further name has those of the first one. `None` for what has vanished, and for other entries.
+    pub fn digests(&self, known: &DigestLookup<'_>, cancel: &Cancel) -> Result<Vec<Option<Hashed>>> {
         let chunks: Vec<usize> = (0..self.entries.len()).step_by(DIGESTS).collect();
         let digests = chunks.into_par_iter().map(|start| {
             let mut worker = Worker::new(self, true, cancel);
@@ -172,7 +172,7 @@ impl Layout {
         Ok(digests)
     }
 
-    /// Lays out again what is wanted of it.
+    /// Lays out again only the entries that are wanted.
     #[must_use]
     pub fn only(self, wanted: impl Fn(&RelativePath) -> bool) -> Self {
         let found = self.entries.into_iter().map(|planned| (planned.found, planned.graft));
@@ -189,15 +189,16 @@ impl Layout {
         Self { special: self.special, ..laid_out }
     }
 
-    /// The archive's size in bytes, should nothing change any more.
+    /// The archive's size in bytes, if nothing changes any more.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Packs into `out`, which must be zeroed and [`Layout::size`] bytes long, and hashes in the same pass. The
-    /// archive stands there afterwards unless the result says that the tree changed and that it is to be
-    /// [assembled](Packed::assemble) elsewhere.
+    /// Packs into `out`, which must be zeroed and [`Layout::size`] bytes long, and hashes in the same pass.
+    ///
+    /// Afterwards `out` is the archive, unless the tree has changed: then [`Packed::reassembled_size`] tells
+    /// that it must be [assembled](Packed::assemble) in another buffer.
     pub fn pack(&self, out: &mut [u8], cancel: &Cancel) -> Result<Packed> {
         let mut rest = &mut out[..];
         let mut batches = Vec::new();
@@ -227,14 +228,14 @@ impl Layout {
         Ok(Packed { contents: self.contents(&outcomes), pieces, laid_out: self.size })
     }
 
-    /// What was packed of each entry.
+    /// What was packed, entry by entry.
     fn contents(&self, outcomes: &[Outcome]) -> Contents {
         let mut entries = Vec::with_capacity(self.entries.len());
         let mut sent = Vec::with_capacity(self.entries.len());
         let (mut further_names, mut read) = (Vec::new(), Vec::new());
         for (planned, outcome) in self.entries.iter().zip(outcomes) {
             let Found { path, meta, target } = &planned.found;
-            if let (Some(first), Some(_)) = (outcome.names, outcome.file) {
+            if let (Some(first), Some(_)) = (outcome.first_name, outcome.file) {
                 further_names.push((path.clone(), self.entries[first].found.path.clone()));
             }
             if let (None, Some(PackedFile { print, digest: Some(digest), .. })) =
@@ -254,11 +255,11 @@ impl Layout {
         Contents { snapshot: entries.into_iter().collect(), sent, further_names, read }
     }
 
-    /// Gives the archive away, front to back, while the next window of it is made. What was packed is told where `hash`
-    /// asks for digests.
+    /// Writes the archive to `sink`, front to back, while the next window of it is made. Digests are computed
+    /// only if `hash` is set.
     ///
-    /// Memory does not grow with the archive: a file that is larger than a batch by the time that it is opened goes through
-    /// the sink by itself.
+    /// Memory does not grow with the archive: a file that is larger than a batch when it is opened is copied
+    /// through in chunks.
     pub fn stream(&self, hash: bool, sink: &mut (impl Sink + Send), cancel: &Cancel) -> Result<Contents> {
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(self.entries.len());
         let mut windows = self.windows().into_iter();
@@ -296,28 +297,28 @@ impl Layout {
             }
         }
         sink.bytes(&[0; END_MARK])?;
-        // The digest of a large file was not yet known when its further names were packed.
+        // When further names of a large file were packed, its digest was not known yet.
         for at in 0..outcomes.len() {
-            if let Some(named) = outcomes[at].names {
+            if let Some(named) = outcomes[at].first_name {
                 outcomes[at].file = outcomes[named].file;
             }
         }
         Ok(self.contents(&outcomes))
     }
 
-    /// One run of entries: its bytes, and what became of each.
+    /// One batch of entries: its bytes, and the outcome of each entry.
     fn piece(&self, range: Range<usize>, hash: bool, cancel: &Cancel) -> Result<(Vec<u8>, Vec<Outcome>)> {
         let mut worker = Worker { in_memory: false, ..Worker::new(self, hash, cancel) };
         let planned = &self.entries[range.start];
         if range.len() == 1 && planned.link_to.is_none() && planned.size > BATCH {
-            return Ok((Vec::new(), vec![worker.pack_aside(range.start)?]));
+            return Ok((Vec::new(), vec![worker.pack_separately(range.start)?]));
         }
         let mut bytes = vec![0; self.size_of(range.clone())];
         let outcomes = worker.pack_all(range, &mut bytes)?;
         Ok((bytes, outcomes))
     }
 
-    /// Takes the bytes of a run apart where something does not fit its place.
+    /// Replaces the bytes of entries that no longer fit their places, and splits the batch at large files.
     fn splice_replacements(
         &self,
         start: usize,
@@ -353,8 +354,8 @@ impl Layout {
         ready.push(Piece::Bytes(bytes));
     }
 
-    /// A further name of a file is worth only as much as the first: where that one vanished or was replaced, the
-    /// next stands in for it. Looks at the outcomes from `start` on; all before them are done.
+    /// Repairs hard links whose first name vanished or was replaced since the scan: the next name takes its
+    /// place. Handles the outcomes from `start` on; all before it are done.
     fn repair_hard_links(
         &self,
         start: usize,
@@ -366,7 +367,7 @@ impl Layout {
             let Some(first) = self.entries[at].link_to else { continue };
             if outcomes[first].same_inode {
                 outcomes[at].file = outcomes[first].file;
-                outcomes[at].names = Some(first);
+                outcomes[at].first_name = Some(first);
                 continue;
             }
             let Found { path, meta, .. } = &self.entries[at].found;
@@ -375,10 +376,10 @@ impl Layout {
                 let target = self.entries[stand_in].found.path.as_bytes();
                 push_header(&mut replacement, path, meta, Member::HardLink { target });
                 let replacement = Some(Replacement::Bytes(replacement));
-                let names = Some(stand_in);
-                Outcome { file: outcomes[stand_in].file, same_inode: true, names, replacement }
+                let first_name = Some(stand_in);
+                Outcome { file: outcomes[stand_in].file, same_inode: true, first_name, replacement }
             } else {
-                let outcome = worker.pack_aside(at)?;
+                let outcome = worker.pack_separately(at)?;
                 if outcome.same_inode {
                     stand_ins.insert(first, at);
                 }
@@ -388,7 +389,7 @@ impl Layout {
         Ok(())
     }
 
-    /// An entry's path on this machine.
+    /// An entry's path on this machine, for messages.
     fn shown(&self, at: usize) -> PathBuf {
         let planned = &self.entries[at];
         match &planned.graft {
@@ -398,7 +399,7 @@ impl Layout {
         }
     }
 
-    /// Runs of entries of about [`BATCH`] bytes each; a larger file makes one of its own.
+    /// Batches of entries, about [`BATCH`] bytes each. A larger file is a batch of its own.
     fn batches(&self) -> Vec<Range<usize>> {
         let mut batches = Vec::new();
         let (mut start, mut size) = (0, 0);
@@ -415,7 +416,7 @@ impl Layout {
         batches
     }
 
-    /// The runs in groups that are made while the group before is written.
+    /// The batches in groups; one group is made while the one before is written.
     fn windows(&self) -> Vec<Vec<Range<usize>>> {
         self.batches().chunks(WINDOW_BATCHES).map(<[_]>::to_vec).collect()
     }
@@ -441,7 +442,7 @@ fn member_size(path: &RelativePath, member: Member<'_>) -> u64 {
     header::length(path.as_bytes(), member) as u64 + content
 }
 
-/// What the header of one entry says.
+/// What the header of an entry says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sent {
     /// A folder.
@@ -454,7 +455,7 @@ pub enum Sent {
     File {
         /// Mode bits `07777`.
         mode: u32,
-        /// Bytes of content.
+        /// Its size in bytes.
         size: u64,
         /// Seconds since 1970.
         mtime: u64,
@@ -478,28 +479,28 @@ impl Sent {
 /// What was packed: the base of the merge that follows.
 #[derive(Debug, Default)]
 pub struct Contents {
-    /// What is in the archive, digest by digest.
+    /// The entries in the archive, with their digests.
     pub snapshot: Snapshot,
-    /// The same as headers say it, in byte order of the paths.
+    /// What their headers say, in byte order of the paths.
     pub sent: Vec<(RelativePath, Sent)>,
-    /// Further names of files, each with the first of that file's.
+    /// Further names of files, each with the first name of its file.
     pub further_names: Vec<(RelativePath, RelativePath)>,
-    /// What the files of the folder itself were when they were read.
+    /// The files of the folder itself (not of grafts), as they were when they were read.
     pub read: Vec<(RelativePath, Fingerprint, Digest)>,
 }
 
-/// What was packed into memory, and whether the archive stands where it was laid out.
+/// An archive that was packed into memory, and the changes that it needs.
 #[derive(Debug)]
 pub struct Packed {
     /// What was packed.
     pub contents: Contents,
-    /// Places in the layout whose entry no longer fits, with the bytes that go there instead.
+    /// The places of entries that no longer fit, with the bytes to put there instead.
     pieces: Vec<(Range<usize>, Vec<u8>)>,
     laid_out: u64,
 }
 
 impl Packed {
-    /// The size of the archive to be assembled, where it does not stand as laid out.
+    /// The size of the archive if it must be assembled again; `None` if it is complete as it was laid out.
     #[must_use]
     pub fn reassembled_size(&self) -> Option<u64> {
         if self.pieces.is_empty() {
@@ -511,7 +512,8 @@ impl Packed {
         Some(self.laid_out - removed as u64 + added as u64)
     }
 
-    /// Puts the archive together in `out` ([`Packed::reassembled_size`] bytes) from what was laid out and what goes instead.
+    /// Assembles the archive in `out` ([`Packed::reassembled_size`] bytes) from what was laid out and its
+    /// replacements.
     pub fn assemble(&self, laid_out: &[u8], out: &mut [u8]) {
         let (mut from, mut to) = (0, 0);
         let mut copy = |bytes: &[u8]| {
@@ -527,8 +529,8 @@ impl Packed {
     }
 }
 
-/// Archives a folder to a file, which appears only when complete. Where `only` names paths, nothing but these and the folders
-/// above them goes in.
+/// Archives a folder to a file, which appears only when it is complete. If `only` names paths, only these and
+/// the folders above them are archived.
 pub fn create_tarball(
     folder: &Path,
     archive: &Path,
@@ -544,7 +546,7 @@ pub fn create_tarball(
     let mut layout = match only {
         None => Layout::scan(root, &leave_out, cancel)?,
         Some(paths) => {
-            let found = look_at(&root, paths, &leave_out, cancel)?;
+            let found = find_named(&root, paths, &leave_out, cancel)?;
             Layout::with_grafts(root, found, Vec::new(), cancel)?
         }
     };
@@ -555,15 +557,20 @@ pub fn create_tarball(
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    // With the permissions that any new file gets, and the system's own error where it cannot be made.
+    // With the permissions of any new file, and with the system's own error if it cannot be created.
     let mut out = Unfinished::new(parent, &temporary::name(temporary::ARCHIVE), archive)?;
     layout.stream(false, &mut ToFile { file: out.file(), path: archive }, cancel)?;
     out.finish(&destination).map_err(|error| error.about(archive.to_owned()))
 }
 
-/// What stands at these paths, with the folders above it and without what is below it. A path with something else than a
-/// folder above it names nothing, as one that does not exist.
-fn look_at(root: &Root, paths: &[Vec<u8>], leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
+/// The entries at these paths, with the folders above them and without their content. A path with something
+/// other than a folder above it names nothing.
+fn find_named(
+    root: &Root,
+    paths: &[Vec<u8>],
+    leave_out: LeaveOut<'_>,
+    cancel: &Cancel,
+) -> Result<Vec<Found>> {
     let named: BTreeSet<_> =
         paths.iter().filter_map(|text| RelativePath::parse(text).ok().flatten()).collect();
     let above: Vec<_> = named.iter().flat_map(RelativePath::ancestors).collect();
@@ -571,7 +578,7 @@ fn look_at(root: &Root, paths: &[Vec<u8>], leave_out: LeaveOut<'_>, cancel: &Can
     let mut cursor = root.cursor();
     let mut found = Vec::new();
     let mut folders = HashSet::new();
-    // A folder comes before what is in it.
+    // A folder comes before its content.
     for path in wanted {
         cancel.check()?;
         let is_reached = path.parent().is_none_or(|parent| folders.contains(&parent));
@@ -589,20 +596,20 @@ fn look_at(root: &Root, paths: &[Vec<u8>], leave_out: LeaveOut<'_>, cancel: &Can
     Ok(found)
 }
 
-/// Where an archive goes.
+/// Where an archive is written.
 struct Destination {
-    /// The path itself, or where a link at it leads, as for `tar -f`.
+    /// The path itself, or the target of a link at it, as for `tar -f`.
     path: PathBuf,
-    /// The inodes there now: an archive of an earlier run that lies in the folder is not part of what it holds, nor is a
-    /// link to it.
+    /// The inodes at these paths now: an earlier archive in the archived folder is not part of its content,
+    /// nor is a link to it.
     earlier: Vec<FileId>,
 }
 
-/// How many links are followed to an archive: as many as Linux does.
+/// How many links to the archive's path are followed: as many as on Linux.
 const MAX_LINKS: usize = 40;
 
 impl Destination {
-    /// Looks at what stands there. What is no regular file is refused: it would be replaced.
+    /// Checks what is there. Anything but a regular file is refused, because it would be replaced.
     fn of(archive: &Path) -> Result<Self> {
         let mut destination = Self { path: archive.to_owned(), earlier: Vec::new() };
         let path = &mut destination.path;
@@ -617,8 +624,8 @@ impl Destination {
                 return Err(Error::InvalidArgValue {
                     argument: "input.archivePath".to_owned(),
                     reason: format!(
-                        "{} stands there, which an archive must not replace; nothing was changed. Pass the path of \
-                         a regular file, or one at which nothing is",
+                        "{} is there, which an archive must not replace; nothing was changed. Pass the path of \
+                         a regular file, or one where nothing is",
                         meta.in_words()
                     ),
                     received: readable(bytes_of(archive)),
@@ -631,19 +638,19 @@ impl Destination {
     }
 }
 
-/// Where an archive goes that is not held in memory.
+/// Takes an archive that is not kept in memory.
 pub trait Sink {
     /// Takes the next bytes.
     fn bytes(&mut self, bytes: &[u8]) -> Result<()>;
 
-    /// Takes the next `size` bytes of a file where it can do so without being shown them; how many there were. Nothing
-    /// where it is to be shown them.
+    /// Copies the next `size` bytes of a file if it can do so by itself, and returns how many there were.
+    /// `None` if it needs them through [`Sink::bytes`].
     fn file(&mut self, _file: &mut File, _size: u64, _cancel: &Cancel) -> Result<Option<u64>> {
         Ok(None)
     }
 }
 
-/// An archive on its way to a file.
+/// An archive that is written to a file.
 struct ToFile<'a> {
     file: &'a mut File,
     path: &'a Path,
@@ -668,15 +675,15 @@ impl Sink for ToFile<'_> {
     }
 }
 
-/// A run of the archive on its way to a sink.
+/// A piece of the archive on its way to a sink.
 enum Piece {
     Bytes(Vec<u8>),
-    /// A file too large to be held.
+    /// A file that is too large to be kept in memory.
     Large {
-        /// Which of the entries it is.
+        /// The index of its entry.
         at: usize,
         path: RelativePath,
-        /// Its path on this machine.
+        /// Its path on this machine, for messages.
         shown: PathBuf,
         file: File,
         now: Meta,
@@ -684,7 +691,7 @@ enum Piece {
 }
 
 impl Piece {
-    /// Gives it away; with the digest of a large file where that is wanted.
+    /// Writes it to the sink, and returns the digest of a large file if `hash` is set.
     fn write(self, hash: bool, sink: &mut impl Sink, cancel: &Cancel) -> Result<Option<(usize, Digest)>> {
         let (at, path, shown, mut file, now) = match self {
             Self::Bytes(bytes) => return sink.bytes(&bytes).map(|()| None),
@@ -714,7 +721,8 @@ impl Piece {
                 Err(error) => return Err(Error::io("read", shown, error)),
             }
         }
-        // Where the file became shorter the rest is zeros, and its digest is that of what is in the archive.
+        // If the file has shrunk, the rest is filled with zeros, and the digest is that of the bytes in the
+        // archive.
         buffer.fill(0);
         while done < padded(now.size) {
             let length = if done < now.size { now.size - done } else { padded(now.size) - done };
@@ -729,16 +737,16 @@ impl Piece {
     }
 }
 
-/// What became of one entry.
+/// The outcome of one entry.
 #[derive(Debug)]
 struct Outcome {
-    /// A file as it was packed; `None` also where it vanished.
+    /// The file as it was packed; `None` if it vanished, and for other entries.
     file: Option<PackedFile>,
     /// Whether it was still the inode that the scan found.
     same_inode: bool,
-    /// For a further name of a file: the entry that has its content.
-    names: Option<usize>,
-    /// What goes in its place, where it does not fit into that (no bytes, where it vanished).
+    /// For a further name of a file: the index of the entry with its content.
+    first_name: Option<usize>,
+    /// The bytes for its place if they do not fit into that; none at all if it vanished.
     replacement: Option<Replacement>,
 }
 
@@ -746,7 +754,7 @@ struct Outcome {
 #[derive(Debug)]
 enum Replacement {
     Bytes(Vec<u8>),
-    /// A file that is too large to be held.
+    /// A file that is too large to be kept in memory.
     Large {
         file: File,
         now: Meta,
@@ -759,9 +767,9 @@ struct PackedFile {
     mode: u32,
     size: u64,
     mtime: u64,
-    /// What it was when it was opened.
+    /// Its fingerprint when it was opened.
     print: Fingerprint,
-    /// Where hashing was asked for.
+    /// Its digest, if digests are computed.
     digest: Option<Digest>,
 }
 
@@ -775,10 +783,10 @@ impl PackedFile {
 struct Worker<'a> {
     layout: &'a Layout,
     cursor: Cursor<'a>,
-    /// Places to work from in the grafts, by their numbers.
+    /// Cursors in the grafts, by their numbers.
     grafts: Vec<Cursor<'a>>,
     hash: bool,
-    /// Whether the archive is in memory, so that there is room for a file of any size.
+    /// Whether the archive is kept in memory, so there is space for a file of any size.
     in_memory: bool,
     cancel: &'a Cancel,
 }
@@ -789,7 +797,7 @@ impl<'a> Worker<'a> {
         Self { layout, cursor: layout.root.cursor(), grafts, hash, in_memory: true, cancel }
     }
 
-    /// Packs a run of entries into its place.
+    /// Packs a batch of entries into its place.
     fn pack_all(&mut self, range: Range<usize>, mut batch: &mut [u8]) -> Result<Vec<Outcome>> {
         let mut outcomes = Vec::with_capacity(range.len());
         for at in range {
@@ -806,9 +814,9 @@ impl<'a> Worker<'a> {
         let Found { path, meta, .. } = &planned.found;
         let member = planned.member(&self.layout.entries);
         let Member::File { size } = member else {
-            // The digest of a further name is that of the first, once all are read.
+            // The digest of a further name is set once its first name was read.
             header::write(place, path.as_bytes(), meta, member);
-            return Ok(Outcome { file: None, same_inode: true, names: None, replacement: None });
+            return Ok(Outcome { file: None, same_inode: true, first_name: None, replacement: None });
         };
         match self.open(at)? {
             Some((mut file, now)) if now.size == size => {
@@ -816,29 +824,29 @@ impl<'a> Worker<'a> {
                 let content = header::length(path.as_bytes(), member);
                 let digest = self.read_content(&mut file, &mut place[content..][..index(size)], at)?;
                 let file = Some(PackedFile::of(&now, digest));
-                Ok(Outcome { file, same_inode: now.is_same_inode(meta), names: None, replacement: None })
+                Ok(Outcome { file, same_inode: now.is_same_inode(meta), first_name: None, replacement: None })
             }
             opened => self.append(at, opened),
         }
     }
 
-    /// What a file is, with its digest.
-    fn digest(&mut self, at: usize, reader: &mut Reader, known: &Knowledge<'_>) -> Result<Option<Hashed>> {
+    /// The metadata of a file, with its digest.
+    fn digest(&mut self, at: usize, reader: &mut Reader, known: &DigestLookup<'_>) -> Result<Option<Hashed>> {
         let Planned { found, graft, link_to, .. } = &self.layout.entries[at];
         if found.meta.kind != Kind::File || link_to.is_some() {
             return Ok(None);
         }
         match known(found) {
-            OfDigest::Known(digest) => return Ok(Some((found.meta, Some(digest)))),
-            OfDigest::Needless => return Ok(Some((found.meta, None))),
-            OfDigest::ToRead => {}
+            KnownDigest::Known(digest) => return Ok(Some((found.meta, Some(digest)))),
+            KnownDigest::NotNeeded => return Ok(Some((found.meta, None))),
+            KnownDigest::Unknown => {}
         }
         let read = match graft {
             None => reader.file(&mut self.cursor, &found.path, self.cancel, |_| Ok(()))?,
             Some((graft, Some(path))) => {
                 reader.file(&mut self.grafts[*graft], path, self.cancel, |_| Ok(()))?
             }
-            // Its root is a folder.
+            // The root of a graft is a folder.
             Some((_, None)) => None,
         };
         Ok(read.map(|(meta, digest)| (meta, Some(digest))))
@@ -849,13 +857,13 @@ impl<'a> Worker<'a> {
         match &planned.graft {
             None => self.cursor.open(&planned.found.path),
             Some((graft, Some(path))) => self.grafts[*graft].open(path),
-            // Its root is a folder.
+            // The root of a graft is a folder.
             Some((_, None)) => Ok(None),
         }
     }
 
-    /// Packs a file on the side, whatever its size is now.
-    fn pack_aside(&mut self, at: usize) -> Result<Outcome> {
+    /// Packs a file separately, whatever its size is now.
+    fn pack_separately(&mut self, at: usize) -> Result<Outcome> {
         let opened = self.open(at)?;
         self.append(at, opened)
     }
@@ -865,24 +873,24 @@ impl<'a> Worker<'a> {
         let mut replacement = Vec::new();
         let Some((mut file, now)) = opened else {
             let replacement = Some(Replacement::Bytes(replacement));
-            return Ok(Outcome { file: None, same_inode: false, names: None, replacement });
+            return Ok(Outcome { file: None, same_inode: false, first_name: None, replacement });
         };
         let same_inode = now.is_same_inode(meta);
         if !self.in_memory && now.size > BATCH {
             let packed = Some(PackedFile::of(&now, None));
             let replacement = Some(Replacement::Large { file, now });
-            return Ok(Outcome { file: packed, same_inode, names: None, replacement });
+            return Ok(Outcome { file: packed, same_inode, first_name: None, replacement });
         }
         push_header(&mut replacement, path, &now, Member::File { size: now.size });
         let start = replacement.len();
         replacement.resize(start + index(padded(now.size)), 0);
         let digest = self.read_content(&mut file, &mut replacement[start..][..index(now.size)], at)?;
         let file = Some(PackedFile::of(&now, digest));
-        Ok(Outcome { file, same_inode, names: None, replacement: Some(Replacement::Bytes(replacement)) })
+        Ok(Outcome { file, same_inode, first_name: None, replacement: Some(Replacement::Bytes(replacement)) })
     }
 
-    /// Fills `content` from the file. Where the file became shorter the rest stays zero, and the digest is that of
-    /// what stands in the archive.
+    /// Fills `content` from the file. If the file has shrunk, the rest stays zero, and the digest is that of
+    /// the bytes in the archive.
     fn read_content(&self, file: &mut File, content: &mut [u8], at: usize) -> Result<Option<Digest>> {
         let mut hash = self.hash.then(sha2::Sha256::new);
         let (mut read, mut done) = (0, 0);

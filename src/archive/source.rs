@@ -1,7 +1,8 @@
-//! A complete file of a client's, from which any part can be copied, and a stream that comes once.
+//! Sources of archive bytes: a complete file from a client, of which any part can be copied, and a stream
+//! that can be read once.
 //!
-//! The memory that it stands in is the client's, who may change it or take it away at any time. So nothing is ever
-//! looked at in place: what is checked, hashed or written is a copy of our own.
+//! The client owns the memory of its file, and may change it or take it away at any time. So nothing is read
+//! in place: what is checked, hashed or written is always a copy of our own.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -9,16 +10,16 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::fs::{File, by_path};
 
-/// How much is copied at once at most.
+/// How many bytes are copied at once at most.
 pub const PIECE: usize = 1024 * 1024;
 
-/// Bytes of known number that can be copied from any place.
+/// A known number of bytes that can be copied from any offset.
 pub trait Bytes: Send + Sync {
-    /// How many there are.
+    /// How many bytes there are.
     fn size(&self) -> u64;
 
-    /// Copies `length` bytes from `offset` on into `into`, in place of what it held. These must be there, and no more
-    /// than a [`PIECE`]. An error says that the client took them away.
+    /// Replaces the content of `into` by `length` bytes from `offset`. They must exist, and must be at most
+    /// one [`PIECE`]. It is an error if the client took them away.
     fn copy(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> Result<()>;
 }
 
@@ -45,24 +46,24 @@ impl<B: Bytes + ?Sized> Bytes for &B {
     }
 }
 
-/// The bytes of an archive in the order in which they come.
+/// The bytes of an archive, in order.
 pub trait Stream: Send {
-    /// Appends the next bytes to `into`: at least one and at most `most` of them (which is not 0), and no more than a
+    /// Appends the next bytes to `into`: at least one, at most `most` (which is not 0), and at most one
     /// [`PIECE`]. Returns how many; 0 at the end.
     fn next(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize>;
 }
 
-/// A whole file as a stream. Each of its bytes is copied once.
+/// A whole file as a stream. Each byte is copied once.
 #[derive(Debug)]
 pub struct Whole<B> {
     bytes: B,
     at: u64,
-    /// Where a copy goes first that is to stand behind other bytes.
+    /// The buffer for a copy that is appended to other bytes.
     copied: Vec<u8>,
 }
 
 impl<B: Bytes> Whole<B> {
-    /// From its first byte on.
+    /// Starts at the first byte.
     pub fn new(bytes: B) -> Self {
         Self { bytes, at: 0, copied: Vec::new() }
     }
@@ -94,7 +95,7 @@ pub struct FromFile {
 }
 
 impl FromFile {
-    /// From its first byte on.
+    /// Opens the file and starts at its first byte.
     pub fn open(path: &Path) -> Result<Self> {
         let file = by_path::open(path)?;
         Ok(Self { file, path: path.to_path_buf() })
@@ -108,7 +109,7 @@ impl Stream for FromFile {
     }
 }
 
-/// Copies a range piece by piece: each is handed to `take`.
+/// Copies a range piece by piece, and passes each piece to `take`.
 pub fn copy_in_pieces(
     bytes: &dyn Bytes,
     offset: u64,
@@ -127,7 +128,7 @@ pub fn copy_in_pieces(
     Ok(())
 }
 
-/// Copies what comes first, and no more than `most` bytes of it.
+/// Copies the first bytes, at most `most` of them.
 pub fn copy_of(bytes: &dyn Bytes, most: usize) -> Result<Vec<u8>> {
     let size = bytes.size().min(most as u64);
     let (mut whole, mut piece) = (Vec::new(), Vec::new());

@@ -1,9 +1,9 @@
-//! Untrusted bytes → checked entries.
+//! Reads an untrusted archive into checked entries.
 //!
-//! The archive comes from a machine on which an agent had a shell. It is read once, front to back, as a stream that never
-//! comes again, and nothing of it may be put in place before its end has been reached: a number that is not one, a name that
-//! leads somewhere, an entry that some readers would take for one thing and some for another is refused, never repaired.
-//! Contents are handed on as they pass, so that memory does not grow with them.
+//! The archive comes from a machine on which an agent had a shell. It is read once, front to back, as a
+//! stream, and nothing of it may be restored before its end was reached. An invalid number, a name that leads
+//! out of the tree, or an entry that different readers understand differently is refused, never repaired. The
+//! contents of files are passed on while they are read, so memory does not grow with them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -17,22 +17,22 @@ use super::source::{PIECE, Stream};
 use crate::error::{Error, Result, shown};
 use crate::path::{PATH_MAX, PathFault, RelativePath};
 
-/// One entry of an archive that is complete and free of contradictions.
+/// An entry of an archive that is complete and free of contradictions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unpacked {
     /// Where.
     pub path: RelativePath,
     /// What.
     pub content: Content,
-    /// Where the header stands that came with the content, which [`Sink`] knows as the same. Names that have it in common are
-    /// names of one file or link (hard links).
+    /// The offset of the header that came with its content; [`Sink`] gets the same number. Names with the
+    /// same offset are hard links to one file or link.
     pub inode: u64,
 }
 
-/// What an entry of the archive is.
+/// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// A folder; no mode where the archive only names what is in it.
+    /// A folder; without a mode if the archive names only its content.
     Folder {
         /// Mode bits `07777`.
         mode: Option<u32>,
@@ -51,29 +51,29 @@ pub enum Content {
     Special,
 }
 
-/// A whole archive, checked.
+/// A whole archive that was checked.
 #[derive(Debug, Default)]
 pub struct Archive {
-    /// Its entries in byte order of their paths, each with all folders above it.
+    /// Its entries in byte order of their paths, with all folders above them.
     pub entries: Vec<Unpacked>,
-    /// Whether it held any entry at all, were it only `./`: an empty workspace says so by that one.
+    /// Whether it had any entry at all, even if only `./`, which is what an empty workspace's archive has.
     pub held_anything: bool,
-    /// The content of the regular file that is none of the tree's, where one was asked for and came.
+    /// The content of the control file, if one was asked for and the archive has it.
     pub control: Option<Vec<u8>>,
 }
 
 impl Archive {
-    /// The entry of that path.
+    /// The entry with that path.
     #[must_use]
     pub fn get(&self, path: &RelativePath) -> Option<&Unpacked> {
         self.entries.binary_search_by(|entry| entry.path.cmp(path)).ok().map(|at| &self.entries[at])
     }
 
-    /// Adds folders that something else has told, with their modes. One of the archive's has that mode from now on; where
-    /// it has something else of that name, that stays.
-    pub fn add_dirs<'p>(&mut self, dirs: impl Iterator<Item = (&'p RelativePath, u32)>) {
+    /// Adds folders that are known from elsewhere, with their modes. A folder that the archive has gets that
+    /// mode; anything else of that name stays.
+    pub fn add_folders<'p>(&mut self, folders: impl Iterator<Item = (&'p RelativePath, u32)>) {
         let mut further = Vec::new();
-        for (path, mode) in dirs {
+        for (path, mode) in folders {
             if let Ok(at) = self.entries.binary_search_by(|entry| entry.path.cmp(path)) {
                 if let Content::Folder { mode: of_archive } = &mut self.entries[at].content {
                     *of_archive = Some(mode);
@@ -88,29 +88,34 @@ impl Archive {
     }
 }
 
-/// The largest size that a header tells without a PAX record or base-256: 8 GiB - 1.
+/// The largest size that a header can tell without a PAX record or base-256: 8 GiB - 1.
 const OCTAL_SIZE_MAX: u64 = 0o777_7777_7777;
 
-/// How long the names of folders that are only implied may be in all: a few names of a thousand levels each would
-/// otherwise grow into gigabytes. No tree comes near it whose archive has an entry for what is in each folder.
+/// How many bytes the names of implied folders may have per byte of the archive.
+///
+/// A few names with a thousand levels each could otherwise grow into gigabytes. An ordinary archive stays far
+/// below, because it has an entry for the content of each folder.
 const IMPLIED_BYTES_PER_BYTE: u64 = 4;
-/// What any archive may imply, however small: one path as long as a path can be.
+/// How many bytes any archive may imply, however small it is: enough for one path of the greatest length.
 const IMPLIED_BYTES_MIN: u64 = 4 * 1024 * 1024;
 
-/// How long a name, a link target or a record that means something to us may be in an archive. A path is much shorter;
-/// longer names of it, with superfluous dots and slashes, are still told from damage up to here.
+/// How long a name, a link target or a record that we use may be in an archive.
+///
+/// A valid path is much shorter. But a longer spelling of it, with superfluous dots and slashes, is accepted
+/// up to this length.
 const NAME_MAX: u64 = 64 * 1024;
 
 /// How far into a PAX record its key may reach.
 const KEY_MAX: u64 = 4096;
 
-/// How large the file may be that is none of the tree's.
+/// The largest size of the control file.
 pub const CONTROL_MAX: u64 = 256 * 1024 * 1024;
 
-/// Reads and checks a whole archive, and hands the contents of its files to `sink` while they pass. Entries for which
-/// `ignore` holds are checked like all others and then dropped; what stands behind the end mark is read and not looked at. A
-/// regular file at the path `control` is none of the tree's: its content is [`Archive::control`]. (It is not known where that
-/// path is a further name of another file.)
+/// Reads and checks a whole archive, and passes the contents of its files to `sink` while they are read.
+///
+/// Entries for which `ignore` is true are checked like all others and then dropped. What follows the
+/// end-of-archive mark is read and ignored. A regular file at the path `control` does not belong to the tree:
+/// its content is [`Archive::control`]. (It is not found if that path is a further name of another file.)
 pub fn unpack(
     stream: &mut dyn Stream,
     control: Option<&RelativePath>,
@@ -136,8 +141,8 @@ pub fn unpack(
         held_anything |= reader.entry(&header)?;
     }
     let size = reader.drain()?;
-    let Reader { mut found, control: came, .. } = reader;
-    // Stable: of two entries with one name, the last counts.
+    let Reader { mut found, control: control_file, .. } = reader;
+    // The sort is stable: of two entries with one name, the last one counts.
     found.par_sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
     let mut entries: Vec<Found> = Vec::with_capacity(found.len());
     for found in found {
@@ -150,8 +155,10 @@ pub fn unpack(
         let at = entries.binary_search_by(|found| found.entry.path.cmp(path)).ok()?;
         matches!(entries[at].entry.content, Content::File { .. }).then(|| entries.remove(at))
     });
-    let control = match (control, came) {
-        (Some(found), Some(came)) if found.entry.inode == came.inode => Some(came.into_content(&found)?),
+    let control = match (control, control_file) {
+        (Some(found), Some(control_file)) if found.entry.inode == control_file.inode => {
+            Some(control_file.into_content(&found)?)
+        }
         _ => None,
     };
     entries.retain(|found| !found.ignored);
@@ -170,7 +177,7 @@ impl Control {
     }
 }
 
-/// Adds the folders that the archive only implies, and refuses what lies below something that is no folder.
+/// Adds the folders that the archive only implies. Refuses an entry below something that is not a folder.
 fn with_folders(entries: Vec<Found>, archive_size: u64) -> Result<Vec<Unpacked>> {
     let mut implied = BTreeSet::new();
     let mut implied_bytes = 0;
@@ -191,7 +198,7 @@ fn with_folders(entries: Vec<Found>, archive_size: u64) -> Result<Vec<Unpacked>>
             let mut next = entry.path.parent();
             while let Some(above) = next {
                 match find(above.as_bytes()) {
-                    // What is above this one is looked at on its own turn.
+                    // The folders above this one are checked when it is this one's turn.
                     Some(Unpacked { content: Content::Folder { .. }, .. }) => break,
                     Some(_) => {
                         return Err(Error::UnsafePath {
@@ -233,43 +240,44 @@ fn with_folders(entries: Vec<Found>, archive_size: u64) -> Result<Vec<Unpacked>>
     Ok(entries)
 }
 
-/// Takes the contents of an archive's files while they pass. Nothing of the archive has been found to be whole by then.
+/// Takes the contents of an archive's files while it is read. At that time it is not known whether the
+/// archive is complete.
 pub trait Sink {
-    /// An empty buffer for the bytes that come next, such as one of those that were handed over before.
+    /// Returns an empty buffer for the next bytes; it may be one that was passed on before.
     fn buffer(&mut self) -> Vec<u8>;
 
-    /// Whole files of at most a [`PIECE`] each. Their contents lie in `bytes`.
-    fn files(&mut self, bytes: Vec<u8>, files: Vec<Passing>) -> Result<()>;
+    /// Takes whole files of at most one [`PIECE`] each, whose contents are in `bytes`.
+    fn files(&mut self, bytes: Vec<u8>, files: Vec<StreamedFile>) -> Result<()>;
 
-    /// The next bytes of a file that is longer than a [`PIECE`], from its first on. Of an archive that is cut off, the last
+    /// Takes the next bytes of a file that is longer than a [`PIECE`]. If the archive is truncated, the last
     /// ones never come.
-    fn part(&mut self, file: &Passing, bytes: Vec<u8>) -> Result<()>;
+    fn part(&mut self, file: &StreamedFile, bytes: Vec<u8>) -> Result<()>;
 
-    /// The whole content of the file that is none of the tree's, as soon as it has passed. Another one may follow, and then
-    /// that one counts.
+    /// Takes the whole content of a control file as soon as it was read. If another one follows, that one
+    /// counts.
     fn control(&mut self, content: &[u8]);
 }
 
-/// A file whose content passes.
+/// A file whose content is being read.
 #[derive(Debug, Clone)]
-pub struct Passing {
-    /// Where its header begins, as [`Unpacked::inode`].
+pub struct StreamedFile {
+    /// The offset of its header, as in [`Unpacked::inode`].
     pub inode: u64,
     /// Its first name.
     pub path: RelativePath,
     /// Mode bits `07777`.
     pub mode: u32,
-    /// Bytes of content.
+    /// Its size in bytes.
     pub size: u64,
-    /// Whether its name is none of those that are dropped.
+    /// Whether its first name is wanted, so it is not dropped.
     pub wanted: bool,
-    /// Where the content of a whole file lies in the bytes that come with it.
+    /// Where its content is in the bytes that are passed on together with it.
     pub range: Range<usize>,
 }
 
 /// An entry that was read.
 struct Found {
-    /// Where its header begins.
+    /// The offset of its header.
     offset: u64,
     /// Whether it is checked like the others and then dropped.
     ignored: bool,
@@ -281,32 +289,32 @@ struct Reader<'a> {
     stream: &'a mut dyn Stream,
     sink: &'a mut dyn Sink,
     ignore: &'a dyn Fn(&RelativePath) -> bool,
-    /// The path of the file that is none of the tree's.
+    /// The path of the control file.
     control_path: Option<&'a RelativePath>,
-    /// That file, as it came last.
+    /// The last control file so far.
     control: Option<Control>,
-    /// What came last, no more than a piece.
+    /// The bytes of the stream that came last, at most one piece.
     bytes: Vec<u8>,
-    /// How many of these were read.
+    /// How many of them were read.
     read: usize,
-    /// Where they begin in the archive.
+    /// The offset of their first one in the archive.
     start: u64,
-    /// Whole files among those that were read.
-    files: Vec<Passing>,
+    /// The whole files among the bytes that were read.
+    files: Vec<StreamedFile>,
     found: Vec<Found>,
-    /// Where in `found` each path was last; made when the first hard link asks.
+    /// The last index in `found` of each path; made for the first hard link.
     by_path: Option<HashMap<RelativePath, usize>>,
 }
 
-/// A regular file that is none of the tree's.
+/// A control file: a regular file that does not belong to the tree.
 struct Control {
     inode: u64,
     size: u64,
-    /// Its content, as far as it came, unless it is too long.
+    /// Its content so far, unless it is too long.
     content: Vec<u8>,
 }
 
-/// Where content of an entry stands in the archive, its padding not counted.
+/// Where the content of an entry is in the archive, without its padding.
 #[derive(Clone, Copy)]
 struct Extent {
     at: u64,
@@ -314,28 +322,28 @@ struct Extent {
 }
 
 impl Extent {
-    /// Where the block ends in which it ends. No archive reaches as far where that is beyond all numbers.
+    /// The end of its last block. If that exceeds all numbers, no archive reaches it.
     fn padded_end(self) -> u64 {
         let padded = self.size.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX);
         self.at.saturating_add(padded)
     }
 }
 
-/// A header with all that stood before it on its behalf.
+/// A header, with everything that precedes it and belongs to it.
 struct Header {
-    /// Where its first block begins, that of a long name or PAX record included.
+    /// The offset of its first block, including a long name or PAX header.
     offset: u64,
-    /// Where its own block begins.
+    /// The offset of its own block.
     at: u64,
     block: tar::Header,
-    /// What its size field says.
+    /// The value of its size field.
     size: u64,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
     pax: Pax,
 }
 
-/// The PAX records that change what an entry is.
+/// The PAX records that change an entry.
 #[derive(Default)]
 struct Pax {
     path: Option<Vec<u8>>,
@@ -344,7 +352,7 @@ struct Pax {
 }
 
 impl Reader<'_> {
-    /// The next entry's header; `None` at the end mark.
+    /// Reads the next entry's header; `None` at the end-of-archive mark.
     fn header(&mut self) -> Result<Option<Header>> {
         let offset = self.at();
         let (mut long_name, mut long_link, mut pax) = (None, None, None);
@@ -355,7 +363,7 @@ impl Reader<'_> {
                 if long_name.is_some() || long_link.is_some() || pax.is_some() {
                     return Err(invalid(offset, None, "a long name or PAX record belongs to no entry"));
                 }
-                let second = self.block("the end mark is two blocks of zeros, and one came")?;
+                let second = self.block("the end mark is two blocks of zeros, and one control_file")?;
                 if second.iter().all(|&byte| byte == 0) {
                     return Ok(None);
                 }
@@ -393,13 +401,13 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes in one entry. `false` for an entry that says nothing.
+    /// Reads an entry. Returns `false` for one without a meaning.
     fn entry(&mut self, header: &Header) -> Result<bool> {
         let old = header.block.as_old();
         let offset = header.offset;
         if old.linkflag[0] == b'V' {
-            // The label of a volume: its name is no path, and no reader makes anything of it.
-            self.pass(self.extent(header.size))?;
+            // A volume label: its name is not a path, and no tar restores it.
+            self.skip(self.extent(header.size))?;
             return Ok(false);
         }
         let name = header.name()?;
@@ -414,7 +422,7 @@ impl Reader<'_> {
             .map_err(|fault| invalid(header.at, Some(shown(&name)), &format!("its mode {fault}")))?;
         let mode = u32::try_from(mode & 0o7777).unwrap_or(0);
         let kind = match old.linkflag[0] {
-            // The oldest archives tell a folder by its slash alone.
+            // The oldest archives mark a folder only by a slash at the end of its name.
             b'0' | 0 if name.ends_with(b"/") => b'5',
             0 | b'7' => b'0',
             kind @ (b'0'..=b'6' | b'D') => kind,
@@ -428,7 +436,7 @@ impl Reader<'_> {
         };
         let has_size = header.size != 0 || header.pax.size.is_some_and(|size| size != 0);
         if has_size && !matches!(kind, b'0' | b'D') {
-            return Err(refuse("it is no file and yet has a size"));
+            return Err(refuse("it is not a file, but has a size"));
         }
         let size = match header.pax.size {
             Some(size) if header.size != 0 && header.size != size && size <= OCTAL_SIZE_MAX => {
@@ -442,15 +450,15 @@ impl Reader<'_> {
         let content = match kind {
             b'0' => {
                 let wanted = !ignored;
-                let passing = |path| Passing { inode, path, mode, size, wanted, range: 0..0 };
-                self.file(path.clone().map(passing), size)?;
+                let streamed = |path| StreamedFile { inode, path, mode, size, wanted, range: 0..0 };
+                self.file(path.clone().map(streamed), size)?;
                 Content::File { mode }
             }
             b'5' => Content::Folder { mode: Some(mode) },
             b'D' => {
-                // An incremental archive's folder. The names that were in it are its content, for those who delete
-                // what is not among them.
-                self.pass(self.extent(size))?;
+                // A folder in an incremental archive. Its content lists the names that were in it, for a tar
+                // that deletes all others.
+                self.skip(self.extent(size))?;
                 Content::Folder { mode: Some(mode) }
             }
             b'2' => {
@@ -480,7 +488,7 @@ impl Reader<'_> {
         Ok(true)
     }
 
-    /// What a hard link names: a file or link that stands before it.
+    /// Resolves a hard link: its target must be a file or link that precedes it.
     fn hard_link(&mut self, header: &Header, name: &[u8]) -> Result<(Content, u64)> {
         let target = header.link_target();
         let refuse = |reason: &str| invalid(header.offset, Some(shown(name)), reason);
@@ -505,25 +513,26 @@ impl Reader<'_> {
         }
     }
 
-    /// The content of a long-name entry: the name with a closing NUL.
+    /// Reads the content of a long-name entry: the name with a closing NUL.
     fn long(&mut self, at: u64, size: u64) -> Result<Vec<u8>> {
         let extent = self.extent(size);
         if size > NAME_MAX {
-            self.pass(extent)?;
+            self.skip(extent)?;
             return Err(too_long(at, size));
         }
         let mut name = self.next_of(extent, size)?.to_vec();
-        self.pass(extent)?;
+        self.skip(extent)?;
         name.pop_if(|last| *last == 0);
         Ok(name)
     }
 
-    /// PAX records: `<length> <key>=<value>\n`, the length counting all of it. Only what means something is copied.
+    /// Reads PAX records: `<length> <key>=<value>\n`, where the length counts everything. Only records that
+    /// we use are copied.
     fn pax(&mut self, header: u64, size: u64) -> Result<Pax> {
         let extent = self.extent(size);
         let pax = self.records(header, extent);
-        // That the records are cut off is told before what is wrong in them.
-        self.pass(extent)?;
+        // A truncation is reported rather than an error in the records.
+        self.skip(extent)?;
         pax
     }
 
@@ -551,10 +560,10 @@ impl Reader<'_> {
                 return Err(invalid(header, None, "a sparse file; archive it without --sparse"));
             }
             let known = match key {
-                b"path" => Some(Known::Path),
-                b"linkpath" => Some(Known::LinkPath),
-                b"size" => Some(Known::Size),
-                // Times, owners, attributes, comments: none of them is restored.
+                b"path" => Some(UsedRecord::Path),
+                b"linkpath" => Some(UsedRecord::LinkPath),
+                b"size" => Some(UsedRecord::Size),
+                // Times, owners, attributes and comments are not restored.
                 _ => None,
             };
             let value = equals as u64 + 1;
@@ -568,12 +577,12 @@ impl Reader<'_> {
                 }
                 let value = self.next_of(extent, last)?[equals + 1..].to_vec();
                 match known {
-                    Known::Path => pax.path = Some(value),
-                    Known::LinkPath => pax.link_path = Some(value),
-                    Known::Size => pax.size = Some(decimal(&value).ok_or_else(malformed)?),
+                    UsedRecord::Path => pax.path = Some(value),
+                    UsedRecord::LinkPath => pax.link_path = Some(value),
+                    UsedRecord::Size => pax.size = Some(decimal(&value).ok_or_else(malformed)?),
                 }
             }
-            self.pass_to(extent, at + last)?;
+            self.skip_to(extent, at + last)?;
             if self.next_of(extent, 1)? != b"\n" {
                 return Err(malformed());
             }
@@ -582,10 +591,11 @@ impl Reader<'_> {
         Ok(pax)
     }
 
-    /// The content of a file, which is handed on. It is none that can be where its name is the workspace's own.
-    fn file(&mut self, file: Option<Passing>, size: u64) -> Result<()> {
+    /// Reads the content of a file and passes it on. A file with the workspace's own name is only skipped; it
+    /// is refused later.
+    fn file(&mut self, file: Option<StreamedFile>, size: u64) -> Result<()> {
         let extent = self.extent(size);
-        let Some(mut file) = file else { return self.pass(extent) };
+        let Some(mut file) = file else { return self.skip(extent) };
         let is_control = self.control_path == Some(&file.path);
         if is_control {
             self.control = Some(Control { inode: file.inode, size, content: Vec::new() });
@@ -601,20 +611,20 @@ impl Reader<'_> {
         } else {
             self.parts(extent, &file, is_control)?;
         }
-        self.pass(extent)?;
+        self.skip(extent)?;
         if let Some(control) = self.control.as_ref().filter(|_| is_control && size <= CONTROL_MAX) {
             self.sink.control(&control.content);
         }
         Ok(())
     }
 
-    /// Hands on a file that is longer than a piece.
-    fn parts(&mut self, extent: Extent, file: &Passing, is_control: bool) -> Result<()> {
-        self.hand_over()?;
+    /// Passes on a file that is longer than a piece.
+    fn parts(&mut self, extent: Extent, file: &StreamedFile, is_control: bool) -> Result<()> {
+        self.pass_on()?;
         let mut rest = file.size;
         while rest > 0 {
             let length = usize::try_from(rest).map_or(PIECE, |rest| rest.min(PIECE));
-            // Nothing but this file's is asked for, so that all of it can be handed on.
+            // No bytes beyond this file are read, so the whole buffer can be passed on.
             while self.bytes.len() < length {
                 if self.stream.next(length - self.bytes.len(), &mut self.bytes)? == 0 {
                     return Err(self.cut_off(extent));
@@ -631,23 +641,23 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Where the next byte to be read stands in the archive.
+    /// The offset of the next byte to be read.
     fn at(&self) -> u64 {
         self.start + self.read as u64
     }
 
-    /// Content of that size, from the next byte on.
+    /// Content of that size, starting with the next byte.
     fn extent(&self, size: u64) -> Extent {
         Extent { at: self.at(), size }
     }
 
-    /// Passes over what is left of an entry's content, and its padding.
-    fn pass(&mut self, extent: Extent) -> Result<()> {
-        self.pass_to(extent, extent.padded_end())
+    /// Skips the rest of an entry's content, and its padding.
+    fn skip(&mut self, extent: Extent) -> Result<()> {
+        self.skip_to(extent, extent.padded_end())
     }
 
-    /// Passes over what stands before that byte of the archive.
-    fn pass_to(&mut self, extent: Extent, end: u64) -> Result<()> {
+    /// Skips everything before that offset.
+    fn skip_to(&mut self, extent: Extent, end: u64) -> Result<()> {
         while self.at() < end {
             if !self.fill(1)? {
                 return Err(self.cut_off(extent));
@@ -667,7 +677,7 @@ impl Reader<'_> {
         Ok(block)
     }
 
-    /// The next bytes of an entry's content, no more than a piece. They are not read by that.
+    /// The next bytes of an entry's content, at most one piece. They still count as unread.
     fn next_of(&mut self, extent: Extent, length: u64) -> Result<&[u8]> {
         let length = usize::try_from(length).expect("it is no more than a piece");
         if !self.fill(length)? {
@@ -676,11 +686,12 @@ impl Reader<'_> {
         Ok(&self.bytes[self.read..self.read + length])
     }
 
-    /// Sees to it that so many bytes, no more than a piece, are there to be read. `false` where the archive ends before.
+    /// Reads from the stream until that many unread bytes (at most one piece) are there. Returns `false` if
+    /// the archive ends before.
     fn fill(&mut self, length: usize) -> Result<bool> {
         debug_assert!(length <= PIECE);
         if self.read + length > PIECE {
-            self.hand_over()?;
+            self.pass_on()?;
         }
         while self.bytes.len() - self.read < length {
             if self.stream.next(PIECE - self.bytes.len(), &mut self.bytes)? == 0 {
@@ -690,8 +701,8 @@ impl Reader<'_> {
         Ok(true)
     }
 
-    /// Hands on the files that were read, and keeps what comes after.
-    fn hand_over(&mut self) -> Result<()> {
+    /// Passes on the files that were read, and keeps the unread bytes.
+    fn pass_on(&mut self) -> Result<()> {
         self.start += self.read as u64;
         let read = std::mem::take(&mut self.read);
         if self.files.is_empty() {
@@ -704,9 +715,9 @@ impl Reader<'_> {
         self.sink.files(bytes, std::mem::take(&mut self.files))
     }
 
-    /// Reads what stands behind the end mark, which nothing is made of. Returns how long the whole archive is.
+    /// Reads and ignores what follows the end-of-archive mark. Returns the length of the whole archive.
     fn drain(&mut self) -> Result<u64> {
-        self.hand_over()?;
+        self.pass_on()?;
         loop {
             self.start += self.bytes.len() as u64;
             self.bytes.clear();
@@ -716,7 +727,7 @@ impl Reader<'_> {
         }
     }
 
-    /// That the archive has ended within an entry's content.
+    /// The error for an archive that ends within an entry's content.
     fn cut_off(&self, extent: Extent) -> Error {
         if self.start + (self.bytes.len() as u64) < extent.at.saturating_add(extent.size) {
             self.truncated("its content ends early", extent.size, extent.at)
@@ -726,18 +737,18 @@ impl Reader<'_> {
         }
     }
 
-    /// That the archive has ended, and less than that many bytes came from `at` on.
+    /// The error for an archive that ends less than `length` bytes after `at`.
     fn truncated(&self, missing: &str, length: u64, at: u64) -> Error {
         let size = self.start + self.bytes.len() as u64;
         Error::ArchiveTruncated {
             offset: size,
-            reason: format!("{missing} ({length} bytes at byte {at}, of which {} came)", size - at),
+            reason: format!("{missing} ({length} bytes at byte {at}, of which {} control_file)", size - at),
         }
     }
 }
 
-/// A PAX record that means something to us.
-enum Known {
+/// A PAX record that we use.
+enum UsedRecord {
     Path,
     LinkPath,
     Size,
@@ -752,7 +763,7 @@ impl Header {
             return Ok(name.into());
         }
         let name = until_nul(&self.block.as_old().name);
-        // Only POSIX archives have a prefix there; GNU's keep times in its place.
+        // Only POSIX archives have a prefix there; GNU archives have times in its place.
         match self.block.as_ustar().map(|ustar| until_nul(&ustar.prefix)) {
             Some(prefix) if !prefix.is_empty() => Ok([prefix, b"/", name].concat().into()),
             _ => Ok(name.into()),
@@ -769,8 +780,10 @@ fn until_nul(field: &[u8]) -> &[u8] {
     field.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// The header's checksum: the sum of its bytes with its own field as spaces. Some old tars summed signed bytes. It may be
-/// written like any octal number, so that only a bit shows whose flip changes what the header says.
+/// Checks the header's checksum: the sum of its bytes, with spaces in place of the checksum itself.
+///
+/// Some old tars add up signed bytes. The field may have any form of an octal number, so a flipped bit is
+/// noticed only if it changes a value.
 fn check(at: u64, block: &tar::Header) -> Result<()> {
     let field = &block.as_old().cksum;
     let sum_of = |bytes: &[u8]| bytes.iter().map(|&byte| i64::from(byte)).sum::<i64>();
@@ -788,7 +801,7 @@ fn check(at: u64, block: &tar::Header) -> Result<()> {
     ))
 }
 
-/// Octal digits, spaces before them and spaces or NULs behind; nothing where there are none.
+/// Parses octal digits, with spaces before them and spaces or NULs behind. `None` if there are none.
 fn octal(field: &[u8]) -> Option<u64> {
     let start = field.iter().position(|&byte| byte != b' ')?;
     let digits = &field[start..];
@@ -797,10 +810,10 @@ fn octal(field: &[u8]) -> Option<u64> {
     is_number.then(|| digits[..end].iter().fold(0, |value, &digit| value * 8 + u64::from(digit - b'0')))
 }
 
-/// A number field: octal digits, or base-256 for what octal cannot hold. Never negative. An empty one is 0.
+/// Parses a number field: octal digits, or base-256 for larger numbers. Never negative. An empty field is 0.
 fn number(field: &[u8]) -> Result<u64, &'static str> {
     if field[0] & 0x80 != 0 {
-        // The mark is the topmost bit of the first byte; all others are the number's.
+        // The topmost bit of the first byte marks base-256; all other bits are the number.
         let (&first, rest) = field.split_first().expect("a field is not empty");
         let (high, low) = rest.split_at(rest.len().saturating_sub(8));
         if first != 0x80 || high.iter().any(|&byte| byte != 0) {
@@ -814,7 +827,7 @@ fn number(field: &[u8]) -> Result<u64, &'static str> {
     octal(field.trim_ascii_start()).ok_or("is no octal number")
 }
 
-/// A decimal number without sign, space or superfluous zero.
+/// Parses a decimal number without sign, space or superfluous zero.
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) || (digits.len() > 1 && digits[0] == b'0')
     {

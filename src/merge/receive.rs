@@ -21,7 +21,7 @@ use sha2::Digest as _;
 
 use super::incoming::{InStage, Incoming, IncomingEntry, LazyStage, Staged, Stager, Staging};
 use crate::archive::source::{PIECE, Stream};
-use crate::archive::unpack::{Archive, Content, Passing, Sink, Unpacked, unpack};
+use crate::archive::unpack::{Archive, Content, Sink, StreamedFile, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::{File, Root};
@@ -227,7 +227,7 @@ impl Sink for Intake<'_, '_> {
         buffer
     }
 
-    fn files(&mut self, bytes: Vec<u8>, files: Vec<Passing>) -> Result<()> {
+    fn files(&mut self, bytes: Vec<u8>, files: Vec<StreamedFile>) -> Result<()> {
         self.make_room()?;
         let (worker, sender) = (self.worker, self.sender.clone());
         self.scope.spawn(move |_| {
@@ -238,7 +238,7 @@ impl Sink for Intake<'_, '_> {
         Ok(())
     }
 
-    fn part(&mut self, file: &Passing, bytes: Vec<u8>) -> Result<()> {
+    fn part(&mut self, file: &StreamedFile, bytes: Vec<u8>) -> Result<()> {
         self.make_room()?;
         let queue = match &self.large {
             Some((inode, queue)) if *inode == file.inode => queue.clone(),
@@ -291,7 +291,7 @@ fn next_finished(receiver: &mpsc::Receiver<FinishedPiece>) -> FinishedPiece {
 
 /// A file that is longer than a piece.
 struct Large {
-    file: Passing,
+    file: StreamedFile,
     hash: sha2::Sha256,
     /// How many bytes were hashed.
     done: u64,
@@ -311,7 +311,7 @@ enum State {
 }
 
 impl Large {
-    fn new(file: Passing) -> Self {
+    fn new(file: StreamedFile) -> Self {
         Self { file, hash: sha2::Sha256::new(), done: 0, state: State::Begun }
     }
 }
@@ -325,20 +325,20 @@ struct Worker<'s> {
 
 impl<'s> Worker<'s> {
     /// The entry of a file, as far as it is known by now.
-    fn entry(&self, file: &Passing, digest: Digest) -> Entry {
+    fn entry(&self, file: &StreamedFile, digest: Digest) -> Entry {
         let mode = (self.reception.mode)(&file.path, file.mode);
         self.stager.usable(&file.path, Entry::File { mode, digest })
     }
 
     /// Whether a file has to be staged, as far as it is known by now.
-    fn is_due(&self, file: &Passing, entry: &Entry) -> bool {
+    fn is_due(&self, file: &StreamedFile, entry: &Entry) -> bool {
         self.reception.every_file || (file.wanted && self.stager.differs(&file.path, entry))
     }
 
     /// Handles complete files: the bytes that are hashed are the bytes that are staged.
-    fn files(&self, files: &[Passing], bytes: &[u8]) -> Result<Vec<HashedFile>> {
+    fn files(&self, files: &[StreamedFile], bytes: &[u8]) -> Result<Vec<HashedFile>> {
         let mut in_stage = InStage(None);
-        let take = |file: &Passing| {
+        let take = |file: &StreamedFile| {
             self.stager.cancel.check()?;
             let content = &bytes[file.range.clone()];
             let digest = Digest(sha2::Sha256::digest(content).into());
@@ -422,7 +422,7 @@ impl<'s> Worker<'s> {
 
     /// Decides what to do with a large file before its first byte: it may be unchanged only if the base has a
     /// file of that path and mode.
-    fn begin(&self, in_stage: &mut InStage<'s>, file: &Passing, mode: u32) -> Result<State> {
+    fn begin(&self, in_stage: &mut InStage<'s>, file: &StreamedFile, mode: u32) -> Result<State> {
         if !file.wanted && !self.reception.every_file {
             return Ok(State::Hashed);
         }

@@ -364,7 +364,7 @@ impl Receiving {
         };
         if let Some(changes) = &changes {
             let dirs = changes.dirs().filter(|(path, _)| !(reception.left_alone)(path));
-            received.archive.add_dirs(dirs);
+            received.archive.add_folders(dirs);
         }
         let learned = base.learn(answer, &received.archive, &self.preserve);
         base.adjust(&mut received.archive, &learned);

@@ -10,7 +10,7 @@ use super::answer::Answer;
 use super::client::{SandboxClient, blocking};
 use super::command::{self, Lists, Places};
 use crate::archive::header;
-use crate::archive::pack::{Contents, Layout, OfDigest, Sent};
+use crate::archive::pack::{Contents, KnownDigest, Layout, Sent};
 use crate::archive::source::{Bytes as _, copy_of};
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -91,9 +91,9 @@ pub fn wanted(
     cancel: &Cancel,
 ) -> Result<(remote::Contents, Vec<Known>)> {
     let known = |found: &Found| match digests.get(&found.path, &found.meta.fingerprint()) {
-        Some(digest) => OfDigest::Known(digest),
-        None if remote.has_file(&found.path, found.meta.size) => OfDigest::ToRead,
-        None => OfDigest::Needless,
+        Some(digest) => KnownDigest::Known(digest),
+        None if remote.has_file(&found.path, found.meta.size) => KnownDigest::Unknown,
+        None => KnownDigest::NotNeeded,
     };
     let known = layout.digests(&known, cancel)?;
     let firsts: HashSet<&RelativePath> = layout.entries().filter_map(|(_, first)| first).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sandbox_managed_runtime::archive::source::{PIECE, Stream, Whole};
-use sandbox_managed_runtime::archive::unpack::{self, Archive, Passing, Sink};
+use sandbox_managed_runtime::archive::unpack::{self, Archive, Sink, StreamedFile};
 use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::path::RelativePath;
 
@@ -21,7 +21,7 @@ impl Sink for Contents {
         Vec::new()
     }
 
-    fn files(&mut self, bytes: Vec<u8>, files: Vec<Passing>) -> Result<(), Error> {
+    fn files(&mut self, bytes: Vec<u8>, files: Vec<StreamedFile>) -> Result<(), Error> {
         assert!(bytes.len() <= PIECE && !files.is_empty());
         for file in files {
             assert_eq!(file.range.len() as u64, file.size);
@@ -32,7 +32,7 @@ impl Sink for Contents {
         Ok(())
     }
 
-    fn part(&mut self, file: &Passing, bytes: Vec<u8>) -> Result<(), Error> {
+    fn part(&mut self, file: &StreamedFile, bytes: Vec<u8>) -> Result<(), Error> {
         assert!(file.size > PIECE as u64 && !bytes.is_empty() && bytes.len() <= PIECE);
         let content = self.files.entry(file.inode).or_default();
         content.extend_from_slice(&bytes);
