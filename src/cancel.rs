@@ -1,11 +1,12 @@
-//! A caller's wish to stop, asked for at every step that can still be undone.
+//! Cancellation by the caller, checked before every step that cannot be undone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Shared by whoever may cancel and the work that looks at it. The default one is never cancelled.
+/// A flag shared by the caller that may cancel and the work that checks it. The default value is never
+/// cancelled.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel {
     own: Arc<AtomicBool>,
@@ -13,7 +14,7 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// One that can be cancelled by itself, and is cancelled with this one.
+    /// A flag that can be set by itself, and that counts as set if this one is.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { own: Arc::default(), above: Some(self.own.clone()) }
@@ -24,7 +25,7 @@ impl Cancel {
         self.own.store(true, Ordering::Relaxed);
     }
 
-    /// [`Error::Aborted`] once cancelled.
+    /// Fails with [`Error::Aborted`] once cancelled.
     pub fn check(&self) -> Result<()> {
         let is_set = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
         if is_set(&self.own) || self.above.as_ref().is_some_and(is_set) {

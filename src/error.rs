@@ -1,4 +1,4 @@
-//! Everything that can go wrong, with the stable code a caller can test for.
+//! All errors, with the stable code that a caller can test for.
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -19,67 +19,67 @@ pub enum Error {
         path: PathBuf,
         /// What the operating system answered.
         source: io::Error,
-        /// What to do about it, or which state things are in, where that is not plain from the rest.
+        /// What to do about it, or the state that things are in, unless the rest of the message says that.
         hints: Vec<&'static str>,
     },
 
-    /// Something about a file or folder keeps the work from going on. It was seen there: no call reported it. Its code is
-    /// the one by which Node would name it (`ENOENT`, `EBUSY`, …).
+    /// The state of a file or folder prevents the work. It was observed: no system call reported it. Its code
+    /// is the one that Node uses for this (`ENOENT`, `EBUSY`, ).
     #[error("{}: {}, {syscall} '{}'{}", obstacle.code(), obstacle.text(), path.display(), advice(.hints))]
     Obstructed {
-        /// What is in the way.
+        /// The state.
         obstacle: Obstacle,
-        /// What was to be done, as Node names it (`open`, `rename`, …).
+        /// The intended operation, as Node names it (`open`, `rename`, ).
         syscall: &'static str,
-        /// To what.
+        /// The file or folder.
         path: PathBuf,
-        /// What to do about it, or which state things are in, where that is not plain from the rest.
+        /// What to do about it, or the state that things are in, unless the rest of the message says that.
         hints: Vec<&'static str>,
     },
 
-    /// The downloaded archive ends before its end mark.
+    /// The downloaded archive ends before its end-of-archive mark.
     #[error(
         "the downloaded archive is cut off at byte {offset}: {reason}; nothing was changed, download it again"
     )]
     ArchiveTruncated {
-        /// The byte at which more was due.
+        /// The byte at which more was expected.
         offset: u64,
         /// What was missing there.
         reason: String,
     },
 
-    /// The downloaded archive breaks the format, or holds what is never restored.
+    /// The downloaded archive violates the format, or has an entry that is never restored.
     #[error("the downloaded archive is refused at byte {offset}{}: {reason}; nothing was changed", entry_name(.entry))]
     ArchiveInvalid {
-        /// Where the entry's header begins.
+        /// The offset of the entry's header.
         offset: u64,
-        /// The entry's name, where it has one.
+        /// The entry's name, if it has one.
         entry: Option<String>,
         /// What is wrong with it.
         reason: String,
     },
 
-    /// A path that would lead out of the folder it belongs in, or that no file system can hold.
+    /// A path that leads out of the folder that it belongs in, or that no file system can have.
     #[error("unsafe path {}: {reason}", quoted(path))]
     UnsafePath {
         /// The path as it was given.
         path: String,
-        /// The byte of the archive where it stands, when it came from one.
+        /// The offset of the entry in an archive, if it came from one.
         offset: Option<u64>,
         /// What makes it unsafe, and what to do.
         reason: String,
     },
 
-    /// The sandbox is another one than the one that was uploaded to, or another upload has come to it.
+    /// The sandbox is not the one that was uploaded to, or something else was uploaded to it since.
     #[error(
         "the sandbox no longer has what was uploaded to it: {reason}; nothing was changed. Prepare again to go on"
     )]
     SandboxReplaced {
-        /// How that shows.
+        /// What shows that.
         reason: &'static str,
     },
 
-    /// A tree that multiplies itself through links that are followed.
+    /// A tree that grows too large by following its links.
     #[error(
         "following links makes {names} names of {entries} files and folders, the last of them through '{}'; exclude that \
          link, or pass followSymlinks: false", link.display()
@@ -87,9 +87,9 @@ pub enum Error {
     LinksMultiply {
         /// The link that was followed last.
         link: PathBuf,
-        /// How many names there were by then.
+        /// How many names had been found.
         names: usize,
-        /// Of how many files and folders.
+        /// The number of files and folders that they name.
         entries: usize,
     },
 
@@ -103,7 +103,7 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// No prepare can be taken up again.
+    /// No earlier prepare can be resumed.
     #[error("there is nothing to resume: {reason}; nothing was changed. Prepare the sandbox again")]
     NothingToResume {
         /// Why.
@@ -121,22 +121,22 @@ pub enum Error {
         lock: PathBuf,
         /// The process that its `owner.json` names.
         holder: Option<u32>,
-        /// How long it was waited for, in seconds.
+        /// How long the caller waited, in seconds.
         waited_s: u64,
     },
 
-    /// No thread can be made. Its code is the operating system's own (`EAGAIN`).
+    /// No thread can be created. Its code is the operating system's own (`EAGAIN`).
     #[error("no thread can be made: {0} ({NO_THREAD})")]
     NoThread(io::Error),
 
-    /// A client's method answered with what cannot be used.
+    /// A client's method returned something that cannot be used.
     #[error("client.readFile() {reason}; nothing was changed")]
     InvalidReturnValue {
         /// What is wrong with the answer, and what it must be.
         reason: String,
     },
 
-    /// An argument has a type that cannot be used.
+    /// An argument has the wrong type.
     #[error("The \"{argument}\" argument {expected}")]
     InvalidArgType {
         /// The argument, as the caller knows it (`input.adapterKey`).
@@ -156,45 +156,47 @@ pub enum Error {
         received: String,
     },
 
-    /// Content of an archive is needed that has passed, and no local file has it. It never reaches a caller: the archive is
-    /// asked for again, and every file of it staged.
-    #[error("internal error: content is needed that has passed; please report it")]
-    Passed,
+    /// Content of an archive is needed that was not staged when it was read, and no local file has it.
+    ///
+    /// This never reaches a caller: the archive is read again, and every file of it staged.
+    #[error("internal error: content is needed that was not staged; please report it")]
+    NotStaged,
 
-    /// What a sandbox says of its changes does not fit what came with it. It never reaches a caller: everything is downloaded
-    /// then.
+    /// A sandbox's list of its changes does not match the archive that came with it.
+    ///
+    /// This never reaches a caller: everything is downloaded instead.
     #[error("internal error: the changes of a sandbox contradict each other; please report it")]
     ContradictoryChanges,
 
-    /// The caller asked for the work to stop.
+    /// The caller has cancelled the operation.
     #[error("the operation was aborted")]
     Aborted,
 
-    /// A worker thread died, which is a defect of this library.
+    /// A worker thread failed, which is a defect of this library.
     #[error("internal error: {0}; please report it")]
     Internal(String),
 }
 
-/// What is in the way of work on a file or folder.
+/// A state of a file or folder that prevents the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
-    /// It was there a moment ago.
+    /// It was there before, and is gone.
     Vanished,
-    /// What may have one version only has another by now.
+    /// Something else is at its path.
     Occupied,
-    /// Whenever it was to be taken, it was another one.
+    /// It was changed at every attempt.
     KeepsChanging,
-    /// It is a mount point, or one is in it.
+    /// It is a mount point, or contains one.
     MountPoint,
-    /// It can only be moved within its file system, and was to leave it.
+    /// It is on another file system and cannot be moved from there.
     OtherFileSystem,
-    /// Something came into a folder that was emptied.
+    /// Something was added to a folder that had been emptied.
     NotEmpty,
-    /// Only its owner may change what is in it, and this process is another's.
+    /// Only its owner may change its content, and this process runs as another user.
     NotWritable,
-    /// It got a further name, whose content or mode must not change.
+    /// It got a further name (hard link), whose content or mode must not change.
     FurtherName,
-    /// It leads from link to link.
+    /// A link leads to a link, and so on, too often.
     Links,
     /// It could not be read, and the system did not say why.
     Unreadable,
@@ -223,10 +225,10 @@ impl Obstacle {
             Self::Occupied => "something else is there",
             Self::KeepsChanging => "it is changed again and again by something else",
             Self::MountPoint => "it is a mount point, or one is in it",
-            Self::OtherFileSystem => "it lies on another file system",
-            Self::NotEmpty => "something came into it meanwhile",
+            Self::OtherFileSystem => "it is on another file system",
+            Self::NotEmpty => "something was added to it in between",
             Self::NotWritable => "this user may not write to it",
-            Self::FurtherName => "the file got a further name meanwhile",
+            Self::FurtherName => "the file got a further name in between",
             Self::Links => "it leads through too many links",
             Self::Unreadable => "it could not be read",
         }
@@ -252,8 +254,7 @@ fn entry_name(entry: &Option<String>) -> String {
 }
 
 impl Error {
-    /// The stable code of contract section 7. For a failed system call it is empty: Node names it from
-    /// [`Error::errno`].
+    /// The stable code. Empty for a failed system call: Node derives the name from [`Error::errno`].
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -271,7 +272,7 @@ impl Error {
             Self::InvalidArgType { .. } => "ERR_INVALID_ARG_TYPE",
             Self::InvalidArgValue { .. } => "ERR_INVALID_ARG_VALUE",
             Self::Aborted => "ABORT_ERR",
-            Self::Passed | Self::ContradictoryChanges | Self::Internal(_) => "ERR_SANDBOX_INTERNAL",
+            Self::NotStaged | Self::ContradictoryChanges | Self::Internal(_) => "ERR_SANDBOX_INTERNAL",
         }
     }
 
@@ -289,8 +290,8 @@ impl Error {
         Self::Io { syscall, path: path.as_ref().to_path_buf(), source: source.into(), hints: Vec::new() }
     }
 
-    /// The same failure with a word on what was changed or what to do about it. The first word is that of the place
-    /// nearest to it.
+    /// The same error with a hint on what was changed or what to do. Hints are in the order in which they
+    /// were added.
     #[must_use]
     pub fn with_hint(mut self, text: &'static str) -> Self {
         match &mut self {
@@ -304,7 +305,7 @@ impl Error {
         self
     }
 
-    /// The same failure, told of another path: the one that means something to the caller.
+    /// The same error, reported for another path: the one that the caller knows.
     #[must_use]
     pub fn about(mut self, other: PathBuf) -> Self {
         if let Self::Io { path, .. } | Self::Obstructed { path, .. } = &mut self {
@@ -320,7 +321,7 @@ impl Error {
     }
 }
 
-/// Shows bytes that should be text: as text where they are, with `\xNN` where they are not.
+/// Shows bytes that should be text: as text if they are, with `\xNN` for other bytes.
 #[must_use]
 pub fn readable(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
@@ -334,14 +335,15 @@ pub fn readable(bytes: &[u8]) -> String {
     out
 }
 
-/// How many characters of what a sandbox sent stand in a message at most.
+/// How many characters of what a sandbox sent a message shows at most.
 const SHOWN_MAX: usize = 200;
 
-/// Shows what came from a sandbox: [`readable`], with control characters escaped, and cut where it is long. Whatever is
-/// said of bytes from there goes through this: they may be gigabytes, and a terminal obeys what it is told.
+/// Shows bytes that came from a sandbox: like [`readable`], but with control characters escaped, and
+/// shortened. Every message that quotes a sandbox uses this, because the bytes may be gigabytes, and a
+/// terminal obeys control characters.
 #[must_use]
 pub fn shown(bytes: &[u8]) -> String {
-    // No character has more than four bytes; one more tells that it goes on.
+    // A character has at most four bytes; one more character shows that the text goes on.
     let begins = &bytes[..bytes.len().min((SHOWN_MAX + 1) * 4)];
     let mut out = String::new();
     let mut count = 0;
@@ -359,7 +361,7 @@ pub fn shown(bytes: &[u8]) -> String {
     out
 }
 
-/// A character as it is, or as it is written where it would do something instead.
+/// A character for a message, escaped if it is not printable.
 #[must_use]
 pub fn escaped(character: char) -> String {
     match character {
@@ -379,7 +381,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_sandbox_sent_is_shown_short_and_harmless() {
+    fn bytes_from_a_sandbox_are_shortened_and_escaped() {
         for (bytes, text) in [
             (&b"plain"[..], "plain"),
             ("caf\u{e9} \"\u{1f980}\" it's".as_bytes(), "caf\u{e9} \"\u{1f980}\" it's"),
@@ -402,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_a_name_on_one_line() {
+    fn a_name_in_a_message_is_on_one_line() {
         let error =
             Error::UnsafePath { path: "a\nb \\xff".to_owned(), offset: None, reason: "so".to_owned() };
         assert_eq!(error.to_string(), "unsafe path \"a\\nb \\xff\": so");

@@ -7,26 +7,32 @@
 //!                      └──> base: what was uploaded, hashed in the same pass
 //! restore:  client.run(tar) ──> client.readFile ──> unpack ──> incoming ──> plan ──> apply
 //!                                 checks all of it,  hashes,     pure:       under the lock, through
-//!                                 changes nothing    stages what base ×      directory handles, one
+//!                                 changes nothing    stages what base ×      folder handles, one
 //!                                                    differs     theirs ×    atomic rename a file
 //!                                                    from base   ours
 //! ```
 //!
-//! # The words
+//! # The terms
 //!
-//! - *entry*: one name in a tree: a folder, a file or a symbolic link. *Snapshot*: a tree as a sorted map from relative
-//!   path to entry. *Base*: the snapshot that both sides last shared.
-//! - *scan*: a folder → its names in byte order. *Pack*: names → archive bytes, and the snapshot of exactly those.
-//! - *unpack*: untrusted bytes → checked entries. *Stage*: new content, complete, on the workspace's file system, before
-//!   anything is replaced. *Incoming*: the other side, checked, with what differs from the base staged.
-//! - *plan*: (base, theirs, ours) → what is to be done; no I/O. *Apply*: plan → file system.
-//! - *conflict*: both sides changed a path; the sandbox's version stands there, the local one is kept aside.
-//! - *report*: what a merge did, entry by entry.
+//! - *Entry*: one name in a tree, which is a folder, a file or a symbolic link. *Snapshot*: a tree as a sorted map
+//!   from relative path to entry.
+//! - *Base*: the snapshot that both sides last shared, as in git's three-way merge. (Where a caller passes one in, the
+//!   JavaScript API calls it `baseline`.) *Theirs*: what the sandbox has now. *Ours*: what is in the workspace now.
+//! - *Scan* finds the names in a folder, sorted. *Pack* turns them into archive bytes, and makes the snapshot of exactly
+//!   those bytes.
+//! - *Unpack* turns untrusted bytes into checked entries. *Incoming* is the other side of a merge, checked.
+//! - *Stage*: a folder on the workspace's file system with new content, complete, before anything is replaced.
+//! - *Plan*: what a merge does, decided from base, theirs and ours without any I/O. *Apply* carries it out.
+//! - *Conflict*: both sides changed a path. The sandbox's version is placed there, and the local one is *backed up*
+//!   below `.paperclip-runtime/conflicts/`.
+//! - *Left in place*: a local version that was changed here and deleted in the sandbox.
+//! - *Name collision*: two names that a volume takes for one, such as `Foo` and `foo`.
+//! - *Report*: what a merge did, entry by entry.
 //!
 //! # The modules
 //!
-//! Arrows point one way: `node → sandbox → transfer → git, mirror, merge → archive → tree → fs, exclude → path, error`.
-//! Nothing but [`fs`] calls the system, nothing but `node` knows Node, and [`merge::plan`] touches no file.
+//! Dependencies point one way: `node → sandbox → transfer → git, mirror, merge → archive → tree → fs, exclude → path, error`.
+//! Only [`fs`] calls the system, only `node` uses Node-API, and [`merge::plan`] touches no file.
 
 pub mod cancel;
 pub mod error;
@@ -37,7 +43,7 @@ pub mod random;
 pub mod threads;
 pub mod time;
 
-/// Everything that is asked of the system, and the one place that asks it.
+/// All system calls on files, processes and the machine.
 pub mod fs {
     pub mod by_path;
     pub mod claim;
@@ -60,7 +66,7 @@ pub mod fs {
     pub use stat::{FileId, Fingerprint, Kind, Meta, set_file_mode};
 }
 
-/// A folder and what is in it: read and staged.
+/// Trees of files: read, and staged.
 pub mod tree {
     pub mod entry;
     pub mod scan;
@@ -68,7 +74,7 @@ pub mod tree {
     pub mod temporary;
 }
 
-/// A tree as a tar archive, and back.
+/// Converts trees to tar archives and back.
 pub mod archive {
     pub mod codec;
     pub mod contents;
@@ -78,7 +84,7 @@ pub mod archive {
     pub mod unpack;
 }
 
-/// A git repository in the workspace: what of it goes up, and what may come back.
+/// Git repositories in the workspace: what is uploaded, and what may be taken over from the sandbox.
 pub mod git {
     pub mod command;
     pub mod config;
@@ -94,7 +100,7 @@ pub mod git {
     pub mod work_folder;
 }
 
-/// Three sides made one.
+/// The three-way merge of the sandbox's version into the workspace.
 pub mod merge {
     pub mod apply;
     mod collisions;
@@ -112,7 +118,7 @@ pub mod merge {
     pub mod session;
 }
 
-/// How archives travel: in which parts, compressed or not, and what is tried again.
+/// How archives are transferred: parts, compression, retries, and changes only.
 pub mod transfer {
     pub mod changes;
     pub mod link;
@@ -121,14 +127,14 @@ pub mod transfer {
     pub mod retry;
 }
 
-/// What is kept on this machine between calls.
+/// State that is stored on this machine between calls.
 pub mod state {
     pub mod digests;
     pub mod sandboxes;
     pub mod store;
 }
 
-/// The round trip through a sandbox, whoever reaches it and however.
+/// The round trip through a sandbox, for any client.
 pub mod sandbox {
     pub mod answer;
     pub mod client;

@@ -1,4 +1,4 @@
-//! A path below a root, checked once where it comes in and trusted afterwards.
+//! A path below a root. It is checked once, where it comes in, and trusted afterwards.
 
 use std::borrow::Borrow;
 use std::ffi::OsStr;
@@ -12,55 +12,55 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::readable;
 
-/// The longest name of one file that the file systems of our hosts hold (`NAME_MAX`), in bytes.
+/// The longest file name that the hosts' file systems allow (`NAME_MAX`), in bytes.
 pub const NAME_MAX: usize = 255;
-/// The longest path that a system call takes, without its closing NUL (`PATH_MAX` - 1 on Linux), in bytes.
+/// The longest path that a system call accepts, without its closing NUL (`PATH_MAX` - 1 on Linux), in bytes.
 pub const PATH_MAX: usize = 4095;
 
-/// The bytes of a path of the system.
+/// The bytes of a system path.
 #[must_use]
 pub fn bytes_of(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
 
-/// A path of the system from its bytes.
+/// A system path from its bytes.
 #[must_use]
 pub fn path_from(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
-/// A relative path: names joined by single `/`, none of them empty, `.` or `..`, no NUL, and each short
-/// enough for a file system. It may be any bytes otherwise; it is never the root itself.
+/// A relative path: names joined by single `/`. No name is empty, `.` or `..`, or too long for a file system,
+/// and none contains NUL. All other bytes are allowed. It is never the root itself.
 ///
-/// A clone shares the bytes: the same path stands in many maps of one merge.
+/// A clone shares the bytes, because the same path is in many maps of one merge.
 ///
-/// Its order is the byte order of the whole path, which puts a folder before all that is in it.
+/// Paths are ordered by their bytes, so a folder comes before its content.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelativePath(Arc<[u8]>);
 
 /// Why bytes are not a [`RelativePath`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathFault {
-    /// Nothing in it.
+    /// It is empty.
     #[error("an empty name")]
     Empty,
     /// It begins with `/`.
     #[error("an absolute path; only paths below the workspace are taken")]
     Absolute,
-    /// `..` is one of its names.
+    /// One of its names is `..`.
     #[error("'..' would lead out of the workspace")]
     Parent,
-    /// It holds a NUL byte.
+    /// It contains a NUL byte.
     #[error("a NUL byte, which no file name can hold")]
     Nul,
-    /// One of its names, or the whole, is longer than a file system holds.
+    /// One of its names, or the whole path, is longer than a file system allows.
     #[error("longer than a file system can hold (255 bytes a name, 4095 in all)")]
     TooLong,
 }
 
 impl RelativePath {
-    /// Checks a path from outside. `.` and empty names between slashes mean nothing and are dropped, as every
-    /// tar and file system does; `Ok(None)` is the root itself (`.`, `./`).
+    /// Checks a path from outside. `.` and empty names between slashes have no meaning and are dropped, as
+    /// every tar and file system does. `Ok(None)` is the root itself (`.`, `./`).
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, PathFault> {
         if bytes.is_empty() {
             return Err(PathFault::Empty);
@@ -90,7 +90,7 @@ impl RelativePath {
         Ok((!clean.is_empty()).then(|| Self(clean.into())))
     }
 
-    /// The path of a name that a folder listing gave, below `parent` (`None`: directly below the root).
+    /// The path of a name from a folder listing, below `parent` (`None`: the root).
     #[must_use]
     pub fn child(parent: Option<&Self>, name: &[u8]) -> Self {
         debug_assert!(!name.is_empty() && !name.contains(&b'/') && !name.contains(&0));
@@ -100,20 +100,21 @@ impl RelativePath {
         }
     }
 
-    /// The path of `below` in this folder.
+    /// The path of `below` inside this folder.
     #[must_use]
     pub fn join(&self, below: &Self) -> Self {
         Self([&self.0, &b"/"[..], &below.0].concat().into())
     }
 
-    /// Where it is once the folder `from`, or the path itself, has moved to `to`; `None` where it is not in that.
+    /// The new path after the folder `from`, or the path itself, was moved to `to`. `None` if it is not in
+    /// that.
     #[must_use]
     pub fn moved(&self, from: &Self, to: &Self) -> Option<Self> {
         let rest = self.0.strip_prefix(&*from.0)?;
         (rest.is_empty() || rest[0] == b'/').then(|| Self([&to.0, rest].concat().into()))
     }
 
-    /// A name beside it: the same with `suffix` at its end.
+    /// The same path with `suffix` appended to its name.
     #[must_use]
     pub fn with_suffix(&self, suffix: &str) -> Self {
         debug_assert!(!suffix.contains(['/', '\0']));
@@ -126,20 +127,20 @@ impl RelativePath {
         &self.0
     }
 
-    /// The path as the standard library takes it.
+    /// The path, for the standard library.
     #[must_use]
     pub fn as_path(&self) -> &Path {
         path_from(&self.0)
     }
 
-    /// The folder it lies in; `None` is the root.
+    /// Its folder; `None` is the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         let (folder, _) = self.split();
         (!folder.is_empty()).then(|| Self(folder.into()))
     }
 
-    /// The folder it lies in (nothing for the root) and its last name.
+    /// Its folder (empty for the root) and its last name.
     #[must_use]
     pub fn split(&self) -> (&[u8], &OsStr) {
         match self.0.iter().rposition(|&byte| byte == b'/') {
@@ -148,7 +149,7 @@ impl RelativePath {
         }
     }
 
-    /// Its first name: that at the top.
+    /// Its first name.
     #[must_use]
     pub fn top(&self) -> &[u8] {
         self.0.split(|&byte| byte == b'/').next().unwrap_or_default()
@@ -160,12 +161,12 @@ impl RelativePath {
         self.split().1
     }
 
-    /// The folders above it, the outermost first, without the root.
+    /// The folders above it, outermost first, without the root.
     pub fn ancestors(&self) -> impl Iterator<Item = Self> + '_ {
         self.ancestors_beyond(&[])
     }
 
-    /// The folders above it, the outermost first, but for the folder `known` and those above that.
+    /// The folders above it, outermost first, without the folder `known` and those above that.
     pub fn ancestors_beyond<'a>(&'a self, known: &'a [u8]) -> impl Iterator<Item = Self> + 'a {
         let shared = self.0.iter().zip(known).take_while(|(here, there)| here == there).count();
         let slashes = self.0.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(slash, _)| slash);
@@ -174,13 +175,13 @@ impl RelativePath {
             .map(|slash| Self(self.0[..slash].into()))
     }
 
-    /// Whether it is `other` or lies anywhere below it.
+    /// Whether it is `other` or is below it.
     #[must_use]
     pub fn is_or_below(&self, other: &[u8]) -> bool {
         self.0.strip_prefix(other).is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
     }
 
-    /// Whether it lies below `other`.
+    /// Whether it is below `other`.
     #[must_use]
     pub fn is_below(&self, other: &Self) -> bool {
         self.0.len() > other.0.len() && self.is_or_below(&other.0)
@@ -194,11 +195,11 @@ impl Serialize for RelativePath {
 }
 
 impl<'de> Deserialize<'de> for RelativePath {
-    /// Takes nothing but what is a relative path in its shortest form.
+    /// Accepts only a relative path in its shortest form.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = <&[u8]>::deserialize(deserializer)?;
         let path = Self::parse(bytes).ok().flatten().filter(|path| &*path.0 == bytes);
-        path.ok_or_else(|| D::Error::custom("a relative path is none"))
+        path.ok_or_else(|| D::Error::custom("not a relative path in its shortest form"))
     }
 }
 
@@ -220,7 +221,7 @@ impl Borrow<[u8]> for RelativePath {
     }
 }
 
-/// Values by path, in byte order of the paths: a list that is made once and read often.
+/// Values by path, sorted by the bytes of the paths. For lists that are built once and read often.
 #[derive(Debug, Clone)]
 pub struct ByPath<T>(Vec<(RelativePath, T)>);
 
@@ -231,18 +232,18 @@ impl<T> ByPath<T> {
         self.in_order().find(path)
     }
 
-    /// Finds values one after the other: fastest where they are asked for in byte order of their paths.
+    /// Finds several values, fastest if they are looked up in order of their paths.
     #[must_use]
     pub fn in_order(&self) -> InOrder<'_, T> {
         InOrder { items: &self.0, at: 0 }
     }
 
-    /// Everything in order.
+    /// All values in order.
     pub fn iter(&self) -> impl Iterator<Item = &(RelativePath, T)> {
         self.0.iter()
     }
 
-    /// Keeps what the test holds for.
+    /// Keeps only the values for which `test` is true.
     pub fn retain(&mut self, mut test: impl FnMut(&RelativePath, &T) -> bool) {
         self.0.retain(|(path, value)| test(path, value));
     }
@@ -257,7 +258,7 @@ impl<T> Default for ByPath<T> {
 impl<T> FromIterator<(RelativePath, T)> for ByPath<T> {
     fn from_iter<I: IntoIterator<Item = (RelativePath, T)>>(items: I) -> Self {
         let mut items: Vec<_> = items.into_iter().collect();
-        // They mostly come in order, and sorting takes memory even so.
+        // They are usually sorted already, and sorting takes memory even then.
         if !items.is_sorted_by(|a, b| a.0 <= b.0) {
             items.sort_by(|a, b| a.0.cmp(&b.0));
         }
@@ -265,11 +266,11 @@ impl<T> FromIterator<(RelativePath, T)> for ByPath<T> {
     }
 }
 
-/// A way through a [`ByPath`].
+/// A cursor into a [`ByPath`].
 #[derive(Debug)]
 pub struct InOrder<'a, T> {
     items: &'a [(RelativePath, T)],
-    /// Where the last one was found, or would be.
+    /// Where the last path was found, or would be.
     at: usize,
 }
 
@@ -278,7 +279,7 @@ impl<'a, T> InOrder<'a, T> {
     pub fn find(&mut self, path: &RelativePath) -> Option<&'a T> {
         let is_reached = |at: usize| self.items.get(at).is_some_and(|(there, _)| there <= path);
         let mut from = if is_reached(self.at) { self.at } else { 0 };
-        // In growing steps, since the next is seldom far.
+        // In growing steps, because the next path is usually near.
         let mut step = 1;
         while is_reached(from + step) {
             from += step;
@@ -298,7 +299,7 @@ mod tests {
     fn values_are_found_in_any_order() {
         let path = |number: usize| RelativePath::parse(format!("{number:04}").as_bytes()).unwrap().unwrap();
         for length in [0, 1, 2, 3, 7, 64, 100] {
-            // Every other path is there.
+            // Every second path has a value.
             let values: ByPath<usize> = (0..length).rev().map(|at| (path(at * 2 + 1), at * 2 + 1)).collect();
             for stride in [1, 3, 17, length * 2 + 1, length + 1] {
                 let mut in_order = values.in_order();
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_path_and_what_is_not() {
+    fn paths_are_normalized_and_unsafe_ones_refused() {
         let long = "x".repeat(256);
         let deep = "d/".repeat(5000);
         for (text, outcome) in [
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn the_family_of_a_path() {
+    fn folders_above_and_below_a_path_are_told_by_its_names() {
         let path = RelativePath::parse(b"a/b/c").unwrap().unwrap();
         assert_eq!(path.name(), "c");
         assert_eq!(path.parent().unwrap().to_string(), "a/b");

@@ -1,9 +1,9 @@
-//! Numbers by chance, for names and pauses; not for secrets.
+//! Random numbers for names and delays. Not for secrets.
 
 use std::hash::{BuildHasher as _, RandomState};
 
-/// 64 bits unlike any before. Each state has keys of its own, which come from the system's source of randomness; what is
-/// hashed tells two of one thread apart.
+/// 64 random bits. Each `RandomState` has its own keys from the system's source of randomness; the hashed
+/// value makes two of one thread differ.
 #[must_use]
 pub fn bits() -> u64 {
     RandomState::new().hash_one((std::process::id(), std::time::SystemTime::now()))

@@ -2,8 +2,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks also what a thread was at work on when it panicked: the panic itself is passed on to whoever waits for that
-/// thread, and nothing here is left half-done in between.
+/// Locks a mutex, even if a thread has panicked while it held it.
+///
+/// The panic itself reaches the caller that waits for that thread, and no code here leaves a value
+/// half-changed in between.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,18 +1,20 @@
-//! The threads that work is done on, all of them made when they are first needed, and none of them required.
+//! The threads that do the work. All are created when they are first needed, and none is required.
 //!
-//! A process may be out of threads (a limit of the container, of the user, of memory). What runs out here is an error
-//! or slower work, never an abort, and the next call tries again:
+//! A process may be out of threads (by a limit of the container, of the user, or of memory). Then the result
+//! is an error or slower work, never an abort, and the next call tries again:
 //!
-//! - *The driver* is one thread that polls all asynchronous code, with timers. Without it there is
-//!   [`Error::NoThread`]. It is made by the first call and stays, asleep while there is nothing to do.
-//! - *Workers* run what reads, hashes and writes: up to `WORKERS`, each made when no other is idle, and gone after
-//!   `IDLE`. Where none can be made, work waits for one that exists; where none exists, it runs on the driver.
-//! - *Rayon's pool* is made by the first work that finds enough threads to be had. Without it, a worker is a pool of
-//!   itself alone, so that parallel code runs there one after the other.
+//! - *The driver* is one thread that polls all asynchronous code and its timers. If it cannot be created, the
+//!   call fails with [`Error::NoThread`]. It is created by the first call and stays, asleep while there is
+//!   nothing to do.
+//! - *Workers* read, hash and write. There are at most `WORKERS`; one is created when no other is idle, and
+//!   ends after `IDLE`. If none can be created, work waits for an existing one, or runs on the driver if
+//!   there is none.
+//! - *Rayon's pool* is created by the first work that can get enough threads. Without it, each worker is a
+//!   rayon pool of its own, so parallel code runs there sequentially.
 //!
-//! So nothing that uses rayon may run other than through [`blocking`]: rayon by itself panics where it has no threads.
+//! So code that uses rayon must run inside [`blocking`]: rayon itself panics if it cannot create threads.
 //!
-//! None of the threads keeps the process alive, and none is waited for at its end.
+//! No thread keeps the process alive, and none is waited for when the process ends.
 
 use std::cell::OnceCell;
 use std::collections::VecDeque;
@@ -28,13 +30,14 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 
-/// How many workers there are at most. Many more than cores: one of them may wait for a slow disk.
+/// The largest number of workers. It is far above the number of cores, because a worker may wait for a slow
+/// disk.
 const WORKERS: usize = 64;
 
-/// How long a worker waits for further work before it ends.
+/// How long a worker waits for more work before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Starts a thread, or says why there is none. Its body is dropped then.
+/// Starts a thread, or tells why it cannot. In that case the body is dropped.
 type Spawn = fn(&str, Body) -> io::Result<()>;
 type Body = Box<dyn FnOnce() + Send>;
 
@@ -46,8 +49,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The runtime that polls asynchronous code on the driver thread. [`Error::NoThread`] where there is no such thread and
-/// none can be made.
+/// The runtime that polls asynchronous code on the driver thread. [`Error::NoThread`] if that thread does not
+/// exist and cannot be created.
 pub fn driver() -> Result<Handle> {
     static DRIVER: Mutex<Option<Handle>> = Mutex::new(None);
     let mut driver = locked(&DRIVER);
@@ -65,7 +68,7 @@ fn start_driver(spawn: Spawn) -> Result<Handle> {
     Ok(handle)
 }
 
-/// Runs work that reads, hashes or writes where it holds up nobody: async code here only waits for the client.
+/// Runs work that reads, hashes or writes on a worker. Asynchronous code itself only waits.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     static WORKERS_HERE: LazyLock<Arc<Workers>> = LazyLock::new(|| Arc::new(Workers::new(spawn_thread)));
     run_on(&WORKERS_HERE, work).await
@@ -83,21 +86,21 @@ async fn run_on<T: Send + 'static>(
             ready_for_parallel_work()?;
             work()
         }));
-        let outcome = outcome.unwrap_or_else(|panic| Err(Error::Internal(words_of(&*panic))));
-        // Nobody waits for it any longer where that fails.
+        let outcome = outcome.unwrap_or_else(|panic| Err(Error::Internal(panic_message(&*panic))));
+        // If this fails, nobody waits for the outcome any more.
         drop(done.send(outcome));
     });
     if let Err(job) = workers.submit(job) {
-        // The one thread that there is.
+        // No worker can run it, so it runs on this thread.
         job();
     }
     result.await.unwrap_or_else(|_| Err(Error::Internal("a worker thread ended before its work".to_owned())))
 }
 
-/// Runs work whose outcome nobody waits for, such as freeing what is large, off this thread where that can be.
+/// Runs work whose outcome does not matter, such as freeing a large value, on another thread if possible.
 pub fn in_background(work: impl FnOnce() + Send + 'static) {
     match driver() {
-        // It fails only by a defect of the work itself, and there is nobody to tell.
+        // It fails only through a defect in the work, and nobody is left to report that to.
         Ok(driver) => drop(driver.spawn(blocking(move || {
             work();
             Ok(())
@@ -106,13 +109,13 @@ pub fn in_background(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// What a panic said.
-fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+/// The message of a panic.
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it panicked").to_owned()
 }
 
-/// Threads that take work in the order in which it came.
+/// Threads that run jobs in the order in which they were submitted.
 struct Workers {
     state: Mutex<State>,
     wake: Condvar,
@@ -131,7 +134,7 @@ impl Workers {
         Self { state: Mutex::default(), wake: Condvar::new(), spawn }
     }
 
-    /// Takes the work, or gives it back where there is no thread for it now or later.
+    /// Accepts a job, or returns it if there is no thread for it, now or later.
     fn submit(self: &Arc<Self>, job: Body) -> std::result::Result<(), Body> {
         let mut state = locked(&self.state);
         if state.idle <= state.queue.len() && state.threads < WORKERS {
@@ -156,7 +159,7 @@ impl Workers {
                 job();
                 state = locked(&self.state);
             } else if is_pool_of_itself() {
-                // It could not have rayon's pool; the thread that comes after it may.
+                // This thread could not use rayon's pool; the next one may.
                 break;
             } else {
                 state.idle += 1;
@@ -174,7 +177,7 @@ impl Workers {
 }
 
 thread_local! {
-    /// This thread as rayon's pool of one.
+    /// This thread as a rayon pool of one thread.
     static ALONE: OnceCell<rayon::ThreadPool> = const { OnceCell::new() };
 }
 
@@ -182,10 +185,10 @@ fn is_pool_of_itself() -> bool {
     ALONE.with(|alone| alone.get().is_some())
 }
 
-/// Sees to it that parallel code on this thread has a pool that it runs in.
+/// Makes sure that parallel code on this thread has a pool to run in.
 fn ready_for_parallel_work() -> Result<()> {
     static HAS_POOL: Mutex<bool> = Mutex::new(false);
-    // A thread of a pool, this one or another, uses that pool.
+    // A thread of a pool uses that pool.
     if rayon::current_thread_index().is_some() {
         return Ok(());
     }
@@ -197,7 +200,7 @@ fn ready_for_parallel_work() -> Result<()> {
     let mut threads = Reserved::up_to(wanted, spawn_thread);
     if threads.are_enough_of(wanted) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.count());
-        // With its threads there already, it fails only where the process has made the pool before.
+        // As its threads exist already, this fails only if the process has built the global pool before.
         drop(pool.spawn_handler(|thread| threads.start(move || thread.run())).build_global());
         *has_pool = true;
         return Ok(());
@@ -206,18 +209,18 @@ fn ready_for_parallel_work() -> Result<()> {
     drop(has_pool);
     let alone = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
     let alone = alone.map_err(|error| Error::Internal(error.to_string()))?;
-    // It was in no pool, as was asked above.
+    // The thread was in no pool, as checked above.
     ALONE.with(|own| drop(own.set(alone)));
     Ok(())
 }
 
-/// Threads that stand by for what they are to run. They end where they are dropped without it.
+/// Threads that wait for what they are to run. They end if this is dropped before.
 ///
-/// Rayon makes all of its threads or none, and only once: whether there are enough is found out before.
+/// Rayon creates all of its threads or none, and only once, so they are reserved before.
 struct Reserved(Vec<mpsc::Sender<Body>>);
 
 impl Reserved {
-    /// As many as can be had.
+    /// Reserves as many threads as possible.
     fn up_to(wanted: usize, spawn: Spawn) -> Self {
         let reserve = || {
             let (sender, receiver) = mpsc::channel::<Body>();
@@ -235,7 +238,8 @@ impl Reserved {
         self.0.len()
     }
 
-    /// A pool stays as it is for the life of the process: a small one is not settled for.
+    /// Whether there are enough threads for the pool. It stays as it is for the life of the process, so a
+    /// very small one is not accepted.
     fn are_enough_of(&self, wanted: usize) -> bool {
         self.count() * 2 >= wanted
     }
@@ -256,7 +260,7 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// How many threads this test's thread may still make.
+        /// How many threads the thread of this test may still create.
         static LEFT: Cell<usize> = const { Cell::new(0) };
     }
 
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_done_with_any_number_of_threads() {
+    fn work_is_done_with_any_number_of_available_threads() {
         for left in 0..=4 {
             LEFT.set(left);
             let workers = Arc::new(Workers::new(limited));
@@ -292,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn work_waits_for_a_worker_where_no_further_one_can_be_made() {
+    fn work_waits_for_a_worker_if_no_other_can_be_created() {
         LEFT.set(1);
         let workers = Arc::new(Workers::new(limited));
         let (go, waits) = mpsc::channel::<()>();
@@ -313,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_workers_are_made_than_the_limit_allows() {
+    fn no_more_workers_are_created_than_the_limit_allows() {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         #[expect(clippy::unnecessary_wraps, reason = "it stands for one that may fail")]
         fn counted(_: &str, _: Body) -> io::Result<()> {
@@ -341,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_cannot_be_made_is_an_error_and_the_next_one_may_be() {
+    fn a_driver_that_cannot_be_created_is_an_error_and_the_next_attempt_may_succeed() {
         LEFT.set(0);
         let error = start_driver(limited).unwrap_err();
         assert_eq!(error.errno(), Some(rustix::io::Errno::AGAIN.raw_os_error()));
@@ -357,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_an_error_of_its_work_alone() {
+    fn a_panic_fails_only_its_own_work() {
         LEFT.set(1);
         let workers = Arc::new(Workers::new(limited));
         let failed = wait_for(run_on::<()>(&workers, || panic!("a defect"))).unwrap_err();
@@ -367,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_alone_runs_parallel_code() {
+    fn a_thread_without_a_pool_runs_parallel_code_itself() {
         let sum = thread::spawn(|| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build().unwrap();
             ALONE.with(|own| own.set(pool).unwrap());
@@ -385,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_threads_are_reserved_as_can_be_had_and_half_of_them_make_a_pool() {
+    fn as_many_threads_as_possible_are_reserved_and_half_of_those_wanted_are_enough() {
         for (left, wanted, expected, enough) in [
             (0, 4, 0, false),
             (1, 4, 1, false),

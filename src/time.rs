@@ -1,14 +1,14 @@
-//! Points in time as people and JavaScript write them.
+//! Timestamps as people and JavaScript write them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How long a day is.
+/// The length of a day.
 pub const MILLIS_PER_DAY: i64 = 24 * 60 * 60 * 1000;
 
 const DAYS_FROM_MARCH_OF_YEAR_0_TO_1970: i64 = 719_468;
 
-/// A point in time as `Date.prototype.toISOString` writes it: `2026-01-31T23:59:59.999Z`. Always UTC, cut to
-/// whole milliseconds.
+/// A time as `Date.prototype.toISOString` writes it: `2026-01-31T23:59:59.999Z`. Always in UTC, truncated to
+/// milliseconds.
 #[must_use]
 pub fn utc_timestamp(time: SystemTime) -> String {
     let millis = unix_millis(time);
@@ -19,7 +19,7 @@ pub fn utc_timestamp(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
-/// The point in time that such a text names, in milliseconds since 1970. Nothing where it is no such text.
+/// Parses such a timestamp into milliseconds since 1970. `None` if it is not one.
 #[must_use]
 pub fn parse_utc_timestamp(text: &str) -> Option<i64> {
     const SHAPE: &[u8] = b"0000-00-00T00:00:00.000Z";
@@ -38,15 +38,15 @@ pub fn parse_utc_timestamp(text: &str) -> Option<i64> {
     Some(day * MILLIS_PER_DAY + ((hour * 60 + minute) * 60 + second) * 1000 + milli)
 }
 
-/// The day counted from 1970-01-01, the other way round than [`civil_date`].
+/// The number of days since 1970-01-01; the inverse of [`civil_date`].
 fn unix_day(year: i64, month: i64, of_month: i64) -> i64 {
-    // The year begins in March, as there.
+    // The year begins in March, as in `civil_date`.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let before = year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     before + (153 * month + 2) / 5 + of_month - 1 - DAYS_FROM_MARCH_OF_YEAR_0_TO_1970
 }
 
-/// Milliseconds since 1970, rounded towards the past. Ends at the edge of `i64`, 292 million years away.
+/// Milliseconds since 1970, rounded down, and limited to the range of `i64`, 292 million years.
 #[must_use]
 pub fn unix_millis(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
@@ -57,17 +57,18 @@ pub fn unix_millis(time: SystemTime) -> i64 {
     }
 }
 
-/// Year, month and day in the Gregorian calendar of a day counted from 1970-01-01.
+/// Year, month and day in the Gregorian calendar, for a number of days since 1970-01-01.
 ///
-/// Years are taken to begin in March, which puts the leap day at their end: then the days before a month
-/// follow one straight line (153 days every five months), and those before a year depend on it alone.
+/// Years are counted as if they began in March, so the leap day is the last day of a year. Then the days
+/// before a month follow one linear formula (153 days every five months), and the days before a year depend
+/// on the year alone.
 fn civil_date(unix_day: i64) -> (i64, i64, i64) {
     const DAYS_PER_400_YEARS: i64 = 146_097;
 
     let day = unix_day + DAYS_FROM_MARCH_OF_YEAR_0_TO_1970;
     let (cycle, day_of_cycle) = (day.div_euclid(DAYS_PER_400_YEARS), day.rem_euclid(DAYS_PER_400_YEARS));
-    // The leap days before this day are taken out, so that all years are of 365 days: one every 4 years (1460
-    // days), not every 100 (36,524), but at the cycle's very end.
+    // The leap days before this day are taken out, so that all years have 365 days: one every 4 years (1460
+    // days), but not every 100 years (36,524 days), except at the very end of the cycle.
     let year_of_cycle = (day_of_cycle - day_of_cycle / 1460 + day_of_cycle / 36_524
         - day_of_cycle / (DAYS_PER_400_YEARS - 1))
         / 365;
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_worth_knowing() {
+    fn notable_times_are_written_as_javascript_writes_them() {
         for (millis, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_399_999, "2000-02-28T23:59:59.999Z"),
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn every_day_of_four_centuries_follows_the_one_before() {
+    fn every_day_of_four_centuries_is_one_after_the_day_before() {
         let mut before = civil_date(-1);
         assert_eq!(before, (1969, 12, 31));
         for day in 0..146_097 {
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timestamp_is_read_as_it_was_written_and_nothing_else_is_one() {
+    fn a_timestamp_is_read_as_it_was_written_and_other_text_is_refused() {
         for millis in [0, 951_782_399_999, 1_709_164_800_001, 4_107_542_400_000, 253_402_300_799_999] {
             let text = utc_timestamp(UNIX_EPOCH + Duration::from_millis(millis));
             assert_eq!(parse_utc_timestamp(&text), i64::try_from(millis).ok(), "{text}");
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_date_command_agrees() {
+    fn timestamps_agree_with_the_date_command() {
         for seconds in [1, 68_169_599, 1_000_000_000, 1_767_225_599, 2_147_483_648, 32_503_680_000_u64] {
             let date = Command::new("date")
                 .args(["-u", "-d", &format!("@{seconds}"), "+%Y-%m-%dT%H:%M:%S.000Z"])

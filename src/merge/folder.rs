@@ -162,7 +162,7 @@ fn from_archive(
         reception.settle(reception.receive_some(&mut FromFile::open(archive)?)?)
     };
     match read(false) {
-        Err(Error::Passed) => read(true),
+        Err(Error::NotStaged) => read(true),
         incoming => incoming,
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! A name may need content that was not staged when it passed: for example, if the second name of an inode is
 //! new and the first one is unchanged. That content is copied from a local file that has it. If there is
-//! none, [`Error::Passed`] tells the caller to read the archive again and stage every file of it.
+//! none, [`Error::NotStaged`] tells the caller to read the archive again and stage every file of it.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read as _};
@@ -673,7 +673,7 @@ impl Settling<'_> {
         if self.every_file {
             return Err(Error::Internal("a file of the archive was not staged".to_owned()));
         }
-        Err(Error::Passed)
+        Err(Error::NotStaged)
     }
 
     fn copy_of_local<'s>(

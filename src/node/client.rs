@@ -1,8 +1,8 @@
 //! A JavaScript object as a [`SandboxClient`].
 //!
-//! `index.js` passes one asynchronous function that looks the method up, calls it on the client and keeps what it
-//! throws. Uploads stay JavaScript's own memory: it is made there, filled here while nobody else has it, and handed to
-//! the client by its number.
+//! `index.js` passes one asynchronous function that looks up a method, calls it on the client, and keeps what
+//! it throws. The memory of an upload belongs to JavaScript: it is allocated there, filled here while nothing
+//! else uses it, and passed to the client by its number.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,11 +15,11 @@ use napi_derive::napi;
 use super::download::{self, Download};
 use crate::sandbox::client::{Attachment, Part, SandboxClient};
 
-/// What `index.js` is asked for.
+/// A request to `index.js`.
 #[napi(object, object_from_js = false)]
 #[derive(Clone, Default)]
 pub struct Request {
-    /// What is to be done.
+    /// The operation.
     #[napi(
         ts_type = r#""allocate" | "release" | "discard" | "makeDir" | "writeFile" | "readFile" | "remove" | "run""#
     )]
@@ -28,25 +28,25 @@ pub struct Request {
     pub target: String,
     /// The number of an upload's memory, for `allocate`, `release` and `writeFile`.
     pub upload: u32,
-    /// How many bytes are to be allocated.
+    /// How many bytes to allocate.
     pub size: f64,
-    /// Which part of an archive is transferred; nothing for other calls.
+    /// The part of an archive that is transferred; absent for other calls.
     pub part: Option<RequestPart>,
 }
 
-/// A part of an archive, for progress: see [`Part`]. All sizes are the archive's own, before anything is compressed.
+/// A part of an archive, for progress: see [`Part`]. All sizes are those of the archive before compression.
 #[napi(object, object_from_js = false)]
 #[derive(Clone, Default)]
 pub struct RequestPart {
-    /// What travels: `workspace` or the key of an asset.
+    /// What is transferred: `workspace`, or the key of an asset.
     pub label: String,
-    /// Counted from 0.
+    /// The number of the part, counted from 0.
     pub number: u32,
-    /// How many bytes come before it.
+    /// How many bytes of the archive come before this part.
     pub before: f64,
-    /// How many it has; 0 where that is not known.
+    /// How many bytes this part has; 0 if unknown.
     pub size: f64,
-    /// How many the archive has; 0 where that is not known.
+    /// How many bytes the archive has; 0 if unknown.
     pub total: f64,
 }
 
@@ -63,7 +63,8 @@ impl From<Part<'_>> for RequestPart {
     }
 }
 
-/// What the client threw. The value itself stays in JavaScript and never travels through other threads as an error.
+/// Stands for a value that the client threw. The value itself stays in JavaScript, and is never passed
+/// between threads as an error.
 #[napi(object, object_to_js = false)]
 #[derive(Debug, Clone)]
 pub struct Failure {
@@ -88,16 +89,17 @@ impl From<napi::Error> for CallFailure {
     }
 }
 
-/// What comes back: memory for an upload, a function that gives what was read, nothing, or what was thrown.
+/// The result of a request: memory for an upload, a function that returns what was read, nothing, or a
+/// failure.
 type Answer = Option<Either3<Uint8Array, download::Answer, Failure>>;
 
-/// What `index.js` is called with.
+/// The arguments of the dispatch function.
 type Arguments = FnArgs<(Request,)>;
 
 /// The asynchronous function of `index.js`.
 pub type Dispatch = ThreadsafeFunction<Arguments, Promise<Answer>, Arguments, Status, false>;
 
-/// A client behind its dispatch function.
+/// A client that is called through its dispatch function.
 pub struct JsClient {
     dispatch: Arc<Dispatch>,
     attachment: Attachment,
@@ -123,10 +125,11 @@ fn request(op: &'static str, target: &str) -> Request {
 }
 
 fn missing(method: &str) -> CallFailure {
-    napi::Error::new(Status::GenericFailure, format!("{method} gave no bytes")).into()
+    napi::Error::new(Status::GenericFailure, format!("{method} returned no bytes")).into()
 }
 
-/// Memory of JavaScript's for a part of an archive. It is let go once it is dropped: until then it can be sent again.
+/// JavaScript memory for a part of an archive. It is released when this is dropped; until then it can be sent
+/// again.
 pub struct Upload {
     number: u32,
     bytes: Uint8Array,
@@ -136,7 +139,7 @@ pub struct Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         let release = Request { upload: self.number, ..request("release", "") };
-        // It fails where the environment has ended, and the memory with it.
+        // This fails if the environment has ended, and the memory with it.
         let _ended = self.keeper.call((release,).into(), ThreadsafeFunctionCallMode::NonBlocking);
     }
 }
@@ -149,9 +152,9 @@ impl AsRef<[u8]> for Upload {
 
 impl AsMut<[u8]> for Upload {
     fn as_mut(&mut self) -> &mut [u8] {
-        // SAFETY: index.js has just made this memory and shows it to nobody before `write_file` takes it from here,
-        // and `self` is borrowed mutably, so there is no other access to it. It stays attached for the same reason, and
-        // callers hold the attachment meanwhile, so that it does not go with its environment.
+        // SAFETY: index.js has just allocated this memory and passes it to nobody before `write_file` does,
+        // and `self` is borrowed mutably, so nothing else accesses it. For the same reason it stays attached.
+        // Callers hold the attachment meanwhile, so it is not freed together with its environment.
         unsafe { self.bytes.as_mut() }
     }
 }
@@ -206,7 +209,7 @@ impl SandboxClient for JsClient {
     }
 
     async fn discard(&self, path: &str) {
-        // What went wrong before is what the caller is told.
+        // The caller gets the error that led here, not this one.
         let _not_removed = self.call(request("discard", path)).await;
     }
 }

@@ -1,7 +1,8 @@
-//! An answer of `readFile` as [`Bytes`].
+//! The result of a client's `readFile`, as [`Bytes`].
 //!
-//! It is memory of JavaScript's, which its owner may write to, resize or transfer away at any time. So it is looked at on
-//! the thread of its event loop alone, where none of that happens meanwhile, and copied from there in pieces.
+//! The memory belongs to JavaScript, which may write to it, resize it or transfer it away at any time. So it
+//! is read only on the thread of its event loop, where none of that can happen meanwhile, and copied from
+//! there in pieces.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -19,22 +20,23 @@ use crate::error::{Error, Result};
 use crate::sandbox::client::Attachment;
 use crate::sync::lock;
 
-/// A function of `js/calls.js` that gives the answer's bytes.
+/// A function of `js/calls.js` that returns the bytes.
 pub type Answer = ThreadsafeFunction<(), InPlace, (), Status, false>;
 
-/// How long the event loop may be kept at copying.
+/// How long copying may block the event loop without a pause.
 const BURST: Duration = Duration::from_millis(8);
 
-/// What is this far apart is of two turns of the event loop, or it had nothing else to do.
+/// Two copies further apart than this are in different turns of the event loop, or the loop had nothing else
+/// to do.
 const GAP: Duration = Duration::from_micros(200);
 
-/// How long a copy is put off where the event loop has been kept long enough.
+/// How long to wait before the next copy after the event loop was blocked for [`BURST`].
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How often it is looked whether the event loop is still there.
+/// How often to check whether the event loop still exists.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Bytes of JavaScript's in place: to be used at once, on its own thread.
+/// Bytes in JavaScript's memory. They must be used at once, on the thread of that environment.
 pub struct InPlace {
     data: *const u8,
     length: usize,
@@ -44,7 +46,8 @@ impl FromNapiValue for InPlace {
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
         let (mut kind, mut length, mut data) = (0, 0, std::ptr::null_mut());
         let (mut buffer, mut offset) = (std::ptr::null_mut(), 0);
-        // SAFETY: the caller gives a value of this environment, on its thread; the rest is filled in.
+        // SAFETY: the caller passes a value of this environment, on its thread; the other arguments are out
+        // parameters.
         let status = unsafe {
             sys::napi_get_typedarray_info(
                 env,
@@ -63,14 +66,14 @@ impl FromNapiValue for InPlace {
     }
 }
 
-/// Since when the event loop has been copying without a pause.
+/// The period in which the event loop has been copying without a pause.
 struct Burst {
     began: Instant,
     ended: Instant,
 }
 
 impl Burst {
-    /// Whether the event loop may be kept for one more copy.
+    /// Whether the event loop may be blocked for one more copy.
     fn allows(&mut self, now: Instant) -> bool {
         if now.duration_since(self.ended) > GAP {
             self.began = now;
@@ -79,15 +82,15 @@ impl Burst {
     }
 }
 
-/// What became of the wish for a copy.
+/// The outcome of a request for a copy.
 enum Reply {
     Copied(Vec<u8>),
-    /// The loop was kept long enough; the buffer comes back.
+    /// The loop was blocked long enough. The buffer is returned.
     Later(Vec<u8>),
     Gone,
 }
 
-/// A file that a client's `readFile` answered with.
+/// A file that a client's `readFile` returned.
 pub struct Download {
     answer: Answer,
     size: usize,
@@ -96,11 +99,11 @@ pub struct Download {
 }
 
 impl Download {
-    /// Asks for its size.
+    /// Asks for the size of the file.
     pub async fn new(answer: Answer, attachment: Attachment) -> napi::Result<Self> {
         let (sender, receiver) = oneshot::channel();
         let asked = answer.call_with_return_value((), ThreadsafeFunctionCallMode::NonBlocking, |bytes, _| {
-            // Nobody waits any longer where the work was given up.
+            // If this fails, the work was given up and nobody waits for the size.
             sender.send(bytes.map(|bytes| bytes.length)).unwrap_or_default();
             Ok(())
         });
@@ -114,7 +117,7 @@ impl Download {
         Ok(Self { answer, size, attachment, burst })
     }
 
-    /// Has the event loop's thread make a copy, into memory of ours.
+    /// Has the event loop's thread copy bytes into our memory.
     fn ask(&self, offset: usize, length: usize, mut into: Vec<u8>) -> Result<Reply> {
         let (sender, receiver) = mpsc::channel();
         let (size, burst) = (self.size, self.burst.clone());
@@ -122,12 +125,13 @@ impl Download {
             let mut burst = lock(&burst);
             let reply = match bytes {
                 _ if !burst.allows(Instant::now()) => Reply::Later(into),
-                // A shorter one was transferred away, or resized.
+                // Memory of another size was transferred away or resized.
                 Ok(InPlace { data, length: now }) if now == size && offset + length <= now => {
                     into.clear();
                     into.reserve(length);
-                    // SAFETY: the range lies within the bytes, which are there as long as this thread does not return to
-                    // JavaScript. The buffer has room for them. No reference is made of memory that others may write to.
+                    // SAFETY: the range is within the bytes, which exist as long as this thread does not
+                    // return to JavaScript. The buffer has space for them. No reference is made to memory
+                    // that others may write to.
                     unsafe {
                         std::ptr::copy_nonoverlapping(data.add(offset), into.as_mut_ptr(), length);
                         into.set_len(length);
@@ -137,7 +141,7 @@ impl Download {
                 _ => Reply::Gone,
             };
             burst.ended = Instant::now();
-            // Nobody waits any longer where the environment was taken for ended.
+            // If this fails, the environment was taken for ended and nobody waits for the reply.
             sender.send(reply).unwrap_or_default();
             Ok(())
         };
@@ -149,7 +153,7 @@ impl Download {
             match receiver.recv_timeout(PATIENCE) {
                 Ok(reply) => return Ok(reply),
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::Aborted),
-                // A wish that was not heard before the environment ended is never answered.
+                // A request that the environment had not received when it ended is never answered.
                 Err(RecvTimeoutError::Timeout) => drop(self.attachment.hold()?),
             }
         }

@@ -1,4 +1,4 @@
-//! An [`Error`] → what `index.js` makes a JavaScript error of.
+//! Converts an [`Error`] to the text from which `index.js` makes a JavaScript error.
 
 use napi::Status;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use crate::error::{Error, NO_THREAD};
 use crate::path::bytes_of;
 use crate::sandbox::client::RunError;
 
-/// What an error says beside its message. `index.js` names `errno` as the operating system does.
+/// The fields of an error. `index.js` derives the name of `errno` as the operating system has it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields<'a> {
@@ -30,10 +30,10 @@ struct Fields<'a> {
     offset: Option<u64>,
 }
 
-/// The error as one text; napi's own error has no room for more.
+/// The error as one text, because napi's own error type has no other fields.
 ///
-/// What comes from a sandbox may be of any length, and a text that is longer than a JavaScript string can be would
-/// leave the promise unsettled.
+/// Text from a sandbox may have any length. A text longer than the longest JavaScript string would leave the
+/// promise unsettled.
 pub fn to_napi(error: &Error) -> napi::Error {
     let mut fields = Fields {
         message: bounded(error.to_string()),
@@ -78,7 +78,7 @@ pub fn to_napi(error: &Error) -> napi::Error {
         | Error::InvalidArgType { .. }
         | Error::InvalidArgValue { .. }
         | Error::NothingToResume { .. }
-        | Error::Passed
+        | Error::NotStaged
         | Error::ContradictoryChanges
         | Error::Aborted
         | Error::Internal(_) => {}
@@ -99,7 +99,8 @@ fn bounded_text(bytes: &[u8]) -> Box<RawValue> {
     text(&bytes[..bytes.len().min(TEXT)])
 }
 
-/// The same where the client may have failed: what it threw is named by the number under which `index.js` keeps it.
+/// The same for a call in which the client may have failed. What it threw is named by the number under which
+/// `index.js` keeps it.
 pub fn run_to_napi(error: RunError<CallFailure>) -> napi::Error {
     match error {
         RunError::Own(error) => to_napi(&error),
@@ -118,7 +119,7 @@ mod tests {
     use crate::error::Obstacle;
 
     #[test]
-    fn no_text_of_an_error_is_longer_than_its_bound() {
+    fn all_texts_of_an_error_are_bounded() {
         let long = "\u{1}é\u{FFFD}".repeat(300_000);
         let io = std::io::Error::from_raw_os_error(2);
         for error in [
@@ -134,7 +135,7 @@ mod tests {
             Error::io("open", &long, io),
         ] {
             let made = to_napi(&error);
-            // A byte may need six in JSON, and there are three such texts at most.
+            // A byte may need six in JSON, and there are at most three such texts.
             assert!(made.reason.len() <= 3 * 6 * TEXT + 1000, "{}", made.reason.len());
             let fields: HashMap<String, &RawValue> = serde_json::from_str(&made.reason).unwrap();
             assert_eq!(fields["code"].get(), format!("{:?}", error.code()));
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_call_reported_crosses_with_nodes_code_and_no_errno() {
+    fn an_obstacle_has_nodes_code_and_no_errno() {
         let error = Obstacle::MountPoint.at("rename", "/workspace/mount").with_hint("unmount it");
         let fields: serde_json::Value = serde_json::from_str(&to_napi(&error).reason).unwrap();
         let expected = serde_json::json!({
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_text_crosses_whole() {
+    fn a_short_text_is_not_cut() {
         assert_eq!(bounded("a".repeat(TEXT)), "a".repeat(TEXT));
         assert_eq!(beginning("aé", 2), "a");
     }

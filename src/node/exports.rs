@@ -1,8 +1,8 @@
-//! What `index.js` builds the package's functions from.
+//! The exports from which `index.js` builds the package's functions.
 //!
-//! None of them is an `async fn`: such a one would go on borrowing `self` and its arguments on another thread, where
-//! the end of the environment (of a worker thread that is terminated, say) frees them under its hands. Each takes
-//! what it needs on the calling thread, and starts a future that owns it.
+//! None of them is an `async fn`, because its future would borrow `self` and the arguments on another thread,
+//! where the end of the environment (for example, of a terminated worker thread) frees them. Each export
+//! reads what it needs on the calling thread, and starts a future that owns it.
 
 use std::cell::OnceCell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +35,8 @@ use crate::threads;
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::scan::{Reader, inspect, snapshot};
 
-/// How many entries of a snapshot or report cross in one turn of the event loop: about a millisecond's worth.
+/// How many entries of a snapshot or report are passed in one turn of the event loop, which takes about a
+/// millisecond.
 const ENTRIES_A_TURN: usize = 1000;
 
 async fn off_the_loop<T: Send + 'static>(
@@ -44,7 +45,7 @@ async fn off_the_loop<T: Send + 'static>(
     blocking(work).await.map_err(|error| to_napi(&error))
 }
 
-/// Lets JavaScript stop work that is under way, and stops it when its environment ends.
+/// Lets JavaScript cancel work, and cancels it when the environment ends.
 #[napi]
 pub struct Canceller {
     cancel: Cancel,
@@ -65,15 +66,15 @@ impl Canceller {
     }
 }
 
-/// What ends with an environment: a worker thread that is terminated, or the process.
+/// What ends with an environment: that is, with a terminated worker thread or with the process.
 #[derive(Clone, Default)]
 struct Environment {
     ending: Cancel,
     attachment: Attachment,
 }
 
-/// This thread's environment. Its clean-up stops the work that is under way and waits for threads that are in its
-/// memory before it lets that go.
+/// The environment of this thread. When it ends, its clean-up hook cancels the work, and waits for threads
+/// that use JavaScript's memory before that is freed.
 fn environment(env: Env) -> napi::Result<Environment> {
     thread_local!(static ENVIRONMENT: OnceCell<Environment> = const { OnceCell::new() });
     ENVIRONMENT.with(|environment| {
@@ -93,7 +94,8 @@ fn bytes(values: Vec<Bytes>) -> Vec<Vec<u8>> {
     values.into_iter().map(|Bytes(bytes)| bytes).collect()
 }
 
-// What `index.js` sends as JSON has exactly the fields that are read here, so that neither side can drift from the other.
+// What `index.js` sends as JSON has exactly the fields that are read here. So neither side can drift from the
+// other.
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -176,7 +178,7 @@ struct PrepareInput {
     git: GitInput,
     git_credentials: bool,
     git_depth: Option<usize>,
-    /// `null` is for ever.
+    /// `null` is forever.
     keep_conflicts_days: Option<f64>,
 }
 
@@ -240,7 +242,7 @@ impl From<PrepareInput> for Upload {
     }
 }
 
-/// A workspace in its sandbox.
+/// A workspace that was prepared in a sandbox.
 #[napi]
 pub struct PreparedSession(Option<Arc<Session>>);
 
@@ -251,7 +253,7 @@ impl PreparedSession {
 }
 
 impl Drop for PreparedSession {
-    /// The collector runs on the event loop, and a base of many entries takes long to free.
+    /// The garbage collector runs on the event loop, and freeing a base with many entries takes long.
     fn drop(&mut self) {
         let session = self.0.take();
         threads::in_background(move || drop(session));
@@ -277,7 +279,7 @@ pub fn prepare_session<'env>(
     })
 }
 
-/// The session of a prepare that another process may have made; without a call to the client.
+/// The session of an earlier prepare, possibly by another process. Makes no call to the client.
 #[napi]
 pub fn resume_session(env: &Env, input: String) -> Promised<'_, PreparedSession> {
     promise(
@@ -291,21 +293,21 @@ pub fn resume_session(env: &Env, input: String) -> Promised<'_, PreparedSession>
 
 #[napi]
 impl PreparedSession {
-    /// The run's folder in the sandbox.
+    /// The folder of this run in the sandbox.
     #[napi]
     #[must_use]
     pub fn runtime_root_dir(&self) -> String {
         self.session().runtime_root().to_owned()
     }
 
-    /// What the prepare did, as JSON: see [`values::prepare_report`].
+    /// The report of the prepare, as JSON: see [`values::prepare_report`].
     #[napi]
     #[must_use]
     pub fn prepare_report(&self) -> String {
         values::prepare_report(self.session().report())
     }
 
-    /// Resolves with the report, where it is wanted, in pieces: see [`values::report`].
+    /// Restores. Resolves with the report in pieces, if it is wanted: see [`values::report`].
     #[napi]
     pub fn restore<'env>(
         &self,
@@ -313,13 +315,13 @@ impl PreparedSession {
         dispatch: Dispatch,
         canceller: &Canceller,
         wants_report: bool,
-        look_only: bool,
+        dry_run: bool,
     ) -> Promised<'env, Option<Pieces>> {
         let (session, cancel) = (self.session().clone(), canceller.cancel.clone());
         let client = JsClient::new(dispatch, canceller.attachment.clone());
         promise(env, async move {
             give_back_large_buffers();
-            let restored = session.restore(&client, look_only, &cancel).await;
+            let restored = session.restore(&client, dry_run, &cancel).await;
             threads::in_background(give_back_small_buffers);
             let restored = restored.map_err(run_to_napi)?;
             Ok(wants_report.then(|| Pieces(values::report(&restored, ENTRIES_A_TURN).into_iter())))
@@ -327,36 +329,36 @@ impl PreparedSession {
     }
 }
 
-/// A long answer on its way to JavaScript, in pieces of JSON, so that no turn of the event loop has to read all of it.
+/// A long result in pieces of JSON, so no turn of the event loop has to parse all of it.
 #[napi]
 pub struct Pieces(std::vec::IntoIter<String>);
 
 #[napi]
 impl Pieces {
-    /// The next piece; `null` after the last.
+    /// The next piece; `null` after the last one.
     #[napi]
     pub fn read(&mut self) -> Option<String> {
         self.0.next()
     }
 }
 
-/// What a snapshot or a merge leaves out.
+/// What a snapshot or a merge excludes.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ExcludeInput {
-    /// Paths; one that is none is refused.
+    /// Paths. An invalid one is refused.
     #[serde(default)]
     paths: Vec<Bytes>,
-    /// Patterns of a snapshot of adapter-utils.
+    /// Patterns in the form of adapter-utils' snapshots.
     #[serde(default)]
     snapshot: Vec<Bytes>,
-    /// Patterns of tar.
+    /// Patterns in tar's form.
     #[serde(default)]
     tar: Vec<Bytes>,
 }
 
 impl ExcludeInput {
-    /// Refuses in the name of `argument`.
+    /// Parses them. An error names `argument`.
     fn left_out(self, argument: &str) -> Result<LeftOut> {
         Ok(LeftOut {
             paths: PathSet::new(argument, bytes(self.paths))?,
@@ -380,7 +382,7 @@ pub fn capture_snapshot(env: &Env, root: String, exclude: String) -> Promised<'_
     )
 }
 
-/// The snapshot of what an archive on this machine holds, in pieces.
+/// The snapshot of an archive on this machine, in pieces.
 #[napi]
 pub fn read_archive(env: &Env, archive: String, exclude: String) -> Promised<'_, Pieces> {
     promise(
@@ -394,7 +396,7 @@ pub fn read_archive(env: &Env, archive: String, exclude: String) -> Promised<'_,
     )
 }
 
-/// A snapshot on its way from JavaScript, in pieces.
+/// A snapshot that JavaScript passes in pieces.
 #[napi]
 #[derive(Default)]
 pub struct SnapshotWriter(Mutex<Snapshot>);
@@ -407,7 +409,7 @@ impl SnapshotWriter {
         Self::default()
     }
 
-    /// Takes further entries as JSON pairs.
+    /// Adds entries, as JSON pairs.
     #[napi]
     pub fn write(&self, entries: String) -> napi::Result<()> {
         let mut snapshot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -425,7 +427,7 @@ struct MergeInput {
     source: SourceInput,
     target_dir: Bytes,
     exclude: ExcludeInput,
-    /// Patterns of tar.
+    /// Patterns in tar's form.
     #[serde(default)]
     may_lack: Vec<Bytes>,
     #[serde(default)]
@@ -474,7 +476,7 @@ pub fn begin_merge<'env>(
 
 #[napi]
 impl BegunMerge {
-    /// Looks at the target and merges.
+    /// Inspects the target and merges.
     #[napi]
     pub fn apply<'env>(&self, env: &'env Env) -> Promised<'env, ()> {
         let merge = self.0.clone();
@@ -487,7 +489,7 @@ impl BegunMerge {
         )
     }
 
-    /// Cleans up and releases the lock. Resolves with what the other side held, in pieces, where that is wanted.
+    /// Cleans up and releases the lock. Resolves with what the other side had, in pieces, if that is wanted.
     #[napi]
     pub fn finish<'env>(&self, env: &'env Env, wants_theirs: bool) -> Promised<'env, Option<Pieces>> {
         let merge = self.0.clone();
@@ -511,9 +513,9 @@ pub struct HeldLock(Arc<Mutex<Option<MergeLock>>>);
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum LockInput {
-    /// In the usual place of a folder's lock.
+    /// In the usual place for this folder.
     Of(Bytes),
-    /// The lock's own folder.
+    /// In this folder.
     At(Bytes),
 }
 
@@ -533,7 +535,7 @@ pub fn acquire_merge_lock(env: &Env, input: String) -> Promised<'_, HeldLock> {
 
 #[napi]
 impl HeldLock {
-    /// Gives the lock back.
+    /// Releases the lock.
     #[napi]
     pub fn release<'env>(&self, env: &'env Env) -> Promised<'env, ()> {
         let lock = self.0.clone();
@@ -547,13 +549,13 @@ impl HeldLock {
     }
 }
 
-/// Settles in another turn of the event loop, whatever was done to JavaScript's own timers.
+/// Settles in a later turn of the event loop, even if JavaScript's own timers were replaced.
 #[napi]
 pub fn next_turn(env: &Env) -> Promised<'_, ()> {
     promise(env, async { Ok(()) })
 }
 
-/// What stands at a path now, as a JSON entry; `null` where nothing that a snapshot would hold does.
+/// The entry at a path, as JSON; `null` if there is none that a snapshot would contain.
 #[napi]
 pub fn read_entry(env: &Env, root_dir: String, relative: String) -> Promised<'_, Option<String>> {
     promise(
@@ -570,7 +572,7 @@ pub fn read_entry(env: &Env, root_dir: String, relative: String) -> Promised<'_,
                 offset: None,
                 reason,
             };
-            // As a path is joined, nothing and `.` are the root itself.
+            // As when paths are joined, an empty path and `.` are the root itself.
             let below: &[u8] = if relative.is_empty() { b"." } else { &relative };
             let Some(path) = RelativePath::parse(below).map_err(|found| fault(found.to_string()))? else {
                 return Ok(Some(values::entry(&Entry::Folder { mode: None })));
@@ -588,7 +590,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_with_a_field_that_is_not_read_or_without_one_that_is_is_refused() {
+    fn a_request_with_an_unknown_or_a_missing_field_is_refused() {
         let whole = r#"{"sourceDir":"a","targetDir":"b","preserveAbsent":[]}"#;
         assert!(argument::<MirrorInput>("input", whole).is_ok());
         for (json, complaint) in [

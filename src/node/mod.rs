@@ -1,8 +1,9 @@
-//! The only module that knows Node: conversions, and nothing that decides anything.
+//! The only module that uses Node-API. It only converts values and decides nothing.
 //!
-//! Structured values cross as JSON text, which JavaScript reads and writes faster than it builds objects through
-//! Node-API, and which carries file names that are not UTF-8 (see [`values`]). What JavaScript alone can do right —
-//! calling a client's methods, thenables, identity of thrown values — is done in `index.js`.
+//! Structured values are passed as JSON text: JavaScript reads and writes that faster than it builds objects
+//! through Node-API, and JSON can carry file names that are not UTF-8 (see [`values`]). What only JavaScript
+//! can do correctly is done in `index.js`: calling a client's methods, awaiting thenables, and keeping the
+//! identity of thrown values.
 #![allow(unsafe_code, reason = "Node-API is C; the macros of napi-derive wrap it")]
 #![allow(missing_docs, reason = "napi-derive generates items that have none")]
 #![cfg_attr(test, allow(dead_code, reason = "a test build registers nothing with Node"))]

@@ -1,4 +1,4 @@
-//! Work on the driver thread → a promise that settles, whatever becomes of the work.
+//! Runs work on the driver thread and returns a promise that settles, whatever happens to the work.
 
 use std::future::Future;
 
@@ -9,12 +9,12 @@ use super::error::to_napi;
 use crate::error::Error;
 use crate::threads;
 
-/// A promise of `T` to JavaScript.
+/// A JavaScript promise of `T`.
 pub type Promised<'env, T> = napi::Result<PromiseRaw<'env, T>>;
 
 type Resolver<T> = Box<dyn FnOnce(Env) -> napi::Result<T> + Send>;
 
-/// Starts the work. Where there is no thread for it, the promise rejects.
+/// Starts the work. If there is no thread for it, the promise rejects.
 pub fn promise<T: ToNapiValue + Send + 'static>(
     env: &Env,
     work: impl Future<Output = napi::Result<T>> + Send + 'static,
@@ -24,7 +24,8 @@ pub fn promise<T: ToNapiValue + Send + 'static>(
     match threads::driver() {
         Ok(driver) => {
             let working = driver.spawn(work);
-            // Dropped with its work only where the driver itself ended, and that settles it as well.
+            // This task ends without settling only if the driver ends, and then dropping `unsettled` settles
+            // the promise.
             drop(driver.spawn(async move {
                 let outcome = working.await;
                 unsettled.settle(outcome.unwrap_or_else(|panicked| Err(defect(&panicked))));
@@ -39,7 +40,7 @@ fn defect(what: &dyn std::fmt::Display) -> napi::Error {
     to_napi(&Error::Internal(what.to_string()))
 }
 
-/// The right to settle a promise once. Dropped without use, it rejects.
+/// The right to settle a promise once. If it is dropped unused, the promise rejects.
 struct Unsettled<T: ToNapiValue + Send + 'static>(Option<JsDeferred<T, Resolver<T>>>);
 
 impl<T: ToNapiValue + Send + 'static> Unsettled<T> {

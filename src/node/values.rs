@@ -1,7 +1,8 @@
-//! JavaScript's strings ↔ bytes of file names, and the JSON that carries them.
+//! Converts between JavaScript strings and the bytes of file names, and the JSON that carries them.
 //!
-//! A file name need not be UTF-8. Each byte that is not part of any character crosses as a lone surrogate (byte `0xNN`
-//! is `U+DCNN`, as in Python's `surrogateescape`), which JSON writes as `\udcNN` and JavaScript's strings hold.
+//! A file name need not be UTF-8. Each byte that is not part of a character is passed as a lone surrogate
+//! (byte `0xNN` is `U+DCNN`, as in Python's `surrogateescape`). JSON writes that as `\udcNN`, and JavaScript
+//! strings can contain it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ use crate::tree::entry::{Digest, Entry, Snapshot};
 pub struct Bytes(pub Vec<u8>);
 
 impl Bytes {
-    /// As a path.
+    /// The bytes as a path.
     pub fn into_path(self) -> PathBuf {
         path_from(&self.0).to_path_buf()
     }
@@ -46,12 +47,13 @@ impl<'de> Deserialize<'de> for Bytes {
                 Ok(Bytes(text.as_bytes().to_vec()))
             }
         }
-        // As bytes, since a lone surrogate is no text: serde_json hands it over in three bytes.
+        // As bytes, because a lone surrogate is not valid text: serde_json passes it as three bytes.
         deserializer.deserialize_bytes(Text)
     }
 }
 
-/// Lone surrogates to the bytes they stand for. One that stands for none becomes U+FFFD, as Node makes it.
+/// Converts lone surrogates to the bytes that they stand for. One that stands for no byte becomes U+FFFD, as
+/// in Node.
 fn unescape(wtf8: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(wtf8.len());
     let mut rest = wtf8;
@@ -98,7 +100,7 @@ fn push_text(json: &mut String, bytes: &[u8]) {
     json.push('"');
 }
 
-/// Reads an argument that `index.js` made; what is wrong with it is the caller's mistake.
+/// Parses an argument that `index.js` has serialized. An error in it is the caller's mistake.
 pub fn argument<'a, T: Deserialize<'a>>(name: &str, json: &'a str) -> Result<T> {
     serde_json::from_str(json).map_err(|error| Error::InvalidArgValue {
         argument: name.to_owned(),
@@ -107,8 +109,8 @@ pub fn argument<'a, T: Deserialize<'a>>(name: &str, json: &'a str) -> Result<T> 
     })
 }
 
-/// One entry of a snapshot as the TypeScript module has it. (No `enum` by `kind`: serde would read its fields as text,
-/// and a link target may be none.)
+/// An entry of a snapshot in the TypeScript module's form. (It is no `enum` by `kind`, because serde would
+/// read its fields as text, and a link target may not be text.)
 #[derive(Debug, serde::Deserialize)]
 pub struct JsEntry {
     kind: String,
@@ -118,7 +120,7 @@ pub struct JsEntry {
 }
 
 impl JsEntry {
-    /// As ours, or which field is wrong.
+    /// The entry in our form, or the name of the field that is wrong.
     pub fn into_entry(self) -> std::result::Result<Entry, &'static str> {
         match self.kind.as_str() {
             "dir" => Ok(Entry::Folder { mode: None }),
@@ -138,7 +140,7 @@ impl JsEntry {
     }
 }
 
-/// Reads `[path, entry]` pairs into a snapshot.
+/// Parses `[path, entry]` pairs into a snapshot.
 pub fn read_entries(json: &str, into: &mut Snapshot) -> Result<()> {
     let pairs: Vec<(Bytes, JsEntry)> = argument("input.baseline.entries", json)?;
     for (path, entry) in pairs {
@@ -159,8 +161,8 @@ pub fn read_entries(json: &str, into: &mut Snapshot) -> Result<()> {
     Ok(())
 }
 
-/// A snapshot as JSON texts of at most `count` `[path, entry]` pairs each, so that no turn of the event loop has to
-/// read all of it.
+/// A snapshot as JSON texts of at most `count` `[path, entry]` pairs each, so no turn of the event loop has
+/// to parse all of it.
 pub fn write_entries(snapshot: &Snapshot, count: usize) -> Vec<String> {
     let mut texts = Vec::with_capacity(snapshot.len().div_ceil(count));
     let mut entries = snapshot.iter().peekable();
@@ -179,7 +181,7 @@ pub fn write_entries(snapshot: &Snapshot, count: usize) -> Vec<String> {
     texts
 }
 
-/// One entry as the TypeScript module has it, as JSON.
+/// An entry in the TypeScript module's form, as JSON.
 pub fn entry(entry: &Entry) -> String {
     let mut json = String::new();
     push_entry(&mut json, entry);
@@ -383,8 +385,8 @@ pub fn report(
     texts
 }
 
-/// The beginning of a program's messages, with control characters escaped but for the ends of lines: a terminal that
-/// shows them must not obey a sandbox.
+/// The beginning of a program's messages, with all control characters escaped except line ends, because a
+/// terminal obeys them.
 fn lines(messages: &str) -> String {
     let mut shown = String::new();
     for character in beginning(messages, TEXT).chars() {
@@ -393,7 +395,7 @@ fn lines(messages: &str) -> String {
             _ => shown.push_str(&escaped(character)),
         }
     }
-    // What is escaped takes more room.
+    // Escaping has made the text longer.
     shown.truncate(beginning(&shown, TEXT).len());
     shown
 }
@@ -411,10 +413,10 @@ fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("it has nothing that JSON cannot say")
 }
 
-/// The most bytes of a text that crosses.
+/// The longest text that is passed to JavaScript, in bytes.
 pub const TEXT: usize = 64 * 1024;
 
-/// The beginning of a text, in whole characters.
+/// The beginning of a text, cut between characters.
 pub fn beginning(text: &str, most: usize) -> &str {
     let mut end = most.min(text.len());
     while !text.is_char_boundary(end) {
@@ -428,7 +430,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_name_round_trips() {
+    fn any_file_name_round_trips() {
         for name in
             [&b"plain"[..], b"caf\xc3\xa9", b"\xff\xfe", b"a\x80b", b"\xed\xa0\x80", b"q\"\\\n\x01", b""]
         {
@@ -442,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_a_sandbox_keep_their_lines_and_lose_their_control_characters() {
+    fn messages_of_a_sandbox_keep_their_line_ends_and_no_other_control_character() {
         for (messages, shown) in [
             ("", ""),
             ("tar: a: denied\ntar: caf\u{e9}: denied\n", "tar: a: denied\ntar: caf\u{e9}: denied\n"),

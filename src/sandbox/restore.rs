@@ -77,7 +77,7 @@ const LOST: &str = "the sandbox did not have it as it was uploaded, right after 
 struct Demand {
     /// Only what has changed, where the sandbox can tell. [`Error::ContradictoryChanges`] comes of it where it cannot.
     changes_only: bool,
-    /// Whether all that comes is staged. Where it is not, [`Error::Passed`] may come of it.
+    /// Whether all that comes is staged. Where it is not, [`Error::NotStaged`] may come of it.
     every_file: bool,
     /// Whether nothing is merged.
     look_only: bool,
@@ -172,7 +172,7 @@ impl Session {
         loop {
             match self.exchange(client, cancel, demand, &mut phases).await {
                 // What passed comes again, and this time all of it is staged.
-                Err(RunError::Own(Error::Passed)) if !demand.every_file => demand.every_file = true,
+                Err(RunError::Own(Error::NotStaged)) if !demand.every_file => demand.every_file = true,
                 Err(RunError::Own(Error::ContradictoryChanges)) if demand.changes_only => {
                     demand.changes_only = false;
                 }

@@ -299,7 +299,7 @@ fn content_that_is_needed_after_it_passed_is_taken_from_a_local_file() {
                 assert_eq!((staged("a"), staged("z")), (None, staged("new")), "{name}");
                 assert_consistent(&place, &base, incoming);
             } else {
-                assert!(matches!(taken, Err(Error::Passed)), "{name}: {taken:?}");
+                assert!(matches!(taken, Err(Error::NotStaged)), "{name}: {taken:?}");
             }
             place.assert_no_litter();
             let incoming = take_in_stream(&place, &base, &mut Whole::new(&archive), true).unwrap();
@@ -324,7 +324,7 @@ fn further_names_of_a_file_that_is_dropped_are_files_of_their_own() {
     assert_eq!(incoming.staged.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>(), ["new"]);
     assert!(!incoming.snapshot.contains_key(&at("dropped")));
     assert_consistent(&place, &base, incoming);
-    assert!(matches!(take_in(tar("changed").end(), false), Err(Error::Passed)));
+    assert!(matches!(take_in(tar("changed").end(), false), Err(Error::NotStaged)));
     let incoming = take_in(tar("changed").end(), true).unwrap();
     assert_holds(&incoming, "a", b"changed");
     assert_consistent(&place, &base, incoming);
@@ -411,7 +411,7 @@ fn a_large_file_against_the_local_one() {
             let incoming = take_in_stream(&place, &base, &mut Whole::new(&archive), every_file);
             if !every_file && name == "the local one is longer" {
                 // So far as it came it was the local one, which is not what its further name needs.
-                assert!(matches!(incoming, Err(Error::Passed)), "{incoming:?}");
+                assert!(matches!(incoming, Err(Error::NotStaged)), "{incoming:?}");
                 continue;
             }
             let incoming = incoming.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -523,7 +523,7 @@ fn a_large_file_whose_local_beginning_changes_meanwhile() {
                 assert_holds(&incoming, "large", &theirs);
                 assert_consistent(&place, &base, incoming);
             } else {
-                assert!(matches!(taken, Err(Error::Passed)), "{taken:?}");
+                assert!(matches!(taken, Err(Error::NotStaged)), "{taken:?}");
             }
             place.assert_no_litter();
             let incoming = take_in_stream(&place, &base, &mut Whole::new(&archive), true).unwrap();
