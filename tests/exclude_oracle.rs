@@ -1,6 +1,7 @@
-//! Random exclude patterns against GNU tar itself, which is the definition of what they mean.
+//! Random exclude patterns, compared with GNU tar itself, which defines their meaning.
 //!
-//! On Linux only: what a set of bytes means is the C library's doing, and the definition is tar over glibc.
+//! On Linux only: the meaning of a set of bytes depends on the C library, and the definition is tar with
+//! glibc.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use std::process::Command;
 use sandbox_managed_runtime::exclude::ExcludePatterns;
 use sandbox_managed_runtime::path::RelativePath;
 
-/// Random numbers that are the same in each run.
+/// Pseudo-random numbers that are the same in each run.
 struct Random(u64);
 
 impl Random {
@@ -29,13 +30,13 @@ impl Random {
         choices[self.below(choices.len())]
     }
 
-    /// From `least` to `most` of the choices, one after the other.
+    /// From `least` to `most` of the choices, concatenated.
     fn text(&mut self, choices: &[&[u8]], least: usize, most: usize) -> Vec<u8> {
         let count = least + self.below(most - least + 1);
         (0..count).flat_map(|_| self.pick(choices)).copied().collect()
     }
 
-    /// A name that exercises what patterns treat specially.
+    /// A name with characters that are special in patterns.
     fn name(&mut self) -> Vec<u8> {
         const WHOLE: &[&[u8]] =
             &[b"a", b".a", b"a.b", b"[x]", b"a*b", b"a\\b", "é".as_bytes(), b"a b", b"-a", b"[", b"[a"];
@@ -52,7 +53,7 @@ impl Random {
         }
     }
 
-    /// A pattern out of all that has a meaning in one, often built around a path that is there.
+    /// A pattern from everything that has a meaning in one, often built around an existing path.
     fn pattern(&mut self, paths: &[RelativePath]) -> Vec<u8> {
         #[rustfmt::skip]
         const PIECES: &[&[u8]] = &[
@@ -84,7 +85,7 @@ impl Random {
     }
 }
 
-/// Builds a random tree and gives its paths, folders among them.
+/// Makes a random tree and returns its paths, including folders.
 fn build_tree(random: &mut Random, root: &Path) -> Vec<RelativePath> {
     let mut folders = vec![None];
     let mut paths = BTreeSet::new();
@@ -109,11 +110,11 @@ fn build_tree(random: &mut Random, root: &Path) -> Vec<RelativePath> {
 enum Given {
     /// The folder, as `.`.
     Folder,
-    /// The names in it, without a `./`.
+    /// The names in it, without `./`.
     Names,
 }
 
-/// What tar archives of the folder, without `./`; `None` where the pattern matches the folder itself.
+/// What tar archives of the folder, without `./`; `None` if the pattern matches the folder itself.
 fn archived_by_tar(root: &Path, given: Given, locale: &str, pattern: &[u8]) -> Option<BTreeSet<Vec<u8>>> {
     let mut names: Vec<OsString> = match given {
         Given::Folder => vec![".".into()],
@@ -150,14 +151,16 @@ fn archived_by_tar(root: &Path, given: Given, locale: &str, pattern: &[u8]) -> O
     }
 }
 
-/// What is archived under our definition: as tar does of `.`, or of the names in it where that would be nothing at all.
+/// What is archived by our definition: as tar does with `.`, or with the names in the folder if that would be
+/// nothing.
 fn archived(root: &Path, locale: &str, pattern: &[u8]) -> BTreeSet<Vec<u8>> {
     archived_by_tar(root, Given::Folder, locale, pattern)
         .or_else(|| archived_by_tar(root, Given::Names, locale, pattern))
         .expect("without the folder there are no patterns that match it")
 }
 
-/// Compares tar and `ExcludePatterns` on trees and patterns, and counts how many patterns told paths apart.
+/// Compares tar and `ExcludePatterns` on trees and patterns, and counts the patterns that excluded some paths
+/// but not all.
 fn compare(
     random: &mut Random,
     trees: usize,
@@ -193,14 +196,14 @@ fn setting<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str, default: T) -
 }
 
 #[test]
-fn random_patterns_leave_out_what_tar_leaves_out() {
+fn random_patterns_exclude_what_tar_excludes() {
     let mut random = Random(setting("EXCLUDE_SEED", 0x5eed_0f5e_75a5_1de5));
     let trees = setting("EXCLUDE_TREES", 16);
     let telling = compare(&mut random, trees, 50, "C", Random::pattern);
     assert!(telling > trees * 50 / 5, "only {telling} patterns left out some paths and kept others");
 }
 
-/// The promise that the choice of bytes over characters shows only in `?` and sets.
+/// Choosing bytes over characters makes a difference only in `?` and sets.
 #[test]
 fn patterns_of_text_and_stars_mean_the_same_in_a_utf_8_locale() {
     const PIECES: &[&[u8]] = &[b"*", b"*", b"a", b".", b"/", b" ", "é".as_bytes(), b"\xc3", b"\xa9", b"\xff"];
@@ -208,9 +211,9 @@ fn patterns_of_text_and_stars_mean_the_same_in_a_utf_8_locale() {
     compare(&mut random, 4, 50, "C.UTF-8", |random, _| random.text(PIECES, 1, 5));
 }
 
-/// One pattern of each kind that `ExcludePatterns` treats on its own: what any of them matches is left out.
+/// One pattern of each kind that `ExcludePatterns` handles separately: what any of them matches is excluded.
 #[test]
-fn several_patterns_leave_out_what_each_of_them_does() {
+fn several_patterns_exclude_what_each_of_them_excludes() {
     let mut random = Random(0x00b5_e55e_d5e7);
     let root = tempfile::tempdir().unwrap();
     let paths = build_tree(&mut random, root.path());
@@ -227,9 +230,9 @@ fn several_patterns_leave_out_what_each_of_them_does() {
     assert!(!archived.is_empty() && archived.len() < paths.len());
 }
 
-/// A sandbox's tar is given names without a `./`: it must never leave out what is not left out here.
+/// A sandbox's tar gets names without `./`. It must never exclude what is not excluded here.
 #[test]
-fn tar_with_bare_names_leaves_out_no_more_than_is_left_out_here() {
+fn tar_with_bare_names_excludes_no_more_than_we_do() {
     let mut random = Random(setting("EXCLUDE_SEED", 0xba5e_4a3e));
     let mut fewer = 0;
     for _ in 0..4 {
@@ -249,9 +252,9 @@ fn tar_with_bare_names_leaves_out_no_more_than_is_left_out_here() {
     assert!(fewer > 0, "no pattern told the two ways apart");
 }
 
-/// The patterns that people write, each with what it leaves out of one tree.
+/// Common patterns, each with what it excludes from one tree.
 #[test]
-fn common_patterns_mean_what_they_mean_to_tar() {
+fn common_patterns_mean_the_same_as_in_tar() {
     let root = tempfile::tempdir().unwrap();
     let paths: Vec<RelativePath> = [
         "dist",

@@ -1,4 +1,4 @@
-//! Runs every command that a sandbox is given, with each shell and each tar that a sandbox may hold.
+//! Runs every command that a sandbox is given, with each shell and each tar that a sandbox may have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -24,12 +24,12 @@ use tools::{Kind, installed};
 const NONE: &[&str] = &[];
 /// As one file, whatever its size, and not compressed.
 const WHOLE: Wish = Wish { part_size: 1 << 40, compressed: false };
-/// As if nothing had been shared before.
+/// As if nothing had been transferred before.
 const NO_INDEX: Indexes<'_> = Indexes { known: None, new: "made" };
 const NOBODY: u32 = 65534;
-/// What every sandbox has.
+/// The tools that every sandbox has.
 const TOOLS: [&str; 10] = ["cat", "find", "head", "mkdir", "mv", "rm", "sh", "tail", "tar", "wc"];
-/// What is used where it is found.
+/// The tools that are used if they are there.
 const FURTHER_TOOLS: [&str; 10] =
     ["chmod", "dd", "gunzip", "gzip", "id", "sed", "sha256sum", "sort", "stat", "zstd"];
 const ID: &str = "0123456789abcdef";
@@ -38,7 +38,7 @@ fn has_gnu_tar(kind: Kind) -> bool {
     matches!(kind, Kind::Dash | Kind::Bash)
 }
 
-/// A sandbox: its tools, the user it runs commands as, and a place for its files.
+/// A sandbox: its tools, the user that runs its commands, and a place for its files.
 struct Sandbox {
     kind: Kind,
     user: u32,
@@ -60,7 +60,7 @@ impl Sandbox {
         self.kind.install(tool, &self.tools());
     }
 
-    /// Every kind, as root where the tests run as root, and as somebody without rights.
+    /// Every kind, as root if the tests run as root, and as a user without rights.
     fn all() -> impl Iterator<Item = Self> {
         let me = rustix::process::geteuid().as_raw();
         let users = if me == 0 { vec![0, NOBODY] } else { vec![me] };
@@ -155,7 +155,7 @@ impl Sandbox {
         self.succeeds_in("umask 022", command);
     }
 
-    /// What a failing command says.
+    /// The output of a failed command.
     #[track_caller]
     fn fails(&self, command: &str) -> String {
         let output = self.run_in("umask 022", command);
@@ -163,7 +163,7 @@ impl Sandbox {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// Writes an upload, and gives the command for it.
+    /// Writes an upload, and returns the command for it.
     fn upload(&self, archive: &[u8], preserved: &[&str]) -> String {
         self.upload_to(&self.places(), archive, preserved, &[])
     }
@@ -184,7 +184,7 @@ impl Sandbox {
         upload.command(0, Part::plain(archive.len() as u64), file.len() as u64)
     }
 
-    /// Brings the script and its files to where an upload leaves them, and gives the command for a download.
+    /// Puts the script and its files where an upload leaves them, and returns the command for a download.
     fn download(&self, exclude: &[&str]) -> String {
         self.plant(&self.places(), exclude);
         command::download(&self.places(), NO_INDEX, WHOLE)
@@ -223,7 +223,7 @@ impl Sandbox {
         read_archive(&self.archive()).remove(OsStr::new(&answer)).expect("an answer")
     }
 
-    /// The archive's entries by name without `./` in front, and what they hold.
+    /// The archive's entries by name without `./`, with their content.
     #[track_caller]
     fn packed(&self) -> BTreeMap<OsString, Vec<u8>> {
         self.packed_in(&self.archive())
@@ -237,7 +237,7 @@ impl Sandbox {
             !(name.as_bytes().starts_with(b".paperclip-runtime/") && name.as_bytes().ends_with(b"/answer"))
         });
         assert_eq!(entries.len() + 1, count, "{self}: no answer");
-        // Toybox packs the folder itself, which counts only where that is all there is.
+        // Toybox packs the folder itself, which counts only if it is the only entry.
         if self.kind == Kind::Toybox {
             assert!(entries.remove(OsStr::new("./")).is_some());
         }
@@ -276,7 +276,7 @@ fn read_archive(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
     read_bytes(&fs::read(path).unwrap())
 }
 
-/// What an archive holds, as a prepare knows it.
+/// The content of an archive, as a prepare knows it.
 fn sent(bytes: &[u8]) -> Vec<(RelativePath, Sent)> {
     let mut archive = tar::Archive::new(bytes);
     let mut sent: Vec<_> = archive
@@ -313,7 +313,7 @@ fn read_bytes(bytes: &[u8]) -> BTreeMap<OsString, Vec<u8>> {
     entries
 }
 
-/// What is to be uploaded: one file or folder for each mode, and content below. Its bytes.
+/// The bytes of an upload: one file or folder for each mode, with content.
 fn upload_archive() -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut add = |name: &str, kind, mode, content: &str| {
@@ -345,7 +345,7 @@ const UPLOADED_MODES: [(&str, u32); 6] = [
 ];
 
 #[test]
-fn a_quoted_word_is_what_it_was() {
+fn a_quoted_word_is_read_unchanged_by_the_shell() {
     for kind in [Kind::Dash, Kind::Bash, Kind::Busybox] {
         let sandbox = Sandbox::new(kind, NOBODY);
         for word in
@@ -385,7 +385,7 @@ fn an_upload_keeps_modes_whatever_the_umask() {
 }
 
 #[test]
-fn a_workspace_that_is_made_gets_the_users_own_modes() {
+fn a_new_workspace_gets_the_users_default_modes() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         let workspace = sandbox.path("new/workspace");
@@ -424,7 +424,7 @@ fn a_preserved_name_is_taken_literally() {
 }
 
 #[test]
-fn an_upload_that_did_not_arrive_whole_changes_nothing() {
+fn an_incomplete_upload_changes_nothing() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         let old = sandbox.workspace().join("old");
@@ -491,10 +491,10 @@ fn read_only_folders_are_cleared_and_replaced_like_others() {
 }
 
 #[test]
-fn what_cannot_be_cleared_fails_the_upload() {
+fn a_workspace_that_cannot_be_cleared_fails_the_upload() {
     let archive = upload_archive();
     for sandbox in Sandbox::all_without_rights().filter(|_| rustix::process::geteuid().is_root()) {
-        // It is another user's.
+        // It belongs to another user.
         let stuck = sandbox.workspace().join("stuck");
         sandbox.folder(&sandbox.workspace());
         fs::create_dir(&stuck).unwrap();
@@ -504,7 +504,7 @@ fn what_cannot_be_cleared_fails_the_upload() {
     }
 }
 
-/// The user's home, what holds it, and folders of the system are not emptied; folders in them may be.
+/// The user's home, the folder above it, and folders of the system are not cleared; folders in them may be.
 #[test]
 fn a_folder_that_is_not_the_workspaces_own_is_refused_before_anything_is_cleared() {
     let archive = upload_archive();
@@ -542,7 +542,7 @@ fn a_folder_that_is_not_the_workspaces_own_is_refused_before_anything_is_cleared
     }
 }
 
-/// The script's own test, with the working folder that it would find.
+/// The script's own check, with the working folder that it would find.
 #[test]
 fn folders_of_the_system_are_refused() {
     let script =
@@ -601,16 +601,16 @@ fn a_sandbox_tells_which_upload_it_has() {
             sandbox.succeeds(command);
             assert_eq!(sandbox.answer(), format!("mark {ID}\n").into_bytes(), "{sandbox}");
         }
-        // Another upload into the same workspace, of another adapter or the same one.
+        // Another upload into the same workspace, for another adapter or the same one.
         for (adapter, id) in [("other", "1"), (".hidden", "2"), ("..x", "3"), ("agent", "4")] {
             let other = Places::new(text(&sandbox.workspace()), adapter, id);
             let command = sandbox.upload_to(&other, &archive, &[], &[]);
             sandbox.succeeds(&command);
-            // The script may be gone, and then the tolerant way brings it along.
+            // The script may be gone; then the tolerant command brings it along.
             sandbox.succeeds(&format!("{} || {}", commands[0], commands[1]));
             assert_eq!(sandbox.answer(), format!("mark {id}\n").into_bytes(), "{sandbox}");
         }
-        // One that fails before it has said so changes nothing for an older session.
+        // A command that fails before that changes nothing for an older session.
         sandbox.succeeds(&sandbox.upload(&archive, NONE));
         let other = Places::new(text(&sandbox.workspace()), "agent", "5");
         let command = sandbox.upload_to(&other, &archive, &[], &["open"]);
@@ -618,7 +618,7 @@ fn a_sandbox_tells_which_upload_it_has() {
         sandbox.succeeds(&commands[0]);
         assert_eq!(sandbox.answer(), format!("mark {ID}\n").into_bytes(), "{sandbox}");
         assert_eq!(sandbox.packed_names(), set(UPLOADED_MODES.map(|(name, _)| name)), "{sandbox}");
-        // As `git clean -fdx` leaves it.
+        // As after `git clean -fdx`.
         fs::remove_dir_all(sandbox.workspace().join(".paperclip-runtime")).unwrap();
         sandbox.fails(&commands[0]);
         sandbox.succeeds(&commands[1]);
@@ -627,9 +627,9 @@ fn a_sandbox_tells_which_upload_it_has() {
     }
 }
 
-/// What was packed is compared with what the extraction left, as far as the sandbox's tools tell.
+/// What was packed is compared with what was extracted, as far as the sandbox's tools allow.
 #[test]
-fn a_sandbox_lists_what_it_has_unless_that_is_what_was_packed() {
+fn a_sandbox_lists_its_content_only_if_it_differs_from_what_was_packed() {
     let archive = upload_archive();
     for mut sandbox in Sandbox::all() {
         for without in [None, Some("sha256sum"), Some("stat"), Some("sort")] {
@@ -638,7 +638,7 @@ fn a_sandbox_lists_what_it_has_unless_that_is_what_was_packed() {
                 fs::remove_file(sandbox.tools().join(tool)).unwrap();
             }
             let tools = sandbox.tools();
-            // A tar that loses a file, as one does that strips a part of its name.
+            // A tar that loses a file, for example because it strips a part of its name.
             for (lose, lost) in [
                 ("", &[][..]),
                 ("rm -f private/key &&", &["private/key"]),
@@ -684,7 +684,7 @@ fn a_sandbox_lists_what_it_has_unless_that_is_what_was_packed() {
 }
 
 #[test]
-fn a_workspace_behind_a_link_stays_behind_it() {
+fn a_workspace_behind_a_link_stays_a_link() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         let real = sandbox.path("disk");
@@ -724,7 +724,7 @@ fn a_link_in_the_workspace_is_cleared_and_not_followed() {
 }
 
 #[test]
-fn an_asset_is_made_anew() {
+fn an_asset_is_replaced() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         let asset = sandbox.runtime().join("it's an asset");
@@ -770,7 +770,7 @@ const ODD_NAMES: [&[u8]; 23] = [
 ];
 
 #[test]
-fn a_download_holds_every_name() {
+fn a_download_contains_every_name() {
     for sandbox in Sandbox::all() {
         let mut expected = BTreeMap::new();
         for name in ODD_NAMES {
@@ -799,7 +799,7 @@ fn a_download_holds_every_name() {
         assert_eq!(sandbox.packed(), expected, "{sandbox}");
         sandbox.succeeds(&sandbox.tolerant_download(NONE));
         assert_eq!(sandbox.packed(), expected, "{sandbox}");
-        // Bsdtar remarks on names that are not text, and packs them.
+        // Bsdtar prints a message for names that are not UTF-8, and packs them.
         assert!(fs::read(sandbox.status()).unwrap().starts_with(b"0\n"), "{sandbox}");
         assert_eq!(
             names_in(&sandbox.runtime()),
@@ -810,7 +810,7 @@ fn a_download_holds_every_name() {
 }
 
 #[test]
-fn options_from_outside_change_nothing() {
+fn options_in_the_environment_change_nothing() {
     for sandbox in Sandbox::all() {
         for name in ["a", "b", "b.log"] {
             sandbox.file(&sandbox.workspace().join(name), "");
@@ -818,7 +818,7 @@ fn options_from_outside_change_nothing() {
         let prologue =
             "TAR_OPTIONS='--exclude=a --transform=s/b/c/'; IFS=abc; set -f; export TAR_OPTIONS IFS";
         for set_up in [prologue, "SHELLOPTS=noglob; GLOBIGNORE='*'; export SHELLOPTS GLOBIGNORE"] {
-            // Bash takes it from its environment only, and lets no script set it.
+            // Bash reads it from its environment only, and lets no script set it.
             let set_up = if sandbox.kind == Kind::Bash && set_up != prologue {
                 "GLOBIGNORE='*'; export GLOBIGNORE"
             } else {
@@ -836,14 +836,14 @@ fn options_from_outside_change_nothing() {
 }
 
 #[test]
-fn an_emptied_workspace_is_an_archive_of_the_answer_alone() {
+fn an_emptied_workspace_is_an_archive_with_the_control_file_alone() {
     for sandbox in Sandbox::all() {
         sandbox.folder(&sandbox.workspace());
         for command in [sandbox.download(NONE), sandbox.tolerant_download(NONE)] {
             sandbox.succeeds(&command);
             assert_eq!(sandbox.packed_names(), set(NONE), "{sandbox}");
         }
-        // All that there is is left out.
+        // Everything is excluded.
         for name in ["node_modules", "target"] {
             sandbox.file(&sandbox.workspace().join(name).join("file"), "");
         }
@@ -858,7 +858,7 @@ fn an_emptied_workspace_is_an_archive_of_the_answer_alone() {
 }
 
 #[test]
-fn what_is_excluded_need_not_travel() {
+fn excluded_files_are_not_packed() {
     let names = [
         "node_modules/x",
         "sub/node_modules/x",
@@ -891,7 +891,7 @@ fn what_is_excluded_need_not_travel() {
 }
 
 #[test]
-fn a_name_as_long_as_they_come_and_a_deep_path() {
+fn the_longest_name_and_a_deep_path_are_transferred() {
     for sandbox in Sandbox::all() {
         let long = "n".repeat(255);
         let deep = vec!["d".repeat(50); 12].join("/");
@@ -911,7 +911,7 @@ fn a_name_as_long_as_they_come_and_a_deep_path() {
 }
 
 #[test]
-fn more_names_than_a_command_line_holds() {
+fn more_names_than_fit_into_a_command_line_are_transferred() {
     for sandbox in Sandbox::all() {
         let long = "x".repeat(200);
         let names: Vec<String> = (0..3000).map(|number| format!("{number}-{long}")).collect();
@@ -966,7 +966,7 @@ fn a_runtime_folder_that_was_removed_is_made_again_and_a_workspace_is_not() {
 }
 
 #[test]
-fn what_may_not_be_read_fails_and_is_then_tolerated() {
+fn unreadable_files_fail_and_are_then_tolerated() {
     for sandbox in Sandbox::all_without_rights() {
         let secret = sandbox.workspace().join("sub/secret");
         let closed = sandbox.workspace().join("closed");
@@ -995,7 +995,7 @@ fn what_may_not_be_read_fails_and_is_then_tolerated() {
             "{sandbox}: left over"
         );
 
-        // Nothing at all could be read: still an archive, and no emptied workspace.
+        // Nothing could be read: still an archive, and not an emptied workspace.
         fs::remove_dir_all(sandbox.workspace().join("other")).unwrap();
         fs::rename(&secret, sandbox.workspace().join("secret")).unwrap();
         fs::remove_dir(sandbox.workspace().join("sub")).unwrap();
@@ -1007,7 +1007,7 @@ fn what_may_not_be_read_fails_and_is_then_tolerated() {
 }
 
 #[test]
-fn a_workspace_that_cannot_be_listed_is_no_emptied_one() {
+fn a_workspace_that_cannot_be_listed_is_not_an_emptied_one() {
     for sandbox in Sandbox::all_without_rights() {
         sandbox.file(&sandbox.workspace().join("file"), "");
         sandbox.folder(&sandbox.runtime());
@@ -1022,7 +1022,7 @@ fn a_workspace_that_cannot_be_listed_is_no_emptied_one() {
 }
 
 #[test]
-fn no_room_for_the_archive_is_a_failure() {
+fn a_full_disk_is_a_failure() {
     for sandbox in Sandbox::all_without_rights() {
         sandbox.file(&sandbox.workspace().join("file"), "");
         let commands = [sandbox.download(NONE), sandbox.tolerant_download(NONE)];
@@ -1036,11 +1036,11 @@ fn no_room_for_the_archive_is_a_failure() {
 }
 
 #[test]
-fn an_endless_list_of_complaints_is_cut() {
+fn a_long_list_of_messages_is_cut() {
     for sandbox in Sandbox::all_without_rights() {
         for number in 0..800 {
             let file = sandbox.workspace().join(format!("{number}-{}", "x".repeat(150)));
-            // Not empty, because bsdtar has no need to open an empty file.
+            // Not empty, because bsdtar does not open an empty file.
             sandbox.file(&file, "secret");
             fs::set_permissions(&file, Permissions::from_mode(0o0)).unwrap();
         }
@@ -1052,7 +1052,7 @@ fn an_endless_list_of_complaints_is_cut() {
 }
 
 #[test]
-fn remote_paths_may_be_odd() {
+fn unusual_remote_paths_are_quoted_correctly() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         for odd in [
@@ -1094,7 +1094,7 @@ fn remote_paths_may_be_odd() {
 
 /// No command line grows with what is excluded or preserved.
 #[test]
-fn thousands_of_names_and_patterns_travel_as_files() {
+fn thousands_of_names_and_patterns_are_transferred_as_files() {
     let archive = upload_archive();
     let many: Vec<String> = (0..5000).map(|number| format!("some-name-that-is-not-short-{number}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
@@ -1110,7 +1110,7 @@ fn thousands_of_names_and_patterns_travel_as_files() {
         let command = command::download(&sandbox.places(), NO_INDEX, WHOLE);
         assert!(command.len() < 256, "{command}");
         sandbox.succeeds(&command);
-        // Toybox is told of the first ones.
+        // Toybox gets only the first ones.
         let more = (sandbox.kind == Kind::Toybox).then_some(many[4999]).into_iter();
         let more: Vec<_> = more.flat_map(|name| [name.to_owned(), format!("{name}/file")]).collect();
         let expected = UPLOADED_MODES.iter().map(|(name, _)| (*name).to_owned()).chain(more);
@@ -1119,9 +1119,9 @@ fn thousands_of_names_and_patterns_travel_as_files() {
     }
 }
 
-/// A socket is no failure, whatever the sandbox's tar says of it.
+/// A socket is not a failure, whatever the sandbox's tar says about it.
 #[test]
-fn sockets_are_passed_over_by_every_tar() {
+fn sockets_are_ignored_with_every_tar() {
     for sandbox in Sandbox::all() {
         sandbox.file(&sandbox.workspace().join("folder/file"), "");
         for name in ["socket", "folder/so[ck]et*", "folder/b\\s", "line\nbreak"] {
@@ -1137,7 +1137,7 @@ fn sockets_are_passed_over_by_every_tar() {
     }
 }
 
-/// Cuts an archive into parts, and compresses those for which a letter of `codecs` says so.
+/// Cuts an archive into parts, and compresses each as its letter in `codecs` says.
 fn in_parts(archive: &[u8], size: usize, codecs: &str) -> Vec<(Part, Vec<u8>)> {
     let gzip = |bytes: &[u8]| {
         let mut child = Command::new("gzip")
@@ -1165,7 +1165,7 @@ fn in_parts(archive: &[u8], size: usize, codecs: &str) -> Vec<(Part, Vec<u8>)> {
 }
 
 impl Sandbox {
-    /// Writes an upload that comes in parts, and gives the command for it.
+    /// Writes an upload in parts, and returns the command for it.
     fn upload_parts(&self, archive: &[u8], parts: &[(Part, Vec<u8>)]) -> String {
         let places = self.places();
         let upload = command::Upload {
@@ -1195,14 +1195,14 @@ impl Sandbox {
 }
 
 #[test]
-fn an_upload_in_parts_is_the_one_that_was_cut() {
+fn an_upload_in_parts_equals_the_whole_one() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         for (size, codecs) in
             [(512, "nnnnnnnnnnnnnnnnnnnnnnnn"), (1500, "gggggggg"), (1 << 20, "g"), (700, "gngnngngnngn")]
         {
             sandbox.file(&sandbox.workspace().join("stale"), "");
-            // What an upload left that was cut off.
+            // The rest of an upload that was interrupted.
             sandbox.file(Path::new(&part_path(&sandbox.places().upload(), 70)), "stale");
             let command = sandbox.upload_parts(&archive, &in_parts(&archive, size, codecs));
             assert!(command.len() < 1024, "{command}");
@@ -1219,7 +1219,7 @@ fn an_upload_in_parts_is_the_one_that_was_cut() {
 }
 
 #[test]
-fn a_part_that_did_not_arrive_whole_changes_nothing() {
+fn an_incomplete_part_changes_nothing() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         for (number, codecs) in [(0, "nnnn"), (1, "nnnn"), (2, "nnnn"), (1, "gggg"), (3, "gggg")] {
@@ -1238,7 +1238,7 @@ fn a_part_that_did_not_arrive_whole_changes_nothing() {
 }
 
 #[test]
-fn a_part_that_was_damaged_fails_the_upload() {
+fn a_damaged_part_fails_the_upload() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         let parts = in_parts(&archive, archive.len().div_ceil(3), "ggg");
@@ -1271,7 +1271,7 @@ fn a_sandbox_that_cannot_decompress_says_so_and_changes_nothing() {
 }
 
 #[test]
-fn an_asset_in_parts_is_made_anew() {
+fn an_asset_in_parts_is_replaced() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         sandbox.plant(&sandbox.places(), &[]);
@@ -1308,7 +1308,7 @@ fn an_asset_in_parts_is_made_anew() {
     }
 }
 
-/// What a download brings, put together again as the trailer says.
+/// The content of a download, joined as its trailer says.
 fn put_together(sandbox: &Sandbox, wish: Wish) -> (Vec<u8>, String) {
     let first = fs::read(sandbox.archive()).unwrap();
     let Some((bytes, trailer)) = Trailer::split(&first).unwrap() else { return (first, String::new()) };
@@ -1339,7 +1339,7 @@ fn put_together(sandbox: &Sandbox, wish: Wish) -> (Vec<u8>, String) {
 }
 
 #[test]
-fn a_download_in_parts_is_the_one_that_was_cut() {
+fn a_download_in_parts_equals_the_whole_one() {
     for sandbox in Sandbox::all() {
         let text_file = "what shrinks\n".repeat(30_000);
         let mut noise = vec![0; 200_000];
@@ -1358,7 +1358,7 @@ fn a_download_in_parts_is_the_one_that_was_cut() {
         for (part_size, compressed) in [(65536, false), (131_072, true), (1 << 20, true), (1 << 20, false)] {
             let wish = Wish { part_size, compressed };
             sandbox.plant(&sandbox.places(), &[]);
-            // What an earlier one left.
+            // The rest of an earlier download.
             sandbox.file(Path::new(&part_path(text(&sandbox.archive()), 90)), "stale");
             for (way, command) in [
                 ("", command::download(&sandbox.places(), NO_INDEX, wish)),

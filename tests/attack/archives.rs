@@ -1,4 +1,5 @@
-//! Downloads that no honest tar would make. Each is refused with the workspace untouched, or restored rightly.
+//! Downloads that no honest tar would make. Each one is refused with the workspace untouched, or restored
+//! correctly.
 
 use sandbox_managed_runtime::archive::unpack::CONTROL_MAX;
 use sandbox_managed_runtime::error::Error;
@@ -16,7 +17,7 @@ const TRUNCATED: &str = "ERR_SANDBOX_ARCHIVE_TRUNCATED";
 const INVALID: &str = "ERR_SANDBOX_ARCHIVE_INVALID";
 const UNSAFE: &str = "ERR_SANDBOX_UNSAFE_PATH";
 
-/// What was uploaded, and stands at the start of every archive here.
+/// The uploaded tree, with which every archive here begins.
 fn uploaded() -> Tree {
     tree([
         ("dir", DIR),
@@ -27,13 +28,13 @@ fn uploaded() -> Tree {
     ])
 }
 
-/// An archive of what was uploaded, to be continued.
+/// An archive of the uploaded tree, to be continued.
 fn tar() -> RawTar {
     to_tar(&uploaded())
 }
 
-/// Asserts that each archive is refused with that code while the workspace stays as it is, down to its times, and
-/// that the same session takes a good archive afterwards.
+/// Asserts that each archive is refused with that code, that the workspace stays as it is, including its
+/// times, and that the same session accepts a good archive afterwards.
 #[track_caller]
 fn all_refused(code: &str, archives: Vec<(&str, Vec<u8>)>) {
     let place = Place::with(&uploaded());
@@ -50,7 +51,7 @@ fn all_refused(code: &str, archives: Vec<(&str, Vec<u8>)>) {
             let named = message.split_once("at byte ").and_then(|(_, rest)| rest.split([',', ':']).next());
             let offset: usize = named.and_then(|digits| digits.parse().ok()).expect("an offset");
             assert!(offset <= archive.len(), "{title}: {message}");
-            // What came before the attack is not to blame.
+            // The part before the attack is valid.
             assert!(offset >= tar().cut().len().min(archive.len()), "{title}: {message}");
         }
         // A stage may have been made and removed.
@@ -63,10 +64,10 @@ fn all_refused(code: &str, archives: Vec<(&str, Vec<u8>)>) {
     assert_eq!(place.tree().remove(&b"new"[..]), Some(file("new")));
 }
 
-/// What an archive brings, by path.
+/// What an archive restores, by path.
 type Nodes<'a> = Vec<(&'a str, Node)>;
 
-/// Asserts that each archive brings what was uploaded and those nodes besides.
+/// Asserts that each archive restores the uploaded tree and these nodes.
 #[track_caller]
 fn all_restored(archives: Vec<(&str, Vec<u8>, Nodes<'_>)>) {
     for (title, archive, nodes) in archives {
@@ -92,7 +93,7 @@ fn header(kind: u8, name: &str, size: usize) -> Header {
     Header::new(kind, name, size)
 }
 
-/// Base-256 of a number in a size field: the topmost bit marks it.
+/// A number as base-256 in a size field, marked by the topmost bit.
 fn base_256(top: u8, low: u64) -> [u8; 12] {
     let mut field = [0; 12];
     field[0] = top;
@@ -101,7 +102,7 @@ fn base_256(top: u8, low: u64) -> [u8; 12] {
 }
 
 #[test]
-fn checksums() {
+fn wrong_checksums_are_refused_and_all_spellings_accepted() {
     let damaged = |sum: &str| tar().header(&header(b'0', "x", 0).set(CHECKSUM, sum)).end();
     all_refused(
         INVALID,
@@ -119,7 +120,7 @@ fn checksums() {
             ("one too many", checked(|sum| format!("{:06o}\0 ", sum + 1))),
         ],
     );
-    // However tars write it, from the oldest on.
+    // As the tar programs write it, from the oldest on.
     let new = || vec![("x", file(""))];
     all_restored(vec![
         ("six digits, NUL, space", checked(|sum| format!("{sum:06o}\0 ")), new()),
@@ -134,7 +135,7 @@ fn checksums() {
         ("two spaces", checked(|sum| format!("{sum:06o}  ")), new()),
         ("few digits and NULs", checked(|sum| format!("{sum:o}")), new()),
     ]);
-    // As tars sum where a char has a sign.
+    // As tar programs compute it where a `char` is signed.
     let name = "caf\u{e9}";
     let unsigned: i64 = summed(&header(b'0', name, 0).set(CHECKSUM, " ".repeat(8)));
     let signed = unsigned - 2 * 256;
@@ -142,7 +143,7 @@ fn checksums() {
     all_restored(vec![("a sum of signed bytes", archive, vec![(name, file(""))])]);
 }
 
-/// An archive with a file `x`, whose checksum is written in a way of its own.
+/// An archive with a file `x` whose checksum is written in the given way.
 fn checked(form: impl Fn(i64) -> String) -> Vec<u8> {
     let header = header(b'0', "x", 0).set(CHECKSUM, " ".repeat(8));
     let sum = summed(&header);
@@ -154,7 +155,7 @@ fn summed(header: &Header) -> i64 {
 }
 
 #[test]
-fn sizes() {
+fn invalid_sizes_are_refused() {
     let sized =
         |field: &[u8]| tar().header(&header(b'0', "x", 0).set(SIZE, field).seal()).content("12345").end();
     all_refused(
@@ -200,7 +201,7 @@ fn sizes() {
 }
 
 #[test]
-fn sizes_that_disagree() {
+fn contradicting_sizes_are_refused() {
     let disagree = |pax: &[u8], size: usize| {
         tar().pax(b'x', &[("size", pax)]).header(&header(b'0', "x", size)).content("12345").end()
     };
@@ -222,8 +223,8 @@ fn sizes_that_disagree() {
     );
     all_refused(TRUNCATED, vec![("PAX huge", disagree(b"18446744073709551615", 0))]);
 
-    // The content that the PAX size covers is an archive itself. A reader that goes by the header would take it for
-    // entries.
+    // The content that the PAX size covers is an archive itself. A reader that used the header's size would
+    // take it for entries.
     let smuggled = RawTar::new().symlink("evil", "/etc").file("keep", "smuggled").end();
     let size = smuggled.len().to_string();
     let archive =
@@ -235,7 +236,7 @@ fn sizes_that_disagree() {
 }
 
 #[test]
-fn names() {
+fn unsafe_names_are_refused_and_odd_ones_restored() {
     let long_name = |name: &[u8]| tar().long(b'L', name).entry(b'0', "x", "1").end();
     let pax_name = |name: &[u8]| tar().pax(b'x', &[("path", name)]).entry(b'0', "x", "1").end();
     let prefixed = |prefix: &str| {
@@ -316,11 +317,11 @@ fn names() {
     ]);
 }
 
-/// A folder with the mode of a file, as the archive above says it, and its owner's right to enter it.
+/// A folder with the mode of the file in the archive above, and its owner's right to enter it.
 const FOLDER_744: Node = Node::Folder(0o744);
 
 #[test]
-fn names_that_are_not_text() {
+fn names_that_are_not_utf_8_are_restored() {
     let name = b"caf\xe9-\xff\xfe".to_vec();
     let mut expected = uploaded();
     expected.insert(name.clone(), file("1"));
@@ -329,7 +330,7 @@ fn names_that_are_not_text() {
 }
 
 #[test]
-fn hundreds_of_levels() {
+fn hundreds_of_levels_are_restored() {
     let path = vec!["d"; 300].join("/");
     let mut expected = uploaded();
     for level in 0..300 {
@@ -341,10 +342,10 @@ fn hundreds_of_levels() {
 
 #[test]
 fn deep_names_do_not_grow_into_gigabytes() {
-    // Of 5 MB of archive these would be 4 GB of folders.
+    // With 5 MB of archive, the names of its folders would take 4 GB.
     let deep = (0..1000).fold(tar(), |tar, at| tar.file(format!("{at}/{}x", "d/".repeat(1990)), ""));
     all_refused(INVALID, vec![("deep", deep.end())]);
-    // What they share is there once.
+    // Shared folders are created once.
     let prefix = "d/".repeat(1990);
     let shared = (0..1000).fold(tar(), |tar, at| tar.file(format!("{prefix}{at}/x"), ""));
     let unpacked = unpack(&shared.end(), None, &|_| false).unwrap();
@@ -382,7 +383,7 @@ fn of_two_entries_with_one_name_the_last_counts() {
 }
 
 #[test]
-fn what_lies_below_something_that_is_no_folder() {
+fn an_entry_below_something_that_is_not_a_folder_is_refused() {
     all_refused(
         UNSAFE,
         vec![
@@ -409,7 +410,7 @@ fn what_lies_below_something_that_is_no_folder() {
 }
 
 #[test]
-fn links() {
+fn unsafe_links_are_refused() {
     all_refused(
         INVALID,
         vec![
@@ -474,7 +475,7 @@ fn links() {
 }
 
 #[test]
-fn pax_records() {
+fn malformed_pax_records_are_refused() {
     let records = |bytes: &[u8]| tar().entry(b'x', "PaxHeaders/x", bytes).file("x", "1").end();
     all_refused(
         INVALID,
@@ -571,7 +572,7 @@ fn pax_records() {
 }
 
 #[test]
-fn long_names() {
+fn contradicting_long_names_are_refused() {
     all_refused(
         INVALID,
         vec![
@@ -627,7 +628,7 @@ fn long_names() {
 const FOLDER_744_BY_HEADER: Node = DIR;
 
 #[test]
-fn sparse_and_unknown_entries() {
+fn sparse_and_unknown_entries_are_refused() {
     let kinds = b"SMAXNZabc89\x01\x7f\xff ".iter();
     let titles: Vec<_> =
         kinds.map(|&kind| (kind, format!("an entry of type {:?}", char::from(kind)))).collect();
@@ -653,7 +654,7 @@ fn sparse_and_unknown_entries() {
 }
 
 #[test]
-fn what_only_gnu_tar_writes() {
+fn entries_that_only_gnu_tar_writes_are_handled() {
     let dump = b"Yfile\0Ndir\0\0";
     all_restored(vec![
         ("a label", tar().entry(b'V', "/a label/../of any kind", "").end(), vec![]),
@@ -683,7 +684,7 @@ fn what_only_gnu_tar_writes() {
             ("a folder's names that are cut off", tar().header(&header(b'D', "x/", 5000)).end()),
         ],
     );
-    // A label is no entry: an archive that has nothing else is nothing at all.
+    // A label is not an entry: an archive with nothing else is empty.
     let place = Place::with(&uploaded());
     let (client, session) = place.prepare_canned();
     client.answer_unmarked(RawTar::new().entry(b'V', "v", "").end());
@@ -711,9 +712,9 @@ fn a_refusal_names_its_entry() {
     }
 }
 
-/// Everything that an archive can put into an error, as long as it likes.
+/// Everything from an archive that may appear in an error, at any length.
 #[test]
-fn what_is_said_of_an_archive_is_short_and_harmless() {
+fn text_from_an_archive_is_shortened_and_escaped_in_errors() {
     let place = Place::with(&uploaded());
     let (client, session) = place.prepare_canned();
     for piece in [&b"\xff"[..], b"n", b"\x1b[2J\n", "\u{202e}\u{1f980}".as_bytes(), b"d/"] {
@@ -737,7 +738,7 @@ fn what_is_said_of_an_archive_is_short_and_harmless() {
                 ("no file", tar().header(&Header::new(b'N', &text, 0)).end()),
             ] {
                 client.answer(archive);
-                // A link may well point to nowhere.
+                // A link may have a target that does not exist.
                 let Err(error) = restore(&session, &*client) else { continue };
                 let RunError::Own(error) = error else { panic!("{title}: {error:?}") };
                 let message = error.to_string();
@@ -759,7 +760,7 @@ fn what_is_said_of_an_archive_is_short_and_harmless() {
 }
 
 #[test]
-fn what_means_nothing_may_be_long() {
+fn ignored_records_may_be_long() {
     let large = vec![b'a'; 3 << 20];
     let many: Vec<u8> = pax_record("comment", b"c").repeat(200_000);
     all_restored(vec![
@@ -793,7 +794,7 @@ fn what_means_nothing_may_be_long() {
 }
 
 #[test]
-fn a_file_that_is_none_of_the_trees() {
+fn the_control_file_is_not_part_of_the_tree() {
     let path = |text: &str| RelativePath::parse(text.as_bytes()).unwrap().unwrap();
     let control = path(".paperclip-runtime/attack/control");
     let name = control.to_string();
@@ -853,19 +854,19 @@ fn devices_and_fifos_are_left_out() {
 }
 
 #[test]
-fn a_folder_that_became_a_device_stays_with_all_in_it() {
+fn a_folder_that_became_a_device_stays_with_its_content() {
     let rest = to_tar(&uploaded().into_iter().filter(|(path, _)| !path.starts_with(b"dir")).collect());
     restores_to("a device in place of a folder", rest.entry(b'3', "dir", "").end(), &uploaded());
 }
 
 #[test]
-fn no_privileges_come_back() {
+fn no_privileges_are_restored() {
     for mode in [0o4755, 0o2755, 0o1755, 0o7755, 0o177_755] {
         let archive = tar().file_with_mode("x", mode, "1").dir_with_mode("d", mode).end();
         let expected = vec![("x", Node::File(0o755, b"1".to_vec())), ("d", DIR)];
         all_restored(vec![("privileges", archive, expected)]);
     }
-    // Nor do those go that somebody gave here.
+    // Nor are the bits removed that were set locally.
     let place = Place::with(&uploaded());
     set_mode(&place.at("dir"), 0o2755);
     let (client, session) = place.prepare_canned();
@@ -875,7 +876,7 @@ fn no_privileges_come_back() {
 }
 
 #[test]
-fn the_end_mark() {
+fn an_archive_needs_its_end_mark_and_nothing_behind_it_counts() {
     let lone = tar().bytes([0; BLOCK]).file("x", "1").end();
     all_refused(INVALID, vec![("a lone block of zeros before an entry", lone)]);
     all_refused(
@@ -898,7 +899,7 @@ fn the_end_mark() {
 }
 
 #[test]
-fn nothing_at_all_is_no_emptied_workspace() {
+fn an_archive_without_any_entry_is_not_an_emptied_workspace() {
     let place = Place::with(&uploaded());
     let before = Picture::of(&place.workspace());
     let (client, session) = place.prepare_canned();
@@ -912,7 +913,7 @@ fn nothing_at_all_is_no_emptied_workspace() {
 }
 
 #[test]
-fn an_emptied_workspace() {
+fn an_emptied_workspace_is_emptied_here() {
     let place = Place::with(&uploaded());
     let mut upload = place.upload();
     upload.exclude = vec![b"*.log".to_vec()];
@@ -925,7 +926,7 @@ fn an_emptied_workspace() {
     assert_same(&place.tree(), &expected, "emptied");
     assert_eq!(report.deleted.len(), 4);
 
-    // Once empty it may come back empty, with nothing at all, and as no bytes, which some tars make of nothing.
+    // Once empty, it may come back as an empty archive, even without any bytes, as some tars write it.
     for nothing in [RawTar::new().end(), Vec::new()] {
         client.answer_unmarked(nothing);
         restore(&session, &*client).unwrap();
@@ -936,7 +937,7 @@ fn an_emptied_workspace() {
 }
 
 #[test]
-fn our_own_folder_is_not_taken_from_the_sandbox() {
+fn our_own_folder_is_not_restored_from_the_sandbox() {
     all_restored(vec![
         ("files", tar().dir(".paperclip-runtime").file(".paperclip-runtime/x/y", "1").end(), vec![]),
         ("a link", tar().symlink(".paperclip-runtime", "../outside").end(), vec![]),
@@ -960,7 +961,7 @@ fn our_own_folder_is_not_taken_from_the_sandbox() {
 }
 
 #[test]
-fn a_secret_cannot_be_linked_in() {
+fn a_file_outside_cannot_be_reached_by_a_hard_link() {
     let place = Place::with(&uploaded());
     let (client, session) = place.prepare_canned();
     for target in ["../outside/secret", "/../outside/secret", "./../outside/secret"] {
@@ -975,19 +976,19 @@ fn a_secret_cannot_be_linked_in() {
 }
 
 #[test]
-fn every_kind_byte_is_known_or_refused() {
+fn every_entry_type_is_known_or_refused() {
     let place = Place::with(&uploaded());
     let (client, session) = place.prepare_canned();
     let before = place.tree();
     for kind in 0..=u8::MAX {
         client.answer(tar().header(&header(b'0', "x", 0).set(KIND..KIND + 1, [kind]).seal()).end());
-        // A volume's label is passed over.
+        // A volume label is skipped.
         let known = b"\x0001234567DV".contains(&kind);
         let outcome = restore(&session, &*client);
         match kind {
             // A hard or symbolic link without a target.
             b'1' | b'2' => assert!(outcome.is_err(), "{kind}"),
-            // A global header that says nothing.
+            // A global header without content.
             b'g' => assert!(outcome.is_ok(), "{outcome:?}"),
             _ => assert_eq!(outcome.is_ok(), known, "{kind}: {outcome:?}"),
         }

@@ -1,7 +1,7 @@
-//! A restore in a process of its own, which may be killed or be another user's.
+//! A restore in its own process, which may be killed or run as another user.
 //!
-//! The process is this test program again, told by `ATTACK_CHILD` where to work and to run but one test:
-//! [`a_restore_in_a_process_of_its_own`].
+//! The process is this test program again. The variable `ATTACK_CHILD` tells it where to work, and it runs
+//! only the test [`a_restore_in_its_own_process`].
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown};
@@ -23,7 +23,7 @@ const WHERE: &str = "ATTACK_CHILD";
 /// A user who is not root.
 pub const NOBODY: u32 = 65534;
 
-/// The files by which the two processes speak.
+/// The files through which the two processes communicate.
 struct Signals {
     download: PathBuf,
     ready: PathBuf,
@@ -45,7 +45,7 @@ fn wait_for(path: &Path) {
     }
 }
 
-/// A process that has uploaded the workspace and waits for the word to restore it.
+/// A process that has uploaded the workspace and waits for the request to restore it.
 pub struct OtherProcess {
     process: Child,
     signals: Signals,
@@ -56,7 +56,7 @@ impl OtherProcess {
     pub fn start(place: &Place, download: &[u8], user: Option<u32>) -> Self {
         let signals = Signals::of(place.root());
         fs::write(&signals.download, download).unwrap();
-        // Its user may not reach the folder in which this program was built.
+        // Its user may not be able to reach the folder in which this program was built.
         let program = place.root().join("program");
         if !program.exists() {
             let built = std::env::current_exe().unwrap();
@@ -68,14 +68,15 @@ impl OtherProcess {
             }
         }
         let mut command = Command::new(program);
-        command.args(["--exact", "child::a_restore_in_a_process_of_its_own", "--test-threads=1"]);
+        command.args(["--exact", "child::a_restore_in_its_own_process", "--test-threads=1"]);
         command.env(WHERE, place.root()).env("TMPDIR", place.root()).stdout(Stdio::null());
         if let Some(user) = user {
             command.uid(user).gid(user);
         }
         let mut process = loop {
             match command.spawn() {
-                // Another test's process, between its fork and its exec, still has the copy open that was just written.
+                // Another test's process, between its fork and its exec, still has the new copy open for
+                // writing.
                 Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -94,19 +95,19 @@ impl OtherProcess {
         fs::write(&self.signals.go, "").unwrap();
     }
 
-    /// Whether it has restored everything, or failed to.
+    /// Whether it has finished, successfully or not.
     pub fn is_done(&self) -> bool {
         self.signals.outcome.exists()
     }
 
-    /// Waits for its end, and tells what came of it: `done`, or the error.
+    /// Waits until it ends. Returns its outcome: `done`, or the error.
     pub fn outcome(mut self) -> String {
         assert!(self.process.wait().unwrap().success());
         self.clean_up();
         fs::read_to_string(&self.signals.outcome).unwrap()
     }
 
-    /// Kills it, and tells whether it was still at work.
+    /// Kills it, and returns whether it was still running.
     pub fn kill(mut self) -> bool {
         self.process.kill().unwrap();
         let killed = !self.process.wait().unwrap().success();
@@ -120,7 +121,7 @@ impl OtherProcess {
     }
 }
 
-/// Gives a folder and all in it to another user.
+/// Gives a folder and everything in it to another user.
 pub fn give_to(user: u32, folder: &Path) {
     lchown(folder, Some(user), Some(user)).unwrap();
     for entry in fs::read_dir(folder).unwrap() {
@@ -133,9 +134,9 @@ pub fn give_to(user: u32, folder: &Path) {
     }
 }
 
-/// The other process does this where it is told to, and otherwise it is a test like any.
+/// The work of the other process. In an ordinary test run this does nothing.
 #[test]
-fn a_restore_in_a_process_of_its_own() {
+fn a_restore_in_its_own_process() {
     if let Some(root) = std::env::var_os(WHERE) {
         return work_in(Path::new(&root));
     }
@@ -163,7 +164,7 @@ fn work_in(root: &Path) {
     fs::write(&signals.outcome, outcome).unwrap();
 }
 
-/// A workspace in which so many files change, vanish and appear.
+/// A workspace in which that many files are changed, deleted and added.
 pub fn many_files(count: usize) -> (Tree, Tree) {
     let (mut before, mut after) = (Tree::new(), Tree::new());
     for at in 0..count {

@@ -41,7 +41,7 @@ fn upload(place: &Place) -> Upload {
 }
 
 #[test]
-fn prepare_failing_at_every_call() {
+fn a_prepare_that_failed_at_any_call_can_be_repeated() {
     let place = Place::with(&uploaded());
     let client = Arc::new(LocalSandbox::default());
     prepare_upload(&client, upload(&place)).unwrap();
@@ -72,7 +72,7 @@ fn prepare_failing_at_every_call() {
 }
 
 #[test]
-fn restore_failing_at_every_call() {
+fn a_restore_that_failed_at_any_call_can_be_repeated() {
     let mut call = 0;
     loop {
         let place = Place::with(&uploaded());
@@ -87,7 +87,7 @@ fn restore_failing_at_every_call() {
         client.calls.fail_at(None);
         let what = format!("call {call}");
         let report = match outcome {
-            // The second way stepped in, or it was the removal, which may fail.
+            // The second attempt succeeded, or it was the removal, which may fail.
             Ok(report) => report,
             Err(RunError::Client(failure)) => {
                 assert_eq!(failure, Failure::Wanted(call));
@@ -107,7 +107,7 @@ fn restore_failing_at_every_call() {
 }
 
 #[test]
-fn a_short_upload_does_not_wipe_the_sandbox() {
+fn a_truncated_upload_does_not_clear_the_sandbox() {
     let place = Place::with(&uploaded());
     let client = Arc::new(LocalSandbox::default());
     prepare_upload(&client, place.upload()).unwrap();
@@ -122,7 +122,7 @@ fn a_short_upload_does_not_wipe_the_sandbox() {
     assert_same(&read_tree(&place.remote()), &theirs(), "the sandbox");
 }
 
-/// A sandbox that loses the last byte of what is written to it, and says nothing.
+/// A sandbox that silently loses the last byte of what is written to it.
 struct CutShort(LocalSandbox);
 
 impl sandbox_managed_runtime::sandbox::client::SandboxClient for CutShort {

@@ -1,4 +1,4 @@
-//! Several restores into one workspace at once, and people who keep working in it.
+//! Several restores into one workspace at the same time, and people who keep working in it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::{SetOnDrop, rounds};
 
 const SANDBOXES: usize = 8;
 
-/// A tree in which each sandbox has something of its own, and all have something in common.
+/// A tree in which each sandbox has files of its own, and all share one file.
 fn common(files: usize) -> Tree {
     let mut base = tree([("shared", DIR), ("shared/all", file("uploaded"))]);
     for at in 0..SANDBOXES {
@@ -32,7 +32,7 @@ fn common(files: usize) -> Tree {
     base
 }
 
-/// What one sandbox made of it: its own files changed, one deleted, one new, and the common file changed.
+/// One sandbox's version: its own files changed, one deleted, one new, and the shared file changed.
 fn changed(base: &Tree, at: usize, version: usize) -> Tree {
     let mut theirs = base.clone();
     let own = format!("own-{at}/");
@@ -49,7 +49,7 @@ fn changed(base: &Tree, at: usize, version: usize) -> Tree {
 }
 
 #[test]
-fn eight_sandboxes_into_one_workspace() {
+fn eight_sandboxes_are_merged_into_one_workspace_without_loss() {
     for round in 0..rounds(3) {
         let base = common(20);
         let place = Place::with(&base);
@@ -77,7 +77,7 @@ fn eight_sandboxes_into_one_workspace() {
         let all = found.remove(&b"shared/all"[..]).unwrap();
         expected.remove(&b"shared/all"[..]);
         crate::tree::assert_same(&found, &expected, &format!("round {round}"));
-        // Every one brought its own version of the common file; none is gone.
+        // Every sandbox has changed the shared file differently, and no version is lost.
         assert!((0..SANDBOXES).any(|at| all == file(format!("of {at}, 1"))));
         for at in 0..SANDBOXES {
             assert!(
@@ -90,8 +90,8 @@ fn eight_sandboxes_into_one_workspace() {
 }
 
 #[test]
-fn restores_that_come_and_go_do_not_pull_the_rug_from_under_each_other() {
-    // Each makes and removes its stage, and with the last one the folder around it.
+fn parallel_restores_do_not_remove_each_others_folders() {
+    // Each makes and removes its stage, and the last one removes the folder around it.
     let base = common(1);
     let place = Place::with(&base);
     thread::scope(|scope| {
@@ -112,10 +112,10 @@ fn restores_that_come_and_go_do_not_pull_the_rug_from_under_each_other() {
 }
 
 #[test]
-fn stages_that_come_and_go_do_not_either() {
+fn parallel_stages_do_not_remove_each_others_folders() {
     let place = Place::new();
     for _ in 0..rounds(300) {
-        // The first one to come makes the folder around them, and removes it if it is the last.
+        // The first one makes the folder around the stages, and removes it if it is the last.
         let start = Barrier::new(3);
         thread::scope(|scope| {
             for _ in 0..3 {
@@ -133,7 +133,7 @@ fn stages_that_come_and_go_do_not_either() {
     }
 }
 
-/// Somebody who works in the workspace while restores run, and remembers what they did last at each path.
+/// A person who works in the workspace while restores run, and remembers the last edit at each path.
 struct Person<'a> {
     workspace: &'a Path,
     /// Where files are written before they are renamed into place, as editors do.
@@ -144,14 +144,14 @@ struct Person<'a> {
 }
 
 impl Person<'_> {
-    /// One edit. Where a restore was faster, it may fail, and then nothing was done.
+    /// Makes one edit. It may fail if a restore was faster, and then nothing was done.
     fn edit(&mut self, path: &[u8]) {
         self.edits += 1;
         let full = self.workspace.join(path_of(path));
         let draft = self.desk.join(self.edits.to_string());
         let node = match self.random.below(6) {
             0 => {
-                // What was there is given up, whoever made it.
+                // The earlier content is given up, whoever wrote it.
                 if fs::remove_file(&full).is_ok() {
                     self.last.remove(path);
                 }
@@ -160,7 +160,7 @@ impl Person<'_> {
             1 => Node::Link(format!("edit {}", self.edits).into()),
             2 => Node::File(0o755, format!("edit {}", self.edits).into()),
             3 if fs::symlink_metadata(&full).is_err() => {
-                // A folder with a file in it, where there was nothing.
+                // A new folder with a file in it.
                 write_node(&draft, &DIR);
                 let inner = file(format!("edit {}", self.edits));
                 write_node(&draft.join("inner"), &inner);
@@ -180,7 +180,7 @@ impl Person<'_> {
 }
 
 #[test]
-fn edits_during_the_run() {
+fn no_edit_during_restores_is_lost() {
     for round in 0..rounds(3) {
         let base = common(12);
         let place = Place::with(&base);
@@ -205,7 +205,7 @@ fn edits_during_the_run() {
             for version in 0..12 {
                 let mut theirs = changed(&base, version % SANDBOXES, version);
                 if version % 3 == 2 {
-                    // Everything goes, and comes back with the next one.
+                    // Everything is deleted, and restored by the next restore.
                     theirs = tree([("shared", file("no folder any more"))]);
                 }
                 client.answer(to_tar(&theirs).end());
@@ -226,7 +226,7 @@ fn edits_during_the_run() {
     }
 }
 
-/// Where a person edits: what is changed, deleted, left alone and new in the sandbox.
+/// The paths of the edits: some changed, deleted, unchanged and new in the sandbox.
 fn edited_paths(base: &Tree) -> Vec<Vec<u8>> {
     let mut paths: Vec<_> =
         base.iter().filter(|(_, node)| **node != DIR).map(|(path, _)| path.clone()).collect();

@@ -1,9 +1,9 @@
-//! A restore that would delete most of a workspace keeps what it deletes.
+//! A restore that would delete most of a workspace backs up what it deletes.
 
 use crate::place::{Place, restore};
 use crate::tree::{DIR, Node, Tree, assert_same, change_tree, file, link, to_tar, tree};
 
-/// So many files, a few of them links, in folders.
+/// That many files in folders, a few of them links.
 fn many(files: usize) -> Tree {
     let mut found = Tree::new();
     for at in 0..files {
@@ -14,7 +14,7 @@ fn many(files: usize) -> Tree {
     found
 }
 
-/// The files of a tree, without the first so many.
+/// The files of a tree, without the first ones.
 fn without(tree: &Tree, deleted: usize) -> (Tree, Tree) {
     let is_file = |node: &Node| !matches!(node, Node::Folder(_));
     let gone: Tree = tree
@@ -29,7 +29,7 @@ fn without(tree: &Tree, deleted: usize) -> (Tree, Tree) {
 }
 
 #[test]
-fn deletions_of_most_of_a_workspace_are_kept() {
+fn deletions_of_most_of_a_workspace_are_backed_up() {
     for (files, deleted, kept) in
         [(30, 30, true), (30, 20, true), (40, 20, false), (41, 21, true), (19, 19, false)]
     {
@@ -52,14 +52,14 @@ fn deletions_of_most_of_a_workspace_are_kept() {
             assert_eq!(kept, gone[conflict.path.as_bytes()], "{what}");
         }
         place.assert_no_litter();
-        // They count anew from what there is now.
+        // The next restore counts from what is there now.
         let report = restore(&session, &*client).unwrap();
         assert_eq!(report.deletions_backed_up, []);
     }
 }
 
 #[test]
-fn an_edit_among_them_stays_and_is_no_deletion() {
+fn an_edited_file_is_left_in_place_and_does_not_count_as_deleted() {
     let uploaded = many(30);
     let place = Place::with(&uploaded);
     let (client, session) = place.prepare_canned();

@@ -1,4 +1,4 @@
-//! A disk that fills while content is staged, and while it is put in place.
+//! A disk that fills up while content is staged, and while it is put into place.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::tree::{
     DIR, Node, Picture, RUNTIME, Tree, assert_same, change_tree, file, read_tree, to_tar, tree, write_tree,
 };
 
-/// A small file system of its own, for as long as this lives. It takes root to mount one.
+/// A small file system of its own, for as long as this value exists. Mounting one takes root.
 struct SmallDisk {
     place: Place,
     at: PathBuf,
@@ -29,7 +29,7 @@ impl SmallDisk {
         let mounted =
             Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&at).output().unwrap();
         assert!(mounted.status.success(), "mount: {}", String::from_utf8_lossy(&mounted.stderr));
-        // The workspace is a folder on it, so that its lock folder lies on it too.
+        // The workspace is a folder on it, so its lock folder is on it too.
         Self { at: at.join("workspace"), place }
     }
 
@@ -40,7 +40,7 @@ impl SmallDisk {
         disk
     }
 
-    /// Takes all inodes but so many.
+    /// Uses up all inodes but that many.
     fn leave_inodes(&self, left: usize) {
         let folder = self.place.workspace().join("filler");
         fs::create_dir(&folder).unwrap();
@@ -54,7 +54,7 @@ impl SmallDisk {
         }
     }
 
-    /// Takes all pages but so many.
+    /// Uses up all pages but that many.
     fn leave_pages(&self, left: u64) {
         let filler = self.place.workspace().join("filler");
         let mut bytes = 0;
@@ -119,7 +119,7 @@ fn ours() -> Tree {
 }
 
 #[test]
-fn a_disk_that_fills_while_content_is_staged() {
+fn a_disk_that_fills_up_during_staging_changes_nothing() {
     for left in [0, 1, 2, 5] {
         let disk = SmallDisk::with("size=1m", &uploaded());
         let client = Arc::new(CannedSandbox::default());
@@ -146,7 +146,7 @@ fn a_disk_that_fills_while_content_is_staged() {
     }
 }
 
-/// Restores onto a disk that has so much left, and again once there is room: no edit may be gone in between.
+/// Restores onto a disk with limited space, and again with enough of it. No edit may be lost in between.
 fn restore_with(what: &str, options: &str, leave: impl Fn(&SmallDisk)) -> bool {
     let disk = SmallDisk::with(options, &uploaded());
     let client = Arc::new(CannedSandbox::default());
@@ -184,7 +184,7 @@ fn restore_with(what: &str, options: &str, leave: impl Fn(&SmallDisk)) -> bool {
     first.is_ok()
 }
 
-/// Every file in the workspace, wherever it is, our own folder included.
+/// Every file in the workspace, including our own folder.
 fn read_everything(disk: &SmallDisk) -> Vec<Node> {
     let runtime = disk.at.join(RUNTIME);
     let mut nodes: Vec<Node> = read_tree(&disk.at).into_values().collect();
@@ -199,7 +199,7 @@ fn edits() -> impl Iterator<Item = Node> {
 }
 
 #[test]
-fn a_disk_that_runs_out_of_inodes_at_every_point() {
+fn no_edit_is_lost_when_inodes_run_out_at_any_point() {
     let mut left = 0;
     while !restore_with(&format!("{left} inodes left"), "size=4m,nr_inodes=200", |disk| {
         disk.leave_inodes(left);
@@ -211,7 +211,7 @@ fn a_disk_that_runs_out_of_inodes_at_every_point() {
 }
 
 #[test]
-fn a_disk_that_runs_out_of_space_at_every_point() {
+fn no_edit_is_lost_when_space_runs_out_at_any_point() {
     let mut left = 0;
     while !restore_with(&format!("{left} pages left"), "size=1m", |disk| disk.leave_pages(left)) {
         left += 1;

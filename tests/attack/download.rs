@@ -1,4 +1,4 @@
-//! The client's answer while it is read: it changes, or is taken away. And what an archive may cost here.
+//! Downloads that change or are taken away while they are read, and the cost of an archive on this machine.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::raw_tar::RawTar;
 use crate::receiving::{assert_consistent, base_of, take_in_stream};
 use crate::tree::{Picture, RUNTIME, Tree, assert_same, file, link, to_tar, tree};
 
-/// An answer that is another one from some copy on, and gone from another on.
+/// An answer that changes at a certain copy, and is gone at a later one.
 struct Fickle {
     first: Vec<u8>,
     then: Vec<u8>,
@@ -48,7 +48,7 @@ fn take_in(place: &Place, base: &Snapshot, bytes: &dyn Bytes) -> Result<Incoming
     take_in_stream(place, base, &mut Whole::new(bytes), false)
 }
 
-/// Small and large files, some of which are the base's, with further names.
+/// Small and large files, with hard links; some are in the base.
 fn contents(random: &mut Random) -> Tree {
     let mut tree = Tree::new();
     for at in 0..=random.below(6) {
@@ -74,7 +74,7 @@ fn fuzz_answers_that_change_while_they_are_read() {
         let first = archive_of(&if random.once_in(2) { here } else { contents(random) }).end();
         let mut then = first.clone();
         for byte in &mut then {
-            // What is content is other content, and headers are headers no longer.
+            // Content is other content then, and headers are no longer headers.
             if matches!(byte, b'a' | b'b') {
                 *byte ^= 3;
             }
@@ -105,11 +105,11 @@ fn fuzz_answers_that_change_while_they_are_read() {
 }
 
 #[test]
-fn an_answer_that_is_gone_at_any_copy() {
+fn an_answer_that_is_taken_away_at_any_copy_changes_nothing() {
     let here = tree([("f0", file("old")), ("f1", file(vec![b'a'; 3 * PIECE])), ("link", link("f1"))]);
     let mut theirs = here.clone();
     theirs.insert(b"f0".to_vec(), file("new"));
-    // It begins as the base does, so that its beginning is taken from here.
+    // It begins like the base's file, so its beginning is copied from that.
     let mut changed = vec![b'a'; 3 * PIECE];
     changed[2 * PIECE] = b'b';
     theirs.insert(b"f1".to_vec(), file(changed));
@@ -142,7 +142,7 @@ fn an_answer_that_is_gone_at_any_copy() {
     assert!(gone_at >= 4, "a piece, and the parts of a large file: {gone_at}");
 }
 
-/// An answer that may be read once.
+/// An answer that can be read only once.
 struct Once {
     bytes: Vec<u8>,
     read: AtomicUsize,
@@ -167,7 +167,7 @@ fn every_byte_of_an_answer_is_read_once_and_in_order() {
     for end in [Vec::new(), b"longer".to_vec(), vec![b'z'; 3 * PIECE]] {
         let content = [&old[..], &end].concat();
         let bytes = archive_of(&tree([("f0", file("new")), ("large", file(content)), ("link", link("f0"))]));
-        // What stands behind the end mark is read as well: a stream that ends too early says so there.
+        // What follows the end-of-archive mark is read as well, because a truncated stream shows only there.
         let bytes = Once { bytes: [bytes.end(), vec![1; 2 * PIECE]].concat(), read: AtomicUsize::new(0) };
         assert_consistent(&place, &base, take_in(&place, &base, &bytes).unwrap());
         assert_eq!(bytes.read.into_inner(), bytes.bytes.len());
@@ -178,7 +178,7 @@ fn inodes(place: &Place, names: impl IntoIterator<Item = String>) -> BTreeSet<u6
     names.into_iter().map(|name| fs::symlink_metadata(place.at(name)).unwrap().ino()).collect()
 }
 
-/// What a directory takes on the disk.
+/// The disk space that a folder takes.
 fn disk_use(folder: &Path) -> u64 {
     let mut seen = BTreeSet::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -197,7 +197,7 @@ fn disk_use(folder: &Path) -> u64 {
 }
 
 #[test]
-fn hard_links_take_what_one_file_takes() {
+fn hard_links_take_the_space_of_one_file() {
     let content = b"0123456789abcdef".repeat(PIECE / 16 + 1);
     let names = || (0..60).map(|at| format!("l{at}"));
     let place = Place::with(&tree([("l7", file("edited in the sandbox")), ("l9", file(content.clone()))]));
@@ -215,7 +215,7 @@ fn hard_links_take_what_one_file_takes() {
     assert!(names().all(|name| fs::metadata(place.at(name)).unwrap().len() == content.len() as u64));
     place.assert_no_litter();
 
-    // One of the names is another file there now, and one is edited here: the others stay as they are.
+    // One name is another file in the sandbox now, and one is edited here: the others stay as they are.
     let edit = place.at("l3");
     fs::remove_file(&edit).unwrap();
     fs::write(&edit, "edited here").unwrap();
@@ -227,7 +227,7 @@ fn hard_links_take_what_one_file_takes() {
     assert_eq!(fs::read(place.at("l4")).unwrap(), content);
     assert!(report.conflicts.is_empty());
 
-    // All of them change there: the edit here is kept aside, once.
+    // All of them change in the sandbox: the local edit is backed up, once.
     client.answer(
         names().fold(RawTar::new().file("first", "all new"), |tar, name| tar.hard_link(name, "first")).end(),
     );
@@ -239,7 +239,7 @@ fn hard_links_take_what_one_file_takes() {
 }
 
 #[test]
-fn further_names_of_a_link_are_names_of_one_link() {
+fn hard_links_to_a_symbolic_link_are_names_of_one_link() {
     let names = || (0..2000).map(|at| format!("d{}/l{at}", at % 40));
     let place = Place::new();
     let (client, session) = place.prepare_canned();
@@ -254,20 +254,21 @@ fn further_names_of_a_link_are_names_of_one_link() {
 const LINKS: &str = "ATTACK_LINKS";
 const COUNT: usize = 20_000;
 
-/// Links to a name do not cost what it costs: in a process that may not have much more memory than their archive.
+/// Links to a long name do not cost its length each: tested in a process with little more memory than their
+/// archive.
 #[test]
-fn links_to_one_long_name_in_little_memory() {
+fn links_to_one_long_name_take_little_memory() {
     if std::env::var_os(LINKS).is_none() {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "download::links_to_one_long_name_in_little_memory", "--test-threads=1"]);
-        // Address space that is set aside for each thread's heap would count.
+        command.args(["--exact", "download::links_to_one_long_name_take_little_memory", "--test-threads=1"]);
+        // The address space for each thread's heap would count.
         let output = command.env(LINKS, "1").env("MALLOC_ARENA_MAX", "1").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         return;
     }
     let place = Place::new();
     let (client, session) = place.prepare_canned();
-    // Threads are made by the first restore, and take their address space.
+    // The first restore makes the threads, which take address space.
     client.answer(to_tar(&Tree::new()).dir(".").end());
     restore(&session, &*client).unwrap();
     let tar = RawTar::new().symlink("first", "t/".repeat(2040));
@@ -276,7 +277,7 @@ fn links_to_one_long_name_in_little_memory() {
     client.answer(archive);
     let pages: u64 =
         fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
-    // The answer's copy, and three times as much again for the paths. Their targets would be 80 MB.
+    // A copy of the answer, and three times as much for the paths. The targets alone would be 80 MB.
     let limit = Some(pages * 4096 + 4 * length);
     rustix::process::setrlimit(
         rustix::process::Resource::As,

@@ -1,6 +1,6 @@
-//! Fuzzers on stable Rust: archives bent out of shape, and random trees with random edits on both sides.
+//! Fuzzers on stable Rust: malformed archives, and random trees with random edits on both sides.
 //!
-//! Each takes its seeds from a counter, so that a run is the same on every machine as far as it gets.
+//! Each takes its seeds from a counter, so every run has the same cases, as far as it gets.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -22,7 +22,7 @@ use crate::reading::{Contents, Dripping, read_stream};
 use crate::sandbox::{CannedSandbox, LocalSandbox};
 use crate::tree::{Node, Picture, RUNTIME, Tree, assert_same, change_tree, is_below, read_tree, to_tar};
 
-/// Runs a case with one seed after the other, for the time that is asked for but at least so many times.
+/// Runs a case with one seed after another, for the requested time, but at least that many times.
 pub fn fuzz(at_least: u64, case: impl Fn(&mut Random)) {
     let number =
         |name: &str, usual| std::env::var(name).map_or(usual, |text| text.parse().expect("a number"));
@@ -56,7 +56,7 @@ fn leaf(random: &mut Random) -> Node {
     }
 }
 
-/// Puts something at a path: a file, a link, or a folder with more in it.
+/// Puts a random entry at a path: a file, a link, or a folder with content.
 fn grow(random: &mut Random, tree: &mut Tree, path: Vec<u8>, depth: usize) {
     if depth >= 4 || random.below(5) < 3 {
         tree.insert(path, leaf(random));
@@ -86,7 +86,7 @@ fn remove(tree: &mut Tree, path: &[u8]) {
     tree.retain(|at, _| at != path && !is_below(at, path));
 }
 
-/// A tree after some work in it.
+/// A tree after random edits.
 fn edited(random: &mut Random, tree: &Tree) -> Tree {
     let mut tree = tree.clone();
     for _ in 0..random.below(6) {
@@ -117,7 +117,7 @@ fn edited(random: &mut Random, tree: &Tree) -> Tree {
     tree
 }
 
-/// What a restore leaves alone.
+/// Paths that a restore does not touch.
 fn is_left_alone(path: &[u8]) -> bool {
     path.split(|&byte| byte == b'/').any(|name| name == b"x.log") || path == b"c" || is_below(path, b"c")
 }
@@ -157,7 +157,7 @@ fn fuzz_restores_against_the_model() {
                 client.answer_unmarked(&download[..random.below(download.len())]);
                 refused(&session, &*client);
                 assert_eq!(Picture::of(&place.workspace()), before);
-                // Work goes on until it is tried again.
+                // Edits continue before the restore is tried again.
                 let later = edited(random, &here);
                 change_tree(&place.workspace(), &here, &later);
                 here = later;
@@ -221,7 +221,7 @@ fn seal(block: &mut [u8]) {
     block[CHECKSUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
 
-/// Bends an archive in one of the ways that matter, most of them with checksums that are right.
+/// Changes an archive in one of the ways that matter, mostly with correct checksums.
 fn bend(random: &mut Random, archive: &mut Vec<u8>, others: &[Vec<u8>]) {
     const STRANGE: &[&[u8]] = &[
         b"",
@@ -319,7 +319,7 @@ fn bend(random: &mut Random, archive: &mut Vec<u8>, others: &[Vec<u8>]) {
 #[test]
 fn fuzz_unpacking() {
     let corpus = corpus();
-    // A bent name may come to be one that no restore takes.
+    // A changed name may have become one that no restore accepts.
     let always_excluded = ExcludePatterns::new([b"._*"]);
     let accepted = std::cell::Cell::new(0);
     fuzz(2000, |random| {
@@ -331,7 +331,7 @@ fn fuzz_unpacking() {
             |path: &RelativePath| path.is_or_below(RUNTIME.as_bytes()) || always_excluded.matches(path);
         let whole = Vec::clone(&archive);
         let read = read_stream(&mut Whole::new(&whole), None, &left_alone);
-        // However it is cut, the same comes of it.
+        // The result is the same, however the stream is divided.
         let mut pieces = Random::new(random.below(usize::MAX) as u64);
         let most = *random.pick(&[1, 7, BLOCK, 3 * BLOCK + 1, 10_000]);
         let mut dripping = Dripping { rest: &archive, length: |_| 1 + pieces.below(most) };
@@ -346,7 +346,7 @@ fn fuzz_unpacking() {
         let mut tree = Tree::new();
         for entry in &unpacked.entries {
             let node = match &entry.content {
-                // A mode that takes the owner's rights does not come.
+                // A mode without the owner's rights is not taken over.
                 Content::Folder { mode } => Node::Folder(mode.unwrap_or(0o755) & 0o777 | 0o500),
                 Content::File { mode } => {
                     let content = contents.files.entry(entry.inode).or_default();
@@ -363,7 +363,7 @@ fn fuzz_unpacking() {
             );
             assert!(tree.insert(path, node).is_none(), "a name stands there twice");
         }
-        // What is accepted can be restored, and that is what comes out.
+        // An accepted archive can be restored, with exactly this content.
         if accepted.get() % 8 == 0 {
             let place = Place::new();
             let outside = place.outside_picture();
@@ -381,7 +381,7 @@ fn fuzz_unpacking() {
 // Patterns
 
 #[test]
-fn fuzz_patterns_that_take_others_forever() {
+fn fuzz_patterns_that_take_other_matchers_forever() {
     const PIECES: &[&[u8]] = &[
         b"*",
         b"*",

@@ -1,4 +1,4 @@
-//! What travels as changes alone comes to the same as what travels whole: the full way is the oracle.
+//! Transfers of changes only have the same result as full transfers, which serve as the oracle.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -23,10 +23,10 @@ use crate::tree::{
     DIR, Node, Picture, RUNTIME, Tree, assert_same, file, link, remove, set_mode, tree, write_node,
 };
 
-/// What every sandbox has.
+/// The tools that every sandbox has.
 const NEEDED: [&str; 12] =
     ["sh", "tar", "find", "mkdir", "rm", "wc", "head", "tail", "cat", "mv", "sleep", "chmod"];
-/// What is used where it is found.
+/// The tools that are used if they are there.
 const FURTHER: [&str; 13] = [
     "stat",
     "sort",
@@ -43,7 +43,7 @@ const FURTHER: [&str; 13] = [
     "zstd",
 ];
 
-/// A directory with the tools of a sandbox, but for some.
+/// A folder with the tools of a sandbox, without some of them.
 fn install(kind: Kind, into: &Path, without: &[&str]) -> PathBuf {
     let tools = into.join("tools");
     fs::create_dir_all(&tools).unwrap();
@@ -52,9 +52,9 @@ fn install(kind: Kind, into: &Path, without: &[&str]) -> PathBuf {
     tools
 }
 
-/// Two places of which one transfers changes and the other everything.
+/// Two places: one transfers only changes, the other everything.
 struct Two {
-    /// Transfers changes.
+    /// Transfers only changes.
     quick: Side,
     /// Transfers everything.
     full: Side,
@@ -104,7 +104,7 @@ impl Two {
         edit(&self.full.place);
     }
 
-    /// Prepares both, and asserts that both sandboxes hold the same afterwards.
+    /// Prepares both, and asserts that both sandboxes have the same content afterwards.
     #[track_caller]
     fn prepare(&self, what: &str) -> [Session; 2] {
         let sessions =
@@ -119,7 +119,7 @@ impl Two {
         sessions
     }
 
-    /// Restores both, and asserts that the same is there afterwards and was told.
+    /// Restores both, and asserts that the workspaces and reports are the same afterwards.
     #[track_caller]
     fn restore(&self, sessions: &[Session; 2], what: &str) -> Report {
         let quick = restore(&sessions[0], &*self.quick.client).unwrap();
@@ -133,7 +133,8 @@ impl Two {
     }
 }
 
-/// What stands in a sandbox, with the first of the names that a file has, and whether it has the time of the local file.
+/// The content of a sandbox, with the first name of each file, and whether its time is that of the local
+/// file.
 fn remote_picture(place: &Place) -> BTreeMap<PathBuf, String> {
     let root = &place.remote();
     let mut firsts: HashMap<u64, PathBuf> = HashMap::new();
@@ -153,7 +154,7 @@ fn remote_picture(place: &Place) -> BTreeMap<PathBuf, String> {
     picture
 }
 
-/// A report of which the paths of backups do not tell when they were made.
+/// A report in which the paths of backups do not depend on the time.
 fn without_times(report: &Report) -> String {
     let mut report = report.clone();
     for conflict in report.conflicts.iter_mut().chain(&mut report.deletions_backed_up) {
@@ -162,7 +163,7 @@ fn without_times(report: &Report) -> String {
     format!("{report:#?}")
 }
 
-/// A sandbox's clock tells seconds; a file that is written in the next one has another time.
+/// Waits for the next second, so that a file written then has another time.
 fn next_second() {
     std::thread::sleep(std::time::Duration::from_millis(1001));
 }
@@ -186,7 +187,7 @@ fn start() -> Tree {
     start
 }
 
-/// Writes other content of the same length, and puts the time of modification back.
+/// Writes other content of the same length, and restores the modification time.
 fn rewrite_in_secret(path: &Path) {
     let before = fs::metadata(path).unwrap();
     let mut content = fs::read(path).unwrap();
@@ -201,7 +202,7 @@ fn put_back_time(path: &Path, before: &fs::Metadata) {
     assert_eq!(fs::metadata(path).unwrap().mtime_nsec(), before.mtime_nsec());
 }
 
-/// What an agent does, by name.
+/// The edits of an agent, by name.
 type Edit = (&'static str, fn(&Path));
 
 const EDITS: [Edit; 24] = [
@@ -271,14 +272,14 @@ const EDITS: [Edit; 24] = [
     ("a line break in a name", |at| fs::write(at.join("line\nbreak"), "odd").unwrap()),
 ];
 
-/// All edits with busybox alone, whose tools are the most different; some with each of the others.
+/// All edits with busybox alone, whose tools differ most; some with each of the others.
 fn edits(tools: Kind) -> impl Iterator<Item = Edit> {
     let step = if tools == Kind::Busybox { 1 } else { 8 };
     EDITS.into_iter().skip(Kind::ALL.iter().position(|other| *other == tools).unwrap() % step).step_by(step)
 }
 
 #[test]
-fn every_change_of_an_agent_comes_as_it_would_by_a_full_download() {
+fn every_change_of_an_agent_is_restored_as_by_a_full_download() {
     for tools in Kind::ALL {
         for (name, edit) in edits(tools) {
             let two = Two::new(&start(), tools, &[]);
@@ -286,7 +287,7 @@ fn every_change_of_an_agent_comes_as_it_would_by_a_full_download() {
             let sessions = two.prepare(&what);
             two.both(|place| edit(&place.remote()));
             two.restore(&sessions, &what);
-            // What was there before the last index changes again, or is put back.
+            // Changes again what was there before the last index, or restores it.
             two.both(|place| {
                 fs::write(place.remote().join("x.sh"), "#!/bin/bash\n").unwrap();
                 fs::write(place.at("many.local"), "local").unwrap();
@@ -301,7 +302,7 @@ fn every_change_of_an_agent_comes_as_it_would_by_a_full_download() {
 }
 
 impl Side {
-    /// How many bytes an upload has.
+    /// The size of an upload.
     fn bytes_up(&self, upload: impl FnOnce()) -> usize {
         let before = self.client.written.load(Ordering::SeqCst);
         upload();
@@ -310,7 +311,7 @@ impl Side {
 }
 
 #[test]
-fn every_local_change_comes_to_the_sandbox_as_it_would_by_a_full_upload() {
+fn every_local_change_is_uploaded_as_by_a_full_upload() {
     for tools in Kind::ALL {
         for (name, edit) in edits(tools) {
             let two = Two::new(&start(), tools, &[]);
@@ -330,7 +331,7 @@ fn every_local_change_comes_to_the_sandbox_as_it_would_by_a_full_upload() {
 }
 
 #[test]
-fn a_change_is_what_an_upload_costs() {
+fn an_upload_costs_what_has_changed() {
     for tools in Kind::ALL {
         let two = Two::new(&start(), tools, &[]);
         two.prepare("at first");
@@ -344,7 +345,7 @@ fn a_change_is_what_an_upload_costs() {
             let what = format!("{tools:?}, round {round}");
             let mut sessions = None;
             let bytes = two.quick.bytes_up(|| sessions = Some(two.prepare(&what)));
-            // What stands behind the archive has the script, which takes most of it.
+            // The script is behind the archive, and is most of the upload.
             assert!(bytes < 40_000, "{what}: {bytes} bytes");
             two.restore(&sessions.unwrap(), &what);
         }
@@ -352,7 +353,7 @@ fn a_change_is_what_an_upload_costs() {
 }
 
 #[test]
-fn a_change_is_what_a_download_costs() {
+fn a_download_costs_what_has_changed() {
     for tools in Kind::ALL {
         let two = Two::new(&start(), tools, &[]);
         let sessions = two.prepare("at first");
@@ -361,14 +362,14 @@ fn a_change_is_what_a_download_costs() {
             let report = two.restore(&sessions, &format!("{tools:?}"));
             assert_eq!(report.written.len(), 1);
             let (changes, all) = (two.quick.bytes_down(), two.full.bytes_down());
-            // Tar makes its archives of 10 KiB at least.
+            // Tar makes archives of at least 10 KiB.
             assert!(changes <= 10240 && all > 30_000, "{tools:?}: {changes} of {all} bytes");
         }
     }
 }
 
 #[test]
-fn tools_that_are_missing_cost_a_full_download_and_nothing_else() {
+fn missing_tools_cost_only_a_full_download() {
     let tools = Kind::Busybox;
     for missing in FURTHER {
         let two = Two::new(&start(), tools, &[missing]);
@@ -377,7 +378,7 @@ fn tools_that_are_missing_cost_a_full_download_and_nothing_else() {
         let report = two.restore(&sessions, &format!("without {missing}, {tools:?}"));
         assert_eq!(report.written.len(), 1, "without {missing}, {tools:?}");
         let is_needed = ["stat", "sort", "awk"].contains(&missing);
-        // (Without sha256sum what was extracted is looked at by this side, which takes a full download.)
+        // (Without sha256sum, the listing of what was extracted is downloaded and compared on this side.)
         let is_full = two.quick.bytes_down() > 30_000;
         assert_eq!(is_full, is_needed || missing == "sha256sum", "without {missing}, {tools:?}");
     }
@@ -391,7 +392,7 @@ fn indexes(place: &Place) -> Vec<PathBuf> {
 }
 
 #[test]
-fn an_index_that_is_gone_cut_or_edited_costs_a_full_download() {
+fn a_missing_truncated_or_edited_index_costs_only_a_full_download() {
     type Damage = (&'static str, fn(&Path));
     let damages: [Damage; 6] = [
         ("gone", |path| fs::remove_file(path).unwrap()),
@@ -423,7 +424,7 @@ fn an_index_that_is_gone_cut_or_edited_costs_a_full_download() {
         let report = two.restore(&sessions, name);
         assert_eq!(report.written.len(), 1, "{name}");
         assert!(two.quick.bytes_down() > 30_000, "{name}");
-        // The next one has an index again.
+        // The next restore has an index again.
         two.both(|place| fs::write(place.remote().join("a"), "changed again").unwrap());
         two.restore(&sessions, name);
         assert!(two.quick.bytes_down() <= 10240, "{name}");
@@ -441,7 +442,7 @@ fn no_more_than_two_indexes_are_kept_in_a_sandbox() {
 }
 
 #[test]
-fn a_failed_restore_between_two_good_ones_costs_nothing() {
+fn a_failed_restore_does_not_make_the_next_one_full() {
     let two = Two::new(&start(), Kind::Dash, &[]);
     let sessions = two.prepare("at first");
     for fail_at in 0..2 {
@@ -450,7 +451,7 @@ fn a_failed_restore_between_two_good_ones_costs_nothing() {
             fs::remove_file(place.remote().join(format!("many/{fail_at}"))).unwrap();
         });
         two.quick.client.calls.fail_at(Some(fail_at));
-        // The first call of a restore may fail and have a second way.
+        // The first call of a restore may fail and be followed by a second attempt.
         let failed = restore(&sessions[0], &*two.quick.client);
         two.quick.client.calls.fail_at(None);
         if fail_at == 1 {
@@ -464,7 +465,7 @@ fn a_failed_restore_between_two_good_ones_costs_nothing() {
     }
 }
 
-/// Any edit of a tree, the same for the same seed and tree.
+/// A random edit of a tree, the same for the same seed and tree.
 fn random_edit(random: &mut Random, root: &Path) {
     let mut paths: Vec<PathBuf> = Vec::new();
     let mut folders = vec![root.to_path_buf()];
@@ -517,9 +518,9 @@ fn random_edit(random: &mut Random, root: &Path) {
     }
 }
 
-/// `FUZZ_SECONDS` makes it longer, `FUZZ_SEED` starts it at another seed.
+/// `FUZZ_SECONDS` makes it longer, and `FUZZ_SEED` starts it at another seed.
 #[test]
-fn random_heartbeats_come_to_what_full_transfers_come_to() {
+fn random_round_trips_equal_full_transfers() {
     let seed = std::env::var("FUZZ_SEED").map_or(1, |text| text.parse().expect("FUZZ_SEED is a number"));
     let seconds =
         std::env::var("FUZZ_SECONDS").map_or(10, |text| text.parse().expect("FUZZ_SECONDS is a number"));
@@ -553,7 +554,7 @@ fn random_heartbeats_come_to_what_full_transfers_come_to() {
 }
 
 #[test]
-fn what_the_last_tick_before_an_index_hides_comes_with_the_next_download() {
+fn a_change_in_the_clock_tick_of_an_index_is_restored_by_the_next_download() {
     let two = Two::new(&start(), Kind::Dash, &[]);
     let sessions = two.prepare("at first");
     for round in 0..8 {
@@ -565,7 +566,7 @@ fn what_the_last_tick_before_an_index_hides_comes_with_the_next_download() {
 }
 
 #[test]
-fn a_snapshot_of_an_older_state_of_the_sandbox_is_no_basis() {
+fn a_sandbox_that_was_rolled_back_is_transferred_in_full() {
     let two = Two::new(&start(), Kind::Dash, &[]);
     let sessions = two.prepare("at first");
     let copy = |place: &Place, from: &str, to: &str| {
@@ -593,7 +594,7 @@ fn restored(report: &Report) -> String {
 }
 
 #[test]
-fn a_look_tells_what_a_restore_does_and_changes_nothing() {
+fn a_dry_run_reports_what_a_restore_does_and_changes_nothing() {
     for (name, edit) in edits(Kind::Dash) {
         let two = Two::new(&start(), Kind::Dash, &[]);
         let sessions = two.prepare(name);
@@ -614,7 +615,7 @@ fn a_look_tells_what_a_restore_does_and_changes_nothing() {
 }
 
 #[test]
-fn a_prepare_is_taken_up_by_another_process() {
+fn a_prepare_is_resumed_by_another_process() {
     for restores_before in 0..3 {
         let two = Two::new(&start(), Kind::Dash, &[]);
         let [quick, full] = two.prepare("at first");
@@ -636,7 +637,7 @@ fn a_prepare_is_taken_up_by_another_process() {
 }
 
 #[test]
-fn what_cannot_be_taken_up_is_said() {
+fn a_prepare_that_cannot_be_resumed_is_an_error_with_the_reason() {
     let two = Two::new(&start(), Kind::Dash, &[]);
     let upload = || two.quick.upload();
     assert_eq!(resume(upload()).unwrap_err().code(), "ERR_SANDBOX_NOTHING_TO_RESUME");
@@ -651,7 +652,7 @@ fn what_cannot_be_taken_up_is_said() {
 }
 
 #[test]
-fn what_is_kept_of_a_sandbox_may_be_damaged_or_gone() {
+fn the_stored_state_of_a_sandbox_may_be_damaged_or_gone() {
     type Damage = (&'static str, fn(&Path));
     let damages: [Damage; 4] = [
         ("gone", |folder| fs::remove_dir_all(folder).unwrap()),

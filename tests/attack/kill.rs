@@ -1,4 +1,5 @@
-//! `SIGKILL` at any moment of a restore: every file is wholly old or wholly new, and another process completes it.
+//! `SIGKILL` at any moment of a restore: every file is either old or new, and another process completes the
+//! restore.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -21,8 +22,8 @@ use crate::tree::{
 
 const FILES: usize = 120;
 
-/// Restores in another process that is killed at random moments, until enough of them were in the middle of the
-/// changes; `furnish` makes the place, and `complete` finishes the job.
+/// Restores in another process, which is killed at random moments, until enough of these were in the middle
+/// of the changes. `furnish` makes the place, and `complete` finishes the restore.
 pub fn kill_often<Around>(
     furnish: impl Fn(&Tree) -> (Around, Place),
     before: &Tree,
@@ -46,7 +47,7 @@ pub fn kill_often<Around>(
         let (_around, place) = furnish(before);
         let other = OtherProcess::start(&place, &download, None);
         change_tree(&place.workspace(), before, ours);
-        // The moment: when this one of all changes is seen to be done.
+        // The moment is when the nth change is observed.
         let change = &changes[random.below(changes.len())];
         let change = place.at(path_of(change));
         let identity = || fs::symlink_metadata(&change).ok().map(|metadata| metadata.ino());
@@ -73,18 +74,18 @@ pub fn kill_often<Around>(
     println!("{in_the_middle} of {kills} kills were in the middle of the changes");
 }
 
-/// A place with nothing special about it.
+/// A place without anything special.
 fn plain(tree: &Tree) -> ((), Place) {
     ((), Place::with(tree))
 }
 
-/// A folder gets its mode when it is full.
+/// A folder gets its final mode once it is filled.
 fn is_fresh_folder(node: Option<&Node>) -> bool {
     node == Some(&Node::Folder(0o700))
 }
 
 #[test]
-fn a_fresh_restore_completes_what_was_killed() {
+fn a_new_restore_completes_a_killed_one() {
     let (before, after) = many_files(FILES);
     kill_often(plain, &before, &after, &before, |place, what| {
         let (client, session) = place.prepare_canned();
@@ -96,7 +97,7 @@ fn a_fresh_restore_completes_what_was_killed() {
 }
 
 #[test]
-fn a_fresh_merge_completes_what_was_killed_and_no_edit_is_lost() {
+fn a_new_merge_completes_a_killed_one_and_no_edit_is_lost() {
     let (before, after) = many_files(FILES);
     let (edits, ours) = edited(&before);
     kill_often(plain, &before, &after, &ours, |place, what| {
@@ -109,7 +110,7 @@ fn a_fresh_merge_completes_what_was_killed_and_no_edit_is_lost() {
     });
 }
 
-/// Edits of every second file, and the tree with them.
+/// Edits every second file, in the workspace and in the tree.
 fn edited(before: &Tree) -> (Tree, Tree) {
     let files = before.iter().filter(|(_, node)| matches!(node, Node::File(..))).step_by(2).enumerate();
     let edits: Tree = files
@@ -129,7 +130,7 @@ fn assert_no_edit_is_lost(place: &Place, edits: &Tree, what: &str) {
     }
 }
 
-/// Git, for a workspace that is the work tree of a repository beside it.
+/// Runs git in a workspace that is the work tree of a repository beside it.
 fn git(place: &Place, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .args(["-c", "user.name=test", "-c", "user.email=test", "-c", "core.excludesFile=/dev/null"])
@@ -145,9 +146,10 @@ fn git(place: &Place, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whatever moment the kill comes at: neither `git clean -fd` nor `git add -A` takes what may be the only copy of an edit.
+/// Whenever the kill happens: neither `git clean -fd` nor `git add -A` takes what may be the only copy of an
+/// edit.
 #[test]
-fn git_takes_nothing_of_what_a_kill_left() {
+fn git_neither_removes_nor_adds_what_a_killed_restore_left() {
     let (before, after) = many_files(FILES);
     let (edits, ours) = edited(&before);
     let download = to_tar(&after).end();
@@ -165,7 +167,7 @@ fn git_takes_nothing_of_what_a_kill_left() {
         while !runtime.exists() && !other.is_done() {
             thread::yield_now();
         }
-        // From the very first moment on, and ever later.
+        // From the first moment on, and later each time.
         let mut spins = round * round * 250;
         while spins > 0 && !other.is_done() {
             thread::yield_now();
@@ -191,7 +193,7 @@ fn git_takes_nothing_of_what_a_kill_left() {
     assert!(stages >= rounds(3), "only {stages} kills left a stage");
 }
 
-/// Merges again from what was uploaded, as a process would that has stored its baseline.
+/// Merges again from what was uploaded, as a process does that has stored its base.
 pub fn complete_by_merge(place: &Place, before: &Tree, after: &Tree, what: &str) {
     let apart = Place::with(before);
     let base = snapshot(&Root::open(&apart.workspace()).unwrap(), &|_| false, &Cancel::default()).unwrap();
@@ -215,7 +217,7 @@ fn a_kill_while_waiting_for_the_lock_leaves_nothing() {
     fs::write(lock.join("owner.json"), owner).unwrap();
     let other = OtherProcess::start(&place, &to_tar(&after).end(), None);
     other.go();
-    // It has staged everything and waits, once its stage is there and full.
+    // It has staged everything and waits for the lock as soon as its stage is full.
     let staged = |place: &Place| {
         let found = walkdir::WalkDir::new(place.at(crate::tree::RUNTIME)).into_iter().filter_map(Result::ok);
         found.filter(|entry| entry.file_type().is_file()).count()

@@ -1,4 +1,5 @@
-//! What is excluded or preserved here, held back, or a lock: it stays, whatever the sandbox has in its place.
+//! Excluded and preserved paths, held-back files, and locks stay as they are, whatever the sandbox has in
+//! their place.
 
 use std::fs;
 
@@ -19,7 +20,7 @@ fn notes(notes: &[Noted]) -> Vec<String> {
 }
 
 #[test]
-fn a_folder_that_holds_what_was_not_uploaded_does_not_become_a_file() {
+fn a_folder_with_content_that_was_not_uploaded_does_not_become_a_file() {
     for (left_alone, preserved) in [("config/.env", true), ("config/deep/x.log", false)] {
         for theirs in [file("a file"), link("elsewhere")] {
             let place = Place::with(&tree([
@@ -42,7 +43,7 @@ fn a_folder_that_holds_what_was_not_uploaded_does_not_become_a_file() {
             let download = tree([("config", theirs.clone()), ("other", theirs.clone())]);
             client.answer(to_tar(&download).end());
             for _ in 0..2 {
-                // It is told each time, since it has not come.
+                // It is reported each time, because it has not been restored.
                 let report = restore(&session, &*client).unwrap();
                 let mut expected = before.clone();
                 expected.remove(&b"other/uploaded"[..]);
@@ -52,7 +53,7 @@ fn a_folder_that_holds_what_was_not_uploaded_does_not_become_a_file() {
                 assert_eq!((report.conflicts, report.left_in_place), (vec![], vec![]));
                 place.assert_no_litter();
             }
-            // Once nothing holds it any more, it comes.
+            // Once the folder contains nothing excluded any more, the file is restored.
             fs::remove_file(place.at(left_alone)).unwrap();
             restore(&session, &*client).unwrap();
             assert_same(&place.tree(), &download, left_alone);
@@ -60,7 +61,7 @@ fn a_folder_that_holds_what_was_not_uploaded_does_not_become_a_file() {
     }
 }
 
-/// Uploads a tree, and restores these one after the other.
+/// Uploads a tree, and restores these trees one after the other.
 fn restored(uploaded: &Tree, downloads: &[Tree]) -> (Place, Vec<Report>) {
     let place = Place::with(uploaded);
     let (client, session) = place.prepare_canned();
@@ -74,7 +75,7 @@ fn restored(uploaded: &Tree, downloads: &[Tree]) -> (Place, Vec<Report>) {
 }
 
 #[test]
-fn what_mercurial_would_run_neither_comes_nor_goes() {
+fn files_that_mercurial_would_run_are_neither_taken_over_nor_deleted() {
     let uploaded =
         tree([(".hg", DIR), (".hg/hgrc", file("mine")), (".hg/store", file("1")), ("a", file("1"))]);
     let evil = |mut tree: Tree, path: &str, node: Node| {
@@ -100,7 +101,7 @@ fn what_mercurial_would_run_neither_comes_nor_goes() {
         now.remove(&b"sub"[..]);
         assert_same(&now, &uploaded, &format!("{held:?}"));
     }
-    // Where the rest of the repository is gone there, only that stays.
+    // If the rest of the repository is gone in the sandbox, only that file stays.
     let (place, reports) = restored(&uploaded, &[without]);
     assert_eq!(notes(&reports[0].held_back), [".hg", ".hg/hgrc"]);
     let expected = tree([(".hg", DIR), (".hg/hgrc", file("mine")), ("a", file("1"))]);
@@ -108,7 +109,7 @@ fn what_mercurial_would_run_neither_comes_nor_goes() {
 }
 
 #[test]
-fn locks_neither_come_nor_go() {
+fn locks_are_neither_restored_nor_deleted() {
     let planted = tree([
         ("nested", DIR),
         ("nested.paperclip-restore.lock", DIR),
@@ -122,7 +123,7 @@ fn locks_neither_come_nor_go() {
 }
 
 #[test]
-fn what_deserves_a_look_is_told_of_what_was_written() {
+fn written_files_that_tools_run_unasked_are_reported() {
     let uploaded = tree([
         (".npmrc", file("same")),
         ("tool", Node::File(0o755, b"1".to_vec())),
@@ -149,7 +150,7 @@ fn what_deserves_a_look_is_told_of_what_was_written() {
 }
 
 #[test]
-fn what_would_refuse_the_merge_refuses_it_before_the_first_change() {
+fn an_obstacle_to_backups_refuses_the_merge_before_the_first_change() {
     for what in ["file", "link", "link to a folder"] {
         for at in [RUNTIME.to_owned(), format!("{RUNTIME}/conflicts")] {
             let place = Place::with(&tree([("a", file("1")), ("b", file("1")), ("gone", file("1"))]));
@@ -177,7 +178,7 @@ fn what_would_refuse_the_merge_refuses_it_before_the_first_change() {
 }
 
 #[test]
-fn a_folder_moved_away_with_a_link_in_its_place_comes_anew_and_the_link_is_kept() {
+fn a_link_in_place_of_a_moved_folder_is_backed_up_and_the_folder_restored() {
     let uploaded = tree([("d", DIR), ("d/changed", file("1")), ("d/same", file("1"))]);
     for to in ["../outside/moved", "moved"] {
         let place = Place::with(&uploaded);
@@ -189,7 +190,8 @@ fn a_folder_moved_away_with_a_link_in_its_place_comes_anew_and_the_link_is_kept(
         theirs.insert(b"d/changed".to_vec(), file("2"));
         client.answer(to_tar(&theirs).end());
         let report = restore(&session, &*client).unwrap();
-        // The table: changed there, deleted here. What is unchanged there stays as it is here, which is gone.
+        // By the table: a path changed in the sandbox and deleted here is restored. One that is unchanged
+        // there stays deleted.
         let mut expected = tree([("d", DIR), ("d/changed", file("2"))]);
         if to == "moved" {
             expected.extend(tree([("moved", DIR), ("moved/changed", file("1")), ("moved/same", file("1"))]));
@@ -205,7 +207,7 @@ fn a_folder_moved_away_with_a_link_in_its_place_comes_anew_and_the_link_is_kept(
 #[test]
 fn a_lock_that_cannot_be_made_refuses_the_merge_before_the_first_change() {
     let place = Place::with(&tree([("a", file("1")), ("gone", file("1"))]));
-    // As many bytes as a name may have, so that the lock's name is too long.
+    // As many bytes as a name may have, so the name of its lock is too long.
     let long = place.root().join("w".repeat(255));
     fs::rename(place.workspace(), &long).unwrap();
     let client = Arc::new(CannedSandbox::default());

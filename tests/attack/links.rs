@@ -1,4 +1,5 @@
-//! Links in the workspace, in the archive and in the middle of the work: nothing outside is read, written or deleted.
+//! Links in the workspace, in the archive, and appearing during the work: nothing outside is read, written or
+//! deleted.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -55,7 +56,8 @@ fn theirs() -> Tree {
     ])
 }
 
-/// Puts the names of the workspace's folder outside too: what goes through a link finds something to damage.
+/// Creates the names of the workspace's folder outside too, so whatever goes through a link could damage
+/// something.
 fn lay_out_outside(place: &Place) {
     let names = ["gone", "same", "secret", "new"];
     for folder in ["", "folder/", "sub/", "f/"] {
@@ -67,7 +69,7 @@ fn lay_out_outside(place: &Place) {
 }
 
 #[test]
-fn folders_that_became_links() {
+fn folders_that_became_links_are_not_followed() {
     for turned in ["d", "d/sub", "d/secret", "d/gone", "d/sub/gone", "e", "e/f", "e/f/gone", "top"] {
         for target in ["", "secret", "folder", "nowhere"] {
             let what = format!("{turned} -> {target}");
@@ -108,8 +110,8 @@ fn links_that_a_restore_brought_are_not_followed_by_the_next() {
 }
 
 #[test]
-fn our_own_folder_is_never_reached_through_a_link() {
-    // Each is a name of ours, with whether the restore can do without it.
+fn our_own_folder_is_never_used_through_a_link() {
+    // Each is a name of ours, and whether the restore can do without it.
     for (name, works) in [
         ("", false),
         ("/conflicts", false),
@@ -139,13 +141,13 @@ fn our_own_folder_is_never_reached_through_a_link() {
     }
 }
 
-/// Whether the edit waits where the next restore finds it.
+/// Whether the edit is where the next restore finds it.
 fn stands_in_stage(place: &Place) -> bool {
     read_tree(&place.at(RUNTIME)).values().any(|node| *node == file("a local edit"))
 }
 
 #[test]
-fn a_workspace_that_is_reached_through_a_link() {
+fn a_workspace_behind_a_link_is_restored() {
     let place = Place::with(&uploaded());
     let way = place.root().join("way");
     symlink("workspace", &way).unwrap();
@@ -172,7 +174,7 @@ fn nothing() -> PathSet {
     PathSet::default()
 }
 
-/// A folder of the workspace that changes places with a link to outside, over and over, on a thread of its own.
+/// A folder of the workspace that changes places with a link to outside, again and again, on its own thread.
 struct Swapping<'a> {
     folder: &'a Path,
     trap: &'a Path,
@@ -180,15 +182,15 @@ struct Swapping<'a> {
 }
 
 impl Swapping<'_> {
-    /// Until told to stop. Each step may find that the other side was faster, which is the point.
+    /// Runs until stopped. Each step may find that the other side was faster, which is intended.
     fn run(&self, stop: &AtomicBool) -> usize {
         let mut swaps = 0;
         while !stop.load(Ordering::Relaxed) {
             let is_link =
                 |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
             if !is_link(self.folder) && !is_link(self.trap) {
-                // The link was displaced: a new one takes its place, and the folder stays. Where a restore is filling
-                // what stands there at this moment, the next step tries again.
+                // The link was displaced: a new one takes its place, and the folder stays. If a restore is
+                // filling the folder at this moment, the next step tries again.
                 let removed = match fs::symlink_metadata(self.trap) {
                     Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(self.trap).is_ok(),
                     Ok(_) => fs::remove_file(self.trap).is_ok(),
@@ -208,7 +210,7 @@ impl Swapping<'_> {
     }
 }
 
-/// Two versions of a tree, each with enough in it to be at work on when a swap happens.
+/// Two versions of a tree, each large enough for a swap to happen during the work.
 fn busy_tree(version: &str) -> Tree {
     let mut tree = tree([("d", DIR), ("d/sub", DIR), ("kept", file(version)), ("n", DIR), ("n/sub", DIR)]);
     for at in 0..30 {
@@ -226,7 +228,7 @@ fn beside_swaps(place: &Place, mut work: impl FnMut(usize)) {
     let outside = place.outside();
     remove(&outside);
     fs::create_dir(&outside).unwrap();
-    // Outside stands the same tree: whoever follows a link finds all that it looks for.
+    // The same tree is outside, so whoever follows a link finds everything there.
     write_tree(&outside, &busy_tree("v1").into_iter().map(secret).collect());
     write_tree(
         &outside,
@@ -267,7 +269,7 @@ fn secret((path, node): (Vec<u8>, Node)) -> (Vec<u8>, Node) {
     (path, node)
 }
 
-/// What a merge may answer when the ground moves under it: that it worked, or which system call did not.
+/// The outcomes that a merge may have while folders are swapped: success, or a failed system call.
 #[track_caller]
 fn assert_sane<T>(outcome: Result<T, RunError<crate::sandbox::Failure>>) {
     if let Err(error) = outcome {
@@ -279,7 +281,7 @@ fn assert_sane<T>(outcome: Result<T, RunError<crate::sandbox::Failure>>) {
 }
 
 #[test]
-fn restores_beside_a_thread_that_swaps_folders_for_links() {
+fn restores_change_nothing_outside_while_folders_are_swapped_for_links() {
     let place = Place::with(&busy_tree("v1"));
     let (client, session) = place.prepare_canned();
     let downloads = ["v1", "v2"].map(|version| to_tar(&busy_tree(version)).end());
@@ -288,7 +290,7 @@ fn restores_beside_a_thread_that_swaps_folders_for_links() {
         assert_sane(restore(&session, &*client));
     });
     assert!(!holds_secret(&read_tree(&place.workspace())));
-    // Once it is quiet, everything is as the sandbox has it.
+    // After the swapping, everything is as in the sandbox.
     for name in ["d", "n/sub"] {
         if fs::symlink_metadata(place.at(name)).is_ok_and(|metadata| metadata.is_symlink()) {
             remove(&place.at(name));
@@ -307,7 +309,7 @@ fn restores_beside_a_thread_that_swaps_folders_for_links() {
 }
 
 #[test]
-fn uploads_beside_a_thread_that_swaps_folders_for_links() {
+fn uploads_read_nothing_outside_while_folders_are_swapped_for_links() {
     let place = Place::with(&busy_tree("v1"));
     let client = Arc::new(CannedSandbox::default());
     beside_swaps(&place, |_| {
@@ -321,7 +323,7 @@ fn uploads_beside_a_thread_that_swaps_folders_for_links() {
 }
 
 #[test]
-fn mirrors_beside_a_thread_that_swaps_folders_for_links() {
+fn mirrors_change_nothing_outside_while_folders_are_swapped_for_links() {
     let place = Place::with(&busy_tree("v1"));
     let [one, two, copy] = ["one", "two", "copy"].map(|name| place.root().join(name));
     for (folder, version) in [(&one, "v1"), (&two, "v2")] {
@@ -352,7 +354,7 @@ fn a_link_that_points_out_is_uploaded_as_a_link() {
     let (client, _) = place.prepare_canned();
     let expected = RawTar::new().symlink("file", "../outside/secret").symlink("out", "../outside").end();
     let upload = client.upload.lock().unwrap();
-    // What is behind the end mark is the script.
+    // The script follows the end-of-archive mark.
     assert_eq!(upload[..expected.len()][expected.len() - 2 * BLOCK..], [0; 2 * BLOCK]);
     assert!(!upload.windows(SECRET.len()).any(|bytes| bytes == SECRET.as_bytes()));
     assert_eq!(Picture::of(&place.outside()), place.outside_picture());

@@ -1,4 +1,4 @@
-//! The workspace's lock between processes that cannot see each other: in pid namespaces of their own, on one volume.
+//! The workspace's lock between processes in different pid namespaces, on one volume.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
@@ -12,25 +12,20 @@ use crate::place::Place;
 
 const WHERE: &str = "ATTACK_LOCK";
 
-/// A process in a pid namespace of its own, where it is process 1, that tries to take the lock and holds it.
+/// A process in its own pid namespace, where it has number 1. It tries to take the lock and holds it.
 struct Elsewhere {
     process: Child,
-    /// What else it says; without a reader it would fail on saying it.
+    /// The rest of its output, which must be read so that writing it does not fail.
     said: Lines<BufReader<ChildStdout>>,
 }
 
 impl Elsewhere {
-    /// Starts it, and tells whether it has the lock.
+    /// Starts it, and returns whether it has the lock.
     fn start(place: &Place) -> (Self, bool) {
         let mut process = Command::new("unshare")
             .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
             .arg(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "locks::a_lock_held_in_a_process_of_its_own",
-                "--nocapture",
-                "--test-threads=1",
-            ])
+            .args(["--exact", "locks::a_lock_held_in_its_own_process", "--nocapture", "--test-threads=1"])
             .env(WHERE, place.workspace())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -45,7 +40,7 @@ impl Elsewhere {
         (Self { process, said }, answer == "taken")
     }
 
-    /// Lets it give the lock back.
+    /// Makes it release the lock.
     fn finish(mut self) {
         self.process.stdin.take().unwrap().write_all(b"\n").unwrap();
         let said: Vec<_> = self.said.map(Result::unwrap).collect();
@@ -53,19 +48,19 @@ impl Elsewhere {
     }
 
     fn kill(mut self) {
-        // As long as it can be written to, it does not give the lock back by itself.
+        // As long as its input is open, it does not release the lock by itself.
         let input = self.process.stdin.take();
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        // Nobody is left who could say more.
+        // Nobody is left to report an error to.
         let _said: Vec<_> = self.said.collect();
         drop(input);
     }
 }
 
-/// The other process does this where it is told to, and otherwise it is a test like any.
+/// The work of the other process. In an ordinary test run this does nothing.
 #[test]
-fn a_lock_held_in_a_process_of_its_own() {
+fn a_lock_held_in_its_own_process() {
     if let Some(workspace) = std::env::var_os(WHERE) {
         assert_eq!(std::process::id(), 1);
         let attempt = MergeLock::try_acquire(Path::new(&workspace)).unwrap();
@@ -85,7 +80,7 @@ fn is_free(place: &Place) -> bool {
 }
 
 #[test]
-fn no_living_lock_is_taken_over_across_pid_namespaces() {
+fn a_held_lock_is_not_taken_over_across_pid_namespaces() {
     let place = Place::new();
     let (first, taken) = Elsewhere::start(&place);
     assert!(taken);
@@ -106,7 +101,7 @@ fn no_living_lock_is_taken_over_across_pid_namespaces() {
 }
 
 #[test]
-fn a_lock_whose_holder_died_in_another_pid_namespace_is_free_once_it_is_not_renewed() {
+fn a_dead_holders_lock_in_another_pid_namespace_is_free_once_it_is_no_longer_renewed() {
     let place = Place::new();
     let (other, taken) = Elsewhere::start(&place);
     assert!(taken);

@@ -1,9 +1,9 @@
-//! The promises of a restore, put to the test by attack: the download is hostile, disks fill, processes die, and
+//! Tests of a restore's promises by attack: the download is hostile, disks fill up, processes are killed, and
 //! people keep working in the same folder.
 //!
-//! `FUZZ_SECONDS=60 cargo test --test attack fuzz` lets each fuzzer run for a minute (two seconds otherwise);
-//! `FUZZ_SEED` starts it at another seed, such as one that a failure names. `ATTACK_ROUNDS=10` makes the races and
-//! kills ten times as many.
+//! `FUZZ_SECONDS=60 cargo test --test attack fuzz` runs each fuzzer for a minute (two seconds otherwise);
+//! `FUZZ_SEED` starts it at another seed, such as one that a failure names. `ATTACK_ROUNDS=10` repeats the
+//! races and kills ten times as often.
 //!
 //! On Linux only, and as root: small disks are mounted, and restores run as another user.
 #![cfg(target_os = "linux")]
@@ -44,7 +44,8 @@ mod tools;
 mod tree;
 mod truncation;
 
-/// Tells other threads to stop, also when this one panics: it would wait for them for ever.
+/// Tells other threads to stop when it is dropped, also by a panic: otherwise the test would wait for them
+/// forever.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -53,7 +54,7 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// By how much more than usual is asked for of tests that hope to hit a moment.
+/// The factor by which tests that try to hit a certain moment are repeated more often.
 fn rounds(usual: usize) -> usize {
     let factor =
         std::env::var("ATTACK_ROUNDS").map_or(1, |text| text.parse().expect("ATTACK_ROUNDS is a number"));

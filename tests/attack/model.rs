@@ -1,4 +1,4 @@
-//! What the contract says a merge does, written down a second time: on plain trees, with no thought of speed.
+//! A second implementation of the contract's merge, on plain trees and without regard to speed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,20 +8,20 @@ use sandbox_managed_runtime::path::RelativePath;
 
 use crate::tree::{Node, RUNTIME, Tree, above, assert_same, is_below, path_of, read_node, read_tree};
 
-/// What is to be found after a merge.
+/// The expected result of a merge.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// The workspace.
     pub tree: Tree,
-    /// Where a local version was put aside, and what it was: the path itself is the empty one.
+    /// The backup of each local version, as a tree (of a file, at the empty path).
     pub aside: BTreeMap<Vec<u8>, Tree>,
-    /// What the report says was written.
+    /// The paths reported as written.
     pub written: BTreeSet<Vec<u8>>,
-    /// What it says was deleted.
+    /// The paths reported as deleted.
     pub deleted: BTreeSet<Vec<u8>>,
-    /// What it says was kept although the sandbox deleted it.
+    /// The paths reported as left in place, although the sandbox deleted them.
     pub kept: BTreeSet<Vec<u8>>,
-    /// What it says could not be restored.
+    /// The paths reported as not restored.
     pub skipped: BTreeSet<Vec<u8>>,
     /// The base of the next merge.
     pub base: Tree,
@@ -32,12 +32,12 @@ pub fn merge(base: &Tree, theirs: &Tree, ours: &Tree) -> Outcome {
     merge_but_for(&|_| false, base, theirs, ours)
 }
 
-/// The same where some paths are excluded or preserved.
+/// The same if some paths are excluded or preserved.
 pub fn merge_but_for(left_alone: &dyn Fn(&[u8]) -> bool, base: &Tree, theirs: &Tree, ours: &Tree) -> Outcome {
     let mut outcome = Outcome { tree: ours.clone(), base: told(base, theirs), ..Outcome::default() };
     outcome.skipped =
         theirs.iter().filter(|(_, node)| **node == Node::Fifo).map(|(path, _)| path.clone()).collect();
-    // A folder that holds something of that stays.
+    // A folder that contains such a path stays.
     for (path, node) in outcome.base.clone() {
         let becomes_other = !matches!(node, Node::Folder(_)) && base.get(&path) != Some(&node);
         let is_folder = matches!(ours.get(&path), Some(Node::Folder(_)));
@@ -50,7 +50,7 @@ pub fn merge_but_for(left_alone: &dyn Fn(&[u8]) -> bool, base: &Tree, theirs: &T
     }
     let theirs = outcome.base.clone();
 
-    // What is new or changed there, folders before what is in them.
+    // What the sandbox has new or changed, folders before their content.
     let mut over_folders = Vec::new();
     for (path, new) in &theirs {
         if base.get(path) == Some(new) || ours.get(path) == Some(new) {
@@ -72,7 +72,7 @@ pub fn merge_but_for(left_alone: &dyn Fn(&[u8]) -> bool, base: &Tree, theirs: &T
         }
     }
 
-    // What was deleted there, what is in folders before them.
+    // What the sandbox deleted, the content of folders before the folders.
     for (path, old) in base.iter().rev().filter(|(path, _)| !theirs.contains_key(*path)) {
         match ours.get(path) {
             None => {}
@@ -101,7 +101,7 @@ pub fn merge_but_for(left_alone: &dyn Fn(&[u8]) -> bool, base: &Tree, theirs: &T
     outcome
 }
 
-/// What the sandbox holds as far as it is told: where there is a device now, it is as if nothing had changed.
+/// What the sandbox has, as far as it can be restored: a path with a device counts as unchanged.
 fn told(base: &Tree, theirs: &Tree) -> Tree {
     let mut told = theirs.clone();
     for (path, _) in theirs.iter().filter(|(_, node)| **node == Node::Fifo) {
@@ -123,7 +123,7 @@ impl Outcome {
         self.deleted.insert(path.to_vec());
     }
 
-    /// Merges a file into a file: its bytes and its mode each by themselves.
+    /// Merges a file into a file: its bytes and its mode separately.
     fn merge_file(&mut self, path: &[u8], new: &Node, base: &Tree) {
         let (Node::File(mode, bytes), Node::File(our_mode, our_bytes)) = (new, &self.tree[path].clone())
         else {
@@ -148,7 +148,7 @@ impl Outcome {
         }
     }
 
-    /// Puts something where no folder stands.
+    /// Places an entry where no folder is.
     fn replace(&mut self, path: &[u8], new: &Node, base: &Tree) {
         let local = self.tree.insert(path.to_vec(), new.clone());
         self.written.insert(path.to_vec());
@@ -188,7 +188,7 @@ impl Outcome {
     }
 }
 
-/// Asserts that a list of the report has exactly these paths, each once and in order.
+/// Asserts that a list of the report has exactly these paths, each once and sorted.
 #[track_caller]
 fn assert_paths(found: &[RelativePath], expected: &BTreeSet<Vec<u8>>, what: &str) {
     let show = |path: &[u8]| path.escape_ascii().to_string();

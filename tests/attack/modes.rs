@@ -1,5 +1,5 @@
-//! Modes: merged apart from bytes, never taken where the next run would fail on them, and given back to folders that had to
-//! be opened for the work.
+//! Modes: they are merged separately from bytes, never taken over if the next run would fail on them, and
+//! restored on folders that had to be made writable.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
@@ -18,7 +18,7 @@ fn executable(content: &str) -> Node {
 }
 
 #[test]
-fn an_edit_here_survives_a_mode_changed_there() {
+fn a_local_edit_is_kept_when_the_sandbox_changes_the_mode() {
     let place = Place::with(&tree([("f", file("uploaded"))]));
     let (client, session) = place.prepare_canned();
     fs::write(place.at("f"), "an edit").unwrap();
@@ -29,7 +29,7 @@ fn an_edit_here_survives_a_mode_changed_there() {
     assert_eq!(report.written.len(), 1);
     place.assert_no_litter();
 
-    // The edit is still told from what the sandbox has: when that changes as well, it is kept aside.
+    // The edit still differs from what the sandbox has: if that changes as well, it is backed up.
     client.answer(to_tar(&tree([("f", executable("changed there"))])).end());
     let report = restore(&session, &*client).unwrap();
     assert_eq!(report.conflicts.len(), 1);
@@ -37,7 +37,7 @@ fn an_edit_here_survives_a_mode_changed_there() {
 }
 
 #[test]
-fn a_mode_changed_here_survives_bytes_changed_there() {
+fn a_local_mode_is_kept_when_the_sandbox_changes_the_bytes() {
     let place = Place::with(&tree([("f", file("uploaded"))]));
     let (client, session) = place.prepare_canned();
     set_mode(&place.at("f"), 0o600);
@@ -45,7 +45,7 @@ fn a_mode_changed_here_survives_bytes_changed_there() {
     let report = restore(&session, &*client).unwrap();
     assert_same(&place.tree(), &tree([("f", Node::File(0o600, b"changed there".to_vec()))]), "both");
     assert_eq!(report.conflicts, []);
-    // And later ones as well.
+    // Later changes as well.
     client.answer(to_tar(&tree([("f", file("changed again"))])).end());
     restore(&session, &*client).unwrap();
     assert_same(&place.tree(), &tree([("f", Node::File(0o600, b"changed again".to_vec()))]), "again");
@@ -80,7 +80,7 @@ fn a_mode_is_set_in_place_only_on_a_file_with_one_name() {
 }
 
 #[test]
-fn a_mode_changed_here_is_no_mode_of_further_names() {
+fn a_local_mode_is_not_given_to_hard_links() {
     let uploaded = tree([("a", file("1")), ("b", file("1")), ("c", file("1"))]);
     for changed in ["a", "b", "c"] {
         let place = Place::with(&uploaded);
@@ -97,7 +97,7 @@ fn a_mode_changed_here_is_no_mode_of_further_names() {
     }
 }
 
-/// Of each kind, known on both sides and new, with every mode that locks its owner out.
+/// Entries of each kind, known on both sides and new, with every mode that excludes their owner.
 fn locked_out(mode: u32) -> Tree {
     tree([
         ("known", Node::File(mode, b"1".to_vec())),
@@ -111,7 +111,7 @@ fn locked_out(mode: u32) -> Tree {
 }
 
 #[test]
-fn modes_that_would_stop_the_next_run_do_not_come() {
+fn modes_that_would_make_the_next_run_fail_are_not_taken_over() {
     let uploaded = tree([
         ("known", Node::File(0o640, b"1".to_vec())),
         ("changed", Node::File(0o640, b"1".to_vec())),
@@ -129,7 +129,7 @@ fn modes_that_would_stop_the_next_run_do_not_come() {
             ("new folder", Node::Folder(mode | 0o500)),
             ("new folder/file", file("1")),
         ]);
-        // An ordinary user can go on: with the same, with more, and with everything gone.
+        // An ordinary user can continue: with the same tree, with more, and after deleting everything.
         let place = Place::with(&uploaded);
         give_to(NOBODY, &place.workspace());
         let mut emptied_folders = locked_out(mode);
@@ -149,7 +149,7 @@ fn modes_that_would_stop_the_next_run_do_not_come() {
         }
         place.assert_no_litter();
 
-        // Within one session the same is no change, in either direction.
+        // Within one session, the same is not a change in either direction.
         let place = Place::with(&uploaded);
         let (client, session) = place.prepare_canned();
         client.answer(to_tar(&locked_out(mode)).end());
@@ -167,7 +167,7 @@ fn modes_that_would_stop_the_next_run_do_not_come() {
 }
 
 #[test]
-fn read_only_folders_are_worked_in_whoever_made_them_so() {
+fn read_only_folders_are_merged_into_whichever_side_made_them_so() {
     let read_only = Node::Folder(0o555);
     let uploaded = tree([
         ("same", read_only.clone()),
@@ -218,7 +218,7 @@ fn read_only_folders_are_worked_in_whoever_made_them_so() {
 }
 
 #[test]
-fn read_only_folders_have_their_mode_after_a_failure() {
+fn read_only_folders_have_their_mode_back_after_a_failure() {
     let uploaded = tree([
         ("closed", Node::Folder(0o555)),
         ("closed/file", file("1")),

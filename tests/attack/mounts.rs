@@ -1,4 +1,4 @@
-//! Folders of the workspace that are file systems of their own: nothing can be renamed into or out of them.
+//! Folders of the workspace that are separate file systems, so nothing can be renamed into or out of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use crate::model::merge;
 use crate::place::{Place, restore, restore_until};
 use crate::tree::{DIR, Node, RUNTIME, Tree, assert_same, change_tree, file, link, read_tree, to_tar, tree};
 
-/// A file system in a folder, for as long as this lives. It takes root to mount one.
+/// A file system mounted on a folder, for as long as this value exists. Mounting one takes root.
 pub struct Mount(PathBuf);
 
 impl Mount {
-    /// Mounts one of so many options on a folder that exists.
+    /// Mounts on an existing folder, with one of these sets of options.
     pub fn at(folder: PathBuf, options: &str) -> Self {
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", options, "tmpfs"])
@@ -40,7 +40,7 @@ impl Drop for Mount {
     }
 }
 
-/// A workspace whose folders of these names are mounts, with a tree in it.
+/// A workspace with a tree, in which the folders of these names are mounts.
 fn furnish(tree: &Tree, mounts: &[&str]) -> (Vec<Mount>, Place) {
     let place = Place::new();
     let mounted = mounts
@@ -55,7 +55,7 @@ fn furnish(tree: &Tree, mounts: &[&str]) -> (Vec<Mount>, Place) {
     (mounted, place)
 }
 
-/// A tree with all kinds of things in a folder, the same at each of these paths.
+/// A tree with all kinds of entries in a folder, the same at each of these paths.
 fn versions(paths: &[String], version: usize) -> Tree {
     let kinds = [
         Some(file(format!("version {version}"))),
@@ -65,7 +65,7 @@ fn versions(paths: &[String], version: usize) -> Tree {
     ];
     let mut found = tree([("mnt", DIR), ("mnt/deep", DIR)]);
     for (at, path) in paths.iter().enumerate() {
-        // As a number of the base of the kinds: each path has another combination over the versions.
+        // Like the digits of a number: each path has another combination over the versions.
         let digit = at / kinds.len().pow(u32::try_from(version).unwrap()) % kinds.len();
         if let Some(node) = &kinds[digit] {
             found.insert(format!("mnt/{path}").into(), node.clone());
@@ -75,7 +75,7 @@ fn versions(paths: &[String], version: usize) -> Tree {
 }
 
 #[test]
-fn every_combination_in_a_mount() {
+fn every_combination_is_merged_in_a_mount() {
     let kinds: usize = 4;
     let long = "n".repeat(250);
     let paths: Vec<String> = (0..kinds.pow(3))
@@ -96,7 +96,7 @@ fn every_combination_in_a_mount() {
 }
 
 #[test]
-fn folders_and_files_that_change_kinds_in_a_mount() {
+fn folders_and_files_that_change_kinds_are_merged_in_a_mount() {
     let (before, after) = (
         tree([("mnt", DIR), ("mnt/file", file("1")), ("mnt/folder", DIR), ("mnt/folder/in", file("2"))]),
         tree([("mnt", DIR), ("mnt/file", DIR), ("mnt/file/in", file("3")), ("mnt/folder", file("4"))]),
@@ -113,7 +113,7 @@ fn folders_and_files_that_change_kinds_in_a_mount() {
 }
 
 #[test]
-fn a_kill_in_the_middle_of_changes_in_a_mount() {
+fn a_killed_restore_in_a_mount_is_completed() {
     let (before, after) = crate::child::many_files(60);
     let mut ours = before.clone();
     let mut edits = Vec::new();
@@ -142,7 +142,7 @@ fn a_kill_in_the_middle_of_changes_in_a_mount() {
 }
 
 #[test]
-fn a_folder_in_a_mount_is_kept_aside_with_all_that_is_in_it() {
+fn a_folder_in_a_mount_is_backed_up_with_its_content() {
     let before = tree([("mnt", DIR), ("mnt/d", DIR), ("mnt/d/uploaded", file("1"))]);
     let after = tree([("mnt", DIR), ("mnt/d", file("no folder any more"))]);
     let mut ours = before.clone();
@@ -160,9 +160,10 @@ fn a_folder_in_a_mount_is_kept_aside_with_all_that_is_in_it() {
     place.assert_no_litter();
 }
 
-/// Folders of an image's layer cannot be renamed where a container runs on it: what is in them goes one by one.
+/// Folders of an image's layer cannot be renamed in a container with it, so their content is moved entry by
+/// entry.
 #[test]
-fn a_folder_in_a_lower_layer_is_kept_aside_with_all_that_is_in_it() {
+fn a_folder_in_a_lower_layer_is_backed_up_with_its_content() {
     let before = tree([("d", DIR), ("d/uploaded", file("1")), ("d/deep", DIR), ("d/deep/too", file("1"))]);
     let after = tree([("d", file("no folder any more"))]);
     let mut ours = before.clone();
@@ -195,9 +196,10 @@ fn a_folder_in_a_lower_layer_is_kept_aside_with_all_that_is_in_it() {
     place.assert_no_litter();
 }
 
-/// A mount cannot be moved or removed, whatever the sandbox did where it is: it stays, and the rest is restored.
+/// A mount cannot be moved or removed, whatever the sandbox did at its path: it stays, and the rest is
+/// restored.
 #[test]
-fn mount_points_stay_and_block_nothing() {
+fn mount_points_stay_and_do_not_block_a_restore() {
     let base = tree([("a", file("1")), ("mnt", DIR), ("mnt/in", file("1")), (".env", file("1"))]);
     for theirs in [
         tree([("a", file("2"))]),
@@ -226,9 +228,9 @@ fn mount_points_stay_and_block_nothing() {
     }
 }
 
-/// Nor is a mount within a mount emptied, nor one in a folder that would have to go.
+/// Nor is a mount inside a mount emptied, nor one in a folder that would have to be removed.
 #[test]
-fn mount_points_in_mounts_stay_with_all_that_is_in_them() {
+fn mount_points_in_mounts_stay_with_their_content() {
     let folders = [("mnt", DIR), ("mnt/inner", DIR), ("mnt/d", DIR), ("mnt/d/deep", DIR)];
     let mut base = tree(folders.clone());
     base.extend(tree([("a", file("1")), ("mnt/inner/in", file("1")), ("mnt/d/deep/in", file("1"))]));
@@ -264,20 +266,20 @@ fn mount_points_in_mounts_stay_with_all_that_is_in_them() {
     );
 }
 
-/// A line of a journal, as it is written.
+/// A line of a journal.
 fn line_of_journal(json: &str) -> String {
     let digest = sha2::Sha256::digest(json.as_bytes());
     let checksum = u64::from_be_bytes(digest[..8].try_into().unwrap());
     format!("{checksum:016x} {json}\n")
 }
 
-/// A journal that is whole, or at least has its first line.
+/// A journal that is complete, or at least has its first line.
 fn journal_of(lines: &[&str]) -> String {
     let head = format!(r#"{{"version":2,"displacements":{}}}"#, lines.len());
     std::iter::once(&*head).chain(lines.iter().copied()).map(line_of_journal).collect()
 }
 
-/// A stage that a dead process left, with something in it that its journal does not explain.
+/// The stage of a dead process, with an entry that its journal does not explain.
 fn leave_stage(place: &Place, journal: &str) {
     let stage = place.at(RUNTIME).join("stage-1");
     fs::create_dir_all(stage.join("0")).unwrap();
@@ -286,7 +288,7 @@ fn leave_stage(place: &Place, journal: &str) {
 }
 
 #[test]
-fn a_journal_that_nobody_can_read_blocks_nothing_and_loses_nothing() {
+fn an_unreadable_journal_blocks_nothing_and_loses_nothing() {
     let readable = r#"{"name":"0/8","path":"a","aside":false,"arriving":{"Inode":1},"seen":null}"#;
     for journal in [
         "of another version\n".to_owned(),
@@ -294,7 +296,7 @@ fn a_journal_that_nobody_can_read_blocks_nothing_and_loses_nothing() {
         format!("{readable}\n"),
         journal_of(&[readable, r#"{"name":"0/7"}"#]),
         journal_of(&[&readable.replace("0/8", "../../a")]),
-        // A name in the workspace that is not one of this stage's own beside the path.
+        // A name in the workspace, beside the path, that is not one of this stage's own.
         journal_of(&[&readable.replace(r#""path""#, r#""in_workspace":true,"path""#).replace("0/8", "b")]),
         journal_of(&[&readable
             .replace(r#""path""#, r#""in_workspace":true,"path""#)
@@ -318,9 +320,9 @@ fn a_journal_that_nobody_can_read_blocks_nothing_and_loses_nothing() {
     }
 }
 
-/// What lies in a mount is found also where a line of the journal before it is not whole.
+/// An edit in a mount is found even if an earlier line of the journal is damaged.
 #[test]
-fn an_edit_in_a_mount_is_found_behind_a_line_that_nobody_can_read() {
+fn an_edit_in_a_mount_is_found_after_a_damaged_line() {
     let tree = tree([("a", file("1")), ("mnt", DIR)]);
     let (_mounts, place) = furnish(&tree, &["mnt"]);
     let (client, session) = place.prepare_canned();
@@ -338,7 +340,7 @@ fn an_edit_in_a_mount_is_found_behind_a_line_that_nobody_can_read() {
 }
 
 #[test]
-fn what_a_failed_restore_kept_aside_is_told_by_the_next() {
+fn the_backups_of_a_failed_restore_are_reported_by_the_next() {
     let (before, after) = (tree([("a", file("1"))]), tree([("a", file("2"))]));
     let place = Place::with(&before);
     let (client, session) = place.prepare_canned();
@@ -370,7 +372,7 @@ fn what_a_failed_restore_kept_aside_is_told_by_the_next() {
 }
 
 #[test]
-fn a_refused_download_touches_not_even_what_was_abandoned() {
+fn a_refused_download_does_not_touch_abandoned_stages() {
     let place = Place::with(&tree([("a", file("1"))]));
     let (client, session) = place.prepare_canned();
     leave_stage(&place, "");

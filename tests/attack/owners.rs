@@ -1,4 +1,4 @@
-//! Whose a file is after a process of root's has replaced it.
+//! The owner of a file after a process with root's rights has replaced it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, lchown};
@@ -49,7 +49,7 @@ fn theirs() -> Tree {
 }
 
 #[test]
-fn what_is_replaced_keeps_the_owner_and_group_of_the_local_one() {
+fn a_replaced_file_keeps_the_owner_and_group_of_the_local_one() {
     let place = Place::with(&uploaded());
     let (client, session) = place.prepare_canned();
     fs::write(place.at("edited"), "an edit").unwrap();
@@ -63,13 +63,13 @@ fn what_is_replaced_keeps_the_owner_and_group_of_the_local_one() {
     let report = restore(&session, &*client).unwrap();
     crate::tree::assert_same(&place.tree(), &theirs(), "restored");
     for path in theirs().keys() {
-        // What is new is the process's own.
+        // A new file belongs to the process.
         let is_new = !uploaded().contains_key(path);
         let expected = if is_new { (0, 0) } else { (NOBODY, GROUP) };
         assert_eq!(owner_of(place.at(crate::tree::path_of(path))), expected, "{}", path.escape_ascii());
     }
     assert_eq!(owner_of(place.outside().join("store")), (NOBODY, GROUP));
-    // What is kept aside keeps its own.
+    // A backup keeps its owner.
     let [kept] = &report.conflicts[..] else { panic!("{:?}", report.conflicts) };
     assert_eq!(owner_of(place.at(kept.backed_up_at.as_path())), (NOBODY, GROUP));
     place.assert_no_litter();
@@ -78,7 +78,7 @@ fn what_is_replaced_keeps_the_owner_and_group_of_the_local_one() {
 #[test]
 fn names_of_one_inode_each_keep_the_owner_of_the_file_that_they_replace() {
     const OTHER: u32 = 4321;
-    // In each order, and with a symbolic link and a new name among them.
+    // In each order, with a symbolic link and a new name among them.
     for owners in [[NOBODY, OTHER, 0], [OTHER, NOBODY, NOBODY], [0, NOBODY, OTHER]] {
         let names = ["a", "b", "c"];
         let place = Place::with(&tree(names.map(|name| (name, file("1")))));
@@ -114,7 +114,7 @@ fn an_owner_gives_no_privileges() {
 }
 
 #[test]
-fn what_is_kept_aside_by_a_copy_keeps_its_owner_and_group() {
+fn a_backup_that_is_copied_keeps_its_owner_and_group() {
     let place = Place::new();
     fs::create_dir(place.at("mnt")).unwrap();
     let _mount = Mount::at(place.at("mnt"), "size=4m,mode=755");

@@ -1,4 +1,4 @@
-//! The sandbox's own tar failing: what it could read is restored, and nothing is deleted on a guess.
+//! Failures of the sandbox's own tar: what it could read is restored, and nothing is deleted by mistake.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use crate::place::{Place, prepare_upload, restore};
 use crate::sandbox::{Failure, mark_of};
 use crate::tree::{DIR, Picture, Tree, assert_same, file, to_tar, tree};
 
-/// A sandbox whose tar fails, and whose second way says so and brings what it could read.
+/// A sandbox whose tar fails. The second attempt reports that, and brings what could be read.
 struct Partial {
     runs: AtomicUsize,
     second_fails: AtomicBool,
@@ -30,7 +30,7 @@ impl Partial {
         }
     }
 
-    /// The next restore's tar ends with that status, or works at once (`None`).
+    /// Sets the exit status of tar for the next restore, or `None` for success at once.
     fn answer(&self, status: Option<&str>, theirs: &Tree) {
         self.runs.store(0, Ordering::SeqCst);
         *self.status.lock().unwrap() = status.map(|status| status.as_bytes().to_vec());
@@ -99,7 +99,7 @@ fn uploaded() -> Tree {
     ])
 }
 
-/// What tar could read of the sandbox.
+/// What tar could read in the sandbox.
 fn read() -> Tree {
     tree([("became-file", file("2")), ("changed", file("2")), ("dir", DIR), ("dir/new", file("2"))])
 }
@@ -112,7 +112,7 @@ fn prepared() -> (Place, Arc<Partial>, sandbox_managed_runtime::sandbox::prepare
 }
 
 #[test]
-fn what_could_not_be_read_stays() {
+fn what_tar_could_not_read_is_not_deleted() {
     let (place, client, session) = prepared();
     client.answer(Some("2\ntar: unread: Cannot open: Permission denied\n"), &read());
     let report = restore(&session, &*client).unwrap();
@@ -125,10 +125,10 @@ fn what_could_not_be_read_stays() {
     assert_same(&place.tree(), &expected, "restored");
     let skipped: Vec<_> = report.skipped.iter().map(|skipped| skipped.path.to_string()).collect();
     assert_eq!(skipped, ["dir/unread", "unread", "unread-dir", "unread-dir/inner"]);
-    // What was in the folder is known to be gone: a file stands there now.
+    // The content of the folder is known to be gone, because a file is there now.
     assert_eq!(report.deleted.len(), 1);
 
-    // What tar reads next time counts again, also that something is gone.
+    // What tar can read the next time counts again, including deletions.
     client.answer(None, &read());
     let report = restore(&session, &*client).unwrap();
     assert_same(&place.tree(), &read(), "restored at last");
@@ -137,7 +137,7 @@ fn what_could_not_be_read_stays() {
 }
 
 #[test]
-fn a_second_way_that_works_is_whole() {
+fn a_second_attempt_without_errors_is_complete() {
     let (place, client, session) = prepared();
     client.answer(Some("0\n"), &read());
     let report = restore(&session, &*client).unwrap();
@@ -146,7 +146,7 @@ fn a_second_way_that_works_is_whole() {
 }
 
 #[test]
-fn a_log_that_somebody_writes_keeps_nothing_from_being_deleted() {
+fn a_file_that_changes_while_tar_reads_it_does_not_prevent_deletions() {
     let changed = |name: &str| format!("tar: {name}: file changed as we read it\n");
     let mut after = read();
     after.insert(b"growing.log".to_vec(), file("2"));
@@ -155,10 +155,10 @@ fn a_log_that_somebody_writes_keeps_nothing_from_being_deleted() {
         (changed("growing.log"), true),
         (changed("./growing.log") + &changed("changed"), true),
         (changed("log 12\\:30 \\303\\274.txt") + &changed("growing.log"), true),
-        // Of a folder in which something was put or taken away while it was read.
+        // Also a folder whose content changed while it was read.
         (changed("dir"), false),
         (changed("./"), false),
-        // What tar does not have, or not under that name.
+        // Messages about paths that the archive does not have, or has under another name.
         (changed("unread"), false),
         (changed("growing.log") + "tar: unread: File removed before we read it\n", false),
         (changed("growing.log") + "tar: unread: Cannot open: Permission denied\n", false),
@@ -180,7 +180,7 @@ fn a_log_that_somebody_writes_keeps_nothing_from_being_deleted() {
 }
 
 #[test]
-fn a_status_that_says_nothing_is_no_leave_to_delete() {
+fn an_unknown_exit_status_permits_no_deletions() {
     for status in ["", "\n", "00\n", "0x\n", " 0\n", "garbage"] {
         let (place, client, session) = prepared();
         client.answer(Some(status), &tree([]));
@@ -191,7 +191,7 @@ fn a_status_that_says_nothing_is_no_leave_to_delete() {
 }
 
 #[test]
-fn a_second_way_that_fails_too_changes_nothing() {
+fn a_second_attempt_that_fails_too_changes_nothing() {
     let (place, client, session) = prepared();
     let before = Picture::of(&place.workspace());
     client.answer(Some("1\n"), &read());

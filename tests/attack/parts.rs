@@ -1,4 +1,5 @@
-//! Archives that travel in parts: what arrives, what is sent again, and what is left where something fails.
+//! Archives that are transferred in parts: what arrives, what is sent again, and what is left after a
+//! failure.
 
 use std::fs;
 use std::path::Path;
@@ -17,15 +18,15 @@ use crate::place::{Place, prepare_upload, restore};
 use crate::sandbox::{Failure, LocalSandbox};
 use crate::tree::{DIR, Picture, RUNTIME, Tree, assert_same, file, link, read_tree, tree};
 
-/// A sandbox on this machine that answers as slowly as one behind a network, and damages or fails a transfer.
+/// A sandbox on this machine that is as slow as one behind a network, and damages or fails a transfer.
 #[derive(Default)]
 struct Distant {
     local: LocalSandbox,
-    /// How long `makeDir` takes: what is slow gets compressed parts.
+    /// How long `makeDir` takes. A slow client gets compressed parts.
     round_trip: Duration,
     /// The paths that were written and read, with their sizes.
     transfers: Mutex<Vec<(String, usize)>>,
-    /// What is done to a download of that number, counted from 0.
+    /// What to do to a download, by its number, counted from 0.
     damage: Mutex<Option<(usize, Damage)>>,
     reads: AtomicUsize,
     discarded: Mutex<Vec<String>>,
@@ -38,7 +39,7 @@ impl Distant {
         Arc::new(Self { round_trip: Duration::from_millis(round_trip_ms), ..Self::default() })
     }
 
-    /// Takes as long as bytes do that come 50 in a microsecond, behind a network.
+    /// Takes as long as a network with 50 bytes per microsecond.
     async fn travel(&self, bytes: &[u8]) {
         if !self.round_trip.is_zero() {
             tokio::time::sleep(Duration::from_nanos(bytes.len() as u64 * 20)).await;
@@ -115,7 +116,7 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
     std::iter::repeat_with(next).take(length).collect()
 }
 
-/// More than a megabyte of what shrinks and what does not, in files of all sizes.
+/// More than a megabyte of compressible and incompressible content, in files of all sizes.
 fn workspace() -> Tree {
     let mut whole = tree([
         ("a", DIR),
@@ -142,7 +143,7 @@ fn run_folder(place: &Place) -> Vec<String> {
 }
 
 #[test]
-fn a_round_trip_in_parts_is_one_without() {
+fn a_round_trip_in_parts_equals_one_without() {
     for (part_bytes, at_once, round_trip) in
         [(1 << 30, 1, 0), (65_536, 1, 0), (65_536, 4, 0), (200_000, 1, 5), (200_000, 4, 5), (1 << 30, 1, 5)]
     {
@@ -156,7 +157,7 @@ fn a_round_trip_in_parts_is_one_without() {
         let names = client.names();
         assert_eq!(names[0], "workspace-upload.tar", "{what}");
         assert_eq!(names.len() > 1, part_bytes < 1 << 30, "{what}: {names:?}");
-        // Of 3 MB two are text that all but vanishes.
+        // Two of 3 MB are text, which almost vanishes when compressed.
         assert!(sent < 1_200_000 || round_trip == 0, "{what}: {sent} bytes");
 
         let mut theirs = workspace();
@@ -172,7 +173,7 @@ fn a_round_trip_in_parts_is_one_without() {
         assert_eq!(client.names().len() > 1, part_bytes < 1 << 30, "{what}");
         assert!(came < 1_500_000 || round_trip == 0, "{what}: {came} bytes");
 
-        // What was restored is the base of what comes next.
+        // The restored tree is the base of the next restore.
         let report = restore(&session, &*client).unwrap();
         assert_eq!((report.written, report.deleted), (Vec::new(), Vec::new()), "{what}");
         place.assert_no_litter();
@@ -180,7 +181,7 @@ fn a_round_trip_in_parts_is_one_without() {
 }
 
 #[test]
-fn assets_travel_in_parts_too() {
+fn assets_are_transferred_in_parts_too() {
     for round_trip in [0, 5] {
         let place = Place::with(&tree([("one", file("1"))]));
         let asset = place.root().join("asset");
@@ -208,9 +209,10 @@ fn assets_travel_in_parts_too() {
     }
 }
 
-/// Every call is made to fail once, in a way that passes: only commands that are not to be made twice fail the run.
+/// Every call fails once with a temporary error. The run fails only if that was a command that must not be
+/// repeated.
 #[test]
-fn transfers_are_made_again_where_a_failure_passes() {
+fn transfers_are_repeated_after_a_temporary_failure() {
     let place = Place::with(&workspace());
     let client = Distant::new(5);
     let upload = || in_parts(&place, 1_000_000, 1);
@@ -228,7 +230,7 @@ fn transfers_are_made_again_where_a_failure_passes() {
                 restore(&session, &*client).unwrap();
             }
             Err(RunError::Client(failure)) => {
-                assert_eq!(failure, Failure::Passing(call));
+                assert_eq!(failure, Failure::Temporary(call));
                 assert_eq!(call, calls - 1, "only the command is not made again");
             }
             Err(RunError::Own(error)) => panic!("call {call}: {error}"),
@@ -237,9 +239,9 @@ fn transfers_are_made_again_where_a_failure_passes() {
     }
 }
 
-/// What fails for good leaves nothing of an archive in the sandbox.
+/// After a permanent failure nothing of an archive is left in the sandbox.
 #[test]
-fn nothing_of_an_archive_stays_in_the_sandbox_where_it_failed() {
+fn nothing_of_an_archive_is_left_in_the_sandbox_after_a_failure() {
     let place = Place::with(&workspace());
     let client = Distant::new(5);
     let upload = || in_parts(&place, 1_000_000, 1);
@@ -270,7 +272,7 @@ fn nothing_of_an_archive_stays_in_the_sandbox_where_it_failed() {
     place.assert_no_litter();
 }
 
-/// A part that came damaged is an error, and nothing is changed.
+/// A damaged part is an error, and nothing is changed.
 #[test]
 fn a_damaged_part_changes_nothing() {
     let damages: &[(&str, Damage)] = &[
@@ -306,7 +308,7 @@ fn a_damaged_part_changes_nothing() {
     }
 }
 
-/// A sandbox that cannot decompress gets the archive once more, as it is.
+/// A sandbox that cannot decompress gets the archive again, uncompressed.
 #[test]
 fn a_sandbox_without_gunzip_gets_plain_parts() {
     struct Bare(Distant);
@@ -360,9 +362,9 @@ fn a_sandbox_without_gunzip_gets_plain_parts() {
     assert_eq!(run_folder(&place), [""; 0]);
 }
 
-/// Of a large file whose first name is gone by the time that it is packed, the other names are packed, and known.
+/// If the first name of a large file is gone when it is packed, its other names are packed and reported.
 #[test]
-fn further_names_of_a_large_file_are_known_where_the_first_is_gone() {
+fn further_names_of_a_large_file_are_packed_if_the_first_is_gone() {
     struct Kept(Vec<u8>);
     impl Sink for Kept {
         fn bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {

@@ -1,4 +1,5 @@
-//! Folders and files that may not be read or written: a restore fails by name, and completes once it may.
+//! Folders and files without permissions: a restore fails with their names, and completes once it has
+//! permission.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -36,7 +37,7 @@ fn theirs() -> Tree {
     ])
 }
 
-/// Restores as another user a workspace of theirs in which `closed` may not be used, with local edits in it.
+/// Restores as another user a workspace in which `closed` is not accessible, with local edits in it.
 fn without_permission(path: &str, mode: u32, fails: bool) {
     let what = format!("{path} with mode {mode:o}");
     let place = Place::with(&uploaded());
@@ -70,13 +71,13 @@ fn without_permission(path: &str, mode: u32, fails: bool) {
         );
     }
     for edit in ["a local edit", "another local edit"] {
-        // What was kept aside kept the mode that it had.
+        // A backup keeps its mode.
         let is_edit = |node: &Node| matches!(node, Node::File(_, content) if content == edit.as_bytes());
         let kept = place.kept_aside();
         let found = found.values().chain(kept.iter().map(|(_, node)| node)).any(is_edit);
         assert!(found, "{what}: {edit:?} is gone: {outcome}");
     }
-    // Now that it may be used, root or not, the job is completed.
+    // Once it is accessible, the restore completes, for root and others.
     let other = OtherProcess::start(&place, &to_tar(&theirs()).end(), Some(NOBODY));
     other.go();
     assert_eq!(other.outcome(), "done", "{what}");
@@ -85,7 +86,7 @@ fn without_permission(path: &str, mode: u32, fails: bool) {
 }
 
 #[test]
-fn folders_and_files_without_permission() {
+fn a_restore_without_permission_names_the_path_and_can_be_completed() {
     for (path, mode, fails) in [
         ("closed", 0o000, true),
         ("closed", 0o444, true),
@@ -102,7 +103,7 @@ fn folders_and_files_without_permission() {
 }
 
 #[test]
-fn a_workspace_that_may_not_be_written() {
+fn a_workspace_without_write_permission_is_refused() {
     let place = Place::with(&uploaded());
     let other = OtherProcess::start(&place, &to_tar(&theirs()).end(), Some(NOBODY));
     other.go();
@@ -118,8 +119,8 @@ fn a_workspace_that_may_not_be_written() {
 }
 
 #[test]
-fn folders_that_the_sandbox_made_read_only() {
-    // A module cache looks like this: nobody may write into its folders, not even their owner.
+fn folders_that_the_sandbox_made_read_only_are_restored_and_replaced() {
+    // A module cache is like this: nobody may write into its folders, not even their owner.
     let read_only = |version: &str| {
         tree([
             ("cache", Node::Folder(0o555)),

@@ -1,4 +1,4 @@
-//! A temporary place with a workspace, a sandbox beside it, and something outside that must never change.
+//! A temporary place with a workspace, a sandbox beside it, and a tree outside that must never change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ use crate::tree::{DIR, Node, Picture, RUNTIME, Tree, file, path_of, read_node, r
 static RUNTIME_THREADS: LazyLock<tokio::runtime::Runtime> =
     LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
 
-/// What stands outside the workspace. No archive, link or race may show it or change it.
+/// The content outside the workspace. No archive, link or race may reveal or change it.
 pub const SECRET: &str = "nobody's business";
 
-/// Where a test happens.
+/// The place of one test.
 pub struct Place {
     temp: TempDir,
 }
@@ -70,22 +70,22 @@ impl Place {
         self.root().join("outside")
     }
 
-    /// The workspace's folder in the sandbox that is a folder.
+    /// The workspace's folder in the sandbox, if that is a folder.
     pub fn remote(&self) -> PathBuf {
         self.root().join("sandbox/workspace")
     }
 
-    /// What the workspace holds, but for the library's own folder.
+    /// The content of the workspace, without the library's own folder.
     pub fn tree(&self) -> Tree {
         read_tree(&self.workspace())
     }
 
-    /// What is to be uploaded.
+    /// The input of a prepare.
     pub fn upload(&self) -> Upload {
         Self::upload_of(self.root())
     }
 
-    /// What is to be uploaded in the place with that root.
+    /// The input of a prepare in the place with that root.
     pub fn upload_of(root: &Path) -> Upload {
         Upload {
             workspace: root.join("workspace"),
@@ -118,7 +118,7 @@ impl Place {
         (client, session)
     }
 
-    /// Local versions that were kept aside, by the path that they were at.
+    /// The local versions that were backed up, by the path that they were at.
     pub fn kept_aside(&self) -> Vec<(Vec<u8>, Node)> {
         let conflicts = self.at(RUNTIME).join("conflicts");
         if !fs::symlink_metadata(&conflicts).is_ok_and(|metadata| metadata.is_dir()) {
@@ -128,14 +128,14 @@ impl Place {
         times.flat_map(|time| read_tree(&time.unwrap().path())).collect()
     }
 
-    /// Whether bytes that somebody wrote are still to be found in the workspace: at that path, or kept aside.
+    /// Whether given bytes still exist: at that path in the workspace, or backed up.
     pub fn still_has(&self, path: &[u8], node: &Node) -> bool {
         let full = self.at(path_of(path));
         (fs::symlink_metadata(&full).is_ok() && read_node(&full) == *node)
             || self.kept_aside().iter().any(|(_, kept)| kept == node)
     }
 
-    /// Asserts that nothing but kept versions is left in the library's folder, and no lock beside the workspace.
+    /// Asserts that only backups are left in the library's folder, and no lock beside the workspace.
     #[track_caller]
     pub fn assert_no_litter(&self) {
         if let Ok(names) = fs::read_dir(self.at(RUNTIME)) {
@@ -148,7 +148,7 @@ impl Place {
         assert!(!self.root().join("workspace.paperclip-restore.lock").exists(), "the lock was left behind");
     }
 
-    /// A picture of what must never change.
+    /// An observation of what must never change.
     pub fn outside_picture(&self) -> Picture {
         Picture::of(&self.outside())
     }
@@ -170,13 +170,13 @@ pub fn restore<C: SandboxClient<Failure = Failure>>(session: &Session, client: &
     restore_until(&Cancel::default(), session, client)
 }
 
-/// Tells what a restore would do.
+/// Previews a restore.
 pub fn look<C: SandboxClient<Failure = Failure>>(session: &Session, client: &C) -> Result<Report, Failed> {
     let looked = RUNTIME_THREADS.block_on(session.restore(client, true, &Cancel::default()));
     looked.map(|restored| restored.report)
 }
 
-/// Restores, unless that is cancelled.
+/// Restores, unless cancelled.
 pub fn restore_until<C: SandboxClient<Failure = Failure>>(
     cancel: &Cancel,
     session: &Session,
@@ -199,7 +199,7 @@ pub fn begin_merge(base: Snapshot, source: &Path, target: &Path) -> Result<Folde
     }))
 }
 
-/// Restores and expects our own error.
+/// Restores, and expects an error of our own.
 #[track_caller]
 pub fn refused<C: SandboxClient<Failure = Failure>>(session: &Session, client: &C) -> Error {
     match restore(session, client) {

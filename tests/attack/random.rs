@@ -1,10 +1,10 @@
-//! Numbers that look random and are the same in each run.
+//! Pseudo-random numbers that are the same in each run.
 
-/// The `SplitMix64` generator: its state is a counter, so that neighbouring seeds have nothing in common.
+/// The `SplitMix64` generator. Its state is a counter, so neighbouring seeds give unrelated numbers.
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence of that seed.
+    /// Starts the sequence of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -22,7 +22,7 @@ impl Random {
         usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
     }
 
-    /// Whether something that happens once in `times` happens now.
+    /// True once in `times` times on average.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

@@ -1,4 +1,4 @@
-//! Archives that are read without a restore.
+//! Reads archives without a restore.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use sandbox_managed_runtime::archive::unpack::{self, Archive, Sink, StreamedFile
 use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::path::RelativePath;
 
-/// Contents of files by where their headers begin, and what was told of the file that is none of the tree's.
+/// The contents of files by the offsets of their headers, and the content of the control file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// What each file holds.
+    /// The content of each file.
     pub files: BTreeMap<u64, Vec<u8>>,
-    /// What the reader told of the control file, as it passed.
+    /// The content of the control file, as the reader passed it on.
     pub controls: Vec<Vec<u8>>,
 }
 
@@ -45,7 +45,7 @@ impl Sink for Contents {
     }
 }
 
-/// Reads a stream, with the contents of the files in it.
+/// Reads a stream, with the contents of its files.
 pub fn read_stream(
     stream: &mut dyn Stream,
     control: Option<&RelativePath>,
@@ -65,11 +65,11 @@ pub fn unpack(
     read_stream(&mut Whole::new(&archive.to_vec()), control, ignore).map(|(archive, _)| archive)
 }
 
-/// A stream that gives what `length` says: how many bytes, of as many as it may give.
+/// A stream in chunks of the sizes that `length` returns, given the largest size allowed.
 pub struct Dripping<'a, F> {
-    /// What is still to come.
+    /// What is still to be read.
     pub rest: &'a [u8],
-    /// How many bytes come next.
+    /// The size of the next chunk.
     pub length: F,
 }
 

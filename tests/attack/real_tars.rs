@@ -1,4 +1,4 @@
-//! Archives of real tars, in all formats they know, odd but legitimate: restored rightly.
+//! Archives of real tar programs, in all their formats, unusual but valid, are restored correctly.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::place::{Place, refused, restore};
 use crate::tree::{DIR, Node, Tree, assert_same, file, link, tree, write_tree};
 
-/// What every format can hold: names that fit into 100 bytes.
+/// A tree that every format can hold: names fit into 100 bytes.
 fn plain() -> Tree {
     tree([
         ("-rf", file("a name like an option")),
@@ -26,7 +26,7 @@ fn plain() -> Tree {
     ])
 }
 
-/// What needs more than the header has room for.
+/// A tree that does not fit into plain headers.
 fn long() -> Tree {
     let mut tree = plain();
     let folder = vec!["f".repeat(60); 4].join("/");
@@ -43,7 +43,7 @@ fn long() -> Tree {
     tree
 }
 
-/// Prefixes split at a slash hold up to 255 bytes, with no name above 100.
+/// Names of up to 255 bytes that can be split at a slash, with at most 100 bytes behind it.
 fn split() -> Tree {
     let mut tree = plain();
     let folder = vec!["p".repeat(70); 2].join("/");
@@ -53,7 +53,7 @@ fn split() -> Tree {
     tree
 }
 
-/// Has a tar archive the tree, with hard links besides, and restores what it made.
+/// Has a tar program archive the tree, with hard links, and restores the archive.
 #[track_caller]
 fn restores(what: &str, tree: &Tree, command: &[&str]) {
     let place = Place::with(&crate::tree::tree([("gone", file("deleted in the sandbox"))]));
@@ -77,7 +77,7 @@ fn archive(place: &Place, tree: &Tree, command: &[&str]) -> Vec<u8> {
     run(&source, command)
 }
 
-/// Runs a tar in a folder; the archive is what it writes to its output.
+/// Runs a tar program in a folder. Its output is the archive.
 fn run(folder: &Path, command: &[&str]) -> Vec<u8> {
     let output = Command::new(command[0]).args(&command[1..]).current_dir(folder).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -85,7 +85,7 @@ fn run(folder: &Path, command: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn gnu_tar() {
+fn archives_of_gnu_tar_are_restored() {
     for format in ["gnu", "oldgnu", "posix"] {
         restores(format, &long(), &["tar", "-c", "--format", format, "."]);
         restores(format, &long(), &["tar", "-c", "--format", format, "-b1", "--sort=name", "--", "."]);
@@ -106,7 +106,7 @@ fn gnu_tar() {
 }
 
 #[test]
-fn bsdtar() {
+fn archives_of_bsdtar_are_restored() {
     for format in ["pax", "gnutar"] {
         restores(format, &long(), &["bsdtar", "-c", "-f", "-", "--format", format, "."]);
     }
@@ -116,13 +116,13 @@ fn bsdtar() {
 }
 
 #[test]
-fn busybox_and_toybox() {
+fn archives_of_busybox_and_toybox_are_restored() {
     restores("busybox", &long(), &["busybox", "tar", "-c", "-f", "-", "."]);
     restores("toybox", &long(), &["toybox", "tar", "-c", "-f", "-", "."]);
 }
 
 #[test]
-fn names_without_a_dot() {
+fn names_without_a_leading_dot_are_restored() {
     let names = ["-rf", "a b\nc", "dir", "dir.txt", "hollow", "large", "link", "outward", "secret", "setuid"];
     let tree: Tree = plain().into_iter().filter(|(path, _)| !path.starts_with(b"unicode")).collect();
     for tar in [
@@ -135,7 +135,7 @@ fn names_without_a_dot() {
 }
 
 #[test]
-fn sparse_files_are_refused_or_whole() {
+fn sparse_files_are_refused_or_restored_completely() {
     for format in [
         &["--format=gnu"][..],
         &["--format=posix", "--sparse-version=0.0"],
@@ -158,7 +158,7 @@ fn sparse_files_are_refused_or_whole() {
 }
 
 #[test]
-fn the_corpus() {
+fn the_archives_of_the_corpus_are_restored() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let expected = tree([
         ("dir", DIR),

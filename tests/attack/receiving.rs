@@ -1,4 +1,4 @@
-//! Archives that are taken in while they pass: in pieces of any size, with content that is needed again later, and beside local
+//! Archives that are read in pieces of any size, with content that is needed again later, and beside local
 //! files that change meanwhile.
 
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ use crate::raw_tar::{BLOCK, RawTar};
 use crate::reading::{Dripping, read_stream};
 use crate::tree::{DIR, Node, Picture, RUNTIME, Tree, assert_same, file, link, to_tar, tree};
 
-/// By which everything is taken in as it is.
+/// Reads everything as it is.
 fn reception<'a>(workspace: &'a Root, base: &'a Snapshot, cancel: &'a Cancel) -> Reception<'a> {
     Reception {
         base,
@@ -39,7 +39,7 @@ fn reception<'a>(workspace: &'a Root, base: &'a Snapshot, cancel: &'a Cancel) ->
     }
 }
 
-/// Takes in an archive of which nothing is dropped.
+/// Reads an archive of which nothing is dropped.
 pub fn take_in_stream(
     place: &Place,
     base: &Snapshot,
@@ -49,7 +49,7 @@ pub fn take_in_stream(
     take_in_but_for(&[], place, base, stream, every_file)
 }
 
-/// The same, where some names are dropped.
+/// The same, with some names dropped.
 fn take_in_but_for(
     dropped: &[&str],
     place: &Place,
@@ -65,12 +65,12 @@ fn take_in_but_for(
     reception.settle(received)
 }
 
-/// What the workspace holds, as the base of a merge.
+/// The content of the workspace, as the base of a merge.
 pub fn base_of(place: &Place) -> Snapshot {
     snapshot(&Root::open(&place.workspace()).unwrap(), &|_| false, &Cancel::default()).unwrap()
 }
 
-/// Asserts that what is staged is what it is said to be, and that all else is the base's.
+/// Asserts that the staged content is as recorded, and that all other entries equal the base's.
 #[track_caller]
 pub fn assert_consistent(place: &Place, base: &Snapshot, incoming: Incoming) {
     let root = Root::open(&place.workspace()).unwrap();
@@ -131,7 +131,7 @@ fn uploaded() -> Tree {
     tree([("a", DIR), ("a/one", file("1")), ("b", file("2")), ("c", link("b")), ("empty", file(""))])
 }
 
-/// Everything that an archive can have.
+/// An archive with every kind of entry.
 fn of_everything() -> RawTar {
     to_tar(&uploaded())
         .file("b", "changed")
@@ -147,7 +147,7 @@ fn of_everything() -> RawTar {
 }
 
 #[test]
-fn in_pieces_of_any_size_the_same_is_read() {
+fn an_archive_in_pieces_of_any_size_is_read_equally() {
     let large = vec![b'l'; 2 * PIECE + 77];
     let nearly = vec![b'n'; PIECE - 100];
     let archives = [
@@ -174,7 +174,7 @@ fn in_pieces_of_any_size_the_same_is_read() {
 }
 
 #[test]
-fn in_pieces_of_any_size_the_same_is_staged() {
+fn an_archive_in_pieces_of_any_size_is_staged_equally() {
     let large = vec![b'l'; 2 * PIECE + 77];
     let archive = of_everything().file("large", &large).hard_link("large2", "large").file("z", "last").end();
     let place = Place::with(&uploaded());
@@ -192,7 +192,7 @@ fn in_pieces_of_any_size_the_same_is_staged() {
 }
 
 #[test]
-fn cut_off_at_every_block_it_is_truncated_there() {
+fn an_archive_cut_at_any_block_is_truncated_there() {
     let archive = of_everything().end();
     let place = Place::with(&uploaded());
     let base = base_of(&place);
@@ -211,7 +211,7 @@ fn cut_off_at_every_block_it_is_truncated_there() {
 }
 
 #[test]
-fn a_large_file_that_is_cut_off_leaves_nothing() {
+fn a_truncated_large_file_leaves_no_stage() {
     let archive = RawTar::new().file("large", vec![b'x'; 3 * PIECE]).end();
     let place = Place::with(&uploaded());
     let base = base_of(&place);
@@ -224,7 +224,7 @@ fn a_large_file_that_is_cut_off_leaves_nothing() {
 }
 
 #[test]
-fn of_two_entries_with_one_name_the_first_is_not_kept_in_the_stage() {
+fn of_two_entries_with_one_name_only_the_last_stays_in_the_stage() {
     let large = |byte| vec![byte; PIECE + 1];
     let place = Place::with(&tree([("x", file("base")), ("large", file(large(b'b')))]));
     let base = base_of(&place);
@@ -244,7 +244,7 @@ fn of_two_entries_with_one_name_the_first_is_not_kept_in_the_stage() {
             assert_consistent(&place, &base, incoming);
         }
     }
-    // A further name of the first keeps what that was.
+    // A hard link to the first one keeps its content.
     let archive = RawTar::new().file("x", "1").hard_link("y", "x").file("x", "base").end();
     let incoming = take_in_stream(&place, &base, &mut Whole::new(&archive), false).unwrap();
     assert_holds(&incoming, "x", b"base");
@@ -252,12 +252,12 @@ fn of_two_entries_with_one_name_the_first_is_not_kept_in_the_stage() {
     assert_consistent(&place, &base, incoming);
 }
 
-/// What becomes of a workspace before a download comes.
+/// A change to the workspace before the download.
 type Change = fn(&Place);
 
-/// The first name is as it was, so that its content passes without being staged, and a further one needs it.
+/// The first name is unchanged, so its content passes without being staged, but a new hard link needs it.
 #[test]
-fn content_that_is_needed_after_it_passed_is_taken_from_a_local_file() {
+fn content_that_was_not_staged_is_copied_from_a_local_file() {
     for content in [b"content".to_vec(), vec![b'x'; 2 * PIECE + 5]] {
         let uploaded =
             tree([("a", file(content.clone())), ("other", file(content.clone())), ("z", file("z"))]);
@@ -270,7 +270,7 @@ fn content_that_is_needed_after_it_passed_is_taken_from_a_local_file() {
         };
         let edit_all: Change = |place| {
             fs::write(place.at("a"), "edited").unwrap();
-            // Of the same length.
+            // With the same length.
             let mut content = fs::read(place.at("other")).unwrap();
             content[0] ^= 1;
             fs::write(place.at("other"), content).unwrap();
@@ -290,7 +290,7 @@ fn content_that_is_needed_after_it_passed_is_taken_from_a_local_file() {
             }
             let before = Picture::inside(&place.workspace());
             let taken = take_in_stream(&place, &base, &mut Whole::new(&archive), false);
-            // A large file that is another one here is staged while it passes.
+            // A large file that differs here is staged while it is read.
             if is_found || content.len() > PIECE {
                 let incoming = taken.unwrap_or_else(|error| panic!("{name}: {error}"));
                 assert_holds(&incoming, "new", &content);
@@ -312,7 +312,7 @@ fn content_that_is_needed_after_it_passed_is_taken_from_a_local_file() {
 }
 
 #[test]
-fn further_names_of_a_file_that_is_dropped_are_files_of_their_own() {
+fn hard_links_to_a_dropped_file_are_separate_files() {
     let uploaded = tree([("a", file("content")), ("b", file("content"))]);
     let place = Place::with(&uploaded);
     let base = base_of(&place);
@@ -364,7 +364,7 @@ fn each_name_of_an_inode_gets_the_mode_that_it_can_have() {
     }
 }
 
-/// A file of several pieces, which has one other byte there.
+/// A file of several pieces, with one other byte at an offset.
 fn large(length: usize, other: Option<usize>) -> Vec<u8> {
     let mut content: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
     if let Some(at) = other {
@@ -373,11 +373,11 @@ fn large(length: usize, other: Option<usize>) -> Vec<u8> {
     content
 }
 
-/// What a large file is here and in the sandbox.
+/// A large file here and in the sandbox.
 type Versions = (&'static str, Option<Vec<u8>>, Vec<u8>);
 
 #[test]
-fn a_large_file_against_the_local_one() {
+fn a_large_file_is_staged_only_where_it_differs_from_the_local_one() {
     const LENGTH: usize = 2 * PIECE + 100;
     let same = || large(LENGTH, None);
     let cases: [Versions; 15] = [
@@ -410,7 +410,7 @@ fn a_large_file_against_the_local_one() {
             let archive = tar().hard_link("further", "large").file("z", "after").end();
             let incoming = take_in_stream(&place, &base, &mut Whole::new(&archive), every_file);
             if !every_file && name == "the local one is longer" {
-                // So far as it came it was the local one, which is not what its further name needs.
+                // So far it equalled the local file, which is not what its hard link needs.
                 assert!(matches!(incoming, Err(Error::NotStaged)), "{incoming:?}");
                 continue;
             }
@@ -445,7 +445,7 @@ fn a_large_file_is_not_compared_through_a_link() {
         mode
     };
     let reception = Reception { mode: &count, ..reception(&root, &base, &cancel) };
-    // Had the link been followed, its beginning would be needed, and is another one by then.
+    // If the link were followed, the beginning would be needed, and has changed by then.
     let change = || {
         while parts.load(Ordering::SeqCst) < 2 {
             thread::yield_now();
@@ -458,7 +458,7 @@ fn a_large_file_is_not_compared_through_a_link() {
     assert_consistent(&place, &base, incoming);
 }
 
-/// A stream during which something is done, once so many bytes have been asked for.
+/// A stream that runs an action once that many bytes have been requested.
 struct Meddling<'a, F> {
     bytes: &'a [u8],
     given: usize,
@@ -487,7 +487,7 @@ impl<F: FnOnce() + Send> Stream for Meddling<'_, F> {
 }
 
 #[test]
-fn a_large_file_whose_local_beginning_changes_meanwhile() {
+fn a_large_file_is_staged_correctly_if_the_local_one_changes_meanwhile() {
     const LENGTH: usize = 4 * PIECE;
     let theirs = large(LENGTH, Some(LENGTH - 1));
     for is_elsewhere in [false, true] {
@@ -504,7 +504,7 @@ fn a_large_file_whose_local_beginning_changes_meanwhile() {
             let root = Root::open(&place.workspace()).unwrap();
             let (cancel, parts) = (Cancel::default(), AtomicUsize::new(0));
             let count = |path: &RelativePath, mode| {
-                // It is asked for the mode once for each part.
+                // The mode is requested once for each part.
                 parts.fetch_add(usize::from(*path == at("large")), Ordering::SeqCst);
                 mode
             };
@@ -533,9 +533,9 @@ fn a_large_file_whose_local_beginning_changes_meanwhile() {
     }
 }
 
-/// What must pass again is asked for again, once, and the restore is as any other.
+/// An archive is requested again, once, if its content is needed again, and the restore is like any other.
 #[test]
-fn a_restore_that_needs_what_has_passed_downloads_again_and_stages_every_file() {
+fn a_restore_that_lacks_content_downloads_again_and_stages_every_file() {
     let uploaded = tree([("a", file("content")), ("b", file("1"))]);
     let archive = to_tar(&uploaded).hard_link("new", "a").file("b", "2").end();
     for is_edited in [false, true] {
@@ -557,8 +557,8 @@ fn a_restore_that_needs_what_has_passed_downloads_again_and_stages_every_file() 
 }
 
 #[test]
-fn modes_that_the_sandbox_has_by_itself_leave_nothing_in_the_stage() {
-    // The local one is a sandbox that keeps no modes but one.
+fn modes_of_the_sandboxs_own_leave_nothing_in_the_stage() {
+    // The local side is a sandbox that has only one mode for all files.
     let place = Place::with(&tree([("a", file("1")), ("b", file("2"))]));
     let base = base_of(&place);
     let archive = RawTar::new().file_with_mode("a", 0o777, "1").file_with_mode("b", 0o777, "changed").end();
@@ -566,7 +566,7 @@ fn modes_that_the_sandbox_has_by_itself_leave_nothing_in_the_stage() {
     let cancel = Cancel::default();
     let reception = reception(&root, &base, &cancel);
     let mut received = reception.receive(&mut Whole::new(&archive)).unwrap();
-    // It is told after the archive has passed.
+    // The modes are known only after the archive was read.
     for entry in &mut received.archive.entries {
         entry.content = Content::File { mode: 0o644 };
     }
@@ -576,12 +576,12 @@ fn modes_that_the_sandbox_has_by_itself_leave_nothing_in_the_stage() {
 }
 
 #[test]
-fn what_is_told_before_a_file_passes_counts_for_it() {
+fn modes_that_are_known_before_a_file_apply_to_it() {
     let place = Place::with(&tree([("a", file("1"))]));
     let base = base_of(&place);
     let before = Picture::of(&place.workspace());
     let (root, cancel) = (Root::open(&place.workspace()).unwrap(), Cancel::default());
-    // Where nothing is told it differs.
+    // Without known modes it differs.
     let (control, mode) = (at("control"), AtomicU32::new(0o777));
     let reception = Reception {
         left_alone: &|path| *path == at("control"),
@@ -599,8 +599,8 @@ fn what_is_told_before_a_file_passes_counts_for_it() {
 }
 
 #[test]
-fn a_sandbox_that_is_refused_as_another_one_changes_nothing_that_the_session_knows() {
-    // Names of which a sandbox may have lost some.
+fn a_sandbox_that_was_replaced_does_not_change_the_session() {
+    // Names that a sandbox may have lost.
     let uploaded = tree([("A", file("1")), ("a", file("2")), ("b", file("3"))]);
     let place = Place::with(&uploaded);
     let (client, session) = place.prepare_canned();
@@ -610,7 +610,7 @@ fn a_sandbox_that_is_refused_as_another_one_changes_nothing_that_the_session_kno
     assert_same(&place.tree(), &uploaded, "refused");
     place.assert_no_litter();
 
-    // The right one comes back, and an agent has removed one of these names there.
+    // The right sandbox is back, and an agent has removed one of these names in it.
     let left = tree([("a", file("2")), ("b", file("3"))]);
     client.answer(to_tar(&left).end());
     let report = restore(&session, &*client).unwrap();

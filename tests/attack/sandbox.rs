@@ -1,4 +1,4 @@
-//! Sandboxes: one that is a folder with a real `sh`, and one that answers every download with given bytes.
+//! Test sandboxes: one is a folder with a real `sh`, the other answers every download with given bytes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,33 +11,33 @@ use sandbox_managed_runtime::sandbox::client::{Part, SandboxClient};
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// The test wanted this call to fail.
+    /// The test made this call fail.
     Wanted(usize),
-    /// The test wanted this call to fail, and the next to succeed.
-    Passing(usize),
-    /// A command failed, with what it said.
+    /// The test made this call fail temporarily: the next one succeeds.
+    Temporary(usize),
+    /// A command failed, with its output.
     Command(String),
     /// A file could not be read or written.
     File(String),
 }
 
-/// Counts the calls and fails one of them.
+/// Counts the calls, and fails one of them.
 #[derive(Default)]
 pub struct Calls {
     done: AtomicUsize,
     fail_at: Mutex<Option<usize>>,
-    /// Whether the failure passes.
+    /// Whether the failure is temporary.
     pub passes: AtomicBool,
 }
 
 impl Calls {
-    /// Starts counting anew, and fails the call of that number.
+    /// Starts counting again, and fails the nth call.
     pub fn fail_at(&self, call: Option<usize>) {
         self.done.store(0, Ordering::SeqCst);
         *self.fail_at.lock().unwrap() = call;
     }
 
-    /// How many calls there were.
+    /// The number of calls.
     pub fn count(&self) -> usize {
         self.done.load(Ordering::SeqCst)
     }
@@ -48,21 +48,21 @@ impl Calls {
         match (fails, self.passes.load(Ordering::SeqCst)) {
             (false, _) => call(),
             (true, false) => Err(Failure::Wanted(number)),
-            (true, true) => Err(Failure::Passing(number)),
+            (true, true) => Err(Failure::Temporary(number)),
         }
     }
 }
 
-/// A sandbox on this machine: its paths are real paths, its commands run in `sh`.
+/// A sandbox on this machine: its paths are real paths, and its commands run in `sh`.
 #[derive(Default)]
 pub struct LocalSandbox {
     /// The calls made to it.
     pub calls: Calls,
-    /// The directory with its tools, `sh` among them; those of this machine where there is none.
+    /// The folder with its tools, including `sh`. Without one, it has those of this machine.
     pub tools: Option<PathBuf>,
-    /// How many bytes the last file had that was read.
+    /// The size of the last file that was read.
     pub last_read: AtomicUsize,
-    /// How many bytes were written, in all files.
+    /// How many bytes were written to all files.
     pub written: AtomicUsize,
 }
 
@@ -99,11 +99,11 @@ impl SandboxClient for LocalSandbox {
     }
 
     fn is_passing(&self, failure: &Failure) -> bool {
-        matches!(failure, Failure::Passing(_))
+        matches!(failure, Failure::Temporary(_))
     }
 
     async fn discard(&self, path: &str) {
-        // It may not be there.
+        // It may not exist.
         let _gone = fs::remove_file(path);
     }
 
@@ -127,34 +127,34 @@ impl SandboxClient for LocalSandbox {
     }
 }
 
-/// A sandbox that takes everything and answers each download with the same bytes.
+/// A sandbox that accepts everything and answers each download with the same bytes.
 #[derive(Default)]
 pub struct CannedSandbox {
-    /// What a download brings.
+    /// The content of each download.
     pub download: Mutex<Vec<u8>>,
-    /// What was uploaded last.
+    /// The last upload.
     pub upload: Mutex<Vec<u8>>,
-    /// Whether its mark is gone.
+    /// Whether its mark is missing.
     pub has_forgotten: AtomicBool,
-    /// How often it was asked for a download.
+    /// How often a download was requested.
     pub downloads: AtomicUsize,
 }
 
 impl CannedSandbox {
-    /// Answers the next downloads with these bytes.
+    /// Sets the content of the next downloads.
     pub fn answer(&self, download: impl Into<Vec<u8>>) {
         *self.download.lock().unwrap() = download.into();
         self.has_forgotten.store(false, Ordering::SeqCst);
     }
 
-    /// Answers the next downloads with these bytes and nothing before them: its mark is gone.
+    /// Sets the content of the next downloads, without the entry for the mark before it.
     pub fn answer_unmarked(&self, download: impl Into<Vec<u8>>) {
         self.answer(download);
         self.has_forgotten.store(true, Ordering::SeqCst);
     }
 }
 
-/// The entry of a download that tells which upload the sandbox had, as the script in that upload makes it.
+/// The entry of a download that tells which upload the sandbox has, as the uploaded script makes it.
 pub fn mark_of(upload: &[u8]) -> Vec<u8> {
     let setting = |name: &str| {
         let name = format!("\n{name}=");

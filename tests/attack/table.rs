@@ -1,4 +1,4 @@
-//! The table of the merge, over every combination of what base, sandbox and workspace may hold at one path.
+//! The table of the merge, for every combination of entries in base, sandbox and workspace at one path.
 
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::fs::Root;
@@ -8,7 +8,7 @@ use crate::model::merge;
 use crate::place::{Place, begin_merge, restore};
 use crate::tree::{DIR, Node, Picture, Tree, change_tree, file, link, to_tar, tree, write_tree};
 
-/// Everything that may stand at the path `p`, by name.
+/// Every entry that may be at the path `p`, by name.
 fn states() -> Vec<(&'static str, Tree)> {
     vec![
         ("absent", Tree::new()),
@@ -28,12 +28,12 @@ fn states() -> Vec<(&'static str, Tree)> {
     ]
 }
 
-/// Names around it that sort between a folder and what is in it, and that nobody changes.
+/// Names around `p` that sort between a folder and its content, and that nobody changes.
 fn around() -> Tree {
     tree([("o", file("o")), ("p-", file("p-")), ("p.x", DIR), ("p.x/x", file("x")), ("q", link("p"))])
 }
 
-/// Every combination in a folder that has its name, as (base, sandbox, workspace); one set of trees for each base.
+/// Every combination, in a folder of its own, as (base, sandbox, workspace); one set of trees for each base.
 fn combinations() -> Vec<[Tree; 3]> {
     let mut sets = Vec::new();
     for (base_name, base) in states().into_iter().filter(|(name, _)| *name != "FIFO") {
@@ -56,7 +56,7 @@ fn combinations() -> Vec<[Tree; 3]> {
 }
 
 #[test]
-fn every_combination_restored() {
+fn every_combination_is_restored_by_the_table() {
     for [base, theirs, ours] in combinations() {
         let place = Place::with(&base);
         let (client, session) = place.prepare_canned();
@@ -67,12 +67,12 @@ fn every_combination_restored() {
         outcome.assert_is(&place.workspace(), &report, "first");
         place.assert_no_litter();
 
-        // The base has moved on: the same download brings nothing again.
+        // The base has moved on: the same download changes nothing any more.
         let before = Picture::of(&place.workspace());
         restore(&session, &*client).unwrap();
         assert_eq!(Picture::of(&place.workspace()), before);
 
-        // And the next one is told apart from what the sandbox held, not from what was uploaded.
+        // The next download is compared with what the sandbox had, not with what was uploaded.
         let again = merge(&outcome.base, &base, &outcome.tree);
         client.answer(to_tar(&base).end());
         let report = restore(&session, &*client).unwrap();
@@ -81,7 +81,7 @@ fn every_combination_restored() {
 }
 
 #[test]
-fn every_combination_merged_from_a_folder() {
+fn every_combination_is_merged_from_a_folder_by_the_table() {
     for [base, theirs, ours] in combinations() {
         let place = Place::with(&base);
         let source = place.root().join("source");

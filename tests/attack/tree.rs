@@ -1,4 +1,4 @@
-//! Trees as plain values, written to disk and read back without any help from what is tested.
+//! Trees as plain values, written to disk and read back without the code under test.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -9,10 +9,10 @@ use std::path::Path;
 
 use crate::raw_tar::RawTar;
 
-/// The workspace's folder that belongs to the library.
+/// The library's own folder in a workspace.
 pub const RUNTIME: &str = ".paperclip-runtime";
 
-/// What stands at one path.
+/// The entry at one path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Node {
     /// A folder with its permission bits.
@@ -21,7 +21,7 @@ pub enum Node {
     File(u32, Vec<u8>),
     /// A symbolic link.
     Link(Vec<u8>),
-    /// A named pipe; or a socket, where one is read.
+    /// A FIFO. Sockets are read as this too.
     Fifo,
 }
 
@@ -61,7 +61,7 @@ pub fn above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(slash, _)| &path[..slash])
 }
 
-/// Reads a folder, but for the library's own in it.
+/// Reads a folder, without the library's own folder in it.
 pub fn read_tree(root: &Path) -> Tree {
     let mut found = Tree::new();
     read_below(root, b"", &mut |path| path != RUNTIME.as_bytes(), &mut |path, full| {
@@ -70,7 +70,7 @@ pub fn read_tree(root: &Path) -> Tree {
     found
 }
 
-/// What stands at a path.
+/// Reads the entry at a path.
 pub fn read_node(full: &Path) -> Node {
     let metadata = fs::symlink_metadata(full).unwrap();
     let mode = metadata.mode() & 0o7777;
@@ -111,7 +111,7 @@ pub fn write_tree(root: &Path, tree: &Tree) {
     for (path, node) in tree {
         write_node(&root.join(path_of(path)), node);
     }
-    // What lies in a folder of another mode is there by now.
+    // The content of a folder with another mode has been written by now.
     for (path, node) in tree.iter().rev() {
         if let Node::Folder(mode) = node {
             set_mode(&root.join(path_of(path)), *mode);
@@ -119,7 +119,7 @@ pub fn write_tree(root: &Path, tree: &Tree) {
     }
 }
 
-/// Puts a node where nothing stands, below an existing folder.
+/// Writes a node at a path where nothing is, in an existing folder.
 pub fn write_node(full: &Path, node: &Node) {
     match node {
         Node::Folder(mode) => {
@@ -138,12 +138,12 @@ pub fn write_node(full: &Path, node: &Node) {
     }
 }
 
-/// Sets permission bits, whatever the umask says.
+/// Sets permission bits, whatever the umask.
 pub fn set_mode(full: &Path, mode: u32) {
     fs::set_permissions(full, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Removes whatever stands at a path; nothing may stand there already.
+/// Removes whatever is at a path, if there is anything.
 pub fn remove(full: &Path) {
     match fs::symlink_metadata(full) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(full).unwrap(),
@@ -152,7 +152,7 @@ pub fn remove(full: &Path) {
     }
 }
 
-/// Changes what is on disk from one tree to another, and touches nothing that is in both.
+/// Changes the disk from one tree to another, and touches nothing that is the same in both.
 pub fn change_tree(root: &Path, from: &Tree, to: &Tree) {
     for (path, node) in from.iter().rev() {
         if to.get(path) != Some(node)
@@ -182,7 +182,8 @@ pub fn to_tar(tree: &Tree) -> RawTar {
     })
 }
 
-/// Everything that can be seen of a folder, times and inodes included: two pictures differ if anything was done.
+/// Everything that can be observed of a folder, including times and inodes. Two of these differ if anything
+/// was done.
 #[derive(PartialEq, Eq, Clone)]
 pub struct Picture(BTreeMap<Vec<u8>, Sight>);
 
@@ -195,7 +196,7 @@ struct Sight {
 }
 
 impl Picture {
-    /// Of a folder and all below it.
+    /// Takes a folder and everything below it.
     pub fn of(root: &Path) -> Self {
         let mut seen = BTreeMap::new();
         let mut look = |path: Vec<u8>, full: &Path| {
@@ -215,7 +216,7 @@ impl Picture {
         Self(seen)
     }
 
-    /// Of all below a folder, but not of the folder: something was made in it and removed again.
+    /// Takes everything below a folder, but not the folder itself, in which something was made and removed.
     pub fn inside(root: &Path) -> Self {
         let mut picture = Self::of(root);
         picture.0.remove(&b"."[..]);
@@ -231,7 +232,7 @@ impl std::fmt::Debug for Picture {
     }
 }
 
-/// Asserts that two trees are the same, and shows only where they are not.
+/// Asserts that two trees are equal. A failure shows only the differences.
 #[track_caller]
 pub fn assert_same(found: &Tree, expected: &Tree, what: &str) {
     let paths: std::collections::BTreeSet<_> = found.keys().chain(expected.keys()).collect();

@@ -1,4 +1,4 @@
-//! Downloads that were cut off or damaged on the way.
+//! Downloads that were truncated or damaged on the way.
 
 use crate::place::{Place, refused, restore};
 use crate::random::Random;
@@ -10,7 +10,8 @@ fn uploaded() -> Tree {
     tree([("a", DIR), ("a/one", file("1")), ("b", file("2")), ("c", link("b")), ("empty", file(""))])
 }
 
-/// A download that changes something in every way: long names, PAX, links, and content of several blocks.
+/// A download that changes something in every way: long names, PAX records, links, and content of several
+/// blocks.
 fn download() -> (RawTar, Tree) {
     let mut theirs = uploaded();
     theirs.remove(&b"b"[..]);
@@ -25,7 +26,7 @@ fn download() -> (RawTar, Tree) {
 }
 
 #[test]
-fn cut_off_anywhere() {
+fn a_download_truncated_anywhere_is_refused() {
     let (tar, theirs) = download();
     let archive = tar.end();
     let place = Place::with(&uploaded());
@@ -47,8 +48,8 @@ fn cut_off_anywhere() {
     assert_same(&place.tree(), &theirs, "whole at last");
 }
 
-/// Whether two headers differ in nothing but how their checksum is spelled: a space or a NUL ends it, and a space stands
-/// for a leading zero.
+/// Whether two headers differ only in how their checksum is written: it may end in a space or a NUL, and have
+/// spaces instead of leading zeros.
 fn says_the_same(header: &[u8], damaged: &[u8]) -> bool {
     let number = |header: &[u8]| {
         let text = std::str::from_utf8(&header[CHECKSUM]).ok()?.trim_start_matches(' ');
@@ -61,7 +62,7 @@ fn says_the_same(header: &[u8], damaged: &[u8]) -> bool {
 }
 
 #[test]
-fn every_bit_of_the_headers() {
+fn a_flipped_bit_in_a_header_is_refused() {
     let (tar, theirs) = download();
     let archive = tar.end();
     let place = Place::with(&uploaded());
@@ -71,7 +72,7 @@ fn every_bit_of_the_headers() {
     let mut at = 0;
     let mut headers = 0;
     while archive[at] != 0 {
-        // All headers are alike to a checksum: every bit of some, and some bits of every one.
+        // All headers are alike for a checksum: every bit of some headers, and some bits of each.
         let step = if headers % 6 == 1 { 1 } else { 37 };
         for bit in (0..BLOCK * 8).step_by(step) {
             let mut damaged = archive.clone();

@@ -1,16 +1,16 @@
-//! The tools that a sandbox may hold, by whose they are.
+//! The tools that a sandbox may have, by their origin.
 
 use std::path::{Path, PathBuf};
 
-/// Whose tools a sandbox holds.
+/// The origin of a sandbox's tools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Debian's: dash and GNU's.
+    /// Debian's: dash and GNU tools.
     Dash,
     /// The same with bash.
     Bash,
     Busybox,
-    /// Dash with all other tools from toybox, which has no shell.
+    /// Dash, with all other tools from toybox, which has no shell.
     Toybox,
     /// Dash with bsdtar.
     Bsdtar,
@@ -41,13 +41,13 @@ impl Kind {
         }
     }
 
-    /// Puts a tool into a directory, as the program of this machine that it is.
+    /// Puts a tool of this machine into a folder.
     pub fn install(self, tool: &str, into: &Path) {
         std::os::unix::fs::symlink(installed(self.program(tool)), into.join(tool)).unwrap();
     }
 }
 
-/// Where a program of this machine is.
+/// The path of a program of this machine.
 pub fn installed(program: &str) -> PathBuf {
     let folders = std::env::var_os("PATH").unwrap();
     let found = std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.exists());
