@@ -12,13 +12,13 @@ export type Dispatch = (request: Request) => Promise<Uint8Array | (() => Uint8Ar
 
 /** A merge that holds its target's lock. */
 export declare class BegunMerge {
-  /** Looks at the target and merges. */
+  /** Inspects the target and merges. */
   apply(): Promised<undefined>
-  /** Cleans up and releases the lock. Resolves with what the other side held, in pieces, where that is wanted. */
+  /** Cleans up and releases the lock. Resolves with what the other side had, in pieces, if that is wanted. */
   finish(wantsTheirs: boolean): Promised<Pieces | undefined | null>
 }
 
-/** Lets JavaScript stop work that is under way, and stops it when its environment ends. */
+/** Lets JavaScript cancel work, and cancels it when the environment ends. */
 export declare class Canceller {
   constructor()
   cancel(): void
@@ -26,30 +26,30 @@ export declare class Canceller {
 
 /** A held merge lock. */
 export declare class HeldLock {
-  /** Gives the lock back. */
+  /** Releases the lock. */
   release(): Promised<undefined>
 }
 
-/** A long answer on its way to JavaScript, in pieces of JSON, so that no turn of the event loop has to read all of it. */
+/** A long result in pieces of JSON, so no turn of the event loop has to parse all of it. */
 export declare class Pieces {
-  /** The next piece; `null` after the last. */
+  /** The next piece; `null` after the last one. */
   read(): string | null
 }
 
-/** A workspace in its sandbox. */
+/** A workspace that was prepared in a sandbox. */
 export declare class PreparedSession {
-  /** The run's folder in the sandbox. */
+  /** The folder of this run in the sandbox. */
   runtimeRootDir(): string
-  /** What the prepare did, as JSON: see [`values::prepare_report`]. */
+  /** The report of the prepare, as JSON: see [`values::prepare_report`]. */
   prepareReport(): string
-  /** Resolves with the report, where it is wanted, in pieces: see [`values::report`]. */
-  restore(dispatch: Dispatch, canceller: Canceller, wantsReport: boolean, lookOnly: boolean): Promised<Pieces | undefined | null>
+  /** Restores. Resolves with the report in pieces, if it is wanted: see [`values::report`]. */
+  restore(dispatch: Dispatch, canceller: Canceller, wantsReport: boolean, dryRun: boolean): Promised<Pieces | undefined | null>
 }
 
-/** A snapshot on its way from JavaScript, in pieces. */
+/** A snapshot that JavaScript passes in pieces. */
 export declare class SnapshotWriter {
   constructor()
-  /** Takes further entries as JSON pairs. */
+  /** Adds entries, as JSON pairs. */
   write(entries: string): void
 }
 
@@ -61,7 +61,10 @@ export declare function captureSnapshot(root: string, exclude: string): Promised
 
 export declare function createTarballFromDirectory(input: string, canceller: Canceller): Promised<undefined>
 
-/** What the client threw. The value itself stays in JavaScript and never travels through other threads as an error. */
+/**
+ * Stands for a value that the client threw. The value itself stays in JavaScript, and is never passed
+ * between threads as an error.
+ */
 export interface Failure {
   /** The number under which `index.js` keeps the value. */
   kept: number
@@ -71,44 +74,44 @@ export interface Failure {
 
 export declare function mirrorDirectory(input: string, canceller: Canceller): Promised<undefined>
 
-/** Settles in another turn of the event loop, whatever was done to JavaScript's own timers. */
+/** Settles in a later turn of the event loop, even if JavaScript's own timers were replaced. */
 export declare function nextTurn(): Promised<undefined>
 
 export declare function prepareSession(input: string, dispatch: Dispatch, canceller: Canceller): Promised<PreparedSession>
 
-/** The snapshot of what an archive on this machine holds, in pieces. */
+/** The snapshot of an archive on this machine, in pieces. */
 export declare function readArchive(archive: string, exclude: string): Promised<Pieces>
 
-/** What stands at a path now, as a JSON entry; `null` where nothing that a snapshot would hold does. */
+/** The entry at a path, as JSON; `null` if there is none that a snapshot would contain. */
 export declare function readEntry(rootDir: string, relative: string): Promised<string | undefined | null>
 
-/** What `index.js` is asked for. */
+/** A request to `index.js`. */
 export interface Request {
-  /** What is to be done. */
+  /** The operation. */
   op: "allocate" | "release" | "discard" | "makeDir" | "writeFile" | "readFile" | "remove" | "run"
   /** The remote path or the command. */
   target: string
   /** The number of an upload's memory, for `allocate`, `release` and `writeFile`. */
   upload: number
-  /** How many bytes are to be allocated. */
+  /** How many bytes to allocate. */
   size: number
-  /** Which part of an archive is transferred; nothing for other calls. */
+  /** The part of an archive that is transferred; absent for other calls. */
   part?: RequestPart
 }
 
-/** A part of an archive, for progress: see [`Part`]. All sizes are the archive's own, before anything is compressed. */
+/** A part of an archive, for progress: see [`Part`]. All sizes are those of the archive before compression. */
 export interface RequestPart {
-  /** What travels: `workspace` or the key of an asset. */
+  /** What is transferred: `workspace`, or the key of an asset. */
   label: string
-  /** Counted from 0. */
+  /** The number of the part, counted from 0. */
   number: number
-  /** How many bytes come before it. */
+  /** How many bytes of the archive come before this part. */
   before: number
-  /** How many it has; 0 where that is not known. */
+  /** How many bytes this part has; 0 if unknown. */
   size: number
-  /** How many the archive has; 0 where that is not known. */
+  /** How many bytes the archive has; 0 if unknown. */
   total: number
 }
 
-/** The session of a prepare that another process may have made; without a call to the client. */
+/** The session of an earlier prepare, possibly by another process. Makes no call to the client. */
 export declare function resumeSession(input: string): Promised<PreparedSession>

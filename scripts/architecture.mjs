@@ -45,7 +45,7 @@ const PURE = "merge/plan.rs";
 /**
  * Reads the core's sources and says where they break a rule.
  *
- * @returns {Promise<string[]>} One line per breach, `src/file.rs:line: what is wrong`; empty where there is none.
+ * @returns {Promise<string[]>} One line per breach, `src/<file>:<line>: what is wrong`; empty where there is none.
  */
 export async function findBreaches() {
   const folder = path.join(root, "src");

@@ -394,7 +394,7 @@ mod tests {
         if base == Some(theirs) { ours } else { theirs }
     }
 
-    /// The outcomes of the contract's table, row by row, in its own words.
+    /// The outcomes of the merge's table, row by row.
     fn table(base: Option<&Entry>, theirs: Option<&Entry>, ours: &Local) -> Decision {
         let ours_entry = if let Local::Entry(entry) = ours { Some(entry) } else { None };
         let unchanged_in_the_sandbox = base == theirs;

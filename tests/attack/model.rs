@@ -1,4 +1,4 @@
-//! A second implementation of the contract's merge, on plain trees and without regard to speed.
+//! A second implementation of the merge, on plain trees and without regard to speed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -27,7 +27,7 @@ pub struct Outcome {
     pub base: Tree,
 }
 
-/// The merge of contract section 5.
+/// The merge, by its table.
 pub fn merge(base: &Tree, theirs: &Tree, ours: &Tree) -> Outcome {
     merge_but_for(&|_| false, base, theirs, ours)
 }
