@@ -1,4 +1,4 @@
-// createTarballFromDirectory, with the programs that extract its archives as witnesses.
+// createTarballFromDirectory, checked with the programs that extract its archives.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -52,7 +52,7 @@ async function pack(options) {
 
 const names = ({ entries }) => entries.map(({ name }) => name);
 
-/** Extracts the archive anew, without a word from the program, and gives what came out. */
+/** Extracts the archive again, expects no output from the program, and returns what was extracted. */
 async function extracted(tar, options) {
   const target = path.join(await temporaryFolder(), "target");
   await mkdir(target, { mode: 0o777 });
@@ -62,7 +62,7 @@ async function extracted(tar, options) {
   return target;
 }
 
-/** A tree with something of every kind that is archived. */
+/** A tree with an entry of every kind that is archived. */
 async function makeVariedTree() {
   await makeTree(source, {
     "plain.txt": "text",
@@ -117,7 +117,7 @@ describe("an archive", () => {
     });
   });
 
-  it("holds one plain header an entry, in byte order, without any trace of this machine", async () => {
+  it("has one plain header an entry, in byte order, without any trace of this machine", async () => {
     await makeVariedTree();
     const archive = await pack();
 
@@ -138,7 +138,7 @@ describe("an archive", () => {
     }
   });
 
-  it("orders entries by the bytes of their paths, whatever the locale makes of them", async () => {
+  it("orders entries by the bytes of their paths, whatever the locale", async () => {
     await makeTree(source, { "a/z": "", "a.b": "", "a-b": "", ab: "", "A/x": "", a0: "", é: "", "~": "" });
     await writeFile(bytePath(source, "\xff"), "");
     const ordered = ["A/", "A/x", "a/", "a-b", "a.b", "a/z", "a0", "ab", "~", "Ã©", "ÿ"];
@@ -168,7 +168,7 @@ describe("an archive", () => {
   it("of an empty folder is two blocks of zeros", async () => {
     await pack();
     expect(await readFile(archivePath)).toStrictEqual(Buffer.alloc(1024));
-    // toybox takes no archive without an entry for one.
+    // toybox accepts no archive without an entry.
     const { toybox: _, ...others } = TARS;
     for (const tar of Object.values(others)) expect(await readdir(await extracted(tar))).toStrictEqual([]);
   });
@@ -197,11 +197,11 @@ describe("an archive", () => {
 });
 
 describe("long names", () => {
-  /** A relative path of so many bytes, made of folders, that ends in a file. */
+  /** A relative path of that many bytes, made of folders, that ends in a file. */
   function pathOf(length) {
     const parts = [];
     for (let left = length; left > 0;) {
-      // Never so that nothing but a slash would be left.
+      // Never so that only a slash is left.
       const part = left > 202 ? 200 : left;
       parts.push("n".repeat(part));
       left -= part + 1;
@@ -242,8 +242,8 @@ describe("long names", () => {
   });
 });
 
-describe("what is no file, folder or link", () => {
-  it("is left out, and a FIFO is not waited for", async () => {
+describe("an entry that is not a file, folder or link", () => {
+  it("is left out, and a FIFO does not block", async () => {
     await makeTree(source, { "a.txt": "a", pipe: fifo(), "sub/pipe": fifo() });
     const server = createServer().listen(path.join(source, "socket"));
     onTestFinished(() => void server.close());
@@ -251,7 +251,7 @@ describe("what is no file, folder or link", () => {
     expect(names(await pack())).toStrictEqual(["a.txt", "sub/"]);
   });
 
-  it("is left out, too, where a followed link leads to it", async () => {
+  it("is left out also if a followed link leads to it", async () => {
     await makeTree(home, {
       pipe: fifo(),
       "source/to-pipe": link("../pipe"),
@@ -262,7 +262,7 @@ describe("what is no file, folder or link", () => {
 });
 
 describe("hard links", () => {
-  it("are entries that name the first of them in the archive", async () => {
+  it("are link entries to their first name in the archive", async () => {
     await makeTree(source, { "b/first": "text" });
     for (const name of ["a", "c", "d"]) await hardLink(path.join(source, "b/first"), path.join(source, name));
     const { entries } = await pack();
@@ -275,7 +275,7 @@ describe("hard links", () => {
     ]);
   });
 
-  it("to what is not archived are files", async () => {
+  it("to files that are not archived are files", async () => {
     await makeTree(source, { "a.log": "text" });
     await hardLink(path.join(source, "a.log"), path.join(source, "b.txt"));
     await hardLink(path.join(source, "a.log"), path.join(home, "outside"));
@@ -285,7 +285,7 @@ describe("hard links", () => {
 });
 
 describe("followSymlinks", () => {
-  it("archives what links point to, also outside the folder", async () => {
+  it("archives the targets of links, also outside the folder", async () => {
     await makeTree(home, {
       "outside/file.txt": file("outside", 0o640),
       "outside/inner/deep.txt": "deep",
@@ -306,7 +306,7 @@ describe("followSymlinks", () => {
     });
   });
 
-  it("archives a link that dangles, or would loop, as the link", async () => {
+  it("archives a link that dangles or loops as the link", async () => {
     await makeTree(home, {
       "elsewhere/back": link("../source"),
       "source/dangling": link("nowhere"),
@@ -372,7 +372,7 @@ describe("names around the header's 100 bytes", () => {
     await succeed("tar", ["-cf", oracle, ...plain, "--no-recursion", "-C", source, "--", ...top]);
     const [ours, theirs] = [await readFile(archivePath), await readFile(oracle)];
     expect(ours.length).toBe(theirs.length);
-    // GNU tar gives its long names an owner's name and a time of its own; what they say is the same.
+    // GNU tar gives its long-name entries an owner's name and a time of its own; their content is the same.
     const told = (archive) =>
       readArchive(archive).entries.map((entry) => ({ ...entry, content: `${entry.content}` }));
     expect(told(ours)).toStrictEqual(told(theirs));
@@ -492,7 +492,7 @@ describe("archivePath", () => {
     ["a link to a FIFO", link("pipe")],
     ["a link to a device", link("/dev/null")],
   ])("that is %s is refused before anything is read, and stays", async (_, there) => {
-    // It would fail for another reason, were it read.
+    // It would fail for another reason if it were read.
     await makeTree(home, { pipe: fifo(), "archive.tar": there });
     const before = await readTree(home);
     const failed = createTarballFromDirectory({ localDir: path.join(home, "missing"), archivePath });
@@ -536,7 +536,7 @@ describe("archivePath", () => {
     }
   });
 
-  it("never brings temporary names of other calls along, and a user's similar names always", async () => {
+  it("leaves out temporary names of other calls, but not a user's similar names", async () => {
     await makeTree(source, {
       "a.txt": "a",
       ".sandbox-archive-1-0123456789abcdef": "half",
@@ -546,7 +546,7 @@ describe("archivePath", () => {
     expect(names(await pack())).toStrictEqual([".sandbox-archive-notes", "a.txt", "sub/"]);
   });
 
-  it("of several calls at once into the folder that they read: none has another's unfinished one", async () => {
+  it("of several calls at once in the archived folder: none contains another's unfinished archive", async () => {
     await makeTree(source, Object.fromEntries(Array.from({ length: 200 }, (_, at) => [`f-${at}`, `${at}`])));
     const at = (number) => path.join(source, `archive-${number}.tar`);
     await Promise.all(
@@ -559,7 +559,7 @@ describe("archivePath", () => {
     }
   });
 
-  it("replaces a file that is there, whole, and nothing else is left beside it", async () => {
+  it("replaces an existing file as a whole, and leaves nothing else beside it", async () => {
     await makeTree(source, { "a.txt": "a" });
     await writeFile(archivePath, "x".repeat(100_000));
     await pack();
@@ -567,7 +567,7 @@ describe("archivePath", () => {
     expect((await readdir(home)).sort()).toStrictEqual(["archive.tar", "source"]);
   });
 
-  it("does not appear where a file may not be read, and what was there stays", async () => {
+  it("does not appear if a file may not be read, and an earlier archive stays", async () => {
     await makeTree(home, {
       "out/archive.tar": "before",
       "source/a.txt": "a",
@@ -586,7 +586,7 @@ describe("archivePath", () => {
     expect(await describeTree(path.dirname(archivePath))).toStrictEqual({ "archive.tar": "644 before" });
   });
 
-  it("does not appear where a folder may not be read", async () => {
+  it("does not appear if a folder may not be read", async () => {
     await makeTree(home, { "source/closed/a.txt": "a", "source/closed": folder(0o000) });
     await mkdir(path.join(home, "out"));
     await chmod(path.join(home, "out"), 0o777);
@@ -611,7 +611,7 @@ describe("archivePath", () => {
     expect(await describeTree(home)).toStrictEqual({ source: "755/", "source/a.txt": "644 a" });
   });
 
-  it("can be taken over by another call at any moment: it is always a whole archive", async () => {
+  it("can be replaced by another call at any moment, and is always a complete archive", async () => {
     await makeTree(
       source,
       Object.fromEntries(Array.from({ length: 50 }, (_, at) => [`file-${at}`, `${at}`])),
@@ -625,7 +625,7 @@ describe("archivePath", () => {
 });
 
 describe("a tree that others work in", () => {
-  it("gives a whole archive, whatever happens to its files meanwhile", async () => {
+  it("gives a complete archive, whatever happens to its files meanwhile", async () => {
     const count = 40;
     const script = path.join(home, "company.sh");
     await writeFile(
@@ -659,7 +659,7 @@ describe("a tree that others work in", () => {
     }
   });
 
-  it("gives a file at the size it had when it was opened, where it grows all the time", async () => {
+  it("gives a growing file at the size it had when it was opened", async () => {
     const log = path.join(source, "growing.log");
     const writer = await open(log, "a");
     onTestFinished(() => writer.close());
@@ -686,7 +686,7 @@ describe("a tree that others work in", () => {
     }
   });
 
-  it("never gives a mixture of two files that replace each other", async () => {
+  it("never mixes two files that replace each other", async () => {
     const contents = ["a", "b"].map((letter) => letter.repeat(300_000));
     await writeFile(path.join(source, "file"), contents[0]);
     let replacing = true;
@@ -708,7 +708,7 @@ describe("a tree that others work in", () => {
   });
 });
 
-it("reads as a user who may not change the folder", async () => {
+it("archives a folder that the user may not write to", async () => {
   await makeTree(home, { "source/a.txt": file("a", 0o444), source: folder(0o555), out: folder(0o777) });
   archivePath = path.join(home, "out", "archive.tar");
   const { error } = await callUnprivileged("createTarballFromDirectory", { localDir: source, archivePath });

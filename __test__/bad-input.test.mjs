@@ -1,4 +1,4 @@
-// What cannot be used is refused with a word on what it is, before anything is done.
+// Invalid arguments are refused with an error that names them, before anything is done.
 
 import path from "node:path";
 import { inspect } from "node:util";
@@ -19,7 +19,7 @@ let client;
 let before;
 let temporary;
 
-// Once for all, since nothing here changes anything.
+// Once for all tests, because nothing here changes anything.
 beforeAll(async () => {
   temporary = await watchTemporaryFiles(afterAll);
   home = await temporaryFolder(afterAll);
@@ -40,10 +40,13 @@ beforeEach(() => {
 
 const at = (...names) => path.join(home, ...names);
 
-/** Nothing was done: no file here changed, no temporary file is left, and the sandbox heard nothing. */
+/**
+ * Asserts that nothing was done: no local file changed, no temporary file is left, and the sandbox was not
+ * called.
+ */
 async function expectUntouched() {
   expect(differences(before, await readTree(home), { exact: true })).toStrictEqual([]);
-  // What `temporaryFolder` made is this test's own.
+  // The folders that `temporaryFolder` made belong to this test.
   expect((await temporary()).filter((name) => !home.endsWith(name))).toStrictEqual([]);
   expect(client.methods).toStrictEqual([]);
 }
@@ -80,9 +83,9 @@ const NO_OBJECTS = [undefined, null, 5, "text", true, Symbol("object"), () => {}
 const NO_LISTS = [5, "text", true, {}, new Set(["a"]), { length: 1, 0: "a" }];
 const BAD_PATHS = ["", "a\0b", "\0"];
 
-/** Each bad string for a path: the value, the code, what it is. */
+/** Each invalid value for a path: the value, the code, and a description. */
 const badPaths = [...NO_STRINGS.map((value) => [value, TYPE]), ...BAD_PATHS.map((value) => [value, VALUE])];
-/** The same where `undefined` and `null` mean that there is none. */
+/** The same for an optional path, where `undefined` and `null` are valid. */
 const badLists = (argument) => [
   ...NO_LISTS.map((value) => [value, TYPE, argument]),
   [["good", 5], TYPE, `${argument}[1]`],
@@ -281,7 +284,7 @@ describe("prepareSandboxManagedRuntime", () => {
       await expectRefused(prepare({ lease: { refresh() {}, intervalMs } }), VALUE, "input.lease.intervalMs");
     }
   });
-  it("refuses a keepConflictsDays that is no number of days", async () => {
+  it("refuses a keepConflictsDays that is not a number of days", async () => {
     for (const keepConflictsDays of ["5", true, {}, 5n])
       await expectRefused(prepare({ keepConflictsDays }), TYPE, "input.keepConflictsDays");
     for (const keepConflictsDays of [-1, NaN, -Infinity]) {
@@ -289,14 +292,14 @@ describe("prepareSandboxManagedRuntime", () => {
     }
   });
 
-  it("refuses a concurrency that is no number from 1 to 16", async () => {
+  it("refuses a concurrency that is not a number from 1 to 16", async () => {
     for (const concurrency of ["5", true, {}, 5n])
       await expectRefused(prepare({ concurrency }), TYPE, "input.concurrency");
     for (const concurrency of [0, -1, 17, 1.5, NaN, Infinity]) {
       await expectRefused(prepare({ concurrency }), VALUE, "input.concurrency");
     }
   });
-  it("refuses a partBytes that is no whole number from 64 KiB to 1 GiB", async () => {
+  it("refuses a partBytes that is not a whole number from 64 KiB to 1 GiB", async () => {
     for (const partBytes of ["65536", true, {}, 65536n])
       await expectRefused(prepare({ partBytes }), TYPE, "input.partBytes");
     for (const partBytes of [0, -1, 65535, 65536.5, 2 ** 30 + 1, NaN, Infinity]) {
@@ -306,7 +309,7 @@ describe("prepareSandboxManagedRuntime", () => {
     client.methods.length = 0;
     await expectUntouched();
   });
-  it("refuses a compression that there is not", async () => {
+  it("refuses an unknown compression", async () => {
     for (const compression of [5, true, {}, ["auto"]])
       await expectRefused(prepare({ compression }), TYPE, "input.compression");
     for (const compression of ["", "gzip", "Auto"]) {
@@ -351,7 +354,7 @@ describe("prepareSandboxManagedRuntime", () => {
       }
     });
 
-    it("is ignored where it changes nothing of that", async () => {
+    it("is ignored if its value changes nothing", async () => {
       await prepare({ runtimeSpan: 5, anything: Symbol("else"), ...asset({ more: 1 }) });
       expect(client.methods).toContain("writeFile");
     });
@@ -361,7 +364,7 @@ describe("prepareSandboxManagedRuntime", () => {
     expectRefused(prepare({ signal }), TYPE, "input.signal"),
   );
 
-  it("takes undefined and null for everything that may be left out", async () => {
+  it("accepts undefined and null for everything optional", async () => {
     for (const nothing of [undefined, null]) {
       const prepared = await prepare({
         workspaceRemoteDir: nothing,
@@ -400,7 +403,7 @@ describe("prepareSandboxManagedRuntime", () => {
       }
     });
 
-    it("refuses what is no function for onProgress, and no object for its options", async () => {
+    it("refuses an onProgress that is not a function, and options that are not an object", async () => {
       for (const value of [5, "text", true, {}])
         await expectRefused(prepared.restoreWorkspace(value), TYPE, "onProgress");
       for (const value of [5, "text", true, () => {}]) {
@@ -531,7 +534,7 @@ describe("directoryEntryMatchesBaseline", () => {
   it.each(titled(noEntries.map((value) => [value])))("refuses %s for baselineEntry", (_, value) =>
     expectRefused(addon.directoryEntryMatchesBaseline(workspace, "a.txt", value), TYPE, "baselineEntry"),
   );
-  it("takes what a map does not have for what matches nothing", async () => {
+  it("treats a missing entry of a map as matching nothing", async () => {
     expect(await addon.directoryEntryMatchesBaseline(workspace, "a.txt", new Map().get("a.txt"))).toBe(false);
     expect(await addon.directoryEntryMatchesBaseline(workspace, "a.txt", null)).toBe(false);
   });
@@ -547,7 +550,7 @@ describe("directoryEntryMatchesBaseline", () => {
 });
 
 describe("a message", () => {
-  it("says what was expected and what came, in Node's words", async () => {
+  it("states what was expected and what was received, in Node's words", async () => {
     const message = (promise) => promise.catch((error) => error.message);
     expect(await message(addon.createTarballFromDirectory({ localDir: 5 }))).toBe(
       'The "input.localDir" argument must be of type string. Received type number (5)',
@@ -568,7 +571,7 @@ describe("a message", () => {
   });
 });
 
-it("a client that fails leaves no file behind either", async () => {
+it("a client that fails leaves no file behind", async () => {
   client.writeFile = () => Promise.reject(new Error("disk full"));
   const failed = addon.prepareSandboxManagedRuntime({
     spec: specFor("/remote/workspace"),

@@ -1,7 +1,7 @@
-// Where native code meets Node: nothing leaks, crashes or hangs, whatever becomes of the client, the thread or the
-// process. Each case runs in a process of its own, so that a crash is seen as what it is.
+// The boundary between native code and Node: no leak, crash or hang, whatever happens to the client, the
+// thread or the process. Each case runs in its own process, so a crash is recognized.
 //
-// STRESS=500 takes as many rounds of each instead of the few that are enough to notice.
+// STRESS=500 runs that many rounds of each, instead of the few that usually suffice.
 
 import path from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
@@ -29,12 +29,12 @@ async function runToTheEnd(script, args, options) {
 describe("memory", () => {
   it("does not grow over rounds of prepare and restore, finished, failed, aborted and given up", async () => {
     const count = rounds(100);
-    // With a heap for each thread, glibc keeps what they gave back, and that grows and shrinks as it likes.
+    // With a heap for each thread, glibc keeps freed memory, in amounts that vary.
     const options = { execArgv: ["--expose-gc"], env: { MALLOC_ARENA_MAX: "1" } };
     const { warm, end, archive } = JSON.parse(
       await runToTheEnd("memory-rounds.mjs", [folder, count], options),
     );
-    // A single archive that stays behind in each round would be many times as much.
+    // One archive that stays in memory in each round would be many times as much.
     expect(archive * Number(count)).toBeGreaterThan(100_000_000);
     expect(end - warm).toBeLessThan(40_000_000);
   });
@@ -47,18 +47,18 @@ describe("memory", () => {
     },
   );
 
-  it("stands, though the garbage collector runs at every moment of a round", async () => {
+  it("is intact, although the garbage collector runs at every moment of a round", async () => {
     const stdout = await runToTheEnd("collecting.mjs", [folder, rounds(10)], { execArgv: ["--expose-gc"] });
     expect(stdout).toBe("intact\n");
   });
 });
 
 describe("a worker thread", () => {
-  it("may be terminated at any moment, and another one goes on", async () => {
+  it("may be terminated at any moment, and others continue", async () => {
     expect(await runToTheEnd("terminated.mjs", [folder, rounds(12)])).toBe("done\n");
   });
 
-  it("that is terminated while it holds the merge lock does not keep it", async () => {
+  it("that is terminated while it holds the merge lock releases it", async () => {
     expect(await runToTheEnd("terminated-holder.mjs", [folder])).toBe("free\n");
   });
 });

@@ -1,4 +1,4 @@
-// How client calls are made for the binding: what is kept, what is made again, what is told of them.
+// How the binding calls a client: what is kept, what is repeated, and what is reported.
 
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
@@ -63,7 +63,7 @@ describe("what a client throws", () => {
 });
 
 describe("memory of an upload", () => {
-  it("is handed over again as the same buffer, until it is released", async () => {
+  it("is passed again as the same buffer, until it is released", async () => {
     const seen = [];
     const first = new Error("first");
     const calls = callsOf({
@@ -83,7 +83,7 @@ describe("memory of an upload", () => {
     expect(seen).toHaveLength(2);
   });
 
-  it("that the client took away gives the earlier failure, and is not handed over", async () => {
+  it("that the client took away gives the earlier failure, and is not passed again", async () => {
     const first = Object.assign(new Error("first"), { retryable: true });
     let count = 0;
     const calls = callsOf({
@@ -110,7 +110,7 @@ describe("a discard", () => {
   });
   afterEach(() => void process.off("unhandledRejection", note));
 
-  it("is made after an abort, without the signal, where any other call is refused", async () => {
+  it("is made even after an abort, without the signal, unlike any other call", async () => {
     const reason = new Error("enough");
     const client = { remove: vi.fn(async () => {}), run: vi.fn(), makeDir: vi.fn() };
     const calls = callsOf(client, AbortSignal.abort(reason));
@@ -174,7 +174,7 @@ describe("the lines of an archive in parts", () => {
   const percents = () => lines.map((line) => Number(/: (\d+)%/.exec(line)[1]));
   const expectOneWay = () => expect(percents()).toStrictEqual([...percents()].sort((a, b) => a - b));
 
-  it("begin as ever, add up parts that travel at once, and never go back", async () => {
+  it("begin as before, add up parallel parts, and never go back", async () => {
     const [first, second] = [archive.part(part(0), 10 * MB), archive.part(part(1), 10 * MB)];
     await second.options.onProgress(8 * MB, 10 * MB);
     await first.options.onProgress(10 * MB, 10 * MB);
@@ -189,7 +189,7 @@ describe("the lines of an archive in parts", () => {
     expectOneWay();
   });
 
-  it("count the archive's own bytes where fewer travel", async () => {
+  it("count the archive's own bytes, not the compressed ones", async () => {
     // Half of a part that was compressed to a tenth.
     await archive.part(part(0), MB).options.onProgress(MB / 2, MB);
     expect(lines).toStrictEqual(["[paperclip] Syncing workspace to sandbox: 13% (5.0/40.0 MB)\n"]);
@@ -254,13 +254,13 @@ describe("with a workspace", () => {
       }
     });
 
-    it("prints nothing where it names something else, or nothing", async () => {
+    it("prints nothing if it names something else, or nothing", async () => {
       expect(await trace("net")).toStrictEqual([]);
       expect(await trace("")).toStrictEqual([]);
     });
   });
 
-  it("has no call timed where NODE_DEBUG does not ask", async () => {
+  it("measures no call without NODE_DEBUG", async () => {
     const now = vi.spyOn(performance, "now");
     onTestFinished(() => void now.mockRestore());
     const client = new MemorySandbox(Buffer.from("text"));

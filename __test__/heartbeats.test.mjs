@@ -1,4 +1,4 @@
-// What travels again: only what has changed, and the same comes of it.
+// Repeated transfers: only what has changed is sent, and the result is the same as that of full transfers.
 
 import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -25,7 +25,7 @@ beforeEach(async () => {
 
 afterEach(() => rm(root, { recursive: true, force: true }));
 
-/** A client that notes its calls, and how many bytes they carry. */
+/** A client that records its calls and the size of each. */
 function client() {
   const local = createLocalClient();
   const noted = (name) => async (first, second) => {
@@ -63,7 +63,7 @@ describe("the client calls", () => {
     expect(names()).toStrictEqual(["makeDir", "writeFile", "run"]);
   });
 
-  it("of a restore stay the same where changes alone come", async () => {
+  it("of a restore are the same if only changes are transferred", async () => {
     const prepared = await prepareSandboxManagedRuntime(input());
     await writeFile(path.join(remote, "file-1"), "changed\n");
     calls.length = 0;
@@ -74,7 +74,7 @@ describe("the client calls", () => {
     expect(await readFile(path.join(workspace, "file-1"), "utf8")).toBe("changed\n");
   });
 
-  it("of a later prepare ask first, and carry what differs", async () => {
+  it("of a later prepare ask for changes first, and transfer what differs", async () => {
     await prepareSandboxManagedRuntime(input());
     await writeFile(path.join(workspace, "file-2"), "changed here\n");
     calls.length = 0;
@@ -86,7 +86,7 @@ describe("the client calls", () => {
     await prepared.restoreWorkspace();
   });
 
-  it("carry everything where the caller wants that", async () => {
+  it("transfer everything if the caller wants that", async () => {
     await prepareSandboxManagedRuntime(input({ transfer: "full" }));
     const first = calls.find(({ name }) => name === "writeFile").bytes;
     calls.length = 0;
@@ -106,8 +106,8 @@ describe("the client calls", () => {
   });
 });
 
-describe("what is kept on this machine", () => {
-  it("lies in a directory for its user alone, outside the workspace", async () => {
+describe("the state that is stored on this machine", () => {
+  it("is in a private folder outside the workspace", async () => {
     await prepareSandboxManagedRuntime(input());
     const folder = path.join(kept, "cache/sandbox-managed-runtime");
     expect((await stat(folder)).mode & 0o777).toBe(0o700);
@@ -117,7 +117,7 @@ describe("what is kept on this machine", () => {
     ]);
   });
 
-  it("is nothing where the directory would lie in the workspace", async () => {
+  it("is not stored if its folder would be in the workspace", async () => {
     process.env.PAPERCLIP_HOME = workspace;
     await prepareSandboxManagedRuntime(input());
     await prepareSandboxManagedRuntime(input());
@@ -136,8 +136,8 @@ describe("what is kept on this machine", () => {
   });
 });
 
-describe("a prepare that is taken up again", () => {
-  it("restores what the agent did meanwhile", async () => {
+describe("a prepare that is resumed", () => {
+  it("restores what the agent has changed", async () => {
     await prepareSandboxManagedRuntime(input());
     await writeFile(path.join(remote, "file-3"), "the agent's\n");
     calls.length = 0;
@@ -149,7 +149,7 @@ describe("a prepare that is taken up again", () => {
     expect(reports.at(-1).written).toStrictEqual(["file-3"]);
   });
 
-  it("is refused where there was none, or for another workspace", async () => {
+  it("is refused if there was none, or for another workspace", async () => {
     await expect(resumeSandboxManagedRuntime(input())).rejects.toMatchObject({
       code: "ERR_SANDBOX_NOTHING_TO_RESUME",
       message: expect.stringContaining("Prepare the sandbox again"),
@@ -170,7 +170,7 @@ describe("a prepare that is taken up again", () => {
 });
 
 describe("a dry run", () => {
-  it("tells what a restore would do, and changes nothing", async () => {
+  it("reports what a restore would do, and changes nothing", async () => {
     const prepared = await prepareSandboxManagedRuntime(input());
     await writeFile(path.join(remote, "file-4"), "theirs\n");
     await writeFile(path.join(workspace, "file-4"), "ours\n");

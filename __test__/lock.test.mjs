@@ -1,4 +1,4 @@
-// withDirectoryMergeLock: against itself, against the npm release, and what is left behind by processes that are gone.
+// withDirectoryMergeLock: with itself, with the npm release, and with locks that dead processes left.
 
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -33,7 +33,7 @@ beforeEach(async () => {
   await writeFile(log, "");
 });
 
-/** What waits for a lock in vain while all other tests run, since it takes its time. */
+/** A wait for a lock that ends in a timeout, run beside all other tests because it takes 30 s. */
 let inVain;
 
 beforeAll(async () => {
@@ -66,7 +66,7 @@ const exists = (at) =>
     () => false,
   );
 
-/** The process id of a process that has ended. */
+/** The number of a process that has ended. */
 async function deadProcess() {
   const child = execFile("true");
   await once(child, "exit");
@@ -87,7 +87,7 @@ function party(whose) {
     pid: child.pid,
     /** Resolves when it is about to take the lock. */
     started: once(child.stdout.setEncoding("utf8"), "data"),
-    /** Lets it give the lock back, or never take it, and waits for its end. */
+    /** Makes it release the lock, or never take it, and waits until it ends. */
     async finish() {
       child.stdin.end();
       expect(await ended).toStrictEqual([0, null]);
@@ -104,13 +104,13 @@ async function until(condition) {
 }
 
 describe("the lock", () => {
-  it("is the folder beside the target, with who holds it and since when", async () => {
+  it("is the folder beside the target, with its holder and since when", async () => {
     const before = Date.now();
     const result = await withDirectoryMergeLock(target, async () => {
       expect(await readdir(lock)).toStrictEqual(["owner.json"]);
       const text = await readFile(path.join(lock, "owner.json"), "utf8");
       const owner = JSON.parse(text);
-      // The first two are the TypeScript module's.
+      // The first two fields are those of the TypeScript module.
       expect(Object.keys(owner).slice(0, 3)).toStrictEqual(["pid", "createdAt", "host"]);
       expect(owner.host).toBe(hostname());
       expect(owner.pid).toBe(process.pid);
@@ -122,13 +122,13 @@ describe("the lock", () => {
     expect(await exists(lock)).toBe(false);
   });
 
-  it("hands on what the function gives, be it a promise or not", async () => {
+  it("passes on what the function returns, promise or not", async () => {
     expect(await withDirectoryMergeLock(target, () => 5)).toBe(5);
     expect(await withDirectoryMergeLock(target, () => ({ then: (resolve) => resolve(6) }))).toBe(6);
     expect(await withDirectoryMergeLock(target, async () => {})).toBeUndefined();
   });
 
-  it("is given back where the function fails, and what it fails with is passed on as it is", async () => {
+  it("is released if the function fails, and its error is passed on unchanged", async () => {
     for (const failure of [new Error("boom"), undefined, null, "text", Symbol("boom")]) {
       for (const fail of [
         () => {
@@ -154,7 +154,7 @@ describe("the lock", () => {
     expect(await exists(missing)).toBe(false);
   });
 
-  it("in a folder that is missing cannot be had", async () => {
+  it("in a missing folder is an error", async () => {
     const nowhere = path.join(target, "missing", "target");
     await expect(withDirectoryMergeLock(nowhere, async () => {})).rejects.toMatchObject({
       code: "ENOENT",
@@ -190,7 +190,7 @@ describe("the lock", () => {
     await until(async () => !(await exists(lock)));
   });
 
-  it("of one target does not hold up another's", async () => {
+  it("of one target does not block another's", async () => {
     const other = path.join(path.dirname(target), "other");
     const order = [];
     await withDirectoryMergeLock(target, async () => {
@@ -200,7 +200,7 @@ describe("the lock", () => {
     expect(order).toStrictEqual(["inner", "outer"]);
   });
 
-  it("lets one at a time in, in one process", async () => {
+  it("has one holder at a time in one process", async () => {
     let inside = 0;
     const done = [];
     await Promise.all(
@@ -216,7 +216,7 @@ describe("the lock", () => {
     expect(done.sort()).toStrictEqual([0, 1, 2, 3, 4, 5, 6, 7]);
   });
 
-  it("is given to 600 that wait for it, in turn, and they hold up nothing else", async () => {
+  it("is given to 600 waiters in turn, and they block nothing else", async () => {
     let inside = 0;
     let done = 0;
     let giveBack;
@@ -231,7 +231,7 @@ describe("the lock", () => {
       }),
     );
     await writeFile(path.join(target, "file"), "content");
-    // All of them wait by then, or are about to.
+    // By then all of them wait, or are about to.
     for (let round = 0; round < 5; round++) {
       expect([...(await captureDirectorySnapshot(target)).entries.keys()]).toStrictEqual(["file"]);
     }
@@ -242,7 +242,7 @@ describe("the lock", () => {
     expect(await exists(lock)).toBe(false);
   });
 
-  it("is waited for by 100 merges of folders that hold up neither its holder nor anything else", async () => {
+  it("is waited for by 100 merges that block neither its holder nor anything else", async () => {
     const around = path.dirname(target);
     const sourceDir = await makeTree(path.join(around, "source"), { "file.txt": "theirs" });
     const baseline = { exclude: [], entries: new Map() };
@@ -261,7 +261,7 @@ describe("the lock", () => {
           },
         }),
       );
-      // Each of them has staged what comes, and waits by then or is about to.
+      // By then each has staged its content, and waits or is about to.
       const stages = async () =>
         (await readdir(path.join(target, ".paperclip-runtime")).catch(() => [])).length;
       await until(async () => (await stages()) >= 100);
@@ -275,7 +275,7 @@ describe("the lock", () => {
     expect(await readFile(path.join(target, "file.txt"), "utf8")).toBe("theirs");
   });
 
-  it("lets one at a time in, among many processes", async () => {
+  it("has one holder at a time among many processes", async () => {
     const rounds = 15;
     const ended = await Promise.all(
       Array.from({ length: 4 }, () => runScript("lock-rounds.mjs", [target, log, String(rounds)])),
@@ -297,7 +297,7 @@ describe.each([
     await until(async () => (await events()).length === 1);
     const second = party(waiter);
     await second.started;
-    // Long enough for several tries. If it came in, it would say so.
+    // Long enough for several attempts. If it took the lock, it would report that.
     await pause(300);
     expect(await events()).toStrictEqual([`${first.pid} enters`]);
     await first.finish();
@@ -337,7 +337,7 @@ describe("a lock that was left behind", () => {
     expect(await exists(lock)).toBe(false);
   });
 
-  it("by a process whose number another has by now is taken over", async () => {
+  it("by a process whose number another process has now is taken over", async () => {
     const living = spawn("sleep", ["600"]);
     onTestFinished(() => void living.kill());
     const owner = { pid: living.pid, createdAt: new Date(Date.now() - 60_000).toISOString() };
@@ -345,7 +345,7 @@ describe("a lock that was left behind", () => {
     expect(await withDirectoryMergeLock(target, async () => "mine")).toBe("mine");
   });
 
-  it("by this very process number before a crash is taken over: in a container it is always 1", async () => {
+  it("by an earlier process with our own number is taken over, as after a crash in a container", async () => {
     const owner = { pid: process.pid, createdAt: new Date(Date.now() - 3_600_000).toISOString() };
     await makeTree(lock, { "owner.json": JSON.stringify(owner) });
     expect(await withDirectoryMergeLock(target, async () => "mine")).toBe("mine");
@@ -391,7 +391,7 @@ describe("a lock that was left behind", () => {
       expect(await withDirectoryMergeLock(target, async () => "mine")).toBe("mine");
     });
 
-    it("is waited for while it is young: its holder may be about to write", async () => {
+    it("is waited for while it is young, because its holder may be about to write", async () => {
       const waiting = withDirectoryMergeLock(target, () => appendFile(log, "mine\n"));
       await pause(200);
       await appendFile(log, "theirs\n");
@@ -401,7 +401,7 @@ describe("a lock that was left behind", () => {
     });
   });
 
-  it("is not taken from a holder that lives, however old it is", async () => {
+  it("is not taken from a living holder, however old it is", async () => {
     await mkdir(lock);
     await writeFile(path.join(lock, "owner.json"), JSON.stringify({ pid: process.pid, createdAt: "" }));
     await utimes(lock, 0, 0);
@@ -433,15 +433,15 @@ describe("a restore that waits for the lock", () => {
       await expect(restoring).rejects.toBe(reason);
     });
     expect(await readFile(path.join(target, "a.txt"), "utf8")).toBe("ours");
-    // And the next one finds the way free.
+    // And the next one gets the lock.
     await prepared.restoreWorkspace();
     expect(await readFile(path.join(target, "a.txt"), "utf8")).toBe("theirs");
     expect(await readdir(target)).toStrictEqual(["a.txt"]);
   });
 });
 
-describe("a lock that somebody holds for too long", () => {
-  it("is given up after 30 s by everything that needs it, with a clear error, and nothing is changed", async () => {
+describe("a lock that is held for too long", () => {
+  it("makes everything that needs it fail after 30 s with a clear error, and nothing is changed", async () => {
     for (const { status, reason } of await inVain.attempts) {
       expect(status).toBe("rejected");
       expect(reason).toMatchObject({
@@ -453,7 +453,7 @@ describe("a lock that somebody holds for too long", () => {
       });
     }
     expect(differences(inVain.before, await readTree(inVain.target), { exact: true })).toStrictEqual([]);
-    // It is still theirs.
+    // The lock is still held.
     expect(await exists(path.join(inVain.lock, "owner.json"))).toBe(true);
     await rm(inVain.lock, { recursive: true });
     await inVain.prepared.restoreWorkspace();

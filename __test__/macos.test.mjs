@@ -1,5 +1,6 @@
-// What a Mac brings along, as far as it can be had on any system: the Finder's files, temporary folders behind a link,
-// extended attributes. On a volume that does not tell `Foo` from `foo`, also what comes of that.
+// Specifics of macOS, as far as they can be tested on any system: the Finder's files, temporary folders
+// behind a link, and extended attributes. On a volume that treats `Foo` and `foo` as one name, also name
+// collisions.
 
 import { link, lstat, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import os from "node:os";
@@ -30,7 +31,7 @@ async function prepare(workspace) {
   return { client, remote, prepared: await prepareSandboxManagedRuntime(input) };
 }
 
-/** Whether the volume of temporary folders takes both names for one. */
+/** Whether the volume of temporary folders treats both names as one. */
 async function fallsTogether(name, other) {
   const folder = await mkdtemp(path.join(os.tmpdir(), "folding-"));
   try {
@@ -45,7 +46,7 @@ async function fallsTogether(name, other) {
 }
 
 describe("a .DS_Store", () => {
-  it("goes into the sandbox and comes back like any file", async () => {
+  it("is uploaded and restored like any file", async () => {
     const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), {
       ".DS_Store": "Bud1",
       "src/.DS_Store": "Bud1 too",
@@ -67,7 +68,7 @@ describe("a .DS_Store", () => {
     });
   });
 
-  it("is in archives, snapshots and mirrors, unlike the companions of files", async () => {
+  it("is in archives, snapshots and mirrors, unlike AppleDouble files", async () => {
     const home = await temporaryFolder();
     const source = await makeTree(path.join(home, "source"), { ".DS_Store": "Bud1", "._a": "companion" });
     await createTarballFromDirectory({ localDir: source, archivePath: path.join(home, "a.tar") });
@@ -88,7 +89,7 @@ describe("a folder whose path leads through a link", () => {
     return { given: path.join(home, "var"), real: path.join(home, "private", "var") };
   }
 
-  it("is a workspace that goes and comes back", async () => {
+  it("is uploaded and restored as a workspace", async () => {
     const { given, real } = await linked();
     const { client, remote, prepared } = await prepare(path.join(given, "workspace"));
     await client.agent(`cd ${remote} && printf changed > file && printf new > new`);
@@ -97,7 +98,7 @@ describe("a folder whose path leads through a link", () => {
     expect(tree).toEqual({ file: "644 changed", new: "644 new" });
   });
 
-  it("is archived, and holds archives", async () => {
+  it("is archived, and may contain archives", async () => {
     const { given, real } = await linked();
     const archivePath = path.join(given, "workspace", "a.tar");
     await createTarballFromDirectory({ localDir: path.join(given, "workspace"), archivePath });
@@ -112,7 +113,7 @@ describe("a folder whose path leads through a link", () => {
     expect(await namesIn(archivePath)).toEqual(["file"]);
   });
 
-  it("is mirrored from and to, and is known for the same folder by either path", async () => {
+  it("is mirrored from and to, and recognized as one folder by either path", async () => {
     const { given, real } = await linked();
     await mirrorDirectory(path.join(given, "workspace"), path.join(given, "mirror"));
     expect(await describeTree(path.join(real, "mirror"))).toEqual({ file: "644 here" });
@@ -134,7 +135,7 @@ describe("extended attributes", () => {
     return [...archive.matchAll(/SCHILY\.xattr\.(user\.[^=]*)=/g)].map(([, name]) => name);
   }
 
-  /** Gives a file an attribute; on Linux, by way of an archive of GNU tar's that says so. */
+  /** Gives a file an attribute; on Linux, by extracting an archive of GNU tar that contains it. */
   async function mark(file) {
     if (isMac) return succeed("xattr", ["-w", "user.origin", "web", file]);
     const archive = `${file}.tar`;
@@ -145,7 +146,7 @@ describe("extended attributes", () => {
     await rm(archive);
   }
 
-  /** A folder with a file that has one. */
+  /** A folder with a file that has an extended attribute. */
   async function marked() {
     const source = await makeTree(path.join(await temporaryFolder(), "source"), { file: "content" });
     await mark(path.join(source, "file"));
@@ -166,7 +167,7 @@ describe("extended attributes", () => {
     expect(await attributes(path.join(`${source}-mirror`, "file"))).toEqual([]);
   });
 
-  it("go with the version that had them, when a restore replaces it", async () => {
+  it("stay with a version that is backed up", async () => {
     const workspace = await marked();
     const { client, remote, prepared } = await prepare(workspace);
     await client.agent(`printf changed > ${remote}/file`);
@@ -175,18 +176,19 @@ describe("extended attributes", () => {
   });
 });
 
-// macOS's usual volumes take such names for one. Elsewhere, TMPDIR can name a folder on a volume that does.
+// The usual volumes of macOS treat such names as one. Elsewhere, TMPDIR can name a folder on a volume that
+// does.
 if (await fallsTogether("Foo", "foo")) {
-  describe("two names that fall together", () => {
+  describe("two names that collide", () => {
     let report;
 
-    /** What is in a workspace after a restore, by names that are folded as the volume does. */
+    /** The content of a workspace after a restore, by names folded as the volume does. */
     async function restored(uploaded, downloaded, edits = {}) {
       const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), uploaded);
       return restoredInto(workspace, [downloaded], () => makeTree(workspace, edits));
     }
 
-    /** The same after several, of one run, and after `edit` has been at work before the first. */
+    /** The same after several restores of one run, and after `edit` before the first. */
     async function restoredInto(workspace, downloads, edit = async () => {}) {
       const client = new MemorySandbox(undefined, { marked: true });
       const prepared = await prepareSandboxManagedRuntime({
@@ -265,7 +267,7 @@ if (await fallsTogether("Foo", "foo")) {
         const workspace = { ...here, other: "1" };
         const untouched = await withLeftAlone(workspace, left, []);
         const theirs = [file("other", "1"), ...names.map((name) => file(name))];
-        // Brought, brought again, gone; with the very bytes that stand here, and gone.
+        // Restored, restored again, deleted; with exactly the local bytes, and deleted.
         const same = [file("other", "1"), ...names.map((name) => file(name, "s"))];
         const gone = [file("other", "1")];
         const got = await withLeftAlone(workspace, left, [theirs, theirs, gone, same, gone]);
@@ -274,7 +276,7 @@ if (await fallsTogether("Foo", "foo")) {
         expect(got.skipped).toEqual([skipped, skipped, [], skipped, []]);
       });
 
-      it("come where they are two names", async () => {
+      it("are both restored on a volume with distinct names", async () => {
         const left = { [preserved]: [".env"] };
         const got = await withLeftAlone({ ".env": "s" }, left, [[file(".ENVRC"), file("ENV"), file(".en")]]);
         expect(Object.keys(got.tree).sort()).toEqual([".ENVRC", ".en", ".env", "ENV"].sort());
@@ -282,7 +284,7 @@ if (await fallsTogether("Foo", "foo")) {
       });
     });
 
-    it("are a conflict where both are new", async () => {
+    it("are a conflict if both are new", async () => {
       expect(await restored({ a: "1" }, { a: "1", Foo: "upper", foo: "lower" })).toEqual({
         a: "644 1",
         foo: "644 lower",
@@ -290,14 +292,14 @@ if (await fallsTogether("Foo", "foo")) {
       });
     });
 
-    it("are a conflict where one is here", async () => {
+    it("are a conflict if one exists locally", async () => {
       expect(await restored({ Foo: "upper" }, { Foo: "upper", foo: "lower" })).toEqual({
         foo: "644 lower",
         "kept of foo": "upper",
       });
     });
 
-    it("are one file that was renamed, where the sandbox has the other one only", async () => {
+    it("are one renamed file if the sandbox has only the other one", async () => {
       expect(await restored({ Foo: "same" }, { foo: "same" })).toEqual({ foo: "644 same" });
       expect(report).toMatchObject({ written: [], deleted: [], conflicts: [] });
       expect(await restored({ Foo: "old" }, { foo: "new" }, { Foo: "edited" })).toEqual({
@@ -307,13 +309,13 @@ if (await fallsTogether("Foo", "foo")) {
       expect(report).toMatchObject({ written: ["foo"], deleted: [] });
     });
 
-    it("are one folder that was renamed, with all that is in it", async () => {
+    it("are one renamed folder with its content", async () => {
       const tree = await restored({ "src/a": "1", "src/b": "2" }, { "Src/a": "1", "Src/b": "2" });
       expect(tree).toEqual({ src: "755/", "src/a": "644 1", "src/b": "644 2" });
       expect(report).toMatchObject({ written: [], deleted: [], conflicts: [] });
     });
 
-    it("are both deleted only where the sandbox has neither", async () => {
+    it("are both deleted only if the sandbox has neither", async () => {
       const rows = [
         [{ Foo: "x" }, { Foo: "x", foo: "x" }, { Foo: "x" }, { foo: "644 x" }],
         [{ Foo: "x" }, { Foo: "x", foo: "x" }, { foo: "x" }, { foo: "644 x" }],
@@ -343,7 +345,7 @@ if (await fallsTogether("Foo", "foo")) {
       }
     });
 
-    it("lose none of what the sandbox has by either, however many there are", async () => {
+    it("lose nothing that the sandbox has under either name, however many there are", async () => {
       const rows = [
         [{ Foo: "1" }, [{ Foo: "2", foo: "3", FOO: "1" }]],
         [
@@ -384,7 +386,7 @@ if (await fallsTogether("Foo", "foo")) {
       }
     });
 
-    it("are looked for also where names are no ASCII", async () => {
+    it("are found also among names that are not ASCII", async () => {
       const folder = "priv\u00e9";
       const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), {
         [`${folder}/x`]: "1",
@@ -397,7 +399,7 @@ if (await fallsTogether("Foo", "foo")) {
       expect(await restoredInto(workspace, [twice, once])).toEqual(tree);
     });
 
-    it("are one name of a file that has others", async () => {
+    it("may be one name of a file with hard links", async () => {
       const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), { "src/Foo": "x" });
       await link(path.join(workspace, "src/Foo"), path.join(workspace, "src/other"));
       await link(path.join(workspace, "src/Foo"), path.join(workspace, "more"));
@@ -409,9 +411,9 @@ if (await fallsTogether("Foo", "foo")) {
       expect(await restoredInto(workspace, [renamed, { "Src/foo": "x", "Src/other": "x" }])).toEqual(fewer);
     });
 
-    // The source must be able to hold both.
+    // The source must be able to hold both names.
     if (process.platform === "linux") {
-      it("cannot both be in a mirror, which says so and changes nothing", async () => {
+      it("cannot both be mirrored, which is an error and changes nothing", async () => {
         const home = await mkdtemp("/var/tmp/mirror-");
         try {
           const target = path.join(await temporaryFolder(), "mirror");
@@ -447,7 +449,7 @@ if (await fallsTogether("Foo", "foo")) {
     }
 
     const [composed, decomposed] = ["caf\u00e9", "cafe\u0301"];
-    it("may be two ways to write a letter, of which the sandbox deletes one", async () => {
+    it("may be two encodings of a letter, of which the sandbox deletes one", async () => {
       const workspace = await makeTree(path.join(await temporaryFolder(), "workspace"), {
         [decomposed]: "1",
       });
@@ -455,7 +457,7 @@ if (await fallsTogether("Foo", "foo")) {
       expect(await restoredInto(workspace, [both, { [decomposed]: "1" }])).toEqual({ [composed]: "644 1" });
     });
 
-    it("may be two ways to write a letter", async () => {
+    it("may be two encodings of a letter", async () => {
       expect(await restored({ [decomposed]: "1" }, { [decomposed]: "1", [composed]: "2" })).toEqual({
         [composed]: "644 2",
         [`kept of ${composed}`]: "1",

@@ -1,4 +1,5 @@
-// mergeDirectoryWithBaseline: the table of the merge, what happens inside its lock, and the release as the other party.
+// mergeDirectoryWithBaseline: the table of the merge, the callbacks inside its lock, and compatibility with
+// the npm release.
 
 import * as release from "@paperclipai/adapter-utils/workspace-restore-merge";
 import { chmod, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
@@ -52,7 +53,7 @@ async function conflicts() {
 }
 
 describe("the table of the merge", () => {
-  /** What can stand at a path, and how it is described. */
+  /** Every entry that may be at a path, and its description. */
   const STATES = {
     absent: [undefined, undefined],
     file: [file("text"), "644 text"],
@@ -65,7 +66,7 @@ describe("the table of the merge", () => {
   };
   const names = Object.keys(STATES);
 
-  /** The contract's table, row by row: what stands there afterwards, and what is kept aside. */
+  /** The table of the merge, row by row: what is at the path afterwards, and what is backed up. */
   function outcome(before, theirs, ours) {
     if (theirs === before) return { stands: ours };
     if (theirs === "absent") return { stands: ours === before ? "absent" : ours };
@@ -74,7 +75,7 @@ describe("the table of the merge", () => {
     return { stands: theirs, aside: differs ? ours : undefined };
   }
 
-  /** The states that are files, as mode and bytes, which are merged each by themselves. */
+  /** The states that are files, as mode and bytes, which are merged separately. */
   const FILES = {
     file: ["644", "text"],
     edited: ["644", "edited"],
@@ -89,7 +90,7 @@ describe("the table of the merge", () => {
     return { described: `${mode} ${bytes}`, asideDescribed: isLost ? `${ourMode} ${ourBytes}` : undefined };
   }
 
-  it("holds for every combination of what was, what came back and what is here", async () => {
+  it("holds for every combination of base, source and target", async () => {
     const trees = [{}, {}, {}];
     const expected = {};
     const aside = {};
@@ -112,7 +113,7 @@ describe("the table of the merge", () => {
     expect(await readFile(path.join(targetDir, RUNTIME, ".gitignore"), "utf8")).toBe("*\n");
   });
 
-  it("holds again: a second merge of the same has nothing to do", async () => {
+  it("has nothing to do in a second merge of the same", async () => {
     await makeTree(base, { "a.txt": "base", "b.txt": "base" });
     await makeTree(sourceDir, { "a.txt": "theirs", "c/d.txt": "new" });
     await makeTree(targetDir, { "a.txt": "ours", "b.txt": "base" });
@@ -120,13 +121,13 @@ describe("the table of the merge", () => {
     const before = await readTree(targetDir);
     await merge();
     const differing = differences(before, await readTree(targetDir), { exact: true });
-    // Its time tells that something was staged in it.
+    // Its time shows that something was staged in it.
     expect(differing.filter((name) => name !== RUNTIME)).toStrictEqual([]);
   });
 });
 
 describe("folders", () => {
-  it("that hold local files stay, when they were deleted there", async () => {
+  it("that contain local files stay when the source deleted them", async () => {
     await makeTree(base, { "dir/a.txt": "a", "dir/sub/b.txt": "b", "gone/c.txt": "c" });
     await makeTree(targetDir, {
       "dir/a.txt": "a",
@@ -138,7 +139,7 @@ describe("folders", () => {
     expect(await merged()).toStrictEqual({ dir: "755/", "dir/sub": "755/", "dir/sub/mine.txt": "644 mine" });
   });
 
-  it("with local files that became a file there are kept aside, with just these", async () => {
+  it("with local files that became a file in the source are backed up with just these files", async () => {
     await makeTree(base, { "dir/a.txt": "a", "dir/b.txt": "b" });
     await makeTree(sourceDir, { dir: "a file now" });
     await makeTree(targetDir, { "dir/a.txt": "a", "dir/b.txt": "changed", "dir/new/mine.txt": "mine" });
@@ -152,7 +153,7 @@ describe("folders", () => {
     });
   });
 
-  it("that were replaced by a link here are not followed: the link is kept aside", async () => {
+  it("that were replaced by a local link are not followed, and the link is backed up", async () => {
     const outside = await makeTree(path.join(home, "outside"), { "a.txt": "outside", "b.txt": "outside" });
     await makeTree(base, { "dir/a.txt": "a", "dir/b.txt": "b", "other/c.txt": "c" });
     await makeTree(sourceDir, { "dir/a.txt": "theirs", "dir/new.txt": "theirs" });
@@ -168,7 +169,7 @@ describe("folders", () => {
     expect(await conflicts()).toStrictEqual({ dir: `-> ${outside}` });
   });
 
-  it("get the modes of those in the source where they are new", async () => {
+  it("get the source's modes if they are new", async () => {
     await makeTree(sourceDir, {
       "open/a.txt": "a",
       open: folder(0o777),
@@ -181,7 +182,7 @@ describe("folders", () => {
 });
 
 describe("the target", () => {
-  it("is made where it is missing", async () => {
+  it("is created if it is missing", async () => {
     await makeTree(sourceDir, { "a.txt": "a" });
     targetDir = path.join(home, "new", "target");
     await mkdir(path.dirname(targetDir));
@@ -196,7 +197,7 @@ describe("the target", () => {
     expect(await merged()).toStrictEqual({ "a.txt": "644 a" });
   });
 
-  it("keeps files that did not change as they are, and nothing of ours is left", async () => {
+  it("keeps unchanged files as they are, without any file of ours", async () => {
     const tree = { "a.txt": "a", "b/c.txt": "c" };
     for (const root of [base, sourceDir, targetDir]) await makeTree(root, tree);
     await makeTree(sourceDir, { "new.txt": "new" });
@@ -218,7 +219,7 @@ describe("the target", () => {
 });
 
 describe("what the baseline excludes", () => {
-  it("is refused where it leads out of the folder, before anything changes", async () => {
+  it("is refused if it leads out of the folder, before anything changes", async () => {
     const { entries } = await captureDirectorySnapshot(base);
     for (const spelled of ["../x", "/x", "a/../../b"]) {
       await expect(merge({ baseline: { exclude: [spelled], entries } }), spelled).rejects.toMatchObject({
@@ -228,7 +229,7 @@ describe("what the baseline excludes", () => {
     }
   });
 
-  it("is neither brought nor deleted: exactly these paths and all below them", async () => {
+  it("is neither taken over nor deleted: exactly these paths and everything below them", async () => {
     await makeTree(base, { "keep/a": "a", keeper: "k", "sub/keep": "s" });
     await makeTree(sourceDir, { "keep/new": "theirs" });
     await makeTree(targetDir, { "keep/a": "a", keeper: "k", "sub/keep": "s" });
@@ -236,7 +237,7 @@ describe("what the baseline excludes", () => {
     expect(await merged()).toStrictEqual({ keep: "755/", "keep/a": "644 a" });
   });
 
-  it("counts also where the baseline's entries hold it", async () => {
+  it("applies also if the baseline's entries contain it", async () => {
     await makeTree(base, { "keep/a": "a", "b.txt": "b" });
     await makeTree(targetDir, { "keep/a": "a", "b.txt": "b" });
     const { entries } = await captureDirectorySnapshot(base);
@@ -246,7 +247,7 @@ describe("what the baseline excludes", () => {
 });
 
 describe("the baseline", () => {
-  it("may be one that the release took, and the release takes ours", async () => {
+  it("is interchangeable with the release's", async () => {
     const tree = {
       "a.txt": "a",
       "b/c.txt": "c",
@@ -280,7 +281,7 @@ describe("the baseline", () => {
     });
   });
 
-  it("may have any order, and entries that nothing stands for", async () => {
+  it("may be in any order, and have entries that do not exist", async () => {
     await makeTree(base, { "a/b/c": "c", d: "d" });
     await makeTree(targetDir, { "a/b/c": "c", d: "d" });
     const { exclude, entries } = await captureDirectorySnapshot(base);
@@ -290,7 +291,7 @@ describe("the baseline", () => {
     expect(await merged()).toStrictEqual({});
   });
 
-  it("of thousands of entries crosses in pieces", async () => {
+  it("of thousands of entries is passed in pieces", async () => {
     const tree = Object.fromEntries(Array.from({ length: 3500 }, (_, at) => [`d${at % 50}/f${at}`, ""]));
     await makeTree(base, tree);
     await makeTree(targetDir, tree);
@@ -312,7 +313,7 @@ describe("beforeApply and afterApply", () => {
       () => false,
     );
 
-  it("run inside the lock: before the target is looked at, and after the last change", async () => {
+  it("run inside the lock: before the target is inspected, and after the last change", async () => {
     await makeTree(base, { "a.txt": "base", "b.txt": "base" });
     await makeTree(sourceDir, { "a.txt": "theirs", "b.txt": "theirs" });
     await makeTree(targetDir, { "a.txt": "base", "b.txt": "base" });
@@ -320,7 +321,7 @@ describe("beforeApply and afterApply", () => {
     await merge({
       beforeApply: async () => {
         seen.push(["before", await lockedNow(), (await merged())["a.txt"]]);
-        // The merge has not looked yet, so this edit is seen as one.
+        // The merge has not inspected the target yet, so this counts as a local edit.
         await writeFile(path.join(targetDir, "a.txt"), "edited before");
       },
       afterApply: async () => void seen.push(["after", await lockedNow(), (await merged())["a.txt"]]),
@@ -333,7 +334,7 @@ describe("beforeApply and afterApply", () => {
     expect(await lockedNow()).toBe(false);
   });
 
-  it("may move the target to where the merge brings it, as a git checkout does", async () => {
+  it("may bring the target to what the merge would make of it, as a git checkout does", async () => {
     await makeTree(base, { "a.txt": "base" });
     await makeTree(sourceDir, { "a.txt": "theirs" });
     await makeTree(targetDir, { "a.txt": "base" });
@@ -341,7 +342,7 @@ describe("beforeApply and afterApply", () => {
     expect(await describeTree(targetDir)).toStrictEqual({ "a.txt": "644 theirs" });
   });
 
-  it("pass on what they fail with, as it is, and give the lock back", async () => {
+  it("pass on what they throw, and the lock is released", async () => {
     await makeTree(sourceDir, { "a.txt": "theirs" });
     await makeTree(targetDir, { "b.txt": "ours" });
     const before = await readTree(home);
@@ -368,7 +369,7 @@ describe("beforeApply and afterApply", () => {
     expect(await lockedNow()).toBe(false);
   });
 
-  it("do not run where the source cannot be read", async () => {
+  it("do not run if the source cannot be read", async () => {
     const beforeApply = () => {
       throw new Error("must not run");
     };
@@ -395,7 +396,7 @@ describe("a source", () => {
     expect(differences(before, await readTree(targetDir), { exact: true })).toStrictEqual([]);
   });
 
-  it("with a FIFO is not waited for: what stood there stays here", async () => {
+  it("with a FIFO does not block, and the local entry stays", async () => {
     await makeTree(base, { "a.txt": "base", "dir/b.txt": "base" });
     await makeTree(sourceDir, { "a.txt": fifo(), dir: fifo(), new: fifo() });
     await makeTree(targetDir, { "a.txt": "base", "dir/b.txt": "base" });

@@ -1,4 +1,4 @@
-// mirrorDirectory, with rsync and diff as witnesses.
+// mirrorDirectory, checked with rsync and diff.
 
 import {
   chmod,
@@ -44,7 +44,7 @@ beforeEach(async () => {
   await mkdir(source);
 });
 
-/** What rsync would still have to do, and what diff sees; both nothing where the two are the same. */
+/** What rsync would still have to do, and what diff finds; both empty if the folders are equal. */
 async function expectSame() {
   const options = [
     "--recursive",
@@ -56,7 +56,7 @@ async function expectSame() {
     "--itemize-changes",
   ];
   const todo = await succeed("rsync", [...options, `${source}/`, `${target}/`]);
-  // The mode of the folder itself is its owner's affair.
+  // The mode of the folder itself is not mirrored.
   expect(todo.split("\n").filter((line) => line && !line.endsWith(" ./"))).toStrictEqual([]);
   expect(await run("diff", ["--recursive", "--no-dereference", `${source}/`, `${target}/`])).toMatchObject({
     code: 0,
@@ -104,7 +104,7 @@ describe("a mirror", () => {
     await expectSame();
   });
 
-  it("is made where no folder was, with those above it", async () => {
+  it("is created with the folders above it if it does not exist", async () => {
     await makeTree(source, { "a/b.txt": "b" });
     target = path.join(home, "not", "there", "yet");
     await mirrorDirectory(source, target);
@@ -138,7 +138,7 @@ describe("a mirror", () => {
     await expectSame();
   });
 
-  it("of many files is right the first time and quiet the second", async () => {
+  it("of many files is complete the first time and does nothing the second", async () => {
     const names = Array.from({ length: 300 }, (_, at) => `folder-${at % 23}/file-${at}`);
     await makeTree(source, Object.fromEntries(names.map((name, at) => [name, `${at}`.repeat(at)])));
     await mirrorDirectory(source, target);
@@ -159,8 +159,8 @@ describe("a mirror", () => {
   });
 });
 
-describe("what is the same already", () => {
-  it("is not written again: the same file, with the same time", async () => {
+describe("a file that is already the same", () => {
+  it("is not written again, and keeps its inode and time", async () => {
     const tree = { "a.txt": "a", "b/c.txt": "c", link: link("a.txt"), "b/run": file("run", 0o755) };
     await makeTree(source, { ...tree, "changed.txt": "new", "new.txt": "new" });
     await makeTree(target, { ...tree, "changed.txt": "old", "old.txt": "old" });
@@ -173,7 +173,7 @@ describe("what is the same already", () => {
     expect(await identities()).toStrictEqual(before);
   });
 
-  it("but for its mode gets that mode, and stays the same file", async () => {
+  it("except for its mode gets that mode, and keeps its inode", async () => {
     await makeTree(source, { "a.txt": file("a", 0o600) });
     await makeTree(target, { "a.txt": file("a", 0o644) });
     const before = await identity(path.join(target, "a.txt"));
@@ -186,7 +186,7 @@ describe("what is the same already", () => {
     await expectSame();
   });
 
-  it("is told by its bytes, not by its size and time", async () => {
+  it("is recognized by its bytes, not by its size and time", async () => {
     await makeTree(source, { "a.txt": "new" });
     await makeTree(target, { "a.txt": "old" });
     await succeed("touch", ["-d", "2020-01-01", path.join(source, "a.txt"), path.join(target, "a.txt")]);
@@ -196,7 +196,7 @@ describe("what is the same already", () => {
 });
 
 describe("a file that changed", () => {
-  it("is replaced as a whole: whoever has the old one open keeps it, and its other names", async () => {
+  it("is replaced: a process that has the old one open, and its hard links, keep it", async () => {
     await makeTree(source, { "a.txt": "new" });
     await makeTree(target, { "a.txt": "old" });
     await hardLink(path.join(target, "a.txt"), path.join(home, "other-name"));
@@ -205,7 +205,7 @@ describe("a file that changed", () => {
     await expectSame();
   });
 
-  it("is at each moment wholly old or wholly new", async () => {
+  it("is either old or new at each moment", async () => {
     const contents = ["a", "b"].map((letter) => letter.repeat(200_000));
     const names = Array.from({ length: 5 }, (_, at) => `file-${at}`);
     const sources = await Promise.all(
@@ -264,7 +264,7 @@ describe.runIf(process.getuid() === 0)("the owner of a file that root replaces",
     return [uid, gid];
   };
 
-  it("is that of the one that stood there", async () => {
+  it("is that of the replaced file", async () => {
     await makeTree(source, {
       bytes: "new",
       mode: file("same", 0o755),
@@ -332,7 +332,7 @@ describe("read-only folders in the target", () => {
     await give(source);
   };
 
-  it("are worked in, and have their modes again", async () => {
+  it("are written to, and have their modes back afterwards", async () => {
     await chmod(home, 0o777);
     await makeSource(TREE);
     expect(await mirrorUnprivileged()).toBe(undefined);
@@ -357,7 +357,7 @@ describe("read-only folders in the target", () => {
     expect((await stat(target)).mode & 0o7777).toBe(0o555);
   });
 
-  it("stay so where something in them is preserved", async () => {
+  it("stay read-only if something in them is preserved", async () => {
     await makeSource({ "a.txt": "a" });
     await makeTree(target, { "kept/keep": "1", "kept/go": "2", kept: readOnly });
     await give(target);
@@ -409,7 +409,7 @@ describe("several mirrors at once", () => {
       Array.from({ length: 60 }, (_, at) => [`folder-${at % 7}/file-${at}`, `${content} ${at}`]),
     );
 
-  it("into one target leave it as one of them does", async () => {
+  it("into one target leave the result of one of them", async () => {
     const sources = [];
     for (const name of ["one", "two", "three"]) {
       sources.push(await makeTree(path.join(home, name), { ...many(name), [`only-${name}/x`]: name }));
@@ -422,7 +422,7 @@ describe("several mirrors at once", () => {
     }
   });
 
-  it("in both directions come to an end, with both folders the same and whole", async () => {
+  it("in both directions end with both folders equal and complete", async () => {
     await makeTree(source, many("one"));
     await makeTree(target, many("two"));
     const trees = [await describeTree(source), await describeTree(target)];
@@ -431,7 +431,7 @@ describe("several mirrors at once", () => {
     expect(trees).toContainEqual(await describeTree(target));
   });
 
-  it("wait for one of another process, and an abort ends the waiting", async () => {
+  it("wait for one of another process, and stop waiting when aborted", async () => {
     await makeTree(source, { "a.txt": "a" });
     await makeTree(target, { "a.txt": "old" });
     const holder = spawn("flock", [target, "sh", "-c", "echo held; cat"], {
@@ -440,7 +440,7 @@ describe("several mirrors at once", () => {
     onTestFinished(() => holder.kill());
     await once(holder.stdout, "data");
     const calls = new AbortController();
-    // More than there are threads for such work: none of them may take one while it waits.
+    // More than there are threads for such work: none may take a thread while it waits.
     const aborted = Array.from({ length: 8 }, () =>
       mirrorDirectory(source, target, { signal: calls.signal }).catch((error) => error),
     );
@@ -461,7 +461,7 @@ describe("temporary names", () => {
   const archive = ".sandbox-archive-123-0123456789abcdef";
   const stage = ".paperclip-mirror-123-0123456789abcdef";
 
-  it("of other calls are not mirrored, and those that a kill left in the target are removed", async () => {
+  it("of other calls are not mirrored, and those of killed calls in the target are removed", async () => {
     await makeTree(source, {
       "a.txt": "a",
       [archive]: "half",
@@ -478,7 +478,7 @@ describe("temporary names", () => {
   });
 });
 
-describe("what stands in the way", () => {
+describe("an entry of another kind in the target", () => {
   const KINDS = {
     "a file": "other",
     "an empty folder": folder(),
@@ -510,7 +510,7 @@ describe("what stands in the way", () => {
     expect(await describeTree(path.join(home, "outside"))).toStrictEqual(outside);
   });
 
-  it("a folder that may not be entered gives way, too", async () => {
+  it("a folder without permissions is replaced, too", async () => {
     await makeTree(source, { "a.txt": "a" });
     await makeTree(target, {
       "closed/inner/file": "x",
@@ -577,7 +577,7 @@ describe("preserveAbsent", () => {
     },
   );
 
-  it("is for what the source lacks: what it has is brought", async () => {
+  it("applies only to what the source lacks", async () => {
     await makeTree(source, { "keep/one": "new" });
     await makeTree(target, { "keep/one": "old", "keep/two": "old" });
     await mirrorDirectory(source, target, { preserveAbsent: ["keep"] });
@@ -588,7 +588,7 @@ describe("preserveAbsent", () => {
     });
   });
 
-  it("refuses to choose where a file in the source stands in the way, and changes nothing", async () => {
+  it("is refused if a file in the source is in the way, and nothing is changed", async () => {
     await makeTree(source, { deep: "now a file", "a.txt": "a" });
     await makeTree(target, { "deep/keep.txt": "kept", "old.txt": "old" });
     const before = await readTree(target);
@@ -602,15 +602,15 @@ describe("preserveAbsent", () => {
   });
 });
 
-describe("what is no file, folder or link in the source", () => {
-  it("is left out and never opened, and takes the place of nothing that is preserved", async () => {
+describe("an entry in the source that is not a file, folder or link", () => {
+  it("is left out and never opened, and replaces nothing that is preserved", async () => {
     await makeTree(source, { "a.txt": "a", pipe: fifo(), "sub/pipe": fifo(), kept: fifo() });
     await makeTree(target, { pipe: "was a file", kept: "kept" });
     await mirrorDirectory(source, target, { preserveAbsent: ["kept"] });
     expect(await describeTree(target)).toStrictEqual({ "a.txt": "644 a", kept: "644 kept", sub: "755/" });
   });
 
-  it("goes from the target, where it stands there", async () => {
+  it("is removed from the target", async () => {
     await makeTree(source, { "a.txt": "a" });
     await makeTree(target, { pipe: fifo(), "sub/pipe": fifo() });
     await mirrorDirectory(source, target);
@@ -633,18 +633,18 @@ describe("a source that cannot be read", () => {
       (error) => error,
     );
 
-  it("since it is missing leaves the target as it was", async () => {
+  it("because it is missing leaves the target as it was", async () => {
     const missing = path.join(home, "missing");
     const error = await expectUntouched(() => rejection(mirrorDirectory(missing, target)));
     expect(error).toMatchObject({ code: "ENOENT", path: missing });
   });
 
-  it("since it is missing makes no target", async () => {
+  it("because it is missing creates no target", async () => {
     await rejection(mirrorDirectory(path.join(home, "missing"), target));
     expect(await readdir(home)).toStrictEqual(["source"]);
   });
 
-  it("since it is a file leaves the target as it was", async () => {
+  it("because it is a file leaves the target as it was", async () => {
     await writeFile(path.join(home, "file"), "");
     const error = await expectUntouched(() => rejection(mirrorDirectory(path.join(home, "file"), target)));
     expect(error).toMatchObject({ code: "ENOTDIR" });
@@ -661,7 +661,7 @@ describe("a source that cannot be read", () => {
 });
 
 describe("two folders that are not separate", () => {
-  it("are refused before anything is touched, also where links hide it", async () => {
+  it("are refused before anything is changed, also behind links", async () => {
     await makeTree(source, { "a.txt": "a", "sub/b.txt": "b" });
     await symlink("source", path.join(home, "linked"));
     await symlink("source/sub", path.join(home, "into"));
@@ -690,7 +690,7 @@ describe("two folders that are not separate", () => {
     expect(differences(before, await readTree(home), { exact: true })).toStrictEqual([]);
   });
 
-  it("are not those whose names merely begin alike", async () => {
+  it("are not two folders whose names begin alike", async () => {
     await makeTree(source, { "a.txt": "a" });
     target = path.join(home, "source-2");
     await mirrorDirectory(source, target);
@@ -699,7 +699,7 @@ describe("two folders that are not separate", () => {
 });
 
 describe("a root that is reached through a link", () => {
-  it("is worked in, and stays a link", async () => {
+  it("is used through the link, which stays", async () => {
     await makeTree(source, { "a.txt": "a" });
     await makeTree(path.join(home, "real"), { "old.txt": "old" });
     await symlink("real", target);
@@ -712,7 +712,7 @@ describe("a root that is reached through a link", () => {
 });
 
 describe("a target that others work in", () => {
-  it("never leads the mirror out of itself, where folders turn into links meanwhile", async () => {
+  it("never leads the mirror outside when folders become links meanwhile", async () => {
     const outside = await makeTree(path.join(home, "outside"), { "file-0": "sentinel", "old-0": "sentinel" });
     await makeTree(
       source,
@@ -735,7 +735,7 @@ describe("a target that others work in", () => {
       }
     })();
     for (let round = 0; round < 30; round++) {
-      // Whether it gets through does not matter here.
+      // Whether it succeeds does not matter here.
       await mirrorDirectory(source, target).catch(() => {});
     }
     mirroring = false;

@@ -1,5 +1,5 @@
-// A run of an hour in a sandbox that lives for five minutes, on a clock that moves only while a call of the client is
-// under way, or the agent at work. Everything else is real: the files, the shell, the addon.
+// A run of one hour in a sandbox that lives for five minutes. The clock advances only during a call of the
+// client or the agent's work. Everything else is real: the files, the shell, the addon.
 
 import { appendFile, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -20,7 +20,7 @@ import { specFor } from "./support/spec.mjs";
 const LIFE = 5 * MINUTE;
 const METHODS = ["makeDir", "writeFile", "readFile", "run", "remove"];
 
-/** A call that ends just before the first refresh at an interval, so that only the one ahead of it counts. */
+/** A call that ends just before the first periodic refresh, so only the refresh before the call counts. */
 const SHORT = 59 * SECOND;
 const UPLOAD = 26 * MINUTE;
 const DOWNLOAD = 28 * MINUTE;
@@ -43,7 +43,7 @@ beforeEach(async () => {
 
 const elapsed = () => Date.now() - begun;
 
-/** How long what is done with a path takes: the workspace is large, and all else is small. */
+/** How long an operation on a path takes: the workspace is large, and everything else is small. */
 function durationOf(at, { upload = UPLOAD, download = DOWNLOAD } = {}) {
   // A client may write it under a temporary name first.
   if (at.includes("/workspace-upload.tar")) return upload;
@@ -51,7 +51,7 @@ function durationOf(at, { upload = UPLOAD, download = DOWNLOAD } = {}) {
   return SHORT;
 }
 
-/** A client over `client` whose files and commands take their time, as long as the sandbox lives. */
+/** Wraps `client` so that its files and commands take time, as long as the sandbox lives. */
 function slowed(client, life, durations) {
   const slow = { ...client };
   for (const method of METHODS) {
@@ -63,7 +63,7 @@ function slowed(client, life, durations) {
   return slow;
 }
 
-/** Passes all calls on, and keeps what they fail with. */
+/** Passes all calls on, and records their failures. */
 function watched(client) {
   const failures = [];
   const seen = { ...client };
@@ -79,7 +79,7 @@ function watched(client) {
 
 const prepare = (client, more) =>
   prepareSandboxManagedRuntime({
-    // What takes so long are the plain bytes.
+    // The long duration is that of uncompressed bytes.
     compression: "none",
     spec: specFor(remote),
     adapterKey: "test",
@@ -89,13 +89,13 @@ const prepare = (client, more) =>
     ...more,
   });
 
-/** What the agent leaves. It writes where the sandbox's workspace is, since what it does is none of our calls. */
+/** The agent's work. It writes to the sandbox's workspace directly, because its work is not one of our calls. */
 async function work() {
   await appendFile(path.join(remote, "notes.md"), "the agent's line\n");
   await writeFile(path.join(remote, "result.txt"), "done\n");
 }
 
-/** The whole run, with `pause` for what takes time between prepare and restore. */
+/** The whole run, with `pause` for the time between prepare and restore. */
 async function run(client, { pause = async () => {}, ...more } = {}) {
   const prepared = await prepare(client, more);
   await work();
@@ -113,7 +113,7 @@ async function mustHaveComeBack() {
   expect(elapsed()).toBeGreaterThanOrEqual(60 * MINUTE);
 }
 
-/** What `running` rejected with, and nothing is changed here. */
+/** Returns what `running` rejected with, and asserts that no local file changed. */
 async function failureOf(running) {
   const failure = await running.then(
     () => expect.unreachable("it succeeded"),
@@ -133,7 +133,7 @@ describe("a sandbox that lives for five minutes", () => {
     await mustHaveComeBack();
     expect(life.failures).toStrictEqual([]);
     expect(onReport.mock.calls[0][0].failedRefreshes).toBe(0);
-    // Once ahead of each of the ten calls, and each minute that one goes on beyond.
+    // Once before each of the ten calls, and once for each further minute of a call.
     expect(refresh).toHaveBeenCalledTimes(10 + 26 + 28);
     expect(vi.getTimerCount()).toBe(0);
   });
@@ -163,7 +163,7 @@ describe("a sandbox that lives for five minutes", () => {
     expect(failure).toBe(life.failures[0]);
   });
 
-  it("lasts for many short calls by what is refreshed ahead of them", async () => {
+  it("lasts for many short calls by the refresh before each", async () => {
     const life = new Lifetime(LIFE);
     const client = slowed(createLocalClient(), life, { upload: SHORT, download: SHORT });
     await run(client, { lease: { refresh: async () => life.extend() } });
@@ -171,7 +171,7 @@ describe("a sandbox that lives for five minutes", () => {
     expect(life.failures).toStrictEqual([]);
   });
 
-  it("lasts while an agent works for an hour, where the lease is kept in between", async () => {
+  it("lasts while an agent works for an hour, if the lease is kept in between", async () => {
     const life = new Lifetime(LIFE);
     const lease = { refresh: async () => life.extend(), keepAliveBetween: true };
     await run(slowed(createLocalClient(), life), { lease, pause: () => life.pass(60 * MINUTE) });
@@ -180,7 +180,7 @@ describe("a sandbox that lives for five minutes", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  it("dies while an agent works, where it is not", async () => {
+  it("dies while an agent works, if the lease is not kept", async () => {
     const life = new Lifetime(LIFE);
     const lease = { refresh: async () => life.extend() };
     const { client, failures } = watched(slowed(createLocalClient(), life));
@@ -191,7 +191,7 @@ describe("a sandbox that lives for five minutes", () => {
 });
 
 describe("an E2B sandbox that lives for five minutes", () => {
-  /** The real SDK, and a server whose answers take their time, as long as the sandbox lives. */
+  /** The real SDK, and a server whose answers take time, as long as the sandbox lives. */
   async function slowE2b({ refreshed = true } = {}) {
     const server = await startE2bServer();
     onTestFinished(() => server.stop());
@@ -207,7 +207,7 @@ describe("an E2B sandbox that lives for five minutes", () => {
     return { server, life, sandbox, ...watched(createE2bClient(sandbox, { lifetimeMs: LIFE })) };
   }
 
-  it("lasts for an hour of transfers by what its client refreshes", async () => {
+  it("lasts for an hour of transfers by its client's refreshes", async () => {
     const { server, life, client, failures } = await slowE2b();
     await run(client);
     await mustHaveComeBack();
@@ -217,7 +217,7 @@ describe("an E2B sandbox that lives for five minutes", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  it("dies where its lifetime is not refreshed, and the SDK's error arrives as it is", async () => {
+  it("dies if its lifetime is not refreshed, and the SDK's error is passed on unchanged", async () => {
     const { life, client, failures } = await slowE2b({ refreshed: false });
     let isOver = false;
     const failing = failureOf(run(client)).finally(() => (isOver = true));
@@ -228,7 +228,7 @@ describe("an E2B sandbox that lives for five minutes", () => {
     expect(failure.message).toContain(life.failures[0].message);
   });
 
-  it("lasts while an agent works for an hour, where a lease refreshes it in between", async () => {
+  it("lasts while an agent works for an hour, if a lease refreshes it in between", async () => {
     const { life, sandbox, client, failures } = await slowE2b();
     const lease = { refresh: () => sandbox.setTimeout(LIFE), keepAliveBetween: true };
     await run(client, { lease, pause: () => life.pass(60 * MINUTE) });
@@ -238,7 +238,7 @@ describe("an E2B sandbox that lives for five minutes", () => {
 });
 
 describe("a Cloudflare sandbox that sleeps after five minutes", () => {
-  /** A stand-in whose methods take their time. Each call is an activity as it begins, and no longer. */
+  /** A stand-in whose methods take time. Each call counts as activity when it begins, and not later. */
   function slowCloudflare({ renewed = true } = {}) {
     const inner = cloudflareSandbox();
     onTestFinished(() => inner.stop());
@@ -258,7 +258,7 @@ describe("a Cloudflare sandbox that sleeps after five minutes", () => {
     return { life, ...watched(createCloudflareClient(sandbox, { sleepAfter: "5m" })) };
   }
 
-  it("stays awake for an hour of transfers by what its client renews", async () => {
+  it("stays awake for an hour of transfers by its client's renewals", async () => {
     const { life, client, failures } = slowCloudflare();
     await run(client);
     await mustHaveComeBack();
@@ -267,7 +267,7 @@ describe("a Cloudflare sandbox that sleeps after five minutes", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  it("falls asleep in a slow upload where nothing renews it, and its error arrives as it is", async () => {
+  it("falls asleep in a slow upload if nothing renews it, and its error is passed on unchanged", async () => {
     const { life, client, failures } = slowCloudflare({ renewed: false });
     const failure = await failureOf(run(client));
     expect(failure).toBe(failures[0]);

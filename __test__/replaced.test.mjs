@@ -1,4 +1,4 @@
-// A sandbox that is another one by now, or that never had what it was sent; and folders that are not what they were.
+// A sandbox that was replaced, or that does not have what it was sent, and folders that were replaced.
 
 import { execFile } from "node:child_process";
 import { chmod, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
@@ -48,7 +48,7 @@ async function expectRefused({ restoreWorkspace }) {
   expect(await describeTree(workspace)).toStrictEqual(before);
 }
 
-/** A sandbox whose tar does something more, with the archive's workspace as its working folder. */
+/** A sandbox whose tar also runs a command in the archive's workspace. */
 async function withTar(more) {
   const folder = path.join(await temporaryFolder(), "bin");
   await mkdir(folder);
@@ -73,7 +73,7 @@ describe("a sandbox that was replaced", () => {
     await expectRefused(prepared);
   });
 
-  it("by an older copy of itself is told from one in which the agent went back", async () => {
+  it("by an older copy of itself is distinguished from one in which the agent reverted changes", async () => {
     await prepare();
     const snapshot = `${remote}-snapshot`;
     await execute("cp", ["-a", remote, snapshot]);
@@ -109,8 +109,8 @@ describe("a sandbox that was replaced", () => {
   });
 });
 
-describe("a sandbox that is still the one", () => {
-  it("is served where the agent removed the mark, as `git clean -fdx` does", async () => {
+describe("a sandbox that is still the same", () => {
+  it("is accepted if the agent removed the mark, as `git clean -fdx` does", async () => {
     const prepared = await prepare();
     await agent("git init -q . && git add a.txt sub && echo new >new.txt && git clean -fdxq");
     await agent("echo edited >a.txt && rm -rf .git");
@@ -119,7 +119,7 @@ describe("a sandbox that is still the one", () => {
     expect(reports.at(-1)).toMatchObject({ written: ["a.txt"], deleted: [] });
   });
 
-  it("is served where the agent emptied it, and what is deleted is kept", async () => {
+  it("is accepted if the agent emptied it, and deleted files are backed up", async () => {
     await makeTree(workspace, MANY);
     const prepared = await prepare();
     await agent("rm -rf a.txt src sub");
@@ -131,7 +131,7 @@ describe("a sandbox that is still the one", () => {
     expect(await readFile(path.join(workspace, kept.keptAt), "utf8")).toBe("1");
   });
 
-  it("is served where it was emptied and held little, and then nothing is kept", async () => {
+  it("is accepted if it was emptied and had few files, without backups", async () => {
     const prepared = await prepare();
     await agent("rm -rf a.txt sub");
     await prepared.restoreWorkspace();
@@ -140,7 +140,7 @@ describe("a sandbox that is still the one", () => {
   });
 });
 
-describe("what the upload lost", () => {
+describe("an entry that the upload lost", () => {
   it.each([
     ["a file that is missing", "rm a.txt"],
     ["a file that is another one", "echo something else >a.txt"],
@@ -162,7 +162,7 @@ describe("what the upload lost", () => {
     }
   });
 
-  it("is left alone with all that is in it, where it is a folder", async () => {
+  it("is not touched, with its content if it is a folder", async () => {
     client = await withTar("rm -rf sub");
     const prepared = await prepare();
     await prepared.restoreWorkspace();
@@ -170,7 +170,7 @@ describe("what the upload lost", () => {
     expect(reports.at(-1).skipped.map(({ path }) => path)).toStrictEqual(["sub", "sub/b.txt"]);
   });
 
-  it("is left alone where that is everything", async () => {
+  it("is not touched even if that is every entry", async () => {
     client = await withTar("rm -rf a.txt sub");
     const prepared = await prepare();
     await agent("echo new >new.txt");
@@ -183,7 +183,7 @@ describe("what the upload lost", () => {
     });
   });
 
-  it("by its mode alone is no change of the agent's", async () => {
+  it("only in its mode is not a change by the agent", async () => {
     client = await withTar("chmod 600 a.txt; chmod 700 sub");
     const prepared = await prepare();
     await agent("echo edited >a.txt");
@@ -217,7 +217,7 @@ describe("what the upload lost", () => {
       "\\root.txt": "644 r",
     });
     const notes = await readFile(path.join(workspace, "notes.txt"), "utf8");
-    // Where nothing is known, what stands under the name there may be the agent's.
+    // If nothing is known, an entry under the name there may be the agent's.
     expect(command.includes("rm") ? ["mine!", "drive"] : ["mine!"]).toContain(notes);
   });
 });
@@ -266,8 +266,8 @@ describe("an asset", () => {
   });
 });
 
-describe("what is excluded or preserved", () => {
-  it("may be thousands of names, and no command line grows", async () => {
+describe("excluded and preserved names", () => {
+  it("may be thousands, and no command line grows", async () => {
     const names = Array.from({ length: 3000 }, (_, at) => `some-name-of-some-length-${at}`);
     await makeTree(workspace, { [`${names[0]}/x`]: "x" });
     const prepared = await prepare({
@@ -282,14 +282,14 @@ describe("what is excluded or preserved", () => {
     expect(Math.max(...lengths)).toBeLessThan(2000);
   });
 
-  it("may be everything: the sandbox's answer still comes", async () => {
+  it("may be all names, and the restore still works", async () => {
     const prepared = await prepare({ workspaceExclude: ["*"] });
     await agent("echo x >new.txt");
     await prepared.restoreWorkspace();
     expect(await here()).toStrictEqual({ "a.txt": "644 a", sub: "755/", "sub/b.txt": "644 b" });
   });
 
-  it("is meant by any spelling of its path", async () => {
+  it("may have any spelling of their paths", async () => {
     const prepared = await prepare({ preserveAbsentOnRestore: ["cache/", "./sub//x/.."] });
     await agent("mkdir -p cache && echo x >cache/x && echo edited >sub/b.txt");
     await prepared.restoreWorkspace();

@@ -1,4 +1,4 @@
-// A workspace's whole way into a sandbox and back, with real shells and real tars in the sandbox.
+// The whole way of a workspace into a sandbox and back, with real shells and real tars in the sandbox.
 
 import { lstat, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -23,7 +23,7 @@ import { specFor } from "./support/spec.mjs";
 import { makeArchive } from "./support/tar.mjs";
 
 const RUNTIME = ".paperclip-runtime";
-/** The folder of the sandbox's own files in a run's folder. */
+/** The folder for the sandbox's own files, in a run's folder. */
 const OWN = ".paperclip";
 
 let workspace;
@@ -48,7 +48,7 @@ async function prepare(client, remote, more) {
 
 const withoutRuntime = (root) => readTree(root, { leaveOut: (name) => name === RUNTIME });
 
-/** The two sides hold the same, but for what is ours. */
+/** Asserts that both sides have the same content, apart from our own files. */
 async function expectAgreement(remote) {
   expect(differences(await withoutRuntime(workspace), await withoutRuntime(remote))).toStrictEqual([]);
 }
@@ -58,7 +58,7 @@ async function plainSandbox(options) {
   return { client: new LocalSandbox(options), remote: await remoteWorkspace(options) };
 }
 
-/** What is kept under `conflicts`, by the path it stood at. */
+/** The backups below `conflicts`, by the path that they were at. */
 async function conflicts() {
   const root = path.join(workspace, RUNTIME, "conflicts");
   const times = await readdir(root);
@@ -88,13 +88,13 @@ describe.each(environments)("in a sandbox with %s, as %s", (tools, user) => {
 
   beforeEach(async () => {
     const commands = await commandFolder(COMMANDS[tools]);
-    // Where only sh and tar are of interest, the others are this machine's.
+    // If only sh and tar matter, the other tools are this machine's.
     const path = COMMANDS[tools].appletsOf ? commands : `${commands}:${process.env.PATH}`;
     client = new LocalSandbox({ path, ...USERS[user] });
     remote = await remoteWorkspace(USERS[user]);
   });
 
-  it("a workspace goes in as it is, and comes back as the agent left it", async () => {
+  it("a workspace is uploaded as it is, and restored as the agent left it", async () => {
     await makeTree(workspace, {
       "a.txt": "a",
       "empty.txt": "",
@@ -140,13 +140,13 @@ line' && echo edited >>'it'\\''s' && rm -- -rf && echo edited >'*'`,
 
     await expectAgreement(remote);
     expect(await describeTree(workspace)).toMatchObject({ private: "751/", "*": "644 edited\n" });
-    // Nothing but what changed was touched, and nothing of ours is left.
+    // Only what changed was touched, and no file of ours is left.
     expect(await identity(path.join(workspace, "stays.txt"))).toStrictEqual(stays);
     expect(await readdir(workspace)).not.toContain(RUNTIME);
     expect(reports).toMatchObject([{ tolerant: false, conflicts: [], kept: [], skipped: [] }]);
   });
 
-  it("an empty workspace goes in, and comes back empty, or not", async () => {
+  it("an empty workspace is uploaded, and restored empty or with new files", async () => {
     const prepared = await prepare(client, remote);
     expect((await readdir(remote)).sort()).toStrictEqual([RUNTIME]);
     await prepared.restoreWorkspace();
@@ -159,7 +159,7 @@ line' && echo edited >>'it'\\''s' && rm -- -rf && echo edited >'*'`,
     expect(await readdir(workspace)).toStrictEqual([]);
   });
 
-  it("a workspace that the agent emptied comes back empty", async () => {
+  it("a workspace that the agent emptied is restored empty", async () => {
     await makeTree(workspace, { "a.txt": "a", "b/c.txt": "c", ".hidden": "h" });
     const prepared = await prepare(client, remote);
     await client.agent(`cd '${remote}' && rm -r a.txt b .hidden`);
@@ -167,7 +167,7 @@ line' && echo edited >>'it'\\''s' && rm -- -rf && echo edited >'*'`,
     expect(await readdir(workspace)).toStrictEqual([]);
   });
 
-  it("what was there is cleared before, but for what is preserved, taken literally", async () => {
+  it("earlier content is cleared, except preserved names, which are taken literally", async () => {
     const preserved = ["*", "[x]", "keep?", "back\\slash", "it's", "-name", "keep me"];
     const cleared = [
       "star",
@@ -189,7 +189,7 @@ line' && echo edited >>'it'\\''s' && rm -- -rf && echo edited >'*'`,
     expect(await readdir(path.join(remote, RUNTIME))).toContain("other");
   });
 
-  it("assets go beside the workspace, and replace what was there", async () => {
+  it("assets are uploaded beside the workspace, and replace earlier ones", async () => {
     const assets = path.join(await temporaryFolder(), "assets");
     await makeTree(assets, {
       "skills/one.md": file("one", 0o600),
@@ -216,7 +216,7 @@ line' && echo edited >>'it'\\''s' && rm -- -rf && echo edited >'*'`,
     expect((await readdir(path.dirname(before))).sort()).toStrictEqual([OWN, "empty it's", "skills"]);
   });
 
-  it("what may not be read there stays as it is here, and nothing is deleted on a guess", async () => {
+  it("what is unreadable in the sandbox stays as it is here, and nothing is deleted by mistake", async () => {
     await makeTree(workspace, { "a.txt": "a", "b.txt": "b", "secret.txt": "s", "closed/in.txt": "in" });
     const prepared = await prepare(client, remote);
     await client.agent(
@@ -235,14 +235,14 @@ line' && echo edited >>'it'\\''s' && rm -- -rf && echo edited >'*'`,
       expect(skipped.some((name) => name.startsWith("closed"))).toBe(true);
       expect(report.tarMessages).toMatch(/secret\.txt/);
     } else {
-      // The superuser may read everything.
+      // Root may read everything.
       expect(local).not.toHaveProperty("b.txt");
-      // Its mode would stop the next run of an ordinary user.
+      // Its mode would make the next run of an ordinary user fail.
       expect(local).toMatchObject({ "secret.txt": "644 edited\n" });
       expect(report.tolerant).toBe(false);
     }
 
-    // Once nothing is in the way, the same call brings the rest.
+    // Once nothing prevents it, the same call restores the rest.
     await client.agent(`cd '${remote}' && chmod 644 secret.txt && chmod 755 closed`);
     await prepared.restoreWorkspace();
     await expectAgreement(remote);
@@ -250,7 +250,7 @@ line' && echo edited >>'it'\\''s' && rm -- -rf && echo edited >'*'`,
 });
 
 describe("the client calls", () => {
-  it("come in the order, with the paths and the options of the TypeScript module", async () => {
+  it("have the order, the paths and the options of the TypeScript module", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "a.txt": "a" });
     const root = `${remote}/${RUNTIME}/test`;
@@ -261,7 +261,7 @@ describe("the client calls", () => {
 
     expect(client.calls).toStrictEqual([
       ["makeDir", root],
-      // The archive, and behind it the script for the sandbox.
+      // The archive, followed by the script for the sandbox.
       ["writeFile", `${root}/workspace-upload.tar`, expect.any(Number)],
       ["run", command, timed],
       ["writeFile", `${root}/one-upload.tar`, 2048],
@@ -296,7 +296,7 @@ describe("the client calls", () => {
     },
   );
 
-  it("take what the spec says at the time for the time limit", async () => {
+  it("use the spec's current time limit", async () => {
     const { client, remote } = await plainSandbox();
     const spec = specFor(remote);
     const prepared = await prepare(client, remote, { spec });
@@ -307,7 +307,7 @@ describe("the client calls", () => {
     );
   });
 
-  it("survive a workspace path with anything in it", async () => {
+  it("work for a workspace path with any characters", async () => {
     const remote = path.join(
       await temporaryFolder(),
       'it\'s a $(place) `with`\n"everything" \\ *',
@@ -321,7 +321,7 @@ describe("the client calls", () => {
     expect(await describeTree(workspace)).toStrictEqual({ "a.txt": "644 edited" });
   });
 
-  it("clear nothing where the archive did not arrive whole", async () => {
+  it("clear nothing if the archive is incomplete", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(remote, { "before.txt": "before" });
     await makeTree(workspace, { "a.txt": "a" });
@@ -333,7 +333,7 @@ describe("the client calls", () => {
 });
 
 describe("what is excluded", () => {
-  it("is neither uploaded, nor brought back, nor deleted, at any depth", async () => {
+  it("is neither uploaded, nor restored, nor deleted, at any depth", async () => {
     const { client, remote } = await plainSandbox();
     const excluded = {
       "node_modules/a/index.js": "a",
@@ -370,7 +370,7 @@ describe("what is excluded", () => {
     expect(await describeTree(workspace)).toStrictEqual({ ...expected, "a.txt": "644 edited" });
   });
 
-  it("keeps a folder that the agent deleted, since it holds what was not uploaded", async () => {
+  it("keeps a folder that the agent deleted, because it contains files that were not uploaded", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "pkg/index.js": "i", "pkg/node_modules/x/y.js": "y" });
     const prepared = await prepare(client, remote, { workspaceExclude: ["node_modules"] });
@@ -384,7 +384,7 @@ describe("what is excluded", () => {
     });
   });
 
-  it("stays with the folder that holds it, where the agent put a file in the place of that", async () => {
+  it("stays with its folder if the agent replaced that by a file", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "pkg/index.js": "i", "pkg/node_modules/x.js": "x" });
     const prepared = await prepare(client, remote, { workspaceExclude: ["node_modules"] });
@@ -400,7 +400,7 @@ describe("what is excluded", () => {
     expect(reports[0].skipped.map((skipped) => skipped.path)).toStrictEqual(["pkg"]);
   });
 
-  it("covers the runtime folder of the workspace, and no other of that name", async () => {
+  it("includes the runtime folder of the workspace, and no other of that name", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { [`${RUNTIME}/mine/state`]: "local", [`sub/${RUNTIME}/file`]: "travels" });
     const prepared = await prepare(client, remote);
@@ -417,7 +417,7 @@ describe("what is excluded", () => {
 });
 
 describe("what is preserved", () => {
-  it("is neither changed nor deleted here, whatever the sandbox did", async () => {
+  it("is neither changed nor deleted locally, whatever the sandbox did", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, {
       "keep/one": "1",
@@ -446,7 +446,7 @@ describe("what is preserved", () => {
 });
 
 describe("local edits during the run", () => {
-  it("are never lost: what the sandbox replaces is kept aside, out of git", async () => {
+  it("are never lost: what the sandbox replaces is backed up, ignored by git", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, {
       "both.txt": "base",
@@ -503,7 +503,7 @@ describe("local edits during the run", () => {
     expect(report.kept).toStrictEqual(["deleted-there.txt"]);
   });
 
-  it("in the place of a folder that holds something from the sandbox are kept aside", async () => {
+  it("in the place of a folder with changes from the sandbox are backed up", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "folder/file": "base", "other/file": "base" });
     const outside = await makeTree(path.join(await temporaryFolder(), "outside"), { file: "outside" });
@@ -525,7 +525,7 @@ describe("local edits during the run", () => {
 });
 
 describe("another restore", () => {
-  it("brings what changed since the first, and leaves local edits made in between", async () => {
+  it("restores what changed since the first, and keeps local edits made in between", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "a.txt": "1", "b.txt": "1", "c.txt": "1" });
     const prepared = await prepare(client, remote);
@@ -579,7 +579,7 @@ describe("another restore", () => {
     await expectAgreement(remote);
   });
 
-  it("may come at once: they follow each other", async () => {
+  it("may start at the same time: they run one after another", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "a.txt": "1" });
     const prepared = await prepare(client, remote);
@@ -595,7 +595,7 @@ describe("another restore", () => {
 });
 
 describe("several sandboxes for one workspace", () => {
-  it("may be restored at once: each one's changes arrive, and no local edit is lost", async () => {
+  it("may be restored at the same time: all changes arrive, and no local edit is lost", async () => {
     const count = 8;
     await makeTree(workspace, { "shared.txt": "base", "untouched.txt": "base" });
     const runs = await Promise.all(
@@ -622,8 +622,8 @@ describe("several sandboxes for one workspace", () => {
   });
 });
 
-describe("where the sandbox's tar fails", () => {
-  it("for once, a second way is taken, and nothing is missed", async () => {
+describe("if the sandbox's tar fails", () => {
+  it("once, a second attempt is made, and nothing is missing", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "a.txt": "a", "b.txt": "b" });
     const prepared = await prepare(client, remote);
@@ -648,7 +648,7 @@ describe("where the sandbox's tar fails", () => {
     expect(reports[0].deleted).toStrictEqual(["b.txt"]);
   });
 
-  it("also the second way, the first failure is the one to know, and nothing is changed", async () => {
+  it("twice, the first failure is reported, and nothing is changed", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "a.txt": "a" });
     const prepared = await prepare(client, remote);
@@ -659,7 +659,7 @@ describe("where the sandbox's tar fails", () => {
     expect(await describeTree(workspace)).toStrictEqual({ "a.txt": "644 a" });
   });
 
-  it("since the workspace is gone there, nothing is deleted here", async () => {
+  it("because the workspace is gone in the sandbox, nothing is deleted here", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "a.txt": "a" });
     const prepared = await prepare(client, remote);
@@ -669,7 +669,7 @@ describe("where the sandbox's tar fails", () => {
   });
 });
 
-describe("what comes back without privileges", () => {
+describe("what is restored without privileges", () => {
   it("are files with setuid, setgid or sticky bits", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "a.txt": "a" });
@@ -684,7 +684,7 @@ describe("what comes back without privileges", () => {
     });
   });
 
-  it("are owners: all belongs to who restores", async () => {
+  it("are owners: all files belong to the restoring user", async () => {
     const { client, remote } = await plainSandbox({ unprivileged: true });
     await makeTree(workspace, { "a.txt": "a" });
     const prepared = await prepare(client, remote);
@@ -700,7 +700,7 @@ describe("what comes back without privileges", () => {
 });
 
 describe("devices and FIFOs", () => {
-  it("in the sandbox are skipped, and what was uploaded there stays here", async () => {
+  it("in the sandbox are skipped, and the uploaded entry stays here", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "a.txt": "a", "b/c.txt": "c" });
     const prepared = await prepare(client, remote);
@@ -738,7 +738,7 @@ describe("devices and FIFOs", () => {
   });
 });
 
-describe("a download that leads elsewhere", () => {
+describe("a download that leads out of the workspace", () => {
   const evil = {
     "an absolute name": [{ name: "/evil", content: "x" }],
     "a name that climbs": [{ name: "../evil", content: "x" }],
@@ -781,7 +781,7 @@ describe("a download that leads elsewhere", () => {
 });
 
 describe("temporary files", () => {
-  it("are none: neither here nor in the folder for them", async () => {
+  it("are not left, neither in the workspace nor in the system's temporary folder", async () => {
     const temporary = await watchTemporaryFiles();
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "a.txt": "a" });

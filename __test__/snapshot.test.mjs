@@ -1,4 +1,4 @@
-// captureDirectorySnapshot and directoryEntryMatchesBaseline, beside the npm release's.
+// captureDirectorySnapshot and directoryEntryMatchesBaseline, compared with the npm release.
 
 import * as release from "@paperclipai/adapter-utils/workspace-restore-merge";
 import { createHash } from "node:crypto";
@@ -70,7 +70,7 @@ describe("a snapshot", () => {
     }
   });
 
-  it("of many entries crosses in pieces", async () => {
+  it("of many entries is passed in pieces", async () => {
     const tree = Object.fromEntries(Array.from({ length: 2500 }, (_, at) => [`d${at % 40}/f${at}`, `${at}`]));
     await makeTree(root, tree);
     const ours = await captureDirectorySnapshot(root);
@@ -78,12 +78,12 @@ describe("a snapshot", () => {
     expect(ours.entries).toEqual((await release.captureDirectorySnapshot(root)).entries);
   });
 
-  it("of a missing folder is refused: it must not look like one whose content was deleted", async () => {
+  it("of a missing folder is refused, because it would look like an emptied one", async () => {
     const missing = path.join(root, "missing");
     await expect(captureDirectorySnapshot(missing)).rejects.toMatchObject({ code: "ENOENT", path: missing });
   });
 
-  it("of a folder that is reached through a link is the folder's", async () => {
+  it("of a folder behind a link is the folder's", async () => {
     await makeTree(root, { "a.txt": "a" });
     await symlink("root", `${root}-link`);
     expect([...(await captureDirectorySnapshot(`${root}-link`)).entries.keys()]).toStrictEqual(["a.txt"]);
@@ -150,14 +150,14 @@ describe("exclude", () => {
     for (const left of exclude) expect(entries.has(left)).toBe(false);
   });
 
-  it("comes back without repetitions, and as a list of its own", async () => {
+  it("is returned without repetitions, as a new list", async () => {
     const exclude = ["b", "a", "b", "a"];
     const snapshot = await captureDirectorySnapshot(root, { exclude });
     expect(snapshot.exclude).toStrictEqual(["b", "a"]);
     expect(exclude).toStrictEqual(["b", "a", "b", "a"]);
   });
 
-  it("keeps what is below from being looked at", async () => {
+  it("prevents everything below from being read", async () => {
     await makeTree(root, { "closed/a.txt": "a", closed: folder(0o000) });
     const { value, error } = await callUnprivileged("captureDirectorySnapshot", root, {
       exclude: ["closed"],
@@ -171,17 +171,17 @@ describe("names that are not UTF-8", () => {
   const NAMES = {
     "bad-\xff": "bad-\udcff",
     "\x80\x81": "\udc80\udc81",
-    // Cut off in the middle of a character, too long a form of one, a surrogate, and beyond the last.
+    // A truncated character, an overlong encoding, a surrogate, and a value beyond Unicode.
     "cut-\xe2\x82": "cut-\udce2\udc82",
     "\xc0\xafx": "\udcc0\udcafx",
     "\xed\xb3\xbf": "\udced\udcb3\udcbf",
     "\xf4\x90\x80\x80": "\udcf4\udc90\udc80\udc80",
-    // These are characters.
+    // These are valid characters.
     "\xef\xbf\xbd": "\ufffd",
     "\xf0\x9f\x98\x80": "😀",
   };
 
-  it("are lone surrogates, one for each byte, and find their files again", async () => {
+  it("are passed as lone surrogates, one for each byte, and name the same files", async () => {
     for (const [bytes, text] of Object.entries(NAMES)) {
       await writeFile(bytePath(root, bytes), text, "utf16le");
       await mkdir(bytePath(root, `folder-${bytes}`));
@@ -214,7 +214,7 @@ describe("names that are not UTF-8", () => {
 });
 
 describe("directoryEntryMatchesBaseline", () => {
-  it("says what the release says, for every entry against every other", async () => {
+  it("answers as the release does, for every entry against every other", async () => {
     await makeTree(root, {
       "a.txt": "a",
       "same.txt": "a",
@@ -266,7 +266,7 @@ describe("directoryEntryMatchesBaseline", () => {
     expect(await directoryEntryMatchesBaseline(path.join(root, "missing"), "a", { kind: "dir" })).toBe(false);
   });
 
-  it("never looks outside of the root", async () => {
+  it("never reads outside the root", async () => {
     await makeTree(path.dirname(root), { "outside/a.txt": "a" });
     await symlink("../outside", path.join(root, "link"));
     const { mode, hash } = (await captureDirectorySnapshot(path.dirname(root))).entries.get("outside/a.txt");

@@ -14,7 +14,7 @@ const complete = {
   apiKey: "secret",
 };
 
-/** What `trim` takes for space, and what it does not. */
+/** Characters that `trim` treats as space, and others. */
 const SPACES = [
   "\t",
   "\n",
@@ -100,7 +100,7 @@ const NUMBERS = [
   ...[new Number(5), new String("5"), new Date(5), { [Symbol.toPrimitive]: () => 8 }],
 ];
 
-/** What a call comes to: its value, or the kind and words of what it throws. */
+/** The outcome of a call: its value, or the type and message of what it throws. */
 function outcome(call) {
   try {
     return { value: call() };
@@ -118,7 +118,7 @@ describe("parseSandboxRemoteExecutionSpec", () => {
     return ours.value;
   };
 
-  it("gives a complete spec back, with its fields in order and no others", () => {
+  it("returns a complete spec with exactly its fields, in order", () => {
     const parsed = same({ ...complete, more: 1 });
     expect(parsed).toStrictEqual(complete);
     expect(Object.keys(parsed)).toStrictEqual(Object.keys(complete));
@@ -142,7 +142,7 @@ describe("parseSandboxRemoteExecutionSpec", () => {
     expect(accepted).not.toContain("5ms");
   });
 
-  it("takes anything for a spec, as the release does", () => {
+  it("accepts any value, as the release does", () => {
     const inherited = Object.create(complete);
     const hidden = Object.defineProperty({ ...complete }, "provider", { enumerable: false });
     const array = Object.assign([], complete);
@@ -153,7 +153,7 @@ describe("parseSandboxRemoteExecutionSpec", () => {
     expect(same(array)).toBeNull();
   });
 
-  it("lets what a getter throws through, as the release does", () => {
+  it("passes on what a getter throws, as the release does", () => {
     const boom = new Error("boom");
     const value = {
       get transport() {
@@ -166,7 +166,7 @@ describe("parseSandboxRemoteExecutionSpec", () => {
 });
 
 describe("buildSandboxExecutionSessionIdentity", () => {
-  it("names what a session is, without its key and timeout, as the release does", () => {
+  it("identifies a session, without its key and timeout, as the release does", () => {
     for (const value of [
       complete,
       null,

@@ -1,6 +1,6 @@
-// A process that is out of threads gets an error or slower work, never an abort, and all is well once it has some
-// again. What limits them is RLIMIT_NPROC, which binds every user but the superuser: the calls are made as another one,
-// whom nothing else runs as.
+// A process without spare threads gets an error or slower work, never an abort, and works again once it has
+// threads. The limit is RLIMIT_NPROC, which does not apply to root: the calls are made as another user, whom
+// no other process runs as.
 
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -17,20 +17,20 @@ const SCRIPT = fileURLToPath(new URL("support/few-threads.mjs", import.meta.url)
 const CALLS = ["roundTrip", "pack", "mirror", "snapshot", "merge", "lock", "entry"];
 const ALL_DONE = Object.fromEntries(CALLS.map((name) => [name, "done"]));
 
-/** A user whom nothing else runs as, in this process and others. */
+/** A user whom no other process runs as. */
 const users = (
   (next) => () =>
     next++
 )(100_000 + (process.pid % 100_000) * 16);
 
-/** A process in which calls are made, and what limits it. */
+/** A process in which calls are made under a limit. */
 async function start() {
   const user = users();
   const home = path.join(await temporaryFolder(), "home");
   await mkdir(home);
   const workspace = path.join(home, "workspace");
   const files = Array.from({ length: 200 }, (_, at) => [`sub-${at % 5}/file-${at}`, `${at}`]);
-  // One that a restore changes, and one that all else reads.
+  // One that a restore changes, and one that everything else reads.
   for (const folder of ["agent", "workspace"])
     await makeTree(path.join(home, folder), Object.fromEntries(files));
   await succeed("chown", ["-R", `${user}:${user}`, home]);
@@ -49,10 +49,10 @@ async function start() {
   expect(await line()).toBe("ready");
   return {
     threads: async () => (await readdir(`/proc/${child.pid}/task`)).length,
-    // Its own user may; in a container, the superuser may not.
+    // Its own user may; in a container, root may not.
     limit: (count) =>
       promisify(execFile)("prlimit", [`--pid=${child.pid}`, `--nproc=${count}:`], { uid: user, gid: user }),
-    /** Makes each call, and says how it settled. */
+    /** Makes each call, and tells how it settled. */
     call: async (order) => {
       child.stdin.write(`${order}\n`);
       return JSON.parse(await line());
@@ -83,7 +83,7 @@ if (mayLimit) {
     });
 
     describe.each(["one by one", "all at once"])("calls %s", (order) => {
-      it("fail with the system's code where there is none to spare, and work once there is", async () => {
+      it("fail with the system's code without a spare thread, and work once there is one", async () => {
         const child = await start();
         const before = await child.threads();
         await child.limit(before);
@@ -116,6 +116,6 @@ if (mayLimit) {
     });
   });
 } else {
-  // Only the superuser may run a process as a user whom nothing else runs as. src/threads.rs has the same cases.
+  // Only root may run a process as such a user. src/threads.rs has the same cases.
   it("is not limited here", () => expect(mayLimit).toBe(false));
 }

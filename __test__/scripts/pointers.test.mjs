@@ -9,9 +9,9 @@ import { describe, expect, it } from "vitest";
 
 const root = path.resolve(import.meta.dirname, "../..");
 
-/** A path below one of the repository's folders that ends in the name of a source, script or document. */
+/** A path below one of the repository's folders, or of those in src/, that ends in the name of a source, script or document. */
 const POINTER =
-  /(?<![\w./@-])(?:src|tests|__test__|docs|scripts|benches|clients|js|examples)\/[\w./-]*[\w-]\.(?:rs|m?js|d\.ts|ts|md|sh|json|toml|yml)\b(?!\/)/g;
+  /(?<![\w./@-])(?:src|tests|__test__|docs|scripts|benches|clients|js|examples|archive|fs|git|merge|node|sandbox|state|transfer|tree)\/[\w./-]*[\w-]\.(?:rs|m?js|d\.ts|ts|md|sh|json|toml|yml)\b(?!\/)/g;
 
 /** A line that is a comment in Rust, JavaScript or TypeScript, or the continuation of one. */
 const COMMENT = /^\s*(?:\/\/|\/?\*)/;
@@ -47,7 +47,9 @@ describe("a file that a comment or a document names", () => {
     const pointers = await Promise.all(
       (await files()).map(async (file) => pointersIn(file, await readFile(path.join(root, file), "utf8"))),
     );
-    const missing = pointers.flat().filter(({ name }) => !existsSync(path.join(root, name)));
+    const exists = (/** @type {string} */ name) =>
+      [name, `src/${name}`].some((file) => existsSync(path.join(root, file)));
+    const missing = pointers.flat().filter(({ name }) => !exists(name));
     expect(missing.map(({ name, at }) => `${at}: there is no ${name}`)).toStrictEqual([]);
   });
 
