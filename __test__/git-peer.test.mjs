@@ -38,7 +38,7 @@ class Place {
     await place.git("tag", "v1");
     place.there = await remoteWorkspace();
     place.client = new LocalSandbox();
-    /** Commits that must be reachable afterwards, and checks that must hold. */
+    /** Commits that must be reachable afterwards, and checks that must succeed. */
     place.kept = [place.first];
     place.checks = [];
     place.folders = ["."];
@@ -64,7 +64,7 @@ class Place {
     return this.in(folder, "rev-parse", "HEAD");
   }
 
-  /** A commit of the agent, which must arrive. */
+  /** A commit of the agent, which must be restored. */
   async work(name = "work.txt", folder = this.there) {
     await makeTree(folder, { [name]: `${name}\n` });
     const commit = await this.commit(name, folder);
@@ -72,12 +72,12 @@ class Place {
     return commit;
   }
 
-  /** The value of an expression here, which must be that afterwards. */
+  /** The local value of an expression, which must be the same afterwards. */
   expect(what, value, ...args) {
     this.checks.push(async () => ((await this.git(...args).catch(() => "nothing")) === value ? null : what));
   }
 
-  /** What does a person's git here after a restore? */
+  /** Returns what a person's git runs here after a restore. */
   async outcome() {
     const found = [];
     const failed = [];
@@ -115,7 +115,7 @@ class Place {
   }
 }
 
-/** What would run something has arrived. */
+/** Asserts that a file that would run something was restored. */
 const CAME = "**comes here**";
 const RUN = 'touch "$CANARY"';
 const hook = async (place, file) => {
@@ -142,7 +142,7 @@ const setting = (key, value = "./evil.sh") => ({
   },
 });
 
-/** Each case: what is there before (`before`), what the agent does, and what a person does meanwhile (`here`). */
+/** The cases: what is there before (`before`), what the agent does, and what a person does meanwhile (`here`). */
 const CASES = {
   "`core.fsmonitor`": setting("core.fsmonitor"),
   "`core.hooksPath`": {
@@ -397,7 +397,7 @@ const CASES = {
   },
 };
 
-/** What comes of a case with an implementation. */
+/** The outcome of a case with an implementation. */
 async function outcome({ before, agent, here, after }, prepare) {
   const place = await Place.make();
   await before?.(place);
@@ -418,7 +418,7 @@ async function outcome({ before, agent, here, after }, prepare) {
     return "**the agent has no working git**";
   }
   await here?.(place);
-  // What ran so far ran in the sandbox.
+  // What has run so far ran in the sandbox.
   await rm(place.canary, { force: true });
   let refused = false;
   try {
@@ -435,7 +435,7 @@ async function outcome({ before, agent, here, after }, prepare) {
   return found === "sound" ? "**the restore fails**" : `**the restore fails**; ${found}`;
 }
 
-it("nothing is lost and nothing runs, where the release loses or runs it", async () => {
+it("nothing is lost and nothing runs in the cases in which the release loses or runs it", async () => {
   const rows = [];
   for (const [name, what] of Object.entries(CASES)) {
     const theirs = await outcome(what, release.prepareSandboxManagedRuntime);

@@ -1,4 +1,4 @@
-// Archives that travel in parts: what a client sees of them, what is told of them, and what is tried again.
+// Archives in parts: the calls that a client gets, the reports, and what is repeated.
 
 import { randomBytes } from "node:crypto";
 import { readdir, writeFile } from "node:fs/promises";
@@ -36,7 +36,7 @@ const prepare = (more) =>
     client,
     workspaceLocalDir: workspace,
     partBytes: PART,
-    // Changes alone would fit one part.
+    // Changes alone would fit into one part.
     transfer: "full",
     ...more,
   });
@@ -46,7 +46,7 @@ const names = (method) => client.calls.filter(([name]) => name === method).map((
 const left = async () =>
   (await readdir(path.join(remote, RUNTIME, "test"))).filter((name) => name !== ".paperclip");
 
-/** Lets a client answer like one behind a network, so that what travels is compressed. */
+/** Makes a client as slow as one behind a network, so that parts are compressed. */
 function behindNetwork(sandbox) {
   const makeDir = sandbox.makeDir.bind(sandbox);
   sandbox.makeDir = async (at) => {
@@ -56,11 +56,11 @@ function behindNetwork(sandbox) {
   return sandbox;
 }
 
-/** An error of a client's that says that it passes. */
+/** An error of a client that is marked as temporary. */
 const passing = () => Object.assign(new Error("try again"), { retryable: true });
 
 describe("parts", () => {
-  it("are files of their own, of no more than so many bytes, and are removed on both ways", async () => {
+  it("are separate files of limited size, and are removed in both directions", async () => {
     const before = await here();
     const { restoreWorkspace } = await prepare({ compression: "none" });
     const written = client.calls.filter(([name]) => name === "writeFile");
@@ -83,7 +83,7 @@ describe("parts", () => {
     expect(await left()).toStrictEqual([]);
   });
 
-  it("are one file with the name of today where the archive fits", async () => {
+  it("are one file with the usual name if the archive fits", async () => {
     const { restoreWorkspace } = await prepare({ partBytes: undefined });
     await restoreWorkspace();
     expect(client.calls.map(([method]) => method)).toStrictEqual([
@@ -120,7 +120,7 @@ describe("parts", () => {
     expect(await describeTree(remote, { without: RUNTIME })).toStrictEqual(await here());
   });
 
-  it("are compressed for a client behind a network, and not where that is not wanted", async () => {
+  it("are compressed for a client behind a network, unless that is disabled", async () => {
     behindNetwork(client);
     const sent = async (options) => {
       client.calls.length = 0;
@@ -144,7 +144,7 @@ describe("parts", () => {
   });
 });
 
-describe("a failure that passes", () => {
+describe("a temporary failure", () => {
   it.each(["makeDir", "writeFile", "readFile"])(
     "of %s is tried again, and the round trip completes",
     async (method) => {
@@ -162,7 +162,7 @@ describe("a failure that passes", () => {
     },
   );
 
-  it("of a client that had taken the bytes away is the failure, unless they are still held here", async () => {
+  it("is final if the client has taken the bytes away, unless they are still held here", async () => {
     let failed = false;
     const writeFile = client.writeFile.bind(client);
     client.writeFile = async (at, bytes, ...rest) => {
@@ -180,7 +180,7 @@ describe("a failure that passes", () => {
     expect(await describeTree(remote, { without: RUNTIME })).toStrictEqual(await here());
   });
 
-  it("is the failure itself where it does not pass in five attempts", async () => {
+  it("is reported if five attempts fail", async () => {
     let attempts = 0;
     const failure = passing();
     client.writeFile = async () => {
@@ -214,8 +214,8 @@ describe("a failure that passes", () => {
   });
 });
 
-describe("what a failed transfer left", () => {
-  it("is removed, and a client whose remove fails or is missing changes nothing about the failure", async () => {
+describe("the files of a failed transfer", () => {
+  it("are removed, and a remove that fails or is missing does not change the error", async () => {
     const failure = new Error("boom");
     for (const remove of [
       undefined,
@@ -236,7 +236,7 @@ describe("what a failed transfer left", () => {
 });
 
 describe("progress", () => {
-  it("is that of the whole archive, and never goes back", async () => {
+  it("is that of the whole archive, and never decreases", async () => {
     const lines = [];
     client.allowConcurrentSyncOperations = true;
     const writeFile = client.writeFile.bind(client);

@@ -1,4 +1,4 @@
-// How the exports feel from JavaScript.
+// The exports as JavaScript code sees them.
 
 import { constants } from "node:buffer";
 import { lstat, mkdir, readFile, readdir, rename, rm, symlink, writeFile } from "node:fs/promises";
@@ -35,7 +35,7 @@ const SYNCHRONOUS = [
   "sandboxExecutionSessionMatches",
 ];
 
-/** Values that something can fail with, errors and others. */
+/** Values that a client may throw, errors and others. */
 const FAILURES = [
   new Error("boom"),
   Object.assign(new Error('{"kept":7}'), { code: "ENOENT" }),
@@ -70,7 +70,7 @@ const inputFor = (client, more) => ({
   ...more,
 });
 
-/** What the sandbox holds after an agent has edited `a.txt` in it. */
+/** The content of the sandbox after an agent has edited `a.txt` in it. */
 const edited = (content = "edited") =>
   makeArchive([
     { name: "./", type: "5", mode: 0o755 },
@@ -106,7 +106,7 @@ describe("every asynchronous export", () => {
     ),
   ];
 
-  it.each(ASYNCHRONOUS)("%s answers any junk with a promise that rejects", async (name) => {
+  it.each(ASYNCHRONOUS)("%s rejects its promise for any invalid input", async (name) => {
     const argumentLists = [[], ...JUNK.flatMap((junk) => [[junk], [junk, junk], [junk, junk, junk]])];
     for (const args of argumentLists) {
       const promise = addon[name](...args);
@@ -161,7 +161,7 @@ describe("prepared", () => {
     }
   });
 
-  it("has a restoreWorkspace that works on its own", async () => {
+  it("has a restoreWorkspace that works detached", async () => {
     const { restoreWorkspace } = await addon.prepareSandboxManagedRuntime(
       inputFor(new MemorySandbox(edited())),
     );
@@ -170,7 +170,7 @@ describe("prepared", () => {
     expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe("edited");
   });
 
-  it("does not notice what the caller changes in its input later", async () => {
+  it("does not depend on later changes to the caller's input", async () => {
     await makeTree(workspace, { "kept.log": "log" });
     const workspaceExclude = ["*.log"];
     const preparing = addon.prepareSandboxManagedRuntime(
@@ -234,7 +234,7 @@ describe("a client's methods", () => {
     expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe("edited");
   });
 
-  it("may be functions of a function, and inherited", async () => {
+  it("may be those of a function object, and inherited", async () => {
     const client = Object.setPrototypeOf(() => {}, new MemorySandbox(edited()));
     client.readFile = () => edited();
     for (const name of ["makeDir", "writeFile", "run", "remove"]) client[name] = () => {};
@@ -245,7 +245,7 @@ describe("a client's methods", () => {
   });
 });
 
-describe("what a client fails with", () => {
+describe("an error of a client", () => {
   const fail = {
     "throws at once": (failure) => {
       throw failure;
@@ -263,7 +263,7 @@ describe("what a client fails with", () => {
     },
   };
 
-  /** A client that fails from its `nth` call of a method on. */
+  /** A client that fails at its `nth` call of a method. */
   function failing(method, nth, how) {
     const client = new MemorySandbox(edited());
     const original = client[method];
@@ -308,7 +308,7 @@ describe("what a client fails with", () => {
     for (const how of Object.values(fail)) {
       for (const failure of FAILURES) {
         const client = failing(method, nth, () => how(failure));
-        // A sandbox that is known is asked first, which would take the failure.
+        // A known sandbox is asked first, and would get the failure.
         const input = { ...inputFor(client), transfer: "full" };
         const prepared = await addon.prepareSandboxManagedRuntime(input);
         expect((await caught(prepared.restoreWorkspace())).error).toBe(failure);
@@ -317,7 +317,7 @@ describe("what a client fails with", () => {
     expect(await describeTree(workspace)).toStrictEqual(before);
   });
 
-  it("is of no account where the archive's removal fails", async () => {
+  it("is ignored if it comes from the archive's removal", async () => {
     for (const how of Object.values(fail)) {
       for (const failure of FAILURES) {
         const prepared = await addon.prepareSandboxManagedRuntime(
@@ -328,7 +328,7 @@ describe("what a client fails with", () => {
     }
   });
 
-  it("may be what a getter of the client throws", async () => {
+  it("may come from a getter of the client", async () => {
     const failure = Symbol("boom");
     const client = new MemorySandbox(edited());
     const prepared = await addon.prepareSandboxManagedRuntime(inputFor(client));
@@ -361,7 +361,8 @@ describe("the bytes of writeFile", () => {
     const [first, empty, again] = received.map((bytes) => Buffer.from(bytes));
     const { entries, end } = readArchive(first);
     expect(entries.map(({ name }) => name)).toStrictEqual(["a.txt", "src/", "src/b.txt"]);
-    // The script for the sandbox follows the end mark; but for the upload's name it is the same each time.
+    // The script for the sandbox follows the end-of-archive mark; apart from the upload's name it is the same
+    // each time.
     expect(end.subarray(0, 1024)).toStrictEqual(Buffer.alloc(1024));
     expect(end.includes("control.sh")).toBe(true);
     expect(first.length % 512).toBe(0);
@@ -394,7 +395,7 @@ describe("the bytes of writeFile", () => {
 describe("the answer of readFile", () => {
   const SIZES = { small: "edited", large: "x".repeat(300_000) };
 
-  /** The same bytes, in every shape that JavaScript has for them. */
+  /** The same bytes in every form that JavaScript has for them. */
   const SHAPES = {
     "a Buffer": (bytes) => Buffer.from(bytes),
     "a Buffer in the pool": (bytes) => {
@@ -450,7 +451,7 @@ describe("the answer of readFile", () => {
       await prepared.restoreWorkspace();
 
       expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe(content);
-      // The bytes are the client's again.
+      // The bytes belong to the client again.
       expect(answer.byteLength).toBe(edited(content).length);
     });
   });
@@ -511,7 +512,7 @@ describe("the answer of readFile", () => {
     }
 
     describe.each(Object.entries(LARGE))("%s", (_, shape) => {
-      it("is copied whole, with a turn of the event loop after each few megabytes", async () => {
+      it("is copied completely, with a turn of the event loop after every few megabytes", async () => {
         const answer = shape();
         const content = asBytes(answer);
         for (let at = 0; at < SIZE; at += 4093) content[at] = at / 4093;
@@ -519,7 +520,7 @@ describe("the answer of readFile", () => {
         expect(bytes.buffer).toBeInstanceOf(ArrayBuffer);
         expect(bytes.buffer.resizable).toBe(false);
         expect(Buffer.compare(bytes, content)).toBe(0);
-        // No more than 4 MiB a turn.
+        // At most 4 MiB a turn.
         expect(turns).toBeGreaterThanOrEqual(15);
       });
 
@@ -527,7 +528,7 @@ describe("the answer of readFile", () => {
         const answer = shape();
         const content = asBytes(answer);
         const { bytes } = await read(answer, { inTurn: () => (content[0] = content[SIZE - 1] = 1) });
-        // It is no longer in one piece, which the check of archives is for.
+        // The archive is damaged now, which its check reports.
         expect([bytes.length, bytes[0], bytes[SIZE - 1]]).toStrictEqual([SIZE, 0, 1]);
       });
 
@@ -601,7 +602,7 @@ describe("the answer of readFile", () => {
     expect(await left()).toStrictEqual([]);
   });
 
-  it("is refused as cut off where it is empty", async () => {
+  it("is refused as truncated if it is empty", async () => {
     const before = await describeTree(workspace);
     const prepared = await addon.prepareSandboxManagedRuntime(inputFor(new MemorySandbox(Buffer.alloc(0))));
 
@@ -628,7 +629,7 @@ describe("a process", () => {
     expect(ended).toStrictEqual({ stdout: "done\n", stderr: "", code: 0, signal: null });
   });
 
-  it("may leave a promise without a handler only as a rejection, never as a crash", async () => {
+  it("with an unhandled promise gets a rejection, never a crash", async () => {
     const { signal, code, stderr } = await runScript("exits.mjs", [
       "unhandled",
       path.join(workspace, "missing"),
@@ -639,7 +640,7 @@ describe("a process", () => {
 });
 
 describe("worker threads", () => {
-  it("work, several at once", async () => {
+  it("work, also several at the same time", async () => {
     const folders = await Promise.all(
       Array.from({ length: 4 }, async (_, index) => {
         const made = path.join(await temporaryFolder(), `workspace-${index}`);
@@ -664,7 +665,7 @@ describe("worker threads", () => {
 });
 
 describe("a failed system call", () => {
-  /** The error that Node's own call gives. */
+  /** The error of Node's own call. */
   const nodes = (call) => {
     try {
       return call();
@@ -704,12 +705,12 @@ describe("a failed system call", () => {
     );
   });
 
-  it("on a file where a folder is due is Node's ENOTDIR", async () => {
+  it("on a file instead of a folder is Node's ENOTDIR", async () => {
     const notFolder = path.join(workspace, "a.txt");
     const { errno } = nodes(() => fs.readdirSync(notFolder));
     const archivePath = path.join(workspace, "a.tar");
     const input = inputFor(new MemorySandbox(edited()), { workspaceLocalDir: notFolder });
-    // One after the other: a promise that rejects before it is awaited counts as nobody's.
+    // One after another: a promise that rejects before it is awaited is an unhandled rejection.
     for (const call of [
       () => addon.captureDirectorySnapshot(notFolder),
       () => addon.createTarballFromDirectory({ localDir: notFolder, archivePath }),
@@ -720,7 +721,7 @@ describe("a failed system call", () => {
     }
   });
 
-  it("names a path that is not UTF-8 so that it can be used again", async () => {
+  it("names a path that is not UTF-8 in a form that can be used again", async () => {
     const missing = path.join(workspace, "missing-\udcff");
     await expect(
       addon.createTarballFromDirectory({ localDir: missing, archivePath: path.join(workspace, "a.tar") }),
@@ -729,7 +730,7 @@ describe("a failed system call", () => {
 });
 
 describe("a relative path", () => {
-  it("means the folder it named when the call was made", async () => {
+  it("is resolved when the call is made", async () => {
     const before = process.cwd();
     const elsewhere = await temporaryFolder();
     try {
@@ -753,7 +754,7 @@ describe("a relative path", () => {
 describe("a workspace that is not there at restore", () => {
   const prepared = () => addon.prepareSandboxManagedRuntime(inputFor(new MemorySandbox(edited())));
 
-  it("is not made again, and comes back with what was in it", async () => {
+  it("is not created again, and the restore works once it is back", async () => {
     const { restoreWorkspace } = await prepared();
     await rename(workspace, `${workspace}-away`);
     await expect(restoreWorkspace()).rejects.toMatchObject({ code: "ENOENT", path: workspace });
@@ -789,7 +790,7 @@ describe("timers", () => {
     expect({ code, stdout, stderr }).toStrictEqual({ code: 0, stdout: "2500 2500\n", stderr: "" });
   });
 
-  it("that vitest fakes are not waited for", async () => {
+  it("that vitest fakes are not needed", async () => {
     vi.useFakeTimers({
       toFake: ["setImmediate", "setTimeout", "setInterval", "clearInterval", "Date", "queueMicrotask"],
     });
@@ -799,7 +800,7 @@ describe("timers", () => {
       const prepared = await addon.prepareSandboxManagedRuntime(
         inputFor(client, { lease: { refresh, intervalMs: 1000, keepAliveBetween: true } }),
       );
-      // Those of a lease are the test's to drive.
+      // The timers of a lease are for the test to drive.
       refresh.mockClear();
       await vi.advanceTimersByTimeAsync(3500);
       expect(refresh).toHaveBeenCalledTimes(3);
@@ -835,7 +836,7 @@ describe("a caller's signal", () => {
     return { controller, signal, count };
   }
 
-  it("has one listener, however many transfers are under way, and none afterwards", async () => {
+  it("has one listener for any number of transfers, and none afterwards", async () => {
     const { signal, count } = counted();
     const assets = Array.from({ length: 12 }, (_, at) => ({ key: `asset-${at}`, localDir: workspace }));
     const client = new MemorySandbox(edited());
@@ -875,7 +876,7 @@ describe("a caller's signal", () => {
       return { runs, finish: () => writes.forEach((resolve) => resolve()) };
     }
 
-    it("has one listener in all, no warning, and none once all are done", async () => {
+    it("has one listener in total, causes no warning, and has none at the end", async () => {
       const { signal, count } = counted();
       const { runs, finish } = await prepareTogether(signal);
       expect([count.most, getEventListeners(signal, "abort").length]).toStrictEqual([1, 1]);
@@ -883,7 +884,7 @@ describe("a caller's signal", () => {
       const prepared = await Promise.all(runs);
       expect([count.now(), getEventListeners(signal, "abort").length]).toStrictEqual([0, 0]);
 
-      // It listens anew for whatever comes later.
+      // It listens again for later calls.
       const target = await temporaryFolder();
       await Promise.all([
         ...prepared.slice(0, 1).map((run) => run.restoreWorkspace(undefined, { signal })),
@@ -929,7 +930,7 @@ describe("a caller's signal", () => {
     });
   });
 
-  it("goes to the calls that may take long, and nothing is added to a call without one", async () => {
+  it("is passed to the calls that may take long, and nothing is passed without one", async () => {
     const calls = [];
     const client = Object.fromEntries(
       ["makeDir", "writeFile", "run", "readFile", "remove"].map((name) => [
@@ -981,7 +982,7 @@ describe("a caller's signal", () => {
     expect(given[1][1].signal).toBe(signal);
   });
 
-  it("stops what is under way in every listener's place at once", async () => {
+  it("stops all current work through one listener", async () => {
     const { controller, signal } = counted();
     const client = new MemorySandbox(edited());
     const stopped = [];
@@ -999,7 +1000,7 @@ describe("a caller's signal", () => {
 });
 
 describe("memory for an archive", () => {
-  it("that did not fit, since the folder changed meanwhile, is given back at once", async () => {
+  it("that does not fit because the folder changed is released at once", async () => {
     await makeTree(workspace, { "large.bin": "x".repeat(2_000_000) });
     const { code, stdout, stderr } = await runScript("upload-given-back.mjs", [workspace], {
       execArgv: ["--expose-gc"],
@@ -1011,7 +1012,7 @@ describe("memory for an archive", () => {
     });
   });
 
-  it("beyond what this Node's buffers can be is not even asked for", async () => {
+  it("larger than Node's largest buffer is not even requested", async () => {
     const calls = new ClientCalls({
       client: {},
       spec: {},
@@ -1026,7 +1027,7 @@ describe("memory for an archive", () => {
   });
 });
 
-describe("what the binding fails with", () => {
+describe("an error of the binding", () => {
   it.each([
     ["words", new Error("Closing")],
     ["nothing", new Error("")],
@@ -1043,7 +1044,7 @@ describe("what the binding fails with", () => {
     });
   });
 
-  it("names what was to be done also where no system call failed", () => {
+  it("names the operation also if no system call failed", () => {
     const failure = {
       message: "EBUSY: it is a mount point, rename '/m'",
       code: "EBUSY",
@@ -1054,8 +1055,8 @@ describe("what the binding fails with", () => {
     expect({ ...error, message: error.message }).toEqual(failure);
   });
 
-  it("is ours with text of any length", async () => {
-    // More than a JavaScript string can hold, were it told in full.
+  it("has our code for text of any length", async () => {
+    // More than a JavaScript string can hold, if it were reported in full.
     const name = Buffer.alloc(44_000_000, 0xff);
     const archive = makeArchive([{ name: "././@LongLink", type: "L", content: name }, { name: "a" }]);
     const client = new MemorySandbox(archive);
@@ -1069,8 +1070,8 @@ describe("what the binding fails with", () => {
   });
 });
 
-describe("what a sandbox's tar said", () => {
-  it("is read to 64 KiB, whatever the client answers", async () => {
+describe("the messages of a sandbox's tar", () => {
+  it("are read up to 64 KiB, whatever the client returns", async () => {
     const reports = [];
     const client = new MemorySandbox();
     let runs = 0;

@@ -1,4 +1,4 @@
-// What accompanies a run: lease, progress, abort signals, reports and concurrent uploads.
+// Options of a run: lease, progress, abort signals, reports and parallel uploads.
 
 import { createRuntimeProgressReporter } from "@paperclipai/adapter-utils/runtime-progress";
 import { getEventListeners } from "node:events";
@@ -56,7 +56,7 @@ async function until(condition) {
   while (!(await condition())) await turn();
 }
 
-/** Lets several turns of the event loop pass: whatever is due has happened then. */
+/** Lets several turns of the event loop pass, after which everything due has happened. */
 async function settled() {
   for (let count = 0; count < 20; count++) await turn();
 }
@@ -74,7 +74,7 @@ function hang(method) {
   return call;
 }
 
-/** Lets time pass only when a test says so; the event loop turns as ever. */
+/** Lets time pass only when a test says so; the event loop runs as usual. */
 function withManualTime() {
   vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "Date"] });
   onTestFinished(() => void vi.useRealTimers());
@@ -96,7 +96,7 @@ describe("a lease", () => {
     expect(events).toStrictEqual([...PREPARE, ...RESTORE].flatMap((method) => ["refresh", method]));
   });
 
-  it("is refreshed on the lease itself, whatever the method returns", async () => {
+  it("is refreshed by a call on the lease, whatever that returns", async () => {
     const lease = {
       count: 0,
       refresh() {
@@ -129,7 +129,7 @@ describe("a lease", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  it("is never refreshed twice at once, and one that hangs holds nothing up", async () => {
+  it("is never refreshed twice at once, and a refresh that hangs blocks nothing", async () => {
     withManualTime();
     const refresh = vi.fn(() => new Promise(() => {}));
     const onReport = vi.fn();
@@ -143,7 +143,7 @@ describe("a lease", () => {
     expect(onReport.mock.calls[0][0].failedRefreshes).toBe(1);
   });
 
-  it("has no failure to report where the last refresh has only just begun", async () => {
+  it("reports no failure while the last refresh has just begun", async () => {
     const onReport = vi.fn();
     const prepared = await prepare({ lease: { refresh: () => new Promise(() => {}) }, onReport });
     await prepared.restoreWorkspace();
@@ -161,12 +161,12 @@ describe("a lease", () => {
     expect(refresh).toHaveBeenCalledTimes(1);
     controller.abort();
     await expect(restoring).rejects.toBe(controller.signal.reason);
-    // The next one begins when the first has ended for good.
+    // The next restore begins when the first one has ended completely.
     await prepared.restoreWorkspace();
     expect(refresh).toHaveBeenCalledTimes(1 + RESTORE.length);
   });
 
-  it("is refreshed again once one that took long has come back", async () => {
+  it("is refreshed again after a slow refresh has ended", async () => {
     const first = deferred();
     const refresh = vi.fn(async () => {}).mockReturnValueOnce(first.promise);
     const call = hang("writeFile");
@@ -224,7 +224,7 @@ describe("a lease", () => {
     },
   );
 
-  it("of a prepare that fails is let go", async () => {
+  it("of a failed prepare is no longer refreshed", async () => {
     withManualTime();
     client.run = () => Promise.reject(new Error("boom"));
     const lease = { refresh: async () => {}, keepAliveBetween: true };
@@ -236,7 +236,7 @@ describe("a lease", () => {
 describe("progress", () => {
   const MB = 1024 * 1024;
 
-  it("comes as lines and as statuses, step by step", async () => {
+  it("is reported as lines and as statuses, step by step", async () => {
     const lines = [];
     const statuses = [];
     const assets = ["skills", "home"].map((key) => ({ key, localDir: workspace }));
@@ -266,7 +266,7 @@ describe("progress", () => {
     ]);
   });
 
-  it("is finalized also where a restore fails", async () => {
+  it("is finalized also if a restore fails", async () => {
     const messages = [];
     client = new MemorySandbox(Buffer.alloc(0));
     const prepared = await prepare({ onRuntimeProgress: ({ message }) => void messages.push(message) });
@@ -274,7 +274,7 @@ describe("progress", () => {
     expect(messages.at(-1)).toBe("Finalizing sandbox workspace");
   });
 
-  it("goes to prepare's listener in a restore without its own", async () => {
+  it("is reported to prepare's listener if the restore has none", async () => {
     const onProgress = vi.fn();
     const prepared = await prepare({ onProgress });
     await prepared.restoreWorkspace();
@@ -296,7 +296,7 @@ describe("progress", () => {
     expect(await readdir(workspace)).toContain("new.txt");
   });
 
-  it("is told in the lines, and at the times, of the release", async () => {
+  it("is reported in the lines, and at the times, of the release", async () => {
     withManualTime();
     const random = () => Math.random();
     for (let series = 0; series < 60; series++) {
@@ -327,7 +327,7 @@ describe("progress", () => {
     }
   });
 
-  it("is asked of the client only where somebody listens", async () => {
+  it("is requested from the client only if there is a listener", async () => {
     const counts = async (more, onProgress) => {
       const seen = [];
       for (const method of ["makeDir", "writeFile", "run", "readFile", "remove"]) {
@@ -357,7 +357,7 @@ describe("a signal", () => {
       (error) => ({ error }),
     );
 
-  /** Aborts and gives what the promise rejects with. An undefined reason becomes an AbortError, as everywhere. */
+  /** Aborts, and returns what the promise rejects with. An undefined reason becomes an AbortError, as everywhere. */
   async function abortWith(controller, reason, promise) {
     controller.abort(reason);
     const { error } = await caught(promise);
@@ -366,7 +366,7 @@ describe("a signal", () => {
     expect(error).toBe(controller.signal.reason);
   }
 
-  it("that is aborted already stops everything before it begins", async () => {
+  it("that is already aborted stops everything before it begins", async () => {
     const prepared = await prepare();
     client.methods.length = 0;
     const before = await readTree(home);
@@ -386,7 +386,7 @@ describe("a signal", () => {
     expect(differences(before, await readTree(home), { exact: true })).toStrictEqual([]);
   });
 
-  it("stops the packing, and the sandbox hears nothing", async () => {
+  it("stops the packing, and the sandbox is not called", async () => {
     await makeTree(
       workspace,
       Object.fromEntries(Array.from({ length: 200 }, (_, at) => [`f${at}`, "x".repeat(50_000)])),
@@ -399,7 +399,7 @@ describe("a signal", () => {
     expect(client.methods).toStrictEqual([]);
   });
 
-  it.each(PREPARE)("stops a prepare during %s, and only what was written is removed", async (method) => {
+  it.each(PREPARE)("stops a prepare during %s, and removes only what was written", async (method) => {
     const written = method === "makeDir" ? [] : ["remove"];
     for (const late of ["resolve", "reject"]) {
       for (const reason of REASONS) {
@@ -409,7 +409,7 @@ describe("a signal", () => {
         const preparing = prepare({ signal: controller.signal });
         await call.called.promise;
         await abortWith(controller, reason, preparing);
-        // What becomes of the call concerns nobody, and is no unhandled rejection.
+        // The outcome of the call does not matter, and is no unhandled rejection.
         call[late](new Error("too late"));
         await until(() => client.methods.length === PREPARE.indexOf(method) + 1 + written.length);
         await settled();
@@ -440,7 +440,7 @@ describe("a signal", () => {
     },
   );
 
-  it("is heard although a listener holds the restore up", async () => {
+  it("works although a listener blocks the restore", async () => {
     const heard = deferred();
     const prepared = await prepare({
       onRuntimeProgress: ({ phase }) => {
@@ -454,7 +454,7 @@ describe("a signal", () => {
     await heard.promise;
   });
 
-  it("stops a restore while it checks what came, or waits for the lock: nothing is changed", async () => {
+  it("stops a restore while it checks the download or waits for the lock, and nothing is changed", async () => {
     const names = Array.from({ length: 500 }, (_, at) => `new-${at}.txt`);
     client = new MemorySandbox(makeArchive(names.map((name) => ({ name, content: name }))), {
       marked: true,
@@ -471,7 +471,7 @@ describe("a signal", () => {
     const restoring = prepared.restoreWorkspace(undefined, { signal: controller.signal });
     await until(async () => (await readdir(workspace)).includes(".paperclip-runtime"));
     await abortWith(controller, new Error("enough"), restoring);
-    // The next one begins when the first has put away what it had.
+    // The next one begins when the first one has cleaned up.
     const call = hang("run");
     const next = prepared.restoreWorkspace();
     await call.called.promise;
@@ -483,7 +483,7 @@ describe("a signal", () => {
     expect(await readdir(workspace)).toEqual(expect.arrayContaining(names));
   });
 
-  it("that comes once a restore changes files leaves it to be completed", async () => {
+  it("during the changes of a restore lets it complete", async () => {
     const names = Array.from({ length: 500 }, (_, at) => `new-${at}.txt`);
     client = new MemorySandbox(makeArchive(names.map((name) => ({ name, content: name }))), {
       marked: true,
@@ -494,13 +494,13 @@ describe("a signal", () => {
     const restoring = caught(prepared.restoreWorkspace(undefined, { signal: controller.signal }));
     await until(async () => (await readdir(workspace)).some((name) => name.startsWith("new-")));
     controller.abort(reason);
-    // It may have been faster than this test.
+    // The restore may have been faster than this test.
     expect([{ error: reason }, "nothing"]).toContainEqual(await restoring);
     await until(async () => (await readdir(workspace)).length >= names.length);
     await until(async () => !(await readdir(workspace)).includes("b.txt"));
   });
 
-  it("stops an archive, which never appears", async () => {
+  it("stops an archive, which is never created", async () => {
     const archivePath = path.join(home, "archive.tar");
     await makeTree(
       workspace,
@@ -519,7 +519,7 @@ describe("a signal", () => {
     expect(await readdir(home)).toStrictEqual(["workspace"]);
   });
 
-  it("stops a mirror, which leaves nothing of its own", async () => {
+  it("stops a mirror, which leaves no temporary file", async () => {
     const target = path.join(home, "target");
     await makeTree(
       workspace,
@@ -531,7 +531,7 @@ describe("a signal", () => {
       await abortWith(controller, reason, mirrorDirectory(workspace, target, { signal: controller.signal }));
     }
     await until(async () => !(await readdir(target)).some((name) => name.startsWith(".")));
-    // And the next one is not held up by it.
+    // And the next one is not blocked by it.
     await mirrorDirectory(workspace, target);
     expect(differences(await readTree(workspace), await readTree(target))).toStrictEqual([]);
   });
@@ -546,7 +546,7 @@ describe("a signal", () => {
     expect(getEventListeners(signal, "abort")).toStrictEqual([]);
   });
 
-  it("of prepare does not concern the restore", async () => {
+  it("of prepare does not affect the restore", async () => {
     const controller = new AbortController();
     const prepared = await prepare({ signal: controller.signal });
     controller.abort();
@@ -556,7 +556,7 @@ describe("a signal", () => {
 });
 
 describe("the report", () => {
-  it("names each of thousands of paths once and in order, and reads them in more than one turn", async () => {
+  it("names each of thousands of paths once and sorted, and is read in several turns", async () => {
     const names = Array.from({ length: 2500 }, (_, at) => `file-${String(at).padStart(4, "0")}`);
     await makeTree(workspace, Object.fromEntries(names.map((name) => [name, "1"])));
     const local = new LocalSandbox();
@@ -576,7 +576,7 @@ describe("the report", () => {
     expect(pieces.map((json) => JSON.parse(json)[1].length)).toStrictEqual([1000, 1000, 500]);
   });
 
-  it("says what a restore did, entry by entry and step by step", async () => {
+  it("tells what a restore did, entry by entry and step by step", async () => {
     const local = new LocalSandbox();
     const remote = await remoteWorkspace();
     await makeTree(workspace, {
@@ -649,14 +649,14 @@ describe("the report", () => {
     expect(events).toStrictEqual(["report", "restored"]);
   });
 
-  it("of a prepare says what was sent, archive by archive, and what was left out", async () => {
+  it("of a prepare tells what was sent, archive by archive, and what was left out", async () => {
     await makeTree(workspace, { "logs/a.log": "l", "._a.txt": "m", "big.txt": "text ".repeat(100_000) });
     await makeTree(path.join(home, "tools"), { "t.txt": "t", "skip/x": "x" });
     const assets = [
       { key: "tools", localDir: path.join(home, "tools"), exclude: ["skip"] },
       { key: "again", localDir: path.join(home, "tools") },
     ];
-    // A call that takes longer than one within a machine has what follows compressed.
+    // A call that takes longer than within one machine makes the following archives compressed.
     client.makeDir = () => new Promise((resolve) => void setTimeout(resolve, 50));
     const onPrepareReport = vi.fn();
     await prepare({ onPrepareReport, workspaceExclude: ["logs"], assets, concurrency: 2, partBytes: 65_536 });
@@ -703,7 +703,7 @@ describe("the report", () => {
     expect(events).toStrictEqual(["report", "prepared"]);
   });
 
-  it("is not even read where nobody listens", async () => {
+  it("is not even read without a listener", async () => {
     const [silent, heard] = [await prepare(), await prepare({ onReport: () => {} })];
     const read = vi.spyOn(JSON, "parse");
     onTestFinished(() => read.mockRestore());
@@ -758,7 +758,7 @@ describe("concurrency", () => {
     }
   });
 
-  /** Holds the uploads of assets until they are let go, by key. */
+  /** Blocks the uploads of assets, by key, until they are released. */
   function holdUploads() {
     const held = new Map();
     const begun = [];
@@ -810,7 +810,7 @@ describe("concurrency", () => {
     );
     onTestFinished(() => void vi.unstubAllGlobals());
     const preparing = prepare({ assets });
-    // The workspace, the asset that is under way, and the one after it.
+    // The workspace, the asset that is being uploaded, and the next one.
     await until(() => held.has("a") && made.length === 3);
     await settled();
     expect(made.length).toBe(3);
@@ -822,12 +822,12 @@ describe("concurrency", () => {
     expect(made.length).toBe(1 + KEYS.length);
   });
 
-  it("gives the sandbox the same as one after the other", async () => {
+  it("gives the sandbox the same as sequential uploads", async () => {
     const trees = [];
     for (const concurrency of [1, 4]) {
       const remote = await remoteWorkspace();
       await prepare({ spec: specFor(remote), client: new LocalSandbox(), assets, concurrency });
-      // What names the upload differs.
+      // The names of the uploads differ.
       await rm(path.join(remote, ".paperclip-runtime/test/.paperclip"), { recursive: true });
       trees.push(await readTree(remote));
     }
@@ -849,7 +849,7 @@ describe("concurrency", () => {
     await expect(preparing).rejects.toBe(failures.b);
   });
 
-  it("begins no further upload after a failure", async () => {
+  it("starts no further upload after a failure", async () => {
     const { held, begun } = holdUploads();
     const preparing = prepare({ assets, concurrency: 2 });
     await until(() => held.size === 2);
