@@ -493,13 +493,14 @@ mod tests {
                 let expected: Vec<_> = expected.iter().map(|expected| path(expected)).collect();
                 assert_eq!(found, expected, "{name}");
             }
-            let kept = Plan {
+            let backups = Plan {
                 files: taken()
                     .map(|path| Placement { path, entry: &entry, back_up: true, mode: None })
                     .collect(),
                 ..Plan::default()
             };
-            let found = collisions(&mut Table::of(rows), &kept, &theirs, &seen, &Cancel::default()).unwrap();
+            let found =
+                collisions(&mut Table::of(rows), &backups, &theirs, &seen, &Cancel::default()).unwrap();
             assert_eq!(found, [], "{name}: it is backed up anyway");
         }
     }

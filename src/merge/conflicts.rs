@@ -36,7 +36,7 @@ pub struct Backups {
     /// One folder named by the time, made for the first backup, and another one for each further version of
     /// the same path.
     folders: Mutex<Vec<RelativePath>>,
-    kept: Mutex<Vec<Conflict>>,
+    made: Mutex<Vec<Conflict>>,
 }
 
 /// The outcome of backing up a version.
@@ -77,7 +77,7 @@ impl Backups {
             };
             match moved {
                 Renamed::Done => {
-                    lock(&self.kept).push(Conflict { path: path.clone(), backed_up_at });
+                    lock(&self.made).push(Conflict { path: path.clone(), backed_up_at });
                     return Ok(BackUp::Done);
                 }
                 Renamed::Absent if from.stat(name)?.is_none() => return Ok(BackUp::Done),
@@ -99,7 +99,7 @@ impl Backups {
     /// The backups that were made.
     #[must_use]
     pub fn into_conflicts(self) -> Vec<Conflict> {
-        self.kept.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.made.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The folder for the nth version of a path.
@@ -204,22 +204,22 @@ struct Age {
 }
 
 /// Which backups are too old. One with a time in the future is not.
-fn too_old(kept: &[Age], retention: Retention, now: i64) -> Vec<bool> {
-    let Retention::Days(days) = retention else { return vec![false; kept.len()] };
+fn too_old(backups: &[Age], retention: Retention, now: i64) -> Vec<bool> {
+    let Retention::Days(days) = retention else { return vec![false; backups.len()] };
     #[expect(clippy::cast_precision_loss, reason = "milliseconds are exact in it for 285,000 years")]
     let is_old =
         |age: &Age| (now.saturating_sub(age.time)) as f64 > days * crate::time::MILLIS_PER_DAY as f64;
-    kept.iter().map(|age| !age.is_ours && is_old(age)).collect()
+    backups.iter().map(|age| !age.is_ours && is_old(age)).collect()
 }
 
 /// Which backups exceed the limit on their total size: the oldest.
-fn too_many(kept: &[(Age, u64)], limit: u64) -> Vec<bool> {
-    let mut newest_first: Vec<usize> = (0..kept.len()).collect();
-    newest_first.sort_by_key(|&at| std::cmp::Reverse((kept[at].0.is_ours, kept[at].0.time)));
-    let mut too_many = vec![false; kept.len()];
+fn too_many(backups: &[(Age, u64)], limit: u64) -> Vec<bool> {
+    let mut newest_first: Vec<usize> = (0..backups.len()).collect();
+    newest_first.sort_by_key(|&at| std::cmp::Reverse((backups[at].0.is_ours, backups[at].0.time)));
+    let mut too_many = vec![false; backups.len()];
     let mut total: u64 = 0;
     for at in newest_first {
-        let (age, size) = kept[at];
+        let (age, size) = backups[at];
         total = total.saturating_add(size);
         too_many[at] = total > limit && !age.is_ours;
     }
@@ -241,7 +241,7 @@ pub fn prune(root: &Root, retention: Retention, now: SystemTime, new_conflicts: 
         return Vec::new();
     }
     let Ok(names) = root.cursor().list(Some(&all)) else { return vec![skip(&all)] };
-    let mut kept: Vec<(RelativePath, Age)> = Vec::new();
+    let mut backups: Vec<(RelativePath, Age)> = Vec::new();
     let mut cursor = root.cursor();
     for name in names.unwrap_or_default() {
         let path = RelativePath::child(Some(&all), &name);
@@ -249,17 +249,17 @@ pub fn prune(root: &Root, retention: Retention, now: SystemTime, new_conflicts: 
         // What cannot be inspected could not be removed either.
         if matches!(cursor.stat(&path), Ok(Some(meta)) if meta.kind == Kind::Folder) {
             let is_ours = new_conflicts.iter().any(|conflict| conflict.backed_up_at.is_below(&path));
-            kept.push((path, Age { time, is_ours }));
+            backups.push((path, Age { time, is_ours }));
         }
     }
-    let ages: Vec<Age> = kept.iter().map(|(_, age)| *age).collect();
+    let ages: Vec<Age> = backups.iter().map(|(_, age)| *age).collect();
     let (mut removed, mut skipped) = (false, Vec::new());
     let mut remove = |path: &RelativePath| match remove_backups(root, path) {
         Ok(()) => removed = true,
         Err(_) => skipped.push(skip(path)),
     };
     let mut left = Vec::new();
-    for ((path, age), is_old) in kept.into_iter().zip(too_old(&ages, retention, unix_millis(now))) {
+    for ((path, age), is_old) in backups.into_iter().zip(too_old(&ages, retention, unix_millis(now))) {
         if is_old { remove(&path) } else { left.push((path, age)) }
     }
     if !new_conflicts.is_empty() {
@@ -435,13 +435,13 @@ mod tests {
         let conflicts = Backups::default();
         for (at, place) in ["a", "a", "a/b", "a/b/c", "a"].into_iter().enumerate() {
             fs::write(folder.path().join("edit"), at.to_string()).unwrap();
-            let kept =
+            let backups =
                 conflicts.back_up(&root, (&mut root.cursor(), &path("edit")), &path(place), false).unwrap();
-            assert_eq!(kept, BackUp::Done);
+            assert_eq!(backups, BackUp::Done);
         }
-        let kept = conflicts.into_conflicts();
-        assert_eq!(kept.len(), 5);
-        for (at, conflict) in kept.iter().enumerate() {
+        let backups = conflicts.into_conflicts();
+        assert_eq!(backups.len(), 5);
+        for (at, conflict) in backups.iter().enumerate() {
             let backed_up_at = folder.path().join(conflict.backed_up_at.as_path());
             assert_eq!(fs::read_to_string(backed_up_at).unwrap(), at.to_string());
         }
@@ -513,7 +513,7 @@ mod tests {
     fn the_oldest_backups_go_first_when_they_are_too_large() {
         let other = |time, size| (Age { time, is_ours: false }, size);
         let ours = |time, size| (Age { time, is_ours: true }, size);
-        for (kept, goes) in [
+        for (backups, goes) in [
             (vec![], vec![]),
             (vec![other(1, 10), other(2, 0)], vec![false, false]),
             (vec![other(1, 11)], vec![true]),
@@ -523,7 +523,7 @@ mod tests {
             (vec![ours(1, 9), other(3, 1), other(2, 1)], vec![false, false, true]),
             (vec![other(1, u64::MAX), other(2, u64::MAX)], vec![true, true]),
         ] {
-            assert_eq!(too_many(&kept, 10), goes, "{kept:?}");
+            assert_eq!(too_many(&backups, 10), goes, "{backups:?}");
         }
     }
 

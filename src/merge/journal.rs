@@ -606,9 +606,9 @@ mod tests {
                 Some(damaged) => fs::write(&journal, damaged).unwrap(),
                 None => fs::remove_file(&journal).unwrap(),
             }
-            let kept = cleared_up(&root, abandoned);
+            let texts = cleared_up(&root, abandoned);
             for text in ["edit", "uploaded", "new"] {
-                assert!(kept.iter().any(|kept| kept == text), "{what}: {text} is not among {kept:?}");
+                assert!(texts.iter().any(|found| found == text), "{what}: {text} is not among {texts:?}");
             }
         }
     }

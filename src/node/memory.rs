@@ -1,10 +1,12 @@
-//! Memory that was freed goes back to the system.
+//! Returns freed memory to the system.
 //!
-//! glibc keeps what large buffers had for later ones: once such a buffer was freed, others of up to 32 MiB come from its heaps,
-//! which have holes then and hardly ever shrink. A transfer of many parts left more behind than all else that the process had.
+//! glibc keeps the memory of freed large buffers for later ones: once such a buffer was freed, others of up to 32 MiB come
+//! from its heaps, which are fragmented then and hardly ever shrink. A transfer of many parts left more memory behind than
+//! everything else in the process.
 
-/// Buffers of that size and more are the system's own pages from now on, and go back with the buffer. Nothing is changed where
-/// the process was started with a choice of its own. Other C libraries than glibc do it by themselves.
+/// Makes every large buffer separate pages of the system, which are returned when the buffer is freed.
+///
+/// Does nothing if the process was started with a setting of its own. C libraries other than glibc do this by themselves.
 pub fn give_back_large_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -22,7 +24,7 @@ pub fn give_back_large_buffers() {
     }
 }
 
-/// Gives the system back what smaller buffers left free.
+/// Returns to the system what freed smaller buffers have left.
 pub fn give_back_small_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it is passed no pointer, and any thread may call it at any time.

@@ -45,10 +45,10 @@ impl std::str::FromStr for Digest {
     }
 }
 
-/// What stands at one path of a tree.
+/// The entry at one path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
-    /// A folder. Its mode is `None` where nobody said it (an archive that names only files, a snapshot of the
+    /// A folder. Its mode is `None` if it is unknown (an archive that names only files, a snapshot of the
     /// TypeScript module).
     #[serde(rename = "Dir")]
     Folder {
@@ -64,14 +64,14 @@ pub enum Entry {
     },
     /// A symbolic link.
     Symlink {
-        /// Where it points, byte for byte.
+        /// Its target, byte for byte.
         target: Arc<[u8]>,
     },
 }
 
 impl Entry {
-    /// Whether two sides hold the same here: kind, content, link target and the permission bits `0777`.
-    /// A folder whose mode nobody said agrees with any.
+    /// Whether two sides have the same entry: kind, content, link target and the permission bits `0777`.
+    /// A folder with an unknown mode equals any folder.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
         match (self, other) {
@@ -87,7 +87,7 @@ impl Entry {
         }
     }
 
-    /// The same with that mode, where it has one.
+    /// The same entry with that mode, if it can have one.
     #[must_use]
     pub fn with_mode(self, mode: u32) -> Self {
         match self {
