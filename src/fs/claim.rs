@@ -172,7 +172,7 @@ impl Folder {
         Ok((draft, File::from(file.map_err(|error| self.failed("open", error))?)))
     }
 
-    /// The content of its `owner.json`, up to [`OWNER_FILE_MAX`] bytes.
+    /// The content of its `owner.json`, up to `OWNER_FILE_MAX` bytes.
     pub fn read_owner(&self) -> Result<Vec<u8>> {
         // Opening a FIFO must not wait for its writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

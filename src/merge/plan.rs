@@ -332,7 +332,7 @@ impl<'p> Plan<'p> {
         [&mut self.folders, &mut self.files, &mut self.in_place_of_folders].into_iter().flatten()
     }
 
-    /// Whether the plan deletes more than half of the base's files, and at least [`MIN_MASS_DELETION`]. Then
+    /// Whether the plan deletes more than half of the base's files, and at least `MIN_MASS_DELETION`. Then
     /// its deletions are backed up: an agent's mistake must not cost a workspace.
     #[must_use]
     pub fn deletes_most_of(&self, base: &Snapshot) -> bool {
