@@ -1,10 +1,22 @@
 // A workspace that is a git checkout: what the agent did with git comes back, and nothing that would run something here.
 
 import { execFile } from "node:child_process";
-import { chmod, lstat, mkdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import {
+  chmod,
+  lstat,
+  mkdir,
+  readFile,
+  readdir,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
-import { beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { prepareSandboxManagedRuntime } from "../index.js";
 import { makeTree, temporaryFolder } from "./support/folders.mjs";
 import { commandFolder, LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
@@ -447,6 +459,120 @@ describe("other ways for repositories to travel", () => {
   ])("%j is refused by name", async (options, name, code) => {
     await expect(prepare(options)).rejects.toMatchObject({ code, message: expect.stringContaining(name) });
     expect(client.calls).toStrictEqual([]);
+  });
+});
+
+describe("an upload to a sandbox that has the repository", () => {
+  const packsThere = () =>
+    gitIn(remote, "count-objects", "-v").then((text) => /^packs: (\d+)/mu.exec(text)[1]);
+  const sentBytes = () =>
+    client.calls.splice(0).reduce((sum, [name, , bytes]) => sum + (name === "writeFile" ? bytes : 0), 0);
+  let upload;
+
+  beforeEach(async () => {
+    vi.stubEnv("PAPERCLIP_HOME", path.join(home, "kept"));
+    await writeFile(path.join(workspace, "large"), randomBytes(1_000_000));
+    await commit(workspace, "large");
+    await rm(path.join(workspace, "large"));
+    // Files that are older than the index, as nearly all are. (Git stores the others again, which sets the time of their packs.)
+    for (const name of ["a.txt", "src/b.txt", ".gitignore"])
+      await utimes(path.join(workspace, name), 1e9, 1e9);
+    await commit(workspace, "in the history alone");
+    client = new LocalSandbox();
+    upload = () => prepare({ compression: "none" });
+  });
+
+  afterEach(() => vi.unstubAllEnvs());
+
+  it("sends nothing of its objects where it is unchanged, after a restore too", async () => {
+    await upload();
+    expect(sentBytes()).toBeGreaterThan(1_000_000);
+    for (let heartbeat = 0; heartbeat < 3; heartbeat++) {
+      const { restoreWorkspace } = await upload();
+      expect(sentBytes()).toBeLessThan(60_000);
+      await gitIn(remote, "status");
+      await restoreWorkspace();
+      client.calls.length = 0;
+    }
+    expect(await packsThere()).toBe("1");
+    await expectSound(remote);
+  });
+
+  it("sends a commit of either side as a pack of its own, and commits come back as before", async () => {
+    await upload();
+    for (const round of ["one", "two"]) {
+      await writeFile(path.join(workspace, "a.txt"), `here ${round}\n`);
+      await commit(workspace, "by a person");
+      client.calls.length = 0;
+      const { restoreWorkspace } = await upload();
+      expect(sentBytes()).toBeLessThan(60_000);
+      await expectSound(remote);
+      await writeFile(path.join(remote, "src/b.txt"), `there ${round}\n`);
+      const theirs = await commit(remote, "by the agent");
+      await restoreWorkspace();
+      expect(await git("rev-parse", "main")).toBe(theirs);
+      expect(await git("status", "--porcelain")).toBe("");
+      await expectSound();
+    }
+    client.calls.length = 0;
+    await upload();
+    expect(sentBytes()).toBeLessThan(60_000);
+    expect(await packsThere()).toBe("4");
+    expect(await gitIn(remote, "log", "--format=%s")).toBe(await git("log", "--format=%s"));
+    await expectSound(remote);
+  });
+
+  it("takes away what is no longer reachable here, and keeps the rest", async () => {
+    await upload();
+    await git("checkout", "-q", "-b", "secret");
+    await writeFile(path.join(workspace, "secret.txt"), "secret\n");
+    const secret = await commit(workspace, "secret");
+    await git("checkout", "-q", "main");
+    await upload();
+    expect(await gitIn(remote, "cat-file", "-t", secret)).toBe("commit");
+    await git("branch", "-D", "secret");
+    client.calls.length = 0;
+    const { restoreWorkspace } = await upload();
+    expect(sentBytes()).toBeLessThan(60_000);
+    await expect(gitIn(remote, "cat-file", "-t", secret)).rejects.toThrow(secret);
+    await restoreWorkspace();
+    await expectSound(remote);
+  });
+
+  it.each([
+    ["the sandbox collected its objects", () => gitIn(remote, "gc", "-q")],
+    [
+      "the sandbox lost a pack's index",
+      async () => {
+        const packs = path.join(remote, ".git/objects/pack");
+        for (const name of await readdir(packs)) {
+          if (name.endsWith(".idx")) await rm(path.join(packs, name));
+        }
+      },
+    ],
+    ["the sandbox removed its repository", () => rm(path.join(remote, ".git"), { recursive: true })],
+    ["the sandbox was replaced", () => rm(remote, { recursive: true })],
+    [
+      "what is kept here is damaged",
+      async () => {
+        const kept = path.join(home, "kept");
+        for (const entry of await readdir(kept, { recursive: true, withFileTypes: true })) {
+          if (entry.isFile()) await writeFile(path.join(entry.parentPath, entry.name), "damaged");
+        }
+      },
+    ],
+    ["nothing is kept here", () => rm(path.join(home, "kept"), { recursive: true })],
+  ])("is complete where %s", async (_, harm) => {
+    await upload();
+    await harm();
+    const { restoreWorkspace } = await upload();
+    await expectSound(remote);
+    expect(await gitIn(remote, "rev-list", "--objects", "--all")).toBe(
+      await git("rev-list", "--objects", "--all"),
+    );
+    await restoreWorkspace();
+    expect(lastReport()).toMatchObject({ heldBack: [], conflicts: [], deleted: [] });
+    await expectSound();
   });
 });
 

@@ -1,7 +1,7 @@
 //! What a commit costs that comes back, beside `git fetch` of the same commit, and what a repository costs that goes up.
 //!
 //! `cargo bench --bench git`. It measures what is done on this side: no transfer, no merge of files. `GIT_BENCH_MB` adds a
-//! repository with so many megabytes of objects that nobody touches.
+//! repository with so many megabytes of objects: its first upload, one without a change, and one after a commit.
 
 use std::fs;
 use std::io::Write as _;
@@ -14,6 +14,7 @@ use sandbox_managed_runtime::fs::{Kind, Root};
 use sandbox_managed_runtime::git::command::Git;
 use sandbox_managed_runtime::git::export::{Base, Bases, Options, export};
 use sandbox_managed_runtime::git::import::check;
+use sandbox_managed_runtime::git::packs::{Earlier, PackFile};
 use sandbox_managed_runtime::git::quarantine::Quarantine;
 use sandbox_managed_runtime::path::RelativePath;
 use sandbox_managed_runtime::tree::scan::scan;
@@ -66,9 +67,13 @@ impl Bench {
         Self { there: root.join(format!("{name}-there")), here, git, cancel: Cancel::default() }
     }
 
-    fn export(&self, folder: &Path) -> Base {
+    /// Makes an upload, to a sandbox that has all of an earlier one.
+    fn export(&self, folder: &Path, earlier: Option<&Base>) -> Base {
         let workspace = Root::open(&self.here).expect("it is there");
-        let exported = export(&self.git, &workspace, &dot_git(), Options::default(), folder, &self.cancel);
+        let has = |_: &str, _: &PackFile| true;
+        let earlier = earlier.map(|base| Earlier { packs: &base.sent_packs, has: &has });
+        let (options, git) = (Options::default(), &self.git);
+        let exported = export(git, &workspace, &dot_git(), options, earlier.as_ref(), folder, &self.cancel);
         exported.expect("nothing is refused").base
     }
 
@@ -111,7 +116,7 @@ fn a_commit(root: &Path) {
     for round in 0..ROUNDS {
         let folder = root.join(format!("export-{round}"));
         let started = Instant::now();
-        let exported = bench.export(&folder);
+        let exported = bench.export(&folder, None);
         exports.push(started.elapsed());
         base.get_or_insert(exported);
         if round == 0 {
@@ -172,15 +177,29 @@ fn an_export(root: &Path, megabytes: usize) {
     drop(into);
     assert!(import.wait().expect("it ends").success());
     git(&bench.here, &["reset", "-q", "--hard"]);
-    let mut times = Vec::new();
-    for round in 0..3 {
-        let folder = root.join(format!("large-{round}"));
+    let time = |name: &str, earlier: Option<&Base>| {
+        let folder = root.join(name);
         let started = Instant::now();
-        bench.export(&folder);
-        times.push(started.elapsed());
+        let base = bench.export(&folder, earlier);
+        let took = started.elapsed();
         fs::remove_dir_all(&folder).expect("it is removed");
+        (took, base)
+    };
+    let (first, base) = time("first", None);
+    println!("a repository of {megabytes} MB goes up for the first time: {:.0} ms", median(vec![first]));
+    let unchanged = (0..ROUNDS).map(|_| time("unchanged", Some(&base)).0).collect();
+    println!("it did not change and goes up again: {:.0} ms", median(unchanged));
+    let mut bases = vec![base];
+    let mut commits = Vec::new();
+    // No more than the packs that are kept apart.
+    for round in 0..7 {
+        fs::write(bench.here.join("f0/0"), format!("round {round}")).expect("it is written");
+        git(&bench.here, &["commit", "-q", "-a", "-m", "changed"]);
+        let (took, base) = time("commit", bases.last());
+        commits.push(took);
+        bases.push(base);
     }
-    println!("a repository of {megabytes} MB that did not change goes up: {:.0} ms", median(times));
+    println!("it has a new commit and goes up again: {:.0} ms", median(commits));
 }
 
 fn main() {

@@ -93,6 +93,7 @@ pub mod git {
     pub mod index;
     pub mod named;
     mod objects;
+    pub mod packs;
     pub mod quarantine;
     pub mod recognise;
     pub mod refs;

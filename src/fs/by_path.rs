@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::stat::Meta;
 use crate::error::{Error, Result};
@@ -66,6 +67,13 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 /// Writes a file, and replaces its content.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(|error| Error::io("write", path, error))
+}
+
+/// Sets a file's time of modification, in whole seconds since 1970.
+pub fn set_modified(path: &Path, seconds: i64) -> Result<()> {
+    let seconds = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let set = File::options().write(true).open(path).and_then(|file| file.set_modified(UNIX_EPOCH + seconds));
+    set.map_err(|error| Error::io("utimensat", path, error))
 }
 
 /// Opens a file for reading.

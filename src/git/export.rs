@@ -9,9 +9,10 @@ use sha2::{Digest as _, Sha256};
 use super::command::{Fault, Git};
 use super::config::{self, Settings};
 use super::index;
+use super::packs::{self, Earlier, SentPacks, Wanted};
 use super::refs::{Head, Oid, RefName, Refs};
 use crate::cancel::Cancel;
-use crate::error::{Error, Obstacle, Result};
+use crate::error::{Error, Result};
 use crate::fs::by_path::{self, make_folders, read, write};
 use crate::fs::{FileId, Kind, Root};
 use crate::path::{RelativePath, path_from};
@@ -63,6 +64,8 @@ pub struct Base {
     pub packs: BTreeMap<String, u64>,
     /// Digests of further files that were sent (`info/exclude`), by their path in the git directory.
     pub files: BTreeMap<String, [u8; 32]>,
+    /// The packs of the last upload.
+    pub sent_packs: SentPacks,
 }
 
 /// The repositories that both sides share, by the path of their `.git`.
@@ -73,6 +76,8 @@ pub type Bases = BTreeMap<RelativePath, Base>;
 pub struct Exported {
     /// The folder whose content goes below the repository's `.git`.
     pub folder: PathBuf,
+    /// Names of files that belong into `objects/pack` and are not in the folder, since the sandbox has them.
+    pub unsent_packs: BTreeSet<String>,
     /// What a restore starts from.
     pub base: Base,
 }
@@ -240,12 +245,14 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
     })
 }
 
-/// Makes what goes up of one repository in `folder`, which must not exist yet.
+/// Makes what goes up of one repository in `folder`, which must not exist yet. Packs of an earlier upload that the sandbox
+/// still has are left out where they still count.
 pub fn export(
     git: &Git,
     workspace: &Root,
     dot_git: &RelativePath,
     options: Options,
+    earlier: Option<&Earlier<'_>>,
     folder: &Path,
     cancel: &Cancel,
 ) -> Result<Exported, Fault> {
@@ -255,7 +262,11 @@ pub fn export(
     let head = repository.head()?;
     let stashes = repository.stashes()?;
     let listing = repository.index()?;
-    let settings = config::harmless(&repository.settings()?, options.credentials);
+    let mut settings = config::harmless(&repository.settings()?, options.credentials);
+    // The index has what this machine's file system says of the files, of which the archive keeps size and time alone. By all of
+    // it every file would look changed there, and `git add -A` would read them all, store them again, and set the time of each
+    // pack that has them, which makes it look changed as well.
+    settings.push((b"core.checkstat".to_vec(), Some(b"minimal".to_vec())));
 
     for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
         make_folders(&folder.join(below))?;
@@ -265,26 +276,37 @@ pub fn export(
     if let Some(Head::Detached(oid)) = &head {
         tips.insert(oid.clone());
     }
-    let staged: BTreeSet<Oid> = index::parse(&listing)
+    let mut staged: BTreeSet<Oid> = index::parse(&listing)
         .ok_or_else(|| Fault::Refused("its index names what no index may hold".to_owned()))?
         .into_values()
         .flatten()
         .filter(|staged| staged.mode != b"160000")
         .map(|staged| staged.oid)
         .collect();
-    let shallow = read(&place.common_dir.join("shallow"))?;
+    let checked_out = match &head {
+        Some(Head::Branch(name)) => refs.get(name),
+        Some(Head::Detached(oid)) => Some(oid),
+        None => None,
+    };
+    // A partial clone may lack the tree.
+    if let (Some(commit), None) = (checked_out, &place.promisor) {
+        let committed = packs::blobs_of(&repository, commit)?;
+        staged.retain(|oid| !committed.contains(oid));
+    }
+    // An entry that is only intended to be added has no blob; a partial clone lacks some.
+    let staged: BTreeSet<Oid> = repository.types(&staged)?.into_keys().collect();
     let boundary = match options.depth {
         Some(depth) => boundary(&repository, &tips, depth.max(1))?,
         None => BTreeSet::new(),
     };
-    let packs = pack(&repository, &tips, &staged, &boundary, folder)?;
-
-    let shallow: BTreeSet<Oid> = shallow
+    let shallow: BTreeSet<Oid> = read(&place.common_dir.join("shallow"))?
         .unwrap_or_default()
         .split(|&byte| byte == b'\n')
         .filter_map(Oid::parse)
-        .chain(boundary)
+        .chain(boundary.iter().cloned())
         .collect();
+    let wanted = Wanted { tips: &tips, staged: &staged, boundary: &boundary, shallow: &shallow };
+    let sent_packs = packs::make(&repository, &wanted, earlier, folder)?;
     if !shallow.is_empty() {
         write(&folder.join("shallow"), &lines(shallow.iter().map(Oid::as_str)))?;
     }
@@ -303,6 +325,7 @@ pub fn export(
     let index_digest = copy_index(&repository, folder)?;
     Ok(Exported {
         folder: folder.to_path_buf(),
+        unsent_packs: sent_packs.missing_in(folder),
         base: Base {
             place: Some(place),
             refs,
@@ -311,8 +334,9 @@ pub fn export(
             index_digest,
             config: sent_settings(git, folder, cancel)?,
             stashes: stashes.into_iter().map(|(oid, _)| oid).collect(),
-            packs,
+            packs: sent_packs.sizes(),
             files,
+            sent_packs,
         },
     })
 }
@@ -356,55 +380,6 @@ pub(super) fn configuration(place: &Place, settings: &Settings) -> Vec<u8> {
     text.extend(config::render(&more));
     text.extend(config::render(settings));
     text
-}
-
-/// Packs what is reachable, as it is packed already: deltas are taken over and none is looked for.
-fn pack(
-    repository: &Repository<'_>,
-    tips: &BTreeSet<Oid>,
-    staged: &BTreeSet<Oid>,
-    boundary: &BTreeSet<Oid>,
-    folder: &Path,
-) -> Result<BTreeMap<String, u64>, Fault> {
-    // An entry that is only intended to be added has no blob; a partial clone lacks some.
-    let staged = repository.types(staged)?;
-    if tips.is_empty() && staged.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let mut input = lines(
-        boundary.iter().map(|oid| format!("--shallow {oid}")).collect::<Vec<_>>().iter().map(String::as_str),
-    );
-    input.extend(lines(tips.iter().chain(staged.keys()).map(Oid::as_str)));
-    let mut call = repository.call();
-    call.args([
-        "pack-objects",
-        "-q",
-        "--revs",
-        "--delta-base-offset",
-        "--window=0",
-        "--no-write-bitmap-index",
-    ]);
-    if !boundary.is_empty() {
-        call.arg("--shallow");
-    }
-    if repository.place.promisor.is_some() {
-        call.arg("--missing=allow-any");
-    }
-    let names = call.arg(folder.join("objects/pack/pack")).input(input).run(repository.cancel)?;
-    let mut packs = BTreeMap::new();
-    // There are several where `pack.packSizeLimit` says so.
-    for name in names.split(|&byte| byte == b'\n').filter_map(Oid::parse) {
-        let name = format!("pack-{name}.pack");
-        let file = folder.join("objects/pack").join(&name);
-        let Some(meta) = by_path::stat(&file)? else {
-            return Err(Obstacle::Vanished.at("stat", &file).into());
-        };
-        if repository.place.promisor.is_some() {
-            write(&file.with_extension("promisor"), b"")?;
-        }
-        packs.insert(name, meta.size);
-    }
-    Ok(packs)
 }
 
 /// The commits at a depth whose parents are left out.
@@ -492,11 +467,16 @@ fn write_refs(
 fn copy_index(repository: &Repository<'_>, folder: &Path) -> Result<Option<[u8; 32]>, Fault> {
     let here = repository.place.git_dir.join("index");
     let there = folder.join("index");
-    let Some(bytes) = read(&here)? else { return Ok(None) };
+    // Looked at first: where the index changes meanwhile, git there compares more files than it needs to.
+    let (Some(meta), Some(bytes)) = (by_path::stat(&here)?, read(&here)?) else { return Ok(None) };
     write(&there, &bytes)?;
+    // Git may read a file by its filter before it writes the index, if the file's time lies in the future. In this folder it finds
+    // none.
     repository
         .call()
         .env("GIT_INDEX_FILE", &there)
+        .env("GIT_WORK_TREE", folder)
+        .cwd(folder)
         .args([
             "update-index",
             "--no-split-index",
@@ -505,5 +485,9 @@ fn copy_index(repository: &Repository<'_>, folder: &Path) -> Result<Option<[u8; 
             "--force-write-index",
         ])
         .run(repository.cancel)?;
-    Ok(read(&there)?.map(|bytes| Sha256::digest(&bytes).into()))
+    let copied = read(&there)?.map(|bytes| Sha256::digest(&bytes).into());
+    // Git there reads each file that is not older than the index: it may have changed after it was staged with neither size nor
+    // time telling.
+    by_path::set_modified(&there, meta.mtime.0)?;
+    Ok(copied)
 }

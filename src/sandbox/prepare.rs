@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::client::{RunError, SandboxClient, blocking, clean_up, persist};
 use super::command::{self, Lists, Places};
 use super::prepare_report::{Archive, LeftOut, PrepareReport, Times};
-use super::repositories::{self, LaidOut, Shared, Travel};
+use super::repositories::{self, Former, LaidOut, Shared, Travel};
 use super::send::{self, Delivered, Ready, Tail, Way};
 use super::update::{self, Difference, Unsent};
 use super::{listing, spec};
@@ -282,7 +282,7 @@ pub async fn prepare<C: SandboxClient>(
         Some(known) => uploading.update(known, memory.digests().await?).await?,
         None => None,
     };
-    let Sent { contents, repositories, archive } = match updated {
+    let Sent { contents, mut repositories, archive } = match updated {
         Some(updated) => updated,
         None => uploading.everything().await?,
     };
@@ -295,6 +295,7 @@ pub async fn prepare<C: SandboxClient>(
         .archives
         .extend(upload_assets(&client, &places, sources, upload.concurrency, &way, &cancel).await?);
     let remote = update::remote_of(&contents);
+    repositories.note_packs(&contents.snapshot);
     let Contents { mut snapshot, sent, read, .. } = contents;
     // What is excluded was not even packed.
     snapshot.retain(|path, _| !left_alone.paths.contains_or_covers(path) && !left_alone.is_apart(path));
@@ -579,14 +580,18 @@ impl<C: SandboxClient> Uploading<'_, C> {
             return Ok(None);
         };
         let started = Instant::now();
-        let (LaidOut { layout, repositories }, left_out) = self.lay_out().await?;
+        remote.change(&changes, |_| None);
+        let former = Arc::new(Former { remote, bases: known.repositories.into_owned() });
+        let (LaidOut { layout, unsent, repositories }, left_out) = self.lay_out(Some(former.clone())).await?;
         let (preserved, stop) = (self.control.preserved.clone(), self.cancel.clone());
         let difference = blocking(move || {
-            remote.change(&changes, |_| None);
-            let (wanted, read) = update::wanted(&layout, &remote, &digests, &stop)?;
+            let (mut wanted, read) = update::wanted(&layout, &former.remote, &digests, &stop)?;
+            wanted.extend(unsent.clone());
             let is_preserved =
                 |path: &RelativePath| preserved.iter().any(|name| name.as_bytes() == path.top());
-            Ok(update::difference(layout, &wanted, read, &remote, is_preserved))
+            let difference = update::difference(layout, &wanted, read, &former.remote, is_preserved);
+            // What is not laid out cannot be sent.
+            Ok(difference.filter(|difference| unsent.keys().all(|path| difference.unsent.has(path))))
         });
         let Some(Difference { layout, lists, unsent }) = difference.await? else { return Ok(None) };
         let lists = Lists { former: known.upload_id, told, ..lists };
@@ -606,7 +611,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
     async fn everything(&mut self) -> Result<Sent, RunError<C::Failure>> {
         loop {
             let started = Instant::now();
-            let (LaidOut { layout, repositories }, left_out) = self.lay_out().await?;
+            let (LaidOut { layout, repositories, .. }, left_out) = self.lay_out(None).await?;
             match self.send(started, layout, repositories, left_out).await? {
                 Uploaded::Done(sent) => return Ok(sent),
                 Uploaded::Refused(failure) => return Err(RunError::Client(failure)),
@@ -619,12 +624,14 @@ impl<C: SandboxClient> Uploading<'_, C> {
     }
 
     /// Scans the workspace, and makes what goes up of its repositories.
-    async fn lay_out(&self) -> Result<(LaidOut, LeftOut), Error> {
+    async fn lay_out(&self, former: Option<Arc<Former>>) -> Result<(LaidOut, LeftOut), Error> {
         let (root, stop) = (self.workspace.open()?, self.cancel.clone());
         let (leave_out, travel) = (self.leave_out.clone(), self.travel);
         blocking(move || {
             let leave_out = |path: &RelativePath| leave_out(path);
-            noting(&leave_out, |leave_out| repositories::lay_out(root, leave_out, travel, &stop))
+            noting(&leave_out, |leave_out| {
+                repositories::lay_out(root, leave_out, travel, former.as_deref(), &stop)
+            })
         })
         .await
     }

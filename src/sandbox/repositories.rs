@@ -15,6 +15,7 @@ use crate::git::command::{Fault, Git};
 use crate::git::export::{Bases, Options, export};
 use crate::git::import::{self, Checked};
 use crate::git::named::Named;
+use crate::git::packs::{Earlier, PackFile};
 use crate::git::quarantine::{Quarantine, is_held, is_held_in_repository, is_passed_over};
 use crate::git::recognise::{Checkouts, bare_folders, is_bare_marker, is_gits};
 use crate::git::report::{GitReport, HeldBack};
@@ -25,6 +26,7 @@ use crate::merge::plan::{changed, treat_as_unchanged};
 use crate::merge::report::{Noted, Report};
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
+use crate::transfer::remote::{self, Content, Names, Remote};
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::scan::{LeaveOut, scan};
 
@@ -74,8 +76,34 @@ impl Travel {
 pub struct LaidOut {
     /// What is to be packed.
     pub layout: Layout,
+    /// What belongs beside that and is not laid out, since the sandbox has it: packs of an earlier upload.
+    pub unsent: remote::Contents,
     /// What both sides will share of the repositories.
     pub repositories: Shared,
+}
+
+/// What a sandbox has of an earlier upload.
+#[derive(Debug)]
+pub struct Former {
+    /// All that it holds.
+    pub remote: Remote,
+    /// What was sent of the repositories.
+    pub bases: Bases,
+}
+
+impl Former {
+    /// What the sandbox has under the name of a pack's file.
+    fn pack_file(&self, dot_git: &RelativePath, name: &str) -> Option<(RelativePath, &Content)> {
+        let name = RelativePath::parse(format!("objects/pack/{name}").as_bytes()).ok()??;
+        let path = dot_git.join(&name);
+        self.remote.entries.get(&path).map(|content| (path, content))
+    }
+
+    fn has_as_sent(&self, dot_git: &RelativePath, name: &str, sent: &PackFile) -> bool {
+        let there = self.pack_file(dot_git, name).map(|(_, content)| content);
+        matches!(there, Some(Content::File { size, digest: Some(digest), names: Names::One, .. })
+            if (*size, Some(*digest)) == (sent.size, sent.digest))
+    }
 }
 
 /// What both sides share of the repositories, and what is to be told of them.
@@ -100,6 +128,19 @@ impl Shared {
     pub fn sent(&mut self) {
         self.made_in = None;
     }
+
+    /// Notes what the sandbox has of the packs, so that the next upload may leave them out.
+    pub fn note_packs(&mut self, sent: &Snapshot) {
+        for (dot_git, base) in &mut self.bases {
+            base.sent_packs.note(|name| {
+                let path = RelativePath::parse(format!("objects/pack/{name}").as_bytes()).ok()??;
+                match sent.get(&dot_git.join(&path)) {
+                    Some(Entry::File { digest, .. }) => Some(*digest),
+                    _ => None,
+                }
+            });
+        }
+    }
 }
 
 /// What is left here of a repository, or all of it.
@@ -107,15 +148,21 @@ fn left(path: &RelativePath, reason: impl Into<String>) -> HeldBack {
     HeldBack { path: path.clone(), what: None, reason: reason.into() }
 }
 
-/// Scans a workspace and makes what goes up of its repositories.
-pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Cancel) -> Result<LaidOut> {
+/// Scans a workspace and makes what goes up of its repositories, but for the packs that the sandbox has.
+pub fn lay_out(
+    root: Root,
+    leave_out: LeaveOut<'_>,
+    travel: Travel,
+    former: Option<&Former>,
+    cancel: &Cancel,
+) -> Result<LaidOut> {
     let checkouts = Checkouts::default();
     let is_apart = |path: &RelativePath| travel.mode != Mode::Files && checkouts.leaves_out(path);
     let mut found = scan(&root, &|path| leave_out(path) || is_apart(path), cancel)?;
     let mut repositories = Shared::default();
     if travel.mode == Mode::Files {
         let layout = Layout::with_grafts(root, found, Vec::new(), cancel)?;
-        return Ok(LaidOut { layout, repositories });
+        return Ok(LaidOut { layout, unsent: remote::Contents::new(), repositories });
     }
     let bare = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)));
     let bare: Vec<RelativePath> = bare.into_iter().flatten().collect();
@@ -126,18 +173,27 @@ pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Can
     }
     let checkouts = checkouts.found();
     let mut grafts = Vec::new();
+    let mut unsent = remote::Contents::new();
     if travel.mode == Mode::Merge && !checkouts.is_empty() {
         let made_in = WorkFolder::new()?;
         let git = Git::find(root.path());
         for (number, dot_git) in checkouts.iter().enumerate() {
             let folder = made_in.path().join(number.to_string());
             let options = Options { credentials: travel.credentials, depth: travel.depth };
+            let has = |name: &str, sent: &PackFile| {
+                former.is_some_and(|former| former.has_as_sent(dot_git, name, sent))
+            };
+            let sent = former.and_then(|former| former.bases.get(dot_git));
+            let earlier = sent.map(|sent| Earlier { packs: &sent.sent_packs, has: &has });
             let exported = match &git {
                 None => Err(Fault::Refused("there is no git on this machine".to_owned())),
-                Some(git) => export(git, &root, dot_git, options, &folder, cancel),
+                Some(git) => export(git, &root, dot_git, options, earlier.as_ref(), &folder, cancel),
             };
             match exported {
                 Ok(exported) => {
+                    let names = exported.unsent_packs.iter();
+                    let there = names.filter_map(|name| former?.pack_file(dot_git, name));
+                    unsent.extend(there.map(|(path, content)| (path, content.clone())));
                     grafts.push(Graft { at: dot_git.clone(), root: Root::open(&exported.folder)? });
                     repositories.bases.insert(dot_git.clone(), exported.base);
                 }
@@ -155,8 +211,9 @@ pub fn lay_out(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Can
         above.is_none_or(|above| found.binary_search_by(|found| found.path.cmp(&above)).is_ok())
     };
     grafts.retain(is_there);
+    unsent.retain(|path, _| grafts.iter().any(|graft| path.is_below(&graft.at)));
     let layout = Layout::with_grafts(root, found, grafts, cancel)?;
-    Ok(LaidOut { layout, repositories })
+    Ok(LaidOut { layout, unsent, repositories })
 }
 
 /// What the local configuration of git names in the workspace. Where there is no git here, nothing runs by it.

@@ -39,6 +39,7 @@ pub struct Difference {
 /// What a sandbox has already.
 #[derive(Debug, Default, Clone)]
 pub struct Unsent {
+    /// In byte order of the paths.
     snapshot: Vec<(RelativePath, Entry)>,
     sent: Vec<(RelativePath, Sent)>,
     further_names: Vec<(RelativePath, RelativePath)>,
@@ -46,6 +47,12 @@ pub struct Unsent {
 }
 
 impl Unsent {
+    /// Whether the sandbox has that already.
+    #[must_use]
+    pub fn has(&self, path: &RelativePath) -> bool {
+        self.snapshot.binary_search_by(|(unsent, _)| unsent.cmp(path)).is_ok()
+    }
+
     /// All that the sandbox is to have, as headers would say it: this and what was packed.
     #[must_use]
     pub fn listed(&self, contents: &Contents) -> Vec<(RelativePath, Sent)> {

@@ -206,7 +206,7 @@ impl Bench {
         let git = Git::at(self.program.clone());
         for dot_git in checkouts.found() {
             let folder = self.there.join(dot_git.as_path());
-            match export(&git, &workspace, &dot_git, self.options, &folder, &cancel) {
+            match export(&git, &workspace, &dot_git, self.options, None, &folder, &cancel) {
                 Ok(exported) => drop(self.bases.insert(dot_git, exported.base)),
                 Err(Fault::Refused(reason)) => refused.push(reason),
                 Err(Fault::Error(error)) => panic!("{error}"),

@@ -160,6 +160,22 @@ fn filters_do_not_run_by_attributes_of_the_repository() {
     });
 }
 
+/// Git compares a file that is newer than the index by its content, through the filter, before it writes the index.
+#[test]
+fn no_filter_runs_at_an_upload() {
+    with_each_git(|bench| {
+        write(&bench.here.join(".gitattributes"), "*.txt filter=x\n");
+        bench.commit_here("attributes");
+        executable(&bench.here.join("evil.sh"), &format!("#!/bin/sh\n{RUN}\n"));
+        let file = fs::File::options().write(true).open(bench.here.join("a.txt")).unwrap();
+        file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1_000_000)).unwrap();
+        bench.here(&["update-index", "--refresh"]);
+        bench.here(&["config", "filter.x.clean", "./evil.sh"]);
+        bench.prepare();
+        assert!(!bench.canary.exists(), "an upload ran the filter");
+    });
+}
+
 #[test]
 fn no_name_is_checked_out_that_may_not_arrive() {
     for branch in ["HEAD", "-f", "main/below", "MAIN", "v1", "origin/main", "origin"] {

@@ -6,3 +6,4 @@ mod bench;
 mod hostile;
 mod kill;
 mod sound;
+mod uploads;

@@ -53,6 +53,35 @@ fn what_goes_up_works_there_and_holds_no_secret() {
 }
 
 #[test]
+fn git_there_sees_what_differs_from_the_index_and_takes_nothing_else_for_changed() {
+    with_each_git(|bench| {
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(1_000_000);
+        let set = |path: &Path, time| {
+            fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap()
+        };
+        for name in ["a.txt", "b.txt"] {
+            set(&bench.here.join(name), old);
+        }
+        bench.here(&["update-index", "--refresh"]);
+        bench.prepare();
+        set(&bench.there.join("a.txt"), old);
+        set(&bench.there.join("b.txt"), old);
+        assert_eq!(bench.there(&["diff-files"]), "", "an unchanged file has other status data there");
+        // Changed after it was staged, in the same second and to the same size.
+        write(&bench.here.join("a.txt"), "eno\n");
+        bench.here(&["add", "a.txt"]);
+        let staged = fs::metadata(bench.here.join(".git/index")).unwrap().modified().unwrap();
+        write(&bench.here.join("a.txt"), "neo\n");
+        set(&bench.here.join("a.txt"), staged);
+        bench.prepare();
+        set(&bench.there.join("a.txt"), staged);
+        let index = fs::metadata(bench.there.join(".git/index")).unwrap().modified().unwrap();
+        assert!(index <= staged);
+        assert!(bench.there(&["status", "--porcelain"]).contains("MM a.txt"));
+    });
+}
+
+#[test]
 fn a_commit_of_the_agent_arrives_on_its_branch() {
     with_each_git(|bench| {
         bench.prepare();
