@@ -1,6 +1,6 @@
 //! Runs the host's git, with nothing inherited.
 //!
-//! This is the one place that starts git. It gets no environment of ours, no configuration of the user or of the system,
+//! This is the only module that starts git. Git inherits no environment variables, no configuration of the user or of the system,
 //! no hooks, no network and no prompts. What a repository's own configuration could run is switched off by name, and
 //! nothing but plumbing that runs no filter is called.
 
@@ -123,7 +123,7 @@ impl Git {
         call
     }
 
-    /// A call that lists what the user's own git goes by in a repository, the user's and the system's configuration included.
+    /// A call that lists the configuration in effect for the user's own git, with that of the user and the system.
     /// It reads and runs nothing; this is the one call that inherits where these files are.
     #[must_use]
     pub fn configuration(&self, git_dir: &Path) -> Call<'_> {
@@ -181,7 +181,7 @@ pub struct Call<'a> {
     name: String,
 }
 
-/// What a run of git said.
+/// The result of a run of git.
 #[derive(Debug)]
 pub struct Output {
     /// Its exit status; `None` where a signal ended it.
@@ -301,7 +301,7 @@ impl Call<'_> {
             let stdout = scope.spawn(move || read_all(from.as_mut()));
             let stderr = scope.spawn(move || {
                 let read = read_all(messages.as_mut());
-                // Nobody waits any more where waiting has failed.
+                // The receiver is gone if waiting has failed; then there is nothing to report to.
                 let _unheard = over.send(());
                 read
             });

@@ -33,7 +33,7 @@ fn split(key: &[u8]) -> Option<Key<'_>> {
     Some((&key[..first], middle, &key[last + 1..]))
 }
 
-/// Settings that change what git shows or how it merges, and run, read and reach nothing.
+/// Settings that change what git shows or how it merges. None of them runs a program, reads a file or opens a connection.
 const HARMLESS: &[&str] = &[
     "branch.autosetupmerge",
     "branch.autosetuprebase",
@@ -172,7 +172,7 @@ pub struct Returned {
     pub held_back: Vec<(String, &'static str)>,
 }
 
-/// Decides about settings: `base` is what was sent, `theirs` what stands in the sandbox, `ours` what stands here.
+/// Decides about settings: `base` was sent, `theirs` are in the sandbox now, `ours` are here now.
 #[must_use]
 pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returned {
     let mut returned = Returned::default();

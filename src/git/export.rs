@@ -1,4 +1,4 @@
-//! A repository → what of it goes up: a folder that takes the place of `.git` in the sandbox.
+//! Exports a repository: makes the directory that becomes `.git` in the sandbox.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -20,13 +20,13 @@ use crate::path::{RelativePath, path_from};
 /// How the repositories of a workspace travel.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Whether what authenticates goes up as well.
+    /// Whether credentials are uploaded as well.
     pub credentials: bool,
-    /// How many commits of each line of history go up; all where it is `None`.
+    /// How many commits of each line of history are uploaded; all of them for `None`.
     pub depth: Option<usize>,
 }
 
-/// Where a repository of the workspace lies, and what it was at prepare.
+/// The location of a repository of the workspace, and its identity at prepare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// The folder that is checked out.
@@ -43,14 +43,14 @@ pub struct Place {
     pub promisor: Option<String>,
 }
 
-/// What both sides last shared of a repository. The default is that of one which only the sandbox has.
+/// The state of a repository that both sides last shared. The default is for one that only the sandbox has.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
     /// Where it lies here; `None` for one that the sandbox made and that is refused here.
     pub place: Option<Place>,
     /// Branches, tags and further references.
     pub refs: Refs,
-    /// What `HEAD` said.
+    /// The value of `HEAD`.
     pub head: Option<Head>,
     /// What `git ls-files --stage -z` listed.
     pub index: Vec<u8>,
@@ -125,7 +125,7 @@ impl Repository<'_> {
         Ok(refs)
     }
 
-    /// What `HEAD` says; `None` where it says nothing that git understands.
+    /// The value of `HEAD`; `None` where git cannot read it.
     pub fn head(&self) -> Result<Option<Head>, Fault> {
         let symbolic = self.call().args(["symbolic-ref", "-q", "HEAD"]).output(self.cancel)?;
         if symbolic.status == Some(0) {
@@ -202,7 +202,7 @@ pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
     path_from(bytes).to_path_buf()
 }
 
-/// Finds the repository whose `.git` stands at a path of the workspace.
+/// Finds the repository whose `.git` is at a path of the workspace.
 pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Cancel) -> Result<Place, Fault> {
     let refused = |reason: &str| Err(Fault::Refused(reason.to_owned()));
     let Some(meta) = workspace.cursor().stat(dot_git)? else { return refused("it is gone") };
@@ -341,7 +341,7 @@ pub fn export(
     })
 }
 
-/// Which references go up.
+/// Whether a reference is uploaded.
 fn goes_up(name: &RefName) -> bool {
     [&b"refs/heads/"[..], b"refs/tags/", b"refs/remotes/", b"refs/notes/"]
         .iter()

@@ -1,4 +1,4 @@
-//! What the sandbox has of its repositories → merged into the local ones.
+//! Merges the repositories of the sandbox into the local ones.
 //!
 //! First everything is [checked](check) and nothing here is changed; then it is [applied](Checked::apply): objects, then
 //! references, then `HEAD` and the index, then settings. A kill at any point leaves a sound repository, on which the same
@@ -24,14 +24,14 @@ use crate::fs::{FileId, Kind, Onto, Renamed, Root, move_to, rename};
 use crate::path::RelativePath;
 use crate::tree::stage::{RuntimeFolder, remove_tree, remove_unused_runtime, runtime};
 
-/// How often, and how long apart, is looked whether another git is done with the index.
+/// How often, and how far apart, to check whether another git process has released the index.
 const LOCK_LOOKS: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// How many settings come back at once.
+/// The maximum number of settings that one restore adds.
 const SETTINGS_MAX: usize = 1000;
 
-/// What came back and was found good; nothing here is changed yet.
+/// What was received and passed all checks. Nothing local is changed yet.
 #[derive(Debug)]
 pub struct Checked {
     repositories: Vec<Incoming>,
@@ -40,27 +40,27 @@ pub struct Checked {
     report: GitReport,
 }
 
-/// One repository of the sandbox's, read and checked.
+/// One repository of the sandbox, read and checked.
 #[derive(Debug)]
 struct Incoming {
     dot_git: RelativePath,
-    /// Where it belongs; `None` for one that is new.
+    /// The local repository; `None` for a new one.
     place: Option<Place>,
     format: String,
     base: Base,
     theirs: Base,
-    /// What their stash holds beyond the base's, the oldest first, with messages.
+    /// Stash entries that are not in the base, the oldest first, with messages.
     stashes: Vec<(Oid, Vec<u8>)>,
     pack: Option<PathBuf>,
-    /// What LFS keeps, by digest.
+    /// Objects of Git LFS, by digest.
     large_files: BTreeSet<String>,
     folder: PathBuf,
-    /// Whether something is left out since it names an object of the wrong type, or one that did not come.
+    /// Whether something is left out because it names an object of the wrong type, or one that was not received.
     may_lack: bool,
 }
 
-/// Reads and checks what waits in the quarantine. Without a git here, or where git refuses, a repository is held back and
-/// the rest goes on.
+/// Reads and checks what is in the quarantine. Without a local git, or where git refuses, a repository is held back and
+/// the restore continues.
 pub fn check(
     git: Option<&Git>,
     workspace: &Root,
@@ -182,7 +182,7 @@ fn has_format(oid: &Oid, format: &str) -> bool {
     oid.as_str().len() == if format == "sha1" { 40 } else { 64 }
 }
 
-/// What of one repository's files in the quarantine means what.
+/// Reads the files of one repository in the quarantine.
 struct Reading<'a> {
     git: &'a Git,
     dot_git: &'a RelativePath,
@@ -206,7 +206,7 @@ impl Reading<'_> {
         });
     }
 
-    /// Holds back what names an object of the wrong type, or one that did not come.
+    /// Holds back what names an object of the wrong type, or one that was not received.
     fn hold_for_want(&mut self, what: impl Into<String>, reason: &str) {
         self.may_lack = true;
         self.hold(what, reason);
@@ -263,7 +263,7 @@ impl Reading<'_> {
         head
     }
 
-    /// What their index lists; the base's where it is the one that was sent, or is of no use.
+    /// The listing of their index. The base's is used where the index is the one that was sent, or is unreadable.
     fn index(&mut self, base: &Base, theirs: &Theirs<'_>) -> Result<Vec<u8>, Fault> {
         let digest = self.received.index_digest;
         if digest.is_none() || digest == base.index_digest {
@@ -281,7 +281,7 @@ impl Reading<'_> {
         Ok(base.index.clone())
     }
 
-    /// Lets what names an object of the wrong type, or none, count as unchanged.
+    /// Treats what names an object of the wrong type, or a missing one, as unchanged.
     fn leave_out_unusable(&mut self, incoming: &mut Incoming, checked: &objects::Checked) {
         let kind = |oid: &Oid| checked.kinds.get(oid).map(Vec::as_slice);
         let (base, theirs) = (&incoming.base, &mut incoming.theirs);
@@ -350,7 +350,7 @@ fn check_objects(
             if let Some(Head::Detached(oid)) = repository.head()? {
                 known.insert(oid);
             }
-            // A reference here may itself be broken; then nothing is assumed of it.
+            // A local reference may be broken. Then nothing is assumed about it.
             known.retain(|oid| has_format(oid, &incoming.format));
             let there = repository.types(&known)?;
             known.retain(|oid| there.contains_key(oid));
@@ -374,7 +374,7 @@ fn check_objects(
     theirs_repository.check(received, &tips, &staged_blobs(theirs, base), &known)
 }
 
-/// The blobs that their index stages beyond the base's.
+/// The blobs in their index that are not in the base's.
 fn staged_blobs(theirs: &Base, base: &Base) -> BTreeSet<Oid> {
     if theirs.index == base.index {
         return BTreeSet::new();
@@ -400,7 +400,7 @@ fn format_of(settings: &Settings) -> &'static str {
     if sha256 { "sha256" } else { "sha1" }
 }
 
-/// Reads a `packed-refs` file; lines that are none of git's are passed over.
+/// Reads a `packed-refs` file. Malformed lines are ignored.
 fn packed_refs(text: &[u8]) -> impl Iterator<Item = (RefName, Oid)> {
     text.split(|&byte| byte == b'\n').filter_map(|line| {
         let space = line.iter().position(|&byte| byte == b' ')?;
@@ -408,7 +408,7 @@ fn packed_refs(text: &[u8]) -> impl Iterator<Item = (RefName, Oid)> {
     })
 }
 
-/// Reads the reflog that is the stash, the oldest first.
+/// Reads the reflog of the stash, the oldest entry first.
 fn stash_log(text: &[u8]) -> Vec<(Oid, Vec<u8>)> {
     let entry = |line: &[u8]| {
         let mut fields = line.splitn(3, |&byte| byte == b' ');
@@ -477,7 +477,7 @@ impl Checked {
     }
 }
 
-/// Moves what came of a repository to where what is kept lies. Git takes none of it for a repository.
+/// Moves what was received of a repository to the directory of kept versions. Git takes none of it for a repository.
 fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &Path) -> Result<()> {
     if !by_path::exists(folder) {
         make_folders(folder)?;
@@ -502,7 +502,7 @@ fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &P
     by_path::move_folder(folder, target)
 }
 
-/// What is being merged, and where what is done is told.
+/// One merge in progress, with its report.
 struct Merge<'a> {
     repository: Repository<'a>,
     incoming: &'a Incoming,
@@ -531,7 +531,7 @@ impl Incoming {
         Ok(theirs)
     }
 
-    /// Makes a repository that is new in the sandbox: complete in the quarantine, then moved into its place.
+    /// Creates a repository that is new in the sandbox: complete in the quarantine, then moved to its path.
     fn create(
         &self,
         git: &Git,
@@ -730,7 +730,7 @@ impl Merge<'_> {
         }
     }
 
-    /// Whether the sandbox's repository has nothing of the one that was sent: their branches have no first commit in common.
+    /// Whether the repository in the sandbox is unrelated to the one that was sent: their branches share no root commit.
     fn is_another(&self) -> Result<bool, Fault> {
         let branches = |refs: &Refs| -> BTreeSet<Oid> {
             refs.iter()
@@ -756,7 +756,7 @@ impl Merge<'_> {
             }
         }
         let first = |of: BTreeSet<Oid>| -> Result<BTreeSet<Oid>, Fault> {
-            // What is gone here by now has nothing in common with anything.
+            // A commit that no longer exists here shares history with nothing.
             let present = self.repository.types(&of)?;
             let tips = lines(of.iter().filter(|oid| present.contains_key(oid)).map(Oid::as_str));
             let mut call = self.repository.call();
@@ -775,7 +775,7 @@ impl Merge<'_> {
             return refuse("it is another repository than the one that was sent");
         }
         let around = self.surroundings(head, busy)?;
-        // The local side moves meanwhile only where a person works; git's own locks tell.
+        // A person may change a local reference meanwhile. Git's own locks detect that.
         for attempt in 0.. {
             let ours = self.repository.refs()?;
             let planned =
@@ -940,7 +940,7 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// Keeps the commit that is checked out here by itself, where `HEAD` moves away from it and nothing else leads to it.
+    /// Keeps the commit of a detached local `HEAD` under a reference, if it would be unreachable once `HEAD` moves.
     fn keep_detached(&mut self, ours: Option<&Head>, theirs: &Head) -> Result<(), Fault> {
         let Some(Head::Detached(commit)) = ours else { return Ok(()) };
         let mut call = self.repository.call();
@@ -993,7 +993,7 @@ impl Merge<'_> {
             _ => false,
         };
         let index_lock = self.git_path("index.lock");
-        // A git that works here is mostly done in a moment, be it one that a killed restore left at work.
+        // A local git process is usually done soon, also one that a killed restore left running.
         for _ in 0..LOCK_LOOKS {
             if !by_path::exists(&index_lock) {
                 break;
@@ -1031,7 +1031,7 @@ impl Merge<'_> {
             Err(Fault::Refused(reason)) => self.hold("index", &reason),
             Err(error) => return Err(error),
         }
-        // What a sparse checkout leaves out here stays left out.
+        // Paths that the local sparse checkout excludes stay excluded.
         let left_out: Vec<u8> = changes
             .iter()
             .filter(|(path, stages)| !stages.is_empty() && sparse.contains(path.as_bytes()))
@@ -1046,7 +1046,7 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// Adds what LFS keeps beside the objects: by the digest that is its name, and never in the place of another.
+    /// Adds LFS objects under the digest of their content. An existing one is never replaced.
     fn add_large_files(&self) -> Result<()> {
         for name in &self.incoming.large_files {
             let to = self

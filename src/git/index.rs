@@ -51,7 +51,7 @@ fn path_in(line: &[u8]) -> &[u8] {
     line.iter().position(|&byte| byte == b'\t').map_or(&[], |tab| &line[tab + 1..])
 }
 
-/// What of a listing is not in another. An index has a line for every file, and mostly few of them differ.
+/// The lines of a listing that another does not have. An index has a line for every file, and usually few of them differ.
 #[must_use]
 pub fn beyond(list: &[u8], other: &[u8]) -> Vec<u8> {
     let known: HashSet<&[u8]> = lines(other).collect();
@@ -108,7 +108,7 @@ pub fn index_info(changes: &[(RelativePath, Vec<Staged>)], zero: &str) -> Vec<u8
         text.extend(path.as_bytes());
         text.push(0);
     };
-    // What goes first makes room where a file becomes a folder.
+    // Removals come first, so that a file can become a directory.
     for (path, _) in changes {
         line(format!("0 {zero}"), path);
     }

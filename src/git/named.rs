@@ -1,7 +1,7 @@
-//! What of the workspace git runs or obeys on this machine, because the local configuration or a hook names it.
+//! Finds files of the workspace that git runs or obeys on this machine, because the local configuration or a hook names them.
 //!
-//! The sandbox changes neither, but it changes files of the workspace, and these come back like all work. A path that is named is
-//! told, whatever the key: which ones run their value is git's to know, and grows with each release.
+//! The sandbox changes neither, but it changes files of the workspace, and these come back like all work. A named path is
+//! reported for every key: which keys run their value differs between releases of git.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -19,10 +19,10 @@ const NAMED_BY_HOOK: &str = "a git hook here names it";
 const INCLUDED: &str = "the local git configuration includes it";
 const CONFIGURED: &str = "the local git configuration names it";
 
-/// How much of a hook is read.
+/// The maximum number of bytes read of a hook.
 const HOOK_MAX: u64 = 64 * 1024;
 
-/// How many hooks of a repository are read.
+/// The maximum number of hooks read of a repository.
 const HOOKS_MAX: usize = 256;
 
 /// Sections whose values name nothing that is run or read.
@@ -32,11 +32,11 @@ const PLAIN_SECTIONS: [&[u8]; 5] = [b"user.", b"branch.", b"color.", b"init.", b
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Named {
     files: BTreeMap<RelativePath, &'static str>,
-    /// Folders whose content runs; `None` is the workspace itself.
+    /// Directories whose files git runs; `None` is the workspace itself.
     hooks: BTreeSet<Option<RelativePath>>,
 }
 
-/// One setting with the file that it stands in.
+/// One setting, with the file that contains it.
 #[derive(Debug)]
 struct Setting<'a> {
     file: &'a [u8],
@@ -53,7 +53,7 @@ struct Around {
 }
 
 impl Named {
-    /// Why a file of the workspace deserves a look, if it is named.
+    /// The reason to report a file of the workspace, if it is named.
     #[must_use]
     pub fn reason(&self, path: &RelativePath) -> Option<&'static str> {
         let runs = |folder: &Option<RelativePath>| match folder {
@@ -64,7 +64,7 @@ impl Named {
         self.files.get(path).copied().or_else(|| self.hooks.iter().any(runs).then_some(HOOK))
     }
 
-    /// The same of a link, which leads to what is named where it takes the place of a folder above that, or of the hooks' own.
+    /// The same for a symbolic link that replaces a directory above a named file, or the directory of hooks.
     #[must_use]
     pub fn reason_of_link(&self, path: &RelativePath) -> Option<&'static str> {
         let above = self.files.iter().find(|(file, _)| file.is_below(path)).map(|(_, reason)| *reason);
@@ -87,7 +87,7 @@ impl Named {
                 checkout: place.checkout,
             })
             .collect();
-        // Without a `.git` in it or above it a workspace lies in no checkout, and no process is started to be told so.
+        // Without a `.git` in it or above it, the workspace is in no checkout, and git is not run to find that out.
         let is_in_checkout = || workspace.ancestors().any(|above| by_path::exists(&above.join(".git")));
         if !repositories.iter().any(|around| around.checkout == workspace) && is_in_checkout() {
             repositories.extend(enclosing(git, &workspace, cancel)?);
@@ -97,7 +97,7 @@ impl Named {
         for around in &repositories {
             let list = match git.configuration(&around.git_dir).run(cancel) {
                 Ok(list) => list,
-                // Git does nothing at all with a configuration that it cannot read.
+                // Git fails on a configuration that it cannot read, so nothing of it takes effect.
                 Err(Fault::Refused(_)) => continue,
                 Err(Fault::Error(error)) => return Err(error),
             };
@@ -114,7 +114,7 @@ impl Named {
         Ok(named)
     }
 
-    /// What a named link of the workspace leads to is named as well.
+    /// Names the targets of named symbolic links as well.
     fn follow_links(&mut self, workspace: &Path) {
         let target = |path: &RelativePath| {
             let there = by_path::resolve(&workspace.join(path.as_path())).ok()?;
@@ -204,7 +204,7 @@ impl Finding<'_> {
             if path.extension().is_some_and(|extension| extension == "sample") {
                 continue;
             }
-            // What leads nowhere, and what is no file, does not run.
+            // A broken link, and what is not a file, does not run.
             let Ok(there) = by_path::resolve(&path) else { continue };
             if !by_path::is_file(&there) {
                 continue;
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_the_place_of_a_folder_above_leads_to_what_is_named() {
+    fn a_link_that_replaces_a_directory_above_a_named_file_is_reported() {
         let file = named_by("/ws/.git/config", "filter.x.clean", "a/b/run");
         let hooks = named_by("/ws/.git/config", "core.hookspath", "a/b");
         for named in [&file, &hooks] {

@@ -1,4 +1,4 @@
-//! The sandbox's objects: gathered in a repository of ours, checked in another, and only then added.
+//! Collects the objects of the sandbox in one temporary repository, checks them in another, and only then adds them.
 //!
 //! No git ever runs in a repository that the sandbox configured. *Theirs* is made here with a configuration of our own and
 //! holds their loose objects and packs, which are indexed anew; it looks up what it lacks in the local repository. What is
@@ -70,7 +70,7 @@ pub struct Theirs<'a> {
 }
 
 impl<'a> Theirs<'a> {
-    /// Makes it of what waits in the quarantine. Its packs are not indexed before objects are asked for.
+    /// Makes it from what is in the quarantine. Its packs are indexed only when objects are needed.
     pub fn new(
         git: &'a Git,
         local: Option<&'a Place>,
@@ -169,7 +169,7 @@ impl<'a> Theirs<'a> {
     }
 }
 
-/// What was found good.
+/// Objects that passed the checks.
 #[derive(Debug)]
 pub struct Checked {
     /// The new objects, where there are any.

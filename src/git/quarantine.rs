@@ -1,7 +1,7 @@
-//! Where what the sandbox has below `.git` waits, outside the workspace, until it was looked at.
+//! Stores what the sandbox has below `.git` in a directory outside the workspace, until it was checked.
 //!
-//! Only what is read from there is written at all: objects, references, `HEAD`, the index, the configuration's text. Its
-//! names are not those of a git directory, so that no git takes the folder for one.
+//! Only what is needed is written: objects, references, `HEAD`, the index, the text of the configuration. The file names
+//! differ from those of a git directory, so that git never takes this directory for a repository.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -17,10 +17,10 @@ use crate::error::{Error, Result};
 use crate::fs::by_path::{self, make_folders};
 use crate::path::RelativePath;
 
-/// The most that is read of `HEAD` and of the configuration.
+/// The maximum number of bytes read of `HEAD` and of the configuration.
 const TEXT_MAX: u64 = 1024 * 1024;
 
-/// The most that is read of a reference.
+/// The maximum number of bytes read of a reference.
 const REFERENCE_MAX: u64 = 4096;
 
 /// What the sandbox has of its repositories.
@@ -32,55 +32,55 @@ pub struct Quarantine {
     known: Bases,
 }
 
-/// What came of one repository.
+/// What was received of one repository.
 #[derive(Debug, Default)]
 pub(super) struct Received {
     /// Its folder in the quarantine.
     pub folder: PathBuf,
-    /// Packs that wait here.
+    /// Packs that are stored here.
     pub new_packs: Vec<String>,
-    /// Whether loose objects wait here.
+    /// Whether loose objects are stored here.
     pub loose: bool,
     /// The digest of the index file.
     pub index_digest: Option<[u8; 32]>,
     /// The references that are files of their own, with their text.
     pub references: BTreeMap<RefName, Vec<u8>>,
-    /// What LFS keeps, by digest.
+    /// Objects of Git LFS, by digest.
     pub large_files: BTreeSet<String>,
     /// Whether it keeps its references as a `reftable`.
     pub reftable: bool,
 }
 
-/// What becomes of a file below `.git`.
+/// How a file below `.git` is handled.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// It waits under that name.
+    /// It is stored under this name.
     Waits(String),
-    /// It is a reference of its own, which is read at once.
+    /// It is a loose reference, which is read immediately.
     Reference(RefName),
-    /// Git makes it for itself, and makes it anew here where it needs it.
+    /// Git generates it, and generates it again here when needed.
     Ignored,
-    /// It stays as it is here.
+    /// It is held back: the local one stays unchanged.
     Held(&'static str),
 }
 
-/// Why a spelling of `.git` that is not that name stays out.
+/// The reason for holding back another spelling of `.git`.
 const SPELLING: &str = "some volume takes its name for .git";
 
-/// Why a `.git` that is no folder stays out.
+/// The reason for holding back a `.git` that is not a directory.
 const LEADS_ELSEWHERE: &str = "a .git that is no folder leads git to another one";
 
-/// Why a reference that is neither a branch nor a tag nor the stash stays.
+/// The reason for holding back a reference that is not a branch, a tag or the stash.
 pub(super) const ONLY_WORK: &str = "only branches, tags and the stash come back";
 
-/// Why a repository that was turned into a `reftable` in the sandbox stays.
+/// The reason for holding back a repository that was converted to `reftable` in the sandbox.
 pub(super) const REFTABLE: &str = "its references were turned into a reftable there, which is not read";
 
 fn is_hex(text: &[u8]) -> bool {
     text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Decides by the path in the git directory.
+/// Decides how a file is handled, from its path in the git directory.
 fn fate(inner: &[u8]) -> Fate {
     const EXECUTES: &str = "git runs it or obeys it; it stays as it is here";
     let waits = |name: &str| Fate::Waits(name.to_owned());
@@ -109,7 +109,7 @@ fn fate(inner: &[u8]) -> Fate {
             None => Fate::Ignored,
         },
         b"objects" => object(&inner[b"objects/".len().min(inner.len())..]),
-        // Git puts samples into every new repository; one that ends so never runs.
+        // Git copies sample hooks into every new repository. It never runs a file with this extension.
         b"hooks" if inner.ends_with(b".sample") => Fate::Ignored,
         b"hooks" => Fate::Held("a hook of the sandbox is never taken over"),
         b"reftable" => Fate::Held(REFTABLE),
@@ -137,7 +137,7 @@ fn fate(inner: &[u8]) -> Fate {
     }
 }
 
-/// The digest of a file that LFS keeps, from its path.
+/// The digest of an LFS object, from its path.
 fn large_file(inner: &[u8]) -> Option<String> {
     let mut parts = inner.strip_prefix(b"lfs/objects/")?.split(|&byte| byte == b'/');
     let (one, two, name) = (parts.next()?, parts.next()?, parts.next()?);
@@ -163,12 +163,12 @@ fn object(name: &[u8]) -> Fate {
     }
     match name {
         b"info/alternates" | b"info/http-alternates" => Fate::Held("objects are never read from elsewhere"),
-        // Caches, and files that a git left half-written.
+        // Caches, and incomplete files of a git process that was killed.
         _ => Fate::Ignored,
     }
 }
 
-/// Whether a file below a `.git` is passed over without a look: git makes it for itself, or all that it holds is here.
+/// Whether a file below a `.git` is ignored without reading it: git generates it, or its objects are all here already.
 #[must_use]
 pub fn is_passed_over(path: &RelativePath, known: &Bases) -> bool {
     let Some(inside) = inside(path) else { return false };
@@ -181,7 +181,7 @@ pub fn is_passed_over(path: &RelativePath, known: &Bases) -> bool {
             let Some(base) = known.get(&dot_git(&inside)) else { return false };
             match (name.strip_prefix("packs/"), &base.place) {
                 (Some(pack), _) => base.packs.contains_key(pack),
-                // An object's name says what it holds; what an earlier restore brought counts, whatever lies there now.
+                // The name of an object determines its content. What an earlier restore brought is used, whatever is there now.
                 (None, Some(place)) if name.starts_with("objects/") => {
                     by_path::exists(&place.common_dir.join(name))
                 }
@@ -206,7 +206,7 @@ pub fn is_held(path: &RelativePath, is_folder: bool) -> Option<&'static str> {
     is_held_in_repository(inside.inner)
 }
 
-/// The same of a path in a git directory, whatever the name of that is.
+/// The same for a path in a git directory of any name.
 #[must_use]
 pub fn is_held_in_repository(inner: &[u8]) -> Option<&'static str> {
     match fate(inner) {
@@ -220,7 +220,7 @@ pub fn is_held_in_repository(inner: &[u8]) -> Option<&'static str> {
 }
 
 impl Quarantine {
-    /// An empty one in a folder that is ours alone and outside the workspace. `known` is what both sides last shared.
+    /// Makes an empty quarantine in a private directory outside the workspace. `known` is what both sides last shared.
     pub fn new(folder: PathBuf, known: &Bases) -> Result<Self> {
         make_folders(&folder)?;
         Ok(Self { folder, repositories: BTreeMap::new(), held_back: BTreeSet::new(), known: known.clone() })
@@ -243,7 +243,7 @@ impl Quarantine {
         match fate(&inner) {
             Fate::Ignored => Ok(()),
             Fate::Held(reason) => {
-                // Whatever was sent has a name of plain text.
+                // Every file that was sent has a UTF-8 name.
                 let name = std::str::from_utf8(&inner).ok();
                 let sent = name.zip(known.as_ref()).and_then(|(name, base)| base.files.get(name));
                 if sent.is_some() || inner == b"info/exclude" {
@@ -279,7 +279,7 @@ impl Quarantine {
                 let received = self.received(&dot_git);
                 if let Some(pack) = name.strip_prefix("packs/") {
                     if known.as_ref().is_some_and(|base| base.packs.contains_key(pack)) {
-                        // All that it holds is here; whatever became of it there, it is not looked at.
+                        // All its objects are here already, so its content in the sandbox does not matter.
                         return Ok(());
                     }
                     received.new_packs.push(pack.to_owned());
@@ -302,7 +302,7 @@ impl Quarantine {
         }
     }
 
-    /// Takes in a folder of the sandbox's that is git's: it only says that there is a repository.
+    /// Notes a directory of the sandbox that belongs to git. It only shows that there is a repository.
     pub fn folder(&mut self, path: &RelativePath) {
         let Some(inside) = inside(path) else { return };
         if inside.name != DOT_GIT {
@@ -314,17 +314,17 @@ impl Quarantine {
         }
     }
 
-    /// Takes note of a link, device or other thing of the sandbox's that is git's.
+    /// Notes a symbolic link, device or other special file of the sandbox that belongs to git.
     pub fn other(&mut self, path: &RelativePath) {
         self.hold(path, "only files and folders of a repository are looked at");
     }
 
-    /// Takes note of something outside every `.git` that is held back, such as a folder that is a bare repository.
+    /// Notes something outside of every `.git` that is held back, such as a directory that is a bare repository.
     pub fn hold(&mut self, path: &RelativePath, reason: &str) {
         self.held_back.insert(HeldBack { path: path.clone(), what: None, reason: reason.to_owned() });
     }
 
-    /// The same of a file below `.git`. Where many belong together, their folder is named once.
+    /// The same for a file below `.git`. For many files of one directory, the directory is named once.
     fn hold_inner(&mut self, dot_git: &RelativePath, inner: &[u8], reason: &str) {
         let first = inner.split(|&byte| byte == b'/').next().unwrap_or_default();
         let one_by_one = matches!(first, b"hooks" | b"info" | b"objects" | b"refs");
@@ -345,7 +345,7 @@ fn dot_git(inside: &super::recognise::Inside<'_>) -> RelativePath {
     RelativePath::child(checkout.as_ref(), inside.name)
 }
 
-/// Writes a file and tells its digest. Of two of one name the last counts, as in an archive.
+/// Writes a file and returns its digest. A later file of the same name replaces an earlier one, as in an archive.
 fn store(target: &Path, content: &mut dyn Read, limit: u64) -> Result<[u8; 32]> {
     if let Some(folder) = target.parent() {
         make_folders(folder)?;

@@ -1,4 +1,4 @@
-//! Which names of a tree are git's: decided from paths alone.
+//! Recognises the paths of a tree that belong to git, from the paths alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use crate::sync::lock;
 /// The name of a repository's folder.
 pub const DOT_GIT: &[u8] = b".git";
 
-/// Whether some volume takes a name for `.git`: in any case, with code points that HFS+ and Linux's case folding ignore,
+/// Whether some file system takes a name for `.git`: in any case, with code points that HFS+ and Linux's case folding ignore,
 /// in full-width letters, with what Windows drops at the end of a name, or as its short name `git~1`.
 #[must_use]
 pub fn is_git_name(name: &[u8]) -> bool {
@@ -31,7 +31,7 @@ pub fn is_git_name(name: &[u8]) -> bool {
     first.eq_ignore_ascii_case(".git") || first.eq_ignore_ascii_case("git~1")
 }
 
-/// Code points that some volume drops where it compares names.
+/// Code points that some file systems ignore when they compare names.
 fn is_ignored(c: char) -> bool {
     matches!(
         c,
@@ -50,13 +50,13 @@ fn narrow(c: char) -> char {
     }
 }
 
-/// Whether a path is git's or lies in what is.
+/// Whether a path belongs to git: it is a `.git`, or below one.
 #[must_use]
 pub fn is_gits(path: &RelativePath) -> bool {
     path.as_bytes().split(|&byte| byte == b'/').any(is_git_name)
 }
 
-/// A path that is git's, taken apart at the first name that is.
+/// A path that belongs to git, split at its first `.git`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inside<'a> {
     /// The checkout's folder; empty for the workspace itself.
@@ -67,7 +67,7 @@ pub struct Inside<'a> {
     pub inner: &'a [u8],
 }
 
-/// Takes a path apart that is git's; `None` for one that is not.
+/// Splits a path that belongs to git; `None` for any other path.
 #[must_use]
 pub fn inside(path: &RelativePath) -> Option<Inside<'_>> {
     let bytes = path.as_bytes();
@@ -135,7 +135,7 @@ pub fn bare_folders<'a>(entries: impl IntoIterator<Item = (&'a RelativePath, Kin
         .collect()
 }
 
-/// Leaves git's names out of a scan and remembers where checkouts are.
+/// Excludes paths that belong to git from a scan, and collects the paths of checkouts.
 #[derive(Debug, Default)]
 pub struct Checkouts(Mutex<BTreeSet<RelativePath>>);
 
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_taken_apart_at_the_first_name_of_gits() {
+    fn a_path_is_split_at_its_first_dot_git() {
         let parts = |text: &str| {
             let path = path(text);
             inside(&path).map(|inside| {

@@ -142,7 +142,7 @@ pub enum Head {
     Detached(Oid),
 }
 
-/// How two commits stand to one another.
+/// The relation of two commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
     /// The sandbox's has the local one among its ancestors.
@@ -158,15 +158,15 @@ pub enum Relation {
 /// What becomes of one reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It stays as it is here.
+    /// The local value stays.
     Ours,
-    /// It becomes the sandbox's, of whose history the local value is a part (or there was none).
+    /// The sandbox's value is taken: it descends from the local one, or there was none.
     Theirs,
-    /// It becomes the sandbox's, and the local value, which only the sandbox left behind, is kept under another name.
+    /// The sandbox's value is taken, and the local one, which the sandbox had before, is kept under another name.
     Replace,
     /// It is deleted, and its last value is kept under another name.
     Delete,
-    /// It stays as it is here, and the sandbox's value is kept under another name.
+    /// The local value stays, and the sandbox's is kept under another name.
     Aside(Reason),
 }
 
@@ -181,14 +181,14 @@ pub enum Reason {
     Ambiguous,
     /// It shares no history with what it would replace.
     Unrelated,
-    /// Another reference stands in the way of its name.
+    /// Its name collides with that of another reference.
     NameTaken,
     /// It is checked out in another worktree here, or being rebased.
     InUse,
 }
 
 impl Reason {
-    /// In words.
+    /// The text for the report.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -282,8 +282,7 @@ pub fn plan(
     planned
 }
 
-/// Names that are taken, so that what is in the way of a new one is found at once. All are folded: some volumes take `Main`
-/// for `main`.
+/// Names in use, for finding name collisions quickly. All are case-folded, since some file systems take `Main` for `main`.
 #[derive(Debug, Default)]
 pub struct Taken {
     /// The full names of branches and tags.

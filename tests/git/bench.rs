@@ -49,7 +49,7 @@ pub struct Bench {
     /// The sandbox's.
     pub there: PathBuf,
     pub canary: PathBuf,
-    /// Where what came waits.
+    /// The directory for quarantines.
     pub work: PathBuf,
     pub bases: Bases,
     pub options: Options,
@@ -58,7 +58,7 @@ pub struct Bench {
     serial: usize,
 }
 
-/// A folder that goes with this, unless it is another process's.
+/// A temporary directory that is removed on drop, unless it belongs to another process.
 pub struct Folder {
     path: PathBuf,
     owned: Option<TempDir>,
@@ -71,7 +71,7 @@ impl Folder {
 }
 
 impl Bench {
-    /// The bench that another process has set up.
+    /// Opens a bench that another process has set up.
     pub fn at(path: PathBuf, program: PathBuf) -> Self {
         Self {
             here: path.join("here"),

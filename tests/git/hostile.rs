@@ -1,4 +1,4 @@
-//! Held back: each leaves this side as it was, and stands in the report.
+//! What the sandbox plants is held back: the local side stays unchanged, and the report lists it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,7 +8,8 @@ use crate::bench::{Bench, executable, holds, with_each_git, write};
 
 const RUN: &str = "touch \"$CANARY\"; cat";
 
-/// Prepares, plants, restores, and asserts that nothing of it runs here, that the settings stayed, and that it was told.
+/// Prepares, plants, restores, and asserts that nothing planted runs here, that the settings are unchanged, and that the
+/// report lists it.
 fn planted(told: &str, plant: impl Fn(&Bench)) {
     with_each_git(|bench| {
         write(&bench.here.join(".gitattributes"), "*.txt filter=x diff=x\n");
@@ -194,7 +195,7 @@ fn no_name_is_checked_out_that_may_not_arrive() {
 }
 
 #[test]
-fn many_new_names_cost_no_product_of_their_number() {
+fn the_cost_of_many_new_names_is_not_quadratic() {
     with_each_git(|bench| {
         bench.prepare();
         // None of what was sent is there any more, and every name of ours is new.

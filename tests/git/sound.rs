@@ -259,7 +259,7 @@ fn another_worktree_here_outlives_a_prune_there() {
 }
 
 #[test]
-fn a_rebase_that_is_finished_here_meanwhile_stands() {
+fn a_rebase_that_is_finished_here_meanwhile_is_preserved() {
     with_each_git(|bench| {
         write(&bench.here.join("a.txt"), "here\n");
         let main = bench.commit_here("ours");
@@ -284,7 +284,7 @@ fn a_rebase_that_is_finished_here_meanwhile_stands() {
 }
 
 #[test]
-fn settings_of_both_sides_stand() {
+fn settings_of_both_sides_are_preserved() {
     with_each_git(|bench| {
         bench.prepare();
         bench.here(&["remote", "add", "ours", "https://example.com/ours.git"]);
@@ -518,7 +518,7 @@ fn an_unborn_and_a_detached_head_travel() {
 }
 
 #[test]
-fn a_commit_that_only_head_leads_to_is_kept_where_head_moves_away() {
+fn a_commit_that_only_head_reaches_is_kept_when_head_moves() {
     for by_branch in [true, false] {
         with_each_git(|bench| {
             bench.here(&["checkout", "-q", "--detach"]);

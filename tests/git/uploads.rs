@@ -277,7 +277,7 @@ fn packs_become_one_before_there_are_many() {
         uploads.upload();
         for number in 0..7 {
             let blob: Vec<u8> =
-                (0..1000_u32).flat_map(|at| Sha256::digest((at * 7 + number).to_le_bytes())).collect();
+                (0..8000_u32).flat_map(|at| Sha256::digest((at * 7 + number).to_le_bytes())).collect();
             write(&uploads.bench.here.join("blob"), blob);
             uploads.bench.commit_here("blob");
             uploads.upload();
