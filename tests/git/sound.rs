@@ -55,9 +55,9 @@ fn what_goes_up_works_there_and_holds_no_secret() {
 #[test]
 fn git_there_sees_what_differs_from_the_index_and_takes_nothing_else_for_changed() {
     with_each_git(|bench| {
-        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(1_000_000);
+        let old = SystemTime::now() - Duration::from_secs(1_000_000);
         let set = |path: &Path, time| {
-            fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap()
+            fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
         };
         for name in ["a.txt", "b.txt"] {
             set(&bench.here.join(name), old);
