@@ -4,10 +4,16 @@
 //! the first. The upload's command takes the control archive out and runs the script in it (`control.sh`). So no command
 //! line grows with what is excluded or preserved, and an error text in which a caller repeats its command stays short.
 //!
+//! The script has its settings in a file of its own. An update brings these alone, and takes the script from the upload before.
+//!
 //! An archive may travel in parts ([`Part`]), each compressed by itself. What stands behind an archive stands behind its last
 //! part, and is never compressed.
 //!
 //! Every path given here is absolute. It may hold any character but NUL.
+
+use std::sync::LazyLock;
+
+use sha2::{Digest as _, Sha256};
 
 use crate::archive::header::{self, END_MARK, Member};
 use crate::fs::{FileId, Kind, Meta};
@@ -29,6 +35,13 @@ pub const OWN: &str = ".paperclip";
 
 /// The script, without its settings.
 const SCRIPT: &str = include_str!("control.sh");
+
+/// The script as it travels, and its digest.
+static TRAVELLING: LazyLock<(String, Digest)> = LazyLock::new(|| {
+    let script = without_comments(SCRIPT);
+    let digest = Digest(Sha256::digest(&script).into());
+    (script, digest)
+});
 
 /// `text` as one word of a shell command, whatever it holds.
 #[must_use]
@@ -193,20 +206,26 @@ impl Upload<'_> {
         let Self { places, preserved, exclude, update, holds_entries, expected } = self;
         let id = &places.upload_id;
         let holds_entries = u8::from(*holds_entries);
-        let script = format!(
-            "{}upload={id}\nformer={}\ntold={}\nexpected={expected}\nholds_entries={holds_entries}\n{}{}{}",
+        let (script, digest) = &*TRAVELLING;
+        let settings = format!(
+            "{}upload={id}\nformer={}\ntold={}\nexpected={expected}\nholds_entries={holds_entries}\n\
+             preserved_count={}\n{}{}{}. \"$own/script.sh\"\n",
             places.settings(),
             update.map_or("", |update| &update.former),
             update.map_or("", |update| &update.told),
+            preserved.len(),
             name_test("is_preserved", preserved.iter()),
             exclusions(exclude),
-            without_comments(SCRIPT),
+            if update.is_some() { take_over_script(digest) } else { String::new() },
         );
         let patterns =
             exclude.iter().filter(|pattern| is_plain(pattern)).map(|pattern| format!("{pattern}\n"));
         let exclude: String = ["._*\n".to_owned()].into_iter().chain(patterns).collect();
         let mut archive = Vec::new();
-        push_file(&mut archive, "control.sh", script.as_bytes());
+        push_file(&mut archive, "control.sh", settings.as_bytes());
+        if update.is_none() {
+            push_file(&mut archive, "script.sh", script.as_bytes());
+        }
         push_file(&mut archive, "exclude", exclude.as_bytes());
         push_file(&mut archive, "parts", part_list(earlier).as_bytes());
         if let Some(update) = update {
@@ -377,6 +396,23 @@ fn name_test(function: &str, names: impl IntoIterator<Item = impl AsRef<str>>) -
     test
 }
 
+/// Takes the script from the upload before, which has brought it, where it is still as it came.
+fn take_over_script(digest: &Digest) -> String {
+    format!(
+        r#"[ -f "$own/script.sh" ] || {{
+cat "$marks/$former/script.sh" > "$own/script.sh" && case $(sha256sum < "$own/script.sh") in
+{digest}*) ;;
+*) false ;;
+esac
+}} || {{
+rm -f "$own/script.sh"
+echo "the script of the upload before is gone or changed; everything is to be uploaded" >&2
+exit 1
+}}
+"#
+    )
+}
+
 /// The script's functions for what a download leaves out at the top of the workspace.
 fn exclusions(exclude: &[String]) -> String {
     let names = || exclude.iter().filter_map(|pattern| top_level_name(pattern));
@@ -390,7 +426,8 @@ fn exclusions(exclude: &[String]) -> String {
         [RUNTIME].into_iter().chain(fitting).map(|name| format!("--exclude=./{}", quote(name))).collect();
     let options = options.join(" ");
     let test = name_test("is_excluded", names());
-    format!("{test}toybox_pack() {{\n    tar -cf \"$archive\" {options} \"$answer\" \"$@\"\n}}\n")
+    let count = names().count();
+    format!("excluded_count={count}\n{test}toybox_pack() {{\n    tar -cf \"$archive\" {options} \"$answer\" \"$@\"\n}}\n")
 }
 
 /// The name at the top of the workspace that a pattern stands for at least, where it is a plain one.

@@ -166,102 +166,169 @@ extract_parts() {
 # Lists what the extraction left, one line an entry, unless it is exactly what was packed. Tools that do not find and list
 # this script say nothing of the workspace either.
 check_extraction() {
-    if [ "$(find "$self" -type f -exec stat -c f {} + 2>/dev/null)" = f ]; then
-        by=stat
-    elif [ "$(find "$self" -type f -exec sh -c 'echo f' {} + 2>/dev/null)" = f ]; then
-        by=kind
-    else
-        return 0
-    fi
-    export by
-    if [ "$by" = stat ] && [ -f "$own/index.$upload" ] && [ -z "$(top_level preserved)" ]; then
+    if [ -f "$own/index.$upload" ]; then
         # The index says the same, and more.
-        awk '
-            BEGIN { FS = "\001" }
-            /^end / { next }
-            {
-                kind = substr($2, 1, 1)
-                split($2, said, " ")
-                if (kind == "4") print $1 FS "d " said[1]
-                else if (kind == "8") print $1 FS "f " said[1], said[3], said[4]
-                else if (kind == "a") print $1 FS "l"
-            }' "$own/index.$upload" > "$own/list" || return
+        listing=list_by_index
+        { [ "$preserved_count" = 0 ] || top_level preserved; } > "$own/preserved" || return
     else
+        listing=list_by_find
         order=cat
         command -v sort >/dev/null 2>&1 && order=sort
-        top_level list 2>/dev/null | "$order" > "$own/list" || return
+        if [ "$(find "$self" -type f -exec stat -c f {} + 2>/dev/null)" = f ]; then
+            by=stat
+        elif [ "$(find "$self" -type f -exec sh -c 'echo f' {} + 2>/dev/null)" = f ]; then
+            by=kind
+        else
+            return 0
+        fi
+        export by
     fi
-    sum=$(sha256sum < "$own/list" 2>/dev/null)
+    sum=$("$listing" | sha256sum 2>/dev/null)
     case $sum in
     "$expected"*) ;;
-    *) { echo listed && cat "$own/list"; } > "$own/found" || return ;;
+    *) { echo listed && "$listing"; } > "$own/found" || return ;;
     esac
-    rm -f "$own/list"
+    rm -f "$own/preserved"
+}
+
+list_by_find() {
+    top_level list 2>/dev/null | "$order"
+}
+
+list_by_index() {
+    awk '
+        function octal(digits, at, value) {
+            for (at = 1; at <= length(digits); at++) value = value * 8 + substr(digits, at, 1)
+            return value
+        }
+        function whole(mode) {
+            if (!(mode in known)) {
+                known[mode] = mode
+                if (mode ~ /:/) known[mode] = substr(mode, 1, 1) sprintf("%03x", octal(substr(mode, 3)))
+            }
+            return known[mode]
+        }
+        BEGIN { FS = "\001" }
+        input == 1 { preserved[$0]; any = 1; next }
+        any { top = $1; if (match(substr(top, 3), /\//)) top = substr(top, 1, RSTART + 1); if (top in preserved) next }
+        {
+            kind = substr($2, 1, 1)
+            if (kind == "8") {
+                at = index($5, ".")
+                print $1 FS "f " whole($2), $4, (at ? substr($5, 1, at - 1) : $5)
+            }
+            else if (kind == "4") print $1 FS "d " whole($2)
+            else if (kind == "a") print $1 FS "l"
+        }' input=1 "$own/preserved" input=2 "$own/index.$upload"
 }
 
 # From here to the end of this part: what has changed in the workspace. A tolerant download does without.
 
-# The time that a file gets which changes now, by the clock of the file system that the workspace lies on.
-clock() {
-    echo > "$own/clock" && stat -c %z "$own/clock"
+# Finds what can say all that an index needs: GNU find by itself, or `stat`.
+find_lister() {
+    separator=$(printf '\001')
+    rest='\001%n\001%s\001%T@\001%i\001%C@'
+    case $(find "$self" -type f -printf "8:%m$rest" 2>/dev/null) in
+    8:[0-7]*"$separator"[1-9]*"$separator"[1-9]*"$separator"[0-9]*.[0-9]*"$separator"[0-9]*"$separator"[0-9]*.[0-9]*)
+        lister=find
+        ;;
+    *) lister=stat ;;
+    esac
 }
 
-# Waits until that time has gone on: what changes from then on has another time than all that is there.
+# The time that a file gets which changes now, by the clock of the file system that the workspace lies on.
+clock() {
+    echo > "$own/clock" || return
+    case $lister in
+    find) find "$own/clock" -printf %C@ ;;
+    *) stat -c %z "$own/clock" ;;
+    esac
+}
+
+# Waits until that time has gone on, and keeps it in $tick: what changes from then on has another time than all that is there.
 next_tick() {
     before=$(clock) || return
     for pause in 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 1 1; do
-        now=$(clock) || return
-        [ "$now" = "$before" ] || return 0
+        tick=$(clock) || return
+        [ "$tick" = "$before" ] || return 0
         [ "$pause" = 0 ] || sleep "$pause" || return
     done
     return 1
 }
 
-# Writes the index of the workspace into the file $1: a line for each name with what `stat` says, sorted, and their number.
+# A line for each name of the workspace: of a directory its mode, of anything else its mode, how many names it has, its size,
+# its time, its inode, and when it was changed last. A mode begins with that digit which stands for the kind.
+entries() {
+    if [ "$lister" = find ]; then
+        find . -mindepth 1 -path ./.paperclip-runtime -prune -o -type d -printf '%p\0014:%m\n' \
+            -o -type f -printf "%p\\0018:%m$rest\n" -o -type l -printf "%p\\001a:%m$rest\n" \
+            -o -type s -printf "%p\\001c:%m$rest\n" -o -printf "%p\\0011:%m$rest\n"
+    else
+        top_level lines
+    fi
+}
+
+# Writes the index of the workspace into the file $1: these lines, sorted, and their number.
 #
 # Two equal lines of a name in two indexes say that nothing has changed in between. A change in the tick in which an index is
-# begun could leave no trace in the next one: so the line of what has changed in that tick or later equals no other.
+# begun could leave no trace in the next one: so the line of what has changed at $tick or later equals no other.
 #
 # Right after an extraction that began at $2 no file of it has a later time than the one that was extracted after it, unless
 # it was changed again, which counts as a change. An index with a name that takes two lines is none.
 write_index() {
     began=${2-}
-    tick=$(clock) && top_level lines > "$1.lines" && sort "$1.lines" > "$1.sorted" && awk '
+    order=cat
+    [ -z "$began" ] || order=sort
+    # What comes last says that all before it came whole.
+    { entries && echo end; } | "$order" | awk '
         BEGIN { FS = "\001" }
-        function other(name, said) { return name FS said FS "changed in " id }
+        function seconds(time, at) {
+            at = index(time, ".")
+            return at ? substr(time, 1, at - 1) : time
+        }
         # Some volumes know whole seconds alone.
         function late(time) {
-            return time "" >= tick "" || time ~ /[.]0+( |$)/ && substr(time, 1, 19) >= substr(tick, 1, 19)
+            return time "" >= tick "" || time ~ /[.]0+( |$)/ && seconds(time) "" >= seconds(tick) ""
         }
-        (NF != 2 && NF != 4) || $1 !~ /^\.\// { broken = 1; exit }
-        began == "" { print NF == 4 && late($4) ? other($1, $2) : $0; next }
-        {
-            line[NR] = $0
-            # Only a file with one name has its time from its own extraction.
-            if (NF == 4 && (late($4) || $2 ~ /^8[^ ]* 1 / && $4 "" >= began "")) time[NR] = $4
-        }
+        function marked(line) { return substr(line, 1, match(line, /\001[^\001]*$/)) "changed in " id }
+        $0 == "end" { ended = NR; next }
+        (NF != 2 && NF != 7) || $1 !~ /^\.\// { exit }
+        NF == 2 { print; next }
+        began == "" { print late($7) ? marked($0) : $0; next }
+        # Only a file with one name has its time from its own extraction.
+        late($7) || $2 ~ /^8/ && $3 == 1 && $7 "" >= began "" { line[++count] = $0; time[count] = $7; next }
+        { print }
         END {
-            if (broken) exit 1
+            if (!ended || ended != NR) exit
             least = tick
-            for (at = NR; began != "" && at > 0; at--) {
-                if (!(at in time)) continue
-                if (!late(time[at]) && time[at] "" <= least "") { least = time[at]; continue }
-                split(line[at], field)
-                line[at] = other(field[1], field[2])
+            for (at = count; at > 0; at--) {
+                if (!late(time[at]) && time[at] "" <= least "") {
+                    least = time[at]
+                    print line[at]
+                } else print marked(line[at])
             }
-            for (at = 1; began != "" && at <= NR; at++) print line[at]
-            print "end " NR
-        }' id="${1##*.}" tick="$tick" began="$began" "$1.sorted" > "$1"
-    code=$?
-    rm -f "$1.lines" "$1.sorted" "$own/clock"
-    [ "$code" -eq 0 ] || { rm -f "$1" && return 1; }
+            print "end " (NR - 1)
+        }' id="${1##*.}" tick="$tick" began="$began" | sort > "$1" && is_whole "$1" || {
+        rm -f "$own/clock" "$1"
+        return 1
+    }
+    rm -f "$own/clock"
     sha256sum < "$1" > "$1.sum" 2>/dev/null || rm -f "$1.sum"
+}
+
+# Whether an index ends with the number of its lines.
+is_whole() {
+    [ "$(tail -n 1 "$1")" = "end $(($(wc -l < "$1") - 1))" ]
 }
 
 # Whether an index is there as it was written.
 check_index() {
-    [ -f "$1" ] && [ "$(tail -n 1 "$1")" = "end $(($(wc -l < "$1") - 1))" ] || return
-    [ ! -f "$1.sum" ] || [ "$(sha256sum < "$1")" = "$(cat "$1.sum")" ]
+    [ -f "$1" ] || return
+    if [ -f "$1.sum" ]; then
+        read -r sum < "$1.sum" && [ "$(sha256sum < "$1")" = "$sum" ]
+    else
+        is_whole "$1"
+    fi
 }
 
 # Removes the indexes that the other side does not know to be of use.
@@ -284,19 +351,25 @@ compare_indexes() {
 #
 # Where anything of a repository has changed, all of it comes but for objects that are there as before.
 tell_changes() {
-    top_level excluded > "$3.excluded" && compare_indexes "$1" "$2" "$3.differ" && : > "$3" && awk '
+    { [ "$excluded_count" = 0 ] || top_level excluded; } > "$3.excluded" &&
+        compare_indexes "$1" "$2" "$3.differ" && : > "$3" && awk '
         function top(name) { return match(substr(name, 3), /\//) ? substr(name, 1, RSTART + 1) : name }
-        function tell(name, mode) {
-            kind = substr(mode, 1, 1)
-            split(mode, said, " ")
-            if (top(name) in excluded) { if (name == top(name)) print "x " name }
-            else if (kind == "4") print "d " said[1] " " name
+        function whole(mode, at, value) {
+            if (mode !~ /:/) return mode
+            for (at = 3; at <= length(mode); at++) value = value * 8 + substr(mode, at, 1)
+            return substr(mode, 1, 1) sprintf("%03x", value)
+        }
+        function tell(kind, at) {
+            kind = substr($2, 1, 1)
+            if (top($1) in excluded) { if ($1 == top($1)) print "x " $1 }
+            else if (kind == "4") print "d " whole($2) " " $1
             else if (kind == "8" || kind == "a") {
-                print "f " said[1], said[2], said[3], said[4], name
-                print name > names
+                at = index($5, ".")
+                print "f " whole($2), $3, $4, (at ? substr($5, 1, at - 1) : $5), $1
+                print $1 > names
             }
-            else if (kind == "c") print "x " name
-            else print "s " name
+            else if (kind == "c") print "x " $1
+            else print "s " $1
         }
         BEGIN { FS = "\001" }
         input == 1 { excluded[$0]; next }
@@ -305,11 +378,12 @@ tell_changes() {
             if (tolower($1) ~ /\/\.git(\/|$)/) git = 1
             if (!sub(/^\t/, "")) { gone[$1]; next }
             told[$1]
-            tell($1, $2)
+            tell()
             next
         }
-        !git || $1 in told || tolower($1) !~ /\/\.git(\/|$)/ { next }
-        $1 !~ /\/objects\/([0-9a-f][0-9a-f]|pack|info)(\/|$)/ || $1 ~ /\/(refs|logs)\/.*\/objects\// { tell($1, $2) }
+        !git { exit }
+        $1 in told || tolower($1) !~ /\/\.git(\/|$)/ { next }
+        $1 !~ /\/objects\/([0-9a-f][0-9a-f]|pack|info)(\/|$)/ || $1 ~ /\/(refs|logs)\/.*\/objects\// { tell() }
         END { for (name in gone) if (!(name in told)) print "g " name }
         ' names="$3" input=1 "$3.excluded" input=2 "$3.differ" input=3 "$2"
     code=$?
@@ -373,12 +447,11 @@ touch_listed() {
 # Whether nothing has changed, but by the update, since the sandbox told its changes: by the index $1, for an extraction that
 # began at $2.
 is_undisturbed() {
-    awk '
+    compare_indexes "$own/told" "$1" "$own/differ" && awk '
         BEGIN { FS = "\001" }
-        input == 1 { before[$0]; next }
-        input == 2 { sub(/^[^ ]* /, ""); touched[$0]; next }
-        NF == 4 && $4 "" < began "" && !($0 in before) && !($1 in touched) { disturbed = 1; exit }
-        END { exit disturbed }' began="$2" input=1 "$own/told" input=2 "$own/touch" input=3 "$1"
+        input == 1 { sub(/^[^ ]* /, ""); touched[$0]; next }
+        sub(/^\t/, "") && NF == 7 && $7 "" < began "" && !($1 in touched) { disturbed = 1; exit }
+        END { exit disturbed }' began="$2" input=1 "$own/touch" input=2 "$own/differ"
 }
 
 # The end of that part.
@@ -436,10 +509,9 @@ begin_packing() {
     cd "$dir" && mkdir -p "$own" && rm -f "$archive" "$archive".[0-9]* || exit
 }
 
-# A quarter of a megabyte of a file: its beginning, and what is a quarter, a half and three quarters into it.
+# A quarter of a megabyte of a larger file: its beginning, and what is a quarter, a half and three quarters into it.
 samples() {
     whole=$(wc -c < "$1")
-    [ "$whole" -gt 262144 ] || { cat "$1" && return; }
     for at in 0 "$((whole / 4))" "$((whole / 2))" "$((whole / 4 * 3))"; do
         tail -c +"$((at + 1))" "$1" | head -c 65536
     done
@@ -447,24 +519,36 @@ samples() {
 
 # Whether a part gets smaller by a twentieth at least, as far as samples tell.
 shrinks() {
-    plain=$(samples "$1" | wc -c)
-    pressed=$(samples "$1" | compress | wc -c)
-    [ "$((pressed * 20))" -lt "$((plain * 19))" ]
+    [ "$(($(samples "$1" | compress | wc -c) * 20))" -lt "$(($(samples "$1" | wc -c) * 19))" ]
 }
 
 compress() {
     case $codec in
-    zstd) zstd -q -1 -c ;;
-    gzip) gzip -1 -c ;;
+    zstd) zstd -q "-$level" -c ;;
+    gzip) gzip "-$level" -c ;;
     esac
 }
 
 # Compresses a part where that pays, and says how it is now, in one letter.
 compress_part() {
     letter=n
-    if [ "$codec" != none ] && shrinks "$1"; then
-        compress < "$1" > "$1.pressed" && mv -f "$1.pressed" "$1" || return
-        letter=${codec%"${codec#?}"}
+    if [ "$codec" != none ]; then
+        plain=$(wc -c < "$1") || return
+        # A small part shows by itself whether it gets smaller.
+        if [ "$plain" -le 1048576 ]; then
+            level=6
+            compress < "$1" > "$1.pressed" && pressed=$(wc -c < "$1.pressed") || return
+        else
+            level=1
+            pressed=$plain
+            ! shrinks "$1" || { compress < "$1" > "$1.pressed" && pressed=0; } || return
+        fi
+        if [ "$((pressed * 20))" -lt "$((plain * 19))" ]; then
+            mv -f "$1.pressed" "$1" || return
+            letter=${codec%"${codec#?}"}
+        else
+            rm -f "$1.pressed"
+        fi
     fi
     echo "$letter" > "$1.letter"
 }
@@ -508,11 +592,12 @@ cut_into_parts() {
     fi
     compress_part "$archive" || return
     [ -z "$waiting" ] || wait "$waiting" || return
-    letters=$(cat "$archive.letter")
+    read -r letters < "$archive.letter" || return
     rm -f "$archive.letter"
     while [ "$number" -lt "$count" ]; do
         number=$((number + 1))
-        letters=$letters$(cat "$archive.$number.letter") || return
+        read -r letter < "$archive.$number.letter" || return
+        letters=$letters$letter
         rm -f "$archive.$number.letter"
     done
     [ "$letters" = n ] || printf '\npaperclip-parts %s %s %s\n' "$part_size" "$size" "$letters" >> "$archive"
@@ -548,20 +633,22 @@ upload)
     check_place
     [ -z "$told" ] || keep_told || { echo "the index is gone; everything is to be uploaded" >&2 && exit 1; }
     claim || exit
+    find_lister
     if [ -n "$told" ]; then
         remove_listed "$own/remove" && touch_listed "$own/touch" && next_tick || exit
     else
         top_level clear || exit
+        tick=$(clock 2>/dev/null)
     fi
-    began=$(clock 2>/dev/null)
+    began=$tick
     [ "$holds_entries" = 0 ] || extract_parts || exit
     rm -f "$archive" "$archive".[0-9]* || exit
     [ -e .paperclip-runtime/.gitignore ] || echo '*' > .paperclip-runtime/.gitignore || exit
     # Without an index everything is downloaded.
     { [ -n "$began" ] && next_tick && write_index "$own/index.$upload" "$began" &&
         { [ -z "$told" ] || is_undisturbed "$own/index.$upload" "$began"; }; } 2>/dev/null ||
-        rm -f "$own/clock" "$own/index.$upload"
-    rm -f "$own/told" "$own/remove" "$own/touch"
+        rm -f "$own/clock" "$own/index.$upload" "$own/index.$upload.sum"
+    rm -f "$own/told" "$own/remove" "$own/touch" "$own/differ"
     check_extraction || exit
     # What is not as it was packed is looked at by the other side, which needs all of it.
     [ ! -f "$own/found" ] || forget_indexes none
@@ -586,8 +673,8 @@ list)
     ;;
 lines)
     separator=$(printf '\001')
-    find "$@" -type d -exec stat -c "%n${separator}%f" {} + \
-        -o -exec stat -c "%n${separator}%f %h %s %Y %i${separator}%y${separator}%z" {} +
+    find "$@" -type d -exec stat -c "%n${separator}%f" {} + -o \
+        -exec stat -c "%n${separator}%f${separator}%h${separator}%s${separator}%Y${separator}%i %y${separator}%z" {} +
     ;;
 preserved)
     for name do
@@ -630,6 +717,7 @@ asset)
     ;;
 changed)
     have=$own/index.$1 make=$own/index.$2
+    find_lister
     cd "$dir" && forget_indexes "$1" && next_tick && write_index "$make" && check_index "$have" &&
         tell_changes "$have" "$make" "$own/names" > "$own/changes" &&
         { printf 'mark ' && cat "$marks/mark" && echo "indexed $2" && echo "changes $1" &&
@@ -641,7 +729,8 @@ download)
     begin_packing
     forget_indexes "${have##*.}" || exit
     indexed=
-    { write_index "$make" && indexed=${make##*.}; } 2>/dev/null
+    find_lister
+    { tick=$(clock) && write_index "$make" && indexed=${make##*.}; } 2>/dev/null
     code=0
     { [ -n "$indexed" ] && pack_changes "$have" "$make"; } 2>/dev/null || pack
     [ "$code" -ne 0 ] || cut_into_parts "$@" || failed 2

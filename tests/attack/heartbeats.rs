@@ -345,11 +345,44 @@ fn an_upload_costs_what_has_changed() {
             let what = format!("{tools:?}, round {round}");
             let mut sessions = None;
             let bytes = two.quick.bytes_up(|| sessions = Some(two.prepare(&what)));
-            // The script is behind the archive, and is most of the upload.
-            assert!(bytes < 40_000, "{what}: {bytes} bytes");
+            // The script is there already.
+            assert!(bytes < 20_000, "{what}: {bytes} bytes");
             two.restore(&sessions.unwrap(), &what);
         }
     }
+}
+
+#[test]
+fn a_script_that_is_gone_or_changed_in_the_sandbox_costs_a_full_upload() {
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 2] = [
+        ("changed", |path| {
+            let script = fs::read_to_string(path).unwrap();
+            fs::write(path, format!("{script}# formatted\n")).unwrap();
+        }),
+        ("gone", |path| fs::remove_file(path).unwrap()),
+    ];
+    for (name, damage) in damages {
+        let two = Two::new(&start(), Kind::Dash, &[]);
+        two.prepare("at first");
+        two.both(|place| damage(&script(place)));
+        two.both(|place| fs::write(place.at("a"), "changed").unwrap());
+        let mut sessions = None;
+        let bytes = two.quick.bytes_up(|| sessions = Some(two.prepare(name)));
+        assert!(bytes > 40_000, "{name}: {bytes} bytes");
+        two.restore(&sessions.unwrap(), name);
+        two.both(|place| fs::write(place.at("a"), "changed again").unwrap());
+        let bytes = two.quick.bytes_up(|| drop(two.prepare(name)));
+        assert!(bytes < 20_000, "{name}, the next one: {bytes} bytes");
+    }
+}
+
+/// The script that the last upload has brought or taken over.
+fn script(place: &Place) -> PathBuf {
+    let own = place.remote().join(RUNTIME).join("attack/.paperclip");
+    let mut uploads =
+        fs::read_dir(own).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    uploads.next().unwrap().join("script.sh")
 }
 
 #[test]
