@@ -1,28 +1,34 @@
-// `npm run bench -- heartbeat`: what a first prepare and later heartbeats cost, beside rsync.
+// `npm run bench -- heartbeat`: what a first prepare and later heartbeats cost, beside rsync and unison.
 //
-//   npm run bench -- heartbeat --files 20000 --rounds 5
+//   npm run bench -- heartbeat --files 20000 --many 100000 --rounds 5
 //
 // The sandbox is a directory on this machine with the machine's tools. Each client call takes as long as over a link of
 // 100 Mbit/s and 5 ms, so that this package treats it as one; that wait is taken out of the measured time (what is packed
 // meanwhile costs nothing then). What a link would cost is computed: time here and in the sandbox, calls × round trip,
-// bytes ÷ rate. Rsync talks to itself through a pipe; its round trips are taken as three.
+// bytes ÷ rate. Rsync and unison talk to themselves through pipes; the round trips of each are taken as three. Unison has
+// two directories of its own, and is left out where it is not installed.
+//
+// The second table is of `--many` files and a client that takes no time: what this package itself costs. Beside it is a bare
+// walk that asks for the status of each file, by as many `find` at once as there are processors.
 
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { appendFile, chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { appendFile, chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { promisify, parseArgs } from "node:util";
 import { quote, shell } from "./shell.mjs";
 import { planWorkloads, writeTree } from "./workloads.mjs";
 
+/** @typedef {import("./workloads.mjs").Workload} Workload */
+
 const execute = promisify(execFile);
 
 /** Milliseconds that each call waits, and how many bytes travel in one of them. */
 const WAIT_MS = 5;
 const BYTES_PER_MS = 12_500;
-/** How many round trips rsync makes. */
-const RSYNC_TRIPS = 3;
+/** How many round trips rsync and unison make. */
+const TOOL_TRIPS = 3;
 /** How many files each side changes before a heartbeat. */
 const CHANGED = 10;
 
@@ -44,10 +50,16 @@ const LINKS = [
 
 /** A sandbox on this machine that counts. */
 class CountingClient {
+  /** Whether calls take as long as over a link. */
+  #onLink;
   calls = 0;
   bytes = 0;
   thereMs = 0;
   waitedMs = 0;
+
+  constructor({ onLink = true } = {}) {
+    this.#onLink = onLink;
+  }
 
   /**
    * @template T
@@ -63,6 +75,7 @@ class CountingClient {
   /** Waits for as long as bytes take. */
   async #travel(/** @type {number} */ ms, /** @type {number} */ bytes) {
     this.bytes += bytes;
+    if (!this.#onLink) return;
     const started = performance.now();
     await new Promise((resolve) => setTimeout(resolve, ms + bytes / BYTES_PER_MS));
     this.waitedMs += performance.now() - started;
@@ -155,9 +168,50 @@ async function rsync(from, to, remoteShell) {
   return {
     hereMs: performance.now() - started,
     thereMs: 0,
-    calls: RSYNC_TRIPS,
+    calls: TOOL_TRIPS,
     bytes: count("sent") + count("received"),
   };
+}
+
+/**
+ * Two directories that unison keeps the same, through its protocol.
+ *
+ * @param {string} dir Where its own files lie.
+ * @param {string} here
+ * @param {string} there
+ * @returns {Promise<() => Promise<Cost>>} Has it do so.
+ */
+async function unison(dir, here, there) {
+  await mkdir(dir);
+  const [sent, received, connection] = ["sent", "received", "connection"].map((name) => path.join(dir, name));
+  await writeFile(
+    connection,
+    `#!/bin/sh\ntee ${quote(sent)} | unison -server __new-rpc-mode | tee ${quote(received)}\n`,
+  );
+  await chmod(connection, 0o755);
+  const options = "-ui text -batch -silent -times -fastcheck true -confirmbigdel=false";
+  const command = `UNISON=${quote(dir)} unison ${quote(here)} ${quote(`ssh://there/${there}`)} -sshcmd ${quote(connection)} ${options}`;
+  return async () => {
+    const started = performance.now();
+    await shell(command);
+    const hereMs = performance.now() - started;
+    const sizes = await Promise.all([sent, received].map(async (file) => (await stat(file)).size));
+    return { hereMs, thereMs: 0, calls: TOOL_TRIPS, bytes: sizes[0] + sizes[1] };
+  };
+}
+
+/**
+ * Walks a directory and asks for the status of each file.
+ *
+ * @param {string} dir
+ * @returns {Promise<number>} How many milliseconds that takes.
+ */
+async function bareWalk(dir) {
+  const started = performance.now();
+  await shell(
+    `cd ${quote(dir)} && find . -mindepth 1 -maxdepth 1 -print0 | xargs -0 -n 16 -P ${os.availableParallelism()} sh -c 'exec find "$@" -size -1c' sh`,
+  );
+  return performance.now() - started;
 }
 
 /** @param {number[]} values */
@@ -174,69 +228,166 @@ const medians = (costs) => ({
   bytes: median(costs.map((cost) => cost.bytes)),
 });
 
-/** Measures and prints the table. */
+/** @typedef {typeof import("../index.js").prepareSandboxManagedRuntime} Prepare */
+
+/**
+ * What a sandbox in a directory needs for a prepare.
+ *
+ * @param {Prepare} prepare
+ * @param {CountingClient} client
+ * @param {string} workspace
+ * @param {string} remote
+ */
+function preparing(prepare, client, workspace, remote) {
+  const spec = {
+    transport: /** @type {const} */ ("sandbox"),
+    provider: "local",
+    sandboxId: remote,
+    remoteCwd: remote,
+    timeoutMs: 600_000,
+    apiKey: null,
+  };
+  return () => prepare({ spec, client, adapterKey: "bench", workspaceLocalDir: workspace });
+}
+
+/** @param {string[][]} rows */
+function printTable([header, ...rows]) {
+  for (const row of [header, header.map(() => "---"), ...rows]) console.log(`| ${row.join(" | ")} |`);
+}
+
+/** @param {number} value */
+const inMs = (value) => `${Math.round(value)} ms`;
+
+/** Measures and prints the tables. */
 export async function heartbeat(/** @type {string[]} */ args) {
   const { values } = parseArgs({
     args,
-    options: { files: { type: "string", default: "20000" }, rounds: { type: "string", default: "5" } },
+    options: {
+      files: { type: "string", default: "20000" },
+      many: { type: "string", default: "100000" },
+      rounds: { type: "string", default: "5" },
+    },
   });
   const { prepareSandboxManagedRuntime } = await import("../index.js");
   const dir = await mkdtemp(path.join(os.tmpdir(), "heartbeat-"));
   process.env.PAPERCLIP_HOME = path.join(dir, "home");
   try {
-    const { src } = planWorkloads("full");
-    const files = src.files.slice(0, Number(values.files));
-    const [workspace, remote, copy] = ["here", "there", "rsync"].map((name) => path.join(dir, name));
-    await writeTree({ ...src, files }, workspace);
-    const remoteShell = path.join(dir, "remote-shell");
-    await writeFile(remoteShell, '#!/bin/sh\nshift\nexec sh -c "$*"\n');
-    await chmod(remoteShell, 0o755);
-    const client = new CountingClient();
-    const spec = {
-      transport: /** @type {const} */ ("sandbox"),
-      provider: "local",
-      sandboxId: "heartbeat",
-      remoteCwd: remote,
-      timeoutMs: 600_000,
-      apiKey: null,
-    };
-    const prepare = () =>
-      prepareSandboxManagedRuntime({ spec, client, adapterKey: "bench", workspaceLocalDir: workspace });
-    /** @type {Record<string, Cost[]>} */
-    const costs = {};
-    const note = (/** @type {string} */ name, /** @type {Cost} */ cost) => (costs[name] ??= []).push(cost);
-
-    let prepared = /** @type {Awaited<ReturnType<typeof prepare>> | undefined} */ (undefined);
-    const first = await client.cost(async () => (prepared = await prepare()));
-    note("first prepare", first);
-    await mkdir(copy);
-    note("first prepare, rsync", await rsync(workspace, copy, remoteShell));
-    // What an agent's first run leaves is no second heartbeat yet.
-    await client.cost(async () => prepared?.restoreWorkspace());
-    for (let round = 0; round < Number(values.rounds); round++) {
-      await edit(workspace, "here", round);
-      note("prepare", await client.cost(async () => (prepared = await prepare())));
-      note("prepare, rsync", await rsync(workspace, copy, remoteShell));
-      await edit(remote, "there", round);
-      note("restore", await client.cost(async () => prepared?.restoreWorkspace()));
-      // The other way round costs rsync the same: a list of names, and the changes.
-      await edit(copy, "there", round);
-      note("restore, rsync", await rsync(copy, workspace, remoteShell));
-      await rsync(remote, workspace, remoteShell);
-    }
-
-    const header = ["", "here", "sandbox", "calls", "bytes", ...LINKS.map(({ name }) => name)];
-    const rows = Object.entries(costs).map(([name, all]) => {
-      const cost = medians(all);
-      const onLink = LINKS.map(({ bytesPerMs, roundTripMs }) => {
-        const ms = cost.hereMs + cost.thereMs + cost.calls * roundTripMs + cost.bytes / bytesPerMs;
-        return `${(ms / 1000).toFixed(2)} s`;
-      });
-      const ms = [cost.hereMs, cost.thereMs].map((value) => `${Math.round(value)} ms`);
-      return [name, ...ms, String(cost.calls), cost.bytes.toLocaleString("en"), ...onLink];
-    });
-    for (const row of [header, header.map(() => "---"), ...rows]) console.log(`| ${row.join(" | ")} |`);
+    const { src, mono } = planWorkloads("full");
+    const [files, many] = [
+      src.files.slice(0, Number(values.files)),
+      mono.files.slice(0, Number(values.many)),
+    ];
+    const rounds = Number(values.rounds);
+    await onLinks(prepareSandboxManagedRuntime, path.join(dir, "links"), { ...src, files }, rounds);
+    console.log();
+    await inMemory(prepareSandboxManagedRuntime, path.join(dir, "memory"), { ...mono, files: many }, rounds);
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
+}
+
+/**
+ * @param {Prepare} prepareSandbox
+ * @param {string} dir
+ * @param {Workload} workload
+ * @param {number} rounds
+ */
+async function onLinks(prepareSandbox, dir, workload, rounds) {
+  const [workspace, remote, copy, uHere, uThere] = [
+    "here",
+    "there",
+    "rsync",
+    "unison-here",
+    "unison-there",
+  ].map((name) => path.join(dir, name));
+  await writeTree(workload, workspace);
+  const remoteShell = path.join(dir, "remote-shell");
+  await writeFile(remoteShell, '#!/bin/sh\nshift\nexec sh -c "$*"\n');
+  await chmod(remoteShell, 0o755);
+  const client = new CountingClient();
+  const prepare = preparing(prepareSandbox, client, workspace, remote);
+  /** @type {Record<string, Cost[]>} */
+  const costs = {};
+  const note = (/** @type {string} */ name, /** @type {Cost} */ cost) => (costs[name] ??= []).push(cost);
+
+  let prepared = /** @type {Awaited<ReturnType<typeof prepare>> | undefined} */ (undefined);
+  const first = await client.cost(async () => (prepared = await prepare()));
+  note("first prepare", first);
+  await mkdir(copy);
+  note("first prepare, rsync", await rsync(workspace, copy, remoteShell));
+  const hasUnison = await shell("command -v unison").catch(() => "");
+  const syncing = hasUnison ? await unison(path.join(dir, "unison"), uHere, uThere) : undefined;
+  if (syncing) {
+    await shell(`cp -a ${quote(workspace)} ${quote(uHere)} && mkdir ${quote(uThere)}`);
+    note("first prepare, unison", await syncing());
+  }
+  // What an agent's first run leaves is no second heartbeat yet.
+  await client.cost(async () => prepared?.restoreWorkspace());
+  for (let round = 0; round < rounds; round++) {
+    await edit(workspace, "here", round);
+    note("prepare", await client.cost(async () => (prepared = await prepare())));
+    note("prepare, rsync", await rsync(workspace, copy, remoteShell));
+    if (syncing) {
+      await edit(uHere, "here", round);
+      note("prepare, unison", await syncing());
+    }
+    await edit(remote, "there", round);
+    note("restore", await client.cost(async () => prepared?.restoreWorkspace()));
+    // The other way round costs rsync the same: a list of names, and the changes.
+    await edit(copy, "there", round);
+    note("restore, rsync", await rsync(copy, workspace, remoteShell));
+    if (syncing) {
+      await edit(uThere, "there", round);
+      note("restore, unison", await syncing());
+    }
+    await rsync(remote, workspace, remoteShell);
+  }
+
+  const rows = Object.entries(costs).map(([name, all]) => {
+    const cost = medians(all);
+    const onLink = LINKS.map(({ bytesPerMs, roundTripMs }) => {
+      const ms = cost.hereMs + cost.thereMs + cost.calls * roundTripMs + cost.bytes / bytesPerMs;
+      return `${(ms / 1000).toFixed(2)} s`;
+    });
+    const ms = [cost.hereMs, cost.thereMs].map(inMs);
+    return [name, ...ms, String(cost.calls), cost.bytes.toLocaleString("en"), ...onLink];
+  });
+  printTable([["", "here", "sandbox", "calls", "bytes", ...LINKS.map(({ name }) => name)], ...rows]);
+}
+
+/**
+ * @param {Prepare} prepareSandbox
+ * @param {string} dir
+ * @param {Workload} workload
+ * @param {number} rounds
+ */
+async function inMemory(prepareSandbox, dir, workload, rounds) {
+  const [workspace, remote] = ["here", "there"].map((name) => path.join(dir, name));
+  await writeTree(workload, workspace);
+  const client = new CountingClient({ onLink: false });
+  const prepare = preparing(prepareSandbox, client, workspace, remote);
+  /** @type {Record<string, Cost[]>} */
+  const costs = {};
+  const note = (/** @type {string} */ name, /** @type {Cost} */ cost) => (costs[name] ??= []).push(cost);
+  /** @type {number[]} */
+  const walks = [];
+
+  let prepared = /** @type {Awaited<ReturnType<typeof prepare>> | undefined} */ (undefined);
+  await client.cost(async () => (prepared = await prepare()));
+  await client.cost(async () => prepared?.restoreWorkspace());
+  for (let round = 0; round < rounds; round++) {
+    await edit(workspace, "here", round);
+    note("prepare", await client.cost(async () => (prepared = await prepare())));
+    note("prepare, nothing changed", await client.cost(async () => (prepared = await prepare())));
+    walks.push(await bareWalk(workspace));
+    await edit(remote, "there", round);
+    note("restore", await client.cost(async () => prepared?.restoreWorkspace()));
+  }
+
+  const rows = Object.entries(costs).map(([name, all]) => {
+    const cost = medians(all);
+    return [name, inMs(cost.hereMs), inMs(cost.thereMs), cost.bytes.toLocaleString("en")];
+  });
+  rows.push(["a bare walk with lstat", inMs(median(walks)), "", ""]);
+  printTable([[`${workload.files.length.toLocaleString("en")} files`, "here", "sandbox", "bytes"], ...rows]);
 }
