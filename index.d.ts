@@ -210,7 +210,7 @@ export interface PrepareReportArchive {
   archiveBytes: number;
   /** How many bytes travelled, with what stands behind the archive. Failed attempts do not count. */
   sentBytes: number;
-  /** In how many parts. */
+  /** In how many parts: 0 where the sandbox had an asset already, so that nothing was sent. */
   parts: number;
   /** Whether any part was compressed. */
   compression: "none" | "gzip";

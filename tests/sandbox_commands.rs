@@ -374,7 +374,11 @@ fn an_upload_keeps_modes_whatever_the_umask() {
             let top = [".paperclip-runtime", "fixed", "open", "private", "shared"];
             assert_eq!(names_in(&sandbox.workspace()), set(top), "{sandbox} {umask}");
             assert_eq!(names_in(&sandbox.runtime()), set([command::OWN]), "{sandbox}: the archive goes away");
-            assert_eq!(names_in(&sandbox.own()), set(["control.sh", "exclude", "parts", "script.sh"]), "{sandbox}");
+            assert_eq!(
+                names_in(&sandbox.own()),
+                set(["control.sh", "exclude", "parts", "script.sh"]),
+                "{sandbox}"
+            );
             let marks = sandbox.runtime().join(command::OWN);
             assert_eq!(names_in(&marks), set([ID, "mark"]), "{sandbox}");
             assert_eq!(fs::read_to_string(marks.join("mark")).unwrap(), format!("{ID}\n"));
@@ -1289,10 +1293,11 @@ fn an_asset_in_parts_is_replaced() {
                 last_size = bytes.len() as u64;
                 sandbox.file(Path::new(&part_path(text(&file), number)), bytes);
             }
-            let command = command::upload_asset_in_parts(
+            let command = command::upload_asset_by_script(
                 &sandbox.places(),
                 text(&asset),
                 text(&file),
+                "",
                 earlier.len(),
                 parts[earlier.len()].0,
                 last_size,

@@ -278,13 +278,15 @@ mkdir -p "$d" && cd "$d" && {extract}rm -f "$a""#
     ))
 }
 
-/// The same for an archive that came in parts or compressed. Behind the last part, in its file of `size` bytes, stands the
-/// [list](part_list) of the others. The script that came with the workspace does it.
+/// The same by the script that came with the workspace: for an archive that came in parts or compressed, or where an `index`
+/// of the asset is to be kept under that name. Behind the last part, in its file of `size` bytes, stands the
+/// [list](part_list) of the others.
 #[must_use]
-pub fn upload_asset_in_parts(
+pub fn upload_asset_by_script(
     places: &Places,
     asset_dir: &str,
     archive: &str,
+    index: &str,
     number: usize,
     last: Part,
     size: u64,
@@ -292,15 +294,17 @@ pub fn upload_asset_in_parts(
     let [file, dir, archive, script] =
         [&part_path(archive, number), asset_dir, archive, &places.script()].map(quote);
     let (check_size, last) = (check_size(size), last_part(number, last));
-    in_shell(&format!("a={file}\n{check_size} && exec sh {script} asset {dir} {archive} {last}"))
+    in_shell(&format!("a={file}\n{check_size} && exec sh {script} asset {dir} {archive} '{index}' {last}"))
 }
 
-/// Has the sandbox say what has changed since an index, in [`Places::changes`].
+/// Has the sandbox say what has changed since an index, in [`Places::changes`]; and which of the assets have not, each by its
+/// folder and its index.
 ///
 /// It fails where that cannot be told, also where the script is gone.
 #[must_use]
-pub fn changed(places: &Places, known: &str, new: &str) -> String {
-    in_shell(&format!("exec sh {} changed {known} {new}", quote(&places.script())))
+pub fn changed(places: &Places, known: &str, new: &str, assets: &[(String, String)]) -> String {
+    let assets: String = assets.iter().map(|(dir, index)| [" ", &quote(dir), " ", index].concat()).collect();
+    in_shell(&format!("exec sh {} changed {known} {new}{assets}", quote(&places.script())))
 }
 
 /// What a download is compared with. Each name is of letters and digits.
@@ -427,7 +431,9 @@ fn exclusions(exclude: &[String]) -> String {
     let options = options.join(" ");
     let test = name_test("is_excluded", names());
     let count = names().count();
-    format!("excluded_count={count}\n{test}toybox_pack() {{\n    tar -cf \"$archive\" {options} \"$answer\" \"$@\"\n}}\n")
+    format!(
+        "excluded_count={count}\n{test}toybox_pack() {{\n    tar -cf \"$archive\" {options} \"$answer\" \"$@\"\n}}\n"
+    )
 }
 
 /// The name at the top of the workspace that a pattern stands for at least, where it is a plain one.

@@ -18,7 +18,7 @@ unset TAR_OPTIONS
 LC_ALL=C TZ=UTC0
 export LC_ALL TZ
 
-self=$own/control.sh
+self=$own/control.sh asset_index=
 export self
 
 # Calls this script for what is at the top of the workspace. (`find` would replace a `{}` in the script's own path.)
@@ -76,7 +76,7 @@ claim() {
             esac
         done' sh {} + || return
     echo "$upload" > "$marks/mark" &&
-        find "$marks" -mindepth 1 -maxdepth 1 ! -name mark ! -name "$upload" -exec rm -rf -- {} +
+        find "$marks" -mindepth 1 -maxdepth 1 ! -name mark ! -name assets ! -name "$upload" -exec rm -rf -- {} +
 }
 
 # Removes with all that is in them, also where a folder is read-only.
@@ -238,10 +238,10 @@ find_lister() {
 
 # The time that a file gets which changes now, by the clock of the file system that the workspace lies on.
 clock() {
-    echo > "$own/clock" || return
+    echo > "$own/clock$asset_index" || return
     case $lister in
-    find) find "$own/clock" -printf %C@ ;;
-    *) stat -c %z "$own/clock" ;;
+    find) find "$own/clock$asset_index" -printf %C@ ;;
+    *) stat -c %z "$own/clock$asset_index" ;;
     esac
 }
 
@@ -309,10 +309,10 @@ write_index() {
             }
             print "end " (NR - 1)
         }' id="${1##*.}" tick="$tick" began="$began" | sort > "$1" && is_whole "$1" || {
-        rm -f "$own/clock" "$1"
+        rm -f "$own/clock$asset_index" "$1"
         return 1
     }
-    rm -f "$own/clock"
+    rm -f "$own/clock$asset_index"
     sha256sum < "$1" > "$1.sum" 2>/dev/null || rm -f "$1.sum"
 }
 
@@ -452,6 +452,20 @@ is_undisturbed() {
         input == 1 { sub(/^[^ ]* /, ""); touched[$0]; next }
         sub(/^\t/, "") && NF == 7 && $7 "" < began "" && !($1 in touched) { disturbed = 1; exit }
         END { exit disturbed }' began="$2" input=1 "$own/touch" input=2 "$own/differ"
+}
+
+# Says which of the assets that are given, each by its folder and its index, are as they were extracted.
+tell_assets() {
+    while [ $# -gt 1 ]; do
+        ! is_asset_unchanged "$1" "$2" 2>/dev/null || echo "asset $2"
+        shift 2
+    done
+    rm -f "$own"/asset.*
+}
+
+is_asset_unchanged() {
+    check_index "$marks/assets/$2" && (cd "$1" && tick=$(clock) && write_index "$own/asset.now") &&
+        compare_indexes "$marks/assets/$2" "$own/asset.now" "$own/asset.differ" && [ ! -s "$own/asset.differ" ]
 }
 
 # The end of that part.
@@ -647,7 +661,7 @@ upload)
     # Without an index everything is downloaded.
     { [ -n "$began" ] && next_tick && write_index "$own/index.$upload" "$began" &&
         { [ -z "$told" ] || is_undisturbed "$own/index.$upload" "$began"; }; } 2>/dev/null ||
-        rm -f "$own/clock" "$own/index.$upload" "$own/index.$upload.sum"
+        rm -f "$own/clock$asset_index" "$own/index.$upload" "$own/index.$upload.sum"
     rm -f "$own/told" "$own/remove" "$own/touch" "$own/differ"
     check_extraction || exit
     # What is not as it was packed is looked at by the other side, which needs all of it.
@@ -708,20 +722,30 @@ without)
     toybox_pack "$@" . && echo packed
     ;;
 asset)
-    asset=$1 archive=$2 parts=$2.parts
-    shift 2
+    asset=$1 archive=$2 parts=$2.parts asset_index=$3
+    shift 3
     # The list of the other parts stands behind the last one.
-    tail -c +"$(($2 + 1))" "$archive$1" > "$parts" || exit
-    check_parts "$@" || exit
-    remove "$asset" && mkdir -p "$asset" && cd "$asset" && extract_parts && rm -f "$archive" "$archive".[0-9]* "$parts"
+    tail -c +"$(($2 + 1))" "$archive$1" > "$parts" && check_parts "$@" || exit
+    index=$marks/assets/$asset_index
+    [ -z "$asset_index" ] || { mkdir -p "$marks/assets" && rm -f "${index%.*}".*; } || exit
+    remove "$asset" && mkdir -p "$asset" && cd "$asset" || exit
+    find_lister
+    began=$(clock 2>/dev/null)
+    # Toybox refuses an archive without an entry.
+    [ ! -s "$parts" ] && [ "$last_size" -le 1024 ] || extract_parts || exit
+    rm -f "$archive" "$archive".[0-9]* "$parts" || exit
+    # Without an index all of the asset is sent again.
+    { [ -n "$asset_index" ] && [ -n "$began" ] && next_tick && write_index "$index" "$began"; } 2>/dev/null ||
+        rm -f "$own/clock$asset_index" "$index" "$index.sum"
     ;;
 changed)
     have=$own/index.$1 make=$own/index.$2
     find_lister
     cd "$dir" && forget_indexes "$1" && next_tick && write_index "$make" && check_index "$have" &&
-        tell_changes "$have" "$make" "$own/names" > "$own/changes" &&
-        { printf 'mark ' && cat "$marks/mark" && echo "indexed $2" && echo "changes $1" &&
-            cat "$own/changes"; } > "$changes_told" && rm -f "$own/names" "$own/changes"
+        tell_changes "$have" "$make" "$own/names" > "$own/changes" || exit
+    shift 2
+    { tell_assets "$@" && printf 'mark ' && cat "$marks/mark" && echo "indexed ${make##*.}" &&
+        echo "changes ${have##*.}" && cat "$own/changes"; } > "$changes_told" && rm -f "$own/names" "$own/changes"
     ;;
 download)
     have=$own/index.$1 make=$own/index.$2

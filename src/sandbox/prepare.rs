@@ -7,15 +7,16 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, Semaphore};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::client::{RunError, SandboxClient, blocking, clean_up, persist};
 use super::command::{self, Lists, Places};
 use super::prepare_report::{Archive, LeftOut, PrepareReport, Times};
 use super::repositories::{self, Former, LaidOut, Shared, Travel};
 use super::send::{self, Delivered, Ready, Tail, Way};
-use super::update::{self, Difference, Unsent};
+use super::update::{self, Asked, Difference, Unsent};
 use super::{listing, spec};
 use crate::archive::header::END_MARK;
 use crate::archive::pack::{self, Contents, Layout, patterns};
@@ -146,6 +147,8 @@ pub(super) struct Base {
     pub(super) retention: Retention,
     /// What both sides share of the repositories.
     pub(super) repositories: Shared,
+    /// The assets that the sandbox has.
+    pub(super) assets: Vec<sandboxes::Asset>,
 }
 
 impl Session {
@@ -275,25 +278,33 @@ pub async fn prepare<C: SandboxClient>(
         way,
         cancel: &cancel,
         control: Arc::new(Control { places, preserved, exclude, update: None }),
+        unchanged_assets: Vec::new(),
     };
     let read_from = SystemTime::now();
     let known = if upload.changes_only { memory.usable(&upload, &workspace).await? } else { None };
     let updated = match known {
-        Some(known) => uploading.update(known, memory.digests().await?).await?,
-        None => None,
+        Some(known) => uploading.update(known, &memory).await?,
+        None => Updated::Doubtful(None),
     };
     let Sent { contents, mut repositories, archive } = match updated {
-        Some(updated) => updated,
-        None => uploading.everything().await?,
+        Updated::Done(sent) => sent,
+        Updated::Doubtful(scanned) => {
+            uploading.unchanged_assets.clear();
+            uploading.everything(scanned).await?
+        }
     };
-    let (way, control) = (uploading.way, uploading.control);
+    let (way, control, unchanged_assets) = (uploading.way, uploading.control, uploading.unchanged_assets);
     let places = control.places.clone();
     let is_update = control.update.is_some();
 
     let mut report = PrepareReport { archives: vec![*archive] };
-    report
-        .archives
-        .extend(upload_assets(&client, &places, sources, upload.concurrency, &way, &cancel).await?);
+    let keep_indexes = upload.changes_only && memory.store.is_some();
+    let terms = AssetTerms { places: &places, way: &way, cancel: &cancel, unchanged_assets, keep_indexes };
+    let mut assets = Vec::new();
+    for (archive, asset) in upload_assets(&client, sources, upload.concurrency, terms).await? {
+        report.archives.push(archive);
+        assets.extend(asset);
+    }
     let remote = update::remote_of(&contents);
     repositories.note_packs(&contents.snapshot);
     let Contents { mut snapshot, sent, read, .. } = contents;
@@ -310,6 +321,7 @@ pub async fn prepare<C: SandboxClient>(
         rescued: Rescued::default(),
         retention: upload.retention,
         repositories,
+        assets,
     };
     let changes_only = upload.changes_only;
     let session = Session {
@@ -375,7 +387,7 @@ impl Memory {
         }))
     }
 
-    async fn digests(&self) -> Result<Digests, Error> {
+    async fn digests(self: Arc<Self>) -> Result<Digests, Error> {
         let Some(store) = self.store.clone() else { return Ok(Digests::default()) };
         let workspace = self.workspace.clone();
         blocking(move || Ok(Digests::load(&store, &workspace))).await
@@ -399,6 +411,7 @@ impl Memory {
                 lost: base.lost.paths().cloned().collect(),
                 modes: base.modes.iter().map(|(path, mode)| (path.clone(), *mode)).collect(),
                 repositories: Cow::Borrowed(&base.repositories.bases),
+                assets: Cow::Borrowed(&base.assets),
             },
         );
     }
@@ -414,11 +427,13 @@ impl Session {
         let (memory, places, workspace) = (self.memory.clone(), self.places.clone(), self.workspace.clone());
         let travel = self.left_alone.repositories;
         blocking(move || {
-            memory.keep(&places, &workspace, &base);
-            if let Some(store) = &memory.store {
-                let read = read.into_iter().filter(|(path, ..)| !travel.is_apart(path)).collect();
-                digests::keep(store, &memory.workspace, read, read_from);
-            }
+            let keep_digests = || {
+                if let Some(store) = &memory.store {
+                    let read = read.into_iter().filter(|(path, ..)| !travel.is_apart(path)).collect();
+                    digests::keep(store, &memory.workspace, read, read_from);
+                }
+            };
+            rayon::join(|| memory.keep(&places, &workspace, &base), keep_digests);
             Ok(())
         })
         .await
@@ -555,6 +570,8 @@ struct Uploading<'a, C> {
     way: Way,
     cancel: &'a Cancel,
     control: Arc<Control>,
+    /// The assets that the sandbox has as they were sent.
+    unchanged_assets: Vec<sandboxes::Asset>,
 }
 
 /// A workspace that the sandbox has.
@@ -565,24 +582,35 @@ struct Sent {
 }
 
 impl<C: SandboxClient> Uploading<'_, C> {
-    /// Sends what differs from what is known of the sandbox. Nothing where there is any doubt, so that everything is to be sent.
+    /// Sends what differs from what is known of the sandbox. The workspace is scanned while the sandbox looks at its own.
     async fn update(
         &mut self,
         known: sandboxes::Sandbox<'static>,
-        digests: Digests,
-    ) -> Result<Option<Sent>, RunError<C::Failure>> {
-        let (Some(index), Some(remote)) = (known.index, known.remote) else { return Ok(None) };
+        memory: &Arc<Memory>,
+    ) -> Result<Updated, RunError<C::Failure>> {
+        let (Some(index), Some(remote)) = (known.index, known.remote) else {
+            return Ok(Updated::Doubtful(None));
+        };
         let mut remote = remote.into_owned();
         let former = self.control.places.for_upload(&known.upload_id);
         let told = new_id();
-        let Some(changes) = update::ask(&**self.client, &former, &index, &told).await else {
+        let scanning = tokio::spawn(self.scan());
+        let loading = tokio::spawn(memory.clone().digests());
+        let folder = |asset: &sandboxes::Asset| format!("{}/{}", former.runtime_root(), asset.key);
+        let assets: Vec<_> = known.assets.iter().map(|asset| (folder(asset), asset.index.clone())).collect();
+        let asked = update::ask(&**self.client, &former, &index, &told, &assets).await;
+        let panicked = |panicked: JoinError| Error::Internal(panicked.to_string());
+        let (scanned, digests) = (scanning.await.map_err(panicked)??, loading.await.map_err(panicked)??);
+        let Some(Asked { changes, assets }) = asked else {
             self.cancel.check()?;
-            return Ok(None);
+            return Ok(Updated::Doubtful(Some(scanned)));
         };
-        let started = Instant::now();
         remote.change(&changes, |_| None);
         let former = Arc::new(Former { remote, bases: known.repositories.into_owned() });
-        let (LaidOut { layout, unsent, repositories }, left_out) = self.lay_out(Some(former.clone())).await?;
+        self.unchanged_assets = known.assets.into_owned();
+        self.unchanged_assets.retain(|asset| assets.contains(asset.index.as_bytes()));
+        let Scanned { started, found, left_out } = scanned;
+        let LaidOut { layout, unsent, repositories } = self.lay_out(found, Some(former.clone())).await?;
         let (preserved, stop) = (self.control.preserved.clone(), self.cancel.clone());
         let difference = blocking(move || {
             let (mut wanted, read) = update::wanted(&layout, &former.remote, &digests, &stop)?;
@@ -593,25 +621,30 @@ impl<C: SandboxClient> Uploading<'_, C> {
             // What is not laid out cannot be sent.
             Ok(difference.filter(|difference| unsent.keys().all(|path| difference.unsent.has(path))))
         });
-        let Some(Difference { layout, lists, unsent }) = difference.await? else { return Ok(None) };
+        let Some(Difference { layout, lists, unsent }) = difference.await? else {
+            return Ok(Updated::Doubtful(None));
+        };
         let lists = Lists { former: known.upload_id, told, ..lists };
         let everything = self.control.clone();
         self.control = Arc::new(everything.anew(Some((lists, unsent))));
         match self.send(started, layout, repositories, left_out).await? {
-            Uploaded::Done(sent) => Ok(Some(sent)),
+            Uploaded::Done(sent) => Ok(Updated::Done(sent)),
             Uploaded::Refused(_) | Uploaded::CannotDecompress => {
                 self.cancel.check()?;
                 self.control = everything;
-                Ok(None)
+                Ok(Updated::Doubtful(None))
             }
         }
     }
 
-    /// Sends everything.
-    async fn everything(&mut self) -> Result<Sent, RunError<C::Failure>> {
+    /// Sends everything, as it was scanned, or as it is scanned now.
+    async fn everything(&mut self, mut scanned: Option<Scanned>) -> Result<Sent, RunError<C::Failure>> {
         loop {
-            let started = Instant::now();
-            let (LaidOut { layout, repositories, .. }, left_out) = self.lay_out(None).await?;
+            let Scanned { started, found, left_out } = match scanned.take() {
+                Some(scanned) => scanned,
+                None => self.scan().await?,
+            };
+            let LaidOut { layout, repositories, .. } = self.lay_out(found, None).await?;
             match self.send(started, layout, repositories, left_out).await? {
                 Uploaded::Done(sent) => return Ok(sent),
                 Uploaded::Refused(failure) => return Err(RunError::Client(failure)),
@@ -623,17 +656,28 @@ impl<C: SandboxClient> Uploading<'_, C> {
         }
     }
 
-    /// Scans the workspace, and makes what goes up of its repositories.
-    async fn lay_out(&self, former: Option<Arc<Former>>) -> Result<(LaidOut, LeftOut), Error> {
-        let (root, stop) = (self.workspace.open()?, self.cancel.clone());
+    /// Scans the workspace.
+    fn scan(&self) -> impl Future<Output = Result<Scanned, Error>> + Send + use<C> {
+        let started = Instant::now();
+        let (workspace, stop) = (self.workspace.clone(), self.cancel.clone());
         let (leave_out, travel) = (self.leave_out.clone(), self.travel);
         blocking(move || {
+            let root = workspace.open()?;
             let leave_out = |path: &RelativePath| leave_out(path);
-            noting(&leave_out, |leave_out| {
-                repositories::lay_out(root, leave_out, travel, former.as_deref(), &stop)
-            })
+            let (found, left_out) =
+                noting(&leave_out, |leave_out| repositories::find(root, leave_out, travel, &stop))?;
+            Ok(Scanned { started, found, left_out })
         })
-        .await
+    }
+
+    /// Makes what goes up of the workspace's repositories, and lays it out with the files.
+    async fn lay_out(
+        &self,
+        found: repositories::Scanned,
+        former: Option<Arc<Former>>,
+    ) -> Result<LaidOut, Error> {
+        let (travel, stop) = (self.travel, self.cancel.clone());
+        blocking(move || repositories::lay_out(found, travel, former.as_deref(), &stop)).await
     }
 
     /// Packs what is laid out, sends it, and has the sandbox put it in its place.
@@ -716,6 +760,20 @@ fn note_special(left_out: &mut LeftOut, layout: &Layout) {
     }
 }
 
+/// A workspace as it was scanned, and when that began.
+struct Scanned {
+    started: Instant,
+    found: repositories::Scanned,
+    left_out: LeftOut,
+}
+
+/// What became of an update.
+enum Updated {
+    Done(Sent),
+    /// Something was in doubt, so that everything is to be sent.
+    Doubtful(Option<Scanned>),
+}
+
 /// What became of an upload.
 enum Uploaded<F> {
     Done(Sent),
@@ -734,18 +792,34 @@ async fn lacks_decompressor<C: SandboxClient>(client: &C, places: &Places) -> bo
     told.is_ok_and(|told| told == command::NO_DECOMPRESSOR.as_bytes())
 }
 
+/// How assets go up.
+struct AssetTerms<'a> {
+    places: &'a Places,
+    way: &'a Way,
+    cancel: &'a Cancel,
+    /// Those that the sandbox has as they were sent.
+    unchanged_assets: Vec<sandboxes::Asset>,
+    /// Whether the sandbox is to keep an index of each.
+    keep_indexes: bool,
+}
+
+/// An asset that the sandbox has now, where that is to be known later.
+type OfAsset = (Archive, Option<sandboxes::Asset>);
+
 /// Uploads the assets, up to `concurrency` at once, and packs one ahead. The failure that is reported is that of the
 /// first asset in order, as if they had gone one after the other.
+///
+/// An asset that fits one part, and of which the sandbox has this very archive, is not sent.
 async fn upload_assets<C: SandboxClient>(
     client: &Arc<C>,
-    sandbox: &Places,
     sources: Vec<(Asset, Root)>,
     concurrency: usize,
-    way: &Way,
-    cancel: &Cancel,
-) -> Result<Vec<Archive>, RunError<C::Failure>> {
+    terms: AssetTerms<'_>,
+) -> Result<Vec<OfAsset>, RunError<C::Failure>> {
+    let AssetTerms { places: sandbox, way, cancel, unchanged_assets, keep_indexes } = terms;
     let places = Arc::new(Semaphore::new(concurrency.max(1)));
     let mut uploads = JoinSet::new();
+    let mut done: Vec<(usize, OfAsset)> = Vec::new();
     for (at, (asset, root)) in sources.into_iter().enumerate() {
         let uploaded = patterns(&asset.exclude);
         let leave_out = move |path: &RelativePath| {
@@ -757,10 +831,24 @@ async fn upload_assets<C: SandboxClient>(
         let packed = match scanned.await {
             Ok((layout, mut left_out)) => {
                 note_special(&mut left_out, &layout);
-                let ready = send::pack(&**client, layout, &asset_tail(), way, cancel).await;
-                ready.map(|ready| (ready, started.elapsed(), left_out))
+                let packed = pack_asset(&**client, layout, way, cancel, keep_indexes).await;
+                packed.map(|(ready, digest)| (ready, digest, started.elapsed(), left_out))
             }
             Err(error) => Err(error.into()),
+        };
+        let is_it = |known: &&sandboxes::Asset, digest| known.key == asset.key && known.archive == digest;
+        let known = match &packed {
+            Ok((_, Some(digest), ..)) => unchanged_assets.iter().find(|known| is_it(known, *digest)),
+            _ => None,
+        };
+        let packed = match (known, packed) {
+            (Some(known), Ok((Ready::Packed { size, contents, .. }, _, pack, left_out))) => {
+                let entries = contents.snapshot.len();
+                let archive = Archive::unsent(&asset.key, entries, size as u64, pack, left_out);
+                done.push((at, (archive, Some(known.clone()))));
+                continue;
+            }
+            (_, packed) => packed,
         };
         let place = places.clone().acquire_owned().await;
         if way.failed.load(Ordering::Acquire) {
@@ -770,10 +858,17 @@ async fn upload_assets<C: SandboxClient>(
         let (way, cancel) = (way.clone(), cancel.clone());
         uploads.spawn(async move {
             let uploaded = match packed {
-                Ok((ready, pack, left_out)) => {
-                    let uploaded = upload_asset(&client, &sandbox, &asset.key, ready, &way, &cancel).await;
+                Ok((ready, digest, pack, left_out)) => {
+                    let kept = digest.map(|archive| sandboxes::Asset {
+                        key: asset.key.clone(),
+                        index: format!("{}.{}", index_slot(&asset.key), new_id()),
+                        archive,
+                    });
+                    let index = kept.as_ref().map_or("", |kept| &kept.index);
+                    let uploaded =
+                        upload_asset(&client, &sandbox, &asset.key, index, ready, &way, &cancel).await;
                     uploaded.map(|(delivered, times)| {
-                        Archive::new(&asset.key, &delivered, Times { pack, ..times }, left_out)
+                        (Archive::new(&asset.key, &delivered, Times { pack, ..times }, left_out), kept)
                     })
                 }
                 Err(error) => Err(error),
@@ -784,12 +879,11 @@ async fn upload_assets<C: SandboxClient>(
             (at, uploaded)
         });
     }
-    let mut archives = Vec::new();
     let mut first_failure: Option<(usize, RunError<C::Failure>)> = None;
-    while let Some(done) = uploads.join_next().await {
-        let (at, uploaded) = done.map_err(|panicked| Error::Internal(panicked.to_string()))?;
+    while let Some(ended) = uploads.join_next().await {
+        let (at, uploaded) = ended.map_err(|panicked| Error::Internal(panicked.to_string()))?;
         match uploaded {
-            Ok(archive) => archives.push((at, archive)),
+            Ok(archive) => done.push((at, archive)),
             Err(error) if first_failure.as_ref().is_none_or(|(earlier, _)| at < *earlier) => {
                 first_failure = Some((at, error));
             }
@@ -799,8 +893,37 @@ async fn upload_assets<C: SandboxClient>(
     if let Some((_, error)) = first_failure {
         return Err(error);
     }
-    archives.sort_unstable_by_key(|(at, _)| *at);
-    Ok(archives.into_iter().map(|(_, archive)| archive).collect())
+    done.sort_unstable_by_key(|(at, _)| *at);
+    Ok(done.into_iter().map(|(_, archive)| archive).collect())
+}
+
+/// The name of an asset's indexes in the sandbox, but for what tells them apart.
+fn index_slot(key: &str) -> String {
+    Digest(Sha256::digest(key).into()).to_string()[..16].to_owned()
+}
+
+/// Packs an asset that fits one part, with the digest of its archive where that is `wanted`. No index covers a directory of
+/// this package's own name, so there is none for an asset with one.
+async fn pack_asset<C: SandboxClient>(
+    client: &C,
+    layout: Layout,
+    way: &Way,
+    cancel: &Cancel,
+    wanted: bool,
+) -> Result<(Ready<C::Upload>, Option<Digest>), RunError<C::Failure>> {
+    let ready = send::pack(client, layout, &asset_tail(), way, cancel).await?;
+    let Ready::Packed { memory, size, contents } = ready else { return Ok((ready, None)) };
+    if !wanted || contents.snapshot.keys().any(is_in_runtime) {
+        return Ok((Ready::Packed { memory, size, contents }, None));
+    }
+    let attachment = client.attachment();
+    let (memory, digest) = blocking(move || {
+        let _held = attachment.hold()?;
+        let digest = Digest(Sha256::digest(&memory.as_ref()[..size]).into());
+        Ok((memory, digest))
+    })
+    .await?;
+    Ok((Ready::Packed { memory, size, contents }, Some(digest)))
 }
 
 /// Behind an asset's archive stands the list of its parts but the last: nothing where there is one.
@@ -812,6 +935,7 @@ async fn upload_asset<C: SandboxClient>(
     client: &Arc<C>,
     places: &Places,
     key: &str,
+    index: &str,
     archive: Ready<C::Upload>,
     way: &Way,
     cancel: &Cancel,
@@ -823,10 +947,11 @@ async fn upload_asset<C: SandboxClient>(
     let delivered = send::send(client, key, &remote_archive, archive, asset_tail(), way, cancel).await?;
     let upload = started.elapsed();
     let Delivered { earlier, last, last_file, .. } = &delivered;
-    let extract = if earlier.is_empty() && last.codec == Codec::None {
+    let extract = if earlier.is_empty() && last.codec == Codec::None && index.is_empty() {
         command::upload_asset(&folder, &remote_archive, last.size)
     } else {
-        command::upload_asset_in_parts(places, &folder, &remote_archive, earlier.len(), *last, *last_file)
+        let number = earlier.len();
+        command::upload_asset_by_script(places, &folder, &remote_archive, index, number, *last, *last_file)
     };
     let started = Instant::now();
     let extracted = client.run(&extract).await.map_err(RunError::Client);

@@ -27,7 +27,7 @@ pub struct Archive {
     pub archive_bytes: u64,
     /// How many bytes travelled, with what stands behind the archive.
     pub sent_bytes: u64,
-    /// In how many parts.
+    /// In how many parts: none where the sandbox had it already.
     pub parts: usize,
     /// Whether any of these was compressed.
     pub is_compressed: bool,
@@ -49,6 +49,29 @@ impl Archive {
             parts: delivered.earlier.len() + 1,
             is_compressed: delivered.is_compressed(),
             times,
+            left_out,
+        }
+    }
+}
+
+impl Archive {
+    /// The report of an archive that the sandbox has already.
+    #[must_use]
+    pub fn unsent(
+        label: &str,
+        entries: usize,
+        archive_bytes: u64,
+        pack: Duration,
+        left_out: LeftOut,
+    ) -> Self {
+        Self {
+            label: label.to_owned(),
+            entries,
+            archive_bytes,
+            sent_bytes: 0,
+            parts: 0,
+            is_compressed: false,
+            times: Times { pack, ..Times::default() },
             left_out,
         }
     }

@@ -28,7 +28,7 @@ use crate::path::RelativePath;
 use crate::time::utc_timestamp;
 use crate::transfer::remote::{self, Content, Names, Remote};
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::scan::{LeaveOut, scan};
+use crate::tree::scan::{Found, LeaveOut, scan};
 
 /// How the repositories of a workspace travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -148,21 +148,25 @@ fn left(path: &RelativePath, reason: impl Into<String>) -> HeldBack {
     HeldBack { path: path.clone(), what: None, reason: reason.into() }
 }
 
-/// Scans a workspace and makes what goes up of its repositories, but for the packs that the sandbox has.
-pub fn lay_out(
+/// A workspace as it was scanned.
+#[derive(Debug)]
+pub struct Scanned {
     root: Root,
-    leave_out: LeaveOut<'_>,
-    travel: Travel,
-    former: Option<&Former>,
-    cancel: &Cancel,
-) -> Result<LaidOut> {
+    /// Its files.
+    found: Vec<Found>,
+    /// Where its repositories are.
+    checkouts: Vec<RelativePath>,
+    repositories: Shared,
+}
+
+/// Scans a workspace, and finds its repositories.
+pub fn find(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Cancel) -> Result<Scanned> {
     let checkouts = Checkouts::default();
     let is_apart = |path: &RelativePath| travel.mode != Mode::Files && checkouts.leaves_out(path);
     let mut found = scan(&root, &|path| leave_out(path) || is_apart(path), cancel)?;
     let mut repositories = Shared::default();
     if travel.mode == Mode::Files {
-        let layout = Layout::with_grafts(root, found, Vec::new(), cancel)?;
-        return Ok(LaidOut { layout, unsent: remote::Contents::new(), repositories });
+        return Ok(Scanned { root, found, checkouts: Vec::new(), repositories });
     }
     let bare = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)));
     let bare: Vec<RelativePath> = bare.into_iter().flatten().collect();
@@ -171,7 +175,17 @@ pub fn lay_out(
         let reason = "git takes it for a bare repository, which does not travel";
         repositories.left_here.extend(bare.iter().map(|folder| left(folder, reason)));
     }
-    let checkouts = checkouts.found();
+    Ok(Scanned { root, found, checkouts: checkouts.found(), repositories })
+}
+
+/// Makes what goes up of a workspace's repositories, but for the packs that the sandbox has, and lays out all that goes up.
+pub fn lay_out(
+    scanned: Scanned,
+    travel: Travel,
+    former: Option<&Former>,
+    cancel: &Cancel,
+) -> Result<LaidOut> {
+    let Scanned { root, found, checkouts, mut repositories } = scanned;
     let mut grafts = Vec::new();
     let mut unsent = remote::Contents::new();
     if travel.mode == Mode::Merge && !checkouts.is_empty() {

@@ -41,6 +41,7 @@ pub fn resume(upload: Upload) -> Result<Session> {
         rescued: Rescued::default(),
         retention: upload.retention,
         repositories: Shared::of(kept.repositories.into_owned()),
+        assets: kept.assets.into_owned(),
     };
     Ok(Session {
         workspace,

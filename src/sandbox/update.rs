@@ -73,20 +73,48 @@ impl Unsent {
     }
 }
 
-/// Asks a sandbox what has changed since an index. Nothing where it cannot tell, for whatever reason.
-pub async fn ask<C: SandboxClient>(client: &C, places: &Places, known: &str, new: &str) -> Option<Changes> {
-    client.run(&command::changed(places, known, new)).await.ok()?;
+/// What a sandbox says before an update.
+#[derive(Debug)]
+pub struct Asked {
+    /// What has changed in the workspace.
+    pub changes: Changes,
+    /// The indexes of the assets that have not.
+    pub assets: HashSet<Vec<u8>>,
+}
+
+/// Asks a sandbox what has changed since an index, and which of the assets have not, each by its folder and its index. Nothing
+/// where it cannot tell, for whatever reason.
+pub async fn ask<C: SandboxClient>(
+    client: &C,
+    places: &Places,
+    known: &str,
+    new: &str,
+    assets: &[(String, String)],
+) -> Option<Asked> {
+    client.run(&command::changed(places, known, new, assets)).await.ok()?;
     let told = client.read_file(&places.changes(), None).await.ok()?;
     if told.size() > ANSWER_MAX as u64 {
         return None;
     }
     let told = blocking(move || copy_of(&told, ANSWER_MAX)).await.ok()?;
-    let answer = Answer::parse(Some(&told));
+    let (assets, told) = split_assets(&told);
+    let answer = Answer::parse(Some(told));
     let (since, changes) = answer.changes?;
     let is_ours = answer.mark == Some(places.upload_id().as_bytes())
         && answer.index == Some(new.as_bytes())
         && since == known.as_bytes();
-    if is_ours { Changes::parse(changes) } else { None }
+    if is_ours { Some(Asked { changes: Changes::parse(changes)?, assets }) } else { None }
+}
+
+/// The lines with assets at the beginning of what a sandbox says, and the rest.
+fn split_assets(mut told: &[u8]) -> (HashSet<Vec<u8>>, &[u8]) {
+    let mut assets = HashSet::new();
+    while let Some(rest) = told.strip_prefix(b"asset ") {
+        let Some(end) = rest.iter().position(|&byte| byte == b'\n') else { break };
+        assets.insert(rest[..end].to_vec());
+        told = &rest[end + 1..];
+    }
+    (assets, told)
 }
 
 /// What a laid out workspace comes to in a sandbox that holds `remote`, with the digests of its files. What is sent in any case

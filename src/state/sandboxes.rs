@@ -11,7 +11,7 @@ use crate::fs::FileId;
 use crate::git::export::Bases;
 use crate::path::{RelativePath, bytes_of};
 use crate::transfer::remote::Remote;
-use crate::tree::entry::Snapshot;
+use crate::tree::entry::{Digest, Snapshot};
 
 /// A sandbox as this side knows it. What is kept is borrowed, what is loaded is owned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,19 @@ pub struct Sandbox<'a> {
     pub modes: Vec<(RelativePath, u32)>,
     /// What both sides share of the repositories.
     pub repositories: Cow<'a, Bases>,
+    /// The assets that it has.
+    pub assets: Cow<'a, [Asset]>,
+}
+
+/// An asset as a sandbox has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asset {
+    /// Its key.
+    pub key: String,
+    /// The sandbox's index of it.
+    pub index: String,
+    /// The digest of its archive.
+    pub archive: Digest,
 }
 
 /// The name under which one is kept: that of a provider's sandbox with a workspace's folder in it, one adapter, and the local

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sandbox_managed_runtime::merge::report::{Conflict, Report};
-use sandbox_managed_runtime::sandbox::prepare::{Session, State, Upload};
+use sandbox_managed_runtime::sandbox::prepare::{Asset, Session, State, Upload};
 use sandbox_managed_runtime::sandbox::resume::resume;
 
 use crate::place::{Place, look, prepare_upload, restore};
@@ -374,6 +374,65 @@ fn a_script_that_is_gone_or_changed_in_the_sandbox_costs_a_full_upload() {
         two.both(|place| fs::write(place.at("a"), "changed again").unwrap());
         let bytes = two.quick.bytes_up(|| drop(two.prepare(name)));
         assert!(bytes < 20_000, "{name}, the next one: {bytes} bytes");
+    }
+}
+
+/// Asserts that the sandbox has the asset as it is here. How many bytes were sent for that.
+#[track_caller]
+fn bytes_for_asset(side: &Side, what: &str) -> usize {
+    let asset = Asset {
+        key: "the skills".to_owned(),
+        local_dir: side.place.root().join("skills"),
+        follow_links: false,
+        exclude: Vec::new(),
+    };
+    let upload = Upload { assets: vec![asset], ..side.upload() };
+    let bytes = side.bytes_up(|| drop(prepare_upload(&side.client, upload).unwrap()));
+    let there = side.place.remote().join(RUNTIME).join("attack/the skills");
+    let [here, there] = [side.place.root().join("skills"), there].map(|root| crate::tree::read_tree(&root));
+    assert_same(&there, &here, what);
+    bytes
+}
+
+#[test]
+fn an_asset_is_sent_again_only_where_it_has_changed_on_either_side() {
+    type Edit = (&'static str, fn(&Path), fn(&Path));
+    let nothing: fn(&Path) = |_| {};
+    let edits: [Edit; 8] = [
+        ("a file here", |here| fs::write(here.join("a/b"), "changed").unwrap(), nothing),
+        ("a mode here", |here| set_mode(&here.join("large"), 0o700), nothing),
+        ("a file is gone here", |here| fs::remove_file(here.join("a/b")).unwrap(), nothing),
+        ("a file there, in secret", nothing, |there| rewrite_in_secret(&there.join("large"))),
+        ("a mode there", nothing, |there| set_mode(&there.join("a"), 0o700)),
+        ("a new file there", nothing, |there| fs::write(there.join("new"), "new").unwrap()),
+        ("all is gone there", nothing, |there| fs::remove_dir_all(there).unwrap()),
+        ("the indexes are gone there", nothing, |there| {
+            fs::remove_dir_all(there.with_file_name(".paperclip").join("assets")).unwrap();
+        }),
+    ];
+    for (at, tools) in Kind::ALL.into_iter().enumerate() {
+        let side = Side::new(&start(), tools, &[], true);
+        let here = side.place.root().join("skills");
+        let there = side.place.remote().join(RUNTIME).join("attack/the skills");
+        fs::create_dir_all(here.join("a")).unwrap();
+        fs::write(here.join("a/b"), "one").unwrap();
+        fs::write(here.join("large"), vec![7; 200_000]).unwrap();
+        bytes_for_asset(&side, "at first");
+        // Busybox has the tools that are the most different.
+        let step = if tools == Kind::Busybox { 1 } else { 4 };
+        for (name, edit_here, edit_there) in edits.into_iter().skip(at % step).step_by(step) {
+            let what = format!("{name}, {tools:?}");
+            let bytes = bytes_for_asset(&side, &what);
+            assert!(bytes < 50_000, "before {what}: {bytes} bytes");
+            edit_here(&here);
+            edit_there(&there);
+            let bytes = bytes_for_asset(&side, &what);
+            assert!(bytes > 200_000, "after {what}: {bytes} bytes");
+            if !here.join("a/b").exists() {
+                fs::write(here.join("a/b"), "one").unwrap();
+                bytes_for_asset(&side, &what);
+            }
+        }
     }
 }
 
