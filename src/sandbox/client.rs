@@ -57,7 +57,7 @@ pub trait SandboxClient: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Download, Self::Failure>> + Send;
     /// Whether a failure passes, so that the same call may well succeed later.
     fn is_passing(&self, failure: &Self::Failure) -> bool;
-    /// Removes a file that a failed transfer left, also after an abort. It does what it can, and nobody is told more.
+    /// Removes a file that a failed transfer left, also after an abort. It does what it can, and reports no failure of its own.
     fn discard(&self, path: &str) -> impl Future<Output = ()> + Send;
     /// Removes a file.
     fn remove(&self, path: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
@@ -96,7 +96,7 @@ pub async fn before_another<C: SandboxClient>(
 /// How long is waited for a client to remove what a failed transfer left.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
-/// Removes what a failed transfer left. What went wrong before is what the caller is told, so nobody waits for long.
+/// Removes what a failed transfer left. What went wrong before is what the caller is told, so this does not wait for long.
 pub async fn clean_up<C: SandboxClient>(client: &C, paths: impl IntoIterator<Item = String>) {
     let removing = async {
         for path in paths {
@@ -119,7 +119,7 @@ impl Attachment {
         if *detached { Err(Error::Aborted) } else { Ok(detached) }
     }
 
-    /// Waits until nobody holds the memory, and lets nobody hold it again.
+    /// Waits until the memory is not held, and refuses every later hold.
     pub fn end(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = true;
     }

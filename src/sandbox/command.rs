@@ -6,7 +6,7 @@
 //!
 //! The script has its settings in a file of its own. An update brings these alone, and takes the script from the upload before.
 //!
-//! An archive may travel in parts ([`Part`]), each compressed by itself. What stands behind an archive stands behind its last
+//! An archive may travel in parts ([`Part`]), each compressed by itself. What follows an archive follows its last
 //! part, and is never compressed.
 //!
 //! Every path given here is absolute. It may hold any character but NUL.
@@ -279,7 +279,7 @@ mkdir -p "$d" && cd "$d" && {extract}rm -f "$a""#
 }
 
 /// The same by the script that came with the workspace: for an archive that came in parts or compressed, or where an `index`
-/// of the asset is to be kept under that name. Behind the last part, in its file of `size` bytes, stands the
+/// of the asset is to be kept under that name. The last part is followed, in its file of `size` bytes, by the
 /// [list](part_list) of the others.
 #[must_use]
 pub fn upload_asset_by_script(
@@ -316,7 +316,7 @@ pub struct Indexes<'a> {
     pub new: &'a str,
 }
 
-/// What stands for an index that there is not.
+/// The name that is given where there is no index.
 const NO_INDEX: &str = "none";
 
 /// Packs all of the workspace but its `.paperclip-runtime`, or what has changed since an index, which replaces an older archive, together with what the

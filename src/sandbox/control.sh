@@ -257,7 +257,7 @@ next_tick() {
 }
 
 # A line for each name of the workspace: of a directory its mode, of anything else its mode, how many names it has, its size,
-# its time, its inode, and when it was changed last. A mode begins with that digit which stands for the kind.
+# its time, its inode, and when it was changed last. The first digit of a mode is the kind.
 entries() {
     if [ "$lister" = find ]; then
         find . -mindepth 1 -path ./.paperclip-runtime -prune -o -type d -printf '%p\0014:%m\n' \
@@ -464,7 +464,7 @@ tell_assets() {
 }
 
 is_asset_unchanged() {
-    check_index "$marks/assets/$2" && (cd "$1" && tick=$(clock) && write_index "$own/asset.now") &&
+    [ ! -L "$1" ] && check_index "$marks/assets/$2" && (cd "$1" && tick=$(clock) && write_index "$own/asset.now") &&
         compare_indexes "$marks/assets/$2" "$own/asset.now" "$own/asset.differ" && [ ! -s "$own/asset.differ" ]
 }
 
@@ -568,8 +568,8 @@ compress_part() {
 }
 
 # Cuts $archive into parts of $1 bytes, a multiple of 64 KiB, from its end, so that no second archive needs room; and
-# compresses them, two at a time, with the first of the programs $2 and so on that is there. What became of it stands in
-# a line behind the first part, unless that is the whole archive as it is.
+# compresses them, two at a time, with the first of the programs $2 and so on that is there. What became of it is told in
+# a line after the first part, unless that is the whole archive as it is.
 cut_into_parts() {
     part_size=$1
     shift
@@ -724,7 +724,7 @@ without)
 asset)
     asset=$1 archive=$2 parts=$2.parts asset_index=$3
     shift 3
-    # The list of the other parts stands behind the last one.
+    # The list of the other parts follows the last one.
     tail -c +"$(($2 + 1))" "$archive$1" > "$parts" && check_parts "$@" || exit
     index=$marks/assets/$asset_index
     [ -z "$asset_index" ] || { mkdir -p "$marks/assets" && rm -f "${index%.*}".*; } || exit
@@ -732,7 +732,7 @@ asset)
     find_lister
     began=$(clock 2>/dev/null)
     # Toybox refuses an archive without an entry.
-    [ ! -s "$parts" ] && [ "$last_size" -le 1024 ] || extract_parts || exit
+    [ ! -s "$parts" ] && [ "$last_codec" = none ] && [ "$last_size" -le 1024 ] || extract_parts || exit
     rm -f "$archive" "$archive".[0-9]* "$parts" || exit
     # Without an index all of the asset is sent again.
     { [ -n "$asset_index" ] && [ -n "$began" ] && next_tick && write_index "$index" "$began"; } 2>/dev/null ||

@@ -73,7 +73,7 @@ pub async fn fetch<C: SandboxClient>(
 }
 
 impl<D: Bytes + 'static> Rest<D> {
-    /// Reads the further parts in their order, and removes them from the sandbox, until all are read or nobody wants them.
+    /// Reads the further parts in their order, and removes them from the sandbox, until all are read or no more are wanted.
     pub async fn bring<C: SandboxClient<Download = D>>(
         self,
         client: &C,

@@ -17,7 +17,7 @@ use crate::exclude::PathSet;
 use crate::path::RelativePath;
 use crate::tree::entry::{Digest, PERMISSIONS};
 
-/// What stands between a name and what is said about it.
+/// The byte between a name and what is said about it.
 const SEPARATOR: u8 = 1;
 
 /// How many entries are written down at a time.

@@ -926,7 +926,7 @@ async fn pack_asset<C: SandboxClient>(
     Ok((Ready::Packed { memory, size, contents }, Some(digest)))
 }
 
-/// Behind an asset's archive stands the list of its parts but the last: nothing where there is one.
+/// What follows an asset's archive: the list of its parts but the last, which is empty where there is one.
 fn asset_tail() -> Tail {
     Arc::new(|earlier: &[Part], _: Option<&Contents>, _| part_list(earlier).into_bytes())
 }

@@ -25,7 +25,7 @@ pub struct Archive {
     pub entries: usize,
     /// How many bytes it has before it is compressed.
     pub archive_bytes: u64,
-    /// How many bytes travelled, with what stands behind the archive.
+    /// How many bytes travelled, with what follows the archive.
     pub sent_bytes: u64,
     /// In how many parts: none where the sandbox had it already.
     pub parts: usize,

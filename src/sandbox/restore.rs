@@ -100,14 +100,14 @@ impl Packed {
         }
     }
 
-    /// What the sandbox's tar said, where it failed. (Before that stands its exit status, in the first line.)
+    /// What the sandbox's tar said, where it failed. (Its exit status comes before that, in the first line.)
     fn into_messages(self) -> Option<String> {
         let Self::Partly(told) = self else { return None };
         Some(told.splitn(2, |&byte| byte == b'\n').nth(1).map_or_else(String::new, readable))
     }
 }
 
-/// What GNU tar says of a file that somebody writes while it is read, such as a log. Its exit status is 1 then, as if
+/// What GNU tar says of a file that is written while it is read, such as a log. Its exit status is 1 then, as if
 /// something were missing. It says the same of a folder, and there something may be.
 const CHANGED: &[u8] = b": file changed as we read it";
 

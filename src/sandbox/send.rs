@@ -76,7 +76,7 @@ pub struct Delivered {
     pub earlier: Vec<Part>,
     /// The last part.
     pub last: Part,
-    /// The size of the last part's file, with what stands behind the archive.
+    /// The size of the last part's file, with what follows the archive.
     pub last_file: u64,
     /// How many bytes were packed.
     pub packed: u64,
@@ -84,7 +84,7 @@ pub struct Delivered {
     pub sent: u64,
 }
 
-/// What stands behind an archive, once the parts before the last one, and what was packed, are known.
+/// What follows an archive, once the parts before the last one, and what was packed, are known.
 /// Its length does not depend on what was packed, so it may be asked for before that is known.
 pub type Tail = Arc<dyn Fn(&[Part], Option<&Contents>, u64) -> Vec<u8> + Send + Sync>;
 
@@ -282,7 +282,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         empty: Receiver<U>,
         cancel: &Cancel,
     ) -> Self {
-        // What stands behind the archive is to fit the last part, unless it is a large part of that itself.
+        // What follows the archive is to fit the last part, unless it is a large part of that itself.
         let cut = way.cut_bytes();
         let parts = usize::try_from(size / cut).unwrap_or(usize::MAX) + 2;
         let longest = vec![Part { size: cut, codec: Codec::Gzip }; parts.min(1 << 20)];
@@ -293,7 +293,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         Self { part, spare, room, rest: size, earlier, packed, tail, way, attachment, events, empty, cancel }
     }
 
-    /// Packs and cuts; then sends the last part with what stands behind the archive.
+    /// Packs and cuts; then sends the last part with what follows the archive.
     fn cut(mut self, layout: &Layout, cancel: &Cancel) -> Result<Delivered> {
         let contents = layout.stream(true, &mut self, cancel)?;
         let (last, last_file) = self.finish(&contents)?;
@@ -317,7 +317,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
     }
 
     fn give(&self, event: Event<U>) -> Result<()> {
-        // Nobody takes it once sending has failed.
+        // It is not taken any more once sending has failed.
         self.events.blocking_send(event).map_err(|_| Error::Aborted)
     }
 
@@ -428,7 +428,7 @@ impl<C: SandboxClient> Flight<'_, C> {
             match event {
                 Event::Need(size) => {
                     let allocated = self.client.allocate(size).await.map_err(RunError::Client)?;
-                    // Nobody takes it once packing has failed, which is told then.
+                    // It is not taken any more once packing has failed, which is told then.
                     drop(memory.send(allocated).await);
                 }
                 Event::Send(part) => {
@@ -456,7 +456,7 @@ impl<C: SandboxClient> Flight<'_, C> {
     fn start(&mut self, part: Made<C::Upload>) {
         let number = self.begun;
         self.begun += 1;
-        // Where nobody waits for it any longer, packing has failed, which is told then.
+        // Where it is not waited for any more, packing has failed, which is told then.
         part.started.send(()).unwrap_or_default();
         let (client, way, total) = (self.client.clone(), self.way.clone(), self.total);
         let (label, path) = (self.label.to_owned(), part_path(self.path, number));

@@ -139,7 +139,7 @@ impl Changes {
         }
         let unchanged = base.iter().filter(|(path, _)| !told(path));
         let mut whole: Snapshot = unchanged.map(|(path, entry)| (path.clone(), entry.clone())).collect();
-        // What was told replaces what the base has; a directory that only stands above something is the base's.
+        // What was told replaces what the base has; a directory that came only as the parent of something is the base's.
         whole.extend(came.into_iter().filter(|(path, _)| told(path)));
         let has_no_children = |path: &RelativePath| {
             let below = [path.as_bytes(), b"/"].concat();
@@ -249,7 +249,7 @@ mod tests {
             ("something came that was not told", "a:1", "", "b:2", None),
             ("something came that is told to be gone", "a:1", "g ./a", "a:2", None),
             ("a change of what was not told to be one", "a:1", "", "a:2", None),
-            ("a directory that nobody told", "a:1", "f ./d/b", "d:? d/b:2", None),
+            ("a directory that was not told", "a:1", "f ./d/b", "d:? d/b:2", None),
             ("a directory that is a file in the base", "d:1", "f ./d/b", "d:? d/b:2", None),
             ("a directory is gone and its file is not", "d:d d/b:2", "g ./d", "", None),
             ("a directory became a file and its file stays", "d:d d/b:2", "f ./d", "d:3", None),

@@ -1,7 +1,7 @@
 //! The parts of an archive: their names, sizes and codecs. Pure.
 //!
 //! The first part is the file of the archive's own name, the second has `.2` behind it, and so on. All but the last hold the
-//! same number of bytes before they are compressed. What is known of the parts of a download stands in a line behind the
+//! same number of bytes before they are compressed. What is known of the parts of a download is in a line after the
 //! first one, the *trailer*; a download without one is a single part, not compressed.
 
 pub use crate::archive::codec::Codec;

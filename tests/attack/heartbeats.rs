@@ -398,7 +398,7 @@ fn bytes_for_asset(side: &Side, what: &str) -> usize {
 fn an_asset_is_sent_again_only_where_it_has_changed_on_either_side() {
     type Edit = (&'static str, fn(&Path), fn(&Path));
     let nothing: fn(&Path) = |_| {};
-    let edits: [Edit; 8] = [
+    let edits: [Edit; 9] = [
         ("a file here", |here| fs::write(here.join("a/b"), "changed").unwrap(), nothing),
         ("a mode here", |here| set_mode(&here.join("large"), 0o700), nothing),
         ("a file is gone here", |here| fs::remove_file(here.join("a/b")).unwrap(), nothing),
@@ -406,6 +406,11 @@ fn an_asset_is_sent_again_only_where_it_has_changed_on_either_side() {
         ("a mode there", nothing, |there| set_mode(&there.join("a"), 0o700)),
         ("a new file there", nothing, |there| fs::write(there.join("new"), "new").unwrap()),
         ("all is gone there", nothing, |there| fs::remove_dir_all(there).unwrap()),
+        ("it is a link to itself elsewhere", nothing, |there| {
+            let elsewhere = there.with_file_name("elsewhere");
+            fs::rename(there, &elsewhere).unwrap();
+            symlink(elsewhere, there).unwrap();
+        }),
         ("the indexes are gone there", nothing, |there| {
             fs::remove_dir_all(there.with_file_name(".paperclip").join("assets")).unwrap();
         }),
