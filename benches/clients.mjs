@@ -3,11 +3,13 @@
 //     node benches/clients.mjs [client…]
 //
 // Each client runs in a process of its own, and what stands for its sandbox in another one, so that only the client and
-// its SDK are measured. An idle process is watched meanwhile: what stalls it is the machine. Prints a table for
+// its SDK are measured. Of the longest stall, what this process itself worked is told apart: of the turns of the event
+// loop, the one with the most processor time. A busy machine makes the stall longer, and hardly that. An idle process is watched meanwhile: what stalls it is the machine. Prints a table for
 // docs/clients.md.
 
 import { fork, execFileSync } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
@@ -159,6 +161,32 @@ async function memory() {
   return Number(/^RssAnon:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
 }
 
+/** How long this thread has had a processor, in milliseconds. */
+function processorTime() {
+  return Number(readFileSync("/proc/thread-self/schedstat", "latin1").split(" ")[0]) / 1e6;
+}
+
+/**
+ * Watches the turns of the event loop for the most processor time that one took, in milliseconds, which the function
+ * that it gives ends and tells.
+ */
+function watchedTurns() {
+  let most = 0;
+  let last = processorTime();
+  const look = () => {
+    const now = processorTime();
+    most = Math.max(most, now - last);
+    last = now;
+    timer = setTimeout(look, 1);
+  };
+  let timer = setTimeout(look, 1);
+  return () => {
+    look();
+    clearTimeout(timer);
+    return most;
+  };
+}
+
 /**
  * What `work` costs, above what is idle now and `own` bytes that it hands over or back.
  *
@@ -172,13 +200,15 @@ async function measured(own, work) {
   const looking = setInterval(() => void memory().then((now) => (highest = Math.max(highest, now))), 10);
   const delay = monitorEventLoopDelay({ resolution: 1 });
   delay.enable();
+  const turns = watchedTurns();
   const start = performance.now();
   await work();
   const seconds = (performance.now() - start) / 1000;
+  const worked = turns();
   highest = Math.max(highest, await memory());
   delay.disable();
   clearInterval(looking);
-  return { mib: Math.max(0, highest - idle - own) / MIB, stall: delay.max / 1e6, seconds };
+  return { mib: Math.max(0, highest - idle - own) / MIB, stall: delay.max / 1e6, worked, seconds };
 }
 
 /**
@@ -230,13 +260,15 @@ async function started(...args) {
 /** @param {string[]} names */
 async function main(names) {
   const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8" }).trim();
-  /** @param {{ mib: number, stall: number, seconds: number }} cost */
-  const cell = ({ mib, stall, seconds }) =>
-    `${Math.round(mib)} MiB | ${Math.round(stall)} ms | ${seconds.toFixed(1)} s`;
+  /** @param {{ mib: number, stall: number, worked: number, seconds: number }} cost */
+  const cell = ({ mib, stall, worked, seconds }) =>
+    `${Math.round(mib)} MiB | ${Math.round(stall)} ms (${Math.round(worked)}) | ${seconds.toFixed(1)} s`;
   console.log(
     `${BYTES / 1e6} MB, commit ${commit}, Node ${process.version}, ${os.availableParallelism()} CPUs\n`,
   );
-  console.log("| client | up: memory | stall | time | down: memory | stall | time | an idle process |");
+  console.log(
+    "| client | up: memory | stall (worked) | time | down: memory | stall (worked) | time | an idle process |",
+  );
   console.log("| --- | --- | --- | --- | --- | --- | --- | --- |");
   for (const name of names) {
     const folder = await mkdtemp(path.join(os.tmpdir(), "bench-clients-"));

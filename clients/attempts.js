@@ -219,9 +219,11 @@ function mark(error, retryable) {
  * @param {AbortSignal} signal
  * @param {() => Promise<T>} attempt
  * @param {(error: unknown) => boolean} [passes] whether an error is worth another attempt
+ * @param {boolean} [isWhole] whether these attempts are a call. Those of a part of one leave the error as it is: the whole
+ *   may be worth another attempt where the part is not
  * @returns {Promise<T>}
  */
-async function retried(signal, attempt, passes = isPassing) {
+async function retried(signal, attempt, passes = isPassing, isWhole = true) {
   for (let failures = 1; ; failures += 1) {
     try {
       return await attempt();
@@ -231,7 +233,7 @@ async function retried(signal, attempt, passes = isPassing) {
       const isSpent = typeof error === "object" && error !== null && spent.has(error);
       const wait = mayPass && !isSpent ? pauseAfter(failures, error) : undefined;
       if (wait === undefined) {
-        mark(error, mayPass);
+        if (mayPass || isWhole) mark(error, mayPass);
         if (mayPass && !isSpent) spent.add(/** @type {object} */ (error));
         throw error;
       }

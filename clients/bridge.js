@@ -24,7 +24,7 @@ const {
 const {
   checkedCount,
   checkedLimits,
-  checkedObject,
+  checkedOptions,
   checkedPath,
   checkedRunOptions,
   checkedText,
@@ -124,7 +124,15 @@ function createCloudflareBridgeClient(options) {
     partBytes = DEFAULT_PART_BYTES,
     concurrency = DEFAULT_CONCURRENCY,
     ...limits
-  } = checkedObject("options", options);
+  } = checkedOptions(options, [
+    "url",
+    "token",
+    "sandboxId",
+    "apiPrefix",
+    "workspace",
+    "partBytes",
+    "concurrency",
+  ]);
   const base = checkedUrl(url);
   checkedText("token", token);
   if (token !== undefined && !/^[\x21-\x7e]+$/.test(token)) {

@@ -72,6 +72,12 @@ export interface CloudflareClientOptions extends CloudflareSleepOptions, Transfe
    * (`SANDBOX_TRANSPORT=rpc`); over another one the SDK refuses them. Default: false.
    */
   streams?: boolean;
+  /** Of the SDK's `getSandbox`, as the four after it: taken, so that both can be given the same options, and not used. */
+  containerTimeouts?: object;
+  enableDefaultSession?: boolean;
+  labels?: object;
+  normalizeId?: boolean;
+  transport?: string;
   /** For tests. Default: `globalThis`. */
   timers?: RefreshTimers;
 }

@@ -16,6 +16,7 @@ const {
   checkedCount,
   checkedLimits,
   checkedObject,
+  checkedOptions,
   checkedPath,
   checkedRunOptions,
   commandFailed,
@@ -45,6 +46,15 @@ const UNIT_MS = { s: 1_000, m: 60_000, h: 3_600_000 };
  * Durable Object may carry, and are written and read in one go without a stall.
  */
 const DEFAULT_CHUNK_BYTES = 2 * 1024 * 1024;
+
+/** What the SDK's `getSandbox` takes and this client has no use for. The same options may be given to both. */
+const OPTIONS_OF_THE_SDK = /** @type {const} */ ([
+  "containerTimeouts",
+  "enableDefaultSession",
+  "labels",
+  "normalizeId",
+  "transport",
+]);
 
 /** How long the client's own short commands may take, in milliseconds. */
 const HOUSEKEEPING_MS = 60_000;
@@ -92,7 +102,14 @@ function createCloudflareClient(sandbox, options = {}) {
     streams = false,
     timers,
     ...limits
-  } = checkedObject("options", options);
+  } = checkedOptions(options, [
+    "sleepAfter",
+    "keepAlive",
+    "chunkBytes",
+    "streams",
+    "timers",
+    ...OPTIONS_OF_THE_SDK,
+  ]);
   checkedCount("chunkBytes", chunkBytes, 1);
   for (const [name, value] of Object.entries({ keepAlive, streams })) {
     if (typeof value !== "boolean") throw invalidType(name, "must be true or false", value);
@@ -165,7 +182,7 @@ function createCloudflareClient(sandbox, options = {}) {
         await sandbox.writeFile(remotePath, content, { encoding: "base64" });
         heard.throwIfAborted();
       });
-    await retried(signal, write, isAnswered);
+    await retried(signal, write, isAnswered, false);
   }
 
   /**

@@ -22,7 +22,7 @@ const {
   path,
 } = require("../js/node.js");
 
-const { checkedDuration, checkedPath, invalidArgument } = require("./errors.js");
+const { checkedDuration, checkedNames, checkedPath, invalidArgument } = require("./errors.js");
 const { quoted } = require("./shell.js");
 
 /** @typedef {import("../index.js").SandboxManagedRuntimeClient} Client */
@@ -398,7 +398,12 @@ const CHECKS = [
  * @returns {Promise<import("./conformance.js").ConformanceResult>}
  */
 async function checkSandboxClient(clientOrCreate, options) {
-  const { workDir, only, log = console.log, limitMs = DEFAULT_LIMIT_MS } = options;
+  const {
+    workDir,
+    only,
+    log = console.log,
+    limitMs = DEFAULT_LIMIT_MS,
+  } = checkedNames(options, ["workDir", "only", "log", "limitMs"]);
   const base = path.posix.join(checkedPath(workDir), `conformance-${crypto.randomUUID()}`);
   const limit = checkedDuration("limitMs", limitMs);
   const unknown = only?.find((wanted) => !CHECKS.some(({ name }) => name === wanted));

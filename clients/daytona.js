@@ -18,6 +18,7 @@ const {
 const {
   checkedLimits,
   checkedObject,
+  checkedOptions,
   checkedPath,
   checkedRunOptions,
   commandFailed,
@@ -72,7 +73,7 @@ const ERRORS_ONLY = "exec 2>&1 >/dev/null\n";
  */
 function createDaytonaClient(sandbox, options = {}) {
   checkedObject("sandbox", sandbox, "must be a Sandbox of the @daytonaio/sdk package");
-  const { timers, ...limits } = checkedObject("options", options);
+  const { timers, ...limits } = checkedOptions(options, ["timers"]);
   const { deadlineMs, maxDownloadBytes } = checkedLimits(limits);
   const alive = keptAlive({ refresh: () => sandbox.refreshActivity?.(), intervalMs: REFRESH_MS, timers });
   const transferSeconds = Math.ceil(deadlineMs / 1000) + SLACK_S;

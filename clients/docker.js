@@ -6,7 +6,7 @@ const { spawn } = require("../js/node.js").childProcess;
 const {
   checkedCount,
   checkedLimits,
-  checkedObject,
+  checkedOptions,
   checkedText,
   checkedTexts,
   invalidArgument,
@@ -75,7 +75,16 @@ function createDockerClient(options) {
     pod,
     maxSessions = DEFAULT_SESSIONS,
     ...limits
-  } = checkedObject("options", options);
+  } = checkedOptions(options, [
+    "container",
+    "engine",
+    "command",
+    "user",
+    "workdir",
+    "namespace",
+    "pod",
+    "maxSessions",
+  ]);
   if (!Object.hasOwn(PREFIX, engine)) {
     throw invalidArgument("engine", `must be one of ${Object.keys(PREFIX).join(", ")}`, engine);
   }

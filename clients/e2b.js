@@ -6,6 +6,7 @@ const {
   checkedDuration,
   checkedLimits,
   checkedObject,
+  checkedOptions,
   checkedPath,
   checkedRunOptions,
   checkedText,
@@ -63,7 +64,7 @@ function createE2bClient(sandbox, options = {}) {
     gzip = false,
     timers,
     ...limits
-  } = checkedObject("options", options);
+  } = checkedOptions(options, ["lifetimeMs", "user", "gzip", "timers"]);
   const lifetime = checkedDuration("lifetimeMs", lifetimeMs, SHORTEST_LIFETIME_MS);
   checkedText("user", user);
   if (typeof gzip !== "boolean") throw invalidType("gzip", "must be true or false", gzip);

@@ -235,6 +235,69 @@ function checkedCount(argument, value, least, most = Number.MAX_SAFE_INTEGER) {
   return value;
 }
 
+/** The options that every client has. */
+const LIMITS = /** @type {const} */ (["deadlineMs", "maxDownloadBytes"]);
+
+/** The most single changes (a letter more, fewer or another) that turn a misspelt name into the one that is suggested. */
+const LARGEST_SLIP = 2;
+
+/**
+ * `options` if it is an object without names that mean nothing: a misspelt one would be ignored otherwise. The value
+ * of such an option is not shown: it may be a secret.
+ *
+ * @template {object} T
+ * @param {T} options
+ * @param {readonly (keyof T & string)[]} known
+ * @returns {T}
+ */
+function checkedNames(options, known) {
+  checkedObject("options", options);
+  for (const name of Object.keys(options)) {
+    if (known.some((other) => other === name)) continue;
+    const names = /** @type {string[]} */ ([...known]);
+    const [nearest] = names
+      .map((other) => ({ other, slip: editDistance(name.toLowerCase(), other.toLowerCase()) }))
+      .filter(({ other, slip }) => slip <= LARGEST_SLIP && slip <= other.length / 2)
+      .toSorted((left, right) => left.slip - right.slip);
+    const hint = nearest
+      ? `Did you mean '${nearest.other}'?`
+      : `These are known: ${names.toSorted().join(", ")}.`;
+    const error = new TypeError(`The argument 'options' has an unknown option '${name}'. ${hint}`);
+    throw Object.assign(error, { code: "ERR_INVALID_ARG_VALUE" });
+  }
+  return options;
+}
+
+/**
+ * The options of a client, as {@link checkedNames} has it.
+ *
+ * @template {import("./limits.js").TransferLimits} T
+ * @param {T} options
+ * @param {readonly (keyof T & string)[]} names the client's own, beside its {@link LIMITS}
+ */
+function checkedOptions(options, names) {
+  return checkedNames(options, [...names, ...LIMITS]);
+}
+
+/**
+ * How many letters must be inserted, deleted or replaced to make one text of the other.
+ *
+ * @param {string} from
+ * @param {string} to
+ */
+function editDistance(from, to) {
+  let row = Array.from({ length: to.length + 1 }, (_, column) => column);
+  for (const [index, letter] of [...from].entries()) {
+    const next = [index + 1];
+    for (let column = 1; column <= to.length; column += 1) {
+      const replaced = (row[column - 1] ?? 0) + (letter === to[column - 1] ? 0 : 1);
+      next.push(Math.min(replaced, (row[column] ?? 0) + 1, (next[column - 1] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row[to.length] ?? 0;
+}
+
 /** How long a call may take in all, unless the caller says otherwise, in milliseconds: an hour. */
 const DEFAULT_DEADLINE_MS = 3_600_000;
 
@@ -271,7 +334,9 @@ module.exports = {
   checkedCount,
   checkedDuration,
   checkedLimits,
+  checkedNames,
   checkedObject,
+  checkedOptions,
   checkedPath,
   checkedRunOptions,
   checkedText,

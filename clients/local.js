@@ -14,6 +14,7 @@ const { attempted, limited, untilAborted } = require("./attempts.js");
 const {
   checkedLimits,
   checkedObject,
+  checkedOptions,
   checkedPath,
   checkedRunOptions,
   checkedText,
@@ -32,7 +33,7 @@ const BLOCK_BYTES = 256 * 1024;
  * @returns {import("../index.js").SandboxManagedRuntimeClient}
  */
 function createLocalClient(options = {}) {
-  const { root, shell = "sh", env, ...limits } = checkedObject("options", options);
+  const { root, shell = "sh", env, ...limits } = checkedOptions(options, ["root", "shell", "env"]);
   const { deadlineMs, maxDownloadBytes } = checkedLimits(limits);
   checkedText("root", root);
   checkedText("shell", shell);

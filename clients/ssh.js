@@ -13,7 +13,7 @@ const {
   callTimedOut,
   checkedCount,
   checkedLimits,
-  checkedObject,
+  checkedOptions,
   checkedText,
   checkedTexts,
   commandFailed,
@@ -85,7 +85,15 @@ function createSshClient(options) {
     sshCommand = "ssh",
     maxSessions = DEFAULT_SESSIONS,
     ...limits
-  } = checkedObject("options", options);
+  } = checkedOptions(options, [
+    "host",
+    "port",
+    "user",
+    "identityFile",
+    "sshOptions",
+    "sshCommand",
+    "maxSessions",
+  ]);
   if (typeof host !== "string" || host === "" || host.startsWith("-") || host.includes("\0")) {
     throw invalidArgument("host", "must be a host name or an alias of ssh's configuration", host);
   }

@@ -1,7 +1,8 @@
 import { createReadStream } from "node:fs";
 import { readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { describe, expect, it, onTestFinished } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { ATTEMPTS } from "../../clients/attempts.js";
 import { cloudflareSandboxOptions, createCloudflareClient } from "../../clients/cloudflare.js";
 import { cloudflareSandbox } from "./cloudflare-sandbox.mjs";
 import { PLACES } from "./cutting-proxy.mjs";
@@ -12,10 +13,12 @@ import {
   distinct,
   isRunning,
   manualTimers,
+  pace,
   processIds,
   SLOW,
   temporaryFolder,
   until,
+  withManualTime,
   withQuickRetries,
 } from "./support.mjs";
 
@@ -220,6 +223,66 @@ describe("the Cloudflare client", () => {
     }
     expect(cuts).toBe(2 * PLACES.length);
     expect((await readdir(folder)).toSorted()).toEqual(PLACES.map(String).toSorted());
+  });
+
+  it.each([false, true])(
+    "counts a transfer as lost when nothing has moved for a minute, and tries it again (streams: %s)",
+    async (streams) => {
+      withManualTime();
+      const sandbox = newSandbox();
+      const calls = [];
+      for (const method of ["writeFile", "readFile"]) {
+        sandbox[method] = () => {
+          calls.push(method);
+          return new Promise(() => {});
+        };
+      }
+      sandbox.exec = async () => ({ exitCode: 0, stdout: "1000", stderr: "" });
+      const client = createCloudflareClient(sandbox, { streams, chunkBytes: 100 });
+      for (const [method, transfer] of [
+        ["writeFile", () => client.writeFile("/work/file", distinct(1_000))],
+        ["readFile", () => client.readFile("/work/file")],
+      ]) {
+        calls.length = 0;
+        const lost = expect(transfer(), method).rejects.toMatchObject({
+          code: "ERR_SANDBOX_CONNECTION_LOST",
+          message: expect.stringContaining("Nothing moved for 60000 ms."),
+          retryable: true,
+        });
+        for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
+          await until(() => calls.length === attempt);
+          await vi.advanceTimersByTimeAsync(59_999);
+          expect(calls).toHaveLength(attempt);
+          // The call that hangs has some time left to clean up.
+          await vi.advanceTimersByTimeAsync(1 + pace.graceMs);
+        }
+        await lost;
+        expect(calls).toEqual(Array(ATTEMPTS).fill(method));
+      }
+    },
+  );
+
+  it("does not count a slow stream as lost while something moves", async () => {
+    withManualTime();
+    const sandbox = newSandbox();
+    sandbox.exec = async () => ({ exitCode: 0, stdout: "1000", stderr: "" });
+    let given = 0;
+    sandbox.readFile = async () => ({
+      content: (async function* () {
+        for (; given < 10; given += 1) {
+          await new Promise((resolve) => setTimeout(resolve, 59_000));
+          yield Buffer.alloc(100, given);
+        }
+      })(),
+    });
+    const client = createCloudflareClient(sandbox, { streams: true, chunkBytes: 100 });
+    const reading = client.readFile("/work/file");
+    for (let chunk = 1; chunk <= 10; chunk += 1) {
+      await until(() => vi.getTimerCount() >= 3);
+      await vi.advanceTimersByTimeAsync(59_000);
+      await until(() => given === chunk);
+    }
+    expect(await reading).toHaveLength(1_000);
   });
 
   it("stops a transfer where the caller aborts, with the reason, and leaves nothing beside it", async () => {

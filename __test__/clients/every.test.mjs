@@ -236,6 +236,25 @@ describe.each(Object.entries(CREATE))("options of the %s client", (_, create) =>
     }
   });
 
+  it.each([
+    ["deadlinMs", "Did you mean 'deadlineMs'?"],
+    ["maxdownloadbyte", "Did you mean 'maxDownloadBytes'?"],
+    ["colour", "deadlineMs, "],
+  ])(
+    "that are unknown, as %s, are refused by name, with what may be meant, without the value",
+    (name, hint) => {
+      for (const value of ["a secret", undefined]) {
+        expect(() => create({ [name]: value })).toThrow(
+          expect.objectContaining({
+            code: "ERR_INVALID_ARG_VALUE",
+            message: expect.stringMatching(new RegExp(`'${name}'.*${hint.replace("?", "\\?")}`)),
+          }),
+        );
+        expect(() => create({ [name]: value })).not.toThrow("secret");
+      }
+    },
+  );
+
   it("that are no object are refused", () => {
     for (const options of [null, 5, "options", [], true]) {
       expect(() => create(options), String(options)).toThrow(
@@ -246,6 +265,16 @@ describe.each(Object.entries(CREATE))("options of the %s client", (_, create) =>
       );
     }
   });
+});
+
+it("a misspelt name is told with the name that is nearest", () => {
+  expect(() => createSshClient({ hots: "host" })).toThrow("Did you mean 'host'?");
+  expect(() => createDockerClient({ contaner: "box" })).toThrow("Did you mean 'container'?");
+  expect(() => createLocalClient({ Root: "/" })).toThrow("Did you mean 'root'?");
+  // Nothing is near to it.
+  expect(() => createLocalClient({ x: 1 })).toThrow(
+    "These are known: deadlineMs, env, maxDownloadBytes, root, shell.",
+  );
 });
 
 it.each([

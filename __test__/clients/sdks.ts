@@ -10,6 +10,7 @@ import type {
   SandboxManagedRuntimeClient,
 } from "@paperclipai/sandbox-managed-runtime";
 import {
+  type CloudflareClientOptions,
   type CloudflareSandbox,
   cloudflareSandboxOptions,
   createCloudflareBridgeClient,
@@ -44,6 +45,12 @@ export const closed: Promise<void> = ssh.close();
 
 // The SDK keeps `renewActivityTimeout` out of its interface, but the class has it.
 export const renewed: CloudflareSandbox = Object.assign(cloudflare, container);
+
+// Options made for `getSandbox` fit the client too, all of them: an option that is unknown to it is refused.
+type Unknown = Exclude<keyof SandboxOptions, keyof CloudflareClientOptions>;
+export const unknown: [Unknown] extends [never] ? true : Unknown = true;
+declare const ofTheSdk: SandboxOptions;
+export const same: Accepted = createCloudflareClient(cloudflare, ofTheSdk);
 
 // What is made for `getSandbox` is what it takes, with the overrides that it was given.
 export const plain: SandboxOptions = cloudflareSandboxOptions();
