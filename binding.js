@@ -36,6 +36,7 @@ const { version } = require("./js/version.js");
  * What the binary exports: `npm run build` makes these types of `src/node/`.
  *
  * @typedef {typeof import("./native.js")} Binding
+ * @typedef {import("./native.js").Answer} Answer
  * @typedef {import("./native.js").Canceller} Canceller
  * @typedef {import("./native.js").Dispatch} Dispatch
  * @typedef {import("./native.js").Pieces} Pieces

@@ -50,7 +50,7 @@ export interface SandboxTransferProgressOptions {
    * `totalBytes` is `null` where the size is not known.
    */
   onProgress?: (transferredBytes: number, totalBytes: number | null) => void | Promise<void>;
-  /** The caller's signal, where there is one: an abort may stop the transfer itself. Nobody waits for it then. */
+  /** The caller's signal, where there is one: an abort may stop the transfer itself. Its outcome is ignored then. */
   signal?: AbortSignal;
 }
 
@@ -77,7 +77,7 @@ export interface SandboxManagedRuntimeClient {
   remove(remotePath: string): Promise<void>;
   /**
    * Runs a command line of POSIX `sh`; rejects when it fails or takes longer than `timeoutMs` milliseconds. `signal`
-   * is the caller's, where there is one: an abort may stop the command. Nobody waits for it then.
+   * is the caller's, where there is one: an abort may stop the command. Its outcome is ignored then.
    */
   run(command: string, options: { timeoutMs: number; signal?: AbortSignal }): Promise<void>;
   /**
@@ -141,7 +141,7 @@ export interface RestoreReport {
   /** What the sandbox deleted but stays, because it was changed here. */
   kept: string[];
   /**
-   * Where both sides had changed the same path and the sandbox's version stands now. `keptAt` is where the local
+   * Paths that both sides had changed: the sandbox's version is in place now. `keptAt` is where the local
    * version is (relative to the workspace).
    */
   conflicts: { path: string; keptAt: string }[];
@@ -177,6 +177,8 @@ export interface RestoreReport {
   sensitive: { path: string; reason: string }[];
   /** How many entries the sandbox held. */
   entries: number;
+  /** Whether all that the sandbox holds was downloaded, or what had changed there. */
+  transfer: "full" | "changes";
   /** Whether the sandbox's tar failed and a second, tolerant way was taken: nothing was deleted then. */
   tolerant: boolean;
   /** What the sandbox's tar said in that case; otherwise empty. */
@@ -208,10 +210,12 @@ export interface PrepareReportArchive {
   entries: number;
   /** How many bytes it has before it is compressed. */
   archiveBytes: number;
-  /** How many bytes travelled, with what stands behind the archive. Failed attempts do not count. */
+  /** How many bytes were sent, including the script behind the archive. Failed attempts do not count. */
   sentBytes: number;
   /** In how many parts: 0 where the sandbox had an asset already, so that nothing was sent. */
   parts: number;
+  /** Whether all of the folder was sent, or what the sandbox did not have. Assets are always sent in full. */
+  transfer: "full" | "changes";
   /** Whether any part was compressed. */
   compression: "none" | "gzip";
   /** The steps in order. */
@@ -259,7 +263,11 @@ export interface PrepareSandboxManagedRuntimeInput {
   preserveAbsentOnRestore?: string[];
   /** Further folders to upload, each to its own folder beside the workspace. Default none. */
   assets?: SandboxManagedRuntimeAsset[];
-  /** Gets throttled progress lines such as `[paperclip] Syncing workspace to sandbox: 40% (4.8/12.0 MB)`. */
+  /**
+   * Gets throttled progress lines such as `[paperclip] Syncing workspace to sandbox: 40% (4.8/12.0 MB)`, after a second
+   * with the rate and the time left (`, 2.0 MB/s, 4 s left`). Other steps (packing, extracting, checking, applying) that
+   * take longer than five seconds are told of every five seconds: `[paperclip] Packing workspace for sandbox (12.0 MB): 5 s so far`.
+   */
   onProgress?: RuntimeProgressSink;
   /** Gets the run's steps, and the progress lines as messages. */
   onRuntimeProgress?: RuntimeStatusSink;
@@ -324,7 +332,7 @@ export interface RestoreWorkspaceOptions {
   signal?: AbortSignal;
 }
 
-/** A workspace that stands in its sandbox. A plain object: spread it, take methods off it. */
+/** A workspace that is in its sandbox. A plain object: it can be spread, and its methods work detached. */
 export interface PreparedSandboxManagedRuntime {
   /** The very `spec` that was passed in. */
   spec: SandboxRemoteExecutionSpec;

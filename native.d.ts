@@ -4,11 +4,8 @@
 /** See src/node/promise.rs. */
 type Promised<T> = Promise<T>;
 
-/**
- * Makes a client call for the binding. Resolves with the memory of an upload, with a function that gives what was read, with
- * nothing, or with what is known of a failure.
- */
-export type Dispatch = (request: Request) => Promise<Uint8Array | (() => Uint8Array) | Failure | undefined>;
+/** Makes a client call for the binding. It never rejects: what the client throws is an answer. */
+export type Dispatch = (request: Request) => Promise<Answer>;
 
 /** A merge that holds its target's lock. */
 export declare class BegunMerge {
@@ -55,6 +52,16 @@ export declare class SnapshotWriter {
 
 export declare function acquireMergeLock(input: string): Promised<HeldLock>
 
+/** The result of a [`Request`]: one of the fields, or none where there is nothing to return. */
+export interface Answer {
+  /** Zeroed memory for an upload, of `allocate`. */
+  memory?: Uint8Array
+  /** Returns the bytes that were read, of `readFile`. */
+  read?: () => Uint8Array
+  /** The failure of any call. */
+  failure?: Failure
+}
+
 export declare function beginMerge(input: string, baseline: SnapshotWriter): Promised<BegunMerge>
 
 export declare function captureSnapshot(root: string, exclude: string): Promised<Pieces>
@@ -88,14 +95,16 @@ export declare function readEntry(rootDir: string, relative: string): Promised<s
 /** A request to `index.js`. */
 export interface Request {
   /** The operation. */
-  op: "allocate" | "release" | "discard" | "makeDir" | "writeFile" | "readFile" | "remove" | "run"
-  /** The remote path or the command. */
+  op: "allocate" | "release" | "discard" | "makeDir" | "writeFile" | "readFile" | "remove" | "run" | "step"
+  /** The remote path or the command; for `step` the step's name. */
   target: string
   /** The number of an upload's memory, for `allocate`, `release` and `writeFile`. */
   upload: number
   /** How many bytes to allocate. */
   size: number
-  /** The part of an archive that is transferred; absent for other calls. */
+  /** For how many milliseconds a step has taken so far. */
+  took: number
+  /** The part of an archive that is transferred, or what a step works on; absent for other calls. */
   part?: RequestPart
 }
 

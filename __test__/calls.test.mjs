@@ -14,18 +14,18 @@ import { specFor } from "./support/spec.mjs";
 
 const PART = { label: "workspace", number: 0, before: 0, size: 8, total: 8 };
 
-const callsOf = (client, signal) =>
+const callsOf = (client, signal, listeners = {}) =>
   new ClientCalls({
     client,
     spec: specFor("/remote"),
     lease: new LeaseKeeper(),
     abort: new Abort(signal),
-    listeners: {},
+    listeners,
   });
 
 const write = (calls, part = PART) =>
   calls.dispatch({ op: "writeFile", target: "/remote/a.tar", upload: 0, part });
-const kept = (calls, told) => calls.failure(new Error(JSON.stringify({ kept: told.kept })));
+const kept = (calls, { failure }) => calls.failure(new Error(JSON.stringify({ kept: failure.kept })));
 
 describe("what a client throws", () => {
   const throwing = (value) => ({ run: async () => Promise.reject(value) });
@@ -57,7 +57,7 @@ describe("what a client throws", () => {
   ])("passes only where it says so, and stays the very same value: %s", async (_, value, retryable) => {
     const calls = callsOf(throwing(value));
     const told = await calls.dispatch({ op: "run", target: "true" });
-    expect(told).toStrictEqual({ kept: 0, retryable });
+    expect(told).toStrictEqual({ failure: { kept: 0, retryable } });
     expect(Object.is(kept(calls, told), value)).toBe(true);
   });
 });
@@ -72,14 +72,14 @@ describe("memory of an upload", () => {
         if (seen.length === 1) throw first;
       },
     });
-    const memory = await calls.dispatch({ op: "allocate", upload: 0, size: 8 });
+    const { memory } = await calls.dispatch({ op: "allocate", upload: 0, size: 8 });
     expect(kept(calls, await write(calls))).toBe(first);
-    expect(await write(calls)).toBeUndefined();
+    expect(await write(calls)).toStrictEqual({});
     expect(seen).toHaveLength(2);
     expect(seen[0]).toBe(memory.buffer);
     expect(seen[1]).toBe(memory.buffer);
     await calls.dispatch({ op: "release", upload: 0 });
-    expect(await write(calls)).toMatchObject({ retryable: false });
+    expect(await write(calls)).toMatchObject({ failure: { retryable: false } });
     expect(seen).toHaveLength(2);
   });
 
@@ -114,7 +114,7 @@ describe("a discard", () => {
     const reason = new Error("enough");
     const client = { remove: vi.fn(async () => {}), run: vi.fn(), makeDir: vi.fn() };
     const calls = callsOf(client, AbortSignal.abort(reason));
-    expect(await discard(calls)).toBeUndefined();
+    expect(await discard(calls)).toStrictEqual({});
     expect(client.remove.mock.calls).toStrictEqual([["/remote/a.tar"]]);
     for (const op of ["run", "makeDir", "remove"]) {
       expect(kept(calls, await calls.dispatch({ op, target: "/remote/a.tar" }))).toBe(reason);
@@ -148,6 +148,66 @@ describe("a discard", () => {
     await discard(callsOf(client, AbortSignal.abort()));
     await new Promise(setImmediate);
     expect(unhandled).toStrictEqual([]);
+  });
+});
+
+describe("a step that takes long", () => {
+  const step = (target, label, size, took) => ({
+    op: "step",
+    target,
+    took,
+    part: { label, size, total: size },
+  });
+  const told = async (request, signal) => {
+    const [lines, statuses] = [[], []];
+    const calls = callsOf({}, signal, {
+      onLine: (line) => void lines.push(line),
+      onStatus: (status) => void statuses.push(status),
+    });
+    expect(await calls.dispatch(request)).toStrictEqual({});
+    return { lines, statuses };
+  };
+
+  it.each([
+    ["compare", "config_sync", "Looking for changes of workspace in sandbox"],
+    ["pack", "config_sync", "Packing workspace for sandbox"],
+    ["extract", "config_sync", "Extracting workspace in sandbox"],
+    ["collect", "restore", "Packing workspace in sandbox"],
+    ["check", "restore", "Checking workspace from sandbox"],
+    ["apply", "restore", "Applying changes of workspace from sandbox"],
+  ])(
+    "is told as a line and as a status, with its bytes where they are known: %s",
+    async (name, phase, text) => {
+      for (const [size, amount] of [
+        [0, ""],
+        [12.04 * 1024 * 1024, " (12.0 MB)"],
+      ]) {
+        const { lines, statuses } = await told(step(name, "workspace", size, 15_012));
+        const message = `${text}${amount}: 15 s so far`;
+        expect(lines).toStrictEqual([`[paperclip] ${message}\n`]);
+        expect(statuses).toStrictEqual([{ phase, message }]);
+      }
+    },
+  );
+
+  it("names an asset by its key", async () => {
+    const { lines } = await told(step("pack", "skills", 0, 5000));
+    expect(lines).toStrictEqual(["[paperclip] Packing skills for sandbox: 5 s so far\n"]);
+  });
+
+  it("is not told of once the caller has aborted", async () => {
+    const { lines, statuses } = await told(step("pack", "workspace", 0, 5000), AbortSignal.abort());
+    expect([lines, statuses]).toStrictEqual([[], []]);
+  });
+
+  it("fails nothing where a listener throws, or where there is no listener", async () => {
+    const boom = () => {
+      throw new Error("boom");
+    };
+    for (const listeners of [{}, { onLine: boom, onStatus: boom }]) {
+      const calls = callsOf({}, undefined, listeners);
+      expect(await calls.dispatch(step("apply", "workspace", 0, 5000))).toStrictEqual({});
+    }
   });
 });
 

@@ -86,6 +86,23 @@ describe("the client calls", () => {
     await prepared.restoreWorkspace();
   });
 
+  it("are told of in the reports, each with whether everything travelled or what had changed", async () => {
+    const prepares = [];
+    const onPrepareReport = ({ archives: [workspace] }) => void prepares.push(workspace.transfer);
+    const one = async (more) => {
+      const prepared = await prepareSandboxManagedRuntime(input({ onPrepareReport, ...more }));
+      await writeFile(path.join(remote, "file-1"), `changed ${prepares.length}\n`);
+      await prepared.restoreWorkspace(undefined, { dryRun: true });
+      await prepared.restoreWorkspace();
+    };
+    await one();
+    await one();
+    await one({ transfer: "full" });
+    expect(prepares).toStrictEqual(["full", "changes", "full"]);
+    const restores = reports.map(({ transfer }) => transfer);
+    expect(restores).toStrictEqual(["changes", "changes", "changes", "changes", "full", "full"]);
+  });
+
   it("transfer everything if the caller wants that", async () => {
     await prepareSandboxManagedRuntime(input({ transfer: "full" }));
     const first = calls.find(({ name }) => name === "writeFile").bytes;

@@ -507,8 +507,8 @@ describe("the answer of readFile", () => {
         part: { label: "workspace", number: 0, before: 0, size: 0, total: 0 },
       });
       clearImmediate(immediate);
-      if (typeof told === "object") throw calls.failure(new Error(JSON.stringify(told)));
-      return { bytes: told(), turns };
+      if (told.failure) throw calls.failure(new Error(JSON.stringify(told.failure)));
+      return { bytes: told.read(), turns };
     }
 
     describe.each(Object.entries(LARGE))("%s", (_, shape) => {
@@ -1020,8 +1020,12 @@ describe("memory for an archive", () => {
       abort: new Abort(),
       listeners: {},
     });
-    const kept = await calls.dispatch({ op: "allocate", upload: 0, size: constants.MAX_LENGTH + 2 ** 12 });
-    const error = calls.failure(new Error(JSON.stringify(kept)));
+    const { failure } = await calls.dispatch({
+      op: "allocate",
+      upload: 0,
+      size: constants.MAX_LENGTH + 2 ** 12,
+    });
+    const error = calls.failure(new Error(JSON.stringify(failure)));
     expect(error).toMatchObject({ code: "ERR_SANDBOX_UNSUPPORTED" });
     expect(error.message).toContain(`this Node's buffers end at ${constants.MAX_LENGTH} bytes`);
   });

@@ -266,6 +266,22 @@ describe("progress", () => {
     ]);
   });
 
+  it("tells of the steps that take long while they go on", async () => {
+    const lines = [];
+    const heard = (text) => until(() => lines.some((line) => line.startsWith(`[paperclip] ${text}`)));
+    const onProgress = (line) => void lines.push(line);
+    client.run = () => heard("Extracting workspace in sandbox (");
+    const prepared = await prepare({ onProgress });
+    client.run = () => heard("Packing workspace in sandbox: ");
+    // It waits for the lock when it is to change something.
+    const holding = withDirectoryMergeLock(workspace, () =>
+      heard("Applying changes of workspace from sandbox: "),
+    );
+    await prepared.restoreWorkspace();
+    await holding;
+    expect(await readdir(workspace)).toContain("new.txt");
+  });
+
   it("is finalized also if a restore fails", async () => {
     const messages = [];
     client = new MemorySandbox(Buffer.alloc(0));
@@ -618,6 +634,7 @@ describe("the report", () => {
       refsKept: [],
       sensitive: [{ path: "b.txt", reason: expect.stringContaining("executable") }],
       entries: 6,
+      transfer: "changes",
       tolerant: false,
       tarMessages: "",
       failedRefreshes: 0,
@@ -678,6 +695,7 @@ describe("the report", () => {
     const [large, small] = archives;
     expect(large).toMatchObject({
       compression: "gzip",
+      transfer: "full",
       phases: [{ name: "pack" }, { name: "upload" }, { name: "extract" }],
     });
     expect(large.parts).toBeGreaterThan(1);

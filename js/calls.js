@@ -3,7 +3,7 @@
 const { traced } = require("./debug.js");
 const { codedError, fromNative, received } = require("./errors.js");
 const { buffer, util } = require("./node.js");
-const { transferProgress } = require("./progress.js");
+const { tellStep, transferProgress } = require("./progress.js");
 const { nextTurn } = require("./turn.js");
 
 /**
@@ -14,13 +14,13 @@ const { nextTurn } = require("./turn.js");
  *   SandboxManagedRuntimeClient,
  *   SandboxRemoteExecutionSpec,
  * } from "../index.js"
- * @import { Dispatch, Request, RequestPart } from "../binding.js"
+ * @import { Answer, Dispatch, Request, RequestPart } from "../binding.js"
  * @import { Abort } from "./abort.js"
  * @import { LeaseKeeper } from "./lease.js"
  */
 
 /**
- * Who is told of the calls.
+ * The listeners of a run.
  *
  * @typedef {object} Listeners
  * @property {RuntimeProgressSink} [onLine] Takes the progress of transfers as lines.
@@ -90,12 +90,7 @@ class ClientCalls {
   }
 
   /**
-   * Never rejects. It resolves with one of these:
-   *
-   * - memory for an upload (`allocate`);
-   * - a function that gives the bytes that were read (`readFile`);
-   * - nothing (all other calls);
-   * - the number under which a failure is kept, and whether it says that it passes (any call, where it failed).
+   * Never rejects.
    *
    * @type {Dispatch}
    */
@@ -105,27 +100,31 @@ class ClientCalls {
         case "allocate": {
           const memory = allocate(request.size);
           this.#uploads.set(request.upload, { memory, size: request.size });
-          return new Uint8Array(memory);
+          return { memory: new Uint8Array(memory) };
         }
         case "release":
           this.#uploads.delete(request.upload);
-          return undefined;
+          return {};
+        case "step":
+          // The binding does not wait for this.
+          await this.#tellStep(request);
+          return {};
         case "discard":
-          // Also after an abort, which is what it is for. Nobody waits for a client that never answers.
+          // Also made after an abort. The binding does not wait for long.
           if (typeof this.#client.remove === "function") {
             await traced("discard", request.target, () => this.#client.remove(request.target));
           }
-          return undefined;
+          return {};
         default: {
-          // A sandbox that nobody waits for any longer needs no refresh either.
+          // After an abort, the sandbox need not be refreshed either.
           this.#abort.throwIfAborted();
           const call = () => this.#call(request);
-          // A call is given up once the caller aborts: nobody waits for what becomes of it.
+          // Once the caller aborts, the outcome of the call is ignored.
           return await this.#lease.during(() => this.#abort.until(call));
         }
       }
     } catch (failure) {
-      return { kept: this.#failures.push(failure) - 1, retryable: isPassing(failure) };
+      return { failure: { kept: this.#failures.push(failure) - 1, retryable: isPassing(failure) } };
     }
   };
 
@@ -140,6 +139,17 @@ class ClientCalls {
   }
 
   /** @param {Request} request */
+  async #tellStep({ target, part, took }) {
+    // An aborted run may go on for a moment, but no longer reports progress.
+    if (this.#abort.signal?.aborted) return;
+    const { label = "", size = 0 } = part ?? {};
+    await tellStep({ name: target, label, bytes: size, tookMs: took }, this.#listeners);
+  }
+
+  /**
+   * @param {Request} request
+   * @returns {Promise<Answer>}
+   */
   async #call({ op, target, upload, part }) {
     const client = this.#client;
     switch (op) {
@@ -163,7 +173,7 @@ class ClientCalls {
           throw thrown;
         }
         await progress?.finish(size);
-        return undefined;
+        return {};
       }
       case "readFile": {
         const progress = part ? this.#progress("Restoring", "from", part, 0, "restore") : undefined;
@@ -176,16 +186,16 @@ class ClientCalls {
         // The first part of several is not the end.
         if (progress && !isFirstOfSeveral(bytes)) await progress.finish(bytes.byteLength);
         // The binding asks for them whenever it copies a part: what became of them meanwhile shows then.
-        return () => bytes;
+        return { read: () => bytes };
       }
       case "run":
         await traced(op, target, () =>
           client.run(target, { timeoutMs: this.#spec.timeoutMs, ...this.#signalOption() }),
         );
-        return undefined;
+        return {};
       default:
         await traced(op, target, () => client[/** @type {"makeDir" | "remove"} */ (op)](target));
-        return undefined;
+        return {};
     }
   }
 
@@ -310,7 +320,7 @@ function asBytes(answer, most) {
       ? new Uint8Array(answer.buffer, answer.byteOffset, answer.byteLength)
       : new Uint8Array(answer);
   } catch {
-    // Nothing else keeps a buffer from being looked at.
+    // The buffer is detached: no other reason makes this fail.
     throw noBytes("Received one that was transferred away");
   }
   return bytes.subarray(0, most);

@@ -6,7 +6,7 @@ const STEP_PERCENT = 10;
 const INTERVAL_MS = 2000;
 
 /**
- * Calls a caller's listener; what it throws is its own affair and never fails a run.
+ * Calls a caller's listener. What it throws is ignored: a listener never fails a run.
  *
  * @template T
  * @param {((value: T) => unknown) | undefined} listener
@@ -23,7 +23,7 @@ async function tell(listener, value) {
 /**
  * The progress of one archive as lines in the format of Paperclip's logs, with the rate and the time left where the total
  * is known and some time has passed. A line comes with each tenth of the way, or after two seconds without one, and always
- * at the end. `undefined` where nobody listens.
+ * at the end. `undefined` where there is no listener.
  *
  * An archive may travel in parts, several at once, and compressed. What is counted is the archive's own bytes.
  *
@@ -67,7 +67,7 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
      * @param {number} wire How many bytes of it travel; 0 where that is not known.
      */
     part: (part, wire) => {
-      // The first part of a download was read before anybody knew that there are more. One of an upload may still travel.
+      // The first part of a download was read before it was known that there are more. One of an upload may still travel.
       if (direction === "from" && part.number === 1 && part.before > 0) parts.set(0, part.before);
       if (ended && part.number > 0) ended = false;
       // What travels is the archive itself, so the client's own count is the archive's.
@@ -120,13 +120,49 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
 }
 
 /**
+ * The steps of a run in which nothing is transferred, by the names that the binding has for them.
+ *
+ * @type {Record<string, { phase: RuntimeStatusPhase, text: (label: string) => string }>}
+ */
+const STEPS = {
+  compare: { phase: "config_sync", text: (label) => `Looking for changes of ${label} in sandbox` },
+  pack: { phase: "config_sync", text: (label) => `Packing ${label} for sandbox` },
+  extract: { phase: "config_sync", text: (label) => `Extracting ${label} in sandbox` },
+  collect: { phase: "restore", text: (label) => `Packing ${label} in sandbox` },
+  check: { phase: "restore", text: (label) => `Checking ${label} from sandbox` },
+  apply: { phase: "restore", text: (label) => `Applying changes of ${label} from sandbox` },
+};
+
+/**
+ * Reports a step that takes long. The binding asks for this every five seconds, and never for a shorter step.
+ *
+ * @param {object} step
+ * @param {string} step.name
+ * @param {string} step.label
+ * @param {number} step.bytes 0 where that is not known
+ * @param {number} step.tookMs
+ * @param {{ onLine?: RuntimeProgressSink, onStatus?: RuntimeStatusSink }} listeners
+ */
+async function tellStep({ name, label, bytes, tookMs }, { onLine, onStatus }) {
+  const { phase, text } = /** @type {typeof STEPS[string]} */ (STEPS[name]);
+  const amount = bytes > 0 ? ` (${megabytes(bytes)} MB)` : "";
+  const message = `${text(label)}${amount}: ${Math.round(tookMs / 1000)} s so far`;
+  await tell(onLine, `[paperclip] ${message}\n`);
+  await tell(onStatus, { phase, message });
+}
+
+/** @param {number} bytes */
+function megabytes(bytes) {
+  return (Math.max(0, bytes) / (1024 * 1024)).toFixed(1);
+}
+
+/**
  * @param {number} done
  * @param {number} total 0 where it is not known
  * @param {number} elapsedMs
  */
 function progressText(done, total, elapsedMs) {
-  const megabytes = (/** @type {number} */ bytes) => (Math.max(0, bytes) / (1024 * 1024)).toFixed(1);
-  // What is over in no time has no rate that would tell anything.
+  // In less than a second, a rate means nothing.
   const rate = elapsedMs >= 1000 ? done / (elapsedMs / 1000) : 0;
   if (total <= 0) return `${megabytes(done)} MB`;
   const percent = Math.min(100, Math.max(0, Math.round((done / total) * 100)));
@@ -136,4 +172,4 @@ function progressText(done, total, elapsedMs) {
   return `${amount}, ${megabytes(rate)} MB/s${left}`;
 }
 
-module.exports = { progressText, tell, transferProgress };
+module.exports = { progressText, tell, tellStep, transferProgress };

@@ -6,14 +6,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use napi::Status;
-use napi::bindgen_prelude::{Either3, FnArgs, Promise, Uint8Array};
+use napi::bindgen_prelude::{FnArgs, Promise, Uint8Array};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 
-use super::download::{self, Download};
-use crate::sandbox::client::{Attachment, Part, SandboxClient};
+use super::download::{Download, Reader};
+use crate::sandbox::client::{Attachment, Part, SandboxClient, Step};
 
 /// A request to `index.js`.
 #[napi(object, object_from_js = false)]
@@ -21,16 +22,18 @@ use crate::sandbox::client::{Attachment, Part, SandboxClient};
 pub struct Request {
     /// The operation.
     #[napi(
-        ts_type = r#""allocate" | "release" | "discard" | "makeDir" | "writeFile" | "readFile" | "remove" | "run""#
+        ts_type = r#""allocate" | "release" | "discard" | "makeDir" | "writeFile" | "readFile" | "remove" | "run" | "step""#
     )]
     pub op: &'static str,
-    /// The remote path or the command.
+    /// The remote path or the command; for `step` the step's name.
     pub target: String,
     /// The number of an upload's memory, for `allocate`, `release` and `writeFile`.
     pub upload: u32,
     /// How many bytes to allocate.
     pub size: f64,
-    /// The part of an archive that is transferred; absent for other calls.
+    /// For how many milliseconds a step has taken so far.
+    pub took: f64,
+    /// The part of an archive that is transferred, or what a step works on; absent for other calls.
     pub part: Option<RequestPart>,
 }
 
@@ -89,9 +92,17 @@ impl From<napi::Error> for CallFailure {
     }
 }
 
-/// The result of a request: memory for an upload, a function that returns what was read, nothing, or a
-/// failure.
-type Answer = Option<Either3<Uint8Array, download::Answer, Failure>>;
+/// The result of a [`Request`]: one of the fields, or none where there is nothing to return.
+#[napi(object, object_to_js = false)]
+pub struct Answer {
+    /// Zeroed memory for an upload, of `allocate`.
+    pub memory: Option<Uint8Array>,
+    /// Returns the bytes that were read, of `readFile`.
+    #[napi(ts_type = "() => Uint8Array")]
+    pub read: Option<Reader>,
+    /// The failure of any call.
+    pub failure: Option<Failure>,
+}
 
 /// The arguments of the dispatch function.
 type Arguments = FnArgs<(Request,)>;
@@ -114,7 +125,7 @@ impl JsClient {
 
     async fn call(&self, request: Request) -> Result<Answer, CallFailure> {
         match self.dispatch.call_async_catch((request,).into()).await?.await? {
-            Some(Either3::C(failure)) => Err(CallFailure::Client(failure)),
+            Answer { failure: Some(failure), .. } => Err(CallFailure::Client(failure)),
             answer => Ok(answer),
         }
     }
@@ -173,7 +184,7 @@ impl SandboxClient for JsClient {
         #[allow(clippy::cast_precision_loss, reason = "JavaScript refuses sizes beyond 2^53 all the same")]
         let wanted = Request { upload: number, size: size as f64, ..request("allocate", "") };
         match self.call(wanted).await? {
-            Some(Either3::A(bytes)) => Ok(Upload { number, bytes, keeper: self.dispatch.clone() }),
+            Answer { memory: Some(bytes), .. } => Ok(Upload { number, bytes, keeper: self.dispatch.clone() }),
             _ => Err(missing("allocate")),
         }
     }
@@ -191,7 +202,7 @@ impl SandboxClient for JsClient {
     async fn read_file(&self, path: &str, part: Option<Part<'_>>) -> Result<Download, CallFailure> {
         let read = Request { part: part.map(Into::into), ..request("readFile", path) };
         match self.call(read).await? {
-            Some(Either3::B(answer)) => Ok(Download::new(answer, self.attachment.clone()).await?),
+            Answer { read: Some(reader), .. } => Ok(Download::new(reader, self.attachment.clone()).await?),
             _ => Err(missing("readFile")),
         }
     }
@@ -202,6 +213,14 @@ impl SandboxClient for JsClient {
 
     async fn run(&self, command: &str) -> Result<(), CallFailure> {
         self.call(request("run", command)).await.map(|_| ())
+    }
+
+    fn goes_on(&self, Step { name, label, bytes }: Step<'_>, took: Duration) {
+        let part = Part { label, size: bytes, total: bytes, ..Part::default() };
+        let took = took.as_secs_f64() * 1000.0;
+        let told = Request { took, part: Some(part.into()), ..request("step", name) };
+        // It fails where the environment has ended, and with it whoever would be told.
+        let _ended = self.dispatch.call((told,).into(), ThreadsafeFunctionCallMode::NonBlocking);
     }
 
     fn is_passing(&self, failure: &CallFailure) -> bool {

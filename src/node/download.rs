@@ -21,7 +21,7 @@ use crate::sandbox::client::Attachment;
 use crate::sync::lock;
 
 /// A function of `js/calls.js` that returns the bytes.
-pub type Answer = ThreadsafeFunction<(), InPlace, (), Status, false>;
+pub type Reader = ThreadsafeFunction<(), InPlace, (), Status, false>;
 
 /// How long copying may block the event loop without a pause.
 const BURST: Duration = Duration::from_millis(8);
@@ -92,7 +92,7 @@ enum Reply {
 
 /// A file that a client's `readFile` returned.
 pub struct Download {
-    answer: Answer,
+    answer: Reader,
     size: usize,
     attachment: Attachment,
     burst: Arc<Mutex<Burst>>,
@@ -100,7 +100,7 @@ pub struct Download {
 
 impl Download {
     /// Asks for the size of the file.
-    pub async fn new(answer: Answer, attachment: Attachment) -> napi::Result<Self> {
+    pub async fn new(answer: Reader, attachment: Attachment) -> napi::Result<Self> {
         let (sender, receiver) = oneshot::channel();
         let asked = answer.call_with_return_value((), ThreadsafeFunctionCallMode::NonBlocking, |bytes, _| {
             // If this fails, the work was given up and nobody waits for the size.

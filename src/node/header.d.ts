@@ -4,8 +4,5 @@
 /** See src/node/promise.rs. */
 type Promised<T> = Promise<T>;
 
-/**
- * Makes a client call for the binding. Resolves with the memory of an upload, with a function that gives what was read, with
- * nothing, or with what is known of a failure.
- */
-export type Dispatch = (request: Request) => Promise<Uint8Array | (() => Uint8Array) | Failure | undefined>;
+/** Makes a client call for the binding. It never rejects: what the client throws is an answer. */
+export type Dispatch = (request: Request) => Promise<Answer>;

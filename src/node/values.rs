@@ -220,6 +220,7 @@ struct JsReport {
     refs_deleted: [(); 0],
     refs_kept: [(); 0],
     entries: usize,
+    transfer: &'static str,
     tolerant: bool,
     tar_messages: String,
     phases: Vec<JsPhase>,
@@ -274,10 +275,16 @@ struct JsArchive<'a> {
     archive_bytes: u64,
     sent_bytes: u64,
     parts: usize,
+    transfer: &'static str,
     compression: &'static str,
     phases: [JsPhase; 3],
     left_out: Vec<JsSkipped>,
     left_out_count: usize,
+}
+
+/// What travelled, in a report.
+fn transfer(is_changes_only: bool) -> &'static str {
+    if is_changes_only { "changes" } else { "full" }
 }
 
 /// What a prepare did, as JSON: a list of its archives.
@@ -294,6 +301,7 @@ pub fn prepare_report(report: &PrepareReport) -> String {
             archive_bytes: archive.archive_bytes,
             sent_bytes: archive.sent_bytes,
             parts: archive.parts,
+            transfer: transfer(archive.is_changes_only),
             compression: if archive.is_compressed { "gzip" } else { "none" },
             phases: [
                 phase("pack", archive.times.pack, archive.archive_bytes),
@@ -312,7 +320,7 @@ pub fn prepare_report(report: &PrepareReport) -> String {
 /// The report as JSON texts: first all but its lists, then these in pieces of at most `count` items, each a pair of the
 /// list's name and the items.
 pub fn report(
-    Restored { report, git, entries, tar_messages, phases }: &Restored,
+    Restored { report, git, entries, is_changes_only, tar_messages, phases }: &Restored,
     count: usize,
 ) -> Vec<String> {
     let Report {
@@ -338,6 +346,7 @@ pub fn report(
         refs_deleted: [],
         refs_kept: [],
         entries: *entries,
+        transfer: transfer(*is_changes_only),
         tolerant: tar_messages.is_some(),
         tar_messages: lines(tar_messages.as_deref().unwrap_or_default()),
         phases: phases

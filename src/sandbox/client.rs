@@ -2,8 +2,9 @@
 //! bring their own.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::archive::source::Bytes;
 use crate::error::Error;
@@ -23,6 +24,25 @@ pub struct Part<'a> {
     pub size: u64,
     /// How many the archive has; 0 where that is not known yet.
     pub total: u64,
+}
+
+/// A step of a run in which nothing is transferred, for progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step<'a> {
+    /// `compare`, `pack` or `extract` of a prepare; `collect`, `check` or `apply` of a restore.
+    pub name: &'static str,
+    /// What is worked on: the workspace, or the asset of that key.
+    pub label: &'a str,
+    /// How many bytes of an archive that concerns; 0 where that is not known.
+    pub bytes: u64,
+}
+
+impl Step<'static> {
+    /// A step with the workspace.
+    #[must_use]
+    pub fn of_workspace(name: &'static str, bytes: u64) -> Self {
+        Self { name, label: "workspace", bytes }
+    }
 }
 
 /// A sandbox that can be reached. Paths are absolute POSIX paths in it.
@@ -63,6 +83,23 @@ pub trait SandboxClient: Send + Sync + 'static {
     fn remove(&self, path: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
     /// Runs a command line of POSIX `sh`.
     fn run(&self, command: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
+    /// Is told of a step that takes long, and for how long it has gone on. It returns at once. By default nobody is told.
+    fn goes_on(&self, _step: Step<'_>, _took: Duration) {}
+}
+
+/// How often a step that takes long is told of. One that is shorter is not told of at all.
+const TELLING: Duration = Duration::from_secs(5);
+
+/// Does the work of a step, and tells the client of it while it goes on.
+pub async fn telling<C: SandboxClient, T>(client: &C, step: Step<'_>, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    let started = Instant::now();
+    loop {
+        match tokio::time::timeout(TELLING, work.as_mut()).await {
+            Ok(done) => return done,
+            Err(_) => client.goes_on(step, started.elapsed()),
+        }
+    }
 }
 
 /// Makes a call that may be made twice: again, after a pause, where its failure passes.
@@ -137,5 +174,66 @@ pub enum RunError<F> {
 impl<F> From<Error> for RunError<F> {
     fn from(error: Error) -> Self {
         Self::Own(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::sync::lock;
+
+    /// A client that is told of steps, and nothing else.
+    #[derive(Default)]
+    struct Listener(Mutex<Vec<&'static str>>);
+
+    impl SandboxClient for Listener {
+        type Failure = Infallible;
+        type Upload = Vec<u8>;
+        type Download = Vec<u8>;
+
+        async fn allocate(&self, _: u64) -> Result<Vec<u8>, Infallible> {
+            unreachable!()
+        }
+        async fn make_dir(&self, _: &str) -> Result<(), Infallible> {
+            unreachable!()
+        }
+        async fn write_file(&self, _: &str, _: &Vec<u8>, _: Part<'_>) -> Result<(), Infallible> {
+            unreachable!()
+        }
+        async fn read_file(&self, _: &str, _: Option<Part<'_>>) -> Result<Vec<u8>, Infallible> {
+            unreachable!()
+        }
+        fn is_passing(&self, _: &Infallible) -> bool {
+            unreachable!()
+        }
+        async fn discard(&self, _: &str) {
+            unreachable!()
+        }
+        async fn remove(&self, _: &str) -> Result<(), Infallible> {
+            unreachable!()
+        }
+        async fn run(&self, _: &str) -> Result<(), Infallible> {
+            unreachable!()
+        }
+        fn goes_on(&self, step: Step<'_>, _: Duration) {
+            lock(&self.0).push(step.name);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_is_told_of_every_five_seconds_and_a_short_one_never() {
+        let client = Listener::default();
+        let step = |name| Step { name, label: "workspace", bytes: 0 };
+        let short = telling(&client, step("short"), tokio::time::sleep(TELLING - Duration::from_millis(1)));
+        short.await;
+        let long = async {
+            tokio::time::sleep(3 * TELLING + Duration::from_millis(1)).await;
+            "done"
+        };
+        assert_eq!(telling(&client, step("long"), long).await, "done");
+        assert_eq!(*lock(&client.0), ["long"; 3]);
     }
 }

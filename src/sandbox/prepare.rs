@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
-use super::client::{RunError, SandboxClient, blocking, clean_up, persist};
+use super::client::{RunError, SandboxClient, Step, blocking, clean_up, persist, telling};
 use super::command::{self, Lists, Places};
 use super::prepare_report::{Archive, LeftOut, PrepareReport, Times};
 use super::repositories::{self, Former, LaidOut, Shared, Travel};
@@ -598,7 +598,9 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let loading = tokio::spawn(memory.clone().digests());
         let folder = |asset: &sandboxes::Asset| format!("{}/{}", former.runtime_root(), asset.key);
         let assets: Vec<_> = known.assets.iter().map(|asset| (folder(asset), asset.index.clone())).collect();
-        let asked = update::ask(&**self.client, &former, &index, &told, &assets).await;
+        let comparing = Step::of_workspace("compare", 0);
+        let ask = update::ask(&**self.client, &former, &index, &told, &assets);
+        let asked = telling(&**self.client, comparing, ask).await;
         let panicked = |panicked: JoinError| Error::Internal(panicked.to_string());
         let (scanned, digests) = (scanning.await.map_err(panicked)??, loading.await.map_err(panicked)??);
         let Some(Asked { changes, assets }) = asked else {
@@ -621,6 +623,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
             // What is not laid out cannot be sent.
             Ok(difference.filter(|difference| unsent.keys().all(|path| difference.unsent.has(path))))
         });
+        let difference = telling(&**self.client, Step::of_workspace("pack", 0), difference);
         let Some(Difference { layout, lists, unsent }) = difference.await? else {
             return Ok(Updated::Doubtful(None));
         };
@@ -642,7 +645,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
         loop {
             let Scanned { started, found, left_out } = match scanned.take() {
                 Some(scanned) => scanned,
-                None => self.scan().await?,
+                None => telling(&**self.client, Step::of_workspace("pack", 0), self.scan()).await?,
             };
             let LaidOut { layout, repositories, .. } = self.lay_out(found, None).await?;
             match self.send(started, layout, repositories, left_out).await? {
@@ -677,7 +680,8 @@ impl<C: SandboxClient> Uploading<'_, C> {
         former: Option<Arc<Former>>,
     ) -> Result<LaidOut, Error> {
         let (travel, stop) = (self.travel, self.cancel.clone());
-        blocking(move || repositories::lay_out(found, travel, former.as_deref(), &stop)).await
+        let laid_out = blocking(move || repositories::lay_out(found, travel, former.as_deref(), &stop));
+        telling(&**self.client, Step::of_workspace("pack", 0), laid_out).await
     }
 
     /// Packs what is laid out, sends it, and has the sandbox put it in its place.
@@ -704,7 +708,8 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let tail: Tail = Arc::new(tail);
         let mut times = Times::default();
         note_special(&mut left_out, &layout);
-        let ready = send::pack(&***client, layout, &tail, way, cancel).await?;
+        let step = Step::of_workspace("pack", layout.size());
+        let ready = telling(&***client, step, send::pack(&***client, layout, &tail, way, cancel)).await?;
         times.pack = started.elapsed();
         persist(&***client, || async {
             let started = Instant::now();
@@ -721,9 +726,11 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let command = control.upload(true, NO_DIGEST).command(number, delivered.last, delivered.last_file);
         repositories.sent();
         let started = Instant::now();
-        let Err(failure) = client.run(&command).await else {
+        let step = Step::of_workspace("extract", delivered.packed);
+        let Err(failure) = telling(&***client, step, client.run(&command)).await else {
             times.extract = started.elapsed();
-            let archive = Box::new(Archive::new("workspace", &delivered, times, left_out));
+            let archive = Archive::new("workspace", &delivered, times, left_out);
+            let archive = Box::new(Archive { is_changes_only: control.update.is_some(), ..archive });
             let contents = match &control.update {
                 None => delivered.contents,
                 Some((_, unsent)) => unsent.clone().with(delivered.contents),
@@ -827,11 +834,14 @@ async fn upload_assets<C: SandboxClient>(
         };
         let stop = cancel.clone();
         let started = Instant::now();
+        let packing = Step { name: "pack", label: &asset.key, bytes: 0 };
         let scanned = blocking(move || noting(&leave_out, |leave_out| Layout::scan(root, leave_out, &stop)));
-        let packed = match scanned.await {
+        let packed = match telling(&**client, packing, scanned).await {
             Ok((layout, mut left_out)) => {
                 note_special(&mut left_out, &layout);
-                let packed = pack_asset(&**client, layout, way, cancel, keep_indexes).await;
+                let packing = Step { bytes: layout.size(), ..packing };
+                let pack = pack_asset(&**client, layout, way, cancel, keep_indexes);
+                let packed = telling(&**client, packing, pack).await;
                 packed.map(|(ready, digest)| (ready, digest, started.elapsed(), left_out))
             }
             Err(error) => Err(error.into()),
@@ -954,7 +964,8 @@ async fn upload_asset<C: SandboxClient>(
         command::upload_asset_by_script(places, &folder, &remote_archive, index, number, *last, *last_file)
     };
     let started = Instant::now();
-    let extracted = client.run(&extract).await.map_err(RunError::Client);
+    let step = Step { name: "extract", label: key, bytes: delivered.packed };
+    let extracted = telling(&**client, step, client.run(&extract)).await.map_err(RunError::Client);
     if extracted.is_err() {
         way.failed.store(true, Ordering::Release);
         delivered.discard(&**client, &remote_archive).await;

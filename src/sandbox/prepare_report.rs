@@ -31,6 +31,8 @@ pub struct Archive {
     pub parts: usize,
     /// Whether any of these was compressed.
     pub is_compressed: bool,
+    /// Whether it has only what the sandbox did not have.
+    pub is_changes_only: bool,
     /// How long its steps took.
     pub times: Times,
     /// What it does not have of the folder.
@@ -38,7 +40,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// The report of what was delivered.
+    /// The report of what was delivered: everything.
     #[must_use]
     pub fn new(label: &str, delivered: &Delivered, times: Times, left_out: LeftOut) -> Self {
         Self {
@@ -48,13 +50,12 @@ impl Archive {
             sent_bytes: delivered.sent,
             parts: delivered.earlier.len() + 1,
             is_compressed: delivered.is_compressed(),
+            is_changes_only: false,
             times,
             left_out,
         }
     }
-}
 
-impl Archive {
     /// The report of an archive that the sandbox has already.
     #[must_use]
     pub fn unsent(
@@ -71,6 +72,7 @@ impl Archive {
             sent_bytes: 0,
             parts: 0,
             is_compressed: false,
+            is_changes_only: true,
             times: Times { pack, ..Times::default() },
             left_out,
         }

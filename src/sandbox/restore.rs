@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedMutexGuard;
 
 use super::answer::{Answer, is_another_without_mark};
-use super::client::{RunError, SandboxClient, blocking};
+use super::client::{RunError, SandboxClient, Step, blocking, telling};
 use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
@@ -42,6 +42,8 @@ pub struct Restored {
     pub git: GitReport,
     /// How many entries the sandbox held.
     pub entries: usize,
+    /// Whether only what had changed there was downloaded.
+    pub is_changes_only: bool,
     /// What the sandbox's tar said, where it failed and the second, tolerant way was taken.
     pub tar_messages: Option<String>,
     /// The steps in order.
@@ -195,7 +197,8 @@ impl Session {
         let started = Instant::now();
         let wish = Wish::new(self.way.cut_bytes(), self.way.wants_compression());
         let (known, new) = (base.index.as_deref().filter(|_| demand.changes_only), new_id());
-        let packed = self.pack_remotely(client, Indexes { known, new: &new }, wish).await?;
+        let packing = self.pack_remotely(client, Indexes { known, new: &new }, wish);
+        let packed = telling(client, Step::of_workspace("collect", 0), packing).await?;
         phases.push(Phase { name: "run", took: started.elapsed(), bytes: 0 });
 
         let started = Instant::now();
@@ -226,7 +229,9 @@ impl Session {
             Some(rest) => rest.bring(client, &archive, &self.way).await,
             None => Ok(()),
         };
-        let received = received.await.unwrap_or_else(|panicked| Err(Error::Internal(panicked.to_string())));
+        // While parts come, these are told of.
+        let received = telling(client, Step::of_workspace("check", size), received).await;
+        let received = received.unwrap_or_else(|panicked| Err(Error::Internal(panicked.to_string())));
         // Where a part did not come, that is why it was not received.
         if let Err(failure) = brought {
             if let Ok(begun) = received {
@@ -241,29 +246,32 @@ impl Session {
         phases.push(Phase { name: "check", took: started.elapsed(), bytes: size });
 
         let started = Instant::now();
+        let applying = Step::of_workspace("apply", 0);
         if demand.look_only {
             let stop = cancel.clone();
-            let foreseen = blocking(move || begun.foresee(&stop)).await?;
+            let foreseen = telling(client, applying, blocking(move || begun.foresee(&stop))).await?;
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
             return Ok(Restored { phases: std::mem::take(phases), ..foreseen });
         }
         // Where the sandbox changed nothing there is nothing to lock for.
         if begun.merge.needs_lock() || begun.repositories.has_news() {
-            match MergeLock::acquire(begun.merge.target(), lock::WAIT, cancel).await {
+            match telling(client, applying, MergeLock::acquire(begun.merge.target(), lock::WAIT, cancel))
+                .await
+            {
                 Ok(lock) => begun.merge.hold(lock),
                 Err(error) => return Err(blocking(move || Ok(begun.give_up(error))).await?.into()),
             }
         }
         let stop = cancel.clone();
         let (memory, places, workspace) = (self.memory.clone(), self.places.clone(), self.workspace.clone());
-        let mut restored = blocking(move || {
+        let applied = blocking(move || {
             let (restored, base, has_news) = begun.apply(&stop)?;
             if has_news {
                 memory.keep(&places, &workspace, &base);
             }
             Ok(restored)
-        })
-        .await?;
+        });
+        let mut restored = telling(client, applying, applied).await?;
         phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
         restored.phases = std::mem::take(phases);
         Ok(restored)
@@ -453,7 +461,7 @@ impl Begun {
     /// Merges. What the sandbox held is the next base.
     fn apply(self, cancel: &Cancel) -> Result<(Restored, OwnedMutexGuard<Base>, bool)> {
         let Self { mut merge, repositories, mut base, left_alone, packed, new_index, news } = self;
-        let entries = merge.entries();
+        let (entries, is_changes_only) = (merge.entries(), news.is_some());
         let Base { snapshot, lost, rescued, retention, repositories: shared, .. } = &mut *base;
         let left_alone = |path: &RelativePath| {
             left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
@@ -489,15 +497,15 @@ impl Begun {
             remote.change(&changes, |path| contents.get(path).cloned());
             remote
         });
-        let restored =
-            Restored { report, git, entries, tar_messages: packed.into_messages(), phases: Vec::new() };
+        let (tar_messages, phases) = (packed.into_messages(), Vec::new());
+        let restored = Restored { report, git, entries, is_changes_only, tar_messages, phases };
         Ok((restored, base, has_news))
     }
 
     /// Tells what a merge would do, and ends without one.
     fn foresee(self, cancel: &Cancel) -> Result<Restored> {
-        let Self { mut merge, repositories, mut base, left_alone, packed, .. } = self;
-        let entries = merge.entries();
+        let Self { mut merge, repositories, mut base, left_alone, packed, news, .. } = self;
+        let (entries, is_changes_only) = (merge.entries(), news.is_some());
         let Base { snapshot, lost, retention, .. } = &*base;
         let left_alone = |path: &RelativePath| {
             left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
@@ -507,7 +515,8 @@ impl Begun {
         // The next restore clears up what is left of it.
         let (_theirs, _left) = merge.finish(&mut base.rescued);
         let (report, git) = (report?, repositories.foresee());
-        Ok(Restored { report, git, entries, tar_messages: packed.into_messages(), phases: Vec::new() })
+        let (tar_messages, phases) = (packed.into_messages(), Vec::new());
+        Ok(Restored { report, git, entries, is_changes_only, tar_messages, phases })
     }
 
     /// Ends without a merge, since `error` has come up, which is returned.
