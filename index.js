@@ -109,7 +109,7 @@ async function resumeSandboxManagedRuntime(input) {
 }
 
 /**
- * A workspace in its sandbox: sent there, or taken up where a prepare before has sent it.
+ * Gives the object for a workspace in its sandbox: after an upload, or after an earlier prepare's (a resume).
  *
  * @param {own.PrepareSandboxManagedRuntimeInput} input
  * @param {(keyof own.SandboxManagedRuntimeClient)[]} methods What the client needs.
@@ -205,7 +205,7 @@ async function inSandbox(input, methods, isResumed) {
     } finally {
       lease.stop();
       const told = status("finalize", "Finalizing sandbox workspace");
-      // Whoever has stopped the restore does not wait for a listener.
+      // After an abort, the restore does not wait for a listener.
       await restoreAbort.until(() => told).catch(() => undefined);
     }
   }
@@ -284,7 +284,7 @@ async function withDirectoryMergeLock(targetDir, fn) {
 async function directoryEntryMatchesBaseline(rootDir, relative, baselineEntry) {
   const root = check.localPath("rootDir", rootDir);
   check.string("relative", relative);
-  // What a map does not have matches nothing.
+  // A missing entry matches nothing.
   if (baselineEntry === undefined || baselineEntry === null) return false;
   check.object("baselineEntry", baselineEntry);
   const expected = /** @type {Record<string, unknown>} */ (baselineEntry);

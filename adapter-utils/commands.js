@@ -1,19 +1,19 @@
 "use strict";
 
-// What runs in the sandbox: POSIX `sh`, with the tar that is there (GNU's, busybox', toybox' or libarchive's).
+// The commands that run in the sandbox: POSIX `sh`, with whichever tar the sandbox has (GNU, busybox, toybox or libarchive).
 
 const { path } = require("../js/node.js");
 const { quoted: quote } = require("../clients/shell.js");
 const { RUNTIME } = require("./excludes.js");
 
-/** How long one command may get: a kernel takes 128 KiB in one argument. */
+/** The longest command, in bytes: Linux takes at most 128 KiB in one argument. */
 const COMMAND_MAX = 64 * 1024;
 
-/** What other uploads have under way at the workspace's top. */
+/** Names of temporary files that other uploads keep at the top of the workspace. */
 const UPLOADS = ".paperclip-upload-*";
 
 /**
- * Extracts an archive with exactly its modes, whoever the sandbox' user is, and removes it.
+ * Extracts an archive with exactly its modes, also where the sandbox user is not root, and removes the archive.
  *
  * @param {string} archive
  * @param {string} folder
@@ -30,14 +30,14 @@ const extract = (archive, folder) =>
 const addToWorkspace = (folder, archive) => `mkdir -p ${quote(folder)} && ${extract(archive, folder)}`;
 
 /**
- * Replaces a workspace by an archive. Some names at its top stay.
+ * Replaces a workspace's content with an archive's. Preserved names at the top stay.
  *
  * @param {string} folder
  * @param {string} archive
  * @param {string[]} preserved
  */
 function replaceWorkspace(folder, archive, preserved) {
-  // `find` takes a name for a pattern, all but the one that is meant as such.
+  // `find` reads each name as a pattern, so all but the one real pattern are escaped.
   const literal = preserved.map((name) => name.replace(/[\\*?[]/g, "\\$&"));
   const names = [RUNTIME, ...literal, UPLOADS].map((name) => `! -name ${quote(name)}`).join(" ");
   const dir = quote(folder);
@@ -68,7 +68,7 @@ function removePaths(folder, paths) {
 }
 
 /**
- * Makes an asset's folder anew from its archive.
+ * Replaces an asset's folder with the content of its archive.
  *
  * @param {string} folder
  * @param {string} archive
@@ -76,14 +76,15 @@ function removePaths(folder, paths) {
 const replaceFolder = (folder, archive) =>
   `rm -rf ${quote(folder)} && mkdir -p ${quote(folder)} && ${extract(archive, folder)}`;
 
-/** How many names a tar is given one by one; of more, it looks for itself. */
+/** The most names that tar is given one by one. Beyond that it lists the folder itself. */
 const NAMES_MAX = 1000;
 
 /**
- * Packs a workspace by names that begin with `./`, which patterns can name exactly. An empty one says so by its own entry, as
- * no archive does that was never written. A workspace that is gone fails it, and so
- * does a tar that failed (GNU's ends with 1 where a file changed while it was read: that is there all the same). A tar that
- * knows no `--exclude` gets all but what is never wanted.
+ * Packs a workspace by names that begin with `./`, so that a pattern can name a top-level entry exactly.
+ *
+ * An empty workspace is archived as an entry for the folder itself, which tells it from an archive that was never written.
+ * The command fails where the workspace is gone or where tar fails. (GNU tar's exit code 1 is no failure: a file changed
+ * while it was read, and is in the archive.) Where tar has no `--exclude`, everything is packed but what is never wanted.
  *
  * @param {object} download
  * @param {string} download.folder

@@ -1,8 +1,8 @@
 "use strict";
 
-// What does not travel: patterns, as adapter-utils' releases write them.
+// The patterns of what is not transferred, as adapter-utils' releases write them.
 
-/** Folders that can be made again. */
+/** Names of folders whose content can be generated again, such as `node_modules`. */
 const HEAVY_NAMES = [
   "node_modules",
   "vendor",
@@ -16,21 +16,21 @@ const HEAVY_NAMES = [
 ];
 
 /**
- * A folder of that name at any depth, for a snapshot and for tar.
+ * The patterns for a folder of this name at any depth: one for a snapshot, one for tar.
  *
  * @param {string} name
  */
 const anywhere = (name) => [name, `${name}/*`, `*/${name}`, `*/${name}/*`];
 
 /**
- * The patterns of all heavy folders but those of names that the repository has files under: these are work like any other.
+ * The patterns of all heavy folders, except those in which the repository tracks files: their content is work too.
  *
  * @param {Set<string>} [tracked]
  */
 const heavyExcludes = (tracked) => HEAVY_NAMES.filter((name) => !tracked?.has(name)).flatMap(anywhere);
 
 const GIT_EXCLUDES = [".git", ".git/*"];
-/** A nested repository is never a snapshot's, nor does a tar take it that was given {@link GIT_EXCLUDES}. */
+/** The pattern of nested repositories' `.git`, for a snapshot. For tar, {@link GIT_EXCLUDES} cover it already. */
 const NESTED_GIT = ["*/.git"];
 const RUNTIME = ".paperclip-runtime";
 

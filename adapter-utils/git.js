@@ -1,7 +1,7 @@
 "use strict";
 
-// How a workspace's history travels where nobody passes adapter-utils' own functions for that: a clone of one commit up, a
-// bundle of what is new down. The names and the shapes are those of its module `git-workspace-sync`.
+// How a workspace's history is transferred by default: a clone of one commit up, a bundle of new commits down. A caller may
+// pass adapter-utils' own module `git-workspace-sync` instead; the names and types are the same.
 
 const { crypto, fs, os, path } = require("../js/node.js");
 const { quote } = require("./commands.js");
@@ -45,7 +45,7 @@ async function readGitWorkspaceSnapshot(localDir, includeRepositories = true) {
     if (repositories.length === 0 && isNoRepository(error)) return null;
     throw error;
   }
-  // A folder in somebody's repository is no checkout of its own.
+  // A folder inside another repository is not a checkout of its own.
   const [here, there] = await Promise.all([fs.promises.realpath(localDir), fs.promises.realpath(top)]);
   if (here !== there) return null;
 
@@ -119,7 +119,7 @@ async function readReferencedSourceGitIgnoredPaths(localDir) {
 }
 
 /**
- * An address without what authenticates; `null` where it is not known to have none left.
+ * A remote's address without credentials; `null` where it is not certain that none are left.
  *
  * @param {string} address
  */
@@ -140,7 +140,7 @@ async function withShallowGitWorkspaceClone({ localDir, snapshot }, fn) {
   try {
     await git(localDir, ["update-ref", ref, snapshot.headCommit]);
     await git(cloneDir, ["init", "-q"]);
-    // A workspace without a remote has no address, and one that is not harmless stays here.
+    // There may be no remote, and an address that may hold credentials is not sent.
     const address = await line(localDir, "remote", "get-url", "origin").catch(() => "");
     const harmless = address && harmlessAddress(address);
     if (harmless) await git(cloneDir, ["remote", "add", "origin", harmless]);
@@ -172,13 +172,13 @@ const createRemoteGitExportRef = (scope = "remote") =>
 
 /** @type {own.GitFunctions["deleteLocalGitRef"]} */
 async function deleteLocalGitRef({ localDir, ref }) {
-  // A reference that stays names what is there anyway.
+  // If the reference stays, it names a commit that is kept in any case.
   await git(localDir, ["update-ref", "-d", ref]).catch(() => undefined);
 }
 
 /** @type {own.GitFunctions["fetchGitBundleIntoLocalRef"]} */
 async function fetchGitBundleIntoLocalRef({ localDir, bundlePath, exportRef, importedRef, baseSha }) {
-  // There is nothing new where there is nothing in it.
+  // An empty bundle brings nothing new.
   if ((await fs.promises.stat(bundlePath)).size === 0) return baseSha;
   const checked = [
     "-c",
@@ -232,14 +232,14 @@ async function integrateImportedGitHead({ localDir, importedHead }) {
   if (ours === importedHead) return;
   const onBranch = await line(localDir, "symbolic-ref", "-q", "HEAD").catch(() => "HEAD");
   const shared = await line(localDir, "merge-base", ours, importedHead).catch((error) => {
-    // It ends with 1 where there is none.
+    // Exit code 1 says that there is no common ancestor.
     if (error.code === 1) return "";
     throw error;
   });
   if (shared === importedHead) return;
   let head = importedHead;
   if (shared !== ours) {
-    // What is not one history is put behind ours; what is, is merged.
+    // Without a common ancestor, the commit is placed on top of ours; with one, the two are merged.
     const [tree] = shared
       ? (await line(localDir, "merge-tree", "--write-tree", ours, importedHead)).split("\n")
       : [await line(localDir, "rev-parse", `${importedHead}^{tree}`)];

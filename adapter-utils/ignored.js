@@ -1,6 +1,6 @@
 "use strict";
 
-// What git ignores of a folder that is no checkout of its own.
+// Finds out what git ignores in a folder, which need not be the top of a checkout.
 
 const { fs, path, timersPromises } = require("../js/node.js");
 const { escapeTarExcludeLiteral } = require("./excludes.js");
@@ -13,11 +13,11 @@ const REFERENCED_SOURCE_IGNORE_FAILURE_REASONS = /** @type {const} */ ({
   toplevelNotDescendant: "git-toplevel-not-descendant",
 });
 
-/** How long is waited before each further attempt where too many scans are under way. */
+/** The pauses before each further attempt where too many scans run at once, in milliseconds. */
 const PAUSES_MS = [1000, 2000];
 
 /**
- * With all links resolved, as git tells its own paths. What is not there is compared as it is written.
+ * A path with all links resolved, as git prints its own paths. One that does not exist stays as it is written.
  *
  * @param {string} dir
  */
@@ -49,7 +49,7 @@ function createResolveReferencedSourceIgnore(git) {
     try {
       found = await read(localPath);
     } catch (error) {
-      // What git says may name paths of this machine: only the kind of failure is told.
+      // Git's message may contain paths of this machine, so only the kind of failure is reported.
       const isLimit = error instanceof git.ReferencedSourceIgnoreScanLimitExceededError;
       const { limitExceeded, scanFailed } = REFERENCED_SOURCE_IGNORE_FAILURE_REASONS;
       return { kind: "failed", reason: isLimit ? limitExceeded : scanFailed };

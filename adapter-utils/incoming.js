@@ -21,7 +21,7 @@ const {
  */
 
 /**
- * A workspace, or a repository in it, whose sandbox is to be brought back.
+ * A workspace, or a repository in it, that is restored from the sandbox.
  *
  * @typedef {object} Tree
  * @property {string} localDir
@@ -49,7 +49,7 @@ const {
  */
 
 /**
- * Brings one tree back.
+ * Restores one tree.
  *
  * @param {Tree} tree
  * @param {Way} way
@@ -83,7 +83,7 @@ async function restoreTree(tree, way) {
 }
 
 /**
- * Brings the sandbox' commits into the local repository, under a reference of their own.
+ * Imports the sandbox's commits into the local repository, under a reference of their own.
  *
  * @param {Tree} tree
  * @param {Way} way
@@ -127,7 +127,7 @@ async function importHistory(tree, way, temporary, importedRef) {
     }
     await removeQuietly(client, remoteBundle);
     if (!forceFullBundle) {
-      // Where it does not say that it is clean, it counts as not.
+      // Anything but a clear answer counts as not clean.
       const told = await read(client, statusPath).catch(() => Buffer.alloc(0));
       isClean = toBuffer(told).toString().trim() === "clean";
       await removeQuietly(client, statusPath);
@@ -143,15 +143,15 @@ async function importHistory(tree, way, temporary, importedRef) {
   try {
     return { head: await attempt(false), isClean };
   } catch (error) {
-    // This side no longer has what the changes build upon: then all comes.
+    // The local repository no longer has the bundle's base commit, so everything is fetched.
     if (!git.isMissingGitPrerequisiteError(error)) throw error;
     return { head: await attempt(true), isClean };
   }
 }
 
 /**
- * Makes the sandbox' commits the local branch's. Where that cannot be done they stay under a name of their own, and the files
- * come back all the same.
+ * Merges the sandbox's commits into the local branch. Where that fails they stay under a reference of their own, and the
+ * files are restored all the same.
  *
  * @param {string} localDir
  * @param {string} importedHead
@@ -165,7 +165,7 @@ async function integrate(localDir, importedHead, way) {
     try {
       ref = await keepCommit(localDir, importedHead, "sandbox");
     } catch {
-      // Not even a name for them could be made, so what failed first is to be known.
+      // The reference could not be created either: the first failure is the one to report.
       throw error;
     }
     const why = error instanceof Error ? error.message.split("\n", 1)[0] : String(error);
@@ -176,7 +176,7 @@ async function integrate(localDir, importedHead, way) {
 }
 
 /**
- * Sets the index to the branch that there is now. What was staged and is nowhere else is kept as a commit.
+ * Resets the index to the branch as it is now. Staged content that exists nowhere else is kept as a commit.
  *
  * @param {string} localDir
  * @param {boolean} checkWorkingTreeClean
@@ -189,7 +189,7 @@ async function resetIndex(localDir, checkWorkingTreeClean, way) {
 }
 
 /**
- * Brings a tree's files here: into a folder where the provider does it, and else as an archive.
+ * Downloads a tree's files: into a folder where the provider can, otherwise as an archive.
  *
  * @param {Tree} tree
  * @param {Way} way
@@ -224,8 +224,8 @@ async function fetchFiles(tree, way, temporary) {
 }
 
 /**
- * Has the sandbox pack a tree. Returns whether the archive may lack something: where its tar fails, a second way takes what
- * could be read, and nothing that is missing counts as deleted.
+ * Has the sandbox pack a tree. Returns whether the archive may be incomplete: where tar fails, a second command packs what
+ * can be read, and nothing that is missing then counts as deleted.
  *
  * @param {Tree} tree
  * @param {Way} way
@@ -237,7 +237,7 @@ async function packRemotely(tree, way, archive) {
   const isLong = download.exclude.join(" ").length > COMMAND_MAX / 4;
   const excludeFile = isLong ? path.posix.join(tree.runtimeRootDir, "workspace-download.exclude") : undefined;
   if (excludeFile) {
-    // A name with a line break cannot stand there: it travels, and is left out here.
+    // A name with a line break cannot be written in that file: it is transferred, and left out on this side.
     const lines = download.exclude.filter((pattern) => !pattern.includes("\n"));
     const text = new TextEncoder().encode(`${lines.join("\n")}\n`);
     await client.makeDir(tree.runtimeRootDir);
@@ -250,7 +250,7 @@ async function packRemotely(tree, way, archive) {
     try {
       await client.run(packWorkspace({ ...download, excludeFile, tolerant: true }), { timeoutMs });
     } catch {
-      // The first failure is the one to know.
+      // The first failure is the one to report.
       throw error;
     }
     return true;
@@ -260,7 +260,7 @@ async function packRemotely(tree, way, archive) {
 }
 
 /**
- * One native transfer from the sandbox. Returns how many bytes it says came.
+ * One native transfer from the sandbox. Returns how many bytes the provider says were transferred.
  *
  * @param {NonNullable<own.SandboxManagedRuntimeClient["syncOut"]>} syncOut
  * @param {Way} way
@@ -282,7 +282,7 @@ const read = async (client, file, progress) =>
   progress ? client.readFile(file, progress) : client.readFile(file);
 
 /**
- * Removes what nobody needs any more; what stays is overwritten by the next.
+ * Removes files that are no longer needed. A failure is ignored: the next run overwrites them.
  *
  * @param {own.SandboxManagedRuntimeClient} client
  * @param {string} file

@@ -50,7 +50,7 @@ export interface SandboxManagedRuntimeAssetProvisionContext {
   runtimeRootDir: string;
 }
 
-/** How an asset is put in place where extracting it is not enough. */
+/** How an asset is installed, where extracting it is not enough. */
 export interface SandboxManagedRuntimeAssetProvision {
   /** Further files, written to the run's folder before the command. Each `name` is one name. */
   stageFiles?: { name: string; contents: Buffer | string }[];
@@ -62,7 +62,7 @@ export interface SandboxManagedRuntimeAssetProvision {
 export interface SandboxManagedRuntimeAssetRestoreContext {
   assetDir: string;
   readFile: (remotePath: string) => Promise<Buffer>;
-  /** A folder of this restore alone, which is gone afterwards. */
+  /** A temporary folder of this restore, removed afterwards. */
   tempDir?: string;
 }
 
@@ -80,7 +80,7 @@ export interface SandboxManagedRuntimeAsset extends Pick<
 export type ReferencedSourceIgnoreResolution =
   { kind: "git"; ignoredPaths: string[] } | { kind: "other" } | { kind: "failed"; reason: string };
 
-/** Why what git ignores could not be found out. No other text is ever told. */
+/** Why it could not be found out what git ignores. No other text is ever reported. */
 export declare const REFERENCED_SOURCE_IGNORE_FAILURE_REASONS: {
   readonly scanFailed: "git-ignore-scan-failed";
   readonly limitExceeded: "git-ignore-scan-limit-exceeded";
@@ -105,12 +105,12 @@ export declare function resolveReferencedSourceIgnore(
   localPath: string,
 ): Promise<ReferencedSourceIgnoreResolution>;
 
-/** What `writeFile` and `readFile` get, where anyone listens. */
+/** Options of `writeFile` and `readFile`, where there is a progress listener. */
 export interface SandboxTransferProgressOptions {
   onProgress?: (transferredBytes: number, totalBytes: number | null) => void | Promise<void>;
 }
 
-/** A file or folder that is to be somewhere else. */
+/** A file or folder to transfer, and where to. */
 export interface SandboxSyncFileMapping {
   sourcePath: string;
   targetPath: string;
@@ -138,7 +138,7 @@ export interface SandboxSyncOperation {
   postUploadCommands?: SandboxPostUploadCommand[];
 }
 
-/** What became of operations. */
+/** The outcome of operations. */
 export interface SandboxSyncResult {
   operations: { operationId: string; filesTransferred: number; bytesTransferred: number }[];
 }
@@ -247,7 +247,7 @@ export interface SerializedDirectorySnapshot {
   entries: Array<[string, SnapshotEntry]>;
 }
 
-/** A snapshot as JSON can hold it, in the order that its digest is made of. */
+/** A snapshot as JSON can hold it, in the order from which its digest is made. */
 export declare function serializeDirectorySnapshot(snapshot: DirectorySnapshot): SerializedDirectorySnapshot;
 /** A snapshot from JSON; `null` where it is none, or has a path that leads out of its folder. */
 export declare function parseDirectorySnapshot(value: unknown): DirectorySnapshot | null;
@@ -256,7 +256,7 @@ export declare function directorySnapshotSha256(snapshot: DirectorySnapshot): st
 
 /** The code of the error where another process held the merge lock for 30 s. */
 export declare const WORKSPACE_RESTORE_LOCK_TIMEOUT_CODE = "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT";
-/** What anyone may know of a failed restore. */
+/** What may be published about a failed restore. */
 export type WorkspaceRestoreFailureCode =
   "restore_permission_denied" | "restore_lock_timeout" | "restore_failed";
 /** How a restore ended. */
@@ -337,13 +337,13 @@ export type InstanceRootResolver = (input?: {
   env?: NodeJS.ProcessEnv;
 }) => string;
 
-/** What a run takes from its surroundings; what is not given is this package's own. */
+/** Functions of adapter-utils' other modules that a run uses. By default they are this package's own. */
 export interface AdapterUtilsSurroundings {
   git?: GitFunctions;
   resolveInstanceRoot?: InstanceRootResolver;
 }
 
-/** The functions of this module that depend on their surroundings. */
+/** The functions of this module that depend on functions that can be passed in. */
 export interface AdapterUtils {
   mergeDirectoryWithBaseline: typeof mergeDirectoryWithBaseline;
   prepareSandboxManagedRuntime: typeof prepareSandboxManagedRuntime;
@@ -351,5 +351,5 @@ export interface AdapterUtils {
   withDirectoryMergeLock: typeof withDirectoryMergeLock;
 }
 
-/** These functions for the surroundings that are passed. */
+/** The same functions, with those that are passed in. */
 export declare function createAdapterUtils(surroundings?: AdapterUtilsSurroundings): AdapterUtils;

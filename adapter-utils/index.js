@@ -1,7 +1,7 @@
 "use strict";
 
 // The modules `sandbox-managed-runtime` and `workspace-restore-merge` of adapter-utils' newest release, over this package's
-// core. What they take from their surroundings is passed in; without that it is this package's own.
+// core. What those modules import from others of theirs can be passed in; by default it is this package's own.
 
 const main = require("../index.js");
 const excludes = require("./excludes.js");

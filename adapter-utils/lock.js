@@ -1,7 +1,7 @@
 "use strict";
 
-// The lock of a merge where adapter-utils' releases look for it: in the folder of Paperclip's instance, by the digest of
-// the workspace's real path. So it excludes them, and they it.
+// The merge lock at the place where adapter-utils' releases have it: in the folder of Paperclip's instance, named by the
+// digest of the workspace's real path. So both exclude each other.
 
 const { native } = require("../binding.js");
 const check = require("../js/check.js");
@@ -23,7 +23,7 @@ function resolveInstanceRoot({ homeDir, instanceId, env = process.env } = {}) {
 }
 
 /**
- * The folder of all locks, made where there is none. Whatever else is in its place is refused: through a link, a lock would
+ * The folder of all locks, created if it is missing. Anything else at its path is refused: through a link, a lock would
  * protect nothing.
  *
  * @param {own.InstanceRootResolver} resolve

@@ -19,7 +19,7 @@ const { placeOfLock } = require("./lock.js");
  * @property {string[]} [tar] Patterns of tar.
  */
 
-/** What no tar of ours packs. */
+/** Patterns of what is never packed here. */
 const APPLE_DOUBLE = "._*";
 
 /** @type {typeof own.captureDirectorySnapshot} */
@@ -41,7 +41,7 @@ async function capture(root, leftOut) {
 }
 
 /**
- * What an archive on this machine holds: what a sandbox has that it was extracted in.
+ * The snapshot of an archive on this machine, which is that of the sandbox into which it was extracted.
  *
  * @param {string} archive
  * @param {LeftOut} leftOut
@@ -53,7 +53,7 @@ async function readArchive(archive, leftOut) {
 }
 
 /**
- * One merge of what a sandbox has into a workspace. Resolves with what it had: the base of the next one.
+ * Merges a sandbox's files into a workspace. Resolves with their snapshot: the base of the next merge.
  *
  * @param {object} merge
  * @param {own.InstanceRootResolver} merge.resolveInstanceRoot
@@ -115,7 +115,7 @@ function createMergeDirectoryWithBaseline(resolveInstanceRoot) {
       source: { folder: check.localPath("input.sourceDir", input.sourceDir) },
       targetDir: check.localPath("input.targetDir", input.targetDir),
       leftOut: { snapshot: exclude },
-      // Who brought the folder here gave these patterns to a tar, which reads them as its own: less comes than a snapshot has.
+      // The patterns were given to tar, which understands them in its own way: the folder may lack files of the snapshot.
       mayLack: [APPLE_DOUBLE, ...exclude],
       beforeApply: check.callback("input.beforeApply", input.beforeApply),
       afterApply: check.callback("input.afterApply", input.afterApply),

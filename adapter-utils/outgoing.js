@@ -1,6 +1,6 @@
 "use strict";
 
-// What of a workspace goes up: which paths, in which archives, and what the sandbox has afterwards.
+// Decides what of a workspace is uploaded: which paths, in which archives, and what the sandbox has afterwards.
 
 const { crypto, fs, path } = require("../js/node.js");
 const {
@@ -23,7 +23,7 @@ const { pack } = require("./transfer.js");
  */
 
 /**
- * What travels between a workspace and its sandbox, and what does not.
+ * What is transferred between a workspace and its sandbox, and what is not.
  *
  * @typedef {object} Selection
  * @property {own.GitWorkspaceSnapshot | null} snapshot Of its repository, where the workspace is a checkout.
@@ -52,7 +52,7 @@ async function readSnapshot(git, dir) {
 }
 
 /**
- * Decides what travels.
+ * Decides what is transferred.
  *
  * @param {object} workspace
  * @param {string} workspace.dir
@@ -99,7 +99,7 @@ async function select({ dir, snapshot, ignore, exclude: callers = [], preserve =
 }
 
 /**
- * The paths that a checkout has beside its last commit; those of nested repositories file by file.
+ * The paths of a checkout that are not in its last commit; those of nested repositories file by file.
  *
  * @param {string} dir
  * @param {own.GitWorkspaceSnapshot} snapshot
@@ -114,7 +114,7 @@ async function overlayOf(dir, snapshot, submodules) {
   const nested = untracked.filter((name) => !isManaged(name));
   const files = [];
   for (const at of [...nested, ...submodules]) {
-    // A submodule that was never fetched is an empty folder, or none.
+    // A submodule that was never fetched is an empty folder, or missing.
     const found = await fs.promises.readdir(path.join(dir, at)).catch(() => []);
     if (found.length > 0) files.push(...(await filesOfNested(dir, at)));
   }
@@ -122,7 +122,7 @@ async function overlayOf(dir, snapshot, submodules) {
 }
 
 /**
- * An archive on its way up, and what is to be done with it there.
+ * An archive to upload, and the command that extracts it.
  *
  * @typedef {object} Packed
  * @property {own.SandboxSyncFileMapping[]} files
@@ -214,7 +214,8 @@ async function packWorkspace(upload) {
 }
 
 /**
- * What of the last commit is removed before the rest comes: what is deleted here, and folders that are none any more.
+ * The paths of the last commit that are removed before the rest is extracted: what is deleted locally, and folders that are
+ * no longer folders.
  *
  * @param {own.GitWorkspaceSnapshot} snapshot
  * @param {own.DirectorySnapshot["entries"]} overlay
@@ -243,7 +244,7 @@ async function packHistory(git, dir, { snapshot, nested }, archivePath) {
   const of = { localDir: dir, snapshot: /** @type {own.GitWorkspaceSnapshot} */ (snapshot) };
   await git.withShallowGitWorkspaceClone(of, async (clone) => {
     if (nested.length > 0) {
-      // What is another repository's must not get into this one's commits.
+      // Files of a nested repository must not get into this one's commits.
       const lines = nested.map((name) => `/${name.replace(/[\\*?[!#]/g, "\\$&")}/\n`).join("");
       await fs.promises.mkdir(path.join(clone, ".git/info"), { recursive: true });
       await fs.promises.appendFile(path.join(clone, ".git/info/exclude"), `\n${lines}`);
@@ -253,7 +254,7 @@ async function packHistory(git, dir, { snapshot, nested }, archivePath) {
 }
 
 /**
- * Takes a copy of a kept archive, which must be the one that is meant.
+ * Copies a kept archive, and checks that it is the expected one.
  *
  * @param {string | undefined} from
  * @param {string | null | undefined} sha256
@@ -263,7 +264,7 @@ async function takeSeed(from, sha256, to) {
   const found = from === undefined ? undefined : await fs.promises.lstat(from);
   if (from === undefined || !found?.isFile()) throw new Error("workspace_durable_seed_invalid");
   await fs.promises.copyFile(from, to);
-  // What was copied is what counts.
+  // The copy is checked, not the original, which may change.
   if (sha256 && (await digestOf(to)) !== sha256) throw new Error("workspace_durable_seed_digest_mismatch");
 }
 
@@ -275,7 +276,7 @@ async function digestOf(file) {
 }
 
 /**
- * Keeps an archive for a later upload. It appears whole or not at all, and for its owner alone.
+ * Keeps an archive for a later upload. It appears complete or not at all, readable by its owner alone.
  *
  * @param {string} from
  * @param {string} to

@@ -1,6 +1,6 @@
 "use strict";
 
-// One run of a sandbox as adapter-utils' releases conduct it: uploads as tasks, then the way back as tasks.
+// Prepare and restore as adapter-utils' releases do them: uploads as tasks, then downloads as tasks.
 
 const check = require("../js/check.js");
 const { fs, path } = require("../js/node.js");
@@ -34,7 +34,7 @@ const {
  * @import { Tree } from "./incoming.js"
  */
 
-/** Whose archives would be the workspace's own. */
+/** Keys that an asset may not have: its archive would have the name of the workspace's. */
 const RESERVED_KEYS = ["workspace", "git-workspace"];
 
 /** @param {string} name */
@@ -54,7 +54,7 @@ function checkKeys(assets) {
 }
 
 /**
- * Whether something is there. Only that nothing is, is an answer.
+ * Whether a path exists. Any failure but a missing path is thrown.
  *
  * @param {string} dir
  */
@@ -91,7 +91,7 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
     const seed = input.workspaceDurableSeed;
     const preserve = check.strings("input.preserveAbsentOnRestore", input.preserveAbsentOnRestore);
 
-    // Nothing to send and nothing to bring back is a caller's way to say that only assets count.
+    // A caller that wants neither an upload nor a restore of the workspace has only assets transferred.
     const syncsWorkspace = input.syncWorkspace !== false && (await exists(dir));
     const sends = syncsWorkspace && mode !== "adopt_remote";
     const packs = sends || (syncsWorkspace && seed !== undefined);
@@ -114,7 +114,7 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
       if (ignore?.kind === "failed") throw new Error(`Workspace ignore scan failed: ${ignore.reason}`);
       const choose = async () => {
         selection = await select({ dir, snapshot, ignore, exclude: input.workspaceExclude, preserve });
-        // What is sent is the base. Where nothing is, what is here was sent by an earlier run.
+        // The base is what is sent. Where nothing is sent, an earlier run has sent what is here.
         if (!input.workspaceBaseline && !sends) base = await capture(dir, selection.leftOut);
       };
       await (input.workspaceBaseline ? choose() : span("snapshot.baseline", choose));
@@ -229,7 +229,7 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
       if (!isOneName(projectId)) {
         throw new Error(`additional source projectId is not a simple path segment: ${projectId}`);
       }
-      // What git ignores is not known, and may be secret.
+      // It is not known what git ignores, and that may be secret.
       if (ignoreResolution.kind === "failed") {
         throw new Error(`referenced project ignore resolution failed: ${ignoreResolution.reason}`);
       }
@@ -261,7 +261,7 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
         const failures = [];
         const optional = sources.map((source, at) => ({
           name: `stage.project.${source.projectId}`,
-          // One project's failure is told, and is nobody else's.
+          // The failure of one project is reported, and does not fail the others.
           work: () =>
             stageSource(source).catch((error) => {
               failures[at] = error instanceof Error ? error.message : String(error);
@@ -398,7 +398,7 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
 }
 
 /**
- * Throws the first failure in the tasks' order, whichever came first.
+ * Throws the failure of the first task in order that failed, whichever failed first in time.
  *
  * @param {PromiseSettledResult<unknown>[]} results
  * @param {number} [count] How many of them must not fail.

@@ -1,6 +1,6 @@
 "use strict";
 
-// What a run tells while it works: its steps, and the lines of a transfer, in the words of adapter-utils' releases.
+// Progress messages of a run: its steps, and the lines of a transfer, with the texts of adapter-utils' releases.
 
 const { tell } = require("../js/progress.js");
 
@@ -47,7 +47,7 @@ function transferProgress({ what, phase, onLine, onStatus }) {
   };
   const isHeard = Boolean(onLine ?? onStatus);
   return {
-    /** What a client's method gets; nothing where nobody listens. */
+    /** The options for a client's method; `undefined` where there is no listener. */
     options: isHeard
       ? {
           /**
@@ -76,7 +76,7 @@ function transferProgress({ what, phase, onLine, onStatus }) {
 }
 
 /**
- * Tells a step. A listener that fails never fails the run.
+ * Reports a step. A listener that fails never fails the run.
  *
  * @param {own.RuntimeStatusSink | undefined} onStatus
  * @param {own.RuntimeStatusPhase} phase

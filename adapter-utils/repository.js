@@ -1,14 +1,14 @@
 "use strict";
 
-// What is asked of a local repository beside the functions that a caller may replace: what it tracks, what lies nested in
-// it, and where it keeps what must not be lost.
+// Questions to a local repository, beside the functions that a caller may replace: what it tracks, which repositories are
+// nested in it, and where commits are kept that must not be lost.
 
 const { childProcess, path } = require("../js/node.js");
 const { HEAVY_NAMES } = require("./excludes.js");
 
 const OUTPUT_MAX = 1024 * 1024 * 1024;
 
-/** An environment in which nothing says how git is to work but the arguments. */
+/** An environment in which git is controlled by its arguments alone. */
 function plainEnvironment() {
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("GIT_"));
   return { ...Object.fromEntries(inherited), GIT_CONFIG_NOSYSTEM: "1", GIT_CONFIG_GLOBAL: "/dev/null" };
@@ -30,7 +30,7 @@ function git(dir, args, stdin) {
       if (error) reject(Object.assign(error, { stdout, stderr }));
       else resolve(stdout);
     });
-    // Where git ended before it had read all, its exit says why.
+    // If git ended before it read everything, its exit code says why.
     child.stdin?.on("error", () => {});
     child.stdin?.end(stdin ?? "");
   });
@@ -50,7 +50,7 @@ async function hasNoCommit(dir) {
       await git(dir, args);
       return true;
     } catch {
-      // What it does not answer is the answer.
+      // A command that fails answers no.
       return false;
     }
   };
@@ -86,7 +86,7 @@ async function readIndex(dir) {
  */
 async function filesOfNested(workspace, nested) {
   const dir = path.join(workspace, nested);
-  // One that is not a repository of its own would answer for the one that it lies in.
+  // For a folder that is no repository, git would answer for the repository around it.
   const prefix = (await git(dir, ["rev-parse", "--show-prefix"])).trim();
   if (prefix !== "") return [];
   const listed = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
@@ -110,7 +110,7 @@ async function filesOfNested(workspace, nested) {
  */
 async function ignoredAnywhere(dir, ignored) {
   if (ignored.length === 0) return [];
-  // A folder that nobody has.
+  // A folder name that does not exist.
   const elsewhere = "paperclip-elsewhere/paperclip-elsewhere";
   const asked = ignored.map((name) => `${elsewhere}/${name}\0`).join("");
   try {
@@ -118,16 +118,16 @@ async function ignoredAnywhere(dir, ignored) {
     const found = new Set(records(answer).map((name) => name.slice(elsewhere.length + 1)));
     return ignored.filter((name) => found.has(name));
   } catch {
-    // It ends with 1 where none is; and where it cannot say, none counts, so that more travels than needed.
+    // Exit code 1 means none. Where git fails, none is assumed: more is transferred than needed.
     return [];
   }
 }
 
-/** The name for what is kept now. */
+/** A reference name for what is kept now. */
 const stamp = () => new Date().toISOString().replace(/[-:]/g, "").replace(/\..*/, "Z");
 
 /**
- * Gives a commit a name under which no clean-up takes it.
+ * Creates a reference to a commit, so that git's garbage collection does not remove it.
  *
  * @param {string} dir
  * @param {string} commit
@@ -142,7 +142,7 @@ async function keepCommit(dir, commit, what) {
 const IDENTITY = ["-c", "user.name=Paperclip", "-c", "user.email=noreply@paperclip.ing"];
 
 /**
- * Keeps what is staged as a commit, where it is not what `HEAD` or the workspace has: to set the index back would lose it.
+ * Keeps the staged content as a commit, where neither `HEAD` nor the workspace has it: resetting the index would lose it.
  *
  * @param {string} dir
  */

@@ -1,7 +1,7 @@
 "use strict";
 
-// Snapshots as they are kept between two processes, and the failures of a restore as they are told: what adapter-utils'
-// releases have of both, which is pure JavaScript.
+// Snapshots as JSON, to be kept between two processes, and the texts for a failed restore, as adapter-utils' releases have
+// them. Pure JavaScript.
 
 const { crypto, path } = require("../js/node.js");
 
@@ -74,7 +74,7 @@ function parseEntry(value) {
 
 const WORKSPACE_RESTORE_LOCK_TIMEOUT_CODE = "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT";
 
-/** What may be told of a failure to anyone who reads a run's log: never a path, a process or another's message. */
+/** Texts for a run's log, by the kind of failure. They contain no path, no process and no message of another program. */
 const DIAGNOSES = {
   restore_permission_denied: "the restore could not write to the workspace (permission denied)",
   restore_lock_timeout: "the restore timed out waiting for the workspace merge lock",

@@ -19,7 +19,7 @@ function assertSyncOperationsConfined(operations, { sourceRoots, targetRoots }) 
   const confine = (place, roots, label) => {
     const { isAbsolute, normalize } = path.posix;
     const plain = normalize(place);
-    // Of an absolute path, no `..` is left by then.
+    // `normalize` has removed every `..` of an absolute path.
     if (!isAbsolute(plain)) {
       throw new Error(`sync operation ${label} path is not a confined absolute path: ${place}`);
     }
@@ -54,7 +54,7 @@ async function pack({ localDir, archivePath, exclude = [], followSymlinks = fals
 }
 
 /**
- * Calls with a folder of its own, which is gone afterwards.
+ * Calls `work` with a temporary folder, which is removed afterwards.
  *
  * @template T
  * @param {string} prefix
@@ -65,7 +65,7 @@ async function withTemporaryFolder(prefix, fn) {
   try {
     return await fn(dir);
   } finally {
-    // What cannot be removed is the system's to clear.
+    // If it cannot be removed, the system's clean-up of temporary files does.
     await fs.promises.rm(dir, { recursive: true, force: true }).catch(() => undefined);
   }
 }
@@ -90,7 +90,7 @@ const toBuffer = (bytes) =>
     : Buffer.from(bytes);
 
 /**
- * Sends operations: natively where the client can, and else by its six methods.
+ * Uploads: natively where the client can, otherwise by its six methods.
  *
  * @param {own.SandboxManagedRuntimeClient} client
  * @param {own.SandboxSyncOperation[]} operations
@@ -124,7 +124,7 @@ async function sendOne(client, file, timeoutMs, progress) {
   const write = async (/** @type {string} */ from, /** @type {string} */ to) => {
     await client.makeDir(path.posix.dirname(to));
     const bytes = await bytesOf(from);
-    // Whoever takes it may detach it.
+    // The client may detach the buffer.
     const size = bytes.byteLength;
     await (progress ? client.writeFile(to, bytes, progress) : client.writeFile(to, bytes));
     return size;
@@ -149,7 +149,7 @@ async function sendOne(client, file, timeoutMs, progress) {
 }
 
 /**
- * How many bytes an answer says travelled; a provider may say anything.
+ * How many bytes an answer says were transferred. A provider may answer anything.
  *
  * @param {own.SandboxSyncResult} result
  */

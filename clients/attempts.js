@@ -18,11 +18,11 @@ const ATTEMPTS = 6;
 const pace = {
   /** The longest pause before the second attempt. It doubles with each further one. */
   firstPauseMs: 500,
-  /** How long a transfer may stand still before it counts as lost. */
+  /** How long a transfer may make no progress before it counts as lost. */
   silenceMs: 60_000,
-  /** How long what was given up may take to clean up. */
+  /** How long an aborted attempt may take to clean up. */
   graceMs: 5_000,
-  /** How often a command that says nothing is heard of. */
+  /** How often a running command prints a sign of life. */
   heartbeatMs: 30_000,
 };
 
@@ -30,7 +30,7 @@ const pace = {
 const LONGEST_PAUSE_MS = 10_000;
 
 /** The longest pause that the other side may ask for, in milliseconds. Asked for more, the call fails. */
-const LONGEST_WISH_MS = 300_000;
+const LONGEST_REQUESTED_PAUSE_MS = 300_000;
 
 /** The most errors in a chain of causes that are looked at. */
 const LONGEST_CHAIN = 8;
@@ -63,7 +63,7 @@ const BROKEN = new Set([
 ]);
 
 /**
- * What of an error is looked at, whoever made it.
+ * The properties of an error that are looked at. The error may come from any SDK.
  *
  * @typedef {object} AnyError
  * @property {unknown} [name]
@@ -164,13 +164,13 @@ function retryAfterMs(header, now = Date.now()) {
  * @param {unknown} error
  * @returns {number}
  */
-function wishedPause(error) {
+function requestedPause(error) {
   for (const { retryAfterMs: given, headers } of chainOf(error)) {
     if (typeof given === "number") return given;
     if (typeof headers !== "object" || headers === null) continue;
     const { get, "retry-after": plain } = /** @type {{ get?: unknown, "retry-after"?: unknown }} */ (headers);
-    const wish = retryAfterMs(typeof get === "function" ? get.call(headers, "retry-after") : plain);
-    if (wish !== undefined) return wish;
+    const requested = retryAfterMs(typeof get === "function" ? get.call(headers, "retry-after") : plain);
+    if (requested !== undefined) return requested;
   }
   return 0;
 }
@@ -184,10 +184,10 @@ function wishedPause(error) {
  */
 function pauseAfter(failures, error, random = Math.random) {
   if (failures >= ATTEMPTS) return undefined;
-  const wish = wishedPause(error);
-  if (wish > LONGEST_WISH_MS) return undefined;
+  const requested = requestedPause(error);
+  if (requested > LONGEST_REQUESTED_PAUSE_MS) return undefined;
   const longest = Math.min(pace.firstPauseMs * 2 ** (failures - 1), LONGEST_PAUSE_MS);
-  return wish + longest * (0.5 + random() / 2);
+  return requested + longest * (0.5 + random() / 2);
 }
 
 /** Errors after which all attempts were made. Those of a part are not multiplied by those of the whole. */
@@ -362,7 +362,7 @@ async function neverSilent(signal, call, work) {
 }
 
 /**
- * A lock that lets so many works run at once, the others in the order in which they came.
+ * A semaphore: lets up to `most` works run at once, the others in the order in which they came.
  *
  * @param {number} most
  */
@@ -378,7 +378,7 @@ function atMost(most) {
    */
   return async (work) => {
     if (running < most) running += 1;
-    // Who ends hands the place over, so the number stays as it is.
+    // A work that ends hands its place over, so the number stays as it is.
     else await new Promise((resolve) => waiting.push(() => resolve(undefined)));
     try {
       return await work();
@@ -391,8 +391,8 @@ function atMost(most) {
 }
 
 /**
- * Waits for what cleans up after a failure, and takes a failure of it as it is: what went wrong before matters
- * more than a left-over file.
+ * Waits for a clean-up after a failure, and ignores a failure of the clean-up: the failure before it is the one to
+ * report.
  *
  * @param {() => Promise<unknown>} work
  * @param {number} [limitMs]

@@ -2,8 +2,8 @@
 "use strict";
 
 /**
- * Checks whether a client does all that preparing and restoring a workspace need of it. It is for whoever
- * writes a client for a provider that has none here, such as Modal or Vercel. A script is all it takes:
+ * Checks whether a client does all that preparing and restoring a workspace need of it, for authors of a client for
+ * a provider that has none here, such as Modal or Vercel. A short script is enough:
  *
  *     import { checkSandboxClient } from "@paperclipai/sandbox-managed-runtime/clients/conformance";
  *     import { createMyClient } from "./my-client.js";
@@ -255,7 +255,7 @@ const CHECKS = [
       const timer = setTimeout(() => late.abort(new Error("no longer wanted")), 20);
       for (const { signal } of [early, late]) {
         const outcome = await rejectionOf(() => client.writeFile(file, bytes.slice(0), { signal }));
-        // A client may do without: the transfer then goes on, and nobody waits for it.
+        // A client may ignore the signal: the transfer then goes on, and its outcome is ignored.
         if (outcome === undefined) continue;
         mustBeReason(outcome.reason, signal, "writeFile");
         abilities.signal = true;
@@ -479,7 +479,7 @@ async function verified(verify, bench) {
 async function roundTrip({ client, folder, run }, name, bytes) {
   const file = path.posix.join(folder, name);
   await client.writeFile(file, bytes.slice(0));
-  // Asked of the sandbox itself: a client that forgot what it was told might remember what it sent.
+  // The sandbox itself computes the digest: a client might answer from a cache.
   await run(`test "$(wc -c < ${quoted(file)})" -eq ${bytes.byteLength}`);
   const returned = await client.readFile(file);
   if (!(returned instanceof Uint8Array) && !(returned instanceof ArrayBuffer)) {

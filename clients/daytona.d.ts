@@ -45,7 +45,7 @@ export interface DaytonaClientOptions extends TransferLimits {
  * once a minute while one lasts. This is best effort: a refresh that fails or hangs neither fails nor delays anything.
  *
  * Files travel as streams, both ways, without a second copy in memory, to a name beside the file's own, which is
- * renamed at the end. What passes (429 with its `Retry-After`, 500, 502, 503, 504, a connection that broke or stood
+ * renamed at the end. What passes (429 with its `Retry-After`, 500, 502, 503, 504, a connection that broke or stalled
  * still for a minute) is tried again up to five times, with growing pauses; a command only where it was refused before
  * it began. An abort by `signal` stops the transfer, or the command and all that it started, and removes what had
  * arrived.

@@ -79,7 +79,7 @@ function createLocalClient(options = {}) {
       const content = checkedContent(bytes);
       await attempted({ call: `write ${target}`, deadlineMs, signal }, async (given) => {
         await mkdir(path.dirname(target), { recursive: true });
-        // Beside the file, so that a rename puts it in its place: nobody sees a part of it there.
+        // Beside the file, so that a rename puts it in place at once: a partial file is never visible.
         const part = `${target}.${crypto.randomUUID()}.part`;
         try {
           const file = await open(part, "wx");
@@ -182,7 +182,7 @@ function endGroup({ pid }) {
   try {
     process.kill(-pid, "SIGKILL");
   } catch (error) {
-    // The group ended by itself just now, and that is all that was wanted.
+    // The group has just ended by itself.
     if (/** @type {NodeJS.ErrnoException} */ (error).code !== "ESRCH") throw error;
   }
 }

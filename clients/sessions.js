@@ -65,7 +65,7 @@ exit "$status"`;
 const ENDED = /^ended \d+$/m;
 
 // The other side may be gone when it comes to cleaning up: writing to it must not end the script before.
-/** Receives `$4` bytes as `$3` in the folder `$1`, by way of `$2`, so that nobody sees a part of it there. */
+/** Receives `$4` bytes as `$3` in the folder `$1`, by way of `$2`, so that a partial file is never visible. */
 const RECEIVE = `trap '' HUP PIPE
 mkdir -p "$1" || exit 1
 if [ -d "$3" ]; then echo "$3 is a folder" >&2; exit 1; fi
@@ -100,7 +100,7 @@ const LONGEST_LIST_BYTES = 256 * 1024 * 1024;
 const STOP_LIMIT_MS = 5_000;
 
 /**
- * How a session ended otherwise than well.
+ * How a session failed.
  *
  * @typedef {object} Ending
  * @property {string} call what was done
@@ -158,7 +158,7 @@ function createSessionClient(transport) {
     const ended = exitOf(child);
     const sent = send === undefined ? undefined : pipeline(send, child.stdin);
     const received = receive?.(child.stdout).catch((error) => {
-      // Nobody reads on, so the other side would wait for ever.
+      // Nothing reads on, so the other side would wait for ever.
       kill();
       throw error;
     });
@@ -213,7 +213,7 @@ function createSessionClient(transport) {
     const content = await session(`read ${source}`, [SEND, source], signal, {
       receive: (output) => announcedContent(output, source, maxDownloadBytes, onProgress),
     });
-    // Taken for an empty file, it would look as if the content had been deleted.
+    // As an empty file, it would look as if the content had been deleted.
     if (content === undefined) throw nothingAnswered(source);
     return content;
   }

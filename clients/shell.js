@@ -10,7 +10,7 @@
 const { commandTimedOut } = require("./errors.js");
 
 /**
- * One word of a POSIX shell command line that stands for exactly `text`.
+ * `text` quoted as one word of a POSIX shell command line.
  *
  * @param {string} text
  */

@@ -25,8 +25,8 @@ let turnBegan;
 /**
  * Lets other work have its turn where the transfers have worked for long enough in this one, all of them together.
  *
- * Awaiting a stream gives nothing away as long as it has more to give: Node reads from a socket up to 32 times in a
- * turn, and each time everything that waits for these bytes runs.
+ * Awaiting a stream does not yield to the event loop as long as the stream has data: Node reads from a socket up to 32
+ * times in a turn, and each time everything that waits for these bytes runs.
  */
 async function fairTurn() {
   const now = performance.now();
@@ -39,7 +39,7 @@ async function fairTurn() {
 }
 
 /**
- * The same listener, told nothing twice and nothing that goes back, as a second attempt would.
+ * The same listener, without repeated or lower figures, which a second attempt would report.
  *
  * @param {OnProgress} onProgress
  * @returns {OnProgress}

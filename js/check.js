@@ -3,7 +3,7 @@
 const { invalidType, invalidValue } = require("./errors.js");
 const { path } = require("./node.js");
 
-// What callers hand in, typed as they should: each check is for those who do not.
+// Checks of arguments. The types say the same; these are for callers without a type checker.
 
 /** @import { SandboxLease, SandboxManagedRuntimeClient } from "../index.js" */
 

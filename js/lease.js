@@ -60,8 +60,7 @@ class LeaseKeeper {
   }
 
   /**
-   * Goes on between prepare and restore, if the caller asked for it, until {@link stop}; and no longer than anybody
-   * holds on to `restore`.
+   * Refreshes between prepare and restore, if the caller asked for it, until {@link stop} or until `restore` is garbage.
    *
    * @param {object} restore
    */

@@ -1,7 +1,7 @@
 "use strict";
 
-// What several entries of the package do with the binding: its errors made JavaScript's, and snapshots carried across a
-// turn's worth at a time.
+// Helpers around the binding for several entries of the package: they turn its errors into JavaScript's, and move snapshots
+// in pieces, one in each turn of the event loop.
 
 const { native } = require("../binding.js");
 const { fromNative } = require("./errors.js");
@@ -73,7 +73,7 @@ async function writeBaseline(entries) {
 }
 
 /**
- * Runs `work` and then `release` in any case. Where both fail, the first failure is the one to know.
+ * Runs `work` and then `release` in any case. Where both fail, the failure of `work` is thrown.
  *
  * @template T
  * @param {() => Promise<T>} work

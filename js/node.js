@@ -1,7 +1,7 @@
 "use strict";
 
 // The parts of Node that this package uses. An ES module that a bundler made has no `require`, so Node itself is asked;
-// `require` stands here for a Node before 20.16, which cannot be asked. Each part is loaded where it is first used: what
+// `require` serves Node before 20.16, which cannot be asked. Each part is loaded where it is first used: what
 // only a ready-made client needs costs the others nothing.
 
 const canAsk = typeof process.getBuiltinModule === "function";

@@ -1,6 +1,6 @@
 "use strict";
 
-// Reading a spec from unknown data. What `trim` and `Number` make of odd values is JavaScript's own business.
+// Reads a spec from unknown data, with the meaning that JavaScript's `trim` and `Number` give to odd values.
 
 /** @import * as own from "../index.js" */
 

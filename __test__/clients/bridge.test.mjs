@@ -95,7 +95,7 @@ describe("the client for Cloudflare's bridge", () => {
     });
   });
 
-  it("is heard of while a command says nothing, and leaves no process of it", async () => {
+  it("has a silent command print a sign of life, and leaves no process of that", async () => {
     const { heartbeatMs } = pace;
     onTestFinished(() => void (pace.heartbeatMs = heartbeatMs));
     pace.heartbeatMs = 321_000;

@@ -226,7 +226,7 @@ describe("checking a client", () => {
     },
   );
 
-  it("finds out: a second copy of a file of 100 MB", SLOW, async () => {
+  it("notices a second copy of a file of 100 MB", SLOW, async () => {
     const good = createLocalClient();
     const { client, problem } = BROKEN[ALONE](good);
     const workDir = await temporaryFolder();
@@ -235,7 +235,7 @@ describe("checking a client", () => {
     expect(await conformance(good, { workDir, only: [ALONE] })).toMatchObject({ passed: true });
   });
 
-  it("finds out: another error than the reason of an abort", async () => {
+  it("notices another error than the reason of an abort", async () => {
     const good = createLocalClient();
     const vague = but(good, {
       writeFile: (file, bytes, options) =>
@@ -273,7 +273,7 @@ describe("checking a client", () => {
 
   const inTime = "run ends a command that takes too long, and rejects";
 
-  it("finds out: a time limit that is ignored", async () => {
+  it("notices a time limit that is ignored", async () => {
     const good = createLocalClient();
     const deaf = but(good, {
       run: (command) => good.run(command.replace("sleep 1", "true"), { timeoutMs: 60_000 }),
@@ -293,7 +293,7 @@ describe("checking a client", () => {
     expect(failures).toMatchObject([{ check, problem: expect.stringMatching(/did not end|still waiting/) }]);
   });
 
-  it("finds out other bytes of the right number", async () => {
+  it("notices other bytes of the right number", async () => {
     const good = createLocalClient();
     const garbling = but(good, {
       async readFile(file) {
@@ -307,7 +307,7 @@ describe("checking a client", () => {
     expect(failures).toMatchObject([{ check, problem: "other bytes returned than were written" }]);
   });
 
-  it("takes text for what it is", async () => {
+  it("refuses text in place of bytes", async () => {
     const textual = but(createLocalClient(), { readFile: (file) => readFile(file, "latin1") });
     const check = "an empty file arrives and returns";
     const { failures } = await conformance(textual, { workDir: await temporaryFolder(), only: [check] });

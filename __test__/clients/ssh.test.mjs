@@ -402,7 +402,7 @@ describe("an ssh connection that is disturbed", () => {
     expect(await readFile(out, "utf8")).toBe("begun\nnext\n");
   });
 
-  it("is told apart from a command that ends with ssh's own exit code", async () => {
+  it("is not confused with a command that ends with ssh's own exit code", async () => {
     await expect(newClient().run("exit 255", AMPLE)).rejects.toMatchObject({
       code: "ERR_SANDBOX_COMMAND_FAILED",
       exitCode: 255,

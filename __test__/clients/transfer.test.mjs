@@ -83,7 +83,7 @@ describe("sending in pieces", () => {
     await reader.cancel();
   });
 
-  it("reports nothing twice and nothing that goes back", async () => {
+  it("reports no figure twice and none that is lower than the one before", async () => {
     const reports = [];
     const forward = onlyForward((done) => void reports.push(done));
     for (const done of [1, 2, 1, 2, 3]) await forward(done, 3);
