@@ -8,6 +8,7 @@
 //   npm run bench -- --disk DIR          the comparison with the npm release also with all files in DIR
 //   npm run bench -- --json FILE         where the figures go; by default .build/bench.json
 //   npm run bench -- heartbeat           what later heartbeats cost, beside rsync (see benches/heartbeat.mjs)
+//   npm run bench -- commands            what a sandbox costs that is reached by commands alone (see benches/commands.mjs)
 //   npm run bench -- --ours FILE         measures the index.js of another checkout
 //
 // In each round every contestant has its turn, each in a process of its own, and the medians count. In the first round
@@ -22,6 +23,7 @@ import { fileURLToPath } from "node:url";
 import util, { promisify } from "node:util";
 import { Explained, root, runMain } from "../scripts/process.mjs";
 import { setUp } from "../scripts/setup.mjs";
+import { commands } from "./commands.mjs";
 import { heartbeat } from "./heartbeat.mjs";
 import { OPERATIONS } from "./operations.mjs";
 import { Stand, remove } from "./places.mjs";
@@ -48,9 +50,10 @@ const ROUNDS = {
 };
 
 await runMain(async () => {
-  if (process.argv[2] === "heartbeat") {
+  const own = { commands, heartbeat }[process.argv[2] ?? ""];
+  if (own !== undefined) {
     await setUp({ addon: true });
-    await heartbeat(process.argv.slice(3));
+    await own(process.argv.slice(3));
     return;
   }
   const options = readArguments();
