@@ -47,6 +47,8 @@ pub struct FolderMergeInput {
     pub may_lack_anything: bool,
     /// The lock's folder, if it is not in the usual place.
     pub lock: Option<PathBuf>,
+    /// How long the backups of earlier merges stay.
+    pub keep: Keep,
 }
 
 /// A merge that holds the target's lock until [`FolderMerge::finish`].
@@ -55,6 +57,7 @@ pub struct FolderMerge {
     merge: Merge,
     base: Snapshot,
     exclude: LeftOut,
+    keep: Keep,
     /// What killed merges left.
     rescued: Rescued,
 }
@@ -95,7 +98,8 @@ impl FolderMerge {
 
     /// The part of [`FolderMerge::begin`] that needs no lock.
     fn stage(input: FolderMergeInput) -> Result<Self> {
-        let FolderMergeInput { mut base, source, target, exclude, may_lack, may_lack_anything, .. } = input;
+        let FolderMergeInput { mut base, source, target, exclude, may_lack, may_lack_anything, keep, .. } =
+            input;
         let cancel = Cancel::default();
         let left_alone = |path: &RelativePath| is_left_alone(&exclude, path);
         base.retain(|path, _| !left_alone(path));
@@ -116,7 +120,7 @@ impl FolderMerge {
         incoming.treat_left_out_as_unchanged(&base, &|path| may_lack.matches(path));
         incoming.treat_missing_as_unchanged(&base, may_lack_anything);
         let merge = Merge::begin(root, incoming, &base, &mut rescued)?;
-        Ok(Self { merge, base, exclude, rescued })
+        Ok(Self { merge, base, exclude, keep, rescued })
     }
 
     /// Inspects the target and merges.

@@ -434,6 +434,9 @@ struct MergeInput {
     may_lack_anything: bool,
     #[serde(default)]
     lock: Option<Bytes>,
+    /// Whether no earlier backup is removed, however old it is.
+    #[serde(default)]
+    keep_all_conflicts: bool,
 }
 
 #[derive(Deserialize)]
@@ -456,6 +459,7 @@ impl MergeInput {
             may_lack: ExcludePatterns::new(bytes(self.may_lack)),
             may_lack_anything: self.may_lack_anything,
             lock: self.lock.map(Bytes::into_path),
+            keep: if self.keep_all_conflicts { Keep::ForEver } else { Keep::default() },
         })
     }
 }
