@@ -2,58 +2,36 @@
 
 import { isText, readableName } from "./tree.mjs";
 
-/**
- * What is done to a workspace. Names are relative paths; one that is `undefined` found no file to be done to.
- *
- * @typedef {object} Tasks
- * @property {string | undefined} edited Edited on both sides.
- * @property {string | undefined} deleted
- * @property {string | undefined} toggled Has its executable bit changed.
- * @property {"+x" | "-x"} toggle
- * @property {string} folder A new folder, for a new file.
- * @property {string} link A new link to that folder.
- */
+/** @typedef {ReturnType<typeof chooseTasks>} Tasks Relative paths; one that is `undefined` found no file. */
 
 /**
- * Chooses what to work on: ordinary files near the top, each for one thing only.
+ * Chooses what to work on: ordinary files near the top, each for one thing only. Hidden files, dependencies, names that are
+ * no text and what may not be written are none that an agent would work on.
  *
  * @param {import("./tree.mjs").Tree} tree
- * @returns {Tasks}
  */
 export function chooseTasks(tree) {
   const depth = (/** @type {string} */ name) => name.split("/").length;
+  const isOrdinary = (/** @type {string} */ name) => {
+    const parts = name.split("/");
+    const isHidden = parts.some((part) => part.startsWith(".") || part === "node_modules");
+    const above = parts.map((_, index) => tree.get(parts.slice(0, index + 1).join("/"))?.mode ?? 0);
+    return isText(name) && !isHidden && above.every((mode) => (mode & 0o200) !== 0);
+  };
   const files = [...tree]
-    .filter(([name, entry]) => entry.kind === "file" && isOrdinary(name, tree))
-    .map(([name]) => readableName(name))
-    .sort((a, b) => depth(a) - depth(b));
-  const edited = files.find((name) => /^readme\b/i.test(name)) ?? files[0];
-  const [deleted, toggled] = files.filter((name) => name !== edited);
-  const isExecutable = toggled !== undefined && (tree.get(bytesOf(toggled))?.mode ?? 0) & 0o100;
-  const folder = freeName(tree, "agent-notes");
+    .filter(([name, { kind }]) => kind === "file" && isOrdinary(name))
+    .sort(([a], [b]) => depth(a) - depth(b))
+    .map(([name, { mode }]) => ({ name: readableName(name), toggle: mode & 0o100 ? "a-x" : "a+x" }));
+  const edited = files.find(({ name }) => /^readme\b/i.test(name)) ?? files[0];
+  const [deleted, toggled] = files.filter((file) => file !== edited);
   return {
-    edited,
-    deleted,
-    toggled,
-    toggle: isExecutable ? "-x" : "+x",
-    folder,
+    edited: edited?.name,
+    deleted: deleted?.name,
+    toggled: toggled?.name,
+    toggle: toggled?.toggle,
+    folder: freeName(tree, "agent-notes"),
     link: freeName(tree, "latest-notes"),
   };
-}
-
-/**
- * Whether a file is one that an agent would work on: outside of hidden and dependency folders, with a name that is text,
- * and writable together with the folders above it.
- *
- * @param {string} name
- * @param {import("./tree.mjs").Tree} tree
- */
-function isOrdinary(name, tree) {
-  const parts = name.split("/");
-  if (!isText(name) || parts.some((part) => part.startsWith(".") || part === "node_modules")) return false;
-  return parts.every((_, index) => {
-    const mode = tree.get(parts.slice(0, index + 1).join("/"))?.mode ?? 0;
-    return (mode & 0o200) !== 0;
-  });
 }
 
 /**
@@ -82,10 +60,22 @@ export function shellScript({ edited, deleted, toggled, toggle, folder, link }, 
       ? []
       : [`printf '\\nA line written by the agent.\\n' >> ${quoted(`./${edited}`)}`]),
     ...(deleted === undefined ? [] : [`rm -- ${quoted(`./${deleted}`)}`]),
-    ...(toggled === undefined ? [] : [`chmod a${toggle} ${quoted(`./${toggled}`)}`]),
+    ...(toggled === undefined ? [] : [`chmod ${toggle} ${quoted(`./${toggled}`)}`]),
     `mkdir ${folder}`,
     `printf 'What I did, and why.\\n' > ${folder}/plan.md`,
     `ln -s ${folder} ${link}`,
+  ].join(" && ");
+}
+
+/** @param {Tasks} tasks What the agent does with git afterwards, in the same folder: a commit, and a hook. */
+export function commitScript({ folder }) {
+  const identity = "-c user.name=agent -c user.email=agent@example.org -c commit.gpgSign=false";
+  return [
+    `git add --force -- ${folder}`,
+    `git ${identity} -c core.hooksPath=/dev/null commit --quiet --message="Notes of the agent" -- ${folder}`,
+    "mkdir -p .git/hooks",
+    "printf '#!/bin/sh\\necho gotcha\\n' > .git/hooks/post-checkout",
+    "chmod +x .git/hooks/post-checkout",
   ].join(" && ");
 }
 
@@ -93,25 +83,20 @@ export function shellScript({ edited, deleted, toggled, toggle, folder, link }, 
  * What was done, for a person to read.
  *
  * @param {Tasks} tasks
+ * @param {boolean} hasGit
  * @returns {[string, string][]}
  */
-export function describeTasks({ edited, deleted, toggled, toggle, folder, link }) {
+export function describeTasks({ edited, deleted, toggled, toggle, folder, link }, hasGit) {
   return [
     ["the agent edits", edited ?? "nothing: there is no file to edit"],
     ["        deletes", deleted ?? "nothing"],
-    ["         chmods", toggled === undefined ? "nothing" : `${toggled} (a${toggle})`],
+    ["         chmods", toggled === undefined ? "nothing" : `${toggled} (${toggle})`],
     ["           adds", `${folder}/plan.md`],
     ["          links", `${link} -> ${folder}`],
+    ["        commits", hasGit ? folder : "nothing: there is no git on this machine"],
+    ["         plants", hasGit ? "a git hook that would run here" : "nothing"],
     ["meanwhile, here", edited === undefined ? "nothing" : `${edited} is edited, too`],
   ];
 }
 
-/** @param {string} text */
-function quoted(text) {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
-}
-
-/** @param {string} name */
-function bytesOf(name) {
-  return Buffer.from(name, "utf8").toString("latin1");
-}
+const quoted = (/** @type {string} */ text) => `'${text.replaceAll("'", `'\\''`)}'`;

@@ -1,34 +1,50 @@
-// `npm run demo`: takes a real workspace through a whole round trip and shows what happens.
+// `npm run demo`: takes a real workspace through two round trips and shows what happens. HELP below says how to call it.
 //
-//   npm run demo                 this checkout, without what was built in it
-//   npm run demo -- DIR          any folder
-//   npm run demo -- --keep       leave the temporary folders, to look around in them
-//
-// The folder is only read: all work is done on a copy. The sandbox is a folder that is reached through a client and `sh`
-// alone, as a real one would be.
+// All work is done on a copy. The sandbox is a folder that is reached through a client and `sh` alone, as a real one is.
 
-import { appendFile, mkdir, mkdtemp, readFile, realpath, readdir, rm, stat } from "node:fs/promises";
+import { appendFile, lstat, mkdir, mkdtemp, readFile, realpath, readdir, rm, stat } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 // By its default export, so that a Node without `parseArgs` still gets to say that it is too old.
 import util from "node:util";
-import { chooseTasks, describeTasks, shellScript } from "./demo-agent.mjs";
+import { printFields } from "../cli/report.js";
+import { chooseTasks, commitScript, describeTasks, shellScript } from "./demo-agent.mjs";
 import { Explained, root, run, runMain } from "./process.mjs";
 import { setUp } from "./setup.mjs";
-import { bold, count, dim, green, heading, oneLine, printTable, red, size } from "./terminal.mjs";
+import { bold, count, green, heading, oneLine, printTable, red, size } from "./terminal.mjs";
 import { differences, readableName, readTree } from "./tree.mjs";
+
+const HELP = `Usage: npm run demo -- [DIR] [--keep]
+
+Takes a copy of DIR (of this checkout, where none is named) into a sandbox and back, twice. An agent works there
+meanwhile: it edits, deletes, adds, commits, and plants a git hook; the same file is edited here. Nothing in DIR changes.
+
+  --keep   leave the temporary folders, to look around in them
+  --help   show this`;
 
 /** What a build leaves in a checkout of this repository, at its top level. */
 const BUILD_OUTPUT = /^(target|node_modules|\.build|.*\.node|.*\.tgz)$/;
 
-/** What stays on its own side, always: the run's own folder, and the companion files that macOS writes. */
-const staysHere = (/** @type {string} */ name) =>
-  name === ".paperclip-runtime" || name.split("/").some((part) => part.startsWith("._"));
+/**
+ * What the two trees do not share: the run's own folder, the companion files that macOS writes, and repositories, whose
+ * files differ although they are the same; git itself compares these.
+ */
+const isNotShared = (/** @type {string} */ name) =>
+  name === ".paperclip-runtime" || name.split("/").some((part) => part === ".git" || part.startsWith("._"));
+
+/** What the agent plants, to run here. */
+const HOOK = ".git/hooks/post-checkout";
 
 const WIDTH = Math.min(process.stdout.columns || 110, 130);
 
+// A reader that has seen enough (`| head`) does not keep the demo from cleaning up.
+process.stdout.on("error", (error) => {
+  if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EPIPE") throw error;
+});
+
 await runMain(async () => {
   const { values, positionals } = readArguments();
+  if (values.help) return console.log(HELP);
   const given = await givenFolder(positionals[0]);
   await setUp({ dependencies: false });
 
@@ -37,12 +53,8 @@ await runMain(async () => {
   process.once("SIGINT", stop);
   process.once("SIGTERM", stop);
   try {
-    const start = performance.now();
     const isGood = await demonstrate(given, temporary);
-    const seconds = ((performance.now() - start) / 1000).toFixed(1);
-    console.log(
-      `\n${isGood ? green("Everything agrees") : red("Something is wrong")} ${dim(`(${seconds} s)`)}\n`,
-    );
+    console.log(`\n${isGood ? green("Everything agrees") : red("Something is wrong")}\n`);
     if (!isGood) process.exitCode = 1;
   } finally {
     if (values.keep) console.log(`Kept: ${temporary}\n`);
@@ -51,56 +63,46 @@ await runMain(async () => {
 });
 
 function readArguments() {
-  const explain = (/** @type {string} */ problem) =>
-    new Explained(`${problem}\nUse: npm run demo -- [DIR] [--keep]`);
   try {
     const parsed = util.parseArgs({
       allowPositionals: true,
-      options: { keep: { type: "boolean", default: false } },
+      options: { keep: { type: "boolean", default: false }, help: { type: "boolean", short: "h" } },
     });
-    if (parsed.positionals.length > 1) throw explain("The demo takes one folder.");
+    if (parsed.positionals.length > 1) throw new TypeError("The demo takes one folder.");
     return parsed;
   } catch (error) {
-    throw error instanceof TypeError ? explain(error.message) : error;
+    throw error instanceof TypeError ? new Explained(`${error.message}\n\n${HELP}`) : error;
   }
 }
 
 /**
- * The folder to demonstrate with, and what at its top level takes part.
+ * The folder to demonstrate with, and which relative paths take no part.
  *
- * @typedef {object} GivenFolder
- * @property {string} dir
- * @property {(name: string) => boolean} leaveOut Says which relative paths take no part.
- */
-
-/**
+ * @typedef {{ dir: string, leaveOut: (name: string) => boolean }} GivenFolder
+ *
  * @param {string | undefined} argument
  * @returns {Promise<GivenFolder>}
  */
 async function givenFolder(argument) {
-  if (argument === undefined) {
-    return { dir: await realpath(root), leaveOut: (name) => BUILD_OUTPUT.test(name) };
-  }
+  const isBuilt = (/** @type {string} */ name) => BUILD_OUTPUT.test(name);
+  if (argument === undefined) return { dir: await realpath(root), leaveOut: isBuilt };
   // npm runs scripts in the repository and says where it was called.
   const wanted = path.resolve(process.env.INIT_CWD ?? ".", argument);
-  const stats = await stat(wanted).catch((error) => {
-    if (error.code === "ENOENT" || error.code === "ENOTDIR")
-      throw new Explained(`There is no folder "${argument}".`);
-    throw new Explained(`The folder "${argument}" cannot be used: ${error.message}`);
+  const stats = await stat(wanted).catch(({ code, message }) => {
+    if (code === "ENOENT" || code === "ENOTDIR") throw new Explained(`There is no folder "${argument}".`);
+    throw new Explained(`The folder "${argument}" cannot be used: ${message}`);
   });
   if (!stats.isDirectory()) throw new Explained(`"${argument}" is not a folder.`);
   const dir = await realpath(wanted);
   const temporary = await realpath(os.tmpdir());
   if (`${temporary}/`.startsWith(dir === "/" ? dir : `${dir}/`)) {
-    throw new Explained(
-      `"${argument}" holds the folder for temporary files, where its copy would go (${temporary}).`,
-    );
+    throw new Explained(`"${argument}" holds the folder for temporary files (${temporary}).`);
   }
   return { dir, leaveOut: () => false };
 }
 
 /**
- * The round trip. Returns whether every check passed.
+ * Two round trips. Returns whether every check passed.
  *
  * @param {GivenFolder} given
  * @param {string} temporary An empty folder to work in.
@@ -117,123 +119,96 @@ async function demonstrate(given, temporary) {
   });
   await copy(given, local);
   await mkdir(sandbox);
+  const hasGit = await makeRepository(local);
 
   const files = [...before.values()].filter((entry) => entry.kind === "file");
   const total = files.reduce((sum, file) => sum + file.size, 0);
-  heading("A workspace's round trip through a sandbox");
+  heading("Two round trips of a workspace through a sandbox");
   printFacts([
-    ["workspace", `a copy of ${given.dir}`],
-    ["", `${count(files.length, "file")}, ${size(total)}`],
+    ["workspace", `a copy of ${given.dir} (${count(files.length, "file")}, ${size(total)})`],
     ["sandbox", `${sandbox} (reached only through a client and sh)`],
   ]);
 
   // What both sides share is known to this machine as long as the demo runs.
   process.env.PAPERCLIP_HOME = path.join(temporary, "home");
   const { client, calls } = record(createLocalClient({ root: sandbox }));
-  /** Prints the calls so far, and says how many bytes they carried. */
-  const printCalls = () => {
-    const bytes = calls.reduce((sum, call) => sum + (call.bytes ?? 0), 0);
-    printClientCalls(calls.splice(0), sandbox);
-    return bytes;
-  };
-
-  heading("1  Into the sandbox");
+  const printed = () => printCalls(calls.splice(0), sandbox);
   /** @type {import("../index.js").RestoreReport | undefined} */
   let report;
   const prepare = () =>
     prepareSandboxManagedRuntime({
-      spec: {
-        transport: "sandbox",
-        provider: "local",
-        sandboxId: "demo",
-        remoteCwd: remote,
-        timeoutMs: 600_000,
-        apiKey: null,
-      },
+      // prettier-ignore
+      spec: { transport: "sandbox", provider: "local", sandboxId: "demo", remoteCwd: remote, timeoutMs: 600_000, apiKey: null },
       adapterKey: "demo",
       client,
       workspaceLocalDir: local,
       onReport: (what) => void (report = what),
     });
+
+  heading("1  The first heartbeat: into the sandbox");
   const prepared = await prepare();
-  const firstUp = printCalls();
+  const firstUp = printed();
 
   heading("2  Work on both sides");
   const tasks = chooseTasks(before);
-  await client.run(shellScript(tasks, remote), { timeoutMs: 60_000 });
+  const work = [shellScript(tasks, remote), ...(hasGit ? [commitScript(tasks)] : [])];
+  await client.run(work.join(" && "), { timeoutMs: 60_000 });
   calls.length = 0;
   const { edited } = tasks;
   if (edited !== undefined) await appendFile(path.join(local, edited), "\nA line written here meanwhile.\n");
   const localVersion = edited === undefined ? undefined : await readFile(path.join(local, edited));
-  printFacts(describeTasks(tasks));
+  printFacts(describeTasks(tasks, hasGit));
 
   heading("3  Back again");
   await prepared.restoreWorkspace();
-  const firstDown = printCalls();
-  if (!report) throw new Error("the restore ended without a report");
-
-  heading("4  What the restore did");
-  printReport(report);
-
-  heading("5  The next heartbeat");
+  const firstDown = printed();
   const first = report;
+  if (!first) throw new Error("the restore ended without a report");
+
+  heading("4  What the restore did: its report");
+  printFields({ ...first }, { indent: "  ", items: 12, print: console.log });
+
+  heading("5  The second heartbeat");
   const noted = edited ?? "notes.md";
   await appendFile(path.join(local, noted), "\nA line written here for the next heartbeat.\n");
   const again = await prepare();
-  const nextUp = printCalls();
+  const nextUp = printed();
   await appendFile(path.join(remote, noted), "\nAnother line of the agent's.\n");
   await again.restoreWorkspace();
-  const nextDown = printCalls();
-  const bytes = (/** @type {number} */ count) => `${count.toLocaleString("en")} bytes`;
+  const nextDown = printed();
   printFacts([
-    ["up", `${bytes(nextUp)}, after ${bytes(firstUp)} the first time`],
-    ["down", `${bytes(nextDown)}, after ${bytes(firstDown)} the first time`],
+    ["up", `${nextUp}, after ${firstUp} the first time`],
+    ["down", `${nextDown}, after ${firstDown} the first time`],
   ]);
 
-  heading("6  Looked at independently");
+  heading("6  Compared by other means");
   const [here, there] = await Promise.all(
-    [local, remote].map((dir) => readTree(dir, { leaveOut: (name) => staysHere(name) || isGits(name) })),
+    [local, remote].map((dir) => readTree(dir, { leaveOut: isNotShared })),
   );
-  for (const tree of [here, there]) forgetSpecialFiles(tree);
-  const apart = differences(here, there);
-  const checks = [
-    check(
-      apart.length === 0,
-      `the two trees agree: ${count(here.size, "entry", "entries")} compared by kind, bytes, link target and mode`,
-      `the two trees differ: ${apart.map(readableName).join(", ")}`,
-    ),
-  ];
-  const [historyHere, historyThere] = await Promise.all([local, remote].map(history));
-  if (historyHere !== undefined) {
+  // Sockets, FIFOs and devices stay where they are.
+  for (const tree of [here, there])
+    for (const [name, { kind }] of tree) if (kind === "other") tree.delete(name);
+  const apart = differences(here, there).map(readableName);
+  const compared = `${count(here.size, "entry", "entries")} compared by kind, bytes, link target and mode`;
+  const checks = [check(apart.length === 0, `the two trees agree: ${compared}`, apart)];
+  if (hasGit) {
+    const [ours, theirs] = await Promise.all([local, remote].map(history));
+    const isHere = await lstat(path.join(local, HOOK)).catch(() => undefined);
+    const isTold = first.heldBack.some(({ path: name }) => name === HOOK);
     checks.push(
-      check(
-        historyHere === historyThere,
-        "git has the same commits, branches and tags on both sides, and finds this side sound",
-        `git differs: ${oneLine(historyHere)} here, ${oneLine(historyThere ?? "no repository")} there`,
-      ),
+      check(ours.includes("agent"), "the agent's commit is here", [ours]),
+      check(ours === theirs, "git has the same history on both sides, and finds it sound", [ours, theirs]),
+      check(!isHere && isTold, `the agent's hook ${HOOK} is not here, and the report says so`),
     );
   }
   if (localVersion !== undefined) {
     const kept = first.conflicts.find(({ path: name }) => name === edited);
     const isKept = kept !== undefined && localVersion.equals(await readFile(path.join(local, kept.keptAt)));
-    checks.push(
-      check(
-        isKept,
-        "the line written here is not lost: byte for byte where the report says",
-        "the line written here is lost",
-      ),
-    );
+    checks.push(check(isKept, "the line written here is backed up, byte for byte, where the report says"));
   }
-  const changed = differences(before, await readTree(given.dir, { leaveOut: given.leaveOut }), {
-    exact: true,
-  });
-  checks.push(
-    check(
-      changed.length === 0,
-      `${given.dir} is as it was`,
-      `${given.dir} was changed while this ran: ${changed.map(readableName).join(", ")}`,
-    ),
-  );
+  const now = await readTree(given.dir, { leaveOut: given.leaveOut });
+  const changed = differences(before, now, { exact: true }).map(readableName);
+  checks.push(check(changed.length === 0, `${given.dir} is as it was`, changed));
   return checks.every(Boolean);
 }
 
@@ -261,22 +236,12 @@ async function remove(temporary) {
 }
 
 /**
- * One call of a client's method.
- *
- * @typedef {object} Call
- * @property {string} method
- * @property {string} subject The remote path or the command.
- * @property {number | undefined} bytes What a file transfer moved.
- * @property {number} milliseconds
- */
-
-/**
- * A client that passes every call on and writes it down.
+ * A client that passes every call on and writes it down: its method, subject, bytes and milliseconds.
  *
  * @param {import("../index.js").SandboxManagedRuntimeClient} inner
  */
 function record(inner) {
-  /** @type {Call[]} */
+  /** @type {[string, string, number | undefined, number][]} */
   const calls = [];
   const client = new Proxy(inner, {
     get(target, method) {
@@ -287,9 +252,8 @@ function record(inner) {
         // Taken before the call: a client may detach what it is given to write.
         const written = method === "writeFile" ? args[1].byteLength : undefined;
         const result = await value.apply(target, args);
-        const milliseconds = performance.now() - start;
         const bytes = method === "readFile" ? result.byteLength : written;
-        calls.push({ method: String(method), subject: args[0], bytes, milliseconds });
+        calls.push([String(method), args[0], bytes, performance.now() - start]);
         return result;
       };
     },
@@ -298,64 +262,20 @@ function record(inner) {
 }
 
 /**
- * @param {Call[]} calls
+ * Prints calls, and says how many bytes they carried.
+ *
+ * @param {ReturnType<typeof record>["calls"]} calls
  * @param {string} sandbox
  */
-function printClientCalls(calls, sandbox) {
+function printCalls(calls, sandbox) {
+  const rows = calls.map(([method, subject, bytes, milliseconds]) => {
+    // Without what only the shell needs: the way to write a quote inside of quotes, and indentation.
+    const command = subject.replaceAll(`${sandbox}/`, "").replaceAll(`'"'"'`, "'").replace(/\s+/g, " ");
+    return [method, bytes?.toLocaleString("en") ?? "", milliseconds.toFixed(1), oneLine(command, WIDTH - 40)];
+  });
   const titles = ["call", "bytes", "ms", "path or command, below the sandbox's folder"];
-  const rows = calls.map(({ method, subject, bytes, milliseconds }) => [
-    method,
-    bytes === undefined ? "" : bytes.toLocaleString("en"),
-    milliseconds.toFixed(1),
-    oneLine(readableCommand(subject.replaceAll(`${sandbox}/`, "")), WIDTH - 40),
-  ]);
   printTable(titles, rows, new Set(["bytes", "ms"]));
-}
-
-/**
- * A shell command without what only the shell needs: the way to write a quote inside of quotes, and indentation.
- *
- * @param {string} command
- */
-function readableCommand(command) {
-  return command.replaceAll(`'"'"'`, "'").replace(/\s+/g, " ");
-}
-
-/** @param {import("../index.js").RestoreReport} report */
-function printReport(report) {
-  printFacts([
-    ...listed("from the sandbox", report.written),
-    ...listed("deleted here", report.deleted),
-    ...listed("kept here", report.kept),
-    ...listed(
-      "conflicts",
-      report.conflicts.flatMap(({ path: name, keptAt }) => [
-        `${name}: the sandbox's version stands,`,
-        `  the one from here is kept at ${keptAt}`,
-      ]),
-    ),
-    ...listed(
-      "left alone",
-      report.skipped.map(({ path: name, reason }) => `${name}: ${reason}`),
-    ),
-  ]);
-  const times = report.phases.map(({ name, durationMs }) => `${name} ${durationMs.toFixed(1)}`);
-  console.log(
-    `\n  ${dim(`${count(report.entries, "entry", "entries")} in the sandbox; ms: ${times.join(", ")}`)}`,
-  );
-}
-
-/**
- * Lines under one label, the first with the label.
- *
- * @param {string} label
- * @param {string[]} lines
- * @returns {[string, string][]}
- */
-function listed(label, lines) {
-  const most = 12;
-  const shown = lines.length > most ? [...lines.slice(0, most), `and ${lines.length - most} more`] : lines;
-  return (shown.length > 0 ? shown : ["none"]).map((line, index) => [index === 0 ? label : "", line]);
+  return `${calls.reduce((sum, [, , bytes]) => sum + (bytes ?? 0), 0).toLocaleString("en")} bytes`;
 }
 
 /** @param {[string, string][]} facts */
@@ -367,52 +287,62 @@ function printFacts(facts) {
 }
 
 /**
- * What is below a `.git` travels as a repository, whose files differ although it is the same; git itself compares it.
+ * Calls git with a folder's own repository, and nothing of the user's that runs or asks.
  *
- * @param {string} name
+ * @param {string} dir
+ * @param {string[]} args
  */
-function isGits(name) {
-  return /(^|\/)\.git$/.test(name);
+async function git(dir, ...args) {
+  const options = [
+    "-c",
+    "safe.directory=*",
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "init.defaultBranch=main",
+  ];
+  return run("git", ["-C", dir, `--git-dir=${dir}/.git`, ...options, ...args], { keep: "both", show: false });
 }
 
 /**
- * What git says of a folder: its references, and whether all is there. `undefined` where it is no checkout, or there is no git.
+ * Makes a folder a checkout, where it is none. A `.git` that leads elsewhere (of a linked worktree) goes first: a commit in
+ * the copy would be one in the original. `false` where there is no git.
+ *
+ * @param {string} dir
+ */
+async function makeRepository(dir) {
+  const dotGit = path.join(dir, ".git");
+  const found = await lstat(dotGit).catch(() => undefined);
+  if (found && !found.isDirectory()) await rm(dotGit);
+  return git(dir, "init", "--quiet").then(
+    ({ code }) => code === 0,
+    () => false,
+  );
+}
+
+/**
+ * What git says of a folder: its references, and whether all is there.
  *
  * @param {string} dir
  */
 async function history(dir) {
-  const git = (/** @type {string[]} */ ...args) =>
-    run("git", ["-C", dir, `--git-dir=${dir}/.git`, "-c", "safe.directory=*", ...args], {
-      keep: "both",
-      show: false,
-    });
-  const inside = await git("rev-parse", "--git-dir").catch(() => undefined);
-  if (inside?.code !== 0) return undefined;
-  const [head, references, sound] = [
-    await git("rev-parse", "--verify", "--quiet", "HEAD"),
-    await git("for-each-ref", "refs/heads", "refs/tags"),
-    await git("fsck", "--no-dangling", "--no-progress"),
+  const answers = [
+    await git(dir, "log", "-1", "--format=%H %s"),
+    await git(dir, "for-each-ref", "refs/heads", "refs/tags"),
+    await git(dir, "fsck", "--no-dangling", "--no-progress"),
   ];
-  return `${head.output}${references.output}${sound.output}`;
-}
-
-/**
- * Sockets, FIFOs and devices stay where they are and are compared with nothing.
- *
- * @param {import("./tree.mjs").Tree} tree
- */
-function forgetSpecialFiles(tree) {
-  for (const [name, { kind }] of tree) if (kind === "other") tree.delete(name);
+  return answers.map(({ output }) => output).join("");
 }
 
 /**
  * Prints how a check came out, and returns it.
  *
  * @param {boolean} isGood
- * @param {string} good
- * @param {string} bad
+ * @param {string} claim
+ * @param {string[]} details What contradicts it.
  */
-function check(isGood, good, bad) {
-  console.log(isGood ? `  ${green("✓")} ${good}` : `  ${red("✗")} ${bad}`);
+function check(isGood, claim, details = []) {
+  if (isGood) console.log(`  ${green("✓")} ${claim}`);
+  else console.log(`  ${red("✗ this does not hold:")} ${claim}: ${oneLine(details.join(", "))}`);
   return isGood;
 }

@@ -93,8 +93,11 @@ async function isAddonCurrent() {
 
 async function buildAddon() {
   announce("Building the native addon (the first time takes one to two minutes)");
-  const { code } = await run("npm", ["run", "--silent", "build"]);
-  if (code !== 0) throw new Explained("The native addon did not build; what cargo printed above says why.");
+  const { code, output } = await counted(
+    run("npm", ["run", "--silent", "build"], { keep: "both", show: false }),
+  );
+  if (code !== 0)
+    throw new Explained(`The native addon did not build. What was printed:\n\n${output.trimEnd()}`);
   if ((await modificationTime(ADDON)) === undefined) throw new Error(`the build left no ${ADDON}`);
 }
 
@@ -121,6 +124,24 @@ async function modificationTime(file) {
   } catch (error) {
     if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
     throw error;
+  }
+}
+
+/**
+ * Shows on a terminal for how many seconds something has been going on, until it ends.
+ *
+ * @template T
+ * @param {Promise<T>} work
+ */
+async function counted(work) {
+  if (!process.stderr.isTTY) return work;
+  let seconds = 0;
+  const timer = setInterval(() => process.stderr.write(`\r  ${(seconds += 1)} s`), 1000);
+  try {
+    return await work;
+  } finally {
+    clearInterval(timer);
+    process.stderr.write("\r\u001b[K");
   }
 }
 

@@ -42,6 +42,14 @@ async function demo(...args) {
   return { code, output, left: await readdir(tmp) };
 }
 
+const git = async (...args) => (await promisify(execFile)("git", args, { cwd: workspace })).stdout;
+
+async function commitAll() {
+  await git("init", "--quiet", "--initial-branch=main");
+  await git("add", "--all");
+  await git("-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "--quiet", "--message=first");
+}
+
 describe("the demo", () => {
   it("takes a workspace through a conflict, a deletion, a new mode and a new link, and changes nothing in it", async () => {
     await mkdir(path.join(workspace, "src", "empty"), { recursive: true });
@@ -55,9 +63,11 @@ describe("the demo", () => {
 
     const { code, output, left } = await demo("workspace");
 
-    expect(output).toMatch(/README\.md: the sandbox's version stands/);
-    expect(output).toMatch(/kept at \.paperclip-runtime\/conflicts\/.*README\.md/);
-    expect(output).toMatch(/deleted here +it's\.txt/);
+    expect(output).toMatch(
+      /Changed on both sides.* \(1\)\n +README\.md: kept at \.paperclip-runtime\/conflicts\//,
+    );
+    expect(output).toMatch(/Deleted, since the sandbox deleted it \(1\)\n +it's\.txt/);
+    expect(output).toMatch(/up +[\d,]+ bytes, after [\d,]+ bytes the first time/);
     expect(output).toMatch(/the agent edits +README\.md/);
     expect(output).toMatch(
       /writeFile +[\d,]+ +[\d.]+ +workspace\/\.paperclip-runtime\/demo\/workspace-upload\.tar/,
@@ -71,19 +81,58 @@ describe("the demo", () => {
 
   it("takes a git checkout, and has git compare the repositories", async () => {
     await writeFile(path.join(workspace, "README.md"), "text\n");
-    for (const args of [
-      ["init", "--quiet", "--initial-branch=main"],
-      ["add", "--all"],
-      ["-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "--quiet", "--message=first"],
-    ]) {
-      await promisify(execFile)("git", args, { cwd: workspace });
-    }
+    await commitAll();
 
     const { code, output } = await demo(workspace);
 
-    expect(output).toContain("git has the same commits, branches and tags on both sides");
+    expect(output).toContain("git has the same history on both sides");
+    expect(await git("log", "-1", "--format=%s")).toBe("first\n");
     expect(output).toContain("Everything agrees");
     expect(code).toBe(0);
+  });
+
+  it("brings a commit, and shows a hook that is held back, also for a folder that is no checkout", async () => {
+    await writeFile(path.join(workspace, "README.md"), "text\n");
+
+    const { code, output } = await demo(workspace);
+
+    expect(output).toContain("✓ the agent's commit is here");
+    expect(output).toMatch(/Held back.*\n +\.git\/hooks\/post-checkout: /);
+    expect(output).toContain(
+      "✓ the agent's hook .git/hooks/post-checkout is not here, and the report says so",
+    );
+    expect(code).toBe(0);
+  });
+
+  it("commits nothing in the repository that a linked worktree belongs to", async () => {
+    await writeFile(path.join(workspace, "README.md"), "text\n");
+    await commitAll();
+    const worktree = path.join(temporary, "worktree");
+    await git("worktree", "add", "--quiet", "-b", "other", worktree);
+    const before = await git("for-each-ref");
+
+    const { code, output } = await demo(worktree);
+
+    expect(output).toContain("✓ the agent's commit is here");
+    expect(await git("for-each-ref")).toBe(before);
+    expect(code).toBe(0);
+  });
+
+  it("says how it is called", async () => {
+    const { code, output, left } = await demo("--help");
+    expect(output).toContain("npm run demo -- [DIR] [--keep]");
+    expect({ code, left }).toEqual({ code: 0, left: [] });
+  });
+
+  it("cleans up, and complains of nothing, where a reader has seen enough", async () => {
+    const tmp = path.join(temporary, "tmp");
+    const env = { ...process.env, TMPDIR: tmp };
+    const line = '"$0" "$1" "$2" | head -1';
+    const { stderr } = await promisify(execFile)("sh", ["-c", line, process.execPath, DEMO, workspace], {
+      env,
+    });
+    expect(stderr).toBe("");
+    await expect.poll(() => readdir(tmp), { timeout: 30_000 }).toEqual([]);
   });
 
   it("works with an empty folder", async () => {
