@@ -327,12 +327,19 @@ describe("a call", () => {
     expect(cli("--version")).toMatchObject({ status: 0, stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
   });
 
+  it("for a check tells which binary was found", () => {
+    const { status, stdout } = cli("check");
+    expect(stdout).toMatch(/ works here\.\n +package +\/.*\n +binary +\/.*\.node\n +platform +/);
+    expect(status).toBe(0);
+  });
+
   it.each([
     [[], "No command"],
     [["nothing"], 'no command "nothing"'],
     [["conflicts"], "Which workspace?"],
     [["report"], "Which report?"],
     [["report", "a", "b"], "takes one file"],
+    [["check", "a"], "takes nothing"],
     [["conflicts", ".", "--all"], "--all belongs"],
     [["conflicts", ".", "--take", "a", "--drop", "b"], "Only one of"],
     [["conflicts", ".", "--prune", "many"], "--prune takes a number"],

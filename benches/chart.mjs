@@ -1,4 +1,5 @@
-// `npm run bench:chart`: draws docs/performance.svg from the figures of a benchmark and prints the README's tables.
+// `npm run bench:chart`: draws docs/performance.svg from the figures of a benchmark and prints the tables of
+// docs/performance.md.
 //
 //   npm run bench:chart                       from docs/performance.json
 //   npm run bench:chart -- FILE [--svg FILE]  from other figures, to another place
@@ -113,7 +114,7 @@ function draw(results) {
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img">
 <title>How long each operation takes</title>
 <desc>For each operation and workload: the time as a multiple of a public tool's, and how many times as fast as the npm
-release it is. The tables in the README hold the same figures.</desc>
+release it is. The tables in docs/performance.md hold the same figures.</desc>
 <style>${STYLE}
 </style>
 <rect class="paper" x="0.5" y="0.5" width="${WIDTH - 1}" height="${height - 1}" rx="8"/>
@@ -187,7 +188,7 @@ function write(x, y, text, style, anchor = "start") {
 }
 
 /**
- * The README's tables, in Markdown.
+ * The tables of docs/performance.md, in Markdown.
  *
  * @param {Results} results
  */

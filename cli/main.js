@@ -16,6 +16,7 @@ const HELP = `Usage: npx @paperclipai/sandbox-managed-runtime COMMAND
   conflicts DIR --take VERSION   put a version back into the workspace; what is there is kept aside in its turn
   conflicts DIR --drop VERSION   delete a version
   conflicts DIR --prune DAYS     delete all versions that are older than so many days
+  check                          tell whether the package works on this machine, and which files it found
   report FILE [--all]            show a saved report: what onReport or onPrepareReport got, as JSON ("-": standard input)
 
   --help, --version
@@ -35,11 +36,15 @@ async function main() {
   if (values.version) return print(require("../js/version.js").version);
   const [command, first, ...others] = positionals;
   if (command === undefined) throw new WrongUse("No command was given.");
-  if (command !== "conflicts" && command !== "report") {
+  if (!["check", "conflicts", "report"].includes(command)) {
     throw new WrongUse(`There is no command "${shown(command)}".`);
   }
   const { all = false, names = false, take = [], drop = [], prune } = values;
   const actions = [take.length > 0, drop.length > 0, prune !== undefined, names, others.length > 0];
+  if (command === "check") {
+    if (positionals.length > 1 || all || actions.includes(true)) throw new WrongUse("`check` takes nothing.");
+    return require("./check.js").check(print);
+  }
   if (command === "report") {
     if (first === undefined) throw new WrongUse("Which report? Name its file.");
     if (actions.includes(true)) throw new WrongUse("`report` takes one file, and --all.");

@@ -48,12 +48,12 @@ try {
     },
   });
 
-  // The agent works in the sandbox, and somebody works here.
+  // The agent works in the sandbox, and a person works here.
   await appendFile(path.join(prepared.workspaceRemoteDir, "plan.txt"), "the agent's step\n");
   await rm(path.join(prepared.workspaceRemoteDir, "data.bin"));
   await appendFile(path.join(workspace, "plan.txt"), "our own step\n");
 
-  // Whoever stops a restore finds the workspace as it was, and may restore later.
+  // After a restore was stopped, the workspace is as it was, and a later restore completes it.
   const stopped = new AbortController();
   const restoring = prepared.restoreWorkspace(undefined, { signal: stopped.signal });
   stopped.abort(new Error("not now"));

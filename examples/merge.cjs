@@ -28,7 +28,7 @@ async function main() {
     const conflicts = path.join(ours, ".paperclip-runtime", "conflicts");
     const [time] = await readdir(conflicts);
     const kept = await readFile(path.join(conflicts, time, "plan.txt"), "utf8");
-    console.log("kept aside:", kept.trim());
+    console.log("backed up:", kept.trim());
   } finally {
     await rm(temporary, { recursive: true, force: true });
   }

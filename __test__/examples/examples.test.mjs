@@ -17,7 +17,7 @@ describe("the examples folder", () => {
       'and now: "plan\\nthe agent\'s step\\n"\n',
       "the lease was refreshed: true\n",
     ],
-    "merge.cjs": ["plan.txt: their plan", "ours.txt: only here", "kept aside: our plan"],
+    "merge.cjs": ["plan.txt: their plan", "ours.txt: only here", "backed up: our plan"],
     "mirror.mjs": ["in the target now: new.txt, settings.json\n"],
     "round-trip.mjs": ["from the sandbox: notes.txt", "milk\nbread\n"],
   };

@@ -50,6 +50,7 @@ describe("the main package", () => {
       "adapter-utils/snapshots.js",
       "adapter-utils/transfer.js",
       "binding.js",
+      "cli/check.js",
       "cli/conflicts.js",
       "cli/diff.js",
       "cli/directory.js",

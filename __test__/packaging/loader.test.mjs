@@ -28,7 +28,7 @@ beforeEach(async () => {
   // Node names files by their real paths, and a system's folder for temporary files may lie behind a link.
   project = await mkdtemp(path.join(await realpath(os.tmpdir()), "loader-"));
   installed = path.join(project, "node_modules", PACKAGE);
-  for (const file of ["index.js", "binding.js", "package.json", "js"]) {
+  for (const file of ["index.js", "binding.js", "package.json", "cli", "js"]) {
     await cp(path.join(root, file), path.join(installed, file), { recursive: true });
   }
 });
@@ -202,18 +202,24 @@ describe("the package's functions, where there is no binary", () => {
   });
 });
 
-describe("the README's check of a deployment", () => {
+describe("the check of a deployment that docs/install.md shows", () => {
   /** How the line ends, which is for a shell. */
   async function check() {
-    const readme = await readFile(path.join(root, "README.md"), "utf8");
-    const [line] = /^node -e '.*'$/m.exec(readme);
+    const page = await readFile(path.join(root, "docs", "install.md"), "utf8");
+    const [line] = /^node .* check$/m.exec(page);
     const env = { ...process.env, [LIBRARY_PATH]: "" };
     return spawnSync("sh", ["-c", line], { cwd: project, env, encoding: "utf8" });
   }
 
-  test("passes in silence where the binary loads", async () => {
+  test("tells which binary it found where that loads", async () => {
     await installPlatform(hostPlatform, await readFile(builtAddon));
-    expect(await check()).toMatchObject({ status: 0, stdout: "", stderr: "" });
+    const { status, stdout, stderr } = await check();
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    expect(stdout).toContain(`${PACKAGE} ${version} works here.`);
+    expect(stdout).toContain(
+      path.join(project, "node_modules", packageName(hostPlatform), fileName(hostPlatform)),
+    );
+    expect(stdout).toContain(`${hostPlatform}, Node.js ${process.version}`);
   });
 
   test("fails where there is none, and says why", async () => {

@@ -1,4 +1,4 @@
-// The codes of errors are told in three places: the README, the types, and the sources that make them.
+// The codes of errors are listed in three places: docs/reference.md, the types, and the sources that make them.
 
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
@@ -20,10 +20,18 @@ async function folder(name, ending) {
 const types = await text("index.d.ts");
 const [declared] = types.match(/export type SandboxRuntimeErrorCode =[^]*?;$/m);
 
-it("the README tells the codes that the types declare, each once", async () => {
-  const [table] = (await text("README.md")).match(/^\| `code` \| meaning \|[^]*?^$/m);
+it("docs/reference.md lists the codes that the types declare, each once and with what to do", async () => {
+  const [table] = (await text("docs", "reference.md")).match(
+    /^\| `code` \| meaning \| what to do \|[^]*?^$/m,
+  );
   expect(codesIn(table)).toStrictEqual(codesIn(declared));
   expect(table.match(/ERR_\w+/g).toSorted()).toStrictEqual(codesIn(table));
+});
+
+it("the README's table names none that the types do not declare", async () => {
+  const [table] = (await text("README.md")).match(/^\| `code` \| first thing to do \|[^]*?^$/m);
+  expect(codesIn(declared)).toEqual(expect.arrayContaining(codesIn(table)));
+  expect(codesIn(table)).not.toEqual([]);
 });
 
 it("the sources make the errors that the types declare", async () => {

@@ -1,7 +1,7 @@
-// The README as it is read elsewhere than in the repository, and the command of it that is for a shell.
+// Links of the README as it is read elsewhere than in the repository, those of the pages, and a command for a shell.
 
 import { execFile } from "node:child_process";
-import { access, readFile } from "node:fs/promises";
+import { access, readFile, readdir } from "node:fs/promises";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { promisify } from "node:util";
@@ -20,8 +20,38 @@ it("leads to files of the repository that are there", async () => {
     .filter((target) => target.startsWith(home))
     .map((target) => target.slice(home.length));
   expect(paths).not.toEqual([]);
-  for (const name of paths) await access(path.join(root, name));
+  for (const name of paths) await expectTarget(name);
 });
+
+it("leads from each page to what is there", async () => {
+  const pages = (await readdir(path.join(root, "docs"))).filter((name) => name.endsWith(".md"));
+  for (const page of [...pages.map((name) => `docs/${name}`), "CONTRIBUTING.md", "SECURITY.md"]) {
+    const text = await readFile(path.join(root, page), "utf8");
+    for (const [, target] of text.matchAll(/\]\(([^)\s]*)\)/g)) {
+      if (/^https?:/.test(target)) continue;
+      const [file, anchor] = target.split("#");
+      await expectTarget(
+        [file ? path.join(path.dirname(page), file) : page, ...(anchor ? [anchor] : [])].join("#"),
+      );
+    }
+  }
+});
+
+/** Expects a file of the repository, with the heading that is named behind `#`. */
+async function expectTarget(target) {
+  const [file, anchor] = target.split("#");
+  await access(path.join(root, file));
+  if (anchor === undefined) return;
+  const headings = (await readFile(path.join(root, file), "utf8")).match(/^#+ .*$/gm);
+  const anchors = headings.map((heading) => {
+    return heading
+      .replace(/^#+ /, "")
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N} _-]/gu, "")
+      .replaceAll(" ", "-");
+  });
+  expect(anchors, target).toContain(anchor);
+}
 
 it("leads to nothing that the published package lacks", () => {
   const relative = targets.filter((target) => !/^https:/.test(target));
@@ -31,7 +61,7 @@ it("leads to nothing that the published package lacks", () => {
 });
 
 it("installs the packages that the tests need, and nothing that a comment says", async () => {
-  const [command] = /^apt-get install .*$/m.exec(readme);
+  const [command] = /^apt-get install .*$/m.exec(await readFile(path.join(root, "CONTRIBUTING.md"), "utf8"));
   const { stdout } = await promisify(execFile)("sh", ["-c", command.replace("apt-get install", "echo")], {
     cwd: root,
   });
