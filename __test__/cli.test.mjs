@@ -1,4 +1,4 @@
-// The program for people: what restores kept aside is listed, compared, taken over, dropped and pruned; reports are shown.
+// The program for people: what restores backed up is listed, compared, taken over, dropped and pruned; reports are shown.
 
 import { spawn, spawnSync } from "node:child_process";
 import { chmod, lstat, mkdir, readFile, readdir, stat, symlink, writeFile } from "node:fs/promises";
@@ -17,7 +17,7 @@ function cli(...args) {
   return { status, stdout, stderr };
 }
 
-/** A workspace, with files, and with versions of files kept aside. */
+/** A workspace, with files, and with backups of files. */
 async function workspaceWith(files, kept, time = TIME) {
   const workspace = await temporaryFolder();
   const write = async (name, content) => {
@@ -34,7 +34,7 @@ async function workspaceWith(files, kept, time = TIME) {
 const conflictsOf = (workspace) => path.join(workspace, ".paperclip-runtime", "conflicts");
 const textOf = (workspace, name) => readFile(path.join(workspace, name), "utf8");
 
-describe("the list of what was kept aside", () => {
+describe("the list of backups", () => {
   it("shows what a merge kept, with its difference to what is in the workspace", async () => {
     const [source, target] = [await temporaryFolder(), await temporaryFolder()];
     for (const dir of [source, target]) await writeFile(path.join(dir, "a.txt"), "one\ntwo\n");
@@ -54,7 +54,7 @@ describe("the list of what was kept aside", () => {
     const workspace = await temporaryFolder();
     expect(cli("conflicts", workspace)).toMatchObject({
       status: 0,
-      stdout: `Nothing is kept aside in ${workspace}.\n`,
+      stdout: `There are no backups in ${workspace}.\n`,
     });
   });
 
@@ -135,12 +135,12 @@ describe("taking a version over", () => {
 
     const { status, stdout } = cli("conflicts", workspace, "--take", `${TIME}/d/a`);
 
-    expect(stdout).toMatch(/^Taken over: d\/a\nWhat was there is kept as (.*)\/d\/a\n$/);
+    expect(stdout).toMatch(/^Taken over: d\/a\nWhat was there is backed up as (.*)\/d\/a\n$/);
     expect(status).toBe(0);
     expect(await textOf(workspace, "d/a")).toBe("kept");
     expect(await textOf(workspace, "d/b")).toBe("b");
     expect((await stat(path.join(workspace, "d"))).mode & 0o777).toBe(0o700);
-    const [, kept] = /kept as (.*)/.exec(stdout);
+    const [, kept] = /backed up as (.*)/.exec(stdout);
     expect(await readFile(path.join(conflictsOf(workspace), kept), "utf8")).toBe("now");
     expect(await readdir(path.join(conflictsOf(workspace), TIME, "d"))).toEqual(["b"]);
   });
@@ -197,7 +197,7 @@ describe("dropping versions", () => {
     const workspace = await workspaceWith({ a: "now" }, { a: "1" });
     for (const action of ["--drop", "--take"]) {
       const { status, stderr } = cli("conflicts", workspace, action, name);
-      expect(stderr).toMatch(/^Nothing is kept aside as /);
+      expect(stderr).toMatch(/^There is no backup /);
       expect(status).toBe(1);
     }
     expect(await textOf(conflictsOf(workspace), `${TIME}/a`)).toBe("1");

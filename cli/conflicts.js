@@ -1,6 +1,6 @@
 "use strict";
 
-// `conflicts`: the local versions that restores kept aside, listed, compared, taken over, dropped and pruned.
+// `conflicts`: the local versions that restores backed up, listed, compared, taken over, dropped and pruned.
 
 const fs = require("node:fs");
 const path = require("node:path");
@@ -74,9 +74,9 @@ async function conflicts(dir, { versions, take, drop, prune, names, print }) {
       print,
     );
   } else if (names) for (const version of all) print(nameOf(version));
-  else if (all.length === 0) print(`Nothing is kept aside in ${shown(root.dir)}.`);
+  else if (all.length === 0) print(`There are no backups in ${shown(root.dir)}.`);
   else {
-    print(`Kept aside in ${shown(root.dir)}:`);
+    print(`Backups in ${shown(root.dir)}:`);
     show(root, all, DIFF_LINES, print);
   }
 }
@@ -127,9 +127,7 @@ function select(all, argument) {
   }
   const [only, another] = found.values();
   if (only === undefined) {
-    throw new Explained(
-      `Nothing is kept aside as "${shown(argument)}". Run \`conflicts DIR\` for the names.`,
-    );
+    throw new Explained(`There is no backup "${shown(argument)}". Run \`conflicts DIR\` for the names.`);
   }
   if (another !== undefined)
     throw new Explained(`"${shown(argument)}" may mean two versions; name a directory above.`);
@@ -160,7 +158,7 @@ function show(root, versions, lines, print) {
     const { note, difference } = compare(root, version);
     print(`\n${nameOf(version)}\n    ${note}`);
     if (difference.length === 0) continue;
-    for (const line of ["--- in the workspace now", "+++ kept aside", ...difference.slice(0, lines)]) {
+    for (const line of ["--- in the workspace now", "+++ backup", ...difference.slice(0, lines)]) {
       print(`    ${shownLine(line)}`);
     }
     const more = difference.length - lines;
@@ -274,7 +272,7 @@ function beside(root, work) {
 
 /**
  * Puts a version into the workspace, as a merge does: through handles that follow no link, in one step for each file, and
- * with what it replaces kept aside in its turn. The version itself goes once it is there.
+ * with what it replaces backed up in its turn. The version itself goes once it is there.
  *
  * @param {Root} root
  * @param {string[]} version
@@ -315,7 +313,7 @@ async function takeOver(root, version, print) {
         print(`Taken over: ${nameOf(names.length === 0 ? version : names)}`);
         const times = new Set(before.map(([time]) => time));
         for (const one of after.filter(([time]) => !times.has(time))) {
-          print(`What was there is kept as ${nameOf(one)}`);
+          print(`What was there is backed up as ${nameOf(one)}`);
         }
         removeVersion(root, version);
       },
@@ -365,7 +363,7 @@ function pruneOlder(root, days, print) {
   const times = [...new Set(list(root).map(([time]) => time))];
   const old = times.filter((time) => (timeOf(time) ?? Infinity) < limit);
   for (const time of old) removeVersion(root, [time], print);
-  if (old.length === 0) print(`Nothing that is kept aside is older than ${days} days.`);
+  if (old.length === 0) print(`No backup is older than ${days} days.`);
 }
 
 /**

@@ -9,11 +9,11 @@ const { shown, shownLine } = require("./text.js");
 
 const HELP = `Usage: npx @paperclipai/sandbox-managed-runtime COMMAND
 
-  conflicts DIR                  list the local versions that restores kept aside in the workspace DIR,
+  conflicts DIR                  list the local versions that restores backed up in the workspace DIR,
                                  each with its difference to what is in the workspace now
   conflicts DIR VERSION...       show these with their whole difference
   conflicts DIR --names          list their names alone
-  conflicts DIR --take VERSION   put a version back into the workspace; what is there is kept aside in its turn
+  conflicts DIR --take VERSION   put a version back into the workspace; what is there is backed up in its turn
   conflicts DIR --drop VERSION   delete a version
   conflicts DIR --prune DAYS     delete all versions that are older than so many days
   check                          tell whether the package works on this machine, and which files it found
