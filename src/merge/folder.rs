@@ -48,7 +48,7 @@ pub struct FolderMergeInput {
     /// The lock's folder, if it is not in the usual place.
     pub lock: Option<PathBuf>,
     /// How long the backups of earlier merges stay.
-    pub keep: Keep,
+    pub retention: Retention,
 }
 
 /// A merge that holds the target's lock until [`FolderMerge::finish`].
@@ -57,7 +57,7 @@ pub struct FolderMerge {
     merge: Merge,
     base: Snapshot,
     exclude: LeftOut,
-    keep: Keep,
+    retention: Retention,
     /// What killed merges left.
     rescued: Rescued,
 }
@@ -98,8 +98,16 @@ impl FolderMerge {
 
     /// The part of [`FolderMerge::begin`] that needs no lock.
     fn stage(input: FolderMergeInput) -> Result<Self> {
-        let FolderMergeInput { mut base, source, target, exclude, may_lack, may_lack_anything, keep, .. } =
-            input;
+        let FolderMergeInput {
+            mut base,
+            source,
+            target,
+            exclude,
+            may_lack,
+            may_lack_anything,
+            retention,
+            ..
+        } = input;
         let cancel = Cancel::default();
         let left_alone = |path: &RelativePath| is_left_alone(&exclude, path);
         base.retain(|path, _| !left_alone(path));
@@ -120,7 +128,7 @@ impl FolderMerge {
         incoming.treat_left_out_as_unchanged(&base, &|path| may_lack.matches(path));
         incoming.treat_missing_as_unchanged(&base, may_lack_anything);
         let merge = Merge::begin(root, incoming, &base, &mut rescued)?;
-        Ok(Self { merge, base, exclude, keep, rescued })
+        Ok(Self { merge, base, exclude, retention, rescued })
     }
 
     /// Inspects the target and merges.
@@ -130,7 +138,7 @@ impl FolderMerge {
         let options = MergeOptions {
             base: &self.base,
             left_alone: &left_alone,
-            retention: Retention::default(),
+            retention: self.retention,
             cancel: &cancel,
         };
         self.merge.apply(&options, &mut self.rescued)

@@ -459,7 +459,7 @@ impl MergeInput {
             may_lack: ExcludePatterns::new(bytes(self.may_lack)),
             may_lack_anything: self.may_lack_anything,
             lock: self.lock.map(Bytes::into_path),
-            keep: if self.keep_all_conflicts { Keep::ForEver } else { Keep::default() },
+            retention: if self.keep_all_conflicts { Retention::Forever } else { Retention::default() },
         })
     }
 }

@@ -196,7 +196,7 @@ pub fn begin_merge(base: Snapshot, source: &Path, target: &Path) -> Result<Folde
         may_lack: ExcludePatterns::default(),
         may_lack_anything: false,
         lock: None,
-        keep: Keep::default(),
+        retention: Retention::default(),
     }))
 }
 
