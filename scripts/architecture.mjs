@@ -26,6 +26,9 @@ const NODE_MODULE = "node";
 /** The one module that calls the system. */
 const SYSTEM_MODULE = "fs";
 
+/** Where the C library's allocator is told to give memory back: that touches no file. */
+const ALLOCATOR = { file: "node/memory.rs", allowed: "libc" };
+
 /** Where a path of the system is taken for bytes and back, which is no call. */
 const BYTES = { file: "path.rs", allowed: "std::os::unix::ffi" };
 
@@ -165,7 +168,9 @@ function layerOf(module) {
  */
 function* systemCalls(file, code) {
   for (const pattern of [SYSTEM_CRATES, SYSTEM_METHODS, OPENING]) {
-    for (const match of code.matchAll(pattern)) yield match.index;
+    for (const match of code.matchAll(pattern)) {
+      if (file !== ALLOCATOR.file || match[0] !== ALLOCATOR.allowed) yield match.index;
+    }
   }
   for (const { names, index } of pathsUsed(code, "std")) {
     const name = ["std", ...names].join("::");

@@ -98,6 +98,7 @@ pub mod git {
     pub mod recognise;
     pub mod refs;
     pub mod report;
+    pub mod repository;
     pub mod work_folder;
 }
 

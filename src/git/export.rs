@@ -11,10 +11,11 @@ use super::config::{self, Settings};
 use super::index;
 use super::packs::{self, Earlier, SentPacks, Wanted};
 use super::refs::{Head, Oid, RefName, Refs};
+use super::repository::{Place, Repository, lines};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::by_path::{self, make_folders, read, write};
-use crate::fs::{FileId, Kind, Root};
+use crate::fs::{Kind, Root};
 use crate::path::{RelativePath, path_from};
 
 /// How the repositories of a workspace travel.
@@ -24,23 +25,6 @@ pub struct Options {
     pub credentials: bool,
     /// How many commits of each line of history are uploaded; all of them for `None`.
     pub depth: Option<usize>,
-}
-
-/// The location of a repository of the workspace, and its identity at prepare.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// The folder that is checked out.
-    pub checkout: PathBuf,
-    /// Its `.git`, so that another repository in its place is noticed.
-    pub id: FileId,
-    /// Its git directory (for a linked worktree, the one below `worktrees/`).
-    pub git_dir: PathBuf,
-    /// The directory with objects and references.
-    pub common_dir: PathBuf,
-    /// `sha1` or `sha256`.
-    pub format: String,
-    /// The remote that promised the objects which a partial clone lacks.
-    pub promisor: Option<String>,
 }
 
 /// The state of a repository that both sides last shared. The default is for one that only the sandbox has.
@@ -80,122 +64,6 @@ pub struct Exported {
     pub unsent_packs: BTreeSet<String>,
     /// What a restore starts from.
     pub base: Base,
-}
-
-/// Runs git for one repository of the workspace.
-pub(super) struct Repository<'a> {
-    pub git: &'a Git,
-    pub place: &'a Place,
-    pub cancel: &'a Cancel,
-}
-
-impl Repository<'_> {
-    pub fn call(&self) -> super::command::Call<'_> {
-        let mut call = self.git.call(&self.place.git_dir);
-        call.env("GIT_WORK_TREE", &self.place.checkout).cwd(&self.place.checkout);
-        call
-    }
-
-    /// A call that changes the repository.
-    pub fn step(&self) -> super::command::Call<'_> {
-        let mut call = self.call();
-        call.step();
-        call
-    }
-
-    pub fn run<S: AsRef<std::ffi::OsStr>>(
-        &self,
-        args: impl IntoIterator<Item = S>,
-    ) -> Result<Vec<u8>, Fault> {
-        self.call().args(args).run(self.cancel)
-    }
-
-    /// All references, symbolic ones left out.
-    pub fn refs(&self) -> Result<Refs, Fault> {
-        let list = self.run(["for-each-ref", "--format=%(objectname) %(symref)%00%(refname)"])?;
-        let mut refs = Refs::new();
-        for line in list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let mut fields = line.split(|&byte| byte == 0);
-            let value = fields.next().unwrap_or_default();
-            let name = fields.next().and_then(RefName::parse);
-            if let (Some(oid), Some(name)) = (value.strip_suffix(b" ").and_then(Oid::parse), name) {
-                refs.insert(name, oid);
-            }
-        }
-        Ok(refs)
-    }
-
-    /// The value of `HEAD`; `None` where git cannot read it.
-    pub fn head(&self) -> Result<Option<Head>, Fault> {
-        let symbolic = self.call().args(["symbolic-ref", "-q", "HEAD"]).output(self.cancel)?;
-        if symbolic.status == Some(0) {
-            return Ok(RefName::parse(symbolic.stdout.trim_ascii_end()).map(Head::Branch));
-        }
-        let commit = self.call().args(["rev-parse", "-q", "--verify", "HEAD"]).output(self.cancel)?;
-        Ok(Oid::parse(commit.stdout.trim_ascii_end()).map(Head::Detached))
-    }
-
-    pub fn index(&self) -> Result<Vec<u8>, Fault> {
-        self.run(["ls-files", "--stage", "-z", "--full-name"])
-    }
-
-    pub fn settings(&self) -> Result<Settings, Fault> {
-        Ok(config::parse(&self.run(["config", "--list", "-z", "--local"])?))
-    }
-
-    /// The stash with its messages, the newest first.
-    pub fn stashes(&self) -> Result<Vec<(Oid, Vec<u8>)>, Fault> {
-        let newest = self.call().args(["rev-parse", "-q", "--verify", "refs/stash"]).output(self.cancel)?;
-        if newest.status != Some(0) {
-            return Ok(Vec::new());
-        }
-        let list =
-            self.run(["log", "-g", "--no-show-signature", "--format=%H%x00%gs", "refs/stash", "--"])?;
-        let lines = list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-        Ok(lines
-            .filter_map(|line| {
-                let zero = line.iter().position(|&byte| byte == 0)?;
-                Some((Oid::parse(&line[..zero])?, line[zero + 1..].to_vec()))
-            })
-            .collect())
-    }
-
-    /// Which of the objects are there, with their types.
-    pub fn types(&self, oids: &BTreeSet<Oid>) -> Result<Types, Fault> {
-        types(&mut self.call(), oids, self.cancel)
-    }
-}
-
-/// Objects with their types. In order: what is packed must not depend on chance, or the same repository would be another
-/// pack each time.
-pub(super) type Types = BTreeMap<Oid, Vec<u8>>;
-
-/// Which of the objects a repository has, with their types.
-pub(super) fn types(
-    call: &mut super::command::Call<'_>,
-    oids: &BTreeSet<Oid>,
-    cancel: &Cancel,
-) -> Result<Types, Fault> {
-    if oids.is_empty() {
-        return Ok(Types::new());
-    }
-    let list = call
-        .args(["cat-file", "--batch-check=%(objectname) %(objecttype)"])
-        .input(lines(oids.iter().map(Oid::as_str)))
-        .run(cancel)?;
-    Ok(list
-        .split(|&byte| byte == b'\n')
-        .filter_map(|line| {
-            let mut fields = line.split(|&byte| byte == b' ');
-            let oid = fields.next().and_then(Oid::parse)?;
-            let kind = fields.next()?;
-            matches!(kind, b"commit" | b"tree" | b"blob" | b"tag").then(|| (oid, kind.to_vec()))
-        })
-        .collect())
-}
-
-pub(super) fn lines<'a>(items: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
-    items.into_iter().flat_map(|item| [item.as_bytes(), b"\n"].concat()).collect()
 }
 
 pub(super) fn path_of(bytes: &[u8]) -> PathBuf {

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use super::command::{Fault, Git, short};
 use super::config::{self, Settings};
-use super::export::{Base, Bases, Place, Repository, configuration, lines, locate, read_settings};
+use super::export::{Base, Bases, configuration, locate, read_settings};
 use super::index;
 use super::objects::{self, Theirs};
 use super::quarantine::{ONLY_WORK, Quarantine, REFTABLE, Received};
 use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
 use super::report::{GitReport, HeldBack, KeptReference};
+use super::repository::{Place, Repository, lines};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::by_path::{self, make_folders, read, write};

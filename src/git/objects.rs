@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::command::{Call, Fault, Git};
-use super::export::{Place, Types, configuration, lines, types};
+use super::export::configuration;
 use super::quarantine::Received;
 use super::refs::Oid;
+use super::repository::{Place, Types, lines, types};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::FileId;

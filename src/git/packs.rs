@@ -11,8 +11,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::command::Fault;
-use super::export::{Repository, lines};
 use super::refs::Oid;
+use super::repository::{Repository, lines};
 use crate::error::Obstacle;
 use crate::fs::by_path::{self, write};
 use crate::tree::entry::Digest;

@@ -227,7 +227,7 @@ mod tests {
     async fn a_step_is_told_of_every_five_seconds_and_a_short_one_never() {
         let client = Listener::default();
         let step = |name| Step { name, label: "workspace", bytes: 0 };
-        let short = telling(&client, step("short"), tokio::time::sleep(TELLING - Duration::from_millis(1)));
+        let short = telling(&client, step("short"), tokio::time::sleep(TELLING / 2));
         short.await;
         let long = async {
             tokio::time::sleep(3 * TELLING + Duration::from_millis(1)).await;
