@@ -282,7 +282,8 @@ export interface PrepareSandboxManagedRuntimeInput {
   concurrency?: number;
   /**
    * The largest part in which an archive travels, in bytes before it is compressed: from 64 KiB to 1 GiB, default 32 MiB.
-   * An archive that fits one part is one file. Memory holds at most two parts for each transfer that is under way.
+   * An archive that fits one part is one file. Where several parts travel at once, each is smaller, but for 8 MiB at least:
+   * memory holds about two of these sizes, whatever the size of the workspace.
    */
   partBytes?: number;
   /**
