@@ -1,7 +1,7 @@
 // `npm run bench:chart`: draws docs/performance.svg from the figures of a benchmark and prints the tables of
 // docs/performance.md.
 //
-//   npm run bench:chart                       from docs/performance.json
+//   npm run bench:chart                       from benches/chart.json
 //   npm run bench:chart -- FILE [--svg FILE]  from other figures, to another place
 
 import { readFile, writeFile } from "node:fs/promises";
@@ -51,7 +51,7 @@ await runMain(async () => {
     options: { svg: { type: "string", default: path.join(root, "docs", "performance.svg") } },
   });
   const from = (/** @type {string} */ file) => path.resolve(process.env.INIT_CWD ?? ".", file);
-  const file = positionals.length > 0 ? from(positionals[0]) : path.join(root, "docs", "performance.json");
+  const file = positionals.length > 0 ? from(positionals[0]) : path.join(root, "benches", "chart.json");
   /** @type {Results} */
   const results = JSON.parse(await readFile(file, "utf8"));
   await writeFile(from(values.svg), draw(results));

@@ -1,6 +1,6 @@
 // Prints results in tables, for a terminal.
 
-import { green, heading, printTable, red } from "../scripts/terminal.mjs";
+import { green, heading, printTable, red } from "./terminal.mjs";
 import { OPERATIONS } from "./operations.mjs";
 
 /** @typedef {import("./results.mjs").Verdict} Verdict */

@@ -17,7 +17,7 @@ const PLATFORMS = [
 /** The variable by which every addon made with napi-rs can be told its binary. */
 const LIBRARY_PATH = "NAPI_RS_NATIVE_LIBRARY_PATH";
 
-/** The oldest glibc that the `linux-*-gnu` binaries load on. `scripts/check-binaries.mjs` holds them to it. */
+/** The oldest glibc that the `linux-*-gnu` binaries load on. `scripts/check-binary.mjs` holds them to it. */
 const MINIMUM_GLIBC = "2.28";
 
 /**

@@ -1,28 +1,28 @@
-// Compiles the addon for macOS, on Linux, without linking it: so that the code that only macOS has cannot rot.
+// Compiles the addon for macOS on Linux without linking it, so that the code that only macOS has stays sound.
 //
 //   node scripts/check-targets.mjs                   both processors
 //   node scripts/check-targets.mjs linux-arm64-musl  the platforms that are named, of any kind
 //
-// Needs what build-all.mjs needs. The last line is the total, `N passed, N failed`, of platforms.
+// Needs a compiler as `compilerFor` in platforms.mjs finds it. The last line is the total, `N passed, N failed`.
 
 import path from "node:path";
-import { RUST_TARGETS, platformsFrom } from "./packaging/platforms.mjs";
-import { BUILD_DIR, STANDARD_LIBRARY, debianCompiler } from "./packaging/toolchain.mjs";
-import { run, runMain } from "./process.mjs";
+import { RUST_TARGETS, compilerFor, platformsFrom } from "./platforms.mjs";
+import { root, run, runMain } from "./process.mjs";
 
 await runMain(async () => {
   const named = process.argv.slice(2);
   const platforms = platformsFrom(named.length > 0 ? named : ["darwin-arm64", "darwin-x64"]);
-  const { env } = await debianCompiler();
   let failed = 0;
   for (const platform of platforms) {
-    const target = `--target=${RUST_TARGETS[platform]}`;
-    const { code } = await run("cargo", ["check", "--locked", target, ...STANDARD_LIBRARY], {
+    const target = RUST_TARGETS[platform];
+    const { env, options } = await compilerFor(target);
+    // Cargo checks the project, but compiles the standard library: no machine code is wanted of that.
+    const noMachineCode = options.length > 0 ? " -Zno-codegen" : "";
+    const { code } = await run("cargo", ["check", "--locked", `--target=${target}`, ...options], {
       env: {
         ...env,
-        CARGO_TARGET_DIR: path.join(BUILD_DIR, "target"),
-        // Cargo checks the project's dependencies, but compiles the standard library: no machine code is wanted of it.
-        RUSTFLAGS: "-Dwarnings -Zno-codegen",
+        CARGO_TARGET_DIR: path.join(root, ".build", "target"),
+        RUSTFLAGS: `-Dwarnings${noMachineCode}`,
         // Without this, much of the time would go into describing the standard library.
         CARGO_PROFILE_DEV_DEBUG: "0",
       },

@@ -5,9 +5,10 @@
 //
 // The last line is the total, `N passed, N failed`.
 
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import path from "node:path";
-import { findBreaches } from "./architecture.mjs";
-import { complainOfBindingTypes } from "./binding-types.mjs";
+import { findBreaches } from "../__test__/architecture/rules.mjs";
 import { Explained, root, run, runMain } from "./process.mjs";
 import { requireRust, setUp } from "./setup.mjs";
 
@@ -34,7 +35,7 @@ const COMMANDS = {
  */
 const OWN = {
   architecture: async () => (await findBreaches()).join("\n"),
-  binding: complainOfBindingTypes,
+  binding: checkBindingTypes,
 };
 
 const CHECKS = [...Object.keys(COMMANDS), ...Object.keys(OWN)];
@@ -69,4 +70,30 @@ async function complain([program, ...args]) {
     env: { RUSTDOCFLAGS: "-D warnings", CARGO_TERM_PROGRESS_WHEN: "never" },
   });
   return code === 0 ? "" : output || `${program} failed without a word (exit code ${code})`;
+}
+
+/** Whether `native.d.ts`, which `npm run build` writes, is what `src/node/` has now; otherwise what is wrong. */
+async function checkBindingTypes() {
+  // Imported only here: this script starts before the packages are installed.
+  const { generateTypeDef } = await import("@napi-rs/cli");
+  const folder = await mkdtemp(path.join(tmpdir(), "binding-types-"));
+  try {
+    const addon = ["--package", "sandbox-managed-runtime", "--lib"];
+    const checked = await run("cargo", ["check", "--locked", ...addon], {
+      keep: "both",
+      show: false,
+      // The macros write the types there.
+      env: { NAPI_TYPE_DEF_TMP_FOLDER: folder, CARGO_TERM_PROGRESS_WHEN: "never" },
+    });
+    if (checked.code !== 0) return checked.output || "cargo check failed without a word";
+    const { napi } = JSON.parse(await readFile(path.join(root, "package.json"), "utf8"));
+    const typesOf = { typeDefDir: folder, configDtsHeaderFile: napi.dtsHeaderFile, cwd: root };
+    const { dts } = await generateTypeDef(typesOf);
+    const committed = await readFile(path.join(root, "native.d.ts"), "utf8");
+    return dts === committed
+      ? ""
+      : "native.d.ts is not what src/node/ has now: `npm run build` and commit it";
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }

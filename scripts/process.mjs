@@ -1,6 +1,7 @@
 // Running: other programs, with what they print shown as it comes or kept for reading; and the scripts themselves.
 
 import { spawn } from "node:child_process";
+import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 
 /** The repository's folder. */
@@ -21,20 +22,20 @@ export class Explained extends Error {}
  */
 
 /**
- * Runs a program in the repository's folder.
+ * Runs a program, by default in the repository's folder.
  *
  * @param {string} command
  * @param {string[]} args
- * @param {{ show?: boolean, keep?: "stdout" | "both" | "apart", env?: Record<string, string> }} [options]
+ * @param {{ show?: boolean, keep?: "stdout" | "both" | "apart", env?: Record<string, string>, cwd?: string }} [options]
  *   `show`: pass on what it prints, as it comes (default `true`). `keep`: also collect it; `both` is for a person to read,
  *   and `apart` for a program, since a warning may come along with what is asked for.
  * @returns {Promise<Outcome>} Rejects only where the program cannot be started.
  */
-export function run(command, args, { show = true, keep, env } = {}) {
+export function run(command, args, { show = true, keep, env, cwd = root } = {}) {
   return new Promise((resolve, reject) => {
     const unkept = show ? "inherit" : "ignore";
     const child = spawn(command, args, {
-      cwd: root,
+      cwd,
       env: { ...process.env, ...env },
       stdio: ["ignore", keep ? "pipe" : unkept, keep === "both" || keep === "apart" ? "pipe" : unkept],
     });
@@ -53,6 +54,20 @@ export function run(command, args, { show = true, keep, env } = {}) {
     child.once("error", reject);
     child.once("close", (code) => resolve({ code: code ?? 1, ...kept }));
   });
+}
+
+/**
+ * Reads a text file; `undefined` where there is none.
+ *
+ * @param {string} file
+ */
+export async function readIfThere(file) {
+  try {
+    return await readFile(file, "utf8");
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
+    throw error;
+  }
 }
 
 /**
@@ -77,8 +92,8 @@ function requireNode() {
 }
 
 /**
- * Runs a script's main function, if this Node is new enough: an {@link Explained} error is printed as a sentence, any other with its stack, and
- * both end the process with exit code 1.
+ * Runs a script's main function, if this Node is new enough: an {@link Explained} error is printed as a sentence, any
+ * other with its stack, and both end the process with exit code 1.
  *
  * @param {() => Promise<void>} main
  */

@@ -2,12 +2,11 @@
 // missing or out of date. Every script calls this first, so that none needs an install before it.
 
 import { createHash } from "node:crypto";
-import { readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { hostPlatform } from "../js/host.js";
 import { fileName } from "../js/platform.js";
-import { readIfThere } from "./files.mjs";
-import { Explained, isAtLeast, root, run } from "./process.mjs";
+import { Explained, isAtLeast, readIfThere, root, run } from "./process.mjs";
 
 /** Written into a checkout after an install: the lockfile's digest, so that a changed lockfile is noticed. */
 const STAMP = path.join("node_modules", ".installed-lockfile");
@@ -60,28 +59,48 @@ async function rustVersion() {
 
 /** Whether node_modules holds what the lockfile names. */
 async function areDependenciesCurrent() {
-  return (await readIfThere(path.join(root, STAMP))) === (await lockfileDigest(root));
+  return (await readIfThere(path.join(root, STAMP))) === (await lockfileDigest());
+}
+
+/** Installs what the lockfile names. */
+async function installDependencies() {
+  announce("Installing JavaScript dependencies (the first time takes about half a minute)");
+  // Some of the build tool's own dependencies, unused here, warn about Node 20: errors are all that matters.
+  const { code } = await run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
+  if (code !== 0) throw new Explained("`npm ci` failed; what it printed above says why.");
+  await writeFile(path.join(root, STAMP), await lockfileDigest());
+}
+
+async function lockfileDigest() {
+  const lockfile = await readFile(path.join(root, "package-lock.json"));
+  return createHash("sha256").update(lockfile).digest("hex");
 }
 
 /**
- * Installs what a checkout's lockfile names.
+ * Makes a Python environment with the given packages below `.build/`, unless it is there already.
  *
- * @param {string} [checkout] Its folder; by default this one.
- * @param {string[]} [options] More options for `npm ci`.
+ * @param {string} name
+ * @param {string[]} packages
+ * @returns {Promise<string>} Its folder.
  */
-export async function installDependencies(checkout = root, options = []) {
-  announce("Installing JavaScript dependencies (the first time takes about half a minute)");
-  // Some of the build tool's own dependencies, unused here, warn about Node 20: errors are all that matters.
-  const quiet = ["--no-audit", "--no-fund", "--loglevel=error"];
-  const { code } = await run("npm", ["ci", `--prefix=${checkout}`, ...quiet, ...options]);
-  if (code !== 0) throw new Explained("`npm ci` failed; what it printed above says why.");
-  await writeFile(path.join(checkout, STAMP), await lockfileDigest(checkout));
-}
-
-/** @param {string} checkout */
-async function lockfileDigest(checkout) {
-  const lockfile = await readFile(path.join(checkout, "package-lock.json"));
-  return createHash("sha256").update(lockfile).digest("hex");
+export async function pythonEnvironment(name, packages) {
+  const folder = path.join(root, ".build", name);
+  const mark = path.join(folder, "packages");
+  if ((await readIfThere(mark)) === packages.join(" ")) return folder;
+  announce(`Installing ${packages.join(" and ")} into .build/${name}`);
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(path.dirname(folder), { recursive: true });
+  const pip = path.join(folder, "bin", "pip");
+  const steps = [
+    ["python3", "-m", "venv", folder],
+    [pip, "install", "--quiet", "--disable-pip-version-check", ...packages],
+  ];
+  for (const [command, ...args] of steps) {
+    const { code } = await run(command, args);
+    if (code !== 0) throw new Explained(`This command failed: ${command} ${args.join(" ")}`);
+  }
+  await writeFile(mark, packages.join(" "));
+  return folder;
 }
 
 /** Whether this platform's addon is built and no source is newer. */

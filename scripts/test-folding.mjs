@@ -11,9 +11,8 @@ import { lstat, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { pythonEnvironment } from "./packaging/toolchain.mjs";
 import { Explained, root, run, runMain } from "./process.mjs";
-import { setUp } from "./setup.mjs";
+import { pythonEnvironment, setUp } from "./setup.mjs";
 
 /** How long mounting may take, in milliseconds. */
 const PATIENCE = 20_000;
@@ -27,7 +26,7 @@ await runMain(async () => {
   const home = await mkdtemp(path.join(os.tmpdir(), "folding-"));
   const [folder, volume] = [path.join(home, "folder"), path.join(home, "volume")];
   for (const made of [folder, volume]) await mkdir(made);
-  const program = path.join(root, "scripts", "folding-volume.py");
+  const program = path.join(root, "__test__", "support", "folding-volume.py");
   const mount = spawn(path.join(python, "bin", "python"), [program, folder, volume, ...options], {
     stdio: "inherit",
     // Where FUSE 2 is there as well, mfusepy takes that, which does not hand on how something is to be renamed.

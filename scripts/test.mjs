@@ -10,8 +10,7 @@ import { mkdir, readdir, rm } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import { stripVTControlCharacters } from "node:util";
-import { readIfThere } from "./files.mjs";
-import { Explained, root, run, runMain } from "./process.mjs";
+import { Explained, readIfThere, root, run, runMain } from "./process.mjs";
 import { requireRust, setUp } from "./setup.mjs";
 
 /**

@@ -5,9 +5,19 @@ import { cp, mkdtemp, readFile, readdir, realpath, rm, writeFile } from "node:fs
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { PACKAGE, PLATFORMS, fileName, packageName } from "../../scripts/packaging/platforms.mjs";
-import { startRegistry } from "../../scripts/packaging/registry.mjs";
-import { MANAGERS, hostPlatform, manage, packEverything, run, tool } from "./support.mjs";
+import { packLocal } from "../../scripts/pack.mjs";
+import { PACKAGE, PLATFORMS, fileName, packageName } from "../../scripts/platforms.mjs";
+import {
+  MANAGERS,
+  builtAddon,
+  hostPlatform,
+  linkProgramsWithoutRust,
+  manage,
+  packEverything,
+  run,
+  startRegistry,
+  tool,
+} from "./support.mjs";
 
 /** A package manager's or compiler's start, several times in a row, on a busy machine. */
 const PATIENT = { timeout: 300_000 };
@@ -16,11 +26,17 @@ let folder;
 let packed;
 let registry;
 let project;
+/** A search path with every program of the system but Rust's. */
+let env;
 
 beforeAll(async () => {
   folder = await mkdtemp(path.join(os.tmpdir(), "install-"));
   packed = await packEverything(folder);
   registry = await startRegistry(packed.all);
+  const programs = path.join(folder, "programs");
+  await linkProgramsWithoutRust(programs);
+  env = { PATH: [programs, path.dirname(process.execPath)].join(path.delimiter) };
+  expect(await run(["sh", "-c", "command -v cargo rustc || true"], { cwd: folder, env })).toBe("");
 }, PATIENT.timeout);
 
 afterAll(async () => {
@@ -32,9 +48,9 @@ beforeEach(async () => {
   project = await mkdtemp(path.join(folder, "project-"));
 });
 
-/** Runs a package manager in the project; each starts with an empty cache. */
-function manageProject(manager, words) {
-  return manage(manager, words, { project, home: path.join(project, ".home"), registry: registry.url });
+/** Runs a package manager in the project, where no Rust is found; each starts with an empty cache. */
+function manageProject(manager, words, { url } = registry) {
+  return manage(manager, words, { project, home: path.join(project, ".home"), registry: url, env });
 }
 
 /** Loads the package in the project, both ways, and its binary, and returns what that printed. */
@@ -45,7 +61,7 @@ async function useInProject() {
     const { directoryEntryMatchesBaseline: required } = createRequire(import.meta.url)("${PACKAGE}");
     console.log(imported === required, await imported(".", "use.mjs", { kind: "dir" }));`;
   await writeFile(path.join(project, "use.mjs"), program);
-  return run([process.execPath, "use.mjs"], { cwd: project });
+  return run([process.execPath, "use.mjs"], { cwd: project, env });
 }
 
 /** The names of the binaries in the project. */
@@ -70,7 +86,7 @@ describe.each(Object.keys(MANAGERS))("%s", (manager) => {
     registry.unknown.clear();
     await manageProject(manager, [...add, PACKAGE, "--ignore-scripts"]);
     expect(await useInProject()).toBe("true false\n");
-    // npm looks at optional peers too; whoever uses one has it installed.
+    // npm looks at optional peers too, which only a project that uses one has installed.
     const peers = Object.keys(packed.main.manifest.peerDependencies).map((name) => `/${name}`);
     expect(peers).toEqual(expect.arrayContaining([...registry.unknown]));
   });
@@ -93,6 +109,28 @@ describe.each(Object.keys(MANAGERS))("%s", (manager) => {
     await rm(path.join(project, "node_modules"), { recursive: true });
     await manageProject(manager, install);
     expect(await useInProject()).toBe("true false\n");
+  });
+});
+
+describe("the two tarballs of npm run pack:local", () => {
+  let tarballs;
+  let empty;
+
+  beforeAll(async () => {
+    const outDir = await mkdtemp(path.join(folder, "local-"));
+    tarballs = await packLocal(outDir, builtAddon);
+    empty = await startRegistry([]);
+  }, PATIENT.timeout);
+
+  afterAll(() => empty.close());
+
+  test.each(Object.keys(MANAGERS))("install by %s where no registry has any", PATIENT, async (manager) => {
+    await writeFile(path.join(project, "package.json"), JSON.stringify({ name: "project", private: true }));
+    const files = tarballs.map(({ tarball }) => tarball);
+    await manageProject(manager, [...MANAGERS[manager].add, ...files], empty);
+    expect(await useInProject()).toBe("true false\n");
+    expect(await installedBinaries()).toEqual([fileName(hostPlatform)]);
+    expect([...empty.unknown].filter((name) => name.includes("sandbox-managed-runtime"))).toEqual([]);
   });
 });
 

@@ -1,37 +1,42 @@
 // The packages as they will be published, and package managers that see nothing else.
 
 import { execFile } from "node:child_process";
-import { cp, readFile, writeFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { mkdir, readFile, readdir, symlink, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
 import path from "node:path";
 import { promisify } from "node:util";
 import host from "../../js/host.js";
-import { packMain, packPlatform } from "../../scripts/packaging/packages.mjs";
-import { PLATFORMS, fileName } from "../../scripts/packaging/platforms.mjs";
+import { pack, stage } from "../../scripts/pack.mjs";
+import { PLATFORMS, fileName } from "../../scripts/platforms.mjs";
 
 export const root = path.join(import.meta.dirname, "..", "..");
 
 /** The platform that the tests run on. */
 export const hostPlatform = host.hostPlatform();
 
+/** The addon that was built for it. */
+export const builtAddon = path.join(root, fileName(hostPlatform));
+
 /** A file of a package that the project's own tools come from. */
 export const tool = (file) => path.join(root, "node_modules", file);
 
-/**
- * Packs the main package, and the host's with the addon that was built here. In the other platforms' packages, a
- * placeholder stands for the binary.
- *
- * @param {string} outDir
- */
+/** Packs all packages: the host's with the addon that was built here, the others with a placeholder for it. */
 export async function packEverything(outDir) {
+  const directory = path.join(outDir, "staged");
+  await mkdir(directory);
   const placeholder = path.join(outDir, "placeholder.node");
   await writeFile(placeholder, "no library: this platform's addon was not built here");
-  const main = await packMain(outDir);
-  const platforms = new Map();
-  for (const platform of PLATFORMS) {
-    const binary = platform === hostPlatform ? path.join(root, fileName(platform)) : placeholder;
-    platforms.set(platform, await packPlatform(platform, binary, outDir));
-  }
-  return { main, platforms, all: [main, ...platforms.values()] };
+  const binaryOf = (platform) => (platform === hostPlatform ? builtAddon : placeholder);
+  await stage(directory, Object.fromEntries(PLATFORMS.map((name) => [name, binaryOf(name)])));
+  const directories = PLATFORMS.map((name) => path.join(directory, "npm", name));
+  const [main, ...others] = await pack([directory, ...directories], outDir);
+  return {
+    main,
+    platforms: new Map(PLATFORMS.map((name, at) => [name, others[at]])),
+    all: [main, ...others],
+  };
 }
 
 /**
@@ -62,13 +67,7 @@ export const MANAGERS = {
   },
 };
 
-/**
- * Runs a program. Where it fails, the error holds everything that it printed.
- *
- * @param {string[]} command
- * @param {{ cwd: string, env?: Record<string, string> }} options
- * @returns {Promise<string>} What it printed on standard output.
- */
+/** Runs a program and returns its standard output. Where it fails, the error holds everything that it printed. */
 export async function run([program, ...args], { cwd, env }) {
   const options = { cwd, env: { ...process.env, ...env }, maxBuffer: 64 * 1024 * 1024 };
   try {
@@ -78,61 +77,65 @@ export async function run([program, ...args], { cwd, env }) {
   }
 }
 
-/**
- * Runs a package manager in a project, by the words of {@link MANAGERS}.
- *
- * @param {string} name
- * @param {string[]} words
- * @param {{ project: string, home: string, registry: string }} where `home`: for what the manager keeps.
- */
-export async function manage(name, words, { project, home, registry }) {
+/** Runs a package manager in a project, without the machine's own settings; `home` is for what it keeps. */
+export async function manage(name, words, { project, home, registry, env }) {
   const { command, settings } = MANAGERS[name];
+  const directories = ["HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"];
   return run([...command, ...words, `--registry=${registry}`, ...settings(home)], {
     cwd: project,
     env: {
-      // The machine's own settings are for its own registry.
+      ...Object.fromEntries(directories.map((variable) => [variable, home])),
       npm_config_userconfig: path.join(home, "none"),
-      HOME: home,
-      XDG_CONFIG_HOME: home,
-      XDG_CACHE_HOME: home,
-      XDG_DATA_HOME: home,
-      XDG_STATE_HOME: home,
       no_proxy: "127.0.0.1",
       NO_PROXY: "127.0.0.1",
       CI: "1",
+      ...env,
     },
   });
 }
 
-/**
- * Lays out what the scripts that check, pack and publish read of the project, so that binaries and versions can be put
- * there that this one must not have.
- *
- * @param {string} folder
- */
-export async function layOutProject(folder) {
-  const { files } = JSON.parse(await readFile(path.join(root, "package.json"), "utf8"));
-  const others = ["package.json", "package-lock.json", "Cargo.toml", "Cargo.lock", ".gitignore", "scripts"];
-  const documents = ["README.md", "LICENSE", "CHANGELOG.md"];
-  for (const name of [...files, ...others, ...documents]) {
-    await cp(path.join(root, name), path.join(folder, name), { recursive: true });
-  }
-  for (const platform of PLATFORMS) {
-    for (const name of ["README.md", "package.json"].map((file) => path.join("npm", platform, file))) {
-      await cp(path.join(root, name), path.join(folder, name));
+/** Makes a directory with links to all programs of the system but Rust's, for a PATH on which none is found. */
+export async function linkProgramsWithoutRust(directory) {
+  await mkdir(directory);
+  const linked = new Set();
+  for (const place of ["/usr/bin", "/bin"]) {
+    for (const name of await readdir(place)) {
+      if (/^(cargo|rust|clippy|rls)/.test(name) || linked.has(name)) continue;
+      linked.add(name);
+      await symlink(path.join(place, name), path.join(directory, name));
     }
   }
 }
 
-/**
- * Makes a folder a git repository with one commit of all it holds.
- *
- * @param {string} folder
- */
-export async function commitAll(folder) {
-  const git = (...words) => run(["git", ...words], { cwd: folder });
-  await git("init", "--quiet", "--initial-branch=main");
-  await git("add", "--all");
-  const author = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.invalid"];
-  await git(...author, "-c", "commit.gpgsign=false", "commit", "--quiet", "--message=everything");
+/** A registry on loopback with the given packages. `unknown`: what was asked for and is not there. */
+export async function startRegistry(packages) {
+  const unknown = new Set();
+  const tarballs = new Map(packages.map(({ tarball }) => [`/${path.basename(tarball)}`, tarball]));
+  const byName = new Map(packages.map((packed) => [`/${packed.manifest.name}`, packed]));
+  const server = createServer(async (request, response) => {
+    const base = `http://${request.headers.host}/`;
+    const name = decodeURIComponent(new URL(request.url, base).pathname);
+    if (tarballs.has(name)) return response.end(await readFile(tarballs.get(name)));
+    if (byName.has(name)) return response.end(JSON.stringify(await describe(byName.get(name), base)));
+    unknown.add(name);
+    response.writeHead(404).end("{}");
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const close = async () => {
+    server.close();
+    server.closeAllConnections();
+    await once(server, "close");
+  };
+  return { url: `http://127.0.0.1:${server.address().port}/`, unknown, close };
+}
+
+/** What a registry says of a package. */
+async function describe({ manifest, tarball }, base) {
+  const digest = createHash("sha512")
+    .update(await readFile(tarball))
+    .digest("base64");
+  const dist = { tarball: new URL(path.basename(tarball), base).href, integrity: `sha512-${digest}` };
+  const { name, version } = manifest;
+  return { name, "dist-tags": { latest: version }, versions: { [version]: { ...manifest, dist } } };
 }

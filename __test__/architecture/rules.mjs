@@ -1,0 +1,245 @@
+// The rules of the native core's layout (docs/architecture.md) that a compiler does not check.
+
+import { readdir, readFile } from "node:fs/promises";
+import path from "node:path";
+import { root } from "../../scripts/process.mjs";
+
+/**
+ * The modules below src/ in layers, lowest first. A module may use its own layer and those below, never one above. Files
+ * directly in src/ are modules of their own.
+ */
+const LAYERS = [
+  ["error", "path", "cancel", "random", "threads", "time", "sync"],
+  ["exclude", "fs"],
+  ["tree"],
+  ["archive"],
+  ["merge", "mirror", "git"],
+  ["transfer"],
+  ["state"],
+  ["sandbox"],
+  ["node"],
+];
+
+/** The one module that may know Node and allow `unsafe`. */
+const NODE_MODULE = "node";
+
+/** The one module that calls the system. */
+const SYSTEM_MODULE = "fs";
+
+/** Where the C library's allocator is told to give memory back: that touches no file. */
+const ALLOCATOR = { file: "node/memory.rs", allowed: "libc" };
+
+/** Where a path of the system is taken for bytes and back, which is no call. */
+const BYTES = { file: "path.rs", allowed: "std::os::unix::ffi" };
+
+/** Crates that call the system, or are bindings to it. */
+const SYSTEM_CRATES = /\b(?:rustix|libc|nix|walkdir|tempfile)\b/g;
+
+/** Those of a standard path's methods that call the system, and have a name that nothing else has. */
+const SYSTEM_METHODS =
+  /(?:\.|\bPath::)(?:exists|try_exists|canonicalize|metadata|symlink_metadata|read_link|read_dir|is_file|is_symlink)(?:\(\)|\))/g;
+
+/** What opens a file by a path. */
+const OPENING = /\bFile::(?:open|create|create_new|options)\b/g;
+
+/** The one file that decides without touching a file. */
+const PURE = "merge/plan.rs";
+
+/**
+ * Reads the core's sources and says where they break a rule.
+ *
+ * @returns {Promise<string[]>} One line per breach, `src/<file>:<line>: what is wrong`; empty where there is none.
+ */
+export async function findBreaches() {
+  const folder = path.join(root, "src");
+  const files = (await readdir(folder, { recursive: true })).filter((name) => name.endsWith(".rs")).sort();
+  /** @type {Record<string, string>} */
+  const sources = {};
+  await Promise.all(
+    files.map(async (file) => {
+      sources[file] = await readFile(path.join(folder, file), "utf8");
+    }),
+  );
+  return [...files.flatMap((file) => breachesOf(file, sources[file])), ...circlesOf(sources)];
+}
+
+/**
+ * @param {string} file The source's path below src/.
+ * @param {string} source
+ */
+export function breachesOf(file, source) {
+  const module = file.split(/[/.]/, 1)[0];
+  const code = blankOutProse(source);
+  const lineOf = (/** @type {number} */ index) => code.slice(0, index).split("\n").length;
+  /** @type {string[]} */
+  const breaches = [];
+  const breach = (/** @type {number} */ index, /** @type {string} */ why) => {
+    const line = `src/${file}:${lineOf(index)}: ${why}`;
+    if (!breaches.includes(line)) breaches.push(line);
+  };
+  const forbid = (/** @type {RegExp} */ pattern, /** @type {string} */ why) => {
+    for (const match of code.matchAll(pattern)) breach(match.index, why);
+  };
+
+  if (module !== NODE_MODULE) {
+    forbid(/\bnapi(_derive|_sys)?\b/g, `only src/${NODE_MODULE}/ may name napi`);
+    forbid(/\bunsafe\b/g, `only src/${NODE_MODULE}/ may use unsafe`);
+  }
+  if (file === PURE) forbid(/\b(tokio|crate::fs)\b/g, "the plan is pure: it touches no file");
+  if (module !== SYSTEM_MODULE) {
+    for (const index of systemCalls(file, withoutTests(code))) {
+      breach(index, `only src/${SYSTEM_MODULE}/ calls the system; add what is missing there`);
+    }
+  }
+
+  const layer = layerOf(module);
+  if (module !== "lib" && layer === -1)
+    breaches.push(`src/${file}:1: "${module}" is no module that __test__/architecture/rules.mjs knows`);
+  for (const { names, index } of pathsUsed(code, "crate")) {
+    if (module !== "lib" && layerOf(names[0]) > layer) {
+      breach(index, `"${module}" may not use "${names[0]}", which is built on it`);
+    }
+  }
+  return breaches;
+}
+
+/**
+ * Where files of the core use one another in a circle, tests aside.
+ *
+ * @param {Record<string, string>} sources By path below src/.
+ * @returns {string[]} One line per file in a circle, with the way back to it.
+ */
+export function circlesOf(sources) {
+  const uses = new Map(
+    Object.entries(sources).map(([file, source]) => [file, filesUsed(file, source, sources)]),
+  );
+  /** @type {string[]} */
+  const circles = [];
+  for (const start of uses.keys()) {
+    // The shortest way back, told of the circle's first file only.
+    /** @type {string[][]} */
+    const ways = [[start]];
+    const seen = new Set();
+    for (const way of ways) {
+      for (const next of uses.get(way[way.length - 1]) ?? []) {
+        if (next === start && [...way].sort()[0] === start) {
+          circles.push(`src/${start}:1: a circle: ${[...way, start].join(" uses ")}`);
+        } else if (!seen.has(next)) {
+          ways.push([...way, next]);
+          seen.add(next);
+        }
+      }
+    }
+  }
+  return circles;
+}
+
+/**
+ * @param {string} file
+ * @param {string} source
+ * @param {Record<string, string>} sources
+ */
+function filesUsed(file, source, sources) {
+  const code = withoutTests(blankOutProse(source));
+  const folder = file.split("/").slice(0, -1);
+  const used = [
+    ...[...pathsUsed(code, "crate")].map(({ names }) => names),
+    ...[...pathsUsed(code, "super")].map(({ names }) => [...folder, ...names]),
+  ];
+  const files = used.flatMap((names) =>
+    [names.slice(0, 2).join("/"), names[0]]
+      .map((name) => `${name}.rs`)
+      .filter((name) => name in sources)
+      .slice(0, 1),
+  );
+  return new Set(files.filter((other) => other !== file));
+}
+
+/** @param {string} module */
+function layerOf(module) {
+  return LAYERS.findIndex((modules) => modules.includes(module));
+}
+
+/**
+ * Where code that is no test calls the system, or names what does.
+ *
+ * @param {string} file
+ * @param {string} code
+ */
+function* systemCalls(file, code) {
+  for (const pattern of [SYSTEM_CRATES, SYSTEM_METHODS, OPENING]) {
+    for (const match of code.matchAll(pattern)) {
+      if (file !== ALLOCATOR.file || match[0] !== ALLOCATOR.allowed) yield match.index;
+    }
+  }
+  for (const { names, index } of pathsUsed(code, "std")) {
+    const name = ["std", ...names].join("::");
+    const isBytes = file === BYTES.file && name.startsWith(BYTES.allowed);
+    if (["fs", "os"].includes(names[0]) && !isBytes) yield index;
+  }
+}
+
+/**
+ * The paths that code uses below a root such as `crate::`, also in groups: `use crate::{error::Error, tree};`.
+ *
+ * @param {string} code
+ * @param {string} from
+ */
+function* pathsUsed(code, from) {
+  for (const match of code.matchAll(new RegExp(`(?<![\\w:])${from}::(?=[\\w{])`, "g"))) {
+    yield* pathsAt(code, match.index + match[0].length, []);
+  }
+}
+
+/**
+ * The path at a place, or the paths of the group there.
+ *
+ * @param {string} code
+ * @param {number} at
+ * @param {string[]} names What it goes on from.
+ * @returns {Generator<{ names: string[], index: number }, number>} And where it ends.
+ */
+function* pathsAt(code, at, names) {
+  const read = (/** @type {RegExp} */ pattern) => {
+    pattern.lastIndex = at;
+    const found = pattern.exec(code);
+    if (found) at = pattern.lastIndex;
+    return found;
+  };
+  read(/\s*/y);
+  const index = at;
+  if (read(/\{\s*/y)) {
+    while (!read(/\s*\}/y) && at < code.length) {
+      at = yield* pathsAt(code, at, names);
+      read(/[^,}]*,?/y);
+    }
+    return at;
+  }
+  const word = read(/\w+/y);
+  const all = word ? [...names, word[0]] : names;
+  if (word && read(/\s*::\s*(?=[\w{*])/y)) return yield* pathsAt(code, at, all);
+  yield { names: all, index };
+  return at;
+}
+
+/**
+ * Code without its tests, which come last in every file.
+ *
+ * @param {string} code
+ */
+function withoutTests(code) {
+  const tests = code.search(/^#\[cfg\(test\)\]\s*mod tests/m);
+  return tests === -1 ? code : code.slice(0, tests);
+}
+
+/**
+ * Replaces comments and the content of strings by blanks, so that what they say is not taken for code. Lines stay where
+ * they are. A rule is about code: `deny(unsafe_code)` and a sentence on napi break none.
+ *
+ * @param {string} source
+ */
+function blankOutProse(source) {
+  const prose =
+    /\/\/[^\n]*|\/\*[\s\S]*?\*\/|b?r(#*)"[\s\S]*?"\1|b?"(?:\\[\s\S]|[^"\\])*"|b?'(?:\\.[^']*|[^'\\])'/g;
+  return source.replace(prose, (text) => text.replace(/[^\n]/g, " "));
+}

@@ -1,0 +1,83 @@
+// The published platforms, and how cargo compiles for one of them on another system.
+
+import { access } from "node:fs/promises";
+import path from "node:path";
+import platform from "../js/platform.js";
+import { Explained, run } from "./process.mjs";
+
+export const { PACKAGE, PLATFORMS, MINIMUM_GLIBC, fileName, packageName } = platform;
+
+/**
+ * Rust's name for each platform.
+ *
+ * @type {Record<string, string>}
+ */
+export const RUST_TARGETS = {
+  "darwin-arm64": "aarch64-apple-darwin",
+  "darwin-x64": "x86_64-apple-darwin",
+  "linux-arm64-gnu": "aarch64-unknown-linux-gnu",
+  "linux-x64-gnu": "x86_64-unknown-linux-gnu",
+  "linux-arm64-musl": "aarch64-unknown-linux-musl",
+  "linux-x64-musl": "x86_64-unknown-linux-musl",
+};
+
+/**
+ * The platforms that a command line names; all of them where it names none.
+ *
+ * @param {string[]} args
+ */
+export function platformsFrom(args) {
+  const unknown = args.find((name) => !PLATFORMS.includes(name));
+  if (unknown) throw new Explained(`There is no platform "${unknown}". There are: ${PLATFORMS.join(", ")}.`);
+  return args.length > 0 ? args : PLATFORMS;
+}
+
+/** Options by which cargo compiles the standard library too, without the code that names the functions of a stack. */
+const BUILD_STANDARD_LIBRARY = ["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=panic-unwind"];
+
+/**
+ * A compiler on this machine that has the standard library for a target, or at least its source, which cargo then
+ * compiles too. rustup has either (`rustup target add`, `rustup component add rust-src`); Debian's `rustc-web` with
+ * `rust-web-src` has the source.
+ *
+ * @param {string} target
+ * @returns {Promise<{ env: Record<string, string>, options: string[] }>} For cargo.
+ */
+export async function compilerFor(target) {
+  for (const rustc of ["rustc", "/usr/bin/rustc"]) {
+    const library = await ask(rustc, ["--print", "target-libdir", "--target", target]);
+    if (library !== undefined && (await exists(library))) return { env: { RUSTC: rustc }, options: [] };
+    const sysroot = await ask(rustc, ["--print", "sysroot"]);
+    if (sysroot !== undefined && (await exists(path.join(sysroot, "lib/rustlib/src/rust/library")))) {
+      // Compiling the standard library is not a stable feature of cargo, and this allows it.
+      return { env: { RUSTC: rustc, RUSTC_BOOTSTRAP: "1" }, options: BUILD_STANDARD_LIBRARY };
+    }
+  }
+  throw new Explained(
+    `No Rust compiler here has a standard library for ${target}.\n` +
+      `Run \`rustup target add ${target}\`, or on Debian \`apt-get install rustc-web rust-web-src\`.`,
+  );
+}
+
+/**
+ * What a compiler answers; `undefined` where there is no such compiler, or it does not know the target.
+ *
+ * @param {string} rustc
+ * @param {string[]} args
+ */
+async function ask(rustc, args) {
+  try {
+    const { code, output } = await run(rustc, args, { keep: "apart", show: false });
+    return code === 0 ? output.trim() : undefined;
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/** @param {string} file */
+const exists = (file) =>
+  access(file).then(
+    () => true,
+    () => false,
+  );
