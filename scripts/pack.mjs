@@ -65,10 +65,13 @@ export async function stage(directory, binaries, { publish = false } = {}) {
     await cp(path.join(root, "LICENSE"), path.join(folder, "LICENSE"));
     await cp(binaries[platform], path.join(folder, fileName(platform)));
   }
-  const skip = publish ? [] : ["--skip-optional-publish"];
-  await napi(directory, "pre-publish", "--tag-style=npm", "--no-gh-release", ...skip);
+  if (publish) await napi(directory, "pre-publish", "--tag-style=npm", "--no-gh-release");
   const manifest = await readManifest(directory);
   for (const field of DEVELOPMENT_FIELDS) delete manifest[field];
+  // As pre-publish writes them.
+  manifest.optionalDependencies = Object.fromEntries(
+    PLATFORMS.map((name) => [packageName(name), manifest.version]),
+  );
   await writeManifest(directory, manifest);
 }
 

@@ -26,12 +26,14 @@ export class Explained extends Error {}
  *
  * @param {string} command
  * @param {string[]} args
- * @param {{ show?: boolean, keep?: "stdout" | "both" | "apart", env?: Record<string, string>, cwd?: string }} [options]
+ * @param {{ show?: boolean, keep?: "stdout" | "both" | "apart", env?: Record<string, string>, cwd?: string,
+ *   onOutput?: (text: string) => void }} [options]
  *   `show`: pass on what it prints, as it comes (default `true`). `keep`: also collect it; `both` is for a person to read,
- *   and `apart` for a program, since a warning may come along with what is asked for.
+ *   and `apart` for a program, since a warning may come along with what is asked for. `onOutput`: called with what is
+ *   kept, as it comes.
  * @returns {Promise<Outcome>} Rejects only where the program cannot be started.
  */
-export function run(command, args, { show = true, keep, env, cwd = root } = {}) {
+export function run(command, args, { show = true, keep, env, cwd = root, onOutput } = {}) {
   return new Promise((resolve, reject) => {
     const unkept = show ? "inherit" : "ignore";
     const child = spawn(command, args, {
@@ -48,6 +50,7 @@ export function run(command, args, { show = true, keep, env, cwd = root } = {}) 
       from?.setEncoding("utf8").on("data", (text) => {
         kept[as] += text;
         if (show) to.write(text);
+        onOutput?.(text);
       });
     collect(child.stdout, process.stdout, "output");
     collect(child.stderr, process.stderr, keep === "apart" ? "errors" : "output");

@@ -1,12 +1,15 @@
-// `npm test`: sets up what is missing, runs every kind of test and adds up what they counted.
+// `npm test`: sets up what is missing, runs the tests and adds up what they counted.
 //
-//   npm test                           everything
-//   npm test -- rust types             only these kinds
+//   npm test                           the quick set, of every kind
+//   npm test -- all                    everything, as .ci/run and CI have it
+//   npm test -- rust types             all tests of these kinds; `quick rust` for the quick ones of them
 //   npm test -- vitest mirror          further arguments go to the runner of the one kind that is named
+//   npm test -- --verbose              a line a test, and all that is printed, instead of a line a suite
 //
-// The last line is the total, `N passed, N failed`. A test that was skipped counts as failed: it proved nothing.
+// The last line is the total, `N passed, N failed`. A test that needs root or a program that this machine lacks is
+// skipped and named when a person runs it. Where `CI` is set it counts as failed: it proved nothing.
 
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { access, mkdir, readdir, rm } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import { stripVTControlCharacters } from "node:util";
@@ -18,94 +21,233 @@ import { requireRust, setUp } from "./setup.mjs";
  *
  * @typedef {object} Count
  * @property {number} passed
- * @property {number} failed Tests that failed, were skipped, or could not be run at all.
+ * @property {number} failed Tests that failed or could not be run at all; in CI also those that were skipped.
+ * @property {number} skipped
  */
 
-/** @type {Record<string, (args: string[]) => Promise<Count>>} */
+/** @typedef {{ quick: boolean, verbose: boolean, rest: string[], lacking: typeof NEEDS }} Choice */
+
+/** @type {Record<string, (choice: Choice) => Promise<Count>>} */
 const KINDS = { rust, vitest, types };
+
+/** What some tests need, and those tests: the beginnings of Rust's names, and patterns of vitest's files. */
+const NEEDS = [
+  {
+    what: "root",
+    rust: ["disk::", "modes::", "mounts::", "owners::", "permissions::"],
+    vitest: [],
+    isHere: async () => process.getuid?.() === 0,
+  },
+  ...[
+    { what: "busybox", rust: ["real_tars::", "heartbeats::"], vitest: [] },
+    { what: "toybox", rust: ["real_tars::", "heartbeats::"], vitest: [] },
+    { what: "bsdtar", rust: ["real_tars::"], vitest: [] },
+    { what: "sshd", rust: [], vitest: ["__test__/clients/ssh.test.mjs"] },
+    { what: "rsync", rust: [], vitest: ["__test__/bench.test.mjs"] },
+  ].map((need) => ({ ...need, isHere: () => isProgram(need.what) })),
+];
+
+/** The attacks of the quick set: those that run on any system and as any user (tests/attack/main.rs). */
+const QUICK_ATTACKS = ["archives", "deletions", "partial", "parts", "table", "truncation"];
+
+/** Suites that are not in the quick set, since each takes longer than most others together. */
+const SLOW_SUITES = [
+  "bench",
+  "git-peer",
+  "one-hour",
+  "packaging/install",
+  "loading/bundlers",
+  "release/beside",
+];
+const SLOW_CLIENTS = ["bridge", "cloudflare", "conformance", "daytona", "docker", "e2b", "ssh"];
+
+const inCi = Boolean(process.env.CI);
 
 /** A program that a dependency brings. */
 const tool = (/** @type {string} */ file) => path.join(root, "node_modules", file);
 
 await runMain(async () => {
-  const { kinds, rest } = parseArguments(process.argv.slice(2));
+  const { kinds, ...choice } = parseArguments(process.argv.slice(2));
   await setUp({ dependencies: kinds.some((kind) => kind !== "rust"), addon: kinds.includes("vitest") });
+  const lacking = inCi ? [] : await lackingHere();
+  for (const { what, rust, vitest } of lacking)
+    console.log(`Without ${what}, these are skipped: ${[...rust, ...vitest].join(" ")}`);
 
   /** @type {(Count & { kind: string, seconds: number })[]} */
   const counts = [];
   for (const kind of kinds) {
     console.log(`\n> ${kind}`);
     const start = performance.now();
-    const count = await KINDS[kind](rest);
+    const count = await KINDS[kind]({ ...choice, lacking });
     counts.push({ kind, ...count, seconds: (performance.now() - start) / 1000 });
   }
   report(counts);
+  if (choice.quick) console.log("(the quick tests: `npm test -- all` runs everything)");
+  conclude(counts);
 });
 
 /**
- * Splits the arguments into the kinds to run and what is passed on.
+ * Splits the arguments into the kinds to run, how, and what is passed on.
  *
  * @param {string[]} args
  */
 function parseArguments(args) {
-  const firstOther = args.findIndex((arg) => !Object.hasOwn(KINDS, arg));
-  const named = firstOther === -1 ? args : args.slice(0, firstOther);
-  const rest = args.slice(named.length);
+  const words = ["all", "quick", "--verbose"];
+  const firstOther = args.findIndex((arg) => !Object.hasOwn(KINDS, arg) && !words.includes(arg));
+  const own = firstOther === -1 ? args : args.slice(0, firstOther);
+  const rest = args.slice(own.length);
+  const named = own.filter((arg) => Object.hasOwn(KINDS, arg));
   if (rest.length > 0 && named.length !== 1) {
     throw new Explained(
-      `There are three kinds of test: ${Object.keys(KINDS).join(", ")}. "${rest[0]}" is none of them, and arguments ` +
-        "for a runner go after the one kind they are for, as in `npm test -- vitest mirror`.",
+      `There are three kinds of test: ${Object.keys(KINDS).join(", ")}; and the words ${words.join(", ")}. ` +
+        `"${rest[0]}" is none of them, and arguments for a runner go after the one kind they are for, as in ` +
+        "`npm test -- vitest mirror`.",
     );
   }
-  return { kinds: named.length > 0 ? [...new Set(named)] : Object.keys(KINDS), rest };
+  const quick = own.includes("quick") || (named.length === 0 && !own.includes("all"));
+  const kinds = named.length > 0 ? [...new Set(named)] : Object.keys(KINDS);
+  return { kinds, rest, quick, verbose: own.includes("--verbose") };
+}
+
+/** Whether a program is on the search path, or where Debian has a server's. */
+async function isProgram(/** @type {string} */ name) {
+  const places = [...(process.env.PATH ?? "").split(path.delimiter), "/usr/sbin"];
+  const found = places.map((place) =>
+    access(path.join(place, name)).then(
+      () => true,
+      () => false,
+    ),
+  );
+  return (await Promise.all(found)).includes(true);
+}
+
+/** The needs that this machine does not meet. */
+async function lackingHere() {
+  const here = await Promise.all(NEEDS.map(({ isHere }) => isHere()));
+  return NEEDS.filter((_, index) => !here[index]);
 }
 
 /**
- * The unit tests and doc examples of the native core, counted from the lines in which cargo sums up each binary.
+ * The tests of the native core.
  *
- * @param {string[]} args
+ * @param {Choice} choice
  * @returns {Promise<Count>}
  */
-async function rust(args) {
+async function rust({ quick, verbose, rest, lacking }) {
   await requireRust();
-  const color = process.stdout.isTTY ? "always" : "auto";
-  const { code, output } = await run("cargo", ["test", "--locked", "--no-fail-fast", ...args], {
-    keep: "stdout",
+  const skipped = lacking.flatMap((need) => need.rust.map((name) => `--skip=${name}`));
+  if (!quick) return cargoTest(rest, rest.includes("--") ? [] : skipped, verbose);
+  // None of these needs root or a program.
+  const unit = await cargoTest(["--package=sandbox-managed-runtime", "--lib", ...rest], [], verbose);
+  const attack = ["--package=sandbox-managed-runtime-tests", "--test=attack"];
+  const attacks = await cargoTest(
+    attack,
+    QUICK_ATTACKS.map((name) => `${name}::`),
+    verbose,
+  );
+  return sum([unit, attacks]);
+}
+
+/**
+ * Runs `cargo test`, and counts from the lines in which it sums up each binary. Prints such a line for each as it comes,
+ * and what failed.
+ *
+ * @param {string[]} args
+ * @param {string[]} testArgs For the tests' own runner.
+ * @param {boolean} verbose
+ * @returns {Promise<Count>}
+ */
+async function cargoTest(args, testArgs, verbose) {
+  const words = [
+    "test",
+    "--locked",
+    "--no-fail-fast",
+    ...args,
+    ...(testArgs.length > 0 ? ["--", ...testArgs] : []),
+  ];
+  const summary =
+    /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;(?: \d+ measured; (\d+) filtered out)?/;
+  const count = { passed: 0, failed: 0, skipped: 0 };
+  let suite = "";
+  let unfinished = "";
+  const readLine = (/** @type {string} */ line) => {
+    suite =
+      /^\s*(?:Running (?:unittests )?(\S+)|Doc-tests (\S+))/.exec(line)?.slice(1).find(Boolean) ?? suite;
+    const found = summary.exec(line);
+    if (!found) return;
+    const [passed, failed, ignored, filtered] = found.slice(1).map((text) => Number(text ?? 0));
+    count.passed += passed;
+    count.failed += failed + ignored;
+    if (testArgs[0]?.startsWith("--skip=")) count.skipped += filtered;
+    if (!verbose)
+      console.log(`${failed > 0 ? "FAILED" : "ok    "}  ${suite}  ${line.replace("test result: ", "")}`);
+  };
+  if (!verbose) console.log("compiling, which takes a minute or two the first time …");
+  const { code, output } = await run("cargo", words, {
+    keep: "both",
+    show: verbose,
     // Many of the tests wait for processes, so one more than there are cores keeps these busy.
-    env: { CARGO_TERM_COLOR: color, RUST_TEST_THREADS: String(availableParallelism() + 1) },
+    env: { CARGO_TERM_COLOR: "never", RUST_TEST_THREADS: String(availableParallelism() + 1) },
+    onOutput(text) {
+      const lines = (unfinished + stripVTControlCharacters(text)).split("\n");
+      unfinished = lines.pop() ?? "";
+      lines.forEach(readLine);
+    },
   });
-  const summary = /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;/gm;
-  const count = { passed: 0, failed: 0 };
-  for (const [, passed, failed, ignored] of stripVTControlCharacters(output).matchAll(summary)) {
-    count.passed += Number(passed);
-    count.failed += Number(failed) + Number(ignored);
-  }
+  if (code !== 0 && !verbose) console.log(detailsOf(output));
   return failAtLeastOnceUnless(code === 0, count);
+}
+
+/** What cargo printed without a line for each test that passed. */
+function detailsOf(/** @type {string} */ output) {
+  return output.replace(/^test .* \.\.\. ok\n|^ *(Compiling|Checking|Fresh) .*\n/gm, "").trim();
 }
 
 /**
  * The suites that drive the addon from JavaScript, counted from vitest's JSON report.
  *
- * @param {string[]} args
+ * @param {Choice} choice
  * @returns {Promise<Count>}
  */
-async function vitest(args) {
+async function vitest({ quick, verbose, rest, lacking }) {
   const results = path.join(root, ".build", "vitest.json");
   await mkdir(path.dirname(results), { recursive: true });
   // A report that an earlier run left must not be taken for this one's.
   await rm(results, { force: true });
-  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${results}`];
-  const { code } = await run(process.execPath, [tool("vitest/vitest.mjs"), "run", ...reporters, ...args]);
-  // Tests that are not asked for by name are reported as skipped as well.
-  const isChosenByName = args.some((arg) => /^(-t|--testNamePattern)\b/.test(arg));
-  const count = { passed: 0, failed: 0 };
+  const slow = [...SLOW_SUITES, ...SLOW_CLIENTS.map((name) => `clients/${name}`)];
+  const excluded = [
+    ...(quick ? slow.map((name) => `__test__/${name}.test.mjs`) : []),
+    ...lacking.flatMap((need) => need.vitest),
+  ];
+  const args = [
+    "run",
+    // The releases' own suites are not in the quick set.
+    ...(quick ? ["--project=own"] : []),
+    ...excluded.map((pattern) => `--exclude=${pattern}`),
+    // Without this, every test that takes a while has a line of its own.
+    ...(verbose
+      ? ["--reporter=verbose"]
+      : ["--reporter=default", "--slowTestThreshold=3600000", "--silent=passed-only"]),
+    "--reporter=json",
+    `--outputFile.json=${results}`,
+    ...rest,
+  ];
+  const { code } = await run(process.execPath, [tool("vitest/vitest.mjs"), ...args]);
+  // Tests that are not asked for by name are reported as skipped too.
+  const isChosenByName = rest.some((arg) => /^(-t|--testNamePattern)\b/.test(arg));
+  const count = { passed: 0, failed: 0, skipped: 0 };
   for (const { status, assertionResults } of await readVitestReport(results)) {
-    const ran = assertionResults.filter((test) => !(isChosenByName && test.status === "skipped"));
-    const passed = ran.filter((test) => test.status === "passed").length;
+    const skipped = isChosenByName
+      ? []
+      : assertionResults.filter((test) => /skipped|pending|todo/.test(test.status));
+    const passed = assertionResults.filter((test) => test.status === "passed").length;
+    const failed = assertionResults.filter((test) => test.status === "failed").length;
+    if (!inCi) for (const { fullName } of skipped) console.log(`skipped  ${fullName}`);
     count.passed += passed;
-    count.failed += ran.length - passed;
+    count.failed += failed + (inCi ? skipped.length : 0);
+    count.skipped += inCi ? 0 : skipped.length;
     // A file that did not load, or whose hooks failed, has no failed test to show for it.
-    if (status === "failed" && passed === ran.length) count.failed += 1;
+    if (status !== "passed" && failed === 0) count.failed += 1;
   }
   return failAtLeastOnceUnless(code === 0, count);
 }
@@ -114,7 +256,7 @@ async function vitest(args) {
  * The files in a report of vitest; none where it stopped before it could write one.
  *
  * @param {string} file
- * @returns {Promise<{ status: string, assertionResults: { status: string }[] }[]>}
+ * @returns {Promise<{ status: string, assertionResults: { status: string, fullName: string }[] }[]>}
  */
 async function readVitestReport(file) {
   const text = await readIfThere(file);
@@ -124,17 +266,20 @@ async function readVitestReport(file) {
 /**
  * The type tests: each file of `__test__/types` is one test, passed when the compiler has nothing to say about it.
  *
- * @param {string[]} args
+ * @param {Choice} choice
  * @returns {Promise<Count>}
  */
-async function types(args) {
+async function types({ rest }) {
   const folder = "__test__/types";
   const files = (await readdir(path.join(root, folder))).filter((name) => name.endsWith(".ts"));
-  const compiler = [tool("typescript/bin/tsc"), "--project", folder, "--pretty", "false", ...args];
-  const { code, output } = await run(process.execPath, compiler, { keep: "both" });
+  const compiler = [tool("typescript/bin/tsc"), "--project", folder, "--pretty", "false", ...rest];
+  const { code, output } = await run(process.execPath, compiler, { keep: "both", show: false });
   const faulty = files.filter((name) => output.includes(`${folder}/${name}(`));
-  for (const name of files) console.log(`${faulty.includes(name) ? "FAILED" : "ok"}  ${folder}/${name}`);
-  return failAtLeastOnceUnless(code === 0, { passed: files.length - faulty.length, failed: faulty.length });
+  console.log(
+    `${code === 0 ? "ok    " : "FAILED"}  ${folder}  ${files.length - faulty.length} of ${files.length} files\n${output}`.trim(),
+  );
+  const count = { passed: files.length - faulty.length, failed: faulty.length, skipped: 0 };
+  return failAtLeastOnceUnless(code === 0, count);
 }
 
 /**
@@ -150,15 +295,27 @@ function failAtLeastOnceUnless(succeeded, count) {
   return (succeeded && !ranNothing) || count.failed > 0 ? count : { ...count, failed: 1 };
 }
 
+/** @param {Count[]} counts */
+function sum(counts) {
+  const of = (/** @type {keyof Count} */ key) => counts.reduce((total, count) => total + count[key], 0);
+  return { passed: of("passed"), failed: of("failed"), skipped: of("skipped") };
+}
+
 /** @param {(Count & { kind: string, seconds: number })[]} counts */
 function report(counts) {
   console.log();
-  for (const { kind, passed, failed, seconds } of counts) {
+  for (const { kind, passed, failed, skipped, seconds } of counts) {
     const cells = [kind.padEnd(8), `${passed} passed`.padStart(12), `${failed} failed`.padStart(12)];
-    console.log(`${cells.join(" ")} ${seconds.toFixed(1).padStart(8)} s`);
+    const left = skipped > 0 ? `${skipped} skipped`.padStart(12) : "";
+    console.log(`${cells.join(" ")} ${seconds.toFixed(1).padStart(8)} s${left}`);
   }
-  const passed = counts.reduce((sum, count) => sum + count.passed, 0);
-  const failed = counts.reduce((sum, count) => sum + count.failed, 0);
+}
+
+/** @param {Count[]} counts */
+function conclude(counts) {
+  const { passed, failed, skipped } = sum(counts);
+  if (skipped > 0)
+    console.log(`\n${skipped} skipped, as this machine or user lacks what they need (named above)`);
   console.log(`\n${passed} passed, ${failed} failed`);
   if (failed > 0) process.exitCode = 1;
 }
