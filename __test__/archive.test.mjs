@@ -19,7 +19,7 @@ import { createServer } from "node:net";
 import path from "node:path";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { createTarballFromDirectory } from "../index.js";
-import { differences, readTree } from "../scripts/tree.mjs";
+import { differences, readTree } from "./support/tree.mjs";
 import {
   bytePath,
   describeTree,

@@ -4,7 +4,7 @@ import path from "node:path";
 import { inspect } from "node:util";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import * as addon from "../index.js";
-import { differences, readTree } from "../scripts/tree.mjs";
+import { differences, readTree } from "./support/tree.mjs";
 import { makeTree, temporaryFolder, watchTemporaryFiles } from "./support/folders.mjs";
 import { MemorySandbox } from "./support/memory.mjs";
 import { specFor } from "./support/spec.mjs";

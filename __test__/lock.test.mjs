@@ -14,7 +14,7 @@ import {
   prepareSandboxManagedRuntime,
   withDirectoryMergeLock,
 } from "../index.js";
-import { differences, readTree } from "../scripts/tree.mjs";
+import { differences, readTree } from "./support/tree.mjs";
 import { makeTree, temporaryFolder } from "./support/folders.mjs";
 import { MemorySandbox } from "./support/memory.mjs";
 import { runScript } from "./support/processes.mjs";

@@ -6,7 +6,7 @@ import { chmod, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs
 import path from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { captureDirectorySnapshot, mergeDirectoryWithBaseline } from "../index.js";
-import { differences, readTree } from "../scripts/tree.mjs";
+import { differences, readTree } from "./support/tree.mjs";
 import {
   describeTree,
   fifo,

@@ -18,7 +18,7 @@ import { once } from "node:events";
 import path from "node:path";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { mirrorDirectory } from "../index.js";
-import { differences, readTree } from "../scripts/tree.mjs";
+import { differences, readTree } from "./support/tree.mjs";
 import {
   bytePath,
   describeTree,

@@ -9,7 +9,7 @@ import { createCloudflareClient } from "../clients/cloudflare.js";
 import { createE2bClient } from "../clients/e2b.js";
 import { createLocalClient } from "../clients/local.js";
 import { prepareSandboxManagedRuntime } from "../index.js";
-import { differences, readTree } from "../scripts/tree.mjs";
+import { differences, readTree } from "./support/tree.mjs";
 import { cloudflareSandbox } from "./clients/cloudflare-sandbox.mjs";
 import { startE2bServer } from "./clients/e2b-server.mjs";
 import { describeTree, makeTree, temporaryFolder } from "./support/folders.mjs";

@@ -4,7 +4,7 @@ import { lstat, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises
 import path from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { prepareSandboxManagedRuntime } from "../index.js";
-import { differences, readTree } from "../scripts/tree.mjs";
+import { differences, readTree } from "./support/tree.mjs";
 import {
   bytePath,
   describeTree,

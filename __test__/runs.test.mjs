@@ -12,7 +12,7 @@ import {
   prepareSandboxManagedRuntime,
   withDirectoryMergeLock,
 } from "../index.js";
-import { differences, readTree } from "../scripts/tree.mjs";
+import { differences, readTree } from "./support/tree.mjs";
 import { bytePath, makeTree, temporaryFolder } from "./support/folders.mjs";
 import { MemorySandbox } from "./support/memory.mjs";
 import { LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";

@@ -1,6 +1,6 @@
 // The demo's stand-in for an agent: which files it works on, and what it does in the sandbox, as a shell script.
 
-import { isText, readableName } from "./tree.mjs";
+import { isText, readableName } from "../__test__/support/tree.mjs";
 
 /** @typedef {ReturnType<typeof chooseTasks>} Tasks Relative paths; one that is `undefined` found no file. */
 
@@ -8,7 +8,7 @@ import { isText, readableName } from "./tree.mjs";
  * Chooses what to work on: ordinary files near the top, each for one thing only. Hidden files, dependencies, names that are
  * no text and what may not be written are none that an agent would work on.
  *
- * @param {import("./tree.mjs").Tree} tree
+ * @param {import("../__test__/support/tree.mjs").Tree} tree
  */
 export function chooseTasks(tree) {
   const depth = (/** @type {string} */ name) => name.split("/").length;
@@ -37,7 +37,7 @@ export function chooseTasks(tree) {
 /**
  * A name at the top level that is not taken: the one wished for, or that with a number.
  *
- * @param {import("./tree.mjs").Tree} tree
+ * @param {import("../__test__/support/tree.mjs").Tree} tree
  * @param {string} wish
  */
 function freeName(tree, wish) {

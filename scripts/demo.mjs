@@ -11,8 +11,8 @@ import { printFields } from "../cli/report.js";
 import { chooseTasks, commitScript, describeTasks, shellScript } from "./demo-agent.mjs";
 import { Explained, root, run, runMain } from "./process.mjs";
 import { setUp } from "./setup.mjs";
-import { bold, count, green, heading, oneLine, printTable, red, size } from "./terminal.mjs";
-import { differences, readableName, readTree } from "./tree.mjs";
+import { bold, count, green, heading, oneLine, printTable, red, size } from "../benches/terminal.mjs";
+import { differences, readableName, readTree } from "../__test__/support/tree.mjs";
 
 const HELP = `Usage: npm run demo -- [DIR] [--keep]
 

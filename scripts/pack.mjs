@@ -64,6 +64,7 @@ export async function stage(directory, binaries, { publish = false } = {}) {
     const folder = path.join(directory, "npm", platform);
     await cp(path.join(root, "LICENSE"), path.join(folder, "LICENSE"));
     await cp(binaries[platform], path.join(folder, fileName(platform)));
+    await writeManifest(folder, { ...(await readManifest(folder)), type: "commonjs" });
   }
   if (publish) await napi(directory, "pre-publish", "--tag-style=npm", "--no-gh-release");
   const manifest = await readManifest(directory);

@@ -6,8 +6,9 @@
 //   npm test -- vitest mirror          further arguments go to the runner of the one kind that is named
 //   npm test -- --verbose              a line a test, and all that is printed, instead of a line a suite
 //
-// The last line is the total, `N passed, N failed`. A test that needs root or a program that this machine lacks is
-// skipped and named when a person runs it. Where `CI` is set it counts as failed: it proved nothing.
+// The last line is the total, `N passed, N failed`. When a person runs a kind by its name, tests that need root or a
+// program that this machine lacks are skipped and named. With `all`, or where `CI` is set, none is skipped: there a test
+// that did not run counts as failed, since it proved nothing.
 
 import { access, mkdir, readdir, rm } from "node:fs/promises";
 import { availableParallelism } from "node:os";
@@ -21,11 +22,11 @@ import { requireRust, setUp } from "./setup.mjs";
  *
  * @typedef {object} Count
  * @property {number} passed
- * @property {number} failed Tests that failed or could not be run at all; in CI also those that were skipped.
+ * @property {number} failed Tests that failed or could not be run at all; where none may be skipped, also those that were.
  * @property {number} skipped
  */
 
-/** @typedef {{ quick: boolean, verbose: boolean, rest: string[], lacking: typeof NEEDS }} Choice */
+/** @typedef {{ quick: boolean, strict: boolean, verbose: boolean, rest: string[], lacking: typeof NEEDS }} Choice */
 
 /** @type {Record<string, (choice: Choice) => Promise<Count>>} */
 const KINDS = { rust, vitest, types };
@@ -61,20 +62,24 @@ const SLOW_SUITES = [
 ];
 const SLOW_CLIENTS = ["bridge", "cloudflare", "conformance", "daytona", "docker", "e2b", "ssh"];
 
-const inCi = Boolean(process.env.CI);
-
 /** A program that a dependency brings. */
 const tool = (/** @type {string} */ file) => path.join(root, "node_modules", file);
 
 await runMain(async () => {
   const { kinds, ...choice } = parseArguments(process.argv.slice(2));
   await setUp({ dependencies: kinds.some((kind) => kind !== "rust"), addon: kinds.includes("vitest") });
-  const lacking = inCi ? [] : await lackingHere();
-  for (const { what, rust, vitest } of lacking)
-    console.log(`Without ${what}, these are skipped: ${[...rust, ...vitest].join(" ")}`);
+  const missing = choice.quick ? [] : await missingHere();
+  for (const { what, rust, vitest } of missing) {
+    const consequence = choice.strict ? "these cannot pass" : "these are skipped";
+    console.log(`Without ${what}, ${consequence}: ${[...rust, ...vitest].join(" ")}`);
+  }
+  const lacking = choice.strict ? [] : missing;
 
   /** @type {(Count & { kind: string, seconds: number })[]} */
   const counts = [];
+  // Whatever the tests themselves make of it.
+  if (choice.all && missing.length > 0)
+    counts.push({ kind: "needs", passed: 0, failed: missing.length, skipped: 0, seconds: 0 });
   for (const kind of kinds) {
     console.log(`\n> ${kind}`);
     const start = performance.now();
@@ -104,9 +109,11 @@ function parseArguments(args) {
         "`npm test -- vitest mirror`.",
     );
   }
-  const quick = own.includes("quick") || (named.length === 0 && !own.includes("all"));
+  const all = own.includes("all");
+  const quick = !all && (own.includes("quick") || named.length === 0);
+  const strict = all || Boolean(process.env.CI);
   const kinds = named.length > 0 ? [...new Set(named)] : Object.keys(KINDS);
-  return { kinds, rest, quick, verbose: own.includes("--verbose") };
+  return { kinds, rest, all, quick, strict, verbose: own.includes("--verbose") };
 }
 
 /** Whether a program is on the search path, or where Debian has a server's. */
@@ -122,7 +129,7 @@ async function isProgram(/** @type {string} */ name) {
 }
 
 /** The needs that this machine does not meet. */
-async function lackingHere() {
+async function missingHere() {
   const here = await Promise.all(NEEDS.map(({ isHere }) => isHere()));
   return NEEDS.filter((_, index) => !here[index]);
 }
@@ -165,36 +172,36 @@ async function cargoTest(args, testArgs, verbose) {
     ...args,
     ...(testArgs.length > 0 ? ["--", ...testArgs] : []),
   ];
-  const summary =
-    /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;(?: \d+ measured; (\d+) filtered out)?/;
-  const count = { passed: 0, failed: 0, skipped: 0 };
   let suite = "";
   let unfinished = "";
-  const readLine = (/** @type {string} */ line) => {
+  const showLine = (/** @type {string} */ line) => {
     suite =
       /^\s*(?:Running (?:unittests )?(\S+)|Doc-tests (\S+))/.exec(line)?.slice(1).find(Boolean) ?? suite;
-    const found = summary.exec(line);
-    if (!found) return;
-    const [passed, failed, ignored, filtered] = found.slice(1).map((text) => Number(text ?? 0));
-    count.passed += passed;
-    count.failed += failed + ignored;
-    if (testArgs[0]?.startsWith("--skip=")) count.skipped += filtered;
-    if (!verbose)
-      console.log(`${failed > 0 ? "FAILED" : "ok    "}  ${suite}  ${line.replace("test result: ", "")}`);
+    const [, outcome, rest] = /^test result: (\w+)\. (.*)/.exec(line) ?? [];
+    if (outcome) console.log(`${outcome === "ok" ? "ok    " : "FAILED"}  ${suite}  ${rest}`);
   };
   if (!verbose) console.log("compiling, which takes a minute or two the first time …");
-  const { code, output } = await run("cargo", words, {
-    keep: "both",
+  const { code, output, errors } = await run("cargo", words, {
+    keep: "apart",
     show: verbose,
     // Many of the tests wait for processes, so one more than there are cores keeps these busy.
     env: { CARGO_TERM_COLOR: "never", RUST_TEST_THREADS: String(availableParallelism() + 1) },
     onOutput(text) {
       const lines = (unfinished + stripVTControlCharacters(text)).split("\n");
       unfinished = lines.pop() ?? "";
-      lines.forEach(readLine);
+      if (!verbose) lines.forEach(showLine);
     },
   });
-  if (code !== 0 && !verbose) console.log(detailsOf(output));
+  if (code !== 0 && !verbose) console.log(detailsOf(`${errors}\n${output}`));
+  const count = { passed: 0, failed: 0, skipped: 0 };
+  const summary =
+    /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;(?: \d+ measured; (\d+) filtered out)?/gm;
+  for (const [, passed, failed, ignored, filtered] of stripVTControlCharacters(output).matchAll(summary)) {
+    count.passed += Number(passed);
+    count.failed += Number(failed) + Number(ignored);
+    // Without `--skip`, these are tests that were not asked for by name.
+    if (testArgs[0]?.startsWith("--skip=")) count.skipped += Number(filtered ?? 0);
+  }
   return failAtLeastOnceUnless(code === 0, count);
 }
 
@@ -209,7 +216,7 @@ function detailsOf(/** @type {string} */ output) {
  * @param {Choice} choice
  * @returns {Promise<Count>}
  */
-async function vitest({ quick, verbose, rest, lacking }) {
+async function vitest({ quick, strict, verbose, rest, lacking }) {
   const results = path.join(root, ".build", "vitest.json");
   await mkdir(path.dirname(results), { recursive: true });
   // A report that an earlier run left must not be taken for this one's.
@@ -237,17 +244,17 @@ async function vitest({ quick, verbose, rest, lacking }) {
   const isChosenByName = rest.some((arg) => /^(-t|--testNamePattern)\b/.test(arg));
   const count = { passed: 0, failed: 0, skipped: 0 };
   for (const { status, assertionResults } of await readVitestReport(results)) {
-    const skipped = isChosenByName
-      ? []
-      : assertionResults.filter((test) => /skipped|pending|todo/.test(test.status));
-    const passed = assertionResults.filter((test) => test.status === "passed").length;
-    const failed = assertionResults.filter((test) => test.status === "failed").length;
-    if (!inCi) for (const { fullName } of skipped) console.log(`skipped  ${fullName}`);
-    count.passed += passed;
-    count.failed += failed + (inCi ? skipped.length : 0);
-    count.skipped += inCi ? 0 : skipped.length;
+    const passed = assertionResults.filter((test) => test.status === "passed");
+    const failed = assertionResults.filter((test) => test.status === "failed");
+    // Neither run nor failed: skipped, to do, or given up.
+    const others = assertionResults.filter((test) => !passed.includes(test) && !failed.includes(test));
+    const skipped = isChosenByName ? [] : others;
+    for (const { fullName } of skipped) console.log(`skipped  ${fullName}`);
+    count.passed += passed.length;
+    count.failed += failed.length + (strict ? skipped.length : 0);
+    count.skipped += strict ? 0 : skipped.length;
     // A file that did not load, or whose hooks failed, has no failed test to show for it.
-    if (status !== "passed" && failed === 0) count.failed += 1;
+    if (status === "failed" && failed.length === 0) count.failed += 1;
   }
   return failAtLeastOnceUnless(code === 0, count);
 }

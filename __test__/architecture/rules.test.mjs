@@ -52,6 +52,8 @@ describe("the rules of the core's layout", () => {
     ["path.rs", "use std::os::unix::fs::MetadataExt;\n", `src/path.rs:1: ${CALLS}`],
     ["tree/scan.rs", "use walkdir::WalkDir;\n", `src/tree/scan.rs:1: ${CALLS}`],
     ["sandbox/send.rs", "fn f() { unix(libc::EIO) }\n", `src/sandbox/send.rs:1: ${CALLS}`],
+    ["node/memory.rs", "unsafe { libc::close(0) }\n", `src/node/memory.rs:1: ${CALLS}`],
+    ["mirror.rs", "fn f() { libc::malloc_trim(0) }\n", `src/mirror.rs:1: ${CALLS}`],
     ["mirror.rs", "fn f() {\n    if path.exists() {}\n}\n", `src/mirror.rs:2: ${CALLS}`],
     ["mirror.rs", "fn f() { paths.any(Path::is_symlink) }\n", `src/mirror.rs:1: ${CALLS}`],
     [
@@ -74,6 +76,7 @@ describe("the rules of the core's layout", () => {
       "path.rs",
       'const QUOTE: char = \'"\'; const RAW: &str = r#"unsafe "napi""#; fn f<\'a>(_: &\'a str) {}\n',
     ],
+    ["node/memory.rs", "unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 1); libc::malloc_trim(0) }\n"],
     ["lib.rs", "pub mod node;\npub use crate::sandbox::prepare;\n"],
     ["fs/stat.rs", "use std::fs::File;\nuse rustix::io::Errno;\n"],
     ["path.rs", "use std::os::unix::ffi::OsStrExt;\n"],

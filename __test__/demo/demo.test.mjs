@@ -5,7 +5,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { differences, readTree } from "../../scripts/tree.mjs";
+import { differences, readTree } from "../support/tree.mjs";
 
 const DEMO = fileURLToPath(new URL("../../scripts/demo.mjs", import.meta.url));
 

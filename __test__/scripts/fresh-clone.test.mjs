@@ -15,7 +15,7 @@ it.each(["demo", "lint", "pack", "test", "test-folding", "check-targets", "build
       if (found.has(file)) return;
       found.add(file);
       const text = await readFile(file, "utf8");
-      for (const [, specifier] of text.matchAll(/^(?:import|export)\b[^"]*?"([^"]+)";/gm)) {
+      for (const [, specifier] of text.matchAll(/^(?:import\s|export\s[^"=(]*\bfrom\s)[^"=(]*"([^"]+)";/gm)) {
         if (specifier.startsWith(".")) await look(path.resolve(path.dirname(file), specifier));
         else if (!specifier.startsWith("node:")) foreign.push(`${path.relative(root, file)}: ${specifier}`);
       }

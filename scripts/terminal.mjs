@@ -1,3 +1,0 @@
-// Kept under this name for the demo.
-
-export * from "../benches/terminal.mjs";
