@@ -26,13 +26,10 @@ const NODE_MODULE = "node";
 /** The one module that calls the system. */
 const SYSTEM_MODULE = "fs";
 
-/** Where the C library's allocator is told to give memory back: that touches no file. */
-const ALLOCATOR = { file: "node/memory.rs", allowed: "libc" };
-
 /** Where a path of the system is taken for bytes and back, which is no call. */
 const BYTES = { file: "path.rs", allowed: "std::os::unix::ffi" };
 
-/** Where the memory allocator of the C library is set and asked to return what is free. That is no call of the system. */
+/** Where the C library's allocator is told to give memory back: it is no call of the system, and touches no file. */
 const ALLOCATOR = {
   file: "node/memory.rs",
   allowed: /\blibc::(?:c_int|mallopt|M_MMAP_THRESHOLD|malloc_trim)\b/g,
@@ -175,9 +172,7 @@ function layerOf(module) {
 function* systemCalls(file, source) {
   const code = file === ALLOCATOR.file ? source.replace(ALLOCATOR.allowed, blank) : source;
   for (const pattern of [SYSTEM_CRATES, SYSTEM_METHODS, OPENING]) {
-    for (const match of code.matchAll(pattern)) {
-      if (file !== ALLOCATOR.file || match[0] !== ALLOCATOR.allowed) yield match.index;
-    }
+    for (const match of code.matchAll(pattern)) yield match.index;
   }
   for (const { names, index } of pathsUsed(code, "std")) {
     const name = ["std", ...names].join("::");
