@@ -164,7 +164,14 @@ describe.each([
   });
 
   test("runs a workspace's round trip from the installed packages", PATIENT, async () => {
-    const vitest = [process.execPath, tool("vitest/vitest.mjs"), "run", "--root", adapterUtils];
+    const vitest = [
+      process.execPath,
+      tool("vitest/vitest.mjs"),
+      "run",
+      "--root",
+      adapterUtils,
+      "--testTimeout=120000",
+    ];
     // Of the run that this test is part of, the inner one must know nothing.
     const home = path.join(project, ".paperclip");
     const env = { VITEST: "", VITEST_POOL_ID: "", VITEST_WORKER_ID: "", PAPERCLIP_HOME: home };
