@@ -77,7 +77,7 @@ await runMain(async () => {
 
   /** @type {(Count & { kind: string, seconds: number })[]} */
   const counts = [];
-  // Whatever the tests themselves make of it.
+  // The run must not pass even where no test notices.
   if (choice.all && missing.length > 0)
     counts.push({ kind: "needs", passed: 0, failed: missing.length, skipped: 0, seconds: 0 });
   for (const kind of kinds) {
