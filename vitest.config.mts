@@ -6,7 +6,7 @@ import { NEWEST_SUITES, runNewestAgainstAddon } from "./__test__/release/newest.
 import { RELEASE_SUITES, runAgainstAddon } from "./__test__/release/plugin.mjs";
 
 /** Round trips run real shells and real tars, on machines with two busy cores. */
-const patient = { testTimeout: 60_000, hookTimeout: 60_000 };
+const patient = { testTimeout: 150_000, hookTimeout: 150_000 };
 
 // What is kept between calls lies in a directory of its own while the suites run.
 const kept = mkdtempSync(path.join(tmpdir(), "kept-by-tests-"));
