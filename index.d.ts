@@ -227,6 +227,14 @@ export interface PrepareReportArchive {
   leftOut: { path: string; reason: string }[];
   /** How many such paths there are in all. A folder counts once. */
   leftOutCount: number;
+  /**
+   * Patterns that left nothing out: the first 100, in the order in which they were given, and then by file and line. `file`
+   * and `line` are there for a line of an ignore file, which may also be one that another line outdoes. What is in a directory
+   * that is left out was not looked at.
+   */
+  unmatchedExcludes: { pattern: string; file?: string; line?: number }[];
+  /** How many such patterns there are in all. */
+  unmatchedExcludesCount: number;
 }
 
 /** What one prepare did. */
@@ -256,6 +264,13 @@ export interface PrepareSandboxManagedRuntimeInput {
    * `._*`, `*.paperclip-restore.lock` and the top-level `.paperclip-runtime` always are. Default none.
    */
   workspaceExclude?: string[];
+  /**
+   * Names of files in the workspace whose lines leave out more, as {@link CreateTarballInput.ignoreFiles} says. What they
+   * match is treated as what {@link workspaceExclude} matches: neither uploaded nor brought back, and neither changed nor
+   * deleted here. What counts is what they say when the workspace is prepared, for the restores of that too; a change on
+   * either side counts from the next prepare on. Assets have none. Default none.
+   */
+  ignoreFiles?: string[];
   /**
    * Paths (exact, or anything below them) that a restore neither changes nor deletes here; those at the top level
    * also survive in the sandbox when its workspace is cleared for the upload. Default none.
@@ -380,6 +395,17 @@ export interface CreateTarballInput {
   archivePath: string;
   /** Patterns to leave out, with the meaning of GNU tar's `--exclude`. `._*` is always left out. Default none. */
   exclude?: string[];
+  /**
+   * Names of files in the folder, such as `[".gitignore", ".dockerignore"]`, whose lines leave out more. They are read in
+   * every directory that is not left out itself, with the meaning that git gives a `.gitignore`: `!` takes back, a final `/`
+   * is for directories alone, the innermost file decides. A `.dockerignore` is read at the top alone, and its patterns begin
+   * there, as for Docker; unlike there, nothing comes back from a directory that is left out. Files of different names each
+   * leave out what they match. `.git` itself is never left out by them. Lines alone count, as for
+   * `git check-ignore --no-index`: a tracked file that a line matches is left out too. A symbolic link of such a name is not
+   * followed. One that may not be read, holds more than 1 MiB or is not UTF-8 rejects, by name. With
+   * `followSymlinks`, what a link leads to is matched as what it is. Default none.
+   */
+  ignoreFiles?: string[];
   /** Archive what symbolic links point to. A link that dangles or would loop stays a link. Default `false`. */
   followSymlinks?: boolean;
   /** Stops the work: it rejects with the signal's reason and leaves no archive. */

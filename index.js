@@ -46,6 +46,7 @@ async function createTarballFromDirectory(input) {
     localDir: check.localPath("input.localDir", input.localDir),
     archivePath: check.localPath("input.archivePath", input.archivePath),
     exclude: check.strings("input.exclude", input.exclude),
+    ignoreFiles: check.strings("input.ignoreFiles", input.ignoreFiles),
     followSymlinks: Boolean(input.followSymlinks),
   };
   const abort = new Abort(check.signal("input.signal", input.signal));
@@ -133,6 +134,7 @@ async function inSandbox(input, methods, isResumed) {
     remoteCwd: workspaceRemoteDir,
     adapterKey: check.string("input.adapterKey", input.adapterKey),
     workspaceExclude: check.strings("input.workspaceExclude", input.workspaceExclude),
+    ignoreFiles: check.strings("input.ignoreFiles", input.ignoreFiles),
     preserveAbsentOnRestore: check.strings("input.preserveAbsentOnRestore", input.preserveAbsentOnRestore),
     assets,
     concurrency: check.concurrency(input.concurrency),

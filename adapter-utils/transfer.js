@@ -48,7 +48,7 @@ function assertSyncOperationsConfined(operations, { sourceRoots, targetRoots }) 
  * @param {string[]} [input.only] Nothing but these paths and the folders above them.
  */
 async function pack({ localDir, archivePath, exclude = [], followSymlinks = false, only }) {
-  const input = { localDir, archivePath, exclude, followSymlinks, only };
+  const input = { localDir, archivePath, exclude, ignoreFiles: [], followSymlinks, only };
   const canceller = new (native().Canceller)();
   await awaitNative(native().createTarballFromDirectory(JSON.stringify(input), canceller));
 }

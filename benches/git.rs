@@ -17,6 +17,7 @@ use sandbox_managed_runtime::git::import::check;
 use sandbox_managed_runtime::git::packs::{Earlier, PackFile};
 use sandbox_managed_runtime::git::quarantine::Quarantine;
 use sandbox_managed_runtime::path::RelativePath;
+use sandbox_managed_runtime::tree::filter::Filter;
 use sandbox_managed_runtime::tree::scan::scan;
 
 const FILES: usize = 20_000;
@@ -82,7 +83,7 @@ impl Bench {
         let (here, there) =
             (Root::open(&self.here).expect("it is there"), Root::open(&self.there).expect("it is there"));
         let mut quarantine = Quarantine::new(work, bases).expect("it is new");
-        let outside = |path: &RelativePath| !path.as_bytes().starts_with(b".git");
+        let outside = Filter::by_name(|path| !path.as_bytes().starts_with(b".git"));
         for found in scan(&there, &outside, &self.cancel).expect("it is readable") {
             if found.meta.kind == Kind::Folder {
                 quarantine.folder(&found.path);

@@ -496,25 +496,6 @@ impl SnapshotPatterns {
     }
 }
 
-/// What a snapshot or a merge of folders leaves out.
-#[derive(Debug, Clone, Default)]
-pub struct LeftOut {
-    /// Paths, with all that is below them.
-    pub paths: PathSet,
-    /// Patterns of a snapshot of adapter-utils.
-    pub snapshot: SnapshotPatterns,
-    /// Patterns of tar.
-    pub tar: ExcludePatterns,
-}
-
-impl LeftOut {
-    /// Whether the path is left out.
-    #[must_use]
-    pub fn covers(&self, path: &RelativePath) -> bool {
-        self.paths.contains_or_covers(path) || self.snapshot.covers(path) || self.tar.matches(path)
-    }
-}
-
 /// A path below a folder as it is written without detours.
 fn normal(text: &[u8]) -> Result<RelativePath, String> {
     if text.starts_with(b"/") {

@@ -69,6 +69,9 @@ pub mod fs {
 /// Trees of files: read, and staged.
 pub mod tree {
     pub mod entry;
+    pub mod filter;
+    pub mod ignore_files;
+    mod ignore_line;
     pub mod scan;
     pub mod stage;
     pub mod temporary;

@@ -23,6 +23,7 @@ use crate::fs::{
     try_lock,
 };
 use crate::path::RelativePath;
+use crate::tree::filter::Filter;
 use crate::tree::scan::{CHUNK, Found, scan};
 use crate::tree::stage::remove_tree;
 use crate::tree::temporary::{self, is_temporary_name};
@@ -66,7 +67,7 @@ impl Mirror {
         let missing = missing_folders(target)?;
         if !missing.is_empty() {
             // A source that cannot be read makes no target.
-            scan(&from, &is_temporary_name, cancel)?;
+            scan(&from, &Filter::by_name(is_temporary_name), cancel)?;
         }
         let made = make_folders(missing)?;
         let mirror = Self { from, to: Root::create(target)?, made };
@@ -113,9 +114,9 @@ impl Mirror {
 
     fn make_equal(&self, preserve: &PathSet, cancel: &Cancel) -> Result<()> {
         let Self { from, to, .. } = self;
-        let mut wanted = scan(from, &is_temporary_name, cancel)?;
+        let mut wanted = scan(from, &Filter::by_name(is_temporary_name), cancel)?;
         wanted.retain(|found| found.meta.kind != Kind::Other);
-        let present = scan(to, &|_| false, cancel)?;
+        let present = scan(to, &Filter::default(), cancel)?;
         let plan = Plan::new(&wanted, &present, preserve, to.path())?;
         let mut lifted = Lifted::default();
         let mirrored = lifted.lift_root(to).and_then(|()| {
@@ -690,6 +691,51 @@ mod tests {
 
     fn finish(mirror: Mirror) -> Result<()> {
         mirror.finish(&PathSet::default(), &Cancel::default())
+    }
+
+    /// `d` is a folder, any other letter a file; with its mode behind it.
+    fn tree(text: &str) -> Vec<Found> {
+        let meta = Meta::of_file(&tempfile::tempfile().unwrap()).unwrap();
+        let found = |item: &str| {
+            let (name, kind) = item.split_once(':').unwrap();
+            let (kind, mode) = kind.split_at(1);
+            let kind = if kind == "d" { Kind::Folder } else { Kind::File };
+            let path = RelativePath::parse(name.as_bytes()).unwrap().unwrap();
+            Found { path, meta: Meta { kind, mode: mode.parse().unwrap(), ..meta }, target: None }
+        };
+        text.split_whitespace().map(found).collect()
+    }
+
+    #[test]
+    fn what_a_mirror_does_follows_from_two_lists() {
+        let paths = |found: &[&Found]| {
+            let paths: Vec<_> = found.iter().map(|found| found.path.to_string()).collect();
+            paths.join(" ")
+        };
+        for (wanted, present, preserve, extra, folders, leaves, modes) in [
+            ("", "", &[][..], "", "", "", ""),
+            ("a:f1 b:d1 b/c:f1", "", &[], "", "b", "a b/c", "b"),
+            ("", "a:f1 b:d1 b/c:f1", &[], "a b b/c", "", "", ""),
+            ("a:f1 b:d1", "a:f1 b:d1", &[], "", "", "a", ""),
+            ("b:d2", "b:d1", &[], "", "", "", "b"),
+            // What is preserved stays, and so do the folders above it.
+            ("", "a:f1 b:d1 b/c:f1 b/e:f1", &["b/c"], "a b/e", "", "", ""),
+            ("a:f2", "a:f1", &["a"], "", "", "a", ""),
+            // One kind in the place of the other.
+            ("a:d1 a/b:f1", "a:f1", &[], "a", "a", "a/b", "a"),
+            ("a:f1", "a:d1 a/b:f1", &[], "a a/b", "", "a", ""),
+        ] {
+            let (wanted, present) = (tree(wanted), tree(present));
+            let preserve = PathSet::new("preserve", preserve).unwrap();
+            let plan = Plan::new(&wanted, &present, &preserve, Path::new("/target")).unwrap();
+            let leaf_paths: Vec<_> = plan.leaves.iter().map(|(found, _)| *found).collect();
+            let planned = [&plan.extra, &plan.folders, &leaf_paths, &plan.modes].map(|found| paths(found));
+            assert_eq!(planned, [extra, folders, leaves, modes], "{wanted:?} {present:?}");
+        }
+        let (wanted, present) = (tree("a:f1"), tree("a:d1 a/b:f1"));
+        let preserve = PathSet::new("preserve", ["a/b"]).unwrap();
+        let refused = Plan::new(&wanted, &present, &preserve, Path::new("/target")).err().unwrap();
+        assert_eq!(refused.code(), "ERR_INVALID_ARG_VALUE");
     }
 
     #[test]

@@ -11,12 +11,12 @@ use super::unpack::{Content, Sink, StreamedFile, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::tree::entry::{Digest, Entry, Snapshot};
-use crate::tree::scan::LeaveOut;
+use crate::tree::filter::Filter;
 
 /// The entries of a whole archive. Devices and FIFOs are left out, as in the snapshot of a folder.
-pub fn snapshot(archive: &Path, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Snapshot> {
+pub fn snapshot(archive: &Path, filter: &Filter<'_>, cancel: &Cancel) -> Result<Snapshot> {
     let mut hashing = Hashing { digests: HashMap::new(), large: None, cancel };
-    let unpacked = unpack(&mut FromFile::open(archive)?, None, &|path| leave_out(path), &mut hashing)?;
+    let unpacked = unpack(&mut FromFile::open(archive)?, None, filter, &mut hashing)?;
     let digests = hashing.digests;
     let entry = |Unpacked { path, content, inode }| {
         let entry = match content {
@@ -97,14 +97,14 @@ mod tests {
         symlink("a/small", folder.join("link")).unwrap();
         let archive = place.path().join("archive.tar");
         let cancel = Cancel::default();
-        create_tarball(&folder, &archive, &[], None, false, &cancel).unwrap();
+        create_tarball(&folder, &archive, &[], &[], None, false, &cancel).unwrap();
 
-        let packed = snapshot(&archive, &|_| false, &cancel).unwrap();
-        let there = scan::snapshot(&Root::open(&folder).unwrap(), &|_| false, &cancel).unwrap();
+        let packed = snapshot(&archive, &Filter::default(), &cancel).unwrap();
+        let there = scan::snapshot(&Root::open(&folder).unwrap(), &Filter::default(), &cancel).unwrap();
         assert_eq!(packed.keys().collect::<Vec<_>>(), there.keys().collect::<Vec<_>>());
         assert!(packed.values().zip(there.values()).all(|(packed, there)| packed.same_as(there)));
 
-        let without = snapshot(&archive, &|path| path.is_or_below(b"a"), &cancel).unwrap();
+        let without = snapshot(&archive, &Filter::by_name(|path| path.is_or_below(b"a")), &cancel).unwrap();
         assert_eq!(without.len(), packed.len() - 3);
     }
 
@@ -121,8 +121,8 @@ mod tests {
         let cancel = Cancel::default();
         let only = ["a/b/c/in", "a/b", "link/b/out", "gone", "../outside", "x.log"]
             .map(|name| name.as_bytes().to_vec());
-        create_tarball(&folder, &archive, &[b"*.log".to_vec()], Some(&only), false, &cancel).unwrap();
-        let packed = snapshot(&archive, &|_| false, &cancel).unwrap();
+        create_tarball(&folder, &archive, &[b"*.log".to_vec()], &[], Some(&only), false, &cancel).unwrap();
+        let packed = snapshot(&archive, &Filter::default(), &cancel).unwrap();
         let names: Vec<_> = packed.keys().map(|path| String::from_utf8_lossy(path.as_bytes())).collect();
         assert_eq!(names, ["a", "a/b", "a/b/c", "a/b/c/in"]);
     }
@@ -134,9 +134,9 @@ mod tests {
         fs::create_dir(place.path().join("folder")).unwrap();
         fs::write(place.path().join("folder/file"), vec![1; 4096]).unwrap();
         let cancel = Cancel::default();
-        create_tarball(&place.path().join("folder"), &archive, &[], None, false, &cancel).unwrap();
+        create_tarball(&place.path().join("folder"), &archive, &[], &[], None, false, &cancel).unwrap();
         File::options().write(true).open(&archive).unwrap().set_len(1024).unwrap();
-        let refused = snapshot(&archive, &|_| false, &cancel).unwrap_err();
+        let refused = snapshot(&archive, &Filter::default(), &cancel).unwrap_err();
         assert_eq!(refused.code(), "ERR_SANDBOX_ARCHIVE_TRUNCATED");
     }
 }

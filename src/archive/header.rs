@@ -124,3 +124,54 @@ fn fill(field: &mut [u8], parts: &[&[u8]]) {
         *to = *from;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta() -> Meta {
+        let file = tempfile::tempfile().unwrap();
+        Meta { mode: 0o100_644, mtime: (1_700_000_000, 5), ..Meta::of_file(&file).unwrap() }
+    }
+
+    #[test]
+    fn an_entry_is_as_long_as_was_said_and_reads_as_it_was_written() {
+        let long: &[u8] = &[b'n'; 101];
+        let fits: &[u8] = &[b'n'; 100];
+        for (name, member, blocks) in [
+            (&b"a"[..], Member::File { size: 5 }, 1),
+            (b"a", Member::Folder, 1),
+            (fits, Member::File { size: 0 }, 1),
+            // The slash behind a folder's name counts.
+            (fits, Member::Folder, 3),
+            (long, Member::File { size: 0 }, 3),
+            (b"a", Member::Symlink { target: fits }, 1),
+            (b"a", Member::Symlink { target: long }, 3),
+            (long, Member::HardLink { target: long }, 5),
+            // A name of whole blocks takes one more for its NUL.
+            (&[b'n'; 512], Member::File { size: 0 }, 4),
+        ] {
+            assert_eq!(length(name, member), blocks * BLOCK, "{member:?}");
+            let mut bytes = vec![0; blocks * BLOCK];
+            write(&mut bytes, name, &meta(), member);
+            let content = if let Member::File { size } = member { padded(size) } else { 0 };
+            bytes.resize(bytes.len() + usize::try_from(content).unwrap() + END_MARK, 0);
+            let mut archive = tar::Archive::new(&bytes[..]);
+            let entry = archive.entries().unwrap().next().unwrap().unwrap();
+            let slash: &[u8] = if let Member::Folder = member { b"/" } else { b"" };
+            assert_eq!(&*entry.path_bytes(), [name, slash].concat(), "{member:?}");
+            assert_eq!(entry.link_name_bytes().as_deref(), member.target(), "{member:?}");
+            let header = entry.header();
+            assert_eq!((header.uid().unwrap(), header.gid().unwrap()), (0, 0));
+            assert_eq!(header.mtime().unwrap(), 1_700_000_000);
+        }
+    }
+
+    #[test]
+    fn what_is_whole_blocks_already_is_not_padded_and_what_is_before_1970_is_0() {
+        for (size, with_padding) in [(0, 0), (1, 512), (511, 512), (512, 512), (513, 1024)] {
+            assert_eq!(padded(size), with_padding);
+        }
+        assert_eq!(mtime(&Meta { mtime: (-1, 0), ..meta() }), 0);
+    }
+}

@@ -22,7 +22,9 @@ use crate::fs::temporary::Unfinished;
 use crate::fs::{Cursor, File, FileId, Fingerprint, Kind, Meta, Root, by_path};
 use crate::path::{RelativePath, bytes_of};
 use crate::tree::entry::{Digest, Entry, Snapshot};
-use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, inspect, scan};
+use crate::tree::filter::Filter;
+use crate::tree::ignore_files::IgnoreRules;
+use crate::tree::scan::{CHUNK, Found, Reader, inspect, scan};
 use crate::tree::temporary::{self, is_temporary_name};
 
 /// How many bytes of an archive one worker makes at a time.
@@ -97,8 +99,8 @@ struct Planned {
 
 impl Layout {
     /// Scans a folder and lays its archive out. Sockets, FIFOs and devices are left out.
-    pub fn scan(root: Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Self> {
-        let found = scan(&root, leave_out, cancel)?;
+    pub fn scan(root: Root, filter: &Filter<'_>, cancel: &Cancel) -> Result<Self> {
+        let found = scan(&root, filter, cancel)?;
         Ok(Self::of(root, found.into_iter().map(|found| (found, None)).collect(), Vec::new()))
     }
 
@@ -108,7 +110,7 @@ impl Layout {
         for (number, Graft { at, root }) in grafts.iter().enumerate() {
             let folder = Found { path: at.clone(), meta: root.meta()?, target: None };
             all.push((folder, Some((number, None))));
-            for found in scan(root, &|_| false, cancel)? {
+            for found in scan(root, &Filter::default(), cancel)? {
                 let (path, inner) = (at.join(&found.path), found.path.clone());
                 all.push((Found { path, ..found }, Some((number, Some(inner)))));
             }
@@ -529,24 +531,28 @@ impl Packed {
     }
 }
 
-/// Archives a folder to a file, which appears only when it is complete. If `only` names paths, only these and
-/// the folders above them are archived.
+/// Archives a folder to a file, which appears only when it is complete.
+///
+/// `ignore_files` names files whose lines leave out more. If `only` names paths, only these and the folders above
+/// them are archived.
 pub fn create_tarball(
     folder: &Path,
     archive: &Path,
     exclude: &[Vec<u8>],
+    ignore_files: &[Vec<u8>],
     only: Option<&[Vec<u8>]>,
     follow_links: bool,
     cancel: &Cancel,
 ) -> Result<()> {
     let Destination { path: destination, earlier } = Destination::of(archive)?;
     let root = if follow_links { Root::open_following(folder)? } else { Root::open(folder)? };
-    let patterns = patterns(exclude);
-    let leave_out = |path: &RelativePath| is_temporary_name(path) || patterns.matches(path);
+    let filter = Filter::by_name(is_temporary_name).without("", patterns(exclude));
+    let ignored = IgnoreRules::read(&root, ignore_files, &filter, cancel)?;
+    let filter = filter.without("", ignored);
     let mut layout = match only {
-        None => Layout::scan(root, &leave_out, cancel)?,
+        None => Layout::scan(root, &filter, cancel)?,
         Some(paths) => {
-            let found = find_named(&root, paths, &leave_out, cancel)?;
+            let found = find_named(&root, paths, &filter, cancel)?;
             Layout::with_grafts(root, found, Vec::new(), cancel)?
         }
     };
@@ -565,12 +571,7 @@ pub fn create_tarball(
 
 /// The entries at these paths, with the folders above them and without their content. A path with something
 /// other than a folder above it names nothing.
-fn find_named(
-    root: &Root,
-    paths: &[Vec<u8>],
-    leave_out: LeaveOut<'_>,
-    cancel: &Cancel,
-) -> Result<Vec<Found>> {
+fn find_named(root: &Root, paths: &[Vec<u8>], filter: &Filter<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
     let named: BTreeSet<_> =
         paths.iter().filter_map(|text| RelativePath::parse(text).ok().flatten()).collect();
     let above: Vec<_> = named.iter().flat_map(RelativePath::ancestors).collect();
@@ -582,10 +583,13 @@ fn find_named(
     for path in wanted {
         cancel.check()?;
         let is_reached = path.parent().is_none_or(|parent| folders.contains(&parent));
-        if !is_reached || leave_out(&path) {
+        if !is_reached {
             continue;
         }
         let Some(entry) = inspect(&mut cursor, path)? else { continue };
+        if filter.leaves_out(&entry.path, entry.meta.kind) {
+            continue;
+        }
         if entry.meta.kind == Kind::Folder {
             folders.insert(entry.path.clone());
         } else if !named.contains(&entry.path) {

@@ -138,3 +138,40 @@ pub fn copy_of(bytes: &dyn Bytes, most: usize) -> Result<Vec<u8>> {
     })?;
     Ok(whole)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_gives_everything_once_and_no_more_than_asked_for() {
+        let bytes: Vec<u8> = (0..2 * PIECE + 7).map(|at| at.to_le_bytes()[0]).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &bytes).unwrap();
+        for most in [PIECE - 1, PIECE, 3 * PIECE] {
+            let streams: [Box<dyn Stream>; 2] =
+                [Box::new(Whole::new(bytes.clone())), Box::new(FromFile::open(file.path()).unwrap())];
+            for mut stream in streams {
+                let mut all = b"before".to_vec();
+                loop {
+                    let length = all.len();
+                    let given = stream.next(most, &mut all).unwrap();
+                    assert_eq!(all.len(), length + given);
+                    assert!(given <= most.min(PIECE));
+                    if given == 0 {
+                        break;
+                    }
+                }
+                assert!(all.strip_prefix(b"before") == Some(&bytes[..]));
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_first_is_copied_as_far_as_there_is_any() {
+        let bytes: Vec<u8> = (0..PIECE + 3).map(|at| at.to_le_bytes()[0]).collect();
+        for most in [0, 1, PIECE, PIECE + 1, PIECE + 3, PIECE + 4] {
+            assert!(copy_of(&bytes, most).unwrap() == bytes[..most.min(bytes.len())], "{most}");
+        }
+    }
+}

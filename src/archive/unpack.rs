@@ -15,7 +15,9 @@ use rayon::prelude::*;
 use super::header::BLOCK;
 use super::source::{PIECE, Stream};
 use crate::error::{Error, Result, shown};
+use crate::fs::Kind;
 use crate::path::{PATH_MAX, PathFault, RelativePath};
+use crate::tree::filter::Filter;
 
 /// An entry of an archive that is complete and free of contradictions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,19 @@ pub enum Content {
     },
     /// A device or FIFO, which is never restored.
     Special,
+}
+
+impl Content {
+    /// What kind of file it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Folder { .. } => Kind::Folder,
+            Self::File { .. } => Kind::File,
+            Self::Symlink { .. } => Kind::Symlink,
+            Self::Special => Kind::Other,
+        }
+    }
 }
 
 /// A whole archive that was checked.
@@ -113,20 +128,20 @@ pub const CONTROL_MAX: u64 = 256 * 1024 * 1024;
 
 /// Reads and checks a whole archive, and passes the contents of its files to `sink` while they are read.
 ///
-/// Entries for which `ignore` is true are checked like all others and then dropped. What follows the
+/// Entries that `filter` leaves out are checked like all others and then dropped. What follows the
 /// end-of-archive mark is read and ignored. A regular file at the path `control` does not belong to the tree:
 /// its content is [`Archive::control`]. (It is not found if that path is a further name of another file.)
 pub fn unpack(
     stream: &mut dyn Stream,
     control: Option<&RelativePath>,
-    ignore: &dyn Fn(&RelativePath) -> bool,
+    filter: &Filter<'_>,
     sink: &mut dyn Sink,
 ) -> Result<Archive> {
     let bytes = sink.buffer();
     let mut reader = Reader {
         stream,
         sink,
-        ignore,
+        filter,
         control_path: control,
         control: None,
         bytes,
@@ -288,7 +303,7 @@ struct Found {
 struct Reader<'a> {
     stream: &'a mut dyn Stream,
     sink: &'a mut dyn Sink,
-    ignore: &'a dyn Fn(&RelativePath) -> bool,
+    filter: &'a Filter<'a>,
     /// The path of the control file.
     control_path: Option<&'a RelativePath>,
     /// The last control file so far.
@@ -446,10 +461,9 @@ impl Reader<'_> {
             None => header.size,
         };
         let mut inode = offset;
-        let ignored = path.as_ref().is_some_and(self.ignore);
         let content = match kind {
             b'0' => {
-                let wanted = !ignored;
+                let wanted = !path.as_ref().is_some_and(|path| self.filter.leaves_out(path, Kind::File));
                 let streamed = |path| StreamedFile { inode, path, mode, size, wanted, range: 0..0 };
                 self.file(path.clone().map(streamed), size)?;
                 Content::File { mode }
@@ -480,6 +494,7 @@ impl Reader<'_> {
                 if let Some(by_path) = &mut self.by_path {
                     by_path.insert(path.clone(), self.found.len());
                 }
+                let ignored = self.filter.leaves_out(&path, content.kind());
                 self.found.push(Found { offset, ignored, entry: Unpacked { path, content, inode } });
             }
             None if matches!(content, Content::Folder { .. }) => {}
@@ -842,4 +857,43 @@ fn too_long(at: u64, size: u64) -> Error {
 
 fn invalid(offset: u64, entry: Option<String>, reason: &str) -> Error {
     Error::ArchiveInvalid { offset, entry, reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_as_tars_write_them() {
+        let largest = [&[0x80, 0, 0, 0][..], &u64::MAX.to_be_bytes()].concat();
+        let table: &[(&[u8], Result<u64, &str>)] = &[
+            (b"0000644\0", Ok(0o644)),
+            (b"   644 \0", Ok(0o644)),
+            (b"644\0\0\0\0\0", Ok(0o644)),
+            (b"77777777", Ok(0o7777_7777)),
+            (b"\0\0\0\0\0\0\0\0", Ok(0)),
+            (b"        ", Ok(0)),
+            (b"0000648\0", Err("is no octal number")),
+            (b"64 4\0\0\0\0", Err("is no octal number")),
+            (b"-1\0\0\0\0\0\0", Err("is no octal number")),
+            (&largest, Ok(u64::MAX)),
+            (b"\x80\0\0\0\0\0\x01\0", Ok(256)),
+            (b"\x80\x01\0\0\0\0\0\0\0\0\0\0", Err("is negative or beyond 64 bits")),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff", Err("is negative or beyond 64 bits")),
+        ];
+        for (field, expected) in table {
+            assert_eq!(number(field), *expected, "{field:?}");
+        }
+        for (digits, expected) in [
+            (&b"0"[..], Some(0)),
+            (b"12", Some(12)),
+            (b"", None),
+            (b"012", None),
+            (b"+1", None),
+            (b" 1", None),
+            (b"99999999999999999999", None),
+        ] {
+            assert_eq!(decimal(digits), expected, "{digits:?}");
+        }
+    }
 }

@@ -30,6 +30,9 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLO
 /// not use up the file descriptors.
 const OPEN_FOLDERS: usize = 48;
 
+/// A name in a folder, and its kind where the listing tells it.
+pub type ListedName = (Box<[u8]>, Option<Kind>);
+
 /// A folder held open. Its path was resolved once, links included; everything below goes through the handle.
 #[derive(Debug)]
 pub struct Root {
@@ -330,6 +333,12 @@ impl Cursor<'_> {
 
     /// The names in a folder. `None` if there is no folder (any more).
     pub fn list(&mut self, path: Option<&RelativePath>) -> Result<Option<Vec<Box<[u8]>>>> {
+        let listed = self.list_kinds(path)?;
+        Ok(listed.map(|listed| listed.into_iter().map(|(name, _)| name).collect()))
+    }
+
+    /// The same with what each name is, where the file system says so without being asked for each.
+    pub fn list_kinds(&mut self, path: Option<&RelativePath>) -> Result<Option<Vec<ListedName>>> {
         let root = self.root;
         let failed = |syscall, errno: Errno| match path {
             None => Error::io(syscall, root.path(), errno),
@@ -345,7 +354,7 @@ impl Cursor<'_> {
             let entry = entry.map_err(|errno| failed("scandir", errno))?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                names.push(name.into());
+                names.push((name.into(), kind_of(entry.file_type())));
             }
         }
         Ok(Some(names))
@@ -365,6 +374,17 @@ impl Cursor<'_> {
     ) -> rustix::io::Result<T> {
         let (folder, name) = path.split();
         call(self.folder(folder)?, name)
+    }
+}
+
+/// What a listing says that a name is.
+fn kind_of(told: fs::FileType) -> Option<Kind> {
+    match told {
+        fs::FileType::Directory => Some(Kind::Folder),
+        fs::FileType::RegularFile => Some(Kind::File),
+        fs::FileType::Symlink => Some(Kind::Symlink),
+        fs::FileType::Unknown => None,
+        _ => Some(Kind::Other),
     }
 }
 

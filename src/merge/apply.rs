@@ -25,7 +25,8 @@ use crate::fs::{Cursor, Kind, Meta, Onto, Renamed, Root, link, rename, set_file_
 use crate::path::{ByPath, RelativePath};
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
-use crate::tree::scan::{LeaveOut, Reader, inspect, scan};
+use crate::tree::filter::Filter;
+use crate::tree::scan::{Reader, inspect, scan};
 use crate::tree::stage::Stage;
 
 /// Write and search permission of the owner: the right to change what a folder contains.
@@ -56,7 +57,7 @@ pub fn merge(
     root: &Root,
     base: &Snapshot,
     incoming: &mut Incoming,
-    left_alone: LeaveOut<'_>,
+    left_alone: &Filter<'_>,
     rescued: &mut Rescued,
     cancel: &Cancel,
 ) -> Result<Report> {
@@ -109,7 +110,7 @@ pub fn preview(
     root: &Root,
     base: &Snapshot,
     incoming: &mut Incoming,
-    left_alone: LeaveOut<'_>,
+    left_alone: &Filter<'_>,
     cancel: &Cancel,
 ) -> Result<Report> {
     let LocalState { local, seen } = inspect_local(root, base, incoming, cancel)?;
@@ -140,7 +141,7 @@ pub fn preview(
     }
     // A folder that is replaced is backed up if anything is left in it.
     for placement in plan.in_place_of_folders.iter().filter(|placement| !placement.back_up) {
-        let found = scan(&root.below(&placement.path)?, &|_| false, cancel)?;
+        let found = scan(&root.below(&placement.path)?, &Filter::default(), cancel)?;
         if found.iter().any(|found| !deleted.contains(&placement.path.join(&found.path))) {
             report.conflicts.push(conflict(&placement.path));
         }
@@ -169,7 +170,7 @@ fn treat_protected_as_unchanged(
     base: &Snapshot,
     incoming: &mut Incoming,
     (local, seen): (&ByPath<Local>, &ByPath<Meta>),
-    left_alone: LeaveOut<'_>,
+    left_alone: &Filter<'_>,
     cancel: &Cancel,
 ) -> Result<()> {
     let stays = must_stay(root, (base, &incoming.snapshot), (local, seen), left_alone, cancel)?;
@@ -778,7 +779,7 @@ impl Worker<'_> {
             Err(error) if error.is_gone() => return Ok(false),
             folder => folder?,
         };
-        let below = scan(&folder, &|_| false, &Cancel::default())?;
+        let below = scan(&folder, &Filter::default(), &Cancel::default())?;
         Ok(below
             .iter()
             .any(|found| found.meta.kind == Kind::Folder && found.meta.id.device() != meta.id.device()))

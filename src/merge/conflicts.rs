@@ -14,6 +14,7 @@ use crate::path::RelativePath;
 use crate::sync::lock;
 use crate::time::{unix_millis, utc_timestamp};
 use crate::tree::entry::PERMISSIONS;
+use crate::tree::filter::Filter;
 use crate::tree::scan::scan;
 use crate::tree::stage::{RuntimeFolder, remove_tree, runtime};
 
@@ -280,7 +281,7 @@ pub fn prune(root: &Root, retention: Retention, now: SystemTime, new_conflicts: 
 }
 
 fn size_of(root: &Root, path: &RelativePath) -> Result<u64> {
-    let found = scan(&root.below(path)?, &|_| false, &Cancel::default())?;
+    let found = scan(&root.below(path)?, &Filter::default(), &Cancel::default())?;
     let files = found.iter().filter(|found| found.meta.kind == Kind::File);
     Ok(files.map(|found| found.meta.size).fold(0, u64::saturating_add))
 }
@@ -289,7 +290,7 @@ fn size_of(root: &Root, path: &RelativePath) -> Result<u64> {
 fn remove_backups(root: &Root, path: &RelativePath) -> Result<()> {
     let folder = root.below(path)?;
     let mut cursor = folder.cursor();
-    for found in scan(&folder, &|_| false, &Cancel::default())? {
+    for found in scan(&folder, &Filter::default(), &Cancel::default())? {
         if found.meta.kind == Kind::Folder && found.meta.mode & 0o300 != 0o300 {
             cursor.set_folder_mode(&found.path, found.meta.mode | 0o700)?;
         }

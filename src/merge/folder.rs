@@ -12,12 +12,11 @@ use super::session::{Merge, MergeOptions};
 use crate::archive::source::FromFile;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::exclude::{ExcludePatterns, LeftOut};
+use crate::exclude::ExcludePatterns;
 use crate::fs::Root;
-use crate::path::RelativePath;
 use crate::threads::blocking;
 use crate::tree::entry::Snapshot;
-use crate::tree::scan::LeaveOut;
+use crate::tree::filter::Filter;
 use crate::tree::stage::is_in_runtime;
 
 /// The other side of the merge.
@@ -39,7 +38,7 @@ pub struct FolderMergeInput {
     /// The folder to merge into.
     pub target: PathBuf,
     /// What is neither taken from the other side nor touched here.
-    pub exclude: LeftOut,
+    pub exclude: Filter<'static>,
     /// What may have been left out when the other side was brought here: if it is missing there, it was not
     /// deleted.
     pub may_lack: ExcludePatterns,
@@ -56,15 +55,10 @@ pub struct FolderMergeInput {
 pub struct FolderMerge {
     merge: Merge,
     base: Snapshot,
-    exclude: LeftOut,
+    left_alone: Filter<'static>,
     retention: Retention,
     /// What killed merges left.
     rescued: Rescued,
-}
-
-/// What is not merged. The runtime folder with its backups belongs to one side only.
-fn is_left_alone(exclude: &LeftOut, path: &RelativePath) -> bool {
-    is_in_runtime(path) || exclude.covers(path)
 }
 
 impl FolderMerge {
@@ -109,8 +103,9 @@ impl FolderMerge {
             ..
         } = input;
         let cancel = Cancel::default();
-        let left_alone = |path: &RelativePath| is_left_alone(&exclude, path);
-        base.retain(|path, _| !left_alone(path));
+        // Kept local versions are not merged.
+        let left_alone = exclude.without_names("", is_in_runtime);
+        base.retain(|path, entry| !left_alone.leaves_out(path, entry.kind()));
         let mut rescued = Rescued::default();
         let (root, mut incoming) = match source {
             Source::Folder(folder) => {
@@ -128,16 +123,15 @@ impl FolderMerge {
         incoming.treat_left_out_as_unchanged(&base, &|path| may_lack.matches(path));
         incoming.treat_missing_as_unchanged(&base, may_lack_anything);
         let merge = Merge::begin(root, incoming, &base, &mut rescued)?;
-        Ok(Self { merge, base, exclude, retention, rescued })
+        Ok(Self { merge, base, left_alone, retention, rescued })
     }
 
     /// Inspects the target and merges.
     pub fn apply(&mut self) -> Result<Report> {
-        let left_alone = |path: &RelativePath| is_left_alone(&self.exclude, path);
         let cancel = Cancel::default();
         let options = MergeOptions {
             base: &self.base,
-            left_alone: &left_alone,
+            left_alone: &self.left_alone,
             retention: self.retention,
             cancel: &cancel,
         };
@@ -155,7 +149,7 @@ impl FolderMerge {
 /// Reads an archive; a second time if the first time did not stage everything that was needed.
 fn from_archive(
     archive: &Path,
-    left_alone: LeaveOut<'_>,
+    left_alone: &Filter<'_>,
     base: &Snapshot,
     workspace: &Root,
     cancel: &Cancel,

@@ -17,7 +17,8 @@ use crate::fs::{Cursor, File, Kind, Meta, Renamed, Root, link};
 use crate::path::{ByPath, RelativePath};
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, Snapshot};
-use crate::tree::scan::{CHUNK, Found, LeaveOut, Reader, scan};
+use crate::tree::filter::Filter;
+use crate::tree::scan::{CHUNK, Found, Reader, scan};
 use crate::tree::stage::{Abandoned, Stage};
 
 /// Why a device or FIFO is not restored.
@@ -104,12 +105,12 @@ impl Incoming {
     /// left.
     pub fn from_folder(
         source: &Root,
-        leave_out: LeaveOut<'_>,
+        filter: &Filter<'_>,
         base: &Snapshot,
         workspace: &Root,
         cancel: &Cancel,
     ) -> Result<Self> {
-        let found = scan(source, leave_out, cancel)?;
+        let found = scan(source, filter, cancel)?;
         let stager = Stager { base, workspace, stage: LazyStage::default(), cancel };
         let entries_found = found
             .into_par_iter()

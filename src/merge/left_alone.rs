@@ -7,14 +7,17 @@ use super::plan::{Local, changed};
 use super::report::Skipped;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::fs::{Cursor, FileId, Meta, Root};
+use crate::fs::{Cursor, FileId, Kind, Meta, Root};
 use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::scan::{LeaveOut, scan};
+use crate::tree::filter::Filter;
+use crate::tree::scan::scan;
 
 /// Why a path is not restored that is another spelling of an excluded or preserved one.
 const OTHER_SPELLING: &str =
     "this volume takes its name for that of something that is excluded or preserved here";
+/// Why a path does not come where something of another kind is, which is left alone.
+const LEFT_OUT: &str = "what is here is excluded, and is of another kind";
 /// Why a folder stays.
 const HOLDS: &str = "a folder stands here that holds something that is excluded or preserved";
 
@@ -24,13 +27,13 @@ pub fn must_stay(
     root: &Root,
     (base, theirs): (&Snapshot, &Snapshot),
     (local, seen): (&ByPath<Local>, &ByPath<Meta>),
-    left_alone: LeaveOut<'_>,
+    left_alone: &Filter<'_>,
     cancel: &Cancel,
 ) -> Result<Vec<Skipped>> {
     let mut volume = Spellings::on(root);
     let (mut local, mut seen) = (local.in_order(), seen.in_order());
     let mut found: Vec<Skipped> = Vec::new();
-    for (path, _, after) in changed(base, theirs) {
+    for (path, before, after) in changed(base, theirs) {
         cancel.check()?;
         let there = seen.find(path).copied();
         let ours = local.find(path);
@@ -38,8 +41,12 @@ pub fn must_stay(
             continue;
         }
         let listed = volume.as_listed(path, there)?;
-        let reason = if listed != *path && left_alone(&listed) {
-            OTHER_SPELLING
+        // What came and what the base has was filtered, so only another spelling or another kind can be left alone.
+        let known = [after, before].map(|entry| entry.map(Entry::kind));
+        let kind = there.map(|there| there.kind).or(known[0]).or(known[1]).unwrap_or(Kind::File);
+        let is_another = listed != *path || !known.contains(&Some(kind));
+        let reason = if is_another && left_alone.leaves_out(&listed, kind) {
+            if listed == *path { LEFT_OUT } else { OTHER_SPELLING }
         } else if let (Some(after), Some(Local::Entry(Entry::Folder { .. }))) = (after, ours)
             && !after.is_folder()
             && holds_any(root, path, left_alone, cancel)?
@@ -54,13 +61,13 @@ pub fn must_stay(
 }
 
 /// Whether something in a folder is excluded or preserved.
-fn holds_any(root: &Root, folder: &RelativePath, left_alone: LeaveOut<'_>, cancel: &Cancel) -> Result<bool> {
+fn holds_any(root: &Root, folder: &RelativePath, left_alone: &Filter<'_>, cancel: &Cancel) -> Result<bool> {
     let below = match root.below(folder) {
         Err(error) if error.is_gone() => return Ok(false),
         below => below?,
     };
-    let found = scan(&below, &|_| false, cancel)?;
-    Ok(found.iter().any(|found| left_alone(&folder.join(&found.path))))
+    let found = scan(&below, &Filter::default(), cancel)?;
+    Ok(found.iter().any(|found| left_alone.leaves_out(&folder.join(&found.path), found.meta.kind)))
 }
 
 /// How names are spelled on the volume.

@@ -28,7 +28,8 @@ use crate::fs::{File, Root};
 use crate::path::RelativePath;
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
-use crate::tree::scan::{CHUNK, LeaveOut};
+use crate::tree::filter::Filter;
+use crate::tree::scan::CHUNK;
 
 /// How many pieces of an archive are in memory at most: two for each thread, so the next one is ready when
 /// one is done.
@@ -45,7 +46,7 @@ pub struct Reception<'a> {
     /// The workspace, in which the stage is made. Its files are read for comparison.
     pub workspace: &'a Root,
     /// The paths of the archive that are checked and then dropped.
-    pub left_alone: LeaveOut<'a>,
+    pub left_alone: &'a Filter<'a>,
     /// A file in the archive that does not belong to the tree.
     pub control: Option<&'a RelativePath>,
     /// Gets the content of that file.
@@ -86,7 +87,7 @@ impl Reception<'_> {
         let worker = Worker { reception: self, stager: &stager };
         let received = rayon::in_place_scope(|scope| {
             let mut taking = Intake::new(worker, scope);
-            let archive = unpack(stream, self.control, &|path| (self.left_alone)(path), &mut taking)?;
+            let archive = unpack(stream, self.control, self.left_alone, &mut taking)?;
             Ok((archive, taking.finish()?))
         });
         match received {

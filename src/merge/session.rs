@@ -22,7 +22,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::Root;
 use crate::tree::entry::Snapshot;
-use crate::tree::scan::LeaveOut;
+use crate::tree::filter::Filter;
 use crate::tree::stage::is_lock_name;
 
 /// The settings of a merge.
@@ -32,7 +32,7 @@ pub struct MergeOptions<'a> {
     pub base: &'a Snapshot,
     /// The paths that are neither taken from the other side nor touched here: what is excluded or preserved,
     /// with everything below it, and this package's own folder.
-    pub left_alone: LeaveOut<'a>,
+    pub left_alone: &'a Filter<'a>,
     /// How long the backups of earlier merges are kept.
     pub retention: Retention,
     /// Cancels the merge until its first change.

@@ -20,7 +20,7 @@ use crate::archive::contents;
 use crate::archive::pack::create_tarball;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::exclude::{ExcludePatterns, LeftOut, PathSet, SnapshotPatterns};
+use crate::exclude::{ExcludePatterns, PathSet, SnapshotPatterns};
 use crate::fs::Root;
 use crate::merge::conflicts::Retention;
 use crate::merge::folder::{FolderMerge, FolderMergeInput, Source};
@@ -33,6 +33,7 @@ use crate::sandbox::repositories::{Mode, Travel};
 use crate::sandbox::resume::resume;
 use crate::threads;
 use crate::tree::entry::{Entry, Snapshot};
+use crate::tree::filter::Filter;
 use crate::tree::scan::{Reader, inspect, snapshot};
 
 /// How many entries of a snapshot or report are passed in one turn of the event loop, which takes about a
@@ -103,6 +104,7 @@ struct TarballInput {
     local_dir: Bytes,
     archive_path: Bytes,
     exclude: Vec<Bytes>,
+    ignore_files: Vec<Bytes>,
     follow_symlinks: bool,
     only: Option<Vec<Bytes>>,
 }
@@ -120,8 +122,9 @@ pub fn create_tarball_from_directory<'env>(
             let input: TarballInput = argument("input", &input)?;
             let (folder, archive) = (input.local_dir.into_path(), input.archive_path.into_path());
             let only = input.only.map(bytes);
-            let (exclude, follow_links) = (bytes(input.exclude), input.follow_symlinks);
-            create_tarball(&folder, &archive, &exclude, only.as_deref(), follow_links, &cancel)
+            let (exclude, ignore_files) = (bytes(input.exclude), bytes(input.ignore_files));
+            let follow_links = input.follow_symlinks;
+            create_tarball(&folder, &archive, &exclude, &ignore_files, only.as_deref(), follow_links, &cancel)
         }),
     )
 }
@@ -166,6 +169,7 @@ struct PrepareInput {
     remote_cwd: String,
     adapter_key: String,
     workspace_exclude: Vec<Bytes>,
+    ignore_files: Vec<Bytes>,
     preserve_absent_on_restore: Vec<Bytes>,
     assets: Vec<AssetInput>,
     concurrency: usize,
@@ -217,6 +221,7 @@ impl From<PrepareInput> for Upload {
             remote_dir_argument,
             adapter_key: input.adapter_key,
             exclude: bytes(input.workspace_exclude),
+            ignore_files: bytes(input.ignore_files),
             preserve: bytes(input.preserve_absent_on_restore),
             assets: input.assets.into_iter().map(asset).collect(),
             concurrency: input.concurrency,
@@ -359,12 +364,11 @@ struct ExcludeInput {
 
 impl ExcludeInput {
     /// Parses them. An error names `argument`.
-    fn left_out(self, argument: &str) -> Result<LeftOut> {
-        Ok(LeftOut {
-            paths: PathSet::new(argument, bytes(self.paths))?,
-            snapshot: SnapshotPatterns::new(bytes(self.snapshot)),
-            tar: ExcludePatterns::new(bytes(self.tar)),
-        })
+    fn filter(self, argument: &str) -> Result<Filter<'static>> {
+        Ok(Filter::default()
+            .without("", PathSet::new(argument, bytes(self.paths))?)
+            .without("", SnapshotPatterns::new(bytes(self.snapshot)))
+            .without("", ExcludePatterns::new(bytes(self.tar))))
     }
 }
 
@@ -375,8 +379,8 @@ pub fn capture_snapshot(env: &Env, root: String, exclude: String) -> Promised<'_
         off_the_loop(move || {
             let root = Root::open(&argument::<Bytes>("rootDir", &root)?.into_path())?;
             let exclude = argument::<ExcludeInput>("options.exclude", &exclude)?;
-            let exclude = exclude.left_out("options.exclude")?;
-            let snapshot = snapshot(&root, &|path| exclude.covers(path), &Cancel::default())?;
+            let exclude = exclude.filter("options.exclude")?;
+            let snapshot = snapshot(&root, &exclude, &Cancel::default())?;
             Ok(Pieces(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
         }),
     )
@@ -389,8 +393,8 @@ pub fn read_archive(env: &Env, archive: String, exclude: String) -> Promised<'_,
         env,
         off_the_loop(move || {
             let archive = argument::<Bytes>("archivePath", &archive)?.into_path();
-            let exclude = argument::<ExcludeInput>("exclude", &exclude)?.left_out("exclude")?;
-            let snapshot = contents::snapshot(&archive, &|path| exclude.covers(path), &Cancel::default())?;
+            let exclude = argument::<ExcludeInput>("exclude", &exclude)?.filter("exclude")?;
+            let snapshot = contents::snapshot(&archive, &exclude, &Cancel::default())?;
             Ok(Pieces(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
         }),
     )
@@ -455,7 +459,7 @@ impl MergeInput {
                 SourceInput::Archive(archive) => Source::Archive(archive.into_path()),
             },
             target: self.target_dir.into_path(),
-            exclude: self.exclude.left_out("input.baseline.exclude")?,
+            exclude: self.exclude.filter("input.baseline.exclude")?,
             may_lack: ExcludePatterns::new(bytes(self.may_lack)),
             may_lack_anything: self.may_lack_anything,
             lock: self.lock.map(Bytes::into_path),

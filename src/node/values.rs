@@ -14,7 +14,7 @@ use crate::error::{Error, Result, escaped, readable, shown};
 use crate::git::report::{HeldBack, KeptReference};
 use crate::merge::report::{Conflict, Noted, Report, Skipped};
 use crate::path::{RelativePath, path_from};
-use crate::sandbox::prepare_report::{Archive, PrepareReport};
+use crate::sandbox::prepare_report::{Archive, NAMED, PrepareReport, Unmatched};
 use crate::sandbox::restore::Restored;
 use crate::tree::entry::{Digest, Entry, Snapshot};
 
@@ -260,6 +260,26 @@ struct JsSkipped {
 }
 
 #[derive(serde::Serialize)]
+struct JsUnmatched {
+    pattern: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+}
+
+impl JsUnmatched {
+    fn of(unmatched: &Unmatched) -> Self {
+        let of = unmatched.of.as_ref();
+        Self {
+            pattern: text(&unmatched.pattern),
+            file: of.map(|(file, _)| text(file.as_bytes())),
+            line: of.map(|(_, line)| *line),
+        }
+    }
+}
+
+#[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct JsPhase {
     name: &'static str,
@@ -280,6 +300,8 @@ struct JsArchive<'a> {
     phases: [JsPhase; 3],
     left_out: Vec<JsSkipped>,
     left_out_count: usize,
+    unmatched_excludes: Vec<JsUnmatched>,
+    unmatched_excludes_count: usize,
 }
 
 /// What travelled, in a report.
@@ -312,6 +334,8 @@ pub fn prepare_report(report: &PrepareReport) -> String {
                 .map(|(path, reason)| JsSkipped { path: text(path.as_bytes()), reason })
                 .collect(),
             left_out_count: archive.left_out.count,
+            unmatched_excludes: archive.left_out.unmatched.iter().take(NAMED).map(JsUnmatched::of).collect(),
+            unmatched_excludes_count: archive.left_out.unmatched.len(),
         })
     };
     format!("[{}]", report.archives.iter().map(archive).collect::<Vec<_>>().join(","))

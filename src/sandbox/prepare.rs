@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::client::{RunError, SandboxClient, Step, blocking, clean_up, persist, telling};
 use super::command::{self, Lists, Places};
-use super::prepare_report::{Archive, LeftOut, PrepareReport, Times};
+use super::prepare_report::{Archive, LeftOut, PrepareReport, Times, Unmatched};
 use super::repositories::{self, Former, LaidOut, Shared, Travel};
 use super::send::{self, Delivered, Ready, Tail, Way};
 use super::update::{self, Asked, Difference, Unsent};
@@ -37,7 +37,8 @@ use crate::sync::lock;
 use crate::transfer::parts::{Codec, Part, part_list, part_path};
 use crate::transfer::remote::Remote;
 use crate::tree::entry::{Digest, Snapshot};
-use crate::tree::scan::LeaveOut;
+use crate::tree::filter::{Filter, Watched};
+use crate::tree::ignore_files::IgnoreRules;
 use crate::tree::stage::{is_in_runtime, is_lock_name};
 use crate::tree::temporary::is_temporary_name;
 
@@ -54,6 +55,8 @@ pub struct Upload {
     pub adapter_key: String,
     /// Patterns left out on both ways, with GNU tar's meaning.
     pub exclude: Vec<Vec<u8>>,
+    /// Names of files in the workspace whose lines leave out more on both ways, with git's meaning.
+    pub ignore_files: Vec<Vec<u8>>,
     /// Paths that a restore leaves alone.
     pub preserve: Vec<Vec<u8>>,
     /// Further folders.
@@ -116,7 +119,9 @@ pub struct Asset {
 pub struct Session {
     pub(super) workspace: Workspace,
     pub(super) places: Places,
-    pub(super) left_alone: Arc<LeftAlone>,
+    /// What a restore neither takes nor touches.
+    pub(super) left_alone: Filter<'static>,
+    pub(super) repositories: Travel,
     pub(super) preserve: PathSet,
     pub(super) way: Way,
     /// Whether changes alone travel where that is possible.
@@ -171,6 +176,7 @@ const NO_DIGEST: Digest = Digest([0; 32]);
 /// Why something is not in an archive.
 const OURS: &str = "it is this package's own";
 const EXCLUDED: &str = "a pattern excludes it";
+const IGNORED: &str = "an ignore file excludes it";
 const SPECIAL: &str = "an archive has no sockets, FIFOs or devices";
 
 /// What is said where the workspace is not at its path.
@@ -210,33 +216,22 @@ impl Workspace {
     }
 }
 
-/// What a restore neither takes nor touches.
-#[derive(Debug)]
-pub struct LeftAlone {
-    patterns: ExcludePatterns,
-    paths: PathSet,
-    pub(super) repositories: Travel,
+/// What a restore neither takes nor touches: what is excluded, preserved, or this package's own.
+pub(super) fn left_alone(
+    exclude: &[Vec<u8>],
+    ignored: Arc<IgnoreRules>,
+    preserve: &PathSet,
+) -> Filter<'static> {
+    Filter::by_name(is_in_runtime)
+        .without_names(OURS, is_lock_name)
+        .without(EXCLUDED, excluded_paths(exclude, preserve))
+        .without(EXCLUDED, patterns(exclude))
+        .without(IGNORED, ignored)
 }
 
-impl LeftAlone {
-    pub(super) fn new(exclude: &[Vec<u8>], preserve: PathSet, repositories: Travel) -> Self {
-        Self { patterns: patterns(exclude), paths: preserve.with_literal(exclude), repositories }
-    }
-
-    /// Whether the path is git's, so that no merge of files knows it.
-    #[must_use]
-    pub fn is_apart(&self, path: &RelativePath) -> bool {
-        self.repositories.is_apart(path)
-    }
-
-    /// Whether the path is left alone.
-    #[must_use]
-    pub fn covers(&self, path: &RelativePath) -> bool {
-        is_in_runtime(path)
-            || is_lock_name(path)
-            || self.paths.contains_or_covers(path)
-            || self.patterns.matches(path)
-    }
+/// What is left alone by its path: what is preserved, and what a pattern names literally.
+fn excluded_paths(exclude: &[Vec<u8>], preserve: &PathSet) -> PathSet {
+    preserve.clone().with_literal(exclude)
 }
 
 /// Uploads a workspace and its assets. Everything that can be refused is refused before the first client call.
@@ -253,27 +248,34 @@ pub async fn prepare<C: SandboxClient>(
     let workspace = Workspace::of(&root)?;
     let sources = check_assets(&upload.assets, &root)?;
     let preserve = PathSet::new("input.preserveAbsentOnRestore", &upload.preserve)?;
-    let left_alone = Arc::new(LeftAlone::new(&upload.exclude, preserve.clone(), upload.repositories));
-
     let preserved = preserved_names(&preserve)?;
     let exclude = remote_patterns(&upload.exclude, &places.answer())?;
-    let uploaded = patterns(&upload.exclude);
-    let leave_out = move |path: &RelativePath| {
-        if is_in_runtime(path) || is_temporary_name(path) {
-            Some(OURS)
-        } else {
-            uploaded.matches(path).then_some(EXCLUDED)
-        }
-    };
+    let patterns = Arc::new(Watched::new(&upload.exclude));
+    let filter = Filter::default()
+        .without_names(OURS, |path| is_in_runtime(path) || is_temporary_name(path))
+        .without(EXCLUDED, always_excluded())
+        .without(EXCLUDED, patterns.clone());
     let way = upload.way();
-    let memory = {
-        let (upload, workspace) = (upload.clone(), workspace.clone());
-        Arc::new(blocking(move || Ok(Memory::of(&upload, &workspace))).await?)
+    let (ignored, memory) = {
+        let (upload, workspace, filter, cancel) =
+            (upload.clone(), workspace.clone(), filter.clone(), cancel.clone());
+        let read = move || {
+            let travel = upload.repositories;
+            let files = filter.without_names("", |path| travel.is_apart(path));
+            let ignored = Arc::new(IgnoreRules::read(&root, &upload.ignore_files, &files, &cancel)?);
+            let memory = Memory::of(&upload, &workspace, ignored.clone());
+            Ok((ignored, Arc::new(memory)))
+        };
+        blocking(read).await?
     };
+    let filter = filter.without(IGNORED, ignored.clone());
+    let left_alone = left_alone(&upload.exclude, ignored.clone(), &preserve);
     let mut uploading = Uploading {
         client: &client,
         workspace: &workspace,
-        leave_out: Arc::new(leave_out),
+        filter,
+        patterns,
+        ignored,
         travel: upload.repositories,
         way,
         cancel: &cancel,
@@ -309,7 +311,8 @@ pub async fn prepare<C: SandboxClient>(
     repositories.note_packs(&contents.snapshot);
     let Contents { mut snapshot, sent, read, .. } = contents;
     // What is excluded was not even packed.
-    snapshot.retain(|path, _| !left_alone.paths.contains_or_covers(path) && !left_alone.is_apart(path));
+    let excluded = excluded_paths(&upload.exclude, &preserve);
+    snapshot.retain(|path, _| !excluded.contains_or_covers(path) && !upload.repositories.is_apart(path));
     let base = Base {
         snapshot,
         index: upload.changes_only.then(|| places.upload_id().to_owned()),
@@ -328,6 +331,7 @@ pub async fn prepare<C: SandboxClient>(
         workspace,
         places,
         left_alone,
+        repositories: upload.repositories,
         preserve,
         way,
         changes_only,
@@ -346,22 +350,23 @@ pub(super) struct Memory {
     name: String,
     workspace: PathBuf,
     pub(super) exclude: Vec<Vec<u8>>,
+    pub(super) ignored: Arc<IgnoreRules>,
     pub(super) preserve: Vec<Vec<u8>>,
 }
 
 impl Memory {
     /// Nothing is kept in the workspace itself: it would travel, or vanish with it.
-    pub(super) fn of(upload: &Upload, workspace: &Workspace) -> Self {
+    pub(super) fn of(upload: &Upload, workspace: &Workspace, ignored: Arc<IgnoreRules>) -> Self {
         let workspace = workspace.path.clone();
         let (exclude, preserve) = (upload.exclude.clone(), upload.preserve.clone());
         let Some(State { folder, sandbox }) = &upload.state else {
-            return Self { store: None, name: String::new(), workspace, exclude, preserve };
+            return Self { store: None, name: String::new(), workspace, exclude, ignored, preserve };
         };
         let sandbox: Vec<&[u8]> = sandbox.iter().map(Vec::as_slice).collect();
         let name = sandboxes::name_of(&sandbox, &upload.remote_dir, &upload.adapter_key, &workspace);
         let is_inside = by_path::resolve(&workspace).is_ok_and(|workspace| folder.starts_with(workspace));
         let store = if is_inside { None } else { Store::open(folder) };
-        Self { store, name, workspace, exclude, preserve }
+        Self { store, name, workspace, exclude, ignored, preserve }
     }
 
     /// What is known of the sandbox.
@@ -403,6 +408,7 @@ impl Memory {
                 workspace: workspace.id,
                 is_link: workspace.is_link,
                 exclude: Cow::Borrowed(&self.exclude),
+                ignore_files: Cow::Borrowed(self.ignored.files()),
                 preserve: Cow::Borrowed(&self.preserve),
                 index: base.index.clone(),
                 remote: base.remote.as_ref().map(Cow::Borrowed),
@@ -425,7 +431,7 @@ impl Session {
         }
         let base = self.base.clone().lock_owned().await;
         let (memory, places, workspace) = (self.memory.clone(), self.places.clone(), self.workspace.clone());
-        let travel = self.left_alone.repositories;
+        let travel = self.repositories;
         blocking(move || {
             let keep_digests = || {
                 if let Some(store) = &memory.store {
@@ -558,14 +564,13 @@ impl Delivered {
     }
 }
 
-/// Why a path is left out, where it is.
-type Reasons = dyn Fn(&RelativePath) -> Option<&'static str> + Send + Sync;
-
 /// A workspace on its way up.
 struct Uploading<'a, C> {
     client: &'a Arc<C>,
     workspace: &'a Workspace,
-    leave_out: Arc<Reasons>,
+    filter: Filter<'static>,
+    patterns: Arc<Watched>,
+    ignored: Arc<IgnoreRules>,
     travel: Travel,
     way: Way,
     cancel: &'a Cancel,
@@ -663,12 +668,14 @@ impl<C: SandboxClient> Uploading<'_, C> {
     fn scan(&self) -> impl Future<Output = Result<Scanned, Error>> + Send + use<C> {
         let started = Instant::now();
         let (workspace, stop) = (self.workspace.clone(), self.cancel.clone());
-        let (leave_out, travel) = (self.leave_out.clone(), self.travel);
+        let (filter, travel) = (self.filter.clone(), self.travel);
+        let (patterns, ignored) = (self.patterns.clone(), self.ignored.clone());
         blocking(move || {
             let root = workspace.open()?;
-            let leave_out = |path: &RelativePath| leave_out(path);
-            let (found, left_out) =
-                noting(&leave_out, |leave_out| repositories::find(root, leave_out, travel, &stop))?;
+            let (found, mut left_out) =
+                noting(&filter, |filter| repositories::find(root, filter, travel, &stop))?;
+            left_out.unmatched = unmatched(&patterns);
+            left_out.unmatched.extend(ignored.unmatched().into_iter().map(Unmatched::from));
             Ok(Scanned { started, found, left_out })
         })
     }
@@ -745,20 +752,27 @@ impl<C: SandboxClient> Uploading<'_, C> {
     }
 }
 
-/// Scans with what leaves paths out, and notes which ones these are.
-fn noting<T>(
-    leave_out: &(impl Fn(&RelativePath) -> Option<&'static str> + Sync),
-    scan: impl FnOnce(LeaveOut<'_>) -> Result<T>,
-) -> Result<(T, LeftOut)> {
+/// Scans with a filter, and notes what it leaves out.
+fn noting<T>(filter: &Filter<'_>, scan: impl FnOnce(&Filter<'_>) -> Result<T>) -> Result<(T, LeftOut)> {
     let left_out = std::sync::Mutex::new(LeftOut::default());
-    let scanned = scan(&|path| {
-        let reason = leave_out(path);
+    let scanned = scan(&Filter::by_kind(|path, kind| {
+        let reason = filter.reason(path, kind);
         if let Some(reason) = reason {
             lock(&left_out).note(path, reason);
         }
         reason.is_some()
-    })?;
+    }))?;
     Ok((scanned, left_out.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// What is left out whatever a caller excludes.
+fn always_excluded() -> ExcludePatterns {
+    patterns(&[])
+}
+
+/// The patterns of a caller that matched nothing.
+fn unmatched(patterns: &Watched) -> Vec<Unmatched> {
+    patterns.unmatched().map(|pattern| Unmatched { pattern: pattern.to_vec(), of: None }).collect()
 }
 
 fn note_special(left_out: &mut LeftOut, layout: &Layout) {
@@ -828,17 +842,20 @@ async fn upload_assets<C: SandboxClient>(
     let mut uploads = JoinSet::new();
     let mut done: Vec<(usize, OfAsset)> = Vec::new();
     for (at, (asset, root)) in sources.into_iter().enumerate() {
-        let uploaded = patterns(&asset.exclude);
-        let leave_out = move |path: &RelativePath| {
-            if never_travels(path) { Some(OURS) } else { uploaded.matches(path).then_some(EXCLUDED) }
-        };
+        let patterns = Watched::new(&asset.exclude);
+        let patterns = Arc::new(patterns);
+        let filter = Filter::default()
+            .without_names(OURS, never_travels)
+            .without(EXCLUDED, always_excluded())
+            .without(EXCLUDED, patterns.clone());
         let stop = cancel.clone();
         let started = Instant::now();
         let packing = Step { name: "pack", label: &asset.key, bytes: 0 };
-        let scanned = blocking(move || noting(&leave_out, |leave_out| Layout::scan(root, leave_out, &stop)));
+        let scanned = blocking(move || noting(&filter, |filter| Layout::scan(root, filter, &stop)));
         let packed = match telling(&**client, packing, scanned).await {
             Ok((layout, mut left_out)) => {
                 note_special(&mut left_out, &layout);
+                left_out.unmatched = unmatched(&patterns);
                 let packing = Step { bytes: layout.size(), ..packing };
                 let pack = pack_asset(&**client, layout, way, cancel, keep_indexes);
                 let packed = telling(&**client, packing, pack).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::send::Delivered;
 use crate::path::RelativePath;
+use crate::tree::ignore_files::UnmatchedLine;
 
 /// How many of the paths that were left out of an archive are named.
 pub const NAMED: usize = 100;
@@ -97,6 +98,17 @@ pub struct LeftOut {
     pub named: BTreeMap<RelativePath, &'static str>,
     /// How many there are in all. What is below one of them was not looked at.
     pub count: usize,
+    /// What the caller excludes and what matched nothing.
+    pub unmatched: Vec<Unmatched>,
+}
+
+/// A pattern that matched nothing of what was looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unmatched {
+    /// As it was given.
+    pub pattern: Vec<u8>,
+    /// The file that it is in, and the line there; nothing for one that the caller gave.
+    pub of: Option<(RelativePath, usize)>,
 }
 
 impl LeftOut {
@@ -110,6 +122,12 @@ impl LeftOut {
         if self.named.len() > NAMED {
             self.named.pop_last();
         }
+    }
+}
+
+impl From<UnmatchedLine> for Unmatched {
+    fn from(UnmatchedLine { file, line, text }: UnmatchedLine) -> Self {
+        Self { pattern: text, of: Some((file, line)) }
     }
 }
 

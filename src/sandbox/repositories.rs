@@ -28,7 +28,8 @@ use crate::path::RelativePath;
 use crate::time::utc_timestamp;
 use crate::transfer::remote::{self, Content, Names, Remote};
 use crate::tree::entry::{Entry, Snapshot};
-use crate::tree::scan::{Found, LeaveOut, scan};
+use crate::tree::filter::Filter;
+use crate::tree::scan::{Found, scan};
 
 /// How the repositories of a workspace travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -106,6 +107,9 @@ impl Former {
     }
 }
 
+/// Why something is no file of the workspace's.
+const GITS: &str = "it is git's";
+
 /// What both sides share of the repositories, and what is to be told of them.
 #[derive(Debug, Default)]
 pub struct Shared {
@@ -160,10 +164,12 @@ pub struct Scanned {
 }
 
 /// Scans a workspace, and finds its repositories.
-pub fn find(root: Root, leave_out: LeaveOut<'_>, travel: Travel, cancel: &Cancel) -> Result<Scanned> {
+pub fn find(root: Root, filter: &Filter<'_>, travel: Travel, cancel: &Cancel) -> Result<Scanned> {
     let checkouts = Checkouts::default();
     let is_apart = |path: &RelativePath| travel.mode != Mode::Files && checkouts.leaves_out(path);
-    let mut found = scan(&root, &|path| leave_out(path) || is_apart(path), cancel)?;
+    let files = filter.clone().without_names(GITS, is_apart);
+    let mut found = scan(&root, &files, cancel)?;
+    drop(files);
     let mut repositories = Shared::default();
     if travel.mode == Mode::Files {
         return Ok(Scanned { root, found, checkouts: Vec::new(), repositories });

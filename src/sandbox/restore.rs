@@ -1,7 +1,7 @@
 //! The sandbox's workspace → merged into the local one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedMutexGuard;
@@ -11,8 +11,8 @@ use super::client::{RunError, SandboxClient, Step, blocking, telling};
 use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
-use super::prepare::{Base, LeftAlone, Session, Workspace, new_id};
-use super::repositories::{Arrived, named, take_out, tell_named};
+use super::prepare::{Base, Session, Workspace, new_id};
+use super::repositories::{Arrived, Travel, named, take_out, tell_named};
 use super::update::contents_of;
 use super::{command, listing};
 use crate::archive::source::{Stream, copy_of};
@@ -20,6 +20,7 @@ use crate::archive::unpack::{Archive, Content, Unpacked};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
 use crate::exclude::PathSet;
+use crate::fs::Kind;
 use crate::git::named::Named;
 use crate::git::report::GitReport;
 use crate::merge::incoming::UNCHANGED;
@@ -32,6 +33,7 @@ use crate::transfer::changes::Changes;
 use crate::transfer::parts::Wish;
 use crate::transfer::remote;
 use crate::tree::entry::{Entry, PERMISSIONS};
+use crate::tree::filter::Filter;
 
 /// What a restore did, and how long its steps took.
 #[derive(Debug)]
@@ -95,7 +97,7 @@ enum Packed {
 
 impl Packed {
     /// Whether something may be missing from the archive that it made.
-    fn may_lack_something(&self, archive: &Archive, left_alone: &LeftAlone) -> bool {
+    fn may_lack_something(&self, archive: &Archive, left_alone: &Filter<'_>) -> bool {
         match self {
             Self::Whole => false,
             Self::Partly(told) => !complains_only_of_changes(told, archive, left_alone),
@@ -113,14 +115,14 @@ impl Packed {
 /// something were missing. It says the same of a folder, and there something may be.
 const CHANGED: &[u8] = b": file changed as we read it";
 
-fn complains_only_of_changes(told: &[u8], archive: &Archive, left_alone: &LeftAlone) -> bool {
+fn complains_only_of_changes(told: &[u8], archive: &Archive, left_alone: &Filter<'_>) -> bool {
     let mut lines = told.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).peekable();
     let status = lines.next();
     let is_whole = |line: &[u8]| {
         let name = line.strip_prefix(b"tar: ").and_then(|line| line.strip_suffix(CHANGED));
         let path = name.and_then(unquote).and_then(|name| RelativePath::parse(&name).ok().flatten());
         path.is_some_and(|path| {
-            left_alone.covers(&path)
+            left_alone.leaves_out(&path, Kind::File)
                 || matches!(archive.get(&path), Some(Unpacked { content: Content::File { .. }, .. }))
         })
     };
@@ -219,6 +221,7 @@ impl Session {
             news: None,
             workspace: self.workspace.clone(),
             left_alone: self.left_alone.clone(),
+            travel: self.repositories,
             preserve: self.preserve.clone(),
             places: self.places.clone(),
             cancel: cancel.clone(),
@@ -322,7 +325,8 @@ struct Receiving {
     /// What is known to have changed in the sandbox.
     news: Option<News>,
     workspace: Workspace,
-    left_alone: Arc<LeftAlone>,
+    left_alone: Filter<'static>,
+    travel: Travel,
     preserve: PathSet,
     places: Places,
     cancel: Cancel,
@@ -342,13 +346,15 @@ impl Receiving {
                 modes_told.get_or_init(|| found.modes.into_iter().collect());
             }
         };
+        let travel = self.travel;
+        let passed_over = self
+            .left_alone
+            .clone()
+            .without_names("", |path| travel.passes_over(path, &base.repositories.bases));
         let reception = Reception {
             base: &base.snapshot,
             workspace: &root,
-            left_alone: &|path| {
-                self.left_alone.covers(path)
-                    || self.left_alone.repositories.passes_over(path, &base.repositories.bases)
-            },
+            left_alone: &passed_over,
             control: control.as_ref(),
             on_control: &told,
             mode: &|path, mode| base.as_sent(modes_told.get().unwrap_or(&base.modes), path, mode),
@@ -371,7 +377,7 @@ impl Receiving {
             Err(error) => return Err(reception.give_up(received, error)),
         };
         if let Some(changes) = &changes {
-            let dirs = changes.dirs().filter(|(path, _)| !(reception.left_alone)(path));
+            let dirs = changes.dirs().filter(|(path, _)| !passed_over.leaves_out(path, Kind::Folder));
             received.archive.add_folders(dirs);
         }
         let learned = base.learn(answer, &received.archive, &self.preserve);
@@ -380,9 +386,9 @@ impl Receiving {
         let mut incoming = reception.settle(received)?;
         if let Some(changes) = &changes {
             let passed_over =
-                |path: &RelativePath| (reception.left_alone)(path) || learned.lost.contains_or_covers(path);
+                passed_over.clone().without_names("", |path| learned.lost.contains_or_covers(path));
             let came = std::mem::take(&mut incoming.snapshot);
-            let Some(whole) = changes.whole(&base.snapshot, came, passed_over) else {
+            let Some(whole) = changes.whole(&base.snapshot, came, &passed_over) else {
                 // The next exchange clears up what stays.
                 let _stays = incoming.stage.close(&root);
                 return Err(Error::ContradictoryChanges);
@@ -390,7 +396,8 @@ impl Receiving {
             incoming.snapshot = whole;
             self.news =
                 Some(News { contents: contents_of(changes, &incoming.snapshot), changes: changes.clone() });
-            incoming.note_special(changes.special().filter(|path| !passed_over(path)));
+            incoming
+                .note_special(changes.special().filter(|path| !passed_over.leaves_out(path, Kind::Other)));
         }
         if answer.mark.is_none() && is_another_without_mark(&base.snapshot, &incoming.snapshot, &learned.lost)
         {
@@ -398,10 +405,10 @@ impl Receiving {
             let _stays = incoming.stage.close(&root);
             return Err(Error::SandboxReplaced { reason: NOTHING_LEFT });
         }
+        drop(passed_over);
         self.base.take_over(learned);
 
         let Base { snapshot, repositories, .. } = &*self.base;
-        let travel = self.left_alone.repositories;
         let taken = take_out(&mut incoming, snapshot, &root, travel, repositories, partly, &self.cancel);
         let repositories = match taken {
             // What a full download brings may be missing among the changes.
@@ -425,8 +432,8 @@ impl Receiving {
         // Where nothing changed, the index that there is says all.
         let is_as_before = changes.is_some_and(|changes| changes.is_empty());
         let new_index = if is_as_before { base_index } else { has_new_index.then_some(self.new_index) };
-        let Self { base, left_alone, packed, news, .. } = self;
-        Ok(Begun { merge, repositories, base, left_alone, packed, new_index, news })
+        let Self { base, left_alone, travel, packed, news, .. } = self;
+        Ok(Begun { merge, repositories, base, left_alone, travel, packed, new_index, news })
     }
 
     /// What alone has come, where it is not everything.
@@ -444,7 +451,8 @@ struct Begun {
     merge: Merge,
     repositories: Arrived,
     base: OwnedMutexGuard<Base>,
-    left_alone: Arc<LeftAlone>,
+    left_alone: Filter<'static>,
+    travel: Travel,
     packed: Packed,
     /// The sandbox's index of what is the next base.
     new_index: Option<String>,
@@ -460,12 +468,12 @@ struct News {
 impl Begun {
     /// Merges. What the sandbox held is the next base.
     fn apply(self, cancel: &Cancel) -> Result<(Restored, OwnedMutexGuard<Base>, bool)> {
-        let Self { mut merge, repositories, mut base, left_alone, packed, new_index, news } = self;
+        let Self { mut merge, repositories, mut base, left_alone, travel, packed, new_index, news } = self;
         let (entries, is_changes_only) = (merge.entries(), news.is_some());
         let Base { snapshot, lost, rescued, retention, repositories: shared, .. } = &mut *base;
-        let left_alone = |path: &RelativePath| {
-            left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
-        };
+        let left_alone = left_alone
+            .without_names("", |path| travel.is_apart(path))
+            .without_names("", |path| lost.contains_or_covers(path));
         let options = MergeOptions { base: snapshot, left_alone: &left_alone, retention: *retention, cancel };
         // What git runs from the tree is asked before the tree changes, and with it what it includes.
         let named =
@@ -480,6 +488,7 @@ impl Begun {
             let git = repositories.apply(merge.root(), shared)?;
             Ok((report, git))
         });
+        drop(left_alone);
         let target = merge.target().to_path_buf();
         // The merge is what counts; the next one clears up what is left of this one.
         let (theirs, _left) = merge.finish(rescued);
@@ -504,14 +513,15 @@ impl Begun {
 
     /// Tells what a merge would do, and ends without one.
     fn foresee(self, cancel: &Cancel) -> Result<Restored> {
-        let Self { mut merge, repositories, mut base, left_alone, packed, news, .. } = self;
+        let Self { mut merge, repositories, mut base, left_alone, travel, packed, news, .. } = self;
         let (entries, is_changes_only) = (merge.entries(), news.is_some());
         let Base { snapshot, lost, retention, .. } = &*base;
-        let left_alone = |path: &RelativePath| {
-            left_alone.covers(path) || left_alone.is_apart(path) || lost.contains_or_covers(path)
-        };
+        let left_alone = left_alone
+            .without_names("", |path| travel.is_apart(path))
+            .without_names("", |path| lost.contains_or_covers(path));
         let options = MergeOptions { base: snapshot, left_alone: &left_alone, retention: *retention, cancel };
         let report = merge.preview(&options);
+        drop(left_alone);
         // The next restore clears up what is left of it.
         let (_theirs, _left) = merge.finish(&mut base.rescued);
         let (report, git) = (report?, repositories.foresee());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::prepare::{Base, LeftAlone, Memory, Session, Upload, Workspace, new_id};
+use super::prepare::{Base, Memory, Session, Upload, Workspace, left_alone, new_id};
 use super::prepare_report::PrepareReport;
 use super::repositories::Shared;
 use super::spec;
@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::exclude::PathSet;
 use crate::fs::Root;
 use crate::merge::report::Rescued;
+use crate::tree::ignore_files::IgnoreRules;
 
 /// Takes up what the last prepare or restore of this sandbox has left on this machine. What was left out and preserved then is
 /// so still, whatever `upload` says. No client is called: whether the sandbox still has that upload is found out by the restore.
@@ -21,7 +22,7 @@ pub fn resume(upload: Upload) -> Result<Session> {
         spec::places(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key, &new_id())?;
     let root = Root::open(&upload.workspace)?;
     let workspace = Workspace::of(&root)?;
-    let mut memory = Memory::of(&upload, &workspace);
+    let mut memory = Memory::of(&upload, &workspace, Arc::default());
     let kept = memory.load().ok_or(Error::NothingToResume {
         reason: "nothing is known here of a prepare of this sandbox, remote directory, adapter key and workspace",
     })?;
@@ -29,8 +30,10 @@ pub fn resume(upload: Upload) -> Result<Session> {
         return Err(Error::WorkspaceReplaced { path: upload.workspace });
     }
     let preserve = PathSet::new("input.preserveAbsentOnRestore", kept.preserve.iter())?;
-    let left_alone = Arc::new(LeftAlone::new(&kept.exclude, preserve.clone(), upload.repositories));
+    let ignored = Arc::new(IgnoreRules::of(kept.ignore_files.into_owned())?);
+    let left_alone = left_alone(&kept.exclude, ignored.clone(), &preserve);
     (memory.exclude, memory.preserve) = (kept.exclude.into_owned(), kept.preserve.into_owned());
+    memory.ignored = ignored;
     let base = Base {
         snapshot: kept.snapshot.into_owned(),
         index: kept.index.filter(|_| upload.changes_only),
@@ -47,6 +50,7 @@ pub fn resume(upload: Upload) -> Result<Session> {
         workspace,
         places: places.for_upload(&kept.upload_id),
         left_alone,
+        repositories: upload.repositories,
         preserve,
         way: upload.way(),
         changes_only: upload.changes_only,

@@ -12,6 +12,7 @@ use crate::git::export::Bases;
 use crate::path::{RelativePath, bytes_of};
 use crate::transfer::remote::Remote;
 use crate::tree::entry::{Digest, Snapshot};
+use crate::tree::ignore_files::IgnoreFile;
 
 /// A sandbox as this side knows it. What is kept is borrowed, what is loaded is owned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct Sandbox<'a> {
     pub is_link: bool,
     /// Patterns that were left out.
     pub exclude: Cow<'a, [Vec<u8>]>,
+    /// The ignore files that were read, which left out more.
+    pub ignore_files: Cow<'a, [IgnoreFile]>,
     /// Paths that a restore leaves alone.
     pub preserve: Cow<'a, [Vec<u8>]>,
     /// The sandbox's index of what both sides share.

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use crate::fs::Kind;
 use crate::path::RelativePath;
 use crate::tree::entry::{Entry, Snapshot};
+use crate::tree::filter::Filter;
 
 /// What became of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,17 @@ pub enum Change {
     Apart,
     /// Nothing is there any more.
     Gone,
+}
+
+impl Change {
+    /// What is there, as far as a filter can tell it apart. Where nothing is, what was there was told before.
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Folder(_) => Kind::Folder,
+            Self::Content(_) | Self::Gone => Kind::File,
+            Self::Special | Self::Apart => Kind::Other,
+        }
+    }
 }
 
 /// What a sandbox says of a file or link that has changed.
@@ -111,14 +124,9 @@ impl Changes {
     ///
     /// Nothing where the changes, what came and the base contradict each other.
     #[must_use]
-    pub fn whole(
-        &self,
-        base: &Snapshot,
-        came: Snapshot,
-        passed_over: impl Fn(&RelativePath) -> bool,
-    ) -> Option<Snapshot> {
+    pub fn whole(&self, base: &Snapshot, came: Snapshot, passed_over: &Filter<'_>) -> Option<Snapshot> {
         for (path, change) in &self.0 {
-            if passed_over(path) {
+            if passed_over.leaves_out(path, change.kind()) {
                 continue;
             }
             let fits = match change {
@@ -256,7 +264,11 @@ mod tests {
             ("a directory became a device and its file stays", "d:d d/b:2", "s ./d", "", None),
         ];
         for (name, base, told, came, expected) in cases {
-            let whole = changes(told).whole(&tree(base), tree(came), |path| path.as_bytes() == b"over");
+            let whole = changes(told).whole(
+                &tree(base),
+                tree(came),
+                &Filter::by_name(|path| path.as_bytes() == b"over"),
+            );
             assert_eq!(whole, expected.map(tree), "{name}");
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fs::Kind;
 use crate::path::RelativePath;
 
 /// The permission bits that two sides compare: read, write and execute of owner, group and others.
@@ -70,6 +71,16 @@ pub enum Entry {
 }
 
 impl Entry {
+    /// What kind of file it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Folder { .. } => Kind::Folder,
+            Self::File { .. } => Kind::File,
+            Self::Symlink { .. } => Kind::Symlink,
+        }
+    }
+
     /// Whether two sides have the same entry: kind, content, link target and the permission bits `0777`.
     /// A folder with an unknown mode equals any folder.
     #[must_use]
@@ -106,3 +117,51 @@ impl Entry {
 
 /// A tree: every entry below a root, by path.
 pub type Snapshot = BTreeMap<RelativePath, Entry>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_the_same_by_what_two_sides_can_both_have() {
+        let dir = |mode| Entry::Folder { mode };
+        let file = |mode, digest| Entry::File { mode, digest: Digest([digest; 32]) };
+        let link = |target: &[u8]| Entry::Symlink { target: target.into() };
+        for (one, other, same) in [
+            (dir(Some(0o755)), dir(Some(0o755)), true),
+            (dir(Some(0o755)), dir(Some(0o2755)), true),
+            (dir(Some(0o755)), dir(Some(0o700)), false),
+            (dir(Some(0o755)), dir(None), true),
+            (dir(None), dir(None), true),
+            (file(0o644, 1), file(0o100_644, 1), true),
+            (file(0o644, 1), file(0o4644, 1), true),
+            (file(0o644, 1), file(0o755, 1), false),
+            (file(0o644, 1), file(0o644, 2), false),
+            (link(b"a"), link(b"a"), true),
+            (link(b"a"), link(b"b"), false),
+            (dir(None), file(0o755, 1), false),
+            (file(0o644, 1), link(b"a"), false),
+        ] {
+            assert_eq!(one.same_as(&other), same, "{one:?} {other:?}");
+            assert_eq!(other.same_as(&one), same, "{other:?} {one:?}");
+        }
+        assert_eq!(dir(None).with_mode(0o700), dir(Some(0o700)));
+        assert_eq!(file(0o644, 1).with_mode(0o700), file(0o700, 1));
+        assert_eq!(link(b"a").with_mode(0o700), link(b"a"));
+        assert_eq!(
+            [dir(None), file(0, 0), link(b"")].map(|entry| entry.kind()),
+            [Kind::Folder, Kind::File, Kind::Symlink]
+        );
+    }
+
+    #[test]
+    fn a_digest_is_read_as_it_is_written() {
+        let digest = Digest(std::array::from_fn(|at| u8::try_from(at * 7).unwrap()));
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        for text in
+            ["", "00", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), &format!("+{}", "0".repeat(63))]
+        {
+            assert_eq!(text.parse::<Digest>(), Err(()), "{text}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use super::entry::{Digest, Entry, Snapshot};
+use super::filter::Filter;
 use crate::cancel::Cancel;
 use crate::error::{Error, Obstacle, Result};
 use crate::fs::walk::Following;
@@ -24,18 +25,28 @@ pub struct Found {
     pub target: Option<std::sync::Arc<[u8]>>,
 }
 
-/// Which paths a scan leaves out, with everything below them.
-pub type LeaveOut<'a> = &'a (dyn Fn(&RelativePath) -> bool + Sync);
-
 /// Finds all entries below a root, in byte order of their paths.
 ///
 /// Entries that vanish during the scan are left out. A folder that may not be read is an error. Sockets,
 /// FIFOs and devices are found as [`Kind::Other`], and never opened.
-pub fn scan(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
+pub fn scan(root: &Root, filter: &Filter<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
+    scan_entering(root, filter, &|_, _| Ok(()), cancel)
+}
+
+/// Called with each folder that is entered, before the filter is asked for anything in it; nothing is the root.
+pub type Enter<'a> = &'a (dyn Fn(&mut Cursor<'_>, Option<&RelativePath>) -> Result<()> + Sync);
+
+/// The same, with something to be done at each folder.
+pub fn scan_entering(
+    root: &Root,
+    filter: &Filter<'_>,
+    enter: Enter<'_>,
+    cancel: &Cancel,
+) -> Result<Vec<Found>> {
     let mut found = if root.follows_links() {
-        scan_following(root, leave_out, cancel)?
+        scan_following(root, filter, enter, cancel)?
     } else {
-        let walk = Walk { root, leave_out, cancel, found: Mutex::default(), failure: Mutex::default() };
+        let walk = Walk { root, filter, enter, cancel, found: Mutex::default(), failure: Mutex::default() };
         rayon::scope(|scope| walk.folder(scope, None));
         if let Some(failure) = walk.failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
             return Err(failure);
@@ -48,7 +59,8 @@ pub fn scan(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Vec
 
 struct Walk<'a> {
     root: &'a Root,
-    leave_out: LeaveOut<'a>,
+    filter: &'a Filter<'a>,
+    enter: Enter<'a>,
     cancel: &'a Cancel,
     found: Mutex<Vec<Found>>,
     failure: Mutex<Option<Error>>,
@@ -74,13 +86,20 @@ impl Walk<'_> {
         self.cancel.check()?;
         let mut cursor = self.root.cursor();
         let (mut found, mut folders) = (Vec::new(), Vec::new());
-        for name in cursor.list(path)?.unwrap_or_default() {
+        let listed = cursor.list_kinds(path)?.unwrap_or_default();
+        (self.enter)(&mut cursor, path)?;
+        for (name, told) in listed {
             let path = RelativePath::child(path, &name);
-            if (self.leave_out)(&path) {
+            // What is left out is not looked at where its kind is known without.
+            if told.is_some_and(|kind| self.filter.leaves_out(&path, kind)) {
                 continue;
             }
             let Some(entry) = inspect(&mut cursor, path)? else { continue };
-            if entry.meta.kind == Kind::Folder {
+            let kind = entry.meta.kind;
+            if told != Some(kind) && self.filter.leaves_out(&entry.path, kind) {
+                continue;
+            }
+            if kind == Kind::Folder {
                 folders.push(entry.path.clone());
             }
             found.push(entry);
@@ -109,8 +128,11 @@ const NAMES_MIN: usize = 10_000;
 /// Scans with links followed. A link that dangles, or leads back to a folder above it, is found as the link.
 ///
 /// A tree that links multiply beyond the limits is an error, which names a link.
-fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
+///
+/// Of a link that is followed, the filter sees what it leads to.
+fn scan_following(root: &Root, filter: &Filter<'_>, enter: Enter<'_>, cancel: &Cancel) -> Result<Vec<Found>> {
     let mut cursor = root.cursor();
+    enter(&mut cursor, None)?;
     let mut found = Vec::new();
     let mut inodes = HashSet::new();
     let mut last_link = None;
@@ -124,7 +146,13 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
                 None => Obstacle::Unreadable.at("scandir", root.path()),
             });
         };
-        if leave_out(&path) {
+        let kind = match &step.found {
+            Ok(entry) if entry.is_folder => Kind::Folder,
+            Ok(_) => Kind::File,
+            // It may be a link that dangles or leads back, or a folder that cannot be read.
+            Err(_) => cursor.stat(&path)?.map_or(Kind::File, |meta| meta.kind),
+        };
+        if filter.leaves_out(&path, kind) {
             if step.found.is_ok_and(|entry| entry.is_folder) {
                 walk.skip_folder();
             }
@@ -137,6 +165,9 @@ fn scan_following(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Resu
                     last_link = Some(path.clone());
                 }
                 inodes.insert(meta.id);
+                if meta.kind == Kind::Folder {
+                    enter(&mut cursor, Some(&path))?;
+                }
                 found.push(Found { path, meta, target: None });
                 if found.len() > NAMES_MIN + NAMES_PER_INODE * inodes.len() {
                     let link =
@@ -174,8 +205,8 @@ fn below(root: &Root, full_path: &std::path::Path) -> Result<Option<RelativePath
 
 /// Reads a whole tree with the digests of its files. Entries that vanish during the scan are left out, and so
 /// are sockets, FIFOs and devices.
-pub fn snapshot(root: &Root, leave_out: LeaveOut<'_>, cancel: &Cancel) -> Result<Snapshot> {
-    let found = scan(root, leave_out, cancel)?;
+pub fn snapshot(root: &Root, filter: &Filter<'_>, cancel: &Cancel) -> Result<Snapshot> {
+    let found = scan(root, filter, cancel)?;
     let entries = found
         .par_chunks(64)
         .map(|chunk| {
@@ -284,7 +315,7 @@ mod tests {
 
     fn scan_through_links(folder: &tempfile::TempDir) -> Result<usize> {
         let root = Root::open_following(&folder.path().join("levels/0"))?;
-        scan(&root, &|_| false, &Cancel::default()).map(|found| found.len())
+        scan(&root, &Filter::default(), &Cancel::default()).map(|found| found.len())
     }
 
     #[test]

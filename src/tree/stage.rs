@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::entry::PERMISSIONS;
+use super::filter::Filter;
 use super::scan::scan;
 use crate::cancel::Cancel;
 use crate::error::{Error, Obstacle, Result, readable};
@@ -517,7 +518,7 @@ impl Abandoned {
 
     /// Whether it contains no file, so no local version is in it.
     pub fn has_no_file(&self) -> Result<bool> {
-        let found = scan(&self.root, &|_| false, &Cancel::default())?;
+        let found = scan(&self.root, &Filter::default(), &Cancel::default())?;
         Ok(found.iter().all(|found| found.meta.kind == Kind::Folder))
     }
 
@@ -565,7 +566,7 @@ pub fn remove_tree(root: &Root, path: &RelativePath) -> Result<()> {
     }
     let folder = root.below(path)?;
     let mut inner = folder.cursor();
-    for found in scan(&folder, &|_| false, &Cancel::default())?.iter().rev() {
+    for found in scan(&folder, &Filter::default(), &Cancel::default())?.iter().rev() {
         if found.meta.kind == Kind::Folder {
             inner.remove_empty_folder(&found.path)?;
         } else {

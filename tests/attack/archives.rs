@@ -5,6 +5,7 @@ use sandbox_managed_runtime::archive::unpack::CONTROL_MAX;
 use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::path::RelativePath;
 use sandbox_managed_runtime::sandbox::client::RunError;
+use sandbox_managed_runtime::tree::filter::Filter;
 
 use crate::place::{Place, SECRET, refused, restore};
 use crate::raw_tar::{
@@ -348,7 +349,7 @@ fn deep_names_do_not_grow_into_gigabytes() {
     // Shared folders are created once.
     let prefix = "d/".repeat(1990);
     let shared = (0..1000).fold(tar(), |tar, at| tar.file(format!("{prefix}{at}/x"), ""));
-    let unpacked = unpack(&shared.end(), None, &|_| false).unwrap();
+    let unpacked = unpack(&shared.end(), None, &Filter::default()).unwrap();
     assert_eq!(unpacked.entries.len(), uploaded().len() + 1990 + 2000);
 }
 
@@ -799,7 +800,7 @@ fn the_control_file_is_not_part_of_the_tree() {
     let control = path(".paperclip-runtime/attack/control");
     let name = control.to_string();
     let unpacked = |archive: RawTar| {
-        let ignored = |path: &RelativePath| path.is_or_below(b".paperclip-runtime");
+        let ignored = Filter::by_name(|path| path.is_or_below(b".paperclip-runtime"));
         unpack(&archive.end(), Some(&control), &ignored)
     };
     let large = "x".repeat(3 << 20);

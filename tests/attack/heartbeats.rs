@@ -78,6 +78,7 @@ impl Side {
         Upload {
             changes_only: self.changes_only,
             exclude: vec![b"*.log".to_vec(), b"./build".to_vec()],
+            ignore_files: vec![b".gitignore".to_vec()],
             preserve: vec![b"cache".to_vec()],
             compress: false,
             state: self.changes_only.then(|| State {
@@ -778,4 +779,42 @@ fn each_file(folder: &Path, damage: impl Fn(&mut Vec<u8>)) {
         damage(&mut bytes);
         fs::write(path, bytes).unwrap();
     }
+}
+
+#[test]
+fn a_change_of_an_ignore_file_between_heartbeats_is_as_by_full_transfers() {
+    let mut start = start();
+    start.insert(b".gitignore".to_vec(), file("made/\n*.tmp\n"));
+    start.insert(b"d/x.tmp".to_vec(), file("not uploaded"));
+    let two = Two::new(&start, Kind::Busybox, &[]);
+    let sessions = two.prepare("first");
+    two.both(|place| {
+        let remote = place.remote();
+        fs::create_dir(remote.join("made")).unwrap();
+        fs::write(remote.join("made/there"), "ignored").unwrap();
+        fs::write(remote.join("d/x.tmp"), "theirs").unwrap();
+        fs::write(remote.join("a"), "theirs").unwrap();
+        // It counts from the next prepare on.
+        fs::write(remote.join(".gitignore"), "/d/\n").unwrap();
+    });
+    two.restore(&sessions, "what was ignored then");
+    assert_eq!(fs::read(two.quick.place.at("d/x.tmp")).unwrap(), b"not uploaded");
+    assert!(!two.quick.place.at("made").exists());
+
+    let sessions = two.prepare("with other lines");
+    assert!(!two.quick.place.remote().join("d").exists());
+    two.both(|place| {
+        fs::create_dir(place.remote().join("d")).unwrap();
+        fs::write(place.remote().join("d/g"), "theirs").unwrap();
+        fs::write(place.remote().join("b"), "theirs").unwrap();
+    });
+    two.restore(&sessions, "a directory that is ignored now");
+    assert_eq!(fs::read(two.quick.place.at("d/g")).unwrap(), b"four");
+
+    two.both(|place| fs::remove_file(place.at(".gitignore")).unwrap());
+    let sessions = two.prepare("without it");
+    assert_eq!(fs::read(two.quick.place.remote().join("d/x.tmp")).unwrap(), b"not uploaded");
+    two.both(|place| fs::remove_file(place.remote().join("d/g")).unwrap());
+    two.restore(&sessions, "nothing is ignored any more");
+    assert!(!two.quick.place.at("d/g").exists());
 }

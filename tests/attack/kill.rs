@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::fs::Root;
+use sandbox_managed_runtime::tree::filter::Filter;
 use sandbox_managed_runtime::tree::scan::snapshot;
 
 use crate::child::{OtherProcess, many_files};
@@ -196,7 +197,8 @@ fn git_neither_removes_nor_adds_what_a_killed_restore_left() {
 /// Merges again from what was uploaded, as a process does that has stored its base.
 pub fn complete_by_merge(place: &Place, before: &Tree, after: &Tree, what: &str) {
     let apart = Place::with(before);
-    let base = snapshot(&Root::open(&apart.workspace()).unwrap(), &|_| false, &Cancel::default()).unwrap();
+    let base =
+        snapshot(&Root::open(&apart.workspace()).unwrap(), &Filter::default(), &Cancel::default()).unwrap();
     let source = apart.root().join("source");
     fs::create_dir(&source).unwrap();
     write_tree(&source, after);

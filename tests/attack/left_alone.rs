@@ -7,6 +7,7 @@ use crate::place::{Place, prepare_upload, refused, restore};
 use crate::sandbox::CannedSandbox;
 use crate::tree::{DIR, Node, RUNTIME, Tree, assert_same, file, link, to_tar, tree};
 use sandbox_managed_runtime::merge::report::{Noted, Report};
+use sandbox_managed_runtime::sandbox::prepare::{Session, Upload};
 use std::sync::Arc;
 
 fn texts<'a>(
@@ -219,4 +220,84 @@ fn a_lock_that_cannot_be_made_refuses_the_merge_before_the_first_change() {
     let error = refused(&session, &*client);
     assert!(error.to_string().contains("nothing in the workspace was changed"), "{error}");
     assert_same(&crate::tree::read_tree(&long), &before, "untouched");
+}
+
+/// Uploads with `.gitignore` as an ignore file.
+fn prepare_ignoring(place: &Place, client: &Arc<CannedSandbox>) -> Session {
+    let upload = Upload { ignore_files: vec![b".gitignore".to_vec()], ..place.upload() };
+    prepare_upload(client, upload).unwrap()
+}
+
+#[test]
+fn what_an_ignore_file_matches_as_one_kind_stays_where_another_kind_comes() {
+    // Excluded is a directory `out`, and any name but a directory below `only-dirs`.
+    let uploaded = tree([
+        (".gitignore", file("out/\nonly-dirs/*\n!only-dirs/*/\n")),
+        ("only-dirs", DIR),
+        ("only-dirs/d", DIR),
+        ("only-dirs/d/a", file("1")),
+        ("a", file("1")),
+    ]);
+    let place = Place::with(&uploaded);
+    fs::create_dir(place.at("out")).unwrap();
+    fs::write(place.at("only-dirs/local"), "only here").unwrap();
+    let client = Arc::new(CannedSandbox::default());
+    let session = prepare_ignoring(&place, &client);
+    let before = place.tree();
+    let mut theirs = uploaded.clone();
+    theirs.insert(b"out".to_vec(), file("a file is not excluded"));
+    theirs.insert(b"only-dirs/local".to_vec(), DIR);
+    theirs.insert(b"only-dirs/local/b".to_vec(), file("theirs"));
+    theirs.insert(b"only-dirs/new".to_vec(), file("excluded"));
+    theirs.insert(b"only-dirs/d/a".to_vec(), file("2"));
+    for _ in 0..2 {
+        client.answer(to_tar(&theirs).end());
+        let report = restore(&session, &*client).unwrap();
+        let mut expected = before.clone();
+        expected.insert(b"only-dirs/d/a".to_vec(), file("2"));
+        assert_same(&place.tree(), &expected, "what is excluded here stays");
+        let skipped = texts(report.skipped.iter().map(|skipped| &skipped.path));
+        assert_eq!(skipped, ["only-dirs/local", "out"]);
+        assert_eq!((report.conflicts, report.deleted), (vec![], vec![]));
+        place.assert_no_litter();
+    }
+    // Where nothing is in its place, it comes.
+    fs::remove_dir(place.at("out")).unwrap();
+    client.answer(to_tar(&theirs).end());
+    restore(&session, &*client).unwrap();
+    assert_eq!(fs::read(place.at("out")).unwrap(), b"a file is not excluded");
+    assert_eq!(fs::read(place.at("only-dirs/local")).unwrap(), b"only here");
+}
+
+#[test]
+fn what_became_an_ignored_kind_in_the_sandbox_is_gone_there_and_does_not_come() {
+    let uploaded =
+        tree([(".gitignore", file("x\n!x/\ny/\n")), ("x", DIR), ("x/a", file("1")), ("y", file("1"))]);
+    let place = Place::with(&uploaded);
+    let client = Arc::new(CannedSandbox::default());
+    let session = prepare_ignoring(&place, &client);
+    let theirs = tree([
+        (".gitignore", file("x\n!x/\ny/\n")),
+        ("x", file("ignored")),
+        ("y", DIR),
+        ("y/ignored", file("ignored")),
+    ]);
+    client.answer(to_tar(&theirs).end());
+    restore(&session, &*client).unwrap();
+    assert_same(&place.tree(), &tree([(".gitignore", file("x\n!x/\ny/\n"))]), "deleted there");
+    place.assert_no_litter();
+}
+
+#[test]
+fn a_changed_ignore_file_counts_from_the_next_prepare_on() {
+    let uploaded = tree([(".gitignore", file("old\n")), ("old", file("local")), ("kept", file("1"))]);
+    let place = Place::with(&uploaded);
+    let client = Arc::new(CannedSandbox::default());
+    let session = prepare_ignoring(&place, &client);
+    fs::write(place.at(".gitignore"), "kept\n").unwrap();
+    let theirs = tree([(".gitignore", file("old\n")), ("old", file("theirs"))]);
+    client.answer(to_tar(&theirs).end());
+    let report = restore(&session, &*client).unwrap();
+    assert_eq!(texts(&report.deleted), ["kept"], "it was not ignored when it was uploaded");
+    assert_eq!(fs::read(place.at("old")).unwrap(), b"local", "it was");
 }

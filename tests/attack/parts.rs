@@ -13,6 +13,7 @@ use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::fs::Root;
 use sandbox_managed_runtime::sandbox::client::{Part, RunError, SandboxClient};
 use sandbox_managed_runtime::sandbox::prepare::{Asset, Upload};
+use sandbox_managed_runtime::tree::filter::Filter;
 
 use crate::place::{Place, prepare_upload, restore};
 use crate::sandbox::{Failure, LocalSandbox};
@@ -377,7 +378,7 @@ fn further_names_of_a_large_file_are_packed_if_the_first_is_gone() {
         fs::hard_link(place.at("a"), place.at(name)).unwrap();
     }
     let cancel = Cancel::default();
-    let layout = Layout::scan(Root::open(&place.workspace()).unwrap(), &|_| false, &cancel).unwrap();
+    let layout = Layout::scan(Root::open(&place.workspace()).unwrap(), &Filter::default(), &cancel).unwrap();
     fs::remove_file(place.at("a")).unwrap();
     let mut kept = Kept(Vec::new());
     let contents = layout.stream(true, &mut kept, &cancel).unwrap();

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::Error;
-use sandbox_managed_runtime::exclude::{ExcludePatterns, LeftOut};
+use sandbox_managed_runtime::exclude::ExcludePatterns;
 use sandbox_managed_runtime::merge::conflicts::Retention;
 use sandbox_managed_runtime::merge::folder::{FolderMerge, FolderMergeInput, Source};
 use sandbox_managed_runtime::merge::report::Report;
@@ -14,6 +14,7 @@ use sandbox_managed_runtime::sandbox::client::{RunError, SandboxClient};
 use sandbox_managed_runtime::sandbox::prepare::{Session, Upload, prepare};
 use sandbox_managed_runtime::sandbox::repositories::Travel;
 use sandbox_managed_runtime::tree::entry::Snapshot;
+use sandbox_managed_runtime::tree::filter::Filter;
 use tempfile::TempDir;
 
 use crate::sandbox::{CannedSandbox, Failure};
@@ -93,6 +94,7 @@ impl Place {
             remote_dir_argument: "input.workspaceRemoteDir",
             adapter_key: "attack".to_owned(),
             exclude: Vec::new(),
+            ignore_files: Vec::new(),
             preserve: Vec::new(),
             assets: Vec::new(),
             concurrency: 1,
@@ -192,7 +194,7 @@ pub fn begin_merge(base: Snapshot, source: &Path, target: &Path) -> Result<Folde
         base,
         source: Source::Folder(source),
         target,
-        exclude: LeftOut::default(),
+        exclude: Filter::default(),
         may_lack: ExcludePatterns::default(),
         may_lack_anything: false,
         lock: None,

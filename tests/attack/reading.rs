@@ -6,6 +6,7 @@ use sandbox_managed_runtime::archive::source::{PIECE, Stream, Whole};
 use sandbox_managed_runtime::archive::unpack::{self, Archive, Sink, StreamedFile};
 use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::path::RelativePath;
+use sandbox_managed_runtime::tree::filter::Filter;
 
 /// The contents of files by the offsets of their headers, and the content of the control file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Sink for Contents {
 pub fn read_stream(
     stream: &mut dyn Stream,
     control: Option<&RelativePath>,
-    ignore: &dyn Fn(&RelativePath) -> bool,
+    ignore: &Filter<'_>,
 ) -> Result<(Archive, Contents), Error> {
     let mut contents = Contents::default();
     let archive = unpack::unpack(stream, control, ignore, &mut contents)?;
@@ -57,11 +58,7 @@ pub fn read_stream(
 }
 
 /// Reads a whole archive.
-pub fn unpack(
-    archive: &[u8],
-    control: Option<&RelativePath>,
-    ignore: &dyn Fn(&RelativePath) -> bool,
-) -> Result<Archive, Error> {
+pub fn unpack(archive: &[u8], control: Option<&RelativePath>, ignore: &Filter<'_>) -> Result<Archive, Error> {
     read_stream(&mut Whole::new(&archive.to_vec()), control, ignore).map(|(archive, _)| archive)
 }
 

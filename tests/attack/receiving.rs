@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, symlink};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 
@@ -16,6 +17,7 @@ use sandbox_managed_runtime::merge::incoming::Incoming;
 use sandbox_managed_runtime::merge::receive::Reception;
 use sandbox_managed_runtime::path::RelativePath;
 use sandbox_managed_runtime::tree::entry::{Digest, Entry, Snapshot};
+use sandbox_managed_runtime::tree::filter::Filter;
 use sandbox_managed_runtime::tree::scan::snapshot;
 use sha2::Digest as _;
 
@@ -25,12 +27,18 @@ use crate::raw_tar::{BLOCK, RawTar};
 use crate::reading::{Dripping, read_stream};
 use crate::tree::{DIR, Node, Picture, RUNTIME, Tree, assert_same, file, link, to_tar, tree};
 
+/// The filter that leaves nothing out.
+fn nothing() -> &'static Filter<'static> {
+    static NOTHING: LazyLock<Filter<'static>> = LazyLock::new(Filter::default);
+    &NOTHING
+}
+
 /// Reads everything as it is.
 fn reception<'a>(workspace: &'a Root, base: &'a Snapshot, cancel: &'a Cancel) -> Reception<'a> {
     Reception {
         base,
         workspace,
-        left_alone: &|_| false,
+        left_alone: nothing(),
         control: None,
         on_control: &|_| {},
         mode: &|_, mode| mode,
@@ -58,7 +66,7 @@ fn take_in_but_for(
     every_file: bool,
 ) -> Result<Incoming> {
     let root = Root::open(&place.workspace()).unwrap();
-    let left_alone = |path: &RelativePath| dropped.contains(&path.to_string().as_str());
+    let left_alone = Filter::by_name(|path| dropped.contains(&path.to_string().as_str()));
     let cancel = Cancel::default();
     let reception = Reception { every_file, left_alone: &left_alone, ..reception(&root, base, &cancel) };
     let received = reception.receive(stream)?;
@@ -67,7 +75,7 @@ fn take_in_but_for(
 
 /// The content of the workspace, as the base of a merge.
 pub fn base_of(place: &Place) -> Snapshot {
-    snapshot(&Root::open(&place.workspace()).unwrap(), &|_| false, &Cancel::default()).unwrap()
+    snapshot(&Root::open(&place.workspace()).unwrap(), &Filter::default(), &Cancel::default()).unwrap()
 }
 
 /// Asserts that the staged content is as recorded, and that all other entries equal the base's.
@@ -157,7 +165,7 @@ fn an_archive_in_pieces_of_any_size_is_read_equally() {
         RawTar::new().dir(".").end(),
     ];
     let control = at("b");
-    let ignored = |path: &RelativePath| *path == at("empty");
+    let ignored = Filter::by_name(|path| *path == at("empty"));
     for (number, archive) in archives.iter().enumerate() {
         let whole = read_stream(&mut Whole::new(archive), Some(&control), &ignored).unwrap();
         for size in [1, 2, 7, 13, BLOCK - 1, BLOCK, BLOCK + 1, 1009, 65_537] {
@@ -583,8 +591,9 @@ fn modes_that_are_known_before_a_file_apply_to_it() {
     let (root, cancel) = (Root::open(&place.workspace()).unwrap(), Cancel::default());
     // Without known modes it differs.
     let (control, mode) = (at("control"), AtomicU32::new(0o777));
+    let left_alone = Filter::by_name(|path| *path == at("control"));
     let reception = Reception {
-        left_alone: &|path| *path == at("control"),
+        left_alone: &left_alone,
         control: Some(&control),
         on_control: &|content| {
             mode.store(u32::from_str_radix(str::from_utf8(content).unwrap(), 8).unwrap(), Ordering::SeqCst);

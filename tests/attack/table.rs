@@ -2,6 +2,7 @@
 
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::fs::Root;
+use sandbox_managed_runtime::tree::filter::Filter;
 use sandbox_managed_runtime::tree::scan::snapshot;
 
 use crate::model::merge;
@@ -88,7 +89,7 @@ fn every_combination_is_merged_from_a_folder_by_the_table() {
         std::fs::create_dir(&source).unwrap();
         write_tree(&source, &theirs);
         let workspace = Root::open(&place.workspace()).unwrap();
-        let baseline = snapshot(&workspace, &|_| false, &Cancel::default()).unwrap();
+        let baseline = snapshot(&workspace, &Filter::default(), &Cancel::default()).unwrap();
         change_tree(&place.workspace(), &base, &ours);
         let mut merging = begin_merge(baseline, &source, &place.workspace()).unwrap();
         let report = merging.apply();

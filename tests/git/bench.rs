@@ -15,6 +15,7 @@ use sandbox_managed_runtime::git::quarantine::Quarantine;
 use sandbox_managed_runtime::git::recognise::{Checkouts, bare_folders, is_gits};
 use sandbox_managed_runtime::git::report::GitReport;
 use sandbox_managed_runtime::path::RelativePath;
+use sandbox_managed_runtime::tree::filter::Filter;
 use sandbox_managed_runtime::tree::scan::scan;
 use tempfile::TempDir;
 
@@ -184,7 +185,7 @@ impl Bench {
         let cancel = Cancel::default();
         let workspace = Root::open(&self.here).unwrap();
         let checkouts = Checkouts::default();
-        let found = scan(&workspace, &|path| checkouts.leaves_out(path), &cancel).unwrap();
+        let found = scan(&workspace, &Filter::by_name(|path| checkouts.leaves_out(path)), &cancel).unwrap();
         let bare: Vec<RelativePath> = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)))
             .into_iter()
             .flatten()
@@ -227,7 +228,7 @@ impl Bench {
         let work = self.work.join(format!("quarantine-{}", self.serial));
         let workspace = Root::open(&self.here).unwrap();
         let there = Root::open(&self.there).unwrap();
-        let found = scan(&there, &|_| false, &cancel).unwrap();
+        let found = scan(&there, &Filter::default(), &cancel).unwrap();
         let mut quarantine = Quarantine::new(work, &self.bases).unwrap();
         let bare: Vec<RelativePath> = bare_folders(
             found.iter().filter(|found| !is_gits(&found.path)).map(|found| (&found.path, found.meta.kind)),
