@@ -22,6 +22,10 @@ pub fn with_gits_meaning(line: &str) -> Option<String> {
             '\\' => {
                 let escaped = rest.chars().next()?;
                 rest = &rest[escaped.len_utf8()..];
+                // git takes a slash at the end away first, and a backslash that escapes nothing matches nothing.
+                if escaped == '/' && rest.trim_end().is_empty() {
+                    return None;
+                }
                 written.extend(['\\', escaped]);
             }
             '{' | '}' => written.extend(['\\', first]),
