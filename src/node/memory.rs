@@ -10,7 +10,7 @@
 pub fn give_back_large_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        const LARGE: libc::c_int = 4 << 20;
+        const LARGE: libc::c_int = 3 << 19;
         static ONCE: std::sync::Once = std::sync::Once::new();
         ONCE.call_once(|| {
             let says =
