@@ -378,7 +378,7 @@ impl Reader<'_> {
                 if long_name.is_some() || long_link.is_some() || pax.is_some() {
                     return Err(invalid(offset, None, "a long name or PAX record belongs to no entry"));
                 }
-                let second = self.block("the end mark is two blocks of zeros, and one control_file")?;
+                let second = self.block("the end mark is two blocks of zeros, and one came")?;
                 if second.iter().all(|&byte| byte == 0) {
                     return Ok(None);
                 }
@@ -757,7 +757,7 @@ impl Reader<'_> {
         let size = self.start + self.bytes.len() as u64;
         Error::ArchiveTruncated {
             offset: size,
-            reason: format!("{missing} ({length} bytes at byte {at}, of which {} control_file)", size - at),
+            reason: format!("{missing} ({length} bytes at byte {at}, of which {} came)", size - at),
         }
     }
 }

@@ -49,6 +49,20 @@ fn a_download_truncated_anywhere_is_refused() {
     assert_same(&place.tree(), &theirs, "whole at last");
 }
 
+#[test]
+fn a_truncated_archive_is_refused_with_what_is_missing() {
+    let archive = RawTar::new().file("a", "1").end();
+    for (length, missing) in [
+        (0, "a header was due, and no end mark has come"),
+        (BLOCK + 1, "(512 bytes at byte 512, of which 1 came)"),
+        (BLOCK - 1, "(512 bytes at byte 0, of which 511 came)"),
+        (3 * BLOCK, "the end mark is two blocks of zeros, and one came"),
+    ] {
+        let error = unpack(&archive[..length], None, &Filter::default()).unwrap_err();
+        assert!(error.to_string().contains(missing), "{length} bytes: {error}");
+    }
+}
+
 /// Whether two headers differ only in how their checksum is written: it may end in a space or a NUL, and have
 /// spaces instead of leading zeros.
 fn says_the_same(header: &[u8], damaged: &[u8]) -> bool {
