@@ -195,34 +195,40 @@ list_by_find() {
     top_level list 2>/dev/null | "$order"
 }
 
+# From here to the end of this part: what has changed in the workspace. A tolerant download does without.
+
+# What an index says, for awk: the name at the top of a name, a time in whole seconds, and a mode as the other side knows it.
+# `find` says it in octal, and `stat` in hexadecimal with the kind.
+index_functions='
+    function top(name) { return match(substr(name, 3), /\//) ? substr(name, 1, RSTART + 1) : name }
+    function seconds(time, at) {
+        at = index(time, ".")
+        return at ? substr(time, 1, at - 1) : time
+    }
+    function octal(digits, at, value) {
+        for (at = 1; at <= length(digits); at++) value = value * 8 + substr(digits, at, 1)
+        return value
+    }
+    function whole(mode) {
+        if (!(mode in known)) {
+            known[mode] = mode
+            if (mode ~ /:/) known[mode] = substr(mode, 1, 1) sprintf("%03x", octal(substr(mode, 3)))
+        }
+        return known[mode]
+    }'
+
 list_by_index() {
-    awk '
-        function octal(digits, at, value) {
-            for (at = 1; at <= length(digits); at++) value = value * 8 + substr(digits, at, 1)
-            return value
-        }
-        function whole(mode) {
-            if (!(mode in known)) {
-                known[mode] = mode
-                if (mode ~ /:/) known[mode] = substr(mode, 1, 1) sprintf("%03x", octal(substr(mode, 3)))
-            }
-            return known[mode]
-        }
+    awk "$index_functions"'
         BEGIN { FS = "\001" }
         input == 1 { preserved[$0]; any = 1; next }
-        any { top = $1; if (match(substr(top, 3), /\//)) top = substr(top, 1, RSTART + 1); if (top in preserved) next }
+        any && top($1) in preserved { next }
         {
             kind = substr($2, 1, 1)
-            if (kind == "8") {
-                at = index($5, ".")
-                print $1 FS "f " whole($2), $4, (at ? substr($5, 1, at - 1) : $5)
-            }
+            if (kind == "8") print $1 FS "f " whole($2), $4, seconds($5)
             else if (kind == "4") print $1 FS "d " whole($2)
             else if (kind == "a") print $1 FS "l"
         }' input=1 "$own/preserved" input=2 "$own/index.$upload"
 }
-
-# From here to the end of this part: what has changed in the workspace. A tolerant download does without.
 
 # Finds what can say all that an index needs: GNU find by itself, or `stat`.
 find_lister() {
@@ -280,12 +286,8 @@ write_index() {
     order=cat
     [ -z "$began" ] || order=sort
     # What comes last says that all before it came whole.
-    { entries && echo end; } | "$order" | awk '
+    { entries && echo end; } | "$order" | awk "$index_functions"'
         BEGIN { FS = "\001" }
-        function seconds(time, at) {
-            at = index(time, ".")
-            return at ? substr(time, 1, at - 1) : time
-        }
         # Some volumes know whole seconds alone.
         function late(time) {
             return time "" >= tick "" || time ~ /[.]0+( |$)/ && seconds(time) "" >= seconds(tick) ""
@@ -352,20 +354,13 @@ compare_indexes() {
 # Where anything of a repository has changed, all of it comes but for objects that are there as before.
 tell_changes() {
     { [ "$excluded_count" = 0 ] || top_level excluded; } > "$3.excluded" &&
-        compare_indexes "$1" "$2" "$3.differ" && : > "$3" && awk '
-        function top(name) { return match(substr(name, 3), /\//) ? substr(name, 1, RSTART + 1) : name }
-        function whole(mode, at, value) {
-            if (mode !~ /:/) return mode
-            for (at = 3; at <= length(mode); at++) value = value * 8 + substr(mode, at, 1)
-            return substr(mode, 1, 1) sprintf("%03x", value)
-        }
-        function tell(kind, at) {
+        compare_indexes "$1" "$2" "$3.differ" && : > "$3" && awk "$index_functions"'
+        function tell(kind) {
             kind = substr($2, 1, 1)
             if (top($1) in excluded) { if ($1 == top($1)) print "x " $1 }
             else if (kind == "4") print "d " whole($2) " " $1
             else if (kind == "8" || kind == "a") {
-                at = index($5, ".")
-                print "f " whole($2), $3, $4, (at ? substr($5, 1, at - 1) : $5), $1
+                print "f " whole($2), $3, $4, seconds($5), $1
                 print $1 > names
             }
             else if (kind == "c") print "x " $1

@@ -842,8 +842,7 @@ async fn upload_assets<C: SandboxClient>(
     let mut uploads = JoinSet::new();
     let mut done: Vec<(usize, OfAsset)> = Vec::new();
     for (at, (asset, root)) in sources.into_iter().enumerate() {
-        let patterns = Watched::new(&asset.exclude);
-        let patterns = Arc::new(patterns);
+        let patterns = Arc::new(Watched::new(&asset.exclude));
         let filter = Filter::default()
             .without_names(OURS, never_travels)
             .without(EXCLUDED, always_excluded())

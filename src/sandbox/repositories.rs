@@ -344,14 +344,9 @@ fn hold_paths<R: Into<String>>(
 /// obeys stays.
 fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
     const BARE: &str = "git would take its folder for a bare repository";
-    let kind = |entry: &Entry| match entry {
-        Entry::Folder { .. } => Kind::Folder,
-        Entry::File { .. } => Kind::File,
-        Entry::Symlink { .. } => Kind::Symlink,
-    };
     let found_in = |tree: &Snapshot| {
         let files = tree.iter().filter(|(path, _)| !is_gits(path));
-        bare_folders(files.map(|(path, entry)| (path, kind(entry))))
+        bare_folders(files.map(|(path, entry)| (path, entry.kind())))
     };
     let (uploaded, now) = (found_in(base), found_in(&incoming.snapshot));
     let mut held = Vec::new();
