@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::client::{Dispatch, JsClient};
 use super::error::{run_to_napi, to_napi};
-use super::memory::{give_back_large_buffers, give_back_small_buffers};
+use super::memory::giving_back;
 use super::promise::{Promised, promise};
 use super::values::{self, Bytes, argument};
 use crate::archive::contents;
@@ -276,10 +276,7 @@ pub fn prepare_session<'env>(
     let client = Arc::new(JsClient::new(dispatch, canceller.attachment.clone()));
     promise(env, async move {
         let input: PrepareInput = argument("input", &input).map_err(|error| to_napi(&error))?;
-        give_back_large_buffers();
-        let prepared = prepare(client, input.into(), cancel).await;
-        threads::in_background(give_back_small_buffers);
-        let session = prepared.map_err(run_to_napi)?;
+        let session = giving_back(prepare(client, input.into(), cancel)).await.map_err(run_to_napi)?;
         Ok(PreparedSession(Some(Arc::new(session))))
     })
 }
@@ -325,10 +322,8 @@ impl PreparedSession {
         let (session, cancel) = (self.session().clone(), canceller.cancel.clone());
         let client = JsClient::new(dispatch, canceller.attachment.clone());
         promise(env, async move {
-            give_back_large_buffers();
-            let restored = session.restore(&client, dry_run, &cancel).await;
-            threads::in_background(give_back_small_buffers);
-            let restored = restored.map_err(run_to_napi)?;
+            let restored =
+                giving_back(session.restore(&client, dry_run, &cancel)).await.map_err(run_to_napi)?;
             Ok(wants_report.then(|| Pieces(values::report(&restored, ENTRIES_A_TURN).into_iter())))
         })
     }

@@ -4,18 +4,31 @@
 //! from its heaps, which are fragmented then and hardly ever shrink. A transfer of many parts left more memory behind than
 //! everything else in the process.
 
+use crate::threads;
+
+/// Does work with large buffers, and returns to the system what it leaves free.
+pub async fn giving_back<T>(work: impl Future<Output = T>) -> T {
+    give_back_large_buffers();
+    let outcome = work.await;
+    threads::in_background(give_back_small_buffers);
+    outcome
+}
+
 /// Makes every large buffer separate pages of the system, which are returned when the buffer is freed.
 ///
 /// Does nothing if the process was started with a setting of its own. C libraries other than glibc do this by themselves.
-pub fn give_back_large_buffers() {
+fn give_back_large_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         const LARGE: libc::c_int = 3 << 19;
         static ONCE: std::sync::Once = std::sync::Once::new();
         ONCE.call_once(|| {
-            let says =
-                |name, what| std::env::var_os(name).is_some_and(|said| said.to_string_lossy().contains(what));
-            if says("MALLOC_MMAP_THRESHOLD_", "") || says("GLIBC_TUNABLES", "mmap_threshold") {
+            let is_set = std::env::var_os("MALLOC_MMAP_THRESHOLD_").is_some();
+            // One that is not text may say anything.
+            let says = |tunables: std::ffi::OsString| {
+                tunables.to_str().is_none_or(|tunables| tunables.contains("mmap_threshold"))
+            };
+            if is_set || std::env::var_os("GLIBC_TUNABLES").is_some_and(says) {
                 return;
             }
             // SAFETY: it is passed no pointer, and any thread may call it at any time.
@@ -25,7 +38,7 @@ pub fn give_back_large_buffers() {
 }
 
 /// Returns to the system what freed smaller buffers have left.
-pub fn give_back_small_buffers() {
+fn give_back_small_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it is passed no pointer, and any thread may call it at any time.
     unsafe {
