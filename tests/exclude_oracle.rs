@@ -14,26 +14,16 @@ use std::process::Command;
 use sandbox_managed_runtime::exclude::ExcludePatterns;
 use sandbox_managed_runtime::path::RelativePath;
 
-/// Pseudo-random numbers that are the same in each run.
-struct Random(u64);
+#[path = "attack/random.rs"]
+mod random;
+
+use random::Random;
 
 impl Random {
-    /// A number below `end`.
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % u64::try_from(end).unwrap()).unwrap()
-    }
-
-    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
-
     /// From `least` to `most` of the choices, concatenated.
     fn text(&mut self, choices: &[&[u8]], least: usize, most: usize) -> Vec<u8> {
         let count = least + self.below(most - least + 1);
-        (0..count).flat_map(|_| self.pick(choices)).copied().collect()
+        (0..count).flat_map(|_| *self.pick(choices)).copied().collect()
     }
 
     /// A name with characters that are special in patterns.
@@ -46,7 +36,7 @@ impl Random {
             b" ", b"1", b"\xc3", b"\xff", "é".as_bytes(),
         ];
         loop {
-            let name = if self.below(3) == 0 { self.pick(WHOLE).to_vec() } else { self.text(PIECES, 1, 4) };
+            let name = if self.once_in(3) { self.pick(WHOLE).to_vec() } else { self.text(PIECES, 1, 4) };
             if name != b"." && name != b".." {
                 return name;
             }
@@ -64,16 +54,16 @@ impl Random {
         ];
         const LEADS: &[&[u8]] =
             &[b"./", b"*/", b"/", b".", b"*", b"?", b"?/", b"[.]/", b"\\./", b"[", b"\\", b".*"];
-        let mut pattern = if self.below(3) == 0 { self.pick(LEADS).to_vec() } else { Vec::new() };
-        if self.below(2) == 0 {
+        let mut pattern = if self.once_in(3) { self.pick(LEADS).to_vec() } else { Vec::new() };
+        if self.once_in(2) {
             pattern.extend(self.text(PIECES, 0, 7));
             return pattern;
         }
         let path = paths[self.below(paths.len())].as_bytes();
-        let from = if self.below(2) == 0 { 0 } else { self.below(path.len()) };
+        let from = if self.once_in(2) { 0 } else { self.below(path.len()) };
         for &byte in &path[from..] {
             match self.below(8) {
-                0 => pattern.extend(self.pick(PIECES)),
+                0 => pattern.extend(*self.pick(PIECES)),
                 1 => pattern.extend([b'\\', byte]),
                 2 => pattern.push(b'?'),
                 3 => pattern.push(b'*'),
@@ -95,7 +85,7 @@ fn build_tree(random: &mut Random, root: &Path) -> Vec<RelativePath> {
         if !paths.insert(path.clone()) {
             continue;
         }
-        if random.below(3) == 0 {
+        if random.once_in(3) {
             fs::create_dir(root.join(path.as_path())).unwrap();
             folders.push(Some(path));
         } else {
@@ -197,7 +187,7 @@ fn setting<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str, default: T) -
 
 #[test]
 fn random_patterns_exclude_what_tar_excludes() {
-    let mut random = Random(setting("EXCLUDE_SEED", 0x5eed_0f5e_75a5_1de5));
+    let mut random = Random::new(setting("EXCLUDE_SEED", 0x5eed_0f5e_75a5_1de5));
     let trees = setting("EXCLUDE_TREES", 16);
     let telling = compare(&mut random, trees, 50, "C", Random::pattern);
     assert!(telling > trees * 50 / 5, "only {telling} patterns left out some paths and kept others");
@@ -207,14 +197,14 @@ fn random_patterns_exclude_what_tar_excludes() {
 #[test]
 fn patterns_of_text_and_stars_mean_the_same_in_a_utf_8_locale() {
     const PIECES: &[&[u8]] = &[b"*", b"*", b"a", b".", b"/", b" ", "é".as_bytes(), b"\xc3", b"\xa9", b"\xff"];
-    let mut random = Random(setting("EXCLUDE_SEED", 0x0ff5_e7ed_5eed));
+    let mut random = Random::new(setting("EXCLUDE_SEED", 0x0ff5_e7ed_5eed));
     compare(&mut random, 4, 50, "C.UTF-8", |random, _| random.text(PIECES, 1, 5));
 }
 
 /// One pattern of each kind that `ExcludePatterns` handles separately: what any of them matches is excluded.
 #[test]
 fn several_patterns_exclude_what_each_of_them_excludes() {
-    let mut random = Random(0x00b5_e55e_d5e7);
+    let mut random = Random::new(0x00b5_e55e_d5e7);
     let root = tempfile::tempdir().unwrap();
     let paths = build_tree(&mut random, root.path());
     let patterns: [&[u8]; 8] = [b"a.b", b".*", b"*]", b"*-*", b"[!a-c]?*1", b"a\\", b"./a", b"*/[x]"];
@@ -233,7 +223,7 @@ fn several_patterns_exclude_what_each_of_them_excludes() {
 /// A sandbox's tar gets names without `./`. It must never exclude what is not excluded here.
 #[test]
 fn tar_with_bare_names_excludes_no_more_than_we_do() {
-    let mut random = Random(setting("EXCLUDE_SEED", 0xba5e_4a3e));
+    let mut random = Random::new(setting("EXCLUDE_SEED", 0xba5e_4a3e));
     let mut fewer = 0;
     for _ in 0..4 {
         let root = tempfile::tempdir().unwrap();

@@ -13,21 +13,12 @@ use sandbox_managed_runtime::path::RelativePath;
 use sandbox_managed_runtime::tree::filter::Rule as _;
 use sandbox_managed_runtime::tree::ignore_files::{IgnoreFile, IgnoreRules};
 
-/// Random numbers that are the same in each run.
-struct Random(u64);
+#[path = "attack/random.rs"]
+mod random;
+
+use random::Random;
 
 impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % u64::try_from(end).unwrap()).unwrap()
-    }
-
-    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
-
     /// A line out of all that has a meaning in one, often built around a path that is there.
     fn line(&mut self, path: Option<&str>) -> String {
         #[rustfmt::skip]
@@ -38,17 +29,17 @@ impl Random {
             "/", "/", "/", "**/", "/**", "{", "}", ",", "{a,b}", " ", "\\ ", "#", "é", "x.log", "*.log", "1",
         ];
         let mut line = String::new();
-        if self.below(4) == 0 {
+        if self.once_in(4) {
             line.push('!');
         }
-        if self.below(5) == 0 {
+        if self.once_in(5) {
             line.push('/');
         }
         match path {
-            Some(path) if self.below(2) == 0 => {
+            Some(path) if self.once_in(2) => {
                 for letter in path.chars() {
                     match self.below(9) {
-                        0 => line.push_str(self.pick(PIECES)),
+                        0 => line.push_str(self.pick::<&str>(PIECES)),
                         1 => line.extend(['\\', letter]),
                         2 => line.push('*'),
                         3 if letter.is_ascii() => line.push('?'),
@@ -56,10 +47,10 @@ impl Random {
                     }
                 }
             }
-            _ => (0..=self.below(4)).for_each(|_| line.push_str(self.pick(PIECES))),
+            _ => (0..=self.below(4)).for_each(|_| line.push_str(self.pick::<&str>(PIECES))),
         }
         for ending in ["/", " ", "\r"] {
-            if self.below(8) == 0 {
+            if self.once_in(8) {
                 line.push_str(ending);
             }
         }
@@ -89,7 +80,7 @@ fn make_tree(random: &mut Random, root: &Path) -> Paths {
         if paths.contains_key(&path) {
             continue;
         }
-        let is_dir = random.below(2) == 0;
+        let is_dir = random.once_in(2);
         if is_dir {
             fs::create_dir(full(root, &path)).unwrap();
             folders.push(path.clone());
@@ -141,7 +132,7 @@ fn ignored_by_git(root: &Path, paths: &Paths) -> BTreeSet<Vec<u8>> {
 
 #[test]
 fn ignore_files_leave_out_what_git_leaves_out() {
-    let mut random = Random(0x5eed_0f19);
+    let mut random = Random::new(0x5eed_0f19);
     let (mut out, mut kept) = (0, 0);
     for number in 0..150 {
         let root = tempfile::tempdir().unwrap();
