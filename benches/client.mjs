@@ -3,6 +3,20 @@
 import { appendFileSync, writeFileSync } from "node:fs";
 import { WrongOutcome } from "./judge.mjs";
 
+/**
+ * What a prepare is told of the sandbox of a measurement.
+ *
+ * @param {string} remoteCwd
+ */
+export const specOf = (remoteCwd) => ({
+  transport: /** @type {const} */ ("sandbox"),
+  provider: "bench",
+  sandboxId: remoteCwd,
+  remoteCwd,
+  timeoutMs: 600_000,
+  apiKey: null,
+});
+
 /** A client that only keeps the bytes: what it is sent stays in memory, what it is asked for is there already. */
 export class KeepingClient {
   /** The parts of the archive, in their order. @type {ArrayBuffer[]} */

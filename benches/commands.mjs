@@ -12,6 +12,8 @@ import os from "node:os";
 import path from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { specOf } from "./client.mjs";
+import { printMarkdown } from "./terminal.mjs";
 import { planWorkloads, writeTree } from "./workloads.mjs";
 
 const WAIT_MS = 5;
@@ -108,14 +110,7 @@ async function measure(dir, prepareSandboxManagedRuntime, workload) {
     timeoutMs: 600_000,
     shellCommand: "sh",
   });
-  const spec = {
-    transport: /** @type {const} */ ("sandbox"),
-    provider: "commands",
-    sandboxId: dir,
-    remoteCwd: remote,
-    timeoutMs: 600_000,
-    apiKey: null,
-  };
+  const spec = specOf(remote);
   const prepare = () =>
     prepareSandboxManagedRuntime({ spec, client, adapterKey: "bench", workspaceLocalDir: workspace });
   /** @type {Record<string, Count>} */
@@ -150,7 +145,8 @@ export async function commands(/** @type {string[]} */ args) {
     "in inputs",
     "in outputs",
   ];
-  for (const row of [header, header.map(() => "---")]) console.log(`| ${row.join(" | ")} |`);
+  /** @type {string[][]} */
+  const rows = [];
   for (const [name, { prepareSandboxManagedRuntime }] of Object.entries(modules)) {
     const dir = await mkdtemp(path.join(os.tmpdir(), "commands-"));
     process.env.PAPERCLIP_HOME = path.join(dir, "home");
@@ -159,10 +155,11 @@ export async function commands(/** @type {string[]} */ args) {
       for (const [operation, { commands, words, input, output }] of Object.entries(counts)) {
         const earlier = commands + Math.ceil(input / EARLIER_WORD_BYTES);
         const figures = [commands, earlier, words, input, output].map((count) => count.toLocaleString("en"));
-        console.log(`| ${[operation, name, ...figures].join(" | ")} |`);
+        rows.push([operation, name, ...figures]);
       }
     } finally {
       await rm(dir, { recursive: true, force: true });
     }
   }
+  printMarkdown([header, ...rows]);
 }

@@ -17,7 +17,10 @@ import { appendFile, chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from
 import os from "node:os";
 import path from "node:path";
 import { promisify, parseArgs } from "node:util";
+import { specOf } from "./client.mjs";
+import { median } from "./results.mjs";
 import { quote, shell } from "./shell.mjs";
+import { printMarkdown } from "./terminal.mjs";
 import { planWorkloads, writeTree } from "./workloads.mjs";
 
 /** @typedef {import("./workloads.mjs").Workload} Workload */
@@ -214,9 +217,6 @@ async function bareWalk(dir) {
   return performance.now() - started;
 }
 
-/** @param {number[]} values */
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
-
 /**
  * @param {Cost[]} costs
  * @returns {Cost}
@@ -239,20 +239,8 @@ const medians = (costs) => ({
  * @param {string} remote
  */
 function preparing(prepare, client, workspace, remote) {
-  const spec = {
-    transport: /** @type {const} */ ("sandbox"),
-    provider: "local",
-    sandboxId: remote,
-    remoteCwd: remote,
-    timeoutMs: 600_000,
-    apiKey: null,
-  };
+  const spec = specOf(remote);
   return () => prepare({ spec, client, adapterKey: "bench", workspaceLocalDir: workspace });
-}
-
-/** @param {string[][]} rows */
-function printTable([header, ...rows]) {
-  for (const row of [header, header.map(() => "---"), ...rows]) console.log(`| ${row.join(" | ")} |`);
 }
 
 /** @param {number} value */
@@ -352,7 +340,7 @@ async function onLinks(prepareSandbox, dir, workload, rounds) {
     const ms = [cost.hereMs, cost.thereMs].map(inMs);
     return [name, ...ms, String(cost.calls), cost.bytes.toLocaleString("en"), ...onLink];
   });
-  printTable([["", "here", "sandbox", "calls", "bytes", ...LINKS.map(({ name }) => name)], ...rows]);
+  printMarkdown([["", "here", "sandbox", "calls", "bytes", ...LINKS.map(({ name }) => name)], ...rows]);
 }
 
 /**
@@ -389,5 +377,8 @@ async function inMemory(prepareSandbox, dir, workload, rounds) {
     return [name, inMs(cost.hereMs), inMs(cost.thereMs), cost.bytes.toLocaleString("en")];
   });
   rows.push(["a bare walk with lstat", inMs(median(walks)), "", ""]);
-  printTable([[`${workload.files.length.toLocaleString("en")} files`, "here", "sandbox", "bytes"], ...rows]);
+  printMarkdown([
+    [`${workload.files.length.toLocaleString("en")} files`, "here", "sandbox", "bytes"],
+    ...rows,
+  ]);
 }

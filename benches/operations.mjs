@@ -3,7 +3,7 @@
 
 import { readFile } from "node:fs/promises";
 import { expectArchive, expectSameTree, expectSnapshot, expectState, tamper } from "./judge.mjs";
-import { KeepingClient } from "./client.mjs";
+import { KeepingClient, specOf } from "./client.mjs";
 import { forgetGarbage } from "./probe.mjs";
 import { quote } from "./shell.mjs";
 
@@ -69,14 +69,7 @@ const PACK_AND_DROP = "tar -cf - | cat > /dev/null";
  */
 function prepare(api, client, workspaceLocalDir) {
   return api.prepareSandboxManagedRuntime({
-    spec: {
-      transport: "sandbox",
-      provider: "bench",
-      sandboxId: "bench",
-      remoteCwd: "/workspace",
-      timeoutMs: 600_000,
-      apiKey: null,
-    },
+    spec: specOf("/workspace"),
     adapterKey: "bench",
     client,
     workspaceLocalDir,

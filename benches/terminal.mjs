@@ -1,5 +1,7 @@
 // Plain terminal output: bold and dim where a person looks on, nothing but text otherwise.
 
+export { size } from "../cli/text.js";
+
 const isStyled = process.stdout.isTTY && !process.env.NO_COLOR && process.env.TERM !== "dumb";
 
 const style = (/** @type {number} */ on, /** @type {number} */ off) => (/** @type {string} */ text) =>
@@ -13,22 +15,6 @@ export const red = style(31, 39);
 /** @param {string} text */
 export function heading(text) {
   console.log(`\n${bold(text)}\n`);
-}
-
-/**
- * A number of bytes as a person reads it: `0 B`, `617 B`, `4.8 kB`, `12.0 MB`.
- *
- * @param {number} bytes
- */
-export function size(bytes) {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let value = bytes;
-  let unit = 0;
-  while (value >= 999.95 && unit < units.length - 1) {
-    value /= 1000;
-    unit += 1;
-  }
-  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
 }
 
 /**
@@ -77,4 +63,13 @@ export function printTable(titles, rows, right = new Set()) {
       .trimEnd();
   console.log(`  ${dim(line(titles))}`);
   for (const row of rows) console.log(`  ${line(row)}`);
+}
+
+/**
+ * Prints rows as a table of Markdown, for a document.
+ *
+ * @param {string[][]} rows The first has the titles.
+ */
+export function printMarkdown([header, ...rows]) {
+  for (const row of [header, header.map(() => "---"), ...rows]) console.log(`| ${row.join(" | ")} |`);
 }

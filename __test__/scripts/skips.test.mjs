@@ -2,10 +2,11 @@
 // search path that holds nothing else.
 
 import { spawnSync } from "node:child_process";
-import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { putCargo } from "./cargo.mjs";
 
 const root = path.join(import.meta.dirname, "..", "..");
 
@@ -21,18 +22,12 @@ afterEach(async () => {
 
 /** The call of `cargo test`, and the total, of a run with these words. */
 async function npmTest(words, CI) {
-  const calls = path.join(folder, "calls");
-  const cargo = path.join(folder, "cargo");
   const result = "test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished in 1s";
-  await writeFile(
-    cargo,
-    `#!/bin/sh\necho "$*" >> '${calls}'\n[ "$1" = test ] && echo '${result}' || echo 'cargo 999.0.0'\n`,
-  );
-  await chmod(cargo, 0o755);
+  const calls = await putCargo(folder, result);
   const env = { ...process.env, CI, PATH: folder };
   const script = [path.join(root, "scripts", "test.mjs"), ...words];
   const { stdout, status } = spawnSync(process.execPath, script, { cwd: root, env, encoding: "utf8" });
-  const call = (await readFile(calls, "utf8")).split("\n").find((line) => line.startsWith("test "));
+  const call = (await calls()).find((line) => line.startsWith("test "));
   return { call, stdout, total: stdout.trimEnd().split("\n").at(-1), status };
 }
 
