@@ -58,10 +58,19 @@ pub enum PathFault {
     TooLong,
 }
 
+/// Whether these are the bytes of a relative path in its shortest form.
+fn is_shortest(bytes: &[u8]) -> bool {
+    let is_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= NAME_MAX;
+    bytes.len() <= PATH_MAX && !bytes.contains(&0) && bytes.split(|&byte| byte == b'/').all(is_name)
+}
+
 impl RelativePath {
     /// Checks a path from outside. `.` and empty names between slashes have no meaning and are dropped, as
     /// every tar and file system does. `Ok(None)` is the root itself (`.`, `./`).
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, PathFault> {
+        if is_shortest(bytes) {
+            return Ok(Some(Self(bytes.into())));
+        }
         if bytes.is_empty() {
             return Err(PathFault::Empty);
         }
@@ -198,8 +207,10 @@ impl<'de> Deserialize<'de> for RelativePath {
     /// Accepts only a relative path in its shortest form.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = <&[u8]>::deserialize(deserializer)?;
-        let path = Self::parse(bytes).ok().flatten().filter(|path| &*path.0 == bytes);
-        path.ok_or_else(|| D::Error::custom("not a relative path in its shortest form"))
+        if is_shortest(bytes) {
+            return Ok(Self(bytes.into()));
+        }
+        Err(D::Error::custom("not a relative path in its shortest form"))
     }
 }
 

@@ -21,14 +21,26 @@ pub fn is_git_name(name: &[u8]) -> bool {
     if name.len() < 4 {
         return false;
     }
+    // Nearly all names are of ASCII alone, which has nothing to be ignored.
+    if name.is_ascii() {
+        return matches!(name[0], b'.' | b'g' | b'G') && is_plain_git_name(name);
+    }
     let Ok(text) = std::str::from_utf8(name) else {
         // A volume that takes only text has no such name; one that takes bytes takes them as they are.
         return false;
     };
     let plain: String = text.chars().filter(|&c| !is_ignored(c)).map(narrow).collect();
+    is_plain_git_name(plain.as_bytes())
+}
+
+/// The same of a name that has nothing to be ignored.
+fn is_plain_git_name(name: &[u8]) -> bool {
     // Windows ends a name at a colon (a stream) and drops dots and spaces before it; its tools take `\` for `/`.
-    let first = plain.split(['\\', ':']).next().unwrap_or_default().trim_end_matches(['.', ' ']);
-    first.eq_ignore_ascii_case(".git") || first.eq_ignore_ascii_case("git~1")
+    let mut first = name.split(|byte| matches!(byte, b'\\' | b':')).next().unwrap_or_default();
+    while let [rest @ .., b'.' | b' '] = first {
+        first = rest;
+    }
+    first.eq_ignore_ascii_case(DOT_GIT) || first.eq_ignore_ascii_case(b"git~1")
 }
 
 /// Code points that some file systems ignore when they compare names.

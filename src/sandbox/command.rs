@@ -181,7 +181,8 @@ pub struct Upload<'a> {
     pub update: Option<&'a Lists>,
     /// Whether the archive holds any entry: toybox refuses one without.
     pub holds_entries: bool,
-    /// The digest of what the script lists where the extraction left exactly what was packed.
+    /// The digest of what the script lists where the extraction left exactly what was packed; after an update, of what that
+    /// sent or gave another time.
     pub expected: Digest,
 }
 
@@ -194,6 +195,8 @@ pub struct Lists {
     pub told: String,
     /// What is removed, a line a name.
     pub remove: Vec<u8>,
+    /// What is extracted, a line a name.
+    pub sent: Vec<u8>,
     /// Which files get another time, a line with that and a name each.
     pub touch: Vec<u8>,
 }
@@ -230,6 +233,7 @@ impl Upload<'_> {
         push_file(&mut archive, "parts", part_list(earlier).as_bytes());
         if let Some(update) = update {
             push_file(&mut archive, "remove", &update.remove);
+            push_file(&mut archive, "sent", &update.sent);
             push_file(&mut archive, "touch", &update.touch);
         }
         archive.resize(archive.len() + END_MARK, 0);

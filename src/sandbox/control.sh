@@ -163,12 +163,13 @@ extract_parts() {
     }
 }
 
-# Lists what the extraction left, one line an entry, unless it is exactly what was packed. Tools that do not find and list
-# this script say nothing of the workspace either.
+# Lists what the extraction left, or after an update what that touched, one line an entry, unless it is exactly what was
+# packed. Tools that do not find and list this script say nothing of the workspace either.
 check_extraction() {
     if [ -f "$own/index.$upload" ]; then
         # The index says the same, and more.
-        listing=list_by_index
+        listing=list_by_index extracted=$own/index.$upload
+        [ -z "$told" ] || extracted=$own/entries
         { [ "$preserved_count" = 0 ] || top_level preserved; } > "$own/preserved" || return
     else
         listing=list_by_find
@@ -227,7 +228,7 @@ list_by_index() {
             if (kind == "8") print $1 FS "f " whole($2), $4, seconds($5)
             else if (kind == "4") print $1 FS "d " whole($2)
             else if (kind == "a") print $1 FS "l"
-        }' input=1 "$own/preserved" input=2 "$own/index.$upload"
+        }' input=1 "$own/preserved" input=2 "$extracted"
 }
 
 # Finds what can say all that an index needs: GNU find by itself, or `stat`.
@@ -266,27 +267,61 @@ next_tick() {
 # its time, its inode, and when it was changed last. The first digit of a mode is the kind.
 entries() {
     if [ "$lister" = find ]; then
-        find . -mindepth 1 -path ./.paperclip-runtime -prune -o -type d -printf '%p\0014:%m\n' \
-            -o -type f -printf "%p\\0018:%m$rest\n" -o -type l -printf "%p\\001a:%m$rest\n" \
-            -o -type s -printf "%p\\001c:%m$rest\n" -o -printf "%p\\0011:%m$rest\n"
+        lines_of_find . -mindepth 1 -path ./.paperclip-runtime -prune -o
     else
         top_level lines
     fi
 }
 
-# Writes the index of the workspace into the file $1: these lines, sorted, and their number.
+# These lines for the names that are given, without what is below a directory. One that is missing has none.
+entries_named() {
+    "lines_of_$lister" "$@" -maxdepth 0 2>/dev/null || :
+}
+
+# The lines of all that `find` comes to with these arguments.
+lines_of_find() {
+    find "$@" -type d -printf '%p\0014:%m\n' \
+        -o -type f -printf "%p\\0018:%m$rest\n" -o -type l -printf "%p\\001a:%m$rest\n" \
+        -o -type s -printf "%p\\001c:%m$rest\n" -o -printf "%p\\0011:%m$rest\n"
+}
+
+# The same where `stat` says what an index needs.
+lines_of_stat() {
+    separator=$(printf '\001')
+    find "$@" -type d -exec stat -c "%n${separator}%f" {} + -o \
+        -exec stat -c "%n${separator}%f${separator}%h${separator}%s${separator}%Y${separator}%i %y${separator}%z" {} +
+}
+
+# The lines of the workspace after an update: for what the update touched from the workspace, and for all else from the index
+# by which this sandbox has told its changes. What has changed in between is a change that the next index shows.
+entries_after_update() {
+    awk '
+        function is_below(name) {
+            while (sub(/\/[^\/]*$/, "", name)) if (name in removed) return 1
+            return 0
+        }
+        BEGIN { FS = "\001" }
+        input == 1 { removed[$0]; next }
+        input == 2 { touched[$0]; next }
+        /^end / { next }
+        $1 in removed { if ($2 ~ /^4/) directories = 1; next }
+        $1 in touched || directories && is_below($1) { next }
+        { print }' input=1 "$own/remove" input=2 "$own/touched" input=3 "$own/told" && cat "$own/entries"
+}
+
+# Writes an index into the file $1: the lines that the command $2 gives, sorted, and their number.
 #
 # Two equal lines of a name in two indexes say that nothing has changed in between. A change in the tick in which an index is
 # begun could leave no trace in the next one: so the line of what has changed at $tick or later equals no other.
 #
-# Right after an extraction that began at $2 no file of it has a later time than the one that was extracted after it, unless
+# Right after an extraction that began at $3 no file of it has a later time than the one that was extracted after it, unless
 # it was changed again, which counts as a change. An index with a name that takes two lines is none.
 write_index() {
-    began=${2-}
+    began=${3-}
     order=cat
     [ -z "$began" ] || order=sort
     # What comes last says that all before it came whole.
-    { entries && echo end; } | "$order" | awk "$index_functions"'
+    { "$2" && echo end; } | "$order" | awk "$index_functions"'
         BEGIN { FS = "\001" }
         # Some volumes know whole seconds alone.
         function late(time) {
@@ -421,15 +456,21 @@ keep_told() {
     check_index "$marks/$former/index.$told" && mv -f "$marks/$former/index.$told" "$own/told"
 }
 
-# Removes what is listed in a file.
-remove_listed() {
-    list=$1
+# Runs the command $1 with the names that are listed in the file $2, many at once.
+with_listed() {
+    with=$1 list=$2
     set --
     while IFS= read -r name; do
         set -- "$@" "$name"
-        [ "$#" -lt 200 ] || { remove "$@" && set --; } || return
+        [ "$#" -lt 200 ] || { "$with" "$@" && set --; } || return
     done < "$list"
-    [ "$#" -eq 0 ] || remove "$@"
+    [ "$#" -eq 0 ] || "$with" "$@"
+}
+
+# Looks at all that the update has sent or given another time.
+look_at_touched() {
+    awk '{ sub(/^[^ ]* /, ""); print }' "$own/touch" | cat "$own/sent" - > "$own/touched" &&
+        with_listed entries_named "$own/touched" | sort > "$own/entries"
 }
 
 # Sets the times of files that are listed in a file.
@@ -437,16 +478,6 @@ touch_listed() {
     while IFS= read -r line; do
         touch -c -d "@${line%% *}" -- "${line#* }" || return
     done < "$1"
-}
-
-# Whether nothing has changed, but by the update, since the sandbox told its changes: by the index $1, for an extraction that
-# began at $2.
-is_undisturbed() {
-    compare_indexes "$own/told" "$1" "$own/differ" && awk '
-        BEGIN { FS = "\001" }
-        input == 1 { sub(/^[^ ]* /, ""); touched[$0]; next }
-        sub(/^\t/, "") && NF == 7 && $7 "" < began "" && !($1 in touched) { disturbed = 1; exit }
-        END { exit disturbed }' began="$2" input=1 "$own/touch" input=2 "$own/differ"
 }
 
 # Says which of the assets that are given, each by its folder and its index, are as they were extracted.
@@ -459,7 +490,7 @@ tell_assets() {
 }
 
 is_asset_unchanged() {
-    [ ! -L "$1" ] && check_index "$marks/assets/$2" && (cd "$1" && tick=$(clock) && write_index "$own/asset.now") &&
+    [ ! -L "$1" ] && check_index "$marks/assets/$2" && (cd "$1" && tick=$(clock) && write_index "$own/asset.now" entries) &&
         compare_indexes "$marks/assets/$2" "$own/asset.now" "$own/asset.differ" && [ ! -s "$own/asset.differ" ]
 }
 
@@ -644,7 +675,7 @@ upload)
     claim || exit
     find_lister
     if [ -n "$told" ]; then
-        remove_listed "$own/remove" && touch_listed "$own/touch" && next_tick || exit
+        with_listed remove "$own/remove" && touch_listed "$own/touch" && next_tick || exit
     else
         top_level clear || exit
         tick=$(clock 2>/dev/null)
@@ -653,12 +684,14 @@ upload)
     [ "$holds_entries" = 0 ] || extract_parts || exit
     rm -f "$archive" "$archive".[0-9]* || exit
     [ -e .paperclip-runtime/.gitignore ] || echo '*' > .paperclip-runtime/.gitignore || exit
+    entries=entries
+    [ -z "$told" ] || entries=entries_after_update
     # Without an index everything is downloaded.
-    { [ -n "$began" ] && next_tick && write_index "$own/index.$upload" "$began" &&
-        { [ -z "$told" ] || is_undisturbed "$own/index.$upload" "$began"; }; } 2>/dev/null ||
+    { [ -n "$began" ] && next_tick && { [ -z "$told" ] || look_at_touched; } &&
+        write_index "$own/index.$upload" "$entries" "$began"; } 2>/dev/null ||
         rm -f "$own/clock$asset_index" "$own/index.$upload" "$own/index.$upload.sum"
-    rm -f "$own/told" "$own/remove" "$own/touch" "$own/differ"
     check_extraction || exit
+    rm -f "$own/told" "$own/remove" "$own/touch" "$own/sent" "$own/touched" "$own/entries"
     # What is not as it was packed is looked at by the other side, which needs all of it.
     [ ! -f "$own/found" ] || forget_indexes none
     [ -z "$told" ] || [ -f "$own/index.$upload" ] || {
@@ -681,9 +714,7 @@ list)
     fi
     ;;
 lines)
-    separator=$(printf '\001')
-    find "$@" -type d -exec stat -c "%n${separator}%f" {} + -o \
-        -exec stat -c "%n${separator}%f${separator}%h${separator}%s${separator}%Y${separator}%i %y${separator}%z" {} +
+    lines_of_stat "$@"
     ;;
 preserved)
     for name do
@@ -730,13 +761,13 @@ asset)
     [ ! -s "$parts" ] && [ "$last_codec" = none ] && [ "$last_size" -le 1024 ] || extract_parts || exit
     rm -f "$archive" "$archive".[0-9]* "$parts" || exit
     # Without an index all of the asset is sent again.
-    { [ -n "$asset_index" ] && [ -n "$began" ] && next_tick && write_index "$index" "$began"; } 2>/dev/null ||
+    { [ -n "$asset_index" ] && [ -n "$began" ] && next_tick && write_index "$index" entries "$began"; } 2>/dev/null ||
         rm -f "$own/clock$asset_index" "$index" "$index.sum"
     ;;
 changed)
     have=$own/index.$1 make=$own/index.$2
     find_lister
-    cd "$dir" && forget_indexes "$1" && next_tick && write_index "$make" && check_index "$have" &&
+    cd "$dir" && forget_indexes "$1" && next_tick && write_index "$make" entries && check_index "$have" &&
         tell_changes "$have" "$make" "$own/names" > "$own/changes" || exit
     shift 2
     { tell_assets "$@" && printf 'mark ' && cat "$marks/mark" && echo "indexed ${make##*.}" &&
@@ -749,7 +780,7 @@ download)
     forget_indexes "${have##*.}" || exit
     indexed=
     find_lister
-    { tick=$(clock) && write_index "$make" && indexed=${make##*.}; } 2>/dev/null
+    { tick=$(clock) && write_index "$make" entries && indexed=${make##*.}; } 2>/dev/null
     code=0
     { [ -n "$indexed" ] && pack_changes "$have" "$make"; } 2>/dev/null || pack
     [ "$code" -ne 0 ] || cut_into_parts "$@" || failed 2

@@ -2,7 +2,8 @@
 //!
 //! It is asked first what has changed there since both sides last shared something. What it holds then is compared with
 //! what is here, and the difference is sent: content, what to remove, which files get another time. Afterwards the sandbox
-//! compares all that it has with what it is to have. Whatever is in doubt anywhere, everything is uploaded.
+//! compares what it was sent with what it is to have; of all else it has told that it has it. Whatever is in doubt anywhere,
+//! everything is uploaded.
 
 use std::collections::{HashMap, HashSet};
 
@@ -42,6 +43,8 @@ pub struct Unsent {
     /// In byte order of the paths.
     snapshot: Vec<(RelativePath, Entry)>,
     sent: Vec<(RelativePath, Sent)>,
+    /// What of that gets another time.
+    touched: Vec<(RelativePath, Sent)>,
     further_names: Vec<(RelativePath, RelativePath)>,
     read: Vec<Known>,
 }
@@ -53,10 +56,10 @@ impl Unsent {
         self.snapshot.binary_search_by(|(unsent, _)| unsent.cmp(path)).is_ok()
     }
 
-    /// All that the sandbox is to have, as headers would say it: this and what was packed.
+    /// All that an update changes in the sandbox, as headers would say it.
     #[must_use]
     pub fn listed(&self, contents: &Contents) -> Vec<(RelativePath, Sent)> {
-        let mut all: Vec<_> = self.sent.iter().chain(&contents.sent).cloned().collect();
+        let mut all: Vec<_> = self.touched.iter().chain(&contents.sent).cloned().collect();
         all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         all
     }
@@ -64,7 +67,9 @@ impl Unsent {
     /// As if all had been packed.
     #[must_use]
     pub fn with(mut self, contents: Contents) -> Contents {
-        let sent = self.listed(&contents);
+        let mut sent = self.sent;
+        sent.extend(contents.sent);
+        sent.sort_by(|(a, _), (b, _)| a.cmp(b));
         let mut snapshot = contents.snapshot;
         snapshot.extend(self.snapshot);
         self.further_names.extend(contents.further_names);
@@ -192,10 +197,23 @@ pub fn difference(
     for path in &remove {
         lists.remove.extend([b"./", path.as_bytes(), b"\n"].concat());
     }
+    unsent.touched = touched(&unsent.sent, &touch);
+    for path in &send {
+        lists.sent.extend([b"./", path.as_bytes(), b"\n"].concat());
+    }
     for (mtime, path) in &touch {
         lists.touch.extend([mtime.to_string().as_bytes(), b" ./", path.as_bytes(), b"\n"].concat());
     }
     Some(Difference { layout: layout.only(|path| send.contains(path)), lists, unsent })
+}
+
+/// The files that get another time, of what is not sent, which is in byte order of the paths.
+fn touched(unsent: &[(RelativePath, Sent)], touch: &[(u64, RelativePath)]) -> Vec<(RelativePath, Sent)> {
+    let of = |path: &RelativePath| {
+        let at = unsent.binary_search_by(|(unsent, _)| unsent.cmp(path)).ok()?;
+        Some(unsent[at].clone())
+    };
+    touch.iter().filter_map(|(_, path)| of(path)).collect()
 }
 
 /// What a sandbox holds once all of that was extracted there.

@@ -4,7 +4,6 @@
 //! file that changed in the same tick of the clock in which it was read may look the same afterwards, so a digest counts only
 //! where the file had not changed for a while when it was read (git calls others racy).
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,22 +20,25 @@ const SETTLED_COARSE: Duration = Duration::from_secs(3);
 /// A file and its digest.
 pub type Known = (RelativePath, Fingerprint, Digest);
 
-/// The digests of one workspace.
+/// The digests of one workspace, in byte order of the paths.
 #[derive(Debug, Default)]
-pub struct Digests(HashMap<RelativePath, (Fingerprint, Digest)>);
+pub struct Digests(Vec<Known>);
 
 impl Digests {
     /// What was kept of a workspace.
     #[must_use]
     pub fn load(store: &Store, workspace: &Path) -> Self {
-        let known: Vec<Known> = store.load(&name_of(workspace)).unwrap_or_default();
-        Self(known.into_iter().map(|(path, print, digest)| (path, (print, digest))).collect())
+        let mut known: Vec<Known> = store.load(&name_of(workspace)).unwrap_or_default();
+        known.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+        Self(known)
     }
 
     /// The digest of a file, where it is unchanged.
     #[must_use]
     pub fn get(&self, path: &RelativePath, now: &Fingerprint) -> Option<Digest> {
-        self.0.get(path).filter(|(print, _)| print == now).map(|(_, digest)| *digest)
+        let at = self.0.binary_search_by(|(known, ..)| known.cmp(path)).ok()?;
+        let (_, print, digest) = &self.0[at];
+        (print == now).then_some(*digest)
     }
 }
 
