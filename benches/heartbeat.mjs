@@ -340,7 +340,7 @@ async function onLinks(prepareSandbox, dir, workload, rounds) {
     const ms = [cost.hereMs, cost.thereMs].map(inMs);
     return [name, ...ms, String(cost.calls), cost.bytes.toLocaleString("en"), ...onLink];
   });
-  printMarkdown([["", "here", "sandbox", "calls", "bytes", ...LINKS.map(({ name }) => name)], ...rows]);
+  printMarkdown([["", "local", "sandbox", "calls", "bytes", ...LINKS.map(({ name }) => name)], ...rows]);
 }
 
 /**
@@ -378,7 +378,7 @@ async function inMemory(prepareSandbox, dir, workload, rounds) {
   });
   rows.push(["a bare walk with lstat", inMs(median(walks)), "", ""]);
   printMarkdown([
-    [`${workload.files.length.toLocaleString("en")} files`, "here", "sandbox", "bytes"],
+    [`${workload.files.length.toLocaleString("en")} files`, "local", "sandbox", "bytes"],
     ...rows,
   ]);
 }
