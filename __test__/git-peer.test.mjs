@@ -446,7 +446,7 @@ it("nothing is lost and nothing runs in the cases in which the release loses or 
   if (process.env.PRINT_TABLE) process.stdout.write(`${table.join("\n")}\n`);
   expect(rows.filter(([, , ours]) => ours !== "sound")).toStrictEqual([]);
   const page = await readFile(new URL("../docs/git.md", import.meta.url), "utf8");
-  const [, section] = page.split("## Beside the release on npm\n");
+  const [, section] = page.split("## Comparison with the release on npm\n");
   const [, , ...told] = section
     .split("\n## ")[0]
     .split("\n")
