@@ -192,8 +192,8 @@ pub fn is_passed_over(path: &RelativePath, known: &Bases) -> bool {
     }
 }
 
-/// Why something below a `.git`, or a `.git` itself, stays as it is here, where repositories travel as files. `is_folder` is
-/// whether it is a folder in the sandbox.
+/// Why something below a `.git`, or a `.git` itself, stays as it is locally in the mode `files`. `is_folder`
+/// tells whether it is a folder in the sandbox.
 #[must_use]
 pub fn is_held(path: &RelativePath, is_folder: bool) -> Option<&'static str> {
     let inside = inside(path)?;

@@ -41,7 +41,8 @@ pub fn must_stay(
             continue;
         }
         let listed = volume.as_listed(path, there)?;
-        // What came and what the base has was filtered, so only another spelling or another kind can be left alone.
+        // What came and what the base has were filtered, so only another spelling or another kind can be left
+        // alone.
         let known = [after, before].map(|entry| entry.map(Entry::kind));
         let kind = there.map(|there| there.kind).or(known[0]).or(known[1]).unwrap_or(Kind::File);
         let is_another = listed != *path || !known.contains(&Some(kind));

@@ -1,17 +1,17 @@
-//! Names and folders in the sandbox, checked before the first call to it.
+//! Checks names and folders in the sandbox before the first call to it.
 
 use super::command::{OWN, Places};
 use crate::error::{Error, Result};
 
-/// The places of one adapter in a workspace: its folder is `<remote>/.paperclip-runtime/<adapter key>`, as
-/// `path.posix.join` makes it.
+/// The paths of one adapter in a workspace. Its folder is `<remote>/.paperclip-runtime/<adapter key>`,
+/// normalized as by `path.posix.join`.
 pub fn places(remote_dir: &str, argument: &str, adapter_key: &str, upload_id: &str) -> Result<Places> {
     let remote_dir = remote_folder(remote_dir, argument)?;
     key(adapter_key, "input.adapterKey")?;
     Ok(Places::new(&remote_dir, adapter_key, upload_id))
 }
 
-/// Why a key cannot be an asset's: its folder, or its archive, would be one of our own.
+/// Why a key cannot be an asset's: its folder or archive would have a name that this package uses.
 #[must_use]
 pub fn is_ours(key: &str) -> Option<&'static str> {
     let ours = [
@@ -24,7 +24,7 @@ pub fn is_ours(key: &str) -> Option<&'static str> {
         "workspace-download.status",
     ];
     let is_ours = |own: &str| {
-        // What is made beside an archive, and its further parts, have its name with something behind it.
+        // Files beside an archive, and its further parts, have its name with a suffix.
         key.eq_ignore_ascii_case(own)
             || key.len() > own.len() && own.contains('.') && own != OWN && is_prefix(own, key)
     };
@@ -33,7 +33,7 @@ pub fn is_ours(key: &str) -> Option<&'static str> {
         .then_some("it is the name of a file or folder of ours beside the assets; choose another one")
 }
 
-/// Why two keys cannot both be assets': one's folder is the other's, or the other's archive.
+/// Why two keys cannot both be assets': the folder of one is the folder or the archive of the other.
 #[must_use]
 pub fn collide(one: &str, other: &str) -> Option<&'static str> {
     let is_archive_of = |key: &str, other: &str| {
@@ -53,7 +53,7 @@ fn is_prefix(prefix: &str, text: &str) -> bool {
     text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// A remote folder in its shortest form. It is emptied, so it must be absolute and must not be `/`.
+/// A remote folder in its shortest form. It will be emptied, so it must be absolute and must not be `/`.
 fn remote_folder(path: &str, argument: &str) -> Result<String> {
     let refuse = |reason: &str| {
         Err(Error::InvalidArgValue {
@@ -86,7 +86,7 @@ fn remote_folder(path: &str, argument: &str) -> Result<String> {
     Ok(format!("/{}", names.join("/")))
 }
 
-/// A key that becomes one name in the sandbox.
+/// Checks a key that becomes one name in the sandbox.
 pub fn key(key: &str, argument: &str) -> Result<()> {
     let reason = match key {
         "" => "it is empty",
