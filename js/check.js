@@ -36,7 +36,7 @@ function string(argument, value) {
 function localPath(argument, value) {
   string(argument, value);
   if (value === "") throw invalidValue(argument, "it is empty; pass a folder", value);
-  if (value.includes("\0")) throw invalidValue(argument, "it holds a NUL byte, which no path can", value);
+  if (value.includes("\0")) throw invalidValue(argument, "it contains a NUL byte, which no path can", value);
   return path.isAbsolute(value) ? value : `${process.cwd()}/${value}`;
 }
 
@@ -52,7 +52,7 @@ function strings(argument, value) {
   return Array.from(value, (item, at) => {
     string(`${argument}[${at}]`, item);
     if (item.includes("\0"))
-      throw invalidValue(`${argument}[${at}]`, "it holds a NUL byte, which no name can", item);
+      throw invalidValue(`${argument}[${at}]`, "it contains a NUL byte, which no name can", item);
     return item;
   });
 }

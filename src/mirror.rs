@@ -33,7 +33,8 @@ pub const POLL: Duration = Duration::from_millis(25);
 
 /// The hint of an error before the first change, and after it.
 const UNTOUCHED: &str = "the target was left as it was";
-const BEGUN: &str = "the target was being changed: every file in it is whole, and the same call completes it";
+const BEGUN: &str =
+    "the target was being changed: every file in it is complete, and the same call completes the mirror";
 
 /// Write and search permission of the owner: the right to change what a folder contains.
 const OWNER_WRITES: u32 = 0o300;

@@ -202,7 +202,7 @@ pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returne
                 if RefName::parse(&[b"refs/heads/", branch].concat()).is_none() {
                     Err("no branch can have that name")
                 } else if key_is_here(key) {
-                    Err("it has another value here")
+                    Err("it has another local value")
                 } else if value == b"." || remotes_here.contains(value) || plain_remotes.contains(value) {
                     Ok(())
                 } else {
@@ -215,7 +215,7 @@ pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returne
                 if RefName::parse(&[b"refs/heads/", branch].concat()).is_none() || !names_branch {
                     Err("it names no branch")
                 } else if key_is_here(key) {
-                    Err("it has another value here")
+                    Err("it has another local value")
                 } else {
                     Ok(())
                 }
@@ -234,7 +234,7 @@ pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returne
     }
     for (key, _) in base.iter().filter(|setting| !theirs_set.contains(setting)) {
         if !theirs.iter().any(|(there, _)| there == key) {
-            returned.held_back.push((readable(key), "it was removed there; it stays here"));
+            returned.held_back.push((readable(key), "it was removed in the sandbox; the local one stays"));
         }
     }
     returned

@@ -312,7 +312,7 @@ impl Reading<'_> {
         incoming.stashes.retain(|(oid, _)| kind(oid) == Some(b"commit"));
         self.may_lack |= incoming.stashes.len() < stashes;
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
-            self.hold_for_want("index", "what it stages is missing there");
+            self.hold_for_want("index", "what it stages is missing in the sandbox");
             theirs.index.clone_from(&base.index);
         }
     }
@@ -594,13 +594,15 @@ impl Incoming {
             Some(parent) => cursor.stat(parent)?.is_some_and(|meta| meta.kind == Kind::Folder),
         };
         if !parent_is_there {
-            return refuse("its folder is not here");
+            return refuse("its folder does not exist locally");
         }
         if cursor.stat(&self.dot_git)?.is_some() {
-            return refuse("a repository was made here as well");
+            return refuse("a local repository was made at that path as well");
         }
         move_into(&folder, workspace, &self.dot_git)?;
-        let Some(meta) = cursor.stat(&self.dot_git)? else { return refuse("its folder is not here") };
+        let Some(meta) = cursor.stat(&self.dot_git)? else {
+            return refuse("its folder does not exist locally");
+        };
         place.id = meta.id;
         Ok(locate(git, workspace, &self.dot_git, cancel).unwrap_or(place))
     }
@@ -632,9 +634,9 @@ fn move_into(folder: &Path, workspace: &Root, to: &RelativePath) -> Result<(), F
 fn is_done(renamed: Renamed) -> Result<(), Fault> {
     match renamed {
         Renamed::Done => Ok(()),
-        Renamed::Occupied => refuse("a repository was made here as well"),
-        Renamed::Absent => refuse("its folder is not here"),
-        _ => refuse("its folder is in another file system than the workspace, into which it cannot be moved"),
+        Renamed::Occupied => refuse("a local repository was made at that path as well"),
+        Renamed::Absent => refuse("its folder does not exist locally"),
+        _ => refuse("its folder is on another file system than the workspace, to which it cannot be moved"),
     }
 }
 
@@ -892,9 +894,9 @@ impl Merge<'_> {
         }
         let Some(head) = &theirs.head else { return Ok(()) };
         let reason = if ours != base.head.as_ref() {
-            Some("both sides checked something else out")
+            Some("both sides checked out something else")
         } else if busy {
-            Some("an operation is in progress here")
+            Some("a local operation is in progress")
         } else if let Head::Branch(name) = head {
             let here = self.commit_of(head);
             let there = theirs.refs.get(name);
@@ -1006,11 +1008,11 @@ impl Merge<'_> {
             thread::sleep(LOCK_PAUSE);
         }
         let reason = if busy {
-            Some("an operation is in progress here")
+            Some("a local operation is in progress")
         } else if !included {
-            Some("the commit that it belongs to is not checked out here")
+            Some("the commit that it belongs to is not checked out locally")
         } else if by_path::exists(&index_lock) {
-            Some("another git has locked the index here (index.lock)")
+            Some("another git has locked the local index (index.lock)")
         } else {
             None
         };
@@ -1104,7 +1106,7 @@ impl Merge<'_> {
         for (number, (key, value)) in returned.take.iter().enumerate() {
             // Each setting costs a call of git, which writes the whole file.
             if number >= SETTINGS_MAX {
-                self.hold(short(key), "more settings are new than come back at once");
+                self.hold(short(key), "more settings are new than a restore takes over at once");
                 continue;
             }
             let mut call = self.repository.step();

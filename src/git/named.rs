@@ -15,7 +15,7 @@ use crate::fs::by_path;
 use crate::path::{RelativePath, bytes_of};
 
 const HOOK: &str = "git runs what is in this folder as hooks: the local git configuration says so";
-const NAMED_BY_HOOK: &str = "a git hook here names it";
+const NAMED_BY_HOOK: &str = "a local git hook names it";
 const INCLUDED: &str = "the local git configuration includes it";
 const CONFIGURED: &str = "the local git configuration names it";
 

@@ -127,7 +127,7 @@ impl<'a> Theirs<'a> {
             }
             call.input(wanted)
                 .into_file(&pack, self.cancel)
-                .map_err(|fault| because("objects are missing or damaged there", fault))?;
+                .map_err(|fault| because("objects are missing or damaged in the sandbox", fault))?;
             let mut call = self.call(&checked);
             call.args(["index-pack", "--stdin", "--strict", "--fsck-objects"]).input_file(&pack);
             call.run(self.cancel).map_err(|fault| because("its new objects do not pass git fsck", fault))?;
@@ -168,7 +168,7 @@ impl<'a> Theirs<'a> {
             call.arg("index-pack")
                 .arg(&to)
                 .run(self.cancel)
-                .map_err(|fault| because("a pack is damaged there", fault))?;
+                .map_err(|fault| because("a pack is damaged in the sandbox", fault))?;
         }
         Ok(())
     }

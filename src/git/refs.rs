@@ -195,10 +195,10 @@ impl Reason {
         match self {
             Self::BothChanged => "both sides changed it",
             Self::TagMoved => "a tag that is moved is not taken over",
-            Self::Ambiguous => "its name is that of another branch or tag, or means something else to git",
+            Self::Ambiguous => "it is the name of another branch or tag, or means something else to git",
             Self::Unrelated => "it shares no history with the local value, as if of another repository",
-            Self::NameTaken => "another reference here stands in the way of its name",
-            Self::InUse => "it is in use here, by another worktree or by an operation that is in progress",
+            Self::NameTaken => "another local reference prevents its name",
+            Self::InUse => "it is in use by another local worktree, or by an operation that is in progress",
         }
     }
 }

@@ -14,12 +14,11 @@ use crate::tree::filter::Filter;
 use crate::tree::scan::scan;
 
 /// Why a path is not restored that is another spelling of an excluded or preserved one.
-const OTHER_SPELLING: &str =
-    "this volume takes its name for that of something that is excluded or preserved here";
+const OTHER_SPELLING: &str = "this volume takes its name for that of something that is excluded or preserved";
 /// Why a path does not come where something of another kind is, which is left alone.
-const LEFT_OUT: &str = "what is here is excluded, and is of another kind";
+const LEFT_OUT: &str = "the local entry is excluded, and is of another kind";
 /// Why a folder stays.
-const HOLDS: &str = "a folder stands here that holds something that is excluded or preserved";
+const HOLDS: &str = "the local folder contains something that is excluded or preserved";
 
 /// The paths that the sandbox changed but that must stay as they are, with the reason. `local` and `seen` are
 /// the local entries at those paths.

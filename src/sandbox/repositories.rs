@@ -109,7 +109,7 @@ impl Former {
 }
 
 /// The reason why a path is not a file of the workspace.
-const GITS: &str = "it is git's";
+const GITS: &str = "it belongs to git";
 
 /// What both sides share of the repositories, and what is to be reported about them.
 #[derive(Debug, Default)]
@@ -179,7 +179,7 @@ pub fn find(root: Root, filter: &Filter<'_>, travel: Travel, cancel: &Cancel) ->
     let bare: Vec<RelativePath> = bare.into_iter().flatten().collect();
     if !bare.is_empty() {
         found.retain(|found| !bare.iter().any(|folder| found.path.is_or_below(folder.as_bytes())));
-        let reason = "git takes it for a bare repository, which does not travel";
+        let reason = "git takes it for a bare repository, which is not transferred";
         repositories.left_here.extend(bare.iter().map(|folder| left(folder, reason)));
     }
     Ok(Scanned { root, found, checkouts: checkouts.found(), repositories })
@@ -220,7 +220,7 @@ pub fn lay_out(
                     repositories.bases.insert(dot_git.clone(), exported.base);
                 }
                 Err(Fault::Refused(reason)) => {
-                    repositories.left_here.push(left(dot_git, format!("it did not go up: {reason}")));
+                    repositories.left_here.push(left(dot_git, format!("it was not uploaded: {reason}")));
                 }
                 Err(Fault::Error(error)) => return Err(error),
             }
@@ -304,7 +304,7 @@ pub fn take_out(
             let mut quarantine = Quarantine::new(waits_in.path().join("arrived"), &shared.bases)?;
             bring(incoming, workspace, &mut quarantine)?;
             if is_partial {
-                let reason = "the sandbox's tar failed, and its repositories may not have come whole";
+                let reason = "the sandbox's tar failed, and its repositories may be incomplete";
                 let partial = shared.bases.keys().map(|dot_git| left(dot_git, reason));
                 arrived.report.held_back.extend(partial);
                 return Ok(arrived);

@@ -25,7 +25,7 @@ pub fn resume(upload: Upload) -> Result<Session> {
     let workspace = Workspace::of(&root)?;
     let mut memory = Memory::of(&upload, &workspace, Arc::default());
     let kept = memory.load().ok_or(Error::NothingToResume {
-        reason: "nothing is known here of a prepare of this sandbox, remote directory, adapter key and workspace",
+        reason: "this machine has stored no prepare of this sandbox, remote directory, adapter key and workspace",
     })?;
     if !workspace.is_of(&kept) {
         return Err(Error::WorkspaceReplaced { path: upload.workspace });

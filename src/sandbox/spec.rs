@@ -30,7 +30,7 @@ pub fn is_ours(key: &str) -> Option<&'static str> {
     };
     ours.into_iter()
         .any(is_ours)
-        .then_some("it is the name of a file or folder of ours beside the assets; choose another one")
+        .then_some("this package uses that name for a file or folder beside the assets; choose another one")
 }
 
 /// Why two keys cannot both be assets': the folder of one is the folder or the archive of the other.
@@ -63,7 +63,7 @@ fn remote_folder(path: &str, argument: &str) -> Result<String> {
         })
     };
     if path.contains('\0') {
-        return refuse("it holds a NUL byte, which no path can");
+        return refuse("it contains a NUL byte, which no path can");
     }
     if !path.starts_with('/') {
         return refuse("the workspace's folder in the sandbox must be an absolute path");
@@ -91,8 +91,8 @@ pub fn key(key: &str, argument: &str) -> Result<()> {
     let reason = match key {
         "" => "it is empty",
         "." | ".." => "it would name another folder than its own",
-        _ if key.contains('/') => "it holds a '/', and it must be a single name",
-        _ if key.contains('\0') => "it holds a NUL byte, which no name can",
+        _ if key.contains('/') => "it contains a '/', and it must be a single name",
+        _ if key.contains('\0') => "it contains a NUL byte, which no name can",
         _ => return Ok(()),
     };
     Err(Error::InvalidArgValue {

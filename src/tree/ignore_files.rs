@@ -144,7 +144,7 @@ impl IgnoreRules {
         let all: usize = self.files.iter().map(|file| file.text.len()).sum();
         if (all + file.text.len()) as u64 > ALL_BYTES_MAX {
             let limit = ALL_BYTES_MAX >> 20;
-            return Err(refused(&file.path, &format!("with it the ignore files hold more than {limit} MiB")));
+            return Err(refused(&file.path, &format!("with it the ignore files have more than {limit} MiB")));
         }
         let matcher = Matcher::new(&file)?;
         let (folder, name) = file.path.split();
@@ -212,7 +212,7 @@ impl Matcher {
             }
             let number = at + 1;
             let Ok(line) = std::str::from_utf8(line) else {
-                let reason = format!("its line {number} is not UTF-8, and what it would match is not known");
+                let reason = format!("its line {number} is not UTF-8, so it cannot be matched");
                 return Err(refused(&file.path, &reason));
             };
             lines.insert(number, AtomicBool::default());
@@ -246,7 +246,7 @@ fn checked_name(name: &[u8]) -> Result<RelativePath> {
     path.filter(|path| path.as_bytes() == name && path.parent().is_none()).ok_or_else(|| {
         Error::InvalidArgValue {
             argument: "input.ignoreFiles".to_owned(),
-            reason: "it is to name files such as '.gitignore', without a directory".to_owned(),
+            reason: "it must name files such as '.gitignore', without a directory".to_owned(),
             received: readable(name),
         }
     })
@@ -255,7 +255,7 @@ fn checked_name(name: &[u8]) -> Result<RelativePath> {
 fn refused(path: &RelativePath, reason: &str) -> Error {
     Error::InvalidArgValue {
         argument: "input.ignoreFiles".to_owned(),
-        reason: format!("{reason}; mend '{path}', or do not name it. Nothing was changed"),
+        reason: format!("{reason}; fix '{path}', or do not name it. Nothing was changed"),
         received: path.to_string(),
     }
 }
@@ -266,9 +266,8 @@ fn read_file(cursor: &mut Cursor<'_>, path: &RelativePath) -> Result<Option<Vec<
         return Ok(None);
     }
     let opened = cursor.open(path).map_err(|error| {
-        error.with_hint(
-            "what it leaves out is not known; let this user read it, or do not name it in ignoreFiles",
-        )
+        error
+            .with_hint("what it excludes is unknown; let this user read it, or do not name it in ignoreFiles")
     })?;
     let Some((file, _)) = opened else { return Ok(None) };
     let mut text = Vec::new();
@@ -410,6 +409,6 @@ mod tests {
             fs::write(folder.join(".gitignore"), "# a\n".repeat(260_000)).unwrap();
         }
         let error = read(root.path(), &[".gitignore"]).unwrap_err();
-        assert!(error.to_string().contains("hold more than 16 MiB"), "{error}");
+        assert!(error.to_string().contains("have more than 16 MiB"), "{error}");
     }
 }
