@@ -471,7 +471,7 @@ impl Checked {
             let aside = aside()?;
             for (dot_git, folder, references) in refused {
                 let checkout = dot_git.as_path().parent().unwrap_or(Path::new(""));
-                keep_aside(&folder, &references, &aside.join(checkout).join("git"))?;
+                back_up_unmerged(&folder, &references, &aside.join(checkout).join("git"))?;
             }
         }
         report.held_back.sort();
@@ -482,7 +482,7 @@ impl Checked {
 
 /// Moves what was received of a repository to the folder of backups, in a form that git does not take for a
 /// repository.
-fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &Path) -> Result<()> {
+fn back_up_unmerged(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &Path) -> Result<()> {
     if !by_path::exists(folder) {
         make_folders(folder)?;
     }

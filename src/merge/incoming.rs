@@ -225,7 +225,7 @@ impl Stager<'_> {
         let name = stage.name();
         cursor.symlink(target, &name)?;
         let meta = cursor.stat(&name)?;
-        // If somebody removed it at once, nothing that is found there later is it.
+        // If another process removed it at once, what is found there later is not it.
         let ino = meta.map_or(0, |meta| meta.id.inode());
         Ok(Staged { name, ino })
     }
