@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pattern_leaves_out_and_what_it_keeps() {
+    fn what_a_pattern_excludes_and_what_it_does_not() {
         let table: &[(&str, &[&str], &[&str])] = &[
             // Text: one whole name or several, anywhere, and what is below it.
             ("dist", &["dist", "dist/a", "a/dist", "a/dist/b/c"], &["dists", "adist", "a/dist2/b", "DIST"]),
@@ -694,7 +694,7 @@ mod tests {
 
     /// With a retry for each star, the first of these alone would never end.
     #[test]
-    fn patterns_made_to_be_slow_are_not() {
+    fn patterns_made_to_be_slow_are_fast() {
         let long = path(vec!["a".repeat(250); 16].join("/").as_bytes());
         for pattern in [
             "*a".repeat(40) + "*b",
@@ -720,7 +720,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_folders_over_a_member_are_above_it() {
+    fn only_the_folders_of_a_members_path_are_above_it() {
         // `a-b` and `a.` sort between `a` and `a/b/c` by their bytes.
         let set = paths(&["a-b", "a.", "a/b/c", "d"]);
         for above in ["a", "a/b"] {
@@ -777,7 +777,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_is_no_path_names_nothing() {
+    fn a_pattern_that_is_not_a_path_names_nothing() {
         let set = paths(&["p"]).with_literal(["a/", "./a", "/a", "a//b", "../a", "", ".", "*", "c"]);
         assert_eq!(set.paths().map(ToString::to_string).collect::<Vec<_>>(), ["*", "c", "p"]);
         assert!(!set.contains_or_covers(&path(b"a/b")) && !set.is_above(&path(b"a")));

@@ -713,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_mirror_does_follows_from_two_lists() {
+    fn a_mirror_is_planned_from_two_lists() {
         let paths = |found: &[&Found]| {
             let paths: Vec<_> = found.iter().map(|found| found.path.to_string()).collect();
             paths.join(" ")
@@ -745,7 +745,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_goes_away_meanwhile_is_not_an_empty_one() {
+    fn a_source_that_vanishes_is_not_taken_for_an_empty_one() {
         for how in ["removed", "moved", "replaced by a folder", "replaced by a link"] {
             let (home, source, target) = folders();
             let mirror = begin(&source, &target).unwrap();
@@ -770,7 +770,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_for_one_mirror_and_a_source_for_those_that_read_it() {
+    fn a_target_has_one_mirror_and_a_source_may_have_many() {
         let (home, source, target) = folders();
         let other = home.path().join("other");
         fs::create_dir(&other).unwrap();
@@ -791,7 +791,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_another_mirror_removed_is_not_worked_in() {
+    fn a_target_that_another_mirror_removed_is_not_used() {
         let (_home, source, target) = folders();
         let (from, to) = (Root::open(&source).unwrap(), Root::open(&target).unwrap());
         fs::remove_dir_all(&target).unwrap();
@@ -800,7 +800,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_for_a_target_goes_when_the_mirror_fails_and_what_was_there_stays() {
+    fn a_failed_mirror_removes_only_the_folders_that_it_made() {
         let (home, source, _) = folders();
         fs::create_dir(home.path().join("there")).unwrap();
         let target = home.path().join("there/not/yet");
@@ -817,7 +817,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_file_of_one_name_gets_another_mode_where_it_stands() {
+    fn only_a_file_with_one_name_gets_another_mode_in_place() {
         let (_home, _, target) = folders();
         let root = Root::open(&target).unwrap();
         let old = RelativePath::child(None, b"old");

@@ -347,7 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn git_gets_nothing_of_our_environment() {
+    fn git_inherits_nothing_from_our_environment() {
         let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let folder = tempfile::tempdir().unwrap();
         let cancel = Cancel::default();
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_to_stop_ends_git() {
+    fn cancelling_ends_git() {
         let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let cancel = Cancel::default();
         cancel.cancel();

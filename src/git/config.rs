@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn no_setting_that_runs_or_authenticates_goes_up() {
+    fn no_setting_that_runs_or_authenticates_is_uploaded() {
         let all = settings(&[
             ("user.name", "A"),
             ("core.fsmonitor", "./x"),
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_of_a_configuration() {
+    fn only_harmless_settings_come_back() {
         let base = settings(&[("remote.origin.url", "https://h/p")]);
         let ours = settings(&[
             ("remote.origin.url", "https://tok@h/p"),
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn git_reads_what_is_written() {
+    fn git_reads_the_rendered_settings_unchanged() {
         use crate::{cancel::Cancel, git::command::Git};
         let folder = tempfile::tempdir().unwrap();
         let all = settings(&[

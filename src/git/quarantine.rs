@@ -369,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_becomes_of_each_file_of_a_git_directory() {
+    fn each_file_of_a_git_directory_has_its_fate() {
         let a40 = "a".repeat(40);
         for (inner, waits) in [
             ("HEAD".to_owned(), "head"),

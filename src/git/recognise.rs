@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_bare_by_what_is_in_it() {
+    fn a_folder_is_bare_by_the_names_in_it() {
         let cases: &[(&[(&str, Kind)], bool)] = &[
             (&[("HEAD", Kind::File), ("objects", Kind::Folder), ("refs", Kind::Folder)], true),
             (&[("HEAD", Kind::Symlink), ("objects", Kind::Symlink), ("refs", Kind::Symlink)], true),

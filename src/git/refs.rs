@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_new_names_that_exclude_one_another_one_arrives() {
+    fn of_two_new_names_that_exclude_each_other_one_arrives() {
         let theirs: Refs = ["refs/heads/a", "refs/heads/a/b", "refs/heads/A", "refs/tags/a", "refs/heads/c"]
             .map(|text| (name(text), oid('b')))
             .into();
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_here_stays() {
+    fn what_is_in_use_locally_stays() {
         let base: Refs = [(name("refs/heads/a"), oid('a')), (name("refs/heads/b"), oid('a'))].into();
         let theirs: Refs = [(name("refs/heads/a"), oid('b'))].into();
         let around = Surroundings { in_use: base.keys().cloned().collect(), current: None };

@@ -85,7 +85,7 @@ mod tests {
     use crate::tree::entry::Digest;
 
     #[test]
-    fn what_an_answer_says() {
+    fn an_answer_is_parsed_field_by_field() {
         let (mark, index) = (Some(&b"12"[..]), Some(&b"i"[..]));
         let list = Some(&b"./a\x01f\n"[..]);
         let nothing = Answer::default();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn which_mark_is_another_uploads() {
+    fn a_mark_is_another_uploads_if_it_names_another_id() {
         for (text, another) in
             [("mark 12\n", false), ("mark 13\n", true), ("mark 12 \n", true), ("mark \n", false)]
         {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn which_sandbox_without_a_mark_is_another_one() {
+    fn a_sandbox_without_a_mark_is_another_one_if_nothing_uploaded_is_there() {
         // A name that ends with `/` is a folder's; the digit is the content of a file.
         type Tree = &'static [(&'static str, u8)];
         let cases: &[(&str, Tree, Tree, bool)] = &[

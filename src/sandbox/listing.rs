@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn which_names_may_have_been_lost_where_nothing_is_known() {
+    fn names_that_some_tar_or_volume_changes_may_have_been_lost() {
         let names = ["A", "a", "b", "c:x", "d/\\y", "\\z", "e\u{301}", "\u{e9}"];
         let sent: Vec<_> = names.iter().map(|name| (*name, file(0o644, 1))).collect();
         let found: Vec<_> = doubtful(&listing(&sent)).iter().map(ToString::to_string).collect();
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_stat_only_kinds_are_compared() {
+    fn without_stat_only_kinds_are_compared() {
         let sent =
             listing(&[("a", file(0o644, 1)), ("d", Sent::Folder { mode: 0o755 }), ("l", Sent::Symlink)]);
         let found = compare(&sent, b"./a\x01f\n./d\x01d\n./l\x01l\n", &PathSet::default());
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_no_list_is_one_of_nothing() {
+    fn a_malformed_list_counts_as_empty() {
         let sent = listing(&[("a", file(0o644, 1))]);
         for list in
             [&b""[..], b"\n\n", b"./a", b"./a\x01", b"a\x01f 81a4 1 1700000000", b"\x01f", b"./a\x01ff 1"]

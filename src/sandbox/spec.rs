@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_a_run_lives_in_the_sandbox() {
+    fn a_run_has_its_own_folder_in_the_sandbox() {
         for (remote, expected) in [
             ("/w", Some("/w/.paperclip-runtime/k")),
             ("/home//user/./w/", Some("/home/user/w/.paperclip-runtime/k")),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_do_not_collide_with_our_names_or_each_other() {
+    fn keys_do_not_collide_with_reserved_names_or_each_other() {
         for key in [
             ".paperclip",
             ".Paperclip",

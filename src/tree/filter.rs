@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_leaves_a_path_out_gives_the_reason() {
+    fn the_first_rule_that_excludes_a_path_gives_the_reason() {
         let filter = Filter::default()
             .without("path", PathSet::new("argument", ["cache"]).unwrap())
             .without("pattern", ExcludePatterns::new(["*.log", "cache"]))
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_empty_filter_leaves_nothing_out() {
+    fn the_empty_filter_excludes_nothing() {
         for kind in [Kind::Folder, Kind::File, Kind::Symlink, Kind::Other] {
             assert!(!Filter::default().leaves_out(&path("a"), kind));
         }

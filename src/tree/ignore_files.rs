@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_by_which_files() {
+    fn each_path_is_excluded_by_the_right_files() {
         let git = |text| vec![(".gitignore", text)];
         for (files, out, kept) in [
             (
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_decides_nothing_is_known_by_its_place() {
+    fn a_line_that_matches_nothing_is_reported_with_its_number() {
         let rules =
             rules(&[("a/.gitignore", "# comment\n\nnone  \nb\n[broken"), (".gitignore", "*.log\r\n")]);
         assert!(leaves_out(&rules, "a/b"));
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_in_every_folder_that_is_in() {
+    fn files_are_read_in_every_included_folder() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         for folder in ["a/b", "excluded", "ignored/deep", "docker", "a/.dockerignore"] {
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_or_understood_is_refused_by_name() {
+    fn a_file_that_cannot_be_read_or_parsed_is_refused_by_name() {
         for (text, complaint) in [
             (b"a\n\xff".to_vec(), "its line 2 is not UTF-8"),
             (vec![b'a'; (1 << 20) + 1], "it is larger than 1 MiB"),

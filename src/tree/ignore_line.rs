@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_written_with_what_it_means_to_git() {
+    fn a_line_is_rewritten_with_gits_meaning() {
         for (line, written) in [
             ("*.log", Some("*.log")),
             ("!/a/**/b/", Some("!/a/**/b/")),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_docker_begins_at_the_root() {
+    fn a_dockerignore_line_matches_from_the_root() {
         for (line, written) in [
             ("node_modules", Some("/node_modules")),
             ("/a/", Some("/a")),
