@@ -1,15 +1,15 @@
 "use strict";
 
-// `report`: a saved report of a restore or of a prepare, for people to read.
+// `report`: prints a saved report of a restore or of a prepare.
 
 const fs = require("node:fs");
 const { Explained } = require("./explained.js");
 const { shown } = require("./text.js");
 
-/** So many items of each list are shown. */
+/** How many items of each list are shown. */
 const ITEMS = 20;
 
-/** What the lists of a report hold. Another one is shown by its own name. */
+/** The titles of a report's lists. Any other list is shown by its own name. */
 const TITLES = new Map([
   ["written", "Taken from the sandbox"],
   ["deleted", "Deleted, since the sandbox deleted it"],
