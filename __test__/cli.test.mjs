@@ -287,9 +287,9 @@ describe("a saved report", () => {
     expect(stdout).toContain("entries: 1,234\n");
     expect(stdout).toContain("Taken from the sandbox (25)\n  file-0\n");
     expect(stdout).toContain("  … and 5 more: --all shows them\n");
-    expect(stdout).toContain(`  a\\x1b[2J: kept at .paperclip-runtime/conflicts/${TIME}/a\n`);
+    expect(stdout).toContain(`  a\\x1b[2J: backed up at .paperclip-runtime/conflicts/${TIME}/a\n`);
     expect(stdout).toContain("  .git/config: core.pager, it would run something\n");
-    expect(stdout).toContain("  .git  refs/heads/main: kept at refs/paperclip/x/heads/main\n");
+    expect(stdout).toContain("  .git  refs/heads/main: stored at refs/paperclip/x/heads/main\n");
     expect(stdout).toContain("later (1)\n  a field of a later version\n");
     expect(stdout).not.toContain("Deleted");
     expect(cli("report", file, "--all").stdout).toContain("file-24\n");
@@ -297,10 +297,15 @@ describe("a saved report", () => {
 
   it("of a prepare is shown archive by archive", async () => {
     const leftOut = [{ path: "x.log", reason: "excluded" }];
-    const archives = [{ label: "workspace", entries: 3, parts: 1, compression: "gzip", phases: [], leftOut }];
+    const unmatchedExcludes = [{ pattern: "*.lgo", file: ".gitignore", line: 2 }];
+    const archive = { label: "workspace", entries: 3, parts: 1, compression: "gzip", phases: [], leftOut };
+    const archives = [{ ...archive, unmatchedExcludes }];
     const { stdout } = cli("report", await saved({ archives, failedRefreshes: 0 }));
     expect(stdout).toContain(
       "  workspace: entries 3, parts 1, compression gzip\n    Left out (1)\n      x.log: excluded\n",
+    );
+    expect(stdout).toContain(
+      "    Exclude patterns that matched nothing (1)\n      *.lgo: file .gitignore, line 2\n",
     );
   });
 

@@ -64,9 +64,9 @@ describe("the demo", () => {
     const { code, output, left } = await demo("workspace");
 
     expect(output).toMatch(
-      /Changed on both sides.* \(1\)\n +README\.md: kept at \.paperclip-runtime\/conflicts\//,
+      /Changed on both sides.* \(1\)\n +README\.md: backed up at \.paperclip-runtime\/conflicts\//,
     );
-    expect(output).toMatch(/Deleted, since the sandbox deleted it \(1\)\n +it's\.txt/);
+    expect(output).toMatch(/Deleted, because the sandbox deleted it \(1\)\n +it's\.txt/);
     expect(output).toMatch(/up +[\d,]+ bytes, after [\d,]+ bytes the first time/);
     expect(output).toMatch(/the agent edits +README\.md/);
     expect(output).toMatch(
