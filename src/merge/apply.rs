@@ -163,7 +163,7 @@ pub fn preview(
     Ok(report)
 }
 
-/// Treats paths that must stay as they are locally as unchanged on the other side.
+/// Treats paths that must stay as they are locally as unchanged on the incoming side.
 fn treat_protected_as_unchanged(
     root: &Root,
     base: &Snapshot,
