@@ -1,12 +1,12 @@
 "use strict";
 
-// Finds and loads the native addon, once it is needed: a program may import this package, and use what is JavaScript
-// alone, on a machine that there is no binary for. A binary that was built on this machine, beside this file, comes before
-// the installed package of this machine's platform. Where neither is there, or the one that is there does not load or is
-// not this package's, the error has the code `ERR_SANDBOX_BINDING_NOT_FOUND`, says what was found and how to fix it.
+// Finds and loads the native addon at the first call that needs it: a program can import this package, and use what needs
+// only JavaScript, on a machine without a binary. A binary that was built on this machine, beside this file, is preferred to
+// the installed package of the machine's platform. If there is neither, or the one found does not load or belongs to
+// another package, the error has the code `ERR_SANDBOX_BINDING_NOT_FOUND` and says what was found and how to fix it.
 //
-// No bundler may see the binary: nothing here is named in a way that one follows. From a bundle, the binary is found in
-// the package as installed.
+// No bundler may find the binary, so no path to it is written in a form that bundlers follow. A bundle finds the binary in
+// the installed package.
 
 const { askHost } = require("./js/host.js");
 const {
@@ -27,13 +27,13 @@ const {
   packageName,
   unsupportedMessage,
 } = require("./js/platform.js");
-// As it was when the program started: an update of the package while the process runs is to be noticed.
+// Read when the program started, so that an update of the package while the process runs is noticed.
 const { version } = require("./js/version.js");
 
 /** @import { Host } from "./js/platform.js" */
 
 /**
- * What the binary exports: `npm run build` makes these types of `src/node/`.
+ * What the binary exports. `npm run build` generates these types from `src/node/`.
  *
  * @typedef {typeof import("./native.js")} Binding
  * @typedef {import("./native.js").Answer} Answer
@@ -45,7 +45,7 @@ const { version } = require("./js/version.js");
  */
 
 /**
- * What {@link Binding} has.
+ * The names of {@link Binding}.
  *
  * @type {(keyof Binding)[]}
  */
@@ -64,14 +64,14 @@ const EXPORTS = [
   "nextTurn",
 ];
 
-/** What brings this package along without its users naming it; bundles hold both. */
+/** A package that depends on this one, so that its users need not; a bundle may contain both. */
 const DEPENDENT = "@paperclipai/adapter-utils";
 
 /** @type {Binding | undefined} */
 let loaded;
 
 /**
- * The binding, loaded by the first call. Throws where that fails, and the next call tries again.
+ * The binding, loaded by the first call. Throws if that fails, and the next call tries again.
  *
  * @returns {Binding}
  */
@@ -110,12 +110,12 @@ function load() {
   throw bindingError(message, cause);
 }
 
-/** Thrown where there is no package for the platform. */
+/** Thrown if the package of the platform is not installed. */
 class NotInstalled extends Error {}
 
 /**
- * The folders that may have the binary, or see the platform's package: that of this package, as a rule. `places`: from
- * where that was looked for, where this code is not in the package itself but in a bundle.
+ * The folders that may have the binary, or from which the platform's package may be found: usually that of this package.
+ * `places`: if this code is in a bundle, the places from which the package was looked for.
  *
  * @returns {{ homes: string[], places?: string[] }}
  */
@@ -129,7 +129,7 @@ function lookAround() {
     [own, main, realPath(main), join(process.cwd(), "package.json")].filter((place) => place !== undefined),
   );
   const homes = new Set();
-  // What lies beside the bundle counts first.
+  // A binary beside the bundle is preferred.
   if (ownFolder !== undefined) homes.add(ownFolder);
   for (const place of places) {
     const home = installedFrom(place);
@@ -139,7 +139,7 @@ function lookAround() {
   return { homes: [...homes], places: [...places] };
 }
 
-/** The file that this code is in; `undefined` where that is not to be found out. */
+/** The file that contains this code; `undefined` if that cannot be found out. */
 function ownFile() {
   // An ES module that a bundler made has no such name.
   if (typeof __filename === "string") return __filename;
@@ -184,8 +184,7 @@ function isPackage(folder) {
 }
 
 /**
- * The folder of this package, as a module at that place would find it, or as the package would that the bundle has it
- * from.
+ * The folder of this package, as a module at that place would find it, or as the package that depends on it would.
  *
  * @param {string} place
  * @returns {string | undefined}
@@ -205,7 +204,7 @@ function seenFrom(place) {
   try {
     return dirname(createRequire(place).resolve(`${PACKAGE}/package.json`));
   } catch {
-    // Not there, or the place is none: the next one is asked.
+    // The package is not found from this place: the next one is tried.
     return undefined;
   }
 }
@@ -227,8 +226,8 @@ function requireFile({ host, file, origin }) {
 
 /**
  * @param {Host} host
- * @param {NodeJS.Require} requireThere As a module beside the main package would call it. Throws {@link NotInstalled}
- *   where that sees no package for the platform.
+ * @param {NodeJS.Require} requireThere The `require` of a module beside the main package. Throws {@link NotInstalled} if the
+ *   package of the platform cannot be found from there.
  * @returns {Binding}
  */
 function requirePackage(host, requireThere) {
@@ -243,12 +242,12 @@ function requirePackage(host, requireThere) {
     manifest = requireThere(`${source}/package.json`);
     binding = requireThere(source);
   } catch (cause) {
-    // Told by the code, which is the same for node_modules and Yarn's Plug'n'Play; the words are not.
+    // Recognized by the code, which is the same for node_modules and Yarn's Plug'n'Play; the message is not.
     const isMissing = /** @type {NodeJS.ErrnoException} */ (cause).code === "MODULE_NOT_FOUND";
     if (manifest === undefined && isMissing) throw new NotInstalled("", { cause });
     failure = cause;
   }
-  // Where the versions differ, that is what is wrong, whether or not the binary loaded.
+  // If the versions differ, that is the error to report, whether or not the binary loaded.
   const found = /** @type {{ version: string } | undefined} */ (manifest)?.version;
   if (manifest !== undefined && found !== version) {
     throw bindingError(otherVersionMessage({ host, found: String(found), version }), failure);

@@ -1,10 +1,9 @@
 /**
- * Moves an AI agent's workspace into a sandbox and merges the result back, natively.
+ * Uploads an AI agent's workspace to a sandbox and merges the result back.
  *
- * Every function that returns a promise returns one in every case: bad arguments reject, nothing throws
- * synchronously. Errors carry a stable `code` (see {@link SandboxRuntimeError}); a failed file-system call carries
- * Node's own `code`, `errno`, `syscall` and `path`. What a client method rejects with is passed on as the very same
- * value.
+ * Every asynchronous function always returns a promise: bad arguments reject, nothing throws synchronously. Errors
+ * have a stable `code` (see {@link SandboxRuntimeError}); the error of a failed system call has Node's own `code`,
+ * `errno`, `syscall` and `path`. What a client method rejects with is passed on as the same value.
  *
  * Paths are strings as Node uses them. A file name that is not UTF-8 is written with lone surrogates, one per
  * undecodable byte (byte `0xNN` is `U+DCNN`), and round-trips.
@@ -19,9 +18,9 @@ export interface SandboxRemoteExecutionSpec {
   sandboxId: string;
   /** The workspace's folder in the sandbox: absolute, and not `/`. */
   remoteCwd: string;
-  /** How long one command in the sandbox may take, in milliseconds. Handed to every `client.run`. */
+  /** How long one command in the sandbox may take, in milliseconds. Passed to every `client.run`. */
   timeoutMs: number;
-  /** The provider's key, or `null`. It is kept in the spec and never used here. */
+  /** The provider's key, or `null`. It is part of the spec and never used by this package. */
   apiKey: string | null;
 }
 
@@ -39,18 +38,18 @@ export interface SandboxManagedRuntimeAsset {
    * Default `false`.
    */
   followSymlinks?: boolean;
-  /** Patterns to leave out, with the meaning of GNU tar's `--exclude`. `._*` is always left out. Default none. */
+  /** Exclude patterns, with the meaning of GNU tar's `--exclude`. `._*` is always excluded. Default none. */
   exclude?: string[];
 }
 
-/** What `writeFile` and `readFile` get as a further argument, only when it says something. */
+/** The last argument of `writeFile` and `readFile`. It is passed only if it has a field. */
 export interface SandboxTransferProgressOptions {
   /**
-   * To be called while bytes move. `transferredBytes` and `totalBytes` count bytes of the file, not of its encoding;
-   * `totalBytes` is `null` where the size is not known.
+   * To be called during the transfer. `transferredBytes` and `totalBytes` count bytes of the file, not of its encoding;
+   * `totalBytes` is `null` if the size is not known.
    */
   onProgress?: (transferredBytes: number, totalBytes: number | null) => void | Promise<void>;
-  /** The caller's signal, where there is one: an abort may stop the transfer itself. Its outcome is ignored then. */
+  /** The caller's signal, if there is one: an abort may stop the transfer itself. Its outcome is ignored then. */
   signal?: AbortSignal;
 }
 
@@ -61,10 +60,10 @@ export interface SandboxTransferProgressOptions {
 export interface SandboxManagedRuntimeClient {
   /** Creates a folder and those above it; one that exists is fine. */
   makeDir(remotePath: string): Promise<void>;
-  /** Writes a whole file, replacing one that is there. `bytes` is the client's to keep, transfer or detach. */
+  /** Writes a whole file, and replaces an existing one. The client may keep, transfer or detach `bytes`. */
   writeFile(remotePath: string, bytes: ArrayBuffer, options?: SandboxTransferProgressOptions): Promise<void>;
   /**
-   * Reads a whole file. The bytes are copied in parts while they are checked: one that is transferred away or resized
+   * Reads a whole file. The bytes are copied in parts while they are checked. Memory that is transferred or resized
    * meanwhile is an error (`ERR_INVALID_RETURN_VALUE`), and nothing is changed.
    */
   readFile(
@@ -76,13 +75,13 @@ export interface SandboxManagedRuntimeClient {
   /** Removes a file. A failure is ignored. */
   remove(remotePath: string): Promise<void>;
   /**
-   * Runs a command line of POSIX `sh`; rejects when it fails or takes longer than `timeoutMs` milliseconds. `signal`
-   * is the caller's, where there is one: an abort may stop the command. Its outcome is ignored then.
+   * Runs a command line of POSIX `sh`; rejects if it fails or takes longer than `timeoutMs` milliseconds. `signal`
+   * is the caller's, if there is one: an abort may stop the command. Its outcome is ignored then.
    */
   run(command: string, options: { timeoutMs: number; signal?: AbortSignal }): Promise<void>;
   /**
-   * Whether several files may be written or read at once. Optional. An error with `retryable: true` tells that the
-   * same call may succeed when it is made again.
+   * Whether several files may be written or read at once. Optional. An error with `retryable: true` says that the
+   * same call may succeed if it is repeated.
    */
   readonly allowConcurrentSyncOperations?: boolean;
 }
@@ -94,7 +93,7 @@ export type RuntimeProgressSink = (line: string) => void | Promise<void>;
 export type RuntimeStatusPhase =
   "git_sync" | "config_sync" | "adapter_startup" | "restore" | "export" | "finalize";
 
-/** One step of a run, for people to read. */
+/** One step of a run, as text for a user. */
 export interface RuntimeStatusUpdate {
   phase: RuntimeStatusPhase;
   message: string;
@@ -128,7 +127,7 @@ export interface RestorePhase {
   name: "run" | "download" | "check" | "apply";
   /** How long it took, in milliseconds. */
   durationMs: number;
-  /** The bytes it read, where it read any: the archive for `download` and `check`. */
+  /** The bytes it read: those of the archive for `download` and `check`, otherwise 0. */
   bytes: number;
 }
 
@@ -136,50 +135,50 @@ export interface RestorePhase {
 export interface RestoreReport {
   /** Files, links and folders taken from the sandbox (created, replaced, or given its mode). */
   written: string[];
-  /** What was deleted because the sandbox deleted it and it was as uploaded here. */
+  /** What was deleted, because the sandbox deleted it and the local version was as uploaded. */
   deleted: string[];
-  /** What the sandbox deleted but stays, because it was changed here. */
+  /** What the sandbox deleted, but was left in place because it was changed locally. */
   kept: string[];
   /**
-   * Paths that both sides had changed: the sandbox's version is in place now. `keptAt` is where the local
-   * version is (relative to the workspace).
+   * Paths that both sides had changed: the sandbox's version is in place now. `keptAt` is the backup of
+   * the local version (relative to the workspace).
    */
   conflicts: { path: string; keptAt: string }[];
   /**
-   * Where what was deleted is kept as well. A restore that deletes more than half of the files that the sandbox had, and at
-   * least 20, keeps all that it deletes; any other keeps none of it.
+   * The backups of what was deleted. A restore that deletes more than half of the files that the sandbox had, and at least
+   * 20, backs up everything that it deletes; any other restore does not.
    */
   deletionsKept: { path: string; keptAt: string }[];
   /**
-   * What was left as it is here, and why: a device in the sandbox, a file it could not read, what it never had as it was
-   * uploaded, a folder that holds something excluded.
+   * What was left as it is locally, and why: a device in the sandbox, a file that its tar could not read, what the upload
+   * lost, a folder that contains something excluded.
    */
   skipped: { path: string; reason: string }[];
   /**
-   * What the sandbox changed and yet neither comes nor is deleted here, since it would run or redirect something: git's
-   * configuration and hooks, `.hg/hgrc`. `what` says which key or reference it is, where the path does not. What could not go
-   * up of a repository is named here as well, by the first restore.
+   * What the sandbox changed or deleted, but was left as it is locally, since it could run or redirect something: git's
+   * configuration and hooks, `.hg/hgrc`. `what` says which key or reference it is, if the path does not. The first restore
+   * also lists what could not be uploaded of a repository.
    */
   heldBack: { path: string; what?: string; reason: string }[];
-  /** References, `HEAD` and indexes that are the sandbox's now. `repository` is the path of the `.git`. */
+  /** References, `HEAD` and indexes that have the sandbox's value now. `repository` is the path of the `.git`. */
   refsUpdated: { repository: string; name: string }[];
-  /** References that are gone since the sandbox deleted them. Their last values are among {@link refsKept}. */
+  /** References that were deleted because the sandbox deleted them. Their last values are in {@link refsKept}. */
   refsDeleted: { repository: string; name: string }[];
   /**
-   * References of the sandbox's that could not take their place here, since both sides had changed them, and those that it
+   * References of the sandbox that could not be merged, since both sides had changed them, and local ones that it
    * replaced or deleted: `keptAt` is the reference that has the value now.
    */
   refsKept: { repository: string; name: string; keptAt: string }[];
   /**
-   * Of what was written, what deserves a look: files that tools run or obey unasked (`.vscode/`, `.envrc`, `.npmrc`, …), links
+   * Those of the written paths that should be reviewed: files that tools run or obey unasked (`.vscode/`, `.envrc`, `.npmrc`, …), links
    * that leave the workspace, and files that became executable.
    */
   sensitive: { path: string; reason: string }[];
-  /** How many entries the sandbox held. */
+  /** How many entries the sandbox had. */
   entries: number;
-  /** Whether all that the sandbox holds was downloaded, or what had changed there. */
+  /** Whether everything was downloaded, or only what had changed in the sandbox. */
   transfer: "full" | "changes";
-  /** Whether the sandbox's tar failed and a second, tolerant way was taken: nothing was deleted then. */
+  /** Whether the sandbox's tar failed and a second, tolerant attempt was made: then nothing was deleted. */
   tolerant: boolean;
   /** What the sandbox's tar said in that case; otherwise empty. */
   tarMessages: string;
@@ -192,13 +191,13 @@ export interface RestoreReport {
 /** One step of an upload, timed. */
 export interface PreparePhase {
   /**
-   * `pack`: scan the folder, and pack an archive that fits one part (a larger one is packed while it travels). `upload`: all
-   * of its parts, pauses before another attempt included. `extract`: the command in the sandbox.
+   * `pack`: scan the folder, and pack an archive that fits in one part (a larger one is packed while it is sent). `upload`:
+   * all of its parts, including pauses before another attempt. `extract`: the command in the sandbox.
    */
   name: "pack" | "upload" | "extract";
   /** How long it took, in milliseconds. */
   durationMs: number;
-  /** The bytes of the archive, or for `upload` those that travelled. */
+  /** The bytes of the archive; for `upload`, the bytes that were transferred. */
   bytes: number;
 }
 
@@ -208,32 +207,32 @@ export interface PrepareReportArchive {
   label: string;
   /** How many entries it has. */
   entries: number;
-  /** How many bytes it has before it is compressed. */
+  /** Its size in bytes before compression. */
   archiveBytes: number;
-  /** How many bytes were sent, including the script behind the archive. Failed attempts do not count. */
+  /** How many bytes were sent, including the script that follows the archive. Failed attempts do not count. */
   sentBytes: number;
-  /** In how many parts: 0 where the sandbox had an asset already, so that nothing was sent. */
+  /** In how many parts: 0 if the sandbox already had the asset, so nothing was sent. */
   parts: number;
-  /** Whether all of the folder was sent, or what the sandbox did not have. Assets are always sent in full. */
+  /** Whether the whole folder was sent, or only what the sandbox did not have. Assets are always sent in full. */
   transfer: "full" | "changes";
   /** Whether any part was compressed. */
   compression: "none" | "gzip";
   /** The steps in order. */
   phases: PreparePhase[];
   /**
-   * What the archive does not have of the folder, and why: the first 100 by path. What git's rules leave here is in
+   * What was left out of the archive, and why: the first 100 by path. What git's rules leave out is in
    * {@link RestoreReport.heldBack}.
    */
   leftOut: { path: string; reason: string }[];
-  /** How many such paths there are in all. A folder counts once. */
+  /** The total number of such paths. A folder counts once. */
   leftOutCount: number;
   /**
-   * Patterns that left nothing out: the first 100, in the order in which they were given, and then by file and line. `file`
-   * and `line` are there for a line of an ignore file, which may also be one that another line outdoes. What is in a directory
-   * that is left out was not looked at.
+   * Patterns that matched nothing: the first 100, in the order in which they were given, and then by file and line. `file`
+   * and `line` are set for a line of an ignore file; it may also be one that other lines always override. What is below an
+   * excluded directory was not compared.
    */
   unmatchedExcludes: { pattern: string; file?: string; line?: number }[];
-  /** How many such patterns there are in all. */
+  /** The total number of such patterns. */
   unmatchedExcludesCount: number;
 }
 
@@ -255,24 +254,24 @@ export interface PrepareSandboxManagedRuntimeInput {
   workspaceLocalDir: string;
   /**
    * The workspace's folder in the sandbox: absolute, and not `/`. It is emptied, so the command in the sandbox refuses the
-   * home folder of its user, what holds that, and folders of the system. Default `spec.remoteCwd`.
+   * home folder of its user, the parents of that folder, and system folders. Default `spec.remoteCwd`.
    */
   workspaceRemoteDir?: string;
   /**
-   * Patterns that are neither uploaded nor brought back nor deleted, with the meaning that they have in
-   * `tar -C dir --exclude P .` of GNU tar: names are matched as `./name`, so `./dist` is the top-level one alone.
+   * Patterns for what is neither uploaded nor brought back nor deleted, with the meaning that they have in
+   * `tar -C dir --exclude P .` of GNU tar: names are matched as `./name`, so `./dist` is only the top-level one.
    * `._*`, `*.paperclip-restore.lock` and the top-level `.paperclip-runtime` always are. Default none.
    */
   workspaceExclude?: string[];
   /**
-   * Names of files in the workspace whose lines leave out more, as {@link CreateTarballInput.ignoreFiles} says. What they
-   * match is treated as what {@link workspaceExclude} matches: neither uploaded nor brought back, and neither changed nor
-   * deleted here. What counts is what they say when the workspace is prepared, for the restores of that too; a change on
-   * either side counts from the next prepare on. Assets have none. Default none.
+   * Names of ignore files in the workspace, whose lines exclude more: see {@link CreateTarballInput.ignoreFiles}. What they
+   * match is treated like what {@link workspaceExclude} matches: neither uploaded nor brought back, and neither changed nor
+   * deleted locally. They are read when the workspace is prepared, for the restores of that prepare too; a change on
+   * either side takes effect at the next prepare. They do not apply to assets. Default none.
    */
   ignoreFiles?: string[];
   /**
-   * Paths (exact, or anything below them) that a restore neither changes nor deletes here; those at the top level
+   * Paths (exact, or anything below them) that a restore neither changes nor deletes locally; those at the top level
    * also survive in the sandbox when its workspace is cleared for the upload. Default none.
    */
   preserveAbsentOnRestore?: string[];
@@ -281,49 +280,49 @@ export interface PrepareSandboxManagedRuntimeInput {
   /**
    * Gets throttled progress lines such as `[paperclip] Syncing workspace to sandbox: 40% (4.8/12.0 MB)`, after a second
    * with the rate and the time left (`, 2.0 MB/s, 4 s left`). Other steps (packing, extracting, checking, applying) that
-   * take longer than five seconds are told of every five seconds: `[paperclip] Packing workspace for sandbox (12.0 MB): 5 s so far`.
+   * take longer than five seconds are reported every five seconds: `[paperclip] Packing workspace for sandbox (12.0 MB): 5 s so far`.
    */
   onProgress?: RuntimeProgressSink;
   /** Gets the run's steps, and the progress lines as messages. */
   onRuntimeProgress?: RuntimeStatusSink;
-  /** Keeps the sandbox alive meanwhile. Default: nothing is refreshed. */
+  /** Keeps the sandbox alive during the run. Default: nothing is refreshed. */
   lease?: SandboxLease;
   /** Stops the prepare: it rejects with the signal's reason. */
   signal?: AbortSignal;
   /**
    * How many assets may upload at once, 1 to 16. Outcome and error are the same as in order. Above 1, up to four parts of
-   * an archive travel at once as well. Default 1.
+   * an archive are sent at once, too. Default 1.
    */
   concurrency?: number;
   /**
-   * The largest part in which an archive travels, in bytes before it is compressed: from 64 KiB to 1 GiB, default 32 MiB.
-   * An archive that fits one part is one file. Where several parts travel at once, each is smaller, but for 8 MiB at least:
-   * memory holds about two of these sizes, whatever the size of the workspace.
+   * The maximum size of a part of an archive, in bytes before compression: from 64 KiB to 1 GiB, default 32 MiB.
+   * An archive that fits in one part is one file. If several parts are sent at once, each is smaller, but at least 8 MiB.
+   * Memory holds about two of these sizes, whatever the size of the workspace.
    */
   partBytes?: number;
   /**
-   * `"auto"` (the default) compresses what travels where that pays: it gets smaller, and the client does not take bytes
-   * faster than they can be compressed. `"none"` never does.
+   * `"auto"` (the default) compresses a transfer if that saves time: it gets smaller, and the client does not take bytes
+   * faster than they can be compressed. `"none"` never compresses.
    */
   compression?: "auto" | "none";
   /**
-   * `"auto"` (the default) transfers what has changed, where the sandbox can tell, and everything where it cannot or where
+   * `"auto"` (the default) transfers only what has changed, if the sandbox can list that, and everything if it cannot or if
    * there is any doubt. `"full"` always transfers everything.
    */
   transfer?: "auto" | "full";
   /**
-   * How git repositories travel. `"merge"` (the default) sends each `.git` as a repository made for the sandbox, and merges what
-   * comes back as git does: commits, branches, tags, stashes and what is staged; never configuration or hooks. `"files"` treats
-   * `.git` as any folder, but for what git runs or obeys. `"off"` neither sends nor takes anything of git's.
+   * How git repositories are transferred. `"merge"` (the default) uploads each `.git` as a repository made for the sandbox, and
+   * merges what comes back by git's rules: commits, branches, tags, stashes and what is staged; never configuration or hooks.
+   * `"files"` treats `.git` like any folder, except what git runs or obeys. `"off"` transfers nothing that belongs to git.
    */
   git?: "merge" | "files" | "off";
-  /** Whether what authenticates goes up with a repository's configuration. Default `false`. */
+  /** Whether credentials in a repository's configuration are uploaded. Default `false`. */
   gitCredentials?: boolean;
-  /** How many commits of each line of history go up. Default: all. */
+  /** How many commits of each line of history are uploaded. Default: all. */
   gitDepth?: number;
   /**
-   * For how many days local versions that a restore replaced are kept under `.paperclip-runtime/conflicts` (default 30).
-   * Restores that write something remove older ones, and the oldest beyond 1 GiB in all; never their own. With 0 only
+   * For how many days the backups of replaced local versions stay in `.paperclip-runtime/conflicts` (default 30).
+   * A restore that writes something removes older ones, and the oldest beyond 1 GiB in total; never its own. With 0 only
    * those of the last such restore stay; with `null` or `Infinity` all stay, whatever their size.
    */
   keepConflictsDays?: number | null;
@@ -336,21 +335,21 @@ export interface PrepareSandboxManagedRuntimeInput {
 /** Options of {@link PreparedSandboxManagedRuntime.restoreWorkspace}. */
 export interface RestoreWorkspaceOptions {
   /**
-   * Transfer and check as usual, change nothing on either side, and report what a restore would write, delete and keep. Of
-   * what it would keep, `keptAt` is the directory that this would be in; of git's references nothing is told but what is
-   * held back. Default `false`.
+   * Download and check as usual, change nothing on either side, and report what a restore would write, delete and back
+   * up. `keptAt` is then the directory in which the backup would be; of git's references only what is held back is
+   * reported. Default `false`.
    */
   dryRun?: boolean;
   /**
-   * Stops the restore: it rejects with the signal's reason, and the workspace is untouched. If the merge had begun
+   * Stops the restore: it rejects with the signal's reason, and the workspace is unchanged. If the merge had begun
    * to change files, it is completed in the background.
    */
   signal?: AbortSignal;
 }
 
-/** A workspace that is in its sandbox. A plain object: it can be spread, and its methods work detached. */
+/** A workspace that was uploaded to its sandbox. A plain object: it can be spread, and its methods work detached. */
 export interface PreparedSandboxManagedRuntime {
-  /** The very `spec` that was passed in. */
+  /** The same `spec` object that was passed in. */
   spec: SandboxRemoteExecutionSpec;
   workspaceLocalDir: string;
   workspaceRemoteDir: string;
@@ -359,8 +358,8 @@ export interface PreparedSandboxManagedRuntime {
   /** Each asset's folder in the sandbox, by its key. */
   assetDirs: Record<string, string>;
   /**
-   * Brings the sandbox's workspace back and merges it, three ways, into the local one. May be called again, after
-   * success (it brings what changed since) and after failure (it completes the job).
+   * Brings the sandbox's workspace back and merges it into the local one (a three-way merge). May be called again, after
+   * success (it brings what changed since) and after a failure (it completes the restore).
    *
    * @param onProgress Gets progress lines instead of the `onProgress` given to prepare.
    */
@@ -369,7 +368,7 @@ export interface PreparedSandboxManagedRuntime {
 
 /**
  * Reads a sandbox spec from unknown data, such as a database column. Strings are trimmed, `timeoutMs` may be a numeric
- * string. `null` where anything that is needed is missing or not usable.
+ * string. `null` if anything required is missing or invalid.
  */
 export declare function parseSandboxRemoteExecutionSpec(value: unknown): SandboxRemoteExecutionSpec | null;
 
@@ -381,7 +380,7 @@ export declare function buildSandboxExecutionSessionIdentity(spec: SandboxRemote
   readonly remoteCwd: string;
 } | null;
 
-/** Whether a stored identity names the same sandbox session as `current`. `false` where `current` is `null`. */
+/** Whether a stored identity names the same sandbox session as `current`. `false` if `current` is `null`. */
 export declare function sandboxExecutionSessionMatches(
   saved: unknown,
   current: SandboxRemoteExecutionSpec | null,
@@ -391,19 +390,19 @@ export declare function sandboxExecutionSessionMatches(
 export interface CreateTarballInput {
   /** The folder to archive. */
   localDir: string;
-  /** The archive's path. It appears only when complete, replacing a file that is there, and is never archived itself. */
+  /** The archive's path. It appears only when complete, replacing an existing file, and is never archived itself. */
   archivePath: string;
-  /** Patterns to leave out, with the meaning of GNU tar's `--exclude`. `._*` is always left out. Default none. */
+  /** Exclude patterns, with the meaning of GNU tar's `--exclude`. `._*` is always excluded. Default none. */
   exclude?: string[];
   /**
-   * Names of files in the folder, such as `[".gitignore", ".dockerignore"]`, whose lines leave out more. They are read in
-   * every directory that is not left out itself, with the meaning that git gives a `.gitignore`: `!` takes back, a final `/`
-   * is for directories alone, the innermost file decides. A `.dockerignore` is read at the top alone, and its patterns begin
-   * there, as for Docker; unlike there, nothing comes back from a directory that is left out. Files of different names each
-   * leave out what they match. `.git` itself is never left out by them. Lines alone count, as for
-   * `git check-ignore --no-index`: a tracked file that a line matches is left out too. A symbolic link of such a name is not
-   * followed. One that may not be read, holds more than 1 MiB or is not UTF-8 rejects, by name. With
-   * `followSymlinks`, what a link leads to is matched as what it is. Default none.
+   * Names of ignore files in the folder, such as `[".gitignore", ".dockerignore"]`, whose lines exclude more. They are
+   * read in every directory that is not excluded itself, with the meaning that git gives a `.gitignore`: `!` includes again,
+   * a final `/` matches directories only, and the innermost file decides. As for Docker, a `.dockerignore` is read at the
+   * top level only, and its patterns begin there; unlike for Docker, nothing in an excluded directory can be included again.
+   * Files of different names each exclude what they match. They never exclude `.git` itself. As for
+   * `git check-ignore --no-index`, a file that a line matches is excluded even if git tracks it. A symbolic link of such a
+   * name is not followed. If a file cannot be read, is larger than 1 MiB or is not UTF-8, the call rejects and names it.
+   * With `followSymlinks`, the target of a link is matched as the kind that it has. Default none.
    */
   ignoreFiles?: string[];
   /** Archive what symbolic links point to. A link that dangles or would loop stays a link. Default `false`. */
@@ -416,7 +415,7 @@ export interface CreateTarballInput {
  * Archives a folder as a plain GNU tar that GNU tar, bsdtar, busybox and toybox extract without a warning: entries by
  * relative name in byte order, owner 0/0, no extended attributes. The same tree gives the same bytes.
  *
- * Rejects where a file may not be read (`EACCES`, with its `path`). A tree that changes meanwhile does not fail it.
+ * Rejects if a file may not be read (`EACCES`, with its `path`). A tree that changes meanwhile is no error.
  */
 export declare function createTarballFromDirectory(input: CreateTarballInput): Promise<void>;
 
@@ -429,10 +428,10 @@ export interface MirrorDirectoryOptions {
 }
 
 /**
- * Makes `targetDir` equal to `sourceDir`: names, types, bytes, modes and link targets, and nothing else but what
- * `preserveAbsent` names. Files that are already the same are not written; changed ones are replaced atomically.
+ * Makes `targetDir` equal to `sourceDir`: names, types, bytes, modes and link targets. Everything else is removed, except
+ * what `preserveAbsent` names. Files that are already the same are not written; changed ones are replaced atomically.
  *
- * Rejects before anything is touched where the source is missing or unreadable, or where one folder holds the other.
+ * Rejects before anything is changed if the source is missing or unreadable, or if one folder is inside the other.
  */
 export declare function mirrorDirectory(
   sourceDir: string,
@@ -444,20 +443,20 @@ export declare function mirrorDirectory(
  * Uploads a workspace (and assets) to a sandbox, and remembers exactly what was uploaded as the base of the merge that
  * `restoreWorkspace()` makes.
  *
- * Rejects before the first client call with `ERR_INVALID_ARG_TYPE` or `ERR_INVALID_ARG_VALUE` where the input cannot be
- * used, and with Node's own codes where the workspace or an asset cannot be read.
+ * Rejects before the first client call with `ERR_INVALID_ARG_TYPE` or `ERR_INVALID_ARG_VALUE` if the input is
+ * invalid, and with Node's own codes if the workspace or an asset cannot be read.
  */
 export declare function prepareSandboxManagedRuntime(
   input: PrepareSandboxManagedRuntimeInput,
 ): Promise<PreparedSandboxManagedRuntime>;
 
 /**
- * Takes up a prepare that an earlier process made, or an earlier call in this one: the same `prepared` object again, without a
- * call to the client. What was excluded and preserved then is so still. What both sides share is kept in a directory of
- * caches (below `PAPERCLIP_HOME`, else the platform's), by provider, sandbox id, remote directory, adapter key and workspace.
+ * Resumes a prepare of an earlier process, or of an earlier call in this one: returns the same `prepared` object, without a
+ * call to the client. What was excluded and preserved then still is. The base is stored in a cache directory (below
+ * `PAPERCLIP_HOME`, else the platform's), by provider, sandbox id, remote directory, adapter key and workspace.
  *
- * Rejects with `ERR_SANDBOX_NOTHING_TO_RESUME` where nothing is known of that, and with `ERR_WORKSPACE_REPLACED` where another
- * directory is in the workspace's place. That the sandbox itself was replaced is found out by `restoreWorkspace()`.
+ * Rejects with `ERR_SANDBOX_NOTHING_TO_RESUME` if no such prepare is stored, and with `ERR_WORKSPACE_REPLACED` if another
+ * directory is in the workspace's place. Whether the sandbox itself was replaced is found out by `restoreWorkspace()`.
  *
  * @param input As it was given to prepare.
  */
@@ -474,15 +473,15 @@ export type SnapshotEntry =
 
 /** A folder's content at one moment. */
 export interface DirectorySnapshot {
-  /** The paths that were left out, each exact or anything below it. */
+  /** The excluded paths; each stands for itself and everything below it. */
   exclude: string[];
   /** Entries by relative path with `/`, a folder before what is in it. */
   entries: Map<string, SnapshotEntry>;
 }
 
 /**
- * Reads a folder and hashes its files. Sockets, FIFOs and devices are left out. Rejects where a folder or file cannot be
- * read, and where the root is missing: what could not be read must not look like what was deleted.
+ * Reads a folder and hashes its files. Sockets, FIFOs and devices are left out. Rejects if a folder or file cannot be
+ * read, or if the root is missing: what could not be read must not look like what was deleted.
  */
 export declare function captureDirectorySnapshot(
   rootDir: string,
@@ -490,14 +489,14 @@ export declare function captureDirectorySnapshot(
 ): Promise<DirectorySnapshot>;
 
 /**
- * Merges a folder into another, three ways: what changed from `baseline` to `sourceDir` is brought into `targetDir`,
- * under its merge lock. A local version that differs from both is kept under `.paperclip-runtime/conflicts/`.
+ * Three-way merge of one folder into another: what changed from `baseline` to `sourceDir` is brought into `targetDir`,
+ * under its merge lock. A local version that differs from both is backed up under `.paperclip-runtime/conflicts/`.
  */
 export declare function mergeDirectoryWithBaseline(input: {
   baseline: DirectorySnapshot;
   sourceDir: string;
   targetDir: string;
-  /** Runs inside the lock, before the target is looked at. What it rejects with is passed on, and nothing is changed. */
+  /** Runs inside the lock, before the target is inspected. What it rejects with is passed on, and nothing is changed. */
   beforeApply?: () => Promise<void>;
   /** Runs inside the lock, after the last change. */
   afterApply?: () => Promise<void>;
@@ -510,7 +509,7 @@ export declare function mergeDirectoryWithBaseline(input: {
  */
 export declare function withDirectoryMergeLock<T>(targetDir: string, fn: () => Promise<T>): Promise<T>;
 
-/** Whether `relative` below `rootDir` is now what `baselineEntry` says: kind, full mode and content, or link target. */
+/** Whether `relative` below `rootDir` still equals `baselineEntry`: kind, full mode and content, or link target. */
 export declare function directoryEntryMatchesBaseline(
   rootDir: string,
   relative: string,
@@ -521,21 +520,21 @@ export declare function directoryEntryMatchesBaseline(
 export type SandboxRuntimeErrorCode =
   /** The download ends before its end mark. Nothing was changed. */
   | "ERR_SANDBOX_ARCHIVE_TRUNCATED"
-  /** The download breaks the format or holds what is never restored. Nothing was changed. */
+  /** The download is not a valid archive, or contains what is never restored. Nothing was changed. */
   | "ERR_SANDBOX_ARCHIVE_INVALID"
   /**
-   * A path leads out of its folder, or a link stands where a folder of ours must be. From the local client: a path
+   * A path leads out of its folder, or a symlink is where this package needs a folder. From the local client: a path
    * outside of its root.
    */
   | "ERR_SANDBOX_UNSAFE_PATH"
   /**
    * The sandbox no longer has what was uploaded to it: it was replaced or rolled back, or another prepare has replaced the
-   * workspace there. Nothing was changed; prepare again.
+   * workspace in it. Nothing was changed; prepare again.
    */
   | "ERR_SANDBOX_REPLACED"
   /** Another folder, or a link, is in the place of the local workspace (`path`). Nothing was changed; put it back. */
   | "ERR_WORKSPACE_REPLACED"
-  /** Nothing is known on this machine of a prepare that could be resumed. Nothing was changed; prepare again. */
+  /** This machine has no stored state of a prepare that could be resumed. Nothing was changed; prepare again. */
   | "ERR_SANDBOX_NOTHING_TO_RESUME"
   /** Another process held the merge lock for 30 s. Nothing was changed. */
   | "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT"
@@ -543,20 +542,20 @@ export type SandboxRuntimeErrorCode =
   | "ERR_INVALID_ARG_TYPE"
   /** An argument has a value that cannot be used. */
   | "ERR_INVALID_ARG_VALUE"
-  /** `client.readFile` gave something other than bytes, or took them away while they were read. Nothing was changed. */
+  /** `client.readFile` returned something other than bytes, or detached the buffer while it was read. Nothing was changed. */
   | "ERR_INVALID_RETURN_VALUE"
   /**
-   * What was asked for cannot be done here: an archive beyond the size of this Node's buffers, or a tree that multiplies
-   * itself through links that are followed. Nothing was sent of it.
+   * Not supported: a part larger than this Node's buffers, or a tree that grows too large through symlinks that are
+   * followed. Nothing of it was sent.
    */
   | "ERR_SANDBOX_UNSUPPORTED"
-  /** No binary for this machine; the message says what to do. From each call that needs one, never from the import. */
+  /** No binary for this machine; the message says what to do. Thrown by each call that needs one, never by the import. */
   | "ERR_SANDBOX_BINDING_NOT_FOUND"
   /** From a ready-made client: a command in the sandbox failed (`exitCode`, `stderr`). */
   | "ERR_SANDBOX_COMMAND_FAILED"
   /** From a ready-made client: a command was stopped after `timeoutMs`. */
   | "ERR_SANDBOX_COMMAND_TIMEOUT"
-  /** From a ready-made client: other than all bytes of a file arrived. */
+  /** From a ready-made client: not all bytes of a file arrived. */
   | "ERR_SANDBOX_TRANSFER_INCOMPLETE"
   /** From a ready-made client: the connection broke or fell silent, also after it had been tried again. */
   | "ERR_SANDBOX_CONNECTION_LOST"

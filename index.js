@@ -1,7 +1,7 @@
 "use strict";
 
-// The package's functions: arguments are checked here and promises made; what has to do with files happens in the
-// binding (src/), and what has to do with calling a client in js/calls.js.
+// The package's functions. They check arguments and return promises. All work on files is done by the binding (src/), and
+// js/calls.js calls the client.
 
 const { native } = require("./binding.js");
 const check = require("./js/check.js");
@@ -25,7 +25,7 @@ const { nextTurn } = require("./js/turn.js");
  */
 
 /**
- * Runs work that a caller may stop: the promise rejects with the signal's reason at once, and the work ends as soon as it can.
+ * Runs work that a caller may abort: the promise rejects with the signal's reason at once, and the work ends as soon as it can.
  *
  * @template T
  * @param {Abort} abort
@@ -59,7 +59,7 @@ async function createTarballFromDirectory(input) {
 async function mirrorDirectory(sourceDir, targetDir, options) {
   check.object("options", options ?? {});
   const input = {
-    // As `path.join` does: `..` takes back the name before it, also where no such folder exists.
+    // Like `path.join`: `..` removes the name before it, even if no such folder exists.
     sourceDir: path.normalize(check.localPath("sourceDir", sourceDir)),
     targetDir: path.normalize(check.localPath("targetDir", targetDir)),
     preserveAbsent: check.strings("options.preserveAbsent", options?.preserveAbsent),
@@ -87,7 +87,7 @@ function checkAssets(assets) {
   });
 }
 
-/** How many parts of an archive are on their way at once, where the client or the caller allows several. */
+/** How many parts of an archive are sent at once, if the client or the caller allows several. */
 const PARTS_AT_ONCE = 4;
 
 /**
@@ -110,10 +110,10 @@ async function resumeSandboxManagedRuntime(input) {
 }
 
 /**
- * Gives the object for a workspace in its sandbox: after an upload, or after an earlier prepare's (a resume).
+ * Makes the `prepared` object of a workspace, after an upload or after the stored one of an earlier prepare (a resume).
  *
  * @param {own.PrepareSandboxManagedRuntimeInput} input
- * @param {(keyof own.SandboxManagedRuntimeClient)[]} methods What the client needs.
+ * @param {(keyof own.SandboxManagedRuntimeClient)[]} methods The methods that the client must have.
  * @param {boolean} isResumed
  * @returns {Promise<own.PreparedSandboxManagedRuntime>}
  */
@@ -234,7 +234,7 @@ async function captureDirectorySnapshot(rootDir, options) {
 }
 
 /**
- * A report may name every path of a workspace: its lists are read a turn's worth at a time.
+ * Reads a report. It may name every path of a workspace, so its lists are read in pieces, one in each turn of the event loop.
  *
  * @param {import("./binding.js").Pieces} pieces
  */

@@ -11,7 +11,10 @@ export type Dispatch = (request: Request) => Promise<Answer>;
 export declare class BegunMerge {
   /** Inspects the target and merges. */
   apply(): Promised<undefined>
-  /** Cleans up and releases the lock. Resolves with what the other side had, in pieces, if that is wanted. */
+  /**
+   * Cleans up and releases the lock. Resolves with what the incoming side had, in pieces, if the caller wants
+   * it.
+   */
   finish(wantsTheirs: boolean): Promised<Pieces | undefined | null>
 }
 

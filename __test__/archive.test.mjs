@@ -624,7 +624,7 @@ describe("archivePath", () => {
   });
 });
 
-describe("a tree that others work in", () => {
+describe("a tree that other processes change", () => {
   it("gives a complete archive, whatever happens to its files meanwhile", async () => {
     const count = 40;
     const script = path.join(home, "company.sh");

@@ -83,7 +83,7 @@ describe("memory of an upload", () => {
     expect(seen).toHaveLength(2);
   });
 
-  it("that the client took away gives the earlier failure, and is not passed again", async () => {
+  it("that the client detached gives the earlier failure, and is not passed again", async () => {
     const first = Object.assign(new Error("first"), { retryable: true });
     let count = 0;
     const calls = callsOf({
@@ -195,12 +195,12 @@ describe("a step that takes long", () => {
     expect(lines).toStrictEqual(["[paperclip] Packing skills for sandbox: 5 s so far\n"]);
   });
 
-  it("is not told of once the caller has aborted", async () => {
+  it("is not reported once the caller has aborted", async () => {
     const { lines, statuses } = await told(step("pack", "workspace", 0, 5000), AbortSignal.abort());
     expect([lines, statuses]).toStrictEqual([[], []]);
   });
 
-  it("fails nothing where a listener throws, or where there is no listener", async () => {
+  it("fails nothing if a listener throws, or if there is no listener", async () => {
     const boom = () => {
       throw new Error("boom");
     };

@@ -1,4 +1,4 @@
-// The program for people: what restores backed up is listed, compared, taken over, dropped and pruned; reports are shown.
+// The command-line program: lists, compares, takes over, drops and prunes the backups of restores, and shows reports.
 
 import { spawn, spawnSync } from "node:child_process";
 import { chmod, lstat, mkdir, readFile, readdir, stat, symlink, writeFile } from "node:fs/promises";
@@ -35,7 +35,7 @@ const conflictsOf = (workspace) => path.join(workspace, ".paperclip-runtime", "c
 const textOf = (workspace, name) => readFile(path.join(workspace, name), "utf8");
 
 describe("the list of backups", () => {
-  it("shows what a merge kept, with its difference to what is in the workspace", async () => {
+  it("shows what a merge backed up, with its difference to the workspace", async () => {
     const [source, target] = [await temporaryFolder(), await temporaryFolder()];
     for (const dir of [source, target]) await writeFile(path.join(dir, "a.txt"), "one\ntwo\n");
     const baseline = await captureDirectorySnapshot(source);
@@ -50,7 +50,7 @@ describe("the list of backups", () => {
     expect(status).toBe(0);
   });
 
-  it("is empty where nothing was kept", async () => {
+  it("is empty if nothing was backed up", async () => {
     const workspace = await temporaryFolder();
     expect(cli("conflicts", workspace)).toMatchObject({
       status: 0,
@@ -58,7 +58,7 @@ describe("the list of backups", () => {
     });
   });
 
-  it("tells what is the same, gone, of another mode, binary, too large or a link", async () => {
+  it("says what is the same, gone, of another mode, binary, too large or a link", async () => {
     const large = "x".repeat(2 ** 20 + 1);
     const workspace = await workspaceWith(
       { same: "a", mode: "a", binary: "a\0b", large, "dir/file": "" },
@@ -78,7 +78,7 @@ describe("the list of backups", () => {
     expect(stdout).toContain("/link\n    a link to /etc; not in the workspace now\n");
   });
 
-  it("shows a long difference whole when the version is named", async () => {
+  it("shows a long difference completely if the version is named", async () => {
     const lines = (word) => Array.from({ length: 40 }, (_, at) => `${word} ${at}\n`).join("");
     const workspace = await workspaceWith({ a: lines("here") }, { a: lines("kept"), b: "" });
     expect(cli("conflicts", workspace).stdout).toContain("… and 61 more lines: name the version to see them");
@@ -87,7 +87,7 @@ describe("the list of backups", () => {
     expect(stdout).not.toContain("/b\n");
   });
 
-  it("shows names and contents without what a terminal would obey", async () => {
+  it("shows names and contents without control characters", async () => {
     const workspace = await workspaceWith({}, {});
     const kept = path.join(conflictsOf(workspace), TIME);
     await mkdir(kept, { recursive: true });
@@ -111,7 +111,7 @@ describe("the list of backups", () => {
     expect(await readdir(kept)).toHaveLength(1);
   });
 
-  it("is not stopped by a reader that has seen enough", async () => {
+  it("ends quietly if its output is closed", async () => {
     const kept = Object.fromEntries(Array.from({ length: 3000 }, (_, at) => [`name-${at}`, "x"]));
     const workspace = await workspaceWith({}, kept);
     const child = spawn("sh", [
@@ -129,7 +129,7 @@ describe("the list of backups", () => {
 });
 
 describe("taking a version over", () => {
-  it("puts it into the workspace, keeps what was there, and removes the version", async () => {
+  it("puts it into the workspace, backs up what it replaces, and removes the version", async () => {
     const workspace = await workspaceWith({ "d/a": "now", "d/b": "b" }, { "d/a": "kept", "d/b": "kept b" });
     await chmod(path.join(workspace, "d"), 0o700);
 
@@ -155,7 +155,7 @@ describe("taking a version over", () => {
     expect(await textOf(conflictsOf(workspace), "2020-01-01T00-00-00.000Z/a")).toBe("old");
   });
 
-  it("takes a directory with all that is in it, and a link as a link", async () => {
+  it("takes a directory with its content, and a link as a link", async () => {
     const workspace = await workspaceWith({ d: "a file" }, { "d/x/y": "y" });
     await symlink("/etc/passwd", path.join(conflictsOf(workspace), TIME, "d", "link"));
 
@@ -166,7 +166,7 @@ describe("taking a version over", () => {
     expect(await readdir(conflictsOf(workspace))).toHaveLength(1);
   });
 
-  it("writes nothing outside of the workspace through a link in it", async () => {
+  it("writes nothing outside the workspace through a link in it", async () => {
     const outside = await temporaryFolder();
     const workspace = await workspaceWith({}, { "d/a": "kept" });
     await symlink(outside, path.join(workspace, "d"));
@@ -180,7 +180,7 @@ describe("taking a version over", () => {
 });
 
 describe("dropping versions", () => {
-  it("removes those that are named, also read-only ones, and no other", async () => {
+  it("removes the named versions, including read-only ones, and no others", async () => {
     const workspace = await workspaceWith({ a: "now" }, { "d/e/a": "1", "d/b": "2", c: "3" });
     await chmod(path.join(conflictsOf(workspace), TIME, "d/e"), 0o555);
 
@@ -203,7 +203,7 @@ describe("dropping versions", () => {
     expect(await textOf(conflictsOf(workspace), `${TIME}/a`)).toBe("1");
   });
 
-  it("follows no link out of the directory of conflicts", async () => {
+  it("follows no link out of the directory of backups", async () => {
     const outside = await temporaryFolder();
     await writeFile(path.join(outside, "precious"), "");
     const workspace = await workspaceWith({}, { a: "1" });
@@ -228,7 +228,7 @@ describe("dropping versions", () => {
     expect(await textOf(conflictsOf(elsewhere), `${TIME}/a`)).toBe("1");
   });
 
-  it("prunes what is older than it was told, by the names that restores give", async () => {
+  it("prunes what is older than the given days, and only names that restores give", async () => {
     const workspace = await workspaceWith({}, { a: "1" }, "2020-01-01T00-00-00.000Z~2");
     const recent = new Date(Date.now() - 3_600_000).toISOString().replaceAll(":", "-");
     for (const name of [recent, "2020-01-01", "notes"]) {
@@ -280,16 +280,16 @@ describe("a saved report", () => {
     return file;
   };
 
-  it("of a restore is shown list by list, safely, and a list's end only when asked", async () => {
+  it("of a restore is shown list by list, without control characters, and long lists completely only on request", async () => {
     const file = await saved(RESTORE);
     const { status, stdout } = cli("report", file);
     expect(status).toBe(0);
     expect(stdout).toContain("entries: 1,234\n");
     expect(stdout).toContain("Taken from the sandbox (25)\n  file-0\n");
     expect(stdout).toContain("  … and 5 more: --all shows them\n");
-    expect(stdout).toContain(`  a\\x1b[2J: kept at .paperclip-runtime/conflicts/${TIME}/a\n`);
+    expect(stdout).toContain(`  a\\x1b[2J: backed up at .paperclip-runtime/conflicts/${TIME}/a\n`);
     expect(stdout).toContain("  .git/config: core.pager, it would run something\n");
-    expect(stdout).toContain("  .git  refs/heads/main: kept at refs/paperclip/x/heads/main\n");
+    expect(stdout).toContain("  .git  refs/heads/main: stored at refs/paperclip/x/heads/main\n");
     expect(stdout).toContain("later (1)\n  a field of a later version\n");
     expect(stdout).not.toContain("Deleted");
     expect(cli("report", file, "--all").stdout).toContain("file-24\n");
@@ -297,10 +297,15 @@ describe("a saved report", () => {
 
   it("of a prepare is shown archive by archive", async () => {
     const leftOut = [{ path: "x.log", reason: "excluded" }];
-    const archives = [{ label: "workspace", entries: 3, parts: 1, compression: "gzip", phases: [], leftOut }];
+    const unmatchedExcludes = [{ pattern: "*.lgo", file: ".gitignore", line: 2 }];
+    const archive = { label: "workspace", entries: 3, parts: 1, compression: "gzip", phases: [], leftOut };
+    const archives = [{ ...archive, unmatchedExcludes }];
     const { stdout } = cli("report", await saved({ archives, failedRefreshes: 0 }));
     expect(stdout).toContain(
       "  workspace: entries 3, parts 1, compression gzip\n    Left out (1)\n      x.log: excluded\n",
+    );
+    expect(stdout).toContain(
+      "    Exclude patterns that matched nothing (1)\n      *.lgo: file .gitignore, line 2\n",
     );
   });
 
@@ -327,7 +332,7 @@ describe("a call", () => {
     expect(cli("--version")).toMatchObject({ status: 0, stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
   });
 
-  it("for a check tells which binary was found", () => {
+  it("for a check says which binary was found", () => {
     const { status, stdout } = cli("check");
     expect(stdout).toMatch(/ works here\.\n +package +\/.*\n +binary +\/.*\.node\n +platform +/);
     expect(status).toBe(0);
@@ -351,7 +356,7 @@ describe("a call", () => {
     expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
   });
 
-  it("for a directory that is not there fails", () => {
+  it("for a missing directory fails", () => {
     expect(cli("conflicts", "/no/such")).toMatchObject({
       status: 1,
       stderr: 'There is no directory "/no/such".\n',
@@ -370,14 +375,14 @@ describe("a difference", () => {
     expect(diff(before, after)).toEqual(expected);
   });
 
-  it("of far apart lines has a part for each", () => {
+  it("of lines that are far apart has a part for each", () => {
     const lines = Array.from({ length: 30 }, (_, at) => `${at}\n`);
     const changed = lines.with(2, "x\n").with(25, "y\n");
     const hunks = diff(lines.join(""), changed.join("")).filter((line) => line.startsWith("@@"));
     expect(hunks).toEqual(["@@ -1,6 +1,6 @@", "@@ -23,7 +23,7 @@"]);
   });
 
-  it("that is too large is not made", () => {
+  it("that is too large is not computed", () => {
     const many = (word) => Array.from({ length: 1500 }, (_, at) => `${word}${at}\n`).join("");
     expect(diff(many("a"), many("b"))).toBeUndefined();
   });

@@ -1,5 +1,5 @@
-// What a sandbox plants in a repository, and what both sides ordinarily do with git: this package and the release on npm side by
-// side, each really run. The table in docs/git.md is what comes out.
+// What a sandbox plants in a repository, and ordinary work with git on both sides: each case is run with this package and with
+// the release on npm. The table in docs/git.md has the outcomes.
 
 import { execFile } from "node:child_process";
 import { chmod, mkdir, readFile, rm, stat, symlink } from "node:fs/promises";
@@ -77,7 +77,7 @@ class Place {
     this.checks.push(async () => ((await this.git(...args).catch(() => "nothing")) === value ? null : what));
   }
 
-  /** Returns what a person's git runs here after a restore. */
+  /** Returns what the user's git runs locally after a restore. */
   async outcome() {
     const found = [];
     const failed = [];
@@ -435,7 +435,7 @@ async function outcome({ before, agent, here, after }, prepare) {
   return found === "sound" ? "**the restore fails**" : `**the restore fails**; ${found}`;
 }
 
-it("nothing is lost and nothing runs in the cases in which the release loses or runs it", async () => {
+it("loses and runs nothing with this package, and the page has the outcomes of both", async () => {
   const rows = [];
   for (const [name, what] of Object.entries(CASES)) {
     const theirs = await outcome(what, release.prepareSandboxManagedRuntime);
@@ -446,7 +446,7 @@ it("nothing is lost and nothing runs in the cases in which the release loses or 
   if (process.env.PRINT_TABLE) process.stdout.write(`${table.join("\n")}\n`);
   expect(rows.filter(([, , ours]) => ours !== "sound")).toStrictEqual([]);
   const page = await readFile(new URL("../docs/git.md", import.meta.url), "utf8");
-  const [, section] = page.split("## Beside the release on npm\n");
+  const [, section] = page.split("## Comparison with the release on npm\n");
   const [, , ...told] = section
     .split("\n## ")[0]
     .split("\n")

@@ -1,4 +1,4 @@
-// A workspace that is a git checkout: what the agent did with git comes back, and nothing that would run something here.
+// A workspace that is a git checkout: what the agent did with git comes back, except what would run something locally.
 
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -79,7 +79,7 @@ async function expectSound(folder = workspace) {
 }
 
 describe("what an agent does with git", () => {
-  it("is there afterwards: commits, branches, tags, a stash, and what is staged", async () => {
+  it("comes back: commits, branches, tags, a stash, and what is staged", async () => {
     const { restoreWorkspace } = await prepare();
     await expectSound(remote);
     expect(await gitIn(remote, "status", "--porcelain")).toBe("");
@@ -101,7 +101,7 @@ describe("what an agent does with git", () => {
     expect(lastReport().refsUpdated).toContainEqual({ repository: ".git", name: "refs/heads/main" });
   });
 
-  it("costs no conflict where nobody did anything, heartbeat after heartbeat", async () => {
+  it("causes no conflict if nothing was changed, over several heartbeats", async () => {
     const before = await git("rev-parse", "HEAD");
     for (let heartbeat = 0; heartbeat < 4; heartbeat++) {
       const { restoreWorkspace } = await prepare();
@@ -121,7 +121,7 @@ describe("what an agent does with git", () => {
     await expectSound();
   });
 
-  it("is kept beside ours where both have committed, and the next restore brings what comes then", async () => {
+  it("is stored under another reference if both sides have committed, and later commits come with the next restore", async () => {
     const { restoreWorkspace } = await prepare();
     await writeFile(path.join(remote, "theirs.txt"), "theirs\n");
     const theirs = await commit(remote, "by the agent");
@@ -144,7 +144,7 @@ describe("what an agent does with git", () => {
     expect(lastReport().refsKept).toStrictEqual([]);
   });
 
-  it("does not break what was committed here meanwhile, whatever was collected there", async () => {
+  it("does not break local commits, whatever git collected in the sandbox", async () => {
     const { restoreWorkspace } = await prepare();
     await writeFile(path.join(workspace, "staged.txt"), "staged here\n");
     await git("add", "staged.txt");
@@ -155,7 +155,7 @@ describe("what an agent does with git", () => {
     await expectSound();
   });
 
-  it("leaves the repository alone where it removed its own", async () => {
+  it("does not change the local repository if the agent removed its own", async () => {
     const { restoreWorkspace } = await prepare();
     await rm(path.join(remote, ".git"), { recursive: true });
     await writeFile(path.join(remote, "a.txt"), "changed\n");
@@ -166,7 +166,7 @@ describe("what an agent does with git", () => {
 });
 
 describe("what would run or redirect something", () => {
-  it("stays as it is here, and is reported", async () => {
+  it("stays as it is locally, and is reported", async () => {
     const canary = path.join(home, "canary");
     const { restoreWorkspace } = await prepare();
     const touch = `touch '${canary}'`;
@@ -205,7 +205,7 @@ describe("what would run or redirect something", () => {
     await expectSound();
   });
 
-  it("does not go up either: hooks and credentials stay here", async () => {
+  it("is not uploaded either: hooks and credentials", async () => {
     await git("config", "credential.helper", "store --file=/secret");
     await git("config", "http.extraHeader", "Authorization: secret");
     await git("remote", "add", "origin", "https://user:secret@example.org/repo.git");
@@ -222,8 +222,8 @@ describe("what would run or redirect something", () => {
   });
 });
 
-describe("what the local configuration runs from the tree", () => {
-  it("is told as sensitive where the sandbox changed it, and nothing else is", async () => {
+describe("what the local configuration runs from the workspace", () => {
+  it("is reported as sensitive if the sandbox changed it, and nothing else is", async () => {
     await makeTree(workspace, {
       ".githooks/pre-commit": "#!/bin/sh\n./scripts/lint.sh\n",
       "conf/git": "[alias]\n\tx = log\n",
@@ -264,12 +264,12 @@ describe("what the local configuration runs from the tree", () => {
     ]);
     expect(told.get("conf/git")).toContain("includes");
     expect(told.get(".githooks/pre-push")).toContain("hooks");
-    // What did not change is not told again.
+    // What did not change is not reported again.
     await restoreWorkspace();
     expect(lastReport().sensitive).toStrictEqual([]);
   });
 
-  it("is told too where the workspace is a folder of a repository", async () => {
+  it("is reported too if the workspace is a folder inside a repository", async () => {
     const top = workspace;
     workspace = path.join(top, "packages/app");
     await makeTree(workspace, { "tools/filter.sh": "1\n", "tools/other.sh": "1\n" });
@@ -294,16 +294,19 @@ describe("a folder that git takes for a bare repository", () => {
     await chmod(path.join(remote, `${file}refs`), 0o755);
   };
 
-  it.each(["merge", "off", "files"])("stays out, also one of files, with git: %j", async (mode) => {
-    const { restoreWorkspace } = await prepare({ git: mode });
-    await plant("evil/");
-    await restoreWorkspace();
-    await expect(stat(path.join(workspace, "evil"))).rejects.toThrow("ENOENT");
-    expect(held()).toContain("evil");
-    await expectSound();
-  });
+  it.each(["merge", "off", "files"])(
+    "is not transferred, even if its objects are files, with git: %j",
+    async (mode) => {
+      const { restoreWorkspace } = await prepare({ git: mode });
+      await plant("evil/");
+      await restoreWorkspace();
+      await expect(stat(path.join(workspace, "evil"))).rejects.toThrow("ENOENT");
+      expect(held()).toContain("evil");
+      await expectSound();
+    },
+  );
 
-  it.each(["merge", "off", "files"])("is none at the top of the workspace, with git: %j", async (mode) => {
+  it.each(["merge", "off", "files"])("is not made of the workspace itself, with git: %j", async (mode) => {
     await rm(path.join(workspace, ".git"), { recursive: true });
     const { restoreWorkspace } = await prepare({ git: mode });
     await plant("");
@@ -315,7 +318,7 @@ describe("a folder that git takes for a bare repository", () => {
     expect(held()).toStrictEqual(["HEAD", "objects", "refs"]);
   });
 
-  it("keeps its configuration and hooks where it is the workspace", async () => {
+  it("keeps its configuration and hooks if it is the workspace", async () => {
     await rm(workspace, { recursive: true });
     await gitIn(home, "init", "-q", "--bare", "-b", "main", workspace);
     const config = await readFile(path.join(workspace, "config"), "utf8");
@@ -331,7 +334,7 @@ describe("a folder that git takes for a bare repository", () => {
 });
 
 describe("checkouts of other shapes", () => {
-  it("a linked worktree is a repository of its own there, and its commits arrive on its branch", async () => {
+  it("a linked worktree is a repository of its own in the sandbox, and its commits arrive on its branch", async () => {
     const main = workspace;
     workspace = path.join(home, "linked");
     await gitIn(main, "worktree", "add", "-q", workspace, "-b", "topic");
@@ -345,7 +348,7 @@ describe("checkouts of other shapes", () => {
     await expectSound(main);
   });
 
-  it("a nested repository travels by itself, and a new one comes without what runs", async () => {
+  it("a nested repository is transferred by itself, and a new one comes without what runs", async () => {
     await makeTree(path.join(workspace, "vendor/lib"), { "c.txt": "c\n" });
     await gitIn(path.join(workspace, "vendor/lib"), "init", "-q", "-b", "main");
     await commit(path.join(workspace, "vendor/lib"), "nested");
@@ -362,7 +365,7 @@ describe("checkouts of other shapes", () => {
     expect(await readFile(path.join(workspace, "fresh/.git/config"), "utf8")).not.toContain("canary");
   });
 
-  it("a .git that is no repository stays here, and the files travel all the same", async () => {
+  it("a .git that is not a repository is not uploaded, and the files are", async () => {
     await rm(path.join(workspace, ".git"), { recursive: true });
     await makeTree(workspace, { ".git/notes": "not git's\n" });
     const { restoreWorkspace } = await prepare();
@@ -374,7 +377,7 @@ describe("checkouts of other shapes", () => {
     expect(held()).toStrictEqual([".git"]);
   });
 
-  it("a folder whose repository is left here does not go with it where the agent deleted the folder", async () => {
+  it("a folder whose repository was not uploaded stays if the agent deleted the folder", async () => {
     await makeTree(path.join(workspace, "vendor/lib"), { "c.txt": "c\n" });
     await gitIn(path.join(workspace, "vendor/lib"), "init", "-q", "-b", "main");
     const nested = await commit(path.join(workspace, "vendor/lib"), "nested");
@@ -385,8 +388,8 @@ describe("checkouts of other shapes", () => {
   });
 });
 
-describe("other ways for repositories to travel", () => {
-  it("off: nothing of git's goes up or comes back", async () => {
+describe("the other modes for repositories", () => {
+  it("off: nothing that belongs to git is uploaded or comes back", async () => {
     const before = await git("rev-parse", "HEAD");
     const { restoreWorkspace } = await prepare({ git: "off" });
     await expect(stat(path.join(remote, ".git"))).rejects.toThrow("ENOENT");
@@ -399,7 +402,7 @@ describe("other ways for repositories to travel", () => {
     expect(lastReport().heldBack).toStrictEqual([]);
   });
 
-  it("files: a .git is merged file by file, but for what git runs or obeys", async () => {
+  it("files: a .git is merged file by file, except what git runs or obeys", async () => {
     const { restoreWorkspace } = await prepare({ git: "files" });
     await gitIn(remote, "config", "core.fsmonitor", "false");
     await writeFile(path.join(remote, ".git/hooks/pre-commit"), "#!/bin/sh\n");
@@ -413,7 +416,7 @@ describe("other ways for repositories to travel", () => {
     await expectSound();
   });
 
-  it("files: a .git that is no folder stays out, and so do references other than work", async () => {
+  it("files: a .git that is not a folder is held back, and so are other references than branches and tags", async () => {
     const before = await git("rev-parse", "HEAD");
     const { restoreWorkspace } = await prepare({ git: "files" });
     await gitIn(remote, "update-ref", `refs/replace/${before}`, before);
@@ -436,7 +439,7 @@ describe("other ways for repositories to travel", () => {
     await expectSound();
   });
 
-  it("of so many commits: the history is cut there, and commits on top of it come back", async () => {
+  it("limits the history, and commits on top of it come back", async () => {
     for (const number of [1, 2, 3]) {
       await writeFile(path.join(workspace, "a.txt"), `${number}\n`);
       await commit(workspace, `${number}`);
@@ -474,7 +477,7 @@ describe("an upload to a sandbox that has the repository", () => {
     await writeFile(path.join(workspace, "large"), randomBytes(1_000_000));
     await commit(workspace, "large");
     await rm(path.join(workspace, "large"));
-    // Files that are older than the index, as nearly all are. (Git stores the others again, which sets the time of their packs.)
+    // Files that are older than the index, as nearly all are. (Git stores newer ones again, which sets the time of their packs.)
     for (const name of ["a.txt", "src/b.txt", ".gitignore"])
       await utimes(path.join(workspace, name), 1e9, 1e9);
     await commit(workspace, "in the history alone");
@@ -484,7 +487,7 @@ describe("an upload to a sandbox that has the repository", () => {
 
   afterEach(() => vi.unstubAllEnvs());
 
-  it("sends nothing of its objects where it is unchanged, after a restore too", async () => {
+  it("sends no object if the repository is unchanged, also after a restore", async () => {
     await upload();
     expect(sentBytes()).toBeGreaterThan(1_000_000);
     for (let heartbeat = 0; heartbeat < 3; heartbeat++) {
@@ -498,7 +501,7 @@ describe("an upload to a sandbox that has the repository", () => {
     await expectSound(remote);
   });
 
-  it("sends a commit of either side as a pack of its own, and commits come back as before", async () => {
+  it("sends a commit of either side as a separate pack, and commits come back as before", async () => {
     await upload();
     for (const round of ["one", "two"]) {
       await writeFile(path.join(workspace, "a.txt"), `here ${round}\n`);
@@ -517,13 +520,13 @@ describe("an upload to a sandbox that has the repository", () => {
     client.calls.length = 0;
     await upload();
     expect(sentBytes()).toBeLessThan(60_000);
-    // How many there are depends on whether git there set the time of a small one, which is then made anew.
+    // The number depends on whether git in the sandbox set the time of a small pack, which is then made again.
     expect(Number(await packsThere())).toBeGreaterThan(1);
     expect(await gitIn(remote, "log", "--format=%s")).toBe(await git("log", "--format=%s"));
     await expectSound(remote);
   });
 
-  it("takes away what is no longer reachable here, and keeps the rest", async () => {
+  it("removes from the sandbox what is no longer reachable locally, and keeps the rest", async () => {
     await upload();
     await git("checkout", "-q", "-b", "secret");
     await writeFile(path.join(workspace, "secret.txt"), "secret\n");
@@ -577,7 +580,7 @@ describe("an upload to a sandbox that has the repository", () => {
   });
 });
 
-it("a sandbox without git gets the repository all the same, and the files come back", async () => {
+it("a sandbox without git gets the repository too, and the files come back", async () => {
   const applets = await commandFolder({ appletsOf: "busybox" });
   client = new LocalSandbox({ path: applets });
   const { restoreWorkspace } = await prepare();

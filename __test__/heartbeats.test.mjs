@@ -86,7 +86,7 @@ describe("the client calls", () => {
     await prepared.restoreWorkspace();
   });
 
-  it("are told of in the reports, each with whether everything travelled or what had changed", async () => {
+  it("are in the reports, each with whether everything was transferred or only changes", async () => {
     const prepares = [];
     const onPrepareReport = ({ archives: [workspace] }) => void prepares.push(workspace.transfer);
     const one = async (more) => {
@@ -114,7 +114,7 @@ describe("the client calls", () => {
     expect(calls.find(({ name }) => name === "readFile").bytes).toBeGreaterThan(100_000);
   });
 
-  it("refuse another way to transfer by name", async () => {
+  it("refuse another value of transfer by name", async () => {
     const code = "ERR_INVALID_ARG_VALUE";
     await expect(prepareSandboxManagedRuntime(input({ transfer: "delta" }))).rejects.toMatchObject({ code });
     const type = { code: "ERR_INVALID_ARG_TYPE" };

@@ -1,4 +1,4 @@
-// Files such as `.gitignore`, which leave out more where a caller names them.
+// Ignore files such as `.gitignore`, which exclude more if a caller names them.
 
 import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import os from "node:os";
@@ -58,7 +58,7 @@ const TREE = {
 };
 
 describe("what ignore files match", () => {
-  it("is neither uploaded, nor brought back, nor changed or deleted here", async () => {
+  it("is neither uploaded, nor brought back, nor changed or deleted locally", async () => {
     await makeTree(workspace, TREE);
     const before = await describeTree(workspace);
     const { restoreWorkspace } = await prepareSandboxManagedRuntime(input());
@@ -84,7 +84,7 @@ describe("what ignore files match", () => {
       secret: "theirs",
       "src/a.js": "theirs",
     });
-    // What it says there now does not count for this restore.
+    // What the file says now does not count for this restore.
     await writeFile(path.join(remote, ".gitignore"), "src/a.js\n");
     await restoreWorkspace();
     expect(await describeTree(workspace, { without: RUNTIME })).toStrictEqual({
@@ -94,14 +94,14 @@ describe("what ignore files match", () => {
     });
   });
 
-  it("is known to a restore that another process takes up", async () => {
+  it("is known to a restore that another process resumes", async () => {
     await makeTree(workspace, TREE);
     await prepareSandboxManagedRuntime(input());
     await makeTree(remote, { "src/gen/b.js": "theirs", "src/deep/gen": "theirs" });
     await rm(path.join(workspace, ".gitignore"));
     await rm(path.join(workspace, "src/.gitignore"));
     const before = await describeTree(workspace);
-    // As by a caller that does not know what was named then.
+    // Like a caller that does not know which files were named.
     const { restoreWorkspace } = await resumeSandboxManagedRuntime(input({ ignoreFiles: undefined }));
     await restoreWorkspace();
     expect(await describeTree(workspace, { without: RUNTIME })).toStrictEqual({
@@ -110,7 +110,7 @@ describe("what ignore files match", () => {
     });
   });
 
-  it("is told, and so is what matches nothing", async () => {
+  it("is reported, and so is a line that matches nothing", async () => {
     await makeTree(workspace, TREE);
     await prepareSandboxManagedRuntime(input({ workspaceExclude: ["src/deep", "nowhere", "*.tmp"] }));
     const [{ leftOut, unmatchedExcludes, unmatchedExcludesCount }] = reports[0].archives;
@@ -132,7 +132,7 @@ describe("what ignore files match", () => {
     expect(unmatchedExcludesCount).toBe(3);
   });
 
-  it("never is git's own folder, and is everything where no file is named", async () => {
+  it("is never git's own folder, and nothing if no file is named", async () => {
     await makeTree(workspace, { ".gitignore": "*\n!a\n", a: "a", b: "b", ".git/HEAD": "no repository" });
     await prepareSandboxManagedRuntime(input({ git: "files" }));
     expect(await uploaded()).toStrictEqual([".git", ".git/HEAD", "a"]);
@@ -140,7 +140,7 @@ describe("what ignore files match", () => {
     expect(await uploaded()).toStrictEqual([".git", ".git/HEAD", ".gitignore", "a", "b"]);
   });
 
-  it("is not archived, through links neither", async () => {
+  it("is not archived, also not through links", async () => {
     await makeTree(workspace, TREE);
     await mkdir(path.join(root, "elsewhere"));
     await writeFile(path.join(root, "elsewhere/a.log"), "");
@@ -152,7 +152,7 @@ describe("what ignore files match", () => {
       await createTarballFromDirectory({ localDir: workspace, archivePath, ignoreFiles, ...more });
       return readArchive(await readFile(archivePath)).entries.map((entry) => entry.name.replace(/\/$/u, ""));
     };
-    // To git a link is no directory; one that is followed is what it leads to.
+    // To git a link is not a directory. A link that is followed counts as its target.
     expect(await names({})).toContain("src/node_modules2");
     const followed = await names({ followSymlinks: true });
     expect(followed).toContain("link");
@@ -163,7 +163,7 @@ describe("what ignore files match", () => {
 });
 
 describe("an ignore file", () => {
-  it("that is a link is not followed, and one that may not be read is named", async () => {
+  it("that is a link is not followed, and one that cannot be read is named in the error", async () => {
     await makeTree(workspace, { a: "a", "b/.gitignore": "a" });
     await symlink("b/.gitignore", path.join(workspace, ".gitignore"));
     const archivePath = path.join(root, "out/archive.tar");
@@ -180,7 +180,7 @@ describe("an ignore file", () => {
     expect(error).toMatchObject({ code: "EACCES", path: path.join(workspace, "b/.gitignore") });
   });
 
-  it("is refused by name where it is too large or is not UTF-8, before the client is called", async () => {
+  it("is refused by name if it is too large or not UTF-8, before the client is called", async () => {
     for (const [content, complaint] of [
       [Buffer.alloc(1_048_577, "a"), "larger than 1 MiB"],
       [Buffer.from([0x61, 0xff]), "line 1 is not UTF-8"],
@@ -197,7 +197,7 @@ describe("an ignore file", () => {
     }
   });
 
-  it("is named by a file's name alone", async () => {
+  it("is given by its name, without a folder", async () => {
     for (const name of ["", ".", "a/.gitignore", "/etc/passwd", ".."]) {
       const refused = prepareSandboxManagedRuntime(input({ ignoreFiles: [name] }));
       await expect(refused).rejects.toMatchObject({ code: "ERR_INVALID_ARG_VALUE" });

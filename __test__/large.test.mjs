@@ -8,13 +8,13 @@ import { runScript } from "./support/processes.mjs";
 
 const MIB = 1024 * 1024;
 
-/** How many times its size the test needs in free disk: here, in the sandbox, and as archives. */
+/** How many times its size the test needs as free disk space: locally, in the sandbox, and for archives. */
 const COPIES = 4.5;
 
-/** `LARGE_GIB=20` makes it larger. It is smaller where the disk has no room for three. */
+/** `LARGE_GIB=20` makes it larger. It is smaller if the disk has too little space. */
 const GIB = Number(process.env.LARGE_GIB ?? ((await freeGib(os.tmpdir())) < 3 * COPIES ? 2 : 3));
 
-/** How much memory a transfer may take above what the idle process has. */
+/** How much memory a transfer may take above that of the idle process. */
 const CEILING = 256 * MIB;
 
 let base;
@@ -34,7 +34,7 @@ afterEach(async () => {
 });
 
 /**
- * Half of it in files of 256 MiB, half in files of 1 MiB and less. No block of it has zeros, or the same bytes as another.
+ * Half of it is in files of 256 MiB, half in files of at most 1 MiB. No block has only zeros, or the same bytes as another.
  *
  * @param {string} folder
  */
@@ -66,7 +66,7 @@ async function fill(folder) {
 }
 
 describe.skipIf(process.platform !== "linux")(`a workspace of ${GIB} GiB`, () => {
-  it("goes and comes back within 256 MiB of memory", { timeout: GIB * 300_000 }, async () => {
+  it("is uploaded and restored within 256 MiB of memory", { timeout: GIB * 300_000 }, async () => {
     if ((await freeGib(base)) < GIB * COPIES) {
       throw new Error(`${base} has too little free disk for this: ${GIB * COPIES} GiB are needed`);
     }

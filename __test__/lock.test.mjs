@@ -104,7 +104,7 @@ async function until(condition) {
 }
 
 describe("the lock", () => {
-  it("is the folder beside the target, with its holder and since when", async () => {
+  it("is a folder beside the target, with its holder and the time", async () => {
     const before = Date.now();
     const result = await withDirectoryMergeLock(target, async () => {
       expect(await readdir(lock)).toStrictEqual(["owner.json"]);

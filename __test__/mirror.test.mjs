@@ -711,7 +711,7 @@ describe("a root that is reached through a link", () => {
   });
 });
 
-describe("a target that others work in", () => {
+describe("a target that other processes change", () => {
   it("never leads the mirror outside when folders become links meanwhile", async () => {
     const outside = await makeTree(path.join(home, "outside"), { "file-0": "sentinel", "old-0": "sentinel" });
     await makeTree(

@@ -1040,7 +1040,7 @@ describe("an error of the binding", () => {
     ["a list", new Error("[]")],
     ["no error", "text"],
     ["undefined", undefined],
-  ])("other than by ours is an error of ours with that as its cause: %s", (_, cause) => {
+  ])("of another form is an error of this package with the original as its cause: %s", (_, cause) => {
     expect(fromNative(cause)).toMatchObject({
       code: "ERR_SANDBOX_INTERNAL",
       message: expect.stringContaining("please report it"),

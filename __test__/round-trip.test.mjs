@@ -1,4 +1,4 @@
-// The whole way of a workspace into a sandbox and back, with real shells and real tars in the sandbox.
+// Round trips of a workspace, with real shells and real tars in the sandbox.
 
 import { lstat, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -216,7 +216,7 @@ line' && echo edited >>'it'\\''s' && rm -- -rf && echo edited >'*'`,
     expect((await readdir(path.dirname(before))).sort()).toStrictEqual([OWN, "empty it's", "skills"]);
   });
 
-  it("what is unreadable in the sandbox stays as it is here, and nothing is deleted by mistake", async () => {
+  it("what is unreadable in the sandbox stays as it is locally, and nothing is deleted by mistake", async () => {
     await makeTree(workspace, { "a.txt": "a", "b.txt": "b", "secret.txt": "s", "closed/in.txt": "in" });
     const prepared = await prepare(client, remote);
     await client.agent(
@@ -659,7 +659,7 @@ describe("if the sandbox's tar fails", () => {
     expect(await describeTree(workspace)).toStrictEqual({ "a.txt": "644 a" });
   });
 
-  it("because the workspace is gone in the sandbox, nothing is deleted here", async () => {
+  it("because the workspace is gone in the sandbox, nothing is deleted locally", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "a.txt": "a" });
     const prepared = await prepare(client, remote);
@@ -700,7 +700,7 @@ describe("what is restored without privileges", () => {
 });
 
 describe("devices and FIFOs", () => {
-  it("in the sandbox are skipped, and the uploaded entry stays here", async () => {
+  it("in the sandbox are skipped, and the uploaded entry stays locally", async () => {
     const { client, remote } = await plainSandbox();
     await makeTree(workspace, { "a.txt": "a", "b/c.txt": "c" });
     const prepared = await prepare(client, remote);

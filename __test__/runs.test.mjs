@@ -266,7 +266,7 @@ describe("progress", () => {
     ]);
   });
 
-  it("tells of the steps that take long while they go on", async () => {
+  it("reports steps that take long while they run", async () => {
     const lines = [];
     const heard = (text) => until(() => lines.some((line) => line.startsWith(`[paperclip] ${text}`)));
     const onProgress = (line) => void lines.push(line);
@@ -592,7 +592,7 @@ describe("the report", () => {
     expect(pieces.map((json) => JSON.parse(json)[1].length)).toStrictEqual([1000, 1000, 500]);
   });
 
-  it("tells what a restore did, entry by entry and step by step", async () => {
+  it("says what a restore did, entry by entry and step by step", async () => {
     const local = new LocalSandbox();
     const remote = await remoteWorkspace();
     await makeTree(workspace, {
@@ -666,7 +666,7 @@ describe("the report", () => {
     expect(events).toStrictEqual(["report", "restored"]);
   });
 
-  it("of a prepare tells what was sent, archive by archive, and what was left out", async () => {
+  it("of a prepare says what was sent, archive by archive, and what was excluded", async () => {
     await makeTree(workspace, { "logs/a.log": "l", "._a.txt": "m", "big.txt": "text ".repeat(100_000) });
     await makeTree(path.join(home, "tools"), { "t.txt": "t", "skip/x": "x" });
     const assets = [

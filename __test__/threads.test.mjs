@@ -1,6 +1,6 @@
 // A process without spare threads gets an error or slower work, never an abort, and works again once it has
-// threads. The limit is RLIMIT_NPROC, which does not apply to root: the calls are made as another user, whom
-// no other process runs as.
+// threads. The limit is RLIMIT_NPROC, which does not apply to root: the calls are made as another user, which
+// no other process has.
 
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -17,7 +17,7 @@ const SCRIPT = fileURLToPath(new URL("support/few-threads.mjs", import.meta.url)
 const CALLS = ["roundTrip", "pack", "mirror", "snapshot", "merge", "lock", "entry"];
 const ALL_DONE = Object.fromEntries(CALLS.map((name) => [name, "done"]));
 
-/** A user whom no other process runs as. */
+/** A user id that no other process has. */
 const users = (
   (next) => () =>
     next++
@@ -52,7 +52,7 @@ async function start() {
     // Its own user may; in a container, root may not.
     limit: (count) =>
       promisify(execFile)("prlimit", [`--pid=${child.pid}`, `--nproc=${count}:`], { uid: user, gid: user }),
-    /** Makes each call, and tells how it settled. */
+    /** Makes each call, and returns how it settled. */
     call: async (order) => {
       child.stdin.write(`${order}\n`);
       return JSON.parse(await line());

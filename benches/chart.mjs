@@ -159,7 +159,7 @@ function panel({ top, title, groups, note, figure, mark }) {
   }
   if (mark) {
     const x = (BARS + mark.at * scale).toFixed(1);
-    // First, so that figures stand out against it.
+    // First, so that figures are drawn over it.
     parts.push(`<path class="line" d="M${x} ${start - 6}V${y - GAP + 4}"/>`);
     parts.push(write(Number(x), start - 10, mark.label, "note", "middle"));
   }
@@ -168,7 +168,7 @@ function panel({ top, title, groups, note, figure, mark }) {
 }
 
 /**
- * A line of text; nothing for an empty one.
+ * A line of text; an empty string for no text.
  *
  * @param {number} x
  * @param {number} y Of the baseline.
@@ -205,7 +205,7 @@ function describe(results) {
   const tools = compared(results, "tool").map(({ operation, verdicts }) => {
     const { title, toolTitle } = OPERATIONS[operation];
     const show = (/** @type {Verdict} */ { value, ours }) => `${value.toFixed(2)} (${duration(ours)})`;
-    // A pipe would end the cell, also within a code span.
+    // A pipe would end the cell, even in a code span.
     return row([title, `\`${toolTitle.replaceAll("|", "\\|")}\``, ...cells(verdicts, show)]);
   });
   const release = compared(results, "release").map(({ operation, verdicts }) => {

@@ -1,10 +1,10 @@
-// The sandbox of the measurements. It costs nothing, so that what is measured is what happens on this side.
+// The sandbox of the measurements. It takes no time, so only this package's own work is measured.
 
 import { appendFileSync, writeFileSync } from "node:fs";
 import { WrongOutcome } from "./judge.mjs";
 
 /**
- * What a prepare is told of the sandbox of a measurement.
+ * The spec of a measurement's sandbox.
  *
  * @param {string} remoteCwd
  */
@@ -17,7 +17,7 @@ export const specOf = (remoteCwd) => ({
   apiKey: null,
 });
 
-/** A client that only keeps the bytes: what it is sent stays in memory, what it is asked for is there already. */
+/** A client that only keeps bytes: uploads stay in memory, and downloads are in memory already. */
 export class KeepingClient {
   /** The parts of the archive, in their order. @type {ArrayBuffer[]} */
   parts = [];
@@ -48,13 +48,13 @@ export class KeepingClient {
     return this.download;
   }
 
-  /** How many bytes were sent here. */
+  /** How many bytes were uploaded. */
   uploadedBytes() {
     return this.parts.reduce((sum, part) => sum + part.byteLength, 0);
   }
 
   /**
-   * Writes what was sent here to a file.
+   * Writes the upload to a file.
    *
    * @param {string} file
    * @returns {string} The file.

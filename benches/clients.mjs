@@ -1,10 +1,10 @@
-// What a transfer by each ready-made client costs this side: memory, the longest stall of the event loop, time.
+// Measures what a transfer by each ready-made client costs locally: memory, the longest stall of the event loop, and time.
 //
 //     node benches/clients.mjs [client…]
 //
-// Each client runs in a process of its own, and what stands for its sandbox in another one, so that only the client and
-// its SDK are measured. Of the longest stall, what this process itself worked is told apart: of the turns of the event
-// loop, the one with the most processor time. A busy machine makes the stall longer, and hardly that. An idle process is watched meanwhile: what stalls it is the machine. Prints a table for
+// Each client runs in its own process, and the stand-in for its sandbox in another one, so only the client and its SDK are
+// measured. Beside the longest stall, the most processor time of one turn of the event loop is printed: a busy machine makes
+// the stall longer, but hardly that. An idle process is measured too: what stalls it is the machine. Prints a table for
 // docs/clients.md.
 
 import { fork, execFileSync } from "node:child_process";
@@ -22,15 +22,15 @@ const MIB = 1024 * 1024;
 const self = fileURLToPath(import.meta.url);
 
 /**
- * A module of the clients' suites.
+ * A module of the clients' tests.
  *
  * @param {string} name
  */
 const suite = (name) => import(`../__test__/clients/${name}`);
 
 /**
- * For each client: `serve` makes its other side ready in a process of its own, `connect` makes the client of what that
- * told, and `file` is where it may write, if not in the folder.
+ * For each client: `serve` starts its server in another process, `connect` makes the client from what `serve` returned, and
+ * `file` is where it may write, if not in the folder.
  *
  * @type {Record<string, {
  *   serve: (folder: string) => Promise<{ told?: unknown, stop?: () => Promise<void> }>,
@@ -58,7 +58,7 @@ const CLIENTS = {
       return { told: { container: "box", command: [program] } };
     },
     connect: async (options) => (await import("../clients/docker.js")).createDockerClient(options),
-    // Its root is another one.
+    // Its root is another folder.
     file: "/work/file",
   },
   e2b: {
@@ -106,8 +106,8 @@ const CLIENTS = {
 };
 
 /**
- * A stand-in for Cloudflare's object in another thread. As over the real one's RPC, every call and its answer are a
- * message: this thread pays for writing and reading them.
+ * A stand-in for Cloudflare's object in another thread. As with the real RPC, every call and its answer is a message, which
+ * this thread writes or reads.
  */
 async function remoteObject() {
   const worker = new Worker(self, { argv: ["object"] });
@@ -155,20 +155,20 @@ function sideOf(name) {
   return side;
 }
 
-/** The memory of this process that is its own, in bytes: what files are mapped does not count. */
+/** This process's own memory in bytes, without mapped files. */
 async function memory() {
   const status = await readFile("/proc/self/status", "latin1");
   return Number(/^RssAnon:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
 }
 
-/** How long this thread has had a processor, in milliseconds. */
+/** The processor time of this thread, in milliseconds. */
 function processorTime() {
   return Number(readFileSync("/proc/thread-self/schedstat", "latin1").split(" ")[0]) / 1e6;
 }
 
 /**
- * Watches the turns of the event loop for the most processor time that one took, in milliseconds, which the function
- * that it gives ends and tells.
+ * Measures the most processor time that one turn of the event loop takes, in milliseconds. The returned function ends the
+ * measurement and returns it.
  */
 function watchedTurns() {
   let most = 0;
@@ -188,7 +188,7 @@ function watchedTurns() {
 }
 
 /**
- * What `work` costs, above what is idle now and `own` bytes that it hands over or back.
+ * What `work` costs, above the idle process and `own` bytes that it passes or returns.
  *
  * @param {number} own
  * @param {() => Promise<unknown>} work
@@ -232,7 +232,7 @@ async function measure(name, folder, told) {
   const client = await sideOf(name).connect(told);
   const file = sideOf(name).file ?? path.join(folder, "file");
   const words = Uint32Array.from({ length: BYTES / 4 }, (_, index) => index * 2_654_435_761);
-  // The code is loaded and the connection made before anything is measured.
+  // The code is loaded and the connection opened before the measurement.
   await client.writeFile(file, words.buffer.slice(0, MIB));
   await client.readFile(file);
   const up = await measured(0, () => client.writeFile(file, words.buffer));
@@ -242,7 +242,7 @@ async function measure(name, folder, told) {
   await client.remove(file);
   await client.close?.();
   process.send?.({ up, down });
-  // The stand-in for Cloudflare's object holds a shell open.
+  // The stand-in for Cloudflare's object keeps a shell running.
   process.disconnect();
   process.exit();
 }

@@ -1,10 +1,10 @@
-// `npm run bench -- commands`: what a sandbox costs that can only be reached by running commands in it.
+// `npm run bench -- commands`: counts what a sandbox costs that can only be reached by running commands in it.
 //
 //   npm run bench -- commands --files 10200
 //
 // Counts, through Paperclip's own client for such sandboxes (adapter-utils 2026.707.0), the commands of a prepare and a
-// restore and the bytes that they carry, for the release's module and for this package. Counts do not depend on the
-// machine, but for whether a part is compressed: each command waits five milliseconds, as over a network.
+// restore and the bytes that they carry, for the release's module and for this package. The counts do not depend on
+// the machine. Each command waits five milliseconds, as over a network, so that parts are compressed.
 
 import { spawn } from "node:child_process";
 import { appendFile, mkdtemp, rm } from "node:fs/promises";
@@ -39,7 +39,7 @@ class CountingRunner {
   async execute({ command, args = [], cwd, stdin = "" }) {
     await pause(WAIT_MS);
     const child = spawn(command, args, { cwd, stdio: ["pipe", "pipe", "pipe"] });
-    // A command that does not read what it is given ends before.
+    // A command that does not read its input may have ended already.
     child.stdin.on("error", () => {});
     child.stdin.end(stdin);
     const texts = { stdout: "", stderr: "" };

@@ -1,7 +1,9 @@
-//! What a commit costs that comes back, beside `git fetch` of the same commit, and what a repository costs that goes up.
+//! Measures a commit that comes back, compared with `git fetch` of the same commit, and the upload of a
+//! repository.
 //!
-//! `cargo bench --bench git`. It measures what is done on this side: no transfer, no merge of files. `GIT_BENCH_MB` adds a
-//! repository with so many megabytes of objects: its first upload, one without a change, and one after a commit.
+//! `cargo bench --bench git`. It measures the local work: no transfer, no merge of files. `GIT_BENCH_MB` adds
+//! a repository with that many megabytes of objects: its first upload, one without a change, and one after a
+//! commit.
 
 use std::fs;
 use std::io::Write as _;
@@ -68,7 +70,7 @@ impl Bench {
         Self { there: root.join(format!("{name}-there")), here, git, cancel: Cancel::default() }
     }
 
-    /// Makes an upload, to a sandbox that has all of an earlier one.
+    /// Makes an upload for a sandbox that has everything of an earlier one.
     fn export(&self, folder: &Path, earlier: Option<&Base>) -> Base {
         let workspace = Root::open(&self.here).expect("it is there");
         let has = |_: &str, _: &PackFile| true;
@@ -78,7 +80,7 @@ impl Bench {
         exported.expect("nothing is refused").base
     }
 
-    /// What a restore does with what the sandbox has below `.git`, once it has arrived.
+    /// Does what a restore does with the content of the sandbox's `.git`, once it has arrived.
     fn restore(&self, bases: &Bases, work: PathBuf) -> Bases {
         let (here, there) =
             (Root::open(&self.here).expect("it is there"), Root::open(&self.there).expect("it is there"));
@@ -148,7 +150,7 @@ fn a_commit(root: &Path) {
     println!("that repository goes up: {:.0} ms", median(exports));
 }
 
-/// A repository with so many megabytes of objects, in one pack.
+/// Makes a repository with that many megabytes of objects, in one pack.
 fn an_export(root: &Path, megabytes: usize) {
     let bench = Bench::new(root, "large");
     let mut import = Command::new("git")

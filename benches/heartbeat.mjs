@@ -3,13 +3,13 @@
 //   npm run bench -- heartbeat --files 20000 --many 100000 --rounds 5
 //
 // The sandbox is a directory on this machine with the machine's tools. Each client call takes as long as over a link of
-// 100 Mbit/s and 5 ms, so that this package treats it as one; that wait is taken out of the measured time (what is packed
-// meanwhile costs nothing then). What a link would cost is computed: time here and in the sandbox, calls × round trip,
-// bytes ÷ rate. Rsync and unison talk to themselves through pipes; the round trips of each are taken as three. Unison has
+// 100 Mbit/s and 5 ms, so that this package treats it as one; that wait is subtracted from the measured time (so what is
+// packed meanwhile costs nothing). What a link would cost is computed: local time and time in the sandbox, calls × round
+// trip, bytes ÷ rate. Both sides of rsync and unison run locally, through pipes; each is counted with three round trips. Unison has
 // two directories of its own, and is left out where it is not installed.
 //
-// The second table is of `--many` files and a client that takes no time: what this package itself costs. Beside it is a bare
-// walk that asks for the status of each file, by as many `find` at once as there are processors.
+// The second table is of `--many` files and a client that takes no time: what this package itself costs. Its last
+// row is a bare walk that reads the status of each file, by one `find` for each processor.
 
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -51,7 +51,7 @@ const LINKS = [
  * @property {number} bytes
  */
 
-/** A sandbox on this machine that counts. */
+/** A sandbox on this machine that counts calls and bytes. */
 class CountingClient {
   /** Whether calls take as long as over a link. */
   #onLink;
@@ -75,7 +75,7 @@ class CountingClient {
     return work();
   }
 
-  /** Waits for as long as bytes take. */
+  /** Waits as long as these bytes take. */
   async #travel(/** @type {number} */ ms, /** @type {number} */ bytes) {
     this.bytes += bytes;
     if (!this.#onLink) return;
@@ -154,7 +154,7 @@ async function edit(root, side, round) {
 }
 
 /**
- * Has rsync bring one directory to another, through its protocol.
+ * Makes rsync copy one directory to another, through its protocol.
  *
  * @param {string} from
  * @param {string} to
@@ -182,7 +182,7 @@ async function rsync(from, to, remoteShell) {
  * @param {string} dir Where its own files lie.
  * @param {string} here
  * @param {string} there
- * @returns {Promise<() => Promise<Cost>>} Has it do so.
+ * @returns {Promise<() => Promise<Cost>>} Synchronizes them.
  */
 async function unison(dir, here, there) {
   await mkdir(dir);
@@ -309,7 +309,7 @@ async function onLinks(prepareSandbox, dir, workload, rounds) {
     await shell(`cp -a ${quote(workspace)} ${quote(uHere)} && mkdir ${quote(uThere)}`);
     note("first prepare, unison", await syncing());
   }
-  // What an agent's first run leaves is no second heartbeat yet.
+  // The first heartbeat after the upload is not measured.
   await client.cost(async () => prepared?.restoreWorkspace());
   for (let round = 0; round < rounds; round++) {
     await edit(workspace, "here", round);
@@ -321,7 +321,7 @@ async function onLinks(prepareSandbox, dir, workload, rounds) {
     }
     await edit(remote, "there", round);
     note("restore", await client.cost(async () => prepared?.restoreWorkspace()));
-    // The other way round costs rsync the same: a list of names, and the changes.
+    // In the other direction rsync costs the same: a list of names, and the changes.
     await edit(copy, "there", round);
     note("restore, rsync", await rsync(copy, workspace, remoteShell));
     if (syncing) {
@@ -340,7 +340,7 @@ async function onLinks(prepareSandbox, dir, workload, rounds) {
     const ms = [cost.hereMs, cost.thereMs].map(inMs);
     return [name, ...ms, String(cost.calls), cost.bytes.toLocaleString("en"), ...onLink];
   });
-  printMarkdown([["", "here", "sandbox", "calls", "bytes", ...LINKS.map(({ name }) => name)], ...rows]);
+  printMarkdown([["", "local", "sandbox", "calls", "bytes", ...LINKS.map(({ name }) => name)], ...rows]);
 }
 
 /**
@@ -378,7 +378,7 @@ async function inMemory(prepareSandbox, dir, workload, rounds) {
   });
   rows.push(["a bare walk with lstat", inMs(median(walks)), "", ""]);
   printMarkdown([
-    [`${workload.files.length.toLocaleString("en")} files`, "here", "sandbox", "bytes"],
+    [`${workload.files.length.toLocaleString("en")} files`, "local", "sandbox", "bytes"],
     ...rows,
   ]);
 }

@@ -1,4 +1,4 @@
-// Says whether an outcome is right, with tools that are nobody's party: GNU tar, rsync, find and sha256sum.
+// Checks outcomes with independent tools: GNU tar, rsync, find and sha256sum.
 
 import { mkdir, open, rm } from "node:fs/promises";
 import path from "node:path";
@@ -7,12 +7,11 @@ import { quote, shell } from "./shell.mjs";
 
 /** @typedef {import("./operations.mjs").Places} Places */
 
-/** An outcome that is not what was asked for. */
+/** A wrong outcome. */
 export class WrongOutcome extends Explained {}
 
 /**
- * Throws where two folders differ in names, kinds, bytes, link targets or modes. The runtime's own folder is nobody's
- * content.
+ * Throws if two folders differ in names, kinds, bytes, link targets or modes. The runtime folder is not compared.
  *
  * @param {string} expected
  * @param {string} actual
@@ -26,7 +25,7 @@ export async function expectSameTree(expected, actual) {
 }
 
 /**
- * Throws where an archive does not hold exactly the workspace.
+ * Throws if an archive does not have exactly the workspace's content.
  *
  * @param {string} archive
  * @param {Places} at
@@ -37,7 +36,7 @@ export async function expectArchive(archive, at) {
 }
 
 /**
- * Throws where the contestant's copy is not what the sandbox held.
+ * Throws if the contestant's copy differs from what the sandbox had.
  *
  * @param {Places} at
  * @param {import("./workloads.mjs").State} state
@@ -49,13 +48,13 @@ export async function expectState(at, state) {
 
 /**
  * @param {string} archive
- * @param {string} folder Is emptied before.
+ * @param {string} folder Emptied first.
  */
 async function extract(archive, folder) {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder);
-  // An upload over a link that was measured as slow is compressed, and what stands behind the archive is not: gzip says
-  // so with status 2.
+  // An upload over a link that was measured as slow is compressed, and what follows the archive is not: gzip reports
+  // that with status 2.
   const compressed = (await readStart(archive, 2)).equals(Buffer.from([0x1f, 0x8b]));
   const read = compressed ? `(gzip -dcq < ${quote(archive)} || [ $? = 2 ])` : `cat ${quote(archive)}`;
   await shell(`${read} | tar -xpf - -C ${quote(folder)}`);
@@ -76,7 +75,7 @@ async function readStart(file, length) {
 }
 
 /**
- * Throws where a snapshot lacks an entry, has one too many, or has a wrong digest.
+ * Throws if a snapshot lacks an entry, has an additional one, or has a wrong digest.
  *
  * @param {import("../index.js").DirectorySnapshot | undefined} snapshot
  * @param {string} folder

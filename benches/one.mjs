@@ -2,7 +2,7 @@
 //
 //   <ours | release | tool> <operation> <folder of the workload> [--verify] [--ours <file>]
 //
-// and prints what came out as JSON. `--verify` also makes sure, afterwards, that the outcome is right. `--ours` imports
+// and prints the sample as JSON. `--verify` also checks the outcome afterwards. `--ours` imports
 // this package from another place.
 
 import { rm } from "node:fs/promises";
@@ -16,13 +16,13 @@ import { forgetGarbage, peakBytes, resetPeak, residentBytes, time } from "./prob
 import { shell } from "./shell.mjs";
 
 /**
- * What one run came to.
+ * The figures of one run.
  *
  * @typedef {object} Sample
  * @property {number} ms How long it took, in milliseconds.
- * @property {number | null} stallMs For how long at most the event loop did not turn; `null` for a tool.
- * @property {number | null} memoryBytes Memory at the peak, above what the process takes when idle; `null` for a tool.
- * @property {number | null} archiveBytes The size of the archive that the client was sent or gave, where there is one.
+ * @property {number | null} stallMs The longest stall of the event loop; `null` for a tool.
+ * @property {number | null} memoryBytes The peak of memory above that of the idle process; `null` for a tool.
+ * @property {number | null} archiveBytes The size of the archive that the client got or returned, if there is one.
  */
 
 const { values, positionals } = parseArgs({
@@ -33,7 +33,7 @@ const [contestant, operation, folder] = positionals;
 process.umask(0o022);
 const at = placesIn(folder, contestant);
 await runMain(async () => {
-  // Each run is the first that this machine knows of.
+  // No state of an earlier run is used.
   const home = path.join(folder, `home-${process.pid}`);
   process.env.PAPERCLIP_HOME = home;
   try {
@@ -73,6 +73,6 @@ async function load() {
   }
   const runtime = await import("@paperclipai/adapter-utils/sandbox-managed-runtime");
   const merge = await import("@paperclipai/adapter-utils/workspace-restore-merge");
-  // What it does not export is not measured against it.
+  // Functions that it does not export are not compared.
   return /** @type {any} */ ({ ...runtime, ...merge });
 }

@@ -1,5 +1,5 @@
-// What is measured: each operation as a program that imports this package does it, as it does it with the npm release,
-// and what the public tool is that it is held against. Each knows how to tell a right outcome from a wrong one.
+// The measured operations: how a program does each with this package and with the npm release, the public tool that it is
+// compared with, and how the outcome is checked.
 
 import { readFile } from "node:fs/promises";
 import { expectArchive, expectSameTree, expectSnapshot, expectState, tamper } from "./judge.mjs";
@@ -8,24 +8,24 @@ import { forgetGarbage } from "./probe.mjs";
 import { quote } from "./shell.mjs";
 
 /**
- * Where one contestant finds and leaves things.
+ * The files of one contestant.
  *
  * @typedef {object} Places
- * @property {string} workspace The workload. Nobody changes it.
+ * @property {string} workspace The workload. It is not changed.
  * @property {(state: import("./workloads.mjs").State) => string} download The archive that a sandbox in that state
  *   would give.
  * @property {string} copy The contestant's own copy of the workspace.
  * @property {string} target A folder to fill.
  * @property {string} archive A file to write.
- * @property {string} judged A folder for the judge to work in.
+ * @property {string} judged A folder for the checks.
  */
 
 /**
- * One thing to be timed.
+ * One measurement.
  *
  * @typedef {object} Trial
  * @property {() => Promise<unknown>} run What is timed.
- * @property {() => Promise<void>} [verify] Throws where the outcome is wrong. May `run` again.
+ * @property {() => Promise<void>} [verify] Throws if the outcome is wrong. May `run` again.
  * @property {() => number} [archiveBytes] The size of the archive that went to or came from the client.
  */
 
@@ -36,24 +36,24 @@ import { quote } from "./shell.mjs";
  * @property {Record<string, number>} [releaseTargets] By workload: how many times as fast as the npm release it is to
  *   be.
  * @property {string} toolTitle
- * @property {"nothing" | "copy" | "target" | "empty target"} needs What must stand before a program runs: `copy`, or
+ * @property {"nothing" | "copy" | "target" | "empty target"} needs What must exist before a program runs: `copy`, or
  *   `target` as a copy of the workspace, or an empty one.
  * @property {"nothing" | "target" | "empty target"} toolNeeds The same for the tool.
- * @property {boolean} keeps Whether what it needs is the same afterwards, and so can be used again.
- * @property {import("./workloads.mjs").State[]} states Whose downloads it reads, in a run or in its verification.
- * @property {boolean} [hasMemoryTarget] Whether its memory is held against the size of the archive.
+ * @property {boolean} keeps Whether what it needs is unchanged afterwards, so it can be used again.
+ * @property {import("./workloads.mjs").State[]} states The states whose downloads it reads, in a run or in its check.
+ * @property {boolean} [hasMemoryTarget] Whether its memory has a target.
  * @property {(api: Api, at: Places) => Promise<Trial>} program
  * @property {(at: Places) => { command: string, verify?: () => Promise<void> }} tool
  */
 
 /**
- * The functions that are measured, as this package exports them. The npm release has them too, but for the last.
+ * The functions that are measured, as this package exports them. The npm release has them too, except the last.
  *
  * @typedef {Pick<typeof import("../index.js"), "prepareSandboxManagedRuntime" | "mirrorDirectory" |
  *   "captureDirectorySnapshot" | "createTarballFromDirectory">} Api
  */
 
-/** What the single pass of a public tool over the workspace costs: read everything, archive it, throw it away. */
+/** The single pass of a public tool over the workspace: read everything, archive it, drop it. */
 const packAndDrop = (/** @type {Places} */ at) => ({
   command: `tar -cf - -C ${quote(at.workspace)} . | cat > /dev/null`,
 });
@@ -93,7 +93,7 @@ const restore = (state) => async (api, at) => {
     verify: async () => {
       await expectState(at, state);
       if (state !== "unchanged") return;
-      // Nothing to do and having done nothing look the same. So the same session is to bring a change, too.
+      // An operation that does nothing would look right. So the same session must restore a change, too.
       client.download = await readFile(at.download("few"));
       await prepared.restoreWorkspace();
       await expectState(at, "few");
@@ -108,7 +108,7 @@ const restore = (state) => async (api, at) => {
  */
 const verifyMirrorAgain = (run, at) => async () => {
   await expectSameTree(at.workspace, at.target);
-  // A change that only somebody who reads the file can see.
+  // A change that is visible only by reading the file.
   await tamper(at.target);
   await run();
   await expectSameTree(at.workspace, at.target);

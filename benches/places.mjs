@@ -1,4 +1,4 @@
-// A workload's folder, where everything that belongs to its measurements lies, and how it is furnished.
+// A workload's folder with everything that its measurements need.
 
 import { mkdir, rm } from "node:fs/promises";
 import path from "node:path";
@@ -6,7 +6,7 @@ import { quote, shell } from "./shell.mjs";
 import { writeTree } from "./workloads.mjs";
 
 /**
- * Where a contestant finds and leaves things in a workload's folder.
+ * The paths of a contestant in a workload's folder.
  *
  * @param {string} folder
  * @param {string} contestant
@@ -50,7 +50,7 @@ export class Stand {
   }
 
   /**
-   * Makes sure that exactly these downloads are there.
+   * Makes sure that exactly these downloads exist.
    *
    * @param {import("./workloads.mjs").State[]} states
    */
@@ -76,7 +76,7 @@ export class Stand {
   }
 
   /**
-   * Lays out what a contestant needs for an operation, unless it still lies there from the time before.
+   * Makes what a contestant needs for an operation, unless it still exists from the last one.
    *
    * @param {import("./operations.mjs").Operation} operation
    * @param {string} contestant

@@ -1,13 +1,13 @@
-// What a process says about itself: memory at its peak, and how long its event loop stood still.
+// Measures this process: the peak of its memory, and the longest stall of its event loop.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** How often the event loop is looked at, in milliseconds. A stall is known to about that. */
+/** How often the event loop is checked, in milliseconds, which is also the precision of a stall. */
 const LOOK_EVERY = 1;
 
-/** Collects what nobody needs any more, so that it counts neither as idle nor as used. */
+/** Collects garbage, so that it counts neither as idle nor as used. */
 export function forgetGarbage() {
   if (!globalThis.gc) throw new Error("run node with --expose-gc");
   globalThis.gc();
@@ -23,7 +23,7 @@ export function peakBytes() {
   return statusBytes("VmHWM");
 }
 
-/** Makes the present use of memory the peak so far. */
+/** Sets the peak to the present use of memory. */
 export function resetPeak() {
   writeFileSync("/proc/self/clear_refs", "5");
 }
@@ -39,19 +39,19 @@ function statusBytes(field) {
  * Measures one run.
  *
  * @param {() => Promise<unknown>} run
- * @returns {Promise<{ ms: number, stallMs: number }>} How long it took, and for how long at most the event loop did
- *   not turn meanwhile.
+ * @returns {Promise<{ ms: number, stallMs: number }>} How long it took, and the longest stall of the event
+ *   loop.
  */
 export async function time(run) {
   const loop = monitorEventLoopDelay({ resolution: LOOK_EVERY });
   loop.enable();
-  // It tells the time between two looks, so there must be one before.
+  // It measures the time between two checks, so one must come first.
   await sleep(20 * LOOK_EVERY);
   loop.reset();
   const start = performance.now();
   await run();
   const ms = performance.now() - start;
-  // And one after, should the loop have stood still until the end.
+  // And one last, if the loop was blocked until the end.
   await sleep(5 * LOOK_EVERY);
   loop.disable();
   return { ms, stallMs: loop.max / 1e6 };

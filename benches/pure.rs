@@ -1,4 +1,4 @@
-//! The parts that touch no file, at the size of a large workspace: `cargo bench`.
+//! Measures the parts that touch no file, at the size of a large workspace: `cargo bench --bench pure`.
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -16,7 +16,7 @@ fn main() {
     divan::main();
 }
 
-/// Every path against 50 patterns of the kinds that people write; none matches, which is the most work.
+/// Every path against 50 typical patterns, none of which matches: that is the most work.
 #[divan::bench]
 fn exclude_matching(bencher: Bencher) {
     let kinds = ["absent-{}", "*.absent-{}", "absent-{}/*", "*/absent-{}/*", "absent-?[{}]"];
@@ -29,7 +29,7 @@ fn exclude_matching(bencher: Bencher) {
     });
 }
 
-/// A header per file, each in its own place.
+/// One header for each file, each at its own offset.
 #[divan::bench]
 fn header_writing(bencher: Bencher) {
     let meta = Meta {
@@ -56,7 +56,7 @@ fn header_writing(bencher: Bencher) {
     });
 }
 
-/// Which local paths a merge depends on.
+/// The local paths that a merge depends on.
 #[divan::bench(args = [0, 1, 100])]
 fn looking_up(bencher: Bencher, percent_changed: usize) {
     let base = snapshot(0);
@@ -79,7 +79,7 @@ fn planning(bencher: Bencher, percent_changed: usize) {
     bencher.counter(ItemsCount::new(base.len())).bench_local(|| plan(&base, &theirs, &ours));
 }
 
-/// Paths as a source tree has them, five folders deep.
+/// Paths as in a source tree, five folders deep.
 fn paths() -> Vec<RelativePath> {
     (0..FILES)
         .map(|number| {
@@ -93,7 +93,7 @@ fn path(text: &str) -> RelativePath {
     RelativePath::parse(text.as_bytes()).expect("a valid path").expect("a path below the root")
 }
 
-/// The workspace, with other content in that part of its files.
+/// The workspace with changed content in a part of its files.
 fn snapshot(percent_changed: usize) -> Snapshot {
     let mut snapshot = Snapshot::new();
     for (number, path) in paths().into_iter().enumerate() {

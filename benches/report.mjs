@@ -6,7 +6,7 @@ import { OPERATIONS } from "./operations.mjs";
 /** @typedef {import("./results.mjs").Verdict} Verdict */
 
 /**
- * One table: which figures, under which titles, and what a row shows between the operation and the verdict.
+ * One table: its figures, titles, and the cells of a row between the operation and the verdict.
  *
  * @typedef {object} Table
  * @property {Verdict["measure"]} measure
@@ -16,7 +16,7 @@ import { OPERATIONS } from "./operations.mjs";
  */
 
 /**
- * A time as a person reads it: `8.3 ms`, `83 ms`, `1.24 s`.
+ * A time in a readable unit: `8.3 ms`, `83 ms`, `1.24 s`.
  *
  * @param {number} ms
  */
@@ -29,7 +29,7 @@ export function duration(ms) {
 const mebibytes = (/** @type {number} */ bytes) => `${Math.round(bytes / 2 ** 20)} MiB`;
 
 /**
- * What a verdict may lack.
+ * A figure that a verdict may lack.
  *
  * @param {number | null} value
  * @param {(value: number) => string} show

@@ -1,26 +1,26 @@
-// From samples to verdicts.
+// Computes verdicts from samples.
 
 import { OPERATIONS } from "./operations.mjs";
 
 const MEBIBYTE = 1024 * 1024;
 
-/** What one process may take above an idle one, the archive aside. */
+/** The target for memory above an idle process and the archive. */
 const MEMORY_TARGET = 64 * MEBIBYTE;
 
-/** For how long the event loop may stand still, in milliseconds. */
+/** The target for the longest stall of the event loop, in milliseconds. */
 const STALL_TARGET = 25;
 
-/** How much longer ten times as many files may take. */
+/** The target for the growth of time with ten times as many files. */
 const GROWTH_TARGET = 11;
 
 /** @typedef {"ours" | "tool" | "release"} Contestant */
 
 /**
- * All runs of one contestant at one thing.
+ * All runs of one operation by one contestant.
  *
  * @typedef {object} Series
- * @property {"memory" | "disk"} place Where the trees and the temporary files lay: in the main folder, which is in memory
- *   unless another was asked for, or in the one that was named as a disk.
+ * @property {"memory" | "disk"} place Where the trees and temporary files were: in the main folder, which is in memory by
+ *   default, or in the one that was given as a disk.
  * @property {string} workload
  * @property {string} operation
  * @property {Contestant} contestant
@@ -28,12 +28,12 @@ const GROWTH_TARGET = 11;
  */
 
 /**
- * One figure with what it was to be.
+ * One figure with its target.
  *
  * - `tool`: our time as a multiple of the public tool's, at most `target`.
  * - `release`: the npm release's time as a multiple of ours, at least `target`; on a disk there is none.
  * - `memory`: bytes at the peak above an idle process and above the archive, at most `target`.
- * - `stall`: milliseconds for which the event loop stood still at most, in any run, at most `target`.
+ * - `stall`: the longest stall of the event loop in any run, in milliseconds, at most `target`.
  * - `growth`: our time as a multiple of that for a tenth of the files, at most `target`.
  *
  * @typedef {object} Verdict
@@ -44,8 +44,8 @@ const GROWTH_TARGET = 11;
  * @property {number} value
  * @property {number | null} target
  * @property {boolean | null} met
- * @property {number} ours What was measured of us: the median in milliseconds; bytes for `memory`.
- * @property {number | null} other The same of the other side of the comparison, where there is one.
+ * @property {number} ours This package's figure: the median in milliseconds; bytes for `memory`.
+ * @property {number | null} other The figure that it is compared with, if there is one.
  */
 
 /**
@@ -72,7 +72,7 @@ export function median(values) {
 const typicalMs = (/** @type {Series} */ series) => median(series.samples.map(({ ms }) => ms));
 
 /**
- * The highest of a figure that programs have and tools have not.
+ * The maximum of a figure that tools do not have.
  *
  * @param {Series} series
  * @param {"stallMs" | "memoryBytes" | "archiveBytes"} figure

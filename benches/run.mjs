@@ -3,7 +3,7 @@
 //   npm run bench                        everything, as published (about half an hour)
 //   npm run bench -- --quick             smaller workloads, fewer rounds (a few minutes)
 //   npm run bench -- --only prepare      only this operation; `prepare:src` for one workload; may be given repeatedly
-//   npm run bench -- --rounds N          as many rounds
+//   npm run bench -- --rounds N          this many rounds
 //   npm run bench -- --dir DIR           with all files in DIR; by default in memory, if there is such a folder
 //   npm run bench -- --disk DIR          the comparison with the npm release also with all files in DIR
 //   npm run bench -- --json FILE         where the figures go; by default .build/bench.json
@@ -11,8 +11,8 @@
 //   npm run bench -- commands            what a sandbox costs that is reached by commands alone (see benches/commands.mjs)
 //   npm run bench -- --ours FILE         measures the index.js of another checkout
 //
-// In each round every contestant has its turn, each in a process of its own, and the medians count. In the first round
-// the outcome is checked as well, after the time was taken.
+// In each round every contestant runs once, each in its own process, and the medians count. In the first round the outcome is
+// checked too, after the measurement.
 
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readFile, realpath, statfs, writeFile } from "node:fs/promises";
@@ -39,10 +39,10 @@ const ONE = fileURLToPath(new URL("one.mjs", import.meta.url));
 /** A file system in memory, on Linux. */
 const IN_MEMORY = "/dev/shm";
 
-/** How much room is needed at most, as a multiple of the largest workload: copies, archives, what a check extracts. */
+/** How much space is needed at most, as a multiple of the largest workload: for copies, archives, and what a check extracts. */
 const ROOM = 9;
 
-/** How often everybody has a turn, and the npm release: it is so much slower that few rounds tell enough. */
+/** How many rounds there are, and how many of the npm release, which is so slow that a few are enough. */
 const ROUNDS = {
   full: { all: 5, release: 3 },
   quick: { all: 3, release: 1 },
@@ -81,7 +81,7 @@ await runMain(async () => {
 });
 
 /**
- * What the arguments ask for.
+ * The parsed arguments.
  *
  * @typedef {object} Options
  * @property {import("./workloads.mjs").Scale} scale
@@ -98,7 +98,7 @@ await runMain(async () => {
 function readArguments() {
   const explain = (/** @type {string} */ problem) =>
     new Explained(`${problem}\nSee the head of benches/run.mjs for what there is.`);
-  // npm runs scripts in the repository and says where it was called.
+  // npm runs scripts in the repository, and has the caller's folder in INIT_CWD.
   const resolve = (/** @type {string} */ file) => path.resolve(process.env.INIT_CWD ?? ".", file);
   /** @type {any} */
   let values;
@@ -176,7 +176,7 @@ async function measurePlace(place, parent, workloads, options) {
 }
 
 /**
- * Whether there is anything to compare with: on a disk that is the npm release alone.
+ * Whether there is anything to compare with: on a disk, that is only the npm release.
  *
  * @param {string} operation
  * @param {string} workload
@@ -188,7 +188,7 @@ function isMeasured(operation, workload, place) {
 }
 
 /**
- * Throws where the files would not fit.
+ * Throws if the files would not fit.
  *
  * @param {string} parent
  * @param {Record<string, Workload>} workloads
@@ -206,7 +206,7 @@ async function requireRoom(parent, workloads) {
 }
 
 /**
- * Gives `work` a folder of its own, and removes it in any case.
+ * Makes a folder for `work`, and removes it in any case.
  *
  * @param {string} parent
  * @param {(folder: string) => Promise<void>} work
@@ -227,7 +227,7 @@ async function withFolder(parent, work) {
 }
 
 /**
- * Lets every contestant do one operation on one workload, in turn.
+ * Runs one operation on one workload with every contestant in turn.
  *
  * @param {Pick<Options, "rounds" | "releaseRounds" | "ours"> & { operation: string, workload: string,
  *   place: Series["place"], stands: Map<string, Stand> }} what
@@ -253,7 +253,7 @@ async function measure({ operation, workload, place, stands, rounds, releaseRoun
       await stand.furnish(OPERATIONS[operation], contestant);
       const isFirst = round === 0;
       samples.push(await measureOne({ stand, contestant, operation, verify: isFirst, ours }));
-      // To verify, an operation may do more than once what it did.
+      // A check may run the operation again.
       if (isFirst || !keeps) await stand.clear(contestant);
     }
   }
@@ -272,7 +272,7 @@ async function measureOne({ stand, contestant, operation, verify, ours }) {
   if (ours) args.push("--ours", ours);
   const env = {
     ...process.env,
-    // Wherever the folder lies, it is in no git checkout.
+    // Wherever the folder is, it is not in a git checkout.
     GIT_CEILING_DIRECTORIES: path.dirname(folder),
     NODE_OPTIONS: "",
     TMPDIR: path.join(path.dirname(folder), "tmp"),
@@ -290,13 +290,13 @@ async function measureOne({ stand, contestant, operation, verify, ours }) {
 }
 
 /**
- * Writes the figures in the style of the repository's other files, so that they can be among them.
+ * Writes the figures, formatted like the repository's other files, so that they can be committed.
  *
  * @param {import("./results.mjs").Results} results
  * @param {string} file
  */
 async function save(results, file) {
-  // Not before the dependencies are set up.
+  // Imported late, because the dependencies may not be installed before.
   const { format, resolveConfig } = await import("prettier");
   const style = { ...(await resolveConfig(file)), parser: "json" };
   await mkdir(path.dirname(file), { recursive: true });

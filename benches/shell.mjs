@@ -1,4 +1,4 @@
-// Running the public tools.
+// Runs the public tools.
 
 import { spawn } from "node:child_process";
 
@@ -15,7 +15,7 @@ export function quote(text) {
  * Runs a command line of `sh` to its end.
  *
  * @param {string} command
- * @returns {Promise<string>} What it printed. Rejects where it failed, with what it had to say.
+ * @returns {Promise<string>} What it printed. Rejects with its error output if it fails.
  */
 export function shell(command) {
   return new Promise((resolve, reject) => {

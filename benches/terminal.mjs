@@ -1,4 +1,4 @@
-// Plain terminal output: bold and dim where a person looks on, nothing but text otherwise.
+// Terminal output: with bold and dim text on a terminal, plain otherwise.
 
 export { size } from "../cli/text.js";
 
@@ -29,7 +29,7 @@ export function count(number, singular, plural = `${singular}s`) {
 }
 
 /**
- * Makes a text fit one line of a terminal: control characters become visible, and what is too long loses its middle.
+ * Makes a text fit one line of a terminal: control characters become visible, and a text that is too long is shortened in the middle.
  *
  * @param {string} text
  * @param {number} [width] In characters; unlimited by default.

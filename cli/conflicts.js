@@ -28,13 +28,13 @@ const { shown, shownLine, size } = require("./text.js");
  * @import { SnapshotEntry } from "../index.js"
  */
 
-/** Where restores keep local versions, below a directory named by the time. */
+/** Where restores back up local versions, in directories named by the time. */
 const CONFLICTS = [".paperclip-runtime", "conflicts"];
 
-/** Larger files are compared, and their differences not shown. */
+/** Larger files are compared, but their differences are not shown. */
 const DIFF_BYTES_MAX = 1 << 20;
 
-/** So many lines of a difference are shown in a list. */
+/** How many lines of a difference are shown in a list. */
 const DIFF_LINES = 20;
 
 const MILLISECONDS_A_DAY = 24 * 60 * 60 * 1000;
@@ -109,8 +109,8 @@ function list(root) {
 }
 
 /**
- * What an argument names: a version, or a directory of versions. Names are taken as they are and as they are shown, and
- * with the path that a report gives them.
+ * Finds what an argument names: a version, or a directory of versions. A name may be given as it is, as it is shown, or with
+ * the path in a report.
  *
  * @param {string[][]} all
  * @param {string} argument
@@ -258,7 +258,7 @@ async function locked(root, work) {
 }
 
 /**
- * Holds adapter-utils' own lock of the workspace, on a machine where that is in use.
+ * Holds adapter-utils' own lock of the workspace, if this machine uses that.
  *
  * @template T
  * @param {Root} root
@@ -272,7 +272,7 @@ function beside(root, work) {
 
 /**
  * Puts a version into the workspace, as a merge does: through handles that follow no link, in one step for each file, and
- * with what it replaces backed up in its turn. The version itself goes once it is there.
+ * what it replaces is backed up. The version is removed once it is in place.
  *
  * @param {Root} root
  * @param {string[]} version
@@ -367,7 +367,7 @@ function pruneOlder(root, days, print) {
 }
 
 /**
- * When a restore kept versions in a directory of that name; `undefined` for a name that no restore gives.
+ * The time of the restore that made a backup directory of that name; `undefined` for a name that no restore gives.
  *
  * @param {string} name
  */

@@ -1,8 +1,8 @@
 "use strict";
 
-// Access to what is below a directory that follows no link, whatever another process does meanwhile: each directory is
-// opened by its one name, without following a link, and made the working directory; then only single names are used.
-// All of it is synchronous, so nothing else of this process sees the working directory change.
+// Access to files below a directory without following a link, whatever another process does meanwhile: each directory is
+// opened by its single name, without following a link, and becomes the working directory; then only single names are used.
+// All of this is synchronous, so no other code of this process sees the changed working directory.
 
 const fs = require("node:fs");
 const { decodeName } = require("./text.js");
@@ -10,7 +10,7 @@ const { decodeName } = require("./text.js");
 const { O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = fs.constants;
 
 /**
- * What is at a path. `fd` is open for a file, and the caller's to close.
+ * What is at a path. For a file, `fd` is open, and the caller closes it.
  *
  * @typedef {object} Found
  * @property {"file" | "link" | "directory" | "other"} kind
@@ -21,7 +21,7 @@ const { O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = fs.constants;
  */
 
 /**
- * The directory that everything is below: opened once.
+ * The top directory, which is opened once.
  *
  * @typedef {{ dir: string, fd: number }} Root
  */
@@ -36,7 +36,7 @@ function openRoot(dir) {
 }
 
 /**
- * Runs `work` in a directory named by its path from the root. Fails with `ENOTDIR` or `ELOOP` where a link is in the
+ * Runs `work` in a directory named by its path from the root. Fails with `ENOTDIR` or `ELOOP` if a link is in the
  * place of one of its directories.
  *
  * @template T
@@ -99,7 +99,7 @@ function namesHere() {
 }
 
 /**
- * What is at a name in the working directory; `undefined` where nothing is.
+ * What is at a name in the working directory; `undefined` if nothing is there.
  *
  * @param {string} name
  * @returns {Found | undefined}
@@ -119,7 +119,7 @@ function look(name) {
 }
 
 /**
- * What is at a path below the root; `undefined` where nothing is, or where something else is in the place of a
+ * What is at a path below the root; `undefined` if nothing is there, or if something else is in the place of a
  * directory above it.
  *
  * @param {Root} root
@@ -135,7 +135,7 @@ function lookAt(root, names) {
 }
 
 /**
- * The paths of all that is in the working directory and is no directory, and of empty directories.
+ * The paths of all files, links and empty directories below the working directory.
  *
  * @param {string[]} [above]
  * @param {string[][]} [found]
@@ -159,7 +159,7 @@ function leaves(above = [], found = []) {
 }
 
 /**
- * Removes a name in the working directory with all that is below it, also where a directory is read-only.
+ * Removes a name in the working directory and everything below it, even in read-only directories.
  *
  * @param {string} name
  */

@@ -1,9 +1,9 @@
 "use strict";
 
-/** A failure that its message explains: shown without a stack. */
+/** A failure whose message is enough: shown without a stack trace. */
 class Explained extends Error {}
 
-/** A call of the program that it cannot make sense of. */
+/** Wrong arguments of the program. */
 class WrongUse extends Explained {}
 
 module.exports = { Explained, WrongUse };

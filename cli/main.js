@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 "use strict";
 
-// `npx @paperclipai/sandbox-managed-runtime`: for the people whose workspaces are restored.
+// `npx @paperclipai/sandbox-managed-runtime`: the command-line program for users whose workspaces are restored.
 
 const { parseArgs } = require("node:util");
 const { Explained, WrongUse } = require("./explained.js");
@@ -82,7 +82,7 @@ function readArguments() {
   }
 }
 
-// A reader that has seen enough (`| head`) ends nothing that is under way.
+// A closed output (`| head`) does not interrupt work in progress.
 process.stdout.on("error", (error) => {
   if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EPIPE") throw error;
 });

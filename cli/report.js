@@ -1,30 +1,31 @@
 "use strict";
 
-// `report`: a saved report of a restore or of a prepare, for people to read.
+// `report`: prints a saved report of a restore or of a prepare.
 
 const fs = require("node:fs");
 const { Explained } = require("./explained.js");
 const { shown } = require("./text.js");
 
-/** So many items of each list are shown. */
+/** How many items of each list are shown. */
 const ITEMS = 20;
 
-/** What the lists of a report hold. Another one is shown by its own name. */
+/** The titles of a report's lists. Any other list is shown by its own name. */
 const TITLES = new Map([
   ["written", "Taken from the sandbox"],
-  ["deleted", "Deleted, since the sandbox deleted it"],
-  ["kept", "Deleted in the sandbox, changed here: left in place"],
+  ["deleted", "Deleted, because the sandbox deleted it"],
+  ["kept", "Deleted in the sandbox, changed locally: left in place"],
   ["conflicts", "Changed on both sides: the sandbox's version is in place"],
   ["deletionsKept", "Deleted, with a backup"],
-  ["skipped", "Left as it is here"],
+  ["skipped", "Left as it is locally"],
   ["heldBack", "Held back: it would run or redirect something"],
   ["refsUpdated", "Git references taken from the sandbox"],
   ["refsDeleted", "Git references deleted"],
-  ["refsKept", "Git references whose value is kept under another name"],
-  ["sensitive", "Written, and worth a look"],
+  ["refsKept", "Git references whose value is stored under another name"],
+  ["sensitive", "Written, and to be reviewed"],
   ["phases", "Steps"],
   ["archives", "Archives sent"],
   ["leftOut", "Left out"],
+  ["unmatchedExcludes", "Exclude patterns that matched nothing"],
 ]);
 
 /**
@@ -91,14 +92,15 @@ function printFields(fields, { indent, items, print }) {
  */
 function printItem(item, style) {
   if (typeof item !== "object" || item === null) return style.print(style.indent + textOf(item));
-  const { path, repository, name, label, ...rest } = /** @type {Record<string, unknown>} */ (item);
-  const heads = [path ?? repository, name, label].filter((head) => head !== undefined).map(textOf);
+  const { path, repository, pattern, name, label, ...rest } = /** @type {Record<string, unknown>} */ (item);
+  const heads = [path ?? repository ?? pattern, name, label].filter((head) => head !== undefined).map(textOf);
   const [lists, values] = [true, false].map((isList) =>
     Object.entries(rest).filter(([, value]) => Array.isArray(value) === isList),
   );
   const notes = values.map(([key, value]) => {
     if (key === "reason" || key === "what") return textOf(value);
-    return key === "keptAt" ? `kept at ${textOf(value)}` : `${shown(key)} ${textOf(value)}`;
+    if (key === "keptAt") return `${repository === undefined ? "backed up" : "stored"} at ${textOf(value)}`;
+    return `${shown(key)} ${textOf(value)}`;
   });
   style.print(`${style.indent}${heads.join("  ")}${notes.length > 0 ? `: ${notes.join(", ")}` : ""}`);
   printFields(Object.fromEntries(lists), { ...style, indent: `${style.indent}  ` });

@@ -1,6 +1,6 @@
 "use strict";
 
-// File names and contents as text: exact for the package's functions, harmless for a terminal.
+// Converts file names and contents to text: exactly for the package's functions, safely for a terminal.
 
 /**
  * What a terminal would obey or hide: control characters, line separators, marks of direction, characters of no width,
@@ -56,7 +56,7 @@ function decodeName(bytes) {
 }
 
 /**
- * A number of bytes for a person: `617 B`, `4.8 kB`.
+ * A number of bytes in a readable unit: `617 B`, `4.8 kB`.
  *
  * @param {number} bytes
  */

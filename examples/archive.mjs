@@ -1,4 +1,4 @@
-// A folder becomes an archive that any tar extracts. The same folder gives the same bytes.
+// Archives a folder as a tar that every tar program extracts. The same folder gives the same bytes.
 
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import os from "node:os";

@@ -1,5 +1,5 @@
-// What a run of hours needs: a lease that keeps the sandbox alive, progress to look at, a way to stop it, and a report
-// of what came back. The sandbox is a folder on this machine; every other client is used the same way.
+// A run that takes hours: with a lease that keeps the sandbox alive, progress, a signal to stop it, and a report of what came
+// back. The sandbox is a folder on this machine; every other client is used in the same way.
 
 import { appendFile, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
@@ -29,13 +29,13 @@ try {
     client: createLocalClient(),
     workspaceLocalDir: workspace,
     lease: {
-      // Here a provider would be asked for another hour, say.
+      // Ask the provider for another hour, for example.
       refresh: async () => void (refreshes += 1),
       intervalMs: 30_000,
       keepAliveBetween: true,
     },
     onProgress: (line) => void process.stdout.write(line),
-    // A user's wish to stop, or `AbortSignal.timeout(…)`.
+    // Aborted by the user, or `AbortSignal.timeout(…)`.
     signal: controller.signal,
     onReport({ written, deleted, conflicts, phases }) {
       console.log("from the sandbox:", written.join(", "));
@@ -48,12 +48,12 @@ try {
     },
   });
 
-  // The agent works in the sandbox, and a person works here.
+  // The agent works in the sandbox, and a user in the local workspace.
   await appendFile(path.join(prepared.workspaceRemoteDir, "plan.txt"), "the agent's step\n");
   await rm(path.join(prepared.workspaceRemoteDir, "data.bin"));
   await appendFile(path.join(workspace, "plan.txt"), "our own step\n");
 
-  // After a restore was stopped, the workspace is as it was, and a later restore completes it.
+  // If a restore was stopped, the workspace is as it was, and a later restore completes it.
   const stopped = new AbortController();
   const restoring = prepared.restoreWorkspace(undefined, { signal: stopped.signal });
   stopped.abort(new Error("not now"));

@@ -1,4 +1,4 @@
-// One folder becomes equal to another, but for what is to stay.
+// Makes one folder equal to another, except for preserved paths.
 
 import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import os from "node:os";

@@ -1,5 +1,5 @@
-// A workspace goes into a sandbox, an agent works there, and the result comes back. The sandbox is a folder on this
-// machine; every other client is used the same way.
+// Uploads a workspace to a sandbox, where an agent works, and restores the result. The sandbox is a folder on this machine;
+// every other client is used in the same way.
 
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import os from "node:os";

@@ -1,6 +1,6 @@
 "use strict";
 
-/** What waits while one signal has not aborted. The signal has one listener while anything does, and otherwise none. */
+/** What waits for one signal. The signal has one listener while anything waits, and otherwise none. */
 class Hub {
   #signal;
   /** @type {Set<() => void>} */
@@ -47,7 +47,7 @@ function hubOf(signal) {
  * one listener at most, and none once nothing waits.
  */
 class Abort {
-  /** The caller's own; `undefined` where there is none, and nothing ever aborts. */
+  /** The caller's signal; `undefined` if there is none. */
   signal;
 
   /** @param {AbortSignal} [signal] */
@@ -60,7 +60,7 @@ class Abort {
   }
 
   /**
-   * Settles as `call` does, or rejects with the signal's reason at once when that is sooner, after `onAbort`.
+   * Settles like `call`, or, if the signal aborts first, calls `onAbort` and rejects with its reason at once.
    *
    * @template T
    * @param {() => Promise<T>} call

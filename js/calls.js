@@ -25,7 +25,7 @@ const { nextTurn } = require("./turn.js");
  * @typedef {object} Listeners
  * @property {RuntimeProgressSink} [onLine] Takes the progress of transfers as lines.
  * @property {RuntimeStatusSink} [onStatus] Takes it as messages.
- * @property {() => Promise<void>} [beforeAsset] Called before each upload but the first, which is the workspace.
+ * @property {() => Promise<void>} [beforeAsset] Called before each upload except the first, which is the workspace.
  */
 
 /**
@@ -43,16 +43,16 @@ const { nextTurn } = require("./turn.js");
  */
 const SMALL = 16 * 1024 * 1024;
 
-/** How much of a larger one that has to be copied here is copied in one turn of the event loop. */
+/** How much of a larger one is copied in one turn of the event loop, if JavaScript has to copy it. */
 const PIECE = 4 * 1024 * 1024;
 
-/** What is read of a file that is no archive: what a tar said, of which more would only be noise. */
+/** How much is read of a file that is not an archive: the messages of a tar. */
 const TEXT = 64 * 1024;
 
 /**
- * The client calls of one prepare or restore. The binding asks for them by {@link dispatch}; here they are made as
- * JavaScript makes them: the method looked up by name each time, on the client itself, whatever it returns awaited,
- * and what it throws kept, to be passed on as the very same value.
+ * Makes the client calls of one prepare or restore. The binding requests them by {@link dispatch}. A method is looked up by
+ * name at each call and called on the client itself, its result is awaited whatever it is, and what it throws is stored, to
+ * be passed on as the same value.
  */
 class ClientCalls {
   #client;
@@ -129,7 +129,7 @@ class ClientCalls {
   };
 
   /**
-   * What a run rejected with, as the caller is to see it.
+   * Converts what a run rejected with to the error for the caller.
    *
    * @param {unknown} error
    */
@@ -154,9 +154,9 @@ class ClientCalls {
     const client = this.#client;
     switch (op) {
       case "writeFile": {
-        // The binding has allocated and filled it, and lets it go once it is not to be written again.
+        // The binding allocates and fills it, and releases it once it will not be sent again.
         const { memory, size, failure } = /** @type {Upload} */ (this.#uploads.get(upload));
-        // The client has taken it away with the first attempt.
+        // The client has detached it in the first attempt.
         if (memory.byteLength !== size) throw failure;
         if (part?.number === 0 && part.label !== this.#label) {
           if (this.#label !== undefined) await this.#listeners.beforeAsset?.();
@@ -183,9 +183,9 @@ class ClientCalls {
           asBytes(await (options ? client.readFile(target, options) : client.readFile(target)), most);
         const answer = await traced(op, target, read, ({ byteLength }) => byteLength);
         const bytes = await inPlaceOrCopied(answer, this.#abort);
-        // The first part of several is not the end.
+        // The first part is not the last one.
         if (progress && !isFirstOfSeveral(bytes)) await progress.finish(bytes.byteLength);
-        // The binding asks for them whenever it copies a part: what became of them meanwhile shows then.
+        // The binding calls this whenever it copies a part, so changes in the meantime are noticed.
         return { read: () => bytes };
       }
       case "run":
@@ -199,14 +199,14 @@ class ClientCalls {
     }
   }
 
-  /** What a call gets where the caller gave a signal, so that an abort can stop the call itself. */
+  /** The options of a call if the caller gave a signal, so that an abort can stop the call itself. */
   #signalOption() {
     const { signal } = this.#abort;
     return signal ? { signal } : undefined;
   }
 
   /**
-   * The further argument of a transfer; none where it would say nothing.
+   * The last argument of a transfer; none if it would have no field.
    *
    * @param {{ options?: object } | undefined} progress
    */
@@ -221,7 +221,7 @@ class ClientCalls {
    * @param {"Syncing" | "Restoring"} phase
    * @param {"to" | "from"} direction
    * @param {RequestPart | undefined} part
-   * @param {number} wire How many bytes of the part travel; 0 where that is not known.
+   * @param {number} wire How many bytes of the part are transferred; 0 if unknown.
    * @param {RuntimeStatusPhase} statusPhase
    */
   #progress(phase, direction, part, wire, statusPhase) {
@@ -238,7 +238,7 @@ class ClientCalls {
 }
 
 /**
- * Whether what a client threw says that the same call may succeed later.
+ * Whether what a client threw says that the same call may succeed later (`retryable: true`).
  *
  * @param {unknown} thrown
  */
@@ -254,7 +254,7 @@ function isPassing(thrown) {
 }
 
 /**
- * Whether bytes that were read end with the line that tells of further parts.
+ * Whether bytes that were read end with the line that announces further parts.
  *
  * @param {Uint8Array} bytes
  */
@@ -264,7 +264,7 @@ function isFirstOfSeveral(bytes) {
 }
 
 /**
- * The number of the failure that a run ended with, where it was the client's.
+ * The number of the failure that a run ended with, if it was the client's.
  *
  * @param {unknown} error
  * @returns {number | undefined}
@@ -279,7 +279,7 @@ function keptOf(error) {
 }
 
 /**
- * Memory for one archive, which a client is handed as one `ArrayBuffer`.
+ * Memory for one archive, which a client gets as one `ArrayBuffer`.
  *
  * @param {number} size
  */
@@ -307,7 +307,7 @@ function tooLarge(size, limit, cause) {
 }
 
 /**
- * What `readFile` answered, as bytes in place.
+ * The answer of `readFile` as bytes, without a copy.
  *
  * @param {unknown} answer
  * @param {number} most How many of them are wanted.
@@ -327,9 +327,9 @@ function asBytes(answer, most) {
 }
 
 /**
- * The bytes in place, which the binding copies in parts. A small one is copied here before anything else happens, and
- * so is, in pieces, memory that several threads share or that changes its size. What is written to that meanwhile is
- * checked as any other archive, since only the copy is ever read.
+ * The bytes that the binding copies in parts. A small answer is copied here at once. Memory that threads share, or that can
+ * change its size, is copied here too, in pieces. What is written to it meanwhile is checked like any other archive, because
+ * only the copy is read.
  *
  * @param {Uint8Array} bytes
  * @param {Abort} abort

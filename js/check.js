@@ -27,8 +27,8 @@ function string(argument, value) {
 }
 
 /**
- * A local path, absolute: the folder that is meant stays the same when the process changes its own. Nothing else
- * about its text changes, since the name of the merge lock is made of it.
+ * A local path as an absolute one, so that it names the same folder when the process changes its working directory. Nothing
+ * else of its text is changed, because the name of the merge lock is derived from it.
  *
  * @param {string} argument
  * @param {string} value
@@ -36,12 +36,12 @@ function string(argument, value) {
 function localPath(argument, value) {
   string(argument, value);
   if (value === "") throw invalidValue(argument, "it is empty; pass a folder", value);
-  if (value.includes("\0")) throw invalidValue(argument, "it holds a NUL byte, which no path can", value);
+  if (value.includes("\0")) throw invalidValue(argument, "it contains a NUL byte, which no path can", value);
   return path.isAbsolute(value) ? value : `${process.cwd()}/${value}`;
 }
 
 /**
- * An optional list of strings without NUL, as it is now: the caller may change its own later.
+ * A copy of an optional list of strings without NUL: the caller may change its own later.
  *
  * @param {string} argument
  * @param {string[] | null} [value]
@@ -52,7 +52,7 @@ function strings(argument, value) {
   return Array.from(value, (item, at) => {
     string(`${argument}[${at}]`, item);
     if (item.includes("\0"))
-      throw invalidValue(`${argument}[${at}]`, "it holds a NUL byte, which no name can", item);
+      throw invalidValue(`${argument}[${at}]`, "it contains a NUL byte, which no name can", item);
     return item;
   });
 }
@@ -82,7 +82,7 @@ function signal(argument, value) {
 }
 
 /**
- * The methods are looked up again at every call; this is to refuse early what cannot work.
+ * Checks that a client has these methods. They are looked up again at every call; this refuses early what cannot work.
  *
  * @param {SandboxManagedRuntimeClient} value
  * @param {(keyof SandboxManagedRuntimeClient)[]} methods
@@ -141,7 +141,7 @@ function partBytes(value) {
 }
 
 /**
- * Whether what travels may be compressed.
+ * Checks `compression`: whether transfers may be compressed.
  *
  * @param {string | null} [value]
  */
@@ -153,7 +153,7 @@ function compression(value) {
 }
 
 /**
- * Whether changes alone may travel.
+ * Checks `transfer`: whether only changes may be transferred.
  *
  * @param {string | null} [value]
  */
@@ -165,7 +165,7 @@ function transfer(value) {
 }
 
 /**
- * How git repositories travel.
+ * Checks `git`: how git repositories are transferred.
  *
  * @param {string | null} [value]
  */
@@ -189,7 +189,7 @@ function gitDepth(value) {
 }
 
 /**
- * How many days kept local versions stay; `null` means for ever, which JSON has no number for.
+ * Checks `keepConflictsDays`: how many days backups stay; `null` means forever, for which JSON has no number.
  *
  * @param {number | null} [value]
  */
@@ -219,8 +219,8 @@ function provisionsNothing(value) {
 }
 
 /**
- * Fields of adapter-utils' newer releases that change what happens to files, each with the values that ask for what is
- * done in any case. Ignored, they would wipe what a caller asked to keep.
+ * Fields of adapter-utils' newer releases that change what happens to files, each with the values that change nothing here.
+ * If they were ignored, files would be deleted that a caller asked to keep.
  *
  * @type {Record<string, (value: unknown) => boolean>}
  */
@@ -233,11 +233,11 @@ const UNSERVED = {
   additionalSources: isEmptyList,
 };
 
-/** The same of an asset. */
+/** The same for an asset. */
 const UNSERVED_OF_AN_ASSET = { provision: provisionsNothing, restore: isNothing };
 
 /**
- * Refuses what would change the meaning of a call, and is not done here.
+ * Refuses fields that would change the meaning of a call and are not supported.
  *
  * @param {string} argument
  * @param {object} value

@@ -5,18 +5,18 @@ const { util } = require("./node.js");
 /** How much of a path or a command is printed. */
 const TEXT = 200;
 
-/** Prints where the environment variable `NODE_DEBUG` names this section, as Node's own modules do. */
+/** Prints if the environment variable `NODE_DEBUG` names this section, like Node's own modules. */
 const log = util.debuglog("paperclip-sandbox");
 
 /**
- * Makes a call of the client's, and prints it with its time and its bytes where that is asked for; never the content of a
- * file. Otherwise nothing is printed and nothing is computed.
+ * Makes a client call, and prints it with its time and bytes if `NODE_DEBUG` asks for that; never the content of a file.
+ * Otherwise nothing is printed or computed.
  *
  * @template T
  * @param {string} op
  * @param {string} target A remote path or a command.
  * @param {() => T | Promise<T>} call
- * @param {(answer: T) => number} [bytesOf] How many bytes travelled.
+ * @param {(answer: T) => number} [bytesOf] How many bytes were transferred.
  * @returns {Promise<T>}
  */
 async function traced(op, target, call, bytesOf) {
@@ -26,7 +26,7 @@ async function traced(op, target, call, bytesOf) {
   const print = (outcome) => {
     const took = (performance.now() - started).toFixed(1);
     const text = target.length > TEXT ? `${target.slice(0, TEXT)}…` : target;
-    // In one line, whatever the text holds.
+    // On one line, whatever the text contains.
     log("%s %s: %s in %s ms", op, JSON.stringify(text), outcome, took);
   };
   try {
@@ -34,7 +34,7 @@ async function traced(op, target, call, bytesOf) {
     print(bytesOf ? `${bytesOf(answer)} bytes` : "done");
     return answer;
   } catch (error) {
-    // What the client threw may quote anything.
+    // The client's error may contain anything.
     print("failed");
     throw error;
   }

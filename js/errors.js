@@ -3,19 +3,19 @@
 const { util } = require("./node.js");
 
 /**
- * What the binding says of a failure, as the JSON that is its error's message.
+ * The fields of a failure, which the binding passes as JSON in its error's message.
  *
  * @typedef {object} NativeFailure
  * @property {string} message
  * @property {string} code
- * @property {number} [errno] What a system call reported; the hint belongs to it.
- * @property {string} [syscall] What was called, or was to be.
+ * @property {number} [errno] The system call's error number; the hint belongs to it.
+ * @property {string} [syscall] The system call, or the intended one.
  * @property {string} [path]
  * @property {string} [hint]
  */
 
 /**
- * An error with Node's or one of our codes.
+ * An error with one of Node's codes or of this package's.
  *
  * @param {ErrorConstructor | TypeErrorConstructor} Base
  * @param {string} code
@@ -46,7 +46,7 @@ function received(value) {
  * The error for an argument of the wrong type.
  *
  * @param {string} argument
- * @param {string} expected Reads on from "must be".
+ * @param {string} expected Continues after "must be".
  * @param {unknown} value
  */
 function invalidType(argument, expected, value) {
@@ -67,15 +67,15 @@ function invalidValue(argument, reason, value) {
 }
 
 /**
- * What the binding rejected with → the error a caller gets. The binding puts all it knows into the message, as JSON;
- * a failed system call is named as Node names its own.
+ * Converts what the binding rejected with to the error for the caller. The binding puts all fields into the message, as JSON.
+ * A failed system call is named as Node does it.
  *
  * @param {unknown} error
  */
 function fromNative(error) {
   const failure = failureOf(error);
   if (failure === undefined) {
-    // Not one of ours: napi itself failed, and says how.
+    // It is not from this package: napi itself failed, and its message says why.
     const message = `internal error: ${error instanceof Error ? error.message : String(error)}; please report it`;
     return codedError(Error, "ERR_SANDBOX_INTERNAL", message, { cause: error });
   }

@@ -13,7 +13,7 @@ function hostPlatform() {
 }
 
 /**
- * This machine's platform, and what failed while it was found out.
+ * This machine's platform, and the failures on the way to it.
  *
  * A system may have both C libraries: what counts is the one that Node itself runs on. Node's own file is asked first,
  * because a report takes the longer the more connections a process has, up to tenths of a second on a busy server.
@@ -39,7 +39,7 @@ function askHost() {
   const libc =
     libcOfProgram(ask("Node's own file", readOwnHead)) ??
     libcOfReport(ask("Node's report", readReportHeader)) ??
-    // The one that most systems have.
+    // Most systems have glibc.
     "gnu";
   return { platform: platformName(process.platform, process.arch, libc), doubts };
 }
@@ -56,7 +56,7 @@ function readOwnHead() {
 }
 
 /**
- * The header of Node's diagnostic report; `undefined` where Node was built without reports.
+ * The header of Node's diagnostic report; `undefined` if Node was built without reports.
  *
  * @returns {{ glibcVersionRuntime?: string } | undefined}
  */

@@ -5,8 +5,8 @@
 const DEFAULT_INTERVAL_MS = 60_000;
 
 /**
- * Refreshes a sandbox's life, best effort: no refresh delays or fails what it is for, and no second one starts while
- * one is under way. Its timers never keep the process alive.
+ * Refreshes a sandbox's lifetime, on a best-effort basis: no refresh delays or fails a call, and no second one starts while
+ * one is running. Its timers never keep the process alive.
  */
 class LeaseKeeper {
   #lease;
@@ -26,7 +26,7 @@ class LeaseKeeper {
     this.#intervalMs = lease?.intervalMs ?? DEFAULT_INTERVAL_MS;
   }
 
-  /** How many refreshes failed, or hang: one that began just now may well come back. */
+  /** How many refreshes failed or hang. One that has just begun does not count. */
   get failedOrHanging() {
     const hangs = this.#begun !== undefined && Date.now() - this.#begun >= this.#intervalMs;
     return this.failed + (hangs ? 1 : 0);
@@ -36,7 +36,7 @@ class LeaseKeeper {
     const lease = this.#lease;
     if (!lease || this.#begun !== undefined) return;
     this.#begun = Date.now();
-    // Begun now, ahead of the call that it is for. One that throws at once is one that fails.
+    // Started before the call that it is for. One that throws at once counts as failed.
     new Promise((resolve) => resolve(lease.refresh()))
       .catch(() => this.failed++)
       .finally(() => (this.#begun = undefined));
@@ -60,7 +60,7 @@ class LeaseKeeper {
   }
 
   /**
-   * Refreshes between prepare and restore, if the caller asked for it, until {@link stop} or until `restore` is garbage.
+   * Refreshes between prepare and restore, if the caller asked for it, until {@link stop} or until `restore` is garbage-collected.
    *
    * @param {object} restore
    */
@@ -80,8 +80,8 @@ class LeaseKeeper {
 }
 
 /**
- * Ticks until the function that it returns is called. The timers are those that are there when it begins, also at its
- * end: a test may put fake ones in their place meanwhile, and drives them where it had done so before.
+ * Calls a function at intervals, until the returned function is called. It uses the timers that exist when it begins, also at
+ * its end, because a test may replace them by fake ones meanwhile.
  *
  * @param {number} intervalMs
  * @param {() => void} tick

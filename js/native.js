@@ -16,7 +16,7 @@ const { nextTurn } = require("./turn.js");
 const ENTRIES_A_TURN = 1000;
 
 /**
- * Awaits the binding, with its errors made JavaScript's.
+ * Awaits the binding, and converts its errors to JavaScript's.
  *
  * @template T
  * @param {Promise<T>} promise
@@ -30,7 +30,7 @@ const awaitNative = async (promise) => {
 };
 
 /**
- * The entries of a snapshot as the binding hands them over.
+ * Reads the entries of a snapshot from the binding, in pieces.
  *
  * @param {Pieces} pieces
  * @returns {Promise<own.DirectorySnapshot["entries"]>}
@@ -45,7 +45,7 @@ async function readEntries(pieces) {
 }
 
 /**
- * Hands a baseline to the binding, a turn's worth at a time.
+ * Passes a baseline to the binding, one piece in each turn of the event loop.
  *
  * @param {own.DirectorySnapshot["entries"]} entries
  */
@@ -73,7 +73,7 @@ async function writeBaseline(entries) {
 }
 
 /**
- * Runs `work` and then `release` in any case. Where both fail, the failure of `work` is thrown.
+ * Runs `work` and then, in any case, `release`. If both fail, the failure of `work` is thrown.
  *
  * @template T
  * @param {() => Promise<T>} work

@@ -1,8 +1,8 @@
 "use strict";
 
-// The parts of Node that this package uses. An ES module that a bundler made has no `require`, so Node itself is asked;
-// `require` serves Node before 20.16, which cannot be asked. Each part is loaded where it is first used: what
-// only a ready-made client needs costs the others nothing.
+// The parts of Node that this package uses. An ES module that a bundler made has no `require`, so
+// `process.getBuiltinModule` is used; Node before 20.16 lacks that and needs `require`. Each part is loaded when it is first
+// used, so what only a ready-made client needs is not loaded for others.
 
 const canAsk = typeof process.getBuiltinModule === "function";
 

@@ -1,10 +1,10 @@
 "use strict";
 
-// Which binary belongs to which machine, and what to tell a user who has none. Pure: nothing is read, nothing loaded.
+// Finds the binary's name for a machine, and makes the messages for a user who has none. Pure: reads and loads nothing.
 
 const PACKAGE = "@paperclipai/sandbox-managed-runtime";
 
-/** Every platform that a binary is published for, as its package and its file name it. */
+/** Every platform with a published binary, as in the names of its package and file. */
 const PLATFORMS = [
   "darwin-arm64",
   "darwin-x64",
@@ -14,10 +14,10 @@ const PLATFORMS = [
   "linux-x64-musl",
 ];
 
-/** The variable by which every addon made with napi-rs can be told its binary. */
+/** The variable that names the binary of every addon made with napi-rs. */
 const LIBRARY_PATH = "NAPI_RS_NATIVE_LIBRARY_PATH";
 
-/** The oldest glibc that the `linux-*-gnu` binaries load on. `scripts/check-binary.mjs` holds them to it. */
+/** The oldest glibc that the `linux-*-gnu` binaries load on. `scripts/check-binary.mjs` checks that. */
 const MINIMUM_GLIBC = "2.28";
 
 /**
@@ -33,7 +33,7 @@ function platformName(os, cpu, libc) {
 
 /**
  * Which C library a program runs on, by the loader that it asks for: the loader's path stands in the first page of the
- * program's file. `undefined` where neither is named.
+ * program's file. `undefined` if neither is named.
  *
  * @param {Buffer | undefined} head The beginning of the file.
  * @returns {"gnu" | "musl" | undefined}
@@ -44,9 +44,9 @@ function libcOfProgram(head) {
 }
 
 /**
- * Which C library Node runs on, by its diagnostic report: that names glibc's version, and says nothing of musl.
+ * Which C library Node runs on, by its diagnostic report: that names glibc's version, and nothing for musl.
  *
- * @param {{ glibcVersionRuntime?: string } | undefined} header The report's; `undefined` where there is no report.
+ * @param {{ glibcVersionRuntime?: string } | undefined} header The report's; `undefined` if there is no report.
  * @returns {"gnu" | "musl" | undefined}
  */
 function libcOfReport(header) {
@@ -65,12 +65,12 @@ function fileName(platform) {
 }
 
 /**
- * Where the package runs.
+ * The machine that the package runs on.
  *
  * @typedef {object} Host
  * @property {string} platform
  * @property {string} node Node's version.
- * @property {string[]} doubts What failed while the platform was found out; empty as a rule.
+ * @property {string[]} doubts The failures on the way to the platform; usually empty.
  */
 
 /** @param {Host} host */
@@ -89,7 +89,7 @@ function unsupportedMessage(host) {
 /**
  * @param {{ host: Host, version: string, localFile: string }} search `version`: this package's own, which the
  *   platform's package shares. `localFile`: where a binary built on this machine would be.
- * @returns {string} What to say where the package is installed without the one of its platform.
+ * @returns {string} The message if the package is installed without that of its platform.
  */
 function notInstalledMessage({ host, version, localFile }) {
   const name = packageName(host.platform);
@@ -119,7 +119,7 @@ function notInstalledMessage({ host, version, localFile }) {
 /**
  * @param {{ host: Host, version: string, places: string[] }} search `places`: the files and folders from which the
  *   package was looked for.
- * @returns {string} What to say in a bundle that finds the package nowhere.
+ * @returns {string} The message if a bundle cannot find the package.
  */
 function notBesideBundleMessage({ host, version, places }) {
   return lines(
@@ -137,7 +137,7 @@ function notBesideBundleMessage({ host, version, places }) {
 
 /**
  * @param {{ host: Host, source: string, systemMessage: string }} failure `source`: the package or file that was found.
- *   `systemMessage`: what was said when it was loaded.
+ *   `systemMessage`: the error of loading it.
  */
 function loadFailedMessage({ host, source, systemMessage }) {
   return lines(
@@ -166,7 +166,7 @@ function otherVersionMessage({ host, found, version }) {
 }
 
 /**
- * What to do with a binary that is not this package's, by where it came from.
+ * What to do with a binary of another package, by its origin.
  *
  * @type {Record<"variable" | "build" | "package", string>}
  */
@@ -179,8 +179,8 @@ const FOREIGN = {
 };
 
 /**
- * @param {{ host: Host, source: string, origin: keyof typeof FOREIGN, missing: string[] }} failure `missing`: what the
- *   binary does not export.
+ * @param {{ host: Host, source: string, origin: keyof typeof FOREIGN, missing: string[] }} failure `missing`: the
+ *   exports that the binary lacks.
  */
 function foreignMessage({ host, source, origin, missing }) {
   return lines(
@@ -195,7 +195,7 @@ function foreignMessage({ host, source, origin, missing }) {
 const REINSTALL = "node_modules may come from another machine. Remove it and install on this machine.";
 
 /**
- * What Node and the loaders of Linux and macOS say, and what is behind it. The first that matches counts.
+ * Messages of Node and of the loaders of Linux and macOS, and their causes. The first that matches counts.
  *
  * @type {[RegExp, string][]}
  */
@@ -244,7 +244,7 @@ const LOAD_FAILURES = [
 ];
 
 /**
- * What the words of the system's loader mean for the user.
+ * The cause of a loader's message, for the user.
  *
  * @param {string} systemMessage
  */

@@ -21,11 +21,11 @@ async function tell(listener, value) {
 }
 
 /**
- * The progress of one archive as lines in the format of Paperclip's logs, with the rate and the time left where the total
- * is known and some time has passed. A line comes with each tenth of the way, or after two seconds without one, and always
- * at the end. `undefined` where there is no listener.
+ * The progress of one archive as lines in the format of Paperclip's logs, with the rate and the time left if the total
+ * is known and some time has passed. A line is printed for each tenth, or after two seconds without one, and always at the
+ * end. `undefined` if there is no listener.
  *
- * An archive may travel in parts, several at once, and compressed. What is counted is the archive's own bytes.
+ * An archive may be transferred in parts, several at once, and compressed. The counted bytes are those of the archive.
  *
  * @param {object} transfer
  * @param {"Syncing" | "Restoring"} transfer.phase
@@ -40,7 +40,7 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
   const prefix = `${phase} ${label} ${direction} sandbox`;
   const started = Date.now();
   /**
-   * The bytes that came or went of each part.
+   * The transferred bytes of each part.
    *
    * @type {Map<number, number>}
    */
@@ -51,7 +51,7 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
 
   /**
    * @param {number} done
-   * @param {number} total 0 where it is not known
+   * @param {number} total 0 if unknown
    */
   const emit = async (done, total) => {
     const text = `${prefix}: ${progressText(done, total, Date.now() - started)}`;
@@ -64,15 +64,15 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
      * One part of the archive.
      *
      * @param {{ number: number, before: number, size: number, total: number }} part
-     * @param {number} wire How many bytes of it travel; 0 where that is not known.
+     * @param {number} wire How many bytes of it are transferred; 0 if unknown.
      */
     part: (part, wire) => {
-      // The first part of a download was read before it was known that there are more. One of an upload may still travel.
+      // The first part of a download is read before it is known that there are more. One of an upload may still be in transfer.
       if (direction === "from" && part.number === 1 && part.before > 0) parts.set(0, part.before);
       if (ended && part.number > 0) ended = false;
-      // What travels is the archive itself, so the client's own count is the archive's.
+      // The archive is transferred as it is, so the client's count is the archive's.
       const isPlain = part.size === part.total && !(wire > 0 && wire < part.size);
-      // An attempt that repeats a failed one says nothing until it is further.
+      // A repeated attempt reports nothing until it is further than the failed one.
       const reached = isPlain ? (parts.get(part.number) ?? 0) : 0;
       /** @param {number} bytes */
       const sum = (bytes) => {
@@ -103,9 +103,9 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
           },
         },
         /**
-         * The last line, where the client has not caused it by its own count.
+         * The last line, if the client's own count has not caused it.
          *
-         * @param {number} bytes How many travelled.
+         * @param {number} bytes How many were transferred.
          */
         finish: async (bytes) => {
           const total = isPlain ? bytes : part.total;
@@ -120,7 +120,7 @@ function transferProgress({ phase, label, direction, onLine, onStatus, statusPha
 }
 
 /**
- * The steps of a run in which nothing is transferred, by the names that the binding has for them.
+ * The steps of a run that transfer nothing, by the binding's names.
  *
  * @type {Record<string, { phase: RuntimeStatusPhase, text: (label: string) => string }>}
  */
@@ -139,7 +139,7 @@ const STEPS = {
  * @param {object} step
  * @param {string} step.name
  * @param {string} step.label
- * @param {number} step.bytes 0 where that is not known
+ * @param {number} step.bytes 0 if unknown
  * @param {number} step.tookMs
  * @param {{ onLine?: RuntimeProgressSink, onStatus?: RuntimeStatusSink }} listeners
  */
@@ -158,7 +158,7 @@ function megabytes(bytes) {
 
 /**
  * @param {number} done
- * @param {number} total 0 where it is not known
+ * @param {number} total 0 if unknown
  * @param {number} elapsedMs
  */
 function progressText(done, total, elapsedMs) {

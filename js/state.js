@@ -1,14 +1,14 @@
 "use strict";
 
-// Where this package keeps what it knows of sandboxes and files between calls.
+// The folder in which this package stores what it knows of sandboxes and files between calls.
 
 const { os, path } = require("./node.js");
 
 const NAME = "sandbox-managed-runtime";
 
 /**
- * The folder for that: below `PAPERCLIP_HOME`, else the platform's folder for caches. `null` where there is none, which costs
- * nothing but full transfers.
+ * The state folder: below `PAPERCLIP_HOME`, else the platform's cache folder. `null` if there is none; then all transfers are
+ * full ones.
  *
  * @param {NodeJS.ProcessEnv} [env]
  * @param {NodeJS.Platform} [platform]

@@ -4,8 +4,8 @@ const { native } = require("../binding.js");
 const { fromNative } = require("./errors.js");
 
 /**
- * Lets the event loop go on with all else. It comes from the binding's own thread: the timers of JavaScript may be
- * faked (jest, vitest) or not there at all (jsdom).
+ * Lets the event loop run once. The binding's own thread wakes it, because JavaScript's timers may be faked (jest, vitest) or
+ * missing (jsdom).
  */
 async function nextTurn() {
   try {

@@ -1,4 +1,4 @@
-//! What is left out: patterns with the meaning of GNU tar's `--exclude`, and sets of exact paths.
+//! Exclude patterns with the meaning of GNU tar's `--exclude`, and sets of exact paths.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
@@ -6,28 +6,29 @@ use std::ops::Bound;
 use crate::error::{Error, Result, readable};
 use crate::path::{PathFault, RelativePath};
 
-/// Patterns that say which paths are left out, each with the meaning that `tar -C dir --exclude=PATTERN .` has with
-/// GNU tar, which names the paths `./name`:
+/// Exclude patterns. Each has the meaning that `tar -C dir --exclude=PATTERN .` has with GNU tar, which names
+/// the paths `./name`:
 ///
-/// - A pattern matches from the start of a path or from the start of any name in it, and up to the end of any
-///   name; so what matches a folder matches all that is below it. Case counts.
-/// - The path starts with its `./`. So `./dir` is the top-level one alone, and `*/dir` is every one.
-/// - `*` matches any number of bytes and `?` one, `/` among them. So `dir/*` leaves out what is in `dir`, and keeps
-///   `dir`.
-/// - `[…]` matches one byte of a set: bytes, ranges, classes such as `[:digit:]`; `!` or `^` in front negates it.
-///   A set without its `]` is an ordinary `[`.
-/// - `\` takes the special meaning from what follows. At the end of a pattern it stands for itself if the pattern
-///   has no wildcard, and else the pattern matches nothing.
+/// - A pattern matches from the start of a path or of any name in it, up to the end of any name. So a pattern
+///   that matches a folder matches everything below it. Case counts.
+/// - A path starts with its `./`. So `./dir` matches only the top-level one, and `*/dir` every one.
+/// - `*` matches any number of bytes and `?` one byte, `/` included. So `dir/*` excludes the content of
+///   `dir`, but not `dir`.
+/// - `[…]` matches one byte of a set: bytes, ranges, classes such as `[:digit:]`; `!` or `^` in front negates
+///   it. A set without its `]` is an ordinary `[`.
+/// - `\` removes the special meaning of what follows. At the end of a pattern it stands for itself if the
+///   pattern has no wildcard; otherwise the pattern matches nothing.
 /// - A pattern that ends in `/`, or is empty, matches nothing.
 ///
-/// One departure: a pattern that matches `.`, the folder itself (`.`, `?`, `*`, `.*`), makes tar's archive empty. It is
-/// matched against the path without its `./` instead.
+/// One difference: a pattern that matches `.`, the folder itself (`.`, `?`, `*`, `.*`), makes tar's archive
+/// empty. Here it is matched against the path without its `./`.
 ///
-/// A tar that is given the same patterns with names that lack the `./` leaves out the same or less, never more.
+/// A tar that gets the same patterns with names that lack the `./` excludes the same or less, never more.
 ///
-/// This is what tar does in the C locale. There `?` and a set match one byte of a character that takes several; in
-/// a UTF-8 locale they can also match all of it. Bytes it is, because a pattern must leave out the same files
-/// whatever the host's locale, and names need not be UTF-8. Patterns of text and `*` mean the same in both.
+/// This is what tar does in the C locale. There `?` and a set match one byte of a multi-byte character; in a
+/// UTF-8 locale they can also match the whole character. Bytes are used because a pattern must exclude the
+/// same files in every locale of the host, and names need not be UTF-8. Patterns of text and `*` mean the
+/// same in both.
 #[derive(Debug, Clone, Default)]
 pub struct ExcludePatterns {
     /// Matched against `./path`.
@@ -50,7 +51,7 @@ impl ExcludePatterns {
         compiled
     }
 
-    /// Whether a pattern matches the path or a folder above it, and so whether it is left out.
+    /// Whether a pattern matches the path or a folder above it, so the path is excluded.
     #[must_use]
     pub fn matches(&self, path: &RelativePath) -> bool {
         let path = path.as_bytes();
@@ -83,7 +84,8 @@ impl Patterns {
     fn add(&mut self, pattern: &[u8]) {
         let stars = pattern.iter().take_while(|&&byte| byte == b'*').count();
         let (mut text, mut rest) = split_text(&pattern[stars..]);
-        // Tar compares a pattern without wildcards itself, and there a last backslash is itself.
+        // Tar compares a pattern without wildcards itself, and then a backslash at its end is an ordinary
+        // one.
         if stars == 0 && rest == b"\\" {
             text.extend_from_slice(rest);
             rest = b"";
@@ -121,7 +123,8 @@ impl Head {
 #[derive(Debug, Clone)]
 struct Part {
     text: Box<[u8]>,
-    /// Where in the text the byte is that it is filed under: the first that is no `/`, as every path has those.
+    /// The offset of the byte in the text by which it is filed: the first one that is not `/`, because every
+    /// path has those.
     pivot: usize,
 }
 
@@ -130,13 +133,13 @@ impl Part {
         Self { text: text.into(), pivot: text.iter().position(|&byte| byte != b'/').unwrap_or(0) }
     }
 
-    /// Whether the text stands in the path with its pivot at `at`.
+    /// Whether the path contains the text with its pivot at `at`.
     fn matches(&self, path: &[u8], at: usize) -> bool {
         at.checked_sub(self.pivot).is_some_and(|start| path[start..].starts_with(&self.text))
     }
 }
 
-/// Values filed under a byte, so that one look tells that there are none. It takes no room while it is empty.
+/// Values filed by a byte, so that one lookup shows that there are none. Takes no memory while it is empty.
 #[derive(Debug, Clone)]
 struct ByByte<T>(Vec<Vec<T>>);
 
@@ -157,7 +160,7 @@ impl<T> ByByte<T> {
     }
 }
 
-/// Where each name in a path starts and ends.
+/// The start and end of each name in a path.
 fn names(path: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     path.split(|&byte| byte == b'/').scan(0, |next, name| {
         let start = *next;
@@ -166,8 +169,8 @@ fn names(path: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// A pattern's text up to its first wildcard, without escapes, and what follows: nothing, or what starts with a
-/// wildcard, or the one backslash that ends the pattern.
+/// A pattern's text up to its first wildcard, without escapes, and the rest: empty, or starting with a
+/// wildcard, or the single backslash at the end of the pattern.
 fn split_text(pattern: &[u8]) -> (Vec<u8>, &[u8]) {
     let mut text = Vec::with_capacity(pattern.len());
     let mut rest = pattern;
@@ -187,9 +190,9 @@ fn matches_general(pattern: &[u8], path: &[u8]) -> bool {
     for (start, _) in names(path) {
         match attempt(pattern, &path[start..]) {
             Attempt::Matched => return true,
-            // What the star could take reached to every later start, so those are tried already. They are not if
-            // another start can lead past other parts of the pattern, as only an undefined set can: one with
-            // `-[`, such as `[.-^*-[:alpha:]`, may end in different places for different bytes.
+            // The star could reach every later start, so those have been tried already. There is one
+            // exception: from another start, an undefined set can match with another length. A set with `-[`,
+            // such as `[.-^*-[:alpha:]`, may end in different places for different bytes.
             Attempt::FailedPastStar if !pattern.windows(2).any(|pair| pair == b"-[") => return false,
             Attempt::Failed | Attempt::FailedPastStar => {}
         }
@@ -197,23 +200,24 @@ fn matches_general(pattern: &[u8], path: &[u8]) -> bool {
     false
 }
 
-/// How matching from one place went.
+/// The outcome of matching from one start.
 enum Attempt {
     Matched,
-    /// Before a star was reached.
+    /// Failed before a star was reached.
     Failed,
-    /// With all that a star could take.
+    /// Failed with every length of a star.
     FailedPastStar,
 }
 
-/// Matches a pattern against text from its start up to its end or a `/` in it.
+/// Matches a pattern against text, from its start up to its end or a `/` in it.
 ///
-/// Only the last star reached is ever tried with another length: with the shortest lengths for those before it,
-/// it has all the room that any other lengths could give. So the work is at most the product of the two sizes,
-/// times the size of a set.
+/// Only the last star that was reached is tried with other lengths: with the shortest lengths for those
+/// before it, it has as much room as any other lengths could give. So the work is at most the product of the
+/// two sizes, times the size of a set.
 fn attempt(pattern: &[u8], text: &[u8]) -> Attempt {
     let (mut at, mut read) = (0, 0);
-    // What follows the last star in the pattern, and where the text goes on after what that star took.
+    // What follows the last star in the pattern, and where the text continues after what that star has
+    // matched.
     let mut star: Option<(usize, usize)> = None;
     loop {
         let next = match pattern.get(at) {
@@ -232,7 +236,7 @@ fn attempt(pattern: &[u8], text: &[u8]) -> Attempt {
             (None, Some((_, resume))) if *resume == text.len() => return Attempt::FailedPastStar,
             (None, Some((after, resume))) => {
                 *resume += 1;
-                // Where text follows the star, only its first byte is worth a try.
+                // If text follows the star, only its first byte is tried.
                 if let Some(first) = pattern.get(*after).filter(|byte| !b"?[\\".contains(byte)) {
                     *resume += text[*resume..].iter().take_while(|&byte| byte != first).count();
                 }
@@ -242,7 +246,7 @@ fn attempt(pattern: &[u8], text: &[u8]) -> Attempt {
     }
 }
 
-/// Matches what stands at `at` in the pattern, which is not a star, against one byte. Gives what follows in the
+/// Matches what is at `at` in the pattern, which is not a star, against one byte. Returns what follows in the
 /// pattern if it matches.
 fn past_one(pattern: &[u8], at: usize, byte: u8) -> Option<usize> {
     match pattern[at] {
@@ -253,7 +257,7 @@ fn past_one(pattern: &[u8], at: usize, byte: u8) -> Option<usize> {
     }
 }
 
-/// Matches the set that the `[` at `open` opens, as [`past_one`] does.
+/// Matches the set that begins with the `[` at `open`, as [`past_one`] does.
 fn past_set(pattern: &[u8], open: usize, byte: u8) -> Option<usize> {
     match read_set(pattern, open, byte) {
         Ok(next) => next,
@@ -262,16 +266,16 @@ fn past_set(pattern: &[u8], open: usize, byte: u8) -> Option<usize> {
     }
 }
 
-/// Why a `[` opens no set.
+/// Why a `[` does not begin a set.
 enum Flaw {
-    /// The pattern ends before the `]`, which makes the `[` an ordinary one.
+    /// The pattern ends before the `]`, so the `[` is an ordinary one.
     Unclosed,
-    /// Something in it has no meaning. Nothing matches it.
+    /// Something in it has no meaning, so nothing matches it.
     Broken,
 }
 
-/// Sets that POSIX leaves undefined are read as the C library under GNU tar reads them: members only up to the
-/// first that the byte is, and from there on just what is needed to find the `]`.
+/// Reads a set. Sets that POSIX leaves undefined are read as the C library under GNU tar reads them: members
+/// up to the first one that equals the byte, and after that only what is needed to find the `]`.
 fn read_set(pattern: &[u8], open: usize, byte: u8) -> Result<Option<usize>, Flaw> {
     let negated = matches!(pattern.get(open + 1), Some(b'!' | b'^'));
     let mut at = open + 1 + usize::from(negated);
@@ -281,7 +285,7 @@ fn read_set(pattern: &[u8], open: usize, byte: u8) -> Result<Option<usize>, Flaw
             let after = close_set(pattern, end)?;
             return Ok((!negated).then_some(after));
         }
-        // Only looked for behind a member: a `]` that comes first is one.
+        // Only after a member: a `]` that comes first is a member itself.
         if pattern.get(end) == Some(&b']') {
             return Ok(negated.then_some(end + 1));
         }
@@ -289,7 +293,7 @@ fn read_set(pattern: &[u8], open: usize, byte: u8) -> Result<Option<usize>, Flaw
     }
 }
 
-/// Reads the member at `at`: whether the byte is in it, and where it ends.
+/// Reads the member at `at`: whether it contains the byte, and where it ends.
 fn read_member(pattern: &[u8], at: usize, byte: u8) -> Result<(bool, usize), Flaw> {
     match pattern[at..] {
         [b'[', b'=', same, b'=', b']', ..] => return Ok((same == byte, at + 5)),
@@ -301,7 +305,8 @@ fn read_member(pattern: &[u8], at: usize, byte: u8) -> Result<(bool, usize), Fla
         [b'[', b'.', ..] => {
             let (low, end) = read_symbol(pattern, at)?;
             return if pattern[end..].starts_with(b"-]") {
-                // Taken for a range, which then has no end. So the symbol is lost and the `-` is a member.
+                // It is taken for a range, which then has no end. So the symbol is lost and the `-` is a
+                // member.
                 Ok((false, end))
             } else {
                 read_range(pattern, low, end, byte)
@@ -313,7 +318,7 @@ fn read_member(pattern: &[u8], at: usize, byte: u8) -> Result<(bool, usize), Fla
     read_range(pattern, low, end, byte)
 }
 
-/// Reads on at `at`, after a member that is one byte: it is `low` alone, or the start of a range.
+/// Continues at `at`, after a member of one byte: it is `low` alone, or the start of a range.
 fn read_range(pattern: &[u8], low: u8, at: usize, byte: u8) -> Result<(bool, usize), Flaw> {
     let (high, end) = match pattern[at..] {
         [b'-'] if low != byte => return Err(Flaw::Broken),
@@ -334,7 +339,7 @@ fn read_byte(pattern: &[u8], at: usize) -> Result<(u8, usize), Flaw> {
     }
 }
 
-/// Reads the `[.x.]` at `at`. Only single bytes have such names here.
+/// Reads the `[.x.]` at `at`. Only single bytes have such names.
 fn read_symbol(pattern: &[u8], at: usize) -> Result<(u8, usize), Flaw> {
     match pattern[at..] {
         [_, _, byte, b'.', b']', ..] => Ok((byte, at + 5)),
@@ -342,10 +347,10 @@ fn read_symbol(pattern: &[u8], at: usize) -> Result<(u8, usize), Flaw> {
     }
 }
 
-/// The name in the `[:name:]` at `at`, and where that ends; `None` if the `[` there is an ordinary one.
+/// The name in the `[:name:]` at `at`, and where that ends; `None` if the `[` is an ordinary one.
 fn class_name(pattern: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let rest = &pattern[at + 2..];
-    // The C library leaves `z` out, and no class has one in its name.
+    // The C library does not include `z`, and no class has one in its name.
     let length = rest.iter().take_while(|byte| matches!(byte, b'a'..=b'y')).count();
     rest[length..].starts_with(b":]").then(|| (&rest[..length], at + 2 + length + 2))
 }
@@ -389,13 +394,13 @@ fn close_set(pattern: &[u8], mut at: usize) -> Result<usize, Flaw> {
     }
 }
 
-/// Paths that each stand for themselves and for all that lies below them.
+/// Paths, each of which stands for itself and everything below it.
 #[derive(Debug, Clone, Default)]
 pub struct PathSet(BTreeSet<RelativePath>);
 
 impl PathSet {
-    /// The set of these paths, which may be written in any way: `cache/`, `./cache` and `cache//x/..` are `cache`. One
-    /// that leads out of the folder, or to the folder itself, is refused in the name of `argument`.
+    /// The set of these paths, in any spelling: `cache/`, `./cache` and `cache//x/..` are `cache`. A path
+    /// that leads out of the folder, or to the folder itself, is refused; the error names `argument`.
     pub fn new(argument: &str, paths: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<Self> {
         let path = |text: &[u8]| {
             normal(text).map_err(|reason| Error::InvalidArgValue {
@@ -407,8 +412,8 @@ impl PathSet {
         paths.into_iter().map(|text| path(text.as_ref())).collect::<Result<_>>().map(Self)
     }
 
-    /// Adds what patterns name when they are read as paths, without another word: one that is not written as a
-    /// [`RelativePath`] is names nothing.
+    /// Adds the paths that patterns name when they are read as paths. A pattern that is not written like a
+    /// [`RelativePath`] is ignored without an error.
     #[must_use]
     pub fn with_literal(mut self, patterns: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
         self.0.extend(patterns.into_iter().filter_map(|text| {
@@ -424,14 +429,14 @@ impl PathSet {
         Self(paths.into_iter().collect())
     }
 
-    /// Whether the path is a member or lies anywhere below one.
+    /// Whether the path is a member or is below one.
     #[must_use]
     pub fn contains_or_covers(&self, path: &RelativePath) -> bool {
         let bytes = path.as_bytes();
         names(bytes).any(|(_, end)| self.0.contains(&bytes[..end]))
     }
 
-    /// Whether a member lies below the path.
+    /// Whether a member is below the path.
     #[must_use]
     pub fn is_above(&self, path: &RelativePath) -> bool {
         let below = [path.as_bytes(), b"/"].concat();
@@ -445,22 +450,23 @@ impl PathSet {
     }
 }
 
-/// What adapter-utils' releases since 2026.916 leave out of a snapshot. Of its patterns `x` names a path and all below it,
-/// `x/*` only what is below it, and `*/x` and `*/x/*` that path wherever it begins at a name, at the top too. Every other
-/// character stands for itself, a further star as well.
+/// What adapter-utils' releases since 2026.916 exclude from a snapshot. The pattern `x` names a path and
+/// everything below it, `x/*` only what is below it, and `*/x` and `*/x/*` that path at any depth, the top
+/// level included. Every other character stands for itself, a further star too.
 #[derive(Debug, Clone, Default)]
 pub struct SnapshotPatterns {
     paths: PathSet,
-    /// Folders whose content is left out.
+    /// Folders whose content is excluded.
     contents: PathSet,
-    /// Single names that are left out at any depth.
+    /// Single names that are excluded at any depth.
     names: HashSet<Box<[u8]>>,
-    /// The same of several names, with a `/` before and behind.
+    /// The same for several names in a row, with a `/` before and after.
     runs: Vec<Box<[u8]>>,
 }
 
 impl SnapshotPatterns {
-    /// Sorts patterns by their form. One that is written as no path below a folder can be leaves nothing out.
+    /// Sorts patterns by their form. A pattern that cannot be the path of an entry below a folder excludes
+    /// nothing.
     #[must_use]
     pub fn new(patterns: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
         let mut sorted = Self::default();
@@ -482,7 +488,7 @@ impl SnapshotPatterns {
         sorted
     }
 
-    /// Whether the path is left out.
+    /// Whether the path is excluded.
     #[must_use]
     pub fn covers(&self, path: &RelativePath) -> bool {
         let bytes = path.as_bytes();
@@ -496,7 +502,7 @@ impl SnapshotPatterns {
     }
 }
 
-/// A path below a folder as it is written without detours.
+/// A path below a folder in its shortest spelling.
 fn normal(text: &[u8]) -> Result<RelativePath, String> {
     if text.starts_with(b"/") {
         return Err(PathFault::Absolute.to_string());
@@ -554,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pattern_leaves_out_and_what_it_keeps() {
+    fn what_a_pattern_excludes_and_what_it_does_not() {
         let table: &[(&str, &[&str], &[&str])] = &[
             // Text: one whole name or several, anywhere, and what is below it.
             ("dist", &["dist", "dist/a", "a/dist", "a/dist/b/c"], &["dists", "adist", "a/dist2/b", "DIST"]),
@@ -575,13 +581,13 @@ mod tests {
             ("\\./x", &["x"], &["a/x"]),
             (".*x", &["x", "ax", "a/x", ".x"], &["xa", "a"]),
             ("*.*x", &["x", "ax", "a/x"], &["a"]),
-            // What matches the folder itself is matched without it.
+            // A pattern that matches the folder itself is matched against the path without its `./`.
             (".", &[], &["a", ".a", "a/b"]),
             (".*", &[".a", ".a/b", "a/.b"], &["a", "a.b"]),
             ("*.", &["a.", "a./b"], &["a", ".a"]),
             ("[.]", &[], &["a", ".a"]),
             ("[!a]", &["b", "b/c", "a/b"], &["a", "bb"]),
-            // A star takes slashes and nothing as well.
+            // A star matches slashes and nothing as well.
             ("*", &["a", ".a", "a/b"], &[]),
             ("**", &["a", "a/b"], &[]),
             ("*/", &[], &["a", "a/b"]),
@@ -629,7 +635,7 @@ mod tests {
             ("[[.a.]-]", &["-"], &["a"]),
             ("[xa-[:y:]z]", &["x", "yz]", ":z]"], &["a", "y", "xz]"]),
             ("[.-^*-[:alpha:]", &["a", "[.-^-x/a", "[.-^-a"], &["[.-^-x", "x"]),
-            // What looks like a set and is none.
+            // What looks like a set but is not one.
             ("[", &["[", "[/a", "a/["], &["a"]),
             ("[ab", &["[ab", "x/[ab/c"], &["a", "b"]),
             ("[[a", &["[[a"], &["a", "[a", "["]),
@@ -686,9 +692,9 @@ mod tests {
         assert!(!ExcludePatterns::new([""; 0]).matches(&path(b"a")));
     }
 
-    /// With a retry for each star, the first of these alone would take longer than the universe has had.
+    /// With a retry for each star, the first of these alone would never end.
     #[test]
-    fn patterns_made_to_be_slow_are_not() {
+    fn patterns_made_to_be_slow_are_fast() {
         let long = path(vec!["a".repeat(250); 16].join("/").as_bytes());
         for pattern in [
             "*a".repeat(40) + "*b",
@@ -714,8 +720,8 @@ mod tests {
     }
 
     #[test]
-    fn only_the_folders_over_a_member_are_above_it() {
-        // `a-b` and `a.` stand between `a` and `a/b/c` in byte order.
+    fn only_the_folders_of_a_members_path_are_above_it() {
+        // `a-b` and `a.` sort between `a` and `a/b/c` by their bytes.
         let set = paths(&["a-b", "a.", "a/b/c", "d"]);
         for above in ["a", "a/b"] {
             assert!(set.is_above(&path(above.as_bytes())), "{above:?}");
@@ -771,7 +777,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_is_no_path_names_nothing() {
+    fn a_pattern_that_is_not_a_path_names_nothing() {
         let set = paths(&["p"]).with_literal(["a/", "./a", "/a", "a//b", "../a", "", ".", "*", "c"]);
         assert_eq!(set.paths().map(ToString::to_string).collect::<Vec<_>>(), ["*", "c", "p"]);
         assert!(!set.contains_or_covers(&path(b"a/b")) && !set.is_above(&path(b"a")));

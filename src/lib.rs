@@ -1,4 +1,4 @@
-//! Moves an AI agent's workspace into a sandbox and merges the result back, without losing a byte of anyone's work.
+//! Uploads an AI agent's workspace to a sandbox and merges the result back, without losing local work.
 //!
 //! # The flow
 //!
@@ -20,7 +20,7 @@
 //!   JavaScript API calls it `baseline`.) *Theirs*: what the sandbox has now. *Ours*: what is in the workspace now.
 //! - *Scan* finds the names in a folder, sorted. *Pack* turns them into archive bytes, and makes the snapshot of exactly
 //!   those bytes.
-//! - *Unpack* turns untrusted bytes into checked entries. *Incoming* is the other side of a merge, checked.
+//! - *Unpack* turns untrusted bytes into checked entries. *Incoming* is *theirs*, checked.
 //! - *Stage*: a folder on the workspace's file system with new content, complete, before anything is replaced.
 //! - *Plan*: what a merge does, decided from base, theirs and ours without any I/O. *Apply* carries it out.
 //! - *Conflict*: both sides changed a path. The sandbox's version is placed there, and the local one is *backed up*
@@ -31,7 +31,8 @@
 //!
 //! # The modules
 //!
-//! Dependencies point one way: `node → sandbox → transfer → git, mirror, merge → archive → tree → fs, exclude → path, error`.
+//! Dependencies point one way:
+//! `node → sandbox → state → transfer → git, mirror, merge → archive → tree → fs, exclude → path, error`.
 //! Only [`fs`] calls the system, only `node` uses Node-API, and [`merge::plan`] touches no file.
 
 pub mod cancel;

@@ -1,10 +1,10 @@
-//! One folder made equal to another.
+//! Makes one folder equal to another.
 //!
-//! Everything that can fail on the source's side happens first: it is read as a whole, and what the target lacks is
-//! copied into a folder of its own inside the target. Only then is anything removed or renamed.
+//! Everything that can fail on the source's side comes first: the source is read as a whole, and what the
+//! target lacks is copied into a stage folder inside the target. Only then is anything removed or renamed.
 //!
-//! Both folders are locked (`flock` on the folder itself) from before the first look until the end: the target for this
-//! mirror alone, the source against mirrors into it.
+//! Both folders are locked (`flock` on the folder itself) from before the first look until the end: the
+//! target exclusively, and the source against mirrors into it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, Read};
@@ -28,17 +28,18 @@ use crate::tree::scan::{CHUNK, Found, scan};
 use crate::tree::stage::remove_tree;
 use crate::tree::temporary::{self, is_temporary_name};
 
-/// How long to wait before asking again for folders that another mirror works in.
+/// How long to wait before the next attempt if another mirror uses one of the folders.
 pub const POLL: Duration = Duration::from_millis(25);
 
-/// What a failure says before the first change, and after it.
+/// The hint of an error before the first change, and after it.
 const UNTOUCHED: &str = "the target was left as it was";
-const BEGUN: &str = "the target was being changed: every file in it is whole, and the same call completes it";
+const BEGUN: &str =
+    "the target was being changed: every file in it is complete, and the same call completes the mirror";
 
-/// The owner's right to change what is in a folder.
+/// Write and search permission of the owner: the right to change what a folder contains.
 const OWNER_WRITES: u32 = 0o300;
 
-/// Makes `target` equal to `source`, but for what `preserve` names. Waits on this thread for other mirrors.
+/// Makes `target` equal to `source`, except what `preserve` names. Waits on this thread for other mirrors.
 pub fn mirror(source: &Path, target: &Path, preserve: &PathSet, cancel: &Cancel) -> Result<()> {
     loop {
         cancel.check()?;
@@ -49,7 +50,7 @@ pub fn mirror(source: &Path, target: &Path, preserve: &PathSet, cancel: &Cancel)
     }
 }
 
-/// Two folders, locked, of which one is to be made equal to the other.
+/// Two locked folders, one of which is to be made equal to the other.
 #[derive(Debug)]
 pub struct Mirror {
     from: Root,
@@ -59,24 +60,24 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Opens and locks the two folders, and makes the target where it is missing; `None` where another mirror works in
+    /// Opens and locks the two folders, and makes the target if it is missing. `None` if another mirror uses
     /// one of them. Never waits.
     pub fn begin(source: &Path, target: &Path, cancel: &Cancel) -> Result<Option<Self>> {
         let from = Root::open(source)?;
         refuse_overlap(source, target)?;
         let missing = missing_folders(target)?;
         if !missing.is_empty() {
-            // A source that cannot be read makes no target.
+            // If the source cannot be read, no target is made.
             scan(&from, &Filter::by_name(is_temporary_name), cancel)?;
         }
         let made = make_folders(missing)?;
         let mirror = Self { from, to: Root::create(target)?, made };
-        // Without the lock, what was made stays: another mirror may have begun to work in it.
+        // Without the lock, the folders that were made stay: another mirror may have begun to use them.
         Ok(mirror.try_lock()?.then_some(mirror))
     }
 
-    /// Locks both, always in the same order: of two mirrors in opposite directions one gets the first lock, and then
-    /// the other one. The locks go with the handles.
+    /// Locks both, always in the same order, so of two mirrors in opposite directions one gets both locks.
+    /// The locks last as long as the handles.
     fn try_lock(&self) -> Result<bool> {
         let mut locks = [(&self.from, Sharing::Shared), (&self.to, Sharing::Exclusive)]
             .map(|(root, sharing)| root.meta().map(|meta| (meta.id, root, sharing)));
@@ -89,7 +90,7 @@ impl Mirror {
             let (id, root, sharing) = lock?;
             match try_lock(root, sharing)? {
                 Hold::Taken => return Ok(false),
-                // Where the file system knows no locks, none can wait for another.
+                // On a file system without locks, mirrors cannot wait for each other.
                 Hold::Ours | Hold::Unknown => {}
             }
             // A mirror that failed may have removed the target that it had made, before it was locked here.
@@ -100,12 +101,12 @@ impl Mirror {
         Ok(true)
     }
 
-    /// Makes the target equal, but for what `preserve` names, and unlocks both.
+    /// Makes the target equal, except what `preserve` names, and unlocks both.
     pub fn finish(self, preserve: &PathSet, cancel: &Cancel) -> Result<()> {
         let mirrored = self.make_equal(preserve, cancel);
         if mirrored.is_err() {
             for made in self.made.iter().rev() {
-                // The failure is what to report; a folder that is not empty shows how far it came.
+                // The failure is the one to report. A folder that is not empty cannot be removed, and stays.
                 let _not_empty = by_path::remove_folder(made);
             }
         }
@@ -146,7 +147,7 @@ impl Mirror {
             .and_then(|()| stage_all(plan, from, to, stage, cancel))
             .and_then(|pieces| {
                 cancel.check()?;
-                // A folder that was removed meanwhile looks like one that was emptied.
+                // A folder that was removed in the meantime looks like one that was emptied.
                 if !leads_to(from.path(), from.meta()?.id)? {
                     return Err(Obstacle::Vanished
                         .at("lstat", from.path())
@@ -170,7 +171,7 @@ fn leads_to(path: &Path, id: FileId) -> Result<bool> {
     Ok(by_path::stat(path)?.is_some_and(|meta| meta.id == id))
 }
 
-/// The folders on the way to a path that do not exist, and the last of them itself, outermost first.
+/// The missing folders on the way to a path, including the path itself, outermost first.
 fn missing_folders(path: &Path) -> Result<Vec<PathBuf>> {
     let absolute = std::path::absolute(path).map_err(|error| Error::io("realpath", path, error))?;
     let missing = absolute.ancestors().take_while(|folder| !by_path::exists(folder));
@@ -179,7 +180,7 @@ fn missing_folders(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(missing)
 }
 
-/// Makes folders, outermost first, and tells which of them nobody else had made meanwhile.
+/// Makes folders, outermost first, and returns those that no other process had made in between.
 fn make_folders(missing: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let mut made = Vec::new();
     for folder in missing {
@@ -190,8 +191,8 @@ fn make_folders(missing: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     Ok(made)
 }
 
-/// Makes the folder in which new content waits. One that a killed mirror left is in no source, and so the next one
-/// removes it.
+/// Makes the stage folder for new content. If a killed mirror leaves one, no source contains it, so the next
+/// mirror removes it.
 fn make_stage(to: &Root) -> Result<RelativePath> {
     let mut cursor = to.cursor();
     loop {
@@ -202,7 +203,7 @@ fn make_stage(to: &Root) -> Result<RelativePath> {
     }
 }
 
-/// Read-only folders that may be worked in for as long as the mirror takes, with the modes that they are to have again.
+/// Read-only folders that were made writable for the mirror, with the modes that they get back.
 #[derive(Debug, Default)]
 struct Lifted {
     root: Option<u32>,
@@ -219,7 +220,8 @@ impl Lifted {
         Ok(())
     }
 
-    /// Lifts what the plan needs, so that nothing is found to be forbidden when half of it is done.
+    /// Makes every folder writable that the plan changes, so a missing permission is found before the first
+    /// change.
     fn lift(&mut self, plan: &Plan<'_>, pieces: &[Piece], present: &[Found], to: &Root) -> Result<()> {
         if is_root() {
             return Ok(());
@@ -231,7 +233,7 @@ impl Lifted {
             .collect();
         let mut cursor = to.cursor();
         for folder in plan.changes_in(pieces) {
-            // What is made is ours.
+            // Folders that the mirror makes belong to this user.
             let Some(&mode) = modes.get(&folder) else { continue };
             if cursor.is_writable(Some(&folder))? {
                 continue;
@@ -246,7 +248,8 @@ impl Lifted {
                     .with_hint("what is in it has to be changed; let this user write there"));
             }
         }
-        // Only the owner may set a mode: to the one that it has, which changes nothing.
+        // Only the owner may set a mode. Setting the present one changes nothing, and shows whether this user
+        // may.
         for found in &plan.modes {
             if let Some(&mode) = modes.get(&found.path)
                 && !self.folders.contains_key(&found.path)
@@ -257,7 +260,7 @@ impl Lifted {
         Ok(())
     }
 
-    /// Gives the folders their modes again, innermost first; all that it can, whatever fails.
+    /// Gives the folders their modes back, innermost first, and goes on after a failure.
     fn restore(self, to: &Root) -> Result<()> {
         let mut cursor = to.cursor();
         let mut restore = |path: &RelativePath, mode: u32| match cursor.stat(path)? {
@@ -275,10 +278,10 @@ impl Lifted {
     }
 }
 
-/// Where one folder lies in the other, what is copied would be what was copied before.
+/// Refuses folders of which one is inside the other: the mirror would copy its own copies.
 fn refuse_overlap(source: &Path, target: &Path) -> Result<()> {
     let source_path = by_path::resolve(source)?;
-    // The target may not exist yet; what counts is where it would be made.
+    // The target may not exist yet. What counts is where it would be made.
     let absolute = std::path::absolute(target).map_err(|error| Error::io("realpath", target, error))?;
     let mut existing: &Path = &absolute;
     let mut missing = PathBuf::new();
@@ -311,9 +314,9 @@ fn refuse_overlap(source: &Path, target: &Path) -> Result<()> {
     })
 }
 
-/// Fails where the target's volume takes two names that it is to hold for one: one of the two would be lost. The stage is
-/// on that volume, so what it says there of empty files holds for the target, but for folders that are mounts of their own
-/// or fold names by a setting of their own.
+/// Fails if the target's volume takes two names of the source for one, because one of the two would be lost.
+/// The stage is on that volume, so empty files in it show this for the target. Exceptions are folders that
+/// are mounts of their own, or that ignore case by a setting of their own.
 fn refuse_collisions(
     wanted: &[Found],
     present: &[Found],
@@ -334,7 +337,7 @@ fn refuse_collisions(
     let stand: HashSet<_> = present.iter().map(|found| &found.path).collect();
     let probe = RelativePath::child(None, b"probe");
     for paths in paths.chunk_by(|one, other| one.split().0 == other.split().0) {
-        // What stands side by side is told apart.
+        // Only names in one folder can collide.
         if paths.iter().all(|path| stand.contains(path)) {
             continue;
         }
@@ -363,15 +366,15 @@ fn refuse_collisions(
     Ok(())
 }
 
-/// What a mirror has to do, found by comparing two lists in the same order.
+/// What a mirror has to do, found by comparing two sorted lists.
 struct Plan<'a> {
-    /// What is in the target and goes, outermost first.
+    /// What is in the target and is to be removed, outermost first.
     extra: Vec<&'a Found>,
     /// Folders that the target lacks, outermost first.
     folders: Vec<&'a Found>,
-    /// Files and links that the target lacks or may have differently.
+    /// Files and links that the target lacks, or that may differ.
     leaves: Vec<(&'a Found, Option<&'a Found>)>,
-    /// Folders whose mode differs or that are new, outermost first.
+    /// Folders that are new or whose mode differs, outermost first.
     modes: Vec<&'a Found>,
 }
 
@@ -427,7 +430,7 @@ impl<'a> Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// The folders below the target in which names are to be made, replaced or removed.
+    /// The folders below the target in which names are made, replaced or removed.
     fn changes_in(&self, pieces: &[Piece]) -> BTreeSet<RelativePath> {
         let staged = self.leaves.iter().zip(pieces).filter(|(_, piece)| matches!(piece, Piece::Staged(_)));
         let paths =
@@ -438,16 +441,16 @@ impl Plan<'_> {
 
 /// What is to be done with one file or link once everything is staged.
 enum Piece {
-    /// It is the same already.
+    /// Nothing: it is already the same.
     Same,
-    /// Only its mode differs, and it has no further name.
+    /// Set its mode: only that differs, and the file has no further name.
     Mode(u32),
-    /// It waits in the stage by that name.
+    /// Move it from the stage, where it has that name.
     Staged(RelativePath),
 }
 
 fn stage_all(plan: &Plan<'_>, from: &Root, to: &Root, stage: &Root, cancel: &Cancel) -> Result<Vec<Piece>> {
-    // Some folders, since names in one are made one after the other.
+    // Several folders, because the kernel makes names in one folder one after another.
     for bucket in 0..BUCKETS {
         stage.cursor().make_folder(&bucket_name(bucket), 0o700)?;
     }
@@ -469,7 +472,7 @@ fn stage_all(plan: &Plan<'_>, from: &Root, to: &Root, stage: &Root, cancel: &Can
         .collect()
 }
 
-/// How many folders the stage is spread over.
+/// How many folders the stage is divided into.
 const BUCKETS: usize = 16;
 
 fn bucket_name(bucket: usize) -> RelativePath {
@@ -515,14 +518,15 @@ impl Copier<'_> {
         }
         let mut copy = self.stage.create(&name, 0o600)?;
         self.copy(&mut file, &meta, &mut copy, &there.path, &name)?;
-        // Before the mode: a change of owner takes setuid and setgid away.
+        // Before the mode, because a change of owner removes setuid and setgid.
         self.keep_owner(&name, here)?;
         set_file_mode(&copy, meta.mode)
             .map_err(|error| Error::io("fchmod", self.stage.path_of(&name), error))?;
         Ok(Piece::Staged(name))
     }
 
-    /// Opens a file in the target for comparison; `None` also where this user may not read it: it is replaced.
+    /// Opens a file in the target for comparison. `None` if there is none, or if this user may not read it:
+    /// then it is replaced.
     fn open_old(&mut self, path: &RelativePath) -> Result<Option<(File, Meta)>> {
         match self.to.open(path) {
             Err(error) if error.is_io(io::ErrorKind::PermissionDenied) => Ok(None),
@@ -530,18 +534,18 @@ impl Copier<'_> {
         }
     }
 
-    /// Gives a staged file to the user and the group of the one that it will replace, as far as this process may.
+    /// Gives a staged file the user and group of the one that it will replace, as far as this process may.
     fn keep_owner(&mut self, name: &RelativePath, here: Option<&Found>) -> Result<()> {
         if let Some(here) = here.filter(|here| here.meta.kind != Kind::Other)
             && is_root()
         {
-            // Where the file system keeps no owners there is none to keep.
+            // A file system without owners has none to keep.
             let _kept = self.stage.set_owner(name, here.meta.owner)?;
         }
         Ok(())
     }
 
-    /// Compares two files byte by byte: no digest is needed where both are at hand.
+    /// Compares two files byte by byte.
     fn same_content(&mut self, a: &mut File, b: &mut File, path: &RelativePath) -> Result<bool> {
         let [left, right] = &mut self.buffers;
         left.resize(CHUNK, 0);
@@ -571,7 +575,8 @@ impl Copier<'_> {
         let buffer = &mut self.buffers[0];
         buffer.resize(CHUNK, 0);
         if meta.size > buffer.len() as u64 {
-            // Linux copies in the kernel, or shares the blocks, where it can; macOS reads and writes (docs/releasing.md).
+            // Linux copies in the kernel, or shares the blocks, if it can; macOS reads and writes
+            // (docs/releasing.md).
             return io::copy(file, copy).map(|_| ()).map_err(|error| {
                 let is_of_the_copy = matches!(
                     error.kind(),
@@ -593,13 +598,13 @@ impl Copier<'_> {
     }
 }
 
-/// Whether a file's mode may be set where it stands. One with further names is replaced instead: they may lie outside the
-/// target. So is one of another user.
+/// Whether a file's mode may be set in place. A file with further names is replaced instead, because the
+/// other names may be outside the target. So is a file of another user.
 fn may_set_mode(meta: &Meta) -> bool {
     meta.links == 1 && (is_root() || host::user() == meta.owner.0)
 }
 
-/// Fills the buffer as far as the file reaches.
+/// Fills the buffer as far as the file has bytes.
 fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -616,7 +621,8 @@ fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<()> {
     let mut cursor = to.cursor();
     for found in plan.extra.iter().rev() {
-        // What somebody put into a folder meanwhile goes with it, as the source does not have it.
+        // What another process put into a folder in between is removed with it, because the source does not
+        // have it.
         remove_tree(to, &found.path)?;
     }
     for found in &plan.folders {
@@ -693,7 +699,7 @@ mod tests {
         mirror.finish(&PathSet::default(), &Cancel::default())
     }
 
-    /// `d` is a folder, any other letter a file; with its mode behind it.
+    /// `d` is a folder, any other letter a file; the mode follows.
     fn tree(text: &str) -> Vec<Found> {
         let meta = Meta::of_file(&tempfile::tempfile().unwrap()).unwrap();
         let found = |item: &str| {
@@ -707,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_mirror_does_follows_from_two_lists() {
+    fn a_mirror_is_planned_from_two_lists() {
         let paths = |found: &[&Found]| {
             let paths: Vec<_> = found.iter().map(|found| found.path.to_string()).collect();
             paths.join(" ")
@@ -721,7 +727,7 @@ mod tests {
             // What is preserved stays, and so do the folders above it.
             ("", "a:f1 b:d1 b/c:f1 b/e:f1", &["b/c"], "a b/e", "", "", ""),
             ("a:f2", "a:f1", &["a"], "", "", "a", ""),
-            // One kind in the place of the other.
+            // An entry of one kind in the place of another kind.
             ("a:d1 a/b:f1", "a:f1", &[], "a", "a", "a/b", "a"),
             ("a:f1", "a:d1 a/b:f1", &[], "a a/b", "", "a", ""),
         ] {
@@ -739,7 +745,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_goes_away_meanwhile_is_not_an_empty_one() {
+    fn a_source_that_vanishes_is_not_taken_for_an_empty_one() {
         for how in ["removed", "moved", "replaced by a folder", "replaced by a link"] {
             let (home, source, target) = folders();
             let mirror = begin(&source, &target).unwrap();
@@ -764,7 +770,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_for_one_mirror_and_a_source_for_those_that_read_it() {
+    fn a_target_has_one_mirror_and_a_source_may_have_many() {
         let (home, source, target) = folders();
         let other = home.path().join("other");
         fs::create_dir(&other).unwrap();
@@ -785,7 +791,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_another_mirror_removed_is_not_worked_in() {
+    fn a_target_that_another_mirror_removed_is_not_used() {
         let (_home, source, target) = folders();
         let (from, to) = (Root::open(&source).unwrap(), Root::open(&target).unwrap());
         fs::remove_dir_all(&target).unwrap();
@@ -794,7 +800,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_for_a_target_goes_when_the_mirror_fails_and_what_was_there_stays() {
+    fn a_failed_mirror_removes_only_the_folders_that_it_made() {
         let (home, source, _) = folders();
         fs::create_dir(home.path().join("there")).unwrap();
         let target = home.path().join("there/not/yet");
@@ -811,7 +817,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_file_of_one_name_gets_another_mode_where_it_stands() {
+    fn only_a_file_with_one_name_gets_another_mode_in_place() {
         let (_home, _, target) = folders();
         let root = Root::open(&target).unwrap();
         let old = RelativePath::child(None, b"old");

@@ -45,16 +45,16 @@ pub enum PathFault {
     #[error("an empty name")]
     Empty,
     /// It begins with `/`.
-    #[error("an absolute path; only paths below the workspace are taken")]
+    #[error("an absolute path; only paths below the workspace are accepted")]
     Absolute,
     /// One of its names is `..`.
     #[error("'..' would lead out of the workspace")]
     Parent,
     /// It contains a NUL byte.
-    #[error("a NUL byte, which no file name can hold")]
+    #[error("a NUL byte, which no file name can contain")]
     Nul,
     /// One of its names, or the whole path, is longer than a file system allows.
-    #[error("longer than a file system can hold (255 bytes a name, 4095 in all)")]
+    #[error("longer than a file system allows (255 bytes for a name, 4095 in total)")]
     TooLong,
 }
 

@@ -1,4 +1,4 @@
-//! Random ignore files against git itself, which is the definition of what they mean.
+//! Random ignore files, compared with git itself, which defines their meaning.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ mod random;
 use random::Random;
 
 impl Random {
-    /// A line out of all that has a meaning in one, often built around a path that is there.
+    /// A line from everything that has a meaning in one, often built around an existing path.
     fn line(&mut self, path: Option<&str>) -> String {
         #[rustfmt::skip]
         const PIECES: &[&str] = &[
@@ -58,7 +58,7 @@ impl Random {
     }
 }
 
-/// Paths below a folder, each with whether it is a folder.
+/// The paths below a folder, each with whether it is a folder.
 type Paths = BTreeMap<Vec<u8>, bool>;
 
 fn full(root: &Path, path: &[u8]) -> PathBuf {
@@ -114,7 +114,7 @@ fn make_files(random: &mut Random, root: &Path, paths: &Paths) -> Vec<IgnoreFile
     files
 }
 
-/// What git leaves out of these.
+/// The paths of these that git excludes.
 fn ignored_by_git(root: &Path, paths: &Paths) -> BTreeSet<Vec<u8>> {
     let mut git = Command::new("git")
         .args(["-c", "core.excludesFile=/dev/null", "check-ignore", "--no-index", "-z", "--stdin"])
@@ -131,7 +131,7 @@ fn ignored_by_git(root: &Path, paths: &Paths) -> BTreeSet<Vec<u8>> {
 }
 
 #[test]
-fn ignore_files_leave_out_what_git_leaves_out() {
+fn ignore_files_exclude_what_git_excludes() {
     let mut random = Random::new(0x5eed_0f19);
     let (mut out, mut kept) = (0, 0);
     for number in 0..150 {

@@ -26,10 +26,10 @@ const NODE_MODULE = "node";
 /** The one module that calls the system. */
 const SYSTEM_MODULE = "fs";
 
-/** Where a path of the system is taken for bytes and back, which is no call. */
+/** The file that converts a system path to bytes and back, which is not a call. */
 const BYTES = { file: "path.rs", allowed: "std::os::unix::ffi" };
 
-/** Where the C library's allocator is told to give memory back: it is no call of the system, and touches no file. */
+/** The file that makes the C library's allocator return memory, which is not a system call on files. */
 const ALLOCATOR = {
   file: "node/memory.rs",
   allowed: /\blibc::(?:c_int|mallopt|M_MMAP_THRESHOLD|malloc_trim)\b/g,
@@ -38,20 +38,20 @@ const ALLOCATOR = {
 /** Crates that call the system, or are bindings to it. */
 const SYSTEM_CRATES = /\b(?:rustix|libc|nix|walkdir|tempfile)\b/g;
 
-/** Those of a standard path's methods that call the system, and have a name that nothing else has. */
+/** The methods of a standard path that call the system and whose names nothing else has. */
 const SYSTEM_METHODS =
   /(?:\.|\bPath::)(?:exists|try_exists|canonicalize|metadata|symlink_metadata|read_link|read_dir|is_file|is_symlink)(?:\(\)|\))/g;
 
-/** What opens a file by a path. */
+/** Calls that open a file by its path. */
 const OPENING = /\bFile::(?:open|create|create_new|options)\b/g;
 
-/** The one file that decides without touching a file. */
+/** The one file that makes no I/O at all. */
 const PURE = "merge/plan.rs";
 
 /**
- * Reads the core's sources and says where they break a rule.
+ * Reads the core's sources and reports where they break a rule.
  *
- * @returns {Promise<string[]>} One line per breach, `src/<file>:<line>: what is wrong`; empty where there is none.
+ * @returns {Promise<string[]>} One line for each violation, `src/<file>:<line>: what is wrong`; empty where there is none.
  */
 export async function findBreaches() {
   const folder = path.join(root, "src");
@@ -107,10 +107,10 @@ export function breachesOf(file, source) {
 }
 
 /**
- * Where files of the core use one another in a circle, tests aside.
+ * Finds files of the core that use each other in a circle, tests aside.
  *
  * @param {Record<string, string>} sources By path below src/.
- * @returns {string[]} One line per file in a circle, with the way back to it.
+ * @returns {string[]} One line for each file in a circle, with the way back to it.
  */
 export function circlesOf(sources) {
   const uses = new Map(
@@ -119,7 +119,7 @@ export function circlesOf(sources) {
   /** @type {string[]} */
   const circles = [];
   for (const start of uses.keys()) {
-    // The shortest way back, told of the circle's first file only.
+    // The shortest way back, reported only for the circle's first file.
     /** @type {string[][]} */
     const ways = [[start]];
     const seen = new Set();
@@ -164,7 +164,7 @@ function layerOf(module) {
 }
 
 /**
- * Where code that is no test calls the system, or names what does.
+ * Finds code outside tests that calls the system, or names something that does.
  *
  * @param {string} file
  * @param {string} source
@@ -198,8 +198,8 @@ function* pathsUsed(code, from) {
  *
  * @param {string} code
  * @param {number} at
- * @param {string[]} names What it goes on from.
- * @returns {Generator<{ names: string[], index: number }, number>} And where it ends.
+ * @param {string[]} names The names before it.
+ * @returns {Generator<{ names: string[], index: number }, number>} Returns where it ends.
  */
 function* pathsAt(code, at, names) {
   const read = (/** @type {RegExp} */ pattern) => {
@@ -235,8 +235,8 @@ function withoutTests(code) {
 }
 
 /**
- * Replaces comments and the content of strings by blanks, so that what they say is not taken for code. Lines stay where
- * they are. A rule is about code: `deny(unsafe_code)` and a sentence on napi break none.
+ * Replaces comments and the content of strings by blanks, so that they are not taken for code. Line numbers stay the same.
+ * Rules are about code: `deny(unsafe_code)` and a sentence about napi break none.
  *
  * @param {string} source
  */
@@ -246,5 +246,5 @@ function blankOutProse(source) {
   return source.replace(prose, blank);
 }
 
-/** As many blanks as a text has characters; its lines stay. */
+/** As many blanks as a text has characters, with its line breaks. */
 const blank = (/** @type {string} */ text) => text.replace(/[^\n]/g, " ");

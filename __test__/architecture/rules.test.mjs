@@ -88,7 +88,7 @@ describe("the rules of the core's layout", () => {
 });
 
 describe("files that use one another in a circle", () => {
-  it("are found, with the way back", () => {
+  it("are reported, with the way back", () => {
     const sources = {
       "merge/apply.rs": "use super::journal::Journal;\n",
       "merge/journal.rs": "use crate::tree::{scan::scan, stage};\n",
@@ -99,7 +99,7 @@ describe("files that use one another in a circle", () => {
     expect(circlesOf(sources)).toEqual([`src/merge/apply.rs:1: a circle: ${way}`]);
   });
 
-  it("are none where one only builds on another, or a test needs both", () => {
+  it("are not reported if one file only uses the other, or a test uses both", () => {
     const sources = {
       "fs/dir.rs": "use crate::error;\n#[cfg(test)]\nmod tests {\n    use crate::tree::scan;\n}\n",
       "error.rs": "//! Nothing like crate::fs::dir.\n",

@@ -64,9 +64,9 @@ describe("the demo", () => {
     const { code, output, left } = await demo("workspace");
 
     expect(output).toMatch(
-      /Changed on both sides.* \(1\)\n +README\.md: kept at \.paperclip-runtime\/conflicts\//,
+      /Changed on both sides.* \(1\)\n +README\.md: backed up at \.paperclip-runtime\/conflicts\//,
     );
-    expect(output).toMatch(/Deleted, since the sandbox deleted it \(1\)\n +it's\.txt/);
+    expect(output).toMatch(/Deleted, because the sandbox deleted it \(1\)\n +it's\.txt/);
     expect(output).toMatch(/up +[\d,]+ bytes, after [\d,]+ bytes the first time/);
     expect(output).toMatch(/the agent edits +README\.md/);
     expect(output).toMatch(
@@ -91,7 +91,7 @@ describe("the demo", () => {
     expect(code).toBe(0);
   });
 
-  it("brings a commit, and shows a hook that is held back, also for a folder that is no checkout", async () => {
+  it("brings a commit, and shows a hook that is held back, also for a folder that is not a checkout", async () => {
     await writeFile(path.join(workspace, "README.md"), "text\n");
 
     const { code, output } = await demo(workspace);
@@ -118,13 +118,13 @@ describe("the demo", () => {
     expect(code).toBe(0);
   });
 
-  it("says how it is called", async () => {
+  it("prints its usage", async () => {
     const { code, output, left } = await demo("--help");
     expect(output).toContain("npm run demo -- [DIR] [--keep]");
     expect({ code, left }).toEqual({ code: 0, left: [] });
   });
 
-  it("cleans up, and complains of nothing, where a reader has seen enough", async () => {
+  it("cleans up and prints no error if its output is closed", async () => {
     const tmp = path.join(temporary, "tmp");
     const env = { ...process.env, TMPDIR: tmp };
     const line = '"$0" "$1" "$2" | head -1';
@@ -155,7 +155,7 @@ describe("the demo", () => {
     expect(code).toBe(0);
   });
 
-  it("leaves its temporary folders only when asked", async () => {
+  it("leaves its temporary folders only on request", async () => {
     const { code, output, left } = await demo(workspace, "--keep");
 
     expect(left).toHaveLength(1);

@@ -22,7 +22,7 @@ describe("the examples folder", () => {
     "round-trip.mjs": ["from the sandbox: notes.txt", "milk\nbread\n"],
   };
 
-  it("holds what is tested here", async () => {
+  it("contains only the examples that are tested", async () => {
     expect((await readdir(path.join(root, "examples"))).sort()).toEqual(Object.keys(promises));
   });
 

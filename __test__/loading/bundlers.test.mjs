@@ -1,6 +1,6 @@
-// Programs that have this package in a bundle: every bundler makes one without a setting or a warning, none takes the
-// addon along, and the bundle finds it in the package as installed. The project is laid out as pnpm does it, so that a
-// package sees what it names itself and nothing else.
+// Bundles that contain this package: every bundler makes one without a setting or a warning, none includes the addon, and
+// the bundle finds it in the installed package. The project has pnpm's layout, so a package can import only its own
+// dependencies.
 
 import { execFile } from "node:child_process";
 import { cp, mkdir, mkdtemp, readFile, readdir, realpath, rm, symlink, writeFile } from "node:fs/promises";
@@ -20,7 +20,7 @@ import { hostPlatform, root } from "../packaging/support.mjs";
 const { LIBRARY_PATH, PACKAGE, fileName, packageName } = platform;
 const DEPENDENT = "@paperclipai/adapter-utils";
 
-/** Each makes one file of `input`, and gives its warnings. */
+/** Each makes one file from `input`, and returns its warnings. */
 const BUNDLERS = {
   esbuild: async (input, outfile, format) => {
     const options = { entryPoints: [input], outfile, bundle: true, platform: "node", logLevel: "silent" };
@@ -59,7 +59,7 @@ const CASES = Object.keys(BUNDLERS).flatMap((name) =>
 let project;
 let elsewhere;
 
-/** A package in pnpm's store of a project, beside which lies what it depends on. */
+/** A package in pnpm's store of a project, with its dependencies beside it. */
 const stored = (name) =>
   path.join(project, "node_modules", ".pnpm", `${name.replace("/", "+")}@1.0.0`, "node_modules", name);
 
@@ -68,12 +68,12 @@ async function link(target, place) {
   await symlink(target, place);
 }
 
-/** What the project itself names of them is seen from it. */
+/** The project's own dependencies are linked into it. */
 const name = (...names) =>
   Promise.all(names.map((each) => link(stored(each), path.join(project, "node_modules", each))));
 
 beforeAll(async () => {
-  // Node names files by their real paths, and a system's folder for temporary files may lie behind a link.
+  // Node names files by their real paths, and the system's temporary folder may be behind a link.
   const home = await mkdtemp(path.join(await realpath(os.tmpdir()), "bundlers-"));
   afterAll(() => rm(home, { recursive: true }));
   project = path.join(home, "project");
@@ -115,7 +115,7 @@ beforeEach(async () => {
   await rm(path.join(project, "node_modules", "@paperclipai"), { recursive: true, force: true });
 });
 
-/** A program that lists a folder's snapshot. */
+/** A program that prints a folder's snapshot. */
 const listing = (imported) =>
   `import { captureDirectorySnapshot, parseSandboxRemoteExecutionSpec } from "${imported}";
    if (parseSandboxRemoteExecutionSpec({}) !== null) throw new Error("there is no such spec");
@@ -124,7 +124,7 @@ const listing = (imported) =>
      ({ code, message }) => console.log(code + "\\n" + message),
    );`;
 
-/** A program that has each client refuse bad options, and lists a folder by one that works. */
+/** A program in which each client refuses bad options, and one lists a folder. */
 const CLIENTS = `
   import { createCloudflareClient } from "${PACKAGE}/clients/cloudflare";
   import { checkSandboxClient } from "${PACKAGE}/clients/conformance";
@@ -147,7 +147,7 @@ const CLIENTS = `
     .then(() => createLocalClient().listFiles(process.argv[2]))
     .then((files) => console.log(files.join()));`;
 
-/** Bundles a program, and gives the one file that was made. */
+/** Bundles a program, and returns the file that was made. */
 async function bundle(bundler, format, imported, program = listing(imported)) {
   const input = path.join(project, "src", "program.mjs");
   await writeFile(input, program);
@@ -159,7 +159,7 @@ async function bundle(bundler, format, imported, program = listing(imported)) {
   return file;
 }
 
-/** Runs a program on a folder, from another folder than its own. */
+/** Runs a program on a folder, with another working directory than its own. */
 async function run(file, { args = [], env = {}, folder = path.dirname(file), cwd = elsewhere } = {}) {
   const options = { cwd, env: { ...process.env, [LIBRARY_PATH]: "", ...env } };
   const { stdout, stderr } = await promisify(execFile)(process.execPath, [...args, file, folder], options);
@@ -168,7 +168,7 @@ async function run(file, { args = [], env = {}, folder = path.dirname(file), cwd
 }
 
 describe.each(CASES)("a bundle by %s, as %s, of a program that imports %s", (bundler, format, imported) => {
-  test("finds the addon in the package as installed, and says what to install where it is not", async () => {
+  test("finds the addon in the installed package, and says what to install if it is missing", async () => {
     await name(imported);
     const file = await bundle(bundler, format, imported);
     expect(await run(file)).toBe(`${path.basename(file)}\n`);
@@ -179,7 +179,7 @@ describe.each(CASES)("a bundle by %s, as %s, of a program that imports %s", (bun
     expect(told).toMatch(/^ERR_SANDBOX_BINDING_NOT_FOUND\nThe native part of .* is not installed\.\n/);
     expect(told).toContain(`  ${moved}\n`);
     expect(told).toContain(`npm install ${PACKAGE}@`);
-    // What has not moved is found by the folder that the program runs in.
+    // A bundle that was not moved is found by its own folder.
     await name(...(imported === PACKAGE ? [] : [PACKAGE]));
     expect(await run(moved, { cwd: project, folder: path.dirname(file) })).toBe(`${path.basename(file)}\n`);
     expect(
@@ -198,7 +198,7 @@ describe.each(["cjs", "esm"])("a bundle as %s", (format) => {
     expect(await run(file)).toBe(`true 5\n${path.basename(file)}\n`);
   });
 
-  test("that another program loads is found by its own place", async () => {
+  test("that another program loads finds the addon by its own path", async () => {
     await name(PACKAGE);
     const file = await bundle("esbuild", format, PACKAGE);
     const other = path.join(elsewhere, "other.mjs");
@@ -207,7 +207,7 @@ describe.each(["cjs", "esm"])("a bundle as %s", (format) => {
     expect(await run(other, { args, folder: path.dirname(file) })).toBe(`${path.basename(file)}\n`);
   });
 
-  test("that is started through a link to it is found by where it is", async () => {
+  test("that is started through a link finds the addon by its real path", async () => {
     await name(PACKAGE);
     const file = await bundle("esbuild", format, PACKAGE);
     const linked = path.join(elsewhere, `linked-${path.basename(file)}`);
@@ -216,7 +216,7 @@ describe.each(["cjs", "esm"])("a bundle as %s", (format) => {
     expect(await run(linked, { args, folder: path.dirname(file) })).toBe(`${path.basename(file)}\n`);
   });
 
-  test("takes the addon that lies beside it", async () => {
+  test("loads the addon beside it", async () => {
     await name(PACKAGE);
     const file = await bundle("esbuild", format, PACKAGE);
     const alone = path.join(elsewhere, `alone-${format}`);

@@ -1,5 +1,5 @@
-// The loader, run as a user's program runs it: in a process of its own, from an installed package. What a machine of
-// another kind says of itself is put into the process before.
+// The loader, as in a user's program: in its own process, from an installed package. For another kind of machine, code that
+// runs first makes the process report that machine.
 
 import { execFile, spawnSync } from "node:child_process";
 import { cp, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
@@ -12,20 +12,20 @@ import platform from "../../js/platform.js";
 import { hostPlatform, root } from "../packaging/support.mjs";
 
 const { LIBRARY_PATH, PACKAGE, PLATFORMS, fileName, packageName } = platform;
-/** Whether what Node takes for its own file is that: under an emulator it may be a script. */
+/** Whether the file that Node reports as its own is Node: under an emulator it may be a script. */
 const isNodeItself = platform.libcOfProgram(await readFile(process.execPath)) !== undefined;
 const { version } = createRequire(import.meta.url)("../../package.json");
 const builtAddon = path.join(root, fileName(hostPlatform));
 const [hostSystem, hostCpu] = hostPlatform.split("-");
 
-/** A host for messages that are only made, not brought about. */
+/** A host for messages that are only formatted. */
 const linux = { platform: "linux-x64-gnu", node: "v20.0.0", doubts: [] };
 
 let project;
 let installed;
 
 beforeEach(async () => {
-  // Node names files by their real paths, and a system's folder for temporary files may lie behind a link.
+  // Node names files by their real paths, and the system's temporary folder may be behind a link.
   project = await mkdtemp(path.join(await realpath(os.tmpdir()), "loader-"));
   installed = path.join(project, "node_modules", PACKAGE);
   for (const file of ["index.js", "binding.js", "package.json", "cli", "js"]) {
@@ -37,7 +37,7 @@ afterEach(async () => {
   await rm(project, { recursive: true });
 });
 
-/** Puts a platform's package beside the main one, with the given binary; without one, it lacks its file. */
+/** Installs a platform's package beside the main one, with the given binary, or without its file. */
 async function installPlatform(name, binary, changes = {}) {
   const folder = path.join(project, "node_modules", packageName(name));
   const manifest = { name: packageName(name), version, main: fileName(name) };
@@ -50,8 +50,8 @@ async function installPlatform(name, binary, changes = {}) {
  * Loads the binding in a new process.
  *
  * @param {{ disguise?: string, env?: Record<string, string>, options?: string[], start?: string[] }} [how] `disguise`:
- *   code that runs before. `options`: Node's. `start`: what Node is started by.
- * @returns What it exports, or how it failed.
+ *   code that runs first. `options`: Node's options. `start`: the command that starts Node.
+ * @returns What it exports, or its error.
  */
 async function load({ disguise = "", env = {}, options = [], start = [] } = {}) {
   const program = `
@@ -75,7 +75,7 @@ async function runNode(args, { env = {}, options = [], start = [] } = {}) {
   return stdout;
 }
 
-/** Code that makes a process look as if it ran elsewhere. */
+/** Code that makes a process look as if it ran on another machine. */
 function disguiseAs(name) {
   const [system, cpu, libc] = name.split("-");
   const program = path.join(project, "node-of-another-system");
@@ -88,27 +88,27 @@ function disguiseAs(name) {
     process.report.getReport = () => { throw new Error("no report is needed") };`;
 }
 
-/** Code that makes Node's own file say nothing, and its report what is given. */
+/** Code that makes Node's own file unreadable, and sets its report. */
 function disguiseWithReport(getReport, execPath = "/none/node") {
   return `
     process.execPath = ${JSON.stringify(execPath)};
     process.report.getReport = ${getReport};`;
 }
 
-describe("a binary that is there", () => {
+describe("a binary that is installed", () => {
   test("comes from the platform's package", async () => {
     await installPlatform(hostPlatform, await readFile(builtAddon));
     const { exported } = await load();
     expect(exported).toEqual(Object.keys(createRequire(import.meta.url)(builtAddon)));
   });
 
-  test("that was built on this machine comes before the package", async () => {
+  test("that was built on this machine is preferred to the package", async () => {
     await installPlatform(hostPlatform, "not a library");
     await cp(builtAddon, path.join(installed, fileName(hostPlatform)));
     expect(await load()).toHaveProperty("exported");
   });
 
-  test("that NAPI_RS_NATIVE_LIBRARY_PATH names comes before both, on any platform", async () => {
+  test("that NAPI_RS_NATIVE_LIBRARY_PATH names is preferred to both, on any platform", async () => {
     await cp(builtAddon, path.join(project, "named.node"));
     const env = { NAPI_RS_NATIVE_LIBRARY_PATH: path.join(project, "named.node") };
     expect(await load({ env })).toHaveProperty("exported");
@@ -124,14 +124,14 @@ describe("a binary that is there", () => {
     expect(await runNode(["-e", program])).toBe("true\n");
   });
 
-  test("is found where Node was built without reports", async () => {
+  test("is found if Node was built without reports", async () => {
     await installPlatform(hostPlatform, await readFile(builtAddon));
     const disguise = `Object.defineProperty(process, "report", { value: undefined });`;
     expect(await load({ disguise })).toHaveProperty("exported");
   });
 });
 
-describe("the package's functions, where there is no binary", () => {
+describe("the package's functions, without a binary", () => {
   const spec = {
     transport: "sandbox",
     provider: "e2b",
@@ -148,7 +148,7 @@ describe("the package's functions, where there is no binary", () => {
     return JSON.parse(await runNode([file]));
   }
 
-  test("are imported, and those of the spec work", async () => {
+  test("can be imported, and those of the spec work", async () => {
     const names =
       "buildSandboxExecutionSessionIdentity, parseSandboxRemoteExecutionSpec, sandboxExecutionSessionMatches";
     const printed = await runModule(
@@ -189,7 +189,7 @@ describe("the package's functions, where there is no binary", () => {
     expect(calls).toBe(0);
   });
 
-  test("have the names that they have where there is one", async () => {
+  test("have the same names as with a binary", async () => {
     const here = Object.keys(createRequire(import.meta.url)("../../index.js"));
     const print =
       "console.log(JSON.stringify(Object.keys(all).filter((name) => typeof all[name] === 'function')))";
@@ -203,7 +203,7 @@ describe("the package's functions, where there is no binary", () => {
 });
 
 describe("the check of a deployment that docs/install.md shows", () => {
-  /** How the line ends, which is for a shell. */
+  /** The arguments of the shell command. */
   async function check() {
     const page = await readFile(path.join(root, "docs", "install.md"), "utf8");
     const [line] = /^node .* check$/m.exec(page);
@@ -211,7 +211,7 @@ describe("the check of a deployment that docs/install.md shows", () => {
     return spawnSync("sh", ["-c", line], { cwd: project, env, encoding: "utf8" });
   }
 
-  test("tells which binary it found where that loads", async () => {
+  test("prints which binary it found if that loads", async () => {
     await installPlatform(hostPlatform, await readFile(builtAddon));
     const { status, stdout, stderr } = await check();
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
@@ -222,7 +222,7 @@ describe("the check of a deployment that docs/install.md shows", () => {
     expect(stdout).toContain(`${hostPlatform}, Node.js ${process.version}`);
   });
 
-  test("fails where there is none, and says why", async () => {
+  test("fails without a binary, and says why", async () => {
     const { status, stderr } = await check();
     expect(status).toBe(1);
     expect(stderr).toContain(`The native part of ${PACKAGE} is not installed.`);
@@ -230,7 +230,7 @@ describe("the check of a deployment that docs/install.md shows", () => {
 });
 
 describe("a binary that is missing", () => {
-  test.each(PLATFORMS)("on %s: the error names what was looked for, and the way out", async (name) => {
+  test.each(PLATFORMS)("on %s: the error names what was looked for, and what to do", async (name) => {
     const { code, causeCode, message } = await load({ disguise: disguiseAs(name) });
     expect(code).toBe("ERR_SANDBOX_BINDING_NOT_FOUND");
     expect(causeCode).toBe("MODULE_NOT_FOUND");
@@ -246,15 +246,15 @@ describe("a binary that is missing", () => {
     expect(message.includes("Rosetta")).toBe(name === "darwin-x64");
   });
 
-  test("the advice leaves an install on every other system whole", async () => {
+  test("the advice does not break an install on another system", async () => {
     const { message } = await load();
     expect(message).toContain(`pnpm add -O ${packageName(hostPlatform)}@${version}`);
     expect(message).toContain("npm install --save-optional, or yarn add --optional");
-    // As a plain dependency it would be refused on every other system.
+    // As a plain dependency, it would fail on every other system.
     expect(message).not.toMatch(/pnpm add (?!-O)|npm install @|yarn add (?!--optional)/);
   });
 
-  test("in Yarn's Plug'n'Play, which says so in other words", async () => {
+  test("in Yarn's Plug'n'Play, which has another message", async () => {
     const disguise = `
       const Module = require("node:module");
       const original = Module._resolveFilename;
@@ -268,7 +268,7 @@ describe("a binary that is missing", () => {
     expect(message).toMatch(/^The native part of .* is not installed\.\n/);
   });
 
-  test("although its package is there", async () => {
+  test("although its package is installed", async () => {
     await installPlatform(hostPlatform);
     const { code, message } = await load();
     expect(code).toBe("ERR_SANDBOX_BINDING_NOT_FOUND");
@@ -281,7 +281,7 @@ describe("a binary that is missing", () => {
 });
 
 describe("a platform without a binary", () => {
-  test("Windows is refused in plain words", async () => {
+  test("Windows is refused with a message that says what to do", async () => {
     const { code, message } = await load({ disguise: disguiseAs("win32-x64") });
     expect(code).toBe("ERR_SANDBOX_BINDING_NOT_FOUND");
     expect(message).toMatch(/^@paperclipai\/sandbox-managed-runtime does not support Windows yet\./);
@@ -300,8 +300,8 @@ describe("a platform without a binary", () => {
   );
 });
 
-describe("a binary that does not load", () => {
-  test("from the package: what the system says, and the way out", async () => {
+describe("a binary that cannot be loaded", () => {
+  test("from the package: the error has the system's message, and what to do", async () => {
     await installPlatform(hostPlatform, "not a library");
     const { code, causeCode, message } = await load();
     expect(code).toBe("ERR_SANDBOX_BINDING_NOT_FOUND");
@@ -330,7 +330,7 @@ describe("a binary that does not load", () => {
     },
   );
 
-  test("from a local build: it is named, and nothing else is tried", async () => {
+  test("from a local build: the error names it, and nothing else is tried", async () => {
     await installPlatform(hostPlatform, await readFile(builtAddon));
     await writeFile(path.join(installed, fileName(hostPlatform)), "not a library");
     const { code, message } = await load();
@@ -338,7 +338,7 @@ describe("a binary that does not load", () => {
     expect(message).toContain(`Loaded from: ${path.join(installed, fileName(hostPlatform))}`);
   });
 
-  test("from NAPI_RS_NATIVE_LIBRARY_PATH: it is named, and nothing else is tried", async () => {
+  test("from NAPI_RS_NATIVE_LIBRARY_PATH: the error names it, and nothing else is tried", async () => {
     await installPlatform(hostPlatform, await readFile(builtAddon));
     const missing = path.join(project, "missing.node");
     const { code, message } = await load({ env: { NAPI_RS_NATIVE_LIBRARY_PATH: missing } });
@@ -356,17 +356,17 @@ describe("a binary that does not load", () => {
     });
   }
 
-  // Mounting is for root, or for anybody where the system lets users be root of a world of their own.
+  // Mounting takes root, or a system that lets users be root of their own namespace.
   const apart = [
     ["unshare", "-m"],
     ["unshare", "-rm"],
   ].find((start) => mayMount(start));
   if (apart) {
-    test("because it lies where no code may run", async () => {
+    test("because its file system forbids code", async () => {
       const script = `mount -t tmpfs -o noexec none "$0" && cp "$1" "$0" && shift && exec "$@"`;
       const folder = path.join(project, "node_modules", packageName(hostPlatform));
       await installPlatform(hostPlatform);
-      // What is mounted hides the package's manifest: it is named by the variable.
+      // The mount hides the package's manifest, so the variable names the binary.
       const start = [...apart, "sh", "-c", script, folder, builtAddon];
       const env = { [LIBRARY_PATH]: path.join(folder, path.basename(builtAddon)) };
       expect((await load({ start, env })).message).toContain("a file system that is mounted noexec");
@@ -382,7 +382,7 @@ describe("a binary that does not load", () => {
     });
   }
 
-  // What cannot be brought about on every machine, in the words of the system it was seen or is documented on.
+  // Failures that cannot be caused on every machine, with the message of the system on which they were seen or are documented.
   test.each([
     ["/x.node: cannot open shared object file: No such file or directory", "another processor"],
     ["libc.so: cannot open shared object file: No such file or directory", "another C library"],
@@ -429,7 +429,7 @@ describe("a binary that does not load", () => {
 });
 
 describe("a binary that is not this package's", () => {
-  /** An addon of another package, as far as the loader sees: a module that exports something else. */
+  /** Looks like an addon of another package to the loader: a module that exports something else. */
   const foreign = "module.exports = { transform() {} };";
 
   test("from NAPI_RS_NATIVE_LIBRARY_PATH: the file and the variable are named", async () => {
@@ -445,7 +445,7 @@ describe("a binary that is not this package's", () => {
   });
 
   test("as a real addon of another package", async () => {
-    // It is rolldown's, and need not lie where this project finds it.
+    // It is rolldown's, and this project may not be able to import it.
     const rolldownFile = createRequire(import.meta.url).resolve("rolldown");
     const other = createRequire(rolldownFile).resolve(`@rolldown/binding-${hostPlatform}`);
     const { message } = await load({ env: { [LIBRARY_PATH]: other } });
@@ -466,7 +466,7 @@ describe("a binary that is not this package's", () => {
     expect(message).toContain(advice);
   });
 
-  test("is told by every function that is used", async () => {
+  test("is the error of every function that is called", async () => {
     const sources = await Promise.all(
       [
         "index.js",
@@ -495,7 +495,7 @@ describe("a binary that is not this package's", () => {
     expect(message).toContain(`give it the version ${version}`);
   });
 
-  test("is noticed where the package was updated while the process ran", async () => {
+  test("is noticed if the package was updated while the process ran", async () => {
     await installPlatform(hostPlatform, await readFile(builtAddon), { version: "9.0.0" });
     const manifest = path.join(installed, "package.json");
     const program = `
@@ -531,7 +531,7 @@ describe("which C library Node runs on", () => {
   });
 
   if (isNodeItself) {
-    test("no report is made where the file says it: on a busy server that takes long", async () => {
+    test("makes no report if the file tells it, because that takes long on a busy server", async () => {
       const disguise = `process.report.getReport = () => { throw new Error("made") };`;
       const { message } = await load({ disguise });
       expect(message).toContain(`Platform: ${hostPlatform} `);
@@ -550,7 +550,7 @@ describe("which C library Node runs on", () => {
       expect(message).toContain("Not certain: Node's own file did not say which C library this is: ENOENT");
     });
 
-    test("glibc is taken where neither can be asked, and both reasons are told", async () => {
+    test("glibc is assumed if neither can be read, and the message has both reasons", async () => {
       const disguise = disguiseWithReport(`() => { throw new Error("no reports here") }`);
       const { code, message } = await load({ disguise });
       expect(code).toBe("ERR_SANDBOX_BINDING_NOT_FOUND");
@@ -561,7 +561,7 @@ describe("which C library Node runs on", () => {
   }
 });
 
-/** Whether a program that is started so may mount something. */
+/** Whether a program that is started in this way may mount something. */
 function mayMount(start) {
   const [command, ...args] = [...start, "sh", "-c", "mount -t tmpfs none /mnt"];
   return hostSystem === "linux" && spawnSync(command, args).status === 0;

@@ -28,7 +28,7 @@ it("docs/reference.md lists the codes that the types declare, each once and with
   expect(table.match(/ERR_\w+/g).toSorted()).toStrictEqual(codesIn(table));
 });
 
-it("the README's table names none that the types do not declare", async () => {
+it("the README's table has only codes that the types declare", async () => {
   const [table] = (await text("README.md")).match(/^\| `code` \| first thing to do \|[^]*?^$/m);
   expect(codesIn(declared)).toEqual(expect.arrayContaining(codesIn(table)));
   expect(codesIn(table)).not.toEqual([]);
@@ -42,7 +42,7 @@ it("the sources make the errors that the types declare", async () => {
     await folder("clients", ".js"),
     await text("src", "error.rs"),
   ].join("\n");
-  // As a value, not as the beginning of one.
+  // As a whole value, not as the beginning of one.
   expect(codesIn(sources, /(?<= ")ERR_(SANDBOX|WORKSPACE|INVALID)_\w+(?=")/g)).toStrictEqual(
     codesIn(declared),
   );

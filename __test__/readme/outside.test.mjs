@@ -1,4 +1,4 @@
-// Links of the README as it is read elsewhere than in the repository, those of the pages, and a command for a shell.
+// Links of the README, which is also read outside the repository, and of the pages; and a shell command.
 
 import { execFile } from "node:child_process";
 import { access, readFile, readdir } from "node:fs/promises";
@@ -15,7 +15,7 @@ const home = `${repository.url.replace(/^git\+|\.git$/g, "")}/blob/main/`;
 /** What the links lead to. Not the pictures: where the README is shown, they are taken from the repository. */
 const targets = [...readme.matchAll(/(?<!!)\[[^\]]*\]\(([^)]*)\)/g)].map(([, target]) => target);
 
-it("leads to files of the repository that are there", async () => {
+it("links only to existing files of the repository", async () => {
   const paths = targets
     .filter((target) => target.startsWith(home))
     .map((target) => target.slice(home.length));
@@ -23,7 +23,7 @@ it("leads to files of the repository that are there", async () => {
   for (const name of paths) await expectTarget(name);
 });
 
-it("leads from each page to what is there", async () => {
+it("links from each page only to existing files and headings", async () => {
   const pages = (await readdir(path.join(root, "docs"))).filter((name) => name.endsWith(".md"));
   for (const page of [...pages.map((name) => `docs/${name}`), "CONTRIBUTING.md", "SECURITY.md"]) {
     const text = await readFile(path.join(root, page), "utf8");
@@ -53,14 +53,14 @@ async function expectTarget(target) {
   expect(anchors, target).toContain(anchor);
 }
 
-it("leads to nothing that the published package lacks", () => {
+it("links to nothing that the published package lacks", () => {
   const relative = targets.filter((target) => !/^https:/.test(target));
   expect(relative.filter((target) => !files.includes(target.split("/")[0]))).toEqual([]);
   // A name in the text is no link, and leads nowhere in a package without these folders.
   expect(readme.match(/(?<!\[)`(docs|examples)\/[^`]*`/g)).toBeNull();
 });
 
-it("installs the packages that the tests need, and nothing that a comment says", async () => {
+it("installs the packages that the tests need, and nothing else", async () => {
   const [command] = /^apt-get install .*$/m.exec(await readFile(path.join(root, "CONTRIBUTING.md"), "utf8"));
   const { stdout } = await promisify(execFile)("sh", ["-c", command.replace("apt-get install", "echo")], {
     cwd: root,

@@ -40,7 +40,7 @@ describe("the README", async () => {
 
   it.each([
     ...["alpine", "bun", "case-insensitive", "compression", "conflict", "deno", "docker", "gitignore"],
-    ...["macos", "proxy", "retry", "symlink", "windows", "wsl"],
+    ...["macos", "proxy", "retry", "symlink", "three-way merge", "windows", "wsl"],
   ])("has the word %s, which a newcomer searches for", (word) => {
     expect(readme.toLowerCase()).toContain(word);
   });

@@ -1,3 +1,3 @@
-// Stands where the release's modules stand for its suites.
+// Replaces the release's modules for its own tests.
 
 export * from "../../index.js";

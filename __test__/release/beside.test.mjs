@@ -1,5 +1,5 @@
-// The newest release and the entry for it beside each other, on the same workspaces: what the release loses, and the entry
-// keeps. (What the release does is asserted as well: a case that it no longer gets wrong says nothing any more.)
+// The newest release and the entry for it, on the same workspaces: what the release loses and the entry does not. (What the
+// release does is asserted as well: a case that it no longer gets wrong proves nothing.)
 
 import { execFile } from "node:child_process";
 import { chmod, mkdir, mkdtemp, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
@@ -13,7 +13,7 @@ import * as own from "../../adapter-utils/index.js";
 
 const run = promisify(execFile);
 
-/** Whose module runs: the entry with its own git functions, and with the release's, as its shim files pass them. */
+/** The module that runs: the entry with its own git functions, and with the release's, as its shim files pass them. */
 const MODULES = {
   released: released.prepareSandboxManagedRuntime,
   own: own.prepareSandboxManagedRuntime,
@@ -27,7 +27,7 @@ let count = 0;
 
 beforeAll(async () => {
   place = await mkdtemp(path.join(os.tmpdir(), "beside-"));
-  // Locks lie in the instance's folder, which is not to be the one of whoever runs this.
+  // Locks are in the instance's folder, which must not be that of the user who runs this.
   home = process.env.PAPERCLIP_HOME;
   process.env.PAPERCLIP_HOME = path.join(place, "home");
 });
@@ -57,7 +57,7 @@ async function write(dir, files) {
 
 const read = (dir, name) => readFile(path.join(dir, name), "utf8").catch(() => undefined);
 
-/** Every file below a folder but git's and what is kept aside, with its text. */
+/** Every file below a folder with its text, except git's files and backups. */
 async function filesOf(dir) {
   const found = {};
   for (const entry of await readdir(dir, { recursive: true, withFileTypes: true })) {
@@ -68,7 +68,7 @@ async function filesOf(dir) {
   return found;
 }
 
-/** The texts that a restore has kept aside. */
+/** The texts that a restore has backed up. */
 async function keptAside(dir) {
   const conflicts = path.join(dir, ".paperclip-runtime/conflicts");
   const entries = await readdir(conflicts, { recursive: true, withFileTypes: true }).catch(() => []);
@@ -76,7 +76,7 @@ async function keptAside(dir) {
   return Promise.all(files.map((file) => readFile(path.join(file.parentPath, file.name), "utf8")));
 }
 
-/** A sandbox that is a folder here. */
+/** A sandbox that is a folder on this machine. */
 function client() {
   const methods = {
     makeDir: (dir) => mkdir(dir, { recursive: true }),
@@ -88,7 +88,7 @@ function client() {
     listFiles: () => [],
     remove: (file) => rm(file, { recursive: true, force: true }),
     run: (command) => run("sh", ["-c", command], { maxBuffer: 1e8 }),
-    // The release does not do without.
+    // The release requires it.
     syncIn: async (operations) => {
       for (const { files, postUploadCommands } of operations) {
         for (const file of files) await methods.writeFile(file.targetPath, await readFile(file.sourcePath));
@@ -144,7 +144,7 @@ async function round(whose, { setUp, act, meanwhile, input }) {
 const OWN = Object.keys(MODULES).filter((name) => name !== "released");
 
 /**
- * A case: what must hold, which the release breaks.
+ * A case: what must hold, and what the release breaks.
  *
  * @param {string} name
  * @param {object} scenario
@@ -438,8 +438,8 @@ compare(
   [{ a: "edited after the first", c: "second" }, "second\nfirst\nbase", []],
 );
 
-describe("the entry without what a provider can do natively", () => {
-  it("does with the six methods", async () => {
+describe("the entry without a provider's native functions", () => {
+  it("needs only the six methods", async () => {
     const dir = path.join(place, String(++count));
     const [local, remote, asset] = ["local", "remote", "asset"].map((name) => path.join(dir, name));
     await repository(local, { a: "a" });
@@ -464,7 +464,7 @@ describe("the entry without what a provider can do natively", () => {
     expect(await filesOf(local)).toEqual({ b: "a" });
   });
 
-  it("deletes nothing where the sandbox' tar could not read all", async () => {
+  it("deletes nothing if the sandbox's tar could not read everything", async () => {
     const dir = path.join(place, String(++count));
     const [local, remote, bin] = ["local", "remote", "bin"].map((name) => path.join(dir, name));
     await write(local, { a: "a", b: "b" });

@@ -1,5 +1,5 @@
 // The tests of the npm release that this package does not pass on purpose: all of them, each by its exact name, with
-// the reason. The run fails when a name here no longer exists, so the list cannot rot.
+// the reason. The run fails when a name here no longer exists, so the list stays current.
 
 const GIT_HISTORY =
   "Git history sync is not part of this package: a checkout travels as the files it consists of, `.git` included.";

@@ -1,4 +1,4 @@
-// The lock of the entry for the newest release keeps that release out, and the release's keeps it out, whoever holds it.
+// The lock of the entry for the newest release and the release's own lock exclude each other.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -73,7 +73,7 @@ describe.each(PAIRS)("held by %s", (holder, other) => {
     await isHeld;
     expect(await locks()).toHaveLength(1);
     const second = MODULES[other].withDirectoryMergeLock(target, async () => void order.push("second"), env);
-    // Whoever does not wait is done long before.
+    // Without a lock, it would have ended long before.
     await new Promise((resolve) => setTimeout(resolve, 300));
     expect(order).toEqual([]);
     release();
@@ -97,7 +97,7 @@ describe.each(PAIRS)("held by %s", (holder, other) => {
 });
 
 describe("the digest of a snapshot", () => {
-  it("is the release's, byte for byte, whatever the names", async () => {
+  it("is the release's, byte for byte, for any names", async () => {
     const names = [
       "b",
       "a",

@@ -1,4 +1,4 @@
-// Stands where the newest release's module of that name stands: the shim file that the README shows.
+// Replaces the newest release's module of that name: the shim file that docs/adapter-utils.md shows.
 
 import * as git from "adapter-utils-2026.916.1/git-workspace-sync";
 import { resolvePaperclipInstanceRootForAdapter as resolveInstanceRoot } from "adapter-utils-2026.916.1/server-utils";

@@ -1,4 +1,4 @@
-// Stands where vitest stands for the newest release's suites: the same, but that the tests left out are never registered.
+// Replaces vitest for the newest release's tests: the same, except that the tests in the list are never registered.
 
 import { it as register } from "vitest";
 import { LEFT_OUT_OF_MERGE } from "./newest-left-out.mjs";

@@ -1,4 +1,4 @@
-// Stands where the newest release's module of that name stands: the shim file that the README shows.
+// Replaces the newest release's module of that name: the shim file that docs/adapter-utils.md shows.
 
 export {
   WORKSPACE_RESTORE_LOCK_TIMEOUT_CODE,

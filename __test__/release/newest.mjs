@@ -1,6 +1,5 @@
-// The newest release's own suites, run untouched: whatever of its modules imports the two that this package replaces gets
-// this package, with what the release's surroundings pass to them; and their `it` leaves out what is listed in
-// newest-left-out.mjs.
+// Runs the newest release's own tests unchanged. Imports of the two modules that this package replaces lead to this package,
+// with what the release's server passes to them, and `it` does not register the tests listed in newest-left-out.mjs.
 
 import { fileURLToPath } from "node:url";
 
@@ -18,14 +17,14 @@ export const NEWEST_SUITES = [
 
 const here = (/** @type {string} */ file) => fileURLToPath(new URL(file, import.meta.url));
 
-/** The modules that take the place of the release's, by how much of it stays: nothing of the two, or all but the merge. */
+/** The replacements of the release's modules: of both, or of the merge only. */
 const MODULES = {
   both: ["sandbox-managed-runtime", "workspace-restore-merge"],
   merge: ["workspace-restore-merge"],
 };
 
 /**
- * A vite plugin that leads the release's modules to their replacements.
+ * A vite plugin that resolves the release's modules to their replacements.
  *
  * @param {keyof typeof MODULES} way
  * @returns {import("vite").Plugin}

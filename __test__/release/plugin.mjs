@@ -1,5 +1,5 @@
-// The npm release's own suites, run untouched: what they import as the two modules that this package replaces is this
-// package, and their `it` leaves out what is listed in left-out.mjs.
+// Runs the npm release's own tests unchanged. Imports of the two modules that this package replaces lead to this package, and
+// `it` does not register the tests listed in left-out.mjs.
 
 import { fileURLToPath } from "node:url";
 
@@ -13,7 +13,7 @@ export const RELEASE_SUITES = [
 
 const here = (/** @type {string} */ file) => fileURLToPath(new URL(file, import.meta.url));
 
-/** What the suites get for what they import. */
+/** The replacements of what the tests import. */
 const REPLACEMENTS = new Map([
   ["./sandbox-managed-runtime.js", here("addon.mjs")],
   ["./workspace-restore-merge.js", here("addon.mjs")],
@@ -21,7 +21,7 @@ const REPLACEMENTS = new Map([
 ]);
 
 /**
- * A vite plugin that leads the release's suites to their replacements.
+ * A vite plugin that resolves imports of the release's tests to their replacements.
  *
  * @returns {import("vite").Plugin}
  */

@@ -1,5 +1,5 @@
-// Stands where vitest stands for the release's suites: the same, but that the tests left out are never registered. (To
-// filter them by name would report them as skipped.)
+// Replaces vitest for the release's tests: the same, except that the tests in the list are never registered. (Filtered by
+// name, they would be reported as skipped.)
 
 import { it as register } from "vitest";
 import { LEFT_OUT } from "./left-out.mjs";

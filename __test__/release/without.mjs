@@ -1,5 +1,5 @@
 /**
- * A test function that registers all but the tests of these names. (To filter them by name would report them as skipped.)
+ * A test function that registers all tests except those of these names. (Filtered by name, they would be reported as skipped.)
  *
  * @param {typeof import("vitest").it} register
  * @param {Record<string, string>} leftOut

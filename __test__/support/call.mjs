@@ -1,12 +1,12 @@
-// node call.mjs EXPORT ARGUMENTS: calls an export of this package as a user who is not the superuser, and prints what
-// came of it as JSON. The package is loaded before, since that user may not be able to read it.
+// node call.mjs EXPORT ARGUMENTS: calls an export of this package as a user who is not the superuser, and prints the
+// outcome as JSON. The package is loaded first, because that user may not be able to read it.
 
 import * as addon from "../../index.js";
 import { OTHER_USER } from "./processes.mjs";
 
 const [name, args] = process.argv.slice(2);
 
-/** JSON knows no Map. */
+/** JSON has no Map. */
 const revive = (_, value) => (Array.isArray(value?.$map) ? new Map(value.$map) : value);
 
 if (process.getuid() === 0) {

@@ -1,5 +1,5 @@
-// node --expose-gc collected.mjs FOLDER WHAT: has a client used in one way or another, lets everything go, and prints
-// "collected" once the client and the bytes it got are gone.
+// node --expose-gc collected.mjs FOLDER WHAT: uses a client in a given way, drops all references, and prints
+// "collected" once the client and its bytes were collected.
 
 import { setTimeout as pause } from "node:timers/promises";
 import * as addon from "../../index.js";
@@ -37,7 +37,7 @@ async function use() {
 }
 
 await use();
-// It is the caller's own limit that ends a wait in vain.
+// The caller's time limit ends the process if this never happens.
 while (gone.some((reference) => reference.deref() !== undefined)) {
   await pause(1);
   globalThis.gc();

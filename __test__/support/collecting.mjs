@@ -1,5 +1,5 @@
-// node --expose-gc collecting.mjs FOLDER ROUNDS: collects garbage in every client call and between, and prints "intact"
-// where all bytes that went either way were the right ones.
+// node --expose-gc collecting.mjs FOLDER ROUNDS: collects garbage during every client call and between calls, and prints
+// "intact" if all bytes in both directions were right.
 
 import assert from "node:assert";
 import { readFile } from "node:fs/promises";
@@ -12,7 +12,7 @@ import { makeArchive, readArchive } from "./tar.mjs";
 const [folder, rounds] = process.argv.slice(2);
 const { gc } = globalThis;
 
-/** Memory that is given back is handed out again at once. */
+/** Memory that is released is used again at once. */
 function churn() {
   gc();
   for (let count = 0; count < 20; count++) new Uint8Array(100_000).fill(255);
@@ -36,7 +36,7 @@ for (let round = 0; round < Number(rounds); round++) {
       await new Promise(setImmediate);
       churn();
     },
-    // Nobody but the binding has these bytes once they are returned.
+    // Only the binding has these bytes once they are returned.
     readFile: async () => Buffer.concat([mark, makeArchive([{ name: "large.bin", content }])]),
     remove: churn,
   };
@@ -45,7 +45,7 @@ for (let round = 0; round < Number(rounds); round++) {
     adapterKey: "test",
     client,
     workspaceLocalDir: folder,
-    // The client looks into the archive, and is as slow as one behind a network.
+    // The client reads the archive, and is as slow as one behind a network.
     compression: "none",
   });
   const collecting = setInterval(churn, 1);

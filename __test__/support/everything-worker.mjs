@@ -1,4 +1,4 @@
-// A worker thread with everything under way. It says so once.
+// A worker thread that makes every kind of call, and reports once that all are running.
 
 import { parentPort, workerData } from "node:worker_threads";
 import { everything } from "./everything.mjs";

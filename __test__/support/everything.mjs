@@ -1,4 +1,4 @@
-// Everything that this package can have under way, over and over, until it is stopped from outside.
+// Makes every kind of call again and again, until it is stopped from outside.
 
 import path from "node:path";
 import * as addon from "../../index.js";
@@ -6,7 +6,7 @@ import { MemorySandbox } from "./memory.mjs";
 import { specFor } from "./spec.mjs";
 import { makeArchive } from "./tar.mjs";
 
-/** @param {string} folder A workspace; what is made for the work lies beside it. */
+/** @param {string} folder A workspace; other files are made beside it. */
 export function everything(folder) {
   const beside = (name) => path.join(path.dirname(folder), name);
   const download = makeArchive([{ name: "large.bin", content: "y".repeat(1_000_000) }]);

@@ -42,7 +42,7 @@ const CALLS = {
   entry: () => addon.directoryEntryMatchesBaseline(folder, "sub/file-1", { kind: "dir" }),
 };
 
-// Node's own threads, of which it makes four with the first file: it aborts where it cannot.
+// Node makes four threads of its own with the first file, and aborts if it cannot.
 await Promise.all(Array.from({ length: 8 }, () => readFile(import.meta.filename ?? process.argv[1])));
 console.log("ready");
 

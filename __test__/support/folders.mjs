@@ -20,13 +20,13 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { onTestFinished } from "vitest";
 
-/** What can stand at a name, beside plain text for a file's content. */
+/** What can be at a name, besides plain text for a file's content. */
 export const file = (content = "", mode = 0o644) => ({ kind: "file", content, mode });
 export const folder = (mode = 0o755) => ({ kind: "folder", mode });
 export const link = (target) => ({ kind: "link", target });
 export const fifo = () => ({ kind: "fifo" });
 
-/** A new folder that anybody may look into. It is removed when the test has ended, or at another end. */
+/** Makes a folder that every user may enter. It is removed when the test has ended, or at another `end`. */
 export async function temporaryFolder(atEnd = onTestFinished) {
   const made = await realpath(await mkdtemp(path.join(os.tmpdir(), "addon-test-")));
   atEnd(() => rm(made, { recursive: true, force: true }));
@@ -35,9 +35,9 @@ export async function temporaryFolder(atEnd = onTestFinished) {
 }
 
 /**
- * Leads all temporary files of this process into a new folder until the test has ended, or to another end.
+ * Puts all temporary files of this process into a new folder until the test has ended, or until another `end`.
  *
- * @returns {Promise<() => Promise<string[]>>} What is in that folder now.
+ * @returns {Promise<() => Promise<string[]>>} Lists that folder.
  */
 export async function watchTemporaryFiles(atEnd = onTestFinished) {
   const made = await temporaryFolder(atEnd);
@@ -51,11 +51,11 @@ export async function watchTemporaryFiles(atEnd = onTestFinished) {
 }
 
 /**
- * Fills a folder, which is made where it is missing.
+ * Fills a folder, and makes it if it is missing.
  *
  * @param {string} root
  * @param {Record<string, string | ReturnType<typeof file | typeof folder | typeof link | typeof fifo>>} tree
- *   What stands at each relative path. Folders above a path need no entry of their own.
+ *   What is at each relative path. Folders above a path need no entry of their own.
  */
 export async function makeTree(root, tree) {
   await mkdir(root, { recursive: true });
@@ -81,7 +81,7 @@ export async function makeTree(root, tree) {
         break;
     }
   }
-  // Last, and from within, so that no mode is in the way.
+  // Last, and innermost first, so that no mode prevents it.
   for (const [at, mode] of modes.reverse()) await chmod(at, mode);
   return root;
 }
@@ -91,7 +91,7 @@ export async function makeTree(root, tree) {
  * link and `"other"`.
  *
  * @param {string} root
- * @param {{ without?: string }} [options] `without`: a name at the top that is left out.
+ * @param {{ without?: string }} [options] `without`: a top-level name that is left out.
  */
 export async function describeTree(root, { without } = {}) {
   const tree = {};
@@ -124,7 +124,7 @@ export const bytePath = (root, name) => Buffer.concat([Buffer.from(`${root}/`), 
 /** Sets the time of a file, folder or link, in seconds. (As a number, Node takes one before 1970 for now.) */
 export const setTime = (at, seconds) => lutimes(at, new Date(seconds * 1000), new Date(seconds * 1000));
 
-/** What tells whether a file was written again. */
+/** The metadata that shows whether a file was written again. */
 export async function identity(at) {
   const { ino, mtimeNs, ctimeNs } = await lstat(at, { bigint: true });
   return { ino, mtimeNs, ctimeNs };

@@ -44,8 +44,8 @@ class FoldingVolume(mfusepy.Operations):
             if os.path.lexists(given) or not os.path.isdir(at):
                 at = given
                 continue
-            twins = [other for other in os.listdir(at) if fold(other) == fold(name)]
-            at = os.path.join(at, twins[0]) if twins else given
+            same = [other for other in os.listdir(at) if fold(other) == fold(name)]
+            at = os.path.join(at, same[0]) if same else given
         return at
 
     def getattr(self, path, fh=None):
@@ -139,6 +139,6 @@ class Fuse(mfusepy.FUSE):
 
 # FUSE 2 drops the flags of a rename.
 assert mfusepy.fuse_version_major == 3, "FUSE 3 is needed"
-# Nothing is kept by name in the kernel, which knows nothing of twins.
+# Nothing is kept by name in the kernel, which knows nothing of name collisions.
 uncached = {"attr_timeout": 0, "entry_timeout": 0, "negative_timeout": 0}
 Fuse(FoldingVolume(sys.argv[1]), sys.argv[2], foreground=True, nothreads=True, use_ino=True, allow_other=True, **uncached)

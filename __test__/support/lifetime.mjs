@@ -6,25 +6,25 @@ import { onTestFinished, vi } from "vitest";
 export const SECOND = 1000;
 export const MINUTE = 60 * SECOND;
 
-/** How far the clock moves at once. Whatever is due in between happens in its order. */
+/** How far the clock moves at once. Timers that are due in between run in order. */
 const STEP = 10 * SECOND;
 
-/** Has time stand still until the test ends, but for what a {@link Lifetime} lets pass. */
+/** Stops time until the test ends, except what a {@link Lifetime} lets pass. */
 export function stopClock() {
-  // The time limits of commands go on by the real clock: they concern processes, which do as well.
+  // The time limits of commands use the real clock, because processes do.
   vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "Date"] });
   onTestFinished(() => void vi.useRealTimers());
 }
 
-/** A life that ends unless it is extended in time. */
+/** A lifetime that ends unless it is extended in time. */
 export class Lifetime {
   #duration;
   #end;
   #extensions = new Set();
-  /** What calls of the dead sandbox were answered with, in order. */
+  /** The answers to calls of the dead sandbox, in order. */
   failures = [];
 
-  /** @param {number} duration From now on, and from each extension on. */
+  /** @param {number} duration Counted from now, and from each extension. */
   constructor(duration) {
     this.#duration = duration;
     this.#end = Date.now() + duration;
@@ -42,7 +42,7 @@ export class Lifetime {
     throw failure;
   }
 
-  /** Has the clock wait for an extension that takes real time, over a network, say. */
+  /** Makes the clock wait for an extension that takes real time, for example over a network. */
   awaiting(extension) {
     this.#extensions.add(extension);
     const done = () => void this.#extensions.delete(extension);

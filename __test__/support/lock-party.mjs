@@ -1,4 +1,4 @@
-// node lock-party.mjs ours|release TARGET LOG: holds the merge lock until its input ends, and writes down when it enters
+// node lock-party.mjs ours|release TARGET LOG: holds the merge lock until its input ends, and logs when it enters
 // and leaves.
 
 import * as release from "@paperclipai/adapter-utils/workspace-restore-merge";

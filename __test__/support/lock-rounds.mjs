@@ -1,4 +1,4 @@
-// node lock-rounds.mjs TARGET LOG ROUNDS: takes the merge lock again and again, and fails where it is not alone in it.
+// node lock-rounds.mjs TARGET LOG ROUNDS: takes the merge lock again and again, and fails if another process has it too.
 
 import { appendFile, rm, writeFile } from "node:fs/promises";
 import { setTimeout as pause } from "node:timers/promises";

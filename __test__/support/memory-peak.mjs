@@ -1,5 +1,5 @@
-// node --expose-gc memory-peak.mjs FOLDER SANDBOX: everything of a folder goes into a sandbox and comes back. Prints how many
-// bytes of memory each took at its peak, above what the process had when it was idle.
+// node --expose-gc memory-peak.mjs FOLDER SANDBOX: uploads a folder to a sandbox and restores it. Prints the peak of memory of each,
+// in bytes, above that of the idle process.
 
 import { appendFile } from "node:fs/promises";
 import path from "node:path";

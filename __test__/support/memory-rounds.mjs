@@ -1,5 +1,5 @@
 // node --expose-gc memory-rounds.mjs FOLDER ROUNDS: prepares and restores, and prints how much memory was in use after
-// as many rounds to warm up, and after the rounds.
+// ROUNDS rounds to warm up, and after ROUNDS more.
 
 import { setTimeout as pause } from "node:timers/promises";
 import * as addon from "../../index.js";
@@ -39,8 +39,8 @@ async function round(number) {
 }
 
 /**
- * What the process has, but for what V8's heap holds in reserve: the least of several looks, since what other threads
- * are about to give back is no leak.
+ * The memory of the process without the reserve of V8's heap: the smallest of several samples, because memory that other
+ * threads are about to release is not a leak.
  */
 async function memory() {
   let least = Infinity;

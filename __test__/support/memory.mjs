@@ -9,7 +9,7 @@ export function markOf(upload) {
   return makeArchive([{ name, content: `mark ${id}\n` }]).subarray(0, 1024);
 }
 
-/** A client that runs nothing and always hands out the same download; for tests of everything but the sandbox. */
+/** A client that runs nothing and always returns the same download; for tests of everything except the sandbox. */
 export class MemorySandbox {
   /** What `readFile` answers. */
   download;
@@ -22,7 +22,7 @@ export class MemorySandbox {
    * @param {unknown} download What `readFile` answers.
    * @param {object} [options]
    * @param {boolean} [options.marked] Whether the mark of the last upload comes before it, as from a real sandbox. Without
-   *   it, a download that has nothing of what was uploaded is taken for that of another sandbox.
+   *   it, a download without anything that was uploaded counts as that of another sandbox.
    */
   constructor(download, { marked = false } = {}) {
     this.download = download;

@@ -1,10 +1,10 @@
-// Prints the package's names as an ES module sees them and as CommonJS does.
+// Prints the names of the package's exports for ES modules and for CommonJS.
 
 import { createRequire } from "node:module";
 import * as imported from "../../index.js";
 
 const required = createRequire(import.meta.url)("../../index.js");
-// Node adds these two to a CommonJS module that is imported.
+// Node adds these two to an imported CommonJS module.
 const own = Object.keys(imported).filter((name) => name !== "default" && name !== "module.exports");
 
 console.log(

@@ -1,6 +1,6 @@
-// node other-timers.mjs FOLDER HOW: makes every call that lasts for several turns of the event loop, where JavaScript's
-// timers are not what they were, and prints "done" when all have settled. HOW: `removed`, as in jsdom, or `still`: they
-// never tick, nor do those of node:timers.
+// node other-timers.mjs FOLDER HOW: makes every call that takes several turns of the event loop, with other timers
+// than JavaScript's, and prints "done" when all have settled. HOW: `removed`, as in jsdom, or `still`: they never fire, nor
+// do those of node:timers.
 
 import timers from "node:timers";
 import path from "node:path";
@@ -24,7 +24,7 @@ for (const name of NAMES) {
 globalThis.queueMicrotask = () => {};
 process.nextTick = how === "still" ? () => {} : process.nextTick;
 
-// Loaded after, as in a test whose environment was made before.
+// Loaded afterwards, as in a test whose environment exists already.
 const addon = await import("../../index.js");
 
 const entries = Array.from({ length: 2500 }, (_, at) => ({ name: `file-${at}`, content: `${at}` }));

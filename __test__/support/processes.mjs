@@ -3,10 +3,10 @@
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
-/** The user and group that nothing here belongs to. */
+/** A user and group that own no file here. */
 export const OTHER_USER = 65534;
 
-/** How to run a process as a user who is not the superuser: another one, or the one who runs the tests. */
+/** How to run a process as a user who is not the superuser: another user, or the one who runs the tests. */
 export const unprivilegedIds = process.getuid() === 0 ? { uid: OTHER_USER, gid: OTHER_USER } : {};
 
 const CALL = fileURLToPath(new URL("call.mjs", import.meta.url));
@@ -36,14 +36,14 @@ export function run(program, args, { cwd, env, unprivileged = false } = {}) {
   });
 }
 
-/** Runs a program that must succeed, and gives what it printed. */
+/** Runs a program that must succeed, and returns its output. */
 export async function succeed(program, args, options) {
   const { code, signal, stdout, stderr } = await run(program, args, options);
   if (code !== 0) throw new Error(`${program} ${args.join(" ")}: ${signal ?? code}\n${stderr}`);
   return stdout;
 }
 
-/** Runs Node on a script of `support/`. */
+/** Runs a script of `support/` with Node. */
 export const runScript = (name, args = [], { execArgv = [], ...options } = {}) =>
   run(process.execPath, [...execArgv, fileURLToPath(new URL(name, import.meta.url)), ...args], options);
 

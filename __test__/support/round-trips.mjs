@@ -1,4 +1,4 @@
-// A worker thread that takes a workspace through rounds of prepare and restore, and says so at the end.
+// A worker thread that makes round trips of a workspace, and reports when it has finished.
 
 import { parentPort, workerData } from "node:worker_threads";
 import * as addon from "../../index.js";

@@ -1,4 +1,4 @@
-// Sandboxes for tests: folders on this machine that are reached only as a provider's would be.
+// Sandboxes for tests: folders on this machine that are reached only through a client.
 
 import { execFile } from "node:child_process";
 import { chown, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
@@ -9,17 +9,17 @@ import { run, unprivilegedIds } from "./processes.mjs";
 
 const execute = promisify(execFile);
 
-/** A client as a provider's SDK would have it: a class, with state of its own that only its methods see. */
+/** A client like one of a provider's SDK: a class with private state. */
 export class LocalSandbox {
   #path;
   #unprivileged;
   #umask;
-  /** Each call: the method's name, the path or command, and what else there was of interest. */
+  /** Each call: the method's name, the path or command, and further details. */
   calls = [];
 
   /**
    * @param {object} [options]
-   * @param {string} [options.path] The folders in which `sh` and all other commands are found.
+   * @param {string} [options.path] Where `sh` and all other commands are found.
    * @param {boolean} [options.unprivileged] Whether commands run as a user who is not the superuser.
    * @param {string} [options.umask]
    */
@@ -64,7 +64,7 @@ export class LocalSandbox {
     await this.#execute(command);
   }
 
-  /** Makes all that was put there from here the sandbox user's. */
+  /** Gives everything that the test put there to the sandbox's user. */
   async own(folder) {
     const { uid, gid } = this.#unprivileged ? unprivilegedIds : {};
     if (uid !== undefined) await execute("chown", ["-R", `${uid}:${gid}`, folder]);
@@ -80,7 +80,7 @@ export class LocalSandbox {
   }
 }
 
-/** Where a sandbox has a workspace; the folder does not exist yet. */
+/** The path of a workspace in a sandbox; the folder does not exist yet. */
 export async function remoteWorkspace({ unprivileged = false } = {}) {
   const home = path.join(await temporaryFolder(), "home");
   await mkdir(home);
@@ -88,11 +88,11 @@ export async function remoteWorkspace({ unprivileged = false } = {}) {
   return path.join(home, "workspace");
 }
 
-/** Where a program is. */
+/** The path of a program. */
 const located = async (program) => (await execute("sh", ["-c", `command -v ${program}`])).stdout.trim();
 
 /**
- * A folder of commands: those that `program` has, and others by name.
+ * A folder of commands: the applets of a program, and others by name.
  *
  * @param {{ appletsOf?: "busybox" | "toybox", [name: string]: string | undefined }} commands
  */

@@ -1,4 +1,4 @@
-/** A spec as callers have it. */
+/** A complete spec. */
 export const specFor = (remoteCwd) => ({
   transport: "sandbox",
   provider: "local",

@@ -1,4 +1,4 @@
-// Archives looked at byte by byte, made by hand, and handed to real programs.
+// Reads archives byte by byte, makes them by hand, and extracts them with real programs.
 
 import { run } from "./processes.mjs";
 
@@ -14,7 +14,7 @@ function number(bytes) {
 }
 
 /**
- * The headers of an archive as they stand there, GNU long names resolved. Names are one character per byte.
+ * The headers of an archive in order, with GNU long names resolved. Names are one character per byte.
  *
  * @param {Buffer} archive
  */
@@ -54,7 +54,7 @@ export function readArchive(archive) {
 }
 
 /**
- * An archive with these entries, whatever they are.
+ * An archive with any entries.
  *
  * @param {{ name: string, type?: string, mode?: number, content?: string, linkName?: string }[]} entries
  */
@@ -81,7 +81,7 @@ export function makeArchive(entries) {
   return Buffer.concat([...blocks, Buffer.alloc(2 * BLOCK)]);
 }
 
-/** The programs that extract in real sandboxes. */
+/** The tar programs of real sandboxes. */
 export const TARS = {
   "GNU tar": ["tar"],
   bsdtar: ["bsdtar"],
@@ -91,7 +91,7 @@ export const TARS = {
 
 /** Extracts an archive with all modes, as any user. */
 export function extract([program, ...first], archive, target, options) {
-  // An umask is what programs other than GNU tar and bsdtar apply even where they are asked for the modes as they are.
+  // Programs other than GNU tar and bsdtar apply the umask even with the option that keeps modes.
   const command = 'umask 0; exec "$@"';
   return run("sh", ["-c", command, "sh", program, ...first, "-xpf", archive, "-C", target], options);
 }

@@ -1,5 +1,5 @@
-// node terminated.mjs FOLDER ROUNDS: terminates worker threads with everything under way, at another moment each time,
-// and prints "done" where this thread can still do its own work afterwards.
+// node terminated.mjs FOLDER ROUNDS: terminates worker threads that make every kind of call, at another moment each time,
+// and prints "done" if this thread can still work afterwards.
 
 import { once } from "node:events";
 import path from "node:path";

@@ -1,4 +1,4 @@
-// node traced.mjs FOLDER: one prepare and one restore through a client that has calls fail, for what NODE_DEBUG prints.
+// node traced.mjs FOLDER: one prepare and one restore through a client with failing calls, for the output of NODE_DEBUG.
 
 import * as addon from "../../index.js";
 import { MemorySandbox } from "./memory.mjs";

@@ -1,4 +1,4 @@
-// Looks at folders by itself, without the addon, so that it can vouch for what the addon did.
+// Reads folders without the addon, to check what the addon did.
 
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
@@ -18,8 +18,8 @@ import { pipeline } from "node:stream/promises";
  */
 
 /**
- * Names come as the bytes they are, one character per byte ("latin1"), so that a name that is not UTF-8 is no problem.
- * {@link readableName} makes text of them.
+ * Names are bytes, one character per byte ("latin1"), so that they need not be UTF-8. {@link readableName} converts them to
+ * text.
  *
  * @typedef {Map<string, TreeEntry>} Tree
  */
@@ -29,7 +29,7 @@ const below = (/** @type {string} */ root, /** @type {string} */ name) =>
   Buffer.concat([Buffer.from(root + path.sep), Buffer.from(name, "latin1")]);
 
 /**
- * Reads a folder with all that is below it, in the byte order of the names.
+ * Reads a folder and everything below it, in the byte order of the names.
  *
  * @param {string} root
  * @param {{ leaveOut?: (name: string) => boolean }} [options] `leaveOut` decides on paths relative to `root`.
@@ -76,7 +76,7 @@ async function digest(file) {
 }
 
 /**
- * Where two trees differ in names, kinds, bytes, link targets or files' permissions.
+ * The names at which two trees differ in kind, bytes, link target or a file's permissions.
  *
  * @param {Tree} left
  * @param {Tree} right
@@ -94,7 +94,7 @@ export function differences(left, right, { exact = false } = {}) {
 }
 
 /**
- * A name as text. Bytes that are not UTF-8 come out as U+FFFD.
+ * A name as text. Bytes that are not UTF-8 become U+FFFD.
  *
  * @param {string} name
  */
@@ -103,7 +103,7 @@ export function readableName(name) {
 }
 
 /**
- * Whether a name survives as text.
+ * Whether a name is valid UTF-8.
  *
  * @param {string} name
  */

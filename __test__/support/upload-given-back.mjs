@@ -1,6 +1,6 @@
-// node --expose-gc upload-given-back.mjs FOLDER: changes the folder's `large.bin` between the moment at which the size of
-// the upload is settled and that at which it is packed, so that its memory does not fit. While the upload is under way,
-// prints how much memory was made, and how much of the first was collected.
+// node --expose-gc upload-given-back.mjs FOLDER: changes the folder's `large.bin` after the size of the upload was
+// computed and before it is packed, so that its memory does not fit. During the upload, prints how much memory was
+// allocated, and how much of the first was collected.
 
 import { writeFileSync } from "node:fs";
 import path from "node:path";
@@ -24,7 +24,7 @@ const addon = await import("../../index.js");
 const client = new MemorySandbox();
 client.writeFile = async () => {
   watching = false;
-  // It is the caller's own limit that ends a wait in vain.
+  // The caller's time limit ends the process if this never happens.
   while (made[0].deref() !== undefined) {
     await turn();
     globalThis.gc();

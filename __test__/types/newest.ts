@@ -64,7 +64,7 @@ interchangeable<own.RuntimeProgressSink, releasedProgress.RuntimeProgressSink>()
 interchangeable<own.RuntimeStatusSink, releasedProgress.RuntimeStatusSink>();
 interchangeable<own.RuntimeSpanRunner, RuntimeSpanRunner>();
 
-// Optional fields are no less of a type: each interface has the same names.
+// Optional fields count too: each interface has the same names.
 interchangeable<keyof own.SandboxManagedRuntimeClient, keyof released.SandboxManagedRuntimeClient>();
 interchangeable<keyof own.SandboxManagedRuntimeAsset, keyof released.SandboxManagedRuntimeAsset>();
 interchangeable<keyof own.SandboxSyncFileMapping, keyof released.SandboxSyncFileMapping>();
@@ -73,7 +73,7 @@ interchangeable<
   keyof Parameters<typeof released.prepareSandboxManagedRuntime>[0]
 >();
 
-/** What the release's surroundings pass is what the entry takes. */
+/** The entry accepts what the release's server passes. */
 export declare const surroundings: {
   git: typeof releasedGit;
   resolveInstanceRoot: typeof resolvePaperclipInstanceRootForAdapter;

@@ -57,7 +57,7 @@ interchangeable<own.RuntimeStatusSink, releasedProgress.RuntimeStatusSink>();
 interchangeable<own.RuntimeStatusUpdate, releasedProgress.RuntimeStatusUpdate>();
 interchangeable<own.RuntimeStatusPhase, releasedProgress.RuntimeStatusPhase>();
 
-/** What a client may say of itself, which that release does not ask. */
+/** The optional property of a client that the release does not have. */
 type OwnAbility = "allowConcurrentSyncOperations";
 
 // Every method of a client and every field of the interfaces that both have, with the same types.

@@ -199,7 +199,7 @@ impl<B: Bytes> Decoder<B> {
                     offset: self.at,
                     entry: None,
                     reason: format!(
-                        "a part of it is longer than the {} bytes that it is said to have",
+                        "a part of it is longer than the {} bytes that it should have",
                         self.size
                     ),
                 });
@@ -265,7 +265,7 @@ impl<B: Bytes> Stream for Decoder<B> {
             let got = self.size - self.due;
             return Err(Error::ArchiveTruncated {
                 offset: self.at,
-                reason: format!("a part of it has {got} of the {} bytes that it is said to have", self.size),
+                reason: format!("a part of it has {got} of the {} bytes that it should have", self.size),
             });
         }
         self.at += read as u64;
@@ -285,7 +285,7 @@ fn bounded_decoder() -> FrameDecoder {
 }
 
 fn damaged(at: u64, codec: Codec, reason: &str) -> Error {
-    let reason = format!("a part of it is no whole {} data ({reason})", codec.name());
+    let reason = format!("a part of it is not complete {} data ({reason})", codec.name());
     Error::ArchiveInvalid { offset: at, entry: None, reason }
 }
 

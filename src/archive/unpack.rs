@@ -184,7 +184,7 @@ impl Control {
     fn into_content(self, found: &Found) -> Result<Vec<u8>> {
         let Self { size, content, .. } = self;
         if size > CONTROL_MAX {
-            let reason = format!("it has {size} bytes, and {CONTROL_MAX} are the most that it may have");
+            let reason = format!("it has {size} bytes; the maximum is {CONTROL_MAX}");
             let entry = Some(shown(found.entry.path.as_bytes()));
             return Err(Error::ArchiveInvalid { offset: found.offset, entry, reason });
         }
@@ -220,7 +220,7 @@ fn with_folders(entries: Vec<Found>, archive_size: u64) -> Result<Vec<Unpacked>>
                             path: shown(entry.path.as_bytes()),
                             offset: Some(*offset),
                             reason: format!(
-                                "the archive has it below \"{}\", which is no folder in the same archive; \
+                                "the archive has it below \"{}\", which is not a folder in the same archive; \
                                  nothing was changed",
                                 shown(above.as_bytes())
                             ),
@@ -238,7 +238,7 @@ fn with_folders(entries: Vec<Found>, archive_size: u64) -> Result<Vec<Unpacked>>
                 return Err(Error::ArchiveInvalid {
                     offset: *offset,
                     entry: Some(shown(entry.path.as_bytes())),
-                    reason: "it implies far more folders than it has entries for".to_owned(),
+                    reason: "it implies far more folders than it has entries".to_owned(),
                 });
             }
         }
@@ -373,16 +373,16 @@ impl Reader<'_> {
         let (mut long_name, mut long_link, mut pax) = (None, None, None);
         loop {
             let at = self.at();
-            let block = self.block("a header was due, and no end mark has come")?;
+            let block = self.block("a header or the end mark is missing")?;
             if block.iter().all(|&byte| byte == 0) {
                 if long_name.is_some() || long_link.is_some() || pax.is_some() {
                     return Err(invalid(offset, None, "a long name or PAX record belongs to no entry"));
                 }
-                let second = self.block("the end mark is two blocks of zeros, and one came")?;
+                let second = self.block("the end mark is two blocks of zeros, and one is missing")?;
                 if second.iter().all(|&byte| byte == 0) {
                     return Ok(None);
                 }
-                return Err(invalid(at, None, "a lone block of zeros, where the end mark is two"));
+                return Err(invalid(at, None, "a single block of zeros; the end mark is two"));
             }
             let block = tar::Header::from_byte_slice(&block);
             check(at, block)?;
@@ -390,7 +390,7 @@ impl Reader<'_> {
                 let name = long_name.as_deref().unwrap_or_else(|| until_nul(&block.as_old().name));
                 invalid(at, Some(shown(name)), &format!("its size {fault}"))
             })?;
-            let twice = |what| invalid(at, None, &format!("{what} stands twice for one entry"));
+            let twice = |what| invalid(at, None, &format!("{what} precedes one entry twice"));
             match block.as_old().linkflag[0] {
                 b'L' if long_name.is_some() => return Err(twice("a long name")),
                 b'K' if long_link.is_some() => return Err(twice("a long link target")),
@@ -478,7 +478,7 @@ impl Reader<'_> {
             b'2' => {
                 let target = header.link_target();
                 if target.is_empty() || target.contains(&0) || target.len() > PATH_MAX {
-                    return Err(refuse("a link target that no file system can hold"));
+                    return Err(refuse("a link target that no file system allows"));
                 }
                 Content::Symlink { target: target.into() }
             }
@@ -522,7 +522,7 @@ impl Reader<'_> {
             Some(Unpacked { content: Content::Folder { .. }, .. }) => Err(refuse("a hard link to a folder")),
             Some(Unpacked { content, inode, .. }) => Ok((content.clone(), *inode)),
             None => Err(refuse(&format!(
-                "a hard link to \"{}\", which does not stand before it in the archive",
+                "a hard link to \"{}\", which does not precede it in the archive",
                 shown(target)
             ))),
         }
@@ -812,7 +812,7 @@ fn check(at: u64, block: &tar::Header) -> Result<()> {
     Err(invalid(
         at,
         None,
-        "the header's checksum is wrong: these bytes are no header, or they were damaged on the way",
+        "the header's checksum is wrong: these bytes are not a header, or were damaged in the transfer",
     ))
 }
 
@@ -839,7 +839,7 @@ fn number(field: &[u8]) -> Result<u64, &'static str> {
     if field.iter().all(|&byte| byte == 0 || byte == b' ') {
         return Ok(0);
     }
-    octal(field.trim_ascii_start()).ok_or("is no octal number")
+    octal(field.trim_ascii_start()).ok_or("is not an octal number")
 }
 
 /// Parses a decimal number without sign, space or superfluous zero.
@@ -852,7 +852,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 }
 
 fn too_long(at: u64, size: u64) -> Error {
-    invalid(at, None, &format!("a name, link target or size of {size} bytes, longer than any can be"))
+    invalid(at, None, &format!("a name, link target or size of {size} bytes, which is too long"))
 }
 
 fn invalid(offset: u64, entry: Option<String>, reason: &str) -> Error {
@@ -873,9 +873,9 @@ mod tests {
             (b"77777777", Ok(0o7777_7777)),
             (b"\0\0\0\0\0\0\0\0", Ok(0)),
             (b"        ", Ok(0)),
-            (b"0000648\0", Err("is no octal number")),
-            (b"64 4\0\0\0\0", Err("is no octal number")),
-            (b"-1\0\0\0\0\0\0", Err("is no octal number")),
+            (b"0000648\0", Err("is not an octal number")),
+            (b"64 4\0\0\0\0", Err("is not an octal number")),
+            (b"-1\0\0\0\0\0\0", Err("is not an octal number")),
             (&largest, Ok(u64::MAX)),
             (b"\x80\0\0\0\0\0\x01\0", Ok(256)),
             (b"\x80\x01\0\0\0\0\0\0\0\0\0\0", Err("is negative or beyond 64 bits")),

@@ -1,4 +1,5 @@
-//! Calls on whole paths: in folders of ours, where nobody else makes links, and on paths that a caller names.
+//! Calls on whole paths: in this package's own folders, where no other process makes links, and on paths that
+//! a caller names.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

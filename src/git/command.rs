@@ -86,15 +86,15 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 ];
 
 impl Git {
-    /// The git that this process's `PATH` leads to. What lies in the workspace is passed over: with `npm run` that is where
-    /// `PATH` leads first, and an agent may have put a program of that name there.
+    /// Finds the git that this process's `PATH` leads to. A program in the workspace is skipped: under `npm
+    /// run`, `PATH` begins there, and an agent may have put a program named `git` there.
     #[must_use]
     pub fn find(workspace: &Path) -> Option<Self> {
         Self::search(&std::env::var_os("PATH")?, workspace)
     }
 
     fn search(path: &OsStr, workspace: &Path) -> Option<Self> {
-        // One that is not there has nothing in it.
+        // A folder that does not exist contains none.
         let workspace = by_path::resolve(workspace).unwrap_or_else(|_| workspace.to_path_buf());
         let is_outside =
             |path: &Path| by_path::resolve(path).is_ok_and(|there| !there.starts_with(&workspace));
@@ -104,12 +104,12 @@ impl Git {
             .iter()
             .map(|folder| folder.join("git"))
             .find(|program| by_path::is_file(program) && is_outside(program))?;
-        // They come from a list of this form.
+        // The names come from a list of this form.
         let path = std::env::join_paths(&folders).ok()?;
         Some(Self { program, path })
     }
 
-    /// A git at a path of its own.
+    /// A git at a known path.
     #[must_use]
     pub fn at(program: PathBuf) -> Self {
         Self { program, path: std::env::var_os("PATH").unwrap_or_default() }
@@ -142,7 +142,7 @@ impl Git {
         call
     }
 
-    /// A call that is about no repository, or finds it by itself.
+    /// A call that needs no repository, or finds it by itself.
     #[must_use]
     pub fn outside(&self) -> Call<'_> {
         let mut command = Command::new(&self.program);
@@ -162,8 +162,8 @@ enum Input {
 }
 
 impl Input {
-    /// What git reads from. Bytes lie in a file without a name, so that git has all of them even where this process is killed
-    /// while it reads: half a list of changes would be taken for the whole.
+    /// Opens what git reads. Bytes are put into a file without a name, so that git can read all of them even
+    /// if this process is killed meanwhile: half a list of changes would be taken for the whole list.
     fn open(&self) -> Result<Stdio> {
         match self {
             Self::None => Ok(Stdio::null()),
@@ -173,7 +173,7 @@ impl Input {
     }
 }
 
-/// One run of git, being prepared.
+/// One run of git that is being prepared.
 pub struct Call<'a> {
     git: &'a Git,
     command: Command,
@@ -184,23 +184,23 @@ pub struct Call<'a> {
 /// The result of a run of git.
 #[derive(Debug)]
 pub struct Output {
-    /// Its exit status; `None` where a signal ended it.
+    /// Its exit status; `None` if a signal ended it.
     pub status: Option<i32>,
     /// Its standard output.
     pub stdout: Vec<u8>,
-    /// The first of what it said on standard error.
+    /// The beginning of its standard error.
     pub stderr: Vec<u8>,
 }
 
 impl Output {
-    /// What it complained of, short enough for a report.
+    /// Its error message, short enough for a report.
     #[must_use]
     pub fn complaint(&self) -> String {
         short(&self.stderr)
     }
 }
 
-/// Text from outside as a report may hold it: one line, printable, at most 200 characters.
+/// Text from outside in the form for a report: one line, printable, at most 200 characters.
 #[must_use]
 pub fn short(text: &[u8]) -> String {
     let text = readable(text.trim_ascii());
@@ -235,32 +235,32 @@ impl Call<'_> {
         self
     }
 
-    /// Where it runs.
+    /// Sets its working directory.
     pub fn cwd(&mut self, folder: &Path) -> &mut Self {
         self.command.current_dir(folder);
         self
     }
 
-    /// What it reads from standard input.
+    /// Sets its standard input.
     pub fn input(&mut self, bytes: impl Into<Vec<u8>>) -> &mut Self {
         self.input = Input::Bytes(bytes.into());
         self
     }
 
-    /// A file that it reads as standard input.
+    /// Sets a file as its standard input.
     pub fn input_file(&mut self, path: &Path) -> &mut Self {
         self.input = Input::File(path.to_path_buf());
         self
     }
 
-    /// Says that it changes a local repository: what ends this process's group (Ctrl-C in a terminal) does not reach it, since a
-    /// git that is ended at once leaves its locks behind.
+    /// Marks it as a change of a local repository: a signal to this process's group (Ctrl-C in a terminal)
+    /// does not reach it, because a git that is ended at once leaves its locks behind.
     pub fn step(&mut self) -> &mut Self {
         host::give_own_group(&mut self.command);
         self
     }
 
-    /// Runs it and gives its output, whatever its exit status.
+    /// Runs it and returns its output, whatever its exit status.
     pub fn output(&mut self, cancel: &Cancel) -> Result<Output> {
         self.spawn_and_wait(None, cancel)
     }
@@ -272,7 +272,8 @@ impl Call<'_> {
         self.succeeded(output).map(|_| ())
     }
 
-    /// Runs it and gives its standard output; a failing status is a refusal that says what git said.
+    /// Runs it and returns its standard output. If its exit status is not 0, that is a refusal with git's
+    /// error message.
     pub fn run(&mut self, cancel: &Cancel) -> Result<Vec<u8>, Fault> {
         let output = self.output(cancel)?;
         self.succeeded(output)
@@ -301,7 +302,7 @@ impl Call<'_> {
             let stdout = scope.spawn(move || read_all(from.as_mut()));
             let stderr = scope.spawn(move || {
                 let read = read_all(messages.as_mut());
-                // The receiver is gone if waiting has failed; then there is nothing to report to.
+                // The receiver is gone if waiting has failed, and then nobody needs the result.
                 let _unheard = over.send(());
                 read
             });
@@ -326,14 +327,14 @@ fn read_all(pipe: Option<&mut impl Read>) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Waits for the end of a child, which is near once `ends` says that it has closed its standard error, and ends it once the
-/// caller wants to stop.
+/// Waits for a child to end, which is near once `ends` says that it has closed its standard error. Ends it if
+/// the caller cancels.
 fn wait(child: &mut Child, ends: &Receiver<()>, cancel: &Cancel) -> std::io::Result<Option<i32>> {
     while ends.recv_timeout(Duration::from_millis(10)) == Err(RecvTimeoutError::Timeout) {
         if cancel.check().is_err() {
             child.kill()?;
         }
-        // A program that it left behind may hold its standard error open.
+        // A program that it started may hold its standard error open.
         if let Some(status) = child.try_wait()? {
             return Ok(status.code());
         }
@@ -346,7 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn git_gets_nothing_of_our_environment() {
+    fn git_inherits_nothing_from_our_environment() {
         let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let folder = tempfile::tempdir().unwrap();
         let cancel = Cancel::default();
@@ -400,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_to_stop_ends_git() {
+    fn cancelling_ends_git() {
         let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let cancel = Cancel::default();
         cancel.cancel();

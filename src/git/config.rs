@@ -1,17 +1,19 @@
-//! Which settings of a repository go up, and which may come back: pure decisions on lists that git read.
+//! Decides which settings of a repository are uploaded, and which may come back. Pure: works on lists that
+//! git read.
 
 use std::collections::BTreeSet;
 
 use super::refs::RefName;
 use crate::error::readable;
 
-/// A setting: its full key (`branch.main.remote`, the middle as it is written) and its value; `None` where it has no `=`.
+/// A setting: its full key (`branch.main.remote`, with the middle part as it is written) and its value;
+/// `None` if it has no `=`.
 pub type Setting = (Vec<u8>, Option<Vec<u8>>);
 
 /// Settings in the order in which git reads them.
 pub type Settings = Vec<Setting>;
 
-/// Reads what `git config --list -z` says.
+/// Parses the output of `git config --list -z`.
 #[must_use]
 pub fn parse(list: &[u8]) -> Settings {
     list.split(|&byte| byte == 0)
@@ -70,7 +72,7 @@ const HARMLESS: &[&str] = &[
     "user.name",
 ];
 
-/// What of a repository's settings goes up. `credentials` takes along what authenticates.
+/// The settings that are uploaded. With `credentials`, those that authenticate too.
 #[must_use]
 pub fn harmless(settings: &Settings, credentials: bool) -> Settings {
     let keep = |(key, value): &Setting| -> Option<Setting> {
@@ -108,7 +110,7 @@ fn transports(url: &[u8]) -> Option<Vec<u8>> {
     (!runs).then(|| url.to_vec())
 }
 
-/// An address without user, password and query, as far as they may be secret.
+/// An address without user, password and query, if they may be secret.
 fn without_secrets(url: &[u8]) -> Option<Vec<u8>> {
     let url = transports(url)?;
     let Some(at) = url.windows(3).position(|window| window == b"://") else { return Some(url) };
@@ -118,7 +120,7 @@ fn without_secrets(url: &[u8]) -> Option<Vec<u8>> {
     let path = path.split(|&byte| byte == b'?' || byte == b'#').next().unwrap_or_default();
     let host_at = authority.iter().rposition(|&byte| byte == b'@').map_or(0, |at| at + 1);
     let user = &authority[..host_at];
-    // The user of ssh is part of where to go; of http it may be a token.
+    // For ssh the user is part of the destination; for http it may be a token.
     let user = match user.iter().position(|&byte| byte == b':') {
         _ if !scheme.eq_ignore_ascii_case(b"ssh") => Vec::new(),
         Some(colon) => [&user[..colon], b"@"].concat(),
@@ -163,23 +165,24 @@ fn escaped(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What of a changed configuration comes back.
+/// What comes back of a changed configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Returned {
-    /// Settings to add here.
+    /// Settings to add to the local configuration.
     pub take: Settings,
-    /// Keys that stay as they are here, and why.
+    /// Keys that stay as they are locally, and why.
     pub held_back: Vec<(String, &'static str)>,
 }
 
-/// Decides about settings: `base` was sent, `theirs` are in the sandbox now, `ours` are here now.
+/// Decides about settings: `base` was sent, `theirs` is in the sandbox now, `ours` is in the local
+/// configuration now.
 #[must_use]
 pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returned {
     let mut returned = Returned::default();
     let (base_set, theirs_set): (BTreeSet<_>, BTreeSet<_>) = (base.iter().collect(), theirs.iter().collect());
     let key_is_here = |key: &[u8]| ours.iter().any(|(here, _)| here == key);
     let remotes_here: BTreeSet<&[u8]> = remotes(ours);
-    // A restore that was killed may have brought a part of a remote.
+    // A restore that was killed may have added a part of a remote.
     let is_part = |name: &&[u8]| {
         let of_remote =
             |(key, _): &&Setting| matches!(split(key), Some((b"remote", Some(of), _)) if of == *name);
@@ -199,7 +202,7 @@ pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returne
                 if RefName::parse(&[b"refs/heads/", branch].concat()).is_none() {
                     Err("no branch can have that name")
                 } else if key_is_here(key) {
-                    Err("it has another value here")
+                    Err("it has another local value")
                 } else if value == b"." || remotes_here.contains(value) || plain_remotes.contains(value) {
                     Ok(())
                 } else {
@@ -212,7 +215,7 @@ pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returne
                 if RefName::parse(&[b"refs/heads/", branch].concat()).is_none() || !names_branch {
                     Err("it names no branch")
                 } else if key_is_here(key) {
-                    Err("it has another value here")
+                    Err("it has another local value")
                 } else {
                     Ok(())
                 }
@@ -231,13 +234,13 @@ pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returne
     }
     for (key, _) in base.iter().filter(|setting| !theirs_set.contains(setting)) {
         if !theirs.iter().any(|(there, _)| there == key) {
-            returned.held_back.push((readable(key), "it was removed there; it stays here"));
+            returned.held_back.push((readable(key), "it was removed in the sandbox; the local one stays"));
         }
     }
     returned
 }
 
-/// Settings that every git writes for itself when it makes a repository, with values that mean nothing to another.
+/// Settings that git writes into every new repository, with values that mean nothing to another one.
 fn is_gits_own(key: &[u8], value: &[u8]) -> bool {
     match key {
         b"core.repositoryformatversion" => matches!(value, b"0" | b"1"),
@@ -328,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn no_setting_that_runs_or_authenticates_goes_up() {
+    fn no_setting_that_runs_or_authenticates_is_uploaded() {
         let all = settings(&[
             ("user.name", "A"),
             ("core.fsmonitor", "./x"),
@@ -375,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_of_a_configuration() {
+    fn only_harmless_settings_come_back() {
         let base = settings(&[("remote.origin.url", "https://h/p")]);
         let ours = settings(&[
             ("remote.origin.url", "https://tok@h/p"),
@@ -428,7 +431,8 @@ mod tests {
             assert_eq!(returned.take, if taken { added } else { vec![] }, "{list:?}");
             assert_eq!(returned.held_back.is_empty(), taken, "{list:?}");
         }
-        // A remote of which a killed restore brought a part is completed; one that is another's here is not.
+        // If a killed restore added a part of a remote, it is completed; a different local remote of that
+        // name is not changed.
         let fork = settings(&[
             ("remote.up.url", "https://h/a"),
             ("remote.up.fetch", "+refs/heads/*:refs/remotes/up/*"),
@@ -446,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn git_reads_what_is_written() {
+    fn git_reads_the_rendered_settings_unchanged() {
         use crate::{cancel::Cancel, git::command::Git};
         let folder = tempfile::tempdir().unwrap();
         let all = settings(&[

@@ -18,7 +18,7 @@ use crate::fs::by_path::{self, make_folders, read, write};
 use crate::fs::{Kind, Root};
 use crate::path::{RelativePath, path_from};
 
-/// How the repositories of a workspace travel.
+/// The settings for the upload of repositories.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// Whether credentials are uploaded as well.
@@ -30,7 +30,7 @@ pub struct Options {
 /// The state of a repository that both sides last shared. The default is for one that only the sandbox has.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
-    /// Where it lies here; `None` for one that the sandbox made and that is refused here.
+    /// Its local place; `None` for a repository that the sandbox made and that was refused.
     pub place: Option<Place>,
     /// Branches, tags and further references.
     pub refs: Refs,
@@ -38,13 +38,13 @@ pub struct Base {
     pub head: Option<Head>,
     /// What `git ls-files --stage -z` listed.
     pub index: Vec<u8>,
-    /// The digest of the index file, by which an untouched one is known without reading it.
+    /// The digest of the index file, which shows without reading it whether it is unchanged.
     pub index_digest: Option<[u8; 32]>,
     /// The settings, in git's order.
     pub config: Settings,
     /// The stash, the newest first.
     pub stashes: Vec<Oid>,
-    /// Names and sizes of packs whose objects are all here.
+    /// Names and sizes of packs whose objects are all in the local repository.
     pub packs: BTreeMap<String, u64>,
     /// Digests of further files that were sent (`info/exclude`), by their path in the git directory.
     pub files: BTreeMap<String, [u8; 32]>,
@@ -58,11 +58,11 @@ pub type Bases = BTreeMap<RelativePath, Base>;
 /// A repository that is ready to be packed.
 #[derive(Debug)]
 pub struct Exported {
-    /// The folder whose content goes below the repository's `.git`.
+    /// The folder whose content is packed below the repository's `.git`.
     pub folder: PathBuf,
-    /// Names of files that belong into `objects/pack` and are not in the folder, since the sandbox has them.
+    /// Names of files that belong in `objects/pack` and are not in the folder, because the sandbox has them.
     pub unsent_packs: BTreeSet<String>,
-    /// What a restore starts from.
+    /// The base of the next restore.
     pub base: Base,
 }
 
@@ -82,7 +82,7 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
     let absolute = by_path::resolve(&absolute)?;
     let at = absolute.join(dot_git.as_path());
     let checkout = at.parent().unwrap_or(&absolute).to_path_buf();
-    // Not by looking upwards: what lies here is meant.
+    // It is not searched for upwards: only this repository is meant.
     let git_dir = if meta.kind == Kind::Folder {
         at
     } else {
@@ -113,8 +113,8 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
     })
 }
 
-/// Makes what goes up of one repository in `folder`, which must not exist yet. Packs of an earlier upload that the sandbox
-/// still has are left out where they still count.
+/// Makes the upload of one repository in `folder`, which must not exist yet. Packs of an earlier upload are
+/// left out if the sandbox still has them and they can be reused.
 pub fn export(
     git: &Git,
     workspace: &Root,
@@ -131,9 +131,10 @@ pub fn export(
     let stashes = repository.stashes()?;
     let listing = repository.index()?;
     let mut settings = config::harmless(&repository.settings()?, options.credentials);
-    // The index has what this machine's file system says of the files, of which the archive keeps size and time alone. By all of
-    // it every file would look changed there, and `git add -A` would read them all, store them again, and set the time of each
-    // pack that has them, which makes it look changed as well.
+    // The index has everything that this machine's file system says about the files, but the archive keeps
+    // only size and time. In the sandbox every file would look changed by the rest, and `git add -A` would
+    // read all files and store them again. That would set the time of each pack that has them, so the packs
+    // would look changed as well.
     settings.push((b"core.checkstat".to_vec(), Some(b"minimal".to_vec())));
 
     for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
@@ -161,7 +162,7 @@ pub fn export(
         let committed = packs::blobs_of(&repository, commit)?;
         staged.retain(|oid| !committed.contains(oid));
     }
-    // An entry that is only intended to be added has no blob; a partial clone lacks some.
+    // An entry that is only intended to be added has no blob, and a partial clone lacks some.
     let staged: BTreeSet<Oid> = repository.types(&staged)?.into_keys().collect();
     let boundary = match options.depth {
         Some(depth) => boundary(&repository, &tips, depth.max(1))?,
@@ -182,7 +183,7 @@ pub fn export(
     write(&folder.join("config"), &configuration(&place, &settings))?;
     let mut files = BTreeMap::new();
     for name in ["info/exclude", "info/sparse-checkout"] {
-        // Both are per repository or per worktree; git knows where.
+        // Some files are per repository and others per worktree; git knows where.
         let found = repository.run(["rev-parse", "--git-path", name])?;
         let found = place.checkout.join(path_of(found.strip_suffix(b"\n").unwrap_or(&found)));
         if let Some(text) = read(&found)? {
@@ -216,12 +217,13 @@ fn goes_up(name: &RefName) -> bool {
         .any(|start| name.as_bytes().starts_with(start))
 }
 
-/// The settings as git reads them from the file that was written, so that both sides are read by one reader.
+/// The settings as git reads them from the file that was written, so that both sides are read in the same
+/// way.
 fn sent_settings(git: &Git, folder: &Path, cancel: &Cancel) -> Result<Settings, Fault> {
     read_settings(git, &folder.join("config"), cancel)
 }
 
-/// Reads a configuration file by itself: what it includes is not followed.
+/// Reads one configuration file. What it includes is not followed.
 pub(super) fn read_settings(git: &Git, file: &Path, cancel: &Cancel) -> Result<Settings, Fault> {
     let list =
         git.outside().args(["config", "--no-includes", "--list", "-z", "--file"]).arg(file).run(cancel)?;
@@ -273,7 +275,7 @@ fn boundary(repository: &Repository<'_>, tips: &BTreeSet<Oid>, depth: usize) -> 
         starts.split(|&byte| byte == b'\n').filter_map(Oid::parse).map(|oid| (oid, 1)).collect();
     let mut seen: BTreeSet<Oid> = BTreeSet::new();
     let mut edge = BTreeSet::new();
-    // Breadth first, so that a commit is met at its least depth.
+    // Breadth first, so that a commit is found at its smallest depth.
     while let Some((commit, at)) = waiting.pop_front() {
         let above = parents.get(&commit).cloned().unwrap_or_default();
         if !seen.insert(commit.clone()) {
@@ -303,7 +305,7 @@ fn write_refs(
         packed.push(b'\n');
     };
     let stash = stashes.first().map(|(newest, _)| (&b"refs/stash"[..], newest));
-    // Git searches the file by halves, so the stash has its place among the others.
+    // Git searches the file by bisection, so the stash must be in order among the others.
     let sorted: BTreeMap<&[u8], &Oid> =
         refs.iter().map(|(name, oid)| (name.as_bytes(), oid)).chain(stash).collect();
     for (name, oid) in sorted {
@@ -312,7 +314,7 @@ fn write_refs(
     if !stashes.is_empty() {
         make_folders(&folder.join("logs/refs"))?;
         let mut before = "0".repeat(if format == "sha1" { 40 } else { 64 });
-        // An entry at second 0 is none to git.
+        // Git does not count an entry at second 0.
         let mut log = Vec::new();
         for (oid, message) in stashes.iter().rev() {
             log.extend(format!("{before} {oid} stash <stash@localhost> 1 +0000\t").into_bytes());
@@ -331,15 +333,17 @@ fn write_refs(
     write(&folder.join("HEAD"), &head)
 }
 
-/// Copies the index without what only this machine understands (a split or sparse index, a watcher's state).
+/// Copies the index without what only this machine can use (a split or sparse index, the state of a file
+/// watcher).
 fn copy_index(repository: &Repository<'_>, folder: &Path) -> Result<Option<[u8; 32]>, Fault> {
     let here = repository.place.git_dir.join("index");
     let there = folder.join("index");
-    // Looked at first: where the index changes meanwhile, git there compares more files than it needs to.
+    // Read first: if the index changes meanwhile, git in the sandbox only compares more files than it needs
+    // to.
     let (Some(meta), Some(bytes)) = (by_path::stat(&here)?, read(&here)?) else { return Ok(None) };
     write(&there, &bytes)?;
-    // Git may read a file by its filter before it writes the index, if the file's time lies in the future. In this folder it finds
-    // none.
+    // Git may read a file through its filter before it writes the index, if the file's time is in the future.
+    // In this folder it finds no file.
     repository
         .call()
         .env("GIT_INDEX_FILE", &there)
@@ -354,8 +358,8 @@ fn copy_index(repository: &Repository<'_>, folder: &Path) -> Result<Option<[u8; 
         ])
         .run(repository.cancel)?;
     let copied = read(&there)?.map(|bytes| Sha256::digest(&bytes).into());
-    // Git there reads each file that is not older than the index: it may have changed after it was staged with neither size nor
-    // time telling.
+    // Git in the sandbox reads each file that is not older than the index, because it may have been changed
+    // after it was staged without a change of size or time.
     by_path::set_modified(&there, meta.mtime.0)?;
     Ok(copied)
 }

@@ -50,7 +50,7 @@ struct Incoming {
     format: String,
     base: Base,
     theirs: Base,
-    /// Stash entries that are not in the base, the oldest first, with messages.
+    /// Stash entries that are not in the base, oldest first, with messages.
     stashes: Vec<(Oid, Vec<u8>)>,
     pack: Option<PathBuf>,
     /// Objects of Git LFS, by digest.
@@ -95,7 +95,7 @@ pub fn check(
 }
 
 impl Checked {
-    /// What is held back, where nothing is to be merged.
+    /// What is held back, if nothing is to be merged.
     #[must_use]
     pub fn into_held_back(self) -> Vec<HeldBack> {
         self.report.held_back
@@ -112,7 +112,7 @@ fn refuse<T>(reason: &str) -> Result<T, Fault> {
     Err(Fault::Refused(reason.to_owned()))
 }
 
-/// Reads and checks one repository of the sandbox's.
+/// Reads and checks one repository of the sandbox.
 fn read_repository(
     git: &Git,
     workspace: &Root,
@@ -126,7 +126,7 @@ fn read_repository(
     match (&base.place, workspace.cursor().stat(dot_git)?) {
         (Some(place), Some(meta)) if place.id == meta.id => {}
         (Some(_), _) => return refuse("the local repository is gone or is another one than at prepare"),
-        // Made on both sides, or by a restore that was killed: the two have shared nothing yet.
+        // Made on both sides, or by a restore that was killed: nothing was shared yet.
         (None, Some(_)) => base.place = Some(locate(git, workspace, dot_git, cancel)?),
         (None, None) => {}
     }
@@ -155,7 +155,7 @@ fn read_repository(
         stashes: log.iter().rev().map(|(oid, _)| oid.clone()).collect(),
         ..base.clone()
     };
-    // Each that is new costs a call of git; a log may name one as often as it likes.
+    // Each new entry costs a call of git, and a log may name one any number of times.
     let mut seen: BTreeSet<Oid> = base.stashes.iter().cloned().collect();
     log.retain(|(oid, _)| seen.insert(oid.clone()));
     let mut incoming = Incoming {
@@ -264,7 +264,8 @@ impl Reading<'_> {
         head
     }
 
-    /// The listing of their index. The base's is used where the index is the one that was sent, or is unreadable.
+    /// The listing of their index. The base's listing is used if the index is the one that was sent, or
+    /// cannot be read.
     fn index(&mut self, base: &Base, theirs: &Theirs<'_>) -> Result<Vec<u8>, Fault> {
         let digest = self.received.index_digest;
         if digest.is_none() || digest == base.index_digest {
@@ -275,7 +276,7 @@ impl Reading<'_> {
                 return Ok(listing);
             }
             Ok(_) => self.hold("index", "it names what no index may hold"),
-            // A sparse index names folders by their objects: where one is missing, git cannot list it.
+            // A sparse index names folders by their objects. If one is missing, git cannot list it.
             Err(Fault::Refused(reason)) => self.hold_for_want("index", &reason),
             Err(error) => return Err(error),
         }
@@ -311,7 +312,7 @@ impl Reading<'_> {
         incoming.stashes.retain(|(oid, _)| kind(oid) == Some(b"commit"));
         self.may_lack |= incoming.stashes.len() < stashes;
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
-            self.hold_for_want("index", "what it stages is missing there");
+            self.hold_for_want("index", "what it stages is missing in the sandbox");
             theirs.index.clone_from(&base.index);
         }
     }
@@ -380,7 +381,7 @@ fn staged_blobs(theirs: &Base, base: &Base) -> BTreeSet<Oid> {
     if theirs.index == base.index {
         return BTreeSet::new();
     }
-    // An entry that is only intended to be added names the empty blob, which need not be there.
+    // An entry that is only intended to be added names the empty blob, which may be missing.
     let empty = [
         "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
         "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
@@ -428,10 +429,11 @@ impl Checked {
         !self.refused.is_empty() || self.repositories.iter().any(Incoming::has_news)
     }
 
-    /// Merges what was checked into the local repositories, after the files of the workspace. `time` names what is kept
-    /// (`refs/paperclip/<time>/…`); `aside` makes the folder where the objects and references go that git cannot take, if
-    /// there are any. What both sides share afterwards is what the next restore starts from. It cannot be stopped: a git that
-    /// is ended while it works leaves its locks behind.
+    /// Merges what was checked into the local repositories, after the files of the workspace. `time` is part
+    /// of the names of references that are stored (`refs/paperclip/<time>/…`). `aside` makes the folder for
+    /// the objects and references that git cannot take, if there are any. Afterwards, what both sides share
+    /// is the base of the next restore. This cannot be cancelled, because a git that is ended while it works
+    /// leaves its locks behind.
     pub fn apply(
         self,
         git: Option<&Git>,
@@ -463,13 +465,13 @@ impl Checked {
                 }
             }
         }
-        // One in a folder named `git` goes below the one above it.
+        // A repository in a folder named `git` is stored below the one above it.
         refused.sort_by(|(one, ..), (other, ..)| one.cmp(other));
         if !refused.is_empty() {
             let aside = aside()?;
             for (dot_git, folder, references) in refused {
                 let checkout = dot_git.as_path().parent().unwrap_or(Path::new(""));
-                keep_aside(&folder, &references, &aside.join(checkout).join("git"))?;
+                back_up_unmerged(&folder, &references, &aside.join(checkout).join("git"))?;
             }
         }
         report.held_back.sort();
@@ -478,8 +480,9 @@ impl Checked {
     }
 }
 
-/// Moves what was received of a repository to the directory of kept versions. Git takes none of it for a repository.
-fn keep_aside(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &Path) -> Result<()> {
+/// Moves what was received of a repository to the folder of backups, in a form that git does not take for a
+/// repository.
+fn back_up_unmerged(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &Path) -> Result<()> {
     if !by_path::exists(folder) {
         make_folders(folder)?;
     }
@@ -591,20 +594,23 @@ impl Incoming {
             Some(parent) => cursor.stat(parent)?.is_some_and(|meta| meta.kind == Kind::Folder),
         };
         if !parent_is_there {
-            return refuse("its folder is not here");
+            return refuse("its folder does not exist locally");
         }
         if cursor.stat(&self.dot_git)?.is_some() {
-            return refuse("a repository was made here as well");
+            return refuse("a local repository was made at that path as well");
         }
         move_into(&folder, workspace, &self.dot_git)?;
-        let Some(meta) = cursor.stat(&self.dot_git)? else { return refuse("its folder is not here") };
+        let Some(meta) = cursor.stat(&self.dot_git)? else {
+            return refuse("its folder does not exist locally");
+        };
         place.id = meta.id;
         Ok(locate(git, workspace, &self.dot_git, cancel).unwrap_or(place))
     }
 }
 
-/// Moves a folder of ours to a path of the workspace, through handles that follow no link. Where it lies in another file system,
-/// it is copied into this package's folder in the workspace first, so that it comes to its path complete.
+/// Moves one of our folders to a path of the workspace, through handles that follow no link. If it is on
+/// another file system, it is first copied into this package's folder in the workspace, so that it appears at
+/// its path complete.
 fn move_into(folder: &Path, workspace: &Root, to: &RelativePath) -> Result<(), Fault> {
     let mut cursor = workspace.cursor();
     match move_to(folder, (&mut cursor, to))? {
@@ -613,7 +619,7 @@ fn move_into(folder: &Path, workspace: &Root, to: &RelativePath) -> Result<(), F
     }
     let in_place = RuntimeFolder::open(workspace)?;
     let waiting = RelativePath::child(Some(&runtime()), b"new-repository");
-    // A merge that was killed may have left one; under the workspace's lock there is no other.
+    // A killed merge may have left one. Under the workspace's lock there is no other.
     remove_tree(workspace, &waiting)?;
     by_path::copy_folder(folder, &workspace.path_of(&waiting))?;
     let renamed = rename((&mut workspace.cursor(), &waiting), (&mut cursor, to), Onto::Nothing)?;
@@ -628,9 +634,9 @@ fn move_into(folder: &Path, workspace: &Root, to: &RelativePath) -> Result<(), F
 fn is_done(renamed: Renamed) -> Result<(), Fault> {
     match renamed {
         Renamed::Done => Ok(()),
-        Renamed::Occupied => refuse("a repository was made here as well"),
-        Renamed::Absent => refuse("its folder is not here"),
-        _ => refuse("its folder is in another file system than the workspace, into which it cannot be moved"),
+        Renamed::Occupied => refuse("a local repository was made at that path as well"),
+        Renamed::Absent => refuse("its folder does not exist locally"),
+        _ => refuse("its folder is on another file system than the workspace, to which it cannot be moved"),
     }
 }
 
@@ -690,7 +696,7 @@ impl Merge<'_> {
             Some(Head::Branch(name)) => Some(name.clone()),
             _ => None,
         };
-        // Its own line is no other worktree's.
+        // The entry of this worktree itself is not another worktree's.
         if let Some(at) = branches.iter().position(|name| Some(name) == current.as_ref()) {
             branches.remove(at);
         }
@@ -746,7 +752,7 @@ impl Merge<'_> {
         if let Some(Head::Detached(oid)) = &self.incoming.theirs.head {
             there.insert(oid.clone());
         }
-        // Mostly the first two that are looked at are of one history, which git finds at once.
+        // The first two that are compared usually share history, which git finds at once.
         let (sent_tip, their_tip) = (sent.first(), Self::their_commit(&self.incoming.theirs));
         if let (Some(sent), Some(there)) = (sent_tip, &their_tip) {
             let mut call = self.repository.call();
@@ -776,7 +782,7 @@ impl Merge<'_> {
             return refuse("it is another repository than the one that was sent");
         }
         let around = self.surroundings(head, busy)?;
-        // A person may change a local reference meanwhile. Git's own locks detect that.
+        // The local references may be changed meanwhile. Git's own locks detect that.
         for attempt in 0.. {
             let ours = self.repository.refs()?;
             let planned =
@@ -888,14 +894,14 @@ impl Merge<'_> {
         }
         let Some(head) = &theirs.head else { return Ok(()) };
         let reason = if ours != base.head.as_ref() {
-            Some("both sides checked something else out")
+            Some("both sides checked out something else")
         } else if busy {
-            Some("an operation is in progress here")
+            Some("a local operation is in progress")
         } else if let Head::Branch(name) = head {
             let here = self.commit_of(head);
             let there = theirs.refs.get(name);
             let follows = match (&here, there) {
-                // A branch without a commit: the next commit makes it, so its name must be one that may arrive.
+                // A branch without a commit: the next commit creates it, so its name must be acceptable.
                 (None, None) => {
                     base.refs.contains_key(name)
                         || Taken::by(self.repository.refs()?.keys()).obstacle(name).is_none()
@@ -994,7 +1000,7 @@ impl Merge<'_> {
             _ => false,
         };
         let index_lock = self.git_path("index.lock");
-        // A local git process is usually done soon, also one that a killed restore left running.
+        // A local git process usually ends soon, even one that a killed restore left running.
         for _ in 0..LOCK_LOOKS {
             if !by_path::exists(&index_lock) {
                 break;
@@ -1002,11 +1008,11 @@ impl Merge<'_> {
             thread::sleep(LOCK_PAUSE);
         }
         let reason = if busy {
-            Some("an operation is in progress here")
+            Some("a local operation is in progress")
         } else if !included {
-            Some("the commit that it belongs to is not checked out here")
+            Some("the commit that it belongs to is not checked out locally")
         } else if by_path::exists(&index_lock) {
-            Some("another git has locked the index here (index.lock)")
+            Some("another git has locked the local index (index.lock)")
         } else {
             None
         };
@@ -1098,9 +1104,9 @@ impl Merge<'_> {
         let ours = self.repository.settings()?;
         let returned = config::come_back(&base.config, &theirs.config, &ours);
         for (number, (key, value)) in returned.take.iter().enumerate() {
-            // Each costs a call of git, which writes the whole file anew.
+            // Each setting costs a call of git, which writes the whole file.
             if number >= SETTINGS_MAX {
-                self.hold(short(key), "more settings are new than come back at once");
+                self.hold(short(key), "more settings are new than a restore takes over at once");
                 continue;
             }
             let mut call = self.repository.step();

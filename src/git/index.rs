@@ -1,4 +1,4 @@
-//! The index merged by value: pure decisions on what `git ls-files --stage -z` lists.
+//! Merges the index by value. Pure: decides on what `git ls-files --stage -z` lists.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -20,7 +20,7 @@ pub struct Staged {
 /// An index by path.
 pub type Listing = BTreeMap<RelativePath, Vec<Staged>>;
 
-/// Reads a listing; `None` where a line is not of git's form or names what no index may hold.
+/// Parses a listing. `None` if a line does not have git's form, or names a path that no index may contain.
 #[must_use]
 pub fn parse(list: &[u8]) -> Option<Listing> {
     let mut listing = Listing::new();
@@ -51,14 +51,15 @@ fn path_in(line: &[u8]) -> &[u8] {
     line.iter().position(|&byte| byte == b'\t').map_or(&[], |tab| &line[tab + 1..])
 }
 
-/// The lines of a listing that another does not have. An index has a line for every file, and usually few of them differ.
+/// The lines of a listing that another one does not have. An index has a line for every file, and usually few
+/// lines differ.
 #[must_use]
 pub fn beyond(list: &[u8], other: &[u8]) -> Vec<u8> {
     let known: HashSet<&[u8]> = lines(other).collect();
     lines(list).filter(|line| !known.contains(line)).flat_map(|line| [line, b"\0"].concat()).collect()
 }
 
-/// The blobs that a listing names and another does not.
+/// The blobs that a listing names and another one does not.
 #[must_use]
 pub fn new_blobs(list: &[u8], other: &[u8]) -> BTreeSet<Oid> {
     let named = |line: &[u8]| line.split(|&byte| byte == b' ').nth(1).map(<[u8]>::to_vec);
@@ -69,7 +70,7 @@ pub fn new_blobs(list: &[u8], other: &[u8]) -> BTreeSet<Oid> {
         .collect()
 }
 
-/// The same as [`merge`], of whole listings: only paths are read that differ between the first two.
+/// Like [`merge`], for whole listings: only paths that differ between the first two are parsed.
 #[must_use]
 pub fn merge_listings(base: &[u8], theirs: &[u8], ours: &[u8]) -> Vec<(RelativePath, Vec<Staged>)> {
     let (there, gone) = (beyond(theirs, base), beyond(base, theirs));
@@ -84,7 +85,7 @@ pub fn merge_listings(base: &[u8], theirs: &[u8], ours: &[u8]) -> Vec<(RelativeP
     merge(&base, &theirs, &ours)
 }
 
-/// What has to change in ours: a path with what it has afterwards (nothing: it leaves the index).
+/// The changes to make in ours: each path with its entries afterwards (none: it is removed from the index).
 #[must_use]
 pub fn merge(base: &Listing, theirs: &Listing, ours: &Listing) -> Vec<(RelativePath, Vec<Staged>)> {
     let paths: BTreeSet<&RelativePath> = base.keys().chain(theirs.keys()).collect();
@@ -108,7 +109,7 @@ pub fn index_info(changes: &[(RelativePath, Vec<Staged>)], zero: &str) -> Vec<u8
         text.extend(path.as_bytes());
         text.push(0);
     };
-    // Removals come first, so that a file can become a directory.
+    // Removals come first, so that a directory can replace a file.
     for (path, _) in changes {
         line(format!("0 {zero}"), path);
     }
@@ -139,7 +140,7 @@ mod tests {
             for theirs in values {
                 for ours in values {
                     let changes = merge(&of(base), &of(theirs), &of(ours));
-                    // Whole listings, with others before and behind, are merged alike.
+                    // The same with whole listings, with other entries before and after.
                     let list = |value: Option<char>| {
                         let line = |(path, digit): (&str, char)| {
                             format!("100644 {} 0\t{path}\0", digit.to_string().repeat(40))

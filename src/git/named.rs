@@ -15,7 +15,7 @@ use crate::fs::by_path;
 use crate::path::{RelativePath, bytes_of};
 
 const HOOK: &str = "git runs what is in this folder as hooks: the local git configuration says so";
-const NAMED_BY_HOOK: &str = "a git hook here names it";
+const NAMED_BY_HOOK: &str = "a local git hook names it";
 const INCLUDED: &str = "the local git configuration includes it";
 const CONFIGURED: &str = "the local git configuration names it";
 
@@ -44,7 +44,7 @@ struct Setting<'a> {
     value: &'a [u8],
 }
 
-/// Where a repository lies. All paths are absolute.
+/// The location of a repository. All paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Around {
     git_dir: PathBuf,
@@ -58,7 +58,8 @@ impl Named {
     pub fn reason(&self, path: &RelativePath) -> Option<&'static str> {
         let runs = |folder: &Option<RelativePath>| match folder {
             Some(folder) => path.is_below(folder),
-            // Everything is below the workspace; only what is in it by itself can be a hook.
+            // All paths are below the workspace. If it is itself the folder of hooks, only files directly in
+            // it can be hooks.
             None => path.parent().is_none(),
         };
         self.files.get(path).copied().or_else(|| self.hooks.iter().any(runs).then_some(HOOK))
@@ -73,7 +74,7 @@ impl Named {
         above.or_else(holds_hooks)
     }
 
-    /// Finds what the repositories of a workspace name, and the one that the workspace lies in.
+    /// Finds what the repositories in a workspace name, and the repository that contains the workspace.
     pub fn read(git: &Git, workspace: &Path, bases: &Bases, cancel: &Cancel) -> Result<Self> {
         let absolute =
             std::path::absolute(workspace).map_err(|error| Error::io("realpath", workspace, error))?;
@@ -97,7 +98,7 @@ impl Named {
         for around in &repositories {
             let list = match git.configuration(&around.git_dir).run(cancel) {
                 Ok(list) => list,
-                // Git fails on a configuration that it cannot read, so nothing of it takes effect.
+                // Git fails on a configuration that it cannot read, so nothing in it takes effect.
                 Err(Fault::Refused(_)) => continue,
                 Err(Fault::Error(error)) => return Err(error),
             };
@@ -131,7 +132,7 @@ impl Named {
     }
 }
 
-/// The repository in whose working tree the workspace lies.
+/// The repository whose working tree contains the workspace.
 fn enclosing(git: &Git, workspace: &Path, cancel: &Cancel) -> Result<Option<Around>> {
     let mut call = git.outside();
     call.cwd(workspace).args(["rev-parse", "--path-format=absolute"]);
@@ -150,7 +151,7 @@ fn enclosing(git: &Git, workspace: &Path, cancel: &Cancel) -> Result<Option<Arou
     }))
 }
 
-/// Reads what `git config --list --show-origin -z` says.
+/// Parses the output of `git config --list --show-origin -z`.
 fn parse(list: &[u8]) -> Vec<Setting<'_>> {
     let mut fields = list.split(|&byte| byte == 0);
     let mut settings = Vec::new();
@@ -174,7 +175,7 @@ struct Finding<'a> {
 }
 
 impl Finding<'_> {
-    /// Notes what the settings name. Gives the folders that hooks are in.
+    /// Records what the settings name. Returns the folders of hooks.
     fn settings(&mut self, settings: &[Setting<'_>]) -> Vec<PathBuf> {
         let mut folders = Vec::new();
         for Setting { file, key, value } in settings {
@@ -195,16 +196,16 @@ impl Finding<'_> {
         folders
     }
 
-    /// Notes what a folder's hooks name, and what they are links to.
+    /// Records what a folder's hooks name, and the targets of hooks that are links.
     fn hooks(&mut self, folder: &Path, is_configured: bool) -> Result<()> {
-        // A folder that is not there has none; one that git may not read neither.
+        // A folder that does not exist has none, and neither does one that git may not read.
         let Ok(names) = by_path::list(folder) else { return Ok(()) };
         for name in names.into_iter().take(HOOKS_MAX) {
             let path = folder.join(name);
             if path.extension().is_some_and(|extension| extension == "sample") {
                 continue;
             }
-            // A broken link, and what is not a file, does not run.
+            // A broken link, or anything other than a file, does not run.
             let Ok(there) = by_path::resolve(&path) else { continue };
             if !by_path::is_file(&there) {
                 continue;
@@ -220,7 +221,7 @@ impl Finding<'_> {
         Ok(())
     }
 
-    /// Notes the files of the workspace that a command, a script or a plain value may mean.
+    /// Records the files of the workspace that a command, a script or a plain value may mean.
     fn words(&mut self, text: &[u8], reason: &'static str) {
         let is_end = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`;|&()<>={}$!,:".contains(byte);
         let quoted = text.split(|byte| matches!(byte, b'"' | b'\'' | b'\n'));
@@ -230,7 +231,7 @@ impl Finding<'_> {
             }
             let meant = self.resolve(&self.around.checkout, word);
             self.note(&meant, reason);
-            // Behind a variable that holds a folder: `$dir/../x`, `$(git rev-parse --show-toplevel)/x`.
+            // After a variable that contains a folder: `$dir/../x`, `$(git rev-parse --show-toplevel)/x`.
             let rest: PathBuf =
                 meant_by(word).components().filter(|part| matches!(part, Component::Normal(_))).collect();
             let meant = normal(&self.around.checkout.join(rest));
@@ -244,7 +245,7 @@ impl Finding<'_> {
         }
     }
 
-    /// A path as git reads it: `~/` is the user's folder, what is relative begins at `from`.
+    /// A path as git reads it: `~/` is the user's folder, and a relative path begins at `from`.
     fn resolve(&self, from: &Path, value: &[u8]) -> PathBuf {
         let path = match (value.strip_prefix(b"~/"), self.home) {
             (Some(rest), Some(home)) => home.join(path_of(rest)),

@@ -1,10 +1,12 @@
-//! Collects the objects of the sandbox in one temporary repository, checks them in another, and only then adds them.
+//! Collects the objects of the sandbox in one temporary repository, checks them in another one, and only then
+//! adds them.
 //!
-//! No git ever runs in a repository that the sandbox configured. *Theirs* is made here with a configuration of our own and
-//! holds their loose objects and packs, which are indexed anew; it looks up what it lacks in the local repository. What is
-//! new in it is packed, and that pack goes into *checked*, which holds nothing else and looks up the rest in the local
-//! repository: there each object gets the name that its content has, is checked as `git fsck --strict` does, and all that the
-//! sandbox's references need must be found.
+//! No git ever runs in a repository that the sandbox configured. The repository *theirs* is made here, with
+//! our own configuration. It contains the sandbox's loose objects and packs, which are indexed again, and
+//! finds other objects in the local repository. What is new in it is packed. That pack goes into the
+//! repository *checked*, which contains nothing else and also finds other objects in the local repository. In
+//! it, each object gets the name that its content has and is checked as by `git fsck --strict`, and
+//! everything that the sandbox's references need must be found.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,7 +22,7 @@ use crate::fs::FileId;
 use crate::fs::by_path::{self, make_folders, read, write};
 use crate::path::bytes_of;
 
-/// The repository that looks up its objects in the local one, made by hand: no template, no process.
+/// Makes a repository that finds objects in the local one. It is made without git and without a template.
 pub fn make_repository(folder: &Path, local: Option<&Place>, format: &str) -> Result<()> {
     for below in ["objects/pack", "objects/info", "refs"] {
         make_folders(&folder.join(below))?;
@@ -45,7 +47,8 @@ pub fn make_repository(folder: &Path, local: Option<&Place>, format: &str) -> Re
     Ok(())
 }
 
-/// A path as a line of `alternates`, whatever its bytes: a line feed in it must not begin a path of the sandbox's choice.
+/// A path as a line of `alternates`. It may contain any bytes: a line break in it must not begin another
+/// path.
 fn quoted(path: &[u8]) -> Vec<u8> {
     use std::io::Write as _;
     let mut line = b"\"".to_vec();
@@ -61,7 +64,7 @@ fn quoted(path: &[u8]) -> Vec<u8> {
     line
 }
 
-/// The repository with what the sandbox has.
+/// The repository with the sandbox's objects.
 pub struct Theirs<'a> {
     pub git: &'a Git,
     pub local: Option<&'a Place>,
@@ -71,7 +74,7 @@ pub struct Theirs<'a> {
 }
 
 impl<'a> Theirs<'a> {
-    /// Makes it from what is in the quarantine. Its packs are indexed only when objects are needed.
+    /// Makes it from the quarantine. The packs are indexed only when objects are needed.
     pub fn new(
         git: &'a Git,
         local: Option<&'a Place>,
@@ -88,15 +91,16 @@ impl<'a> Theirs<'a> {
         self.git.call(folder)
     }
 
-    /// What their index lists.
+    /// The listing of their index.
     pub fn index(&self, file: &Path) -> Result<Vec<u8>, Fault> {
         let mut call = self.call(&self.folder);
         call.env("GIT_INDEX_FILE", file).env("GIT_WORK_TREE", &self.folder);
         call.args(["ls-files", "--stage", "-z", "--full-name"]).run(self.cancel)
     }
 
-    /// Checks all that is new from the given tips on, with the blobs of their index, and gives the folder of the repository
-    /// that holds it. `known` are tips of the local repository, whose history is complete.
+    /// Checks everything that is new, starting at the given tips and at the blobs of their index. Returns the
+    /// folder of the repository that contains it. `known` are tips of the local repository, whose history is
+    /// complete.
     pub fn check(
         &self,
         received: &Received,
@@ -123,7 +127,7 @@ impl<'a> Theirs<'a> {
             }
             call.input(wanted)
                 .into_file(&pack, self.cancel)
-                .map_err(|fault| because("objects are missing or damaged there", fault))?;
+                .map_err(|fault| because("objects are missing or damaged in the sandbox", fault))?;
             let mut call = self.call(&checked);
             call.args(["index-pack", "--stdin", "--strict", "--fsck-objects"]).input_file(&pack);
             call.run(self.cancel).map_err(|fault| because("its new objects do not pass git fsck", fault))?;
@@ -164,7 +168,7 @@ impl<'a> Theirs<'a> {
             call.arg("index-pack")
                 .arg(&to)
                 .run(self.cancel)
-                .map_err(|fault| because("a pack is damaged there", fault))?;
+                .map_err(|fault| because("a pack is damaged in the sandbox", fault))?;
         }
         Ok(())
     }
@@ -173,9 +177,9 @@ impl<'a> Theirs<'a> {
 /// Objects that passed the checks.
 #[derive(Debug)]
 pub struct Checked {
-    /// The new objects, where there are any.
+    /// The new objects, if there are any.
     pub pack: Option<PathBuf>,
-    /// The types of the tips and of the index's blobs, as far as they are there.
+    /// The types of the tips and of the index's blobs, if they exist.
     pub kinds: Types,
 }
 

@@ -1,9 +1,10 @@
 //! Makes the packs that an upload sends, and reuses those that the sandbox still has.
 //!
-//! The first upload sends one pack of the whole history. A later one adds a pack of what is new, and sends no byte of the
-//! packs before it. Nothing may go up that is no longer reachable here (a deleted branch may have held a secret), so a pack
-//! of an earlier upload counts only while every tip that it was made from is reachable from the tips of today. Blobs that
-//! are only staged are in a pack of their own, which counts only while exactly these blobs are staged.
+//! The first upload sends one pack of the whole history. A later one adds a pack of what is new, and sends no
+//! byte of the earlier packs. What is no longer reachable locally must not be uploaded (a deleted branch may
+//! contain a secret). So a pack of an earlier upload is reused only while every tip that it was made from is
+//! reachable from today's tips. Blobs that are only staged are in a separate pack, which is reused only while
+//! exactly these blobs are staged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,7 +18,8 @@ use crate::error::Obstacle;
 use crate::fs::by_path::{self, write};
 use crate::tree::entry::Digest;
 
-/// How many packs of history a sandbox has at most. Those after the first are made one when there would be more.
+/// How many packs of history a sandbox has at most. Before there would be more, those after the first are
+/// combined.
 const HISTORY_MAX: usize = 8;
 
 /// One file of a pack, as it was sent.
@@ -25,32 +27,32 @@ const HISTORY_MAX: usize = 8;
 pub struct PackFile {
     /// Bytes of content.
     pub size: u64,
-    /// Of the content; known once it was sent.
+    /// The digest of the content; known once it was sent.
     pub digest: Option<Digest>,
 }
 
-/// The files of a pack by name (`pack-….pack`, `.idx`, `.rev`), which lie in `objects/pack`.
+/// The files of a pack by name (`pack-….pack`, `.idx`, `.rev`), which are in `objects/pack`.
 pub type PackFiles = BTreeMap<String, PackFile>;
 
 /// A pack of history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct HistoryPack {
-    /// All that is reachable from these is in this pack and those before it, and nothing else is.
+    /// This pack and those before it contain what is reachable from these tips, and nothing else.
     tips: BTreeSet<Oid>,
     files: PackFiles,
 }
 
-/// A pack of blobs that are staged and in no commit.
+/// A pack of blobs that are staged and not in a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct StagedPack {
     blobs: BTreeSet<Oid>,
     files: PackFiles,
 }
 
-/// The packs of a repository that a sandbox was sent.
+/// The packs of a repository that were sent to a sandbox.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SentPacks {
-    /// Whether the same commits have the same history and objects from now on.
+    /// Whether the same commits will always have the same history and objects.
     is_lasting: bool,
     /// The commits that were sent without their parents.
     shallow: BTreeSet<Oid>,
@@ -66,15 +68,15 @@ pub struct Earlier<'a> {
     pub has: &'a dyn Fn(&str, &PackFile) -> bool,
 }
 
-/// What is to be in the sandbox.
+/// What the sandbox is to have.
 pub(super) struct Wanted<'a> {
-    /// What history is reachable from.
+    /// The tips of the history.
     pub tips: &'a BTreeSet<Oid>,
-    /// The blobs of the index that are not in the commit that is checked out.
+    /// The blobs of the index that are not in the checked-out commit.
     pub staged: &'a BTreeSet<Oid>,
     /// The commits at which `gitDepth` ends the history.
     pub boundary: &'a BTreeSet<Oid>,
-    /// These, and those at which the local history ends.
+    /// The same commits, and those at which the local history ends.
     pub shallow: &'a BTreeSet<Oid>,
 }
 
@@ -90,7 +92,7 @@ impl SentPacks {
         packs.map(|(name, file)| (name.clone(), file.size)).collect()
     }
 
-    /// Notes the digests of the files that were sent. `digest` tells that of a file by its name.
+    /// Records the digests of the files that were sent. `digest` returns that of a file by its name.
     pub fn note(&mut self, digest: impl Fn(&str) -> Option<Digest>) {
         let history = self.history.iter_mut().map(|pack| &mut pack.files);
         for (name, file) in history.chain(self.staged.iter_mut().map(|pack| &mut pack.files)).flatten() {
@@ -98,21 +100,22 @@ impl SentPacks {
         }
     }
 
-    /// The files that are not in a folder, since the sandbox has them.
+    /// The files that are not in a folder, because the sandbox has them.
     pub(super) fn missing_in(&self, folder: &Path) -> BTreeSet<String> {
         let packs = folder.join("objects/pack");
         self.all().map(|(name, _)| name).filter(|name| !by_path::exists(&packs.join(name))).cloned().collect()
     }
 }
 
-/// Makes the packs of what is wanted in `folder`, but for those of an earlier upload that still count.
+/// Makes the packs of what is wanted in `folder`, except those of an earlier upload that can be reused.
 pub(super) fn make(
     repository: &Repository<'_>,
     wanted: &Wanted<'_>,
     earlier: Option<&Earlier<'_>>,
     folder: &Path,
 ) -> Result<SentPacks, Fault> {
-    // What a partial clone lacks today it may have tomorrow, and a graft makes another history of the same commits.
+    // A partial clone may have tomorrow what it lacks today, and a graft changes the history of the same
+    // commits.
     let place = repository.place;
     let is_lasting = place.promisor.is_none() && !by_path::exists(&place.common_dir.join("info/grafts"));
     let earlier = earlier.filter(|earlier| is_lasting && earlier.packs.is_lasting);
@@ -128,7 +131,8 @@ pub(super) fn make(
             history.push(HistoryPack { tips: BTreeSet::new(), files });
         }
     }
-    // The same is reachable from the tips of today as from those before, and the next upload compares fewer.
+    // The same is reachable from today's tips as from the earlier ones, and the next upload has less to
+    // compare.
     if let Some(last) = history.last_mut() {
         last.tips.clone_from(wanted.tips);
     }
@@ -139,7 +143,8 @@ pub(super) fn make(
     Ok(SentPacks { is_lasting, shallow: wanted.shallow.clone(), history, staged })
 }
 
-/// The packs of history that still count: as many of the first as are there and hold nothing that is unreachable today.
+/// The packs of history that can be reused: the first ones, up to one that the sandbox lacks or that contains
+/// something unreachable.
 fn reusable_history(
     repository: &Repository<'_>,
     wanted: &Wanted<'_>,
@@ -159,7 +164,7 @@ fn reusable_history(
     Ok(packs)
 }
 
-/// Whether all that is reachable from some objects is reachable from others.
+/// Whether everything that is reachable from some objects is reachable from others.
 fn are_reachable(
     repository: &Repository<'_>,
     earlier: &BTreeSet<Oid>,
@@ -169,7 +174,7 @@ fn are_reachable(
     if moved.is_empty() {
         return Ok(true);
     }
-    // A tag object, and what is no commit, is reachable by itself alone, as far as is looked here.
+    // A tag object, or anything else that is not a commit, is taken to be reachable only as a tip.
     let kinds = repository.types(&moved)?;
     if moved.iter().any(|oid| kinds.get(oid).is_none_or(|kind| kind != b"commit")) {
         return Ok(false);
@@ -184,8 +189,8 @@ fn are_reachable(
     Ok(unreachable.is_empty())
 }
 
-/// Leaves room for one more pack. The packs after the first are made anew as one; where they are as large as the first
-/// together, so is that.
+/// Makes room for one more pack. The packs after the first are combined into one; if they are as large as the
+/// first together, all are.
 fn consolidate(history: &mut Vec<HistoryPack>) {
     if history.len() < HISTORY_MAX {
         return;
@@ -201,8 +206,8 @@ fn reusable_staged(wanted: &Wanted<'_>, earlier: &Earlier<'_>) -> Option<StagedP
     (is_there && staged.blobs == *wanted.staged).then(|| staged.clone())
 }
 
-/// Packs what is reachable from the tips and not `already` there, as it is packed already: deltas are taken over and none is
-/// looked for.
+/// Packs what is reachable from the tips and not in `already`. Existing deltas are reused, and no new ones
+/// are searched for.
 fn pack_history(
     repository: &Repository<'_>,
     wanted: &Wanted<'_>,
@@ -235,7 +240,7 @@ fn pack_staged(
     Ok(Some(StagedPack { blobs: blobs.clone(), files }))
 }
 
-/// Makes a pack, or several where `pack.packSizeLimit` says so, and none where there is nothing to pack.
+/// Makes a pack, or several if `pack.packSizeLimit` says so, and none if there is nothing to pack.
 fn pack(
     repository: &Repository<'_>,
     options: &[&str],
@@ -272,7 +277,7 @@ fn exclusions(oids: &BTreeSet<Oid>) -> Vec<u8> {
     oids.iter().flat_map(|oid| format!("^{oid}\n").into_bytes()).collect()
 }
 
-/// The blobs of a commit's tree, submodules left out.
+/// The blobs of a commit's tree, without submodules.
 pub(super) fn blobs_of(repository: &Repository<'_>, commit: &Oid) -> Result<BTreeSet<Oid>, Fault> {
     let list = repository.run(["ls-tree", "-r", "-z", "--full-tree", commit.as_str()])?;
     let of_line = |line: &[u8]| {

@@ -68,13 +68,14 @@ enum Fate {
 const SPELLING: &str = "some volume takes its name for .git";
 
 /// The reason for holding back a `.git` that is not a directory.
-const LEADS_ELSEWHERE: &str = "a .git that is no folder leads git to another one";
+const LEADS_ELSEWHERE: &str = "a .git that is not a folder leads git to another repository";
 
 /// The reason for holding back a reference that is not a branch, a tag or the stash.
 pub(super) const ONLY_WORK: &str = "only branches, tags and the stash come back";
 
 /// The reason for holding back a repository that was converted to `reftable` in the sandbox.
-pub(super) const REFTABLE: &str = "its references were turned into a reftable there, which is not read";
+pub(super) const REFTABLE: &str =
+    "its references were converted to a reftable in the sandbox, which is not read";
 
 fn is_hex(text: &[u8]) -> bool {
     text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -82,12 +83,12 @@ fn is_hex(text: &[u8]) -> bool {
 
 /// Decides how a file is handled, from its path in the git directory.
 fn fate(inner: &[u8]) -> Fate {
-    const EXECUTES: &str = "git runs it or obeys it; it stays as it is here";
+    const EXECUTES: &str = "git runs it or obeys it; the local one stays as it is";
     let waits = |name: &str| Fate::Waits(name.to_owned());
     let text = || String::from_utf8_lossy(inner).into_owned();
     let first = inner.split(|&byte| byte == b'/').next().unwrap_or_default();
     if inner.ends_with(b".lock") {
-        return Fate::Held("a lock of the sandbox's means nothing here");
+        return Fate::Held("a lock of the sandbox means nothing on this machine");
     }
     match inner {
         b"HEAD" => return waits("head"),
@@ -114,9 +115,7 @@ fn fate(inner: &[u8]) -> Fate {
         b"hooks" => Fate::Held("a hook of the sandbox is never taken over"),
         b"reftable" => Fate::Held(REFTABLE),
         b"info" => Fate::Held("info/ is not taken over"),
-        b"modules" => Fate::Held(
-            "a submodule's repository is merged where it is checked out, and taken over from nowhere else",
-        ),
+        b"modules" => Fate::Held("a submodule's repository is merged only where it is checked out"),
         b"worktrees" => Fate::Held("the worktrees of the sandbox are not those of this machine"),
         b"rebase-merge"
         | b"rebase-apply"
@@ -192,8 +191,8 @@ pub fn is_passed_over(path: &RelativePath, known: &Bases) -> bool {
     }
 }
 
-/// Why something below a `.git`, or a `.git` itself, stays as it is here, where repositories travel as files. `is_folder` is
-/// whether it is a folder in the sandbox.
+/// Why something below a `.git`, or a `.git` itself, stays as it is locally in the mode `files`. `is_folder`
+/// tells whether it is a folder in the sandbox.
 #[must_use]
 pub fn is_held(path: &RelativePath, is_folder: bool) -> Option<&'static str> {
     let inside = inside(path)?;
@@ -212,7 +211,7 @@ pub fn is_held_in_repository(inner: &[u8]) -> Option<&'static str> {
     match fate(inner) {
         Fate::Held(reason) => Some(reason),
         Fate::Waits(name) if name == "settings" => {
-            Some("git obeys its own configuration; it stays as it is here")
+            Some("git obeys its own configuration; the local one stays as it is")
         }
         Fate::Reference(name) if name.kind() == RefKind::Other => Some(ONLY_WORK),
         _ => None,
@@ -292,7 +291,7 @@ impl Quarantine {
                     if crate::tree::entry::Digest(digest).to_string() == file {
                         received.large_files.insert(file.to_owned());
                     } else {
-                        self.hold(path, "its content is not what its name says");
+                        self.hold(path, "its content does not match its name");
                     }
                 } else if name == "index" {
                     received.index_digest = Some(digest);
@@ -316,7 +315,7 @@ impl Quarantine {
 
     /// Notes a symbolic link, device or other special file of the sandbox that belongs to git.
     pub fn other(&mut self, path: &RelativePath) {
-        self.hold(path, "only files and folders of a repository are looked at");
+        self.hold(path, "only files and folders of a repository are taken over");
     }
 
     /// Notes something outside of every `.git` that is held back, such as a directory that is a bare repository.
@@ -370,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_becomes_of_each_file_of_a_git_directory() {
+    fn each_file_of_a_git_directory_has_its_fate() {
         let a40 = "a".repeat(40);
         for (inner, waits) in [
             ("HEAD".to_owned(), "head"),

@@ -10,14 +10,15 @@ use crate::sync::lock;
 /// The name of a repository's folder.
 pub const DOT_GIT: &[u8] = b".git";
 
-/// Whether some file system takes a name for `.git`: in any case, with code points that HFS+ and Linux's case folding ignore,
-/// in full-width letters, with what Windows drops at the end of a name, or as its short name `git~1`.
+/// Whether some file system takes a name for `.git`: in any case, with code points that HFS+ and Linux's case
+/// folding ignore, in full-width letters, with what Windows drops at the end of a name, or as its short name
+/// `git~1`.
 #[must_use]
 pub fn is_git_name(name: &[u8]) -> bool {
     if name == DOT_GIT {
         return true;
     }
-    // The shortest spelling has four characters and no spelling begins otherwise.
+    // The shortest spelling has four characters.
     if name.len() < 4 {
         return false;
     }
@@ -26,7 +27,7 @@ pub fn is_git_name(name: &[u8]) -> bool {
         return matches!(name[0], b'.' | b'g' | b'G') && is_plain_git_name(name);
     }
     let Ok(text) = std::str::from_utf8(name) else {
-        // A volume that takes only text has no such name; one that takes bytes takes them as they are.
+        // A volume that only accepts text has no such name, and one that accepts bytes does not change them.
         return false;
     };
     let plain: String = text.chars().filter(|&c| !is_ignored(c)).map(narrow).collect();
@@ -35,7 +36,7 @@ pub fn is_git_name(name: &[u8]) -> bool {
 
 /// The same of a name that has nothing to be ignored.
 fn is_plain_git_name(name: &[u8]) -> bool {
-    // Windows ends a name at a colon (a stream) and drops dots and spaces before it; its tools take `\` for `/`.
+    // On Windows a name ends at a colon (a stream), without the dots and spaces before it, and tools take `\` for `/`.
     let mut first = name.split(|byte| matches!(byte, b'\\' | b':')).next().unwrap_or_default();
     while let [rest @ .., b'.' | b' '] = first {
         first = rest;
@@ -54,7 +55,7 @@ fn is_ignored(c: char) -> bool {
     )
 }
 
-/// The usual form of a full-width letter or sign, which a volume that normalises by compatibility takes it for.
+/// The usual form of a full-width character, for which a volume with compatibility normalization takes it.
 fn narrow(c: char) -> char {
     match c {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
@@ -73,7 +74,7 @@ pub fn is_gits(path: &RelativePath) -> bool {
 pub struct Inside<'a> {
     /// The checkout's folder; empty for the workspace itself.
     pub checkout: &'a [u8],
-    /// The name that is git's, as it is spelled.
+    /// The name that belongs to git, as it is spelled.
     pub name: &'a [u8],
     /// What follows it; empty for the repository's folder itself.
     pub inner: &'a [u8],
@@ -101,7 +102,7 @@ pub fn inside(path: &RelativePath) -> Option<Inside<'_>> {
 /// The folders that git would take for bare repositories; `None` is the root of the tree itself.
 pub type BareFolders = BTreeSet<Option<RelativePath>>;
 
-/// What makes a folder a bare repository, in any spelling that a volume may fold.
+/// The names that make a folder a bare repository, in any spelling that a volume may fold.
 const MARKERS: [&[u8]; 4] = [b"HEAD", b"objects", b"refs", b"commondir"];
 
 /// Whether a name at the top of a folder is one of those that make it a bare repository.
@@ -113,7 +114,7 @@ pub fn is_bare_marker(name: &[u8]) -> bool {
 /// Finds the folders that git would take for bare repositories, by the names in them: a `HEAD` beside `objects` and `refs`,
 /// or beside a `commondir`.
 ///
-/// Git asks of `objects` and `refs` no more than that they may be entered or executed, so a file of that name counts.
+/// Git only requires that `objects` and `refs` can be entered or executed, so files of that name count.
 pub fn bare_folders<'a>(entries: impl IntoIterator<Item = (&'a RelativePath, Kind)>) -> BareFolders {
     const HEAD: u8 = 1;
     const OBJECTS: u8 = 2;
@@ -152,7 +153,7 @@ pub fn bare_folders<'a>(entries: impl IntoIterator<Item = (&'a RelativePath, Kin
 pub struct Checkouts(Mutex<BTreeSet<RelativePath>>);
 
 impl Checkouts {
-    /// Whether a scan leaves the path out, as git's.
+    /// Whether a scan excludes the path, because it belongs to git.
     pub fn leaves_out(&self, path: &RelativePath) -> bool {
         let name = path.name().as_encoded_bytes();
         if !is_git_name(name) {
@@ -164,7 +165,7 @@ impl Checkouts {
         true
     }
 
-    /// The paths of the `.git` that were left out, the outermost first.
+    /// The paths of the excluded `.git`, outermost first.
     #[must_use]
     pub fn found(self) -> Vec<RelativePath> {
         let found = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_bare_by_what_is_in_it() {
+    fn a_folder_is_bare_by_the_names_in_it() {
         let cases: &[(&[(&str, Kind)], bool)] = &[
             (&[("HEAD", Kind::File), ("objects", Kind::Folder), ("refs", Kind::Folder)], true),
             (&[("HEAD", Kind::Symlink), ("objects", Kind::Symlink), ("refs", Kind::Symlink)], true),
@@ -253,7 +254,7 @@ mod tests {
             (&[("HEAD", Kind::File), ("refs", Kind::Folder)], false),
             (&[("objects", Kind::Folder), ("refs", Kind::Folder)], false),
             (&[("HEAD", Kind::Folder), ("objects", Kind::Folder), ("refs", Kind::Folder)], false),
-            // Git only asks whether it may execute them.
+            // Git only checks that it may execute them.
             (&[("HEAD", Kind::File), ("objects", Kind::File), ("refs", Kind::File)], true),
             (&[("commondir", Kind::File), ("objects", Kind::Folder), ("refs", Kind::Folder)], false),
         ];

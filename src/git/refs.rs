@@ -1,4 +1,4 @@
-//! References merged by value: pure decisions.
+//! Merges references by value. Pure: only decisions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::error::readable;
 pub struct Oid(Box<str>);
 
 impl Oid {
-    /// Reads hexadecimal digits in lower case; nothing else is the name of an object.
+    /// Parses hexadecimal digits in lower case; nothing else is the name of an object.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
@@ -41,7 +41,7 @@ impl fmt::Debug for Oid {
     }
 }
 
-/// The full name of a reference (`refs/heads/main`), of the form that `git check-ref-format` takes.
+/// The full name of a reference (`refs/heads/main`), in the form that `git check-ref-format` accepts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RefName(Vec<u8>);
 
@@ -69,7 +69,7 @@ impl RefName {
         &self.0
     }
 
-    /// What it is.
+    /// The kind of the reference.
     #[must_use]
     pub fn kind(&self) -> RefKind {
         if self.0.starts_with(b"refs/heads/") {
@@ -90,7 +90,7 @@ impl RefName {
         slashes.map(|(at, _)| at).nth(1).map_or(&self.0[..], |at| &self.0[at + 1..])
     }
 
-    /// Whether git could take the short name for something else than this reference.
+    /// Whether git could take the short name for something other than this reference.
     #[must_use]
     pub fn is_misleading(&self) -> bool {
         let short = self.short();
@@ -133,40 +133,41 @@ pub enum RefKind {
     Other,
 }
 
-/// What `HEAD` says.
+/// The value of `HEAD`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Head {
-    /// The branch that is checked out, which need not exist yet.
+    /// The checked-out branch, which need not exist yet.
     Branch(RefName),
-    /// A commit of its own.
+    /// A commit (a detached `HEAD`).
     Detached(Oid),
 }
 
 /// The relation of two commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
-    /// The sandbox's has the local one among its ancestors.
+    /// The sandbox's commit descends from the local one.
     TheirsDescends,
-    /// The local one has the sandbox's among its ancestors.
+    /// The local commit descends from the sandbox's.
     OursDescends,
     /// Neither, but they share history.
     Apart,
-    /// They share no history: the sandbox's is of another repository.
+    /// They share no history: the sandbox's belongs to another repository.
     Unrelated,
 }
 
-/// What becomes of one reference.
+/// What happens to one reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The local value stays.
     Ours,
     /// The sandbox's value is taken: it descends from the local one, or there was none.
     Theirs,
-    /// The sandbox's value is taken, and the local one, which the sandbox had before, is kept under another name.
+    /// The sandbox's value is taken, and the local one, which the sandbox had before, is stored under another
+    /// name.
     Replace,
-    /// It is deleted, and its last value is kept under another name.
+    /// It is deleted, and its last value is stored under another name.
     Delete,
-    /// The local value stays, and the sandbox's is kept under another name.
+    /// The local value stays, and the sandbox's is stored under another name.
     Aside(Reason),
 }
 
@@ -175,7 +176,7 @@ pub enum Outcome {
 pub enum Reason {
     /// Both sides changed it, and neither value descends from the other.
     BothChanged,
-    /// A tag that was there has another value.
+    /// An existing tag has another value.
     TagMoved,
     /// Git would not know whether a tag or a branch is meant.
     Ambiguous,
@@ -183,7 +184,7 @@ pub enum Reason {
     Unrelated,
     /// Its name collides with that of another reference.
     NameTaken,
-    /// It is checked out in another worktree here, or being rebased.
+    /// It is checked out in another local worktree, or being rebased.
     InUse,
 }
 
@@ -194,15 +195,15 @@ impl Reason {
         match self {
             Self::BothChanged => "both sides changed it",
             Self::TagMoved => "a tag that is moved is not taken over",
-            Self::Ambiguous => "its name is that of another branch or tag, or means something else to git",
+            Self::Ambiguous => "it is the name of another branch or tag, or means something else to git",
             Self::Unrelated => "it shares no history with the local value, as if of another repository",
-            Self::NameTaken => "another reference here stands in the way of its name",
-            Self::InUse => "it is in use here, by another worktree or by an operation that is in progress",
+            Self::NameTaken => "another local reference prevents its name",
+            Self::InUse => "it is in use by another local worktree, or by an operation that is in progress",
         }
     }
 }
 
-/// Decides about one branch or tag by its three values. `relation` is asked only where both sides have one.
+/// Decides about one branch or tag by its three values. `relation` is called only if both sides have a value.
 pub fn decide(
     kind: RefKind,
     base: Option<&Oid>,
@@ -220,7 +221,7 @@ pub fn decide(
         (RefKind::Tag, None) if base.is_none() => Outcome::Theirs,
         (RefKind::Tag, _) => Outcome::Aside(Reason::TagMoved),
         (_, None) if base.is_none() => Outcome::Theirs,
-        // Deleted here, changed there.
+        // Deleted locally, changed in the sandbox.
         (_, None) => Outcome::Aside(Reason::BothChanged),
         (_, Some(ours)) => match (relation(theirs, ours), base == Some(ours)) {
             (Relation::TheirsDescends, _) => Outcome::Theirs,
@@ -232,16 +233,16 @@ pub fn decide(
     }
 }
 
-/// What is known here beside the values of the references.
+/// The local state, apart from the values of the references.
 #[derive(Debug, Default)]
 pub struct Surroundings {
     /// Branches that another worktree has checked out, or that are being rebased.
     pub in_use: BTreeSet<RefName>,
-    /// The branch that is checked out here.
+    /// The branch that is checked out locally.
     pub current: Option<RefName>,
 }
 
-/// Decides about all references that either side or the base has, in the order of their names.
+/// Decides about all references of either side and the base, in the order of their names.
 #[must_use]
 pub fn plan(
     base: &Refs,
@@ -282,19 +283,20 @@ pub fn plan(
     planned
 }
 
-/// Names in use, for finding name collisions quickly. All are case-folded, since some file systems take `Main` for `main`.
+/// The names that are in use, for finding name collisions quickly. All are case-folded, because some file
+/// systems take `Main` for `main`.
 #[derive(Debug, Default)]
 pub struct Taken {
     /// The full names of branches and tags.
     names: HashSet<Vec<u8>>,
-    /// The folders that these names are in.
+    /// The folders of these names.
     folders: HashSet<Vec<u8>>,
-    /// What git may be told to mean each: the names of branches, of tags, and of what was fetched (`origin/main`, and
-    /// `origin`, which is that remote's `HEAD`).
+    /// What each short name may mean to git: the names of branches, of tags, and of what was fetched
+    /// (`origin/main`, and `origin`, which is that remote's `HEAD`).
     short: HashMap<Vec<u8>, BTreeSet<Namespace>>,
 }
 
-/// Where git looks for a short name.
+/// The places where git looks for a short name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Namespace {
     Branches,
@@ -303,7 +305,7 @@ enum Namespace {
 }
 
 impl Taken {
-    /// What these references take.
+    /// The names that these references use.
     #[must_use]
     pub fn by<'a>(names: impl IntoIterator<Item = &'a RefName>) -> Self {
         let mut taken = Self::default();
@@ -320,7 +322,7 @@ impl Taken {
             RefKind::Branch => Namespace::Branches,
             RefKind::Tag => Namespace::Tags,
             _ if folded.starts_with(b"refs/remotes/") => {
-                // A remote's `HEAD` is a reference to a reference, and not among these.
+                // A remote's `HEAD` is a symbolic reference, and not among these.
                 for folder in folders_of(&short) {
                     for meant in [folder.to_vec(), [folder, b"/head"].concat()] {
                         self.short.entry(meant).or_default().insert(Namespace::Remotes);
@@ -336,7 +338,7 @@ impl Taken {
         self.names.insert(folded);
     }
 
-    /// What is in the way of a new branch or tag.
+    /// What prevents a new branch or tag of that name.
     #[must_use]
     pub fn obstacle(&self, name: &RefName) -> Option<Reason> {
         if name.is_misleading() {
@@ -355,7 +357,7 @@ impl Taken {
     }
 }
 
-/// The folders that a name is in.
+/// The folders of a name.
 fn folders_of(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = name.iter().enumerate().filter(|&(_, &byte)| byte == b'/');
     slashes.map(|(at, _)| &name[..at])
@@ -373,8 +375,8 @@ mod tests {
         RefName::parse(text.as_bytes()).unwrap_or_else(|| panic!("{text}"))
     }
 
-    /// Every combination of base, theirs and ours (absent, or one of three values), of kinds and of relations: what the
-    /// rules of the contract say, each by itself, must be what is decided.
+    /// Every combination of base, theirs and ours (absent, or one of three values), of kinds and of
+    /// relations. The decision must follow each rule of the merge.
     #[test]
     fn every_combination_of_base_theirs_and_ours() {
         let values = [None, Some(oid('a')), Some(oid('b')), Some(oid('c'))];
@@ -393,7 +395,7 @@ mod tests {
                             let case =
                                 format!("{kind:?} {base:?} {theirs:?} {ours:?} {relation:?}: {outcome:?}");
                             seen += 1;
-                            // What the sandbox did not change, or changed alike, stays.
+                            // What the sandbox did not change, or what both changed in the same way, stays.
                             if !theirs_differs || theirs == ours {
                                 assert_eq!(outcome, Outcome::Ours, "{case}");
                                 continue;
@@ -480,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_new_names_that_exclude_one_another_one_arrives() {
+    fn of_two_new_names_that_exclude_each_other_one_arrives() {
         let theirs: Refs = ["refs/heads/a", "refs/heads/a/b", "refs/heads/A", "refs/tags/a", "refs/heads/c"]
             .map(|text| (name(text), oid('b')))
             .into();
@@ -505,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_here_stays() {
+    fn what_is_in_use_locally_stays() {
         let base: Refs = [(name("refs/heads/a"), oid('a')), (name("refs/heads/b"), oid('a'))].into();
         let theirs: Refs = [(name("refs/heads/a"), oid('b'))].into();
         let around = Surroundings { in_use: base.keys().cloned().collect(), current: None };

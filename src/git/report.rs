@@ -1,38 +1,39 @@
-//! What git's part of an exchange did.
+//! The report of git's part of an exchange.
 
 use crate::path::RelativePath;
 
-/// Something of the sandbox's that stays as it was here, and why.
+/// Something of the sandbox that was not taken over, and why.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HeldBack {
-    /// Where it lies, from the workspace's root.
+    /// Its path in the workspace.
     pub path: RelativePath,
-    /// What it is there, where the path alone does not say it (a key of the configuration, a reference).
+    /// What it is, if the path alone does not say that (a key of the configuration, a reference).
     pub what: Option<String>,
     /// Why.
     pub reason: String,
 }
 
-/// A reference of the sandbox, or one that it replaced or deleted, that was kept under a name of its own.
+/// A reference of the sandbox, or a local one that was replaced or deleted, that was stored under another
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeptReference {
     /// The repository's `.git`.
     pub repository: RelativePath,
-    /// Its name there.
+    /// Its name in the sandbox.
     pub reference: String,
-    /// The name under which it is kept here.
+    /// The local name under which it is stored.
     pub kept_at: String,
 }
 
 /// What git's part of a restore did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GitReport {
-    /// References, `HEAD` and indexes that are the sandbox's now: repository and name.
+    /// References, `HEAD` and indexes that have the sandbox's value now: repository and name.
     pub updated: Vec<(RelativePath, String)>,
-    /// References that are gone because the sandbox deleted them.
+    /// References that were deleted because the sandbox deleted them.
     pub deleted: Vec<(RelativePath, String)>,
-    /// What both sides changed, or what the sandbox replaced, and where it is kept.
+    /// What both sides changed, or what the sandbox replaced, and where it is stored.
     pub kept: Vec<KeptReference>,
-    /// What stayed as it was here.
+    /// What stayed as it was locally.
     pub held_back: Vec<HeldBack>,
 }

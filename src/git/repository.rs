@@ -1,4 +1,4 @@
-//! One repository of the workspace: where it lies, and what git lists of it.
+//! One repository of the workspace: its location, and what git lists of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,9 +15,9 @@ use crate::fs::FileId;
 /// The location of a repository of the workspace, and its identity at prepare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// The folder that is checked out.
+    /// The folder of the checkout.
     pub checkout: PathBuf,
-    /// Its `.git`, so that another repository in its place is noticed.
+    /// Its `.git`, by which another repository in its place is noticed.
     pub id: FileId,
     /// Its git directory (for a linked worktree, the one below `worktrees/`).
     pub git_dir: PathBuf,
@@ -25,7 +25,7 @@ pub struct Place {
     pub common_dir: PathBuf,
     /// `sha1` or `sha256`.
     pub format: String,
-    /// The remote that promised the objects which a partial clone lacks.
+    /// The remote that has the objects which a partial clone lacks.
     pub promisor: Option<String>,
 }
 
@@ -57,7 +57,7 @@ impl Repository<'_> {
         self.call().args(args).run(self.cancel)
     }
 
-    /// All references, symbolic ones left out.
+    /// All references, except symbolic ones.
     pub fn refs(&self) -> Result<Refs, Fault> {
         let list = self.run(["for-each-ref", "--format=%(objectname) %(symref)%00%(refname)"])?;
         let mut refs = Refs::new();
@@ -72,7 +72,7 @@ impl Repository<'_> {
         Ok(refs)
     }
 
-    /// The value of `HEAD`; `None` where git cannot read it.
+    /// The value of `HEAD`; `None` if git cannot read it.
     pub fn head(&self) -> Result<Option<Head>, Fault> {
         let symbolic = self.call().args(["symbolic-ref", "-q", "HEAD"]).output(self.cancel)?;
         if symbolic.status == Some(0) {
@@ -90,7 +90,7 @@ impl Repository<'_> {
         Ok(config::parse(&self.run(["config", "--list", "-z", "--local"])?))
     }
 
-    /// The stash with its messages, the newest first.
+    /// The stash entries with their messages, newest first.
     pub fn stashes(&self) -> Result<Vec<(Oid, Vec<u8>)>, Fault> {
         let newest = self.call().args(["rev-parse", "-q", "--verify", "refs/stash"]).output(self.cancel)?;
         if newest.status != Some(0) {
@@ -107,17 +107,16 @@ impl Repository<'_> {
             .collect())
     }
 
-    /// Which of the objects are there, with their types.
+    /// The types of those objects that exist.
     pub fn types(&self, oids: &BTreeSet<Oid>) -> Result<Types, Fault> {
         types(&mut self.call(), oids, self.cancel)
     }
 }
 
-/// Objects with their types. In order: what is packed must not depend on chance, or the same repository would be another
-/// pack each time.
+/// Objects with their types. Sorted, because the same repository must always give the same pack.
 pub(super) type Types = BTreeMap<Oid, Vec<u8>>;
 
-/// Which of the objects a repository has, with their types.
+/// The types of those objects that a repository has.
 pub(super) fn types(call: &mut Call<'_>, oids: &BTreeSet<Oid>, cancel: &Cancel) -> Result<Types, Fault> {
     if oids.is_empty() {
         return Ok(Types::new());

@@ -1,6 +1,7 @@
-//! Folders outside the workspace in which git's part of an exchange is done.
+//! Folders outside the workspace for git's part of an exchange.
 //!
-//! Each is locked as long as its process lives. A later run knows by that which ones a kill has left, and removes them.
+//! Each is locked as long as its process lives. A later run knows by that which ones a killed process left,
+//! and removes them.
 
 use std::path::Path;
 
@@ -8,25 +9,25 @@ use crate::error::{Error, Result};
 use crate::fs::temporary::TemporaryFolder;
 use crate::fs::{Hold, Root, Sharing, by_path, host, try_lock};
 
-/// How their names begin. No other program's do.
+/// The prefix of their names, which no other program uses.
 const PREFIX: &str = "paperclip-repositories-";
 
 /// How many letters and digits follow.
 const UNIQUE: usize = 16;
 
-/// How often another run may take a folder for abandoned before it is locked.
+/// How many times a new folder may be taken for abandoned before it is locked.
 const ATTEMPTS: usize = 16;
 
-/// A folder that goes with this, or with the next run if this process is killed.
+/// A folder that is removed when it is dropped, or by the next run if this process is killed.
 #[derive(Debug)]
 pub struct WorkFolder {
     folder: TemporaryFolder,
-    /// The lock goes with the handle.
+    /// The lock lasts as long as the handle.
     _locked: Box<Root>,
 }
 
 impl WorkFolder {
-    /// Makes one where temporary files lie, and removes what killed runs left there.
+    /// Makes one in the system's temporary folder, and removes those that killed runs left.
     pub fn new() -> Result<Self> {
         Self::in_folder(&std::env::temp_dir())
     }
@@ -35,9 +36,10 @@ impl WorkFolder {
         remove_abandoned(parent);
         for _ in 0..ATTEMPTS {
             let folder = TemporaryFolder::new_in(parent, PREFIX, UNIQUE)?;
-            // Where it is gone or locked by now, another run took it for abandoned, and the next one is tried.
+            // If it is gone or locked by now, another run took it for abandoned, and the next attempt
+            // follows.
             let Ok(handle) = Root::open_no_link(folder.path()) else { continue };
-            // One whose file system does not lock at all is used without.
+            // On a file system without locks it is used without one.
             if matches!(try_lock(&handle, Sharing::Exclusive), Ok(Hold::Taken)) || !is_at(&handle) {
                 continue;
             }
@@ -46,7 +48,7 @@ impl WorkFolder {
         Err(Error::Internal(format!("no folder could be made in {} that stays", parent.display())))
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -59,7 +61,7 @@ fn is_at(handle: &Root) -> bool {
     handle.meta().is_ok_and(|open| there.is_ok_and(|there| there.is_some_and(|there| there.id == open.id)))
 }
 
-/// Removes what killed runs left. What cannot be removed stays for the next run: this one does without.
+/// Removes what killed runs left. What cannot be removed is left for the next run.
 fn remove_abandoned(parent: &Path) {
     let Ok(names) = by_path::list(parent) else { return };
     for name in names {

@@ -36,11 +36,10 @@ const OWNER_WRITES: u32 = 0o300;
 const WINDOW: usize = 8192;
 
 /// The hint of an error once files may have been replaced.
-const BEGUN: &str =
-    "the merge had begun: every file is whole, and once the cause is removed, the same call completes it";
+const BEGUN: &str = "the merge had begun: every file is complete, and once the cause is removed, the same call completes the merge";
 
 /// Why a path is left as it is.
-const MOUNT_POINT: &str = "it is a mount point here, or a mount point is in its way";
+const MOUNT_POINT: &str = "it is a local mount point, or a mount point is in its way";
 
 /// The local state of the paths that a plan depends on.
 #[derive(Debug, Default)]
@@ -164,7 +163,7 @@ pub fn preview(
     Ok(report)
 }
 
-/// Treats paths that must stay as they are locally as unchanged on the other side.
+/// Treats paths that must stay as they are locally as unchanged on the incoming side.
 fn treat_protected_as_unchanged(
     root: &Root,
     base: &Snapshot,

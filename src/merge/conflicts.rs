@@ -53,7 +53,7 @@ impl Backups {
     /// Moves a local version of `path` to the backups.
     ///
     /// A version on another file system has to be copied. That is done only if `is_unreachable` says that nobody
-    /// else reaches it by its name any more, because somebody could write to it during the copy.
+    /// else reaches it by its name any more, because another process could write to it during the copy.
     pub fn back_up(
         &self,
         root: &Root,

@@ -19,7 +19,7 @@ use crate::tree::entry::Snapshot;
 use crate::tree::filter::Filter;
 use crate::tree::stage::is_in_runtime;
 
-/// The other side of the merge.
+/// The incoming side of the merge.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// A folder.
@@ -33,14 +33,13 @@ pub enum Source {
 pub struct FolderMergeInput {
     /// What both sides last shared.
     pub base: Snapshot,
-    /// What the other side has now.
+    /// What the incoming side has now.
     pub source: Source,
     /// The folder to merge into.
     pub target: PathBuf,
-    /// What is neither taken from the other side nor touched here.
+    /// What is neither taken from the incoming side nor changed in the target.
     pub exclude: Filter<'static>,
-    /// What may have been left out when the other side was brought here: if it is missing there, it was not
-    /// deleted.
+    /// What may have been left out of the source on its way: if such a path is missing in it, it was not deleted.
     pub may_lack: ExcludePatterns,
     /// Whether anything may have been left out, so that nothing missing was deleted.
     pub may_lack_anything: bool,
@@ -138,7 +137,7 @@ impl FolderMerge {
         self.merge.apply(&options, &mut self.rescued)
     }
 
-    /// Removes the stage and releases the lock. Returns what the other side has, which is the base of the
+    /// Removes the stage and releases the lock. Returns what the incoming side has, which is the base of the
     /// next merge after one that was applied.
     pub fn finish(mut self) -> Result<Snapshot> {
         let (theirs, closed) = self.merge.finish(&mut self.rescued);

@@ -1,4 +1,4 @@
-//! The other side of a merge: checked and hashed, with the content that differs from the base staged.
+//! The incoming side of a merge: checked and hashed, with the content that differs from the base staged.
 //!
 //! An archive is read by [`receive`](super::receive), a folder by [`Incoming::from_folder`].
 
@@ -22,20 +22,20 @@ use crate::tree::scan::{CHUNK, Found, Reader, scan};
 use crate::tree::stage::{Abandoned, Stage};
 
 /// Why a device or FIFO is not restored.
-const SPECIAL: &str = "it is a device, FIFO or socket on the other side";
+const SPECIAL: &str = "it is a device, FIFO or socket on the incoming side";
 /// The hint of an error before the first change.
 pub const UNCHANGED: &str = "nothing in the workspace was changed";
 /// Why a missing entry is not deleted after the sandbox's tar failed.
 const UNREAD: &str = "the sandbox's tar failed, and this may be what it could not read";
 
-/// The other side of a merge. What differs from the base is in the stage.
+/// The incoming side of a merge. What differs from the base is in the stage.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Everything that the other side has: the base of the next merge.
+    /// Everything that the incoming side has: the base of the next merge.
     pub snapshot: Snapshot,
     /// Every file and link that differs from the base, by its path.
     pub staged: ByPath<Staged>,
-    /// What the other side has but is not restored.
+    /// What the incoming side has but is not restored.
     pub skipped: Vec<Skipped>,
     /// Where the staged content is.
     pub stage: LazyStage,
@@ -82,7 +82,7 @@ impl LazyStage {
     }
 }
 
-/// One entry of the other side.
+/// One entry of the incoming side.
 pub(super) enum IncomingEntry {
     Entry(RelativePath, Entry),
     Staged(RelativePath, Entry, Staged),
@@ -123,12 +123,12 @@ impl Incoming {
         stager.gather(entries_found)
     }
 
-    /// Records devices and FIFOs of the other side, which are not restored.
+    /// Records devices and FIFOs of the incoming side, which are not restored.
     pub fn note_special<'p>(&mut self, paths: impl Iterator<Item = &'p RelativePath>) {
         self.skipped.extend(paths.map(|path| Skipped { path: path.clone(), reason: SPECIAL }));
     }
 
-    /// Treats as unchanged what the other side could not tell, so it is not deleted.
+    /// Treats as unchanged what the incoming side could not tell, so it is not deleted.
     ///
     /// That is what became a device or FIFO, with everything that was below it. If `all` is set, it is
     /// everything that is missing.
@@ -225,7 +225,7 @@ impl Stager<'_> {
         let name = stage.name();
         cursor.symlink(target, &name)?;
         let meta = cursor.stat(&name)?;
-        // If somebody removed it at once, nothing that is found there later is it.
+        // If another process removed it at once, what is found there later is not it.
         let ino = meta.map_or(0, |meta| meta.id.inode());
         Ok(Staged { name, ino })
     }

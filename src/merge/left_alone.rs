@@ -14,12 +14,11 @@ use crate::tree::filter::Filter;
 use crate::tree::scan::scan;
 
 /// Why a path is not restored that is another spelling of an excluded or preserved one.
-const OTHER_SPELLING: &str =
-    "this volume takes its name for that of something that is excluded or preserved here";
+const OTHER_SPELLING: &str = "this volume takes its name for that of something that is excluded or preserved";
 /// Why a path does not come where something of another kind is, which is left alone.
-const LEFT_OUT: &str = "what is here is excluded, and is of another kind";
+const LEFT_OUT: &str = "the local entry is excluded, and is of another kind";
 /// Why a folder stays.
-const HOLDS: &str = "a folder stands here that holds something that is excluded or preserved";
+const HOLDS: &str = "the local folder contains something that is excluded or preserved";
 
 /// The paths that the sandbox changed but that must stay as they are, with the reason. `local` and `seen` are
 /// the local entries at those paths.
@@ -41,7 +40,8 @@ pub fn must_stay(
             continue;
         }
         let listed = volume.as_listed(path, there)?;
-        // What came and what the base has was filtered, so only another spelling or another kind can be left alone.
+        // What came and what the base has were filtered, so only another spelling or another kind can be left
+        // alone.
         let known = [after, before].map(|entry| entry.map(Entry::kind));
         let kind = there.map(|there| there.kind).or(known[0]).or(known[1]).unwrap_or(Kind::File);
         let is_another = listed != *path || !known.contains(&Some(kind));

@@ -475,12 +475,12 @@ mod tests {
                 file(1, 0o755),
                 file(2, 0o644),
                 Decision::SetMode { mode: 0o755 },
-                "mode in the sandbox, bytes here",
+                "mode in the sandbox, bytes locally",
             ),
-            (file(2, 0o644), file(1, 0o755), place(false, Some(0o755)), "bytes in the sandbox, mode here"),
+            (file(2, 0o644), file(1, 0o755), place(false, Some(0o755)), "bytes in the sandbox, mode locally"),
             (file(1, 0o755), file(1, 0o600), Decision::SetMode { mode: 0o755 }, "mode on both sides"),
             (file(2, 0o755), file(3, 0o600), place(true, None), "both on both sides"),
-            (file(2, 0o644), file(3, 0o600), place(true, Some(0o600)), "bytes on both sides, mode here"),
+            (file(2, 0o644), file(3, 0o600), place(true, Some(0o600)), "bytes on both sides, mode locally"),
             (file(2, 0o755), file(3, 0o644), place(true, None), "bytes on both sides, mode in the sandbox"),
             (
                 file(2, 0o755),
@@ -488,7 +488,7 @@ mod tests {
                 Decision::SetMode { mode: 0o755 },
                 "the same bytes, mode in the sandbox",
             ),
-            (file(2, 0o644), file(2, 0o755), Decision::Leave, "the same bytes, mode here"),
+            (file(2, 0o644), file(2, 0o755), Decision::Leave, "the same bytes, mode locally"),
         ] {
             assert_eq!(decide(Some(&base), Some(&theirs), &Local::Entry(ours)), expected, "{why}");
         }

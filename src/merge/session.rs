@@ -1,6 +1,6 @@
-//! One merge from beginning to end, whatever the other side is. No other module runs the steps of a merge.
+//! One merge from beginning to end, whatever the incoming side is. No other module runs the steps of a merge.
 //!
-//! 1. The caller reads the other side ([`Incoming`]), which stages what differs. If that fails, nothing else
+//! 1. The caller reads the incoming side ([`Incoming`]), which stages what differs. If that fails, nothing else
 //!    was touched.
 //! 2. [`Merge::begin`] clears up what killed merges left.
 //! 3. The caller takes the workspace's lock and hands it over ([`Merge::hold`]).
@@ -30,7 +30,7 @@ use crate::tree::stage::is_lock_name;
 pub struct MergeOptions<'a> {
     /// What both sides last shared.
     pub base: &'a Snapshot,
-    /// The paths that are neither taken from the other side nor touched here: what is excluded or preserved,
+    /// The paths that are neither taken from the incoming side nor changed locally: what is excluded or preserved,
     /// with everything below it, and this package's own folder.
     pub left_alone: &'a Filter<'a>,
     /// How long the backups of earlier merges are kept.
@@ -65,7 +65,7 @@ impl Merge {
         Ok(Self { root, incoming, held_back, needs_lock, lock: None, settled: true })
     }
 
-    /// Whether the other side changed anything, so the workspace has to be locked.
+    /// Whether the incoming side changed anything, so the workspace has to be locked.
     #[must_use]
     pub fn needs_lock(&self) -> bool {
         self.needs_lock
@@ -83,7 +83,7 @@ impl Merge {
         &self.root
     }
 
-    /// How many entries the other side has.
+    /// How many entries the incoming side has.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.incoming.snapshot.len()
@@ -94,7 +94,7 @@ impl Merge {
         self.lock = Some(lock);
     }
 
-    /// Inspects the workspace and merges. If the other side changed nothing, nothing is inspected or written.
+    /// Inspects the workspace and merges. If the incoming side changed nothing, nothing is inspected or written.
     pub fn apply(&mut self, options: &MergeOptions<'_>, rescued: &mut Rescued) -> Result<Report> {
         if !self.needs_lock {
             let mut report = Report {
@@ -129,7 +129,7 @@ impl Merge {
     }
 
     /// Releases the lock and removes the stage, after a merge that was applied, has failed or was given up.
-    /// Returns what the other side has, which is the next base after a merge that did not fail, and whether
+    /// Returns what the incoming side has, which is the next base after a merge that did not fail, and whether
     /// the stage and the lock are gone. (The next merge clears up what is left of them.)
     ///
     /// After a failure the stage may contain a local version that could not be backed up, for example because

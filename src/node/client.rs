@@ -219,7 +219,7 @@ impl SandboxClient for JsClient {
         let part = Part { label, size: bytes, total: bytes, ..Part::default() };
         let took = took.as_secs_f64() * 1000.0;
         let told = Request { took, part: Some(part.into()), ..request("step", name) };
-        // It fails where the environment has ended, and with it whoever would be told.
+        // It fails if the environment has ended, and then nobody needs the report.
         let _ended = self.dispatch.call((told,).into(), ThreadsafeFunctionCallMode::NonBlocking);
     }
 

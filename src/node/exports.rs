@@ -492,7 +492,8 @@ impl BegunMerge {
         )
     }
 
-    /// Cleans up and releases the lock. Resolves with what the other side had, in pieces, if that is wanted.
+    /// Cleans up and releases the lock. Resolves with what the incoming side had, in pieces, if the caller wants
+    /// it.
     #[napi]
     pub fn finish<'env>(&self, env: &'env Env, wants_theirs: bool) -> Promised<'env, Option<Pieces>> {
         let merge = self.0.clone();

@@ -1,12 +1,12 @@
 //! Returns freed memory to the system.
 //!
-//! glibc keeps the memory of freed large buffers for later ones: once such a buffer was freed, others of up to 32 MiB come
-//! from its heaps, which are fragmented then and hardly ever shrink. A transfer of many parts left more memory behind than
-//! everything else in the process.
+//! glibc keeps the memory of a freed large buffer for later use: after that, other buffers of up to 32 MiB
+//! are taken from its heaps, which become fragmented and hardly ever shrink. Without this module, a transfer
+//! of many parts left more memory behind than the rest of the process used.
 
 use crate::threads;
 
-/// Does work with large buffers, and returns to the system what it leaves free.
+/// Does work with large buffers, and then returns the free memory to the system.
 pub async fn giving_back<T>(work: impl Future<Output = T>) -> T {
     give_back_large_buffers();
     let outcome = work.await;
@@ -24,7 +24,7 @@ fn give_back_large_buffers() {
         static ONCE: std::sync::Once = std::sync::Once::new();
         ONCE.call_once(|| {
             let is_set = std::env::var_os("MALLOC_MMAP_THRESHOLD_").is_some();
-            // One that is not text may say anything.
+            // A value that is not UTF-8 may contain anything.
             let says = |tunables: std::ffi::OsString| {
                 tunables.to_str().is_none_or(|tunables| tunables.contains("mmap_threshold"))
             };
@@ -37,7 +37,7 @@ fn give_back_large_buffers() {
     }
 }
 
-/// Returns to the system what freed smaller buffers have left.
+/// Returns to the system the memory of freed smaller buffers.
 fn give_back_small_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it is passed no pointer, and any thread may call it at any time.

@@ -109,8 +109,8 @@ pub fn argument<'a, T: Deserialize<'a>>(name: &str, json: &'a str) -> Result<T> 
     })
 }
 
-/// An entry of a snapshot in the TypeScript module's form. (It is no `enum` by `kind`, because serde would
-/// read its fields as text, and a link target may not be text.)
+/// An entry of a snapshot in the TypeScript module's form. (It is not an enum with the tag `kind`, because
+/// serde would read its fields as text, and a link target may not be text.)
 #[derive(Debug, serde::Deserialize)]
 pub struct JsEntry {
     kind: String,
@@ -204,7 +204,7 @@ fn push_entry(json: &mut String, entry: &Entry) {
     }
 }
 
-/// What a restore did, as `RestoreReport` without what only `index.js` knows, and with its lists still empty.
+/// What a restore did, as `RestoreReport`, with empty lists and without what only `index.js` knows.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct JsReport {
@@ -233,17 +233,17 @@ struct JsConflict {
     kept_at: Box<RawValue>,
 }
 
-/// Something of a repository that stays as it is here.
+/// Something of a repository that stays as it is locally.
 #[derive(serde::Serialize)]
 struct JsHeldBack {
     path: Box<RawValue>,
-    /// What it is there: a key of the configuration, a reference.
+    /// What is meant, for example a key of the configuration or a reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     what: Option<String>,
     reason: String,
 }
 
-/// A reference of a repository, and where its value is kept if it is.
+/// A reference of a repository, and where its value is kept, if it is.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct JsReference {
@@ -304,7 +304,7 @@ struct JsArchive<'a> {
     unmatched_excludes_count: usize,
 }
 
-/// What travelled, in a report.
+/// How an archive was transferred, for a report.
 fn transfer(is_changes_only: bool) -> &'static str {
     if is_changes_only { "changes" } else { "full" }
 }
@@ -341,8 +341,8 @@ pub fn prepare_report(report: &PrepareReport) -> String {
     format!("[{}]", report.archives.iter().map(archive).collect::<Vec<_>>().join(","))
 }
 
-/// The report as JSON texts: first all but its lists, then these in pieces of at most `count` items, each a pair of the
-/// list's name and the items.
+/// The report as JSON texts: first the report with empty lists, then the lists in pieces of at most `count`
+/// items. Each piece is a pair of the list's name and the items.
 pub fn report(
     Restored { report, git, entries, is_changes_only, tar_messages, phases }: &Restored,
     count: usize,

@@ -1,28 +1,30 @@
-//! What the sandbox says about itself with a download: which upload it had, and what the extraction left there. Pure.
+//! Parses what the sandbox says about itself in a download: which upload it has, and what the extraction
+//! left. Pure: no I/O.
 //!
-//! It is text from a machine on which an agent had a shell. It can make this side leave alone what it would have merged, and
-//! nothing else.
+//! It is text from a machine on which an agent had a shell. At most it makes this side leave alone what it
+//! would otherwise have merged.
 
 use crate::exclude::PathSet;
 use crate::merge::plan::changed;
 use crate::path::RelativePath;
 use crate::tree::entry::{Entry, Snapshot};
 
-/// The answer that a download brings.
+/// The answer in a download.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Answer<'a> {
-    /// The upload that the sandbox's mark names; nothing where the mark is gone.
+    /// The upload that the sandbox's mark names; `None` if the mark is gone.
     pub mark: Option<&'a [u8]>,
-    /// The index that was made before anything was packed.
+    /// The name of the index that was made before anything was packed.
     pub index: Option<&'a [u8]>,
-    /// The index since which the changes alone came, and these: see [`Changes`](crate::transfer::changes::Changes).
+    /// The index that the changes are based on, and the changes: see
+    /// [`Changes`](crate::transfer::changes::Changes).
     pub changes: Option<(&'a [u8], &'a [u8])>,
-    /// What the extraction left, where it is not exactly what was packed: it may be nothing.
+    /// What the extraction left, if that is not exactly what was packed. It may be empty.
     pub list: Option<&'a [u8]>,
 }
 
 impl<'a> Answer<'a> {
-    /// Reads what came; a download without an answer says nothing.
+    /// Parses an answer. Without an answer, all fields are empty.
     #[must_use]
     pub fn parse(text: Option<&'a [u8]>) -> Self {
         let Some(text) = text else { return Self::default() };
@@ -37,14 +39,14 @@ impl<'a> Answer<'a> {
         Self { mark, index, changes, list }
     }
 
-    /// Whether the sandbox says that another upload came after ours, or before it.
+    /// Whether the sandbox has another upload than this one: an earlier or a later one.
     #[must_use]
     pub fn names_another(&self, upload: &str) -> bool {
         self.mark.is_some_and(|mark| mark != upload.as_bytes())
     }
 }
 
-/// The first line, and what comes after it.
+/// The first line, and the rest.
 fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
     match text.iter().position(|&byte| byte == b'\n') {
         Some(end) => (&text[..end], &text[end + 1..]),
@@ -52,13 +54,13 @@ fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Whether a sandbox without a mark is to be taken for another one: nothing of what was uploaded is there. An agent that
-/// removed the mark, as `git clean -fdx` does, leaves something.
+/// Whether a sandbox without a mark counts as another sandbox: nothing of what was uploaded is there. An
+/// agent that only removed the mark, as `git clean -fdx` does, leaves something.
 ///
-/// One file or link as it was uploaded is enough. Where there is none, half of their names must be there: an image brings
-/// some names that a workspace may have too, such as `.gitignore`.
+/// One file or link as it was uploaded is enough. If there is none, half of the uploaded names must be there,
+/// because an image may contain some names that a workspace has too, such as `.gitignore`.
 ///
-/// What the sandbox may never have had (`lost`) says nothing.
+/// Paths that the sandbox may never have had (`lost`) are not counted.
 #[must_use]
 pub fn is_another_without_mark(base: &Snapshot, theirs: &Snapshot, lost: &PathSet) -> bool {
     let leaf = |entry: Option<&Entry>| usize::from(entry.is_some_and(|entry| !entry.is_folder()));
@@ -83,7 +85,7 @@ mod tests {
     use crate::tree::entry::Digest;
 
     #[test]
-    fn what_an_answer_says() {
+    fn an_answer_is_parsed_field_by_field() {
         let (mark, index) = (Some(&b"12"[..]), Some(&b"i"[..]));
         let list = Some(&b"./a\x01f\n"[..]);
         let nothing = Answer::default();
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn which_mark_is_another_uploads() {
+    fn a_mark_is_another_uploads_if_it_names_another_id() {
         for (text, another) in
             [("mark 12\n", false), ("mark 13\n", true), ("mark 12 \n", true), ("mark \n", false)]
         {
@@ -125,8 +127,8 @@ mod tests {
     }
 
     #[test]
-    fn which_sandbox_without_a_mark_is_another_one() {
-        // A name that ends with `/` is a folder's; a digit is what a file holds.
+    fn a_sandbox_without_a_mark_is_another_one_if_nothing_uploaded_is_there() {
+        // A name that ends with `/` is a folder's; the digit is the content of a file.
         type Tree = &'static [(&'static str, u8)];
         let cases: &[(&str, Tree, Tree, bool)] = &[
             ("nothing was uploaded", &[], &[], false),
@@ -156,7 +158,7 @@ mod tests {
         for &(name, base, theirs, another) in cases {
             let nothing_lost = PathSet::default();
             assert_eq!(is_another_without_mark(&tree(base), &tree(theirs), &nothing_lost), another, "{name}");
-            // What may never have been there changes nothing.
+            // A path that may never have been there does not count.
             let lost = RelativePath::child(None, b"lost");
             let mut with_lost = tree(base);
             with_lost.insert(lost.clone(), Entry::Folder { mode: None });

@@ -1,5 +1,5 @@
-//! What prepare and restore need of a sandbox. The one real implementation is a JavaScript object (`node/`); tests
-//! bring their own.
+//! The sandbox as prepare and restore need it. The real implementation is a JavaScript object (`node/`);
+//! tests have their own.
 
 use std::future::Future;
 use std::pin::pin;
@@ -11,50 +11,50 @@ use crate::error::Error;
 pub(crate) use crate::threads::blocking;
 use crate::transfer::retry;
 
-/// Which part of which archive a transfer is, for progress. Bytes are counted before they are compressed.
+/// A part of an archive that is being transferred, for progress. Sizes are those before compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Part<'a> {
-    /// What travels: the workspace, or the asset of that key.
+    /// What is transferred: the workspace, or the asset with that key.
     pub label: &'a str,
     /// Its number, counted from 0.
     pub number: usize,
-    /// How many bytes of the archive come before it.
+    /// How many bytes of the archive precede it.
     pub before: u64,
-    /// How many it has.
+    /// Its size in bytes.
     pub size: u64,
-    /// How many the archive has; 0 where that is not known yet.
+    /// The size of the archive in bytes; 0 if it is not known yet.
     pub total: u64,
 }
 
-/// A step of a run in which nothing is transferred, for progress.
+/// A step that transfers nothing, for progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step<'a> {
     /// `compare`, `pack` or `extract` of a prepare; `collect`, `check` or `apply` of a restore.
     pub name: &'static str,
-    /// What is worked on: the workspace, or the asset of that key.
+    /// What it works on: the workspace, or the asset with that key.
     pub label: &'a str,
-    /// How many bytes of an archive that concerns; 0 where that is not known.
+    /// The size of the archive in bytes; 0 if it is not known.
     pub bytes: u64,
 }
 
 impl Step<'static> {
-    /// A step with the workspace.
+    /// A step that works on the workspace.
     #[must_use]
     pub fn of_workspace(name: &'static str, bytes: u64) -> Self {
         Self { name, label: "workspace", bytes }
     }
 }
 
-/// A sandbox that can be reached. Paths are absolute POSIX paths in it.
+/// A sandbox that can be reached. Paths in it are absolute POSIX paths.
 pub trait SandboxClient: Send + Sync + 'static {
-    /// What its methods fail with; passed on untouched.
+    /// The error of its methods; passed on unchanged.
     type Failure: Send + 'static;
-    /// Zeroed memory in which an upload is made, and which is handed over without a copy.
+    /// Zeroed memory for an upload, which is passed on without a copy.
     type Upload: AsMut<[u8]> + AsRef<[u8]> + Send + 'static;
-    /// A file that was read.
+    /// The content of a file that was read.
     type Download: Bytes + 'static;
 
-    /// What tells whether the memory of uploads is still there. By default it always is.
+    /// Tells whether the memory of uploads still exists. By default it always does.
     fn attachment(&self) -> Attachment {
         Attachment::default()
     }
@@ -75,22 +75,23 @@ pub trait SandboxClient: Send + Sync + 'static {
         path: &str,
         part: Option<Part<'_>>,
     ) -> impl Future<Output = Result<Self::Download, Self::Failure>> + Send;
-    /// Whether a failure passes, so that the same call may well succeed later.
+    /// Whether a failure is temporary, so that the same call may succeed later.
     fn is_passing(&self, failure: &Self::Failure) -> bool;
-    /// Removes a file that a failed transfer left, also after an abort. It does what it can, and reports no failure of its own.
+    /// Removes a file that a failed transfer left, also after an abort. Its own failure is not reported.
     fn discard(&self, path: &str) -> impl Future<Output = ()> + Send;
     /// Removes a file.
     fn remove(&self, path: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
     /// Runs a command line of POSIX `sh`.
     fn run(&self, command: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
-    /// Is told of a step that takes long, and for how long it has gone on. It returns at once. By default nobody is told.
+    /// Reports a step that takes long, and how long it has taken so far. Returns at once. By default nothing
+    /// is reported.
     fn goes_on(&self, _step: Step<'_>, _took: Duration) {}
 }
 
-/// How often a step that takes long is told of. One that is shorter is not told of at all.
+/// The interval between two reports of a long step. A shorter step is not reported.
 const TELLING: Duration = Duration::from_secs(5);
 
-/// Does the work of a step, and tells the client of it while it goes on.
+/// Does the work of a step, and reports the step to the client while it runs.
 pub async fn telling<C: SandboxClient, T>(client: &C, step: Step<'_>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     let started = Instant::now();
@@ -102,7 +103,7 @@ pub async fn telling<C: SandboxClient, T>(client: &C, step: Step<'_>, work: impl
     }
 }
 
-/// Makes a call that may be made twice: again, after a pause, where its failure passes.
+/// Makes a call that may be repeated. It is repeated after a pause if its failure is temporary.
 pub async fn persist<C, T, F>(client: &C, mut call: impl FnMut() -> F) -> Result<T, RunError<C::Failure>>
 where
     C: SandboxClient,
@@ -117,7 +118,8 @@ where
     }
 }
 
-/// Waits until a call that failed is to be made again, or gives its failure back where it is not. `attempt` counts from 0.
+/// Waits before a failed call is repeated, or returns its failure if it is not to be. `attempt` counts from
+/// 0.
 pub async fn before_another<C: SandboxClient>(
     client: &C,
     failure: C::Failure,
@@ -130,27 +132,27 @@ pub async fn before_another<C: SandboxClient>(
     Ok(())
 }
 
-/// How long is waited for a client to remove what a failed transfer left.
+/// How long to wait for a client to remove what a failed transfer left.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
-/// Removes what a failed transfer left. What went wrong before is what the caller is told, so this does not wait for long.
+/// Removes what a failed transfer left. The caller is told of the first failure, so this does not take long.
 pub async fn clean_up<C: SandboxClient>(client: &C, paths: impl IntoIterator<Item = String>) {
     let removing = async {
         for path in paths {
             client.discard(&path).await;
         }
     };
-    // Where that takes too long, the next run removes what stays.
+    // If this takes too long, the next run removes what is left.
     let _in_time = tokio::time::timeout(CLEAN_UP, removing).await;
 }
 
-/// Whether memory that belongs to the client's side is still there. JavaScript's goes with its environment: when a
-/// worker thread is terminated, or the process exits, in the middle of a prepare or restore.
+/// Tells whether memory of the client's side still exists. JavaScript's memory is freed with its environment:
+/// when a worker thread is terminated, or the process exits, during a prepare or restore.
 #[derive(Debug, Clone, Default)]
 pub struct Attachment(Arc<RwLock<bool>>);
 
 impl Attachment {
-    /// Keeps the memory where it is until the guard is dropped; [`Error::Aborted`] once it is gone.
+    /// Keeps the memory in place until the guard is dropped; [`Error::Aborted`] once it is gone.
     pub fn hold(&self) -> Result<RwLockReadGuard<'_, bool>, Error> {
         let detached = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if *detached { Err(Error::Aborted) } else { Ok(detached) }
@@ -165,9 +167,9 @@ impl Attachment {
 /// Why a prepare or restore failed.
 #[derive(Debug)]
 pub enum RunError<F> {
-    /// Something here.
+    /// A failure on this side.
     Own(Error),
-    /// The client: with its own value.
+    /// A failure of the client, with the value that it threw.
     Client(F),
 }
 
@@ -185,7 +187,7 @@ mod tests {
     use super::*;
     use crate::sync::lock;
 
-    /// A client that is told of steps, and nothing else.
+    /// A client that only collects the reported steps.
     #[derive(Default)]
     struct Listener(Mutex<Vec<&'static str>>);
 

@@ -1,4 +1,5 @@
-//! The sandbox's archive, part by part, as one stream. The next part travels while one is worked on.
+//! Downloads the sandbox's archive part by part, as one stream. The next part is downloaded while one is
+//! processed.
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -15,26 +16,26 @@ use crate::sync::lock;
 use crate::transfer::link::Link;
 use crate::transfer::parts::{TRAILER_MAX, Trailer, Wish, part_path};
 
-/// What travels, for progress.
+/// What is transferred, for progress.
 const LABEL: &str = "workspace";
 
-/// A download of which the first part is here.
+/// A download whose first part has arrived.
 pub struct Fetched<D: Bytes> {
-    /// The bytes of the whole archive, as far as they come.
+    /// The archive as a stream of bytes, which waits for the parts that follow.
     pub stream: Box<dyn Stream>,
-    /// How many bytes the archive has.
+    /// The size of the archive in bytes.
     pub size: u64,
-    /// What brings the further parts, where there are any.
+    /// Downloads the parts that follow, if there are any.
     pub rest: Option<Rest<D>>,
 }
 
-/// The parts of a download that are still to come.
+/// The parts of a download that have not arrived yet.
 pub struct Rest<D: Bytes> {
     trailer: Trailer,
     sender: Sender<Decoder<D>>,
 }
 
-/// Reads the first part, and removes it from the sandbox.
+/// Downloads the first part, and removes it from the sandbox.
 pub async fn fetch<C: SandboxClient>(
     client: &C,
     archive: &str,
@@ -43,7 +44,7 @@ pub async fn fetch<C: SandboxClient>(
 ) -> Result<Fetched<C::Download>, RunError<C::Failure>> {
     let part = Part { label: LABEL, ..Part::default() };
     let file = read(client, archive, part, &way.link).await?;
-    // What stays there is overwritten by the next download, and cleared with the sandbox.
+    // If this fails, the next download overwrites the file, or it goes with the sandbox.
     let _left_behind = client.remove(archive).await;
     let fetched = blocking(move || {
         let size = file.size();
@@ -62,7 +63,7 @@ pub async fn fetch<C: SandboxClient>(
         }
         let bytes = size - length + before as u64;
         let first = Decoder::new(trailer.codecs[0], file, bytes, 0, trailer.size_of(0))?;
-        // One part is worked on while one more is here or on its way.
+        // One part is processed while one more is in memory or being downloaded.
         let (sender, coming) = mpsc::channel(1);
         let stream = Parts { part: Some(first), left: trailer.codecs.len() - 1, coming };
         let size = trailer.size;
@@ -73,7 +74,8 @@ pub async fn fetch<C: SandboxClient>(
 }
 
 impl<D: Bytes + 'static> Rest<D> {
-    /// Reads the further parts in their order, and removes them from the sandbox, until all are read or no more are wanted.
+    /// Downloads the parts that follow, in order, and removes them from the sandbox, until all are read or no
+    /// more are wanted.
     pub async fn bring<C: SandboxClient<Download = D>>(
         self,
         client: &C,
@@ -91,7 +93,7 @@ impl<D: Bytes + 'static> Rest<D> {
             if reading.is_empty() {
                 break Ok(());
             }
-            // Where the one who reads has failed, that is told there.
+            // If the reader has failed, it reports that itself.
             let Ok(place) = self.sender.reserve().await else { break Ok(()) };
             match reading.next().await {
                 Some(Ok(part)) => place.send(part),
@@ -126,7 +128,7 @@ impl<D: Bytes + 'static> Rest<D> {
     }
 }
 
-/// Reads a file, again where the client says that its failure passes.
+/// Reads a file, again if the client says that its failure is temporary.
 async fn read<C: SandboxClient>(
     client: &C,
     path: &str,
@@ -142,10 +144,10 @@ async fn read<C: SandboxClient>(
     .await
 }
 
-/// The parts of an archive as they come.
+/// The parts of an archive as they arrive.
 struct Parts<D: Bytes> {
     part: Option<Decoder<D>>,
-    /// How many are still to come.
+    /// How many have not arrived yet.
     left: usize,
     coming: Receiver<Decoder<D>>,
 }
@@ -158,14 +160,14 @@ impl<D: Bytes> Stream for Parts<D> {
                 if read > 0 {
                     return Ok(read);
                 }
-                // Its memory is the client's again.
+                // The client gets its memory back.
                 self.part = None;
             }
             if self.left == 0 {
                 return Ok(0);
             }
             self.left -= 1;
-            // None comes any more where bringing them has failed, which is what is told.
+            // No part arrives any more if the download has failed, and that failure is the one to report.
             self.part = Some(self.coming.blocking_recv().ok_or(Error::Aborted)?);
         }
     }

@@ -1,11 +1,13 @@
-//! What the sandbox has right after an extraction, compared with what was packed. Pure.
+//! Compares what the sandbox has right after an extraction with what was packed. Pure: no I/O.
 //!
-//! A sandbox need not hold what it was sent: its volume may fold case, its tar may strip a part of a name, a process there
-//! may be faster. So the script lists what the extraction left (`control.sh`, `list`) and compares a digest of its list with
-//! that of the list that was due; where they differ, the list comes along with each download and is compared here.
+//! A sandbox may not have exactly what it was sent: its volume may be case-insensitive, its tar may strip a
+//! part of a name, another process may have changed something. So the script lists what the extraction left
+//! (`control.sh`, `list`), and compares the checksum of its list with that of the expected list. If they
+//! differ, each download contains the list, and it is compared here.
 //!
-//! A line is a name, which begins with `./`, a byte of value 1, and what `stat` says: `f <mode> <size> <mtime>` of a file,
-//! `d <mode>` of a folder and `l` of a symbolic link, the mode in hexadecimal. Where there is no `stat`, the kind alone.
+//! A line is a name, which begins with `./`, a byte of value 1, and what `stat` says: `f <mode> <size>
+//! <mtime>` for a file, `d <mode>` for a folder and `l` for a symbolic link, with the mode in hexadecimal.
+//! Without `stat` in the sandbox, only the kind.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,13 +19,14 @@ use crate::exclude::PathSet;
 use crate::path::RelativePath;
 use crate::tree::entry::{Digest, PERMISSIONS};
 
-/// The byte between a name and what is said about it.
+/// The byte between a name and its description.
 const SEPARATOR: u8 = 1;
 
-/// How many entries are written down at a time.
+/// How many entries are formatted at a time.
 const CHUNK: usize = 4096;
 
-/// The digest of the list of a sandbox that has exactly what was sent. What is preserved at the top is not listed.
+/// The digest of the list of a sandbox that has exactly what was sent. Preserved top-level names are not
+/// listed.
 #[must_use]
 pub fn digest(sent: &[(RelativePath, Sent)], preserved: &[impl AsRef<str>]) -> Digest {
     let is_listed =
@@ -47,7 +50,7 @@ fn digest_of(sent: &[(RelativePath, Sent)]) -> Digest {
         })
         .collect();
     let mut hash = sha2::Sha256::new();
-    // The separator comes before all that a name may go on with, unless there are control characters in it.
+    // The separator sorts before any byte that may continue a name, unless the name has control characters.
     if sent.iter().all(|(path, _)| path.as_bytes().iter().all(|&byte| byte >= b' ')) {
         for chunk in &chunks {
             hash.update(chunk);
@@ -76,16 +79,16 @@ fn push_line(text: &mut Vec<u8>, path: &RelativePath, sent: Sent) {
     written.expect("a Vec takes everything");
 }
 
-/// Where the sandbox has something else than it was sent.
+/// The paths at which the sandbox differs from what it was sent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Differences {
-    /// Missing there, or otherwise there: never taken for deleted or changed by the agent.
+    /// Missing, or different: never taken for deleted or changed by the agent.
     pub lost: Vec<RelativePath>,
-    /// As it was sent but for its mode, with the permission bits that it has there.
+    /// As it was sent except for its mode, with the permission bits that it has in the sandbox.
     pub modes: Vec<(RelativePath, u32)>,
 }
 
-/// What a sandbox listed about one name.
+/// What a sandbox listed for one name.
 #[derive(Debug, Clone, Copy)]
 struct Line<'a> {
     kind: u8,
@@ -106,9 +109,9 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Compares what was sent with a sandbox's list. `preserved` may be anything there and is not compared.
+/// Compares what was sent with a sandbox's list. What is at a `preserved` path is not compared.
 ///
-/// A name with a line break in it cannot be told from two, so it counts as lost where anything differs at all.
+/// A name with a line break cannot be told from two names, so it counts as lost if anything differs.
 #[must_use]
 pub fn compare(sent: &[(RelativePath, Sent)], list: &[u8], preserved: &PathSet) -> Differences {
     let found: HashMap<&[u8], Line<'_>> = list.split(|&byte| byte == b'\n').filter_map(Line::parse).collect();
@@ -150,7 +153,7 @@ pub fn compare(sent: &[(RelativePath, Sent)], list: &[u8], preserved: &PathSet) 
             modes.push((path.clone(), there & PERMISSIONS));
         }
     }
-    // Where most times differ, it is the volume that does not keep them.
+    // If most times differ, the volume does not keep them.
     if late.len() * 2 <= files {
         missing.append(&mut late);
     }
@@ -162,13 +165,13 @@ pub fn compare(sent: &[(RelativePath, Sent)], list: &[u8], preserved: &PathSet) 
     Differences { lost: missing, modes }
 }
 
-/// Whether a field of a line, where it is there, is that number.
+/// Whether a field of a line, if it is present, is that number.
 fn says(field: Option<&[u8]>, number: u64) -> bool {
     field.is_none_or(|field| field == number.to_string().as_bytes())
 }
 
-/// Other paths that a lost one may have been written over, although they look as they were sent: one that a volume may take
-/// for the same name, and one that is left of it where tar strips what it takes for a drive or a root.
+/// Paths that a lost path may have overwritten, although they look as they were sent: a name that a volume
+/// may take for the same one, and what is left of a name if tar strips a drive letter or leading slashes.
 fn overwritten(sent: &[(RelativePath, Sent)], lost: &[RelativePath]) -> HashSet<RelativePath> {
     let mut over = HashSet::new();
     if lost.is_empty() {
@@ -178,7 +181,7 @@ fn overwritten(sent: &[(RelativePath, Sent)], lost: &[RelativePath]) -> HashSet<
     for (path, _) in sent {
         folded.entry(fold(path)).or_default().push(path);
     }
-    // Once for each name, however many of those that fold to it are lost.
+    // Once for each name, however many of the lost names fold to it.
     let folds: HashSet<String> = lost.iter().map(fold).collect();
     for same in folds.iter().filter_map(|name| folded.get(name)).filter(|same| same.len() > 1) {
         over.extend(same.iter().map(|path| (*path).clone()));
@@ -188,8 +191,8 @@ fn overwritten(sent: &[(RelativePath, Sent)], lost: &[RelativePath]) -> HashSet<
     over
 }
 
-/// What a sandbox may have lost although nothing is known of it: names that some tar strips a part of, and those that some
-/// volume takes for one.
+/// Paths that a sandbox may have lost if it listed nothing: names of which some tar strips a part, and name
+/// collisions.
 #[must_use]
 pub fn doubtful(sent: &[(RelativePath, Sent)]) -> Vec<RelativePath> {
     let mut folded: HashMap<String, usize> = HashMap::new();
@@ -200,8 +203,9 @@ pub fn doubtful(sent: &[(RelativePath, Sent)]) -> Vec<RelativePath> {
     paths.filter(|path| stripped(path).is_some() || folded[&fold(path)] > 1).cloned().collect()
 }
 
-/// A path as a volume may take it that tells neither case nor ways of writing a letter: in lower case, and with each letter
-/// that has a mark, in one character or in several, as the same sign. Bytes that are no text stay as they are.
+/// A path as a volume may see it that ignores case and Unicode normalization: in lower case, and with each
+/// letter that has a mark, whether written as one character or several, as the same sign. Bytes that are not
+/// UTF-8 stay as they are.
 fn fold(path: &RelativePath) -> String {
     const MARKED: char = '\u{fffd}';
     let text = crate::error::readable(path.as_bytes());
@@ -211,7 +215,7 @@ fn fold(path: &RelativePath) -> String {
     let mut folded = String::with_capacity(text.len());
     for character in text.chars().flat_map(char::to_lowercase) {
         match character {
-            // Combining marks, also those of kana.
+            // Combining marks, including those of kana.
             '\u{300}'..='\u{36f}' | '\u{3099}' | '\u{309a}' => {
                 if !folded.ends_with(MARKED) {
                     folded.pop();
@@ -219,14 +223,16 @@ fn fold(path: &RelativePath) -> String {
                 }
             }
             other if may_be_marked(other) => folded.push(MARKED),
-            // The signs for kelvin and angstrom are letters to many volumes, and lower case has made them so.
+            // Many volumes take the kelvin and angstrom signs for letters, and so does the conversion to
+            // lower case above.
             other => folded.push(other),
         }
     }
     folded
 }
 
-/// Whether a lower-case letter may also be written as another one with a mark behind it: of Latin, Greek, Cyrillic and kana.
+/// Whether a lower-case letter may also be written as another letter followed by a mark: in Latin, Greek,
+/// Cyrillic and kana.
 fn may_be_marked(letter: char) -> bool {
     let letter = match letter {
         // Katakana as hiragana.
@@ -275,7 +281,7 @@ fn may_be_marked(letter: char) -> bool {
     )
 }
 
-/// What some tars leave of a name: bsdtar strips drive letters and leading slashes of both kinds.
+/// What some tars leave of a name: bsdtar strips drive letters, and leading slashes and backslashes.
 fn stripped(path: &RelativePath) -> Option<RelativePath> {
     let mut rest = path.as_bytes();
     loop {
@@ -342,7 +348,7 @@ mod tests {
         }
     }
 
-    /// What was sent, what is listed, what is lost, whose mode differs.
+    /// What was sent, what is listed, what is lost, and whose mode differs.
     #[test]
     fn every_kind_of_difference() {
         type Entries<'a> = &'a [(&'a str, Sent)];
@@ -429,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn which_names_may_have_been_lost_where_nothing_is_known() {
+    fn names_that_some_tar_or_volume_changes_may_have_been_lost() {
         let names = ["A", "a", "b", "c:x", "d/\\y", "\\z", "e\u{301}", "\u{e9}"];
         let sent: Vec<_> = names.iter().map(|name| (*name, file(0o644, 1))).collect();
         let found: Vec<_> = doubtful(&listing(&sent)).iter().map(ToString::to_string).collect();
@@ -458,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_stat_only_kinds_are_compared() {
+    fn without_stat_only_kinds_are_compared() {
         let sent =
             listing(&[("a", file(0o644, 1)), ("d", Sent::Folder { mode: 0o755 }), ("l", Sent::Symlink)]);
         let found = compare(&sent, b"./a\x01f\n./d\x01d\n./l\x01l\n", &PathSet::default());
@@ -468,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_no_list_is_one_of_nothing() {
+    fn a_malformed_list_counts_as_empty() {
         let sent = listing(&[("a", file(0o644, 1))]);
         for list in
             [&b""[..], b"\n\n", b"./a", b"./a\x01", b"a\x01f 81a4 1 1700000000", b"\x01f", b"./a\x01ff 1"]

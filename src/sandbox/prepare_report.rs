@@ -1,4 +1,4 @@
-//! What a prepare did, for who asks.
+//! The report of a prepare.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,41 +7,41 @@ use super::send::Delivered;
 use crate::path::RelativePath;
 use crate::tree::ignore_files::UnmatchedLine;
 
-/// How many of the paths that were left out of an archive are named.
+/// How many of the excluded paths of an archive are named.
 pub const NAMED: usize = 100;
 
 /// What a prepare did: the workspace's archive first, then those of the assets in order.
 #[derive(Debug, Default)]
 pub struct PrepareReport {
-    /// Archive by archive.
+    /// One report for each archive.
     pub archives: Vec<Archive>,
 }
 
-/// One archive that was sent.
+/// The report of one archive.
 #[derive(Debug)]
 pub struct Archive {
     /// `workspace`, or the asset's key.
     pub label: String,
-    /// How many entries it has.
+    /// The number of its entries.
     pub entries: usize,
-    /// How many bytes it has before it is compressed.
+    /// Its size in bytes before compression.
     pub archive_bytes: u64,
-    /// How many bytes travelled, with what follows the archive.
+    /// How many bytes were transferred, including what is appended to the archive.
     pub sent_bytes: u64,
-    /// In how many parts: none where the sandbox had it already.
+    /// The number of its parts; 0 if the sandbox already had it.
     pub parts: usize,
-    /// Whether any of these was compressed.
+    /// Whether any of the parts was compressed.
     pub is_compressed: bool,
-    /// Whether it has only what the sandbox did not have.
+    /// Whether it contains only what the sandbox did not have.
     pub is_changes_only: bool,
     /// How long its steps took.
     pub times: Times,
-    /// What it does not have of the folder.
+    /// What was excluded from it.
     pub left_out: LeftOut,
 }
 
 impl Archive {
-    /// The report of what was delivered: everything.
+    /// The report of an archive that was sent.
     #[must_use]
     pub fn new(label: &str, delivered: &Delivered, times: Times, left_out: LeftOut) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Archive {
         }
     }
 
-    /// The report of an archive that the sandbox has already.
+    /// The report of an archive that the sandbox already has.
     #[must_use]
     pub fn unsent(
         label: &str,
@@ -83,36 +83,38 @@ impl Archive {
 /// How long the steps of one archive took.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Times {
-    /// Scanning the folder, and packing where the archive fits one part. Any other is packed while it travels.
+    /// Scanning the folder, and packing if the archive fits in one part. A larger one is packed while it is
+    /// sent.
     pub pack: Duration,
     /// Sending.
     pub upload: Duration,
-    /// The command in the sandbox.
+    /// Running the command in the sandbox.
     pub extract: Duration,
 }
 
-/// What was left out of an archive. Of many paths the first in order are named, whatever the order in which they were found.
+/// What was excluded from an archive. If there are many paths, the first ones in order are named, whatever
+/// the order in which they were found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// The paths that are named, each with the reason.
+    /// The named paths, each with the reason.
     pub named: BTreeMap<RelativePath, &'static str>,
-    /// How many there are in all. What is below one of them was not looked at.
+    /// The number of all excluded paths. What is below one of them was not scanned.
     pub count: usize,
-    /// What the caller excludes and what matched nothing.
+    /// The caller's patterns that matched nothing.
     pub unmatched: Vec<Unmatched>,
 }
 
-/// A pattern that matched nothing of what was looked at.
+/// A pattern that matched nothing.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unmatched {
-    /// As it was given.
+    /// The pattern as it was given.
     pub pattern: Vec<u8>,
-    /// The file that it is in, and the line there; nothing for one that the caller gave.
+    /// The ignore file and the line that contain it; `None` for a pattern of the caller's.
     pub of: Option<(RelativePath, usize)>,
 }
 
 impl LeftOut {
-    /// Notes a path.
+    /// Records an excluded path.
     pub fn note(&mut self, path: &RelativePath, reason: &'static str) {
         self.count += 1;
         let is_among = self.named.last_key_value().is_none_or(|(last, _)| path < last);

@@ -1,8 +1,8 @@
-//! The git repositories of a workspace: what of them goes up, and how what comes back is merged.
+//! The git repositories of a workspace: what is uploaded of them, and how what comes back is merged.
 //!
-//! Below a `.git` nothing travels as a file of the workspace. Up goes a folder that was made for the sandbox and takes the
-//! place of `.git` there; down comes what the sandbox has below it, which waits outside the workspace until git has looked
-//! at it.
+//! Nothing below a `.git` is transferred as a file of the workspace. A folder that was made for the sandbox
+//! is uploaded in the place of `.git`. What the sandbox has below it is downloaded to a folder outside the
+//! workspace, where git checks it.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -31,37 +31,38 @@ use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::filter::Filter;
 use crate::tree::scan::{Found, scan};
 
-/// How the repositories of a workspace travel.
+/// How the repositories of a workspace are transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// As repositories, which are merged by their references and objects.
+    /// As repositories, merged by their references and objects.
     #[default]
     Merge,
-    /// As any other files, but for what git runs or obeys.
+    /// As any other files, except what git runs or obeys.
     Files,
     /// Not at all.
     Off,
 }
 
-/// How the repositories of a workspace travel, with all that is to be known.
+/// The settings for the transfer of repositories.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Travel {
-    /// Whether and how.
+    /// How they are transferred.
     pub mode: Mode,
-    /// Whether what authenticates goes up as well.
+    /// Whether credentials are uploaded too.
     pub credentials: bool,
-    /// How many commits of each line of history go up; all where it is `None`.
+    /// How many commits of each line of history are uploaded; `None` for all.
     pub depth: Option<usize>,
 }
 
 impl Travel {
-    /// Whether a path is none of the workspace's files: no scan, plan or merge of files knows it.
+    /// Whether a path belongs to git and so is not a file of the workspace: no scan, plan or merge of files
+    /// contains it.
     #[must_use]
     pub fn is_apart(&self, path: &RelativePath) -> bool {
         self.mode != Mode::Files && is_gits(path)
     }
 
-    /// Whether a file of a download is passed over.
+    /// Whether a file of a download is skipped without reading it.
     #[must_use]
     pub fn passes_over(&self, path: &RelativePath, known: &Bases) -> bool {
         match self.mode {
@@ -72,12 +73,12 @@ impl Travel {
     }
 }
 
-/// A workspace with its repositories, laid out.
+/// What is uploaded of a workspace with its repositories.
 #[derive(Debug)]
 pub struct LaidOut {
     /// What is to be packed.
     pub layout: Layout,
-    /// What belongs beside that and is not laid out, since the sandbox has it: packs of an earlier upload.
+    /// Packs of an earlier upload, which belong to it but are not packed, because the sandbox has them.
     pub unsent: remote::Contents,
     /// What both sides will share of the repositories.
     pub repositories: Shared,
@@ -86,14 +87,14 @@ pub struct LaidOut {
 /// What a sandbox has of an earlier upload.
 #[derive(Debug)]
 pub struct Former {
-    /// All that it holds.
+    /// Everything that it has.
     pub remote: Remote,
     /// What was sent of the repositories.
     pub bases: Bases,
 }
 
 impl Former {
-    /// What the sandbox has under the name of a pack's file.
+    /// What the sandbox has at the path of a pack's file.
     fn pack_file(&self, dot_git: &RelativePath, name: &str) -> Option<(RelativePath, &Content)> {
         let name = RelativePath::parse(format!("objects/pack/{name}").as_bytes()).ok()??;
         let path = dot_git.join(&name);
@@ -107,33 +108,33 @@ impl Former {
     }
 }
 
-/// Why something is no file of the workspace's.
-const GITS: &str = "it is git's";
+/// The reason why a path is not a file of the workspace.
+const GITS: &str = "it belongs to git";
 
-/// What both sides share of the repositories, and what is to be told of them.
+/// What both sides share of the repositories, and what is to be reported about them.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// What a restore starts from.
+    /// The base of the next restore.
     pub bases: Bases,
-    /// What did not go up, and why.
+    /// What was not uploaded, and why.
     pub left_here: Vec<HeldBack>,
-    /// Where what goes up was made. It is removed with this.
+    /// The folder in which the upload was made. It is removed together with this value.
     made_in: Option<WorkFolder>,
 }
 
 impl Shared {
-    /// What both sides shared already.
+    /// Starts with what both sides already share.
     #[must_use]
     pub fn of(bases: Bases) -> Self {
         Self { bases, ..Self::default() }
     }
 
-    /// Removes what was made to go up.
+    /// Removes the folder in which the upload was made.
     pub fn sent(&mut self) {
         self.made_in = None;
     }
 
-    /// Notes what the sandbox has of the packs, so that the next upload may leave them out.
+    /// Records what the sandbox has of the packs, so that the next upload can leave them out.
     pub fn note_packs(&mut self, sent: &Snapshot) {
         for (dot_git, base) in &mut self.bases {
             base.sent_packs.note(|name| {
@@ -147,18 +148,18 @@ impl Shared {
     }
 }
 
-/// What is left here of a repository, or all of it.
+/// Reports that a part of a repository, or all of it, was not uploaded.
 fn left(path: &RelativePath, reason: impl Into<String>) -> HeldBack {
     HeldBack { path: path.clone(), what: None, reason: reason.into() }
 }
 
-/// A workspace as it was scanned.
+/// A workspace that was scanned.
 #[derive(Debug)]
 pub struct Scanned {
     root: Root,
     /// Its files.
     found: Vec<Found>,
-    /// Where its repositories are.
+    /// The paths of its repositories.
     checkouts: Vec<RelativePath>,
     repositories: Shared,
 }
@@ -178,13 +179,14 @@ pub fn find(root: Root, filter: &Filter<'_>, travel: Travel, cancel: &Cancel) ->
     let bare: Vec<RelativePath> = bare.into_iter().flatten().collect();
     if !bare.is_empty() {
         found.retain(|found| !bare.iter().any(|folder| found.path.is_or_below(folder.as_bytes())));
-        let reason = "git takes it for a bare repository, which does not travel";
+        let reason = "git takes it for a bare repository, which is not transferred";
         repositories.left_here.extend(bare.iter().map(|folder| left(folder, reason)));
     }
     Ok(Scanned { root, found, checkouts: checkouts.found(), repositories })
 }
 
-/// Makes what goes up of a workspace's repositories, but for the packs that the sandbox has, and lays out all that goes up.
+/// Makes the upload of a workspace's repositories, without the packs that the sandbox has, and lists
+/// everything to be packed.
 pub fn lay_out(
     scanned: Scanned,
     travel: Travel,
@@ -218,14 +220,14 @@ pub fn lay_out(
                     repositories.bases.insert(dot_git.clone(), exported.base);
                 }
                 Err(Fault::Refused(reason)) => {
-                    repositories.left_here.push(left(dot_git, format!("it did not go up: {reason}")));
+                    repositories.left_here.push(left(dot_git, format!("it was not uploaded: {reason}")));
                 }
                 Err(Fault::Error(error)) => return Err(error),
             }
         }
         repositories.made_in = Some(made_in);
     }
-    // A folder of which nothing was found, since it vanished, has no place for a repository.
+    // The folder vanished after the scan, so its repository has no place.
     let is_there = |graft: &Graft| {
         let above = graft.at.parent();
         above.is_none_or(|above| found.binary_search_by(|found| found.path.cmp(&above)).is_ok())
@@ -236,7 +238,8 @@ pub fn lay_out(
     Ok(LaidOut { layout, unsent, repositories })
 }
 
-/// What the local configuration of git names in the workspace. Where there is no git here, nothing runs by it.
+/// Finds the files of the workspace that the local git configuration names. Without git on this machine,
+/// nothing runs them.
 pub fn named(workspace: &Root, shared: &Shared, cancel: &Cancel) -> Result<Named> {
     Git::find(workspace.path()).map_or_else(
         || Ok(Named::default()),
@@ -244,7 +247,7 @@ pub fn named(workspace: &Root, shared: &Shared, cancel: &Cancel) -> Result<Named
     )
 }
 
-/// Tells what a merge wrote of that.
+/// Reports which of those files a merge has written.
 pub fn tell_named(report: &mut Report, named: &Named, workspace: &Root) -> Result<()> {
     let known: BTreeSet<RelativePath> = report.sensitive.iter().map(|noted| noted.path.clone()).collect();
     let mut cursor = workspace.cursor();
@@ -262,18 +265,18 @@ pub fn tell_named(report: &mut Report, named: &Named, workspace: &Root) -> Resul
     Ok(())
 }
 
-/// What a sandbox has of its repositories, read and checked. Nothing here is changed yet.
+/// The repositories of a sandbox, read and checked. Nothing local is changed yet.
 #[derive(Debug)]
 pub struct Arrived {
     git: Option<Git>,
     checked: Option<Checked>,
     report: GitReport,
-    /// Where it waits.
+    /// The folder that they are in.
     waits_in: Option<WorkFolder>,
 }
 
-/// Takes what is git's out of what came, and has git check it. `is_partial` says that the sandbox could not read everything,
-/// so that what is missing means nothing.
+/// Separates what belongs to git from the rest of a download, and has git check it. With `is_partial`, the
+/// sandbox could not read everything, so a missing entry does not count as deleted.
 pub fn take_out(
     incoming: &mut Incoming,
     base: &Snapshot,
@@ -301,7 +304,7 @@ pub fn take_out(
             let mut quarantine = Quarantine::new(waits_in.path().join("arrived"), &shared.bases)?;
             bring(incoming, workspace, &mut quarantine)?;
             if is_partial {
-                let reason = "the sandbox's tar failed, and its repositories may not have come whole";
+                let reason = "the sandbox's tar failed, and its repositories may be incomplete";
                 let partial = shared.bases.keys().map(|dot_git| left(dot_git, reason));
                 arrived.report.held_back.extend(partial);
                 return Ok(arrived);
@@ -315,11 +318,11 @@ pub fn take_out(
     Ok(arrived)
 }
 
-/// Lets what git runs or obeys count as unchanged.
+/// Treats what git runs or obeys as unchanged.
 fn hold_files(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
     let held: Vec<(RelativePath, &'static str)> = changed(base, &incoming.snapshot)
         .filter_map(|(path, _, after)| {
-            // What was deleted there leads nowhere.
+            // A symbolic link that was deleted in the sandbox leads nowhere.
             let is_folder = after.is_none_or(Entry::is_folder);
             is_held(path, is_folder).map(|reason| (path.clone(), reason))
         })
@@ -327,7 +330,7 @@ fn hold_files(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) 
     hold_paths(incoming, base, held, report);
 }
 
-/// Lets paths, with all that is below them, count as unchanged.
+/// Treats paths, and everything below them, as unchanged.
 fn hold_paths<R: Into<String>>(
     incoming: &mut Incoming,
     base: &Snapshot,
@@ -340,8 +343,8 @@ fn hold_paths<R: Into<String>>(
     }
 }
 
-/// Lets folders count as unchanged that git would take for bare repositories. In one that was uploaded, only what git runs or
-/// obeys stays.
+/// Treats folders as unchanged that git would take for bare repositories. Of one that was uploaded, only what
+/// git runs or obeys stays as it is locally.
 fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
     const BARE: &str = "git would take its folder for a bare repository";
     let found_in = |tree: &Snapshot| {
@@ -362,7 +365,7 @@ fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
         } else if let Some(folder) = folder {
             held.push((folder.clone(), BARE));
         } else {
-            // The workspace itself cannot stay out of itself; without these it is no repository.
+            // The workspace itself cannot be left out. Without these entries it is no repository.
             let paths = changed(base, &incoming.snapshot).map(|(path, ..)| path);
             let at_the_top = paths.filter_map(|path| path.ancestors().next().or_else(|| Some(path.clone())));
             let mut markers: Vec<RelativePath> =
@@ -374,7 +377,7 @@ fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
     hold_paths(incoming, base, held, report);
 }
 
-/// Brings what is below a `.git` to where it waits.
+/// Moves what is below a `.git` to the quarantine.
 fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine) -> Result<()> {
     for (path, entry) in incoming.snapshot.iter().filter(|(path, _)| is_gits(path)) {
         match (entry, incoming.staged.get(path)) {
@@ -397,19 +400,19 @@ fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine)
 }
 
 impl Arrived {
-    /// Whether objects that did not come along, since the sandbox had them before, may be what is missing.
+    /// Whether missing objects may be ones that were not sent, because the sandbox had them before.
     #[must_use]
     pub fn may_lack_objects(&self) -> bool {
         self.checked.as_ref().is_some_and(Checked::may_lack_objects)
     }
 
-    /// Whether anything of a local repository may change, so that the workspace's lock is needed.
+    /// Whether any local repository may change, so the workspace's lock is needed.
     #[must_use]
     pub fn has_news(&self) -> bool {
         self.checked.as_ref().is_some_and(Checked::has_news)
     }
 
-    /// What is told of the repositories before anything is merged into them: what is held back.
+    /// What a dry run reports about the repositories: what is held back.
     #[must_use]
     pub fn foresee(self) -> GitReport {
         let mut report = self.report;
@@ -421,7 +424,8 @@ impl Arrived {
         report
     }
 
-    /// Merges what came into the local repositories, after the files of the workspace and under its lock.
+    /// Merges the received repositories into the local ones, after the files of the workspace and under its
+    /// lock.
     pub fn apply(self, workspace: &Root, shared: &mut Shared) -> Result<GitReport> {
         let Self { git, checked, mut report, waits_in } = self;
         if let Some(checked) = checked {

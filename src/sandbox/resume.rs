@@ -1,4 +1,4 @@
-//! The session of a prepare that another process may have made.
+//! Resumes the session of a prepare, which may have been made by another process.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use crate::fs::Root;
 use crate::merge::report::Rescued;
 use crate::tree::ignore_files::IgnoreRules;
 
-/// Takes up what the last prepare or restore of this sandbox has left on this machine. What was left out and preserved then is
-/// so still, whatever `upload` says. No client is called: whether the sandbox still has that upload is found out by the restore.
+/// Returns the session that the last prepare or restore of this sandbox has stored on this machine. Its
+/// excludes and preserved paths still hold, whatever `upload` says. No client is called: the restore finds
+/// out whether the sandbox still has that upload.
 pub fn resume(upload: Upload) -> Result<Session> {
     let places =
         spec::places(&upload.remote_dir, upload.remote_dir_argument, &upload.adapter_key, &new_id())?;
@@ -24,7 +25,7 @@ pub fn resume(upload: Upload) -> Result<Session> {
     let workspace = Workspace::of(&root)?;
     let mut memory = Memory::of(&upload, &workspace, Arc::default());
     let kept = memory.load().ok_or(Error::NothingToResume {
-        reason: "nothing is known here of a prepare of this sandbox, remote directory, adapter key and workspace",
+        reason: "this machine has stored no prepare of this sandbox, remote directory, adapter key and workspace",
     })?;
     if !workspace.is_of(&kept) {
         return Err(Error::WorkspaceReplaced { path: upload.workspace });

@@ -1,17 +1,17 @@
-//! Names and folders in the sandbox, checked before the first call to it.
+//! Checks names and folders in the sandbox before the first call to it.
 
 use super::command::{OWN, Places};
 use crate::error::{Error, Result};
 
-/// The places of one adapter in a workspace: its folder is `<remote>/.paperclip-runtime/<adapter key>`, as
-/// `path.posix.join` makes it.
+/// The paths of one adapter in a workspace. Its folder is `<remote>/.paperclip-runtime/<adapter key>`,
+/// normalized as by `path.posix.join`.
 pub fn places(remote_dir: &str, argument: &str, adapter_key: &str, upload_id: &str) -> Result<Places> {
     let remote_dir = remote_folder(remote_dir, argument)?;
     key(adapter_key, "input.adapterKey")?;
     Ok(Places::new(&remote_dir, adapter_key, upload_id))
 }
 
-/// Why a key cannot be an asset's: its folder, or its archive, would be one of our own.
+/// Why a key cannot be an asset's: its folder or archive would have a name that this package uses.
 #[must_use]
 pub fn is_ours(key: &str) -> Option<&'static str> {
     let ours = [
@@ -24,16 +24,16 @@ pub fn is_ours(key: &str) -> Option<&'static str> {
         "workspace-download.status",
     ];
     let is_ours = |own: &str| {
-        // What is made beside an archive, and its further parts, have its name with something behind it.
+        // Files beside an archive, and its further parts, have its name with a suffix.
         key.eq_ignore_ascii_case(own)
             || key.len() > own.len() && own.contains('.') && own != OWN && is_prefix(own, key)
     };
     ours.into_iter()
         .any(is_ours)
-        .then_some("it is the name of a file or folder of ours beside the assets; choose another one")
+        .then_some("this package uses that name for a file or folder beside the assets; choose another one")
 }
 
-/// Why two keys cannot both be assets': one's folder is the other's, or the other's archive.
+/// Why two keys cannot both be assets': the folder of one is the folder or the archive of the other.
 #[must_use]
 pub fn collide(one: &str, other: &str) -> Option<&'static str> {
     let is_archive_of = |key: &str, other: &str| {
@@ -53,7 +53,7 @@ fn is_prefix(prefix: &str, text: &str) -> bool {
     text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// A remote folder in its shortest form. It is emptied, so it must be absolute and must not be `/`.
+/// A remote folder in its shortest form. It will be emptied, so it must be absolute and must not be `/`.
 fn remote_folder(path: &str, argument: &str) -> Result<String> {
     let refuse = |reason: &str| {
         Err(Error::InvalidArgValue {
@@ -63,7 +63,7 @@ fn remote_folder(path: &str, argument: &str) -> Result<String> {
         })
     };
     if path.contains('\0') {
-        return refuse("it holds a NUL byte, which no path can");
+        return refuse("it contains a NUL byte, which no path can");
     }
     if !path.starts_with('/') {
         return refuse("the workspace's folder in the sandbox must be an absolute path");
@@ -86,13 +86,13 @@ fn remote_folder(path: &str, argument: &str) -> Result<String> {
     Ok(format!("/{}", names.join("/")))
 }
 
-/// A key that becomes one name in the sandbox.
+/// Checks a key that becomes one name in the sandbox.
 pub fn key(key: &str, argument: &str) -> Result<()> {
     let reason = match key {
         "" => "it is empty",
         "." | ".." => "it would name another folder than its own",
-        _ if key.contains('/') => "it holds a '/', and it must be a single name",
-        _ if key.contains('\0') => "it holds a NUL byte, which no name can",
+        _ if key.contains('/') => "it contains a '/', and it must be a single name",
+        _ if key.contains('\0') => "it contains a NUL byte, which no name can",
         _ => return Ok(()),
     };
     Err(Error::InvalidArgValue {
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_a_run_lives_in_the_sandbox() {
+    fn a_run_has_its_own_folder_in_the_sandbox() {
         for (remote, expected) in [
             ("/w", Some("/w/.paperclip-runtime/k")),
             ("/home//user/./w/", Some("/home/user/w/.paperclip-runtime/k")),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_do_not_collide_with_our_names_or_each_other() {
+    fn keys_do_not_collide_with_reserved_names_or_each_other() {
         for key in [
             ".paperclip",
             ".Paperclip",

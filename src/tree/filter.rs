@@ -1,4 +1,4 @@
-//! What of a folder is in, and what is left out.
+//! Decides which entries of a folder are included and which are excluded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use crate::exclude::{ExcludePatterns, PathSet, SnapshotPatterns};
 use crate::fs::Kind;
 use crate::path::RelativePath;
 
-/// Says of a path and its kind whether it is left out. What lies below something that is left out is left out too, so a
-/// rule looks at the names above a path as well, each of which is a folder.
+/// Decides whether a path of a given kind is excluded. Everything below an excluded path is excluded too, so
+/// a rule also checks the names above a path, each of which is a folder.
 pub trait Rule: Send + Sync {
-    /// Whether the path is left out, if it is of that kind.
+    /// Whether the path is excluded, if it is of that kind.
     fn leaves_out(&self, path: &RelativePath, kind: Kind) -> bool;
 }
 
@@ -47,22 +47,23 @@ impl<F: Fn(&RelativePath, Kind) -> bool + Send + Sync> Rule for Where<F> {
     }
 }
 
-/// What of a folder is in, and what is left out, by rules that each have a reason. The empty one leaves nothing out.
+/// Decides which entries of a folder are included, by a list of rules with a reason each. Without rules,
+/// everything is included.
 ///
-/// The first rule that leaves a path out gives the reason. A scan asks for a folder before it asks for what is in it, and
-/// does not enter one that is left out.
+/// The first rule that excludes a path gives the reason. A scan asks for a folder before it asks for its
+/// content, and does not enter an excluded folder.
 #[derive(Clone, Default)]
 pub struct Filter<'a>(Vec<(&'static str, Arc<dyn Rule + 'a>)>);
 
 impl<'a> Filter<'a> {
-    /// Also leaves out what a rule does.
+    /// Adds a rule.
     #[must_use]
     pub fn without(mut self, reason: &'static str, rule: impl Rule + 'a) -> Self {
         self.0.push((reason, Arc::new(rule)));
         self
     }
 
-    /// Also leaves out paths by their name alone.
+    /// Adds a rule that excludes paths by their name alone.
     #[must_use]
     pub fn without_names(
         self,
@@ -72,25 +73,25 @@ impl<'a> Filter<'a> {
         self.without(reason, Where(move |path: &RelativePath, _| leaves_out(path)))
     }
 
-    /// Leaves out paths by their name alone.
+    /// A filter that excludes paths by their name alone.
     #[must_use]
     pub fn by_name(leaves_out: impl Fn(&RelativePath) -> bool + Send + Sync + 'a) -> Self {
         Self::default().without_names("", leaves_out)
     }
 
-    /// Leaves out paths by their name and kind.
+    /// A filter that excludes paths by their name and kind.
     #[must_use]
     pub fn by_kind(leaves_out: impl Fn(&RelativePath, Kind) -> bool + Send + Sync + 'a) -> Self {
         Self::default().without("", Where(leaves_out))
     }
 
-    /// Why a path of that kind is left out; nothing where it is in.
+    /// The reason why a path of that kind is excluded; `None` if it is included.
     #[must_use]
     pub fn reason(&self, path: &RelativePath, kind: Kind) -> Option<&'static str> {
         self.0.iter().find(|(_, rule)| rule.leaves_out(path, kind)).map(|(reason, _)| *reason)
     }
 
-    /// Whether a path of that kind is left out.
+    /// Whether a path of that kind is excluded.
     #[must_use]
     pub fn leaves_out(&self, path: &RelativePath, kind: Kind) -> bool {
         self.reason(path, kind).is_some()
@@ -103,7 +104,7 @@ impl fmt::Debug for Filter<'_> {
     }
 }
 
-/// Patterns of a caller, which remembers which of them left something out.
+/// Exclude patterns of a caller. Remembers which of them have matched.
 #[derive(Debug, Default)]
 pub struct Watched {
     all: ExcludePatterns,
@@ -111,7 +112,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Leaves out what any of the patterns matches.
+    /// Excludes what any of the patterns matches.
     #[must_use]
     pub fn new(patterns: &[Vec<u8>]) -> Self {
         let each =
@@ -119,7 +120,7 @@ impl Watched {
         Self { all: ExcludePatterns::new(patterns), each: patterns.iter().map(each).collect() }
     }
 
-    /// The patterns that matched nothing so far, in order.
+    /// The patterns that have matched nothing so far, in order.
     pub fn unmatched(&self) -> impl Iterator<Item = &[u8]> {
         let unmatched = self.each.iter().filter(|(.., matched)| !matched.load(Ordering::Relaxed));
         unmatched.map(|(pattern, ..)| pattern.as_slice())
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_leaves_a_path_out_gives_the_reason() {
+    fn the_first_rule_that_excludes_a_path_gives_the_reason() {
         let filter = Filter::default()
             .without("path", PathSet::new("argument", ["cache"]).unwrap())
             .without("pattern", ExcludePatterns::new(["*.log", "cache"]))
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_empty_filter_leaves_nothing_out() {
+    fn the_empty_filter_excludes_nothing() {
         for kind in [Kind::Folder, Kind::File, Kind::Symlink, Kind::Other] {
             assert!(!Filter::default().leaves_out(&path("a"), kind));
         }

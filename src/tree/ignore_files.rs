@@ -1,6 +1,6 @@
-//! Files such as `.gitignore` in a folder → what they leave out, with git's meaning.
+//! Reads ignore files such as `.gitignore`, and decides with git's meaning what they exclude.
 //!
-//! They are read once, before anything is packed. Both ways of an exchange go by what they said then.
+//! They are read once, before anything is packed. The upload and the download both use what they said then.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -21,54 +21,54 @@ use crate::error::{Error, Result, readable};
 use crate::fs::{Cursor, Kind, Root};
 use crate::path::{RelativePath, path_from};
 
-/// The most that one such file may hold, and all of a folder together.
+/// The maximum size of one ignore file, and of all in a folder together.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 const ALL_BYTES_MAX: u64 = 16 << 20;
 
-/// The one whose patterns begin at the root of the folder, as Docker has it.
+/// The ignore file that is read at the root only, as by Docker.
 const DOCKERIGNORE: &[u8] = b".dockerignore";
 
-/// Git's own folder. Its name is never ignored.
+/// Git's own folder. It is never ignored by its name.
 const DOT_GIT: &[u8] = b".git";
 
-/// A file as it was read.
+/// An ignore file as it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IgnoreFile {
     /// Where it is.
     pub path: RelativePath,
-    /// What it holds.
+    /// Its content.
     pub text: Vec<u8>,
 }
 
-/// A line that decided nothing.
+/// A line that matched nothing.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UnmatchedLine {
-    /// The file that it is in.
+    /// The file that contains it.
     pub file: RelativePath,
-    /// The first is 1.
+    /// Its number, counted from 1.
     pub line: usize,
-    /// As it is written there.
+    /// The line as it is written.
     pub text: Vec<u8>,
 }
 
-/// What files of some names leave out.
+/// What the ignore files of certain names exclude.
 ///
-/// Files of one name work together as git's do: of those in the folders above a path the innermost decides that says
-/// anything of it, and in that the last line that matches. What is in a folder that is left out is left out, whatever
-/// another line says. A path is left out if the files of any of the names leave it out.
+/// Files of one name work together as in git: of the files in the folders above a path, the innermost one
+/// with a matching line decides, and within a file the last matching line. Everything in an excluded folder
+/// is excluded, whatever other lines say. A path is excluded if the files of any of the names exclude it.
 #[derive(Default)]
 pub struct IgnoreRules {
     files: Vec<IgnoreFile>,
-    /// By the name of the files, and by the folder that each is in; the root is empty.
+    /// By the name of the files, and then by the folder of each file; the root is empty.
     by_name: BTreeMap<Vec<u8>, HashMap<Vec<u8>, Matcher>>,
-    /// Whether folders that were asked about are left out.
+    /// Cache: whether a folder is excluded.
     folders: RwLock<HashMap<RelativePath, bool>>,
 }
 
 /// The patterns of one file.
 struct Matcher {
     patterns: Gitignore,
-    /// For each line that has a pattern, by its number from 1: whether it decided anything.
+    /// For each line with a pattern, by its number: whether it has matched.
     lines: BTreeMap<usize, AtomicBool>,
 }
 
@@ -79,8 +79,8 @@ impl fmt::Debug for IgnoreRules {
 }
 
 impl IgnoreRules {
-    /// Reads the files of these names in all folders that are in, by `filter` and by the files themselves. A link of such a
-    /// name is not followed, as git does not follow it.
+    /// Reads the files of these names in all folders that are included by `filter` and by the files
+    /// themselves. A symbolic link of such a name is not followed; git does not follow it either.
     pub fn read(root: &Root, names: &[Vec<u8>], filter: &Filter<'_>, cancel: &Cancel) -> Result<Self> {
         let names = names.iter().map(|name| checked_name(name)).collect::<Result<Vec<_>>>()?;
         let rules = RwLock::new(Self::default());
@@ -106,7 +106,7 @@ impl IgnoreRules {
         Ok(rules)
     }
 
-    /// What files leave out that were read before.
+    /// The rules of files that were read before.
     pub fn of(files: impl IntoIterator<Item = IgnoreFile>) -> Result<Self> {
         let mut rules = Self::default();
         files.into_iter().try_for_each(|file| rules.add(file))?;
@@ -119,7 +119,7 @@ impl IgnoreRules {
         &self.files
     }
 
-    /// The lines that decided nothing so far.
+    /// The lines that have matched nothing so far.
     #[must_use]
     pub fn unmatched(&self) -> Vec<UnmatchedLine> {
         let mut found = Vec::new();
@@ -144,7 +144,7 @@ impl IgnoreRules {
         let all: usize = self.files.iter().map(|file| file.text.len()).sum();
         if (all + file.text.len()) as u64 > ALL_BYTES_MAX {
             let limit = ALL_BYTES_MAX >> 20;
-            return Err(refused(&file.path, &format!("with it the ignore files hold more than {limit} MiB")));
+            return Err(refused(&file.path, &format!("with it the ignore files have more than {limit} MiB")));
         }
         let matcher = Matcher::new(&file)?;
         let (folder, name) = file.path.split();
@@ -154,7 +154,7 @@ impl IgnoreRules {
         Ok(())
     }
 
-    /// Whether a folder, or one above it, is left out.
+    /// Whether a folder, or one above it, is excluded.
     fn is_folder_out(&self, folder: &RelativePath) -> bool {
         let known = self.folders.read().unwrap_or_else(PoisonError::into_inner).get(folder).copied();
         known.unwrap_or_else(|| {
@@ -177,7 +177,7 @@ impl Rule for IgnoreRules {
     }
 }
 
-/// The rules while their files are read: a file decides only of what comes after it.
+/// The rules while their files are being read: a file decides only about what is read after it.
 struct Growing<'a>(&'a RwLock<IgnoreRules>);
 
 impl Rule for Growing<'_> {
@@ -186,7 +186,7 @@ impl Rule for Growing<'_> {
     }
 }
 
-/// What the files of one name say of a path in folders that are in.
+/// Whether the files of one name exclude a path. Its folders must be included.
 fn decide(files: &HashMap<Vec<u8>, Matcher>, path: &RelativePath, is_dir: bool) -> bool {
     let bytes = path.as_bytes();
     let slashes = (0..bytes.len()).rev().filter(|&at| bytes[at] == b'/');
@@ -212,12 +212,12 @@ impl Matcher {
             }
             let number = at + 1;
             let Ok(line) = std::str::from_utf8(line) else {
-                let reason = format!("its line {number} is not UTF-8, and what it would match is not known");
+                let reason = format!("its line {number} is not UTF-8, so it cannot be matched");
                 return Err(refused(&file.path, &reason));
             };
             lines.insert(number, AtomicBool::default());
             let line = if is_anchored { anchored(line) } else { Some(line.to_owned()) };
-            // What is no pattern to git matches nothing, as what the matcher cannot read.
+            // A line that is no pattern to git, or that the matcher cannot parse, matches nothing.
             let Some(line) = line.as_deref().and_then(with_gits_meaning) else { continue };
             let _no_pattern = builder.add_line(Some(PathBuf::from(number.to_string())), &line).is_err();
         }
@@ -225,7 +225,7 @@ impl Matcher {
         Ok(Self { patterns, lines })
     }
 
-    /// Whether a path below the file's folder is left out; nothing where no line matches it.
+    /// Whether a path below the file's folder is excluded; `None` if no line matches it.
     fn decide(&self, below: &[u8], is_dir: bool) -> Option<bool> {
         let (glob, is_out) = match self.patterns.matched(path_from(below), is_dir) {
             Match::None => return None,
@@ -240,13 +240,13 @@ impl Matcher {
     }
 }
 
-/// A name that a file in any folder can have.
+/// Checks a name that is to be searched in every folder.
 fn checked_name(name: &[u8]) -> Result<RelativePath> {
     let path = RelativePath::parse(name).ok().flatten();
     path.filter(|path| path.as_bytes() == name && path.parent().is_none()).ok_or_else(|| {
         Error::InvalidArgValue {
             argument: "input.ignoreFiles".to_owned(),
-            reason: "it is to name files such as '.gitignore', without a directory".to_owned(),
+            reason: "it must name files such as '.gitignore', without a directory".to_owned(),
             received: readable(name),
         }
     })
@@ -255,20 +255,19 @@ fn checked_name(name: &[u8]) -> Result<RelativePath> {
 fn refused(path: &RelativePath, reason: &str) -> Error {
     Error::InvalidArgValue {
         argument: "input.ignoreFiles".to_owned(),
-        reason: format!("{reason}; mend '{path}', or do not name it. Nothing was changed"),
+        reason: format!("{reason}; fix '{path}', or do not name it. Nothing was changed"),
         received: path.to_string(),
     }
 }
 
-/// What a regular file holds; nothing where there is none.
+/// The content of a regular file; `None` if there is none.
 fn read_file(cursor: &mut Cursor<'_>, path: &RelativePath) -> Result<Option<Vec<u8>>> {
     if !cursor.stat(path)?.is_some_and(|meta| meta.kind == Kind::File) {
         return Ok(None);
     }
     let opened = cursor.open(path).map_err(|error| {
-        error.with_hint(
-            "what it leaves out is not known; let this user read it, or do not name it in ignoreFiles",
-        )
+        error
+            .with_hint("what it excludes is unknown; let this user read it, or do not name it in ignoreFiles")
     })?;
     let Some((file, _)) = opened else { return Ok(None) };
     let mut text = Vec::new();
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_by_which_files() {
+    fn each_path_is_excluded_by_the_right_files() {
         let git = |text| vec![(".gitignore", text)];
         for (files, out, kept) in [
             (
@@ -347,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_decides_nothing_is_known_by_its_place() {
+    fn a_line_that_matches_nothing_is_reported_with_its_number() {
         let rules =
             rules(&[("a/.gitignore", "# comment\n\nnone  \nb\n[broken"), (".gitignore", "*.log\r\n")]);
         assert!(leaves_out(&rules, "a/b"));
@@ -364,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_in_every_folder_that_is_in() {
+    fn files_are_read_in_every_included_folder() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         for folder in ["a/b", "excluded", "ignored/deep", "docker", "a/.dockerignore"] {
@@ -383,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_or_understood_is_refused_by_name() {
+    fn a_file_that_cannot_be_read_or_parsed_is_refused_by_name() {
         for (text, complaint) in [
             (b"a\n\xff".to_vec(), "its line 2 is not UTF-8"),
             (vec![b'a'; (1 << 20) + 1], "it is larger than 1 MiB"),
@@ -410,6 +409,6 @@ mod tests {
             fs::write(folder.join(".gitignore"), "# a\n".repeat(260_000)).unwrap();
         }
         let error = read(root.path(), &[".gitignore"]).unwrap_err();
-        assert!(error.to_string().contains("hold more than 16 MiB"), "{error}");
+        assert!(error.to_string().contains("have more than 16 MiB"), "{error}");
     }
 }

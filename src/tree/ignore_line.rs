@@ -1,6 +1,7 @@
-//! A line of an ignore file → what the matcher takes as git takes the line. Pure.
+//! Rewrites a line of an ignore file so that the `ignore` crate takes it as git does. Pure: no I/O.
 
-/// A line of a `.dockerignore` as one of git's: it is matched from the root, and no slash at its ends means anything.
+/// Rewrites a line of a `.dockerignore` as one for git: it matches from the root, and slashes at its ends
+/// have no meaning.
 #[must_use]
 pub fn anchored(line: &str) -> Option<String> {
     let line = line.trim();
@@ -10,8 +11,8 @@ pub fn anchored(line: &str) -> Option<String> {
     (!pattern.is_empty() && pattern != ".").then(|| format!("{negation}/{pattern}"))
 }
 
-/// A line written so that the matcher takes it as git does, which knows no braces, and reads sets in its own way. Nothing for
-/// a pattern that matches nothing.
+/// Rewrites a line so that the matcher gives it git's meaning: git has no braces, and reads sets in its own
+/// way. `None` for a pattern that matches nothing.
 #[must_use]
 pub fn with_gits_meaning(line: &str) -> Option<String> {
     let mut written = String::with_capacity(line.len());
@@ -22,7 +23,8 @@ pub fn with_gits_meaning(line: &str) -> Option<String> {
             '\\' => {
                 let escaped = rest.chars().next()?;
                 rest = &rest[escaped.len_utf8()..];
-                // git takes a slash at the end away first, and a backslash that escapes nothing matches nothing.
+                // git removes a slash at the end first, and then a backslash that escapes nothing matches
+                // nothing.
                 if escaped == '/' && rest.trim_end().is_empty() {
                     return None;
                 }
@@ -37,12 +39,12 @@ pub fn with_gits_meaning(line: &str) -> Option<String> {
             other => written.push(other),
         }
     }
-    // Two slashes in a row are in no path. (One at the end is for directories.)
+    // No path has two slashes in a row. (One at the end means that only folders match.)
     (!written.contains("//")).then_some(written)
 }
 
-/// What follows a `[` in a pattern: the set as the matcher writes it, and what stands behind it. Nothing where it does not
-/// end, or names a class that there is not.
+/// Parses a set after its `[`. Returns the set as the matcher writes it, and the rest of the pattern. `None`
+/// if the set has no end, or names a class that does not exist.
 fn set_of(text: &str) -> Option<(String, &str)> {
     let bytes = text.as_bytes();
     let is_negated = matches!(bytes.first(), Some(b'!' | b'^'));
@@ -60,7 +62,7 @@ fn set_of(text: &str) -> Option<(String, &str)> {
             b'[' if bytes.get(at) == Some(&b':') => {
                 let name_end = at + 1 + text[at + 1..].find(']')?;
                 let name = text[at + 1..name_end].strip_suffix(':');
-                // Without its `:]` it is a `[` like any other.
+                // Without its `:]` it is an ordinary `[`.
                 let Some(name) = name else {
                     members[usize::from(byte)] = true;
                     before = Some(byte);
@@ -97,12 +99,13 @@ fn set_of(text: &str) -> Option<(String, &str)> {
         }
     }
     let after = &text[at..];
-    // A range that ends beyond ASCII is of characters here and of bytes for git.
+    // A range that ends beyond ASCII is of characters for the matcher and of bytes for git.
     if has_long_range {
         return Some((format!("[{}", &text[..at]), after));
     }
-    // Of what means something in a set, `]` is written first and `-` last; NUL, which is in no name, keeps others from being the
-    // first. A slash is matched by no set, and yet one in a pattern ties that to its folder.
+    // Some members have a meaning by their position: `]` is written first and `-` last. NUL, which no name
+    // contains, keeps any other member from being first. A set never matches a slash, but a slash in a
+    // pattern makes the pattern match from its folder.
     let mut set = String::from(if is_negated { "[!" } else { "[" });
     let is_member = |member: u8| members[usize::from(member)];
     set.extend(is_member(b']').then_some(']'));
@@ -118,7 +121,7 @@ fn set_of(text: &str) -> Option<(String, &str)> {
     Some((set, after))
 }
 
-/// A class of characters by its name.
+/// The members of a character class, by its name.
 fn class_of(name: &str) -> Option<fn(&u8) -> bool> {
     Some(match name {
         "alnum" => u8::is_ascii_alphanumeric,
@@ -142,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_written_with_what_it_means_to_git() {
+    fn a_line_is_rewritten_with_gits_meaning() {
         for (line, written) in [
             ("*.log", Some("*.log")),
             ("!/a/**/b/", Some("!/a/**/b/")),
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_docker_begins_at_the_root() {
+    fn a_dockerignore_line_matches_from_the_root() {
         for (line, written) in [
             ("node_modules", Some("/node_modules")),
             ("/a/", Some("/a")),

@@ -451,7 +451,7 @@ impl Stage {
         let name = self.name();
         let mode = mode & PERMISSIONS;
         let file = cursor.create(&name, mode)?;
-        // The mode was agreed with the other side, so the umask must not change it.
+        // The umask must not change the incoming mode.
         if mode & !self.allowed != 0 {
             set_file_mode(&file, mode).map_err(|error| Error::io("fchmod", cursor.path_of(&name), error))?;
         }

@@ -914,7 +914,7 @@ fn an_archive_without_any_entry_is_not_an_emptied_workspace() {
 }
 
 #[test]
-fn an_emptied_workspace_is_emptied_here() {
+fn an_emptied_workspace_is_emptied_locally() {
     let place = Place::with(&uploaded());
     let mut upload = place.upload();
     upload.exclude = vec![b"*.log".to_vec()];

@@ -396,7 +396,7 @@ fn bytes_for_asset(side: &Side, what: &str) -> usize {
 }
 
 #[test]
-fn an_asset_is_sent_again_only_where_it_has_changed_on_either_side() {
+fn an_asset_is_sent_again_only_if_it_changed_on_either_side() {
     type Edit = (&'static str, fn(&Path), fn(&Path));
     let nothing: fn(&Path) = |_| {};
     let edits: [Edit; 9] = [
@@ -782,7 +782,7 @@ fn each_file(folder: &Path, damage: impl Fn(&mut Vec<u8>)) {
 }
 
 #[test]
-fn a_change_of_an_ignore_file_between_heartbeats_is_as_by_full_transfers() {
+fn a_change_of_an_ignore_file_has_the_result_of_full_transfers() {
     let mut start = start();
     start.insert(b".gitignore".to_vec(), file("made/\n*.tmp\n"));
     start.insert(b"d/x.tmp".to_vec(), file("not uploaded"));

@@ -229,7 +229,7 @@ fn prepare_ignoring(place: &Place, client: &Arc<CannedSandbox>) -> Session {
 }
 
 #[test]
-fn what_an_ignore_file_matches_as_one_kind_stays_where_another_kind_comes() {
+fn an_ignored_entry_stays_if_an_entry_of_another_kind_comes() {
     // Excluded is a directory `out`, and any name but a directory below `only-dirs`.
     let uploaded = tree([
         (".gitignore", file("out/\nonly-dirs/*\n!only-dirs/*/\n")),
@@ -270,7 +270,7 @@ fn what_an_ignore_file_matches_as_one_kind_stays_where_another_kind_comes() {
 }
 
 #[test]
-fn what_became_an_ignored_kind_in_the_sandbox_is_gone_there_and_does_not_come() {
+fn an_entry_that_became_an_ignored_kind_counts_as_deleted() {
     let uploaded =
         tree([(".gitignore", file("x\n!x/\ny/\n")), ("x", DIR), ("x/a", file("1")), ("y", file("1"))]);
     let place = Place::with(&uploaded);
@@ -289,7 +289,7 @@ fn what_became_an_ignored_kind_in_the_sandbox_is_gone_there_and_does_not_come() 
 }
 
 #[test]
-fn a_changed_ignore_file_counts_from_the_next_prepare_on() {
+fn a_changed_ignore_file_takes_effect_at_the_next_prepare() {
     let uploaded = tree([(".gitignore", file("old\n")), ("old", file("local")), ("kept", file("1"))]);
     let place = Place::with(&uploaded);
     let client = Arc::new(CannedSandbox::default());

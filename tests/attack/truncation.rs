@@ -53,10 +53,10 @@ fn a_download_truncated_anywhere_is_refused() {
 fn a_truncated_archive_is_refused_with_what_is_missing() {
     let archive = RawTar::new().file("a", "1").end();
     for (length, missing) in [
-        (0, "a header was due, and no end mark has come"),
+        (0, "a header or the end mark is missing"),
         (BLOCK + 1, "(512 bytes at byte 512, of which 1 came)"),
         (BLOCK - 1, "(512 bytes at byte 0, of which 511 came)"),
-        (3 * BLOCK, "the end mark is two blocks of zeros, and one came"),
+        (3 * BLOCK, "the end mark is two blocks of zeros, and one is missing"),
     ] {
         let error = unpack(&archive[..length], None, &Filter::default()).unwrap_err();
         assert!(error.to_string().contains(missing), "{length} bytes: {error}");

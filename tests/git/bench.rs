@@ -1,4 +1,4 @@
-//! A workspace here, a sandbox there, and real git on both sides.
+//! A local workspace, a sandbox, and real git on both sides.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ use sandbox_managed_runtime::tree::filter::Filter;
 use sandbox_managed_runtime::tree::scan::scan;
 use tempfile::TempDir;
 
-/// The gits of this machine, one of each version: the suite runs with every one of them.
+/// The gits on this machine, one of each version. Every test runs with each of them.
 pub fn gits() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").expect("PATH is set");
     let mut by_version = BTreeMap::new();
@@ -47,10 +47,10 @@ pub struct Bench {
     pub program: PathBuf,
     /// The local workspace.
     pub here: PathBuf,
-    /// The sandbox's.
+    /// The sandbox's workspace.
     pub there: PathBuf,
     pub canary: PathBuf,
-    /// The directory for quarantines.
+    /// The folder for quarantines.
     pub work: PathBuf,
     pub bases: Bases,
     pub options: Options,
@@ -89,12 +89,12 @@ impl Bench {
         }
     }
 
-    /// Where all of it lies.
+    /// The folder of the whole bench.
     pub fn path(&self) -> PathBuf {
         self.root.path.clone()
     }
 
-    /// A workspace with two commits on `main` and one on `feature`, and a remote beside it.
+    /// Makes a workspace with two commits on `main` and one on `feature`, and a remote beside it.
     pub fn new(program: PathBuf) -> Self {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().canonicalize().unwrap();
@@ -138,7 +138,7 @@ impl Bench {
         command
     }
 
-    /// Runs git in a folder; it must succeed.
+    /// Runs git in a folder. It must succeed.
     pub fn git(&self, folder: &Path, args: &[&str]) -> String {
         let output = self.command(folder, args).output().unwrap();
         assert!(
@@ -150,7 +150,7 @@ impl Bench {
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
-    /// Runs git in a folder, however it ends.
+    /// Runs git in a folder, whatever its outcome.
     pub fn try_git(&self, folder: &Path, args: &[&str]) -> (bool, String) {
         let output = self.command(folder, args).output().unwrap();
         let text = [&output.stdout[..], &output.stderr].concat();
@@ -180,7 +180,7 @@ impl Bench {
         self.git(folder, &["rev-parse", "HEAD"])
     }
 
-    /// Uploads: the files, and what is exported of each repository. Gives what was refused.
+    /// Uploads the files, and what is exported of each repository. Returns what was refused.
     pub fn prepare(&mut self) -> Vec<String> {
         let cancel = Cancel::default();
         let workspace = Root::open(&self.here).unwrap();
@@ -216,12 +216,12 @@ impl Bench {
         refused
     }
 
-    /// Brings the sandbox's state back. The files are merged in the simplest way: theirs count.
+    /// Restores the sandbox's state. The files are merged in the simplest way: the sandbox's count.
     pub fn restore(&mut self) -> GitReport {
         self.restore_as(self.serial + 1)
     }
 
-    /// The same, as the restore of that number.
+    /// The same, as the restore with that number.
     pub fn restore_as(&mut self, serial: usize) -> GitReport {
         self.serial = serial;
         let cancel = Cancel::default();
@@ -282,7 +282,8 @@ impl Bench {
         assert!(!folder.join(".git/index.lock").exists());
     }
 
-    /// What lies outside the workspace, and what the remote has: nothing done here changes it, but for a new worktree.
+    /// What is outside the workspace, and what the remote has. No test changes it, except by adding a
+    /// worktree.
     pub fn outside(&self) -> (Vec<String>, String) {
         let names = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
@@ -291,14 +292,14 @@ impl Bench {
         (names, self.git(&self.path().join("remote.git"), &["for-each-ref"]))
     }
 
-    /// Does here what people do, and asserts that nothing of the sandbox's ran.
+    /// Does locally what users do with git, and asserts that nothing of the sandbox's was run.
     pub fn use_here(&self) {
         self.use_folder(&self.here);
     }
 
     pub fn use_folder(&self, folder: &Path) {
         write(&folder.join("local.txt"), "local\n");
-        // A tracked file differs, so that whatever shows or filters differences has some.
+        // A tracked file is changed, so that commands that show or filter changes have some.
         let (_, tracked) = self.try_git(folder, &["ls-files", "--", "*.txt"]);
         if let Some(name) = tracked.lines().next() {
             write(&folder.join(name), "edited here\n");
@@ -355,7 +356,7 @@ pub fn path(text: &str) -> RelativePath {
     RelativePath::parse(text.as_bytes()).unwrap().unwrap()
 }
 
-/// Whether a report holds something back whose path or name contains the text.
+/// Whether a report holds back something whose path or name contains the text.
 pub fn holds(report: &GitReport, text: &str) -> bool {
     report.held_back.iter().any(|held| {
         held.path.to_string().contains(text) || held.what.as_ref().is_some_and(|what| what.contains(text))

@@ -1,4 +1,4 @@
-//! What the sandbox plants is held back: the local side stays unchanged, and the report lists it.
+//! What the sandbox plants is held back: the local repository stays unchanged, and the report lists it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,8 +8,8 @@ use crate::bench::{Bench, executable, holds, with_each_git, write};
 
 const RUN: &str = "touch \"$CANARY\"; cat";
 
-/// Prepares, plants, restores, and asserts that nothing planted runs here, that the settings are unchanged, and that the
-/// report lists it.
+/// Prepares, plants, restores, and asserts that nothing planted runs locally, that the settings are
+/// unchanged, and that the report lists it.
 fn planted(told: &str, plant: impl Fn(&Bench)) {
     with_each_git(|bench| {
         write(&bench.here.join(".gitattributes"), "*.txt filter=x diff=x\n");
@@ -31,7 +31,7 @@ fn planted(told: &str, plant: impl Fn(&Bench)) {
         bench.use_here();
         assert_eq!(bench.outside(), outside, "{told}: something outside was written or redirected");
         bench.assert_sound(&bench.here, &[]);
-        // The files that were there are not in the report again.
+        // Files that had existed before are not reported again.
         let again = bench.restore();
         assert!(again.updated.is_empty(), "{:?}", again.updated);
     });
@@ -45,7 +45,7 @@ fn setting(key: &str, value: &str) {
     });
 }
 
-/// The control of all others: planted in the local repository itself, these do run.
+/// The control for all other tests: planted in the local repository itself, these do run.
 #[test]
 fn the_canary_sees_what_git_runs() {
     for key in [
@@ -161,7 +161,8 @@ fn filters_do_not_run_by_attributes_of_the_repository() {
     });
 }
 
-/// Git compares a file that is newer than the index by its content, through the filter, before it writes the index.
+/// Before it writes the index, git compares a file that is newer than the index by its content, through the
+/// filter.
 #[test]
 fn no_filter_runs_at_an_upload() {
     with_each_git(|bench| {
@@ -178,7 +179,7 @@ fn no_filter_runs_at_an_upload() {
 }
 
 #[test]
-fn no_name_is_checked_out_that_may_not_arrive() {
+fn no_branch_is_checked_out_whose_name_is_not_accepted() {
     for branch in ["HEAD", "-f", "main/below", "MAIN", "v1", "origin/main", "origin"] {
         planted("HEAD", |bench| {
             bench.here(&["fetch", "-q", "origin"]);
@@ -198,7 +199,7 @@ fn no_name_is_checked_out_that_may_not_arrive() {
 fn the_cost_of_many_new_names_is_not_quadratic() {
     with_each_git(|bench| {
         bench.prepare();
-        // None of what was sent is there any more, and every name of ours is new.
+        // Nothing that was sent is in the sandbox any more, and every local name is new.
         let tree = bench.there(&["rev-parse", "HEAD^{tree}"]);
         let commit = bench.there(&["commit-tree", &tree, "-m", "unrelated"]);
         let mut names = "# pack-refs with: sorted \n".to_owned();
@@ -262,7 +263,7 @@ fn other_spellings_and_bare_folders_stay_out() {
         bench.prepare();
         bench.git(&bench.there, &["init", "-q", "--bare", "folder"]);
         bench.git(&bench.there, &["config", "--file", "folder/config", "core.fsmonitor", "touch $CANARY"]);
-        // Git asks no more of `objects` and `refs` than that they may be executed.
+        // Git only requires that `objects` and `refs` can be executed.
         write(&bench.there.join("files/HEAD"), "ref: refs/heads/main\n");
         executable(&bench.there.join("files/objects"), "");
         executable(&bench.there.join("files/refs"), "");
@@ -302,10 +303,10 @@ fn a_new_nested_repository_comes_without_what_runs() {
         assert_eq!(bench.git(&here, &["status", "--porcelain"]), "A  staged.txt");
         assert_eq!(bench.git(&here, &["config", "remote.up.url"]), "https://example.com/x.git");
         bench.assert_sound(&here, &[&commit]);
-        // From the top, and from inside.
+        // From the top folder, and from inside.
         bench.here(&["status"]);
         bench.use_folder(&here);
-        // What the agent does there later comes back as well.
+        // What the agent does later in that repository comes back as well.
         write(&bench.there.join("tools/nested/y.txt"), "y\n");
         let second = bench.commit(&bench.there.join("tools/nested"), "later");
         bench.restore();
@@ -378,12 +379,12 @@ fn flags_of_the_index_stay_out() {
 }
 
 #[test]
-fn objects_overwritten_there_change_nothing_here() {
+fn objects_overwritten_in_the_sandbox_change_nothing_locally() {
     with_each_git(|bench| {
         bench.here(&["commit", "-q", "--allow-empty", "-m", "third"]);
         bench.prepare();
         let blob = bench.there(&["rev-parse", "HEAD:a.txt"]);
-        // The pack that was sent is replaced by rubbish, and a known object by another under its name.
+        // The pack that was sent is replaced by garbage, and a known object by another one under its name.
         let other = bench.git(&bench.here, &["hash-object", "-w", "b.txt"]);
         let loose = |oid: &str| format!(".git/objects/{}/{}", &oid[..2], &oid[2..]);
         let from = bench.here.join(loose(&other));
@@ -405,7 +406,7 @@ fn new_objects_that_fsck_refuses_are_refused() {
     with_each_git(|bench| {
         bench.prepare();
         let before = bench.here(&["rev-parse", "main"]);
-        // A tree that would write into .git, made by hand since git refuses to.
+        // A tree that would write into .git, made by hand because git refuses to.
         let blob = bench.there(&["hash-object", "-w", "a.txt"]);
         let raw: Vec<u8> =
             (0..20).map(|at| u8::from_str_radix(&blob[at * 2..at * 2 + 2], 16).unwrap()).collect();

@@ -1,7 +1,8 @@
 //! A kill at every step of a restore leaves a sound repository, and the next restore completes it.
 //!
-//! The restore runs in a process of its own: this test program again, told by `GIT_CHILD` where to work. Its git is a script that
-//! kills that process at the call that is to be the last, before git runs, after it, or while it goes on alone.
+//! The restore runs in its own process: this test program again, which `GIT_CHILD` tells where to work. Its
+//! git is a script that kills that process at a chosen call: before git runs, after it, or while it continues
+//! alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use crate::bench::{Bench, executable, gits, write};
 
 const WHERE: &str = "GIT_CHILD";
 
-/// Calls that change a repository, by a part of their command line.
+/// The calls that change a repository, by a part of their command line.
 const STEPS: &str = r#"*" update-ref "*|*" update-index "*|*" unpack-objects "*|*" index-pack "*|*" symbolic-ref -m "*|*" config --local --add "*"#;
 
 fn script(root: &Path, git: &Path) -> String {
@@ -38,9 +39,9 @@ fn wait_for(path: &Path) {
     }
 }
 
-/// The other process does this where it is told to, and otherwise there is nothing to restore.
+/// The other process does the work here. In an ordinary test run this does nothing.
 #[test]
-fn a_restore_in_a_process_of_its_own() {
+fn a_restore_in_its_own_process() {
     let Some(root) = std::env::var_os(WHERE).map(PathBuf::from) else { return };
     let mut bench = Bench::at(root.clone(), root.join("git"));
     bench.there = root.join("scratch");
@@ -52,12 +53,12 @@ fn a_restore_in_a_process_of_its_own() {
     fs::write(root.join("done"), "").unwrap();
 }
 
-/// Restores in another process, which is killed at that step. Tells how many steps it came to.
+/// Restores in another process, which is killed at that step. Returns how many steps it reached.
 fn restore_and_kill(bench: &Bench, at: usize, how: &str, meanwhile: impl FnOnce(&Bench)) -> usize {
     let root = &bench.path();
     executable(&root.join("git"), &script(root, &bench.program));
     let mut other = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "kill::a_restore_in_a_process_of_its_own", "--test-threads=1"])
+        .args(["--exact", "kill::a_restore_in_its_own_process", "--test-threads=1"])
         .env(WHERE, root)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -152,12 +153,12 @@ fn assert_complete(bench: &Bench, work: &Work, what: &str) {
 #[test]
 fn a_kill_at_every_step_leaves_what_the_next_restore_completes() {
     for (number, program) in gits().into_iter().rev().enumerate() {
-        // What is killed does not differ from git to git: one of them meets every way.
+        // The kill does not depend on git's version, so one git is enough for each way.
         let ways = if number == 0 { &["before", "after", "alone"][..] } else { &["after"] };
         let mut steps = 1;
         let mut at = 0;
         while at <= steps {
-            // The first run is not killed, and counts.
+            // The first run is not killed, and counts the steps.
             for how in if at == 0 { &["never"][..] } else { ways } {
                 let what = format!("{}: killed at step {at}, {how}", program.display());
                 let mut bench = Bench::new(program.clone());
@@ -172,11 +173,11 @@ fn a_kill_at_every_step_leaves_what_the_next_restore_completes() {
                         "objects, references, HEAD, index, stash, settings, a new repository"
                     );
                 } else {
-                    // Whatever is half done: nothing is damaged or lost, and no lock is in the way.
+                    // Whatever is half done: nothing is damaged or lost, and no lock is left in the way.
                     bench.assert_sound(&bench.here, &[&main, &done.feature, &done.ours]);
                     bench.here(&["status"]);
                 }
-                // From what this process knows, even a restore that was completed comes again.
+                // From the state that this process knows, even a completed restore is repeated.
                 bench.restore();
                 assert_complete(&bench, &done, &what);
                 let again = bench.restore();

@@ -1,5 +1,5 @@
-//! Repositories that travel, with real git on both sides: whatever the sandbox plants runs nothing here, and whatever both
-//! sides do ordinarily loses no commit. Every test runs with each git that `PATH` leads to.
+//! Transfers of repositories, with real git on both sides: nothing that the sandbox plants is run locally,
+//! and ordinary work on both sides loses no commit. Every test runs with each git that `PATH` leads to.
 #![cfg(target_os = "linux")]
 
 mod bench;

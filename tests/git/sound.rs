@@ -1,4 +1,4 @@
-//! Kept sound: after each, `git fsck --full` is clean here and nobody's commit is gone.
+//! Ordinary work on both sides: after each restore, `git fsck --full` has no finding and no commit is lost.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn ten_heartbeats_in_which_nothing_happens_change_nothing() {
 }
 
 #[test]
-fn what_goes_up_works_there_and_holds_no_secret() {
+fn the_uploaded_repository_works_and_has_no_secret() {
     with_each_git(|bench| {
         bench.here(&["config", "http.extraHeader", "AUTHORIZATION: secret"]);
         bench.here(&["config", "remote.up.url", "https://user:secret@example.com/x.git"]);
@@ -53,7 +53,7 @@ fn what_goes_up_works_there_and_holds_no_secret() {
 }
 
 #[test]
-fn git_there_sees_what_differs_from_the_index_and_takes_nothing_else_for_changed() {
+fn git_in_the_sandbox_reports_exactly_what_differs_from_the_index() {
     with_each_git(|bench| {
         let old = SystemTime::now() - Duration::from_secs(1_000_000);
         let set = |path: &Path, time| {
@@ -108,7 +108,7 @@ fn a_commit_of_the_agent_arrives_on_its_branch() {
 }
 
 #[test]
-fn a_staged_file_here_survives_a_gc_there() {
+fn a_locally_staged_file_survives_a_gc_in_the_sandbox() {
     with_each_git(|bench| {
         write(&bench.here.join("staged.txt"), "staged\n");
         bench.here(&["add", "staged.txt"]);
@@ -124,7 +124,7 @@ fn a_staged_file_here_survives_a_gc_there() {
 }
 
 #[test]
-fn a_gc_there_with_new_commits_arrives() {
+fn new_commits_arrive_after_a_gc_in_the_sandbox() {
     with_each_git(|bench| {
         bench.prepare();
         write(&bench.there.join("n.txt"), "n\n");
@@ -139,7 +139,7 @@ fn a_gc_there_with_new_commits_arrives() {
 }
 
 #[test]
-fn both_commit_and_both_are_there_afterwards() {
+fn commits_of_both_sides_are_there_afterwards() {
     for packed in [false, true] {
         with_each_git(|bench| {
             bench.prepare();
@@ -166,7 +166,7 @@ fn both_commit_and_both_are_there_afterwards() {
 }
 
 #[test]
-fn a_branch_deleted_or_rewound_there_is_kept() {
+fn a_branch_deleted_or_rewound_in_the_sandbox_is_stored() {
     with_each_git(|bench| {
         bench.here(&["checkout", "-q", "feature"]);
         write(&bench.here.join("f.txt"), "f\n");
@@ -187,7 +187,7 @@ fn a_branch_deleted_or_rewound_there_is_kept() {
 }
 
 #[test]
-fn a_commit_on_a_branch_here_survives_its_deletion_there() {
+fn a_local_commit_survives_the_deletion_of_its_branch_in_the_sandbox() {
     with_each_git(|bench| {
         bench.prepare();
         bench.here(&["checkout", "-q", "feature"]);
@@ -199,7 +199,7 @@ fn a_commit_on_a_branch_here_survives_its_deletion_there() {
         bench.there(&["gc", "-q", "--prune=now"]);
         bench.restore();
         assert_eq!(bench.here(&["rev-parse", "feature"]), ours);
-        // What git collects by itself, it may collect.
+        // What git itself may collect is not asserted.
         bench.here(&["gc", "-q"]);
         bench.assert_sound(&bench.here, &[&ours]);
     });
@@ -235,7 +235,7 @@ fn references_packed_on_both_sides_are_all_there() {
 }
 
 #[test]
-fn another_worktree_here_outlives_a_prune_there() {
+fn another_local_worktree_survives_a_prune_in_the_sandbox() {
     with_each_git(|bench| {
         let linked = bench.here.parent().unwrap().join("linked");
         bench.here(&["worktree", "add", "-q", linked.to_str().unwrap(), "feature"]);
@@ -259,7 +259,7 @@ fn another_worktree_here_outlives_a_prune_there() {
 }
 
 #[test]
-fn a_rebase_that_is_finished_here_meanwhile_is_preserved() {
+fn a_rebase_that_is_finished_locally_meanwhile_is_preserved() {
     with_each_git(|bench| {
         write(&bench.here.join("a.txt"), "here\n");
         let main = bench.commit_here("ours");
@@ -303,7 +303,7 @@ fn settings_of_both_sides_are_preserved() {
 }
 
 #[test]
-fn a_repository_that_both_sides_made_is_one_with_the_work_of_both() {
+fn a_repository_that_both_sides_made_has_the_work_of_both() {
     with_each_git(|bench| {
         bench.prepare();
         let commit = |folder: &Path, text: &str| {
@@ -327,9 +327,9 @@ fn a_repository_that_both_sides_made_is_one_with_the_work_of_both() {
     });
 }
 
-/// Where the workspace is in another file system than temporary files are.
+/// The workspace is on another file system than temporary files.
 #[test]
-fn a_new_repository_arrives_whole_from_another_file_system() {
+fn a_new_repository_arrives_complete_from_another_file_system() {
     with_each_git(|bench| {
         let work = tempfile::tempdir_in("/dev/shm").unwrap();
         bench.work = work.path().to_path_buf();
@@ -339,7 +339,7 @@ fn a_new_repository_arrives_whole_from_another_file_system() {
         bench.git(&fresh, &["init", "-q", "-b", "main"]);
         write(&fresh.join("x.txt"), "x\n");
         let theirs = bench.commit(&fresh, "fresh");
-        // What a killed restore left is in nobody's way.
+        // What a killed restore left does not prevent the next one.
         write(&bench.here.join(".paperclip-runtime/new-repository/left"), "left");
         let report = bench.restore();
         assert!(report.held_back.is_empty(), "{report:?}");
@@ -367,7 +367,7 @@ fn what_is_staged_on_either_side_is_staged_afterwards() {
 }
 
 #[test]
-fn a_git_status_there_is_no_change() {
+fn a_git_status_in_the_sandbox_is_no_change() {
     with_each_git(|bench| {
         bench.prepare();
         write(&bench.here.join("o.txt"), "o\n");
@@ -379,7 +379,7 @@ fn a_git_status_there_is_no_change() {
 }
 
 #[test]
-fn a_linked_worktree_is_a_repository_of_its_own_there() {
+fn a_linked_worktree_is_a_repository_of_its_own_in_the_sandbox() {
     with_each_git(|bench| {
         let main = bench.here.clone();
         let linked = main.parent().unwrap().join("linked");
@@ -390,7 +390,7 @@ fn a_linked_worktree_is_a_repository_of_its_own_there() {
         assert_eq!(bench.there(&["symbolic-ref", "HEAD"]), "refs/heads/feature");
         write(&bench.there.join("w.txt"), "w\n");
         let theirs = bench.commit_there("in the worktree");
-        // The branch that the other worktree has checked out is not moved under it.
+        // The branch that the other worktree has checked out is not moved.
         bench.there(&["branch", "-f", "main", "feature"]);
         bench.there(&["worktree", "prune"]);
         let report = bench.restore();
@@ -404,7 +404,7 @@ fn a_linked_worktree_is_a_repository_of_its_own_there() {
 }
 
 #[test]
-fn a_submodule_and_a_nested_repository_travel() {
+fn a_submodule_and_a_nested_repository_are_transferred() {
     with_each_git(|bench| {
         let remote = bench.root.path().join("remote.git");
         bench.here(&["submodule", "--quiet", "add", remote.to_str().unwrap(), "sub"]);
@@ -434,7 +434,7 @@ fn a_submodule_and_a_nested_repository_travel() {
 }
 
 #[test]
-fn a_locked_index_here_is_left_alone() {
+fn a_locked_local_index_is_left_alone() {
     with_each_git(|bench| {
         write(&bench.here.join(".git/index.lock"), "");
         bench.prepare();
@@ -451,7 +451,7 @@ fn a_locked_index_here_is_left_alone() {
 }
 
 #[test]
-fn a_rebase_in_progress_here_is_left_alone() {
+fn a_local_rebase_in_progress_is_left_alone() {
     with_each_git(|bench| {
         write(&bench.here.join("a.txt"), "here\n");
         let ours = bench.commit_here("ours");
@@ -492,7 +492,7 @@ fn stashes_of_both_sides_are_there() {
 }
 
 #[test]
-fn an_unborn_and_a_detached_head_travel() {
+fn an_unborn_and_a_detached_head_are_transferred() {
     with_each_git(|bench| {
         let root = bench.here.clone();
         bench.here = root.parent().unwrap().join("unborn");
@@ -518,7 +518,7 @@ fn an_unborn_and_a_detached_head_travel() {
 }
 
 #[test]
-fn a_commit_that_only_head_reaches_is_kept_when_head_moves() {
+fn a_commit_that_only_head_reaches_is_stored_when_head_moves() {
     for by_branch in [true, false] {
         with_each_git(|bench| {
             bench.here(&["checkout", "-q", "--detach"]);
@@ -537,7 +537,7 @@ fn a_commit_that_only_head_reaches_is_kept_when_head_moves() {
             bench.here(&["reflog", "expire", "--expire=now", "--all"]);
             bench.here(&["gc", "-q", "--prune=now"]);
             bench.assert_sound(&bench.here, &[&ours]);
-            // Where something else leads to it, nothing is kept.
+            // If another reference leads to it, nothing is stored.
             bench.here(&["checkout", "-q", "--detach", "main"]);
             bench.prepare();
             bench.there(&["checkout", "-q", "feature"]);
@@ -547,7 +547,7 @@ fn a_commit_that_only_head_reaches_is_kept_when_head_moves() {
 }
 
 #[test]
-fn a_shallow_history_goes_up_and_comes_back() {
+fn a_shallow_history_is_uploaded_and_comes_back() {
     with_each_git(|bench| {
         for at in 0..5 {
             bench.here(&["commit", "-q", "--allow-empty", "-m", &format!("more {at}")]);
@@ -564,7 +564,7 @@ fn a_shallow_history_goes_up_and_comes_back() {
         bench.restore();
         assert_eq!(bench.here(&["rev-list", "--count", "HEAD"]), "8");
         bench.assert_sound(&bench.here, &[&new]);
-        // A clone that is shallow here, and unshallowed there.
+        // A clone that is shallow locally, and unshallowed in the sandbox.
         bench.options.depth = None;
         bench.git(
             bench.root.path(),
@@ -589,7 +589,7 @@ fn a_shallow_history_goes_up_and_comes_back() {
 }
 
 #[test]
-fn alternates_and_partial_clones_travel() {
+fn alternates_and_partial_clones_are_transferred() {
     with_each_git(|bench| {
         let root = bench.root.path().canonicalize().unwrap();
         let remote = format!("file://{}", root.join("remote.git").display());
@@ -613,7 +613,7 @@ fn alternates_and_partial_clones_travel() {
 }
 
 #[test]
-fn sha256_repositories_travel() {
+fn sha256_repositories_are_transferred() {
     with_each_git(|bench| {
         bench.here = bench.root.path().canonicalize().unwrap().join("sha256");
         fs::create_dir(&bench.here).unwrap();
@@ -632,12 +632,12 @@ fn sha256_repositories_travel() {
 }
 
 #[test]
-fn a_reftable_here_is_served_and_one_made_there_is_refused() {
+fn a_local_reftable_is_transferred_and_one_made_in_the_sandbox_is_refused() {
     with_each_git(|bench| {
         let folder = bench.root.path().canonicalize().unwrap().join("reftable");
         fs::create_dir(&folder).unwrap();
         if !bench.try_git(&folder, &["init", "-q", "-b", "main", "--ref-format=reftable"]).0 {
-            // This git knows no reftable; what one makes is refused by it.
+            // This git does not support reftables, and refuses one.
             write(&folder.join(".git/HEAD"), "ref: refs/heads/.invalid\n");
             bench.git(&folder, &["init", "-q", "-b", "main"]);
             bench.git(&folder, &["config", "core.repositoryformatversion", "1"]);
@@ -664,7 +664,7 @@ fn a_reftable_here_is_served_and_one_made_there_is_refused() {
 }
 
 #[test]
-fn large_files_and_sparse_checkouts_travel() {
+fn large_files_and_sparse_checkouts_are_transferred() {
     with_each_git(|bench| {
         write(&bench.here.join("dir/out.txt"), "out\n");
         bench.commit_here("more");
@@ -699,7 +699,7 @@ fn sha256(text: &str) -> String {
 }
 
 #[test]
-fn a_sandbox_without_git_leaves_ours_alone() {
+fn a_sandbox_without_git_leaves_the_local_repository_alone() {
     with_each_git(|bench| {
         let before = bench.here(&["for-each-ref"]);
         bench.prepare();
@@ -711,7 +711,7 @@ fn a_sandbox_without_git_leaves_ours_alone() {
 }
 
 #[test]
-fn without_git_here_what_came_is_kept_aside() {
+fn without_local_git_what_came_is_backed_up() {
     with_each_git(|bench| {
         bench.prepare();
         write(&bench.there.join("n.txt"), "n\n");
@@ -730,7 +730,7 @@ fn without_git_here_what_came_is_kept_aside() {
 }
 
 #[test]
-fn a_repository_put_in_the_place_of_ours_is_left_alone() {
+fn a_repository_that_replaced_the_local_one_is_left_alone() {
     with_each_git(|bench| {
         bench.prepare();
         write(&bench.there.join("n.txt"), "n\n");

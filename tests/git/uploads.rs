@@ -1,5 +1,5 @@
-//! What an upload sends of a repository that the sandbox has from an earlier one: no byte twice, nothing that is no longer
-//! reachable, and always a complete repository.
+//! Uploads of a repository to a sandbox that has it from an earlier upload: no byte is sent twice, nothing
+//! unreachable is sent, and the repository is always complete.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,10 +24,10 @@ struct Uploads<'a> {
 
 /// What an upload did.
 struct Sent {
-    /// Files below `objects/pack` that it sent.
+    /// The files below `objects/pack` that it sent.
     packs: BTreeSet<String>,
     bytes: u64,
-    /// How often it ran `git pack-objects`.
+    /// How many times it ran `git pack-objects`.
     packings: usize,
 }
 
@@ -45,7 +45,8 @@ impl<'a> Uploads<'a> {
         Some(Digest(Sha256::digest(content).into()))
     }
 
-    /// Uploads, and asserts that the sandbox has exactly what is reachable or staged here, in a sound repository.
+    /// Uploads, and asserts that the sandbox has exactly what is reachable or staged locally, in a sound
+    /// repository.
     fn upload(&mut self) -> Sent {
         let sent = self.upload_incomplete();
         let (here, there) = (&self.bench.here, &self.bench.there);
@@ -123,7 +124,7 @@ impl<'a> Uploads<'a> {
         self.bench.commit_here(name)
     }
 
-    /// A commit with so much content that it shows in the size of an upload.
+    /// Makes a commit that is large enough to show in the size of an upload.
     fn commit_large(&self, name: &str) {
         let mut text = Vec::new();
         for number in 0..40_000_u32 {
@@ -155,7 +156,7 @@ fn an_unchanged_repository_is_not_packed_again() {
             let again = uploads.upload();
             assert_eq!((again.packings, again.packs.len(), again.bytes), (0, 0, 0));
         }
-        // Neither do new names for the same commits, nor a collection here.
+        // New names for the same commits, or a local `git gc`, change nothing either.
         uploads.bench.here(&["branch", "new", "main~1"]);
         uploads.bench.here(&["branch", "-D", "feature"]);
         uploads.bench.here(&["gc", "-q", "--prune=now"]);
@@ -165,7 +166,7 @@ fn an_unchanged_repository_is_not_packed_again() {
 }
 
 #[test]
-fn a_commit_sends_its_own_objects_alone() {
+fn a_commit_sends_only_its_own_objects() {
     with_each_git(|bench| {
         let mut uploads = Uploads::new(bench);
         uploads.commit_large("large");
@@ -173,7 +174,7 @@ fn a_commit_sends_its_own_objects_alone() {
         uploads.commit("small", "small\n");
         let sent = uploads.upload();
         assert!(sent.packings == 1 && sent.bytes < 4096, "{} bytes", sent.bytes);
-        // Also after a collection here, which may store all objects in other deltas.
+        // The same after a local `git gc`, which may store all objects with other deltas.
         uploads.commit("small", "other\n");
         uploads.bench.here(&["gc", "-q", "--prune=now"]);
         let sent = uploads.upload();
@@ -193,7 +194,7 @@ fn a_commit_sends_its_own_objects_alone() {
 }
 
 #[test]
-fn what_is_no_longer_reachable_does_not_go_up_again() {
+fn what_is_no_longer_reachable_is_not_uploaded_again() {
     with_each_git(|bench| {
         bench.here(&["config", "gc.reflogExpire", "now"]);
         let mut uploads = Uploads::new(bench);
@@ -206,16 +207,16 @@ fn what_is_no_longer_reachable_does_not_go_up_again() {
         uploads.bench.here(&["checkout", "-q", "main"]);
         uploads.upload();
         assert!(uploads.is_there(&blob) && uploads.is_there(&tag));
-        // The tag object goes with its name, though what it named is still reachable.
+        // The tag object is removed with its name, although the commit that it named is still reachable.
         uploads.bench.here(&["tag", "-d", "leak"]);
         uploads.upload();
         assert!(uploads.is_there(&blob) && !uploads.is_there(&tag));
         uploads.bench.here(&["branch", "-D", "secret"]);
         let sent = uploads.upload();
         assert!(!uploads.is_there(&blob) && !uploads.is_there(&commit));
-        // The pack before it held nothing of that, and stays.
+        // The pack before it had nothing of that, and stays.
         assert_eq!(sent.bytes, 0);
-        // History that was written anew.
+        // History that was rewritten.
         let before = uploads.commit("amended.txt", "one\n");
         uploads.upload();
         write(&uploads.bench.here.join("amended.txt"), "two\n");
@@ -235,7 +236,7 @@ fn what_is_no_longer_reachable_does_not_go_up_again() {
 }
 
 #[test]
-fn what_is_only_staged_goes_up_while_it_is_staged() {
+fn what_is_only_staged_is_uploaded_while_it_is_staged() {
     with_each_git(|bench| {
         let mut uploads = Uploads::new(bench);
         uploads.upload();
@@ -248,7 +249,7 @@ fn what_is_only_staged_goes_up_while_it_is_staged() {
         uploads.bench.here(&["reset", "-q"]);
         let sent = uploads.upload();
         assert!(!uploads.is_there(&blob) && sent.bytes == 0);
-        // With no commit at all, and with all of them gone.
+        // With no commit at all, and with all of them deleted.
         uploads.bench.here(&["add", "staged.txt"]);
         uploads.upload();
         uploads.bench.here(&["commit", "-q", "-m", "committed"]);
@@ -258,7 +259,7 @@ fn what_is_only_staged_goes_up_while_it_is_staged() {
 }
 
 #[test]
-fn packs_become_one_before_there_are_many() {
+fn packs_are_combined_before_there_are_too_many() {
     with_each_git(|bench| {
         let mut uploads = Uploads::new(bench);
         uploads.commit_large("large");
@@ -272,7 +273,7 @@ fn packs_become_one_before_there_are_many() {
         }
         assert_eq!(most, 8);
         assert!(bytes < 100_000, "the large pack was sent again: {bytes} bytes");
-        // Where those after the first are as large as it, all are made one.
+        // If those after the first are as large as the first, all are combined.
         let mut uploads = Uploads::new(uploads.bench);
         uploads.upload();
         for number in 0..7 {
@@ -290,7 +291,7 @@ fn packs_become_one_before_there_are_many() {
 }
 
 #[test]
-fn a_pack_that_the_sandbox_lacks_or_changed_is_made_anew() {
+fn a_pack_that_the_sandbox_lacks_or_changed_is_made_again() {
     with_each_git(|bench| {
         let mut uploads = Uploads::new(bench);
         uploads.upload();
@@ -310,17 +311,17 @@ fn a_pack_that_the_sandbox_lacks_or_changed_is_made_anew() {
             assert!(uploads.upload().packings > 0, "{harm}");
             assert_eq!(uploads.upload().packings, 0);
         }
-        // A sandbox in its place, of which nothing is known.
+        // A sandbox in its place of which nothing is known.
         uploads.former = None;
         assert!(uploads.upload().packings > 0);
-        // One whose digests were never known, such as after a failed upload.
+        // One whose digests were never recorded, for example after a failed upload.
         uploads.former.as_mut().unwrap().note(|_| None);
         assert!(uploads.upload().packings > 0);
     });
 }
 
 #[test]
-fn another_end_of_the_history_is_packed_anew() {
+fn a_history_with_another_end_is_packed_again() {
     with_each_git(|bench| {
         let mut uploads = Uploads::new(bench);
         for number in 0..4 {
@@ -356,7 +357,7 @@ fn grafts_and_partial_clones_are_packed_each_time() {
         assert!(uploads.upload_incomplete().packings > 0);
         assert!(uploads.upload_incomplete().packings > 0);
         fs::remove_file(&grafts).unwrap();
-        // What was sent by the graft lacks what is reachable without it.
+        // What was sent under the graft lacks what is reachable without it.
         assert!(uploads.upload().packings > 0);
         assert_eq!(uploads.upload().packings, 0);
         uploads.bench.here(&["config", "core.repositoryFormatVersion", "1"]);
