@@ -407,6 +407,25 @@ async function bestEffort(work, limitMs = pace.graceMs) {
   clearTimeout(timer);
 }
 
+/**
+ * Runs `work`, whose attempts add to `left` what they may have left in the sandbox and tried to remove, and removes
+ * that once more at the end: a request whose connection broke may be taken up only after it was cleaned up.
+ *
+ * @template T
+ * @param {(left: string[]) => Promise<T>} work
+ * @param {(left: string[]) => Promise<unknown>} remove
+ * @returns {Promise<T>}
+ */
+async function leavingNothing(work, remove) {
+  /** @type {string[]} */
+  const left = [];
+  try {
+    return await work(left);
+  } finally {
+    if (left.length > 0) await bestEffort(() => remove(left));
+  }
+}
+
 module.exports = {
   atMost,
   attempted,
@@ -414,6 +433,7 @@ module.exports = {
   bestEffort,
   hasNotBegun,
   isPassing,
+  leavingNothing,
   limited,
   neverSilent,
   pace,

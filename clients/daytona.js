@@ -10,6 +10,7 @@ const {
   attempted,
   bestEffort,
   hasNotBegun,
+  leavingNothing,
   limited,
   neverSilent,
   retried,
@@ -119,8 +120,9 @@ function createDaytonaClient(sandbox, options = {}) {
    * @param {ArrayBuffer} bytes
    * @param {AbortSignal} signal
    * @param {import("./transfer.js").OnProgress} onProgress
+   * @param {string[]} left gets what may be left of it when it fails
    */
-  async function send(call, target, bytes, signal, onProgress) {
+  async function send(call, target, bytes, signal, onProgress, left) {
     const part = nameableBeside(target);
     try {
       await neverSilent(signal, call, async (heard, moved, stop) => {
@@ -134,6 +136,7 @@ function createDaytonaClient(sandbox, options = {}) {
       });
       await shell(call, signal, PLACE, part, target, String(bytes.byteLength));
     } catch (error) {
+      left.push(part);
       await bestEffort(() => removed(part));
       const { exitCode, stderr } = /** @type {{ exitCode?: number, stderr?: string }} */ (error) ?? {};
       const arrived = /^arrived (\d+)$/m.exec(stderr ?? "")?.[1];
@@ -165,9 +168,9 @@ function createDaytonaClient(sandbox, options = {}) {
     });
   }
 
-  /** @param {string} file */
-  async function removed(file) {
-    await shell("remove a part", new AbortController().signal, 'rm -f "$1"', file);
+  /** @param {string[]} files */
+  async function removed(...files) {
+    await shell("remove parts", new AbortController().signal, 'rm -f "$@"', ...files);
   }
 
   return {
@@ -184,10 +187,14 @@ function createDaytonaClient(sandbox, options = {}) {
       const content = checkedContent(bytes);
       const forward = onlyForward(onProgress);
       const call = `write ${target}`;
-      await called(call, signal, async (given) => {
-        await shell(call, given, 'mkdir -p "$1" 2>&1', path.posix.dirname(target));
-        await send(call, target, content, given, forward);
-      });
+      await leavingNothing(
+        (left) =>
+          called(call, signal, async (given) => {
+            await shell(call, given, 'mkdir -p "$1" 2>&1', path.posix.dirname(target));
+            await send(call, target, content, given, forward, left);
+          }),
+        (left) => removed(...left),
+      );
       await onProgress?.(content.byteLength, content.byteLength);
     },
 

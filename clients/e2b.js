@@ -1,7 +1,15 @@
 // @ts-check
 "use strict";
 
-const { attempted, bestEffort, hasNotBegun, limited, neverSilent, retried } = require("./attempts.js");
+const {
+  attempted,
+  bestEffort,
+  hasNotBegun,
+  leavingNothing,
+  limited,
+  neverSilent,
+  retried,
+} = require("./attempts.js");
 const {
   checkedDuration,
   checkedLimits,
@@ -98,8 +106,9 @@ function createE2bClient(sandbox, options = {}) {
    * @param {ArrayBuffer} bytes
    * @param {AbortSignal} signal
    * @param {import("./transfer.js").OnProgress} onProgress
+   * @param {string[]} left gets what may be left of it when it fails
    */
-  async function send(target, bytes, signal, onProgress) {
+  async function send(target, bytes, signal, onProgress, left) {
     const { files } = sandbox;
     const part = files.rename === undefined ? target : `${target}.${crypto.randomUUID()}.part`;
     try {
@@ -115,6 +124,8 @@ function createE2bClient(sandbox, options = {}) {
       signal.throwIfAborted();
       if (part !== target) await files.rename?.(part, target, { ...asUser, signal });
     } catch (error) {
+      // Where the SDK renames nothing, a later attempt puts the file in the same place.
+      if (part !== target) left.push(part);
       await bestEffort(() => files.remove(part, asUser));
       throw error;
     }
@@ -165,7 +176,10 @@ function createE2bClient(sandbox, options = {}) {
       const target = checkedPath(remotePath);
       const content = checkedContent(bytes);
       const forward = onlyForward(onProgress);
-      await kept(`write ${target}`, signal, (given) => send(target, content, given, forward));
+      await leavingNothing(
+        (left) => kept(`write ${target}`, signal, (given) => send(target, content, given, forward, left)),
+        (left) => Promise.all(left.map((part) => sandbox.files.remove(part, asUser))),
+      );
       await onProgress?.(content.byteLength, content.byteLength);
     },
 

@@ -33,6 +33,7 @@ run() {
 if [ -e '${log}.cut' ]; then
   read -r direction bytes < '${log}.cut'
   rm '${log}.cut'
+  printf x >> '${log}.cuts'
   case "$direction" in
     up) head -c "$bytes" | run "$@" ;;
     down) run "$@" | head -c "$bytes" ;;
@@ -87,5 +88,7 @@ export async function containerEngine(folder) {
     async cutOnce(direction, bytes) {
       await writeFile(`${log}.cut`, `${direction} ${bytes}\n`);
     },
+    /** How many connections were broken so far. */
+    cuts: async () => (await readFile(`${log}.cuts`, "utf8").catch(() => "")).length,
   };
 }

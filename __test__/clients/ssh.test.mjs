@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { createSshClient } from "../../clients/ssh.js";
-import { PLACES, startCuttingProxy } from "./cutting-proxy.mjs";
+import { startCuttingProxy } from "./cutting-proxy.mjs";
 import { startSshd } from "./sshd.mjs";
 import {
   abortedByProgress,
@@ -360,35 +360,6 @@ describe("an ssh connection that is disturbed", () => {
     await client.run("true", AMPLE);
     return { proxy, client };
   }
-
-  it("carries an upload to its end although it is cut, at ten places, and leaves nothing beside it", async () => {
-    const target = await temporaryFolder();
-    const bytes = distinct(4_000_000);
-    await Promise.all(
-      PLACES.map(async (place) => {
-        const { proxy, client } = await behindProxy();
-        proxy.cutAfter(place * bytes.byteLength);
-        await client.writeFile(path.join(target, String(place)), bytes);
-        expect(proxy.cuts()).toBe(1);
-        expect((await readFile(path.join(target, String(place)))).equals(Buffer.from(bytes))).toBe(true);
-      }),
-    );
-    await until(async () => (await readdir(target)).length === PLACES.length);
-  });
-
-  it("carries a download to its end although it is cut, at ten places", async () => {
-    const file = path.join(await temporaryFolder(), "file");
-    const bytes = Buffer.from(distinct(4_000_000));
-    await writeFile(file, bytes);
-    await Promise.all(
-      PLACES.map(async (place) => {
-        const { proxy, client } = await behindProxy();
-        proxy.cutAfter(place * bytes.byteLength);
-        expect((await client.readFile(file)).equals(bytes)).toBe(true);
-        expect(proxy.cuts()).toBe(1);
-      }),
-    );
-  });
 
   it("fails a command that had begun, which is not run twice, and serves the next", async () => {
     const out = path.join(await temporaryFolder(), "out");
