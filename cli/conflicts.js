@@ -34,7 +34,7 @@ const CONFLICTS = [".paperclip-runtime", "conflicts"];
 /** Larger files are compared, and their differences not shown. */
 const DIFF_BYTES_MAX = 1 << 20;
 
-/** So many lines of a difference are shown in a list. */
+/** How many lines of a difference are shown in a list. */
 const DIFF_LINES = 20;
 
 const MILLISECONDS_A_DAY = 24 * 60 * 60 * 1000;

@@ -6,7 +6,7 @@ const fs = require("node:fs");
 const { Explained } = require("./explained.js");
 const { shown } = require("./text.js");
 
-/** So many items of each list are shown. */
+/** How many items of each list are shown. */
 const ITEMS = 20;
 
 /** What the lists of a report hold. Another one is shown by its own name. */

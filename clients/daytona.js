@@ -27,15 +27,16 @@ const {
   transferIncomplete,
 } = require("./errors.js");
 const { keptAlive } = require("./refresh.js");
-const { portableCommand, SIZE, STOP_CALL, stoppedInTime } = require("./shell.js");
 const {
-  acceptedSize,
-  checkedContent,
-  collected,
-  onlyForward,
-  pieces,
-  sortedNames,
-} = require("./transfer.js");
+  LIST,
+  listedNames,
+  PLAIN_PATH,
+  portableCommand,
+  SIZE,
+  STOP_CALL,
+  stoppedInTime,
+} = require("./shell.js");
+const { acceptedSize, checkedContent, collected, onlyForward, pieces } = require("./transfer.js");
 
 /** How often Daytona is told that the sandbox is in use, in milliseconds. */
 const REFRESH_MS = 60_000;
@@ -55,16 +56,7 @@ mv -f "$1" "$2"`;
 /** The exit code by which {@link PLACE} says that bytes are missing. */
 const INCOMPLETE = 75;
 
-/** Prints the names of the plain files in `$1`, each followed by a slash, which none can hold. */
-const LIST = `[ -d "$1" ] || exit 0
-cd "$1" && for name in * .*; do
-  if [ -f "$name" ] && [ ! -L "$name" ]; then printf '%s/' "$name"; fi
-done`;
-
-/** Paths that a form of HTTP carries as they are. */
-const PLAIN_PATH = /^[\w./@+=:,-]+$/;
-
-/** Daytona tells of both outputs as one. What a command says on its standard output is of no use here. */
+/** Daytona joins both outputs into one. Only the error output is used. */
 const ERRORS_ONLY = "exec 2>&1 >/dev/null\n";
 
 /**
@@ -219,7 +211,7 @@ function createDaytonaClient(sandbox, options = {}) {
       const folder = checkedPath(remotePath);
       const call = `list ${folder}`;
       const names = await called(call, undefined, (signal) => shell(call, signal, LIST, folder));
-      return sortedNames(names.split("/").slice(0, -1));
+      return listedNames(names);
     },
 
     async remove(remotePath) {
@@ -252,7 +244,7 @@ function createDaytonaClient(sandbox, options = {}) {
 }
 
 /**
- * A new name in the nearest folder above `file` that a form can carry.
+ * A new name in the nearest folder above `file` whose path an HTTP form carries unchanged.
  *
  * @param {string} file
  */

@@ -35,7 +35,7 @@ const SHORTEST_LIFETIME_MS = 1_000;
 
 /**
  * How much longer than the command's own limit the SDK may wait, in milliseconds. This client ends the wait
- * itself; the SDK's limit, a minute unless it is told otherwise, only has to be out of the way.
+ * itself; the SDK's limit, a minute unless it is told otherwise, only has to be longer.
  */
 const SDK_SLACK_MS = 30_000;
 
@@ -156,7 +156,7 @@ function createE2bClient(sandbox, options = {}) {
     await answer.catch((error) => {
       if (!isExit(error)) throw error;
       if (attempt > 1 && error.exitCode === HAS_BEGUN && error.stderr === `${call} has begun\n`) {
-        throw connectionLost(command, "It had begun when the way to it was lost.", { cause: error });
+        throw connectionLost(command, "It had begun when the connection was lost.", { cause: error });
       }
       throw commandFailed(command, { exitCode: error.exitCode, stderr: error.stderr, cause: error });
     });
@@ -261,7 +261,7 @@ function createE2bClient(sandbox, options = {}) {
 // program may hold two copies of it.
 
 /**
- * Whether a command was refused on the way. The SDK does not tell a 429 or 503, with which nothing began, from a 502 or
+ * Whether a command was refused before it reached the sandbox. The SDK does not tell a 429 or 503, with which nothing began, from a 502 or
  * 504, with which it may have.
  *
  * @param {unknown} error

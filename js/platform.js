@@ -32,7 +32,7 @@ function platformName(os, cpu, libc) {
 }
 
 /**
- * Which C library a program runs on, by the loader that it asks for: the loader's path stands in the first page of the
+ * Which C library a program runs on, by the loader that it asks for: the loader's path is in the first page of the
  * program's file. `undefined` where neither is named.
  *
  * @param {Buffer | undefined} head The beginning of the file.

@@ -22,7 +22,7 @@ async function tell(listener, value) {
 
 /**
  * The progress of one archive as lines in the format of Paperclip's logs, with the rate and the time left where the total
- * is known and some time has passed. A line comes with each tenth of the way, or after two seconds without one, and always
+ * is known and some time has passed. A line comes with each tenth of the bytes, or after two seconds without one, and always
  * at the end. `undefined` where there is no listener.
  *
  * An archive may travel in parts, several at once, and compressed. What is counted is the archive's own bytes.

@@ -75,7 +75,7 @@ export function cloudflareSandbox({ longestMessage = Number.POSITIVE_INFINITY } 
   }
 
   return Object.assign(state, {
-    /** Cuts the connection once so many bytes of files have passed. */
+    /** Cuts the connection, once, after that number of bytes of files. */
     cutAfter(bytes) {
       left = bytes;
     },

@@ -84,7 +84,7 @@ export async function containerEngine(folder) {
     async failOnce(message) {
       await writeFile(`${log}.failure`, `${message}\n`);
     },
-    /** Has the connection of the next call break once so many bytes have passed, `up` into the container or `down`. */
+    /** Has the connection of the next call break after that number of bytes, `up` into the container or `down`. */
     async cutOnce(direction, bytes) {
       await writeFile(`${log}.cut`, `${direction} ${bytes}\n`);
     },

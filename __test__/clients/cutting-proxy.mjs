@@ -1,4 +1,4 @@
-// A proxy on loopback that hands on bytes both ways, and cuts a connection once so many have passed.
+// A proxy on loopback that hands on bytes both ways, and cuts a connection after a given number of them.
 
 import { once } from "node:events";
 import net from "node:net";
@@ -46,7 +46,7 @@ export async function startCuttingProxy(targetPort) {
   return {
     port: server.address().port,
     url: `http://127.0.0.1:${server.address().port}`,
-    /** Cuts the connection over which the byte after so many passes, once. */
+    /** Cuts, once, the connection over which the byte after that number passes. */
     cutAfter(bytes) {
       state.left = bytes;
     },

@@ -92,7 +92,7 @@ describe("the client for containers", () => {
     expect(await engine.calls()).toHaveLength(1);
   });
 
-  it("tries again when the way to the container was lost, but no command that may have begun", async () => {
+  it("retries a transfer when the connection to the container was lost, and no command that may have begun", async () => {
     const client = newClient();
     await engine.failOnce("error: unexpected EOF");
     await client.writeFile("/work/file", distinct(1_000_000));

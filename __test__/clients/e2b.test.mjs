@@ -76,7 +76,7 @@ describe("the E2B client", () => {
     await expect(client.run("true", AMPLE)).rejects.not.toMatchObject({ code: "ERR_SANDBOX_COMMAND_FAILED" });
   });
 
-  it("does not run a command twice that began before the way to it was lost", async () => {
+  it("does not run a command twice that began before the connection was lost", async () => {
     const { server, sandbox } = await sandboxOnServer();
     const out = path.join(await temporaryFolder(), "out");
     const run = sandbox.commands.run.bind(sandbox.commands);

@@ -1,5 +1,5 @@
-// What holds for every ready-made client: which options it refuses, that each call ends, and what it says of a failure
-// that passes.
+// What holds for every ready-made client: which options it refuses, that each call ends, and what it says of a temporary
+// failure.
 
 import path from "node:path";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
@@ -101,7 +101,7 @@ it.each([
 describe.each(Object.entries(CLIENTS))("the %s client", (_, { make }) => {
   const folderOf = (side, file) => path.posix.join(side.folder, file);
 
-  it("ends every call at its deadline where the other side does not answer", async () => {
+  it("ends every call at its deadline where the sandbox does not answer", async () => {
     const side = await make();
     await side.hang();
     const client = await side.client({ deadlineMs: 300 });
@@ -122,7 +122,7 @@ describe.each(Object.entries(CLIENTS))("the %s client", (_, { make }) => {
     await Promise.all(ended);
   });
 
-  it.each([429, 503])("says of what fails with %d to the last that it passes", async (status) => {
+  it.each([429, 503])("marks an error as retryable where every attempt failed with %d", async (status) => {
     const side = await make();
     await side.refuse(status);
     const client = await side.client();

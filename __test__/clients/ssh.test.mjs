@@ -59,7 +59,7 @@ async function ownTemporaryFolder(name = "t") {
   return own;
 }
 
-/** A program that stands in for ssh: a script that may call it as `ssh "$@"`. */
+/** A replacement for ssh: a script that may call it as `ssh "$@"`. */
 async function sshScript(script) {
   const program = path.join(await temporaryFolder(), "ssh");
   await writeFile(program, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
@@ -159,7 +159,7 @@ describe("the ssh client", () => {
     expect((await client.readFile(file)).byteLength).toBe(5_000_000);
   });
 
-  it("refuses to write over a folder, and what the other side cannot do", async () => {
+  it("refuses to write over a folder, and what the server cannot do", async () => {
     const target = await temporaryFolder();
     const client = newClient();
     await expect(client.writeFile(target, new ArrayBuffer(1))).rejects.toThrow(`${target} is a folder`);
@@ -203,7 +203,7 @@ describe("the ssh client", () => {
     expect(await readdir(target)).toEqual([]);
   });
 
-  it("says so when the login shell prints something of its own", async () => {
+  it("reports a login shell that prints something by itself", async () => {
     const file = path.join(await temporaryFolder(), "file");
     await writeFile(file, "content");
     const sshCommand = await sshScript('echo "Welcome!"; exec ssh "$@"');
@@ -380,7 +380,7 @@ describe("an ssh connection that is disturbed", () => {
     });
   });
 
-  it("is noticed when the other side falls silent", async () => {
+  it("is noticed as lost when the server no longer answers", async () => {
     const { proxy, client } = await behindProxy();
     proxy.freeze();
     await expect(client.run("true", AMPLE)).rejects.toMatchObject({ code: "ERR_SANDBOX_CONNECTION_LOST" });
@@ -440,7 +440,7 @@ describe("an ssh connection that is disturbed", () => {
       const before = server.logins();
       const command = (index) => `echo ${index} >> '${file}'; sleep 0.2`;
       await Promise.all([1, 2, 3, 4, 5, 6].map((index) => client.run(command(index), AMPLE)));
-      // Refused by the server, ssh opens a connection of its own.
+      // Where the server refuses a session, ssh opens another connection for it.
       if (maxSessions === 2) expect(server.logins() - before).toBe(1);
     }
     expect((await readFile(file, "utf8")).trim().split("\n")).toHaveLength(12);

@@ -31,8 +31,8 @@ import { temporaryFolder } from "./support.mjs";
  * @property {() => number | Promise<number>} refused How many did.
  * @property {(status: number) => unknown} refuse Has every request fail with a status.
  * @property {() => unknown} hang Has no request answered.
- * @property {(direction: "up" | "down", bytes: number) => unknown} cut Has the connection break, once, when so many bytes
- *   have passed.
+ * @property {(direction: "up" | "down", bytes: number) => unknown} cut Has the connection break, once, after that number
+ *   of bytes.
  * @property {() => number | Promise<number>} cuts How often it did.
  */
 

@@ -36,7 +36,7 @@ for (let round = 0; round < Number(rounds); round++) {
       await new Promise(setImmediate);
       churn();
     },
-    // Nobody but the binding has these bytes once they are returned.
+    // Only the binding has these bytes once they are returned.
     readFile: async () => Buffer.concat([mark, makeArchive([{ name: "large.bin", content }])]),
     remove: churn,
   };

@@ -1,4 +1,4 @@
-// node exits-midway.mjs FOLDER DELAY: has everything under way, and exits with code 7 after so many milliseconds.
+// node exits-midway.mjs FOLDER DELAY: has everything under way, and exits with code 7 after DELAY milliseconds.
 
 import { everything } from "./everything.mjs";
 

@@ -55,7 +55,7 @@ export async function watchTemporaryFiles(atEnd = onTestFinished) {
  *
  * @param {string} root
  * @param {Record<string, string | ReturnType<typeof file | typeof folder | typeof link | typeof fifo>>} tree
- *   What stands at each relative path. Folders above a path need no entry of their own.
+ *   What is at each relative path. Folders above a path need no entry of their own.
  */
 export async function makeTree(root, tree) {
   await mkdir(root, { recursive: true });
