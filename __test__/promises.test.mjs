@@ -551,7 +551,7 @@ describe("the answer of readFile", () => {
           const reading = read(answer, { inTurn: () => inTurn(answer.buffer ?? answer) });
           await expect(reading.then(({ turns }) => ({ turns }))).rejects.toMatchObject({
             code: "ERR_INVALID_RETURN_VALUE",
-            message: expect.stringContaining("transferred away or resized"),
+            message: expect.stringContaining("transferred or resized"),
           });
         }
       },
@@ -577,13 +577,13 @@ describe("the answer of readFile", () => {
     ...[{ byteLength: 5 }, { buffer: new ArrayBuffer(8), byteOffset: 0, byteLength: 8 }, new Blob(["text"])],
   ].map((value) => [inspect(value), value]);
   const TRANSFERRED = Object.entries(views).map(([name, view]) => [
-    `a ${name} of what was transferred away`,
+    `a ${name} of a buffer that was transferred`,
     view,
   ]);
 
   it.each([
     ...NO_BYTES,
-    ["an ArrayBuffer that was transferred away", detached],
+    ["an ArrayBuffer that was transferred", detached],
     ...TRANSFERRED,
     ["what merely inherits from Uint8Array", Object.create(Uint8Array.prototype)],
   ])("is refused where it is %s", async (_, nonsense) => {

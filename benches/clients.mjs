@@ -2,20 +2,23 @@
 //
 //     node benches/clients.mjs [client…]
 //
-// Each client runs in its own process, and the stand-in for its sandbox in another one, so only the client and its SDK are
-// measured. Beside the longest stall, the most processor time of one turn of the event loop is printed: a busy machine makes
-// the stall longer, but hardly that. An idle process is measured too: what stalls it is the machine. Prints a table for
-// docs/clients.md.
+// Each client runs in a process of its own, and what stands for its sandbox in another one of the lowest priority, so that
+// only the client and its SDK are measured. A stall is the longest that one turn of the event loop took. It is told without
+// the time in which its thread was ready and had no processor, and in brackets with it. An idle process is watched meanwhile:
+// what stalls it is the machine. Prints a table for docs/clients.md.
 
 import { fork, execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { isMainThread, parentPort, Worker } from "node:worker_threads";
+import { forgetGarbage } from "./probe.mjs";
 
 const BYTES = 327_000_000;
 const MIB = 1024 * 1024;
@@ -136,6 +139,8 @@ async function remoteObject() {
 
 /** Serves {@link remoteObject} in a thread of its own. */
 async function serveObject() {
+  // Of this thread alone.
+  os.setPriority(19);
   const { cloudflareSandbox } = await suite("cloudflare-sandbox.mjs");
   const sandbox = cloudflareSandbox();
   parentPort?.on("message", async ({ id, method, args }) => {
@@ -161,29 +166,34 @@ async function memory() {
   return Number(/^RssAnon:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
 }
 
-/** The processor time of this thread, in milliseconds. */
-function processorTime() {
-  return Number(readFileSync("/proc/thread-self/schedstat", "latin1").split(" ")[0]) / 1e6;
-}
-
 /**
- * Measures the most processor time that one turn of the event loop takes, in milliseconds. The returned function ends the
- * measurement and returns it.
+ * Watches the turns of the event loop. The function that it gives ends that, and tells of the longest one in milliseconds:
+ * `stall` with and `own` without the time in which this thread waited for a processor.
  */
-function watchedTurns() {
-  let most = 0;
-  let last = processorTime();
-  const look = () => {
-    const now = processorTime();
-    most = Math.max(most, now - last);
-    last = now;
-    timer = setTimeout(look, 1);
-  };
-  let timer = setTimeout(look, 1);
+function watchedLoop() {
+  // Nanoseconds that this thread ran and that it waited for a processor, and how often.
+  const schedule = openSync("/proc/thread-self/schedstat", "r");
+  const text = Buffer.alloc(100);
+  const now = () => ({
+    ...performance.eventLoopUtilization(),
+    waited:
+      Number(text.toString("latin1", 0, readSync(schedule, text, 0, text.length, 0)).split(" ")[1]) / 1e6,
+  });
+  const longest = { stall: 0, own: 0 };
+  let last = now();
+  const looking = setInterval(() => {
+    const next = now();
+    const stall = next.active - last.active;
+    // A thread that is to be woken may wait as well, and is idle meanwhile.
+    const waited = Math.max(0, next.waited - last.waited - (next.idle - last.idle));
+    longest.stall = Math.max(longest.stall, stall);
+    longest.own = Math.max(longest.own, stall - waited);
+    last = next;
+  }, 1);
   return () => {
-    look();
-    clearTimeout(timer);
-    return most;
+    clearInterval(looking);
+    closeSync(schedule);
+    return longest;
   };
 }
 
@@ -194,21 +204,22 @@ function watchedTurns() {
  * @param {() => Promise<unknown>} work
  */
 async function measured(own, work) {
-  globalThis.gc?.();
+  forgetGarbage();
+  // Its memory is freed by another thread.
+  await sleep(500);
   const idle = await memory();
   let highest = idle;
   const looking = setInterval(() => void memory().then((now) => (highest = Math.max(highest, now))), 10);
-  const delay = monitorEventLoopDelay({ resolution: 1 });
-  delay.enable();
-  const turns = watchedTurns();
+  const loop = watchedLoop();
+  // A stall shows between two looks, so there is one before the work and one after it.
+  await sleep(20);
   const start = performance.now();
   await work();
   const seconds = (performance.now() - start) / 1000;
-  const worked = turns();
+  await sleep(20);
   highest = Math.max(highest, await memory());
-  delay.disable();
   clearInterval(looking);
-  return { mib: Math.max(0, highest - idle - own) / MIB, stall: delay.max / 1e6, worked, seconds };
+  return { mib: Math.max(0, highest - idle - own) / MIB, ...loop(), seconds };
 }
 
 /**
@@ -216,11 +227,18 @@ async function measured(own, work) {
  * @param {string} folder
  */
 async function serve(name, folder) {
+  // It has what the client leaves of the processors.
+  os.setPriority(19);
   const { told = {}, stop } = await sideOf(name).serve(folder);
   process.send?.(told);
   await once(process, "message");
   await stop?.();
   process.disconnect();
+}
+
+/** @param {Uint8Array} bytes */
+function digest(bytes) {
+  return createHash("sha256").update(bytes).digest("hex");
 }
 
 /**
@@ -231,14 +249,18 @@ async function serve(name, folder) {
 async function measure(name, folder, told) {
   const client = await sideOf(name).connect(told);
   const file = sideOf(name).file ?? path.join(folder, "file");
-  const words = Uint32Array.from({ length: BYTES / 4 }, (_, index) => index * 2_654_435_761);
-  // The code is loaded and the connection opened before the measurement.
-  await client.writeFile(file, words.buffer.slice(0, MIB));
+  /** @type {ArrayBuffer | undefined} */
+  let bytes = Uint32Array.from({ length: BYTES / 4 }, (_, index) => index * 2_654_435_761).buffer;
+  const expected = digest(new Uint8Array(bytes));
+  // The code is loaded and the connection made before anything is measured.
+  await client.writeFile(file, bytes.slice(0, MIB));
   await client.readFile(file);
-  const up = await measured(0, () => client.writeFile(file, words.buffer));
+  const up = await measured(0, () => client.writeFile(file, bytes));
+  // Who downloads a file does not hold it already: the more memory a process has, the longer it takes to start another.
+  bytes = undefined;
   let answer = Buffer.alloc(0);
   const down = await measured(BYTES, async () => (answer = await client.readFile(file)));
-  if (!Buffer.from(words.buffer).equals(answer)) throw new Error(`${name} gave other bytes back`);
+  if (digest(answer) !== expected) throw new Error(`${name} gave other bytes back`);
   await client.remove(file);
   await client.close?.();
   process.send?.({ up, down });
@@ -260,14 +282,14 @@ async function started(...args) {
 /** @param {string[]} names */
 async function main(names) {
   const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8" }).trim();
-  /** @param {{ mib: number, stall: number, worked: number, seconds: number }} cost */
-  const cell = ({ mib, stall, worked, seconds }) =>
-    `${Math.round(mib)} MiB | ${Math.round(stall)} ms (${Math.round(worked)}) | ${seconds.toFixed(1)} s`;
+  /** @param {{ mib: number, stall: number, own: number, seconds: number }} cost */
+  const cell = ({ mib, stall, own, seconds }) =>
+    `${Math.round(mib)} MiB | ${Math.round(own)} ms (${Math.round(stall)}) | ${seconds.toFixed(1)} s`;
   console.log(
     `${BYTES / 1e6} MB, commit ${commit}, Node ${process.version}, ${os.availableParallelism()} CPUs\n`,
   );
   console.log(
-    "| client | up: memory | stall (worked) | time | down: memory | stall (worked) | time | an idle process |",
+    "| client | up: memory | stall (with waiting) | time | down: memory | stall (with waiting) | time | an idle process |",
   );
   console.log("| --- | --- | --- | --- | --- | --- | --- | --- |");
   for (const name of names) {

@@ -53,7 +53,7 @@ function linesOf(text) {
 }
 
 /**
- * Myers' algorithm. `a` and `b` are the numbers of the lines that an edit stands before.
+ * Myers' algorithm. `a` and `b` are the numbers of the lines before which an edit is.
  *
  * @param {string[]} a
  * @param {string[]} b

@@ -2,7 +2,7 @@
 "use strict";
 
 /**
- * How long a call may take, when it is given up, and when it is tried again.
+ * How long a call may take, and when it is retried.
  *
  * @internal
  */
@@ -11,10 +11,10 @@ const { setTimeout: pause } = require("../js/node.js").timersPromises;
 
 const { callTimedOut, connectionLost } = require("./errors.js");
 
-/** How often a call is tried in all. */
+/** How many attempts a call has, the first one included. */
 const ATTEMPTS = 6;
 
-/** How fast all this goes, in milliseconds. Only tests change it. */
+/** The pauses and time limits, in milliseconds. Only tests change them. */
 const pace = {
   /** The longest pause before the second attempt. It doubles with each further one. */
   firstPauseMs: 500,
@@ -22,23 +22,23 @@ const pace = {
   silenceMs: 60_000,
   /** How long an aborted attempt may take to clean up. */
   graceMs: 5_000,
-  /** How often a running command prints a sign of life. */
+  /** How often a running command prints something, so that its connection is not closed as idle. */
   heartbeatMs: 30_000,
 };
 
 /** The longest pause that this module chooses by itself, in milliseconds. */
 const LONGEST_PAUSE_MS = 10_000;
 
-/** The longest pause that the other side may ask for, in milliseconds. Asked for more, the call fails. */
+/** The longest pause that a server may ask for, in milliseconds. Asked for more, the call fails. */
 const LONGEST_REQUESTED_PAUSE_MS = 300_000;
 
 /** The most errors in a chain of causes that are looked at. */
 const LONGEST_CHAIN = 8;
 
-/** Statuses of HTTP that another attempt may change. 501, 505 and 507 say that none will. */
-const PASSING_STATUS = new Set([408, 425, 429, 500, 502, 503, 504]);
+/** HTTP statuses after which another attempt may succeed. After 501, 505 and 507 none will. */
+const TEMPORARY_STATUS = new Set([408, 425, 429, 500, 502, 503, 504]);
 
-/** Statuses of HTTP by which a server says that it did not begin. */
+/** HTTP statuses by which a server says that it did not begin. */
 const NOT_BEGUN_STATUS = new Set([425, 429, 503]);
 
 /** Codes of connections that could not be made. Nothing was sent over them. */
@@ -94,7 +94,7 @@ function chainOf(error) {
 }
 
 /**
- * The HTTP status that an SDK's error stands for. E2B's SDK names some errors by their class, begins the message
+ * The HTTP status that an SDK's error means. E2B's SDK names some errors by their class, begins the message
  * of others with the status, and tells of calls over the Connect protocol by the codes of that.
  * Daytona's tells of a connection that broke by the class alone.
  *
@@ -127,12 +127,12 @@ function isOneOf(error, statuses, ...codes) {
 }
 
 /**
- * Whether the same call may succeed when it is made again.
+ * Whether an error is temporary: the same call may succeed when it is made again.
  *
  * @param {unknown} error
  */
-function isPassing(error) {
-  return isOneOf(error, PASSING_STATUS, NOT_CONNECTED, BROKEN);
+function isTemporary(error) {
+  return isOneOf(error, TEMPORARY_STATUS, NOT_CONNECTED, BROKEN);
 }
 
 /**
@@ -159,7 +159,7 @@ function retryAfterMs(header, now = Date.now()) {
 }
 
 /**
- * How long the other side asks to wait before the next attempt, in milliseconds, where it does.
+ * How long the server asks to wait before the next attempt, in milliseconds, where it does.
  *
  * @param {unknown} error
  * @returns {number}
@@ -176,7 +176,7 @@ function requestedPause(error) {
 }
 
 /**
- * How long to wait after so many failures, in milliseconds. Undefined: it is not worth it.
+ * How long to wait after a number of failures, in milliseconds; undefined where another attempt would be in vain.
  *
  * @param {number} failures
  * @param {unknown} error the last one
@@ -223,18 +223,18 @@ function mark(error, retryable) {
  *   may be worth another attempt where the part is not
  * @returns {Promise<T>}
  */
-async function retried(signal, attempt, passes = isPassing, isWhole = true) {
+async function retried(signal, attempt, passes = isTemporary, isWhole = true) {
   for (let failures = 1; ; failures += 1) {
     try {
       return await attempt();
     } catch (error) {
       if (signal.aborted) throw error;
-      const mayPass = passes(error);
+      const mayRetry = passes(error);
       const isSpent = typeof error === "object" && error !== null && spent.has(error);
-      const wait = mayPass && !isSpent ? pauseAfter(failures, error) : undefined;
+      const wait = mayRetry && !isSpent ? pauseAfter(failures, error) : undefined;
       if (wait === undefined) {
-        if (mayPass || isWhole) mark(error, mayPass);
-        if (mayPass && !isSpent) spent.add(/** @type {object} */ (error));
+        if (mayRetry || isWhole) mark(error, mayRetry);
+        if (mayRetry && !isSpent) spent.add(/** @type {object} */ (error));
         throw error;
       }
       await pause(wait, undefined, { signal });
@@ -314,7 +314,7 @@ async function limited({ limitMs, signal, timedOut }, work) {
 }
 
 /**
- * One call other than a command: within the client's deadline, and tried again after what passes.
+ * One call other than a command: within the client's deadline, and retried after a temporary failure.
  *
  * @template T
  * @param {{ call: string, deadlineMs: number, signal?: AbortSignal }} options `call` is what a failure names it
@@ -407,13 +407,33 @@ async function bestEffort(work, limitMs = pace.graceMs) {
   clearTimeout(timer);
 }
 
+/**
+ * Runs `work`, whose attempts add to `left` what they may have left in the sandbox and tried to remove, and removes
+ * that once more at the end: a request whose connection broke may be taken up only after it was cleaned up.
+ *
+ * @template T
+ * @param {(left: string[]) => Promise<T>} work
+ * @param {(left: string[]) => Promise<unknown>} remove
+ * @returns {Promise<T>}
+ */
+async function leavingNothing(work, remove) {
+  /** @type {string[]} */
+  const left = [];
+  try {
+    return await work(left);
+  } finally {
+    if (left.length > 0) await bestEffort(() => remove(left));
+  }
+}
+
 module.exports = {
   atMost,
   attempted,
   ATTEMPTS,
   bestEffort,
   hasNotBegun,
-  isPassing,
+  isTemporary,
+  leavingNothing,
   limited,
   neverSilent,
   pace,

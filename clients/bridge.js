@@ -14,7 +14,7 @@ const {
   attempted,
   bestEffort,
   hasNotBegun,
-  isPassing,
+  isTemporary,
   limited,
   neverSilent,
   pace,
@@ -35,15 +35,8 @@ const {
   OUTPUT_TAIL_CHARS,
   transferIncomplete,
 } = require("./errors.js");
-const { SIZE, STOP_CALL, stoppedInTime } = require("./shell.js");
-const {
-  acceptedSize,
-  checkedContent,
-  fairTurn,
-  onlyForward,
-  sortedNames,
-  streamOf,
-} = require("./transfer.js");
+const { LIST, listedNames, PLAIN_PATH, SIZE, STOP_CALL, stoppedInTime } = require("./shell.js");
+const { acceptedSize, checkedContent, fairTurn, onlyForward, streamOf } = require("./transfer.js");
 
 const DEFAULT_PART_BYTES = 4 * 1024 * 1024;
 
@@ -63,12 +56,6 @@ const LONGEST_ANSWER_CHARS = 64 * 1024 * 1024;
 
 /** The most of an answer that refuses a request that is repeated, in characters. */
 const LONGEST_REFUSAL_CHARS = 500;
-
-/**
- * Paths that reach the bridge as they are. It takes its paths from the address without undoing all that an address
- * must write otherwise: a file whose name holds `%`, `#` or `?` cannot be named in it.
- */
-const PLAIN_PATH = /^[\w./@+=:,-]+$/;
 
 /** Puts the parts `$3`, `$4`, … together as `$1`, which must then have `$2` bytes. */
 const JOIN = `target=$1 size=$2 whole=$3
@@ -91,8 +78,8 @@ const INCOMPLETE = 75;
 const CUT = 'dd if="$1" of="$2" bs="$3" skip="$4" count=1 2>/dev/null';
 
 /**
- * Runs the script `$2` with the arguments after it, and prints a line every `$1` seconds meanwhile: on the way to a
- * Worker, and in Node's own `fetch`, an answer without a byte for some minutes counts as lost.
+ * Runs the script `$2` with the arguments after it, and prints a line every `$1` seconds meanwhile: the network before a
+ * Worker, and Node's own `fetch`, close a connection that is silent for some minutes.
  */
 const HEARD_OF = `beat=$1
 shift
@@ -103,12 +90,6 @@ sh -c "$@" >/dev/null
 status=$?
 kill "$beating" && wait "$beating" 2>/dev/null
 exit "$status"`;
-
-/** Prints the names of the plain files in `$1`, each followed by a slash, which none can hold. */
-const LIST = `[ -d "$1" ] || exit 0
-cd "$1" && for name in * .*; do
-  if [ -f "$name" ] && [ ! -L "$name" ]; then printf '%s/' "$name"; fi
-done`;
 
 /**
  * @param {import("./cloudflare.js").CloudflareBridgeOptions} options
@@ -227,7 +208,8 @@ function createCloudflareBridgeClient(options) {
   }
 
   /**
-   * A folder that the bridge can name, as near to `target` as can be: on the same volume, as a rule.
+   * The nearest folder above `target` that the bridge can name, as a rule on the same volume. It takes its paths from the
+   * URL without decoding all of it: a file whose name contains `%`, `#` or `?` cannot be named there.
    *
    * @param {string} target
    */
@@ -294,7 +276,7 @@ function createCloudflareBridgeClient(options) {
   }
 
   /**
-   * Does `work` for each index, so many at once as the client may. After a failure no further one begins, and
+   * Does `work` for each index, with at most `concurrency` at once. After a failure no further one begins, and
    * those under way are waited for.
    *
    * @param {number} count
@@ -401,7 +383,7 @@ function createCloudflareBridgeClient(options) {
       const folder = located(remotePath);
       const call = `list ${folder}`;
       const names = await called(call, undefined, (signal) => shell(call, signal, LIST, folder));
-      return sortedNames(names.split("/").slice(0, -1));
+      return listedNames(names);
     },
 
     async remove(remotePath) {
@@ -459,7 +441,7 @@ async function reached(call, work) {
   try {
     return await work();
   } catch (error) {
-    if (!isPassing(error)) throw error;
+    if (!isTemporary(error)) throw error;
     // `fetch` says what happened in the cause of its error.
     const { message, cause } = /** @type {Error & { cause?: Error }} */ (error);
     const how = cause?.message ? `${message}: ${cause.message}` : message;

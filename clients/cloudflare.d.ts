@@ -36,7 +36,7 @@ export interface CloudflareSandbox {
 export interface CloudflareSleepOptions {
   /** How long after the last activity: seconds, or a text like `"30s"`, `"5m"` or `"1h"`. Default: `"1h"`. */
   sleepAfter?: string | number;
-  /** Never. The sandbox must then be destroyed by hand. Default: false. */
+  /** The sandbox never goes to sleep, and must be destroyed by hand. Default: false. */
   keepAlive?: boolean;
 }
 
@@ -62,7 +62,7 @@ export function cloudflareSandboxOptions<T extends object = {}>(
 /** Options of {@link createCloudflareClient}. Those of the SDK's `getSandbox` may be given as they are. */
 export interface CloudflareClientOptions extends CloudflareSleepOptions, TransferLimits {
   /**
-   * The most bytes to send or fetch in one call; larger files travel in parts. Every call carries them as
+   * The largest number of bytes to send or fetch in one call; larger files travel in parts. Every call carries them as
    * base64, which is a third longer, and must stay below the 32 MiB that Cloudflare allows. Default:
    * 2,097,152 (2 MiB).
    */
@@ -104,9 +104,9 @@ export interface CloudflareClientOptions extends CloudflareSleepOptions, Transfe
  * - the reason of a `signal` that aborted,
  * - the SDK's own errors otherwise.
  *
- * What passes (by its status, or what the SDK calls `retryable`) is tried again up to five times, part by part.
+ * A temporary failure (by its status, or what the SDK calls `retryable`) is retried up to five times, part by part.
  *
- * `listFiles` cannot tell names with a line break in them: the SDK cannot.
+ * `listFiles` is wrong for names that contain a line break: the SDK lists them wrongly.
  *
  * @throws `ERR_INVALID_ARG_VALUE` for a `sleepAfter` or `chunkBytes` that cannot be used.
  */
@@ -128,7 +128,7 @@ export interface CloudflareBridgeOptions extends TransferLimits {
   /** The folder to which the bridge restricts files. Default: `"/workspace"`. */
   workspace?: string;
   /**
-   * The most bytes that one request carries; larger files travel in parts. At most 33,554,432 (32 MiB, the bridge's
+   * The largest number of bytes that one request carries; larger files travel in parts. At most 33,554,432 (32 MiB, the bridge's
    * own limit). Default: 4,194,304 (4 MiB).
    */
   partBytes?: number;
@@ -144,7 +144,7 @@ export interface CloudflareBridgeOptions extends TransferLimits {
  * It is made from the bridge's documentation and source (version 0.12.10) and tested against a server on loopback
  * that answers as these say, not against a deployed Worker.
  *
- * Files travel in parts, up to four at once. Each is tried again after what passes (408, 425, 429, 500, 502, 503 and
+ * Files travel in parts, up to four at once. Each is retried after a temporary failure (408, 425, 429, 500, 502, 503 and
  * 504 with their `Retry-After`, a connection that broke), up to five times, with growing pauses. A file appears in
  * its place only once all of its parts are there; what a failure or an abort leaves of it is removed.
  *

@@ -5,7 +5,7 @@ const {
   attempted,
   bestEffort,
   hasNotBegun,
-  isPassing,
+  isTemporary,
   limited,
   neverSilent,
   retried,
@@ -254,7 +254,7 @@ function createCloudflareClient(sandbox, options = {}) {
 
   /**
    * Ends the processes of a call. The sandbox's own session runs one command after the other, and so would
-   * wait for just the one that is to end.
+   * wait for the very command that is to end.
    *
    * @param {string} call
    */
@@ -371,13 +371,15 @@ async function within(signal, work) {
 }
 
 /**
- * Whether a part may be sent again to the same place. One that was never answered may still arrive there, after the
- * next one: then the whole file is sent again to another place.
+ * Whether a part may be sent again under the same name. A request without an answer may still arrive, after the next
+ * one: then the whole file is sent again under another name.
  *
  * @param {unknown} error
  */
 function isAnswered(error) {
-  return isPassing(error) && /** @type {{ code?: unknown }} */ (error).code !== "ERR_SANDBOX_CONNECTION_LOST";
+  return (
+    isTemporary(error) && /** @type {{ code?: unknown }} */ (error).code !== "ERR_SANDBOX_CONNECTION_LOST"
+  );
 }
 
 /**
@@ -395,7 +397,7 @@ async function* untilAbort(signal, source) {
       yield value;
     }
   } finally {
-    // Not waited for: one that hangs would answer to this no sooner than to the call before it.
+    // Not awaited: an iterator whose `next` hangs would hang here as well.
     void chunks.return?.().catch(() => {});
   }
 }

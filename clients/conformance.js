@@ -63,10 +63,10 @@ const BULK_SLACK_BYTES = 72_000_000;
 /** How large the files are that travel at once, in bytes. */
 const PART_BYTES = 8 * 1024 * 1024 + 11;
 
-/** A folder's name with all that is easily broken on the way to one. */
+/** A folder name full of characters that are easily broken by quoting or encoding. */
 const ODD_FOLDER = 'it\'s a $HOME `x` \\ "dir" * ünï-日本 #1 %41 ?';
 
-/** Names that are allowed in a file system and easily broken on the way to one. */
+/** File names that are allowed, and easily broken by quoting or encoding. */
 const ODD_NAMES = [
   "two  spaces",
   " edge ",
@@ -185,7 +185,7 @@ const CHECKS = [
   {
     name: "remove deletes a folder with its content, and a missing one without an error",
     async verify({ client, folder, run }) {
-      const doomed = path.posix.join(folder, "doomed");
+      const doomed = path.posix.join(folder, "removed");
       await run(`mkdir -p ${quoted(doomed)}/deep && echo > ${quoted(doomed)}/deep/file`);
       await client.remove(doomed);
       await run(`test ! -e ${quoted(doomed)}`);
@@ -388,7 +388,7 @@ const CHECKS = [
     },
     advice:
       "Honour `timeoutMs`, and end the processes too (`timeout -s KILL` in the sandbox does): a command that " +
-      "goes on unseen writes into the workspace while the next one works on it.",
+      "runs on unnoticed writes into the workspace while the next one works on it.",
   },
 ];
 

@@ -40,13 +40,13 @@ export interface DaytonaClientOptions extends TransferLimits {
 /**
  * A client over a sandbox of Daytona.
  *
- * Daytona stops a sandbox that nothing has been asked of for a while (its `autoStopInterval`, 15 minutes unless it was
+ * Daytona stops a sandbox that got no request for a while (its `autoStopInterval`, 15 minutes unless it was
  * created with another). This client tells it that the sandbox is in use at the start of each command and transfer, and
  * once a minute while one lasts. This is best effort: a refresh that fails or hangs neither fails nor delays anything.
  *
  * Files travel as streams, both ways, without a second copy in memory, to a name beside the file's own, which is
- * renamed at the end. What passes (429 with its `Retry-After`, 500, 502, 503, 504, a connection that broke or stalled
- * still for a minute) is tried again up to five times, with growing pauses; a command only where it was refused before
+ * renamed at the end. A temporary failure (429 with its `Retry-After`, 500, 502, 503, 504, a connection that broke or on
+ * which nothing moved for a minute) is retried up to five times, with growing pauses; a command only where it was refused before
  * it began. An abort by `signal` stops the transfer, or the command and all that it started, and removes what had
  * arrived.
  *
@@ -55,7 +55,7 @@ export interface DaytonaClientOptions extends TransferLimits {
  * - `ERR_SANDBOX_COMMAND_FAILED` (with `exitCode` and the end of `stderr`) when a command fails,
  * - `ERR_SANDBOX_COMMAND_TIMEOUT` when it ran for longer than `timeoutMs`, or another call for longer than `deadlineMs`,
  * - `ERR_SANDBOX_TRANSFER_INCOMPLETE` when other than all bytes of a file arrived,
- * - `ERR_SANDBOX_CONNECTION_LOST` when a transfer stood still,
+ * - `ERR_SANDBOX_CONNECTION_LOST` when nothing of a transfer moved for a minute,
  * - `ERR_SANDBOX_DOWNLOAD_TOO_LARGE` for a file beyond `maxDownloadBytes`,
  * - the reason of a `signal` that aborted,
  * - the SDK's own errors otherwise.

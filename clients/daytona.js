@@ -10,6 +10,7 @@ const {
   attempted,
   bestEffort,
   hasNotBegun,
+  leavingNothing,
   limited,
   neverSilent,
   retried,
@@ -26,15 +27,16 @@ const {
   transferIncomplete,
 } = require("./errors.js");
 const { keptAlive } = require("./refresh.js");
-const { portableCommand, SIZE, STOP_CALL, stoppedInTime } = require("./shell.js");
 const {
-  acceptedSize,
-  checkedContent,
-  collected,
-  onlyForward,
-  pieces,
-  sortedNames,
-} = require("./transfer.js");
+  LIST,
+  listedNames,
+  PLAIN_PATH,
+  portableCommand,
+  SIZE,
+  STOP_CALL,
+  stoppedInTime,
+} = require("./shell.js");
+const { acceptedSize, checkedContent, collected, onlyForward, pieces } = require("./transfer.js");
 
 /** How often Daytona is told that the sandbox is in use, in milliseconds. */
 const REFRESH_MS = 60_000;
@@ -54,16 +56,7 @@ mv -f "$1" "$2"`;
 /** The exit code by which {@link PLACE} says that bytes are missing. */
 const INCOMPLETE = 75;
 
-/** Prints the names of the plain files in `$1`, each followed by a slash, which none can hold. */
-const LIST = `[ -d "$1" ] || exit 0
-cd "$1" && for name in * .*; do
-  if [ -f "$name" ] && [ ! -L "$name" ]; then printf '%s/' "$name"; fi
-done`;
-
-/** Paths that a form of HTTP carries as they are. */
-const PLAIN_PATH = /^[\w./@+=:,-]+$/;
-
-/** Daytona tells of both outputs as one. What a command says on its standard output is of no use here. */
+/** Daytona joins both outputs into one. Only the error output is used. */
 const ERRORS_ONLY = "exec 2>&1 >/dev/null\n";
 
 /**
@@ -119,8 +112,9 @@ function createDaytonaClient(sandbox, options = {}) {
    * @param {ArrayBuffer} bytes
    * @param {AbortSignal} signal
    * @param {import("./transfer.js").OnProgress} onProgress
+   * @param {string[]} left gets what may be left of it when it fails
    */
-  async function send(call, target, bytes, signal, onProgress) {
+  async function send(call, target, bytes, signal, onProgress, left) {
     const part = nameableBeside(target);
     try {
       await neverSilent(signal, call, async (heard, moved, stop) => {
@@ -134,6 +128,7 @@ function createDaytonaClient(sandbox, options = {}) {
       });
       await shell(call, signal, PLACE, part, target, String(bytes.byteLength));
     } catch (error) {
+      left.push(part);
       await bestEffort(() => removed(part));
       const { exitCode, stderr } = /** @type {{ exitCode?: number, stderr?: string }} */ (error) ?? {};
       const arrived = /^arrived (\d+)$/m.exec(stderr ?? "")?.[1];
@@ -165,9 +160,9 @@ function createDaytonaClient(sandbox, options = {}) {
     });
   }
 
-  /** @param {string} file */
-  async function removed(file) {
-    await shell("remove a part", new AbortController().signal, 'rm -f "$1"', file);
+  /** @param {string[]} files */
+  async function removed(...files) {
+    await shell("remove parts", new AbortController().signal, 'rm -f "$@"', ...files);
   }
 
   return {
@@ -184,10 +179,14 @@ function createDaytonaClient(sandbox, options = {}) {
       const content = checkedContent(bytes);
       const forward = onlyForward(onProgress);
       const call = `write ${target}`;
-      await called(call, signal, async (given) => {
-        await shell(call, given, 'mkdir -p "$1" 2>&1', path.posix.dirname(target));
-        await send(call, target, content, given, forward);
-      });
+      await leavingNothing(
+        (left) =>
+          called(call, signal, async (given) => {
+            await shell(call, given, 'mkdir -p "$1" 2>&1', path.posix.dirname(target));
+            await send(call, target, content, given, forward, left);
+          }),
+        (left) => removed(...left),
+      );
       await onProgress?.(content.byteLength, content.byteLength);
     },
 
@@ -212,7 +211,7 @@ function createDaytonaClient(sandbox, options = {}) {
       const folder = checkedPath(remotePath);
       const call = `list ${folder}`;
       const names = await called(call, undefined, (signal) => shell(call, signal, LIST, folder));
-      return sortedNames(names.split("/").slice(0, -1));
+      return listedNames(names);
     },
 
     async remove(remotePath) {
@@ -245,7 +244,7 @@ function createDaytonaClient(sandbox, options = {}) {
 }
 
 /**
- * A new name in the nearest folder above `file` that a form can carry.
+ * A new name in the nearest folder above `file` whose path an HTTP form carries unchanged.
  *
  * @param {string} file
  */

@@ -44,7 +44,7 @@ export interface DockerClientOptions extends TransferLimits {
  *   number,
  * - `ERR_SANDBOX_COMMAND_FAILED` (with `exitCode` and the end of `stderr`) when a command, a transfer or the
  *   program itself fails,
- * - `ERR_SANDBOX_CONNECTION_LOST` when the program says that it lost the way to the container,
+ * - `ERR_SANDBOX_CONNECTION_LOST` when the program says that the connection to the container was lost,
  * - `ERR_SANDBOX_COMMAND_TIMEOUT` when a command was stopped, with everything it had started, after
  *   `timeoutMs`, or another call after `deadlineMs`,
  * - `ERR_SANDBOX_TRANSFER_INCOMPLETE` when other than all bytes of a file arrived,

@@ -16,7 +16,7 @@ const { createSessionClient } = require("./sessions.js");
 /** How many `exec`s may run at once. */
 const DEFAULT_SESSIONS = 8;
 
-/** What the programs say when it is the way to the container that failed, not the container. */
+/** What the programs print when the connection to the container failed, not the container. */
 const LOST =
   /Cannot connect to the Docker daemon|unable to connect to (the server|Podman)|connection (reset|refused)|connection to the server|i\/o timeout|TLS handshake timeout|unexpected EOF|broken pipe|error dialing backend|lost connection|Too Many Requests|the server is currently unable|context deadline exceeded/i;
 

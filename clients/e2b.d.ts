@@ -66,9 +66,9 @@ export interface E2bClientOptions extends TransferLimits {
  *
  * Files travel as streams, both ways, without a second copy in memory: as `application/octet-stream` where the
  * sandbox takes it (envd 0.5.7 and later; the SDK buffers before), to a name beside the file's own, which is
- * renamed at the end. What passes (429, 500, 503, 504, a connection that broke or stood still for a minute) is
- * tried again up to five times, with growing pauses. The SDK does not tell the `Retry-After` of a sandbox's own
- * answers; it heeds that of E2B's API itself. A command is tried again only where it was refused before it
+ * renamed at the end. A temporary failure (429, 500, 503, 504, a connection that broke or on which nothing
+ * moved for a minute) is retried up to five times, with growing pauses. The SDK does not tell the `Retry-After` of a sandbox's own
+ * answers; it obeys that of E2B's API itself. A command is retried only where it was refused before it
  * began. An abort by `signal` stops the transfer, or the command and all that it started, and removes what had
  * arrived.
  *
@@ -79,7 +79,7 @@ export interface E2bClientOptions extends TransferLimits {
  * - `ERR_SANDBOX_COMMAND_TIMEOUT` when it ran for longer than `timeoutMs`, or another call for longer than
  *   `deadlineMs`. What was started is stopped in the sandbox as well,
  * - `ERR_SANDBOX_TRANSFER_INCOMPLETE` when other than all bytes of a file arrived,
- * - `ERR_SANDBOX_CONNECTION_LOST` when an upload stood still,
+ * - `ERR_SANDBOX_CONNECTION_LOST` when nothing of an upload moved for a minute,
  * - `ERR_SANDBOX_DOWNLOAD_TOO_LARGE` for a file beyond `maxDownloadBytes`,
  * - the reason of a `signal` that aborted,
  * - the SDK's own errors otherwise.

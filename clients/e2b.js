@@ -1,7 +1,15 @@
 // @ts-check
 "use strict";
 
-const { attempted, bestEffort, hasNotBegun, limited, neverSilent, retried } = require("./attempts.js");
+const {
+  attempted,
+  bestEffort,
+  hasNotBegun,
+  leavingNothing,
+  limited,
+  neverSilent,
+  retried,
+} = require("./attempts.js");
 const {
   checkedDuration,
   checkedLimits,
@@ -27,7 +35,7 @@ const SHORTEST_LIFETIME_MS = 1_000;
 
 /**
  * How much longer than the command's own limit the SDK may wait, in milliseconds. This client ends the wait
- * itself; the SDK's limit, a minute unless it is told otherwise, only has to be out of the way.
+ * itself; the SDK's limit, a minute unless it is told otherwise, only has to be longer.
  */
 const SDK_SLACK_MS = 30_000;
 
@@ -98,8 +106,9 @@ function createE2bClient(sandbox, options = {}) {
    * @param {ArrayBuffer} bytes
    * @param {AbortSignal} signal
    * @param {import("./transfer.js").OnProgress} onProgress
+   * @param {string[]} left gets what may be left of it when it fails
    */
-  async function send(target, bytes, signal, onProgress) {
+  async function send(target, bytes, signal, onProgress, left) {
     const { files } = sandbox;
     const part = files.rename === undefined ? target : `${target}.${crypto.randomUUID()}.part`;
     try {
@@ -115,6 +124,8 @@ function createE2bClient(sandbox, options = {}) {
       signal.throwIfAborted();
       if (part !== target) await files.rename?.(part, target, { ...asUser, signal });
     } catch (error) {
+      // Where the SDK renames nothing, a later attempt puts the file in the same place.
+      if (part !== target) left.push(part);
       await bestEffort(() => files.remove(part, asUser));
       throw error;
     }
@@ -145,7 +156,7 @@ function createE2bClient(sandbox, options = {}) {
     await answer.catch((error) => {
       if (!isExit(error)) throw error;
       if (attempt > 1 && error.exitCode === HAS_BEGUN && error.stderr === `${call} has begun\n`) {
-        throw connectionLost(command, "It had begun when the way to it was lost.", { cause: error });
+        throw connectionLost(command, "It had begun when the connection was lost.", { cause: error });
       }
       throw commandFailed(command, { exitCode: error.exitCode, stderr: error.stderr, cause: error });
     });
@@ -165,7 +176,10 @@ function createE2bClient(sandbox, options = {}) {
       const target = checkedPath(remotePath);
       const content = checkedContent(bytes);
       const forward = onlyForward(onProgress);
-      await kept(`write ${target}`, signal, (given) => send(target, content, given, forward));
+      await leavingNothing(
+        (left) => kept(`write ${target}`, signal, (given) => send(target, content, given, forward, left)),
+        (left) => Promise.all(left.map((part) => sandbox.files.remove(part, asUser))),
+      );
       await onProgress?.(content.byteLength, content.byteLength);
     },
 
@@ -247,7 +261,7 @@ function createE2bClient(sandbox, options = {}) {
 // program may hold two copies of it.
 
 /**
- * Whether a command was refused on the way. The SDK does not tell a 429 or 503, with which nothing began, from a 502 or
+ * Whether a command was refused before it reached the sandbox. The SDK does not tell a 429 or 503, with which nothing began, from a 502 or
  * 504, with which it may have.
  *
  * @param {unknown} error

@@ -238,7 +238,7 @@ function checkedCount(argument, value, least, most = Number.MAX_SAFE_INTEGER) {
 /** The options that every client has. */
 const LIMITS = /** @type {const} */ (["deadlineMs", "maxDownloadBytes"]);
 
-/** The most single changes (a letter more, fewer or another) that turn a misspelt name into the one that is suggested. */
+/** The largest edit distance between a misspelt name and the one that is suggested. */
 const LARGEST_SLIP = 2;
 
 /**

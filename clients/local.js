@@ -53,7 +53,7 @@ function createLocalClient(options = {}) {
   }
 
   /**
-   * A call of the system's. One that hangs, as on a network's volume, cannot be ended, but is waited for no longer.
+   * A system call. One that hangs, as on a network volume, cannot be ended, but the deadline ends the waiting.
    *
    * @template T
    * @param {string} call

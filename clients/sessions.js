@@ -34,22 +34,15 @@ const {
   transferIncomplete,
 } = require("./errors.js");
 const { errorOutput, exitOf } = require("./process.js");
-const { CALL_VARIABLE, SIZE, STOP_CALL } = require("./shell.js");
-const {
-  acceptedSize,
-  checkedContent,
-  collected,
-  onlyForward,
-  pieces,
-  sortedNames,
-} = require("./transfer.js");
+const { CALL_VARIABLE, LIST, listedNames, SIZE, STOP_CALL } = require("./shell.js");
+const { acceptedSize, checkedContent, collected, onlyForward, pieces } = require("./transfer.js");
 
 /** @typedef {import("node:child_process").ChildProcessByStdio<import("node:stream").Writable, import("node:stream").Readable, import("node:stream").Readable>} Session */
 
 /**
  * Runs `$1` as the call `$2`, and ends it with everything it started when the connection goes: standard input,
- * on which nothing is ever sent, then ends. Each session starts as the leader of its own process group. What it
- * prints is of no use here. The last line tells an exit code of the command's from one of the connection's.
+ * on which nothing is ever sent, then ends. Each session starts as the leader of its own process group. Its output
+ * is not used. The last line tells an exit code of the command's from one of the connection's.
  */
 const SUPERVISED = `export ${CALL_VARIABLE}="$2"
 exec 3<&0 </dev/null 4>&1 >/dev/null
@@ -64,7 +57,7 @@ exit "$status"`;
 /** What {@link SUPERVISED} says at its end. */
 const ENDED = /^ended \d+$/m;
 
-// The other side may be gone when it comes to cleaning up: writing to it must not end the script before.
+// The client may be gone when the script cleans up: writing to it must not end the script before that.
 /** Receives `$4` bytes as `$3` in the folder `$1`, by way of `$2`, so that a partial file is never visible. */
 const RECEIVE = `trap '' HUP PIPE
 mkdir -p "$1" || exit 1
@@ -83,12 +76,6 @@ const CUT_OFF = /^only (\d+) of \d+ bytes arrived$/m;
 /** Sends the size of `$1` on a line, then its content. */
 const SEND = `size=$(${SIZE}) || exit 1
 echo "$((size))" && exec cat "$1"`;
-
-/** Sends the names of the plain files in `$1`, each followed by a NUL. */
-const LIST = `[ -d "$1" ] || exit 0
-cd "$1" && for name in * .*; do
-  if [ -f "$name" ] && [ ! -L "$name" ]; then printf '%s\\0' "$name"; fi
-done`;
 
 /** Error codes of a pipe whose reader went away: the reader's own ending tells why. */
 const READER_GONE = new Set(["EPIPE", "ECONNRESET", "ERR_STREAM_PREMATURE_CLOSE", "ERR_STREAM_DESTROYED"]);
@@ -114,7 +101,7 @@ const STOP_LIMIT_MS = 5_000;
  * @property {(script: string, ...args: string[]) => Session} start begins a session in which a POSIX `sh` runs `script`
  * @property {(ending: Ending) => boolean} isLost whether the connection is what failed, not what was asked for
  * @property {() => Promise<void>} [connected] makes the connection ready
- * @property {() => void} [onLost] is told of a connection that was lost
+ * @property {() => void} [onLost] is called when a connection was lost
  * @property {number} mostSessions how many may run at once
  * @property {number} deadlineMs
  * @property {number} maxDownloadBytes
@@ -139,7 +126,7 @@ function createSessionClient(transport) {
    *   send?: AsyncIterable<Uint8Array>,
    *   receive?: (output: import("node:stream").Readable) => Promise<T>,
    *   isOwnEnding?: () => boolean,
-   * }} [exchange] `isOwnEnding`: whether the exit code is surely that of the script
+   * }} [exchange] `isOwnEnding`: whether the exit code is known to be the script's, not the connection's
    * @returns {Promise<T | undefined>}
    */
   async function session(call, script, signal, { send, receive, isOwnEnding } = {}) {
@@ -158,7 +145,7 @@ function createSessionClient(transport) {
     const ended = exitOf(child);
     const sent = send === undefined ? undefined : pipeline(send, child.stdin);
     const received = receive?.(child.stdout).catch((error) => {
-      // Nothing reads on, so the other side would wait for ever.
+      // Nothing reads the output any more, so the command would wait for ever.
       kill();
       throw error;
     });
@@ -190,7 +177,7 @@ function createSessionClient(transport) {
   }
 
   /**
-   * A call other than a command, in its turn, over a connection that stands, and again after what passes.
+   * A call other than a command: when a session is free, over an open connection, and retried after a temporary failure.
    *
    * @template T
    * @param {string} call
@@ -286,7 +273,7 @@ function createSessionClient(transport) {
       const names = await called(call, undefined, (signal) =>
         session(call, [LIST, folder], signal, { receive: (output) => collected(output, limits) }),
       );
-      return sortedNames((names ?? Buffer.alloc(0)).toString("utf8").split("\0").slice(0, -1));
+      return listedNames((names ?? Buffer.alloc(0)).toString("utf8"));
     },
 
     async remove(remotePath) {
@@ -339,7 +326,7 @@ function createSessionClient(transport) {
 
 /** @param {string} source */
 function nothingAnswered(source) {
-  return new Error(`the other side answered with nothing when asked for ${source}`);
+  return new Error(`the sandbox answered with nothing when asked for ${source}`);
 }
 
 /**
@@ -362,7 +349,7 @@ async function announcedContent(output, remotePath, maxDownloadBytes, onProgress
   const announcement = head.toString("latin1", 0, end);
   if (!/^\d+$/.test(announcement)) {
     throw new Error(
-      `expected the size of ${remotePath}, but the other side printed ${JSON.stringify(announcement)}: ` +
+      `expected the size of ${remotePath}, but the sandbox printed ${JSON.stringify(announcement)}: ` +
         "the start-up files of a login shell must print nothing for commands",
     );
   }

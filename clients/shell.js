@@ -2,12 +2,12 @@
 "use strict";
 
 /**
- * Shell text, and the limit on how long a command may take.
+ * Command lines and scripts that run in a sandbox.
  *
  * @internal
  */
 
-const { commandTimedOut } = require("./errors.js");
+const { sortedNames } = require("./transfer.js");
 
 /**
  * `text` quoted as one word of a POSIX shell command line.
@@ -32,15 +32,15 @@ function shellCommand(script, ...args) {
 }
 
 /**
- * What has another meaning than itself between single quotes in some shell that people log in with: `'` ends
- * them everywhere, fish takes `\` for an escape, csh takes `!` for its history and allows no line break. What
- * is not ASCII is left to no locale.
+ * Characters that are special within single quotes in some login shell: `'` ends
+ * them everywhere, fish takes `\` for an escape, csh takes `!` for its history and allows no line break. Characters
+ * that are not ASCII depend on the locale.
  */
 const UNSAFE_BYTE = /[^\x20-\x7e]|['\\!]/g;
 
 /**
- * A command line that runs `script` in a POSIX `sh` of its own like {@link shellCommand}, whichever shell reads
- * it: csh, tcsh, fish and zsh as well, and an SDK that splits it into words by itself.
+ * A command line that runs `script` in its own POSIX `sh`, as {@link shellCommand} does. Any shell may read it, csh, tcsh, fish and
+ * zsh included, or an SDK that splits it into words itself.
  *
  * @param {string} script
  * @param {string[]} args
@@ -92,36 +92,34 @@ const STOP_CALL = `for round in 1 2 3 4 5; do
 done`;
 
 /**
- * Prints the number of bytes in the file `$1`. A pipe that was put in its place would be waited for without an end.
+ * Prints the number of bytes in the file `$1`. Fails for anything else: reading a pipe might never end.
  */
 const SIZE = `if [ -e "$1" ] && [ ! -f "$1" ]; then echo "$1 is not a regular file" >&2; exit 1; fi
 wc -c < "$1"`;
 
+/** Prints the names of the plain files in `$1`, each followed by a slash, which no name can contain. */
+const LIST = `[ -d "$1" ] || exit 0
+cd "$1" && for name in * .*; do
+  if [ -f "$name" ] && [ ! -L "$name" ]; then printf '%s/' "$name"; fi
+done`;
+
 /**
- * What `answer` settles with, or a rejection once `timeoutMs` have passed.
+ * The names in what {@link LIST} printed, sorted.
  *
- * @template T
- * @param {Promise<T>} answer
- * @param {string} command
- * @param {number} timeoutMs
- * @returns {Promise<T>}
+ * @param {string} output
  */
-async function answeredInTime(answer, command, timeoutMs) {
-  /** @type {NodeJS.Timeout | undefined} */
-  let timer;
-  const limit = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(commandTimedOut(command, timeoutMs)), timeoutMs);
-  });
-  try {
-    return await Promise.race([answer, /** @type {Promise<never>} */ (limit)]);
-  } finally {
-    clearTimeout(timer);
-  }
+function listedNames(output) {
+  return sortedNames(output.split("/").slice(0, -1));
 }
 
+/** Paths that need no encoding, neither in a URL nor in an HTTP form. */
+const PLAIN_PATH = /^[\w./@+=:,-]+$/;
+
 module.exports = {
-  answeredInTime,
   CALL_VARIABLE,
+  LIST,
+  listedNames,
+  PLAIN_PATH,
   portableCommand,
   quoted,
   shellCommand,

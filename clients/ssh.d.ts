@@ -33,7 +33,7 @@ export interface SshClient extends SandboxManagedRuntimeClient {
 }
 
 /**
- * A client over the system's ssh. The other side needs a POSIX `sh` with the usual commands, and no scp or
+ * A client over the system's ssh. The server needs a POSIX `sh` with the usual commands, and no scp or
  * sftp.
  *
  * All sessions share one connection, which opens with the first. It never asks for anything: keys and host
@@ -41,8 +41,8 @@ export interface SshClient extends SandboxManagedRuntimeClient {
  * in single quotes, such as csh, tcsh, fish and zsh. A file is written under another name beside its own and
  * renamed once all of its bytes have arrived; what a cut or an abort leaves of it is removed.
  *
- * A peer that falls silent is noticed within 20 seconds (unless `sshOptions` or ssh's configuration of the user say
- * otherwise). A connection that was lost is opened again, and what was under way over it is done again up to five
+ * A server that no longer answers is noticed within 20 seconds (unless `sshOptions` or ssh's configuration of the user say
+ * otherwise). A connection that was lost is opened again, and what was in progress over it is retried up to five
  * times, except for a command that had begun.
  *
  * Its methods reject with

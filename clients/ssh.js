@@ -49,8 +49,8 @@ const FIXED_OPTIONS = [
 ];
 
 /**
- * What the caller may set otherwise: a peer that is gone is noticed within 20 seconds, also during a transfer: 9 for
- * the connection that is shared, and 10 for the one that ssh tries instead.
+ * What the caller may set otherwise: a server that no longer answers is noticed within 20 seconds, also during a transfer: 9 for
+ * the connection that is shared, and 10 for the one that ssh opens when that fails.
  */
 const DEFAULT_OPTIONS = ["ConnectTimeout=10", "ServerAliveInterval=3", "ServerAliveCountMax=2"];
 
@@ -183,7 +183,7 @@ function createSshClient(options) {
   }
 
   const client = createSessionClient({
-    // The login shell makes way, so that the session's processes are those of the script.
+    // `exec` replaces the login shell, so that the session's processes are those of the script.
     start: (script, ...args) => spawned(`exec ${portableCommand(script, ...args)}`),
     isLost,
     connected,

@@ -13,7 +13,7 @@ const { downloadTooLarge, invalidType, transferIncomplete } = require("./errors.
 
 /** @typedef {import("../index.js").SandboxTransferProgressOptions["onProgress"]} OnProgress */
 
-/** The size of one piece, in bytes: large enough to be quick, small enough for smooth progress. */
+/** The size of one piece, in bytes: large enough to be fast, small enough for frequent progress. */
 const PIECE_BYTES = 256 * 1024;
 
 /** How long the transfers may work in one turn of the event loop before other work has its own, in milliseconds. */
@@ -56,7 +56,7 @@ function onlyForward(onProgress) {
 
 /**
  * Yields `bytes` in order, as views that share its memory. Progress is reported as each piece but the last is
- * taken; the caller reports the end, once it is sure of it.
+ * taken; the caller reports the end once the transfer has succeeded.
  *
  * @param {ArrayBuffer | Uint8Array<ArrayBuffer>} bytes
  * @param {OnProgress} onProgress
@@ -116,8 +116,8 @@ function acceptedSize(size, remotePath, maxDownloadBytes) {
 }
 
 /**
- * All bytes of `source`. Progress is reported after each chunk; the caller reports the end, once it is sure
- * of it.
+ * All bytes of `source`. Progress is reported after each chunk; the caller reports the end once the transfer has
+ * succeeded.
  *
  * Where the size is known, one buffer is allocated and filled as the bytes arrive. Where it is not, the chunks
  * are joined at the end, each given up as it is copied and never many at a time.

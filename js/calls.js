@@ -124,7 +124,7 @@ class ClientCalls {
         }
       }
     } catch (failure) {
-      return { failure: { kept: this.#failures.push(failure) - 1, retryable: isPassing(failure) } };
+      return { failure: { kept: this.#failures.push(failure) - 1, retryable: isRetryable(failure) } };
     }
   };
 
@@ -238,11 +238,11 @@ class ClientCalls {
 }
 
 /**
- * Whether what a client threw says that the same call may succeed later (`retryable: true`).
+ * Whether what a client threw is marked as temporary: the same call may succeed later.
  *
  * @param {unknown} thrown
  */
-function isPassing(thrown) {
+function isRetryable(thrown) {
   try {
     return (
       typeof thrown === "object" && thrown !== null && "retryable" in thrown && thrown.retryable === true
@@ -321,7 +321,7 @@ function asBytes(answer, most) {
       : new Uint8Array(answer);
   } catch {
     // The buffer is detached: no other reason makes this fail.
-    throw noBytes("Received one that was transferred away");
+    throw noBytes("Received a buffer that was transferred");
   }
   return bytes.subarray(0, most);
 }
@@ -343,7 +343,7 @@ async function inPlaceOrCopied(bytes, abort) {
     if (at > 0) await nextTurn();
     abort.throwIfAborted();
     if (bytes.byteLength !== byteLength) {
-      throw noBytes("Received one that was transferred away or resized while it was read");
+      throw noBytes("Received a buffer that was transferred or resized while it was read");
     }
     copy.set(bytes.subarray(at, at + PIECE), at);
   }

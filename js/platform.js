@@ -32,8 +32,8 @@ function platformName(os, cpu, libc) {
 }
 
 /**
- * Which C library a program runs on, by the loader that it asks for: the loader's path stands in the first page of the
- * program's file. `undefined` if neither is named.
+ * Which C library a program runs on, by the loader that it asks for: the loader's path is in the first page of the
+ * program's file. `undefined` where neither is named.
  *
  * @param {Buffer | undefined} head The beginning of the file.
  * @returns {"gnu" | "musl" | undefined}

@@ -4,14 +4,14 @@ import { describe, expect, it, onTestFinished } from "vitest";
 import attempts from "../../clients/attempts.js";
 import { deferred } from "./support.mjs";
 
-const { atMost, attempted, ATTEMPTS, bestEffort, hasNotBegun, isPassing, neverSilent, pace } = attempts;
+const { atMost, attempted, ATTEMPTS, bestEffort, hasNotBegun, isTemporary, neverSilent, pace } = attempts;
 const { pauseAfter, retried, retryAfterMs } = attempts;
 
 const failure = (fields) => Object.assign(new Error(fields.message ?? "failed"), fields);
 const named = (name) => failure({ name });
 const causedBy = (cause) => new TypeError("fetch failed", { cause });
 
-describe("whether an error passes", () => {
+describe("whether an error is temporary", () => {
   it.each([
     ["a 429", failure({ status: 429 }), true, true],
     ["a 503", failure({ statusCode: 503 }), true, true],
@@ -29,20 +29,20 @@ describe("whether an error passes", () => {
     ["a reset below fetch", causedBy(failure({ code: "UND_ERR_SOCKET" })), true, false],
     ["a refused connection", causedBy(failure({ code: "ECONNREFUSED" })), true, true],
     ["a missing file", failure({ code: "ENOENT" }), false, false],
-    ["what says that it passes", failure({ retryable: true }), true, true],
+    ["an error that says so itself", failure({ retryable: true }), true, true],
     ["what says that it stays", failure({ retryable: false, status: 503 }), false, false],
     ["a lost connection", failure({ code: "ERR_SANDBOX_CONNECTION_LOST", retryable: true }), true, false],
     ["a text", "ECONNRESET", false, false],
     ["nothing", undefined, false, false],
-  ])("is known of %s", (_, error, passes, notBegun) => {
-    expect(isPassing(error)).toBe(passes);
+  ])("is known of %s", (_, error, temporary, notBegun) => {
+    expect(isTemporary(error)).toBe(temporary);
     expect(hasNotBegun(error)).toBe(notBegun);
   });
 
   it("ends with a chain of causes that is a circle", () => {
     const error = failure({});
     error.cause = error;
-    expect(isPassing(error)).toBe(false);
+    expect(isTemporary(error)).toBe(false);
   });
 });
 
@@ -55,7 +55,7 @@ describe("how long to wait before the next attempt", () => {
     expect(pauseAfter(ATTEMPTS, undefined)).toBeUndefined();
   });
 
-  it("is at least what the other side asks for, and not more than five minutes", () => {
+  it("is at least what the server asks for, and not more than five minutes", () => {
     for (const headers of [new Headers({ "retry-after": "7" }), { "retry-after": "7" }]) {
       expect(pauseAfter(1, failure({ headers }), () => 0)).toBe(7_000 + pace.firstPauseMs / 2);
     }
@@ -149,7 +149,7 @@ describe("a call", () => {
   });
 });
 
-it("at most so many works run at once, in their order, also after one fails", async () => {
+it("runs at most the given number of works at once, in order, also after one fails", async () => {
   const limit = atMost(2);
   const works = Array.from({ length: 5 }, deferred);
   const begun = [];

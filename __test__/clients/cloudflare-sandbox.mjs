@@ -3,13 +3,22 @@
 // when its time is up, refuses to delete a folder, and takes no message beyond a limit.
 
 import { spawn } from "node:child_process";
+import { createReadStream } from "node:fs";
 import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 
 /** @param {{ longestMessage?: number }} [options] `longestMessage` in characters */
 export function cloudflareSandbox({ longestMessage = Number.POSITIVE_INFINITY } = {}) {
   const session = spawn("bash", ["--norc"], { stdio: ["pipe", "pipe", "pipe"] });
-  const state = { commands: [], renewals: 0, written: 0, stop: () => void session.kill("SIGKILL") };
+  const state = {
+    commands: [],
+    renewals: 0,
+    written: 0,
+    /** How often the connection was cut. */
+    cuts: 0,
+    stop: () => void session.kill("SIGKILL"),
+  };
+  let left = Number.POSITIVE_INFINITY;
   let last = Promise.resolve();
 
   function inSession(command) {
@@ -49,26 +58,51 @@ export function cloudflareSandbox({ longestMessage = Number.POSITIVE_INFINITY } 
     return text;
   }
 
+  /** Counts bytes of files that pass the connection, and fails where it is cut among them. */
+  function pass(bytes) {
+    left -= bytes;
+    if (left >= 0) return;
+    left = Number.POSITIVE_INFINITY;
+    state.cuts += 1;
+    throw Object.assign(new Error("Network connection lost."), { retryable: true });
+  }
+
+  async function* passing(chunks) {
+    for await (const chunk of chunks) {
+      pass(chunk.byteLength);
+      yield chunk;
+    }
+  }
+
   return Object.assign(state, {
+    /** Cuts the connection, once, after that number of bytes of files. */
+    cutAfter(bytes) {
+      left = bytes;
+    },
     async exec(command, { timeout }) {
       state.commands.push({ command: withinLimit(command), timeout });
       const result = await inSession(command);
       withinLimit(result.stdout);
       return result;
     },
-    async writeFile(file, content, { encoding }) {
+    async writeFile(file, content, { encoding } = {}) {
       state.written += 1;
       await mkdir(path.dirname(file), { recursive: true });
-      await writeFile(file, Buffer.from(withinLimit(content), encoding));
+      if (typeof content === "string") {
+        const bytes = Buffer.from(withinLimit(content), encoding);
+        // What had arrived when the connection broke is written.
+        await writeFile(file, bytes.subarray(0, Math.min(left, bytes.byteLength)));
+        pass(bytes.byteLength);
+      } else {
+        await writeFile(file, passing(content));
+      }
       return { success: true, path: file };
     },
     async readFile(file, { encoding }) {
-      return {
-        success: true,
-        path: file,
-        content: withinLimit((await readFile(file)).toString(encoding)),
-        encoding,
-      };
+      if (encoding === "none") return { success: true, path: file, content: passing(createReadStream(file)) };
+      const bytes = await readFile(file);
+      pass(bytes.byteLength);
+      return { success: true, path: file, content: withinLimit(bytes.toString(encoding)), encoding };
     },
     async mkdir(folder, { recursive }) {
       await mkdir(folder, { recursive });

@@ -1,11 +1,9 @@
-import { createReadStream } from "node:fs";
 import { readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { ATTEMPTS } from "../../clients/attempts.js";
 import { cloudflareSandboxOptions, createCloudflareClient } from "../../clients/cloudflare.js";
 import { cloudflareSandbox } from "./cloudflare-sandbox.mjs";
-import { PLACES } from "./cutting-proxy.mjs";
 import {
   abortedByProgress,
   conformance,
@@ -191,40 +189,6 @@ describe("the Cloudflare client", () => {
     },
   );
 
-  it("is completed although the connection is cut, at ten places of a stream each way", async () => {
-    const sandbox = newSandbox();
-    let left = Number.POSITIVE_INFINITY;
-    let cuts = 0;
-    /** Hands on what comes until the connection breaks. */
-    async function* cut(source) {
-      for await (const chunk of source) {
-        left -= chunk.byteLength;
-        if (left < 0) {
-          left = Number.POSITIVE_INFINITY;
-          cuts += 1;
-          throw Object.assign(new Error("Network connection lost."), { retryable: true });
-        }
-        yield chunk;
-      }
-    }
-    sandbox.writeFile = async (file, content) => {
-      await writeFile(file, cut(content));
-    };
-    sandbox.readFile = async (file) => ({ content: cut(createReadStream(file)) });
-    const folder = await temporaryFolder();
-    const client = createCloudflareClient(sandbox, { streams: true, chunkBytes: 1_000 });
-    const bytes = distinct(4_000_000);
-    for (const place of PLACES) {
-      const file = path.join(folder, String(place));
-      left = place * bytes.byteLength;
-      await client.writeFile(file, bytes);
-      left = place * bytes.byteLength;
-      expect((await client.readFile(file)).equals(Buffer.from(bytes))).toBe(true);
-    }
-    expect(cuts).toBe(2 * PLACES.length);
-    expect((await readdir(folder)).toSorted()).toEqual(PLACES.map(String).toSorted());
-  });
-
   it.each([false, true])(
     "counts a transfer as lost when nothing has moved for a minute, and tries it again (streams: %s)",
     async (streams) => {
@@ -321,15 +285,6 @@ describe("the Cloudflare client", () => {
 
   it("hands over streams where it is told that the sandbox takes them", async () => {
     const sandbox = newSandbox();
-    const { writeFile: write } = sandbox;
-    sandbox.writeFile = async (file, content, options) => {
-      if (typeof content === "string") return await write(file, content, options);
-      await writeFile(file, Buffer.from(await new Response(content).arrayBuffer()));
-    };
-    sandbox.readFile = async (file, { encoding }) => {
-      expect(encoding).toBe("none");
-      return { content: new Response(await readFile(file)).body };
-    };
     const folder = await temporaryFolder();
     const file = path.join(folder, "file");
     const client = createCloudflareClient(sandbox, { streams: true, chunkBytes: 1_000 });

@@ -33,6 +33,7 @@ run() {
 if [ -e '${log}.cut' ]; then
   read -r direction bytes < '${log}.cut'
   rm '${log}.cut'
+  printf x >> '${log}.cuts'
   case "$direction" in
     up) head -c "$bytes" | run "$@" ;;
     down) run "$@" | head -c "$bytes" ;;
@@ -83,9 +84,11 @@ export async function containerEngine(folder) {
     async failOnce(message) {
       await writeFile(`${log}.failure`, `${message}\n`);
     },
-    /** Has the connection of the next call break once so many bytes have passed, `up` into the container or `down`. */
+    /** Has the connection of the next call break after that number of bytes, `up` into the container or `down`. */
     async cutOnce(direction, bytes) {
       await writeFile(`${log}.cut`, `${direction} ${bytes}\n`);
     },
+    /** How many connections were broken so far. */
+    cuts: async () => (await readFile(`${log}.cuts`, "utf8").catch(() => "")).length,
   };
 }

@@ -1,14 +1,7 @@
-// A proxy on loopback that hands on bytes both ways, and cuts a connection once so many have passed.
+// A proxy on loopback that hands on bytes both ways, and cuts a connection after a given number of them.
 
 import { once } from "node:events";
-import { readdir, readFile } from "node:fs/promises";
 import net from "node:net";
-import path from "node:path";
-import { expect } from "vitest";
-import { distinct, until } from "./support.mjs";
-
-/** How many places of a transfer are tried. */
-export const PLACES = Array.from({ length: 10 }, (_, index) => (index + 0.5) / 10);
 
 /** @param {number} targetPort on this machine */
 export async function startCuttingProxy(targetPort) {
@@ -53,7 +46,7 @@ export async function startCuttingProxy(targetPort) {
   return {
     port: server.address().port,
     url: `http://127.0.0.1:${server.address().port}`,
-    /** Cuts the connection over which the byte after so many passes, once. */
+    /** Cuts, once, the connection over which the byte after that number passes. */
     cutAfter(bytes) {
       state.left = bytes;
     },
@@ -68,28 +61,4 @@ export async function startCuttingProxy(targetPort) {
       await once(server, "close");
     },
   };
-}
-
-/**
- * Expects of a client that it carries transfers both ways to their end although the connection is cut, and leaves nothing
- * beside them.
- *
- * @param {string} folder An empty folder here that is the same there.
- * @param {() => Promise<{ proxy: Awaited<ReturnType<typeof startCuttingProxy>>, client: object }>} throughProxy
- */
-export async function expectTransfersDespiteCuts(folder, throughProxy) {
-  const bytes = distinct(2_000_000);
-  await Promise.all(
-    PLACES.map(async (place) => {
-      const { proxy, client } = await throughProxy();
-      const file = path.join(folder, String(place));
-      proxy.cutAfter(place * bytes.byteLength);
-      await client.writeFile(file, bytes);
-      expect((await readFile(file)).equals(Buffer.from(bytes))).toBe(true);
-      proxy.cutAfter(place * bytes.byteLength);
-      expect((await client.readFile(file)).equals(Buffer.from(bytes))).toBe(true);
-      expect(proxy.cuts()).toBe(2);
-    }),
-  );
-  await until(async () => (await readdir(folder)).length === PLACES.length);
 }

@@ -5,7 +5,6 @@ import path from "node:path";
 import { Daytona } from "@daytonaio/sdk";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { createDaytonaClient } from "../../clients/daytona.js";
-import { expectTransfersDespiteCuts, startCuttingProxy } from "./cutting-proxy.mjs";
 import { startDaytonaServer } from "./daytona-server.mjs";
 import {
   abortedByProgress,
@@ -42,12 +41,6 @@ async function sandboxBy(port) {
 
 async function newClient(options) {
   return createDaytonaClient(await sandboxBy(server.port), options);
-}
-
-async function throughProxy() {
-  const proxy = await startCuttingProxy(server.port);
-  onTestFinished(() => proxy.stop());
-  return { proxy, client: createDaytonaClient(await sandboxBy(proxy.port)) };
 }
 
 describe("the Daytona client", () => {
@@ -99,10 +92,6 @@ describe("the Daytona client", () => {
     expect(seen).toContain("POST /files/bulk-upload");
     expect(seen).toContain("POST /files/bulk-download");
     expect(await readdir(folder)).toEqual(["file"]);
-  });
-
-  it("carries transfers to their end although the connection is cut, at ten places", async () => {
-    await expectTransfersDespiteCuts(await temporaryFolder(), throughProxy);
   });
 
   it("stops where the caller aborts, with the reason, and leaves nothing of an upload", async () => {

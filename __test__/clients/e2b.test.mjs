@@ -5,7 +5,6 @@ import path from "node:path";
 import { Sandbox } from "e2b";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { createE2bClient } from "../../clients/e2b.js";
-import { PLACES, startCuttingProxy } from "./cutting-proxy.mjs";
 import { startE2bServer } from "./e2b-server.mjs";
 import {
   abortedByProgress,
@@ -31,14 +30,6 @@ async function sandboxOnServer(options) {
   onTestFinished(() => server.stop());
   const sandbox = await Sandbox.connect(server.sandboxId, server.connection);
   return { server, sandbox };
-}
-
-/** The same sandbox, over a connection that can be cut. */
-async function behindProxy(server, atEnd = onTestFinished) {
-  const proxy = await startCuttingProxy(Number(new URL(server.url).port));
-  atEnd(() => proxy.stop());
-  const connection = { ...server.connection, apiUrl: proxy.url, sandboxUrl: proxy.url };
-  return { proxy, sandbox: await Sandbox.connect(server.sandboxId, connection) };
 }
 
 describe("the E2B client", () => {
@@ -85,7 +76,7 @@ describe("the E2B client", () => {
     await expect(client.run("true", AMPLE)).rejects.not.toMatchObject({ code: "ERR_SANDBOX_COMMAND_FAILED" });
   });
 
-  it("does not run a command twice that began before the way to it was lost", async () => {
+  it("does not run a command twice that began before the connection was lost", async () => {
     const { server, sandbox } = await sandboxOnServer();
     const out = path.join(await temporaryFolder(), "out");
     const run = sandbox.commands.run.bind(sandbox.commands);
@@ -226,44 +217,6 @@ describe("the E2B client", () => {
 });
 
 describe("an E2B transfer that is disturbed", () => {
-  it("is completed although the connection is cut, at ten places of an upload", async () => {
-    const { server } = await sandboxOnServer();
-    const folder = await temporaryFolder();
-    const bytes = distinct(4_000_000);
-    const names = PLACES.map(String);
-    await Promise.all(
-      PLACES.map(async (place) => {
-        const { proxy, sandbox } = await behindProxy(server);
-        proxy.cutAfter(place * bytes.byteLength);
-        await createE2bClient(sandbox).writeFile(path.join(folder, String(place)), bytes);
-        expect(proxy.cuts()).toBe(1);
-      }),
-    );
-    expect((await readdir(folder)).toSorted()).toEqual(names.toSorted());
-    for (const name of names) {
-      expect((await readFile(path.join(folder, name))).equals(Buffer.from(bytes))).toBe(true);
-    }
-  });
-
-  it("is completed although the connection is cut, at ten places of a download", async () => {
-    const { server } = await sandboxOnServer();
-    const file = path.join(await temporaryFolder(), "file");
-    const bytes = Buffer.from(distinct(4_000_000));
-    await writeFile(file, bytes);
-    await Promise.all(
-      PLACES.map(async (place) => {
-        const { proxy, sandbox } = await behindProxy(server);
-        proxy.cutAfter(place * bytes.byteLength);
-        const reports = [];
-        const onProgress = (done) => void reports.push(done);
-        const content = await createE2bClient(sandbox).readFile(file, { onProgress });
-        expect(content.equals(bytes)).toBe(true);
-        expect(reports).toEqual([...new Set(reports)].toSorted((left, right) => left - right));
-        expect(proxy.cuts()).toBe(1);
-      }),
-    );
-  });
-
   it.each([429, 500, 503])("is tried again after a status of %d", async (status) => {
     const { server, sandbox } = await sandboxOnServer();
     const file = path.join(await temporaryFolder(), "file");
@@ -289,8 +242,8 @@ describe("an E2B transfer that is disturbed", () => {
     };
     const writing = createE2bClient(sandbox).writeFile("/file", distinct(1));
     await expect(writing).rejects.toMatchObject({ name: "NotEnoughSpaceError" });
-    // The upload, and the removal of what may have come of it.
-    expect(requests).toBe(2);
+    // The upload, and the removal of what may have come of it, now and at the end.
+    expect(requests).toBe(3);
   });
 
   it("stops where the caller aborts, with the reason, and leaves nothing of an upload", async () => {

@@ -1,4 +1,4 @@
-// A real OpenSSH server on loopback, with a key for this user and nobody else's configuration.
+// A real OpenSSH server on loopback, with its own configuration, and a key for this user.
 
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";

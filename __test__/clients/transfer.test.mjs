@@ -92,7 +92,7 @@ describe("sending in pieces", () => {
   });
 });
 
-it("all transfers together make way for other work, however much there is to read and to send", async () => {
+it("all transfers together let other work run, however many bytes there are to read and to send", async () => {
   const bytes = new ArrayBuffer(60_000_000);
   let turns = 0;
   let goesOn = true;

@@ -46,7 +46,7 @@ export class LocalSandbox {
   }
 
   async listFiles() {
-    throw new Error("nobody asks for a list of files");
+    throw new Error("no list of files is expected");
   }
 
   async remove(remotePath) {
