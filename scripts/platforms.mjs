@@ -1,9 +1,9 @@
 // The published platforms, and how cargo compiles for one of them on another system.
 
-import { access, mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { access } from "node:fs/promises";
 import path from "node:path";
 import platform from "../js/platform.js";
-import { Explained, root, run } from "./process.mjs";
+import { Explained, run } from "./process.mjs";
 
 export const { PACKAGE, PLATFORMS, MINIMUM_GLIBC, fileName, packageName } = platform;
 
@@ -37,7 +37,7 @@ const BUILD_STANDARD_LIBRARY = ["-Zbuild-std=std,panic_abort", "-Zbuild-std-feat
 
 /**
  * A compiler that has the standard library for a target, or at least its source, which cargo then compiles too: this
- * machine's (`rustup target add`, `rustup component add rust-src`), or else Debian's.
+ * machine's (`rustup target add`, `rustup component add rust-src`), or else Debian's (scripts/system-packages.txt).
  *
  * @param {string} target
  * @returns {Promise<{ env: Record<string, string>, options: string[] }>} For cargo.
@@ -45,52 +45,17 @@ const BUILD_STANDARD_LIBRARY = ["-Zbuild-std=std,panic_abort", "-Zbuild-std-feat
 export async function compilerFor(target) {
   const library = await ask("rustc", ["--print", "target-libdir", "--target", target]);
   if (library !== undefined && (await exists(library))) return { env: {}, options: [] };
-  const sysroot = await ask("rustc", ["--print", "sysroot"]);
-  const hasSource =
-    sysroot !== undefined && (await exists(path.join(sysroot, "lib/rustlib/src/rust/library")));
-  const env = hasSource ? {} : await debianCompiler(target);
-  // Compiling the standard library is not a stable feature of cargo, and this allows it.
-  return { env: { ...env, RUSTC_BOOTSTRAP: "1" }, options: BUILD_STANDARD_LIBRARY };
-}
-
-/**
- * Unpacks Debian's Rust, with the source of its standard library and the libraries that this machine lacks, into
- * `.build/`. Nothing is installed, and root is not needed.
- *
- * @param {string} target
- * @returns {Promise<Record<string, string>>} The environment in which cargo compiles with it.
- */
-async function debianCompiler(target) {
-  const explained = new Explained(
-    `No Rust compiler here has a standard library for ${target}, and Debian's could not be downloaded.\n` +
-      `Run \`rustup target add ${target}\`, or \`apt-get update\` where the system is Debian 12, and try again.`,
-  );
-  const folder = path.join(root, ".build", "debian-rust");
-  const [archives, complete] = [`${folder}.archives`, `${folder}.complete`];
-  if (!(await exists(complete))) {
-    for (const old of [folder, archives]) await rm(old, { recursive: true, force: true });
-    for (const made of [folder, path.join(archives, "partial")]) await mkdir(made, { recursive: true });
-    // The name of the libraries holds the version. Named, they are unpacked even where the machine has them.
-    const depends = await ask("apt-cache", ["depends", "libstd-rust-web-dev"]);
-    const library = /Depends: (libstd-rust-web-\S+)/.exec(depends ?? "")?.[1];
-    if (!library) throw explained;
-    const options = ["--yes", "--quiet", "--download-only", "--reinstall", "--no-install-recommends"];
-    options.push("--option=Debug::NoLocking=true", `--option=Dir::Cache::archives=${archives}`);
-    const packages = ["rustc-web", "rust-web-src", "libstd-rust-web-dev", library];
-    const { code } = await run("apt-get", ["install", ...options, ...packages]);
-    if (code !== 0) throw explained;
-    for (const file of (await readdir(archives)).filter((name) => name.endsWith(".deb"))) {
-      const { code } = await run("dpkg-deb", ["--extract", path.join(archives, file), folder]);
-      if (code !== 0) throw explained;
-    }
-    await rm(archives, { recursive: true });
-    await writeFile(complete, "");
+  for (const rustc of ["rustc", "/usr/bin/rustc"]) {
+    const sysroot = await ask(rustc, ["--print", "sysroot"]);
+    if (sysroot === undefined || !(await exists(path.join(sysroot, "lib/rustlib/src/rust/library"))))
+      continue;
+    // Compiling the standard library is not a stable feature of cargo, and this allows it.
+    return { env: { RUSTC: rustc, RUSTC_BOOTSTRAP: "1" }, options: BUILD_STANDARD_LIBRARY };
   }
-  const usr = path.join(folder, "usr");
-  return {
-    RUSTC: path.join(usr, "bin", "rustc"),
-    LD_LIBRARY_PATH: path.join(usr, "lib", "x86_64-linux-gnu"),
-  };
+  throw new Explained(
+    `No Rust compiler here has a standard library for ${target}.\n` +
+      `Run \`rustup target add ${target}\`, or install the packages of scripts/system-packages.txt, and try again.`,
+  );
 }
 
 /**

@@ -1,12 +1,16 @@
 // Brings a checkout to the point where it runs: JavaScript dependencies and the native addon, each only when it is
 // missing or out of date. Every script calls this first, so that none needs an install before it.
+//
+//   node scripts/setup.mjs                  does that alone
+//   node scripts/setup.mjs dependencies     without the addon
 
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { pathToFileURL } from "node:url";
 import { hostPlatform } from "../js/host.js";
 import { fileName } from "../js/platform.js";
-import { Explained, isAtLeast, readIfThere, root, run } from "./process.mjs";
+import { Explained, isAtLeast, readIfThere, root, run, runMain } from "./process.mjs";
 
 /** Written into a checkout after an install: the lockfile's digest, so that a changed lockfile is noticed. */
 const STAMP = path.join("node_modules", ".installed-lockfile");
@@ -167,4 +171,8 @@ async function counted(work) {
 /** @param {string} step */
 function announce(step) {
   console.error(`\n> ${step}`);
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  await runMain(() => setUp({ addon: process.argv[2] !== "dependencies" }));
 }

@@ -14,6 +14,7 @@ import { access, mkdir, readdir, rm } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import { stripVTControlCharacters } from "node:util";
+import { LONGEST_SUITES } from "../__test__/longest.mjs";
 import { Explained, readIfThere, root, run, runMain } from "./process.mjs";
 import { requireRust, setUp } from "./setup.mjs";
 
@@ -51,45 +52,41 @@ const NEEDS = [
 /** The attacks of the quick set: those that run on any system and as any user (tests/attack/main.rs). */
 const QUICK_ATTACKS = ["archives", "deletions", "partial", "parts", "table", "truncation"];
 
-/** Suites that are not in the quick set, since each takes longer than most others together. */
-const SLOW_SUITES = [
-  "bench",
-  "git-peer",
-  "one-hour",
-  "packaging/install",
-  "loading/bundlers",
-  "release/beside",
-];
-const SLOW_CLIENTS = ["bridge", "cloudflare", "conformance", "daytona", "docker", "e2b", "ssh"];
-
 /** A program that a dependency brings. */
 const tool = (/** @type {string} */ file) => path.join(root, "node_modules", file);
 
 await runMain(async () => {
   const { kinds, ...choice } = parseArguments(process.argv.slice(2));
-  await setUp({ dependencies: kinds.some((kind) => kind !== "rust"), addon: kinds.includes("vitest") });
   const missing = choice.quick ? [] : await missingHere();
   for (const { what, rust, vitest } of missing) {
     const consequence = choice.strict ? "these cannot pass" : "these are skipped";
     console.log(`Without ${what}, ${consequence}: ${[...rust, ...vitest].join(" ")}`);
   }
   const lacking = choice.strict ? [] : missing;
+  // The Rust tests need neither packages nor the addon, and compile while these are brought.
+  const others = kinds.filter((kind) => kind !== "rust");
+  const ready = others.length > 0 ? setUp({ addon: others.includes("vitest") }) : undefined;
 
-  /** @type {(Count & { kind: string, seconds: number })[]} */
-  const counts = [];
+  /** @param {string} kind */
+  const counted = async (kind) => {
+    const start = performance.now();
+    const seconds = () => (performance.now() - start) / 1000;
+    try {
+      if (kind !== "rust") await ready;
+      console.log(`\n> ${kind}`);
+      const count = await KINDS[kind]({ ...choice, lacking });
+      return { kind, ...count, seconds: seconds() };
+    } catch (error) {
+      // The others are told of to their end.
+      console.error(`\n${kind}:`, error instanceof Explained ? error.message : error);
+      return { kind, passed: 0, failed: 1, skipped: 0, seconds: seconds() };
+    }
+  };
+  // They wait for processes and locks much of the time, so they run beside one another.
+  const counts = await Promise.all(kinds.map(counted));
   // The run must not pass even where no test notices.
   if (choice.all && missing.length > 0)
     counts.push({ kind: "needs", passed: 0, failed: missing.length, skipped: 0, seconds: 0 });
-  /** @param {string} kind */
-  const counted = async (kind) => {
-    console.log(`\n> ${kind}`);
-    const start = performance.now();
-    const count = await KINDS[kind]({ ...choice, lacking });
-    counts.push({ kind, ...count, seconds: (performance.now() - start) / 1000 });
-  };
-  // All of it takes long, and waits for processes and locks much of that time: so the kinds run beside one another.
-  if (choice.all) await Promise.all(kinds.map(counted));
-  else for (const kind of kinds) await counted(kind);
   report(counts);
   if (choice.quick) console.log("(the quick tests: `npm test -- all` runs everything)");
   conclude(counts);
@@ -184,7 +181,8 @@ async function cargoTest(args, testArgs, verbose) {
     const [, outcome, rest] = /^test result: (\w+)\. (.*)/.exec(line) ?? [];
     if (outcome) console.log(`${outcome === "ok" ? "ok    " : "FAILED"}  ${suite}  ${rest}`);
   };
-  if (!verbose) console.log("compiling, which takes a minute or two the first time …");
+  const targets = /--lib/.test(args.join()) ? "the unit tests" : "the integration tests";
+  console.log(`Compiling the native core and ${targets} (one to two minutes the first time)`);
   const { code, output, errors } = await run("cargo", words, {
     keep: "apart",
     show: verbose,
@@ -225,9 +223,8 @@ async function vitest({ quick, strict, verbose, rest, lacking }) {
   await mkdir(path.dirname(results), { recursive: true });
   // A report that an earlier run left must not be taken for this one's.
   await rm(results, { force: true });
-  const slow = [...SLOW_SUITES, ...SLOW_CLIENTS.map((name) => `clients/${name}`)];
   const excluded = [
-    ...(quick ? slow.map((name) => `__test__/${name}.test.mjs`) : []),
+    ...(quick ? LONGEST_SUITES.map((name) => `__test__/${name}.test.mjs`) : []),
     ...lacking.flatMap((need) => need.vitest),
   ];
   const args = [
