@@ -2,7 +2,7 @@
 //!
 //! Every name of the sandbox's workspace is either an [entry](Remote::entries) of which everything is known, or one of the
 //! [others](Remote::others), of which it is only known that something is there. What is wrong here costs a full upload and
-//! nothing else: after an update the sandbox compares all that it has with what it is to have.
+//! nothing else: after an update the sandbox compares what it received with what it is to have.
 
 use std::collections::{BTreeMap, BTreeSet};
 

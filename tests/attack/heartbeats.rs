@@ -20,7 +20,7 @@ use crate::random::Random;
 use crate::sandbox::LocalSandbox;
 use crate::tools::Kind;
 use crate::tree::{
-    DIR, Node, Picture, RUNTIME, Tree, assert_same, file, link, remove, set_mode, tree, write_node,
+    DIR, Node, Picture, RUNTIME, Tree, assert_same, file, link, path_of, remove, set_mode, tree, write_node,
 };
 
 /// The tools that every sandbox has.
@@ -141,7 +141,7 @@ fn remote_picture(place: &Place) -> BTreeMap<PathBuf, String> {
     let mut firsts: HashMap<u64, PathBuf> = HashMap::new();
     let mut picture = BTreeMap::new();
     for (path, node) in crate::tree::read_tree(root) {
-        let path = crate::tree::path_of(&path).to_path_buf();
+        let path = path_of(&path).to_path_buf();
         let metadata = fs::symlink_metadata(root.join(&path)).unwrap();
         let more = if metadata.is_file() {
             let first = firsts.entry(metadata.ino()).or_insert_with(|| path.clone());
@@ -817,4 +817,36 @@ fn a_change_of_an_ignore_file_has_the_result_of_full_transfers() {
     two.both(|place| fs::remove_file(place.remote().join("d/g")).unwrap());
     two.restore(&sessions, "nothing is ignored any more");
     assert!(!two.quick.place.at("d/g").exists());
+}
+
+/// The sandbox looks at all its names once for an update. What changes there after that look is no part of the update.
+#[test]
+fn a_change_between_the_look_and_the_update_comes_back_with_the_next_restore() {
+    for tools in Kind::ALL {
+        let quick = Side::new(&start(), tools, &[], true);
+        let session = prepare_upload(&quick.client, quick.upload()).unwrap();
+        restore(&session, &*quick.client).unwrap();
+        fs::write(quick.place.at("mine"), "local").unwrap();
+        let remote = quick.place.remote();
+        let (changed, _) = start().into_iter().find(|(_, node)| matches!(node, Node::File(..))).unwrap();
+        let in_between = path_of(&changed).to_owned();
+        let looked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let (looks, meanwhile) = (looked.clone(), in_between.clone());
+        *quick.client.after_read.lock().unwrap() = Some(Box::new(move |path| {
+            if path.ends_with("/workspace-changes.txt") {
+                looks.fetch_add(1, Ordering::SeqCst);
+                fs::write(remote.join(&meanwhile), "meanwhile").unwrap();
+                fs::write(remote.join("made"), "meanwhile").unwrap();
+            }
+        }));
+        let session = prepare_upload(&quick.client, quick.upload()).unwrap();
+        *quick.client.after_read.lock().unwrap() = None;
+        assert_eq!(looked.load(Ordering::SeqCst), 1, "{tools:?}");
+        assert!(session.report().archives[0].is_changes_only, "{tools:?}: everything was sent");
+        restore(&session, &*quick.client).unwrap();
+        let read = |path: &Path| fs::read_to_string(quick.place.at(path)).unwrap();
+        assert_eq!(read(&in_between), "meanwhile", "{tools:?}");
+        assert_eq!(read(Path::new("made")), "meanwhile", "{tools:?}");
+        assert_eq!(read(Path::new("mine")), "local", "{tools:?}");
+    }
 }

@@ -64,7 +64,12 @@ pub struct LocalSandbox {
     pub last_read: AtomicUsize,
     /// How many bytes were written to all files.
     pub written: AtomicUsize,
+    /// Called after each file that was read, with its path.
+    pub after_read: Mutex<Option<AfterRead>>,
 }
+
+/// What a sandbox does after a file was read.
+pub type AfterRead = Box<dyn FnMut(&str) + Send>;
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
@@ -94,6 +99,9 @@ impl SandboxClient for LocalSandbox {
         self.calls.next(|| {
             let content = fs::read(path)?;
             self.last_read.store(content.len(), Ordering::SeqCst);
+            if let Some(after_read) = &mut *self.after_read.lock().unwrap() {
+                after_read(path);
+            }
             Ok(content)
         })
     }
