@@ -5,6 +5,7 @@ export const LONGEST_SUITES = [
   "release/beside",
   "packaging/install",
   "clients/ssh",
+  "clients/disturbed",
   "large",
   "git-peer",
   "clients/e2b",
