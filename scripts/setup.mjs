@@ -115,7 +115,7 @@ async function isAddonCurrent() {
 }
 
 async function buildAddon() {
-  announce("Building the native addon (the first time takes one to two minutes)");
+  announce("Building the native addon (the first time takes about five minutes on two cores)");
   const { code, output } = await counted(
     run("npm", ["run", "--silent", "build"], { keep: "both", show: false }),
   );

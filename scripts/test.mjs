@@ -182,7 +182,7 @@ async function cargoTest(args, testArgs, verbose) {
     if (outcome) console.log(`${outcome === "ok" ? "ok    " : "FAILED"}  ${suite}  ${rest}`);
   };
   const targets = /--lib/.test(args.join()) ? "the unit tests" : "the integration tests";
-  console.log(`Compiling the native core and ${targets} (one to two minutes the first time)`);
+  console.log(`Compiling the native core and ${targets} (some minutes the first time)`);
   const { code, output, errors } = await run("cargo", words, {
     keep: "apart",
     show: verbose,
