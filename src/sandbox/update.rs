@@ -197,23 +197,15 @@ pub fn difference(
     for path in &remove {
         lists.remove.extend([b"./", path.as_bytes(), b"\n"].concat());
     }
-    unsent.touched = touched(&unsent.sent, &touch);
     for path in &send {
         lists.sent.extend([b"./", path.as_bytes(), b"\n"].concat());
     }
     for (mtime, path) in &touch {
         lists.touch.extend([mtime.to_string().as_bytes(), b" ./", path.as_bytes(), b"\n"].concat());
+        let at = unsent.sent.binary_search_by(|(unsent, _)| unsent.cmp(path)).ok()?;
+        unsent.touched.push(unsent.sent[at].clone());
     }
     Some(Difference { layout: layout.only(|path| send.contains(path)), lists, unsent })
-}
-
-/// The files that get another time, of what is not sent, which is in byte order of the paths.
-fn touched(unsent: &[(RelativePath, Sent)], touch: &[(u64, RelativePath)]) -> Vec<(RelativePath, Sent)> {
-    let of = |path: &RelativePath| {
-        let at = unsent.binary_search_by(|(unsent, _)| unsent.cmp(path)).ok()?;
-        Some(unsent[at].clone())
-    };
-    touch.iter().filter_map(|(_, path)| of(path)).collect()
 }
 
 /// What a sandbox holds once all of that was extracted there.
