@@ -429,6 +429,12 @@ impl PathSet {
         Self(paths.into_iter().collect())
     }
 
+    /// Whether it has no member.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the path is a member or is below one.
     #[must_use]
     pub fn contains_or_covers(&self, path: &RelativePath) -> bool {

@@ -40,6 +40,7 @@ pub mod error;
 pub mod exclude;
 pub mod mirror;
 pub mod path;
+pub mod path_map;
 pub mod random;
 pub mod threads;
 pub mod time;

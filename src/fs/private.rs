@@ -58,6 +58,17 @@ impl Private {
         Ok(())
     }
 
+    /// Gives a file, if there is one, the time of now, so that it is pruned last.
+    pub fn renew(&self, name: &str) -> Result<()> {
+        let path = self.0.join(name);
+        match File::options().write(true).open(&path).and_then(|file| file.set_modified(SystemTime::now())) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("utimens", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes a file, if there is one.
     pub fn remove(&self, name: &str) -> Result<()> {
         remove(&self.0.join(name))
@@ -165,9 +176,11 @@ mod tests {
             names.sort();
             names
         };
+        folder.renew("older").unwrap();
+        folder.renew("missing").unwrap();
         folder.prune(3, 100).unwrap();
-        assert_eq!(names(), [".new-y", "new", "old"]);
+        assert_eq!(names(), [".new-y", "new", "older"]);
         folder.prune(3, 10).unwrap();
-        assert_eq!(names(), [".new-y", "new"]);
+        assert_eq!(names(), [".new-y", "older"]);
     }
 }

@@ -135,10 +135,8 @@ impl Incoming {
     pub fn treat_missing_as_unchanged(&mut self, base: &Snapshot, all: bool) {
         let special: HashSet<RelativePath> =
             self.skipped.iter().map(|skipped| skipped.path.clone()).collect();
-        for (path, entry) in base {
-            if self.snapshot.contains_key(path) {
-                continue;
-            }
+        let theirs = self.snapshot.clone();
+        for (path, entry) in missing(base, &theirs) {
             let under_special =
                 special.contains(path) || path.ancestors().any(|above| special.contains(&above));
             let under_file =
@@ -154,11 +152,24 @@ impl Incoming {
     }
 }
 
+/// What the base has and the incoming side has not.
+fn missing<'a>(
+    base: &'a Snapshot,
+    theirs: &'a Snapshot,
+) -> impl Iterator<Item = (&'a RelativePath, &'a Entry)> {
+    base.differences(theirs).filter_map(|(path, before, after)| match (before, after) {
+        (Some(before), None) => Some((path, before)),
+        _ => None,
+    })
+}
+
 impl Incoming {
     /// Treats a missing entry as unchanged, with the folders above it, if `may_lack` says that it may have
     /// been left out on the way.
     pub fn treat_left_out_as_unchanged(&mut self, base: &Snapshot, may_lack: &dyn Fn(&RelativePath) -> bool) {
-        for (path, entry) in base {
+        let theirs = self.snapshot.clone();
+        for (path, entry) in missing(base, &theirs) {
+            // A folder may have been added for what is below it.
             if self.snapshot.contains_key(path) || !may_lack(path) {
                 continue;
             }

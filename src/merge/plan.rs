@@ -4,7 +4,6 @@
 //! now.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
@@ -166,26 +165,9 @@ pub fn changed<'a>(
     base: &'a Snapshot,
     theirs: &'a Snapshot,
 ) -> impl Iterator<Item = (&'a RelativePath, Option<&'a Entry>, Option<&'a Entry>)> {
-    let mut base = base.iter().peekable();
-    let mut theirs = theirs.iter().peekable();
-    std::iter::from_fn(move || {
-        loop {
-            let order = match (base.peek(), theirs.peek()) {
-                (None, None) => return None,
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some((left, _)), Some((right, _))) => left.cmp(right),
-            };
-            let left = if order.is_le() { base.next() } else { None };
-            let right = if order.is_ge() { theirs.next() } else { None };
-            match (left, right) {
-                (Some((_, before)), Some((_, after))) if before.same_as(after) => {}
-                (left, right) => {
-                    let path = left.or(right)?.0;
-                    return Some((path, left.map(|(_, entry)| entry), right.map(|(_, entry)| entry)));
-                }
-            }
-        }
+    base.differences(theirs).filter(|(_, before, after)| match (before, after) {
+        (Some(before), Some(after)) => !before.same_as(after),
+        _ => true,
     })
 }
 
@@ -196,9 +178,8 @@ pub fn changed<'a>(
 pub fn treat_as_unchanged(theirs: &mut Snapshot, base: &Snapshot, path: &RelativePath) -> Vec<RelativePath> {
     let is_at = |at: &RelativePath| at.is_or_below(path.as_bytes());
     let below = |tree: &Snapshot| {
-        let from = (Bound::Included(path.as_bytes()), Bound::Unbounded);
-        let in_reach =
-            tree.range::<[u8], _>(from).take_while(|(at, _)| at.as_bytes().starts_with(path.as_bytes()));
+        let from = tree.iter_from(path.as_bytes());
+        let in_reach = from.take_while(|(at, _)| at.as_bytes().starts_with(path.as_bytes()));
         let found = in_reach.filter(|(at, _)| is_at(at));
         found.map(|(at, entry)| (at.clone(), entry.clone())).collect::<Vec<_>>()
     };

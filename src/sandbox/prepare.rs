@@ -9,14 +9,14 @@ use std::time::{Instant, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, Semaphore};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 
 use super::client::{RunError, SandboxClient, Step, blocking, clean_up, persist, telling};
 use super::command::{self, Lists, Places};
 use super::prepare_report::{Archive, LeftOut, PrepareReport, Times, Unmatched};
 use super::repositories::{self, Former, LaidOut, Shared, Travel};
 use super::send::{self, Delivered, Ready, Tail, Way};
-use super::update::{self, Asked, Difference, Unsent};
+use super::update::{self, Asked, Difference, Wanted};
 use super::{listing, spec};
 use crate::archive::header::END_MARK;
 use crate::archive::pack::{self, Contents, Layout, patterns};
@@ -30,13 +30,13 @@ use crate::merge::incoming::UNCHANGED;
 use crate::merge::report::Rescued;
 use crate::path::{RelativePath, bytes_of};
 use crate::random;
-use crate::state::digests::{self, Digests, Known};
-use crate::state::sandboxes;
+use crate::state::digests::{self, Digests};
+use crate::state::sandboxes::{self, Reference, Stored, Trees};
 use crate::state::store::Store;
 use crate::sync::lock;
 use crate::transfer::parts::{Codec, Part, part_list, part_path};
-use crate::transfer::remote::Remote;
-use crate::tree::entry::{Digest, Snapshot};
+use crate::transfer::remote::Update;
+use crate::tree::entry::Digest;
 use crate::tree::filter::{Filter, Watched};
 use crate::tree::ignore_files::IgnoreRules;
 use crate::tree::stage::{is_in_runtime, is_lock_name};
@@ -135,13 +135,12 @@ pub struct Session {
 /// What a restore starts from.
 #[derive(Debug)]
 pub(super) struct Base {
-    pub(super) snapshot: Snapshot,
-    /// The sandbox's index of that, where it may have one.
+    /// The trees of both sides.
+    pub(super) trees: Trees,
+    /// The trees as they are stored, if they are.
+    pub(super) stored: Option<Stored>,
+    /// The sandbox's index of what both sides share, where it may have one.
     pub(super) index: Option<String>,
-    /// All that the sandbox holds, where that is known.
-    pub(super) remote: Option<Remote>,
-    /// What was packed, until the sandbox has told what it has of that.
-    pub(super) sent: Vec<(RelativePath, pack::Sent)>,
     /// What the sandbox never had as it was packed.
     pub(super) lost: PathSet,
     /// The permission bits that the sandbox has by itself, where they are not those that were packed.
@@ -281,25 +280,27 @@ pub async fn prepare<C: SandboxClient>(
         cancel: &cancel,
         control: Arc::new(Control { places, preserved, exclude, update: None }),
         unchanged_assets: Vec::new(),
+        memory: &memory,
+        excluded: excluded_paths(&upload.exclude, &preserve),
+        read_from: SystemTime::now(),
     };
-    let read_from = SystemTime::now();
     let known = if upload.changes_only { memory.usable(&upload, &workspace).await? } else { None };
     let updated = match known {
-        Some(known) => uploading.update(known, &memory).await?,
-        None => Updated::Doubtful(None),
+        // Its future is large, and most of it is needed only while it is polled.
+        Some(known) => Box::pin(uploading.update(known)).await?,
+        None => None,
     };
-    let Sent { contents, mut repositories, archive } = match updated {
-        Updated::Done(sent) => sent,
-        Updated::Doubtful(scanned) => {
-            uploading.unchanged_assets.clear();
-            uploading.everything(scanned).await?
-        }
+    let sent = if let Some(sent) = updated {
+        sent
+    } else {
+        uploading.unchanged_assets.clear();
+        uploading.everything().await?
     };
+    let Sent { settled: Settled { trees, stored, repositories }, archive } = sent;
     let (way, control, unchanged_assets) = (uploading.way, uploading.control, uploading.unchanged_assets);
     let places = control.places.clone();
-    let is_update = control.update.is_some();
 
-    let mut report = PrepareReport { archives: vec![*archive] };
+    let mut report = PrepareReport { archives: vec![archive] };
     let keep_indexes = upload.changes_only && memory.store.is_some();
     let terms = AssetTerms { places: &places, way: &way, cancel: &cancel, unchanged_assets, keep_indexes };
     let mut assets = Vec::new();
@@ -307,18 +308,10 @@ pub async fn prepare<C: SandboxClient>(
         report.archives.push(archive);
         assets.extend(asset);
     }
-    let remote = update::remote_of(&contents);
-    repositories.note_packs(&contents.snapshot);
-    let Contents { mut snapshot, sent, read, .. } = contents;
-    // What is excluded was not even packed.
-    let excluded = excluded_paths(&upload.exclude, &preserve);
-    snapshot.retain(|path, _| !excluded.contains_or_covers(path) && !upload.repositories.is_apart(path));
     let base = Base {
-        snapshot,
+        trees,
+        stored,
         index: upload.changes_only.then(|| places.upload_id().to_owned()),
-        remote: Some(remote),
-        // An update ends well only where the sandbox has exactly what it is to have.
-        sent: if is_update { Vec::new() } else { sent },
         lost: PathSet::default(),
         modes: HashMap::new(),
         rescued: Rescued::default(),
@@ -339,7 +332,7 @@ pub async fn prepare<C: SandboxClient>(
         base: Arc::new(Mutex::new(base)),
         memory,
     };
-    session.remember(read, read_from).await?;
+    session.remember().await?;
     Ok(session)
 }
 
@@ -384,7 +377,7 @@ impl Memory {
         let kept = blocking(move || Ok(memory.load())).await?;
         Ok(kept.filter(|kept| {
             kept.index.is_some()
-                && kept.remote.is_some()
+                && kept.trees.has_remote()
                 && kept.lost.is_empty()
                 && kept.modes.is_empty()
                 && workspace.is_of(kept)
@@ -392,15 +385,34 @@ impl Memory {
         }))
     }
 
-    async fn digests(self: Arc<Self>) -> Result<Digests, Error> {
-        let Some(store) = self.store.clone() else { return Ok(Digests::default()) };
-        let workspace = self.workspace.clone();
-        blocking(move || Ok(Digests::load(&store, &workspace))).await
+    /// The trees of the sandbox, as they are stored and as they are now.
+    pub(super) fn load_trees(&self, reference: &Reference) -> Option<(Stored, Trees)> {
+        reference.load(self.store.as_ref()?)
     }
 
-    /// Keeps what both sides share.
-    pub(super) fn keep(&self, places: &Places, workspace: &Workspace, base: &Base) {
+    /// What is known of the workspace's files.
+    fn load_digests(&self) -> Digests {
+        self.store.as_ref().map_or_else(Digests::default, |store| Digests::load(store, &self.workspace))
+    }
+
+    /// Removes stored trees that are not those of the sandbox.
+    fn discard(&self, stored: &Stored) {
         let Some(store) = &self.store else { return };
+        if self.load().is_none_or(|sandbox| sandbox.trees.file() != stored.file()) {
+            store.forget(stored.file());
+        }
+    }
+
+    /// Stores what both sides share.
+    pub(super) fn keep(&self, places: &Places, workspace: &Workspace, base: &mut Base) {
+        let Some(store) = &self.store else { return };
+        let former = self.load();
+        let reference = base.stored.as_ref().and_then(|stored| stored.refer(&base.trees)).or_else(|| {
+            base.stored = Stored::write(store, &base.trees);
+            base.stored.as_ref()?.refer(&base.trees)
+        });
+        let Some(trees) = reference else { return store.forget(&self.name) };
+        let file = trees.file().to_owned();
         store.keep(
             &self.name,
             &sandboxes::Sandbox {
@@ -411,35 +423,27 @@ impl Memory {
                 ignore_files: Cow::Borrowed(self.ignored.files()),
                 preserve: Cow::Borrowed(&self.preserve),
                 index: base.index.clone(),
-                remote: base.remote.as_ref().map(Cow::Borrowed),
-                snapshot: Cow::Borrowed(&base.snapshot),
-                sent: Cow::Borrowed(&base.sent),
+                trees,
                 lost: base.lost.paths().cloned().collect(),
                 modes: base.modes.iter().map(|(path, mode)| (path.clone(), *mode)).collect(),
                 repositories: Cow::Borrowed(&base.repositories.bases),
                 assets: Cow::Borrowed(&base.assets),
             },
         );
+        store.renew(&file);
+        if let Some(former) = former.filter(|former| former.trees.file() != file) {
+            store.forget(former.trees.file());
+        }
     }
 }
 
 impl Session {
-    /// Keeps what both sides share now, and what is known of the files that were read.
-    async fn remember(&self, read: Vec<Known>, read_from: SystemTime) -> Result<(), Error> {
-        if self.memory.store.is_none() {
-            return Ok(());
-        }
-        let base = self.base.clone().lock_owned().await;
+    /// Stores what both sides share now.
+    async fn remember(&self) -> Result<(), Error> {
+        let mut base = self.base.clone().lock_owned().await;
         let (memory, places, workspace) = (self.memory.clone(), self.places.clone(), self.workspace.clone());
-        let travel = self.repositories;
         blocking(move || {
-            let keep_digests = || {
-                if let Some(store) = &memory.store {
-                    let read = read.into_iter().filter(|(path, ..)| !travel.is_apart(path)).collect();
-                    digests::keep(store, &memory.workspace, read, read_from);
-                }
-            };
-            rayon::join(|| memory.keep(&places, &workspace, &base), keep_digests);
+            memory.keep(&places, &workspace, &mut base);
             Ok(())
         })
         .await
@@ -534,8 +538,12 @@ struct Control {
     places: Places,
     preserved: Vec<String>,
     exclude: Vec<String>,
-    update: Option<(Lists, Unsent)>,
+    /// What an update does, with the files that get another time.
+    update: Option<(Lists, Touched)>,
 }
+
+/// Files that get another time, as headers would say it.
+type Touched = Vec<(RelativePath, pack::Sent)>;
 
 impl Control {
     fn upload(&self, holds_entries: bool, expected: Digest) -> command::Upload<'_> {
@@ -545,7 +553,7 @@ impl Control {
     }
 
     /// Again, for another upload.
-    fn anew(&self, update: Option<(Lists, Unsent)>) -> Self {
+    fn anew(&self, update: Option<(Lists, Touched)>) -> Self {
         let Self { places, preserved, exclude, .. } = self;
         let (preserved, exclude) = (preserved.clone(), exclude.clone());
         Self { places: places.for_upload(&new_id()), preserved, exclude, update }
@@ -577,84 +585,126 @@ struct Uploading<'a, C> {
     control: Arc<Control>,
     /// The assets that the sandbox has as they were sent.
     unchanged_assets: Vec<sandboxes::Asset>,
+    memory: &'a Arc<Memory>,
+    /// What is not shared although it may be packed.
+    excluded: PathSet,
+    /// Before any file was read.
+    read_from: SystemTime,
 }
 
 /// A workspace that the sandbox has.
 struct Sent {
-    contents: Contents,
+    settled: Settled,
+    archive: Archive,
+}
+
+/// What both sides share once the sandbox has extracted what was sent.
+struct Settled {
+    trees: Trees,
+    stored: Option<Stored>,
     repositories: Shared,
-    archive: Box<Archive>,
+}
+
+/// What was known before an upload, and what an update comes to.
+#[derive(Default)]
+struct Known {
+    outcome: Option<update::Outcome>,
+    stored: Option<Stored>,
+    digests: Digests,
+}
+
+/// A workspace that was compared with what the sandbox has.
+struct Compared {
+    started: Instant,
+    left_out: LeftOut,
+    repositories: Shared,
+    wanted: Wanted,
+    /// `None` where the difference cannot be sent.
+    update: Option<Update>,
 }
 
 impl<C: SandboxClient> Uploading<'_, C> {
-    /// Sends what differs from what is known of the sandbox. The workspace is scanned while the sandbox looks at its own.
+    /// Sends what differs from what is known of the sandbox. `None` where something is in doubt, so that everything is to be
+    /// sent.
+    ///
+    /// While the sandbox looks for changes, the workspace is compared with what the sandbox had before.
     async fn update(
         &mut self,
         known: sandboxes::Sandbox<'static>,
-        memory: &Arc<Memory>,
-    ) -> Result<Updated, RunError<C::Failure>> {
-        let (Some(index), Some(remote)) = (known.index, known.remote) else {
-            return Ok(Updated::Doubtful(None));
-        };
-        let mut remote = remote.into_owned();
+    ) -> Result<Option<Sent>, RunError<C::Failure>> {
+        let Some(index) = known.index else { return Ok(None) };
         let former = self.control.places.for_upload(&known.upload_id);
         let told = new_id();
-        let scanning = tokio::spawn(self.scan());
-        let loading = tokio::spawn(memory.clone().digests());
         let folder = |asset: &sandboxes::Asset| format!("{}/{}", former.runtime_root(), asset.key);
         let assets: Vec<_> = known.assets.iter().map(|asset| (folder(asset), asset.index.clone())).collect();
-        let comparing = Step::of_workspace("compare", 0);
         let ask = update::ask(&**self.client, &former, &index, &told, &assets);
-        let asked = telling(&**self.client, comparing, ask).await;
-        let panicked = |panicked: JoinError| Error::Internal(panicked.to_string());
-        let (scanned, digests) = (scanning.await.map_err(panicked)??, loading.await.map_err(panicked)??);
-        let Some(Asked { changes, assets }) = asked else {
-            self.cancel.check()?;
-            return Ok(Updated::Doubtful(Some(scanned)));
+        let asking = telling(&**self.client, Step::of_workspace("compare", 0), ask);
+        let (reference, bases) = (known.trees, known.repositories.into_owned());
+        let early = async {
+            let (memory, reference) = (self.memory.clone(), reference.clone());
+            let load = blocking(move || Ok(memory.load_trees(&reference).zip(Some(memory.load_digests()))));
+            let (scanned, loaded) = (self.scan(), load);
+            let (scanned, loaded) = tokio::try_join!(scanned, loaded)?;
+            let Some(((stored, trees), digests)) = loaded else { return Ok(None) };
+            let Some(remote) = trees.remote else { return Ok(None) };
+            let (former, digests) = (Arc::new(Former { remote, bases }), Arc::new(digests));
+            let compared = self.compare(scanned, former.clone(), digests.clone()).await?;
+            Ok::<_, Error>(Some((compared, former, digests, stored)))
         };
-        remote.change(&changes, |_| None);
-        let former = Arc::new(Former { remote, bases: known.repositories.into_owned() });
+        let (asked, early) = tokio::join!(asking, early);
+        let early = early?;
+        let (Some(Asked { changes, assets }), Some((mut compared, former, digests, stored))) = (asked, early)
+        else {
+            self.cancel.check()?;
+            return Ok(None);
+        };
         self.unchanged_assets = known.assets.into_owned();
         self.unchanged_assets.retain(|asset| assets.contains(asset.index.as_bytes()));
-        let Scanned { started, found, left_out } = scanned;
-        let LaidOut { layout, unsent, repositories } = self.lay_out(found, Some(former.clone())).await?;
-        let (preserved, stop) = (self.control.preserved.clone(), self.cancel.clone());
-        let difference = blocking(move || {
-            let (mut wanted, read) = update::wanted(&layout, &former.remote, &digests, &stop)?;
-            wanted.extend(unsent.clone());
-            let is_preserved =
-                |path: &RelativePath| preserved.iter().any(|name| name.as_bytes() == path.top());
-            let difference = update::difference(layout, &wanted, read, &former.remote, is_preserved);
-            // What is not laid out cannot be sent.
-            Ok(difference.filter(|difference| unsent.keys().all(|path| difference.unsent.has(path))))
-        });
-        let difference = telling(&**self.client, Step::of_workspace("pack", 0), difference);
-        let Some(Difference { layout, lists, unsent }) = difference.await? else {
-            return Ok(Updated::Doubtful(None));
+        if !changes.is_empty() {
+            let Former { mut remote, bases } = Arc::unwrap_or_clone(former);
+            remote.change(&changes, |_| None);
+            // What is uploaded of the repositories depends on what the sandbox has of them.
+            if changes.iter().any(|(path, _)| self.travel.is_apart(path)) {
+                let scanned = self.scan().await?;
+                let former = Arc::new(Former { remote, bases });
+                compared = self.compare(scanned, former, digests.clone()).await?;
+            } else {
+                let preserved = self.control.preserved.clone();
+                let planning = blocking(move || {
+                    let update = compared.wanted.plan(&remote, |path| is_preserved(&preserved, path));
+                    Ok(Compared { update, ..compared })
+                });
+                compared = planning.await?;
+            }
+        }
+        let Compared { started, left_out, repositories, wanted, update: Some(update) } = compared else {
+            return Ok(None);
         };
+        let Difference { layout, lists, touched, outcome } =
+            blocking(move || Ok(wanted.difference(update))).await?;
         let lists = Lists { former: known.upload_id, told, ..lists };
         let everything = self.control.clone();
-        self.control = Arc::new(everything.anew(Some((lists, unsent))));
-        match self.send(started, layout, repositories, left_out).await? {
-            Uploaded::Done(sent) => Ok(Updated::Done(sent)),
+        self.control = Arc::new(everything.anew(Some((lists, touched))));
+        let digests = Arc::into_inner(digests).unwrap_or_default();
+        let known = Known { outcome: Some(outcome), stored: Some(stored), digests };
+        match self.send(started, layout, repositories, left_out, known).await? {
+            Uploaded::Done(sent) => Ok(Some(*sent)),
             Uploaded::Refused(_) | Uploaded::CannotDecompress => {
                 self.cancel.check()?;
                 self.control = everything;
-                Ok(Updated::Doubtful(None))
+                Ok(None)
             }
         }
     }
 
-    /// Sends everything, as it was scanned, or as it is scanned now.
-    async fn everything(&mut self, mut scanned: Option<Scanned>) -> Result<Sent, RunError<C::Failure>> {
+    /// Sends everything.
+    async fn everything(&mut self) -> Result<Sent, RunError<C::Failure>> {
         loop {
-            let Scanned { started, found, left_out } = match scanned.take() {
-                Some(scanned) => scanned,
-                None => telling(&**self.client, Step::of_workspace("pack", 0), self.scan()).await?,
-            };
+            let scan = telling(&**self.client, Step::of_workspace("pack", 0), self.scan());
+            let Scanned { started, found, left_out } = scan.await?;
             let LaidOut { layout, repositories, .. } = self.lay_out(found, None).await?;
-            match self.send(started, layout, repositories, left_out).await? {
-                Uploaded::Done(sent) => return Ok(sent),
+            match self.send(started, layout, repositories, left_out, Known::default()).await? {
+                Uploaded::Done(sent) => return Ok(*sent),
                 Uploaded::Refused(failure) => return Err(RunError::Client(failure)),
                 Uploaded::CannotDecompress if self.way.compress => self.way.compress = false,
                 Uploaded::CannotDecompress => {
@@ -662,6 +712,25 @@ impl<C: SandboxClient> Uploading<'_, C> {
                 }
             }
         }
+    }
+
+    /// Compares a workspace with what the sandbox has.
+    async fn compare(
+        &self,
+        scanned: Scanned,
+        former: Arc<Former>,
+        digests: Arc<Digests>,
+    ) -> Result<Compared, Error> {
+        let Scanned { started, found, left_out } = scanned;
+        let LaidOut { layout, unsent, repositories } = self.lay_out(found, Some(former.clone())).await?;
+        let (preserved, stop) = (self.control.preserved.clone(), self.cancel.clone());
+        let comparing = blocking(move || {
+            let wanted = update::wanted(layout, unsent, &former.remote, &digests, &stop)?;
+            let update = wanted.plan(&former.remote, |path| is_preserved(&preserved, path));
+            Ok((wanted, update))
+        });
+        let (wanted, update) = telling(&**self.client, Step::of_workspace("pack", 0), comparing).await?;
+        Ok(Compared { started, left_out, repositories, wanted, update })
     }
 
     /// Scans the workspace.
@@ -691,13 +760,14 @@ impl<C: SandboxClient> Uploading<'_, C> {
         telling(&**self.client, Step::of_workspace("pack", 0), laid_out).await
     }
 
-    /// Packs what is laid out, sends it, and has the sandbox put it in its place.
+    /// Packs what is laid out, sends it, and has the sandbox extract it.
     async fn send(
         &self,
         started: Instant,
         layout: Layout,
         mut repositories: Shared,
         mut left_out: LeftOut,
+        known: Known,
     ) -> Result<Uploaded<C::Failure>, RunError<C::Failure>> {
         let Self { client, way, cancel, control, .. } = self;
         let places = &control.places;
@@ -706,7 +776,9 @@ impl<C: SandboxClient> Uploading<'_, C> {
             move |earlier: &[Part], contents: Option<&Contents>, size: u64| {
                 let expected = contents.map(|contents| match &control.update {
                     None => listing::digest(&contents.sent, &control.preserved),
-                    Some((_, unsent)) => listing::digest(&unsent.listed(contents), &control.preserved),
+                    Some((_, touched)) => {
+                        listing::digest(&update::listed(touched, contents), &control.preserved)
+                    }
                 });
                 let expected = expected.unwrap_or(NO_DIGEST);
                 control.upload(size > END_MARK as u64, expected).control(earlier)
@@ -727,29 +799,89 @@ impl<C: SandboxClient> Uploading<'_, C> {
         .await?;
         let archive = places.upload();
         let started = Instant::now();
-        let delivered = send::send(client, "workspace", &archive, ready, tail, way, cancel).await?;
+        let mut delivered = send::send(client, "workspace", &archive, ready, tail, way, cancel).await?;
         times.upload = started.elapsed();
         let number = delivered.earlier.len();
         let command = control.upload(true, NO_DIGEST).command(number, delivered.last, delivered.last_file);
         repositories.sent();
+        let mut report = Archive::new("workspace", &delivered, times, left_out);
+        report.is_changes_only = control.update.is_some();
+        let contents = std::mem::take(&mut delivered.contents);
+        let settling = self.settle(contents, repositories, known);
         let started = Instant::now();
         let step = Step::of_workspace("extract", delivered.packed);
-        let Err(failure) = telling(&***client, step, client.run(&command)).await else {
-            times.extract = started.elapsed();
-            let archive = Archive::new("workspace", &delivered, times, left_out);
-            let archive = Box::new(Archive { is_changes_only: control.update.is_some(), ..archive });
-            let contents = match &control.update {
-                None => delivered.contents,
-                Some((_, unsent)) => unsent.clone().with(delivered.contents),
-            };
-            return Ok(Uploaded::Done(Sent { contents, repositories, archive }));
+        let extracting = async {
+            let extracted = telling(&***client, step, client.run(&command)).await;
+            (extracted, started.elapsed())
         };
+        // What both sides share afterwards is worked out, and mostly stored, while the sandbox is busy.
+        let ((extracted, took), settled) = tokio::join!(extracting, settling);
+        report.times.extract = took;
+        let Err(failure) = extracted else {
+            let sent = Sent { settled: settled?, archive: report };
+            return Ok(Uploaded::Done(Box::new(sent)));
+        };
+        if let Ok(Settled { stored: Some(stored), .. }) = settled {
+            let memory = self.memory.clone();
+            blocking(move || {
+                memory.discard(&stored);
+                Ok(())
+            })
+            .await?;
+        }
         delivered.discard(&***client, &archive).await;
         if delivered.is_compressed() && lacks_decompressor(&***client, places).await {
             return Ok(Uploaded::CannotDecompress);
         }
         Ok(Uploaded::Refused(failure))
     }
+
+    /// Works out what both sides share once the sandbox has extracted what was packed, and stores what is large of it.
+    fn settle(
+        &self,
+        contents: Contents,
+        mut repositories: Shared,
+        known: Known,
+    ) -> impl Future<Output = Result<Settled, Error>> + Send + use<C> {
+        let (memory, travel, excluded) = (self.memory.clone(), self.travel, self.excluded.clone());
+        let read_from = self.read_from;
+        let Known { outcome, stored, digests } = known;
+        blocking(move || {
+            let (remote, snapshot, sent, read) = match outcome {
+                None => (update::remote_of(&contents), contents.snapshot, contents.sent, contents.read),
+                // After an update the sandbox has exactly what it is to have.
+                Some(outcome) => {
+                    let (remote, read) = outcome.with(contents);
+                    let entries = update::entries_of(&remote).map(|(path, entry)| (path.clone(), entry));
+                    let snapshot = entries.collect();
+                    (remote, snapshot, Vec::new(), read)
+                }
+            };
+            repositories.note_packs(&snapshot);
+            let mut trees = Trees { snapshot, remote: Some(remote), sent };
+            // What is excluded was not even packed.
+            trees.snapshot.retain(|path, _| !excluded.contains_or_covers(path) && !travel.is_apart(path));
+            let Some(store) = &memory.store else { return Ok(Settled { trees, stored: None, repositories }) };
+            let keep_trees = || {
+                if let Some(stored) = &stored {
+                    stored.share(&mut trees);
+                }
+                let stored = stored.filter(|stored| stored.refer(&trees).is_some());
+                stored.or_else(|| Stored::write(store, &trees))
+            };
+            let keep_digests = || {
+                let read = read.into_iter().filter(|(path, ..)| !travel.is_apart(path)).collect();
+                digests::keep(store, &memory.workspace, &digests, read, read_from);
+            };
+            let (stored, ()) = rayon::join(keep_trees, keep_digests);
+            Ok(Settled { trees, stored, repositories })
+        })
+    }
+}
+
+/// Whether nothing is removed of a path in the sandbox, since the caller names what is at its top.
+fn is_preserved(preserved: &[String], path: &RelativePath) -> bool {
+    preserved.iter().any(|name| name.as_bytes() == path.top())
 }
 
 /// Scans with a filter, and notes what it leaves out.
@@ -788,16 +920,9 @@ struct Scanned {
     left_out: LeftOut,
 }
 
-/// What became of an update.
-enum Updated {
-    Done(Sent),
-    /// Something was in doubt, so that everything is to be sent.
-    Doubtful(Option<Scanned>),
-}
-
 /// What became of an upload.
 enum Uploaded<F> {
-    Done(Sent),
+    Done(Box<Sent>),
     /// The sandbox has nothing that decompresses.
     CannotDecompress,
     /// The command in the sandbox has failed.

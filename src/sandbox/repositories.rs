@@ -85,7 +85,7 @@ pub struct LaidOut {
 }
 
 /// What a sandbox has of an earlier upload.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Former {
     /// Everything that it has.
     pub remote: Remote,
@@ -297,7 +297,8 @@ pub fn take_out(
         Mode::Merge => {
             hold_bare(incoming, base, &mut arrived.report);
             incoming.skipped.retain(|skipped| !is_gits(&skipped.path));
-            if !incoming.snapshot.keys().any(is_gits) {
+            // The base has nothing of git's, so what came of it is among the differences.
+            if !base.differences(&incoming.snapshot).any(|(path, _, came)| came.is_some() && is_gits(path)) {
                 return Ok(arrived);
             }
             let waits_in = WorkFolder::new()?;
@@ -347,8 +348,12 @@ fn hold_paths<R: Into<String>>(
 /// git runs or obeys stays as it is locally.
 fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
     const BARE: &str = "git would take its folder for a bare repository";
+    if changed(base, &incoming.snapshot).next().is_none() {
+        return;
+    }
     let found_in = |tree: &Snapshot| {
-        let files = tree.iter().filter(|(path, _)| !is_gits(path));
+        let is_marker = |path: &RelativePath| is_bare_marker(path.name().as_encoded_bytes());
+        let files = tree.iter().filter(|(path, _)| is_marker(path) && !is_gits(path));
         bare_folders(files.map(|(path, entry)| (path, entry.kind())))
     };
     let (uploaded, now) = (found_in(base), found_in(&incoming.snapshot));

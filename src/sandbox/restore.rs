@@ -29,6 +29,7 @@ use crate::merge::receive::Reception;
 use crate::merge::report::{Report, Skipped};
 use crate::merge::session::{Merge, MergeOptions};
 use crate::path::RelativePath;
+use crate::state::sandboxes::Trees;
 use crate::transfer::changes::Changes;
 use crate::transfer::parts::Wish;
 use crate::transfer::remote;
@@ -268,9 +269,9 @@ impl Session {
         let stop = cancel.clone();
         let (memory, places, workspace) = (self.memory.clone(), self.places.clone(), self.workspace.clone());
         let applied = blocking(move || {
-            let (restored, base, has_news) = begun.apply(&stop)?;
+            let (restored, mut base, has_news) = begun.apply(&stop)?;
             if has_news {
-                memory.keep(&places, &workspace, &base);
+                memory.keep(&places, &workspace, &mut base);
             }
             Ok(restored)
         });
@@ -352,7 +353,7 @@ impl Receiving {
             .clone()
             .without_names("", |path| travel.passes_over(path, &base.repositories.bases));
         let reception = Reception {
-            base: &base.snapshot,
+            base: &base.trees.snapshot,
             workspace: &root,
             left_alone: &passed_over,
             control: control.as_ref(),
@@ -388,7 +389,7 @@ impl Receiving {
             let passed_over =
                 passed_over.clone().without_names("", |path| learned.lost.contains_or_covers(path));
             let came = std::mem::take(&mut incoming.snapshot);
-            let Some(whole) = changes.whole(&base.snapshot, came, &passed_over) else {
+            let Some(whole) = changes.whole(&base.trees.snapshot, came, &passed_over) else {
                 // The next exchange clears up what stays.
                 let _stays = incoming.stage.close(&root);
                 return Err(Error::ContradictoryChanges);
@@ -399,7 +400,8 @@ impl Receiving {
             incoming
                 .note_special(changes.special().filter(|path| !passed_over.leaves_out(path, Kind::Other)));
         }
-        if answer.mark.is_none() && is_another_without_mark(&base.snapshot, &incoming.snapshot, &learned.lost)
+        if answer.mark.is_none()
+            && is_another_without_mark(&base.trees.snapshot, &incoming.snapshot, &learned.lost)
         {
             // The refusal is what to report; the next restore clears up what stays.
             let _stays = incoming.stage.close(&root);
@@ -408,7 +410,7 @@ impl Receiving {
         drop(passed_over);
         self.base.take_over(learned);
 
-        let Base { snapshot, repositories, .. } = &*self.base;
+        let Base { trees: Trees { snapshot, .. }, repositories, .. } = &*self.base;
         let taken = take_out(&mut incoming, snapshot, &root, travel, repositories, partly, &self.cancel);
         let repositories = match taken {
             // What a full download brings may be missing among the changes.
@@ -423,11 +425,11 @@ impl Receiving {
                 return Err(error.with_hint(UNCHANGED));
             }
         };
-        incoming.treat_missing_as_unchanged(&self.base.snapshot, partly);
+        incoming.treat_missing_as_unchanged(&self.base.trees.snapshot, partly);
         let lost = self.base.lost.paths().map(|path| Skipped { path: path.clone(), reason: LOST });
         incoming.skipped.extend(lost);
         let base_index = self.base.index.clone();
-        let Base { snapshot, rescued, .. } = &mut *self.base;
+        let Base { trees: Trees { snapshot, .. }, rescued, .. } = &mut *self.base;
         let merge = Merge::begin(root, incoming, snapshot, rescued)?;
         // Where nothing changed, the index that there is says all.
         let is_as_before = changes.is_some_and(|changes| changes.is_empty());
@@ -470,7 +472,8 @@ impl Begun {
     fn apply(self, cancel: &Cancel) -> Result<(Restored, OwnedMutexGuard<Base>, bool)> {
         let Self { mut merge, repositories, mut base, left_alone, travel, packed, new_index, news } = self;
         let (entries, is_changes_only) = (merge.entries(), news.is_some());
-        let Base { snapshot, lost, rescued, retention, repositories: shared, .. } = &mut *base;
+        let Base { trees, lost, rescued, retention, repositories: shared, .. } = &mut *base;
+        let snapshot = &mut trees.snapshot;
         let left_alone = left_alone
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
@@ -502,10 +505,11 @@ impl Begun {
         base.index = new_index.filter(|_| is_plain);
         let has_news = news.as_ref().is_none_or(|news| !news.changes.is_empty());
         // What a full download does not bring of what is there, such as what is excluded, is not known.
-        base.remote = base.remote.take().zip(news).map(|(mut remote, News { changes, contents })| {
-            remote.change(&changes, |path| contents.get(path).cloned());
-            remote
-        });
+        base.trees.remote =
+            base.trees.remote.take().zip(news).map(|(mut remote, News { changes, contents })| {
+                remote.change(&changes, |path| contents.get(path).cloned());
+                remote
+            });
         let (tar_messages, phases) = (packed.into_messages(), Vec::new());
         let restored = Restored { report, git, entries, is_changes_only, tar_messages, phases };
         Ok((restored, base, has_news))
@@ -515,7 +519,7 @@ impl Begun {
     fn foresee(self, cancel: &Cancel) -> Result<Restored> {
         let Self { mut merge, repositories, mut base, left_alone, travel, packed, news, .. } = self;
         let (entries, is_changes_only) = (merge.entries(), news.is_some());
-        let Base { snapshot, lost, retention, .. } = &*base;
+        let Base { trees: Trees { snapshot, .. }, lost, retention, .. } = &*base;
         let left_alone = left_alone
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
@@ -553,13 +557,13 @@ impl Base {
     /// there.
     fn learn(&self, answer: Answer<'_>, archive: &Archive, preserve: &PathSet) -> Learned {
         let known = |is_final| Learned { lost: self.lost.clone(), modes: self.modes.clone(), is_final };
-        if self.sent.is_empty() {
+        if self.trees.sent.is_empty() {
             return known(true);
         }
         if answer.mark.is_none() {
             // The agent removed what the sandbox had to say. What is there is not lost.
             let is_missing = |path: &RelativePath| archive.get(path).is_none();
-            let lost = PathSet::of(listing::doubtful(&self.sent).into_iter().filter(is_missing));
+            let lost = PathSet::of(listing::doubtful(&self.trees.sent).into_iter().filter(is_missing));
             return Learned { lost, ..known(false) };
         }
         let Some(found) = self.differences(answer, preserve) else { return known(true) };
@@ -568,19 +572,21 @@ impl Base {
 
     /// Where the sandbox has something else than it was sent, if this is its first answer and it says so.
     fn differences(&self, answer: Answer<'_>, preserve: &PathSet) -> Option<Differences> {
-        if self.sent.is_empty() {
+        if self.trees.sent.is_empty() {
             return None;
         }
-        answer.mark.and(answer.list).map(|list| listing::compare(&self.sent, list, preserve))
+        answer.mark.and(answer.list).map(|list| listing::compare(&self.trees.sent, list, preserve))
     }
 
     /// Goes by that from now on.
     fn take_over(&mut self, learned: Learned) {
         if learned.is_final {
-            self.sent = Vec::new();
+            self.trees.sent = Vec::new();
         }
         (self.lost, self.modes) = (learned.lost, learned.modes);
-        self.snapshot.retain(|path, _| !self.lost.contains_or_covers(path));
+        if !self.lost.is_empty() {
+            self.trees.snapshot.retain(|path, _| !self.lost.contains_or_covers(path));
+        }
     }
 
     /// Takes from a download what the sandbox never had as it was packed, and takes the modes that the sandbox has by itself
@@ -599,7 +605,7 @@ impl Base {
         if modes.get(path) != Some(&(mode & PERMISSIONS)) {
             return mode;
         }
-        match self.snapshot.get(path) {
+        match self.trees.snapshot.get(path) {
             Some(Entry::Folder { mode: Some(base) } | Entry::File { mode: base, .. }) => {
                 mode & !PERMISSIONS | base & PERMISSIONS
             }

@@ -1,6 +1,5 @@
 //! Resumes the session of a prepare, which may have been made by another process.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -24,22 +23,23 @@ pub fn resume(upload: Upload) -> Result<Session> {
     let root = Root::open(&upload.workspace)?;
     let workspace = Workspace::of(&root)?;
     let mut memory = Memory::of(&upload, &workspace, Arc::default());
-    let kept = memory.load().ok_or(Error::NothingToResume {
+    let nothing = || Error::NothingToResume {
         reason: "this machine has stored no prepare of this sandbox, remote directory, adapter key and workspace",
-    })?;
+    };
+    let kept = memory.load().ok_or_else(nothing)?;
     if !workspace.is_of(&kept) {
         return Err(Error::WorkspaceReplaced { path: upload.workspace });
     }
+    let (stored, trees) = memory.load_trees(&kept.trees).ok_or_else(nothing)?;
     let preserve = PathSet::new("input.preserveAbsentOnRestore", kept.preserve.iter())?;
     let ignored = Arc::new(IgnoreRules::of(kept.ignore_files.into_owned())?);
     let left_alone = left_alone(&kept.exclude, ignored.clone(), &preserve);
     (memory.exclude, memory.preserve) = (kept.exclude.into_owned(), kept.preserve.into_owned());
     memory.ignored = ignored;
     let base = Base {
-        snapshot: kept.snapshot.into_owned(),
+        trees,
+        stored: Some(stored),
         index: kept.index.filter(|_| upload.changes_only),
-        remote: kept.remote.map(Cow::into_owned),
-        sent: kept.sent.into_owned(),
         lost: PathSet::of(kept.lost),
         modes: kept.modes.into_iter().collect(),
         rescued: Rescued::default(),

@@ -5,7 +5,7 @@
 //! compares what it was sent with what it is to have; of all else it has told that it has it. Whatever is in doubt anywhere,
 //! everything is uploaded.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::answer::Answer;
 use super::client::{SandboxClient, blocking};
@@ -26,56 +26,50 @@ use crate::tree::scan::Found;
 /// The most that is read of what a sandbox says.
 const ANSWER_MAX: usize = 64 << 20;
 
-/// What differs from what a sandbox holds.
+/// What an update does.
 #[derive(Debug)]
 pub struct Difference {
     /// What is to be packed.
     pub layout: Layout,
     /// What the sandbox does beside that.
     pub lists: Lists,
-    /// What is not packed, since the sandbox has it.
-    pub unsent: Unsent,
+    /// The files that get another time, as headers would say it.
+    pub touched: Vec<(RelativePath, Sent)>,
+    /// What the sandbox has afterwards.
+    pub outcome: Outcome,
 }
 
-/// What a sandbox has already.
-#[derive(Debug, Default, Clone)]
-pub struct Unsent {
-    /// In byte order of the paths.
-    snapshot: Vec<(RelativePath, Entry)>,
-    sent: Vec<(RelativePath, Sent)>,
-    /// What of that gets another time.
-    touched: Vec<(RelativePath, Sent)>,
-    further_names: Vec<(RelativePath, RelativePath)>,
+/// What a sandbox has after an update, once it is known what was packed.
+#[derive(Debug)]
+pub struct Outcome {
+    wanted: remote::Contents,
+    /// What of that is packed.
+    send: BTreeSet<RelativePath>,
+    /// The files that are not packed, as they were read.
     read: Vec<Known>,
 }
 
-impl Unsent {
-    /// Whether the sandbox has that already.
+impl Outcome {
+    /// Everything that the sandbox has, and the files as they were read.
     #[must_use]
-    pub fn has(&self, path: &RelativePath) -> bool {
-        self.snapshot.binary_search_by(|(unsent, _)| unsent.cmp(path)).is_ok()
+    pub fn with(self, contents: Contents) -> (Remote, Vec<Known>) {
+        let Self { wanted: mut entries, send, mut read } = self;
+        // What has vanished since was not packed.
+        for path in &send {
+            entries.remove(path);
+        }
+        entries.extend(remote_of(&contents).entries);
+        read.extend(contents.read);
+        (Remote { entries, ..Remote::default() }, read)
     }
+}
 
-    /// All that an update changes in the sandbox, as headers would say it.
-    #[must_use]
-    pub fn listed(&self, contents: &Contents) -> Vec<(RelativePath, Sent)> {
-        let mut all: Vec<_> = self.touched.iter().chain(&contents.sent).cloned().collect();
-        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        all
-    }
-
-    /// As if all had been packed.
-    #[must_use]
-    pub fn with(mut self, contents: Contents) -> Contents {
-        let mut sent = self.sent;
-        sent.extend(contents.sent);
-        sent.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let mut snapshot = contents.snapshot;
-        snapshot.extend(self.snapshot);
-        self.further_names.extend(contents.further_names);
-        self.read.extend(contents.read);
-        Contents { snapshot, sent, further_names: self.further_names, read: self.read }
-    }
+/// All that an update changes in the sandbox, as headers would say it.
+#[must_use]
+pub fn listed(touched: &[(RelativePath, Sent)], contents: &Contents) -> Vec<(RelativePath, Sent)> {
+    let mut all: Vec<_> = touched.iter().chain(&contents.sent).cloned().collect();
+    all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    all
 }
 
 /// What a sandbox says before an update.
@@ -122,14 +116,15 @@ fn split_assets(mut told: &[u8]) -> (HashSet<Vec<u8>>, &[u8]) {
     (assets, told)
 }
 
-/// What a laid out workspace comes to in a sandbox that holds `remote`, with the digests of its files. What is sent in any case
-/// is not read for its digest: packing it tells that.
+/// What a sandbox that has `remote` is to have of a laid out workspace, with the digests of its files, and `unsent`, which the
+/// sandbox has and which is not laid out. A file that is packed in any case is not read for its digest, which packing tells.
 pub fn wanted(
-    layout: &Layout,
+    layout: Layout,
+    unsent: remote::Contents,
     remote: &Remote,
     digests: &Digests,
     cancel: &Cancel,
-) -> Result<(remote::Contents, Vec<Known>)> {
+) -> Result<Wanted> {
     let known = |found: &Found| match digests.get(&found.path, &found.meta.fingerprint()) {
         Some(digest) => KnownDigest::Known(digest),
         None if remote.has_file(&found.path, found.meta.size) => KnownDigest::Unknown,
@@ -159,53 +154,69 @@ pub fn wanted(
         };
         wanted.push((found.path.clone(), content));
     }
-    Ok((wanted.into_iter().collect(), read))
+    let (mut contents, not_laid_out) =
+        (wanted.into_iter().collect::<remote::Contents>(), unsent.keys().cloned().collect());
+    contents.extend(unsent);
+    drop(firsts);
+    Ok(Wanted { layout, contents, unsent: not_laid_out, read })
 }
 
-/// What differs of a workspace from what a sandbox holds. Nothing where that is not certain.
-#[must_use]
-pub fn difference(
-    layout: Layout,
-    wanted: &remote::Contents,
-    read: Vec<Known>,
-    remote: &Remote,
-    is_preserved: impl Fn(&RelativePath) -> bool,
-) -> Option<Difference> {
-    let Update { send, remove, touch } = remote.update(wanted, is_preserved)?;
-    let mut unsent = Unsent::default();
-    for (path, content) in wanted.iter().filter(|(path, _)| !send.contains(*path)) {
-        let (entry, sent) = match content {
-            Content::Folder { mode } => (Entry::Folder { mode: Some(*mode) }, Sent::Folder { mode: *mode }),
-            Content::Symlink { target } => (Entry::Symlink { target: target.clone() }, Sent::Symlink),
-            // What was not read is sent.
-            Content::File { digest: None, .. } => return None,
-            Content::File { mode, size, mtime, digest: Some(digest), names } => {
-                if let Names::First(first) = names
-                    && first != path
-                {
-                    unsent.further_names.push((path.clone(), first.clone()));
-                }
-                let sent = Sent::File { mode: *mode, size: *size, mtime: *mtime };
-                (Entry::File { mode: *mode, digest: *digest }, sent)
+/// A workspace that was laid out, and what of it the sandbox is to have.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Everything that could be packed.
+    pub layout: Layout,
+    /// What the sandbox is to have.
+    pub contents: remote::Contents,
+    /// What of that is not laid out and so cannot be packed.
+    pub unsent: Vec<RelativePath>,
+    /// The files as they were read.
+    pub read: Vec<Known>,
+}
+
+impl Wanted {
+    /// What makes a sandbox have all of it. `None` where that is not certain to be possible.
+    #[must_use]
+    pub fn plan(&self, remote: &Remote, is_preserved: impl Fn(&RelativePath) -> bool) -> Option<Update> {
+        let update = remote.update(&self.contents, is_preserved)?;
+        (!self.unsent.iter().any(|path| update.send.contains(path))).then_some(update)
+    }
+
+    /// Lays out what an update packs, and lists the rest of it for the sandbox.
+    #[must_use]
+    pub fn difference(self, update: Update) -> Difference {
+        let Self { layout, contents: wanted, mut read, .. } = self;
+        let Update { send, remove, touch } = update;
+        let mut lists = Lists::default();
+        for path in &remove {
+            lists.remove.extend([b"./", path.as_bytes(), b"\n"].concat());
+        }
+        for path in &send {
+            lists.sent.extend([b"./", path.as_bytes(), b"\n"].concat());
+        }
+        let mut touched = Vec::new();
+        for (time, path) in touch {
+            lists.touch.extend([time.to_string().as_bytes(), b" ./", path.as_bytes(), b"\n"].concat());
+            if let Some(Content::File { mode, size, mtime, .. }) = wanted.get(&path) {
+                touched.push((path, Sent::File { mode: *mode, size: *size, mtime: *mtime }));
             }
+        }
+        read.retain(|(path, ..)| !send.contains(path));
+        let layout = layout.only(|path| send.contains(path));
+        Difference { layout, lists, touched, outcome: Outcome { wanted, send, read } }
+    }
+}
+
+/// The entries that both sides share where the sandbox has exactly what was sent.
+pub fn entries_of(remote: &Remote) -> impl Iterator<Item = (&RelativePath, Entry)> {
+    remote.entries.iter().filter_map(|(path, content)| {
+        let entry = match content {
+            Content::Folder { mode } => Entry::Folder { mode: Some(*mode) },
+            Content::File { mode, digest, .. } => Entry::File { mode: *mode, digest: (*digest)? },
+            Content::Symlink { target } => Entry::Symlink { target: target.clone() },
         };
-        unsent.snapshot.push((path.clone(), entry));
-        unsent.sent.push((path.clone(), sent));
-    }
-    unsent.read = read.into_iter().filter(|(path, ..)| !send.contains(path)).collect();
-    let mut lists = Lists::default();
-    for path in &remove {
-        lists.remove.extend([b"./", path.as_bytes(), b"\n"].concat());
-    }
-    for path in &send {
-        lists.sent.extend([b"./", path.as_bytes(), b"\n"].concat());
-    }
-    for (mtime, path) in &touch {
-        lists.touch.extend([mtime.to_string().as_bytes(), b" ./", path.as_bytes(), b"\n"].concat());
-        let at = unsent.sent.binary_search_by(|(unsent, _)| unsent.cmp(path)).ok()?;
-        unsent.touched.push(unsent.sent[at].clone());
-    }
-    Some(Difference { layout: layout.only(|path| send.contains(path)), lists, unsent })
+        Some((path, entry))
+    })
 }
 
 /// What a sandbox holds once all of that was extracted there.
@@ -228,7 +239,8 @@ pub fn remote_of(contents: &Contents) -> Remote {
         };
         Some((path.clone(), content))
     };
-    Remote { entries: contents.sent.iter().filter_map(content).collect(), ..Remote::default() }
+    let entries = contents.sent.iter().filter_map(content).collect();
+    Remote { entries, ..Remote::default() }
 }
 
 /// What files and links are that came with changes.

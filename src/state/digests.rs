@@ -42,10 +42,17 @@ impl Digests {
     }
 }
 
-/// Keeps what is known of a workspace from now on. `read_from` is when the first of the files was read.
-pub fn keep(store: &Store, workspace: &Path, mut known: Vec<Known>, read_from: SystemTime) {
+/// Keeps what is known of a workspace from now on, where `before` was known. `read_from` is when the first of the files was
+/// read.
+pub fn keep(store: &Store, workspace: &Path, before: &Digests, mut known: Vec<Known>, read_from: SystemTime) {
     known.retain(|(_, print, _)| is_settled(print, read_from));
-    store.keep(&name_of(workspace), &known);
+    known.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+    let name = name_of(workspace);
+    if known == before.0 {
+        store.renew(&name);
+    } else {
+        store.keep(&name, &known);
+    }
 }
 
 fn name_of(workspace: &Path) -> String {
@@ -82,7 +89,7 @@ mod tests {
         let before = print(folder.path());
         let digest = Digest([7; 32]);
         let later = SystemTime::now() + Duration::from_secs(10);
-        keep(&store, folder.path(), vec![(at("a"), before, digest)], later);
+        keep(&store, folder.path(), &Digests::default(), vec![(at("a"), before, digest)], later);
         let digests = Digests::load(&store, folder.path());
         assert_eq!(digests.get(&at("a"), &before), Some(digest));
         assert_eq!(digests.get(&at("b"), &before), None);
@@ -107,7 +114,7 @@ mod tests {
         {
             let print = Fingerprint { ctime: (now.ctime.0, fraction), ..now };
             let read = seconds + Duration::from_millis(read_after_ms);
-            keep(&store, folder.path(), vec![(at("a"), print, Digest([7; 32]))], read);
+            keep(&store, folder.path(), &Digests::default(), vec![(at("a"), print, Digest([7; 32]))], read);
             let known = Digests::load(&store, folder.path()).get(&at("a"), &print).is_some();
             assert_eq!(known, is_known, "{read_after_ms} ms, {fraction}");
         }

@@ -1,49 +1,54 @@
-//! What both sides of a round trip shared last, kept so that a later process can go on from there.
+//! What both sides of a round trip shared last, stored so that a later process can go on from there.
+//!
+//! There are two files for a sandbox. The small one is read and written by each prepare and restore. The trees are in the
+//! large one, which stays as it is while little has changed: the small one lists the changes since then.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::store::name_for;
+use super::store::{Store, name_for};
 use crate::archive::pack::Sent;
 use crate::fs::FileId;
 use crate::git::export::Bases;
 use crate::path::{RelativePath, bytes_of};
-use crate::transfer::remote::Remote;
-use crate::tree::entry::{Digest, Snapshot};
+use crate::path_map::PathMap;
+use crate::random;
+use crate::transfer::remote::{Content, Remote};
+use crate::tree::entry::{Digest, Entry, Snapshot};
 use crate::tree::ignore_files::IgnoreFile;
 
-/// A sandbox as this side knows it. What is kept is borrowed, what is loaded is owned.
+/// How many changes since the trees were written are listed. With more, the trees are written again.
+const CHANGES_MAX: usize = 4096;
+
+/// What the small file of a sandbox says. What is written is borrowed, what was read is owned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox<'a> {
-    /// The upload that it has.
+    /// The upload that the sandbox has.
     pub upload_id: String,
     /// The local workspace, so that another one at its path is noticed.
     pub workspace: FileId,
     /// Whether the path of the workspace was that of a link.
     pub is_link: bool,
-    /// Patterns that were left out.
+    /// The patterns that were excluded.
     pub exclude: Cow<'a, [Vec<u8>]>,
-    /// The ignore files that were read, which left out more.
+    /// The ignore files that were read, which excluded more.
     pub ignore_files: Cow<'a, [IgnoreFile]>,
-    /// Paths that a restore leaves alone.
+    /// The paths that a restore leaves alone.
     pub preserve: Cow<'a, [Vec<u8>]>,
-    /// The sandbox's index of what both sides share.
+    /// The name of the sandbox's index of what both sides share.
     pub index: Option<String>,
-    /// All that it holds, where that is known.
-    pub remote: Option<Cow<'a, Remote>>,
-    /// What both sides share.
-    pub snapshot: Cow<'a, Snapshot>,
-    /// What was packed, until the sandbox has told what it has of that.
-    pub sent: Cow<'a, [(RelativePath, Sent)]>,
+    /// Where the trees are.
+    pub trees: Reference,
     /// What the sandbox never had as it was packed.
     pub lost: Vec<RelativePath>,
     /// The permission bits that the sandbox has by itself.
     pub modes: Vec<(RelativePath, u32)>,
     /// What both sides share of the repositories.
     pub repositories: Cow<'a, Bases>,
-    /// The assets that it has.
+    /// The assets that the sandbox has.
     pub assets: Cow<'a, [Asset]>,
 }
 
@@ -52,16 +57,247 @@ pub struct Sandbox<'a> {
 pub struct Asset {
     /// Its key.
     pub key: String,
-    /// The sandbox's index of it.
+    /// The name of the sandbox's index of it.
     pub index: String,
     /// The digest of its archive.
     pub archive: Digest,
 }
 
-/// The name under which one is kept: that of a provider's sandbox with a workspace's folder in it, one adapter, and the local
-/// workspace.
+/// The trees of a sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trees {
+    /// What both sides share.
+    pub snapshot: Snapshot,
+    /// Everything that the sandbox has, if that is known.
+    pub remote: Option<Remote>,
+    /// What was packed, until the sandbox has told what it has of that.
+    pub sent: Vec<(RelativePath, Sent)>,
+}
+
+/// Values by path that have changed; `None` is a path that has none any more.
+type Changed<V> = Vec<(RelativePath, Option<V>)>;
+
+/// The file with the trees, and what has changed since it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The name of the file.
+    file: String,
+    snapshot: Changed<Entry>,
+    /// `None` if it is no longer known what the sandbox has.
+    remote: Option<(Changed<Content>, BTreeSet<RelativePath>)>,
+    /// Whether what was packed still counts.
+    has_sent: bool,
+}
+
+/// Trees as a file has them.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    file: String,
+    snapshot: Snapshot,
+    remote: Option<Remote>,
+    has_sent: bool,
+}
+
+impl Reference {
+    /// The name of the file.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Whether everything that the sandbox has is known.
+    #[must_use]
+    pub fn has_remote(&self) -> bool {
+        self.remote.is_some()
+    }
+
+    /// Reads the trees. `None` if the file is damaged or gone.
+    #[must_use]
+    pub fn load(&self, store: &Store) -> Option<(Stored, Trees)> {
+        let (snapshot, remote, sent): (Snapshot, Option<Remote>, Vec<(RelativePath, Sent)>) =
+            store.load(&self.file)?;
+        let stored = Stored { file: self.file.clone(), snapshot, remote, has_sent: !sent.is_empty() };
+        let mut snapshot = stored.snapshot.clone();
+        apply(&mut snapshot, &self.snapshot);
+        let remote = match &self.remote {
+            None => None,
+            Some((entries, others)) => {
+                let mut remote = Remote { others: others.clone(), ..stored.remote.clone()? };
+                apply(&mut remote.entries, entries);
+                Some(remote)
+            }
+        };
+        let sent = if self.has_sent { sent } else { Vec::new() };
+        Some((stored, Trees { snapshot, remote, sent }))
+    }
+}
+
+impl Stored {
+    /// Writes trees to a file of their own. `None` if that fails.
+    #[must_use]
+    pub fn write(store: &Store, trees: &Trees) -> Option<Self> {
+        let file = name_for("trees", &[&random::bits().to_le_bytes(), &random::bits().to_le_bytes()]);
+        let Trees { snapshot, remote, sent } = trees;
+        let stored =
+            Self { file, snapshot: snapshot.clone(), remote: remote.clone(), has_sent: !sent.is_empty() };
+        store.keep(&stored.file, &(snapshot, remote, sent)).then_some(stored)
+    }
+
+    /// The name of the file.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Tells these trees by the file and what has changed since. `None` if that is too much.
+    #[must_use]
+    pub fn refer(&self, trees: &Trees) -> Option<Reference> {
+        if !trees.sent.is_empty() && !self.has_sent {
+            return None;
+        }
+        let snapshot = changes(&self.snapshot, &trees.snapshot)?;
+        let remote = match (&self.remote, &trees.remote) {
+            (_, None) => None,
+            (None, Some(_)) => return None,
+            (Some(before), Some(now)) => {
+                let few = now.others.len() <= CHANGES_MAX;
+                Some((changes(&before.entries, &now.entries)?, few.then(|| now.others.clone())?))
+            }
+        };
+        Some(Reference { file: self.file.clone(), snapshot, remote, has_sent: !trees.sent.is_empty() })
+    }
+
+    /// Makes trees share with these what is equal in both, so that comparing them takes little time.
+    pub fn share(&self, trees: &mut Trees) {
+        let Trees { snapshot, remote, .. } = trees;
+        let mut shared = self.snapshot.clone();
+        shared.become_equal(snapshot);
+        *snapshot = shared;
+        if let (Some(before), Some(now)) = (&self.remote, remote) {
+            let mut shared = before.entries.clone();
+            shared.become_equal(&now.entries);
+            now.entries = shared;
+        }
+    }
+}
+
+/// What has changed from one map to another. `None` if that is too much.
+fn changes<V: Clone + PartialEq>(before: &PathMap<V>, now: &PathMap<V>) -> Option<Changed<V>> {
+    let differences = before.differences(now).filter(|(_, before, now)| before != now);
+    let changed: Vec<_> =
+        differences.take(CHANGES_MAX + 1).map(|(path, _, now)| (path.clone(), now.cloned())).collect();
+    (changed.len() <= CHANGES_MAX).then_some(changed)
+}
+
+fn apply<V: Clone>(map: &mut PathMap<V>, changed: &Changed<V>) {
+    for (path, value) in changed {
+        match value {
+            Some(value) => map.insert(path.clone(), value.clone()),
+            None => map.remove(path),
+        }
+    }
+}
+
+/// The name of a sandbox's small file. It stands for a provider's sandbox with the workspace's folder in it, one adapter, and
+/// the local workspace.
 #[must_use]
 pub fn name_of(sandbox: &[&[u8]], remote_dir: &str, adapter_key: &str, workspace: &Path) -> String {
     let place = [remote_dir.as_bytes(), adapter_key.as_bytes(), bytes_of(workspace)];
     name_for("sandbox", &[sandbox, &place].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transfer::remote::Names;
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    fn entry(content: u8) -> Entry {
+        Entry::File { mode: 0o644, digest: Digest([content; 32]) }
+    }
+
+    fn content(content: u8) -> Content {
+        let digest = Some(Digest([content; 32]));
+        Content::File { mode: 0o644, size: 1, mtime: 7, digest, names: Names::One }
+    }
+
+    fn trees(files: usize) -> Trees {
+        let paths = || (0..files).map(|number| path(&format!("{:02}/{number}", number % 17)));
+        let remote =
+            Remote { entries: paths().map(|path| (path, content(1))).collect(), ..Remote::default() };
+        Trees {
+            snapshot: paths().map(|path| (path, entry(1))).collect(),
+            remote: Some(remote),
+            sent: paths().map(|path| (path, Sent::Symlink)).collect(),
+        }
+    }
+
+    /// What is read by a reference after it was stored itself.
+    fn read(store: &Store, reference: &Reference) -> Trees {
+        store.keep("reference", reference);
+        store.load::<Reference>("reference").unwrap().load(store).unwrap().1
+    }
+
+    #[test]
+    fn trees_are_read_as_they_were_referred_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let first = trees(2000);
+        let stored = Stored::write(&store, &first).unwrap();
+        assert_eq!(read(&store, &stored.refer(&first).unwrap()), first);
+
+        let mut changed = first.clone();
+        changed.sent.clear();
+        changed.snapshot.insert(path("new"), entry(2));
+        changed.snapshot.remove(&path("03/3"));
+        let remote = changed.remote.as_mut().unwrap();
+        remote.entries.insert(path("new"), content(2));
+        remote.entries.insert(path("04/4"), content(3));
+        remote.entries.remove(&path("05/5"));
+        remote.others.insert(path("fifo"));
+        let reference = stored.refer(&changed).unwrap();
+        assert_eq!((reference.snapshot.len(), reference.remote.as_ref().unwrap().0.len()), (2, 3));
+        assert_eq!(read(&store, &reference), changed);
+
+        let unknown = Trees { remote: None, ..changed };
+        let reference = stored.refer(&unknown).unwrap();
+        assert!(!reference.has_remote());
+        assert_eq!(read(&store, &reference), unknown);
+    }
+
+    #[test]
+    fn trees_that_a_file_does_not_tell_are_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let few = trees(10);
+        let many = trees(10 + CHANGES_MAX + 1);
+        let stored = Stored::write(&store, &few).unwrap();
+        assert!(stored.refer(&many).is_none(), "too many changes");
+        let without_remote = Trees { remote: None, ..few.clone() };
+        assert!(
+            Stored::write(&store, &without_remote).unwrap().refer(&few).is_none(),
+            "what the sandbox has"
+        );
+        let without_sent = Trees { sent: Vec::new(), ..few.clone() };
+        assert!(Stored::write(&store, &without_sent).unwrap().refer(&few).is_none(), "what was packed");
+        store.forget(stored.file());
+        assert!(stored.refer(&few).unwrap().load(&store).is_none(), "the file is gone");
+    }
+
+    #[test]
+    fn trees_that_share_with_a_file_are_equal_to_what_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let stored = Stored::write(&store, &trees(2000)).unwrap();
+        let mut other = trees(2001);
+        other.remote.as_mut().unwrap().others.insert(path("fifo"));
+        let before = other.clone();
+        assert!(stored.snapshot.differences(&other.snapshot).count() > 2000);
+        stored.share(&mut other);
+        assert_eq!(other, before);
+        assert!(stored.snapshot.differences(&other.snapshot).count() < 300);
+    }
 }

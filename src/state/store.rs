@@ -12,10 +12,10 @@ use crate::fs::Private;
 use crate::tree::entry::Digest;
 
 /// What the files of this version begin with. Another format of anything in them is another version.
-const VERSION: &[u8; 16] = b"paperclip-ws 04\n";
+const VERSION: &[u8; 16] = b"paperclip-ws 05\n";
 
 /// How many files are kept, and how many bytes in all.
-const FILES_MAX: usize = 128;
+const FILES_MAX: usize = 256;
 const BYTES_MAX: u64 = 1 << 30;
 
 /// The folder for what is kept.
@@ -41,8 +41,8 @@ impl Store {
         postcard::from_bytes(content).ok()
     }
 
-    /// Keeps something under a name. Where that fails nothing is there under it.
-    pub fn keep<T: Serialize>(&self, name: &str, what: &T) {
+    /// Keeps something under a name, and tells whether that succeeded. Where it fails nothing is there under the name.
+    pub fn keep<T: Serialize>(&self, name: &str, what: &T) -> bool {
         let kept = postcard::to_stdvec(what).is_ok_and(|content| {
             let digest = Sha256::digest(&content);
             self.0.write(name, &[VERSION, &digest, &content]).is_ok()
@@ -52,6 +52,13 @@ impl Store {
         }
         // What is too much now goes with the next one.
         let _later = self.0.prune(FILES_MAX, BYTES_MAX);
+        kept
+    }
+
+    /// Treats what is kept under a name as if it had been kept now.
+    pub fn renew(&self, name: &str) {
+        // If that fails, it is removed earlier, which costs a full transfer.
+        let _earlier = self.0.renew(name);
     }
 
     /// Keeps nothing under a name any more.

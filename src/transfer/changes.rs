@@ -4,7 +4,6 @@
 //! download would have told as well. Where it does not fit what came with it, there is no answer, and everything is downloaded.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use crate::fs::Kind;
 use crate::path::RelativePath;
@@ -145,13 +144,15 @@ impl Changes {
         if !came.iter().all(is_known) {
             return None;
         }
-        let unchanged = base.iter().filter(|(path, _)| !told(path));
-        let mut whole: Snapshot = unchanged.map(|(path, entry)| (path.clone(), entry.clone())).collect();
+        let mut whole = base.clone();
+        for path in self.0.keys() {
+            whole.remove(path);
+        }
         // What was told replaces what the base has; a directory that came only as the parent of something is the base's.
         whole.extend(came.into_iter().filter(|(path, _)| told(path)));
         let has_no_children = |path: &RelativePath| {
             let below = [path.as_bytes(), b"/"].concat();
-            let next = whole.range::<[u8], _>((Bound::Included(&below[..]), Bound::Unbounded)).next();
+            let next = whole.iter_from(&below).next();
             next.is_none_or(|(next, _)| !next.is_below(path))
         };
         let is_folder = |path: &RelativePath| whole.get(path).is_some_and(Entry::is_folder);

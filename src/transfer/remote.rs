@@ -4,12 +4,13 @@
 //! [others](Remote::others), of which it is only known that something is there. What is wrong here costs a full upload and
 //! nothing else: after an update the sandbox compares what it received with what it is to have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
 use super::changes::{Change, Changes, Told};
 use crate::path::RelativePath;
+use crate::path_map::PathMap;
 use crate::tree::entry::Digest;
 
 /// How many files get another time by themselves; the content of all others is sent again.
@@ -56,7 +57,7 @@ pub enum Names {
 }
 
 /// Everything at its path.
-pub type Contents = BTreeMap<RelativePath, Content>;
+pub type Contents = PathMap<Content>;
 
 /// What a sandbox holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,7 +123,7 @@ impl Remote {
             match known {
                 Some(known) => self.entries.insert(path.clone(), known),
                 None => self.entries.remove(path),
-            };
+            }
             if is_other {
                 self.others.insert(path.clone());
             } else {
@@ -137,28 +138,33 @@ impl Remote {
         matches!(self.entries.get(path), Some(Content::File { size, .. }) if *size == of_size)
     }
 
-    /// What makes it hold what is wanted. `is_preserved` names what nothing is removed of.
+    /// What makes it hold what is wanted. Of what `is_preserved` names nothing is removed.
     ///
-    /// Nothing where that is not certain to be possible: a name has a line break, or something preserved is in the way.
+    /// `None` where that is not certain to be possible: a name has a line break, or something preserved is in the way.
     #[must_use]
     pub fn update(&self, wanted: &Contents, is_preserved: impl Fn(&RelativePath) -> bool) -> Option<Update> {
         let mut update = Update::default();
         let mut remove = BTreeSet::new();
         let mut touch = Vec::new();
-        for (path, want) in wanted {
-            match self.entries.get(path) {
-                Some(has) if has.serves_as(want) => {
+        for (path, has, want) in self.entries.join(wanted) {
+            match (has, want) {
+                (Some(has), Some(want)) if has.serves_as(want) => {
                     if let (Content::File { mtime: has, .. }, Content::File { mtime, size, .. }) = (has, want)
                         && has != mtime
                     {
                         touch.push((*size, *mtime, path));
                     }
                 }
-                has => {
+                (has, Some(want)) => {
                     update.send.insert(path.clone());
-                    // A directory only gets its mode. A file is never written over: it may have further names there.
-                    let is_there = has.is_some() || self.others.contains(path);
-                    if is_there && !(want.is_folder() && has.is_some_and(Content::is_folder)) {
+                    // A directory only gets its mode. A file is never written over: it may have further names in the sandbox.
+                    let exists = has.is_some() || self.others.contains(path);
+                    if exists && !(want.is_folder() && has.is_some_and(Content::is_folder)) {
+                        remove.insert(path.clone());
+                    }
+                }
+                (_, None) => {
+                    if !is_preserved(path) {
                         remove.insert(path.clone());
                     }
                 }
@@ -174,24 +180,24 @@ impl Remote {
                 remove.insert(path.clone());
             }
         }
-        let unwanted = self.entries.keys().chain(&self.others).filter(|path| !wanted.contains_key(*path));
-        remove.extend(unwanted.filter(|path| !is_preserved(path)).cloned());
+        let unwanted = self.others.iter().filter(|path| !wanted.contains_key(*path) && !is_preserved(path));
+        remove.extend(unwanted.cloned());
         if remove.iter().any(&is_preserved) {
             return None;
         }
 
-        // What is below something that goes away goes with it, and has to come again where it is wanted.
+        // What is below a path that is removed is removed with it, and is sent again where it is wanted.
         for path in remove {
             if !update.remove.last().is_some_and(|last: &RelativePath| path.is_below(last)) {
                 update.remove.push(path);
             }
         }
-        let removed: BTreeSet<RelativePath> = update.remove.iter().cloned().collect();
-        let goes = |path: &RelativePath| path.ancestors().any(|above| removed.contains(&above));
-        if !removed.is_empty() {
-            update.send.extend(wanted.keys().filter(|path| goes(path)).cloned());
+        for removed in &update.remove {
+            let near = wanted.iter_from(removed.as_bytes()).map(|(path, _)| path);
+            let near = near.take_while(|path| path.as_bytes().starts_with(removed.as_bytes()));
+            update.send.extend(near.filter(|path| path.is_below(removed)).cloned());
         }
-        // All names of a file come together, so that they are names of one file there.
+        // All names of a file are sent together, so that they are names of one file in the sandbox.
         let shared: BTreeSet<&RelativePath> =
             update.send.iter().filter_map(|path| wanted.get(path)?.first_name()).collect();
         if !shared.is_empty() {
@@ -200,15 +206,12 @@ impl Remote {
                 .filter(|(_, want)| want.first_name().is_some_and(|first| shared.contains(first)));
             let further: Vec<_> =
                 of_shared.map(|(path, _)| path.clone()).filter(|path| !update.send.contains(path)).collect();
+            // Each of them serves as what is wanted, so it exists in the sandbox and nothing above it is removed.
             for path in further {
-                if self.entries.contains_key(&path) || self.others.contains(&path) {
-                    if is_preserved(&path) {
-                        return None;
-                    }
-                    if !goes(&path) {
-                        update.remove.push(path.clone());
-                    }
+                if is_preserved(&path) {
+                    return None;
                 }
+                update.remove.push(path.clone());
                 update.send.insert(path);
             }
             update.remove.sort_unstable();
@@ -232,6 +235,8 @@ pub fn file(told: Told, digest: Digest) -> Content {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn path(text: &str) -> RelativePath {
@@ -314,9 +319,8 @@ mod tests {
     #[test]
     fn a_file_that_was_not_read_is_sent() {
         let mut wanted = contents("a:1 b:1");
-        if let Some(Content::File { digest, .. }) = wanted.get_mut(&path("a")) {
-            *digest = None;
-        }
+        let unread = Content::File { mode: 0o644, size: 1, mtime: 7, digest: None, names: Names::One };
+        wanted.insert(path("a"), unread);
         for has in [contents("a:1 b:1"), wanted.clone()] {
             let remote = Remote { entries: has, others: BTreeSet::new() };
             let update = remote.update(&wanted, |_| false).unwrap();
@@ -359,9 +363,7 @@ mod tests {
         let told: BTreeMap<_, _> = changes.contents().collect();
         remote.change(&changes, |path| (path.as_bytes() != b"q").then(|| file(told[path], digest)));
         let mut expected = contents("a:5@9 d:D d/c:3 n:6@9=?");
-        if let Some(Content::File { digest: of_n, .. }) = expected.get_mut(&path("n")) {
-            *of_n = Some(digest);
-        }
+        expected.insert(path("n"), file(told[&path("n")], digest));
         assert_eq!(remote.entries, expected);
         assert_eq!(remote.others, paths("e fifo p q").into_iter().collect());
     }

@@ -1,6 +1,5 @@
 //! An entry of a tree, and a whole tree as a sorted map.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::fs::Kind;
-use crate::path::RelativePath;
+use crate::path_map::PathMap;
 
 /// The permission bits that two sides compare: read, write and execute of owner, group and others.
 pub const PERMISSIONS: u32 = 0o777;
@@ -130,7 +129,7 @@ impl Entry {
 }
 
 /// A tree: every entry below a root, by path.
-pub type Snapshot = BTreeMap<RelativePath, Entry>;
+pub type Snapshot = PathMap<Entry>;
 
 #[cfg(test)]
 mod tests {
