@@ -131,7 +131,52 @@ describe("the state that is stored on this machine", () => {
     expect((await readdir(folder)).map((name) => name.split("-")[0]).toSorted()).toStrictEqual([
       "digests",
       "sandbox",
+      "trees",
     ]);
+  });
+
+  it("has one file with the trees of a sandbox, which stays while little changes", async () => {
+    const folder = path.join(kept, "cache/sandbox-managed-runtime");
+    const trees = async () => (await readdir(folder)).filter((name) => name.startsWith("trees-"));
+    await prepareSandboxManagedRuntime(input());
+    const first = await trees();
+    expect(first).toHaveLength(1);
+    await writeFile(path.join(workspace, "file-1"), "local\n");
+    const prepared = await prepareSandboxManagedRuntime(input());
+    await writeFile(path.join(remote, "file-2"), "the agent's\n");
+    await prepared.restoreWorkspace();
+    expect(await trees()).toStrictEqual(first);
+    const resumed = await resumeSandboxManagedRuntime(input());
+    await resumed.restoreWorkspace();
+    expect(reports.at(-1)).toMatchObject({ transfer: "changes", written: [], conflicts: [] });
+    await prepareSandboxManagedRuntime(input({ transfer: "full" }));
+    expect(await trees()).toHaveLength(1);
+    expect(await trees()).not.toStrictEqual(first);
+  });
+
+  it.each([
+    ["digests", "changes"],
+    ["sandbox", "full"],
+    ["trees", "full"],
+  ])("costs no more than a transfer where its file %s is damaged or gone", async (kind, transfer) => {
+    const folder = path.join(kept, "cache/sandbox-managed-runtime");
+    let last = "";
+    const onPrepareReport = ({ archives: [workspace] }) => (last = workspace.transfer);
+    for (const damage of [
+      (file) => writeFile(file, "x", { flag: "a" }),
+      (file) => writeFile(file, ""),
+      (file) => rm(file),
+    ]) {
+      await prepareSandboxManagedRuntime(input());
+      const name = (await readdir(folder)).find((name) => name.startsWith(kind));
+      await damage(path.join(folder, name));
+      await writeFile(path.join(workspace, "file-1"), `local ${damage}\n`);
+      const prepared = await prepareSandboxManagedRuntime(input({ onPrepareReport }));
+      expect(last).toBe(transfer);
+      expect(await readFile(path.join(remote, "file-1"), "utf8")).toBe(`local ${damage}\n`);
+      await prepared.restoreWorkspace();
+      expect(reports.at(-1)).toMatchObject({ written: [], deleted: [], conflicts: [] });
+    }
   });
 
   it("is not stored if its folder would be in the workspace", async () => {

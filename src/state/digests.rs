@@ -48,7 +48,7 @@ pub fn keep(store: &Store, workspace: &Path, before: &Digests, mut known: Vec<Kn
     known.retain(|(_, print, _)| is_settled(print, read_from));
     known.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
     let name = name_of(workspace);
-    if known == before.0 {
+    if known == before.0 && !known.is_empty() {
         store.renew(&name);
     } else {
         store.keep(&name, &known);
