@@ -144,8 +144,10 @@ pub mod state {
 /// The round trip through a sandbox, for any client.
 pub mod sandbox {
     pub mod answer;
+    mod assets;
     pub mod client;
     pub mod command;
+    mod exclusions;
     pub mod fetch;
     pub mod listing;
     pub mod prepare;
@@ -154,8 +156,10 @@ pub mod sandbox {
     pub mod restore;
     pub mod resume;
     pub mod send;
+    pub mod session;
     pub mod spec;
     pub mod update;
+    pub mod upload;
 }
 
 mod node;

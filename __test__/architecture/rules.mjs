@@ -9,7 +9,7 @@ import { root } from "../../scripts/process.mjs";
  * directly in src/ are modules of their own.
  */
 const LAYERS = [
-  ["error", "path", "cancel", "random", "threads", "time", "sync"],
+  ["error", "path", "path_map", "cancel", "random", "threads", "time", "sync"],
   ["exclude", "fs"],
   ["tree"],
   ["archive"],

@@ -1,237 +1,46 @@
 //! A workspace and its assets → the sandbox.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, Semaphore};
-use tokio::task::JoinSet;
+use tokio::sync::Mutex;
 
+use super::assets::{AssetTerms, check_assets, upload_assets};
 use super::client::{RunError, SandboxClient, Step, blocking, clean_up, persist, telling};
 use super::command::{self, Lists, Places};
+use super::exclusions::{
+    EXCLUDED, IGNORED, OURS, always_excluded, excluded_paths, left_alone, note_special, noting, unmatched,
+};
 use super::prepare_report::{Archive, LeftOut, PrepareReport, Times, Unmatched};
 use super::repositories::{self, Former, LaidOut, Shared, Travel};
-use super::send::{self, Delivered, Ready, Tail, Way};
+use super::send::{self, Tail, Way};
+use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::update::{self, Asked, Difference, Wanted};
+use super::upload::Upload;
 use super::{listing, spec};
 use crate::archive::header::END_MARK;
-use crate::archive::pack::{self, Contents, Layout, patterns};
+use crate::archive::pack::{self, Contents, Layout};
 use crate::archive::source::copy_of;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet};
-use crate::fs::{FileId, Root, by_path};
-use crate::merge::conflicts::Retention;
-use crate::merge::incoming::UNCHANGED;
+use crate::fs::Root;
 use crate::merge::report::Rescued;
-use crate::path::{RelativePath, bytes_of};
-use crate::random;
+use crate::path::RelativePath;
 use crate::state::digests::{self, Digests};
-use crate::state::sandboxes::{self, Reference, Stored, Trees};
-use crate::state::store::Store;
+use crate::state::sandboxes::{self, Stored, Trees};
 use crate::sync::lock;
-use crate::transfer::parts::{Codec, Part, part_list, part_path};
+use crate::transfer::parts::Part;
 use crate::transfer::remote::Update;
 use crate::tree::entry::Digest;
 use crate::tree::filter::{Filter, Watched};
 use crate::tree::ignore_files::IgnoreRules;
-use crate::tree::stage::{is_in_runtime, is_lock_name};
+use crate::tree::stage::is_in_runtime;
 use crate::tree::temporary::is_temporary_name;
-
-/// What is to be uploaded, and where to.
-#[derive(Debug, Clone)]
-pub struct Upload {
-    /// The local workspace.
-    pub workspace: PathBuf,
-    /// The workspace's folder in the sandbox.
-    pub remote_dir: String,
-    /// The argument that `remote_dir` came from, for messages.
-    pub remote_dir_argument: &'static str,
-    /// Names the run's folder in the sandbox.
-    pub adapter_key: String,
-    /// Patterns left out on both ways, with GNU tar's meaning.
-    pub exclude: Vec<Vec<u8>>,
-    /// Names of files in the workspace whose lines leave out more on both ways, with git's meaning.
-    pub ignore_files: Vec<Vec<u8>>,
-    /// Paths that a restore leaves alone.
-    pub preserve: Vec<Vec<u8>>,
-    /// Further folders.
-    pub assets: Vec<Asset>,
-    /// How many assets may be on their way at once.
-    pub concurrency: usize,
-    /// How many bytes of an archive travel in one part at most, before they are compressed.
-    pub part_bytes: u64,
-    /// How many parts of an archive may be on their way at once.
-    pub parts_at_once: usize,
-    /// Whether parts may be compressed.
-    pub compress: bool,
-    /// Whether changes alone travel where that is possible.
-    pub changes_only: bool,
-    /// What is kept on this machine between calls; nothing where there is none.
-    pub state: Option<State>,
-    /// For how long a restore keeps the local versions that earlier ones replaced.
-    pub retention: Retention,
-    /// How git repositories travel.
-    pub repositories: Travel,
-}
-
-impl Upload {
-    /// How archives travel; of the link nothing is known yet.
-    pub(super) fn way(&self) -> Way {
-        Way {
-            part_bytes: self.part_bytes,
-            at_once: self.parts_at_once,
-            compress: self.compress,
-            link: Arc::default(),
-            failed: Arc::default(),
-        }
-    }
-}
-
-/// Where this machine keeps what both sides share.
-#[derive(Debug, Clone)]
-pub struct State {
-    /// A folder of this package's.
-    pub folder: PathBuf,
-    /// What tells the sandbox from all others: its provider, and its name there.
-    pub sandbox: [Vec<u8>; 2],
-}
-
-/// A local folder that goes beside the workspace.
-#[derive(Debug, Clone)]
-pub struct Asset {
-    /// Its name below the run's folder.
-    pub key: String,
-    /// The local folder.
-    pub local_dir: PathBuf,
-    /// Whether links are followed.
-    pub follow_links: bool,
-    /// Patterns left out.
-    pub exclude: Vec<Vec<u8>>,
-}
-
-/// A workspace that is in its sandbox.
-#[derive(Debug)]
-pub struct Session {
-    pub(super) workspace: Workspace,
-    pub(super) places: Places,
-    /// What a restore neither takes nor touches.
-    pub(super) left_alone: Filter<'static>,
-    pub(super) repositories: Travel,
-    pub(super) preserve: PathSet,
-    pub(super) way: Way,
-    /// Whether changes alone travel where that is possible.
-    pub(super) changes_only: bool,
-    pub(super) memory: Arc<Memory>,
-    pub(super) report: PrepareReport,
-    /// What both sides last shared. Held while a restore runs, so that two never mix.
-    pub(super) base: Arc<Mutex<Base>>,
-}
-
-/// What a restore starts from.
-#[derive(Debug)]
-pub(super) struct Base {
-    /// The trees of both sides.
-    pub(super) trees: Trees,
-    /// The trees as they are stored, if they are.
-    pub(super) stored: Option<Stored>,
-    /// The sandbox's index of what both sides share, where it may have one.
-    pub(super) index: Option<String>,
-    /// What the sandbox never had as it was packed.
-    pub(super) lost: PathSet,
-    /// The permission bits that the sandbox has by itself, where they are not those that were packed.
-    pub(super) modes: HashMap<RelativePath, u32>,
-    /// What failed restores had to keep aside, for the report of the next one.
-    pub(super) rescued: Rescued,
-    /// For how long restores keep local versions.
-    pub(super) retention: Retention,
-    /// What both sides share of the repositories.
-    pub(super) repositories: Shared,
-    /// The assets that the sandbox has.
-    pub(super) assets: Vec<sandboxes::Asset>,
-}
-
-impl Session {
-    /// The run's folder in the sandbox.
-    #[must_use]
-    pub fn runtime_root(&self) -> &str {
-        self.places.runtime_root()
-    }
-
-    /// What the prepare did.
-    #[must_use]
-    pub fn report(&self) -> &PrepareReport {
-        &self.report
-    }
-}
 
 /// Stands for a digest where it does not matter which.
 const NO_DIGEST: Digest = Digest([0; 32]);
-
-/// Why something is not in an archive.
-const OURS: &str = "it is this package's own";
-const EXCLUDED: &str = "a pattern excludes it";
-const IGNORED: &str = "an ignore file excludes it";
-const SPECIAL: &str = "an archive has no sockets, FIFOs or devices";
-
-/// What is said where the workspace is not at its path.
-const GONE: &str =
-    "the workspace is gone, and nothing was changed; bring it back to that path and restore again";
-
-/// The local workspace by its path and by what it was when it was packed.
-#[derive(Debug, Clone)]
-pub(super) struct Workspace {
-    path: PathBuf,
-    is_link: bool,
-    id: FileId,
-}
-
-impl Workspace {
-    /// Whether something was kept of this one, and not of another that was at its path.
-    pub(super) fn is_of(&self, kept: &sandboxes::Sandbox) -> bool {
-        (self.id, self.is_link) == (kept.workspace, kept.is_link)
-    }
-
-    pub(super) fn of(root: &Root) -> Result<Self> {
-        let meta = root.meta()?;
-        Ok(Self { path: root.path().to_path_buf(), is_link: by_path::is_link(root.path()), id: meta.id })
-    }
-
-    /// Opens it again. A folder that took its place must not be taken for the workspace with everything deleted.
-    pub(super) fn open(&self) -> Result<Root> {
-        let root = Root::open(&self.path).map_err(|error| {
-            let hint = if error.is_gone() { GONE } else { UNCHANGED };
-            error.with_hint(hint)
-        })?;
-        let meta = root.meta()?;
-        if meta.id != self.id || (!self.is_link && by_path::is_link(&self.path)) {
-            return Err(Error::WorkspaceReplaced { path: self.path.clone() });
-        }
-        Ok(root)
-    }
-}
-
-/// What a restore neither takes nor touches: what is excluded, preserved, or this package's own.
-pub(super) fn left_alone(
-    exclude: &[Vec<u8>],
-    ignored: Arc<IgnoreRules>,
-    preserve: &PathSet,
-) -> Filter<'static> {
-    Filter::by_name(is_in_runtime)
-        .without_names(OURS, is_lock_name)
-        .without(EXCLUDED, excluded_paths(exclude, preserve))
-        .without(EXCLUDED, patterns(exclude))
-        .without(IGNORED, ignored)
-}
-
-/// What is left alone by its path: what is preserved, and what a pattern names literally.
-fn excluded_paths(exclude: &[Vec<u8>], preserve: &PathSet) -> PathSet {
-    preserve.clone().with_literal(exclude)
-}
 
 /// Uploads a workspace and its assets. Everything that can be refused is refused before the first client call.
 ///
@@ -336,130 +145,6 @@ pub async fn prepare<C: SandboxClient>(
     Ok(session)
 }
 
-/// What is kept on this machine of a sandbox.
-#[derive(Debug)]
-pub(super) struct Memory {
-    store: Option<Store>,
-    name: String,
-    workspace: PathBuf,
-    pub(super) exclude: Vec<Vec<u8>>,
-    pub(super) ignored: Arc<IgnoreRules>,
-    pub(super) preserve: Vec<Vec<u8>>,
-}
-
-impl Memory {
-    /// Nothing is kept in the workspace itself: it would travel, or vanish with it.
-    pub(super) fn of(upload: &Upload, workspace: &Workspace, ignored: Arc<IgnoreRules>) -> Self {
-        let workspace = workspace.path.clone();
-        let (exclude, preserve) = (upload.exclude.clone(), upload.preserve.clone());
-        let Some(State { folder, sandbox }) = &upload.state else {
-            return Self { store: None, name: String::new(), workspace, exclude, ignored, preserve };
-        };
-        let sandbox: Vec<&[u8]> = sandbox.iter().map(Vec::as_slice).collect();
-        let name = sandboxes::name_of(&sandbox, &upload.remote_dir, &upload.adapter_key, &workspace);
-        let is_inside = by_path::resolve(&workspace).is_ok_and(|workspace| folder.starts_with(workspace));
-        let store = if is_inside { None } else { Store::open(folder) };
-        Self { store, name, workspace, exclude, ignored, preserve }
-    }
-
-    /// What is known of the sandbox.
-    pub(super) fn load(&self) -> Option<sandboxes::Sandbox<'static>> {
-        self.store.as_ref()?.load(&self.name)
-    }
-
-    /// What is known of the sandbox, where all that is needed for an update is.
-    async fn usable(
-        self: &Arc<Self>,
-        upload: &Upload,
-        workspace: &Workspace,
-    ) -> Result<Option<sandboxes::Sandbox<'static>>, Error> {
-        let memory = self.clone();
-        let kept = blocking(move || Ok(memory.load())).await?;
-        Ok(kept.filter(|kept| {
-            kept.index.is_some()
-                && kept.trees.has_remote()
-                && kept.lost.is_empty()
-                && kept.modes.is_empty()
-                && workspace.is_of(kept)
-                && *kept.preserve == upload.preserve
-        }))
-    }
-
-    /// The trees of the sandbox, as they are stored and as they are now.
-    pub(super) fn load_trees(&self, reference: &Reference) -> Option<(Stored, Trees)> {
-        reference.load(self.store.as_ref()?)
-    }
-
-    /// What is known of the workspace's files.
-    fn load_digests(&self) -> Digests {
-        self.store.as_ref().map_or_else(Digests::default, |store| Digests::load(store, &self.workspace))
-    }
-
-    /// Removes stored trees that are not those of the sandbox.
-    fn discard(&self, stored: &Stored) {
-        let Some(store) = &self.store else { return };
-        if self.load().is_none_or(|sandbox| sandbox.trees.file() != stored.file()) {
-            store.forget(stored.file());
-        }
-    }
-
-    /// Stores what both sides share.
-    pub(super) fn keep(&self, places: &Places, workspace: &Workspace, base: &mut Base) {
-        let Some(store) = &self.store else { return };
-        let former = self.load();
-        let reference = base.stored.as_ref().and_then(|stored| stored.refer(&base.trees)).or_else(|| {
-            base.stored = Stored::write(store, &base.trees);
-            base.stored.as_ref()?.refer(&base.trees)
-        });
-        let Some(trees) = reference else { return store.forget(&self.name) };
-        let file = trees.file().to_owned();
-        store.keep(
-            &self.name,
-            &sandboxes::Sandbox {
-                upload_id: places.upload_id().to_owned(),
-                workspace: workspace.id,
-                is_link: workspace.is_link,
-                exclude: Cow::Borrowed(&self.exclude),
-                ignore_files: Cow::Borrowed(self.ignored.files()),
-                preserve: Cow::Borrowed(&self.preserve),
-                index: base.index.clone(),
-                trees,
-                lost: base.lost.paths().cloned().collect(),
-                modes: base.modes.iter().map(|(path, mode)| (path.clone(), *mode)).collect(),
-                repositories: Cow::Borrowed(&base.repositories.bases),
-                assets: Cow::Borrowed(&base.assets),
-            },
-        );
-        store.renew(&file);
-        if let Some(former) = former.filter(|former| former.trees.file() != file) {
-            store.forget(former.trees.file());
-        }
-    }
-}
-
-impl Session {
-    /// Stores what both sides share now.
-    async fn remember(&self) -> Result<(), Error> {
-        let mut base = self.base.clone().lock_owned().await;
-        let (memory, places, workspace) = (self.memory.clone(), self.places.clone(), self.workspace.clone());
-        blocking(move || {
-            memory.keep(&places, &workspace, &mut base);
-            Ok(())
-        })
-        .await
-    }
-}
-
-/// Names that belong to calls of this package that run: merge locks, and what is not complete.
-fn never_travels(path: &RelativePath) -> bool {
-    is_lock_name(path) || is_temporary_name(path)
-}
-
-/// A name for one upload or one index that no other has: 32 hexadecimal digits.
-pub(super) fn new_id() -> String {
-    format!("{:016x}{:016x}", random::bits(), random::bits())
-}
-
 /// The names at the top of the workspace that are not cleared in the sandbox.
 fn preserved_names(preserve: &PathSet) -> Result<Vec<String>> {
     let at_the_top = preserve.paths().filter(|path| path.parent().is_none());
@@ -488,51 +173,6 @@ fn remote_patterns(exclude: &[Vec<u8>], answer: &str) -> Result<Vec<String>> {
     Ok(texts.collect())
 }
 
-/// Checks keys and opens the folders, so that a missing one is noticed before anything was uploaded.
-fn check_assets(assets: &[Asset], workspace: &Root) -> Result<Vec<(Asset, Root)>> {
-    let mut sources: Vec<(Asset, Root)> = Vec::with_capacity(assets.len());
-    for (at, asset) in assets.iter().enumerate() {
-        let argument = format!("input.assets[{at}].key");
-        spec::key(&asset.key, &argument)?;
-        let collision = sources.iter().find_map(|(earlier, _)| spec::collide(&asset.key, &earlier.key));
-        if let Some(reason) = spec::is_ours(&asset.key).or(collision) {
-            let reason = reason.to_owned();
-            return Err(Error::InvalidArgValue { argument, reason, received: asset.key.clone() });
-        }
-        sources.push((asset.clone(), open_asset(asset, workspace)?));
-    }
-    Ok(sources)
-}
-
-/// Opens an asset's folder as what it was named. Where an agent has put a link in the place of the folder, or of one above
-/// it in the workspace, the next prepare must not upload what the link points to.
-fn open_asset(asset: &Asset, workspace: &Root) -> Result<Root> {
-    if asset.follow_links {
-        return Root::open_following(&asset.local_dir);
-    }
-    let in_workspace = asset.local_dir.strip_prefix(workspace.path()).ok();
-    let below = in_workspace.and_then(|path| RelativePath::parse(bytes_of(path)).ok().flatten());
-    let opened = match &below {
-        Some(path) => workspace.below(path),
-        None => Root::open_no_link(&asset.local_dir),
-    };
-    opened.map_err(|error| {
-        let is_link = error.means_link() && asset.local_dir.ancestors().any(by_path::is_link);
-        if is_link {
-            return Error::UnsafePath {
-                path: crate::error::readable(bytes_of(&asset.local_dir)),
-                offset: None,
-                reason: format!(
-                    "the folder of the asset {:?}, or one above it in the workspace, is a symbolic link, and what it \
-                     points to would be uploaded; name the real folder, or pass followSymlinks",
-                    asset.key
-                ),
-            };
-        }
-        error
-    })
-}
-
 /// What the sandbox is to do with the workspace's archive.
 struct Control {
     places: Places,
@@ -557,18 +197,6 @@ impl Control {
         let Self { places, preserved, exclude, .. } = self;
         let (preserved, exclude) = (preserved.clone(), exclude.clone());
         Self { places: places.for_upload(&new_id()), preserved, exclude, update }
-    }
-}
-
-impl Delivered {
-    /// Removes the files of an archive from the sandbox, where the command that would have done so has failed.
-    async fn discard<C: SandboxClient>(&self, client: &C, archive: &str) {
-        clean_up(client, (0..=self.earlier.len()).map(|number| part_path(archive, number))).await;
-    }
-
-    /// Whether any part is compressed.
-    pub(super) fn is_compressed(&self) -> bool {
-        self.earlier.iter().chain([&self.last]).any(|part| part.codec != Codec::None)
     }
 }
 
@@ -884,35 +512,6 @@ fn is_preserved(preserved: &[String], path: &RelativePath) -> bool {
     preserved.iter().any(|name| name.as_bytes() == path.top())
 }
 
-/// Scans with a filter, and notes what it leaves out.
-fn noting<T>(filter: &Filter<'_>, scan: impl FnOnce(&Filter<'_>) -> Result<T>) -> Result<(T, LeftOut)> {
-    let left_out = std::sync::Mutex::new(LeftOut::default());
-    let scanned = scan(&Filter::by_kind(|path, kind| {
-        let reason = filter.reason(path, kind);
-        if let Some(reason) = reason {
-            lock(&left_out).note(path, reason);
-        }
-        reason.is_some()
-    }))?;
-    Ok((scanned, left_out.into_inner().unwrap_or_else(PoisonError::into_inner)))
-}
-
-/// What is left out whatever a caller excludes.
-fn always_excluded() -> ExcludePatterns {
-    patterns(&[])
-}
-
-/// The patterns of a caller that matched nothing.
-fn unmatched(patterns: &Watched) -> Vec<Unmatched> {
-    patterns.unmatched().map(|pattern| Unmatched { pattern: pattern.to_vec(), of: None }).collect()
-}
-
-fn note_special(left_out: &mut LeftOut, layout: &Layout) {
-    for path in layout.special() {
-        left_out.note(path, SPECIAL);
-    }
-}
-
 /// A workspace as it was scanned, and when that began.
 struct Scanned {
     started: Instant,
@@ -936,180 +535,4 @@ async fn lacks_decompressor<C: SandboxClient>(client: &C, places: &Places) -> bo
     clean_up(client, [status]).await;
     let told = blocking(move || copy_of(&told, command::NO_DECOMPRESSOR.len())).await;
     told.is_ok_and(|told| told == command::NO_DECOMPRESSOR.as_bytes())
-}
-
-/// How assets go up.
-struct AssetTerms<'a> {
-    places: &'a Places,
-    way: &'a Way,
-    cancel: &'a Cancel,
-    /// Those that the sandbox has as they were sent.
-    unchanged_assets: Vec<sandboxes::Asset>,
-    /// Whether the sandbox is to keep an index of each.
-    keep_indexes: bool,
-}
-
-/// An asset that the sandbox has now, where that is to be known later.
-type OfAsset = (Archive, Option<sandboxes::Asset>);
-
-/// Uploads the assets, up to `concurrency` at once, and packs one ahead. The failure that is reported is that of the
-/// first asset in order, as if they had gone one after the other.
-///
-/// An asset that fits one part, and of which the sandbox has this very archive, is not sent.
-async fn upload_assets<C: SandboxClient>(
-    client: &Arc<C>,
-    sources: Vec<(Asset, Root)>,
-    concurrency: usize,
-    terms: AssetTerms<'_>,
-) -> Result<Vec<OfAsset>, RunError<C::Failure>> {
-    let AssetTerms { places: sandbox, way, cancel, unchanged_assets, keep_indexes } = terms;
-    let places = Arc::new(Semaphore::new(concurrency.max(1)));
-    let mut uploads = JoinSet::new();
-    let mut done: Vec<(usize, OfAsset)> = Vec::new();
-    for (at, (asset, root)) in sources.into_iter().enumerate() {
-        let patterns = Arc::new(Watched::new(&asset.exclude));
-        let filter = Filter::default()
-            .without_names(OURS, never_travels)
-            .without(EXCLUDED, always_excluded())
-            .without(EXCLUDED, patterns.clone());
-        let stop = cancel.clone();
-        let started = Instant::now();
-        let packing = Step { name: "pack", label: &asset.key, bytes: 0 };
-        let scanned = blocking(move || noting(&filter, |filter| Layout::scan(root, filter, &stop)));
-        let packed = match telling(&**client, packing, scanned).await {
-            Ok((layout, mut left_out)) => {
-                note_special(&mut left_out, &layout);
-                left_out.unmatched = unmatched(&patterns);
-                let packing = Step { bytes: layout.size(), ..packing };
-                let pack = pack_asset(&**client, layout, way, cancel, keep_indexes);
-                let packed = telling(&**client, packing, pack).await;
-                packed.map(|(ready, digest)| (ready, digest, started.elapsed(), left_out))
-            }
-            Err(error) => Err(error.into()),
-        };
-        let is_it = |known: &&sandboxes::Asset, digest| known.key == asset.key && known.archive == digest;
-        let known = match &packed {
-            Ok((_, Some(digest), ..)) => unchanged_assets.iter().find(|known| is_it(known, *digest)),
-            _ => None,
-        };
-        let packed = match (known, packed) {
-            (Some(known), Ok((Ready::Packed { size, contents, .. }, _, pack, left_out))) => {
-                let entries = contents.snapshot.len();
-                let archive = Archive::unsent(&asset.key, entries, size as u64, pack, left_out);
-                done.push((at, (archive, Some(known.clone()))));
-                continue;
-            }
-            (_, packed) => packed,
-        };
-        let place = places.clone().acquire_owned().await;
-        if way.failed.load(Ordering::Acquire) {
-            break;
-        }
-        let (client, sandbox) = (client.clone(), sandbox.clone());
-        let (way, cancel) = (way.clone(), cancel.clone());
-        uploads.spawn(async move {
-            let uploaded = match packed {
-                Ok((ready, digest, pack, left_out)) => {
-                    let kept = digest.map(|archive| sandboxes::Asset {
-                        key: asset.key.clone(),
-                        index: format!("{}.{}", index_slot(&asset.key), new_id()),
-                        archive,
-                    });
-                    let index = kept.as_ref().map_or("", |kept| &kept.index);
-                    let uploaded =
-                        upload_asset(&client, &sandbox, &asset.key, index, ready, &way, &cancel).await;
-                    uploaded.map(|(delivered, times)| {
-                        (Archive::new(&asset.key, &delivered, Times { pack, ..times }, left_out), kept)
-                    })
-                }
-                Err(error) => Err(error),
-            };
-            // Told before the place is free, so that no further upload begins.
-            way.failed.fetch_or(uploaded.is_err(), Ordering::Release);
-            drop(place);
-            (at, uploaded)
-        });
-    }
-    let mut first_failure: Option<(usize, RunError<C::Failure>)> = None;
-    while let Some(ended) = uploads.join_next().await {
-        let (at, uploaded) = ended.map_err(|panicked| Error::Internal(panicked.to_string()))?;
-        match uploaded {
-            Ok(archive) => done.push((at, archive)),
-            Err(error) if first_failure.as_ref().is_none_or(|(earlier, _)| at < *earlier) => {
-                first_failure = Some((at, error));
-            }
-            Err(_) => {}
-        }
-    }
-    if let Some((_, error)) = first_failure {
-        return Err(error);
-    }
-    done.sort_unstable_by_key(|(at, _)| *at);
-    Ok(done.into_iter().map(|(_, archive)| archive).collect())
-}
-
-/// The name of an asset's indexes in the sandbox, but for what tells them apart.
-fn index_slot(key: &str) -> String {
-    Digest(Sha256::digest(key).into()).to_string()[..16].to_owned()
-}
-
-/// Packs an asset that fits one part, with the digest of its archive where that is `wanted`. No index covers a directory of
-/// this package's own name, so there is none for an asset with one.
-async fn pack_asset<C: SandboxClient>(
-    client: &C,
-    layout: Layout,
-    way: &Way,
-    cancel: &Cancel,
-    wanted: bool,
-) -> Result<(Ready<C::Upload>, Option<Digest>), RunError<C::Failure>> {
-    let ready = send::pack(client, layout, &asset_tail(), way, cancel).await?;
-    let Ready::Packed { memory, size, contents } = ready else { return Ok((ready, None)) };
-    if !wanted || contents.snapshot.keys().any(is_in_runtime) {
-        return Ok((Ready::Packed { memory, size, contents }, None));
-    }
-    let attachment = client.attachment();
-    let (memory, digest) = blocking(move || {
-        let _held = attachment.hold()?;
-        let digest = Digest(Sha256::digest(&memory.as_ref()[..size]).into());
-        Ok((memory, digest))
-    })
-    .await?;
-    Ok((Ready::Packed { memory, size, contents }, Some(digest)))
-}
-
-/// What follows an asset's archive: the list of its parts but the last, which is empty where there is one.
-fn asset_tail() -> Tail {
-    Arc::new(|earlier: &[Part], _: Option<&Contents>, _| part_list(earlier).into_bytes())
-}
-
-async fn upload_asset<C: SandboxClient>(
-    client: &Arc<C>,
-    places: &Places,
-    key: &str,
-    index: &str,
-    archive: Ready<C::Upload>,
-    way: &Way,
-    cancel: &Cancel,
-) -> Result<(Delivered, Times), RunError<C::Failure>> {
-    let runtime_root = places.runtime_root();
-    let (remote_archive, folder) =
-        (format!("{runtime_root}/{key}-upload.tar"), format!("{runtime_root}/{key}"));
-    let started = Instant::now();
-    let delivered = send::send(client, key, &remote_archive, archive, asset_tail(), way, cancel).await?;
-    let upload = started.elapsed();
-    let Delivered { earlier, last, last_file, .. } = &delivered;
-    let extract = if earlier.is_empty() && last.codec == Codec::None && index.is_empty() {
-        command::upload_asset(&folder, &remote_archive, last.size)
-    } else {
-        let number = earlier.len();
-        command::upload_asset_by_script(places, &folder, &remote_archive, index, number, *last, *last_file)
-    };
-    let started = Instant::now();
-    let step = Step { name: "extract", label: key, bytes: delivered.packed };
-    let extracted = telling(&**client, step, client.run(&extract)).await.map_err(RunError::Client);
-    if extracted.is_err() {
-        way.failed.store(true, Ordering::Release);
-        delivered.discard(&**client, &remote_archive).await;
-    }
-    extracted.map(|()| (delivered, Times { upload, extract: started.elapsed(), ..Times::default() }))
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::prepare::{Base, Memory, Session, Upload, Workspace, left_alone, new_id};
+use super::exclusions::left_alone;
 use super::prepare_report::PrepareReport;
 use super::repositories::Shared;
+use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::spec;
+use super::upload::Upload;
 use crate::error::{Error, Result};
 use crate::exclude::PathSet;
 use crate::fs::Root;

@@ -84,6 +84,18 @@ pub struct Delivered {
     pub sent: u64,
 }
 
+impl Delivered {
+    /// Removes the files of an archive from the sandbox, where the command that would have done so has failed.
+    pub(super) async fn discard<C: SandboxClient>(&self, client: &C, archive: &str) {
+        clean_up(client, (0..=self.earlier.len()).map(|number| part_path(archive, number))).await;
+    }
+
+    /// Whether any part is compressed.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.earlier.iter().chain([&self.last]).any(|part| part.codec != Codec::None)
+    }
+}
+
 /// What follows an archive, once the parts before the last one, and what was packed, are known.
 /// Its length does not depend on what was packed, so it may be asked for before that is known.
 pub type Tail = Arc<dyn Fn(&[Part], Option<&Contents>, u64) -> Vec<u8> + Send + Sync>;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sandbox_managed_runtime::sandbox::client::{Part, RunError};
-use sandbox_managed_runtime::sandbox::prepare::{Asset, Upload};
+use sandbox_managed_runtime::sandbox::upload::{Asset, Upload};
 
 use crate::model::merge;
 use crate::place::{Place, prepare_upload, restore};

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sandbox_managed_runtime::merge::report::{Conflict, Report};
-use sandbox_managed_runtime::sandbox::prepare::{Asset, Session, State, Upload};
 use sandbox_managed_runtime::sandbox::resume::resume;
+use sandbox_managed_runtime::sandbox::session::Session;
+use sandbox_managed_runtime::sandbox::upload::{Asset, State, Upload};
 
 use crate::place::{Place, look, prepare_upload, restore};
 use crate::random::Random;

@@ -7,7 +7,8 @@ use crate::place::{Place, prepare_upload, refused, restore};
 use crate::sandbox::CannedSandbox;
 use crate::tree::{DIR, Node, RUNTIME, Tree, assert_same, file, link, to_tar, tree};
 use sandbox_managed_runtime::merge::report::{Noted, Report};
-use sandbox_managed_runtime::sandbox::prepare::{Session, Upload};
+use sandbox_managed_runtime::sandbox::session::Session;
+use sandbox_managed_runtime::sandbox::upload::Upload;
 use std::sync::Arc;
 
 fn texts<'a>(

@@ -104,7 +104,7 @@ fn read() -> Tree {
     tree([("became-file", file("2")), ("changed", file("2")), ("dir", DIR), ("dir/new", file("2"))])
 }
 
-fn prepared() -> (Place, Arc<Partial>, sandbox_managed_runtime::sandbox::prepare::Session) {
+fn prepared() -> (Place, Arc<Partial>, sandbox_managed_runtime::sandbox::session::Session) {
     let place = Place::with(&uploaded());
     let client = Arc::new(Partial::new());
     let session = prepare_upload(&client, place.upload()).unwrap();

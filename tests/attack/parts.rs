@@ -12,7 +12,7 @@ use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::fs::Root;
 use sandbox_managed_runtime::sandbox::client::{Part, RunError, SandboxClient};
-use sandbox_managed_runtime::sandbox::prepare::{Asset, Upload};
+use sandbox_managed_runtime::sandbox::upload::{Asset, Upload};
 use sandbox_managed_runtime::tree::filter::Filter;
 
 use crate::place::{Place, prepare_upload, restore};

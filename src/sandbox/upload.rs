@@ -1,0 +1,80 @@
+//! What a caller wants to be uploaded.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::repositories::Travel;
+use super::send::Way;
+use crate::merge::conflicts::Retention;
+
+/// What is to be uploaded, and where to.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    /// The local workspace.
+    pub workspace: PathBuf,
+    /// The workspace's folder in the sandbox.
+    pub remote_dir: String,
+    /// The argument that `remote_dir` came from, for messages.
+    pub remote_dir_argument: &'static str,
+    /// Names the run's folder in the sandbox.
+    pub adapter_key: String,
+    /// Patterns left out on both ways, with GNU tar's meaning.
+    pub exclude: Vec<Vec<u8>>,
+    /// Names of files in the workspace whose lines leave out more on both ways, with git's meaning.
+    pub ignore_files: Vec<Vec<u8>>,
+    /// Paths that a restore leaves alone.
+    pub preserve: Vec<Vec<u8>>,
+    /// Further folders.
+    pub assets: Vec<Asset>,
+    /// How many assets may be on their way at once.
+    pub concurrency: usize,
+    /// How many bytes of an archive travel in one part at most, before they are compressed.
+    pub part_bytes: u64,
+    /// How many parts of an archive may be on their way at once.
+    pub parts_at_once: usize,
+    /// Whether parts may be compressed.
+    pub compress: bool,
+    /// Whether changes alone travel where that is possible.
+    pub changes_only: bool,
+    /// What is kept on this machine between calls; nothing where there is none.
+    pub state: Option<State>,
+    /// For how long a restore keeps the local versions that earlier ones replaced.
+    pub retention: Retention,
+    /// How git repositories travel.
+    pub repositories: Travel,
+}
+
+impl Upload {
+    /// How archives travel; of the link nothing is known yet.
+    pub(super) fn way(&self) -> Way {
+        Way {
+            part_bytes: self.part_bytes,
+            at_once: self.parts_at_once,
+            compress: self.compress,
+            link: Arc::default(),
+            failed: Arc::default(),
+        }
+    }
+}
+
+/// Where this machine keeps what both sides share.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// A folder of this package's.
+    pub folder: PathBuf,
+    /// What tells the sandbox from all others: its provider, and its name there.
+    pub sandbox: [Vec<u8>; 2],
+}
+
+/// A local folder that goes beside the workspace.
+#[derive(Debug, Clone)]
+pub struct Asset {
+    /// Its name below the run's folder.
+    pub key: String,
+    /// The local folder.
+    pub local_dir: PathBuf,
+    /// Whether links are followed.
+    pub follow_links: bool,
+    /// Patterns left out.
+    pub exclude: Vec<Vec<u8>>,
+}
