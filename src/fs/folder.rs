@@ -67,6 +67,12 @@ impl Root {
         Self::open(path)
     }
 
+    /// Another handle of the same folder.
+    pub fn try_clone(&self) -> Result<Self> {
+        let folder = self.folder.try_clone().map_err(|error| Error::io("dup", &self.path, error))?;
+        Ok(Self { folder, path: self.path.clone(), follows: self.follows })
+    }
+
     /// Opens a folder below this one as a root of its own.
     pub fn below(&self, path: &RelativePath) -> Result<Self> {
         let mut cursor = self.cursor();

@@ -2,27 +2,30 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::client::{RunError, SandboxClient, Step, blocking, telling};
-use super::command::{self, Places};
+use super::command::{self, Lists, Places};
 use super::exclusions::{EXCLUDED, OURS, always_excluded, note_special, noting, unmatched};
-use super::prepare_report::{Archive, Times};
+use super::prepare_report::{Archive, LeftOut, Times};
 use super::send::{self, Delivered, Ready, Tail, Way};
-use super::session::new_id;
+use super::session::{Memory, new_id};
 use super::spec;
+use super::update::{self, Difference, Outcome};
 use super::upload::Asset;
 use crate::archive::pack::{Contents, Layout};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::{Root, by_path};
 use crate::path::{RelativePath, bytes_of};
+use crate::state::digests::Digests;
 use crate::state::sandboxes;
 use crate::transfer::parts::{Codec, Part, part_list};
+use crate::transfer::remote::{self, Remote, Update};
 use crate::tree::entry::Digest;
 use crate::tree::filter::{Filter, Watched};
 use crate::tree::stage::{is_in_runtime, is_lock_name};
@@ -78,94 +81,56 @@ fn open_asset(asset: &Asset, workspace: &Root) -> Result<Root> {
     })
 }
 
-/// How assets go up.
-pub(super) struct AssetTerms<'a> {
-    pub(super) places: &'a Places,
-    pub(super) way: &'a Way,
-    pub(super) cancel: &'a Cancel,
-    /// Those that the sandbox has as they were sent.
-    pub(super) unchanged_assets: Vec<sandboxes::Asset>,
-    /// Whether the sandbox is to keep an index of each.
-    pub(super) keep_indexes: bool,
+/// How assets are uploaded.
+#[derive(Clone)]
+pub(super) struct AssetTerms {
+    pub(super) places: Places,
+    pub(super) way: Way,
+    pub(super) cancel: Cancel,
+    /// Whether the sandbox is to keep an index of each, and this machine what it sent.
+    pub(super) keep: bool,
+    pub(super) memory: Arc<Memory>,
 }
 
-/// An asset that the sandbox has now, where that is to be known later.
+/// The report of an asset, and what the sandbox has of it, where that is to be known later.
 pub(super) type OfAsset = (Archive, Option<sandboxes::Asset>);
 
 /// Uploads the assets, up to `concurrency` at once, and packs one ahead. The failure that is reported is that of the
 /// first asset in order, as if they had gone one after the other.
 ///
-/// An asset that fits one part, and of which the sandbox has this very archive, is not sent.
+/// Of an asset that is among `unchanged` only the difference is sent: the sandbox has it as it was sent then.
 pub(super) async fn upload_assets<C: SandboxClient>(
     client: &Arc<C>,
     sources: Vec<(Asset, Root)>,
     concurrency: usize,
-    terms: AssetTerms<'_>,
+    unchanged: &[sandboxes::Asset],
+    terms: AssetTerms,
 ) -> Result<Vec<OfAsset>, RunError<C::Failure>> {
-    let AssetTerms { places: sandbox, way, cancel, unchanged_assets, keep_indexes } = terms;
     let places = Arc::new(Semaphore::new(concurrency.max(1)));
     let mut uploads = JoinSet::new();
     let mut done: Vec<(usize, OfAsset)> = Vec::new();
     for (at, (asset, root)) in sources.into_iter().enumerate() {
-        let patterns = Arc::new(Watched::new(&asset.exclude));
-        let filter = Filter::default()
-            .without_names(OURS, never_travels)
-            .without(EXCLUDED, always_excluded())
-            .without(EXCLUDED, patterns.clone());
-        let stop = cancel.clone();
-        let started = Instant::now();
-        let packing = Step { name: "pack", label: &asset.key, bytes: 0 };
-        let scanned = blocking(move || noting(&filter, |filter| Layout::scan(root, filter, &stop)));
-        let packed = match telling(&**client, packing, scanned).await {
-            Ok((layout, mut left_out)) => {
-                note_special(&mut left_out, &layout);
-                left_out.unmatched = unmatched(&patterns);
-                let packing = Step { bytes: layout.size(), ..packing };
-                let pack = pack_asset(&**client, layout, way, cancel, keep_indexes);
-                let packed = telling(&**client, packing, pack).await;
-                packed.map(|(ready, digest)| (ready, digest, started.elapsed(), left_out))
-            }
-            Err(error) => Err(error.into()),
-        };
-        let is_it = |known: &&sandboxes::Asset, digest| known.key == asset.key && known.archive == digest;
-        let known = match &packed {
-            Ok((_, Some(digest), ..)) => unchanged_assets.iter().find(|known| is_it(known, *digest)),
-            _ => None,
-        };
-        let packed = match (known, packed) {
-            (Some(known), Ok((Ready::Packed { size, contents, .. }, _, pack, left_out))) => {
-                let entries = contents.snapshot.len();
-                let archive = Archive::unsent(&asset.key, entries, size as u64, pack, left_out);
-                done.push((at, (archive, Some(known.clone()))));
+        let former = unchanged.iter().find(|former| former.key == asset.key).cloned();
+        let uploading = Uploading { client: client.clone(), asset, root, terms: terms.clone() };
+        let ready = match uploading.make_ready(former).await {
+            Ok(Made::Unchanged(report, kept)) => {
+                done.push((at, (*report, Some(kept))));
                 continue;
             }
-            (_, packed) => packed,
+            Ok(Made::Ready(ready)) => Ok(ready),
+            Err(error) => Err(error),
         };
         let place = places.clone().acquire_owned().await;
-        if way.failed.load(Ordering::Acquire) {
+        if terms.way.failed.load(Ordering::Acquire) {
             break;
         }
-        let (client, sandbox) = (client.clone(), sandbox.clone());
-        let (way, cancel) = (way.clone(), cancel.clone());
         uploads.spawn(async move {
-            let uploaded = match packed {
-                Ok((ready, digest, pack, left_out)) => {
-                    let kept = digest.map(|archive| sandboxes::Asset {
-                        key: asset.key.clone(),
-                        index: format!("{}.{}", index_slot(&asset.key), new_id()),
-                        archive,
-                    });
-                    let index = kept.as_ref().map_or("", |kept| &kept.index);
-                    let uploaded =
-                        upload_asset(&client, &sandbox, &asset.key, index, ready, &way, &cancel).await;
-                    uploaded.map(|(delivered, times)| {
-                        (Archive::new(&asset.key, &delivered, Times { pack, ..times }, left_out), kept)
-                    })
-                }
+            let uploaded = match ready {
+                Ok(ready) => uploading.upload(*ready).await,
                 Err(error) => Err(error),
             };
             // Told before the place is free, so that no further upload begins.
-            way.failed.fetch_or(uploaded.is_err(), Ordering::Release);
+            uploading.terms.way.failed.fetch_or(uploaded.is_err(), Ordering::Release);
             drop(place);
             (at, uploaded)
         });
@@ -188,68 +153,205 @@ pub(super) async fn upload_assets<C: SandboxClient>(
     Ok(done.into_iter().map(|(_, archive)| archive).collect())
 }
 
+/// An asset that is being uploaded.
+struct Uploading<C> {
+    client: Arc<C>,
+    asset: Asset,
+    root: Root,
+    terms: AssetTerms,
+}
+
+/// An asset that can be uploaded.
+struct ReadyAsset<U> {
+    archive: Ready<U>,
+    /// What changes the one that the sandbox has, if the archive is not all of it.
+    change: Option<Change>,
+    left_out: LeftOut,
+    /// How long it took to pack it.
+    pack: Duration,
+}
+
+/// What changes an asset that the sandbox has.
+struct Change {
+    /// The name of the sandbox's index of it.
+    former: String,
+    lists: Lists,
+    outcome: Outcome,
+}
+
+/// What became of an asset before it is uploaded.
+enum Made<U> {
+    Unchanged(Box<Archive>, sandboxes::Asset),
+    Ready(Box<ReadyAsset<U>>),
+}
+
+impl<U> Made<U> {
+    fn ready(ready: ReadyAsset<U>) -> Self {
+        Self::Ready(Box::new(ready))
+    }
+}
+
+impl<C: SandboxClient> Uploading<C> {
+    /// Packs what is to be sent of the asset.
+    async fn make_ready(
+        &self,
+        former: Option<sandboxes::Asset>,
+    ) -> Result<Made<C::Upload>, RunError<C::Failure>> {
+        let started = Instant::now();
+        let step = Step { name: "pack", label: &self.asset.key, bytes: 0 };
+        let (layout, left_out) = telling(&*self.client, step, self.scan()).await?;
+        let Some(former) = former else {
+            return self.pack(layout, None, left_out, started).await.map(Made::ready);
+        };
+        let (memory, cancel, index) =
+            (self.terms.memory.clone(), self.terms.cancel.clone(), former.index.clone());
+        let comparing = blocking(move || {
+            let Some(entries) = memory.load_asset(&former) else { return Ok((Err(layout), former)) };
+            let remote = Remote { entries, ..Remote::default() };
+            let nothing = remote::Contents::new();
+            let wanted = update::wanted(layout, nothing, &remote, &Digests::default(), &cancel)?;
+            let update = wanted.plan(&remote, |_| false).map(Update::with_touched_sent);
+            let difference = match update {
+                Some(update) => Ok((wanted, update)),
+                None => Err(wanted.layout),
+            };
+            Ok((difference, former))
+        });
+        match telling(&*self.client, step, comparing).await? {
+            (Ok((wanted, update)), former) if update.is_empty() => {
+                let (entries, size) = (wanted.contents.len(), wanted.layout.size());
+                let report = Archive::unsent(&self.asset.key, entries, size, started.elapsed(), left_out);
+                Ok(Made::Unchanged(Box::new(report), former))
+            }
+            (Ok((wanted, update)), _) => {
+                let differing = blocking(move || Ok(wanted.difference(update)));
+                let Difference { layout, lists, outcome, .. } = differing.await?;
+                let change = Change { former: index, lists, outcome };
+                self.pack(layout, Some(change), left_out, started).await.map(Made::ready)
+            }
+            (Err(layout), _) => self.pack(layout, None, left_out, started).await.map(Made::ready),
+        }
+    }
+
+    /// Lists what is to be uploaded of the asset's folder.
+    fn scan(&self) -> impl Future<Output = Result<(Layout, LeftOut), Error>> + Send + use<C> {
+        let patterns = Arc::new(Watched::new(&self.asset.exclude));
+        let filter = Filter::default()
+            .without_names(OURS, never_travels)
+            .without(EXCLUDED, always_excluded())
+            .without(EXCLUDED, patterns.clone());
+        let (root, stop) = (self.root.try_clone(), self.terms.cancel.clone());
+        blocking(move || {
+            let root = root?;
+            let (layout, mut left_out) = noting(&filter, |filter| Layout::scan(root, filter, &stop))?;
+            note_special(&mut left_out, &layout);
+            left_out.unmatched = unmatched(&patterns);
+            Ok((layout, left_out))
+        })
+    }
+
+    async fn pack(
+        &self,
+        layout: Layout,
+        change: Option<Change>,
+        left_out: LeftOut,
+        started: Instant,
+    ) -> Result<ReadyAsset<C::Upload>, RunError<C::Failure>> {
+        let AssetTerms { way, cancel, .. } = &self.terms;
+        let step = Step { name: "pack", label: &self.asset.key, bytes: layout.size() };
+        let tail = asset_tail(change.as_ref());
+        let archive =
+            telling(&*self.client, step, send::pack(&*self.client, layout, &tail, way, cancel)).await?;
+        Ok(ReadyAsset { archive, change, left_out, pack: started.elapsed() })
+    }
+
+    /// Uploads the asset. Where the sandbox cannot change the one that it has, it gets all of it.
+    async fn upload(&self, ready: ReadyAsset<C::Upload>) -> Result<OfAsset, RunError<C::Failure>> {
+        let is_change = ready.change.is_some();
+        let failure = match self.send(ready).await? {
+            Ok(uploaded) => return Ok(uploaded),
+            Err(failure) => failure,
+        };
+        if !is_change || self.terms.cancel.check().is_err() {
+            return Err(RunError::Client(failure));
+        }
+        let started = Instant::now();
+        let (layout, left_out) = self.scan().await?;
+        let whole = self.pack(layout, None, left_out, started).await?;
+        self.send(whole).await?.map_err(RunError::Client)
+    }
+
+    /// Sends what is packed, and has the sandbox extract it. The inner failure is that of the command.
+    async fn send(
+        &self,
+        ready: ReadyAsset<C::Upload>,
+    ) -> Result<Result<OfAsset, C::Failure>, RunError<C::Failure>> {
+        let ReadyAsset { archive, change, left_out, pack } = ready;
+        let AssetTerms { places, way, cancel, keep, .. } = &self.terms;
+        let (client, key) = (&self.client, &self.asset.key);
+        let runtime_root = places.runtime_root();
+        let remote_archive = format!("{runtime_root}/{key}-upload.tar");
+        let folder = format!("{runtime_root}/{key}");
+        let started = Instant::now();
+        let tail = asset_tail(change.as_ref());
+        let mut delivered = send::send(client, key, &remote_archive, archive, tail, way, cancel).await?;
+        let upload = started.elapsed();
+        let contents = std::mem::take(&mut delivered.contents);
+        let mut report = Archive::new(key, &delivered, Times { pack, upload, ..Times::default() }, left_out);
+        report.entries = contents.snapshot.len();
+        report.is_changes_only = change.is_some();
+        let former = change.as_ref().map(|change| change.former.clone());
+        let entries = match change {
+            None => update::remote_of(&contents).entries,
+            Some(change) => change.outcome.with(contents).0.entries,
+        };
+        // No index covers a directory of this package's own name.
+        let is_kept = *keep && !entries.keys().any(is_in_runtime);
+        let index = if is_kept { format!("{}.{}", index_slot(key), new_id()) } else { String::new() };
+        let Delivered { earlier, last, last_file, .. } = &delivered;
+        let number = earlier.len();
+        let extract = if number == 0 && last.codec == Codec::None && index.is_empty() && former.is_none() {
+            command::upload_asset(&folder, &remote_archive, last.size)
+        } else {
+            let asset = command::AssetUpload {
+                places,
+                folder: &folder,
+                archive: &remote_archive,
+                former: former.as_deref(),
+                index: &index,
+            };
+            asset.command(number, *last, *last_file)
+        };
+        let started = Instant::now();
+        let step = Step { name: "extract", label: key, bytes: delivered.packed };
+        if let Err(failure) = telling(&**client, step, client.run(&extract)).await {
+            way.failed.fetch_or(former.is_none(), Ordering::Release);
+            delivered.discard(&**client, &remote_archive).await;
+            return Ok(Err(failure));
+        }
+        report.times.extract = started.elapsed();
+        let (memory, key) = (self.terms.memory.clone(), key.clone());
+        let kept = blocking(move || Ok(if is_kept { memory.keep_asset(key, index, &entries) } else { None }));
+        Ok(Ok((report, kept.await?)))
+    }
+}
+
 /// The name of an asset's indexes in the sandbox, but for what tells them apart.
 fn index_slot(key: &str) -> String {
     Digest(Sha256::digest(key).into()).to_string()[..16].to_owned()
 }
 
-/// Packs an asset that fits one part, with the digest of its archive where that is `wanted`. No index covers a directory of
-/// this package's own name, so there is none for an asset with one.
-async fn pack_asset<C: SandboxClient>(
-    client: &C,
-    layout: Layout,
-    way: &Way,
-    cancel: &Cancel,
-    wanted: bool,
-) -> Result<(Ready<C::Upload>, Option<Digest>), RunError<C::Failure>> {
-    let ready = send::pack(client, layout, &asset_tail(), way, cancel).await?;
-    let Ready::Packed { memory, size, contents } = ready else { return Ok((ready, None)) };
-    if !wanted || contents.snapshot.keys().any(is_in_runtime) {
-        return Ok((Ready::Packed { memory, size, contents }, None));
-    }
-    let attachment = client.attachment();
-    let (memory, digest) = blocking(move || {
-        let _held = attachment.hold()?;
-        let digest = Digest(Sha256::digest(&memory.as_ref()[..size]).into());
-        Ok((memory, digest))
-    })
-    .await?;
-    Ok((Ready::Packed { memory, size, contents }, Some(digest)))
-}
-
-/// What follows an asset's archive: the list of its parts but the last, which is empty where there is one.
-fn asset_tail() -> Tail {
-    Arc::new(|earlier: &[Part], _: Option<&Contents>, _| part_list(earlier).into_bytes())
-}
-
-async fn upload_asset<C: SandboxClient>(
-    client: &Arc<C>,
-    places: &Places,
-    key: &str,
-    index: &str,
-    archive: Ready<C::Upload>,
-    way: &Way,
-    cancel: &Cancel,
-) -> Result<(Delivered, Times), RunError<C::Failure>> {
-    let runtime_root = places.runtime_root();
-    let (remote_archive, folder) =
-        (format!("{runtime_root}/{key}-upload.tar"), format!("{runtime_root}/{key}"));
-    let started = Instant::now();
-    let delivered = send::send(client, key, &remote_archive, archive, asset_tail(), way, cancel).await?;
-    let upload = started.elapsed();
-    let Delivered { earlier, last, last_file, .. } = &delivered;
-    let extract = if earlier.is_empty() && last.codec == Codec::None && index.is_empty() {
-        command::upload_asset(&folder, &remote_archive, last.size)
-    } else {
-        let number = earlier.len();
-        command::upload_asset_by_script(places, &folder, &remote_archive, index, number, *last, *last_file)
+/// What follows an asset's archive: the list of its parts but the last, which is empty where there is one; and for a change
+/// the names that are removed before and those that the archive has.
+fn asset_tail(change: Option<&Change>) -> Tail {
+    let named = |sign: &str, names: &[u8]| -> Vec<u8> {
+        let names = names.split_inclusive(|&byte| byte == b'\n');
+        names.flat_map(|name| [sign.as_bytes(), name].concat()).collect()
     };
-    let started = Instant::now();
-    let step = Step { name: "extract", label: key, bytes: delivered.packed };
-    let extracted = telling(&**client, step, client.run(&extract)).await.map_err(RunError::Client);
-    if extracted.is_err() {
-        way.failed.store(true, Ordering::Release);
-        delivered.discard(&**client, &remote_archive).await;
-    }
-    extracted.map(|()| (delivered, Times { upload, extract: started.elapsed(), ..Times::default() }))
+    let lists = change.map_or_else(Vec::new, |Change { lists, .. }| {
+        [named("- ", &lists.remove), named("+ ", &lists.sent)].concat()
+    });
+    Arc::new(move |earlier: &[Part], _: Option<&Contents>, _| {
+        [part_list(earlier).as_bytes(), lists.as_slice()].concat()
+    })
 }

@@ -282,23 +282,37 @@ mkdir -p "$d" && cd "$d" && {extract}rm -f "$a""#
     ))
 }
 
-/// The same by the script that came with the workspace: for an archive that came in parts or compressed, or where an `index`
-/// of the asset is to be kept under that name. The last part is followed, in its file of `size` bytes, by the
-/// [list](part_list) of the others.
-#[must_use]
-pub fn upload_asset_by_script(
-    places: &Places,
-    asset_dir: &str,
-    archive: &str,
-    index: &str,
-    number: usize,
-    last: Part,
-    size: u64,
-) -> String {
-    let [file, dir, archive, script] =
-        [&part_path(archive, number), asset_dir, archive, &places.script()].map(quote);
-    let (check_size, last) = (check_size(size), last_part(number, last));
-    in_shell(&format!("a={file}\n{check_size} && exec sh {script} asset {dir} {archive} '{index}' {last}"))
+/// The same by the script that came with the workspace: for an archive in parts or compressed, for one that changes the
+/// asset that the sandbox has, or where an index of the asset is to be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct AssetUpload<'a> {
+    /// Where the script is.
+    pub places: &'a Places,
+    /// The asset's directory.
+    pub folder: &'a str,
+    /// The archive.
+    pub archive: &'a str,
+    /// The index of the asset that the archive changes; `None` for one that has all of it.
+    pub former: Option<&'a str>,
+    /// The name of the index that is to be kept; empty for none.
+    pub index: &'a str,
+}
+
+impl AssetUpload<'_> {
+    /// The command. The last part is followed, in its file of `size` bytes, by the [list](part_list) of the others, and by the
+    /// names that a change removes and brings.
+    #[must_use]
+    pub fn command(&self, number: usize, last: Part, size: u64) -> String {
+        let Self { places, folder, archive, former, index } = *self;
+        let [file, folder, archive, script] =
+            [&part_path(archive, number), folder, archive, &places.script()].map(quote);
+        let (check_size, last) = (check_size(size), last_part(number, last));
+        let former = former.map_or_else(String::new, |former| format!(" '{former}'"));
+        let step = if former.is_empty() { "asset" } else { "asset_change" };
+        in_shell(&format!(
+            "a={file}\n{check_size} && exec sh {script} {step} {folder} {archive} '{index}' {last}{former}"
+        ))
+    }
 }
 
 /// Has the sandbox say what has changed since an index, in [`Places::changes`]; and which of the assets have not, each by its

@@ -18,7 +18,7 @@ unset TAR_OPTIONS
 LC_ALL=C TZ=UTC0
 export LC_ALL TZ
 
-self=$own/control.sh asset_index=
+self=$own/control.sh asset_index= work=$own
 export self
 
 # Calls this script for what is at the top of the workspace. (`find` would replace a `{}` in the script's own path.)
@@ -306,7 +306,7 @@ entries_after_update() {
         /^end / { next }
         $1 in removed { if ($2 ~ /^4/) directories = 1; next }
         $1 in touched || directories && is_below($1) { next }
-        { print }' input=1 "$own/remove" input=2 "$own/touched" input=3 "$own/told" && cat "$own/entries"
+        { print }' input=1 "$work/remove" input=2 "$work/touched" input=3 "$work/told" && cat "$work/entries"
 }
 
 # Writes an index into the file $1: the lines that the command $2 gives, sorted, and their number.
@@ -469,8 +469,8 @@ with_listed() {
 
 # Looks at all that the update has sent or given another time.
 look_at_touched() {
-    awk '{ sub(/^[^ ]* /, ""); print }' "$own/touch" | cat "$own/sent" - > "$own/touched" &&
-        with_listed entries_named "$own/touched" | sort > "$own/entries"
+    awk '{ sub(/^[^ ]* /, ""); print }' "$work/touch" | cat "$work/sent" - > "$work/touched" &&
+        with_listed entries_named "$work/touched" | sort > "$work/entries"
 }
 
 # Sets the times of files that are listed in a file.
@@ -490,8 +490,8 @@ tell_assets() {
 }
 
 is_asset_unchanged() {
-    [ ! -L "$1" ] && check_index "$marks/assets/$2" && (cd "$1" && tick=$(clock) && write_index "$own/asset.now" entries) &&
-        compare_indexes "$marks/assets/$2" "$own/asset.now" "$own/asset.differ" && [ ! -s "$own/asset.differ" ]
+    [ ! -L "$1" ] && check_index "$marks/assets/$2" && (cd "$1" && tick=$(clock) && write_index "$work/asset.now" entries) &&
+        compare_indexes "$marks/assets/$2" "$work/asset.now" "$work/asset.differ" && [ ! -s "$work/asset.differ" ]
 }
 
 # The end of that part.
@@ -763,6 +763,27 @@ asset)
     # Without an index all of the asset is sent again.
     { [ -n "$asset_index" ] && [ -n "$began" ] && next_tick && write_index "$index" entries "$began"; } 2>/dev/null ||
         rm -f "$own/clock$asset_index" "$index" "$index.sum"
+    ;;
+asset_change)
+    # The list of the other parts follows the last one, and with it what is removed before and what the archive has.
+    asset=$1 archive=$2 parts=$2.parts asset_index=$3 former=$7
+    work=$own/asset-$asset_index index=$marks/assets/$asset_index
+    mkdir -p "$work" && tail -c +"$(($5 + 1))" "$archive$4" > "$work/lists" &&
+        awk '/^[0-9]/' "$work/lists" > "$parts" && awk '/^- / { print substr($0, 3) }' "$work/lists" > "$work/remove" &&
+        awk '/^[+] / { print substr($0, 3) }' "$work/lists" > "$work/sent" && : > "$work/touch" &&
+        check_parts "$4" "$5" "$6" || exit
+    find_lister
+    { is_asset_unchanged "$asset" "$former" && mv -f "$work/asset.now" "$work/told" && cd "$asset"; } 2>/dev/null || {
+        echo "the asset is not as it was; all of it is to be uploaded" >&2
+        exit 1
+    }
+    with_listed remove "$work/remove" && next_tick || exit
+    began=$tick
+    [ ! -s "$parts" ] && [ "$last_codec" = none ] && [ "$last_size" -le 1024 ] || extract_parts || exit
+    rm -f "$archive" "$archive".[0-9]* "$parts" "$marks/assets/$former" "$marks/assets/$former.sum" || exit
+    { [ -n "$asset_index" ] && next_tick && look_at_touched && write_index "$index" entries_after_update "$began"; } 2>/dev/null ||
+        rm -f "$own/clock$asset_index" "$index" "$index.sum"
+    rm -rf "$work"
     ;;
 changed)
     have=$own/index.$1 make=$own/index.$2

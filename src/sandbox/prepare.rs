@@ -110,10 +110,17 @@ pub async fn prepare<C: SandboxClient>(
     let places = control.places.clone();
 
     let mut report = PrepareReport { archives: vec![archive] };
-    let keep_indexes = upload.changes_only && memory.store.is_some();
-    let terms = AssetTerms { places: &places, way: &way, cancel: &cancel, unchanged_assets, keep_indexes };
+    let terms = AssetTerms {
+        places: places.clone(),
+        way: way.clone(),
+        cancel: cancel.clone(),
+        keep: upload.changes_only && memory.store.is_some(),
+        memory: memory.clone(),
+    };
     let mut assets = Vec::new();
-    for (archive, asset) in upload_assets(&client, sources, upload.concurrency, terms).await? {
+    for (archive, asset) in
+        upload_assets(&client, sources, upload.concurrency, &unchanged_assets, terms).await?
+    {
         report.archives.push(archive);
         assets.extend(asset);
     }

@@ -1,7 +1,7 @@
 //! A workspace that is in its sandbox, and what is stored of that on this machine.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ use crate::random;
 use crate::state::digests::Digests;
 use crate::state::sandboxes::{self, Reference, Stored, Trees};
 use crate::state::store::Store;
+use crate::transfer::remote::Contents;
 use crate::tree::filter::Filter;
 use crate::tree::ignore_files::IgnoreRules;
 
@@ -183,6 +184,21 @@ impl Memory {
         self.store.as_ref().map_or_else(Digests::default, |store| Digests::load(store, &self.workspace))
     }
 
+    /// Stores what the sandbox has of an asset.
+    pub(super) fn keep_asset(
+        &self,
+        key: String,
+        index: String,
+        contents: &Contents,
+    ) -> Option<sandboxes::Asset> {
+        sandboxes::Asset::write(self.store.as_ref()?, key, index, contents)
+    }
+
+    /// What the sandbox has of an asset.
+    pub(super) fn load_asset(&self, asset: &sandboxes::Asset) -> Option<Contents> {
+        asset.load(self.store.as_ref()?)
+    }
+
     /// Removes stored trees that are not those of the sandbox.
     pub(super) fn discard(&self, stored: &Stored) {
         let Some(store) = &self.store else { return };
@@ -218,9 +234,16 @@ impl Memory {
                 assets: Cow::Borrowed(&base.assets),
             },
         );
-        store.renew(&file);
-        if let Some(former) = former.filter(|former| former.trees.file() != file) {
-            store.forget(former.trees.file());
+        let used: HashSet<&str> =
+            base.assets.iter().map(|asset| asset.file.as_str()).chain([file.as_str()]).collect();
+        for file in &used {
+            store.renew(file);
+        }
+        if let Some(former) = &former {
+            let files = former.assets.iter().map(|asset| asset.file.as_str()).chain([former.trees.file()]);
+            for file in files.filter(|file| !used.contains(file)) {
+                store.forget(file);
+            }
         }
     }
 }

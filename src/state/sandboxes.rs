@@ -1,7 +1,7 @@
 //! What both sides of a round trip shared last, stored so that a later process can go on from there.
 //!
-//! There are two files for a sandbox. The small one is read and written by each prepare and restore. The trees are in the
-//! large one, which stays as it is while little has changed: the small one lists the changes since then.
+//! The small file of a sandbox is read and written by each prepare and restore. The trees are in a large one, which stays as
+//! it is while little has changed: the small one lists the changes since then. Each asset has a file of its own.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -16,8 +16,8 @@ use crate::git::export::Bases;
 use crate::path::{RelativePath, bytes_of};
 use crate::path_map::PathMap;
 use crate::random;
-use crate::transfer::remote::{Content, Remote};
-use crate::tree::entry::{Digest, Entry, Snapshot};
+use crate::transfer::remote::{Content, Contents, Remote};
+use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::ignore_files::IgnoreFile;
 
 /// How many changes since the trees were written are listed. With more, the trees are written again.
@@ -59,8 +59,28 @@ pub struct Asset {
     pub key: String,
     /// The name of the sandbox's index of it.
     pub index: String,
-    /// The digest of its archive.
-    pub archive: Digest,
+    /// The name of the file that says what the sandbox has of it.
+    pub file: String,
+}
+
+impl Asset {
+    /// Stores what a sandbox has of an asset. `None` if that fails.
+    #[must_use]
+    pub fn write(store: &Store, key: String, index: String, contents: &Contents) -> Option<Self> {
+        let file = file_of("asset");
+        store.keep(&file, contents).then_some(Self { key, index, file })
+    }
+
+    /// What the sandbox has of it. `None` if the file is damaged or gone.
+    #[must_use]
+    pub fn load(&self, store: &Store) -> Option<Contents> {
+        store.load(&self.file)
+    }
+}
+
+/// A name that no other file has.
+fn file_of(kind: &str) -> String {
+    name_for(kind, &[&random::bits().to_le_bytes(), &random::bits().to_le_bytes()])
 }
 
 /// The trees of a sandbox.
@@ -136,7 +156,7 @@ impl Stored {
     /// Writes trees to a file of their own. `None` if that fails.
     #[must_use]
     pub fn write(store: &Store, trees: &Trees) -> Option<Self> {
-        let file = name_for("trees", &[&random::bits().to_le_bytes(), &random::bits().to_le_bytes()]);
+        let file = file_of("trees");
         let Trees { snapshot, remote, sent } = trees;
         let stored =
             Self { file, snapshot: snapshot.clone(), remote: remote.clone(), has_sent: !sent.is_empty() };
@@ -210,6 +230,7 @@ pub fn name_of(sandbox: &[&[u8]], remote_dir: &str, adapter_key: &str, workspace
 mod tests {
     use super::*;
     use crate::transfer::remote::Names;
+    use crate::tree::entry::Digest;
 
     fn path(text: &str) -> RelativePath {
         RelativePath::parse(text.as_bytes()).unwrap().unwrap()

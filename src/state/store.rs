@@ -15,7 +15,7 @@ use crate::tree::entry::Digest;
 const VERSION: &[u8; 16] = b"paperclip-ws 05\n";
 
 /// How many files are kept, and how many bytes in all.
-const FILES_MAX: usize = 256;
+const FILES_MAX: usize = 512;
 const BYTES_MAX: u64 = 1 << 30;
 
 /// The folder for what is kept.

@@ -79,6 +79,25 @@ pub struct Update {
     pub touch: Vec<(u64, RelativePath)>,
 }
 
+impl Update {
+    /// Whether nothing is to be done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.send.is_empty() && self.remove.is_empty() && self.touch.is_empty()
+    }
+
+    /// The same with the files sent again that would get another time.
+    #[must_use]
+    pub fn with_touched_sent(mut self) -> Self {
+        for (_, path) in std::mem::take(&mut self.touch) {
+            self.remove.push(path.clone());
+            self.send.insert(path);
+        }
+        self.remove.sort_unstable();
+        self
+    }
+}
+
 impl Content {
     fn is_folder(&self) -> bool {
         matches!(self, Self::Folder { .. })

@@ -379,7 +379,22 @@ fn a_script_that_is_gone_or_changed_in_the_sandbox_costs_a_full_upload() {
     }
 }
 
-/// Asserts that the sandbox has the asset as it is here. How many bytes were sent for that.
+fn touch(file: &Path) {
+    let file = fs::File::options().write(true).open(file).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000)).unwrap();
+}
+
+fn replace_by_file(folder: &Path) {
+    fs::remove_dir_all(folder).unwrap();
+    fs::write(folder, "a file").unwrap();
+}
+
+fn replace_by_link(file: &Path) {
+    fs::remove_file(file).unwrap();
+    symlink("large", file).unwrap();
+}
+
+/// Asserts that the sandbox has the asset as it is locally. How many bytes were sent for that.
 #[track_caller]
 fn bytes_for_asset(side: &Side, what: &str) -> usize {
     let asset = Asset {
@@ -397,48 +412,69 @@ fn bytes_for_asset(side: &Side, what: &str) -> usize {
 }
 
 #[test]
-fn an_asset_is_sent_again_only_if_it_changed_on_either_side() {
-    type Edit = (&'static str, fn(&Path), fn(&Path));
+fn of_an_asset_only_the_change_is_sent_and_all_of_it_where_the_sandbox_changed_it() {
+    type Edit = (&'static str, fn(&Path), fn(&Path), bool);
     let nothing: fn(&Path) = |_| {};
-    let edits: [Edit; 9] = [
-        ("a file here", |here| fs::write(here.join("a/b"), "changed").unwrap(), nothing),
-        ("a mode here", |here| set_mode(&here.join("large"), 0o700), nothing),
-        ("a file is gone here", |here| fs::remove_file(here.join("a/b")).unwrap(), nothing),
-        ("a file there, in secret", nothing, |there| rewrite_in_secret(&there.join("large"))),
-        ("a mode there", nothing, |there| set_mode(&there.join("a"), 0o700)),
-        ("a new file there", nothing, |there| fs::write(there.join("new"), "new").unwrap()),
-        ("all is gone there", nothing, |there| fs::remove_dir_all(there).unwrap()),
-        ("it is a link to itself elsewhere", nothing, |there| {
-            let elsewhere = there.with_file_name("elsewhere");
-            fs::rename(there, &elsewhere).unwrap();
-            symlink(elsewhere, there).unwrap();
-        }),
-        ("the indexes are gone there", nothing, |there| {
-            fs::remove_dir_all(there.with_file_name(".paperclip").join("assets")).unwrap();
-        }),
+    let edits: [Edit; 16] = [
+        ("a file changed", |local| fs::write(local.join("a/b"), "changed").unwrap(), nothing, false),
+        ("a mode changed", |local| set_mode(&local.join("a"), 0o700), nothing, false),
+        ("a file is gone", |local| fs::remove_file(local.join("a/b")).unwrap(), nothing, false),
+        ("a new file", |local| fs::write(local.join("a/new"), "new").unwrap(), nothing, false),
+        ("a time changed", |local| touch(&local.join("a/new")), nothing, false),
+        ("a directory is gone", |local| fs::remove_dir_all(local.join("a")).unwrap(), nothing, false),
+        ("a directory is new", |local| fs::create_dir_all(local.join("a/c/d")).unwrap(), nothing, false),
+        ("a directory became a file", |local| replace_by_file(&local.join("a/c")), nothing, false),
+        ("a file became a link", |local| replace_by_link(&local.join("a/c")), nothing, false),
+        (
+            "a second name",
+            |local| fs::hard_link(local.join("large"), local.join("z")).unwrap(),
+            nothing,
+            true,
+        ),
+        (
+            "a file changed in the sandbox, in secret",
+            nothing,
+            |remote| rewrite_in_secret(&remote.join("large")),
+            true,
+        ),
+        ("a mode changed in the sandbox", nothing, |remote| set_mode(&remote.join("a"), 0o711), true),
+        ("a new file in the sandbox", nothing, |remote| fs::write(remote.join("new"), "new").unwrap(), true),
+        ("all is gone in the sandbox", nothing, |remote| fs::remove_dir_all(remote).unwrap(), true),
+        (
+            "it is a link to itself elsewhere",
+            nothing,
+            |remote| {
+                let elsewhere = remote.with_file_name("elsewhere");
+                fs::rename(remote, &elsewhere).unwrap();
+                symlink(elsewhere, remote).unwrap();
+            },
+            true,
+        ),
+        (
+            "the indexes are gone in the sandbox",
+            nothing,
+            |remote| {
+                fs::remove_dir_all(remote.with_file_name(".paperclip").join("assets")).unwrap();
+            },
+            true,
+        ),
     ];
-    for (at, tools) in Kind::ALL.into_iter().enumerate() {
+    for tools in Kind::ALL {
         let side = Side::new(&start(), tools, &[], true);
-        let here = side.place.root().join("skills");
-        let there = side.place.remote().join(RUNTIME).join("attack/the skills");
-        fs::create_dir_all(here.join("a")).unwrap();
-        fs::write(here.join("a/b"), "one").unwrap();
-        fs::write(here.join("large"), vec![7; 200_000]).unwrap();
+        let local = side.place.root().join("skills");
+        let remote = side.place.remote().join(RUNTIME).join("attack/the skills");
+        fs::create_dir_all(local.join("a")).unwrap();
+        fs::write(local.join("a/b"), "one").unwrap();
+        fs::write(local.join("large"), vec![7; 200_000]).unwrap();
         bytes_for_asset(&side, "at first");
-        // Busybox has the tools that are the most different.
-        let step = if tools == Kind::Busybox { 1 } else { 4 };
-        for (name, edit_here, edit_there) in edits.into_iter().skip(at % step).step_by(step) {
+        for (name, edit_local, edit_remote, is_whole) in edits {
             let what = format!("{name}, {tools:?}");
+            edit_local(&local);
+            edit_remote(&remote);
             let bytes = bytes_for_asset(&side, &what);
-            assert!(bytes < 50_000, "before {what}: {bytes} bytes");
-            edit_here(&here);
-            edit_there(&there);
+            assert_eq!(bytes > 200_000, is_whole, "{what}: {bytes} bytes");
             let bytes = bytes_for_asset(&side, &what);
-            assert!(bytes > 200_000, "after {what}: {bytes} bytes");
-            if !here.join("a/b").exists() {
-                fs::write(here.join("a/b"), "one").unwrap();
-                bytes_for_asset(&side, &what);
-            }
+            assert!(bytes < 50_000, "after {what}: {bytes} bytes");
         }
     }
 }
