@@ -213,7 +213,7 @@ export interface PrepareReportArchive {
   sentBytes: number;
   /** In how many parts: 0 if the sandbox already had the asset, so nothing was sent. */
   parts: number;
-  /** Whether the whole folder was sent, or only what the sandbox did not have. Assets are always sent in full. */
+  /** Whether the whole folder was sent, or only what the sandbox did not have. */
   transfer: "full" | "changes";
   /** Whether any part was compressed. */
   compression: "none" | "gzip";
