@@ -128,8 +128,10 @@ pub struct Session {
     pub(super) changes_only: bool,
     pub(super) memory: Arc<Memory>,
     pub(super) report: PrepareReport,
-    /// What both sides last shared. Held while a restore runs, so that two never mix.
+    /// What both sides last shared.
     pub(super) base: Arc<Mutex<Base>>,
+    /// Held while a restore runs, so that two never mix.
+    pub(super) turn: Mutex<()>,
 }
 
 /// What a restore starts from.
@@ -337,6 +339,7 @@ pub async fn prepare<C: SandboxClient>(
         changes_only,
         report,
         base: Arc::new(Mutex::new(base)),
+        turn: Mutex::default(),
         memory,
     };
     session.remember(read, read_from).await?;

@@ -58,5 +58,6 @@ pub fn resume(upload: Upload) -> Result<Session> {
         memory: Arc::new(memory),
         report: PrepareReport::default(),
         base: Arc::new(Mutex::new(base)),
+        turn: Mutex::default(),
     })
 }
