@@ -133,8 +133,7 @@ pub fn export(
     let mut settings = config::harmless(&repository.settings()?, options.credentials);
     // The index has everything that this machine's file system says about the files, but the archive keeps
     // only size and time. In the sandbox every file would look changed by the rest, and `git add -A` would
-    // read all files and store them again. That would set the time of each pack that has them, so the packs
-    // would look changed as well.
+    // read all files and store them again.
     settings.push((b"core.checkstat".to_vec(), Some(b"minimal".to_vec())));
 
     for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
