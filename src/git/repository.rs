@@ -11,6 +11,7 @@ use super::refs::{Head, Oid, RefName, Refs};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::FileId;
+use crate::path::path_from;
 
 /// The location of a repository of the workspace, and its identity at prepare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,25 @@ impl Repository<'_> {
         let mut call = self.call();
         call.step();
         call
+    }
+
+    /// A call that changes the index. Before git writes one, it compares each file that is as new as that index by its
+    /// content, and through its filter. The filter may be a program of the workspace, so all are switched off: git then
+    /// takes such a file for one that it has to compare, which the user's own git does next.
+    pub fn index_step(&self) -> Result<Call<'_>, Fault> {
+        let mut call = self.step();
+        let filters =
+            ["config", "-z", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|required)$"];
+        let filters = self.call().args(filters).output(self.cancel)?.stdout;
+        let mut count = 0;
+        for key in filters.split(|&byte| byte == 0).filter(|key| !key.is_empty()) {
+            let value = if key.ends_with(b".required") { "false" } else { "" };
+            call.env(&format!("GIT_CONFIG_KEY_{count}"), path_from(key).as_os_str());
+            call.env(&format!("GIT_CONFIG_VALUE_{count}"), value);
+            count += 1;
+        }
+        call.env("GIT_CONFIG_COUNT", count.to_string());
+        Ok(call)
     }
 
     pub fn run<S: AsRef<std::ffi::OsStr>>(
