@@ -653,7 +653,7 @@ impl Merge<'_> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
         let cancel = self.repository.cancel;
         if let Some(pack) = &self.incoming.pack {
-            objects::add(self.repository.git, &self.repository.place.git_dir, pack, cancel)?;
+            objects::add(self.repository.git, self.repository.place, pack, cancel)?;
         }
         self.add_large_files()?;
         let has_changed = theirs.refs != base.refs || theirs.head != base.head || theirs.index != base.index;

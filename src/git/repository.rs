@@ -129,7 +129,12 @@ impl Repository<'_> {
 
     /// The types of those objects that exist.
     pub fn types(&self, oids: &BTreeSet<Oid>) -> Result<Types, Fault> {
-        types(&mut self.call(), oids, self.cancel)
+        if self.place.promisor.is_none() || oids.is_empty() {
+            return types(&mut self.call(), oids, self.cancel);
+        }
+        // Asked for one that a partial clone lacks, git would fail, since it may not fetch it.
+        let all = self.run(["cat-file", "--batch-all-objects", FORMAT])?;
+        Ok(parse_types(&all).filter(|(oid, _)| oids.contains(oid)).collect())
     }
 }
 
@@ -141,19 +146,20 @@ pub(super) fn types(call: &mut Call<'_>, oids: &BTreeSet<Oid>, cancel: &Cancel) 
     if oids.is_empty() {
         return Ok(Types::new());
     }
-    let list = call
-        .args(["cat-file", "--batch-check=%(objectname) %(objecttype)"])
-        .input(lines(oids.iter().map(Oid::as_str)))
-        .run(cancel)?;
-    Ok(list
-        .split(|&byte| byte == b'\n')
-        .filter_map(|line| {
-            let mut fields = line.split(|&byte| byte == b' ');
-            let oid = fields.next().and_then(Oid::parse)?;
-            let kind = fields.next()?;
-            matches!(kind, b"commit" | b"tree" | b"blob" | b"tag").then(|| (oid, kind.to_vec()))
-        })
-        .collect())
+    let list = call.args(["cat-file", FORMAT]).input(lines(oids.iter().map(Oid::as_str))).run(cancel)?;
+    Ok(parse_types(&list).collect())
+}
+
+/// How git lists objects with their types.
+const FORMAT: &str = "--batch-check=%(objectname) %(objecttype)";
+
+fn parse_types(list: &[u8]) -> impl Iterator<Item = (Oid, Vec<u8>)> {
+    list.split(|&byte| byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let oid = fields.next().and_then(Oid::parse)?;
+        let kind = fields.next()?;
+        matches!(kind, b"commit" | b"tree" | b"blob" | b"tag").then(|| (oid, kind.to_vec()))
+    })
 }
 
 pub(super) fn lines<'a>(items: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
