@@ -352,7 +352,7 @@ fn a_pack_with_another_time_alone_is_not_transferred() {
             let try_on = |edit: fn(&Path)| {
                 two.both(|place| {
                     if place.remote().join(PACK).exists() {
-                        edit(&place.remote())
+                        edit(&place.remote());
                     }
                 });
             };
