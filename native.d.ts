@@ -98,7 +98,7 @@ export declare function readEntry(rootDir: string, relative: string): Promised<s
 /** A request to `index.js`. */
 export interface Request {
   /** The operation. */
-  op: "allocate" | "release" | "discard" | "makeDir" | "writeFile" | "readFile" | "remove" | "run" | "step"
+  op: "allocate" | "release" | "discard" | "clear" | "makeDir" | "writeFile" | "readFile" | "remove" | "run" | "step"
   /** The remote path or the command; for `step` the step's name. */
   target: string
   /** The number of an upload's memory, for `allocate`, `release` and `writeFile`. */

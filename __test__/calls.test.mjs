@@ -100,8 +100,9 @@ describe("memory of an upload", () => {
   });
 });
 
-describe("a discard", () => {
+describe("what removes the rest of a failed transfer", () => {
   const discard = (calls) => calls.dispatch({ op: "discard", target: "/remote/a.tar" });
+  const clear = (calls) => calls.dispatch({ op: "clear", target: "rm -f /remote/a.tar" });
   let unhandled;
   const note = (reason) => unhandled.push(reason);
   beforeEach(() => {
@@ -116,36 +117,33 @@ describe("a discard", () => {
     const calls = callsOf(client, AbortSignal.abort(reason));
     expect(await discard(calls)).toStrictEqual({});
     expect(client.remove.mock.calls).toStrictEqual([["/remote/a.tar"]]);
+    expect(await clear(calls)).toStrictEqual({});
+    expect(client.run.mock.calls).toStrictEqual([
+      ["rm -f /remote/a.tar", { timeoutMs: specFor("/remote").timeoutMs }],
+    ]);
     for (const op of ["run", "makeDir", "remove"]) {
       expect(kept(calls, await calls.dispatch({ op, target: "/remote/a.tar" }))).toBe(reason);
     }
     expect(client.remove).toHaveBeenCalledTimes(1);
-    expect(client.run).not.toHaveBeenCalled();
+    expect(client.run).toHaveBeenCalledTimes(1);
     expect(client.makeDir).not.toHaveBeenCalled();
   });
 
+  const failing = () => {
+    throw new Error("no");
+  };
   it.each([
-    ["there is no remove", {}],
-    ["remove is no function", { remove: 5 }],
+    ["there is no such method", {}],
+    ["it is no function", { remove: 5, run: 5 }],
+    ["it throws", { remove: failing, run: failing }],
     [
-      "it throws",
-      {
-        remove: () => {
-          throw new Error("no");
-        },
-      },
+      "it rejects",
+      { remove: () => Promise.reject(new Error("no")), run: () => Promise.reject(new Error("no")) },
     ],
-    ["it rejects", { remove: () => Promise.reject(new Error("no")) }],
-    [
-      "looking it up throws",
-      {
-        get remove() {
-          throw new Error("no");
-        },
-      },
-    ],
+    ["looking it up throws", new Proxy({}, { get: failing })],
   ])("ends, and rejects nothing, where %s", async (_, client) => {
     await discard(callsOf(client, AbortSignal.abort()));
+    await clear(callsOf(client, AbortSignal.abort()));
     await new Promise(setImmediate);
     expect(unhandled).toStrictEqual([]);
   });

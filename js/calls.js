@@ -115,6 +115,10 @@ class ClientCalls {
             await traced("discard", request.target, () => this.#client.remove(request.target));
           }
           return {};
+        case "clear":
+          // Also made after an abort, and so without the signal. The binding does not wait for long.
+          await traced("clear", request.target, () => this.#client.run(request.target, this.#runOptions()));
+          return {};
         default: {
           // After an abort, the sandbox need not be refreshed either.
           this.#abort.throwIfAborted();
@@ -190,13 +194,18 @@ class ClientCalls {
       }
       case "run":
         await traced(op, target, () =>
-          client.run(target, { timeoutMs: this.#spec.timeoutMs, ...this.#signalOption() }),
+          client.run(target, { ...this.#runOptions(), ...this.#signalOption() }),
         );
         return {};
       default:
         await traced(op, target, () => client[/** @type {"makeDir" | "remove"} */ (op)](target));
         return {};
     }
+  }
+
+  /** The options of every command. */
+  #runOptions() {
+    return { timeoutMs: this.#spec.timeoutMs };
   }
 
   /** The options of a call if the caller gave a signal, so that an abort can stop the call itself. */

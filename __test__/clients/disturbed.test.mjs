@@ -140,8 +140,7 @@ describe.each(Object.entries({ ...CLIENTS, local }))("a whole run by the %s clie
     isWanted = false;
     controller = new AbortController();
     await expect(prepared.restoreWorkspace(undefined, { signal: controller.signal })).rejects.toBe(reason);
-    // The archive that the sandbox made of its changes stays until the next restore.
-    await until(async () => !(await run.remoteFiles()).some((name) => name.endsWith(".part")));
+    await nothingLeft(run);
 
     isWanted = true;
     await prepared.restoreWorkspace();

@@ -35,6 +35,26 @@ fn split(key: &[u8]) -> Option<Key<'_>> {
     Some((&key[..first], middle, &key[last + 1..]))
 }
 
+/// The remote that has the objects which a partial clone lacks, if this setting names one.
+#[must_use]
+pub fn promisor((key, value): &Setting) -> Option<String> {
+    let value = value.as_deref();
+    let name = match split(key)? {
+        (b"extensions", None, b"partialclone") => value?,
+        (b"remote", Some(name), b"promisor") => {
+            let is_no = |value: &[u8]| {
+                [&b""[..], b"0", b"no", b"off", b"false"].iter().any(|no| value.eq_ignore_ascii_case(no))
+            };
+            if value.is_some_and(is_no) {
+                return None;
+            }
+            name
+        }
+        _ => return None,
+    };
+    String::from_utf8(name.to_vec()).ok().filter(|name| !name.is_empty())
+}
+
 /// Settings that change what git shows or how it merges. None of them runs a program, reads a file or opens a connection.
 const HARMLESS: &[&str] = &[
     "branch.autosetupmerge",
@@ -328,6 +348,22 @@ mod tests {
 
     fn settings(list: &[(&str, &str)]) -> Settings {
         list.iter().map(|(key, value)| (key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))).collect()
+    }
+
+    #[test]
+    fn the_remote_of_a_partial_clone_is_named_in_two_ways() {
+        for (key, value, name) in [
+            ("extensions.partialclone", Some("origin"), Some("origin")),
+            ("extensions.partialclone", Some(""), None),
+            ("remote.up.stream.promisor", Some("true"), Some("up.stream")),
+            ("remote.origin.promisor", None, Some("origin")),
+            ("remote.origin.promisor", Some("False"), None),
+            ("remote.promisor", Some("true"), None),
+            ("remote.origin.url", Some("x"), None),
+        ] {
+            let setting = (key.as_bytes().to_vec(), value.map(|value| value.as_bytes().to_vec()));
+            assert_eq!(promisor(&setting).as_deref(), name, "{key} = {value:?}");
+        }
     }
 
     #[test]

@@ -101,16 +101,11 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
         _ => return refused("its object format is not known"),
     };
     let common_dir = checkout.join(path_of(common_dir.strip_suffix(b"\n").unwrap_or(common_dir)));
-    let promisor = git.call(&git_dir).args(["config", "extensions.partialClone"]).output(cancel)?.stdout;
-    let promisor = String::from_utf8(promisor).ok().map(|name| name.trim_end().to_owned());
-    Ok(Place {
-        checkout,
-        id: meta.id,
-        git_dir,
-        common_dir,
-        format: format.to_owned(),
-        promisor: promisor.filter(|name| !name.is_empty()),
-    })
+    // Git has named it in the first way, and does so in the second now.
+    let promisor = ["config", "-z", "--get-regexp", "^(extensions\\.partialclone|remote\\..*\\.promisor)$"];
+    let promisor = git.call(&git_dir).args(promisor).output(cancel)?.stdout;
+    let promisor = config::parse(&promisor).iter().find_map(config::promisor);
+    Ok(Place { checkout, id: meta.id, git_dir, common_dir, format: format.to_owned(), promisor })
 }
 
 /// Makes the upload of one repository in `folder`, which must not exist yet. Packs of an earlier upload are
@@ -133,8 +128,7 @@ pub fn export(
     let mut settings = config::harmless(&repository.settings()?, options.credentials);
     // The index has everything that this machine's file system says about the files, but the archive keeps
     // only size and time. In the sandbox every file would look changed by the rest, and `git add -A` would
-    // read all files and store them again. That would set the time of each pack that has them, so the packs
-    // would look changed as well.
+    // read all files and store them again.
     settings.push((b"core.checkstat".to_vec(), Some(b"minimal".to_vec())));
 
     for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {

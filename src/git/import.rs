@@ -653,7 +653,7 @@ impl Merge<'_> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
         let cancel = self.repository.cancel;
         if let Some(pack) = &self.incoming.pack {
-            objects::add(self.repository.git, &self.repository.place.git_dir, pack, cancel)?;
+            objects::add(self.repository.git, self.repository.place, pack, cancel)?;
         }
         self.add_large_files()?;
         let has_changed = theirs.refs != base.refs || theirs.head != base.head || theirs.index != base.index;
@@ -1031,7 +1031,7 @@ impl Merge<'_> {
             .filter_map(|line| line.strip_prefix(b"S ").map(<[u8]>::to_vec))
             .collect();
         let zero = "0".repeat(if self.repository.place.format == "sha1" { 40 } else { 64 });
-        let mut call = self.repository.step();
+        let mut call = self.repository.index_step()?;
         call.args(["update-index", "-z", "--index-info"]).input(index::index_info(&changes, &zero));
         match call.run(self.repository.cancel) {
             Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), "index".to_owned())),
@@ -1045,7 +1045,7 @@ impl Merge<'_> {
             .flat_map(|(path, _)| [path.as_bytes(), b"\0"].concat())
             .collect();
         if !left_out.is_empty() {
-            let mut call = self.repository.step();
+            let mut call = self.repository.index_step()?;
             call.args(["update-index", "-z", "--skip-worktree", "--stdin"])
                 .input(left_out)
                 .run(self.repository.cancel)?;

@@ -129,7 +129,7 @@ impl<'a> Theirs<'a> {
                 .into_file(&pack, self.cancel)
                 .map_err(|fault| because("objects are missing or damaged in the sandbox", fault))?;
             let mut call = self.call(&checked);
-            call.args(["index-pack", "--stdin", "--strict", "--fsck-objects"]).input_file(&pack);
+            call.args(["index-pack", "--stdin", "--fsck-objects"]).args(strict(self.local)).input_file(&pack);
             call.run(self.cancel).map_err(|fault| because("its new objects do not pass git fsck", fault))?;
             Some(pack)
         };
@@ -187,19 +187,24 @@ pub struct Checked {
 const UNPACK_LIMIT: u32 = 100;
 
 /// Adds the new objects to a repository. Git writes each under a temporary name first; none is replaced.
-pub fn add(git: &Git, git_dir: &Path, pack: &Path, cancel: &Cancel) -> Result<(), Fault> {
+pub fn add(git: &Git, place: &Place, pack: &Path, cancel: &Cancel) -> Result<(), Fault> {
     let mut head = [0; 12];
     let read = std::io::Read::read_exact(&mut by_path::open(pack)?, &mut head);
     read.map_err(|error| Error::io("read", pack, error))?;
     let count = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
-    let mut call = git.call(git_dir);
+    let mut call = git.call(&place.git_dir);
     call.step();
     if count < UNPACK_LIMIT {
-        call.args(["unpack-objects", "-q", "--strict"]);
+        call.args(["unpack-objects", "-q"]);
     } else {
-        call.args(["index-pack", "--stdin", "--strict"]);
+        call.args(["index-pack", "--stdin"]);
     }
-    call.input_file(pack).run(cancel).map(|_| ())
+    call.args(strict(Some(place))).input_file(pack).run(cancel).map(|_| ())
+}
+
+/// Whether git insists on every object that a new one names. A partial clone lacks some.
+fn strict(local: Option<&Place>) -> Option<&'static str> {
+    local.is_none_or(|place| place.promisor.is_none()).then_some("--strict")
 }
 
 fn exclusions(known: &BTreeSet<Oid>) -> Vec<u8> {

@@ -11,6 +11,7 @@ use super::refs::{Head, Oid, RefName, Refs};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::FileId;
+use crate::path::path_from;
 
 /// The location of a repository of the workspace, and its identity at prepare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,25 @@ impl Repository<'_> {
         let mut call = self.call();
         call.step();
         call
+    }
+
+    /// A call that changes the index. Before git writes one, it compares each file that is as new as that index by its
+    /// content, and through its filter. The filter may be a program of the workspace, so all are switched off: git then
+    /// takes such a file for one that it has to compare, which the user's own git does next.
+    pub fn index_step(&self) -> Result<Call<'_>, Fault> {
+        let mut call = self.step();
+        let filters =
+            ["config", "-z", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|required)$"];
+        let filters = self.call().args(filters).output(self.cancel)?.stdout;
+        let mut count = 0;
+        for key in filters.split(|&byte| byte == 0).filter(|key| !key.is_empty()) {
+            let value = if key.ends_with(b".required") { "false" } else { "" };
+            call.env(&format!("GIT_CONFIG_KEY_{count}"), path_from(key).as_os_str());
+            call.env(&format!("GIT_CONFIG_VALUE_{count}"), value);
+            count += 1;
+        }
+        call.env("GIT_CONFIG_COUNT", count.to_string());
+        Ok(call)
     }
 
     pub fn run<S: AsRef<std::ffi::OsStr>>(
@@ -109,7 +129,12 @@ impl Repository<'_> {
 
     /// The types of those objects that exist.
     pub fn types(&self, oids: &BTreeSet<Oid>) -> Result<Types, Fault> {
-        types(&mut self.call(), oids, self.cancel)
+        if self.place.promisor.is_none() || oids.is_empty() {
+            return types(&mut self.call(), oids, self.cancel);
+        }
+        // Asked for one that a partial clone lacks, git would fail, since it may not fetch it.
+        let all = self.run(["cat-file", "--batch-all-objects", FORMAT])?;
+        Ok(parse_types(&all).filter(|(oid, _)| oids.contains(oid)).collect())
     }
 }
 
@@ -121,19 +146,20 @@ pub(super) fn types(call: &mut Call<'_>, oids: &BTreeSet<Oid>, cancel: &Cancel) 
     if oids.is_empty() {
         return Ok(Types::new());
     }
-    let list = call
-        .args(["cat-file", "--batch-check=%(objectname) %(objecttype)"])
-        .input(lines(oids.iter().map(Oid::as_str)))
-        .run(cancel)?;
-    Ok(list
-        .split(|&byte| byte == b'\n')
-        .filter_map(|line| {
-            let mut fields = line.split(|&byte| byte == b' ');
-            let oid = fields.next().and_then(Oid::parse)?;
-            let kind = fields.next()?;
-            matches!(kind, b"commit" | b"tree" | b"blob" | b"tag").then(|| (oid, kind.to_vec()))
-        })
-        .collect())
+    let list = call.args(["cat-file", FORMAT]).input(lines(oids.iter().map(Oid::as_str))).run(cancel)?;
+    Ok(parse_types(&list).collect())
+}
+
+/// How git lists objects with their types.
+const FORMAT: &str = "--batch-check=%(objectname) %(objecttype)";
+
+fn parse_types(list: &[u8]) -> impl Iterator<Item = (Oid, Vec<u8>)> {
+    list.split(|&byte| byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let oid = fields.next().and_then(Oid::parse)?;
+        let kind = fields.next()?;
+        matches!(kind, b"commit" | b"tree" | b"blob" | b"tag").then(|| (oid, kind.to_vec()))
+    })
 }
 
 pub(super) fn lines<'a>(items: impl IntoIterator<Item = &'a str>) -> Vec<u8> {

@@ -22,7 +22,7 @@ use crate::sandbox::client::{Attachment, Part, SandboxClient, Step};
 pub struct Request {
     /// The operation.
     #[napi(
-        ts_type = r#""allocate" | "release" | "discard" | "makeDir" | "writeFile" | "readFile" | "remove" | "run" | "step""#
+        ts_type = r#""allocate" | "release" | "discard" | "clear" | "makeDir" | "writeFile" | "readFile" | "remove" | "run" | "step""#
     )]
     pub op: &'static str,
     /// The remote path or the command; for `step` the step's name.
@@ -230,5 +230,10 @@ impl SandboxClient for JsClient {
     async fn discard(&self, path: &str) {
         // The caller gets the error that led here, not this one.
         let _not_removed = self.call(request("discard", path)).await;
+    }
+
+    async fn clear(&self, command: &str) {
+        // The caller gets the error that led here, not this one.
+        let _not_removed = self.call(request("clear", command)).await;
     }
 }

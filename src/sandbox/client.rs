@@ -79,6 +79,8 @@ pub trait SandboxClient: Send + Sync + 'static {
     fn is_passing(&self, failure: &Self::Failure) -> bool;
     /// Removes a file that a failed transfer left, also after an abort. Its own failure is not reported.
     fn discard(&self, path: &str) -> impl Future<Output = ()> + Send;
+    /// Runs a command that removes what a failed transfer left, also after an abort. Its own failure is not reported.
+    fn clear(&self, command: &str) -> impl Future<Output = ()> + Send;
     /// Removes a file.
     fn remove(&self, path: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
     /// Runs a command line of POSIX `sh`.
@@ -144,6 +146,12 @@ pub async fn clean_up<C: SandboxClient>(client: &C, paths: impl IntoIterator<Ite
     };
     // If this takes too long, the next run removes what is left.
     let _in_time = tokio::time::timeout(CLEAN_UP, removing).await;
+}
+
+/// The same by a command, for files whose names are not known.
+pub async fn clean_up_by<C: SandboxClient>(client: &C, command: &str) {
+    // If this takes too long, the next run removes what is left.
+    let _in_time = tokio::time::timeout(CLEAN_UP, client.clear(command)).await;
 }
 
 /// Tells whether memory of the client's side still exists. JavaScript's memory is freed with its environment:
@@ -212,6 +220,9 @@ mod tests {
             unreachable!()
         }
         async fn discard(&self, _: &str) {
+            unreachable!()
+        }
+        async fn clear(&self, _: &str) {
             unreachable!()
         }
         async fn remove(&self, _: &str) -> Result<(), Infallible> {

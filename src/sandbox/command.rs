@@ -383,10 +383,10 @@ fn without_comments(script: &str) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Removes a download and all its parts, however many there are.
+/// Removes a download with all its parts, however many there are, and what else the script has beside it while it packs.
 #[must_use]
 pub fn clear_download(places: &Places) -> String {
-    in_shell(&format!(r#"a={}; rm -f "$a" "$a".[0-9]*"#, quote(&places.download())))
+    in_shell(&format!(r#"a={}; rm -f "$a" "$a".* {}"#, quote(&places.download()), quote(&places.status())))
 }
 
 fn in_shell(script: &str) -> String {

@@ -384,10 +384,15 @@ compare_indexes() {
 
 # Says what has changed since an index, a line a name, and writes the names of files and links to pack into the file $3:
 # `f` a file or link that is new or changed, with its mode, number of names, size and time, `d` a folder, with its mode, `s` a
-# device or FIFO, `x` what never travels, `g` what is gone.
+# device or FIFO, `x` what never travels, `g` what is gone, `t` a file with another time alone, with its digest and time.
 #
 # Where anything of a repository has changed, all of it comes but for objects that are there as before.
+#
+# Git gives a pack another time when it would store an object that is in it. A pack is never changed under its name, so the
+# digest of one that looks changed, but has its size, is told instead of what it holds. It may be large.
 tell_changes() {
+    : > "$3.packs" && hashes= || return
+    ! command -v sha256sum >/dev/null 2>&1 || hashes=1
     { [ "$excluded_count" = 0 ] || top_level excluded; } > "$3.excluded" &&
         compare_indexes "$1" "$2" "$3.differ" && : > "$3" && awk "$index_functions"'
         function tell(kind) {
@@ -401,24 +406,49 @@ tell_changes() {
             else if (kind == "c") print "x " $1
             else print "s " $1
         }
+        function is_object(name) {
+            return name ~ /\/objects\/([0-9a-f][0-9a-f]|pack|info)(\/|$)/ && name !~ /\/(refs|logs)\/.*\/objects\//
+        }
+        function is_pack() {
+            return hashes && $2 ~ /^8/ && $3 == 1 && $1 ~ /\/pack\/pack-[0-9a-f]+\.pack$/ && is_object($1)
+        }
         BEGIN { FS = "\001" }
         input == 1 { excluded[$0]; next }
         /^\t?end / { next }
         input == 2 {
             if (tolower($1) ~ /\/\.git(\/|$)/) git = 1
-            if (!sub(/^\t/, "")) { gone[$1]; next }
+            if (!sub(/^\t/, "")) {
+                gone[$1]
+                if (is_pack()) before[$1] = $2 FS $4
+                next
+            }
             told[$1]
-            tell()
+            if (is_pack()) pack[$1] = $0
+            else tell()
             next
         }
         !git { exit }
         $1 in told || tolower($1) !~ /\/\.git(\/|$)/ { next }
-        $1 !~ /\/objects\/([0-9a-f][0-9a-f]|pack|info)(\/|$)/ || $1 ~ /\/(refs|logs)\/.*\/objects\// { tell() }
-        END { for (name in gone) if (!(name in told)) print "g " name }
-        ' names="$3" input=1 "$3.excluded" input=2 "$3.differ" input=3 "$2"
+        !is_object($1) { tell() }
+        END {
+            for (name in gone) if (!(name in told)) print "g " name
+            for (name in pack) {
+                $0 = pack[name]
+                if (before[name] == $2 FS $4 && !(top(name) in excluded)) print seconds($5), name > packs
+                else tell()
+            }
+        }' hashes="$hashes" names="$3" packs="$3.packs" input=1 "$3.excluded" input=2 "$3.differ" input=3 "$2" &&
+        tell_touched "$3.packs"
     code=$?
-    rm -f "$3.excluded" "$3.differ"
+    rm -f "$3.excluded" "$3.differ" "$3.packs"
     return "$code"
+}
+
+# Says which content the files have that are listed in the file $1, each with its time.
+tell_touched() {
+    while IFS= read -r line; do
+        sum=$(sha256sum < "${line#* }") && printf 't %s %s\n' "${sum%% *}" "$line" || return
+    done < "$1"
 }
 
 # Packs what has changed since the index $1 into $archive, with the answer for the other side.

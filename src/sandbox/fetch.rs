@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use super::client::{Part, RunError, SandboxClient, blocking, clean_up, persist};
+use super::client::{Part, RunError, SandboxClient, blocking, persist};
 use super::send::Way;
 use crate::archive::codec::Decoder;
 use crate::archive::source::{Bytes, Stream, Whole};
@@ -74,7 +74,7 @@ pub async fn fetch<C: SandboxClient>(
 }
 
 impl<D: Bytes + 'static> Rest<D> {
-    /// Downloads the parts that follow, in order, and removes them from the sandbox, until all are read or no
+    /// Downloads the parts that follow, in order, and removes each from the sandbox, until all are read or no
     /// more are wanted.
     pub async fn bring<C: SandboxClient<Download = D>>(
         self,
@@ -84,27 +84,22 @@ impl<D: Bytes + 'static> Rest<D> {
     ) -> Result<(), RunError<C::Failure>> {
         let count = self.trailer.codecs.len();
         let mut reading = FuturesOrdered::new();
-        let (mut begun, mut done) = (1, 1);
-        let outcome = loop {
+        let mut begun = 1;
+        loop {
             while begun < count && reading.len() < way.at_once.max(1) {
                 reading.push_back(self.part(client, archive, begun, way));
                 begun += 1;
             }
             if reading.is_empty() {
-                break Ok(());
+                return Ok(());
             }
             // If the reader has failed, it reports that itself.
-            let Ok(place) = self.sender.reserve().await else { break Ok(()) };
+            let Ok(place) = self.sender.reserve().await else { return Ok(()) };
             match reading.next().await {
-                Some(Ok(part)) => place.send(part),
-                Some(Err(error)) => break Err(error),
-                None => break Ok(()),
+                Some(part) => place.send(part?),
+                None => return Ok(()),
             }
-            done += 1;
-        };
-        drop(reading);
-        clean_up(client, (done..count).map(|number| part_path(archive, number))).await;
-        outcome
+        }
     }
 
     async fn part<C: SandboxClient<Download = D>>(

@@ -146,6 +146,7 @@ pub async fn prepare<C: SandboxClient>(
         changes_only,
         report,
         base: Arc::new(Mutex::new(base)),
+        turn: Mutex::default(),
         memory,
     };
     session.remember().await?;

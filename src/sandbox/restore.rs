@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedMutexGuard;
 
 use super::answer::{Answer, is_another_without_mark};
-use super::client::{RunError, SandboxClient, Step, blocking, telling};
+use super::client::{RunError, SandboxClient, Step, blocking, clean_up_by, telling};
 use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
@@ -64,9 +64,6 @@ pub struct Phase {
     pub bytes: u64,
 }
 
-/// How long is waited for a sandbox to remove a download that failed.
-const CLEARING: Duration = Duration::from_secs(10);
-
 /// How a sandbox shows that it is another one.
 const ANOTHER_UPLOAD: &str = "its mark is that of another upload; another prepare has replaced the workspace there, or an \
      older state of the sandbox was brought back";
@@ -84,8 +81,6 @@ struct Demand {
     changes_only: bool,
     /// Whether all that comes is staged. Where it is not, [`Error::NotStaged`] may come of it.
     every_file: bool,
-    /// Whether nothing is merged.
-    look_only: bool,
 }
 
 /// How the sandbox's tar ended.
@@ -172,28 +167,33 @@ impl Session {
         look_only: bool,
         cancel: &Cancel,
     ) -> Result<Restored, RunError<C::Failure>> {
+        let _turn = self.turn.lock().await;
         let mut phases = Vec::new();
-        let mut demand = Demand { changes_only: self.changes_only, every_file: false, look_only };
+        let mut demand = Demand { changes_only: self.changes_only, every_file: false };
         loop {
-            match self.exchange(client, cancel, demand, &mut phases).await {
+            match self.collect(client, cancel, demand, &mut phases).await {
+                Ok(begun) => return self.merge(client, cancel, look_only, phases, begun).await,
                 // What passed comes again, and this time all of it is staged.
                 Err(RunError::Own(Error::NotStaged)) if !demand.every_file => demand.every_file = true,
                 Err(RunError::Own(Error::ContradictoryChanges)) if demand.changes_only => {
                     demand.changes_only = false;
                 }
-                done => return done,
+                Err(error) => {
+                    clean_up_by(client, &command::clear_download(&self.places)).await;
+                    return Err(error);
+                }
             }
         }
     }
 
-    /// One download and its merge.
-    async fn exchange<C: SandboxClient>(
+    /// Has the sandbox pack, and downloads and checks what it packed. Whatever fails, something may stay in the sandbox.
+    async fn collect<C: SandboxClient>(
         &self,
         client: &C,
         cancel: &Cancel,
         demand: Demand,
         phases: &mut Vec<Phase>,
-    ) -> Result<Restored, RunError<C::Failure>> {
+    ) -> Result<Begun, RunError<C::Failure>> {
         let base = self.base.clone().lock_owned().await;
         let archive = self.places.download();
 
@@ -205,12 +205,7 @@ impl Session {
         phases.push(Phase { name: "run", took: started.elapsed(), bytes: 0 });
 
         let started = Instant::now();
-        let fetched = fetch::fetch(client, &archive, wish, &self.way).await;
-        if fetched.is_err() {
-            self.clear(client).await;
-        }
-        let Fetched { stream, size, rest } = fetched?;
-        let is_whole = rest.is_none();
+        let Fetched { stream, size, rest } = fetch::fetch(client, &archive, wish, &self.way).await?;
         phases.push(Phase { name: "download", took: started.elapsed(), bytes: size });
 
         let started = Instant::now();
@@ -236,26 +231,35 @@ impl Session {
         // While parts come, these are told of.
         let received = telling(client, Step::of_workspace("check", size), received).await;
         let received = received.unwrap_or_else(|panicked| Err(Error::Internal(panicked.to_string())));
-        // Where a part did not come, that is why it was not received.
-        if let Err(failure) = brought {
+        // Where a part did not come, that is why it was not received. After an abort, what was read may not have been
+        // removed.
+        if let Err(failure) = brought.and_then(|()| Ok(cancel.check()?)) {
             if let Ok(begun) = received {
                 blocking(move || Ok(begun.give_up(Error::Aborted))).await?;
             }
             return Err(failure);
         }
-        if is_whole && received.is_err() {
-            self.clear(client).await;
-        }
-        let mut begun = received?;
+        let begun = received?;
         phases.push(Phase { name: "check", took: started.elapsed(), bytes: size });
+        Ok(begun)
+    }
 
+    /// Merges what was downloaded, or tells what that would do.
+    async fn merge<C: SandboxClient>(
+        &self,
+        client: &C,
+        cancel: &Cancel,
+        look_only: bool,
+        mut phases: Vec<Phase>,
+        mut begun: Begun,
+    ) -> Result<Restored, RunError<C::Failure>> {
         let started = Instant::now();
         let applying = Step::of_workspace("apply", 0);
-        if demand.look_only {
+        if look_only {
             let stop = cancel.clone();
             let foreseen = telling(client, applying, blocking(move || begun.foresee(&stop))).await?;
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
-            return Ok(Restored { phases: std::mem::take(phases), ..foreseen });
+            return Ok(Restored { phases, ..foreseen });
         }
         // Where the sandbox changed nothing there is nothing to lock for.
         if begun.merge.needs_lock() || begun.repositories.has_news() {
@@ -277,15 +281,8 @@ impl Session {
         });
         let mut restored = telling(client, applying, applied).await?;
         phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
-        restored.phases = std::mem::take(phases);
+        restored.phases = phases;
         Ok(restored)
-    }
-
-    /// Removes what may be left of a download whose parts are not known.
-    async fn clear<C: SandboxClient>(&self, client: &C) {
-        // What went wrong before is what the caller is told; the next download removes what stays.
-        let clearing = command::clear_download(&self.places);
-        let _stays = tokio::time::timeout(CLEARING, client.run(&clearing)).await;
     }
 
     /// Has the sandbox pack its workspace. Where its tar fails, a second way tolerates what could not be read, and

@@ -60,5 +60,6 @@ pub fn resume(upload: Upload) -> Result<Session> {
         memory: Arc::new(memory),
         report: PrepareReport::default(),
         base: Arc::new(Mutex::new(base)),
+        turn: Mutex::default(),
     })
 }

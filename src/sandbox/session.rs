@@ -47,8 +47,10 @@ pub struct Session {
     pub(super) changes_only: bool,
     pub(super) memory: Arc<Memory>,
     pub(super) report: PrepareReport,
-    /// What both sides last shared. Held while a restore runs, so that two never mix.
+    /// What both sides last shared.
     pub(super) base: Arc<Mutex<Base>>,
+    /// Held while a restore runs, so that two never mix.
+    pub(super) turn: Mutex<()>,
 }
 
 /// What a restore starts from.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::fs::Kind;
 use crate::path::RelativePath;
-use crate::tree::entry::{Entry, Snapshot};
+use crate::tree::entry::{Digest, Entry, Snapshot};
 use crate::tree::filter::Filter;
 
 /// What became of a path.
@@ -15,6 +15,8 @@ use crate::tree::filter::Filter;
 pub enum Change {
     /// A file or link is new or changed. Its content comes along.
     Content(Told),
+    /// A file has another time, and nothing else of it has changed. Its content does not come along.
+    Touched(Touched),
     /// A directory is new or changed; with its mode bits `07777`.
     Folder(u32),
     /// A device or FIFO is there now.
@@ -30,7 +32,7 @@ impl Change {
     fn kind(&self) -> Kind {
         match self {
             Self::Folder(_) => Kind::Folder,
-            Self::Content(_) | Self::Gone => Kind::File,
+            Self::Content(_) | Self::Touched(_) | Self::Gone => Kind::File,
             Self::Special | Self::Apart => Kind::Other,
         }
     }
@@ -45,6 +47,15 @@ pub struct Told {
     pub links: u64,
     /// Bytes of content.
     pub size: u64,
+    /// Seconds since 1970.
+    pub mtime: u64,
+}
+
+/// What a sandbox says of a file that has another time alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Touched {
+    /// Of the content that is there. What it was before, this side knows.
+    pub digest: Digest,
     /// Seconds since 1970.
     pub mtime: u64,
 }
@@ -67,6 +78,11 @@ impl Changes {
                     let (links, size, mtime) = (decimal()?, decimal()?, decimal()?);
                     let told = Told { mode: u32::try_from(mode).ok()?, links, size, mtime };
                     (Change::Content(told), fields.next()?)
+                }
+                [b't', b' ', rest @ ..] => {
+                    let mut fields = rest.splitn(3, |&byte| byte == b' ');
+                    let digest = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+                    (Change::Touched(Touched { digest, mtime: number(fields.next()?, 10)? }), fields.next()?)
                 }
                 [b's', b' ', name @ ..] => (Change::Special, name),
                 [b'x', b' ', name @ ..] => (Change::Apart, name),
@@ -131,13 +147,21 @@ impl Changes {
             let fits = match change {
                 Change::Content(_) => came.get(path).is_some_and(|entry| !entry.is_folder()),
                 Change::Folder(_) => came.get(path).is_some_and(Entry::is_folder),
+                // What the base does not have, such as what belongs to git, is as if it were not told.
+                Change::Touched(Touched { digest, .. }) => {
+                    let is_it =
+                        |entry: &Entry| matches!(entry, Entry::File { digest: known, .. } if known == digest);
+                    !came.contains_key(path) && base.get(path).is_none_or(is_it)
+                }
                 Change::Special | Change::Apart | Change::Gone => !came.contains_key(path),
             };
             if !fits {
                 return None;
             }
         }
-        let told = |path: &RelativePath| self.0.contains_key(path);
+        let told = |path: &RelativePath| {
+            self.0.get(path).is_some_and(|change| !matches!(change, Change::Touched(_)))
+        };
         let is_known = |(path, entry): (&RelativePath, &Entry)| {
             told(path) || (entry.is_folder() && base.get(path).is_some_and(Entry::is_folder))
         };
@@ -145,7 +169,7 @@ impl Changes {
             return None;
         }
         let mut whole = base.clone();
-        for path in self.0.keys() {
+        for path in self.0.keys().filter(|path| told(path)) {
             whole.remove(path);
         }
         // What was told replaces what the base has; a directory that came only as the parent of something is the base's.
@@ -192,12 +216,15 @@ mod tests {
 
     fn changes(text: &str) -> Changes {
         let text = text.replace("f ./", "f 81a4 1 5 9 ./").replace(", ", "\n");
+        let touched = |letter: &str| format!("t {} 9 ./", letter.repeat(32));
+        let text = text.replace("t1 ./", &touched("31")).replace("t2 ./", &touched("32"));
         Changes::parse(text.as_bytes()).unwrap()
     }
 
     #[test]
     fn every_kind_of_line_is_read() {
-        let read = changes("f ./a b, d 41ed ./d, s ./fifo, x ./node_modules, g ./old, f ./-x");
+        let read = changes("f ./a b, d 41ed ./d, s ./fifo, x ./node_modules, g ./old, f ./-x, t1 ./p q");
+        let touched = Touched { digest: Digest([b'1'; 32]), mtime: 9 };
         let told = Told { mode: 0o100_644, links: 1, size: 5, mtime: 9 };
         let expected = [
             ("-x", Change::Content(told)),
@@ -206,6 +233,7 @@ mod tests {
             ("fifo", Change::Special),
             ("node_modules", Change::Apart),
             ("old", Change::Gone),
+            ("p q", Change::Touched(touched)),
         ];
         assert_eq!(
             read.0.into_iter().collect::<Vec<_>>(),
@@ -227,6 +255,10 @@ mod tests {
             "f",
             "f ./a\ng ./a",
             "f ./a\0b",
+            "t 9 ./a",
+            "t 31 9 ./a",
+            &format!("t {} ./a", "31".repeat(32)),
+            &format!("t {} 9", "31".repeat(32)),
         ] {
             assert_eq!(Changes::parse(text.as_bytes()), None, "{text:?}");
         }
@@ -252,6 +284,19 @@ mod tests {
             ("what is excluded is there", "a:1", "x ./node_modules", "", Some("a:1")),
             ("what is passed over did not come", "a:1", "f ./over", "", Some("a:1")),
             ("a name that another begins with", "a:d a/b:1 a-b:2", "g ./a, g ./a/b", "", Some("a-b:2")),
+            ("a file has another time", "a:1 d:d d/b:2", "t2 ./d/b", "", Some("a:1 d:d d/b:2")),
+            ("another time of what is not known here", "a:1", "t2 ./d/b", "", Some("a:1")),
+            ("another time of what is passed over", "over:1", "t2 ./over", "", Some("over:1")),
+            ("another time, but another content", "a:1", "t2 ./a", "", None),
+            ("another time of a directory", "a:d", "t1 ./a", "", None),
+            ("another time, but content came", "a:1", "t1 ./a", "a:1", None),
+            (
+                "a directory became a file and its file got another time",
+                "d:d d/b:2",
+                "f ./d, t2 ./d/b",
+                "d:3",
+                None,
+            ),
             ("content that did not come", "a:1", "f ./b", "", None),
             ("content that came as a directory", "a:1", "f ./b", "b:d", None),
             ("a directory that did not come", "a:1", "d 41ed ./d", "", None),

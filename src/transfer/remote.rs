@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::changes::{Change, Changes, Told};
+use super::changes::{Change, Changes, Told, Touched};
 use crate::path::RelativePath;
 use crate::path_map::PathMap;
 use crate::tree::entry::Digest;
@@ -135,6 +135,7 @@ impl Remote {
         for (path, change) in changes.iter() {
             let known = match change {
                 Change::Content(_) => content(path),
+                Change::Touched(touched) => self.touched(path, *touched),
                 Change::Folder(mode) => Some(Content::Folder { mode: *mode }),
                 Change::Special | Change::Apart | Change::Gone => None,
             };
@@ -148,6 +149,18 @@ impl Remote {
             } else {
                 self.others.remove(path);
             }
+        }
+    }
+
+    /// What a file with another time is, where it is known to have that content.
+    fn touched(&self, path: &RelativePath, touched: Touched) -> Option<Content> {
+        let mut content = self.entries.get(path)?.clone();
+        match &mut content {
+            Content::File { mtime, digest: Some(digest), .. } if *digest == touched.digest => {
+                *mtime = touched.mtime;
+                Some(content)
+            }
+            _ => None,
         }
     }
 
@@ -374,16 +387,20 @@ mod tests {
 
     #[test]
     fn what_a_sandbox_says_is_what_is_known_of_it() {
-        let mut remote =
-            Remote { entries: contents("a:1 b:2 d:d d/c:3 e:4"), others: paths("o p").into_iter().collect() };
-        let text = b"f 81a4 1 5 9 ./a\nf 81a4 2 6 9 ./n\nd 41c0 ./d\ng ./b\ng ./o\nx ./e\ns ./fifo\nf 81a4 1 1 1 ./q\n";
-        let changes = Changes::parse(text).unwrap();
+        let mut remote = Remote {
+            entries: contents("a:1 b:2 d:d d/c:3 d/t:4 e:4"),
+            others: paths("o p").into_iter().collect(),
+        };
+        let text = "f 81a4 1 5 9 ./a\nf 81a4 2 6 9 ./n\nd 41c0 ./d\ng ./b\ng ./o\nx ./e\ns ./fifo\nf 81a4 1 1 1 ./q\n";
+        let is_three = "33".repeat(32);
+        let text = format!("{text}t {is_three} 8 ./d/c\nt {is_three} 8 ./d/t\nt {is_three} 8 ./u\n");
+        let changes = Changes::parse(text.as_bytes()).unwrap();
         let digest = Digest([b'5'; 32]);
         let told: BTreeMap<_, _> = changes.contents().collect();
         remote.change(&changes, |path| (path.as_bytes() != b"q").then(|| file(told[path], digest)));
-        let mut expected = contents("a:5@9 d:D d/c:3 n:6@9=?");
+        let mut expected = contents("a:5@9 d:D d/c:3@8 n:6@9=?");
         expected.insert(path("n"), file(told[&path("n")], digest));
         assert_eq!(remote.entries, expected);
-        assert_eq!(remote.others, paths("e fifo p q").into_iter().collect());
+        assert_eq!(remote.others, paths("d/t e fifo p q u").into_iter().collect());
     }
 }

@@ -155,6 +155,10 @@ impl sandbox_managed_runtime::sandbox::client::SandboxClient for CutShort {
         self.0.discard(path).await;
     }
 
+    async fn clear(&self, command: &str) {
+        self.0.clear(command).await;
+    }
+
     async fn remove(&self, path: &str) -> Result<(), Failure> {
         self.0.remove(path).await
     }

@@ -303,6 +303,72 @@ fn every_change_of_an_agent_is_restored_as_by_a_full_download() {
     }
 }
 
+/// Git sets the time of a pack when it would store an object that the pack has.
+#[test]
+fn a_pack_with_another_time_alone_is_not_transferred() {
+    const PACK: &str = "repo/objects/pack/pack-0123456789012345678901234567890123456789.pack";
+    let mut start = start();
+    for dir in ["repo", "repo/objects", "repo/objects/pack"] {
+        start.insert(dir.into(), DIR);
+    }
+    start.insert(PACK.into(), file("a pack of git".repeat(10_000)));
+    let touched: Edit = ("another time", |at| {
+        let pack = fs::File::options().write(true).open(at.join(PACK)).unwrap();
+        let day = std::time::Duration::from_secs(86_400);
+        pack.set_modified(pack.metadata().unwrap().modified().unwrap() + day).unwrap();
+    });
+    for tools in Kind::ALL {
+        let two = Two::new(&start, tools, &[]);
+        let mut sessions = two.prepare("at first");
+        for round in 0..2 {
+            let what = format!("{tools:?}, round {round}");
+            two.both(|place| touched.1(&place.remote()));
+            two.restore(&sessions, &what);
+            assert!(two.quick.bytes_down() < 20_000, "{what}: {} bytes came", two.quick.bytes_down());
+            two.both(|place| touched.1(&place.remote()));
+            let bytes = two.quick.bytes_up(|| sessions = two.prepare(&what));
+            assert!(bytes < 20_000, "{what}: {bytes} bytes");
+        }
+    }
+    // Anything else that is done to it has the result of full transfers.
+    let edits: [Edit; 6] = [
+        ("other content of its size", |at| rewrite_in_secret(&at.join(PACK))),
+        ("equal content", |at| {
+            let content = fs::read(at.join(PACK)).unwrap();
+            fs::remove_file(at.join(PACK)).unwrap();
+            fs::write(at.join(PACK), content).unwrap();
+        }),
+        ("another size", |at| fs::write(at.join(PACK), "short").unwrap()),
+        ("another mode", |at| set_mode(&at.join(PACK), 0o600)),
+        ("a further name", |at| {
+            remove(&at.join("further"));
+            fs::hard_link(at.join(PACK), at.join("further")).unwrap();
+        }),
+        ("gone", |at| fs::remove_file(at.join(PACK)).unwrap()),
+    ];
+    for (name, edit) in edits {
+        for (first, second) in [(edit, touched.1), (touched.1, edit)] {
+            let two = Two::new(&start, Kind::Dash, &[]);
+            let mut sessions = two.prepare("at first");
+            let try_on = |edit: fn(&Path)| {
+                two.both(|place| {
+                    if place.remote().join(PACK).exists() {
+                        edit(&place.remote());
+                    }
+                });
+            };
+            try_on(first);
+            two.restore(&sessions, &format!("{name}, restored"));
+            try_on(second);
+            two.restore(&sessions, &format!("{name}, restored again"));
+            try_on(first);
+            try_on(second);
+            sessions = two.prepare(&format!("{name}, uploaded"));
+            two.restore(&sessions, &format!("{name}, after an upload"));
+        }
+    }
+}
+
 impl Side {
     /// The size of an upload.
     fn bytes_up(&self, upload: impl FnOnce()) -> usize {

@@ -57,6 +57,8 @@ impl SandboxClient for Partial {
 
     async fn discard(&self, _: &str) {}
 
+    async fn clear(&self, _: &str) {}
+
     async fn write_file(&self, _: &str, bytes: &Vec<u8>, _: Part<'_>) -> Result<(), Failure> {
         self.upload.lock().unwrap().clone_from(bytes);
         Ok(())

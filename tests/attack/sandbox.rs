@@ -77,6 +77,18 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+impl LocalSandbox {
+    fn shell(&self, command: &str) -> Command {
+        let mut shell = Command::new("sh");
+        if let Some(tools) = &self.tools {
+            shell = Command::new(tools.join("sh"));
+            shell.env("PATH", tools);
+        }
+        shell.args(["-c", command]);
+        shell
+    }
+}
+
 impl SandboxClient for LocalSandbox {
     type Failure = Failure;
     type Upload = Vec<u8>;
@@ -115,18 +127,18 @@ impl SandboxClient for LocalSandbox {
         let _gone = fs::remove_file(path);
     }
 
+    async fn clear(&self, command: &str) {
+        let output = self.shell(command).output().unwrap();
+        assert!(output.status.success(), "{}", output.stderr.escape_ascii());
+    }
+
     async fn remove(&self, path: &str) -> Result<(), Failure> {
         self.calls.next(|| Ok(fs::remove_file(path)?))
     }
 
     async fn run(&self, command: &str) -> Result<(), Failure> {
         self.calls.next(|| {
-            let mut shell = Command::new("sh");
-            if let Some(tools) = &self.tools {
-                shell = Command::new(tools.join("sh"));
-                shell.env("PATH", tools);
-            }
-            let output = shell.args(["-c", command]).output()?;
+            let output = self.shell(command).output()?;
             if output.status.success() {
                 return Ok(());
             }
@@ -205,6 +217,8 @@ impl SandboxClient for CannedSandbox {
     }
 
     async fn discard(&self, _: &str) {}
+
+    async fn clear(&self, _: &str) {}
 
     async fn read_file(&self, _: &str, _: Option<Part<'_>>) -> Result<Vec<u8>, Failure> {
         self.downloads.fetch_add(1, Ordering::SeqCst);

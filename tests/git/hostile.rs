@@ -168,13 +168,72 @@ fn no_filter_runs_at_an_upload() {
     with_each_git(|bench| {
         write(&bench.here.join(".gitattributes"), "*.txt filter=x\n");
         bench.commit_here("attributes");
-        executable(&bench.here.join("evil.sh"), &format!("#!/bin/sh\n{RUN}\n"));
+        // Git inherits nothing from this process, so the program must know the canary by itself.
+        executable(
+            &bench.path().join("evil"),
+            &format!("#!/bin/sh\ntouch '{}'; cat\n", bench.canary.display()),
+        );
         let file = fs::File::options().write(true).open(bench.here.join("a.txt")).unwrap();
         file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1_000_000)).unwrap();
         bench.here(&["update-index", "--refresh"]);
-        bench.here(&["config", "filter.x.clean", "./evil.sh"]);
+        bench.here(&["config", "filter.x.clean", bench.path().join("evil").to_str().unwrap()]);
         bench.prepare();
         assert!(!bench.canary.exists(), "an upload ran the filter");
+    });
+}
+
+/// The user's own hooks and programs are for the user's own use of git.
+#[test]
+fn an_exchange_runs_nothing_that_the_local_repository_configures() {
+    with_each_git(|bench| {
+        // Before it writes the index, git compares a file that is newer than the index by its content.
+        let file = fs::File::options().write(true).open(bench.here.join("b.txt")).unwrap();
+        file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1_000_000)).unwrap();
+        bench.here(&["update-index", "--refresh"]);
+        let evil = bench.path().join("evil");
+        executable(&evil, &format!("#!/bin/sh\necho \"$0 $*\" >> '{}'; cat\n", bench.canary.display()));
+        for hook in
+            ["reference-transaction", "post-index-change", "post-checkout", "post-rewrite", "pre-auto-gc"]
+        {
+            fs::create_dir_all(bench.here.join(".git/hooks")).unwrap();
+            symlink(&evil, bench.here.join(".git/hooks").join(hook)).unwrap();
+        }
+        write(&bench.here.join(".git/info/attributes"), "*.txt filter=x diff=x merge=x\n");
+        let evil = evil.to_str().unwrap();
+        for key in [
+            "core.fsmonitor",
+            "core.sshCommand",
+            "core.alternateRefsCommand",
+            "core.pager",
+            "core.editor",
+            "diff.external",
+            "diff.x.textconv",
+            "filter.x.clean",
+            "filter.x.smudge",
+            "filter.x.process",
+            "gpg.program",
+            "credential.helper",
+        ] {
+            bench.here(&["config", key, &format!("{evil} {key}")]);
+        }
+        // The user's own git does run them.
+        bench.here(&["status"]);
+        fs::remove_file(&bench.canary).unwrap();
+        let ran = |bench: &Bench| fs::read_to_string(&bench.canary).unwrap_or_default();
+        bench.prepare();
+        assert_eq!(ran(bench), "", "a prepare ran it");
+        write(&bench.there.join("n.txt"), "n\n");
+        bench.commit_there("new");
+        bench.there(&["checkout", "-q", "-b", "topic"]);
+        bench.there(&["branch", "-q", "-D", "feature"]);
+        write(&bench.there.join("a.txt"), "stashed\n");
+        bench.there(&["stash"]);
+        write(&bench.there.join("s.txt"), "s\n");
+        bench.there(&["add", "s.txt"]);
+        bench.there(&["remote", "add", "fork", "https://example.com/fork.git"]);
+        let report = bench.restore();
+        assert_eq!(ran(bench), "", "a restore ran it");
+        assert!(report.held_back.is_empty() && report.updated.len() > 5, "{report:?}");
     });
 }
 

@@ -2,9 +2,11 @@
 //!
 //! The restore runs in its own process: this test program again, which `GIT_CHILD` tells where to work. Its
 //! git is a script that kills that process at a chosen call: before git runs, after it, or while it continues
-//! alone.
+//! alone. The signal goes to the group of that process, as that of a terminal does. A git that changes a local repository is
+//! not in it.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -26,10 +28,12 @@ fn script(root: &Path, git: &Path) -> String {
          echo >> {root}/steps\n\
          read at how < {root}/armed\n\
          [ \"$(wc -l < {root}/steps)\" -eq \"$at\" ] || exec {git} \"$@\"\n\
-         [ $how = after ] || kill -9 $PPID\n\
+         echo $$ > {root}/git-pid\n\
+         case $GIT_DIR in */quarantine-*) killed=$PPID ;; *) killed=-$PPID ;; esac\n\
+         [ $how = after ] || kill -9 $killed\n\
          [ $how = before ] || {git} \"$@\"\n\
          touch {root}/over\n\
-         [ $how != after ] || kill -9 $PPID\n"
+         [ $how != after ] || kill -9 $killed\n"
     )
 }
 
@@ -60,6 +64,7 @@ fn restore_and_kill(bench: &Bench, at: usize, how: &str, meanwhile: impl FnOnce(
     let mut other = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "kill::a_restore_in_its_own_process", "--test-threads=1"])
         .env(WHERE, root)
+        .process_group(0)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -75,7 +80,12 @@ fn restore_and_kill(bench: &Bench, at: usize, how: &str, meanwhile: impl FnOnce(
     let steps = fs::read_to_string(root.join("steps")).unwrap_or_default().lines().count();
     if at <= steps && at > 0 {
         assert!(!status.success(), "it was to be killed at step {at}");
-        wait_for(&root.join("over"));
+        let git = fs::read_to_string(root.join("git-pid")).unwrap();
+        while !root.join("over").exists() {
+            let is_there = Path::new("/proc").join(git.trim()).exists() || root.join("over").exists();
+            assert!(is_there, "git was killed at step {at}");
+            thread::sleep(Duration::from_millis(1));
+        }
     } else {
         assert!(status.success() && root.join("done").exists());
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use sandbox_managed_runtime::git::report::GitReport;
 
-use crate::bench::{holds, path, with_each_git, write};
+use crate::bench::{Bench, holds, path, with_each_git, write};
 
 #[test]
 fn ten_heartbeats_in_which_nothing_happens_change_nothing() {
@@ -598,17 +598,70 @@ fn alternates_and_partial_clones_are_transferred() {
             &root,
             &["clone", "-q", "--reference", root.join("here").to_str().unwrap(), &remote, "alternate"],
         );
+        // So that there is a blob that a partial clone does not need.
+        write(&bench.here.join("b.txt"), "another\n");
+        bench.commit_here("third");
+        bench.here(&["push", "-q", "origin", "main"]);
         bench.git(&root, &["clone", "-q", "--filter=blob:none", &remote, "partial"]);
-        for name in ["alternate", "partial"] {
+        bench.git(&root, &["clone", "-q", "--filter=blob:none", "--no-checkout", &remote, "sparse"]);
+        let sparse = root.join("sparse");
+        bench.git(&sparse, &["sparse-checkout", "set", "--no-cone", "/a.txt", "/n.txt"]);
+        bench.git(&sparse, &["checkout", "-q", "main"]);
+        for name in ["alternate", "partial", "sparse"] {
             bench.here = root.join(name);
+            let missing = |bench: &Bench| {
+                let list = bench.here(&["rev-list", "--objects", "--missing=print", "--all"]);
+                list.lines().filter(|line| line.starts_with('?')).count()
+            };
+            let missing_before = missing(bench);
+            assert_eq!(missing_before > 0, name != "alternate");
             assert_eq!(bench.prepare(), Vec::<String>::new(), "{name}");
             assert_eq!(bench.there(&["status", "--porcelain"]), "", "{name}");
             write(&bench.there.join("n.txt"), "n\n");
             let new = bench.commit_there("new");
             let report = bench.restore();
             assert_eq!(bench.here(&["rev-parse", "main"]), new, "{name}: {report:?}");
+            assert_eq!(missing(bench), missing_before, "{name}: nothing was fetched");
             bench.assert_sound(&bench.here, &[&new]);
         }
+    });
+}
+
+/// The path of the local objects is a line of a file that git reads.
+#[test]
+fn a_workspace_at_an_odd_path_is_transferred() {
+    with_each_git(|bench| {
+        let odd = bench.path().join("a \"quoted\"\nline # with \\ and \u{e4}");
+        fs::rename(&bench.here, &odd).unwrap();
+        bench.here = odd;
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        let report = bench.restore();
+        assert!(report.held_back.is_empty(), "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        bench.assert_sound(&bench.here, &[&new]);
+    });
+}
+
+#[test]
+fn a_local_replacement_of_a_commit_does_not_change_what_is_transferred() {
+    with_each_git(|bench| {
+        bench.here(&["commit", "-q", "--allow-empty", "-m", "third"]);
+        bench.here(&["branch", "-D", "feature"]);
+        bench.here(&["tag", "-d", "v1"]);
+        bench.here(&["push", "-q", "origin", "main"]);
+        bench.here(&["replace", "--graft", "main"]);
+        assert_eq!(bench.here(&["rev-list", "--count", "main"]), "1");
+        bench.options.depth = Some(2);
+        bench.prepare();
+        assert_eq!(bench.there(&["rev-list", "--count", "main"]), "2");
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        assert_eq!(bench.here(&["--no-replace-objects", "rev-list", "--count", "main"]), "4");
+        bench.assert_sound(&bench.here, &[&new]);
     });
 }
 
