@@ -135,7 +135,6 @@ pub async fn prepare<C: SandboxClient>(
         repositories,
         assets,
     };
-    let changes_only = upload.changes_only;
     let session = Session {
         workspace,
         places,
@@ -143,7 +142,7 @@ pub async fn prepare<C: SandboxClient>(
         repositories: upload.repositories,
         preserve,
         way,
-        changes_only,
+        changes_only: upload.changes_only,
         report,
         base: Arc::new(Mutex::new(base)),
         turn: Mutex::default(),
