@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use sandbox_managed_runtime::archive::pack::Sent;
 use sandbox_managed_runtime::exclude::PathSet;
 use sandbox_managed_runtime::path::RelativePath;
-use sandbox_managed_runtime::sandbox::command::{self, Indexes, Places};
+use sandbox_managed_runtime::sandbox::command::{self, AssetUpload, Indexes, Places};
 use sandbox_managed_runtime::sandbox::listing;
 use sandbox_managed_runtime::transfer::parts::{Codec, Part, Trailer, Wish, part_list, part_path};
 use tempfile::TempDir;
@@ -1293,15 +1293,14 @@ fn an_asset_in_parts_is_replaced() {
                 last_size = bytes.len() as u64;
                 sandbox.file(Path::new(&part_path(text(&file), number)), bytes);
             }
-            let command = command::upload_asset_by_script(
-                &sandbox.places(),
-                text(&asset),
-                text(&file),
-                "",
-                earlier.len(),
-                parts[earlier.len()].0,
-                last_size,
-            );
+            let upload = AssetUpload {
+                places: &sandbox.places(),
+                folder: text(&asset),
+                archive: text(&file),
+                former: None,
+                index: "",
+            };
+            let command = upload.command(earlier.len(), parts[earlier.len()].0, last_size);
             assert!(command.len() < 1024, "{command}");
             sandbox.succeeds_in("umask 077", &command);
             assert_eq!(names_in(&asset), set(["fixed", "open", "private", "shared"]), "{sandbox}");
