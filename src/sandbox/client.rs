@@ -146,7 +146,7 @@ pub async fn clean_up<C: SandboxClient>(client: &C, paths: impl IntoIterator<Ite
     let _in_time = tokio::time::timeout(CLEAN_UP, removing).await;
 }
 
-/// Tells whether memory of the client's side still exists. JavaScript's memory is freed with its environment:
+/// Tells whether the client's memory still exists. JavaScript's memory is freed with its environment:
 /// when a worker thread is terminated, or the process exits, during a prepare or restore.
 #[derive(Debug, Clone, Default)]
 pub struct Attachment(Arc<RwLock<bool>>);
@@ -167,7 +167,7 @@ impl Attachment {
 /// Why a prepare or restore failed.
 #[derive(Debug)]
 pub enum RunError<F> {
-    /// A failure on this side.
+    /// A failure of this package.
     Own(Error),
     /// A failure of the client, with the value that it threw.
     Client(F),
