@@ -1,7 +1,6 @@
 // A workspace that is many times larger than the memory that a transfer may take.
 
 import { mkdir, mkdtemp, open, rm, stat, statfs } from "node:fs/promises";
-import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { runScript } from "./support/processes.mjs";
@@ -11,8 +10,11 @@ const MIB = 1024 * 1024;
 /** How many times its size the test needs as free disk space: locally, in the sandbox, and for archives. */
 const COPIES = 4.5;
 
+/** A directory on a disk: temporary files may be in memory. */
+const DISK = "/var/tmp";
+
 /** `LARGE_GIB=20` makes it larger. It is smaller if the disk has too little space. */
-const GIB = Number(process.env.LARGE_GIB ?? ((await freeGib(os.tmpdir())) < 3 * COPIES ? 2 : 3));
+const GIB = Number(process.env.LARGE_GIB ?? ((await freeGib(DISK)) < 3 * COPIES ? 2 : 3));
 
 /** How much memory a transfer may take above that of the idle process. */
 const CEILING = 256 * MIB;
@@ -26,7 +28,7 @@ async function freeGib(folder) {
 }
 
 beforeEach(async () => {
-  base = await mkdtemp(path.join(os.tmpdir(), "large-"));
+  base = await mkdtemp(path.join(DISK, "large-"));
 });
 
 afterEach(async () => {

@@ -19,4 +19,8 @@ export const LONGEST_SUITES = [
   "clients/docker",
   "clients/conformance",
   "boundary",
+  "volumes/folding",
+  "volumes/folding-plain",
+  "volumes/linked",
+  "volumes/disk",
 ];

@@ -34,7 +34,7 @@ await runMain(async () => {
   const native = args.includes("--native");
   const platforms = platformsFrom(args.filter((arg) => arg !== "--native"));
   await setUp({ addon: false });
-  await requireRust();
+  requireRust();
   const { code } = await run("cargo", ["fetch", "--locked"]);
   if (code !== 0) throw new Explained("`cargo fetch` failed; what it printed above says why.");
 
@@ -58,7 +58,7 @@ async function build(platform, native) {
   const target = RUST_TARGETS[platform];
   const isGnu = platform.endsWith("-gnu");
   const isMac = platform.startsWith("darwin-");
-  const compiler = native ? { env: {}, options: [] } : await compilerFor(target);
+  const compiler = native ? { env: {}, options: [] } : compilerFor(target);
 
   const flags = await pathRemapFlags();
   // An addon uses the C library that Node brought into the process.
@@ -68,19 +68,12 @@ async function build(platform, native) {
   // Without Apple's tools only the linker can strip for macOS, and Zig's knows this option for it.
   if (isMac && !native) flags.push("-Clink-arg=-Wl,-x");
 
-  const words = [
-    "build",
-    "--package=sandbox-managed-runtime",
-    "--platform",
-    "--release",
-    "--no-js",
-    `--output-dir=${BINARIES}`,
-  ];
-  words.push(`--dts=${path.join(BUILD, "native.d.ts")}`);
+  const words = ["build", "--package=sandbox-managed-runtime", "--platform", "--release", "--no-js"];
+  words.push(`--output-dir=${BINARIES}`, `--dts=${path.join(BUILD, "native.d.ts")}`);
   words.push(`--target=${target}${isGnu && !native ? `.${MINIMUM_GLIBC}` : ""}`);
   if (!native) words.push("--cross-compile");
   if (native && isGnu) words.push("--use-napi-cross");
-  const napi = path.join(root, "node_modules", "@napi-rs", "cli", "dist", "cli.js");
+  const napi = path.join(root, "node_modules/@napi-rs/cli/dist/cli.js");
   const { code } = await run(process.execPath, [napi, ...words, "--", "--locked", ...compiler.options], {
     env: {
       ...compiler.env,
@@ -97,9 +90,8 @@ async function build(platform, native) {
 
 /** Brings Zig and cargo-zigbuild, and returns the environment in which cargo finds them. */
 async function zigEnvironment() {
-  const folder = await pythonEnvironment("zig", ZIG_PACKAGES);
   return {
-    PATH: [path.join(folder, "bin"), process.env.PATH].join(path.delimiter),
+    PATH: [await pythonEnvironment("zig", ZIG_PACKAGES), process.env.PATH].join(path.delimiter),
     ZIG_GLOBAL_CACHE_DIR: path.join(BUILD, "zig-cache"),
     CARGO_ZIGBUILD_CACHE_DIR: path.join(BUILD, "cargo-zigbuild"),
   };

@@ -1,16 +1,12 @@
 // Checks release binaries without running them: the processor, the size, the exported names, the glibc that they need,
-// and that no path of the machine that built them is inside.
-//
-//   node scripts/check-binary.mjs FILE.node …     each must be named as it is published
-//
-// The last line is the total, `N passed, N failed`.
+// and that no path of the machine that built them is inside. build-all.mjs checks what it built, and pack.mjs what it
+// publishes.
 
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import path from "node:path";
-import { pathToFileURL } from "node:url";
 import { MINIMUM_GLIBC, PLATFORMS, fileName } from "./platforms.mjs";
-import { Explained, isAtLeast, root, runMain } from "./process.mjs";
+import { Explained, isAtLeast, root } from "./process.mjs";
 
 /** In bytes: linux-x64-gnu has 5.7 MB, optimised for speed (Cargo.toml says why), and others may need a little more. */
 const LARGEST = 6.5 * 1024 * 1024;
@@ -25,7 +21,7 @@ const MACH_O_EXTRAS = /^(_mh_dylib_header|__dso_handle|rust_eh_personality|_R\w+
 const CPUS = { x64: { elf: 62, machO: 0x01000007 }, arm64: { elf: 183, machO: 0x0100000c } };
 
 /**
- * Prints what is wrong with a binary; whether nothing is.
+ * Prints what is wrong with a binary, which must be named as it is published; whether nothing is.
  *
  * @param {string} file
  */
@@ -134,15 +130,4 @@ function readMachO(bytes) {
     }
   }
   return library;
-}
-
-if (import.meta.url === pathToFileURL(process.argv[1]).href) {
-  await runMain(async () => {
-    let failed = 0;
-    const files = process.argv.slice(2);
-    if (files.length === 0) throw new Explained("Name the binaries, as in .build/binaries/*.node");
-    for (const file of files) if (!(await checkFile(file))) failed += 1;
-    console.log(`\n${files.length - failed} passed, ${failed} failed`);
-    if (failed > 0) process.exitCode = 1;
-  });
 }

@@ -1,16 +1,60 @@
-// The demo's stand-in for an agent: which files it works on, and what it does in the sandbox, as a shell script.
+// The demo's stand-in for an agent: what it does in the sandbox, as a shell script and in words.
 
 import { isText, readableName } from "../__test__/support/tree.mjs";
 
-/** @typedef {ReturnType<typeof chooseTasks>} Tasks Relative paths; one that is `undefined` found no file. */
+/** What the agent plants, to run on the machine that takes its work over. */
+export const HOOK = ".git/hooks/post-checkout";
+
+const COMMIT =
+  "git -c user.name=agent -c user.email=agent@example.org -c commit.gpgSign=false -c core.hooksPath=/dev/null " +
+  "commit --quiet --message='Notes of the agent'";
 
 /**
- * Chooses what to work on: ordinary files near the top, each for one thing only. Hidden files, dependencies, names that are
- * no text and what may not be written are none that an agent would work on.
+ * Plans the work on a workspace.
+ *
+ * @param {import("../__test__/support/tree.mjs").Tree} tree
+ * @param {string} workspace Its folder in the sandbox.
+ * @param {boolean} hasGit Whether it is a repository.
+ * @returns {{ edited: string | undefined, script: string, facts: [string, string][] }} The file that is edited on both
+ *   sides, what the agent runs, and all that is done, for a person to read.
+ */
+export function planWork(tree, workspace, hasGit) {
+  const [edited, deleted, toggled] = ordinaryFiles(tree);
+  const [notes, link] = ["agent-notes", "latest-notes"].map((wish) => freeName(tree, wish));
+  const mode = toggled?.isExecutable ? "a-x" : "a+x";
+  /** @type {[string, string | false | undefined, string][]} Each with the command, where there is something to do. */
+  const tasks = [
+    ["the agent edits", edited?.name, `printf '\\nA line of the agent.\\n' >> ${edited?.quoted}`],
+    ["        deletes", deleted?.name, `rm ${deleted?.quoted}`],
+    ["         chmods", toggled && `${toggled.name} (${mode})`, `chmod ${mode} ${toggled?.quoted}`],
+    ["           adds", `${notes}/plan.md`, `mkdir ${notes} && printf 'What I did.\\n' > ${notes}/plan.md`],
+    ["          links", `${link} -> ${notes}`, `ln -s ${notes} ${link}`],
+    ["        commits", hasGit && notes, `git add --force ${notes} && ${COMMIT} -- ${notes}`],
+    [
+      "         plants",
+      hasGit && HOOK,
+      `mkdir -p .git/hooks && echo '#!/bin/sh' > ${HOOK} && chmod +x ${HOOK}`,
+    ],
+    ["meanwhile, here", edited && `${edited.name} is edited, too`, "true"],
+  ];
+  const commands = tasks.filter(([, what]) => what).map(([, , command]) => command);
+  return {
+    edited: edited?.name,
+    script: [`cd ${quoted(workspace)}`, ...commands].join(" && "),
+    facts: tasks.map(([label, what], at) => [
+      label,
+      what || (at === 0 ? "nothing: there is no file to edit" : "nothing"),
+    ]),
+  };
+}
+
+/**
+ * The files that an agent may work on, a README first, then those near the top. Hidden files, dependencies, names that
+ * are no text and what may not be written are none of them.
  *
  * @param {import("../__test__/support/tree.mjs").Tree} tree
  */
-export function chooseTasks(tree) {
+function ordinaryFiles(tree) {
   const depth = (/** @type {string} */ name) => name.split("/").length;
   const isOrdinary = (/** @type {string} */ name) => {
     const parts = name.split("/");
@@ -21,17 +65,12 @@ export function chooseTasks(tree) {
   const files = [...tree]
     .filter(([name, { kind }]) => kind === "file" && isOrdinary(name))
     .sort(([a], [b]) => depth(a) - depth(b))
-    .map(([name, { mode }]) => ({ name: readableName(name), toggle: mode & 0o100 ? "a-x" : "a+x" }));
-  const edited = files.find(({ name }) => /^readme\b/i.test(name)) ?? files[0];
-  const [deleted, toggled] = files.filter((file) => file !== edited);
-  return {
-    edited: edited?.name,
-    deleted: deleted?.name,
-    toggled: toggled?.name,
-    toggle: toggled?.toggle,
-    folder: freeName(tree, "agent-notes"),
-    link: freeName(tree, "latest-notes"),
-  };
+    .map(([bytes, { mode }]) => {
+      const name = readableName(bytes);
+      return { name, quoted: quoted(`./${name}`), isExecutable: (mode & 0o100) !== 0 };
+    });
+  const first = files.find(({ name }) => /^readme\b/i.test(name)) ?? files[0];
+  return first ? [first, ...files.filter((file) => file !== first)] : [];
 }
 
 /**
@@ -41,62 +80,10 @@ export function chooseTasks(tree) {
  * @param {string} wish
  */
 function freeName(tree, wish) {
-  for (let number = 1; ; number += 1) {
-    const name = number === 1 ? wish : `${wish}-${number}`;
-    if (!tree.has(name)) return name;
-  }
+  let name = wish;
+  for (let number = 2; tree.has(name); number += 1) name = `${wish}-${number}`;
+  return name;
 }
 
-/**
- * What the agent runs.
- *
- * @param {Tasks} tasks
- * @param {string} workspace The workspace's folder in the sandbox.
- */
-export function shellScript({ edited, deleted, toggled, toggle, folder, link }, workspace) {
-  return [
-    `cd ${quoted(workspace)}`,
-    ...(edited === undefined
-      ? []
-      : [`printf '\\nA line written by the agent.\\n' >> ${quoted(`./${edited}`)}`]),
-    ...(deleted === undefined ? [] : [`rm -- ${quoted(`./${deleted}`)}`]),
-    ...(toggled === undefined ? [] : [`chmod ${toggle} ${quoted(`./${toggled}`)}`]),
-    `mkdir ${folder}`,
-    `printf 'What I did, and why.\\n' > ${folder}/plan.md`,
-    `ln -s ${folder} ${link}`,
-  ].join(" && ");
-}
-
-/** @param {Tasks} tasks What the agent does with git afterwards, in the same folder: a commit, and a hook. */
-export function commitScript({ folder }) {
-  const identity = "-c user.name=agent -c user.email=agent@example.org -c commit.gpgSign=false";
-  return [
-    `git add --force -- ${folder}`,
-    `git ${identity} -c core.hooksPath=/dev/null commit --quiet --message="Notes of the agent" -- ${folder}`,
-    "mkdir -p .git/hooks",
-    "printf '#!/bin/sh\\necho gotcha\\n' > .git/hooks/post-checkout",
-    "chmod +x .git/hooks/post-checkout",
-  ].join(" && ");
-}
-
-/**
- * What was done, for a person to read.
- *
- * @param {Tasks} tasks
- * @param {boolean} hasGit
- * @returns {[string, string][]}
- */
-export function describeTasks({ edited, deleted, toggled, toggle, folder, link }, hasGit) {
-  return [
-    ["the agent edits", edited ?? "nothing: there is no file to edit"],
-    ["        deletes", deleted ?? "nothing"],
-    ["         chmods", toggled === undefined ? "nothing" : `${toggled} (${toggle})`],
-    ["           adds", `${folder}/plan.md`],
-    ["          links", `${link} -> ${folder}`],
-    ["        commits", hasGit ? folder : "nothing: there is no git on this machine"],
-    ["         plants", hasGit ? "a git hook that would run here" : "nothing"],
-    ["meanwhile, here", edited === undefined ? "nothing" : `${edited} is edited, too`],
-  ];
-}
-
+/** A text as one word of the shell's. */
 const quoted = (/** @type {string} */ text) => `'${text.replaceAll("'", `'\\''`)}'`;

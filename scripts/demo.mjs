@@ -1,14 +1,14 @@
-// `npm run demo`: takes a real workspace through two round trips and shows what happens. HELP below says how to call it.
+// `npm run demo`: takes a real workspace through two round trips and shows what happens.
 //
-// All work is done on a copy. The sandbox is a folder that is reached through a client and `sh` alone, as a real one is.
+// All work is done on a copy. The sandbox is a folder that is reached through a client and `sh` only, as a real one is.
 
-import { appendFile, lstat, mkdir, mkdtemp, readFile, realpath, readdir, rm, stat } from "node:fs/promises";
+import { appendFile, lstat, mkdir, mkdtemp, readFile, readdir, realpath, rm, stat } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 // By its default export, so that a Node without `parseArgs` still gets to say that it is too old.
 import util from "node:util";
 import { printFields } from "../cli/report.js";
-import { chooseTasks, commitScript, describeTasks, shellScript } from "./demo-agent.mjs";
+import { HOOK, planWork } from "./demo-agent.mjs";
 import { Explained, root, run, runMain } from "./process.mjs";
 import { setUp } from "./setup.mjs";
 import { bold, count, green, heading, oneLine, printTable, red, size } from "../benches/terminal.mjs";
@@ -16,8 +16,8 @@ import { differences, readableName, readTree } from "../__test__/support/tree.mj
 
 const HELP = `Usage: npm run demo -- [DIR] [--keep]
 
-Takes a copy of DIR (of this checkout, where none is named) into a sandbox and back, twice. An agent works there
-meanwhile: it edits, deletes, adds, commits, and plants a git hook; the same file is edited here. Nothing in DIR changes.
+Takes a copy of DIR (of this checkout, where none is named) into a sandbox and back, twice. Meanwhile an agent works in
+the sandbox: it edits, deletes, adds, commits, and plants a git hook; and the copy is edited too. DIR does not change.
 
   --keep   leave the temporary folders, to look around in them
   --help   show this`;
@@ -32,9 +32,6 @@ const BUILD_OUTPUT = /^(target|node_modules|\.build|.*\.node|.*\.tgz)$/;
 const isNotShared = (/** @type {string} */ name) =>
   name === ".paperclip-runtime" || name.split("/").some((part) => part === ".git" || part.startsWith("._"));
 
-/** What the agent plants, to run here. */
-const HOOK = ".git/hooks/post-checkout";
-
 const WIDTH = Math.min(process.stdout.columns || 110, 130);
 
 // A reader that has seen enough (`| head`) does not keep the demo from cleaning up.
@@ -43,8 +40,8 @@ process.stdout.on("error", (error) => {
 });
 
 await runMain(async () => {
-  const { values, positionals } = readArguments();
-  if (values.help) return console.log(HELP);
+  const { keep, help, positionals } = readArguments();
+  if (help) return console.log(HELP);
   const given = await givenFolder(positionals[0]);
   await setUp({ dependencies: false });
 
@@ -57,7 +54,7 @@ await runMain(async () => {
     console.log(`\n${isGood ? green("Everything agrees") : red("Something is wrong")}\n`);
     if (!isGood) process.exitCode = 1;
   } finally {
-    if (values.keep) console.log(`Kept: ${temporary}\n`);
+    if (keep) console.log(`Kept: ${temporary}\n`);
     else await remove(temporary);
   }
 });
@@ -69,36 +66,39 @@ function readArguments() {
       options: { keep: { type: "boolean", default: false }, help: { type: "boolean", short: "h" } },
     });
     if (parsed.positionals.length > 1) throw new TypeError("The demo takes one folder.");
-    return parsed;
+    return { ...parsed.values, positionals: parsed.positionals };
   } catch (error) {
     throw error instanceof TypeError ? new Explained(`${error.message}\n\n${HELP}`) : error;
   }
 }
 
 /**
- * The folder to demonstrate with, and which relative paths take no part.
+ * The folder to demonstrate with, which relative paths take no part, and what of it is copied.
  *
- * @typedef {{ dir: string, leaveOut: (name: string) => boolean }} GivenFolder
+ * @typedef {{ dir: string, leaveOut: (name: string) => boolean, sources: string[] }} GivenFolder
  *
- * @param {string | undefined} argument
+ * @param {string} [argument]
  * @returns {Promise<GivenFolder>}
  */
 async function givenFolder(argument) {
-  const isBuilt = (/** @type {string} */ name) => BUILD_OUTPUT.test(name);
-  if (argument === undefined) return { dir: await realpath(root), leaveOut: isBuilt };
+  if (argument === undefined) {
+    const leaveOut = (/** @type {string} */ name) => BUILD_OUTPUT.test(name);
+    const names = (await readdir(root)).filter((name) => !leaveOut(name));
+    return { dir: root, leaveOut, sources: names.map((name) => path.join(root, name)) };
+  }
   // npm runs scripts in the repository and says where it was called.
-  const wanted = path.resolve(process.env.INIT_CWD ?? ".", argument);
-  const stats = await stat(wanted).catch(({ code, message }) => {
-    if (code === "ENOENT" || code === "ENOTDIR") throw new Explained(`There is no folder "${argument}".`);
-    throw new Explained(`The folder "${argument}" cannot be used: ${message}`);
-  });
-  if (!stats.isDirectory()) throw new Explained(`"${argument}" is not a folder.`);
-  const dir = await realpath(wanted);
+  const dir = await realpath(path.resolve(process.env.INIT_CWD ?? ".", argument)).catch(
+    ({ code, message }) => {
+      if (code === "ENOENT" || code === "ENOTDIR") throw new Explained(`There is no folder "${argument}".`);
+      throw new Explained(`The folder "${argument}" cannot be used: ${message}`);
+    },
+  );
+  if (!(await stat(dir)).isDirectory()) throw new Explained(`"${argument}" is not a folder.`);
   const temporary = await realpath(os.tmpdir());
-  if (`${temporary}/`.startsWith(dir === "/" ? dir : `${dir}/`)) {
+  if (!path.relative(dir, temporary).startsWith("..")) {
     throw new Explained(`"${argument}" holds the folder for temporary files (${temporary}).`);
   }
-  return { dir, leaveOut: () => false };
+  return { dir, leaveOut: () => false, sources: [`${dir}/.`] };
 }
 
 /**
@@ -117,8 +117,10 @@ async function demonstrate(given, temporary) {
   const before = await readTree(given.dir, { leaveOut: given.leaveOut }).catch((error) => {
     throw new Explained(`The folder "${given.dir}" cannot be read: ${error.message}`);
   });
-  await copy(given, local);
-  await mkdir(sandbox);
+  for (const folder of [local, sandbox]) await mkdir(folder);
+  // It knows every kind of file, keeps modes and times and follows no link.
+  const copied = await run("cp", ["-a", "--", ...given.sources, local], { keep: true, show: false });
+  if (copied.code !== 0) throw new Explained(`The folder could not be copied:\n${copied.output.trimEnd()}`);
   const hasGit = await makeRepository(local);
 
   const files = [...before.values()].filter((entry) => entry.kind === "file");
@@ -133,12 +135,12 @@ async function demonstrate(given, temporary) {
   process.env.PAPERCLIP_HOME = path.join(temporary, "home");
   const { client, calls } = record(createLocalClient({ root: sandbox }));
   const printed = () => printCalls(calls.splice(0), sandbox);
+  const limits = { timeoutMs: 600_000, apiKey: null };
   /** @type {import("../index.js").RestoreReport | undefined} */
   let report;
   const prepare = () =>
     prepareSandboxManagedRuntime({
-      // prettier-ignore
-      spec: { transport: "sandbox", provider: "local", sandboxId: "demo", remoteCwd: remote, timeoutMs: 600_000, apiKey: null },
+      spec: { transport: "sandbox", provider: "local", sandboxId: "demo", remoteCwd: remote, ...limits },
       adapterKey: "demo",
       client,
       workspaceLocalDir: local,
@@ -150,14 +152,12 @@ async function demonstrate(given, temporary) {
   const firstUp = printed();
 
   heading("2  Work on both sides");
-  const tasks = chooseTasks(before);
-  const work = [shellScript(tasks, remote), ...(hasGit ? [commitScript(tasks)] : [])];
-  await client.run(work.join(" && "), { timeoutMs: 60_000 });
+  const { edited, script, facts } = planWork(before, remote, hasGit);
+  await client.run(script, { timeoutMs: 60_000 });
   calls.length = 0;
-  const { edited } = tasks;
-  if (edited !== undefined) await appendFile(path.join(local, edited), "\nA line written here meanwhile.\n");
-  const localVersion = edited === undefined ? undefined : await readFile(path.join(local, edited));
-  printFacts(describeTasks(tasks, hasGit));
+  if (edited) await appendFile(path.join(local, edited), "\nA line written here meanwhile.\n");
+  const localVersion = edited && (await readFile(path.join(local, edited)));
+  printFacts(facts);
 
   heading("3  Back again");
   await prepared.restoreWorkspace();
@@ -201,7 +201,7 @@ async function demonstrate(given, temporary) {
       check(!isHere && isTold, `the agent's hook ${HOOK} is not here, and the report says so`),
     );
   }
-  if (localVersion !== undefined) {
+  if (localVersion) {
     const kept = first.conflicts.find(({ path: name }) => name === edited);
     const isKept = kept !== undefined && localVersion.equals(await readFile(path.join(local, kept.keptAt)));
     checks.push(check(isKept, "the line written here is backed up, byte for byte, where the report says"));
@@ -210,22 +210,6 @@ async function demonstrate(given, temporary) {
   const changed = differences(before, now, { exact: true }).map(readableName);
   checks.push(check(changed.length === 0, `${given.dir} is as it was`, changed));
   return checks.every(Boolean);
-}
-
-/**
- * Copies a folder with `cp`, which knows every kind of file, keeps modes and times and follows no link.
- *
- * @param {GivenFolder} given
- * @param {string} target
- */
-async function copy({ dir, leaveOut }, target) {
-  await mkdir(target);
-  const names = (await readdir(dir, { encoding: "latin1" })).filter((name) => !leaveOut(name));
-  if (names.length === 0) return;
-  const isWhole = names.length === (await readdir(dir)).length;
-  const sources = isWhole ? [`${dir}/.`] : names.map((name) => path.join(dir, readableName(name)));
-  const { code, output } = await run("cp", ["-a", "--", ...sources, target], { keep: "both", show: false });
-  if (code !== 0) throw new Explained(`The folder could not be copied:\n${output.trimEnd()}`);
 }
 
 /** @param {string} temporary */
@@ -293,27 +277,19 @@ function printFacts(facts) {
  * @param {string[]} args
  */
 async function git(dir, ...args) {
-  const options = [
-    "-c",
-    "safe.directory=*",
-    "-c",
-    "core.hooksPath=/dev/null",
-    "-c",
-    "init.defaultBranch=main",
-  ];
-  return run("git", ["-C", dir, `--git-dir=${dir}/.git`, ...options, ...args], { keep: "both", show: false });
+  const options = "-c safe.directory=* -c core.hooksPath=/dev/null -c init.defaultBranch=main".split(" ");
+  return run("git", ["-C", dir, `--git-dir=${dir}/.git`, ...options, ...args], { keep: true, show: false });
 }
 
 /**
- * Makes a folder a checkout, where it is none. A `.git` that leads elsewhere (of a linked worktree) goes first: a commit in
- * the copy would be one in the original. `false` where there is no git.
+ * Makes a folder a repository, where it is none; `false` where there is no git. A `.git` that leads elsewhere (that of a
+ * linked worktree) goes first: a commit in the copy would be one in the original.
  *
  * @param {string} dir
  */
 async function makeRepository(dir) {
-  const dotGit = path.join(dir, ".git");
-  const found = await lstat(dotGit).catch(() => undefined);
-  if (found && !found.isDirectory()) await rm(dotGit);
+  const dotGit = await lstat(path.join(dir, ".git")).catch(() => undefined);
+  if (dotGit?.isFile()) await rm(path.join(dir, ".git"));
   return git(dir, "init", "--quiet").then(
     ({ code }) => code === 0,
     () => false,
@@ -321,17 +297,17 @@ async function makeRepository(dir) {
 }
 
 /**
- * What git says of a folder: its references, and whether all is there.
+ * What git says of a folder: its last commit, its references, and whether all is there.
  *
  * @param {string} dir
  */
 async function history(dir) {
-  const answers = [
-    await git(dir, "log", "-1", "--format=%H %s"),
-    await git(dir, "for-each-ref", "refs/heads", "refs/tags"),
-    await git(dir, "fsck", "--no-dangling", "--no-progress"),
-  ];
-  return answers.map(({ output }) => output).join("");
+  let said = "";
+  const references = "for-each-ref refs/heads refs/tags";
+  for (const question of ["log -1 --format=%H:%s", references, "fsck --no-dangling --no-progress"]) {
+    said += (await git(dir, ...question.split(" "))).output;
+  }
+  return said;
 }
 
 /**

@@ -1,31 +1,29 @@
 // `npm run lint`: everything a machine can say about the sources without running them.
 //
-//   npm run lint               every check
+//   npm run lint               every check; that for macOS only where `CI` is set
 //   npm run lint -- clippy     only the checks that are named
 //
-// The last line is the total, `N passed, N failed`.
+// The check for macOS needs a compiler as `compilerFor` in scripts/platforms.mjs finds it. The last line is the total,
+// `N passed, N failed`.
 
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { findBreaches } from "../__test__/architecture/rules.mjs";
+import { RUST_TARGETS, compilerFor } from "./platforms.mjs";
 import { Explained, root, run, runMain } from "./process.mjs";
 import { requireRust, setUp } from "./setup.mjs";
 
-/** A program that a dependency brings, run by this Node. */
-const node = (/** @type {string} */ file, /** @type {string[]} */ ...args) => [
-  process.execPath,
-  path.join(root, "node_modules", file),
-  ...args,
-];
+/** What cargo checks of the addon alone. */
+const ADDON = ["--package", "sandbox-managed-runtime", "--lib"];
 
 /** @type {Record<string, string[]>} */
 const COMMANDS = {
   rustfmt: ["cargo", "fmt", "--check"],
   clippy: ["cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings"],
   rustdoc: ["cargo", "doc", "--locked", "--no-deps", "--document-private-items"],
-  tsc: node("typescript/bin/tsc", "--project", "."),
-  prettier: node("prettier/bin/prettier.cjs", "--check", "--log-level", "warn", "."),
+  tsc: ["npx", "tsc", "--project", "."],
+  prettier: ["npx", "prettier", "--check", "--log-level", "warn", "."],
 };
 
 /**
@@ -36,16 +34,18 @@ const COMMANDS = {
 const OWN = {
   architecture: async () => (await findBreaches()).join("\n"),
   binding: checkBindingTypes,
+  macos: compileForMac,
 };
 
 const CHECKS = [...Object.keys(COMMANDS), ...Object.keys(OWN)];
 
 await runMain(async () => {
-  const checks = process.argv.length > 2 ? process.argv.slice(2) : CHECKS;
+  const named = process.argv.slice(2);
+  const checks = named.length > 0 ? named : CHECKS.filter((check) => check !== "macos" || process.env.CI);
   const unknown = checks.find((check) => !CHECKS.includes(check));
   if (unknown) throw new Explained(`There is no check "${unknown}". There are: ${CHECKS.join(", ")}.`);
   await setUp({ addon: false });
-  await requireRust();
+  requireRust();
 
   let failed = 0;
   const inTurn = async (/** @type {string[]} */ some) => {
@@ -56,9 +56,15 @@ await runMain(async () => {
       if (complaint) failed += 1;
     }
   };
-  // Cargo does one of these at a time; the others keep the second core busy where that has too little to do.
+  // Cargo does one of these at a time; the others keep the second core busy where that has too little to do. What is
+  // compiled for macOS lies in a directory of its own.
   const isCargo = (/** @type {string} */ check) => check === "binding" || COMMANDS[check]?.[0] === "cargo";
-  await Promise.all([inTurn(checks.filter(isCargo)), inTurn(checks.filter((check) => !isCargo(check)))]);
+  const others = checks.filter((check) => check !== "macos");
+  await Promise.all([
+    inTurn(others.filter(isCargo)),
+    inTurn(others.filter((check) => !isCargo(check))),
+    inTurn(checks.filter((check) => check === "macos")),
+  ]);
   console.log(`\n${checks.length - failed} passed, ${failed} failed`);
   if (failed > 0) process.exitCode = 1;
 });
@@ -67,14 +73,30 @@ await runMain(async () => {
  * What a command prints when it fails; nothing where it succeeds.
  *
  * @param {string[]} command
+ * @param {Record<string, string>} [env]
  */
-async function complain([program, ...args]) {
+async function complain([program, ...args], env = {}) {
   const { code, output } = await run(program, args, {
-    keep: "both",
+    keep: true,
     show: false,
-    env: { RUSTDOCFLAGS: "-D warnings", CARGO_TERM_PROGRESS_WHEN: "never" },
+    env: { RUSTDOCFLAGS: "-D warnings", CARGO_TERM_PROGRESS_WHEN: "never", ...env },
   });
   return code === 0 ? "" : output || `${program} failed without a word (exit code ${code})`;
+}
+
+/** Compiles the addon for macOS without linking it: the code that only macOS has is the same for both processors. */
+async function compileForMac() {
+  const target = RUST_TARGETS["darwin-arm64"];
+  const { env, options } = compilerFor(target);
+  // Cargo checks the project, but compiles the standard library: no machine code is wanted of that.
+  const noMachineCode = options.length > 0 ? " -Zno-codegen" : "";
+  return complain(["cargo", "check", "--locked", ...ADDON, `--target=${target}`, ...options], {
+    ...env,
+    CARGO_TARGET_DIR: path.join(root, ".build", "target"),
+    RUSTFLAGS: `-Dwarnings${noMachineCode}`,
+    // Without this, much of the time would go into describing the standard library.
+    CARGO_PROFILE_DEV_DEBUG: "0",
+  });
 }
 
 /** Whether `native.d.ts`, which `npm run build` writes, is what `src/node/` has now; otherwise what is wrong. */
@@ -83,14 +105,11 @@ async function checkBindingTypes() {
   const { generateTypeDef } = await import("@napi-rs/cli");
   const folder = await mkdtemp(path.join(tmpdir(), "binding-types-"));
   try {
-    const addon = ["--package", "sandbox-managed-runtime", "--lib"];
-    const checked = await run("cargo", ["check", "--locked", ...addon], {
-      keep: "both",
-      show: false,
-      // The macros write the types there.
-      env: { NAPI_TYPE_DEF_TMP_FOLDER: folder, CARGO_TERM_PROGRESS_WHEN: "never" },
+    // The macros write the types there.
+    const complaint = await complain(["cargo", "check", "--locked", ...ADDON], {
+      NAPI_TYPE_DEF_TMP_FOLDER: folder,
     });
-    if (checked.code !== 0) return checked.output || "cargo check failed without a word";
+    if (complaint) return complaint;
     const { napi } = JSON.parse(await readFile(path.join(root, "package.json"), "utf8"));
     const typesOf = { typeDefDir: folder, configDtsHeaderFile: napi.dtsHeaderFile, cwd: root };
     const { dts } = await generateTypeDef(typesOf);

@@ -5,33 +5,31 @@
 //   node scripts/pack.mjs --publish DIR             publishes all seven, from the six binaries in DIR
 //   node scripts/pack.mjs --publish DIR --dry-run   a rehearsal, which publishes nothing
 
+import { execFile } from "node:child_process";
 import { cp, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
+import { promisify } from "node:util";
 import { hostPlatform } from "../js/host.js";
 import { checkFile } from "./check-binary.mjs";
 import { PACKAGE, PLATFORMS, fileName, packageName } from "./platforms.mjs";
-import { Explained, root, run, runMain } from "./process.mjs";
+import { Explained, root, runMain } from "./process.mjs";
 import { setUp } from "./setup.mjs";
-
-/** What the project's own package.json has for those who work on it. */
-const DEVELOPMENT_FIELDS = ["scripts", "devDependencies", "napi"];
 
 /**
  * Runs a program that must succeed in a directory, and returns what it printed.
  *
- * @param {string} directory
+ * @param {string} cwd
  * @param {string} command
  * @param {string[]} args
  */
-async function must(directory, command, ...args) {
-  const { code, output, errors } = await run(command, args, { keep: "apart", show: false, cwd: directory });
-  if (code === 0) return output;
-  throw new Explained(
-    `This command failed (exit code ${code}): ${command} ${args.join(" ")}\n${output}${errors}`,
+const must = (cwd, command, ...args) =>
+  promisify(execFile)(command, args, { cwd, maxBuffer: 1 << 26 }).then(
+    ({ stdout }) => stdout,
+    // The message names the command, and has what it printed as errors.
+    ({ message, stdout }) => Promise.reject(new Explained(`${message}\n${stdout}`)),
   );
-}
 
 /**
  * Runs @napi-rs/cli in a directory.
@@ -40,12 +38,7 @@ async function must(directory, command, ...args) {
  * @param {string[]} words
  */
 const napi = (directory, ...words) =>
-  must(
-    directory,
-    process.execPath,
-    path.join(root, "node_modules", "@napi-rs", "cli", "dist", "cli.js"),
-    ...words,
-  );
+  must(directory, process.execPath, path.join(root, "node_modules/@napi-rs/cli/dist/cli.js"), ...words);
 
 /**
  * Lays out all packages in an empty directory: the main one there, each platform's in `npm/<platform>/`.
@@ -67,13 +60,11 @@ export async function stage(directory, binaries, { publish = false } = {}) {
     await writeManifest(folder, { ...(await readManifest(folder)), type: "commonjs" });
   }
   if (publish) await napi(directory, "pre-publish", "--tag-style=npm", "--no-gh-release");
-  const manifest = await readManifest(directory);
-  for (const field of DEVELOPMENT_FIELDS) delete manifest[field];
+  // What is for those who work on the project stays behind.
+  const { scripts, devDependencies, napi: settings, ...manifest } = await readManifest(directory);
   // As pre-publish writes them.
-  manifest.optionalDependencies = Object.fromEntries(
-    PLATFORMS.map((name) => [packageName(name), manifest.version]),
-  );
-  await writeManifest(directory, manifest);
+  const platforms = PLATFORMS.map((name) => [packageName(name), manifest.version]);
+  await writeManifest(directory, { ...manifest, optionalDependencies: Object.fromEntries(platforms) });
 }
 
 /**
@@ -87,24 +78,21 @@ export async function pack(directories, outDir) {
   const options = ["--json", "--loglevel=error", "--ignore-scripts", `--pack-destination=${outDir}`];
   /** @type {{ filename: string, files: { path: string }[] }[]} */
   const packed = JSON.parse(await must(root, "npm", "pack", ...directories, ...options));
-  const manifests = directories.map((directory) => readManifest(directory));
-  return (await Promise.all(manifests)).map((manifest, index) => ({
-    manifest,
-    tarball: path.join(outDir, packed[index].filename),
-    files: packed[index].files.map((file) => file.path).sort(),
+  const manifests = await Promise.all(directories.map(readManifest));
+  return packed.map(({ filename, files }, index) => ({
+    manifest: manifests[index],
+    tarball: path.join(outDir, filename),
+    files: files.map((file) => file.path).sort(),
   }));
 }
 
-/** @param {string} directory */
-const readManifest = async (directory) =>
-  JSON.parse(await readFile(path.join(directory, "package.json"), "utf8"));
+const manifestOf = (/** @type {string} */ directory) => path.join(directory, "package.json");
 
-/**
- * @param {string} directory
- * @param {object} manifest
- */
-const writeManifest = (directory, manifest) =>
-  writeFile(path.join(directory, "package.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+const readManifest = async (/** @type {string} */ directory) =>
+  JSON.parse(await readFile(manifestOf(directory), "utf8"));
+
+const writeManifest = (/** @type {string} */ directory, /** @type {object} */ manifest) =>
+  writeFile(manifestOf(directory), `${JSON.stringify(manifest, null, 2)}\n`);
 
 /**
  * Packs the main package and this platform's so that both install from files alone: the main one asks for the other as

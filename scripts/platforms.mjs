@@ -1,9 +1,10 @@
 // The published platforms, and how cargo compiles for one of them on another system.
 
-import { access } from "node:fs/promises";
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
 import path from "node:path";
 import platform from "../js/platform.js";
-import { Explained, run } from "./process.mjs";
+import { Explained, root } from "./process.mjs";
 
 export const { PACKAGE, PLATFORMS, MINIMUM_GLIBC, fileName, packageName } = platform;
 
@@ -40,15 +41,14 @@ const BUILD_STANDARD_LIBRARY = ["-Zbuild-std=std,panic_abort", "-Zbuild-std-feat
  * machine's (`rustup target add`, `rustup component add rust-src`), or else Debian's (scripts/system-packages.txt).
  *
  * @param {string} target
- * @returns {Promise<{ env: Record<string, string>, options: string[] }>} For cargo.
+ * @returns {{ env: Record<string, string>, options: string[] }} For cargo.
  */
-export async function compilerFor(target) {
-  const library = await ask("rustc", ["--print", "target-libdir", "--target", target]);
-  if (library !== undefined && (await exists(library))) return { env: {}, options: [] };
+export function compilerFor(target) {
+  const library = ask("rustc", "target-libdir", "--target", target);
+  if (library !== undefined && existsSync(library)) return { env: {}, options: [] };
   for (const rustc of ["rustc", "/usr/bin/rustc"]) {
-    const sysroot = await ask(rustc, ["--print", "sysroot"]);
-    if (sysroot === undefined || !(await exists(path.join(sysroot, "lib/rustlib/src/rust/library"))))
-      continue;
+    const sysroot = ask(rustc, "sysroot");
+    if (sysroot === undefined || !existsSync(path.join(sysroot, "lib/rustlib/src/rust/library"))) continue;
     // Compiling the standard library is not a stable feature of cargo, and this allows it.
     return { env: { RUSTC: rustc, RUSTC_BOOTSTRAP: "1" }, options: BUILD_STANDARD_LIBRARY };
   }
@@ -59,24 +59,12 @@ export async function compilerFor(target) {
 }
 
 /**
- * What a program answers, in English; `undefined` where there is no such program, or it fails.
+ * The path that a compiler answers with; `undefined` where there is no such compiler, or it does not know.
  *
- * @param {string} program
- * @param {string[]} args
+ * @param {string} compiler
+ * @param {string[]} words
  */
-async function ask(program, args) {
-  try {
-    const { code, output } = await run(program, args, { keep: "apart", show: false, env: { LC_ALL: "C" } });
-    return code === 0 ? output.trim() : undefined;
-  } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
-    throw error;
-  }
+function ask(compiler, ...words) {
+  const { status, stdout } = spawnSync(compiler, ["--print", ...words], { cwd: root, encoding: "utf8" });
+  return status === 0 ? stdout.trim() : undefined;
 }
-
-/** @param {string} file */
-const exists = (file) =>
-  access(file).then(
-    () => true,
-    () => false,
-  );

@@ -4,16 +4,18 @@
 //   node scripts/setup.mjs                  does that alone
 //   node scripts/setup.mjs dependencies     without the addon
 
-import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { hostPlatform } from "../js/host.js";
 import { fileName } from "../js/platform.js";
-import { Explained, isAtLeast, readIfThere, root, run, runMain } from "./process.mjs";
+import { Explained, isAtLeast, root, run, runMain } from "./process.mjs";
 
-/** Written into a checkout after an install: the lockfile's digest, so that a changed lockfile is noticed. */
-const STAMP = path.join("node_modules", ".installed-lockfile");
+const LOCKFILE = path.join(root, "package-lock.json");
+
+/** The lockfile of the last install, so that another one is noticed. */
+const INSTALLED = path.join(root, "node_modules", ".installed-lockfile");
 
 /** The native addon for this platform, as the loader looks for it. */
 const ADDON = path.join(root, fileName(hostPlatform()));
@@ -25,59 +27,37 @@ const ADDON = path.join(root, fileName(hostPlatform()));
  *   needs the dependencies, using one that is built does not.
  */
 export async function setUp({ dependencies = true, addon = true } = {}) {
-  const build = addon && !(await isAddonCurrent());
-  if (build) await requireRust();
-  if ((dependencies || build) && !(await areDependenciesCurrent())) await installDependencies();
+  const build = addon && !isAddonCurrent();
+  if (build) requireRust();
+  if ((dependencies || build) && !hasContent(INSTALLED, fs.readFileSync(LOCKFILE, "utf8"))) {
+    await installDependencies();
+  }
   if (build) await buildAddon();
 }
 
 /** Throws where Rust is missing or older than Cargo.toml asks for. */
-export async function requireRust() {
-  const manifest = await readFile(path.join(root, "Cargo.toml"), "utf8");
+export function requireRust() {
+  const manifest = fs.readFileSync(path.join(root, "Cargo.toml"), "utf8");
   const needed = /^rust-version = "(\d+\.\d+)"/m.exec(manifest)?.[1];
   if (!needed) throw new Error("Cargo.toml has no rust-version");
-  const found = await rustVersion();
-  if (!found) {
-    throw new Explained(
-      `Rust ${needed} or newer is needed to build the native addon, and no cargo was found.\n` +
-        "Install it with rustup (https://rustup.rs), open a new terminal and run the command again.",
-    );
-  }
-  if (isAtLeast(found, needed)) return;
+  const { stdout } = spawnSync("cargo", ["--version"], { cwd: root, encoding: "utf8" });
+  const found = /^cargo (\d+\.\d+\.\d+)/.exec(stdout ?? "")?.[1];
+  if (found && isAtLeast(found, needed)) return;
   throw new Explained(
-    `Rust ${needed} or newer is needed to build the native addon, and this is Rust ${found}.\n` +
-      "Run `rustup update stable` and run the command again.",
+    `Rust ${needed} or newer is needed to build the native addon, and ` +
+      (found
+        ? `this is Rust ${found}.\nRun \`rustup update stable\` and run the command again.`
+        : "no cargo was found.\nInstall it with rustup (https://rustup.rs), open a new terminal and run this again."),
   );
-}
-
-/** The version of the Rust that cargo builds with, or `undefined` where there is none. */
-async function rustVersion() {
-  try {
-    const { output } = await run("cargo", ["--version"], { keep: "stdout", show: false });
-    return /^cargo (\d+\.\d+\.\d+)/.exec(output)?.[1];
-  } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
-    throw error;
-  }
-}
-
-/** Whether node_modules holds what the lockfile names. */
-async function areDependenciesCurrent() {
-  return (await readIfThere(path.join(root, STAMP))) === (await lockfileDigest());
 }
 
 /** Installs what the lockfile names. */
 async function installDependencies() {
-  announce("Installing JavaScript dependencies (the first time takes about half a minute)");
+  console.error("\n> Installing JavaScript dependencies (the first time takes about half a minute)");
   // Some of the build tool's own dependencies, unused here, warn about Node 20: errors are all that matters.
   const { code } = await run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
   if (code !== 0) throw new Explained("`npm ci` failed; what it printed above says why.");
-  await writeFile(path.join(root, STAMP), await lockfileDigest());
-}
-
-async function lockfileDigest() {
-  const lockfile = await readFile(path.join(root, "package-lock.json"));
-  return createHash("sha256").update(lockfile).digest("hex");
+  fs.copyFileSync(LOCKFILE, INSTALLED);
 }
 
 /**
@@ -85,93 +65,60 @@ async function lockfileDigest() {
  *
  * @param {string} name
  * @param {string[]} packages
- * @returns {Promise<string>} Its folder.
+ * @returns {Promise<string>} The folder of its programs.
  */
 export async function pythonEnvironment(name, packages) {
   const folder = path.join(root, ".build", name);
+  const programs = path.join(folder, "bin");
   const mark = path.join(folder, "packages");
-  if ((await readIfThere(mark)) === packages.join(" ")) return folder;
-  announce(`Installing ${packages.join(" and ")} into .build/${name}`);
-  await rm(folder, { recursive: true, force: true });
-  await mkdir(path.dirname(folder), { recursive: true });
-  const pip = path.join(folder, "bin", "pip");
-  const steps = [
+  if (hasContent(mark, packages.join(" "))) return programs;
+  console.error(`\n> Installing ${packages.join(" and ")} into .build/${name}`);
+  fs.rmSync(folder, { recursive: true, force: true });
+  for (const [command, ...args] of [
     ["python3", "-m", "venv", folder],
-    [pip, "install", "--quiet", "--disable-pip-version-check", ...packages],
-  ];
-  for (const [command, ...args] of steps) {
+    [path.join(programs, "pip"), "install", "--quiet", "--disable-pip-version-check", ...packages],
+  ]) {
     const { code } = await run(command, args);
     if (code !== 0) throw new Explained(`This command failed: ${command} ${args.join(" ")}`);
   }
-  await writeFile(mark, packages.join(" "));
-  return folder;
+  fs.writeFileSync(mark, packages.join(" "));
+  return programs;
 }
 
-/** Whether this platform's addon is built and no source is newer. */
-async function isAddonCurrent() {
-  const built = await modificationTime(ADDON);
-  if (built === undefined) return false;
-  return (await newestSource()) <= built;
+/**
+ * Whether this platform's addon is built and no source is newer. Folders count too: a file that was removed leaves its
+ * mark there.
+ */
+function isAddonCurrent() {
+  const below = fs.readdirSync(path.join(root, "src"), { recursive: true }).map((name) => `src/${name}`);
+  const sources = ["Cargo.toml", "Cargo.lock", "build.rs", "src", ...below];
+  return (
+    modificationTime(ADDON) >= Math.max(...sources.map((name) => modificationTime(path.join(root, name))))
+  );
 }
 
 async function buildAddon() {
-  announce("Building the native addon (the first time takes about five minutes on two cores)");
-  const { code, output } = await counted(
-    run("npm", ["run", "--silent", "build"], { keep: "both", show: false }),
-  );
+  console.error("\n> Building the native addon (the first time takes about five minutes on two cores)");
+  let seconds = 0;
+  const count = () => process.stderr.isTTY && process.stderr.write(`\r  ${(seconds += 1)} s`);
+  const timer = setInterval(count, 1000).unref();
+  const { code, output } = await run("npm", ["run", "--silent", "build"], { keep: true, show: false });
+  clearInterval(timer);
+  if (seconds > 0) process.stderr.write("\r\u001b[K");
   if (code !== 0)
     throw new Explained(`The native addon did not build. What was printed:\n\n${output.trimEnd()}`);
-  if ((await modificationTime(ADDON)) === undefined) throw new Error(`the build left no ${ADDON}`);
+  if (!fs.existsSync(ADDON)) throw new Error(`the build left no ${ADDON}`);
 }
+
+const hasContent = (/** @type {string} */ file, /** @type {string} */ content) =>
+  fs.existsSync(file) && fs.readFileSync(file, "utf8") === content;
 
 /**
- * The newest modification time of anything the addon is built from, in milliseconds. Folders count too: a file that was
- * removed leaves its mark there.
- */
-async function newestSource() {
-  const sources = path.join(root, "src");
-  const below = await readdir(sources, { recursive: true });
-  const all = [
-    ...["Cargo.toml", "Cargo.lock", "build.rs"].map((name) => path.join(root, name)),
-    sources,
-    ...below.map((name) => path.join(sources, name)),
-  ];
-  const times = await Promise.all(all.map(modificationTime));
-  return Math.max(...times.map((time) => time ?? 0));
-}
-
-/** @param {string} file */
-async function modificationTime(file) {
-  try {
-    return (await stat(file)).mtimeMs;
-  } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return undefined;
-    throw error;
-  }
-}
-
-/**
- * Shows on a terminal for how many seconds something has been going on, until it ends.
+ * When a file was last changed, in milliseconds; 0 where there is none.
  *
- * @template T
- * @param {Promise<T>} work
+ * @param {string} file
  */
-async function counted(work) {
-  if (!process.stderr.isTTY) return work;
-  let seconds = 0;
-  const timer = setInterval(() => process.stderr.write(`\r  ${(seconds += 1)} s`), 1000);
-  try {
-    return await work;
-  } finally {
-    clearInterval(timer);
-    process.stderr.write("\r\u001b[K");
-  }
-}
-
-/** @param {string} step */
-function announce(step) {
-  console.error(`\n> ${step}`);
-}
+const modificationTime = (file) => fs.statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0;
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   await runMain(() => setUp({ addon: process.argv[2] !== "dependencies" }));

@@ -79,6 +79,14 @@ describe("the demo", () => {
     expect(differences(before, await readTree(workspace), { exact: true })).toEqual([]);
   });
 
+  it("takes this checkout, without what a build leaves in it, where no folder is named", async () => {
+    const { code, output, left } = await demo();
+
+    expect(output).toMatch(/workspace +a copy of .* \([\d,]+ files, [\d.]+ MB\)/);
+    expect(output).toContain("Everything agrees");
+    expect({ code, left }).toEqual({ code: 0, left: [] });
+  });
+
   it("takes a git checkout, and has git compare the repositories", async () => {
     await writeFile(path.join(workspace, "README.md"), "text\n");
     await commitAll();

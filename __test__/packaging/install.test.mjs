@@ -48,9 +48,9 @@ beforeEach(async () => {
   project = await mkdtemp(path.join(folder, "project-"));
 });
 
-/** Runs a package manager in the project, where no Rust is found; each starts with an empty cache. */
-function manageProject(manager, words, { url } = registry) {
-  return manage(manager, words, { project, home: path.join(project, ".home"), registry: url, env });
+/** Runs a package manager in a project, where no Rust is found; each starts with an empty cache. */
+function manageProject(manager, words, { from = registry, project: cwd = project } = {}) {
+  return manage(manager, words, { project: cwd, home: path.join(cwd, ".home"), registry: from.url, env });
 }
 
 /** Loads the package in the project, both ways, and its binary, and returns what that printed. */
@@ -127,7 +127,7 @@ describe("the two tarballs of npm run pack:local", () => {
   test.each(Object.keys(MANAGERS))("install by %s where no registry has any", PATIENT, async (manager) => {
     await writeFile(path.join(project, "package.json"), JSON.stringify({ name: "project", private: true }));
     const files = tarballs.map(({ tarball }) => tarball);
-    await manageProject(manager, [...MANAGERS[manager].add, ...files], empty);
+    await manageProject(manager, [...MANAGERS[manager].add, ...files], { from: empty });
     expect(await useInProject()).toBe("true false\n");
     expect(await installedBinaries()).toEqual([fileName(hostPlatform)]);
     expect([...empty.unknown].filter((name) => name.includes("sandbox-managed-runtime"))).toEqual([]);
@@ -138,11 +138,15 @@ describe.each([
   ["2026.707.0", ["workspace"], 2],
   ["2026.916.1", ["workspace", "workspace-newest"], 3],
 ])("a pnpm workspace whose adapter-utils is that of %s and exports the addon", (_release, folders, tests) => {
+  let workspace;
   let adapterUtils;
 
-  beforeEach(async () => {
-    for (const name of folders) await cp(path.join(import.meta.dirname, name), project, { recursive: true });
-    adapterUtils = path.join(project, "packages", "adapter-utils");
+  // None of its tests changes it.
+  beforeAll(async () => {
+    workspace = await mkdtemp(path.join(folder, "workspace-"));
+    for (const name of folders)
+      await cp(path.join(import.meta.dirname, name), workspace, { recursive: true });
+    adapterUtils = path.join(workspace, "packages", "adapter-utils");
     const manifestPath = path.join(adapterUtils, "package.json");
     const manifest = JSON.parse(await readFile(manifestPath, "utf8"));
     manifest.dependencies = { [PACKAGE]: packed.main.manifest.version };
@@ -152,7 +156,7 @@ describe.each([
     );
     manifest.devDependencies.released = `link:${tool("adapter-utils-2026.916.1")}`;
     await writeFile(manifestPath, JSON.stringify(manifest));
-    await manageProject("pnpm", MANAGERS.pnpm.install);
+    await manageProject("pnpm", MANAGERS.pnpm.install, { project: workspace });
   }, PATIENT.timeout);
 
   test.each([
@@ -160,7 +164,7 @@ describe.each([
     ["nodenext", "nodenext"],
   ])("compiles when modules are resolved as by %s", PATIENT, async (moduleResolution, module) => {
     const tsc = [process.execPath, tool("typescript/bin/tsc"), "--project", adapterUtils];
-    await run([...tsc, "--moduleResolution", moduleResolution, "--module", module], { cwd: project });
+    await run([...tsc, "--moduleResolution", moduleResolution, "--module", module], { cwd: workspace });
   });
 
   test("runs a workspace's round trip from the installed packages", PATIENT, async () => {
@@ -173,7 +177,7 @@ describe.each([
       "--testTimeout=120000",
     ];
     // Of the run that this test is part of, the inner one must know nothing.
-    const home = path.join(project, ".paperclip");
+    const home = path.join(workspace, ".paperclip");
     const env = { VITEST: "", VITEST_POOL_ID: "", VITEST_WORKER_ID: "", PAPERCLIP_HOME: home };
     const output = await run([...vitest, "--reporter=json"], { cwd: adapterUtils, env });
     const { numPassedTests, numTotalTests } = JSON.parse(output);

@@ -613,7 +613,7 @@ struct Destination {
 const MAX_LINKS: usize = 40;
 
 impl Destination {
-    /// Checks what is there. Anything but a regular file is refused, because it would be replaced.
+    /// Checks the entry at the path. Anything but a regular file is refused, because it would be replaced.
     fn of(archive: &Path) -> Result<Self> {
         let mut destination = Self { path: archive.to_owned(), earlier: Vec::new() };
         let path = &mut destination.path;
@@ -679,7 +679,7 @@ impl Sink for ToFile<'_> {
     }
 }
 
-/// A piece of the archive on its way to a sink.
+/// A piece of the archive for a sink.
 enum Piece {
     Bytes(Vec<u8>),
     /// A file that is too large to be kept in memory.

@@ -1,7 +1,7 @@
 //! Parses what the sandbox says about itself in a download: which upload it has, and what the extraction
 //! left. Pure: no I/O.
 //!
-//! It is text from a machine on which an agent had a shell. At most it makes this side leave alone what it
+//! It is text from a machine on which an agent had a shell. At most, a restore leaves alone what it
 //! would otherwise have merged.
 
 use crate::exclude::PathSet;
@@ -54,10 +54,10 @@ fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Whether a sandbox without a mark counts as another sandbox: nothing of what was uploaded is there. An
+/// Whether a sandbox without a mark counts as another sandbox: it has nothing of what was uploaded. An
 /// agent that only removed the mark, as `git clean -fdx` does, leaves something.
 ///
-/// One file or link as it was uploaded is enough. If there is none, half of the uploaded names must be there,
+/// One file or link as it was uploaded is enough. If there is none, it must have half of the uploaded names,
 /// because an image may contain some names that a workspace has too, such as `.gitignore`.
 ///
 /// Paths that the sandbox may never have had (`lost`) are not counted.
@@ -158,7 +158,7 @@ mod tests {
         for &(name, base, theirs, another) in cases {
             let nothing_lost = PathSet::default();
             assert_eq!(is_another_without_mark(&tree(base), &tree(theirs), &nothing_lost), another, "{name}");
-            // A path that may never have been there does not count.
+            // A path that the sandbox may never have had does not count.
             let lost = RelativePath::child(None, b"lost");
             let mut with_lost = tree(base);
             with_lost.insert(lost.clone(), Entry::Folder { mode: None });

@@ -154,7 +154,7 @@ pub async fn clean_up_by<C: SandboxClient>(client: &C, command: &str) {
     let _in_time = tokio::time::timeout(CLEAN_UP, client.clear(command)).await;
 }
 
-/// Tells whether memory of the client's side still exists. JavaScript's memory is freed with its environment:
+/// Tells whether the client's memory still exists. JavaScript's memory is freed with its environment:
 /// when a worker thread is terminated, or the process exits, during a prepare or restore.
 #[derive(Debug, Clone, Default)]
 pub struct Attachment(Arc<RwLock<bool>>);
@@ -175,7 +175,7 @@ impl Attachment {
 /// Why a prepare or restore failed.
 #[derive(Debug)]
 pub enum RunError<F> {
-    /// A failure on this side.
+    /// A failure of this package.
     Own(Error),
     /// A failure of the client, with the value that it threw.
     Client(F),

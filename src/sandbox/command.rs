@@ -1,13 +1,15 @@
-//! What runs in the sandbox: the commands, and the script that travels with an upload. Pure functions: text in, text out.
+//! What runs in the sandbox: the commands, and the script that is uploaded with an archive. Pure functions: text in, text
+//! out.
 //!
 //! An upload is the workspace's archive followed by a *control archive*, which every tar takes for bytes behind the end of
-//! the first. The upload's command takes the control archive out and runs the script in it (`control.sh`). So no command
-//! line grows with what is excluded or preserved, and an error text in which a caller repeats its command stays short.
+//! the first. The upload's command extracts the control archive and runs the script in it (`control.sh`). So no command
+//! line grows with the number of excluded or preserved names, and an error text in which a caller repeats its command stays
+//! short.
 //!
-//! The script has its settings in a file of its own. An update brings these alone, and takes the script from the upload before.
+//! The script has its settings in a file of its own. An update uploads only these, and uses the script of the upload before.
 //!
-//! An archive may travel in parts ([`Part`]), each compressed by itself. What follows an archive follows its last
-//! part, and is never compressed.
+//! An archive may be uploaded in parts ([`Part`]), each compressed by itself. The control archive follows the last part, and
+//! is never compressed.
 //!
 //! Every path given here is absolute. It may hold any character but NUL.
 
@@ -36,7 +38,7 @@ pub const OWN: &str = ".paperclip";
 /// The script, without its settings.
 const SCRIPT: &str = include_str!("control.sh");
 
-/// The script as it travels, and its digest.
+/// The script as it is uploaded, and its digest.
 static TRAVELLING: LazyLock<(String, Digest)> = LazyLock::new(|| {
     let script = without_comments(SCRIPT);
     let digest = Digest(Sha256::digest(&script).into());
@@ -51,7 +53,7 @@ pub fn quote(text: &str) -> String {
 
 /// The folders and files of one run in the sandbox.
 ///
-/// Control files lie in a folder of the upload that they came with: a later upload that fails half-way must not change what
+/// Control files are in a folder of the upload that they belong to: a later upload that fails half-way must not change what
 /// an older session runs.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -143,7 +145,8 @@ impl Places {
         format!("{}/control.sh", self.own())
     }
 
-    /// Makes the folder for control files, whatever an agent has put in its place. It expects the shell's `$m` and `$o`.
+    /// Makes the folder for control files, also where an agent has put something else in its place. It expects the shell's
+    /// `$m` and `$o`.
     fn make_own(&self) -> String {
         let (marks, own) = (quote(&self.marks()), quote(&self.own()));
         format!(
@@ -174,8 +177,8 @@ pub struct Upload<'a> {
     pub places: &'a Places,
     /// Names at the top of the workspace that are not cleared.
     pub preserved: &'a [String],
-    /// Patterns that are left out of the download as far as the sandbox's tar can. What is left out is decided on this
-    /// side in any case.
+    /// Patterns that are left out of the download as far as the sandbox's tar can. The local filter decides in
+    /// any case.
     pub exclude: &'a [String],
     /// What else makes the workspace hold what is wanted, where the archive has only what differs.
     pub update: Option<&'a Lists>,
@@ -191,7 +194,7 @@ pub struct Upload<'a> {
 pub struct Lists {
     /// The name of the upload that the sandbox has.
     pub former: String,
-    /// The index that it made when it told its changes.
+    /// The index that it made when it reported its changes.
     pub told: String,
     /// What is removed, a line a name.
     pub remove: Vec<u8>,
@@ -240,7 +243,7 @@ impl Upload<'_> {
         archive
     }
 
-    /// Replaces the content of the workspace by that of the archive, which goes away. What is preserved stays at the top
+    /// Replaces the content of the workspace by that of the archive, which is removed. Preserved names stay at the top
     /// of the workspace, and so does `.paperclip-runtime`. `number` is that of the last part, behind which the control
     /// archive begins, and `size` that of its whole file.
     ///
@@ -260,12 +263,12 @@ unset TAR_OPTIONS
     }
 }
 
-/// What the script is told of an archive's last part.
+/// The script's arguments about an archive's last part.
 fn last_part(number: usize, Part { size, codec }: Part) -> String {
     format!("'{}' {size} {}", part_suffix(number), codec.name())
 }
 
-/// Makes `asset_dir` anew with the content of `archive`, which goes away. An archive that did not arrive with
+/// Makes `asset_dir` anew with the content of `archive`, which is removed. An archive that did not arrive with
 /// all its `archive_size` bytes fails the command and leaves the folder as it was.
 #[must_use]
 pub fn upload_asset(asset_dir: &str, archive: &str, archive_size: u64) -> String {
@@ -282,7 +285,7 @@ mkdir -p "$d" && cd "$d" && {extract}rm -f "$a""#
     ))
 }
 
-/// The same by the script that came with the workspace: for an archive in parts or compressed, for one that changes the
+/// The same by the script that was uploaded with the workspace: for an archive in parts or compressed, for one that changes the
 /// asset that the sandbox has, or where an index of the asset is to be kept.
 #[derive(Debug, Clone, Copy)]
 pub struct AssetUpload<'a> {
@@ -318,7 +321,7 @@ impl AssetUpload<'_> {
 /// Has the sandbox say what has changed since an index, in [`Places::changes`]; and which of the assets have not, each by its
 /// folder and its index.
 ///
-/// It fails where that cannot be told, also where the script is gone.
+/// It fails where that cannot be determined, also where the script is gone.
 #[must_use]
 pub fn changed(places: &Places, known: &str, new: &str, assets: &[(String, String)]) -> String {
     let assets: String = assets.iter().map(|(dir, index)| [" ", &quote(dir), " ", index].concat()).collect();
@@ -337,8 +340,8 @@ pub struct Indexes<'a> {
 /// The name that is given where there is no index.
 const NO_INDEX: &str = "none";
 
-/// Packs all of the workspace but its `.paperclip-runtime`, or what has changed since an index, which replaces an older archive, together with what the
-/// sandbox has to say ([`Places::answer`]).
+/// Packs all of the workspace but its `.paperclip-runtime`, or what has changed since an index, together with what the
+/// sandbox has to say ([`Places::answer`]). The archive replaces an older one.
 ///
 /// A failure of tar fails the command and leaves no archive behind. So does a workspace that is missing or
 /// cannot be listed: it must not look like an emptied one. And so does a script that is gone.
@@ -353,7 +356,7 @@ pub fn download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
 /// archive at all. The first line of [`Places::status`] is then tar's exit status in decimal digits, 0 if
 /// nothing was in the way, and the rest is what was said about it, at most 64 KiB.
 ///
-/// It brings the script along, in case that it is gone.
+/// It contains the script, in case that the uploaded one is gone.
 #[must_use]
 pub fn tolerant_download(places: &Places, wish: Wish) -> String {
     let none: [&str; 0] = [];
@@ -372,12 +375,13 @@ pub fn tolerant_download(places: &Places, wish: Wish) -> String {
 
 /// The script without what finds and applies changes: its part between two comments.
 fn without_changes(script: &str) -> String {
-    let (before, rest) = script.split_once("# From here to the end of this part:").unwrap_or((script, ""));
+    let (before, rest) =
+        script.split_once("# From this line to the end of this part:").unwrap_or((script, ""));
     let (_, after) = rest.split_once("# The end of that part.\n").unwrap_or(("", rest));
     format!("{before}{after}")
 }
 
-/// The script as it travels.
+/// The script as it is uploaded.
 fn without_comments(script: &str) -> String {
     let lines = script.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.flat_map(|line| [line, "\n"]).collect()
@@ -408,7 +412,7 @@ fn name_test(function: &str, names: impl IntoIterator<Item = impl AsRef<str>>) -
     let mut test = format!("{function}() {{\n    case $1 in\n    ./{RUNTIME}");
     for name in names {
         let name = name.as_ref();
-        // A name with a slash or a NUL in it is not the name of anything there.
+        // No entry of a folder has a name with a slash or a NUL in it.
         if !name.is_empty() && !name.contains(['/', '\0']) {
             test.push_str(" | \\\n        ./");
             test.push_str(&quote(name));
@@ -418,7 +422,7 @@ fn name_test(function: &str, names: impl IntoIterator<Item = impl AsRef<str>>) -
     test
 }
 
-/// Takes the script from the upload before, which has brought it, where it is still as it came.
+/// Uses the script of the upload before, where it is still as it was uploaded.
 fn take_over_script(digest: &Digest) -> String {
     format!(
         r#"[ -f "$own/script.sh" ] || {{
@@ -460,8 +464,8 @@ fn top_level_name(pattern: &str) -> Option<&str> {
     (is_plain(name) && !name.contains(['*', '/'])).then_some(name)
 }
 
-/// Whether GNU tar of any version gives the pattern, as a line of a file, the meaning that it has here: it is text and
-/// `*`. It takes blanks off the end of a line, and a line break ends it.
+/// Whether GNU tar of any version gives the pattern, as a line of a file, the meaning that it has in this package: it is text
+/// and `*`. It takes blanks off the end of a line, and a line break ends it.
 fn is_plain(pattern: &str) -> bool {
     !pattern.is_empty() && !pattern.contains(['?', '[', '\\', '\n', '\0']) && pattern.trim_end() == pattern
 }

@@ -1,4 +1,4 @@
-# The sandbox's side of a round trip. What comes before this line sets the paths and lists that are used below.
+# What the sandbox does in a round trip. The lines before this one set the paths and lists that are used below.
 #
 # A sandbox may hold any of dash, bash and busybox as its `sh`, and any of GNU tar, bsdtar, busybox and toybox as its
 # `tar`; Debian's busybox tar knows neither `--exclude` nor `-T`. So this uses what all of them share, and more only
@@ -6,8 +6,8 @@
 # in parts; used where they are found: stat, sort, awk, comm, touch, sleep, sha256sum, sed, chmod, id, dd, gzip, gunzip,
 # zcat and zstd.
 #
-# An archive may come and go in parts: the first under the archive's name, the second with `.2` behind it, and so on. Each
-# may be compressed by itself.
+# An archive may be uploaded and downloaded in parts: the first under the archive's name, the second with `.2` behind it,
+# and so on. Each may be compressed by itself.
 #
 # It calls itself by `find -exec`, which gives it the names at the top of the workspace. They begin with `./`, so none
 # of them is taken for an option.
@@ -65,8 +65,8 @@ check_place() {
     esac
 }
 
-# Names this upload wherever another one has left its mark in this workspace, which is about to be replaced, and removes
-# what earlier uploads of this run have left. From here on no older session takes this workspace for its own.
+# Names this upload in the mark of every earlier one in this workspace, which is about to be replaced, and removes what
+# earlier uploads of this run have left. From now on no older session takes this workspace for its own.
 claim() {
     export upload
     find .paperclip-runtime -mindepth 3 -maxdepth 3 -type f -name mark -exec sh -c '
@@ -142,7 +142,7 @@ part_bytes() {
     rm -f "$part"
 }
 
-# Looks whether all parts of $archive are there, which removes nothing yet. Takes what the command knows of the last one.
+# Checks that the sandbox has all parts of $archive, and removes nothing yet. Takes what the command knows of the last one.
 check_parts() {
     last_suffix=$1 last_size=$2 last_codec=$3 decompressor=
     each_part check_part
@@ -154,7 +154,7 @@ extract_parts() {
         (umask 0 && tar -xpf "$archive")
         return
     fi
-    # In a pipe the failure of what comes first would be lost.
+    # In a pipe the failure of the first command would be lost.
     : > "$archive.broken" || return
     { each_part part_bytes && rm -f "$archive.broken"; } | (umask 0 && tar -xpf -) || return
     [ ! -e "$archive.broken" ] || {
@@ -196,9 +196,9 @@ list_by_find() {
     top_level list 2>/dev/null | "$order"
 }
 
-# From here to the end of this part: what has changed in the workspace. A tolerant download does without.
+# From this line to the end of this part: what has changed in the workspace. A tolerant download does without.
 
-# What an index says, for awk: the name at the top of a name, a time in whole seconds, and a mode as the other side knows it.
+# What an index says, for awk: the name at the top of a name, a time in whole seconds, and a mode as the local side has it.
 # `find` says it in octal, and `stat` in hexadecimal with the kind.
 index_functions='
     function top(name) { return match(substr(name, 3), /\//) ? substr(name, 1, RSTART + 1) : name }
@@ -252,7 +252,8 @@ clock() {
     esac
 }
 
-# Waits until that time has gone on, and keeps it in $tick: what changes from then on has another time than all that is there.
+# Waits until that time has gone on, and keeps it in $tick: what changes from then on has another time than all that is in
+# the workspace already.
 next_tick() {
     before=$(clock) || return
     for pause in 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 1 1; do
@@ -293,7 +294,7 @@ lines_of_stat() {
 }
 
 # The lines of the workspace after an update: for what the update touched from the workspace, and for all else from the index
-# by which this sandbox has told its changes. What has changed in between is a change that the next index shows.
+# by which this sandbox has reported its changes. What has changed in between is a change that the next index shows.
 entries_after_update() {
     awk '
         function is_below(name) {
@@ -320,7 +321,7 @@ write_index() {
     began=${3-}
     order=cat
     [ -z "$began" ] || order=sort
-    # What comes last says that all before it came whole.
+    # The last line says that all lines before it were written.
     { "$2" && echo end; } | "$order" | awk "$index_functions"'
         BEGIN { FS = "\001" }
         # Some volumes know whole seconds alone.
@@ -358,7 +359,7 @@ is_whole() {
     [ "$(tail -n 1 "$1")" = "end $(($(wc -l < "$1") - 1))" ]
 }
 
-# Whether an index is there as it was written.
+# Whether an index exists, as it was written.
 check_index() {
     [ -f "$1" ] || return
     if [ -f "$1.sum" ]; then
@@ -368,7 +369,7 @@ check_index() {
     fi
 }
 
-# Removes the indexes that the other side does not know to be of use.
+# Removes the indexes that the local side has no use for.
 forget_indexes() {
     find "$own" -maxdepth 1 -name 'index.*' ! -name "index.$1" ! -name "index.$1.sum" -exec rm -rf {} +
 }
@@ -384,9 +385,9 @@ compare_indexes() {
 
 # Says what has changed since an index, a line a name, and writes the names of files and links to pack into the file $3:
 # `f` a file or link that is new or changed, with its mode, number of names, size and time, `d` a folder, with its mode, `s` a
-# device or FIFO, `x` what never travels, `g` what is gone, `t` a file with another time alone, with its digest and time.
+# device or FIFO, `x` what is never downloaded, `g` what is gone, `t` a file with another time alone, with its digest and time.
 #
-# Where anything of a repository has changed, all of it comes but for objects that are there as before.
+# Where anything of a repository has changed, all of it is packed but for objects that have not changed.
 #
 # Git gives a pack another time when it would store an object that is in it. A pack is never changed under its name, so the
 # digest of one that looks changed, but has its size, is told instead of what it holds. It may be large.
@@ -451,7 +452,7 @@ tell_touched() {
     done < "$1"
 }
 
-# Packs what has changed since the index $1 into $archive, with the answer for the other side.
+# Packs what has changed since the index $1 into $archive, with the answer for the local side.
 pack_changes() {
     names=$archive.names
     check_index "$1" && tell_changes "$1" "$2" "$names" > "$own/changes" &&
@@ -469,7 +470,7 @@ pack_changes() {
         tar -cf "$archive" --format gnutar -n -T "$names.all" || return
         ;;
     *)
-        # More names than one command line surely takes are left to the other way.
+        # More names than fit any command line are left to the full download.
         [ "$(wc -l < "$names")" -lt 1000 ] && [ "$(wc -c < "$names")" -lt 65536 ] || return
         set --
         while IFS= read -r name; do
@@ -481,7 +482,7 @@ pack_changes() {
     rm -f "$names" "$names.all"
 }
 
-# Keeps the index by which this sandbox has told its changes beside this script.
+# Keeps the index by which this sandbox has reported its changes beside this script.
 keep_told() {
     check_index "$marks/$former/index.$told" && mv -f "$marks/$former/index.$told" "$own/told"
 }
@@ -531,7 +532,7 @@ failed() {
     [ "$code" -ne 0 ] || code=$1
 }
 
-# Packs the workspace into $archive, with the answer for the other side.
+# Packs the workspace into $archive, with the answer for the local side.
 #
 # The names come from `find`, because a shell's own patterns can be switched off from outside, and a name that is missed
 # looks like one that was deleted. GNU tar and bsdtar read them from a file: in a pipe a failure of `find` would be lost,
@@ -624,8 +625,8 @@ compress_part() {
 }
 
 # Cuts $archive into parts of $1 bytes, a multiple of 64 KiB, from its end, so that no second archive needs room; and
-# compresses them, two at a time, with the first of the programs $2 and so on that is there. What became of it is told in
-# a line after the first part, unless that is the whole archive as it is.
+# compresses them, two at a time, with the first of the programs $2 and so on that the sandbox has. A line after the first
+# part tells how they were compressed, unless that part is the whole archive as it is.
 cut_into_parts() {
     part_size=$1
     shift
@@ -722,7 +723,7 @@ upload)
         rm -f "$own/clock$asset_index" "$own/index.$upload" "$own/index.$upload.sum"
     check_extraction || exit
     rm -f "$own/told" "$own/remove" "$own/touch" "$own/sent" "$own/touched" "$own/entries"
-    # What is not as it was packed is looked at by the other side, which needs all of it.
+    # The local side compares what is not as it was packed, and needs all of it for that.
     [ ! -f "$own/found" ] || forget_indexes none
     [ -z "$told" ] || [ -f "$own/index.$upload" ] || {
         echo "the sandbox is not as it was to be; everything is to be uploaded" >&2

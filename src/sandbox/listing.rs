@@ -3,7 +3,7 @@
 //! A sandbox may not have exactly what it was sent: its volume may be case-insensitive, its tar may strip a
 //! part of a name, another process may have changed something. So the script lists what the extraction left
 //! (`control.sh`, `list`), and compares the checksum of its list with that of the expected list. If they
-//! differ, each download contains the list, and it is compared here.
+//! differ, each download contains the list, and this module compares it.
 //!
 //! A line is a name, which begins with `./`, a byte of value 1, and what `stat` says: `f <mode> <size>
 //! <mtime>` for a file, `d <mode>` for a folder and `l` for a symbolic link, with the mode in hexadecimal.

@@ -1,4 +1,4 @@
-//! An archive → the sandbox, in parts. While one part travels the next is made.
+//! Uploads an archive in parts. The next part is made while one is uploaded.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,29 +22,29 @@ use crate::transfer::parts::{Part, part_path};
 /// Less than that is not worth compressing: it fits a few packets of the network.
 const COMPRESSED_MIN: usize = 16 * 1024;
 
-/// How long is waited for parts that still travel when another one has failed.
+/// How long to wait for parts that are still uploaded when another one has failed.
 const LANDING: Duration = Duration::from_secs(10);
 
-/// How archives travel to one sandbox.
+/// How archives are uploaded to one sandbox.
 #[derive(Debug, Clone)]
 pub struct Way {
     /// How many bytes a part has at most before it is compressed.
     pub part_bytes: u64,
-    /// How many parts may be on their way at once.
+    /// How many parts may be uploaded at once.
     pub at_once: usize,
     /// Whether parts may be compressed.
     pub compress: bool,
-    /// What is known of the link.
+    /// The measured speed of the connection.
     pub link: Arc<Mutex<Link>>,
     /// Whether any archive has failed. It is set before anything is cleaned up, so that no further one begins meanwhile.
     pub failed: Arc<AtomicBool>,
 }
 
-/// Parts that travel at once are cut no smaller than that, however many they are.
+/// The smallest size of parts that are uploaded at once, however many they are.
 const CUT_MIN: u64 = 8 << 20;
 
 impl Way {
-    /// How many bytes a part has where an archive needs several: less than it may have where many are on their way at once, so
+    /// How many bytes a part has where an archive needs several: less than it may have where many are uploaded at once, so
     /// that all of them together are about one whole part.
     #[must_use]
     pub fn cut_bytes(&self) -> u64 {
@@ -58,7 +58,7 @@ impl Way {
         self.compress && lock(&self.link).wants_compression()
     }
 
-    /// Compresses what travels next, where that is wanted and pays.
+    /// Compresses the next bytes, where that is wanted and pays.
     fn compressed(&self, bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
         if bytes.len() < COMPRESSED_MIN || !self.wants_compression() {
             return Ok(None);
@@ -80,7 +80,7 @@ pub struct Delivered {
     pub last_file: u64,
     /// How many bytes were packed.
     pub packed: u64,
-    /// How many bytes travelled.
+    /// How many bytes were uploaded.
     pub sent: u64,
 }
 
@@ -112,7 +112,7 @@ pub enum Ready<U> {
         /// What was packed.
         contents: Contents,
     },
-    /// One that does not: it is packed while it travels.
+    /// One that does not: it is packed while it is uploaded.
     Layout(Layout),
 }
 
@@ -201,7 +201,7 @@ pub async fn send<C: SandboxClient>(
     }
 }
 
-/// Packs a folder while it travels.
+/// Packs a folder while it is uploaded.
 async fn send_in_parts<C: SandboxClient>(
     client: &Arc<C>,
     label: &str,
@@ -233,20 +233,20 @@ async fn send_in_parts<C: SandboxClient>(
     Err(failure)
 }
 
-/// A part that is ready to travel.
+/// A part that is ready for its upload.
 struct Made<U> {
     bytes: Bytes<U>,
     /// How many bytes of the archive come before it, and how many are in it.
     before: u64,
     size: u64,
-    /// Told once it is on its way: no further part is begun before that, so that one is made at most while others travel.
+    /// Notified once its upload has begun: no further part is begun before that, so that at most one is made meanwhile.
     started: oneshot::Sender<()>,
 }
 
 enum Bytes<U> {
     /// In the client's own memory, which it fills.
     Placed(U),
-    /// To be copied there.
+    /// To be copied into the client's memory.
     Held(Vec<u8>),
 }
 
@@ -329,18 +329,18 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
     }
 
     fn give(&self, event: Event<U>) -> Result<()> {
-        // It is not taken any more once sending has failed.
+        // The receiver is gone once sending has failed.
         self.events.blocking_send(event).map_err(|_| Error::Aborted)
     }
 
-    /// Gives a part away, and waits until it is on its way.
+    /// Hands a part over, and waits until its upload has begun.
     fn hand_over(&self, bytes: Bytes<U>, before: u64, size: u64) -> Result<()> {
         let (started, waiting) = oneshot::channel();
         self.give(Event::Send(Made { bytes, before, size, started }))?;
         waiting.blocking_recv().map_err(|_| Error::Aborted)
     }
 
-    /// What was filled as it travels.
+    /// The filled part as it is uploaded.
     fn pressed(&mut self, mut bytes: Vec<u8>) -> Result<(Vec<u8>, Codec)> {
         let Some(compressed) = self.way.compressed(&bytes, &self.cancel)? else {
             return Ok((bytes, Codec::None));
@@ -416,7 +416,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Sink for Cutter<U> {
     }
 }
 
-/// The parts that are on their way.
+/// The parts that are being uploaded.
 struct Flight<'a, C: SandboxClient> {
     client: &'a Arc<C>,
     label: &'a str,
@@ -429,7 +429,7 @@ struct Flight<'a, C: SandboxClient> {
 }
 
 impl<C: SandboxClient> Flight<'_, C> {
-    /// Sends what is made until nothing more comes. How many bytes travelled.
+    /// Uploads parts until the last one. Returns how many bytes were uploaded.
     async fn conduct(
         &mut self,
         mut made: Receiver<Event<C::Upload>>,
@@ -440,7 +440,7 @@ impl<C: SandboxClient> Flight<'_, C> {
             match event {
                 Event::Need(size) => {
                     let allocated = self.client.allocate(size).await.map_err(RunError::Client)?;
-                    // It is not taken any more once packing has failed, which is told then.
+                    // The receiver is gone once packing has failed, which is reported then.
                     drop(memory.send(allocated).await);
                 }
                 Event::Send(part) => {
@@ -468,7 +468,7 @@ impl<C: SandboxClient> Flight<'_, C> {
     fn start(&mut self, part: Made<C::Upload>) {
         let number = self.begun;
         self.begun += 1;
-        // Where it is not waited for any more, packing has failed, which is told then.
+        // Where nothing waits for it any more, packing has failed, which is reported then.
         part.started.send(()).unwrap_or_default();
         let (client, way, total) = (self.client.clone(), self.way.clone(), self.total);
         let (label, path) = (self.label.to_owned(), part_path(self.path, number));
@@ -482,7 +482,7 @@ impl<C: SandboxClient> Flight<'_, C> {
     /// Removes what may have arrived.
     async fn discard(&mut self) {
         self.way.failed.store(true, Ordering::Release);
-        // A part that still travels would arrive afterwards; a client that never answers is not waited for.
+        // A part that is still uploaded would arrive afterwards; a client that never answers is not waited for.
         let landing = async { while self.flying.join_next().await.is_some() {} };
         if tokio::time::timeout(LANDING, landing).await.is_err() {
             self.flying.abort_all();

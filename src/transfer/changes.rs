@@ -1,7 +1,7 @@
-//! What a sandbox says has changed since an index of its workspace, and the whole that comes of it. Pure.
+//! The changes that a sandbox reports since an index of its workspace, and the snapshot that they make of the base. Pure.
 //!
-//! The text comes from a machine on which an agent had a shell. All that it decides is what that sandbox holds, which a full
-//! download would have told as well. Where it does not fit what came with it, there is no answer, and everything is downloaded.
+//! The text is from a machine on which an agent had a shell. It decides only which content the sandbox has, as a full
+//! download would. A report that contradicts the archive with it is refused, and everything is downloaded.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,25 @@ use crate::path::RelativePath;
 use crate::tree::entry::{Digest, Entry, Snapshot};
 use crate::tree::filter::Filter;
 
-/// What became of a path.
+/// How a path has changed in the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// A file or link is new or changed. Its content comes along.
+    /// A file or link is new or changed. The archive has its content.
     Content(Told),
     /// A file has another time, and nothing else of it has changed. Its content does not come along.
     Touched(Touched),
     /// A directory is new or changed; with its mode bits `07777`.
     Folder(u32),
-    /// A device or FIFO is there now.
+    /// The sandbox has a device or FIFO at this path.
     Special,
-    /// What is there never travels: it is excluded, or a socket.
+    /// The sandbox has an entry that is never downloaded: it is excluded, or a socket.
     Apart,
-    /// Nothing is there any more.
+    /// The sandbox has no entry at this path any more.
     Gone,
 }
 
 impl Change {
-    /// What is there, as far as a filter can tell it apart. Where nothing is, what was there was told before.
+    /// The kind of the entry, as far as a filter can tell it apart. That of a deleted entry was reported before.
     fn kind(&self) -> Kind {
         match self {
             Self::Folder(_) => Kind::Folder,
@@ -113,7 +113,7 @@ impl Changes {
         self.0.iter()
     }
 
-    /// The files and links that are new or changed, with what was told of them.
+    /// The files and links that are new or changed, with what the sandbox reports of each.
     pub fn contents(&self) -> impl Iterator<Item = (&RelativePath, Told)> {
         self.0.iter().filter_map(|(path, change)| match change {
             Change::Content(told) => Some((path, *told)),
@@ -134,10 +134,10 @@ impl Changes {
         self.0.iter().filter_map(|(path, change)| (*change == Change::Special).then_some(path))
     }
 
-    /// All that the sandbox holds: the base with what came. `came` has the directories above each of its entries, without a
-    /// mode where the sandbox did not tell one. What `passed_over` names may be missing.
+    /// The snapshot of the sandbox: the base with the downloaded entries. `came` has the directories above each of these,
+    /// without a mode where the sandbox did not report one. What `passed_over` names may be missing.
     ///
-    /// Nothing where the changes, what came and the base contradict each other.
+    /// `None` where the changes, the downloaded entries and the base contradict each other.
     #[must_use]
     pub fn whole(&self, base: &Snapshot, came: Snapshot, passed_over: &Filter<'_>) -> Option<Snapshot> {
         for (path, change) in &self.0 {
@@ -172,7 +172,7 @@ impl Changes {
         for path in self.0.keys().filter(|path| told(path)) {
             whole.remove(path);
         }
-        // What was told replaces what the base has; a directory that came only as the parent of something is the base's.
+        // A reported entry replaces that of the base; a directory that is only the parent of one stays as in the base.
         whole.extend(came.into_iter().filter(|(path, _)| told(path)));
         let has_no_children = |path: &RelativePath| {
             let below = [path.as_bytes(), b"/"].concat();
@@ -264,7 +264,7 @@ mod tests {
         }
     }
 
-    /// The base, the changes, what came, and what the sandbox holds; nothing where these contradict each other.
+    /// The base, the changes, the downloaded entries, and the snapshot; `None` where these contradict each other.
     #[test]
     fn the_whole_is_the_base_with_what_changed() {
         type Case<'a> = (&'a str, &'a str, &'a str, &'a str, Option<&'a str>);

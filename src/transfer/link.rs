@@ -1,18 +1,18 @@
-//! What is known of the way to a sandbox, and whether compression pays on it. Pure.
+//! The measured speed of the connection to a sandbox, and whether compression pays on it. Pure.
 
 use std::time::Duration;
 
 /// A call that takes so long goes over a network. One within a machine takes far less.
 const REMOTE: Duration = Duration::from_millis(2);
 
-/// How many bytes a second this side compresses at least, on two cores. What takes bytes faster than that gets them as
-/// they are.
+/// How many bytes a second this machine compresses at least, on two cores. A connection that is faster gets them
+/// uncompressed.
 const COMPRESSED_A_SECOND: f64 = 150e6;
 
 /// Less than that is too little to tell a rate by.
 const TELLING: u64 = 256 * 1024;
 
-/// The way to a sandbox as the calls so far show it.
+/// The connection to a sandbox, as measured by the calls so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Link {
     round_trip: Option<Duration>,

@@ -1,13 +1,13 @@
 //! The parts of an archive: their names, sizes and codecs. Pure.
 //!
 //! The first part is the file of the archive's own name, the second has `.2` behind it, and so on. All but the last hold the
-//! same number of bytes before they are compressed. What is known of the parts of a download is in a line after the
-//! first one, the *trailer*; a download without one is a single part, not compressed.
+//! same number of bytes before they are compressed. A line about the parts of a download follows the
+//! first one: the *trailer*. A download without one is a single part, not compressed.
 
 pub use crate::archive::codec::Codec;
 use crate::error::{Error, Result};
 
-/// A part of an archive as it travels to a sandbox.
+/// A part of an archive as it is uploaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     /// How many bytes of its file are the archive's, as they are compressed.
@@ -62,7 +62,7 @@ impl Wish {
         Self { part_size: (part_bytes / PART_UNIT).max(1) * PART_UNIT, compressed }
     }
 
-    /// What the script is told: the size, and the programs in the order in which they are tried.
+    /// The script's arguments: the size, and the programs in the order in which they are tried.
     #[must_use]
     pub fn arguments(self) -> String {
         format!("{}{}", self.part_size, if self.compressed { " zstd gzip" } else { "" })
@@ -88,7 +88,7 @@ const TRAILER: &[u8] = b"\npaperclip-parts ";
 
 impl Trailer {
     /// Takes the trailer off the end of the first part's bytes, of which the last [`TRAILER_MAX`] are enough: how many bytes
-    /// stand before it, and what it says. Nothing where there is none: archives end with zeros.
+    /// precede it, and its content. `None` where there is none: archives end with zeros.
     pub fn split(end: &[u8]) -> Result<Option<(usize, Self)>> {
         let Some(line) = end.strip_suffix(b"\n") else { return Ok(None) };
         let Some(start) = line.iter().rposition(|&byte| byte == b'\n') else { return Ok(None) };

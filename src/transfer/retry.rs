@@ -11,7 +11,7 @@ pub const ATTEMPTS: u32 = 5;
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// How long to wait after the attempt of that number, counted from 0, where another one follows. The pauses double, and
-/// `chance` (from 0 to 1) takes up to half of each away, so that those who failed together do not come again together.
+/// `chance` (from 0 to 1) takes up to half of each away, so that calls that failed together are not repeated together.
 #[must_use]
 pub fn pause(attempt: u32, chance: f64) -> Option<Duration> {
     if attempt + 1 >= ATTEMPTS {
@@ -21,7 +21,7 @@ pub fn pause(attempt: u32, chance: f64) -> Option<Duration> {
     Some(whole.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0))
 }
 
-/// A number from 0 to 1 by chance.
+/// A random number from 0 to 1.
 #[must_use]
 pub fn chance() -> f64 {
     let bits = u32::try_from(random::bits() >> 32).unwrap_or(0);

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -34,12 +35,7 @@ pub fn kill_often<Around>(
 ) {
     let download = to_tar(after).end();
     let expected = merge(before, after, ours).tree;
-    let changes: Vec<Vec<u8>> = ours
-        .keys()
-        .chain(expected.keys())
-        .filter(|path| ours.get(*path) != expected.get(*path))
-        .cloned()
-        .collect();
+    let changes = changes_of(ours, &expected);
     let mut random = Random::new(7);
     let (mut kills, mut in_the_middle) = (0, 0);
     while in_the_middle < rounds(12) {
@@ -48,15 +44,8 @@ pub fn kill_often<Around>(
         let (_around, place) = furnish(before);
         let other = OtherProcess::start(&place, &download, None);
         change_tree(&place.workspace(), before, ours);
-        // The moment is when the nth change is observed.
         let change = &changes[random.below(changes.len())];
-        let change = place.at(path_of(change));
-        let identity = || fs::symlink_metadata(&change).ok().map(|metadata| metadata.ino());
-        let old = identity();
-        other.go();
-        while identity() == old && !other.is_done() {
-            thread::yield_now();
-        }
+        go_until_changed(&other, &place.at(path_of(change)));
         other.kill();
         let found = place.tree();
         in_the_middle += usize::from(found != *ours && found != expected);
@@ -73,6 +62,22 @@ pub fn kill_often<Around>(
         place.assert_no_litter();
     }
     println!("{in_the_middle} of {kills} kills were in the middle of the changes");
+}
+
+/// The paths that a restore changes.
+fn changes_of(ours: &Tree, expected: &Tree) -> Vec<Vec<u8>> {
+    let paths = ours.keys().chain(expected.keys());
+    paths.filter(|path| ours.get(*path) != expected.get(*path)).cloned().collect()
+}
+
+/// Lets the other process restore until a path is changed, or the restore has ended.
+fn go_until_changed(other: &OtherProcess, path: &Path) {
+    let identity = || fs::symlink_metadata(path).ok().map(|metadata| metadata.ino());
+    let old = identity();
+    other.go();
+    while identity() == old && !other.is_done() {
+        thread::yield_now();
+    }
 }
 
 /// A place without anything special.
@@ -154,6 +159,7 @@ fn git_neither_removes_nor_adds_what_a_killed_restore_left() {
     let (before, after) = many_files(FILES);
     let (edits, ours) = edited(&before);
     let download = to_tar(&after).end();
+    let changes = changes_of(&ours, &merge(&before, &after, &ours).tree);
     let mut stages = 0;
     for round in 0..rounds(12) {
         let what = format!("round {round}");
@@ -164,15 +170,13 @@ fn git_neither_removes_nor_adds_what_a_killed_restore_left() {
         let other = OtherProcess::start(&place, &download, None);
         change_tree(&place.workspace(), &before, &ours);
         let runtime = place.at(crate::tree::RUNTIME);
-        other.go();
-        while !runtime.exists() && !other.is_done() {
-            thread::yield_now();
-        }
-        // From the first moment on, and later each time.
-        let mut spins = round * round * 250;
-        while spins > 0 && !other.is_done() {
-            thread::yield_now();
-            spins -= 1;
+        // At first before anything is changed, and then at another change each time.
+        match round.checked_sub(rounds(3)) {
+            None => go_until_changed(&other, &runtime),
+            Some(later) => {
+                let change = &changes[later * changes.len() / rounds(9)];
+                go_until_changed(&other, &place.at(path_of(change)));
+            }
         }
         other.kill();
         let left =
