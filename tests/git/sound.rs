@@ -156,6 +156,8 @@ fn commits_of_both_sides_are_there_afterwards() {
             assert_eq!(report.kept.len(), 1, "{report:?}");
             assert_eq!(bench.here(&["rev-parse", &report.kept[0].kept_at]), theirs);
             assert!(report.kept[0].kept_at.starts_with("refs/paperclip/2026-11-28T12-00-0"));
+            // What their commit has is not staged on top of ours.
+            assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "");
             bench.assert_sound(&bench.here, &[&ours, &theirs]);
             bench.here(&["add", "-A"]);
             bench.here(&["commit", "-q", "-m", "files"]);
@@ -193,6 +195,8 @@ fn a_local_commit_survives_the_deletion_of_its_branch_in_the_sandbox() {
         bench.here(&["checkout", "-q", "feature"]);
         write(&bench.here.join("f.txt"), "f\n");
         let ours = bench.commit_here("ours");
+        // A branch that is checked out would stay in any case.
+        bench.here(&["checkout", "-q", "main"]);
         make_old(&bench.here.join(".git/objects"));
         bench.there(&["branch", "-q", "-D", "feature"]);
         bench.there(&["reflog", "expire", "--expire=now", "--all"]);
@@ -239,19 +243,23 @@ fn another_local_worktree_survives_a_prune_in_the_sandbox() {
     with_each_git(|bench| {
         let linked = bench.here.parent().unwrap().join("linked");
         bench.here(&["worktree", "add", "-q", linked.to_str().unwrap(), "feature"]);
+        let idle = bench.path().join("idle");
+        bench.here(&["worktree", "add", "-q", "-b", "idle", idle.to_str().unwrap()]);
+        let before = bench.git(&idle, &["rev-parse", "HEAD"]);
         bench.prepare();
         write(&linked.join("w.txt"), "w\n");
         let ours = bench.commit(&linked, "in the worktree");
         write(&linked.join("staged.txt"), "staged\n");
         bench.git(&linked, &["add", "staged.txt"]);
         bench.there(&["worktree", "prune"]);
-        bench.there(&["branch", "-q", "-D", "feature"]);
+        bench.there(&["branch", "-q", "-D", "feature", "idle"]);
         bench.there(&["gc", "-q", "--prune=now"]);
         write(&bench.there.join("n.txt"), "n\n");
         let theirs = bench.commit_there("new");
         bench.restore();
         bench.here(&["gc", "-q", "--prune=now"]);
         assert_eq!(bench.git(&linked, &["rev-parse", "HEAD"]), ours);
+        assert_eq!(bench.git(&idle, &["rev-parse", "HEAD"]), before);
         assert_eq!(bench.git(&linked, &["status", "--porcelain"]), "A  staged.txt");
         assert_eq!(bench.here(&["rev-parse", "main"]), theirs);
         bench.assert_sound(&bench.here, &[&ours, &theirs]);
@@ -362,6 +370,20 @@ fn what_is_staged_on_either_side_is_staged_afterwards() {
         bench.there(&["add", "s.txt"]);
         bench.restore();
         assert_eq!(bench.here(&["status", "--porcelain"]), "A  o.txt\nA  s.txt");
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
+fn a_file_staged_on_both_sides_stays_as_it_is_staged_locally() {
+    with_each_git(|bench| {
+        bench.prepare();
+        for (folder, text) in [(&bench.here, "ours"), (&bench.there, "theirs")] {
+            write(&folder.join("a.txt"), text);
+            bench.git(folder, &["add", "a.txt"]);
+        }
+        bench.restore();
+        assert_eq!(bench.here(&["show", ":a.txt"]), "ours");
         bench.assert_sound(&bench.here, &[]);
     });
 }
@@ -578,6 +600,12 @@ fn a_shallow_history_is_uploaded_and_comes_back() {
             ],
         );
         bench.here = bench.root.path().canonicalize().unwrap().join("shallow");
+        bench.prepare();
+        write(&bench.there.join("s.txt"), "s\n");
+        let on_top = bench.commit_there("on top of the shallow history");
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "HEAD"]), on_top);
+        bench.assert_sound(&bench.here, &[&on_top]);
         bench.prepare();
         bench.there(&["fetch", "-q", "--unshallow", bench.root.path().join("remote.git").to_str().unwrap()]);
         write(&bench.there.join("n.txt"), "n\n");
