@@ -44,7 +44,7 @@ const NO_DIGEST: Digest = Digest([0; 32]);
 
 /// Uploads a workspace and its assets. Everything that can be refused is refused before the first client call.
 ///
-/// The calls come in the order of the TypeScript module. While one archive is on its way the next is packed.
+/// The calls come in the order of the TypeScript module. While one archive is uploaded the next is packed.
 pub async fn prepare<C: SandboxClient>(
     client: Arc<C>,
     upload: Upload,
@@ -167,7 +167,7 @@ fn preserved_name(name: &[u8]) -> Result<String> {
     })
 }
 
-/// The patterns that the sandbox's tar gets. What is excluded is decided here in any case; a pattern that is not
+/// The patterns that the sandbox's tar gets. What is excluded is decided locally in any case; a pattern that is not
 /// text, or that would leave out the sandbox's answer, merely saves no transfer.
 fn remote_patterns(exclude: &[Vec<u8>], answer: &str) -> Result<Vec<String>> {
     let answer = RelativePath::parse(answer.as_bytes())
@@ -207,7 +207,7 @@ impl Control {
     }
 }
 
-/// A workspace on its way up.
+/// A workspace that is being uploaded.
 struct Uploading<'a, C> {
     client: &'a Arc<C>,
     workspace: &'a Workspace,
@@ -384,7 +384,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
         })
     }
 
-    /// Makes what goes up of the workspace's repositories, and lays it out with the files.
+    /// Makes the upload of the workspace's repositories, and lays it out with the files.
     async fn lay_out(
         &self,
         found: repositories::Scanned,

@@ -45,7 +45,7 @@ pub struct Restored {
     pub git: GitReport,
     /// How many entries the sandbox held.
     pub entries: usize,
-    /// Whether only what had changed there was downloaded.
+    /// Whether only the sandbox's changes were downloaded.
     pub is_changes_only: bool,
     /// What the sandbox's tar said, where it failed and the second, tolerant way was taken.
     pub tar_messages: Option<String>,
@@ -87,7 +87,7 @@ struct Demand {
 enum Packed {
     /// It packed everything.
     Whole,
-    /// It failed on something; the rest is there. With its exit status in the first line and what it said after that.
+    /// It failed on something, and packed the rest. Its exit status is in the first line, and then what it said.
     Partly(Vec<u8>),
 }
 
@@ -108,7 +108,7 @@ impl Packed {
 }
 
 /// What GNU tar says of a file that is written while it is read, such as a log. Its exit status is 1 then, as if
-/// something were missing. It says the same of a folder, and there something may be.
+/// something were missing. It says the same of a directory, in which something may be missing.
 const CHANGED: &[u8] = b": file changed as we read it";
 
 fn complains_only_of_changes(told: &[u8], archive: &Archive, left_alone: &Filter<'_>) -> bool {
@@ -157,7 +157,7 @@ fn unquote(name: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Session {
-    /// Brings the sandbox's workspace back. Nothing here is changed before the whole download has been checked, and
+    /// Brings the sandbox's workspace back. Nothing local is changed before the whole download has been checked, and
     /// on success what the sandbox held becomes the base of the next restore.
     ///
     /// Where `look_only` says so, it tells what it would do, and nothing is changed on either side.
@@ -261,7 +261,7 @@ impl Session {
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
             return Ok(Restored { phases, ..foreseen });
         }
-        // Where the sandbox changed nothing there is nothing to lock for.
+        // Where the sandbox changed nothing, no lock is needed.
         if begun.merge.needs_lock() || begun.repositories.has_news() {
             match telling(client, applying, MergeLock::acquire(begun.merge.target(), lock::WAIT, cancel))
                 .await
@@ -428,7 +428,7 @@ impl Receiving {
         let base_index = self.base.index.clone();
         let Base { trees: Trees { snapshot, .. }, rescued, .. } = &mut *self.base;
         let merge = Merge::begin(root, incoming, snapshot, rescued)?;
-        // Where nothing changed, the index that there is says all.
+        // Where nothing changed, the former index still holds.
         let is_as_before = changes.is_some_and(|changes| changes.is_empty());
         let new_index = if is_as_before { base_index } else { has_new_index.then_some(self.new_index) };
         let Self { base, left_alone, travel, packed, news, .. } = self;
@@ -496,12 +496,12 @@ impl Begun {
         let _stays = MergeLock::clear_abandoned(&target);
         let (report, git) = report?;
         *snapshot = theirs;
-        // What is not taken over as it is there is told again by each restore, which needs all of it.
+        // What is not taken over as the sandbox has it is reported by each restore, which needs a full download for that.
         let is_plain =
             report.held_back.is_empty() && report.skipped.iter().all(|skipped| skipped.reason == LOST);
         base.index = new_index.filter(|_| is_plain);
         let has_news = news.as_ref().is_none_or(|news| !news.changes.is_empty());
-        // What a full download does not bring of what is there, such as what is excluded, is not known.
+        // After a full download it is not known what else the sandbox has, such as what is excluded.
         base.trees.remote =
             base.trees.remote.take().zip(news).map(|(mut remote, News { changes, contents })| {
                 remote.change(&changes, |path| contents.get(path).cloned());
@@ -533,7 +533,7 @@ impl Begun {
     /// Ends without a merge, since `error` has come up, which is returned.
     fn give_up(self, error: Error) -> Error {
         let Self { merge, mut base, .. } = self;
-        // The failure that led here is the one to report.
+        // The failure that came first is the one to report.
         let (_theirs, _closed) = merge.finish(&mut base.rescued);
         error.with_hint(UNCHANGED)
     }
@@ -558,7 +558,7 @@ impl Base {
             return known(true);
         }
         if answer.mark.is_none() {
-            // The agent removed what the sandbox had to say. What is there is not lost.
+            // The agent removed what the sandbox would have told. What came is not lost.
             let is_missing = |path: &RelativePath| archive.get(path).is_none();
             let lost = PathSet::of(listing::doubtful(&self.trees.sent).into_iter().filter(is_missing));
             return Learned { lost, ..known(false) };

@@ -43,7 +43,7 @@ pub struct Session {
     pub(super) repositories: Travel,
     pub(super) preserve: PathSet,
     pub(super) way: Way,
-    /// Whether changes alone travel where that is possible.
+    /// Whether only changes are transferred where that is possible.
     pub(super) changes_only: bool,
     pub(super) memory: Arc<Memory>,
     pub(super) report: PrepareReport,
@@ -127,7 +127,7 @@ impl Workspace {
     }
 }
 
-/// What is kept on this machine of a sandbox.
+/// What this machine stores of a sandbox.
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) store: Option<Store>,
@@ -139,7 +139,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Nothing is kept in the workspace itself: it would travel, or vanish with it.
+    /// Nothing is stored in the workspace itself: it would be uploaded, or vanish with the workspace.
     pub(super) fn of(upload: &Upload, workspace: &Workspace, ignored: Arc<IgnoreRules>) -> Self {
         let workspace = workspace.path.clone();
         let (exclude, preserve) = (upload.exclude.clone(), upload.preserve.clone());

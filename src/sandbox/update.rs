@@ -1,7 +1,7 @@
-//! A sandbox that is known here gets what differs from what it holds, instead of everything.
+//! A sandbox that is known gets the difference to what it has, instead of everything.
 //!
-//! It is asked first what has changed there since both sides last shared something. What it holds then is compared with
-//! what is here, and the difference is sent: content, what to remove, which files get another time. Afterwards the sandbox
+//! It is asked first what has changed in it since both sides last shared something. What it has then is compared with
+//! the workspace, and the difference is sent: content, what to remove, which files get another time. Afterwards the sandbox
 //! compares what it was sent with what it is to have; of all else it has told that it has it. Whatever is in doubt anywhere,
 //! everything is uploaded.
 
@@ -219,7 +219,7 @@ pub fn entries_of(remote: &Remote) -> impl Iterator<Item = (&RelativePath, Entry
     })
 }
 
-/// What a sandbox holds once all of that was extracted there.
+/// What a sandbox has once all of that was extracted in it.
 #[must_use]
 pub fn remote_of(contents: &Contents) -> Remote {
     let first_names: HashMap<&RelativePath, &RelativePath> = contents

@@ -26,26 +26,26 @@ pub struct Upload {
     pub preserve: Vec<Vec<u8>>,
     /// Further folders.
     pub assets: Vec<Asset>,
-    /// How many assets may be on their way at once.
+    /// How many assets may be uploaded at once.
     pub concurrency: usize,
-    /// How many bytes of an archive travel in one part at most, before they are compressed.
+    /// How many bytes of an archive a part has at most, before it is compressed.
     pub part_bytes: u64,
-    /// How many parts of an archive may be on their way at once.
+    /// How many parts of an archive may be transferred at once.
     pub parts_at_once: usize,
     /// Whether parts may be compressed.
     pub compress: bool,
-    /// Whether changes alone travel where that is possible.
+    /// Whether only changes are transferred where that is possible.
     pub changes_only: bool,
-    /// What is kept on this machine between calls; nothing where there is none.
+    /// Where this machine stores what both sides share between calls; `None` stores nothing.
     pub state: Option<State>,
     /// For how long a restore keeps the local versions that earlier ones replaced.
     pub retention: Retention,
-    /// How git repositories travel.
+    /// How git repositories are transferred.
     pub repositories: Travel,
 }
 
 impl Upload {
-    /// How archives travel; of the link nothing is known yet.
+    /// How archives are transferred; nothing is known of the link yet.
     pub(super) fn way(&self) -> Way {
         Way {
             part_bytes: self.part_bytes,
@@ -57,16 +57,16 @@ impl Upload {
     }
 }
 
-/// Where this machine keeps what both sides share.
+/// Where this machine stores what both sides share.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// A folder of this package's.
+    /// A directory that belongs to this package.
     pub folder: PathBuf,
-    /// What tells the sandbox from all others: its provider, and its name there.
+    /// What identifies the sandbox: its provider, and its name at that provider.
     pub sandbox: [Vec<u8>; 2],
 }
 
-/// A local folder that goes beside the workspace.
+/// A local directory that is uploaded beside the workspace.
 #[derive(Debug, Clone)]
 pub struct Asset {
     /// Its name below the run's folder.

@@ -23,7 +23,7 @@ const BYTES_MAX: u64 = 1 << 30;
 pub struct Store(Private);
 
 impl Store {
-    /// The store in that folder, which is made where it is missing. `None` where nothing can be kept there: all works without.
+    /// The store in that directory, which is made if it is missing. `None` if nothing can be stored in it: everything works without.
     #[must_use]
     pub fn open(folder: &Path) -> Option<Self> {
         Private::open(folder).ok().flatten().map(Self)
@@ -41,7 +41,7 @@ impl Store {
         postcard::from_bytes(content).ok()
     }
 
-    /// Keeps something under a name, and tells whether that succeeded. Where it fails nothing is there under the name.
+    /// Stores something under a name, and tells whether that succeeded. If it fails, nothing is stored under the name.
     pub fn keep<T: Serialize>(&self, name: &str, what: &T) -> bool {
         let kept = postcard::to_stdvec(what).is_ok_and(|content| {
             let digest = Sha256::digest(&content);

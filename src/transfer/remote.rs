@@ -1,7 +1,7 @@
-//! What a sandbox holds, as this side knows it, and what it takes to make it hold what is here. Pure.
+//! What a sandbox has, as far as it is known locally, and which steps make it have what is wanted. Pure.
 //!
 //! Every name of the sandbox's workspace is either an [entry](Remote::entries) of which everything is known, or one of the
-//! [others](Remote::others), of which it is only known that something is there. What is wrong here costs a full upload and
+//! [others](Remote::others), of which it is only known that something exists. A mistake in this costs a full upload and
 //! nothing else: after an update the sandbox compares what it received with what it is to have.
 
 use std::collections::BTreeSet;
@@ -33,7 +33,7 @@ pub enum Content {
         size: u64,
         /// Seconds since 1970.
         mtime: u64,
-        /// Of the content; nothing where it was not read, since what is there has another size or is not known.
+        /// Of the content; `None` if it was not read, since the sandbox's file has another size or is not known.
         digest: Option<Digest>,
         /// Which of its names is the first, where it has several.
         names: Names,
@@ -110,7 +110,7 @@ impl Content {
         }
     }
 
-    /// Whether nothing needs to be sent to have `other` there instead. (The time of a file can be set.)
+    /// Whether nothing needs to be sent to have `other` in its place. (The time of a file can be set.)
     fn serves_as(&self, other: &Self) -> bool {
         match (self, other) {
             (
@@ -164,7 +164,7 @@ impl Remote {
         }
     }
 
-    /// Whether a file of that size is known to be there, so that it may be the one that is wanted.
+    /// Whether the sandbox is known to have a file of that size, which may be the one that is wanted.
     #[must_use]
     pub fn has_file(&self, path: &RelativePath, of_size: u64) -> bool {
         matches!(self.entries.get(path), Some(Content::File { size, .. }) if *size == of_size)
@@ -311,7 +311,7 @@ mod tests {
         text.split_whitespace().map(path).collect()
     }
 
-    /// What the sandbox has, what else is there, what is wanted; what is sent, removed and touched.
+    /// What the sandbox has, what else exists in it, what is wanted; what is sent, removed and touched.
     #[test]
     fn what_makes_a_sandbox_hold_what_is_wanted() {
         type Case<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str, &'a str, &'a str);
