@@ -550,8 +550,8 @@ struct Learned {
 }
 
 impl Base {
-    /// What is known once an answer has come. Only what the first one says is believed: by the next one, an agent has been
-    /// there.
+    /// What is known once an answer has come. Only what the first one says is believed: before the next one, an agent has had
+    /// access.
     fn learn(&self, answer: Answer<'_>, archive: &Archive, preserve: &PathSet) -> Learned {
         let known = |is_final| Learned { lost: self.lost.clone(), modes: self.modes.clone(), is_final };
         if self.trees.sent.is_empty() {
