@@ -307,6 +307,61 @@ describe("a folder that git takes for a bare repository", () => {
     expect(held()).toStrictEqual(["HEAD", "objects", "refs"]);
   });
 
+  const HEAD = "ref: refs/heads/main\n";
+  const config = "[core]\n\tbare = false\n\tworktree = .\n\tfsmonitor = touch canary\n";
+
+  it.each([
+    ["by a HEAD", { "s/objects/x": "", "s/refs/x": "" }, { "s/HEAD": HEAD, "s/config": config }],
+    ["by its references", { "s/objects/x": "", "s/HEAD": HEAD }, { "s/refs/x": "", "s/config": config }],
+    [
+      "before",
+      { "s/objects/x": "", "s/refs/x": "", "s/HEAD": HEAD },
+      { "s/config": config, "s/hooks/y": "" },
+    ],
+    ["at any depth", { "a/s/objects/x": "", "a/s/refs/x": "" }, { "a/s/HEAD": HEAD, "a/s/config": config }],
+    ["by a common directory", { "s/HEAD": HEAD }, { "s/commondir": "../c\n", "s/config": config }],
+  ])("is not completed %s, by entries that are local only", async (_how, local, theirs) => {
+    const names = ["objects", "refs", "HEAD"].filter((name) =>
+      Object.keys(local).some((at) => at.includes(name)),
+    );
+    for (const [more, before] of [
+      [{}, false],
+      [{ workspaceExclude: names }, true],
+      [{ ignoreFiles: [".skipped"] }, true],
+      [{ git: "off" }, false],
+      [{ git: "files" }, false],
+    ]) {
+      await writeFile(path.join(workspace, ".skipped"), names.join("\n"));
+      if (before) await makeTree(workspace, local);
+      const { restoreWorkspace } = await prepare(more);
+      await makeTree(remote, { ...theirs, "beside.txt": "theirs\n" });
+      await makeTree(workspace, local);
+      await restoreWorkspace();
+      const folder = path.dirname(Object.keys(theirs).find((at) => at.endsWith("config")) ?? "");
+      await expect(stat(path.join(workspace, folder, "config"))).rejects.toThrow("ENOENT");
+      expect(lastReport().heldBack).not.toStrictEqual([]);
+      expect(await readFile(path.join(workspace, "beside.txt"), "utf8")).toBe("theirs\n");
+      for (const name of [folder, "beside.txt"]) {
+        await rm(path.join(workspace, name), { recursive: true });
+        await rm(path.join(remote, name), { recursive: true });
+      }
+    }
+  });
+
+  it("is not completed at the top of the workspace", async () => {
+    await rm(path.join(workspace, ".git"), { recursive: true });
+    const { restoreWorkspace } = await prepare();
+    await makeTree(workspace, { "objects/x": "", "refs/x": "" });
+    await makeTree(remote, { HEAD, config, "a.txt": "changed\n" });
+    await restoreWorkspace();
+    await expect(git("status")).rejects.toThrow("not a git repository");
+    expect(held()).toStrictEqual(["HEAD"]);
+    await writeFile(path.join(workspace, "HEAD"), HEAD);
+    await writeFile(path.join(remote, "config"), `${config}# again\n`);
+    await restoreWorkspace();
+    expect(held()).toContain("config");
+  });
+
   it("keeps its configuration and hooks if it is the workspace", async () => {
     await rm(workspace, { recursive: true });
     await gitIn(home, "init", "-q", "--bare", "-b", "main", workspace);

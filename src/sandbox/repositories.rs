@@ -5,6 +5,7 @@
 //! workspace, where git checks it.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::time::SystemTime;
 
 use crate::archive::pack::{Graft, Layout};
@@ -289,13 +290,13 @@ pub fn take_out(
     let mut arrived = Arrived { git: None, checked: None, report: GitReport::default(), waits_in: None };
     arrived.report.held_back.extend(shared.left_here.iter().cloned());
     match travel.mode {
-        Mode::Off => hold_bare(incoming, base, &mut arrived.report),
+        Mode::Off => hold_bare(incoming, base, workspace, &mut arrived.report)?,
         Mode::Files => {
             hold_files(incoming, base, &mut arrived.report);
-            hold_bare(incoming, base, &mut arrived.report);
+            hold_bare(incoming, base, workspace, &mut arrived.report)?;
         }
         Mode::Merge => {
-            hold_bare(incoming, base, &mut arrived.report);
+            hold_bare(incoming, base, workspace, &mut arrived.report)?;
             incoming.skipped.retain(|skipped| !is_gits(&skipped.path));
             // The base has nothing of git's, so what came of it is among the differences.
             if !base.differences(&incoming.snapshot).any(|(path, _, came)| came.is_some() && is_gits(path)) {
@@ -344,42 +345,105 @@ fn hold_paths<R: Into<String>>(
     }
 }
 
-/// Treats folders as unchanged that git would take for bare repositories. Of one that was uploaded, only what
-/// git runs or obeys stays as it is locally.
-fn hold_bare(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
+/// Treats folders as unchanged that git would take for bare repositories, by what the sandbox has and what is there locally
+/// together: what was excluded, or made since the upload, counts too. Of one that was uploaded, only what git runs or obeys
+/// stays as it is locally.
+fn hold_bare(
+    incoming: &mut Incoming,
+    base: &Snapshot,
+    workspace: &Root,
+    report: &mut GitReport,
+) -> Result<()> {
     const BARE: &str = "git would take its folder for a bare repository";
     if changed(base, &incoming.snapshot).next().is_none() {
-        return;
+        return Ok(());
     }
-    let found_in = |tree: &Snapshot| {
+    let markers = |tree: &Snapshot| -> Vec<(RelativePath, Kind)> {
         let is_marker = |path: &RelativePath| is_bare_marker(path.name().as_encoded_bytes());
         let files = tree.iter().filter(|(path, _)| is_marker(path) && !is_gits(path));
-        bare_folders(files.map(|(path, entry)| (path, entry.kind())))
+        files.map(|(path, entry)| (path.clone(), entry.kind())).collect()
     };
-    let (uploaded, now) = (found_in(base), found_in(&incoming.snapshot));
+    let folders_of =
+        |markers: &[(RelativePath, Kind)]| bare_folders(markers.iter().map(|(path, kind)| (path, *kind)));
+    let uploaded = folders_of(&markers(base));
+    let mut now = markers(&incoming.snapshot);
+    let local = local_markers(&now, base, &incoming.snapshot, workspace)?;
+    let is_bare_locally = folders_of(&local).contains(&None);
+    now.extend(local);
     let mut held = Vec::new();
-    for folder in &now {
+    for folder in &folders_of(&now) {
+        let start = folder.as_ref().map_or(0, |folder| folder.as_bytes().len() + 1);
+        let below = |path: &RelativePath| folder.as_ref().is_none_or(|folder| path.is_below(folder));
+        let mut changes = changed(base, &incoming.snapshot).map(|(path, ..)| path).filter(|path| below(path));
         if uploaded.contains(folder) {
-            let start = folder.as_ref().map_or(0, |folder| folder.as_bytes().len() + 1);
-            let below = |path: &RelativePath| folder.as_ref().is_none_or(|folder| path.is_below(folder));
-            let changes = changed(base, &incoming.snapshot).filter(|(path, ..)| below(path));
-            held.extend(changes.filter_map(|(path, ..)| {
+            held.extend(changes.filter_map(|path| {
                 let reason = is_held_in_repository(&path.as_bytes()[start..])?;
                 Some((path.clone(), reason))
             }));
         } else if let Some(folder) = folder {
-            held.push((folder.clone(), BARE));
+            if changes.next().is_some() {
+                held.push((folder.clone(), BARE));
+            }
         } else {
-            // The workspace itself cannot be left out. Without these entries it is no repository.
-            let paths = changed(base, &incoming.snapshot).map(|(path, ..)| path);
-            let at_the_top = paths.filter_map(|path| path.ancestors().next().or_else(|| Some(path.clone())));
-            let mut markers: Vec<RelativePath> =
-                at_the_top.filter(|top| is_bare_marker(top.as_bytes())).collect();
-            markers.dedup();
-            held.extend(markers.into_iter().map(|marker| (marker, BARE)));
+            // The workspace itself cannot be left out. Without these entries it is no repository, or not one that obeys the
+            // sandbox.
+            let is_gits = |path: &RelativePath| {
+                let is_obeyed = || is_held_in_repository(path.as_bytes()).is_some();
+                is_bare_marker(path.top()) || (is_bare_locally && is_obeyed())
+            };
+            let tops = changes.filter(|path| is_gits(path));
+            let mut tops: Vec<RelativePath> =
+                tops.filter_map(|path| path.ancestors().next().or_else(|| Some(path.clone()))).collect();
+            tops.dedup();
+            held.extend(tops.into_iter().map(|top| (top, BARE)));
         }
     }
     hold_paths(incoming, base, held, report);
+    Ok(())
+}
+
+/// The local entries by which git knows a bare repository, in the folders in or below which the sandbox changed anything.
+fn local_markers(
+    theirs: &[(RelativePath, Kind)],
+    base: &Snapshot,
+    incoming: &Snapshot,
+    workspace: &Root,
+) -> Result<Vec<(RelativePath, Kind)>> {
+    const HEAD: &[u8] = b"HEAD";
+    let has_head: BTreeSet<&[u8]> = theirs
+        .iter()
+        .filter(|(path, _)| path.name().as_encoded_bytes().eq_ignore_ascii_case(HEAD))
+        .map(|(path, _)| path.split().0)
+        .collect();
+    let mut folders: BTreeSet<Option<RelativePath>> = [None].into();
+    for (path, _, after) in changed(base, incoming) {
+        // Folders come before what is below them, so those above a known one are known.
+        if after.is_some() && !path.parent().is_none_or(|folder| folders.contains(&Some(folder))) {
+            folders.extend(path.ancestors().map(Some));
+        }
+    }
+    let mut cursor = workspace.cursor();
+    let mut found = Vec::new();
+    for folder in folders {
+        let mut local = |name: &[u8]| -> Result<bool> {
+            let path = RelativePath::child(folder.as_ref(), name);
+            let meta = match cursor.stat(&path) {
+                // What cannot be looked at cannot be changed by the merge either.
+                Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => None,
+                looked => looked?,
+            };
+            let exists = meta.is_some();
+            found.extend(meta.map(|meta| (path, meta.kind)));
+            Ok(exists)
+        };
+        let bytes = folder.as_ref().map_or(&b""[..], RelativePath::as_bytes);
+        if local(HEAD)? || has_head.contains(bytes) {
+            for name in [&b"objects"[..], b"refs", b"commondir"] {
+                local(name)?;
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Moves what is below a `.git` to the quarantine.
