@@ -418,7 +418,10 @@ fn local_markers(
     let mut folders: BTreeSet<Option<RelativePath>> = [None].into();
     for (path, _, after) in changed(base, incoming) {
         // Folders come before what is below them, so those above a known one are known.
-        if after.is_some() && !path.parent().is_none_or(|folder| folders.contains(&Some(folder))) {
+        if after.is_none() || is_gits(path) {
+            continue;
+        }
+        if !path.parent().is_none_or(|folder| folders.contains(&Some(folder))) {
             folders.extend(path.ancestors().map(Some));
         }
     }
