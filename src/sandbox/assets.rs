@@ -203,34 +203,32 @@ impl<C: SandboxClient> Uploading<C> {
         let Some(former) = former else {
             return self.pack(layout, None, left_out, started).await.map(Made::ready);
         };
-        let (memory, cancel, index) =
-            (self.terms.memory.clone(), self.terms.cancel.clone(), former.index.clone());
+        let (memory, cancel, known) = (self.terms.memory.clone(), self.terms.cancel.clone(), former.clone());
         let comparing = blocking(move || {
-            let Some(entries) = memory.load_asset(&former) else { return Ok((Err(layout), former)) };
+            let Some(entries) = memory.load_asset(&known) else { return Ok(Err(layout)) };
             let remote = Remote { entries, ..Remote::default() };
             let nothing = remote::Contents::new();
             let wanted = update::wanted(layout, nothing, &remote, &Digests::default(), &cancel)?;
             let update = wanted.plan(&remote, |_| false).map(Update::with_touched_sent);
-            let difference = match update {
+            Ok(match update {
                 Some(update) => Ok((wanted, update)),
                 None => Err(wanted.layout),
-            };
-            Ok((difference, former))
+            })
         });
-        match telling(&*self.client, step, comparing).await? {
-            (Ok((wanted, update)), former) if update.is_empty() => {
+        let (layout, change) = match telling(&*self.client, step, comparing).await? {
+            Ok((wanted, update)) if update.is_empty() => {
                 let (entries, size) = (wanted.contents.len(), wanted.layout.size());
                 let report = Archive::unsent(&self.asset.key, entries, size, started.elapsed(), left_out);
-                Ok(Made::Unchanged(Box::new(report), former))
+                return Ok(Made::Unchanged(Box::new(report), former));
             }
-            (Ok((wanted, update)), _) => {
+            Ok((wanted, update)) => {
                 let differing = blocking(move || Ok(wanted.difference(update)));
                 let Difference { layout, lists, outcome, .. } = differing.await?;
-                let change = Change { former: index, lists, outcome };
-                self.pack(layout, Some(change), left_out, started).await.map(Made::ready)
+                (layout, Some(Change { former: former.index, lists, outcome }))
             }
-            (Err(layout), _) => self.pack(layout, None, left_out, started).await.map(Made::ready),
-        }
+            Err(layout) => (layout, None),
+        };
+        self.pack(layout, change, left_out, started).await.map(Made::ready)
     }
 
     /// Lists what is to be uploaded of the asset's folder.
@@ -296,9 +294,8 @@ impl<C: SandboxClient> Uploading<C> {
         let tail = asset_tail(change.as_ref());
         let mut delivered = send::send(client, key, &remote_archive, archive, tail, way, cancel).await?;
         let upload = started.elapsed();
-        let contents = std::mem::take(&mut delivered.contents);
         let mut report = Archive::new(key, &delivered, Times { pack, upload, ..Times::default() }, left_out);
-        report.entries = contents.snapshot.len();
+        let contents = std::mem::take(&mut delivered.contents);
         report.is_changes_only = change.is_some();
         let former = change.as_ref().map(|change| change.former.clone());
         let entries = match change {

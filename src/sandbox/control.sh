@@ -511,6 +511,20 @@ touch_listed() {
     done < "$1"
 }
 
+# Extracts an asset's archive in the current folder, and removes the archive.
+extract_asset() {
+    # Toybox refuses an archive without an entry.
+    [ ! -s "$parts" ] && [ "$last_codec" = none ] && [ "$last_size" -le 1024 ] || extract_parts || return
+    rm -f "$archive" "$archive".[0-9]* "$parts"
+}
+
+# Keeps the index of an asset that was extracted at $began, of the lines that the command $1 gives. Without an index all of
+# the asset is sent again.
+index_asset() {
+    { [ -n "$asset_index" ] && [ -n "$began" ] && next_tick && { [ "$1" = entries ] || look_at_touched; } &&
+        write_index "$index" "$1" "$began"; } 2>/dev/null || rm -f "$own/clock$asset_index" "$index" "$index.sum"
+}
+
 # Says which of the assets that are given, each by its folder and its index, are as they were extracted.
 tell_assets() {
     while [ $# -gt 1 ]; do
@@ -788,12 +802,8 @@ asset)
     remove "$asset" && mkdir -p "$asset" && cd "$asset" || exit
     find_lister
     began=$(clock 2>/dev/null)
-    # Toybox refuses an archive without an entry.
-    [ ! -s "$parts" ] && [ "$last_codec" = none ] && [ "$last_size" -le 1024 ] || extract_parts || exit
-    rm -f "$archive" "$archive".[0-9]* "$parts" || exit
-    # Without an index all of the asset is sent again.
-    { [ -n "$asset_index" ] && [ -n "$began" ] && next_tick && write_index "$index" entries "$began"; } 2>/dev/null ||
-        rm -f "$own/clock$asset_index" "$index" "$index.sum"
+    extract_asset || exit
+    index_asset entries
     ;;
 asset_change)
     # The list of the other parts follows the last one, and with it what is removed before and what the archive has.
@@ -810,10 +820,8 @@ asset_change)
     }
     with_listed remove "$work/remove" && next_tick || exit
     began=$tick
-    [ ! -s "$parts" ] && [ "$last_codec" = none ] && [ "$last_size" -le 1024 ] || extract_parts || exit
-    rm -f "$archive" "$archive".[0-9]* "$parts" "$marks/assets/$former" "$marks/assets/$former.sum" || exit
-    { [ -n "$asset_index" ] && next_tick && look_at_touched && write_index "$index" entries_after_update "$began"; } 2>/dev/null ||
-        rm -f "$own/clock$asset_index" "$index" "$index.sum"
+    extract_asset && rm -f "$marks/assets/$former" "$marks/assets/$former.sum" || exit
+    index_asset entries_after_update
     rm -rf "$work"
     ;;
 changed)

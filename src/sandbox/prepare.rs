@@ -242,7 +242,7 @@ struct Settled {
 
 /// What was known before an upload, and what an update comes to.
 #[derive(Default)]
-struct Known {
+struct Prior {
     outcome: Option<update::Outcome>,
     stored: Option<Stored>,
     digests: Digests,
@@ -276,12 +276,10 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let asking = telling(&**self.client, Step::of_workspace("compare", 0), ask);
         let (reference, bases) = (known.trees, known.repositories.into_owned());
         let early = async {
-            let (memory, reference) = (self.memory.clone(), reference.clone());
-            let load = blocking(move || Ok(memory.load_trees(&reference).zip(Some(memory.load_digests()))));
-            let (scanned, loaded) = (self.scan(), load);
-            let (scanned, loaded) = tokio::try_join!(scanned, loaded)?;
-            let Some(((stored, trees), digests)) = loaded else { return Ok(None) };
-            let Some(remote) = trees.remote else { return Ok(None) };
+            let memory = self.memory.clone();
+            let load = blocking(move || Ok((memory.load_trees(&reference), memory.load_digests())));
+            let (scanned, (trees, digests)) = tokio::try_join!(self.scan(), load)?;
+            let Some((stored, Trees { remote: Some(remote), .. })) = trees else { return Ok(None) };
             let (former, digests) = (Arc::new(Former { remote, bases }), Arc::new(digests));
             let compared = self.compare(scanned, former.clone(), digests.clone()).await?;
             Ok::<_, Error>(Some((compared, former, digests, stored)))
@@ -321,8 +319,8 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let everything = self.control.clone();
         self.control = Arc::new(everything.anew(Some((lists, touched))));
         let digests = Arc::into_inner(digests).unwrap_or_default();
-        let known = Known { outcome: Some(outcome), stored: Some(stored), digests };
-        match self.send(started, layout, repositories, left_out, known).await? {
+        let prior = Prior { outcome: Some(outcome), stored: Some(stored), digests };
+        match self.send(started, layout, repositories, left_out, prior).await? {
             Uploaded::Done(sent) => Ok(Some(*sent)),
             Uploaded::Refused(_) | Uploaded::CannotDecompress => {
                 self.cancel.check()?;
@@ -338,7 +336,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
             let scan = telling(&**self.client, Step::of_workspace("pack", 0), self.scan());
             let Scanned { started, found, left_out } = scan.await?;
             let LaidOut { layout, repositories, .. } = self.lay_out(found, None).await?;
-            match self.send(started, layout, repositories, left_out, Known::default()).await? {
+            match self.send(started, layout, repositories, left_out, Prior::default()).await? {
                 Uploaded::Done(sent) => return Ok(*sent),
                 Uploaded::Refused(failure) => return Err(RunError::Client(failure)),
                 Uploaded::CannotDecompress if self.way.compress => self.way.compress = false,
@@ -402,7 +400,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
         layout: Layout,
         mut repositories: Shared,
         mut left_out: LeftOut,
-        known: Known,
+        prior: Prior,
     ) -> Result<Uploaded<C::Failure>, RunError<C::Failure>> {
         let Self { client, way, cancel, control, .. } = self;
         let places = &control.places;
@@ -442,7 +440,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let mut report = Archive::new("workspace", &delivered, times, left_out);
         report.is_changes_only = control.update.is_some();
         let contents = std::mem::take(&mut delivered.contents);
-        let settling = self.settle(contents, repositories, known);
+        let settling = self.settle(contents, repositories, prior);
         let started = Instant::now();
         let step = Step::of_workspace("extract", delivered.packed);
         let extracting = async {
@@ -476,11 +474,11 @@ impl<C: SandboxClient> Uploading<'_, C> {
         &self,
         contents: Contents,
         mut repositories: Shared,
-        known: Known,
+        prior: Prior,
     ) -> impl Future<Output = Result<Settled, Error>> + Send + use<C> {
         let (memory, travel, excluded) = (self.memory.clone(), self.travel, self.excluded.clone());
         let read_from = self.read_from;
-        let Known { outcome, stored, digests } = known;
+        let Prior { outcome, stored, digests } = prior;
         blocking(move || {
             let (remote, snapshot, sent, read) = match outcome {
                 None => (update::remote_of(&contents), contents.snapshot, contents.sent, contents.read),
