@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -331,9 +331,13 @@ pub fn write(path: &Path, text: impl AsRef<[u8]>) {
     fs::write(path, text).unwrap();
 }
 
+/// Writes a program. A shell of its own does, because a process that another thread starts meanwhile has what this one has
+/// open for a moment, and a file that is open for writing cannot be run.
 pub fn executable(path: &Path, text: &str) {
-    write(path, text);
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let script = r#"printf %s "$2" > "$1" && chmod 755 "$1""#;
+    let written = Command::new("sh").args(["-c", script, "sh"]).arg(path).arg(text).status().unwrap();
+    assert!(written.success(), "{}", path.display());
 }
 
 /// Copies one entry.
