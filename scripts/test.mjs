@@ -15,6 +15,7 @@ import { existsSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import { LONGEST_SUITES } from "../__test__/longest.mjs";
+import { keepTemporaryFilesInMemory } from "../__test__/support/in-memory.mjs";
 import { Explained, root, run, runMain } from "./process.mjs";
 import { requireRust, setUp } from "./setup.mjs";
 
@@ -55,6 +56,7 @@ const QUICK_ATTACKS = ["archives::", "deletions::", "partial::", "parts::", "tab
 
 await runMain(async () => {
   const { kinds, ...choice } = parseArguments(process.argv.slice(2));
+  keepTemporaryFilesInMemory();
   const missing = choice.quick ? [] : NEEDS.filter(({ isHere }) => !isHere);
   for (const { what, tests } of missing) {
     const consequence = choice.strict ? "these cannot pass" : "these are skipped";
