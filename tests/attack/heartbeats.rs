@@ -719,12 +719,12 @@ fn random_edit(random: &mut Random, root: &Path) {
     }
 }
 
-/// `FUZZ_SECONDS` makes it longer, and `FUZZ_SEED` starts it at another seed.
+/// `ROUND_TRIP_SECONDS`, or else `FUZZ_SECONDS`, makes it longer, and `FUZZ_SEED` starts it at another seed.
 #[test]
 fn random_round_trips_equal_full_transfers() {
     let seed = std::env::var("FUZZ_SEED").map_or(1, |text| text.parse().expect("FUZZ_SEED is a number"));
-    let seconds =
-        std::env::var("FUZZ_SECONDS").map_or(10, |text| text.parse().expect("FUZZ_SECONDS is a number"));
+    let given = std::env::var("ROUND_TRIP_SECONDS").or_else(|_| std::env::var("FUZZ_SECONDS"));
+    let seconds = given.map_or(10, |text| text.parse().expect("a number of seconds"));
     let until = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
     for seed in seed.. {
         if std::time::Instant::now() > until {
