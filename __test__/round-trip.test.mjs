@@ -189,6 +189,18 @@ line' && echo edited >>'it'\\''s' && rm -- -rf && echo edited >'*'`,
     expect(await readdir(path.join(remote, RUNTIME))).toContain("other");
   });
 
+  it("a preserved directory that would become a file is refused before anything is cleared", async () => {
+    await makeTree(remote, { "it's/kept": "theirs", other: "theirs" });
+    await client.own(remote);
+    await makeTree(workspace, { "it's": "a file", "a.txt": "a" });
+    const preserveAbsentOnRestore = ["it's"];
+    await expect(prepare(client, remote, { preserveAbsentOnRestore })).rejects.toThrow(
+      /it's is preserved and a directory in the sandbox, but none in the workspace; nothing was changed/,
+    );
+    expect(await readFile(path.join(remote, "it's", "kept"), "utf8")).toBe("theirs");
+    expect(await readFile(path.join(remote, "other"), "utf8")).toBe("theirs");
+  });
+
   it("assets are uploaded beside the workspace, and replace earlier ones", async () => {
     const assets = path.join(await temporaryFolder(), "assets");
     await makeTree(assets, {

@@ -151,7 +151,8 @@ impl Places {
         let (marks, own) = (quote(&self.marks()), quote(&self.own()));
         format!(
             r#"m={marks} o={own}
-if [ -L "$m" ] || [ ! -d "$m" ]; then rm -rf "$m"; else chmod u+rwx "$m" 2>/dev/null; fi
+if [ -L "$m" ] || [ ! -d "$m" ]; then rm -rf "$m"
+elif ! {{ [ -r "$m" ] && [ -w "$m" ] && [ -x "$m" ]; }}; then chmod u+rwx "$m" 2>/dev/null; fi
 mkdir -p "$o""#
         )
     }
@@ -177,6 +178,8 @@ pub struct Upload<'a> {
     pub places: &'a Places,
     /// Names at the top of the workspace that are not cleared.
     pub preserved: &'a [String],
+    /// Those of these names that the archive has, and not as directories.
+    pub preserved_files: &'a [String],
     /// Patterns that are left out of the download as far as the sandbox's tar can. The local filter decides in
     /// any case.
     pub exclude: &'a [String],
@@ -209,18 +212,19 @@ impl Upload<'_> {
     /// [`Upload::holds_entries`].
     #[must_use]
     pub fn control(&self, earlier: &[Part]) -> Vec<u8> {
-        let Self { places, preserved, exclude, update, holds_entries, expected } = self;
+        let Self { places, preserved, preserved_files, exclude, update, holds_entries, expected } = self;
         let id = &places.upload_id;
         let holds_entries = u8::from(*holds_entries);
         let (script, digest) = &*TRAVELLING;
         let settings = format!(
             "{}upload={id}\nformer={}\ntold={}\nexpected={expected}\nholds_entries={holds_entries}\n\
-             preserved_count={}\n{}{}{}. \"$own/script.sh\"\n",
+             preserved_count={}\n{}{}{}{}. \"$own/script.sh\"\n",
             places.settings(),
             update.map_or("", |update| &update.former),
             update.map_or("", |update| &update.told),
             preserved.len(),
             name_test("is_preserved", preserved.iter()),
+            preserved_check(preserved_files),
             exclusions(exclude),
             if update.is_some() { take_over_script(digest) } else { String::new() },
         );
@@ -420,6 +424,12 @@ fn name_test(function: &str, names: impl IntoIterator<Item = impl AsRef<str>>) -
     }
     test.push_str(") ;;\n    *) return 1 ;;\n    esac\n}\n");
     test
+}
+
+/// The script's function that refuses an upload which has files where the sandbox preserves directories.
+fn preserved_check(preserved_files: &[String]) -> String {
+    let checks = preserved_files.iter().map(|name| format!("    is_no_directory ./{}\n", quote(name)));
+    format!("check_preserved() {{\n    :\n{}}}\n", checks.collect::<String>())
 }
 
 /// Uses the script of the upload before, where it is still as it was uploaded.

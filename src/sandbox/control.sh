@@ -18,7 +18,7 @@ unset TAR_OPTIONS
 LC_ALL=C TZ=UTC0
 export LC_ALL TZ
 
-self=$own/control.sh asset_index= work=$own
+self=$own/control.sh asset_index= work=$own tick=
 export self
 
 # Calls this script for what is at the top of the workspace. (`find` would replace a `{}` in the script's own path.)
@@ -65,8 +65,17 @@ check_place() {
     esac
 }
 
-# Names this upload in the mark of every earlier one in this workspace, which is about to be replaced, and removes what
-# earlier uploads of this run have left. From now on no older session takes this workspace for its own.
+# No file can be extracted where a directory is preserved.
+is_no_directory() {
+    if [ -d "$1" ] && [ ! -L "$1" ]; then
+        rm -f "$upload_archive" "$upload_archive".[0-9]*
+        echo "${1#./} is preserved and a directory in the sandbox, but none in the workspace; nothing was changed, remove or rename one of them, or exclude it" >&2
+        exit 1
+    fi
+}
+
+# Names this upload in the mark of every earlier one in this workspace, which is about to be replaced. From now on no older
+# session takes this workspace for its own.
 claim() {
     export upload
     find .paperclip-runtime -mindepth 3 -maxdepth 3 -type f -name mark -exec sh -c '
@@ -74,9 +83,12 @@ claim() {
             case $mark in
             */.paperclip/mark) echo "$upload" > "$mark" || exit ;;
             esac
-        done' sh {} + || return
-    echo "$upload" > "$marks/mark" &&
-        find "$marks" -mindepth 1 -maxdepth 1 ! -name mark ! -name assets ! -name "$upload" -exec rm -rf -- {} +
+        done' sh {} + && echo "$upload" > "$marks/mark"
+}
+
+# Removes what earlier uploads of this run have left.
+remove_earlier_uploads() {
+    find "$marks" -mindepth 1 -maxdepth 1 ! -name mark ! -name assets ! -name "$upload" -exec rm -rf -- {} +
 }
 
 # Removes with all that is in them, also where a folder is read-only.
@@ -132,14 +144,14 @@ check_part() {
     }
 }
 
-# Gives the part's bytes of the archive, and removes the part.
+# Gives the part's bytes of the archive, and removes the part, unless it is the last one, which is removed with the archive.
 part_bytes() {
     if [ "$codec" = gzip ]; then
         head -c "$part_size" "$part" | decompress || return
     else
         head -c "$part_size" "$part" || return
     fi
-    rm -f "$part"
+    [ "$part" = "$archive$last_suffix" ] || rm -f "$part"
 }
 
 # Checks that the sandbox has all parts of $archive, and removes nothing yet. Takes what the command knows of the last one.
@@ -155,12 +167,17 @@ extract_parts() {
         return
     fi
     # In a pipe the failure of the first command would be lost.
-    : > "$archive.broken" || return
-    { each_part part_bytes && rm -f "$archive.broken"; } | (umask 0 && tar -xpf -) || return
-    [ ! -e "$archive.broken" ] || {
+    echo broken > "$archive.state" || return
+    { each_part part_bytes && echo whole > "$archive.state"; } | (umask 0 && tar -xpf -) || return
+    read -r state < "$archive.state" && [ "$state" = whole ] || {
         echo "a part of the archive is damaged; prepare the workspace again" >&2
         return 1
     }
+}
+
+# Removes $archive with all of its parts.
+remove_archive() {
+    rm -f "$archive" "$archive.state" "$archive".[0-9]*
 }
 
 # Lists what the extraction left, or after an update what that touched, one line an entry, unless it is exactly what was
@@ -189,7 +206,6 @@ check_extraction() {
     "$expected"*) ;;
     *) { echo listed && "$listing"; } > "$own/found" || return ;;
     esac
-    rm -f "$own/preserved"
 }
 
 list_by_find() {
@@ -218,6 +234,31 @@ index_functions='
         return known[mode]
     }'
 
+# What makes the lines of an index out of those that `entries` gives. Two equal lines of a name in two indexes say that nothing
+# has changed in between. A change in the tick in which an index is begun could leave no trace in the next one: so the line
+# of what has changed at $tick or later equals no other.
+#
+# Right after an extraction that began at $began no file of it has a later time than the one that was extracted after it,
+# unless it was changed again, which counts as a change. So its lines are held until all of them are known.
+index_lines='
+    # Some volumes know whole seconds alone.
+    function late(time) {
+        return time "" >= tick "" || time ~ /[.]0+( |$)/ && seconds(time) "" >= seconds(tick) ""
+    }
+    function marked(line) { return substr(line, 1, match(line, /\001[^\001]*$/)) "changed in " id }
+    function is_bad() { return (NF != 2 && NF != 7) || $1 !~ /^\.\// }
+    # Only a file with one name has its time from its own extraction.
+    function is_extracted() { return NF == 7 && (late($7) || $2 ~ /^8/ && $3 == 1 && $7 "" >= began "") }
+    function hold() { line[++held] = $0; time[held] = is_extracted() ? $7 : "" }
+    function judge(at, least) {
+        least = tick
+        for (at = held; at > 0; at--) {
+            if (time[at] == "") continue
+            if (!late(time[at]) && time[at] "" <= least "") least = time[at]
+            else line[at] = marked(line[at])
+        }
+    }'
+
 list_by_index() {
     awk "$index_functions"'
         BEGIN { FS = "\001" }
@@ -231,33 +272,42 @@ list_by_index() {
         }' input=1 "$own/preserved" input=2 "$extracted"
 }
 
-# Finds what can say all that an index needs: GNU find by itself, or `stat`.
+# Finds what can say all that an index needs: GNU find by itself, or `stat`. Keeps the time in $tick, as `clock` does.
 find_lister() {
     separator=$(printf '\001')
     rest='\001%n\001%s\001%T@\001%i\001%C@'
-    case $(find "$self" -type f -printf "8:%m$rest" 2>/dev/null) in
+    tick=
+    echo > "$own/clock$asset_index" || return
+    line=$(find "$own/clock$asset_index" -type f -printf "8:%m$rest" 2>/dev/null)
+    case $line in
     8:[0-7]*"$separator"[1-9]*"$separator"[1-9]*"$separator"[0-9]*.[0-9]*"$separator"[0-9]*"$separator"[0-9]*.[0-9]*)
         lister=find
+        tick=${line##*"$separator"}
         ;;
-    *) lister=stat ;;
+    *)
+        lister=stat
+        clock
+        ;;
     esac
 }
 
-# The time that a file gets which changes now, by the clock of the file system that the workspace lies on.
+# Keeps in $tick the time that a file gets which changes now, by the clock of the file system that the workspace lies on.
 clock() {
+    tick=
     echo > "$own/clock$asset_index" || return
     case $lister in
-    find) find "$own/clock$asset_index" -printf %C@ ;;
-    *) stat -c %z "$own/clock$asset_index" ;;
+    find) tick=$(find "$own/clock$asset_index" -printf %C@) ;;
+    *) tick=$(stat -c %z "$own/clock$asset_index") ;;
     esac
 }
 
-# Waits until that time has gone on, and keeps it in $tick: what changes from then on has another time than all that is in
-# the workspace already.
+# Waits until that time is no more $1, and keeps it in $tick: what changes from then on has another time than what had been
+# changed by $1.
 next_tick() {
-    before=$(clock) || return
+    before=$1
+    [ -n "$before" ] || return
     for pause in 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 1 1; do
-        tick=$(clock) || return
+        clock || return
         [ "$tick" = "$before" ] || return 0
         [ "$pause" = 0 ] || sleep "$pause" || return
     done
@@ -293,10 +343,47 @@ lines_of_stat() {
         -exec stat -c "%n${separator}%f${separator}%h${separator}%s${separator}%Y${separator}%i %y${separator}%z" {} +
 }
 
-# The lines of the workspace after an update: for what the update touched from the workspace, and for all else from the index
-# by which this sandbox has reported its changes. What has changed in between is a change that the next index shows.
-entries_after_update() {
-    awk '
+# Writes an index into the file $1: the lines that the command $2 gives, sorted, and their number. An extraction, if there was
+# one, began at $3. An index with a name that takes two lines is none.
+write_index() {
+    began=${3-}
+    # The last line says that all lines before it were written.
+    if [ -z "$began" ]; then
+        { "$2" && echo end; } | changed_lines "$1"
+    else
+        { "$2" && echo end; } | sort | extracted_lines "$1"
+    fi | sort > "$1" && finish_index "$1"
+}
+
+changed_lines() {
+    exec awk "$index_functions$index_lines"'
+        BEGIN { FS = "\001" }
+        $0 == "end" { ended = NR; next }
+        is_bad() { exit }
+        { print (NF == 7 && late($7) ? marked($0) : $0) }
+        END { if (ended && ended == NR) print "end " (NR - 1) }' id="${1##*.}" tick="$tick"
+}
+
+extracted_lines() {
+    exec awk "$index_functions$index_lines"'
+        BEGIN { FS = "\001" }
+        $0 == "end" { ended = NR; next }
+        is_bad() { exit }
+        is_extracted() { hold(); next }
+        { print }
+        END {
+            if (!ended || ended != NR) exit
+            judge()
+            for (at = 1; at <= held; at++) print line[at]
+            print "end " (NR - 1)
+        }' id="${1##*.}" tick="$tick" began="$began"
+}
+
+# Writes into the file $1 the index of the workspace after an update that began at $2: for what the update touched the lines
+# that were looked at, and for all else those of the index by which this sandbox has reported its changes. What has changed
+# in between is a change that the next index shows. All of these lines are sorted already.
+write_updated_index() {
+    awk "$index_functions$index_lines"'
         function is_below(name) {
             while (sub(/\/[^\/]*$/, "", name)) if (name in removed) return 1
             return 0
@@ -304,54 +391,34 @@ entries_after_update() {
         BEGIN { FS = "\001" }
         input == 1 { removed[$0]; next }
         input == 2 { touched[$0]; next }
-        /^end / { next }
+        input == 3 {
+            if (is_bad()) exit
+            hold()
+            next
+        }
+        !judged { judge(); judged = 1 }
+        /^end / { ended = 1; next }
         $1 in removed { if ($2 ~ /^4/) directories = 1; next }
         $1 in touched || directories && is_below($1) { next }
-        { print }' input=1 "$work/remove" input=2 "$work/touched" input=3 "$work/told" && cat "$work/entries"
+        {
+            while (at < held && line[at + 1] "" < $0 "") { print line[++at]; count++ }
+            print
+            count++
+        }
+        END {
+            if (!ended) exit
+            while (at < held) { print line[++at]; count++ }
+            print "end " count + 0
+        }' id="${1##*.}" tick="$tick" began="$2" \
+        input=1 "$work/remove" input=2 "$touched" input=3 "$work/entries" input=4 "$work/told" > "$1" && finish_index "$1"
 }
 
-# Writes an index into the file $1: the lines that the command $2 gives, sorted, and their number.
-#
-# Two equal lines of a name in two indexes say that nothing has changed in between. A change in the tick in which an index is
-# begun could leave no trace in the next one: so the line of what has changed at $tick or later equals no other.
-#
-# Right after an extraction that began at $3 no file of it has a later time than the one that was extracted after it, unless
-# it was changed again, which counts as a change. An index with a name that takes two lines is none.
-write_index() {
-    began=${3-}
-    order=cat
-    [ -z "$began" ] || order=sort
-    # The last line says that all lines before it were written.
-    { "$2" && echo end; } | "$order" | awk "$index_functions"'
-        BEGIN { FS = "\001" }
-        # Some volumes know whole seconds alone.
-        function late(time) {
-            return time "" >= tick "" || time ~ /[.]0+( |$)/ && seconds(time) "" >= seconds(tick) ""
-        }
-        function marked(line) { return substr(line, 1, match(line, /\001[^\001]*$/)) "changed in " id }
-        $0 == "end" { ended = NR; next }
-        (NF != 2 && NF != 7) || $1 !~ /^\.\// { exit }
-        NF == 2 { print; next }
-        began == "" { print late($7) ? marked($0) : $0; next }
-        # Only a file with one name has its time from its own extraction.
-        late($7) || $2 ~ /^8/ && $3 == 1 && $7 "" >= began "" { line[++count] = $0; time[count] = $7; next }
-        { print }
-        END {
-            if (!ended || ended != NR) exit
-            least = tick
-            for (at = count; at > 0; at--) {
-                if (!late(time[at]) && time[at] "" <= least "") {
-                    least = time[at]
-                    print line[at]
-                } else print marked(line[at])
-            }
-            print "end " (NR - 1)
-        }' id="${1##*.}" tick="$tick" began="$began" | sort > "$1" && is_whole "$1" || {
-        rm -f "$own/clock$asset_index" "$1"
-        return 1
-    }
-    rm -f "$own/clock$asset_index"
-    sha256sum < "$1" > "$1.sum" 2>/dev/null || rm -f "$1.sum"
+# Keeps the digest of an index that was written to its end, and removes one that was not.
+finish_index() {
+    case $(tail -n 1 "$1") in
+    'end '*) sha256sum < "$1" > "$1.sum" 2>/dev/null || rm -f "$1.sum" ;;
+    *) rm -f "$1" && return 1 ;;
+    esac
 }
 
 # Whether an index ends with the number of its lines.
@@ -369,9 +436,17 @@ check_index() {
     fi
 }
 
-# Removes the indexes that the local side has no use for.
+# Removes the indexes but $1: the local side has no use for them.
 forget_indexes() {
-    find "$own" -maxdepth 1 -name 'index.*' ! -name "index.$1" ! -name "index.$1.sum" -exec rm -rf {} +
+    useful=$own/index.$1
+    set --
+    for stored in "$own"/index.*; do
+        case $stored in
+        "$useful" | "$useful.sum") ;;
+        *) set -- "$@" "$stored" ;;
+        esac
+    done
+    [ $# -eq 0 ] || rm -rf -- "$@"
 }
 
 # Writes the lines that only one of two indexes has into the file $3. Those of the second begin with a tab.
@@ -383,7 +458,7 @@ compare_indexes() {
         END { for (line in before) print line }' old=1 "$1" old=0 "$2" > "$3"
 }
 
-# Says what has changed since an index, a line a name, and writes the names of files and links to pack into the file $3:
+# Says what has changed since an index, a line a name, and adds the names of files and links to pack to the file $3:
 # `f` a file or link that is new or changed, with its mode, number of names, size and time, `d` a folder, with its mode, `s` a
 # device or FIFO, `x` what is never downloaded, `g` what is gone, `t` a file with another time alone, with its digest and time.
 #
@@ -392,17 +467,17 @@ compare_indexes() {
 # Git gives a pack another time when it would store an object that is in it. A pack is never changed under its name, so the
 # digest of one that looks changed, but has its size, is told instead of what it holds. It may be large.
 tell_changes() {
-    : > "$3.packs" && hashes= || return
+    : > "$own/packs" && hashes= || return
     ! command -v sha256sum >/dev/null 2>&1 || hashes=1
-    { [ "$excluded_count" = 0 ] || top_level excluded; } > "$3.excluded" &&
-        compare_indexes "$1" "$2" "$3.differ" && : > "$3" && awk "$index_functions"'
+    { [ "$excluded_count" = 0 ] || top_level excluded; } > "$own/excluded" &&
+        compare_indexes "$1" "$2" "$own/differ" && awk "$index_functions"'
         function tell(kind) {
             kind = substr($2, 1, 1)
             if (top($1) in excluded) { if ($1 == top($1)) print "x " $1 }
             else if (kind == "4") print "d " whole($2) " " $1
             else if (kind == "8" || kind == "a") {
                 print "f " whole($2), $3, $4, seconds($5), $1
-                print $1 > names
+                print $1 >> names
             }
             else if (kind == "c") print "x " $1
             else print "s " $1
@@ -438,11 +513,14 @@ tell_changes() {
                 if (before[name] == $2 FS $4 && !(top(name) in excluded)) print seconds($5), name > packs
                 else tell()
             }
-        }' hashes="$hashes" names="$3" packs="$3.packs" input=1 "$3.excluded" input=2 "$3.differ" input=3 "$2" &&
-        tell_touched "$3.packs"
-    code=$?
-    rm -f "$3.excluded" "$3.differ" "$3.packs"
-    return "$code"
+        }' hashes="$hashes" names="$3" packs="$own/packs" \
+        input=1 "$own/excluded" input=2 "$own/differ" input=3 "$2" && tell_touched "$own/packs"
+}
+
+# Says what has changed between two indexes, of which the local side knows the first, and which this workspace is.
+answer_changes() {
+    read -r mark < "$marks/mark" && printf 'mark %s\nindexed %s\nchanges %s\n' "$mark" "${2##*.}" "${1##*.}" &&
+        tell_changes "$1" "$2" "$3"
 }
 
 # Says which content the files have that are listed in the file $1, each with its time.
@@ -452,22 +530,22 @@ tell_touched() {
     done < "$1"
 }
 
+# Removes what was written to find the changes.
+remove_notes() {
+    rm -f "$own/clock" "$own/excluded" "$own/differ" "$own/packs" "$download_archive.names"
+}
+
 # Packs what has changed since the index $1 into $archive, with the answer for the local side.
 pack_changes() {
     names=$archive.names
-    check_index "$1" && tell_changes "$1" "$2" "$names" > "$own/changes" &&
-        { printf 'mark ' && cat "$marks/mark" && echo "indexed ${2##*.}" && echo "changes ${1##*.}" &&
-            cat "$own/changes"; } > "$own/answer" || return
-    rm -f "$own/changes"
+    check_index "$1" && echo "$answer" > "$names" && answer_changes "$1" "$2" "$names" > "$own/answer" || return
     case $(tar --version 2>&1) in
     *"GNU tar"*)
-        { echo "$answer" && cat "$names"; } > "$names.all" || return
         [ -f "$own/exclude" ] || : > "$own/exclude"
-        tar -cf "$archive" --no-recursion --no-unquote --exclude-from="$own/exclude" -T "$names.all" || return
+        tar -cf "$archive" --no-recursion --no-unquote --exclude-from="$own/exclude" -T "$names" || return
         ;;
     *bsdtar*)
-        { echo "$answer" && cat "$names"; } > "$names.all" || return
-        tar -cf "$archive" --format gnutar -n -T "$names.all" || return
+        tar -cf "$archive" --format gnutar -n -T "$names" || return
         ;;
     *)
         # More names than fit any command line are left to the full download.
@@ -476,10 +554,9 @@ pack_changes() {
         while IFS= read -r name; do
             set -- "$@" "$name"
         done < "$names"
-        tar -cf "$archive" "$answer" "$@" || return
+        tar -cf "$archive" "$@" || return
         ;;
     esac
-    rm -f "$names" "$names.all"
 }
 
 # Keeps the index by which this sandbox has reported its changes beside this script.
@@ -498,10 +575,14 @@ with_listed() {
     [ "$#" -eq 0 ] || "$with" "$@"
 }
 
-# Looks at all that the update has sent or given another time.
+# Looks at all that the update has sent or given another time: $touched is the file that lists it.
 look_at_touched() {
-    awk '{ sub(/^[^ ]* /, ""); print }' "$work/touch" | cat "$work/sent" - > "$work/touched" &&
-        with_listed entries_named "$work/touched" | sort > "$work/entries"
+    touched=$work/sent
+    if [ -s "$work/touch" ]; then
+        touched=$work/touched
+        awk '{ sub(/^[^ ]* /, ""); print }' "$work/touch" | cat "$work/sent" - > "$touched" || return
+    fi
+    with_listed entries_named "$touched" | sort > "$work/entries"
 }
 
 # Sets the times of files that are listed in a file.
@@ -515,14 +596,20 @@ touch_listed() {
 extract_asset() {
     # Toybox refuses an archive without an entry.
     [ ! -s "$parts" ] && [ "$last_codec" = none ] && [ "$last_size" -le 1024 ] || extract_parts || return
-    rm -f "$archive" "$archive".[0-9]* "$parts"
+    remove_archive
+    rm -f "$parts"
 }
 
-# Keeps the index of an asset that was extracted at $began, of the lines that the command $1 gives. Without an index all of
-# the asset is sent again.
-index_asset() {
-    { [ -n "$asset_index" ] && [ -n "$began" ] && next_tick && { [ "$1" = entries ] || look_at_touched; } &&
-        write_index "$index" "$1" "$began"; } 2>/dev/null || rm -f "$own/clock$asset_index" "$index" "$index.sum"
+# Keeps the index of what was extracted at $began into the file $1, after an update if there is a second argument. Without an
+# index everything is sent again.
+index_extracted() {
+    { [ -n "$began" ] && clock && next_tick "$tick" &&
+        if [ $# -eq 1 ]; then
+            write_index "$1" entries "$began"
+        else
+            look_at_touched && write_updated_index "$1" "$began"
+        fi; } 2>/dev/null || rm -f "$1" "$1.sum"
+    rm -f "$own/clock$asset_index"
 }
 
 # Says which of the assets that are given, each by its folder and its index, are as they were extracted.
@@ -530,12 +617,12 @@ tell_assets() {
     while [ $# -gt 1 ]; do
         ! is_asset_unchanged "$1" "$2" 2>/dev/null || echo "asset $2"
         shift 2
+        [ $# -gt 0 ] || rm -f "$own"/asset.*
     done
-    rm -f "$own"/asset.*
 }
 
 is_asset_unchanged() {
-    [ ! -L "$1" ] && check_index "$marks/assets/$2" && (cd "$1" && tick=$(clock) && write_index "$work/asset.now" entries) &&
+    [ ! -L "$1" ] && check_index "$marks/assets/$2" && (cd "$1" && write_index "$work/asset.now" entries) &&
         compare_indexes "$marks/assets/$2" "$work/asset.now" "$work/asset.differ" && [ ! -s "$work/asset.differ" ]
 }
 
@@ -614,11 +701,11 @@ compress() {
     esac
 }
 
-# Compresses a part where that pays, and says how it is now, in one letter.
+# Compresses a part of $2 bytes where that pays. Says how it is now in one letter, $letter.
 compress_part() {
     letter=n
     if [ "$codec" != none ]; then
-        plain=$(wc -c < "$1") || return
+        plain=$2
         # A small part shows by itself whether it gets smaller.
         if [ "$plain" -le 1048576 ]; then
             level=6
@@ -635,7 +722,11 @@ compress_part() {
             rm -f "$1.pressed"
         fi
     fi
-    echo "$letter" > "$1.letter"
+}
+
+# Compresses a part, and writes its letter into a file.
+note_compressed() {
+    compress_part "$1" "$2" && echo "$letter" > "$1.letter"
 }
 
 # Cuts $archive into parts of $1 bytes, a multiple of 64 KiB, from its end, so that no second archive needs room; and
@@ -652,6 +743,7 @@ cut_into_parts() {
     count=$(((size + part_size - 1) / part_size))
     [ "$count" -gt 1 ] || { [ "$codec" != none ] && [ "$size" -gt 16384 ]; } || return 0
     blocks=$((part_size / 65536))
+    bytes=$((size - part_size * (count - 1)))
     number=$count
     waiting=
     while [ "$number" -gt 1 ]; do
@@ -664,21 +756,22 @@ cut_into_parts() {
             tail -c +"$((at * 65536 + 1))" "$archive" | head -c "$part_size" > "$part" || return
         fi
         if [ -n "$waiting" ]; then
-            compress_part "$part" && wait "$waiting" || return
+            note_compressed "$part" "$bytes" && wait "$waiting" || return
             waiting=
         else
-            compress_part "$part" &
+            note_compressed "$part" "$bytes" &
             waiting=$!
         fi
+        bytes=$part_size
         number=$((number - 1))
     done
-    if [ "$(wc -c < "$archive")" -gt "$part_size" ]; then
+    # Without dd, all of the archive is still in its first part.
+    if [ "$count" -gt 1 ] && [ "$(wc -c < "$archive")" -gt "$part_size" ]; then
         head -c "$part_size" "$archive" > "$archive.1" && mv -f "$archive.1" "$archive" || return
     fi
-    compress_part "$archive" || return
+    compress_part "$archive" "$bytes" || return
     [ -z "$waiting" ] || wait "$waiting" || return
-    read -r letters < "$archive.letter" || return
-    rm -f "$archive.letter"
+    letters=$letter
     while [ "$number" -lt "$count" ]; do
         number=$((number + 1))
         read -r letter < "$archive.$number.letter" || return
@@ -714,31 +807,34 @@ case $step in
 upload)
     archive=$upload_archive parts=$own/parts
     check_parts "$@" || exit
-    mkdir -p "$dir" && cd "$dir" || exit
-    check_place
-    [ -z "$told" ] || keep_told || { echo "the index is gone; everything is to be uploaded" >&2 && exit 1; }
-    claim || exit
-    find_lister
+    { [ -d "$dir" ] || mkdir -p "$dir"; } && cd "$dir" || exit
     if [ -n "$told" ]; then
-        with_listed remove "$own/remove" && touch_listed "$own/touch" && next_tick || exit
+        keep_told || { echo "the index is gone; everything is to be uploaded" >&2 && exit 1; }
     else
-        top_level clear || exit
-        tick=$(clock 2>/dev/null)
+        check_place
+        check_preserved
+    fi
+    claim || exit
+    find_lister 2>/dev/null
+    if [ -n "$told" ]; then
+        with_listed remove "$own/remove" && [ -n "$tick" ] || exit
+        if [ -s "$own/touch" ]; then
+            touch_listed "$own/touch" && clock && next_tick "$tick" || exit
+        fi
+    else
+        remove_earlier_uploads && top_level clear || exit
     fi
     began=$tick
     [ "$holds_entries" = 0 ] || extract_parts || exit
-    rm -f "$archive" "$archive".[0-9]* || exit
+    remove_archive || exit
     [ -e .paperclip-runtime/.gitignore ] || echo '*' > .paperclip-runtime/.gitignore || exit
-    entries=entries
-    [ -z "$told" ] || entries=entries_after_update
-    # Without an index everything is downloaded.
-    { [ -n "$began" ] && next_tick && { [ -z "$told" ] || look_at_touched; } &&
-        write_index "$own/index.$upload" "$entries" "$began"; } 2>/dev/null ||
-        rm -f "$own/clock$asset_index" "$own/index.$upload" "$own/index.$upload.sum"
+    index_extracted "$own/index.$upload" ${told:+updated}
     check_extraction || exit
-    rm -f "$own/told" "$own/remove" "$own/touch" "$own/sent" "$own/touched" "$own/entries"
     # The local side compares what is not as it was packed, and needs all of it for that.
     [ ! -f "$own/found" ] || forget_indexes none
+    set -- "$own/told" "$own/remove" "$own/touch" "$own/sent" "$own/touched" "$own/entries" "$own/preserved"
+    [ -z "$told" ] || set -- "$@" "$marks/$former"
+    rm -rf -- "$@"
     [ -z "$told" ] || [ -f "$own/index.$upload" ] || {
         echo "the sandbox is not as it was to be; everything is to be uploaded" >&2
         exit 1
@@ -800,10 +896,10 @@ asset)
     index=$marks/assets/$asset_index
     [ -z "$asset_index" ] || { mkdir -p "$marks/assets" && rm -f "${index%.*}".*; } || exit
     remove "$asset" && mkdir -p "$asset" && cd "$asset" || exit
-    find_lister
-    began=$(clock 2>/dev/null)
+    [ -z "$asset_index" ] || find_lister 2>/dev/null
+    began=$tick
     extract_asset || exit
-    index_asset entries
+    [ -z "$asset_index" ] || index_extracted "$index"
     ;;
 asset_change)
     # The list of the other parts follows the last one, and with it what is removed before and what the archive has.
@@ -813,25 +909,23 @@ asset_change)
         awk '/^[0-9]/' "$work/lists" > "$parts" && awk '/^- / { print substr($0, 3) }' "$work/lists" > "$work/remove" &&
         awk '/^[+] / { print substr($0, 3) }' "$work/lists" > "$work/sent" && : > "$work/touch" &&
         check_parts "$4" "$5" "$6" || exit
-    find_lister
-    { is_asset_unchanged "$asset" "$former" && mv -f "$work/asset.now" "$work/told" && cd "$asset"; } 2>/dev/null || {
+    find_lister 2>/dev/null
+    { [ -n "$tick" ] && is_asset_unchanged "$asset" "$former" && mv -f "$work/asset.now" "$work/told" && cd "$asset"; } 2>/dev/null || {
         echo "the asset is not as it was; all of it is to be uploaded" >&2
         exit 1
     }
-    with_listed remove "$work/remove" && next_tick || exit
+    with_listed remove "$work/remove" || exit
     began=$tick
     extract_asset && rm -f "$marks/assets/$former" "$marks/assets/$former.sum" || exit
-    index_asset entries_after_update
+    [ -z "$asset_index" ] || index_extracted "$index" updated
     rm -rf "$work"
     ;;
 changed)
     have=$own/index.$1 make=$own/index.$2
     find_lister
-    cd "$dir" && forget_indexes "$1" && next_tick && write_index "$make" entries && check_index "$have" &&
-        tell_changes "$have" "$make" "$own/names" > "$own/changes" || exit
+    cd "$dir" && forget_indexes "$1" && [ -n "$tick" ] && write_index "$make" entries && check_index "$have" || exit
     shift 2
-    { tell_assets "$@" && printf 'mark ' && cat "$marks/mark" && echo "indexed ${make##*.}" &&
-        echo "changes ${have##*.}" && cat "$own/changes"; } > "$changes_told" && rm -f "$own/names" "$own/changes"
+    { tell_assets "$@" && answer_changes "$have" "$make" /dev/null; } > "$changes_told" && remove_notes
     ;;
 download)
     have=$own/index.$1 make=$own/index.$2
@@ -839,10 +933,11 @@ download)
     begin_packing
     forget_indexes "${have##*.}" || exit
     indexed=
-    find_lister
-    { tick=$(clock) && write_index "$make" entries && indexed=${make##*.}; } 2>/dev/null
+    find_lister 2>/dev/null
+    { [ -n "$tick" ] && write_index "$make" entries && indexed=${make##*.}; } 2>/dev/null
     code=0
     { [ -n "$indexed" ] && pack_changes "$have" "$make"; } 2>/dev/null || pack
+    remove_notes
     [ "$code" -ne 0 ] || cut_into_parts "$@" || failed 2
     [ "$code" -eq 0 ] || rm -f "$archive" "$archive".[0-9]*
     exit "$code"

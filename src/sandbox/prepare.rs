@@ -25,7 +25,7 @@ use crate::archive::source::copy_of;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet};
-use crate::fs::Root;
+use crate::fs::{Kind, Root};
 use crate::merge::report::Rescued;
 use crate::path::RelativePath;
 use crate::state::digests::{self, Digests};
@@ -193,10 +193,16 @@ struct Control {
 type Touched = Vec<(RelativePath, pack::Sent)>;
 
 impl Control {
-    fn upload(&self, holds_entries: bool, expected: Digest) -> command::Upload<'_> {
+    /// An upload of an archive that has `preserved_files` at preserved names.
+    fn upload<'a>(
+        &'a self,
+        preserved_files: &'a [String],
+        holds_entries: bool,
+        expected: Digest,
+    ) -> command::Upload<'a> {
         let Self { places, preserved, exclude, update } = self;
         let update = update.as_ref().map(|(lists, _)| lists);
-        command::Upload { places, preserved, exclude, update, holds_entries, expected }
+        command::Upload { places, preserved, preserved_files, exclude, update, holds_entries, expected }
     }
 
     /// Again, for another upload.
@@ -406,6 +412,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let places = &control.places;
         let tail = {
             let control = control.clone();
+            let preserved_files = preserved_files(&layout, &control.preserved);
             move |earlier: &[Part], contents: Option<&Contents>, size: u64| {
                 let expected = contents.map(|contents| match &control.update {
                     None => listing::digest(&contents.sent, &control.preserved),
@@ -414,7 +421,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
                     }
                 });
                 let expected = expected.unwrap_or(NO_DIGEST);
-                control.upload(size > END_MARK as u64, expected).control(earlier)
+                control.upload(&preserved_files, size > END_MARK as u64, expected).control(earlier)
             }
         };
         let tail: Tail = Arc::new(tail);
@@ -435,7 +442,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let mut delivered = send::send(client, "workspace", &archive, ready, tail, way, cancel).await?;
         times.upload = started.elapsed();
         let number = delivered.earlier.len();
-        let command = control.upload(true, NO_DIGEST).command(number, delivered.last, delivered.last_file);
+        let command = control.upload(&[], true, NO_DIGEST).command(number, delivered.last, delivered.last_file);
         repositories.sent();
         let mut report = Archive::new("workspace", &delivered, times, left_out);
         report.is_changes_only = control.update.is_some();
@@ -513,6 +520,16 @@ impl<C: SandboxClient> Uploading<'_, C> {
 }
 
 /// Whether nothing is removed of a path in the sandbox, since the caller names what is at its top.
+/// Those of the preserved names that are packed, and not as directories.
+fn preserved_files(layout: &Layout, preserved: &[String]) -> Vec<String> {
+    let is_packed = |name: &&String| {
+        layout.entries().any(|(found, _)| {
+            found.path.as_bytes() == name.as_bytes() && found.meta.kind != Kind::Folder
+        })
+    };
+    preserved.iter().filter(is_packed).cloned().collect()
+}
+
 fn is_preserved(preserved: &[String], path: &RelativePath) -> bool {
     preserved.iter().any(|name| name.as_bytes() == path.top())
 }
