@@ -29,10 +29,10 @@ const SYSTEM_MODULE = "fs";
 /** The file that converts a system path to bytes and back, which is not a call. */
 const BYTES = { file: "path.rs", allowed: "std::os::unix::ffi" };
 
-/** The file that makes the C library's allocator return memory, which is not a system call on files. */
+/** The file that takes and returns memory, which is not a system call on files. */
 const ALLOCATOR = {
   file: "node/memory.rs",
-  allowed: /\blibc::(?:c_int|mallopt|M_MMAP_THRESHOLD|malloc_trim)\b/g,
+  allowed: /\blibc::(?:c_int|mallopt|M_MMAP_THRESHOLD|malloc_trim|madvise|MADV_HUGEPAGE)\b/g,
 };
 
 /** Crates that call the system, or are bindings to it. */

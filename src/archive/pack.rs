@@ -696,7 +696,14 @@ enum Piece {
 
 impl Piece {
     /// Writes it to the sink, and returns the digest of a large file if `hash` is set.
-    fn write(self, hash: bool, sink: &mut impl Sink, cancel: &Cancel) -> Result<Option<(usize, Digest)>> {
+    ///
+    /// The pieces of a large file are hashed one after the other, so meanwhile another thread copies and reads.
+    fn write(
+        self,
+        hash: bool,
+        sink: &mut (impl Sink + Send),
+        cancel: &Cancel,
+    ) -> Result<Option<(usize, Digest)>> {
         let (at, path, shown, mut file, now) = match self {
             Self::Bytes(bytes) => return sink.bytes(&bytes).map(|()| None),
             Self::Large { at, path, shown, file, now } => (at, path, shown, file, now),
@@ -704,30 +711,38 @@ impl Piece {
         let mut buffer = Vec::new();
         push_header(&mut buffer, &path, &now, Member::File { size: now.size });
         sink.bytes(&buffer)?;
-        buffer.clear();
-        buffer.resize(CHUNK, 0);
         let copied = if hash { None } else { sink.file(&mut file, now.size, cancel)? };
         let mut digest = sha2::Sha256::new();
         let mut done = copied.unwrap_or(0);
-        while done < now.size && copied.is_none() {
+        let mut read = |buffer: &mut Vec<u8>, done: u64| {
             cancel.check()?;
-            let length = index((now.size - done).min(CHUNK as u64));
-            match file.read(&mut buffer[..length]) {
-                Ok(0) => break,
-                Ok(read) => {
+            buffer.clear();
+            let wanted = (now.size - done).min(BATCH);
+            let read = (&mut file).take(wanted).read_to_end(buffer);
+            read.map_err(|error| Error::io("read", &shown, error))
+        };
+        if copied.is_none() {
+            let mut next = Vec::with_capacity(index(BATCH.min(now.size)));
+            read(&mut buffer, done)?;
+            while !buffer.is_empty() {
+                done += buffer.len() as u64;
+                let copy_and_read = || {
+                    sink.bytes(&buffer)?;
+                    read(&mut next, done)
+                };
+                let update = || {
                     if hash {
-                        digest.update(&buffer[..read]);
+                        digest.update(&buffer);
                     }
-                    sink.bytes(&buffer[..read])?;
-                    done += read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("read", shown, error)),
+                };
+                rayon::join(copy_and_read, update).0?;
+                std::mem::swap(&mut buffer, &mut next);
             }
         }
         // If the file has shrunk, the rest is filled with zeros, and the digest is that of the bytes in the
         // archive.
-        buffer.fill(0);
+        buffer.clear();
+        buffer.resize(CHUNK, 0);
         while done < padded(now.size) {
             let length = if done < now.size { now.size - done } else { padded(now.size) - done };
             let length = index(length.min(CHUNK as u64));

@@ -388,22 +388,23 @@ impl<'s> Worker<'s> {
             state => state,
         };
         let Large { hash, state, done, .. } = &mut *large;
-        if let State::AsLocal(local) = state {
-            let before = hash.clone();
-            // The two run at once, because the pieces of a file cannot.
-            let ((), goes_on) = rayon::join(|| hash.update(bytes), || goes_on_with(local, bytes));
-            if !goes_on {
-                let beginning = (*done, Digest(before.finalize().into()));
-                *state = self.stage_beginning(&mut in_stage, mode, local, beginning)?;
+        // In each case the two run at once, because the pieces of a file cannot.
+        match state {
+            State::AsLocal(local) => {
+                let before = hash.clone();
+                let ((), goes_on) = rayon::join(|| hash.update(bytes), || goes_on_with(local, bytes));
+                if !goes_on {
+                    let beginning = (*done, Digest(before.finalize().into()));
+                    *state = self.stage_beginning(&mut in_stage, mode, local, beginning)?;
+                    self.append(&mut in_stage, state, bytes)?;
+                }
             }
-        } else {
-            hash.update(bytes);
+            State::Staged(..) => {
+                rayon::join(|| hash.update(bytes), || self.append(&mut in_stage, state, bytes)).1?;
+            }
+            State::Begun | State::Hashed => hash.update(bytes),
         }
         large.done += bytes.len() as u64;
-        if let State::Staged(name, file) = &mut large.state {
-            let (_, cursor) = self.stager.stage(&mut in_stage)?;
-            Staging { file, path: &cursor.path_of(name) }.write(bytes)?;
-        }
         if large.done < large.file.size {
             return Ok(PieceResult::Part(large));
         }
@@ -419,6 +420,13 @@ impl<'s> Worker<'s> {
             _ => None,
         };
         Ok(PieceResult::Last(HashedFile { inode: file.inode, digest, staged }))
+    }
+
+    /// Writes the next piece of a large file into the stage, if the file is there.
+    fn append(&self, in_stage: &mut InStage<'s>, state: &mut State, bytes: &[u8]) -> Result<()> {
+        let State::Staged(name, file) = state else { return Ok(()) };
+        let (_, cursor) = self.stager.stage(in_stage)?;
+        Staging { file, path: &cursor.path_of(name) }.write(bytes)
     }
 
     /// Decides what to do with a large file before its first byte: it may be unchanged only if the base has a

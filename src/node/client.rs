@@ -14,6 +14,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 
 use super::download::{Download, Reader};
+use super::memory::prefer_large_pages;
 use crate::sandbox::client::{Attachment, Part, SandboxClient, Step};
 
 /// A request to `index.js`.
@@ -184,7 +185,14 @@ impl SandboxClient for JsClient {
         #[allow(clippy::cast_precision_loss, reason = "JavaScript refuses sizes beyond 2^53 all the same")]
         let wanted = Request { upload: number, size: size as f64, ..request("allocate", "") };
         match self.call(wanted).await? {
-            Answer { memory: Some(bytes), .. } => Ok(Upload { number, bytes, keeper: self.dispatch.clone() }),
+            Answer { memory: Some(bytes), .. } => {
+                let mut upload = Upload { number, bytes, keeper: self.dispatch.clone() };
+                // If the environment has ended, its memory may be gone; the next step finds that out.
+                if let Ok(_held) = self.attachment.hold() {
+                    prefer_large_pages(upload.as_mut());
+                }
+                Ok(upload)
+            }
             _ => Err(missing("allocate")),
         }
     }
