@@ -1,6 +1,7 @@
 // `npm run bench -- heartbeat`: what a first prepare and later heartbeats cost, beside rsync and unison.
 //
 //   npm run bench -- heartbeat --files 20000 --many 100000 --rounds 5
+//   npm run bench -- heartbeat --tree DIR        only the first table, of a copy of that directory
 //
 // The sandbox is a directory on this machine with the machine's tools. Each client call takes as long as over a link of
 // 100 Mbit/s and 5 ms, so that this package treats it as one; that wait is subtracted from the measured time (so what is
@@ -13,7 +14,7 @@
 
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { appendFile, chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { appendFile, chmod, cp, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { promisify, parseArgs } from "node:util";
@@ -32,8 +33,13 @@ const WAIT_MS = 5;
 const BYTES_PER_MS = 12_500;
 /** How many round trips rsync and unison make. */
 const TOOL_TRIPS = 3;
+/** How many first uploads are made, each into another directory. */
+const FIRST_ROUNDS = 3;
 /** How many files each side changes before a heartbeat. */
 const CHANGED = 10;
+
+/** How a directory is copied. */
+const COPY = { recursive: true, verbatimSymlinks: true };
 
 const LINKS = [
   { name: "10 Mbit/s, 50 ms", bytesPerMs: 1250, roundTripMs: 50 },
@@ -254,6 +260,7 @@ export async function heartbeat(/** @type {string[]} */ args) {
       files: { type: "string", default: "20000" },
       many: { type: "string", default: "100000" },
       rounds: { type: "string", default: "5" },
+      tree: { type: "string" },
     },
   });
   const { prepareSandboxManagedRuntime } = await import("../index.js");
@@ -266,7 +273,11 @@ export async function heartbeat(/** @type {string[]} */ args) {
       mono.files.slice(0, Number(values.many)),
     ];
     const rounds = Number(values.rounds);
-    await onLinks(prepareSandboxManagedRuntime, path.join(dir, "links"), { ...src, files }, rounds);
+    const { tree } = values;
+    const fill = (/** @type {string} */ at) =>
+      tree === undefined ? writeTree({ ...src, files }, at) : cp(tree, at, COPY);
+    await onLinks(prepareSandboxManagedRuntime, path.join(dir, "links"), fill, rounds);
+    if (tree !== undefined) return;
     console.log();
     await inMemory(prepareSandboxManagedRuntime, path.join(dir, "memory"), { ...mono, files: many }, rounds);
   } finally {
@@ -277,10 +288,10 @@ export async function heartbeat(/** @type {string[]} */ args) {
 /**
  * @param {Prepare} prepareSandbox
  * @param {string} dir
- * @param {Workload} workload
+ * @param {(at: string) => Promise<unknown>} fill Makes a workspace.
  * @param {number} rounds
  */
-async function onLinks(prepareSandbox, dir, workload, rounds) {
+async function onLinks(prepareSandbox, dir, fill, rounds) {
   const [workspace, remote, copy, uHere, uThere] = [
     "here",
     "there",
@@ -288,7 +299,7 @@ async function onLinks(prepareSandbox, dir, workload, rounds) {
     "unison-here",
     "unison-there",
   ].map((name) => path.join(dir, name));
-  await writeTree(workload, workspace);
+  await fill(workspace);
   const remoteShell = path.join(dir, "remote-shell");
   await writeFile(remoteShell, '#!/bin/sh\nshift\nexec sh -c "$*"\n');
   await chmod(remoteShell, 0o755);
@@ -298,6 +309,13 @@ async function onLinks(prepareSandbox, dir, workload, rounds) {
   const costs = {};
   const note = (/** @type {string} */ name, /** @type {Cost} */ cost) => (costs[name] ??= []).push(cost);
 
+  for (let round = 1; round < FIRST_ROUNDS; round++) {
+    const [once, onceCopy] = [`${remote}-${round}`, `${copy}-${round}`];
+    note("first prepare", await client.cost(preparing(prepareSandbox, client, workspace, once)));
+    await mkdir(onceCopy);
+    note("first prepare, rsync", await rsync(workspace, onceCopy, remoteShell));
+    for (const made of [once, onceCopy]) await rm(made, { recursive: true });
+  }
   let prepared = /** @type {Awaited<ReturnType<typeof prepare>> | undefined} */ (undefined);
   const first = await client.cost(async () => (prepared = await prepare()));
   note("first prepare", first);
