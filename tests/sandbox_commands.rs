@@ -30,8 +30,8 @@ const NOBODY: u32 = 65534;
 /// The tools that every sandbox has.
 const TOOLS: [&str; 10] = ["cat", "find", "head", "mkdir", "mv", "rm", "sh", "tail", "tar", "wc"];
 /// The tools that are used if they are there.
-const FURTHER_TOOLS: [&str; 10] =
-    ["chmod", "dd", "gunzip", "gzip", "id", "sed", "sha256sum", "sort", "stat", "zstd"];
+const FURTHER_TOOLS: [&str; 11] =
+    ["chmod", "cksum", "dd", "gunzip", "gzip", "id", "sed", "sha256sum", "sort", "stat", "zstd"];
 const ID: &str = "0123456789abcdef";
 
 fn has_gnu_tar(kind: Kind) -> bool {

@@ -28,13 +28,14 @@ use crate::tree::{
 const NEEDED: [&str; 12] =
     ["sh", "tar", "find", "mkdir", "rm", "wc", "head", "tail", "cat", "mv", "sleep", "chmod"];
 /// The tools that are used if they are there.
-const FURTHER: [&str; 13] = [
+const FURTHER: [&str; 14] = [
     "stat",
     "sort",
     "awk",
     "comm",
     "touch",
     "sha256sum",
+    "cksum",
     "sed",
     "id",
     "dd",
