@@ -2,10 +2,21 @@
 
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chmod, lstat, mkdir, readFile, readdir, rm, stat, symlink, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { prepareSandboxManagedRuntime } from "../index.js";
 import { makeTree, temporaryFolder } from "./support/folders.mjs";
 import { commandFolder, LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
@@ -43,9 +54,9 @@ async function gitIn(folder, ...args) {
 
 const git = (...args) => gitIn(workspace, ...args);
 
-async function commit(folder, message) {
+async function commit(folder, message, ...more) {
   await gitIn(folder, "add", "-A");
-  await gitIn(folder, "commit", "-q", "-m", message);
+  await gitIn(folder, "commit", "-q", "-m", message, ...more);
   return gitIn(folder, "rev-parse", "HEAD");
 }
 
@@ -144,6 +155,65 @@ describe("what an agent does with git", () => {
     await expectSound();
   });
 
+  it.each(["refs/heads/main.lock", "HEAD.lock", "index.lock", "config.lock", "packed-refs.lock"])(
+    "comes back with the next restore if another git held %s meanwhile",
+    async (lock) => {
+      await git("branch", "old");
+      const { restoreWorkspace } = await prepare();
+      await writeFile(path.join(remote, "new.txt"), "the agent's\n");
+      const theirs = await commit(remote, "by the agent");
+      await gitIn(remote, "checkout", "-q", "-b", "topic");
+      await gitIn(remote, "branch", "-D", "old");
+      await gitIn(remote, "remote", "add", "up", "https://example.com/x.git");
+      await writeFile(path.join(workspace, ".git", lock), "");
+      await restoreWorkspace();
+      await rm(path.join(workspace, ".git", lock));
+      await restoreWorkspace();
+      expect(await git("rev-parse", "main", "topic")).toBe(`${theirs}\n${theirs}`);
+      expect(await git("symbolic-ref", "HEAD")).toBe("refs/heads/topic");
+      expect(await git("branch", "--list", "old")).toBe("");
+      expect(await git("remote")).toBe("up");
+      expect(await git("status", "--porcelain")).toBe("");
+      await expectSound();
+      // Then only changes are transferred again.
+      await restoreWorkspace();
+      await writeFile(path.join(remote, "more.txt"), "more\n");
+      await restoreWorkspace();
+      expect(lastReport().transfer).toBe("changes");
+    },
+  );
+
+  it("costs only the change in every heartbeat, also where the sandbox has many loose objects or fetches a pack", async () => {
+    const { restoreWorkspace } = await prepare();
+    // Enough for each directory of objects to be there already.
+    const many = Object.fromEntries(Array.from({ length: 700 }, (_, at) => [`many/${at}`, `${at}`]));
+    await makeTree(remote, many);
+    await commit(remote, "many");
+    await restoreWorkspace();
+    for (const text of ["one", "two"]) {
+      await writeFile(path.join(remote, "a.txt"), text);
+      const theirs = await commit(remote, text);
+      await restoreWorkspace();
+      expect(lastReport().transfer).toBe("changes");
+      expect(await git("rev-parse", "HEAD")).toBe(theirs);
+    }
+    const other = path.join(home, "other");
+    await gitIn(home, "init", "-q", other);
+    await gitIn(other, "commit", "-q", "--allow-empty", "-m", "of another repository");
+    await gitIn(
+      remote,
+      "-c",
+      "transfer.unpackLimit=1",
+      "fetch",
+      "-q",
+      other,
+      "+refs/heads/*:refs/heads/up/*",
+    );
+    await restoreWorkspace();
+    expect(lastReport().transfer).toBe("changes");
+    await expectSound();
+  });
+
   it("does not change the local repository if the agent removed its own", async () => {
     const { restoreWorkspace } = await prepare();
     await rm(path.join(remote, ".git"), { recursive: true });
@@ -152,6 +222,37 @@ describe("what an agent does with git", () => {
     expect(await git("status", "--porcelain")).toBe(" M a.txt");
     await expectSound();
   });
+});
+
+describe("a workspace on another file system than the temporary files", () => {
+  it("has its repository uploaded, and nothing is left in it", async () => {
+    const elsewhere = await mkdtemp(path.join(await otherFileSystem(), "elsewhere-"));
+    onTestFinished(() => rm(elsewhere, { recursive: true }));
+    const before = process.env.TMPDIR;
+    process.env.TMPDIR = elsewhere;
+    try {
+      const { restoreWorkspace } = await prepare();
+      const packs = await readdir(path.join(workspace, ".git/objects/pack"));
+      expect(packs.filter((name) => name.startsWith("tmp_"))).toStrictEqual([]);
+      const theirs = await commit(remote, "by the agent", "--allow-empty");
+      await restoreWorkspace();
+      expect(held()).toStrictEqual([]);
+      expect(await git("rev-parse", "HEAD")).toBe(theirs);
+      await expectSound();
+    } finally {
+      if (before === undefined) delete process.env.TMPDIR;
+      else process.env.TMPDIR = before;
+    }
+  });
+
+  /** A directory that is on another file system than the workspace. */
+  async function otherFileSystem() {
+    const own = (await stat(workspace)).dev;
+    for (const folder of ["/dev/shm", "/var/tmp"]) {
+      if ((await stat(folder)).dev !== own) return folder;
+    }
+    throw new Error("this machine has one file system for everything");
+  }
 });
 
 describe("what would run or redirect something", () => {

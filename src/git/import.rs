@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::command::{Fault, Git, short};
 use super::config::{self, Settings};
 use super::export::{Base, Bases, configuration, locate, read_settings};
-use super::index;
+use super::index::{self, Staged};
 use super::objects::{self, Theirs};
 use super::quarantine::{ONLY_WORK, Quarantine, REFTABLE, Received};
 use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
@@ -145,6 +145,12 @@ fn read_repository(
     let refs = reading.refs(&base, &format)?;
     let log = if refs.contains_key(&stash_name()) { reading.text("stash")? } else { None };
     let mut log = stash_log(&log.unwrap_or_default());
+    // Its reflog may have expired.
+    if let Some(newest) = refs.get(&stash_name())
+        && log.last().is_none_or(|(oid, _)| oid != newest)
+    {
+        log.push((newest.clone(), b"a stash of the sandbox".to_vec()));
+    }
     log.retain(|(oid, _)| has_format(oid, &format));
     let theirs = Base {
         refs,
@@ -382,14 +388,16 @@ fn staged_blobs(theirs: &Base, base: &Base) -> BTreeSet<Oid> {
         return BTreeSet::new();
     }
     // An entry that is only intended to be added names the empty blob, which may be missing.
-    let empty = [
-        "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
-        "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
-    ];
     let mut new = index::new_blobs(&theirs.index, &base.index);
-    new.retain(|oid| !empty.contains(&oid.as_str()));
+    new.retain(|oid| !EMPTY_BLOBS.contains(&oid.as_str()));
     new
 }
+
+/// The names of the empty blob, in SHA-1 and SHA-256.
+const EMPTY_BLOBS: [&str; 2] = [
+    "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
+    "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
+];
 
 fn stash_name() -> RefName {
     RefName::parse(b"refs/stash").unwrap_or_else(|| unreachable!("it is a reference's name"))
@@ -456,6 +464,7 @@ impl Checked {
                 Err(Fault::Error(error)) => return Err(error),
                 Err(Fault::Refused(reason)) => {
                     report.held_back.push(HeldBack { path: incoming.dot_git.clone(), what: None, reason });
+                    report.is_incomplete = true;
                     let references = incoming
                         .theirs
                         .refs
@@ -512,6 +521,8 @@ struct Merge<'a> {
     incoming: &'a Incoming,
     time: &'a str,
     report: &'a mut GitReport,
+    /// Whether the index could not be merged because another git had it locked. Then the next restore does it.
+    index_is_due: bool,
 }
 
 impl Incoming {
@@ -527,8 +538,12 @@ impl Incoming {
         match &self.place {
             Some(place) => {
                 let repository = Repository { git, place, cancel };
-                let mut merge = Merge { repository, incoming: self, time, report };
+                let mut merge = Merge { repository, incoming: self, time, report, index_is_due: false };
                 merge.run()?;
+                if merge.index_is_due {
+                    theirs.index.clone_from(&self.base.index);
+                    theirs.index_digest = self.base.index_digest;
+                }
             }
             None => theirs.place = Some(self.create(git, workspace, time, report, cancel)?),
         }
@@ -586,7 +601,7 @@ impl Incoming {
             };
             write(&folder.join("HEAD"), &text)?;
         }
-        Merge { repository, incoming: &incoming, time, report }.run()?;
+        Merge { repository, incoming: &incoming, time, report, index_is_due: false }.run()?;
         let mut cursor = workspace.cursor();
         let parent = self.dot_git.parent();
         let parent_is_there = match &parent {
@@ -781,7 +796,13 @@ impl Merge<'_> {
         if self.is_another()? {
             return refuse("it is another repository than the one that was sent");
         }
-        let around = self.surroundings(head, busy)?;
+        let mut around = self.surroundings(head, busy)?;
+        // It was checked out since the upload, and not in the sandbox, so neither index nor files would follow.
+        if let Some(checked_out @ Head::Branch(name)) = head
+            && ![&base.head, &theirs.head].into_iter().flatten().any(|other| other == checked_out)
+        {
+            around.in_use.insert(name.clone());
+        }
         // The local references may be changed meanwhile. Git's own locks detect that.
         for attempt in 0.. {
             let ours = self.repository.refs()?;
@@ -1017,10 +1038,19 @@ impl Merge<'_> {
             None
         };
         if let Some(reason) = reason {
+            self.index_is_due = by_path::exists(&index_lock);
+            self.report.is_incomplete |= self.index_is_due;
             self.hold("index", reason);
             return Ok(());
         }
-        let changes = index::merge_listings(&base.index, &theirs.index, &ours);
+        let (mut changes, blocked) = index::merge_listings(&base.index, &theirs.index, &ours);
+        for path in blocked {
+            self.hold(
+                format!("index: {path}"),
+                "what is staged locally has a directory or a file in its way",
+            );
+        }
+        self.leave_out_missing_empty_blobs(&mut changes)?;
         if changes.is_empty() {
             return Ok(());
         }
@@ -1035,7 +1065,11 @@ impl Merge<'_> {
         call.args(["update-index", "-z", "--index-info"]).input(index::index_info(&changes, &zero));
         match call.run(self.repository.cancel) {
             Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), "index".to_owned())),
-            Err(Fault::Refused(reason)) => self.hold("index", &reason),
+            Err(Fault::Refused(reason)) => {
+                self.index_is_due = true;
+                self.report.is_incomplete = true;
+                self.hold("index", &reason);
+            }
             Err(error) => return Err(error),
         }
         // Paths that the local sparse checkout excludes stay excluded.
@@ -1049,6 +1083,23 @@ impl Merge<'_> {
             call.args(["update-index", "-z", "--skip-worktree", "--stdin"])
                 .input(left_out)
                 .run(self.repository.cancel)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves out files that are only intended to be added (`git add -N`): such an entry names the empty blob, which may not exist.
+    /// Then git could not commit.
+    fn leave_out_missing_empty_blobs(
+        &self,
+        changes: &mut Vec<(RelativePath, Vec<Staged>)>,
+    ) -> Result<(), Fault> {
+        let empty: BTreeSet<Oid> = EMPTY_BLOBS.iter().filter_map(|oid| Oid::parse(oid.as_bytes())).collect();
+        let names_it = |stages: &[Staged]| stages.iter().any(|staged| empty.contains(&staged.oid));
+        if changes.iter().any(|(_, stages)| names_it(stages)) {
+            let of_format = empty.iter().filter(|oid| has_format(oid, &self.repository.place.format));
+            if self.repository.types(&of_format.cloned().collect())?.is_empty() {
+                changes.retain(|(_, stages)| !names_it(stages));
+            }
         }
         Ok(())
     }
@@ -1082,7 +1133,21 @@ impl Merge<'_> {
         if self.incoming.stashes.is_empty() {
             return Ok(());
         }
-        let here: BTreeSet<Oid> = self.repository.stashes()?.into_iter().map(|(oid, _)| oid).collect();
+        let here = self.repository.stashes()?;
+        // A stash that no reflog names would be on no reference once another one is the newest.
+        if let Some((newest, _)) = here.first().filter(|_| !self.repository.has_stash_log().unwrap_or(false))
+        {
+            let kept = format!("refs/paperclip/{}/replaced/stash", self.time);
+            let mut call = self.repository.step();
+            let words = ["update-ref", "-m", "restore: from the sandbox", &kept, newest.as_str()];
+            call.args(words).run(self.repository.cancel)?;
+            self.report.kept.push(KeptReference {
+                repository: self.incoming.dot_git.clone(),
+                reference: "refs/stash".to_owned(),
+                kept_at: kept,
+            });
+        }
+        let here: BTreeSet<Oid> = here.into_iter().map(|(oid, _)| oid).collect();
         for (oid, message) in &self.incoming.stashes {
             if here.contains(oid) {
                 continue;

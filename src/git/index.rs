@@ -70,9 +70,15 @@ pub fn new_blobs(list: &[u8], other: &[u8]) -> BTreeSet<Oid> {
         .collect()
 }
 
-/// Like [`merge`], for whole listings: only paths that differ between the first two are parsed.
+/// Like [`merge`], for whole listings: only paths that differ between the first two are parsed. Also returns the paths that stay
+/// as they are because ours has a file above or below them, which git would drop.
 #[must_use]
-pub fn merge_listings(base: &[u8], theirs: &[u8], ours: &[u8]) -> Vec<(RelativePath, Vec<Staged>)> {
+pub fn merge_listings(
+    base: &[u8],
+    theirs: &[u8],
+    ours: &[u8],
+) -> (Vec<(RelativePath, Vec<Staged>)>, Vec<RelativePath>) {
+    let staged: BTreeSet<&[u8]> = lines(ours).map(path_in).collect();
     let (there, gone) = (beyond(theirs, base), beyond(base, theirs));
     let paths: HashSet<&[u8]> = lines(&there).chain(lines(&gone)).map(path_in).collect();
     let [base, theirs, ours] = [base, theirs, ours].map(|list| {
@@ -82,7 +88,26 @@ pub fn merge_listings(base: &[u8], theirs: &[u8], ours: &[u8]) -> Vec<(RelativeP
             .collect();
         parse(&of_them).unwrap_or_default()
     });
-    merge(&base, &theirs, &ours)
+    let mut changes = merge(&base, &theirs, &ours);
+    let removed: HashSet<Vec<u8>> = changes
+        .iter()
+        .filter(|(_, stages)| stages.is_empty())
+        .map(|(path, _)| path.as_bytes().to_vec())
+        .collect();
+    let stays = |path: &[u8]| staged.contains(path) && !removed.contains(path);
+    let is_blocked = |(path, stages): &(RelativePath, Vec<Staged>)| {
+        let below = [path.as_bytes(), b"/"].concat();
+        !stages.is_empty()
+            && (path.ancestors().any(|above| stays(above.as_bytes()))
+                || staged
+                    .range(&below[..]..)
+                    .take_while(|path| path.starts_with(&below))
+                    .any(|path| stays(path)))
+    };
+    let blocked: Vec<RelativePath> =
+        changes.iter().filter(|change| is_blocked(change)).map(|(path, _)| path.clone()).collect();
+    changes.retain(|(path, _)| blocked.binary_search(path).is_err());
+    (changes, blocked)
 }
 
 /// The changes to make in ours: each path with its entries afterwards (none: it is removed from the index).
@@ -148,7 +173,8 @@ mod tests {
                         let all = [Some(("a", 'd')), value.map(|digit| ("f", digit)), Some(("z", 'e'))];
                         all.into_iter().flatten().map(line).collect::<String>().into_bytes()
                     };
-                    assert_eq!(merge_listings(&list(base), &list(theirs), &list(ours)), changes);
+                    let listings = merge_listings(&list(base), &list(theirs), &list(ours));
+                    assert_eq!(listings, (changes.clone(), Vec::new()));
                     let new = new_blobs(&list(theirs), &list(base)).into_iter().next();
                     let expected =
                         theirs.filter(|_| theirs != base).map(|digit| digit.to_string().repeat(40));
@@ -166,6 +192,35 @@ mod tests {
                     assert_eq!(merged, of(after), "{base:?} {theirs:?} {ours:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_staged_locally_above_or_below_a_path_stays() {
+        let list = |entries: &[(&str, char)]| {
+            let line =
+                |(path, digit): &(&str, char)| format!("100644 {} 0\t{path}\0", digit.to_string().repeat(40));
+            entries.iter().map(line).collect::<String>().into_bytes()
+        };
+        let paths = |text: &str| -> Vec<RelativePath> {
+            text.split_whitespace()
+                .map(|name| RelativePath::parse(name.as_bytes()).unwrap().unwrap())
+                .collect()
+        };
+        for (base, theirs, ours, changed, blocked) in [
+            // A directory became a file there, and in it something is staged here.
+            (&[("d/x", 'a')][..], &[("d", 'b')][..], &[("d/new", 'c'), ("d/x", 'a')][..], "d/x", "d"),
+            (&[("d/in", 'a'), ("d/x", 'a')], &[("d", 'b')], &[("d/in", 'c'), ("d/x", 'a')], "d/x", "d"),
+            (&[("d/x", 'a')], &[("d", 'b')], &[("d/x", 'a')], "d d/x", ""),
+            // The other way round.
+            (&[("d", 'a')], &[("d/in", 'b')], &[("d", 'c')], "", "d/in"),
+            (&[("d", 'a')], &[("d/in", 'b')], &[("d", 'a')], "d d/in", ""),
+            // Names that only begin alike.
+            (&[], &[("d", 'b')], &[("d-", 'c'), ("d.x", 'c'), ("dx/y", 'c')], "d", ""),
+        ] {
+            let (changes, kept) = merge_listings(&list(base), &list(theirs), &list(ours));
+            let changes: Vec<_> = changes.into_iter().map(|(path, _)| path).collect();
+            assert_eq!((changes, kept), (paths(changed), paths(blocked)), "{base:?} {theirs:?} {ours:?}");
         }
     }
 

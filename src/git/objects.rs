@@ -15,7 +15,7 @@ use super::command::{Call, Fault, Git};
 use super::export::configuration;
 use super::quarantine::Received;
 use super::refs::Oid;
-use super::repository::{Place, Types, lines, types};
+use super::repository::{Place, Types, lines, quoted, types};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::FileId;
@@ -45,23 +45,6 @@ pub fn make_repository(folder: &Path, local: Option<&Place>, format: &str) -> Re
         }
     }
     Ok(())
-}
-
-/// A path as a line of `alternates`. It may contain any bytes: a line break in it must not begin another
-/// path.
-fn quoted(path: &[u8]) -> Vec<u8> {
-    use std::io::Write as _;
-    let mut line = b"\"".to_vec();
-    for &byte in path {
-        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
-            line.push(byte);
-        } else {
-            // Writing to memory does not fail.
-            let _always = write!(line, "\\{byte:03o}");
-        }
-    }
-    line.push(b'"');
-    line
 }
 
 /// The repository with the sandbox's objects.

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::command::Fault;
 use super::refs::Oid;
-use super::repository::{Repository, lines};
+use super::repository::{Repository, lines, quoted};
 use crate::error::Obstacle;
 use crate::fs::by_path::{self, write};
+use crate::path::{bytes_of, path_from};
 use crate::tree::entry::Digest;
 
 /// How many packs of history a sandbox has at most. Before there would be more, those after the first are
@@ -249,6 +250,11 @@ fn pack(
 ) -> Result<PackFiles, Fault> {
     let packs = folder.join("objects/pack");
     let mut call = repository.call();
+    // Git makes a pack beside the objects and moves it to its place, which may be on another file system. So these are the
+    // upload's, and the local ones are further ones.
+    let objects = repository.place.common_dir.join("objects");
+    call.env("GIT_OBJECT_DIRECTORY", folder.join("objects"));
+    call.env("GIT_ALTERNATE_OBJECT_DIRECTORIES", path_from(&quoted(bytes_of(&objects))));
     call.args(["pack-objects", "-q", "--non-empty", "--delta-base-offset", "--window=0"]);
     call.arg("--no-write-bitmap-index").args(options);
     let names = call.arg(packs.join("pack")).input(input).run(repository.cancel)?;

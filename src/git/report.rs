@@ -36,4 +36,6 @@ pub struct GitReport {
     pub kept: Vec<KeptReference>,
     /// What stayed as it was locally.
     pub held_back: Vec<HeldBack>,
+    /// Whether something failed that may succeed later, such as a step for which another git had a lock.
+    pub is_incomplete: bool,
 }

@@ -116,6 +116,22 @@ impl Repository<'_> {
         if newest.status != Some(0) {
             return Ok(Vec::new());
         }
+        let mut stashes = self.stash_log()?;
+        // The reflog may have expired, or lack the newest.
+        if let Some(newest) = Oid::parse(newest.stdout.trim_ascii_end())
+            && stashes.first().is_none_or(|(oid, _)| *oid != newest)
+        {
+            stashes.insert(0, (newest, b"stash".to_vec()));
+        }
+        Ok(stashes)
+    }
+
+    /// Whether the reflog of the stash has an entry.
+    pub fn has_stash_log(&self) -> Result<bool, Fault> {
+        Ok(!self.stash_log()?.is_empty())
+    }
+
+    fn stash_log(&self) -> Result<Vec<(Oid, Vec<u8>)>, Fault> {
         let list =
             self.run(["log", "-g", "--no-show-signature", "--format=%H%x00%gs", "refs/stash", "--"])?;
         let lines = list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
@@ -164,4 +180,21 @@ fn parse_types(list: &[u8]) -> impl Iterator<Item = (Oid, Vec<u8>)> {
 
 pub(super) fn lines<'a>(items: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
     items.into_iter().flat_map(|item| [item.as_bytes(), b"\n"].concat()).collect()
+}
+
+/// A path as git reads it in a list of object directories. It may contain any bytes: a line break in it must not begin another
+/// path.
+pub(super) fn quoted(path: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut line = b"\"".to_vec();
+    for &byte in path {
+        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
+            line.push(byte);
+        } else {
+            // Writing to memory does not fail.
+            let _always = write!(line, "\\{byte:03o}");
+        }
+    }
+    line.push(b'"');
+    line
 }

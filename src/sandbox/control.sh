@@ -511,7 +511,8 @@ tell_changes() {
         }
         !git { exit }
         $1 in told || tolower($1) !~ /\/\.git(\/|$)/ { next }
-        !is_object($1) { tell() }
+        # The folders of objects that came must be told too.
+        $2 ~ /^4/ || !is_object($1) { tell() }
         END {
             for (name in gone) if (!(name in told)) print "g " name
             for (name in pack) {

@@ -442,7 +442,8 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let mut delivered = send::send(client, "workspace", &archive, ready, tail, way, cancel).await?;
         times.upload = started.elapsed();
         let number = delivered.earlier.len();
-        let command = control.upload(&[], true, NO_DIGEST).command(number, delivered.last, delivered.last_file);
+        let command =
+            control.upload(&[], true, NO_DIGEST).command(number, delivered.last, delivered.last_file);
         repositories.sent();
         let mut report = Archive::new("workspace", &delivered, times, left_out);
         report.is_changes_only = control.update.is_some();
@@ -523,9 +524,9 @@ impl<C: SandboxClient> Uploading<'_, C> {
 /// Those of the preserved names that are packed, and not as directories.
 fn preserved_files(layout: &Layout, preserved: &[String]) -> Vec<String> {
     let is_packed = |name: &&String| {
-        layout.entries().any(|(found, _)| {
-            found.path.as_bytes() == name.as_bytes() && found.meta.kind != Kind::Folder
-        })
+        layout
+            .entries()
+            .any(|(found, _)| found.path.as_bytes() == name.as_bytes() && found.meta.kind != Kind::Folder)
     };
     preserved.iter().filter(is_packed).cloned().collect()
 }

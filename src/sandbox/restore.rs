@@ -496,9 +496,11 @@ impl Begun {
         let _stays = MergeLock::clear_abandoned(&target);
         let (report, git) = report?;
         *snapshot = theirs;
-        // What is not taken over as the sandbox has it is reported by each restore, which needs a full download for that.
-        let is_plain =
-            report.held_back.is_empty() && report.skipped.iter().all(|skipped| skipped.reason == LOST);
+        // What is not taken over as the sandbox has it is reported by each restore, which needs a full download for that. And
+        // what git could not do is tried again with all of the repository.
+        let is_plain = report.held_back.is_empty()
+            && report.skipped.iter().all(|skipped| skipped.reason == LOST)
+            && !git.is_incomplete;
         base.index = new_index.filter(|_| is_plain);
         let has_news = news.as_ref().is_none_or(|news| !news.changes.is_empty());
         // After a full download it is not known what else the sandbox has, such as what is excluded.

@@ -514,6 +514,90 @@ fn stashes_of_both_sides_are_there() {
 }
 
 #[test]
+fn a_stash_whose_reflog_expired_is_neither_lost_nor_left_behind() {
+    with_each_git(|bench| {
+        let (here, there) = (bench.here.clone(), bench.there.clone());
+        let expire = ["reflog", "expire", "--expire=now", "--all"];
+        write(&here.join("a.txt"), "ours");
+        bench.here(&["stash", "push", "-q"]);
+        let ours = bench.here(&["rev-parse", "refs/stash"]);
+        bench.here(&expire);
+        bench.prepare();
+        assert_eq!(bench.there(&["rev-parse", "refs/stash"]), ours);
+        write(&there.join("a.txt"), "theirs");
+        bench.there(&["stash", "push", "-q"]);
+        let theirs = bench.there(&["rev-parse", "refs/stash"]);
+        bench.there(&expire);
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "refs/stash"]), theirs);
+        bench.here(&["gc", "-q", "--prune=now"]);
+        bench.assert_sound(&here, &[&ours, &theirs]);
+    });
+}
+
+#[test]
+fn what_is_staged_locally_below_a_directory_stays_where_the_sandbox_has_a_file() {
+    with_each_git(|bench| {
+        let (here, there) = (bench.here.clone(), bench.there.clone());
+        fs::create_dir(here.join("d")).unwrap();
+        write(&here.join("d/in.txt"), "zero");
+        bench.commit_here("a directory");
+        bench.prepare();
+        fs::remove_dir_all(there.join("d")).unwrap();
+        write(&there.join("d"), "a file");
+        bench.there(&["add", "-A"]);
+        write(&here.join("d/in.txt"), "staged");
+        bench.here(&["add", "d/in.txt"]);
+        let staged = bench.here(&["rev-parse", ":d/in.txt"]);
+        fs::remove_dir_all(here.join("d")).unwrap();
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", ":d/in.txt"]), staged);
+        assert!(holds(&report, "index: d"), "{report:?}");
+        bench.assert_sound(&here, &[]);
+    });
+}
+
+#[test]
+fn a_file_that_is_only_intended_to_be_added_does_not_break_the_index() {
+    with_each_git(|bench| {
+        let (here, there) = (bench.here.clone(), bench.there.clone());
+        bench.prepare();
+        write(&there.join("intended.txt"), "later");
+        write(&there.join("added.txt"), "now");
+        bench.there(&["add", "-N", "intended.txt"]);
+        bench.there(&["add", "added.txt"]);
+        bench.restore();
+        assert_eq!(bench.here(&["status", "--porcelain"]), "A  added.txt\n?? intended.txt");
+        bench.commit(&here, "of the user");
+        bench.assert_sound(&here, &[]);
+    });
+}
+
+#[test]
+fn a_branch_that_was_checked_out_locally_since_the_upload_does_not_move() {
+    with_each_git(|bench| {
+        let (here, there) = (bench.here.clone(), bench.there.clone());
+        bench.here(&["branch", "topic"]);
+        bench.prepare();
+        bench.there(&["checkout", "-q", "topic"]);
+        write(&there.join("new.txt"), "the agent's");
+        let theirs = bench.commit_there("on topic");
+        bench.there(&["checkout", "-q", "main"]);
+        bench.here(&["checkout", "-q", "topic"]);
+        let ours = bench.here(&["rev-parse", "topic"]);
+        let report = bench.restore();
+        assert_eq!(
+            bench.here(&["rev-parse", "topic"]),
+            ours,
+            "the index and the files are those of this commit"
+        );
+        assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "");
+        assert!(holds(&report, "refs/heads/topic"), "{report:?}");
+        bench.assert_sound(&here, &[&theirs]);
+    });
+}
+
+#[test]
 fn an_unborn_and_a_detached_head_are_transferred() {
     with_each_git(|bench| {
         let root = bench.here.clone();
