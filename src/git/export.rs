@@ -124,16 +124,21 @@ pub fn export(
     let refs: Refs = repository.refs()?.into_iter().filter(|(name, _)| goes_up(name)).collect();
     let head = repository.head()?;
     let stashes = repository.stashes()?;
-    let listing = repository.index()?;
+    for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
+        make_folders(&folder.join(below))?;
+    }
+    // What is staged meanwhile is not uploaded: the objects are those of this index.
+    let index_digest = copy_index(&repository, folder)?;
+    let listing = match index_digest {
+        Some(_) => repository.index_in(&folder.join("index"))?,
+        None => Vec::new(),
+    };
     let mut settings = config::harmless(&repository.settings()?, options.credentials);
     // The index has everything that this machine's file system says about the files, but the archive keeps
     // only size and time. In the sandbox every file would look changed by the rest, and `git add -A` would
     // read all files and store them again.
     settings.push((b"core.checkstat".to_vec(), Some(b"minimal".to_vec())));
 
-    for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
-        make_folders(&folder.join(below))?;
-    }
     let mut tips: BTreeSet<Oid> =
         refs.values().cloned().chain(stashes.iter().map(|(oid, _)| oid.clone())).collect();
     if let Some(Head::Detached(oid)) = &head {
@@ -185,7 +190,6 @@ pub fn export(
             files.insert(name.to_owned(), Sha256::digest(&text).into());
         }
     }
-    let index_digest = copy_index(&repository, folder)?;
     Ok(Exported {
         folder: folder.to_path_buf(),
         unsent_packs: sent_packs.missing_in(folder),

@@ -21,8 +21,11 @@ use super::repository::{Place, Repository, lines};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::by_path::{self, make_folders, read, write};
+use crate::fs::host::is_root;
 use crate::fs::{FileId, Kind, Onto, Renamed, Root, move_to, rename};
 use crate::path::RelativePath;
+use crate::tree::filter::Filter;
+use crate::tree::scan::scan;
 use crate::tree::stage::{RuntimeFolder, remove_tree, remove_unused_runtime, runtime};
 
 /// How often, and how far apart, to check whether another git process has released the index.
@@ -515,6 +518,27 @@ fn back_up_unmerged(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, targ
     by_path::move_folder(folder, target)
 }
 
+/// Gives what git has made as the superuser to the owner of the repository, who could not work there otherwise.
+fn give_to_owner(place: &Place, cancel: &Cancel) -> Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let owner = Root::open(&place.git_dir)?.meta()?.owner;
+    if owner.0 == 0 {
+        return Ok(());
+    }
+    for folder in BTreeSet::from([&place.git_dir, &place.common_dir]) {
+        let root = Root::open(folder)?;
+        let mut cursor = root.cursor();
+        for found in scan(&root, &Filter::default(), cancel)? {
+            if found.meta.owner.0 == 0 {
+                cursor.set_owner(&found.path, owner)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// One merge in progress, with its report.
 struct Merge<'a> {
     repository: Repository<'a>,
@@ -665,6 +689,12 @@ impl Merge<'_> {
     }
 
     fn run(&mut self) -> Result<(), Fault> {
+        let merged = self.merge();
+        let given = give_to_owner(self.repository.place, self.repository.cancel);
+        merged.and(given.map_err(Fault::from))
+    }
+
+    fn merge(&mut self) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
         let cancel = self.repository.cancel;
         if let Some(pack) = &self.incoming.pack {

@@ -1,7 +1,7 @@
 //! One repository of the workspace: its location, and what git lists of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +103,12 @@ impl Repository<'_> {
     }
 
     pub fn index(&self) -> Result<Vec<u8>, Fault> {
-        self.run(["ls-files", "--stage", "-z", "--full-name"])
+        self.run(LIST_INDEX)
+    }
+
+    /// The listing of a copy of the index.
+    pub fn index_in(&self, file: &Path) -> Result<Vec<u8>, Fault> {
+        self.call().env("GIT_INDEX_FILE", file).args(LIST_INDEX).run(self.cancel)
     }
 
     pub fn settings(&self) -> Result<Settings, Fault> {
@@ -165,6 +170,9 @@ pub(super) fn types(call: &mut Call<'_>, oids: &BTreeSet<Oid>, cancel: &Cancel) 
     let list = call.args(["cat-file", FORMAT]).input(lines(oids.iter().map(Oid::as_str))).run(cancel)?;
     Ok(parse_types(&list).collect())
 }
+
+/// How git lists an index.
+const LIST_INDEX: [&str; 4] = ["ls-files", "--stage", "-z", "--full-name"];
 
 /// How git lists objects with their types.
 const FORMAT: &str = "--batch-check=%(objectname) %(objecttype)";

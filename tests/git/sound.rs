@@ -574,6 +574,31 @@ fn a_file_that_is_only_intended_to_be_added_does_not_break_the_index() {
 }
 
 #[test]
+fn what_a_restore_by_root_makes_in_a_repository_belongs_to_its_owner() {
+    use std::os::unix::fs::{MetadataExt as _, lchown};
+    const OWNER: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    with_each_git(|bench| {
+        let (here, there) = (bench.here.clone(), bench.there.clone());
+        let all = |folder: &Path| -> Vec<std::path::PathBuf> {
+            walkdir::WalkDir::new(folder).into_iter().map(|entry| entry.unwrap().into_path()).collect()
+        };
+        all(&here).iter().for_each(|path| lchown(path, Some(OWNER), Some(OWNER)).unwrap());
+        bench.prepare();
+        write(&there.join("a.txt"), "theirs");
+        let theirs = bench.commit_there("theirs");
+        bench.there(&["branch", "folder/topic"]);
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), theirs);
+        let of_root =
+            all(&here.join(".git")).into_iter().filter(|path| path.symlink_metadata().unwrap().uid() == 0);
+        assert_eq!(of_root.collect::<Vec<_>>(), Vec::<std::path::PathBuf>::new());
+    });
+}
+
+#[test]
 fn a_branch_that_was_checked_out_locally_since_the_upload_does_not_move() {
     with_each_git(|bench| {
         let (here, there) = (bench.here.clone(), bench.there.clone());
