@@ -62,6 +62,7 @@ const EXPORTS = [
   "acquireMergeLock",
   "readEntry",
   "nextTurn",
+  "startProgram",
 ];
 
 /** A package that depends on this one, so that its users need not; a bundle may contain both. */

@@ -53,6 +53,19 @@ export declare class SnapshotWriter {
   write(entries: string): void
 }
 
+/** A program that was started, or is about to be. */
+export declare class StartedProgram {
+  /**
+   * The file descriptors of our ends of its standard input, output and error output. The caller has to close them.
+   * Empty from the second call on.
+   */
+  takeStreams(): Array<number>
+  /** Kills it, unless it has ended. */
+  kill(): void
+  /** Resolves once it has ended. Rejects if it could not be started. May be called once. */
+  ended(): Promised<ProgramEnding>
+}
+
 export declare function acquireMergeLock(input: string): Promised<HeldLock>
 
 /** The result of a [`Request`]: one of the fields, or none where there is nothing to return. */
@@ -88,6 +101,12 @@ export declare function mirrorDirectory(input: string, canceller: Canceller): Pr
 export declare function nextTurn(): Promised<undefined>
 
 export declare function prepareSession(input: string, dispatch: Dispatch, canceller: Canceller): Promised<PreparedSession>
+
+/** How a program ended: it has one of the two. */
+export interface ProgramEnding {
+  exitCode?: number
+  signal?: number
+}
 
 /** The snapshot of an archive on this machine, in pieces. */
 export declare function readArchive(archive: string, exclude: string): Promised<Pieces>
@@ -127,3 +146,6 @@ export interface RequestPart {
 
 /** The session of an earlier prepare, possibly by another process. Makes no call to the client. */
 export declare function resumeSession(input: string): Promised<PreparedSession>
+
+/** Starts a program in another thread, with pipes as its standard streams. */
+export declare function startProgram(input: string): StartedProgram

@@ -1,8 +1,6 @@
 // @ts-check
 "use strict";
 
-const { spawn } = require("../js/node.js").childProcess;
-
 const {
   checkedCount,
   checkedLimits,
@@ -11,6 +9,7 @@ const {
   checkedTexts,
   invalidArgument,
 } = require("./errors.js");
+const { startProgram } = require("./program.js");
 const { createSessionClient } = require("./sessions.js");
 
 /** How many `exec`s may run at once. */
@@ -115,7 +114,7 @@ function createDockerClient(options) {
         isKubectl && workdir !== undefined
           ? ["sh", "-c", IN_FOLDER, "sh", workdir, "sh", "-c", script]
           : ["sh", "-c", script];
-      return spawn(program, [...prefix, ...shell, "sh", ...args], { stdio: ["pipe", "pipe", "pipe"] });
+      return startProgram(program, [...prefix, ...shell, "sh", ...args]);
     },
     isLost: ({ stderr }) => LOST.test(stderr),
     mostSessions: maxSessions,

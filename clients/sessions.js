@@ -33,11 +33,11 @@ const {
   connectionLost,
   transferIncomplete,
 } = require("./errors.js");
-const { errorOutput, exitOf } = require("./process.js");
+const { errorOutput } = require("./process.js");
 const { CALL_VARIABLE, LIST, listedNames, SIZE, STOP_CALL } = require("./shell.js");
 const { acceptedSize, checkedContent, collected, onlyForward, pieces } = require("./transfer.js");
 
-/** @typedef {import("node:child_process").ChildProcessByStdio<import("node:stream").Writable, import("node:stream").Readable, import("node:stream").Readable>} Session */
+/** @import { Program } from "./program.js" */
 
 /**
  * Runs `$1` as the call `$2`, and ends it with everything it started when the connection goes: standard input,
@@ -98,7 +98,7 @@ const STOP_LIMIT_MS = 5_000;
 
 /**
  * @typedef {object} Transport
- * @property {(script: string, ...args: string[]) => Session} start begins a session in which a POSIX `sh` runs `script`
+ * @property {(script: string, ...args: string[]) => Program} start begins a session in which a POSIX `sh` runs `script`
  * @property {(ending: Ending) => boolean} isLost whether the connection is what failed, not what was asked for
  * @property {() => Promise<void>} [connected] makes the connection ready
  * @property {() => void} [onLost] is called when a connection was lost
@@ -131,20 +131,14 @@ function createSessionClient(transport) {
    */
   async function session(call, script, signal, { send, receive, isOwnEnding } = {}) {
     signal.throwIfAborted();
-    const child = start(...script);
-    const stderr = errorOutput(child.stderr);
-    const kill = () => {
-      child.kill("SIGKILL");
-      // A process that outlives it may hold them open for as long as it likes.
-      for (const stream of child.stdio) stream?.destroy();
-    };
+    const { stdin, stdout, stderr, ended, kill } = start(...script);
+    const complaint = errorOutput(stderr);
     signal.addEventListener("abort", kill, { once: true });
     // A failure to write shows in how the session ends, and in `sent` where there is something to send.
-    child.stdin.on("error", () => {});
-    if (receive === undefined) child.stdout.resume();
-    const ended = exitOf(child);
-    const sent = send === undefined ? undefined : pipeline(send, child.stdin);
-    const received = receive?.(child.stdout).catch((error) => {
+    stdin.on("error", () => {});
+    if (receive === undefined) stdout.resume();
+    const sent = send === undefined ? undefined : pipeline(send, stdin);
+    const received = receive?.(stdout).catch((error) => {
       // Nothing reads the output any more, so the command would wait for ever.
       kill();
       throw error;
@@ -153,7 +147,7 @@ function createSessionClient(transport) {
       const [ending, sending, receiving] = await Promise.allSettled([ended, sent, received]);
       if (ending.status === "rejected") throw ending.reason;
       if (sending.status === "rejected" && !READER_GONE.has(sending.reason?.code)) throw sending.reason;
-      const how = { call, ...ending.value, stderr: stderr() };
+      const how = { call, ...ending.value, stderr: complaint() };
       const failed = how.exitCode !== 0;
       if (failed && isOwnEnding?.() !== true && !signal.aborted && isLost(how)) {
         onLost?.();

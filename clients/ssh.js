@@ -2,13 +2,13 @@
 "use strict";
 
 const {
-  childProcess: { spawn, spawnSync },
+  childProcess: { spawnSync },
   fs: { mkdtempSync, rmSync },
   os,
   path,
 } = require("../js/node.js");
 
-const { limited, retried } = require("./attempts.js");
+const { bestEffort, limited, retried } = require("./attempts.js");
 const {
   callTimedOut,
   checkedCount,
@@ -20,7 +20,8 @@ const {
   connectionLost,
   invalidArgument,
 } = require("./errors.js");
-const { errorOutput, exitOf } = require("./process.js");
+const { errorOutput } = require("./process.js");
+const { startProgram } = require("./program.js");
 const { createSessionClient } = require("./sessions.js");
 const { portableCommand } = require("./shell.js");
 
@@ -132,10 +133,7 @@ function createSshClient(options) {
   function endNow() {
     if (folder === undefined) return;
     // Its answer does not matter: a master that is gone already is what is wanted.
-    spawnSync(sshCommand, [...controlPath(), "-O", "exit", ...destination], {
-      stdio: "ignore",
-      timeout: CLOSE_LIMIT_MS,
-    });
+    spawnSync(sshCommand, masterExit(), { stdio: "ignore", timeout: CLOSE_LIMIT_MS });
     forgetFolder();
   }
 
@@ -147,26 +145,41 @@ function createSshClient(options) {
   }
 
   /** @param {string} commandLine for the user's login shell, whichever that is */
-  function spawned(commandLine) {
+  function sessionOf(commandLine) {
     if (closed) throw new Error("this ssh client is closed; create a new one");
     const fixed = ["-T", "-x", "-a", ...asOptions(...FIXED_OPTIONS), ...controlPath()];
-    return spawn(sshCommand, [...fixed, ...destination, commandLine], { stdio: ["pipe", "pipe", "pipe"] });
+    return [...fixed, ...destination, commandLine];
+  }
+
+  function masterExit() {
+    return [...controlPath(), "-O", "exit", ...destination];
+  }
+
+  /**
+   * Runs ssh without input, and tells how it ended.
+   *
+   * @param {string[]} args
+   * @param {AbortSignal} signal
+   */
+  async function finished(args, signal) {
+    const { stdin, stdout, stderr, ended, kill } = startProgram(sshCommand, args);
+    signal.addEventListener("abort", kill, { once: true });
+    const complaint = errorOutput(stderr);
+    stdin.on("error", () => {});
+    stdin.end();
+    stdout.resume();
+    try {
+      return { ...(await ended), stderr: complaint() };
+    } finally {
+      signal.removeEventListener("abort", kill);
+    }
   }
 
   /** @param {AbortSignal} signal */
   async function open(signal) {
     const call = `connect to ${host}`;
-    const child = spawned("exit 0");
-    const kill = () => void child.kill("SIGKILL");
-    signal.addEventListener("abort", kill, { once: true });
-    const stderr = errorOutput(child.stderr);
-    child.stdin.on("error", () => {});
-    child.stdin.end();
-    child.stdout.resume();
-    const ending = await exitOf(child);
-    signal.removeEventListener("abort", kill);
-    if (ending.exitCode === 0) return;
-    const how = { call, ...ending, stderr: stderr() };
+    const how = { call, ...(await finished(sessionOf("exit 0"), signal)) };
+    if (how.exitCode === 0) return;
     if (!isLost(how)) throw commandFailed(`${call} (255 is ssh's own code for a failed connection)`, how);
     throw connectionLost(call, how.stderr, { exitCode: SSH_FAILED, stderr: how.stderr });
   }
@@ -184,7 +197,8 @@ function createSshClient(options) {
 
   const client = createSessionClient({
     // `exec` replaces the login shell, so that the session's processes are those of the script.
-    start: (script, ...args) => spawned(`exec ${portableCommand(script, ...args)}`),
+    start: (script, ...args) =>
+      startProgram(sshCommand, sessionOf(`exec ${portableCommand(script, ...args)}`)),
     isLost,
     connected,
     onLost: () => {
@@ -201,12 +215,9 @@ function createSshClient(options) {
     async close() {
       closed = true;
       if (folder === undefined) return;
-      const child = spawn(sshCommand, [...controlPath(), "-O", "exit", ...destination], {
-        stdio: "ignore",
-        timeout: CLOSE_LIMIT_MS,
-      });
       // Its answer does not matter: a master that is gone already, or that never was, is what is wanted.
-      await exitOf(child).catch(() => {});
+      const limit = AbortSignal.timeout(CLOSE_LIMIT_MS);
+      await bestEffort(() => finished(masterExit(), limit), CLOSE_LIMIT_MS);
       forgetFolder();
     },
   };

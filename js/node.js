@@ -22,6 +22,9 @@ module.exports = {
   get module() {
     return canAsk ? process.getBuiltinModule("node:module") : require("node:module");
   },
+  get net() {
+    return canAsk ? process.getBuiltinModule("node:net") : require("node:net");
+  },
   get os() {
     return canAsk ? process.getBuiltinModule("node:os") : require("node:os");
   },

@@ -55,6 +55,7 @@ pub mod fs {
     pub mod host;
     mod lock;
     mod private;
+    pub mod program;
     mod rename;
     mod stat;
     pub mod temporary;

@@ -9,6 +9,8 @@
 //! - *Workers* read, hash and write. There are at most `WORKERS`; one is created when no other is idle, and
 //!   ends after `IDLE`. If none can be created, work waits for an existing one, or runs on the driver if
 //!   there is none.
+//! - A thread *apart* is created for one work that waits long for something outside of this process, such as the
+//!   end of a program. If it cannot be created, the work fails with [`Error::NoThread`].
 //! - *Rayon's pool* is created by the first work that can get enough threads. Without it, each worker is a
 //!   rayon pool of its own, so parallel code runs there sequentially.
 //!
@@ -95,6 +97,11 @@ async fn run_on<T: Send + 'static>(
         job();
     }
     result.await.unwrap_or_else(|_| Err(Error::Internal("a worker thread ended before its work".to_owned())))
+}
+
+/// Runs work that waits long for something outside of this process, on a thread of its own.
+pub fn apart(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    spawn_thread(name, Box::new(work)).map_err(Error::NoThread)
 }
 
 /// Runs work whose outcome does not matter, such as freeing a large value, on another thread if possible.

@@ -14,5 +14,6 @@ mod download;
 mod error;
 mod exports;
 mod memory;
+mod programs;
 mod promise;
 mod values;
