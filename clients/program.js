@@ -37,10 +37,10 @@ const {
  * @returns {Program}
  */
 function startProgram(name, args) {
-  const binding = native();
+  const start = native().startProgram;
   let program;
   try {
-    program = binding.startProgram(JSON.stringify({ name, args, env: Object.entries(process.env) }));
+    program = start(JSON.stringify({ name, args, env: Object.entries(process.env) }));
   } catch (error) {
     throw fromNative(error);
   }
@@ -83,7 +83,9 @@ function untilClosed(stream) {
 
 /** @param {number} number */
 function nameOfSignal(number) {
-  const [name] = Object.entries(os.constants.signals).find(([, other]) => other === number) ?? [`SIG${number}`];
+  const [name] = Object.entries(os.constants.signals).find(([, other]) => other === number) ?? [
+    `SIG${number}`,
+  ];
   return /** @type {NodeJS.Signals} */ (name);
 }
 

@@ -28,7 +28,7 @@ beforeEach(async () => {
   // Node names files by their real paths, and the system's temporary folder may be behind a link.
   project = await mkdtemp(path.join(await realpath(os.tmpdir()), "loader-"));
   installed = path.join(project, "node_modules", PACKAGE);
-  for (const file of ["index.js", "binding.js", "package.json", "cli", "js"]) {
+  for (const file of ["index.js", "binding.js", "package.json", "cli", "clients", "js"]) {
     await cp(path.join(root, file), path.join(installed, file), { recursive: true });
   }
 });
@@ -187,6 +187,17 @@ describe("the package's functions, without a binary", () => {
     expect(code).toBe("ERR_SANDBOX_BINDING_NOT_FOUND");
     expect(message).toMatch(/^The native part of .* is not installed\.\nPlatform: /);
     expect(calls).toBe(0);
+  });
+
+  test("and those of a client that starts programs: it is made, and its first call rejects", async () => {
+    const program = `
+      import { createDockerClient } from "${PACKAGE}/clients/docker";
+      import { createLocalClient } from "${PACKAGE}/clients/local";
+      const files = await createLocalClient().listFiles("/nowhere");
+      const client = createDockerClient({ container: "box" });
+      client.listFiles("/").catch(({ code }) => console.log(JSON.stringify({ files, code })));`;
+    const printed = await runNode(["--input-type=module", "-e", program]);
+    expect(JSON.parse(printed)).toEqual({ files: [], code: "ERR_SANDBOX_BINDING_NOT_FOUND" });
   });
 
   test("have the same names as with a binary", async () => {
@@ -475,6 +486,7 @@ describe("a binary that is not this package's", () => {
         "adapter-utils/lock.js",
         "adapter-utils/merge.js",
         "adapter-utils/transfer.js",
+        "clients/program.js",
       ].map((name) => readFile(path.join(root, name), "utf8")),
     );
     const used = [...sources.join("\n").matchAll(/native\(\)\)?\.(\w+)/g)];

@@ -35,8 +35,8 @@ describe("the main package", () => {
       clients/attempts.js clients/bridge.js clients/cloudflare.d.ts clients/cloudflare.js
       clients/conformance.d.ts clients/conformance.js clients/daytona.d.ts clients/daytona.js
       clients/docker.d.ts clients/docker.js clients/e2b.d.ts clients/e2b.js clients/errors.js
-      clients/limits.d.ts clients/local.d.ts clients/local.js clients/process.js clients/refresh.js
-      clients/sessions.js clients/shell.js clients/ssh.d.ts clients/ssh.js clients/timers.d.ts
+      clients/limits.d.ts clients/local.d.ts clients/local.js clients/process.js clients/program.js
+      clients/refresh.js clients/sessions.js clients/shell.js clients/ssh.d.ts clients/ssh.js clients/timers.d.ts
       clients/transfer.js index.d.ts index.js js/abort.js js/calls.js js/check.js js/debug.js
       js/errors.js js/host.js js/lease.js js/native.js js/node.js js/platform.js js/progress.js
       js/spec.js js/state.js js/turn.js js/version.js package.json`;
