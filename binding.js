@@ -42,6 +42,7 @@ const { version } = require("./js/version.js");
  * @typedef {import("./native.js").Pieces} Pieces
  * @typedef {import("./native.js").Request} Request
  * @typedef {import("./native.js").RequestPart} RequestPart
+ * @typedef {import("./native.js").StartedProgram} StartedProgram
  */
 
 /**

@@ -18,6 +18,8 @@ const {
   os,
 } = require("../js/node.js");
 
+/** @import { StartedProgram } from "../binding.js" */
+
 /**
  * @typedef {object} Program
  * @property {import("node:stream").Writable} stdin
@@ -38,6 +40,7 @@ const {
  */
 function startProgram(name, args) {
   const start = native().startProgram;
+  /** @type {StartedProgram} */
   let program;
   try {
     program = start(JSON.stringify({ name, args, env: Object.entries(process.env) }));
