@@ -221,14 +221,10 @@ mod tests {
 
     #[test]
     fn the_end_is_told_also_of_a_program_that_cannot_be_started() {
-        let (tell, told) = mpsc::channel();
         let told_of = |name: &str| {
-            let tell = tell.clone();
-            start(program(name, &["-c", "exit 7"], "/nowhere:/bin"), move |ending| {
-                tell.send(ending).unwrap()
-            })
-            .map(drop)
-            .unwrap();
+            let (tell, told) = mpsc::channel();
+            let on_end = move |ending| tell.send(ending).unwrap();
+            start(program(name, &["-c", "exit 7"], "/nowhere:/bin"), on_end).map(drop).unwrap();
             told.recv().unwrap()
         };
         assert_eq!(told_of("sh").unwrap(), Ending::Exit(7));
