@@ -14,9 +14,11 @@ const { native } = require("../binding.js");
 const { fromNative } = require("../js/errors.js");
 const { awaitNative } = require("../js/native.js");
 const {
+  childProcess: { spawn },
   net: { Socket },
   os,
 } = require("../js/node.js");
+const { exitOf } = require("./process.js");
 
 /** @import { StartedProgram } from "../binding.js" */
 
@@ -39,6 +41,8 @@ const {
  * @returns {Program}
  */
 function startProgram(name, args) {
+  // Bun makes no copy itself, and its sockets cannot read from a file descriptor.
+  if (process.versions.bun) return startByRuntime(name, args);
   const start = native().startProgram;
   /** @type {StartedProgram} */
   let program;
@@ -79,6 +83,28 @@ function startProgram(name, args) {
   };
 }
 
+/**
+ * Starts a program as the runtime does.
+ *
+ * @param {string} name
+ * @param {string[]} args
+ * @returns {Program}
+ */
+function startByRuntime(name, args) {
+  const child = spawn(name, args, { stdio: ["pipe", "pipe", "pipe"] });
+  const { stdin, stdout, stderr } = child;
+  return {
+    stdin,
+    stdout,
+    stderr,
+    ended: exitOf(child),
+    kill() {
+      child.kill("SIGKILL");
+      for (const stream of [stdin, stdout, stderr]) stream?.destroy();
+    },
+  };
+}
+
 /** @param {import("node:stream").Duplex} stream */
 function untilClosed(stream) {
   return new Promise((resolve) => stream.once("close", () => resolve(undefined)));
@@ -92,4 +118,4 @@ function nameOfSignal(number) {
   return /** @type {NodeJS.Signals} */ (name);
 }
 
-module.exports = { startProgram };
+module.exports = { startByRuntime, startProgram };

@@ -1,6 +1,5 @@
 // Programs as the binding starts them, in each case beside the same program as Node's child_process starts it.
 
-import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { readdir, readFile, readlink, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -15,20 +14,8 @@ import { run } from "../support/processes.mjs";
 import { distinct, isRunning, processIds, temporaryFolder, until } from "./support.mjs";
 
 const require = createRequire(import.meta.url);
-const { startProgram } = require("../../clients/program.js");
-const { exitOf } = require("../../clients/process.js");
+const { startByRuntime, startProgram } = require("../../clients/program.js");
 const module = fileURLToPath(new URL("../../clients/program.js", import.meta.url));
-
-/** @type {typeof startProgram} */
-function startByNode(name, args) {
-  const child = spawn(name, args);
-  const { stdin, stdout, stderr } = child;
-  const kill = () => {
-    child.kill("SIGKILL");
-    for (const stream of child.stdio) stream.destroy();
-  };
-  return { stdin, stdout, stderr, ended: exitOf(child), kill };
-}
 
 /** Runs a program to its end, and returns all that can be seen of it. */
 async function outcome(start, name, args) {
@@ -47,7 +34,7 @@ async function outcome(start, name, args) {
 /** The outcome of a program, which is the same by `child_process`. */
 async function bothOutcomes(name, args = []) {
   const ours = await outcome(startProgram, name, args);
-  expect(ours).toEqual(await outcome(startByNode, name, args));
+  expect(ours).toEqual(await outcome(startByRuntime, name, args));
   return ours;
 }
 
@@ -131,7 +118,7 @@ describe("a program", () => {
   it("reads and writes any number of bytes", async () => {
     const sent = Buffer.from(distinct(5_000_000));
     const copy = path.join(await temporaryFolder(), "copy");
-    for (const start of [startProgram, startByNode]) {
+    for (const start of [startProgram, startByRuntime]) {
       const { stdin, stdout, stderr, ended } = start(...shell('tee "$1" && cat "$1" >&2', copy));
       const [, output, errors, ending] = await Promise.all([
         pipeline(
@@ -148,7 +135,7 @@ describe("a program", () => {
   });
 
   it("that does not read holds up who writes to it", async () => {
-    for (const start of [startProgram, startByNode]) {
+    for (const start of [startProgram, startByRuntime]) {
       const { stdin, stdout, stderr, ended } = start(...shell("read -r line; echo $line; wc -c"));
       stderr.resume();
       expect(stdin.write(Buffer.alloc(1_000_000))).toBe(false);
@@ -160,7 +147,7 @@ describe("a program", () => {
   });
 
   it("may stop reading: what is still written fails, and the program's ending tells why", async () => {
-    for (const start of [startProgram, startByNode]) {
+    for (const start of [startProgram, startByRuntime]) {
       const { stdin, stdout, stderr, ended } = start(...shell("head -c 10; exit 4"));
       const sending = pipeline(Readable.from([Buffer.alloc(5_000_000, "x")]), stdin);
       const [sent, output, , ending] = await Promise.allSettled([sending, text(stdout), text(stderr), ended]);
@@ -172,7 +159,7 @@ describe("a program", () => {
 
   it("may close its output before it ends", async () => {
     const go = path.join(await temporaryFolder(), "go");
-    for (const start of [startProgram, startByNode]) {
+    for (const start of [startProgram, startByRuntime]) {
       const { stdin, stdout, stderr, ended } = start(
         ...shell('exec 1>&-; while [ ! -e "$1" ]; do sleep 0.01; done; cat >&2; exit 5', go),
       );
@@ -186,7 +173,7 @@ describe("a program", () => {
 
   it("has ended when nobody holds its output any more", async () => {
     const folder = await temporaryFolder();
-    for (const start of [startProgram, startByNode]) {
+    for (const start of [startProgram, startByRuntime]) {
       const go = path.join(folder, start.name);
       const { stdin, stdout, stderr, ended } = start(
         ...shell('(while [ ! -e "$1" ]; do sleep 0.01; done; echo late) & echo $$; exit 3', go),
@@ -260,7 +247,7 @@ describe("a program that cannot be started", () => {
   });
 
   it("is refused by the argument that no program can have", () => {
-    for (const start of [startProgram, startByNode]) {
+    for (const start of [startProgram, startByRuntime]) {
       expect(() => start("sh", ["-c", "a\0b"])).toThrow(
         expect.objectContaining({ code: "ERR_INVALID_ARG_VALUE" }),
       );
@@ -277,7 +264,7 @@ describe("a program that cannot be started", () => {
 describe("killing a program", () => {
   it("ends it, and closes its streams although another process holds them", async () => {
     const pids = path.join(await temporaryFolder(), "pids");
-    for (const start of [startProgram, startByNode]) {
+    for (const start of [startProgram, startByRuntime]) {
       await writeFile(pids, "");
       const { stdin, stdout, stderr, ended, kill } = start(
         ...shell('sleep 1000 & echo $! >> "$1"; wait', pids),
