@@ -41,9 +41,8 @@ const { exitOf } = require("./process.js");
  * @returns {Program}
  */
 function startProgram(name, args) {
-  // Bun makes no copy itself, and its sockets cannot read from a file descriptor.
-  if (process.versions.bun) return startByRuntime(name, args);
-  const start = native().startProgram;
+  const start = starter();
+  if (start === undefined) return startByRuntime(name, args);
   /** @type {StartedProgram} */
   let program;
   try {
@@ -81,6 +80,18 @@ function startProgram(name, args) {
       for (const stream of streams) stream.destroy();
     },
   };
+}
+
+/** The binding's function, unless the runtime is to start programs. */
+function starter() {
+  // Bun makes no copy itself, and its sockets cannot read from a file descriptor.
+  if (process.versions.bun) return undefined;
+  try {
+    return native().startProgram;
+  } catch {
+    // Clients also work where there is no binary for the platform, such as on Windows.
+    return undefined;
+  }
 }
 
 /**
