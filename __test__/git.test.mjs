@@ -214,6 +214,21 @@ describe("what an agent does with git", () => {
     await expectSound();
   });
 
+  it("comes back as nothing else than a repository: what is skipped in it is held back, and no file", async () => {
+    const { restoreWorkspace } = await prepare();
+    await execute("mkfifo", [path.join(remote, ".git/pipe")]);
+    await symlink("HEAD", path.join(remote, ".git/link"));
+    await writeFile(path.join(remote, "a.txt"), "changed\n");
+    const theirs = await commit(remote, "by the agent");
+    await restoreWorkspace();
+    expect(await git("rev-parse", "main")).toBe(theirs);
+    expect(lastReport().skipped).toStrictEqual([]);
+    expect(held()).toContain(".git/link");
+    await expect(lstat(path.join(workspace, ".git/link"))).rejects.toThrow("ENOENT");
+    await expect(lstat(path.join(workspace, ".git/pipe"))).rejects.toThrow("ENOENT");
+    await expectSound();
+  });
+
   it("does not change the local repository if the agent removed its own", async () => {
     const { restoreWorkspace } = await prepare();
     await rm(path.join(remote, ".git"), { recursive: true });
@@ -359,6 +374,30 @@ describe("what the local configuration runs from the workspace", () => {
     expect(lastReport().sensitive).toStrictEqual([]);
   });
 
+  it("is reported too if the sandbox put a link in the place of a folder above it", async () => {
+    await makeTree(workspace, { "tools/clean.js": "1\n", "hooks/more/pre-commit": "1\n", "other/x": "1\n" });
+    await git("config", "core.hooksPath", "hooks/more");
+    await git("config", "filter.x.clean", "node tools/clean.js %f");
+    const { restoreWorkspace } = await prepare();
+    await makeTree(remote, { "new/clean.js": "changed\n", "new/more/pre-commit": "changed\n" });
+    for (const folder of ["tools", "hooks", "other"]) {
+      await rm(path.join(remote, folder), { recursive: true });
+      await symlink("new", path.join(remote, folder));
+    }
+    await restoreWorkspace();
+    expect(lastReport().sensitive.map((told) => told.path)).toStrictEqual(["hooks", "tools"]);
+  });
+
+  it("is reported too if the folder of hooks is a link to another one", async () => {
+    await makeTree(workspace, { "tools/hooks/pre-commit": "1\n", "tools/other": "1\n" });
+    await symlink("tools/hooks", path.join(workspace, "hooks"));
+    await git("config", "core.hooksPath", "hooks");
+    const { restoreWorkspace } = await prepare();
+    await makeTree(remote, { "tools/hooks/pre-push": "added\n", "tools/other": "changed\n" });
+    await restoreWorkspace();
+    expect(lastReport().sensitive.map((told) => told.path)).toStrictEqual(["tools/hooks/pre-push"]);
+  });
+
   it("is reported too if the workspace is a folder inside a repository", async () => {
     const top = workspace;
     workspace = path.join(top, "packages/app");
@@ -389,9 +428,17 @@ describe("a folder that git takes for a bare repository", () => {
     async (mode) => {
       const { restoreWorkspace } = await prepare({ git: mode });
       await plant("evil/");
+      // A volume may fold the case of these names.
+      await makeTree(remote, {
+        "folded/head": "ref: refs/heads/main\n",
+        "folded/Objects": "",
+        "folded/REFS": "",
+      });
       await restoreWorkspace();
-      await expect(stat(path.join(workspace, "evil"))).rejects.toThrow("ENOENT");
-      expect(held()).toContain("evil");
+      for (const folder of ["evil", "folded"]) {
+        await expect(stat(path.join(workspace, folder))).rejects.toThrow("ENOENT");
+        expect(held()).toContain(folder);
+      }
       await expectSound();
     },
   );
@@ -406,6 +453,15 @@ describe("a folder that git takes for a bare repository", () => {
     await expect(stat(path.join(workspace, "HEAD"))).rejects.toThrow("ENOENT");
     await expect(git("status")).rejects.toThrow("not a git repository");
     expect(held()).toStrictEqual(["HEAD", "objects", "refs"]);
+  });
+
+  it("is not uploaded, and is reported", async () => {
+    await gitIn(workspace, "init", "-q", "--bare", "lib/bare.git");
+    const { restoreWorkspace } = await prepare();
+    await expect(stat(path.join(remote, "lib/bare.git"))).rejects.toThrow("ENOENT");
+    await restoreWorkspace();
+    expect(held()).toStrictEqual(["lib/bare.git"]);
+    await stat(path.join(workspace, "lib/bare.git/HEAD"));
   });
 
   const HEAD = "ref: refs/heads/main\n";
@@ -584,6 +640,15 @@ describe("the other modes for repositories", () => {
     await expectSound();
   });
 
+  it("files: a .git that is a file and was removed in the sandbox is removed like any file", async () => {
+    await makeTree(workspace, { "nested/.git": "gitdir: ../other\n", "nested/x": "x\n" });
+    const { restoreWorkspace } = await prepare({ git: "files" });
+    await rm(path.join(remote, "nested/.git"));
+    await restoreWorkspace();
+    expect(held()).toStrictEqual([]);
+    await expect(lstat(path.join(workspace, "nested/.git"))).rejects.toThrow("ENOENT");
+  });
+
   it("limits the history, and commits on top of it come back", async () => {
     for (const number of [1, 2, 3]) {
       await writeFile(path.join(workspace, "a.txt"), `${number}\n`);
@@ -696,6 +761,18 @@ describe("an upload to a sandbox that has the repository", () => {
       await expectSound(remote);
     }
     await restoreWorkspace();
+    await expectSound();
+  });
+
+  it("brings an object that was in the sandbox before a reference led to it", async () => {
+    const { restoreWorkspace } = await upload();
+    const tree = await gitIn(remote, "rev-parse", "HEAD^{tree}");
+    const later = await gitIn(remote, "commit-tree", tree, "-p", "HEAD", "-m", "for later");
+    await restoreWorkspace();
+    await gitIn(remote, "branch", "later", later);
+    await restoreWorkspace();
+    expect(await git("rev-parse", "later")).toBe(later);
+    expect(held()).toStrictEqual([]);
     await expectSound();
   });
 

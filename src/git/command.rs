@@ -366,6 +366,83 @@ mod tests {
         assert!(output.starts_with(b"Sandbox restore <restore@localhost>"));
     }
 
+    /// What a repository sets for itself has no effect on our calls.
+    #[test]
+    fn a_repository_does_not_configure_what_git_runs_or_reads() {
+        let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
+        let folder = tempfile::tempdir().unwrap();
+        let run = |call: &mut Call<'_>| {
+            let output = call.run(&Cancel::default()).map_err(|fault| panic!("{fault:?}")).unwrap();
+            String::from_utf8(output).unwrap().trim_end().to_owned()
+        };
+        run(git.outside().args(["init", "-q", "--template="]).arg(folder.path()));
+        let dir = folder.path().join(".git");
+        for (key, value) in [
+            ("core.hooksPath", "/dev/null"),
+            ("core.fsmonitor", "false"),
+            ("core.untrackedCache", "false"),
+            ("core.sshCommand", "false"),
+            ("core.gitProxy", ""),
+            ("core.editor", "false"),
+            ("core.pager", "cat"),
+            ("core.alternateRefsCommand", "false"),
+            ("core.attributesFile", "/dev/null"),
+            ("core.splitIndex", "false"),
+            ("credential.helper", ""),
+        ] {
+            run(git.call(&dir).args(["config", "--local", key, "planted"]));
+            assert_eq!(run(git.call(&dir).args(["config", "--get", key])), value, "{key}");
+            // One that is not valid would make every other call fail.
+            run(git.call(&dir).args(["config", "--local", "--unset", key]));
+        }
+    }
+
+    #[test]
+    fn no_configuration_of_the_user_or_the_system_counts() {
+        let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join(".gitconfig"), "[x]\n\tplanted = true\n").unwrap();
+        for (name, file) in [("HOME", ""), ("GIT_CONFIG_SYSTEM", ".gitconfig")] {
+            let mut call = git.outside();
+            call.env(name, home.path().join(file)).args(["config", "--get", "x.planted"]);
+            assert_eq!(call.output(&Cancel::default()).unwrap().status, Some(1), "{name}");
+        }
+        // A repository may include a file of the user's.
+        let call = |args: &[&str]| {
+            let mut call = git.call(home.path());
+            call.args(args).run(&Cancel::default()).map_err(|fault| panic!("{fault:?}")).unwrap()
+        };
+        call(&["init", "-q", "--bare", "--template=", "."]);
+        call(&["config", "include.path", "~/.gitconfig"]);
+        call(&["config", "--list"]);
+    }
+
+    #[test]
+    fn git_opens_no_connection() {
+        let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
+        for (address, transport) in
+            [("/nonexistent", "file"), ("https://localhost/x", "https"), ("ext::sh -c x", "ext")]
+        {
+            let Err(Fault::Refused(reason)) =
+                git.outside().args(["ls-remote", address]).run(&Cancel::default())
+            else {
+                panic!("{address} was read");
+            };
+            assert!(reason.contains(&format!("transport '{transport}' not allowed")), "{reason}");
+        }
+    }
+
+    #[test]
+    fn git_asks_nobody_for_a_password() {
+        let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
+        let mut call = git.outside();
+        // Git prefers its own variable, and `false` says nothing.
+        call.env("SSH_ASKPASS", "echo").args(["credential", "fill"]);
+        let output = call.input("protocol=https\nhost=example.com\n\n").output(&Cancel::default()).unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+        assert!(output.complaint().contains("terminal prompts disabled"), "{}", output.complaint());
+    }
+
     #[test]
     fn no_git_is_found_in_the_workspace() {
         use std::os::unix::fs::symlink;
@@ -383,10 +460,20 @@ mod tests {
         };
         let bad = [at("ws/node_modules/.bin"), at("to-workspace"), at("linked"), "bin".into(), at("absent")];
         assert_eq!(search(&bad), None);
+        // Another folder is not found by a way that begins in the working directory.
+        let up: PathBuf = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
+        let relative = up.join(at("good").canonicalize().unwrap().strip_prefix("/").unwrap());
+        assert!(relative.join("git").exists());
+        assert_eq!(search(&[relative]), None);
         let all = [&bad[..], &[at("good")]].concat();
         let (program, path) = search(&all).unwrap();
         assert_eq!(program, at("good/git"));
         assert_eq!(path, std::env::join_paths([at("linked"), at("good")]).unwrap());
+        // The programs that git starts in its turn are found there too.
+        let git = Git { program, path: path.clone() };
+        let call = git.outside();
+        let mut inherited = call.command.get_envs().filter(|(name, _)| *name == "PATH");
+        assert_eq!(inherited.next(), Some(("PATH".as_ref(), Some(&path[..]))));
     }
 
     #[test]

@@ -390,6 +390,9 @@ mod tests {
             ("remote.o.proxy", "x"),
             ("remote.o.url", "https://user:pw@host/p?token=1"),
             ("remote.e.url", "ext::sh -c x"),
+            ("remote.d.url", "--upload-pack=x"),
+            ("user.email", "a\u{1b}b"),
+            ("branch.a\nb.merge", "refs/heads/main"),
             ("remote.s.url", "ssh://me:pw@host/p"),
             ("branch.main.merge", "refs/heads/main"),
             ("branch.main.remote", "https://tok@h/p"),
@@ -410,7 +413,8 @@ mod tests {
         assert!(with.contains(&(b"remote.o.url".to_vec(), Some(b"https://user:pw@host/p?token=1".to_vec()))));
         assert!(!with.iter().any(|(key, _)| key.starts_with(b"core.")
             || key.starts_with(b"alias")
-            || key.starts_with(b"remote.e")));
+            || key.starts_with(b"remote.e")
+            || key.starts_with(b"remote.d")));
     }
 
     #[test]
@@ -419,6 +423,7 @@ mod tests {
         let ours = settings(&[
             ("remote.origin.url", "https://tok@h/p"),
             ("branch.old.remote", "origin"),
+            ("branch.old.merge", "refs/heads/main"),
             ("core.bare", "false"),
         ]);
         for (list, taken) in [
@@ -446,6 +451,19 @@ mod tests {
             (vec![("remote.up.url", "ext::sh")], false),
             (vec![("remote.up.url", "ssh://-oProxyCommand=x/a")], false),
             (vec![("remote.up.url", "git@-oProxyCommand=x:a")], false),
+            (vec![("remote.up.url", "git@h:-x")], false),
+            (vec![("remote.up.url", "git@h:../a")], false),
+            (vec![("remote.up.url", "git@h:a b")], false),
+            (vec![("remote.up.url", "https://h:x/a")], false),
+            (vec![("remote.up.url", "https://h:/a")], false),
+            (vec![("remote.up.url", "ssh://-h/a")], false),
+            (vec![("remote.up.url", "https://u@h/a")], false),
+            (vec![("remote.up.url", "https://h/a"), ("remote.up.url", "https://h/b")], false),
+            (vec![("remote.a b.url", "https://h/a")], false),
+            (vec![("branch.old.merge", "refs/heads/other")], false),
+            (vec![("branch.a..b.merge", "refs/heads/main")], false),
+            (vec![("core.repositoryformatversion", "2")], false),
+            (vec![("extensions.objectformat", "sha3")], false),
             (vec![("remote.up.url", "https://h/a"), ("remote.up.uploadpack", "x")], false),
             (
                 vec![("remote.up.url", "https://h/a"), ("remote.up.fetch", "+refs/heads/*:refs/heads/*")],
@@ -481,6 +499,9 @@ mod tests {
             let returned = come_back(&base, &theirs, &ours);
             assert_eq!((returned.take.len(), returned.held_back.len()), (0, fork.len() - here.len()));
         }
+        // Nor is one that was sent, and removed locally since.
+        let moved = settings(&[("remote.origin.url", "https://evil/p")]);
+        assert_eq!(come_back(&base, &moved, &Settings::new()).take, Settings::new());
         let unchanged = come_back(&base, &base, &ours);
         assert_eq!(unchanged, Returned::default());
     }

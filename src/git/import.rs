@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::command::{Fault, Git, short};
 use super::config::{self, Settings};
 use super::export::{Base, Bases, configuration, locate, read_settings};
-use super::index::{self, Staged};
+use super::index;
 use super::objects::{self, Theirs};
 use super::quarantine::{ONLY_WORK, Quarantine, REFTABLE, Received};
 use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
@@ -320,6 +320,11 @@ impl Reading<'_> {
         let stashes = incoming.stashes.len();
         incoming.stashes.retain(|(oid, _)| kind(oid) == Some(b"commit"));
         self.may_lack |= incoming.stashes.len() < stashes;
+        // Its entries are then only intended to be added, and stage nothing.
+        let is_missing = |oid: &Oid| index::is_empty_blob(oid) && kind(oid).is_none();
+        if staged_blobs(theirs, base).iter().any(is_missing) {
+            theirs.index = index::without_empty(&theirs.index, &base.index);
+        }
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
             self.hold_for_want("index", "what it stages is missing in the sandbox");
             theirs.index.clone_from(&base.index);
@@ -390,17 +395,8 @@ fn staged_blobs(theirs: &Base, base: &Base) -> BTreeSet<Oid> {
     if theirs.index == base.index {
         return BTreeSet::new();
     }
-    // An entry that is only intended to be added names the empty blob, which may be missing.
-    let mut new = index::new_blobs(&theirs.index, &base.index);
-    new.retain(|oid| !EMPTY_BLOBS.contains(&oid.as_str()));
-    new
+    index::new_blobs(&theirs.index, &base.index)
 }
-
-/// The names of the empty blob, in SHA-1 and SHA-256.
-const EMPTY_BLOBS: [&str; 2] = [
-    "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
-    "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
-];
 
 fn stash_name() -> RefName {
     RefName::parse(b"refs/stash").unwrap_or_else(|| unreachable!("it is a reference's name"))
@@ -507,7 +503,7 @@ fn back_up_unmerged(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, targ
     if by_path::exists(&theirs) {
         by_path::rename(&theirs.join("objects"), &folder.join("gathered"))?;
     }
-    for made in [theirs, checked] {
+    for made in [theirs, checked, folder.join("new")] {
         if by_path::exists(&made) {
             by_path::remove_folder_all(&made)?;
         }
@@ -1073,14 +1069,13 @@ impl Merge<'_> {
             self.hold("index", reason);
             return Ok(());
         }
-        let (mut changes, blocked) = index::merge_listings(&base.index, &theirs.index, &ours);
+        let (changes, blocked) = index::merge_listings(&base.index, &theirs.index, &ours);
         for path in blocked {
             self.hold(
                 format!("index: {path}"),
                 "what is staged locally has a directory or a file in its way",
             );
         }
-        self.leave_out_missing_empty_blobs(&mut changes)?;
         if changes.is_empty() {
             return Ok(());
         }
@@ -1113,23 +1108,6 @@ impl Merge<'_> {
             call.args(["update-index", "-z", "--skip-worktree", "--stdin"])
                 .input(left_out)
                 .run(self.repository.cancel)?;
-        }
-        Ok(())
-    }
-
-    /// Leaves out files that are only intended to be added (`git add -N`): such an entry names the empty blob, which may not exist.
-    /// Then git could not commit.
-    fn leave_out_missing_empty_blobs(
-        &self,
-        changes: &mut Vec<(RelativePath, Vec<Staged>)>,
-    ) -> Result<(), Fault> {
-        let empty: BTreeSet<Oid> = EMPTY_BLOBS.iter().filter_map(|oid| Oid::parse(oid.as_bytes())).collect();
-        let names_it = |stages: &[Staged]| stages.iter().any(|staged| empty.contains(&staged.oid));
-        if changes.iter().any(|(_, stages)| names_it(stages)) {
-            let of_format = empty.iter().filter(|oid| has_format(oid, &self.repository.place.format));
-            if self.repository.types(&of_format.cloned().collect())?.is_empty() {
-                changes.retain(|(_, stages)| !names_it(stages));
-            }
         }
         Ok(())
     }

@@ -59,6 +59,30 @@ pub fn beyond(list: &[u8], other: &[u8]) -> Vec<u8> {
     lines(list).filter(|line| !known.contains(line)).flat_map(|line| [line, b"\0"].concat()).collect()
 }
 
+/// The empty blob of each format. An entry that is only intended to be added names it too, and then it may be
+/// missing.
+const EMPTY: [&str; 2] = [
+    "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
+    "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
+];
+
+/// Whether an object is the empty blob.
+#[must_use]
+pub fn is_empty_blob(oid: &Oid) -> bool {
+    EMPTY.contains(&oid.as_str())
+}
+
+/// A listing without the entries of the empty blob that another listing does not have.
+#[must_use]
+pub fn without_empty(list: &[u8], other: &[u8]) -> Vec<u8> {
+    let known: HashSet<&[u8]> = lines(other).collect();
+    let is_new_and_empty = |line: &[u8]| {
+        let oid = line.split(|&byte| byte == b' ').nth(1).and_then(Oid::parse);
+        !known.contains(line) && oid.is_some_and(|oid| is_empty_blob(&oid))
+    };
+    lines(list).filter(|line| !is_new_and_empty(line)).flat_map(|line| [line, b"\0"].concat()).collect()
+}
+
 /// The blobs that a listing names and another one does not.
 #[must_use]
 pub fn new_blobs(list: &[u8], other: &[u8]) -> BTreeSet<Oid> {
@@ -221,6 +245,29 @@ mod tests {
             let (changes, kept) = merge_listings(&list(base), &list(theirs), &list(ours));
             let changes: Vec<_> = changes.into_iter().map(|(path, _)| path).collect();
             assert_eq!((changes, kept), (paths(changed), paths(blocked)), "{base:?} {theirs:?} {ours:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_of_ours_is_not_replaced_by_a_folder_or_the_other_way_round() {
+        let list = |names: &[&str]| -> Vec<u8> {
+            let line = |name: &&str| format!("100644 {} 0\t{name}\0", "a".repeat(40));
+            names.iter().map(line).collect::<String>().into_bytes()
+        };
+        for (base, theirs, ours, added) in [
+            (&[][..], &["x/y"][..], &["x"][..], &[][..]),
+            (&[], &["x/y/z", "x.txt", "xx"], &["x"], &["x.txt", "xx"]),
+            (&[], &["x"], &["x/y"], &[]),
+            (&[], &["x"], &["x-y", "x.y", "xx/y"], &["x"]),
+            // Their own removal makes room, unless ours has something else there.
+            (&["x"], &["x/y"], &["x"], &["x/y"]),
+            (&["x/y"], &["x"], &["x/y"], &["x"]),
+            (&["x/y"], &["x"], &["x/y", "x/z"], &[]),
+        ] {
+            let (changes, _) = merge_listings(&list(base), &list(theirs), &list(ours));
+            let came = changes.iter().filter(|(_, stages)| !stages.is_empty());
+            let came: Vec<String> = came.map(|(path, _)| path.to_string()).collect();
+            assert_eq!(came, added, "{base:?} {theirs:?} {ours:?}");
         }
     }
 

@@ -320,6 +320,7 @@ mod tests {
             (local, "diff.x.textconv", "\"/ws/tools/text\"", "tools/text"),
             (local, "merge.x.driver", "cd a; ./drive --x=conf/m.json", "conf/m.json"),
             (local, "alias.st", "!f() { ./bin/st; }; f", "bin/st"),
+            (local, "alias.up", "!$(git rev-parse --show-toplevel)/bin/up", "bin/up"),
             (local, "core.fsmonitor", "$HOME/../ws/bin/watch", "ws/bin/watch"),
             (local, "core.attributesfile", "tools/attributes", "tools/attributes"),
             (local, "credential.helper", "!tools/secret", "tools/secret"),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::command::{Call, Fault, Git};
 use super::export::configuration;
+use super::index::is_empty_blob;
 use super::quarantine::Received;
 use super::refs::Oid;
 use super::repository::{Place, Types, lines, quoted, types};
@@ -99,9 +100,13 @@ impl<'a> Theirs<'a> {
         } else {
             self.gather(received)?;
             let pack = received.folder.join("new.pack");
-            let mut wanted = lines(
-                tips.iter().chain(blobs.iter().filter(|oid| !here.contains_key(*oid))).map(Oid::as_str),
-            );
+            let mut blobs: BTreeSet<Oid> =
+                blobs.iter().filter(|oid| !here.contains_key(*oid)).cloned().collect();
+            let empty: BTreeSet<Oid> = blobs.iter().filter(|oid| is_empty_blob(oid)).cloned().collect();
+            // The empty blob is missing if it is only intended to add a file.
+            let there = types(&mut self.call(&self.folder), &empty, self.cancel)?;
+            blobs.retain(|oid| !empty.contains(oid) || there.contains_key(oid));
+            let mut wanted = lines(tips.iter().chain(&blobs).map(Oid::as_str));
             wanted.extend(exclusions(known));
             let mut call = self.call(&self.folder);
             call.args(["pack-objects", "-q", "--revs", "--stdout", "--delta-base-offset", "--window=0"]);
@@ -182,6 +187,7 @@ pub fn add(git: &Git, place: &Place, pack: &Path, cancel: &Cancel) -> Result<(),
     } else {
         call.args(["index-pack", "--stdin"]);
     }
+    // What the check found here may have been collected since.
     call.args(strict(Some(place))).input_file(pack).run(cancel).map(|_| ())
 }
 

@@ -393,6 +393,22 @@ mod tests {
             "objects/pack/pack-aa.idx",
             "objects/pack/tmp_pack_x",
             "objects/pack/multi-pack-index",
+            "objects/pack/pack-x.pack",
+            "lfs/tmp/x",
+        ] {
+            assert_eq!(fate(inner.as_bytes()), Fate::Ignored, "{inner}");
+        }
+        // Objects whose names do not have the form.
+        let (a38, a62) = ("a".repeat(38), "a".repeat(62));
+        for inner in [
+            format!("objects/xx/{a38}"),
+            format!("objects/aa/{}", &a38[1..]),
+            format!("objects/aa/{}x", &a38[1..]),
+            format!("objects/aa/{}/x", &a38[2..]),
+            format!("lfs/objects/aa/aa/aa{}xx", &a62[2..]),
+            format!("lfs/objects/aa/bb/aa{a62}"),
+            format!("lfs/objects/bb/aa/aa{a62}"),
+            format!("lfs/objects/aa/aa/aa{a62}/x"),
         ] {
             assert_eq!(fate(inner.as_bytes()), Fate::Ignored, "{inner}");
         }
@@ -421,5 +437,69 @@ mod tests {
         ] {
             assert!(matches!(fate(inner.as_bytes()), Fate::Held(_)), "{inner}");
         }
+    }
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_git_runs_or_obeys_is_held_among_files_too() {
+        for (text, is_folder, held) in [
+            (".git", true, false),
+            (".git", false, true),
+            (".GIT", true, true),
+            (".GIT/index", false, true),
+            (".git/config", false, true),
+            (".git/hooks/x", false, true),
+            (".git/refs/heads/main", false, false),
+            (".git/refs/stash", false, false),
+            (".git/refs/replace/x", false, true),
+            (".git/refs/remotes/origin/main", false, true),
+            (".git/index", false, false),
+            ("a.txt", false, false),
+        ] {
+            assert_eq!(is_held(&path(text), is_folder).is_some(), held, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_reported_is_not_passed_over() {
+        for (text, passed) in [
+            (".git/logs/HEAD", true),
+            (".git/COMMIT_EDITMSG", true),
+            (".GIT/logs/HEAD", false),
+            (".git", false),
+            (".git/hooks/x", false),
+            (".git/index", false),
+            ("a.txt", false),
+        ] {
+            assert_eq!(is_passed_over(&path(text), &Bases::new()), passed, "{text}");
+        }
+    }
+
+    /// A file without an end.
+    struct Endless(u64);
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0 += buffer.len() as u64;
+            assert!(self.0 < 100 * TEXT_MAX, "it is read without end");
+            buffer.fill(b'a');
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn of_a_file_that_is_read_at_once_only_the_beginning_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut quarantine = Quarantine::new(folder.path().join("arrived"), &Bases::new()).unwrap();
+        for name in ["HEAD", "config", "info/exclude", "refs/heads/main"] {
+            quarantine.file(&path(&format!(".git/{name}")), &mut Endless(0)).unwrap();
+        }
+        let received = &quarantine.repositories[&path(".git")];
+        let longest = received.references.values().map(Vec::len).max();
+        assert_eq!(longest, Some(usize::try_from(REFERENCE_MAX).unwrap()));
+        assert_eq!(std::fs::metadata(received.folder.join("head")).unwrap().len(), TEXT_MAX);
     }
 }

@@ -469,6 +469,7 @@ mod tests {
             ("refs/heads/origin/HEAD", Outcome::Aside(Reason::Ambiguous)),
             ("refs/heads/origin/other", Outcome::Theirs),
             ("refs/heads/-f", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/@", Outcome::Aside(Reason::Ambiguous)),
             ("refs/heads/HEAD", Outcome::Aside(Reason::Ambiguous)),
             ("refs/tags/FETCH_HEAD", Outcome::Aside(Reason::Ambiguous)),
             ("refs/heads/refs/heads/main", Outcome::Aside(Reason::Ambiguous)),
@@ -528,6 +529,7 @@ mod tests {
             "HEAD",
             "refs/",
             "refs/heads/../x",
+            "refs/heads/a..b",
             "refs/heads/.x",
             "refs/heads/x.lock",
             "refs/heads/a b",
@@ -541,6 +543,7 @@ mod tests {
         ] {
             assert!(RefName::parse(bad.as_bytes()).is_none(), "{bad}");
         }
+        assert!(RefName::parse(format!("refs/heads/{}", "a".repeat(990)).as_bytes()).is_none());
         assert_eq!(name("refs/heads/a/b").short(), b"a/b");
         for bad in [
             "",

@@ -515,3 +515,36 @@ impl Arrived {
         Ok(report)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::entry::Digest;
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    /// What the sandbox may have changed is sent again, and so is what could change together with another file.
+    #[test]
+    fn a_pack_counts_as_there_only_exactly_as_it_was_sent() {
+        let file = |size, digest, names| Content::File { mode: 0o444, size, mtime: 7, digest, names };
+        let (as_sent, other) = (Some(Digest([1; 32])), Some(Digest([2; 32])));
+        let sent = PackFile { size: 5, digest: as_sent };
+        for (there, counts) in [
+            (Some(file(5, as_sent, Names::One)), true),
+            (Some(file(6, as_sent, Names::One)), false),
+            (Some(file(5, other, Names::One)), false),
+            (Some(file(5, None, Names::One)), false),
+            (Some(file(5, as_sent, Names::First(path("x")))), false),
+            (Some(file(5, as_sent, Names::Unknown)), false),
+            (Some(Content::Folder { mode: 0o755 }), false),
+            (None, false),
+        ] {
+            let mut former = Former { remote: Remote::default(), bases: Bases::new() };
+            let at = path(".git/objects/pack/pack-x.pack");
+            former.remote.entries.extend(there.clone().map(|there| (at, there)));
+            assert_eq!(former.has_as_sent(&path(".git"), "pack-x.pack", &sent), counts, "{there:?}");
+        }
+    }
+}

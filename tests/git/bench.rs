@@ -218,12 +218,18 @@ impl Bench {
 
     /// Restores the sandbox's state. The files are merged in the simplest way: the sandbox's count.
     pub fn restore(&mut self) -> GitReport {
-        self.restore_as(self.serial + 1)
+        self.restore_while(|_| ())
     }
 
     /// The same, as the restore with that number.
     pub fn restore_as(&mut self, serial: usize) -> GitReport {
-        self.serial = serial;
+        self.serial = serial - 1;
+        self.restore()
+    }
+
+    /// The same, with something that happens locally after the check and before anything is changed.
+    pub fn restore_while(&mut self, between: impl FnOnce(&Self)) -> GitReport {
+        self.serial += 1;
         let cancel = Cancel::default();
         let work = self.work.join(format!("quarantine-{}", self.serial));
         let workspace = Root::open(&self.here).unwrap();
@@ -257,6 +263,7 @@ impl Bench {
         let git = Git::at(self.program.clone());
         let git = (!self.without_git).then_some(&git);
         let checked = check(git, &workspace, &self.bases, quarantine, &cancel).unwrap();
+        between(self);
         for path in &files {
             put(&self.there.join(path), &self.here.join(path));
         }

@@ -3,6 +3,11 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sandbox_managed_runtime::cancel::Cancel;
+use sandbox_managed_runtime::git::command::Git;
 
 use crate::bench::{Bench, executable, holds, with_each_git, write};
 
@@ -219,6 +224,7 @@ fn an_exchange_runs_nothing_that_the_local_repository_configures() {
         // The user's own git does run them.
         bench.here(&["status"]);
         fs::remove_file(&bench.canary).unwrap();
+        bench.here(&["config", "--file", ".git/config", "filter.x.required", "true"]);
         let ran = |bench: &Bench| fs::read_to_string(&bench.canary).unwrap_or_default();
         bench.prepare();
         assert_eq!(ran(bench), "", "a prepare ran it");
@@ -234,6 +240,77 @@ fn an_exchange_runs_nothing_that_the_local_repository_configures() {
         let report = bench.restore();
         assert_eq!(ran(bench), "", "a restore ran it");
         assert!(report.held_back.is_empty() && report.updated.len() > 5, "{report:?}");
+    });
+}
+
+const INHERITS: &str = "GIT_CHILD_INHERITS";
+
+/// The other process has an environment that git obeys. In an ordinary test run this does nothing.
+#[test]
+fn git_runs_in_a_process_with_a_hostile_environment() {
+    let Some(git_dir) = std::env::var_os(INHERITS).map(PathBuf::from) else { return };
+    let (git, cancel) = (Git::find(Path::new("/nonexistent")).unwrap(), Cancel::default());
+    git.call(&git_dir).args(["rev-parse", "HEAD"]).run(&cancel).unwrap();
+    git.configuration(&git_dir).run(&cancel).unwrap();
+}
+
+#[test]
+fn git_inherits_no_environment() {
+    with_each_git(|bench| {
+        let traced = bench.path().join("traced");
+        let git_dir = bench.here.join(".git");
+        let run = |inherited: &[(&str, &Path)]| {
+            let mut other = Command::new(std::env::current_exe().unwrap());
+            other.args(["--exact", "hostile::git_runs_in_a_process_with_a_hostile_environment"]);
+            let output = other.env(INHERITS, &git_dir).envs(inherited.iter().copied()).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            traced.exists()
+        };
+        let absent = bench.path().join("absent");
+        assert!(!run(&[("GIT_TRACE", &traced), ("GIT_OBJECT_DIRECTORY", &absent), ("GIT_DIR", &absent)]));
+    });
+}
+
+/// Git runs this one only if the filter has no `process`.
+#[test]
+fn a_restore_runs_no_filter_of_one_file() {
+    with_each_git(|bench| {
+        let file = fs::File::options().write(true).open(bench.here.join("b.txt")).unwrap();
+        file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1_000_000)).unwrap();
+        bench.here(&["update-index", "--refresh"]);
+        write(&bench.here.join(".git/info/attributes"), "*.txt filter=x\n");
+        let evil = bench.path().join("evil");
+        executable(&evil, &format!("#!/bin/sh\ntouch '{}'; cat\n", bench.canary.display()));
+        bench.here(&["config", "filter.x.clean", evil.to_str().unwrap()]);
+        bench.prepare();
+        write(&bench.there.join("s.txt"), "s\n");
+        bench.there(&["add", "s.txt"]);
+        let report = bench.restore();
+        assert!(!bench.canary.exists(), "the restore ran it");
+        assert!(report.updated.iter().any(|(_, name)| name == "index"), "{report:?}");
+    });
+}
+
+/// If the user shows signatures with each log, listing the stash would verify that of a signed entry.
+#[test]
+fn no_program_verifies_a_signature() {
+    with_each_git(|bench| {
+        let evil = bench.path().join("evil");
+        executable(&evil, &format!("#!/bin/sh\ntouch '{}'\n", bench.canary.display()));
+        let commit = bench.here(&["cat-file", "commit", "HEAD"]);
+        let signature =
+            "\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n c2lnbmF0dXJl\n -----END PGP SIGNATURE-----\n\n";
+        write(&bench.path().join("signed"), commit.replacen("\n\n", signature, 1));
+        let file = bench.path().join("signed");
+        let signed = bench.here(&["hash-object", "-w", "-t", "commit", file.to_str().unwrap()]);
+        bench.here(&["update-ref", "--create-reflog", "-m", "signed", "refs/stash", &signed]);
+        bench.here(&["config", "gpg.program", evil.to_str().unwrap()]);
+        bench.here(&["config", "log.showSignature", "true"]);
+        bench.here(&["stash", "list"]);
+        assert!(bench.canary.exists(), "the user's own git runs it");
+        fs::remove_file(&bench.canary).unwrap();
+        assert_eq!(bench.prepare(), Vec::<String>::new());
+        assert!(!bench.canary.exists(), "an upload ran it");
     });
 }
 
@@ -318,6 +395,19 @@ fn other_spellings_and_bare_folders_stay_out() {
             );
         });
     }
+    // A whole repository of that name is not made here either.
+    with_each_git(|bench| {
+        bench.prepare();
+        let nested = bench.there.join("nested");
+        fs::create_dir(&nested).unwrap();
+        bench.git(&nested, &["init", "-q", "-b", "main"]);
+        write(&nested.join("x.txt"), "x\n");
+        bench.commit(&nested, "nested");
+        fs::rename(nested.join(".git"), nested.join(".GIT")).unwrap();
+        let report = bench.restore();
+        assert!(holds(&report, "nested/.GIT"), "{report:?}");
+        assert!(bench.here.join("nested/x.txt").exists() && !bench.here.join("nested/.GIT").exists());
+    });
     with_each_git(|bench| {
         bench.prepare();
         bench.git(&bench.there, &["init", "-q", "--bare", "folder"]);
@@ -479,7 +569,10 @@ fn new_objects_that_fsck_refuses_are_refused() {
         bench.there(&["update-ref", "refs/heads/main", &commit]);
         write(&bench.there.join("work.txt"), "work\n");
         let report = bench.restore();
-        assert!(report.held_back.iter().any(|held| held.reason.contains("fsck")), "{report:?}");
+        assert!(
+            report.held_back.iter().any(|held| held.reason.contains("do not pass git fsck")),
+            "{report:?}"
+        );
         assert_eq!(bench.here(&["rev-parse", "main"]), before);
         assert!(bench.here.join("work.txt").exists(), "the files come back all the same");
         assert!(!bench.try_git(&bench.here, &["cat-file", "-e", &commit]).0, "nothing of it was added");

@@ -3,7 +3,9 @@
 #![cfg(target_os = "linux")]
 
 mod bench;
+mod forged;
 mod hostile;
 mod kill;
+mod meanwhile;
 mod sound;
 mod uploads;

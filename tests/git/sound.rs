@@ -90,6 +90,8 @@ fn a_commit_of_the_agent_arrives_on_its_branch() {
         bench.there(&["checkout", "-q", "-b", "topic"]);
         write(&bench.there.join("t.txt"), "t\n");
         let topic = bench.commit_there("topic");
+        // Its object is reached by that name alone.
+        bench.there(&["tag", "-a", "-m", "annotated", "v2"]);
         bench.there(&["config", "branch.topic.remote", "origin"]);
         bench.there(&["config", "branch.topic.merge", "refs/heads/topic"]);
         bench.there(&["remote", "add", "fork", "https://example.com/fork.git"]);
@@ -102,6 +104,7 @@ fn a_commit_of_the_agent_arrives_on_its_branch() {
         assert_eq!(bench.here(&["config", "branch.topic.remote"]), "origin");
         assert_eq!(bench.here(&["remote", "get-url", "fork"]), "https://example.com/fork.git");
         assert!(bench.here(&["reflog", "main"]).contains("restore"));
+        assert_eq!(bench.here(&["cat-file", "-t", "v2"]), "tag");
         bench.assert_sound(&bench.here, &[&new, &topic]);
         assert_eq!(bench.restore(), GitReport::default(), "a second restore finds nothing new");
     });
@@ -464,7 +467,7 @@ fn a_locked_local_index_is_left_alone() {
         bench.there(&["add", "t.txt"]);
         let report = bench.restore();
         assert!(
-            holds(&report, "") && report.held_back.iter().any(|held| held.reason.contains("index.lock")),
+            report.held_back.iter().any(|held| held.reason.contains("another git has locked")),
             "{report:?}"
         );
         fs::remove_file(bench.here.join(".git/index.lock")).unwrap();
@@ -553,22 +556,6 @@ fn what_is_staged_locally_below_a_directory_stays_where_the_sandbox_has_a_file()
         let report = bench.restore();
         assert_eq!(bench.here(&["rev-parse", ":d/in.txt"]), staged);
         assert!(holds(&report, "index: d"), "{report:?}");
-        bench.assert_sound(&here, &[]);
-    });
-}
-
-#[test]
-fn a_file_that_is_only_intended_to_be_added_does_not_break_the_index() {
-    with_each_git(|bench| {
-        let (here, there) = (bench.here.clone(), bench.there.clone());
-        bench.prepare();
-        write(&there.join("intended.txt"), "later");
-        write(&there.join("added.txt"), "now");
-        bench.there(&["add", "-N", "intended.txt"]);
-        bench.there(&["add", "added.txt"]);
-        bench.restore();
-        assert_eq!(bench.here(&["status", "--porcelain"]), "A  added.txt\n?? intended.txt");
-        bench.commit(&here, "of the user");
         bench.assert_sound(&here, &[]);
     });
 }
@@ -758,9 +745,255 @@ fn alternates_and_partial_clones_are_transferred() {
             let new = bench.commit_there("new");
             let report = bench.restore();
             assert_eq!(bench.here(&["rev-parse", "main"]), new, "{name}: {report:?}");
+            assert!(report.held_back.is_empty(), "{name}: {report:?}");
             assert_eq!(missing(bench), missing_before, "{name}: nothing was fetched");
             bench.assert_sound(&bench.here, &[&new]);
         }
+        // What it lacks may also be staged.
+        bench.here(&["reset", "-q", "--soft", "main~2"]);
+        assert_eq!(bench.prepare(), Vec::<String>::new());
+    });
+}
+
+/// The agent goes back to an old tree, of which neither side has all files.
+#[test]
+fn a_commit_that_names_what_a_partial_clone_lacks_comes_back() {
+    with_each_git(|bench| {
+        let root = bench.path();
+        let remote = format!("file://{}", root.join("remote.git").display());
+        bench.git(&root.join("remote.git"), &["config", "uploadpack.allowFilter", "true"]);
+        write(&bench.here.join("b.txt"), "another\n");
+        bench.commit_here("third");
+        bench.here(&["push", "-q", "origin", "main"]);
+        bench.git(&root, &["clone", "-q", "--filter=blob:none", &remote, "partial"]);
+        bench.here = root.join("partial");
+        let missing = |bench: &Bench| bench.here(&["rev-list", "--objects", "--missing=print", "--all"]);
+        let old = bench.here(&["rev-parse", "main~1:b.txt"]);
+        bench.prepare();
+        bench.assert_sound(&bench.there, &[]);
+        let old_tree = bench.there(&["rev-parse", "main~1^{tree}"]);
+        let new = bench.there(&["commit-tree", &old_tree, "-p", "main", "-m", "back to the second"]);
+        bench.there(&["update-ref", "refs/heads/topic", &new]);
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "topic"]), new, "{report:?}");
+        assert!(missing(bench).contains(&format!("?{old}")), "it was fetched");
+        bench.assert_sound(&bench.here, &[&new]);
+    });
+}
+
+#[test]
+fn a_partial_clone_without_trees_is_refused() {
+    with_each_git(|bench| {
+        let root = bench.path();
+        let remote = format!("file://{}", root.join("remote.git").display());
+        bench.git(&root.join("remote.git"), &["config", "uploadpack.allowFilter", "true"]);
+        bench.git(&root, &["clone", "-q", "--filter=tree:0", "--no-checkout", &remote, "treeless"]);
+        bench.here = root.join("treeless");
+        let refused = bench.prepare();
+        assert!(refused.iter().any(|reason| reason.contains("tree")), "{refused:?}");
+    });
+}
+
+#[test]
+fn what_the_local_sparse_checkout_excludes_stays_excluded() {
+    with_each_git(|bench| {
+        write(&bench.here.join("dir/out.txt"), "out\n");
+        write(&bench.here.join("dir/gone.txt"), "gone\n");
+        bench.commit_here("more");
+        bench.here(&["sparse-checkout", "set", "--no-cone", "/*.txt"]);
+        bench.prepare();
+        write(&bench.path().join("changed"), "changed\n");
+        let changed = bench.path().join("changed");
+        let blob = bench.there(&["hash-object", "-w", changed.to_str().unwrap()]);
+        bench.there(&["update-index", "--cacheinfo", &format!("100644,{blob},dir/out.txt")]);
+        bench.there(&["update-index", "--force-remove", "dir/gone.txt"]);
+        bench.there(&["commit", "-q", "-m", "out of sight"]);
+        let new = bench.there(&["rev-parse", "HEAD"]);
+        let report = bench.restore();
+        assert!(report.held_back.is_empty(), "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        assert_eq!(bench.here(&["ls-files", "-t", "dir"]), "S dir/out.txt");
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+    });
+}
+
+#[test]
+fn what_is_only_intended_to_be_added_prevents_nothing() {
+    with_each_git(|bench| {
+        write(&bench.here.join("intended.txt"), "later\n");
+        bench.here(&["add", "-N", "intended.txt"]);
+        assert_eq!(bench.prepare(), Vec::<String>::new());
+        bench.there(&["status"]);
+    });
+    // Git stores the empty blob for such an entry, and may do without.
+    for (stored, status) in [(true, "A  s.txt\nAM more.txt"), (false, "?? more.txt\nA  s.txt")] {
+        with_each_git(|bench| {
+            bench.prepare();
+            write(&bench.there.join("more.txt"), "later\n");
+            bench.there(&["add", "-N", "more.txt"]);
+            write(&bench.there.join("s.txt"), "s\n");
+            bench.there(&["add", "s.txt"]);
+            if !stored {
+                fs::remove_dir_all(bench.there.join(".git/objects/e6")).unwrap();
+            }
+            let report = bench.restore();
+            assert!(report.held_back.is_empty(), "{report:?}");
+            let mut told: Vec<String> =
+                bench.here(&["status", "--porcelain"]).lines().map(str::to_owned).collect();
+            told.sort();
+            assert_eq!(told.join("\n"), status);
+            bench.assert_sound(&bench.here, &[]);
+        });
+    }
+}
+
+#[test]
+fn an_empty_file_that_is_staged_comes_with_its_object() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("empty.txt"), "");
+        bench.there(&["add", "empty.txt"]);
+        bench.restore();
+        assert_eq!(bench.here(&["status", "--porcelain"]), "A  empty.txt");
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
+fn an_unmerged_index_and_a_folder_in_place_of_a_file_come_back_as_they_are() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let [one, two] = ["a.txt", "b.txt"].map(|name| bench.there(&["rev-parse", &format!("HEAD:{name}")]));
+        let zero = "0".repeat(40);
+        let info = format!(
+            "0 {zero}\ta.txt\n100644 {one} 1\ta.txt\n100644 {two} 2\ta.txt\n0 {zero}\tb.txt\n100644 {one} 0\tb.txt/x\n"
+        );
+        write(&bench.path().join("info"), info);
+        let there = bench.there.display().to_string();
+        let given = format!("cd '{there}' && git update-index --index-info < ../info");
+        bench.there(&["-c", &format!("alias.x=!{given}"), "x"]);
+        let index = bench.there(&["ls-files", "--stage"]);
+        assert!(index.contains(" 2\ta.txt") && index.contains("b.txt/x"), "{index}");
+        let report = bench.restore();
+        assert!(report.held_back.is_empty(), "{report:?}");
+        assert_eq!(bench.here(&["ls-files", "--stage"]), index);
+    });
+}
+
+#[test]
+fn a_file_staged_locally_stays_if_it_is_a_folder_in_the_sandbox() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let blob = bench.here(&["rev-parse", "HEAD:a.txt"]);
+        bench.here(&["update-index", "--add", "--cacheinfo", &format!("100644,{blob},x")]);
+        bench.there(&["update-index", "--add", "--cacheinfo", &format!("100644,{blob},x/y.txt")]);
+        bench.there(&["update-index", "--add", "--cacheinfo", &format!("100644,{blob},z.txt")]);
+        bench.restore();
+        let names = bench.here(&["ls-files"]);
+        assert!(names.lines().any(|name| name == "x"), "{names}");
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+/// A name that leads to another branch is one of this machine's.
+#[test]
+fn a_symbolic_branch_stays_and_is_not_uploaded() {
+    with_each_git(|bench| {
+        bench.here(&["symbolic-ref", "refs/heads/alias", "refs/heads/feature"]);
+        bench.prepare();
+        assert!(!bench.there(&["for-each-ref"]).contains("alias"));
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        bench.restore();
+        assert_eq!(bench.here(&["symbolic-ref", "refs/heads/alias"]), "refs/heads/feature");
+        bench.assert_sound(&bench.here, &[&new]);
+    });
+}
+
+#[test]
+fn references_that_were_kept_and_settings_of_our_own_calls_are_not_uploaded() {
+    with_each_git(|bench| {
+        let tree = bench.here(&["rev-parse", "HEAD^{tree}"]);
+        let kept = bench.here(&["commit-tree", &tree, "-m", "kept"]);
+        bench.here(&["update-ref", "refs/paperclip/x/heads/main", &kept]);
+        bench.prepare();
+        assert!(!bench.there(&["for-each-ref"]).contains("paperclip"));
+        assert!(!bench.try_git(&bench.there, &["cat-file", "-e", &kept]).0);
+        bench.options.credentials = true;
+        bench.prepare();
+        let config = bench.there(&["config", "--local", "--list"]);
+        assert!(!config.contains("credential"), "{config}");
+    });
+}
+
+/// As a checkout has whose pages are a submodule of itself.
+#[test]
+fn the_commit_of_a_submodule_is_not_uploaded_without_its_tree() {
+    with_each_git(|bench| {
+        write(&bench.here.join("gone.txt"), "gone\n");
+        let commit = bench.commit_here("unreachable");
+        bench.here(&["reset", "-q", "--hard", "HEAD~1"]);
+        bench.here(&["update-index", "--add", "--cacheinfo", &format!("160000,{commit},pages")]);
+        assert_eq!(bench.prepare(), Vec::<String>::new());
+        assert!(!bench.try_git(&bench.there, &["cat-file", "-e", &commit]).0);
+        bench.assert_sound(&bench.there, &[]);
+    });
+}
+
+/// The index of the upload has nothing that only this machine has.
+#[test]
+fn an_index_in_parts_and_with_caches_is_uploaded_whole() {
+    with_each_git(|bench| {
+        write(&bench.here.join("dir/out/x.txt"), "x\n");
+        bench.commit_here("more");
+        bench.here(&["sparse-checkout", "set", "--cone", "--sparse-index", "none"]);
+        assert!(bench.here(&["ls-files", "--sparse"]).ends_with("dir/"), "the index is sparse");
+        assert_eq!(bench.prepare(), Vec::<String>::new());
+        let index = fs::read(bench.there.join(".git/index")).unwrap();
+        assert!(!index.windows(4).any(|window| window == b"sdir"));
+        assert_eq!(bench.there(&["status", "--porcelain"]), "");
+        bench.here(&["sparse-checkout", "disable"]);
+        bench.here(&["update-index", "--untracked-cache"]);
+        bench.here(&["status"]);
+        bench.here(&["update-index", "--split-index"]);
+        assert_eq!(bench.prepare(), Vec::<String>::new());
+        assert_eq!(bench.there(&["status", "--porcelain"]), "");
+        let index = fs::read(bench.there.join(".git/index")).unwrap();
+        for part in [&b"link"[..], b"UNTR", b"FSMN"] {
+            assert!(!index.windows(4).any(|window| window == part), "{}", String::from_utf8_lossy(part));
+        }
+        write(&bench.there.join("s.txt"), "s\n");
+        bench.there(&["add", "s.txt"]);
+        bench.restore();
+        assert_eq!(bench.here(&["status", "--porcelain"]), "A  s.txt");
+    });
+}
+
+#[test]
+fn a_local_git_directory_that_is_a_link_is_not_followed() {
+    with_each_git(|bench| {
+        let elsewhere = bench.path().join("elsewhere");
+        fs::rename(bench.here.join(".git"), &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, bench.here.join(".git")).unwrap();
+        let refused = bench.prepare();
+        assert!(refused.iter().any(|reason| reason.contains("not followed")), "{refused:?}");
+        assert!(!bench.there.join(".git").exists());
+    });
+}
+
+#[test]
+fn a_repository_of_an_unknown_object_format_is_refused() {
+    with_each_git(|bench| {
+        let git = bench.program.clone();
+        let program = bench.path().join("git");
+        let text = format!(
+            "#!/bin/sh\ncase \"$*\" in *--show-object-format*) printf 'sha3\\n.git\\n';; *) exec {} \"$@\";; esac\n",
+            git.display()
+        );
+        crate::bench::executable(&program, &text);
+        bench.program = program;
+        let refused = bench.prepare();
+        assert!(refused.iter().any(|reason| reason.contains("object format")), "{refused:?}");
     });
 }
 
@@ -839,6 +1072,7 @@ fn a_local_reftable_is_transferred_and_one_made_in_the_sandbox_is_refused() {
         bench.here = folder;
         write(&bench.here.join("x.txt"), "x\n");
         bench.commit_here("first");
+        bench.here(&["branch", "other"]);
         bench.prepare();
         write(&bench.there.join("y.txt"), "y\n");
         let new = bench.commit_there("second");
@@ -846,8 +1080,10 @@ fn a_local_reftable_is_transferred_and_one_made_in_the_sandbox_is_refused() {
         assert_eq!(bench.here(&["rev-parse", "main"]), new);
         bench.assert_sound(&bench.here, &[&new]);
         if bench.try_git(&bench.there, &["refs", "migrate", "--ref-format=reftable"]).0 {
+            let before = bench.here(&["for-each-ref"]);
             let report = bench.restore();
             assert!(report.held_back.iter().any(|held| held.reason.contains("reftable")), "{report:?}");
+            assert_eq!(bench.here(&["for-each-ref"]), before);
             bench.assert_sound(&bench.here, &[&new]);
         }
     });
@@ -883,7 +1119,7 @@ fn large_files_and_sparse_checkouts_are_transferred() {
     });
 }
 
-fn sha256(text: &str) -> String {
+pub fn sha256(text: &str) -> String {
     use sha2::Digest as _;
     sandbox_managed_runtime::tree::entry::Digest(sha2::Sha256::digest(text).into()).to_string()
 }

@@ -311,6 +311,18 @@ fn a_pack_that_the_sandbox_lacks_or_changed_is_made_again() {
             assert!(uploads.upload().packings > 0, "{harm}");
             assert_eq!(uploads.upload().packings, 0);
         }
+        // Each of them, also that of what is only staged.
+        write(&uploads.bench.here.join("staged.txt"), "staged\n");
+        uploads.bench.here(&["add", "staged.txt"]);
+        uploads.upload();
+        for number in 0..uploads.packs_there() {
+            let names = fs::read_dir(uploads.dot_git().join("objects/pack")).unwrap();
+            let mut names: Vec<PathBuf> = names.map(|entry| entry.unwrap().path()).collect();
+            names.retain(|path| path.extension() == Some("pack".as_ref()));
+            names.sort();
+            fs::remove_file(&names[number]).unwrap();
+            assert!(uploads.upload().packings > 0, "{}", names[number].display());
+        }
         // A sandbox in its place of which nothing is known.
         uploads.former = None;
         assert!(uploads.upload().packings > 0);

@@ -1,0 +1,381 @@
+//! What the sandbox writes into its repository by hand: each piece that git could not use, or would obey, is left
+//! out, and the rest of the agent's work comes back all the same.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::bench::{Bench, holds, with_each_git, write};
+
+/// An object's name that no object has, in each format.
+const ABSENT: &str = "1111111111111111111111111111111111111111";
+const ABSENT_SHA256: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+
+/// Forges something beside a commit of the agent. The commit arrives, and nothing is damaged.
+fn forged(forge: impl Fn(&Bench, &str), told: &[&str], check: impl Fn(&Bench)) {
+    with_each_git(|bench| {
+        bench.prepare();
+        let refs = ["for-each-ref", "--format=%(refname)", "refs/heads", "refs/tags"];
+        let before = bench.here(&refs);
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        forge(bench, &new);
+        let report = bench.restore();
+        for told in told {
+            assert!(holds(&report, told), "{told}: {report:?}");
+        }
+        assert_eq!(bench.here(&["rev-parse", "main"]), new, "{report:?}");
+        assert_eq!(bench.here(&refs), before);
+        bench.assert_sound(&bench.here, &[&new]);
+        check(bench);
+    });
+}
+
+/// Writes a file of the sandbox's repository.
+fn there(bench: &Bench, name: &str, text: impl AsRef<[u8]>) {
+    write(&bench.there.join(".git").join(name), text);
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn a_reference_to_an_object_of_another_format_is_left_out() {
+    forged(|bench, _| there(bench, "refs/heads/long", format!("{ABSENT_SHA256}\n")), &[], |_| ());
+    forged(
+        |bench, _| there(bench, "HEAD", format!("{ABSENT_SHA256}\n")),
+        &["HEAD"],
+        |bench| {
+            assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/main");
+        },
+    );
+    let entry = |oid: &str| format!("{} {oid} A <a@a> 1 +0000\tforged\n", "0".repeat(oid.len()));
+    forged(
+        |bench, new| {
+            there(bench, "refs/stash", format!("{new}\n"));
+            there(bench, "logs/refs/stash", format!("{}{}", entry(ABSENT_SHA256), entry(new)));
+        },
+        &[],
+        |bench| assert_eq!(bench.here(&["stash", "list", "--format=%gs"]), "forged"),
+    );
+}
+
+/// The sandbox does not choose how the local repository is read.
+#[test]
+fn another_object_format_in_the_settings_changes_nothing() {
+    forged(
+        |bench, _| {
+            let text = read(&bench.there.join(".git/config"));
+            there(bench, "config", format!("{text}[extensions]\n\tobjectFormat = sha256\n"));
+        },
+        &[],
+        |bench| assert!(!bench.here(&["config", "--list", "--local"]).contains("objectformat")),
+    );
+}
+
+#[test]
+fn what_must_name_a_commit_and_does_not_is_left_out() {
+    for (name, object) in
+        [("refs/heads/blob", "HEAD:a.txt"), ("refs/heads/tree", "HEAD^{tree}"), ("HEAD", "HEAD:a.txt")]
+    {
+        forged(
+            |bench, _| {
+                let oid = bench.there(&["rev-parse", object]);
+                there(bench, name, format!("{oid}\n"));
+            },
+            &[name],
+            |bench| assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/main"),
+        );
+    }
+    forged(
+        |bench, new| {
+            let blob = bench.there(&["rev-parse", "HEAD:a.txt"]);
+            there(bench, "refs/stash", format!("{new}\n"));
+            there(
+                bench,
+                "logs/refs/stash",
+                format!("{ABSENT} {blob} A <a@a> 1 +0000\tblob\n{ABSENT} {new} A <a@a> 1 +0000\tcommit\n"),
+            );
+        },
+        &[],
+        |bench| {
+            let log = read(&bench.here.join(".git/logs/refs/stash"));
+            assert!(log.lines().count() == 1 && log.ends_with("\tcommit\n"), "{log}");
+        },
+    );
+}
+
+#[test]
+fn a_head_that_names_no_branch_is_held_back() {
+    forged(
+        |bench, _| there(bench, "HEAD", "ref: refs/tags/v1\n"),
+        &["HEAD"],
+        |bench| assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/main"),
+    );
+}
+
+/// Without a `HEAD` it is no repository, and what it lacks is not deleted here.
+#[test]
+fn a_git_directory_that_is_no_repository_deletes_nothing() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let before = bench.here(&["for-each-ref"]);
+        fs::remove_dir_all(bench.there.join(".git")).unwrap();
+        fs::create_dir(bench.there.join(".git")).unwrap();
+        let report = bench.restore();
+        assert!(holds(&report, ".git"), "{report:?}");
+        assert_eq!(bench.here(&["for-each-ref"]), before);
+        bench.assert_sound(&bench.here, &[]);
+    });
+    // And none is made here of one that is new.
+    with_each_git(|bench| {
+        bench.prepare();
+        fs::create_dir_all(bench.there.join("nested/.git")).unwrap();
+        let report = bench.restore();
+        assert!(holds(&report, "nested/.git"), "{report:?}");
+        assert!(!bench.here.join("nested/.git").exists());
+    });
+}
+
+/// Its objects are kept, since its references are not read.
+#[test]
+fn a_new_repository_with_a_reftable_is_refused_and_kept() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let nested = bench.there.join("nested");
+        fs::create_dir(&nested).unwrap();
+        if !bench.try_git(&nested, &["init", "-q", "-b", "main", "--ref-format=reftable"]).0 {
+            // An older git has no reftable, which is a folder of that name.
+            bench.git(&nested, &["init", "-q", "-b", "main"]);
+            write(&nested.join(".git/reftable/tables.list"), "");
+        }
+        write(&nested.join("x.txt"), "x\n");
+        let commit = bench.commit(&nested, "nested");
+        let report = bench.restore();
+        assert!(report.held_back.iter().any(|held| held.what.is_none() && held.reason.contains("reftable")));
+        assert!(!bench.here.join("nested/.git").exists());
+        let kept = bench.here.join(".paperclip-runtime/conflicts/2026-11-28T12:00:01.000Z/nested/git");
+        let name = format!("{}/{}", &commit[..2], &commit[2..]);
+        let is_kept = ["objects", "gathered"].iter().any(|folder| kept.join(folder).join(&name).exists());
+        assert!(is_kept, "{report:?}");
+    });
+}
+
+/// Git refuses to stage such a path, but reads an index that names it.
+#[test]
+fn an_index_that_names_what_is_gits_is_held_back() {
+    let forge = |folder: &Path| {
+        let index = folder.join(".git/index");
+        let bytes = fs::read(&index).unwrap();
+        let at = bytes.windows(11).position(|window| window == b"Agit/config").expect("it is staged");
+        let forged = [&bytes[..at], b".git/config", &bytes[at + 11..]].concat();
+        // Its checksum is read by `git fsck` alone.
+        fs::write(index, forged).unwrap();
+    };
+    forged(
+        |bench, _| {
+            write(&bench.there.join("Agit/config"), "[core]\n\tfsmonitor = touch $CANARY\n");
+            bench.there(&["add", "Agit"]);
+            forge(&bench.there);
+        },
+        &["index"],
+        |bench| assert!(!bench.here(&["ls-files"]).contains("git/config")),
+    );
+    // A local one is not uploaded.
+    with_each_git(|bench| {
+        write(&bench.here.join("Agit/config"), "x");
+        bench.here(&["add", "Agit"]);
+        forge(&bench.here);
+        let refused = bench.prepare();
+        assert!(refused.iter().any(|reason| reason.contains("no index may hold")), "{refused:?}");
+    });
+}
+
+#[test]
+fn what_is_staged_as_a_file_and_is_none_is_held_back() {
+    forged(
+        |bench, _| {
+            let tree = bench.there(&["rev-parse", "HEAD^{tree}"]);
+            bench.there(&["update-index", "--add", "--cacheinfo", &format!("100644,{tree},forged.txt")]);
+        },
+        &["index"],
+        |bench| assert!(!bench.here(&["ls-files"]).contains("forged.txt")),
+    );
+}
+
+#[test]
+fn a_stash_is_stored_once_under_a_plain_message() {
+    let text = |oids: &[&str], message: &str| -> String {
+        let lines = oids.iter().map(|oid| format!("{ABSENT} {oid} A <a@a> 1 +0000\t{message}\n"));
+        lines.collect::<Vec<_>>().concat()
+    };
+    // Its log names each of two entries twice.
+    forged(
+        |bench, new| {
+            let other = bench.there(&["rev-parse", "main~1"]);
+            there(bench, "refs/stash", format!("{new}\n"));
+            there(bench, "logs/refs/stash", text(&[new, &other, new, &other, new], "\u{1b}[31mred\u{7}"));
+        },
+        &[],
+        |bench| {
+            let list = bench.here(&["stash", "list", "--format=%gs"]);
+            assert_eq!(list, "\\u{1b}[31mred\\u{7}\n\\u{1b}[31mred\\u{7}");
+        },
+    );
+}
+
+/// A restore that was killed is repeated from the state of the last complete one.
+#[test]
+fn a_repeated_restore_stores_no_stash_twice() {
+    with_each_git(|bench| {
+        bench.prepare();
+        for text in ["one", "two", "three"] {
+            write(&bench.there.join("a.txt"), text);
+            bench.there(&["stash", "push", "-q", "-m", text]);
+        }
+        let before = bench.bases.clone();
+        bench.restore();
+        let list = bench.here(&["stash", "list", "--format=%gs"]);
+        assert_eq!(list, "On main: three\nOn main: two\nOn main: one");
+        bench.bases = before;
+        bench.restore();
+        assert_eq!(bench.here(&["stash", "list", "--format=%gs"]), list);
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
+fn a_stash_that_was_dropped_locally_does_not_come_back() {
+    with_each_git(|bench| {
+        write(&bench.here.join("a.txt"), "zero");
+        bench.here(&["stash", "push", "-q", "-m", "zero"]);
+        bench.prepare();
+        bench.here(&["stash", "drop", "-q"]);
+        write(&bench.there.join("a.txt"), "one");
+        bench.there(&["stash", "push", "-q", "-m", "one"]);
+        bench.restore();
+        assert_eq!(bench.here(&["stash", "list", "--format=%gs"]), "On main: one");
+    });
+}
+
+#[test]
+fn a_damaged_pack_is_refused_with_that_reason() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        write(&bench.there.join(format!(".git/objects/pack/pack-{ABSENT}.pack")), "rubbish");
+        let report = bench.restore();
+        assert!(report.held_back.iter().any(|held| held.reason.contains("a pack is damaged")), "{report:?}");
+        assert_ne!(bench.here(&["rev-parse", "main"]), new);
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+/// A tip that is here already counts only together with what it needs.
+#[test]
+fn a_commit_that_is_here_without_its_tree_is_refused() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.there(&["checkout", "-q", "-b", "topic"]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        bench.there(&["checkout", "-q", "main"]);
+        // As a local `git gc` may leave of a commit that was reset.
+        let name = format!(".git/objects/{}/{}", &new[..2], &new[2..]);
+        write(&bench.here.join(&name), fs::read(bench.there.join(&name)).unwrap());
+        let report = bench.restore();
+        assert!(report.held_back.iter().any(|held| held.reason.contains("not complete")), "{report:?}");
+        assert!(!bench.here(&["for-each-ref"]).contains(&new));
+    });
+}
+
+#[test]
+fn what_is_kept_of_a_refused_repository_is_none() {
+    with_each_git(|bench| {
+        bench.prepare();
+        for folder in [bench.there.clone(), bench.there.join("git")] {
+            if folder.join(".git").exists() {
+                fs::remove_dir_all(folder.join(".git")).unwrap();
+            }
+            fs::create_dir_all(&folder).unwrap();
+            bench.git(&folder, &["init", "-q", "-b", "main"]);
+            write(&folder.join("x.txt"), "x\n");
+            bench.commit(&folder, "of another repository");
+        }
+        // What is new in the sandbox collides with what is made here meanwhile.
+        let report = bench.restore_while(|bench| {
+            fs::create_dir(bench.here.join("git")).unwrap();
+            bench.git(&bench.here.join("git"), &["init", "-q", "-b", "main"]);
+        });
+        assert_eq!(report.held_back.len(), 2, "{report:?}");
+        let kept = bench.here.join(".paperclip-runtime/conflicts/2026-11-28T12:00:01.000Z");
+        assert!(read(&kept.join("git/references.txt")).contains("refs/heads/main"));
+        assert!(read(&kept.join("git/git/references.txt")).contains("refs/heads/main"));
+        let mut folders = vec![kept];
+        while let Some(folder) = folders.pop() {
+            let dir = format!("--git-dir={}", folder.display());
+            assert!(!bench.try_git(&bench.here, &[&dir, "rev-parse"]).0, "{}", folder.display());
+            let below = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+            folders.extend(below.filter(|path| path.is_dir()));
+        }
+    });
+}
+
+#[test]
+fn a_branch_without_common_history_does_not_replace_the_local_one() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let before = bench.here(&["rev-parse", "feature"]);
+        let tree = bench.there(&["rev-parse", "HEAD^{tree}"]);
+        let orphan = bench.there(&["commit-tree", &tree, "-m", "unrelated"]);
+        bench.there(&["update-ref", "refs/heads/feature", &orphan]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/feature"), "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "feature"]), before);
+        assert_eq!(bench.here(&["rev-parse", &report.kept[0].kept_at]), orphan);
+        bench.assert_sound(&bench.here, &[&orphan]);
+    });
+}
+
+/// Each setting costs a call of git.
+#[test]
+fn at_most_a_thousand_settings_come_back_at_once() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let more = (0..1001).map(|at| format!("[branch \"b{at}\"]\n\tmerge = refs/heads/main\n"));
+        let more = more.collect::<Vec<_>>().concat();
+        let text = read(&bench.there.join(".git/config"));
+        there(bench, "config", format!("{text}{more}"));
+        let report = bench.restore();
+        assert_eq!(report.held_back.len(), 1, "{report:?}");
+        assert!(holds(&report, "branch.b1000.merge"), "{report:?}");
+        assert_eq!(bench.here(&["config", "branch.b999.merge"]), "refs/heads/main");
+    });
+}
+
+#[test]
+fn an_object_of_git_lfs_is_never_replaced() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let digest = crate::sound::sha256("large\n");
+        let large = format!(".git/lfs/objects/{}/{}/{digest}", &digest[..2], &digest[2..4]);
+        write(&bench.here.join(&large), "damaged here");
+        write(&bench.there.join(&large), "large\n");
+        bench.restore();
+        assert_eq!(read(&bench.here.join(&large)), "damaged here");
+    });
+}
+
+#[test]
+fn an_empty_folder_of_another_spelling_is_reported() {
+    with_each_git(|bench| {
+        bench.prepare();
+        fs::create_dir(bench.there.join(".GIT")).unwrap();
+        symlink("elsewhere", bench.there.join(".git/link")).unwrap();
+        let report = bench.restore();
+        assert!(holds(&report, ".GIT") && holds(&report, ".git/link"), "{report:?}");
+        assert!(!bench.here.join(".GIT").exists());
+    });
+}

@@ -1,0 +1,384 @@
+//! What happens locally between an upload and its restore, or while a restore runs: local work has precedence, and
+//! nothing of either side is lost.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use sandbox_managed_runtime::git::report::GitReport;
+
+use crate::bench::{Bench, executable, holds, with_each_git, write};
+
+fn reason(report: &GitReport, text: &str) -> bool {
+    report.held_back.iter().any(|held| held.reason.contains(text))
+}
+
+/// Makes a commit on top of a branch that is not checked out.
+fn commit_on(bench: &Bench, branch: &str, message: &str) -> String {
+    let tree = bench.here(&["rev-parse", &format!("{branch}^{{tree}}")]);
+    bench.here(&["commit-tree", &tree, "-p", branch, "-m", message])
+}
+
+/// Makes a branch whose history is its own, and whose commit comes before that of `main` in the order of their names.
+fn unrelated_branch(bench: &Bench, name: &str) -> String {
+    let main = bench.here(&["rev-parse", "main"]);
+    let tree = bench.here(&["rev-parse", "main^{tree}"]);
+    let mut commits = (0..).map(|at| bench.here(&["commit-tree", &tree, "-m", &format!("unrelated {at}")]));
+    let commit = commits.find(|commit| *commit < main).unwrap();
+    bench.here(&["update-ref", &format!("refs/heads/{name}"), &commit]);
+    commit
+}
+
+/// Has git collect everything local that no reference reaches.
+fn collect(bench: &Bench) {
+    bench.here(&["reflog", "expire", "--expire=now", "--all"]);
+    bench.here(&["gc", "-q", "--prune=now"]);
+}
+
+/// Runs a script before each call of git that has these words. In it, `@git` is git and `@root` the bench's folder.
+fn before_each(bench: &mut Bench, words: &str, script: &str) {
+    let (root, git) = (bench.path(), bench.program.clone());
+    let (root, git) = (root.display(), git.display());
+    let text = format!("#!/bin/sh\ncase \" $* \" in {words}) {script};; esac\nexec {git} \"$@\"\n")
+        .replace("@git", &git.to_string())
+        .replace("@root", &root.to_string());
+    let program = bench.path().join("git");
+    executable(&program, &text);
+    bench.program = program;
+}
+
+#[test]
+fn a_reference_that_is_changed_during_the_restore_is_merged_again() {
+    for branch in ["main", "feature"] {
+        with_each_git(|bench| {
+            bench.prepare();
+            write(&bench.there.join("n.txt"), "n\n");
+            let theirs = bench.commit_there("new");
+            bench.there(&["branch", "-q", "-D", "feature"]);
+            let ours = commit_on(bench, branch, "ours");
+            let git = bench.program.clone();
+            let script = format!(
+                "[ -e @root/moved ] || {{ touch @root/moved; @git update-ref refs/heads/{branch} {ours}; }}"
+            );
+            before_each(bench, r#"*" update-ref "*" --stdin "*"#, &script);
+            let report = bench.restore();
+            bench.program = git;
+            assert!(bench.path().join("moved").exists());
+            assert_eq!(bench.here(&["rev-parse", branch]), ours, "{report:?}");
+            bench.assert_sound(&bench.here, &[&ours, &theirs]);
+        });
+    }
+}
+
+#[test]
+fn an_index_that_git_cannot_write_is_held_back_and_the_rest_comes() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("a.txt"), "stashed\n");
+        bench.there(&["stash", "push", "-q", "-m", "theirs"]);
+        write(&bench.there.join("s.txt"), "s\n");
+        bench.there(&["add", "s.txt"]);
+        let git = bench.program.clone();
+        let lock = "@root/here/.git/index.lock";
+        let lock = format!("touch {lock}; @git \"$@\"; failed=$?; rm {lock}; exit $failed");
+        before_each(bench, r#"*" update-index "*"#, &lock);
+        let report = bench.restore();
+        bench.program = git;
+        assert!(holds(&report, "") && reason(&report, "index.lock"), "{report:?}");
+        assert_eq!(bench.here(&["stash", "list", "--format=%gs"]), "On main: theirs");
+        assert!(!bench.here(&["ls-files"]).contains("s.txt"));
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
+fn a_kept_reference_replaces_no_other() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        bench.commit_there("theirs");
+        write(&bench.here.join("o.txt"), "o\n");
+        let ours = bench.commit_here("ours");
+        // Of a restore with the same time.
+        let kept = "refs/paperclip/2026-11-28T12-00-01.000Z/heads/main";
+        let earlier = commit_on(bench, "main", "kept before");
+        bench.here(&["update-ref", kept, &earlier]);
+        bench.restore();
+        bench.assert_sound(&bench.here, &[&ours, &earlier]);
+    });
+}
+
+#[test]
+fn another_checkout_on_each_side_stays_and_its_commit_is_kept() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.there(&["checkout", "-q", "--detach"]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let theirs = bench.commit_there("detached");
+        bench.here(&["checkout", "-q", "feature"]);
+        let report = bench.restore();
+        assert!(holds(&report, "HEAD") && reason(&report, "both sides checked out"), "{report:?}");
+        assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/feature");
+        assert_eq!(bench.here(&["rev-parse", &report.kept[0].kept_at]), theirs);
+        bench.assert_sound(&bench.here, &[&theirs]);
+    });
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.there(&["checkout", "-q", "-b", "topic"]);
+        bench.here(&["checkout", "-q", "feature"]);
+        bench.restore();
+        assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/feature");
+        assert_eq!(bench.here(&["rev-parse", "topic"]), bench.there(&["rev-parse", "topic"]));
+    });
+}
+
+#[test]
+fn head_moves_to_no_branch_that_is_not_taken_over_or_is_checked_out_elsewhere() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.there(&["checkout", "-q", "feature"]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let theirs = bench.commit_there("theirs");
+        let ours = commit_on(bench, "feature", "ours");
+        bench.here(&["update-ref", "refs/heads/feature", &ours]);
+        let report = bench.restore();
+        assert!(holds(&report, "HEAD"), "{report:?}");
+        assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/main");
+        bench.assert_sound(&bench.here, &[&ours, &theirs]);
+    });
+    with_each_git(|bench| {
+        bench.here(&["worktree", "add", "-q", "../linked", "feature"]);
+        bench.prepare();
+        bench.there(&["checkout", "-q", "feature"]);
+        let report = bench.restore();
+        assert!(holds(&report, "HEAD"), "{report:?}");
+        assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/main");
+    });
+}
+
+/// Whatever the operation is, it goes on with the branch, the `HEAD` and the index that it began with.
+#[test]
+fn a_local_operation_of_any_kind_is_left_alone() {
+    for (marker, is_folder) in [
+        ("rebase-merge", true),
+        ("rebase-apply", true),
+        ("MERGE_HEAD", false),
+        ("CHERRY_PICK_HEAD", false),
+        ("REVERT_HEAD", false),
+        ("BISECT_LOG", false),
+        ("sequencer", true),
+    ] {
+        with_each_git(|bench| {
+            bench.prepare();
+            let path = bench.here.join(".git").join(marker);
+            let main = bench.here(&["rev-parse", "main"]);
+            if is_folder {
+                fs::create_dir(path).unwrap();
+            } else {
+                write(&path, format!("{main}\n"));
+            }
+            let index = bench.here(&["ls-files", "--stage"]);
+            write(&bench.there.join("n.txt"), "n\n");
+            let theirs = bench.commit_there("new");
+            bench.there(&["checkout", "-q", "-b", "topic"]);
+            write(&bench.there.join("s.txt"), "s\n");
+            bench.there(&["add", "s.txt"]);
+            let report = bench.restore();
+            assert_eq!(bench.here(&["rev-parse", "main"]), main, "{marker}: {report:?}");
+            assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/main", "{marker}");
+            assert_eq!(bench.here(&["ls-files", "--stage"]), index, "{marker}");
+            for told in ["refs/heads/main", "HEAD", "index"] {
+                assert!(holds(&report, told), "{marker}: {report:?}");
+            }
+            bench.assert_sound(&bench.here, &[&theirs]);
+        });
+    }
+}
+
+#[test]
+fn what_is_staged_there_is_not_added_to_a_local_merge_in_progress() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let main = bench.here(&["rev-parse", "main"]);
+        write(&bench.here.join(".git/MERGE_HEAD"), format!("{main}\n"));
+        write(&bench.there.join("s.txt"), "s\n");
+        bench.there(&["add", "s.txt"]);
+        let report = bench.restore();
+        assert!(holds(&report, "index") && reason(&report, "in progress"), "{report:?}");
+        assert!(!bench.here(&["ls-files"]).contains("s.txt"));
+    });
+}
+
+#[test]
+fn a_local_repository_that_is_gone_is_not_made_again() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        bench.commit_there("new");
+        fs::remove_dir_all(bench.here.join(".git")).unwrap();
+        let report = bench.restore();
+        assert!(reason(&report, "is gone"), "{report:?}");
+        assert!(!bench.here.join(".git").exists());
+    });
+}
+
+#[test]
+fn a_broken_local_reference_does_not_prevent_a_restore() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.here.join(".git/refs/heads/broken"), format!("{}\n", "1".repeat(40)));
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new, "{report:?}");
+    });
+}
+
+/// Between the check and the restore itself, the history that the check found is collected here.
+#[test]
+fn what_was_collected_after_the_check_is_not_built_on() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        bench.restore_while(|bench| {
+            bench.here(&["checkout", "-q", "--orphan", "fresh"]);
+            bench.here(&["commit", "-q", "-m", "fresh"]);
+            bench.here(&["branch", "-q", "-D", "main", "feature"]);
+            bench.here(&["tag", "-d", "v1"]);
+            bench.here(&["remote", "remove", "origin"]);
+            collect(bench);
+        });
+        assert!(!bench.here(&["for-each-ref", "--format=%(objectname)"]).contains(&new));
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+#[test]
+fn a_shallow_history_that_no_local_reference_reaches_is_still_complete() {
+    with_each_git(|bench| {
+        bench.here(&["push", "-q", "origin", "main"]);
+        let root = bench.path();
+        let remote = format!("file://{}", root.join("remote.git").display());
+        bench.git(&root, &["clone", "-q", "--depth", "1", &remote, "shallow"]);
+        bench.here = root.join("shallow");
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        let theirs = bench.commit_there("new");
+        bench.here(&["checkout", "-q", "--orphan", "fresh"]);
+        let ours = bench.commit_here("fresh");
+        bench.here(&["branch", "-q", "-D", "main"]);
+        bench.here(&["symbolic-ref", "-d", "refs/remotes/origin/HEAD"]);
+        bench.here(&["remote", "remove", "origin"]);
+        let report = bench.restore();
+        assert_eq!(report.kept.len(), 1, "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", &report.kept[0].kept_at]), theirs);
+        bench.assert_sound(&bench.here, &[&ours, &theirs]);
+    });
+}
+
+#[test]
+fn a_branch_that_was_deleted_and_collected_here_makes_no_other_repository_of_it() {
+    with_each_git(|bench| {
+        bench.here(&["branch", "-q", "-D", "feature"]);
+        unrelated_branch(bench, "pages");
+        bench.prepare();
+        bench.here(&["branch", "-q", "-D", "pages"]);
+        collect(bench);
+        bench.there(&["branch", "-q", "-D", "pages"]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new, "{report:?}");
+        bench.assert_sound(&bench.here, &[&new]);
+    });
+}
+
+#[test]
+fn a_detached_head_without_branches_makes_no_other_repository_of_it() {
+    with_each_git(|bench| {
+        let pages = unrelated_branch(bench, "pages");
+        bench.prepare();
+        bench.there(&["checkout", "-q", "--detach"]);
+        bench.there(&["branch", "-q", "-D", "pages", "main", "feature"]);
+        let report = bench.restore();
+        assert!(report.held_back.is_empty(), "{report:?}");
+        assert!(!bench.try_git(&bench.here, &["symbolic-ref", "-q", "HEAD"]).0);
+        assert_eq!(bench.here(&["for-each-ref", "--format=%(refname)", "refs/heads"]), "refs/heads/main");
+        bench.assert_sound(&bench.here, &[&pages]);
+    });
+}
+
+/// Makes a repository that is new in the sandbox, in a folder that both sides have.
+fn new_there(bench: &mut Bench) -> String {
+    write(&bench.here.join("tools/keep.txt"), "keep\n");
+    bench.commit_here("tools");
+    bench.prepare();
+    let nested = bench.there.join("tools/nested");
+    fs::create_dir_all(&nested).unwrap();
+    bench.git(&nested, &["init", "-q", "-b", "main"]);
+    write(&nested.join("x.txt"), "x\n");
+    bench.commit(&nested, "nested")
+}
+
+#[test]
+fn a_new_repository_does_not_replace_one_that_is_made_here_meanwhile() {
+    for other_file_system in [false, true] {
+        with_each_git(|bench| {
+            let work = tempfile::tempdir_in("/dev/shm").unwrap();
+            if other_file_system {
+                bench.work = work.path().to_path_buf();
+            }
+            let theirs = new_there(bench);
+            let report = bench.restore_while(|bench| {
+                let nested = bench.here.join("tools/nested");
+                fs::create_dir_all(&nested).unwrap();
+                bench.git(&nested, &["init", "-q", "-b", "ours"]);
+            });
+            assert!(holds(&report, "tools/nested/.git"), "{report:?}");
+            assert!(reason(&report, "was made at that path as well"), "{report:?}");
+            let nested = bench.here.join("tools/nested");
+            assert_eq!(bench.git(&nested, &["symbolic-ref", "HEAD"]), "refs/heads/ours");
+            let kept =
+                bench.here.join(".paperclip-runtime/conflicts/2026-11-28T12:00:01.000Z/tools/nested/git");
+            assert!(fs::read_to_string(kept.join("references.txt")).unwrap().contains(&theirs));
+            assert!(!bench.here.join(".paperclip-runtime/new-repository").exists());
+        });
+    }
+}
+
+#[test]
+fn a_new_repository_does_not_replace_an_empty_folder() {
+    for other_file_system in [false, true] {
+        with_each_git(|bench| {
+            let work = tempfile::tempdir_in("/dev/shm").unwrap();
+            if other_file_system {
+                bench.work = work.path().to_path_buf();
+            }
+            new_there(bench);
+            let dot_git = bench.here.join("tools/nested/.git");
+            let report = bench.restore_while(|_| fs::create_dir_all(&dot_git).unwrap());
+            assert!(reason(&report, "was made at that path as well"), "{report:?}");
+            assert_eq!(fs::read_dir(&dot_git).unwrap().count(), 0);
+        });
+    }
+}
+
+#[test]
+fn a_new_repository_is_not_made_through_a_link() {
+    for above in ["tools", "tools/nested"] {
+        with_each_git(|bench| {
+            new_there(bench);
+            let outside = bench.path().join("outside");
+            fs::create_dir_all(outside.join("nested")).unwrap();
+            let report = bench.restore_while(|bench| {
+                let at = bench.here.join(above);
+                if at.exists() {
+                    fs::remove_dir_all(&at).unwrap();
+                }
+                symlink(&outside, at).unwrap();
+            });
+            assert!(holds(&report, "tools/nested/.git"), "{report:?}");
+            assert!(!outside.join(".git").exists() && !outside.join("nested/.git").exists());
+        });
+    }
+}
