@@ -278,6 +278,15 @@ impl Bench {
         report
     }
 
+    /// A temporary folder on another file system than the local workspace.
+    pub fn on_another_file_system(&self) -> TempDir {
+        use std::os::unix::fs::MetadataExt as _;
+        let of = |path: &Path| fs::metadata(path).unwrap().dev();
+        let elsewhere =
+            ["/dev/shm", "/var/tmp"].map(Path::new).into_iter().find(|path| of(path) != of(&self.here));
+        tempfile::tempdir_in(elsewhere.expect("this machine has one file system for everything")).unwrap()
+    }
+
     /// Asserts that the repository in a folder is sound, and that commits can be reached from a reference.
     pub fn assert_sound(&self, folder: &Path, commits: &[&str]) {
         let (ok, text) = self.try_git(folder, &["fsck", "--full", "--strict", "--no-dangling"]);

@@ -324,7 +324,7 @@ fn new_there(bench: &mut Bench) -> String {
 fn a_new_repository_does_not_replace_one_that_is_made_here_meanwhile() {
     for other_file_system in [false, true] {
         with_each_git(|bench| {
-            let work = tempfile::tempdir_in("/dev/shm").unwrap();
+            let work = bench.on_another_file_system();
             if other_file_system {
                 bench.work = work.path().to_path_buf();
             }
@@ -350,7 +350,7 @@ fn a_new_repository_does_not_replace_one_that_is_made_here_meanwhile() {
 fn a_new_repository_does_not_replace_an_empty_folder() {
     for other_file_system in [false, true] {
         with_each_git(|bench| {
-            let work = tempfile::tempdir_in("/dev/shm").unwrap();
+            let work = bench.on_another_file_system();
             if other_file_system {
                 bench.work = work.path().to_path_buf();
             }

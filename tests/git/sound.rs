@@ -342,7 +342,7 @@ fn a_repository_that_both_sides_made_has_the_work_of_both() {
 #[test]
 fn a_new_repository_arrives_complete_from_another_file_system() {
     with_each_git(|bench| {
-        let work = tempfile::tempdir_in("/dev/shm").unwrap();
+        let work = bench.on_another_file_system();
         bench.work = work.path().to_path_buf();
         bench.prepare();
         let fresh = bench.there.join("deep/fresh");
@@ -572,7 +572,9 @@ fn what_a_restore_by_root_makes_in_a_repository_belongs_to_its_owner() {
         let all = |folder: &Path| -> Vec<std::path::PathBuf> {
             walkdir::WalkDir::new(folder).into_iter().map(|entry| entry.unwrap().into_path()).collect()
         };
-        all(&here).iter().for_each(|path| lchown(path, Some(OWNER), Some(OWNER)).unwrap());
+        for path in all(&here) {
+            lchown(path, Some(OWNER), Some(OWNER)).unwrap();
+        }
         bench.prepare();
         write(&there.join("a.txt"), "theirs");
         let theirs = bench.commit_there("theirs");
