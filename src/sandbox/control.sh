@@ -26,10 +26,15 @@ top_level() {
     find . -mindepth 1 -maxdepth 1 ! -name .paperclip-runtime -exec sh -c 'exec sh "$self" "$@"' sh "$@" {} +
 }
 
+# Refuses an upload before anything is changed.
 refuse() {
-    rm -f "$upload_archive" "$upload_archive".[0-9]*
-    echo "the workspace's folder in the sandbox is refused: $1; nothing was changed, choose a folder of its own" >&2
+    remove_archive
+    echo "$1" >&2
     exit 1
+}
+
+refuse_place() {
+    refuse "the workspace's folder in the sandbox is refused: $1; nothing was changed, choose a folder of its own"
 }
 
 # The workspace is emptied for an upload, so it must not be a folder that holds anything else.
@@ -46,8 +51,8 @@ check_place() {
         [ -d "$home" ] || continue
         home=$(cd "$home" && pwd -P) || continue
         case $home/ in
-        "$here"/) refuse "$here is the home folder of the sandbox's user" ;;
-        "$here"/*) refuse "$here holds the home folder of the sandbox's user" ;;
+        "$here"/) refuse_place "$here is the home folder of the sandbox's user" ;;
+        "$here"/*) refuse_place "$here holds the home folder of the sandbox's user" ;;
         esac
     done
     case $here in
@@ -60,7 +65,7 @@ check_place() {
         /var/opt | /var/run | /var/spool | /var/tmp | /Applications | /Library | /Library/* | /System | /System/* | \
         /Users | /Volumes | /cores | /private | /private/etc | /private/etc/* | /private/tmp | /private/var | \
         /private/var/tmp)
-        refuse "$here is a folder of the system"
+        refuse_place "$here is a folder of the system"
         ;;
     esac
 }
@@ -68,9 +73,8 @@ check_place() {
 # No file can be extracted where a directory is preserved.
 is_no_directory() {
     if [ -d "$1" ] && [ ! -L "$1" ]; then
-        rm -f "$upload_archive" "$upload_archive".[0-9]*
-        echo "${1#./} is preserved and a directory in the sandbox, but none in the workspace; nothing was changed, remove or rename one of them, or exclude it" >&2
-        exit 1
+        refuse "${1#./} is preserved and a directory in the sandbox, but none in the workspace; nothing was changed, \
+remove or rename one of them, or exclude it"
     fi
 }
 
@@ -175,9 +179,9 @@ extract_parts() {
     }
 }
 
-# Removes $archive with all of its parts.
+# Removes $archive with all of its parts, and the files that are given.
 remove_archive() {
-    rm -f "$archive" "$archive.state" "$archive".[0-9]*
+    rm -f "$archive" "$archive.state" "$archive".[0-9]* "$@"
 }
 
 # Lists what the extraction left, or after an update what that touched, one line an entry, unless it is exactly what was
@@ -349,26 +353,19 @@ write_index() {
     began=${3-}
     # The last line says that all lines before it were written.
     if [ -z "$began" ]; then
-        { "$2" && echo end; } | changed_lines "$1"
+        { "$2" && echo end; } | finished_lines "$1"
     else
-        { "$2" && echo end; } | sort | extracted_lines "$1"
+        { "$2" && echo end; } | sort | finished_lines "$1"
     fi | sort > "$1" && finish_index "$1"
 }
 
-changed_lines() {
+# Makes those lines out of the ones that it is given. After an extraction these must be sorted.
+finished_lines() {
     exec awk "$index_functions$index_lines"'
         BEGIN { FS = "\001" }
         $0 == "end" { ended = NR; next }
         is_bad() { exit }
-        { print (NF == 7 && late($7) ? marked($0) : $0) }
-        END { if (ended && ended == NR) print "end " (NR - 1) }' id="${1##*.}" tick="$tick"
-}
-
-extracted_lines() {
-    exec awk "$index_functions$index_lines"'
-        BEGIN { FS = "\001" }
-        $0 == "end" { ended = NR; next }
-        is_bad() { exit }
+        began == "" { print (NF == 7 && late($7) ? marked($0) : $0); next }
         is_extracted() { hold(); next }
         { print }
         END {
@@ -603,8 +600,7 @@ touch_listed() {
 extract_asset() {
     # Toybox refuses an archive without an entry.
     [ ! -s "$parts" ] && [ "$last_codec" = none ] && [ "$last_size" -le 1024 ] || extract_parts || return
-    remove_archive
-    rm -f "$parts"
+    remove_archive "$parts"
 }
 
 # Keeps the index of what was extracted at $began into the file $1, after an update if there is a second argument. Without an
@@ -685,7 +681,7 @@ pack() {
 begin_packing() {
     archive=$download_archive
     export archive
-    cd "$dir" && mkdir -p "$own" && rm -f "$archive" "$archive".[0-9]* || exit
+    cd "$dir" && mkdir -p "$own" && remove_archive || exit
 }
 
 # A quarter of a megabyte of a larger file: its beginning, and what is a quarter, a half and three quarters into it.
@@ -917,7 +913,8 @@ asset_change)
         awk '/^[+] / { print substr($0, 3) }' "$work/lists" > "$work/sent" && : > "$work/touch" &&
         check_parts "$4" "$5" "$6" || exit
     find_lister 2>/dev/null
-    { [ -n "$tick" ] && is_asset_unchanged "$asset" "$former" && mv -f "$work/asset.now" "$work/told" && cd "$asset"; } 2>/dev/null || {
+    { [ -n "$tick" ] && is_asset_unchanged "$asset" "$former" && mv -f "$work/asset.now" "$work/told" &&
+        cd "$asset"; } 2>/dev/null || {
         echo "the asset is not as it was; all of it is to be uploaded" >&2
         exit 1
     }
@@ -946,7 +943,7 @@ download)
     { [ -n "$indexed" ] && pack_changes "$have" "$make"; } 2>/dev/null || pack
     remove_notes
     [ "$code" -ne 0 ] || cut_into_parts "$@" || failed 2
-    [ "$code" -eq 0 ] || rm -f "$archive" "$archive".[0-9]*
+    [ "$code" -eq 0 ] || remove_archive
     exit "$code"
     ;;
 tolerant)
@@ -954,7 +951,7 @@ tolerant)
     begin_packing
     messages=$archive.messages
     indexed=
-    { pack && cut_into_parts "$@"; } 2> "$messages" || rm -f "$archive" "$archive".[0-9]*
+    { pack && cut_into_parts "$@"; } 2> "$messages" || remove_archive
     if [ -f "$archive" ]; then
         { echo "$code" && head -c "$messages_max" "$messages"; } > "$status" && rm -f "$messages"
     else

@@ -520,7 +520,6 @@ impl<C: SandboxClient> Uploading<'_, C> {
     }
 }
 
-/// Whether nothing is removed of a path in the sandbox, since the caller names what is at its top.
 /// Those of the preserved names that are packed, and not as directories.
 fn preserved_files(layout: &Layout, preserved: &[String]) -> Vec<String> {
     let is_packed = |name: &&String| {
@@ -531,6 +530,7 @@ fn preserved_files(layout: &Layout, preserved: &[String]) -> Vec<String> {
     preserved.iter().filter(is_packed).cloned().collect()
 }
 
+/// Whether nothing is removed of a path in the sandbox, since the caller names what is at its top.
 fn is_preserved(preserved: &[String], path: &RelativePath) -> bool {
     preserved.iter().any(|name| name.as_bytes() == path.top())
 }
