@@ -123,7 +123,7 @@ pub fn export(
     let repository = Repository { git, place: &place, cancel };
     let refs: Refs = repository.refs()?.into_iter().filter(|(name, _)| goes_up(name)).collect();
     let head = repository.head()?;
-    let stashes = repository.stashes()?;
+    let stashes = repository.stashes()?.entries;
     for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
         make_folders(&folder.join(below))?;
     }

@@ -17,7 +17,7 @@ use super::objects::{self, Theirs};
 use super::quarantine::{ONLY_WORK, Quarantine, REFTABLE, Received};
 use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
 use super::report::{GitReport, HeldBack, KeptReference};
-use super::repository::{Place, Repository, lines};
+use super::repository::{Place, Repository, Stashes, lines};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::by_path::{self, make_folders, read, write};
@@ -561,6 +561,7 @@ impl Incoming {
                 let mut merge = Merge { repository, incoming: self, time, report, index_is_due: false };
                 merge.run()?;
                 if merge.index_is_due {
+                    report.is_incomplete = true;
                     theirs.index.clone_from(&self.base.index);
                     theirs.index_digest = self.base.index_digest;
                 }
@@ -966,7 +967,7 @@ impl Merge<'_> {
         };
         if let Some(reason) = reason {
             if let Some(oid) = Self::their_commit(theirs) {
-                self.keep_head(&oid, format!("refs/paperclip/{}/HEAD", self.time))?;
+                self.keep("HEAD", &oid, format!("refs/paperclip/{}/HEAD", self.time))?;
             }
             self.hold("HEAD", reason);
             return Ok(());
@@ -1014,16 +1015,17 @@ impl Merge<'_> {
             return Ok(());
         }
         let kept = format!("refs/paperclip/{}/replaced/HEAD", self.time);
-        self.keep_head(commit, kept)
+        self.keep("HEAD", commit, kept)
     }
 
-    fn keep_head(&mut self, commit: &Oid, kept: String) -> Result<(), Fault> {
+    /// Stores the value of a reference under another name.
+    fn keep(&mut self, reference: &str, commit: &Oid, kept: String) -> Result<(), Fault> {
         let mut call = self.repository.step();
         call.args(["update-ref", "-m", "restore: from the sandbox", &kept, commit.as_str()])
             .run(self.repository.cancel)?;
         self.report.kept.push(KeptReference {
             repository: self.incoming.dot_git.clone(),
-            reference: "HEAD".to_owned(),
+            reference: reference.to_owned(),
             kept_at: kept,
         });
         Ok(())
@@ -1065,7 +1067,6 @@ impl Merge<'_> {
         };
         if let Some(reason) = reason {
             self.index_is_due = by_path::exists(&index_lock);
-            self.report.is_incomplete |= self.index_is_due;
             self.hold("index", reason);
             return Ok(());
         }
@@ -1092,7 +1093,6 @@ impl Merge<'_> {
             Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), "index".to_owned())),
             Err(Fault::Refused(reason)) => {
                 self.index_is_due = true;
-                self.report.is_incomplete = true;
                 self.hold("index", &reason);
             }
             Err(error) => return Err(error),
@@ -1141,21 +1141,13 @@ impl Merge<'_> {
         if self.incoming.stashes.is_empty() {
             return Ok(());
         }
-        let here = self.repository.stashes()?;
+        let Stashes { entries, unlogged } = self.repository.stashes()?;
         // A stash that no reflog names would be on no reference once another one is the newest.
-        if let Some((newest, _)) = here.first().filter(|_| !self.repository.has_stash_log().unwrap_or(false))
-        {
+        if let Some(newest) = unlogged {
             let kept = format!("refs/paperclip/{}/replaced/stash", self.time);
-            let mut call = self.repository.step();
-            let words = ["update-ref", "-m", "restore: from the sandbox", &kept, newest.as_str()];
-            call.args(words).run(self.repository.cancel)?;
-            self.report.kept.push(KeptReference {
-                repository: self.incoming.dot_git.clone(),
-                reference: "refs/stash".to_owned(),
-                kept_at: kept,
-            });
+            self.keep("refs/stash", &newest, kept)?;
         }
-        let here: BTreeSet<Oid> = here.into_iter().map(|(oid, _)| oid).collect();
+        let here: BTreeSet<Oid> = entries.into_iter().map(|(oid, _)| oid).collect();
         for (oid, message) in &self.incoming.stashes {
             if here.contains(oid) {
                 continue;

@@ -116,36 +116,25 @@ impl Repository<'_> {
     }
 
     /// The stash entries with their messages, newest first.
-    pub fn stashes(&self) -> Result<Vec<(Oid, Vec<u8>)>, Fault> {
+    pub fn stashes(&self) -> Result<Stashes, Fault> {
         let newest = self.call().args(["rev-parse", "-q", "--verify", "refs/stash"]).output(self.cancel)?;
         if newest.status != Some(0) {
-            return Ok(Vec::new());
+            return Ok(Stashes::default());
         }
-        let mut stashes = self.stash_log()?;
-        // The reflog may have expired, or lack the newest.
-        if let Some(newest) = Oid::parse(newest.stdout.trim_ascii_end())
-            && stashes.first().is_none_or(|(oid, _)| *oid != newest)
-        {
-            stashes.insert(0, (newest, b"stash".to_vec()));
-        }
-        Ok(stashes)
-    }
-
-    /// Whether the reflog of the stash has an entry.
-    pub fn has_stash_log(&self) -> Result<bool, Fault> {
-        Ok(!self.stash_log()?.is_empty())
-    }
-
-    fn stash_log(&self) -> Result<Vec<(Oid, Vec<u8>)>, Fault> {
         let list =
             self.run(["log", "-g", "--no-show-signature", "--format=%H%x00%gs", "refs/stash", "--"])?;
         let lines = list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-        Ok(lines
-            .filter_map(|line| {
-                let zero = line.iter().position(|&byte| byte == 0)?;
-                Some((Oid::parse(&line[..zero])?, line[zero + 1..].to_vec()))
-            })
-            .collect())
+        let logged = lines.filter_map(|line| {
+            let zero = line.iter().position(|&byte| byte == 0)?;
+            Some((Oid::parse(&line[..zero])?, line[zero + 1..].to_vec()))
+        });
+        let mut entries: Vec<_> = logged.collect();
+        let newest = Oid::parse(newest.stdout.trim_ascii_end());
+        let unlogged = newest.filter(|newest| entries.first().is_none_or(|(oid, _)| oid != newest));
+        if let Some(newest) = &unlogged {
+            entries.insert(0, (newest.clone(), b"stash".to_vec()));
+        }
+        Ok(Stashes { entries, unlogged })
     }
 
     /// The types of those objects that exist.
@@ -157,6 +146,15 @@ impl Repository<'_> {
         let all = self.run(["cat-file", "--batch-all-objects", FORMAT])?;
         Ok(parse_types(&all).filter(|(oid, _)| oids.contains(oid)).collect())
     }
+}
+
+/// The stash of a repository.
+#[derive(Debug, Default)]
+pub struct Stashes {
+    /// Its entries with their messages, newest first.
+    pub entries: Vec<(Oid, Vec<u8>)>,
+    /// The newest, if the reflog lacks it, which may have expired.
+    pub unlogged: Option<Oid>,
 }
 
 /// Objects with their types. Sorted, because the same repository must always give the same pack.
