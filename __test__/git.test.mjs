@@ -18,7 +18,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { prepareSandboxManagedRuntime } from "../index.js";
-import { makeTree, temporaryFolder } from "./support/folders.mjs";
+import { keepTemporaryFilesIn, makeTree, temporaryFolder } from "./support/folders.mjs";
 import { commandFolder, LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
 import { specFor } from "./support/spec.mjs";
 
@@ -243,21 +243,15 @@ describe("a workspace on another file system than the temporary files", () => {
   it("has its repository uploaded, and nothing is left in it", async () => {
     const elsewhere = await mkdtemp(path.join(await otherFileSystem(), "elsewhere-"));
     onTestFinished(() => rm(elsewhere, { recursive: true }));
-    const before = process.env.TMPDIR;
-    process.env.TMPDIR = elsewhere;
-    try {
-      const { restoreWorkspace } = await prepare();
-      const packs = await readdir(path.join(workspace, ".git/objects/pack"));
-      expect(packs.filter((name) => name.startsWith("tmp_"))).toStrictEqual([]);
-      const theirs = await commit(remote, "by the agent", "--allow-empty");
-      await restoreWorkspace();
-      expect(held()).toStrictEqual([]);
-      expect(await git("rev-parse", "HEAD")).toBe(theirs);
-      await expectSound();
-    } finally {
-      if (before === undefined) delete process.env.TMPDIR;
-      else process.env.TMPDIR = before;
-    }
+    keepTemporaryFilesIn(elsewhere);
+    const { restoreWorkspace } = await prepare();
+    const packs = await readdir(path.join(workspace, ".git/objects/pack"));
+    expect(packs.filter((name) => name.startsWith("tmp_"))).toStrictEqual([]);
+    const theirs = await commit(remote, "by the agent", "--allow-empty");
+    await restoreWorkspace();
+    expect(held()).toStrictEqual([]);
+    expect(await git("rev-parse", "HEAD")).toBe(theirs);
+    await expectSound();
   });
 
   /** A directory that is on another file system than the workspace. */

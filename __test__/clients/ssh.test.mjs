@@ -22,6 +22,7 @@ import {
   withManualTime,
   withQuickRetries,
 } from "./support.mjs";
+import { keepTemporaryFilesIn } from "../support/folders.mjs";
 
 withQuickRetries();
 
@@ -50,12 +51,7 @@ function newClient(overrides) {
 async function ownTemporaryFolder(name = "t") {
   const own = path.join(await temporaryFolder(), name);
   await mkdir(own);
-  const before = process.env.TMPDIR;
-  process.env.TMPDIR = own;
-  onTestFinished(() => {
-    if (before === undefined) delete process.env.TMPDIR;
-    else process.env.TMPDIR = before;
-  });
+  keepTemporaryFilesIn(own);
   return own;
 }
 

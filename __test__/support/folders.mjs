@@ -41,13 +41,18 @@ export async function temporaryFolder(atEnd = onTestFinished) {
  */
 export async function watchTemporaryFiles(atEnd = onTestFinished) {
   const made = await temporaryFolder(atEnd);
+  keepTemporaryFilesIn(made, atEnd);
+  return () => readdir(made);
+}
+
+/** Puts all temporary files of this process into a folder until the test has ended, or until another `end`. */
+export function keepTemporaryFilesIn(folder, atEnd = onTestFinished) {
   const before = process.env.TMPDIR;
-  process.env.TMPDIR = made;
+  process.env.TMPDIR = folder;
   atEnd(() => {
     if (before === undefined) delete process.env.TMPDIR;
     else process.env.TMPDIR = before;
   });
-  return () => readdir(made);
 }
 
 /**
