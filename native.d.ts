@@ -74,6 +74,8 @@ export interface Answer {
   memory?: Uint8Array
   /** Returns the bytes that were read, of `readFile`. */
   read?: () => Uint8Array
+  /** How many milliseconds the client took, of `makeDir` and `writeFile`. */
+  took?: number
   /** The failure of any call. */
   failure?: Failure
 }

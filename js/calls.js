@@ -168,6 +168,7 @@ class ClientCalls {
         }
         const progress = this.#progress("Syncing", "to", part, size, "config_sync");
         const options = this.#transferOptions(progress);
+        const started = performance.now();
         try {
           const write = () =>
             options ? client.writeFile(target, memory, options) : client.writeFile(target, memory);
@@ -176,8 +177,9 @@ class ClientCalls {
           this.#uploads.set(upload, { memory, size, failure: thrown });
           throw thrown;
         }
+        const took = performance.now() - started;
         await progress?.finish(size);
-        return {};
+        return { took };
       }
       case "readFile": {
         const progress = part ? this.#progress("Restoring", "from", part, 0, "restore") : undefined;
@@ -197,9 +199,11 @@ class ClientCalls {
           client.run(target, { ...this.#runOptions(), ...this.#signalOption() }),
         );
         return {};
-      default:
+      default: {
+        const started = performance.now();
         await traced(op, target, () => client[/** @type {"makeDir" | "remove"} */ (op)](target));
-        return {};
+        return { took: performance.now() - started };
+      }
     }
   }
 

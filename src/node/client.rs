@@ -101,6 +101,8 @@ pub struct Answer {
     /// Returns the bytes that were read, of `readFile`.
     #[napi(ts_type = "() => Uint8Array")]
     pub read: Option<Reader>,
+    /// How many milliseconds the client took, of `makeDir` and `writeFile`.
+    pub took: Option<f64>,
     /// The failure of any call.
     pub failure: Option<Failure>,
 }
@@ -134,6 +136,12 @@ impl JsClient {
 
 fn request(op: &'static str, target: &str) -> Request {
     Request { op, target: target.to_owned(), ..Request::default() }
+}
+
+/// How long the client took: without the time that a busy event loop added before and after its call.
+fn took(answer: &Answer) -> Duration {
+    let took = answer.took.and_then(|took| Duration::try_from_secs_f64(took / 1000.0).ok());
+    took.unwrap_or_default()
 }
 
 fn missing(method: &str) -> CallFailure {
@@ -197,14 +205,14 @@ impl SandboxClient for JsClient {
         }
     }
 
-    async fn make_dir(&self, path: &str) -> Result<(), CallFailure> {
-        self.call(request("makeDir", path)).await.map(|_| ())
+    async fn make_dir(&self, path: &str) -> Result<Duration, CallFailure> {
+        Ok(took(&self.call(request("makeDir", path)).await?))
     }
 
-    async fn write_file(&self, path: &str, upload: &Upload, part: Part<'_>) -> Result<(), CallFailure> {
+    async fn write_file(&self, path: &str, upload: &Upload, part: Part<'_>) -> Result<Duration, CallFailure> {
         let written =
             Request { upload: upload.number, part: Some(part.into()), ..request("writeFile", path) };
-        self.call(written).await.map(|_| ())
+        Ok(took(&self.call(written).await?))
     }
 
     async fn read_file(&self, path: &str, part: Option<Part<'_>>) -> Result<Download, CallFailure> {

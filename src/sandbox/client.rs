@@ -60,15 +60,15 @@ pub trait SandboxClient: Send + Sync + 'static {
     }
     /// Memory of exactly that many bytes for an upload.
     fn allocate(&self, size: u64) -> impl Future<Output = Result<Self::Upload, Self::Failure>> + Send;
-    /// Creates a folder and those above it.
-    fn make_dir(&self, path: &str) -> impl Future<Output = Result<(), Self::Failure>> + Send;
-    /// Writes a whole file. After a failure the same bytes may be written again.
+    /// Creates a folder and those above it. Returns how long the client took.
+    fn make_dir(&self, path: &str) -> impl Future<Output = Result<Duration, Self::Failure>> + Send;
+    /// Writes a whole file. Returns how long the client took. After a failure the same bytes may be written again.
     fn write_file(
         &self,
         path: &str,
         bytes: &Self::Upload,
         part: Part<'_>,
-    ) -> impl Future<Output = Result<(), Self::Failure>> + Send;
+    ) -> impl Future<Output = Result<Duration, Self::Failure>> + Send;
     /// Reads a whole file: a part of an archive, or a short text.
     fn read_file(
         &self,
@@ -207,10 +207,10 @@ mod tests {
         async fn allocate(&self, _: u64) -> Result<Vec<u8>, Infallible> {
             unreachable!()
         }
-        async fn make_dir(&self, _: &str) -> Result<(), Infallible> {
+        async fn make_dir(&self, _: &str) -> Result<Duration, Infallible> {
             unreachable!()
         }
-        async fn write_file(&self, _: &str, _: &Vec<u8>, _: Part<'_>) -> Result<(), Infallible> {
+        async fn write_file(&self, _: &str, _: &Vec<u8>, _: Part<'_>) -> Result<Duration, Infallible> {
             unreachable!()
         }
         async fn read_file(&self, _: &str, _: Option<Part<'_>>) -> Result<Vec<u8>, Infallible> {

@@ -431,9 +431,8 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let ready = telling(&***client, step, send::pack(&***client, layout, &tail, way, cancel)).await?;
         times.pack = started.elapsed();
         persist(&***client, || async {
-            let started = Instant::now();
-            client.make_dir(places.runtime_root()).await?;
-            lock(&way.link).answered(started.elapsed());
+            let took = client.make_dir(places.runtime_root()).await?;
+            lock(&way.link).answered(took);
             Ok(())
         })
         .await?;

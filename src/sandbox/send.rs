@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
@@ -506,10 +506,9 @@ async fn write<C: SandboxClient>(
     let size = memory.as_ref().len() as u64;
     let mut attempt = 0;
     loop {
-        let started = Instant::now();
         match client.write_file(path, &memory, progress).await {
-            Ok(()) => {
-                lock(link).transferred(size, started.elapsed());
+            Ok(took) => {
+                lock(link).transferred(size, took);
                 return Ok(size);
             }
             Err(failure) => before_another(client, failure, &mut attempt).await?,

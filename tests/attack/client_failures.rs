@@ -1,6 +1,7 @@
 //! A client that fails at every single call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sandbox_managed_runtime::sandbox::client::{Part, RunError};
 use sandbox_managed_runtime::sandbox::upload::{Asset, Upload};
@@ -134,11 +135,11 @@ impl sandbox_managed_runtime::sandbox::client::SandboxClient for CutShort {
         self.0.allocate(size).await
     }
 
-    async fn make_dir(&self, path: &str) -> Result<(), Failure> {
+    async fn make_dir(&self, path: &str) -> Result<Duration, Failure> {
         self.0.make_dir(path).await
     }
 
-    async fn write_file(&self, path: &str, bytes: &Vec<u8>, part: Part<'_>) -> Result<(), Failure> {
+    async fn write_file(&self, path: &str, bytes: &Vec<u8>, part: Part<'_>) -> Result<Duration, Failure> {
         let cut = bytes[..bytes.len() - 1].to_vec();
         self.0.write_file(path, &cut, part).await
     }

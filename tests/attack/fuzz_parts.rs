@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use sandbox_managed_runtime::archive::codec::{Codec, compress};
@@ -31,11 +32,11 @@ impl SandboxClient for Shelf {
         unreachable!("a download sends nothing")
     }
 
-    async fn make_dir(&self, _: &str) -> Result<(), String> {
+    async fn make_dir(&self, _: &str) -> Result<Duration, String> {
         unreachable!("a download makes no folder")
     }
 
-    async fn write_file(&self, _: &str, _: &Vec<u8>, _: Part<'_>) -> Result<(), String> {
+    async fn write_file(&self, _: &str, _: &Vec<u8>, _: Part<'_>) -> Result<Duration, String> {
         unreachable!("a download sends nothing")
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use sandbox_managed_runtime::sandbox::client::{Part, RunError, SandboxClient};
 
@@ -47,8 +48,8 @@ impl SandboxClient for Partial {
         Ok(vec![0; usize::try_from(size).unwrap()])
     }
 
-    async fn make_dir(&self, _: &str) -> Result<(), Failure> {
-        Ok(())
+    async fn make_dir(&self, _: &str) -> Result<Duration, Failure> {
+        Ok(Duration::ZERO)
     }
 
     fn is_passing(&self, _: &Failure) -> bool {
@@ -59,9 +60,9 @@ impl SandboxClient for Partial {
 
     async fn clear(&self, _: &str) {}
 
-    async fn write_file(&self, _: &str, bytes: &Vec<u8>, _: Part<'_>) -> Result<(), Failure> {
+    async fn write_file(&self, _: &str, bytes: &Vec<u8>, _: Part<'_>) -> Result<Duration, Failure> {
         self.upload.lock().unwrap().clone_from(bytes);
-        Ok(())
+        Ok(Duration::ZERO)
     }
 
     async fn read_file(&self, path: &str, _: Option<Part<'_>>) -> Result<Vec<u8>, Failure> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandbox_managed_runtime::archive::pack::{Layout, Sink};
 use sandbox_managed_runtime::cancel::Cancel;
@@ -65,15 +65,19 @@ impl SandboxClient for Distant {
         self.local.allocate(size).await
     }
 
-    async fn make_dir(&self, path: &str) -> Result<(), Failure> {
+    async fn make_dir(&self, path: &str) -> Result<Duration, Failure> {
+        let started = Instant::now();
         tokio::time::sleep(self.round_trip).await;
-        self.local.make_dir(path).await
+        self.local.make_dir(path).await?;
+        Ok(started.elapsed())
     }
 
-    async fn write_file(&self, path: &str, bytes: &Vec<u8>, part: Part<'_>) -> Result<(), Failure> {
+    async fn write_file(&self, path: &str, bytes: &Vec<u8>, part: Part<'_>) -> Result<Duration, Failure> {
+        let started = Instant::now();
         self.travel(bytes).await;
         self.transfers.lock().unwrap().push((path.to_owned(), bytes.len()));
-        self.local.write_file(path, bytes, part).await
+        self.local.write_file(path, bytes, part).await?;
+        Ok(started.elapsed())
     }
 
     async fn read_file(&self, path: &str, part: Option<Part<'_>>) -> Result<Vec<u8>, Failure> {
@@ -322,10 +326,10 @@ fn a_sandbox_without_gunzip_gets_plain_parts() {
         async fn allocate(&self, size: u64) -> Result<Vec<u8>, Failure> {
             self.0.allocate(size).await
         }
-        async fn make_dir(&self, path: &str) -> Result<(), Failure> {
+        async fn make_dir(&self, path: &str) -> Result<Duration, Failure> {
             self.0.make_dir(path).await
         }
-        async fn write_file(&self, path: &str, bytes: &Vec<u8>, part: Part<'_>) -> Result<(), Failure> {
+        async fn write_file(&self, path: &str, bytes: &Vec<u8>, part: Part<'_>) -> Result<Duration, Failure> {
             self.0.write_file(path, bytes, part).await
         }
         async fn read_file(&self, path: &str, part: Option<Part<'_>>) -> Result<Vec<u8>, Failure> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use sandbox_managed_runtime::sandbox::client::{Part, SandboxClient};
 
@@ -78,6 +79,13 @@ impl From<std::io::Error> for Failure {
 }
 
 impl LocalSandbox {
+    /// Makes a call, and tells how long it took.
+    fn timed(&self, call: impl FnOnce() -> Result<(), Failure>) -> Result<Duration, Failure> {
+        let started = Instant::now();
+        self.calls.next(call)?;
+        Ok(started.elapsed())
+    }
+
     fn shell(&self, command: &str) -> Command {
         let mut shell = Command::new("sh");
         if let Some(tools) = &self.tools {
@@ -98,13 +106,13 @@ impl SandboxClient for LocalSandbox {
         Ok(vec![0; usize::try_from(size).unwrap()])
     }
 
-    async fn make_dir(&self, path: &str) -> Result<(), Failure> {
-        self.calls.next(|| Ok(fs::create_dir_all(path)?))
+    async fn make_dir(&self, path: &str) -> Result<Duration, Failure> {
+        self.timed(|| Ok(fs::create_dir_all(path)?))
     }
 
-    async fn write_file(&self, path: &str, bytes: &Vec<u8>, _: Part<'_>) -> Result<(), Failure> {
+    async fn write_file(&self, path: &str, bytes: &Vec<u8>, _: Part<'_>) -> Result<Duration, Failure> {
         self.written.fetch_add(bytes.len(), Ordering::SeqCst);
-        self.calls.next(|| Ok(fs::write(path, bytes)?))
+        self.timed(|| Ok(fs::write(path, bytes)?))
     }
 
     async fn read_file(&self, path: &str, _: Option<Part<'_>>) -> Result<Vec<u8>, Failure> {
@@ -203,13 +211,13 @@ impl SandboxClient for CannedSandbox {
         Ok(vec![0; usize::try_from(size).unwrap()])
     }
 
-    async fn make_dir(&self, _: &str) -> Result<(), Failure> {
-        Ok(())
+    async fn make_dir(&self, _: &str) -> Result<Duration, Failure> {
+        Ok(Duration::ZERO)
     }
 
-    async fn write_file(&self, _: &str, bytes: &Vec<u8>, _: Part<'_>) -> Result<(), Failure> {
+    async fn write_file(&self, _: &str, bytes: &Vec<u8>, _: Part<'_>) -> Result<Duration, Failure> {
         self.upload.lock().unwrap().clone_from(bytes);
-        Ok(())
+        Ok(Duration::ZERO)
     }
 
     fn is_passing(&self, _: &Failure) -> bool {
