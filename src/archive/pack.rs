@@ -5,10 +5,11 @@
 //! since the scan: what counts is what a worker finds when it opens the file. An entry that no longer fits
 //! its place is packed separately, and the archive is assembled again around it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ use crate::exclude::ExcludePatterns;
 use crate::fs::temporary::Unfinished;
 use crate::fs::{Cursor, File, FileId, Fingerprint, Kind, Meta, Root, by_path};
 use crate::path::{RelativePath, bytes_of};
+use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, Snapshot};
 use crate::tree::filter::Filter;
 use crate::tree::ignore_files::IgnoreRules;
@@ -257,46 +259,16 @@ impl Layout {
         Contents { snapshot: entries.into_iter().collect(), sent, further_names, read }
     }
 
-    /// Writes the archive to `sink`, front to back, while the next window of it is made. Digests are computed
-    /// only if `hash` is set.
+    /// Gives the archive to `sink`, front to back. Digests are computed only if `hash` is set.
     ///
     /// Memory does not grow with the archive: a file that is larger than a batch when it is opened is copied
     /// through in chunks.
     pub fn stream(&self, hash: bool, sink: &mut (impl Sink + Send), cancel: &Cancel) -> Result<Contents> {
-        let mut outcomes: Vec<Outcome> = Vec::with_capacity(self.entries.len());
-        let mut windows = self.windows().into_iter();
-        let mut ready = Vec::new();
-        loop {
-            let window = windows.next();
-            let (written, made) = rayon::join(
-                || {
-                    let pieces = ready.drain(..).map(|piece: Piece| piece.write(hash, sink, cancel));
-                    pieces.filter_map(Result::transpose).collect::<Result<Vec<_>>>()
-                },
-                || {
-                    let Some(batches) = &window else { return Ok(Vec::new()) };
-                    batches
-                        .par_iter()
-                        .map(|range| self.piece(range.clone(), hash, cancel))
-                        .collect::<Result<Vec<_>>>()
-                },
-            );
-            for (at, digest) in written? {
-                if let Some(file) = &mut outcomes[at].file {
-                    file.digest = Some(digest);
-                }
-            }
-            let made = made?;
-            if window.is_none() {
-                break;
-            }
-            for (bytes, packed) in made {
-                let start = outcomes.len();
-                outcomes.extend(packed);
-                let mut worker = Worker { in_memory: false, ..Worker::new(self, hash, cancel) };
-                self.repair_hard_links(start, &mut outcomes, &mut worker)?;
-                self.splice_replacements(start, &mut outcomes, bytes, &mut ready);
-            }
+        let mut outcomes = Vec::with_capacity(self.entries.len());
+        if sink.room()? > 0 {
+            self.make_in_place(hash, sink, &mut outcomes, cancel)?;
+        } else {
+            self.make_and_write(hash, sink, &mut outcomes, cancel)?;
         }
         sink.bytes(&[0; END_MARK])?;
         // When further names of a large file were packed, its digest was not known yet.
@@ -308,14 +280,152 @@ impl Layout {
         Ok(self.contents(&outcomes))
     }
 
-    /// One batch of entries: its bytes, and the outcome of each entry.
-    fn piece(&self, range: Range<usize>, hash: bool, cancel: &Cancel) -> Result<(Vec<u8>, Vec<Outcome>)> {
-        let mut worker = Worker { in_memory: false, ..Worker::new(self, hash, cancel) };
-        let planned = &self.entries[range.start];
-        if range.len() == 1 && planned.link_to.is_none() && planned.size > BATCH {
+    /// Makes as much of the archive as possible in the sink's own memory, a window of batches at a time. A batch
+    /// that does not fit there, or of which an entry has changed since the scan, is made apart and copied.
+    fn make_in_place(
+        &self,
+        hash: bool,
+        sink: &mut (impl Sink + Send),
+        outcomes: &mut Vec<Outcome>,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let (batches, spare) = (self.batches(), Mutex::new(Vec::new()));
+        let mut left = &batches[..];
+        while let Some(first) = left.first() {
+            let (window, size) = self.fitting(left, sink.room()?);
+            let start = outcomes.len();
+            let mut ready = Vec::new();
+            if window.is_empty() {
+                let (bytes, packed) = self.piece(first.clone(), hash, &spare, cancel)?;
+                left = &left[1..];
+                outcomes.extend(packed);
+                self.repair(start, outcomes, hash, cancel)?;
+                self.splice_replacements(start, outcomes, bytes, &mut ready);
+            } else {
+                left = &left[window.len()..];
+                sink.in_place(size, &mut |memory| {
+                    outcomes.extend(self.pack_window(window, memory, hash, cancel)?);
+                    self.repair(start, outcomes, hash, cancel)?;
+                    let fits = outcomes[start..].iter().all(|outcome| outcome.replacement.is_none());
+                    if !fits {
+                        self.splice_replacements(start, outcomes, memory.to_vec(), &mut ready);
+                    }
+                    Ok(fits)
+                })?;
+            }
+            for piece in ready {
+                let digest = piece.write(hash, sink, &spare, cancel)?;
+                set_digests(outcomes, digest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the archive to a sink that has no memory of its own, while the next window of it is made.
+    fn make_and_write(
+        &self,
+        hash: bool,
+        sink: &mut (impl Sink + Send),
+        outcomes: &mut Vec<Outcome>,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let mut windows = self.windows().into_iter();
+        let mut ready = Vec::new();
+        // The buffers of written batches: new memory would cost more than reading a file into it.
+        let spare = Mutex::new(Vec::new());
+        loop {
+            let window = windows.next();
+            let (written, made) = rayon::join(
+                || {
+                    let pieces = ready.drain(..).map(|piece: Piece| piece.write(hash, sink, &spare, cancel));
+                    pieces.filter_map(Result::transpose).collect::<Result<Vec<_>>>()
+                },
+                || {
+                    let Some(batches) = &window else { return Ok(Vec::new()) };
+                    batches
+                        .par_iter()
+                        .map(|range| self.piece(range.clone(), hash, &spare, cancel))
+                        .collect::<Result<Vec<_>>>()
+                },
+            );
+            set_digests(outcomes, written?);
+            let made = made?;
+            if window.is_none() {
+                return Ok(());
+            }
+            for (bytes, packed) in made {
+                let start = outcomes.len();
+                outcomes.extend(packed);
+                self.repair(start, outcomes, hash, cancel)?;
+                self.splice_replacements(start, outcomes, bytes, &mut ready);
+            }
+        }
+    }
+
+    /// The next batches that fit into so many bytes, at most a window of them, and how many bytes they have. None if
+    /// the next one is a large file.
+    fn fitting<'b>(&self, batches: &'b [Range<usize>], room: u64) -> (&'b [Range<usize>], usize) {
+        let (mut count, mut size) = (0, 0);
+        for batch in batches.iter().take(WINDOW_BATCHES).take_while(|batch| !self.is_large(batch)) {
+            let more = self.size_of(batch.clone());
+            if (size + more) as u64 > room {
+                break;
+            }
+            count += 1;
+            size += more;
+        }
+        (&batches[..count], size)
+    }
+
+    /// Whether a batch is one file that is not kept in memory.
+    fn is_large(&self, batch: &Range<usize>) -> bool {
+        let first = &self.entries[batch.start];
+        batch.len() == 1 && first.link_to.is_none() && first.size > BATCH
+    }
+
+    /// Packs a window of batches into its place.
+    fn pack_window(
+        &self,
+        window: &[Range<usize>],
+        mut memory: &mut [u8],
+        hash: bool,
+        cancel: &Cancel,
+    ) -> Result<Vec<Outcome>> {
+        let mut batches = Vec::with_capacity(window.len());
+        for range in window {
+            let (batch, after) = memory.split_at_mut(self.size_of(range.clone()));
+            batches.push((range.clone(), batch));
+            memory = after;
+        }
+        let pack = |(range, batch)| self.worker(hash, cancel).pack_all(range, batch);
+        let outcomes = batches.into_par_iter().map(pack).collect::<Result<Vec<_>>>()?;
+        Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    /// A worker that keeps no large file in memory.
+    fn worker<'a>(&'a self, hash: bool, cancel: &'a Cancel) -> Worker<'a> {
+        Worker { in_memory: false, ..Worker::new(self, hash, cancel) }
+    }
+
+    fn repair(&self, start: usize, outcomes: &mut [Outcome], hash: bool, cancel: &Cancel) -> Result<()> {
+        self.repair_hard_links(start, outcomes, &mut self.worker(hash, cancel))
+    }
+
+    /// One batch of entries: its bytes, and the outcome of each entry. A spare buffer is used if there is one.
+    fn piece(
+        &self,
+        range: Range<usize>,
+        hash: bool,
+        spare: &Mutex<Vec<Vec<u8>>>,
+        cancel: &Cancel,
+    ) -> Result<(Vec<u8>, Vec<Outcome>)> {
+        let mut worker = self.worker(hash, cancel);
+        if self.is_large(&range) {
             return Ok((Vec::new(), vec![worker.pack_separately(range.start)?]));
         }
-        let mut bytes = vec![0; self.size_of(range.clone())];
+        let mut bytes = lock(spare).pop().unwrap_or_default();
+        bytes.clear();
+        bytes.resize(self.size_of(range.clone()), 0);
         let outcomes = worker.pack_all(range, &mut bytes)?;
         Ok((bytes, outcomes))
     }
@@ -642,10 +752,25 @@ impl Destination {
     }
 }
 
-/// Takes an archive that is not kept in memory.
+/// Takes an archive that is not kept in memory as a whole.
 pub trait Sink {
     /// Takes the next bytes.
     fn bytes(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// How many of the next bytes can be made in the sink's own memory: at least one, or 0 if it never has any.
+    fn room(&mut self) -> Result<u64> {
+        Ok(0)
+    }
+
+    /// Has the next `size` bytes made in the sink's own memory, which is zeroed. There must be room for them. If `make`
+    /// returns `false`, they are not taken.
+    fn in_place(
+        &mut self,
+        _size: usize,
+        _make: &mut (dyn FnMut(&mut [u8]) -> Result<bool> + Send),
+    ) -> Result<()> {
+        Err(Error::Internal("this sink has no memory of its own".to_owned()))
+    }
 
     /// Copies the next `size` bytes of a file if it can do so by itself, and returns how many there were.
     /// `None` if it needs them through [`Sink::bytes`].
@@ -679,6 +804,15 @@ impl Sink for ToFile<'_> {
     }
 }
 
+/// Notes the digests of large files, which are known only once they were written.
+fn set_digests(outcomes: &mut [Outcome], digests: impl IntoIterator<Item = (usize, Digest)>) {
+    for (at, digest) in digests {
+        if let Some(file) = &mut outcomes[at].file {
+            file.digest = Some(digest);
+        }
+    }
+}
+
 /// A piece of the archive for a sink.
 enum Piece {
     Bytes(Vec<u8>),
@@ -695,65 +829,112 @@ enum Piece {
 }
 
 impl Piece {
-    /// Writes it to the sink, and returns the digest of a large file if `hash` is set.
-    ///
-    /// The pieces of a large file are hashed one after the other, so meanwhile another thread copies and reads.
+    /// Writes it to the sink, and returns the digest of a large file if `hash` is set. A buffer becomes a spare one.
     fn write(
         self,
         hash: bool,
         sink: &mut (impl Sink + Send),
+        spare: &Mutex<Vec<Vec<u8>>>,
         cancel: &Cancel,
     ) -> Result<Option<(usize, Digest)>> {
         let (at, path, shown, mut file, now) = match self {
-            Self::Bytes(bytes) => return sink.bytes(&bytes).map(|()| None),
+            Self::Bytes(bytes) => {
+                sink.bytes(&bytes)?;
+                if bytes.capacity() > 0 {
+                    lock(spare).push(bytes);
+                }
+                return Ok(None);
+            }
             Self::Large { at, path, shown, file, now } => (at, path, shown, file, now),
         };
         let mut buffer = Vec::new();
         push_header(&mut buffer, &path, &now, Member::File { size: now.size });
         sink.bytes(&buffer)?;
-        let copied = if hash { None } else { sink.file(&mut file, now.size, cancel)? };
+        let mut done = if hash { 0 } else { sink.file(&mut file, now.size, cancel)?.unwrap_or(0) };
         let mut digest = sha2::Sha256::new();
-        let mut done = copied.unwrap_or(0);
-        let mut read = |buffer: &mut Vec<u8>, done: u64| {
+        let mut read = |into: &mut [u8]| {
             cancel.check()?;
-            buffer.clear();
-            let wanted = (now.size - done).min(BATCH);
-            let read = (&mut file).take(wanted).read_to_end(buffer);
-            read.map_err(|error| Error::io("read", &shown, error))
+            read_fully(&mut file, into).map_err(|error| Error::io("read", &shown, error))
         };
-        if copied.is_none() {
-            let mut next = Vec::with_capacity(index(BATCH.min(now.size)));
-            read(&mut buffer, done)?;
-            while !buffer.is_empty() {
+        // If the file has shrunk, the rest stays zeros, and the digest is that of the bytes in the archive.
+        while done < now.size {
+            let room = sink.room()?;
+            if room > 0 {
+                let size = index(room.min(now.size - done));
+                sink.in_place(size, &mut |memory| {
+                    read_and_hash(memory, &mut read, hash.then_some(&mut digest)).map(|()| true)
+                })?;
+                done += size as u64;
+            } else {
+                buffer.clear();
+                buffer.resize(index(BATCH.min(now.size - done)), 0);
+                read(&mut buffer)?;
+                if hash {
+                    digest.update(&buffer);
+                }
+                sink.bytes(&buffer)?;
                 done += buffer.len() as u64;
-                let copy_and_read = || {
-                    sink.bytes(&buffer)?;
-                    read(&mut next, done)
-                };
-                let update = || {
-                    if hash {
-                        digest.update(&buffer);
-                    }
-                };
-                rayon::join(copy_and_read, update).0?;
-                std::mem::swap(&mut buffer, &mut next);
             }
         }
-        // If the file has shrunk, the rest is filled with zeros, and the digest is that of the bytes in the
-        // archive.
-        buffer.clear();
-        buffer.resize(CHUNK, 0);
-        while done < padded(now.size) {
-            let length = if done < now.size { now.size - done } else { padded(now.size) - done };
-            let length = index(length.min(CHUNK as u64));
-            if hash && done < now.size {
-                digest.update(&buffer[..length]);
-            }
-            sink.bytes(&buffer[..length])?;
-            done += length as u64;
-        }
+        sink.bytes(&[0; header::BLOCK][..index(padded(now.size) - now.size)])?;
         Ok(hash.then(|| (at, Digest(digest.finalize().into()))))
     }
+}
+
+/// Fills a buffer from a file as far as that goes.
+fn read_fully(file: &mut File, into: &mut [u8]) -> io::Result<()> {
+    let mut read = 0;
+    while read < into.len() {
+        match file.read(&mut into[read..]) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What is to be hashed next, and the hash unless a thread works on it.
+struct ToHash<'a> {
+    pieces: VecDeque<&'a [u8]>,
+    digest: Option<&'a mut sha2::Sha256>,
+}
+
+/// Reads a file into memory, while another thread hashes what was read.
+fn read_and_hash(
+    memory: &mut [u8],
+    read: &mut (impl FnMut(&mut [u8]) -> Result<()> + Send),
+    digest: Option<&mut sha2::Sha256>,
+) -> Result<()> {
+    let Some(digest) = digest else { return memory.chunks_mut(index(BATCH)).try_for_each(read) };
+    let to_hash = Mutex::new(ToHash { pieces: VecDeque::new(), digest: Some(digest) });
+    rayon::in_place_scope(|scope| {
+        for piece in memory.chunks_mut(index(BATCH)) {
+            read(piece)?;
+            let idle = {
+                let mut to_hash = lock(&to_hash);
+                to_hash.pieces.push_back(piece);
+                to_hash.digest.take()
+            };
+            let Some(digest) = idle else { continue };
+            let to_hash = &to_hash;
+            scope.spawn(move |_| {
+                loop {
+                    let piece = {
+                        let mut to_hash = lock(to_hash);
+                        let Some(piece) = to_hash.pieces.pop_front() else {
+                            to_hash.digest = Some(digest);
+                            return;
+                        };
+                        piece
+                    };
+                    digest.update(piece);
+                }
+            });
+        }
+        Ok(())
+    })
 }
 
 /// The outcome of one entry.

@@ -319,8 +319,8 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
             usize::try_from(self.room).map_err(|_| Error::Internal("a part beyond memory".to_owned()))?;
         // The last part gets its exact size when that is known.
         let bytes = if self.way.wants_compression() || self.rest < self.room {
-            let room = room.min(usize::try_from(self.rest).unwrap_or(room));
-            Bytes::Held(self.spare.take().unwrap_or_else(|| Vec::with_capacity(room)))
+            let planned = room.min(usize::try_from(self.rest).unwrap_or(room));
+            Bytes::Held(self.spare.take().unwrap_or_else(|| Vec::with_capacity(planned)))
         } else {
             self.give(Event::Need(self.room))?;
             Bytes::Placed(self.empty.blocking_recv().ok_or(Error::Aborted)?)
@@ -348,6 +348,15 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         bytes.clear();
         self.spare = Some(bytes);
         Ok((compressed, Codec::Gzip))
+    }
+
+    /// Sends a part if it is full, and keeps it otherwise.
+    fn put_back(&mut self, part: Filling<U>) -> Result<()> {
+        if part.filled == part.room {
+            return self.send(part);
+        }
+        self.part = Some(part);
+        Ok(())
     }
 
     /// Sends a part that is full.
@@ -389,6 +398,51 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
 }
 
 impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Sink for Cutter<U> {
+    fn room(&mut self) -> Result<u64> {
+        let part = match self.part.take() {
+            Some(part) => part,
+            None => self.begin()?,
+        };
+        let room = part.room - part.filled;
+        self.part = Some(part);
+        Ok(room as u64)
+    }
+
+    fn in_place(
+        &mut self,
+        size: usize,
+        make: &mut (dyn FnMut(&mut [u8]) -> Result<bool> + Send),
+    ) -> Result<()> {
+        let Some(mut part) = self.part.take() else {
+            return Err(Error::Internal("a part was filled before it was begun".to_owned()));
+        };
+        let place = part.filled..part.filled + size;
+        let is_made = match &mut part.bytes {
+            Bytes::Held(held) => {
+                held.resize(place.end, 0);
+                let is_made = make(&mut held[place])?;
+                if !is_made {
+                    held.truncate(part.filled);
+                }
+                is_made
+            }
+            Bytes::Placed(memory) => {
+                let _held = self.attachment.hold()?;
+                let place = &mut memory.as_mut()[place];
+                let is_made = make(place)?;
+                if !is_made {
+                    place.fill(0);
+                }
+                is_made
+            }
+        };
+        if is_made {
+            part.filled += size;
+            self.rest = self.rest.saturating_sub(size as u64);
+        }
+        self.put_back(part)
+    }
+
     fn bytes(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let mut part = match self.part.take() {
@@ -406,11 +460,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Sink for Cutter<U> {
             part.filled += now.len();
             self.rest = self.rest.saturating_sub(now.len() as u64);
             bytes = later;
-            if part.filled == part.room {
-                self.send(part)?;
-            } else {
-                self.part = Some(part);
-            }
+            self.put_back(part)?;
         }
         Ok(())
     }

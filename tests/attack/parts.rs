@@ -30,6 +30,8 @@ struct Distant {
     /// What to do to a download, by its number, counted from 0.
     damage: Mutex<Option<(usize, Damage)>>,
     reads: AtomicUsize,
+    /// What happens during `makeDir`: the workspace was scanned by then, and nothing of it was packed in parts yet.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 type Damage = fn(&mut Vec<u8>);
@@ -68,6 +70,9 @@ impl SandboxClient for Distant {
     async fn make_dir(&self, path: &str) -> Result<Duration, Failure> {
         let started = Instant::now();
         tokio::time::sleep(self.round_trip).await;
+        if let Some(happens) = self.meanwhile.lock().unwrap().take() {
+            happens();
+        }
         self.local.make_dir(path).await?;
         Ok(started.elapsed())
     }
@@ -398,4 +403,55 @@ fn further_names_of_a_large_file_are_packed_if_the_first_is_gone() {
     let archived: Vec<_> =
         archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
     assert_eq!(archived, ["b", "c", "d"].map(std::path::PathBuf::from));
+}
+
+/// The sandbox gets each file as it is when it is packed, whatever happened to it since the scan.
+#[test]
+fn files_that_change_between_the_scan_and_packing_in_parts_arrive_as_they_are_then() {
+    type Change = fn(&Path);
+    let changes: &[(&str, Change)] = &[
+        ("nothing", |_| {}),
+        ("the last one grows by a byte", |at| fs::write(at.join("z"), "12345678").unwrap()),
+        ("the last one grows by more than a part", |at| fs::write(at.join("z"), noise(400_000, 9)).unwrap()),
+        ("a small one becomes a large one", |at| fs::write(at.join("a/b"), noise(3_000_000, 8)).unwrap()),
+        ("a large one grows", |at| fs::write(at.join("large"), noise(4_200_000, 7)).unwrap()),
+        ("a large one shrinks", |at| fs::write(at.join("large"), noise(1_100_000, 6)).unwrap()),
+        ("a large one becomes a small one", |at| fs::write(at.join("large"), "little").unwrap()),
+        ("a large one is empty", |at| fs::write(at.join("large"), "").unwrap()),
+        ("a large one is gone", |at| fs::remove_file(at.join("large")).unwrap()),
+        ("a small one is gone", |at| fs::remove_file(at.join("a/b")).unwrap()),
+        ("the first name of a file is gone", |at| fs::remove_file(at.join("m1")).unwrap()),
+        ("all change", |at| {
+            fs::write(at.join("a/b"), noise(90_000, 5)).unwrap();
+            fs::write(at.join("large"), noise(700_000, 5)).unwrap();
+            fs::write(at.join("z"), noise(2_000_000, 5)).unwrap();
+        }),
+    ];
+    for &(name, change) in changes {
+        for (part_bytes, at_once, round_trip) in [(65_536, 4, 0), (1_000_000, 1, 0), (1_000_000, 1, 5)] {
+            let what = format!("{name}, parts of {part_bytes}, {at_once} at once, {round_trip} ms");
+            let text = "a line of text\n".repeat(20_000);
+            let place = Place::with(&tree([
+                ("a", DIR),
+                ("a/b", file("little")),
+                ("large", file(noise(2_500_000, 3))),
+                ("m1", file("two names")),
+                ("text", file(text)),
+                ("z", file("1234567")),
+            ]));
+            fs::hard_link(place.at("m1"), place.at("m2")).unwrap();
+            let client = Distant::new(round_trip);
+            let workspace = place.workspace();
+            *client.meanwhile.lock().unwrap() = Some(Box::new(move || change(&workspace)));
+            let session = prepare_upload(&client, in_parts(&place, part_bytes, at_once)).unwrap();
+            assert_same(&read_tree(&place.remote()), &place.tree(), &what);
+            assert_eq!(run_folder(&place), [""; 0], "{what}");
+            // The base of the merge is what arrived.
+            fs::write(place.remote().join("text"), "changed").unwrap();
+            let mut expected = place.tree();
+            expected.insert(b"text".to_vec(), file("changed"));
+            restore(&session, &*client).unwrap();
+            assert_same(&place.tree(), &expected, &what);
+        }
+    }
 }
