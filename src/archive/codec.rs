@@ -12,7 +12,7 @@ use flate2::{Compress, Compression, Crc, FlushCompress};
 use rayon::prelude::*;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
-use super::source::{Bytes, PIECE, Stream};
+use super::source::{Bytes, PIECE, Section, Stream, Whole};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::sync::lock;
@@ -155,22 +155,24 @@ pub struct Decoder<B: Bytes> {
 }
 
 enum From<B: Bytes> {
-    None(Compressed<B>),
+    None(Whole<B>),
     Gzip(Box<GzDecoder<Compressed<B>>>),
     Zstd(Box<StreamingDecoder<Compressed<B>, FrameDecoder>>),
 }
 
-impl<B: Bytes> Decoder<B> {
+impl<B: Bytes + 'static> Decoder<B> {
     /// Decodes the first `length` bytes of a file. They must contain exactly `size` bytes, which are at
     /// offset `at` of the whole archive.
     pub fn new(codec: Codec, bytes: B, length: u64, at: u64, size: u64) -> Result<Self> {
         let failed = Arc::default();
-        let compressed =
-            Compressed { bytes, at: 0, end: length, piece: Vec::new(), read: 0, failed: Arc::clone(&failed) };
+        let compressed = |bytes| {
+            let failed = Arc::clone(&failed);
+            Compressed { bytes, at: 0, end: length, piece: Vec::new(), read: 0, failed }
+        };
         let from = match codec {
-            Codec::None => From::None(compressed),
-            Codec::Gzip => From::Gzip(Box::new(GzDecoder::new(compressed))),
-            Codec::Zstd => match StreamingDecoder::new_with_decoder(compressed, bounded_decoder()) {
+            Codec::None => From::None(Whole::first(bytes, length)),
+            Codec::Gzip => From::Gzip(Box::new(GzDecoder::new(compressed(bytes)))),
+            Codec::Zstd => match StreamingDecoder::new_with_decoder(compressed(bytes), bounded_decoder()) {
                 Ok(decoder) => From::Zstd(Box::new(decoder)),
                 Err(error) => {
                     let failed = lock(&failed).take();
@@ -181,33 +183,40 @@ impl<B: Bytes> Decoder<B> {
         Ok(Self { from, codec, at, due: size, size, failed, ended: false })
     }
 
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match &mut self.from {
-            From::None(bytes) => bytes.read(into),
-            From::Gzip(decoder) => decoder.read(into),
-            From::Zstd(decoder) => decoder.read(into),
+    /// Appends the next bytes.
+    fn read(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize> {
+        let decoder: &mut dyn Read = match &mut self.from {
+            From::None(bytes) => return bytes.next(most, into),
+            From::Gzip(decoder) => decoder,
+            From::Zstd(decoder) => decoder,
+        };
+        let start = into.len();
+        into.resize(start + most, 0);
+        let read = loop {
+            match decoder.read(&mut into[start..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        into.truncate(start + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => lock(&self.failed).take().map_or(Ok(0), Err),
+            Ok(read) => Ok(read),
+            Err(error) => Err(self.failure(&error)),
         }
     }
 
     /// Checks that nothing follows the last byte.
     fn end(&mut self) -> Result<()> {
-        let mut one = [0];
-        match self.read(&mut one) {
-            Ok(0) => {}
-            Ok(_) => {
-                return Err(Error::ArchiveInvalid {
-                    offset: self.at,
-                    entry: None,
-                    reason: format!(
-                        "a part of it is longer than the {} bytes that it should have",
-                        self.size
-                    ),
-                });
-            }
-            Err(error) => return Err(self.failure(&error)),
+        if self.read(1, &mut Vec::new())? > 0 {
+            return Err(Error::ArchiveInvalid {
+                offset: self.at,
+                entry: None,
+                reason: format!("a part of it is longer than the {} bytes that it should have", self.size),
+            });
         }
         let rest = match &mut self.from {
-            From::None(bytes) => bytes,
+            From::None(_) => return Ok(()),
             From::Gzip(decoder) => decoder.get_mut(),
             From::Zstd(decoder) => {
                 let told = decoder.decoder.get_checksum_from_data();
@@ -235,7 +244,15 @@ impl<B: Bytes> Decoder<B> {
     }
 }
 
-impl<B: Bytes> Stream for Decoder<B> {
+impl<B: Bytes + 'static> Stream for Decoder<B> {
+    fn split_off(&mut self, size: u64) -> Option<Section> {
+        let From::None(bytes) = &mut self.from else { return None };
+        let split = (size <= self.due).then(|| bytes.split_off(size))??;
+        self.at += size;
+        self.due -= size;
+        Some(split)
+    }
+
     fn next(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize> {
         let most = most.min(PIECE).min(usize::try_from(self.due).unwrap_or(PIECE));
         if most == 0 {
@@ -245,23 +262,8 @@ impl<B: Bytes> Stream for Decoder<B> {
             }
             return Ok(0);
         }
-        let start = into.len();
-        into.resize(start + most, 0);
-        let read = loop {
-            match self.read(&mut into[start..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
-            }
-        };
-        let read = match read {
-            Ok(read) => read,
-            Err(error) => return Err(self.failure(&error)),
-        };
-        into.truncate(start + read);
+        let read = self.read(most, into)?;
         if read == 0 {
-            if let Some(failed) = lock(&self.failed).take() {
-                return Err(failed);
-            }
             let got = self.size - self.due;
             return Err(Error::ArchiveTruncated {
                 offset: self.at,
@@ -304,6 +306,7 @@ impl<B: Bytes> BufRead for Compressed<B> {
         if self.read == self.piece.len() && self.at < self.end {
             let length = usize::try_from(self.end - self.at).map_or(PIECE, |rest| rest.min(PIECE));
             self.read = 0;
+            self.piece.clear();
             if let Err(error) = self.bytes.copy(self.at, length, &mut self.piece) {
                 *lock(&self.failed) = Some(error);
                 self.piece.clear();
@@ -403,6 +406,24 @@ mod tests {
                 assert!(decoded(codec, &compressed, bytes.len() as u64).unwrap() == bytes, "{program:?}");
             }
         }
+    }
+
+    #[test]
+    fn only_what_a_part_should_have_is_split_off() {
+        let bytes = text(100_000);
+        let mut plain = Decoder::new(Codec::None, bytes.clone(), 100_000, 500, 90_000).unwrap();
+        assert!(plain.split_off(90_001).is_none(), "more than it should have");
+        let (mut split, mut out) = (plain.split_off(80_000).unwrap()(), Vec::new());
+        while split.next(PIECE, &mut out).unwrap() > 0 {}
+        assert!(out == bytes[..80_000]);
+        assert_eq!(plain.next(PIECE, &mut out).unwrap(), 10_000);
+        assert!(out == bytes[..90_000]);
+        let error = plain.next(PIECE, &mut out).unwrap_err();
+        assert!(matches!(error, Error::ArchiveInvalid { offset: 90_500, .. }), "{error:?}");
+
+        let gzip = compress(&bytes, &Cancel::default()).unwrap().unwrap();
+        let length = gzip.len() as u64;
+        assert!(Decoder::new(Codec::Gzip, gzip, length, 0, 100_000).unwrap().split_off(1).is_none());
     }
 
     /// Whatever is done to compressed bytes, they are refused or decoded to the same content.

@@ -6,6 +6,7 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::fs::{File, by_path};
@@ -18,8 +19,8 @@ pub trait Bytes: Send + Sync {
     /// How many bytes there are.
     fn size(&self) -> u64;
 
-    /// Replaces the content of `into` by `length` bytes from `offset`. They must exist, and must be at most
-    /// one [`PIECE`]. It is an error if the client took them away.
+    /// Appends `length` bytes from `offset` to `into`. They must exist, and must be at most one [`PIECE`]. It is an
+    /// error if the client took them away.
     fn copy(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> Result<()>;
 }
 
@@ -30,19 +31,8 @@ impl Bytes for Vec<u8> {
 
     fn copy(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> Result<()> {
         let start = usize::try_from(offset).expect("it lies in memory");
-        into.clear();
         into.extend_from_slice(&self[start..start + length]);
         Ok(())
-    }
-}
-
-impl<B: Bytes + ?Sized> Bytes for &B {
-    fn size(&self) -> u64 {
-        (**self).size()
-    }
-
-    fn copy(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> Result<()> {
-        (**self).copy(offset, length, into)
     }
 }
 
@@ -51,37 +41,62 @@ pub trait Stream: Send {
     /// Appends the next bytes to `into`: at least one, at most `most` (which is not 0), and at most one
     /// [`PIECE`]. Returns how many; 0 at the end.
     fn next(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize>;
-}
 
-/// A whole file as a stream. Each byte is copied once.
-#[derive(Debug)]
-pub struct Whole<B> {
-    bytes: B,
-    at: u64,
-    /// The buffer for a copy that is appended to other bytes.
-    copied: Vec<u8>,
-}
-
-impl<B: Bytes> Whole<B> {
-    /// Starts at the first byte.
-    pub fn new(bytes: B) -> Self {
-        Self { bytes, at: 0, copied: Vec::new() }
+    /// Splits off the next `size` bytes, which another thread may read meanwhile. This stream goes on behind them.
+    /// `None` if they are not all there yet; then nothing was split off.
+    fn split_off(&mut self, _size: u64) -> Option<Section> {
+        None
     }
 }
 
-impl<B: Bytes> Stream for Whole<B> {
+/// Bytes that are all there: it makes a stream of them each time it is called.
+pub type Section = Box<dyn Fn() -> Box<dyn Stream> + Send>;
+
+/// A whole file, or a range of one, as a stream. Each byte is copied once.
+#[derive(Debug)]
+pub struct Whole<B> {
+    bytes: Arc<B>,
+    at: u64,
+    end: u64,
+}
+
+impl<B: Bytes> Whole<B> {
+    /// All bytes of a file.
+    pub fn new(bytes: B) -> Self {
+        let size = bytes.size();
+        Self::first(bytes, size)
+    }
+
+    /// The first bytes of a file, which must have as many.
+    pub fn first(bytes: B, length: u64) -> Self {
+        Self { bytes: Arc::new(bytes), at: 0, end: length }
+    }
+
+    /// How many bytes are still to be read.
+    #[must_use]
+    pub fn rest(&self) -> u64 {
+        self.end - self.at
+    }
+}
+
+impl<B: Bytes + 'static> Stream for Whole<B> {
+    fn split_off(&mut self, size: u64) -> Option<Section> {
+        if size > self.rest() {
+            return None;
+        }
+        let (bytes, at) = (self.bytes.clone(), self.at);
+        self.at += size;
+        let end = self.at;
+        Some(Box::new(move || Box::new(Self { bytes: bytes.clone(), at, end })))
+    }
+
     fn next(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize> {
-        let rest = usize::try_from(self.bytes.size() - self.at).unwrap_or(PIECE);
+        let rest = usize::try_from(self.rest()).unwrap_or(PIECE);
         let length = rest.min(most).min(PIECE);
         if length == 0 {
             return Ok(0);
         }
-        if into.is_empty() {
-            self.bytes.copy(self.at, length, into)?;
-        } else {
-            self.bytes.copy(self.at, length, &mut self.copied)?;
-            into.extend_from_slice(&self.copied);
-        }
+        self.bytes.copy(self.at, length, into)?;
         self.at += length as u64;
         Ok(length)
     }
@@ -121,6 +136,7 @@ pub fn copy_in_pieces(
     let mut at = offset;
     while at < end {
         let length = usize::try_from(end - at).map_or(PIECE, |rest| rest.min(PIECE));
+        piece.clear();
         bytes.copy(at, length, piece)?;
         take(piece)?;
         at += length as u64;
@@ -165,6 +181,29 @@ mod tests {
                 assert!(all.strip_prefix(b"before") == Some(&bytes[..]));
             }
         }
+    }
+
+    #[test]
+    fn what_is_split_off_and_what_follows_are_read_independently() {
+        let bytes: Vec<u8> = (0..2 * PIECE + 7).map(|at| at.to_le_bytes()[0]).collect();
+        let all = |stream: &mut dyn Stream| {
+            let mut all = Vec::new();
+            while stream.next(PIECE, &mut all).unwrap() > 0 {}
+            all
+        };
+        let length = bytes.len() - 5;
+        let mut stream = Whole::first(bytes.clone(), length as u64);
+        let mut first = Vec::new();
+        assert_eq!(stream.next(10, &mut first).unwrap(), 10);
+        assert!(stream.split_off(length as u64 - 9).is_none(), "more than there is");
+        let split = stream.split_off(PIECE as u64 + 3).unwrap();
+        let empty = stream.split_off(0).unwrap();
+        let end = PIECE + 13;
+        assert!(all(&mut stream) == bytes[end..length]);
+        for _ in 0..2 {
+            assert!(all(&mut *split()) == bytes[10..end]);
+        }
+        assert!(all(&mut *empty()).is_empty() && stream.split_off(1).is_none());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::header::BLOCK;
-use super::source::{PIECE, Stream};
+use super::source::{PIECE, Section, Stream};
 use crate::error::{Error, Result, shown};
 use crate::fs::Kind;
 use crate::path::{PATH_MAX, PathFault, RelativePath};
@@ -267,6 +267,21 @@ pub trait Sink {
     /// Takes the next bytes of a file that is longer than a [`PIECE`]. If the archive is truncated, the last
     /// ones never come.
     fn part(&mut self, file: &StreamedFile, bytes: Vec<u8>) -> Result<()>;
+
+    /// Takes a file that is longer than a [`PIECE`] and completely there: its first bytes, and the rest of it. By
+    /// default it takes one part after the other.
+    fn complete(&mut self, file: &StreamedFile, first: Vec<u8>, rest: Section) -> Result<()> {
+        let (mut bytes, mut rest) = (first, rest());
+        loop {
+            if !bytes.is_empty() {
+                self.part(file, bytes)?;
+            }
+            bytes = self.buffer();
+            if rest.next(PIECE, &mut bytes)? == 0 {
+                return Ok(());
+            }
+        }
+    }
 
     /// Takes the whole content of a control file as soon as it was read. If another one follows, that one
     /// counts.
@@ -636,6 +651,12 @@ impl Reader<'_> {
     /// Passes on a file that is longer than a piece.
     fn parts(&mut self, extent: Extent, file: &StreamedFile, is_control: bool) -> Result<()> {
         self.pass_on()?;
+        let unread = file.size - self.bytes.len() as u64;
+        if !is_control && let Some(rest) = self.stream.split_off(unread) {
+            self.start += file.size;
+            let first = std::mem::replace(&mut self.bytes, self.sink.buffer());
+            return self.sink.complete(file, first, rest);
+        }
         let mut rest = file.size;
         while rest > 0 {
             let length = usize::try_from(rest).map_or(PIECE, |rest| rest.min(PIECE));

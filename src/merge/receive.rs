@@ -14,19 +14,19 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
-use std::time::Duration;
 
 use rayon::prelude::*;
 use sha2::Digest as _;
 
 use super::incoming::{InStage, Incoming, IncomingEntry, LazyStage, Staged, Stager, Staging};
-use crate::archive::source::{PIECE, Stream};
+use crate::archive::source::{PIECE, Section, Stream};
 use crate::archive::unpack::{Archive, Content, Sink, StreamedFile, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::fs::{File, Root};
+use crate::fs::{File, Meta, Root};
 use crate::path::RelativePath;
 use crate::sync::lock;
+use crate::threads;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
 use crate::tree::filter::Filter;
 use crate::tree::scan::CHUNK;
@@ -205,7 +205,7 @@ impl<'a, 's> Intake<'a, 's> {
 
     /// Waits until a piece is done.
     fn wait(&mut self) -> Result<()> {
-        let FinishedPiece { bytes, taken } = next_finished(&self.receiver);
+        let FinishedPiece { bytes, taken } = threads::receive(&self.receiver);
         self.pieces -= 1;
         self.spare.push(bytes);
         self.taken.extend(taken?);
@@ -262,6 +262,17 @@ impl Sink for Intake<'_, '_> {
         Ok(())
     }
 
+    fn complete(&mut self, file: &StreamedFile, first: Vec<u8>, rest: Section) -> Result<()> {
+        self.make_room()?;
+        let (worker, sender, file) = (self.worker, self.sender.clone(), file.clone());
+        self.scope.spawn(move |_| {
+            let taken = catch_panic(|| worker.complete(file, &first, &rest));
+            // Nobody receives it if another thread has failed.
+            sender.send(FinishedPiece { bytes: first, taken }).unwrap_or_default();
+        });
+        Ok(())
+    }
+
     fn control(&mut self, content: &[u8]) {
         (self.worker.reception.on_control)(content);
     }
@@ -271,23 +282,6 @@ impl Sink for Intake<'_, '_> {
 fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Error::Internal("a thread panicked while it took in an archive".to_owned())))
-}
-
-/// Waits for the next piece that is done. A thread of the pool does other work meanwhile.
-fn next_finished(receiver: &mpsc::Receiver<FinishedPiece>) -> FinishedPiece {
-    loop {
-        if let Ok(done) = receiver.try_recv() {
-            return done;
-        }
-        let done = match rayon::yield_now() {
-            Some(rayon::Yield::Executed) => continue,
-            Some(rayon::Yield::Idle) => receiver.recv_timeout(Duration::from_millis(1)).ok(),
-            None => receiver.recv().ok(),
-        };
-        if let Some(done) = done {
-            return done;
-        }
-    }
 }
 
 /// A file that is longer than a piece.
@@ -377,6 +371,49 @@ impl<'s> Worker<'s> {
         }
     }
 
+    /// Handles a large file that is completely there, while other threads handle others. If it has the size and the
+    /// beginning of the local file it is first only hashed, because most such files are unchanged; one that is
+    /// changed is read once more.
+    fn complete(&self, file: StreamedFile, first: &[u8], rest: &Section) -> Result<Vec<HashedFile>> {
+        let mut bytes = Vec::with_capacity(PIECE);
+        let begin = |bytes: &mut Vec<u8>| {
+            bytes.clear();
+            bytes.extend_from_slice(first);
+            let mut stream = rest();
+            while bytes.len() < PIECE && stream.next(PIECE - bytes.len(), bytes)? > 0 {}
+            Ok::<_, Error>(stream)
+        };
+        let mut stream = begin(&mut bytes)?;
+        let mode = mode_of(&self.entry(&file, Digest([0; 32])));
+        let local = if self.reception.every_file { None } else { self.local_if_unchanged(&file, mode) };
+        let begins_alike =
+            |(mut local, meta): (File, Meta)| meta.size == file.size && goes_on_with(&mut local, &bytes);
+        if local.is_some_and(begins_alike) {
+            let mut hash = sha2::Sha256::new();
+            while !bytes.is_empty() {
+                self.stager.cancel.check()?;
+                hash.update(&bytes);
+                bytes.clear();
+                stream.next(PIECE, &mut bytes)?;
+            }
+            let digest = Digest(hash.finalize().into());
+            if !self.is_due(&file, &self.entry(&file, digest)) {
+                return Ok(vec![HashedFile { inode: file.inode, digest, staged: None }]);
+            }
+            stream = begin(&mut bytes)?;
+        }
+        let mut large = Box::new(Large::new(file));
+        while !bytes.is_empty() {
+            match self.part(large, &bytes)? {
+                PieceResult::Part(rest) => large = rest,
+                PieceResult::Last(taken) => return Ok(vec![taken]),
+            }
+            bytes.clear();
+            stream.next(PIECE, &mut bytes)?;
+        }
+        Err(Error::Internal("a file of an archive is shorter than it was".to_owned()))
+    }
+
     /// Handles the next piece of a large file.
     fn part(&self, mut large: Box<Large>, bytes: &[u8]) -> Result<PieceResult> {
         self.stager.cancel.check()?;
@@ -435,19 +472,24 @@ impl<'s> Worker<'s> {
         if !file.wanted && !self.reception.every_file {
             return Ok(State::Hashed);
         }
-        let may_be_unchanged = match self.stager.base.get(&file.path) {
-            Some(Entry::File { mode: base, .. }) => base & PERMISSIONS == mode & PERMISSIONS,
-            _ => false,
-        };
-        if may_be_unchanged && !self.reception.every_file {
-            // A local file that cannot be read is not compared.
-            if let Ok(Some((local, _))) = self.stager.workspace.cursor().open(&file.path) {
-                return Ok(State::AsLocal(local));
-            }
+        if !self.reception.every_file
+            && let Some((local, _)) = self.local_if_unchanged(file, mode)
+        {
+            return Ok(State::AsLocal(local));
         }
         let (stage, cursor) = self.stager.stage(in_stage)?;
         let (name, content) = stage.file(cursor, mode)?;
         Ok(State::Staged(name, content))
+    }
+
+    /// The local file to compare a file with that may be unchanged: the base has a file of that path and mode. One
+    /// that cannot be read is not compared.
+    fn local_if_unchanged(&self, file: &StreamedFile, mode: u32) -> Option<(File, Meta)> {
+        match self.stager.base.get(&file.path) {
+            Some(Entry::File { mode: base, .. }) if base & PERMISSIONS == mode & PERMISSIONS => {}
+            _ => return None,
+        }
+        self.stager.workspace.cursor().open(&file.path).ok().flatten()
     }
 
     /// Stages the beginning that a large file shares with the local one. If the local file has changed in

@@ -127,14 +127,17 @@ impl Download {
                 _ if !burst.allows(Instant::now()) => Reply::Later(into),
                 // Memory of another size was transferred away or resized.
                 Ok(InPlace { data, length: now }) if now == size && offset + length <= now => {
-                    into.clear();
                     into.reserve(length);
                     // SAFETY: the range is within the bytes, which exist as long as this thread does not
-                    // return to JavaScript. The buffer has space for them. No reference is made to memory
-                    // that others may write to.
+                    // return to JavaScript. The buffer has space for them behind its content. No reference is
+                    // made to memory that others may write to.
                     unsafe {
-                        std::ptr::copy_nonoverlapping(data.add(offset), into.as_mut_ptr(), length);
-                        into.set_len(length);
+                        std::ptr::copy_nonoverlapping(
+                            data.add(offset),
+                            into.as_mut_ptr().add(into.len()),
+                            length,
+                        );
+                        into.set_len(into.len() + length);
                     }
                     Reply::Copied(into)
                 }

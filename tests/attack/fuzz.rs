@@ -331,7 +331,7 @@ fn fuzz_unpacking() {
         let left_alone =
             Filter::by_name(|path| path.is_or_below(RUNTIME.as_bytes()) || always_excluded.matches(path));
         let whole = Vec::clone(&archive);
-        let read = read_stream(&mut Whole::new(&whole), None, &left_alone);
+        let read = read_stream(&mut Whole::new(whole.clone()), None, &left_alone);
         // The result is the same, however the stream is divided.
         let mut pieces = Random::new(random.below(usize::MAX) as u64);
         let most = *random.pick(&[1, 7, BLOCK, 3 * BLOCK + 1, 10_000]);

@@ -59,7 +59,7 @@ pub fn read_stream(
 
 /// Reads a whole archive.
 pub fn unpack(archive: &[u8], control: Option<&RelativePath>, ignore: &Filter<'_>) -> Result<Archive, Error> {
-    read_stream(&mut Whole::new(&archive.to_vec()), control, ignore).map(|(archive, _)| archive)
+    read_stream(&mut Whole::new(archive.to_vec()), control, ignore).map(|(archive, _)| archive)
 }
 
 /// A stream in chunks of the sizes that `length` returns, given the largest size allowed.
