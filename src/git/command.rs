@@ -62,6 +62,8 @@ const SETTINGS: &[&str] = &[
     "maintenance.auto=false",
     "index.sparse=false",
     "advice.detachedHead=false",
+    // A larger file is not read into memory, but piece by piece.
+    "core.bigFileThreshold=4m",
 ];
 
 /// The whole environment, but for `PATH` and what a call sets.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use sandbox_managed_runtime::git::report::GitReport;
 
-use crate::bench::{Bench, holds, path, with_each_git, write};
+use crate::bench::{Bench, executable, holds, path, with_each_git, write};
 
 #[test]
 fn ten_heartbeats_in_which_nothing_happens_change_nothing() {
@@ -912,6 +912,31 @@ fn a_symbolic_branch_stays_and_is_not_uploaded() {
     });
 }
 
+/// A file of zeros costs the sandbox next to nothing to send.
+#[test]
+fn a_large_file_that_compresses_well_is_not_read_into_memory() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let zeros = bench.path().join("zeros");
+        fs::File::create(&zeros).unwrap().set_len(300_000_000).unwrap();
+        let blob = bench.there(&["hash-object", "-w", zeros.to_str().unwrap()]);
+        let entry = format!("100644,{blob},zeros");
+        bench.there(&["update-index", "--add", "--cacheinfo", &entry]);
+        bench.there(&["commit", "-q", "-m", "zeros"]);
+        let new = bench.there(&["rev-parse", "main"]);
+        let program = bench.program.clone();
+        let limited = bench.path().join("git");
+        // In units of 1024 bytes.
+        let script = format!("#!/bin/sh\nulimit -v 200000\nexec {} \"$@\"\n", program.display());
+        executable(&limited, &script);
+        bench.program = limited;
+        let report = bench.restore();
+        bench.program = program;
+        assert_eq!(bench.here(&["rev-parse", "main"]), new, "{report:?}");
+        assert_eq!(bench.here(&["cat-file", "-s", "main:zeros"]), "300000000");
+    });
+}
+
 #[test]
 fn references_that_were_kept_and_settings_of_our_own_calls_are_not_uploaded() {
     with_each_git(|bench| {
@@ -992,7 +1017,7 @@ fn a_repository_of_an_unknown_object_format_is_refused() {
             "#!/bin/sh\ncase \"$*\" in *--show-object-format*) printf 'sha3\\n.git\\n';; *) exec {} \"$@\";; esac\n",
             git.display()
         );
-        crate::bench::executable(&program, &text);
+        executable(&program, &text);
         bench.program = program;
         let refused = bench.prepare();
         assert!(refused.iter().any(|reason| reason.contains("object format")), "{refused:?}");
