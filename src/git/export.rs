@@ -174,7 +174,12 @@ pub fn export(
         .chain(boundary.iter().cloned())
         .collect();
     let wanted = Wanted { tips: &tips, staged: &staged, boundary: &boundary, shallow: &shallow };
-    let sent_packs = packs::make(&repository, &wanted, earlier, folder)?;
+    let sent_packs = packs::make(&repository, &wanted, earlier, folder).map_err(|fault| match fault {
+        Fault::Refused(reason) if place.promisor.is_some() && reason.contains("bad tree object") => {
+            Fault::Refused(format!("{LACKS_TREES} ({reason})"))
+        }
+        other => other,
+    })?;
     if !shallow.is_empty() {
         write(&folder.join("shallow"), &lines(shallow.iter().map(Oid::as_str)))?;
     }
@@ -207,6 +212,10 @@ pub fn export(
         },
     })
 }
+
+/// The reason for refusing a partial clone without trees, from which git can make no pack.
+const LACKS_TREES: &str = "it is a partial clone that lacks trees, as `git clone --filter=tree:0` makes it; \
+    `git fetch --refetch --filter=blob:none` brings them";
 
 /// Whether a reference is uploaded.
 fn goes_up(name: &RefName) -> bool {

@@ -792,7 +792,13 @@ fn a_partial_clone_without_trees_is_refused() {
         bench.git(&root, &["clone", "-q", "--filter=tree:0", "--no-checkout", &remote, "treeless"]);
         bench.here = root.join("treeless");
         let refused = bench.prepare();
-        assert!(refused.iter().any(|reason| reason.contains("tree")), "{refused:?}");
+        let [reason] = &refused[..] else { panic!("{refused:?}") };
+        let command = reason.split('`').find(|part| part.starts_with("git fetch")).unwrap();
+        assert!(reason.contains("lacks trees"), "{reason}");
+        let words: Vec<&str> = command.split(' ').collect();
+        bench.here(&words[1..]);
+        assert_eq!(bench.prepare(), Vec::<String>::new(), "after {command}");
+        bench.there(&["log", "--stat"]);
     });
 }
 
