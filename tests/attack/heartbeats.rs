@@ -421,6 +421,31 @@ fn an_upload_costs_what_has_changed() {
     }
 }
 
+/// Which packs are sent depends on those that the sandbox still has.
+#[test]
+fn packs_that_the_sandbox_replaced_are_sent_again_and_nothing_else() {
+    let mut start = start();
+    start.insert("large".into(), file("x".repeat(200_000)));
+    let side = Side::new(&start, Kind::Dash, &[], true);
+    let git = |folder: &Path, arguments: &[&str]| {
+        let author = ["-c", "user.name=T", "-c", "user.email=t@t", "-c", "safe.directory=*"];
+        let output = Command::new("git").args(author).args(arguments).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "{}", output.stderr.escape_ascii());
+    };
+    let (here, there) = (side.place.workspace(), side.place.remote());
+    git(&here, &["init", "-q", "-b", "main"]);
+    git(&here, &["add", "a"]);
+    git(&here, &["commit", "-q", "-m", "first"]);
+    let bytes = side.bytes_up(|| drop(prepare_upload(&side.client, side.upload()).unwrap()));
+    assert!(bytes > 200_000, "{bytes} bytes");
+    git(&there, &["commit", "-q", "--allow-empty", "-m", "there"]);
+    git(&there, &["repack", "-q", "-a", "-d"]);
+    let bytes = side.bytes_up(|| drop(prepare_upload(&side.client, side.upload()).unwrap()));
+    assert!(bytes < 100_000, "{bytes} bytes");
+    git(&there, &["fsck", "--full", "--strict"]);
+    git(&there, &["diff", "--exit-code", "HEAD"]);
+}
+
 #[test]
 fn a_script_that_is_gone_or_changed_in_the_sandbox_costs_a_full_upload() {
     type Damage = (&'static str, fn(&Path));
