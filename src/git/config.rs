@@ -25,6 +25,22 @@ pub fn parse(list: &[u8]) -> Settings {
         .collect()
 }
 
+/// The setting that every upload adds, so that git in the sandbox compares a file's size and time alone. A repository that
+/// was made anew in the sandbox does not have it.
+const ADDED: (&[u8], &[u8]) = (b"core.checkstat", b"minimal");
+
+/// The setting that an upload adds to those of the local repository.
+#[must_use]
+pub fn added() -> Setting {
+    (ADDED.0.to_vec(), Some(ADDED.1.to_vec()))
+}
+
+/// Whether settings are those of a repository that was uploaded, however they were changed since.
+#[must_use]
+pub fn were_uploaded(settings: &Settings) -> bool {
+    settings.iter().any(|(key, value)| (&key[..], value.as_deref()) == (ADDED.0, Some(ADDED.1)))
+}
+
 /// A key's section, subsection and name.
 type Key<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
 

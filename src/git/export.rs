@@ -137,7 +137,7 @@ pub fn export(
     // The index has everything that this machine's file system says about the files, but the archive keeps
     // only size and time. In the sandbox every file would look changed by the rest, and `git add -A` would
     // read all files and store them again.
-    settings.push((b"core.checkstat".to_vec(), Some(b"minimal".to_vec())));
+    settings.push(config::added());
 
     let mut tips: BTreeSet<Oid> =
         refs.values().cloned().chain(stashes.iter().map(|(oid, _)| oid.clone())).collect();

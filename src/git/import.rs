@@ -766,21 +766,20 @@ impl Merge<'_> {
         } else if is_ancestor(theirs, ours) {
             Relation::OursDescends
         } else {
-            let output = self
-                .repository
-                .call()
-                .args(["merge-base", theirs.as_str(), ours.as_str()])
-                .output(self.repository.cancel);
-            if output.is_ok_and(|output| output.status == Some(0)) {
-                Relation::Apart
-            } else {
-                Relation::Unrelated
-            }
+            Relation::Apart
         }
     }
 
-    /// Whether the repository in the sandbox is unrelated to the one that was sent: their branches share no root commit.
+    /// Whether the repository in the sandbox is another one than was sent: it was made anew, and their branches share no root
+    /// commit.
+    ///
+    /// Objects do not tell that: those that were sent are gone as well after history was rewritten and collected.
     fn is_another(&self) -> Result<bool, Fault> {
+        if config::were_uploaded(&self.incoming.theirs.config)
+            || !config::were_uploaded(&self.incoming.base.config)
+        {
+            return Ok(false);
+        }
         let branches = |refs: &Refs| -> BTreeSet<Oid> {
             refs.iter()
                 .filter(|(name, _)| name.kind() == RefKind::Branch)

@@ -149,10 +149,8 @@ pub enum Relation {
     TheirsDescends,
     /// The local commit descends from the sandbox's.
     OursDescends,
-    /// Neither, but they share history.
+    /// Neither, whether they share history or not.
     Apart,
-    /// They share no history: the sandbox's belongs to another repository.
-    Unrelated,
 }
 
 /// What happens to one reference.
@@ -180,8 +178,6 @@ pub enum Reason {
     TagMoved,
     /// Git would not know whether a tag or a branch is meant.
     Ambiguous,
-    /// It shares no history with what it would replace.
-    Unrelated,
     /// Its name collides with that of another reference.
     NameTaken,
     /// It is checked out in another local worktree, or being rebased.
@@ -196,7 +192,6 @@ impl Reason {
             Self::BothChanged => "both sides changed it",
             Self::TagMoved => "a tag that is moved is not taken over",
             Self::Ambiguous => "it is the name of another branch or tag, or means something else to git",
-            Self::Unrelated => "it shares no history with the local value, as if of another repository",
             Self::NameTaken => "another local reference prevents its name",
             Self::InUse => "it is in use by another local worktree, or by an operation that is in progress",
         }
@@ -225,7 +220,6 @@ pub fn decide(
         (_, None) => Outcome::Aside(Reason::BothChanged),
         (_, Some(ours)) => match (relation(theirs, ours), base == Some(ours)) {
             (Relation::TheirsDescends, _) => Outcome::Theirs,
-            (Relation::Unrelated, _) => Outcome::Aside(Reason::Unrelated),
             (_, true) => Outcome::Replace,
             (Relation::OursDescends, false) => Outcome::Ours,
             (Relation::Apart, false) => Outcome::Aside(Reason::BothChanged),
@@ -382,9 +376,7 @@ mod tests {
         let values = [None, Some(oid('a')), Some(oid('b')), Some(oid('c'))];
         let mut seen = 0;
         for kind in [RefKind::Branch, RefKind::Tag] {
-            for relation in
-                [Relation::TheirsDescends, Relation::OursDescends, Relation::Apart, Relation::Unrelated]
-            {
+            for relation in [Relation::TheirsDescends, Relation::OursDescends, Relation::Apart] {
                 for base in &values {
                     for theirs in &values {
                         for ours in &values {
@@ -412,9 +404,6 @@ mod tests {
                                 (Some(_), false, _) if ours.is_none() => {
                                     assert_eq!(outcome, Outcome::Theirs, "{case}");
                                 }
-                                (Some(_), ..) if ours.is_some() && relation == Relation::Unrelated => {
-                                    assert_eq!(outcome, Outcome::Aside(Reason::Unrelated), "{case}");
-                                }
                                 (Some(_), false, _) => assert_eq!(
                                     outcome,
                                     if relation == Relation::TheirsDescends {
@@ -432,7 +421,7 @@ mod tests {
                                     match relation {
                                         Relation::TheirsDescends => Outcome::Theirs,
                                         Relation::OursDescends => Outcome::Ours,
-                                        _ => Outcome::Aside(Reason::BothChanged),
+                                        Relation::Apart => Outcome::Aside(Reason::BothChanged),
                                     },
                                     "{case}"
                                 ),
@@ -442,7 +431,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen, 2 * 4 * 64);
+        assert_eq!(seen, 2 * 3 * 64);
     }
 
     #[test]

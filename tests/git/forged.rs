@@ -324,19 +324,26 @@ fn what_is_kept_of_a_refused_repository_is_none() {
 }
 
 #[test]
-fn a_branch_without_common_history_does_not_replace_the_local_one() {
-    with_each_git(|bench| {
-        bench.prepare();
-        let before = bench.here(&["rev-parse", "feature"]);
-        let tree = bench.there(&["rev-parse", "HEAD^{tree}"]);
-        let orphan = bench.there(&["commit-tree", &tree, "-m", "unrelated"]);
-        bench.there(&["update-ref", "refs/heads/feature", &orphan]);
-        let report = bench.restore();
-        assert!(holds(&report, "refs/heads/feature"), "{report:?}");
-        assert_eq!(bench.here(&["rev-parse", "feature"]), before);
-        assert_eq!(bench.here(&["rev-parse", &report.kept[0].kept_at]), orphan);
-        bench.assert_sound(&bench.here, &[&orphan]);
-    });
+fn a_branch_without_common_history_replaces_one_that_is_unchanged_here() {
+    for is_changed_here in [false, true] {
+        with_each_git(|bench| {
+            bench.prepare();
+            let tree = bench.there(&["rev-parse", "HEAD^{tree}"]);
+            if is_changed_here {
+                let ours = bench.here(&["commit-tree", &tree, "-p", "feature", "-m", "ours"]);
+                bench.here(&["update-ref", "refs/heads/feature", &ours]);
+            }
+            let before = bench.here(&["rev-parse", "feature"]);
+            let orphan = bench.there(&["commit-tree", &tree, "-m", "unrelated"]);
+            bench.there(&["update-ref", "refs/heads/feature", &orphan]);
+            let report = bench.restore();
+            assert_eq!(holds(&report, "refs/heads/feature"), is_changed_here, "{report:?}");
+            let (branch, kept) = if is_changed_here { (&before, &orphan) } else { (&orphan, &before) };
+            assert_eq!(bench.here(&["rev-parse", "feature"]), *branch);
+            assert_eq!(bench.here(&["rev-parse", &report.kept[0].kept_at]), *kept);
+            bench.assert_sound(&bench.here, &[&before, &orphan]);
+        });
+    }
 }
 
 /// Each setting costs a call of git.

@@ -333,21 +333,29 @@ fn no_branch_is_checked_out_whose_name_is_not_accepted() {
 
 #[test]
 fn the_cost_of_many_new_names_is_not_quadratic() {
-    with_each_git(|bench| {
-        bench.prepare();
-        // Nothing that was sent is in the sandbox any more, and every local name is new.
-        let tree = bench.there(&["rev-parse", "HEAD^{tree}"]);
-        let commit = bench.there(&["commit-tree", &tree, "-m", "unrelated"]);
-        let mut names = "# pack-refs with: sorted \n".to_owned();
-        for at in 0..20_000 {
-            writeln!(names, "{commit} refs/heads/n/{at}").unwrap();
-        }
-        write(&bench.there.join(".git/packed-refs"), names);
-        write(&bench.there.join(".git/HEAD"), "ref: refs/heads/n/0\n");
-        let report = bench.restore();
-        assert!(report.held_back.iter().any(|held| held.reason.contains("another repository")), "{report:?}");
-        bench.assert_sound(&bench.here, &[]);
-    });
+    for is_made_anew in [false, true] {
+        with_each_git(|bench| {
+            bench.prepare();
+            // Nothing that was sent is in the sandbox any more, and every local name is new.
+            let tree = bench.there(&["rev-parse", "HEAD^{tree}"]);
+            let commit = bench.there(&["commit-tree", &tree, "-m", "unrelated"]);
+            let mut names = "# pack-refs with: sorted \n".to_owned();
+            for at in 0..20_000 {
+                writeln!(names, "{commit} refs/heads/n/{at}").unwrap();
+            }
+            write(&bench.there.join(".git/packed-refs"), names);
+            write(&bench.there.join(".git/HEAD"), "ref: refs/heads/n/0\n");
+            if is_made_anew {
+                bench.there(&["config", "--unset", "core.checkStat"]);
+            }
+            let report = bench.restore();
+            let is_refused = report.held_back.iter().any(|held| held.reason.contains("another repository"));
+            assert_eq!(is_refused, is_made_anew, "{:?}", report.held_back);
+            let come = bench.here(&["for-each-ref", "--format=x", "refs/heads/n"]).lines().count();
+            assert_eq!(come, if is_made_anew { 0 } else { 20_000 });
+            bench.assert_sound(&bench.here, &[]);
+        });
+    }
 }
 
 #[test]

@@ -903,6 +903,87 @@ fn a_file_staged_locally_stays_if_it_is_a_folder_in_the_sandbox() {
     });
 }
 
+/// Whatever collects the former commits in the sandbox, its repository is the one that was sent.
+#[test]
+fn a_history_that_was_rewritten_as_a_whole_comes_back() {
+    for way in ["amend", "root", "filter", "orphan"] {
+        for is_collected in [false, true] {
+            with_each_git(|bench| {
+                bench.here(&["branch", "-q", "-D", "feature"]);
+                bench.here(&["tag", "-d", "v1"]);
+                bench.here(&["remote", "remove", "origin"]);
+                if way == "amend" {
+                    bench.here(&["checkout", "-q", "--orphan", "only"]);
+                    bench.commit_here("the only one");
+                    bench.here(&["branch", "-q", "-M", "only", "main"]);
+                }
+                let before = bench.here(&["rev-parse", "main"]);
+                bench.prepare();
+                write(&bench.there.join("n.txt"), "n\n");
+                bench.there(&["add", "n.txt"]);
+                match way {
+                    "amend" => drop(bench.there(&["commit", "-q", "--amend", "-m", "amended"])),
+                    "root" => {
+                        bench.there(&["commit", "-q", "-m", "new"]);
+                        let amend = "git commit -q --amend -m rebased";
+                        bench.there(&["rebase", "-q", "--root", "--exec", amend]);
+                    }
+                    "filter" => {
+                        bench.there(&["commit", "-q", "-m", "new"]);
+                        let filter = "sed s/^/filtered:/";
+                        bench.there(&["filter-branch", "-f", "--msg-filter", filter, "--", "main"]);
+                        bench.there(&["update-ref", "-d", "refs/original/refs/heads/main"]);
+                    }
+                    _ => {
+                        bench.there(&["checkout", "-q", "--orphan", "fresh"]);
+                        bench.there(&["commit", "-q", "-m", "fresh"]);
+                        bench.there(&["branch", "-q", "-M", "fresh", "main"]);
+                    }
+                }
+                if is_collected {
+                    bench.there(&["reflog", "expire", "--expire=now", "--all"]);
+                    bench.there(&["gc", "-q", "--prune=now"]);
+                    assert!(!bench.try_git(&bench.there, &["cat-file", "-e", &before]).0);
+                }
+                let theirs = bench.there(&["rev-parse", "main"]);
+                let report = bench.restore();
+                assert_eq!(bench.here(&["rev-parse", "main"]), theirs, "{way}: {report:?}");
+                assert!(report.held_back.is_empty(), "{way}: {report:?}");
+                assert_eq!(report.kept.len(), 1, "{way}: {report:?}");
+                assert!(report.kept[0].kept_at.ends_with("/replaced/heads/main"), "{report:?}");
+                assert_eq!(bench.here(&["rev-parse", &report.kept[0].kept_at]), before, "{way}");
+                assert_eq!(bench.here(&["status", "--porcelain"]), "", "{way}");
+                bench.assert_sound(&bench.here, &[&before, &theirs]);
+                assert_eq!(bench.restore(), GitReport::default(), "{way}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_history_that_was_rewritten_there_does_not_replace_one_that_was_changed_here() {
+    with_each_git(|bench| {
+        bench.here(&["branch", "-q", "-D", "feature"]);
+        bench.here(&["tag", "-d", "v1"]);
+        bench.here(&["remote", "remove", "origin"]);
+        bench.prepare();
+        write(&bench.here.join("o.txt"), "o\n");
+        let ours = bench.commit_here("ours");
+        bench.there(&["checkout", "-q", "--orphan", "fresh"]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let theirs = bench.commit_there("fresh");
+        bench.there(&["branch", "-q", "-M", "fresh", "main"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/main"), "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "main"]), ours);
+        assert_eq!(report.kept.len(), 1, "{report:?}");
+        assert!(report.kept[0].kept_at.ends_with("Z/heads/main"), "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", &report.kept[0].kept_at]), theirs);
+        assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "");
+        bench.assert_sound(&bench.here, &[&ours, &theirs]);
+    });
+}
+
 /// A name that leads to another branch is one of this machine's.
 #[test]
 fn a_symbolic_branch_stays_and_is_not_uploaded() {
