@@ -643,6 +643,34 @@ describe("the other modes for repositories", () => {
     await expect(lstat(path.join(workspace, "nested/.git"))).rejects.toThrow("ENOENT");
   });
 
+  it("a submodule's commits come back after its repository was moved below the one above", async () => {
+    const library = path.join(home, "library");
+    await makeTree(library, { "l.txt": "l\n" });
+    await gitIn(library, "init", "-q", "-b", "main");
+    await commit(library, "library");
+    await git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", library, "lib");
+    await commit(workspace, "with a submodule");
+    vi.stubEnv("PAPERCLIP_HOME", path.join(home, "kept"));
+    onTestFinished(() => void vi.unstubAllEnvs());
+    let { restoreWorkspace } = await prepare();
+    for (const round of ["one", "two"]) {
+      await gitIn(remote, "submodule", "--quiet", "absorbgitdirs");
+      expect((await lstat(path.join(remote, "lib/.git"))).isFile()).toBe(true);
+      for (const text of ["first", "second"]) {
+        await writeFile(path.join(remote, "lib/l.txt"), `${text} ${round}\n`);
+        const theirs = await commit(path.join(remote, "lib"), text);
+        await restoreWorkspace();
+        expect(held()).toStrictEqual([]);
+        expect(await gitIn(path.join(workspace, "lib"), "rev-parse", "main")).toBe(theirs);
+        expect(await gitIn(path.join(workspace, "lib"), "status", "--porcelain")).toBe("");
+      }
+      ({ restoreWorkspace } = await prepare());
+      expect((await lstat(path.join(remote, "lib/.git"))).isDirectory()).toBe(true);
+      await expectSound(path.join(remote, "lib"));
+    }
+    await expectSound();
+  });
+
   it("limits the history, and commits on top of it come back", async () => {
     for (const number of [1, 2, 3]) {
       await writeFile(path.join(workspace, "a.txt"), `${number}\n`);

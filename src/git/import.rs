@@ -232,6 +232,11 @@ impl Reading<'_> {
                 self.hold("config", &reason);
                 Ok(base.config.clone())
             }
+            // Git wrote that where it moved the repository.
+            Ok(mut settings) if self.received.is_absorbed => {
+                settings.retain(|(key, _)| key != b"core.worktree");
+                Ok(settings)
+            }
             read => read,
         }
     }

@@ -30,6 +30,8 @@ pub struct Quarantine {
     pub(super) repositories: BTreeMap<RelativePath, Received>,
     pub(super) held_back: BTreeSet<HeldBack>,
     known: Bases,
+    /// The `.git` whose repository git has moved, by where it is now: below `modules/` of the repository above.
+    absorbed: BTreeMap<RelativePath, RelativePath>,
 }
 
 /// What was received of one repository.
@@ -49,6 +51,8 @@ pub(super) struct Received {
     pub large_files: BTreeSet<String>,
     /// Whether it keeps its references as a `reftable`.
     pub reftable: bool,
+    /// Whether `git submodule absorbgitdirs` has moved it in the sandbox.
+    pub is_absorbed: bool,
 }
 
 /// How a file below `.git` is handled.
@@ -222,18 +226,33 @@ impl Quarantine {
     /// Makes an empty quarantine in a private directory outside the workspace. `known` is what both sides last shared.
     pub fn new(folder: PathBuf, known: &Bases) -> Result<Self> {
         make_folders(&folder)?;
-        Ok(Self { folder, repositories: BTreeMap::new(), held_back: BTreeSet::new(), known: known.clone() })
+        let (repositories, held_back) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Self { folder, repositories, held_back, known: known.clone(), absorbed: BTreeMap::new() })
     }
 
-    /// Takes in a file of the sandbox's that [is git's](super::recognise::is_gits).
+    /// Takes in a file of the sandbox's that [is git's](super::recognise::is_gits). Files that are a `.git` themselves
+    /// come first.
     pub fn file(&mut self, path: &RelativePath, content: &mut dyn Read) -> Result<()> {
+        let moved_from = self.place_before(path);
+        let path = moved_from.as_ref().unwrap_or(path);
         let Some(inside) = inside(path) else { return Ok(()) };
         if inside.name != DOT_GIT {
             self.hold(path, SPELLING);
             return Ok(());
         }
         if inside.inner.is_empty() {
-            self.hold(path, LEADS_ELSEWHERE);
+            let mut text = Vec::new();
+            content
+                .take(REFERENCE_MAX)
+                .read_to_end(&mut text)
+                .map_err(|error| Error::io("read", path.as_path(), error))?;
+            match self.module_of(path, &text) {
+                Some(module) => {
+                    self.received(path).is_absorbed = true;
+                    self.absorbed.insert(module, path.clone());
+                }
+                None => self.hold(path, LEADS_ELSEWHERE),
+            }
             return Ok(());
         }
         let dot_git = dot_git(&inside);
@@ -299,6 +318,41 @@ impl Quarantine {
                 Ok(())
             }
         }
+    }
+
+    /// Where a repository that was sent is now, if its `.git` became a file as by `git submodule absorbgitdirs`: below
+    /// `modules/` of another repository of the workspace. What is read there is checked like anything at its former place.
+    fn module_of(&self, dot_git: &RelativePath, text: &[u8]) -> Option<RelativePath> {
+        self.known.get(dot_git)?.place.as_ref()?;
+        let target = text.strip_prefix(b"gitdir: ")?.trim_ascii_end();
+        let folder = dot_git.parent();
+        let mut names: Vec<&[u8]> = match &folder {
+            Some(folder) => folder.as_bytes().split(|&byte| byte == b'/').collect(),
+            None => Vec::new(),
+        };
+        for name in target.split(|&byte| byte == b'/') {
+            match name {
+                // An absolute path is one of the sandbox.
+                b"" => return None,
+                b"." => {}
+                b".." => drop(names.pop()?),
+                name => names.push(name),
+            }
+        }
+        let module = RelativePath::parse(&names.join(&b'/')).ok()??;
+        let inside = inside(&module)?;
+        let is_module = inside.name == DOT_GIT && inside.inner.starts_with(b"modules/");
+        (is_module && !self.absorbed.contains_key(&module)).then_some(module)
+    }
+
+    /// The path that a file of a moved repository had before.
+    fn place_before(&self, path: &RelativePath) -> Option<RelativePath> {
+        if self.absorbed.is_empty() {
+            return None;
+        }
+        // That of a submodule of a submodule is below that of the outer one.
+        let above = path.ancestors().filter_map(|above| Some((self.absorbed.get(&above)?, above))).last();
+        above.and_then(|(dot_git, module)| path.moved(&module, dot_git))
     }
 
     /// Notes a directory of the sandbox that belongs to git. It only shows that there is a repository.

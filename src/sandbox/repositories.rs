@@ -18,7 +18,7 @@ use crate::git::import::{self, Checked};
 use crate::git::named::Named;
 use crate::git::packs::{Earlier, PackFile};
 use crate::git::quarantine::{Quarantine, is_held, is_held_in_repository, is_passed_over};
-use crate::git::recognise::{Checkouts, bare_folders, is_bare_marker, is_gits};
+use crate::git::recognise::{Checkouts, bare_folders, is_bare_marker, is_git_name, is_gits};
 use crate::git::report::{GitReport, HeldBack};
 use crate::git::work_folder::WorkFolder;
 use crate::merge::conflicts::make_folder;
@@ -451,7 +451,13 @@ fn local_markers(
 
 /// Moves what is below a `.git` to the quarantine.
 fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine) -> Result<()> {
-    for (path, entry) in incoming.snapshot.iter().filter(|(path, _)| is_gits(path)) {
+    let gits = incoming.snapshot.iter().filter(|(path, _)| is_gits(path));
+    // Where a `.git` leads is known before what is there.
+    let leads = |(path, entry): &(&RelativePath, &Entry)| {
+        matches!(entry, Entry::File { .. }) && is_git_name(path.name().as_encoded_bytes())
+    };
+    let (first, others): (Vec<_>, Vec<_>) = gits.partition(leads);
+    for (path, entry) in first.into_iter().chain(others) {
         match (entry, incoming.staged.get(path)) {
             (Entry::Folder { .. }, _) => quarantine.folder(path),
             (Entry::File { .. }, Some(staged)) => {

@@ -234,7 +234,9 @@ impl Bench {
         let work = self.work.join(format!("quarantine-{}", self.serial));
         let workspace = Root::open(&self.here).unwrap();
         let there = Root::open(&self.there).unwrap();
-        let found = scan(&there, &Filter::default(), &cancel).unwrap();
+        let mut found = scan(&there, &Filter::default(), &cancel).unwrap();
+        // A `.git` that is a file comes first.
+        found.sort_by_key(|found| found.meta.kind != Kind::File || !found.path.as_path().ends_with(".git"));
         let mut quarantine = Quarantine::new(work, &self.bases).unwrap();
         let bare: Vec<RelativePath> = bare_folders(
             found.iter().filter(|found| !is_gits(&found.path)).map(|found| (&found.path, found.meta.kind)),

@@ -1025,6 +1025,47 @@ fn a_large_file_that_compresses_well_is_not_read_into_memory() {
 }
 
 #[test]
+fn commits_of_a_submodule_come_back_after_absorbgitdirs() {
+    with_each_git(|bench| {
+        let remote = bench.root.path().join("remote.git");
+        let remote = remote.to_str().unwrap();
+        bench.here(&["submodule", "--quiet", "add", remote, "deep/sub"]);
+        let outer = bench.here.join("deep/sub");
+        bench.git(&outer, &["submodule", "--quiet", "add", remote, "inner"]);
+        bench.commit(&outer, "a submodule of a submodule");
+        bench.commit_here("submodule");
+        assert_eq!(bench.prepare(), Vec::<String>::new());
+        bench.there(&["submodule", "--quiet", "absorbgitdirs"]);
+        assert!(bench.there.join("deep/sub/.git").is_file());
+        assert!(bench.there.join("deep/sub/inner/.git").is_file());
+        let folders = ["deep/sub/inner", "deep/sub"];
+        for round in ["one", "two"] {
+            let mut commits = Vec::new();
+            for folder in folders {
+                let there = bench.there.join(folder);
+                write(&there.join("s.txt"), round);
+                bench.git(&there, &["branch", round]);
+                commits.push(bench.commit(&there, round));
+            }
+            let report = bench.restore();
+            assert!(report.held_back.is_empty(), "{round}: {report:?}");
+            for (folder, commit) in folders.iter().zip(&commits) {
+                let here = bench.here.join(folder);
+                assert_eq!(bench.git(&here, &["rev-parse", "HEAD"]), *commit, "{round}: {report:?}");
+                bench.git(&here, &["rev-parse", round]);
+                bench.assert_sound(&here, &[commit]);
+            }
+        }
+        // It may lead nowhere else.
+        for text in ["gitdir: ../../.git", "gitdir: ../../../outside", "gitdir: ../../.git/modules/../hooks"]
+        {
+            write(&bench.there.join("deep/sub/.git"), text);
+            assert!(holds(&bench.restore(), "deep/sub/.git"), "{text}");
+        }
+    });
+}
+
+#[test]
 fn references_that_were_kept_and_settings_of_our_own_calls_are_not_uploaded() {
     with_each_git(|bench| {
         let tree = bench.here(&["rev-parse", "HEAD^{tree}"]);
