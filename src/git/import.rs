@@ -144,6 +144,11 @@ fn read_repository(
         Some(place) => place.format.clone(),
         None => format_of(&config).to_owned(),
     };
+    // Of a repository that was sent, the settings may say anything.
+    let is_made_on_both_sides = bases.get(dot_git).is_none_or(|base| base.place.is_none());
+    if is_made_on_both_sides && format_of(&config) != format {
+        return refuse(OTHER_FORMAT);
+    }
     let theirs_repository = Theirs::new(git, place.as_ref(), &format, received, cancel)?;
     let refs = reading.refs(&base, &format)?;
     let log = if refs.contains_key(&stash_name()) { reading.text("stash")? } else { None };
@@ -154,7 +159,11 @@ fn read_repository(
     {
         log.push((newest.clone(), b"a stash of the sandbox".to_vec()));
     }
+    let entries = log.len();
     log.retain(|(oid, _)| has_format(oid, &format));
+    if log.len() < entries {
+        reading.hold("refs/stash", NAMES_OTHER_FORMAT);
+    }
     let theirs = Base {
         refs,
         head: reading.head(&head, &format),
@@ -187,6 +196,14 @@ fn read_repository(
     incoming.may_lack = reading.may_lack;
     Ok(incoming)
 }
+
+/// The reason for refusing a repository of another format.
+const OTHER_FORMAT: &str =
+    "its objects have another format (SHA-1 or SHA-256) than those of the local repository";
+
+/// The reason for holding back what names an object of another format.
+const NAMES_OTHER_FORMAT: &str =
+    "it names an object of another format (SHA-1 or SHA-256) than the repository has";
 
 fn has_format(oid: &Oid, format: &str) -> bool {
     oid.as_str().len() == if format == "sha1" { 40 } else { 64 }
@@ -254,7 +271,13 @@ impl Reading<'_> {
                 }
             }
         }
-        refs.retain(|_, oid| has_format(oid, format));
+        let (refs, others): (Refs, Refs) = refs.into_iter().partition(|(_, oid)| has_format(oid, format));
+        if refs.is_empty() && !others.is_empty() {
+            return refuse(OTHER_FORMAT);
+        }
+        for name in others.keys() {
+            self.hold(name.to_string(), NAMES_OTHER_FORMAT);
+        }
         for (name, oid) in &refs {
             if name.kind() == RefKind::Other && base.refs.get(name) != Some(oid) {
                 self.hold(name.to_string(), ONLY_WORK);

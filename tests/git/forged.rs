@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::bench::{Bench, holds, with_each_git, write};
+use crate::bench::{Bench, holds, path, with_each_git, write};
 
 /// An object's name that no object has, in each format.
 const ABSENT: &str = "1111111111111111111111111111111111111111";
@@ -42,7 +42,11 @@ fn read(path: &Path) -> String {
 
 #[test]
 fn a_reference_to_an_object_of_another_format_is_left_out() {
-    forged(|bench, _| there(bench, "refs/heads/long", format!("{ABSENT_SHA256}\n")), &[], |_| ());
+    forged(
+        |bench, _| there(bench, "refs/heads/long", format!("{ABSENT_SHA256}\n")),
+        &["refs/heads/long"],
+        |_| (),
+    );
     forged(
         |bench, _| there(bench, "HEAD", format!("{ABSENT_SHA256}\n")),
         &["HEAD"],
@@ -56,7 +60,7 @@ fn a_reference_to_an_object_of_another_format_is_left_out() {
             there(bench, "refs/stash", format!("{new}\n"));
             there(bench, "logs/refs/stash", format!("{}{}", entry(ABSENT_SHA256), entry(new)));
         },
-        &[],
+        &["refs/stash"],
         |bench| assert_eq!(bench.here(&["stash", "list", "--format=%gs"]), "forged"),
     );
 }
@@ -344,6 +348,58 @@ fn a_branch_without_common_history_replaces_one_that_is_unchanged_here() {
             bench.assert_sound(&bench.here, &[&before, &orphan]);
         });
     }
+}
+
+#[test]
+fn a_repository_that_both_sides_made_in_different_formats_is_kept_and_reported() {
+    for (format_here, format_there) in [("sha1", "sha256"), ("sha256", "sha1")] {
+        for is_packed in [false, true] {
+            with_each_git(|bench| {
+                bench.prepare();
+                let make = |folder: &Path, format: &str| {
+                    fs::create_dir_all(folder).unwrap();
+                    let format = format!("--object-format={format}");
+                    bench.git(folder, &["init", "-q", "-b", "main", &format]);
+                    write(&folder.join("x.txt"), "x\n");
+                    bench.commit(folder, "made")
+                };
+                let ours = make(&bench.here.join("nested"), format_here);
+                let theirs = make(&bench.there.join("nested"), format_there);
+                if is_packed {
+                    bench.git(&bench.there.join("nested"), &["pack-refs", "--all"]);
+                }
+                let report = bench.restore();
+                let is_told = |reason: &str| {
+                    let mut held = report.held_back.iter();
+                    held.any(|held| held.path == path("nested/.git") && held.reason.contains(reason))
+                };
+                assert!(is_told("another format (SHA-1 or SHA-256)"), "{report:?}");
+                let nested = bench.here.join("nested");
+                assert_eq!(bench.git(&nested, &["rev-parse", "main"]), ours);
+                bench.assert_sound(&nested, &[&ours]);
+                let kept =
+                    bench.here.join(".paperclip-runtime/conflicts/2026-11-28T12:00:01.000Z/nested/git");
+                let references = ["references.txt", "packed-refs"].map(|name| kept.join(name));
+                let references = references.map(|file| fs::read_to_string(file).unwrap_or_default());
+                assert!(references.concat().contains(&theirs), "{references:?}");
+                assert!(kept.join(format!("objects/{}/{}", &theirs[..2], &theirs[2..])).exists());
+            });
+        }
+    }
+}
+
+#[test]
+fn a_repository_made_anew_in_another_format_deletes_no_branch() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let before = bench.here(&["for-each-ref"]);
+        fs::remove_dir_all(bench.there.join(".git")).unwrap();
+        bench.there(&["init", "-q", "-b", "main", "--object-format=sha256"]);
+        bench.commit_there("of another repository");
+        let report = bench.restore();
+        assert!(holds(&report, ".git"), "{report:?}");
+        assert_eq!(bench.here(&["for-each-ref"]), before);
+    });
 }
 
 /// Each setting costs a call of git.
