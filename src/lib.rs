@@ -105,6 +105,7 @@ pub mod git {
     pub mod refs;
     pub mod report;
     pub mod repository;
+    mod unfinished;
     pub mod work_folder;
 }
 

@@ -120,6 +120,11 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).map(|_| ()).map_err(|error| Error::io("copyfile", to, error))
 }
 
+/// Removes a file.
+pub fn remove_file(path: &Path) -> Result<()> {
+    fs::remove_file(path).map_err(|error| Error::io("unlink", path, error))
+}
+
 /// Removes an empty folder.
 pub fn remove_folder(path: &Path) -> Result<()> {
     fs::remove_dir(path).map_err(|error| Error::io("rmdir", path, error))

@@ -12,10 +12,12 @@ use super::index;
 use super::packs::{self, Earlier, SentPacks, Wanted};
 use super::refs::{Head, Oid, RefName, Refs};
 use super::repository::{Place, Repository, lines};
+use super::unfinished;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::by_path::{self, make_folders, read, write};
 use crate::fs::{Kind, Root};
+use crate::merge::lock::{Attempt, MergeLock};
 use crate::path::{RelativePath, path_from};
 
 /// The settings for the upload of repositories.
@@ -64,6 +66,8 @@ pub struct Exported {
     pub unsent_packs: BTreeSet<String>,
     /// The base of the next restore.
     pub base: Base,
+    /// Why the index could not be completed that a killed restore has left.
+    pub unfinished: Option<String>,
 }
 
 pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
@@ -121,6 +125,7 @@ pub fn export(
 ) -> Result<Exported, Fault> {
     let place = locate(git, workspace, dot_git, cancel)?;
     let repository = Repository { git, place: &place, cancel };
+    let unfinished = if unfinished::is_noted(&place) { complete(&repository, workspace)? } else { None };
     let refs: Refs = repository.refs()?.into_iter().filter(|(name, _)| goes_up(name)).collect();
     let head = repository.head()?;
     let stashes = repository.stashes()?.entries;
@@ -198,6 +203,7 @@ pub fn export(
     Ok(Exported {
         folder: folder.to_path_buf(),
         unsent_packs: sent_packs.missing_in(folder),
+        unfinished,
         base: Base {
             place: Some(place),
             refs,
@@ -216,6 +222,21 @@ pub fn export(
 /// The reason for refusing a partial clone without trees, from which git can make no pack.
 const LACKS_TREES: &str = "it is a partial clone that lacks trees, as `git clone --filter=tree:0` makes it; \
     `git fetch --refetch --filter=blob:none` brings them";
+
+/// Completes what a restore has left that was killed. Returns why not, unless a restore still runs.
+fn complete(repository: &Repository<'_>, workspace: &Root) -> Result<Option<String>, Fault> {
+    let lock = match MergeLock::try_acquire(workspace.path()) {
+        Ok(Attempt::Taken(lock)) => lock,
+        Ok(Attempt::Held { .. }) => return Ok(None),
+        // The upload needs no lock.
+        Err(error) => return Ok(Some(error.to_string())),
+    };
+    let completed = unfinished::complete(repository);
+    let given = repository.give_to_owner();
+    lock.release()?;
+    given?;
+    completed
+}
 
 /// Whether a reference is uploaded.
 fn goes_up(name: &RefName) -> bool {

@@ -18,14 +18,12 @@ use super::quarantine::{ONLY_WORK, Quarantine, REFTABLE, Received};
 use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
 use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Place, Repository, Stashes, lines};
+use super::unfinished::{self, Change};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::by_path::{self, make_folders, read, write};
-use crate::fs::host::is_root;
 use crate::fs::{FileId, Kind, Onto, Renamed, Root, move_to, rename};
 use crate::path::RelativePath;
-use crate::tree::filter::Filter;
-use crate::tree::scan::scan;
 use crate::tree::stage::{RuntimeFolder, remove_tree, remove_unused_runtime, runtime};
 
 /// How often, and how far apart, to check whether another git process has released the index.
@@ -61,6 +59,8 @@ struct Incoming {
     folder: PathBuf,
     /// Whether something is left out because it names an object of the wrong type, or one that was not received.
     may_lack: bool,
+    /// Whether their index is gone or cannot be read, so that only the commits tell what changed in it.
+    index_is_unknown: bool,
 }
 
 /// Reads and checks what is in the quarantine. Without a local git, or where git refuses, a repository is held back and
@@ -137,7 +137,8 @@ fn read_repository(
         return refuse(REFTABLE);
     }
     let place = base.place.clone();
-    let mut reading = Reading { git, dot_git, received, report, may_lack: false, cancel };
+    let mut reading =
+        Reading { git, dot_git, received, report, may_lack: false, index_is_unknown: false, cancel };
     let Some(head) = reading.text("head")? else { return refuse("it has no HEAD, so it is no repository") };
     let config = reading.settings(&base)?;
     let format = match &place {
@@ -187,6 +188,7 @@ fn read_repository(
         large_files: received.large_files.clone(),
         folder: received.folder.clone(),
         may_lack: false,
+        index_is_unknown: false,
     };
     if incoming.has_news() {
         let checked = check_objects(git, &theirs_repository, &incoming, received, cancel)?;
@@ -194,6 +196,7 @@ fn read_repository(
         incoming.pack = checked.pack;
     }
     incoming.may_lack = reading.may_lack;
+    incoming.index_is_unknown = reading.index_is_unknown;
     Ok(incoming)
 }
 
@@ -217,6 +220,8 @@ struct Reading<'a> {
     report: &'a mut GitReport,
     /// See [`Incoming::may_lack`].
     may_lack: bool,
+    /// See [`Incoming::index_is_unknown`].
+    index_is_unknown: bool,
     cancel: &'a Cancel,
 }
 
@@ -306,6 +311,7 @@ impl Reading<'_> {
     fn index(&mut self, base: &Base, theirs: &Theirs<'_>) -> Result<Vec<u8>, Fault> {
         let digest = self.received.index_digest;
         if digest.is_none() || digest == base.index_digest {
+            self.index_is_unknown = digest.is_none();
             return Ok(base.index.clone());
         }
         match theirs.index(&self.received.folder.join("index")) {
@@ -317,6 +323,7 @@ impl Reading<'_> {
             Err(Fault::Refused(reason)) => self.hold_for_want("index", &reason),
             Err(error) => return Err(error),
         }
+        self.index_is_unknown = true;
         Ok(base.index.clone())
     }
 
@@ -355,6 +362,7 @@ impl Reading<'_> {
         }
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
             self.hold_for_want("index", "what it stages is missing in the sandbox");
+            self.index_is_unknown = true;
             theirs.index.clone_from(&base.index);
         }
     }
@@ -542,27 +550,6 @@ fn back_up_unmerged(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, targ
     by_path::move_folder(folder, target)
 }
 
-/// Gives what git has made as the superuser to the owner of the repository, who could not work there otherwise.
-fn give_to_owner(place: &Place, cancel: &Cancel) -> Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
-    let owner = Root::open(&place.git_dir)?.meta()?.owner;
-    if owner.0 == 0 {
-        return Ok(());
-    }
-    for folder in BTreeSet::from([&place.git_dir, &place.common_dir]) {
-        let root = Root::open(folder)?;
-        let mut cursor = root.cursor();
-        for found in scan(&root, &Filter::default(), cancel)? {
-            if found.meta.owner.0 == 0 {
-                cursor.set_owner(&found.path, owner)?;
-            }
-        }
-    }
-    Ok(())
-}
-
 /// One merge in progress, with its report.
 struct Merge<'a> {
     repository: Repository<'a>,
@@ -642,6 +629,7 @@ impl Incoming {
             large_files: self.large_files.clone(),
             folder: self.folder.clone(),
             may_lack: false,
+            index_is_unknown: self.index_is_unknown,
         };
         if let Some(head) = &self.theirs.head {
             let text = match head {
@@ -715,7 +703,7 @@ impl Merge<'_> {
 
     fn run(&mut self) -> Result<(), Fault> {
         let merged = self.merge();
-        let given = give_to_owner(self.repository.place, self.repository.cancel);
+        let given = self.repository.give_to_owner();
         merged.and(given.map_err(Fault::from))
     }
 
@@ -728,11 +716,21 @@ impl Merge<'_> {
         self.add_large_files()?;
         let has_changed = theirs.refs != base.refs || theirs.head != base.head || theirs.index != base.index;
         if has_changed {
-            let busy = self.operation_in_progress();
+            let busy = self.repository.is_busy();
             let head_here = self.repository.head()?;
+            let change = self.index_change()?;
+            if self.incoming.base.place.is_some() {
+                self.note_changes(head_here.as_ref(), change.as_ref())?;
+            }
             self.merge_refs(head_here.as_ref(), busy)?;
             self.merge_head(head_here.as_ref(), busy)?;
-            self.merge_index(busy)?;
+            if let Some((before, after)) = change {
+                self.merge_index(busy, &before, &after)?;
+            }
+            // What is not done yet remains noted for a prepare.
+            if !self.index_is_due {
+                unfinished::forget(self.repository.place)?;
+            }
         }
         self.add_stashes()?;
         self.add_settings()
@@ -740,20 +738,6 @@ impl Merge<'_> {
 
     fn git_path(&self, name: &str) -> PathBuf {
         self.repository.place.git_dir.join(name)
-    }
-
-    fn operation_in_progress(&self) -> bool {
-        [
-            "rebase-merge",
-            "rebase-apply",
-            "MERGE_HEAD",
-            "CHERRY_PICK_HEAD",
-            "REVERT_HEAD",
-            "BISECT_LOG",
-            "sequencer",
-        ]
-        .iter()
-        .any(|name| by_path::exists(&self.git_path(name)))
     }
 
     fn surroundings(&self, head: Option<&Head>, busy: bool) -> Result<Surroundings, Fault> {
@@ -1058,20 +1042,62 @@ impl Merge<'_> {
         Ok(())
     }
 
-    fn merge_index(&mut self, busy: bool) -> Result<(), Fault> {
+    /// What their index has instead of the base's, as listings. `None` if it has the same.
+    fn index_change(&self) -> Result<Option<index::Change>, Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
-        if theirs.index == base.index {
+        if theirs.index != base.index {
+            return Ok(Some((base.index.clone(), theirs.index.clone())));
+        }
+        match Self::their_commit(theirs) {
+            // Without the change of its commit, the reverse of that would be staged.
+            Some(commit) if self.incoming.index_is_unknown => {
+                self.difference(Self::their_commit(base).as_ref(), &commit)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What differs between two commits, as listings of an index. `None` if nothing does, or if the first one is no longer here.
+    fn difference(&self, before: Option<&Oid>, after: &Oid) -> Result<Option<index::Change>, Fault> {
+        if let Some(before) = before
+            && self.repository.types(&BTreeSet::from([before.clone()]))?.is_empty()
+        {
+            return Ok(None);
+        }
+        let (gone, new) = self.repository.difference(before, after)?;
+        Ok((gone != new).then_some((gone, new)))
+    }
+
+    /// Notes how the index changes once references have moved, for the case that this process is killed in between.
+    fn note_changes(&self, head: Option<&Head>, change: Option<&index::Change>) -> Result<(), Fault> {
+        let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
+        let mut changes = Vec::new();
+        if let (Some(commit), Some((before, after))) = (Self::their_commit(theirs), change) {
+            let (before, after) = (index::beyond(before, after), index::beyond(after, before));
+            changes.push(Change { commit, before, after });
+        }
+        // The branch that is checked out moves before another one is checked out.
+        if let Some(Head::Branch(name)) = head
+            && let Some(commit) = theirs.refs.get(name).filter(|commit| base.refs.get(name) != Some(*commit))
+            && Self::their_commit(theirs).as_ref() != Some(commit)
+            && let Some((before, after)) = self.difference(base.refs.get(name), commit)?
+        {
+            changes.push(Change { commit: commit.clone(), before, after });
+        }
+        if !changes.is_empty() {
+            unfinished::note(self.repository.place, &changes)?;
+        }
+        Ok(())
+    }
+
+    fn merge_index(&mut self, busy: bool, before: &[u8], after: &[u8]) -> Result<(), Fault> {
+        if self.repository.index()? == after {
             return Ok(());
         }
-        let ours = self.repository.index()?;
-        if ours == theirs.index {
-            return Ok(());
-        }
-        let head = self.repository.head()?.and_then(|head| self.commit_of(&head));
-        let included = match (Self::their_commit(theirs), &head) {
+        let included = match (Self::their_commit(&self.incoming.theirs), self.repository.commit()?) {
             (None, None) => true,
             (Some(there), Some(here)) => {
-                there == *here || self.relation(&there, here) == Relation::OursDescends
+                there == here || self.relation(&there, &here) == Relation::OursDescends
             }
             _ => false,
         };
@@ -1097,44 +1123,19 @@ impl Merge<'_> {
             self.hold("index", reason);
             return Ok(());
         }
-        let (changes, blocked) = index::merge_listings(&base.index, &theirs.index, &ours);
-        for path in blocked {
+        let staging = self.repository.stage(before, after)?;
+        for path in staging.blocked {
             self.hold(
                 format!("index: {path}"),
                 "what is staged locally has a directory or a file in its way",
             );
         }
-        if changes.is_empty() {
-            return Ok(());
+        if staging.is_done {
+            self.report.updated.push((self.incoming.dot_git.clone(), "index".to_owned()));
         }
-        let sparse: BTreeSet<Vec<u8>> = self
-            .repository
-            .run(["ls-files", "-t", "-z", "--full-name"])?
-            .split(|&byte| byte == 0)
-            .filter_map(|line| line.strip_prefix(b"S ").map(<[u8]>::to_vec))
-            .collect();
-        let zero = "0".repeat(if self.repository.place.format == "sha1" { 40 } else { 64 });
-        let mut call = self.repository.index_step()?;
-        call.args(["update-index", "-z", "--index-info"]).input(index::index_info(&changes, &zero));
-        match call.run(self.repository.cancel) {
-            Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), "index".to_owned())),
-            Err(Fault::Refused(reason)) => {
-                self.index_is_due = true;
-                self.hold("index", &reason);
-            }
-            Err(error) => return Err(error),
-        }
-        // Paths that the local sparse checkout excludes stay excluded.
-        let left_out: Vec<u8> = changes
-            .iter()
-            .filter(|(path, stages)| !stages.is_empty() && sparse.contains(path.as_bytes()))
-            .flat_map(|(path, _)| [path.as_bytes(), b"\0"].concat())
-            .collect();
-        if !left_out.is_empty() {
-            let mut call = self.repository.index_step()?;
-            call.args(["update-index", "-z", "--skip-worktree", "--stdin"])
-                .input(left_out)
-                .run(self.repository.cancel)?;
+        if let Some(reason) = staging.refused {
+            self.index_is_due = true;
+            self.hold("index", &reason);
         }
         Ok(())
     }

@@ -20,6 +20,9 @@ pub struct Staged {
 /// An index by path.
 pub type Listing = BTreeMap<RelativePath, Vec<Staged>>;
 
+/// What changes in an index: two listings, before and after. Lines that are in both may be left out.
+pub type Change = (Vec<u8>, Vec<u8>);
+
 /// Parses a listing. `None` if a line does not have git's form, or names a path that no index may contain.
 #[must_use]
 pub fn parse(list: &[u8]) -> Option<Listing> {
@@ -81,6 +84,22 @@ pub fn without_empty(list: &[u8], other: &[u8]) -> Vec<u8> {
         !known.contains(line) && oid.is_some_and(|oid| is_empty_blob(&oid))
     };
     lines(list).filter(|line| !is_new_and_empty(line)).flat_map(|line| [line, b"\0"].concat()).collect()
+}
+
+/// A change without the paths at which it brings some of these blobs.
+#[must_use]
+pub fn without_paths((before, after): (&[u8], &[u8]), blobs: &BTreeSet<Oid>) -> Change {
+    let brings = |line: &&[u8]| {
+        line.split(|&byte| byte == b' ').nth(1).and_then(Oid::parse).is_some_and(|oid| blobs.contains(&oid))
+    };
+    let paths: HashSet<&[u8]> = lines(after).filter(brings).map(path_in).collect();
+    let others = |list| {
+        lines(list)
+            .filter(|line| !paths.contains(path_in(line)))
+            .flat_map(|line| [line, b"\0"].concat())
+            .collect()
+    };
+    (others(before), others(after))
 }
 
 /// The blobs that a listing names and another one does not.

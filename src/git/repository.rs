@@ -7,11 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Call, Fault, Git};
 use super::config::{self, Settings};
+use super::index;
 use super::refs::{Head, Oid, RefName, Refs};
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::fs::FileId;
-use crate::path::path_from;
+use crate::fs::host::is_root;
+use crate::fs::{FileId, Root, by_path};
+use crate::path::{RelativePath, path_from};
+use crate::tree::filter::Filter;
+use crate::tree::scan::scan;
 
 /// The location of a repository of the workspace, and its identity at prepare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +115,107 @@ impl Repository<'_> {
         self.call().env("GIT_INDEX_FILE", file).args(LIST_INDEX).run(self.cancel)
     }
 
+    /// Makes the changes between two listings in the index, path by path, unless something else is staged there. Returns the
+    /// paths that stay because something is in their way, and what git said if it refused.
+    pub fn stage(&self, before: &[u8], after: &[u8]) -> Result<Staging, Fault> {
+        let (changes, blocked) = index::merge_listings(before, after, &self.index()?);
+        let mut staging = Staging { blocked, ..Staging::default() };
+        if changes.is_empty() {
+            return Ok(staging);
+        }
+        let sparse: BTreeSet<Vec<u8>> = self
+            .run(["ls-files", "-t", "-z", "--full-name"])?
+            .split(|&byte| byte == 0)
+            .filter_map(|line| line.strip_prefix(b"S ").map(<[u8]>::to_vec))
+            .collect();
+        let zero = "0".repeat(if self.place.format == "sha1" { 40 } else { 64 });
+        let mut call = self.index_step()?;
+        call.args(["update-index", "-z", "--index-info"]).input(index::index_info(&changes, &zero));
+        match call.run(self.cancel) {
+            Ok(_) => staging.is_done = true,
+            Err(Fault::Refused(reason)) => staging.refused = Some(reason),
+            Err(error) => return Err(error),
+        }
+        // Paths that the local sparse checkout excludes stay excluded.
+        let left_out: Vec<u8> = changes
+            .iter()
+            .filter(|(path, stages)| !stages.is_empty() && sparse.contains(path.as_bytes()))
+            .flat_map(|(path, _)| [path.as_bytes(), b"\0"].concat())
+            .collect();
+        if staging.is_done && !left_out.is_empty() {
+            let mut call = self.index_step()?;
+            call.args(["update-index", "-z", "--skip-worktree", "--stdin"])
+                .input(left_out)
+                .run(self.cancel)?;
+        }
+        Ok(staging)
+    }
+
+    /// What differs between the trees of two commits, as listings of an index. Without the first one, all of the second.
+    pub fn difference(&self, before: Option<&Oid>, after: &Oid) -> Result<index::Change, Fault> {
+        let empty = if self.place.format == "sha1" { EMPTY_TREE.0 } else { EMPTY_TREE.1 };
+        let before = before.map_or(empty, Oid::as_str);
+        let raw = self.run(["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after.as_str()])?;
+        let mut fields = raw.split(|&byte| byte == 0);
+        let (mut gone, mut new) = (Vec::new(), Vec::new());
+        // `:100644 100644 <object> <object> M`, and then the path.
+        while let (Some(what), Some(path)) = (fields.next(), fields.next()) {
+            let what: Vec<&[u8]> =
+                what.strip_prefix(b":").unwrap_or_default().split(|&byte| byte == b' ').collect();
+            let [old_mode, new_mode, old, new_one, ..] = what[..] else { continue };
+            for (list, mode, oid) in [(&mut gone, old_mode, old), (&mut new, new_mode, new_one)] {
+                // Zeros stand for an absent one.
+                if Oid::parse(oid).is_some() {
+                    list.extend([mode, b" ", oid, b" 0\t", path, b"\0"].concat());
+                }
+            }
+        }
+        Ok((gone, new))
+    }
+
+    /// Gives what git has made as the superuser to the owner of the repository, who could not work there otherwise.
+    pub fn give_to_owner(&self) -> Result<()> {
+        if !is_root() {
+            return Ok(());
+        }
+        let owner = Root::open(&self.place.git_dir)?.meta()?.owner;
+        if owner.0 == 0 {
+            return Ok(());
+        }
+        for folder in BTreeSet::from([&self.place.git_dir, &self.place.common_dir]) {
+            let root = Root::open(folder)?;
+            let mut cursor = root.cursor();
+            for found in scan(&root, &Filter::default(), self.cancel)? {
+                if found.meta.owner.0 == 0 {
+                    cursor.set_owner(&found.path, owner)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The commit that `HEAD` leads to.
+    pub fn commit(&self) -> Result<Option<Oid>, Fault> {
+        let output =
+            self.call().args(["rev-parse", "-q", "--verify", "HEAD^{commit}"]).output(self.cancel)?;
+        Ok(Oid::parse(output.stdout.trim_ascii_end()))
+    }
+
+    /// Whether an operation such as a rebase has begun and has not ended.
+    pub fn is_busy(&self) -> bool {
+        [
+            "rebase-merge",
+            "rebase-apply",
+            "MERGE_HEAD",
+            "CHERRY_PICK_HEAD",
+            "REVERT_HEAD",
+            "BISECT_LOG",
+            "sequencer",
+        ]
+        .iter()
+        .any(|name| by_path::exists(&self.place.git_dir.join(name)))
+    }
+
     pub fn settings(&self) -> Result<Settings, Fault> {
         Ok(config::parse(&self.run(["config", "--list", "-z", "--local"])?))
     }
@@ -146,6 +251,23 @@ impl Repository<'_> {
         let all = self.run(["cat-file", "--batch-all-objects", FORMAT])?;
         Ok(parse_types(&all).filter(|(oid, _)| oids.contains(oid)).collect())
     }
+}
+
+/// The tree without an entry, in each format. Git knows it without having it.
+const EMPTY_TREE: (&str, &str) = (
+    "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+    "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+);
+
+/// What became of changes of the index.
+#[derive(Debug, Default)]
+pub struct Staging {
+    /// Whether the index was changed.
+    pub is_done: bool,
+    /// The paths that stay because something else is staged above or below them.
+    pub blocked: Vec<RelativePath>,
+    /// What git said if it refused.
+    pub refused: Option<String>,
 }
 
 /// The stash of a repository.

@@ -214,6 +214,9 @@ pub fn lay_out(
             };
             match exported {
                 Ok(exported) => {
+                    let index = exported.unfinished.map(|reason| (Some("index".to_owned()), reason));
+                    let index = index.map(|(what, reason)| HeldBack { path: dot_git.clone(), what, reason });
+                    repositories.left_here.extend(index);
                     let names = exported.unsent_packs.iter();
                     let there = names.filter_map(|name| former?.pack_file(dot_git, name));
                     unsent.extend(there.map(|(path, content)| (path, content.clone())));

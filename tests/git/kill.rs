@@ -197,3 +197,101 @@ fn a_kill_at_every_step_leaves_what_the_next_restore_completes() {
         }
     }
 }
+
+/// What the sandbox has is replaced then, so no restore can complete the index.
+#[test]
+fn after_a_kill_a_prepare_completes_the_index() {
+    let program = gits().pop().unwrap();
+    for branch in ["main", "topic"] {
+        let (mut steps, mut at) = (1, 0);
+        let mut was_incomplete = false;
+        while at <= steps {
+            let mut bench = Bench::new(program.clone());
+            write(&bench.here.join("d/gone.txt"), "gone\n");
+            bench.commit_here("third");
+            bench.prepare();
+            let mut commits = Vec::new();
+            let came_to = restore_and_kill(&bench, at, "after", |bench| {
+                fs::remove_dir_all(bench.there.join("d")).unwrap();
+                write(&bench.there.join("n.txt"), "n\n");
+                write(&bench.there.join("a.txt"), "changed\n");
+                commits.push(bench.commit_there("new"));
+                bench.there(&["checkout", "-q", "-B", branch]);
+                write(&bench.there.join("t.txt"), "t\n");
+                commits.push(bench.commit_there("on the branch"));
+                write(&bench.there.join("staged.txt"), "staged\n");
+                bench.there(&["add", "staged.txt"]);
+                write(&bench.here.join("ours.txt"), "ours\n");
+                bench.here(&["add", "ours.txt"]);
+            });
+            if at == 0 {
+                steps = came_to;
+            }
+            let what = format!("{branch}, killed after step {at}");
+            was_incomplete |= bench.here.join(".git/paperclip-unfinished-restore").exists();
+            assert_eq!(bench.prepare(), Vec::<String>::new());
+            assert!(!bench.here.join(".git/paperclip-unfinished-restore").exists(), "{what}");
+            let staged = bench.here(&["diff", "--cached", "--name-status"]);
+            assert_eq!(staged, bench.there(&["diff", "--cached", "--name-status"]), "{what}");
+            let head = bench.here(&["rev-parse", "HEAD"]);
+            let is_last = commits.last() == Some(&head);
+            let expected = if is_last { "A\tours.txt\nA\tstaged.txt" } else { "A\tours.txt" };
+            assert_eq!(staged, expected, "{what}");
+            bench.assert_sound(&bench.here, &[]);
+            at += 1;
+        }
+        assert!(was_incomplete);
+    }
+}
+
+/// By the time of the prepare, a person has put the index right, or has checked out something else.
+#[test]
+fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
+    let program = gits().pop().unwrap();
+    for (what, staged) in [
+        ("reset", ""),
+        ("checkout", ""),
+        ("edit", "M\ta.txt"),
+        ("rebase", "M\ta.txt"),
+        ("lock", "M\ta.txt"),
+        // What is only staged there is collected here.
+        ("collect", ""),
+    ] {
+        let mut bench = Bench::new(program.clone());
+        bench.here(&["branch", "unlike", "main~1"]);
+        bench.prepare();
+        restore_and_kill(&bench, 3, "after", |bench| {
+            write(&bench.there.join("a.txt"), "changed\n");
+            bench.commit_there("new");
+            if what == "collect" {
+                write(&bench.there.join("b.txt"), "staged\n");
+                bench.there(&["add", "b.txt"]);
+            }
+        });
+        let note = bench.here.join(".git/paperclip-unfinished-restore");
+        assert!(note.exists());
+        match what {
+            "reset" => drop(bench.here(&["reset", "-q", "--hard"])),
+            "checkout" => drop(bench.here(&["checkout", "-q", "-f", "unlike"])),
+            "edit" => {
+                write(&bench.here.join("a.txt"), "edited here\n");
+                bench.here(&["add", "a.txt"]);
+            }
+            "rebase" => fs::create_dir(bench.here.join(".git/rebase-merge")).unwrap(),
+            "lock" => write(&bench.here.join(".git/index.lock"), ""),
+            _ => drop(bench.here(&["gc", "-q", "--prune=now"])),
+        }
+        bench.prepare();
+        let is_left = matches!(what, "rebase" | "lock");
+        assert_eq!(bench.here(&["diff", "--cached", "--name-status"]), staged, "{what}");
+        assert_eq!(note.exists(), is_left, "{what}");
+        if is_left {
+            // Later it is completed.
+            drop(fs::remove_dir(bench.here.join(".git/rebase-merge")));
+            drop(fs::remove_file(bench.here.join(".git/index.lock")));
+            bench.prepare();
+            assert_eq!(bench.here(&["diff", "--cached", "--name-status"]), "", "{what}");
+        }
+        bench.assert_sound(&bench.here, &[]);
+    }
+}

@@ -276,6 +276,35 @@ fn a_shallow_history_that_no_local_reference_reaches_is_still_complete() {
     });
 }
 
+/// What both sides last shared is then known by its name alone.
+#[test]
+fn a_branch_that_was_begun_anew_here_and_collected_prevents_no_restore() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.here(&["checkout", "-q", "--orphan", "fresh"]);
+        write(&bench.here.join("o.txt"), "o\n");
+        let ours = bench.commit_here("fresh");
+        bench.here(&["branch", "-q", "-M", "fresh", "main"]);
+        for name in
+            [&["branch", "-q", "-D", "feature"][..], &["tag", "-d", "v1"], &["remote", "remove", "origin"]]
+        {
+            bench.here(name);
+        }
+        collect(bench);
+        // Nothing of what was sent is used there either.
+        bench.there(&["checkout", "-q", "--orphan", "topic"]);
+        bench.there(&["rm", "-q", "-r", "-f", "."]);
+        write(&bench.there.join("t.txt"), "t\n");
+        let topic = bench.commit_there("topic");
+        bench.there(&["branch", "-q", "-f", "main", "topic"]);
+        fs::remove_file(bench.there.join(".git/index")).unwrap();
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "topic"]), topic, "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "main"]), ours);
+        bench.assert_sound(&bench.here, &[&ours, &topic]);
+    });
+}
+
 #[test]
 fn a_branch_that_was_deleted_and_collected_here_makes_no_other_repository_of_it() {
     with_each_git(|bench| {

@@ -999,6 +999,45 @@ fn a_symbolic_branch_stays_and_is_not_uploaded() {
     });
 }
 
+/// Only the commits tell then what the agent has changed in the index.
+#[test]
+fn if_the_index_there_cannot_be_read_a_commit_is_not_staged_the_other_way_round() {
+    for is_staged_here in [false, true] {
+        for index in [Some(&b"DIRC\0\0\0\x02\0\0\0\x05garbage"[..]), Some(b""), None] {
+            with_each_git(|bench| {
+                write(&bench.here.join("d/gone.txt"), "gone\n");
+                bench.commit_here("third");
+                bench.prepare();
+                fs::remove_dir_all(bench.there.join("d")).unwrap();
+                write(&bench.there.join("n.txt"), "n\n");
+                write(&bench.there.join("a.txt"), "changed\n");
+                let new = bench.commit_there("new");
+                fs::remove_file(bench.there.join(".git/index")).unwrap();
+                if let Some(bytes) = index {
+                    write(&bench.there.join(".git/index"), bytes);
+                }
+                if is_staged_here {
+                    write(&bench.here.join("staged.txt"), "staged\n");
+                    bench.here(&["add", "staged.txt"]);
+                }
+                let report = bench.restore();
+                assert_eq!(holds(&report, "index"), index.is_some(), "{report:?}");
+                assert_eq!(bench.here(&["rev-parse", "main"]), new);
+                let staged = if is_staged_here { "A  staged.txt" } else { "" };
+                assert_eq!(bench.here(&["status", "--porcelain"]), staged, "{report:?}");
+                bench.assert_sound(&bench.here, &[&new]);
+                // Once git there has made another one, nothing is staged again.
+                if index.is_some() {
+                    fs::remove_file(bench.there.join(".git/index")).unwrap();
+                }
+                bench.there(&["reset", "-q"]);
+                bench.restore();
+                assert_eq!(bench.here(&["status", "--porcelain"]), staged);
+            });
+        }
+    }
+}
+
 /// A file of zeros costs the sandbox next to nothing to send.
 #[test]
 fn a_large_file_that_compresses_well_is_not_read_into_memory() {
