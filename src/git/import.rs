@@ -14,7 +14,7 @@ use super::config::{self, Settings};
 use super::export::{Base, Bases, configuration, locate, read_settings};
 use super::index;
 use super::objects::{self, Theirs};
-use super::quarantine::{ONLY_WORK, Quarantine, REFTABLE, Received};
+use super::quarantine::{NO_NAME, ONLY_WORK, Quarantine, REFTABLE, Received};
 use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
 use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Place, Repository, Stashes, lines};
@@ -29,6 +29,9 @@ use crate::tree::stage::{RuntimeFolder, remove_tree, remove_unused_runtime, runt
 /// How often, and how far apart, to check whether another git process has released the index.
 const LOCK_LOOKS: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often git is called at most to find the references that it refuses.
+const PARTS_MAX: usize = 64;
 
 /// The maximum number of settings that one restore adds.
 const SETTINGS_MAX: usize = 1000;
@@ -264,7 +267,13 @@ impl Reading<'_> {
     }
 
     fn refs(&mut self, base: &Base, format: &str) -> Result<Refs, Fault> {
-        let mut refs: Refs = packed_refs(&self.text("packed-refs")?.unwrap_or_default()).collect();
+        let mut refs = Refs::new();
+        for (name, oid) in packed_refs(&self.text("packed-refs")?.unwrap_or_default()) {
+            match RefName::parse(name) {
+                Some(name) => drop(refs.insert(name, oid)),
+                None => self.hold(short(name), NO_NAME),
+            }
+        }
         let received = self.received;
         for (name, value) in &received.references {
             match Oid::parse(value.trim_ascii_end()) {
@@ -445,11 +454,11 @@ fn format_of(settings: &Settings) -> &'static str {
     if sha256 { "sha256" } else { "sha1" }
 }
 
-/// Reads a `packed-refs` file. Malformed lines are ignored.
-fn packed_refs(text: &[u8]) -> impl Iterator<Item = (RefName, Oid)> {
+/// Reads a `packed-refs` file: names, which may be malformed, with their objects. Malformed lines are ignored.
+fn packed_refs(text: &[u8]) -> impl Iterator<Item = (&[u8], Oid)> {
     text.split(|&byte| byte == b'\n').filter_map(|line| {
         let space = line.iter().position(|&byte| byte == b' ')?;
-        Some((RefName::parse(&line[space + 1..])?, Oid::parse(&line[..space])?))
+        Some((&line[space + 1..], Oid::parse(&line[..space])?))
     })
 }
 
@@ -550,6 +559,30 @@ fn back_up_unmerged(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, targ
     by_path::move_folder(folder, target)
 }
 
+/// What git is to do for one reference, as `git update-ref --stdin -z` reads it, and what is reported once it is done.
+struct Update {
+    name: RefName,
+    input: Vec<u8>,
+    told: GitReport,
+}
+
+/// How long git waits for a lock of references that another git has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// As usual: a second at most.
+    OfGit,
+    /// Not at all, since it has waited before.
+    None,
+}
+
+/// Adds a command for `git update-ref --stdin -z`.
+fn command(input: &mut Vec<u8>, verb: &[u8], name: &[u8], values: &[&str]) {
+    input.extend([verb, b" ", name, b"\0"].concat());
+    for value in values {
+        input.extend([value.as_bytes(), b"\0"].concat());
+    }
+}
+
 /// One merge in progress, with its report.
 struct Merge<'a> {
     repository: Repository<'a>,
@@ -558,6 +591,19 @@ struct Merge<'a> {
     report: &'a mut GitReport,
     /// Whether the index could not be merged because another git had it locked. Then the next restore does it.
     index_is_due: bool,
+    /// The references that git refused to change, with their value in the base. The next restore tries again.
+    refused: Vec<(RefName, Option<Oid>)>,
+}
+
+impl<'a> Merge<'a> {
+    fn new(
+        repository: Repository<'a>,
+        incoming: &'a Incoming,
+        time: &'a str,
+        report: &'a mut GitReport,
+    ) -> Self {
+        Self { repository, incoming, time, report, index_is_due: false, refused: Vec::new() }
+    }
 }
 
 impl Incoming {
@@ -573,12 +619,22 @@ impl Incoming {
         match &self.place {
             Some(place) => {
                 let repository = Repository { git, place, cancel };
-                let mut merge = Merge { repository, incoming: self, time, report, index_is_due: false };
+                let mut merge = Merge::new(repository, self, time, report);
                 merge.run()?;
-                if merge.index_is_due {
+                let Merge { index_is_due, refused, .. } = merge;
+                if index_is_due || !refused.is_empty() {
                     report.is_incomplete = true;
                     theirs.index.clone_from(&self.base.index);
                     theirs.index_digest = self.base.index_digest;
+                }
+                if !refused.is_empty() {
+                    theirs.head.clone_from(&self.base.head);
+                }
+                for (name, base) in refused {
+                    match base {
+                        Some(oid) => theirs.refs.insert(name, oid),
+                        None => theirs.refs.remove(&name),
+                    };
                 }
             }
             None => theirs.place = Some(self.create(git, workspace, time, report, cancel)?),
@@ -638,7 +694,7 @@ impl Incoming {
             };
             write(&folder.join("HEAD"), &text)?;
         }
-        Merge { repository, incoming: &incoming, time, report, index_is_due: false }.run()?;
+        Merge::new(repository, &incoming, time, report).run()?;
         let mut cursor = workspace.cursor();
         let parent = self.dot_git.parent();
         let parent_is_there = match &parent {
@@ -762,7 +818,7 @@ impl Merge<'_> {
                 in_use.extend(RefName::parse(text.trim_ascii_end()));
             }
         }
-        Ok(Surroundings { in_use, current })
+        Ok(Surroundings { in_use, current, symbolic: Vec::new() })
     }
 
     fn relation(&self, theirs: &Oid, ours: &Oid) -> Relation {
@@ -843,85 +899,141 @@ impl Merge<'_> {
         }
         // The local references may be changed meanwhile. Git's own locks detect that.
         for attempt in 0.. {
-            let ours = self.repository.refs()?;
+            let (ours, symbolic) = self.repository.all_refs()?;
+            around.symbolic = symbolic;
             let planned =
                 plan(&base.refs, &theirs.refs, &ours, &around, &|theirs, ours| self.relation(theirs, ours));
             if planned.is_empty() {
                 return Ok(());
             }
-            let mut input = Vec::new();
-            let mut command = |verb: &[u8], name: &[u8], values: &[&str]| {
-                input.extend(verb);
-                input.push(b' ');
-                input.extend(name);
-                input.push(0);
-                for value in values {
-                    input.extend(value.as_bytes());
-                    input.push(0);
-                }
-            };
-            let zero = "0".repeat(if self.repository.place.format == "sha1" { 40 } else { 64 });
-            let mut told = GitReport::default();
-            for (name, outcome) in &planned {
-                let (theirs, ours) = (theirs.refs.get(name), ours.get(name));
-                let mut keep = |under: &str, oid: &Oid| {
-                    let below = name.as_bytes().strip_prefix(b"refs/").unwrap_or_default();
-                    let kept =
-                        [b"refs/paperclip/", self.time.as_bytes(), b"/", under.as_bytes(), below].concat();
-                    command(b"update", &kept, &[oid.as_str(), &zero]);
-                    told.kept.push(KeptReference {
-                        repository: self.incoming.dot_git.clone(),
-                        reference: name.to_string(),
-                        kept_at: crate::error::readable(&kept),
-                    });
-                };
-                match (outcome, theirs, ours) {
-                    (Outcome::Aside(reason), Some(theirs), _) => {
-                        keep("", theirs);
-                        told.held_back.push(HeldBack {
-                            path: self.incoming.dot_git.clone(),
-                            what: Some(name.to_string()),
-                            reason: reason.as_str().to_owned(),
-                        });
-                    }
-                    (Outcome::Delete, _, Some(ours)) => {
-                        keep("deleted/", ours);
-                        command(b"delete", name.as_bytes(), &[ours.as_str()]);
-                        told.deleted.push((self.incoming.dot_git.clone(), name.to_string()));
-                    }
-                    (Outcome::Theirs | Outcome::Replace, Some(theirs), ours) => {
-                        if let (Outcome::Replace, Some(ours)) = (outcome, ours) {
-                            keep("replaced/", ours);
-                        }
-                        command(
-                            b"update",
-                            name.as_bytes(),
-                            &[theirs.as_str(), ours.map_or(&zero[..], Oid::as_str)],
-                        );
-                        told.updated.push((self.incoming.dot_git.clone(), name.to_string()));
-                    }
-                    _ => {}
-                }
-            }
-            let mut call = self.repository.step();
-            let output = call
-                .args(["update-ref", "-m", "restore: from the sandbox", "--stdin", "-z"])
-                .input(input)
-                .output(self.repository.cancel)?;
-            if output.status == Some(0) {
-                self.report.updated.append(&mut told.updated);
-                self.report.deleted.append(&mut told.deleted);
-                self.report.kept.append(&mut told.kept);
-                self.report.held_back.append(&mut told.held_back);
-                return Ok(());
-            }
-            if attempt == 2 {
-                return Err(Fault::Refused(format!(
-                    "its references could not be merged: {}",
-                    output.complaint()
-                )));
+            let updates: Vec<Update> =
+                planned.into_iter().map(|(name, outcome)| self.update_of(name, outcome, &ours)).collect();
+            match self.update(&updates, Patience::OfGit)? {
+                None => return Ok(()),
+                Some(_) if attempt < 2 => {}
+                Some(complaint) => return self.update_in_parts(&updates, complaint, &ours),
             }
         }
+        Ok(())
+    }
+
+    /// What git is to do for the outcome of one reference.
+    fn update_of(&self, name: RefName, outcome: Outcome, ours: &Refs) -> Update {
+        let (theirs, ours) = (self.incoming.theirs.refs.get(&name), ours.get(&name));
+        let repository = &self.incoming.dot_git;
+        let zero = "0".repeat(if self.repository.place.format == "sha1" { 40 } else { 64 });
+        let (text, below) = (name.to_string(), name.as_bytes().strip_prefix(b"refs/").unwrap_or_default());
+        let kept =
+            |under: &str| [b"refs/paperclip/", self.time.as_bytes(), b"/", under.as_bytes(), below].concat();
+        let (mut input, mut told) = (Vec::new(), GitReport::default());
+        let mut keep = |input: &mut Vec<u8>, kept: &[u8], oid: &Oid| {
+            command(input, b"update", kept, &[oid.as_str(), &zero]);
+            told.kept.push(KeptReference {
+                repository: repository.clone(),
+                reference: text.clone(),
+                kept_at: crate::error::readable(kept),
+            });
+        };
+        match (outcome, theirs, ours) {
+            (Outcome::Aside(reason), theirs, _) => {
+                if let Some(theirs) = theirs {
+                    keep(&mut input, &kept(""), theirs);
+                }
+                let reason = reason.as_str().to_owned();
+                told.held_back.push(HeldBack { path: repository.clone(), what: Some(text), reason });
+            }
+            (Outcome::Delete, _, Some(ours)) => {
+                keep(&mut input, &kept("deleted/"), ours);
+                command(&mut input, b"delete", name.as_bytes(), &[ours.as_str()]);
+                told.deleted.push((repository.clone(), text));
+            }
+            (Outcome::Theirs | Outcome::Replace, Some(theirs), ours) => {
+                if let (Outcome::Replace, Some(ours)) = (outcome, ours) {
+                    keep(&mut input, &kept("replaced/"), ours);
+                }
+                let before = ours.map_or(&zero[..], Oid::as_str);
+                command(&mut input, b"update", name.as_bytes(), &[theirs.as_str(), before]);
+                told.updated.push((repository.clone(), text));
+            }
+            _ => {}
+        }
+        Update { name, input, told }
+    }
+
+    /// Has git make all these updates or none of them. Returns what it says if it makes none.
+    fn update(&mut self, updates: &[Update], patience: Patience) -> Result<Option<String>, Fault> {
+        let input = updates.iter().flat_map(|update| update.input.iter().copied()).collect();
+        let complaint = self.update_refs(input, patience)?;
+        if complaint.is_none() {
+            for Update { told, .. } in updates {
+                self.report.updated.extend(told.updated.iter().cloned());
+                self.report.deleted.extend(told.deleted.iter().cloned());
+                self.report.kept.extend(told.kept.iter().cloned());
+                self.report.held_back.extend(told.held_back.iter().cloned());
+            }
+        }
+        Ok(complaint)
+    }
+
+    /// Has git obey all these commands or none of them. Returns what it says if it obeys none.
+    fn update_refs(&self, input: Vec<u8>, patience: Patience) -> Result<Option<String>, Fault> {
+        let mut call = self.repository.step();
+        if patience == Patience::None {
+            for (number, key) in
+                ["core.packedRefsTimeout", "core.filesRefLockTimeout"].into_iter().enumerate()
+            {
+                call.env(&format!("GIT_CONFIG_KEY_{number}"), key);
+                call.env(&format!("GIT_CONFIG_VALUE_{number}"), "0");
+            }
+            call.env("GIT_CONFIG_COUNT", "2");
+        }
+        call.args(["update-ref", "-m", "restore: from the sandbox", "--stdin", "-z"]).input(input);
+        let output = call.output(self.repository.cancel)?;
+        Ok((output.status != Some(0)).then(|| output.complaint()))
+    }
+
+    /// Makes those updates that git accepts, after it refused all of them together for the sake of some. Each part that it
+    /// refuses is divided.
+    fn update_in_parts(&mut self, updates: &[Update], complaint: String, ours: &Refs) -> Result<(), Fault> {
+        let mut parts = vec![(updates, complaint)];
+        let mut refused = Vec::new();
+        let mut calls = 0;
+        while let Some((part, complaint)) = parts.pop() {
+            if part.len() == 1 || calls >= PARTS_MAX {
+                refused.push((part, complaint));
+                continue;
+            }
+            let (first, second) = part.split_at(part.len() / 2);
+            for half in [second, first] {
+                calls += 1;
+                if let Some(complaint) = self.update(half, Patience::None)? {
+                    parts.push((half, complaint));
+                }
+            }
+        }
+        let zero = "0".repeat(if self.repository.place.format == "sha1" { 40 } else { 64 });
+        // What no reference reaches is kept. An earlier restore may have done so.
+        let mut reachable: BTreeSet<&Oid> = ours.values().collect();
+        let (mut input, mut kept) = (Vec::new(), Vec::new());
+        for (part, complaint) in refused {
+            for Update { name, .. } in part {
+                self.hold(name.to_string(), &format!("git refuses it: {complaint}"));
+                self.refused.push((name.clone(), self.incoming.base.refs.get(name).cloned()));
+                let Some(theirs) = self.incoming.theirs.refs.get(name) else { continue };
+                if reachable.insert(theirs) {
+                    let kept_at = format!("refs/paperclip/{}/refused/{theirs}", self.time);
+                    command(&mut input, b"update", kept_at.as_bytes(), &[theirs.as_str(), &zero]);
+                    let (repository, reference) = (self.incoming.dot_git.clone(), name.to_string());
+                    kept.push(KeptReference { repository, reference, kept_at });
+                }
+            }
+        }
+        if !input.is_empty()
+            && let Some(complaint) = self.update_refs(input, Patience::None)?
+        {
+            return Err(Fault::Refused(format!("its references could not be merged: {complaint}")));
+        }
+        self.report.kept.extend(kept);
         Ok(())
     }
 

@@ -74,6 +74,9 @@ const SPELLING: &str = "some volume takes its name for .git";
 /// The reason for holding back a `.git` that is not a directory.
 const LEADS_ELSEWHERE: &str = "a .git that is not a folder leads git to another repository";
 
+/// The reason for holding back a reference with a malformed name, or one that is too long for a file.
+pub(super) const NO_NAME: &str = "no reference can have that name here";
+
 /// The reason for holding back a reference that is not a branch, a tag or the stash.
 pub(super) const ONLY_WORK: &str = "only branches, tags and the stash come back";
 
@@ -106,7 +109,7 @@ fn fate(inner: &[u8]) -> Fate {
     match first {
         b"refs" => match RefName::parse(inner) {
             Some(name) => Fate::Reference(name),
-            None => Fate::Held("no reference can have that name"),
+            None => Fate::Held(NO_NAME),
         },
         b"logs" | b"branches" | b"rr-cache" => Fate::Ignored,
         b"lfs" => match large_file(inner) {

@@ -41,17 +41,24 @@ impl fmt::Debug for Oid {
     }
 }
 
+/// The most bytes between two slashes of a name: git stores it as a file, and locks it by one whose name ends in `.lock`.
+const PART_MAX: usize = 255 - ".lock".len();
+
 /// The full name of a reference (`refs/heads/main`), in the form that `git check-ref-format` accepts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RefName(Vec<u8>);
 
 impl RefName {
-    /// Checks a name as git does.
+    /// Checks a name as git does, and whether git can store it as a file.
     #[must_use]
     pub fn parse(name: &[u8]) -> Option<Self> {
         let is_bad = |&byte: &u8| byte <= b' ' || byte == 0x7f || b"~^:?*[\\".contains(&byte);
         let part_is_bad = |part: &[u8]| {
-            part.is_empty() || part.starts_with(b".") || part.ends_with(b".lock") || part.ends_with(b".")
+            part.is_empty()
+                || part.len() > PART_MAX
+                || part.starts_with(b".")
+                || part.ends_with(b".lock")
+                || part.ends_with(b".")
         };
         let holds = |what: &[u8]| name.windows(what.len()).any(|window| window == what);
         let bad = name.len() > 1000
@@ -165,7 +172,7 @@ pub enum Outcome {
     Replace,
     /// It is deleted, and its last value is stored under another name.
     Delete,
-    /// The local value stays, and the sandbox's is stored under another name.
+    /// The local value stays, and the sandbox's, if there is one, is stored under another name.
     Aside(Reason),
 }
 
@@ -182,6 +189,8 @@ pub enum Reason {
     NameTaken,
     /// It is checked out in another local worktree, or being rebased.
     InUse,
+    /// A local symbolic reference names it.
+    Named,
 }
 
 impl Reason {
@@ -194,6 +203,7 @@ impl Reason {
             Self::Ambiguous => "it is the name of another branch or tag, or means something else to git",
             Self::NameTaken => "another local reference prevents its name",
             Self::InUse => "it is in use by another local worktree, or by an operation that is in progress",
+            Self::Named => "a local symbolic reference names it, so it is not deleted",
         }
     }
 }
@@ -234,6 +244,8 @@ pub struct Surroundings {
     pub in_use: BTreeSet<RefName>,
     /// The branch that is checked out locally.
     pub current: Option<RefName>,
+    /// The local symbolic references, each with the name that it leads to.
+    pub symbolic: Vec<(RefName, RefName)>,
 }
 
 /// Decides about all references of either side and the base, in the order of their names.
@@ -247,7 +259,8 @@ pub fn plan(
 ) -> Vec<(RefName, Outcome)> {
     let names: BTreeSet<&RefName> = base.keys().chain(theirs.keys()).collect();
     let mut planned = Vec::new();
-    let mut taken = Taken::by(ours.keys());
+    let mut taken = Taken::by(ours.keys().chain(around.symbolic.iter().map(|(name, _)| name)));
+    let targets: BTreeSet<&RefName> = around.symbolic.iter().map(|(_, target)| target).collect();
     for name in names {
         if !matches!(name.kind(), RefKind::Branch | RefKind::Tag) {
             continue;
@@ -265,6 +278,7 @@ pub fn plan(
             Outcome::Delete if around.in_use.contains(name) || around.current.as_ref() == Some(name) => {
                 Outcome::Ours
             }
+            Outcome::Delete if targets.contains(name) => Outcome::Aside(Reason::Named),
             other => other,
         };
         if outcome == Outcome::Theirs {
@@ -500,7 +514,7 @@ mod tests {
     fn what_is_in_use_locally_stays() {
         let base: Refs = [(name("refs/heads/a"), oid('a')), (name("refs/heads/b"), oid('a'))].into();
         let theirs: Refs = [(name("refs/heads/a"), oid('b'))].into();
-        let around = Surroundings { in_use: base.keys().cloned().collect(), current: None };
+        let around = Surroundings { in_use: base.keys().cloned().collect(), ..Surroundings::default() };
         let planned = plan(&base, &theirs, &base, &around, &|_, _| Relation::TheirsDescends);
         assert_eq!(planned, [(name("refs/heads/a"), Outcome::Aside(Reason::InUse))]);
         let around = Surroundings { current: Some(name("refs/heads/b")), ..Surroundings::default() };
@@ -509,6 +523,15 @@ mod tests {
             planned,
             [(name("refs/heads/a"), Outcome::Theirs)],
             "the branch that is checked out is not deleted"
+        );
+        let symbolic = vec![(name("refs/heads/alias"), name("refs/heads/b"))];
+        let around = Surroundings { symbolic, ..Surroundings::default() };
+        let theirs: Refs = [(name("refs/heads/a"), oid('a')), (name("refs/heads/alias"), oid('a'))].into();
+        let planned = plan(&base, &theirs, &base, &around, &|_, _| Relation::Apart);
+        let aside = |text, reason| (name(text), Outcome::Aside(reason));
+        assert_eq!(
+            planned,
+            [aside("refs/heads/alias", Reason::NameTaken), aside("refs/heads/b", Reason::Named)]
         );
     }
 
@@ -532,7 +555,10 @@ mod tests {
         ] {
             assert!(RefName::parse(bad.as_bytes()).is_none(), "{bad}");
         }
-        assert!(RefName::parse(format!("refs/heads/{}", "a".repeat(990)).as_bytes()).is_none());
+        let parts = |length| format!("refs/heads/{}/b", "a".repeat(length));
+        assert!(RefName::parse(parts(251).as_bytes()).is_none());
+        assert!(RefName::parse(parts(250).as_bytes()).is_some());
+        assert!(RefName::parse(parts(250).repeat(4).as_bytes()).is_none());
         assert_eq!(name("refs/heads/a/b").short(), b"a/b");
         for bad in [
             "",

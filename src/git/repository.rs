@@ -83,17 +83,26 @@ impl Repository<'_> {
 
     /// All references, except symbolic ones.
     pub fn refs(&self) -> Result<Refs, Fault> {
+        self.all_refs().map(|(refs, _)| refs)
+    }
+
+    /// All references, and beside them the symbolic ones, each with the name that it leads to.
+    pub fn all_refs(&self) -> Result<(Refs, Vec<(RefName, RefName)>), Fault> {
         let list = self.run(["for-each-ref", "--format=%(objectname) %(symref)%00%(refname)"])?;
-        let mut refs = Refs::new();
+        let (mut refs, mut symbolic) = (Refs::new(), Vec::new());
         for line in list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
             let mut fields = line.split(|&byte| byte == 0);
             let value = fields.next().unwrap_or_default();
             let name = fields.next().and_then(RefName::parse);
-            if let (Some(oid), Some(name)) = (value.strip_suffix(b" ").and_then(Oid::parse), name) {
+            let Some(name) = name else { continue };
+            if let Some(oid) = value.strip_suffix(b" ").and_then(Oid::parse) {
                 refs.insert(name, oid);
+            } else if let Some(target) = value.splitn(2, |&byte| byte == b' ').nth(1).and_then(RefName::parse)
+            {
+                symbolic.push((name, target));
             }
         }
-        Ok(refs)
+        Ok((refs, symbolic))
     }
 
     /// The value of `HEAD`; `None` if git cannot read it.

@@ -350,6 +350,31 @@ fn a_branch_without_common_history_replaces_one_that_is_unchanged_here() {
     }
 }
 
+/// A name of this length can be packed, and git cannot make a file of it.
+#[test]
+fn a_name_that_git_cannot_store_is_held_back_and_the_others_come() {
+    for name in [
+        format!("refs/heads/{}", "n".repeat(251)),
+        format!("refs/heads/{}/x", "n".repeat(255)),
+        format!("refs/tags/{}", "n/".repeat(500)),
+        "refs/heads/a..b".to_owned(),
+        "refs/heads/a\u{7f}b".to_owned(),
+    ] {
+        with_each_git(|bench| {
+            bench.prepare();
+            write(&bench.there.join("n.txt"), "n\n");
+            let new = bench.commit_there("new");
+            let text = read(&bench.there.join(".git/packed-refs"));
+            there(bench, "packed-refs", format!("{text}{new} refs/tags/other\n{new} {name}\n"));
+            let report = bench.restore();
+            assert_eq!(report.held_back.len(), 1, "{name}: {report:?}");
+            assert!(holds(&report, &name[..12]), "{name}: {report:?}");
+            assert_eq!(bench.here(&["rev-parse", "main", "other"]), format!("{new}\n{new}"), "{name}");
+            bench.assert_sound(&bench.here, &[&new]);
+        });
+    }
+}
+
 #[test]
 fn a_repository_that_both_sides_made_in_different_formats_is_kept_and_reported() {
     for (format_here, format_there) in [("sha1", "sha256"), ("sha256", "sha1")] {

@@ -305,6 +305,41 @@ fn a_branch_that_was_begun_anew_here_and_collected_prevents_no_restore() {
     });
 }
 
+/// A lock that a killed git has left keeps one reference back, and not the others.
+#[test]
+fn of_many_references_only_the_one_that_git_refuses_is_held_back() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let feature = bench.here(&["rev-parse", "feature"]);
+        let tree = bench.there(&["rev-parse", "HEAD^{tree}"]);
+        let theirs = bench.there(&["commit-tree", &tree, "-p", "feature", "-m", "on feature"]);
+        bench.there(&["update-ref", "refs/heads/feature", &theirs]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        for at in 0..20 {
+            bench.there(&["branch", &format!("b{at}")]);
+        }
+        let lock = bench.here.join(".git/refs/heads/feature.lock");
+        write(&lock, "");
+        for round in 0..2 {
+            let report = bench.restore();
+            assert_eq!(report.held_back.len(), 1, "{report:?}");
+            assert!(holds(&report, "refs/heads/feature") && report.is_incomplete, "{report:?}");
+            assert_eq!(bench.here(&["rev-parse", "main"]), new);
+            assert_eq!(bench.here(&["for-each-ref", "--format=x", "refs/heads/b*"]).lines().count(), 20);
+            assert_eq!(bench.here(&["rev-parse", "feature"]), feature);
+            assert_eq!(bench.here(&["status", "--porcelain"]), "");
+            // It is kept once.
+            assert_eq!(report.kept.len(), 1 - round, "{report:?}");
+            bench.assert_sound(&bench.here, &[&new, &theirs]);
+        }
+        fs::remove_file(lock).unwrap();
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "feature"]), theirs, "{report:?}");
+        assert_eq!(bench.restore(), GitReport::default());
+    });
+}
+
 #[test]
 fn a_branch_that_was_deleted_and_collected_here_makes_no_other_repository_of_it() {
     with_each_git(|bench| {

@@ -999,6 +999,27 @@ fn a_symbolic_branch_stays_and_is_not_uploaded() {
     });
 }
 
+#[test]
+fn a_symbolic_branch_does_not_lose_what_it_leads_to() {
+    with_each_git(|bench| {
+        let feature = bench.here(&["rev-parse", "feature"]);
+        bench.here(&["symbolic-ref", "refs/heads/alias", "refs/heads/feature"]);
+        bench.prepare();
+        bench.there(&["branch", "-q", "-D", "feature"]);
+        // A name that seems free there.
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        bench.there(&["branch", "alias"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/feature") && holds(&report, "refs/heads/alias"), "{report:?}");
+        assert_eq!(bench.here(&["symbolic-ref", "refs/heads/alias"]), "refs/heads/feature");
+        assert_eq!(bench.here(&["rev-parse", "alias", "feature"]), format!("{feature}\n{feature}"));
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        assert!(bench.here(&["for-each-ref", "refs/paperclip"]).contains(&new));
+        bench.assert_sound(&bench.here, &[&new]);
+    });
+}
+
 /// Only the commits tell then what the agent has changed in the index.
 #[test]
 fn if_the_index_there_cannot_be_read_a_commit_is_not_staged_the_other_way_round() {
