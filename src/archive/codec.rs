@@ -65,9 +65,25 @@ const BLOCK: usize = 1024 * 1024;
 const SAMPLES: usize = 4;
 const SAMPLE: usize = 16 * 1024;
 
-/// Level 1 of zlib-rs uses fixed codes; level 2 makes codes for the content, which makes text smaller by a
-/// seventh.
-const LEVEL: Compression = Compression::new(2);
+/// How much work compression is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// As little as pays.
+    Quick,
+    /// About twice that, which makes source code smaller by another seventh.
+    Thorough,
+}
+
+impl Effort {
+    /// Level 1 of zlib-rs uses fixed codes; level 2 makes codes for the content, which makes text smaller by a
+    /// seventh. Beyond level 6 hardly anything is saved.
+    fn level(self) -> Compression {
+        match self {
+            Self::Quick => Compression::new(2),
+            Self::Thorough => Compression::new(6),
+        }
+    }
+}
 
 /// A gzip header without a name or time.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
@@ -78,9 +94,10 @@ const LAST: [u8; 2] = [3, 0];
 /// Compresses into one gzip member. `None` if that saves less than a twentieth.
 ///
 /// Blocks are compressed a few at a time, so that hardly more memory is needed than the member has.
-pub fn compress(bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
+pub fn compress(bytes: &[u8], effort: Effort, cancel: &Cancel) -> Result<Option<Vec<u8>>> {
     let most = bytes.len() / 20 * 19;
-    let levels = bytes.par_chunks(BLOCK).map(|block| cancel.check().map(|()| level_for(block)));
+    let level = |block| cancel.check().map(|()| level_for(block, effort));
+    let levels = bytes.par_chunks(BLOCK).map(level);
     let levels = levels.collect::<Result<Vec<_>>>()?;
     if levels.iter().all(|&level| level == Compression::none()) {
         return Ok(None);
@@ -113,11 +130,12 @@ pub fn compress(bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
 }
 
 /// How one block is compressed, separately, so that others can follow. A block that does not shrink is stored.
-fn level_for(block: &[u8]) -> Compression {
+fn level_for(block: &[u8], effort: Effort) -> Compression {
     let samples = block.chunks(block.len().div_ceil(SAMPLES).max(1));
     let mut samples = samples.map(|part| &part[..part.len().min(SAMPLE)]);
-    let shrinks = samples.any(|sample| deflated(sample, LEVEL).len() * 20 < sample.len() * 19);
-    if shrinks { LEVEL } else { Compression::none() }
+    let shrinks =
+        samples.any(|sample| deflated(sample, Effort::Quick.level()).len() * 20 < sample.len() * 19);
+    if shrinks { effort.level() } else { Compression::none() }
 }
 
 fn deflated(block: &[u8], level: Compression) -> Vec<u8> {
@@ -377,20 +395,32 @@ mod tests {
     fn every_gunzip_reads_compressed_bytes() {
         let mixed = [text(3_000_000), noise(2_500_000, 1), text(100)].concat();
         for bytes in [text(1000), text(BLOCK), text(BLOCK + 1), mixed, vec![0; 5_000_000]] {
-            let member = compress(&bytes, &Cancel::default()).unwrap().expect("it shrinks");
-            for program in [&["gzip", "-dc"][..], &["busybox", "gunzip", "-c"], &["toybox", "gunzip", "-c"]] {
-                assert!(through(program, &member) == bytes, "{program:?} {}", bytes.len());
+            for effort in [Effort::Quick, Effort::Thorough] {
+                let member = compress(&bytes, effort, &Cancel::default()).unwrap().expect("it shrinks");
+                for program in
+                    [&["gzip", "-dc"][..], &["busybox", "gunzip", "-c"], &["toybox", "gunzip", "-c"]]
+                {
+                    assert!(through(program, &member) == bytes, "{program:?} {}", bytes.len());
+                }
+                assert!(decoded(Codec::Gzip, &member, bytes.len() as u64).unwrap() == bytes);
             }
-            assert!(decoded(Codec::Gzip, &member, bytes.len() as u64).unwrap() == bytes);
         }
     }
 
     #[test]
+    fn more_effort_makes_less_of_text() {
+        let text = include_bytes!("codec.rs").repeat(20);
+        let [quick, thorough] = [Effort::Quick, Effort::Thorough]
+            .map(|effort| compress(&text, effort, &Cancel::default()).unwrap().unwrap().len());
+        assert!(thorough * 20 < quick * 19, "{thorough} {quick}");
+    }
+
+    #[test]
     fn bytes_that_do_not_shrink_are_not_compressed() {
-        assert_eq!(compress(&noise(3_000_000, 2), &Cancel::default()).unwrap(), None);
-        assert_eq!(compress(b"", &Cancel::default()).unwrap(), None);
+        assert_eq!(compress(&noise(3_000_000, 2), Effort::Quick, &Cancel::default()).unwrap(), None);
+        assert_eq!(compress(b"", Effort::Quick, &Cancel::default()).unwrap(), None);
         let with_some_text = [noise(1_900_000, 3), text(10_000)].concat();
-        assert_eq!(compress(&with_some_text, &Cancel::default()).unwrap(), None);
+        assert_eq!(compress(&with_some_text, Effort::Quick, &Cancel::default()).unwrap(), None);
     }
 
     #[test]
@@ -421,7 +451,7 @@ mod tests {
         let error = plain.next(PIECE, &mut out).unwrap_err();
         assert!(matches!(error, Error::ArchiveInvalid { offset: 90_500, .. }), "{error:?}");
 
-        let gzip = compress(&bytes, &Cancel::default()).unwrap().unwrap();
+        let gzip = compress(&bytes, Effort::Quick, &Cancel::default()).unwrap().unwrap();
         let length = gzip.len() as u64;
         assert!(Decoder::new(Codec::Gzip, gzip, length, 0, 100_000).unwrap().split_off(1).is_none());
     }
@@ -430,7 +460,7 @@ mod tests {
     #[test]
     fn damaged_bytes_are_refused() {
         let bytes = text(200_000);
-        let gzip = compress(&bytes, &Cancel::default()).unwrap().unwrap();
+        let gzip = compress(&bytes, Effort::Quick, &Cancel::default()).unwrap().unwrap();
         let zstd = through(&["zstd", "-q", "-1", "-c"], &bytes);
         for (codec, whole) in [(Codec::Gzip, gzip), (Codec::Zstd, zstd), (Codec::None, bytes.clone())] {
             let size = bytes.len() as u64;
@@ -478,7 +508,7 @@ mod tests {
 
     #[test]
     fn a_decompression_bomb_is_refused_at_the_expected_size() {
-        let bomb = compress(&vec![0; 64 << 20], &Cancel::default()).unwrap().unwrap();
+        let bomb = compress(&vec![0; 64 << 20], Effort::Quick, &Cancel::default()).unwrap().unwrap();
         let mut decoder = Decoder::new(Codec::Gzip, bomb.clone(), bomb.len() as u64, 100, 1000).unwrap();
         let mut out = Vec::new();
         assert_eq!(decoder.next(PIECE, &mut out).unwrap(), 1000);

@@ -198,7 +198,7 @@ impl Session {
         let archive = self.places.download();
 
         let started = Instant::now();
-        let wish = Wish::new(self.way.cut_bytes(), self.way.wants_compression());
+        let wish = Wish::new(self.way.cut_bytes(), self.way.compression().is_some());
         let (known, new) = (base.index.as_deref().filter(|_| demand.changes_only), new_id());
         let packing = self.pack_remotely(client, Indexes { known, new: &new }, wish);
         let packed = telling(client, Step::of_workspace("collect", 0), packing).await?;

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::client::{
     Attachment, Part as Progress, RunError, SandboxClient, before_another, blocking, clean_up,
 };
-use crate::archive::codec::{Codec, compress};
+use crate::archive::codec::{Codec, Effort, compress};
 use crate::archive::pack::{Contents, Layout, Sink};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -52,18 +52,18 @@ impl Way {
         share.max(CUT_MIN).min(self.part_bytes)
     }
 
-    /// Whether the next bytes are to be compressed.
+    /// How the next bytes are to be compressed, if they are.
     #[must_use]
-    pub fn wants_compression(&self) -> bool {
-        self.compress && lock(&self.link).wants_compression()
+    pub fn compression(&self) -> Option<Effort> {
+        if self.compress { lock(&self.link).compression() } else { None }
     }
 
     /// Compresses the next bytes, where that is wanted and pays.
     fn compressed(&self, bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
-        if bytes.len() < COMPRESSED_MIN || !self.wants_compression() {
-            return Ok(None);
+        match self.compression() {
+            Some(effort) if bytes.len() >= COMPRESSED_MIN => compress(bytes, effort, cancel),
+            _ => Ok(None),
         }
-        compress(bytes, cancel)
     }
 }
 
@@ -318,7 +318,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         let room =
             usize::try_from(self.room).map_err(|_| Error::Internal("a part beyond memory".to_owned()))?;
         // The last part gets its exact size when that is known.
-        let bytes = if self.way.wants_compression() || self.rest < self.room {
+        let bytes = if self.way.compression().is_some() || self.rest < self.room {
             let planned = room.min(usize::try_from(self.rest).unwrap_or(room));
             Bytes::Held(self.spare.take().unwrap_or_else(|| Vec::with_capacity(planned)))
         } else {

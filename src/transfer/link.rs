@@ -1,6 +1,8 @@
-//! The measured speed of the connection to a sandbox, and whether compression pays on it. Pure.
+//! The measured speed of the connection to a sandbox, and how much compression pays on it. Pure.
 
 use std::time::Duration;
+
+use crate::archive::codec::Effort;
 
 /// A call that takes so long goes over a network. One within a machine takes far less.
 const REMOTE: Duration = Duration::from_millis(2);
@@ -8,6 +10,10 @@ const REMOTE: Duration = Duration::from_millis(2);
 /// How many bytes a second this machine compresses at least, on two cores. A connection that is faster gets them
 /// uncompressed.
 const COMPRESSED_A_SECOND: f64 = 150e6;
+
+/// How many bytes a second it makes at least of text with the greater effort. A connection that is slower waits for
+/// nothing, and gets less.
+const THOROUGHLY_COMPRESSED_A_SECOND: f64 = 15e6;
 
 /// Less than that is too little to tell a rate by.
 const TELLING: u64 = 256 * 1024;
@@ -39,14 +45,14 @@ impl Link {
         self.rate = Some(bytes / own.as_secs_f64());
     }
 
-    /// Whether bytes are to be compressed: not where they are taken faster than they can be. While no rate is known,
-    /// whether calls go over a network.
+    /// How bytes are to be compressed: not at all where they are taken faster than they can be. While no rate is known,
+    /// they are if calls go over a network.
     #[must_use]
-    pub fn wants_compression(&self) -> bool {
+    pub fn compression(&self) -> Option<Effort> {
         match (self.rate, self.round_trip) {
-            (Some(rate), _) => rate < COMPRESSED_A_SECOND,
-            (None, Some(round_trip)) => round_trip >= REMOTE,
-            (None, None) => false,
+            (Some(rate), _) if rate < THOROUGHLY_COMPRESSED_A_SECOND => Some(Effort::Thorough),
+            (Some(rate), _) => (rate < COMPRESSED_A_SECOND).then_some(Effort::Quick),
+            (None, round_trip) => (round_trip? >= REMOTE).then_some(Effort::Quick),
         }
     }
 }
@@ -57,23 +63,24 @@ mod tests {
 
     #[test]
     fn what_is_compressed_on_which_link() {
-        type Case = (&'static str, Option<f64>, &'static [(u64, f64)], bool);
+        type Case = (&'static str, Option<f64>, &'static [(u64, f64)], Option<Effort>);
+        use Effort::{Quick, Thorough};
         const MB: u64 = 1_000_000;
         let ms = |ms: f64| Duration::from_secs_f64(ms / 1000.0);
         let cases: &[Case] = &[
-            ("nothing known", None, &[], false),
-            ("memory", Some(0.05), &[], false),
-            ("the same machine", Some(1.5), &[], false),
-            ("a network", Some(10.0), &[], true),
-            ("memory, measured", Some(0.05), &[(32 * MB, 5.0)], false),
-            ("a slow disk", Some(0.05), &[(32 * MB, 500.0)], true),
-            ("100 Mbit/s", Some(20.0), &[(32 * MB, 2580.0)], true),
-            ("1 Gbit/s", Some(2.0), &[(32 * MB, 258.0)], true),
-            ("10 Gbit/s", Some(2.0), &[(32 * MB, 27.0)], false),
-            ("a far one with a wide way", Some(50.0), &[(32 * MB, 150.0)], false),
-            ("a round trip from a bad moment", Some(60.0), &[(600_000, 12.0)], true),
-            ("too little to tell", Some(10.0), &[(1000, 0.1)], true),
-            ("the latest counts", Some(10.0), &[(32 * MB, 2000.0), (32 * MB, 20.0)], false),
+            ("nothing known", None, &[], None),
+            ("memory", Some(0.05), &[], None),
+            ("the same machine", Some(1.5), &[], None),
+            ("a network", Some(10.0), &[], Some(Quick)),
+            ("memory, measured", Some(0.05), &[(32 * MB, 5.0)], None),
+            ("a slow disk", Some(0.05), &[(32 * MB, 500.0)], Some(Quick)),
+            ("100 Mbit/s", Some(20.0), &[(32 * MB, 2580.0)], Some(Thorough)),
+            ("1 Gbit/s", Some(2.0), &[(32 * MB, 258.0)], Some(Quick)),
+            ("10 Gbit/s", Some(2.0), &[(32 * MB, 27.0)], None),
+            ("a far one with a wide way", Some(50.0), &[(32 * MB, 150.0)], None),
+            ("a round trip from a bad moment", Some(60.0), &[(600_000, 12.0)], Some(Quick)),
+            ("too little to tell", Some(10.0), &[(1000, 0.1)], Some(Quick)),
+            ("the latest counts", Some(10.0), &[(32 * MB, 2000.0), (32 * MB, 20.0)], None),
         ];
         for &(name, round_trip, transfers, expected) in cases {
             let mut link = Link::default();
@@ -83,7 +90,7 @@ mod tests {
             for &(bytes, took) in transfers {
                 link.transferred(bytes, ms(took));
             }
-            assert_eq!(link.wants_compression(), expected, "{name}");
+            assert_eq!(link.compression(), expected, "{name}");
         }
     }
 
@@ -92,6 +99,6 @@ mod tests {
         let mut link = Link::default();
         link.answered(Duration::from_millis(40));
         link.answered(Duration::from_millis(1));
-        assert!(!link.wants_compression());
+        assert_eq!(link.compression(), None);
     }
 }

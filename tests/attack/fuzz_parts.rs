@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-use sandbox_managed_runtime::archive::codec::{Codec, compress};
+use sandbox_managed_runtime::archive::codec::{Codec, Effort, compress};
 use sandbox_managed_runtime::archive::source::PIECE;
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::sandbox::client::{Part, SandboxClient};
@@ -86,7 +86,7 @@ fn content(random: &mut Random) -> Vec<u8> {
 /// One part as a sandbox makes it, and its codec.
 fn encoded(random: &mut Random, part: &[u8]) -> (Codec, Vec<u8>) {
     match random.below(3) {
-        0 => compress(part, &Cancel::default()).unwrap().map(|gzip| (Codec::Gzip, gzip)),
+        0 => compress(part, Effort::Quick, &Cancel::default()).unwrap().map(|gzip| (Codec::Gzip, gzip)),
         1 => Some((Codec::Zstd, compress_to_vec(part, CompressionLevel::Fastest))),
         _ => None,
     }
