@@ -46,6 +46,9 @@ const SMALL = 16 * 1024 * 1024;
 /** How much of a larger one is copied in one turn of the event loop, if JavaScript has to copy it. */
 const PIECE = 4 * 1024 * 1024;
 
+/** A clock that no test of the caller's replaces: how long a client takes decides whether its bytes are compressed. */
+const now = performance.now.bind(performance);
+
 /** How much is read of a file that is not an archive: the messages of a tar. */
 const TEXT = 64 * 1024;
 
@@ -168,7 +171,7 @@ class ClientCalls {
         }
         const progress = this.#progress("Syncing", "to", part, size, "config_sync");
         const options = this.#transferOptions(progress);
-        const started = performance.now();
+        const started = now();
         try {
           const write = () =>
             options ? client.writeFile(target, memory, options) : client.writeFile(target, memory);
@@ -177,7 +180,7 @@ class ClientCalls {
           this.#uploads.set(upload, { memory, size, failure: thrown });
           throw thrown;
         }
-        const took = performance.now() - started;
+        const took = now() - started;
         await progress?.finish(size);
         return { took };
       }
@@ -199,11 +202,14 @@ class ClientCalls {
           client.run(target, { ...this.#runOptions(), ...this.#signalOption() }),
         );
         return {};
-      default: {
-        const started = performance.now();
-        await traced(op, target, () => client[/** @type {"makeDir" | "remove"} */ (op)](target));
-        return { took: performance.now() - started };
+      case "makeDir": {
+        const started = now();
+        await traced(op, target, () => client.makeDir(target));
+        return { took: now() - started };
       }
+      default:
+        await traced(op, target, () => client.remove(target));
+        return {};
     }
   }
 

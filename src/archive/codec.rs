@@ -12,7 +12,7 @@ use flate2::{Compress, Compression, Crc, FlushCompress};
 use rayon::prelude::*;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
-use super::source::{Bytes, PIECE, Section, Stream, Whole};
+use super::source::{Bytes, PIECE, Stream, Whole};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::sync::lock;
@@ -263,7 +263,7 @@ impl<B: Bytes + 'static> Decoder<B> {
 }
 
 impl<B: Bytes + 'static> Stream for Decoder<B> {
-    fn split_off(&mut self, size: u64) -> Option<Section> {
+    fn split_off(&mut self, size: u64) -> Option<Box<dyn Stream>> {
         let From::None(bytes) = &mut self.from else { return None };
         let split = (size <= self.due).then(|| bytes.split_off(size))??;
         self.at += size;
@@ -443,7 +443,7 @@ mod tests {
         let bytes = text(100_000);
         let mut plain = Decoder::new(Codec::None, bytes.clone(), 100_000, 500, 90_000).unwrap();
         assert!(plain.split_off(90_001).is_none(), "more than it should have");
-        let (mut split, mut out) = (plain.split_off(80_000).unwrap()(), Vec::new());
+        let (mut split, mut out) = (plain.split_off(80_000).unwrap(), Vec::new());
         while split.next(PIECE, &mut out).unwrap() > 0 {}
         assert!(out == bytes[..80_000]);
         assert_eq!(plain.next(PIECE, &mut out).unwrap(), 10_000);

@@ -15,7 +15,7 @@ use crate::tree::filter::Filter;
 
 /// The entries of a whole archive. Devices and FIFOs are left out, as in the snapshot of a folder.
 pub fn snapshot(archive: &Path, filter: &Filter<'_>, cancel: &Cancel) -> Result<Snapshot> {
-    let mut hashing = Hashing { digests: HashMap::new(), large: None, cancel };
+    let mut hashing = Hashing { digests: HashMap::new(), large: HashMap::new(), cancel };
     let unpacked = unpack(&mut FromFile::open(archive)?, None, filter, &mut hashing)?;
     let digests = hashing.digests;
     let entry = |Unpacked { path, content, inode }| {
@@ -37,8 +37,9 @@ pub fn snapshot(archive: &Path, filter: &Filter<'_>, cancel: &Cancel) -> Result<
 struct Hashing<'a> {
     /// The digests, by the offset of each file's header.
     digests: HashMap<u64, Digest>,
-    /// The large file that is being read: the offset of its header, how much was hashed, and the hash so far.
-    large: Option<(u64, u64, Sha256)>,
+    /// The large files that are being read, by the offset of their headers: how much is still to come, and the hash so
+    /// far.
+    large: HashMap<u64, (u64, Sha256)>,
     cancel: &'a Cancel,
 }
 
@@ -58,16 +59,11 @@ impl Sink for Hashing<'_> {
 
     fn part(&mut self, file: &StreamedFile, bytes: Vec<u8>) -> Result<()> {
         self.cancel.check()?;
-        let (mut done, mut hash) = match self.large.take() {
-            Some((inode, done, hash)) if inode == file.inode => (done, hash),
-            _ => (0, Sha256::new()),
-        };
+        let (rest, mut hash) = self.large.remove(&file.inode).unwrap_or((file.size, Sha256::new()));
         hash.update(&bytes);
-        done += bytes.len() as u64;
-        if done == file.size {
-            self.digests.insert(file.inode, Digest(hash.finalize().into()));
-        } else {
-            self.large = Some((file.inode, done, hash));
+        match rest - bytes.len() as u64 {
+            0 => drop(self.digests.insert(file.inode, Digest(hash.finalize().into()))),
+            rest => drop(self.large.insert(file.inode, (rest, hash))),
         }
         Ok(())
     }

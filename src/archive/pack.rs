@@ -3,7 +3,7 @@
 //! The scan determines the place of each entry in the archive. So workers read each file directly into its
 //! place, in any order, and hash it there while it is in the processor's cache. A live tree may have changed
 //! since the scan: what counts is what a worker finds when it opens the file. An entry that no longer fits
-//! its place is packed separately, and the archive is assembled again around it.
+//! its place is packed separately, and what was packed around it is copied.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io::{self, Read, Write};
@@ -204,20 +204,7 @@ impl Layout {
     /// Afterwards `out` is the archive, unless the tree has changed: then [`Packed::reassembled_size`] tells
     /// that it must be [assembled](Packed::assemble) in another buffer.
     pub fn pack(&self, out: &mut [u8], cancel: &Cancel) -> Result<Packed> {
-        let mut rest = &mut out[..];
-        let mut batches = Vec::new();
-        for range in self.batches() {
-            let (batch, after) = rest.split_at_mut(self.size_of(range.clone()));
-            batches.push((range, batch));
-            rest = after;
-        }
-        let mut outcomes = batches
-            .into_par_iter()
-            .map(|(range, batch)| Worker::new(self, true, cancel).pack_all(range, batch))
-            .collect::<Result<Vec<_>>>()?
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>();
+        let mut outcomes = self.pack_batches(&self.batches(), out, || Worker::new(self, true, cancel))?;
         self.repair_hard_links(0, &mut outcomes, &mut Worker::new(self, true, cancel))?;
 
         let mut pieces = Vec::new();
@@ -304,7 +291,7 @@ impl Layout {
             } else {
                 left = &left[window.len()..];
                 sink.in_place(size, &mut |memory| {
-                    outcomes.extend(self.pack_window(window, memory, hash, cancel)?);
+                    outcomes.extend(self.pack_batches(window, memory, || self.worker(hash, cancel))?);
                     self.repair(start, outcomes, hash, cancel)?;
                     let fits = outcomes[start..].iter().all(|outcome| outcome.replacement.is_none());
                     if !fits {
@@ -380,25 +367,27 @@ impl Layout {
     /// Whether a batch is one file that is not kept in memory.
     fn is_large(&self, batch: &Range<usize>) -> bool {
         let first = &self.entries[batch.start];
-        batch.len() == 1 && first.link_to.is_none() && first.size > BATCH
+        batch.len() == 1
+            && first.link_to.is_none()
+            && first.found.meta.kind == Kind::File
+            && first.found.meta.size > BATCH
     }
 
-    /// Packs a window of batches into its place.
-    fn pack_window(
-        &self,
-        window: &[Range<usize>],
+    /// Packs batches into their places, each with a worker of its own.
+    fn pack_batches<'a>(
+        &'a self,
+        batches: &[Range<usize>],
         mut memory: &mut [u8],
-        hash: bool,
-        cancel: &Cancel,
+        worker: impl Fn() -> Worker<'a> + Sync,
     ) -> Result<Vec<Outcome>> {
-        let mut batches = Vec::with_capacity(window.len());
-        for range in window {
-            let (batch, after) = memory.split_at_mut(self.size_of(range.clone()));
-            batches.push((range.clone(), batch));
+        let mut places = Vec::with_capacity(batches.len());
+        for range in batches {
+            let (place, after) = memory.split_at_mut(self.size_of(range.clone()));
+            places.push((range.clone(), place));
             memory = after;
         }
-        let pack = |(range, batch)| self.worker(hash, cancel).pack_all(range, batch);
-        let outcomes = batches.into_par_iter().map(pack).collect::<Result<Vec<_>>>()?;
+        let pack = |(range, place)| worker().pack_all(range, place);
+        let outcomes = places.into_par_iter().map(pack).collect::<Result<Vec<_>>>()?;
         Ok(outcomes.into_iter().flatten().collect())
     }
 
@@ -757,7 +746,7 @@ pub trait Sink {
     /// Takes the next bytes.
     fn bytes(&mut self, bytes: &[u8]) -> Result<()>;
 
-    /// How many of the next bytes can be made in the sink's own memory: at least one, or 0 if it never has any.
+    /// How many of the next bytes can be made in the sink's own memory. A sink that has none always says 0.
     fn room(&mut self) -> Result<u64> {
         Ok(0)
     }
@@ -840,8 +829,9 @@ impl Piece {
         let (at, path, shown, mut file, now) = match self {
             Self::Bytes(bytes) => {
                 sink.bytes(&bytes)?;
-                if bytes.capacity() > 0 {
-                    lock(spare).push(bytes);
+                let mut spare = lock(spare);
+                if bytes.capacity() > 0 && spare.len() < WINDOW_BATCHES {
+                    spare.push(bytes);
                 }
                 return Ok(None);
             }
@@ -852,9 +842,15 @@ impl Piece {
         sink.bytes(&buffer)?;
         let mut done = if hash { 0 } else { sink.file(&mut file, now.size, cancel)?.unwrap_or(0) };
         let mut digest = sha2::Sha256::new();
+        let mut has_ended = false;
         let mut read = |into: &mut [u8]| {
             cancel.check()?;
-            read_fully(&mut file, into).map_err(|error| Error::io("read", &shown, error))
+            // What is appended behind the end later would be at another offset.
+            if !has_ended {
+                let read = read_fully(&mut file, into).map_err(|error| Error::io("read", &shown, error))?;
+                has_ended = read < into.len();
+            }
+            Ok(())
         };
         // If the file has shrunk, the rest stays zeros, and the digest is that of the bytes in the archive.
         while done < now.size {
@@ -881,8 +877,8 @@ impl Piece {
     }
 }
 
-/// Fills a buffer from a file as far as that goes.
-fn read_fully(file: &mut File, into: &mut [u8]) -> io::Result<()> {
+/// Fills a buffer from a file as far as that goes. Returns how many bytes there were.
+fn read_fully(file: &mut File, into: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
     while read < into.len() {
         match file.read(&mut into[read..]) {
@@ -892,7 +888,7 @@ fn read_fully(file: &mut File, into: &mut [u8]) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(read)
 }
 
 /// What is to be hashed next, and the hash unless a thread works on it.

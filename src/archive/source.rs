@@ -42,15 +42,12 @@ pub trait Stream: Send {
     /// [`PIECE`]. Returns how many; 0 at the end.
     fn next(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize>;
 
-    /// Splits off the next `size` bytes, which another thread may read meanwhile. This stream goes on behind them.
-    /// `None` if they are not all there yet; then nothing was split off.
-    fn split_off(&mut self, _size: u64) -> Option<Section> {
+    /// Splits off the next `size` bytes as a stream of their own; this one goes on behind them. `None` if they are not
+    /// all there yet; then nothing was split off.
+    fn split_off(&mut self, _size: u64) -> Option<Box<dyn Stream>> {
         None
     }
 }
-
-/// Bytes that are all there: it makes a stream of them each time it is called.
-pub type Section = Box<dyn Fn() -> Box<dyn Stream> + Send>;
 
 /// A whole file, or a range of one, as a stream. Each byte is copied once.
 #[derive(Debug)]
@@ -80,14 +77,13 @@ impl<B: Bytes> Whole<B> {
 }
 
 impl<B: Bytes + 'static> Stream for Whole<B> {
-    fn split_off(&mut self, size: u64) -> Option<Section> {
+    fn split_off(&mut self, size: u64) -> Option<Box<dyn Stream>> {
         if size > self.rest() {
             return None;
         }
         let (bytes, at) = (self.bytes.clone(), self.at);
         self.at += size;
-        let end = self.at;
-        Some(Box::new(move || Box::new(Self { bytes: bytes.clone(), at, end })))
+        Some(Box::new(Self { bytes, at, end: self.at }))
     }
 
     fn next(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize> {
@@ -196,14 +192,12 @@ mod tests {
         let mut first = Vec::new();
         assert_eq!(stream.next(10, &mut first).unwrap(), 10);
         assert!(stream.split_off(length as u64 - 9).is_none(), "more than there is");
-        let split = stream.split_off(PIECE as u64 + 3).unwrap();
-        let empty = stream.split_off(0).unwrap();
+        let mut split = stream.split_off(PIECE as u64 + 3).unwrap();
+        let mut empty = stream.split_off(0).unwrap();
         let end = PIECE + 13;
         assert!(all(&mut stream) == bytes[end..length]);
-        for _ in 0..2 {
-            assert!(all(&mut *split()) == bytes[10..end]);
-        }
-        assert!(all(&mut *empty()).is_empty() && stream.split_off(1).is_none());
+        assert!(all(&mut *split) == bytes[10..end]);
+        assert!(all(&mut *empty).is_empty() && stream.split_off(1).is_none());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::header::BLOCK;
-use super::source::{PIECE, Section, Stream};
+use super::source::{PIECE, Stream};
 use crate::error::{Error, Result, shown};
 use crate::fs::Kind;
 use crate::path::{PATH_MAX, PathFault, RelativePath};
@@ -149,6 +149,7 @@ pub fn unpack(
         start: 0,
         files: Vec::new(),
         found: Vec::new(),
+        open: Vec::new(),
         by_path: None,
     };
     let mut held_anything = false;
@@ -264,24 +265,9 @@ pub trait Sink {
     /// Takes whole files of at most one [`PIECE`] each, whose contents are in `bytes`.
     fn files(&mut self, bytes: Vec<u8>, files: Vec<StreamedFile>) -> Result<()>;
 
-    /// Takes the next bytes of a file that is longer than a [`PIECE`]. If the archive is truncated, the last
-    /// ones never come.
+    /// Takes the next bytes of a file that is longer than a [`PIECE`]. Those of other files may come in between. If
+    /// the archive is truncated, the last ones never come.
     fn part(&mut self, file: &StreamedFile, bytes: Vec<u8>) -> Result<()>;
-
-    /// Takes a file that is longer than a [`PIECE`] and completely there: its first bytes, and the rest of it. By
-    /// default it takes one part after the other.
-    fn complete(&mut self, file: &StreamedFile, first: Vec<u8>, rest: Section) -> Result<()> {
-        let (mut bytes, mut rest) = (first, rest());
-        loop {
-            if !bytes.is_empty() {
-                self.part(file, bytes)?;
-            }
-            bytes = self.buffer();
-            if rest.next(PIECE, &mut bytes)? == 0 {
-                return Ok(());
-            }
-        }
-    }
 
     /// Takes the whole content of a control file as soon as it was read. If another one follows, that one
     /// counts.
@@ -314,7 +300,10 @@ struct Found {
     entry: Unpacked,
 }
 
-/// Reads an archive once, from its first byte to its last.
+/// How many files are read side by side: the pieces of one can be hashed only one after the other.
+const OPEN_FILES: usize = 3;
+
+/// Reads an archive once, from its first byte to its last. Large files that are all there are read side by side.
 struct Reader<'a> {
     stream: &'a mut dyn Stream,
     sink: &'a mut dyn Sink,
@@ -332,6 +321,8 @@ struct Reader<'a> {
     /// The whole files among the bytes that were read.
     files: Vec<StreamedFile>,
     found: Vec<Found>,
+    /// Files that are longer than a piece, with what is still to be read of them.
+    open: Vec<(StreamedFile, Box<dyn Stream>)>,
     /// The last index in `found` of each path; made for the first hard link.
     by_path: Option<HashMap<RelativePath, usize>>,
 }
@@ -655,7 +646,11 @@ impl Reader<'_> {
         if !is_control && let Some(rest) = self.stream.split_off(unread) {
             self.start += file.size;
             let first = std::mem::replace(&mut self.bytes, self.sink.buffer());
-            return self.sink.complete(file, first, rest);
+            if !first.is_empty() {
+                self.sink.part(file, first)?;
+            }
+            self.open.push((file.clone(), rest));
+            return self.read_open(OPEN_FILES);
         }
         let mut rest = file.size;
         while rest > 0 {
@@ -673,6 +668,23 @@ impl Reader<'_> {
             self.start += length as u64;
             let bytes = std::mem::replace(&mut self.bytes, self.sink.buffer());
             self.sink.part(file, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Reads on in the files that were split off, a piece of each in turn, until no more than `most` are left.
+    fn read_open(&mut self, most: usize) -> Result<()> {
+        let mut next = 0;
+        while self.open.len() > most {
+            next %= self.open.len();
+            let (file, rest) = &mut self.open[next];
+            let mut bytes = self.sink.buffer();
+            if rest.next(PIECE, &mut bytes)? == 0 {
+                self.open.remove(next);
+            } else {
+                self.sink.part(file, bytes)?;
+                next += 1;
+            }
         }
         Ok(())
     }
@@ -754,6 +766,7 @@ impl Reader<'_> {
     /// Reads and ignores what follows the end-of-archive mark. Returns the length of the whole archive.
     fn drain(&mut self) -> Result<u64> {
         self.pass_on()?;
+        self.read_open(0)?;
         loop {
             self.start += self.bytes.len() as u64;
             self.bytes.clear();

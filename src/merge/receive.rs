@@ -19,11 +19,11 @@ use rayon::prelude::*;
 use sha2::Digest as _;
 
 use super::incoming::{InStage, Incoming, IncomingEntry, LazyStage, Staged, Stager, Staging};
-use crate::archive::source::{PIECE, Section, Stream};
+use crate::archive::source::{PIECE, Stream};
 use crate::archive::unpack::{Archive, Content, Sink, StreamedFile, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::fs::{File, Meta, Root};
+use crate::fs::{File, Root};
 use crate::path::RelativePath;
 use crate::sync::lock;
 use crate::threads;
@@ -159,8 +159,9 @@ struct Intake<'a, 's> {
     /// Buffers that can be used again.
     spare: Vec<Vec<u8>>,
     taken: Vec<HashedFile>,
-    /// The last file that is longer than a piece, by the offset of its header.
-    large: Option<(u64, Arc<Mutex<LargeQueue>>)>,
+    /// The files that are longer than a piece and not complete, by the offset of their headers: how much is still to
+    /// come, and their pieces.
+    large: HashMap<u64, (u64, Arc<Mutex<LargeQueue>>)>,
 }
 
 /// The pieces of a large file, which one thread at a time works through in order.
@@ -189,7 +190,7 @@ impl<'a, 's> Intake<'a, 's> {
     fn new(worker: Worker<'s>, scope: &'a rayon::Scope<'s>) -> Self {
         let (sender, receiver) = mpsc::channel();
         let (spare, taken) = (Vec::new(), Vec::new());
-        Self { worker, scope, sender, receiver, pieces: 0, spare, taken, large: None }
+        Self { worker, scope, sender, receiver, pieces: 0, spare, taken, large: HashMap::new() }
     }
 
     /// Waits until another piece may be in memory.
@@ -241,15 +242,15 @@ impl Sink for Intake<'_, '_> {
 
     fn part(&mut self, file: &StreamedFile, bytes: Vec<u8>) -> Result<()> {
         self.make_room()?;
-        let queue = match &self.large {
-            Some((inode, queue)) if *inode == file.inode => queue.clone(),
-            _ => {
-                let large = Some(Box::new(Large::new(file.clone())));
-                let queue = Arc::new(Mutex::new(LargeQueue { large, parts: VecDeque::new() }));
-                self.large = Some((file.inode, queue.clone()));
-                queue
-            }
-        };
+        let (rest, queue) = self.large.entry(file.inode).or_insert_with(|| {
+            let large = Some(Box::new(Large::new(file.clone())));
+            (file.size, Arc::new(Mutex::new(LargeQueue { large, parts: VecDeque::new() })))
+        });
+        *rest -= bytes.len() as u64;
+        let (is_last, queue) = (*rest == 0, queue.clone());
+        if is_last {
+            self.large.remove(&file.inode);
+        }
         let idle = {
             let mut queue = lock(&queue);
             queue.parts.push_back(bytes);
@@ -259,17 +260,6 @@ impl Sink for Intake<'_, '_> {
             let (worker, sender) = (self.worker, self.sender.clone());
             self.scope.spawn(move |_| worker.parts(large, &queue, &sender));
         }
-        Ok(())
-    }
-
-    fn complete(&mut self, file: &StreamedFile, first: Vec<u8>, rest: Section) -> Result<()> {
-        self.make_room()?;
-        let (worker, sender, file) = (self.worker, self.sender.clone(), file.clone());
-        self.scope.spawn(move |_| {
-            let taken = catch_panic(|| worker.complete(file, &first, &rest));
-            // Nobody receives it if another thread has failed.
-            sender.send(FinishedPiece { bytes: first, taken }).unwrap_or_default();
-        });
         Ok(())
     }
 
@@ -371,49 +361,6 @@ impl<'s> Worker<'s> {
         }
     }
 
-    /// Handles a large file that is completely there, while other threads handle others. If it has the size and the
-    /// beginning of the local file it is first only hashed, because most such files are unchanged; one that is
-    /// changed is read once more.
-    fn complete(&self, file: StreamedFile, first: &[u8], rest: &Section) -> Result<Vec<HashedFile>> {
-        let mut bytes = Vec::with_capacity(PIECE);
-        let begin = |bytes: &mut Vec<u8>| {
-            bytes.clear();
-            bytes.extend_from_slice(first);
-            let mut stream = rest();
-            while bytes.len() < PIECE && stream.next(PIECE - bytes.len(), bytes)? > 0 {}
-            Ok::<_, Error>(stream)
-        };
-        let mut stream = begin(&mut bytes)?;
-        let mode = mode_of(&self.entry(&file, Digest([0; 32])));
-        let local = if self.reception.every_file { None } else { self.local_if_unchanged(&file, mode) };
-        let begins_alike =
-            |(mut local, meta): (File, Meta)| meta.size == file.size && goes_on_with(&mut local, &bytes);
-        if local.is_some_and(begins_alike) {
-            let mut hash = sha2::Sha256::new();
-            while !bytes.is_empty() {
-                self.stager.cancel.check()?;
-                hash.update(&bytes);
-                bytes.clear();
-                stream.next(PIECE, &mut bytes)?;
-            }
-            let digest = Digest(hash.finalize().into());
-            if !self.is_due(&file, &self.entry(&file, digest)) {
-                return Ok(vec![HashedFile { inode: file.inode, digest, staged: None }]);
-            }
-            stream = begin(&mut bytes)?;
-        }
-        let mut large = Box::new(Large::new(file));
-        while !bytes.is_empty() {
-            match self.part(large, &bytes)? {
-                PieceResult::Part(rest) => large = rest,
-                PieceResult::Last(taken) => return Ok(vec![taken]),
-            }
-            bytes.clear();
-            stream.next(PIECE, &mut bytes)?;
-        }
-        Err(Error::Internal("a file of an archive is shorter than it was".to_owned()))
-    }
-
     /// Handles the next piece of a large file.
     fn part(&self, mut large: Box<Large>, bytes: &[u8]) -> Result<PieceResult> {
         self.stager.cancel.check()?;
@@ -472,24 +419,19 @@ impl<'s> Worker<'s> {
         if !file.wanted && !self.reception.every_file {
             return Ok(State::Hashed);
         }
-        if !self.reception.every_file
-            && let Some((local, _)) = self.local_if_unchanged(file, mode)
-        {
-            return Ok(State::AsLocal(local));
+        let may_be_unchanged = match self.stager.base.get(&file.path) {
+            Some(Entry::File { mode: base, .. }) => base & PERMISSIONS == mode & PERMISSIONS,
+            _ => false,
+        };
+        if may_be_unchanged && !self.reception.every_file {
+            // A local file that cannot be read is not compared.
+            if let Ok(Some((local, _))) = self.stager.workspace.cursor().open(&file.path) {
+                return Ok(State::AsLocal(local));
+            }
         }
         let (stage, cursor) = self.stager.stage(in_stage)?;
         let (name, content) = stage.file(cursor, mode)?;
         Ok(State::Staged(name, content))
-    }
-
-    /// The local file to compare a file with that may be unchanged: the base has a file of that path and mode. One
-    /// that cannot be read is not compared.
-    fn local_if_unchanged(&self, file: &StreamedFile, mode: u32) -> Option<(File, Meta)> {
-        match self.stager.base.get(&file.path) {
-            Some(Entry::File { mode: base, .. }) if base & PERMISSIONS == mode & PERMISSIONS => {}
-            _ => return None,
-        }
-        self.stager.workspace.cursor().open(&file.path).ok().flatten()
     }
 
     /// Stages the beginning that a large file shares with the local one. If the local file has changed in

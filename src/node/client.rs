@@ -139,9 +139,9 @@ fn request(op: &'static str, target: &str) -> Request {
 }
 
 /// How long the client took: without the time that a busy event loop added before and after its call.
-fn took(answer: &Answer) -> Duration {
+fn took(method: &str, answer: &Answer) -> Result<Duration, CallFailure> {
     let took = answer.took.and_then(|took| Duration::try_from_secs_f64(took / 1000.0).ok());
-    took.unwrap_or_default()
+    took.ok_or_else(|| napi::Error::new(Status::GenericFailure, format!("{method} returned no time")).into())
 }
 
 fn missing(method: &str) -> CallFailure {
@@ -206,13 +206,13 @@ impl SandboxClient for JsClient {
     }
 
     async fn make_dir(&self, path: &str) -> Result<Duration, CallFailure> {
-        Ok(took(&self.call(request("makeDir", path)).await?))
+        took("makeDir", &self.call(request("makeDir", path)).await?)
     }
 
     async fn write_file(&self, path: &str, upload: &Upload, part: Part<'_>) -> Result<Duration, CallFailure> {
         let written =
             Request { upload: upload.number, part: Some(part.into()), ..request("writeFile", path) };
-        Ok(took(&self.call(written).await?))
+        took("writeFile", &self.call(written).await?)
     }
 
     async fn read_file(&self, path: &str, part: Option<Part<'_>>) -> Result<Download, CallFailure> {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use super::client::{Part, RunError, SandboxClient, blocking, persist};
 use super::send::Way;
 use crate::archive::codec::Decoder;
-use crate::archive::source::{Bytes, Section, Stream, Whole};
+use crate::archive::source::{Bytes, Stream, Whole};
 use crate::error::{Error, Result};
 use crate::sync::lock;
 use crate::transfer::link::Link;
@@ -149,7 +149,7 @@ struct Parts<D: Bytes> {
 
 impl<D: Bytes + 'static> Stream for Parts<D> {
     /// From the last part alone: a part that others still read would be in memory beside those that follow.
-    fn split_off(&mut self, size: u64) -> Option<Section> {
+    fn split_off(&mut self, size: u64) -> Option<Box<dyn Stream>> {
         if self.left == 0 { self.part.as_mut()?.split_off(size) } else { None }
     }
 

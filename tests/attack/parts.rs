@@ -2,6 +2,8 @@
 //! failure.
 
 use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +15,9 @@ use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::fs::Root;
 use sandbox_managed_runtime::sandbox::client::{Part, RunError, SandboxClient};
 use sandbox_managed_runtime::sandbox::upload::{Asset, Upload};
+use sandbox_managed_runtime::tree::entry::Entry;
 use sandbox_managed_runtime::tree::filter::Filter;
+use sha2::Digest as _;
 
 use crate::place::{Place, prepare_upload, restore};
 use crate::sandbox::{Failure, LocalSandbox};
@@ -377,29 +381,119 @@ fn a_sandbox_without_gunzip_gets_plain_parts() {
     assert_eq!(run_folder(&place), [""; 0]);
 }
 
+/// Keeps an archive, in parts of a size if it is to be made in place.
+#[derive(Default)]
+struct Kept {
+    archive: Vec<u8>,
+    part: Option<usize>,
+    /// Called after each time that bytes came.
+    after: Option<Box<dyn FnMut(usize) + Send>>,
+}
+
+impl Kept {
+    fn came(&mut self) {
+        if let Some(after) = &mut self.after {
+            after(self.archive.len());
+        }
+    }
+}
+
+impl Sink for Kept {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.archive.extend_from_slice(bytes);
+        self.came();
+        Ok(())
+    }
+
+    fn room(&mut self) -> Result<u64, Error> {
+        Ok(self.part.map_or(0, |part| part - self.archive.len() % part) as u64)
+    }
+
+    fn in_place(
+        &mut self,
+        size: usize,
+        make: &mut (dyn FnMut(&mut [u8]) -> Result<bool, Error> + Send),
+    ) -> Result<(), Error> {
+        let start = self.archive.len();
+        self.archive.resize(start + size, 0);
+        if !make(&mut self.archive[start..])? {
+            self.archive.truncate(start);
+        }
+        self.came();
+        Ok(())
+    }
+}
+
+fn scanned(place: &Place) -> Layout {
+    Layout::scan(Root::open(&place.workspace()).unwrap(), &Filter::default(), &Cancel::default()).unwrap()
+}
+
+#[test]
+fn an_archive_made_in_place_equals_one_that_is_copied() {
+    let place = Place::with(&workspace());
+    fs::write(place.at("exactly a mebibyte"), noise(1 << 20, 4)).unwrap();
+    fs::write(place.at("a byte more"), noise((1 << 20) + 1, 5)).unwrap();
+    fs::hard_link(place.at("a byte more"), place.at("z further name")).unwrap();
+    let (layout, cancel) = (scanned(&place), Cancel::default());
+    let mut copied = Kept::default();
+    let expected = layout.stream(true, &mut copied, &cancel).unwrap();
+    for part in [1, 511, 4096, 1_000_003, 1 << 30] {
+        let mut made = Kept { part: Some(part), ..Kept::default() };
+        let contents = layout.stream(true, &mut made, &cancel).unwrap();
+        assert!(made.archive == copied.archive, "{part}");
+        assert_eq!(contents.sent, expected.sent, "{part}");
+        assert_eq!(contents.snapshot, expected.snapshot, "{part}");
+    }
+}
+
+/// What is appended to a file after its end was found would be at another offset in the archive.
+#[test]
+fn a_file_that_shrinks_and_grows_while_it_is_packed_ends_with_zeros() {
+    const PIECE: usize = 1 << 20;
+    for part in [None, Some(PIECE)] {
+        let place = Place::with(&tree([("log", file(vec![b'a'; 4 * PIECE]))]));
+        let (layout, at) = (scanned(&place), place.at("log"));
+        let open = move || fs::File::options().write(true).open(&at).unwrap();
+        let mut changes = 0;
+        let after = move |length: usize| match (changes, length / PIECE) {
+            (0, 1) => {
+                open().set_len(3 * PIECE as u64 / 2).unwrap();
+                changes = 1;
+            }
+            (1, 2) => {
+                open().write_all_at(&vec![b'b'; PIECE], 3 * PIECE as u64 / 2).unwrap();
+                changes = 2;
+            }
+            _ => {}
+        };
+        let mut kept = Kept { part, after: Some(Box::new(after)), ..Kept::default() };
+        let contents = layout.stream(true, &mut kept, &Cancel::default()).unwrap();
+        let mut content = Vec::new();
+        let mut archive = tar::Archive::new(&kept.archive[..]);
+        archive.entries().unwrap().next().unwrap().unwrap().read_to_end(&mut content).unwrap();
+        let end = content.iter().position(|&byte| byte != b'a').unwrap();
+        assert!(end < 2 * PIECE && content[end..].iter().all(|&byte| byte == 0), "{part:?}: {end}");
+        let Some(Entry::File { digest, .. }) = contents.snapshot.get(b"log") else { panic!("{part:?}") };
+        assert_eq!(digest.0[..], sha2::Sha256::digest(&content)[..], "{part:?}");
+    }
+}
+
 /// If the first name of a large file is gone when it is packed, its other names are packed and reported.
 #[test]
 fn further_names_of_a_large_file_are_packed_if_the_first_is_gone() {
-    struct Kept(Vec<u8>);
-    impl Sink for Kept {
-        fn bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
-            self.0.extend_from_slice(bytes);
-            Ok(())
-        }
-    }
     let place = Place::with(&tree([("a", file(noise(1_500_000, 3)))]));
     for name in ["b", "c", "d"] {
         fs::hard_link(place.at("a"), place.at(name)).unwrap();
     }
     let cancel = Cancel::default();
-    let layout = Layout::scan(Root::open(&place.workspace()).unwrap(), &Filter::default(), &cancel).unwrap();
+    let layout = scanned(&place);
     fs::remove_file(place.at("a")).unwrap();
-    let mut kept = Kept(Vec::new());
+    let mut kept = Kept::default();
     let contents = layout.stream(true, &mut kept, &cancel).unwrap();
     let names: Vec<_> = contents.sent.iter().map(|(path, _)| path.to_string()).collect();
     assert_eq!(names, ["b", "c", "d"]);
     assert_eq!(contents.snapshot.len(), 3);
-    let mut archive = tar::Archive::new(&kept.0[..]);
+    let mut archive = tar::Archive::new(&kept.archive[..]);
     let archived: Vec<_> =
         archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
     assert_eq!(archived, ["b", "c", "d"].map(std::path::PathBuf::from));
