@@ -70,25 +70,6 @@ fn start_driver(spawn: Spawn) -> Result<Handle> {
     Ok(handle)
 }
 
-/// Waits for what a task in rayon's pool sends; the sender must not be dropped before. A thread of the pool does other
-/// work meanwhile, which may be that task.
-#[must_use]
-pub fn receive<T>(receiver: &mpsc::Receiver<T>) -> T {
-    loop {
-        if let Ok(done) = receiver.try_recv() {
-            return done;
-        }
-        let done = match rayon::yield_now() {
-            Some(rayon::Yield::Executed) => continue,
-            Some(rayon::Yield::Idle) => receiver.recv_timeout(Duration::from_millis(1)).ok(),
-            None => receiver.recv().ok(),
-        };
-        if let Some(done) = done {
-            return done;
-        }
-    }
-}
-
 /// Runs work that reads, hashes or writes on a worker. Asynchronous code itself only waits.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     static WORKERS_HERE: LazyLock<Arc<Workers>> = LazyLock::new(|| Arc::new(Workers::new(spawn_thread)));

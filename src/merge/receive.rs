@@ -14,6 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::Duration;
 
 use rayon::prelude::*;
 use sha2::Digest as _;
@@ -26,7 +27,6 @@ use crate::error::{Error, Result};
 use crate::fs::{File, Root};
 use crate::path::RelativePath;
 use crate::sync::lock;
-use crate::threads;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
 use crate::tree::filter::Filter;
 use crate::tree::scan::CHUNK;
@@ -206,7 +206,7 @@ impl<'a, 's> Intake<'a, 's> {
 
     /// Waits until a piece is done.
     fn wait(&mut self) -> Result<()> {
-        let FinishedPiece { bytes, taken } = threads::receive(&self.receiver);
+        let FinishedPiece { bytes, taken } = next_finished(&self.receiver);
         self.pieces -= 1;
         self.spare.push(bytes);
         self.taken.extend(taken?);
@@ -272,6 +272,23 @@ impl Sink for Intake<'_, '_> {
 fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Error::Internal("a thread panicked while it took in an archive".to_owned())))
+}
+
+/// Waits for the next piece that is done. A thread of the pool does other work meanwhile.
+fn next_finished(receiver: &mpsc::Receiver<FinishedPiece>) -> FinishedPiece {
+    loop {
+        if let Ok(done) = receiver.try_recv() {
+            return done;
+        }
+        let done = match rayon::yield_now() {
+            Some(rayon::Yield::Executed) => continue,
+            Some(rayon::Yield::Idle) => receiver.recv_timeout(Duration::from_millis(1)).ok(),
+            None => receiver.recv().ok(),
+        };
+        if let Some(done) = done {
+            return done;
+        }
+    }
 }
 
 /// A file that is longer than a piece.

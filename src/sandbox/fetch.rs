@@ -123,7 +123,8 @@ impl<D: Bytes + 'static> Rest<D> {
     }
 }
 
-/// Reads a file, again if the client says that its failure is temporary.
+/// Reads a file, again if the client says that its failure is temporary. How fast that was may include the time of a busy
+/// event loop: it decides only whether the sandbox is asked to compress the next download.
 async fn read<C: SandboxClient>(
     client: &C,
     path: &str,
