@@ -231,6 +231,12 @@ impl Call<'_> {
         self
     }
 
+    /// Sets a setting that counts for this call alone. It comes before the arguments.
+    pub fn setting(&mut self, setting: &str) -> &mut Self {
+        self.command.args(["-c", setting]);
+        self
+    }
+
     /// Sets a variable of its environment.
     pub fn env(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
         self.command.env(name, value.into());

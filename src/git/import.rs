@@ -56,7 +56,7 @@ struct Incoming {
     theirs: Base,
     /// Stash entries that are not in the base, oldest first, with messages.
     stashes: Vec<(Oid, Vec<u8>)>,
-    pack: Option<PathBuf>,
+    pack: Option<objects::Pack>,
     /// Objects of Git LFS, by digest.
     large_files: BTreeSet<String>,
     folder: PathBuf,

@@ -116,10 +116,24 @@ impl<'a> Theirs<'a> {
             call.input(wanted)
                 .into_file(&pack, self.cancel)
                 .map_err(|fault| because("objects are missing or damaged in the sandbox", fault))?;
-            let mut call = self.call(&checked);
-            call.args(["index-pack", "--stdin", "--fsck-objects"]).args(strict(self.local)).input_file(&pack);
-            call.run(self.cancel).map_err(|fault| because("its new objects do not pass git fsck", fault))?;
-            Some(pack)
+            let index = |is_parsed_whole| {
+                let mut call = self.call(&checked);
+                if is_parsed_whole {
+                    call.setting(PARSED_WHOLE);
+                }
+                call.args(["index-pack", "--stdin", "--fsck-objects"]).args(strict(self.local));
+                call.input_file(&pack).output(self.cancel)
+            };
+            let mut output = index(false)?;
+            let is_parsed_whole = output.stderr.windows(TOO_LARGE.len()).any(|said| said == TOO_LARGE);
+            if is_parsed_whole {
+                output = index(true)?;
+            }
+            if output.status != Some(0) {
+                let said = output.complaint();
+                return Err(Fault::Refused(format!("its new objects do not pass git fsck ({said})")));
+            }
+            Some(Pack { file: pack, is_parsed_whole })
         };
         let mut wanted = lines(tips.iter().map(Oid::as_str));
         wanted.extend(exclusions(known));
@@ -162,11 +176,27 @@ impl<'a> Theirs<'a> {
     }
 }
 
+/// The setting for a check of a `.gitmodules` or `.gitattributes` that is larger than what git usually reads at once here.
+/// Git itself accepts one of 100 MB at most.
+const PARSED_WHOLE: &str = "core.bigFileThreshold=101m";
+
+/// What git says of such a file.
+const TOO_LARGE: &[u8] = b"too large to parse";
+
+/// A pack of new objects.
+#[derive(Debug, Clone)]
+pub struct Pack {
+    /// The pack.
+    pub file: PathBuf,
+    /// Whether [`PARSED_WHOLE`] is needed to check it.
+    is_parsed_whole: bool,
+}
+
 /// Objects that passed the checks.
 #[derive(Debug)]
 pub struct Checked {
     /// The new objects, if there are any.
-    pub pack: Option<PathBuf>,
+    pub pack: Option<Pack>,
     /// The types of the tips and of the index's blobs, if they exist.
     pub kinds: Types,
 }
@@ -175,20 +205,24 @@ pub struct Checked {
 const UNPACK_LIMIT: u32 = 100;
 
 /// Adds the new objects to a repository. Git writes each under a temporary name first; none is replaced.
-pub fn add(git: &Git, place: &Place, pack: &Path, cancel: &Cancel) -> Result<(), Fault> {
+pub fn add(git: &Git, place: &Place, pack: &Pack, cancel: &Cancel) -> Result<(), Fault> {
+    let Pack { file, is_parsed_whole } = pack;
     let mut head = [0; 12];
-    let read = std::io::Read::read_exact(&mut by_path::open(pack)?, &mut head);
-    read.map_err(|error| Error::io("read", pack, error))?;
+    let read = std::io::Read::read_exact(&mut by_path::open(file)?, &mut head);
+    read.map_err(|error| Error::io("read", file, error))?;
     let count = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
     let mut call = git.call(&place.git_dir);
     call.step();
+    if *is_parsed_whole {
+        call.setting(PARSED_WHOLE);
+    }
     if count < UNPACK_LIMIT {
         call.args(["unpack-objects", "-q"]);
     } else {
         call.args(["index-pack", "--stdin"]);
     }
     // What the check found here may have been collected since.
-    call.args(strict(Some(place))).input_file(pack).run(cancel).map(|_| ())
+    call.args(strict(Some(place))).input_file(file).run(cancel).map(|_| ())
 }
 
 /// Whether git insists on every object that a new one names. A partial clone lacks some.

@@ -1125,6 +1125,35 @@ fn commits_of_a_submodule_come_back_after_absorbgitdirs() {
     });
 }
 
+/// Git checks the content of these files, which it does not if it takes them for large ones.
+#[test]
+fn files_that_git_checks_come_back_if_they_are_large() {
+    for count in [1, 150] {
+        with_each_git(|bench| {
+            bench.prepare();
+            write(&bench.there.join(".gitattributes"), "*.x -text\n".repeat(500_000));
+            let module = "[submodule \"x\"]\n\tpath = x\n\turl = https://example.com/x\n";
+            write(&bench.there.join(".gitmodules"), format!("{module}{}", "# comment\n".repeat(500_000)));
+            for at in 0..count {
+                write(&bench.there.join(format!("n{at}.txt")), format!("{at}\n"));
+            }
+            let new = bench.commit_there("large files");
+            let report = bench.restore();
+            assert_eq!(bench.here(&["rev-parse", "main"]), new, "{report:?}");
+            bench.assert_sound(&bench.here, &[&new]);
+        });
+    }
+    with_each_git(|bench| {
+        bench.prepare();
+        let module = "[submodule \"x\"]\n\tpath = x\n\turl = --upload-pack=x\n";
+        write(&bench.there.join(".gitmodules"), format!("{module}{}", "# comment\n".repeat(500_000)));
+        let new = bench.commit_there("a hidden option");
+        let report = bench.restore();
+        assert!(holds(&report, ".git"), "{report:?}");
+        assert!(!bench.try_git(&bench.here, &["cat-file", "-e", &new]).0);
+    });
+}
+
 #[test]
 fn references_that_were_kept_and_settings_of_our_own_calls_are_not_uploaded() {
     with_each_git(|bench| {
