@@ -35,9 +35,9 @@ pub fn added() -> Setting {
     (ADDED.0.to_vec(), Some(ADDED.1.to_vec()))
 }
 
-/// Whether settings are those of a repository that was uploaded, however they were changed since.
+/// Whether settings have the one that every upload adds.
 #[must_use]
-pub fn were_uploaded(settings: &Settings) -> bool {
+pub fn are_marked(settings: &Settings) -> bool {
     settings.iter().any(|(key, value)| (&key[..], value.as_deref()) == (ADDED.0, Some(ADDED.1)))
 }
 

@@ -44,6 +44,8 @@ pub struct Base {
     pub index_digest: Option<[u8; 32]>,
     /// The settings, in git's order.
     pub config: Settings,
+    /// Whether what was sent has the setting by which a repository that is made anew in the sandbox is noticed.
+    pub is_marked: bool,
     /// The stash, the newest first.
     pub stashes: Vec<Oid>,
     /// Names and sizes of packs whose objects are all in the local repository.
@@ -211,6 +213,7 @@ pub fn export(
             index: listing,
             index_digest,
             config: sent_settings(git, folder, cancel)?,
+            is_marked: true,
             stashes: stashes.into_iter().map(|(oid, _)| oid).collect(),
             packs: sent_packs.sizes(),
             files,

@@ -774,6 +774,9 @@ impl Merge<'_> {
         if has_changed {
             let busy = self.repository.is_busy();
             let head_here = self.repository.head()?;
+            if self.is_another()? {
+                return refuse("it is another repository than the one that was sent");
+            }
             let change = self.index_change()?;
             if self.incoming.base.place.is_some() {
                 self.note_changes(head_here.as_ref(), change.as_ref())?;
@@ -843,9 +846,7 @@ impl Merge<'_> {
     ///
     /// Objects do not tell that: those that were sent are gone as well after history was rewritten and collected.
     fn is_another(&self) -> Result<bool, Fault> {
-        if config::were_uploaded(&self.incoming.theirs.config)
-            || !config::were_uploaded(&self.incoming.base.config)
-        {
+        if config::are_marked(&self.incoming.theirs.config) || !self.incoming.base.is_marked {
             return Ok(false);
         }
         let branches = |refs: &Refs| -> BTreeSet<Oid> {
@@ -887,9 +888,6 @@ impl Merge<'_> {
 
     fn merge_refs(&mut self, head: Option<&Head>, busy: bool) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
-        if self.is_another()? {
-            return refuse("it is another repository than the one that was sent");
-        }
         let mut around = self.surroundings(head, busy)?;
         // It was checked out since the upload, and not in the sandbox, so neither index nor files would follow.
         if let Some(checked_out @ Head::Branch(name)) = head

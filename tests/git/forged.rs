@@ -427,6 +427,35 @@ fn a_repository_made_anew_in_another_format_deletes_no_branch() {
     });
 }
 
+/// That it was made anew once, with the same history, does not make every later one the same.
+#[test]
+fn another_repository_is_noticed_after_one_with_the_same_history() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let again = |bench: &Bench| {
+            fs::remove_dir_all(bench.there.join(".git")).unwrap();
+            bench.there(&["init", "-q", "-b", "main"]);
+        };
+        again(bench);
+        let remote = bench.path().join("remote.git");
+        bench.there(&["fetch", "-q", remote.to_str().unwrap(), "main"]);
+        bench.there(&["reset", "-q", "FETCH_HEAD"]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new, "{report:?}");
+        let before = bench.here(&["for-each-ref"]);
+        again(bench);
+        write(&bench.there.join("m.txt"), "m\n");
+        bench.commit_there("of another repository");
+        let report = bench.restore();
+        assert!(holds(&report, ".git") && report.updated.is_empty(), "{report:?}");
+        assert_eq!(bench.here(&["for-each-ref"]), before);
+        // Nothing is noted for a prepare, since nothing was begun.
+        assert!(!bench.here.join(".git/paperclip-unfinished-restore").exists());
+    });
+}
+
 /// Each setting costs a call of git.
 #[test]
 fn at_most_a_thousand_settings_come_back_at_once() {
