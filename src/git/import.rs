@@ -14,7 +14,7 @@ use super::config::{self, Settings};
 use super::export::{Base, Bases, configuration, locate, read_settings};
 use super::index;
 use super::objects::{self, Theirs};
-use super::quarantine::{NO_NAME, ONLY_WORK, Quarantine, REFTABLE, Received};
+use super::quarantine::{LEADS_ELSEWHERE, NO_NAME, ONLY_WORK, Quarantine, REFTABLE, Received};
 use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
 use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Place, Repository, Stashes, lines};
@@ -82,6 +82,11 @@ pub fn check(
         report: GitReport { held_back: quarantine.held_back.into_iter().collect(), ..GitReport::default() },
     };
     for (dot_git, received) in quarantine.repositories {
+        if received.is_absorbed && !was_moved(git, &received, cancel)? {
+            let reason = LEADS_ELSEWHERE.to_owned();
+            checked.report.held_back.push(HeldBack { path: dot_git, what: None, reason });
+            continue;
+        }
         let outcome = match git {
             None => Err(Fault::Refused("there is no git on this machine".to_owned())),
             Some(git) => {
@@ -116,6 +121,21 @@ impl Checked {
 
 fn refuse<T>(reason: &str) -> Result<T, Fault> {
     Err(Fault::Refused(reason.to_owned()))
+}
+
+/// Whether the repository that a `.git` leads to is the one that was sent, rather than one that was cloned there anew.
+fn was_moved(git: Option<&Git>, received: &Received, cancel: &Cancel) -> Result<bool> {
+    let [head, settings] = ["head", "settings"].map(|name| received.folder.join(name));
+    if !by_path::exists(&head) || !by_path::exists(&settings) {
+        return Ok(false);
+    }
+    // Without a git here, nothing of it is merged.
+    let Some(git) = git else { return Ok(true) };
+    match read_settings(git, &settings, cancel) {
+        Ok(settings) => Ok(config::are_marked(&settings)),
+        Err(Fault::Refused(_)) => Ok(false),
+        Err(Fault::Error(error)) => Err(error),
+    }
 }
 
 /// Reads and checks one repository of the sandbox.

@@ -51,7 +51,7 @@ pub(super) struct Received {
     pub large_files: BTreeSet<String>,
     /// Whether it keeps its references as a `reftable`.
     pub reftable: bool,
-    /// Whether `git submodule absorbgitdirs` has moved it in the sandbox.
+    /// Whether its `.git` is a file in the sandbox, as after `git submodule absorbgitdirs`.
     pub is_absorbed: bool,
 }
 
@@ -72,7 +72,7 @@ enum Fate {
 const SPELLING: &str = "some volume takes its name for .git";
 
 /// The reason for holding back a `.git` that is not a directory.
-const LEADS_ELSEWHERE: &str = "a .git that is not a folder leads git to another repository";
+pub(super) const LEADS_ELSEWHERE: &str = "a .git that is not a folder leads git to another repository";
 
 /// The reason for holding back a reference with a malformed name, or one that is too long for a file.
 pub(super) const NO_NAME: &str = "no reference can have that name here";

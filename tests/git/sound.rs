@@ -1117,11 +1117,44 @@ fn commits_of_a_submodule_come_back_after_absorbgitdirs() {
             }
         }
         // It may lead nowhere else.
-        for text in ["gitdir: ../../.git", "gitdir: ../../../outside", "gitdir: ../../.git/modules/../hooks"]
-        {
+        for text in [
+            "gitdir: ../../.git",
+            "gitdir: ../../../outside",
+            "gitdir: ../../.git/modules/../hooks",
+            "gitdir: ../../.git/modules/absent",
+        ] {
             write(&bench.there.join("deep/sub/.git"), text);
-            assert!(holds(&bench.restore(), "deep/sub/.git"), "{text}");
+            let report = bench.restore();
+            let mut held = report.held_back.iter().filter(|held| held.path == path("deep/sub/.git"));
+            assert!(held.any(|held| held.reason.contains("leads git to another")), "{text}: {report:?}");
+            assert!(!report.is_incomplete, "{text}: {report:?}");
+            assert!(!bench.here.join(".paperclip-runtime").exists(), "{text}");
         }
+    });
+}
+
+/// It lacks the branches of the one that was sent, and they are not deleted for that.
+#[test]
+fn a_submodule_that_was_cloned_there_anew_is_held_back() {
+    with_each_git(|bench| {
+        let remote = bench.root.path().join("remote.git");
+        bench.here(&["submodule", "--quiet", "add", remote.to_str().unwrap(), "sub"]);
+        bench.commit_here("submodule");
+        let sub = bench.here.join("sub");
+        bench.git(&sub, &["checkout", "-q", "-b", "local"]);
+        write(&sub.join("l.txt"), "l\n");
+        let local = bench.commit(&sub, "local");
+        bench.git(&sub, &["checkout", "-q", "main"]);
+        let before = bench.git(&sub, &["for-each-ref"]);
+        bench.prepare();
+        fs::remove_dir_all(bench.there.join("sub")).unwrap();
+        bench.there(&["submodule", "--quiet", "update", "--init"]);
+        assert!(bench.there.join("sub/.git").is_file());
+        let report = bench.restore();
+        assert_eq!(bench.git(&sub, &["for-each-ref"]), before, "{report:?}");
+        let mut held = report.held_back.iter().filter(|held| held.path == path("sub/.git"));
+        assert!(held.any(|held| held.reason.contains("leads git to another")), "{report:?}");
+        bench.assert_sound(&sub, &[&local]);
     });
 }
 
