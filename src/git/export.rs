@@ -68,7 +68,7 @@ pub struct Exported {
     pub unsent_packs: BTreeSet<String>,
     /// The base of the next restore.
     pub base: Base,
-    /// Why the index could not be completed that a killed restore has left.
+    /// Why the index stays as a killed restore has left it, if it does.
     pub unfinished: Option<String>,
 }
 
@@ -127,7 +127,8 @@ pub fn export(
 ) -> Result<Exported, Fault> {
     let place = locate(git, workspace, dot_git, cancel)?;
     let repository = Repository { git, place: &place, cancel };
-    let unfinished = if unfinished::is_noted(&place) { complete(&repository, workspace)? } else { None };
+    let unfinished =
+        if unfinished::is_noted(&place) { complete(git, &place, workspace, cancel)? } else { None };
     let refs: Refs = repository.refs()?.into_iter().filter(|(name, _)| goes_up(name)).collect();
     let head = repository.head()?;
     let stashes = repository.stashes()?.entries;
@@ -226,15 +227,18 @@ pub fn export(
 const LACKS_TREES: &str = "it is a partial clone that lacks trees, as `git clone --filter=tree:0` makes it; \
     `git fetch --refetch --filter=blob:none` brings them";
 
-/// Completes what a restore has left that was killed. Returns why not, unless a restore still runs.
-fn complete(repository: &Repository<'_>, workspace: &Root) -> Result<Option<String>, Fault> {
+/// Completes the index that a killed restore has left. Returns why it cannot, unless a restore still runs.
+fn complete(git: &Git, place: &Place, workspace: &Root, cancel: &Cancel) -> Result<Option<String>, Fault> {
     let lock = match MergeLock::try_acquire(workspace.path()) {
         Ok(Attempt::Taken(lock)) => lock,
         Ok(Attempt::Held { .. }) => return Ok(None),
         // The upload needs no lock.
         Err(error) => return Ok(Some(error.to_string())),
     };
-    let completed = unfinished::complete(repository);
+    cancel.check()?;
+    // A git that is ended while it writes the index leaves its lock behind.
+    let repository = Repository { git, place, cancel: &Cancel::default() };
+    let completed = unfinished::complete(&repository);
     let given = repository.give_to_owner();
     lock.release()?;
     given?;

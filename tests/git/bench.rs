@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sandbox_managed_runtime::cancel::Cancel;
+use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::fs::{Kind, Root};
 use sandbox_managed_runtime::git::command::{Fault, Git};
 use sandbox_managed_runtime::git::export::{Bases, Options, export};
@@ -55,6 +56,8 @@ pub struct Bench {
     pub bases: Bases,
     pub options: Options,
     pub without_git: bool,
+    /// Cancels the next prepare.
+    pub cancel: Cancel,
     sent: Vec<PathBuf>,
     serial: usize,
 }
@@ -82,6 +85,7 @@ impl Bench {
             bases: Bases::new(),
             options: Options::default(),
             without_git: false,
+            cancel: Cancel::default(),
             sent: Vec::new(),
             serial: 0,
             program,
@@ -182,7 +186,7 @@ impl Bench {
 
     /// Uploads the files, and what is exported of each repository. Returns what was refused.
     pub fn prepare(&mut self) -> Vec<String> {
-        let cancel = Cancel::default();
+        let cancel = self.cancel.clone();
         let workspace = Root::open(&self.here).unwrap();
         let checkouts = Checkouts::default();
         let found = scan(&workspace, &Filter::by_name(|path| checkouts.leaves_out(path)), &cancel).unwrap();
@@ -210,6 +214,7 @@ impl Bench {
             match export(&git, &workspace, &dot_git, self.options, None, &folder, &cancel) {
                 Ok(exported) => drop(self.bases.insert(dot_git, exported.base)),
                 Err(Fault::Refused(reason)) => refused.push(reason),
+                Err(Fault::Error(Error::Aborted)) => refused.push("aborted".to_owned()),
                 Err(Fault::Error(error)) => panic!("{error}"),
             }
         }

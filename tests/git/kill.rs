@@ -295,3 +295,32 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
         bench.assert_sound(&bench.here, &[]);
     }
 }
+
+/// A git that is ended while it writes the index leaves its lock behind.
+#[test]
+fn a_cancelled_prepare_leaves_no_lock_where_it_completes_the_index() {
+    let program = gits().pop().unwrap();
+    let mut bench = Bench::new(program.clone());
+    bench.prepare();
+    restore_and_kill(&bench, 3, "after", |bench| {
+        write(&bench.there.join("a.txt"), "changed\n");
+        bench.commit_there("new");
+    });
+    assert!(bench.here.join(".git/paperclip-unfinished-restore").exists());
+    let (begun, lock) = (bench.path().join("begun"), bench.here.join(".git/index.lock"));
+    let (begun, lock, git) = (begun.display(), lock.display(), program.display());
+    let steps = format!("touch {lock} {begun}; sleep 1; rm {lock}");
+    let text = format!("#!/bin/sh\ncase \" $* \" in *--index-info*) {steps};; esac\nexec {git} \"$@\"\n");
+    bench.program = bench.path().join("git");
+    executable(&bench.program, &text);
+    let (cancel, begun) = (bench.cancel.clone(), bench.path().join("begun"));
+    let other = thread::spawn(move || {
+        wait_for(&begun);
+        cancel.cancel();
+    });
+    assert_eq!(bench.prepare(), ["aborted"]);
+    other.join().unwrap();
+    bench.program = program;
+    assert!(!bench.here.join(".git/index.lock").exists());
+    assert_eq!(bench.here(&["diff", "--cached", "--name-status"]), "");
+}
