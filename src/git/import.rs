@@ -1204,7 +1204,7 @@ impl Merge<'_> {
         let mut changes = Vec::new();
         if let (Some(commit), Some((before, after))) = (Self::their_commit(theirs), change) {
             let (before, after) = (index::beyond(before, after), index::beyond(after, before));
-            changes.push(Change { commit, before, after });
+            changes.push(Change { commit, before, after, states: BTreeMap::new() });
         }
         // The branch that is checked out moves before another one is checked out.
         if let Some(Head::Branch(name)) = head
@@ -1212,10 +1212,10 @@ impl Merge<'_> {
             && Self::their_commit(theirs).as_ref() != Some(commit)
             && let Some((before, after)) = self.difference(base.refs.get(name), commit)?
         {
-            changes.push(Change { commit: commit.clone(), before, after });
+            changes.push(Change { commit: commit.clone(), before, after, states: BTreeMap::new() });
         }
         if !changes.is_empty() {
-            unfinished::note(self.repository.place, &changes)?;
+            unfinished::note(&self.repository, changes)?;
         }
         Ok(())
     }

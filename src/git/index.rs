@@ -50,7 +50,9 @@ fn lines(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&byte| byte == 0).filter(|line| !line.is_empty())
 }
 
-fn path_in(line: &[u8]) -> &[u8] {
+/// The path in a line of a listing.
+#[must_use]
+pub fn path_in(line: &[u8]) -> &[u8] {
     line.iter().position(|&byte| byte == b'\t').map_or(&[], |tab| &line[tab + 1..])
 }
 
@@ -86,20 +88,28 @@ pub fn without_empty(list: &[u8], other: &[u8]) -> Vec<u8> {
     lines(list).filter(|line| !is_new_and_empty(line)).flat_map(|line| [line, b"\0"].concat()).collect()
 }
 
-/// A change without the paths at which it brings some of these blobs.
+/// The paths at which a listing has one of these blobs.
 #[must_use]
-pub fn without_paths((before, after): (&[u8], &[u8]), blobs: &BTreeSet<Oid>) -> Change {
-    let brings = |line: &&[u8]| {
+pub fn paths_with<'a>(list: &'a [u8], blobs: &BTreeSet<Oid>) -> HashSet<&'a [u8]> {
+    let names_one = |line: &&[u8]| {
         line.split(|&byte| byte == b' ').nth(1).and_then(Oid::parse).is_some_and(|oid| blobs.contains(&oid))
     };
-    let paths: HashSet<&[u8]> = lines(after).filter(brings).map(path_in).collect();
-    let others = |list| {
-        lines(list)
-            .filter(|line| !paths.contains(path_in(line)))
-            .flat_map(|line| [line, b"\0"].concat())
-            .collect()
+    lines(list).filter(names_one).map(path_in).collect()
+}
+
+/// The paths of a listing.
+#[must_use]
+pub fn paths(list: &[u8]) -> HashSet<&[u8]> {
+    lines(list).map(path_in).collect()
+}
+
+/// The part of a change at the paths that are to stay in it.
+#[must_use]
+pub fn at_paths((before, after): (&[u8], &[u8]), stays: impl Fn(&[u8]) -> bool) -> Change {
+    let only = |list| {
+        lines(list).filter(|line| stays(path_in(line))).flat_map(|line| [line, b"\0"].concat()).collect()
     };
-    (others(before), others(after))
+    (only(before), only(after))
 }
 
 /// The blobs that a listing names and another one does not.

@@ -1,6 +1,6 @@
 //! One repository of the workspace: its location, and what git lists of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,31 @@ impl Repository<'_> {
 
     pub fn index(&self) -> Result<Vec<u8>, Fault> {
         self.run(LIST_INDEX)
+    }
+
+    /// What the index says about the files at some paths: times and inode, which differ once an entry was made anew.
+    pub fn file_states(&self, paths: &HashSet<&[u8]>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
+        let list = self.run(["ls-files", "--stage", "--debug", "-z", "--full-name"])?;
+        let mut states = BTreeMap::new();
+        let mut rest = &list[..];
+        // A line of a listing, and then indented lines: `ctime`, `mtime`, device and inode, owner, size and flags.
+        while let Some(zero) = rest.iter().position(|&byte| byte == 0) {
+            let path = index::path_in(&rest[..zero]);
+            rest = &rest[zero + 1..];
+            let mut state = Vec::new();
+            let mut number = 0;
+            while rest.starts_with(b"  ") {
+                let end = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |at| at + 1);
+                if number < 3 {
+                    state.extend(&rest[..end]);
+                }
+                (number, rest) = (number + 1, &rest[end..]);
+            }
+            if paths.contains(path) {
+                states.insert(path.to_vec(), state);
+            }
+        }
+        Ok(states)
     }
 
     /// The listing of a copy of the index.

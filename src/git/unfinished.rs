@@ -1,12 +1,12 @@
 //! What a restore has begun in a repository, for the prepare that follows a kill.
 //!
-//! Git moves references in one step and changes the index in another one. Between the two, the index belongs to the former
-//! commit, and git takes what the new one changed for staged the other way round. So the change of the index is noted in
-//! the repository before its references move. A restore makes the change, and removes the note. Where it was killed in
-//! between, the next restore does that, or else the next prepare, by the note: only there the sandbox's state is no longer
-//! known.
+//! Git moves references in one step and changes the index in another one. Between the two, the index still belongs to the
+//! former commit: git shows what the new commit changed as staged the other way round. Therefore a restore notes the change
+//! of the index in the repository before it moves references, and removes the note once it has made the change. After a kill
+//! in between, the next restore makes the change. If a prepare comes first, what the sandbox had is no longer known, and the
+//! prepare makes the change by the note.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ pub struct Change {
     pub before: Vec<u8>,
     /// What comes in its place.
     pub after: Vec<u8>,
+    /// What the index says about the files at the paths of `before`. An entry that somebody has made anew since then says
+    /// something else, even if it stages the same.
+    pub states: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 fn file(place: &Place) -> PathBuf {
@@ -34,10 +37,17 @@ fn file(place: &Place) -> PathBuf {
 }
 
 /// Notes the changes that are about to be made. Each belongs to another commit, of which one will be checked out.
-pub fn note(place: &Place, changes: &[Change]) -> Result<()> {
-    let bytes = postcard::to_stdvec(changes)
+pub fn note(repository: &Repository<'_>, mut changes: Vec<Change>) -> Result<(), Fault> {
+    for Change { before, states, .. } in &mut changes {
+        *states = repository.file_states(&index::paths(before))?;
+    }
+    let bytes = postcard::to_stdvec(&changes)
         .map_err(|error| crate::error::Error::Internal(format!("a note cannot be written: {error}")))?;
-    write(&file(place), &bytes)
+    let file = file(repository.place);
+    let new = file.with_extension("new");
+    // Another restore that was killed may have left a note, which stays until this one is complete.
+    write(&new, &bytes)?;
+    Ok(by_path::rename(&new, &file)?)
 }
 
 /// Whether a restore has not ended.
@@ -52,11 +62,11 @@ pub fn forget(place: &Place) -> Result<()> {
     if by_path::exists(&file) { by_path::remove_file(&file) } else { Ok(()) }
 }
 
-/// Makes the change that was noted, if its commit is checked out. What else is staged stays. Returns why it could not be made
-/// yet.
+/// Makes the change that was noted, if its commit is checked out, at the paths that are as they were noted. Returns why it
+/// could not be made yet.
 pub fn complete(repository: &Repository<'_>) -> Result<Option<String>, Fault> {
     let place = repository.place;
-    // A note that was half written was followed by no change.
+    // One that cannot be read is of another version.
     let changes: Vec<Change> =
         read(&file(place))?.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
     let commit = repository.commit()?;
@@ -64,8 +74,17 @@ pub fn complete(repository: &Repository<'_>) -> Result<Option<String>, Fault> {
         if repository.is_busy() {
             return Ok(Some("a local operation is in progress".to_owned()));
         }
-        let (before, after) =
-            index::without_paths((&change.before, &change.after), &collected(repository, &change)?);
+        let states = repository.file_states(&index::paths(&change.before))?;
+        let collected = collected(repository, &change)?;
+        let collected = index::paths_with(&change.after, &collected);
+        let is_as_noted = |path: &[u8]| {
+            // One without times was never compared with its file. Git fills them in when it does that.
+            let noted = change.states.get(path).filter(|state| !state.starts_with(b"  ctime: 0:0\n"));
+            noted.is_none_or(|noted| states.get(path) == Some(noted))
+        };
+        let (before, after) = index::at_paths((&change.before, &change.after), |path| {
+            is_as_noted(path) && !collected.contains(path)
+        });
         if let Some(refused) = repository.stage(&before, &after)?.refused {
             return Ok(Some(refused));
         }

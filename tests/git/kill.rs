@@ -256,6 +256,9 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
         ("lock", "M\ta.txt"),
         // What is only staged there is collected here.
         ("collect", ""),
+        // After a reset, the former content is staged on purpose.
+        ("restage", "M\ta.txt"),
+        ("status", ""),
     ] {
         let mut bench = Bench::new(program.clone());
         bench.here(&["branch", "unlike", "main~1"]);
@@ -279,6 +282,12 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
             }
             "rebase" => fs::create_dir(bench.here.join(".git/rebase-merge")).unwrap(),
             "lock" => write(&bench.here.join(".git/index.lock"), ""),
+            "restage" => {
+                bench.here(&["reset", "-q", "--hard"]);
+                bench.here(&["checkout", "-q", "HEAD~1", "--", "a.txt"]);
+            }
+            // Git writes the index then, with what it sees of the files.
+            "status" => drop(bench.here(&["status"])),
             _ => drop(bench.here(&["gc", "-q", "--prune=now"])),
         }
         bench.prepare();
