@@ -191,7 +191,7 @@ pub fn export(
     if !shallow.is_empty() {
         write(&folder.join("shallow"), &lines(shallow.iter().map(Oid::as_str)))?;
     }
-    write_refs(folder, &refs, head.as_ref(), &stashes, &place.format)?;
+    write_refs(folder, &refs, head.as_ref(), &stashes, repository.zero())?;
     write(&folder.join("config"), &configuration(&place, &settings))?;
     let mut files = BTreeMap::new();
     for name in ["info/exclude", "info/sparse-checkout"] {
@@ -330,7 +330,7 @@ fn write_refs(
     refs: &Refs,
     head: Option<&Head>,
     stashes: &[(Oid, Vec<u8>)],
-    format: &str,
+    zero: String,
 ) -> Result<()> {
     let mut packed = b"# pack-refs with: sorted \n".to_vec();
     let mut line = |oid: &Oid, name: &[u8]| {
@@ -348,7 +348,7 @@ fn write_refs(
     }
     if !stashes.is_empty() {
         make_folders(&folder.join("logs/refs"))?;
-        let mut before = "0".repeat(if format == "sha1" { 40 } else { 64 });
+        let mut before = zero;
         // Git does not count an entry at second 0.
         let mut log = Vec::new();
         for (oid, message) in stashes.iter().rev() {

@@ -168,7 +168,7 @@ fn read_repository(
         Some(place) => place.format.clone(),
         None => format_of(&config).to_owned(),
     };
-    // Of a repository that was sent, the settings may say anything.
+    // The format of a repository that was sent is known, whatever its settings say now.
     let is_made_on_both_sides = bases.get(dot_git).is_none_or(|base| base.place.is_none());
     if is_made_on_both_sides && format_of(&config) != format {
         return refuse(OTHER_FORMAT);
@@ -580,7 +580,7 @@ fn back_up_unmerged(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, targ
 }
 
 /// What git is to do for one reference, as `git update-ref --stdin -z` reads it, and what is reported once it is done.
-struct Update {
+struct PlannedUpdate {
     name: RefName,
     input: Vec<u8>,
     told: GitReport,
@@ -861,10 +861,10 @@ impl Merge<'_> {
         }
     }
 
-    /// Whether the repository in the sandbox is another one than was sent: it was made anew, and their branches share no root
-    /// commit.
+    /// Whether the repository in the sandbox is another one than was sent.
     ///
-    /// Objects do not tell that: those that were sent are gone as well after history was rewritten and collected.
+    /// It is if it was made anew, and the branches share no root commit. That objects are missing there proves nothing: after
+    /// history was rewritten and collected, those that were sent are gone from the same repository too.
     fn is_another(&self) -> Result<bool, Fault> {
         if config::are_marked(&self.incoming.theirs.config) || !self.incoming.base.is_marked {
             return Ok(false);
@@ -924,22 +924,24 @@ impl Merge<'_> {
             if planned.is_empty() {
                 return Ok(());
             }
-            let updates: Vec<Update> =
-                planned.into_iter().map(|(name, outcome)| self.update_of(name, outcome, &ours)).collect();
-            match self.update(&updates, Patience::OfGit)? {
+            let updates: Vec<PlannedUpdate> = planned
+                .into_iter()
+                .map(|(name, outcome)| self.planned_update(name, outcome, &ours))
+                .collect();
+            match self.make(&updates, Patience::OfGit)? {
                 None => return Ok(()),
                 Some(_) if attempt < 2 => {}
-                Some(complaint) => return self.update_in_parts(&updates, complaint, &ours),
+                Some(complaint) => return self.bisect_refused(&updates, complaint, &ours),
             }
         }
         Ok(())
     }
 
     /// What git is to do for the outcome of one reference.
-    fn update_of(&self, name: RefName, outcome: Outcome, ours: &Refs) -> Update {
+    fn planned_update(&self, name: RefName, outcome: Outcome, ours: &Refs) -> PlannedUpdate {
         let (theirs, ours) = (self.incoming.theirs.refs.get(&name), ours.get(&name));
         let repository = &self.incoming.dot_git;
-        let zero = "0".repeat(if self.repository.place.format == "sha1" { 40 } else { 64 });
+        let zero = self.repository.zero();
         let (text, below) = (name.to_string(), name.as_bytes().strip_prefix(b"refs/").unwrap_or_default());
         let kept =
             |under: &str| [b"refs/paperclip/", self.time.as_bytes(), b"/", under.as_bytes(), below].concat();
@@ -975,15 +977,15 @@ impl Merge<'_> {
             }
             _ => {}
         }
-        Update { name, input, told }
+        PlannedUpdate { name, input, told }
     }
 
     /// Has git make all these updates or none of them. Returns what it says if it makes none.
-    fn update(&mut self, updates: &[Update], patience: Patience) -> Result<Option<String>, Fault> {
+    fn make(&mut self, updates: &[PlannedUpdate], patience: Patience) -> Result<Option<String>, Fault> {
         let input = updates.iter().flat_map(|update| update.input.iter().copied()).collect();
-        let complaint = self.update_refs(input, patience)?;
+        let complaint = self.transact(input, patience)?;
         if complaint.is_none() {
-            for Update { told, .. } in updates {
+            for PlannedUpdate { told, .. } in updates {
                 self.report.updated.extend(told.updated.iter().cloned());
                 self.report.deleted.extend(told.deleted.iter().cloned());
                 self.report.kept.extend(told.kept.iter().cloned());
@@ -994,7 +996,7 @@ impl Merge<'_> {
     }
 
     /// Has git obey all these commands or none of them. Returns what it says if it obeys none.
-    fn update_refs(&self, input: Vec<u8>, patience: Patience) -> Result<Option<String>, Fault> {
+    fn transact(&self, input: Vec<u8>, patience: Patience) -> Result<Option<String>, Fault> {
         let mut call = self.repository.step();
         if patience == Patience::None {
             for (number, key) in
@@ -1012,7 +1014,12 @@ impl Merge<'_> {
 
     /// Makes those updates that git accepts, after it refused all of them together for the sake of some. Each part that it
     /// refuses is divided.
-    fn update_in_parts(&mut self, updates: &[Update], complaint: String, ours: &Refs) -> Result<(), Fault> {
+    fn bisect_refused(
+        &mut self,
+        updates: &[PlannedUpdate],
+        complaint: String,
+        ours: &Refs,
+    ) -> Result<(), Fault> {
         let mut parts = vec![(updates, complaint)];
         let mut refused = Vec::new();
         let mut calls = 0;
@@ -1024,17 +1031,17 @@ impl Merge<'_> {
             let (first, second) = part.split_at(part.len() / 2);
             for half in [second, first] {
                 calls += 1;
-                if let Some(complaint) = self.update(half, Patience::None)? {
+                if let Some(complaint) = self.make(half, Patience::None)? {
                     parts.push((half, complaint));
                 }
             }
         }
-        let zero = "0".repeat(if self.repository.place.format == "sha1" { 40 } else { 64 });
+        let zero = self.repository.zero();
         // What no reference reaches is kept. An earlier restore may have done so.
         let mut reachable: BTreeSet<&Oid> = ours.values().collect();
         let (mut input, mut kept) = (Vec::new(), Vec::new());
         for (part, complaint) in refused {
-            for Update { name, .. } in part {
+            for PlannedUpdate { name, .. } in part {
                 self.hold(name.to_string(), &format!("git refuses it: {complaint}"));
                 self.refused.push((name.clone(), self.incoming.base.refs.get(name).cloned()));
                 let Some(theirs) = self.incoming.theirs.refs.get(name) else { continue };
@@ -1047,7 +1054,7 @@ impl Merge<'_> {
             }
         }
         if !input.is_empty()
-            && let Some(complaint) = self.update_refs(input, Patience::None)?
+            && let Some(complaint) = self.transact(input, Patience::None)?
         {
             return Err(Fault::Refused(format!("its references could not be merged: {complaint}")));
         }

@@ -81,6 +81,11 @@ impl Repository<'_> {
         self.call().args(args).run(self.cancel)
     }
 
+    /// What git writes for "no object".
+    pub fn zero(&self) -> String {
+        "0".repeat(if self.place.format == "sha1" { 40 } else { 64 })
+    }
+
     /// All references, except symbolic ones.
     pub fn refs(&self) -> Result<Refs, Fault> {
         self.all_refs().map(|(refs, _)| refs)
@@ -162,7 +167,7 @@ impl Repository<'_> {
             .split(|&byte| byte == 0)
             .filter_map(|line| line.strip_prefix(b"S ").map(<[u8]>::to_vec))
             .collect();
-        let zero = "0".repeat(if self.place.format == "sha1" { 40 } else { 64 });
+        let zero = self.zero();
         let mut call = self.index_step()?;
         call.args(["update-index", "-z", "--index-info"]).input(index::index_info(&changes, &zero));
         match call.run(self.cancel) {
