@@ -609,10 +609,21 @@ struct Merge<'a> {
     incoming: &'a Incoming,
     time: &'a str,
     report: &'a mut GitReport,
-    /// Whether the index could not be merged because another git had it locked. Then the next restore does it.
-    index_is_due: bool,
-    /// The references that git refused to change, with their value in the base. The next restore tries again.
-    refused: Vec<(RefName, Option<Oid>)>,
+    /// What the next restore has to try again, so that it is not part of what both sides share.
+    due: Due,
+    /// The listing of the index that both sides share, if the commits tell it and not the sandbox's index.
+    shared_index: Option<Vec<u8>>,
+}
+
+/// The parts of a merge that could not be made yet.
+#[derive(Default)]
+struct Due {
+    /// The index: another git had it locked, or the commit that it belongs to is one of a reference that was refused.
+    index: bool,
+    /// `HEAD`: its branch was refused.
+    head: bool,
+    /// The references that git refused to change.
+    refs: BTreeSet<RefName>,
 }
 
 impl<'a> Merge<'a> {
@@ -622,7 +633,31 @@ impl<'a> Merge<'a> {
         time: &'a str,
         report: &'a mut GitReport,
     ) -> Self {
-        Self { repository, incoming, time, report, index_is_due: false, refused: Vec::new() }
+        Self { repository, incoming, time, report, due: Due::default(), shared_index: None }
+    }
+
+    /// What both sides share after the merge. What is due keeps its value from the base.
+    fn shared(self) -> Base {
+        let Self { incoming: Incoming { base, theirs, .. }, report, due, shared_index, .. } = self;
+        let mut shared = theirs.clone();
+        if let Some(index) = shared_index {
+            shared.index = index;
+        }
+        if due.index {
+            shared.index.clone_from(&base.index);
+            shared.index_digest = base.index_digest;
+        }
+        if due.head {
+            shared.head.clone_from(&base.head);
+        }
+        report.is_incomplete |= due.index || due.head || !due.refs.is_empty();
+        for name in due.refs {
+            match base.refs.get(&name) {
+                Some(oid) => shared.refs.insert(name, oid.clone()),
+                None => shared.refs.remove(&name),
+            };
+        }
+        shared
     }
 }
 
@@ -635,31 +670,14 @@ impl Incoming {
         report: &mut GitReport,
         cancel: &Cancel,
     ) -> Result<Base, Fault> {
-        let mut theirs = self.theirs.clone();
         match &self.place {
             Some(place) => {
-                let repository = Repository { git, place, cancel };
-                let mut merge = Merge::new(repository, self, time, report);
+                let mut merge = Merge::new(Repository { git, place, cancel }, self, time, report);
                 merge.run()?;
-                let Merge { index_is_due, refused, .. } = merge;
-                if index_is_due || !refused.is_empty() {
-                    report.is_incomplete = true;
-                    theirs.index.clone_from(&self.base.index);
-                    theirs.index_digest = self.base.index_digest;
-                }
-                if !refused.is_empty() {
-                    theirs.head.clone_from(&self.base.head);
-                }
-                for (name, base) in refused {
-                    match base {
-                        Some(oid) => theirs.refs.insert(name, oid),
-                        None => theirs.refs.remove(&name),
-                    };
-                }
+                Ok(merge.shared())
             }
-            None => theirs.place = Some(self.create(git, workspace, time, report, cancel)?),
+            None => self.create(git, workspace, time, report, cancel),
         }
-        Ok(theirs)
     }
 
     /// Creates a repository that is new in the sandbox: complete in the quarantine, then moved to its path.
@@ -670,7 +688,7 @@ impl Incoming {
         time: &str,
         report: &mut GitReport,
         cancel: &Cancel,
-    ) -> Result<Place, Fault> {
+    ) -> Result<Base, Fault> {
         let folder = self.folder.join("new");
         objects::make_repository(&folder, None, &self.format)?;
         let returned = config::come_back(&Settings::new(), &self.theirs.config, &Settings::new());
@@ -714,7 +732,9 @@ impl Incoming {
             };
             write(&folder.join("HEAD"), &text)?;
         }
-        Merge::new(repository, &incoming, time, report).run()?;
+        let mut merge = Merge::new(repository, &incoming, time, report);
+        merge.run()?;
+        let shared = merge.shared();
         let mut cursor = workspace.cursor();
         let parent = self.dot_git.parent();
         let parent_is_there = match &parent {
@@ -732,7 +752,8 @@ impl Incoming {
             return refuse("its folder does not exist locally");
         };
         place.id = meta.id;
-        Ok(locate(git, workspace, &self.dot_git, cancel).unwrap_or(place))
+        let place = locate(git, workspace, &self.dot_git, cancel).unwrap_or(place);
+        Ok(Base { place: Some(place), ..shared })
     }
 }
 
@@ -798,6 +819,11 @@ impl Merge<'_> {
                 return refuse("it is another repository than the one that was sent");
             }
             let change = self.index_change()?;
+            if let Some(change) = &change
+                && self.incoming.index_is_unknown
+            {
+                self.shared_index = Some(index::applied(&base.index, change));
+            }
             if self.incoming.base.place.is_some() {
                 self.note_changes(head_here.as_ref(), change.as_ref())?;
             }
@@ -807,7 +833,7 @@ impl Merge<'_> {
                 self.merge_index(busy, &before, &after)?;
             }
             // What is not done yet remains noted for a prepare.
-            if !self.index_is_due {
+            if !self.due.index {
                 unfinished::forget(self.repository.place)?;
             }
         }
@@ -1041,9 +1067,13 @@ impl Merge<'_> {
         let mut reachable: BTreeSet<&Oid> = ours.values().collect();
         let (mut input, mut kept) = (Vec::new(), Vec::new());
         for (part, complaint) in refused {
+            let reason = match part {
+                [_] => format!("git refuses it: {complaint}"),
+                _ => format!("git refused it together with others: {complaint}"),
+            };
             for PlannedUpdate { name, .. } in part {
-                self.hold(name.to_string(), &format!("git refuses it: {complaint}"));
-                self.refused.push((name.clone(), self.incoming.base.refs.get(name).cloned()));
+                self.hold(name.to_string(), &reason);
+                self.due.refs.insert(name.clone());
                 let Some(theirs) = self.incoming.theirs.refs.get(name) else { continue };
                 if reachable.insert(theirs) {
                     let kept_at = format!("refs/paperclip/{}/refused/{theirs}", self.time);
@@ -1053,26 +1083,23 @@ impl Merge<'_> {
                 }
             }
         }
-        if !input.is_empty()
-            && let Some(complaint) = self.transact(input, Patience::None)?
-        {
-            return Err(Fault::Refused(format!("its references could not be merged: {complaint}")));
+        if input.is_empty() {
+            return Ok(());
         }
-        self.report.kept.extend(kept);
+        match self.transact(input, Patience::None)? {
+            None => self.report.kept.extend(kept),
+            // The references that moved need their `HEAD` and index. The next restore brings the others again.
+            Some(complaint) => {
+                let what = format!("refs/paperclip/{}/refused", self.time);
+                self.hold(what, &format!("what git refuses could not be kept there: {complaint}"));
+            }
+        }
         Ok(())
     }
 
-    fn commit_of(&self, head: &Head) -> Option<Oid> {
-        let name = match head {
-            Head::Branch(name) => name.to_string(),
-            Head::Detached(oid) => oid.to_string(),
-        };
-        let output = self
-            .repository
-            .call()
-            .args(["rev-parse", "-q", "--verify", &format!("{name}^{{commit}}")])
-            .output(self.repository.cancel);
-        output.ok().and_then(|output| Oid::parse(output.stdout.trim_ascii_end()))
+    /// Whether a `HEAD` names a branch that git has refused to change.
+    fn is_refused(&self, head: Option<&Head>) -> bool {
+        matches!(head, Some(Head::Branch(name)) if self.due.refs.contains(name))
     }
 
     /// The commit that the sandbox has checked out.
@@ -1094,7 +1121,7 @@ impl Merge<'_> {
         } else if busy {
             Some("a local operation is in progress")
         } else if let Head::Branch(name) = head {
-            let here = self.commit_of(head);
+            let here = self.repository.commit_of(name.as_bytes())?;
             let there = theirs.refs.get(name);
             let follows = match (&here, there) {
                 // A branch without a commit: the next commit creates it, so its name must be acceptable.
@@ -1114,7 +1141,9 @@ impl Merge<'_> {
             None
         };
         if let Some(reason) = reason {
-            if let Some(oid) = Self::their_commit(theirs) {
+            self.due.head = self.is_refused(Some(head));
+            // The commit of a branch that git refused is kept already.
+            if let Some(oid) = Self::their_commit(theirs).filter(|_| !self.due.head) {
                 self.keep("HEAD", &oid, format!("refs/paperclip/{}/HEAD", self.time))?;
             }
             self.hold("HEAD", reason);
@@ -1228,10 +1257,11 @@ impl Merge<'_> {
     }
 
     fn merge_index(&mut self, busy: bool, before: &[u8], after: &[u8]) -> Result<(), Fault> {
+        let theirs = &self.incoming.theirs;
         if self.repository.index()? == after {
             return Ok(());
         }
-        let included = match (Self::their_commit(&self.incoming.theirs), self.repository.commit()?) {
+        let included = match (Self::their_commit(theirs), self.repository.commit()?) {
             (None, None) => true,
             (Some(there), Some(here)) => {
                 there == here || self.relation(&there, &here) == Relation::OursDescends
@@ -1256,7 +1286,8 @@ impl Merge<'_> {
             None
         };
         if let Some(reason) = reason {
-            self.index_is_due = by_path::exists(&index_lock);
+            let is_refused = !included && self.is_refused(theirs.head.as_ref());
+            self.due.index = is_refused || by_path::exists(&index_lock);
             self.hold("index", reason);
             return Ok(());
         }
@@ -1271,7 +1302,7 @@ impl Merge<'_> {
             self.report.updated.push((self.incoming.dot_git.clone(), "index".to_owned()));
         }
         if let Some(reason) = staging.refused {
-            self.index_is_due = true;
+            self.due.index = true;
             self.hold("index", &reason);
         }
         Ok(())

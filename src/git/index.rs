@@ -112,6 +112,25 @@ pub fn at_paths((before, after): (&[u8], &[u8]), stays: impl Fn(&[u8]) -> bool) 
     (only(before), only(after))
 }
 
+/// A listing with a change made in it, at the paths that have what the change replaces.
+#[must_use]
+pub fn applied(list: &[u8], (before, after): &Change) -> Vec<u8> {
+    let (changes, _) = merge_listings(before, after, list);
+    let paths: HashSet<&[u8]> = changes.iter().map(|(path, _)| path.as_bytes()).collect();
+    let new: Vec<u8> = lines(after)
+        .filter(|line| paths.contains(path_in(line)))
+        .flat_map(|line| [line, b"\0"].concat())
+        .collect();
+    let stay = lines(list).filter(|line| !paths.contains(path_in(line)));
+    let mut all: Vec<&[u8]> = stay.chain(lines(&new)).collect();
+    // Git's order: by path, and then by stage, which is the digit before the path.
+    all.sort_by_key(|line| {
+        let path = path_in(line);
+        (path, line[..line.len() - path.len()].iter().rev().nth(1).copied())
+    });
+    all.into_iter().flat_map(|line| [line, b"\0"].concat()).collect()
+}
+
 /// The blobs that a listing names and another one does not.
 #[must_use]
 pub fn new_blobs(list: &[u8], other: &[u8]) -> BTreeSet<Oid> {
@@ -279,6 +298,23 @@ mod tests {
             let changes: Vec<_> = changes.into_iter().map(|(path, _)| path).collect();
             assert_eq!((changes, kept), (paths(changed), paths(blocked)), "{base:?} {theirs:?} {ours:?}");
         }
+    }
+
+    #[test]
+    fn a_change_is_made_in_a_listing_in_gits_order() {
+        let entry = |path: &str, digit: &str, stage| format!("100644 {} {stage}\t{path}\0", digit.repeat(40));
+        let list = ["a", "b/c", "d"].map(|path| entry(path, "1", 0)).concat();
+        let before = ["a", "b/c"].map(|path| entry(path, "1", 0)).concat();
+        let after = [entry("a", "2", 1), entry("a", "3", 2), entry("b", "2", 0), entry("c", "2", 0)].concat();
+        let expected = [after.clone(), entry("d", "1", 0)].concat();
+        let change = (before.into_bytes(), after.into_bytes());
+        assert_eq!(applied(list.as_bytes(), &change), expected.as_bytes());
+        // What the listing has otherwise stays.
+        let other = entry("d", "4", 0);
+        assert_eq!(
+            applied(other.as_bytes(), &(entry("d", "1", 0).into_bytes(), Vec::new())),
+            other.as_bytes()
+        );
     }
 
     #[test]

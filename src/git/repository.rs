@@ -235,9 +235,14 @@ impl Repository<'_> {
 
     /// The commit that `HEAD` leads to.
     pub fn commit(&self) -> Result<Option<Oid>, Fault> {
-        let output =
-            self.call().args(["rev-parse", "-q", "--verify", "HEAD^{commit}"]).output(self.cancel)?;
-        Ok(Oid::parse(output.stdout.trim_ascii_end()))
+        self.commit_of(b"HEAD")
+    }
+
+    /// The commit that a reference leads to.
+    pub fn commit_of(&self, name: &[u8]) -> Result<Option<Oid>, Fault> {
+        let mut call = self.call();
+        call.args(["rev-parse", "-q", "--verify"]).arg(path_from(&[name, b"^{commit}"].concat()));
+        Ok(Oid::parse(call.output(self.cancel)?.stdout.trim_ascii_end()))
     }
 
     /// Whether an operation such as a rebase has begun and has not ended.

@@ -1,6 +1,7 @@
 //! What happens locally between an upload and its restore, or while a restore runs: local work has precedence, and
 //! nothing of either side is lost.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -333,10 +334,100 @@ fn of_many_references_only_the_one_that_git_refuses_is_held_back() {
             assert_eq!(report.kept.len(), 1 - round, "{report:?}");
             bench.assert_sound(&bench.here, &[&new, &theirs]);
         }
+        // What came is shared since then, though one reference is not: a later change is one of that.
+        bench.there(&["revert", "--no-edit", "HEAD"]);
+        let reverted = bench.there(&["rev-parse", "main"]);
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), reverted);
+        assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "");
+        for branch in ["b1", "main"] {
+            bench.there(&["checkout", "-q", branch]);
+            let report = bench.restore();
+            assert_eq!(bench.here(&["symbolic-ref", "--short", "HEAD"]), branch, "{report:?}");
+            assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "", "{report:?}");
+        }
         fs::remove_file(lock).unwrap();
         let report = bench.restore();
         assert_eq!(bench.here(&["rev-parse", "feature"]), theirs, "{report:?}");
         assert_eq!(bench.restore(), GitReport::default());
+    });
+}
+
+/// `HEAD` and index follow once git accepts the branch.
+#[test]
+fn head_and_index_wait_for_a_branch_that_git_refuses() {
+    for branch in ["main", "feature"] {
+        with_each_git(|bench| {
+            bench.prepare();
+            bench.there(&["checkout", "-q", branch]);
+            write(&bench.there.join("n.txt"), "n\n");
+            write(&bench.there.join("a.txt"), "changed\n");
+            let new = bench.commit_there("new");
+            let lock = bench.here.join(".git/refs/heads").join(format!("{branch}.lock"));
+            write(&lock, "");
+            for round in 0..2 {
+                let report = bench.restore();
+                assert!(report.is_incomplete, "{report:?}");
+                assert_eq!(bench.here(&["symbolic-ref", "--short", "HEAD"]), "main", "{report:?}");
+                assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "", "{report:?}");
+                assert_eq!(report.kept.len(), 1 - round, "{report:?}");
+            }
+            fs::remove_file(lock).unwrap();
+            let report = bench.restore();
+            assert!(!report.is_incomplete, "{report:?}");
+            assert_eq!(bench.here(&["symbolic-ref", "--short", "HEAD"]), branch, "{report:?}");
+            assert_eq!(bench.here(&["rev-parse", "HEAD"]), new, "{report:?}");
+            assert_eq!(bench.here(&["status", "--porcelain"]), "", "{report:?}");
+            bench.assert_sound(&bench.here, &[&new]);
+        });
+    }
+}
+
+#[test]
+fn what_git_refuses_prevents_nothing_else_even_if_it_cannot_be_kept() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let tree = bench.there(&["rev-parse", "HEAD^{tree}"]);
+        let theirs = bench.there(&["commit-tree", &tree, "-p", "feature", "-m", "on feature"]);
+        bench.there(&["update-ref", "refs/heads/feature", &theirs]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        let lock = bench.here.join(".git/refs/heads/feature.lock");
+        write(&lock, "");
+        // No reference can be made below this one.
+        bench.here(&["update-ref", "refs/paperclip", "main"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/feature") && holds(&report, "/refused"), "{report:?}");
+        assert!(report.kept.is_empty() && report.is_incomplete, "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "HEAD"]), new);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+        bench.here(&["update-ref", "-d", "refs/paperclip"]);
+        fs::remove_file(lock).unwrap();
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "feature"]), theirs);
+        bench.assert_sound(&bench.here, &[&new, &theirs]);
+    });
+}
+
+/// Git is not called for each of them, so it is not known which of them it accepts.
+#[test]
+fn of_very_many_references_that_git_refuses_each_has_a_reason_of_its_own() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let main = bench.there(&["rev-parse", "main"]);
+        let mut packed = fs::read_to_string(bench.there.join(".git/packed-refs")).unwrap();
+        for at in 0..200 {
+            writeln!(packed, "{main} refs/heads/n{at:03}").unwrap();
+            write(&bench.here.join(format!(".git/refs/heads/n{at:03}.lock")), "");
+        }
+        write(&bench.there.join(".git/packed-refs"), packed);
+        let report = bench.restore();
+        assert_eq!(report.held_back.len(), 200, "{report:?}");
+        assert!(reason(&report, "together with others"), "{report:?}");
+        for held in &report.held_back {
+            let is_own = held.reason.contains(held.what.as_deref().unwrap());
+            assert!(is_own || held.reason.contains("together with others"), "{held:?}");
+        }
     });
 }
 

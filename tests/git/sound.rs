@@ -1059,6 +1059,52 @@ fn if_the_index_there_cannot_be_read_a_commit_is_not_staged_the_other_way_round(
     }
 }
 
+/// The index there is then again the one that was sent.
+#[test]
+fn what_came_without_its_index_is_shared_and_can_be_reverted() {
+    with_each_git(|bench| {
+        write(&bench.here.join("d/gone.txt"), "gone\n");
+        bench.commit_here("third");
+        bench.prepare();
+        fs::remove_dir_all(bench.there.join("d")).unwrap();
+        write(&bench.there.join("n.txt"), "n\n");
+        write(&bench.there.join("a.txt"), "changed\n");
+        let new = bench.commit_there("new");
+        fs::remove_file(bench.there.join(".git/index")).unwrap();
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+        bench.there(&["reset", "-q"]);
+        bench.there(&["revert", "--no-edit", "HEAD"]);
+        let reverted = bench.there(&["rev-parse", "main"]);
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), reverted);
+        assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "", "{report:?}");
+    });
+}
+
+#[test]
+fn a_repository_that_is_new_without_its_index_can_be_changed() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let nested = bench.there.join("nested");
+        fs::create_dir(&nested).unwrap();
+        bench.git(&nested, &["init", "-q", "-b", "main"]);
+        write(&nested.join("x.txt"), "x\n");
+        bench.commit(&nested, "nested");
+        fs::remove_file(nested.join(".git/index")).unwrap();
+        let here = bench.here.join("nested");
+        for text in ["x\n", "y\n"] {
+            write(&nested.join("x.txt"), text);
+            if text == "y\n" {
+                bench.commit(&nested, "changed");
+            }
+            let report = bench.restore();
+            assert_eq!(bench.git(&here, &["status", "--porcelain"]), "", "{report:?}");
+        }
+    });
+}
+
 /// A file of zeros costs the sandbox next to nothing to send.
 #[test]
 fn a_large_file_that_compresses_well_is_not_read_into_memory() {
