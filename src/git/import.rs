@@ -945,6 +945,8 @@ impl Merge<'_> {
         for attempt in 0.. {
             let (ours, symbolic) = self.repository.all_refs()?;
             around.symbolic = symbolic;
+            let new = theirs.refs.keys().filter(|name| !ours.contains_key(name));
+            around.symbolic.extend(self.repository.dangling(new)?);
             let planned =
                 plan(&base.refs, &theirs.refs, &ours, &around, &|theirs, ours| self.relation(theirs, ours));
             if planned.is_empty() {

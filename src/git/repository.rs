@@ -91,7 +91,8 @@ impl Repository<'_> {
         self.all_refs().map(|(refs, _)| refs)
     }
 
-    /// All references, and beside them the symbolic ones, each with the name that it leads to.
+    /// All references, and beside them the symbolic ones, each with the name that it leads to. Git does not list one that
+    /// leads to nothing: see [`dangling`](Self::dangling).
     pub fn all_refs(&self) -> Result<(Refs, Vec<(RefName, RefName)>), Fault> {
         let list = self.run(["for-each-ref", "--format=%(objectname) %(symref)%00%(refname)"])?;
         let (mut refs, mut symbolic) = (Refs::new(), Vec::new());
@@ -108,6 +109,33 @@ impl Repository<'_> {
             }
         }
         Ok((refs, symbolic))
+    }
+
+    /// Those of some names that are symbolic references, each with the name that it leads to.
+    pub fn dangling<'a>(
+        &self,
+        names: impl Iterator<Item = &'a RefName>,
+    ) -> Result<Vec<(RefName, RefName)>, Fault> {
+        let is_table = by_path::exists(&self.place.common_dir.join("reftable"));
+        let mut found = Vec::new();
+        for name in names {
+            let target = if is_table {
+                self.call()
+                    .args(["symbolic-ref", "-q"])
+                    .arg(path_from(name.as_bytes()))
+                    .output(self.cancel)?
+                    .stdout
+            } else {
+                // A symbolic reference is always a file of its own.
+                let file = self.place.common_dir.join(path_from(name.as_bytes()));
+                let text = if by_path::is_file(&file) { by_path::read(&file)? } else { None };
+                text.unwrap_or_default().strip_prefix(b"ref:").unwrap_or_default().to_vec()
+            };
+            if let Some(target) = RefName::parse(target.trim_ascii()) {
+                found.push((name.clone(), target));
+            }
+        }
+        Ok(found)
     }
 
     /// The value of `HEAD`; `None` if git cannot read it.

@@ -1020,6 +1020,24 @@ fn a_symbolic_branch_does_not_lose_what_it_leads_to() {
     });
 }
 
+/// Git does not list it, and would write through it.
+#[test]
+fn a_symbolic_branch_that_leads_to_nothing_stays() {
+    with_each_git(|bench| {
+        bench.here(&["symbolic-ref", "refs/heads/alias", "refs/heads/absent"]);
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        bench.there(&["branch", "alias"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/alias"), "{report:?}");
+        assert_eq!(bench.here(&["symbolic-ref", "refs/heads/alias"]), "refs/heads/absent");
+        assert!(!bench.try_git(&bench.here, &["rev-parse", "-q", "--verify", "refs/heads/absent"]).0);
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        assert!(bench.here(&["for-each-ref", "refs/paperclip"]).contains(&new));
+    });
+}
+
 /// Only the commits tell then what the agent has changed in the index.
 #[test]
 fn if_the_index_there_cannot_be_read_a_commit_is_not_staged_the_other_way_round() {
