@@ -27,8 +27,8 @@ pub struct Change {
     pub before: Vec<u8>,
     /// What comes in its place.
     pub after: Vec<u8>,
-    /// What the index says about the files at the paths of `before`. An entry that somebody has made anew since then says
-    /// something else, even if it stages the same.
+    /// What the index says about the files at the paths of `before`. An entry that was staged again since then says
+    /// something else, even if it stages the same content.
     pub states: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
