@@ -97,6 +97,7 @@ pub mod git {
     pub mod export;
     pub mod import;
     pub mod index;
+    mod keep;
     pub mod named;
     mod objects;
     pub mod packs;

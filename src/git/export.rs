@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::command::{Fault, Git};
 use super::config::{self, Settings};
 use super::index;
+use super::keep;
 use super::packs::{self, Earlier, SentPacks, Wanted};
 use super::refs::{Head, Oid, RefName, Refs};
 use super::repository::{Place, Repository, lines};
@@ -127,8 +128,8 @@ pub fn export(
 ) -> Result<Exported, Fault> {
     let place = locate(git, workspace, dot_git, cancel)?;
     let repository = Repository { git, place: &place, cancel };
-    let unfinished =
-        if unfinished::is_noted(&place) { complete(git, &place, workspace, cancel)? } else { None };
+    let was_killed = unfinished::is_noted(&place) || keep::is_left(&place)?;
+    let unfinished = if was_killed { complete(git, &place, workspace, cancel)? } else { None };
     let refs: Refs = repository.refs()?.into_iter().filter(|(name, _)| goes_up(name)).collect();
     let head = repository.head()?;
     let stashes = repository.stashes()?.entries;
@@ -227,7 +228,7 @@ pub fn export(
 const LACKS_TREES: &str = "it is a partial clone that lacks trees, as `git clone --filter=tree:0` makes it; \
     `git fetch --refetch --filter=blob:none` brings them";
 
-/// Completes the index that a killed restore has left. Returns why it cannot, unless a restore still runs.
+/// Completes the index that a killed restore has left, and removes its marks on packs. Returns why it cannot, unless a restore still runs.
 fn complete(git: &Git, place: &Place, workspace: &Root, cancel: &Cancel) -> Result<Option<String>, Fault> {
     let lock = match MergeLock::try_acquire(workspace.path()) {
         Ok(Attempt::Taken(lock)) => lock,
@@ -238,7 +239,11 @@ fn complete(git: &Git, place: &Place, workspace: &Root, cancel: &Cancel) -> Resu
     cancel.check()?;
     // A git that is ended while it writes the index leaves its lock behind.
     let repository = Repository { git, place, cancel: &Cancel::default() };
-    let completed = unfinished::complete(&repository);
+    let mut completed = unfinished::complete(&repository);
+    // What the index still lacks may be reachable from nothing else.
+    if let Ok(None) = completed {
+        completed = keep::release(place).map(|()| None).map_err(Fault::from);
+    }
     let given = repository.give_to_owner();
     lock.release()?;
     given?;

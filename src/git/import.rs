@@ -13,6 +13,7 @@ use super::command::{Fault, Git, short};
 use super::config::{self, Settings};
 use super::export::{Base, Bases, configuration, locate, read_settings};
 use super::index;
+use super::keep;
 use super::objects::{self, Theirs};
 use super::quarantine::{LEADS_ELSEWHERE, NO_NAME, ONLY_WORK, Quarantine, REFTABLE, Received};
 use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
@@ -227,6 +228,9 @@ fn read_repository(
 const OTHER_FORMAT: &str =
     "its objects have another format (SHA-1 or SHA-256) than those of the local repository";
 
+/// The reason for refusing a repository whose objects were deleted here while a restore ran.
+const COLLECTED: &str = "objects were deleted locally meanwhile, as by git gc";
+
 /// The reason for holding back what names an object of another format.
 const NAMES_OTHER_FORMAT: &str =
     "it names an object of another format (SHA-1 or SHA-256) than the repository has";
@@ -413,6 +417,22 @@ impl Incoming {
             || !self.stashes.is_empty()
             || !self.large_files.is_empty()
     }
+
+    /// The objects that references, `HEAD` and stash name there, and did not name when they were last shared.
+    fn tips(&self) -> BTreeSet<Oid> {
+        let (base, theirs) = (&self.base, &self.theirs);
+        let is_new = |(name, oid): &(&RefName, &Oid)| {
+            matches!(name.kind(), RefKind::Branch | RefKind::Tag) && base.refs.get(*name) != Some(*oid)
+        };
+        let mut tips: BTreeSet<Oid> = theirs.refs.iter().filter(is_new).map(|(_, oid)| oid.clone()).collect();
+        if let Some(Head::Detached(oid)) = &theirs.head
+            && theirs.head != base.head
+        {
+            tips.insert(oid.clone());
+        }
+        tips.extend(self.stashes.iter().map(|(oid, _)| oid.clone()));
+        tips
+    }
 }
 
 fn check_objects(
@@ -422,37 +442,34 @@ fn check_objects(
     received: &Received,
     cancel: &Cancel,
 ) -> Result<objects::Checked, Fault> {
-    let (base, theirs) = (&incoming.base, &incoming.theirs);
-    let known: BTreeSet<Oid> = match &incoming.place {
+    let known = match &incoming.place {
         None => BTreeSet::new(),
-        Some(place) => {
-            let repository = Repository { git, place, cancel };
-            let mut known: BTreeSet<Oid> = repository.refs()?.into_values().collect();
-            if let Some(Head::Detached(oid)) = repository.head()? {
-                known.insert(oid);
-            }
-            // A local reference may be broken. Then nothing is assumed about it.
-            known.retain(|oid| has_format(oid, &incoming.format));
-            let there = repository.types(&known)?;
-            known.retain(|oid| there.contains_key(oid));
-            known
-        }
+        Some(place) => known_tips(&Repository { git, place, cancel })?,
     };
-    let mut tips: BTreeSet<Oid> = theirs
-        .refs
-        .iter()
-        .filter(|(name, oid)| {
-            matches!(name.kind(), RefKind::Branch | RefKind::Tag) && base.refs.get(*name) != Some(*oid)
-        })
-        .map(|(_, oid)| oid.clone())
-        .collect();
-    if let Some(Head::Detached(oid)) = &theirs.head
-        && theirs.head != base.head
-    {
-        tips.insert(oid.clone());
+    let blobs = staged_blobs(&incoming.theirs, &incoming.base);
+    let commit = their_commit(&incoming.theirs);
+    theirs_repository.check(received, &incoming.tips(), &blobs, &known, commit.as_ref())
+}
+
+/// The objects that local references name, if they exist.
+fn known_tips(repository: &Repository<'_>) -> Result<BTreeSet<Oid>, Fault> {
+    let mut known: BTreeSet<Oid> = repository.refs()?.into_values().collect();
+    if let Some(Head::Detached(oid)) = repository.head()? {
+        known.insert(oid);
     }
-    tips.extend(incoming.stashes.iter().map(|(oid, _)| oid.clone()));
-    theirs_repository.check(received, &tips, &staged_blobs(theirs, base), &known)
+    // A local reference may be broken. Then nothing is assumed about it.
+    known.retain(|oid| has_format(oid, &repository.place.format));
+    let there = repository.types(&known)?;
+    known.retain(|oid| there.contains_key(oid));
+    Ok(known)
+}
+
+/// The commit that the sandbox has checked out.
+fn their_commit(theirs: &Base) -> Option<Oid> {
+    match theirs.head.as_ref()? {
+        Head::Branch(name) => theirs.refs.get(name).cloned(),
+        Head::Detached(oid) => Some(oid.clone()),
+    }
 }
 
 /// The blobs in their index that are not in the base's.
@@ -799,9 +816,12 @@ impl Merge<'_> {
     }
 
     fn run(&mut self) -> Result<(), Fault> {
+        // A restore that was killed may have left some.
+        keep::release(self.repository.place)?;
         let merged = self.merge();
+        let released = keep::release(self.repository.place);
         let given = self.repository.give_to_owner();
-        merged.and(given.map_err(Fault::from))
+        merged.and(released.and(given).map_err(Fault::from))
     }
 
     fn merge(&mut self) -> Result<(), Fault> {
@@ -809,6 +829,14 @@ impl Merge<'_> {
         let cancel = self.repository.cancel;
         if let Some(pack) = &self.incoming.pack {
             objects::add(self.repository.git, self.repository.place, pack, cancel)?;
+        }
+        let tips = self.incoming.tips();
+        if !tips.is_empty() {
+            let place = self.repository.place;
+            // What was here at the check may have been collected since.
+            let known = known_tips(&self.repository)?;
+            objects::connect(&mut self.repository.call(), Some(place), &tips, &known, cancel)
+                .map_err(|fault| objects::because(COLLECTED, fault))?;
         }
         self.add_large_files()?;
         let has_changed = theirs.refs != base.refs || theirs.head != base.head || theirs.index != base.index;
@@ -838,7 +866,28 @@ impl Merge<'_> {
             }
         }
         self.add_stashes()?;
+        self.make_sure_of_objects(tips)?;
         self.add_settings()
+    }
+
+    /// Makes sure that what references and the index name now exists.
+    ///
+    /// A collection that began before the restore may delete a pack that was here already, and its new `.keep` with it.
+    fn make_sure_of_objects(&self, mut named: BTreeSet<Oid>) -> Result<(), Fault> {
+        let Some(pack) = &self.incoming.pack else { return Ok(()) };
+        let repository = &self.repository;
+        named.extend(staged_blobs(&self.incoming.theirs, &self.incoming.base));
+        let is_gone = || -> Result<bool, Fault> {
+            let there = repository.types(&named)?;
+            Ok(named.iter().any(|oid| !there.contains_key(oid) && !index::is_empty_blob(oid)))
+        };
+        if is_gone()? {
+            objects::add(repository.git, repository.place, pack, repository.cancel)?;
+            if is_gone()? {
+                return refuse(COLLECTED);
+            }
+        }
+        Ok(())
     }
 
     fn git_path(&self, name: &str) -> PathBuf {
@@ -909,7 +958,7 @@ impl Merge<'_> {
             there.insert(oid.clone());
         }
         // The first two that are compared usually share history, which git finds at once.
-        let (sent_tip, their_tip) = (sent.first(), Self::their_commit(&self.incoming.theirs));
+        let (sent_tip, their_tip) = (sent.first(), their_commit(&self.incoming.theirs));
         if let (Some(sent), Some(there)) = (sent_tip, &their_tip) {
             let mut call = self.repository.call();
             let found =
@@ -1104,14 +1153,6 @@ impl Merge<'_> {
         matches!(head, Some(Head::Branch(name)) if self.due.refs.contains(name))
     }
 
-    /// The commit that the sandbox has checked out.
-    fn their_commit(theirs: &Base) -> Option<Oid> {
-        match theirs.head.as_ref()? {
-            Head::Branch(name) => theirs.refs.get(name).cloned(),
-            Head::Detached(oid) => Some(oid.clone()),
-        }
-    }
-
     fn merge_head(&mut self, ours: Option<&Head>, busy: bool) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
         if theirs.head == base.head || theirs.head.as_ref() == ours {
@@ -1145,7 +1186,7 @@ impl Merge<'_> {
         if let Some(reason) = reason {
             self.due.head = self.is_refused(Some(head));
             // The commit of a branch that git refused is kept already.
-            if let Some(oid) = Self::their_commit(theirs).filter(|_| !self.due.head) {
+            if let Some(oid) = their_commit(theirs).filter(|_| !self.due.head) {
                 self.keep("HEAD", &oid, format!("refs/paperclip/{}/HEAD", self.time))?;
             }
             self.hold("HEAD", reason);
@@ -1216,10 +1257,10 @@ impl Merge<'_> {
         if theirs.index != base.index {
             return Ok(Some((base.index.clone(), theirs.index.clone())));
         }
-        match Self::their_commit(theirs) {
+        match their_commit(theirs) {
             // Without the change of its commit, the reverse of that would be staged.
             Some(commit) if self.incoming.index_is_unknown => {
-                self.difference(Self::their_commit(base).as_ref(), &commit)
+                self.difference(their_commit(base).as_ref(), &commit)
             }
             _ => Ok(None),
         }
@@ -1240,14 +1281,14 @@ impl Merge<'_> {
     fn note_changes(&self, head: Option<&Head>, change: Option<&index::Change>) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
         let mut changes = Vec::new();
-        if let (Some(commit), Some((before, after))) = (Self::their_commit(theirs), change) {
+        if let (Some(commit), Some((before, after))) = (their_commit(theirs), change) {
             let (before, after) = (index::beyond(before, after), index::beyond(after, before));
             changes.push(Change { commit, before, after, states: BTreeMap::new() });
         }
         // The branch that is checked out moves before another one is checked out.
         if let Some(Head::Branch(name)) = head
             && let Some(commit) = theirs.refs.get(name).filter(|commit| base.refs.get(name) != Some(*commit))
-            && Self::their_commit(theirs).as_ref() != Some(commit)
+            && their_commit(theirs).as_ref() != Some(commit)
             && let Some((before, after)) = self.difference(base.refs.get(name), commit)?
         {
             changes.push(Change { commit: commit.clone(), before, after, states: BTreeMap::new() });
@@ -1263,7 +1304,7 @@ impl Merge<'_> {
         if self.repository.index()? == after {
             return Ok(());
         }
-        let included = match (Self::their_commit(theirs), self.repository.commit()?) {
+        let included = match (their_commit(theirs), self.repository.commit()?) {
             (None, None) => true,
             (Some(there), Some(here)) => {
                 there == here || self.relation(&there, &here) == Relation::OursDescends

@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf};
 use super::command::{Call, Fault, Git};
 use super::export::configuration;
 use super::index::is_empty_blob;
+use super::keep;
+use super::packs;
 use super::quarantine::Received;
 use super::refs::Oid;
 use super::repository::{Place, Types, lines, quoted, types};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fs::FileId;
 use crate::fs::by_path::{self, make_folders, read, write};
 use crate::path::bytes_of;
@@ -82,35 +84,34 @@ impl<'a> Theirs<'a> {
         call.args(["ls-files", "--stage", "-z", "--full-name"]).run(self.cancel)
     }
 
-    /// Checks everything that is new, starting at the given tips and at the blobs of their index. Returns the
-    /// folder of the repository that contains it. `known` are tips of the local repository, whose history is
-    /// complete.
+    /// Checks everything that is new, starting at the given tips and at the blobs of their index. Returns what contains it.
+    /// `known` are tips of the local repository, whose history is complete, and `commit` is what the sandbox has checked out.
     pub fn check(
         &self,
         received: &Received,
         tips: &BTreeSet<Oid>,
         blobs: &BTreeSet<Oid>,
         known: &BTreeSet<Oid>,
+        commit: Option<&Oid>,
     ) -> Result<Checked, Fault> {
         let checked = received.folder.join("checked");
         make_repository(&checked, self.local, &self.format)?;
         let here = types(&mut self.call(&checked), &tips.union(blobs).cloned().collect(), self.cancel)?;
-        let pack = if tips.iter().chain(blobs).all(|oid| here.contains_key(oid)) {
+        let pack = if self.is_all_here(&checked, commit, (tips, blobs), known, &here)? {
             None
         } else {
             self.gather(received)?;
             let pack = received.folder.join("new.pack");
-            let mut blobs: BTreeSet<Oid> =
-                blobs.iter().filter(|oid| !here.contains_key(*oid)).cloned().collect();
+            let covered = self.covered(&self.folder, commit, blobs, &here)?;
+            let mut blobs: BTreeSet<Oid> = blobs.difference(&covered).cloned().collect();
             let empty: BTreeSet<Oid> = blobs.iter().filter(|oid| is_empty_blob(oid)).cloned().collect();
             // The empty blob is missing if it is only intended to add a file.
             let there = types(&mut self.call(&self.folder), &empty, self.cancel)?;
             blobs.retain(|oid| !empty.contains(oid) || there.contains_key(oid));
-            let mut wanted = lines(tips.iter().chain(&blobs).map(Oid::as_str));
-            wanted.extend(exclusions(known));
+            let wanted = between(&tips.union(&blobs).cloned().collect(), known);
             let mut call = self.call(&self.folder);
             call.args(["pack-objects", "-q", "--revs", "--stdout", "--delta-base-offset", "--window=0"]);
-            if self.local.is_some_and(|place| place.promisor.is_some()) {
+            if is_partial(self.local) {
                 call.arg("--missing=allow-any");
             }
             call.input(wanted)
@@ -135,20 +136,61 @@ impl<'a> Theirs<'a> {
             }
             Some(Pack { file: pack, is_parsed_whole })
         };
-        let mut wanted = lines(tips.iter().map(Oid::as_str));
-        wanted.extend(exclusions(known));
-        let mut call = self.call(&checked);
-        call.args(["rev-list", "--objects", "--quiet", "--stdin"]);
-        if self.local.is_some_and(|place| place.promisor.is_some()) {
-            call.arg("--exclude-promisor-objects");
-        }
-        if !tips.is_empty() {
-            call.input(wanted)
-                .run(self.cancel)
-                .map_err(|fault| because("its history is not complete", fault))?;
-        }
+        connect(&mut self.call(&checked), self.local, tips, known, self.cancel)
+            .map_err(|fault| because("its history is not complete", fault))?;
         let kinds = types(&mut self.call(&checked), &tips.union(blobs).cloned().collect(), self.cancel)?;
         Ok(Checked { pack, kinds })
+    }
+
+    /// Whether nothing has to be brought. What exists here and is reachable from nothing does not count, since it may be
+    /// collected at any time.
+    fn is_all_here(
+        &self,
+        checked: &Path,
+        commit: Option<&Oid>,
+        (tips, blobs): (&BTreeSet<Oid>, &BTreeSet<Oid>),
+        known: &BTreeSet<Oid>,
+        here: &Types,
+    ) -> Result<bool, Fault> {
+        if !tips.iter().chain(blobs).all(|oid| here.contains_key(oid)) {
+            return Ok(false);
+        }
+        if !tips.is_subset(known) {
+            let mut call = self.call(checked);
+            call.args(["rev-list", "--objects", "--stdin"]);
+            if is_partial(self.local) {
+                call.arg("--exclude-promisor-objects");
+            }
+            let output = call.input(between(tips, known)).output(self.cancel)?;
+            if output.status != Some(0) || !output.stdout.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(blobs.is_subset(&self.covered(checked, commit, blobs, here)?))
+    }
+
+    /// Those of some blobs that need not be brought by themselves: the tree of the commit has them.
+    fn covered(
+        &self,
+        folder: &Path,
+        commit: Option<&Oid>,
+        blobs: &BTreeSet<Oid>,
+        here: &Types,
+    ) -> Result<BTreeSet<Oid>, Fault> {
+        let mut covered: BTreeSet<Oid> =
+            blobs.iter().filter(|oid| here.contains_key(*oid)).cloned().collect();
+        // A partial clone may lack the tree.
+        if covered.is_empty() || is_partial(self.local) {
+            return Ok(covered);
+        }
+        let mut tree = BTreeSet::new();
+        if let Some(commit) = commit {
+            let mut call = self.call(folder);
+            let list = call.args(["ls-tree", "-r", "-z", "--full-tree", commit.as_str()]);
+            tree.extend(packs::blobs_in(&list.output(self.cancel)?.stdout));
+        }
+        covered.retain(|oid| tree.contains(oid));
+        Ok(covered)
     }
 
     fn gather(&self, received: &Received) -> Result<(), Fault> {
@@ -201,28 +243,39 @@ pub struct Checked {
     pub kinds: Types,
 }
 
-/// How many objects are stored one by one rather than as a pack, as `git fetch` does.
-const UNPACK_LIMIT: u32 = 100;
-
-/// Adds the new objects to a repository. Git writes each under a temporary name first; none is replaced.
+/// Adds the new objects to a repository, as a pack that is [protected](keep). Git writes it under a temporary name first.
 pub fn add(git: &Git, place: &Place, pack: &Pack, cancel: &Cancel) -> Result<(), Fault> {
-    let Pack { file, is_parsed_whole } = pack;
-    let mut head = [0; 12];
-    let read = std::io::Read::read_exact(&mut by_path::open(file)?, &mut head);
-    read.map_err(|error| Error::io("read", file, error))?;
-    let count = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
     let mut call = git.call(&place.git_dir);
     call.step();
-    if *is_parsed_whole {
+    if pack.is_parsed_whole {
         call.setting(PARSED_WHOLE);
     }
-    if count < UNPACK_LIMIT {
-        call.args(["unpack-objects", "-q"]);
-    } else {
-        call.args(["index-pack", "--stdin"]);
-    }
+    call.args(["index-pack", "--stdin"]).arg(format!("--keep={}", keep::text(place)));
     // What the check found here may have been collected since.
-    call.args(strict(Some(place))).input_file(file).run(cancel).map(|_| ())
+    call.args(strict(Some(place))).input_file(&pack.file).run(cancel).map(|_| ())
+}
+
+/// Checks that the history of some tips is complete, down to what is known to be.
+pub fn connect(
+    call: &mut Call<'_>,
+    local: Option<&Place>,
+    tips: &BTreeSet<Oid>,
+    known: &BTreeSet<Oid>,
+    cancel: &Cancel,
+) -> Result<(), Fault> {
+    if tips.is_empty() {
+        return Ok(());
+    }
+    call.args(["rev-list", "--objects", "--quiet", "--stdin"]);
+    if is_partial(local) {
+        call.arg("--exclude-promisor-objects");
+    }
+    call.input(between(tips, known)).run(cancel).map(|_| ())
+}
+
+/// Whether a repository is a partial clone, which lacks some objects.
+fn is_partial(local: Option<&Place>) -> bool {
+    local.is_some_and(|place| place.promisor.is_some())
 }
 
 /// Whether git insists on every object that a new one names. A partial clone lacks some.
@@ -230,11 +283,15 @@ fn strict(local: Option<&Place>) -> Option<&'static str> {
     local.is_none_or(|place| place.promisor.is_none()).then_some("--strict")
 }
 
-fn exclusions(known: &BTreeSet<Oid>) -> Vec<u8> {
-    known.iter().flat_map(|oid| format!("^{oid}\n").into_bytes()).collect()
+/// What `git rev-list --stdin` reads for all that is reachable from some objects and not from others.
+fn between(tips: &BTreeSet<Oid>, known: &BTreeSet<Oid>) -> Vec<u8> {
+    let mut text = lines(tips.iter().map(Oid::as_str));
+    text.extend(known.iter().flat_map(|oid| format!("^{oid}\n").into_bytes()));
+    text
 }
 
-fn because(what: &str, fault: Fault) -> Fault {
+/// Puts what it means before a refusal.
+pub fn because(what: &str, fault: Fault) -> Fault {
     match fault {
         Fault::Refused(reason) => Fault::Refused(format!("{what} ({reason})")),
         error @ Fault::Error(_) => error,

@@ -286,9 +286,14 @@ fn exclusions(oids: &BTreeSet<Oid>) -> Vec<u8> {
 /// The blobs of a commit's tree, without submodules.
 pub(super) fn blobs_of(repository: &Repository<'_>, commit: &Oid) -> Result<BTreeSet<Oid>, Fault> {
     let list = repository.run(["ls-tree", "-r", "-z", "--full-tree", commit.as_str()])?;
+    Ok(blobs_in(&list).collect())
+}
+
+/// The blobs in the output of `git ls-tree -z`.
+pub(super) fn blobs_in(list: &[u8]) -> impl Iterator<Item = Oid> {
     let of_line = |line: &[u8]| {
         let mut fields = line.split(|&byte| byte == b'\t').next()?.split(|&byte| byte == b' ');
         (fields.nth(1)? == b"blob").then(|| fields.next().and_then(Oid::parse))?
     };
-    Ok(list.split(|&byte| byte == 0).filter_map(of_line).collect())
+    list.split(|&byte| byte == 0).filter_map(of_line)
 }

@@ -282,7 +282,15 @@ impl Bench {
         let aside = self.here.join(".paperclip-runtime/conflicts").join(&time);
         let (report, bases) = checked.apply(git, &workspace, &time, &|| Ok(aside.clone())).unwrap();
         self.bases = bases;
+        assert_eq!(self.marks(), Vec::<String>::new());
         report
+    }
+
+    /// The marks on local packs that protect them from a collection.
+    pub fn marks(&self) -> Vec<String> {
+        let Ok(packs) = fs::read_dir(self.here.join(".git/objects/pack")) else { return Vec::new() };
+        let names = packs.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".keep") && name != "person.keep").collect()
     }
 
     /// A temporary folder on another file system than the local workspace.

@@ -279,20 +279,30 @@ fn a_damaged_pack_is_refused_with_that_reason() {
 
 /// A tip that is here already counts only together with what it needs.
 #[test]
-fn a_commit_that_is_here_without_its_tree_is_refused() {
-    with_each_git(|bench| {
-        bench.prepare();
-        bench.there(&["checkout", "-q", "-b", "topic"]);
-        write(&bench.there.join("n.txt"), "n\n");
-        let new = bench.commit_there("new");
-        bench.there(&["checkout", "-q", "main"]);
-        // As a local `git gc` may leave of a commit that was reset.
-        let name = format!(".git/objects/{}/{}", &new[..2], &new[2..]);
-        write(&bench.here.join(&name), fs::read(bench.there.join(&name)).unwrap());
-        let report = bench.restore();
-        assert!(report.held_back.iter().any(|held| held.reason.contains("not complete")), "{report:?}");
-        assert!(!bench.here(&["for-each-ref"]).contains(&new));
-    });
+fn a_commit_that_is_here_without_its_tree_comes_with_it_or_is_refused() {
+    for is_damaged in [false, true] {
+        with_each_git(|bench| {
+            bench.prepare();
+            bench.there(&["checkout", "-q", "-b", "topic"]);
+            write(&bench.there.join("n.txt"), "n\n");
+            let new = bench.commit_there("new");
+            bench.there(&["checkout", "-q", "main"]);
+            // As a local `git gc` may leave of a commit that was reset.
+            let name = |oid: &str| format!(".git/objects/{}/{}", &oid[..2], &oid[2..]);
+            write(&bench.here.join(name(&new)), fs::read(bench.there.join(name(&new))).unwrap());
+            if is_damaged {
+                let tree = bench.there(&["rev-parse", "topic^{tree}"]);
+                fs::remove_file(bench.there.join(name(&tree))).unwrap();
+            }
+            let report = bench.restore();
+            let held = report.held_back.iter().any(|held| held.reason.contains("missing or damaged"));
+            assert_eq!(held, is_damaged, "{report:?}");
+            assert_eq!(bench.here(&["for-each-ref"]).contains(&new), !is_damaged, "{report:?}");
+            if !is_damaged {
+                bench.assert_sound(&bench.here, &[&new]);
+            }
+        });
+    }
 }
 
 #[test]

@@ -186,6 +186,9 @@ fn a_kill_at_every_step_leaves_what_the_next_restore_completes() {
                     // Whatever is half done: nothing is damaged or lost, and no lock is left in the way.
                     bench.assert_sound(&bench.here, &[&main, &done.feature, &done.ours]);
                     bench.here(&["status"]);
+                    if *how == "after" {
+                        bench.here(&["gc", "-q", "--prune=now"]);
+                    }
                 }
                 // From the state that this process knows, even a completed restore is repeated.
                 bench.restore();
@@ -231,6 +234,7 @@ fn after_a_kill_a_prepare_completes_the_index() {
             was_incomplete |= bench.here.join(".git/paperclip-unfinished-restore").exists();
             assert_eq!(bench.prepare(), Vec::<String>::new());
             assert!(!bench.here.join(".git/paperclip-unfinished-restore").exists(), "{what}");
+            assert_eq!(bench.marks(), Vec::<String>::new(), "{what}");
             let staged = bench.here(&["diff", "--cached", "--name-status"]);
             assert_eq!(staged, bench.there(&["diff", "--cached", "--name-status"]), "{what}");
             let head = bench.here(&["rev-parse", "HEAD"]);
@@ -254,8 +258,9 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
         ("edit", "M\ta.txt"),
         ("rebase", "M\ta.txt"),
         ("lock", "M\ta.txt"),
-        // What is only staged there is collected here.
-        ("collect", ""),
+        // What is only staged there is protected from a collection here, unless somebody removes the mark.
+        ("collect", "M\tb.txt"),
+        ("unmark", ""),
         // After a reset, the former content is staged on purpose.
         ("restage", "M\ta.txt"),
         ("status", ""),
@@ -266,7 +271,7 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
         restore_and_kill(&bench, 3, "after", |bench| {
             write(&bench.there.join("a.txt"), "changed\n");
             bench.commit_there("new");
-            if what == "collect" {
+            if matches!(what, "collect" | "unmark") {
                 write(&bench.there.join("b.txt"), "staged\n");
                 bench.there(&["add", "b.txt"]);
             }
@@ -288,6 +293,12 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
             }
             // Git writes the index then, with what it sees of the files.
             "status" => drop(bench.here(&["status"])),
+            "unmark" => {
+                let marks = bench.marks();
+                assert_eq!(marks.len(), 1);
+                fs::remove_file(bench.here.join(".git/objects/pack").join(&marks[0])).unwrap();
+                bench.here(&["gc", "-q", "--prune=now"]);
+            }
             _ => drop(bench.here(&["gc", "-q", "--prune=now"])),
         }
         bench.prepare();

@@ -70,6 +70,83 @@ fn a_reference_that_is_changed_during_the_restore_is_merged_again() {
     }
 }
 
+/// What is new is reachable from nothing until references, `HEAD`, index and stash are done.
+#[test]
+fn a_collection_during_the_restore_deletes_nothing_that_is_new() {
+    for words in [
+        r#"*" index-pack "*"--keep="*"#,
+        r#"*" rev-list "*" --stdin "*"#,
+        r#"*" update-ref "*" --stdin "*"#,
+        r#"*" update-index "*" --index-info "*"#,
+        r#"*" update-ref --create-reflog "*"#,
+    ] {
+        for was_here in [false, true] {
+            with_each_git(|bench| {
+                bench.prepare();
+                write(&bench.there.join("a.txt"), "stashed\n");
+                bench.there(&["stash", "push", "-q", "-m", "theirs"]);
+                write(&bench.there.join("n.txt"), "n\n");
+                let new = bench.commit_there("new");
+                write(&bench.there.join("s.txt"), "staged\n");
+                bench.there(&["add", "s.txt"]);
+                if was_here {
+                    // All of it came once, and no reference has it any more.
+                    let there = bench.there.to_str().unwrap().to_owned();
+                    bench.here(&["fetch", "-q", "--no-tags", &there, "main", "refs/stash"]);
+                    fs::remove_file(bench.here.join(".git/FETCH_HEAD")).unwrap();
+                    bench.here(&["hash-object", "-w", bench.there.join("s.txt").to_str().unwrap()]);
+                }
+                write(&bench.here.join(".git/objects/pack/person.keep"), "mine\n");
+                let git = bench.program.clone();
+                let script = "case $GIT_DIR in @root/here/.git) touch @root/ran; \
+                    env -i PATH=\"$PATH\" HOME=@root GIT_DIR=$GIT_DIR @git gc -q --prune=now;; esac";
+                before_each(bench, words, script);
+                let report = bench.restore();
+                bench.program = git;
+                let what = format!("{words}, {was_here}: {report:?}");
+                assert!(bench.path().join("ran").exists(), "{what}");
+                assert_eq!(bench.here(&["rev-parse", "main"]), new, "{what}");
+                assert!(report.held_back.is_empty() && !report.is_incomplete, "{what}");
+                assert_eq!(bench.here(&["diff", "--cached", "--name-status"]), "A\ts.txt", "{what}");
+                assert_eq!(bench.here(&["stash", "list", "--format=%gs"]), "On main: theirs", "{what}");
+                bench.here(&["gc", "-q", "--prune=now"]);
+                bench.assert_sound(&bench.here, &[&new]);
+                assert!(bench.here.join(".git/objects/pack/person.keep").exists());
+            });
+        }
+    }
+}
+
+/// A mark protects nothing from somebody who deletes packs, or from a collection that had begun before it was made.
+#[test]
+fn objects_that_vanish_during_the_restore_are_brought_again() {
+    let delete = "rm -f @root/here/.git/objects/pack/pack-*";
+    for (words, is_held) in [
+        (r#"*" rev-list "*" --stdin "*"#, true),
+        (r#"*" update-ref "*" --stdin "*"#, true),
+        (r#"*" update-index "*" --index-info "*"#, false),
+    ] {
+        with_each_git(|bench| {
+            bench.prepare();
+            write(&bench.there.join("n.txt"), "n\n");
+            let new = bench.commit_there("new");
+            write(&bench.there.join("s.txt"), "staged\n");
+            bench.there(&["add", "s.txt"]);
+            let git = bench.program.clone();
+            before_each(bench, words, &format!("case $GIT_DIR in @root/here/.git) {delete};; esac"));
+            let report = bench.restore();
+            bench.program = git;
+            assert_eq!(report.is_incomplete, is_held, "{words}: {report:?}");
+            assert_eq!(!report.held_back.is_empty(), is_held, "{words}: {report:?}");
+            bench.assert_sound(&bench.here, &[]);
+            let report = bench.restore();
+            assert_eq!(bench.here(&["rev-parse", "main"]), new, "{words}: {report:?}");
+            assert_eq!(bench.here(&["diff", "--cached", "--name-status"]), "A\ts.txt", "{words}");
+            bench.assert_sound(&bench.here, &[&new]);
+        });
+    }
+}
+
 #[test]
 fn an_index_that_git_cannot_write_is_held_back_and_the_rest_comes() {
     with_each_git(|bench| {
