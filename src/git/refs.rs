@@ -275,9 +275,8 @@ pub fn plan(
             Outcome::Theirs | Outcome::Replace if around.in_use.contains(name) => {
                 Outcome::Aside(Reason::InUse)
             }
-            Outcome::Delete if around.in_use.contains(name) || around.current.as_ref() == Some(name) => {
-                Outcome::Ours
-            }
+            Outcome::Delete if around.current.as_ref() == Some(name) => Outcome::Ours,
+            Outcome::Delete if around.in_use.contains(name) => Outcome::Aside(Reason::InUse),
             Outcome::Delete if targets.contains(name) => Outcome::Aside(Reason::Named),
             other => other,
         };
@@ -516,7 +515,8 @@ mod tests {
         let theirs: Refs = [(name("refs/heads/a"), oid('b'))].into();
         let around = Surroundings { in_use: base.keys().cloned().collect(), ..Surroundings::default() };
         let planned = plan(&base, &theirs, &base, &around, &|_, _| Relation::TheirsDescends);
-        assert_eq!(planned, [(name("refs/heads/a"), Outcome::Aside(Reason::InUse))]);
+        let in_use = |text| (name(text), Outcome::Aside(Reason::InUse));
+        assert_eq!(planned, [in_use("refs/heads/a"), in_use("refs/heads/b")]);
         let around = Surroundings { current: Some(name("refs/heads/b")), ..Surroundings::default() };
         let planned = plan(&base, &theirs, &base, &around, &|_, _| Relation::TheirsDescends);
         assert_eq!(

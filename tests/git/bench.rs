@@ -290,7 +290,7 @@ impl Bench {
     pub fn marks(&self) -> Vec<String> {
         let Ok(packs) = fs::read_dir(self.here.join(".git/objects/pack")) else { return Vec::new() };
         let names = packs.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name.ends_with(".keep") && name != "person.keep").collect()
+        names.filter(|name| name.contains(".keep") && name != "person.keep").collect()
     }
 
     /// A temporary folder on another file system than the local workspace.

@@ -259,7 +259,9 @@ fn another_local_worktree_survives_a_prune_in_the_sandbox() {
         bench.there(&["gc", "-q", "--prune=now"]);
         write(&bench.there.join("n.txt"), "n\n");
         let theirs = bench.commit_there("new");
-        bench.restore();
+        let report = bench.restore();
+        // That it stays is told.
+        assert!(holds(&report, "refs/heads/idle"), "{report:?}");
         bench.here(&["gc", "-q", "--prune=now"]);
         assert_eq!(bench.git(&linked, &["rev-parse", "HEAD"]), ours);
         assert_eq!(bench.git(&idle, &["rev-parse", "HEAD"]), before);
