@@ -151,8 +151,8 @@ fn read_repository(
 ) -> Result<Incoming, Fault> {
     let mut base = bases.get(dot_git).cloned().unwrap_or_default();
     match (&base.place, workspace.cursor().stat(dot_git)?) {
-        (Some(place), Some(meta)) if place.id == meta.id => {}
-        (Some(_), _) => return refuse("the local repository is gone or is another one than at prepare"),
+        (Some(place), Some(meta)) if place.id == meta.id && place.is_there() => {}
+        (Some(_), _) => return refuse(GONE),
         // Made on both sides, or by a restore that was killed: nothing was shared yet.
         (None, Some(_)) => base.place = Some(locate(git, workspace, dot_git, cancel)?),
         (None, None) => {}
@@ -223,6 +223,9 @@ fn read_repository(
     incoming.index_is_unknown = reading.index_is_unknown;
     Ok(incoming)
 }
+
+/// The reason for refusing a repository that is not the one that was sent.
+const GONE: &str = "the local repository is gone or is another one than at prepare";
 
 /// The reason for refusing a repository of another format.
 const OTHER_FORMAT: &str =
@@ -816,6 +819,9 @@ impl Merge<'_> {
     }
 
     fn run(&mut self) -> Result<(), Fault> {
+        if !self.repository.place.is_there() {
+            return refuse(GONE);
+        }
         // A restore that was killed may have left some.
         keep::release(self.repository.place)?;
         let merged = self.merge();

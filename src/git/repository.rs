@@ -34,6 +34,14 @@ pub struct Place {
     pub promisor: Option<String>,
 }
 
+impl Place {
+    /// Whether its directories exist. A `.git` that is a file may lead to nothing.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        by_path::exists(&self.git_dir.join("HEAD")) && by_path::exists(&self.common_dir.join("objects"))
+    }
+}
+
 /// Runs git for one repository of the workspace.
 pub(super) struct Repository<'a> {
     pub git: &'a Git,
@@ -242,7 +250,8 @@ impl Repository<'_> {
 
     /// Gives what git has made as the superuser to the owner of the repository, who could not work there otherwise.
     pub fn give_to_owner(&self) -> Result<()> {
-        if !is_root() {
+        // What is gone meanwhile has nothing to be given.
+        if !is_root() || !self.place.is_there() {
             return Ok(());
         }
         let owner = Root::open(&self.place.git_dir)?.meta()?.owner;

@@ -460,6 +460,62 @@ fn head_and_index_wait_for_a_branch_that_git_refuses() {
     }
 }
 
+/// Its `.git` is a file, which stays when the directory that it leads to is gone.
+#[test]
+fn a_submodule_whose_repository_is_gone_is_held_back_and_the_rest_comes() {
+    for (what, is_late) in
+        ["gone", "file", "moved"].into_iter().flat_map(|what| [(what, false), (what, true)])
+    {
+        with_each_git(|bench| {
+            let remote = bench.path().join("remote.git");
+            let remote = remote.to_str().unwrap();
+            bench.here(&["submodule", "--quiet", "add", remote, "sub"]);
+            let sub = bench.here.join("sub");
+            bench.git(&sub, &["submodule", "--quiet", "add", remote, "inner"]);
+            bench.commit(&sub, "a submodule of a submodule");
+            bench.commit_here("submodule");
+            bench.here(&["submodule", "--quiet", "absorbgitdirs"]);
+            assert_eq!(bench.prepare(), Vec::<String>::new());
+            write(&bench.there.join("n.txt"), "n\n");
+            let new = bench.commit_there("new");
+            if is_late {
+                write(&bench.there.join("sub/s.txt"), "s\n");
+                bench.commit(&bench.there.join("sub"), "in the submodule");
+            }
+            let change = |bench: &Bench| {
+                let modules = bench.here.join(".git/modules");
+                let dot_git = bench.here.join("sub/.git");
+                match what {
+                    "gone" => fs::remove_dir_all(&modules).unwrap(),
+                    "file" => {
+                        fs::remove_dir_all(modules.join("sub")).unwrap();
+                        write(&modules.join("sub"), "");
+                    }
+                    _ => {
+                        fs::remove_file(&dot_git).unwrap();
+                        fs::rename(modules.join("sub"), &dot_git).unwrap();
+                        let config = dot_git.join("config");
+                        let config = config.to_str().unwrap();
+                        bench.git(&bench.path(), &["config", "--file", config, "--unset", "core.worktree"]);
+                    }
+                }
+            };
+            let report = if is_late {
+                bench.restore_while(change)
+            } else {
+                change(bench);
+                bench.restore()
+            };
+            assert_eq!(bench.here(&["rev-parse", "main"]), new, "{what}: {report:?}");
+            for held in ["sub/.git", "sub/inner/.git"] {
+                let mut held_back = report.held_back.iter();
+                assert!(held_back.any(|other| other.path.to_string() == held), "{what}: {report:?}");
+            }
+            bench.restore();
+        });
+    }
+}
+
 #[test]
 fn what_git_refuses_prevents_nothing_else_even_if_it_cannot_be_kept() {
     with_each_git(|bench| {
