@@ -640,7 +640,7 @@ struct Merge<'a> {
 struct Due {
     /// The index: another git had it locked, or the commit that it belongs to is one of a reference that was refused.
     index: bool,
-    /// `HEAD`: its branch was refused.
+    /// `HEAD`: git refused its branch, or to set it.
     head: bool,
     /// The references that git refused to change.
     refs: BTreeSet<RefName>,
@@ -1216,9 +1216,25 @@ impl Merge<'_> {
                 ]);
             }
         }
-        call.run(self.repository.cancel)?;
-        self.report.updated.push((self.incoming.dot_git.clone(), "HEAD".to_owned()));
+        match call.run(self.repository.cancel) {
+            Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), "HEAD".to_owned())),
+            Err(Fault::Refused(reason)) => {
+                self.due.head = true;
+                self.keep_refused(head)?;
+                self.hold("HEAD", &reason);
+            }
+            Err(error) => return Err(error),
+        }
         Ok(())
+    }
+
+    /// Keeps the commit of a detached `HEAD` that git refuses to set, unless a reference reaches it.
+    fn keep_refused(&mut self, head: &Head) -> Result<(), Fault> {
+        let Head::Detached(commit) = head else { return Ok(()) };
+        if self.repository.run(["rev-list", "--max-count=1", commit.as_str(), "--not", "--all"])?.is_empty() {
+            return Ok(());
+        }
+        self.keep("HEAD", commit, format!("refs/paperclip/{}/refused/{commit}", self.time))
     }
 
     /// Keeps the commit of a detached local `HEAD` under a reference, if it would be unreachable once `HEAD` moves.
@@ -1335,8 +1351,8 @@ impl Merge<'_> {
             None
         };
         if let Some(reason) = reason {
-            let is_refused = !included && self.is_refused(theirs.head.as_ref());
-            self.due.index = is_refused || by_path::exists(&index_lock);
+            let is_refused = self.due.head || self.is_refused(theirs.head.as_ref());
+            self.due.index = (!included && is_refused) || by_path::exists(&index_lock);
             self.hold("index", reason);
             return Ok(());
         }

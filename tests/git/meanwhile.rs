@@ -460,6 +460,45 @@ fn head_and_index_wait_for_a_branch_that_git_refuses() {
     }
 }
 
+/// No reference has it, so a later prepare would leave it to a collection.
+#[test]
+fn a_detached_commit_is_kept_where_head_cannot_be_set() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.there(&["checkout", "-q", "--detach"]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        let lock = bench.here.join(".git/HEAD.lock");
+        write(&lock, "");
+        for round in 0..2 {
+            let report = bench.restore();
+            assert!(report.is_incomplete && holds(&report, "HEAD"), "{report:?}");
+            assert_eq!(report.kept.len(), 1 - round, "{report:?}");
+            assert_eq!(bench.here(&["symbolic-ref", "--short", "HEAD"]), "main", "{report:?}");
+            assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "", "{report:?}");
+            bench.assert_sound(&bench.here, &[&new]);
+        }
+        fs::remove_file(lock).unwrap();
+        let report = bench.restore();
+        assert!(!report.is_incomplete, "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "HEAD"]), new, "{report:?}");
+        assert_eq!(bench.here(&["status", "--porcelain"]), "", "{report:?}");
+    });
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.there(&["checkout", "-q", "--detach"]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        write(&bench.here.join(".git/HEAD.lock"), "");
+        bench.restore();
+        bench.prepare();
+        bench.restore();
+        fs::remove_file(bench.here.join(".git/HEAD.lock")).unwrap();
+        bench.here(&["gc", "-q", "--prune=now"]);
+        bench.assert_sound(&bench.here, &[&new]);
+    });
+}
+
 /// Its `.git` is a file, which stays when the directory that it leads to is gone.
 #[test]
 fn a_submodule_whose_repository_is_gone_is_held_back_and_the_rest_comes() {
