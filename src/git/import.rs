@@ -5,6 +5,7 @@
 //! restore completes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -21,10 +22,11 @@ use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Place, Repository, Stashes, lines};
 use super::unfinished::{self, Change};
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{Result, readable};
 use crate::fs::by_path::{self, make_folders, read, write};
 use crate::fs::{FileId, Kind, Onto, Renamed, Root, move_to, rename};
-use crate::path::RelativePath;
+use crate::merge::conflicts::backup_root;
+use crate::path::{RelativePath, bytes_of};
 use crate::tree::stage::{RuntimeFolder, remove_tree, remove_unused_runtime, runtime};
 
 /// How often, and how far apart, to check whether another git process has released the index.
@@ -41,9 +43,21 @@ const SETTINGS_MAX: usize = 1000;
 #[derive(Debug)]
 pub struct Checked {
     repositories: Vec<Incoming>,
-    refused: Vec<(RelativePath, PathBuf, BTreeMap<RefName, Vec<u8>>)>,
+    refused: Vec<Refused>,
     bases: Bases,
     report: GitReport,
+}
+
+/// One repository of the sandbox that is not merged.
+#[derive(Debug)]
+struct Refused {
+    dot_git: RelativePath,
+    /// Its folder in the quarantine.
+    folder: PathBuf,
+    references: BTreeMap<RefName, Vec<u8>>,
+    reason: String,
+    /// The pack of its new objects, if they passed the checks.
+    pack: Option<PathBuf>,
 }
 
 /// One repository of the sandbox, read and checked.
@@ -98,8 +112,8 @@ pub fn check(
             Ok(incoming) => checked.repositories.push(incoming),
             Err(Fault::Error(error)) => return Err(error),
             Err(Fault::Refused(reason)) => {
-                checked.report.held_back.push(HeldBack { path: dot_git.clone(), what: None, reason });
-                checked.refused.push((dot_git, received.folder, received.references));
+                let Received { folder, references, .. } = received;
+                checked.refused.push(Refused { dot_git, folder, references, reason, pack: None });
             }
         }
     }
@@ -110,7 +124,13 @@ impl Checked {
     /// What is held back, if nothing is to be merged.
     #[must_use]
     pub fn into_held_back(self) -> Vec<HeldBack> {
-        self.report.held_back
+        let Self { refused, report: GitReport { mut held_back, .. }, .. } = self;
+        held_back.extend(refused.into_iter().map(|Refused { dot_git: path, reason, .. }| HeldBack {
+            path,
+            what: None,
+            reason,
+        }));
+        held_back
     }
 
     /// Whether something was refused or held back because an object is missing, or may be.
@@ -547,25 +567,36 @@ impl Checked {
                 }
                 Err(Fault::Error(error)) => return Err(error),
                 Err(Fault::Refused(reason)) => {
-                    report.held_back.push(HeldBack { path: incoming.dot_git.clone(), what: None, reason });
                     report.is_incomplete = true;
-                    let references = incoming
-                        .theirs
-                        .refs
-                        .into_iter()
-                        .map(|(name, oid)| (name, oid.to_string().into_bytes()));
-                    refused.push((incoming.dot_git, incoming.folder, references.collect()));
+                    let Incoming { dot_git, folder, theirs: Base { refs, .. }, pack, .. } = incoming;
+                    let references = refs.into_iter().map(|(name, oid)| (name, oid.to_string().into_bytes()));
+                    let (references, pack) = (references.collect(), pack.map(|pack| pack.file));
+                    refused.push(Refused { dot_git, folder, references, reason, pack });
                 }
             }
         }
         // A repository in a folder named `git` is stored below the one above it.
-        refused.sort_by(|(one, ..), (other, ..)| one.cmp(other));
-        if !refused.is_empty() {
-            let aside = aside()?;
-            for (dot_git, folder, references) in refused {
-                let checkout = dot_git.as_path().parent().unwrap_or(Path::new(""));
-                back_up_unmerged(&folder, &references, &aside.join(checkout).join("git"))?;
+        refused.sort_by(|one, other| one.dot_git.cmp(&other.dot_git));
+        let earlier = if refused.is_empty() { Vec::new() } else { earlier_backups(workspace)? };
+        let mut made: Option<PathBuf> = None;
+        for one in refused {
+            one.complete()?;
+            let below = one.dot_git.as_path().parent().unwrap_or(Path::new("")).join("git");
+            let mut kept_at = None;
+            for folder in &earlier {
+                if one.is_kept_in(&folder.join(&below))? {
+                    kept_at = Some(folder.join(&below));
+                    break;
+                }
             }
+            let kept_at = match (kept_at, &made) {
+                (Some(kept_at), _) => kept_at,
+                (None, Some(made)) => one.back_up(made, &below)?,
+                (None, None) => one.back_up(made.insert(aside()?), &below)?,
+            };
+            let kept_at = kept_at.strip_prefix(workspace.path()).unwrap_or(&kept_at);
+            let reason = format!("{}; what came is at {}", one.reason, readable(bytes_of(kept_at)));
+            report.held_back.push(HeldBack { path: one.dot_git, what: None, reason });
         }
         report.held_back.sort();
         report.held_back.dedup();
@@ -573,30 +604,83 @@ impl Checked {
     }
 }
 
-/// Moves what was received of a repository to the folder of backups, in a form that git does not take for a
-/// repository.
-fn back_up_unmerged(folder: &Path, references: &BTreeMap<RefName, Vec<u8>>, target: &Path) -> Result<()> {
-    if !by_path::exists(folder) {
+/// The folders of the backups that earlier restores made, the newest first.
+fn earlier_backups(workspace: &Root) -> Result<Vec<PathBuf>> {
+    let backups = workspace.path().join(backup_root().as_path());
+    if !by_path::exists(&backups) {
+        return Ok(Vec::new());
+    }
+    let mut names = by_path::list(&backups)?;
+    names.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(names.into_iter().map(|name| backups.join(name)).collect())
+}
+
+/// The files in a backup that tell which state of a repository it has.
+const STATE_FILES: [&str; 6] = ["references.txt", "packed-refs", "head", "index", "stash", "settings"];
+
+impl Refused {
+    /// Makes of what was received what is to be kept: all objects that came, without anything that was made here.
+    fn complete(&self) -> Result<()> {
+        let folder = &self.folder;
         make_folders(folder)?;
-    }
-    let list: Vec<u8> = references
-        .iter()
-        .flat_map(|(name, value)| [value.trim_ascii_end(), b" ", name.as_bytes(), b"\n"].concat())
-        .collect();
-    write(&folder.join("references.txt"), &list)?;
-    let (theirs, checked) = (folder.join("theirs"), folder.join("checked"));
-    if by_path::exists(&theirs) {
-        by_path::rename(&theirs.join("objects"), &folder.join("gathered"))?;
-    }
-    for made in [theirs, checked, folder.join("new")] {
-        if by_path::exists(&made) {
-            by_path::remove_folder_all(&made)?;
+        let entry = |(name, value): (&RefName, &Vec<u8>)| {
+            [value.trim_ascii_end(), b" ", name.as_bytes(), b"\n"].concat()
+        };
+        let list: Vec<u8> = self.references.iter().flat_map(entry).collect();
+        write(&folder.join("references.txt"), &list)?;
+        let (theirs, packs) = (folder.join("theirs"), folder.join("packs"));
+        let gathered = theirs.join("objects");
+        if by_path::exists(&gathered) {
+            make_folders(&folder.join("objects"))?;
+            make_folders(&packs)?;
+            for name in by_path::list(&gathered)?.into_iter().filter(|name| name.len() == 2) {
+                by_path::rename(&gathered.join(&name), &folder.join("objects").join(&name))?;
+            }
+            for name in by_path::list(&gathered.join("pack"))? {
+                if Path::new(&name).extension() == Some(OsStr::new("pack")) {
+                    by_path::rename(&gathered.join("pack").join(&name), &packs.join(&name))?;
+                }
+            }
         }
+        let new = folder.join("new.pack");
+        if let Some(pack) = &self.pack {
+            make_folders(&packs)?;
+            by_path::rename(pack, &packs.join("new.pack"))?;
+        } else if by_path::exists(&new) {
+            by_path::remove_file(&new)?;
+        }
+        for made in [theirs, folder.join("checked"), folder.join("new")] {
+            if by_path::exists(&made) {
+                by_path::remove_folder_all(&made)?;
+            }
+        }
+        Ok(())
     }
-    if let Some(parent) = target.parent() {
-        make_folders(parent)?;
+
+    /// Whether an earlier restore kept the same state in that folder.
+    fn is_kept_in(&self, folder: &Path) -> Result<bool> {
+        // A file or a folder of the workspace may have been backed up by the same name.
+        if !by_path::is_file(&folder.join(STATE_FILES[0])) {
+            return Ok(false);
+        }
+        let content = |file: PathBuf| if by_path::is_file(&file) { read(&file) } else { Ok(None) };
+        for name in STATE_FILES {
+            if content(self.folder.join(name))? != content(folder.join(name))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
-    by_path::move_folder(folder, target)
+
+    /// Moves it to a folder of backups, in a form that git does not take for a repository. Returns where it is.
+    fn back_up(&self, backups: &Path, below: &Path) -> Result<PathBuf> {
+        let target = backups.join(below);
+        if let Some(parent) = target.parent() {
+            make_folders(parent)?;
+        }
+        by_path::move_folder(&self.folder, &target)?;
+        Ok(target)
+    }
 }
 
 /// What git is to do for one reference, as `git update-ref --stdin -z` reads it, and what is reported once it is done.
@@ -1034,7 +1118,7 @@ impl Merge<'_> {
             told.kept.push(KeptReference {
                 repository: repository.clone(),
                 reference: text.clone(),
-                kept_at: crate::error::readable(kept),
+                kept_at: readable(kept),
             });
         };
         match (outcome, theirs, ours) {

@@ -152,7 +152,8 @@ pub fn make_folder(root: &Root) -> Result<RelativePath> {
 }
 
 /// The folder with the backups of all merges.
-pub(super) fn backup_root() -> RelativePath {
+#[must_use]
+pub fn backup_root() -> RelativePath {
     RelativePath::child(Some(&runtime()), CONFLICTS_FOLDER.as_bytes())
 }
 

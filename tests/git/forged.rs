@@ -337,6 +337,65 @@ fn what_is_kept_of_a_refused_repository_is_none() {
     });
 }
 
+/// Each restore tells of it, and the first one keeps it, with everything that is needed to use it.
+#[test]
+fn a_refused_repository_is_kept_once_and_whole() {
+    with_each_git(|bench| {
+        bench.prepare();
+        fs::remove_dir_all(bench.there.join(".git")).unwrap();
+        bench.there(&["init", "-q", "-b", "main"]);
+        bench.commit_there("of another repository");
+        bench.there(&["gc", "-q"]);
+        write(&bench.there.join("x.txt"), "x\n");
+        let mut commit = bench.commit_there("loose");
+        let backups = bench.here.join(".paperclip-runtime/conflicts");
+        let mut reasons = Vec::new();
+        for round in 0..5 {
+            // As `keepConflictsDays: 0` does.
+            if round == 2 {
+                fs::remove_dir_all(&backups).unwrap();
+            }
+            if round == 4 {
+                write(&bench.there.join("y.txt"), "y\n");
+                commit = bench.commit_there("more");
+            }
+            // Of a file of the workspace.
+            write(&backups.join("1/git"), "");
+            let report = bench.restore();
+            assert!(!bench.here.join(".git/paperclip-unfinished-restore").exists());
+            let mut kept: Vec<_> =
+                fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().path()).collect();
+            kept.sort();
+            kept.retain(|kept| kept.join("git").is_dir());
+            assert_eq!(kept.len(), if round == 4 { 2 } else { 1 }, "{round}: {report:?}");
+            let kept = kept.pop().unwrap().join("git");
+            let at = kept.strip_prefix(&bench.here).unwrap().to_str().unwrap().to_owned();
+            let reason = &report.held_back[0].reason;
+            assert!(reason.ends_with(&format!("is at {at}")), "{reason}");
+            reasons.push(reason.clone());
+            assert!(read(&kept.join("references.txt")).contains(&commit));
+            let names =
+                fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<String> = names.collect();
+            names.sort();
+            let plain = ["head", "index", "objects", "packs", "references.txt", "settings"];
+            names.retain(|name| !plain.contains(&&name[..]) && name != "packed-refs");
+            assert_eq!(names, Vec::<String>::new());
+            // It is whole by itself.
+            let whole = bench.path().join(format!("whole-{round}"));
+            bench.git(&bench.path(), &["init", "-q", "--bare", whole.to_str().unwrap()]);
+            let script = r#"for pack in "$1"/packs/*; do "$2" index-pack --stdin < "$pack" || exit; done; cp -r "$1"/objects/. objects"#;
+            let mut copy = std::process::Command::new("sh");
+            copy.args(["-c", script, "sh"]).arg(&kept).arg(&bench.program).current_dir(&whole);
+            assert!(copy.output().unwrap().status.success());
+            bench.git(&whole, &["update-ref", "refs/heads/main", &commit]);
+            bench.git(&whole, &["fsck", "--full"]);
+        }
+        assert_eq!(reasons[0], reasons[1]);
+        assert_eq!(reasons[2], reasons[3]);
+    });
+}
+
 #[test]
 fn a_branch_without_common_history_replaces_one_that_is_unchanged_here() {
     for is_changed_here in [false, true] {
