@@ -49,6 +49,9 @@ pub(super) struct Repository<'a> {
     pub cancel: &'a Cancel,
 }
 
+/// How many paths are named to git on its command line; of more, all entries are read.
+const STATES_BY_PATH: usize = 100;
+
 impl Repository<'_> {
     pub fn call(&self) -> Call<'_> {
         let mut call = self.git.call(&self.place.git_dir);
@@ -162,7 +165,16 @@ impl Repository<'_> {
 
     /// What the index says about the files at some paths: times and inode, which differ once an entry was made anew.
     pub fn file_states(&self, paths: &HashSet<&[u8]>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
-        let list = self.run(["ls-files", "--stage", "--debug", "-z", "--full-name"])?;
+        let mut call = self.call();
+        call.args(["ls-files", "--stage", "--debug", "-z", "--full-name"]);
+        // Git takes long to write that of all entries. (A path of a directory also names what is in it.)
+        if paths.len() <= STATES_BY_PATH {
+            if paths.is_empty() {
+                return Ok(BTreeMap::new());
+            }
+            call.arg("--").args(paths.iter().map(|path| path_from(path)));
+        }
+        let list = call.run(self.cancel)?;
         let mut states = BTreeMap::new();
         let mut rest = &list[..];
         // A line of a listing, and then indented lines: `ctime`, `mtime`, device and inode, owner, size and flags.
