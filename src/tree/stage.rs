@@ -350,7 +350,7 @@ impl Stage {
             let attempt = (u64::from(std::process::id()) << 32) + SERIAL.fetch_add(1, Ordering::Relaxed);
             let path = RelativePath::child(Some(&runtime), format!("{PREFIX}{attempt:x}").as_bytes());
             let made = match cursor.make_folder(&path, 0o700) {
-                // Somebody removed the runtime folder by hand.
+                // The runtime folder was removed by hand.
                 Err(error) if error.is_gone() => {
                     in_place = RuntimeFolder::open(workspace)?;
                     cursor = workspace.cursor();

@@ -151,7 +151,7 @@ impl Person<'_> {
         let draft = self.desk.join(self.edits.to_string());
         let node = match self.random.below(6) {
             0 => {
-                // The earlier content is given up, whoever wrote it.
+                // The earlier content is given up, no matter which side wrote it.
                 if fs::remove_file(&full).is_ok() {
                     self.last.remove(path);
                 }

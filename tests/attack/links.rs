@@ -228,7 +228,7 @@ fn beside_swaps(place: &Place, mut work: impl FnMut(usize)) {
     let outside = place.outside();
     remove(&outside);
     fs::create_dir(&outside).unwrap();
-    // The same tree is outside, so whoever follows a link finds everything there.
+    // The same tree is outside, so code that follows a link finds everything there.
     write_tree(&outside, &busy_tree("v1").into_iter().map(secret).collect());
     write_tree(
         &outside,
