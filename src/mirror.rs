@@ -7,7 +7,7 @@
 //! target exclusively, and the source against mirrors into it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::exclude::PathSet;
 use crate::fs::collisions::{collision_candidates, folds_names};
 use crate::fs::host::{self, is_root};
 use crate::fs::{
-    Cursor, File, FileId, Hold, Kind, Meta, Onto, Renamed, Root, Sharing, by_path, rename, set_file_mode,
-    try_lock,
+    Cursor, File, FileId, Hold, Kind, Meta, Onto, Renamed, Root, Sharing, by_path, read_fully, rename,
+    set_file_mode, try_lock,
 };
 use crate::path::RelativePath;
 use crate::tree::filter::Filter;
@@ -552,9 +552,9 @@ impl Copier<'_> {
         right.resize(CHUNK, 0);
         loop {
             let read_a =
-                read_full(a, left).map_err(|error| Error::io("read", self.from.path_of(path), error))?;
+                read_fully(a, left).map_err(|error| Error::io("read", self.from.path_of(path), error))?;
             let read_b =
-                read_full(b, right).map_err(|error| Error::io("read", self.to.path_of(path), error))?;
+                read_fully(b, right).map_err(|error| Error::io("read", self.to.path_of(path), error))?;
             if left[..read_a] != right[..read_b] {
                 return Ok(false);
             }
@@ -587,8 +587,8 @@ impl Copier<'_> {
             });
         }
         loop {
-            let read =
-                read_full(file, buffer).map_err(|error| Error::io("read", self.from.path_of(path), error))?;
+            let read = read_fully(file, buffer)
+                .map_err(|error| Error::io("read", self.from.path_of(path), error))?;
             io::Write::write_all(copy, &buffer[..read])
                 .map_err(|error| Error::io("write", self.stage.path_of(name), error))?;
             if read < buffer.len() {
@@ -602,20 +602,6 @@ impl Copier<'_> {
 /// other names may be outside the target. So is a file of another user.
 fn may_set_mode(meta: &Meta) -> bool {
     meta.links == 1 && (is_root() || host::user() == meta.owner.0)
-}
-
-/// Fills the buffer as far as the file has bytes.
-fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 fn apply(plan: &Plan<'_>, pieces: &[Piece], to: &Root, stage: &Root) -> Result<()> {

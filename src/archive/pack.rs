@@ -20,7 +20,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Obstacle, Result, readable};
 use crate::exclude::ExcludePatterns;
 use crate::fs::temporary::Unfinished;
-use crate::fs::{Cursor, File, FileId, Fingerprint, Kind, Meta, Root, by_path};
+use crate::fs::{Cursor, File, FileId, Fingerprint, Kind, Meta, Root, by_path, read_fully};
 use crate::path::{RelativePath, bytes_of};
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, Snapshot};
@@ -283,11 +283,9 @@ impl Layout {
             let start = outcomes.len();
             let mut ready = Vec::new();
             if window.is_empty() {
-                let (bytes, packed) = self.piece(first.clone(), hash, &spare, cancel)?;
+                let made = self.piece(first.clone(), hash, &spare, cancel)?;
                 left = &left[1..];
-                outcomes.extend(packed);
-                self.repair(start, outcomes, hash, cancel)?;
-                self.splice_replacements(start, outcomes, bytes, &mut ready);
+                self.add_piece(made, outcomes, &mut ready, hash, cancel)?;
             } else {
                 left = &left[window.len()..];
                 sink.in_place(size, &mut |memory| {
@@ -340,11 +338,8 @@ impl Layout {
             if window.is_none() {
                 return Ok(());
             }
-            for (bytes, packed) in made {
-                let start = outcomes.len();
-                outcomes.extend(packed);
-                self.repair(start, outcomes, hash, cancel)?;
-                self.splice_replacements(start, outcomes, bytes, &mut ready);
+            for made in made {
+                self.add_piece(made, outcomes, &mut ready, hash, cancel)?;
             }
         }
     }
@@ -417,6 +412,22 @@ impl Layout {
         bytes.resize(self.size_of(range.clone()), 0);
         let outcomes = worker.pack_all(range, &mut bytes)?;
         Ok((bytes, outcomes))
+    }
+
+    /// Adds a batch that was made apart to what is ready to be written.
+    fn add_piece(
+        &self,
+        (bytes, packed): (Vec<u8>, Vec<Outcome>),
+        outcomes: &mut Vec<Outcome>,
+        ready: &mut Vec<Piece>,
+        hash: bool,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let start = outcomes.len();
+        outcomes.extend(packed);
+        self.repair(start, outcomes, hash, cancel)?;
+        self.splice_replacements(start, outcomes, bytes, ready);
+        Ok(())
     }
 
     /// Replaces the bytes of entries that no longer fit their places, and splits the batch at large files.
@@ -855,40 +866,23 @@ impl Piece {
         // If the file has shrunk, the rest stays zeros, and the digest is that of the bytes in the archive.
         while done < now.size {
             let room = sink.room()?;
+            let size = index(if room > 0 { room } else { BATCH }.min(now.size - done));
+            let mut make = |memory: &mut [u8]| {
+                read_and_hash(memory, &mut read, hash.then_some(&mut digest)).map(|()| true)
+            };
             if room > 0 {
-                let size = index(room.min(now.size - done));
-                sink.in_place(size, &mut |memory| {
-                    read_and_hash(memory, &mut read, hash.then_some(&mut digest)).map(|()| true)
-                })?;
-                done += size as u64;
+                sink.in_place(size, &mut make)?;
             } else {
                 buffer.clear();
-                buffer.resize(index(BATCH.min(now.size - done)), 0);
-                read(&mut buffer)?;
-                if hash {
-                    digest.update(&buffer);
-                }
+                buffer.resize(size, 0);
+                make(&mut buffer)?;
                 sink.bytes(&buffer)?;
-                done += buffer.len() as u64;
             }
+            done += size as u64;
         }
         sink.bytes(&[0; header::BLOCK][..index(padded(now.size) - now.size)])?;
         Ok(hash.then(|| (at, Digest(digest.finalize().into()))))
     }
-}
-
-/// Fills a buffer from a file as far as that goes. Returns how many bytes there were.
-fn read_fully(file: &mut File, into: &mut [u8]) -> io::Result<usize> {
-    let mut read = 0;
-    while read < into.len() {
-        match file.read(&mut into[read..]) {
-            Ok(0) => break,
-            Ok(more) => read += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
 }
 
 /// What is to be hashed next, and the hash unless a thread works on it.
@@ -1089,21 +1083,16 @@ impl<'a> Worker<'a> {
     /// the bytes in the archive.
     fn read_content(&self, file: &mut File, content: &mut [u8], at: usize) -> Result<Option<Digest>> {
         let mut hash = self.hash.then(sha2::Sha256::new);
-        let (mut read, mut done) = (0, 0);
-        while done < content.len() {
-            let end = content.len().min(done + CHUNK);
-            while read < end {
-                match file.read(&mut content[read..end]) {
-                    Ok(0) => read = content.len(),
-                    Ok(more) => read += more,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(Error::io("read", self.layout.shown(at), error)),
-                }
+        let mut has_ended = false;
+        for chunk in content.chunks_mut(CHUNK) {
+            if !has_ended {
+                let read = read_fully(file, chunk);
+                let read = read.map_err(|error| Error::io("read", self.layout.shown(at), error))?;
+                has_ended = read < chunk.len();
             }
             if let Some(hash) = &mut hash {
-                hash.update(&content[done..end]);
+                hash.update(chunk);
             }
-            done = end;
             self.cancel.check()?;
         }
         Ok(hash.map(|hash| Digest(hash.finalize().into())))

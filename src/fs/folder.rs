@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 pub use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,20 @@ use super::errno::is_absent;
 use super::stat::{Kind, Meta, permissions};
 use crate::error::{Error, Result};
 use crate::path::RelativePath;
+
+/// Fills a buffer from a file as far as that goes. Returns how many bytes there were.
+pub fn read_fully(file: &mut File, into: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
+    while read < into.len() {
+        match file.read(&mut into[read..]) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
 
 /// The flags to open a folder, but not a link to one.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

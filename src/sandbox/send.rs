@@ -350,6 +350,14 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         Ok((compressed, Codec::Gzip))
     }
 
+    /// The part that is being filled, or a new one.
+    fn take_part(&mut self) -> Result<Filling<U>> {
+        match self.part.take() {
+            Some(part) => Ok(part),
+            None => self.begin(),
+        }
+    }
+
     /// Sends a part if it is full, and keeps it otherwise.
     fn put_back(&mut self, part: Filling<U>) -> Result<()> {
         if part.filled == part.room {
@@ -399,10 +407,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
 
 impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Sink for Cutter<U> {
     fn room(&mut self) -> Result<u64> {
-        let part = match self.part.take() {
-            Some(part) => part,
-            None => self.begin()?,
-        };
+        let part = self.take_part()?;
         let room = part.room - part.filled;
         self.part = Some(part);
         Ok(room as u64)
@@ -445,10 +450,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Sink for Cutter<U> {
 
     fn bytes(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            let mut part = match self.part.take() {
-                Some(part) => part,
-                None => self.begin()?,
-            };
+            let mut part = self.take_part()?;
             let (now, later) = bytes.split_at(bytes.len().min(part.room - part.filled));
             match &mut part.bytes {
                 Bytes::Held(held) => held.extend_from_slice(now),
