@@ -1407,7 +1407,16 @@ impl Merge<'_> {
 
     fn merge_index(&mut self, busy: bool, before: &[u8], after: &[u8]) -> Result<(), Fault> {
         let theirs = &self.incoming.theirs;
-        if self.repository.index()? == after {
+        let index_lock = self.git_path("index.lock");
+        // A local git process usually ends soon, even one that a killed restore left running.
+        for _ in 0..LOCK_LOOKS {
+            if !by_path::exists(&index_lock) {
+                break;
+            }
+            thread::sleep(LOCK_PAUSE);
+        }
+        let ours = self.repository.index()?;
+        if ours == after {
             return Ok(());
         }
         let included = match (their_commit(theirs), self.repository.commit()?) {
@@ -1417,14 +1426,6 @@ impl Merge<'_> {
             }
             _ => false,
         };
-        let index_lock = self.git_path("index.lock");
-        // A local git process usually ends soon, even one that a killed restore left running.
-        for _ in 0..LOCK_LOOKS {
-            if !by_path::exists(&index_lock) {
-                break;
-            }
-            thread::sleep(LOCK_PAUSE);
-        }
         let reason = if busy {
             Some("a local operation is in progress")
         } else if !included {
@@ -1440,7 +1441,7 @@ impl Merge<'_> {
             self.hold("index", reason);
             return Ok(());
         }
-        let staging = self.repository.stage(before, after)?;
+        let staging = self.repository.stage(before, after, &ours)?;
         for path in staging.blocked {
             self.hold(
                 format!("index: {path}"),

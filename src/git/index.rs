@@ -56,12 +56,22 @@ pub fn path_in(line: &[u8]) -> &[u8] {
     line.iter().position(|&byte| byte == b'\t').map_or(&[], |tab| &line[tab + 1..])
 }
 
+/// The object in a line of a listing.
+fn oid_in(line: &[u8]) -> Option<Oid> {
+    line.split(|&byte| byte == b' ').nth(1).and_then(Oid::parse)
+}
+
+/// The listing with these lines.
+fn listing<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    lines.flat_map(|line| [line, b"\0"].concat()).collect()
+}
+
 /// The lines of a listing that another one does not have. An index has a line for every file, and usually few
 /// lines differ.
 #[must_use]
 pub fn beyond(list: &[u8], other: &[u8]) -> Vec<u8> {
     let known: HashSet<&[u8]> = lines(other).collect();
-    lines(list).filter(|line| !known.contains(line)).flat_map(|line| [line, b"\0"].concat()).collect()
+    listing(lines(list).filter(|line| !known.contains(line)))
 }
 
 /// The empty blob of each format. An entry that is only intended to be added names it too, and then it may be
@@ -81,19 +91,15 @@ pub fn is_empty_blob(oid: &Oid) -> bool {
 #[must_use]
 pub fn without_empty(list: &[u8], other: &[u8]) -> Vec<u8> {
     let known: HashSet<&[u8]> = lines(other).collect();
-    let is_new_and_empty = |line: &[u8]| {
-        let oid = line.split(|&byte| byte == b' ').nth(1).and_then(Oid::parse);
-        !known.contains(line) && oid.is_some_and(|oid| is_empty_blob(&oid))
-    };
-    lines(list).filter(|line| !is_new_and_empty(line)).flat_map(|line| [line, b"\0"].concat()).collect()
+    let is_new_and_empty =
+        |line: &[u8]| !known.contains(line) && oid_in(line).is_some_and(|oid| is_empty_blob(&oid));
+    listing(lines(list).filter(|line| !is_new_and_empty(line)))
 }
 
 /// The paths at which a listing has one of these blobs.
 #[must_use]
 pub fn paths_with<'a>(list: &'a [u8], blobs: &BTreeSet<Oid>) -> HashSet<&'a [u8]> {
-    let names_one = |line: &&[u8]| {
-        line.split(|&byte| byte == b' ').nth(1).and_then(Oid::parse).is_some_and(|oid| blobs.contains(&oid))
-    };
+    let names_one = |line: &&[u8]| oid_in(line).is_some_and(|oid| blobs.contains(&oid));
     lines(list).filter(names_one).map(path_in).collect()
 }
 
@@ -106,9 +112,7 @@ pub fn paths(list: &[u8]) -> HashSet<&[u8]> {
 /// The part of a change at the paths that are to stay in it.
 #[must_use]
 pub fn at_paths((before, after): (&[u8], &[u8]), stays: impl Fn(&[u8]) -> bool) -> Change {
-    let only = |list| {
-        lines(list).filter(|line| stays(path_in(line))).flat_map(|line| [line, b"\0"].concat()).collect()
-    };
+    let only = |list| listing(lines(list).filter(|line| stays(path_in(line))));
     (only(before), only(after))
 }
 
@@ -117,18 +121,15 @@ pub fn at_paths((before, after): (&[u8], &[u8]), stays: impl Fn(&[u8]) -> bool) 
 pub fn applied(list: &[u8], (before, after): &Change) -> Vec<u8> {
     let (changes, _) = merge_listings(before, after, list);
     let paths: HashSet<&[u8]> = changes.iter().map(|(path, _)| path.as_bytes()).collect();
-    let new: Vec<u8> = lines(after)
-        .filter(|line| paths.contains(path_in(line)))
-        .flat_map(|line| [line, b"\0"].concat())
-        .collect();
+    let new = lines(after).filter(|line| paths.contains(path_in(line)));
     let stay = lines(list).filter(|line| !paths.contains(path_in(line)));
-    let mut all: Vec<&[u8]> = stay.chain(lines(&new)).collect();
+    let mut all: Vec<&[u8]> = stay.chain(new).collect();
     // Git's order: by path, and then by stage, which is the digit before the path.
     all.sort_by_key(|line| {
         let path = path_in(line);
         (path, line[..line.len() - path.len()].iter().rev().nth(1).copied())
     });
-    all.into_iter().flat_map(|line| [line, b"\0"].concat()).collect()
+    listing(all.into_iter())
 }
 
 /// The blobs that a listing names and another one does not.

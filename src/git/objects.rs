@@ -157,11 +157,7 @@ impl<'a> Theirs<'a> {
         }
         if !tips.is_subset(known) {
             let mut call = self.call(checked);
-            call.args(["rev-list", "--objects", "--stdin"]);
-            if is_partial(self.local) {
-                call.arg("--exclude-promisor-objects");
-            }
-            let output = call.input(between(tips, known)).output(self.cancel)?;
+            let output = reachable(&mut call, self.local, tips, known).output(self.cancel)?;
             if output.status != Some(0) || !output.stdout.is_empty() {
                 return Ok(false);
             }
@@ -266,11 +262,21 @@ pub fn connect(
     if tips.is_empty() {
         return Ok(());
     }
-    call.args(["rev-list", "--objects", "--quiet", "--stdin"]);
+    reachable(call, local, tips, known).arg("--quiet").run(cancel).map(|_| ())
+}
+
+/// Has git list what is reachable from some objects and not from others.
+fn reachable<'c, 'g>(
+    call: &'c mut Call<'g>,
+    local: Option<&Place>,
+    tips: &BTreeSet<Oid>,
+    known: &BTreeSet<Oid>,
+) -> &'c mut Call<'g> {
+    call.args(["rev-list", "--objects", "--stdin"]);
     if is_partial(local) {
         call.arg("--exclude-promisor-objects");
     }
-    call.input(between(tips, known)).run(cancel).map(|_| ())
+    call.input(between(tips, known))
 }
 
 /// Whether a repository is a partial clone, which lacks some objects.

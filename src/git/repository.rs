@@ -202,10 +202,10 @@ impl Repository<'_> {
         self.call().env("GIT_INDEX_FILE", file).args(LIST_INDEX).run(self.cancel)
     }
 
-    /// Makes the changes between two listings in the index, path by path, unless something else is staged there. Returns the
-    /// paths that stay because something is in their way, and what git said if it refused.
-    pub fn stage(&self, before: &[u8], after: &[u8]) -> Result<Staging, Fault> {
-        let (changes, blocked) = index::merge_listings(before, after, &self.index()?);
+    /// Makes the changes between two listings in the index, which is `ours`, path by path, unless something else is staged
+    /// there. Returns the paths that stay because something is in their way, and what git said if it refused.
+    pub fn stage(&self, before: &[u8], after: &[u8], ours: &[u8]) -> Result<Staging, Fault> {
+        let (changes, blocked) = index::merge_listings(before, after, ours);
         let mut staging = Staging { blocked, ..Staging::default() };
         if changes.is_empty() {
             return Ok(staging);

@@ -85,7 +85,7 @@ pub fn complete(repository: &Repository<'_>) -> Result<Option<String>, Fault> {
         let (before, after) = index::at_paths((&change.before, &change.after), |path| {
             is_as_noted(path) && !collected.contains(path)
         });
-        if let Some(refused) = repository.stage(&before, &after)?.refused {
+        if let Some(refused) = repository.stage(&before, &after, &repository.index()?)?.refused {
             return Ok(Some(refused));
         }
     }
