@@ -184,6 +184,14 @@ impl Bench {
         self.git(folder, &["rev-parse", "HEAD"])
     }
 
+    /// Makes a repository with one commit, whose id it returns.
+    pub fn new_repository(&self, folder: &Path) -> String {
+        fs::create_dir_all(folder).unwrap();
+        self.git(folder, &["init", "-q", "-b", "main"]);
+        write(&folder.join("x.txt"), "x\n");
+        self.commit(folder, "nested")
+    }
+
     /// Uploads the files, and what is exported of each repository. Returns what was refused.
     pub fn prepare(&mut self) -> Vec<String> {
         let cancel = self.cancel.clone();

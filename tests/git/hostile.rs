@@ -407,10 +407,7 @@ fn other_spellings_and_bare_folders_stay_out() {
     with_each_git(|bench| {
         bench.prepare();
         let nested = bench.there.join("nested");
-        fs::create_dir(&nested).unwrap();
-        bench.git(&nested, &["init", "-q", "-b", "main"]);
-        write(&nested.join("x.txt"), "x\n");
-        bench.commit(&nested, "nested");
+        bench.new_repository(&nested);
         fs::rename(nested.join(".git"), nested.join(".GIT")).unwrap();
         let report = bench.restore();
         assert!(holds(&report, "nested/.GIT"), "{report:?}");
@@ -441,10 +438,7 @@ fn a_new_nested_repository_comes_without_what_runs() {
     with_each_git(|bench| {
         bench.prepare();
         let nested = bench.there.join("tools/nested");
-        fs::create_dir_all(&nested).unwrap();
-        bench.git(&nested, &["init", "-q", "-b", "main"]);
-        write(&nested.join("x.txt"), "x\n");
-        let commit = bench.commit(&nested, "nested");
+        let commit = bench.new_repository(&nested);
         write(&nested.join("staged.txt"), "x\n");
         bench.git(&nested, &["add", "staged.txt"]);
         bench.git(&nested, &["config", "core.fsmonitor", "touch $CANARY; false"]);

@@ -132,10 +132,7 @@ fn work(bench: &Bench, feature: String) -> Work {
     bench.there(&["add", "staged.txt"]);
     bench.there(&["remote", "add", "fork", "https://example.com/fork.git"]);
     let fresh = bench.there.join("fresh");
-    fs::create_dir(&fresh).unwrap();
-    bench.git(&fresh, &["init", "-q", "-b", "main"]);
-    write(&fresh.join("x.txt"), "x\n");
-    let nested = bench.commit(&fresh, "nested");
+    let nested = bench.new_repository(&fresh);
     let tree = bench.here(&["rev-parse", "both^{tree}"]);
     let ours = bench.here(&["commit-tree", &tree, "-p", "both", "-m", "ours"]);
     bench.here(&["update-ref", "refs/heads/both", &ours]);

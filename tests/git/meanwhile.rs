@@ -641,10 +641,7 @@ fn new_there(bench: &mut Bench) -> String {
     bench.commit_here("tools");
     bench.prepare();
     let nested = bench.there.join("tools/nested");
-    fs::create_dir_all(&nested).unwrap();
-    bench.git(&nested, &["init", "-q", "-b", "main"]);
-    write(&nested.join("x.txt"), "x\n");
-    bench.commit(&nested, "nested")
+    bench.new_repository(&nested)
 }
 
 #[test]

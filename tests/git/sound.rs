@@ -1040,20 +1040,26 @@ fn a_symbolic_branch_that_leads_to_nothing_stays() {
     });
 }
 
+/// Has the agent commit a change, a new file and the deletion of a folder, and lose the index. Returns the commit.
+fn commit_and_lose_index(bench: &mut Bench) -> String {
+    write(&bench.here.join("d/gone.txt"), "gone\n");
+    bench.commit_here("third");
+    bench.prepare();
+    fs::remove_dir_all(bench.there.join("d")).unwrap();
+    write(&bench.there.join("n.txt"), "n\n");
+    write(&bench.there.join("a.txt"), "changed\n");
+    let new = bench.commit_there("new");
+    fs::remove_file(bench.there.join(".git/index")).unwrap();
+    new
+}
+
 /// Only the commits tell then what the agent has changed in the index.
 #[test]
 fn if_the_index_there_cannot_be_read_a_commit_is_not_staged_the_other_way_round() {
     for is_staged_here in [false, true] {
         for index in [Some(&b"DIRC\0\0\0\x02\0\0\0\x05garbage"[..]), Some(b""), None] {
             with_each_git(|bench| {
-                write(&bench.here.join("d/gone.txt"), "gone\n");
-                bench.commit_here("third");
-                bench.prepare();
-                fs::remove_dir_all(bench.there.join("d")).unwrap();
-                write(&bench.there.join("n.txt"), "n\n");
-                write(&bench.there.join("a.txt"), "changed\n");
-                let new = bench.commit_there("new");
-                fs::remove_file(bench.there.join(".git/index")).unwrap();
+                let new = commit_and_lose_index(bench);
                 if let Some(bytes) = index {
                     write(&bench.there.join(".git/index"), bytes);
                 }
@@ -1083,14 +1089,7 @@ fn if_the_index_there_cannot_be_read_a_commit_is_not_staged_the_other_way_round(
 #[test]
 fn what_came_without_its_index_is_shared_and_can_be_reverted() {
     with_each_git(|bench| {
-        write(&bench.here.join("d/gone.txt"), "gone\n");
-        bench.commit_here("third");
-        bench.prepare();
-        fs::remove_dir_all(bench.there.join("d")).unwrap();
-        write(&bench.there.join("n.txt"), "n\n");
-        write(&bench.there.join("a.txt"), "changed\n");
-        let new = bench.commit_there("new");
-        fs::remove_file(bench.there.join(".git/index")).unwrap();
+        let new = commit_and_lose_index(bench);
         bench.restore();
         assert_eq!(bench.here(&["rev-parse", "main"]), new);
         assert_eq!(bench.here(&["status", "--porcelain"]), "");
@@ -1108,10 +1107,7 @@ fn a_repository_that_is_new_without_its_index_can_be_changed() {
     with_each_git(|bench| {
         bench.prepare();
         let nested = bench.there.join("nested");
-        fs::create_dir(&nested).unwrap();
-        bench.git(&nested, &["init", "-q", "-b", "main"]);
-        write(&nested.join("x.txt"), "x\n");
-        bench.commit(&nested, "nested");
+        bench.new_repository(&nested);
         fs::remove_file(nested.join(".git/index")).unwrap();
         let here = bench.here.join("nested");
         for text in ["x\n", "y\n"] {
