@@ -1,8 +1,9 @@
 //! Runs the host's git, with nothing inherited.
 //!
-//! This is the only module that starts git. Git inherits no environment variables, no configuration of the user or of the system,
-//! no hooks, no network and no prompts. What a repository's own configuration could run is switched off by name, and
-//! nothing but plumbing that runs no filter is called.
+//! This is the only module that starts git. Git inherits no environment variable but `PATH`, no configuration
+//! of the user or of the system, no hooks, no network and no prompts ([`Git::configuration`] is the one
+//! exception). What a repository's own configuration could run is switched off by name; filters, where git
+//! writes the local index (`Repository::index_step`).
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -36,7 +37,7 @@ impl From<Error> for Fault {
 #[derive(Debug, Clone)]
 pub struct Git {
     program: PathBuf,
-    /// Where it finds programs in its turn.
+    /// Its `PATH`, by which it finds other programs.
     path: OsString,
 }
 
@@ -96,7 +97,7 @@ impl Git {
     }
 
     fn search(path: &OsStr, workspace: &Path) -> Option<Self> {
-        // A folder that does not exist contains none.
+        // A workspace that does not exist contains no program.
         let workspace = by_path::resolve(workspace).unwrap_or_else(|_| workspace.to_path_buf());
         let is_outside =
             |path: &Path| by_path::resolve(path).is_ok_and(|there| !there.starts_with(&workspace));
@@ -106,7 +107,7 @@ impl Git {
             .iter()
             .map(|folder| folder.join("git"))
             .find(|program| by_path::is_file(program) && is_outside(program))?;
-        // The names come from a list of this form.
+        // These folders were split from such a list, so they can be joined again.
         let path = std::env::join_paths(&folders).ok()?;
         Some(Self { program, path })
     }
@@ -126,7 +127,7 @@ impl Git {
     }
 
     /// A call that lists the configuration in effect for the user's own git, with that of the user and the system.
-    /// It reads and runs nothing; this is the one call that inherits where these files are.
+    /// It runs nothing; it is the one call that inherits the variables which say where these files are.
     #[must_use]
     pub fn configuration(&self, git_dir: &Path) -> Call<'_> {
         let mut command = Command::new(&self.program);
@@ -231,7 +232,7 @@ impl Call<'_> {
         self
     }
 
-    /// Sets a setting that counts for this call alone. It comes before the arguments.
+    /// Sets a setting that counts for this call alone. Must be called before any argument is added.
     pub fn setting(&mut self, setting: &str) -> &mut Self {
         self.command.args(["-c", setting]);
         self
@@ -400,7 +401,7 @@ mod tests {
         ] {
             run(git.call(&dir).args(["config", "--local", key, "planted"]));
             assert_eq!(run(git.call(&dir).args(["config", "--get", key])), value, "{key}");
-            // One that is not valid would make every other call fail.
+            // An invalid value would make the calls that follow fail.
             run(git.call(&dir).args(["config", "--local", "--unset", key]));
         }
     }
@@ -444,7 +445,7 @@ mod tests {
     fn git_asks_nobody_for_a_password() {
         let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let mut call = git.outside();
-        // Git prefers its own variable, and `false` says nothing.
+        // Git prefers `GIT_ASKPASS` to this variable; the program `false` in it prints nothing.
         call.env("SSH_ASKPASS", "echo").args(["credential", "fill"]);
         let output = call.input("protocol=https\nhost=example.com\n\n").output(&Cancel::default()).unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "");
@@ -468,7 +469,7 @@ mod tests {
         };
         let bad = [at("ws/node_modules/.bin"), at("to-workspace"), at("linked"), "bin".into(), at("absent")];
         assert_eq!(search(&bad), None);
-        // Another folder is not found by a way that begins in the working directory.
+        // A relative path is skipped, even if it leads out of the workspace.
         let up: PathBuf = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
         let relative = up.join(at("good").canonicalize().unwrap().strip_prefix("/").unwrap());
         assert!(relative.join("git").exists());
@@ -477,7 +478,7 @@ mod tests {
         let (program, path) = search(&all).unwrap();
         assert_eq!(program, at("good/git"));
         assert_eq!(path, std::env::join_paths([at("linked"), at("good")]).unwrap());
-        // The programs that git starts in its turn are found there too.
+        // Git in its turn finds programs in the same folders only.
         let git = Git { program, path: path.clone() };
         let call = git.outside();
         let mut inherited = call.command.get_envs().filter(|(name, _)| *name == "PATH");
@@ -485,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_what_git_said() {
+    fn a_refusal_has_the_error_message_of_git() {
         let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let Err(Fault::Refused(reason)) =
             git.outside().args(["rev-parse", "--git-dir"]).run(&Cancel::default())
@@ -496,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn cancelling_ends_git() {
+    fn a_cancelled_call_does_not_start_git() {
         let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let cancel = Cancel::default();
         cancel.cancel();

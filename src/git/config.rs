@@ -125,7 +125,7 @@ pub fn harmless(settings: &Settings, credentials: bool) -> Settings {
             (b"branch", Some(_), b"remote" | b"pushremote")
             | (b"remote", Some(_), b"url" | b"pushurl")
             | (b"submodule", Some(_), b"url") => {
-                let url = if credentials { transports(text)? } else { without_secrets(text)? };
+                let url = if credentials { if_it_runs_nothing(text)? } else { without_secrets(text)? };
                 Some((key.clone(), Some(url)))
             }
             (b"branch", Some(_), b"merge" | b"rebase" | b"description")
@@ -140,15 +140,15 @@ pub fn harmless(settings: &Settings, credentials: bool) -> Settings {
     settings.iter().filter_map(keep).collect()
 }
 
-/// An address that names no program.
-fn transports(url: &[u8]) -> Option<Vec<u8>> {
+/// An address, unless it makes git run a program.
+fn if_it_runs_nothing(url: &[u8]) -> Option<Vec<u8>> {
     let runs = url.starts_with(b"-") || url.windows(2).any(|pair| pair == b"::");
     (!runs).then(|| url.to_vec())
 }
 
 /// An address without user, password and query, if they may be secret.
 fn without_secrets(url: &[u8]) -> Option<Vec<u8>> {
-    let url = transports(url)?;
+    let url = if_it_runs_nothing(url)?;
     let Some(at) = url.windows(3).position(|window| window == b"://") else { return Some(url) };
     let (scheme, rest) = (&url[..at], &url[at + 3..]);
     let slash = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
@@ -218,7 +218,7 @@ pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returne
     let (base_set, theirs_set): (BTreeSet<_>, BTreeSet<_>) = (base.iter().collect(), theirs.iter().collect());
     let key_is_here = |key: &[u8]| ours.iter().any(|(here, _)| here == key);
     let remotes_here: BTreeSet<&[u8]> = remotes(ours);
-    // A restore that was killed may have added a part of a remote.
+    // A remote counts as new also if a killed restore has added a part of it locally.
     let is_part = |name: &&[u8]| {
         let of_remote =
             |(key, _): &&Setting| matches!(split(key), Some((b"remote", Some(of), _)) if of == *name);
@@ -515,7 +515,7 @@ mod tests {
             let returned = come_back(&base, &theirs, &ours);
             assert_eq!((returned.take.len(), returned.held_back.len()), (0, fork.len() - here.len()));
         }
-        // Nor is one that was sent, and removed locally since.
+        // A remote that was sent, and was removed locally since, is not added again.
         let moved = settings(&[("remote.origin.url", "https://evil/p")]);
         assert_eq!(come_back(&base, &moved, &Settings::new()).take, Settings::new());
         let unchanged = come_back(&base, &base, &ours);

@@ -108,7 +108,7 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
         _ => return refused("its object format is not known"),
     };
     let common_dir = checkout.join(path_of(common_dir.strip_suffix(b"\n").unwrap_or(common_dir)));
-    // Git has named it in the first way, and does so in the second now.
+    // Older releases of git name this remote in the first way, newer ones in the second.
     let promisor = ["config", "-z", "--get-regexp", "^(extensions\\.partialclone|remote\\..*\\.promisor)$"];
     let promisor = git.call(&git_dir).args(promisor).output(cancel)?.stdout;
     let promisor = config::parse(&promisor).iter().find_map(config::promisor);
@@ -143,9 +143,8 @@ pub fn export(
         None => Vec::new(),
     };
     let mut settings = config::harmless(&repository.settings()?, options.credentials);
-    // The index has everything that this machine's file system says about the files, but the archive keeps
-    // only size and time. In the sandbox every file would look changed by the rest, and `git add -A` would
-    // read all files and store them again.
+    // An index also has the inode and the status-change time of each file, which an archive does not keep. By
+    // these every file would look changed in the sandbox, and `git add -A` would read and store all of them.
     settings.push(config::added());
 
     let mut tips: BTreeSet<Oid> =
@@ -233,14 +232,15 @@ fn complete(git: &Git, place: &Place, workspace: &Root, cancel: &Cancel) -> Resu
     let lock = match MergeLock::try_acquire(workspace.path()) {
         Ok(Attempt::Taken(lock)) => lock,
         Ok(Attempt::Held { .. }) => return Ok(None),
-        // The upload needs no lock.
+        // The upload goes on without the lock.
         Err(error) => return Ok(Some(error.to_string())),
     };
     cancel.check()?;
-    // A git that is ended while it writes the index leaves its lock behind.
+    // Not cancelled, since a git that is ended while it writes the index leaves its lock behind.
     let repository = Repository { git, place, cancel: &Cancel::default() };
     let mut completed = unfinished::complete(&repository);
-    // What the index still lacks may be reachable from nothing else.
+    // While the index is incomplete, the marks stay: the objects that it lacks may be reachable from nothing
+    // else.
     if let Ok(None) = completed {
         completed = keep::release(place).map(|()| None).map_err(Fault::from);
     }
@@ -354,7 +354,7 @@ fn write_refs(
     if !stashes.is_empty() {
         make_folders(&folder.join("logs/refs"))?;
         let mut before = zero;
-        // Git does not count an entry at second 0.
+        // Each entry is at second 1, since git does not count one at second 0.
         let mut log = Vec::new();
         for (oid, message) in stashes.iter().rev() {
             log.extend(format!("{before} {oid} stash <stash@localhost> 1 +0000\t").into_bytes());
@@ -378,8 +378,8 @@ fn write_refs(
 fn copy_index(repository: &Repository<'_>, folder: &Path) -> Result<Option<[u8; 32]>, Fault> {
     let here = repository.place.git_dir.join("index");
     let there = folder.join("index");
-    // Read first: if the index changes meanwhile, git in the sandbox only compares more files than it needs
-    // to.
+    // The time is read before the content: if the index changes in between, git in the sandbox only compares
+    // more files than it needs to.
     let (Some(meta), Some(bytes)) = (by_path::stat(&here)?, read(&here)?) else { return Ok(None) };
     write(&there, &bytes)?;
     // Git may read a file through its filter before it writes the index, if the file's time is in the future.

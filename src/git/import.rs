@@ -33,7 +33,7 @@ use crate::tree::stage::{RuntimeFolder, remove_tree, remove_unused_runtime, runt
 const LOCK_LOOKS: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// How often git is called at most to find the references that it refuses.
+/// The maximum number of calls of git to find the references that it refuses.
 const PARTS_MAX: usize = 64;
 
 /// The maximum number of settings that one restore adds.
@@ -198,7 +198,7 @@ fn read_repository(
     let refs = reading.refs(&base, &format)?;
     let log = if refs.contains_key(&stash_name()) { reading.text("stash")? } else { None };
     let mut log = stash_log(&log.unwrap_or_default());
-    // Its reflog may have expired.
+    // The reflog of the stash may have expired.
     if let Some(newest) = refs.get(&stash_name())
         && log.last().is_none_or(|(oid, _)| oid != newest)
     {
@@ -218,7 +218,7 @@ fn read_repository(
         stashes: log.iter().rev().map(|(oid, _)| oid.clone()).collect(),
         ..base.clone()
     };
-    // Each new entry costs a call of git, and a log may name one any number of times.
+    // Each new entry costs a call of git, and a log may repeat an entry any number of times.
     let mut seen: BTreeSet<Oid> = base.stashes.iter().cloned().collect();
     log.retain(|(oid, _)| seen.insert(oid.clone()));
     let mut incoming = Incoming {
@@ -289,7 +289,9 @@ impl Reading<'_> {
     }
 
     /// Holds back what names an object of the wrong type, or one that was not received.
-    fn hold_for_want(&mut self, what: impl Into<String>, reason: &str) {
+    ///
+    /// A full download may have that object.
+    fn hold_unusable(&mut self, what: impl Into<String>, reason: &str) {
         self.may_lack = true;
         self.hold(what, reason);
     }
@@ -304,7 +306,7 @@ impl Reading<'_> {
                 self.hold("config", &reason);
                 Ok(base.config.clone())
             }
-            // Git wrote that where it moved the repository.
+            // `git submodule absorbgitdirs` has written this setting.
             Ok(mut settings) if self.received.is_absorbed => {
                 settings.retain(|(key, _)| key != b"core.worktree");
                 Ok(settings)
@@ -376,7 +378,7 @@ impl Reading<'_> {
             }
             Ok(_) => self.hold("index", "it names what no index may hold"),
             // A sparse index names folders by their objects. If one is missing, git cannot list it.
-            Err(Fault::Refused(reason)) => self.hold_for_want("index", &reason),
+            Err(Fault::Refused(reason)) => self.hold_unusable("index", &reason),
             Err(error) => return Err(error),
         }
         self.index_is_unknown = true;
@@ -395,7 +397,7 @@ impl Reading<'_> {
         let unusable: Vec<RefName> =
             theirs.refs.iter().filter(is_unusable).map(|(name, _)| name.clone()).collect();
         for name in unusable {
-            self.hold_for_want(name.to_string(), "a branch must name a commit");
+            self.hold_unusable(name.to_string(), "a branch must name a commit");
             match base.refs.get(&name) {
                 Some(oid) => theirs.refs.insert(name, oid.clone()),
                 None => theirs.refs.remove(&name),
@@ -405,19 +407,19 @@ impl Reading<'_> {
             && theirs.head != base.head
             && kind(oid) != Some(b"commit")
         {
-            self.hold_for_want("HEAD", "it names no commit");
+            self.hold_unusable("HEAD", "it names no commit");
             theirs.head.clone_from(&base.head);
         }
         let stashes = incoming.stashes.len();
         incoming.stashes.retain(|(oid, _)| kind(oid) == Some(b"commit"));
         self.may_lack |= incoming.stashes.len() < stashes;
-        // Its entries are then only intended to be added, and stage nothing.
+        // Where the empty blob is missing, its entries are intent-to-add ones, which stage nothing.
         let is_missing = |oid: &Oid| index::is_empty_blob(oid) && kind(oid).is_none();
         if staged_blobs(theirs, base).iter().any(is_missing) {
             theirs.index = index::without_empty(&theirs.index, &base.index);
         }
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
-            self.hold_for_want("index", "what it stages is missing in the sandbox");
+            self.hold_unusable("index", "what it stages is missing in the sandbox");
             self.index_is_unknown = true;
             theirs.index.clone_from(&base.index);
         }
@@ -575,7 +577,7 @@ impl Checked {
                 }
             }
         }
-        // A repository in a folder named `git` is stored below the one above it.
+        // The backup of `git/.git` lies inside that of `.git`, which must be moved there first.
         refused.sort_by(|one, other| one.dot_git.cmp(&other.dot_git));
         let earlier = if refused.is_empty() { Vec::new() } else { earlier_backups(workspace)? };
         let mut made: Option<PathBuf> = None;
@@ -619,7 +621,7 @@ fn earlier_backups(workspace: &Root) -> Result<Vec<PathBuf>> {
 const STATE_FILES: [&str; 6] = ["references.txt", "packed-refs", "head", "index", "stash", "settings"];
 
 impl Refused {
-    /// Makes of what was received what is to be kept: all objects that came, without anything that was made here.
+    /// Turns the folder in the quarantine into the backup: what was received, and nothing that was made here.
     fn complete(&self) -> Result<()> {
         let folder = &self.folder;
         make_folders(folder)?;
@@ -659,7 +661,7 @@ impl Refused {
 
     /// Whether an earlier restore kept the same state in that folder.
     fn is_kept_in(&self, folder: &Path) -> Result<bool> {
-        // A file or a folder of the workspace may have been backed up by the same name.
+        // A file or a folder of the workspace may have been backed up under the same name.
         if !by_path::is_file(&folder.join(STATE_FILES[0])) {
             return Ok(false);
         }
@@ -722,7 +724,8 @@ struct Merge<'a> {
 /// The parts of a merge that could not be made yet.
 #[derive(Default)]
 struct Due {
-    /// The index: another git had it locked, or the commit that it belongs to is one of a reference that was refused.
+    /// The index: git refused to change it, or another git had it locked, or its commit waits for what git
+    /// refused.
     index: bool,
     /// `HEAD`: git refused its branch, or to set it.
     head: bool,
@@ -906,7 +909,7 @@ impl Merge<'_> {
         if !self.repository.place.is_there() {
             return refuse(GONE);
         }
-        // A restore that was killed may have left some.
+        // A restore that was killed may have left marks.
         keep::release(self.repository.place)?;
         let merged = self.merge();
         let released = keep::release(self.repository.place);
@@ -962,7 +965,8 @@ impl Merge<'_> {
 
     /// Makes sure that what references and the index name now exists.
     ///
-    /// A collection that began before the restore may delete a pack that was here already, and its new `.keep` with it.
+    /// A `git gc` that began before the restore may delete a pack that existed by then, and its new `.keep`
+    /// with it.
     fn make_sure_of_objects(&self, mut named: BTreeSet<Oid>) -> Result<(), Fault> {
         let Some(pack) = &self.incoming.pack else { return Ok(()) };
         let repository = &self.repository;
@@ -1074,7 +1078,7 @@ impl Merge<'_> {
     fn merge_refs(&mut self, head: Option<&Head>, busy: bool) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
         let mut around = self.surroundings(head, busy)?;
-        // It was checked out since the upload, and not in the sandbox, so neither index nor files would follow.
+        // A branch that was checked out here since the upload stays: index and files would not follow it.
         if let Some(checked_out @ Head::Branch(name)) = head
             && ![&base.head, &theirs.head].into_iter().flatten().any(|other| other == checked_out)
         {
@@ -1179,8 +1183,8 @@ impl Merge<'_> {
         Ok((output.status != Some(0)).then(|| output.complaint()))
     }
 
-    /// Makes those updates that git accepts, after it refused all of them together for the sake of some. Each part that it
-    /// refuses is divided.
+    /// Makes those updates that git accepts, after it refused all of them together because of some. Each part
+    /// that it refuses is divided.
     fn bisect_refused(
         &mut self,
         updates: &[PlannedUpdate],
@@ -1204,8 +1208,8 @@ impl Merge<'_> {
             }
         }
         let zero = self.repository.zero();
-        // What no reference reaches is kept. An earlier restore may have done so.
-        let mut reachable: BTreeSet<&Oid> = ours.values().collect();
+        // A value that no local reference names is kept, unless an earlier restore has kept it.
+        let mut named: BTreeSet<&Oid> = ours.values().collect();
         let (mut input, mut kept) = (Vec::new(), Vec::new());
         for (part, complaint) in refused {
             let reason = match part {
@@ -1216,7 +1220,7 @@ impl Merge<'_> {
                 self.hold(name.to_string(), &reason);
                 self.due.refs.insert(name.clone());
                 let Some(theirs) = self.incoming.theirs.refs.get(name) else { continue };
-                if reachable.insert(theirs) {
+                if named.insert(theirs) {
                     let kept_at = format!("refs/paperclip/{}/refused/{theirs}", self.time);
                     command(&mut input, b"update", kept_at.as_bytes(), &[theirs.as_str(), &zero]);
                     let (repository, reference) = (self.incoming.dot_git.clone(), name.to_string());
@@ -1229,7 +1233,8 @@ impl Merge<'_> {
         }
         match self.transact(input, Patience::None)? {
             None => self.report.kept.extend(kept),
-            // The references that moved need their `HEAD` and index. The next restore brings the others again.
+            // Not an error: `HEAD` and index must follow the references that moved. The next restore brings
+            // the others again.
             Some(complaint) => {
                 let what = format!("refs/paperclip/{}/refused", self.time);
                 self.hold(what, &format!("what git refuses could not be kept there: {complaint}"));
@@ -1364,7 +1369,7 @@ impl Merge<'_> {
             return Ok(Some((base.index.clone(), theirs.index.clone())));
         }
         match their_commit(theirs) {
-            // Without the change of its commit, the reverse of that would be staged.
+            // The commit's changes are made in the index too: else it would show their reverse as staged.
             Some(commit) if self.incoming.index_is_unknown => {
                 self.difference(their_commit(base).as_ref(), &commit)
             }

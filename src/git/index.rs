@@ -109,7 +109,7 @@ pub fn paths(list: &[u8]) -> HashSet<&[u8]> {
     lines(list).map(path_in).collect()
 }
 
-/// The part of a change at the paths that are to stay in it.
+/// The part of a change at the paths for which `stays` is true.
 #[must_use]
 pub fn at_paths((before, after): (&[u8], &[u8]), stays: impl Fn(&[u8]) -> bool) -> Change {
     let only = |list| listing(lines(list).filter(|line| stays(path_in(line))));
@@ -281,7 +281,7 @@ mod tests {
                 .collect()
         };
         for (base, theirs, ours, changed, blocked) in [
-            // A directory became a file there, and in it something is staged here.
+            // A directory became a file in the sandbox, and something in it is staged locally.
             (&[("d/x", 'a')][..], &[("d", 'b')][..], &[("d/new", 'c'), ("d/x", 'a')][..], "d/x", "d"),
             (&[("d/in", 'a'), ("d/x", 'a')], &[("d", 'b')], &[("d/in", 'c'), ("d/x", 'a')], "d/x", "d"),
             (&[("d/x", 'a')], &[("d", 'b')], &[("d/x", 'a')], "d d/x", ""),
@@ -310,7 +310,7 @@ mod tests {
         let expected = [after.clone(), entry("d", "1", 0)].concat();
         let change = (before.into_bytes(), after.into_bytes());
         assert_eq!(applied(list.as_bytes(), &change), expected.as_bytes());
-        // What the listing has otherwise stays.
+        // A path that has something else than the change replaces stays.
         let other = entry("d", "4", 0);
         assert_eq!(
             applied(other.as_bytes(), &(entry("d", "1", 0).into_bytes(), Vec::new())),

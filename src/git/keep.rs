@@ -39,7 +39,7 @@ fn marks(place: &Place) -> Result<Vec<PathBuf>> {
         match read(&file) {
             Ok(there) if there.as_ref() == Some(&text) => found.push(file),
             Ok(_) => {}
-            // Only its owner can read a mark, and this one has another.
+            // A mark can be read by its owner alone, so this one is another user's.
             Err(error) if error.is_io(ErrorKind::PermissionDenied) => {}
             Err(error) => return Err(error),
         }
@@ -47,7 +47,7 @@ fn marks(place: &Place) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether a restore has not removed its marks.
+/// Whether a restore of this repository has left marks, since it was killed.
 pub fn is_left(place: &Place) -> Result<bool> {
     Ok(!marks(place)?.is_empty())
 }

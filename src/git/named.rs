@@ -22,7 +22,7 @@ const CONFIGURED: &str = "the local git configuration names it";
 /// The maximum number of bytes read of a hook.
 const HOOK_MAX: u64 = 64 * 1024;
 
-/// The maximum number of hooks read of a repository.
+/// The maximum number of files looked at in one folder of hooks.
 const HOOKS_MAX: usize = 256;
 
 /// Sections whose values name nothing that is run or read.
@@ -65,7 +65,8 @@ impl Named {
         self.files.get(path).copied().or_else(|| self.hooks.iter().any(runs).then_some(HOOK))
     }
 
-    /// The same for a symbolic link that replaces a directory above a named file, or the directory of hooks.
+    /// The reason to report a symbolic link, if it replaces a directory above a named file, or the directory
+    /// of hooks.
     #[must_use]
     pub fn reason_of_link(&self, path: &RelativePath) -> Option<&'static str> {
         let above = self.files.iter().find(|(file, _)| file.is_below(path)).map(|(_, reason)| *reason);
@@ -138,7 +139,7 @@ fn enclosing(git: &Git, workspace: &Path, cancel: &Cancel) -> Result<Option<Arou
     call.cwd(workspace).args(["rev-parse", "--path-format=absolute"]);
     let told = match call.args(["--show-toplevel", "--absolute-git-dir", "--git-common-dir"]).output(cancel) {
         Ok(told) if told.status == Some(0) => told.stdout,
-        // There is none.
+        // No working tree contains it.
         Ok(_) => return Ok(None),
         Err(error) => return Err(error),
     };
@@ -231,7 +232,7 @@ impl Finding<'_> {
             }
             let meant = self.resolve(&self.around.checkout, word);
             self.note(&meant, reason);
-            // After a variable that contains a folder: `$dir/../x`, `$(git rev-parse --show-toplevel)/x`.
+            // What follows a variable or a command that gives a folder: `${dir}/../x`, `$(git …)/x`.
             let rest: PathBuf =
                 meant_by(word).components().filter(|part| matches!(part, Component::Normal(_))).collect();
             let meant = normal(&self.around.checkout.join(rest));

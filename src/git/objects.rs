@@ -60,7 +60,7 @@ pub struct Theirs<'a> {
 }
 
 impl<'a> Theirs<'a> {
-    /// Makes it from the quarantine. The packs are indexed only when objects are needed.
+    /// Makes this repository in the quarantine. The packs are indexed only when objects are needed.
     pub fn new(
         git: &'a Git,
         local: Option<&'a Place>,
@@ -84,8 +84,9 @@ impl<'a> Theirs<'a> {
         call.args(["ls-files", "--stage", "-z", "--full-name"]).run(self.cancel)
     }
 
-    /// Checks everything that is new, starting at the given tips and at the blobs of their index. Returns what contains it.
-    /// `known` are tips of the local repository, whose history is complete, and `commit` is what the sandbox has checked out.
+    /// Checks everything that is new, starting at the given tips and at the blobs of their index, and packs
+    /// it. `known` are tips of the local repository, whose history is complete, and `commit` is what the
+    /// sandbox has checked out.
     pub fn check(
         &self,
         received: &Received,
@@ -105,7 +106,7 @@ impl<'a> Theirs<'a> {
             let covered = self.covered(&self.folder, commit, blobs, &here)?;
             let mut blobs: BTreeSet<Oid> = blobs.difference(&covered).cloned().collect();
             let empty: BTreeSet<Oid> = blobs.iter().filter(|oid| is_empty_blob(oid)).cloned().collect();
-            // The empty blob is missing if it is only intended to add a file.
+            // An intent-to-add entry names the empty blob, which need not exist.
             let there = types(&mut self.call(&self.folder), &empty, self.cancel)?;
             blobs.retain(|oid| !empty.contains(oid) || there.contains_key(oid));
             let wanted = between(&tips.union(&blobs).cloned().collect(), known);
@@ -165,7 +166,7 @@ impl<'a> Theirs<'a> {
         Ok(blobs.is_subset(&self.covered(checked, commit, blobs, here)?))
     }
 
-    /// Those of some blobs that need not be brought by themselves: the tree of the commit has them.
+    /// The blobs that exist and need not be packed by name, since the tree of the commit has them.
     fn covered(
         &self,
         folder: &Path,
@@ -218,7 +219,7 @@ impl<'a> Theirs<'a> {
 /// Git itself accepts one of 100 MB at most.
 const PARSED_WHOLE: &str = "core.bigFileThreshold=101m";
 
-/// What git says of such a file.
+/// What git says of such a file if that setting is too small.
 const TOO_LARGE: &[u8] = b"too large to parse";
 
 /// A pack of new objects.
@@ -247,11 +248,11 @@ pub fn add(git: &Git, place: &Place, pack: &Pack, cancel: &Cancel) -> Result<(),
         call.setting(PARSED_WHOLE);
     }
     call.args(["index-pack", "--stdin"]).arg(format!("--keep={}", keep::text(place)));
-    // What the check found here may have been collected since.
+    // Strict once more, since objects that the check found here may have been collected since.
     call.args(strict(Some(place))).input_file(&pack.file).run(cancel).map(|_| ())
 }
 
-/// Checks that the history of some tips is complete, down to what is known to be.
+/// Checks that the history of some tips is complete, down to the tips in `known`, whose history is.
 pub fn connect(
     call: &mut Call<'_>,
     local: Option<&Place>,
@@ -284,7 +285,7 @@ fn is_partial(local: Option<&Place>) -> bool {
     local.is_some_and(|place| place.promisor.is_some())
 }
 
-/// Whether git insists on every object that a new one names. A partial clone lacks some.
+/// The option by which git insists on every object that a new one names. A partial clone lacks some.
 fn strict(local: Option<&Place>) -> Option<&'static str> {
     local.is_none_or(|place| place.promisor.is_none()).then_some("--strict")
 }
@@ -296,7 +297,7 @@ fn between(tips: &BTreeSet<Oid>, known: &BTreeSet<Oid>) -> Vec<u8> {
     text
 }
 
-/// Puts what it means before a refusal.
+/// Puts an explanation before the reason of a refusal.
 pub fn because(what: &str, fault: Fault) -> Fault {
     match fault {
         Fault::Refused(reason) => Fault::Refused(format!("{what} ({reason})")),

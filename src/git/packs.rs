@@ -77,7 +77,7 @@ pub(super) struct Wanted<'a> {
     pub staged: &'a BTreeSet<Oid>,
     /// The commits at which `gitDepth` ends the history.
     pub boundary: &'a BTreeSet<Oid>,
-    /// The same commits, and those at which the local history ends.
+    /// The commits in `boundary`, and those at which the local history ends.
     pub shallow: &'a BTreeSet<Oid>,
 }
 
@@ -132,8 +132,8 @@ pub(super) fn make(
             history.push(HistoryPack { tips: BTreeSet::new(), files });
         }
     }
-    // The same is reachable from today's tips as from the earlier ones, and the next upload has less to
-    // compare.
+    // Today's tips reach exactly what all these packs contain, and the next upload has less to compare with
+    // them than with the earlier tips.
     if let Some(last) = history.last_mut() {
         last.tips.clone_from(wanted.tips);
     }
@@ -190,8 +190,8 @@ fn are_reachable(
     Ok(unreachable.is_empty())
 }
 
-/// Makes room for one more pack. The packs after the first are combined into one; if they are as large as the
-/// first together, all are.
+/// Makes room for one more pack: drops the packs after the first, so that they are made again as one. If
+/// together they are as large as the first, drops that too.
 fn consolidate(history: &mut Vec<HistoryPack>) {
     if history.len() < HISTORY_MAX {
         return;
@@ -250,8 +250,8 @@ fn pack(
 ) -> Result<PackFiles, Fault> {
     let packs = folder.join("objects/pack");
     let mut call = repository.call();
-    // Git makes a pack beside the objects and moves it to its place, which may be on another file system. So these are the
-    // upload's, and the local ones are further ones.
+    // Git makes a pack in its object directory and then renames it, which fails between file systems. So the
+    // object directory is the upload's, and the local one is an alternate.
     let objects = repository.place.common_dir.join("objects");
     call.env("GIT_OBJECT_DIRECTORY", folder.join("objects"));
     call.env("GIT_ALTERNATE_OBJECT_DIRECTORIES", path_from(&quoted(bytes_of(&objects))));

@@ -212,7 +212,7 @@ pub fn is_held(path: &RelativePath, is_folder: bool) -> Option<&'static str> {
     is_held_in_repository(inside.inner)
 }
 
-/// The same for a path in a git directory of any name.
+/// Why a file in a git directory of any name stays as it is locally, by its path in that directory.
 #[must_use]
 pub fn is_held_in_repository(inner: &[u8]) -> Option<&'static str> {
     match fate(inner) {
@@ -274,7 +274,7 @@ impl Quarantine {
                         .read_to_end(&mut text)
                         .map_err(|error| Error::io("read", path.as_path(), error))?;
                     let digest: [u8; 32] = Sha256::digest(&text).into();
-                    // Git makes this one of comments for every new repository.
+                    // Git makes an `info/exclude` of comments alone in every new repository.
                     let is_empty =
                         || text.split(|&byte| byte == b'\n').all(|line| line.is_empty() || line[0] == b'#');
                     if sent == Some(&digest) || (sent.is_none() && is_empty()) {
@@ -353,7 +353,7 @@ impl Quarantine {
         if self.absorbed.is_empty() {
             return None;
         }
-        // That of a submodule of a submodule is below that of the outer one.
+        // The innermost one counts: the module of a nested submodule lies below that of the outer one.
         let above = path.ancestors().filter_map(|above| Some((self.absorbed.get(&above)?, above))).last();
         above.and_then(|(dot_git, module)| path.moved(&module, dot_git))
     }
@@ -375,12 +375,13 @@ impl Quarantine {
         self.hold(path, "only files and folders of a repository are taken over");
     }
 
-    /// Notes something outside of every `.git` that is held back, such as a directory that is a bare repository.
+    /// Notes a path that is held back, such as a directory that is a bare repository.
     pub fn hold(&mut self, path: &RelativePath, reason: &str) {
         self.held_back.insert(HeldBack { path: path.clone(), what: None, reason: reason.to_owned() });
     }
 
-    /// The same for a file below `.git`. For many files of one directory, the directory is named once.
+    /// Notes a file below `.git` that is held back. For many files of one directory, the directory is named
+    /// once.
     fn hold_inner(&mut self, dot_git: &RelativePath, inner: &[u8], reason: &str) {
         let first = inner.split(|&byte| byte == b'/').next().unwrap_or_default();
         let one_by_one = matches!(first, b"hooks" | b"info" | b"objects" | b"refs");
@@ -548,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_file_that_is_read_at_once_only_the_beginning_is_read() {
+    fn only_the_beginning_is_read_of_head_settings_and_references() {
         let folder = tempfile::tempdir().unwrap();
         let mut quarantine = Quarantine::new(folder.path().join("arrived"), &Bases::new()).unwrap();
         for name in ["HEAD", "config", "info/exclude", "refs/heads/main"] {

@@ -34,7 +34,7 @@ pub fn is_git_name(name: &[u8]) -> bool {
     is_plain_git_name(plain.as_bytes())
 }
 
-/// The same of a name that has nothing to be ignored.
+/// Whether some file system takes a name for `.git` that has no code point to be ignored.
 fn is_plain_git_name(name: &[u8]) -> bool {
     // On Windows a name ends at a colon (a stream), without the dots and spaces before it, and tools take `\` for `/`.
     let mut first = name.split(|byte| matches!(byte, b'\\' | b':')).next().unwrap_or_default();
@@ -165,7 +165,7 @@ impl Checkouts {
         true
     }
 
-    /// The paths of the excluded `.git`, outermost first.
+    /// The paths of the excluded `.git`, in the order of their bytes.
     #[must_use]
     pub fn found(self) -> Vec<RelativePath> {
         let found = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);

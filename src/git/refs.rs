@@ -187,7 +187,7 @@ pub enum Reason {
     Ambiguous,
     /// Its name collides with that of another reference.
     NameTaken,
-    /// It is checked out in another local worktree, or being rebased.
+    /// It must not move: see [`Surroundings::in_use`].
     InUse,
     /// A local symbolic reference names it.
     Named,
@@ -202,7 +202,7 @@ impl Reason {
             Self::TagMoved => "a tag that is moved is not taken over",
             Self::Ambiguous => "it is the name of another branch or tag, or means something else to git",
             Self::NameTaken => "another local reference prevents its name",
-            Self::InUse => "it is in use by another local worktree, or by an operation that is in progress",
+            Self::InUse => "it is checked out locally, or in use by an operation that is in progress",
             Self::Named => "a local symbolic reference names it, so it is not deleted",
         }
     }
@@ -240,7 +240,8 @@ pub fn decide(
 /// The local state, apart from the values of the references.
 #[derive(Debug, Default)]
 pub struct Surroundings {
-    /// Branches that another worktree has checked out, or that are being rebased.
+    /// Branches that must not move: another worktree has them checked out, or this one since the upload, or
+    /// an operation in progress uses them.
     pub in_use: BTreeSet<RefName>,
     /// The branch that is checked out locally.
     pub current: Option<RefName>,
@@ -329,7 +330,7 @@ impl Taken {
             RefKind::Branch => Namespace::Branches,
             RefKind::Tag => Namespace::Tags,
             _ if folded.starts_with(b"refs/remotes/") => {
-                // A remote's `HEAD` is a symbolic reference, and not among these.
+                // A remote's `HEAD` is a symbolic reference, so it may be missing among the names.
                 for folder in folders_of(&short) {
                     for meant in [folder.to_vec(), [folder, b"/head"].concat()] {
                         self.short.entry(meant).or_default().insert(Namespace::Remotes);

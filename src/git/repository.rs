@@ -22,7 +22,7 @@ use crate::tree::scan::scan;
 pub struct Place {
     /// The folder of the checkout.
     pub checkout: PathBuf,
-    /// Its `.git`, by which another repository in its place is noticed.
+    /// The identity of its `.git`, by which another repository in its place is noticed.
     pub id: FileId,
     /// Its git directory (for a linked worktree, the one below `worktrees/`).
     pub git_dir: PathBuf,
@@ -49,7 +49,7 @@ pub(super) struct Repository<'a> {
     pub cancel: &'a Cancel,
 }
 
-/// How many paths are named to git on its command line; of more, all entries are read.
+/// The maximum number of paths on git's command line. For more, git lists all entries.
 const STATES_BY_PATH: usize = 100;
 
 impl Repository<'_> {
@@ -68,7 +68,7 @@ impl Repository<'_> {
 
     /// A call that changes the index. Before git writes one, it compares each file that is as new as that index by its
     /// content, and through its filter. The filter may be a program of the workspace, so all are switched off: git then
-    /// takes such a file for one that it has to compare, which the user's own git does next.
+    /// marks such a file as one to be compared, which the user's own git does next.
     pub fn index_step(&self) -> Result<Call<'_>, Fault> {
         let mut call = self.step();
         let filters =
@@ -122,7 +122,7 @@ impl Repository<'_> {
         Ok((refs, symbolic))
     }
 
-    /// Those of some names that are symbolic references, each with the name that it leads to.
+    /// The symbolic references among these names, each with the name that it leads to, which need not exist.
     pub fn dangling<'a>(
         &self,
         names: impl Iterator<Item = &'a RefName>,
@@ -167,7 +167,8 @@ impl Repository<'_> {
     pub fn file_states(&self, paths: &HashSet<&[u8]>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
         let mut call = self.call();
         call.args(["ls-files", "--stage", "--debug", "-z", "--full-name"]);
-        // Git takes long to write that of all entries. (A path of a directory also names what is in it.)
+        // To list all entries takes git long. (The path of a directory also lists what is in it, which is
+        // dropped below.)
         if paths.len() <= STATES_BY_PATH {
             if paths.is_empty() {
                 return Ok(BTreeMap::new());
@@ -251,7 +252,7 @@ impl Repository<'_> {
                 what.strip_prefix(b":").unwrap_or_default().split(|&byte| byte == b' ').collect();
             let [old_mode, new_mode, old, new_one, ..] = what[..] else { continue };
             for (list, mode, oid) in [(&mut gone, old_mode, old), (&mut new, new_mode, new_one)] {
-                // Zeros stand for an absent one.
+                // Zeros stand for no object.
                 if Oid::parse(oid).is_some() {
                     list.extend([mode, b" ", oid, b" 0\t", path, b"\0"].concat());
                 }
@@ -262,7 +263,7 @@ impl Repository<'_> {
 
     /// Gives what git has made as the superuser to the owner of the repository, who could not work there otherwise.
     pub fn give_to_owner(&self) -> Result<()> {
-        // What is gone meanwhile has nothing to be given.
+        // A repository that is gone has nothing to give.
         if !is_root() || !self.place.is_there() {
             return Ok(());
         }

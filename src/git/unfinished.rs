@@ -1,10 +1,10 @@
 //! What a restore has begun in a repository, for the prepare that follows a kill.
 //!
-//! Git moves references in one step and changes the index in another one. Between the two, the index still belongs to the
-//! former commit: git shows what the new commit changed as staged the other way round. Therefore a restore notes the change
-//! of the index in the repository before it moves references, and removes the note once it has made the change. After a kill
-//! in between, the next restore makes the change. If a prepare comes first, what the sandbox had is no longer known, and the
-//! prepare makes the change by the note.
+//! Git moves references in one step and changes the index in another one. Between the two, the index still
+//! belongs to the former commit: git shows the reverse of what the new commit changed as staged. Therefore a
+//! restore notes the change of the index in the repository before it moves references, and removes the note
+//! once it has made the change. After a kill in between, the next restore makes the change. If a prepare
+//! comes first, what the sandbox had is no longer known, and the prepare makes the change by the note.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ pub fn note(repository: &Repository<'_>, mut changes: Vec<Change>) -> Result<(),
     Ok(by_path::rename(&new, &file)?)
 }
 
-/// Whether a restore has not ended.
+/// Whether a restore has left a note, since it was killed.
 #[must_use]
 pub fn is_noted(place: &Place) -> bool {
     by_path::exists(&file(place))
@@ -66,7 +66,7 @@ pub fn forget(place: &Place) -> Result<()> {
 /// could not be made yet.
 pub fn complete(repository: &Repository<'_>) -> Result<Option<String>, Fault> {
     let place = repository.place;
-    // One that cannot be read is of another version.
+    // A note that cannot be read is of another version of this package.
     let changes: Vec<Change> =
         read(&file(place))?.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
     let commit = repository.commit()?;
@@ -78,7 +78,7 @@ pub fn complete(repository: &Repository<'_>) -> Result<Option<String>, Fault> {
         let collected = collected(repository, &change)?;
         let collected = index::paths_with(&change.after, &collected);
         let is_as_noted = |path: &[u8]| {
-            // One without times was never compared with its file. Git fills them in when it does that.
+            // An entry without times was not compared with its file yet. Git fills them in when it compares.
             let noted = change.states.get(path).filter(|state| !state.starts_with(b"  ctime: 0:0\n"));
             noted.is_none_or(|noted| states.get(path) == Some(noted))
         };

@@ -12,7 +12,7 @@ use crate::fs::{Hold, Root, Sharing, by_path, host, try_lock};
 /// The prefix of their names, which no other program uses.
 const PREFIX: &str = "paperclip-repositories-";
 
-/// How many letters and digits follow.
+/// How many letters and digits follow the prefix.
 const UNIQUE: usize = 16;
 
 /// How many times a new folder may be taken for abandoned before it is locked.
