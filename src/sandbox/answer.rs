@@ -1,8 +1,8 @@
 //! Parses what the sandbox says about itself in a download: which upload it has, and what the extraction
 //! left. Pure: no I/O.
 //!
-//! It is text from a machine on which an agent had a shell. At most, a restore leaves alone what it
-//! would otherwise have merged.
+//! It is text from a machine on which an agent had a shell. A false answer does no more than make a restore
+//! leave alone what it would otherwise have merged.
 
 use crate::exclude::PathSet;
 use crate::merge::plan::changed;

@@ -129,7 +129,7 @@ pub(super) async fn upload_assets<C: SandboxClient>(
                 Ok(ready) => uploading.upload(*ready).await,
                 Err(error) => Err(error),
             };
-            // Told before the place is free, so that no further upload begins.
+            // The failure is noted before the place is free, so that no further upload begins.
             uploading.terms.way.failed.fetch_or(uploaded.is_err(), Ordering::Release);
             drop(place);
             (at, uploaded)
@@ -333,7 +333,7 @@ impl<C: SandboxClient> Uploading<C> {
     }
 }
 
-/// The name of an asset's indexes in the sandbox, but for what tells them apart.
+/// What the names of all indexes of an asset in the sandbox begin with.
 fn index_slot(key: &str) -> String {
     Digest(Sha256::digest(key).into()).to_string()[..16].to_owned()
 }

@@ -137,7 +137,8 @@ pub async fn before_another<C: SandboxClient>(
 /// How long to wait for a client to remove what a failed transfer left.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
-/// Removes what a failed transfer left. The caller is told of the first failure, so this does not take long.
+/// Removes what a failed transfer left. The caller waits for it before it gets the failure, so it has little
+/// time.
 pub async fn clean_up<C: SandboxClient>(client: &C, paths: impl IntoIterator<Item = String>) {
     let removing = async {
         for path in paths {
@@ -148,7 +149,7 @@ pub async fn clean_up<C: SandboxClient>(client: &C, paths: impl IntoIterator<Ite
     let _in_time = tokio::time::timeout(CLEAN_UP, removing).await;
 }
 
-/// The same by a command, for files whose names are not known.
+/// Removes what a failed transfer left by a command, for files whose names are not known.
 pub async fn clean_up_by<C: SandboxClient>(client: &C, command: &str) {
     // If this takes too long, the next run removes what is left.
     let _in_time = tokio::time::timeout(CLEAN_UP, client.clear(command)).await;

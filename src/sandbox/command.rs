@@ -64,8 +64,8 @@ pub struct Places {
 }
 
 impl Places {
-    /// Those of an adapter in the workspace `remote_dir`, which is in its shortest form. `upload_id` names the upload: a
-    /// single name, without anything that a shell would take for more than itself.
+    /// The places of an adapter in the workspace `remote_dir`, which is in its shortest form. `upload_id`
+    /// names the upload: a single name, without anything that a shell would take for more than itself.
     #[must_use]
     pub fn new(remote_dir: &str, adapter_key: &str, upload_id: &str) -> Self {
         Self {
@@ -174,16 +174,16 @@ mkdir -p "$o""#
 /// A workspace's upload, as the sandbox is to deal with it.
 #[derive(Debug, Clone)]
 pub struct Upload<'a> {
-    /// Where.
+    /// Its paths in the sandbox.
     pub places: &'a Places,
     /// Names at the top of the workspace that are not cleared.
     pub preserved: &'a [String],
-    /// Those of these names that the archive has, and not as directories.
+    /// The preserved names that the archive has, and not as directories.
     pub preserved_files: &'a [String],
     /// Patterns that are left out of the download as far as the sandbox's tar can. The local filter decides in
     /// any case.
     pub exclude: &'a [String],
-    /// What else makes the workspace hold what is wanted, where the archive has only what differs.
+    /// What the sandbox does beside extracting, where the archive has only what differs.
     pub update: Option<&'a Lists>,
     /// Whether the archive holds any entry: toybox refuses one without.
     pub holds_entries: bool,
@@ -203,7 +203,7 @@ pub struct Lists {
     pub remove: Vec<u8>,
     /// What is extracted, a line a name.
     pub sent: Vec<u8>,
-    /// Which files get another time, a line with that and a name each.
+    /// The files whose time is set: a line with the time and the name for each.
     pub touch: Vec<u8>,
 }
 
@@ -289,8 +289,9 @@ mkdir -p "$d" && cd "$d" && {extract}rm -f "$a""#
     ))
 }
 
-/// The same by the script that was uploaded with the workspace: for an archive in parts or compressed, for one that changes the
-/// asset that the sandbox has, or where an index of the asset is to be kept.
+/// An asset's upload by the script that came with the workspace, not by [`upload_asset`]: for an archive in
+/// parts or compressed, for one that changes the asset that the sandbox has, or where an index of the asset
+/// is to be kept.
 #[derive(Debug, Clone, Copy)]
 pub struct AssetUpload<'a> {
     /// Where the script is.
@@ -368,7 +369,8 @@ pub fn tolerant_download(places: &Places, wish: Wish) -> String {
     let script =
         format!("{}{}{}{script}", places.settings(), name_test("is_preserved", none), exclusions(&[]));
     let (dir, make_own) = (quote(&places.remote_dir), places.make_own());
-    // Enters the workspace first: to make the folder below it would bring back a workspace that is gone, emptied.
+    // Enters the workspace first: `mkdir -p` would make a missing one again, which would look like an emptied
+    // one.
     let plant = format!(
         r#"cd {dir} || exit
 {make_own} && rm -rf "$o/control.sh" && printf %s "$1" > "$o/control.sh" && exec sh "$o/control.sh" tolerant {}"#,
@@ -385,7 +387,7 @@ fn without_changes(script: &str) -> String {
     format!("{before}{after}")
 }
 
-/// The script as it is uploaded.
+/// The script without comments, empty lines and indentation, as it is uploaded.
 fn without_comments(script: &str) -> String {
     let lines = script.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.flat_map(|line| [line, "\n"]).collect()
@@ -432,7 +434,7 @@ fn preserved_check(preserved_files: &[String]) -> String {
     format!("check_preserved() {{\n    :\n{}}}\n", checks.collect::<String>())
 }
 
-/// Uses the script of the upload before, where it is still as it was uploaded.
+/// Shell code that takes the script of the upload before, and fails if that is not as it was uploaded.
 fn take_over_script(digest: &Digest) -> String {
     format!(
         r#"[ -f "$own/script.sh" ] || {{
@@ -468,14 +470,14 @@ fn exclusions(exclude: &[String]) -> String {
     )
 }
 
-/// The name at the top of the workspace that a pattern stands for at least, where it is a plain one.
+/// The name at the top of the workspace that a pattern matches, if it is a plain name.
 fn top_level_name(pattern: &str) -> Option<&str> {
     let name = pattern.strip_prefix("./").unwrap_or(pattern);
     (is_plain(name) && !name.contains(['*', '/'])).then_some(name)
 }
 
 /// Whether GNU tar of any version gives the pattern, as a line of a file, the meaning that it has in this package: it is text
-/// and `*`. It takes blanks off the end of a line, and a line break ends it.
+/// and `*`. Tar takes blanks off the end of a line, and a line break ends the pattern.
 fn is_plain(pattern: &str) -> bool {
     !pattern.is_empty() && !pattern.contains(['?', '[', '\\', '\n', '\0']) && pattern.trim_end() == pattern
 }

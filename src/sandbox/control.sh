@@ -1,4 +1,5 @@
-# What the sandbox does in a round trip. The lines before this one set the paths and lists that are used below.
+# What the sandbox does in a round trip. The settings (paths, lists, functions), which are in $own/control.sh, come first: they
+# end by sourcing this script, which is uploaded as script.sh, or have it behind them in the same file.
 #
 # A sandbox may hold any of dash, bash and busybox as its `sh`, and any of GNU tar, bsdtar, busybox and toybox as its
 # `tar`; Debian's busybox tar knows neither `--exclude` nor `-T`. So this uses what all of them share, and more only
@@ -95,7 +96,7 @@ remove_earlier_uploads() {
     find "$marks" -mindepth 1 -maxdepth 1 ! -name mark ! -name assets ! -name "$upload" -exec rm -rf -- {} +
 }
 
-# Removes with all that is in them, also where a folder is read-only.
+# Removes these names with all that is below them, also where a folder is read-only.
 remove() {
     rm -rf -- "$@" 2>/dev/null && return
     find "$@" -type d ! -perm -0700 -exec chmod u+rwx {} \;
@@ -137,7 +138,7 @@ each_part() {
     "$1"
 }
 
-# (The command that came with the archive has checked the last part.)
+# Checks a part: its size, and that it can be decompressed. (The command has checked the size of the last one already.)
 check_part() {
     [ "$codec" != gzip ] || [ -n "$decompressor" ] || find_decompressor
     [ "$part" != "$archive$last_suffix" ] || return 0
@@ -185,7 +186,7 @@ remove_archive() {
 }
 
 # Lists what the extraction left, or after an update what that touched, one line an entry, unless it is exactly what was
-# packed. Tools that do not find and list this script say nothing of the workspace either.
+# packed. Nothing is listed where the tools of the sandbox cannot even list this script.
 check_extraction() {
     if [ -f "$own/index.$upload" ]; then
         # The index says the same, and more.
@@ -328,7 +329,7 @@ entries() {
     fi
 }
 
-# These lines for the names that are given, without what is below a directory. One that is missing has none.
+# The lines of `entries` for the names that are given, without what is below a directory. A missing name has none.
 entries_named() {
     "lines_of_$lister" "$@" -maxdepth 0 2>/dev/null || :
 }
@@ -340,7 +341,7 @@ lines_of_find() {
         -o -type s -printf "%p\\001c:%m$rest\n" -o -printf "%p\\0011:%m$rest\n"
 }
 
-# The same where `stat` says what an index needs.
+# Like lines_of_find, where `stat` says what an index needs.
 lines_of_stat() {
     separator=$(printf '\001')
     find "$@" -type d -exec stat -c "%n${separator}%f" {} + -o \
@@ -348,7 +349,7 @@ lines_of_stat() {
 }
 
 # Writes an index into the file $1: the lines that the command $2 gives, sorted, and their number. An extraction, if there was
-# one, began at $3. An index with a name that takes two lines is none.
+# one, began at $3. It fails where a name has a line break.
 write_index() {
     began=${3-}
     # The last line says that all lines before it were written.
@@ -359,7 +360,7 @@ write_index() {
     fi | sort > "$1" && finish_index "$1"
 }
 
-# Makes those lines out of the ones that it is given. After an extraction these must be sorted.
+# Makes the lines of the index $1 out of those of `entries`. After an extraction these must be sorted.
 finished_lines() {
     exec awk "$index_functions$index_lines"'
         BEGIN { FS = "\001" }
@@ -418,7 +419,7 @@ finish_index() {
     esac
 }
 
-# Tells a damaged file from a whole one. (Who changes it on purpose can change its checksum too.) GNU's sha256sum takes eight
+# Tells a damaged file from a whole one, and not one that was changed on purpose with its checksum. GNU's sha256sum takes eight
 # times as long as cksum.
 checksum() {
     cksum < "$1" 2>/dev/null || sha256sum < "$1" 2>/dev/null
@@ -468,7 +469,7 @@ compare_indexes() {
 # Where anything of a repository has changed, all of it is packed but for objects that have not changed.
 #
 # Git gives a pack another time when it would store an object that is in it. A pack is never changed under its name, so the
-# digest of one that looks changed, but has its size, is told instead of what it holds. It may be large.
+# digest of one that looks changed, but has the same size and mode, is told instead of its content, which may be large.
 tell_changes() {
     : > "$own/packs" && hashes= || return
     ! command -v sha256sum >/dev/null 2>&1 || hashes=1
@@ -521,7 +522,7 @@ tell_changes() {
         input=1 "$own/excluded" input=2 "$own/differ" input=3 "$2" && tell_touched "$own/packs"
 }
 
-# Says what has changed between two indexes, of which the local side knows the first, and which this workspace is.
+# Says which upload this workspace is, and what has changed between two indexes, of which the local side knows the first.
 answer_changes() {
     read -r mark < "$marks/mark" && printf 'mark %s\nindexed %s\nchanges %s\n' "$mark" "${2##*.}" "${1##*.}" &&
         tell_changes "$1" "$2" "$3"
@@ -603,7 +604,7 @@ extract_asset() {
     remove_archive "$parts"
 }
 
-# Keeps the index of what was extracted at $began into the file $1, after an update if there is a second argument. Without an
+# Writes the index of what was extracted at $began into the file $1, after an update if there is a second argument. Without an
 # index everything is sent again.
 index_extracted() {
     { [ -n "$began" ] && clock && next_tick "$tick" &&
@@ -663,7 +664,7 @@ pack() {
         tar -cf "$archive" --format gnutar --null -T "$names" || failed $?
         ;;
     *toybox*)
-        # It calls a socket a failure, where all others pass it over.
+        # Toybox calls a socket a failure, where all others pass it over.
         toybox_pack . ||
             [ "$(find . -type s -exec sh -c 'exec sh "$self" "$@"' sh without {} +)" = packed ] || failed 1
         ;;
@@ -833,7 +834,7 @@ upload)
     [ -e .paperclip-runtime/.gitignore ] || echo '*' > .paperclip-runtime/.gitignore || exit
     index_extracted "$own/index.$upload" ${told:+updated}
     check_extraction || exit
-    # The local side compares what is not as it was packed, and needs all of it for that.
+    # The local side compares a list that differs with a full download. Without an index there is no other.
     [ ! -f "$own/found" ] || forget_indexes none
     set -- "$own/told" "$own/remove" "$own/touch" "$own/sent" "$own/touched" "$own/entries" "$own/preserved"
     [ -z "$told" ] || set -- "$@" "$marks/$former"

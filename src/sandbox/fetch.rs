@@ -149,7 +149,7 @@ struct Parts<D: Bytes> {
 }
 
 impl<D: Bytes + 'static> Stream for Parts<D> {
-    /// From the last part alone: a part that others still read would be in memory beside those that follow.
+    /// Splits off only of the last part: an earlier one would stay in memory beside those that follow.
     fn split_off(&mut self, size: u64) -> Option<Box<dyn Stream>> {
         if self.left == 0 { self.part.as_mut()?.split_off(size) } else { None }
     }

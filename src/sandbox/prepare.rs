@@ -185,11 +185,11 @@ struct Control {
     places: Places,
     preserved: Vec<String>,
     exclude: Vec<String>,
-    /// What an update does, with the files that get another time.
+    /// What an update does, with the files whose time is set.
     update: Option<(Lists, Touched)>,
 }
 
-/// Files that get another time, as headers would say it.
+/// The files whose time is set, each as an archive's header would describe it.
 type Touched = Vec<(RelativePath, pack::Sent)>;
 
 impl Control {
@@ -205,7 +205,7 @@ impl Control {
         command::Upload { places, preserved, preserved_files, exclude, update, holds_entries, expected }
     }
 
-    /// Again, for another upload.
+    /// The same for another upload, which gets a new id.
     fn anew(&self, update: Option<(Lists, Touched)>) -> Self {
         let Self { places, preserved, exclude, .. } = self;
         let (preserved, exclude) = (preserved.clone(), exclude.clone());
@@ -229,7 +229,7 @@ struct Uploading<'a, C> {
     memory: &'a Arc<Memory>,
     /// What is not shared although it may be packed.
     excluded: PathSet,
-    /// Before any file was read.
+    /// A time before any file was read.
     read_from: SystemTime,
 }
 
@@ -499,7 +499,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
             };
             repositories.note_packs(&snapshot);
             let mut trees = Trees { snapshot, remote: Some(remote), sent };
-            // What is excluded was not even packed.
+            // Preserved paths may be packed, but are not shared. What patterns exclude was not packed.
             trees.snapshot.retain(|path, _| !excluded.contains_or_covers(path) && !travel.is_apart(path));
             let Some(store) = &memory.store else { return Ok(Settled { trees, stored: None, repositories }) };
             let keep_trees = || {
@@ -529,7 +529,7 @@ fn preserved_files(layout: &Layout, preserved: &[String]) -> Vec<String> {
     preserved.iter().filter(is_packed).cloned().collect()
 }
 
-/// Whether nothing is removed of a path in the sandbox, since the caller names what is at its top.
+/// Whether a path is preserved in the sandbox: its name at the top of the workspace is one of these.
 fn is_preserved(preserved: &[String], path: &RelativePath) -> bool {
     preserved.iter().any(|name| name.as_bytes() == path.top())
 }
@@ -550,7 +550,7 @@ enum Uploaded<F> {
     Refused(F),
 }
 
-/// Whether the sandbox has said so. One that does not answer has not.
+/// Whether the sandbox has said that it can decompress nothing. `false` if it does not answer.
 async fn lacks_decompressor<C: SandboxClient>(client: &C, places: &Places) -> bool {
     let status = places.upload_status();
     let Ok(told) = client.read_file(&status, None).await else { return false };

@@ -149,7 +149,7 @@ impl Shared {
     }
 }
 
-/// Reports that a part of a repository, or all of it, was not uploaded.
+/// An entry of the report: a path that was not uploaded, or not taken over, and why.
 fn left(path: &RelativePath, reason: impl Into<String>) -> HeldBack {
     HeldBack { path: path.clone(), what: None, reason: reason.into() }
 }
@@ -231,7 +231,7 @@ pub fn lay_out(
         }
         repositories.made_in = Some(made_in);
     }
-    // The folder vanished after the scan, so its repository has no place.
+    // What is in a bare repository's folder is not packed, so a repository in it has no place.
     let is_there = |graft: &Graft| {
         let above = graft.at.parent();
         above.is_none_or(|above| found.binary_search_by(|found| found.path.cmp(&above)).is_ok())
@@ -251,7 +251,7 @@ pub fn named(workspace: &Root, shared: &Shared, cancel: &Cancel) -> Result<Named
     )
 }
 
-/// Reports which of those files a merge has written.
+/// Reports which of the `named` files a merge has written.
 pub fn tell_named(report: &mut Report, named: &Named, workspace: &Root) -> Result<()> {
     let known: BTreeSet<RelativePath> = report.sensitive.iter().map(|noted| noted.path.clone()).collect();
     let mut cursor = workspace.cursor();
@@ -455,7 +455,7 @@ fn local_markers(
 /// Moves what is below a `.git` to the quarantine.
 fn bring(incoming: &mut Incoming, workspace: &Root, quarantine: &mut Quarantine) -> Result<()> {
     let gits = incoming.snapshot.iter().filter(|(path, _)| is_gits(path));
-    // Where a `.git` leads is known before what is there.
+    // A `.git` that is a file comes first: it tells whose repository is in a folder below `modules/`.
     let leads = |(path, entry): &(&RelativePath, &Entry)| {
         matches!(entry, Entry::File { .. }) && is_git_name(path.name().as_encoded_bytes())
     };

@@ -77,7 +77,8 @@ const LOST: &str = "the sandbox did not have it as it was uploaded, right after 
 /// What a download is to bring.
 #[derive(Debug, Clone, Copy)]
 struct Demand {
-    /// Only what has changed, where the sandbox can tell. [`Error::ContradictoryChanges`] comes of it where it cannot.
+    /// Only what has changed, where the sandbox can tell. What it tells may be refused as
+    /// [`Error::ContradictoryChanges`].
     changes_only: bool,
     /// Whether all that comes is staged. Where it is not, [`Error::NotStaged`] may come of it.
     every_file: bool,
@@ -122,12 +123,12 @@ fn complains_only_of_changes(told: &[u8], archive: &Archive, left_alone: &Filter
                 || matches!(archive.get(&path), Some(Unpacked { content: Content::File { .. }, .. }))
         })
     };
-    // What was said beyond what is kept of it is not known.
+    // Where the messages were cut off, the rest is not known.
     let is_all = told.len() < command::MESSAGES_MAX;
     is_all && status == Some(b"1") && lines.peek().is_some() && lines.all(is_whole)
 }
 
-/// A name as GNU tar writes it in a message, with what it quotes as itself again. Nothing where that is no such name.
+/// Undoes the quoting of a name in a message of GNU tar. `None` if it is malformed.
 fn unquote(name: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = name.iter().copied();
     let mut plain = Vec::with_capacity(name.len());
@@ -173,7 +174,7 @@ impl Session {
         loop {
             match self.collect(client, cancel, demand, &mut phases).await {
                 Ok(begun) => return self.merge(client, cancel, look_only, phases, begun).await,
-                // What passed comes again, and this time all of it is staged.
+                // Everything is downloaded again, and this time all of it is staged.
                 Err(RunError::Own(Error::NotStaged)) if !demand.every_file => demand.every_file = true,
                 Err(RunError::Own(Error::ContradictoryChanges)) if demand.changes_only => {
                     demand.changes_only = false;
@@ -228,11 +229,11 @@ impl Session {
             Some(rest) => rest.bring(client, &archive, &self.way).await,
             None => Ok(()),
         };
-        // While parts come, these are told of.
+        // The parts have a progress report of their own while they come.
         let received = telling(client, Step::of_workspace("check", size), received).await;
         let received = received.unwrap_or_else(|panicked| Err(Error::Internal(panicked.to_string())));
-        // Where a part did not come, that is why it was not received. After an abort, what was read may not have been
-        // removed.
+        // If a part did not come, that failure is the cause of the other. After an abort, parts may still be
+        // in the sandbox, so this fails and they are removed.
         if let Err(failure) = brought.and_then(|()| Ok(cancel.check()?)) {
             if let Ok(begun) = received {
                 blocking(move || Ok(begun.give_up(Error::Aborted))).await?;
@@ -313,12 +314,12 @@ impl Session {
     }
 }
 
-/// A restore whose sandbox has packed: all that is needed to take its archive in.
+/// A restore whose sandbox has packed: all that is needed to receive its archive.
 struct Receiving {
     base: OwnedMutexGuard<Base>,
     packed: Packed,
     demand: Demand,
-    /// How the index was to be called that the sandbox makes.
+    /// The name that the sandbox was given for its new index.
     new_index: String,
     /// What is known to have changed in the sandbox.
     news: Option<News>,
@@ -435,7 +436,7 @@ impl Receiving {
         Ok(Begun { merge, repositories, base, left_alone, travel, packed, new_index, news })
     }
 
-    /// What alone has come, where it is not everything.
+    /// The changes, if only these were downloaded.
     fn changes(&self, answer: Answer<'_>) -> Result<Option<Changes>> {
         let Some((since, changes)) = answer.changes else { return Ok(None) };
         let known = self.base.index.as_ref().filter(|_| self.demand.changes_only);
@@ -475,13 +476,13 @@ impl Begun {
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
         let options = MergeOptions { base: snapshot, left_alone: &left_alone, retention: *retention, cancel };
-        // What git runs from the tree is asked before the tree changes, and with it what it includes.
+        // Which files git runs is found out before the merge: it may change a configuration that is included.
         let named =
             if merge.needs_lock() { named(merge.root(), shared, cancel) } else { Ok(Named::default()) };
         let report = named.and_then(|named| {
             let mut report = merge.apply(&options, rescued)?;
             tell_named(&mut report, &named, merge.root())?;
-            // What has begun with the files is completed.
+            // Once files were merged, an abort has no effect: the repositories are merged too.
             if !merge.needs_lock() {
                 cancel.check()?;
             }
@@ -492,7 +493,8 @@ impl Begun {
         let target = merge.target().to_path_buf();
         // The merge is what counts; the next one clears up what is left of this one.
         let (theirs, _left) = merge.finish(rescued);
-        // One that needed no lock may have met that of a killed process; where it cannot be removed, it stays.
+        // A merge that needed no lock leaves that of a killed process; if it cannot be removed here, it
+        // stays.
         let _stays = MergeLock::clear_abandoned(&target);
         let (report, git) = report?;
         *snapshot = theirs;
@@ -547,7 +549,7 @@ struct Learned {
     lost: PathSet,
     /// The permission bits that it has by itself, where they are not those that were packed.
     modes: HashMap<RelativePath, u32>,
-    /// Whether the sandbox has told all that is ever believed of it.
+    /// Whether nothing that the sandbox says later is believed.
     is_final: bool,
 }
 
@@ -577,7 +579,7 @@ impl Base {
         answer.mark.and(answer.list).map(|list| listing::compare(&self.trees.sent, list, preserve))
     }
 
-    /// Goes by that from now on.
+    /// Uses what was learned from now on.
     fn take_over(&mut self, learned: Learned) {
         if learned.is_final {
             self.trees.sent = Vec::new();
@@ -588,8 +590,8 @@ impl Base {
         }
     }
 
-    /// Takes from a download what the sandbox never had as it was packed, and takes the modes that the sandbox has by itself
-    /// for those that were packed.
+    /// Removes from a download what the sandbox never had as it was packed, and replaces modes that the
+    /// sandbox has by itself by those that were packed.
     fn adjust(&self, archive: &mut Archive, learned: &Learned) {
         archive.entries.retain(|entry| !learned.lost.contains_or_covers(&entry.path));
         for Unpacked { path, content, .. } in &mut archive.entries {
@@ -599,7 +601,7 @@ impl Base {
         }
     }
 
-    /// A mode in the sandbox as it was sent, where the sandbox has it by itself.
+    /// The mode that was packed, where the sandbox has this one by itself; otherwise this one.
     fn as_sent(&self, modes: &HashMap<RelativePath, u32>, path: &RelativePath, mode: u32) -> u32 {
         if modes.get(path) != Some(&(mode & PERMISSIONS)) {
             return mode;

@@ -543,7 +543,7 @@ impl<C: SandboxClient> Flight<'_, C> {
     }
 }
 
-/// Writes one file, again where the client says that its failure passes. How many bytes it has.
+/// Writes one file, and repeats that after a temporary failure. Returns its size in bytes.
 async fn write<C: SandboxClient>(
     client: &C,
     path: &str,
@@ -585,7 +585,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_that_travel_at_once_have_less_together() {
+    fn parts_are_smaller_where_several_are_uploaded_at_once() {
         const MIB: u64 = 1 << 20;
         for (part_bytes, at_once, expected) in [
             (32 * MIB, 1, 32 * MIB),

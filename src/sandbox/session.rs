@@ -1,4 +1,4 @@
-//! A workspace that is in its sandbox, and what is stored of that on this machine.
+//! A workspace that is in its sandbox, and what this machine stores about it.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -103,7 +103,7 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    /// Whether something was kept of this one, and not of another that was at its path.
+    /// Whether the stored state is that of this workspace, and not of another that was at its path.
     pub(super) fn is_of(&self, kept: &sandboxes::Sandbox) -> bool {
         (self.id, self.is_link) == (kept.workspace, kept.is_link)
     }
@@ -139,7 +139,8 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Nothing is stored in the workspace itself: it would be uploaded, or vanish with the workspace.
+    /// What is stored for this upload. Nothing is stored in the workspace itself: it would be uploaded, or
+    /// vanish with the workspace.
     pub(super) fn of(upload: &Upload, workspace: &Workspace, ignored: Arc<IgnoreRules>) -> Self {
         let workspace = workspace.path.clone();
         let (exclude, preserve) = (upload.exclude.clone(), upload.preserve.clone());
@@ -158,7 +159,7 @@ impl Memory {
         self.store.as_ref()?.load(&self.name)
     }
 
-    /// What is known of the sandbox, where all that is needed for an update is.
+    /// What is known of the sandbox, if that is enough for an update.
     pub(super) async fn usable(
         self: &Arc<Self>,
         upload: &Upload,

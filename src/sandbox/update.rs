@@ -1,9 +1,9 @@
 //! A sandbox that is known gets the difference to what it has, instead of everything.
 //!
-//! It is asked first what has changed in it since both sides last shared something. What it has then is compared with
-//! the workspace, and the difference is sent: content, what to remove, which files get another time. Afterwards the sandbox
-//! compares what it was sent with what it is to have; of all else it has told that it has it. Whatever is in doubt anywhere,
-//! everything is uploaded.
+//! It is asked first what has changed in it since both sides last shared something. What it has then is
+//! compared with the workspace, and the difference is sent: content, what to remove, which files get another
+//! time. Afterwards the sandbox compares what it was sent with what it is to have; for all else, its report
+//! of changes counts. If anything is in doubt, everything is uploaded.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -33,7 +33,7 @@ pub struct Difference {
     pub layout: Layout,
     /// What the sandbox does beside that.
     pub lists: Lists,
-    /// The files that get another time, as headers would say it.
+    /// The files whose time is set, each as an archive's header would describe it.
     pub touched: Vec<(RelativePath, Sent)>,
     /// What the sandbox has afterwards.
     pub outcome: Outcome,
@@ -43,7 +43,7 @@ pub struct Difference {
 #[derive(Debug)]
 pub struct Outcome {
     wanted: remote::Contents,
-    /// What of that is packed.
+    /// The paths of `wanted` that are packed.
     send: BTreeSet<RelativePath>,
     /// The files that are not packed, as they were read.
     read: Vec<Known>,
@@ -64,7 +64,7 @@ impl Outcome {
     }
 }
 
-/// All that an update changes in the sandbox, as headers would say it.
+/// All that an update changes in the sandbox, each as an archive's header would describe it.
 #[must_use]
 pub fn listed(touched: &[(RelativePath, Sent)], contents: &Contents) -> Vec<(RelativePath, Sent)> {
     let mut all: Vec<_> = touched.iter().chain(&contents.sent).cloned().collect();
@@ -81,8 +81,8 @@ pub struct Asked {
     pub assets: HashSet<Vec<u8>>,
 }
 
-/// Asks a sandbox what has changed since an index, and which of the assets have not, each by its folder and its index. Nothing
-/// where it cannot tell, for whatever reason.
+/// Asks a sandbox what has changed since an index, and which of the assets have not, each by its folder and
+/// its index. `None` where it cannot tell, for whatever reason.
 pub async fn ask<C: SandboxClient>(
     client: &C,
     places: &Places,
@@ -168,7 +168,7 @@ pub struct Wanted {
     pub layout: Layout,
     /// What the sandbox is to have.
     pub contents: remote::Contents,
-    /// What of that is not laid out and so cannot be packed.
+    /// The paths of `contents` that are not laid out and so cannot be packed.
     pub unsent: Vec<RelativePath>,
     /// The files as they were read.
     pub read: Vec<Known>,
@@ -219,7 +219,7 @@ pub fn entries_of(remote: &Remote) -> impl Iterator<Item = (&RelativePath, Entry
     })
 }
 
-/// What a sandbox has once all of that was extracted in it.
+/// What a sandbox has once these contents were extracted in it.
 #[must_use]
 pub fn remote_of(contents: &Contents) -> Remote {
     let first_names: HashMap<&RelativePath, &RelativePath> = contents
@@ -243,7 +243,7 @@ pub fn remote_of(contents: &Contents) -> Remote {
     Remote { entries, ..Remote::default() }
 }
 
-/// What files and links are that came with changes.
+/// The files and links that came with changes.
 #[must_use]
 pub fn contents_of(changes: &Changes, came: &Snapshot) -> HashMap<RelativePath, Content> {
     let content = |(path, told): (&RelativePath, Told)| {
