@@ -129,7 +129,7 @@ pub fn compress(bytes: &[u8], effort: Effort, cancel: &Cancel) -> Result<Option<
     Ok(Some(member))
 }
 
-/// How one block is compressed, separately, so that others can follow. A block that does not shrink is stored.
+/// The level at which one block is compressed. A block that hardly shrinks is stored.
 fn level_for(block: &[u8], effort: Effort) -> Compression {
     let samples = block.chunks(block.len().div_ceil(SAMPLES).max(1));
     let mut samples = samples.map(|part| &part[..part.len().min(SAMPLE)]);
@@ -138,6 +138,7 @@ fn level_for(block: &[u8], effort: Effort) -> Compression {
     if shrinks { effort.level() } else { Compression::none() }
 }
 
+/// Compresses one block by itself, and leaves the data open, so that other blocks can follow.
 fn deflated(block: &[u8], level: Compression) -> Vec<u8> {
     let mut state = Compress::new(level, false);
     // Stored blocks add at most five bytes for each 64 KiB, and the flush adds five more.

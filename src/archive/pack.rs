@@ -151,7 +151,7 @@ impl Layout {
         &self.special
     }
 
-    /// The entries in byte order of their paths. A further name of a file comes with the first one.
+    /// The entries in byte order of their paths, a further name of a file together with its first name.
     pub fn entries(&self) -> impl Iterator<Item = (&Found, Option<&RelativePath>)> {
         let first = |planned: &Planned| planned.link_to.map(|first| &self.entries[first].found.path);
         self.entries.iter().map(move |planned| (&planned.found, first(planned)))
@@ -344,8 +344,8 @@ impl Layout {
         }
     }
 
-    /// The next batches that fit into so many bytes, at most a window of them, and how many bytes they have. None if
-    /// the next one is a large file.
+    /// The next batches that fit into so many bytes, at most a window of them, and how many bytes they have.
+    /// No batch if the next one is a large file or does not fit.
     fn fitting<'b>(&self, batches: &'b [Range<usize>], room: u64) -> (&'b [Range<usize>], usize) {
         let (mut count, mut size) = (0, 0);
         for batch in batches.iter().take(WINDOW_BATCHES).take_while(|batch| !self.is_large(batch)) {
@@ -936,7 +936,7 @@ struct Outcome {
     same_inode: bool,
     /// For a further name of a file: the index of the entry with its content.
     first_name: Option<usize>,
-    /// The bytes for its place if they do not fit into that; none at all if it vanished.
+    /// What replaces its place, if it does not fit into that; no bytes if it vanished.
     replacement: Option<Replacement>,
 }
 

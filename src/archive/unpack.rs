@@ -22,9 +22,9 @@ use crate::tree::filter::Filter;
 /// An entry of an archive that is complete and free of contradictions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Where.
+    /// Its path.
     pub path: RelativePath,
-    /// What.
+    /// What kind of entry it is.
     pub content: Content,
     /// The offset of the header that came with its content; [`Sink`] gets the same number. Names with the
     /// same offset are hard links to one file or link.
@@ -422,12 +422,12 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads an entry. Returns `false` for one without a meaning.
+    /// Reads an entry. Returns `false` for a volume label, which no tar restores.
     fn entry(&mut self, header: &Header) -> Result<bool> {
         let old = header.block.as_old();
         let offset = header.offset;
         if old.linkflag[0] == b'V' {
-            // A volume label: its name is not a path, and no tar restores it.
+            // The name of a volume label is not a path.
             self.skip(self.extent(header.size))?;
             return Ok(false);
         }

@@ -28,7 +28,8 @@ pub enum Change {
 }
 
 impl Change {
-    /// The kind of the entry, as far as a filter can tell it apart. That of a deleted entry was reported before.
+    /// The kind of the entry, as far as a filter can tell it apart. A deleted entry, of unknown kind, counts
+    /// as a file.
     fn kind(&self) -> Kind {
         match self {
             Self::Folder(_) => Kind::Folder,
@@ -54,7 +55,7 @@ pub struct Told {
 /// What a sandbox says of a file that has another time alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Touched {
-    /// Of the content that is there. What it was before, this side knows.
+    /// The digest of its content, which must be that of the base, if the base has the file.
     pub digest: Digest,
     /// Seconds since 1970.
     pub mtime: u64,
@@ -65,7 +66,7 @@ pub struct Touched {
 pub struct Changes(BTreeMap<RelativePath, Change>);
 
 impl Changes {
-    /// Reads the lines of `tell_changes` in `control.sh`. Nothing where one of them is none of its.
+    /// Parses the output of `tell_changes` in `control.sh`. `None` if any line has another form.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let mut changes = BTreeMap::new();
@@ -147,7 +148,7 @@ impl Changes {
             let fits = match change {
                 Change::Content(_) => came.get(path).is_some_and(|entry| !entry.is_folder()),
                 Change::Folder(_) => came.get(path).is_some_and(Entry::is_folder),
-                // What the base does not have, such as what belongs to git, is as if it were not told.
+                // A path that the base does not have, such as one that belongs to git, is ignored.
                 Change::Touched(Touched { digest, .. }) => {
                     let is_it =
                         |entry: &Entry| matches!(entry, Entry::File { digest: known, .. } if known == digest);
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_none_gives_no_answer() {
+    fn one_malformed_line_refuses_all_of_them() {
         for text in [
             "q ./a",
             "f a",

@@ -11,11 +11,11 @@ const REMOTE: Duration = Duration::from_millis(2);
 /// uncompressed.
 const COMPRESSED_A_SECOND: f64 = 150e6;
 
-/// How many bytes a second it makes at least of text with the greater effort. A connection that is slower waits for
-/// nothing, and gets less.
+/// How many compressed bytes a second it makes at least of text with the greater effort. A slower connection
+/// does not wait for it, and has less to transfer.
 const THOROUGHLY_COMPRESSED_A_SECOND: f64 = 15e6;
 
-/// Less than that is too little to tell a rate by.
+/// The smallest transfer, in bytes, that tells a rate.
 const TELLING: u64 = 256 * 1024;
 
 /// The connection to a sandbox, as measured by the calls so far.
@@ -45,8 +45,8 @@ impl Link {
         self.rate = Some(bytes / own.as_secs_f64());
     }
 
-    /// How bytes are to be compressed: not at all where they are taken faster than they can be. While no rate is known,
-    /// they are if calls go over a network.
+    /// How bytes are to be compressed: not at all where the connection takes them faster than they can be
+    /// compressed. While no rate is known, they are compressed if calls go over a network.
     #[must_use]
     pub fn compression(&self) -> Option<Effort> {
         match (self.rate, self.round_trip) {

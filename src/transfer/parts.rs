@@ -80,7 +80,7 @@ pub struct Trailer {
     pub codecs: Vec<Codec>,
 }
 
-/// The longest trailer: so many parts a download may have, and a line around their letters.
+/// The largest size of a trailer, which has a letter for each part, so it limits their number too.
 pub const TRAILER_MAX: usize = 64 * 1024;
 
 /// What a trailer begins with. It has a line of its own at the very end of the first part.

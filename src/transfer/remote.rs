@@ -13,7 +13,7 @@ use crate::path::RelativePath;
 use crate::path_map::PathMap;
 use crate::tree::entry::Digest;
 
-/// How many files get another time by themselves; the content of all others is sent again.
+/// The maximum number of files of which only the time is set; the content of all others is sent again.
 const TOUCHED_MAX: usize = 256;
 
 /// What is at one path, with all that a full upload would set.
@@ -33,7 +33,8 @@ pub enum Content {
         size: u64,
         /// Seconds since 1970.
         mtime: u64,
-        /// Of the content; `None` if it was not read, since the sandbox's file has another size or is not known.
+        /// The digest of the content; `None` if it was not read, since the sandbox's file has another size or
+        /// is not known.
         digest: Option<Digest>,
         /// Which of its names is the first, where it has several.
         names: Names,
@@ -86,7 +87,7 @@ impl Update {
         self.send.is_empty() && self.remove.is_empty() && self.touch.is_empty()
     }
 
-    /// The same with the files sent again that would get another time.
+    /// This update with the files sent again of which only the time would be set.
     #[must_use]
     pub fn with_touched_sent(mut self) -> Self {
         for (_, path) in std::mem::take(&mut self.touch) {
@@ -202,7 +203,7 @@ impl Remote {
                 }
             }
         }
-        // Content of few bytes is sent again before that of many.
+        // Where too many times differ, those of the largest files are set, and the others are sent again.
         touch.sort_unstable_by_key(|(size, ..)| std::cmp::Reverse(*size));
         for (at, (_, mtime, path)) in touch.into_iter().enumerate() {
             if at < TOUCHED_MAX {
@@ -257,7 +258,7 @@ impl Remote {
     }
 }
 
-/// What a file that a sandbox has is, from what it says and from the digest of what came.
+/// A file of the sandbox, from what the sandbox says of it and from the digest of what was downloaded.
 #[must_use]
 pub fn file(told: Told, digest: Digest) -> Content {
     let Told { mode, size, mtime, links } = told;
@@ -275,7 +276,8 @@ mod tests {
         RelativePath::parse(text.as_bytes()).unwrap().unwrap()
     }
 
-    /// `d` is a directory, `l` a link, a digit what a file holds, with its time behind a `@` and its first name behind a `=`.
+    /// `d` is a directory, `D` one with another mode, `l` a link, a digit what a file holds, with its time
+    /// behind a `@` and its first name behind a `=`.
     fn contents(text: &str) -> Contents {
         let content = |said: &str| {
             let (said, first) =

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::random;
 
-/// How often a call is made in all.
+/// How often a call is made at most.
 pub const ATTEMPTS: u32 = 5;
 
 /// The longest pause, before chance shortens it.
