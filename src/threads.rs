@@ -1,4 +1,4 @@
-//! The threads that do the work. All are created when they are first needed, and none is required.
+//! The threads that do the work. All are created when they are first needed.
 //!
 //! A process may be out of threads (by a limit of the container, of the user, or of memory). Then the result
 //! is an error or slower work, never an abort, and the next call tries again:
@@ -9,8 +9,9 @@
 //! - *Workers* read, hash and write. There are at most `WORKERS`; one is created when no other is idle, and
 //!   ends after `IDLE`. If none can be created, work waits for an existing one, or runs on the driver if
 //!   there is none.
-//! - A thread *apart* is created for one work that waits long for something outside of this process, such as the
-//!   end of a program. If it cannot be created, the work fails with [`Error::NoThread`].
+//! - A thread *apart* is created for one task that waits long for something outside of this process, such as
+//! the
+//!   end of a program. If it cannot be created, the task fails with [`Error::NoThread`].
 //! - *Rayon's pool* is created by the first work that can get enough threads. Without it, each worker is a
 //!   rayon pool of its own, so parallel code runs there sequentially.
 //!
