@@ -229,18 +229,18 @@ impl Bench {
         refused
     }
 
-    /// Restores the sandbox's state. The files are merged in the simplest way: the sandbox's count.
+    /// Restores the sandbox's state. The files are merged in the simplest way: the sandbox's version wins.
     pub fn restore(&mut self) -> GitReport {
         self.restore_while(|_| ())
     }
 
-    /// The same, as the restore with that number.
+    /// Restores with that serial number, which is part of the names of what is kept.
     pub fn restore_as(&mut self, serial: usize) -> GitReport {
         self.serial = serial - 1;
         self.restore()
     }
 
-    /// The same, with something that happens locally after the check and before anything is changed.
+    /// Restores, with something that happens locally after the check and before anything is changed.
     pub fn restore_while(&mut self, between: impl FnOnce(&Self)) -> GitReport {
         self.serial += 1;
         let cancel = Cancel::default();
@@ -370,8 +370,8 @@ pub fn write(path: &Path, text: impl AsRef<[u8]>) {
     fs::write(path, text).unwrap();
 }
 
-/// Writes a program. A shell of its own does, because a process that another thread starts meanwhile has what this one has
-/// open for a moment, and a file that is open for writing cannot be run.
+/// Writes a program, by a process of its own: a file that is open for writing cannot be run, and a process
+/// that another thread starts inherits for a moment what this one has open.
 pub fn executable(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let script = r#"printf %s "$2" > "$1" && chmod 755 "$1""#;

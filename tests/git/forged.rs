@@ -132,7 +132,7 @@ fn a_git_directory_that_is_no_repository_deletes_nothing() {
         assert_eq!(bench.here(&["for-each-ref"]), before);
         bench.assert_sound(&bench.here, &[]);
     });
-    // And none is made here of one that is new.
+    // Nor is a repository made of it locally where it is new.
     with_each_git(|bench| {
         bench.prepare();
         fs::create_dir_all(bench.there.join("nested/.git")).unwrap();
@@ -142,7 +142,7 @@ fn a_git_directory_that_is_no_repository_deletes_nothing() {
     });
 }
 
-/// Its objects are kept, since its references are not read.
+/// The objects of such a repository are kept, since its references are not read.
 #[test]
 fn a_new_repository_with_a_reftable_is_refused_and_kept() {
     with_each_git(|bench| {
@@ -168,7 +168,7 @@ fn a_new_repository_with_a_reftable_is_refused_and_kept() {
 
 /// Git refuses to stage such a path, but reads an index that names it.
 #[test]
-fn an_index_that_names_what_is_gits_is_held_back() {
+fn an_index_with_a_path_below_a_dot_git_is_held_back() {
     let forge = |folder: &Path| {
         let index = folder.join(".git/index");
         let bytes = fs::read(&index).unwrap();
@@ -186,7 +186,7 @@ fn an_index_that_names_what_is_gits_is_held_back() {
         &["index"],
         |bench| assert!(!bench.here(&["ls-files"]).contains("git/config")),
     );
-    // A local one is not uploaded.
+    // A local repository with such an index is not uploaded.
     with_each_git(|bench| {
         write(&bench.here.join("Agit/config"), "x");
         bench.here(&["add", "Agit"]);
@@ -197,7 +197,7 @@ fn an_index_that_names_what_is_gits_is_held_back() {
 }
 
 #[test]
-fn what_is_staged_as_a_file_and_is_none_is_held_back() {
+fn a_tree_that_is_staged_as_a_file_is_held_back() {
     forged(
         |bench, _| {
             let tree = bench.there(&["rev-parse", "HEAD^{tree}"]);
@@ -306,7 +306,7 @@ fn a_commit_that_is_here_without_its_tree_comes_with_it_or_is_refused() {
 }
 
 #[test]
-fn what_is_kept_of_a_refused_repository_is_none() {
+fn the_backup_of_a_refused_repository_is_no_repository() {
     with_each_git(|bench| {
         bench.prepare();
         for folder in [bench.there.clone(), bench.there.join("git")] {
@@ -337,7 +337,7 @@ fn what_is_kept_of_a_refused_repository_is_none() {
     });
 }
 
-/// Each restore tells of it, and the first one keeps it, with everything that is needed to use it.
+/// Each restore reports it, and the first one keeps it, with everything that is needed to use it.
 #[test]
 fn a_refused_repository_is_kept_once_and_whole() {
     with_each_git(|bench| {
@@ -359,7 +359,7 @@ fn a_refused_repository_is_kept_once_and_whole() {
                 write(&bench.there.join("y.txt"), "y\n");
                 commit = bench.commit_there("more");
             }
-            // Of a file of the workspace.
+            // A backup of a file of the workspace with the same name.
             write(&backups.join("1/git"), "");
             let report = bench.restore();
             assert!(!bench.here.join(".git/paperclip-unfinished-restore").exists());
@@ -381,7 +381,7 @@ fn a_refused_repository_is_kept_once_and_whole() {
             let plain = ["head", "index", "objects", "packs", "references.txt", "settings"];
             names.retain(|name| !plain.contains(&&name[..]) && name != "packed-refs");
             assert_eq!(names, Vec::<String>::new());
-            // It is whole by itself.
+            // The backup has all objects that its references need.
             let whole = bench.path().join(format!("whole-{round}"));
             bench.git(&bench.path(), &["init", "-q", "--bare", whole.to_str().unwrap()]);
             let script = r#"for pack in "$1"/packs/*; do "$2" index-pack --stdin < "$pack" || exit; done; cp -r "$1"/objects/. objects"#;
@@ -496,7 +496,8 @@ fn a_repository_made_anew_in_another_format_deletes_no_branch() {
     });
 }
 
-/// That it was made anew once, with the same history, does not make every later one the same.
+/// A repository that was made anew with the same history is accepted, and a later one without that history is
+/// not.
 #[test]
 fn another_repository_is_noticed_after_one_with_the_same_history() {
     with_each_git(|bench| {

@@ -42,7 +42,7 @@ fn planted(told: &str, plant: impl Fn(&Bench)) {
     });
 }
 
-/// The same for one setting.
+/// Plants one setting, as [`planted`] does.
 fn setting(key: &str, value: &str) {
     planted(&key.to_lowercase(), |bench| {
         executable(&bench.there.join("evil.sh"), &format!("#!/bin/sh\n{RUN}\n"));
@@ -245,7 +245,8 @@ fn an_exchange_runs_nothing_that_the_local_repository_configures() {
 
 const INHERITS: &str = "GIT_CHILD_INHERITS";
 
-/// The other process has an environment that git obeys. In an ordinary test run this does nothing.
+/// Runs git in a process whose environment git would obey. Does nothing unless
+/// [`git_inherits_no_environment`] starts it.
 #[test]
 fn git_runs_in_a_process_with_a_hostile_environment() {
     let Some(git_dir) = std::env::var_os(INHERITS).map(PathBuf::from) else { return };
@@ -271,9 +272,9 @@ fn git_inherits_no_environment() {
     });
 }
 
-/// Git runs this one only if the filter has no `process`.
+/// Git runs the `clean` of a filter, once for each file, only if the filter has no `process`.
 #[test]
-fn a_restore_runs_no_filter_of_one_file() {
+fn a_restore_runs_no_clean_filter() {
     with_each_git(|bench| {
         let file = fs::File::options().write(true).open(bench.here.join("b.txt")).unwrap();
         file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1_000_000)).unwrap();

@@ -43,7 +43,7 @@ fn wait_for(path: &Path) {
     }
 }
 
-/// The other process does the work here. In an ordinary test run this does nothing.
+/// The restore that is killed. Does nothing unless [`restore_and_kill`] starts it in another process.
 #[test]
 fn a_restore_in_its_own_process() {
     let Some(root) = std::env::var_os(WHERE).map(PathBuf::from) else { return };
@@ -198,7 +198,7 @@ fn a_kill_at_every_step_leaves_what_the_next_restore_completes() {
     }
 }
 
-/// What the sandbox has is replaced then, so no restore can complete the index.
+/// A prepare replaces what the sandbox has, so no later restore can complete the index.
 #[test]
 fn after_a_kill_a_prepare_completes_the_index() {
     let program = gits().pop().unwrap();
@@ -255,7 +255,7 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
         ("edit", "M\ta.txt"),
         ("rebase", "M\ta.txt"),
         ("lock", "M\ta.txt"),
-        // What is only staged there is protected from a collection here, unless somebody removes the mark.
+        // What is only staged in the sandbox is protected from `git gc` here, unless its mark is removed.
         ("collect", "M\tb.txt"),
         ("unmark", ""),
         // After a reset, the former content is staged on purpose.
@@ -288,7 +288,7 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
                 bench.here(&["reset", "-q", "--hard"]);
                 bench.here(&["checkout", "-q", "HEAD~1", "--", "a.txt"]);
             }
-            // Git writes the index then, with what it sees of the files.
+            // `git status` writes the index, with the status of the files.
             "status" => drop(bench.here(&["status"])),
             "unmark" => {
                 let marks = bench.marks();

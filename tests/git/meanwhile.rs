@@ -117,7 +117,8 @@ fn a_collection_during_the_restore_deletes_nothing_that_is_new() {
     }
 }
 
-/// A mark protects nothing from somebody who deletes packs, or from a collection that had begun before it was made.
+/// A mark does not protect a pack that is deleted by hand, or by a `git gc` that began before the mark was
+/// made.
 #[test]
 fn objects_that_vanish_during_the_restore_are_brought_again() {
     let delete = "rm -f @root/here/.git/objects/pack/pack-*";
@@ -176,7 +177,7 @@ fn a_kept_reference_replaces_no_other() {
         bench.commit_there("theirs");
         write(&bench.here.join("o.txt"), "o\n");
         let ours = bench.commit_here("ours");
-        // Of a restore with the same time.
+        // As an earlier restore with the same time would have left it.
         let kept = "refs/paperclip/2026-11-28T12-00-01.000Z/heads/main";
         let earlier = commit_on(bench, "main", "kept before");
         bench.here(&["update-ref", kept, &earlier]);
@@ -354,7 +355,7 @@ fn a_shallow_history_that_no_local_reference_reaches_is_still_complete() {
     });
 }
 
-/// What both sides last shared is then known by its name alone.
+/// Of what both sides last shared, only the names of the commits are then known locally.
 #[test]
 fn a_branch_that_was_begun_anew_here_and_collected_prevents_no_restore() {
     with_each_git(|bench| {
@@ -411,7 +412,7 @@ fn of_many_references_only_the_one_that_git_refuses_is_held_back() {
             assert_eq!(report.kept.len(), 1 - round, "{report:?}");
             bench.assert_sound(&bench.here, &[&new, &theirs]);
         }
-        // What came is shared since then, though one reference is not: a later change is one of that.
+        // What came is part of the base, although one reference is not: a later change is compared with it.
         bench.there(&["revert", "--no-edit", "HEAD"]);
         let reverted = bench.there(&["rev-parse", "main"]);
         bench.restore();
@@ -460,7 +461,7 @@ fn head_and_index_wait_for_a_branch_that_git_refuses() {
     }
 }
 
-/// No reference has it, so a later prepare would leave it to a collection.
+/// No reference reaches the commit, so after a later prepare `git gc` would delete it.
 #[test]
 fn a_detached_commit_is_kept_where_head_cannot_be_set() {
     with_each_git(|bench| {
@@ -581,9 +582,9 @@ fn what_git_refuses_prevents_nothing_else_even_if_it_cannot_be_kept() {
     });
 }
 
-/// Git is not called for each of them, so it is not known which of them it accepts.
+/// Git is not called for each of them, so some are reported only together with others.
 #[test]
-fn of_very_many_references_that_git_refuses_each_has_a_reason_of_its_own() {
+fn of_very_many_references_that_git_refuses_each_is_reported() {
     with_each_git(|bench| {
         bench.prepare();
         let main = bench.there(&["rev-parse", "main"]);
@@ -604,7 +605,7 @@ fn of_very_many_references_that_git_refuses_each_has_a_reason_of_its_own() {
 }
 
 #[test]
-fn a_branch_that_was_deleted_and_collected_here_makes_no_other_repository_of_it() {
+fn a_repository_is_the_same_after_a_branch_was_deleted_and_collected_here() {
     with_each_git(|bench| {
         bench.here(&["branch", "-q", "-D", "feature"]);
         unrelated_branch(bench, "pages");
@@ -621,7 +622,7 @@ fn a_branch_that_was_deleted_and_collected_here_makes_no_other_repository_of_it(
 }
 
 #[test]
-fn a_detached_head_without_branches_makes_no_other_repository_of_it() {
+fn a_repository_is_the_same_with_a_detached_head_and_no_branches() {
     with_each_git(|bench| {
         let pages = unrelated_branch(bench, "pages");
         bench.prepare();

@@ -90,7 +90,7 @@ fn a_commit_of_the_agent_arrives_on_its_branch() {
         bench.there(&["checkout", "-q", "-b", "topic"]);
         write(&bench.there.join("t.txt"), "t\n");
         let topic = bench.commit_there("topic");
-        // Its object is reached by that name alone.
+        // The object of an annotated tag is reached by its name alone.
         bench.there(&["tag", "-a", "-m", "annotated", "v2"]);
         bench.there(&["config", "branch.topic.remote", "origin"]);
         bench.there(&["config", "branch.topic.merge", "refs/heads/topic"]);
@@ -260,7 +260,7 @@ fn another_local_worktree_survives_a_prune_in_the_sandbox() {
         write(&bench.there.join("n.txt"), "n\n");
         let theirs = bench.commit_there("new");
         let report = bench.restore();
-        // That it stays is told.
+        // The report says that the branch stays.
         assert!(holds(&report, "refs/heads/idle"), "{report:?}");
         bench.here(&["gc", "-q", "--prune=now"]);
         assert_eq!(bench.git(&linked, &["rev-parse", "HEAD"]), ours);
@@ -905,7 +905,7 @@ fn a_file_staged_locally_stays_if_it_is_a_folder_in_the_sandbox() {
     });
 }
 
-/// Whatever collects the former commits in the sandbox, its repository is the one that was sent.
+/// Even if the former commits were collected in the sandbox, its repository is the one that was sent.
 #[test]
 fn a_history_that_was_rewritten_as_a_whole_comes_back() {
     for way in ["amend", "root", "filter", "orphan"] {
@@ -986,7 +986,7 @@ fn a_history_that_was_rewritten_there_does_not_replace_one_that_was_changed_here
     });
 }
 
-/// A name that leads to another branch is one of this machine's.
+/// A name that leads to another branch belongs to this machine alone.
 #[test]
 fn a_symbolic_branch_stays_and_is_not_uploaded() {
     with_each_git(|bench| {
@@ -1022,7 +1022,7 @@ fn a_symbolic_branch_does_not_lose_what_it_leads_to() {
     });
 }
 
-/// Git does not list it, and would write through it.
+/// Git does not list such a reference, and would write through it.
 #[test]
 fn a_symbolic_branch_that_leads_to_nothing_stays() {
     with_each_git(|bench| {
@@ -1053,9 +1053,9 @@ fn commit_and_lose_index(bench: &mut Bench) -> String {
     new
 }
 
-/// Only the commits tell then what the agent has changed in the index.
+/// Without the index, only the commits tell what the agent has changed in it.
 #[test]
-fn if_the_index_there_cannot_be_read_a_commit_is_not_staged_the_other_way_round() {
+fn if_the_index_there_cannot_be_read_the_reverse_of_a_commit_is_not_staged() {
     for is_staged_here in [false, true] {
         for index in [Some(&b"DIRC\0\0\0\x02\0\0\0\x05garbage"[..]), Some(b""), None] {
             with_each_git(|bench| {
@@ -1085,7 +1085,7 @@ fn if_the_index_there_cannot_be_read_a_commit_is_not_staged_the_other_way_round(
     }
 }
 
-/// The index there is then again the one that was sent.
+/// After the revert, the index in the sandbox equals the one that was sent.
 #[test]
 fn what_came_without_its_index_is_shared_and_can_be_reverted() {
     with_each_git(|bench| {
@@ -1195,7 +1195,7 @@ fn commits_of_a_submodule_come_back_after_absorbgitdirs() {
     });
 }
 
-/// It lacks the branches of the one that was sent, and they are not deleted for that.
+/// The new clone lacks branches of the repository that was sent, and they are not deleted for that.
 #[test]
 fn a_submodule_that_was_cloned_there_anew_is_held_back() {
     with_each_git(|bench| {
@@ -1265,7 +1265,7 @@ fn references_that_were_kept_and_settings_of_our_own_calls_are_not_uploaded() {
     });
 }
 
-/// As a checkout has whose pages are a submodule of itself.
+/// An example is a checkout whose pages are a submodule of itself.
 #[test]
 fn the_commit_of_a_submodule_is_not_uploaded_without_its_tree() {
     with_each_git(|bench| {

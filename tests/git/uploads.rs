@@ -249,7 +249,7 @@ fn what_is_only_staged_is_uploaded_while_it_is_staged() {
         uploads.bench.here(&["reset", "-q"]);
         let sent = uploads.upload();
         assert!(!uploads.is_there(&blob) && sent.bytes == 0);
-        // With no commit at all, and with all of them deleted.
+        // Once it is committed, it stays uploaded.
         uploads.bench.here(&["add", "staged.txt"]);
         uploads.upload();
         uploads.bench.here(&["commit", "-q", "-m", "committed"]);
@@ -323,7 +323,7 @@ fn a_pack_that_the_sandbox_lacks_or_changed_is_made_again() {
             fs::remove_file(&names[number]).unwrap();
             assert!(uploads.upload().packings > 0, "{}", names[number].display());
         }
-        // A sandbox in its place of which nothing is known.
+        // Another sandbox, of which nothing is known.
         uploads.former = None;
         assert!(uploads.upload().packings > 0);
         // One whose digests were never recorded, for example after a failed upload.
