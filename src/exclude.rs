@@ -55,7 +55,18 @@ impl ExcludePatterns {
     #[must_use]
     pub fn matches(&self, path: &RelativePath) -> bool {
         let path = path.as_bytes();
-        self.dotted.matches(&[b"./", path].concat()) || self.bare.matches(path)
+        self.matches_dotted(path) || self.bare.matches(path)
+    }
+
+    /// Whether a pattern matches `./path`. (Most paths fit a buffer on the stack: this is asked of every entry.)
+    fn matches_dotted(&self, path: &[u8]) -> bool {
+        let mut buffer = [0; 256];
+        let Some(dotted) = buffer.get_mut(..path.len() + 2) else {
+            return self.dotted.matches(&[b"./", path].concat());
+        };
+        dotted[..2].copy_from_slice(b"./");
+        dotted[2..].copy_from_slice(path);
+        self.dotted.matches(dotted)
     }
 }
 
@@ -108,7 +119,8 @@ impl Patterns {
         names(path).any(|(start, end)| {
             self.heads.get(path[start]).iter().any(|head| head.matches(&path[start..]))
                 || self.tails.get(path[end - 1]).iter().any(|text| path[..end].ends_with(text))
-        }) || (0..path.len()).any(|at| self.parts.get(path[at]).iter().any(|part| part.matches(path, at)))
+        }) || (!self.parts.is_empty()
+            && (0..path.len()).any(|at| self.parts.get(path[at]).iter().any(|part| part.matches(path, at))))
             || self.general.iter().any(|pattern| matches_general(pattern, path))
     }
 }
@@ -153,6 +165,10 @@ impl<T> ByByte<T> {
     fn add(&mut self, byte: u8, value: T) {
         self.0.resize_with(256, Vec::new);
         self.0[usize::from(byte)].push(value);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     fn get(&self, byte: u8) -> &[T] {

@@ -126,6 +126,12 @@ impl<V> PathMap<V> {
         })
     }
 
+    /// Finds several values, fastest if the paths are near each other, as those of one folder are.
+    #[must_use]
+    pub fn nearby(&self) -> Nearby<'_, V> {
+        Nearby { map: self, chunk: 0 }
+    }
+
     /// The chunk in which a path is or would be, and where it is there, or would be.
     fn find(&self, path: &[u8]) -> (usize, Result<usize, usize>) {
         let after = self.chunks.partition_point(|chunk| chunk[0].0.as_bytes() <= path);
@@ -290,6 +296,27 @@ impl<'a, V> IntoIterator for &'a PathMap<V> {
     }
 }
 
+/// Finds values by path, and looks first where the last one was.
+#[derive(Debug)]
+pub struct Nearby<'a, V> {
+    map: &'a PathMap<V>,
+    chunk: usize,
+}
+
+impl<'a, V> Nearby<'a, V> {
+    /// The value at a path.
+    pub fn get(&mut self, path: &RelativePath) -> Option<&'a V> {
+        let chunks = &self.map.chunks;
+        let begins_by = |chunk: usize| chunks.get(chunk).is_some_and(|items| items[0].0 <= *path);
+        if !begins_by(self.chunk) || begins_by(self.chunk + 1) {
+            self.chunk = chunks.partition_point(|items| items[0].0 <= *path).saturating_sub(1);
+        }
+        let items = chunks.get(self.chunk)?;
+        let at = items.binary_search_by(|(there, _)| there.cmp(path)).ok()?;
+        Some(&items[at].1)
+    }
+}
+
 /// A path and what two maps have there.
 pub type Joined<'a, V> = (&'a RelativePath, Option<&'a V>, Option<&'a V>);
 
@@ -412,6 +439,11 @@ mod tests {
         assert_eq!(map.is_empty(), model.is_empty());
         assert_eq!(map.iter().size_hint(), (model.len(), Some(model.len())));
         assert!(map.chunks.iter().all(|chunk| !chunk.is_empty() && chunk.len() <= CHUNK_MAX));
+        let mut nearby = map.nearby();
+        let numbers = (0..200).chain((0..200).map(|number| number * 37 % 5001));
+        for at in numbers.map(path).chain(model.keys().cloned()) {
+            assert_eq!(nearby.get(&at), model.get(&at), "{at}");
+        }
         let built: PathMap<usize> = model.clone().into_iter().rev().collect();
         assert_eq!(map, &built);
     }

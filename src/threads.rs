@@ -10,8 +10,7 @@
 //!   ends after `IDLE`. If none can be created, work waits for an existing one, or runs on the driver if
 //!   there is none.
 //! - A thread *apart* is created for one task that waits long for something outside of this process, such as
-//! the
-//!   end of a program. If it cannot be created, the task fails with [`Error::NoThread`].
+//!   the end of a program. If it cannot be created, the task fails with [`Error::NoThread`].
 //! - *Rayon's pool* is created by the first work that can get enough threads. Without it, each worker is a
 //!   rayon pool of its own, so parallel code runs there sequentially.
 //!

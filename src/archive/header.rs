@@ -110,12 +110,35 @@ fn write_long<'o>(out: &'o mut [u8], kind: tar::EntryType, parts: &[&[u8]]) -> &
 
 fn seal(header: &mut tar::Header, kind: tar::EntryType, mode: u32, size: u64, mtime: u64) {
     header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_size(size);
-    header.set_mtime(mtime);
-    header.set_cksum();
+    let fields = header.as_old_mut();
+    octal(&mut fields.mode, mode.into());
+    octal(&mut fields.uid, 0);
+    octal(&mut fields.gid, 0);
+    number(&mut fields.size, size);
+    number(&mut fields.mtime, mtime);
+    fields.cksum = *b"        ";
+    let sum = header.as_bytes().iter().map(|&byte| u64::from(byte)).sum();
+    octal(&mut header.as_old_mut().cksum, sum);
+}
+
+/// Writes a number in octal digits, which fill the field but for its closing NUL.
+fn octal(field: &mut [u8], mut number: u64) {
+    let Some((end, digits)) = field.split_last_mut() else { return };
+    *end = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b"01234567"[(number & 7) as usize];
+        number >>= 3;
+    }
+}
+
+/// Writes a number in octal digits, or, if it is too large for that, as GNU tar does: in binary, after a bit that says so.
+fn number(field: &mut [u8; 12], number: u64) {
+    if number >> 33 == 0 {
+        octal(field, number);
+    } else {
+        *field = [0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        field[4..].copy_from_slice(&number.to_be_bytes());
+    }
 }
 
 /// Copies as much of the joined parts as fits.
@@ -164,6 +187,25 @@ mod tests {
             let header = entry.header();
             assert_eq!((header.uid().unwrap(), header.gid().unwrap()), (0, 0));
             assert_eq!(header.mtime().unwrap(), 1_700_000_000);
+        }
+    }
+
+    /// The crate `tar` writes the same fields, for every size of a number.
+    #[test]
+    fn numbers_are_written_as_other_tars_write_them() {
+        for number in [0, 7, 8, 0o7777, (1 << 33) - 1, 1 << 33, u64::from(u32::MAX) << 8, u64::MAX >> 1] {
+            for mode in [0, 0o644, 0o7777] {
+                let (mut ours, mut theirs) = (tar::Header::new_gnu(), tar::Header::new_gnu());
+                seal(&mut ours, tar::EntryType::Regular, mode, number, number);
+                theirs.set_entry_type(tar::EntryType::Regular);
+                theirs.set_mode(mode);
+                theirs.set_uid(0);
+                theirs.set_gid(0);
+                theirs.set_size(number);
+                theirs.set_mtime(number);
+                theirs.set_cksum();
+                assert!(ours.as_bytes() == theirs.as_bytes(), "{number:o} {mode:o}");
+            }
         }
     }
 

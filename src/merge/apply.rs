@@ -182,26 +182,27 @@ fn treat_protected_as_unchanged(
 
 /// The written paths that deserve a look, with the reason.
 fn sensitive_of(plan: &Plan<'_>, written: &[RelativePath], seen: &ByPath<Meta>) -> Vec<Noted> {
-    let written: HashSet<&RelativePath> = written.iter().collect();
     let was_executable = |path: &RelativePath| {
         seen.get(path).is_some_and(|meta| meta.kind == Kind::File && meta.mode & 0o111 != 0)
     };
-    let modes = plan.file_modes.iter().map(|(path, mode)| {
-        // Only the mode is looked at.
-        (path, Entry::File { mode: *mode, digest: Digest([0; 32]) })
+    let note = |path: &RelativePath, entry: &Entry| {
+        Some(Noted { path: path.clone(), reason: sensitive(path, entry, || was_executable(path))? })
+    };
+    // Of a changed mode, nothing else is looked at.
+    let modes = plan
+        .file_modes
+        .iter()
+        .filter_map(|(path, mode)| note(path, &Entry::File { mode: *mode, digest: Digest([0; 32]) }));
+    let placed = plan.placements().filter_map(|placement| match placement.mode {
+        Some(mode) => note(&placement.path, &placement.entry.clone().with_mode(mode)),
+        None => note(&placement.path, placement.entry),
     });
-    let placed = plan.placements().map(|placement| {
-        let entry = placement.entry.clone();
-        (&placement.path, if let Some(mode) = placement.mode { entry.with_mode(mode) } else { entry })
-    });
-    modes
-        .chain(placed)
-        .filter(|(path, _)| written.contains(path))
-        .filter_map(|(path, entry)| {
-            let reason = sensitive(path, &entry, was_executable(path))?;
-            Some(Noted { path: path.clone(), reason })
-        })
-        .collect()
+    let mut noted: Vec<Noted> = modes.chain(placed).collect();
+    if !noted.is_empty() {
+        let written: HashSet<&RelativePath> = written.iter().collect();
+        noted.retain(|noted| written.contains(&noted.path));
+    }
+    noted
 }
 
 /// Makes read-only folders, such as those of a module cache, writable for as long as the merge takes. Folders

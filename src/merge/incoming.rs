@@ -202,8 +202,9 @@ impl Stager<'_> {
         }
     }
 
+    /// Whether the base has another entry than this one, or none.
     pub(super) fn differs(&self, path: &RelativePath, entry: &Entry) -> bool {
-        !self.base.get(path).is_some_and(|base| base.same_as(entry))
+        differ(self.base.get(path), entry)
     }
 
     pub(super) fn stage<'s, 'c>(
@@ -379,6 +380,11 @@ impl Stager<'_> {
         let (snapshot, staged) = (entries.into_iter().collect(), staged.into_iter().collect());
         Ok(Incoming { snapshot, staged, skipped, stage: self.stage })
     }
+}
+
+/// Whether an entry is another one than that of the base.
+pub(super) fn differ(base: Option<&Entry>, entry: &Entry) -> bool {
+    !base.is_some_and(|base| base.same_as(entry))
 }
 
 /// A file in the stage while it is written.

@@ -302,19 +302,20 @@ impl Journal {
     }
 }
 
-fn checksum(json: &[u8]) -> String {
-    let mut digest = Digest(sha2::Sha256::digest(json).into()).to_string();
-    digest.truncate(CHECKSUM);
-    digest
+fn checksum(json: &[u8]) -> [u8; CHECKSUM] {
+    let digits = Digest(sha2::Sha256::digest(json).into()).hexadecimal();
+    std::array::from_fn(|at| digits[at])
 }
 
 fn lines<T: Serialize>(values: impl Iterator<Item = T>) -> Vec<u8> {
     let mut text = Vec::new();
     for value in values {
-        let json = serde_json::to_vec(&value).expect("a displacement has nothing that JSON cannot say");
-        text.extend_from_slice(checksum(&json).as_bytes());
-        text.push(b' ');
-        text.extend_from_slice(&json);
+        let sum = text.len();
+        text.extend_from_slice(&[b' '; CHECKSUM + 1]);
+        let json = text.len();
+        serde_json::to_writer(&mut text, &value).expect("a displacement has nothing that JSON cannot say");
+        let checksum = checksum(&text[json..]);
+        text[sum..sum + CHECKSUM].copy_from_slice(&checksum);
         text.push(b'\n');
     }
     text
@@ -324,7 +325,7 @@ fn lines<T: Serialize>(values: impl Iterator<Item = T>) -> Vec<u8> {
 fn read_line<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
     let (sum, json) = line.strip_suffix(b"\n")?.split_at_checked(CHECKSUM)?;
     let json = json.strip_prefix(b" ")?;
-    if *sum != *checksum(json).as_bytes() {
+    if *sum != checksum(json) {
         return None;
     }
     serde_json::from_slice(json).ok()

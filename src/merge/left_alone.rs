@@ -77,6 +77,8 @@ struct Spellings<'r> {
     folders: HashMap<RelativePath, RelativePath>,
     /// Whether names that differ in case are different names in a folder, by its path.
     tells_apart: HashMap<Option<RelativePath>, bool>,
+    /// A folder whose path is as listed, and in which names of ASCII are told apart: that of the last path, mostly.
+    plain: Option<RelativePath>,
     /// The listings of folders, by path. A folder is listed once, however many of its names are asked for.
     listings: HashMap<Option<RelativePath>, Listing>,
 }
@@ -95,6 +97,7 @@ impl<'r> Spellings<'r> {
             cursor: root.cursor(),
             folders: HashMap::new(),
             tells_apart: HashMap::new(),
+            plain: None,
             listings: HashMap::new(),
         }
     }
@@ -102,6 +105,10 @@ impl<'r> Spellings<'r> {
     /// The path as its folders list it, given that `there` is at it. On most volumes, which tell all names
     /// apart, that is the same path.
     fn as_listed(&mut self, path: &RelativePath, there: Option<Meta>) -> Result<RelativePath> {
+        let (above, name) = path.split();
+        if name.is_ascii() && self.plain.as_ref().is_some_and(|plain| plain.as_bytes() == above) {
+            return Ok(path.clone());
+        }
         let mut folder = None;
         for above in path.ancestors() {
             if !self.folders.contains_key(&above) {
@@ -111,7 +118,11 @@ impl<'r> Spellings<'r> {
             }
             folder = self.folders.get(&above).cloned();
         }
-        self.child(folder.as_ref(), path, there)
+        let listed = self.child(folder.as_ref(), path, there)?;
+        self.plain = path
+            .parent()
+            .filter(|above| folder.as_ref() == Some(above) && self.tells_apart.get(&folder) == Some(&true));
+        Ok(listed)
     }
 
     /// The same, if the listed path of the folder is known.

@@ -19,13 +19,14 @@ use std::time::Duration;
 use rayon::prelude::*;
 use sha2::Digest as _;
 
-use super::incoming::{InStage, Incoming, IncomingEntry, LazyStage, Staged, Stager, Staging};
+use super::incoming::{InStage, Incoming, IncomingEntry, LazyStage, Staged, Stager, Staging, differ};
 use crate::archive::source::{PIECE, Stream};
 use crate::archive::unpack::{Archive, Content, Sink, StreamedFile, Unpacked, unpack};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::{File, Root};
 use crate::path::RelativePath;
+use crate::path_map::Nearby;
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, PERMISSIONS, Snapshot};
 use crate::tree::filter::Filter;
@@ -35,8 +36,9 @@ use crate::tree::scan::CHUNK;
 /// one is done.
 const PIECES_MAX: usize = 32;
 
-/// How many inodes a thread settles at a time.
+/// How many inodes a thread settles at a time, and how many entries it compares with the base.
 const INODES: usize = 256;
+const ENTRIES: usize = 1024;
 
 /// How to read an archive; the same for both steps.
 #[derive(Clone, Copy)]
@@ -125,7 +127,7 @@ impl Reception<'_> {
         let stager = self.stager(stage);
         let settling = Settling {
             stager: &stager,
-            entries: archive.entries,
+            archive: archive.entries,
             taken,
             every_file: self.every_file,
             by_digest: OnceLock::new(),
@@ -333,20 +335,20 @@ impl<'s> Worker<'s> {
     }
 
     /// Whether a file has to be staged, as far as it is known by now.
-    fn is_due(&self, file: &StreamedFile, entry: &Entry) -> bool {
-        self.reception.every_file || (file.wanted && self.stager.differs(&file.path, entry))
+    fn is_due(&self, file: &StreamedFile, entry: &Entry, base: &mut Nearby<'_, Entry>) -> bool {
+        self.reception.every_file || (file.wanted && differ(base.get(&file.path), entry))
     }
 
     /// Handles complete files: the bytes that are hashed are the bytes that are staged.
     fn files(&self, files: &[StreamedFile], bytes: &[u8]) -> Result<Vec<HashedFile>> {
-        let mut in_stage = InStage(None);
+        let (mut in_stage, mut base) = (InStage(None), self.stager.base.nearby());
         let take = |file: &StreamedFile| {
             self.stager.cancel.check()?;
             let content = &bytes[file.range.clone()];
             let digest = Digest(sha2::Sha256::digest(content).into());
             let entry = self.entry(file, digest);
             let mut staged = None;
-            if self.is_due(file, &entry) {
+            if self.is_due(file, &entry, &mut base) {
                 let mode = mode_of(&entry);
                 staged = Some((self.stager.file(&mut in_stage, mode, |file| file.write(content))?.0, mode));
             }
@@ -412,7 +414,7 @@ impl<'s> Worker<'s> {
         let Large { file, hash, done, mut state } = *large;
         let digest = Digest(hash.finalize().into());
         if let State::AsLocal(local) = &mut state
-            && self.is_due(&file, &self.entry(&file, digest))
+            && self.is_due(&file, &self.entry(&file, digest), &mut self.stager.base.nearby())
         {
             state = self.stage_beginning(&mut in_stage, mode, local, (done, digest))?;
         }
@@ -489,7 +491,7 @@ fn mode_of(entry: &Entry) -> u32 {
 /// Step two: an archive that was read completely, so it is known which entries count.
 struct Settling<'a> {
     stager: &'a Stager<'a>,
-    entries: Vec<Unpacked>,
+    archive: Vec<Unpacked>,
     taken: Vec<HashedFile>,
     every_file: bool,
     /// The files of the base by their content; filled when first needed.
@@ -502,20 +504,29 @@ struct Inode<'n> {
     file: Option<usize>,
 }
 
+/// What an entry of the archive comes to.
+struct Settled {
+    /// `None` for a device or FIFO, which is not restored.
+    entry: Option<Entry>,
+    /// Whether the base has another one, or none.
+    differs: bool,
+}
+
 impl Settling<'_> {
     fn entries_found(self) -> Result<Vec<IncomingEntry>> {
         let is_leaf = |content: &Content| matches!(content, Content::File { .. } | Content::Symlink { .. });
-        let leaves = self.entries.iter().enumerate().filter(|(_, entry)| is_leaf(&entry.content));
+        let leaves = self.archive.iter().enumerate().filter(|(_, entry)| is_leaf(&entry.content));
         let mut names: Vec<(u64, usize)> = leaves.map(|(at, entry)| (entry.inode, at)).collect();
         names.par_sort_unstable();
         let (inodes, needless) = self.inodes(&names)?;
+        let settled = self.settled(&inodes)?;
         let mut staged: Vec<(usize, Staged)> = inodes
             .par_chunks(INODES)
             .map(|inodes| {
                 let (mut in_stage, mut staged) = (InStage(None), Vec::new());
                 for inode in inodes {
                     self.stager.cancel.check()?;
-                    self.settle(&mut in_stage, inode, &mut staged)?;
+                    self.settle(&mut in_stage, inode, &settled, &mut staged)?;
                 }
                 Ok(staged)
             })
@@ -528,18 +539,15 @@ impl Settling<'_> {
         }
         staged.par_sort_unstable_by_key(|(at, _)| *at);
         let mut staged = staged.into_iter().peekable();
-        let mut entries_found = Vec::with_capacity(self.entries.len());
-        for at in 0..self.entries.len() {
-            let path = self.entries[at].path.clone();
-            entries_found.push(match self.entry(at)? {
-                None => IncomingEntry::Special(path),
-                Some(entry) => match staged.next_if(|(next_finished, _)| *next_finished == at) {
-                    Some((_, staged)) => IncomingEntry::Staged(path, entry, staged),
-                    None => IncomingEntry::Entry(path, entry),
-                },
-            });
-        }
-        Ok(entries_found)
+        let found = self.archive.into_iter().zip(settled).enumerate().map(|(at, (unpacked, settled))| {
+            let (path, staged) = (unpacked.path, staged.next_if(|(next, _)| *next == at));
+            match (settled.entry, staged) {
+                (None, _) => IncomingEntry::Special(path),
+                (Some(entry), Some((_, staged))) => IncomingEntry::Staged(path, entry, staged),
+                (Some(entry), None) => IncomingEntry::Entry(path, entry),
+            }
+        });
+        Ok(found.collect())
     }
 
     /// Groups names by inode. Also returns what was staged for files without any name that counts.
@@ -553,8 +561,11 @@ impl Settling<'_> {
                 next_finished += 1;
             }
             let mut file = None;
-            if matches!(self.entries[at].content, Content::File { .. }) {
-                file = Some(self.hashed_at(inode)?);
+            if matches!(self.archive[at].content, Content::File { .. }) {
+                if self.taken.get(next_finished).is_none_or(|taken| taken.inode != inode) {
+                    return Err(Error::Internal("a file of the archive was not taken in".to_owned()));
+                }
+                file = Some(next_finished);
                 next_finished += 1;
             }
             inodes.push(Inode { names, file });
@@ -564,24 +575,42 @@ impl Settling<'_> {
         Ok((inodes, needless))
     }
 
-    fn hashed_at(&self, inode: u64) -> Result<usize> {
-        self.taken
-            .binary_search_by_key(&inode, |taken| taken.inode)
-            .map_err(|_| Error::Internal("a file of the archive was not taken in".to_owned()))
+    /// What each entry of the archive comes to. The base is read beside them, since both are in the order of their paths.
+    fn settled(&self, inodes: &[Inode<'_>]) -> Result<Vec<Settled>> {
+        let mut files = vec![None; self.archive.len()];
+        for inode in inodes {
+            for &(_, at) in inode.names {
+                files[at] = inode.file;
+            }
+        }
+        let settle = |(entries, files): (&[Unpacked], &[Option<usize>])| {
+            self.stager.cancel.check()?;
+            let first = entries.first().map_or(&b""[..], |entry| entry.path.as_bytes());
+            let mut base = self.stager.base.iter_from(first).peekable();
+            let settle = |(unpacked, file): (&Unpacked, &Option<usize>)| {
+                while base.next_if(|(path, _)| **path < unpacked.path).is_some() {}
+                let before = base.next_if(|(path, _)| **path == unpacked.path).map(|(_, entry)| entry);
+                let entry = self.entry(unpacked, *file);
+                let differs = entry.as_ref().is_some_and(|entry| differ(before, entry));
+                Settled { entry, differs }
+            };
+            Ok(entries.iter().zip(files).map(settle).collect::<Vec<_>>())
+        };
+        let settled = self.archive.par_chunks(ENTRIES).zip(files.par_chunks(ENTRIES)).map(settle);
+        Ok(settled.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
-    /// The entry at an index; `None` for a device or FIFO, which is not restored.
-    fn entry(&self, at: usize) -> Result<Option<Entry>> {
-        let Unpacked { path, content, inode } = &self.entries[at];
-        let entry = match content {
-            Content::Folder { mode } => Entry::Folder { mode: *mode },
-            Content::File { mode } => {
-                Entry::File { mode: *mode, digest: self.taken[self.hashed_at(*inode)?].digest }
+    /// What an entry of the archive is, with its file's content; `None` for a device or FIFO.
+    fn entry(&self, unpacked: &Unpacked, file: Option<usize>) -> Option<Entry> {
+        let entry = match (&unpacked.content, file) {
+            (Content::Folder { mode }, _) => Entry::Folder { mode: *mode },
+            (Content::File { mode }, Some(file)) => {
+                Entry::File { mode: *mode, digest: self.taken[file].digest }
             }
-            Content::Symlink { target } => Entry::Symlink { target: target.clone() },
-            Content::Special => return Ok(None),
+            (Content::Symlink { target }, _) => Entry::Symlink { target: target.clone() },
+            (Content::Special | Content::File { .. }, _) => return None,
         };
-        Ok(Some(self.stager.usable(path, entry)))
+        Some(self.stager.usable(&unpacked.path, entry))
     }
 
     /// Stages the names of an inode that differ from the base: the first name of each mode with content, the
@@ -590,16 +619,14 @@ impl Settling<'_> {
         &'s self,
         in_stage: &mut InStage<'s>,
         inode: &Inode<'_>,
+        settled: &[Settled],
         staged: &mut Vec<(usize, Staged)>,
     ) -> Result<()> {
         let mut passed = inode.file.and_then(|file| self.taken[file].staged.as_ref());
         let mut by_mode: Vec<(u32, Staged)> = Vec::new();
         for &(_, at) in inode.names {
-            let Some(entry) = self.entry(at)? else { continue };
-            if !self.stager.differs(&self.entries[at].path, &entry) {
-                continue;
-            }
-            let mode = mode_of(&entry);
+            let Settled { entry: Some(entry), differs: true } = &settled[at] else { continue };
+            let mode = mode_of(entry);
             let like = by_mode.iter().position(|(other, _)| *other == mode);
             let further = match like {
                 Some(like) => self.stager.further_name(in_stage, &by_mode[like].1)?,
@@ -609,7 +636,7 @@ impl Settling<'_> {
                 further
             } else {
                 // It is the first name of that mode, or the file system cannot link it.
-                let file = self.make(in_stage, inode, &entry, passed.take(), by_mode.first())?;
+                let file = self.make(in_stage, inode, entry, passed.take(), by_mode.first())?;
                 match like {
                     Some(like) => by_mode[like].1 = file.clone(),
                     None => by_mode.push((mode, file.clone())),
@@ -659,7 +686,7 @@ impl Settling<'_> {
     ) -> Result<Staged> {
         let has_it = |entry: &Entry| matches!(entry, Entry::File { digest: base, .. } if *base == digest);
         for &(_, at) in inode.names {
-            let path = &self.entries[at].path;
+            let path = &self.archive[at].path;
             if self.stager.base.get(path).is_some_and(has_it)
                 && let Some(found) = self.copy_of_local(in_stage, path, mode, digest)?
             {

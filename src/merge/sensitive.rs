@@ -26,8 +26,26 @@ const MERCURIAL: &str = "Mercurial runs what it names";
 /// Why a path that was written deserves a look, if it does. `was_executable` tells whether an executable file
 /// was there before.
 #[must_use]
-pub fn sensitive(path: &RelativePath, entry: &Entry, was_executable: bool) -> Option<&'static str> {
-    let names: Vec<String> = path.as_bytes().split(|&byte| byte == b'/').map(folded_name).collect();
+pub fn sensitive(
+    path: &RelativePath,
+    entry: &Entry,
+    was_executable: impl FnOnce() -> bool,
+) -> Option<&'static str> {
+    by_name(path).or_else(|| match entry {
+        Entry::Symlink { target } if leads_out(path, target) => Some(LEADS_OUT),
+        Entry::File { mode, .. } if mode & 0o111 != 0 && !was_executable() => Some(EXECUTABLE),
+        _ => None,
+    })
+}
+
+/// Why a path deserves a look by its names alone, if it does.
+fn by_name(path: &RelativePath) -> Option<&'static str> {
+    let names = || path.as_bytes().split(|&byte| byte == b'/');
+    // Every such name begins with a dot, before which a file system may ignore characters that are not ASCII.
+    if !names().any(|name| name[0] == b'.' || !name[0].is_ascii()) {
+        return None;
+    }
+    let names: Vec<String> = names().map(folded_name).collect();
     for (at, name) in names.iter().enumerate() {
         if let Some((_, reason)) = ANYWHERE.iter().find(|(known, _)| name == known) {
             return Some(reason);
@@ -41,11 +59,7 @@ pub fn sensitive(path: &RelativePath, entry: &Entry, was_executable: bool) -> Op
             return Some(AGENT);
         }
     }
-    match entry {
-        Entry::Symlink { target } if leads_out(path, target) => Some(LEADS_OUT),
-        Entry::File { mode, .. } if mode & 0o111 != 0 && !was_executable => Some(EXECUTABLE),
-        _ => None,
-    }
+    None
 }
 
 /// Whether a link at `path` leads out of the root, by the names in its target alone.
@@ -69,6 +83,11 @@ fn leads_out(path: &RelativePath, target: &[u8]) -> bool {
 /// `theirs` is the sandbox's entry.
 #[must_use]
 pub fn held_back(path: &RelativePath, theirs: Option<&Entry>) -> Option<&'static str> {
+    // The names end with these letters, after which a file system may ignore characters that are not ASCII.
+    let last = path.name().as_encoded_bytes().last()?;
+    if !matches!(last | 0x20, b'g' | b'c' | b'd' | b'h') && last.is_ascii() {
+        return None;
+    }
     let name = folded_name(path.name().as_encoded_bytes());
     if name == ".hg" && theirs.is_some_and(|entry| !entry.is_folder()) {
         return Some(MERCURIAL);
@@ -122,7 +141,7 @@ mod tests {
             ("src/main.rs", false),
         ] {
             for path_text in [name.to_owned(), format!("deep/er/{name}")] {
-                let reason = sensitive(&path(&path_text), &plain, false);
+                let reason = sensitive(&path(&path_text), &plain, || false);
                 assert_eq!(reason.is_some(), is_sensitive, "{path_text}: {reason:?}");
             }
         }
@@ -142,7 +161,7 @@ mod tests {
             ("l", "/etc/passwd", true),
         ] {
             let link = Entry::Symlink { target: target.as_bytes().into() };
-            assert_eq!(sensitive(&path(at), &link, false).is_some(), leaves, "{at} -> {target}");
+            assert_eq!(sensitive(&path(at), &link, || false).is_some(), leaves, "{at} -> {target}");
         }
     }
 
@@ -156,12 +175,12 @@ mod tests {
             (0o645, false, true),
         ] {
             assert_eq!(
-                sensitive(&path("x"), &file(mode), was).is_some(),
+                sensitive(&path("x"), &file(mode), || was).is_some(),
                 is_reported,
                 "{mode:o}, before: {was}"
             );
         }
-        assert_eq!(sensitive(&path("d"), &Entry::Folder { mode: Some(0o755) }, false), None);
+        assert_eq!(sensitive(&path("d"), &Entry::Folder { mode: Some(0o755) }, || false), None);
     }
 
     #[test]

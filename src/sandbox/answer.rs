@@ -5,9 +5,7 @@
 //! leave alone what it would otherwise have merged.
 
 use crate::exclude::PathSet;
-use crate::merge::plan::changed;
-use crate::path::RelativePath;
-use crate::tree::entry::{Entry, Snapshot};
+use crate::tree::entry::Snapshot;
 
 /// The answer in a download.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,26 +61,28 @@ fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
 /// Paths that the sandbox may never have had (`lost`) are not counted.
 #[must_use]
 pub fn is_another_without_mark(base: &Snapshot, theirs: &Snapshot, lost: &PathSet) -> bool {
-    let leaf = |entry: Option<&Entry>| usize::from(entry.is_some_and(|entry| !entry.is_folder()));
-    let mut uploaded = base.iter().filter(|(path, _)| !lost.contains_or_covers(path)).peekable();
-    let is_empty = uploaded.peek().is_none();
-    let leaves: usize = uploaded.map(|(_, entry)| leaf(Some(entry))).sum();
-    let (mut changed_leaves, mut there) = (0, 0);
-    for (path, before, _) in changed(base, theirs).filter(|(path, ..)| !lost.contains_or_covers(path)) {
-        changed_leaves += leaf(before);
-        there += leaf(before.filter(|_| theirs.contains_key(path)));
+    let (mut leaves, mut leaves_there) = (0_usize, 0_usize);
+    let (mut is_empty, mut has_folders) = (true, false);
+    for (path, before, after) in base.join(theirs) {
+        let Some(before) = before.filter(|_| !lost.contains_or_covers(path)) else { continue };
+        is_empty = false;
+        if before.is_folder() {
+            has_folders |= after.is_some();
+        } else if after.is_some_and(|after| before.same_as(after)) {
+            return false;
+        } else {
+            leaves += 1;
+            leaves_there += usize::from(after.is_some());
+        }
     }
-    if leaves == 0 {
-        let is_there = |path: &RelativePath| !lost.contains_or_covers(path) && theirs.contains_key(path);
-        return !is_empty && !base.keys().any(is_there);
-    }
-    changed_leaves == leaves && there * 2 < leaves
+    if leaves == 0 { !is_empty && !has_folders } else { leaves_there * 2 < leaves }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::entry::Digest;
+    use crate::path::RelativePath;
+    use crate::tree::entry::{Digest, Entry};
 
     #[test]
     fn an_answer_is_parsed_field_by_field() {

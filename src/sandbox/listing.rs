@@ -191,16 +191,18 @@ fn overwritten(sent: &[(RelativePath, Sent)], lost: &[RelativePath]) -> HashSet<
     over
 }
 
-/// Paths that a sandbox may have lost if it listed nothing: names of which some tar strips a part, and name
-/// collisions.
+/// The `missing` paths that a sandbox may have lost if it listed nothing: names of which some tar strips a part, and
+/// name collisions.
 #[must_use]
-pub fn doubtful(sent: &[(RelativePath, Sent)]) -> Vec<RelativePath> {
-    let mut folded: HashMap<String, usize> = HashMap::new();
-    for (path, _) in sent {
-        *folded.entry(fold(path)).or_default() += 1;
+pub fn doubtful(sent: &[(RelativePath, Sent)], missing: &[&RelativePath]) -> Vec<RelativePath> {
+    let mut folded: HashMap<String, usize> = missing.iter().map(|path| (fold(path), 0)).collect();
+    if !folded.is_empty() {
+        for (path, _) in sent {
+            folded.entry(fold(path)).and_modify(|names| *names += 1);
+        }
     }
-    let paths = sent.iter().map(|(path, _)| path);
-    paths.filter(|path| stripped(path).is_some() || folded[&fold(path)] > 1).cloned().collect()
+    let is_doubtful = |path: &RelativePath| stripped(path).is_some() || folded[&fold(path)] > 1;
+    missing.iter().filter(|path| is_doubtful(path)).map(|path| (*path).clone()).collect()
 }
 
 /// A path as a volume may see it that ignores case and Unicode normalization: in lower case, and with each
@@ -438,8 +440,20 @@ mod tests {
     fn names_that_some_tar_or_volume_changes_may_have_been_lost() {
         let names = ["A", "a", "b", "c:x", "d/\\y", "\\z", "e\u{301}", "\u{e9}"];
         let sent: Vec<_> = names.iter().map(|name| (*name, file(0o644, 1))).collect();
-        let found: Vec<_> = doubtful(&listing(&sent)).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["A", "\\z", "a", "c:x", "e\u{301}", "\u{e9}"]);
+        let sent = listing(&sent);
+        let doubtful = |missing: &[&str]| -> Vec<String> {
+            let missing: Vec<_> = sent
+                .iter()
+                .map(|(path, _)| path)
+                .filter(|path| missing.contains(&&*path.to_string()))
+                .collect();
+            doubtful(&sent, &missing).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(doubtful(&names), ["A", "\\z", "a", "c:x", "e\u{301}", "\u{e9}"]);
+        // The other spelling came, and may have overwritten it.
+        assert_eq!(doubtful(&["a", "b"]), ["a"]);
+        assert_eq!(doubtful(&["b", "d/\\y"]), [""; 0]);
+        assert_eq!(doubtful(&[]), [""; 0]);
     }
 
     #[test]

@@ -563,8 +563,15 @@ impl Base {
         }
         if answer.mark.is_none() {
             // The agent removed what the sandbox would have told. What came is not lost.
-            let is_missing = |path: &RelativePath| archive.get(path).is_none();
-            let lost = PathSet::of(listing::doubtful(&self.trees.sent).into_iter().filter(is_missing));
+            let sent = &self.trees.sent;
+            // Both are in the order of their paths.
+            let mut came = archive.entries.iter().map(|entry| &entry.path).peekable();
+            let mut is_missing = |path: &RelativePath| {
+                while came.next_if(|came| *came < path).is_some() {}
+                came.peek().is_none_or(|came| *came != path)
+            };
+            let missing: Vec<_> = sent.iter().map(|(path, _)| path).filter(|path| is_missing(path)).collect();
+            let lost = PathSet::of(listing::doubtful(sent, &missing));
             return Learned { lost, ..known(false) };
         }
         let Some(found) = self.differences(answer, preserve) else { return known(true) };
