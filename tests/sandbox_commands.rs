@@ -8,6 +8,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread;
+use std::time::Duration;
 
 use sandbox_managed_runtime::archive::pack::Sent;
 use sandbox_managed_runtime::exclude::PathSet;
@@ -630,6 +632,87 @@ fn a_sandbox_tells_which_upload_it_has() {
         sandbox.succeeds(&commands[1]);
         assert_eq!(sandbox.answer(), b"mark \n", "{sandbox}");
         assert_eq!(fs::read_to_string(sandbox.status()).unwrap(), "0\n", "{sandbox}");
+    }
+}
+
+/// A command goes on where the process here that started it was killed. What it clears must not be what a later one
+/// extracted, which would then look deleted.
+#[test]
+fn an_upload_waits_for_one_that_still_runs_and_not_for_one_that_has_ended() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        sandbox.succeeds(&sandbox.upload(&archive, NONE));
+        let first =
+            sandbox.upload_to(&Places::new(text(&sandbox.workspace()), "other", "1"), &archive, &[], &[]);
+        sandbox.install("sleep");
+        // Its removal takes as long as that of many files.
+        let [begun, go] = ["begun", "go"].map(|name| sandbox.path(name));
+        let tools = sandbox.tools();
+        fs::create_dir(sandbox.path("slow")).unwrap();
+        let slow = format!(
+            "#!/bin/sh\ncase $* in *./*) : > {0}; while [ ! -e {1} ]; do sleep 0.1; done ;; esac\nexec {2}/rm \"$@\"\n",
+            text(&begun),
+            text(&go),
+            text(&tools)
+        );
+        fs::write(sandbox.path("slow/rm"), slow).unwrap();
+        fs::set_permissions(sandbox.path("slow/rm"), Permissions::from_mode(0o755)).unwrap();
+        let slowly = format!("PATH={}:$PATH", text(&sandbox.path("slow")));
+        let second = sandbox.upload(&archive, NONE);
+        thread::scope(|scope| {
+            let first = scope.spawn(|| sandbox.run_in(&slowly, &first));
+            while !begun.exists() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            let second = scope.spawn(|| sandbox.run_in("", &second));
+            // It would have cleared the workspace by now, and extracted its own.
+            thread::sleep(Duration::from_millis(300));
+            assert!(!second.is_finished(), "{sandbox}");
+            fs::write(&go, "").unwrap();
+            for upload in [first, second] {
+                let output = upload.join().unwrap();
+                assert!(output.status.success(), "{sandbox}: {output:?}");
+            }
+        });
+        sandbox.succeeds(&sandbox.download(&[]));
+        assert_eq!(sandbox.answer(), format!("mark {ID}\n").into_bytes(), "{sandbox}");
+        assert_eq!(sandbox.packed_names(), set(UPLOADED_MODES.map(|(name, _)| name)), "{sandbox}");
+
+        // One that was killed has left its file, with the number of no process, of another program, or none yet.
+        let uploading = sandbox.workspace().join(".paperclip-runtime/uploading");
+        assert!(!uploading.exists(), "{sandbox}");
+        for left in ["4194304\n".to_owned(), format!("{}\n", std::process::id()), String::new()] {
+            sandbox.file(&uploading, &left);
+            sandbox.succeeds(&sandbox.upload(&archive, NONE));
+            assert!(!uploading.exists(), "{sandbox}: {left}");
+        }
+    }
+}
+
+/// What another upload cleared while a download was packed must not look deleted.
+#[test]
+fn a_download_fails_if_another_upload_begins_while_it_is_packed() {
+    for sandbox in Sandbox::all() {
+        sandbox.file(&sandbox.workspace().join("a"), "content");
+        let commands = [sandbox.download(&[]), sandbox.tolerant_download(&[])];
+        let mark = sandbox.runtime().join(command::OWN).join("mark");
+        fs::create_dir(sandbox.path("late")).unwrap();
+        let tar = format!(
+            "#!/bin/sh\n{}/tar \"$@\" || exit\ncase $1 in -c*) echo 2 > {} ;; esac\n",
+            text(&sandbox.tools()),
+            text(&mark)
+        );
+        fs::write(sandbox.path("late/tar"), tar).unwrap();
+        fs::set_permissions(sandbox.path("late/tar"), Permissions::from_mode(0o755)).unwrap();
+        for command in commands {
+            sandbox.file(&mark, format!("{ID}\n"));
+            sandbox.succeeds(&command);
+            let output = sandbox.run_in(&format!("PATH={}:$PATH", text(&sandbox.path("late"))), &command);
+            assert!(!output.status.success(), "{sandbox}: {output:?}");
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(told.contains("another upload into this workspace has begun"), "{sandbox}: {told}");
+            assert!(!sandbox.archive().exists(), "{sandbox}");
+        }
     }
 }
 

@@ -79,6 +79,40 @@ remove or rename one of them, or exclude it"
     fi
 }
 
+# Waits until no other command uploads into this workspace, and keeps others waiting until this one ends. A command goes on
+# where the process that started it was killed, and would clear what this one extracts.
+wait_for_others() {
+    uploading=$dir/.paperclip-runtime/uploading
+    waited=0
+    until (set -C && echo $$ > "$uploading") 2>/dev/null; do
+        [ "$waited" -lt 60 ] || refuse "another upload into this workspace has not ended in the sandbox; nothing was changed, \
+prepare again once it has"
+        waited=$((waited + 1))
+        other=
+        { read -r other < "$uploading"; } 2>/dev/null
+        if is_uploading "$other"; then
+            sleep 1
+        elif [ "$(cat "$uploading")" = "$other" ]; then
+            rm -f "$uploading"
+        fi 2>/dev/null
+    done
+    trap 'rm -f "$uploading"' EXIT
+    [ "$waited" = 0 ] || [ -s "$archive$1" ] || {
+        echo "another upload has removed this one's archive; nothing was changed, prepare again" >&2
+        exit 1
+    }
+}
+
+# Whether a process runs this script. Its number may be that of another one by now.
+is_uploading() {
+    [ -n "$1" ] && kill -0 "$1" || return
+    [ -r "/proc/$$/cmdline" ] || return 0
+    case $(cat "/proc/$1/cmdline") in
+    *control.sh*) ;;
+    *) return 1 ;;
+    esac
+}
+
 # Names this upload in the mark of every earlier one in this workspace, which is about to be replaced. From now on no older
 # session takes this workspace for its own.
 claim() {
@@ -648,7 +682,7 @@ failed() {
 pack() {
     code=0
     names=$archive.names
-    { printf 'mark ' && { cat "$marks/mark" 2>/dev/null || echo; } &&
+    { printf 'mark %s\n' "$packed_mark" &&
         { [ -z "$indexed" ] || echo "indexed $indexed"; } &&
         { [ ! -f "$own/found" ] || cat "$own/found"; }; } > "$own/answer" || failed 2
     top_level names > "$names" || failed 2
@@ -683,6 +717,17 @@ begin_packing() {
     archive=$download_archive
     export archive
     cd "$dir" && mkdir -p "$own" && remove_archive || exit
+    packed_mark=$(cat "$marks/mark" 2>/dev/null)
+}
+
+# Whether no other upload has begun since packing began. It clears the workspace, and what it clears must not look deleted.
+# (A mark that is gone was removed by the agent.)
+is_same_upload() {
+    now=$(cat "$marks/mark" 2>/dev/null)
+    [ -z "$now" ] || [ "$now" = "$packed_mark" ] || {
+        echo "another upload into this workspace has begun meanwhile" >&2
+        return 1
+    }
 }
 
 # A quarter of a megabyte of a larger file: its beginning, and what is a quarter, a half and three quarters into it.
@@ -812,6 +857,7 @@ upload)
     archive=$upload_archive parts=$own/parts
     check_parts "$@" || exit
     { [ -d "$dir" ] || mkdir -p "$dir"; } && cd "$dir" || exit
+    wait_for_others "$1"
     if [ -n "$told" ]; then
         keep_told || { echo "the index is gone; everything is to be uploaded" >&2 && exit 1; }
     else
@@ -943,6 +989,7 @@ download)
     code=0
     { [ -n "$indexed" ] && pack_changes "$have" "$make"; } 2>/dev/null || pack
     remove_notes
+    is_same_upload || failed 2
     [ "$code" -ne 0 ] || cut_into_parts "$@" || failed 2
     [ "$code" -eq 0 ] || remove_archive
     exit "$code"
@@ -952,7 +999,7 @@ tolerant)
     begin_packing
     messages=$archive.messages
     indexed=
-    { pack && cut_into_parts "$@"; } 2> "$messages" || remove_archive
+    { pack && is_same_upload && cut_into_parts "$@"; } 2> "$messages" || remove_archive
     if [ -f "$archive" ]; then
         { echo "$code" && head -c "$messages_max" "$messages"; } > "$status" && rm -f "$messages"
     else
