@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::fs::{Kind, Root};
 use sandbox_managed_runtime::git::command::Git;
-use sandbox_managed_runtime::git::export::{Base, Bases, Options, export};
+use sandbox_managed_runtime::git::export::{Base, Bases, Options, Tree, export};
 use sandbox_managed_runtime::git::import::check;
 use sandbox_managed_runtime::git::packs::{Earlier, PackFile};
 use sandbox_managed_runtime::git::quarantine::Quarantine;
+use sandbox_managed_runtime::git::recognise::is_gits;
 use sandbox_managed_runtime::path::RelativePath;
 use sandbox_managed_runtime::tree::filter::Filter;
 use sandbox_managed_runtime::tree::scan::scan;
@@ -76,7 +77,10 @@ impl Bench {
         let has = |_: &str, _: &PackFile| true;
         let earlier = earlier.map(|base| Earlier { packs: &base.sent_packs, has: &has });
         let (options, git) = (Options::default(), &self.git);
-        let exported = export(git, &workspace, &dot_git(), options, earlier.as_ref(), folder, &self.cancel);
+        let filter = Filter::by_name(is_gits);
+        let found = scan(&workspace, &filter, &self.cancel).expect("it is readable");
+        let tree = Tree { root: &workspace, found: &found };
+        let exported = export(git, tree, &dot_git(), options, earlier.as_ref(), folder, &self.cancel);
         exported.expect("nothing is refused").base
     }
 

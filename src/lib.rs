@@ -95,6 +95,7 @@ pub mod git {
     pub mod command;
     pub mod config;
     pub mod export;
+    pub mod held;
     pub mod import;
     pub mod index;
     mod keep;

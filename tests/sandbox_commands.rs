@@ -1236,7 +1236,7 @@ fn in_parts(archive: &[u8], size: usize, codecs: &str) -> Vec<(Part, Vec<u8>)> {
             .spawn()
             .unwrap();
         let (mut stdin, bytes) = (child.stdin.take().unwrap(), bytes.to_vec());
-        let writing = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &bytes).unwrap());
+        let writing = thread::spawn(move || std::io::Write::write_all(&mut stdin, &bytes).unwrap());
         let pressed = child.wait_with_output().unwrap().stdout;
         writing.join().unwrap();
         pressed

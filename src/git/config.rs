@@ -82,11 +82,13 @@ const HARMLESS: &[&str] = &[
     "core.autocrlf",
     "core.commentchar",
     "core.eol",
+    "core.filemode",
     "core.logallrefupdates",
     "core.quotepath",
     "core.safecrlf",
     "core.sparsecheckout",
     "core.sparsecheckoutcone",
+    "core.symlinks",
     "core.whitespace",
     "diff.algorithm",
     "diff.indentheuristic",
@@ -119,6 +121,10 @@ pub fn harmless(settings: &Settings, credentials: bool) -> Settings {
         {
             return None;
         }
+        // An address may be the name of a remote, too.
+        if !credentials && middle.is_some_and(|middle| without_secrets(middle).as_deref() != Some(middle)) {
+            return None;
+        }
         let same = || Some((key.clone(), value.clone()));
         match (section, middle, name) {
             (b"http" | b"credential", ..) if credentials => same(),
@@ -149,7 +155,9 @@ fn if_it_runs_nothing(url: &[u8]) -> Option<Vec<u8>> {
 /// An address without user, password and query, if they may be secret.
 fn without_secrets(url: &[u8]) -> Option<Vec<u8>> {
     let url = if_it_runs_nothing(url)?;
-    let Some(at) = url.windows(3).position(|window| window == b"://") else { return Some(url) };
+    let Some(at) = url.windows(3).position(|window| window == b"://") else {
+        return Some(without_password(url));
+    };
     let (scheme, rest) = (&url[..at], &url[at + 3..]);
     let slash = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(slash);
@@ -163,6 +171,15 @@ fn without_secrets(url: &[u8]) -> Option<Vec<u8>> {
         None => user.to_vec(),
     };
     Some([scheme, b"://", &user, &authority[host_at..], path].concat())
+}
+
+/// An address like `user@host:path` without a password behind the user.
+fn without_password(url: Vec<u8>) -> Vec<u8> {
+    let user = url.iter().position(|byte| matches!(byte, b'@' | b'/')).filter(|&at| url[at] == b'@');
+    match user.map(|at| url[..at].iter().position(|&byte| byte == b':').map(|colon| (colon, at))) {
+        Some(Some((colon, at))) => [&url[..colon], &url[at..]].concat(),
+        _ => url,
+    }
 }
 
 /// Writes settings as a configuration file.

@@ -11,15 +11,17 @@ use super::config::{self, Settings};
 use super::index;
 use super::keep;
 use super::packs::{self, Earlier, SentPacks, Wanted};
+use super::recognise::DOT_GIT;
 use super::refs::{Head, Oid, RefName, Refs};
 use super::repository::{Place, Repository, lines};
 use super::unfinished;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::by_path::{self, make_folders, read, write};
-use crate::fs::{Kind, Root};
+use crate::fs::{Kind, Meta, Root};
 use crate::merge::lock::{Attempt, MergeLock};
 use crate::path::{RelativePath, path_from};
+use crate::tree::scan::Found;
 
 /// The settings for the upload of repositories.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +30,15 @@ pub struct Options {
     pub credentials: bool,
     /// How many commits of each line of history are uploaded; all of them for `None`.
     pub depth: Option<usize>,
+}
+
+/// A workspace as it was scanned.
+#[derive(Debug, Clone, Copy)]
+pub struct Tree<'a> {
+    /// The workspace.
+    pub root: &'a Root,
+    /// What is uploaded of it, in the order of the paths.
+    pub found: &'a [Found],
 }
 
 /// The state of a repository that both sides last shared. The default is for one that only the sandbox has.
@@ -119,13 +130,14 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
 /// left out if the sandbox still has them and they can be reused.
 pub fn export(
     git: &Git,
-    workspace: &Root,
+    tree: Tree<'_>,
     dot_git: &RelativePath,
     options: Options,
     earlier: Option<&Earlier<'_>>,
     folder: &Path,
     cancel: &Cancel,
 ) -> Result<Exported, Fault> {
+    let workspace = tree.root;
     let place = locate(git, workspace, dot_git, cancel)?;
     let repository = Repository { git, place: &place, cancel };
     let was_killed = unfinished::is_noted(&place) || keep::is_left(&place)?;
@@ -137,12 +149,11 @@ pub fn export(
         make_folders(&folder.join(below))?;
     }
     // What is staged meanwhile is not uploaded: the objects are those of this index.
-    let index_digest = copy_index(&repository, folder)?;
-    let listing = match index_digest {
-        Some(_) => repository.index_in(&folder.join("index"))?,
-        None => Vec::new(),
+    let (index_digest, listing) = match copy_index(&repository, tree, dot_git, folder)? {
+        Some(CopiedIndex { digest, listing }) => (Some(digest), listing),
+        None => (None, Vec::new()),
     };
-    let mut settings = config::harmless(&repository.settings()?, options.credentials);
+    let mut settings = config::harmless(&repository.settings_in_effect()?, options.credentials);
     // An index also has the inode and the status-change time of each file, which an archive does not keep. By
     // these every file would look changed in the sandbox, and `git add -A` would read and store all of them.
     settings.push(config::added());
@@ -373,15 +384,38 @@ fn write_refs(
     write(&folder.join("HEAD"), &head)
 }
 
-/// Copies the index without what only this machine can use (a split or sparse index, the state of a file
-/// watcher).
-fn copy_index(repository: &Repository<'_>, folder: &Path) -> Result<Option<[u8; 32]>, Fault> {
+/// An index that was copied for an upload.
+struct CopiedIndex {
+    digest: [u8; 32],
+    /// What `git ls-files --stage -z` lists of it.
+    listing: Vec<u8>,
+}
+
+/// Copies the index without what only this machine can use (a split or sparse index, the state of a file watcher).
+fn copy_index(
+    repository: &Repository<'_>,
+    tree: Tree<'_>,
+    dot_git: &RelativePath,
+    folder: &Path,
+) -> Result<Option<CopiedIndex>, Fault> {
     let here = repository.place.git_dir.join("index");
     let there = folder.join("index");
     // The time is read before the content: if the index changes in between, git in the sandbox only compares
     // more files than it needs to.
     let (Some(meta), Some(bytes)) = (by_path::stat(&here)?, read(&here)?) else { return Ok(None) };
     write(&there, &bytes)?;
+    let states = repository.states_in(&there)?;
+    let states = index::states(&states);
+    let listing: Vec<u8> = states.iter().flat_map(|state| [state.line, b"\0"].concat()).collect();
+    // In the sandbox, git compares sizes and times in whole seconds alone.
+    let checkout = dot_git.as_bytes().strip_suffix(DOT_GIT).unwrap_or_default();
+    let is_hidden = |state: &&index::EntryState<'_>| {
+        let path = [checkout, index::path_in(state.line)].concat();
+        let found = tree.found.binary_search_by(|found| found.path.as_bytes().cmp(&path));
+        let is_file = |meta: &Meta| matches!(meta.kind, Kind::File | Kind::Symlink);
+        found.is_ok_and(|at| is_file(&tree.found[at].meta) && state.hides(&tree.found[at].meta))
+    };
+    let hidden: Vec<&[u8]> = states.iter().filter(is_hidden).map(|state| state.line).collect();
     // Git may read a file through its filter before it writes the index, if the file's time is in the future.
     // In this folder it finds no file.
     repository
@@ -395,11 +429,14 @@ fn copy_index(repository: &Repository<'_>, folder: &Path) -> Result<Option<[u8; 
             "--no-untracked-cache",
             "--no-fsmonitor",
             "--force-write-index",
+            "-z",
+            "--index-info",
         ])
+        .input(index::forgetting(&listing, &hidden, &repository.zero()))
         .run(repository.cancel)?;
-    let copied = read(&there)?.map(|bytes| Sha256::digest(&bytes).into());
+    let digest = Sha256::digest(read(&there)?.unwrap_or_default()).into();
     // Git in the sandbox reads each file that is not older than the index, because it may have been changed
     // after it was staged without a change of size or time.
     by_path::set_modified(&there, meta.mtime.0)?;
-    Ok(copied)
+    Ok(Some(CopiedIndex { digest, listing }))
 }

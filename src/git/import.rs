@@ -372,9 +372,17 @@ impl Reading<'_> {
             self.index_is_unknown = digest.is_none();
             return Ok(base.index.clone());
         }
-        match theirs.index(&self.received.folder.join("index")) {
+        let file = self.received.folder.join("index");
+        match theirs.index(&file) {
             Ok(listing) if index::parse(&index::beyond(&listing, &base.index)).is_some() => {
-                return Ok(listing);
+                // An entry that is only intended to be added stages nothing, although it names the empty blob.
+                let new = index::beyond(&listing, &base.index);
+                let empty = index::empty(&new);
+                if empty.is_empty() {
+                    return Ok(listing);
+                }
+                let intended = theirs.intended(&file, &empty)?;
+                return Ok(index::without(&listing, |path| intended.contains(path)));
             }
             Ok(_) => self.hold("index", "it names what no index may hold"),
             // A sparse index names folders by their objects. If one is missing, git cannot list it.
@@ -413,11 +421,6 @@ impl Reading<'_> {
         let stashes = incoming.stashes.len();
         incoming.stashes.retain(|(oid, _)| kind(oid) == Some(b"commit"));
         self.may_lack |= incoming.stashes.len() < stashes;
-        // Where the empty blob is missing, its entries are intent-to-add ones, which stage nothing.
-        let is_missing = |oid: &Oid| index::is_empty_blob(oid) && kind(oid).is_none();
-        if staged_blobs(theirs, base).iter().any(is_missing) {
-            theirs.index = index::without_empty(&theirs.index, &base.index);
-        }
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
             self.hold_unusable("index", "what it stages is missing in the sandbox");
             self.index_is_unknown = true;
@@ -948,8 +951,26 @@ impl Merge<'_> {
             if self.incoming.base.place.is_some() {
                 self.note_changes(head_here.as_ref(), change.as_ref())?;
             }
-            self.merge_refs(head_here.as_ref(), busy)?;
+            // A branch that was deleted there is left first, if it is checked out here.
+            let left = match &head_here {
+                Some(Head::Branch(name)) if !theirs.refs.contains_key(name) => base.refs.get_key_value(name),
+                _ => None,
+            };
+            let mut before = base.refs.clone();
+            if let Some((name, _)) = left {
+                before.remove(name);
+            }
+            self.merge_refs(&before, &theirs.refs, head_here.as_ref(), busy)?;
             self.merge_head(head_here.as_ref(), busy)?;
+            if let Some((name, oid)) = left {
+                let (before, head) = (Refs::from([(name.clone(), oid.clone())]), self.repository.head()?);
+                self.merge_refs(&before, &Refs::new(), head.as_ref(), busy)?;
+            }
+            if let Some((before, after)) = self.change_of_branch(head_here.as_ref())? {
+                self.wait_for_index();
+                let ours = self.repository.index()?;
+                self.stage(&before, &after, &ours)?;
+            }
             if let Some((before, after)) = change {
                 self.merge_index(busy, &before, &after)?;
             }
@@ -1075,12 +1096,19 @@ impl Merge<'_> {
         Ok(first(sent)?.is_disjoint(&first(there)?))
     }
 
-    fn merge_refs(&mut self, head: Option<&Head>, busy: bool) -> Result<(), Fault> {
-        let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
+    /// Merges references, of which `base` has the values that both sides share, and `theirs` those of the sandbox.
+    fn merge_refs(
+        &mut self,
+        base: &Refs,
+        theirs: &Refs,
+        head: Option<&Head>,
+        busy: bool,
+    ) -> Result<(), Fault> {
         let mut around = self.surroundings(head, busy)?;
         // A branch that was checked out here since the upload stays: index and files would not follow it.
+        let heads = [&self.incoming.base.head, &self.incoming.theirs.head];
         if let Some(checked_out @ Head::Branch(name)) = head
-            && ![&base.head, &theirs.head].into_iter().flatten().any(|other| other == checked_out)
+            && !heads.into_iter().flatten().any(|other| other == checked_out)
         {
             around.in_use.insert(name.clone());
         }
@@ -1088,10 +1116,9 @@ impl Merge<'_> {
         for attempt in 0.. {
             let (ours, symbolic) = self.repository.all_refs()?;
             around.symbolic = symbolic;
-            let new = theirs.refs.keys().filter(|name| !ours.contains_key(name));
+            let new = theirs.keys().filter(|name| !ours.contains_key(name));
             around.symbolic.extend(self.repository.dangling(new)?);
-            let planned =
-                plan(&base.refs, &theirs.refs, &ours, &around, &|theirs, ours| self.relation(theirs, ours));
+            let planned = plan(base, theirs, &ours, &around, &|theirs, ours| self.relation(theirs, ours));
             if planned.is_empty() {
                 return Ok(());
             }
@@ -1410,16 +1437,36 @@ impl Merge<'_> {
         Ok(())
     }
 
-    fn merge_index(&mut self, busy: bool, before: &[u8], after: &[u8]) -> Result<(), Fault> {
-        let theirs = &self.incoming.theirs;
+    /// What the commits of the branch that is checked out change, if the sandbox had left that branch and `HEAD` stays here: the
+    /// sandbox's index then belongs to another branch, and without this change the reverse of the commits would be staged.
+    fn change_of_branch(&self, head: Option<&Head>) -> Result<Option<index::Change>, Fault> {
+        let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
+        let Some(Head::Branch(name)) = head else { return Ok(None) };
+        let moved = theirs.refs.get(name).filter(|commit| base.refs.get(name) != Some(*commit));
+        let Some(commit) = moved.filter(|commit| their_commit(theirs).as_ref() != Some(*commit)) else {
+            return Ok(None);
+        };
+        if self.repository.head()?.as_ref() != head || self.repository.commit()?.as_ref() != Some(commit) {
+            return Ok(None);
+        }
+        self.difference(base.refs.get(name), commit)
+    }
+
+    /// Waits a while for another git to unlock the index. Most end soon, even one that a killed restore left running.
+    fn wait_for_index(&self) {
         let index_lock = self.git_path("index.lock");
-        // A local git process usually ends soon, even one that a killed restore left running.
         for _ in 0..LOCK_LOOKS {
             if !by_path::exists(&index_lock) {
                 break;
             }
             thread::sleep(LOCK_PAUSE);
         }
+    }
+
+    fn merge_index(&mut self, busy: bool, before: &[u8], after: &[u8]) -> Result<(), Fault> {
+        let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
+        let index_lock = self.git_path("index.lock");
+        self.wait_for_index();
         let ours = self.repository.index()?;
         if ours == after {
             return Ok(());
@@ -1427,7 +1474,9 @@ impl Merge<'_> {
         let included = match (their_commit(theirs), self.repository.commit()?) {
             (None, None) => true,
             (Some(there), Some(here)) => {
-                there == here || self.relation(&there, &here) == Relation::OursDescends
+                // Where the sandbox checked out something else, its index says what that changes, too.
+                let is_same_branch = theirs.head == base.head || theirs.head == self.repository.head()?;
+                there == here || (is_same_branch && self.relation(&there, &here) == Relation::OursDescends)
             }
             _ => false,
         };
@@ -1446,7 +1495,12 @@ impl Merge<'_> {
             self.hold("index", reason);
             return Ok(());
         }
-        let staging = self.repository.stage(before, after, &ours)?;
+        self.stage(before, after, &ours)
+    }
+
+    /// Makes a change in the local index, which is `ours`.
+    fn stage(&mut self, before: &[u8], after: &[u8], ours: &[u8]) -> Result<(), Fault> {
+        let staging = self.repository.stage(before, after, ours)?;
         for path in staging.blocked {
             self.hold(
                 format!("index: {path}"),

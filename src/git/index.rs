@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::recognise::is_gits;
 use super::refs::Oid;
+use crate::fs::Meta;
 use crate::path::RelativePath;
 
 /// One stage of a path.
@@ -87,13 +88,118 @@ pub fn is_empty_blob(oid: &Oid) -> bool {
     EMPTY.contains(&oid.as_str())
 }
 
-/// A listing without the entries of the empty blob that another listing does not have.
+/// A listing without the entries at the paths for which `is_out` is true.
 #[must_use]
-pub fn without_empty(list: &[u8], other: &[u8]) -> Vec<u8> {
-    let known: HashSet<&[u8]> = lines(other).collect();
-    let is_new_and_empty =
-        |line: &[u8]| !known.contains(line) && oid_in(line).is_some_and(|oid| is_empty_blob(&oid));
-    listing(lines(list).filter(|line| !is_new_and_empty(line)))
+pub fn without(list: &[u8], is_out: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    listing(lines(list).filter(|line| !is_out(path_in(line))))
+}
+
+/// The paths of the empty blobs in a listing.
+#[must_use]
+pub fn empty(list: &[u8]) -> HashSet<&[u8]> {
+    let is_empty = |line: &[u8]| oid_in(line).is_some_and(|oid| is_empty_blob(&oid));
+    lines(list).filter(|line| is_empty(line)).map(path_in).collect()
+}
+
+/// An entry of an index with what that says of its file, as `git ls-files --stage --debug -z` lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryState<'a> {
+    /// The line of a listing.
+    pub line: &'a [u8],
+    /// The lines with times, device and inode.
+    pub told: &'a [u8],
+    /// When the inode was last changed: seconds and nanoseconds, which are 0 where they are not known.
+    pub ctime: (i64, i64),
+    /// When the content was last changed.
+    pub mtime: (i64, i64),
+    /// The last 32 bits of the inode.
+    pub inode: u32,
+    /// The last 32 bits of the size.
+    pub size: u32,
+    /// Whether the entry is only intended to be added (`git add -N`), so that it stages nothing.
+    pub is_intended: bool,
+}
+
+/// Git's flag of an entry that is only intended to be added.
+const INTENT_TO_ADD: u32 = 1 << 29;
+
+/// Parses such a listing.
+#[must_use]
+pub fn states(list: &[u8]) -> Vec<EntryState<'_>> {
+    let mut states = Vec::new();
+    let mut rest = list;
+    while let Some(zero) = rest.iter().position(|&byte| byte == 0) {
+        let line = &rest[..zero];
+        rest = &rest[zero + 1..];
+        // Indented lines: `ctime`, `mtime`, device and inode, owner, size and flags.
+        let told = rest;
+        let mut ends = Vec::with_capacity(5);
+        let mut at = 0;
+        while told[at..].starts_with(b"  ") {
+            at += told[at..].iter().position(|&byte| byte == b'\n').map_or(told.len() - at, |end| end + 1);
+            ends.push(at);
+        }
+        rest = &told[at..];
+        let mut words = told[..at].split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let mut value = || words.nth(1).map_or("", |word| std::str::from_utf8(word).unwrap_or_default());
+        let time = |text: &str| {
+            let (seconds, nanoseconds) = text.split_once(':')?;
+            Some((seconds.parse().ok()?, nanoseconds.parse().ok()?))
+        };
+        let (ctime, mtime) = (time(value()).unwrap_or_default(), time(value()).unwrap_or_default());
+        let [_, inode, _, _, size, flags] = [(); 6].map(|()| value());
+        states.push(EntryState {
+            line,
+            told: &told[..ends.get(2).copied().unwrap_or(at)],
+            ctime,
+            mtime,
+            inode: inode.parse().unwrap_or_default(),
+            size: size.parse().unwrap_or_default(),
+            is_intended: u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & INTENT_TO_ADD != 0),
+        });
+    }
+    states
+}
+
+impl EntryState<'_> {
+    /// Whether a file that is here now, of that size, times and inode, may be another one than this entry was made for,
+    /// although its size and its time in whole seconds are the same. Git tells that by what an archive does not keep.
+    #[must_use]
+    pub fn hides(&self, meta: &Meta) -> bool {
+        let is_same = |told: (i64, i64), now: (i64, i64)| told.0 == now.0 && (told.1 == 0 || told.1 == now.1);
+        let low = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default();
+        let looks_same = self.size == low(meta.size) && self.mtime.0 == meta.mtime.0;
+        let is_same_file = is_same(self.mtime, meta.mtime)
+            && is_same(self.ctime, meta.ctime)
+            && self.inode == low(meta.id.inode());
+        looks_same && !is_same_file && !self.is_intended
+    }
+}
+
+/// What makes git compare the files at these lines of a listing by their content, and forget the trees that it has noted for
+/// the folders of a listing: input for `git update-index -z --index-info`.
+///
+/// Such a tree may be reachable from nothing but the index, and then it is not uploaded.
+#[must_use]
+pub fn forgetting(list: &[u8], compared: &[&[u8]], zero: &str) -> Vec<u8> {
+    let folders: HashSet<&[u8]> = lines(list)
+        .map(path_in)
+        .flat_map(|path| {
+            let slashes = path.iter().enumerate().filter(|&(_, &byte)| byte == b'/');
+            slashes.map(|(at, _)| &path[..=at]).chain([&b""[..]])
+        })
+        .collect();
+    // Git forgets a folder's tree where a name in it is removed, even one that is not there.
+    let mut name = b"none".to_vec();
+    while lines(list).any(|line| path_in(line).rsplit(|&byte| byte == b'/').next() == Some(&name)) {
+        name.push(b'-');
+    }
+    let mut text = Vec::new();
+    for folder in folders {
+        text.extend([b"0 ", zero.as_bytes(), b"\t", folder, &name, b"\0"].concat());
+    }
+    text.extend(listing(compared.iter().copied()));
+    text
 }
 
 /// The paths at which a listing has one of these blobs.
@@ -316,6 +422,53 @@ mod tests {
             applied(other.as_bytes(), &(entry("d", "1", 0).into_bytes(), Vec::new())),
             other.as_bytes()
         );
+    }
+
+    const DEBUG: &str = "100644 7898192261 0\ta\0  ctime: 1700000002:7\n  mtime: 1700000001:5\n  dev: 65024\tino: 12\n  \
+        uid: 0\tgid: 0\n  size: 3\tflags: 0\n100644 e69de29bb2 0\tb c\0  ctime: 0:0\n  mtime: 0:0\n  dev: 0\tino: 0\n  \
+        uid: 0\tgid: 0\n  size: 0\tflags: 20004000\n";
+
+    #[test]
+    fn what_an_index_says_of_files_is_parsed() {
+        let [a, b] = *states(DEBUG.as_bytes()) else { panic!("two entries") };
+        assert_eq!((path_in(a.line), path_in(b.line)), (&b"a"[..], &b"b c"[..]));
+        assert_eq!((a.ctime, a.mtime, a.inode, a.size), ((1_700_000_002, 7), (1_700_000_001, 5), 12, 3));
+        assert_eq!((a.is_intended, b.is_intended), (false, true));
+        assert!(a.told.starts_with(b"  ctime: ") && a.told.ends_with(b"ino: 12\n"));
+        assert!(states(b"").is_empty());
+        assert_eq!(states(b"100644 x 0\ta\0  nonsense\n")[0].inode, 0);
+    }
+
+    /// Only what an archive does not keep tells the two files apart.
+    #[test]
+    fn a_file_is_compared_by_content_if_only_time_and_size_say_that_it_is_unchanged() {
+        let [entry, _] = *states(DEBUG.as_bytes()) else { panic!("two entries") };
+        let file = tempfile::tempfile().unwrap();
+        let meta = Meta::of_file(&file).unwrap();
+        let same = Meta { size: 3, mtime: (1_700_000_001, 5), ctime: (1_700_000_002, 7), ..meta };
+        let same_inode = EntryState { inode: u32::try_from(meta.id.inode() & 0xffff_ffff).unwrap(), ..entry };
+        for (what, entry, meta, hides) in [
+            ("the same file", same_inode, same, false),
+            ("another inode", entry, same, true),
+            ("a later nanosecond", same_inode, Meta { mtime: (1_700_000_001, 6), ..same }, true),
+            ("a later status change", same_inode, Meta { ctime: (1_700_000_003, 7), ..same }, true),
+            ("another size", same_inode, Meta { size: 4, ..same }, false),
+            ("another second", same_inode, Meta { mtime: (1_700_000_002, 5), ..same }, false),
+            ("no nanoseconds", EntryState { mtime: (1_700_000_001, 0), ..same_inode }, same, false),
+            ("intended only", EntryState { is_intended: true, ..entry }, same, false),
+        ] {
+            assert_eq!(entry.hides(&meta), hides, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_trees_of_all_folders_are_forgotten() {
+        let list = ["a", "d/e/none", "d/x"].map(|path| format!("100644 1 0\t{path}\0")).concat();
+        let text = forgetting(list.as_bytes(), &[b"100644 1 0\ta"], "000");
+        let mut lines: Vec<_> = lines(&text).map(|line| String::from_utf8(line.to_vec()).unwrap()).collect();
+        assert_eq!(lines.pop().unwrap(), "100644 1 0\ta");
+        lines.sort();
+        assert_eq!(lines, ["0 000\td/e/none-", "0 000\td/none-", "0 000\tnone-"]);
     }
 
     #[test]

@@ -8,12 +8,12 @@
 //! it, each object gets the name that its content has and is checked as by `git fsck --strict`, and
 //! everything that the sandbox's references need must be found.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::command::{Call, Fault, Git};
 use super::export::configuration;
-use super::index::is_empty_blob;
+use super::index::{self, is_empty_blob};
 use super::keep;
 use super::packs;
 use super::quarantine::Received;
@@ -82,6 +82,16 @@ impl<'a> Theirs<'a> {
         let mut call = self.call(&self.folder);
         call.env("GIT_INDEX_FILE", file).env("GIT_WORK_TREE", &self.folder);
         call.args(["ls-files", "--stage", "-z", "--full-name"]).run(self.cancel)
+    }
+
+    /// The paths of their index among these that are only intended to be added (`git add -N`).
+    pub fn intended(&self, file: &Path, paths: &HashSet<&[u8]>) -> Result<HashSet<Vec<u8>>, Fault> {
+        let mut call = self.call(&self.folder);
+        call.env("GIT_INDEX_FILE", file).env("GIT_WORK_TREE", &self.folder);
+        let list = call.args(["ls-files", "--stage", "--debug", "-z", "--full-name"]).run(self.cancel)?;
+        let intended = index::states(&list).into_iter().filter(|state| state.is_intended);
+        let intended = intended.map(|state| index::path_in(state.line)).filter(|path| paths.contains(path));
+        Ok(intended.map(<[u8]>::to_vec).collect())
     }
 
     /// Checks everything that is new, starting at the given tips and at the blobs of their index, and packs

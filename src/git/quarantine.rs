@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::export::Bases;
-use super::recognise::{DOT_GIT, inside};
+use super::recognise::{DOT_GIT, inside, is_git_name};
 use super::refs::{RefKind, RefName};
 use super::report::HeldBack;
 use crate::error::{Error, Result};
@@ -208,6 +208,9 @@ pub fn is_held(path: &RelativePath, is_folder: bool) -> Option<&'static str> {
     }
     if inside.inner.is_empty() {
         return (!is_folder).then_some(LEADS_ELSEWHERE);
+    }
+    if inside.inner.split(|&byte| byte == b'/').any(is_git_name) {
+        return Some("a repository in a .git is not taken over");
     }
     is_held_in_repository(inside.inner)
 }

@@ -101,14 +101,10 @@ impl RefName {
     #[must_use]
     pub fn is_misleading(&self) -> bool {
         let short = self.short();
-        let is_hex = |part: &[u8]| part.len() >= 7 && part.iter().all(u8::is_ascii_hexdigit);
+        let is_oid = matches!(short.len(), 40 | 64) && short.iter().all(u8::is_ascii_hexdigit);
         let is_pseudo =
             short.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_') && (short.ends_with(b"HEAD"));
-        short.starts_with(b"-")
-            || short == b"@"
-            || short.starts_with(b"refs/")
-            || is_pseudo
-            || is_hex(short) && matches!(short.len(), 40 | 64)
+        short.starts_with(b"-") || short == b"@" || short.starts_with(b"refs/") || is_pseudo || is_oid
     }
 }
 
@@ -191,6 +187,10 @@ pub enum Reason {
     InUse,
     /// A local symbolic reference names it.
     Named,
+    /// The sandbox deleted it, and it has another local value.
+    DeletedThere,
+    /// The sandbox deleted it, and it is checked out locally.
+    Current,
 }
 
 impl Reason {
@@ -204,6 +204,8 @@ impl Reason {
             Self::NameTaken => "another local reference prevents its name",
             Self::InUse => "it is checked out locally, or in use by an operation that is in progress",
             Self::Named => "a local symbolic reference names it, so it is not deleted",
+            Self::DeletedThere => "it was deleted in the sandbox, and has another local value",
+            Self::Current => "it was deleted in the sandbox, and is checked out locally",
         }
     }
 }
@@ -220,7 +222,7 @@ pub fn decide(
         return Outcome::Ours;
     }
     let Some(theirs) = theirs else {
-        return if ours == base { Outcome::Delete } else { Outcome::Ours };
+        return if ours == base { Outcome::Delete } else { Outcome::Aside(Reason::DeletedThere) };
     };
     match (kind, ours) {
         (RefKind::Tag, None) if base.is_none() => Outcome::Theirs,
@@ -276,7 +278,7 @@ pub fn plan(
             Outcome::Theirs | Outcome::Replace if around.in_use.contains(name) => {
                 Outcome::Aside(Reason::InUse)
             }
-            Outcome::Delete if around.current.as_ref() == Some(name) => Outcome::Ours,
+            Outcome::Delete if around.current.as_ref() == Some(name) => Outcome::Aside(Reason::Current),
             Outcome::Delete if around.in_use.contains(name) => Outcome::Aside(Reason::InUse),
             Outcome::Delete if targets.contains(name) => Outcome::Aside(Reason::Named),
             other => other,
@@ -408,7 +410,9 @@ mod tests {
                             }
                             match (theirs, ours_differs, kind) {
                                 (None, false, _) => assert_eq!(outcome, Outcome::Delete, "{case}"),
-                                (None, true, _) => assert_eq!(outcome, Outcome::Ours, "{case}"),
+                                (None, true, _) => {
+                                    assert_eq!(outcome, Outcome::Aside(Reason::DeletedThere), "{case}");
+                                }
                                 (Some(_), _, RefKind::Tag) if base.is_none() && ours.is_none() => {
                                     assert_eq!(outcome, Outcome::Theirs, "{case}");
                                 }
@@ -520,11 +524,8 @@ mod tests {
         assert_eq!(planned, [in_use("refs/heads/a"), in_use("refs/heads/b")]);
         let around = Surroundings { current: Some(name("refs/heads/b")), ..Surroundings::default() };
         let planned = plan(&base, &theirs, &base, &around, &|_, _| Relation::TheirsDescends);
-        assert_eq!(
-            planned,
-            [(name("refs/heads/a"), Outcome::Theirs)],
-            "the branch that is checked out is not deleted"
-        );
+        let current = (name("refs/heads/b"), Outcome::Aside(Reason::Current));
+        assert_eq!(planned, [(name("refs/heads/a"), Outcome::Theirs), current]);
         let symbolic = vec![(name("refs/heads/alias"), name("refs/heads/b"))];
         let around = Surroundings { symbolic, ..Surroundings::default() };
         let theirs: Refs = [(name("refs/heads/a"), oid('a')), (name("refs/heads/alias"), oid('a'))].into();

@@ -176,31 +176,14 @@ impl Repository<'_> {
             call.arg("--").args(paths.iter().map(|path| path_from(path)));
         }
         let list = call.run(self.cancel)?;
-        let mut states = BTreeMap::new();
-        let mut rest = &list[..];
-        // A line of a listing, and then indented lines: `ctime`, `mtime`, device and inode, owner, size and flags.
-        while let Some(zero) = rest.iter().position(|&byte| byte == 0) {
-            let path = index::path_in(&rest[..zero]);
-            rest = &rest[zero + 1..];
-            let mut state = Vec::new();
-            let mut number = 0;
-            while rest.starts_with(b"  ") {
-                let end = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |at| at + 1);
-                if number < 3 {
-                    state.extend(&rest[..end]);
-                }
-                (number, rest) = (number + 1, &rest[end..]);
-            }
-            if paths.contains(path) {
-                states.insert(path.to_vec(), state);
-            }
-        }
-        Ok(states)
+        let states = index::states(&list).into_iter().map(|state| (index::path_in(state.line), state.told));
+        let asked = states.filter(|(path, _)| paths.contains(path));
+        Ok(asked.map(|(path, told)| (path.to_vec(), told.to_vec())).collect())
     }
 
-    /// The listing of a copy of the index.
-    pub fn index_in(&self, file: &Path) -> Result<Vec<u8>, Fault> {
-        self.call().env("GIT_INDEX_FILE", file).args(LIST_INDEX).run(self.cancel)
+    /// The listing of a copy of the index, with [what it says of the files](index::states).
+    pub fn states_in(&self, file: &Path) -> Result<Vec<u8>, Fault> {
+        self.call().env("GIT_INDEX_FILE", file).args(LIST_INDEX).arg("--debug").run(self.cancel)
     }
 
     /// Makes the changes between two listings in the index, which is `ours`, path by path, unless something else is staged
@@ -312,6 +295,15 @@ impl Repository<'_> {
 
     pub fn settings(&self) -> Result<Settings, Fault> {
         Ok(config::parse(&self.run(["config", "--list", "-z", "--local"])?))
+    }
+
+    /// The repository's own settings, and those of this worktree alone: `git sparse-checkout` writes some there.
+    pub fn settings_in_effect(&self) -> Result<Settings, Fault> {
+        let mut settings = self.settings()?;
+        if settings.iter().any(|(key, _)| key == b"extensions.worktreeconfig") {
+            settings.extend(config::parse(&self.run(["config", "--list", "-z", "--worktree"])?));
+        }
+        Ok(settings)
     }
 
     /// The stash entries with their messages, newest first.

@@ -5,7 +5,6 @@
 //! workspace, where git checks it.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::time::SystemTime;
 
 use crate::archive::pack::{Graft, Layout};
@@ -13,17 +12,17 @@ use crate::cancel::Cancel;
 use crate::error::{Obstacle, Result};
 use crate::fs::{Kind, Root};
 use crate::git::command::{Fault, Git};
-use crate::git::export::{Bases, Options, export};
+use crate::git::export::{Bases, Options, Tree, export};
+use crate::git::held;
 use crate::git::import::{self, Checked};
 use crate::git::named::Named;
 use crate::git::packs::{Earlier, PackFile};
-use crate::git::quarantine::{Quarantine, is_held, is_held_in_repository, is_passed_over};
-use crate::git::recognise::{Checkouts, bare_folders, is_bare_marker, is_git_name, is_gits};
+use crate::git::quarantine::{Quarantine, is_passed_over};
+use crate::git::recognise::{Checkouts, bare_folders, is_git_name, is_gits};
 use crate::git::report::{GitReport, HeldBack};
 use crate::git::work_folder::WorkFolder;
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
-use crate::merge::plan::{changed, treat_as_unchanged};
 use crate::merge::report::{Noted, Report};
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
@@ -210,7 +209,10 @@ pub fn lay_out(
             let earlier = sent.map(|sent| Earlier { packs: &sent.sent_packs, has: &has });
             let exported = match &git {
                 None => Err(Fault::Refused("there is no git on this machine".to_owned())),
-                Some(git) => export(git, &root, dot_git, options, earlier.as_ref(), &folder, cancel),
+                Some(git) => {
+                    let tree = Tree { root: &root, found: &found };
+                    export(git, tree, dot_git, options, earlier.as_ref(), &folder, cancel)
+                }
             };
             match exported {
                 Ok(exported) => {
@@ -279,6 +281,12 @@ pub struct Arrived {
     waits_in: Option<WorkFolder>,
 }
 
+impl Arrived {
+    fn hold(&mut self, held: Vec<Noted>) {
+        self.report.held_back.extend(held.into_iter().map(|Noted { path, reason }| left(&path, reason)));
+    }
+}
+
 /// Separates what belongs to git from the rest of a download, and has git check it. With `is_partial`, the
 /// sandbox could not read everything, so a missing entry does not count as deleted.
 pub fn take_out(
@@ -293,13 +301,10 @@ pub fn take_out(
     let mut arrived = Arrived { git: None, checked: None, report: GitReport::default(), waits_in: None };
     arrived.report.held_back.extend(shared.left_here.iter().cloned());
     match travel.mode {
-        Mode::Off => hold_bare(incoming, base, workspace, &mut arrived.report)?,
-        Mode::Files => {
-            hold_files(incoming, base, &mut arrived.report);
-            hold_bare(incoming, base, workspace, &mut arrived.report)?;
-        }
+        Mode::Off => arrived.hold(held::bare(&mut incoming.snapshot, base, workspace)?),
+        Mode::Files => arrived.hold(held::all(&mut incoming.snapshot, base, workspace)?),
         Mode::Merge => {
-            hold_bare(incoming, base, workspace, &mut arrived.report)?;
+            arrived.hold(held::bare(&mut incoming.snapshot, base, workspace)?);
             incoming.skipped.retain(|skipped| !is_gits(&skipped.path));
             // The base has nothing of git's, so what came of it is among the differences.
             if !base.differences(&incoming.snapshot).any(|(path, _, came)| came.is_some() && is_gits(path)) {
@@ -321,135 +326,6 @@ pub fn take_out(
         }
     }
     Ok(arrived)
-}
-
-/// Treats what git runs or obeys as unchanged.
-fn hold_files(incoming: &mut Incoming, base: &Snapshot, report: &mut GitReport) {
-    let held: Vec<(RelativePath, &'static str)> = changed(base, &incoming.snapshot)
-        .filter_map(|(path, _, after)| {
-            // A symbolic link that was deleted in the sandbox leads nowhere.
-            let is_folder = after.is_none_or(Entry::is_folder);
-            is_held(path, is_folder).map(|reason| (path.clone(), reason))
-        })
-        .collect();
-    hold_paths(incoming, base, held, report);
-}
-
-/// Treats paths, and everything below them, as unchanged.
-fn hold_paths<R: Into<String>>(
-    incoming: &mut Incoming,
-    base: &Snapshot,
-    held: Vec<(RelativePath, R)>,
-    report: &mut GitReport,
-) {
-    for (path, reason) in held {
-        treat_as_unchanged(&mut incoming.snapshot, base, &path);
-        report.held_back.push(left(&path, reason));
-    }
-}
-
-/// Treats folders as unchanged that git would take for bare repositories, by what the sandbox has and what is there locally
-/// together: what was excluded, or made since the upload, counts too. Of one that was uploaded, only what git runs or obeys
-/// stays as it is locally.
-fn hold_bare(
-    incoming: &mut Incoming,
-    base: &Snapshot,
-    workspace: &Root,
-    report: &mut GitReport,
-) -> Result<()> {
-    const BARE: &str = "git would take its folder for a bare repository";
-    if changed(base, &incoming.snapshot).next().is_none() {
-        return Ok(());
-    }
-    let markers = |tree: &Snapshot| -> Vec<(RelativePath, Kind)> {
-        let is_marker = |path: &RelativePath| is_bare_marker(path.name().as_encoded_bytes());
-        let files = tree.iter().filter(|(path, _)| is_marker(path) && !is_gits(path));
-        files.map(|(path, entry)| (path.clone(), entry.kind())).collect()
-    };
-    let folders_of =
-        |markers: &[(RelativePath, Kind)]| bare_folders(markers.iter().map(|(path, kind)| (path, *kind)));
-    let uploaded = folders_of(&markers(base));
-    let mut now = markers(&incoming.snapshot);
-    let local = local_markers(&now, base, &incoming.snapshot, workspace)?;
-    let is_bare_locally = folders_of(&local).contains(&None);
-    now.extend(local);
-    let mut held = Vec::new();
-    for folder in &folders_of(&now) {
-        let start = folder.as_ref().map_or(0, |folder| folder.as_bytes().len() + 1);
-        let below = |path: &RelativePath| folder.as_ref().is_none_or(|folder| path.is_below(folder));
-        let mut changes = changed(base, &incoming.snapshot).map(|(path, ..)| path).filter(|path| below(path));
-        if uploaded.contains(folder) {
-            held.extend(changes.filter_map(|path| {
-                let reason = is_held_in_repository(&path.as_bytes()[start..])?;
-                Some((path.clone(), reason))
-            }));
-        } else if let Some(folder) = folder {
-            if changes.next().is_some() {
-                held.push((folder.clone(), BARE));
-            }
-        } else {
-            // The workspace itself cannot be left out. Without these entries it is no repository, or not one that obeys the
-            // sandbox.
-            let is_gits = |path: &RelativePath| {
-                let is_obeyed = || is_held_in_repository(path.as_bytes()).is_some();
-                is_bare_marker(path.top()) || (is_bare_locally && is_obeyed())
-            };
-            let tops = changes.filter(|path| is_gits(path));
-            let mut tops: Vec<RelativePath> =
-                tops.filter_map(|path| path.ancestors().next().or_else(|| Some(path.clone()))).collect();
-            tops.dedup();
-            held.extend(tops.into_iter().map(|top| (top, BARE)));
-        }
-    }
-    hold_paths(incoming, base, held, report);
-    Ok(())
-}
-
-/// The local entries by which git knows a bare repository, in the folders in or below which the sandbox changed anything.
-fn local_markers(
-    theirs: &[(RelativePath, Kind)],
-    base: &Snapshot,
-    incoming: &Snapshot,
-    workspace: &Root,
-) -> Result<Vec<(RelativePath, Kind)>> {
-    const HEAD: &[u8] = b"HEAD";
-    let has_head: BTreeSet<&[u8]> = theirs
-        .iter()
-        .filter(|(path, _)| path.name().as_encoded_bytes().eq_ignore_ascii_case(HEAD))
-        .map(|(path, _)| path.split().0)
-        .collect();
-    let mut folders: BTreeSet<Option<RelativePath>> = [None].into();
-    for (path, _, after) in changed(base, incoming) {
-        // Folders come before what is below them, so those above a known one are known.
-        if after.is_none() || is_gits(path) {
-            continue;
-        }
-        if !path.parent().is_none_or(|folder| folders.contains(&Some(folder))) {
-            folders.extend(path.ancestors().map(Some));
-        }
-    }
-    let mut cursor = workspace.cursor();
-    let mut found = Vec::new();
-    for folder in folders {
-        let mut local = |name: &[u8]| -> Result<bool> {
-            let path = RelativePath::child(folder.as_ref(), name);
-            let meta = match cursor.stat(&path) {
-                // What cannot be looked at cannot be changed by the merge either.
-                Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => None,
-                looked => looked?,
-            };
-            let exists = meta.is_some();
-            found.extend(meta.map(|meta| (path, meta.kind)));
-            Ok(exists)
-        };
-        let bytes = folder.as_ref().map_or(&b""[..], RelativePath::as_bytes);
-        if local(HEAD)? || has_head.contains(bytes) {
-            for name in [&b"objects"[..], b"refs", b"commondir"] {
-                local(name)?;
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// Moves what is below a `.git` to the quarantine.

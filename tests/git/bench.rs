@@ -10,7 +10,7 @@ use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::fs::{Kind, Root};
 use sandbox_managed_runtime::git::command::{Fault, Git};
-use sandbox_managed_runtime::git::export::{Bases, Options, export};
+use sandbox_managed_runtime::git::export::{Bases, Options, Tree, export};
 use sandbox_managed_runtime::git::import::check;
 use sandbox_managed_runtime::git::quarantine::Quarantine;
 use sandbox_managed_runtime::git::recognise::{Checkouts, bare_folders, is_gits};
@@ -219,7 +219,8 @@ impl Bench {
         let git = Git::at(self.program.clone());
         for dot_git in checkouts.found() {
             let folder = self.there.join(dot_git.as_path());
-            match export(&git, &workspace, &dot_git, self.options, None, &folder, &cancel) {
+            let tree = Tree { root: &workspace, found: &found };
+            match export(&git, tree, &dot_git, self.options, None, &folder, &cancel) {
                 Ok(exported) => drop(self.bases.insert(dot_git, exported.base)),
                 Err(Fault::Refused(reason)) => refused.push(reason),
                 Err(Fault::Error(Error::Aborted)) => refused.push("aborted".to_owned()),

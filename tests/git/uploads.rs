@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::fs::Root;
 use sandbox_managed_runtime::git::command::Git;
-use sandbox_managed_runtime::git::export::export;
+use sandbox_managed_runtime::git::export::{Tree, export};
 use sandbox_managed_runtime::git::packs::{Earlier, PackFile, SentPacks};
 use sandbox_managed_runtime::tree::entry::Digest;
 use sha2::{Digest as _, Sha256};
@@ -87,7 +87,7 @@ impl<'a> Uploads<'a> {
         let earlier = self.former.as_ref().map(|packs| Earlier { packs, has: &has });
         let exported = export(
             &Git::at(program),
-            &Root::open(&self.bench.here).unwrap(),
+            Tree { root: &Root::open(&self.bench.here).unwrap(), found: &[] },
             &path(".git"),
             self.bench.options,
             earlier.as_ref(),

@@ -1,0 +1,243 @@
+//! Holds back what git runs or obeys, where a merge takes what belongs to git like any other file.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+
+use super::quarantine::{is_held, is_held_in_repository};
+use super::recognise::{bare_folders, is_bare_marker, is_git_name, is_gits};
+use crate::error::Result;
+use crate::fs::{Kind, Root};
+use crate::merge::plan::{changed, treat_as_unchanged};
+use crate::merge::report::Noted;
+use crate::path::RelativePath;
+use crate::tree::entry::{Entry, Snapshot};
+
+/// The reason for holding back a directory that has the form of a bare repository.
+const BARE: &str = "git would take its folder for a bare repository";
+
+/// The reason for holding back a symbolic link below a `.git`.
+const LINK: &str = "git would write through a link in a .git to where it leads";
+
+/// Treats what git runs or obeys as unchanged, and returns what that is.
+pub fn all(theirs: &mut Snapshot, base: &Snapshot, workspace: &Root) -> Result<Vec<Noted>> {
+    let mut held: Vec<Noted> = changed(base, theirs)
+        .filter_map(|(path, _, after)| {
+            let reason = match after {
+                Some(Entry::Symlink { .. }) if is_gits(path) => Some(LINK),
+                // What was deleted in the sandbox leads nowhere.
+                after => is_held(path, after.is_none_or(Entry::is_folder)),
+            };
+            Some(Noted { path: path.clone(), reason: reason? })
+        })
+        .collect();
+    hold(theirs, base, &held);
+    held.extend(bare_in(theirs, base, workspace, Search::Everywhere)?);
+    Ok(held)
+}
+
+/// Treats folders as unchanged that git would take for bare repositories, and returns them. What is below a `.git` is not
+/// looked at.
+pub fn bare(theirs: &mut Snapshot, base: &Snapshot, workspace: &Root) -> Result<Vec<Noted>> {
+    bare_in(theirs, base, workspace, Search::OutsideOfGit)
+}
+
+/// Where bare repositories are searched for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// In every folder but a `.git` itself.
+    Everywhere,
+    /// In the folders that are no `.git`, and not below one.
+    OutsideOfGit,
+}
+
+impl Search {
+    /// Whether a name at that path may make its folder a bare repository.
+    fn includes(self, path: &RelativePath) -> bool {
+        match self {
+            Self::OutsideOfGit => !is_gits(path),
+            Self::Everywhere => {
+                let (folder, _) = path.split();
+                !is_git_name(folder.rsplit(|&byte| byte == b'/').next().unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// Treats paths, and everything below them, as unchanged.
+fn hold(theirs: &mut Snapshot, base: &Snapshot, held: &[Noted]) {
+    for Noted { path, .. } in held {
+        treat_as_unchanged(theirs, base, path);
+    }
+}
+
+/// Treats folders as unchanged that git would take for bare repositories, by what the sandbox has and what is there locally
+/// together: what was excluded, or made since the upload, counts too. Of one that was uploaded, only what git runs or obeys
+/// stays as it is locally.
+fn bare_in(theirs: &mut Snapshot, base: &Snapshot, workspace: &Root, search: Search) -> Result<Vec<Noted>> {
+    if changed(base, theirs).next().is_none() {
+        return Ok(Vec::new());
+    }
+    let markers = |tree: &Snapshot| -> Vec<(RelativePath, Kind)> {
+        let is_marker = |path: &RelativePath| is_bare_marker(path.name().as_encoded_bytes());
+        let files = tree.iter().filter(|(path, _)| is_marker(path) && search.includes(path));
+        files.map(|(path, entry)| (path.clone(), entry.kind())).collect()
+    };
+    let folders_of =
+        |markers: &[(RelativePath, Kind)]| bare_folders(markers.iter().map(|(path, kind)| (path, *kind)));
+    let uploaded = folders_of(&markers(base));
+    let mut now = markers(theirs);
+    let local = local_markers(&now, base, theirs, workspace, search)?;
+    let is_bare_locally = folders_of(&local).contains(&None);
+    now.extend(local);
+    let mut held = Vec::new();
+    for folder in &folders_of(&now) {
+        let start = folder.as_ref().map_or(0, |folder| folder.as_bytes().len() + 1);
+        let below = |path: &RelativePath| folder.as_ref().is_none_or(|folder| path.is_below(folder));
+        let mut changes = changed(base, theirs).map(|(path, ..)| path).filter(|path| below(path));
+        if uploaded.contains(folder) {
+            held.extend(changes.filter_map(|path| {
+                let reason = is_held_in_repository(&path.as_bytes()[start..])?;
+                Some(Noted { path: path.clone(), reason })
+            }));
+        } else if let Some(folder) = folder {
+            if changes.next().is_some() {
+                held.push(Noted { path: folder.clone(), reason: BARE });
+            }
+        } else {
+            // The workspace itself cannot be left out. Without these entries it is no repository, or not one that obeys the
+            // sandbox.
+            let is_gits = |path: &RelativePath| {
+                let is_obeyed = || is_held_in_repository(path.as_bytes()).is_some();
+                is_bare_marker(path.top()) || (is_bare_locally && is_obeyed())
+            };
+            let tops = changes.filter(|path| is_gits(path));
+            let mut tops: Vec<RelativePath> =
+                tops.filter_map(|path| path.ancestors().next().or_else(|| Some(path.clone()))).collect();
+            tops.dedup();
+            held.extend(tops.into_iter().map(|path| Noted { path, reason: BARE }));
+        }
+    }
+    hold(theirs, base, &held);
+    Ok(held)
+}
+
+/// The local entries by which git knows a bare repository, in the folders in or below which the sandbox changed anything.
+fn local_markers(
+    theirs: &[(RelativePath, Kind)],
+    base: &Snapshot,
+    incoming: &Snapshot,
+    workspace: &Root,
+    search: Search,
+) -> Result<Vec<(RelativePath, Kind)>> {
+    const HEAD: &[u8] = b"HEAD";
+    let has_head: BTreeSet<&[u8]> = theirs
+        .iter()
+        .filter(|(path, _)| path.name().as_encoded_bytes().eq_ignore_ascii_case(HEAD))
+        .map(|(path, _)| path.split().0)
+        .collect();
+    let mut folders: BTreeSet<Option<RelativePath>> = [None].into();
+    for (path, _, after) in changed(base, incoming) {
+        // Folders come before what is below them, so those above a known one are known.
+        if after.is_none() || (search == Search::OutsideOfGit && is_gits(path)) {
+            continue;
+        }
+        if !path.parent().is_none_or(|folder| folders.contains(&Some(folder))) {
+            folders.extend(path.ancestors().map(Some));
+        }
+    }
+    let mut cursor = workspace.cursor();
+    let mut found = Vec::new();
+    let is_searched = |folder: &Option<RelativePath>| {
+        let name = folder.as_ref().map(|folder| folder.name().as_encoded_bytes());
+        search == Search::OutsideOfGit || !name.is_some_and(is_git_name)
+    };
+    for folder in folders.into_iter().filter(is_searched) {
+        let mut local = |name: &[u8]| -> Result<bool> {
+            let path = RelativePath::child(folder.as_ref(), name);
+            let meta = match cursor.stat(&path) {
+                // What cannot be looked at cannot be changed by the merge either.
+                Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => None,
+                looked => looked?,
+            };
+            let exists = meta.is_some();
+            found.extend(meta.map(|meta| (path, meta.kind)));
+            Ok(exists)
+        };
+        let bytes = folder.as_ref().map_or(&b""[..], RelativePath::as_bytes);
+        if local(HEAD)? || has_head.contains(bytes) {
+            for name in [&b"objects"[..], b"refs", b"commondir"] {
+                local(name)?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::entry::Digest;
+
+    /// A tree of files (`a`), folders (`a/`) and links (`a@`), with the folders above them.
+    fn tree(names: &[&str]) -> Snapshot {
+        let path = |text: &str| RelativePath::parse(text.as_bytes()).unwrap().unwrap();
+        let entry = |name: &&str| match name.strip_suffix('@') {
+            Some(link) => (path(link), Entry::Symlink { target: b"/elsewhere".to_vec().into() }),
+            None if name.ends_with('/') => (path(name), Entry::Folder { mode: Some(0o755) }),
+            None => (path(name), Entry::File { mode: 0o644, digest: Digest([1; 32]) }),
+        };
+        let mut entries: Vec<_> = names.iter().map(entry).collect();
+        let above: Vec<_> = entries.iter().flat_map(|(path, _)| path.ancestors()).collect();
+        entries.splice(0..0, above.into_iter().map(|path| (path, Entry::Folder { mode: Some(0o755) })));
+        entries.into_iter().collect()
+    }
+
+    #[test]
+    fn what_git_runs_or_obeys_is_held_back_at_any_depth() {
+        let sent = [".git/HEAD", ".git/config", ".git/objects/pack/", ".git/refs/heads/main", "file"];
+        let repository = |folder: &str| ["HEAD", "objects/", "refs/"].map(|name| format!("{folder}/{name}"));
+        let cases: Vec<(Vec<String>, Option<&str>)> = [
+            (&[".git/hooks/post-commit"][..], Some(".git/hooks/post-commit")),
+            (&[".git/COMMIT_EDITMSG@"], Some(".git/COMMIT_EDITMSG")),
+            (&[".git/logs@"], Some(".git/logs")),
+            (&[".git/refs/heads/next@"], Some(".git/refs/heads/next")),
+            (&[".git/lfs/.git/config"], Some(".git/lfs/.git/config")),
+            (&[".git/logs/.git@"], Some(".git/logs/.git")),
+            (&[".git/objects/.GIT/config"], Some(".git/objects/.GIT/config")),
+            (&["x/.git@"], Some("x/.git")),
+            (&["x/.git"], Some("x/.git")),
+            (&["link@"], None),
+            (&[".git/refs/heads/next"], None),
+            (&["HEAD"], None),
+        ]
+        .into_iter()
+        .map(|(names, held)| (names.iter().map(ToString::to_string).collect(), held))
+        .chain(
+            [
+                "x",
+                "x/y",
+                ".git/lfs",
+                ".git/objects/x",
+                ".git/branches/x",
+                ".git/modules/x",
+                ".git/refs/heads",
+            ]
+            .map(|folder| (repository(folder).to_vec(), Some(folder))),
+        )
+        .collect();
+        let workspace = tempfile::tempdir().unwrap();
+        let root = Root::open(workspace.path()).unwrap();
+        let base = tree(&sent);
+        for (names, expected) in cases {
+            let came: Vec<&str> = sent.into_iter().chain(names.iter().map(String::as_str)).collect();
+            let mut theirs = tree(&came);
+            let held = all(&mut theirs, &base, &root).unwrap();
+            let paths: Vec<_> = held.iter().map(|noted| noted.path.to_string()).collect();
+            let is_told = expected.is_none_or(|expected| paths.iter().any(|path| path == expected));
+            assert!(is_told && paths.is_empty() == expected.is_none(), "{names:?}: {held:?}");
+            let is_taken =
+                names.iter().all(|name| theirs.contains_key(name.trim_end_matches(['@', '/']).as_bytes()));
+            assert_eq!(is_taken, expected.is_none(), "{names:?}: {held:?}");
+        }
+    }
+}
