@@ -490,7 +490,8 @@ export declare function captureDirectorySnapshot(
 
 /**
  * Three-way merge of one folder into another: what changed from `baseline` to `sourceDir` is brought into `targetDir`,
- * under its merge lock. A local version that differs from both is backed up under `.paperclip-runtime/conflicts/`.
+ * under its merge lock. A local version that differs from both is backed up under `.paperclip-runtime/conflicts/`. What git
+ * runs or obeys (its configuration and hooks, bare repositories, links in a `.git`) stays as it is in `targetDir`.
  */
 export declare function mergeDirectoryWithBaseline(input: {
   baseline: DirectorySnapshot;

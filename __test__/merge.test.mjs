@@ -2,7 +2,8 @@
 // the npm release.
 
 import * as release from "@paperclipai/adapter-utils/workspace-restore-merge";
-import { chmod, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { spawnSync } from "node:child_process";
+import { chmod, cp, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { captureDirectorySnapshot, mergeDirectoryWithBaseline } from "../index.js";
@@ -44,6 +45,12 @@ const merge = async (more) =>
   });
 
 const merged = () => describeTree(targetDir, { without: RUNTIME });
+
+const git = (cwd, ...args) =>
+  spawnSync("git", ["-c", "user.name=T", "-c", "user.email=t@t", "-c", "safe.directory=*", ...args], {
+    cwd,
+    encoding: "utf8",
+  });
 
 async function conflicts() {
   const root = path.join(targetDir, RUNTIME, "conflicts");
@@ -422,4 +429,46 @@ describe("names that are not UTF-8", () => {
     const kept = await readdir(path.join(targetDir, RUNTIME, "conflicts", time), { encoding: "latin1" });
     expect(kept).toStrictEqual(["changed-\xfe"]);
   });
+});
+
+it("takes nothing over that git runs or obeys", async () => {
+  const ran = path.join(home, "ran");
+  await makeTree(sourceDir, {
+    "run.sh": file(`#!/bin/sh\ntouch ${ran}\n`, 0o755),
+    "bare/objects/": folder(),
+    "bare/refs/": folder(),
+  });
+  git(sourceDir, "init", "-q");
+  git(sourceDir, "add", "run.sh");
+  git(sourceDir, "commit", "-qm", "one");
+  for (const [from, to] of [
+    [sourceDir, base],
+    [sourceDir, targetDir],
+  ])
+    await cp(from, to, { recursive: true });
+  const config = await readFile(path.join(targetDir, ".git/config"), "utf8");
+  const planted = `[core]\n\trepositoryformatversion = 0\n\tworktree = ..\n\tfsmonitor = ${path.join(sourceDir, "run.sh")}\n`;
+  await writeFile(
+    path.join(sourceDir, ".git/config"),
+    `${config}\tfsmonitor = ${path.join(sourceDir, "run.sh")}\n`,
+  );
+  for (const bare of ["bare", ".git/lfs/.git"]) {
+    await makeTree(path.join(sourceDir, bare), {
+      HEAD: file("ref: refs/heads/main\n"),
+      config: file(planted),
+      "objects/": folder(),
+      "refs/": folder(),
+    });
+  }
+  await symlink(ran, path.join(sourceDir, ".git/FETCH_HEAD"));
+  await writeFile(path.join(sourceDir, "new.txt"), "work\n");
+  await merge();
+  for (const place of [".", "bare", ".git/lfs/.git"]) {
+    await mkdir(path.join(targetDir, place), { recursive: true });
+    git(path.join(targetDir, place), "status");
+  }
+  git(targetDir, "fetch", ".");
+  await expect(readFile(ran)).rejects.toThrow("ENOENT");
+  expect(await readFile(path.join(targetDir, ".git/config"), "utf8")).toBe(config);
+  expect(await readFile(path.join(targetDir, "new.txt"), "utf8")).toBe("work\n");
 });

@@ -149,7 +149,10 @@ impl Memory {
         };
         let sandbox: Vec<&[u8]> = sandbox.iter().map(Vec::as_slice).collect();
         let name = sandboxes::name_of(&sandbox, &upload.remote_dir, &upload.adapter_key, &workspace);
-        let is_inside = by_path::resolve(&workspace).is_ok_and(|workspace| folder.starts_with(workspace));
+        // The folder may not exist yet, and may be reached through a link.
+        let resolved = folder.ancestors().find_map(|above| by_path::resolve(above).ok());
+        let is_inside = by_path::resolve(&workspace)
+            .is_ok_and(|workspace| resolved.is_some_and(|folder| folder.starts_with(workspace)));
         let store = if is_inside { None } else { Store::open(folder) };
         Self { store, name, workspace, exclude, ignored, preserve }
     }
