@@ -1,6 +1,6 @@
 // Repeated transfers: only what has changed is sent, and the result is the same as that of full transfers.
 
-import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import os from "node:os";
 import path from "node:path";
@@ -248,4 +248,35 @@ describe("a dry run", () => {
     expect(await readFile(path.join(workspace, "file-4"), "utf8")).toBe("theirs\n");
     expect(reports.at(-1)).toMatchObject({ written: ["file-4"], deleted: ["file-5"] });
   });
+});
+
+// Where many files changed in the sandbox, the local ones that are known from the prepare are not read.
+it("backs up local edits of any kind where the sandbox has changed all of many files", async () => {
+  const files = Array.from({ length: 400 }, (_, at) => `many-${at}`);
+  const old = new Date(Date.now() - 1_000_000);
+  for (const file of files) {
+    await writeFile(path.join(workspace, file), `content ${file}\n`);
+    await utimes(path.join(workspace, file), old, old);
+  }
+  // So long ago that a digest counts.
+  await new Promise((done) => setTimeout(done, 200));
+  await prepareSandboxManagedRuntime(input());
+  const prepared = await prepareSandboxManagedRuntime(input());
+  for (const file of files) await writeFile(path.join(remote, file), `the agent's ${file}\n`);
+  const edited = { "many-1": "CONTENT many-1\n", "many-2": "other\n" };
+  // The first with its size and time as before; the second saved as editors do, by a rename.
+  await writeFile(path.join(workspace, "many-1"), edited["many-1"]);
+  await utimes(path.join(workspace, "many-1"), old, old);
+  await writeFile(path.join(workspace, "new"), edited["many-2"]);
+  await rename(path.join(workspace, "new"), path.join(workspace, "many-2"));
+  await rm(path.join(workspace, "many-3"));
+  await prepared.restoreWorkspace();
+  const { conflicts } = reports.at(-1);
+  expect(conflicts.map(({ path: at }) => at).sort()).toStrictEqual(Object.keys(edited));
+  for (const { path: at, keptAt } of conflicts) {
+    expect(await readFile(path.join(workspace, keptAt), "utf8")).toBe(edited[at]);
+  }
+  for (const file of files) {
+    expect(await readFile(path.join(workspace, file), "utf8")).toBe(`the agent's ${file}\n`);
+  }
 });

@@ -122,6 +122,7 @@ pub mod merge {
     pub mod journal;
     mod left_alone;
     pub mod lock;
+    pub mod options;
     pub mod plan;
     pub mod receive;
     pub mod report;

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use super::conflicts::Retention;
 use super::incoming::{Incoming, UNCHANGED};
 use super::lock::{self, MergeLock};
+use super::options::MergeOptions;
 use super::receive::Reception;
 use super::report::{Report, Rescued};
-use super::session::{Merge, MergeOptions};
+use super::session::Merge;
 use crate::archive::source::FromFile;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -141,6 +142,7 @@ impl FolderMerge {
         let options = MergeOptions {
             base: &self.base,
             left_alone: &self.left_alone,
+            known: &(),
             retention: self.retention,
             cancel: &cancel,
         };

@@ -11,33 +11,18 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::apply::{merge, preview};
-use super::conflicts::{Retention, check_runtime, prune};
+use super::conflicts::{check_runtime, prune};
 use super::incoming::{Incoming, UNCHANGED};
 use super::journal;
 use super::lock::MergeLock;
+use super::options::MergeOptions;
 use super::plan::{changed, treat_as_unchanged};
 use super::report::{Noted, Report, Rescued};
 use super::sensitive;
-use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::Root;
 use crate::tree::entry::Snapshot;
-use crate::tree::filter::Filter;
 use crate::tree::stage::is_lock_name;
-
-/// The settings of a merge.
-#[derive(Clone, Copy)]
-pub struct MergeOptions<'a> {
-    /// What both sides last shared.
-    pub base: &'a Snapshot,
-    /// The paths that are neither taken from the incoming side nor changed locally: what is excluded or preserved,
-    /// with everything below it, and this package's own folder.
-    pub left_alone: &'a Filter<'a>,
-    /// How long the backups of earlier merges are kept.
-    pub retention: Retention,
-    /// Cancels the merge until its first change.
-    pub cancel: &'a Cancel,
-}
 
 /// A merge that has begun: the incoming content is staged, and nothing else has changed.
 #[derive(Debug)]
@@ -116,8 +101,7 @@ impl Merge {
         }
         check_runtime(&self.root).map_err(|error| error.with_hint(UNCHANGED))?;
         self.settled = false;
-        let mut report =
-            merge(&self.root, options.base, &mut self.incoming, options.left_alone, rescued, options.cancel)?;
+        let mut report = merge(&self.root, &mut self.incoming, options, rescued)?;
         report.held_back.clone_from(&self.held_back);
         self.settled = true;
         let backups: Vec<_> = report.conflicts.iter().chain(&report.deletions_backed_up).cloned().collect();
@@ -128,8 +112,7 @@ impl Merge {
 
     /// Reports what [`Merge::apply`] would do, without the workspace's lock and without a change.
     pub fn preview(&mut self, options: &MergeOptions<'_>) -> Result<Report> {
-        let mut report =
-            preview(&self.root, options.base, &mut self.incoming, options.left_alone, options.cancel)?;
+        let mut report = preview(&self.root, &mut self.incoming, options)?;
         report.held_back.clone_from(&self.held_back);
         Ok(report)
     }
