@@ -61,7 +61,7 @@ impl Way {
     /// Compresses the next bytes, where that is wanted and pays.
     fn compressed(&self, bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
         match self.compression() {
-            Some(effort) if bytes.len() >= COMPRESSED_MIN => compress(bytes, effort, cancel),
+            Some(effort) if bytes.len() >= COMPRESSED_MIN => compress(bytes, Codec::Gzip, effort, cancel),
             _ => Ok(None),
         }
     }
