@@ -154,7 +154,7 @@ fn fuzz_the_parts_of_a_download() {
         let way = Way {
             part_bytes: PART_UNIT,
             at_once: 1 + random.below(3),
-            compress: false,
+            codec: Codec::None,
             link: Arc::<Mutex<Link>>::default(),
             failed: Arc::default(),
         };
