@@ -215,8 +215,8 @@ export interface PrepareReportArchive {
   parts: number;
   /** Whether the whole folder was sent, or only what the sandbox did not have. */
   transfer: "full" | "changes";
-  /** Whether any part was compressed. */
-  compression: "none" | "gzip";
+  /** How its parts were compressed, as far as they got smaller. */
+  compression: "none" | "gzip" | "zstd";
   /** The steps in order. */
   phases: PreparePhase[];
   /**
@@ -302,7 +302,8 @@ export interface PrepareSandboxManagedRuntimeInput {
   partBytes?: number;
   /**
    * `"auto"` (the default) compresses a transfer if that saves time: it gets smaller, and the client does not take bytes
-   * faster than they can be compressed. `"none"` never compresses.
+   * faster than they can be compressed. An upload uses zstd if the sandbox is known or expected to have it, and gzip
+   * otherwise. `"none"` never compresses.
    */
   compression?: "auto" | "none";
   /**

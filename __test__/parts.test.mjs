@@ -1,9 +1,9 @@
 // Archives in parts: the calls that a client gets, the reports, and what is repeated.
 
 import { randomBytes } from "node:crypto";
-import { readdir, writeFile } from "node:fs/promises";
+import { readdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { prepareSandboxManagedRuntime } from "../index.js";
 import { describeTree, makeTree, temporaryFolder } from "./support/folders.mjs";
 import { LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
@@ -130,6 +130,50 @@ describe("parts", () => {
     expect(await sent({ compression: "none" })).toBeGreaterThan(780_000);
     expect(await sent({})).toBeLessThan(400_000);
     expect(await describeTree(remote, { without: RUNTIME })).toStrictEqual(await here());
+  });
+
+  describe("for a new sandbox", () => {
+    const PROGRAMS = { "1f8b": "gzip", "28b5": "zstd" };
+    let state;
+
+    beforeEach(() => {
+      state = path.join(home, "kept");
+      vi.stubEnv("PAPERCLIP_HOME", state);
+    });
+    afterEach(() => vi.unstubAllEnvs());
+
+    /** Prepares a new sandbox, checks what it has, restores it, and tells how its parts and the report say it was compressed. */
+    async function compressionOf(options) {
+      client = behindNetwork(new LocalSandbox());
+      remote = await remoteWorkspace();
+      const used = new Set();
+      const write = client.writeFile.bind(client);
+      client.writeFile = async (at, bytes) => {
+        const program = PROGRAMS[Buffer.from(bytes, 0, 2).toString("hex")];
+        if (program) used.add(program);
+        return write(at, bytes);
+      };
+      let told;
+      const onPrepareReport = ({ archives }) => (told = archives[0].compression);
+      const { restoreWorkspace } = await prepare({ onPrepareReport, ...options });
+      expect(await describeTree(remote, { without: RUNTIME })).toStrictEqual(await here());
+      await writeFile(path.join(remote, "a.txt"), `${remote}\n`);
+      await restoreWorkspace();
+      expect(await here()).toStrictEqual(await describeTree(remote, { without: RUNTIME }));
+      return [told, ...used];
+    }
+
+    it("are compressed by zstd if another of its provider had that, until this is forgotten", async () => {
+      expect(await compressionOf()).toStrictEqual(["gzip", "gzip"]);
+      expect(await compressionOf()).toStrictEqual(["zstd", "zstd"]);
+      expect(await compressionOf({ partBytes: undefined })).toStrictEqual(["zstd", "zstd"]);
+      expect(await compressionOf({ compression: "none" })).toStrictEqual(["none"]);
+      expect(await compressionOf({ adapterKey: "another" })).toStrictEqual(["gzip", "gzip"]);
+      await rm(state, { recursive: true });
+      expect(await compressionOf()).toStrictEqual(["gzip", "gzip"]);
+      vi.stubEnv("PAPERCLIP_HOME", path.join(workspace, "a.txt"));
+      expect(await compressionOf()).toStrictEqual(["gzip", "gzip"]);
+    });
   });
 
   it.each([

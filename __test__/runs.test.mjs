@@ -676,6 +676,9 @@ describe("the report", () => {
       { key: "tools", localDir: path.join(home, "tools"), exclude: ["skip"] },
       { key: "again", localDir: path.join(home, "tools") },
     ];
+    // Other tests have told that sandboxes of this provider have zstd.
+    vi.stubEnv("PAPERCLIP_HOME", path.join(home, "kept"));
+    onTestFinished(() => vi.unstubAllEnvs());
     // A call that takes longer than within one machine makes the following archives compressed.
     client.makeDir = () => new Promise((resolve) => void setTimeout(resolve, 50));
     const onPrepareReport = vi.fn();

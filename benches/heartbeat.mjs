@@ -33,8 +33,11 @@ const WAIT_MS = 5;
 const BYTES_PER_MS = 12_500;
 /** How many round trips rsync and unison make. */
 const TOOL_TRIPS = 3;
-/** How many first uploads are made, each into another directory. */
+/** How many first uploads of each kind are made, each into another directory. */
 const FIRST_ROUNDS = 3;
+/** The first upload to a provider, and that of a new sandbox after another one has told that it has zstd. */
+const FIRST = "first prepare";
+const LATER_FIRST = "first prepare, zstd known";
 /** How many files each side changes before a heartbeat. */
 const CHANGED = 10;
 
@@ -309,16 +312,20 @@ async function onLinks(prepareSandbox, dir, fill, rounds) {
   const costs = {};
   const note = (/** @type {string} */ name, /** @type {Cost} */ cost) => (costs[name] ??= []).push(cost);
 
+  const noteFirst = async (/** @type {string} */ name, /** @type {string} */ once) =>
+    note(name, await client.cost(preparing(prepareSandbox, client, workspace, once)));
+  // Rows come in the order of their names here.
+  Object.assign(costs, { [FIRST]: [], [LATER_FIRST]: [] });
   for (let round = 1; round < FIRST_ROUNDS; round++) {
     const [once, onceCopy] = [`${remote}-${round}`, `${copy}-${round}`];
-    note("first prepare", await client.cost(preparing(prepareSandbox, client, workspace, once)));
+    await noteFirst(FIRST, once);
     await mkdir(onceCopy);
     note("first prepare, rsync", await rsync(workspace, onceCopy, remoteShell));
     for (const made of [once, onceCopy]) await rm(made, { recursive: true });
   }
   let prepared = /** @type {Awaited<ReturnType<typeof prepare>> | undefined} */ (undefined);
   const first = await client.cost(async () => (prepared = await prepare()));
-  note("first prepare", first);
+  note(FIRST, first);
   await mkdir(copy);
   note("first prepare, rsync", await rsync(workspace, copy, remoteShell));
   const hasUnison = await shell("command -v unison").catch(() => "");
@@ -329,6 +336,11 @@ async function onLinks(prepareSandbox, dir, fill, rounds) {
   }
   // The first heartbeat after the upload is not measured.
   await client.cost(async () => prepared?.restoreWorkspace());
+  for (let round = 0; round < FIRST_ROUNDS; round++) {
+    const once = `${remote}-later-${round}`;
+    await noteFirst(LATER_FIRST, once);
+    await rm(once, { recursive: true });
+  }
   for (let round = 0; round < rounds; round++) {
     await edit(workspace, "here", round);
     note("prepare", await client.cost(async () => (prepared = await prepare())));

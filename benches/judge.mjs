@@ -55,8 +55,13 @@ async function extract(archive, folder) {
   await mkdir(folder);
   // An upload over a link that was measured as slow is compressed, and what follows the archive is not: gzip reports
   // that with status 2.
-  const compressed = (await readStart(archive, 2)).equals(Buffer.from([0x1f, 0x8b]));
-  const read = compressed ? `(gzip -dcq < ${quote(archive)} || [ $? = 2 ])` : `cat ${quote(archive)}`;
+  const start = (await readStart(archive, 4)).toString("hex");
+  const isGzip = start.startsWith("1f8b");
+  const programs = {
+    gzip: `(gzip -dcq < ${quote(archive)} || [ $? = 2 ])`,
+    zstd: `(zstd -dcq < ${quote(archive)} || :)`,
+  };
+  const read = isGzip ? programs.gzip : start === "28b52ffd" ? programs.zstd : `cat ${quote(archive)}`;
   await shell(`${read} | tar -xpf - -C ${quote(folder)}`);
 }
 

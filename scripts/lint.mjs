@@ -94,6 +94,9 @@ async function compileForMac() {
     ...env,
     CARGO_TARGET_DIR: path.join(root, ".build", "target"),
     RUSTFLAGS: `-Dwarnings${noMachineCode}`,
+    // Nothing is linked, so nothing of C is needed; and the compiler of another system has no headers of macOS.
+    CC_aarch64_apple_darwin: "true",
+    AR_aarch64_apple_darwin: "true",
     // Without this, much of the time would go into describing the standard library.
     CARGO_PROFILE_DEV_DEBUG: "0",
   });

@@ -144,6 +144,7 @@ pub mod state {
     pub mod digests;
     pub mod sandboxes;
     pub mod store;
+    pub mod tools;
 }
 
 /// The round trip through a sandbox, for any client.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use sandbox_managed_runtime::archive::pack::Sent;
 use sandbox_managed_runtime::exclude::PathSet;
 use sandbox_managed_runtime::path::RelativePath;
+use sandbox_managed_runtime::sandbox::answer::Answer;
 use sandbox_managed_runtime::sandbox::command::{self, AssetUpload, Indexes, Places};
 use sandbox_managed_runtime::sandbox::listing;
 use sandbox_managed_runtime::transfer::parts::{Codec, Part, Trailer, Wish, part_list, part_path};
@@ -607,7 +608,7 @@ fn a_sandbox_tells_which_upload_it_has() {
         ];
         for command in &commands {
             sandbox.succeeds(command);
-            assert_eq!(sandbox.answer(), format!("mark {ID}\n").into_bytes(), "{sandbox}");
+            assert_eq!(sandbox.answer(), sandbox.says(ID), "{sandbox}");
         }
         // Another upload into the same workspace, for another adapter or the same one.
         for (adapter, id) in [("other", "1"), (".hidden", "2"), ("..x", "3"), ("agent", "4")] {
@@ -616,7 +617,7 @@ fn a_sandbox_tells_which_upload_it_has() {
             sandbox.succeeds(&command);
             // The script may be gone; then the tolerant command brings it along.
             sandbox.succeeds(&format!("{} || {}", commands[0], commands[1]));
-            assert_eq!(sandbox.answer(), format!("mark {id}\n").into_bytes(), "{sandbox}");
+            assert_eq!(sandbox.answer(), sandbox.says(id), "{sandbox}");
         }
         // A command that fails before that changes nothing for an older session.
         sandbox.succeeds(&sandbox.upload(&archive, NONE));
@@ -624,13 +625,13 @@ fn a_sandbox_tells_which_upload_it_has() {
         let command = sandbox.upload_to(&other, &archive, &[], &["open"]);
         sandbox.fails(&command.replace("exec sh \"$o/control.sh\" upload", "exit 1"));
         sandbox.succeeds(&commands[0]);
-        assert_eq!(sandbox.answer(), format!("mark {ID}\n").into_bytes(), "{sandbox}");
+        assert_eq!(sandbox.answer(), sandbox.says(ID), "{sandbox}");
         assert_eq!(sandbox.packed_names(), set(UPLOADED_MODES.map(|(name, _)| name)), "{sandbox}");
         // As after `git clean -fdx`.
         fs::remove_dir_all(sandbox.workspace().join(".paperclip-runtime")).unwrap();
         sandbox.fails(&commands[0]);
         sandbox.succeeds(&commands[1]);
-        assert_eq!(sandbox.answer(), b"mark \n", "{sandbox}");
+        assert_eq!(sandbox.answer(), sandbox.says(""), "{sandbox}");
         assert_eq!(fs::read_to_string(sandbox.status()).unwrap(), "0\n", "{sandbox}");
     }
 }
@@ -749,7 +750,7 @@ fn a_sandbox_lists_its_content_only_if_it_differs_from_what_was_packed() {
                 sandbox.succeeds(&sandbox.upload(&archive, NONE));
                 sandbox.succeeds(&command::download(&sandbox.places(), NO_INDEX, WHOLE));
                 let answer = sandbox.answer();
-                let list = answer.strip_prefix(format!("mark {ID}\n").as_bytes()).unwrap();
+                let list = answer.strip_prefix(&*sandbox.says(ID)).unwrap();
                 let Some(list) = list.strip_prefix(b"listed\n") else {
                     assert!(
                         list.is_empty() && lost.is_empty(),
@@ -1228,8 +1229,8 @@ fn sockets_are_ignored_with_every_tar() {
 
 /// Cuts an archive into parts, and compresses each as its letter in `codecs` says.
 fn in_parts(archive: &[u8], size: usize, codecs: &str) -> Vec<(Part, Vec<u8>)> {
-    let gzip = |bytes: &[u8]| {
-        let mut child = Command::new("gzip")
+    let press = |program: &str, bytes: &[u8]| {
+        let mut child = Command::new(program)
             .arg("-c")
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
@@ -1244,9 +1245,10 @@ fn in_parts(archive: &[u8], size: usize, codecs: &str) -> Vec<(Part, Vec<u8>)> {
     let parts = archive.chunks(size).zip(codecs.chars());
     parts
         .map(|(bytes, codec)| match codec {
-            'g' => {
-                let pressed = gzip(bytes);
-                (Part { size: pressed.len() as u64, codec: Codec::Gzip }, pressed)
+            'g' | 'z' => {
+                let codec = Codec::of(codec).unwrap();
+                let pressed = press(codec.name(), bytes);
+                (Part { size: pressed.len() as u64, codec }, pressed)
             }
             _ => (Part::plain(bytes.len() as u64), bytes.to_vec()),
         })
@@ -1279,6 +1281,12 @@ impl Sandbox {
         upload.command(earlier.len(), parts[earlier.len()].0, size)
     }
 
+    /// What it says first in an answer.
+    fn says(&self, mark: &str) -> Vec<u8> {
+        let tools = if self.tools().join("zstd").exists() { "tools zstd" } else { "tools" };
+        format!("mark {mark}\n{tools}\n").into_bytes()
+    }
+
     fn leftovers(&self) -> BTreeSet<OsString> {
         names_in(&self.runtime()).into_iter().filter(|name| name != command::OWN).collect()
     }
@@ -1290,6 +1298,9 @@ fn an_upload_in_parts_equals_the_whole_one() {
     for sandbox in Sandbox::all() {
         for (size, codecs) in
             [(512, "nnnnnnnnnnnnnnnnnnnnnnnn"), (1500, "gggggggg"), (1 << 20, "g"), (700, "gngnngngnngn")]
+                .into_iter()
+                .chain([(1500, "zzzzzzzz"), (1 << 20, "z"), (700, "znznnznznnzn")])
+                .filter(|(_, codecs)| !codecs.contains('z') || sandbox.kind.has("zstd"))
         {
             sandbox.file(&sandbox.workspace().join("stale"), "");
             // The rest of an upload that was interrupted.
@@ -1331,14 +1342,16 @@ fn an_incomplete_part_changes_nothing() {
 fn a_damaged_part_fails_the_upload() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
-        let parts = in_parts(&archive, archive.len().div_ceil(3), "ggg");
-        let command = sandbox.upload_parts(&archive, &parts);
-        let path = PathBuf::from(part_path(&sandbox.places().upload(), 1));
-        let mut bytes = fs::read(&path).unwrap();
-        let at = bytes.len() - 6;
-        bytes[at] ^= 1;
-        sandbox.file(&path, bytes);
-        sandbox.fails(&command);
+        for codecs in ["ggg", "zzz"].into_iter().take(1 + usize::from(sandbox.kind.has("zstd"))) {
+            let parts = in_parts(&archive, archive.len().div_ceil(3), codecs);
+            let command = sandbox.upload_parts(&archive, &parts);
+            let path = PathBuf::from(part_path(&sandbox.places().upload(), 1));
+            let mut bytes = fs::read(&path).unwrap();
+            let at = bytes.len() - 6;
+            bytes[at] ^= 1;
+            sandbox.file(&path, bytes);
+            sandbox.fails(&command);
+        }
     }
 }
 
@@ -1356,7 +1369,59 @@ fn a_sandbox_that_cannot_decompress_says_so_and_changes_nothing() {
         assert!(said.contains("nothing was changed"), "{sandbox}: {said}");
         assert!(sandbox.workspace().join("mine").exists(), "{sandbox}");
         let status = fs::read_to_string(sandbox.places().upload_status()).unwrap();
-        assert_eq!(status, command::NO_DECOMPRESSOR, "{sandbox}");
+        assert_eq!(status, command::NO_GUNZIP, "{sandbox}");
+    }
+}
+
+/// One that is there and does not work is as good as none.
+#[test]
+fn a_sandbox_without_a_zstd_that_works_says_so_and_changes_nothing() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        let zstd = sandbox.tools().join("zstd");
+        for fails in [false, true] {
+            if sandbox.kind.has("zstd") || fails {
+                // It is missing in some.
+                let _missing = fs::remove_file(&zstd);
+            }
+            if fails {
+                fs::write(&zstd, "#!/bin/sh\nexit 1\n").unwrap();
+                fs::set_permissions(&zstd, Permissions::from_mode(0o755)).unwrap();
+            }
+            sandbox.file(&sandbox.workspace().join("mine"), "");
+            let command = sandbox.upload_parts(&archive, &in_parts(&archive, 2000, "nzznzz"));
+            let said = sandbox.fails(&command);
+            assert!(said.contains("nothing was changed"), "{sandbox}: {said}");
+            assert!(sandbox.workspace().join("mine").exists(), "{sandbox}");
+            let status = fs::read_to_string(sandbox.places().upload_status()).unwrap();
+            assert_eq!(status, command::NO_ZSTD, "{sandbox}");
+        }
+    }
+}
+
+#[test]
+fn a_download_tells_whether_there_is_zstd() {
+    for sandbox in Sandbox::all() {
+        let answer = OsString::from(sandbox.places().answer());
+        for has_zstd in [true, false] {
+            if has_zstd && !sandbox.kind.has("zstd") {
+                continue;
+            }
+            if !has_zstd {
+                // It is missing in some.
+                let _missing = fs::remove_file(sandbox.tools().join("zstd"));
+            }
+            for command in [
+                command::download(&sandbox.places(), NO_INDEX, WHOLE),
+                command::tolerant_download(&sandbox.places(), WHOLE),
+            ] {
+                sandbox.plant(&sandbox.places(), &[]);
+                sandbox.succeeds(&command);
+                let entries = read_bytes(&fs::read(sandbox.archive()).unwrap());
+                let answer = Answer::parse(Some(&entries[&answer]));
+                assert_eq!(answer.has_zstd, Some(has_zstd), "{sandbox}");
+            }
+        }
     }
 }
 

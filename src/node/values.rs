@@ -324,7 +324,7 @@ pub fn prepare_report(report: &PrepareReport) -> String {
             sent_bytes: archive.sent_bytes,
             parts: archive.parts,
             transfer: transfer(archive.is_changes_only),
-            compression: if archive.is_compressed { "gzip" } else { "none" },
+            compression: archive.codec.name(),
             phases: [
                 phase("pack", archive.times.pack, archive.archive_bytes),
                 phase("upload", archive.times.upload, archive.sent_bytes),

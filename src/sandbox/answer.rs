@@ -12,6 +12,8 @@ use crate::tree::entry::Snapshot;
 pub struct Answer<'a> {
     /// The upload that the sandbox's mark names; `None` if the mark is gone.
     pub mark: Option<&'a [u8]>,
+    /// Whether the sandbox has zstd, if it says which tools it has.
+    pub has_zstd: Option<bool>,
     /// The name of the index that was made before anything was packed.
     pub index: Option<&'a [u8]>,
     /// The index that the changes are based on, and the changes: see
@@ -29,12 +31,17 @@ impl<'a> Answer<'a> {
         let (first, rest) = split_line(text);
         let mark = first.strip_prefix(b"mark ").filter(|mark| !mark.is_empty());
         let (line, after) = split_line(rest);
+        let mut words = line.split(|&byte| byte == b' ');
+        let tells_tools = words.next() == Some(b"tools");
+        let has_zstd = tells_tools.then(|| words.any(|tool| tool == b"zstd"));
+        let rest = if tells_tools { after } else { rest };
+        let (line, after) = split_line(rest);
         let index = line.strip_prefix(b"indexed ");
         let rest = if index.is_some() { after } else { rest };
         let (line, after) = split_line(rest);
         let changes = line.strip_prefix(b"changes ").map(|since| (since, after));
         let list = (line == b"listed" && rest.len() > line.len()).then_some(after);
-        Self { mark, index, changes, list }
+        Self { mark, has_zstd, index, changes, list }
     }
 
     /// Whether the sandbox has another upload than this one: an earlier or a later one.
@@ -108,6 +115,16 @@ mod tests {
                 b"mark 12\nindexed i\nchanges h\ng ./a\n",
                 Answer { index, changes: Some((b"h", b"g ./a\n")), ..marked },
             ),
+            (b"mark 12\ntools zstd\n", Answer { has_zstd: Some(true), ..marked }),
+            (b"mark 12\ntools\n", Answer { has_zstd: Some(false), ..marked }),
+            (b"mark 12\ntools zstdx xzstd\tzstd\n", Answer { has_zstd: Some(false), ..marked }),
+            (
+                b"mark 12\ntools lz4 zstd brotli\nindexed i\n",
+                Answer { has_zstd: Some(true), index, ..marked },
+            ),
+            (b"mark \ntools zstd\nlisted\n./a\x01f\n", Answer { has_zstd: Some(true), list, ..nothing }),
+            (b"mark 12\ntoolszstd\nindexed i\n", marked),
+            (b"mark 12\nindexed i\ntools zstd\n", Answer { index, ..marked }),
             (b"nonsense\nmark 12\n", nothing),
         ];
         for &(text, answer) in cases {

@@ -29,8 +29,10 @@ pub const MESSAGES_MAX: usize = 64 * 1024;
 /// How many bytes of names toybox is told to leave out: it takes them by its command line alone.
 const TOYBOX_EXCLUDES_MAX: usize = 32 * 1024;
 
-/// What [`Places::upload_status`] holds where the sandbox can decompress nothing.
-pub const NO_DECOMPRESSOR: &str = "no gunzip\n";
+/// What [`Places::upload_status`] holds where the sandbox cannot decompress what gzip made.
+pub const NO_GUNZIP: &str = "no gunzip\n";
+/// The same of what zstd made.
+pub const NO_ZSTD: &str = "no zstd\n";
 
 /// The folder in a run's folder that has the mark, and a folder with control files for each upload.
 pub const OWN: &str = ".paperclip";

@@ -137,23 +137,45 @@ remove() {
     rm -rf -- "$@"
 }
 
-# Decompresses what gzip made.
+# Gives what was compressed by $codec.
 decompress() {
-    case $decompressor in
-    gunzip) gunzip -c ;;
-    zcat) zcat ;;
-    gzip) gzip -dc ;;
+    case $codec in
+    none) cat ;;
+    zstd) zstd -dcq ;;
+    *)
+        case $decompressor in
+        gunzip) gunzip -c ;;
+        zcat) zcat ;;
+        gzip) gzip -dc ;;
+        esac
+        ;;
     esac
 }
 
-# Finds what decompresses. A sandbox without it says so in a file, and gets the archive again as it is.
+# Finds what decompresses what gzip made.
 find_decompressor() {
     for decompressor in gunzip gzip zcat; do
         command -v "$decompressor" >/dev/null 2>&1 && return
     done
-    echo "no gunzip" > "$upload_status"
-    echo "none of gunzip, gzip and zcat is there; nothing was changed" >&2
+    lacks gunzip "none of gunzip, gzip and zcat is there"
+}
+
+# Whether zstd is there and works: it reads a frame of nothing.
+find_zstd() {
+    printf '\050\265\057\375\040\000\001\000\000' | zstd -dcq >/dev/null 2>&1 || lacks zstd "zstd is not there"
+    has_zstd=yes
+}
+
+# Says in a file what is missing to decompress an upload, which then comes again in another way.
+lacks() {
+    echo "no $1" > "$upload_status"
+    echo "$2; nothing was changed" >&2
     exit 1
+}
+
+# Says which tools the sandbox has that the next upload can use.
+tell_tools() {
+    if command -v zstd >/dev/null 2>&1; then echo 'tools zstd'; else echo tools; fi
 }
 
 # Runs a command for each part of the archive $archive: its path, how many bytes of it are the archive's, and how these
@@ -174,7 +196,10 @@ each_part() {
 
 # Checks a part: its size, and that it can be decompressed. (The command has checked the size of the last one already.)
 check_part() {
-    [ "$codec" != gzip ] || [ -n "$decompressor" ] || find_decompressor
+    case $codec in
+    gzip) [ -n "$decompressor" ] || find_decompressor ;;
+    zstd) [ -n "$has_zstd" ] || find_zstd ;;
+    esac
     [ "$part" != "$archive$last_suffix" ] || return 0
     size=$(wc -c < "$part") || return
     [ "$size" -eq "$part_size" ] || {
@@ -185,17 +210,18 @@ check_part() {
 
 # Gives the part's bytes of the archive, and removes the part, unless it is the last one, which is removed with the archive.
 part_bytes() {
-    if [ "$codec" = gzip ]; then
-        head -c "$part_size" "$part" | decompress || return
+    if [ "$part" != "$archive$last_suffix" ]; then
+        decompress < "$part" && rm -f "$part"
+    elif [ "$codec" = none ]; then
+        head -c "$part_size" "$part"
     else
-        head -c "$part_size" "$part" || return
+        head -c "$part_size" "$part" | decompress
     fi
-    [ "$part" = "$archive$last_suffix" ] || rm -f "$part"
 }
 
 # Checks that the sandbox has all parts of $archive, and removes nothing yet. Takes what the command knows of the last one.
 check_parts() {
-    last_suffix=$1 last_size=$2 last_codec=$3 decompressor=
+    last_suffix=$1 last_size=$2 last_codec=$3 decompressor= has_zstd=
     each_part check_part
 }
 
@@ -558,8 +584,8 @@ tell_changes() {
 
 # Says which upload this workspace is, and what has changed between two indexes, of which the local side knows the first.
 answer_changes() {
-    read -r mark < "$marks/mark" && printf 'mark %s\nindexed %s\nchanges %s\n' "$mark" "${2##*.}" "${1##*.}" &&
-        tell_changes "$1" "$2" "$3"
+    read -r mark < "$marks/mark" && printf 'mark %s\n' "$mark" && tell_tools &&
+        printf 'indexed %s\nchanges %s\n' "${2##*.}" "${1##*.}" && tell_changes "$1" "$2" "$3"
 }
 
 # Says which content the files have that are listed in the file $1, each with its time.
@@ -682,7 +708,7 @@ failed() {
 pack() {
     code=0
     names=$archive.names
-    { printf 'mark %s\n' "$packed_mark" &&
+    { printf 'mark %s\n' "$packed_mark" && tell_tools &&
         { [ -z "$indexed" ] || echo "indexed $indexed"; } &&
         { [ ! -f "$own/found" ] || cat "$own/found"; }; } > "$own/answer" || failed 2
     top_level names > "$names" || failed 2

@@ -31,7 +31,7 @@ use crate::path::RelativePath;
 use crate::state::digests::{self, Digests};
 use crate::state::sandboxes::{self, Stored, Trees};
 use crate::sync::lock;
-use crate::transfer::parts::Part;
+use crate::transfer::parts::{Codec, Part};
 use crate::transfer::remote::Update;
 use crate::tree::entry::Digest;
 use crate::tree::filter::{Filter, Watched};
@@ -63,19 +63,7 @@ pub async fn prepare<C: SandboxClient>(
         .without_names(OURS, |path| is_in_runtime(path) || is_temporary_name(path))
         .without(EXCLUDED, always_excluded())
         .without(EXCLUDED, patterns.clone());
-    let way = upload.way();
-    let (ignored, memory) = {
-        let (upload, workspace, filter, cancel) =
-            (upload.clone(), workspace.clone(), filter.clone(), cancel.clone());
-        let read = move || {
-            let travel = upload.repositories;
-            let files = filter.without_names("", |path| travel.is_apart(path));
-            let ignored = Arc::new(IgnoreRules::read(&root, &upload.ignore_files, &files, &cancel)?);
-            let memory = Memory::of(&upload, &workspace, ignored.clone());
-            Ok((ignored, Arc::new(memory)))
-        };
-        blocking(read).await?
-    };
+    let (ignored, memory, way) = read_first(root, &upload, &workspace, &filter, &cancel).await?;
     let filter = filter.without(IGNORED, ignored.clone());
     let left_alone = left_alone(&upload.exclude, ignored.clone(), &preserve);
     let mut uploading = Uploading {
@@ -88,6 +76,7 @@ pub async fn prepare<C: SandboxClient>(
         way,
         cancel: &cancel,
         control: Arc::new(Control { places, preserved, exclude, update: None }),
+        has_zstd: false,
         unchanged_assets: Vec::new(),
         memory: &memory,
         excluded: excluded_paths(&upload.exclude, &preserve),
@@ -106,6 +95,7 @@ pub async fn prepare<C: SandboxClient>(
         uploading.everything().await?
     };
     let Sent { settled: Settled { trees, stored, repositories }, archive } = sent;
+    uploading.settle_codec(archive.codec);
     let (way, control, unchanged_assets) = (uploading.way, uploading.control, uploading.unchanged_assets);
     let places = control.places.clone();
 
@@ -150,6 +140,27 @@ pub async fn prepare<C: SandboxClient>(
     };
     session.remember().await?;
     Ok(session)
+}
+
+/// Reads the workspace's ignore files, and what this machine stores of such sandboxes.
+async fn read_first(
+    root: Root,
+    upload: &Upload,
+    workspace: &Workspace,
+    filter: &Filter<'static>,
+    cancel: &Cancel,
+) -> Result<(Arc<IgnoreRules>, Arc<Memory>, Way), Error> {
+    let (upload, workspace) = (upload.clone(), workspace.clone());
+    let (filter, cancel) = (filter.clone(), cancel.clone());
+    blocking(move || {
+        let travel = upload.repositories;
+        let files = filter.without_names("", |path| travel.is_apart(path));
+        let ignored = Arc::new(IgnoreRules::read(&root, &upload.ignore_files, &files, &cancel)?);
+        let memory = Memory::of(&upload, &workspace, ignored.clone());
+        let way = upload.way(memory.expects_zstd());
+        Ok((ignored, Arc::new(memory), way))
+    })
+    .await
 }
 
 /// The names at the top of the workspace that are not cleared in the sandbox.
@@ -224,6 +235,8 @@ struct Uploading<'a, C> {
     way: Way,
     cancel: &'a Cancel,
     control: Arc<Control>,
+    /// Whether this sandbox itself says that it has zstd.
+    has_zstd: bool,
     /// The assets that the sandbox has as they were sent.
     unchanged_assets: Vec<sandboxes::Asset>,
     memory: &'a Arc<Memory>,
@@ -292,7 +305,11 @@ impl<C: SandboxClient> Uploading<'_, C> {
         };
         let (asked, early) = tokio::join!(asking, early);
         let early = early?;
-        let (Some(Asked { changes, assets }), Some((mut compared, former, digests, stored))) = (asked, early)
+        if let Some(Asked { has_zstd: Some(has_zstd), .. }) = asked {
+            self.learn(has_zstd).await?;
+        }
+        let (Some(Asked { changes, assets, .. }), Some((mut compared, former, digests, stored))) =
+            (asked, early)
         else {
             self.cancel.check()?;
             return Ok(None);
@@ -328,7 +345,10 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let prior = Prior { outcome: Some(outcome), stored: Some(stored), digests };
         match self.send(started, layout, repositories, left_out, prior).await? {
             Uploaded::Done(sent) => Ok(Some(*sent)),
-            Uploaded::Refused(_) | Uploaded::CannotDecompress => {
+            refused => {
+                if matches!(refused, Uploaded::CannotDecompress) {
+                    self.compress_otherwise().await?;
+                }
                 self.cancel.check()?;
                 self.control = everything;
                 Ok(None)
@@ -345,11 +365,41 @@ impl<C: SandboxClient> Uploading<'_, C> {
             match self.send(started, layout, repositories, left_out, Prior::default()).await? {
                 Uploaded::Done(sent) => return Ok(*sent),
                 Uploaded::Refused(failure) => return Err(RunError::Client(failure)),
-                Uploaded::CannotDecompress if self.way.compress => self.way.compress = false,
-                Uploaded::CannotDecompress => {
-                    return Err(Error::Internal("a plain upload was to be decompressed".to_owned()).into());
-                }
+                Uploaded::CannotDecompress => self.compress_otherwise().await?,
             }
+        }
+    }
+
+    /// Uses zstd if the sandbox says that it has it, and remembers that for others.
+    async fn learn(&mut self, has_zstd: bool) -> Result<(), Error> {
+        self.has_zstd = has_zstd;
+        if self.way.codec != Codec::None {
+            self.way.codec = if has_zstd { Codec::Zstd } else { Codec::Gzip };
+        }
+        self.remember_zstd(has_zstd).await
+    }
+
+    /// Makes the next upload one that needs less of the sandbox, after one that it could not decompress.
+    async fn compress_otherwise(&mut self) -> Result<(), Error> {
+        let was_zstd = self.way.codec == Codec::Zstd;
+        self.way.codec = self.way.codec.instead();
+        if was_zstd { self.remember_zstd(false).await } else { Ok(()) }
+    }
+
+    async fn remember_zstd(&self, has_zstd: bool) -> Result<(), Error> {
+        let memory = self.memory.clone();
+        blocking(move || {
+            memory.note_zstd(has_zstd);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Does without zstd for what follows the workspace, unless the sandbox has said or shown that it has it: an asset is
+    /// not sent again.
+    fn settle_codec(&mut self, shown: Codec) {
+        if self.way.codec == Codec::Zstd && !self.has_zstd && shown != Codec::Zstd {
+            self.way.codec = Codec::Gzip;
         }
     }
 
@@ -470,7 +520,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
             .await?;
         }
         delivered.discard(&***client, &archive).await;
-        if delivered.is_compressed() && lacks_decompressor(&***client, places).await {
+        if delivered.codec() != Codec::None && lacks_decompressor(&***client, places).await {
             return Ok(Uploaded::CannotDecompress);
         }
         Ok(Uploaded::Refused(failure))
@@ -544,7 +594,7 @@ struct Scanned {
 /// What became of an upload.
 enum Uploaded<F> {
     Done(Box<Sent>),
-    /// The sandbox has nothing that decompresses.
+    /// The sandbox has nothing that decompresses it.
     CannotDecompress,
     /// The command in the sandbox has failed.
     Refused(F),
@@ -555,6 +605,6 @@ async fn lacks_decompressor<C: SandboxClient>(client: &C, places: &Places) -> bo
     let status = places.upload_status();
     let Ok(told) = client.read_file(&status, None).await else { return false };
     clean_up(client, [status]).await;
-    let told = blocking(move || copy_of(&told, command::NO_DECOMPRESSOR.len())).await;
-    told.is_ok_and(|told| told == command::NO_DECOMPRESSOR.as_bytes())
+    let told = blocking(move || copy_of(&told, command::NO_GUNZIP.len())).await;
+    told.is_ok_and(|told| [command::NO_GUNZIP, command::NO_ZSTD].map(str::as_bytes).contains(&&*told))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::send::Delivered;
 use crate::path::RelativePath;
+use crate::transfer::parts::Codec;
 use crate::tree::ignore_files::UnmatchedLine;
 
 /// How many of the excluded paths of an archive are named.
@@ -30,8 +31,8 @@ pub struct Archive {
     pub sent_bytes: u64,
     /// The number of its parts; 0 if the sandbox already had it.
     pub parts: usize,
-    /// Whether any of the parts was compressed.
-    pub is_compressed: bool,
+    /// How those of the parts were compressed that were.
+    pub codec: Codec,
     /// Whether it contains only what the sandbox did not have.
     pub is_changes_only: bool,
     /// How long its steps took.
@@ -50,7 +51,7 @@ impl Archive {
             archive_bytes: delivered.packed,
             sent_bytes: delivered.sent,
             parts: delivered.earlier.len() + 1,
-            is_compressed: delivered.is_compressed(),
+            codec: delivered.codec(),
             is_changes_only: false,
             times,
             left_out,
@@ -72,7 +73,7 @@ impl Archive {
             archive_bytes,
             sent_bytes: 0,
             parts: 0,
-            is_compressed: false,
+            codec: Codec::None,
             is_changes_only: true,
             times: Times { pack, ..Times::default() },
             left_out,

@@ -1,7 +1,7 @@
 //! The sandbox's workspace → merged into the local one.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedMutexGuard;
@@ -223,6 +223,7 @@ impl Session {
             travel: self.repositories,
             preserve: self.preserve.clone(),
             places: self.places.clone(),
+            memory: self.memory.clone(),
             cancel: cancel.clone(),
         };
         // Further parts come while earlier ones are worked on.
@@ -330,6 +331,7 @@ struct Receiving {
     travel: Travel,
     preserve: PathSet,
     places: Places,
+    memory: Arc<Memory>,
     cancel: Cancel,
 }
 
@@ -372,6 +374,9 @@ impl Receiving {
         if answer.names_another(self.places.upload_id()) {
             let error = Error::SandboxReplaced { reason: ANOTHER_UPLOAD };
             return Err(reception.give_up(received, error));
+        }
+        if let Some(has_zstd) = answer.has_zstd {
+            self.memory.note_zstd(has_zstd);
         }
         let changes = match self.changes(answer) {
             Ok(changes) => changes,

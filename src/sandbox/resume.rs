@@ -55,7 +55,7 @@ pub fn resume(upload: Upload) -> Result<Session> {
         left_alone,
         repositories: upload.repositories,
         preserve,
-        way: upload.way(),
+        way: upload.way(false),
         changes_only: upload.changes_only,
         memory: Arc::new(memory),
         report: PrepareReport::default(),

@@ -32,8 +32,8 @@ pub struct Way {
     pub part_bytes: u64,
     /// How many parts may be uploaded at once.
     pub at_once: usize,
-    /// Whether parts may be compressed.
-    pub compress: bool,
+    /// With what parts may be compressed.
+    pub codec: Codec,
     /// The measured speed of the connection.
     pub link: Arc<Mutex<Link>>,
     /// Whether any archive has failed. It is set before anything is cleaned up, so that no further one begins meanwhile.
@@ -55,13 +55,13 @@ impl Way {
     /// How the next bytes are to be compressed, if they are.
     #[must_use]
     pub fn compression(&self) -> Option<Effort> {
-        if self.compress { lock(&self.link).compression() } else { None }
+        if self.codec == Codec::None { None } else { lock(&self.link).compression() }
     }
 
     /// Compresses the next bytes, where that is wanted and pays.
     fn compressed(&self, bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
         match self.compression() {
-            Some(effort) if bytes.len() >= COMPRESSED_MIN => compress(bytes, effort, cancel),
+            Some(effort) if bytes.len() >= COMPRESSED_MIN => compress(bytes, self.codec, effort, cancel),
             _ => Ok(None),
         }
     }
@@ -90,9 +90,10 @@ impl Delivered {
         clean_up(client, (0..=self.earlier.len()).map(|number| part_path(archive, number))).await;
     }
 
-    /// Whether any part is compressed.
-    pub(super) fn is_compressed(&self) -> bool {
-        self.earlier.iter().chain([&self.last]).any(|part| part.codec != Codec::None)
+    /// How those parts are compressed that are.
+    pub(super) fn codec(&self) -> Codec {
+        let mut codecs = self.earlier.iter().chain([&self.last]).map(|part| part.codec);
+        codecs.find(|&codec| codec != Codec::None).unwrap_or_default()
     }
 }
 
@@ -180,7 +181,7 @@ pub async fn send<C: SandboxClient>(
                 let mut memory = memory;
                 let behind = tail(&[], Some(&contents), size as u64);
                 if let Some(mut bytes) = going.compressed(&memory.as_ref()[..size], &stop)? {
-                    let last = Part { size: bytes.len() as u64, codec: Codec::Gzip };
+                    let last = Part { size: bytes.len() as u64, codec: going.codec };
                     bytes.extend(behind);
                     return Ok((Bytes::Held(bytes), contents, last));
                 }
@@ -347,7 +348,7 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         };
         bytes.clear();
         self.spare = Some(bytes);
-        Ok((compressed, Codec::Gzip))
+        Ok((compressed, self.way.codec))
     }
 
     /// The part that is being filled, or a new one.
@@ -596,8 +597,8 @@ mod tests {
             (256 * MIB, 4, 64 * MIB),
             (MIB, 4, MIB),
         ] {
-            let way =
-                Way { part_bytes, at_once, compress: false, link: Arc::default(), failed: Arc::default() };
+            let (link, failed) = (Arc::default(), Arc::default());
+            let way = Way { part_bytes, at_once, codec: Codec::None, link, failed };
             assert_eq!(way.cut_bytes(), expected, "{part_bytes} bytes, {at_once} at once");
         }
     }

@@ -24,6 +24,7 @@ use crate::random;
 use crate::state::digests::Digests;
 use crate::state::sandboxes::{self, Reference, Stored, Trees};
 use crate::state::store::Store;
+use crate::state::tools::{self, Tools};
 use crate::transfer::remote::Contents;
 use crate::tree::filter::Filter;
 use crate::tree::ignore_files::IgnoreRules;
@@ -132,6 +133,8 @@ impl Workspace {
 pub(super) struct Memory {
     pub(super) store: Option<Store>,
     name: String,
+    /// The name under which the tools of such sandboxes are stored.
+    tools: String,
     pub(super) workspace: PathBuf,
     pub(super) exclude: Vec<Vec<u8>>,
     pub(super) ignored: Arc<IgnoreRules>,
@@ -145,8 +148,10 @@ impl Memory {
         let workspace = workspace.path.clone();
         let (exclude, preserve) = (upload.exclude.clone(), upload.preserve.clone());
         let Some(State { folder, sandbox }) = &upload.state else {
-            return Self { store: None, name: String::new(), workspace, exclude, ignored, preserve };
+            let (name, tools) = (String::new(), String::new());
+            return Self { store: None, name, tools, workspace, exclude, ignored, preserve };
         };
+        let tools = tools::name_of(&sandbox[0], &upload.adapter_key);
         let sandbox: Vec<&[u8]> = sandbox.iter().map(Vec::as_slice).collect();
         let name = sandboxes::name_of(&sandbox, &upload.remote_dir, &upload.adapter_key, &workspace);
         // The folder may not exist yet, and may be reached through a link.
@@ -154,7 +159,7 @@ impl Memory {
         let is_inside = by_path::resolve(&workspace)
             .is_ok_and(|workspace| resolved.is_some_and(|folder| folder.starts_with(workspace)));
         let store = if is_inside { None } else { Store::open(folder) };
-        Self { store, name, workspace, exclude, ignored, preserve }
+        Self { store, name, tools, workspace, exclude, ignored, preserve }
     }
 
     /// What is known of the sandbox.
@@ -178,6 +183,18 @@ impl Memory {
                 && workspace.is_of(kept)
                 && *kept.preserve == upload.preserve
         }))
+    }
+
+    /// Whether a new sandbox of this provider is expected to have zstd.
+    pub(super) fn expects_zstd(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| Tools::load(store, &self.tools).has_zstd())
+    }
+
+    /// Stores whether the sandbox has zstd, for the first upload of another one.
+    pub(super) fn note_zstd(&self, has_zstd: bool) {
+        if let Some(store) = &self.store {
+            Tools::note(store, &self.tools, &self.name, has_zstd);
+        }
     }
 
     /// The trees of the sandbox, as they are stored and as they are now.

@@ -79,6 +79,8 @@ pub struct Asked {
     pub changes: Changes,
     /// The indexes of the assets that have not.
     pub assets: HashSet<Vec<u8>>,
+    /// Whether the sandbox has zstd, if it says so.
+    pub has_zstd: Option<bool>,
 }
 
 /// Asks a sandbox what has changed since an index, and which of the assets have not, each by its folder and
@@ -102,7 +104,8 @@ pub async fn ask<C: SandboxClient>(
     let is_ours = answer.mark == Some(places.upload_id().as_bytes())
         && answer.index == Some(new.as_bytes())
         && since == known.as_bytes();
-    if is_ours { Some(Asked { changes: Changes::parse(changes)?, assets }) } else { None }
+    let changes = Changes::parse(changes).filter(|_| is_ours)?;
+    Some(Asked { changes, assets, has_zstd: answer.has_zstd })
 }
 
 /// The lines with assets at the beginning of what a sandbox says, and the rest.

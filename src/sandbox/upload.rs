@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::repositories::Travel;
 use super::send::Way;
 use crate::merge::conflicts::Retention;
+use crate::transfer::parts::Codec;
 
 /// What is to be uploaded, and where to.
 #[derive(Debug, Clone)]
@@ -46,11 +47,12 @@ pub struct Upload {
 
 impl Upload {
     /// How archives are transferred; nothing is known of the link yet.
-    pub(super) fn way(&self) -> Way {
+    pub(super) fn way(&self, expects_zstd: bool) -> Way {
+        let codec = if expects_zstd { Codec::Zstd } else { Codec::Gzip };
         Way {
             part_bytes: self.part_bytes,
             at_once: self.parts_at_once,
-            compress: self.compress,
+            codec: if self.compress { codec } else { Codec::None },
             link: Arc::default(),
             failed: Arc::default(),
         }

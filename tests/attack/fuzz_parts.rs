@@ -86,7 +86,9 @@ fn content(random: &mut Random) -> Vec<u8> {
 /// One part as a sandbox makes it, and its codec.
 fn encoded(random: &mut Random, part: &[u8]) -> (Codec, Vec<u8>) {
     match random.below(3) {
-        0 => compress(part, Effort::Quick, &Cancel::default()).unwrap().map(|gzip| (Codec::Gzip, gzip)),
+        0 => compress(part, Codec::Gzip, Effort::Quick, &Cancel::default())
+            .unwrap()
+            .map(|gzip| (Codec::Gzip, gzip)),
         1 => Some((Codec::Zstd, compress_to_vec(part, CompressionLevel::Fastest))),
         _ => None,
     }
@@ -152,7 +154,7 @@ fn fuzz_the_parts_of_a_download() {
         let way = Way {
             part_bytes: PART_UNIT,
             at_once: 1 + random.below(3),
-            compress: false,
+            codec: Codec::None,
             link: Arc::<Mutex<Link>>::default(),
             failed: Arc::default(),
         };

@@ -46,7 +46,7 @@ const FURTHER: [&str; 14] = [
 ];
 
 /// A folder with the tools of a sandbox, without some of them.
-fn install(kind: Kind, into: &Path, without: &[&str]) -> PathBuf {
+pub fn install(kind: Kind, into: &Path, without: &[&str]) -> PathBuf {
     let tools = into.join("tools");
     fs::create_dir_all(&tools).unwrap();
     let wanted = NEEDED.iter().chain(&FURTHER).filter(|tool| !without.contains(tool) && kind.has(tool));

@@ -37,6 +37,8 @@ mod client_failures;
 #[cfg(target_os = "linux")]
 mod company;
 #[cfg(target_os = "linux")]
+mod compression;
+#[cfg(target_os = "linux")]
 mod disk;
 #[cfg(target_os = "linux")]
 mod download;

@@ -25,12 +25,14 @@ use crate::tree::{DIR, Picture, RUNTIME, Tree, assert_same, file, link, read_tre
 
 /// A sandbox on this machine that is as slow as one behind a network, and damages or fails a transfer.
 #[derive(Default)]
-struct Distant {
+pub struct Distant {
     local: LocalSandbox,
     /// How long `makeDir` takes. A slow client gets compressed parts.
     round_trip: Duration,
     /// The paths that were written and read, with their sizes.
     transfers: Mutex<Vec<(String, usize)>>,
+    /// How the parts of the workspace were compressed that were written: `g`, `z`, or `n` for those that were not.
+    pub codecs: Mutex<String>,
     /// What to do to a download, by its number, counted from 0.
     damage: Mutex<Option<(usize, Damage)>>,
     reads: AtomicUsize,
@@ -42,7 +44,12 @@ type Damage = fn(&mut Vec<u8>);
 
 impl Distant {
     fn new(round_trip_ms: u64) -> Arc<Self> {
-        Arc::new(Self { round_trip: Duration::from_millis(round_trip_ms), ..Self::default() })
+        Self::before(LocalSandbox::default(), round_trip_ms)
+    }
+
+    /// One that is that far away.
+    pub fn before(local: LocalSandbox, round_trip_ms: u64) -> Arc<Self> {
+        Arc::new(Self { local, round_trip: Duration::from_millis(round_trip_ms), ..Self::default() })
     }
 
     /// Takes as long as a network with 50 bytes per microsecond.
@@ -85,6 +92,13 @@ impl SandboxClient for Distant {
         let started = Instant::now();
         self.travel(bytes).await;
         self.transfers.lock().unwrap().push((path.to_owned(), bytes.len()));
+        if path.contains("/workspace-upload.tar") {
+            self.codecs.lock().unwrap().push(match bytes[..] {
+                [0x1f, 0x8b, ..] => 'g',
+                [0x28, 0xb5, 0x2f, 0xfd, ..] => 'z',
+                _ => 'n',
+            });
+        }
         self.local.write_file(path, bytes, part).await?;
         Ok(started.elapsed())
     }
@@ -133,7 +147,7 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
 }
 
 /// More than a megabyte of compressible and incompressible content, in files of all sizes.
-fn workspace() -> Tree {
+pub fn workspace() -> Tree {
     let mut whole = tree([
         ("a", DIR),
         ("a/empty", file("")),
@@ -148,11 +162,11 @@ fn workspace() -> Tree {
     whole
 }
 
-fn in_parts(place: &Place, part_bytes: u64, at_once: usize) -> Upload {
+pub fn in_parts(place: &Place, part_bytes: u64, at_once: usize) -> Upload {
     Upload { changes_only: false, part_bytes, parts_at_once: at_once, ..place.upload() }
 }
 
-fn run_folder(place: &Place) -> Vec<String> {
+pub fn run_folder(place: &Place) -> Vec<String> {
     let names = fs::read_dir(place.remote().join(RUNTIME).join("attack")).unwrap();
     let names = names.map(|name| name.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name != ".paperclip").collect()
