@@ -58,10 +58,7 @@ pub fn promisor((key, value): &Setting) -> Option<String> {
     let name = match split(key)? {
         (b"extensions", None, b"partialclone") => value?,
         (b"remote", Some(name), b"promisor") => {
-            let is_no = |value: &[u8]| {
-                [&b""[..], b"0", b"no", b"off", b"false"].iter().any(|no| value.eq_ignore_ascii_case(no))
-            };
-            if value.is_some_and(is_no) {
+            if !is_true(value) {
                 return None;
             }
             name
@@ -69,6 +66,15 @@ pub fn promisor((key, value): &Setting) -> Option<String> {
         _ => return None,
     };
     String::from_utf8(name.to_vec()).ok().filter(|name| !name.is_empty())
+}
+
+/// Whether a setting that is true or false is true. One without a value is.
+#[must_use]
+pub fn is_true(value: Option<&[u8]>) -> bool {
+    let is_no = |value: &[u8]| {
+        [&b""[..], b"0", b"no", b"off", b"false"].iter().any(|no| value.eq_ignore_ascii_case(no))
+    };
+    !value.is_some_and(is_no)
 }
 
 /// Settings that change what git shows or how it merges. None of them runs a program, reads a file or opens a connection.
@@ -173,12 +179,16 @@ fn without_secrets(url: &[u8]) -> Option<Vec<u8>> {
     Some([scheme, b"://", &user, &authority[host_at..], path].concat())
 }
 
-/// An address like `user@host:path` without a password behind the user.
+/// An address like `user@host:path` without a password behind the user: what is between the first colon and the `@`.
 fn without_password(url: Vec<u8>) -> Vec<u8> {
-    let user = url.iter().position(|byte| matches!(byte, b'@' | b'/')).filter(|&at| url[at] == b'@');
-    match user.map(|at| url[..at].iter().position(|&byte| byte == b':').map(|colon| (colon, at))) {
-        Some(Some((colon, at))) => [&url[..colon], &url[at..]].concat(),
-        _ => url,
+    let Some(at) = url.iter().position(|byte| matches!(byte, b'@' | b'/')).filter(|&at| url[at] == b'@')
+    else {
+        return url;
+    };
+    // Without a further colon, the first one is that before the path.
+    match url[..at].iter().position(|&byte| byte == b':').filter(|_| url[at..].contains(&b':')) {
+        Some(colon) => [&url[..colon], &url[at..]].concat(),
+        None => url,
     }
 }
 

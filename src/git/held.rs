@@ -18,9 +18,9 @@ const BARE: &str = "git would take its folder for a bare repository";
 /// The reason for holding back a symbolic link below a `.git`.
 const LINK: &str = "git would write through a link in a .git to where it leads";
 
-/// Treats what git runs or obeys as unchanged, and returns what that is.
-pub fn all(theirs: &mut Snapshot, base: &Snapshot, workspace: &Root) -> Result<Vec<Noted>> {
-    let mut held: Vec<Noted> = changed(base, theirs)
+/// Treats what git runs or obeys below a `.git`, and what leads it elsewhere, as unchanged, and returns it.
+pub fn in_git(theirs: &mut Snapshot, base: &Snapshot) -> Vec<Noted> {
+    let held: Vec<Noted> = changed(base, theirs)
         .filter_map(|(path, _, after)| {
             let reason = match after {
                 Some(Entry::Symlink { .. }) if is_gits(path) => Some(LINK),
@@ -31,19 +31,12 @@ pub fn all(theirs: &mut Snapshot, base: &Snapshot, workspace: &Root) -> Result<V
         })
         .collect();
     hold(theirs, base, &held);
-    held.extend(bare_in(theirs, base, workspace, Search::Everywhere)?);
-    Ok(held)
-}
-
-/// Treats folders as unchanged that git would take for bare repositories, and returns them. What is below a `.git` is not
-/// looked at.
-pub fn bare(theirs: &mut Snapshot, base: &Snapshot, workspace: &Root) -> Result<Vec<Noted>> {
-    bare_in(theirs, base, workspace, Search::OutsideOfGit)
+    held
 }
 
 /// Where bare repositories are searched for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Search {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
     /// In every folder but a `.git` itself.
     Everywhere,
     /// In the folders that are no `.git`, and not below one.
@@ -73,7 +66,7 @@ fn hold(theirs: &mut Snapshot, base: &Snapshot, held: &[Noted]) {
 /// Treats folders as unchanged that git would take for bare repositories, by what the sandbox has and what is there locally
 /// together: what was excluded, or made since the upload, counts too. Of one that was uploaded, only what git runs or obeys
 /// stays as it is locally.
-fn bare_in(theirs: &mut Snapshot, base: &Snapshot, workspace: &Root, search: Search) -> Result<Vec<Noted>> {
+pub fn bare(theirs: &mut Snapshot, base: &Snapshot, workspace: &Root, search: Search) -> Result<Vec<Noted>> {
     if changed(base, theirs).next().is_none() {
         return Ok(Vec::new());
     }
@@ -231,7 +224,8 @@ mod tests {
         for (names, expected) in cases {
             let came: Vec<&str> = sent.into_iter().chain(names.iter().map(String::as_str)).collect();
             let mut theirs = tree(&came);
-            let held = all(&mut theirs, &base, &root).unwrap();
+            let mut held = in_git(&mut theirs, &base);
+            held.extend(bare(&mut theirs, &base, &root, Search::Everywhere).unwrap());
             let paths: Vec<_> = held.iter().map(|noted| noted.path.to_string()).collect();
             let is_told = expected.is_none_or(|expected| paths.iter().any(|path| path == expected));
             assert!(is_told && paths.is_empty() == expected.is_none(), "{names:?}: {held:?}");

@@ -962,7 +962,10 @@ impl Merge<'_> {
             }
             self.merge_refs(&before, &theirs.refs, head_here.as_ref(), busy)?;
             self.merge_head(head_here.as_ref(), busy)?;
-            if let Some((name, oid)) = left {
+            if let Some((name, _)) = left.filter(|_| self.due.head) {
+                // It can be left once git sets `HEAD`.
+                self.due.refs.insert(name.clone());
+            } else if let Some((name, oid)) = left {
                 let (before, head) = (Refs::from([(name.clone(), oid.clone())]), self.repository.head()?);
                 self.merge_refs(&before, &Refs::new(), head.as_ref(), busy)?;
             }
@@ -970,6 +973,10 @@ impl Merge<'_> {
                 self.wait_for_index();
                 let ours = self.repository.index()?;
                 self.stage(&before, &after, &ours)?;
+                // If git refused, the next restore must see the branch as moved again.
+                if let Some(Head::Branch(name)) = head_here.as_ref().filter(|_| self.due.index) {
+                    self.due.refs.insert(name.clone());
+                }
             }
             if let Some((before, after)) = change {
                 self.merge_index(busy, &before, &after)?;
@@ -1491,7 +1498,7 @@ impl Merge<'_> {
         };
         if let Some(reason) = reason {
             let is_refused = self.due.head || self.is_refused(theirs.head.as_ref());
-            self.due.index = (!included && is_refused) || by_path::exists(&index_lock);
+            self.due.index |= (!included && is_refused) || by_path::exists(&index_lock);
             self.hold("index", reason);
             return Ok(());
         }

@@ -300,8 +300,13 @@ impl Repository<'_> {
     /// The repository's own settings, and those of this worktree alone: `git sparse-checkout` writes some there.
     pub fn settings_in_effect(&self) -> Result<Settings, Fault> {
         let mut settings = self.settings()?;
-        if settings.iter().any(|(key, _)| key == b"extensions.worktreeconfig") {
-            settings.extend(config::parse(&self.run(["config", "--list", "-z", "--worktree"])?));
+        let is_on = settings.iter().rev().find(|(key, _)| key == b"extensions.worktreeconfig");
+        if is_on.is_some_and(|(_, value)| config::is_true(value.as_deref())) {
+            let own = self.call().args(["config", "--list", "-z", "--worktree"]).output(self.cancel)?;
+            // Git fails where this worktree has no settings of its own.
+            if own.status == Some(0) {
+                settings.extend(config::parse(&own.stdout));
+            }
         }
         Ok(settings)
     }

@@ -1019,6 +1019,7 @@ mod tests {
 
     use super::*;
     use crate::fs::Fingerprint;
+    use crate::git::held::Search;
     use crate::merge::conflicts::Retention;
     use crate::merge::incoming::LazyStage;
     use crate::merge::options::KnownDigests;
@@ -1051,6 +1052,7 @@ mod tests {
             let options = MergeOptions {
                 base: &base,
                 left_alone: &left_alone,
+                search: Search::Everywhere,
                 known: &known,
                 retention,
                 cancel: &cancel,

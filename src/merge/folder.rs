@@ -15,7 +15,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::ExcludePatterns;
 use crate::fs::Root;
-use crate::git::held;
+use crate::git::held::{self, Search};
 use crate::threads::blocking;
 use crate::tree::entry::Snapshot;
 use crate::tree::filter::Filter;
@@ -123,14 +123,7 @@ impl FolderMerge {
         };
         incoming.treat_left_out_as_unchanged(&base, &|path| may_lack.matches(path));
         incoming.treat_missing_as_unchanged(&base, may_lack_anything);
-        let held = match held::all(&mut incoming.snapshot, &base, &root) {
-            Ok(held) => held,
-            Err(error) => {
-                // The failure is what to report; the next merge clears up what stays.
-                let _stays = incoming.stage.close(&root);
-                return Err(error.with_hint(UNCHANGED));
-            }
-        };
+        let held = held::in_git(&mut incoming.snapshot, &base);
         let mut merge = Merge::begin(root, incoming, &base, &mut rescued)?;
         merge.hold_back(held);
         Ok(Self { merge, base, left_alone, retention, rescued })
@@ -142,6 +135,7 @@ impl FolderMerge {
         let options = MergeOptions {
             base: &self.base,
             left_alone: &self.left_alone,
+            search: Search::Everywhere,
             known: &(),
             retention: self.retention,
             cancel: &cancel,

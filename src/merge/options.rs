@@ -3,6 +3,7 @@
 use super::conflicts::Retention;
 use crate::cancel::Cancel;
 use crate::fs::Fingerprint;
+use crate::git::held::Search;
 use crate::path::RelativePath;
 use crate::tree::entry::{Digest, Snapshot};
 use crate::tree::filter::Filter;
@@ -28,6 +29,8 @@ pub struct MergeOptions<'a> {
     /// The paths that are neither taken from the incoming side nor changed locally: what is excluded or preserved,
     /// with everything below it, and this package's own folder.
     pub left_alone: &'a Filter<'a>,
+    /// Where directories are searched for that git would take for bare repositories, once more under the lock.
+    pub search: Search,
     /// What is known of the local files. It is asked for only where there are many.
     pub known: &'a dyn KnownDigests,
     /// How long the backups of earlier merges are kept.

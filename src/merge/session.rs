@@ -21,6 +21,7 @@ use super::report::{Noted, Report, Rescued};
 use super::sensitive;
 use crate::error::{Error, Result};
 use crate::fs::Root;
+use crate::git::held;
 use crate::tree::entry::Snapshot;
 use crate::tree::stage::is_lock_name;
 
@@ -30,6 +31,7 @@ pub struct Merge {
     root: Root,
     incoming: Incoming,
     held_back: Vec<Noted>,
+    bare: Vec<Noted>,
     needs_lock: bool,
     lock: Option<MergeLock>,
     /// Whether the stage holds no displaced version.
@@ -47,7 +49,7 @@ impl Merge {
         }
         let held_back = hold_back(&mut incoming.snapshot, base);
         let needs_lock = changed(base, &incoming.snapshot).next().is_some();
-        Ok(Self { root, incoming, held_back, needs_lock, lock: None, settled: true })
+        Ok(Self { root, incoming, held_back, bare: Vec::new(), needs_lock, lock: None, settled: true })
     }
 
     /// Reports more as held back: what its caller has treated as unchanged.
@@ -100,6 +102,7 @@ impl Merge {
             return Err(Error::Internal("a merge was applied without the workspace's lock".to_owned()));
         }
         check_runtime(&self.root).map_err(|error| error.with_hint(UNCHANGED))?;
+        self.hold_bare(options)?;
         self.settled = false;
         let mut report = merge(&self.root, &mut self.incoming, options, rescued)?;
         report.held_back.clone_from(&self.held_back);
@@ -112,9 +115,23 @@ impl Merge {
 
     /// Reports what [`Merge::apply`] would do, without the workspace's lock and without a change.
     pub fn preview(&mut self, options: &MergeOptions<'_>) -> Result<Report> {
+        self.hold_bare(options)?;
         let mut report = preview(&self.root, &mut self.incoming, options)?;
         report.held_back.clone_from(&self.held_back);
         Ok(report)
+    }
+
+    /// Treats directories as unchanged that git would take for bare repositories, with what is there locally by now.
+    fn hold_bare(&mut self, options: &MergeOptions<'_>) -> Result<()> {
+        let held = held::bare(&mut self.incoming.snapshot, options.base, &self.root, options.search);
+        self.bare = held.map_err(|error| error.with_hint(UNCHANGED))?;
+        Ok(())
+    }
+
+    /// The directories that were not taken over because git would take them for bare repositories.
+    #[must_use]
+    pub fn bare(&self) -> &[Noted] {
+        &self.bare
     }
 
     /// Releases the lock and removes the stage, after a merge that was applied, has failed or was given up.

@@ -367,7 +367,7 @@ pub fn download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
 #[must_use]
 pub fn tolerant_download(places: &Places, wish: Wish) -> String {
     let none: [&str; 0] = [];
-    let script = without_comments(&without_changes(SCRIPT));
+    let script = without_comments(&without_parts(SCRIPT));
     let script =
         format!("{}{}{}{script}", places.settings(), name_test("is_preserved", none), exclusions(&[]));
     let (dir, make_own) = (quote(&places.remote_dir), places.make_own());
@@ -381,12 +381,15 @@ pub fn tolerant_download(places: &Places, wish: Wish) -> String {
     format!("{} sh {}", in_shell(&plant), quote(&script))
 }
 
-/// The script without what finds and applies changes: its part between two comments.
-fn without_changes(script: &str) -> String {
-    let (before, rest) =
-        script.split_once("# From this line to the end of this part:").unwrap_or((script, ""));
-    let (_, after) = rest.split_once("# The end of that part.\n").unwrap_or(("", rest));
-    format!("{before}{after}")
+/// The script without its parts between two comments, which a tolerant download does not need.
+fn without_parts(script: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = script;
+    while let Some((before, after)) = rest.split_once("# From this line to the end of this part:") {
+        kept.push_str(before);
+        rest = after.split_once("# The end of that part.\n").map_or("", |(_, rest)| rest);
+    }
+    kept + rest
 }
 
 /// The script without comments, empty lines and indentation, as it is uploaded.

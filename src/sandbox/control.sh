@@ -4,7 +4,7 @@
 # A sandbox may hold any of dash, bash and busybox as its `sh`, and any of GNU tar, bsdtar, busybox and toybox as its
 # `tar`; Debian's busybox tar knows neither `--exclude` nor `-T`. So this uses what all of them share, and more only
 # where `tar --version` says whose it is. Needed are sh, tar, find, mkdir, rm, wc, head, tail and cat, and mv for a download
-# in parts; used where they are found: stat, sort, awk, comm, touch, sleep, sha256sum, cksum, sed, chmod, id, dd, gzip,
+# in parts; used where they are found: stat, sort, awk, comm, touch, sleep, ps, sha256sum, cksum, sed, chmod, id, dd, gzip,
 # gunzip, zcat and zstd.
 #
 # An archive may be uploaded and downloaded in parts: the first under the archive's name, the second with `.2` behind it,
@@ -26,6 +26,19 @@ export self
 top_level() {
     find . -mindepth 1 -maxdepth 1 ! -name .paperclip-runtime -exec sh -c 'exec sh "$self" "$@"' sh "$@" {} +
 }
+
+# Whether a program is there. Zstd must also read a frame of nothing.
+is_found() {
+    command -v "$1" >/dev/null 2>&1 || return
+    [ "$1" != zstd ] || printf '\050\265\057\375\040\000\001\000\000' | zstd -dcq >/dev/null 2>&1
+}
+
+# Says which tools the sandbox has that the next upload can use.
+tell_tools() {
+    if is_found zstd; then echo 'tools zstd'; else echo tools; fi
+}
+
+# From this line to the end of this part: uploads. A tolerant download does without.
 
 # Refuses an upload before anything is changed.
 refuse() {
@@ -85,29 +98,60 @@ wait_for_others() {
     uploading=$dir/.paperclip-runtime/uploading
     waited=0
     until (set -C && echo $$ > "$uploading") 2>/dev/null; do
-        [ "$waited" -lt 60 ] || refuse "another upload into this workspace has not ended in the sandbox; nothing was changed, \
-prepare again once it has"
+        if [ ! -e "$uploading" ] && [ ! -L "$uploading" ]; then
+            # Without the right to make it, as in a folder that the agent has made read-only, no upload waits for another.
+            chmod u+rwx "$dir/.paperclip-runtime" 2>/dev/null
+            (set -C && echo $$ > "$uploading") 2>/dev/null && break
+            [ -e "$uploading" ] || [ -L "$uploading" ] || return 0
+        fi
+        [ "$waited" -lt 60 ] || refuse "another upload into this workspace has not ended in the sandbox, which \
+.paperclip-runtime/uploading says; nothing was changed, prepare again once it has ended"
         waited=$((waited + 1))
         other=
         { read -r other < "$uploading"; } 2>/dev/null
-        if is_uploading "$other"; then
+        # A file that is empty was just made, or its maker was killed at once.
+        if [ -z "$other" ] && [ "$waited" -le 5 ] || is_uploading "$other"; then
             sleep 1
-        elif [ "$(cat "$uploading")" = "$other" ]; then
-            rm -f "$uploading"
+        else
+            take_over
         fi 2>/dev/null
     done
-    trap 'rm -f "$uploading"' EXIT
-    [ "$waited" = 0 ] || [ -s "$archive$1" ] || {
+    trap release EXIT
+    [ "$waited" = 0 ] || { [ -s "$archive$1" ] && [ -f "$self" ] && [ -f "$parts" ]; } || {
         echo "another upload has removed this one's archive; nothing was changed, prepare again" >&2
         exit 1
     }
 }
 
+# Removes the file of an upload that has ended, unless another command was faster, and it is that command's by now.
+take_over() {
+    mv -f "$uploading" "$uploading.$$" || return
+    moved=
+    read -r moved < "$uploading.$$"
+    if [ "$moved" = "$other" ]; then
+        rm -rf "$uploading.$$"
+    else
+        mv -f "$uploading.$$" "$uploading"
+    fi
+}
+
+release() {
+    mine=
+    { read -r mine < "$uploading"; } 2>/dev/null
+    [ "$mine" != $$ ] || rm -f "$uploading"
+}
+
 # Whether a process runs this script. Its number may be that of another one by now.
 is_uploading() {
     [ -n "$1" ] && kill -0 "$1" || return
-    [ -r "/proc/$$/cmdline" ] || return 0
-    case $(cat "/proc/$1/cmdline") in
+    if [ -r "/proc/$$/cmdline" ]; then
+        running=$(cat "/proc/$1/cmdline")
+    elif command -v ps >/dev/null; then
+        running=$(ps -p "$1" -o args=)
+    else
+        return 0
+    fi
+    case $running in
     *control.sh*) ;;
     *) return 1 ;;
     esac
@@ -160,9 +204,8 @@ find_decompressor() {
     lacks gunzip "none of gunzip, gzip and zcat is there"
 }
 
-# Whether zstd is there and works: it reads a frame of nothing.
 find_zstd() {
-    printf '\050\265\057\375\040\000\001\000\000' | zstd -dcq >/dev/null 2>&1 || lacks zstd "zstd is not there"
+    is_found zstd || lacks zstd "zstd is not there, or does not work"
     has_zstd=yes
 }
 
@@ -171,11 +214,6 @@ lacks() {
     echo "no $1" > "$upload_status"
     echo "$2; nothing was changed" >&2
     exit 1
-}
-
-# Says which tools the sandbox has that the next upload can use.
-tell_tools() {
-    if command -v zstd >/dev/null 2>&1; then echo 'tools zstd'; else echo tools; fi
 }
 
 # Runs a command for each part of the archive $archive: its path, how many bytes of it are the archive's, and how these
@@ -239,6 +277,8 @@ extract_parts() {
         return 1
     }
 }
+
+# The end of that part.
 
 # Removes $archive with all of its parts, and the files that are given.
 remove_archive() {
@@ -812,7 +852,7 @@ cut_into_parts() {
     shift
     codec=none
     for wanted do
-        [ "$codec" = none ] && command -v "$wanted" >/dev/null 2>&1 && codec=$wanted
+        [ "$codec" = none ] && is_found "$wanted" && codec=$wanted
     done
     size=$(wc -c < "$archive") || return
     count=$(((size + part_size - 1) / part_size))

@@ -13,7 +13,7 @@ use crate::error::{Obstacle, Result};
 use crate::fs::{Kind, Root};
 use crate::git::command::{Fault, Git};
 use crate::git::export::{Bases, Options, Tree, export};
-use crate::git::held;
+use crate::git::held::{self, Search};
 use crate::git::import::{self, Checked};
 use crate::git::named::Named;
 use crate::git::packs::{Earlier, PackFile};
@@ -60,6 +60,15 @@ impl Travel {
     #[must_use]
     pub fn is_apart(&self, path: &RelativePath) -> bool {
         self.mode != Mode::Files && is_gits(path)
+    }
+
+    /// Where directories are searched for that git would take for bare repositories.
+    #[must_use]
+    pub fn search(&self) -> Search {
+        match self.mode {
+            Mode::Files => Search::Everywhere,
+            Mode::Merge | Mode::Off => Search::OutsideOfGit,
+        }
     }
 
     /// Whether a file of a download is skipped without reading it.
@@ -199,7 +208,12 @@ pub fn lay_out(
     if travel.mode == Mode::Merge && !checkouts.is_empty() {
         let made_in = WorkFolder::new()?;
         let git = Git::find(root.path());
-        for (number, dot_git) in checkouts.iter().enumerate() {
+        // What is in a bare repository's folder is not packed, so a repository in it has no place.
+        let has_place = |dot_git: &&RelativePath| {
+            let above = dot_git.parent();
+            above.is_none_or(|above| found.binary_search_by(|found| found.path.cmp(&above)).is_ok())
+        };
+        for (number, dot_git) in checkouts.iter().filter(has_place).enumerate() {
             let folder = made_in.path().join(number.to_string());
             let options = Options { credentials: travel.credentials, depth: travel.depth };
             let has = |name: &str, sent: &PackFile| {
@@ -233,13 +247,6 @@ pub fn lay_out(
         }
         repositories.made_in = Some(made_in);
     }
-    // What is in a bare repository's folder is not packed, so a repository in it has no place.
-    let is_there = |graft: &Graft| {
-        let above = graft.at.parent();
-        above.is_none_or(|above| found.binary_search_by(|found| found.path.cmp(&above)).is_ok())
-    };
-    grafts.retain(is_there);
-    unsent.retain(|path, _| grafts.iter().any(|graft| path.is_below(&graft.at)));
     let layout = Layout::with_grafts(root, found, grafts, cancel)?;
     Ok(LaidOut { layout, unsent, repositories })
 }
@@ -251,6 +258,13 @@ pub fn named(workspace: &Root, shared: &Shared, cancel: &Cancel) -> Result<Named
         || Ok(Named::default()),
         |git| Named::read(&git, workspace.path(), &shared.bases, cancel),
     )
+}
+
+/// Reports directories that were not taken over because git would take them for bare repositories.
+pub fn tell_bare(report: &mut GitReport, bare: &[Noted]) {
+    report.held_back.extend(bare.iter().map(|held| left(&held.path, held.reason)));
+    report.held_back.sort();
+    report.held_back.dedup();
 }
 
 /// Reports which of the `named` files a merge has written.
@@ -281,12 +295,6 @@ pub struct Arrived {
     waits_in: Option<WorkFolder>,
 }
 
-impl Arrived {
-    fn hold(&mut self, held: Vec<Noted>) {
-        self.report.held_back.extend(held.into_iter().map(|Noted { path, reason }| left(&path, reason)));
-    }
-}
-
 /// Separates what belongs to git from the rest of a download, and has git check it. With `is_partial`, the
 /// sandbox could not read everything, so a missing entry does not count as deleted.
 pub fn take_out(
@@ -301,10 +309,12 @@ pub fn take_out(
     let mut arrived = Arrived { git: None, checked: None, report: GitReport::default(), waits_in: None };
     arrived.report.held_back.extend(shared.left_here.iter().cloned());
     match travel.mode {
-        Mode::Off => arrived.hold(held::bare(&mut incoming.snapshot, base, workspace)?),
-        Mode::Files => arrived.hold(held::all(&mut incoming.snapshot, base, workspace)?),
+        Mode::Off => {}
+        Mode::Files => {
+            let held = held::in_git(&mut incoming.snapshot, base);
+            arrived.report.held_back.extend(held.iter().map(|held| left(&held.path, held.reason)));
+        }
         Mode::Merge => {
-            arrived.hold(held::bare(&mut incoming.snapshot, base, workspace)?);
             incoming.skipped.retain(|skipped| !is_gits(&skipped.path));
             // The base has nothing of git's, so what came of it is among the differences.
             if !base.differences(&incoming.snapshot).any(|(path, _, came)| came.is_some() && is_gits(path)) {

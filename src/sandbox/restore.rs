@@ -11,7 +11,7 @@ use super::client::{RunError, SandboxClient, Step, blocking, clean_up_by, tellin
 use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
-use super::repositories::{Arrived, Travel, named, take_out, tell_named};
+use super::repositories::{Arrived, Travel, named, take_out, tell_bare, tell_named};
 use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::update::contents_of;
 use super::{command, listing};
@@ -496,7 +496,9 @@ impl Begun {
             .without_names("", |path| lost.contains_or_covers(path));
         let known = StoredDigests { memory, loaded: OnceLock::new() };
         let (filter, retention) = (&left_alone, *retention);
-        let options = MergeOptions { base: snapshot, left_alone: filter, known: &known, retention, cancel };
+        let search = travel.search();
+        let options =
+            MergeOptions { base: snapshot, left_alone: filter, search, known: &known, retention, cancel };
         // Which files git runs is found out before the merge: it may change a configuration that is included.
         let named =
             if merge.needs_lock() { named(merge.root(), shared, cancel) } else { Ok(Named::default()) };
@@ -507,7 +509,8 @@ impl Begun {
             if !merge.needs_lock() {
                 cancel.check()?;
             }
-            let git = repositories.apply(merge.root(), shared)?;
+            let mut git = repositories.apply(merge.root(), shared)?;
+            tell_bare(&mut git, merge.bare());
             Ok((report, git))
         });
         drop(left_alone);
@@ -547,12 +550,16 @@ impl Begun {
             .without_names("", |path| lost.contains_or_covers(path));
         let known = StoredDigests { memory, loaded: OnceLock::new() };
         let (filter, retention) = (&left_alone, *retention);
-        let options = MergeOptions { base: snapshot, left_alone: filter, known: &known, retention, cancel };
+        let search = travel.search();
+        let options =
+            MergeOptions { base: snapshot, left_alone: filter, search, known: &known, retention, cancel };
         let report = merge.preview(&options);
+        let mut git = repositories.foresee();
+        tell_bare(&mut git, merge.bare());
         drop(left_alone);
         // The next restore clears up what is left of it.
         let (_theirs, _left) = merge.finish(&mut base.rescued);
-        let (report, git) = (report?, repositories.foresee());
+        let report = report?;
         let (tar_messages, phases) = (packed.into_messages(), Vec::new());
         Ok(Restored { report, git, entries, is_changes_only, tar_messages, phases })
     }

@@ -1550,35 +1550,76 @@ fn a_branch_that_was_deleted_there_and_stays_here_is_reported() {
     });
 }
 
+/// Makes a repository in which another local worktree has the branch `elsewhere`, and in the sandbox a commit on `main` and then
+/// a checkout of `elsewhere`. Returns the commit.
+fn commit_and_leave(bench: &mut Bench) -> String {
+    let worktree = bench.path().join("worktree");
+    bench.here(&["worktree", "add", "-q", worktree.to_str().unwrap(), "-b", "elsewhere"]);
+    bench.prepare();
+    write(&bench.there.join("new.txt"), "new\n");
+    write(&bench.there.join("a.txt"), "changed\n");
+    let commit = bench.commit_there("the agent's");
+    bench.there(&["checkout", "-q", "elsewhere"]);
+    commit
+}
+
 /// The agent's commits must not look like a reverse that was staged.
 #[test]
 fn the_index_follows_a_branch_that_the_sandbox_moved_and_left() {
     with_each_git(|bench| {
-        let worktree = bench.path().join("worktree");
-        bench.here(&["branch", "older"]);
-        bench.here(&["commit", "-q", "--allow-empty", "-m", "two"]);
-        bench.here(&["worktree", "add", "-q", worktree.to_str().unwrap(), "-b", "elsewhere", "older"]);
-        for left_to in ["elsewhere", "older~0"] {
-            bench.prepare();
-            write(&bench.there.join("new.txt"), left_to);
-            write(&bench.there.join("a.txt"), format!("changed for {left_to}\n"));
-            bench.there(&["add", "-A"]);
-            let commit = bench.commit_there("the agent's");
-            if left_to == "elsewhere" {
-                // Another worktree has that branch, so `HEAD` stays here.
-                bench.there(&["checkout", "-q", left_to]);
-            } else {
-                // Both sides check out something else.
-                bench.there(&["checkout", "-q", "--detach", left_to]);
-                bench.here(&["symbolic-ref", "HEAD", "refs/heads/main"]);
-            }
-            let report = bench.restore();
-            assert_eq!(bench.here(&["rev-parse", "main"]), commit, "{report:?}");
-            if bench.here(&["rev-parse", "HEAD"]) == commit {
-                assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "", "{left_to}: {report:?}");
-            }
-            bench.assert_sound(&bench.here, &[&commit]);
-            bench.here(&["checkout", "-q", "-f", "main"]);
+        let commit = commit_and_leave(bench);
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "HEAD"]), commit, "{report:?}");
+        assert!(holds(&report, "HEAD"), "another worktree has that branch: {report:?}");
+        assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "", "{report:?}");
+        bench.assert_sound(&bench.here, &[&commit]);
+    });
+}
+
+#[test]
+fn the_index_follows_it_later_if_it_was_locked() {
+    with_each_git(|bench| {
+        let commit = commit_and_leave(bench);
+        write(&bench.here.join(".git/index.lock"), "");
+        let report = bench.restore();
+        assert!(holds(&report, "index"), "{report:?}");
+        fs::remove_file(bench.here.join(".git/index.lock")).unwrap();
+        // Something else changes there, too.
+        bench.there(&["branch", "another"]);
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "HEAD"]), commit);
+        assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "");
+        bench.assert_sound(&bench.here, &[&commit]);
+    });
+}
+
+#[test]
+fn a_branch_is_renamed_later_if_head_was_locked() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.there(&["branch", "-m", "renamed"]);
+        write(&bench.here.join(".git/HEAD.lock"), "");
+        let report = bench.restore();
+        assert!(holds(&report, "HEAD"), "{report:?}");
+        fs::remove_file(bench.here.join(".git/HEAD.lock")).unwrap();
+        let report = bench.restore();
+        assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/renamed", "{report:?}");
+        assert_eq!(bench.here(&["branch", "--format=%(refname:short)"]), "feature\nrenamed", "{report:?}");
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
+/// Git fails to list the settings of a worktree that has none.
+#[test]
+fn a_repository_is_uploaded_if_only_other_worktrees_have_settings_of_their_own() {
+    with_each_git(|bench| {
+        for value in ["true", "false"] {
+            bench.here(&["config", "extensions.worktreeConfig", value]);
+            assert_eq!(bench.prepare(), Vec::<String>::new(), "{value}");
+            assert_eq!(bench.there(&["config", "--get-all", "remote.origin.fetch"]).lines().count(), 1);
+            let worktree = bench.path().join(format!("worktree-{value}"));
+            bench.here(&["worktree", "add", "-q", worktree.to_str().unwrap(), "-b", value]);
+            assert_eq!(bench.prepare(), Vec::<String>::new(), "{value}, with another worktree");
         }
     });
 }
@@ -1652,11 +1693,13 @@ fn no_address_with_a_password_is_uploaded_as_the_name_of_a_remote() {
         bench.here(&["config", "remote.https://user:secret@host/x.url", "https://host/x"]);
         bench.here(&["config", "branch.main.remote", "https://user:secret@host/x"]);
         bench.here(&["config", "remote.scp.url", "user:secret@host:x"]);
+        bench.here(&["config", "remote.plain.url", "host:team@x/app.git"]);
         bench.prepare();
         let config = fs::read_to_string(bench.there.join(".git/config")).unwrap();
         assert!(!config.contains("secret"), "{config}");
         assert_eq!(bench.there(&["config", "branch.main.remote"]), "https://host/x");
         assert_eq!(bench.there(&["config", "remote.scp.url"]), "user@host:x");
+        assert_eq!(bench.there(&["config", "remote.plain.url"]), "host:team@x/app.git");
     });
 }
 
