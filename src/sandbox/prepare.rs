@@ -600,7 +600,7 @@ enum Uploaded<F> {
     Refused(F),
 }
 
-/// Whether the sandbox has said that it can decompress nothing. `false` if it does not answer.
+/// Whether the sandbox has said that it cannot decompress what was sent. `false` if it does not answer.
 async fn lacks_decompressor<C: SandboxClient>(client: &C, places: &Places) -> bool {
     let status = places.upload_status();
     let Ok(told) = client.read_file(&status, None).await else { return false };

@@ -23,7 +23,7 @@ use crate::path::RelativePath;
 use crate::random;
 use crate::state::digests::Digests;
 use crate::state::sandboxes::{self, Reference, Stored, Trees};
-use crate::state::store::Store;
+use crate::state::store::{Store, name_for};
 use crate::state::tools::{self, Tools};
 use crate::transfer::remote::Contents;
 use crate::tree::filter::Filter;
@@ -133,6 +133,8 @@ impl Workspace {
 pub(super) struct Memory {
     pub(super) store: Option<Store>,
     name: String,
+    /// The sandbox, in whichever workspace.
+    sandbox: String,
     /// The name under which the tools of such sandboxes are stored.
     tools: String,
     pub(super) workspace: PathBuf,
@@ -148,18 +150,19 @@ impl Memory {
         let workspace = workspace.path.clone();
         let (exclude, preserve) = (upload.exclude.clone(), upload.preserve.clone());
         let Some(State { folder, sandbox }) = &upload.state else {
-            let (name, tools) = (String::new(), String::new());
-            return Self { store: None, name, tools, workspace, exclude, ignored, preserve };
+            let [name, sandbox, tools] = [(); 3].map(|()| String::new());
+            return Self { store: None, name, sandbox, tools, workspace, exclude, ignored, preserve };
         };
         let tools = tools::name_of(&sandbox[0], &upload.adapter_key);
         let sandbox: Vec<&[u8]> = sandbox.iter().map(Vec::as_slice).collect();
+        let identity = name_for("sandbox", &sandbox);
         let name = sandboxes::name_of(&sandbox, &upload.remote_dir, &upload.adapter_key, &workspace);
         // The folder may not exist yet, and may be reached through a link.
         let resolved = folder.ancestors().find_map(|above| by_path::resolve(above).ok());
         let is_inside = by_path::resolve(&workspace)
             .is_ok_and(|workspace| resolved.is_some_and(|folder| folder.starts_with(workspace)));
         let store = if is_inside { None } else { Store::open(folder) };
-        Self { store, name, tools, workspace, exclude, ignored, preserve }
+        Self { store, name, sandbox: identity, tools, workspace, exclude, ignored, preserve }
     }
 
     /// What is known of the sandbox.
@@ -193,7 +196,7 @@ impl Memory {
     /// Stores whether the sandbox has zstd, for the first upload of another one.
     pub(super) fn note_zstd(&self, has_zstd: bool) {
         if let Some(store) = &self.store {
-            Tools::note(store, &self.tools, &self.name, has_zstd);
+            Tools::note(store, &self.tools, &self.sandbox, has_zstd);
         }
     }
 
