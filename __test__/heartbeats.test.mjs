@@ -250,7 +250,7 @@ describe("a dry run", () => {
   });
 });
 
-// Where many files changed in the sandbox, the local ones that are known from the prepare are not read.
+// Whatever a prepare has stored of local files, a restore reads them.
 it("backs up local edits of any kind where the sandbox has changed all of many files", async () => {
   const files = Array.from({ length: 400 }, (_, at) => `many-${at}`);
   const old = new Date(Date.now() - 1_000_000);
@@ -258,7 +258,7 @@ it("backs up local edits of any kind where the sandbox has changed all of many f
     await writeFile(path.join(workspace, file), `content ${file}\n`);
     await utimes(path.join(workspace, file), old, old);
   }
-  // So long ago that a digest counts.
+  // So long ago that a stored digest counts.
   await new Promise((done) => setTimeout(done, 200));
   await prepareSandboxManagedRuntime(input());
   const prepared = await prepareSandboxManagedRuntime(input());

@@ -33,9 +33,6 @@ use crate::tree::stage::Stage;
 /// Write and search permission of the owner: the right to change what a folder contains.
 const OWNER_WRITES: u32 = 0o300;
 
-/// With so many paths to inspect, it pays to ask what is known of the local files.
-const KNOWN_MIN: usize = 256;
-
 /// How many paths are inspected before the results are gathered.
 const WINDOW: usize = 8192;
 
@@ -254,10 +251,8 @@ fn restore_write_protection(
 
 /// Inspects the local paths that a plan depends on.
 fn inspect_local(root: &Root, incoming: &Incoming, options: &MergeOptions<'_>) -> Result<LocalState> {
-    let &MergeOptions { base, known, cancel, .. } = options;
+    let &MergeOptions { base, cancel, .. } = options;
     let paths = paths_to_inspect(base, &incoming.snapshot);
-    // To read a few files is faster than to read what is known of all.
-    let is_known_asked = paths.len() >= KNOWN_MIN;
     let (mut local, mut seen) = (Vec::with_capacity(paths.len()), Vec::with_capacity(paths.len()));
     // One window at a time, because what the threads found is in memory twice until it is gathered.
     for paths in paths.chunks(WINDOW) {
@@ -268,15 +263,8 @@ fn inspect_local(root: &Root, incoming: &Incoming, options: &MergeOptions<'_>) -
                 |(cursor, reader), path| {
                     let Some(found) = inspect(cursor, path.clone())? else { return Ok(None) };
                     let meta = found.meta;
-                    let digest = if is_known_asked && meta.kind == Kind::File {
-                        known.get(&found.path, &meta.fingerprint())
-                    } else {
-                        None
-                    };
                     let local = if meta.kind == Kind::Other {
                         Local::Other
-                    } else if let Some(digest) = digest {
-                        Local::Entry(Entry::File { mode: meta.mode, digest })
                     } else {
                         reader.entry(cursor, &found, cancel)?.map_or(Local::Absent, Local::Entry)
                     };
@@ -1018,62 +1006,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::fs::Fingerprint;
-    use crate::git::held::Search;
-    use crate::merge::conflicts::Retention;
     use crate::merge::incoming::LazyStage;
-    use crate::merge::options::KnownDigests;
-
-    /// Knows one digest for every file, and notes which files it was asked for.
-    #[derive(Default)]
-    struct KnowsOne(Mutex<BTreeSet<RelativePath>>);
-
-    const KNOWN: Digest = Digest([7; 32]);
-
-    impl KnownDigests for KnowsOne {
-        fn get(&self, path: &RelativePath, _: &Fingerprint) -> Option<Digest> {
-            lock(&self.0).insert(path.clone()).then_some(KNOWN)
-        }
-    }
-
-    #[test]
-    fn a_file_that_is_known_is_not_read_where_many_are_inspected() {
-        for count in [KNOWN_MIN - 1, KNOWN_MIN] {
-            let folder = tempfile::tempdir().unwrap();
-            let path = |at: usize| RelativePath::parse(format!("{at:04}").as_bytes()).unwrap().unwrap();
-            let mut snapshot = Snapshot::new();
-            for at in 0..count {
-                fs::write(folder.path().join(format!("{at:04}")), "content").unwrap();
-                snapshot.insert(path(at), Entry::File { mode: 0o100_644, digest: Digest([1; 32]) });
-            }
-            let root = Root::open(folder.path()).unwrap();
-            let (base, left_alone, known) = (Snapshot::new(), Filter::default(), KnowsOne::default());
-            let (retention, cancel) = (Retention::default(), Cancel::default());
-            let options = MergeOptions {
-                base: &base,
-                left_alone: &left_alone,
-                search: Search::Everywhere,
-                known: &known,
-                retention,
-                cancel: &cancel,
-            };
-            let incoming = Incoming {
-                snapshot,
-                staged: ByPath::default(),
-                skipped: Vec::new(),
-                stage: LazyStage::default(),
-            };
-            let LocalState { local, .. } = inspect_local(&root, &incoming, &options).unwrap();
-            let is_asked = count >= KNOWN_MIN;
-            assert_eq!(lock(&known.0).len(), if is_asked { count } else { 0 });
-            for at in 0..count {
-                let Some(Local::Entry(Entry::File { digest, .. })) = local.get(&path(at)) else {
-                    panic!("{at}")
-                };
-                assert_eq!(*digest == KNOWN, is_asked);
-            }
-        }
-    }
 
     /// Displaces `content` from a path where the plan saw `seen`, and returns whether it is backed up.
     fn is_backed_up(content: &str, seen: Option<&str>) -> bool {

@@ -136,7 +136,6 @@ impl FolderMerge {
             base: &self.base,
             left_alone: &self.left_alone,
             search: Search::Everywhere,
-            known: &(),
             retention: self.retention,
             cancel: &cancel,
         };

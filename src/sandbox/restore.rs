@@ -20,22 +20,21 @@ use crate::archive::unpack::{Archive, Content, Unpacked};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
 use crate::exclude::PathSet;
-use crate::fs::{Fingerprint, Kind};
+use crate::fs::Kind;
 use crate::git::named::Named;
 use crate::git::report::GitReport;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::lock::{self, MergeLock};
-use crate::merge::options::{KnownDigests, MergeOptions};
+use crate::merge::options::MergeOptions;
 use crate::merge::receive::Reception;
 use crate::merge::report::{Report, Skipped};
 use crate::merge::session::Merge;
 use crate::path::RelativePath;
-use crate::state::digests::Digests;
 use crate::state::sandboxes::Trees;
 use crate::transfer::changes::Changes;
 use crate::transfer::parts::Wish;
 use crate::transfer::remote;
-use crate::tree::entry::{Digest, Entry, PERMISSIONS};
+use crate::tree::entry::{Entry, PERMISSIONS};
 use crate::tree::filter::Filter;
 
 /// What a restore did, and how long its steps took.
@@ -260,8 +259,8 @@ impl Session {
         let started = Instant::now();
         let applying = Step::of_workspace("apply", 0);
         if look_only {
-            let (memory, stop) = (self.memory.clone(), cancel.clone());
-            let foreseen = telling(client, applying, blocking(move || begun.foresee(&memory, &stop))).await?;
+            let stop = cancel.clone();
+            let foreseen = telling(client, applying, blocking(move || begun.foresee(&stop))).await?;
             phases.push(Phase { name: "apply", took: started.elapsed(), bytes: 0 });
             return Ok(Restored { phases, ..foreseen });
         }
@@ -277,7 +276,7 @@ impl Session {
         let stop = cancel.clone();
         let (memory, places, workspace) = (self.memory.clone(), self.places.clone(), self.workspace.clone());
         let applied = blocking(move || {
-            let (restored, mut base, has_news) = begun.apply(&memory, &stop)?;
+            let (restored, mut base, has_news) = begun.apply(&stop)?;
             if has_news {
                 memory.keep(&places, &workspace, &mut base);
             }
@@ -472,21 +471,9 @@ struct News {
     contents: HashMap<RelativePath, remote::Content>,
 }
 
-/// The digests that prepares of this workspace have stored, which are read when they are first asked for.
-struct StoredDigests<'a> {
-    memory: &'a Memory,
-    loaded: OnceLock<Digests>,
-}
-
-impl KnownDigests for StoredDigests<'_> {
-    fn get(&self, path: &RelativePath, now: &Fingerprint) -> Option<Digest> {
-        self.loaded.get_or_init(|| self.memory.load_digests()).get(path, now)
-    }
-}
-
 impl Begun {
     /// Merges. What the sandbox held is the next base.
-    fn apply(self, memory: &Memory, cancel: &Cancel) -> Result<(Restored, OwnedMutexGuard<Base>, bool)> {
+    fn apply(self, cancel: &Cancel) -> Result<(Restored, OwnedMutexGuard<Base>, bool)> {
         let Self { mut merge, repositories, mut base, left_alone, travel, packed, new_index, news } = self;
         let (entries, is_changes_only) = (merge.entries(), news.is_some());
         let Base { trees, lost, rescued, retention, repositories: shared, .. } = &mut *base;
@@ -494,11 +481,9 @@ impl Begun {
         let left_alone = left_alone
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
-        let known = StoredDigests { memory, loaded: OnceLock::new() };
         let (filter, retention) = (&left_alone, *retention);
         let search = travel.search();
-        let options =
-            MergeOptions { base: snapshot, left_alone: filter, search, known: &known, retention, cancel };
+        let options = MergeOptions { base: snapshot, left_alone: filter, search, retention, cancel };
         // Which files git runs is found out before the merge: it may change a configuration that is included.
         let named =
             if merge.needs_lock() { named(merge.root(), shared, cancel) } else { Ok(Named::default()) };
@@ -541,18 +526,16 @@ impl Begun {
     }
 
     /// Tells what a merge would do, and ends without one.
-    fn foresee(self, memory: &Memory, cancel: &Cancel) -> Result<Restored> {
+    fn foresee(self, cancel: &Cancel) -> Result<Restored> {
         let Self { mut merge, repositories, mut base, left_alone, travel, packed, news, .. } = self;
         let (entries, is_changes_only) = (merge.entries(), news.is_some());
         let Base { trees: Trees { snapshot, .. }, lost, retention, .. } = &*base;
         let left_alone = left_alone
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
-        let known = StoredDigests { memory, loaded: OnceLock::new() };
         let (filter, retention) = (&left_alone, *retention);
         let search = travel.search();
-        let options =
-            MergeOptions { base: snapshot, left_alone: filter, search, known: &known, retention, cancel };
+        let options = MergeOptions { base: snapshot, left_alone: filter, search, retention, cancel };
         let report = merge.preview(&options);
         let mut git = repositories.foresee();
         tell_bare(&mut git, merge.bare());
