@@ -1422,6 +1422,28 @@ fn a_sandbox_without_a_zstd_that_works_says_so_and_changes_nothing() {
     }
 }
 
+/// One that reads a small frame, and fails with a large one: the archive then comes again in another way.
+#[test]
+fn a_sandbox_whose_zstd_fails_with_an_archive_says_so() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all().filter(|sandbox| sandbox.kind.has("zstd")) {
+        let zstd = sandbox.tools().join("zstd");
+        fs::rename(&zstd, sandbox.path("zstd")).unwrap();
+        for ends_well in [true, false] {
+            let status = if ends_well { "" } else { "; exit 1" };
+            let cut = format!("#!/bin/sh\n{} \"$@\" | head -c 700{status}\n", text(&sandbox.path("zstd")));
+            fs::write(&zstd, cut).unwrap();
+            fs::set_permissions(&zstd, Permissions::from_mode(0o755)).unwrap();
+            let command = sandbox.upload_parts(&archive, &in_parts(&archive, 2000, "zzzzzz"));
+            sandbox.fails(&command);
+            let status = fs::read_to_string(sandbox.places().upload_status()).unwrap();
+            assert_eq!(status, command::NO_ZSTD, "{sandbox}");
+            fs::remove_file(sandbox.places().upload_status()).unwrap();
+        }
+        sandbox.succeeds(&sandbox.upload_parts(&archive, &in_parts(&archive, 2000, "gggggg")));
+    }
+}
+
 #[test]
 fn a_download_tells_whether_there_is_zstd() {
     for sandbox in Sandbox::all() {

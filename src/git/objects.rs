@@ -9,6 +9,7 @@
 //! everything that the sandbox's references need must be found.
 
 use std::collections::{BTreeSet, HashSet};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::command::{Call, Fault, Git};
@@ -79,6 +80,13 @@ impl<'a> Theirs<'a> {
 
     /// The listing of their index.
     pub fn index(&self, file: &Path) -> Result<Vec<u8>, Fault> {
+        // Git looks for the other part of a split index in the git directory.
+        let folder = file.parent().unwrap_or(file);
+        for name in
+            by_path::list(folder)?.into_iter().filter(|name| name.as_bytes().starts_with(b"sharedindex."))
+        {
+            by_path::rename(&folder.join(&name), &self.folder.join(&name))?;
+        }
         let mut call = self.call(&self.folder);
         call.env("GIT_INDEX_FILE", file).env("GIT_WORK_TREE", &self.folder);
         call.args(["ls-files", "--stage", "-z", "--full-name"]).run(self.cancel)

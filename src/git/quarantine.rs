@@ -88,19 +88,35 @@ fn is_hex(text: &[u8]) -> bool {
     text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// The reason for holding back what git runs or obeys.
+const EXECUTES: &str = "git runs it or obeys it; the local one stays as it is";
+
+/// The reason for holding back a lock.
+const LOCK: &str = "a lock of the sandbox means nothing on this machine";
+
+/// Whether a path in the git directory is that of this folder, or below it.
+fn is_in(inner: &[u8], folder: &[u8]) -> bool {
+    inner.split(|&byte| byte == b'/').next() == Some(folder)
+}
+
 /// Decides how a file is handled, from its path in the git directory.
 fn fate(inner: &[u8]) -> Fate {
-    const EXECUTES: &str = "git runs it or obeys it; the local one stays as it is";
     let waits = |name: &str| Fate::Waits(name.to_owned());
     let text = || String::from_utf8_lossy(inner).into_owned();
     let first = inner.split(|&byte| byte == b'/').next().unwrap_or_default();
     if inner.ends_with(b".lock") {
-        return Fate::Held("a lock of the sandbox means nothing on this machine");
+        return Fate::Held(LOCK);
     }
     match inner {
         b"HEAD" => return waits("head"),
         b"packed-refs" | b"index" | b"shallow" => return waits(&text()),
         b"config" => return waits("settings"),
+        // The larger part of an index that git has split.
+        [b's', b'h', b'a', b'r', b'e', b'd', b'i', b'n', b'd', b'e', b'x', b'.', name @ ..]
+            if matches!(name.len(), 40 | 64) && is_hex(name) =>
+        {
+            return waits(&text());
+        }
         b"logs/refs/stash" => return waits("stash"),
         b"description" | b"COMMIT_EDITMSG" | b"ORIG_HEAD" | b"FETCH_HEAD" | b"AUTO_MERGE" | b"MERGE_RR"
         | b"gc.log" | b"gc.pid" | b"info/refs" | b"TAG_EDITMSG" | b"SQUASH_MSG" => return Fate::Ignored,
@@ -212,6 +228,10 @@ pub fn is_held(path: &RelativePath, is_folder: bool) -> Option<&'static str> {
     if inside.inner.split(|&byte| byte == b'/').any(is_git_name) {
         return Some("a repository in a .git is not taken over");
     }
+    // The folders of references hold nothing back themselves.
+    if is_folder && inside.inner.split(|&byte| byte == b'/').next() == Some(b"refs") {
+        return None;
+    }
     is_held_in_repository(inside.inner)
 }
 
@@ -223,6 +243,10 @@ pub fn is_held_in_repository(inner: &[u8]) -> Option<&'static str> {
         Fate::Waits(name) if name == "settings" => {
             Some("git obeys its own configuration; the local one stays as it is")
         }
+        Fate::Waits(name) if name == "shallow" => Some("it would hide local history"),
+        Fate::Ignored if inner == b"gc.pid" => Some(LOCK),
+        // An address of an earlier form of remotes, and the merges that git repeats unasked.
+        Fate::Ignored if is_in(inner, b"branches") || is_in(inner, b"rr-cache") => Some(EXECUTES),
         Fate::Reference(name) if name.kind() == RefKind::Other => Some(ONLY_WORK),
         _ => None,
     }

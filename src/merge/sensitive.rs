@@ -6,11 +6,13 @@ use crate::tree::entry::Entry;
 use crate::tree::stage::folded_name;
 
 /// Names that make their entry, and everything below it, sensitive.
-const ANYWHERE: [(&str, &str); 9] = [
+const ANYWHERE: [(&str, &str); 11] = [
     (".vscode", "an editor runs or obeys what is in it"),
     (".idea", "an editor runs or obeys what is in it"),
     (".cursor", "an editor runs or obeys what is in it"),
     (".husky", "git runs what is in it as hooks"),
+    (".jj", "Jujutsu obeys the settings in it"),
+    (".sl", "Sapling obeys the settings in it"),
     (".mcp.json", "an agent starts the servers that it names"),
     (".envrc", "a shell runs it on entering the folder"),
     (".pnpmfile.cjs", "a package manager runs it"),
@@ -122,6 +124,8 @@ mod tests {
             (".idea/workspace.xml", true),
             (".cursor/rules", true),
             (".husky/pre-commit", true),
+            (".jj/repo/config.toml", true),
+            (".sl/config", true),
             (".claude/settings.json", true),
             (".claude/settings.local.json", true),
             (".claude/skills/x.md", false),

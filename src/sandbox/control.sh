@@ -27,10 +27,10 @@ top_level() {
     find . -mindepth 1 -maxdepth 1 ! -name .paperclip-runtime -exec sh -c 'exec sh "$self" "$@"' sh "$@" {} +
 }
 
-# Whether a program is there. Zstd must also read a frame of nothing.
+# Whether a program is there. Zstd must also read a frame.
 is_found() {
     command -v "$1" >/dev/null 2>&1 || return
-    [ "$1" != zstd ] || printf '\050\265\057\375\040\000\001\000\000' | zstd -dcq >/dev/null 2>&1
+    [ "$1" != zstd ] || [ "$(printf '\050\265\057\375\004\130\021\000\000ok\371\134\024\026' | zstd -dcq 2>/dev/null)" = ok ]
 }
 
 # Says which tools the sandbox has that the next upload can use.
@@ -271,11 +271,13 @@ extract_parts() {
     fi
     # In a pipe the failure of the first command would be lost.
     echo broken > "$archive.state" || return
-    { each_part part_bytes && echo whole > "$archive.state"; } | (umask 0 && tar -xpf -) || return
-    read -r state < "$archive.state" && [ "$state" = whole ] || {
-        echo "a part of the archive is damaged; prepare the workspace again" >&2
-        return 1
-    }
+    state=
+    { each_part part_bytes && echo whole > "$archive.state"; } | (umask 0 && tar -xpf -) &&
+        read -r state < "$archive.state" && [ "$state" = whole ] && return
+    # It may be zstd itself that fails. Then the archive comes again in another way.
+    [ -z "$has_zstd" ] || echo "no zstd" > "$upload_status"
+    [ -z "$state" ] || echo "a part of the archive is damaged; prepare the workspace again" >&2
+    return 1
 }
 
 # The end of that part.

@@ -1717,3 +1717,19 @@ fn the_sandbox_has_a_sound_repository_after_a_soft_reset_here() {
         assert_eq!(bench.there(&["diff", "--cached", "--name-only"]), "d/c.txt");
     });
 }
+
+/// Git stores most of a split index in a file of its own.
+#[test]
+fn what_is_staged_in_a_split_index_there_comes_back() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.there(&["update-index", "--split-index"]);
+        write(&bench.there.join("staged.txt"), "staged\n");
+        write(&bench.there.join("a.txt"), "changed\n");
+        bench.there(&["add", "-A"]);
+        let report = bench.restore();
+        assert_eq!(report.held_back, []);
+        assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "a.txt\nstaged.txt", "{report:?}");
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
