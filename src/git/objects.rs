@@ -9,7 +9,6 @@
 //! everything that the sandbox's references need must be found.
 
 use std::collections::{BTreeSet, HashSet};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::command::{Call, Fault, Git};
@@ -82,9 +81,8 @@ impl<'a> Theirs<'a> {
     pub fn index(&self, file: &Path) -> Result<Vec<u8>, Fault> {
         // Git looks for the other part of a split index in the git directory.
         let folder = file.parent().unwrap_or(file);
-        for name in
-            by_path::list(folder)?.into_iter().filter(|name| name.as_bytes().starts_with(b"sharedindex."))
-        {
+        let names = by_path::list(folder)?.into_iter();
+        for name in names.filter(|name| bytes_of(Path::new(name)).starts_with(b"sharedindex.")) {
             by_path::rename(&folder.join(&name), &self.folder.join(&name))?;
         }
         let mut call = self.call(&self.folder);
