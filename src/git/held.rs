@@ -203,6 +203,8 @@ mod tests {
             (&[".git/shallow"], Some(".git/shallow")),
             (&[".git/gc.pid"], Some(".git/gc.pid")),
             (&["n/.git/HEAD", "n/.git/objects/", "n/.git/refs/heads/", "n/.git/refs/tags/"], None),
+            (&[".git/refs/replace/"], Some(".git/refs/replace")),
+            (&[".git/refs/headstrong/"], Some(".git/refs/headstrong")),
             (&[".git/refs/heads/feature/one", ".git/refs/tags/v1/a", ".git/refs/stash"], None),
             (&["x/.git@"], Some("x/.git")),
             (&["x/.git"], Some("x/.git")),

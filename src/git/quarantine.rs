@@ -228,8 +228,10 @@ pub fn is_held(path: &RelativePath, is_folder: bool) -> Option<&'static str> {
     if inside.inner.split(|&byte| byte == b'/').any(is_git_name) {
         return Some("a repository in a .git is not taken over");
     }
-    // The folders of references hold nothing back themselves.
-    if is_folder && inside.inner.split(|&byte| byte == b'/').next() == Some(b"refs") {
+    // The folders of branches and tags are none themselves.
+    let is_below =
+        |folder: &[u8]| inside.inner.strip_prefix(folder).is_some_and(|rest| matches!(rest, [] | [b'/', ..]));
+    if is_folder && (inside.inner == b"refs" || is_below(b"refs/heads") || is_below(b"refs/tags")) {
         return None;
     }
     is_held_in_repository(inside.inner)
