@@ -951,33 +951,8 @@ impl Merge<'_> {
             if self.incoming.base.place.is_some() {
                 self.note_changes(head_here.as_ref(), change.as_ref())?;
             }
-            // A branch that was deleted there is left first, if it is checked out here.
-            let left = match &head_here {
-                Some(Head::Branch(name)) if !theirs.refs.contains_key(name) => base.refs.get_key_value(name),
-                _ => None,
-            };
-            let mut before = base.refs.clone();
-            if let Some((name, _)) = left {
-                before.remove(name);
-            }
-            self.merge_refs(&before, &theirs.refs, head_here.as_ref(), busy)?;
-            self.merge_head(head_here.as_ref(), busy)?;
-            if let Some((name, _)) = left.filter(|_| self.due.head) {
-                // It can be left once git sets `HEAD`.
-                self.due.refs.insert(name.clone());
-            } else if let Some((name, oid)) = left {
-                let (before, head) = (Refs::from([(name.clone(), oid.clone())]), self.repository.head()?);
-                self.merge_refs(&before, &Refs::new(), head.as_ref(), busy)?;
-            }
-            if let Some((before, after)) = self.change_of_branch(head_here.as_ref())? {
-                self.wait_for_index();
-                let ours = self.repository.index()?;
-                self.stage(&before, &after, &ours)?;
-                // If git refused, the next restore must see the branch as moved again.
-                if let Some(Head::Branch(name)) = head_here.as_ref().filter(|_| self.due.index) {
-                    self.due.refs.insert(name.clone());
-                }
-            }
+            self.move_references(head_here.as_ref(), busy)?;
+            self.follow_branch(head_here.as_ref())?;
             if let Some((before, after)) = change {
                 self.merge_index(busy, &before, &after)?;
             }
@@ -1440,6 +1415,43 @@ impl Merge<'_> {
         }
         if !changes.is_empty() {
             unfinished::note(&self.repository, changes)?;
+        }
+        Ok(())
+    }
+
+    /// Merges the references and `HEAD`. A branch that was deleted there is left first, if it is checked out here.
+    fn move_references(&mut self, head: Option<&Head>, busy: bool) -> Result<(), Fault> {
+        let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
+        let left = match head {
+            Some(Head::Branch(name)) if !theirs.refs.contains_key(name) => base.refs.get_key_value(name),
+            _ => None,
+        };
+        let Some((name, oid)) = left else {
+            self.merge_refs(&base.refs, &theirs.refs, head, busy)?;
+            return self.merge_head(head, busy);
+        };
+        let mut others = base.refs.clone();
+        others.remove(name);
+        self.merge_refs(&others, &theirs.refs, head, busy)?;
+        self.merge_head(head, busy)?;
+        if self.due.head {
+            // It can be left once git sets `HEAD`.
+            self.due.refs.insert(name.clone());
+            return Ok(());
+        }
+        let (left, head) = (Refs::from([(name.clone(), oid.clone())]), self.repository.head()?);
+        self.merge_refs(&left, &Refs::new(), head.as_ref(), busy)
+    }
+
+    /// Makes the [change of a branch](Self::change_of_branch) in the index.
+    fn follow_branch(&mut self, head: Option<&Head>) -> Result<(), Fault> {
+        let Some((before, after)) = self.change_of_branch(head)? else { return Ok(()) };
+        self.wait_for_index();
+        let ours = self.repository.index()?;
+        self.stage(&before, &after, &ours)?;
+        // If git refused, the next restore must see the branch as moved again.
+        if let Some(Head::Branch(name)) = head.filter(|_| self.due.index) {
+            self.due.refs.insert(name.clone());
         }
         Ok(())
     }

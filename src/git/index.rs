@@ -123,6 +123,12 @@ pub struct EntryState<'a> {
 /// Git's flag of an entry that is only intended to be added.
 const INTENT_TO_ADD: u32 = 1 << 29;
 
+/// The indented lines that a text begins with, at most so many.
+fn indented(text: &[u8], most: usize) -> &[u8] {
+    let lines = text.split_inclusive(|&byte| byte == b'\n').take_while(|line| line.starts_with(b"  "));
+    &text[..lines.take(most).map(<[u8]>::len).sum()]
+}
+
 /// Parses such a listing.
 #[must_use]
 pub fn states(list: &[u8]) -> Vec<EntryState<'_>> {
@@ -131,16 +137,10 @@ pub fn states(list: &[u8]) -> Vec<EntryState<'_>> {
     while let Some(zero) = rest.iter().position(|&byte| byte == 0) {
         let line = &rest[..zero];
         rest = &rest[zero + 1..];
-        // Indented lines: `ctime`, `mtime`, device and inode, owner, size and flags.
-        let told = rest;
-        let mut ends = Vec::with_capacity(5);
-        let mut at = 0;
-        while told[at..].starts_with(b"  ") {
-            at += told[at..].iter().position(|&byte| byte == b'\n').map_or(told.len() - at, |end| end + 1);
-            ends.push(at);
-        }
-        rest = &told[at..];
-        let mut words = told[..at].split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        // `ctime`, `mtime`, device and inode, owner, size and flags.
+        let (told, all) = (indented(rest, 3), indented(rest, usize::MAX));
+        rest = &rest[all.len()..];
+        let mut words = all.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let mut value = || words.nth(1).map_or("", |word| std::str::from_utf8(word).unwrap_or_default());
         let time = |text: &str| {
             let (seconds, nanoseconds) = text.split_once(':')?;
@@ -150,7 +150,7 @@ pub fn states(list: &[u8]) -> Vec<EntryState<'_>> {
         let [_, inode, _, _, size, flags] = [(); 6].map(|()| value());
         states.push(EntryState {
             line,
-            told: &told[..ends.get(2).copied().unwrap_or(at)],
+            told,
             ctime,
             mtime,
             inode: inode.parse().unwrap_or_default(),

@@ -18,7 +18,7 @@ use super::keep;
 use super::packs;
 use super::quarantine::Received;
 use super::refs::Oid;
-use super::repository::{Place, Types, lines, quoted, types};
+use super::repository::{LIST_INDEX, Place, Types, lines, quoted, types};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::FileId;
@@ -85,16 +85,18 @@ impl<'a> Theirs<'a> {
         for name in names.filter(|name| bytes_of(Path::new(name)).starts_with(b"sharedindex.")) {
             by_path::rename(&folder.join(&name), &self.folder.join(&name))?;
         }
+        self.list_index(file).run(self.cancel)
+    }
+
+    fn list_index(&self, file: &Path) -> Call<'_> {
         let mut call = self.call(&self.folder);
-        call.env("GIT_INDEX_FILE", file).env("GIT_WORK_TREE", &self.folder);
-        call.args(["ls-files", "--stage", "-z", "--full-name"]).run(self.cancel)
+        call.env("GIT_INDEX_FILE", file).env("GIT_WORK_TREE", &self.folder).args(LIST_INDEX);
+        call
     }
 
     /// The paths of their index among these that are only intended to be added (`git add -N`).
     pub fn intended(&self, file: &Path, paths: &HashSet<&[u8]>) -> Result<HashSet<Vec<u8>>, Fault> {
-        let mut call = self.call(&self.folder);
-        call.env("GIT_INDEX_FILE", file).env("GIT_WORK_TREE", &self.folder);
-        let list = call.args(["ls-files", "--stage", "--debug", "-z", "--full-name"]).run(self.cancel)?;
+        let list = self.list_index(file).arg("--debug").run(self.cancel)?;
         let intended = index::states(&list).into_iter().filter(|state| state.is_intended);
         let intended = intended.map(|state| index::path_in(state.line)).filter(|path| paths.contains(path));
         Ok(intended.map(<[u8]>::to_vec).collect())

@@ -166,7 +166,7 @@ impl Repository<'_> {
     /// What the index says about the files at some paths: times and inode, which differ once an entry was made anew.
     pub fn file_states(&self, paths: &HashSet<&[u8]>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
         let mut call = self.call();
-        call.args(["ls-files", "--stage", "--debug", "-z", "--full-name"]);
+        call.args(LIST_INDEX).arg("--debug");
         // To list all entries takes git long. (The path of a directory also lists what is in it, which is
         // dropped below.)
         if paths.len() <= STATES_BY_PATH {
@@ -383,7 +383,7 @@ pub(super) fn types(call: &mut Call<'_>, oids: &BTreeSet<Oid>, cancel: &Cancel) 
 }
 
 /// How git lists an index.
-const LIST_INDEX: [&str; 4] = ["ls-files", "--stage", "-z", "--full-name"];
+pub(super) const LIST_INDEX: [&str; 4] = ["ls-files", "--stage", "-z", "--full-name"];
 
 /// How git lists objects with their types.
 const FORMAT: &str = "--batch-check=%(objectname) %(objecttype)";
