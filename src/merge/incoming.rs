@@ -202,11 +202,6 @@ impl Stager<'_> {
         }
     }
 
-    /// Whether the base has another entry than this one, or none.
-    pub(super) fn differs(&self, path: &RelativePath, entry: &Entry) -> bool {
-        differ(self.base.get(path), entry)
-    }
-
     pub(super) fn stage<'s, 'c>(
         &'s self,
         in_stage: &'c mut InStage<'s>,
@@ -329,7 +324,7 @@ impl Stager<'_> {
         }
         let Some(entry) = reader.entry(cursor, &found, self.cancel)? else { return Ok(None) };
         let entry = self.usable(&found.path, entry);
-        if !self.differs(&found.path, &entry) {
+        if !differ(self.base.get(&found.path), &entry) {
             return Ok(Some(IncomingEntry::Entry(found.path, entry)));
         }
         let mode = match entry {

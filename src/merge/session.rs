@@ -52,12 +52,6 @@ impl Merge {
         Ok(Self { root, incoming, held_back, bare: Vec::new(), needs_lock, lock: None, settled: true })
     }
 
-    /// Reports more as held back: what its caller has treated as unchanged.
-    pub fn hold_back(&mut self, held: Vec<Noted>) {
-        self.held_back.extend(held);
-        self.held_back.sort_unstable();
-    }
-
     /// Whether the incoming side changed anything, so the workspace has to be locked.
     #[must_use]
     pub fn needs_lock(&self) -> bool {

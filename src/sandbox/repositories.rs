@@ -260,9 +260,9 @@ pub fn named(workspace: &Root, shared: &Shared, cancel: &Cancel) -> Result<Named
     )
 }
 
-/// Reports directories that were not taken over because git would take them for bare repositories.
-pub fn tell_bare(report: &mut GitReport, bare: &[Noted]) {
-    report.held_back.extend(bare.iter().map(|held| left(&held.path, held.reason)));
+/// Reports what was held back, each once.
+pub fn tell_held(report: &mut GitReport, held: &[Noted]) {
+    report.held_back.extend(held.iter().map(|held| left(&held.path, held.reason)));
     report.held_back.sort();
     report.held_back.dedup();
 }
@@ -310,10 +310,7 @@ pub fn take_out(
     arrived.report.held_back.extend(shared.left_here.iter().cloned());
     match travel.mode {
         Mode::Off => {}
-        Mode::Files => {
-            let held = held::in_git(&mut incoming.snapshot, base);
-            arrived.report.held_back.extend(held.iter().map(|held| left(&held.path, held.reason)));
-        }
+        Mode::Files => tell_held(&mut arrived.report, &held::in_git(&mut incoming.snapshot, base)),
         Mode::Merge => {
             incoming.skipped.retain(|skipped| !is_gits(&skipped.path));
             // The base has nothing of git's, so what came of it is among the differences.

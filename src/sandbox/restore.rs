@@ -11,7 +11,7 @@ use super::client::{RunError, SandboxClient, Step, blocking, clean_up_by, tellin
 use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
-use super::repositories::{Arrived, Travel, named, take_out, tell_bare, tell_named};
+use super::repositories::{Arrived, Travel, named, take_out, tell_held, tell_named};
 use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::update::contents_of;
 use super::{command, listing};
@@ -481,9 +481,8 @@ impl Begun {
         let left_alone = left_alone
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
-        let (filter, retention) = (&left_alone, *retention);
-        let search = travel.search();
-        let options = MergeOptions { base: snapshot, left_alone: filter, search, retention, cancel };
+        let (search, retention) = (travel.search(), *retention);
+        let options = MergeOptions { base: snapshot, left_alone: &left_alone, search, retention, cancel };
         // Which files git runs is found out before the merge: it may change a configuration that is included.
         let named =
             if merge.needs_lock() { named(merge.root(), shared, cancel) } else { Ok(Named::default()) };
@@ -495,7 +494,7 @@ impl Begun {
                 cancel.check()?;
             }
             let mut git = repositories.apply(merge.root(), shared)?;
-            tell_bare(&mut git, merge.bare());
+            tell_held(&mut git, merge.bare());
             Ok((report, git))
         });
         drop(left_alone);
@@ -533,12 +532,11 @@ impl Begun {
         let left_alone = left_alone
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
-        let (filter, retention) = (&left_alone, *retention);
-        let search = travel.search();
-        let options = MergeOptions { base: snapshot, left_alone: filter, search, retention, cancel };
+        let (search, retention) = (travel.search(), *retention);
+        let options = MergeOptions { base: snapshot, left_alone: &left_alone, search, retention, cancel };
         let report = merge.preview(&options);
         let mut git = repositories.foresee();
-        tell_bare(&mut git, merge.bare());
+        tell_held(&mut git, merge.bare());
         drop(left_alone);
         // The next restore clears up what is left of it.
         let (_theirs, _left) = merge.finish(&mut base.rescued);
