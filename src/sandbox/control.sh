@@ -19,7 +19,7 @@ unset TAR_OPTIONS
 LC_ALL=C TZ=UTC0
 export LC_ALL TZ
 
-self=$own/control.sh asset_index= work=$own tick=
+self=$own/control.sh asset_index= work=$own tick= zstd_says=
 export self
 
 # Calls this script for what is at the top of the workspace. (`find` would replace a `{}` in the script's own path.)
@@ -27,10 +27,13 @@ top_level() {
     find . -mindepth 1 -maxdepth 1 ! -name .paperclip-runtime -exec sh -c 'exec sh "$self" "$@"' sh "$@" {} +
 }
 
-# Whether a program is there. Zstd must also read a frame.
+# Whether a program is there. Zstd must also read a frame, which is tried once.
 is_found() {
     command -v "$1" >/dev/null 2>&1 || return
-    [ "$1" != zstd ] || [ "$(printf '\050\265\057\375\004\130\021\000\000ok\371\134\024\026' | zstd -dcq 2>/dev/null)" = ok ]
+    [ "$1" = zstd ] || return 0
+    [ -n "$zstd_says" ] ||
+        zstd_says=says-$(printf '\050\265\057\375\004\130\021\000\000ok\371\134\024\026' | zstd -dcq 2>/dev/null)
+    [ "$zstd_says" = says-ok ]
 }
 
 # Says which tools the sandbox has that the next upload can use.
