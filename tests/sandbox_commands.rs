@@ -261,6 +261,12 @@ impl std::fmt::Display for Sandbox {
     }
 }
 
+/// Writes a program of the sandbox's.
+fn program(path: impl AsRef<Path>, script: impl AsRef<[u8]>) {
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -656,8 +662,7 @@ fn an_upload_waits_for_one_that_still_runs_and_not_for_one_that_has_ended() {
             text(&go),
             text(&tools)
         );
-        fs::write(sandbox.path("slow/rm"), slow).unwrap();
-        fs::set_permissions(sandbox.path("slow/rm"), Permissions::from_mode(0o755)).unwrap();
+        program(sandbox.path("slow/rm"), slow);
         let slowly = format!("PATH={}:$PATH", text(&sandbox.path("slow")));
         let second = sandbox.upload(&archive, NONE);
         thread::scope(|scope| {
@@ -726,8 +731,7 @@ fn a_download_fails_if_another_upload_begins_while_it_is_packed() {
             text(&sandbox.tools()),
             text(&mark)
         );
-        fs::write(sandbox.path("late/tar"), tar).unwrap();
-        fs::set_permissions(sandbox.path("late/tar"), Permissions::from_mode(0o755)).unwrap();
+        program(sandbox.path("late/tar"), tar);
         for command in commands {
             sandbox.file(&mark, format!("{ID}\n"));
             sandbox.succeeds(&command);
@@ -1378,28 +1382,33 @@ fn a_damaged_part_fails_the_upload() {
     }
 }
 
+impl Sandbox {
+    /// An upload in parts that are compressed like that fails, says what is missing, and changes nothing.
+    #[track_caller]
+    fn refuses_for_lack(&self, codecs: &str, status: &str) {
+        self.file(&self.workspace().join("mine"), "");
+        let archive = upload_archive();
+        let said = self.fails(&self.upload_parts(&archive, &in_parts(&archive, 2000, codecs)));
+        assert!(said.contains("nothing was changed"), "{self}: {said}");
+        assert!(self.workspace().join("mine").exists(), "{self}");
+        assert_eq!(fs::read_to_string(self.places().upload_status()).unwrap(), status, "{self}");
+    }
+}
+
 #[test]
 fn a_sandbox_that_cannot_decompress_says_so_and_changes_nothing() {
-    let archive = upload_archive();
     for sandbox in Sandbox::all() {
         for tool in ["gzip", "gunzip", "zcat"].into_iter().filter(|tool| sandbox.tools().join(tool).exists())
         {
             fs::remove_file(sandbox.tools().join(tool)).unwrap();
         }
-        sandbox.file(&sandbox.workspace().join("mine"), "");
-        let command = sandbox.upload_parts(&archive, &in_parts(&archive, 2000, "gggggg"));
-        let said = sandbox.fails(&command);
-        assert!(said.contains("nothing was changed"), "{sandbox}: {said}");
-        assert!(sandbox.workspace().join("mine").exists(), "{sandbox}");
-        let status = fs::read_to_string(sandbox.places().upload_status()).unwrap();
-        assert_eq!(status, command::NO_GUNZIP, "{sandbox}");
+        sandbox.refuses_for_lack("gggggg", command::NO_GUNZIP);
     }
 }
 
 /// One that is there and does not work is as good as none.
 #[test]
 fn a_sandbox_without_a_zstd_that_works_says_so_and_changes_nothing() {
-    let archive = upload_archive();
     for sandbox in Sandbox::all() {
         let zstd = sandbox.tools().join("zstd");
         for fails in [false, true] {
@@ -1408,16 +1417,9 @@ fn a_sandbox_without_a_zstd_that_works_says_so_and_changes_nothing() {
                 let _missing = fs::remove_file(&zstd);
             }
             if fails {
-                fs::write(&zstd, "#!/bin/sh\nexit 1\n").unwrap();
-                fs::set_permissions(&zstd, Permissions::from_mode(0o755)).unwrap();
+                program(&zstd, "#!/bin/sh\nexit 1\n");
             }
-            sandbox.file(&sandbox.workspace().join("mine"), "");
-            let command = sandbox.upload_parts(&archive, &in_parts(&archive, 2000, "nzznzz"));
-            let said = sandbox.fails(&command);
-            assert!(said.contains("nothing was changed"), "{sandbox}: {said}");
-            assert!(sandbox.workspace().join("mine").exists(), "{sandbox}");
-            let status = fs::read_to_string(sandbox.places().upload_status()).unwrap();
-            assert_eq!(status, command::NO_ZSTD, "{sandbox}");
+            sandbox.refuses_for_lack("nzznzz", command::NO_ZSTD);
         }
     }
 }
@@ -1432,8 +1434,7 @@ fn a_sandbox_whose_zstd_fails_with_an_archive_says_so() {
         for ends_well in [true, false] {
             let status = if ends_well { "" } else { "; exit 1" };
             let cut = format!("#!/bin/sh\n{} \"$@\" | head -c 700{status}\n", text(&sandbox.path("zstd")));
-            fs::write(&zstd, cut).unwrap();
-            fs::set_permissions(&zstd, Permissions::from_mode(0o755)).unwrap();
+            program(&zstd, cut);
             let command = sandbox.upload_parts(&archive, &in_parts(&archive, 2000, "zzzzzz"));
             sandbox.fails(&command);
             let status = fs::read_to_string(sandbox.places().upload_status()).unwrap();
