@@ -143,6 +143,14 @@ impl<V> PathMap<V> {
         (chunk, at)
     }
 
+    /// A map of these, which are in any order. Of several values at one path the last one counts.
+    fn of_unsorted(mut items: Vec<Item<V>>) -> Self {
+        items.reverse();
+        items.sort_by(|(a, _), (b, _)| a.cmp(b));
+        items.dedup_by(|(a, _), (b, _)| a == b);
+        Self::of_sorted(items.into_iter())
+    }
+
     /// A map of these, which are in order of their paths, each of which is there once.
     fn of_sorted(items: impl ExactSizeIterator<Item = Item<V>>) -> Self {
         let len = items.len();
@@ -250,13 +258,27 @@ impl<V: Eq> Eq for PathMap<V> {}
 impl<V> FromIterator<Item<V>> for PathMap<V> {
     /// Of several values at one path the last one counts.
     fn from_iter<I: IntoIterator<Item = Item<V>>>(items: I) -> Self {
-        let mut items: Vec<_> = items.into_iter().collect();
-        if !items.is_sorted_by(|(a, _), (b, _)| a < b) {
-            items.reverse();
-            items.sort_by(|(a, _), (b, _)| a.cmp(b));
-            items.dedup_by(|(a, _), (b, _)| a == b);
+        let mut items = items.into_iter();
+        let mut chunks: Vec<Vec<Item<V>>> = Vec::new();
+        let mut len = 0;
+        while let Some(item) = items.next() {
+            let last = chunks.last().and_then(|chunk| chunk.last());
+            if last.is_some_and(|(last, _)| *last >= item.0) {
+                return Self::of_unsorted(chunks.into_iter().flatten().chain([item]).chain(items).collect());
+            }
+            match chunks.last_mut() {
+                Some(chunk) if chunk.len() < CHUNK => chunk.push(item),
+                // Many maps have a few values only.
+                None => chunks.push(vec![item]),
+                Some(_) => {
+                    let mut chunk = Vec::with_capacity(CHUNK);
+                    chunk.push(item);
+                    chunks.push(chunk);
+                }
+            }
+            len += 1;
         }
-        Self::of_sorted(items.into_iter())
+        Self { chunks: chunks.into_iter().map(Arc::new).collect(), len }
     }
 }
 

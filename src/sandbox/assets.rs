@@ -300,7 +300,7 @@ impl<C: SandboxClient> Uploading<C> {
         let former = change.as_ref().map(|change| change.former.clone());
         let entries = match change {
             None => update::remote_of(&contents).entries,
-            Some(change) => change.outcome.with(contents).0.entries,
+            Some(change) => change.outcome.with(&contents).entries,
         };
         // No index covers a directory of this package's own name.
         let is_kept = *keep && !entries.keys().any(is_in_runtime);

@@ -529,41 +529,45 @@ impl<C: SandboxClient> Uploading<'_, C> {
     /// Works out what both sides share once the sandbox has extracted what was packed, and stores what is large of it.
     fn settle(
         &self,
-        contents: Contents,
+        mut contents: Contents,
         mut repositories: Shared,
         prior: Prior,
     ) -> impl Future<Output = Result<Settled, Error>> + Send + use<C> {
         let (memory, travel, excluded) = (self.memory.clone(), self.travel, self.excluded.clone());
         let read_from = self.read_from;
-        let Prior { outcome, stored, digests } = prior;
+        let Prior { mut outcome, stored, digests } = prior;
         blocking(move || {
-            let (remote, snapshot, sent, read) = match outcome {
-                None => (update::remote_of(&contents), contents.snapshot, contents.sent, contents.read),
-                // After an update the sandbox has exactly what it is to have.
-                Some(outcome) => {
-                    let (remote, read) = outcome.with(contents);
-                    let entries = update::entries_of(&remote).map(|(path, entry)| (path.clone(), entry));
-                    let snapshot = entries.collect();
-                    (remote, snapshot, Vec::new(), read)
-                }
-            };
-            repositories.note_packs(&snapshot);
-            let mut trees = Trees { snapshot, remote: Some(remote), sent };
-            // Preserved paths may be packed, but are not shared. What patterns exclude was not packed.
-            trees.snapshot.retain(|path, _| !excluded.contains_or_covers(path) && !travel.is_apart(path));
-            let Some(store) = &memory.store else { return Ok(Settled { trees, stored: None, repositories }) };
+            let mut read = std::mem::take(&mut contents.read);
+            read.extend(outcome.iter_mut().flat_map(update::Outcome::take_read));
             let keep_trees = || {
+                let (remote, snapshot, sent) = match outcome {
+                    None => (update::remote_of(&contents), contents.snapshot, contents.sent),
+                    // After an update the sandbox has exactly what it is to have.
+                    Some(outcome) => {
+                        let remote = outcome.with(&contents);
+                        let entries = update::entries_of(&remote).map(|(path, entry)| (path.clone(), entry));
+                        let snapshot = entries.collect();
+                        (remote, snapshot, Vec::new())
+                    }
+                };
+                repositories.note_packs(&snapshot);
+                let mut trees = Trees { snapshot, remote: Some(remote), sent };
+                // Preserved paths may be packed, but are not shared. What patterns exclude was not packed.
+                trees.snapshot.retain(|path, _| !excluded.contains_or_covers(path) && !travel.is_apart(path));
+                let Some(store) = &memory.store else { return (trees, None) };
                 if let Some(stored) = &stored {
                     stored.share(&mut trees);
                 }
                 let stored = stored.filter(|stored| stored.refer(&trees).is_some());
-                stored.or_else(|| Stored::write(store, &trees))
+                let stored = stored.or_else(|| Stored::write(store, &trees));
+                (trees, stored)
             };
             let keep_digests = || {
+                let Some(store) = &memory.store else { return };
                 let read = read.into_iter().filter(|(path, ..)| !travel.is_apart(path)).collect();
                 digests::keep(store, &memory.workspace, &digests, read, read_from);
             };
-            let (stored, ()) = rayon::join(keep_trees, keep_digests);
+            let ((trees, stored), ()) = rayon::join(keep_trees, keep_digests);
             Ok(Settled { trees, stored, repositories })
         })
     }

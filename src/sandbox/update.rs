@@ -50,17 +50,21 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Everything that the sandbox has, and the files as they were read.
+    /// Takes the files that are not packed, as they were read.
+    pub fn take_read(&mut self) -> Vec<Known> {
+        std::mem::take(&mut self.read)
+    }
+
+    /// Everything that the sandbox has.
     #[must_use]
-    pub fn with(self, contents: Contents) -> (Remote, Vec<Known>) {
-        let Self { wanted: mut entries, send, mut read } = self;
+    pub fn with(self, contents: &Contents) -> Remote {
+        let Self { wanted: mut entries, send, .. } = self;
         // What has vanished since was not packed.
         for path in &send {
             entries.remove(path);
         }
-        entries.extend(remote_of(&contents).entries);
-        read.extend(contents.read);
-        (Remote { entries, ..Remote::default() }, read)
+        entries.extend(remote_of(contents).entries);
+        Remote { entries, ..Remote::default() }
     }
 }
 
@@ -230,8 +234,9 @@ pub fn remote_of(contents: &Contents) -> Remote {
         .iter()
         .flat_map(|(further, first)| [(further, first), (first, first)])
         .collect();
-    let content = |(path, sent): &(RelativePath, Sent)| {
-        let content = match (sent, contents.snapshot.get(path)?) {
+    let content = |((path, sent), (packed, entry)): (&(RelativePath, Sent), (&RelativePath, &Entry))| {
+        debug_assert_eq!(path, packed, "both have the entries of one archive");
+        let content = match (sent, entry) {
             (Sent::Folder { mode }, _) => Content::Folder { mode: *mode },
             (Sent::File { mode, size, mtime }, Entry::File { digest, .. }) => {
                 let names = first_names.get(path).map_or(Names::One, |first| Names::First((*first).clone()));
@@ -242,7 +247,7 @@ pub fn remote_of(contents: &Contents) -> Remote {
         };
         Some((path.clone(), content))
     };
-    let entries = contents.sent.iter().filter_map(content).collect();
+    let entries = contents.sent.iter().zip(&contents.snapshot).filter_map(content).collect();
     Remote { entries, ..Remote::default() }
 }
 
