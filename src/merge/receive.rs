@@ -306,8 +306,9 @@ struct Large {
 enum State {
     /// Nothing of it was read.
     Begun,
-    /// So far it equals the beginning of the local file, so it may be unchanged and nothing is staged.
-    AsLocal(File),
+    /// So far it equals the beginning of the local file, so it may be unchanged and nothing is staged. The buffer is used again
+    /// for each piece: a new one of that size would be cleared page by page.
+    AsLocal(File, Vec<u8>),
     /// It is written into the stage.
     Staged(RelativePath, File),
     /// It is only hashed; its digest decides whether its content is needed.
@@ -393,9 +394,9 @@ impl<'s> Worker<'s> {
         let Large { hash, state, done, .. } = &mut *large;
         // In each case the two run at once, because the pieces of a file cannot.
         match state {
-            State::AsLocal(local) => {
+            State::AsLocal(local, buffer) => {
                 let before = hash.clone();
-                let ((), goes_on) = rayon::join(|| hash.update(bytes), || goes_on_with(local, bytes));
+                let ((), goes_on) = rayon::join(|| hash.update(bytes), || goes_on_with(local, bytes, buffer));
                 if !goes_on {
                     let beginning = (*done, Digest(before.finalize().into()));
                     *state = self.stage_beginning(&mut in_stage, mode, local, beginning)?;
@@ -413,7 +414,7 @@ impl<'s> Worker<'s> {
         }
         let Large { file, hash, done, mut state } = *large;
         let digest = Digest(hash.finalize().into());
-        if let State::AsLocal(local) = &mut state
+        if let State::AsLocal(local, _) = &mut state
             && self.is_due(&file, &self.entry(&file, digest), &mut self.stager.base.nearby())
         {
             state = self.stage_beginning(&mut in_stage, mode, local, (done, digest))?;
@@ -445,7 +446,7 @@ impl<'s> Worker<'s> {
         if may_be_unchanged && !self.reception.every_file {
             // A local file that cannot be read is not compared.
             if let Ok(Some((local, _))) = self.stager.workspace.cursor().open(&file.path) {
-                return Ok(State::AsLocal(local));
+                return Ok(State::AsLocal(local, vec![0; CHUNK]));
             }
         }
         let (stage, cursor) = self.stager.stage(in_stage)?;
@@ -468,10 +469,9 @@ impl<'s> Worker<'s> {
 }
 
 /// Whether a file continues with exactly these bytes. One that cannot be read does not.
-fn goes_on_with(file: &mut File, mut bytes: &[u8]) -> bool {
-    let mut buffer = vec![0; bytes.len().min(CHUNK)];
+fn goes_on_with(file: &mut File, mut bytes: &[u8], buffer: &mut [u8]) -> bool {
     while !bytes.is_empty() {
-        let most = bytes.len().min(CHUNK);
+        let most = bytes.len().min(buffer.len());
         match file.read(&mut buffer[..most]) {
             Ok(read) if read > 0 && buffer[..read] == bytes[..read] => bytes = &bytes[read..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
