@@ -62,7 +62,7 @@ pub mod fs {
     pub mod walk;
 
     pub use errno::means_gone;
-    pub use folder::{Cursor, File, Root, read_fully};
+    pub use folder::{Cursor, File, Root, read_fully, read_fully_at};
     pub use lock::{Hold, Sharing, try_lock};
     pub use private::Private;
     pub use rename::{Onto, Renamed, link, move_to, rename};

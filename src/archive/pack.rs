@@ -5,11 +5,14 @@
 //! since the scan: what counts is what a worker finds when it opens the file. An entry that no longer fits
 //! its place is packed separately, and what was packed around it is copied.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, Read, Write};
+use std::iter::Enumerate;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::slice::ChunksMut;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -20,7 +23,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Obstacle, Result, readable};
 use crate::exclude::ExcludePatterns;
 use crate::fs::temporary::Unfinished;
-use crate::fs::{Cursor, File, FileId, Fingerprint, Kind, Meta, Root, by_path, read_fully};
+use crate::fs::{Cursor, File, FileId, Fingerprint, Kind, Meta, Root, by_path, read_fully, read_fully_at};
 use crate::path::{RelativePath, bytes_of};
 use crate::sync::lock;
 use crate::tree::entry::{Digest, Entry, Snapshot};
@@ -267,7 +270,7 @@ impl Layout {
         Ok(self.contents(&outcomes))
     }
 
-    /// Makes as much of the archive as possible in the sink's own memory, a window of batches at a time. A batch
+    /// Makes as much of the archive as possible in the sink's own memory, as many batches at a time as fit there. A batch
     /// that does not fit there, or of which an entry has changed since the scan, is made apart and copied.
     fn make_in_place(
         &self,
@@ -344,11 +347,11 @@ impl Layout {
         }
     }
 
-    /// The next batches that fit into so many bytes, at most a window of them, and how many bytes they have.
-    /// No batch if the next one is a large file or does not fit.
+    /// The next batches that fit into so many bytes, and how many bytes they have. No batch if the next one is a large file or
+    /// does not fit.
     fn fitting<'b>(&self, batches: &'b [Range<usize>], room: u64) -> (&'b [Range<usize>], usize) {
         let (mut count, mut size) = (0, 0);
-        for batch in batches.iter().take(WINDOW_BATCHES).take_while(|batch| !self.is_large(batch)) {
+        for batch in batches.iter().take_while(|batch| !self.is_large(batch)) {
             let more = self.size_of(batch.clone());
             if (size + more) as u64 > room {
                 break;
@@ -593,7 +596,7 @@ impl Sent {
 pub struct Contents {
     /// The entries in the archive, with their digests.
     pub snapshot: Snapshot,
-    /// What their headers say, in byte order of the paths.
+    /// What their headers say, in byte order of the paths: the same ones.
     pub sent: Vec<(RelativePath, Sent)>,
     /// Further names of files, each with the first name of its file.
     pub further_names: Vec<(RelativePath, RelativePath)>,
@@ -853,13 +856,14 @@ impl Piece {
         sink.bytes(&buffer)?;
         let mut done = if hash { 0 } else { sink.file(&mut file, now.size, cancel)?.unwrap_or(0) };
         let mut digest = sha2::Sha256::new();
-        let mut has_ended = false;
-        let mut read = |into: &mut [u8]| {
+        let has_ended = AtomicBool::new(false);
+        let read = |into: &mut [u8], offset| {
             cancel.check()?;
-            // What is appended behind the end later would be at another offset.
-            if !has_ended {
-                let read = read_fully(&mut file, into).map_err(|error| Error::io("read", &shown, error))?;
-                has_ended = read < into.len();
+            // What comes back behind an end that was found is not part of what was packed.
+            if !has_ended.load(Ordering::Relaxed) {
+                let read = read_fully_at(&file, into, offset);
+                let read = read.map_err(|error| Error::io("read", &shown, error))?;
+                has_ended.fetch_or(read < into.len(), Ordering::Relaxed);
             }
             Ok(())
         };
@@ -868,7 +872,8 @@ impl Piece {
             let room = sink.room()?;
             let size = index(if room > 0 { room } else { BATCH }.min(now.size - done));
             let mut make = |memory: &mut [u8]| {
-                read_and_hash(memory, &mut read, hash.then_some(&mut digest)).map(|()| true)
+                let read = |piece: &mut [u8], offset: usize| read(piece, done + offset as u64);
+                read_and_hash(memory, &read, hash.then_some(&mut digest)).map(|()| true)
             };
             if room > 0 {
                 sink.in_place(size, &mut make)?;
@@ -885,46 +890,72 @@ impl Piece {
     }
 }
 
-/// What is to be hashed next, and the hash unless a thread works on it.
-struct ToHash<'a> {
-    pieces: VecDeque<&'a [u8]>,
+/// The pieces of a file that is read into memory: what is still to be done, and by nobody yet.
+struct Pieces<'a> {
+    /// Those that are not read, with their numbers.
+    unread: Enumerate<ChunksMut<'a, u8>>,
+    /// Those that are read and not hashed, by their numbers.
+    read: BTreeMap<usize, &'a [u8]>,
+    /// How many are hashed, and the hash of these unless a thread works on it.
+    hashed: usize,
     digest: Option<&'a mut sha2::Sha256>,
 }
 
-/// Reads a file into memory, while another thread hashes what was read.
+/// What one thread does next.
+enum Work<'a> {
+    Read(usize, &'a mut [u8]),
+    Hash(&'a mut sha2::Sha256, &'a [u8]),
+}
+
+impl<'a> Pieces<'a> {
+    /// The next piece is hashed if it is read and no other thread hashes; otherwise one more is read.
+    fn next(&mut self) -> Option<Work<'a>> {
+        if self.digest.is_some()
+            && let Some(piece) = self.read.remove(&self.hashed)
+        {
+            return self.digest.take().map(|digest| Work::Hash(digest, piece));
+        }
+        self.unread.next().map(|(number, piece)| Work::Read(number, piece))
+    }
+}
+
+/// Reads a file into memory and hashes it, on two threads: pieces are hashed one after the other, so each thread reads whenever
+/// there is none to hash for it. `read` gets a piece of the memory, and how many bytes come before it.
 fn read_and_hash(
     memory: &mut [u8],
-    read: &mut (impl FnMut(&mut [u8]) -> Result<()> + Send),
+    read: &(impl Fn(&mut [u8], usize) -> Result<()> + Sync),
     digest: Option<&mut sha2::Sha256>,
 ) -> Result<()> {
-    let Some(digest) = digest else { return memory.chunks_mut(index(BATCH)).try_for_each(read) };
-    let to_hash = Mutex::new(ToHash { pieces: VecDeque::new(), digest: Some(digest) });
-    rayon::in_place_scope(|scope| {
-        for piece in memory.chunks_mut(index(BATCH)) {
-            read(piece)?;
-            let idle = {
-                let mut to_hash = lock(&to_hash);
-                to_hash.pieces.push_back(piece);
-                to_hash.digest.take()
-            };
-            let Some(digest) = idle else { continue };
-            let to_hash = &to_hash;
-            scope.spawn(move |_| {
-                loop {
-                    let piece = {
-                        let mut to_hash = lock(to_hash);
-                        let Some(piece) = to_hash.pieces.pop_front() else {
-                            to_hash.digest = Some(digest);
-                            return;
-                        };
-                        piece
-                    };
-                    digest.update(piece);
+    let size = index(BATCH);
+    if memory.len() <= size {
+        read(memory, 0)?;
+        digest.into_iter().for_each(|digest| digest.update(&*memory));
+        return Ok(());
+    }
+    let mut unread = memory.chunks_mut(size).enumerate();
+    let Some(digest) = digest else {
+        return unread.try_for_each(|(number, piece)| read(piece, number * size));
+    };
+    let pieces = Mutex::new(Pieces { unread, read: BTreeMap::new(), hashed: 0, digest: Some(digest) });
+    let take_turns = || {
+        loop {
+            let Some(work) = lock(&pieces).next() else { return Ok(()) };
+            match work {
+                Work::Read(number, piece) => {
+                    read(piece, number * size)?;
+                    lock(&pieces).read.insert(number, piece);
                 }
-            });
+                Work::Hash(digest, piece) => {
+                    digest.update(piece);
+                    let mut pieces = lock(&pieces);
+                    pieces.hashed += 1;
+                    pieces.digest = Some(digest);
+                }
+            }
         }
-        Ok(())
-    })
+    };
+    let (one, other) = rayon::join(take_turns, take_turns);
+    one.and(other)
 }
 
 /// The outcome of one entry.

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 pub use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,9 +22,18 @@ use crate::path::RelativePath;
 
 /// Fills a buffer from a file as far as that goes. Returns how many bytes there were.
 pub fn read_fully(file: &mut File, into: &mut [u8]) -> io::Result<usize> {
+    fill(into, |rest, _| file.read(rest))
+}
+
+/// Fills a buffer from an offset of a file as far as that goes. Returns how many bytes there were.
+pub fn read_fully_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    fill(into, |rest, read| file.read_at(rest, offset + read as u64))
+}
+
+fn fill(into: &mut [u8], mut more: impl FnMut(&mut [u8], usize) -> io::Result<usize>) -> io::Result<usize> {
     let mut read = 0;
     while read < into.len() {
-        match file.read(&mut into[read..]) {
+        match more(&mut into[read..], read) {
             Ok(0) => break,
             Ok(more) => read += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

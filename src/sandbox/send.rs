@@ -276,6 +276,8 @@ struct Cutter<U> {
     attachment: Attachment,
     events: Sender<Event<U>>,
     empty: Receiver<U>,
+    /// Whether memory was asked for that has not been taken yet.
+    is_coming: bool,
     cancel: Cancel,
 }
 
@@ -302,8 +304,21 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         let behind = tail(&longest, None, size).len() as u64;
         let room = cut.saturating_sub(behind).max(cut / 2);
         let cancel = cancel.clone();
-        let (part, spare, earlier, packed) = (None, None, Vec::new(), 0);
-        Self { part, spare, room, rest: size, earlier, packed, tail, way, attachment, events, empty, cancel }
+        Self {
+            part: None,
+            spare: None,
+            room,
+            rest: size,
+            earlier: Vec::new(),
+            packed: 0,
+            tail,
+            way,
+            attachment,
+            events,
+            empty,
+            is_coming: false,
+            cancel,
+        }
     }
 
     /// Packs and cuts; then sends the last part with what follows the archive.
@@ -323,10 +338,25 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
             let planned = room.min(usize::try_from(self.rest).unwrap_or(room));
             Bytes::Held(self.spare.take().unwrap_or_else(|| Vec::with_capacity(planned)))
         } else {
-            self.give(Event::Need(self.room))?;
-            Bytes::Placed(self.empty.blocking_recv().ok_or(Error::Aborted)?)
+            self.ask_for_memory()?;
+            let memory = self.empty.blocking_recv().ok_or(Error::Aborted)?;
+            self.is_coming = false;
+            // That of the next part comes while this one is made. Nothing is in it yet, so it takes none of the machine's.
+            if self.rest >= 2 * self.room {
+                self.ask_for_memory()?;
+            }
+            Bytes::Placed(memory)
         };
         Ok(Filling { bytes, filled: 0, room })
+    }
+
+    /// Asks for the memory of a part, unless it was asked for.
+    fn ask_for_memory(&mut self) -> Result<()> {
+        if !self.is_coming {
+            self.give(Event::Need(self.room))?;
+            self.is_coming = true;
+        }
+        Ok(())
     }
 
     fn give(&self, event: Event<U>) -> Result<()> {

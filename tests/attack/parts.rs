@@ -460,6 +460,25 @@ fn an_archive_made_in_place_equals_one_that_is_copied() {
     }
 }
 
+/// Two threads read the pieces of a large file and hash them in turns.
+#[test]
+fn a_file_of_many_pieces_is_packed_and_hashed_as_it_is() {
+    let content = noise((9 << 20) + 3, 11);
+    let place = Place::with(&tree([("large", file(content.clone()))]));
+    let layout = scanned(&place);
+    for part in [None, Some(1 << 20), Some((3 << 20) + 5), Some(1 << 30)] {
+        for _ in 0..10 {
+            let mut kept = Kept { part, ..Kept::default() };
+            let contents = layout.stream(true, &mut kept, &Cancel::default()).unwrap();
+            let Some(Entry::File { digest, .. }) = contents.snapshot.get(b"large") else {
+                panic!("{part:?}")
+            };
+            assert_eq!(digest.0[..], sha2::Sha256::digest(&content)[..], "{part:?}");
+            assert!(kept.archive[512..].starts_with(&content), "{part:?}");
+        }
+    }
+}
+
 /// What is appended to a file after its end was found would be at another offset in the archive.
 #[test]
 fn a_file_that_shrinks_and_grows_while_it_is_packed_ends_with_zeros() {
