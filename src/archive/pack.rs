@@ -929,7 +929,9 @@ fn read_and_hash(
     let size = index(BATCH);
     if memory.len() <= size {
         read(memory, 0)?;
-        digest.into_iter().for_each(|digest| digest.update(&*memory));
+        if let Some(digest) = digest {
+            digest.update(&*memory);
+        }
         return Ok(());
     }
     let mut unread = memory.chunks_mut(size).enumerate();

@@ -237,6 +237,7 @@ fn read_repository(
     if incoming.has_news() {
         let checked = check_objects(git, &theirs_repository, &incoming, received, cancel)?;
         reading.leave_out_unusable(&mut incoming, &checked);
+        reading.leave_out_settings(&mut incoming, &theirs_repository)?;
         incoming.pack = checked.pack;
     }
     incoming.may_lack = reading.may_lack;
@@ -374,7 +375,10 @@ impl Reading<'_> {
         }
         let file = self.received.folder.join("index");
         match theirs.index(&file) {
-            Ok(listing) if index::parse(&index::beyond(&listing, &base.index)).is_some() => {
+            Ok(listing)
+                if index::has_sound_stages(&listing)
+                    && index::parse(&index::beyond(&listing, &base.index)).is_some() =>
+            {
                 // An entry that is only intended to be added stages nothing, although it names the empty blob.
                 let new = index::beyond(&listing, &base.index);
                 let empty = index::empty(&new);
@@ -425,6 +429,20 @@ impl Reading<'_> {
             self.hold_unusable("index", "what it stages is missing in the sandbox");
             self.index_is_unknown = true;
             theirs.index.clone_from(&base.index);
+        }
+    }
+
+    /// Treats the index as unchanged if it stages a `.gitmodules` or `.gitattributes` that git would not take in a commit.
+    fn leave_out_settings(&mut self, incoming: &mut Incoming, theirs: &Theirs<'_>) -> Result<(), Fault> {
+        let staged = index::new_settings(&incoming.theirs.index, &incoming.base.index);
+        match theirs.check_settings(self.received, &staged) {
+            Err(Fault::Refused(reason)) => {
+                self.hold("index", &format!("what it stages does not pass git fsck ({reason})"));
+                self.index_is_unknown = true;
+                incoming.theirs.index.clone_from(&incoming.base.index);
+                Ok(())
+            }
+            checked => checked,
         }
     }
 }
@@ -570,8 +588,13 @@ impl Checked {
                 Ok(base) => {
                     bases.insert(incoming.dot_git, base);
                 }
-                Err(Fault::Error(error)) => return Err(error),
-                Err(Fault::Refused(reason)) => {
+                Err(Fault::Error(error)) if !error.forbids_writing() => return Err(error),
+                Err(fault) => {
+                    let reason = match fault {
+                        Fault::Refused(reason) => reason,
+                        // The other repositories are merged all the same.
+                        Fault::Error(error) => format!("it cannot be written to ({error})"),
+                    };
                     report.is_incomplete = true;
                     let Incoming { dot_git, folder, theirs: Base { refs, .. }, pack, .. } = incoming;
                     let references = refs.into_iter().map(|(name, oid)| (name, oid.to_string().into_bytes()));
@@ -1525,6 +1548,9 @@ impl Merge<'_> {
                 format!("index: {path}"),
                 "what is staged locally has a directory or a file in its way",
             );
+        }
+        for path in staging.ignored {
+            self.hold(format!("index: {path}"), "git does not stage such a path here");
         }
         if staging.is_done {
             self.report.updated.push((self.incoming.dot_git.clone(), "index".to_owned()));

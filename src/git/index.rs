@@ -47,6 +47,34 @@ pub fn parse(list: &[u8]) -> Option<Listing> {
     Some(listing)
 }
 
+/// Whether each path of a listing has either one entry, or those of the sides of a merge. Git itself dies of anything else.
+#[must_use]
+pub fn has_sound_stages(list: &[u8]) -> bool {
+    let entries: Vec<(&[u8], Option<u8>)> = lines(list).map(|line| (path_in(line), stage_in(line))).collect();
+    let is_sound = |(path, stage): &(&[u8], Option<u8>), (next, further): &(&[u8], Option<u8>)| {
+        path != next || (*stage > Some(b'0') && stage < further)
+    };
+    entries.windows(2).all(|pair| is_sound(&pair[0], &pair[1]))
+}
+
+/// The new entries of a listing that git may read as `.gitmodules` or `.gitattributes`, on any volume.
+#[must_use]
+pub fn new_settings(list: &[u8], base: &[u8]) -> Vec<(RelativePath, Staged)> {
+    let new = parse(&beyond(list, base)).unwrap_or_default().into_iter();
+    new.filter(|(path, _)| may_be_settings(path.name().as_encoded_bytes()))
+        .flat_map(|(path, stages)| stages.into_iter().map(move |staged| (path.clone(), staged)))
+        .filter(|(_, staged)| staged.mode != b"160000")
+        .collect()
+}
+
+/// Whether some volume may take a name for `.gitmodules` or `.gitattributes`: it may ignore case and some characters beyond
+/// ASCII, and have a short name such as `GITMOD~1`.
+fn may_be_settings(name: &[u8]) -> bool {
+    let plain: Vec<u8> = name.iter().filter(|byte| byte.is_ascii()).map(u8::to_ascii_lowercase).collect();
+    let is_short = plain.starts_with(b"gi") && plain.contains(&b'~');
+    is_short || plain.starts_with(b".gitm") || plain.starts_with(b".gita")
+}
+
 fn lines(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&byte| byte == 0).filter(|line| !line.is_empty())
 }
@@ -55,6 +83,11 @@ fn lines(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[must_use]
 pub fn path_in(line: &[u8]) -> &[u8] {
     line.iter().position(|&byte| byte == b'\t').map_or(&[], |tab| &line[tab + 1..])
+}
+
+/// The stage in a line of a listing, which is the digit before the path.
+fn stage_in(line: &[u8]) -> Option<u8> {
+    line[..line.len() - path_in(line).len()].iter().rev().nth(1).copied()
 }
 
 /// The object in a line of a listing.
@@ -230,11 +263,8 @@ pub fn applied(list: &[u8], (before, after): &Change) -> Vec<u8> {
     let new = lines(after).filter(|line| paths.contains(path_in(line)));
     let stay = lines(list).filter(|line| !paths.contains(path_in(line)));
     let mut all: Vec<&[u8]> = stay.chain(new).collect();
-    // Git's order: by path, and then by stage, which is the digit before the path.
-    all.sort_by_key(|line| {
-        let path = path_in(line);
-        (path, line[..line.len() - path.len()].iter().rev().nth(1).copied())
-    });
+    // Git's order: by path, and then by stage.
+    all.sort_by_key(|line| (path_in(line), stage_in(line)));
     listing(all.into_iter())
 }
 
@@ -469,6 +499,44 @@ mod tests {
         assert_eq!(lines.pop().unwrap(), "100644 1 0\ta");
         lines.sort();
         assert_eq!(lines, ["0 000\td/e/none-", "0 000\td/none-", "0 000\tnone-"]);
+    }
+
+    #[test]
+    fn a_path_has_one_entry_or_those_of_a_merge() {
+        let list = |entries: &[(&str, u8)]| {
+            let line = |(path, stage): &(&str, u8)| format!("100644 {} {stage}\t{path}\0", "a".repeat(40));
+            entries.iter().map(line).collect::<String>().into_bytes()
+        };
+        for (entries, is_sound) in [
+            (&[][..], true),
+            (&[("a", 0), ("b", 0)], true),
+            (&[("a", 1), ("a", 2), ("a", 3), ("b", 0)], true),
+            (&[("a", 2), ("a", 3), ("ab", 1)], true),
+            (&[("a", 0), ("a", 1)], false),
+            (&[("a", 0), ("a", 0)], false),
+            (&[("a", 2), ("a", 2)], false),
+            (&[("x", 0), ("y", 3), ("y", 1)], false),
+        ] {
+            assert_eq!(has_sound_stages(&list(entries)), is_sound, "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn what_some_volume_takes_for_gits_settings_is_found() {
+        for (name, is_settings) in [
+            (".gitmodules", true),
+            (".GitModules", true),
+            (".git\u{200c}modules", true),
+            ("gitmod~1", true),
+            ("GI7EBA~1", true),
+            (".gitattributes", true),
+            (".gitignore", false),
+            ("gitmodules", false),
+            ("git", false),
+            ("a~1", false),
+        ] {
+            assert_eq!(may_be_settings(name.as_bytes()), is_settings, "{name}");
+        }
     }
 
     #[test]

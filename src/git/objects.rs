@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::command::{Call, Fault, Git};
 use super::export::configuration;
-use super::index::{self, is_empty_blob};
+use super::index::{self, Staged, is_empty_blob};
 use super::keep;
 use super::packs;
 use super::quarantine::Received;
@@ -23,7 +23,7 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::FileId;
 use crate::fs::by_path::{self, make_folders, read, write};
-use crate::path::bytes_of;
+use crate::path::{RelativePath, bytes_of};
 
 /// Makes a repository that finds objects in the local one. It is made without git and without a template.
 pub fn make_repository(folder: &Path, local: Option<&Place>, format: &str) -> Result<()> {
@@ -159,6 +159,36 @@ impl<'a> Theirs<'a> {
             .map_err(|fault| because("its history is not complete", fault))?;
         let kinds = types(&mut self.call(&checked), &tips.union(blobs).cloned().collect(), self.cancel)?;
         Ok(Checked { pack, kinds })
+    }
+
+    /// Checks what is staged and may be a `.gitmodules` or `.gitattributes`. Git checks such a blob only as part of a tree, so
+    /// each gets a tree of its own, which nobody keeps.
+    pub fn check_settings(
+        &self,
+        received: &Received,
+        staged: &[(RelativePath, Staged)],
+    ) -> Result<(), Fault> {
+        if staged.is_empty() {
+            return Ok(());
+        }
+        let checked = received.folder.join("checked");
+        let mut trees = Vec::new();
+        for (path, Staged { mode, oid, .. }) in staged {
+            let name = path.name().as_encoded_bytes();
+            // An empty line ends a tree.
+            trees.extend([mode, &b" blob "[..], oid.as_str().as_bytes(), b"\t", name, b"\0\0"].concat());
+        }
+        let mut objects =
+            self.call(&checked).args(["mktree", "-z", "--batch"]).input(trees).run(self.cancel)?;
+        objects.extend(lines(staged.iter().map(|(_, staged)| staged.oid.as_str())));
+        let (folder, pack) = (received.folder.join("staged"), received.folder.join("staged.pack"));
+        make_repository(&folder, self.local, &self.format)?;
+        let mut call = self.call(&checked);
+        call.args(["pack-objects", "-q", "--stdout", "--window=0"]).input(objects);
+        call.into_file(&pack, self.cancel)?;
+        let mut call = self.call(&folder);
+        call.setting(PARSED_WHOLE).args(["index-pack", "--stdin", "--fsck-objects", "--strict"]);
+        call.input_file(&pack).run(self.cancel).map(drop)
     }
 
     /// Whether nothing has to be brought. What exists here and is reachable from nothing does not count, since it may be

@@ -10,7 +10,7 @@ use super::config::{self, Settings};
 use super::index;
 use super::refs::{Head, Oid, RefName, Refs};
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{Result, readable};
 use crate::fs::host::is_root;
 use crate::fs::{FileId, Root, by_path};
 use crate::path::{RelativePath, path_from};
@@ -202,10 +202,12 @@ impl Repository<'_> {
         let zero = self.zero();
         let mut call = self.index_step()?;
         call.args(["update-index", "-z", "--index-info"]).input(index::index_info(&changes, &zero));
-        match call.run(self.cancel) {
-            Ok(_) => staging.is_done = true,
-            Err(Fault::Refused(reason)) => staging.refused = Some(reason),
-            Err(error) => return Err(error),
+        let output = call.output(self.cancel)?;
+        if output.status == Some(0) {
+            staging.is_done = true;
+            staging.ignored = ignored_paths(&output.stderr);
+        } else {
+            staging.refused = Some(format!("git update-index failed: {}", output.complaint()));
         }
         // Paths that the local sparse checkout excludes stay excluded.
         let left_out: Vec<u8> = changes
@@ -357,8 +359,16 @@ pub struct Staging {
     pub is_done: bool,
     /// The paths that stay because something else is staged above or below them.
     pub blocked: Vec<RelativePath>,
+    /// The paths that git does not stage here, such as one that some volume takes for a `.git`.
+    pub ignored: Vec<String>,
     /// What git said if it refused.
     pub refused: Option<String>,
+}
+
+/// The paths that `git update-index` says it has ignored.
+fn ignored_paths(said: &[u8]) -> Vec<String> {
+    let lines = said.split(|&byte| byte == b'\n');
+    lines.filter_map(|line| line.strip_prefix(b"Ignoring path ")).map(readable).collect()
 }
 
 /// The stash of a repository.

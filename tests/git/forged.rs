@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use sandbox_managed_runtime::git::report::HeldBack;
+
 use crate::bench::{Bench, holds, path, with_each_git, write};
 
 /// An object's name that no object has, in each format.
@@ -192,6 +194,109 @@ fn an_index_with_a_path_below_a_dot_git_is_held_back() {
         forge(&bench.here);
         let refused = bench.prepare();
         assert!(refused.iter().any(|reason| reason.contains("no index may hold")), "{refused:?}");
+    });
+}
+
+/// Git lists such an index, and dies of it in `git fsck`.
+#[test]
+fn an_index_that_has_a_path_and_a_conflict_about_it_is_held_back() {
+    for stages in [&["0", "1"][..], &["0", "2", "3"]] {
+        forged(
+            |bench, new| {
+                let blob = bench.there(&["rev-parse", &format!("{new}:n.txt")]);
+                let lines = stages.iter().map(|stage| format!("100644 {blob} {stage}\\tforged.txt\\n"));
+                let lines = lines.collect::<String>();
+                let alias = format!("alias.forge=!printf '{lines}' | git update-index --index-info");
+                bench.there(&["-c", &alias, "forge"]);
+            },
+            &["index"],
+            |bench| assert!(!bench.here(&["ls-files"]).contains("forged.txt")),
+        );
+    }
+    // A conflict alone is what a merge leaves.
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.there(&["checkout", "-q", "-b", "side"]);
+        write(&bench.there.join("README.md"), "one\n");
+        bench.commit_there("one");
+        bench.there(&["checkout", "-q", "main"]);
+        write(&bench.there.join("README.md"), "two\n");
+        bench.commit_there("two");
+        assert!(!bench.try_git(&bench.there, &["merge", "-q", "side"]).0);
+        bench.restore();
+        assert_eq!(bench.here(&["ls-files", "--unmerged"]).lines().count(), 2);
+    });
+}
+
+/// Committed, it would be refused by `git fsck`.
+#[test]
+fn settings_that_are_only_staged_are_checked_like_those_in_a_commit() {
+    const HOSTILE: &str = "[submodule \"a/../../b\"]\n\tpath = b\n\turl = -u./x\n";
+    const HARMLESS: &str = "[submodule \"b\"]\n\tpath = b\n\turl = https://localhost/b\n";
+    for (name, text, is_taken) in [
+        (".gitmodules", HOSTILE, false),
+        ("below/.gitmodules", HOSTILE, false),
+        (".GitModules", HOSTILE, false),
+        ("gitmod~1", HOSTILE, false),
+        (".gitmodules", HARMLESS, true),
+        (".gitattributes", "*.txt text\n", true),
+        ("other", HOSTILE, true),
+    ] {
+        forged(
+            |bench, _| {
+                write(&bench.there.join(name), text);
+                bench.there(&["-c", "core.protectNTFS=false", "add", "--", name]);
+            },
+            if is_taken { &[] } else { &["index"] },
+            |bench| assert_eq!(bench.here(&["ls-files"]).contains(name), is_taken, "{name}"),
+        );
+    }
+}
+
+#[test]
+fn a_staged_path_that_git_ignores_here_is_named() {
+    forged(
+        |bench, new| {
+            let blob = bench.there(&["rev-parse", &format!("{new}:n.txt")]);
+            let forged = format!("100644,{blob},q\\.git\\config");
+            bench.there(&["-c", "core.protectNTFS=false", "update-index", "--add", "--cacheinfo", &forged]);
+        },
+        &["index: q"],
+        |bench| assert!(!bench.here(&["ls-files"]).contains("config")),
+    );
+}
+
+/// A repository that cannot be written to keeps back no other one.
+#[test]
+fn what_comes_for_a_repository_that_is_read_only_here_is_kept() {
+    let mount = |args: &[&str]| {
+        let status = std::process::Command::new("mount").args(args).status().unwrap();
+        assert!(status.success(), "mount {args:?}");
+    };
+    with_each_git(|bench| {
+        for name in ["closed", "open"] {
+            bench.new_repository(&bench.here.join(name));
+        }
+        bench.prepare();
+        for name in ["closed", "open"] {
+            write(&bench.there.join(name).join("n.txt"), "n\n");
+            bench.commit(&bench.there.join(name), "there");
+        }
+        let at = bench.here.join("closed/.git");
+        let (dot_git, objects) = (at.to_str().unwrap(), at.join("objects"));
+        let objects = objects.to_str().unwrap();
+        mount(&["--bind", dot_git, dot_git]);
+        // Objects can be added, and what is written afterwards fails.
+        mount(&["--bind", objects, objects]);
+        mount(&["-o", "remount,bind,ro", dot_git]);
+        let report = bench.restore();
+        let unmounted = std::process::Command::new("umount").args(["-R", dot_git]).status().unwrap();
+        assert!(unmounted.success());
+        let told = |held: &HeldBack| held.reason.starts_with("it cannot be written to");
+        assert!(report.held_back.iter().any(told), "{report:?}");
+        let subject = |name: &str| bench.git(&bench.here.join(name), &["log", "-1", "--format=%s"]);
+        assert_eq!(subject("open"), "there");
+        assert_ne!(subject("closed"), "there");
     });
 }
 
