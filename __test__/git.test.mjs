@@ -101,6 +101,58 @@ describe("what an agent does with git", () => {
     expect(lastReport().refsUpdated).toContainEqual({ repository: ".git", name: "refs/heads/main" });
   });
 
+  describe.each(["auto", "full"])("comes back whatever patterns exclude (transfer %s)", (transfer) => {
+    it.each([
+      ["a branch", "dist", ["branch", "dist"]],
+      ["a branch in a folder", "build", ["branch", "fix/build"]],
+      ["a branch by a suffix", "*.log", ["branch", "a.log"]],
+      ["a tag", "cache", ["tag", "cache"]],
+      ["all branches", "heads", ["branch", "other"]],
+      ["packed references", "packed-refs", ["pack-refs", "--all"]],
+    ])("%s, with the pattern %s %s", async (_what, pattern, act) => {
+      await git("branch", "earlier");
+      await git("pack-refs", "--all");
+      const { restoreWorkspace } = await prepare({ transfer, workspaceExclude: [pattern] });
+      await makeTree(remote, { "src/dist/made.txt": "made\n", "new/dist": "made\n" });
+      const commitThere = await commit(remote, "there");
+      await gitIn(remote, ...act);
+      const refs = ["for-each-ref", "--format=%(refname) %(objectname)", "refs/heads", "refs/tags"];
+      const there = await gitIn(remote, ...refs);
+      await restoreWorkspace();
+      expect(await git(...refs)).toBe(there);
+      expect(there).toContain(commitThere);
+      await expectSound();
+      const isExcluded = pattern === "dist";
+      for (const name of ["src/dist", "new/dist"]) {
+        const found = await lstat(path.join(workspace, name)).catch(() => undefined);
+        expect(found === undefined, name).toBe(isExcluded);
+      }
+    });
+
+    it("what is staged and a stash, with patterns of their names", async () => {
+      const { restoreWorkspace } = await prepare({ transfer, workspaceExclude: ["stash", "index", "HEAD"] });
+      await writeFile(path.join(remote, "a.txt"), "stashed\n");
+      await gitIn(remote, "stash");
+      await writeFile(path.join(remote, "a.txt"), "staged\n");
+      await gitIn(remote, "add", "a.txt");
+      await gitIn(remote, "checkout", "-q", "-b", "topic");
+      await restoreWorkspace();
+      expect(await git("stash", "list")).toContain("stash@{0}");
+      expect(await git("status", "--porcelain", "-b")).toBe("## topic\nM  a.txt");
+    });
+
+    it("but not a repository that is excluded as a whole", async () => {
+      const { restoreWorkspace } = await prepare({ transfer, workspaceExclude: ["vendor"] });
+      await makeTree(remote, { "vendor/x/a.txt": "a\n", "other/a.txt": "a\n" });
+      for (const name of ["vendor/x", "other"]) await gitIn(path.join(remote, name), "init", "-q");
+      await commit(path.join(remote, "vendor/x"), "x");
+      await commit(path.join(remote, "other"), "other");
+      await restoreWorkspace();
+      expect(await readdir(workspace)).not.toContain("vendor");
+      expect(await gitIn(path.join(workspace, "other"), "log", "--format=%s")).toBe("other");
+    });
+  });
+
   it("causes no conflict if nothing was changed, over several heartbeats", async () => {
     const before = await git("rev-parse", "HEAD");
     for (let heartbeat = 0; heartbeat < 4; heartbeat++) {

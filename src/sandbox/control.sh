@@ -642,7 +642,7 @@ tell_touched() {
 
 # Removes what was written to find the changes.
 remove_notes() {
-    rm -f "$own/clock" "$own/excluded" "$own/differ" "$own/packs" "$download_archive.names"
+    rm -f "$own/clock" "$own/excluded" "$own/differ" "$own/packs" "$download_archive.names" "$download_archive.names.git"
 }
 
 # Packs what has changed since the index $1 into $archive, with the answer for the local side.
@@ -651,8 +651,13 @@ pack_changes() {
     check_index "$1" && echo "$answer" > "$names" && answer_changes "$1" "$2" "$names" > "$own/answer" || return
     case $(tar --version 2>&1) in
     *"GNU tar"*)
-        [ -f "$own/exclude" ] || : > "$own/exclude"
+        : > "$names.git" && exclude_anywhere || return
+        if [ -n "$apart" ]; then
+            awk '/\/\.git(\/|$)/ { print > git; next } { print }' git="$names.git" "$names" > "$names.rest" &&
+                mv -f "$names.rest" "$names" || return
+        fi
         tar -cf "$archive" --no-recursion --no-unquote --exclude-from="$own/exclude" -T "$names" || return
+        [ ! -s "$names.git" ] || tar -rf "$archive" --no-recursion --no-unquote -T "$names.git" || return
         ;;
     *bsdtar*)
         tar -cf "$archive" --format gnutar -n -T "$names" || return
@@ -742,6 +747,28 @@ failed() {
     [ "$code" -ne 0 ] || code=$1
 }
 
+# Prepares what GNU tar leaves out anywhere. Where that is more than always, git's own files are packed by themselves: a pattern
+# such as `dist` is not meant for a branch of that name. $apart is the option that leaves them out at first.
+exclude_anywhere() {
+    apart=
+    [ -f "$own/exclude" ] || : > "$own/exclude" || return
+    [ "$(wc -l < "$own/exclude")" -le 1 ] || is_excluded ./.git || apart=--exclude=.git
+}
+
+# Adds what belongs to git to $archive, outside of what is left out.
+pack_git() {
+    set --
+    while IFS= read -r pattern; do
+        case $pattern in
+        */*) ;;
+        *) set -- "$@" -name "$pattern" -o ;;
+        esac
+    done < "$own/exclude"
+    find . \( "$@" -name .paperclip-runtime \) -prune -o -name .git -prune \
+        -exec sh -c 'printf "%s\000" "$@"' sh {} + > "$names" || return 2
+    [ ! -s "$names" ] || tar -rf "$archive" --no-unquote --null -T "$names"
+}
+
 # Packs the workspace into $archive, with the answer for the local side.
 #
 # The names come from `find`, because a shell's own patterns can be switched off from outside, and a name that is missed
@@ -762,8 +789,9 @@ pack() {
     printf '%s\000' "$answer" >> "$names" || failed 2
     case $(tar --version 2>&1) in
     *"GNU tar"*)
-        [ -f "$own/exclude" ] || : > "$own/exclude"
-        tar -cf "$archive" --no-unquote --exclude-from="$own/exclude" --null -T "$names" || failed $?
+        exclude_anywhere || failed 2
+        tar -cf "$archive" --no-unquote $apart --exclude-from="$own/exclude" --null -T "$names" || failed $?
+        [ -z "$apart" ] || pack_git || failed $?
         ;;
     *bsdtar*)
         tar -cf "$archive" --format gnutar --null -T "$names" || failed $?

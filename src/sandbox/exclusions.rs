@@ -3,11 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::prepare_report::{LeftOut, Unmatched};
+use super::repositories::Travel;
 use crate::archive::pack::{Layout, patterns};
 use crate::error::Result;
 use crate::exclude::{ExcludePatterns, PathSet};
+use crate::fs::Kind;
+use crate::git::recognise::is_gits;
+use crate::path::RelativePath;
 use crate::sync::lock;
-use crate::tree::filter::{Filter, Watched};
+use crate::tree::filter::{Filter, Rule, Watched};
 use crate::tree::ignore_files::IgnoreRules;
 use crate::tree::stage::{is_in_runtime, is_lock_name};
 
@@ -25,12 +29,33 @@ pub(super) fn left_alone(
     exclude: &[Vec<u8>],
     ignored: Arc<IgnoreRules>,
     preserve: &PathSet,
+    travel: Travel,
 ) -> Filter<'static> {
     Filter::by_name(is_in_runtime)
         .without_names(OURS, is_lock_name)
-        .without(EXCLUDED, excluded_paths(exclude, preserve))
-        .without(EXCLUDED, patterns(exclude))
-        .without(IGNORED, ignored)
+        .without(EXCLUDED, OfWorkspace { rule: excluded_paths(exclude, preserve), travel })
+        .without(EXCLUDED, OfWorkspace { rule: patterns(exclude), travel })
+        .without(IGNORED, OfWorkspace { rule: ignored, travel })
+}
+
+/// A rule for the files of the workspace. What belongs to git stays or goes with its `.git`: the names below that are those of
+/// branches and tags, for which a pattern such as `dist` is not meant.
+struct OfWorkspace<R> {
+    rule: R,
+    travel: Travel,
+}
+
+impl<R: Rule> Rule for OfWorkspace<R> {
+    fn leaves_out(&self, path: &RelativePath, kind: Kind) -> bool {
+        if !self.rule.leaves_out(path, kind) {
+            return false;
+        }
+        if !self.travel.is_apart(path) {
+            return true;
+        }
+        let dot_git = path.ancestors().find(is_gits);
+        dot_git.is_none_or(|dot_git| self.rule.leaves_out(&dot_git, Kind::Folder))
+    }
 }
 
 /// What is left alone by its path: what is preserved, and what a pattern names literally.
@@ -67,5 +92,39 @@ pub(super) fn unmatched(patterns: &Watched) -> Vec<Unmatched> {
 pub(super) fn note_special(left_out: &mut LeftOut, layout: &Layout) {
     for path in layout.special() {
         left_out.note(path, SPECIAL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::repositories::Mode;
+
+    #[test]
+    fn patterns_are_not_for_the_names_below_a_dot_git() {
+        let exclude = ["dist", "*.log", "packed-refs", ".git/index", "gone/.git"].map(Into::into);
+        let filter = |mode| {
+            let travel = Travel { mode, ..Travel::default() };
+            left_alone(&exclude, Arc::default(), &PathSet::default(), travel)
+        };
+        for (path, in_workspace, in_files) in [
+            ("dist", true, true),
+            ("src/dist/a", true, true),
+            ("packed-refs", true, true),
+            (".git", false, false),
+            (".git/refs/heads/dist", false, true),
+            (".git/refs/heads/fix/a.log", false, true),
+            (".git/packed-refs", false, true),
+            (".git/index", false, true),
+            ("nested/.git/refs/tags/dist", false, true),
+            // The whole repository is left out.
+            ("dist/.git/HEAD", true, true),
+            ("gone/.git/refs/heads/main", true, true),
+        ] {
+            let at = RelativePath::parse(path.as_bytes()).unwrap().unwrap();
+            for (mode, expected) in [(Mode::Merge, in_workspace), (Mode::Files, in_files)] {
+                assert_eq!(filter(mode).leaves_out(&at, Kind::File), expected, "{path} {mode:?}");
+            }
+        }
     }
 }

@@ -65,7 +65,7 @@ pub async fn prepare<C: SandboxClient>(
         .without(EXCLUDED, patterns.clone());
     let (ignored, memory, way) = read_first(root, &upload, &workspace, &filter, &cancel).await?;
     let filter = filter.without(IGNORED, ignored.clone());
-    let left_alone = left_alone(&upload.exclude, ignored.clone(), &preserve);
+    let left_alone = left_alone(&upload.exclude, ignored.clone(), &preserve, upload.repositories);
     let mut uploading = Uploading {
         client: &client,
         workspace: &workspace,

@@ -35,7 +35,7 @@ pub fn resume(upload: Upload) -> Result<Session> {
     let (stored, trees) = memory.load_trees(&kept.trees).ok_or_else(nothing)?;
     let preserve = PathSet::new("input.preserveAbsentOnRestore", kept.preserve.iter())?;
     let ignored = Arc::new(IgnoreRules::of(kept.ignore_files.into_owned())?);
-    let left_alone = left_alone(&kept.exclude, ignored.clone(), &preserve);
+    let left_alone = left_alone(&kept.exclude, ignored.clone(), &preserve, upload.repositories);
     (memory.exclude, memory.preserve) = (kept.exclude.into_owned(), kept.preserve.into_owned());
     memory.ignored = ignored;
     let base = Base {

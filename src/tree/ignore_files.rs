@@ -172,8 +172,17 @@ impl IgnoreRules {
 
 impl Rule for IgnoreRules {
     fn leaves_out(&self, path: &RelativePath, kind: Kind) -> bool {
-        let is_gits = || path.as_bytes().split(|&byte| byte == b'/').any(|name| name == DOT_GIT);
-        !self.by_name.is_empty() && !is_gits() && self.is_out(path, kind == Kind::Folder)
+        if self.by_name.is_empty() {
+            return false;
+        }
+        let is_gits = path.as_bytes().split(|&byte| byte == b'/').any(|name| name == DOT_GIT);
+        if !is_gits {
+            return self.is_out(path, kind == Kind::Folder);
+        }
+        // A repository stays or goes with the folder that it is in.
+        let is_dot_git = |path: &RelativePath| path.name().as_encoded_bytes() == DOT_GIT;
+        let dot_git = path.ancestors().find(is_dot_git).unwrap_or_else(|| path.clone());
+        dot_git.parent().is_some_and(|folder| self.is_out(&folder, true))
     }
 }
 
@@ -316,7 +325,8 @@ mod tests {
             (git("a/\n!a/b"), &["a/", "a/b"], &[]),
             (git("a/*\n!a/b"), &["a/c"], &["a/", "a/b"]),
             (git("\u{feff}bom\r\n# not this\n\\#that\n\\!so"), &["bom", "#that", "!so"], &["not this"]),
-            (git("*"), &["a"], &[".git/", ".git/config", "a/.git"]),
+            (git("*"), &["a", "a/.git", "a/.git/x"], &[".git/", ".git/config"]),
+            (git("/b\nx"), &["b/.git/HEAD", "x/.git"], &["a/.git/", ".git/b", "a/.git/refs/heads/x"]),
             (
                 vec![(".gitignore", "*.log\nb"), ("a/.gitignore", "!keep.log\n/b\n!c")],
                 &["keep.log", "a/other.log", "a/b", "a/c/b"],
