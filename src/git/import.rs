@@ -16,7 +16,7 @@ use super::export::{Base, Bases, configuration, locate, read_settings};
 use super::index;
 use super::keep;
 use super::objects::{self, Theirs};
-use super::quarantine::{LEADS_ELSEWHERE, NO_NAME, ONLY_WORK, Quarantine, REFTABLE, Received};
+use super::quarantine::{LEADS_ELSEWHERE, NO_NAME, ONLY_WORK, PACKED_REFS, Quarantine, REFTABLE, Received};
 use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
 use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Place, Repository, Stashes, lines};
@@ -317,30 +317,47 @@ impl Reading<'_> {
     }
 
     fn refs(&mut self, base: &Base, format: &str) -> Result<Refs, Fault> {
-        let mut refs = Refs::new();
-        for (name, oid) in packed_refs(&self.text("packed-refs")?.unwrap_or_default()) {
-            match RefName::parse(name) {
-                Some(name) => drop(refs.insert(name, oid)),
-                None => self.hold(short(name), NO_NAME),
-            }
-        }
         let received = self.received;
-        for (name, value) in &received.references {
-            match Oid::parse(value.trim_ascii_end()) {
-                Some(oid) => {
-                    refs.insert(name.clone(), oid);
-                }
-                None => {
-                    self.hold(name.to_string(), "a reference must name an object, and not another reference");
+        let text = self.text("packed-refs")?.unwrap_or_default();
+        // What cannot be read is treated as unchanged: it does not say that a reference was deleted.
+        let mut refs = Refs::new();
+        match packed_refs(&text) {
+            _ if received.unreadable.contains(PACKED_REFS) => refs.clone_from(&base.refs),
+            None => {
+                refs.clone_from(&base.refs);
+                self.hold("packed-refs", "git cannot read it");
+            }
+            Some(packed) => {
+                for (name, oid) in packed {
+                    match RefName::parse(name) {
+                        Some(name) => drop(refs.insert(name, oid)),
+                        None => self.hold(short(name), NO_NAME),
+                    }
                 }
             }
         }
-        let (refs, others): (Refs, Refs) = refs.into_iter().partition(|(_, oid)| has_format(oid, format));
+        let mut unchanged: Vec<RefName> =
+            received.unreadable.iter().filter_map(|path| RefName::parse(path)).collect();
+        for (name, value) in &received.references {
+            if let Some(oid) = Oid::parse(value.trim_ascii_end()) {
+                refs.insert(name.clone(), oid);
+            } else {
+                self.hold(name.to_string(), "a reference must name an object, and not another reference");
+                unchanged.push(name.clone());
+            }
+        }
+        let (mut refs, others): (Refs, Refs) = refs.into_iter().partition(|(_, oid)| has_format(oid, format));
         if refs.is_empty() && !others.is_empty() {
             return refuse(OTHER_FORMAT);
         }
         for name in others.keys() {
             self.hold(name.to_string(), NAMES_OTHER_FORMAT);
+        }
+        for name in unchanged.iter().chain(others.keys()) {
+            match base.refs.get(name) {
+                Some(oid) => refs.insert(name.clone(), oid.clone()),
+                None => refs.remove(name),
+            };
         }
         for (name, oid) in &refs {
             if name.kind() == RefKind::Other && base.refs.get(name) != Some(oid) {
@@ -537,12 +554,22 @@ fn format_of(settings: &Settings) -> &'static str {
     if sha256 { "sha256" } else { "sha1" }
 }
 
-/// Reads a `packed-refs` file: names, which may be malformed, with their objects. Malformed lines are ignored.
-fn packed_refs(text: &[u8]) -> impl Iterator<Item = (&[u8], Oid)> {
-    text.split(|&byte| byte == b'\n').filter_map(|line| {
-        let space = line.iter().position(|&byte| byte == b' ')?;
-        Some((&line[space + 1..], Oid::parse(&line[..space])?))
-    })
+/// Reads a `packed-refs` file: names, which may be malformed, with their objects. `None` if git could not read it.
+fn packed_refs(text: &[u8]) -> Option<Vec<(&[u8], Oid)>> {
+    let mut packed = Vec::new();
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        let line = line.strip_suffix(b"\n")?;
+        match line {
+            [b'#', ..] => {}
+            // What the tag before it names.
+            [b'^', oid @ ..] => drop(Oid::parse(oid)?),
+            _ => {
+                let space = line.iter().position(|&byte| byte == b' ')?;
+                packed.push((&line[space + 1..], Oid::parse(&line[..space])?));
+            }
+        }
+    }
+    Some(packed)
 }
 
 /// Reads the reflog of the stash, the oldest entry first.

@@ -47,6 +47,8 @@ pub(super) struct Received {
     pub index_digest: Option<[u8; 32]>,
     /// The references that are files of their own, with their text.
     pub references: BTreeMap<RefName, Vec<u8>>,
+    /// The paths of references, and of `packed-refs`, at which there is something other than a file.
+    pub unreadable: BTreeSet<Vec<u8>>,
     /// Objects of Git LFS, by digest.
     pub large_files: BTreeSet<String>,
     /// Whether it keeps its references as a `reftable`.
@@ -67,6 +69,9 @@ enum Fate {
     /// It is held back: the local one stays unchanged.
     Held(&'static str),
 }
+
+/// The file with the references that git has packed.
+pub(super) const PACKED_REFS: &[u8] = b"packed-refs";
 
 /// The reason for holding back another spelling of `.git`.
 const SPELLING: &str = "some volume takes its name for .git";
@@ -401,6 +406,14 @@ impl Quarantine {
 
     /// Notes a symbolic link, device or other special file of the sandbox that belongs to git.
     pub fn other(&mut self, path: &RelativePath) {
+        let is_of_references =
+            |inner: &[u8]| matches!(fate(inner), Fate::Reference(_)) || inner == PACKED_REFS;
+        if let Some(inside) = inside(path)
+            && inside.name == DOT_GIT
+            && is_of_references(inside.inner)
+        {
+            self.received(&dot_git(&inside)).unreadable.insert(inside.inner.to_vec());
+        }
         self.hold(path, "only files and folders of a repository are taken over");
     }
 

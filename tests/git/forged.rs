@@ -112,6 +112,55 @@ fn what_must_name_a_commit_and_does_not_is_left_out() {
     );
 }
 
+/// What cannot be read does not say that a reference was deleted, or moved back to an earlier packed value.
+#[test]
+fn references_that_cannot_be_read_are_unchanged() {
+    type Forge = fn(&Bench);
+    let cases: &[(&str, &str, Forge)] = &[
+        ("no text", "packed-refs", |bench| there(bench, "packed-refs", b"\xff\xfe\0junk\n")),
+        ("cut", "packed-refs", |bench| {
+            let text = read(&bench.there.join(".git/packed-refs"));
+            there(bench, "packed-refs", &text[..text.len() - 1]);
+        }),
+        ("other line ends", "packed-refs", |bench| {
+            there(bench, "packed-refs", format!("{ABSENT}\r\n# pack-refs with: \r\n"));
+        }),
+        ("a link", "packed-refs", |bench| {
+            let at = bench.there.join(".git/packed-refs");
+            fs::rename(&at, bench.there.join(".git/refs-elsewhere")).unwrap();
+            symlink("refs-elsewhere", at).unwrap();
+        }),
+        ("a link for a branch", "refs/heads/side", |bench| {
+            let at = bench.there.join(".git/refs/heads/side");
+            symlink("main", at).unwrap();
+        }),
+        ("a branch that is another one", "refs/heads/side", |bench| {
+            there(bench, "refs/heads/side", "ref: refs/heads/main\n");
+        }),
+        ("a branch of another format", "refs/heads/side", |bench| {
+            there(bench, "refs/heads/side", format!("{ABSENT_SHA256}\n"));
+        }),
+    ];
+    for (what, told, forge) in cases {
+        with_each_git(|bench| {
+            bench.here(&["branch", "side", "main~1"]);
+            bench.here(&["tag", "packed", "main~1"]);
+            bench.prepare();
+            bench.there(&["pack-refs", "--all"]);
+            let before = bench.here(&["for-each-ref", "refs/heads/side", "refs/tags", "refs/paperclip"]);
+            write(&bench.there.join("n.txt"), "n\n");
+            let new = bench.commit_there("new");
+            forge(bench);
+            let report = bench.restore();
+            assert!(holds(&report, told), "{what}: {report:?}");
+            let after = bench.here(&["for-each-ref", "refs/heads/side", "refs/tags", "refs/paperclip"]);
+            assert_eq!(after, before, "{what}: {report:?}");
+            assert_eq!(bench.here(&["rev-parse", "main"]), new, "{what}");
+            bench.assert_sound(&bench.here, &[&new]);
+        });
+    }
+}
+
 #[test]
 fn a_head_that_names_no_branch_is_held_back() {
     forged(
