@@ -3,30 +3,125 @@
 // Questions to a local repository, beside the functions that a caller may replace: what it tracks, which repositories are
 // nested in it, and where commits are kept that must not be lost.
 
-const { childProcess, path } = require("../js/node.js");
+const { childProcess, fs, path } = require("../js/node.js");
 const { HEAVY_NAMES } = require("./excludes.js");
 
 const OUTPUT_MAX = 1024 * 1024 * 1024;
 
-/** An environment in which git is controlled by its arguments alone. */
-function plainEnvironment() {
+/**
+ * An environment in which git is controlled by its arguments alone. A program in the repository's own checkout is not found:
+ * under `npm run`, `PATH` begins there, and an agent may have put a program named `git` there.
+ *
+ * @param {string} dir
+ */
+function plainEnvironment(dir) {
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("GIT_"));
-  return { ...Object.fromEntries(inherited), GIT_CONFIG_NOSYSTEM: "1", GIT_CONFIG_GLOBAL: "/dev/null" };
+  const roots = checkoutsAround(dir);
+  const isOutside = (/** @type {string} */ folder) =>
+    path.isAbsolute(folder) && !roots.some((root) => isInside(realPath(folder), root));
+  const PATH = (process.env.PATH ?? "").split(path.delimiter).filter(isOutside).join(path.delimiter);
+  return { ...Object.fromEntries(inherited), PATH, GIT_CONFIG_NOSYSTEM: "1", GIT_CONFIG_GLOBAL: "/dev/null" };
+}
+
+/** @param {string} file */
+function realPath(file) {
+  try {
+    return fs.realpathSync(file);
+  } catch {
+    // Nothing is found in a folder that does not exist.
+    return path.resolve(file);
+  }
 }
 
 /**
- * Runs the host's git on a repository without running anything that its configuration names.
+ * A folder, and the folders above it that are checkouts.
+ *
+ * @param {string} dir
+ */
+function checkoutsAround(dir) {
+  const roots = [realPath(dir)];
+  for (let at = path.dirname(roots[0]); at !== path.dirname(at); at = path.dirname(at)) {
+    if (fs.existsSync(path.join(at, ".git"))) roots.push(at);
+  }
+  return roots;
+}
+
+/**
+ * @param {string} at
+ * @param {string} root
+ */
+const isInside = (at, root) => at === root || at.startsWith(root + path.sep);
+
+/** What keeps git's configuration from running anything. @type {[string, string][]} */
+const SETTINGS = [
+  ["core.fsmonitor", "false"],
+  ["core.hooksPath", "/dev/null"],
+  ["core.sshCommand", "false"],
+  ["core.alternateRefsCommand", "false"],
+  ["core.askPass", "false"],
+  ["credential.helper", ""],
+  ["gc.auto", "0"],
+  ["maintenance.auto", "false"],
+];
+
+/**
+ * Runs the host's git on a repository without running anything that its configuration names: a program may be a file of the
+ * workspace, which the sandbox has changed.
  *
  * @param {string} dir
  * @param {string[]} args
  * @param {string} [stdin]
  * @returns {Promise<string>}
  */
-function git(dir, args, stdin) {
+async function git(dir, args, stdin) {
+  return execute(dir, [...SETTINGS, ...(await withoutPrograms(dir))], args, stdin);
+}
+
+/**
+ * The settings that switch the filters and merge drivers of a repository off: files are taken as they are, and a merge for
+ * which there is a driver fails.
+ *
+ * @param {string} dir
+ * @returns {Promise<[string, string][]>}
+ */
+async function withoutPrograms(dir) {
+  const asked = ["config", "--null", "--name-only", "--get-regexp", String.raw`^(filter|merge)\..*\.`];
+  const listed = await execute(dir, SETTINGS, asked).catch((error) => {
+    // An exit code says that there are none, or that this is no repository, or not yet.
+    if (typeof error.code === "number") return "";
+    throw error;
+  });
+  const names = new Set(records(listed).map((key) => key.slice(0, key.lastIndexOf("."))));
+  return [...names].flatMap((name) =>
+    name.startsWith("merge.")
+      ? [/** @type {[string, string]} */ ([`${name}.driver`, "false"])]
+      : ["clean", "smudge", "process", "required"].map(
+          (key) => /** @type {[string, string]} */ ([`${name}.${key}`, key === "required" ? "false" : ""]),
+        ),
+  );
+}
+
+/**
+ * @param {string} dir
+ * @param {[string, string][]} settings
+ * @param {string[]} args
+ * @param {string} [stdin]
+ * @returns {Promise<string>}
+ */
+function execute(dir, settings, args, stdin) {
   return new Promise((resolve, reject) => {
-    const all = ["-C", dir, "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", ...args];
-    const options = { maxBuffer: OUTPUT_MAX, env: plainEnvironment() };
-    const child = childProcess.execFile("git", all, options, (error, stdout, stderr) => {
+    // The names of filters may have any characters, which an argument `-c` cannot tell from its value.
+    const numbered = settings.flatMap(([key, value], at) => [
+      [`GIT_CONFIG_KEY_${at}`, key],
+      [`GIT_CONFIG_VALUE_${at}`, value],
+    ]);
+    const env = {
+      ...plainEnvironment(dir),
+      ...Object.fromEntries(numbered),
+      GIT_CONFIG_COUNT: String(settings.length),
+    };
+    const options = { maxBuffer: OUTPUT_MAX, env };
+    const child = childProcess.execFile("git", ["-C", dir, ...args], options, (error, stdout, stderr) => {
       if (error) reject(Object.assign(error, { stdout, stderr }));
       else resolve(stdout);
     });

@@ -253,8 +253,12 @@ pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returne
         !base.iter().any(|setting| of_remote(&setting)) && here.all(|setting| theirs_set.contains(setting))
     };
     let new_remotes: BTreeSet<&[u8]> = remotes(theirs).into_iter().filter(is_part).collect();
-    let plain_remotes: BTreeSet<&[u8]> =
-        new_remotes.iter().copied().filter(|name| plain_remote(name, theirs)).collect();
+    let all_remotes: BTreeSet<&[u8]> = remotes_here.union(&remotes(theirs)).copied().collect();
+    let plain_remotes: BTreeSet<&[u8]> = new_remotes
+        .iter()
+        .copied()
+        .filter(|name| plain_remote(name, theirs) && !shares_references(name, &all_remotes))
+        .collect();
     for setting in theirs.iter().filter(|setting| !base_set.contains(setting)) {
         let (key, value) = setting;
         let value = value.as_deref().unwrap_or_default();
@@ -285,7 +289,11 @@ pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returne
             }
             Some((b"remote", Some(name), b"url" | b"fetch")) if plain_remotes.contains(name) => Ok(()),
             Some((b"remote", Some(name), b"url")) if new_remotes.contains(name) => {
-                Err("only a new remote with one plain https, ssh or git@ address comes back")
+                if shares_references(name, &all_remotes) {
+                    Err("its remote-tracking branches would be among those of another remote")
+                } else {
+                    Err("only a new remote with one plain https, ssh or git@ address comes back")
+                }
             }
             _ => Err("configuration of the sandbox is not taken over"),
         };
@@ -326,6 +334,16 @@ fn remotes(settings: &Settings) -> BTreeSet<&[u8]> {
             _ => None,
         })
         .collect()
+}
+
+/// Whether the remote-tracking branches of a remote are among those of another one, or the other way round: their names
+/// differ in case alone, or one begins with the other and a slash.
+fn shares_references(name: &[u8], remotes: &BTreeSet<&[u8]>) -> bool {
+    let is_in = |inner: &[u8], outer: &[u8]| {
+        let begins = inner.get(..outer.len()).is_some_and(|start| start.eq_ignore_ascii_case(outer));
+        begins && matches!(inner.get(outer.len()), None | Some(b'/'))
+    };
+    remotes.iter().any(|other| *other != name && (is_in(name, other) || is_in(other, name)))
 }
 
 /// Whether a remote has one plain address, at most the usual mapping, and a plain name.
@@ -503,6 +521,12 @@ mod tests {
             (vec![("remote.up.url", "https://u@h/a")], false),
             (vec![("remote.up.url", "https://h/a"), ("remote.up.url", "https://h/b")], false),
             (vec![("remote.a b.url", "https://h/a")], false),
+            (vec![("remote.up/stream.url", "https://h/a")], true),
+            (vec![("remote.origin/main.url", "https://h/a")], false),
+            (vec![("remote.Origin.url", "https://h/a")], false),
+            (vec![("remote.ORIGIN/x.url", "https://h/a")], false),
+            (vec![("remote.origin-2.url", "https://h/a")], true),
+            (vec![("remote.up.url", "https://h/a"), ("remote.up/x.url", "https://h/b")], false),
             (vec![("branch.old.merge", "refs/heads/other")], false),
             (vec![("branch.a..b.merge", "refs/heads/main")], false),
             (vec![("core.repositoryformatversion", "2")], false),

@@ -441,7 +441,9 @@ impl Reading<'_> {
         }
         let stashes = incoming.stashes.len();
         incoming.stashes.retain(|(oid, _)| kind(oid) == Some(b"commit"));
-        self.may_lack |= incoming.stashes.len() < stashes;
+        if incoming.stashes.len() < stashes {
+            self.hold_unusable("refs/stash", "an entry of it names no commit");
+        }
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
             self.hold_unusable("index", "what it stages is missing in the sandbox");
             self.index_is_unknown = true;

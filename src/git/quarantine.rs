@@ -132,7 +132,7 @@ fn fate(inner: &[u8]) -> Fate {
             Some(name) => Fate::Reference(name),
             None => Fate::Held(NO_NAME),
         },
-        b"logs" | b"branches" | b"rr-cache" => Fate::Ignored,
+        b"logs" | b"rr-cache" => Fate::Ignored,
         b"lfs" => match large_file(inner) {
             Some(name) => Fate::Waits(format!("lfs/{name}")),
             None => Fate::Ignored,
@@ -252,8 +252,8 @@ pub fn is_held_in_repository(inner: &[u8]) -> Option<&'static str> {
         }
         Fate::Waits(name) if name == "shallow" => Some("it would hide local history"),
         Fate::Ignored if inner == b"gc.pid" => Some(LOCK),
-        // An address of an earlier form of remotes, and the merges that git repeats unasked.
-        Fate::Ignored if is_in(inner, b"branches") || is_in(inner, b"rr-cache") => Some(EXECUTES),
+        // The merges that git repeats unasked.
+        Fate::Ignored if is_in(inner, b"rr-cache") => Some(EXECUTES),
         Fate::Reference(name) if name.kind() == RefKind::Other => Some(ONLY_WORK),
         _ => None,
     }

@@ -104,7 +104,7 @@ fn what_must_name_a_commit_and_does_not_is_left_out() {
                 format!("{ABSENT} {blob} A <a@a> 1 +0000\tblob\n{ABSENT} {new} A <a@a> 1 +0000\tcommit\n"),
             );
         },
-        &[],
+        &["refs/stash"],
         |bench| {
             let log = read(&bench.here.join(".git/logs/refs/stash"));
             assert!(log.lines().count() == 1 && log.ends_with("\tcommit\n"), "{log}");

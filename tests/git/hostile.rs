@@ -130,6 +130,7 @@ fn files_that_git_obeys_stay() {
         ("info/sparse-checkout", "/*\n"),
         ("objects/info/alternates", "/tmp/evil\n"),
         ("objects/info/http-alternates", "http://evil\n"),
+        ("branches/evil", "ext::sh -c touch% $CANARY\n"),
         ("modules/x/config", "[core]\n\tfsmonitor = ./evil.sh\n"),
         ("modules/x/hooks/post-checkout", "#!/bin/sh\ntouch $CANARY\n"),
         ("rebase-merge/git-rebase-todo", "exec touch $CANARY\n"),
