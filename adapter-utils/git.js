@@ -139,14 +139,15 @@ async function withShallowGitWorkspaceClone({ localDir, snapshot }, fn) {
   const ref = `refs/paperclip/git-sync/import/${crypto.randomUUID()}`;
   try {
     await git(localDir, ["update-ref", ref, snapshot.headCommit]);
-    await git(cloneDir, ["init", "-q"]);
+    const inClone = (/** @type {string[]} */ ...args) => git(cloneDir, args, { workspace: localDir });
+    await inClone("init", "-q");
     // There may be no remote, and an address that may hold credentials is not sent.
     const address = await line(localDir, "remote", "get-url", "origin").catch(() => "");
     const harmless = address && harmlessAddress(address);
-    if (harmless) await git(cloneDir, ["remote", "add", "origin", harmless]);
-    await git(cloneDir, ["fetch", "-q", "--depth=1", `file://${await fs.promises.realpath(localDir)}`, ref]);
+    if (harmless) await inClone("remote", "add", "origin", harmless);
+    await inClone("fetch", "-q", "--depth=1", `file://${await fs.promises.realpath(localDir)}`, ref);
     const branch = snapshot.branchName ? ["-B", snapshot.branchName] : ["--detach"];
-    await git(cloneDir, ["checkout", "-q", "--force", ...branch, "FETCH_HEAD"]);
+    await inClone("checkout", "-q", "--force", ...branch, "FETCH_HEAD");
     for (const nested of snapshot.repositories ?? []) {
       const from = { localDir: path.join(localDir, nested.path), snapshot: nested.snapshot };
       await withShallowGitWorkspaceClone(from, (dir) =>
@@ -180,16 +181,20 @@ async function deleteLocalGitRef({ localDir, ref }) {
 async function fetchGitBundleIntoLocalRef({ localDir, bundlePath, exportRef, importedRef, baseSha }) {
   // An empty bundle brings nothing new.
   if ((await fs.promises.stat(bundlePath)).size === 0) return baseSha;
-  const checked = [
-    "-c",
-    "fetch.fsckObjects=true",
-    "fetch",
-    "-q",
-    "--no-tags",
-    "--no-write-fetch-head",
-    "--force",
-  ];
-  await git(localDir, [...checked, bundlePath, `${exportRef}:${importedRef}`]);
+  const fetch = ["-c", "fetch.fsckObjects=true", "fetch", "-q", "--no-tags", "--no-write-fetch-head"];
+  // Git leaves what it refuses in the repository, so the check is made in another one, which borrows its objects.
+  const check = `${bundlePath}.git`;
+  const format = await line(localDir, "rev-parse", "--show-object-format");
+  const objects = await line(localDir, "rev-parse", "--path-format=absolute", "--git-path", "objects");
+  const inCheck = (/** @type {string[]} */ ...args) => git(check, args, { workspace: localDir });
+  await fs.promises.mkdir(check);
+  await inCheck("init", "-q", "--bare", `--object-format=${format}`);
+  await fs.promises.writeFile(path.join(check, "objects/info/alternates"), `${JSON.stringify(objects)}\n`);
+  await inCheck("update-ref", "refs/heads/base", baseSha).catch(() => {
+    // Without the base, git says that it lacks what the bundle needs.
+  });
+  await inCheck(...fetch, bundlePath, `${exportRef}:refs/heads/checked`);
+  await git(localDir, [...fetch, "--force", bundlePath, `${exportRef}:${importedRef}`]);
   return line(localDir, "rev-parse", importedRef);
 }
 

@@ -6,7 +6,7 @@ const { fs, path } = require("../js/node.js");
 const { COMMAND_MAX, packWorkspace, quote } = require("./commands.js");
 const { APPLE_DOUBLE, merge } = require("./merge.js");
 const { status, transferProgress } = require("./progress.js");
-const { keepCommit, keepStaged } = require("./repository.js");
+const { includes, keepCommit, keepStaged, onTopOf } = require("./repository.js");
 const {
   assertSyncOperationsConfined,
   bytesTransferred,
@@ -29,7 +29,8 @@ const {
  * @property {string} runtimeRootDir
  * @property {own.GitWorkspaceSnapshot | null} snapshot
  * @property {own.DirectorySnapshot["entries"]} base What the sandbox and this side last shared; moves on.
- * @property {string | undefined} head The commit that both last shared; moves on.
+ * @property {string | undefined} head The sandbox's commit that came last; moves on.
+ * @property {string | undefined} shared The local commit that has its files; moves on.
  * @property {LeftOut} leftOut
  * @property {string[]} nativeExclude
  * @property {string[]} tarExclude
@@ -48,6 +49,32 @@ const {
  * @property {own.RuntimeStatusSink} [onStatus]
  */
 
+/** The sandbox's commits cannot be taken over: its repository is damaged, or git refuses what came. */
+class CommitsRefused extends Error {
+  /** @override */
+  name = "CommitsRefused";
+
+  /**
+   * @param {unknown} cause
+   * @param {string} [bundle] The file with what came.
+   */
+  constructor(cause, bundle) {
+    super(reasonOf(cause), { cause });
+    this.bundle = bundle;
+  }
+}
+
+/**
+ * The last line that a failed command printed; otherwise the first line of the error.
+ *
+ * @param {unknown} error
+ */
+function reasonOf(error) {
+  const printed = String(Object(error).stderr ?? "").trim();
+  if (printed !== "") return printed.slice(printed.lastIndexOf("\n") + 1);
+  return (error instanceof Error ? error.message : String(error)).split("\n", 1)[0];
+}
+
 /**
  * Restores one tree.
  *
@@ -59,7 +86,11 @@ async function restoreTree(tree, way) {
     const { localDir } = tree;
     const importedRef = tree.snapshot ? way.git.createImportedGitRef("sandbox") : undefined;
     try {
-      const imported = importedRef ? await importHistory(tree, way, temporary, importedRef) : undefined;
+      const imported = importedRef
+        ? await importHistory(tree, way, temporary, importedRef).catch((error) =>
+            goOnWithoutCommits(error, localDir, way),
+          )
+        : undefined;
       await status(way.onStatus, "restore", "Restoring workspace from environment");
       const { source, mayLack, mayLackAnything } = await fetchFiles(tree, way, temporary);
       const next = await merge({
@@ -70,7 +101,7 @@ async function restoreTree(tree, way) {
         leftOut: tree.leftOut,
         mayLack,
         mayLackAnything,
-        beforeApply: imported && (() => integrate(localDir, imported.head, way)),
+        beforeApply: imported && (() => integrate(tree, imported.head, way)),
         afterApply: imported && (() => resetIndex(localDir, imported.isClean, way)),
       });
       tree.base = next;
@@ -91,7 +122,7 @@ async function restoreTree(tree, way) {
  * @param {string} importedRef
  */
 async function importHistory(tree, way, temporary, importedRef) {
-  const { git, client, timeoutMs } = way;
+  const { git, client } = way;
   const baseSha = tree.head ?? /** @type {own.GitWorkspaceSnapshot} */ (tree.snapshot).headCommit;
   const exportRef = git.createRemoteGitExportRef("sandbox");
   const remoteBundle = path.posix.join(tree.runtimeRootDir, "git-delta.bundle");
@@ -109,7 +140,7 @@ async function importHistory(tree, way, temporary, importedRef) {
       statusPath: forceFullBundle ? undefined : statusPath,
       forceFullBundle,
     });
-    await client.run(`sh -c ${quote(script)}`, { timeoutMs });
+    await runOrRefuse(script, way);
     const progress = transferProgress({
       what: "Exporting git history from",
       phase: "export",
@@ -132,13 +163,19 @@ async function importHistory(tree, way, temporary, importedRef) {
       isClean = toBuffer(told).toString().trim() === "clean";
       await removeQuietly(client, statusPath);
     }
-    return git.fetchGitBundleIntoLocalRef({
-      localDir: tree.localDir,
-      bundlePath,
-      exportRef,
-      importedRef,
-      baseSha,
-    });
+    try {
+      return await git.fetchGitBundleIntoLocalRef({
+        localDir: tree.localDir,
+        bundlePath,
+        exportRef,
+        importedRef,
+        baseSha,
+      });
+    } catch (error) {
+      // The bundle without a missing base is asked for once.
+      if (git.isMissingGitPrerequisiteError(error) && !forceFullBundle) throw error;
+      throw new CommitsRefused(error, bundlePath);
+    }
   };
   try {
     return { head: await attempt(false), isClean };
@@ -150,29 +187,80 @@ async function importHistory(tree, way, temporary, importedRef) {
 }
 
 /**
- * Merges the sandbox's commits into the local branch. Where that fails they stay under a reference of their own, and the
- * files are restored all the same.
+ * Runs the script that packs the sandbox's commits. Where that fails, but the sandbox still runs commands, its repository is
+ * the reason.
  *
- * @param {string} localDir
- * @param {string} importedHead
+ * @param {string} script
  * @param {Way} way
  */
-async function integrate(localDir, importedHead, way) {
+async function runOrRefuse(script, { client, timeoutMs }) {
   try {
-    await way.git.integrateImportedGitHead({ localDir, importedHead });
+    await client.run(`sh -c ${quote(script)}`, { timeoutMs });
   } catch (error) {
-    let ref;
     try {
-      ref = await keepCommit(localDir, importedHead, "sandbox");
+      await client.run("sh -c :", { timeoutMs });
     } catch {
-      // The reference could not be created either: the first failure is the one to report.
+      // The first failure is the one to report.
       throw error;
     }
-    const why = error instanceof Error ? error.message.split("\n", 1)[0] : String(error);
-    await way.onLine?.(
-      `[paperclip] The environment's commits could not be merged and are kept as ${ref}: ${why}\n`,
-    );
+    throw new CommitsRefused(error);
   }
+}
+
+/**
+ * Says that the sandbox's commits are refused, and keeps what came of them beside the workspace's backups: its files are
+ * restored all the same. Any other failure is passed on.
+ *
+ * @param {unknown} error
+ * @param {string} localDir
+ * @param {Way} way
+ */
+async function goOnWithoutCommits(error, localDir, way) {
+  if (!(error instanceof CommitsRefused)) throw error;
+  let kept = "";
+  if (error.bundle !== undefined) {
+    const at = path.join(".paperclip-runtime", "conflicts", new Date().toISOString(), "sandbox.bundle");
+    await fs.promises.mkdir(path.dirname(path.join(localDir, at)), { recursive: true });
+    await fs.promises.copyFile(error.bundle, path.join(localDir, at));
+    kept = `; what came is at ${at}`;
+  }
+  await way.onLine?.(
+    `[paperclip] The environment's commits are refused, and only its files restored: ${error.message}${kept}\n`,
+  );
+  return undefined;
+}
+
+/**
+ * Merges the sandbox's commits into the local branch. Where that fails, or the sandbox has rewritten its history, they stay
+ * under a reference of their own, and the files are restored all the same.
+ *
+ * @param {Tree} tree
+ * @param {string} imported
+ * @param {Way} way
+ */
+async function integrate(tree, imported, way) {
+  const { localDir } = tree;
+  let failure;
+  try {
+    const importedHead = await onTopOf(localDir, tree.shared ?? tree.snapshot?.headCommit, imported);
+    await way.git.integrateImportedGitHead({ localDir, importedHead });
+    tree.shared = importedHead;
+    if (await includes(localDir, "HEAD", imported)) return;
+  } catch (error) {
+    failure = error;
+  }
+  let ref;
+  try {
+    ref = await keepCommit(localDir, imported, "sandbox");
+  } catch (error) {
+    // The reference could not be created either: the first failure is the one to report.
+    throw failure ?? error;
+  }
+  await way.onLine?.(
+    failure === undefined
+      ? `[paperclip] The environment has rewritten its history, which is kept as ${ref}\n`
+      : `[paperclip] The environment's commits could not be merged and are kept as ${ref}: ${reasonOf(failure)}\n`,
+  );
 }
 
 /**

@@ -9,14 +9,14 @@ const { HEAVY_NAMES } = require("./excludes.js");
 const OUTPUT_MAX = 1024 * 1024 * 1024;
 
 /**
- * An environment in which git is controlled by its arguments alone. A program in the repository's own checkout is not found:
- * under `npm run`, `PATH` begins there, and an agent may have put a program named `git` there.
+ * An environment in which git is controlled by its arguments alone. A program in the workspace is not found: under `npm run`,
+ * `PATH` begins there, and an agent may have put a program named `git` there.
  *
- * @param {string} dir
+ * @param {string} workspace
  */
-function plainEnvironment(dir) {
+function plainEnvironment(workspace) {
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("GIT_"));
-  const roots = checkoutsAround(dir);
+  const roots = checkoutsAround(workspace);
   const isOutside = (/** @type {string} */ folder) =>
     path.isAbsolute(folder) && !roots.some((root) => isInside(realPath(folder), root));
   const PATH = (process.env.PATH ?? "").split(path.delimiter).filter(isOutside).join(path.delimiter);
@@ -64,17 +64,40 @@ const SETTINGS = [
   ["maintenance.auto", "false"],
 ];
 
+/** The commands that look at no content of files, and so run neither a filter nor a merge driver. */
+const RUNS_NO_PROGRAM = new Set([
+  "check-ignore",
+  "commit-tree",
+  "fetch",
+  "init",
+  "ls-files",
+  "merge-base",
+  "remote",
+  "rev-parse",
+  "symbolic-ref",
+  "update-ref",
+  "write-tree",
+]);
+
+/**
+ * @typedef {object} GitOptions
+ * @property {string} [stdin]
+ * @property {string} [workspace] The workspace, where the command runs outside of it.
+ */
+
 /**
  * Runs the host's git on a repository without running anything that its configuration names: a program may be a file of the
  * workspace, which the sandbox has changed.
  *
  * @param {string} dir
  * @param {string[]} args
- * @param {string} [stdin]
+ * @param {GitOptions} [options]
  * @returns {Promise<string>}
  */
-async function git(dir, args, stdin) {
-  return execute(dir, [...SETTINGS, ...(await withoutPrograms(dir))], args, stdin);
+async function git(dir, args, options = {}) {
+  const command = args.find((arg, at) => !arg.startsWith("-") && args[at - 1] !== "-c") ?? "";
+  const more = RUNS_NO_PROGRAM.has(command) ? [] : await withoutPrograms(dir, options.workspace);
+  return execute(dir, [...SETTINGS, ...more], args, options);
 }
 
 /**
@@ -82,11 +105,12 @@ async function git(dir, args, stdin) {
  * which there is a driver fails.
  *
  * @param {string} dir
+ * @param {string} [workspace]
  * @returns {Promise<[string, string][]>}
  */
-async function withoutPrograms(dir) {
+async function withoutPrograms(dir, workspace) {
   const asked = ["config", "--null", "--name-only", "--get-regexp", String.raw`^(filter|merge)\..*\.`];
-  const listed = await execute(dir, SETTINGS, asked).catch((error) => {
+  const listed = await execute(dir, SETTINGS, asked, { workspace }).catch((error) => {
     // An exit code says that there are none, or that this is no repository, or not yet.
     if (typeof error.code === "number") return "";
     throw error;
@@ -105,10 +129,10 @@ async function withoutPrograms(dir) {
  * @param {string} dir
  * @param {[string, string][]} settings
  * @param {string[]} args
- * @param {string} [stdin]
+ * @param {GitOptions} options
  * @returns {Promise<string>}
  */
-function execute(dir, settings, args, stdin) {
+function execute(dir, settings, args, { stdin = "", workspace = dir }) {
   return new Promise((resolve, reject) => {
     // The names of filters may have any characters, which an argument `-c` cannot tell from its value.
     const numbered = settings.flatMap(([key, value], at) => [
@@ -116,7 +140,7 @@ function execute(dir, settings, args, stdin) {
       [`GIT_CONFIG_VALUE_${at}`, value],
     ]);
     const env = {
-      ...plainEnvironment(dir),
+      ...plainEnvironment(workspace),
       ...Object.fromEntries(numbered),
       GIT_CONFIG_COUNT: String(settings.length),
     };
@@ -127,7 +151,7 @@ function execute(dir, settings, args, stdin) {
     });
     // If git ended before it read everything, its exit code says why.
     child.stdin?.on("error", () => {});
-    child.stdin?.end(stdin ?? "");
+    child.stdin?.end(stdin);
   });
 }
 
@@ -209,7 +233,7 @@ async function ignoredAnywhere(dir, ignored) {
   const elsewhere = "paperclip-elsewhere/paperclip-elsewhere";
   const asked = ignored.map((name) => `${elsewhere}/${name}\0`).join("");
   try {
-    const answer = await git(dir, ["check-ignore", "--no-index", "-z", "--stdin"], asked);
+    const answer = await git(dir, ["check-ignore", "--no-index", "-z", "--stdin"], { stdin: asked });
     const found = new Set(records(answer).map((name) => name.slice(elsewhere.length + 1)));
     return ignored.filter((name) => found.has(name));
   } catch {
@@ -232,6 +256,48 @@ async function keepCommit(dir, commit, what) {
   const ref = `refs/paperclip/${stamp()}/${what}-${commit.slice(0, 12)}`;
   await git(dir, ["update-ref", ref, commit]);
   return ref;
+}
+
+/**
+ * Whether a commit is another one, or is in its history.
+ *
+ * @param {string} dir
+ * @param {string} tip
+ * @param {string} commit
+ */
+async function includes(dir, tip, commit) {
+  try {
+    await git(dir, ["merge-base", "--is-ancestor", commit, tip]);
+    return true;
+  } catch (error) {
+    // Exit code 1 says no.
+    if (/** @type {{ code?: unknown }} */ (error).code === 1) return false;
+    throw error;
+  }
+}
+
+/**
+ * A commit that can be merged with the local branch: the sandbox's own, or, if the two have no common ancestor, one with its
+ * files, message and author on top of what both sides shared. The sandbox's clone has a single commit, so one that is amended
+ * there has no parent.
+ *
+ * @param {string} dir
+ * @param {string | undefined} shared
+ * @param {string} imported
+ */
+async function onTopOf(dir, shared, imported) {
+  const related = await git(dir, ["merge-base", "HEAD", imported]).catch((error) => {
+    // Exit code 1 says that there is no common ancestor.
+    if (error.code === 1) return "";
+    throw error;
+  });
+  if (related !== "" || shared === undefined) return imported;
+  const [name = "", email = "", ...message] = (
+    await git(dir, ["show", "-s", "--format=%an%n%ae%n%B", imported])
+  ).split("\n");
+  const author = ["-c", `author.name=${name || "unknown"}`, "-c", `author.email=${email || "unknown"}`];
+  const tree = ["commit-tree", `${imported}^{tree}`, "-p", shared, "-F", "-"];
+  return (await git(dir, [...IDENTITY, ...author, ...tree], { stdin: message.join("\n") })).trim();
 }
 
 const IDENTITY = ["-c", "user.name=Paperclip", "-c", "user.email=noreply@paperclip.ing"];
@@ -258,8 +324,10 @@ module.exports = {
   git,
   hasNoCommit,
   ignoredAnywhere,
+  includes,
   keepCommit,
   keepStaged,
+  onTopOf,
   readIndex,
   records,
 };

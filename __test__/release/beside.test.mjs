@@ -8,7 +8,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import * as releasedGit from "adapter-utils-2026.916.1/git-workspace-sync";
 import * as released from "adapter-utils-2026.916.1/sandbox-managed-runtime";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import * as own from "../../adapter-utils/index.js";
 
 const run = promisify(execFile);
@@ -437,6 +437,181 @@ compare(
   },
   [{ a: "edited after the first", c: "second" }, "second\nfirst\nbase", []],
 );
+
+describe("what a sandbox does to its repository", () => {
+  const SANDBOX = /^\[paperclip\] The environment('s commits)? /;
+  const lines = [];
+  const input = { onLine: (line) => void lines.push(line), onProgress: (line) => void lines.push(line) };
+  const told = () => lines.filter((line) => SANDBOX.test(line));
+  beforeEach(() => void lines.splice(0));
+
+  /** A workspace with two commits. */
+  const setUp = async (local) => {
+    await repository(local, { a: "a" });
+    await write(local, { b: "b" });
+    await git(local, "add", "-A");
+    await git(local, "commit", "-qm", "second");
+  };
+
+  describe.each([
+    ["amend a commit", ["commit", "-q", "--amend", "-am", "there"]],
+    ["begin a branch without a parent", ["checkout", "-q", "--orphan", "other"], ["commit", "-qam", "there"]],
+  ])("%s", (_what, ...commands) => {
+    it.each([false, true])("keeps its commit and its message (local commit: %s)", async (commitsHere) => {
+      const { local, remote } = await round("own", {
+        setUp,
+        act: async (dir) => {
+          await write(dir, { a: "theirs" });
+          for (const command of commands) await git(dir, ...command);
+        },
+        meanwhile: async (dir) => {
+          if (!commitsHere) return;
+          await write(dir, { c: "ours" });
+          await git(dir, "add", "-A");
+          await git(dir, "commit", "-qm", "here");
+        },
+        input,
+      });
+      const there = await git(remote, "rev-parse", "HEAD");
+      expect(await git(local, "for-each-ref", "--contains", there, "refs/paperclip")).toContain("sandbox-");
+      expect((await git(local, "log", "--format=%s")).split("\n")).toEqual(
+        expect.arrayContaining(commitsHere ? ["there", "here", "second"] : ["there", "second"]),
+      );
+      expect(await git(local, "status", "--porcelain")).toBe("");
+      expect(await filesOf(local)).toEqual({ a: "theirs", b: "b", ...(commitsHere ? { c: "ours" } : {}) });
+      expect(told()).toEqual([expect.stringContaining("has rewritten its history")]);
+    });
+  });
+
+  it("does not stop later commits on top of what it rewrote", async () => {
+    const { local, remote, prepared } = await round("own", {
+      setUp,
+      act: async (dir) => {
+        await write(dir, { a: "amended" });
+        await git(dir, "commit", "-q", "--amend", "-am", "amended");
+      },
+      input,
+    });
+    await write(remote, { b: "later" });
+    await git(remote, "commit", "-qam", "later");
+    await write(local, { c: "ours" });
+    await git(local, "add", "-A");
+    await git(local, "commit", "-qm", "here");
+    await prepared.restoreWorkspace();
+    const subjects = (await git(local, "log", "--format=%s")).split("\n");
+    expect(subjects).toEqual(expect.arrayContaining(["later", "here", "amended", "second", "base"]));
+    expect(await git(local, "status", "--porcelain")).toBe("");
+    expect(await filesOf(local)).toEqual({ a: "amended", b: "later", c: "ours" });
+  });
+
+  it.each([
+    [
+      "lacks an object",
+      async (dir) => {
+        const blob = await git(dir, "rev-parse", "HEAD:c");
+        await rm(path.join(dir, ".git/objects", blob.slice(0, 2), blob.slice(2)));
+      },
+    ],
+    [
+      "has a commit that git fsck refuses",
+      async (dir) => {
+        const text = (await git(dir, "cat-file", "commit", "HEAD")).replace(
+          /^author .*$/m,
+          "author x <x> 1 +1",
+        );
+        const forged = path.join(dir, ".git/forged");
+        await writeFile(forged, text);
+        const commit = await git(dir, "hash-object", "-t", "commit", "-w", "--literally", forged);
+        await git(dir, "update-ref", "HEAD", commit);
+      },
+    ],
+  ])("restores the files if it %s", async (_what, damage) => {
+    const { local, prepared } = await round("own", {
+      setUp,
+      act: async (dir) => {
+        await write(dir, { c: "theirs" });
+        await git(dir, "add", "-A");
+        await git(dir, "commit", "-qm", "there");
+        await damage(dir);
+      },
+      input,
+    });
+    expect(await filesOf(local)).toEqual({ a: "a", b: "b", c: "theirs" });
+    expect(await git(local, "log", "--format=%s")).toBe("second\nbase");
+    expect(told()).toEqual([expect.stringContaining("commits are refused")]);
+    await prepared.restoreWorkspace();
+    const packs = await readdir(path.join(local, ".git/objects/pack"));
+    expect(packs.filter((name) => name.startsWith("tmp_"))).toEqual([]);
+  });
+
+  it.each(["plain", "x=y"])(
+    "runs no program of the workspace that the local configuration names (filter %s)",
+    async (filter) => {
+      const dir = path.join(place, String(count + 1));
+      const ran = path.join(dir, "ran");
+      const programs = [`filter.${filter}.clean`, `filter.${filter}.smudge`, "merge.m.driver"];
+      const { local } = await round("own", {
+        setUp: async (workspace) => {
+          await repository(workspace, {
+            a: "a",
+            ".gitattributes": `a filter=${filter} merge=m\n`,
+            "tool.sh": "#!/bin/sh\ncat\n",
+          });
+          for (const key of programs) await git(workspace, "config", key, `sh ./tool.sh ${key}`);
+        },
+        act: async (remote) => {
+          await write(remote, { a: "theirs", "tool.sh": `#!/bin/sh\necho "$1" >> '${ran}'\ncat\n` });
+          await git(remote, "commit", "-qam", "there");
+        },
+      });
+      await expect(stat(ran)).rejects.toThrow("ENOENT");
+      // The program is in the workspace by now.
+      expect(await read(local, "tool.sh")).toContain(ran);
+      await write(local, { a: "ours" });
+      await own.prepareSandboxManagedRuntime({
+        spec: {
+          transport: "sandbox",
+          provider: "test",
+          sandboxId: "2",
+          remoteCwd: `${dir}/two`,
+          timeoutMs: 60_000,
+        },
+        adapterKey: "test",
+        client: client(),
+        workspaceLocalDir: local,
+      });
+      await expect(stat(ran)).rejects.toThrow("ENOENT");
+    },
+  );
+
+  it("runs no program named git in the workspace", async () => {
+    const dir = path.join(place, String(count + 1));
+    const ran = path.join(dir, "ran");
+    const before = process.env.PATH;
+    try {
+      await round("own", {
+        setUp: async (local) => {
+          await setUp(local);
+          await write(local, { "node_modules/.bin/git": `#!/bin/sh\ntouch '${ran}'\nexit 1\n` });
+          await chmod(path.join(local, "node_modules/.bin/git"), 0o755);
+          // As under `npm run`.
+          process.env.PATH = `${path.join(local, "node_modules/.bin")}:${before}`;
+        },
+        act: change({ a: "theirs" }),
+        // The sandbox has a PATH of its own.
+        input: {
+          client: {
+            ...client(),
+            run: (command) => run("sh", ["-c", command], { env: { ...process.env, PATH: before } }),
+          },
+        },
+      });
+    } finally {
+      process.env.PATH = before;
+    }
+    await expect(stat(ran)).rejects.toThrow("ENOENT");
+  });
+});
 
 describe("the entry without a provider's native functions", () => {
   it("needs only the six methods", async () => {
