@@ -545,8 +545,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
                     // After an update the sandbox has exactly what it is to have.
                     Some(outcome) => {
                         let remote = outcome.with(&contents);
-                        let entries = update::entries_of(&remote).map(|(path, entry)| (path.clone(), entry));
-                        let snapshot = entries.collect();
+                        let snapshot = remote.shared().map(|(path, entry)| (path.clone(), entry)).collect();
                         (remote, snapshot, Vec::new())
                     }
                 };

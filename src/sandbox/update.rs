@@ -214,18 +214,6 @@ impl Wanted {
     }
 }
 
-/// The entries that both sides share where the sandbox has exactly what was sent.
-pub fn entries_of(remote: &Remote) -> impl Iterator<Item = (&RelativePath, Entry)> {
-    remote.entries.iter().filter_map(|(path, content)| {
-        let entry = match content {
-            Content::Folder { mode } => Entry::Folder { mode: Some(*mode) },
-            Content::File { mode, digest, .. } => Entry::File { mode: *mode, digest: (*digest)? },
-            Content::Symlink { target } => Entry::Symlink { target: target.clone() },
-        };
-        Some((path, entry))
-    })
-}
-
 /// What a sandbox has once these contents were extracted in it.
 #[must_use]
 pub fn remote_of(contents: &Contents) -> Remote {

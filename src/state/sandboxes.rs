@@ -94,6 +94,61 @@ pub struct Trees {
     pub sent: Vec<(RelativePath, Sent)>,
 }
 
+/// The trees in their file. What follows from what the sandbox has is left out: right after an upload that is everything.
+#[derive(Serialize, Deserialize)]
+struct InFile<'a> {
+    remote: Option<Cow<'a, Remote>>,
+    /// `None` if it is [what is shared](Remote::shared) of `remote`.
+    snapshot: Option<Cow<'a, Snapshot>>,
+    /// `None` if it is what packing all of `remote` would send.
+    sent: Option<Cow<'a, [(RelativePath, Sent)]>>,
+}
+
+impl<'a> InFile<'a> {
+    fn of(Trees { snapshot, remote, sent }: &'a Trees) -> Self {
+        let (snapshot, sent) = (Cow::Borrowed(snapshot), Cow::Borrowed(&sent[..]));
+        let (snapshot, sent) = match remote {
+            None => (Some(snapshot), Some(sent)),
+            Some(remote) => {
+                let is_shared =
+                    || snapshot.iter().map(|(path, entry)| (path, entry.clone())).eq(remote.shared());
+                let is_all = || sent.iter().map(|(path, sent)| (path, *sent)).eq(all_of(remote));
+                rayon::join(
+                    || if is_shared() { None } else { Some(snapshot.clone()) },
+                    || if is_all() { None } else { Some(sent.clone()) },
+                )
+            }
+        };
+        Self { remote: remote.as_ref().map(Cow::Borrowed), snapshot, sent }
+    }
+
+    /// The trees. `None` if something is left out that follows from nothing.
+    fn trees(self) -> Option<Trees> {
+        let remote = self.remote.map(Cow::into_owned);
+        let snapshot = match (self.snapshot, &remote) {
+            (Some(snapshot), _) => snapshot.into_owned(),
+            (None, remote) => remote.as_ref()?.shared().map(|(path, entry)| (path.clone(), entry)).collect(),
+        };
+        let sent = match (self.sent, &remote) {
+            (Some(sent), _) => sent.into_owned(),
+            (None, remote) => all_of(remote.as_ref()?).map(|(path, sent)| (path.clone(), sent)).collect(),
+        };
+        Some(Trees { snapshot, remote, sent })
+    }
+}
+
+/// What the headers of an archive say that has all that is known of a sandbox.
+fn all_of(remote: &Remote) -> impl Iterator<Item = (&RelativePath, Sent)> {
+    remote.entries.iter().map(|(path, content)| {
+        let sent = match *content {
+            Content::Folder { mode } => Sent::Folder { mode },
+            Content::File { mode, size, mtime, .. } => Sent::File { mode, size, mtime },
+            Content::Symlink { .. } => Sent::Symlink,
+        };
+        (path, sent)
+    })
+}
+
 /// Values by path that have changed; `None` is a path that has none any more.
 type Changed<V> = Vec<(RelativePath, Option<V>)>;
 
@@ -134,8 +189,7 @@ impl Reference {
     /// Reads the trees. `None` if the file is damaged or gone.
     #[must_use]
     pub fn load(&self, store: &Store) -> Option<(Stored, Trees)> {
-        let (snapshot, remote, sent): (Snapshot, Option<Remote>, Vec<(RelativePath, Sent)>) =
-            store.load(&self.file)?;
+        let Trees { snapshot, remote, sent } = store.load::<InFile<'_>>(&self.file)?.trees()?;
         let stored = Stored { file: self.file.clone(), snapshot, remote, has_sent: !sent.is_empty() };
         let mut snapshot = stored.snapshot.clone();
         apply(&mut snapshot, &self.snapshot);
@@ -160,7 +214,7 @@ impl Stored {
         let Trees { snapshot, remote, sent } = trees;
         let stored =
             Self { file, snapshot: snapshot.clone(), remote: remote.clone(), has_sent: !sent.is_empty() };
-        store.keep(&stored.file, &(snapshot, remote, sent)).then_some(stored)
+        store.keep(&stored.file, &InFile::of(trees)).then_some(stored)
     }
 
     /// The name of the file.
@@ -287,6 +341,35 @@ mod tests {
         let reference = stored.refer(&unknown).unwrap();
         assert!(!reference.has_remote());
         assert_eq!(read(&store, &reference), unknown);
+    }
+
+    #[test]
+    fn what_follows_from_what_the_sandbox_has_is_not_stored_and_read_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let mut uploaded = trees(2000);
+        uploaded.sent =
+            all_of(uploaded.remote.as_ref().unwrap()).map(|(path, sent)| (path.clone(), sent)).collect();
+        let size = |trees: &Trees| {
+            let stored = Stored::write(&store, trees).unwrap();
+            assert_eq!(read(&store, &stored.refer(trees).unwrap()), *trees);
+            std::fs::metadata(folder.path().join(stored.file())).unwrap().len()
+        };
+        let whole = size(&uploaded);
+        let entries = uploaded.remote.as_ref().unwrap().entries.len() as u64;
+        for (what, change) in [
+            ("one entry is not shared", (|trees| trees.snapshot.remove(&path("03/3"))) as fn(&mut Trees)),
+            ("one entry differs", |trees| trees.snapshot.insert(path("03/3"), entry(2))),
+            ("one entry was not packed", |trees| drop(trees.sent.pop())),
+            ("one entry was packed otherwise", |trees| trees.sent[7].1 = Sent::Symlink),
+            ("nothing was packed", |trees| trees.sent.clear()),
+            ("nothing is known of the sandbox", |trees| trees.remote = None),
+        ] {
+            let mut changed = uploaded.clone();
+            change(&mut changed);
+            let size = size(&changed);
+            assert!(size > whole + entries || changed.sent.is_empty() || changed.remote.is_none(), "{what}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::changes::{Change, Changes, Told, Touched};
 use crate::path::RelativePath;
 use crate::path_map::PathMap;
-use crate::tree::entry::Digest;
+use crate::tree::entry::{Digest, Entry};
 
 /// The maximum number of files of which only the time is set; the content of all others is sent again.
 const TOUCHED_MAX: usize = 256;
@@ -46,6 +46,18 @@ pub enum Content {
     },
 }
 
+impl Content {
+    /// What both sides share of it, if its content is known.
+    #[must_use]
+    pub fn entry(&self) -> Option<Entry> {
+        Some(match self {
+            Self::Folder { mode } => Entry::Folder { mode: Some(*mode) },
+            Self::File { mode, digest, .. } => Entry::File { mode: *mode, digest: (*digest)? },
+            Self::Symlink { target } => Entry::Symlink { target: target.clone() },
+        })
+    }
+}
+
 /// The names of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Names {
@@ -67,6 +79,13 @@ pub struct Remote {
     pub entries: Contents,
     /// Where something is that is not known.
     pub others: BTreeSet<RelativePath>,
+}
+
+impl Remote {
+    /// The entries that both sides share where the sandbox has exactly what was sent.
+    pub fn shared(&self) -> impl Iterator<Item = (&RelativePath, Entry)> {
+        self.entries.iter().filter_map(|(path, content)| Some((path, content.entry()?)))
+    }
 }
 
 /// What makes a sandbox hold something else.
