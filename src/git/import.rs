@@ -17,7 +17,9 @@ use super::index;
 use super::keep;
 use super::objects::{self, Theirs};
 use super::quarantine::{LEADS_ELSEWHERE, NO_NAME, ONLY_WORK, PACKED_REFS, Quarantine, REFTABLE, Received};
-use super::refs::{Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, plan};
+use super::refs::{
+    Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, in_the_way, plan,
+};
 use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Place, Repository, Stashes, lines};
 use super::unfinished::{self, Change};
@@ -1478,6 +1480,13 @@ impl Merge<'_> {
             Some(Head::Branch(name)) if !theirs.refs.contains_key(name) => base.refs.get_key_value(name),
             _ => None,
         };
+        let mut way = in_the_way(&base.refs, &theirs.refs);
+        if let Some((name, _)) = left {
+            way.remove(name);
+        }
+        if !way.is_empty() {
+            self.merge_refs(&way, &Refs::new(), head, busy)?;
+        }
         let Some((name, oid)) = left else {
             self.merge_refs(&base.refs, &theirs.refs, head, busy)?;
             return self.merge_head(head, busy);

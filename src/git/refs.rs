@@ -367,6 +367,19 @@ impl Taken {
     }
 }
 
+/// Those of the references that both sides shared and the sandbox deleted which would prevent a new name of the sandbox's: they
+/// are deleted before it is made, as where a branch `a` was renamed to `a/b`, or to `A`.
+#[must_use]
+pub fn in_the_way(base: &Refs, theirs: &Refs) -> Refs {
+    let new = Taken::by(theirs.keys().filter(|name| !base.contains_key(name)));
+    let deleted = base.iter().filter(|(name, _)| !theirs.contains_key(name));
+    deleted
+        .filter(|(name, _)| matches!(name.kind(), RefKind::Branch | RefKind::Tag))
+        .filter(|(name, _)| new.obstacle(name) == Some(Reason::NameTaken))
+        .map(|(name, oid)| (name.clone(), oid.clone()))
+        .collect()
+}
+
 /// The folders of a name.
 fn folders_of(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = name.iter().enumerate().filter(|&(_, &byte)| byte == b'/');
@@ -383,6 +396,25 @@ mod tests {
 
     fn name(text: &str) -> RefName {
         RefName::parse(text.as_bytes()).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    #[test]
+    fn what_was_deleted_there_makes_way_for_a_new_name() {
+        let refs =
+            |names: &str| names.split_whitespace().map(|text| (name(text), oid('a'))).collect::<Refs>();
+        for (base, theirs, expected) in [
+            ("refs/heads/a", "refs/heads/a/b", "refs/heads/a"),
+            ("refs/heads/a/b refs/heads/a/c", "refs/heads/a", "refs/heads/a/b refs/heads/a/c"),
+            ("refs/heads/a/b refs/heads/a/c", "refs/heads/a refs/heads/a/c", "refs/heads/a/b"),
+            ("refs/heads/foo", "refs/heads/Foo", "refs/heads/foo"),
+            ("refs/tags/a", "refs/tags/a/b", "refs/tags/a"),
+            ("refs/heads/a", "refs/heads/b", ""),
+            ("refs/heads/a", "refs/tags/a/b", ""),
+            ("refs/heads/a refs/heads/x", "refs/heads/x refs/heads/ab", ""),
+            ("refs/heads/a", "refs/heads/a refs/heads/a/b", ""),
+        ] {
+            assert_eq!(in_the_way(&refs(base), &refs(theirs)), refs(expected), "{base} -> {theirs}");
+        }
     }
 
     /// Every combination of base, theirs and ours (absent, or one of three values), of kinds and of

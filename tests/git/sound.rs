@@ -1514,6 +1514,46 @@ fn a_repository_that_replaced_the_local_one_is_left_alone() {
     });
 }
 
+/// The former name must be gone before git can make the new one.
+#[test]
+fn a_branch_that_was_renamed_to_a_name_below_its_own_is_renamed() {
+    for (before, there, after) in [
+        (&["a"][..], &[&["branch", "-m", "a", "a/b"][..]][..], &["a/b"][..]),
+        (
+            &["a/b", "a/c"],
+            &[&["branch", "-D", "a/c"], &["branch", "-m", "a/b", "x"], &["branch", "-m", "x", "a"]],
+            &["a"],
+        ),
+        (&["foo"], &[&["branch", "-m", "foo", "Foo"]], &["Foo"]),
+    ] {
+        with_each_git(|bench| {
+            for name in before {
+                bench.here(&["branch", name]);
+            }
+            bench.prepare();
+            bench.there(&["checkout", "-q", before[0]]);
+            write(&bench.there.join("n.txt"), "n\n");
+            let new = bench.commit_there("new");
+            bench.there(&["checkout", "-q", "main"]);
+            for command in there {
+                bench.there(command);
+            }
+            let report = bench.restore();
+            for name in after {
+                assert_eq!(bench.here(&["rev-parse", &format!("refs/heads/{name}")]), new, "{report:?}");
+            }
+            let branches = bench.here(&["branch", "--format=%(refname:short)"]);
+            let branches: Vec<_> = branches.lines().collect();
+            for name in before.iter().filter(|name| !after.contains(name)) {
+                assert!(!branches.contains(name), "{name}: {branches:?}");
+            }
+            bench.assert_sound(&bench.here, &[&new]);
+            let again = bench.restore();
+            assert!(again.updated.is_empty() && again.held_back.is_empty(), "{again:?}");
+        });
+    }
+}
+
 /// The branch that is checked out here is deleted once `HEAD` has left it.
 #[test]
 fn a_branch_that_was_renamed_in_the_sandbox_is_renamed() {
