@@ -5,11 +5,10 @@
 
 const { crypto, fs, os, path } = require("../js/node.js");
 const { quote } = require("./commands.js");
-const { IDENTITY, git, records } = require("./repository.js");
+const { IDENTITY, REPOSITORIES, git, records } = require("./repository.js");
 
 /** @import * as own from "./index.js" */
 
-const REPOSITORIES = ".paperclip-repositories";
 const WORKSPACE_GIT_SCAN_SATURATED_CODE = "workspace_git_scan_saturated";
 const IGNORED_MAX = 10_000;
 const IGNORED_BYTES_MAX = 2 * 1024 * 1024;
@@ -140,7 +139,8 @@ async function withShallowGitWorkspaceClone({ localDir, snapshot }, fn) {
   try {
     await git(localDir, ["update-ref", ref, snapshot.headCommit]);
     const inClone = (/** @type {string[]} */ ...args) => git(cloneDir, args, { workspace: localDir });
-    await inClone("init", "-q");
+    const format = await line(localDir, "rev-parse", "--show-object-format");
+    await inClone("init", "-q", `--object-format=${format}`);
     // There may be no remote, and an address that may hold credentials is not sent.
     const address = await line(localDir, "remote", "get-url", "origin").catch(() => "");
     const harmless = address && harmlessAddress(address);
@@ -181,12 +181,15 @@ async function deleteLocalGitRef({ localDir, ref }) {
 async function fetchGitBundleIntoLocalRef({ localDir, bundlePath, exportRef, importedRef, baseSha }) {
   // An empty bundle brings nothing new.
   if ((await fs.promises.stat(bundlePath)).size === 0) return baseSha;
-  const fetch = ["-c", "fetch.fsckObjects=true", "fetch", "-q", "--no-tags", "--no-write-fetch-head"];
+  const options = ["-q", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
+  const fetch = ["-c", "fetch.fsckObjects=true", "fetch", ...options];
   // Git leaves what it refuses in the repository, so the check is made in another one, which borrows its objects.
   const check = `${bundlePath}.git`;
   const format = await line(localDir, "rev-parse", "--show-object-format");
   const objects = await line(localDir, "rev-parse", "--path-format=absolute", "--git-path", "objects");
   const inCheck = (/** @type {string[]} */ ...args) => git(check, args, { workspace: localDir });
+  // An earlier attempt may have left one.
+  await fs.promises.rm(check, { recursive: true, force: true });
   await fs.promises.mkdir(check);
   await inCheck("init", "-q", "--bare", `--object-format=${format}`);
   await fs.promises.writeFile(path.join(check, "objects/info/alternates"), `${JSON.stringify(objects)}\n`);
@@ -221,7 +224,8 @@ g() { git -C ${quote(input.remoteDir)} "$@"; }
 mkdir -p "$(dirname "$f")"
 rm -f "$f"
 ${base}
-if [ "$(g rev-list --count HEAD \${base:+--not "$base"})" -gt 0 ]; then
+n=$(g rev-list --count HEAD \${base:+--not "$base"})
+if [ "$n" -gt 0 ]; then
   g update-ref "$r" HEAD
   g bundle create -q "$f" "$r" \${base:+--not "$base"}
   g update-ref -d "$r"

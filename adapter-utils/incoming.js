@@ -65,14 +65,31 @@ class CommitsRefused extends Error {
 }
 
 /**
- * The last line that a failed command printed; otherwise the first line of the error.
+ * What a failed command printed: its first error, or else its last line. Otherwise the first line of the error.
  *
  * @param {unknown} error
  */
 function reasonOf(error) {
-  const printed = String(Object(error).stderr ?? "").trim();
-  if (printed !== "") return printed.slice(printed.lastIndexOf("\n") + 1);
-  return (error instanceof Error ? error.message : String(error)).split("\n", 1)[0];
+  const lines = String(Object(error).stderr ?? "")
+    .split("\n")
+    .filter((line) => line.trim() !== "");
+  const printed = lines.find((line) => /^(error|fatal): /.test(line)) ?? lines.at(-1);
+  return printed ?? (error instanceof Error ? error.message : String(error)).split("\n", 1)[0];
+}
+
+/**
+ * Whether a failure may pass by itself, or is the caller's wish.
+ *
+ * @param {unknown} error
+ */
+function mayPass(error) {
+  const { retryable, name, code, message } = Object(error);
+  return (
+    retryable === true ||
+    name === "AbortError" ||
+    /^(ABORT_ERR|E[A-Z]+)$/.test(code) ||
+    /time.?out/i.test(message)
+  );
 }
 
 /**
@@ -187,23 +204,28 @@ async function importHistory(tree, way, temporary, importedRef) {
 }
 
 /**
- * Runs the script that packs the sandbox's commits. Where that fails, but the sandbox still runs commands, its repository is
- * the reason.
+ * Runs the script that packs the sandbox's commits. Where that fails twice, but the sandbox still runs commands, its repository
+ * is the reason.
  *
  * @param {string} script
  * @param {Way} way
  */
 async function runOrRefuse(script, { client, timeoutMs }) {
+  const command = `sh -c ${quote(script)}`;
   try {
-    await client.run(`sh -c ${quote(script)}`, { timeoutMs });
-  } catch (error) {
+    await client.run(command, { timeoutMs });
+  } catch (first) {
+    if (mayPass(first)) throw first;
     try {
-      await client.run("sh -c :", { timeoutMs });
-    } catch {
+      await client.run(command, { timeoutMs });
+    } catch (error) {
+      if (mayPass(error)) throw error;
       // The first failure is the one to report.
-      throw error;
+      await client.run("sh -c :", { timeoutMs }).catch(() => {
+        throw first;
+      });
+      throw new CommitsRefused(error);
     }
-    throw new CommitsRefused(error);
   }
 }
 
@@ -220,14 +242,34 @@ async function goOnWithoutCommits(error, localDir, way) {
   let kept = "";
   if (error.bundle !== undefined) {
     const at = path.join(".paperclip-runtime", "conflicts", new Date().toISOString(), "sandbox.bundle");
-    await fs.promises.mkdir(path.dirname(path.join(localDir, at)), { recursive: true });
-    await fs.promises.copyFile(error.bundle, path.join(localDir, at));
+    await makeBackupFolder(localDir, path.dirname(at));
+    await fs.promises.copyFile(error.bundle, path.join(localDir, at), fs.constants.COPYFILE_EXCL);
     kept = `; what came is at ${at}`;
   }
   await way.onLine?.(
     `[paperclip] The environment's commits are refused, and only its files restored: ${error.message}${kept}\n`,
   );
   return undefined;
+}
+
+/**
+ * Makes a folder for backups, none of whose parents is a link. Git does not list it.
+ *
+ * @param {string} localDir
+ * @param {string} folder
+ */
+async function makeBackupFolder(localDir, folder) {
+  let at = localDir;
+  for (const name of folder.split(path.sep)) {
+    at = path.join(at, name);
+    await fs.promises.mkdir(at).catch(async (error) => {
+      if (error.code !== "EEXIST" || !(await fs.promises.lstat(at)).isDirectory()) throw error;
+    });
+  }
+  const ignore = path.join(localDir, ".paperclip-runtime", ".gitignore");
+  await fs.promises.writeFile(ignore, "*\n", { flag: "wx" }).catch((error) => {
+    if (error.code !== "EEXIST") throw error;
+  });
 }
 
 /**
@@ -240,6 +282,8 @@ async function goOnWithoutCommits(error, localDir, way) {
  */
 async function integrate(tree, imported, way) {
   const { localDir } = tree;
+  // Nothing has come since the restore before.
+  if (imported === tree.head) return;
   let failure;
   try {
     const importedHead = await onTopOf(localDir, tree.shared ?? tree.snapshot?.headCommit, imported);

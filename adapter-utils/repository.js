@@ -8,6 +8,9 @@ const { HEAVY_NAMES } = require("./excludes.js");
 
 const OUTPUT_MAX = 1024 * 1024 * 1024;
 
+/** The folder of a workspace with further repositories. */
+const REPOSITORIES = ".paperclip-repositories";
+
 /**
  * An environment in which git is controlled by its arguments alone. A program in the workspace is not found: under `npm run`,
  * `PATH` begins there, and an agent may have put a program named `git` there.
@@ -15,12 +18,19 @@ const OUTPUT_MAX = 1024 * 1024 * 1024;
  * @param {string} workspace
  */
 function plainEnvironment(workspace) {
-  const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("GIT_"));
-  const roots = checkoutsAround(workspace);
-  const isOutside = (/** @type {string} */ folder) =>
-    path.isAbsolute(folder) && !roots.some((root) => isInside(realPath(folder), root));
-  const PATH = (process.env.PATH ?? "").split(path.delimiter).filter(isOutside).join(path.delimiter);
-  return { ...Object.fromEntries(inherited), PATH, GIT_CONFIG_NOSYSTEM: "1", GIT_CONFIG_GLOBAL: "/dev/null" };
+  const inherited = Object.entries(process.env).filter(
+    ([name]) => !name.startsWith("GIT_") && name !== "PATH",
+  );
+  const root = realPath(workspace.split(`${path.sep}${REPOSITORIES}${path.sep}`, 1)[0] ?? workspace);
+  const folders = (process.env.PATH ?? "").split(path.delimiter);
+  const outside = folders.filter((folder) => path.isAbsolute(folder) && !isInside(realPath(folder), root));
+  return {
+    ...Object.fromEntries(inherited),
+    // An empty one would mean the current folder; without any, the system's own is searched.
+    ...(outside.length > 0 ? { PATH: outside.join(path.delimiter) } : {}),
+    GIT_CONFIG_NOSYSTEM: "1",
+    GIT_CONFIG_GLOBAL: "/dev/null",
+  };
 }
 
 /** @param {string} file */
@@ -34,35 +44,25 @@ function realPath(file) {
 }
 
 /**
- * A folder, and the folders above it that are checkouts.
- *
- * @param {string} dir
- */
-function checkoutsAround(dir) {
-  const roots = [realPath(dir)];
-  for (let at = path.dirname(roots[0]); at !== path.dirname(at); at = path.dirname(at)) {
-    if (fs.existsSync(path.join(at, ".git"))) roots.push(at);
-  }
-  return roots;
-}
-
-/**
  * @param {string} at
  * @param {string} root
  */
 const isInside = (at, root) => at === root || at.startsWith(root + path.sep);
 
-/** What keeps git's configuration from running anything. @type {[string, string][]} */
+/** What keeps git's configuration from running anything, and from looking into submodules. */
 const SETTINGS = [
-  ["core.fsmonitor", "false"],
-  ["core.hooksPath", "/dev/null"],
-  ["core.sshCommand", "false"],
-  ["core.alternateRefsCommand", "false"],
-  ["core.askPass", "false"],
-  ["credential.helper", ""],
-  ["gc.auto", "0"],
-  ["maintenance.auto", "false"],
-];
+  "core.fsmonitor=false",
+  "core.hooksPath=/dev/null",
+  "core.sshCommand=false",
+  "core.alternateRefsCommand=false",
+  "core.askPass=false",
+  "credential.helper=",
+  "fetch.recurseSubmodules=false",
+  "gc.auto=0",
+  "log.showSignature=false",
+  "maintenance.auto=false",
+  "submodule.recurse=false",
+].flatMap((setting) => ["-c", setting]);
 
 /** The commands that look at no content of files, and so run neither a filter nor a merge driver. */
 const RUNS_NO_PROGRAM = new Set([
@@ -97,7 +97,7 @@ const RUNS_NO_PROGRAM = new Set([
 async function git(dir, args, options = {}) {
   const command = args.find((arg, at) => !arg.startsWith("-") && args[at - 1] !== "-c") ?? "";
   const more = RUNS_NO_PROGRAM.has(command) ? [] : await withoutPrograms(dir, options.workspace);
-  return execute(dir, [...SETTINGS, ...more], args, options);
+  return execute(dir, more, args, options);
 }
 
 /**
@@ -110,7 +110,7 @@ async function git(dir, args, options = {}) {
  */
 async function withoutPrograms(dir, workspace) {
   const asked = ["config", "--null", "--name-only", "--get-regexp", String.raw`^(filter|merge)\..*\.`];
-  const listed = await execute(dir, SETTINGS, asked, { workspace }).catch((error) => {
+  const listed = await execute(dir, [], asked, { workspace }).catch((error) => {
     // An exit code says that there are none, or that this is no repository, or not yet.
     if (typeof error.code === "number") return "";
     throw error;
@@ -127,7 +127,7 @@ async function withoutPrograms(dir, workspace) {
 
 /**
  * @param {string} dir
- * @param {[string, string][]} settings
+ * @param {[string, string][]} settings Further ones.
  * @param {string[]} args
  * @param {GitOptions} options
  * @returns {Promise<string>}
@@ -145,10 +145,15 @@ function execute(dir, settings, args, { stdin = "", workspace = dir }) {
       GIT_CONFIG_COUNT: String(settings.length),
     };
     const options = { maxBuffer: OUTPUT_MAX, env };
-    const child = childProcess.execFile("git", ["-C", dir, ...args], options, (error, stdout, stderr) => {
-      if (error) reject(Object.assign(error, { stdout, stderr }));
-      else resolve(stdout);
-    });
+    const child = childProcess.execFile(
+      "git",
+      ["-C", dir, ...SETTINGS, ...args],
+      options,
+      (error, stdout, stderr) => {
+        if (error) reject(Object.assign(error, { stdout, stderr }));
+        else resolve(stdout);
+      },
+    );
     // If git ended before it read everything, its exit code says why.
     child.stdin?.on("error", () => {});
     child.stdin?.end(stdin);
@@ -182,12 +187,13 @@ async function hasNoCommit(dir) {
  * What the index of a repository has in a folder: submodules, and which of the names of heavy folders.
  *
  * @param {string} dir
+ * @param {string} [workspace] The workspace, where it is another folder.
  */
-async function readIndex(dir) {
+async function readIndex(dir, workspace = dir) {
   const submodules = [];
   /** @type {Set<string>} */
   const heavyNames = new Set();
-  for (const record of records(await git(dir, ["ls-files", "-s", "-z"]))) {
+  for (const record of records(await git(dir, ["ls-files", "-s", "-z"], { workspace }))) {
     const name = record.slice(record.indexOf("\t") + 1);
     if (record.startsWith("160000 ")) submodules.push(name);
     for (const heavy of HEAVY_NAMES) if (`/${name}`.includes(`/${heavy}/`)) heavyNames.add(heavy);
@@ -205,11 +211,12 @@ async function readIndex(dir) {
  */
 async function filesOfNested(workspace, nested) {
   const dir = path.join(workspace, nested);
+  const inNested = (/** @type {string[]} */ args) => git(dir, args, { workspace });
   // For a folder that is no repository, git would answer for the repository around it.
-  const prefix = (await git(dir, ["rev-parse", "--show-prefix"])).trim();
+  const prefix = (await inNested(["rev-parse", "--show-prefix"])).trim();
   if (prefix !== "") return [];
   const listed = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
-  const [names, { submodules }] = await Promise.all([git(dir, listed), readIndex(dir)]);
+  const [names, { submodules }] = await Promise.all([inNested(listed), readIndex(dir, workspace)]);
   const inner = new Set(submodules);
   const files = [];
   for (const name of records(names)) {
@@ -293,7 +300,7 @@ async function onTopOf(dir, shared, imported) {
   });
   if (related !== "" || shared === undefined) return imported;
   const [name = "", email = "", ...message] = (
-    await git(dir, ["show", "-s", "--format=%an%n%ae%n%B", imported])
+    await git(dir, ["show", "-s", "--no-show-signature", "--format=%an%n%ae%n%B", imported])
   ).split("\n");
   const author = ["-c", `author.name=${name || "unknown"}`, "-c", `author.email=${email || "unknown"}`];
   const tree = ["commit-tree", `${imported}^{tree}`, "-p", shared, "-F", "-"];
@@ -320,6 +327,7 @@ async function keepStaged(dir) {
 
 module.exports = {
   IDENTITY,
+  REPOSITORIES,
   filesOfNested,
   git,
   hasNoCommit,

@@ -502,9 +502,65 @@ describe("what a sandbox does to its repository", () => {
     expect(subjects).toEqual(expect.arrayContaining(["later", "here", "amended", "second", "base"]));
     expect(await git(local, "status", "--porcelain")).toBe("");
     expect(await filesOf(local)).toEqual({ a: "amended", b: "later", c: "ours" });
+    // A restore of nothing new adds nothing.
+    const log = await git(local, "log", "--format=%H");
+    await prepared.restoreWorkspace();
+    expect(await git(local, "log", "--format=%H")).toBe(log);
+  });
+
+  it("keeps its commits aside if the local repository no longer has what they are based on", async () => {
+    const { local, remote } = await round("own", {
+      setUp,
+      act: async (dir) => {
+        await write(dir, { a: "theirs" });
+        await git(dir, "commit", "-qam", "there");
+      },
+      meanwhile: async (dir) => {
+        await git(dir, "checkout", "-q", "--orphan", "anew");
+        await git(dir, "commit", "-qm", "anew");
+        await git(dir, "branch", "-D", "main");
+        await git(dir, "reflog", "expire", "--expire=now", "--all");
+        await git(dir, "gc", "-q", "--prune=now");
+      },
+      input,
+    });
+    expect((await filesOf(local)).a).toBe("theirs");
+    const [line, ...more] = told();
+    expect(more).toEqual([]);
+    const [, bundle] = /commits are refused, .*; what came is at (.*)\n$/.exec(line) ?? [];
+    // The sandbox was asked for all that it has.
+    const heads = await git(local, "bundle", "list-heads", path.join(local, bundle));
+    expect(heads).toContain(await git(remote, "rev-parse", "HEAD"));
+  });
+
+  it("rejects if the command that packs its commits fails for a time", async () => {
+    let fails = 0;
+    const failing = client();
+    const { run: runs } = failing;
+    failing.run = (command) => {
+      if (!command.includes("bundle create") || fails++ > 0) return runs(command);
+      throw Object.assign(new Error("the connection was reset"), { retryable: true });
+    };
+    const { local, prepared } = await round("own", { setUp, input: { ...input, client: failing } }).catch(
+      (error) => {
+        expect(error.message).toContain("the connection was reset");
+        return {};
+      },
+    );
+    expect([local, prepared, fails]).toEqual([undefined, undefined, 1]);
   });
 
   it.each([
+    [
+      "lacks a commit",
+      async (dir) => {
+        const commit = await git(dir, "rev-parse", "HEAD~1");
+        await git(dir, "commit", "-q", "--allow-empty", "-m", "later");
+        const before = await git(dir, "rev-parse", "HEAD~1");
+        expect(commit).not.toBe(before);
+        await rm(path.join(dir, ".git/objects", before.slice(0, 2), before.slice(2)));
+      },
+    ],
     [
       "lacks an object",
       async (dir) => {
@@ -538,7 +594,8 @@ describe("what a sandbox does to its repository", () => {
     });
     expect(await filesOf(local)).toEqual({ a: "a", b: "b", c: "theirs" });
     expect(await git(local, "log", "--format=%s")).toBe("second\nbase");
-    expect(told()).toEqual([expect.stringContaining("commits are refused")]);
+    expect(told()).toEqual([expect.stringMatching(/commits are refused, .*: (error|fatal): /)]);
+    expect(await git(local, "status", "--porcelain")).toBe("?? c");
     await prepared.restoreWorkspace();
     const packs = await readdir(path.join(local, ".git/objects/pack"));
     expect(packs.filter((name) => name.startsWith("tmp_"))).toEqual([]);
