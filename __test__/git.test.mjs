@@ -141,6 +141,34 @@ describe("what an agent does with git", () => {
       expect(await git("status", "--porcelain", "-b")).toBe("## topic\nM  a.txt");
     });
 
+    it.each([["."], ["*."], ["./src"], Array.from({ length: 3000 }, (_, number) => `name-${number}`)])(
+      "with the pattern %s",
+      async (...patterns) => {
+        const { restoreWorkspace } = await prepare({ transfer, workspaceExclude: patterns });
+        await writeFile(path.join(remote, "a.txt"), "theirs\n");
+        const there = await commit(remote, "there");
+        await restoreWorkspace();
+        expect(await git("rev-parse", "HEAD")).toBe(there);
+      },
+    );
+
+    it("where an excluded folder cannot be read there", async () => {
+      remote = await remoteWorkspace({ unprivileged: true });
+      client = new LocalSandbox({ unprivileged: true });
+      const { restoreWorkspace } = await prepare({ transfer, workspaceExclude: ["./data", "made/x"] });
+      await writeFile(path.join(remote, "a.txt"), "theirs\n");
+      const there = await commit(remote, "there");
+      for (const name of ["data", "made/x"]) {
+        await mkdir(path.join(remote, name), { recursive: true });
+        await chmod(path.join(remote, name), 0);
+      }
+      await client.own(remote);
+      await restoreWorkspace();
+      expect(await git("rev-parse", "HEAD")).toBe(there);
+      expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe("theirs\n");
+      expect(lastReport().skipped).toEqual([]);
+    });
+
     it("but not a repository that is excluded as a whole", async () => {
       const { restoreWorkspace } = await prepare({ transfer, workspaceExclude: ["vendor"] });
       await makeTree(remote, { "vendor/x/a.txt": "a\n", "other/a.txt": "a\n" });

@@ -38,6 +38,9 @@ const BATCH: u64 = 1024 * 1024;
 /// How many batches are made while as many others are written.
 const WINDOW_BATCHES: usize = 8;
 
+/// How many batches are made in a sink's own memory at a time. If an entry of one has changed, all of them are copied.
+const PLACED_BATCHES: usize = 2 * WINDOW_BATCHES;
+
 /// How many entries a thread handles at a time when it computes digests.
 const DIGESTS: usize = 256;
 
@@ -270,7 +273,7 @@ impl Layout {
         Ok(self.contents(&outcomes))
     }
 
-    /// Makes as much of the archive as possible in the sink's own memory, as many batches at a time as fit there. A batch
+    /// Makes as much of the archive as possible in the sink's own memory, several batches at a time. A batch
     /// that does not fit there, or of which an entry has changed since the scan, is made apart and copied.
     fn make_in_place(
         &self,
@@ -347,11 +350,11 @@ impl Layout {
         }
     }
 
-    /// The next batches that fit into so many bytes, and how many bytes they have. No batch if the next one is a large file or
-    /// does not fit.
+    /// The next batches that fit into so many bytes, at most [`PLACED_BATCHES`], and how many bytes they have. No batch if the
+    /// next one is a large file or does not fit.
     fn fitting<'b>(&self, batches: &'b [Range<usize>], room: u64) -> (&'b [Range<usize>], usize) {
         let (mut count, mut size) = (0, 0);
-        for batch in batches.iter().take_while(|batch| !self.is_large(batch)) {
+        for batch in batches.iter().take(PLACED_BATCHES).take_while(|batch| !self.is_large(batch)) {
             let more = self.size_of(batch.clone());
             if (size + more) as u64 > room {
                 break;
@@ -859,7 +862,7 @@ impl Piece {
         let has_ended = AtomicBool::new(false);
         let read = |into: &mut [u8], offset| {
             cancel.check()?;
-            // What comes back behind an end that was found is not part of what was packed.
+            // Once an end was found, nothing behind it is read any more.
             if !has_ended.load(Ordering::Relaxed) {
                 let read = read_fully_at(&file, into, offset);
                 let read = read.map_err(|error| Error::io("read", &shown, error))?;

@@ -338,8 +338,13 @@ impl Reading<'_> {
                 }
             }
         }
+        let is_unreadable = |name: &RefName| {
+            let folders = name.as_bytes().iter().enumerate().filter(|&(_, &byte)| byte == b'/');
+            let mut paths = folders.map(|(at, _)| &name.as_bytes()[..at]).chain([name.as_bytes()]);
+            !received.unreadable.is_empty() && paths.any(|path| received.unreadable.contains(path))
+        };
         let mut unchanged: Vec<RefName> =
-            received.unreadable.iter().filter_map(|path| RefName::parse(path)).collect();
+            base.refs.keys().chain(refs.keys()).filter(|name| is_unreadable(name)).cloned().collect();
         for (name, value) in &received.references {
             if let Some(oid) = Oid::parse(value.trim_ascii_end()) {
                 refs.insert(name.clone(), oid);
@@ -563,6 +568,10 @@ fn packed_refs(text: &[u8]) -> Option<Vec<(&[u8], Oid)>> {
     let mut packed = Vec::new();
     for line in text.split_inclusive(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\n")?;
+        // Other line ends: git takes them for a part of each name.
+        if line.ends_with(b"\r") {
+            return None;
+        }
         match line {
             [b'#', ..] => {}
             // What the tag before it names.
@@ -624,7 +633,7 @@ impl Checked {
                     let reason = match fault {
                         Fault::Refused(reason) => reason,
                         // The other repositories are merged all the same.
-                        Fault::Error(error) => format!("it cannot be written to ({error})"),
+                        Fault::Error(error) => format!("this process may not do that in it ({error})"),
                     };
                     report.is_incomplete = true;
                     let Incoming { dot_git, folder, theirs: Base { refs, .. }, pack, .. } = incoming;

@@ -188,7 +188,11 @@ impl<'a> Theirs<'a> {
         call.into_file(&pack, self.cancel)?;
         let mut call = self.call(&folder);
         call.setting(PARSED_WHOLE).args(["index-pack", "--stdin", "--fsck-objects", "--strict"]);
-        call.input_file(&pack).run(self.cancel).map(drop)
+        let checked = call.input_file(&pack).run(self.cancel).map(drop);
+        // They are not part of what came, which may become a backup.
+        by_path::remove_folder_all(&folder)?;
+        by_path::remove_file(&pack)?;
+        checked
     }
 
     /// Whether nothing has to be brought. What exists here and is reachable from nothing does not count, since it may be

@@ -47,7 +47,8 @@ pub(super) struct Received {
     pub index_digest: Option<[u8; 32]>,
     /// The references that are files of their own, with their text.
     pub references: BTreeMap<RefName, Vec<u8>>,
-    /// The paths of references, and of `packed-refs`, at which there is something other than a file.
+    /// The paths of references, of their folders and of `packed-refs`, at which there is something other than a file, or than a
+    /// folder.
     pub unreadable: BTreeSet<Vec<u8>>,
     /// Objects of Git LFS, by digest.
     pub large_files: BTreeSet<String>,
@@ -406,8 +407,7 @@ impl Quarantine {
 
     /// Notes a symbolic link, device or other special file of the sandbox that belongs to git.
     pub fn other(&mut self, path: &RelativePath) {
-        let is_of_references =
-            |inner: &[u8]| matches!(fate(inner), Fate::Reference(_)) || inner == PACKED_REFS;
+        let is_of_references = |inner: &[u8]| is_in(inner, b"refs") || inner == PACKED_REFS;
         if let Some(inside) = inside(path)
             && inside.name == DOT_GIT
             && is_of_references(inside.inner)
@@ -426,7 +426,7 @@ impl Quarantine {
     /// once.
     fn hold_inner(&mut self, dot_git: &RelativePath, inner: &[u8], reason: &str) {
         let first = inner.split(|&byte| byte == b'/').next().unwrap_or_default();
-        let one_by_one = matches!(first, b"hooks" | b"info" | b"objects" | b"refs");
+        let one_by_one = matches!(first, b"branches" | b"hooks" | b"info" | b"objects" | b"refs");
         let named = if one_by_one { inner } else { first };
         let named = RelativePath::parse(named).ok().flatten();
         self.hold(&named.map_or_else(|| dot_git.clone(), |named| dot_git.join(&named)), reason);

@@ -653,7 +653,14 @@ pack_changes() {
     *"GNU tar"*)
         : > "$names.git" && exclude_anywhere || return
         if [ -n "$apart" ]; then
-            awk '/\/\.git(\/|$)/ { print > git; next } { print }' git="$names.git" "$names" > "$names.rest" &&
+            awk '
+                input == 1 { plain[$0]; next }
+                !/\/\.git(\/|$)/ { print; next }
+                {
+                    count = split($0, name, "/")
+                    for (at = 2; at <= count && name[at] != ".git"; at++) if (name[at] in plain) next
+                    print > git
+                }' git="$names.git" input=1 "$own/exclude" input=2 "$names" > "$names.rest" &&
                 mv -f "$names.rest" "$names" || return
         fi
         tar -cf "$archive" --no-recursion --no-unquote --exclude-from="$own/exclude" -T "$names" || return
@@ -755,17 +762,21 @@ exclude_anywhere() {
     [ "$(wc -l < "$own/exclude")" -le 1 ] || is_excluded ./.git || apart=--exclude=.git
 }
 
-# Adds what belongs to git to $archive, outside of what is left out.
+# Adds what belongs to git to $archive. Of what is left out, not everything is passed over here: the local side drops the rest.
+# (A list of any length would take long, and fit no command line.)
 pack_git() {
     set --
-    while IFS= read -r pattern; do
+    while [ $# -lt 192 ] && IFS= read -r pattern; do
         case $pattern in
-        */*) ;;
+        ./*) set -- "$@" -path "$pattern" -o ;;
+        */*) set -- "$@" -path "*/$pattern" -o ;;
         *) set -- "$@" -name "$pattern" -o ;;
         esac
     done < "$own/exclude"
-    find . \( "$@" -name .paperclip-runtime \) -prune -o -name .git -prune \
-        -exec sh -c 'printf "%s\000" "$@"' sh {} + > "$names" || return 2
+    find . -mindepth 1 \( "$@" -path ./.paperclip-runtime \) -prune -o -name .git -prune \
+        -exec sh -c 'printf "%s\000" "$@"' sh {} + > "$names"
+    # What cannot be read is left out by a pattern, or tar has complained of it too.
+    [ $? -le 1 ] || return 2
     [ ! -s "$names" ] || tar -rf "$archive" --no-unquote --null -T "$names"
 }
 

@@ -123,7 +123,8 @@ fn references_that_cannot_be_read_are_unchanged() {
             there(bench, "packed-refs", &text[..text.len() - 1]);
         }),
         ("other line ends", "packed-refs", |bench| {
-            there(bench, "packed-refs", format!("{ABSENT}\r\n# pack-refs with: \r\n"));
+            let text = read(&bench.there.join(".git/packed-refs"));
+            there(bench, "packed-refs", text.replace('\n', "\r\n"));
         }),
         ("a link", "packed-refs", |bench| {
             let at = bench.there.join(".git/packed-refs");
@@ -133,6 +134,15 @@ fn references_that_cannot_be_read_are_unchanged() {
         ("a link for a branch", "refs/heads/side", |bench| {
             let at = bench.there.join(".git/refs/heads/side");
             symlink("main", at).unwrap();
+        }),
+        ("a link for all tags", "refs/tags", |bench| {
+            let at = bench.there.join(".git/refs/tags");
+            let text = read(&bench.there.join(".git/packed-refs"));
+            let heads = text.lines().filter(|line| !line.starts_with('^') && !line.contains("refs/tags/"));
+            let heads: String = heads.map(|line| format!("{line}\n")).collect();
+            there(bench, "packed-refs", heads);
+            fs::remove_dir(&at).unwrap();
+            symlink("elsewhere", at).unwrap();
         }),
         ("a branch that is another one", "refs/heads/side", |bench| {
             there(bench, "refs/heads/side", "ref: refs/heads/main\n");
@@ -341,7 +351,7 @@ fn what_comes_for_a_repository_that_is_read_only_here_is_kept() {
         let report = bench.restore();
         let unmounted = std::process::Command::new("umount").args(["-R", dot_git]).status().unwrap();
         assert!(unmounted.success());
-        let told = |held: &HeldBack| held.reason.starts_with("it cannot be written to");
+        let told = |held: &HeldBack| held.reason.starts_with("this process may not");
         assert!(report.held_back.iter().any(told), "{report:?}");
         let subject = |name: &str| bench.git(&bench.here.join(name), &["log", "-1", "--format=%s"]);
         assert_eq!(subject("open"), "there");
