@@ -181,6 +181,79 @@ describe("what an agent does with git", () => {
     });
   });
 
+  it.each([
+    ["by a pattern", { workspaceExclude: ["dist", "src/b.txt"] }],
+    ["by an ignore file", { ignoreFiles: [".gitignore"] }],
+    ["always", {}],
+  ])("deletes no tracked file from the history that is left out %s", async (_how, input) => {
+    await makeTree(workspace, {
+      "dist/d.txt": "made\n",
+      "ignored/i.txt": "i\n",
+      "._x": "x\n",
+      "gone.txt": "gone\n",
+      "fixture.git/HEAD": "ref: refs/heads/main\n",
+      "fixture.git/config": "[core]\n",
+      "fixture.git/objects/x": "",
+      "fixture.git/refs/x": "",
+    });
+    await git("add", "-A", "-f");
+    await git("commit", "-q", "-m", "all");
+    await rm(path.join(workspace, "gone.txt"));
+    const tracked = await git("ls-files");
+    for (let heartbeat = 0; heartbeat < 2; heartbeat++) {
+      const { restoreWorkspace } = await prepare(input);
+      expect(await gitIn(remote, "status", "--porcelain")).toBe(" D gone.txt");
+      await writeFile(path.join(remote, "a.txt"), `theirs ${heartbeat}\n`);
+      await gitIn(remote, "add", "-A", "--", ":!gone.txt");
+      await gitIn(remote, "commit", "-q", "-m", "there");
+      await restoreWorkspace();
+      expect(await git("show", "--format=%s", "--name-only", "HEAD")).toBe("there\n\na.txt");
+      expect(await git("ls-files")).toBe(tracked);
+      expect(await git("status", "--porcelain")).toBe(" D gone.txt");
+      await expectSound();
+    }
+  });
+
+  it("keeps the commits of several worktrees of one repository apart", async () => {
+    for (const name of ["one", "two"]) await git("worktree", "add", "-q", "--detach", `ignored/${name}`);
+    const { restoreWorkspace } = await prepare();
+    const commits = [];
+    for (const name of ["one", "two"]) {
+      for (const where of [workspace, remote]) {
+        const folder = path.join(where, "ignored", name);
+        await writeFile(path.join(folder, where === remote ? "theirs" : "ours"), name);
+        const made = await commit(folder, name);
+        if (where === remote) commits.push(made);
+      }
+    }
+    await restoreWorkspace();
+    for (const made of commits)
+      expect(await git("for-each-ref", "--contains", made)).toContain("refs/paperclip/");
+    const kept = lastReport().refsKept.map(({ keptAt }) => keptAt);
+    expect(new Set(kept).size).toBe(kept.length);
+  });
+
+  it("is not staged by a prepare after a restore that git refused", async () => {
+    const { restoreWorkspace } = await prepare();
+    await writeFile(path.join(remote, "a.txt"), "theirs\n");
+    await makeTree(remote, { "new.txt": "new\n" });
+    await commit(remote, "there");
+    const lock = path.join(workspace, ".git/refs/heads/main.lock");
+    await writeFile(lock, "");
+    await restoreWorkspace();
+    const [{ keptAt }] = lastReport().refsKept;
+    await rm(lock);
+    // The person takes the commit over, and stages that it is undone.
+    await git("reset", "-q", "--hard");
+    await git("clean", "-fdq");
+    await git("merge", "-q", "--ff-only", keptAt);
+    await git("checkout", "-q", "HEAD~1", "--", "a.txt");
+    await git("rm", "-q", "--cached", "new.txt");
+    const staged = await git("ls-files", "--stage");
+    await prepare();
+    expect(await git("ls-files", "--stage")).toBe(staged);
+  });
+
   it("causes no conflict if nothing was changed, over several heartbeats", async () => {
     const before = await git("rev-parse", "HEAD");
     for (let heartbeat = 0; heartbeat < 4; heartbeat++) {

@@ -18,7 +18,7 @@ use super::unfinished;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::by_path::{self, make_folders, read, write};
-use crate::fs::{Kind, Meta, Root};
+use crate::fs::{Kind, Root};
 use crate::merge::lock::{Attempt, MergeLock};
 use crate::path::{RelativePath, path_from};
 use crate::tree::scan::Found;
@@ -407,33 +407,39 @@ fn copy_index(
     let states = repository.states_in(&there)?;
     let states = index::states(&states);
     let listing: Vec<u8> = states.iter().flat_map(|state| [state.line, b"\0"].concat()).collect();
-    // In the sandbox, git compares sizes and times in whole seconds alone.
     let checkout = dot_git.as_bytes().strip_suffix(DOT_GIT).unwrap_or_default();
-    let is_hidden = |state: &&index::EntryState<'_>| {
-        let path = [checkout, index::path_in(state.line)].concat();
-        let found = tree.found.binary_search_by(|found| found.path.as_bytes().cmp(&path));
-        let is_file = |meta: &Meta| matches!(meta.kind, Kind::File | Kind::Symlink);
-        found.is_ok_and(|at| is_file(&tree.found[at].meta) && state.hides(&tree.found[at].meta))
-    };
-    let hidden: Vec<&[u8]> = states.iter().filter(is_hidden).map(|state| state.line).collect();
+    let mut cursor = tree.root.cursor();
+    let (mut hidden, mut left_out) = (Vec::new(), Vec::new());
+    for state in &states {
+        let name = index::path_in(state.line);
+        let path = [checkout, name].concat();
+        let found = tree.found.binary_search_by(|found| found.path.as_bytes().cmp(&path[..]));
+        if let Ok(at) = found {
+            let meta = &tree.found[at].meta;
+            // In the sandbox, git compares sizes and times in whole seconds alone.
+            if matches!(meta.kind, Kind::File | Kind::Symlink) && state.hides(meta) {
+                hidden.push(state.line);
+            }
+        } else if let Ok(Some(path)) = RelativePath::parse(&path)
+            && matches!(cursor.stat(&path), Ok(Some(_)))
+        {
+            // A file that is left out looks deleted there, and `git add -A` would delete it from the history.
+            left_out.extend([name, b"\0"].concat());
+        }
+    }
     // Git may read a file through its filter before it writes the index, if the file's time is in the future.
     // In this folder it finds no file.
-    repository
-        .call()
-        .env("GIT_INDEX_FILE", &there)
-        .env("GIT_WORK_TREE", folder)
-        .cwd(folder)
-        .args([
-            "update-index",
-            "--no-split-index",
-            "--no-untracked-cache",
-            "--no-fsmonitor",
-            "--force-write-index",
-            "-z",
-            "--index-info",
-        ])
-        .input(index::forgetting(&listing, &hidden, &repository.zero()))
-        .run(repository.cancel)?;
+    let change = |options: &[&str], input: Vec<u8>| {
+        let mut call = repository.call();
+        call.env("GIT_INDEX_FILE", &there).env("GIT_WORK_TREE", folder).cwd(folder);
+        call.arg("update-index").args(options).input(input).run(repository.cancel)
+    };
+    let plain = ["--no-split-index", "--no-untracked-cache", "--no-fsmonitor", "--force-write-index"];
+    let forgetting = index::forgetting(&listing, &hidden, &repository.zero());
+    change(&[&plain[..], &["-z", "--index-info"]].concat(), forgetting)?;
+    if !left_out.is_empty() {
+        change(&["-z", "--skip-worktree", "--stdin"], left_out)?;
+    }
     let digest = Sha256::digest(read(&there)?.unwrap_or_default()).into();
     // Git in the sandbox reads each file that is not older than the index, because it may have been changed
     // after it was staged without a change of size or time.

@@ -619,10 +619,21 @@ impl Checked {
         let cancel = &Cancel::default();
         let (mut report, mut bases) = (self.report, self.bases);
         let mut refused = self.refused;
+        let mut merged: BTreeMap<PathBuf, usize> = BTreeMap::new();
         for incoming in self.repositories {
             let outcome = match git {
                 None => refuse("there is no git on this machine"),
-                Some(git) => incoming.apply(git, workspace, &time.replace(':', "-"), &mut report, cancel),
+                Some(git) => {
+                    // Worktrees of one repository in this workspace have the same references.
+                    let common_dir = incoming.place.as_ref().map(|place| place.common_dir.clone());
+                    let number = merged.entry(common_dir.unwrap_or_default()).or_default();
+                    *number += 1;
+                    let mut time = time.replace(':', "-");
+                    if *number > 1 && incoming.place.is_some() {
+                        time = format!("{time}-{number}");
+                    }
+                    incoming.apply(git, workspace, &time, &mut report, cancel)
+                }
             };
             match outcome {
                 Ok(base) => {
@@ -1020,7 +1031,9 @@ impl Merge<'_> {
                 self.merge_index(busy, &before, &after)?;
             }
             // What is not done yet remains noted for a prepare.
-            if !self.due.index {
+            if self.due.index {
+                unfinished::keep_if_due(&self.repository)?;
+            } else {
                 unfinished::forget(self.repository.place)?;
             }
         }

@@ -56,6 +56,22 @@ pub fn is_noted(place: &Place) -> bool {
     by_path::exists(&file(place))
 }
 
+/// Keeps the note only if the commit of one of its changes is checked out: for any other, whatever moved `HEAD` there later has
+/// changed the index too.
+pub fn keep_if_due(repository: &Repository<'_>) -> Result<(), Fault> {
+    let changes = noted(repository.place)?;
+    let commit = repository.commit()?;
+    if changes.iter().any(|change| Some(&change.commit) == commit.as_ref()) {
+        return Ok(());
+    }
+    Ok(forget(repository.place)?)
+}
+
+/// The changes that were noted. A note that cannot be read is of another version of this package.
+fn noted(place: &Place) -> Result<Vec<Change>> {
+    Ok(read(&file(place))?.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default())
+}
+
 /// Removes the note, if there is one.
 pub fn forget(place: &Place) -> Result<()> {
     let file = file(place);
@@ -66,9 +82,7 @@ pub fn forget(place: &Place) -> Result<()> {
 /// could not be made yet.
 pub fn complete(repository: &Repository<'_>) -> Result<Option<String>, Fault> {
     let place = repository.place;
-    // A note that cannot be read is of another version of this package.
-    let changes: Vec<Change> =
-        read(&file(place))?.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
+    let changes = noted(place)?;
     let commit = repository.commit()?;
     if let Some(change) = changes.into_iter().find(|change| Some(&change.commit) == commit.as_ref()) {
         if repository.is_busy() {
