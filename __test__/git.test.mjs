@@ -475,51 +475,57 @@ describe("what would run or redirect something", () => {
 });
 
 describe("what the local configuration runs from the workspace", () => {
-  it("is reported as sensitive if the sandbox changed it, and nothing else is", async () => {
-    await makeTree(workspace, {
-      ".githooks/pre-commit": "#!/bin/sh\n./scripts/lint.sh\n",
-      "conf/git": "[alias]\n\tx = log\n",
-      "scripts/lint.sh": "exit 0\n",
-      "tools/clean.js": "1\n",
-      "tools/target.sh": "1\n",
-      "tools/other.js": "1\n",
-      "linked/hook.sh": "exit 0\n",
-    });
-    await symlink("target.sh", path.join(workspace, "tools/merge.sh"));
-    await git("config", "core.hooksPath", ".githooks");
-    await git("config", "include.path", "../conf/git");
-    await git("config", "filter.x.clean", "node tools/clean.js %f");
-    await git("config", "merge.x.driver", "./tools/merge.sh %A");
-    await symlink("../../linked/hook.sh", path.join(workspace, ".git/hooks/post-merge"));
-    const { restoreWorkspace } = await prepare();
-    await makeTree(remote, {
-      ".githooks/pre-commit": "changed\n",
-      ".githooks/pre-push": "added\n",
-      "conf/git": "changed\n",
-      "scripts/lint.sh": "changed\n",
-      "tools/clean.js": "changed\n",
-      "tools/target.sh": "changed\n",
-      "tools/other.js": "changed\n",
-      "linked/hook.sh": "changed\n",
-      "a.txt": "changed\n",
-    });
-    await restoreWorkspace();
-    const told = new Map(lastReport().sensitive.map(({ path: where, reason }) => [where, reason]));
-    expect([...told.keys()].sort()).toStrictEqual([
-      ".githooks/pre-commit",
-      ".githooks/pre-push",
-      "conf/git",
-      "linked/hook.sh",
-      "scripts/lint.sh",
-      "tools/clean.js",
-      "tools/target.sh",
-    ]);
-    expect(told.get("conf/git")).toContain("includes");
-    expect(told.get(".githooks/pre-push")).toContain("hooks");
-    // What did not change is not reported again.
-    await restoreWorkspace();
-    expect(lastReport().sensitive).toStrictEqual([]);
-  });
+  it.each(["relative paths", "absolute paths", "absolute paths through a link"])(
+    "is reported as sensitive if the sandbox changed it, and nothing else is (%s)",
+    async (how) => {
+      await makeTree(workspace, {
+        ".githooks/pre-commit": "#!/bin/sh\n./scripts/lint.sh\n",
+        "conf/git": "[alias]\n\tx = log\n",
+        "scripts/lint.sh": "exit 0\n",
+        "tools/clean.js": "1\n",
+        "tools/target.sh": "1\n",
+        "tools/other.js": "1\n",
+        "linked/hook.sh": "exit 0\n",
+      });
+      await symlink("target.sh", path.join(workspace, "tools/merge.sh"));
+      if (how.includes("link")) await symlink(".", path.join(home, "linked"));
+      const start =
+        how === "relative paths" ? "" : `${how.includes("link") ? `${home}/linked` : home}/workspace/`;
+      await git("config", "core.hooksPath", `${start}.githooks`);
+      await git("config", "include.path", start ? `${start}conf/git` : "../conf/git");
+      await git("config", "filter.x.clean", `node ${start}tools/clean.js %f`);
+      await git("config", "merge.x.driver", "./tools/merge.sh %A");
+      await symlink("../../linked/hook.sh", path.join(workspace, ".git/hooks/post-merge"));
+      const { restoreWorkspace } = await prepare();
+      await makeTree(remote, {
+        ".githooks/pre-commit": "changed\n",
+        ".githooks/pre-push": "added\n",
+        "conf/git": "changed\n",
+        "scripts/lint.sh": "changed\n",
+        "tools/clean.js": "changed\n",
+        "tools/target.sh": "changed\n",
+        "tools/other.js": "changed\n",
+        "linked/hook.sh": "changed\n",
+        "a.txt": "changed\n",
+      });
+      await restoreWorkspace();
+      const told = new Map(lastReport().sensitive.map(({ path: where, reason }) => [where, reason]));
+      expect([...told.keys()].sort()).toStrictEqual([
+        ".githooks/pre-commit",
+        ".githooks/pre-push",
+        "conf/git",
+        "linked/hook.sh",
+        "scripts/lint.sh",
+        "tools/clean.js",
+        "tools/target.sh",
+      ]);
+      expect(told.get("conf/git")).toContain("includes");
+      expect(told.get(".githooks/pre-push")).toContain("hooks");
+      // What did not change is not reported again.
+      await restoreWorkspace();
+      expect(lastReport().sensitive).toStrictEqual([]);
+    },
+  );
 
   it("is reported too if the sandbox put a link in the place of a folder above it", async () => {
     await makeTree(workspace, { "tools/clean.js": "1\n", "hooks/more/pre-commit": "1\n", "other/x": "1\n" });

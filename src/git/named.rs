@@ -3,6 +3,7 @@
 //! The sandbox changes neither, but it changes files of the workspace, and these come back like all work. A named path is
 //! reported for every key: which keys run their value differs between releases of git.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
@@ -182,7 +183,7 @@ impl Finding<'_> {
         for Setting { file, key, value } in settings {
             if *key == b"core.hookspath" {
                 let folder = self.resolve(&self.around.checkout, value);
-                if let Some(inside) = below(self.workspace, &folder) {
+                if let Some(inside) = below(self.workspace, &self.without_links(&folder)) {
                     self.named.hooks.insert(inside);
                 }
                 folders.push(folder);
@@ -241,9 +242,24 @@ impl Finding<'_> {
     }
 
     fn note(&mut self, path: &Path, reason: &'static str) {
-        if let Some(Some(path)) = below(self.workspace, path) {
+        if let Some(Some(path)) = below(self.workspace, &self.without_links(path)) {
             self.named.files.entry(path).or_insert(reason);
         }
+    }
+
+    /// A path without the links above it, if they lead into the workspace; otherwise as it is.
+    fn without_links<'p>(&self, path: &'p Path) -> Cow<'p, Path> {
+        let real = || {
+            let (folder, name) = (path.parent()?, path.file_name()?);
+            let mut above = folder.ancestors();
+            let (above, real) = above.find_map(|above| Some((above, by_path::resolve(above).ok()?)))?;
+            let there = real.join(folder.strip_prefix(above).ok()?).join(name);
+            there.starts_with(self.workspace).then_some(there)
+        };
+        if path.starts_with(self.workspace) {
+            return Cow::Borrowed(path);
+        }
+        real().map_or(Cow::Borrowed(path), Cow::Owned)
     }
 
     /// A path as git reads it: `~/` is the user's folder, and a relative path begins at `from`.
