@@ -17,8 +17,9 @@ use super::index;
 use super::keep;
 use super::objects::{self, Theirs};
 use super::quarantine::{LEADS_ELSEWHERE, NO_NAME, ONLY_WORK, PACKED_REFS, Quarantine, REFTABLE, Received};
+use super::recognise::bare_folders_of_files;
 use super::refs::{
-    Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, in_the_way, plan,
+    HOLDS_BARE, Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, in_the_way, plan,
 };
 use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Place, Repository, Stashes, lines};
@@ -81,6 +82,8 @@ struct Incoming {
     may_lack: bool,
     /// Whether their index is gone or cannot be read, so that only the commits tell what changed in it.
     index_is_unknown: bool,
+    /// The commits there that hold a bare repository.
+    bare: BTreeSet<Oid>,
 }
 
 /// Reads and checks what is in the quarantine. Without a local git, or where git refuses, a repository is held back and
@@ -235,11 +238,16 @@ fn read_repository(
         folder: received.folder.clone(),
         may_lack: false,
         index_is_unknown: false,
+        bare: BTreeSet::new(),
     };
     if incoming.has_news() {
         let checked = check_objects(git, &theirs_repository, &incoming, received, cancel)?;
         reading.leave_out_unusable(&mut incoming, &checked);
         reading.leave_out_settings(&mut incoming, &theirs_repository)?;
+        let before = their_commit(&incoming.base);
+        incoming.bare =
+            theirs_repository.with_bare(received, &incoming.base, &incoming.theirs, before.as_ref())?;
+        reading.leave_out_bare(&mut incoming);
         incoming.pack = checked.pack;
     }
     incoming.may_lack = reading.may_lack;
@@ -469,6 +477,22 @@ impl Reading<'_> {
                 Ok(())
             }
             checked => checked,
+        }
+    }
+}
+
+impl Reading<'_> {
+    /// Treats the index as unchanged if it stages a bare repository.
+    fn leave_out_bare(&mut self, incoming: &mut Incoming) {
+        let (base, theirs) = (&incoming.base.index, &incoming.theirs.index);
+        if base == theirs {
+            return;
+        }
+        let known = bare_folders_of_files(index::paths(base));
+        if !bare_folders_of_files(index::paths(theirs)).is_subset(&known) {
+            self.hold("index", HOLDS_BARE);
+            self.index_is_unknown = true;
+            incoming.theirs.index.clone_from(&incoming.base.index);
         }
     }
 }
@@ -908,6 +932,7 @@ impl Incoming {
             folder: self.folder.clone(),
             may_lack: false,
             index_is_unknown: self.index_is_unknown,
+            bare: self.bare.clone(),
         };
         if let Some(head) = &self.theirs.head {
             let text = match head {
@@ -1089,7 +1114,8 @@ impl Merge<'_> {
                 in_use.extend(RefName::parse(text.trim_ascii_end()));
             }
         }
-        Ok(Surroundings { in_use, current, symbolic: Vec::new() })
+        let bare = self.incoming.bare.clone();
+        Ok(Surroundings { in_use, current, symbolic: Vec::new(), bare })
     }
 
     fn relation(&self, theirs: &Oid, ours: &Oid) -> Relation {
@@ -1343,6 +1369,8 @@ impl Merge<'_> {
             Some("both sides checked out something else")
         } else if busy {
             Some("a local operation is in progress")
+        } else if matches!(head, Head::Detached(oid) if self.incoming.bare.contains(oid)) {
+            Some(HOLDS_BARE)
         } else if let Head::Branch(name) = head {
             let here = self.repository.commit_of(name.as_bytes())?;
             let there = theirs.refs.get(name);

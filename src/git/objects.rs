@@ -8,16 +8,17 @@
 //! it, each object gets the name that its content has and is checked as by `git fsck --strict`, and
 //! everything that the sandbox's references need must be found.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::command::{Call, Fault, Git};
-use super::export::configuration;
+use super::export::{Base, configuration};
 use super::index::{self, Staged, is_empty_blob};
 use super::keep;
 use super::packs;
 use super::quarantine::Received;
-use super::refs::Oid;
+use super::recognise::{bare_folders_of_files, is_bare_marker};
+use super::refs::{Head, Oid, RefKind};
 use super::repository::{LIST_INDEX, Place, Types, lines, quoted, types};
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -193,6 +194,69 @@ impl<'a> Theirs<'a> {
         by_path::remove_folder_all(&folder)?;
         by_path::remove_file(&pack)?;
         checked
+    }
+
+    /// The new commits that references and `HEAD` name there, and whose files have a bare repository that those of the commit before
+    /// do not have.
+    pub fn with_bare(
+        &self,
+        received: &Received,
+        base: &Base,
+        theirs: &Base,
+        before: Option<&Oid>,
+    ) -> Result<BTreeSet<Oid>, Fault> {
+        let checked = received.folder.join("checked");
+        let mut tips: BTreeMap<Oid, Option<Oid>> = BTreeMap::new();
+        for (name, oid) in theirs.refs.iter().filter(|(name, oid)| base.refs.get(*name) != Some(*oid)) {
+            if matches!(name.kind(), RefKind::Branch | RefKind::Tag) {
+                tips.insert(oid.clone(), base.refs.get(name).or(before).cloned());
+            }
+        }
+        if let Some(Head::Detached(oid)) = &theirs.head
+            && theirs.head != base.head
+        {
+            tips.insert(oid.clone(), before.cloned());
+        }
+        let mut holding = BTreeSet::new();
+        for (tip, before) in tips {
+            let files = |of: &Oid| -> Result<Vec<u8>, Fault> {
+                let listing = ["ls-tree", "-r", "-z", "--name-only", "--full-tree", of.as_str()];
+                // An object that is no commit has no files; one that is missing here was never shared.
+                Ok(self.call(&checked).args(listing).output(self.cancel)?.stdout)
+            };
+            // Most commits change nothing of that kind, and all files are listed only for the others.
+            let is_suspicious = match &before {
+                None => true,
+                Some(before) => {
+                    let added = [
+                        "diff-tree",
+                        "-r",
+                        "-z",
+                        "--name-only",
+                        "--no-renames",
+                        before.as_str(),
+                        tip.as_str(),
+                    ];
+                    let output = self.call(&checked).args(added).output(self.cancel)?;
+                    let names = output.stdout.split(|&byte| byte == 0 || byte == b'/');
+                    output.status != Some(0) || names.into_iter().any(is_bare_marker)
+                }
+            };
+            if !is_suspicious {
+                continue;
+            }
+            let found = files(&tip)?;
+            let found = bare_folders_of_files(found.split(|&byte| byte == 0).filter(|path| !path.is_empty()));
+            if found.is_empty() {
+                continue;
+            }
+            let known = before.as_ref().map(files).transpose()?.unwrap_or_default();
+            let known = bare_folders_of_files(known.split(|&byte| byte == 0).filter(|path| !path.is_empty()));
+            if !found.is_subset(&known) {
+                holding.insert(tip);
+            }
+        }
+        Ok(holding)
     }
 
     /// Whether nothing has to be brought. What exists here and is reachable from nothing does not count, since it may be

@@ -191,7 +191,13 @@ pub enum Reason {
     DeletedThere,
     /// The sandbox deleted it, and it is checked out locally.
     Current,
+    /// Its commit has a bare repository that no local commit had.
+    HoldsBare,
 }
+
+/// The reason for holding back a commit or an index.
+pub const HOLDS_BARE: &str = "it has a directory that git would take for a bare repository, and whose configuration git would obey \
+    where it is written";
 
 impl Reason {
     /// The text for the report.
@@ -205,6 +211,7 @@ impl Reason {
             Self::InUse => "it is checked out locally, or in use by an operation that is in progress",
             Self::Named => "a local symbolic reference names it, so it is not deleted",
             Self::DeletedThere => "it was deleted in the sandbox, and has another local value",
+            Self::HoldsBare => HOLDS_BARE,
             Self::Current => "it was deleted in the sandbox, and is checked out locally",
         }
     }
@@ -249,6 +256,8 @@ pub struct Surroundings {
     pub current: Option<RefName>,
     /// The local symbolic references, each with the name that it leads to.
     pub symbolic: Vec<(RefName, RefName)>,
+    /// The commits that hold a bare repository.
+    pub bare: BTreeSet<Oid>,
 }
 
 /// Decides about all references of either side and the base, in the order of their names.
@@ -271,6 +280,9 @@ pub fn plan(
         let (theirs, ours) = (theirs.get(name), ours.get(name));
         let outcome = decide(name.kind(), base.get(name), theirs, ours, relation);
         let outcome = match outcome {
+            Outcome::Theirs | Outcome::Replace if theirs.is_some_and(|oid| around.bare.contains(oid)) => {
+                Outcome::Aside(Reason::HoldsBare)
+            }
             Outcome::Theirs if ours.is_none() => match taken.obstacle(name) {
                 None => Outcome::Theirs,
                 Some(reason) => Outcome::Aside(reason),

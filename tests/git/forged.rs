@@ -139,8 +139,8 @@ fn references_that_cannot_be_read_are_unchanged() {
             let at = bench.there.join(".git/refs/tags");
             let text = read(&bench.there.join(".git/packed-refs"));
             let heads = text.lines().filter(|line| !line.starts_with('^') && !line.contains("refs/tags/"));
-            let heads: String = heads.map(|line| format!("{line}\n")).collect();
-            there(bench, "packed-refs", heads);
+            let heads: Vec<&str> = heads.collect();
+            there(bench, "packed-refs", format!("{}\n", heads.join("\n")));
             fs::remove_dir(&at).unwrap();
             symlink("elsewhere", at).unwrap();
         }),

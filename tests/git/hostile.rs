@@ -598,3 +598,79 @@ fn a_history_with_missing_objects_is_refused() {
         bench.assert_sound(&bench.here, &[]);
     });
 }
+
+/// Git would write it from the commit or the index, as `git stash` does, and obey its configuration there.
+#[test]
+fn a_commit_that_has_a_bare_repository_is_held_back() {
+    type Do = fn(&Bench);
+    let commit: Do = |bench| {
+        bench.there(&["add", "-A", "-f"]);
+        bench.there(&["commit", "-q", "-m", "planted"]);
+    };
+    let cases: &[(&str, Do, Do)] = &[
+        ("refs/heads/main", |_| (), commit),
+        ("refs/heads/side", |bench| drop(bench.there(&["checkout", "-q", "-b", "side"])), commit),
+        ("HEAD", |bench| drop(bench.there(&["checkout", "-q", "--detach"])), commit),
+        (
+            "refs/tags/planted",
+            |bench| drop(bench.there(&["checkout", "-q", "--detach"])),
+            |bench| {
+                bench.there(&["add", "-A", "-f"]);
+                bench.there(&["commit", "-q", "-m", "planted"]);
+                bench.there(&["tag", "planted"]);
+                bench.there(&["checkout", "-q", "main"]);
+            },
+        ),
+        ("index", |_| (), |bench| drop(bench.there(&["add", "-A", "-f"]))),
+    ];
+    for (told, before, after) in cases {
+        with_each_git(|bench| {
+            bench.prepare();
+            before(bench);
+            let planted = bench.there.join("ev");
+            write(&planted.join("HEAD"), "ref: refs/heads/main\n");
+            write(
+                &planted.join("config"),
+                "[core]\n\tfsmonitor = touch $CANARY\n\tbare = false\n\tworktree = .\n",
+            );
+            write(&planted.join("objects/x"), "");
+            write(&planted.join("refs/heads/x"), "");
+            write(&bench.there.join("new.txt"), "work\n");
+            after(bench);
+            let report = bench.restore();
+            assert!(holds(&report, told), "{told}: {report:?}");
+            let is_checked_out = bench.there.join("new.txt").exists();
+            assert_eq!(bench.here.join("new.txt").exists(), is_checked_out, "{told}");
+            let refs = bench.here(&["for-each-ref", "--format=%(refname)", "refs/heads", "refs/tags"]);
+            for name in refs.lines().chain(["HEAD"]) {
+                assert!(
+                    !bench.here(&["ls-tree", "-r", "--name-only", name]).contains("ev/"),
+                    "{told}: {name}"
+                );
+            }
+            assert!(!bench.here(&["ls-files"]).contains("ev/"), "{told}");
+            let kept = bench.here(&["for-each-ref", "--format=%(subject)", "refs/paperclip"]);
+            assert_eq!(kept.contains("planted"), *told != "index", "{told}: {kept}");
+            bench.use_here();
+            bench.assert_sound(&bench.here, &[]);
+        });
+    }
+}
+
+#[test]
+fn a_bare_repository_that_was_tracked_before_holds_nothing_back() {
+    with_each_git(|bench| {
+        for (name, text) in [("HEAD", "ref: refs/heads/main\n"), ("objects/x", ""), ("refs/x", "")] {
+            write(&bench.here.join("fixture").join(name), text);
+        }
+        bench.here(&["add", "-A", "-f"]);
+        bench.commit_here("fixture");
+        bench.prepare();
+        write(&bench.there.join("HEAD.md"), "work\n");
+        write(&bench.there.join("objects/x"), "work\n");
+        let new = bench.commit_there("work");
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new, "{report:?}");
+        bench.assert_sound(&bench.here, &[&new]);
+    });
+}
