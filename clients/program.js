@@ -62,8 +62,8 @@ function startProgram(name, args) {
     try {
       ending = await awaitNative(program.ended());
     } finally {
-      // Nobody reads what is still to be written.
-      stdin.destroy();
+      // Nobody reads what is still to be written. Without an error it would look written.
+      stdin.destroy(stdin.writableLength > 0 ? brokenPipe() : undefined);
     }
     await closed;
     const { exitCode = null, signal } = ending;
@@ -81,6 +81,9 @@ function startProgram(name, args) {
     },
   };
 }
+
+/** The system's error for what is written to a program that does not read it any more. */
+const brokenPipe = () => Object.assign(new Error("write EPIPE"), { code: "EPIPE", syscall: "write" });
 
 /** The binding's function, unless the runtime is to start programs. */
 function starter() {
