@@ -5,7 +5,7 @@
 
 const { crypto, fs, os, path } = require("../js/node.js");
 const { quote } = require("./commands.js");
-const { IDENTITY, REPOSITORIES, git, records } = require("./repository.js");
+const { IDENTITY, REPOSITORIES, commonAncestor, git, records } = require("./repository.js");
 
 /** @import * as own from "./index.js" */
 
@@ -240,11 +240,7 @@ async function integrateImportedGitHead({ localDir, importedHead }) {
   const ours = await line(localDir, "rev-parse", "HEAD");
   if (ours === importedHead) return;
   const onBranch = await line(localDir, "symbolic-ref", "-q", "HEAD").catch(() => "HEAD");
-  const shared = await line(localDir, "merge-base", ours, importedHead).catch((error) => {
-    // Exit code 1 says that there is no common ancestor.
-    if (error.code === 1) return "";
-    throw error;
-  });
+  const shared = await commonAncestor(localDir, ours, importedHead);
   if (shared === importedHead) return;
   let head = importedHead;
   if (shared !== ours) {

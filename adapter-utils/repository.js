@@ -95,65 +95,59 @@ const RUNS_NO_PROGRAM = new Set([
  * @returns {Promise<string>}
  */
 async function git(dir, args, options = {}) {
+  const env = plainEnvironment(options.workspace ?? dir);
   const command = args.find((arg, at) => !arg.startsWith("-") && args[at - 1] !== "-c") ?? "";
-  const more = RUNS_NO_PROGRAM.has(command) ? [] : await withoutPrograms(dir, options.workspace);
-  return execute(dir, more, args, options);
+  const more = RUNS_NO_PROGRAM.has(command) ? {} : await withoutPrograms(dir, env);
+  return execute(dir, args, { ...env, ...more }, options.stdin);
 }
 
 /**
- * The settings that switch the filters and merge drivers of a repository off: files are taken as they are, and a merge for
+ * The variables that switch the filters and merge drivers of a repository off: files are taken as they are, and a merge for
  * which there is a driver fails.
  *
  * @param {string} dir
- * @param {string} [workspace]
- * @returns {Promise<[string, string][]>}
+ * @param {NodeJS.ProcessEnv} env
+ * @returns {Promise<NodeJS.ProcessEnv>}
  */
-async function withoutPrograms(dir, workspace) {
+async function withoutPrograms(dir, env) {
   const asked = ["config", "--null", "--name-only", "--get-regexp", String.raw`^(filter|merge)\..*\.`];
-  const listed = await execute(dir, [], asked, { workspace }).catch((error) => {
+  const listed = await execute(dir, asked, env).catch((error) => {
     // An exit code says that there are none, or that this is no repository, or not yet.
     if (typeof error.code === "number") return "";
     throw error;
   });
   const names = new Set(records(listed).map((key) => key.slice(0, key.lastIndexOf("."))));
-  return [...names].flatMap((name) =>
+  const settings = [...names].flatMap((name) =>
     name.startsWith("merge.")
-      ? [/** @type {[string, string]} */ ([`${name}.driver`, "false"])]
-      : ["clean", "smudge", "process", "required"].map(
-          (key) => /** @type {[string, string]} */ ([`${name}.${key}`, key === "required" ? "false" : ""]),
-        ),
+      ? [[`${name}.driver`, "false"]]
+      : [
+          ...["clean", "smudge", "process"].map((key) => [`${name}.${key}`, ""]),
+          [`${name}.required`, "false"],
+        ],
   );
+  // The names of filters may have any characters, which an argument `-c` cannot tell from its value.
+  const numbered = settings.flatMap(([key, value], at) => [
+    [`GIT_CONFIG_KEY_${at}`, key],
+    [`GIT_CONFIG_VALUE_${at}`, value],
+  ]);
+  return { ...Object.fromEntries(numbered), GIT_CONFIG_COUNT: String(settings.length) };
 }
 
 /**
  * @param {string} dir
- * @param {[string, string][]} settings Further ones.
  * @param {string[]} args
- * @param {GitOptions} options
+ * @param {NodeJS.ProcessEnv} env
+ * @param {string} [stdin]
  * @returns {Promise<string>}
  */
-function execute(dir, settings, args, { stdin = "", workspace = dir }) {
+function execute(dir, args, env, stdin = "") {
   return new Promise((resolve, reject) => {
-    // The names of filters may have any characters, which an argument `-c` cannot tell from its value.
-    const numbered = settings.flatMap(([key, value], at) => [
-      [`GIT_CONFIG_KEY_${at}`, key],
-      [`GIT_CONFIG_VALUE_${at}`, value],
-    ]);
-    const env = {
-      ...plainEnvironment(workspace),
-      ...Object.fromEntries(numbered),
-      GIT_CONFIG_COUNT: String(settings.length),
-    };
+    const all = ["-C", dir, ...SETTINGS, ...args];
     const options = { maxBuffer: OUTPUT_MAX, env };
-    const child = childProcess.execFile(
-      "git",
-      ["-C", dir, ...SETTINGS, ...args],
-      options,
-      (error, stdout, stderr) => {
-        if (error) reject(Object.assign(error, { stdout, stderr }));
-        else resolve(stdout);
-      },
-    );
+    const child = childProcess.execFile("git", all, options, (error, stdout, stderr) => {
+      if (error) reject(Object.assign(error, { stdout, stderr }));
+      else resolve(stdout);
+    });
     // If git ended before it read everything, its exit code says why.
     child.stdin?.on("error", () => {});
     child.stdin?.end(stdin);
@@ -284,6 +278,23 @@ async function includes(dir, tip, commit) {
 }
 
 /**
+ * The best common ancestor of two commits; empty if there is none.
+ *
+ * @param {string} dir
+ * @param {string} one
+ * @param {string} other
+ */
+async function commonAncestor(dir, one, other) {
+  try {
+    return (await git(dir, ["merge-base", one, other])).trim();
+  } catch (error) {
+    // Exit code 1 says that there is none.
+    if (/** @type {{ code?: unknown }} */ (error).code === 1) return "";
+    throw error;
+  }
+}
+
+/**
  * A commit that can be merged with the local branch: the sandbox's own, or, if the two have no common ancestor, one with its
  * files, message and author on top of what both sides shared. The sandbox's clone has a single commit, so one that is amended
  * there has no parent.
@@ -293,11 +304,7 @@ async function includes(dir, tip, commit) {
  * @param {string} imported
  */
 async function onTopOf(dir, shared, imported) {
-  const related = await git(dir, ["merge-base", "HEAD", imported]).catch((error) => {
-    // Exit code 1 says that there is no common ancestor.
-    if (error.code === 1) return "";
-    throw error;
-  });
+  const related = await commonAncestor(dir, "HEAD", imported);
   if (related !== "" || shared === undefined) return imported;
   const [name = "", email = "", ...message] = (
     await git(dir, ["show", "-s", "--no-show-signature", "--format=%an%n%ae%n%B", imported])
@@ -328,6 +335,7 @@ async function keepStaged(dir) {
 module.exports = {
   IDENTITY,
   REPOSITORIES,
+  commonAncestor,
   filesOfNested,
   git,
   hasNoCommit,
