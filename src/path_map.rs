@@ -148,18 +148,7 @@ impl<V> PathMap<V> {
         items.reverse();
         items.sort_by(|(a, _), (b, _)| a.cmp(b));
         items.dedup_by(|(a, _), (b, _)| a == b);
-        Self::of_sorted(items.into_iter())
-    }
-
-    /// A map of these, which are in order of their paths, each of which is there once.
-    fn of_sorted(items: impl ExactSizeIterator<Item = Item<V>>) -> Self {
-        let len = items.len();
-        let mut items = items;
-        let mut chunks = Vec::with_capacity(len.div_ceil(CHUNK));
-        while items.len() > 0 {
-            chunks.push(Arc::new(items.by_ref().take(CHUNK).collect()));
-        }
-        Self { chunks, len }
+        items.into_iter().collect()
     }
 }
 

@@ -19,7 +19,8 @@ use super::objects::{self, Theirs};
 use super::quarantine::{LEADS_ELSEWHERE, NO_NAME, ONLY_WORK, PACKED_REFS, Quarantine, REFTABLE, Received};
 use super::recognise::bare_folders_of_files;
 use super::refs::{
-    HOLDS_BARE, Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, in_the_way, plan,
+    HOLDS_BARE, Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, folders_of,
+    in_the_way, plan,
 };
 use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Place, Repository, Stashes, lines};
@@ -347,8 +348,7 @@ impl Reading<'_> {
             }
         }
         let is_unreadable = |name: &RefName| {
-            let folders = name.as_bytes().iter().enumerate().filter(|&(_, &byte)| byte == b'/');
-            let mut paths = folders.map(|(at, _)| &name.as_bytes()[..at]).chain([name.as_bytes()]);
+            let mut paths = folders_of(name.as_bytes()).chain([name.as_bytes()]);
             !received.unreadable.is_empty() && paths.any(|path| received.unreadable.contains(path))
         };
         let mut unchanged: Vec<RefName> =
@@ -461,9 +461,14 @@ impl Reading<'_> {
         }
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
             self.hold_unusable("index", "what it stages is missing in the sandbox");
-            self.index_is_unknown = true;
-            theirs.index.clone_from(&base.index);
+            self.leave_out_index(incoming);
         }
+    }
+
+    /// Treats the index as unchanged. It is held back for a reason that was told.
+    fn leave_out_index(&mut self, incoming: &mut Incoming) {
+        self.index_is_unknown = true;
+        incoming.theirs.index.clone_from(&incoming.base.index);
     }
 
     /// Treats the index as unchanged if it stages a `.gitmodules` or `.gitattributes` that git would not take in a commit.
@@ -472,16 +477,13 @@ impl Reading<'_> {
         match theirs.check_settings(self.received, &staged) {
             Err(Fault::Refused(reason)) => {
                 self.hold("index", &format!("what it stages does not pass git fsck ({reason})"));
-                self.index_is_unknown = true;
-                incoming.theirs.index.clone_from(&incoming.base.index);
+                self.leave_out_index(incoming);
                 Ok(())
             }
             checked => checked,
         }
     }
-}
 
-impl Reading<'_> {
     /// Treats the index as unchanged if it stages a bare repository.
     fn leave_out_bare(&mut self, incoming: &mut Incoming) {
         let (base, theirs) = (&incoming.base.index, &incoming.theirs.index);
@@ -491,8 +493,7 @@ impl Reading<'_> {
         let known = bare_folders_of_files(index::paths(base));
         if !bare_folders_of_files(index::paths(theirs)).is_subset(&known) {
             self.hold("index", HOLDS_BARE);
-            self.index_is_unknown = true;
-            incoming.theirs.index.clone_from(&incoming.base.index);
+            self.leave_out_index(incoming);
         }
     }
 }
@@ -648,13 +649,14 @@ impl Checked {
             let outcome = match git {
                 None => refuse("there is no git on this machine"),
                 Some(git) => {
-                    // Worktrees of one repository in this workspace have the same references.
-                    let common_dir = incoming.place.as_ref().map(|place| place.common_dir.clone());
-                    let number = merged.entry(common_dir.unwrap_or_default()).or_default();
-                    *number += 1;
                     let mut time = time.replace(':', "-");
-                    if *number > 1 && incoming.place.is_some() {
-                        time = format!("{time}-{number}");
+                    // Worktrees of one repository in this workspace have the same references.
+                    if let Some(place) = &incoming.place {
+                        let number = merged.entry(place.common_dir.clone()).or_default();
+                        *number += 1;
+                        if *number > 1 {
+                            time = format!("{time}-{number}");
+                        }
                     }
                     incoming.apply(git, workspace, &time, &mut report, cancel)
                 }

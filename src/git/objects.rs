@@ -17,7 +17,7 @@ use super::index::{self, Staged, is_empty_blob};
 use super::keep;
 use super::packs;
 use super::quarantine::Received;
-use super::recognise::{bare_folders_of_files, is_bare_marker};
+use super::recognise::{BareFolders, bare_folders_of_files, is_bare_marker};
 use super::refs::{Head, Oid, RefKind};
 use super::repository::{LIST_INDEX, Place, Types, lines, quoted, types};
 use crate::cancel::Cancel;
@@ -217,41 +217,32 @@ impl<'a> Theirs<'a> {
         {
             tips.insert(oid.clone(), before.cloned());
         }
+        let bare_in = |of: &Oid| -> Result<BareFolders, Fault> {
+            let listing = ["ls-tree", "-r", "-z", "--name-only", "--full-tree", of.as_str()];
+            // An object that is no commit has no files; one that is missing here was never shared.
+            let files = self.call(&checked).args(listing).output(self.cancel)?.stdout;
+            Ok(bare_folders_of_files(files.split(|&byte| byte == 0).filter(|path| !path.is_empty())))
+        };
+        // Most commits change nothing of that kind, and all files are listed only for the others.
+        let may_add = |before: &Oid, tip: &Oid| -> Result<bool, Fault> {
+            let between = ["diff-tree", "-r", "-z", "--name-only", "--no-renames"];
+            let trees = [before.as_str(), tip.as_str()];
+            let output = self.call(&checked).args(between).args(trees).output(self.cancel)?;
+            let mut names = output.stdout.split(|&byte| byte == 0 || byte == b'/');
+            Ok(output.status != Some(0) || names.any(is_bare_marker))
+        };
         let mut holding = BTreeSet::new();
         for (tip, before) in tips {
-            let files = |of: &Oid| -> Result<Vec<u8>, Fault> {
-                let listing = ["ls-tree", "-r", "-z", "--name-only", "--full-tree", of.as_str()];
-                // An object that is no commit has no files; one that is missing here was never shared.
-                Ok(self.call(&checked).args(listing).output(self.cancel)?.stdout)
-            };
-            // Most commits change nothing of that kind, and all files are listed only for the others.
-            let is_suspicious = match &before {
-                None => true,
-                Some(before) => {
-                    let added = [
-                        "diff-tree",
-                        "-r",
-                        "-z",
-                        "--name-only",
-                        "--no-renames",
-                        before.as_str(),
-                        tip.as_str(),
-                    ];
-                    let output = self.call(&checked).args(added).output(self.cancel)?;
-                    let names = output.stdout.split(|&byte| byte == 0 || byte == b'/');
-                    output.status != Some(0) || names.into_iter().any(is_bare_marker)
-                }
-            };
-            if !is_suspicious {
+            if let Some(before) = &before
+                && !may_add(before, &tip)?
+            {
                 continue;
             }
-            let found = files(&tip)?;
-            let found = bare_folders_of_files(found.split(|&byte| byte == 0).filter(|path| !path.is_empty()));
+            let found = bare_in(&tip)?;
             if found.is_empty() {
                 continue;
             }
-            let known = before.as_ref().map(files).transpose()?.unwrap_or_default();
-            let known = bare_folders_of_files(known.split(|&byte| byte == 0).filter(|path| !path.is_empty()));
+            let known = before.as_ref().map(bare_in).transpose()?.unwrap_or_default();
             if !found.is_subset(&known) {
                 holding.insert(tip);
             }

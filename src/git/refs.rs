@@ -393,7 +393,7 @@ pub fn in_the_way(base: &Refs, theirs: &Refs) -> Refs {
 }
 
 /// The folders of a name.
-fn folders_of(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn folders_of(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = name.iter().enumerate().filter(|&(_, &byte)| byte == b'/');
     slashes.map(|(at, _)| &name[..at])
 }

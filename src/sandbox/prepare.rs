@@ -545,7 +545,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
                     // After an update the sandbox has exactly what it is to have.
                     Some(outcome) => {
                         let remote = outcome.with(&contents);
-                        let snapshot = remote.shared().map(|(path, entry)| (path.clone(), entry)).collect();
+                        let snapshot = remote.snapshot();
                         (remote, snapshot, Vec::new())
                     }
                 };

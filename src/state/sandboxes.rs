@@ -127,7 +127,7 @@ impl<'a> InFile<'a> {
         let remote = self.remote.map(Cow::into_owned);
         let snapshot = match (self.snapshot, &remote) {
             (Some(snapshot), _) => snapshot.into_owned(),
-            (None, remote) => remote.as_ref()?.shared().map(|(path, entry)| (path.clone(), entry)).collect(),
+            (None, remote) => remote.as_ref()?.snapshot(),
         };
         let sent = match (self.sent, &remote) {
             (Some(sent), _) => sent.into_owned(),

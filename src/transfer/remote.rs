@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::changes::{Change, Changes, Told, Touched};
 use crate::path::RelativePath;
 use crate::path_map::PathMap;
-use crate::tree::entry::{Digest, Entry};
+use crate::tree::entry::{Digest, Entry, Snapshot};
 
 /// The maximum number of files of which only the time is set; the content of all others is sent again.
 const TOUCHED_MAX: usize = 256;
@@ -85,6 +85,12 @@ impl Remote {
     /// The entries that both sides share where the sandbox has exactly what was sent.
     pub fn shared(&self) -> impl Iterator<Item = (&RelativePath, Entry)> {
         self.entries.iter().filter_map(|(path, content)| Some((path, content.entry()?)))
+    }
+
+    /// The same as a snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared().map(|(path, entry)| (path.clone(), entry)).collect()
     }
 }
 
