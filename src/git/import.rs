@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::command::{Fault, Git, short};
+use super::command::{Call, Fault, Git, short};
 use super::config::{self, Settings};
 use super::export::{Base, Bases, configuration, locate, read_settings};
 use super::index;
@@ -102,7 +102,10 @@ pub fn check(
         bases: bases.clone(),
         report: GitReport { held_back: quarantine.held_back.into_iter().collect(), ..GitReport::default() },
     };
-    for (dot_git, received) in quarantine.repositories {
+    // Submodules come first: what they hold back is held back above them too.
+    let mut repositories: Vec<(RelativePath, Received)> = quarantine.repositories.into_iter().collect();
+    repositories.sort_by_key(|(dot_git, _)| std::cmp::Reverse(dot_git.ancestors().count()));
+    for (dot_git, received) in repositories {
         if received.is_absorbed && !was_moved(git, &received, cancel)? {
             let reason = LEADS_ELSEWHERE.to_owned();
             checked.report.held_back.push(HeldBack { path: dot_git, what: None, reason });
@@ -111,7 +114,8 @@ pub fn check(
         let outcome = match git {
             None => Err(Fault::Refused("there is no git on this machine".to_owned())),
             Some(git) => {
-                read_repository(git, workspace, bases, &dot_git, &received, &mut checked.report, cancel)
+                let around = Around { workspace, bases, read: &checked.repositories };
+                read_repository(git, around, &dot_git, &received, &mut checked.report, cancel)
             }
         };
         match outcome {
@@ -123,6 +127,7 @@ pub fn check(
             }
         }
     }
+    checked.repositories.sort_by(|one, other| one.dot_git.cmp(&other.dot_git));
     Ok(checked)
 }
 
@@ -165,16 +170,67 @@ fn was_moved(git: Option<&Git>, received: &Received, cancel: &Cancel) -> Result<
     }
 }
 
+/// What is around a repository of the sandbox.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    workspace: &'a Root,
+    bases: &'a Bases,
+    /// The repositories that were read before, all below this one among them.
+    read: &'a [Incoming],
+}
+
+impl Around<'_> {
+    /// Whether a commit of the submodule whose `.git` is at this path is held back, now or since an earlier restore.
+    fn holds_back(
+        &self,
+        git: &Git,
+        dot_git: &RelativePath,
+        commit: &Oid,
+        cancel: &Cancel,
+    ) -> Result<bool, Fault> {
+        let read = self.read.iter().find(|incoming| incoming.dot_git == *dot_git);
+        let place = match read {
+            Some(incoming) => incoming.place.as_ref(),
+            None => self.bases.get(dot_git).and_then(|base| base.place.as_ref()),
+        };
+        let mut here = BTreeSet::new();
+        if let Some(place) = place.filter(|place| place.is_there()) {
+            let repository = Repository { git, place, cancel };
+            let known = known_tips(&repository)?;
+            let kept: BTreeSet<Oid> = known.all.difference(&known.in_use).cloned().collect();
+            if !kept.is_empty() && reaches(&mut repository.call(), &kept, &known.in_use, commit, cancel)? {
+                return Ok(true);
+            }
+            here = known.in_use;
+        }
+        let Some(incoming) = read.filter(|incoming| !incoming.obeyed.is_empty()) else { return Ok(false) };
+        let held = incoming.obeyed.keys().cloned().collect();
+        reaches(&mut git.call(&incoming.folder.join("checked")), &held, &here, commit, cancel)
+    }
+}
+
+/// Whether a commit can be reached from some objects and not from others.
+fn reaches(
+    call: &mut Call<'_>,
+    from: &BTreeSet<Oid>,
+    not: &BTreeSet<Oid>,
+    commit: &Oid,
+    cancel: &Cancel,
+) -> Result<bool, Fault> {
+    let list = call.args(["rev-list", "--stdin"]).input(objects::between(from, not)).run(cancel)?;
+    Ok(list.split(|&byte| byte == b'\n').any(|line| line == commit.as_str().as_bytes()))
+}
+
 /// Reads and checks one repository of the sandbox.
 fn read_repository(
     git: &Git,
-    workspace: &Root,
-    bases: &Bases,
+    around: Around<'_>,
     dot_git: &RelativePath,
     received: &Received,
     report: &mut GitReport,
     cancel: &Cancel,
 ) -> Result<Incoming, Fault> {
+    let Around { workspace, bases, .. } = around;
     let mut base = bases.get(dot_git).cloned().unwrap_or_default();
     match (&base.place, workspace.cursor().stat(dot_git)?) {
         (Some(place), Some(meta)) if place.id == meta.id && place.is_there() => {}
@@ -249,7 +305,7 @@ fn read_repository(
         let checked = check_objects(&theirs_repository, &incoming, received, &known.all)?;
         reading.leave_out_unusable(&mut incoming, &checked);
         reading.leave_out_settings(&mut incoming, &theirs_repository)?;
-        reading.leave_out_obeyed(&mut incoming, &checked, &known.in_use, workspace)?;
+        reading.leave_out_obeyed(&mut incoming, &checked, &known.in_use, around)?;
         incoming.pack = checked.pack;
     }
     incoming.may_lack = reading.may_lack;
@@ -492,15 +548,24 @@ impl Reading<'_> {
         incoming: &mut Incoming,
         checked: &objects::Checked,
         here: &BTreeSet<Oid>,
-        workspace: &Root,
+        around: Around<'_>,
     ) -> Result<(), Fault> {
         let checkout = self.dot_git.parent();
-        let mut cursor = workspace.cursor();
+        let mut cursor = around.workspace.cursor();
         let mut local = |folder: &[u8]| local_head(&mut cursor, checkout.as_ref(), folder);
+        let mut submodule = |path: &[u8], commit: &Oid| {
+            let above =
+                checkout.as_ref().map_or_else(Vec::new, |checkout| [checkout.as_bytes(), b"/"].concat());
+            match RelativePath::parse(&[&above, path, b"/.git"].concat()) {
+                Ok(Some(dot_git)) => around.holds_back(self.git, &dot_git, commit, self.cancel),
+                _ => Ok(false),
+            }
+        };
         let indexes = (&incoming.theirs.index[..], &incoming.base.index[..]);
         let repository = &self.received.folder.join("checked");
         let search = Search { git: self.git, repository, cancel: self.cancel };
-        let found = search.run((&incoming.tips(), &checked.kinds), indexes, here, &mut local)?;
+        let tips = incoming.tips();
+        let found = search.run((&tips, &checked.kinds), indexes, here, &mut local, &mut submodule)?;
         incoming.obeyed = found.tips.into_iter().map(|oid| (oid, found.reason)).collect();
         if found.index {
             self.hold("index", OBEYED);
@@ -1294,8 +1359,15 @@ impl Merge<'_> {
     /// Has git make all these updates or none of them. Returns what it says if it makes none.
     fn make(&mut self, updates: &[PlannedUpdate], patience: Patience) -> Result<Option<String>, Fault> {
         let input = updates.iter().flat_map(|update| update.input.iter().copied()).collect();
+        let logs = updates.iter().map(|update| self.log_to_keep(&update.told)).collect::<Result<Vec<_>>>()?;
         let complaint = self.transact(input, patience)?;
         if complaint.is_none() {
+            for (log, text) in logs.into_iter().flatten() {
+                if let Some(folder) = log.parent() {
+                    make_folders(folder)?;
+                }
+                write(&log, &text)?;
+            }
             for PlannedUpdate { told, .. } in updates {
                 self.report.updated.extend(told.updated.iter().cloned());
                 self.report.deleted.extend(told.deleted.iter().cloned());
@@ -1304,6 +1376,20 @@ impl Merge<'_> {
             }
         }
         Ok(complaint)
+    }
+
+    /// The reflog of a reference that is deleted, which git deletes with it, and the file of the one that is kept in its stead.
+    /// What only the reflog names would otherwise be collected sooner than its owner expects.
+    fn log_to_keep(&self, told: &GitReport) -> Result<Option<(PathBuf, Vec<u8>)>> {
+        let [(_, name)] = &told.deleted[..] else { return Ok(None) };
+        let Some(KeptReference { kept_at, .. }) = told.kept.first() else { return Ok(None) };
+        let logs = self.repository.place.common_dir.join("logs");
+        let file = logs.join(name);
+        // A repository with reftables has its reflogs elsewhere.
+        if !by_path::is_file(&file) {
+            return Ok(None);
+        }
+        Ok(read(&file)?.map(|text| (logs.join(kept_at), text)))
     }
 
     /// Has git obey all these commands or none of them. Returns what it says if it obeys none.

@@ -98,31 +98,50 @@ pub struct Change<'a> {
     pub commit: Option<Oid>,
     /// The path in the checkout.
     pub path: &'a [u8],
-    /// Whether it is a symbolic link.
-    pub is_link: bool,
-    /// The content.
+    /// What it is.
+    pub kind: ChangeKind,
+    /// Its blob, or the commit of a submodule.
     pub content: Oid,
+}
+
+/// What a path of a tree or an index is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// A file.
+    File,
+    /// A symbolic link.
+    Link,
+    /// A submodule.
+    Submodule,
+}
+
+impl ChangeKind {
+    /// The kind that git writes as this mode.
+    #[must_use]
+    pub fn of(mode: &[u8]) -> Self {
+        match mode {
+            b"120000" => Self::Link,
+            b"160000" => Self::Submodule,
+            _ => Self::File,
+        }
+    }
 }
 
 impl<'a> Change<'a> {
     /// An entry of a commit's tree, or of the index, as far as one of the two rules may concern it.
-    pub fn of(commit: Option<&Oid>) -> impl Fn((&'a [u8], bool, Oid)) -> Option<Self> {
-        move |(path, is_link, content)| {
-            Some(Self { commit: commit.cloned(), path, is_link, content }).filter(Self::may_count)
+    pub fn of(commit: Option<&Oid>) -> impl Fn((&'a [u8], ChangeKind, Oid)) -> Option<Self> {
+        move |(path, kind, content)| {
+            Some(Self { commit: commit.cloned(), path, kind, content }).filter(Self::may_count)
         }
     }
 
     /// Whether one of the two rules may concern it.
     fn may_count(&self) -> bool {
-        is_head_name(split(self.path).1) || folders_obeying(self.path).next().is_some()
+        self.kind == ChangeKind::Submodule
+            || is_head_name(split(self.path).1)
+            || folders_obeying(self.path).next().is_some()
     }
 }
-
-/// The mode of a symbolic link in a tree.
-const LINK: &[u8] = b"120000";
-
-/// The mode of a submodule's commit in a tree, which is no content.
-const SUBMODULE: &[u8] = b"160000";
 
 /// Reads what `git log -c --raw -z --no-abbrev --format=%H` lists, as far as one of the two rules may concern it. A file of a merge is
 /// listed if it differs from those of all parents. `None` if it is malformed.
@@ -146,11 +165,15 @@ pub fn changes_in_log(list: &[u8]) -> Option<Vec<Change<'_>>> {
         let (mode, content) = (*fields.get(parents)?, *fields.get(2 * parents + 1)?);
         let path = tokens.next()?;
         // What was deleted has zeros.
-        if mode == SUBMODULE || mode == b"000000" {
+        if mode == b"000000" {
             continue;
         }
-        let change =
-            Change { commit: commit.clone(), path, is_link: mode == LINK, content: Oid::parse(content)? };
+        let change = Change {
+            commit: commit.clone(),
+            path,
+            kind: ChangeKind::of(mode),
+            content: Oid::parse(content)?,
+        };
         changes.extend(Some(change).filter(Change::may_count));
     }
     Some(changes)
@@ -225,13 +248,17 @@ mod tests {
             format!("{}\0", oid('c')),
         ]
         .concat();
-        let change = |commit, path, is_link, content| Change {
+        let change = |commit, path, kind, content| Change {
             commit: Some(oid(commit)),
             path,
-            is_link,
+            kind,
             content: oid(content),
         };
-        let expected = vec![change('a', &b"d/HEAD"[..], true, '3'), change('b', b" \nx/config", false, '4')];
+        let expected = vec![
+            change('a', &b"d/HEAD"[..], ChangeKind::Link, '3'),
+            change('b', b" \nx/config", ChangeKind::File, '4'),
+            change('b', b"HEAD", ChangeKind::Submodule, '5'),
+        ];
         assert_eq!(changes_in_log(list.as_bytes()), Some(expected));
         for malformed in ["x", ":100644 100644", ":100644 100644 a b M\0x/config"] {
             assert_eq!(changes_in_log(malformed.as_bytes()), None, "{malformed}");

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::command::{Fault, Git};
 use super::held::has_head;
 use super::index;
-use super::obeyed::{self, Change};
+use super::obeyed::{self, Change, ChangeKind};
 use super::objects::between;
 use super::refs::{OBEYED, Oid};
 use super::repository::{Types, lines, types};
@@ -57,17 +57,20 @@ impl Search<'_> {
         let kinds = types(&mut self.git.call(self.repository), tips, self.cancel)?;
         let mut cursor = checkout.cursor();
         let mut local = |folder: &[u8]| local_head(&mut cursor, None, folder);
-        Ok(self.run((tips, &kinds), (b"", b""), here, &mut local)?.tips)
+        Ok(self.run((tips, &kinds), (b"", b""), here, &mut local, &mut |_, _| Ok(false))?.tips)
     }
 
     /// Finds which of the `tips` have something new in which git would obey the sandbox once it is checked out, in any new
-    /// commit, and whether its index does: see [`obeyed`]. `here` are the commits of local references.
+    /// commit, and whether its index does: see [`obeyed`]. `here` are the commits of local references. `local` tells whether a
+    /// local folder has a `HEAD`, and `submodule` whether a commit of the submodule at a path is held back: git would check it
+    /// out for a commit that names it.
     pub fn run(
         &self,
         (tips, kinds): (&BTreeSet<Oid>, &Types),
         (theirs, base): (&[u8], &[u8]),
         here: &BTreeSet<Oid>,
         local: &mut dyn FnMut(&[u8]) -> Result<bool>,
+        submodule: &mut dyn FnMut(&[u8], &Oid) -> Result<bool, Fault>,
     ) -> Result<Obeying, Fault> {
         let new: BTreeSet<Oid> = tips.difference(here).cloned().collect();
         let mut log = Vec::new();
@@ -98,22 +101,27 @@ impl Search<'_> {
         let folders: BTreeSet<&[u8]> =
             changes.iter().flat_map(|change| obeyed::folders_obeying(change.path)).collect();
         let in_indexes = [theirs, base].into_iter().flat_map(|list| index::entries_at(list, is_head));
-        let mut beside: Vec<(&[u8], bool, Oid)> =
+        let mut beside: Vec<(&[u8], ChangeKind, Oid)> =
             in_indexes.filter(|(path, ..)| folders.contains(obeyed::split(path).0)).collect();
         let in_trees = self.heads_in(&new, &folders)?;
-        beside.extend(in_trees.iter().map(|(folder, oid)| (folder.as_slice(), false, oid.clone())));
+        beside
+            .extend(in_trees.iter().map(|(folder, oid)| (folder.as_slice(), ChangeKind::File, oid.clone())));
         let heads = changes.iter().filter(|change| is_head(change.path)).map(|change| &change.content);
         let blobs = heads.chain(beside.iter().map(|(.., oid)| oid)).cloned().collect();
         let contents = self.contents(&blobs)?;
         // What cannot be read counts as a HEAD.
-        let is_one = |is_link: bool, oid: &Oid| {
-            contents.get(oid).is_none_or(|content| {
-                (is_link && obeyed::is_head_link(content)) || (!is_link && obeyed::may_become_head(content))
-            })
+        let is_one = |kind: ChangeKind, oid: &Oid| {
+            let accepts = |content: &Vec<u8>| match kind {
+                ChangeKind::File => obeyed::may_become_head(content),
+                ChangeKind::Link => obeyed::is_head_link(content),
+                ChangeKind::Submodule => false,
+            };
+            kind != ChangeKind::Submodule && contents.get(oid).is_none_or(accepts)
         };
         let mut with_head: BTreeSet<&[u8]> = beside
             .iter()
-            .filter(|(_, is_link, oid)| is_one(*is_link, oid) || is_one(true, oid))
+            // (What a commit has there may be a link too.)
+            .filter(|(_, kind, oid)| is_one(*kind, oid) || is_one(ChangeKind::Link, oid))
             .map(|(path, ..)| obeyed::split(path).0)
             .collect();
         for folder in &folders {
@@ -126,9 +134,13 @@ impl Search<'_> {
         let mut commits: BTreeSet<&Oid> = BTreeSet::new();
         for change in &changes {
             let is_new_head = is_head(change.path)
-                && is_one(change.is_link, &change.content)
+                && is_one(change.kind, &change.content)
                 && !local(obeyed::split(change.path).0)?;
-            if is_new_head || obeyed::folders_obeying(change.path).any(|folder| with_head.contains(folder)) {
+            let is_held = change.kind == ChangeKind::Submodule && submodule(change.path, &change.content)?;
+            if is_held
+                || is_new_head
+                || obeyed::folders_obeying(change.path).any(|folder| with_head.contains(folder))
+            {
                 obeying.index |= change.commit.is_none();
                 commits.extend(&change.commit);
             }

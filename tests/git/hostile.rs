@@ -839,6 +839,33 @@ fn a_commit_in_which_git_would_obey_the_sandbox_is_held_back() {
     }
 }
 
+/// `git submodule update` checks out whatever commit the one above names, if the submodule has it.
+#[test]
+fn a_commit_that_names_what_a_submodule_holds_back_is_held_back() {
+    with_each_git(|bench| {
+        let library = bench.path().join("library");
+        bench.new_repository(&library);
+        bench.here(&["submodule", "--quiet", "add", library.to_str().unwrap(), "sm"]);
+        bench.commit_here("submodule");
+        let before = bench.here(&["rev-parse", "HEAD:sm"]);
+        bench.prepare();
+        let inner = bench.there.join("sm");
+        write(&inner.join("ev/HEAD"), "ref: refs/heads/main\n");
+        write(&inner.join("ev/config"), PLANTED);
+        let planted = bench.commit(&inner, "planted");
+        fs::remove_dir_all(inner.join("ev")).unwrap();
+        let named = bench.commit_there("names it");
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/main"), "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "main:sm"]), before, "{report:?}");
+        bench.there(&["branch", "further"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/further"), "{report:?}");
+        let all = bench.here(&["log", "--branches", "--format=%H"]);
+        assert!(!all.contains(&named), "{planted}: {all}");
+    });
+}
+
 #[test]
 fn a_file_named_head_that_git_does_not_accept_comes_back() {
     with_each_git(|bench| {

@@ -1494,6 +1494,27 @@ fn without_local_git_what_came_is_backed_up() {
     });
 }
 
+/// Git deletes a reflog with its branch, and a commit that only the reflog names would be collected.
+#[test]
+fn the_reflog_of_a_deleted_branch_stays() {
+    with_each_git(|bench| {
+        bench.here(&["checkout", "-q", "-b", "side"]);
+        write(&bench.here.join("s.txt"), "s\n");
+        let lost = bench.commit_here("amended away");
+        bench.here(&["reset", "-q", "--hard", "main"]);
+        bench.here(&["checkout", "-q", "main"]);
+        fs::remove_file(bench.here.join(".git/logs/HEAD")).unwrap();
+        bench.prepare();
+        bench.there(&["branch", "-D", "side"]);
+        let report = bench.restore();
+        let kept = &report.kept.iter().find(|kept| kept.reference == "refs/heads/side").unwrap().kept_at;
+        assert!(bench.here(&["reflog", "show", "--format=%H", kept]).contains(&lost));
+        bench.here(&["gc", "-q", "--prune=now"]);
+        bench.here(&["cat-file", "-e", &lost]);
+        bench.assert_sound(&bench.here, &[]);
+    });
+}
+
 /// What git refused may be passing, so the restore does not count as complete: the next one downloads everything.
 #[test]
 fn a_repository_that_was_refused_is_tried_again() {
