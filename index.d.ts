@@ -156,8 +156,9 @@ export interface RestoreReport {
   skipped: { path: string; reason: string }[];
   /**
    * What the sandbox changed or deleted, but was left as it is locally, since it could run or redirect something: git's
-   * configuration and hooks, `.hg/hgrc`. `what` says which key or reference it is, if the path does not. The first restore
-   * also lists what could not be uploaded of a repository.
+   * configuration and hooks, `.hg/hgrc`. `what` says which key or reference it is, if the path does not. Also excluded files
+   * that the sandbox committed or staged, which do not come. The first restore also lists what could not be uploaded of a
+   * repository.
    */
   heldBack: { path: string; what?: string; reason: string }[];
   /** References, `HEAD` and indexes that have the sandbox's value now. `repository` is the path of the `.git`. */

@@ -214,6 +214,32 @@ describe("what an agent does with git", () => {
     }
   });
 
+  it.each([
+    ["by a pattern", { workspaceExclude: ["logs"] }, "logs/new.txt"],
+    ["by an ignore file", { ignoreFiles: [".gitignore"] }, "ignored/new.txt"],
+    ["always", {}, "._new"],
+  ])("deletes no new file from the history that is excluded %s", async (_how, input, name) => {
+    const first = await prepare(input);
+    await makeTree(remote, { [name]: "new\n" });
+    await gitIn(remote, "add", "-f", name);
+    await gitIn(remote, "commit", "-q", "-m", "new");
+    await first.restoreWorkspace();
+    expect(await git("status", "--porcelain")).toBe(` D ${name}`);
+    expect(lastReport().heldBack).toEqual([
+      { path: name, reason: expect.stringContaining("it is excluded") },
+    ]);
+    const second = await prepare(input);
+    expect(await gitIn(remote, "status", "--porcelain")).toBe("");
+    await writeFile(path.join(remote, "a.txt"), "theirs\n");
+    await commit(remote, "there");
+    await second.restoreWorkspace();
+    expect(await git("show", "--format=%s", "--name-only", "HEAD")).toBe("there\n\na.txt");
+    expect(lastReport().heldBack).toEqual([]);
+    await git("checkout", "--", name);
+    expect(await git("status", "--porcelain")).toBe("");
+    await expectSound();
+  });
+
   it("keeps the commits of several worktrees of one repository apart", async () => {
     for (const name of ["one", "two"]) await git("worktree", "add", "-q", "--detach", `ignored/${name}`);
     const { restoreWorkspace } = await prepare();

@@ -1642,9 +1642,16 @@ impl Merge<'_> {
         for path in staging.ignored {
             self.hold(format!("index: {path}"), "git does not stage such a path here");
         }
-        if staging.is_done {
+        if !staging.changed.is_empty() {
             self.report.updated.push((self.incoming.dot_git.clone(), "index".to_owned()));
         }
+        let checkout = self.incoming.dot_git.parent();
+        let has_entry = index::paths(after);
+        let staged = staging.changed.iter().filter(|path| has_entry.contains(path.as_bytes()));
+        self.report.staged.extend(staged.map(|path| match &checkout {
+            Some(checkout) => checkout.join(path),
+            None => path.clone(),
+        }));
         if let Some(reason) = staging.refused {
             self.due.index = true;
             self.hold("index", &reason);

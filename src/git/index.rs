@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::recognise::is_gits;
 use super::refs::Oid;
-use crate::fs::Meta;
+use crate::fs::{Kind, Meta};
 use crate::path::RelativePath;
 
 /// One stage of a path.
@@ -206,6 +206,22 @@ impl EntryState<'_> {
             && is_same(self.ctime, meta.ctime)
             && self.inode == low(meta.id.inode());
         looks_same && !is_same_file && !self.is_intended
+    }
+
+    /// Whether the entry is that of one side of a merge in progress.
+    #[must_use]
+    pub fn is_unmerged(&self) -> bool {
+        stage_in(self.line) != Some(b'0')
+    }
+
+    /// What the entry is in the workspace.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.line.split(|&byte| byte == b' ').next() {
+            Some(b"120000") => Kind::Symlink,
+            Some(b"160000") => Kind::Folder,
+            _ => Kind::File,
+        }
     }
 }
 

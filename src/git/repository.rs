@@ -204,7 +204,7 @@ impl Repository<'_> {
         call.args(["update-index", "-z", "--index-info"]).input(index::index_info(&changes, &zero));
         let output = call.output(self.cancel)?;
         if output.status == Some(0) {
-            staging.is_done = true;
+            staging.changed = changes.iter().map(|(path, _)| path.clone()).collect();
             staging.ignored = ignored_paths(&output.stderr);
         } else {
             staging.refused = Some(format!("git update-index failed: {}", output.complaint()));
@@ -215,7 +215,7 @@ impl Repository<'_> {
             .filter(|(path, stages)| !stages.is_empty() && sparse.contains(path.as_bytes()))
             .flat_map(|(path, _)| [path.as_bytes(), b"\0"].concat())
             .collect();
-        if staging.is_done && !left_out.is_empty() {
+        if !staging.changed.is_empty() && !left_out.is_empty() {
             let mut call = self.index_step()?;
             call.args(["update-index", "-z", "--skip-worktree", "--stdin"])
                 .input(left_out)
@@ -355,8 +355,8 @@ const EMPTY_TREE: (&str, &str) = (
 /// What became of changes of the index.
 #[derive(Debug, Default)]
 pub struct Staging {
-    /// Whether the index was changed.
-    pub is_done: bool,
+    /// The paths at which the index was changed.
+    pub changed: Vec<RelativePath>,
     /// The paths that stay because something else is staged above or below them.
     pub blocked: Vec<RelativePath>,
     /// The paths that git does not stage here, such as one that some volume takes for a `.git`.

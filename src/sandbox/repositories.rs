@@ -170,6 +170,8 @@ pub struct Scanned {
     found: Vec<Found>,
     /// The paths of its repositories.
     checkouts: Vec<RelativePath>,
+    /// Its folders that git takes for bare repositories. They are not uploaded.
+    bare: Vec<RelativePath>,
     repositories: Shared,
 }
 
@@ -182,7 +184,7 @@ pub fn find(root: Root, filter: &Filter<'_>, travel: Travel, cancel: &Cancel) ->
     drop(files);
     let mut repositories = Shared::default();
     if travel.mode == Mode::Files {
-        return Ok(Scanned { root, found, checkouts: Vec::new(), repositories });
+        return Ok(Scanned { root, found, checkouts: Vec::new(), bare: Vec::new(), repositories });
     }
     let bare = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)));
     let bare: Vec<RelativePath> = bare.into_iter().flatten().collect();
@@ -191,18 +193,21 @@ pub fn find(root: Root, filter: &Filter<'_>, travel: Travel, cancel: &Cancel) ->
         let reason = "git takes it for a bare repository, which is not transferred";
         repositories.left_here.extend(bare.iter().map(|folder| left(folder, reason)));
     }
-    Ok(Scanned { root, found, checkouts: checkouts.found(), repositories })
+    Ok(Scanned { root, found, checkouts: checkouts.found(), bare, repositories })
 }
 
 /// Makes the upload of a workspace's repositories, without the packs that the sandbox has, and lists
-/// everything to be packed.
+/// everything to be packed. The filter is that of the scan.
 pub fn lay_out(
     scanned: Scanned,
+    filter: &Filter<'_>,
     travel: Travel,
     former: Option<&Former>,
     cancel: &Cancel,
 ) -> Result<LaidOut> {
-    let Scanned { root, found, checkouts, mut repositories } = scanned;
+    let Scanned { root, found, checkouts, bare, mut repositories } = scanned;
+    let is_bare = |path: &RelativePath| bare.iter().any(|folder| path.is_or_below(folder.as_bytes()));
+    let excluded = filter.clone().without_names("", is_bare);
     let mut grafts = Vec::new();
     let mut unsent = remote::Contents::new();
     if travel.mode == Mode::Merge && !checkouts.is_empty() {
@@ -224,7 +229,7 @@ pub fn lay_out(
             let exported = match &git {
                 None => Err(Fault::Refused("there is no git on this machine".to_owned())),
                 Some(git) => {
-                    let tree = Tree { root: &root, found: &found };
+                    let tree = Tree { root: &root, found: &found, excluded: &excluded };
                     export(git, tree, dot_git, options, earlier.as_ref(), &folder, cancel)
                 }
             };

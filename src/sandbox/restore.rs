@@ -475,6 +475,7 @@ impl Begun {
     /// Merges. What the sandbox held is the next base.
     fn apply(self, cancel: &Cancel) -> Result<(Restored, OwnedMutexGuard<Base>, bool)> {
         let Self { mut merge, repositories, mut base, left_alone, travel, packed, new_index, news } = self;
+        let excluded = left_alone.clone();
         let (entries, is_changes_only) = (merge.entries(), news.is_some());
         let Base { trees, lost, rescued, retention, repositories: shared, .. } = &mut *base;
         let snapshot = &mut trees.snapshot;
@@ -494,6 +495,8 @@ impl Begun {
                 cancel.check()?;
             }
             let mut git = repositories.apply(merge.root(), shared)?;
+            git.tell_excluded(&excluded);
+            git.held_back.sort();
             tell_held(&mut git, merge.bare());
             Ok((report, git))
         });

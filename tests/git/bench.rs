@@ -8,6 +8,7 @@ use std::process::Command;
 
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::Error;
+use sandbox_managed_runtime::exclude::ExcludePatterns;
 use sandbox_managed_runtime::fs::{Kind, Root};
 use sandbox_managed_runtime::git::command::{Fault, Git};
 use sandbox_managed_runtime::git::export::{Bases, Options, Tree, export};
@@ -56,6 +57,8 @@ pub struct Bench {
     pub bases: Bases,
     pub options: Options,
     pub without_git: bool,
+    /// What is exchanged in neither direction.
+    pub excluded: ExcludePatterns,
     /// Cancels the next prepare.
     pub cancel: Cancel,
     sent: Vec<PathBuf>,
@@ -85,6 +88,7 @@ impl Bench {
             bases: Bases::new(),
             options: Options::default(),
             without_git: false,
+            excluded: ExcludePatterns::default(),
             cancel: Cancel::default(),
             sent: Vec::new(),
             serial: 0,
@@ -197,7 +201,10 @@ impl Bench {
         let cancel = self.cancel.clone();
         let workspace = Root::open(&self.here).unwrap();
         let checkouts = Checkouts::default();
-        let found = scan(&workspace, &Filter::by_name(|path| checkouts.leaves_out(path)), &cancel).unwrap();
+        let excluded = Filter::by_name(|path| self.excluded.matches(path));
+        let files = excluded.clone().without_names("", |path| checkouts.leaves_out(path));
+        let found = scan(&workspace, &files, &cancel).unwrap();
+        drop(files);
         let bare: Vec<RelativePath> = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)))
             .into_iter()
             .flatten()
@@ -219,7 +226,7 @@ impl Bench {
         let git = Git::at(self.program.clone());
         for dot_git in checkouts.found() {
             let folder = self.there.join(dot_git.as_path());
-            let tree = Tree { root: &workspace, found: &found };
+            let tree = Tree { root: &workspace, found: &found, excluded: &excluded };
             match export(&git, tree, &dot_git, self.options, None, &folder, &cancel) {
                 Ok(exported) => drop(self.bases.insert(dot_git, exported.base)),
                 Err(Fault::Refused(reason)) => refused.push(reason),
@@ -272,7 +279,9 @@ impl Bench {
                     }
                     _ => quarantine.other(&entry.path),
                 }
-            } else if !bare.iter().any(|folder| entry.path.is_or_below(folder.as_bytes())) {
+            } else if !bare.iter().any(|folder| entry.path.is_or_below(folder.as_bytes()))
+                && !self.excluded.matches(&entry.path)
+            {
                 files.push(entry.path.as_path().to_path_buf());
             }
         }
@@ -289,7 +298,8 @@ impl Bench {
         }
         let time = format!("2026-11-28T12:00:0{}.000Z", self.serial);
         let aside = self.here.join(".paperclip-runtime/conflicts").join(&time);
-        let (report, bases) = checked.apply(git, &workspace, &time, &|| Ok(aside.clone())).unwrap();
+        let (mut report, bases) = checked.apply(git, &workspace, &time, &|| Ok(aside.clone())).unwrap();
+        report.tell_excluded(&Filter::by_name(|path| self.excluded.matches(path)));
         self.bases = bases;
         assert_eq!(self.marks(), Vec::<String>::new());
         report

@@ -1,0 +1,85 @@
+//! The index on both sides: files that are not exchanged.
+
+use std::fs;
+
+use sandbox_managed_runtime::exclude::ExcludePatterns;
+use sandbox_managed_runtime::git::report::GitReport;
+
+use crate::bench::{path, with_each_git, write};
+
+/// The agent commits a file that the next upload leaves out, as `git add -f` or a checkout of another branch does. Without a
+/// mark it would look deleted there.
+#[test]
+fn a_new_file_that_is_excluded_is_not_deleted_by_the_next_commit_there() {
+    with_each_git(|bench| {
+        bench.here(&["checkout", "-q", "-b", "logs"]);
+        write(&bench.here.join("logs/deep/y"), "y\n");
+        bench.commit_here("a folder that is excluded");
+        bench.here(&["checkout", "-q", "main"]);
+        bench.excluded = ExcludePatterns::new(["*.log", "logs"]);
+        bench.prepare();
+        write(&bench.there.join("new.log"), "new\n");
+        bench.there(&["add", "-f", "new.log"]);
+        bench.there(&["commit", "-q", "-m", "new"]);
+        bench.there(&["merge", "-q", "--no-edit", "logs"]);
+        bench.restore();
+        assert_eq!(bench.here(&["status", "--porcelain"]), " D logs/deep/y\n D new.log");
+        bench.prepare();
+        assert_eq!(bench.there(&["status", "--porcelain"]), "");
+        write(&bench.there.join("a.txt"), "changed\n");
+        let commit = bench.commit_there("everything");
+        assert_eq!(bench.there(&["show", "--format=", "--name-status"]), "M\ta.txt");
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "HEAD"]), commit);
+        let tracked = bench.here(&["ls-tree", "-r", "--name-only", "HEAD"]);
+        assert_eq!(tracked.split('\n').collect::<Vec<_>>(), ["a.txt", "b.txt", "logs/deep/y", "new.log"]);
+        bench.assert_sound(&bench.here, &[&commit]);
+    });
+}
+
+/// Git can mark no entry of a merge in progress.
+#[test]
+fn an_excluded_file_in_conflict_is_uploaded_as_it_is() {
+    with_each_git(|bench| {
+        write(&bench.here.join("old.log"), "old\n");
+        bench.commit_here("old");
+        bench.here(&["checkout", "-q", "-b", "changed"]);
+        write(&bench.here.join("old.log"), "changed\n");
+        bench.commit_here("changed");
+        bench.here(&["checkout", "-q", "main"]);
+        write(&bench.here.join("old.log"), "other\n");
+        bench.commit_here("other");
+        bench.try_git(&bench.here, &["merge", "changed"]);
+        bench.excluded = ExcludePatterns::new(["*.log"]);
+        for file_exists in [true, false] {
+            assert_eq!(bench.prepare(), Vec::<String>::new(), "{file_exists}");
+            assert_eq!(bench.there(&["ls-files", "-u"]), bench.here(&["ls-files", "-u"]));
+            drop(fs::remove_file(bench.here.join("old.log")));
+        }
+    });
+}
+
+#[test]
+fn a_file_that_did_not_come_because_it_is_excluded_is_reported() {
+    with_each_git(|bench| {
+        write(&bench.here.join("old.log"), "old\n");
+        bench.commit_here("a tracked file that is excluded");
+        bench.excluded = ExcludePatterns::new(["*.log"]);
+        bench.prepare();
+        write(&bench.there.join("a.txt"), "changed\n");
+        bench.commit_there("not excluded");
+        let report = bench.restore();
+        assert_eq!(report.held_back, [], "nothing changed at an excluded path");
+        write(&bench.there.join("new.log"), "new\n");
+        bench.there(&["add", "-f", "new.log"]);
+        bench.there(&["commit", "-q", "-m", "new"]);
+        let report = bench.restore();
+        let [held] = &report.held_back[..] else { panic!("{report:?}") };
+        assert_eq!((&held.path, &held.what), (&path("new.log"), &None));
+        assert!(held.reason.contains("excluded"), "{held:?}");
+        bench.here(&["checkout", "--", "new.log"]);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+        // Once it was told, it is not told again.
+        assert_eq!(bench.restore(), GitReport::default());
+    });
+}
