@@ -822,6 +822,8 @@ struct Merge<'a> {
     due: Due,
     /// The listing of the index that both sides share, if the commits tell it and not the sandbox's index.
     shared_index: Option<Vec<u8>>,
+    /// What the local index has of the branch that is checked out, while the sandbox's index belongs to another one.
+    followed: Option<index::Change>,
 }
 
 /// The parts of a merge that could not be made yet.
@@ -843,12 +845,12 @@ impl<'a> Merge<'a> {
         time: &'a str,
         report: &'a mut GitReport,
     ) -> Self {
-        Self { repository, incoming, time, report, due: Due::default(), shared_index: None }
+        Self { repository, incoming, time, report, due: Due::default(), shared_index: None, followed: None }
     }
 
     /// What both sides share after the merge. What is due keeps its value from the base.
     fn shared(self) -> Base {
-        let Self { incoming: Incoming { base, theirs, .. }, report, due, shared_index, .. } = self;
+        let Self { incoming: Incoming { base, theirs, .. }, report, due, shared_index, followed, .. } = self;
         let mut shared = theirs.clone();
         if let Some(index) = shared_index {
             shared.index = index;
@@ -859,6 +861,12 @@ impl<'a> Merge<'a> {
         }
         if due.head {
             shared.head.clone_from(&base.head);
+            // Once `HEAD` follows, so does the index, from what it has of the branch that is still checked out.
+            if let Some(followed) = followed {
+                shared.index = index::applied(&base.index, &followed);
+                // It is not the listing of any file that the sandbox had.
+                shared.index_digest = None;
+            }
         }
         report.is_incomplete |= due.index || due.head || !due.refs.is_empty();
         for name in due.refs {
@@ -1562,8 +1570,10 @@ impl Merge<'_> {
         self.wait_for_index();
         let ours = self.repository.index()?;
         self.stage(&before, &after, &ours)?;
-        // If git refused, the next restore must see the branch as moved again.
-        if let Some(Head::Branch(name)) = head.filter(|_| self.due.index) {
+        if !self.due.index {
+            self.followed = Some((before, after));
+        } else if let Some(Head::Branch(name)) = head {
+            // Git refused, and the next restore must see the branch as moved again.
             self.due.refs.insert(name.clone());
         }
         Ok(())

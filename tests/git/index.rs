@@ -1,11 +1,11 @@
-//! The index on both sides: files that are not exchanged.
+//! The index on both sides: files that are not exchanged, and checkouts that wait for a lock.
 
 use std::fs;
 
 use sandbox_managed_runtime::exclude::ExcludePatterns;
 use sandbox_managed_runtime::git::report::GitReport;
 
-use crate::bench::{path, with_each_git, write};
+use crate::bench::{Bench, holds, path, with_each_git, write};
 
 /// The agent commits a file that the next upload leaves out, as `git add -f` or a checkout of another branch does. Without a
 /// mark it would look deleted there.
@@ -82,4 +82,57 @@ fn a_file_that_did_not_come_because_it_is_excluded_is_reported() {
         // Once it was told, it is not told again.
         assert_eq!(bench.restore(), GitReport::default());
     });
+}
+
+/// Commits on `main` in the sandbox, then checks out `other` there.
+fn commit_and_check_out(bench: &Bench, other: &str) -> String {
+    write(&bench.there.join("x.txt"), "x\n");
+    let commit = bench.commit_there("on main");
+    bench.there(&["checkout", "-q", other]);
+    commit
+}
+
+/// The index follows `main` while `HEAD` waits. Once `HEAD` follows too, what it has of `main` must go.
+#[test]
+fn the_index_follows_a_checkout_that_waited_for_a_lock() {
+    for (lock, commits, staged) in [
+        ("refs/heads/feature.lock", true, false),
+        ("refs/heads/feature.lock", true, true),
+        ("HEAD.lock", true, false),
+        // The index there is again what was sent.
+        ("HEAD.lock", false, false),
+        ("HEAD.lock", false, true),
+    ] {
+        with_each_git(|bench| {
+            eprintln!("{lock}, {commits}, {staged}");
+            bench.here(&["branch", "-f", "feature", "main"]);
+            write(&bench.here.join("local.txt"), "staged before the upload\n");
+            bench.here(&["add", "local.txt"]);
+            bench.prepare();
+            if !staged {
+                bench.there(&["reset", "-q"]);
+                fs::remove_file(bench.there.join("local.txt")).unwrap();
+            }
+            let main = commit_and_check_out(bench, "feature");
+            let mut tips = vec![main];
+            if commits {
+                write(&bench.there.join("feature.txt"), "feature\n");
+                tips.push(bench.commit_there("on feature"));
+            }
+            write(&bench.there.join("a.txt"), "staged there\n");
+            bench.there(&["add", "a.txt"]);
+            let lock = bench.here.join(".git").join(lock);
+            write(&lock, "");
+            let report = bench.restore();
+            assert!(holds(&report, "HEAD"), "{report:?}");
+            fs::remove_file(&lock).unwrap();
+            let report = bench.restore();
+            assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/feature", "{report:?}");
+            let status = |folder| bench.git(folder, &["status", "--porcelain"]);
+            assert_eq!(status(&bench.here), status(&bench.there), "{report:?}");
+            assert_eq!(bench.restore(), GitReport::default());
+            let tips: Vec<&str> = tips.iter().map(String::as_str).collect();
+            bench.assert_sound(&bench.here, &tips);
+        });
+    }
 }
