@@ -167,7 +167,8 @@ export interface RestoreReport {
   refsDeleted: { repository: string; name: string }[];
   /**
    * References of the sandbox that could not be merged, since both sides had changed them, and local ones that it
-   * replaced or deleted: `keptAt` is the reference that has the value now.
+   * replaced or deleted: `keptAt` is the reference that has the value now. The name `index` stands for what was only staged
+   * in the sandbox.
    */
   refsKept: { repository: string; name: string; keptAt: string }[];
   /**

@@ -107,6 +107,7 @@ pub mod git {
     pub mod refs;
     pub mod report;
     pub mod repository;
+    mod staged_only;
     mod unfinished;
     pub mod work_folder;
 }

@@ -295,6 +295,28 @@ pub fn new_blobs(list: &[u8], other: &[u8]) -> BTreeSet<Oid> {
         .collect()
 }
 
+/// The entries of files that a change brings and an index does not have, except at the paths at which the change was made in
+/// it. Those of a merge in progress are left out: their content is that of commits.
+#[must_use]
+pub fn not_taken((before, after): (&[u8], &[u8]), ours: &[u8], made: &[RelativePath]) -> Vec<u8> {
+    let made: HashSet<&[u8]> = made.iter().map(RelativePath::as_bytes).collect();
+    let new = beyond(&beyond(after, before), ours);
+    let is_kept = |line: &&[u8]| stage_in(line) == Some(b'0') && !made.contains(path_in(line));
+    listing(lines(&new).filter(is_kept))
+}
+
+/// The maximum length of a name in the entries that are [kept](keepable). `git fsck` warns of a longer one in a tree, and no
+/// file system has any.
+const NAME_MAX: usize = 255;
+
+/// The lines of a listing that name one of these blobs at a path that a tree may have.
+#[must_use]
+pub fn keepable(list: &[u8], blobs: &BTreeSet<Oid>) -> Vec<u8> {
+    let fits = |path: &[u8]| path.split(|&byte| byte == b'/').all(|name| name.len() <= NAME_MAX);
+    let names_one = |line: &&[u8]| oid_in(line).is_some_and(|oid| blobs.contains(&oid));
+    listing(lines(list).filter(names_one).filter(|line| fits(path_in(line))))
+}
+
 /// Like [`merge`], for whole listings: only paths that differ between the first two are parsed. Also returns the paths that stay
 /// as they are because ours has a file above or below them, which git would drop.
 #[must_use]
@@ -504,6 +526,48 @@ mod tests {
             ("intended only", EntryState { is_intended: true, ..entry }, same, false),
         ] {
             assert_eq!(entry.hides(&meta), hides, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_a_change_brings_and_an_index_does_not_have_is_left() {
+        let entry = |(path, digit): &(&str, char), stage: u8| {
+            format!("100644 {} {stage}\t{path}\0", digit.to_string().repeat(40))
+        };
+        let list = |entries: &[(&str, char)]| {
+            entries.iter().map(|one| entry(one, 0)).collect::<String>().into_bytes()
+        };
+        for (what, before, after, ours, made, left) in [
+            ("nothing changed", &[("f", 'a')][..], &[("f", 'a')][..], &[][..], &[][..], &[][..]),
+            ("changed on both sides", &[("f", 'a')], &[("f", 'b')], &[("f", 'c')], &[], &[("f", 'b')]),
+            ("changed alike", &[("f", 'a')], &[("f", 'b')], &[("f", 'b')], &[], &[]),
+            ("taken over", &[("f", 'a')], &[("f", 'b')], &[("f", 'a')], &["f"], &[]),
+            ("another path was taken over", &[], &[("f", 'b'), ("g", 'b')], &[], &["f"], &[("g", 'b')]),
+            ("deleted there", &[("f", 'a')], &[], &[("f", 'c')], &[], &[]),
+        ] {
+            let made: Vec<_> =
+                made.iter().map(|path| RelativePath::parse(path.as_bytes()).unwrap().unwrap()).collect();
+            let found = not_taken((&list(before), &list(after)), &list(ours), &made);
+            assert_eq!(found, list(left), "{what}");
+        }
+        let unmerged = [entry(&("f", 'b'), 1), entry(&("f", 'c'), 2), entry(&("g", 'd'), 0)].concat();
+        assert_eq!(not_taken((b"", unmerged.as_bytes()), b"", &[]), list(&[("g", 'd')]));
+    }
+
+    #[test]
+    fn what_a_tree_may_have_is_kept() {
+        let [blob, other] = ["a", "b"].map(|digit| digit.repeat(40));
+        let (fits, long) = ("n".repeat(NAME_MAX), "n".repeat(NAME_MAX + 1));
+        let blobs = BTreeSet::from([Oid::parse(blob.as_bytes()).unwrap()]);
+        for (oid, path, is_kept) in [
+            (&blob, "f", true),
+            (&other, "f", false),
+            (&blob, &format!("d/{fits}/f")[..], true),
+            (&blob, &format!("d/{long}/f"), false),
+            (&blob, &long, false),
+        ] {
+            let line = format!("100644 {oid} 0\t{path}\0");
+            assert_eq!(!keepable(line.as_bytes(), &blobs).is_empty(), is_kept, "{oid} {path}");
         }
     }
 

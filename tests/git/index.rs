@@ -1,4 +1,5 @@
-//! The index on both sides: files that are not exchanged, and checkouts that wait for a lock.
+//! The index on both sides: files that are not exchanged, checkouts that wait for a lock, and what is staged and cannot be
+//! taken over.
 
 use std::fs;
 
@@ -133,6 +134,127 @@ fn the_index_follows_a_checkout_that_waited_for_a_lock() {
             assert_eq!(bench.restore(), GitReport::default());
             let tips: Vec<&str> = tips.iter().map(String::as_str).collect();
             bench.assert_sound(&bench.here, &tips);
+        });
+    }
+}
+
+/// Stages something that neither a commit nor a file of the workspace has.
+fn stage_and_edit(bench: &Bench) -> String {
+    write(&bench.there.join("b.txt"), "staged there\n");
+    bench.there(&["add", "b.txt"]);
+    let blob = bench.there(&["rev-parse", ":b.txt"]);
+    write(&bench.there.join("b.txt"), "edited there\n");
+    blob
+}
+
+/// What happens on the local side and in the sandbox, beside what is staged there.
+type Reason = (&'static str, fn(&Bench), fn(&Bench));
+
+const REASONS: [Reason; 6] = [
+    (
+        "both staged it",
+        |bench| {
+            write(&bench.here.join("b.txt"), "staged here\n");
+            bench.here(&["add", "b.txt"]);
+        },
+        |_| (),
+    ),
+    (
+        "both committed",
+        |bench| {
+            write(&bench.here.join("h.txt"), "h\n");
+            bench.commit_here("here");
+        },
+        |bench| {
+            write(&bench.there.join("t.txt"), "t\n");
+            bench.commit_there("there");
+        },
+    ),
+    ("another commit is checked out here", |bench| drop(bench.here(&["checkout", "-q", "main~1"])), |_| ()),
+    (
+        "a merge is in progress here",
+        |bench| {
+            let head = bench.here(&["rev-parse", "HEAD"]);
+            write(&bench.here.join(".git/MERGE_HEAD"), head);
+        },
+        |_| (),
+    ),
+    ("the index is locked here", |bench| write(&bench.here.join(".git/index.lock"), ""), |_| ()),
+    (
+        "settings that git refuses are staged too",
+        |_| (),
+        |bench| {
+            write(&bench.there.join(".gitmodules"), "[submodule \"../x\"]\n\tpath = x\n\turl = -x\n");
+            bench.there(&["add", ".gitmodules"]);
+            fs::remove_file(bench.there.join(".gitmodules")).unwrap();
+        },
+    ),
+];
+
+#[test]
+fn what_is_staged_there_and_cannot_be_staged_here_is_kept() {
+    for (reason, here, there) in REASONS {
+        with_each_git(|bench| {
+            eprintln!("{reason}");
+            bench.prepare();
+            here(bench);
+            there(bench);
+            let blob = stage_and_edit(bench);
+            let before = bench.here(&["ls-files", "--stage"]);
+            let report = bench.restore();
+            assert_eq!(bench.here(&["ls-files", "--stage"]), before, "{report:?}");
+            let kept: Vec<_> = report.kept.iter().filter(|kept| kept.reference == "index").collect();
+            let [kept] = kept[..] else { panic!("{report:?}") };
+            assert_eq!(bench.here(&["rev-parse", &format!("{}:b.txt", kept.kept_at)]), blob);
+            let files = bench.here(&["ls-tree", "-r", "--name-only", &kept.kept_at]);
+            assert_eq!(files, "b.txt", "only what would be lost");
+            let lock = bench.here.join(".git/index.lock");
+            let is_locked = lock.exists();
+            if is_locked {
+                // For as long as it is locked, the same is kept once.
+                let references = bench.here(&["for-each-ref"]);
+                for _ in 0..2 {
+                    assert_eq!(bench.restore().kept, []);
+                    assert_eq!(bench.here(&["for-each-ref"]), references);
+                }
+                fs::remove_file(&lock).unwrap();
+            }
+            bench.here(&["reflog", "expire", "--expire=now", "--all"]);
+            bench.here(&["gc", "-q", "--prune=now"]);
+            assert_eq!(bench.here(&["cat-file", "-p", &blob]), "staged there");
+            bench.assert_sound(&bench.here, &[]);
+            let references = bench.here(&["for-each-ref"]);
+            for _ in 0..10 {
+                bench.prepare();
+                assert_eq!(bench.restore(), GitReport::default());
+            }
+            assert_eq!(bench.here(&["for-each-ref"]), references);
+        });
+    }
+}
+
+#[test]
+fn what_the_files_or_a_commit_have_is_not_kept_once_more() {
+    for (reason, here, there) in REASONS {
+        with_each_git(|bench| {
+            eprintln!("{reason}");
+            // A file that git converts is the same one.
+            write(&bench.here.join(".gitattributes"), "*.crlf text eol=crlf\n");
+            bench.commit_here("attributes");
+            bench.here(&["branch", "-f", "feature"]);
+            bench.prepare();
+            here(bench);
+            there(bench);
+            write(&bench.there.join("b.txt"), "staged there\n");
+            write(&bench.there.join("new.crlf"), "one\r\ntwo\r\n");
+            bench.there(&["add", "b.txt", "new.crlf"]);
+            // A blob of the commit at another path, and a path that is deleted.
+            bench.there(&["rm", "-q", "--cached", "a.txt"]);
+            let blob = bench.there(&["rev-parse", "HEAD:a.txt"]);
+            bench.there(&["update-index", "--add", "--cacheinfo", &format!("100755,{blob},other.txt")]);
+            let report = bench.restore();
+            assert!(report.kept.iter().all(|kept| kept.reference != "index"), "{report:?}");
+            assert_eq!(bench.here(&["for-each-ref", "refs/paperclip/**/index"]), "");
         });
     }
 }
