@@ -240,6 +240,18 @@ describe("what an agent does with git", () => {
     await expectSound();
   });
 
+  it("shows no change of a file whose line ends were converted there", async () => {
+    await makeTree(workspace, { ".gitattributes": "*.crlf text eol=crlf\n", "b.crlf": "one\ntwo\n" });
+    await commit(workspace, "line ends");
+    const { restoreWorkspace } = await prepare();
+    await rm(path.join(remote, "b.crlf"));
+    await gitIn(remote, "checkout", "--", "b.crlf");
+    await restoreWorkspace();
+    expect(lastReport().written).toEqual(["b.crlf"]);
+    expect(await readFile(path.join(workspace, "b.crlf"), "utf8")).toBe("one\r\ntwo\r\n");
+    expect(await git("status", "--porcelain")).toBe("");
+  });
+
   it("keeps the commits of several worktrees of one repository apart", async () => {
     for (const name of ["one", "two"]) await git("worktree", "add", "-q", "--detach", `ignored/${name}`);
     const { restoreWorkspace } = await prepare();

@@ -110,6 +110,7 @@ pub mod git {
     mod staged_only;
     mod unfinished;
     pub mod work_folder;
+    pub mod written;
 }
 
 /// The three-way merge of the sandbox's version into the workspace.

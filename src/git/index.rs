@@ -151,10 +151,15 @@ pub struct EntryState<'a> {
     pub size: u32,
     /// Whether the entry is only intended to be added (`git add -N`), so that it stages nothing.
     pub is_intended: bool,
+    /// Whether git compares the file with the entry. If not, it is marked `skip-worktree` or `assume-unchanged`.
+    pub is_compared: bool,
 }
 
 /// Git's flag of an entry that is only intended to be added.
 const INTENT_TO_ADD: u32 = 1 << 29;
+
+/// Git's flags `skip-worktree` and `assume-unchanged`.
+const NOT_COMPARED: u32 = 1 << 30 | 1 << 15;
 
 /// The indented lines that a text begins with, at most so many.
 fn indented(text: &[u8], most: usize) -> &[u8] {
@@ -181,6 +186,7 @@ pub fn states(list: &[u8]) -> Vec<EntryState<'_>> {
         };
         let (ctime, mtime) = (time(value()).unwrap_or_default(), time(value()).unwrap_or_default());
         let [_, inode, _, _, size, flags] = [(); 6].map(|()| value());
+        let flags = u32::from_str_radix(flags, 16).unwrap_or_default();
         states.push(EntryState {
             line,
             told,
@@ -188,7 +194,8 @@ pub fn states(list: &[u8]) -> Vec<EntryState<'_>> {
             mtime,
             inode: inode.parse().unwrap_or_default(),
             size: size.parse().unwrap_or_default(),
-            is_intended: u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & INTENT_TO_ADD != 0),
+            is_intended: flags & INTENT_TO_ADD != 0,
+            is_compared: flags & NOT_COMPARED == 0,
         });
     }
     states
@@ -200,12 +207,22 @@ impl EntryState<'_> {
     #[must_use]
     pub fn hides(&self, meta: &Meta) -> bool {
         let is_same = |told: (i64, i64), now: (i64, i64)| told.0 == now.0 && (told.1 == 0 || told.1 == now.1);
-        let low = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default();
         let looks_same = self.size == low(meta.size) && self.mtime.0 == meta.mtime.0;
         let is_same_file = is_same(self.mtime, meta.mtime)
             && is_same(self.ctime, meta.ctime)
             && self.inode == low(meta.id.inode());
         looks_same && !is_same_file && !self.is_intended
+    }
+
+    /// Whether git takes a file for changed without reading it, because it has another size than the entry says.
+    ///
+    /// Its content may be what is staged all the same, with other line ends or as a filter made it.
+    #[must_use]
+    pub fn is_judged_by_size(&self, meta: &Meta) -> bool {
+        let is_plain = self.is_compared && !self.is_intended && !self.is_unmerged();
+        // Git does not trust a size of 0, which an entry has that was not compared yet.
+        let is_other = self.size != 0 && self.size != low(meta.size);
+        is_plain && is_other && self.kind() == Kind::File && meta.kind == Kind::File
     }
 
     /// Whether the entry is that of one side of a merge in progress.
@@ -223,6 +240,11 @@ impl EntryState<'_> {
             _ => Kind::File,
         }
     }
+}
+
+/// The last 32 bits of a number, which are all that an index has of it.
+fn low(number: u64) -> u32 {
+    u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default()
 }
 
 /// What makes git compare the files at these lines of a listing by their content, and forget the trees that it has noted for
@@ -526,6 +548,32 @@ mod tests {
             ("intended only", EntryState { is_intended: true, ..entry }, same, false),
         ] {
             assert_eq!(entry.hides(&meta), hides, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_size_is_compared_by_its_content_where_git_would_not_do_so() {
+        let [entry, intended] = *states(DEBUG.as_bytes()) else { panic!("two entries") };
+        let meta = Meta::of_file(&tempfile::tempfile().unwrap()).unwrap();
+        let other = Meta { size: 4, ..meta };
+        let flagged = |flags: &str| DEBUG.replace("flags: 0", &format!("flags: {flags}"));
+        let (assumed, skipped) = (flagged("8000"), flagged("40004000"));
+        let [assumed, skipped] = [&assumed, &skipped].map(|text| states(text.as_bytes())[0]);
+        for (what, entry, meta, is_judged) in [
+            ("another size", entry, other, true),
+            ("the same size", entry, Meta { size: 3, ..meta }, false),
+            ("the same last 32 bits", entry, Meta { size: (1 << 32) + 3, ..meta }, false),
+            ("an entry that was not compared yet", EntryState { size: 0, ..entry }, other, false),
+            ("assume-unchanged", assumed, other, false),
+            ("skip-worktree", skipped, other, false),
+            ("intended only", EntryState { size: 1, ..intended }, other, false),
+            ("a merge in progress", EntryState { line: b"100644 7898192261 2\ta", ..entry }, other, false),
+            ("a link is staged", EntryState { line: b"120000 7898192261 0\ta", ..entry }, other, false),
+            ("a submodule is staged", EntryState { line: b"160000 7898192261 0\ta", ..entry }, other, false),
+            ("a folder is there", entry, Meta { kind: Kind::Folder, ..other }, false),
+            ("a link is there", entry, Meta { kind: Kind::Symlink, ..other }, false),
+        ] {
+            assert_eq!(entry.is_judged_by_size(&meta), is_judged, "{what}");
         }
     }
 

@@ -165,20 +165,25 @@ impl Repository<'_> {
 
     /// What the index says about the files at some paths: times and inode, which differ once an entry was made anew.
     pub fn file_states(&self, paths: &HashSet<&[u8]>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
-        let mut call = self.call();
-        call.args(LIST_INDEX).arg("--debug");
-        // To list all entries takes git long. (The path of a directory also lists what is in it, which is
-        // dropped below.)
-        if paths.len() <= STATES_BY_PATH {
-            if paths.is_empty() {
-                return Ok(BTreeMap::new());
-            }
-            call.arg("--").args(paths.iter().map(|path| path_from(path)));
-        }
-        let list = call.run(self.cancel)?;
+        let list = self.states_at(paths)?;
         let states = index::states(&list).into_iter().map(|state| (index::path_in(state.line), state.told));
         let asked = states.filter(|(path, _)| paths.contains(path));
         Ok(asked.map(|(path, told)| (path.to_vec(), told.to_vec())).collect())
+    }
+
+    /// The listing of the index at some paths, with [what it says of the files](index::states). It may have further entries: the
+    /// path of a directory also lists what is in it.
+    pub fn states_at(&self, paths: &HashSet<&[u8]>) -> Result<Vec<u8>, Fault> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut call = self.call();
+        call.args(LIST_INDEX).arg("--debug");
+        // To list all entries takes git long.
+        if paths.len() <= STATES_BY_PATH {
+            call.arg("--").args(paths.iter().map(|path| path_from(path)));
+        }
+        call.run(self.cancel)
     }
 
     /// The listing of a copy of the index, with [what it says of the files](index::states).

@@ -21,6 +21,7 @@ use crate::git::quarantine::{Quarantine, is_passed_over};
 use crate::git::recognise::{Checkouts, bare_folders, is_git_name, is_gits};
 use crate::git::report::{GitReport, HeldBack};
 use crate::git::work_folder::WorkFolder;
+use crate::git::written::have_compared;
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
 use crate::merge::report::{Noted, Report};
@@ -287,6 +288,27 @@ pub fn tell_named(report: &mut Report, named: &Named, workspace: &Root) -> Resul
         report.sensitive.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
     }
     report.sensitive.sort_unstable();
+    Ok(())
+}
+
+/// Reports what came of the repositories without their files, and has git compare the files that a merge has written.
+pub fn tell_and_compare(
+    report: &mut GitReport,
+    written: &[RelativePath],
+    excluded: &Filter<'_>,
+    workspace: &Root,
+    shared: &Shared,
+) -> Result<()> {
+    report.tell_excluded(excluded);
+    if !written.is_empty()
+        && !shared.bases.is_empty()
+        && let Some(git) = Git::find(workspace.path())
+    {
+        // Once files were merged, an abort has no effect.
+        let never = Cancel::default();
+        have_compared(&git, workspace, &shared.bases, written, report, &never)?;
+    }
+    report.held_back.sort();
     Ok(())
 }
 

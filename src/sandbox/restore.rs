@@ -11,7 +11,7 @@ use super::client::{RunError, SandboxClient, Step, blocking, clean_up_by, tellin
 use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
-use super::repositories::{Arrived, Travel, named, take_out, tell_held, tell_named};
+use super::repositories::{Arrived, Travel, named, take_out, tell_and_compare, tell_held, tell_named};
 use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::update::contents_of;
 use super::{command, listing};
@@ -495,8 +495,7 @@ impl Begun {
                 cancel.check()?;
             }
             let mut git = repositories.apply(merge.root(), shared)?;
-            git.tell_excluded(&excluded);
-            git.held_back.sort();
+            tell_and_compare(&mut git, &report.written, &excluded, merge.root(), shared)?;
             tell_held(&mut git, merge.bare());
             Ok((report, git))
         });

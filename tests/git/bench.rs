@@ -16,6 +16,7 @@ use sandbox_managed_runtime::git::import::check;
 use sandbox_managed_runtime::git::quarantine::Quarantine;
 use sandbox_managed_runtime::git::recognise::{Checkouts, bare_folders, is_gits};
 use sandbox_managed_runtime::git::report::GitReport;
+use sandbox_managed_runtime::git::written::have_compared;
 use sandbox_managed_runtime::path::RelativePath;
 use sandbox_managed_runtime::tree::filter::Filter;
 use sandbox_managed_runtime::tree::scan::scan;
@@ -289,8 +290,11 @@ impl Bench {
         let git = (!self.without_git).then_some(&git);
         let checked = check(git, &workspace, &self.bases, quarantine, &cancel).unwrap();
         between(self);
-        for path in &files {
-            put(&self.there.join(path), &self.here.join(path));
+        let mut written = Vec::new();
+        for file in &files {
+            if put(&self.there.join(file), &self.here.join(file)) {
+                written.extend(RelativePath::parse(file.as_os_str().as_encoded_bytes()).unwrap());
+            }
         }
         for gone in self.sent.iter().rev().filter(|path| !self.there.join(path).exists()) {
             let gone = self.here.join(gone);
@@ -300,6 +304,9 @@ impl Bench {
         let aside = self.here.join(".paperclip-runtime/conflicts").join(&time);
         let (mut report, bases) = checked.apply(git, &workspace, &time, &|| Ok(aside.clone())).unwrap();
         report.tell_excluded(&Filter::by_name(|path| self.excluded.matches(path)));
+        if let Some(git) = git {
+            have_compared(git, &workspace, &bases, &written, &mut report, &cancel).unwrap();
+        }
         self.bases = bases;
         assert_eq!(self.marks(), Vec::<String>::new());
         report
@@ -390,8 +397,8 @@ pub fn executable(path: &Path, text: &str) {
     assert!(written.success(), "{}", path.display());
 }
 
-/// Copies one entry.
-fn put(from: &Path, to: &Path) {
+/// Copies one entry. Returns whether it is a file that was not the same.
+fn put(from: &Path, to: &Path) -> bool {
     let meta = from.symlink_metadata().unwrap();
     if meta.is_dir() {
         fs::create_dir_all(to).unwrap();
@@ -403,7 +410,9 @@ fn put(from: &Path, to: &Path) {
     } else if meta.is_file() && fs::read(to).ok() != Some(fs::read(from).unwrap()) {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(from, to).unwrap();
+        return true;
     }
+    false
 }
 
 pub fn path(text: &str) -> RelativePath {

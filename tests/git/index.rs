@@ -1,5 +1,5 @@
-//! The index on both sides: files that are not exchanged, checkouts that wait for a lock, and what is staged and cannot be
-//! taken over.
+//! The index on both sides: files that are not exchanged, checkouts that wait for a lock, what is staged and cannot be taken
+//! over, and files that are written without a change of what is staged.
 
 use std::fs;
 
@@ -257,4 +257,55 @@ fn what_the_files_or_a_commit_have_is_not_kept_once_more() {
             assert_eq!(bench.here(&["for-each-ref", "refs/paperclip/**/index"]), "");
         });
     }
+}
+
+/// Git takes a file of another size for changed without reading it.
+#[test]
+fn a_file_that_is_written_with_other_line_ends_is_not_shown_as_changed() {
+    with_each_git(|bench| {
+        write(&bench.here.join(".gitattributes"), "*.txt text eol=crlf\n");
+        for folder in ["", "deep/", "made/"] {
+            write(&bench.here.join(folder).join("c.txt"), "one\ntwo\n");
+        }
+        bench.here(&["add", "--renormalize", "."]);
+        bench.commit_here("line ends");
+        write(&bench.here.join("staged.txt"), "staged\n");
+        write(&bench.here.join("hidden.txt"), "hidden\n");
+        bench.here(&["add", "staged.txt", "hidden.txt"]);
+        bench.here(&["update-index", "--assume-unchanged", "hidden.txt"]);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "A  hidden.txt\nA  staged.txt");
+        let nested = bench.here.join("nested");
+        bench.new_repository(&nested);
+        write(&nested.join(".gitattributes"), "* text eol=crlf\n");
+        bench.commit(&nested, "line ends");
+        bench.prepare();
+        let untouched = bench.here(&["ls-files", "--debug", "a.txt", "b.txt"]);
+        for file in ["c.txt", "deep/c.txt", "staged.txt"] {
+            fs::remove_file(bench.there.join(file)).unwrap();
+            bench.there(&["checkout", "-q", "--", file]);
+        }
+        // Files may be converted without git, too, and then nothing of git's comes back.
+        write(&bench.there.join("nested/x.txt"), "x\r\n");
+        write(&bench.there.join("hidden.txt"), "hidden there\n");
+        write(&bench.there.join("made/c.txt"), "edited\r\n");
+        bench.restore();
+        assert_eq!(fs::read(bench.here.join("deep/c.txt")).unwrap(), b"one\r\ntwo\r\n");
+        let status = |folder| bench.git(folder, &["status", "--porcelain", "-uno"]);
+        assert_eq!(status(&bench.here), "A  hidden.txt\n M made/c.txt\nA  staged.txt");
+        assert_eq!(status(&nested), "");
+        assert_eq!(bench.here(&["ls-files", "-v", "hidden.txt"]), "h hidden.txt");
+        assert_eq!(bench.here(&["ls-files", "--debug", "a.txt", "b.txt"]), untouched);
+        bench.assert_sound(&bench.here, &[]);
+        // Where the index is locked, that is told, once.
+        write(&bench.there.join("c.txt"), "one\n");
+        write(&bench.here.join(".git/index.lock"), "");
+        let report = bench.restore();
+        let [held] = &report.held_back[..] else { panic!("{report:?}") };
+        assert!(held.what.as_deref() == Some("index") && held.reason.contains("index.lock"), "{held:?}");
+        write(&bench.there.join("c.txt"), "one\ntwo\nthree\n");
+        bench.there(&["add", "c.txt"]);
+        let report = bench.restore();
+        assert_eq!(report.held_back.len(), 1, "{report:?}");
+        fs::remove_file(bench.here.join(".git/index.lock")).unwrap();
+    });
 }
