@@ -156,8 +156,9 @@ export interface RestoreReport {
   skipped: { path: string; reason: string }[];
   /**
    * What the sandbox changed or deleted, but was left as it is locally, since it could run or redirect something: git's
-   * configuration and hooks, `.hg/hgrc`. `what` says which key or reference it is, if the path does not. The first restore
-   * also lists what could not be uploaded of a repository.
+   * configuration and hooks, `.hg/hgrc`. `what` says which key or reference it is, if the path does not. Also excluded files
+   * that the sandbox committed or staged, which do not come. The first restore also lists what could not be uploaded of a
+   * repository.
    */
   heldBack: { path: string; what?: string; reason: string }[];
   /** References, `HEAD` and indexes that have the sandbox's value now. `repository` is the path of the `.git`. */
@@ -166,7 +167,8 @@ export interface RestoreReport {
   refsDeleted: { repository: string; name: string }[];
   /**
    * References of the sandbox that could not be merged, since both sides had changed them, and local ones that it
-   * replaced or deleted: `keptAt` is the reference that has the value now.
+   * replaced or deleted: `keptAt` is the reference that has the value now. The name `index` stands for what was only staged
+   * in the sandbox.
    */
   refsKept: { repository: string; name: string; keptAt: string }[];
   /**

@@ -215,6 +215,44 @@ describe("what an agent does with git", () => {
     }
   });
 
+  it.each([
+    ["by a pattern", { workspaceExclude: ["logs"] }, "logs/new.txt"],
+    ["by an ignore file", { ignoreFiles: [".gitignore"] }, "ignored/new.txt"],
+    ["always", {}, "._new"],
+  ])("deletes no new file from the history that is excluded %s", async (_how, input, name) => {
+    const first = await prepare(input);
+    await makeTree(remote, { [name]: "new\n" });
+    await gitIn(remote, "add", "-f", name);
+    await gitIn(remote, "commit", "-q", "-m", "new");
+    await first.restoreWorkspace();
+    expect(await git("status", "--porcelain")).toBe(` D ${name}`);
+    expect(lastReport().heldBack).toEqual([
+      { path: name, reason: expect.stringContaining("it is excluded") },
+    ]);
+    const second = await prepare(input);
+    expect(await gitIn(remote, "status", "--porcelain")).toBe("");
+    await writeFile(path.join(remote, "a.txt"), "theirs\n");
+    await commit(remote, "there");
+    await second.restoreWorkspace();
+    expect(await git("show", "--format=%s", "--name-only", "HEAD")).toBe("there\n\na.txt");
+    expect(lastReport().heldBack).toEqual([]);
+    await git("checkout", "--", name);
+    expect(await git("status", "--porcelain")).toBe("");
+    await expectSound();
+  });
+
+  it("shows no change of a file whose line ends were converted there", async () => {
+    await makeTree(workspace, { ".gitattributes": "*.crlf text eol=crlf\n", "b.crlf": "one\ntwo\n" });
+    await commit(workspace, "line ends");
+    const { restoreWorkspace } = await prepare();
+    await rm(path.join(remote, "b.crlf"));
+    await gitIn(remote, "checkout", "--", "b.crlf");
+    await restoreWorkspace();
+    expect(lastReport().written).toEqual(["b.crlf"]);
+    expect(await readFile(path.join(workspace, "b.crlf"), "utf8")).toBe("one\r\ntwo\r\n");
+    expect(await git("status", "--porcelain")).toBe("");
+  });
+
   it("keeps the commits of several worktrees of one repository apart", async () => {
     for (const name of ["one", "two"]) await git("worktree", "add", "-q", "--detach", `ignored/${name}`);
     const { restoreWorkspace } = await prepare();

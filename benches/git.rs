@@ -79,7 +79,7 @@ impl Bench {
         let (options, git) = (Options::default(), &self.git);
         let filter = Filter::by_name(is_gits);
         let found = scan(&workspace, &filter, &self.cancel).expect("it is readable");
-        let tree = Tree { root: &workspace, found: &found };
+        let tree = Tree { root: &workspace, found: &found, excluded: &Filter::default() };
         let exported = export(git, tree, &dot_git(), options, earlier.as_ref(), folder, &self.cancel);
         exported.expect("nothing is refused").base
     }

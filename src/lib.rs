@@ -109,8 +109,10 @@ pub mod git {
     pub mod report;
     pub mod repository;
     pub mod search;
+    mod staged_only;
     mod unfinished;
     pub mod work_folder;
+    pub mod written;
 }
 
 /// The three-way merge of the sandbox's version into the workspace.

@@ -21,6 +21,7 @@ use crate::fs::by_path::{self, make_folders, read, write};
 use crate::fs::{Kind, Root};
 use crate::merge::lock::{Attempt, MergeLock};
 use crate::path::{RelativePath, path_from};
+use crate::tree::filter::Filter;
 use crate::tree::scan::Found;
 
 /// The settings for the upload of repositories.
@@ -39,6 +40,8 @@ pub struct Tree<'a> {
     pub root: &'a Root,
     /// What is uploaded of it, in the order of the paths.
     pub found: &'a [Found],
+    /// What is not uploaded, whether it exists or not.
+    pub excluded: &'a Filter<'a>,
 }
 
 /// The state of a repository that both sides last shared. The default is for one that only the sandbox has.
@@ -421,7 +424,9 @@ fn copy_index(
                 hidden.push(state.line);
             }
         } else if let Ok(Some(path)) = RelativePath::parse(&path)
-            && matches!(cursor.stat(&path), Ok(Some(_)))
+            && !state.is_unmerged()
+            // One that is excluded need not exist: if the agent has committed it, it did not come.
+            && (matches!(cursor.stat(&path), Ok(Some(_))) || tree.excluded.leaves_out(&path, state.kind()))
         {
             // A file that is left out looks deleted there, and `git add -A` would delete it from the history.
             left_out.extend([name, b"\0"].concat());

@@ -24,6 +24,7 @@ use super::refs::{
 use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Place, Repository, Stashes, lines};
 use super::search::{Search, local_head};
+use super::staged_only::StagedOnly;
 use super::unfinished::{self, Change};
 use crate::cancel::Cancel;
 use crate::error::{Result, readable};
@@ -85,6 +86,8 @@ struct Incoming {
     index_is_unknown: bool,
     /// The commits there that have something in which git would obey the sandbox.
     obeyed: BTreeMap<Oid, &'static str>,
+    /// The entries of their index, if it is held back as a whole.
+    held_index: Vec<u8>,
 }
 
 /// Reads and checks what is in the quarantine. Without a local git, or where git refuses, a repository is held back and
@@ -296,6 +299,7 @@ fn read_repository(
         may_lack: false,
         index_is_unknown: false,
         obeyed: BTreeMap::new(),
+        held_index: Vec::new(),
     };
     if incoming.has_news() {
         let known = match &place {
@@ -525,7 +529,13 @@ impl Reading<'_> {
     /// Treats the index as unchanged. It is held back for a reason that was told.
     fn leave_out_index(&mut self, incoming: &mut Incoming) {
         self.index_is_unknown = true;
-        incoming.theirs.index.clone_from(&incoming.base.index);
+        let (base, theirs) = (&incoming.base.index, &mut incoming.theirs.index);
+        // Settings that git would not take in a commit cannot be kept in one either.
+        let settings: BTreeSet<RelativePath> =
+            index::new_settings(theirs, base).into_iter().map(|(path, _)| path).collect();
+        let new = index::not_taken((base, theirs), &[], &[]);
+        incoming.held_index = index::without(&new, |path| settings.contains(path));
+        theirs.clone_from(base);
     }
 
     /// Treats the index as unchanged if it stages a `.gitmodules` or `.gitattributes` that git would not take in a commit.
@@ -590,6 +600,7 @@ impl Incoming {
             || (&theirs.head, &theirs.index, &theirs.config) != (&base.head, &base.index, &base.config)
             || !self.stashes.is_empty()
             || !self.large_files.is_empty()
+            || !self.held_index.is_empty()
     }
 
     /// The objects that references, `HEAD` and stash name there, and did not name when they were last shared.
@@ -914,6 +925,10 @@ struct Merge<'a> {
     due: Due,
     /// The listing of the index that both sides share, if the commits tell it and not the sandbox's index.
     shared_index: Option<Vec<u8>>,
+    /// What the local index has of the branch that is checked out, while the sandbox's index belongs to another one.
+    followed: Option<index::Change>,
+    /// The entries of the sandbox's index that the local one does not have.
+    left: Vec<u8>,
 }
 
 /// The parts of a merge that could not be made yet.
@@ -935,12 +950,22 @@ impl<'a> Merge<'a> {
         time: &'a str,
         report: &'a mut GitReport,
     ) -> Self {
-        Self { repository, incoming, time, report, due: Due::default(), shared_index: None }
+        let left = incoming.held_index.clone();
+        Self {
+            repository,
+            incoming,
+            time,
+            report,
+            due: Due::default(),
+            shared_index: None,
+            followed: None,
+            left,
+        }
     }
 
     /// What both sides share after the merge. What is due keeps its value from the base.
     fn shared(self) -> Base {
-        let Self { incoming: Incoming { base, theirs, .. }, report, due, shared_index, .. } = self;
+        let Self { incoming: Incoming { base, theirs, .. }, report, due, shared_index, followed, .. } = self;
         let mut shared = theirs.clone();
         if let Some(index) = shared_index {
             shared.index = index;
@@ -951,6 +976,12 @@ impl<'a> Merge<'a> {
         }
         if due.head {
             shared.head.clone_from(&base.head);
+            // Once `HEAD` follows, so does the index, from what it has of the branch that is still checked out.
+            if let Some(followed) = followed {
+                shared.index = index::applied(&base.index, &followed);
+                // It is not the listing of any file that the sandbox had.
+                shared.index_digest = None;
+            }
         }
         report.is_incomplete |= due.index || due.head || !due.refs.is_empty();
         for name in due.refs {
@@ -1027,6 +1058,7 @@ impl Incoming {
             may_lack: false,
             index_is_unknown: self.index_is_unknown,
             obeyed: self.obeyed.clone(),
+            held_index: self.held_index.clone(),
         };
         if let Some(head) = &self.theirs.head {
             let text = match head {
@@ -1128,7 +1160,10 @@ impl Merge<'_> {
                 .map_err(|fault| objects::because(COLLECTED, fault))?;
         }
         self.add_large_files()?;
-        let has_changed = theirs.refs != base.refs || theirs.head != base.head || theirs.index != base.index;
+        let has_changed = theirs.refs != base.refs
+            || theirs.head != base.head
+            || theirs.index != base.index
+            || !self.left.is_empty();
         if has_changed {
             let busy = self.repository.is_busy();
             let head_here = self.repository.head()?;
@@ -1149,6 +1184,7 @@ impl Merge<'_> {
             if let Some((before, after)) = change {
                 self.merge_index(busy, &before, &after)?;
             }
+            self.keep_staged()?;
             // What is not done yet remains noted for a prepare.
             if self.due.index {
                 unfinished::keep_if_due(&self.repository)?;
@@ -1677,8 +1713,10 @@ impl Merge<'_> {
         self.wait_for_index();
         let ours = self.repository.index()?;
         self.stage(&before, &after, &ours)?;
-        // If git refused, the next restore must see the branch as moved again.
-        if let Some(Head::Branch(name)) = head.filter(|_| self.due.index) {
+        if !self.due.index {
+            self.followed = Some((before, after));
+        } else if let Some(Head::Branch(name)) = head {
+            // Git refused, and the next restore must see the branch as moved again.
             self.due.refs.insert(name.clone());
         }
         Ok(())
@@ -1740,13 +1778,16 @@ impl Merge<'_> {
             let is_refused = self.due.head || self.is_refused(theirs.head.as_ref());
             self.due.index |= (!included && is_refused) || by_path::exists(&index_lock);
             self.hold("index", reason);
+            self.left.extend(index::not_taken((before, after), &ours, &[]));
             return Ok(());
         }
-        self.stage(before, after, &ours)
+        let changed = self.stage(before, after, &ours)?;
+        self.left.extend(index::not_taken((before, after), &ours, &changed));
+        Ok(())
     }
 
-    /// Makes a change in the local index, which is `ours`.
-    fn stage(&mut self, before: &[u8], after: &[u8], ours: &[u8]) -> Result<(), Fault> {
+    /// Makes a change in the local index, which is `ours`. Returns the paths at which it was made.
+    fn stage(&mut self, before: &[u8], after: &[u8], ours: &[u8]) -> Result<Vec<RelativePath>, Fault> {
         let staging = self.repository.stage(before, after, ours)?;
         for path in staging.blocked {
             self.hold(
@@ -1757,12 +1798,48 @@ impl Merge<'_> {
         for path in staging.ignored {
             self.hold(format!("index: {path}"), "git does not stage such a path here");
         }
-        if staging.is_done {
+        if !staging.changed.is_empty() {
             self.report.updated.push((self.incoming.dot_git.clone(), "index".to_owned()));
         }
+        let checkout = self.incoming.dot_git.parent();
+        let has_entry = index::paths(after);
+        let staged = staging.changed.iter().filter(|path| has_entry.contains(path.as_bytes()));
+        self.report.staged.extend(staged.map(|path| match &checkout {
+            Some(checkout) => checkout.join(path),
+            None => path.clone(),
+        }));
         if let Some(reason) = staging.refused {
             self.due.index = true;
             self.hold("index", &reason);
+        }
+        Ok(staging.changed)
+    }
+
+    /// Keeps what the sandbox staged and nothing else has, so that `git gc` does not delete it.
+    fn keep_staged(&mut self) -> Result<(), Fault> {
+        let left = std::mem::take(&mut self.left);
+        if left.is_empty() {
+            return Ok(());
+        }
+        let kept_at = format!("refs/paperclip/{}/index", self.time);
+        let index = self.incoming.folder.join("staged-index");
+        let staged = StagedOnly { repository: &self.repository, index };
+        let kept = staged.find(&left, their_commit(&self.incoming.theirs).as_ref());
+        let kept = kept.and_then(|left| staged.keep(&left, &kept_at));
+        staged.clear()?;
+        match kept {
+            Ok(true) => self.report.kept.push(KeptReference {
+                repository: self.incoming.dot_git.clone(),
+                reference: "index".to_owned(),
+                kept_at,
+            }),
+            Ok(false) => {}
+            // Not a reason to refuse the rest, of which much is done. The next restore sees the index as changed again.
+            Err(Fault::Refused(reason)) => {
+                self.due.index = true;
+                self.hold("index", &format!("what is only staged there could not be kept: {reason}"));
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }

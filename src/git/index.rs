@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::obeyed::ChangeKind;
 use super::recognise::is_gits;
 use super::refs::Oid;
-use crate::fs::Meta;
+use crate::fs::{Kind, Meta};
 use crate::path::RelativePath;
 
 /// One stage of a path.
@@ -165,10 +165,15 @@ pub struct EntryState<'a> {
     pub size: u32,
     /// Whether the entry is only intended to be added (`git add -N`), so that it stages nothing.
     pub is_intended: bool,
+    /// Whether git compares the file with the entry. If not, it is marked `skip-worktree` or `assume-unchanged`.
+    pub is_compared: bool,
 }
 
 /// Git's flag of an entry that is only intended to be added.
 const INTENT_TO_ADD: u32 = 1 << 29;
+
+/// Git's flags `skip-worktree` and `assume-unchanged`.
+const NOT_COMPARED: u32 = 1 << 30 | 1 << 15;
 
 /// The indented lines that a text begins with, at most so many.
 fn indented(text: &[u8], most: usize) -> &[u8] {
@@ -195,6 +200,7 @@ pub fn states(list: &[u8]) -> Vec<EntryState<'_>> {
         };
         let (ctime, mtime) = (time(value()).unwrap_or_default(), time(value()).unwrap_or_default());
         let [_, inode, _, _, size, flags] = [(); 6].map(|()| value());
+        let flags = u32::from_str_radix(flags, 16).unwrap_or_default();
         states.push(EntryState {
             line,
             told,
@@ -202,7 +208,8 @@ pub fn states(list: &[u8]) -> Vec<EntryState<'_>> {
             mtime,
             inode: inode.parse().unwrap_or_default(),
             size: size.parse().unwrap_or_default(),
-            is_intended: u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & INTENT_TO_ADD != 0),
+            is_intended: flags & INTENT_TO_ADD != 0,
+            is_compared: flags & NOT_COMPARED == 0,
         });
     }
     states
@@ -214,13 +221,44 @@ impl EntryState<'_> {
     #[must_use]
     pub fn hides(&self, meta: &Meta) -> bool {
         let is_same = |told: (i64, i64), now: (i64, i64)| told.0 == now.0 && (told.1 == 0 || told.1 == now.1);
-        let low = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default();
         let looks_same = self.size == low(meta.size) && self.mtime.0 == meta.mtime.0;
         let is_same_file = is_same(self.mtime, meta.mtime)
             && is_same(self.ctime, meta.ctime)
             && self.inode == low(meta.id.inode());
         looks_same && !is_same_file && !self.is_intended
     }
+
+    /// Whether git takes a file for changed without reading it, because it has another size than the entry says.
+    ///
+    /// Its content may be what is staged all the same, with other line ends or as a filter made it.
+    #[must_use]
+    pub fn is_judged_by_size(&self, meta: &Meta) -> bool {
+        let is_plain = self.is_compared && !self.is_intended && !self.is_unmerged();
+        // Git does not trust a size of 0, which an entry has that was not compared yet.
+        let is_other = self.size != 0 && self.size != low(meta.size);
+        is_plain && is_other && self.kind() == Kind::File && meta.kind == Kind::File
+    }
+
+    /// Whether the entry is that of one side of a merge in progress.
+    #[must_use]
+    pub fn is_unmerged(&self) -> bool {
+        stage_in(self.line) != Some(b'0')
+    }
+
+    /// What the entry is in the workspace.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.line.split(|&byte| byte == b' ').next() {
+            Some(b"120000") => Kind::Symlink,
+            Some(b"160000") => Kind::Folder,
+            _ => Kind::File,
+        }
+    }
+}
+
+/// The last 32 bits of a number, which are all that an index has of it.
+fn low(number: u64) -> u32 {
+    u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default()
 }
 
 /// What makes git compare the files at these lines of a listing by their content, and forget the trees that it has noted for
@@ -291,6 +329,28 @@ pub fn new_blobs(list: &[u8], other: &[u8]) -> BTreeSet<Oid> {
     new.filter(|staged| staged.mode != b"160000" && !known.contains(staged.oid.as_str().as_bytes()))
         .map(|staged| staged.oid)
         .collect()
+}
+
+/// The entries of files that a change brings and an index does not have, except at the paths at which the change was made in
+/// it. Those of a merge in progress are left out: their content is that of commits.
+#[must_use]
+pub fn not_taken((before, after): (&[u8], &[u8]), ours: &[u8], made: &[RelativePath]) -> Vec<u8> {
+    let made: HashSet<&[u8]> = made.iter().map(RelativePath::as_bytes).collect();
+    let new = beyond(&beyond(after, before), ours);
+    let is_kept = |line: &&[u8]| stage_in(line) == Some(b'0') && !made.contains(path_in(line));
+    listing(lines(&new).filter(is_kept))
+}
+
+/// The maximum length of a name in the entries that are [kept](keepable). `git fsck` warns of a longer one in a tree, and no
+/// file system has any.
+const NAME_MAX: usize = 255;
+
+/// The lines of a listing that name one of these blobs at a path that a tree may have.
+#[must_use]
+pub fn keepable(list: &[u8], blobs: &BTreeSet<Oid>) -> Vec<u8> {
+    let fits = |path: &[u8]| path.split(|&byte| byte == b'/').all(|name| name.len() <= NAME_MAX);
+    let names_one = |line: &&[u8]| oid_in(line).is_some_and(|oid| blobs.contains(&oid));
+    listing(lines(list).filter(names_one).filter(|line| fits(path_in(line))))
 }
 
 /// Like [`merge`], for whole listings: only paths that differ between the first two are parsed. Also returns the paths that stay
@@ -502,6 +562,74 @@ mod tests {
             ("intended only", EntryState { is_intended: true, ..entry }, same, false),
         ] {
             assert_eq!(entry.hides(&meta), hides, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_size_is_compared_by_its_content_where_git_would_not_do_so() {
+        let [entry, intended] = *states(DEBUG.as_bytes()) else { panic!("two entries") };
+        let meta = Meta::of_file(&tempfile::tempfile().unwrap()).unwrap();
+        let other = Meta { size: 4, ..meta };
+        let flagged = |flags: &str| DEBUG.replace("flags: 0", &format!("flags: {flags}"));
+        let (assumed, skipped) = (flagged("8000"), flagged("40004000"));
+        let [assumed, skipped] = [&assumed, &skipped].map(|text| states(text.as_bytes())[0]);
+        for (what, entry, meta, is_judged) in [
+            ("another size", entry, other, true),
+            ("the same size", entry, Meta { size: 3, ..meta }, false),
+            ("the same last 32 bits", entry, Meta { size: (1 << 32) + 3, ..meta }, false),
+            ("an entry that was not compared yet", EntryState { size: 0, ..entry }, other, false),
+            ("assume-unchanged", assumed, other, false),
+            ("skip-worktree", skipped, other, false),
+            ("intended only", EntryState { size: 1, ..intended }, other, false),
+            ("a merge in progress", EntryState { line: b"100644 7898192261 2\ta", ..entry }, other, false),
+            ("a link is staged", EntryState { line: b"120000 7898192261 0\ta", ..entry }, other, false),
+            ("a submodule is staged", EntryState { line: b"160000 7898192261 0\ta", ..entry }, other, false),
+            ("a folder is there", entry, Meta { kind: Kind::Folder, ..other }, false),
+            ("a link is there", entry, Meta { kind: Kind::Symlink, ..other }, false),
+        ] {
+            assert_eq!(entry.is_judged_by_size(&meta), is_judged, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_a_change_brings_and_an_index_does_not_have_is_left() {
+        let entry = |(path, digit): &(&str, char), stage: u8| {
+            format!("100644 {} {stage}\t{path}\0", digit.to_string().repeat(40))
+        };
+        let list = |entries: &[(&str, char)]| {
+            entries.iter().map(|one| entry(one, 0)).collect::<String>().into_bytes()
+        };
+        for (what, before, after, ours, made, left) in [
+            ("nothing changed", &[("f", 'a')][..], &[("f", 'a')][..], &[][..], &[][..], &[][..]),
+            ("changed on both sides", &[("f", 'a')], &[("f", 'b')], &[("f", 'c')], &[], &[("f", 'b')]),
+            ("changed alike", &[("f", 'a')], &[("f", 'b')], &[("f", 'b')], &[], &[]),
+            ("taken over", &[("f", 'a')], &[("f", 'b')], &[("f", 'a')], &["f"], &[]),
+            ("another path was taken over", &[], &[("f", 'b'), ("g", 'b')], &[], &["f"], &[("g", 'b')]),
+            ("deleted there", &[("f", 'a')], &[], &[("f", 'c')], &[], &[]),
+        ] {
+            let made: Vec<_> =
+                made.iter().map(|path| RelativePath::parse(path.as_bytes()).unwrap().unwrap()).collect();
+            let found = not_taken((&list(before), &list(after)), &list(ours), &made);
+            assert_eq!(found, list(left), "{what}");
+        }
+        let unmerged = [entry(&("f", 'b'), 1), entry(&("f", 'c'), 2), entry(&("g", 'd'), 0)].concat();
+        assert_eq!(not_taken((b"", unmerged.as_bytes()), b"", &[]), list(&[("g", 'd')]));
+    }
+
+    #[test]
+    fn what_a_tree_may_have_is_kept() {
+        let [blob, other] = ["a", "b"].map(|digit| digit.repeat(40));
+        let (fits, long) = ("n".repeat(NAME_MAX), "n".repeat(NAME_MAX + 1));
+        let blobs = BTreeSet::from([Oid::parse(blob.as_bytes()).unwrap()]);
+        for (oid, path, is_kept) in [
+            (&blob, "f", true),
+            (&other, "f", false),
+            (&blob, &format!("d/{fits}/f")[..], true),
+            (&blob, &format!("d/{long}/f"), false),
+            (&blob, &long, false),
+        ] {
+            let line = format!("100644 {oid} 0\t{path}\0");
+            assert_eq!(!keepable(line.as_bytes(), &blobs).is_empty(), is_kept, "{oid} {path}");
         }
     }
 

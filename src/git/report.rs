@@ -1,6 +1,8 @@
 //! The report of git's part of an exchange.
 
+use crate::fs::Kind;
 use crate::path::RelativePath;
+use crate::tree::filter::Filter;
 
 /// Something of the sandbox that was not taken over, and why.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,4 +40,21 @@ pub struct GitReport {
     pub held_back: Vec<HeldBack>,
     /// Whether something failed that may succeed later, such as a step for which another git had a lock.
     pub is_incomplete: bool,
+    /// The files whose entry in a local index has the sandbox's value now, by their path in the workspace.
+    pub staged: Vec<RelativePath>,
+}
+
+impl GitReport {
+    /// Reports the staged files that are excluded: the index has what the sandbox committed or staged, and no file came with it.
+    pub fn tell_excluded(&mut self, excluded: &Filter<'_>) {
+        let staged = std::mem::take(&mut self.staged);
+        let did_not_come = staged.into_iter().filter(|path| excluded.leaves_out(path, Kind::File));
+        self.held_back.extend(did_not_come.map(|path| HeldBack {
+            path,
+            what: None,
+            reason: "it is excluded, so the file here is as it was; git checkout of this path writes what the sandbox \
+                     committed or staged"
+                .to_owned(),
+        }));
+    }
 }

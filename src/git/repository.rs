@@ -165,20 +165,25 @@ impl Repository<'_> {
 
     /// What the index says about the files at some paths: times and inode, which differ once an entry was made anew.
     pub fn file_states(&self, paths: &HashSet<&[u8]>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
-        let mut call = self.call();
-        call.args(LIST_INDEX).arg("--debug");
-        // To list all entries takes git long. (The path of a directory also lists what is in it, which is
-        // dropped below.)
-        if paths.len() <= STATES_BY_PATH {
-            if paths.is_empty() {
-                return Ok(BTreeMap::new());
-            }
-            call.arg("--").args(paths.iter().map(|path| path_from(path)));
-        }
-        let list = call.run(self.cancel)?;
+        let list = self.states_at(paths)?;
         let states = index::states(&list).into_iter().map(|state| (index::path_in(state.line), state.told));
         let asked = states.filter(|(path, _)| paths.contains(path));
         Ok(asked.map(|(path, told)| (path.to_vec(), told.to_vec())).collect())
+    }
+
+    /// The listing of the index at some paths, with [what it says of the files](index::states). It may have further entries: the
+    /// path of a directory also lists what is in it.
+    pub fn states_at(&self, paths: &HashSet<&[u8]>) -> Result<Vec<u8>, Fault> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut call = self.call();
+        call.args(LIST_INDEX).arg("--debug");
+        // To list all entries takes git long.
+        if paths.len() <= STATES_BY_PATH {
+            call.arg("--").args(paths.iter().map(|path| path_from(path)));
+        }
+        call.run(self.cancel)
     }
 
     /// The listing of a copy of the index, with [what it says of the files](index::states).
@@ -204,7 +209,7 @@ impl Repository<'_> {
         call.args(["update-index", "-z", "--index-info"]).input(index::index_info(&changes, &zero));
         let output = call.output(self.cancel)?;
         if output.status == Some(0) {
-            staging.is_done = true;
+            staging.changed = changes.iter().map(|(path, _)| path.clone()).collect();
             staging.ignored = ignored_paths(&output.stderr);
         } else {
             staging.refused = Some(format!("git update-index failed: {}", output.complaint()));
@@ -215,7 +220,7 @@ impl Repository<'_> {
             .filter(|(path, stages)| !stages.is_empty() && sparse.contains(path.as_bytes()))
             .flat_map(|(path, _)| [path.as_bytes(), b"\0"].concat())
             .collect();
-        if staging.is_done && !left_out.is_empty() {
+        if !staging.changed.is_empty() && !left_out.is_empty() {
             let mut call = self.index_step()?;
             call.args(["update-index", "-z", "--skip-worktree", "--stdin"])
                 .input(left_out)
@@ -357,8 +362,8 @@ const EMPTY_TREE: (&str, &str) = (
 /// What became of changes of the index.
 #[derive(Debug, Default)]
 pub struct Staging {
-    /// Whether the index was changed.
-    pub is_done: bool,
+    /// The paths at which the index was changed.
+    pub changed: Vec<RelativePath>,
     /// The paths that stay because something else is staged above or below them.
     pub blocked: Vec<RelativePath>,
     /// The paths that git does not stage here, such as one that some volume takes for a `.git`.

@@ -444,8 +444,9 @@ impl<C: SandboxClient> Uploading<'_, C> {
         found: repositories::Scanned,
         former: Option<Arc<Former>>,
     ) -> Result<LaidOut, Error> {
-        let (travel, stop) = (self.travel, self.cancel.clone());
-        let laid_out = blocking(move || repositories::lay_out(found, travel, former.as_deref(), &stop));
+        let (filter, travel, stop) = (self.filter.clone(), self.travel, self.cancel.clone());
+        let laid_out =
+            blocking(move || repositories::lay_out(found, &filter, travel, former.as_deref(), &stop));
         telling(&**self.client, Step::of_workspace("pack", 0), laid_out).await
     }
 

@@ -21,6 +21,7 @@ use crate::git::quarantine::{Quarantine, is_passed_over};
 use crate::git::recognise::{Checkouts, bare_folders, is_git_name, is_gits};
 use crate::git::report::{GitReport, HeldBack};
 use crate::git::work_folder::WorkFolder;
+use crate::git::written::have_compared;
 use crate::git::{index, obeyed};
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
@@ -171,6 +172,8 @@ pub struct Scanned {
     found: Vec<Found>,
     /// The paths of its repositories.
     checkouts: Vec<RelativePath>,
+    /// Its folders that git takes for bare repositories. They are not uploaded.
+    bare: Vec<RelativePath>,
     repositories: Shared,
 }
 
@@ -183,7 +186,7 @@ pub fn find(root: Root, filter: &Filter<'_>, travel: Travel, cancel: &Cancel) ->
     drop(files);
     let mut repositories = Shared::default();
     if travel.mode == Mode::Files {
-        return Ok(Scanned { root, found, checkouts: Vec::new(), repositories });
+        return Ok(Scanned { root, found, checkouts: Vec::new(), bare: Vec::new(), repositories });
     }
     let bare = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)));
     let bare: Vec<RelativePath> = bare.into_iter().flatten().collect();
@@ -192,18 +195,21 @@ pub fn find(root: Root, filter: &Filter<'_>, travel: Travel, cancel: &Cancel) ->
         let reason = "git takes it for a bare repository, which is not transferred";
         repositories.left_here.extend(bare.iter().map(|folder| left(folder, reason)));
     }
-    Ok(Scanned { root, found, checkouts: checkouts.found(), repositories })
+    Ok(Scanned { root, found, checkouts: checkouts.found(), bare, repositories })
 }
 
 /// Makes the upload of a workspace's repositories, without the packs that the sandbox has, and lists
-/// everything to be packed.
+/// everything to be packed. The filter is that of the scan.
 pub fn lay_out(
     scanned: Scanned,
+    filter: &Filter<'_>,
     travel: Travel,
     former: Option<&Former>,
     cancel: &Cancel,
 ) -> Result<LaidOut> {
-    let Scanned { root, found, checkouts, mut repositories } = scanned;
+    let Scanned { root, found, checkouts, bare, mut repositories } = scanned;
+    let is_bare = |path: &RelativePath| bare.iter().any(|folder| path.is_or_below(folder.as_bytes()));
+    let excluded = filter.clone().without_names("", is_bare);
     let mut grafts = Vec::new();
     let mut unsent = remote::Contents::new();
     if travel.mode == Mode::Merge && !checkouts.is_empty() {
@@ -225,7 +231,7 @@ pub fn lay_out(
             let exported = match &git {
                 None => Err(Fault::Refused("there is no git on this machine".to_owned())),
                 Some(git) => {
-                    let tree = Tree { root: &root, found: &found };
+                    let tree = Tree { root: &root, found: &found, excluded: &excluded };
                     export(git, tree, dot_git, options, earlier.as_ref(), &folder, cancel)
                 }
             };
@@ -301,6 +307,27 @@ pub fn tell_named(report: &mut Report, named: &Named, workspace: &Root) -> Resul
         report.sensitive.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
     }
     report.sensitive.sort_unstable();
+    Ok(())
+}
+
+/// Reports what came of the repositories without their files, and has git compare the files that a merge has written.
+pub fn tell_and_compare(
+    report: &mut GitReport,
+    written: &[RelativePath],
+    excluded: &Filter<'_>,
+    workspace: &Root,
+    shared: &Shared,
+) -> Result<()> {
+    report.tell_excluded(excluded);
+    if !written.is_empty()
+        && !shared.bases.is_empty()
+        && let Some(git) = Git::find(workspace.path())
+    {
+        // Once files were merged, an abort has no effect.
+        let never = Cancel::default();
+        have_compared(&git, workspace, &shared.bases, written, report, &never)?;
+    }
+    report.held_back.sort();
     Ok(())
 }
 

@@ -11,7 +11,9 @@ use super::client::{RunError, SandboxClient, Step, blocking, clean_up_by, tellin
 use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
-use super::repositories::{Arrived, Travel, named, take_out, tell_held, tell_named, tracked_heads};
+use super::repositories::{
+    Arrived, Travel, named, take_out, tell_and_compare, tell_held, tell_named, tracked_heads,
+};
 use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::update::contents_of;
 use super::{command, listing};
@@ -475,6 +477,7 @@ impl Begun {
     /// Merges. What the sandbox held is the next base.
     fn apply(self, cancel: &Cancel) -> Result<(Restored, OwnedMutexGuard<Base>, bool)> {
         let Self { mut merge, repositories, mut base, left_alone, travel, packed, new_index, news } = self;
+        let excluded = left_alone.clone();
         let (entries, is_changes_only) = (merge.entries(), news.is_some());
         let Base { trees, lost, rescued, retention, repositories: shared, .. } = &mut *base;
         let snapshot = &mut trees.snapshot;
@@ -501,6 +504,7 @@ impl Begun {
                 cancel.check()?;
             }
             let mut git = repositories.apply(merge.root(), shared)?;
+            tell_and_compare(&mut git, &report.written, &excluded, merge.root(), shared)?;
             tell_held(&mut git, merge.bare());
             Ok((report, git))
         });

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::Error;
+use sandbox_managed_runtime::exclude::ExcludePatterns;
 use sandbox_managed_runtime::fs::{Kind, Root};
 use sandbox_managed_runtime::git::command::{Fault, Git};
 use sandbox_managed_runtime::git::export::{Bases, Options, Tree, export};
@@ -15,6 +16,7 @@ use sandbox_managed_runtime::git::import::check;
 use sandbox_managed_runtime::git::quarantine::Quarantine;
 use sandbox_managed_runtime::git::recognise::{Checkouts, bare_folders, is_gits};
 use sandbox_managed_runtime::git::report::GitReport;
+use sandbox_managed_runtime::git::written::have_compared;
 use sandbox_managed_runtime::path::RelativePath;
 use sandbox_managed_runtime::tree::filter::Filter;
 use sandbox_managed_runtime::tree::scan::scan;
@@ -56,6 +58,8 @@ pub struct Bench {
     pub bases: Bases,
     pub options: Options,
     pub without_git: bool,
+    /// What is exchanged in neither direction.
+    pub excluded: ExcludePatterns,
     /// Cancels the next prepare.
     pub cancel: Cancel,
     sent: Vec<PathBuf>,
@@ -85,6 +89,7 @@ impl Bench {
             bases: Bases::new(),
             options: Options::default(),
             without_git: false,
+            excluded: ExcludePatterns::default(),
             cancel: Cancel::default(),
             sent: Vec::new(),
             serial: 0,
@@ -204,7 +209,10 @@ impl Bench {
         let cancel = self.cancel.clone();
         let workspace = Root::open(&self.here).unwrap();
         let checkouts = Checkouts::default();
-        let found = scan(&workspace, &Filter::by_name(|path| checkouts.leaves_out(path)), &cancel).unwrap();
+        let excluded = Filter::by_name(|path| self.excluded.matches(path));
+        let files = excluded.clone().without_names("", |path| checkouts.leaves_out(path));
+        let found = scan(&workspace, &files, &cancel).unwrap();
+        drop(files);
         let bare: Vec<RelativePath> = bare_folders(found.iter().map(|found| (&found.path, found.meta.kind)))
             .into_iter()
             .flatten()
@@ -226,7 +234,7 @@ impl Bench {
         let git = Git::at(self.program.clone());
         for dot_git in checkouts.found() {
             let folder = self.there.join(dot_git.as_path());
-            let tree = Tree { root: &workspace, found: &found };
+            let tree = Tree { root: &workspace, found: &found, excluded: &excluded };
             match export(&git, tree, &dot_git, self.options, None, &folder, &cancel) {
                 Ok(exported) => drop(self.bases.insert(dot_git, exported.base)),
                 Err(Fault::Refused(reason)) => refused.push(reason),
@@ -279,7 +287,9 @@ impl Bench {
                     }
                     _ => quarantine.other(&entry.path),
                 }
-            } else if !bare.iter().any(|folder| entry.path.is_or_below(folder.as_bytes())) {
+            } else if !bare.iter().any(|folder| entry.path.is_or_below(folder.as_bytes()))
+                && !self.excluded.matches(&entry.path)
+            {
                 files.push(entry.path.as_path().to_path_buf());
             }
         }
@@ -287,8 +297,11 @@ impl Bench {
         let git = (!self.without_git).then_some(&git);
         let checked = check(git, &workspace, &self.bases, quarantine, &cancel).unwrap();
         between(self);
-        for path in &files {
-            put(&self.there.join(path), &self.here.join(path));
+        let mut written = Vec::new();
+        for file in &files {
+            if put(&self.there.join(file), &self.here.join(file)) {
+                written.extend(RelativePath::parse(file.as_os_str().as_encoded_bytes()).unwrap());
+            }
         }
         for gone in self.sent.iter().rev().filter(|path| !self.there.join(path).exists()) {
             let gone = self.here.join(gone);
@@ -296,7 +309,11 @@ impl Bench {
         }
         let time = format!("2026-11-28T12:00:0{}.000Z", self.serial);
         let aside = self.here.join(".paperclip-runtime/conflicts").join(&time);
-        let (report, bases) = checked.apply(git, &workspace, &time, &|| Ok(aside.clone())).unwrap();
+        let (mut report, bases) = checked.apply(git, &workspace, &time, &|| Ok(aside.clone())).unwrap();
+        report.tell_excluded(&Filter::by_name(|path| self.excluded.matches(path)));
+        if let Some(git) = git {
+            have_compared(git, &workspace, &bases, &written, &mut report, &cancel).unwrap();
+        }
         self.bases = bases;
         assert_eq!(self.marks(), Vec::<String>::new());
         report
@@ -387,8 +404,8 @@ pub fn executable(path: &Path, text: &str) {
     assert!(written.success(), "{}", path.display());
 }
 
-/// Copies one entry.
-fn put(from: &Path, to: &Path) {
+/// Copies one entry. Returns whether it is a file that was not the same.
+fn put(from: &Path, to: &Path) -> bool {
     let meta = from.symlink_metadata().unwrap();
     if meta.is_dir() {
         fs::create_dir_all(to).unwrap();
@@ -400,7 +417,9 @@ fn put(from: &Path, to: &Path) {
     } else if meta.is_file() && fs::read(to).ok() != Some(fs::read(from).unwrap()) {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(from, to).unwrap();
+        return true;
     }
+    false
 }
 
 pub fn path(text: &str) -> RelativePath {

@@ -5,6 +5,7 @@
 mod bench;
 mod forged;
 mod hostile;
+mod index;
 mod kill;
 mod meanwhile;
 mod sound;

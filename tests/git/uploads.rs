@@ -11,6 +11,7 @@ use sandbox_managed_runtime::git::command::Git;
 use sandbox_managed_runtime::git::export::{Tree, export};
 use sandbox_managed_runtime::git::packs::{Earlier, PackFile, SentPacks};
 use sandbox_managed_runtime::tree::entry::Digest;
+use sandbox_managed_runtime::tree::filter::Filter;
 use sha2::{Digest as _, Sha256};
 
 use crate::bench::{Bench, executable, path, with_each_git, write};
@@ -87,7 +88,7 @@ impl<'a> Uploads<'a> {
         let earlier = self.former.as_ref().map(|packs| Earlier { packs, has: &has });
         let exported = export(
             &Git::at(program),
-            Tree { root: &Root::open(&self.bench.here).unwrap(), found: &[] },
+            Tree { root: &Root::open(&self.bench.here).unwrap(), found: &[], excluded: &Filter::default() },
             &path(".git"),
             self.bench.options,
             earlier.as_ref(),
