@@ -99,6 +99,7 @@ pub mod git {
     pub mod import;
     pub mod index;
     mod keep;
+    mod local_refs;
     pub mod named;
     mod objects;
     pub mod packs;
@@ -107,6 +108,7 @@ pub mod git {
     pub mod refs;
     pub mod report;
     pub mod repository;
+    mod their_refs;
     mod unfinished;
     pub mod work_folder;
 }

@@ -8,4 +8,5 @@ mod hostile;
 mod kill;
 mod meanwhile;
 mod sound;
+mod unreadable;
 mod uploads;
