@@ -538,7 +538,12 @@ describe("what the local configuration runs from the workspace", () => {
       await symlink("new", path.join(remote, folder));
     }
     await restoreWorkspace();
-    expect(lastReport().sensitive.map((told) => told.path)).toStrictEqual(["hooks", "tools"]);
+    expect(lastReport().sensitive.map((told) => told.path)).toStrictEqual([
+      "hooks",
+      "new/clean.js",
+      "new/more/pre-commit",
+      "tools",
+    ]);
   });
 
   it("is reported too if the folder of hooks is a link to another one", async () => {

@@ -99,6 +99,7 @@ pub mod git {
     pub mod import;
     pub mod index;
     mod keep;
+    mod links;
     mod local_refs;
     pub mod named;
     mod objects;
@@ -128,7 +129,7 @@ pub mod merge {
     pub mod plan;
     pub mod receive;
     pub mod report;
-    mod sensitive;
+    pub mod sensitive;
     pub mod session;
 }
 

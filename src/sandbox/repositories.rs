@@ -256,13 +256,16 @@ pub fn lay_out(
     Ok(LaidOut { layout, unsent, repositories })
 }
 
-/// Finds the files of the workspace that the local git configuration names. Without git on this machine,
-/// nothing runs them.
-pub fn named(workspace: &Root, shared: &Shared, cancel: &Cancel) -> Result<Named> {
-    Git::find(workspace.path()).map_or_else(
-        || Ok(Named::default()),
-        |git| Named::read(&git, workspace.path(), &shared.bases, cancel),
-    )
+/// Finds the files of the workspace that the local git configuration names, and those to which `links` lead whose names
+/// tools know. Without git on this machine, nothing runs the former.
+pub fn named(
+    workspace: &Root,
+    shared: &Shared,
+    links: BTreeSet<RelativePath>,
+    cancel: &Cancel,
+) -> Result<Named> {
+    let git = Git::find(workspace.path());
+    Named::read(git.as_ref(), workspace.path(), &shared.bases, links, cancel)
 }
 
 /// Reports what was held back, each once.
@@ -272,8 +275,12 @@ pub fn tell_held(report: &mut GitReport, held: &[Noted]) {
     report.held_back.dedup();
 }
 
-/// Reports which of the `named` files a merge has written.
-pub fn tell_named(report: &mut Report, named: &Named, workspace: &Root) -> Result<()> {
+/// Reports which of the `named` files a merge has written. The links on the way may be among them.
+pub fn tell_named(report: &mut Report, mut named: Named, workspace: &Root) -> Result<()> {
+    if report.written.is_empty() {
+        return Ok(());
+    }
+    named.follow_links();
     let known: BTreeSet<RelativePath> = report.sensitive.iter().map(|noted| noted.path.clone()).collect();
     let mut cursor = workspace.cursor();
     for path in report.written.iter().filter(|path| !known.contains(*path)) {

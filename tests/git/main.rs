@@ -7,6 +7,7 @@ mod forged;
 mod hostile;
 mod kill;
 mod meanwhile;
+mod named;
 mod sound;
 mod unreadable;
 mod uploads;
