@@ -1144,7 +1144,8 @@ impl Merge<'_> {
             around.unreadable = self.repository.unreadable(&ours, &symbolic)?;
             self.unreadable.clone_from(&around.unreadable);
             around.symbolic = symbolic;
-            let new = theirs.keys().filter(|name| !ours.contains_key(name));
+            let unreadable = &self.unreadable;
+            let new = theirs.keys().filter(|name| !ours.contains_key(name) && !unreadable.hides(name));
             around.symbolic.extend(self.repository.dangling(new)?);
             let planned = plan(base, theirs, &ours, &around, &|theirs, ours| self.relation(theirs, ours));
             let (unreadable, planned): (Vec<_>, Vec<_>) =
@@ -1329,6 +1330,18 @@ impl Merge<'_> {
             return Ok(());
         }
         let Some(head) = &theirs.head else { return Ok(()) };
+        let unreadable = match (head, ours) {
+            (Head::Branch(name), _) if self.unreadable.hides(name) => Some("its local branch cannot be read"),
+            // Git does not tell which branch is checked out if it cannot look for it.
+            (_, None) if base.head.is_some() => Some("the local HEAD, or its branch, cannot be read"),
+            _ => None,
+        };
+        if let Some(reason) = unreadable {
+            self.due.head = true;
+            self.keep_refused(head)?;
+            self.hold("HEAD", reason);
+            return Ok(());
+        }
         let reason = if ours != base.head.as_ref() {
             Some("both sides checked out something else")
         } else if busy {

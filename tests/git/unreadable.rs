@@ -263,13 +263,13 @@ fn what_comes_for_local_references_without_permission_waits_for_the_next_restore
     as_another_user(
         "what_comes_for_local_references_without_permission_waits_for_the_next_restore",
         |bench| {
-            for name in ["dir/moved", "dir/deleted", "plain", "checked/out"] {
+            for name in ["dir/moved", "dir/deleted", "plain", "alone", "checked/out"] {
                 bench.here(&["branch", name]);
             }
             bench.here(&["pack-refs", "--all"]);
             bench.here(&["branch", "-f", "dir/loose", "main~1"]);
             bench.prepare();
-            for name in ["dir/moved", "dir/loose", "plain", "checked/out"] {
+            for name in ["dir/moved", "dir/loose", "plain", "alone", "checked/out"] {
                 bench.there(&["checkout", "-q", name]);
                 write(&bench.there.join("n.txt"), name);
                 bench.commit_there(name);
@@ -277,40 +277,45 @@ fn what_comes_for_local_references_without_permission_waits_for_the_next_restore
             bench.there(&["branch", "-D", "dir/deleted"]);
             let value = |bench: &Bench, name: &str| bench.there(&["rev-parse", name]);
             let refs = bench.here.join(".git/refs/heads");
-            for name in ["dir/moved", "checked/out"] {
+            for name in ["dir/moved", "checked/out", "alone"] {
                 // They are files of their own here, too.
                 bench.here(&["branch", "-f", name, "main"]);
             }
             fs::create_dir_all(refs.join("dir")).unwrap();
             let oid = bench.here(&["rev-parse", "main"]);
             write(&refs.join("dir/deleted"), format!("{oid}\n"));
-            write(&refs.join("checked/out"), format!("{oid}\n"));
-            for name in ["dir", "checked"] {
+            for name in ["checked/out", "alone"] {
+                write(&refs.join(name), format!("{oid}\n"));
+            }
+            for name in ["dir", "checked", "alone"] {
                 set_mode(&refs.join(name), 0);
             }
             for round in ["first", "second"] {
                 let report = bench.restore();
                 assert!(report.is_incomplete, "{round}: {report:?}");
-                for name in ["dir/moved", "dir/loose", "dir/deleted", "checked/out"] {
+                for name in ["dir/moved", "dir/loose", "dir/deleted", "alone", "checked/out"] {
                     let what = format!("refs/heads/{name}");
                     let mut held = report.held_back.iter().filter(|held| held.what.as_ref() == Some(&what));
                     let reason = held.next().map(|held| held.reason.as_str()).unwrap_or_default();
                     assert!(reason.contains("cannot be read"), "{round}, {name}: {report:?}");
                 }
+                let head = report.held_back.iter().find(|held| held.what.as_deref() == Some("HEAD"));
+                let reason = head.map(|held| held.reason.as_str()).unwrap_or_default();
+                assert!(reason.contains("cannot be read"), "{round}: {report:?}");
                 assert_eq!(report.deleted, [], "{round}");
                 assert_eq!(bench.here(&["rev-parse", "plain"]), value(bench, "plain"), "{round}");
             }
             let kept = bench.here(&["for-each-ref", "--format=%(objectname)", "refs/paperclip"]);
-            assert_eq!(kept.lines().count(), 3, "each value is kept once: {kept}");
-            for name in ["dir/moved", "dir/loose", "checked/out"] {
+            assert_eq!(kept.lines().count(), 4, "each value is kept once: {kept}");
+            for name in ["dir/moved", "dir/loose", "alone", "checked/out"] {
                 assert!(kept.contains(&value(bench, name)), "{name}: {kept}");
             }
-            for name in ["dir", "checked"] {
+            for name in ["dir", "checked", "alone"] {
                 set_mode(&refs.join(name), 0o755);
             }
             let report = bench.restore();
             assert!(!report.is_incomplete && report.held_back.is_empty(), "{report:?}");
-            for name in ["dir/moved", "dir/loose", "plain", "checked/out"] {
+            for name in ["dir/moved", "dir/loose", "plain", "alone", "checked/out"] {
                 assert_eq!(bench.here(&["rev-parse", name]), value(bench, name), "{name}");
             }
             assert_eq!(report.deleted.len(), 1, "{report:?}");
@@ -319,4 +324,32 @@ fn what_comes_for_local_references_without_permission_waits_for_the_next_restore
             bench.assert_sound(&bench.here, &[]);
         },
     );
+}
+
+/// Another branch is checked out there, and the one that is checked out here cannot be read.
+#[test]
+fn a_checkout_waits_while_the_local_branch_is_without_permission() {
+    as_another_user("a_checkout_waits_while_the_local_branch_is_without_permission", |bench| {
+        bench.here(&["checkout", "-q", "-b", "in/work"]);
+        bench.prepare();
+        bench.there(&["checkout", "-q", "feature"]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        for closed in ["heads/in", "heads"] {
+            let closed = bench.here.join(".git/refs").join(closed);
+            set_mode(&closed, 0);
+            let report = bench.restore();
+            set_mode(&closed, 0o755);
+            assert!(report.is_incomplete, "{}: {report:?}", closed.display());
+            let head = report.held_back.iter().find(|held| held.what.as_deref() == Some("HEAD"));
+            assert!(head.is_some_and(|held| held.reason.contains("cannot be read")), "{report:?}");
+            assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/in/work");
+        }
+        let report = bench.restore();
+        assert!(!report.is_incomplete && report.held_back.is_empty(), "{report:?}");
+        assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/feature");
+        assert_eq!(bench.here(&["rev-parse", "feature"]), new);
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+        bench.assert_sound(&bench.here, &[&new]);
+    });
 }
