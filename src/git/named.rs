@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read as _;
+use std::ops::Bound;
 use std::path::{Component, Path, PathBuf};
 
 use super::command::{Fault, Git};
@@ -45,8 +46,9 @@ pub struct Named {
     files: BTreeMap<RelativePath, &'static str>,
     /// Directories whose files git runs, with the reason; `None` is the workspace itself.
     hooks: BTreeMap<Option<RelativePath>, &'static str>,
-    /// The further names that files and folders have by links, if tools know such names.
-    names: BTreeMap<RelativePath, BTreeSet<RelativePath>>,
+    /// The further names that files and folders have by links, if tools know such names: one for each reason to report it, since
+    /// the sandbox may make any number of links. (Of a folder without a reason, some files have one.)
+    names: BTreeMap<RelativePath, BTreeMap<Option<&'static str>, RelativePath>>,
     /// The links of the workspace.
     links: BTreeSet<RelativePath>,
     /// What leads into the workspace, or through it.
@@ -108,7 +110,8 @@ impl Named {
     /// of hooks.
     #[must_use]
     pub fn reason_of_link(&self, path: &RelativePath) -> Option<&'static str> {
-        let above = self.files.iter().find(|(file, _)| file.is_below(path)).map(|(_, reason)| *reason);
+        let above = first_from(&self.files, &[path.as_bytes(), b"/"].concat());
+        let above = above.filter(|(file, _)| file.is_below(path)).map(|(_, reason)| *reason);
         let hooks = || {
             let mut hooks = self.hooks.iter();
             let is_above = |folder: &Option<RelativePath>| {
@@ -116,7 +119,11 @@ impl Named {
             };
             hooks.find(|(folder, _)| is_above(folder)).map(|(_, reason)| *reason)
         };
-        let known = || self.names.keys().any(|file| file.is_or_below(path.as_bytes())).then_some(KNOWN);
+        let known = || {
+            let below = [path.as_bytes(), b"/"].concat();
+            let is_below = || first_from(&self.names, &below).is_some_and(|(file, _)| file.is_below(path));
+            (self.names.contains_key(path) || is_below()).then_some(KNOWN)
+        };
         above.or_else(hooks).or_else(known)
     }
 
@@ -216,7 +223,7 @@ impl Named {
         let above = path.ancestors().chain([path.clone()]);
         let named = above.filter_map(|above| Some((self.names.get(&above)?, above)));
         named
-            .flat_map(|(names, above)| names.iter().filter_map(move |name| path.moved(&above, name)))
+            .flat_map(|(names, above)| names.values().filter_map(move |name| path.moved(&above, name)))
             .collect()
     }
 
@@ -240,10 +247,12 @@ impl Named {
             let reason = match role {
                 Role::File(reason) | Role::Hooks(reason) => reason,
                 Role::Known(name) => {
+                    let reason = by_name(name);
                     if link.is_last {
-                        self.names.entry(path.clone()).or_default().insert(name.clone());
+                        let names = self.names.entry(path.clone()).or_default();
+                        names.entry(reason).or_insert_with(|| name.clone());
                     }
-                    by_name(name).unwrap_or(KNOWN)
+                    reason.unwrap_or(KNOWN)
                 }
             };
             self.files.entry(path).or_insert(reason);
@@ -256,7 +265,10 @@ impl Named {
                 self.hooks.entry(folder).or_insert(reason);
                 self.linked_hooks(&end);
             }
-            (Role::Known(name), Some(path)) => drop(self.names.entry(path).or_default().insert(name.clone())),
+            (Role::Known(name), Some(path)) => {
+                let names = self.names.entry(path).or_default();
+                names.entry(by_name(name)).or_insert_with(|| name.clone());
+            }
             _ => {}
         }
         true
@@ -273,6 +285,11 @@ impl Named {
             }
         }
     }
+}
+
+/// The first entry at a path or behind it, in the order of their bytes.
+fn first_from<'m, T>(map: &'m BTreeMap<RelativePath, T>, path: &[u8]) -> Option<(&'m RelativePath, &'m T)> {
+    map.range::<[u8], _>((Bound::Included(path), Bound::Unbounded)).next()
 }
 
 /// What is at a path. What is there is remembered: most paths share those above them.
@@ -474,6 +491,35 @@ mod tests {
         ] {
             assert_eq!(named_by(file, key, value).reason(&path(not)), None, "{key}={value}");
         }
+    }
+
+    /// The sandbox may make any number of links.
+    #[test]
+    fn many_names_of_one_folder_count_once() {
+        const COUNT: usize = 300;
+        let workspace = tempfile::tempdir().unwrap();
+        let at = |name: &str| workspace.path().join(name);
+        std::fs::create_dir(at("z")).unwrap();
+        let mut links = BTreeSet::new();
+        for number in 0..COUNT {
+            std::fs::create_dir(at(&format!("{number}"))).unwrap();
+            for (name, target) in [
+                (format!("{number}/.vscode"), "../z"),
+                (format!("{number}/.claude"), "../z"),
+                (format!("z/settings-{number}.json"), "../real"),
+            ] {
+                std::os::unix::fs::symlink(target, at(&name)).unwrap();
+                links.insert(path(&name));
+            }
+        }
+        let mut named =
+            Named::read(None, workspace.path(), &Bases::new(), links, &Cancel::default()).unwrap();
+        named.follow_links();
+        assert!(named.starts.len() <= 5 * COUNT, "{}", named.starts.len());
+        for told in ["z/settings-1.json", "z/tasks.json", "z/deep/x", "real"] {
+            assert!(named.reason(&path(told)).is_some(), "{told}");
+        }
+        assert_eq!(named.reason(&path("other")), None);
     }
 
     #[test]
