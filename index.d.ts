@@ -222,8 +222,8 @@ export interface PrepareReportArchive {
   /** The steps in order. */
   phases: PreparePhase[];
   /**
-   * What was left out of the archive, and why: the first 100 by path. What git's rules leave out is in
-   * {@link RestoreReport.heldBack}.
+   * What was left out of the archive, and why: the first 100 by path. What of a repository was not uploaded, such as a
+   * reference that git cannot read, is named by its path, and is in {@link RestoreReport.heldBack} too.
    */
   leftOut: { path: string; reason: string }[];
   /** The total number of such paths. A folder counts once. */

@@ -2,6 +2,7 @@
 
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import {
   chmod,
   lstat,
@@ -15,6 +16,7 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { existsSync } from "node:fs";
+import { createServer } from "node:net";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
@@ -74,6 +76,13 @@ const prepare = (more) =>
 const lastReport = () => reports.at(-1);
 const held = () => lastReport().heldBack.map(({ path: where, what }) => (what ? `${where} ${what}` : where));
 
+/** Makes a socket, which stays until the test is over. */
+async function socketAt(at) {
+  const server = createServer().listen(at);
+  onTestFinished(() => void server.close());
+  await once(server, "listening");
+}
+
 async function expectSound(folder = workspace) {
   expect(await gitIn(folder, "fsck", "--full", "--no-dangling")).toBe("");
   await expect(stat(path.join(folder, ".git/index.lock"))).rejects.toThrow("ENOENT");
@@ -100,6 +109,51 @@ describe("what an agent does with git", () => {
     expect(await git("reflog", "-1", "main")).toContain("restore");
     await expectSound();
     expect(lastReport().refsUpdated).toContainEqual({ repository: ".git", name: "refs/heads/main" });
+  });
+
+  describe.each(["auto", "full"])(
+    "deletes nothing here that cannot be read there (transfer %s)",
+    (transfer) => {
+      it.each([
+        ["packed-refs", "a folder"],
+        ["packed-refs", "a pipe"],
+        ["packed-refs", "a socket"],
+        ["refs", "a pipe"],
+        ["refs/heads", "a file"],
+        ["refs/tags", "a socket"],
+        ["refs/heads/later", "a pipe"],
+      ])("where %s is %s", async (name, kind) => {
+        await git("branch", "earlier");
+        await git("tag", "v1");
+        const { restoreWorkspace } = await prepare({ transfer });
+        await gitIn(remote, "branch", "later");
+        await gitIn(remote, "tag", "v2");
+        await restoreWorkspace();
+        const refs = await git("for-each-ref");
+        expect(refs).toContain("refs/heads/later");
+        const at = path.join(remote, ".git", name);
+        await rm(at, { recursive: true });
+        if (kind === "a folder") await mkdir(at);
+        else if (kind === "a pipe") await execute("mkfifo", [at]);
+        else if (kind === "a file") await writeFile(at, "x\n");
+        else await socketAt(at);
+        await restoreWorkspace();
+        expect(lastReport().transfer).toBe(transfer === "full" ? "full" : "changes");
+        expect(held().join("\n").replace(" ", "/")).toContain(`.git/${name}`);
+        expect(await git("for-each-ref")).toBe(refs);
+        await expectSound();
+      });
+    },
+  );
+
+  it("is told what of the repository does not go there, such as a reference that git cannot read", async () => {
+    await writeFile(path.join(workspace, ".git/refs/heads/broken"), "garbage\n");
+    const prepared = [];
+    const { restoreWorkspace } = await prepare({ onPrepareReport: (report) => void prepared.push(report) });
+    const reason = "it was not uploaded: git cannot read it";
+    expect(prepared[0].archives[0].leftOut).toContainEqual({ path: ".git/refs/heads/broken", reason });
+    await restoreWorkspace();
+    expect(lastReport().heldBack).toContainEqual({ path: ".git", what: "refs/heads/broken", reason });
   });
 
   describe.each(["auto", "full"])("comes back whatever patterns exclude (transfer %s)", (transfer) => {
@@ -577,7 +631,12 @@ describe("what the local configuration runs from the workspace", () => {
       await symlink("new", path.join(remote, folder));
     }
     await restoreWorkspace();
-    expect(lastReport().sensitive.map((told) => told.path)).toStrictEqual(["hooks", "tools"]);
+    expect(lastReport().sensitive.map((told) => told.path)).toStrictEqual([
+      "hooks",
+      "new/clean.js",
+      "new/more/pre-commit",
+      "tools",
+    ]);
   });
 
   it("is reported too if the folder of hooks is a link to another one", async () => {

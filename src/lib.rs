@@ -99,6 +99,8 @@ pub mod git {
     pub mod import;
     pub mod index;
     mod keep;
+    mod links;
+    mod local_refs;
     pub mod named;
     pub mod obeyed;
     mod objects;
@@ -110,6 +112,7 @@ pub mod git {
     pub mod repository;
     pub mod search;
     mod staged_only;
+    mod their_refs;
     mod unfinished;
     pub mod work_folder;
     pub mod written;
@@ -130,7 +133,7 @@ pub mod merge {
     pub mod plan;
     pub mod receive;
     pub mod report;
-    mod sensitive;
+    pub mod sensitive;
     pub mod session;
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::command::{Fault, Git};
+use super::command::{Fault, Git, short};
 use super::config::{self, Settings};
 use super::index;
 use super::keep;
@@ -85,6 +85,8 @@ pub struct Exported {
     pub base: Base,
     /// Why the index stays as a killed restore has left it, if it does.
     pub unfinished: Option<String>,
+    /// The references, and folders of references, that are not uploaded because they cannot be read.
+    pub unreadable: Vec<String>,
 }
 
 pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
@@ -145,7 +147,9 @@ pub fn export(
     let repository = Repository { git, place: &place, cancel };
     let was_killed = unfinished::is_noted(&place) || keep::is_left(&place)?;
     let unfinished = if was_killed { complete(git, &place, workspace, cancel)? } else { None };
-    let refs: Refs = repository.refs()?.into_iter().filter(|(name, _)| goes_up(name)).collect();
+    let (refs, symbolic) = repository.all_refs()?;
+    let unreadable = repository.unreadable(&refs, &symbolic)?;
+    let refs: Refs = refs.into_iter().filter(|(name, _)| goes_up(name) && !unreadable.hides(name)).collect();
     let head = repository.head()?;
     let stashes = repository.stashes()?.entries;
     for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
@@ -221,6 +225,7 @@ pub fn export(
         folder: folder.to_path_buf(),
         unsent_packs: sent_packs.missing_in(folder),
         unfinished,
+        unreadable: unreadable.paths().map(short).collect(),
         base: Base {
             place: Some(place),
             refs,

@@ -16,15 +16,16 @@ use super::export::{Base, Bases, configuration, locate, read_settings};
 use super::index;
 use super::keep;
 use super::objects::{self, Theirs};
-use super::quarantine::{LEADS_ELSEWHERE, NO_NAME, ONLY_WORK, PACKED_REFS, Quarantine, REFTABLE, Received};
+use super::quarantine::{LEADS_ELSEWHERE, Quarantine, REFTABLE, Received};
 use super::refs::{
-    Head, OBEYED, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, folders_of,
+    Head, OBEYED, Oid, Outcome, Reason, RefKind, RefName, Refs, Relation, Surroundings, Taken, Unreadable,
     in_the_way, plan,
 };
 use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Place, Repository, Stashes, lines};
 use super::search::{Search, local_head};
 use super::staged_only::StagedOnly;
+use super::their_refs::{self, Files, NAMES_OTHER_FORMAT, Read};
 use super::unfinished::{self, Change};
 use crate::cancel::Cancel;
 use crate::error::{Result, readable};
@@ -260,7 +261,7 @@ fn read_repository(
         return refuse(OTHER_FORMAT);
     }
     let theirs_repository = Theirs::new(git, place.as_ref(), &format, received, cancel)?;
-    let refs = reading.refs(&base, &format)?;
+    let refs = reading.refs(&base, &config, &format)?;
     let log = if refs.contains_key(&stash_name()) { reading.text("stash")? } else { None };
     let mut log = stash_log(&log.unwrap_or_default());
     // The reflog of the stash may have expired.
@@ -327,10 +328,6 @@ const OTHER_FORMAT: &str =
 /// The reason for refusing a repository whose objects were deleted here while a restore ran.
 const COLLECTED: &str = "objects were deleted locally meanwhile, as by git gc";
 
-/// The reason for holding back what names an object of another format.
-const NAMES_OTHER_FORMAT: &str =
-    "it names an object of another format (SHA-1 or SHA-256) than the repository has";
-
 fn has_format(oid: &Oid, format: &str) -> bool {
     oid.as_str().len() == if format == "sha1" { 40 } else { 64 }
 }
@@ -388,57 +385,19 @@ impl Reading<'_> {
         }
     }
 
-    fn refs(&mut self, base: &Base, format: &str) -> Result<Refs, Fault> {
-        let received = self.received;
-        let text = self.text("packed-refs")?.unwrap_or_default();
-        // What cannot be read is treated as unchanged: it does not say that a reference was deleted.
-        let mut refs = Refs::new();
-        match packed_refs(&text) {
-            _ if received.unreadable.contains(PACKED_REFS) => refs.clone_from(&base.refs),
-            None => {
-                refs.clone_from(&base.refs);
-                self.hold("packed-refs", "git cannot read it");
-            }
-            Some(packed) => {
-                for (name, oid) in packed {
-                    match RefName::parse(name) {
-                        Some(name) => drop(refs.insert(name, oid)),
-                        None => self.hold(short(name), NO_NAME),
-                    }
-                }
-            }
-        }
-        let is_unreadable = |name: &RefName| {
-            let mut paths = folders_of(name.as_bytes()).chain([name.as_bytes()]);
-            !received.unreadable.is_empty() && paths.any(|path| received.unreadable.contains(path))
+    fn refs(&mut self, base: &Base, settings: &Settings, format: &str) -> Result<Refs, Fault> {
+        let packed = self.text("packed-refs")?;
+        let files = Files {
+            packed: packed.as_deref(),
+            loose: &self.received.references,
+            folders: &self.received.folders,
+            unreadable: &self.received.unreadable,
+            is_sent: base.is_marked && config::are_marked(settings),
         };
-        let mut unchanged: Vec<RefName> =
-            base.refs.keys().chain(refs.keys()).filter(|name| is_unreadable(name)).cloned().collect();
-        for (name, value) in &received.references {
-            if let Some(oid) = Oid::parse(value.trim_ascii_end()) {
-                refs.insert(name.clone(), oid);
-            } else {
-                self.hold(name.to_string(), "a reference must name an object, and not another reference");
-                unchanged.push(name.clone());
-            }
-        }
-        let (mut refs, others): (Refs, Refs) = refs.into_iter().partition(|(_, oid)| has_format(oid, format));
-        if refs.is_empty() && !others.is_empty() {
-            return refuse(OTHER_FORMAT);
-        }
-        for name in others.keys() {
-            self.hold(name.to_string(), NAMES_OTHER_FORMAT);
-        }
-        for name in unchanged.iter().chain(others.keys()) {
-            match base.refs.get(name) {
-                Some(oid) => refs.insert(name.clone(), oid.clone()),
-                None => refs.remove(name),
-            };
-        }
-        for (name, oid) in &refs {
-            if name.kind() == RefKind::Other && base.refs.get(name) != Some(oid) {
-                self.hold(name.to_string(), ONLY_WORK);
-            }
+        let read = their_refs::read(&files, &base.refs, |oid| has_format(oid, format));
+        let Some(Read { refs, held }) = read else { return refuse(OTHER_FORMAT) };
+        for (what, reason) in held {
+            self.hold(what, reason);
         }
         Ok(refs)
     }
@@ -688,28 +647,6 @@ fn format_of(settings: &Settings) -> &'static str {
     if sha256 { "sha256" } else { "sha1" }
 }
 
-/// Reads a `packed-refs` file: names, which may be malformed, with their objects. `None` if git could not read it.
-fn packed_refs(text: &[u8]) -> Option<Vec<(&[u8], Oid)>> {
-    let mut packed = Vec::new();
-    for line in text.split_inclusive(|&byte| byte == b'\n') {
-        let line = line.strip_suffix(b"\n")?;
-        // Other line ends: git takes them for a part of each name.
-        if line.ends_with(b"\r") {
-            return None;
-        }
-        match line {
-            [b'#', ..] => {}
-            // What the tag before it names.
-            [b'^', oid @ ..] => drop(Oid::parse(oid)?),
-            _ => {
-                let space = line.iter().position(|&byte| byte == b' ')?;
-                packed.push((&line[space + 1..], Oid::parse(&line[..space])?));
-            }
-        }
-    }
-    Some(packed)
-}
-
 /// Reads the reflog of the stash, the oldest entry first.
 fn stash_log(text: &[u8]) -> Vec<(Oid, Vec<u8>)> {
     let entry = |line: &[u8]| {
@@ -929,17 +866,19 @@ struct Merge<'a> {
     followed: Option<index::Change>,
     /// The entries of the sandbox's index that the local one does not have.
     left: Vec<u8>,
+    /// The local references that cannot be read.
+    unreadable: Unreadable,
 }
 
 /// The parts of a merge that could not be made yet.
 #[derive(Default)]
 struct Due {
     /// The index: git refused to change it, or another git had it locked, or its commit waits for what git
-    /// refused.
+    /// refused or could not read.
     index: bool,
-    /// `HEAD`: git refused its branch, or to set it.
+    /// `HEAD`: git refused its branch, or could not read it, or refused to set `HEAD`.
     head: bool,
-    /// The references that git refused to change.
+    /// The references that git refused to change, or whose local value cannot be read.
     refs: BTreeSet<RefName>,
 }
 
@@ -960,6 +899,7 @@ impl<'a> Merge<'a> {
             shared_index: None,
             followed: None,
             left,
+            unreadable: Unreadable::default(),
         }
     }
 
@@ -1245,7 +1185,7 @@ impl Merge<'_> {
             }
         }
         let obeyed = self.incoming.obeyed.clone();
-        Ok(Surroundings { in_use, current, symbolic: Vec::new(), obeyed })
+        Ok(Surroundings { in_use, current, obeyed, ..Surroundings::default() })
     }
 
     fn relation(&self, theirs: &Oid, ours: &Oid) -> Relation {
@@ -1329,10 +1269,20 @@ impl Merge<'_> {
         // The local references may be changed meanwhile. Git's own locks detect that.
         for attempt in 0.. {
             let (ours, symbolic) = self.repository.all_refs()?;
+            around.unreadable = self.repository.unreadable(&ours, &symbolic)?;
+            self.unreadable.clone_from(&around.unreadable);
             around.symbolic = symbolic;
-            let new = theirs.keys().filter(|name| !ours.contains_key(name));
+            let unreadable = &self.unreadable;
+            let new = theirs.keys().filter(|name| !ours.contains_key(name) && !unreadable.hides(name));
             around.symbolic.extend(self.repository.dangling(new)?);
             let planned = plan(base, theirs, &ours, &around, &|theirs, ours| self.relation(theirs, ours));
+            let (unreadable, planned): (Vec<_>, Vec<_>) =
+                planned.into_iter().partition(|(_, outcome)| *outcome == Outcome::Aside(Reason::Unreadable));
+            let unreadable = unreadable.into_iter().map(|(name, _)| name);
+            let unreadable: Vec<RefName> = unreadable.filter(|name| !self.due.refs.contains(name)).collect();
+            if !unreadable.is_empty() {
+                self.postpone(&[(unreadable, Reason::Unreadable.as_str().to_owned())], &ours)?;
+            }
             if planned.is_empty() {
                 return Ok(());
             }
@@ -1469,17 +1419,26 @@ impl Merge<'_> {
                 }
             }
         }
-        let zero = self.repository.zero();
-        // A value that no local reference names is kept, unless an earlier restore has kept it.
-        let mut named: BTreeSet<&Oid> = ours.values().collect();
-        let (mut input, mut kept) = (Vec::new(), Vec::new());
-        for (part, complaint) in refused {
+        let told = |(part, complaint): (&[PlannedUpdate], String)| {
             let reason = match part {
                 [_] => format!("git refuses it: {complaint}"),
                 _ => format!("git refused it together with others: {complaint}"),
             };
-            for PlannedUpdate { name, .. } in part {
-                self.hold(name.to_string(), &reason);
+            (part.iter().map(|update| update.name.clone()).collect(), reason)
+        };
+        let refused: Vec<(Vec<RefName>, String)> = refused.into_iter().map(told).collect();
+        self.postpone(&refused, ours)
+    }
+
+    /// Leaves references to the next restore, for the reasons given, and keeps what they have in the sandbox.
+    fn postpone(&mut self, refused: &[(Vec<RefName>, String)], ours: &Refs) -> Result<(), Fault> {
+        let zero = self.repository.zero();
+        // A value that no local reference names is kept, unless an earlier restore has kept it.
+        let mut named: BTreeSet<&Oid> = ours.values().collect();
+        let (mut input, mut kept) = (Vec::new(), Vec::new());
+        for (names, reason) in refused {
+            for name in names {
+                self.hold(name.to_string(), reason);
                 self.due.refs.insert(name.clone());
                 let Some(theirs) = self.incoming.theirs.refs.get(name) else { continue };
                 if named.insert(theirs) {
@@ -1499,15 +1458,19 @@ impl Merge<'_> {
             // the others again.
             Some(complaint) => {
                 let what = format!("refs/paperclip/{}/refused", self.time);
-                self.hold(what, &format!("what git refuses could not be kept there: {complaint}"));
+                self.hold(
+                    what,
+                    &format!("what waits for the next restore could not be kept there: {complaint}"),
+                );
             }
         }
         Ok(())
     }
 
-    /// Whether a `HEAD` names a branch that git has refused to change.
+    /// Whether a `HEAD` names a branch that git has refused to change, or cannot read.
     fn is_refused(&self, head: Option<&Head>) -> bool {
-        matches!(head, Some(Head::Branch(name)) if self.due.refs.contains(name))
+        let waits = |name| self.due.refs.contains(name) || self.unreadable.hides(name);
+        matches!(head, Some(Head::Branch(name)) if waits(name))
     }
 
     fn merge_head(&mut self, ours: Option<&Head>, busy: bool) -> Result<(), Fault> {
@@ -1516,6 +1479,18 @@ impl Merge<'_> {
             return Ok(());
         }
         let Some(head) = &theirs.head else { return Ok(()) };
+        let unreadable = match (head, ours) {
+            (Head::Branch(name), _) if self.unreadable.hides(name) => Some("its local branch cannot be read"),
+            // Git does not tell which branch is checked out if it cannot look for it.
+            (_, None) if base.head.is_some() => Some("the local HEAD, or its branch, cannot be read"),
+            _ => None,
+        };
+        if let Some(reason) = unreadable {
+            self.due.head = true;
+            self.keep_refused(head)?;
+            self.hold("HEAD", reason);
+            return Ok(());
+        }
         let reason = if ours != base.head.as_ref() {
             Some("both sides checked out something else")
         } else if busy {

@@ -2,23 +2,32 @@
 //!
 //! The sandbox changes neither, but it changes files of the workspace, and these come back like all work. A named path is
 //! reported for every key: which keys run their value differs between releases of git.
+//!
+//! Links are followed as the kernel does, and each of them is named. The same is done for links whose names tools know, such as
+//! an `.envrc`. Outside of the workspace, only links on such a way are looked at, and only the text of hooks is read.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read as _;
+use std::ops::Bound;
 use std::path::{Component, Path, PathBuf};
 
 use super::command::{Fault, Git};
 use super::export::{Bases, path_of};
+use super::links::{Looked, follow};
+use super::recognise::is_gits;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::fs::by_path;
+use crate::fs::{Kind, by_path};
+use crate::merge::sensitive::{by_name, is_known};
 use crate::path::{RelativePath, bytes_of};
 
 const HOOK: &str = "git runs what is in this folder as hooks: the local git configuration says so";
+const LINKED_HOOK: &str = "git runs what is in this folder as hooks: its own folder of hooks leads there";
 const NAMED_BY_HOOK: &str = "a local git hook names it";
 const INCLUDED: &str = "the local git configuration includes it";
 const CONFIGURED: &str = "the local git configuration names it";
+
+const KNOWN: &str = "a link whose name tools know leads there";
 
 /// The maximum number of bytes read of a hook.
 const HOOK_MAX: u64 = 64 * 1024;
@@ -30,11 +39,40 @@ const HOOKS_MAX: usize = 256;
 const PLAIN_SECTIONS: [&[u8]; 5] = [b"user.", b"branch.", b"color.", b"init.", b"submodule."];
 
 /// Paths of the workspace that are named, with the reason.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Named {
+    /// The workspace's path, without links.
+    workspace: PathBuf,
     files: BTreeMap<RelativePath, &'static str>,
-    /// Directories whose files git runs; `None` is the workspace itself.
-    hooks: BTreeSet<Option<RelativePath>>,
+    /// Directories whose files git runs, with the reason; `None` is the workspace itself.
+    hooks: BTreeMap<Option<RelativePath>, &'static str>,
+    /// The further names that files and folders have by links, if tools know such names: one for each reason to report it, since
+    /// the sandbox may make any number of links. (Of a folder without a reason, some files have one.)
+    names: BTreeMap<RelativePath, BTreeMap<Option<&'static str>, RelativePath>>,
+    /// The links of the workspace.
+    links: BTreeSet<RelativePath>,
+    /// What leads into the workspace, or through it.
+    starts: BTreeSet<Start>,
+    /// What is at the paths that were looked at, if anything is.
+    looked: HashMap<PathBuf, Looked>,
+}
+
+/// A path that git or a tool uses, before any link in it is followed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Start {
+    path: PathBuf,
+    role: Role,
+}
+
+/// For what a path is used.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    /// It is run or obeyed.
+    File(&'static str),
+    /// What is in it is run.
+    Hooks(&'static str),
+    /// Tools may know it, or what is below it, by this name.
+    Known(RelativePath),
 }
 
 /// One setting, with the file that contains it.
@@ -63,24 +101,59 @@ impl Named {
             // it can be hooks.
             None => path.parent().is_none(),
         };
-        self.files.get(path).copied().or_else(|| self.hooks.iter().any(runs).then_some(HOOK))
+        let hook = || self.hooks.iter().find(|(folder, _)| runs(folder)).map(|(_, reason)| *reason);
+        let known = || self.further_names(path).iter().find_map(by_name);
+        self.files.get(path).copied().or_else(hook).or_else(known)
     }
 
     /// The reason to report a symbolic link, if it replaces a directory above a named file, or the directory
     /// of hooks.
     #[must_use]
     pub fn reason_of_link(&self, path: &RelativePath) -> Option<&'static str> {
-        let above = self.files.iter().find(|(file, _)| file.is_below(path)).map(|(_, reason)| *reason);
-        let holds_hooks =
-            || self.hooks.iter().flatten().any(|folder| folder.is_or_below(path.as_bytes())).then_some(HOOK);
-        above.or_else(holds_hooks)
+        let above = first_from(&self.files, &[path.as_bytes(), b"/"].concat());
+        let above = above.filter(|(file, _)| file.is_below(path)).map(|(_, reason)| *reason);
+        let hooks = || {
+            let mut hooks = self.hooks.iter();
+            let is_above = |folder: &Option<RelativePath>| {
+                folder.as_ref().is_some_and(|folder| folder.is_or_below(path.as_bytes()))
+            };
+            hooks.find(|(folder, _)| is_above(folder)).map(|(_, reason)| *reason)
+        };
+        let known = || {
+            let below = [path.as_bytes(), b"/"].concat();
+            let is_below = || first_from(&self.names, &below).is_some_and(|(file, _)| file.is_below(path));
+            (self.names.contains_key(path) || is_below()).then_some(KNOWN)
+        };
+        above.or_else(hooks).or_else(known)
     }
 
-    /// Finds what the repositories in a workspace name, and the repository that contains the workspace.
-    pub fn read(git: &Git, workspace: &Path, bases: &Bases, cancel: &Cancel) -> Result<Self> {
+    /// Finds what the repositories in a workspace name, and the repository that contains the workspace; and where `links` of
+    /// the workspace lead, if tools know their names.
+    pub fn read(
+        git: Option<&Git>,
+        workspace: &Path,
+        bases: &Bases,
+        links: BTreeSet<RelativePath>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         let absolute =
             std::path::absolute(workspace).map_err(|error| Error::io("realpath", workspace, error))?;
         let workspace = by_path::resolve(&absolute)?;
+        let mut named = Self { workspace: workspace.clone(), links, ..Self::default() };
+        if let Some(git) = git {
+            named.read_repositories(git, &workspace, bases, cancel)?;
+        }
+        named.follow_known();
+        Ok(named)
+    }
+
+    fn read_repositories(
+        &mut self,
+        git: &Git,
+        workspace: &Path,
+        bases: &Bases,
+        cancel: &Cancel,
+    ) -> Result<()> {
         let mut repositories: BTreeSet<Around> = bases
             .values()
             .filter_map(|base| base.place.clone())
@@ -93,9 +166,8 @@ impl Named {
         // Without a `.git` in it or above it, the workspace is in no checkout, and git is not run to find that out.
         let is_in_checkout = || workspace.ancestors().any(|above| by_path::exists(&above.join(".git")));
         if !repositories.iter().any(|around| around.checkout == workspace) && is_in_checkout() {
-            repositories.extend(enclosing(git, &workspace, cancel)?);
+            repositories.extend(enclosing(git, workspace, cancel)?);
         }
-        let mut named = Self::default();
         let home = std::env::var_os("HOME").map(PathBuf::from);
         for around in &repositories {
             let list = match git.configuration(&around.git_dir).run(cancel) {
@@ -105,33 +177,136 @@ impl Named {
                 Err(Fault::Error(error)) => return Err(error),
             };
             let settings = parse(&list);
-            let mut finding =
-                Finding { named: &mut named, workspace: &workspace, around, home: home.as_deref() };
+            let mut finding = Finding { named: self, around, home: home.as_deref() };
             let folders = finding.settings(&settings);
-            finding.hooks(&around.common_dir.join("hooks"), false)?;
+            let own = around.common_dir.join("hooks");
+            finding.named.start(own.clone(), Role::Hooks(LINKED_HOOK));
+            finding.hooks(&own)?;
             for folder in folders {
-                finding.hooks(&folder, true)?;
+                finding.hooks(&folder)?;
             }
         }
-        named.follow_links(&workspace);
-        Ok(named)
+        Ok(())
     }
 
-    /// Names the targets of named symbolic links as well.
-    fn follow_links(&mut self, workspace: &Path) {
-        let target = |path: &RelativePath| {
-            let there = by_path::resolve(&workspace.join(path.as_path())).ok()?;
-            below(workspace, &there).filter(|there| there.as_ref() != Some(path))
-        };
-        let files: Vec<_> = self
-            .files
-            .iter()
-            .filter_map(|(path, reason)| target(path).flatten().map(|there| (there, *reason)))
-            .collect();
-        self.files.extend(files);
-        let folders: Vec<_> = self.hooks.iter().flatten().filter_map(target).collect();
-        self.hooks.extend(folders);
+    /// Adds where everything leads now. What was found before stays named.
+    pub fn follow_links(&mut self) {
+        self.looked.clear();
+        for start in self.starts.clone() {
+            self.record(&start);
+        }
+        self.follow_known();
     }
+
+    /// Adds where links lead whose names tools know. In a folder that has such a name by a link, further links may have one.
+    fn follow_known(&mut self) {
+        for path in self.links.clone() {
+            if is_known(&path) {
+                self.start(self.workspace.join(path.as_path()), Role::Known(path));
+            }
+        }
+        if self.names.is_empty() {
+            return;
+        }
+        for path in self.links.clone() {
+            for name in self.further_names(&path).into_iter().filter(is_known) {
+                self.start(self.workspace.join(path.as_path()), Role::Known(name));
+            }
+        }
+    }
+
+    /// The names that a path has by the links that lead to it or above it, as far as tools may know them.
+    fn further_names(&self, path: &RelativePath) -> Vec<RelativePath> {
+        if self.names.is_empty() {
+            return Vec::new();
+        }
+        let above = path.ancestors().chain([path.clone()]);
+        let named = above.filter_map(|above| Some((self.names.get(&above)?, above)));
+        named
+            .flat_map(|(names, above)| names.values().filter_map(move |name| path.moved(&above, name)))
+            .collect()
+    }
+
+    /// Follows a path, and keeps it if it leads into the workspace or through it.
+    fn start(&mut self, path: PathBuf, role: Role) {
+        let start = Start { path, role };
+        if !self.starts.contains(&start) && self.record(&start) {
+            self.starts.insert(start);
+        }
+    }
+
+    /// Names every link on the way in the workspace, and what is at its end. Returns whether there is any of these.
+    fn record(&mut self, Start { path, role }: &Start) -> bool {
+        let looked = &mut self.looked;
+        let way = follow(path, &mut |path| look(looked, path));
+        let mut leads_in = false;
+        let inside = |path: &Path| below(&self.workspace, path);
+        for link in &way.links {
+            let Some(Some(path)) = inside(&link.path) else { continue };
+            leads_in = true;
+            let reason = match role {
+                Role::File(reason) | Role::Hooks(reason) => reason,
+                Role::Known(name) => {
+                    let reason = by_name(name);
+                    if link.is_last {
+                        let names = self.names.entry(path.clone()).or_default();
+                        names.entry(reason).or_insert_with(|| name.clone());
+                    }
+                    reason.unwrap_or(KNOWN)
+                }
+            };
+            self.files.entry(path).or_insert(reason);
+        }
+        let Some(end) = way.end else { return leads_in };
+        let Some(inside) = inside(&end) else { return leads_in };
+        match (role, inside) {
+            (Role::File(reason), Some(path)) => drop(self.files.entry(path).or_insert(reason)),
+            (Role::Hooks(reason), folder) if !folder.as_ref().is_some_and(is_gits) => {
+                self.hooks.entry(folder).or_insert(reason);
+                self.linked_hooks(&end);
+            }
+            (Role::Known(name), Some(path)) => {
+                let names = self.names.entry(path).or_default();
+                names.entry(by_name(name)).or_insert_with(|| name.clone());
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Names where links in a folder of hooks lead.
+    fn linked_hooks(&mut self, folder: &Path) {
+        // A folder that does not exist has none, and neither does one that git may not read.
+        let Ok(names) = by_path::list(folder) else { return };
+        for name in names.into_iter().take(HOOKS_MAX) {
+            let path = folder.join(name);
+            if by_path::is_link(&path) {
+                self.start(path, Role::File(NAMED_BY_HOOK));
+            }
+        }
+    }
+}
+
+/// The first entry at a path or behind it, in the order of their bytes.
+fn first_from<'m, T>(map: &'m BTreeMap<RelativePath, T>, path: &[u8]) -> Option<(&'m RelativePath, &'m T)> {
+    map.range::<[u8], _>((Bound::Included(path), Bound::Unbounded)).next()
+}
+
+/// What is at a path. What is there is remembered: most paths share those above them.
+fn look(looked: &mut HashMap<PathBuf, Looked>, path: &Path) -> Looked {
+    if let Some(looked) = looked.get(path) {
+        return looked.clone();
+    }
+    // What cannot be looked at leads nowhere.
+    let found = match by_path::lstat(path) {
+        Ok(Some(meta)) if meta.kind == Kind::Symlink => {
+            by_path::read_link(path).map_or(Looked::Nothing, Looked::Link)
+        }
+        Ok(Some(_)) => Looked::Other,
+        Ok(None) | Err(_) => return Looked::Nothing,
+    };
+    looked.insert(path.to_path_buf(), found.clone());
+    found
 }
 
 /// The repository whose working tree contains the workspace.
@@ -171,7 +346,6 @@ fn parse(list: &[u8]) -> Vec<Setting<'_>> {
 /// A search in one repository's configuration and hooks.
 struct Finding<'a> {
     named: &'a mut Named,
-    workspace: &'a Path,
     around: &'a Around,
     home: Option<&'a Path>,
 }
@@ -183,14 +357,12 @@ impl Finding<'_> {
         for Setting { file, key, value } in settings {
             if *key == b"core.hookspath" {
                 let folder = self.resolve(&self.around.checkout, value);
-                if let Some(inside) = below(self.workspace, &self.without_links(&folder)) {
-                    self.named.hooks.insert(inside);
-                }
+                self.named.start(folder.clone(), Role::Hooks(HOOK));
                 folders.push(folder);
             } else if *key == b"include.path" || key.starts_with(b"includeif.") {
                 let here = path_of(file);
                 let included = self.resolve(here.parent().unwrap_or(Path::new("/")), value);
-                self.note(&included, INCLUDED);
+                self.named.start(included, Role::File(INCLUDED));
             } else if !PLAIN_SECTIONS.iter().any(|section| key.starts_with(section)) {
                 self.words(value, CONFIGURED);
             }
@@ -198,8 +370,8 @@ impl Finding<'_> {
         folders
     }
 
-    /// Records what a folder's hooks name, and the targets of hooks that are links.
-    fn hooks(&mut self, folder: &Path, is_configured: bool) -> Result<()> {
+    /// Records what a folder's hooks name, and where hooks lead that are links.
+    fn hooks(&mut self, folder: &Path) -> Result<()> {
         // A folder that does not exist has none, and neither does one that git may not read.
         let Ok(names) = by_path::list(folder) else { return Ok(()) };
         for name in names.into_iter().take(HOOKS_MAX) {
@@ -207,13 +379,13 @@ impl Finding<'_> {
             if path.extension().is_some_and(|extension| extension == "sample") {
                 continue;
             }
+            if by_path::is_link(&path) {
+                self.named.start(path.clone(), Role::File(NAMED_BY_HOOK));
+            }
             // A broken link, or anything other than a file, does not run.
             let Ok(there) = by_path::resolve(&path) else { continue };
             if !by_path::is_file(&there) {
                 continue;
-            }
-            if !is_configured {
-                self.note(&there, NAMED_BY_HOOK);
             }
             let Ok(file) = by_path::open(&there) else { continue };
             let mut text = Vec::new();
@@ -232,63 +404,25 @@ impl Finding<'_> {
                 continue;
             }
             let meant = self.resolve(&self.around.checkout, word);
-            self.note(&meant, reason);
+            self.named.start(meant, Role::File(reason));
             // What follows a variable or a command that gives a folder: `${dir}/../x`, `$(git …)/x`.
             let rest: PathBuf =
                 meant_by(word).components().filter(|part| matches!(part, Component::Normal(_))).collect();
-            let meant = normal(&self.around.checkout.join(rest));
-            self.note(&meant, reason);
+            self.named.start(self.around.checkout.join(rest), Role::File(reason));
         }
-    }
-
-    fn note(&mut self, path: &Path, reason: &'static str) {
-        if let Some(Some(path)) = below(self.workspace, &self.without_links(path)) {
-            self.named.files.entry(path).or_insert(reason);
-        }
-    }
-
-    /// A path without the links above it, if they lead into the workspace; otherwise as it is.
-    fn without_links<'p>(&self, path: &'p Path) -> Cow<'p, Path> {
-        let real = || {
-            let (folder, name) = (path.parent()?, path.file_name()?);
-            let mut above = folder.ancestors();
-            let (above, real) = above.find_map(|above| Some((above, by_path::resolve(above).ok()?)))?;
-            let there = real.join(folder.strip_prefix(above).ok()?).join(name);
-            there.starts_with(self.workspace).then_some(there)
-        };
-        if path.starts_with(self.workspace) {
-            return Cow::Borrowed(path);
-        }
-        real().map_or(Cow::Borrowed(path), Cow::Owned)
     }
 
     /// A path as git reads it: `~/` is the user's folder, and a relative path begins at `from`.
     fn resolve(&self, from: &Path, value: &[u8]) -> PathBuf {
-        let path = match (value.strip_prefix(b"~/"), self.home) {
+        match (value.strip_prefix(b"~/"), self.home) {
             (Some(rest), Some(home)) => home.join(path_of(rest)),
             _ => from.join(path_of(value)),
-        };
-        normal(&path)
+        }
     }
 }
 
 fn meant_by(word: &[u8]) -> PathBuf {
     path_of(word.trim_ascii())
-}
-
-/// A path without `.` and `..`, by its names alone.
-fn normal(path: &Path) -> PathBuf {
-    let mut normal = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                normal.pop();
-            }
-            part => normal.push(part),
-        }
-    }
-    normal
 }
 
 /// An absolute path from the workspace's root, if it is in the workspace; `Some(None)` is the workspace itself.
@@ -307,12 +441,11 @@ mod tests {
     }
 
     fn named_by(file: &str, key: &str, value: &str) -> Named {
-        let mut named = Named::default();
+        let mut named = Named { workspace: "/ws".into(), ..Named::default() };
         let around =
             Around { git_dir: "/ws/.git".into(), common_dir: "/ws/.git".into(), checkout: "/ws".into() };
         let home = PathBuf::from("/home/me");
-        let mut finding =
-            Finding { named: &mut named, workspace: Path::new("/ws"), around: &around, home: Some(&home) };
+        let mut finding = Finding { named: &mut named, around: &around, home: Some(&home) };
         let text = format!("file:{file}\0{key}\n{value}\0");
         finding.settings(&parse(text.as_bytes()));
         named
@@ -358,6 +491,35 @@ mod tests {
         ] {
             assert_eq!(named_by(file, key, value).reason(&path(not)), None, "{key}={value}");
         }
+    }
+
+    /// The sandbox may make any number of links.
+    #[test]
+    fn many_names_of_one_folder_count_once() {
+        const COUNT: usize = 300;
+        let workspace = tempfile::tempdir().unwrap();
+        let at = |name: &str| workspace.path().join(name);
+        std::fs::create_dir(at("z")).unwrap();
+        let mut links = BTreeSet::new();
+        for number in 0..COUNT {
+            std::fs::create_dir(at(&format!("{number}"))).unwrap();
+            for (name, target) in [
+                (format!("{number}/.vscode"), "../z"),
+                (format!("{number}/.claude"), "../z"),
+                (format!("z/settings-{number}.json"), "../real"),
+            ] {
+                std::os::unix::fs::symlink(target, at(&name)).unwrap();
+                links.insert(path(&name));
+            }
+        }
+        let mut named =
+            Named::read(None, workspace.path(), &Bases::new(), links, &Cancel::default()).unwrap();
+        named.follow_links();
+        assert!(named.starts.len() <= 5 * COUNT, "{}", named.starts.len());
+        for told in ["z/settings-1.json", "z/tasks.json", "z/deep/x", "real"] {
+            assert!(named.reason(&path(told)).is_some(), "{told}");
+        }
+        assert_eq!(named.reason(&path("other")), None);
     }
 
     #[test]

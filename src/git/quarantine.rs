@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::export::Bases;
 use super::recognise::{DOT_GIT, inside, is_git_name};
-use super::refs::{RefKind, RefName};
+use super::refs::{RefKind, RefName, Unreadable};
 use super::report::HeldBack;
 use crate::error::{Error, Result};
 use crate::fs::by_path::{self, make_folders};
@@ -47,9 +47,11 @@ pub(super) struct Received {
     pub index_digest: Option<[u8; 32]>,
     /// The references that are files of their own, with their text.
     pub references: BTreeMap<RefName, Vec<u8>>,
+    /// The folders of references.
+    pub folders: BTreeSet<Vec<u8>>,
     /// The paths of references, of their folders and of `packed-refs`, at which there is something other than a file, or than a
     /// folder.
-    pub unreadable: BTreeSet<Vec<u8>>,
+    pub unreadable: Unreadable,
     /// Objects of Git LFS, by digest.
     pub large_files: BTreeSet<String>,
     /// Whether it keeps its references as a `reftable`.
@@ -90,6 +92,10 @@ pub(super) const ONLY_WORK: &str = "only branches, tags and the stash come back"
 pub(super) const REFTABLE: &str =
     "its references were converted to a reftable in the sandbox, which is not read";
 
+/// The reason for holding back a file in the place of a folder of references, or a folder in the place of a file.
+const WRONG_KIND: &str =
+    "git cannot read it, since it is a file in the place of a folder, or a folder in that of a file";
+
 fn is_hex(text: &[u8]) -> bool {
     text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -117,6 +123,7 @@ fn fate(inner: &[u8]) -> Fate {
         b"HEAD" => return waits("head"),
         b"packed-refs" | b"index" | b"shallow" => return waits(&text()),
         b"config" => return waits("settings"),
+        b"refs" | b"refs/heads" | b"refs/tags" => return Fate::Held(WRONG_KIND),
         // The larger part of an index that git has split.
         [b's', b'h', b'a', b'r', b'e', b'd', b'i', b'n', b'd', b'e', b'x', b'.', name @ ..]
             if matches!(name.len(), 40 | 64) && is_hex(name) =>
@@ -318,6 +325,8 @@ impl Quarantine {
                 }
                 if reason == REFTABLE {
                     self.received(&dot_git).reftable = true;
+                } else if reason == WRONG_KIND {
+                    self.received(&dot_git).unreadable.insert(&inner);
                 }
                 self.hold_inner(&dot_git, &inner, reason);
                 Ok(())
@@ -393,26 +402,43 @@ impl Quarantine {
         above.and_then(|(dot_git, module)| path.moved(&module, dot_git))
     }
 
-    /// Notes a directory of the sandbox that belongs to git. It only shows that there is a repository.
+    /// Notes a directory of the sandbox that belongs to git. It shows that there is a repository, and where references may be.
     pub fn folder(&mut self, path: &RelativePath) {
+        let moved_from = self.place_before(path);
+        let path = moved_from.as_ref().unwrap_or(path);
         let Some(inside) = inside(path) else { return };
         if inside.name != DOT_GIT {
             if inside.inner.is_empty() {
                 self.hold(path, SPELLING);
             }
-        } else if inside.inner.is_empty() {
-            self.received(path);
+            return;
+        }
+        match inside.inner {
+            b"" => {
+                self.received(path);
+            }
+            b"HEAD" => self.hold(path, WRONG_KIND),
+            PACKED_REFS => {
+                self.received(&dot_git(&inside)).unreadable.insert(PACKED_REFS);
+                self.hold(path, WRONG_KIND);
+            }
+            inner if is_in(inner, b"refs") => {
+                self.received(&dot_git(&inside)).folders.insert(inner.to_vec());
+            }
+            _ => {}
         }
     }
 
     /// Notes a symbolic link, device or other special file of the sandbox that belongs to git.
     pub fn other(&mut self, path: &RelativePath) {
+        let moved_from = self.place_before(path);
+        let path = moved_from.as_ref().unwrap_or(path);
         let is_of_references = |inner: &[u8]| is_in(inner, b"refs") || inner == PACKED_REFS;
         if let Some(inside) = inside(path)
             && inside.name == DOT_GIT
             && is_of_references(inside.inner)
         {
-            self.received(&dot_git(&inside)).unreadable.insert(inside.inner.to_vec());
+            self.received(&dot_git(&inside)).unreadable.insert(inside.inner);
         }
         self.hold(path, "only files and folders of a repository are taken over");
     }

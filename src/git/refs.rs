@@ -123,6 +123,35 @@ impl fmt::Debug for RefName {
 /// References by name.
 pub type Refs = BTreeMap<RefName, Oid>;
 
+/// Where references cannot be read: their own paths, and those of folders in which they would be.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Unreadable(BTreeSet<Vec<u8>>);
+
+impl Unreadable {
+    /// Adds the path of a reference or of a folder.
+    pub fn insert(&mut self, path: &[u8]) {
+        self.0.insert(path.to_vec());
+    }
+
+    /// Whether exactly this path was added.
+    #[must_use]
+    pub fn contains(&self, path: &[u8]) -> bool {
+        self.0.contains(path)
+    }
+
+    /// Whether the value of a reference is not known, since it, or a folder above it, cannot be read.
+    #[must_use]
+    pub fn hides(&self, name: &RefName) -> bool {
+        let mut paths = folders_of(name.as_bytes()).chain([name.as_bytes()]);
+        !self.0.is_empty() && paths.any(|path| self.0.contains(path))
+    }
+
+    /// The paths, in order.
+    pub fn paths(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(Vec::as_slice)
+    }
+}
+
 /// The kinds of references that differ in what may come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefKind {
@@ -193,6 +222,8 @@ pub enum Reason {
     Current,
     /// Git would obey what a new commit of it has, or may. The text is for the report.
     Obeyed(&'static str),
+    /// Nothing says whether it was changed locally.
+    Unreadable,
 }
 
 /// The reason for holding back a commit or an index.
@@ -212,6 +243,7 @@ impl Reason {
             Self::Named => "a local symbolic reference names it, so it is not deleted",
             Self::DeletedThere => "it was deleted in the sandbox, and has another local value",
             Self::Obeyed(reason) => reason,
+            Self::Unreadable => "the local value cannot be read",
             Self::Current => "it was deleted in the sandbox, and is checked out locally",
         }
     }
@@ -258,6 +290,8 @@ pub struct Surroundings {
     pub symbolic: Vec<(RefName, RefName)>,
     /// The sandbox's commits that have something in which git would obey it, with the reason for the report.
     pub obeyed: BTreeMap<Oid, &'static str>,
+    /// The local references that cannot be read. What git lists for them may be an earlier, packed value.
+    pub unreadable: Unreadable,
 }
 
 /// Decides about all references of either side and the base, in the order of their names.
@@ -278,6 +312,12 @@ pub fn plan(
             continue;
         }
         let (theirs, ours) = (theirs.get(name), ours.get(name));
+        if around.unreadable.hides(name) {
+            if theirs != base.get(name) {
+                planned.push((name.clone(), Outcome::Aside(Reason::Unreadable)));
+            }
+            continue;
+        }
         let outcome = decide(name.kind(), base.get(name), theirs, ours, relation);
         let obeyed = theirs.and_then(|oid| around.obeyed.get(oid));
         let outcome = match (outcome, obeyed) {
@@ -581,6 +621,36 @@ mod tests {
             planned,
             [aside("refs/heads/alias", Reason::NameTaken), aside("refs/heads/b", Reason::Named)]
         );
+    }
+
+    /// What git lists for it, if anything, is a packed value, to which nothing is compared.
+    #[test]
+    fn what_cannot_be_read_locally_is_neither_moved_nor_made_nor_deleted() {
+        let (at, other) = (name("refs/heads/dir/a"), name("refs/heads/b"));
+        let one = |oid: Option<Oid>| -> Refs {
+            let hidden = oid.map(|oid| (at.clone(), oid));
+            hidden.into_iter().chain([(other.clone(), self::oid('a'))]).collect()
+        };
+        let values = [None, Some(oid('a')), Some(oid('b'))];
+        for path in ["refs", "refs/heads/dir", "refs/heads/dir/a"] {
+            let mut around = Surroundings::default();
+            around.unreadable.insert(path.as_bytes());
+            for base in &values {
+                for theirs in &values {
+                    for ours in &values {
+                        let [was, there, here] = [base, theirs, ours].map(|oid| one(oid.clone()));
+                        let planned = plan(&was, &there, &here, &around, &|_, _| Relation::TheirsDescends);
+                        let waits = (at.clone(), Outcome::Aside(Reason::Unreadable));
+                        let expected = if base == theirs { vec![] } else { vec![waits] };
+                        assert_eq!(planned, expected, "{path} {base:?} {theirs:?} {ours:?}");
+                    }
+                }
+            }
+        }
+        let mut around = Surroundings::default();
+        around.unreadable.insert(b"refs/heads/dir/a/b");
+        let planned = plan(&one(None), &one(Some(oid('b'))), &one(None), &around, &|_, _| Relation::Apart);
+        assert_eq!(planned, [(at.clone(), Outcome::Theirs)]);
     }
 
     #[test]

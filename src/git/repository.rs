@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::command::{Call, Fault, Git};
 use super::config::{self, Settings};
 use super::index;
-use super::refs::{Head, Oid, RefName, Refs};
+use super::local_refs;
+use super::refs::{Head, Oid, RefName, Refs, Unreadable};
 use crate::cancel::Cancel;
 use crate::error::{Result, readable};
 use crate::fs::host::is_root;
@@ -120,6 +121,15 @@ impl Repository<'_> {
             }
         }
         Ok((refs, symbolic))
+    }
+
+    /// The references that [cannot be read](local_refs). `refs` and `symbolic` are [those that git lists](Self::all_refs).
+    pub fn unreadable(&self, refs: &Refs, symbolic: &[(RefName, RefName)]) -> Result<Unreadable> {
+        if by_path::exists(&self.place.common_dir.join("reftable")) {
+            return Ok(Unreadable::default());
+        }
+        let listed: HashSet<&RefName> = refs.keys().chain(symbolic.iter().map(|(name, _)| name)).collect();
+        local_refs::unreadable(&self.place.common_dir, &listed)
     }
 
     /// The symbolic references among these names, each with the name that it leads to, which need not exist.

@@ -19,6 +19,8 @@ const ANYWHERE: [(&str, &str); 11] = [
     (".gitattributes", "git applies the filters that it names"),
     (".gitmodules", "git fetches from the addresses that it names"),
 ];
+/// A folder of which only some files are sensitive.
+const CLAUDE: &str = ".claude";
 const PACKAGE_MANAGER: &str = "a package manager obeys it";
 const AGENT: &str = "an agent runs the hooks that it names";
 const LEADS_OUT: &str = "it is a link that leaves the workspace";
@@ -40,8 +42,15 @@ pub fn sensitive(
     })
 }
 
+/// Whether a link at a path may lead to what tools run or obey because of the link's name.
+#[must_use]
+pub fn is_known(path: &RelativePath) -> bool {
+    by_name(path).is_some() || folded_name(path.name().as_encoded_bytes()) == CLAUDE
+}
+
 /// Why a path deserves a look by its names alone, if it does.
-fn by_name(path: &RelativePath) -> Option<&'static str> {
+#[must_use]
+pub fn by_name(path: &RelativePath) -> Option<&'static str> {
     let names = || path.as_bytes().split(|&byte| byte == b'/');
     // Every such name begins with a dot, before which a file system may ignore characters that are not ASCII.
     if !names().any(|name| name[0] == b'.' || !name[0].is_ascii()) {
@@ -57,7 +66,7 @@ fn by_name(path: &RelativePath) -> Option<&'static str> {
         }
         let is_settings =
             || name.strip_prefix("settings").is_some_and(|rest| rest.strip_suffix(".json").is_some());
-        if at > 0 && names[at - 1] == ".claude" && is_settings() {
+        if at > 0 && names[at - 1] == CLAUDE && is_settings() {
             return Some(AGENT);
         }
     }
@@ -148,6 +157,23 @@ mod tests {
                 let reason = sensitive(&path(&path_text), &plain, || false);
                 assert_eq!(reason.is_some(), is_sensitive, "{path_text}: {reason:?}");
             }
+        }
+    }
+
+    #[test]
+    fn names_that_tools_know_are_told_apart() {
+        for (name, known) in [
+            (".envrc", true),
+            ("d/.vscode", true),
+            (".vscode/tasks.json", true),
+            (".claude", true),
+            ("d/.CLAUDE", true),
+            (".claude/settings.json", true),
+            (".claude/notes.md", false),
+            ("envrc", false),
+            ("zz", false),
+        ] {
+            assert_eq!(is_known(&path(name)), known, "{name}");
         }
     }
 

@@ -7,6 +7,7 @@
 //! 4. [`Merge::apply`] inspects the workspace, plans, and changes it.
 //! 5. [`Merge::finish`] removes the stage and releases the lock. It must follow every `begin` that succeeded.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -23,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::fs::Root;
 use crate::git::held;
 use crate::path::RelativePath;
-use crate::tree::entry::Snapshot;
+use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::stage::is_lock_name;
 
 /// A merge that has begun: the incoming content is staged, and nothing else has changed.
@@ -69,6 +70,14 @@ impl Merge {
     #[must_use]
     pub fn root(&self) -> &Root {
         &self.root
+    }
+
+    /// The links that were there at the last merge, and those that the incoming side has.
+    #[must_use]
+    pub fn links(&self, base: &Snapshot) -> BTreeSet<RelativePath> {
+        let entries = base.iter().chain(self.incoming.snapshot.iter());
+        let links = entries.filter(|(_, entry)| matches!(entry, Entry::Symlink { .. }));
+        links.map(|(path, _)| path.clone()).collect()
     }
 
     /// How many entries the incoming side has.

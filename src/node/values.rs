@@ -254,9 +254,9 @@ struct JsReference {
 }
 
 #[derive(serde::Serialize)]
-struct JsSkipped {
+struct JsSkipped<'a> {
     path: Box<RawValue>,
-    reason: &'static str,
+    reason: &'a str,
 }
 
 #[derive(serde::Serialize)]
@@ -298,7 +298,7 @@ struct JsArchive<'a> {
     transfer: &'static str,
     compression: &'static str,
     phases: [JsPhase; 3],
-    left_out: Vec<JsSkipped>,
+    left_out: Vec<JsSkipped<'a>>,
     left_out_count: usize,
     unmatched_excludes: Vec<JsUnmatched>,
     unmatched_excludes_count: usize,

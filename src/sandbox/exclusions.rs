@@ -3,12 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::prepare_report::{LeftOut, Unmatched};
-use super::repositories::Travel;
+use super::repositories::{Shared, Travel};
 use crate::archive::pack::{Layout, patterns};
 use crate::error::Result;
 use crate::exclude::{ExcludePatterns, PathSet};
 use crate::fs::Kind;
 use crate::git::recognise::is_gits;
+use crate::git::report::HeldBack;
 use crate::path::RelativePath;
 use crate::sync::lock;
 use crate::tree::filter::{Filter, Rule, Watched};
@@ -89,6 +90,14 @@ pub(super) fn unmatched(patterns: &Watched) -> Vec<Unmatched> {
     patterns.unmatched().map(|pattern| Unmatched { pattern: pattern.to_vec(), of: None }).collect()
 }
 
+/// Notes what of the repositories is not uploaded.
+pub(super) fn note_left_here(left_out: &mut LeftOut, repositories: &Shared) {
+    for HeldBack { path, what, reason } in &repositories.left_here {
+        let below = what.as_ref().and_then(|what| RelativePath::parse(what.as_bytes()).ok().flatten());
+        left_out.note(&below.map_or_else(|| path.clone(), |below| path.join(&below)), reason.clone());
+    }
+}
+
 pub(super) fn note_special(left_out: &mut LeftOut, layout: &Layout) {
     for path in layout.special() {
         left_out.note(path, SPECIAL);
@@ -99,6 +108,26 @@ pub(super) fn note_special(left_out: &mut LeftOut, layout: &Layout) {
 mod tests {
     use super::*;
     use crate::sandbox::repositories::Mode;
+
+    #[test]
+    fn what_of_a_repository_is_not_uploaded_is_noted_by_its_path() {
+        let at = |text: &str| RelativePath::parse(text.as_bytes()).unwrap().unwrap();
+        let held = |path: &str, what: Option<&str>| HeldBack {
+            path: at(path),
+            what: what.map(str::to_owned),
+            reason: "reason".to_owned(),
+        };
+        let mut repositories = Shared::default();
+        repositories.left_here =
+            vec![held("bare", None), held("x/.git", Some("refs/heads/a")), held(".git", Some("../x"))];
+        let mut left_out = LeftOut::default();
+        note_left_here(&mut left_out, &repositories);
+        let named: Vec<String> = left_out.named.keys().map(ToString::to_string).collect();
+        assert_eq!(
+            (left_out.count, named),
+            (3, [".git", "bare", "x/.git/refs/heads/a"].map(str::to_owned).to_vec())
+        );
+    }
 
     #[test]
     fn patterns_are_not_for_the_names_below_a_dot_git() {

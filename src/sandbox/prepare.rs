@@ -10,7 +10,8 @@ use super::assets::{AssetTerms, check_assets, upload_assets};
 use super::client::{RunError, SandboxClient, Step, blocking, clean_up, persist, telling};
 use super::command::{self, Lists, Places};
 use super::exclusions::{
-    EXCLUDED, IGNORED, OURS, always_excluded, excluded_paths, left_alone, note_special, noting, unmatched,
+    EXCLUDED, IGNORED, OURS, always_excluded, excluded_paths, left_alone, note_left_here, note_special,
+    noting, unmatched,
 };
 use super::prepare_report::{Archive, LeftOut, PrepareReport, Times, Unmatched};
 use super::repositories::{self, Former, LaidOut, Shared, Travel};
@@ -478,6 +479,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
         let tail: Tail = Arc::new(tail);
         let mut times = Times::default();
         note_special(&mut left_out, &layout);
+        note_left_here(&mut left_out, &repositories);
         let step = Step::of_workspace("pack", layout.size());
         let ready = telling(&***client, step, send::pack(&***client, layout, &tail, way, cancel)).await?;
         times.pack = started.elapsed();

@@ -1,5 +1,6 @@
 //! The report of a prepare.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -98,7 +99,7 @@ pub struct Times {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
     /// The named paths, each with the reason.
-    pub named: BTreeMap<RelativePath, &'static str>,
+    pub named: BTreeMap<RelativePath, Cow<'static, str>>,
     /// The number of all excluded paths. What is below one of them was not scanned.
     pub count: usize,
     /// The caller's patterns that matched nothing.
@@ -116,11 +117,11 @@ pub struct Unmatched {
 
 impl LeftOut {
     /// Records an excluded path.
-    pub fn note(&mut self, path: &RelativePath, reason: &'static str) {
+    pub fn note(&mut self, path: &RelativePath, reason: impl Into<Cow<'static, str>>) {
         self.count += 1;
         let is_among = self.named.last_key_value().is_none_or(|(last, _)| path < last);
         if self.named.len() < NAMED || is_among {
-            self.named.insert(path.clone(), reason);
+            self.named.insert(path.clone(), reason.into());
         }
         if self.named.len() > NAMED {
             self.named.pop_last();
@@ -162,6 +163,6 @@ mod tests {
         left_out.note(&path("b"), "second");
         left_out.note(&path("a"), "first");
         assert_eq!(left_out.count, 2);
-        assert!(left_out.named.into_iter().eq([(path("a"), "first"), (path("b"), "second")]));
+        assert!(left_out.named.into_iter().eq([(path("a"), "first".into()), (path("b"), "second".into())]));
     }
 }

@@ -25,7 +25,7 @@ use crate::git::written::have_compared;
 use crate::git::{index, obeyed};
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
-use crate::merge::report::{Noted, Report};
+use crate::merge::report::{Noted, Report, Skipped};
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
 use crate::transfer::remote::{self, Content, Names, Remote};
@@ -121,6 +121,9 @@ impl Former {
 
 /// The reason why a path is not a file of the workspace.
 const GITS: &str = "it belongs to git";
+
+/// The reason why a reference, or a folder of references, is not uploaded.
+const UNREADABLE: &str = "it was not uploaded: git cannot read it";
 
 /// What both sides share of the repositories, and what is to be reported about them.
 #[derive(Debug, Default)]
@@ -237,9 +240,11 @@ pub fn lay_out(
             };
             match exported {
                 Ok(exported) => {
-                    let index = exported.unfinished.map(|reason| (Some("index".to_owned()), reason));
-                    let index = index.map(|(what, reason)| HeldBack { path: dot_git.clone(), what, reason });
-                    repositories.left_here.extend(index);
+                    let index = exported.unfinished.map(|reason| ("index".to_owned(), reason));
+                    let unreadable =
+                        exported.unreadable.into_iter().map(|name| (name, UNREADABLE.to_owned()));
+                    let held = |(what, reason)| HeldBack { path: dot_git.clone(), what: Some(what), reason };
+                    repositories.left_here.extend(index.into_iter().chain(unreadable).map(held));
                     let names = exported.unsent_packs.iter();
                     let there = names.filter_map(|name| former?.pack_file(dot_git, name));
                     unsent.extend(there.map(|(path, content)| (path, content.clone())));
@@ -258,13 +263,16 @@ pub fn lay_out(
     Ok(LaidOut { layout, unsent, repositories })
 }
 
-/// Finds the files of the workspace that the local git configuration names. Without git on this machine,
-/// nothing runs them.
-pub fn named(workspace: &Root, shared: &Shared, cancel: &Cancel) -> Result<Named> {
-    Git::find(workspace.path()).map_or_else(
-        || Ok(Named::default()),
-        |git| Named::read(&git, workspace.path(), &shared.bases, cancel),
-    )
+/// Finds the files of the workspace that the local git configuration names, and those to which `links` lead whose names
+/// tools know. Without git on this machine, nothing runs the former.
+pub fn named(
+    workspace: &Root,
+    shared: &Shared,
+    links: BTreeSet<RelativePath>,
+    cancel: &Cancel,
+) -> Result<Named> {
+    let git = Git::find(workspace.path());
+    Named::read(git.as_ref(), workspace.path(), &shared.bases, links, cancel)
 }
 
 /// The folders of the workspace in which the shared index of a repository has a `HEAD`.
@@ -292,8 +300,12 @@ pub fn tell_held(report: &mut GitReport, held: &[Noted]) {
     report.held_back.dedup();
 }
 
-/// Reports which of the `named` files a merge has written.
-pub fn tell_named(report: &mut Report, named: &Named, workspace: &Root) -> Result<()> {
+/// Reports which of the `named` files a merge has written. The links on the way may be among them.
+pub fn tell_named(report: &mut Report, mut named: Named, workspace: &Root) -> Result<()> {
+    if report.written.is_empty() {
+        return Ok(());
+    }
+    named.follow_links();
     let known: BTreeSet<RelativePath> = report.sensitive.iter().map(|noted| noted.path.clone()).collect();
     let mut cursor = workspace.cursor();
     for path in report.written.iter().filter(|path| !known.contains(*path)) {
@@ -358,14 +370,24 @@ pub fn take_out(
         Mode::Off => {}
         Mode::Files => tell_held(&mut arrived.report, &held::in_git(&mut incoming.snapshot, base)),
         Mode::Merge => {
-            incoming.skipped.retain(|skipped| !is_gits(&skipped.path));
+            let (special, skipped): (Vec<Skipped>, Vec<Skipped>) =
+                std::mem::take(&mut incoming.skipped).into_iter().partition(|skipped| is_gits(&skipped.path));
+            incoming.skipped = skipped;
             // The base has nothing of git's, so what came of it is among the differences.
-            if !base.differences(&incoming.snapshot).any(|(path, _, came)| came.is_some() && is_gits(path)) {
+            let came = |incoming: &Incoming| {
+                let mut came = base.differences(&incoming.snapshot);
+                came.any(|(path, _, came)| came.is_some() && is_gits(path))
+            };
+            if special.is_empty() && !came(incoming) {
                 return Ok(arrived);
             }
             let waits_in = WorkFolder::new()?;
             let mut quarantine = Quarantine::new(waits_in.path().join("arrived"), &shared.bases)?;
             bring(incoming, workspace, &mut quarantine)?;
+            // What no archive can hold looks like something that was deleted, unless it is told.
+            for skipped in &special {
+                quarantine.other(&skipped.path);
+            }
             if is_partial {
                 let reason = "the sandbox's tar failed, and its repositories may be incomplete";
                 let partial = shared.bases.keys().map(|dot_git| left(dot_git, reason));

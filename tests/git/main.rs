@@ -8,5 +8,7 @@ mod hostile;
 mod index;
 mod kill;
 mod meanwhile;
+mod named;
 mod sound;
+mod unreadable;
 mod uploads;
