@@ -1,6 +1,7 @@
 //! What the local configuration, a hook, or a tool by its name would run from the workspace is reported as sensitive if the
 //! sandbox has changed it, whatever links lead there.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use sandbox_managed_runtime::cancel::Cancel;
@@ -40,6 +41,7 @@ fn sensitive(bench: &Bench, base: &Snapshot) -> Vec<String> {
         base,
         left_alone: &filter,
         search: Search::OutsideOfGit,
+        tracked_heads: &BTreeSet::new(),
         retention: Retention::default(),
         cancel: &cancel,
     };

@@ -202,7 +202,7 @@ fn left_here(bench: &Bench) -> Vec<HeldBack> {
     let travel = Travel::default();
     let root = Root::open(&bench.here).unwrap();
     let scanned = find(root, &Filter::default(), travel, &cancel).unwrap();
-    lay_out(scanned, travel, None, &cancel).unwrap().repositories.left_here
+    lay_out(scanned, &Filter::default(), travel, None, &cancel).unwrap().repositories.left_here
 }
 
 fn names(held: &[HeldBack]) -> Vec<&str> {
