@@ -620,6 +620,36 @@ describe("what the local configuration runs from the workspace", () => {
     },
   );
 
+  it.each([
+    ["a branch", ["checkout -q -b side", "ADD", "checkout -q main"]],
+    ["a tag", ["checkout -q --detach", "ADD", "tag planted", "checkout -q main"]],
+    ["the stash", ["stash"]],
+    ["the index", ["add -A", "checkout -q HEAD@FILES"]],
+  ])("is reported too if only %s has another version", async (_where, commands) => {
+    await makeTree(workspace, { ".githooks/pre-commit": "1\n", "conf/git": "[alias]\n\tx = log\n" });
+    await git("config", "core.hooksPath", ".githooks");
+    await git("config", "include.path", "../conf/git");
+    await commit(workspace, "hooks");
+    const { restoreWorkspace } = await prepare();
+    const hook = path.join(remote, ".githooks/pre-commit");
+    await writeFile(hook, "changed\n");
+    await writeFile(path.join(remote, "conf/git"), "[alias]\n\ty = log\n");
+    for (const command of commands) {
+      if (command === "ADD") await commit(remote, "another version");
+      else if (command.endsWith("FILES")) {
+        await writeFile(hook, "1\n");
+        await writeFile(path.join(remote, "conf/git"), "[alias]\n\tx = log\n");
+      } else await gitIn(remote, ...command.split(" "));
+    }
+    await restoreWorkspace();
+    expect(await readFile(path.join(workspace, ".githooks/pre-commit"), "utf8")).toBe("1\n");
+    const told = lastReport().sensitive;
+    expect(told.map((one) => one.path)).toStrictEqual([".githooks/pre-commit", "conf/git"]);
+    expect(told[0].reason).toContain("checkout");
+    await restoreWorkspace();
+    expect(lastReport().sensitive).toStrictEqual([]);
+  });
+
   it("is reported too if the sandbox put a link in the place of a folder above it", async () => {
     await makeTree(workspace, { "tools/clean.js": "1\n", "hooks/more/pre-commit": "1\n", "other/x": "1\n" });
     await git("config", "core.hooksPath", "hooks/more");

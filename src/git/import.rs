@@ -87,6 +87,8 @@ struct Incoming {
     index_is_unknown: bool,
     /// The commits there that have something in which git would obey the sandbox.
     obeyed: BTreeMap<Oid, &'static str>,
+    /// The paths in the checkout that new commits or the index change.
+    changed: BTreeSet<Vec<u8>>,
     /// The entries of their index, if it is held back as a whole.
     held_index: Vec<u8>,
 }
@@ -146,6 +148,21 @@ impl Checked {
             reason,
         }));
         held_back
+    }
+
+    /// The paths of the workspace that new commits or an index change, whatever its files are.
+    #[must_use]
+    pub fn changed(&self) -> BTreeSet<RelativePath> {
+        let paths = self.repositories.iter().flat_map(|incoming| {
+            let checkout = incoming.dot_git.parent();
+            incoming.changed.iter().filter_map(move |path| {
+                let above =
+                    checkout.as_ref().map_or_else(Vec::new, |above| [above.as_bytes(), b"/"].concat());
+                // A path that no file here can have is not written.
+                RelativePath::parse(&[&above[..], path].concat()).ok().flatten()
+            })
+        });
+        paths.collect()
     }
 
     /// Whether something was refused or held back because an object is missing, or may be.
@@ -300,6 +317,7 @@ fn read_repository(
         may_lack: false,
         index_is_unknown: false,
         obeyed: BTreeMap::new(),
+        changed: BTreeSet::new(),
         held_index: Vec::new(),
     };
     if incoming.has_news() {
@@ -535,6 +553,7 @@ impl Reading<'_> {
         let search = Search { git: self.git, repository, cancel: self.cancel };
         let tips = incoming.tips();
         let found = search.run((&tips, &checked.kinds), indexes, here, &mut local, &mut submodule)?;
+        incoming.changed = found.changed;
         incoming.obeyed = found.tips.into_iter().map(|oid| (oid, found.reason)).collect();
         if found.index {
             self.hold("index", OBEYED);
@@ -998,6 +1017,7 @@ impl Incoming {
             may_lack: false,
             index_is_unknown: self.index_is_unknown,
             obeyed: self.obeyed.clone(),
+            changed: BTreeSet::new(),
             held_index: self.held_index.clone(),
         };
         if let Some(head) = &self.theirs.head {

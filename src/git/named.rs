@@ -27,6 +27,9 @@ const NAMED_BY_HOOK: &str = "a local git hook names it";
 const INCLUDED: &str = "the local git configuration includes it";
 const CONFIGURED: &str = "the local git configuration names it";
 
+/// The reason for a named file that is not written by a restore.
+pub const AT_CHECKOUT: &str = "git runs or reads a file of that name here, and a new commit or the index has another version, which a checkout writes";
+
 const KNOWN: &str = "a link whose name tools know leads there";
 
 /// The maximum number of bytes read of a hook.

@@ -179,6 +179,18 @@ pub fn changes_in_log(list: &[u8]) -> Option<Vec<Change<'_>>> {
     Some(changes)
 }
 
+/// The paths that such a list has. They follow the tokens that begin with a colon.
+pub fn paths_in_log(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut tokens = list.split(|&byte| byte == 0);
+    std::iter::from_fn(move || {
+        loop {
+            if tokens.next()?.trim_ascii_start().starts_with(b":") {
+                return tokens.next();
+            }
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,5 +276,7 @@ mod tests {
             assert_eq!(changes_in_log(malformed.as_bytes()), None, "{malformed}");
         }
         assert_eq!(changes_in_log(b""), Some(Vec::new()));
+        let paths: Vec<_> = paths_in_log(list.as_bytes()).map(|path| str::from_utf8(path).unwrap()).collect();
+        assert_eq!(paths, ["d/HEAD", " \nx/config", "y/config", "HEAD", "readme"]);
     }
 }

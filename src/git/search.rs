@@ -34,11 +34,13 @@ pub struct Obeying {
     pub index: bool,
     /// Why these are held back.
     pub reason: &'static str,
+    /// The paths that new commits or the index change.
+    pub changed: BTreeSet<Vec<u8>>,
 }
 
 impl Default for Obeying {
     fn default() -> Self {
-        Self { tips: BTreeSet::new(), index: false, reason: OBEYED }
+        Self { tips: BTreeSet::new(), index: false, reason: OBEYED, changed: BTreeSet::new() }
     }
 }
 
@@ -80,7 +82,7 @@ impl Search<'_> {
             call.args(["log", "--stdin", "-c", "--raw", "-z", "--no-renames", "--no-abbrev", "--format=%H"]);
             let output = call.input(between(&new, here)).output(self.cancel)?;
             if output.status != Some(0) {
-                return Ok(Obeying { tips: new, index: false, reason: UNSEARCHED });
+                return Ok(Obeying { tips: new, reason: UNSEARCHED, ..Obeying::default() });
             }
             log = output.stdout;
         }
@@ -93,8 +95,10 @@ impl Search<'_> {
         }
         let staged = index::beyond(theirs, base);
         changes.extend(index::entries_at(&staged, |_| true).filter_map(Change::of(None)));
+        let changed = obeyed::paths_in_log(&log).chain(index::paths(&staged)).map(<[u8]>::to_vec).collect();
+        let mut obeying = Obeying { changed, ..Obeying::default() };
         if changes.is_empty() {
-            return Ok(Obeying::default());
+            return Ok(obeying);
         }
         let is_head = |path: &[u8]| obeyed::is_head_name(obeyed::split(path).1);
         // Every HEAD in question: what is new, and what is beside something new that git would obey.
@@ -130,7 +134,6 @@ impl Search<'_> {
                 with_head.insert(folder);
             }
         }
-        let mut obeying = Obeying::default();
         let mut commits: BTreeSet<&Oid> = BTreeSet::new();
         for change in &changes {
             let is_new_head = is_head(change.path)

@@ -15,7 +15,7 @@ use crate::git::command::{Fault, Git};
 use crate::git::export::{Bases, Options, Tree, export};
 use crate::git::held::{self, Search};
 use crate::git::import::{self, Checked};
-use crate::git::named::Named;
+use crate::git::named::{AT_CHECKOUT, Named};
 use crate::git::packs::{Earlier, PackFile};
 use crate::git::quarantine::{Quarantine, is_passed_over};
 use crate::git::recognise::{Checkouts, bare_folders, is_git_name, is_gits};
@@ -301,8 +301,15 @@ pub fn tell_held(report: &mut GitReport, held: &[Noted]) {
 }
 
 /// Reports which of the `named` files a merge has written. The links on the way may be among them.
-pub fn tell_named(report: &mut Report, mut named: Named, workspace: &Root) -> Result<()> {
-    if report.written.is_empty() {
+///
+/// `changed` are the paths that new commits or an index change: git writes them at a checkout.
+pub fn tell_named(
+    report: &mut Report,
+    mut named: Named,
+    changed: &BTreeSet<RelativePath>,
+    workspace: &Root,
+) -> Result<()> {
+    if report.written.is_empty() && changed.is_empty() {
         return Ok(());
     }
     named.follow_links();
@@ -318,6 +325,13 @@ pub fn tell_named(report: &mut Report, mut named: Named, workspace: &Root) -> Re
         }
         report.sensitive.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
     }
+    let written: BTreeSet<&RelativePath> = report.written.iter().collect();
+    let of_commits = changed.iter().filter(|path| !written.contains(path) && !known.contains(*path));
+    let of_commits: Vec<Noted> = of_commits
+        .filter(|path| named.reason(path).is_some())
+        .map(|path| Noted { path: path.clone(), reason: AT_CHECKOUT })
+        .collect();
+    report.sensitive.extend(of_commits);
     report.sensitive.sort_unstable();
     Ok(())
 }
@@ -436,6 +450,12 @@ impl Arrived {
     #[must_use]
     pub fn may_lack_objects(&self) -> bool {
         self.checked.as_ref().is_some_and(Checked::may_lack_objects)
+    }
+
+    /// The paths of the workspace that new commits or an index change.
+    #[must_use]
+    pub fn changed(&self) -> BTreeSet<RelativePath> {
+        self.checked.as_ref().map(Checked::changed).unwrap_or_default()
     }
 
     /// Whether any local repository may change, so the workspace's lock is needed.

@@ -494,14 +494,15 @@ impl Begun {
             cancel,
         };
         // Which files git runs is found out before the merge: it may change a configuration that is included.
-        let named = if merge.needs_lock() {
+        let changed = repositories.changed();
+        let named = if merge.needs_lock() || !changed.is_empty() {
             named(merge.root(), shared, merge.links(snapshot), cancel)
         } else {
             Ok(Named::default())
         };
         let report = named.and_then(|named| {
             let mut report = merge.apply(&options, rescued)?;
-            tell_named(&mut report, named, merge.root())?;
+            tell_named(&mut report, named, &changed, merge.root())?;
             // Once files were merged, an abort has no effect: the repositories are merged too.
             if !merge.needs_lock() {
                 cancel.check()?;
