@@ -47,6 +47,11 @@ pub trait Stream: Send {
     fn split_off(&mut self, _size: u64) -> Option<Box<dyn Stream>> {
         None
     }
+
+    /// Another stream of all bytes that this one still has. `None` if they can be read only once.
+    fn again(&self) -> Option<Box<dyn Stream>> {
+        None
+    }
 }
 
 /// A whole file, or a range of one, as a stream. Each byte is copied once.
@@ -84,6 +89,10 @@ impl<B: Bytes + 'static> Stream for Whole<B> {
         let (bytes, at) = (self.bytes.clone(), self.at);
         self.at += size;
         Some(Box::new(Self { bytes, at, end: self.at }))
+    }
+
+    fn again(&self) -> Option<Box<dyn Stream>> {
+        Some(Box::new(Self { bytes: self.bytes.clone(), ..*self }))
     }
 
     fn next(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize> {
@@ -195,6 +204,11 @@ mod tests {
         let mut split = stream.split_off(PIECE as u64 + 3).unwrap();
         let mut empty = stream.split_off(0).unwrap();
         let end = PIECE + 13;
+        assert!(
+            all(&mut *stream.again().unwrap()) == bytes[end..length],
+            "it reads nothing of the first one"
+        );
+        assert!(all(&mut *split.again().unwrap()) == bytes[10..end]);
         assert!(all(&mut stream) == bytes[end..length]);
         assert!(all(&mut *split) == bytes[10..end]);
         assert!(all(&mut *empty).is_empty() && stream.split_off(1).is_none());

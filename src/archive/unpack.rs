@@ -269,6 +269,10 @@ pub trait Sink {
     /// the archive is truncated, the last ones never come.
     fn part(&mut self, file: &StreamedFile, bytes: Vec<u8>) -> Result<()>;
 
+    /// Takes a way to read bytes of a file again that are passed on later: those behind its first `before` ones. It comes before
+    /// the first [`Sink::part`] of the file.
+    fn again(&mut self, _file: &StreamedFile, _before: usize, _rest: Box<dyn Stream>) {}
+
     /// Takes the whole content of a control file as soon as it was read. If another one follows, that one
     /// counts.
     fn control(&mut self, content: &[u8]);
@@ -646,6 +650,9 @@ impl Reader<'_> {
         if !is_control && let Some(rest) = self.stream.split_off(unread) {
             self.start += file.size;
             let first = std::mem::replace(&mut self.bytes, self.sink.buffer());
+            if let Some(again) = rest.again() {
+                self.sink.again(file, first.len(), again);
+            }
             if !first.is_empty() {
                 self.sink.part(file, first)?;
             }

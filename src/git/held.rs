@@ -64,13 +64,8 @@ impl Search {
     }
 }
 
-/// Whether git would accept the `HEAD` of a local folder as that of a repository.
-pub fn has_head(cursor: &mut Cursor<'_>, folder: Option<&RelativePath>) -> Result<bool> {
-    Ok(local_head(cursor, folder)? == Some(true))
-}
-
 /// Whether git would accept the `HEAD` of a local folder; `None` if it has none. One that cannot be read is accepted.
-fn local_head(cursor: &mut Cursor<'_>, folder: Option<&RelativePath>) -> Result<Option<bool>> {
+pub fn local_head(cursor: &mut Cursor<'_>, folder: Option<&RelativePath>) -> Result<Option<bool>> {
     let path = RelativePath::child(folder, HEAD);
     let kind = match cursor.stat(&path) {
         // What cannot be looked at cannot be changed either.
@@ -94,7 +89,7 @@ pub fn begins_as_head(file: &mut File) -> bool {
     file.take(HEAD_BYTES as u64).read_to_end(&mut begin).is_err() || is_head(&begin)
 }
 
-/// Treats as unchanged what the two rules of [`obeyed`](super::obeyed) do not let in, outside of each `.git`, and returns it.
+/// Treats as unchanged what the rules of [`obeyed`](super::obeyed) do not let in, outside of each `.git`, and returns it.
 ///
 /// `may_be_head` tells whether git would accept a new or changed file of the incoming side as a `HEAD`. `tracked` are the folders
 /// in which the index of a repository has a `HEAD`, which git may write at any time.

@@ -2,9 +2,13 @@
 //!
 //! Git takes a directory for a repository, and obeys its configuration and hooks, if it has a `HEAD` beside `objects` and
 //! `refs`, or beside a `commondir`. These may come one by one: some as files of the workspace, some in a commit that is checked
-//! out later, some long before the others. So two rules hold for whatever comes from a sandbox, in files, commits and the index:
-//! no `HEAD` that git accepts is taken over where there is none locally, and beside one that there is locally, nothing is
-//! taken over that git runs or obeys.
+//! out later, some long before the others. What a checkout or a merge makes of a file in a commit is not known either. So for
+//! whatever comes from a sandbox:
+//!
+//! - No new file named `HEAD` comes in a commit or the index, whatever it contains, and none that git accepts comes as a file of the
+//!   workspace.
+//! - Beside a local `HEAD` that git accepts, nothing comes that git runs or obeys; beside any other, nothing that would complete a
+//!   repository.
 
 use std::str;
 
@@ -28,7 +32,7 @@ pub fn is_head(content: &[u8]) -> bool {
     if let Some(named) = content.strip_prefix(b"ref:") {
         return named.trim_ascii_start().starts_with(b"refs/");
     }
-    content.get(..40).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    content.get(..DIGITS).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// Whether git accepts a symbolic link with that target as the `HEAD` of a repository.
@@ -37,14 +41,27 @@ pub fn is_head_link(target: &[u8]) -> bool {
     target.starts_with(b"refs/")
 }
 
+/// How many digits the shortest name of an object has.
+const DIGITS: usize = 40;
+
 /// Whether git may write a `HEAD` that it accepts when it checks out that content.
 ///
-/// The attributes of a commit can have text converted from UTF-8 (`working-tree-encoding`), and Git LFS replaces its pointers.
+/// Git LFS replaces its pointers, and attributes can have text converted from UTF-8 to any encoding that iconv knows
+/// (`working-tree-encoding`). Such an encoding has ASCII's printable characters where ASCII has them, or it is a variant of EBCDIC: there
+/// a colon comes of a control character alone, and hexadecimal digits of those, of punctuation (`/` becomes `a`) and, in the
+/// variants with katakana, of the letters `a` to `e`.
 #[must_use]
 pub fn may_become_head(content: &[u8]) -> bool {
-    is_head(content)
-        || content.starts_with(b"version https://")
-        || (!content.is_ascii() && str::from_utf8(content).is_ok())
+    if is_head(content) || content.starts_with(b"version ") {
+        return true;
+    }
+    let begin = &content[..content.len().min(DIGITS)];
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\r');
+    let stays_no_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'g'..=b'z');
+    let may_be_converted =
+        !begin.iter().all(is_plain) || (begin.len() == DIGITS && !begin.iter().any(stays_no_digit));
+    // Git leaves what is not UTF-8 as it is.
+    may_be_converted && str::from_utf8(content).is_ok()
 }
 
 /// What git runs or obeys at the top of a repository.
@@ -74,9 +91,25 @@ fn is_obeyed(inner: &[u8]) -> bool {
 
 /// The folders of a path in which git would run or obey what is there, if they were repositories. The tree itself is empty.
 pub fn folders_obeying(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    folders_of(path).filter(|&(_, inner)| is_obeyed(inner)).map(|(folder, _)| folder)
+}
+
+/// The folders of a path in which what is there would complete a repository that has a `HEAD`.
+pub fn folders_completing(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    const PARTS: [&[u8]; 3] = [b"objects", b"refs", b"commondir"];
+    let is_part = |inner: &[u8]| {
+        let first = inner.split(|&byte| byte == b'/').next().unwrap_or_default();
+        PARTS.iter().any(|part| first.eq_ignore_ascii_case(part))
+    };
+    folders_of(path).filter(move |&(_, inner)| is_part(inner)).map(|(folder, _)| folder)
+}
+
+/// The folders of a path, beginning with the tree itself, which is empty, and the path in each.
+fn folders_of(path: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let ends = path.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(at, _)| at);
-    let starts = std::iter::once((0, 0)).chain(ends.map(|end| (end, end + 1)));
-    starts.filter(|&(_, start)| is_obeyed(&path[start..])).map(|(end, _)| &path[..end])
+    std::iter::once((0, 0))
+        .chain(ends.map(|end| (end, end + 1)))
+        .map(|(end, start)| (&path[..end], &path[start..]))
 }
 
 /// The path of a `HEAD` in a folder.
@@ -128,22 +161,22 @@ impl ChangeKind {
 }
 
 impl<'a> Change<'a> {
-    /// An entry of a commit's tree, or of the index, as far as one of the two rules may concern it.
+    /// An entry of a commit's tree, or of the index, as far as one of these rules may concern it.
     pub fn of(commit: Option<&Oid>) -> impl Fn((&'a [u8], ChangeKind, Oid)) -> Option<Self> {
         move |(path, kind, content)| {
             Some(Self { commit: commit.cloned(), path, kind, content }).filter(Self::may_count)
         }
     }
 
-    /// Whether one of the two rules may concern it.
+    /// Whether one of these rules may concern it.
     fn may_count(&self) -> bool {
         self.kind == ChangeKind::Submodule
             || is_head_name(split(self.path).1)
-            || folders_obeying(self.path).next().is_some()
+            || folders_obeying(self.path).chain(folders_completing(self.path)).next().is_some()
     }
 }
 
-/// Reads what `git log -c --raw -z --no-abbrev --format=%H` lists, as far as one of the two rules may concern it. A file of a merge is
+/// Reads what `git log -c --raw -z --no-abbrev --format=%H` lists, as far as one of these rules may concern it. A file of a merge is
 /// listed if it differs from those of all parents. `None` if it is malformed.
 #[must_use]
 pub fn changes_in_log(list: &[u8]) -> Option<Vec<Change<'_>>> {
@@ -213,8 +246,25 @@ mod tests {
             assert_eq!(is_head(content), expected, "{content:?}");
             assert_eq!(may_become_head(content), expected, "{content:?}");
         }
-        for content in ["\u{102}\u{ce}".as_bytes(), b"version https://git-lfs.github.com/spec/v1\n"] {
+        for content in [
+            "\u{102}\u{ce}".as_bytes(),
+            "re\u{444}: refs/heads/main".as_bytes(),
+            "\u{440}ef: refs/heads/main".as_bytes(),
+            b"version https://git-lfs.github.com/spec/v1\n",
+            &[0x16; 40],
+            &[b'/'; 40],
+            &[b'{'; 41],
+            b"/abcdeabcdeabcdeabcdeabcdeabcdeabcdeabcdeabcde",
+        ] {
             assert!(may_become_head(content) && !is_head(content), "{content:?}");
+        }
+        for content in [
+            &b"{\"method\": \"HEAD\", \"status\": 200, \"body\": null}"[..],
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            b"#!/bin/sh\nhead -n 1 \"$@\"\n",
+            &[b'/'; 39],
+        ] {
+            assert!(!may_become_head(content), "{content:?}");
         }
         // Git does not convert what is no text.
         assert!(!may_become_head(b"\x7fELF\xff\0"));
@@ -238,6 +288,14 @@ mod tests {
                 folders_obeying(path.as_bytes()).map(|folder| str::from_utf8(folder).unwrap()).collect();
             assert_eq!(found, expected, "{path}");
         }
+        let completing = |path: &'static str| {
+            folders_completing(path.as_bytes())
+                .map(|folder| str::from_utf8(folder).unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(completing("a/objects/refs/x"), ["a", "a/objects"]);
+        assert_eq!(completing("COMMONDIR"), [""]);
+        assert!(completing("a/object/x").is_empty());
         assert_eq!((head_in(b""), head_in(b"a/b")), (b"HEAD".to_vec(), b"a/b/HEAD".to_vec()));
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::command::{Fault, Git};
-use super::held::has_head;
+use super::held;
 use super::index;
 use super::obeyed::{self, Change, ChangeKind};
 use super::objects::between;
@@ -64,14 +64,14 @@ impl Search<'_> {
 
     /// Finds which of the `tips` have something new in which git would obey the sandbox once it is checked out, in any new
     /// commit, and whether its index does: see [`obeyed`]. `here` are the commits of local references. `local` tells whether a
-    /// local folder has a `HEAD`, and `submodule` whether a commit of the submodule at a path is held back: git would check it
+    /// local folder has a `HEAD` and git accepts it, and `submodule` whether a commit of the submodule at a path is held back: git would check it
     /// out for a commit that names it.
     pub fn run(
         &self,
         (tips, kinds): (&BTreeSet<Oid>, &Types),
         (theirs, base): (&[u8], &[u8]),
         here: &BTreeSet<Oid>,
-        local: &mut dyn FnMut(&[u8]) -> Result<bool>,
+        local: &mut dyn FnMut(&[u8]) -> Result<Option<bool>>,
         submodule: &mut dyn FnMut(&[u8], &Oid) -> Result<bool, Fault>,
     ) -> Result<Obeying, Fault> {
         let new: BTreeSet<Oid> = tips.difference(here).cloned().collect();
@@ -130,17 +130,31 @@ impl Search<'_> {
             .collect();
         for folder in &folders {
             // Git is asked for such objects line by line.
-            if folder.contains(&b'\n') || local(folder)? {
+            if folder.contains(&b'\n') || local(folder)? == Some(true) {
                 with_head.insert(folder);
             }
         }
+        let with_tracked: BTreeSet<&[u8]> =
+            index::entries_at(base, is_head).map(|(path, ..)| obeyed::split(path).0).collect();
         let mut commits: BTreeSet<&Oid> = BTreeSet::new();
         for change in &changes {
+            let (folder, name) = obeyed::split(change.path);
             let is_new_head = is_head(change.path)
-                && is_one(change.kind, &change.content)
-                && !local(obeyed::split(change.path).0)?;
+                && change.kind != ChangeKind::Submodule
+                && match local(folder)? {
+                    Some(true) => false,
+                    // (One that is not tracked may be the sandbox's own.)
+                    _ if name == obeyed::HEAD && !with_tracked.contains(folder) => true,
+                    _ => is_one(change.kind, &change.content),
+                };
+            let mut completes = false;
+            for folder in obeyed::folders_completing(change.path) {
+                let here = local(folder)?;
+                completes |= here == Some(false) || (here.is_none() && with_tracked.contains(folder));
+            }
             let is_held = change.kind == ChangeKind::Submodule && submodule(change.path, &change.content)?;
             if is_held
+                || completes
                 || is_new_head
                 || obeyed::folders_obeying(change.path).any(|folder| with_head.contains(folder))
             {
@@ -252,10 +266,14 @@ impl Search<'_> {
     }
 }
 
-/// Whether a folder of a checkout, which lies in a folder of the workspace, has a `HEAD` locally that git accepts.
-pub fn local_head(cursor: &mut Cursor<'_>, checkout: Option<&RelativePath>, folder: &[u8]) -> Result<bool> {
+/// Whether git accepts the local `HEAD` in a folder of a checkout, which lies in a folder of the workspace. `None` if it has none.
+pub fn local_head(
+    cursor: &mut Cursor<'_>,
+    checkout: Option<&RelativePath>,
+    folder: &[u8],
+) -> Result<Option<bool>> {
     let above = checkout.map_or_else(Vec::new, |checkout| [checkout.as_bytes(), b"/"].concat());
     // A directory that cannot have that name here has no HEAD either.
-    RelativePath::parse(&[&above, folder].concat())
-        .map_or(Ok(false), |folder| has_head(cursor, folder.as_ref()))
+    let folder = RelativePath::parse(&[&above, folder].concat());
+    folder.map_or(Ok(None), |folder| held::local_head(cursor, folder.as_ref()))
 }

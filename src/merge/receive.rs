@@ -23,8 +23,8 @@ use super::incoming::{InStage, Incoming, IncomingEntry, LazyStage, Staged, Stage
 use crate::archive::source::{PIECE, Stream};
 use crate::archive::unpack::{Archive, Content, Sink, StreamedFile, Unpacked, unpack};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
-use crate::fs::{File, Root};
+use crate::error::{Error, Result, shown};
+use crate::fs::{File, Root, read_fully_at};
 use crate::path::RelativePath;
 use crate::path_map::Nearby;
 use crate::sync::lock;
@@ -35,6 +35,9 @@ use crate::tree::scan::CHUNK;
 /// How many pieces of an archive are in memory at most: two for each thread, so the next one is ready when
 /// one is done.
 const PIECES_MAX: usize = 32;
+
+/// How many bytes at the end of a large file are compared before it is read.
+const SAMPLE: usize = 64 * 1024;
 
 /// How many inodes a thread settles at a time, and how many entries it compares with the base.
 const INODES: usize = 256;
@@ -164,6 +167,8 @@ struct Intake<'a, 's> {
     /// The files that are longer than a piece and not complete, by the offset of their headers: how much is still to
     /// come, and their pieces.
     large: HashMap<u64, (u64, Arc<Mutex<LargeQueue>>)>,
+    /// What can be read again of files of which nothing was passed on yet, by the offset of their headers.
+    again: HashMap<u64, Again>,
 }
 
 /// The pieces of a large file, which one thread at a time works through in order.
@@ -192,7 +197,17 @@ impl<'a, 's> Intake<'a, 's> {
     fn new(worker: Worker<'s>, scope: &'a rayon::Scope<'s>) -> Self {
         let (sender, receiver) = mpsc::channel();
         let (spare, taken) = (Vec::new(), Vec::new());
-        Self { worker, scope, sender, receiver, pieces: 0, spare, taken, large: HashMap::new() }
+        Self {
+            worker,
+            scope,
+            sender,
+            receiver,
+            pieces: 0,
+            spare,
+            taken,
+            large: HashMap::new(),
+            again: HashMap::new(),
+        }
     }
 
     /// Waits until another piece may be in memory.
@@ -245,7 +260,7 @@ impl Sink for Intake<'_, '_> {
     fn part(&mut self, file: &StreamedFile, bytes: Vec<u8>) -> Result<()> {
         self.make_room()?;
         let (rest, queue) = self.large.entry(file.inode).or_insert_with(|| {
-            let large = Some(Box::new(Large::new(file.clone())));
+            let large = Some(Box::new(Large::new(file.clone(), self.again.remove(&file.inode))));
             (file.size, Arc::new(Mutex::new(LargeQueue { large, parts: VecDeque::new() })))
         });
         *rest -= bytes.len() as u64;
@@ -263,6 +278,10 @@ impl Sink for Intake<'_, '_> {
             self.scope.spawn(move |_| worker.parts(large, &queue, &sender));
         }
         Ok(())
+    }
+
+    fn again(&mut self, file: &StreamedFile, before: usize, rest: Box<dyn Stream>) {
+        self.again.insert(file.inode, Again { before, first: Vec::new(), rest });
     }
 
     fn control(&mut self, content: &[u8]) {
@@ -300,6 +319,15 @@ struct Large {
     /// How many bytes were hashed.
     done: u64,
     state: State,
+    again: Option<Again>,
+}
+
+/// A way to read a large file once more, if it was in the client's memory as a whole.
+struct Again {
+    /// How many bytes come before `rest`, and these, once they came.
+    before: usize,
+    first: Vec<u8>,
+    rest: Box<dyn Stream>,
 }
 
 /// What is known about a large file so far.
@@ -309,6 +337,9 @@ enum State {
     /// So far it equals the beginning of the local file, so it may be unchanged and nothing is staged. The buffer is used again
     /// for each piece: a new one of that size would be cleared page by page.
     AsLocal(File, Vec<u8>),
+    /// Its beginning and end equal those of the local file, so it is probably unchanged and nothing is staged. If it is not, it is
+    /// read again.
+    Sampled,
     /// It is written into the stage.
     Staged(RelativePath, File),
     /// It is only hashed; its digest decides whether its content is needed.
@@ -316,8 +347,8 @@ enum State {
 }
 
 impl Large {
-    fn new(file: StreamedFile) -> Self {
-        Self { file, hash: sha2::Sha256::new(), done: 0, state: State::Begun }
+    fn new(file: StreamedFile, again: Option<Again>) -> Self {
+        Self { file, hash: sha2::Sha256::new(), done: 0, state: State::Begun, again }
     }
 }
 
@@ -388,7 +419,7 @@ impl<'s> Worker<'s> {
         // The mode does not depend on the digest.
         let mode = mode_of(&self.entry(&large.file, Digest([0; 32])));
         large.state = match large.state {
-            State::Begun => self.begin(&mut in_stage, &large.file, mode)?,
+            State::Begun => self.begin(&mut in_stage, &large.file, large.again.as_mut(), mode, bytes)?,
             state => state,
         };
         let Large { hash, state, done, .. } = &mut *large;
@@ -406,18 +437,23 @@ impl<'s> Worker<'s> {
             State::Staged(..) => {
                 rayon::join(|| hash.update(bytes), || self.append(&mut in_stage, state, bytes)).1?;
             }
-            State::Begun | State::Hashed => hash.update(bytes),
+            State::Begun | State::Sampled | State::Hashed => hash.update(bytes),
         }
         large.done += bytes.len() as u64;
         if large.done < large.file.size {
             return Ok(PieceResult::Part(large));
         }
-        let Large { file, hash, done, mut state } = *large;
+        let Large { file, hash, done, mut state, again } = *large;
         let digest = Digest(hash.finalize().into());
-        if let State::AsLocal(local, _) = &mut state
-            && self.is_due(&file, &self.entry(&file, digest), &mut self.stager.base.nearby())
-        {
-            state = self.stage_beginning(&mut in_stage, mode, local, (done, digest))?;
+        let is_due = || self.is_due(&file, &self.entry(&file, digest), &mut self.stager.base.nearby());
+        match (&mut state, again) {
+            (State::AsLocal(local, _), _) if is_due() => {
+                state = self.stage_beginning(&mut in_stage, mode, local, (done, digest))?;
+            }
+            (State::Sampled, Some(again)) if is_due() => {
+                state = self.stage_again(&mut in_stage, again, mode, &file, digest)?;
+            }
+            _ => {}
         }
         let staged = match state {
             State::Staged(name, content) => Some((Stager::staged(name, &content)?, mode)),
@@ -433,9 +469,16 @@ impl<'s> Worker<'s> {
         Staging { file, path: &cursor.path_of(name) }.write(bytes)
     }
 
-    /// Decides what to do with a large file before its first byte: it may be unchanged only if the base has a
-    /// file of that path and mode.
-    fn begin(&self, in_stage: &mut InStage<'s>, file: &StreamedFile, mode: u32) -> Result<State> {
+    /// Decides what to do with a large file that begins with `bytes`: it may be unchanged only if the base has a file of that
+    /// path and mode.
+    fn begin(
+        &self,
+        in_stage: &mut InStage<'s>,
+        file: &StreamedFile,
+        again: Option<&mut Again>,
+        mode: u32,
+        bytes: &[u8],
+    ) -> Result<State> {
         if !file.wanted && !self.reception.every_file {
             return Ok(State::Hashed);
         }
@@ -445,13 +488,50 @@ impl<'s> Worker<'s> {
         };
         if may_be_unchanged && !self.reception.every_file {
             // A local file that cannot be read is not compared.
-            if let Ok(Some((local, _))) = self.stager.workspace.cursor().open(&file.path) {
-                return Ok(State::AsLocal(local, vec![0; CHUNK]));
+            let local = self.stager.workspace.cursor().open(&file.path).ok().flatten();
+            match (local, again) {
+                (Some((local, _)), None) => return Ok(State::AsLocal(local, vec![0; CHUNK])),
+                (Some((local, meta)), Some(again)) => {
+                    if meta.size == file.size && again.seems_unchanged(&local, file.size, bytes)? {
+                        return Ok(State::Sampled);
+                    }
+                }
+                (None, _) => {}
             }
         }
         let (stage, cursor) = self.stager.stage(in_stage)?;
         let (name, content) = stage.file(cursor, mode)?;
         Ok(State::Staged(name, content))
+    }
+
+    /// Stages a large file that was hashed, by reading it once more.
+    fn stage_again(
+        &self,
+        in_stage: &mut InStage<'s>,
+        again: Again,
+        mode: u32,
+        file: &StreamedFile,
+        digest: Digest,
+    ) -> Result<State> {
+        let (stage, cursor) = self.stager.stage(in_stage)?;
+        let (name, content) = stage.file(cursor, mode)?;
+        let mut state = State::Staged(name, content);
+        let Again { first, mut rest, .. } = again;
+        let (mut hash, mut bytes) = (sha2::Sha256::new(), first);
+        loop {
+            self.stager.cancel.check()?;
+            rayon::join(|| hash.update(&bytes), || self.append(in_stage, &mut state, &bytes)).1?;
+            bytes.clear();
+            if rest.next(PIECE, &mut bytes)? == 0 {
+                break;
+            }
+        }
+        if Digest(hash.finalize().into()) != digest {
+            let entry = Some(shown(file.path.as_bytes()));
+            let reason = "the client changed its memory while it was read".to_owned();
+            return Err(Error::ArchiveInvalid { offset: file.inode, entry, reason });
+        }
+        Ok(state)
     }
 
     /// Stages the beginning that a large file shares with the local one. If the local file has changed in
@@ -465,6 +545,30 @@ impl<'s> Worker<'s> {
     ) -> Result<State> {
         let staged = self.stager.copy_local(in_stage, mode, local, beginning)?;
         Ok(staged.map_or(State::Hashed, |(name, file)| State::Staged(name, file)))
+    }
+}
+
+impl Again {
+    /// Whether the beginning of a file, which is `bytes`, and its end are those of a local file of the same size.
+    fn seems_unchanged(&mut self, local: &File, size: u64, bytes: &[u8]) -> Result<bool> {
+        if self.before > 0 {
+            self.first.extend_from_slice(bytes);
+        }
+        let mut buffer = vec![0; bytes.len().max(SAMPLE)];
+        let mut is_there = |bytes: &[u8], at: u64| {
+            let buffer = &mut buffer[..bytes.len()];
+            read_fully_at(local, buffer, at).is_ok_and(|read| read == bytes.len()) && buffer == bytes
+        };
+        if !is_there(bytes, 0) {
+            return Ok(false);
+        }
+        let (Some(mut end), rest) = (self.rest.again(), size - self.before as u64) else { return Ok(false) };
+        if end.split_off(rest.saturating_sub(SAMPLE as u64)).is_none() {
+            return Ok(false);
+        }
+        let mut last = Vec::new();
+        while end.next(SAMPLE, &mut last)? > 0 {}
+        Ok(is_there(&last, size - last.len() as u64))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 
-use sandbox_managed_runtime::archive::source::{PIECE, Stream, Whole};
+use sandbox_managed_runtime::archive::source::{Bytes, PIECE, Stream, Whole};
 use sandbox_managed_runtime::archive::unpack::Content;
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::error::{Error, Result};
@@ -415,25 +415,65 @@ fn a_large_file_is_staged_only_where_it_differs_from_the_local_one() {
         }
         let before = Picture::inside(&place.workspace());
         let tar = || RawTar::new().dir(".").file("large", &theirs);
-        for every_file in [false, true] {
-            let archive = tar().hard_link("further", "large").file("z", "after").end();
-            let incoming = take_in_stream(&place, &base, &mut Whole::new(archive.clone()), every_file);
-            if !every_file && name == "the local one is longer" {
-                // So far it equalled the local file, which is not what its hard link needs.
-                assert!(matches!(incoming, Err(Error::NotStaged)), "{incoming:?}");
-                continue;
+        // One that can be read once, and one that can be read again.
+        let streams: [fn(&[u8]) -> Box<dyn Stream + '_>; 2] =
+            [|bytes| Box::new(Meddling::new(bytes, 0, || ())), |bytes| Box::new(Whole::new(bytes.to_vec()))];
+        for (is_again, stream) in streams.into_iter().enumerate() {
+            for every_file in [false, true] {
+                let archive = tar().hard_link("further", "large").file("z", "after").end();
+                let incoming = take_in_stream(&place, &base, &mut *stream(&archive), every_file);
+                if !every_file && is_again == 0 && name == "the local one is longer" {
+                    // So far it equalled the local file, which is not what its hard link needs.
+                    assert!(matches!(incoming, Err(Error::NotStaged)), "{incoming:?}");
+                    continue;
+                }
+                let incoming = incoming.unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert_holds(&incoming, "large", &theirs);
+                assert_eq!(incoming.staged.get(&at("large")).is_some(), theirs != same(), "{name}");
+                assert_consistent(&place, &base, incoming);
             }
-            let incoming = incoming.unwrap_or_else(|error| panic!("{name}: {error}"));
+            let archive = tar().end();
+            let incoming = take_in_stream(&place, &base, &mut *stream(&archive), false).unwrap();
             assert_holds(&incoming, "large", &theirs);
-            assert_eq!(incoming.staged.get(&at("large")).is_some(), theirs != same(), "{name}");
+            assert_eq!(incoming.staged.iter().next().is_some(), theirs != same(), "{name}");
             assert_consistent(&place, &base, incoming);
         }
-        let incoming = take_in_stream(&place, &base, &mut Whole::new(tar().end()), false).unwrap();
-        assert_holds(&incoming, "large", &theirs);
-        assert_eq!(incoming.staged.iter().next().is_some(), theirs != same(), "{name}");
-        assert_consistent(&place, &base, incoming);
         assert_eq!(Picture::inside(&place.workspace()), before, "{name}");
     }
+}
+
+/// Memory of a client that has other bytes in its middle the second time.
+struct Changing(Vec<u8>, AtomicUsize);
+
+impl Bytes for Changing {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn copy(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> Result<()> {
+        let start = usize::try_from(offset).unwrap();
+        into.extend_from_slice(&self.0[start..start + length]);
+        let middle = self.0.len() / 2;
+        if (start..start + length).contains(&middle) && self.1.fetch_add(1, Ordering::SeqCst) > 0 {
+            let at = into.len() - length + middle - start;
+            into[at] ^= 0xff;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_large_file_that_is_not_the_same_when_it_is_read_again_is_refused() {
+    let place = Place::with(&tree([("large", file(large(5 * PIECE, None)))]));
+    let base = base_of(&place);
+    let before = Picture::inside(&place.workspace());
+    let theirs = large(5 * PIECE, Some(3 * PIECE));
+    let archive = Changing(RawTar::new().file("large", &theirs).end(), AtomicUsize::new(0));
+    let incoming = take_in_stream(&place, &base, &mut Whole::new(archive), false);
+    let Err(Error::ArchiveInvalid { reason, .. }) = incoming else { panic!("{incoming:?}") };
+    assert!(reason.contains("changed its memory"), "{reason}");
+    assert_eq!(Picture::inside(&place.workspace()), before);
+    place.assert_no_litter();
 }
 
 #[test]

@@ -734,6 +734,32 @@ fn a_commit_in_which_git_would_obey_the_sandbox_is_held_back() {
             let blob = bench.there(&["cat-file", "blob", "HEAD:ev/HEAD"]);
             assert!(!blob.starts_with("ref:"), "{blob}");
         }),
+        ("in another encoding, without a character beyond ASCII", "refs/heads/main", nothing, |bench| {
+            plant(bench);
+            write(&bench.there.join(".gitattributes"), "HEAD working-tree-encoding=IBM037\n");
+            write(&bench.there.join("ev/HEAD"), "2".repeat(40));
+            bench.there(&["add", "-A"]);
+            bench.there(&["commit", "-q", "-m", "planted"]);
+            assert!(bench.there(&["cat-file", "blob", "HEAD:ev/HEAD"]).bytes().all(|byte| byte == 0x16));
+        }),
+        ("a file of that name, whatever it contains", "refs/heads/main", nothing, |bench| {
+            write(&bench.there.join("mocks/HEAD"), "HTTP/1.1 200 OK\n");
+            write(&bench.there.join("ev/readme"), "");
+            bench.commit_there("planted");
+        }),
+        (
+            "beside a local file of that name that is no HEAD",
+            "refs/heads/main",
+            |bench| {
+                write(&bench.here.join("ev/HEAD"), "@NONE@ref: refs/heads/main\n");
+                bench.commit_here("a template");
+            },
+            |bench| {
+                write(&bench.there.join("ev/objects/x"), "");
+                write(&bench.there.join("ev/refs/x"), "");
+                bench.commit_there("planted");
+            },
+        ),
         ("more files than can be searched", "refs/heads/bomb", nothing, |bench| {
             // Each tree has the one before it ten times.
             let blob = bench.there(&["rev-parse", "HEAD:a.txt"]);
