@@ -14,7 +14,7 @@ const {
 } = require("./excludes.js");
 const { addToWorkspace, removePaths, replaceWorkspace } = require("./commands.js");
 const { APPLE_DOUBLE, readArchive } = require("./merge.js");
-const { filesOfNested, hasNoCommit, ignoredAnywhere, readIndex } = require("./repository.js");
+const { filesOfNested, hasNoCommit, ignoredAnywhere, readIndex, skipInIndex } = require("./repository.js");
 const { pack } = require("./transfer.js");
 
 /**
@@ -233,6 +233,13 @@ function goneFrom(snapshot, overlay) {
 }
 
 /**
+ * Whether a path has a name that is never packed.
+ *
+ * @param {string} name
+ */
+const isAppleDouble = (name) => `/${name}`.includes("/._");
+
+/**
  * Packs a clone of the workspace's last commit.
  *
  * @param {own.GitFunctions} git
@@ -248,6 +255,11 @@ async function packHistory(git, dir, { snapshot, nested }, archivePath) {
       const lines = nested.map((name) => `/${name.replace(/[\\*?[!#]/g, "\\$&")}/\n`).join("");
       await fs.promises.mkdir(path.join(clone, ".git/info"), { recursive: true });
       await fs.promises.appendFile(path.join(clone, ".git/info/exclude"), `\n${lines}`);
+    }
+    // Files that are not packed would look deleted there.
+    await skipInIndex(clone, (name) => isAppleDouble(name) || name.startsWith(`${RUNTIME}/`), dir);
+    for (const repository of snapshot?.repositories ?? []) {
+      await skipInIndex(path.join(clone, repository.path), isAppleDouble, dir);
     }
     await pack({ localDir: clone, archivePath, exclude: [`./${RUNTIME}`] });
   });

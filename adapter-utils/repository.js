@@ -332,6 +332,21 @@ async function keepStaged(dir) {
   return keepCommit(dir, commit.trim(), "staged");
 }
 
+/**
+ * Marks tracked files of a repository as not to be looked for in its folder, so that `git add -A` does not delete them from the
+ * history where they are missing.
+ *
+ * @param {string} dir
+ * @param {(name: string) => boolean} isMissing
+ * @param {string} workspace
+ */
+async function skipInIndex(dir, isMissing, workspace) {
+  const missing = records(await git(dir, ["ls-files", "-z"], { workspace })).filter(isMissing);
+  if (missing.length === 0) return;
+  const stdin = missing.map((name) => `${name}\0`).join("");
+  await git(dir, ["update-index", "-z", "--skip-worktree", "--stdin"], { workspace, stdin });
+}
+
 module.exports = {
   IDENTITY,
   REPOSITORIES,
@@ -346,4 +361,5 @@ module.exports = {
   onTopOf,
   readIndex,
   records,
+  skipInIndex,
 };
