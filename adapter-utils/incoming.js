@@ -6,7 +6,7 @@ const { fs, path } = require("../js/node.js");
 const { COMMAND_MAX, packWorkspace, quote } = require("./commands.js");
 const { APPLE_DOUBLE, merge } = require("./merge.js");
 const { status, transferProgress } = require("./progress.js");
-const { includes, keepCommit, keepStaged, onTopOf } = require("./repository.js");
+const { headOf, includes, keepCommit, keepStaged, onTopOf } = require("./repository.js");
 const {
   assertSyncOperationsConfined,
   bytesTransferred,
@@ -110,6 +110,8 @@ async function restoreTree(tree, way) {
         : undefined;
       await status(way.onStatus, "restore", "Restoring workspace from environment");
       const { source, mayLack, mayLackAnything } = await fetchFiles(tree, way, temporary);
+      /** @type {string | undefined} */
+      let stagedOn;
       const next = await merge({
         resolveInstanceRoot: way.resolveInstanceRoot,
         base: tree.base,
@@ -118,8 +120,13 @@ async function restoreTree(tree, way) {
         leftOut: tree.leftOut,
         mayLack,
         mayLackAnything,
-        beforeApply: imported && (() => integrate(tree, imported.head, way)),
-        afterApply: imported && (() => resetIndex(localDir, imported.isClean, way)),
+        beforeApply:
+          imported &&
+          (async () => {
+            stagedOn = await headOf(localDir);
+            await integrate(tree, imported.head, way);
+          }),
+        afterApply: imported && (() => resetIndex(localDir, stagedOn, imported.isClean, way)),
       });
       tree.base = next;
       if (imported) tree.head = imported.head;
@@ -311,11 +318,12 @@ async function integrate(tree, imported, way) {
  * Resets the index to the branch as it is now. Staged content that exists nowhere else is kept as a commit.
  *
  * @param {string} localDir
+ * @param {string | undefined} stagedOn The branch's commit before.
  * @param {boolean} checkWorkingTreeClean
  * @param {Way} way
  */
-async function resetIndex(localDir, checkWorkingTreeClean, way) {
-  const ref = await keepStaged(localDir);
+async function resetIndex(localDir, stagedOn, checkWorkingTreeClean, way) {
+  const ref = await keepStaged(localDir, stagedOn);
   if (ref) await way.onLine?.(`[paperclip] What was staged in the workspace is kept as ${ref}\n`);
   await way.git.resetLocalGitIndexToHead({ localDir, checkWorkingTreeClean });
 }

@@ -317,18 +317,40 @@ async function onTopOf(dir, shared, imported) {
 const IDENTITY = ["-c", "user.name=Paperclip", "-c", "user.email=noreply@paperclip.ing"];
 
 /**
- * Keeps the staged content as a commit, where neither `HEAD` nor the workspace has it: resetting the index would lose it.
+ * The commit of `HEAD`; `undefined` on a branch without one.
  *
  * @param {string} dir
  */
-async function keepStaged(dir) {
-  const staged = records(await git(dir, ["diff", "--cached", "--name-only", "-z", "--diff-filter=ACMT"]));
+async function headOf(dir) {
+  try {
+    return (await git(dir, ["rev-parse", "-q", "--verify", "HEAD"])).trim();
+  } catch (error) {
+    // Exit code 1 says that there is none.
+    if (/** @type {{ code?: unknown }} */ (error).code === 1) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Keeps the staged content as a commit, where neither `HEAD` nor the workspace has it: resetting the index would lose it.
+ *
+ * @param {string} dir
+ * @param {string | undefined} head The commit that it was staged on, where `HEAD` has moved since.
+ */
+async function keepStaged(dir, head) {
+  const names = async (/** @type {string[]} */ ...args) =>
+    records(await git(dir, ["diff", "--name-only", "-z", ...args]));
+  const cached = ["--cached", "--diff-filter=ACMT"];
+  const base = head === undefined ? [] : [head];
+  const staged = await names(...cached, ...base);
   if (staged.length === 0) return undefined;
-  const changed = new Set(records(await git(dir, ["diff", "--name-only", "-z"])));
-  if (!staged.some((name) => changed.has(name))) return undefined;
+  const differsHere = new Set(await names());
+  const differsFromHead = new Set(await names(...cached));
+  if (!staged.some((name) => differsHere.has(name) && differsFromHead.has(name))) return undefined;
   const tree = (await git(dir, ["write-tree"])).trim();
   const message = "What was staged when a sandbox' work came back";
-  const commit = await git(dir, [...IDENTITY, "commit-tree", tree, "-p", "HEAD", "-m", message]);
+  const parent = base.flatMap((commit) => ["-p", commit]);
+  const commit = await git(dir, [...IDENTITY, "commit-tree", tree, ...parent, "-m", message]);
   return keepCommit(dir, commit.trim(), "staged");
 }
 
@@ -354,6 +376,7 @@ module.exports = {
   filesOfNested,
   git,
   hasNoCommit,
+  headOf,
   ignoredAnywhere,
   includes,
   keepCommit,

@@ -112,6 +112,41 @@ async function kept() {
 
 const isSound = async () => expect(await sh(local, "git fsck --full --strict --no-dangling 2>&1")).toBe("");
 
+describe.each(Object.keys(MODULES))("what is staged here: %s", (whose) => {
+  const change = "echo t >>a; git commit -qam there";
+
+  it("is not reported if nothing is", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, change);
+    await restoreWorkspace();
+    expect([told(), await kept()]).toEqual([[], []]);
+    expect(await sh(local, "git log --format=%s; git status --porcelain")).toBe("there\nbase");
+  });
+
+  it("is kept on top of the commit that it was staged on, beside commits of the agent", async () => {
+    await repository({ a: "a\n", b: "b\n" });
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, change);
+    await sh(local, "echo staged >>b; git add b; echo later >>b");
+    await restoreWorkspace();
+    const [line] = told();
+    const [ref] = /refs\/paperclip\/\S*\/staged-\S*/.exec(line) ?? [];
+    expect(await sh(local, `git diff --name-only main~1 ${ref}; git show ${ref}:b`)).toBe("b\nb\nstaged");
+    expect(await sh(local, `git rev-parse ${ref}^`)).toBe(await sh(local, "git rev-parse main~1"));
+    expect(await sh(local, "cat b; git log --format=%s")).toBe("b\nstaged\nlater\nthere\nbase");
+  });
+
+  it("is not kept if the agent has committed the same", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, change);
+    await sh(local, "echo t >>a; git add a; echo later >>a");
+    await restoreWorkspace();
+    expect(await kept()).toEqual([]);
+  });
+});
+
 describe.each(Object.keys(MODULES))("tracked files that are not uploaded: %s", (whose) => {
   it("stay in the history when the agent commits everything", async () => {
     const files = { a: "a\n", "._q": "q", "deep/._dir/x": "x", ".paperclip-runtime/y": "y" };
