@@ -6,6 +6,16 @@ const { fs, path } = require("../js/node.js");
 const { COMMAND_MAX, packWorkspace, quote } = require("./commands.js");
 const { APPLE_DOUBLE, merge } = require("./merge.js");
 const { status, transferProgress } = require("./progress.js");
+const { createRemoteGitExportRef } = require("./git.js");
+const {
+  OTHERS_MAX,
+  keepAll,
+  listOthers,
+  newOnes,
+  packOthers,
+  readOthers,
+  withBundle,
+} = require("./others.js");
 const { headOf, includes, keepCommit, keepStaged, onTopOf } = require("./repository.js");
 const {
   assertSyncOperationsConfined,
@@ -18,6 +28,7 @@ const {
  * @import * as own from "./index.js"
  * @import { Selection } from "./outgoing.js"
  * @import { LeftOut } from "./merge.js"
+ * @import { Other } from "./others.js"
  */
 
 /**
@@ -103,11 +114,7 @@ async function restoreTree(tree, way) {
     const { localDir } = tree;
     const importedRef = tree.snapshot ? way.git.createImportedGitRef("sandbox") : undefined;
     try {
-      const imported = importedRef
-        ? await importHistory(tree, way, temporary, importedRef).catch((error) =>
-            goOnWithoutCommits(error, localDir, way),
-          )
-        : undefined;
+      const imported = importedRef ? await takeHistory(tree, way, temporary, importedRef) : undefined;
       await status(way.onStatus, "restore", "Restoring workspace from environment");
       const { source, mayLack, mayLackAnything } = await fetchFiles(tree, way, temporary);
       /** @type {string | undefined} */
@@ -138,22 +145,57 @@ async function restoreTree(tree, way) {
 }
 
 /**
- * Imports the sandbox's commits into the local repository, under a reference of their own.
+ * Takes the sandbox's history over: the commits of its `HEAD` for the merge, and what else is new as references of its own.
  *
  * @param {Tree} tree
  * @param {Way} way
  * @param {string} temporary
  * @param {string} importedRef
  */
-async function importHistory(tree, way, temporary, importedRef) {
+async function takeHistory(tree, way, temporary, importedRef) {
+  /** @type {Told} */
+  const told = { isClean: false, others: undefined };
+  const head = await importHistory(tree, way, temporary, importedRef, told).catch((error) =>
+    goOnWithoutCommits(error, tree, way, {
+      what: "commits are refused, and only its files restored",
+      bundleName: "sandbox.bundle",
+    }),
+  );
+  const what = "other branches, tags and stashes are refused";
+  await takeOthers(tree, way, temporary, head, told.others).catch((error) =>
+    goOnWithoutCommits(error, tree, way, { what, bundleName: "others.bundle" }),
+  );
+  return head === undefined ? undefined : { head, isClean: told.isClean };
+}
+
+/**
+ * What the sandbox says of its repository.
+ *
+ * @typedef {object} Told
+ * @property {boolean} isClean
+ * @property {Other[] | undefined} others `undefined` where it did not say.
+ */
+
+/** @param {Tree} tree */
+const baseOf = (tree) => tree.head ?? /** @type {own.GitWorkspaceSnapshot} */ (tree.snapshot).headCommit;
+
+/**
+ * Imports the commits of the sandbox's `HEAD` into the local repository, under a reference of their own.
+ *
+ * @param {Tree} tree
+ * @param {Way} way
+ * @param {string} temporary
+ * @param {string} importedRef
+ * @param {Told} told Is filled in.
+ */
+async function importHistory(tree, way, temporary, importedRef, told) {
   const { git, client } = way;
-  const baseSha = tree.head ?? /** @type {own.GitWorkspaceSnapshot} */ (tree.snapshot).headCommit;
+  const baseSha = baseOf(tree);
   const exportRef = git.createRemoteGitExportRef("sandbox");
   const remoteBundle = path.posix.join(tree.runtimeRootDir, "git-delta.bundle");
   const statusPath = path.posix.join(tree.runtimeRootDir, "workspace-status.txt");
   const bundlePath = path.join(temporary, "git-delta.bundle");
   await status(way.onStatus, "export", "Exporting git changes from environment");
-  let isClean = false;
 
   const attempt = async (/** @type {boolean} */ forceFullBundle) => {
     const script = git.buildRemoteGitDeltaBundleScript({
@@ -164,27 +206,14 @@ async function importHistory(tree, way, temporary, importedRef) {
       statusPath: forceFullBundle ? undefined : statusPath,
       forceFullBundle,
     });
-    await runOrRefuse(script, way);
-    const progress = transferProgress({
-      what: "Exporting git history from",
-      phase: "export",
-      onLine: way.onLine,
-      onStatus: way.onStatus,
-    });
-    if (typeof client.syncOut === "function") {
-      const roots = { sourceRoots: [tree.runtimeRootDir], targetRoots: [temporary] };
-      const file = { sourcePath: remoteBundle, targetPath: bundlePath, kind: /** @type {const} */ ("file") };
-      await progress.finish(await receive(client.syncOut.bind(client), way, file, roots));
-    } else {
-      const bytes = toBuffer(await read(client, remoteBundle, progress.options));
-      await progress.finish(bytes.byteLength);
-      await fs.promises.writeFile(bundlePath, bytes);
-    }
-    await removeQuietly(client, remoteBundle);
+    const more = forceFullBundle ? "" : `\n${listOthers(tree.remoteDir, statusPath)}`;
+    await fetchBundle(tree, way, script + more, { remoteBundle, bundlePath });
     if (!forceFullBundle) {
       // Anything but a clear answer counts as not clean.
-      const told = await read(client, statusPath).catch(() => Buffer.alloc(0));
-      isClean = toBuffer(told).toString().trim() === "clean";
+      const answer = await read(client, statusPath).catch(() => Buffer.alloc(0));
+      const [first = "", ...lines] = toBuffer(answer).toString().split("\n");
+      told.isClean = first.trim() === "clean";
+      told.others = readOthers(lines);
       await removeQuietly(client, statusPath);
     }
     try {
@@ -202,12 +231,97 @@ async function importHistory(tree, way, temporary, importedRef) {
     }
   };
   try {
-    return { head: await attempt(false), isClean };
+    return await attempt(false);
   } catch (error) {
     // The local repository no longer has the bundle's base commit, so everything is fetched.
     if (!git.isMissingGitPrerequisiteError(error)) throw error;
-    return { head: await attempt(true), isClean };
+    return attempt(true);
   }
+}
+
+/** The most references that a line of the log names. */
+const NAMED_MAX = 20;
+
+/**
+ * Keeps what is new of the sandbox's other branches, tags and stashes. Only where there is something new, the sandbox is asked
+ * for its objects.
+ *
+ * @param {Tree} tree
+ * @param {Way} way
+ * @param {string} temporary
+ * @param {string | undefined} head The commit of its `HEAD`, if that was taken over.
+ * @param {Other[] | undefined} others
+ */
+async function takeOthers(tree, way, temporary, head, others) {
+  const { localDir, remoteDir, runtimeRootDir } = tree;
+  const say = async (/** @type {string} */ text) => {
+    await way.onLine?.(`[paperclip] The environment's other branches, tags and stashes ${text}\n`);
+  };
+  if (others === undefined) {
+    // Without its commits, it was said that only files are restored.
+    if (head !== undefined) await say("could not be listed, and are not taken over");
+    return;
+  }
+  const known = head === undefined ? [baseOf(tree)] : [baseOf(tree), head];
+  const refuse =
+    (/** @type {string | undefined} */ bundle = undefined) =>
+    (/** @type {unknown} */ error) => {
+      throw new CommitsRefused(error, bundle);
+    };
+  const found = await newOnes(localDir, others, known).catch(refuse());
+  const taken = found.slice(0, OTHERS_MAX);
+  if (found.length > taken.length) {
+    await say(`are more than ${OTHERS_MAX}: ${found.length - taken.length} of them are not taken over`);
+  }
+  const missing = taken.filter((other) => !other.isHere).map((other) => other.object);
+  /** @type {string[]} */
+  let kept;
+  if (missing.length === 0) {
+    kept = await keepAll(localDir, taken).catch(refuse());
+  } else {
+    const exportRef = createRemoteGitExportRef("others");
+    const remoteBundle = path.posix.join(runtimeRootDir, "git-others.bundle");
+    const bundlePath = path.join(temporary, "git-others.bundle");
+    const script = packOthers({ remoteDir, bundlePath: remoteBundle, exportRef, objects: missing, known });
+    await fetchBundle(tree, way, script, { remoteBundle, bundlePath });
+    const keep = (/** @type {Set<string>} */ came) => {
+      const lacking = missing.find((object) => !came.has(object));
+      if (lacking !== undefined) throw new Error(`the environment did not send ${lacking}`);
+      return keepAll(localDir, taken);
+    };
+    kept = await withBundle({ localDir, bundlePath, exportRef, known }, keep).catch(refuse(bundlePath));
+  }
+  const more = kept.length > NAMED_MAX ? `, and ${kept.length - NAMED_MAX} more` : "";
+  if (kept.length > 0) await say(`are kept as ${kept.slice(0, NAMED_MAX).join(", ")}${more}`);
+}
+
+/**
+ * Has the sandbox make a bundle, and downloads it.
+ *
+ * @param {Tree} tree
+ * @param {Way} way
+ * @param {string} script
+ * @param {{ remoteBundle: string, bundlePath: string }} places Of the bundle, there and here.
+ */
+async function fetchBundle(tree, way, script, { remoteBundle, bundlePath }) {
+  const { client } = way;
+  await runOrRefuse(script, way);
+  const progress = transferProgress({
+    what: "Exporting git history from",
+    phase: "export",
+    onLine: way.onLine,
+    onStatus: way.onStatus,
+  });
+  if (typeof client.syncOut === "function") {
+    const roots = { sourceRoots: [tree.runtimeRootDir], targetRoots: [path.dirname(bundlePath)] };
+    const file = { sourcePath: remoteBundle, targetPath: bundlePath, kind: /** @type {const} */ ("file") };
+    await progress.finish(await receive(client.syncOut.bind(client), way, file, roots));
+  } else {
+    const bytes = toBuffer(await read(client, remoteBundle, progress.options));
+    await progress.finish(bytes.byteLength);
+    await fs.promises.writeFile(bundlePath, bytes);
+  }
+  await removeQuietly(client, remoteBundle);
 }
 
 /**
@@ -237,25 +351,24 @@ async function runOrRefuse(script, { client, timeoutMs }) {
 }
 
 /**
- * Says that the sandbox's commits are refused, and keeps what came of them beside the workspace's backups: its files are
+ * Says that commits of the sandbox are refused, and keeps what came of them beside the workspace's backups: its files are
  * restored all the same. Any other failure is passed on.
  *
  * @param {unknown} error
- * @param {string} localDir
+ * @param {Tree} tree
  * @param {Way} way
+ * @param {{ what: string, bundleName: string }} refused
  */
-async function goOnWithoutCommits(error, localDir, way) {
+async function goOnWithoutCommits(error, { localDir }, way, { what, bundleName }) {
   if (!(error instanceof CommitsRefused)) throw error;
   let kept = "";
   if (error.bundle !== undefined) {
-    const at = path.join(".paperclip-runtime", "conflicts", new Date().toISOString(), "sandbox.bundle");
+    const at = path.join(".paperclip-runtime", "conflicts", new Date().toISOString(), bundleName);
     await makeBackupFolder(localDir, path.dirname(at));
     await fs.promises.copyFile(error.bundle, path.join(localDir, at), fs.constants.COPYFILE_EXCL);
     kept = `; what came is at ${at}`;
   }
-  await way.onLine?.(
-    `[paperclip] The environment's commits are refused, and only its files restored: ${error.message}${kept}\n`,
-  );
+  await way.onLine?.(`[paperclip] The environment's ${what}: ${error.message}${kept}\n`);
   return undefined;
 }
 

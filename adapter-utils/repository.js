@@ -83,6 +83,7 @@ const RUNS_NO_PROGRAM = new Set([
  * @typedef {object} GitOptions
  * @property {string} [stdin]
  * @property {string} [workspace] The workspace, where the command runs outside of it.
+ * @property {Record<string, string>} [env] Variables of git's.
  */
 
 /**
@@ -98,7 +99,7 @@ async function git(dir, args, options = {}) {
   const env = plainEnvironment(options.workspace ?? dir);
   const command = args.find((arg, at) => !arg.startsWith("-") && args[at - 1] !== "-c") ?? "";
   const more = RUNS_NO_PROGRAM.has(command) ? {} : await withoutPrograms(dir, env);
-  return execute(dir, args, { ...env, ...more }, options.stdin);
+  return execute(dir, args, { ...env, ...more, ...options.env }, options.stdin);
 }
 
 /**
@@ -243,8 +244,49 @@ async function ignoredAnywhere(dir, ignored) {
   }
 }
 
+/**
+ * Takes a bundle's references over, after `git fsck` of all that is new. Git leaves what it refuses in the repository, so the
+ * check is made in another one, which borrows its objects.
+ *
+ * @param {object} input
+ * @param {string} input.localDir
+ * @param {string} input.bundlePath The other repository is made beside it.
+ * @param {string[]} input.bases Commits that the bundle may need.
+ * @param {[string, string]} input.refspec The bundle's reference and the local one, or patterns of them.
+ */
+async function fetchChecked({ localDir, bundlePath, bases, refspec: [from, to] }) {
+  const options = ["-q", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
+  const fetch = ["-c", "fetch.fsckObjects=true", "fetch", ...options];
+  const inLocal = async (/** @type {string[]} */ ...args) => (await git(localDir, args)).trim();
+  const check = `${bundlePath}.git`;
+  const format = await inLocal("rev-parse", "--show-object-format");
+  const objects = await inLocal("rev-parse", "--path-format=absolute", "--git-path", "objects");
+  const inCheck = (/** @type {string[]} */ ...args) => git(check, args, { workspace: localDir });
+  // An earlier attempt may have left one.
+  await fs.promises.rm(check, { recursive: true, force: true });
+  await fs.promises.mkdir(check);
+  await inCheck("init", "-q", "--bare", `--object-format=${format}`);
+  await fs.promises.writeFile(path.join(check, "objects/info/alternates"), `${JSON.stringify(objects)}\n`);
+  for (const [at, base] of bases.entries()) {
+    await inCheck("update-ref", `refs/heads/base-${at}`, base).catch(() => {
+      // Without the base, git says that it lacks what the bundle needs.
+    });
+  }
+  const checked = from.endsWith("/*") ? "refs/checked/*" : "refs/checked";
+  await inCheck(...fetch, bundlePath, `${from}:${checked}`);
+  await inLocal(...fetch, "--force", bundlePath, `${from}:${to}`);
+}
+
 /** A reference name for what is kept now. */
 const stamp = () => new Date().toISOString().replace(/[-:]/g, "").replace(/\..*/, "Z");
+
+/**
+ * The last part of the name of a reference to what is kept.
+ *
+ * @param {string} object
+ * @param {string} what
+ */
+const nameOfKept = (object, what) => `${what}-${object.slice(0, 12)}`;
 
 /**
  * Creates a reference to a commit, so that git's garbage collection does not remove it.
@@ -254,7 +296,7 @@ const stamp = () => new Date().toISOString().replace(/[-:]/g, "").replace(/\..*/
  * @param {string} what
  */
 async function keepCommit(dir, commit, what) {
-  const ref = `refs/paperclip/${stamp()}/${what}-${commit.slice(0, 12)}`;
+  const ref = `refs/paperclip/${stamp()}/${nameOfKept(commit, what)}`;
   await git(dir, ["update-ref", ref, commit]);
   return ref;
 }
@@ -373,6 +415,7 @@ module.exports = {
   IDENTITY,
   REPOSITORIES,
   commonAncestor,
+  fetchChecked,
   filesOfNested,
   git,
   hasNoCommit,
@@ -381,8 +424,10 @@ module.exports = {
   includes,
   keepCommit,
   keepStaged,
+  nameOfKept,
   onTopOf,
   readIndex,
   records,
   skipInIndex,
+  stamp,
 };

@@ -2,14 +2,14 @@
 // which names, and what the log says of it.
 
 import { execFile } from "node:child_process";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import * as releasedGit from "adapter-utils-2026.916.1/git-workspace-sync";
 import { beforeEach, describe, expect, it } from "vitest";
 import * as own from "../../adapter-utils/index.js";
 import { createLocalClient } from "../../clients/local.js";
-import { makeTree, temporaryFolder } from "../support/folders.mjs";
+import { file, makeTree, temporaryFolder } from "../support/folders.mjs";
 
 const run = promisify(execFile);
 
@@ -111,6 +111,200 @@ async function kept() {
 }
 
 const isSound = async () => expect(await sh(local, "git fsck --full --strict --no-dangling 2>&1")).toBe("");
+
+describe.each(Object.keys(MODULES))("other branches, tags and stashes: %s", (whose) => {
+  it("come back under references of their own, and the log names them", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(
+      remote,
+      `git checkout -qb side/n; echo n >n; git add n; git commit -qm side; git checkout -q main
+       echo t >>a; git commit -qam there; git tag plain; git tag -m annotated noted side/n
+       echo one >>a; git stash push -qm first; echo two >>a; git stash push -qm second`,
+    );
+    await restoreWorkspace();
+    expect(await kept()).toEqual([
+      "heads/side/n side",
+      "stash/0 On main: second",
+      "stash/1 On main: first",
+      "tags/noted annotated",
+      "tags/plain there",
+    ]);
+    const [line, ...more] = told();
+    expect(more).toEqual([]);
+    for (const name of ["heads/side/n", "stash/0", "stash/1", "tags/noted", "tags/plain"]) {
+      expect(line).toMatch(new RegExp(` refs/paperclip/\\d{8}T\\d{6}Z/${name}(,|\\n)`));
+    }
+    expect(await sh(local, "git log --format=%s; git branch; git tag; git stash list")).toBe(
+      "there\nbase\n* main",
+    );
+    const stash = await sh(local, "git for-each-ref --format='%(refname)' 'refs/paperclip/*/stash/*'");
+    await sh(local, `git stash apply -q ${stash.split("\n")[0]}`);
+    expect(await readFile(path.join(local, "a"), "utf8")).toBe("a\nt\ntwo\n");
+    await isSound();
+    // Nothing of the transfer is left behind.
+    expect(
+      await sh(
+        remote,
+        "git for-each-ref refs/paperclip/git-sync/export/others; ls -A .paperclip-runtime/test",
+      ),
+    ).toBe("");
+  });
+
+  it("come back though nothing was committed on the branch", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(
+      remote,
+      "git tag plain; git checkout -qb n; git commit -qm n --allow-empty; git checkout -q main",
+    );
+    await restoreWorkspace();
+    expect(await kept()).toEqual(["heads/n n", "tags/plain base"]);
+    await isSound();
+  });
+
+  it("come back once, and again when they move", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    const commit = "git checkout -q n; git commit -qm n --allow-empty; git checkout -q main";
+    await sh(remote, `git branch n; ${commit}; git tag plain; git tag -m annotated noted n`);
+    await restoreWorkspace();
+    expect(told()).toHaveLength(1);
+    await restoreWorkspace();
+    expect(told()).toEqual([]);
+    expect(await kept()).toHaveLength(3);
+    await sh(remote, `${commit}; git tag -f plain n`);
+    await restoreWorkspace();
+    expect(told()).toHaveLength(1);
+    const moved = await sh(remote, "git rev-parse n");
+    expect(await sh(local, `git for-each-ref --points-at=${moved} refs/paperclip`)).not.toBe("");
+  });
+});
+
+describe("other branches, tags and stashes", () => {
+  it("cost no call where there is nothing new of them", async () => {
+    await repository();
+    await sh(local, "git tag here; git branch other");
+    const { restoreWorkspace } = await prepare();
+    await sh(remote, "git checkout -qb same; echo t >>a; git commit -qam there; git tag here main");
+    calls.splice(0);
+    await restoreWorkspace();
+    expect(calls).toEqual(["run", "readFile", "remove", "readFile", "remove", "run", "readFile", "remove"]);
+    expect([await kept(), told()]).toEqual([[], []]);
+  });
+
+  it("write no other reference, whatever they are called", async () => {
+    await repository();
+    // A git that lists what no repository can have.
+    const list = path.join(root, "list");
+    await makeTree(root, {
+      "bin/git": file(
+        `#!/bin/sh
+case "$*" in
+*for-each-ref*objectname*) cat '${list}' ;;
+*) PATH=$REAL exec git "$@" ;;
+esac
+`,
+        0o755,
+      ),
+    });
+    const env = { REAL: process.env.PATH, PATH: `${root}/bin:${process.env.PATH}` };
+    const { restoreWorkspace } = await prepare("own", { client: createLocalClient({ env }) });
+    const commit = await sh(remote, "git commit-tree -p HEAD -m hostile HEAD^{tree}");
+    const names = [
+      "heads/main",
+      "heads/../../../heads/main",
+      "heads/a..b",
+      "heads/-d",
+      "heads/c.lock",
+      "tags/HEAD",
+    ];
+    await writeFile(list, names.map((name) => `${commit} refs/${name}\n`).join(""));
+    const references = () =>
+      sh(local, "git for-each-ref refs/heads refs/tags refs/remotes refs/stash; cat .git/HEAD");
+    const before = await references();
+    await restoreWorkspace();
+    expect(await references()).toBe(before);
+    expect(await kept()).toEqual([
+      "heads/-d hostile",
+      "heads/main hostile",
+      `sandbox-${commit.slice(0, 12)} hostile`,
+      "tags/HEAD hostile",
+    ]);
+    await isSound();
+  });
+
+  it("come back up to a limit, and the log has the number of the rest", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare();
+    await sh(
+      remote,
+      `commit=$(git commit-tree -m tagged HEAD^{tree})
+       for i in $(seq 503); do echo "create refs/tags/$i $commit"; done | git update-ref --stdin`,
+    );
+    await restoreWorkspace();
+    expect(told()).toEqual([
+      expect.stringMatching(/ are more than 500: 3 of them are not taken over\n$/),
+      expect.stringMatching(/ are kept as (refs\/\S+, ){20}and 480 more\n$/),
+    ]);
+    expect(await kept()).toHaveLength(500);
+    // Those that were taken over do not count again.
+    await restoreWorkspace();
+    expect(await kept()).toHaveLength(503);
+  });
+
+  it("are refused alone if git fsck complains", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare();
+    await sh(
+      remote,
+      `echo t >>a; git commit -qam there
+       git cat-file commit HEAD | sed 's/^author .*/author x <x> 1 +1/' >.git/forged
+       git branch forged "$(git hash-object -t commit -w --literally .git/forged)"`,
+    );
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s; git status --porcelain")).toBe("there\nbase");
+    expect(await kept()).toEqual([]);
+    const [line, ...more] = told();
+    expect(more).toEqual([]);
+    expect(line).toMatch(
+      /other branches, tags and stashes are refused: .*; what came is at (.*\/others\.bundle)\n$/,
+    );
+    await isSound();
+  });
+
+  it("come back if the commits of the branch are refused", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare();
+    await sh(
+      remote,
+      `git checkout -qb n; git commit -qm n --allow-empty; git checkout -q main; echo t >>a; git commit -qam there
+       git cat-file commit HEAD | sed 's/^author .*/author x <x> 1 +1/' >.git/forged
+       git update-ref HEAD "$(git hash-object -t commit -w --literally .git/forged)"`,
+    );
+    await restoreWorkspace();
+    expect(told()).toEqual([
+      expect.stringContaining("commits are refused"),
+      expect.stringMatching(/are kept as \S*\/heads\/n\n/),
+    ]);
+    expect(await kept()).toEqual(["heads/n n"]);
+    await isSound();
+  });
+
+  it("are named in the log if the sandbox does not list them", async () => {
+    await repository();
+    const { readFile: reads, ...methods } = createLocalClient();
+    const readsNoStatus = async (file, options) => {
+      if (file.endsWith("/workspace-status.txt")) throw new Error("cannot be read");
+      return reads(file, options);
+    };
+    const { restoreWorkspace } = await prepare("own", { client: { ...methods, readFile: readsNoStatus } });
+    await sh(remote, "git branch n; echo t >>a; git commit -qam there");
+    await restoreWorkspace();
+    expect(told()).toEqual([expect.stringContaining("could not be listed")]);
+    expect(await sh(local, "git log --format=%s")).toBe("there\nbase");
+  });
+});
 
 describe.each(Object.keys(MODULES))("what is staged here: %s", (whose) => {
   const change = "echo t >>a; git commit -qam there";
