@@ -62,6 +62,7 @@ const EXPORTS = [
   "beginMerge",
   "acquireMergeLock",
   "readEntry",
+  "commitsToHold",
   "nextTurn",
   "startProgram",
 ];

@@ -84,6 +84,12 @@ export declare function beginMerge(input: string, baseline: SnapshotWriter): Pro
 
 export declare function captureSnapshot(root: string, exclude: string): Promised<Pieces>
 
+/**
+ * Those of the objects `tips` in a repository of ours that are to be held back, since git would obey something of theirs once
+ * it is checked out. `here` are commits that local references name. A JSON list; all of them if they cannot be searched.
+ */
+export declare function commitsToHold(input: string): Promised<string>
+
 export declare function createTarballFromDirectory(input: string, canceller: Canceller): Promised<undefined>
 
 /**

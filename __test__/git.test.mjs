@@ -14,6 +14,7 @@ import {
   symlink,
   writeFile,
 } from "node:fs/promises";
+import { existsSync } from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
@@ -656,6 +657,71 @@ describe("a folder that git takes for a bare repository", () => {
         await rm(path.join(remote, name), { recursive: true });
       }
     }
+  });
+
+  it.each([
+    [
+      "a branch",
+      "HEAD config",
+      ["checkout -q -b side", "ADD", "checkout -q main"],
+      "OBJECTS",
+      "checkout -q side",
+    ],
+    ["the commit that is checked out", "HEAD config", ["ADD"], "OBJECTS", "checkout -f -- ."],
+    ["the index", "HEAD config", ["add -f s"], "OBJECTS", "checkout -f -- ."],
+    [
+      "files, with objects on a branch",
+      "objects/x refs/x config",
+      ["checkout -q -b side", "ADD", "checkout -q main"],
+      "HEAD",
+      "checkout -q side",
+    ],
+  ])("is not made of files and of %s together", async (_where, inGit, commands, inFiles, completing) => {
+    const part = (/** @type {string} */ names) =>
+      Object.fromEntries(
+        names
+          .split(" ")
+          .map((name) => [`s/${name}`, name === "HEAD" ? HEAD : name === "config" ? config : ""]),
+      );
+    for (const restores of [1, 2]) {
+      const { restoreWorkspace } = await prepare();
+      await makeTree(remote, part(inGit));
+      for (const command of commands) {
+        if (command === "ADD") {
+          await gitIn(remote, "add", "-f", "s");
+          await gitIn(remote, "commit", "-q", "-m", "part");
+        } else {
+          await gitIn(remote, ...command.replace("side", `side${restores}`).split(" "));
+        }
+      }
+      if (restores === 2) await restoreWorkspace();
+      await makeTree(remote, part(inFiles === "OBJECTS" ? "objects/y refs/y" : inFiles));
+      await restoreWorkspace();
+      await git(...completing.replace("side", `side${restores}`).split(" ")).catch(() => "");
+      const made = ["HEAD", "objects", "refs"].map((name) => existsSync(path.join(workspace, "s", name)));
+      expect(made).not.toStrictEqual([true, true, true]);
+      await rm(path.join(workspace, "s"), { recursive: true, force: true });
+      await git("checkout", "-q", "-f", "main");
+    }
+  });
+
+  it("is not changed in two steps where a fixture is tracked", async () => {
+    await makeTree(workspace, {
+      "s/HEAD": HEAD,
+      "s/objects/x": "",
+      "s/refs/x": "",
+      "s/readme": "a fixture\n",
+    });
+    await git("add", "-f", "s");
+    await git("commit", "-q", "-m", "fixture");
+    const { restoreWorkspace } = await prepare();
+    await makeTree(remote, { "s/readme": "changed\n" });
+    await restoreWorkspace();
+    await rm(path.join(workspace, "s/HEAD"));
+    await makeTree(remote, { "s/config": config, "s/hooks/post-checkout": "" });
+    await restoreWorkspace();
+    expect(existsSync(path.join(workspace, "s/config"))).toBe(false);
+    expect(existsSync(path.join(workspace, "s/hooks/post-checkout"))).toBe(false);
   });
 
   it("is not completed at the top of the workspace", async () => {

@@ -100,6 +100,7 @@ pub mod git {
     pub mod index;
     mod keep;
     pub mod named;
+    pub mod obeyed;
     mod objects;
     pub mod packs;
     pub mod quarantine;
@@ -107,6 +108,7 @@ pub mod git {
     pub mod refs;
     pub mod report;
     pub mod repository;
+    pub mod search;
     mod unfinished;
     pub mod work_folder;
 }

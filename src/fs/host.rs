@@ -1,6 +1,7 @@
 //! This machine, the user of this process, and other processes.
 
 use std::fs;
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 #[cfg(target_os = "linux")]
@@ -24,6 +25,25 @@ pub fn is_root() -> bool {
 #[must_use]
 pub fn user() -> u32 {
     geteuid().as_raw()
+}
+
+/// Limits the memory of a process that was just started, where the system can: beyond it the process gets no more. Files that
+/// it maps do not count.
+pub fn limit_memory(process: u32, bytes: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Resource, Rlimit, prlimit};
+        let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        match prlimit(Some(pid), Resource::Data, limit) {
+            // It has ended already.
+            Ok(_) | Err(Errno::SRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (process, bytes);
+    Ok(())
 }
 
 /// Runs a program in its own process group, so signals to this process's group do not reach it.

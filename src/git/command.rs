@@ -140,7 +140,8 @@ impl Git {
                 command.env(name, value);
             }
         }
-        let mut call = Call { git: self, command, input: Input::None, name: String::new() };
+        let mut call =
+            Call { git: self, command, input: Input::None, name: String::new(), is_bounded: false };
         call.args(["config", "--list", "-z", "--show-origin", "--includes"]);
         call
     }
@@ -154,9 +155,15 @@ impl Git {
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }
-        Call { git: self, command, input: Input::None, name: String::new() }
+        Call { git: self, command, input: Input::None, name: String::new(), is_bounded: false }
     }
 }
+
+/// The most memory of a [bounded](Call::bounded) call, which lists about a million paths with it.
+const MEMORY_MAX: u64 = 512 << 20;
+
+/// The most output of a [bounded](Call::bounded) call.
+const OUTPUT_MAX: u64 = 256 << 20;
 
 enum Input {
     None,
@@ -182,6 +189,7 @@ pub struct Call<'a> {
     command: Command,
     input: Input,
     name: String,
+    is_bounded: bool,
 }
 
 /// The result of a run of git.
@@ -262,6 +270,13 @@ impl Call<'_> {
         self
     }
 
+    /// Ends it once it takes, or prints, more than any repository of people needs. A few objects can stand for billions of paths:
+    /// a tree that has the same tree ten times, and so on for ten levels.
+    pub fn bounded(&mut self) -> &mut Self {
+        self.is_bounded = true;
+        self
+    }
+
     /// Marks it as a change of a local repository: a signal to this process's group (Ctrl-C in a terminal)
     /// does not reach it, because a git that is ended at once leaves its locks behind.
     pub fn step(&mut self) -> &mut Self {
@@ -305,12 +320,16 @@ impl Call<'_> {
             .stderr(Stdio::piped())
             .stdout(stdout.map_or_else(Stdio::piped, Stdio::from));
         let mut child = self.command.spawn().map_err(failed)?;
+        if self.is_bounded {
+            host::limit_memory(child.id(), MEMORY_MAX).map_err(failed)?;
+        }
+        let most = if self.is_bounded { OUTPUT_MAX } else { u64::MAX };
         let (mut from, mut messages) = (child.stdout.take(), child.stderr.take());
         let (status, stdout, stderr) = thread::scope(|scope| {
             let (over, ends) = mpsc::channel();
-            let stdout = scope.spawn(move || read_all(from.as_mut()));
+            let stdout = scope.spawn(move || read_all(from.take(), most));
             let stderr = scope.spawn(move || {
-                let read = read_all(messages.as_mut());
+                let read = read_all(messages.take(), u64::MAX);
                 // The receiver is gone if waiting has failed, and then nobody needs the result.
                 let _unheard = over.send(());
                 read
@@ -328,10 +347,11 @@ impl Call<'_> {
     }
 }
 
-fn read_all(pipe: Option<&mut impl Read>) -> std::io::Result<Vec<u8>> {
+/// Reads at most so many bytes. What the program prints after that ends it.
+fn read_all(pipe: Option<impl Read>, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        pipe.read_to_end(&mut bytes)?;
+        pipe.take(most).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
 }

@@ -1,12 +1,13 @@
 //! Holds back what git runs or obeys, where a merge takes what belongs to git like any other file.
 
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::collections::{BTreeSet, HashMap};
+use std::io::{ErrorKind, Read as _};
 
+use super::obeyed::{HEAD, HEAD_BYTES, folders_obeying, is_head, is_head_link, is_head_name};
 use super::quarantine::{is_held, is_held_in_repository};
 use super::recognise::{bare_folders, is_bare_marker, is_git_name, is_gits};
 use crate::error::Result;
-use crate::fs::{Kind, Root};
+use crate::fs::{Cursor, File, Kind, Root};
 use crate::merge::plan::{changed, treat_as_unchanged};
 use crate::merge::report::Noted;
 use crate::path::RelativePath;
@@ -14,6 +15,13 @@ use crate::tree::entry::{Entry, Snapshot};
 
 /// The reason for holding back a directory that has the form of a bare repository.
 const BARE: &str = "git would take its folder for a bare repository";
+
+/// The reason for holding back a `HEAD` outside of repositories.
+const NEW_HEAD: &str =
+    "git would take its folder for a bare repository as soon as objects and refs are beside it";
+
+/// The reason for holding back what is beside a `HEAD`.
+const BESIDE_HEAD: &str = "git would obey it if it took its folder, which has a HEAD, for a bare repository";
 
 /// The reason for holding back a symbolic link below a `.git`.
 const LINK: &str = "git would write through a link in a .git to where it leads";
@@ -54,6 +62,81 @@ impl Search {
             }
         }
     }
+}
+
+/// Whether git would accept the `HEAD` of a local folder as that of a repository.
+pub fn has_head(cursor: &mut Cursor<'_>, folder: Option<&RelativePath>) -> Result<bool> {
+    Ok(local_head(cursor, folder)? == Some(true))
+}
+
+/// Whether git would accept the `HEAD` of a local folder; `None` if it has none. One that cannot be read is accepted.
+fn local_head(cursor: &mut Cursor<'_>, folder: Option<&RelativePath>) -> Result<Option<bool>> {
+    let path = RelativePath::child(folder, HEAD);
+    let kind = match cursor.stat(&path) {
+        // What cannot be looked at cannot be changed either.
+        Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => None,
+        looked => looked?.map(|meta| meta.kind),
+    };
+    Ok(match kind {
+        None => None,
+        Some(Kind::Folder | Kind::Other) => Some(false),
+        Some(Kind::Symlink) => cursor.read_link(&path)?.map(|target| is_head_link(&target)),
+        Some(Kind::File) => match cursor.open(&path) {
+            Ok(opened) => opened.map(|(mut file, _)| begins_as_head(&mut file)),
+            Err(_) => Some(true),
+        },
+    })
+}
+
+/// Whether git would accept a file as the `HEAD` of a repository. One that cannot be read is accepted.
+pub fn begins_as_head(file: &mut File) -> bool {
+    let mut begin = Vec::new();
+    file.take(HEAD_BYTES as u64).read_to_end(&mut begin).is_err() || is_head(&begin)
+}
+
+/// Treats as unchanged what the two rules of [`obeyed`](super::obeyed) do not let in, outside of each `.git`, and returns it.
+///
+/// `may_be_head` tells whether git would accept a new or changed file of the incoming side as a `HEAD`. `tracked` are the folders
+/// in which the index of a repository has a `HEAD`, which git may write at any time.
+pub fn beside_heads(
+    theirs: &mut Snapshot,
+    base: &Snapshot,
+    workspace: &Root,
+    may_be_head: &dyn Fn(&RelativePath) -> bool,
+    tracked: &BTreeSet<Vec<u8>>,
+) -> Result<Vec<Noted>> {
+    let mut cursor = workspace.cursor();
+    let mut here =
+        |folder: &[u8]| local_head(&mut cursor, RelativePath::parse(folder).ok().flatten().as_ref());
+    let mut known: HashMap<&[u8], bool> = HashMap::new();
+    let mut held = Vec::new();
+    for (path, _, after) in changed(base, theirs) {
+        let Some(after) = after.filter(|after| !after.is_folder() && !is_gits(path)) else { continue };
+        let (folder, name) = path.split();
+        if is_head_name(name.as_encoded_bytes()) {
+            let is_one = match after {
+                Entry::Symlink { target } => is_head_link(target),
+                _ => may_be_head(path),
+            };
+            if is_one && here(folder)? != Some(true) {
+                held.push(Noted { path: path.clone(), reason: NEW_HEAD });
+                continue;
+            }
+        }
+        for folder in folders_obeying(path.as_bytes()) {
+            let has_head = match known.get(folder) {
+                Some(&has_head) => has_head,
+                None => here(folder)?.unwrap_or_else(|| tracked.contains(folder)),
+            };
+            known.insert(folder, has_head);
+            if has_head {
+                held.push(Noted { path: path.clone(), reason: BESIDE_HEAD });
+                break;
+            }
+        }
+    }
+    hold(theirs, base, &held);
+    Ok(held)
 }
 
 /// Treats paths, and everything below them, as unchanged.
@@ -241,6 +324,51 @@ mod tests {
             let is_taken =
                 names.iter().all(|name| theirs.contains_key(name.trim_end_matches(['@', '/']).as_bytes()));
             assert_eq!(is_taken, expected.is_none(), "{names:?}: {held:?}");
+        }
+    }
+
+    #[test]
+    fn no_new_head_comes_and_nothing_beside_one_that_git_obeys() {
+        let workspace = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            let path = workspace.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        put("fixture/HEAD", "ref: refs/heads/main\n");
+        put("mocks/HEAD", "HTTP/1.1 200 OK\n");
+        let root = Root::open(workspace.path()).unwrap();
+        let tracked = BTreeSet::from([b"deleted".to_vec(), b"mocks".to_vec()]);
+        let base = tree(&["file", "fixture/HEAD", "mocks/HEAD", "fixture/objects/x", "fixture/refs/x"]);
+        for (came, may_be_head, held) in [
+            ("new/HEAD", true, true),
+            ("HEAD", true, true),
+            ("new/head", true, true),
+            ("new/HEAD", false, false),
+            ("new/HEAD@", true, false),
+            ("new/config", true, false),
+            ("fixture/config", true, true),
+            ("fixture/hooks/post-checkout", true, true),
+            ("fixture/Info/attributes", true, true),
+            ("fixture/objects/info/alternates", true, true),
+            ("fixture/objects/y", true, false),
+            ("fixture/readme", true, false),
+            ("mocks/config", true, false),
+            ("deleted/config", true, true),
+            ("deleted/readme", true, false),
+            ("config", true, false),
+            ("x/.git/HEAD", true, false),
+        ] {
+            let names: Vec<String> = base
+                .iter()
+                .filter(|(_, entry)| !entry.is_folder())
+                .map(|(path, _)| path.to_string())
+                .collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).chain([came]).collect();
+            let mut theirs = tree(&names);
+            let found = beside_heads(&mut theirs, &base, &root, &|_| may_be_head, &tracked).unwrap();
+            assert_eq!(!found.is_empty(), held, "{came}: {found:?}");
+            assert_eq!(theirs.contains_key(came.trim_end_matches('@').as_bytes()), !held, "{came}");
         }
     }
 }

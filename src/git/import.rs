@@ -17,13 +17,13 @@ use super::index;
 use super::keep;
 use super::objects::{self, Theirs};
 use super::quarantine::{LEADS_ELSEWHERE, NO_NAME, ONLY_WORK, PACKED_REFS, Quarantine, REFTABLE, Received};
-use super::recognise::bare_folders_of_files;
 use super::refs::{
-    HOLDS_BARE, Head, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, folders_of,
+    Head, OBEYED, Oid, Outcome, RefKind, RefName, Refs, Relation, Surroundings, Taken, folders_of,
     in_the_way, plan,
 };
 use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Place, Repository, Stashes, lines};
+use super::search::{Search, local_head};
 use super::unfinished::{self, Change};
 use crate::cancel::Cancel;
 use crate::error::{Result, readable};
@@ -83,8 +83,8 @@ struct Incoming {
     may_lack: bool,
     /// Whether their index is gone or cannot be read, so that only the commits tell what changed in it.
     index_is_unknown: bool,
-    /// The commits there that hold a bare repository.
-    bare: BTreeSet<Oid>,
+    /// The commits there that have something in which git would obey the sandbox.
+    obeyed: BTreeMap<Oid, &'static str>,
 }
 
 /// Reads and checks what is in the quarantine. Without a local git, or where git refuses, a repository is held back and
@@ -239,16 +239,17 @@ fn read_repository(
         folder: received.folder.clone(),
         may_lack: false,
         index_is_unknown: false,
-        bare: BTreeSet::new(),
+        obeyed: BTreeMap::new(),
     };
     if incoming.has_news() {
-        let checked = check_objects(git, &theirs_repository, &incoming, received, cancel)?;
+        let known = match &place {
+            None => Known::default(),
+            Some(place) => known_tips(&Repository { git, place, cancel })?,
+        };
+        let checked = check_objects(&theirs_repository, &incoming, received, &known.all)?;
         reading.leave_out_unusable(&mut incoming, &checked);
         reading.leave_out_settings(&mut incoming, &theirs_repository)?;
-        let before = their_commit(&incoming.base);
-        incoming.bare =
-            theirs_repository.with_bare(received, &incoming.base, &incoming.theirs, before.as_ref())?;
-        reading.leave_out_bare(&mut incoming);
+        reading.leave_out_obeyed(&mut incoming, &checked, &known.in_use, workspace)?;
         incoming.pack = checked.pack;
     }
     incoming.may_lack = reading.may_lack;
@@ -484,17 +485,28 @@ impl Reading<'_> {
         }
     }
 
-    /// Treats the index as unchanged if it stages a bare repository.
-    fn leave_out_bare(&mut self, incoming: &mut Incoming) {
-        let (base, theirs) = (&incoming.base.index, &incoming.theirs.index);
-        if base == theirs {
-            return;
-        }
-        let known = bare_folders_of_files(index::paths(base));
-        if !bare_folders_of_files(index::paths(theirs)).is_subset(&known) {
-            self.hold("index", HOLDS_BARE);
+    /// Finds the commits with something in which git would obey the sandbox. Treats the index as unchanged if it stages
+    /// something like that.
+    fn leave_out_obeyed(
+        &mut self,
+        incoming: &mut Incoming,
+        checked: &objects::Checked,
+        here: &BTreeSet<Oid>,
+        workspace: &Root,
+    ) -> Result<(), Fault> {
+        let checkout = self.dot_git.parent();
+        let mut cursor = workspace.cursor();
+        let mut local = |folder: &[u8]| local_head(&mut cursor, checkout.as_ref(), folder);
+        let indexes = (&incoming.theirs.index[..], &incoming.base.index[..]);
+        let repository = &self.received.folder.join("checked");
+        let search = Search { git: self.git, repository, cancel: self.cancel };
+        let found = search.run((&incoming.tips(), &checked.kinds), indexes, here, &mut local)?;
+        incoming.obeyed = found.tips.into_iter().map(|oid| (oid, found.reason)).collect();
+        if found.index {
+            self.hold("index", OBEYED);
             self.leave_out_index(incoming);
         }
+        Ok(())
     }
 }
 
@@ -533,32 +545,44 @@ impl Incoming {
 }
 
 fn check_objects(
-    git: &Git,
     theirs_repository: &Theirs<'_>,
     incoming: &Incoming,
     received: &Received,
-    cancel: &Cancel,
+    known: &BTreeSet<Oid>,
 ) -> Result<objects::Checked, Fault> {
-    let known = match &incoming.place {
-        None => BTreeSet::new(),
-        Some(place) => known_tips(&Repository { git, place, cancel })?,
-    };
     let blobs = staged_blobs(&incoming.theirs, &incoming.base);
     let commit = their_commit(&incoming.theirs);
-    theirs_repository.check(received, &incoming.tips(), &blobs, &known, commit.as_ref())
+    theirs_repository.check(received, &incoming.tips(), &blobs, known, commit.as_ref())
 }
 
 /// The objects that local references name, if they exist.
-fn known_tips(repository: &Repository<'_>) -> Result<BTreeSet<Oid>, Fault> {
-    let mut known: BTreeSet<Oid> = repository.refs()?.into_values().collect();
+#[derive(Default)]
+struct Known {
+    all: BTreeSet<Oid>,
+    /// Those of references other than `refs/paperclip/…`, which have what was held back too.
+    in_use: BTreeSet<Oid>,
+}
+
+/// Finds what the references of a local repository name.
+fn known_tips(repository: &Repository<'_>) -> Result<Known, Fault> {
+    let place = repository.place;
+    let (mut all, mut in_use) = (BTreeSet::new(), BTreeSet::new());
+    for (name, oid) in repository.refs()? {
+        if !name.as_bytes().starts_with(b"refs/paperclip/") {
+            in_use.insert(oid.clone());
+        }
+        all.insert(oid);
+    }
     if let Some(Head::Detached(oid)) = repository.head()? {
-        known.insert(oid);
+        in_use.insert(oid.clone());
+        all.insert(oid);
     }
     // A local reference may be broken. Then nothing is assumed about it.
-    known.retain(|oid| has_format(oid, &repository.place.format));
-    let there = repository.types(&known)?;
-    known.retain(|oid| there.contains_key(oid));
-    Ok(known)
+    all.retain(|oid| has_format(oid, &place.format));
+    let there = repository.types(&all)?;
+    all.retain(|oid| there.contains_key(oid));
+    in_use.retain(|oid| there.contains_key(oid));
+    Ok(Known { all, in_use })
 }
 
 /// The commit that the sandbox has checked out.
@@ -644,6 +668,9 @@ impl Checked {
         let cancel = &Cancel::default();
         let (mut report, mut bases) = (self.report, self.bases);
         let mut refused = self.refused;
+        // What git refused may pass the next time: memory was short, or the local repository could not be read. Without a
+        // git, it cannot.
+        report.is_incomplete |= git.is_some() && !refused.is_empty();
         let mut merged: BTreeMap<PathBuf, usize> = BTreeMap::new();
         for incoming in self.repositories {
             let outcome = match git {
@@ -934,7 +961,7 @@ impl Incoming {
             folder: self.folder.clone(),
             may_lack: false,
             index_is_unknown: self.index_is_unknown,
-            bare: self.bare.clone(),
+            obeyed: self.obeyed.clone(),
         };
         if let Some(head) = &self.theirs.head {
             let text = match head {
@@ -1031,7 +1058,7 @@ impl Merge<'_> {
         if !tips.is_empty() {
             let place = self.repository.place;
             // What was here at the check may have been collected since.
-            let known = known_tips(&self.repository)?;
+            let known = known_tips(&self.repository)?.all;
             objects::connect(&mut self.repository.call(), Some(place), &tips, &known, cancel)
                 .map_err(|fault| objects::because(COLLECTED, fault))?;
         }
@@ -1116,8 +1143,8 @@ impl Merge<'_> {
                 in_use.extend(RefName::parse(text.trim_ascii_end()));
             }
         }
-        let bare = self.incoming.bare.clone();
-        Ok(Surroundings { in_use, current, symbolic: Vec::new(), bare })
+        let obeyed = self.incoming.obeyed.clone();
+        Ok(Surroundings { in_use, current, symbolic: Vec::new(), obeyed })
     }
 
     fn relation(&self, theirs: &Oid, ours: &Oid) -> Relation {
@@ -1371,8 +1398,10 @@ impl Merge<'_> {
             Some("both sides checked out something else")
         } else if busy {
             Some("a local operation is in progress")
-        } else if matches!(head, Head::Detached(oid) if self.incoming.bare.contains(oid)) {
-            Some(HOLDS_BARE)
+        } else if let Head::Detached(oid) = head
+            && let Some(reason) = self.incoming.obeyed.get(oid)
+        {
+            Some(*reason)
         } else if let Head::Branch(name) = head {
             let here = self.repository.commit_of(name.as_bytes())?;
             let there = theirs.refs.get(name);
@@ -1690,6 +1719,11 @@ impl Merge<'_> {
         let here: BTreeSet<Oid> = entries.into_iter().map(|(oid, _)| oid).collect();
         for (oid, message) in &self.incoming.stashes {
             if here.contains(oid) {
+                continue;
+            }
+            if let Some(reason) = self.incoming.obeyed.get(oid) {
+                self.keep("refs/stash", oid, format!("refs/paperclip/{}/stash/{oid}", self.time))?;
+                self.hold("refs/stash", reason);
                 continue;
             }
             let message = String::from_utf8_lossy(message).into_owned();

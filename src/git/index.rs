@@ -85,6 +85,22 @@ pub fn path_in(line: &[u8]) -> &[u8] {
     line.iter().position(|&byte| byte == b'\t').map_or(&[], |tab| &line[tab + 1..])
 }
 
+/// The entries of a listing, of an index or of a tree, whose path passes a test: the path, whether it is a symbolic link, and its
+/// blob. Submodules have none.
+pub fn entries_at<'a>(
+    list: &'a [u8],
+    is_wanted: impl Fn(&[u8]) -> bool,
+) -> impl Iterator<Item = (&'a [u8], bool, Oid)> {
+    lines(list).filter(move |line| is_wanted(path_in(line)) && !line.starts_with(b"160000")).filter_map(
+        |line| {
+            let path = path_in(line);
+            // A tree tells the type of an object before it.
+            let oid = line[..line.len() - path.len()].split(u8::is_ascii_whitespace).find_map(Oid::parse)?;
+            Some((path, line.starts_with(b"120000"), oid))
+        },
+    )
+}
+
 /// The stage in a line of a listing, which is the digit before the path.
 fn stage_in(line: &[u8]) -> Option<u8> {
     line[..line.len() - path_in(line).len()].iter().rev().nth(1).copied()

@@ -8,17 +8,16 @@
 //! it, each object gets the name that its content has and is checked as by `git fsck --strict`, and
 //! everything that the sandbox's references need must be found.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::command::{Call, Fault, Git};
-use super::export::{Base, configuration};
+use super::export::configuration;
 use super::index::{self, Staged, is_empty_blob};
 use super::keep;
 use super::packs;
 use super::quarantine::Received;
-use super::recognise::{BareFolders, bare_folders_of_files, is_bare_marker};
-use super::refs::{Head, Oid, RefKind};
+use super::refs::Oid;
 use super::repository::{LIST_INDEX, Place, Types, lines, quoted, types};
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -150,6 +149,11 @@ impl<'a> Theirs<'a> {
             if is_parsed_whole {
                 output = index(true)?;
             }
+            if output.status.is_none() {
+                return Err(Fault::Refused(
+                    "git index-pack was ended by a signal, as when memory is short".to_owned(),
+                ));
+            }
             if output.status != Some(0) {
                 let said = output.complaint();
                 return Err(Fault::Refused(format!("its new objects do not pass git fsck ({said})")));
@@ -196,60 +200,6 @@ impl<'a> Theirs<'a> {
         checked
     }
 
-    /// The new commits that references and `HEAD` name there, and whose files have a bare repository that those of the commit before
-    /// do not have.
-    pub fn with_bare(
-        &self,
-        received: &Received,
-        base: &Base,
-        theirs: &Base,
-        before: Option<&Oid>,
-    ) -> Result<BTreeSet<Oid>, Fault> {
-        let checked = received.folder.join("checked");
-        let mut tips: BTreeMap<Oid, Option<Oid>> = BTreeMap::new();
-        for (name, oid) in theirs.refs.iter().filter(|(name, oid)| base.refs.get(*name) != Some(*oid)) {
-            if matches!(name.kind(), RefKind::Branch | RefKind::Tag) {
-                tips.insert(oid.clone(), base.refs.get(name).or(before).cloned());
-            }
-        }
-        if let Some(Head::Detached(oid)) = &theirs.head
-            && theirs.head != base.head
-        {
-            tips.insert(oid.clone(), before.cloned());
-        }
-        let bare_in = |of: &Oid| -> Result<BareFolders, Fault> {
-            let listing = ["ls-tree", "-r", "-z", "--name-only", "--full-tree", of.as_str()];
-            // An object that is no commit has no files; one that is missing here was never shared.
-            let files = self.call(&checked).args(listing).output(self.cancel)?.stdout;
-            Ok(bare_folders_of_files(files.split(|&byte| byte == 0).filter(|path| !path.is_empty())))
-        };
-        // Most commits change nothing of that kind, and all files are listed only for the others.
-        let may_add = |before: &Oid, tip: &Oid| -> Result<bool, Fault> {
-            let between = ["diff-tree", "-r", "-z", "--name-only", "--no-renames"];
-            let trees = [before.as_str(), tip.as_str()];
-            let output = self.call(&checked).args(between).args(trees).output(self.cancel)?;
-            let mut names = output.stdout.split(|&byte| byte == 0 || byte == b'/');
-            Ok(output.status != Some(0) || names.any(is_bare_marker))
-        };
-        let mut holding = BTreeSet::new();
-        for (tip, before) in tips {
-            if let Some(before) = &before
-                && !may_add(before, &tip)?
-            {
-                continue;
-            }
-            let found = bare_in(&tip)?;
-            if found.is_empty() {
-                continue;
-            }
-            let known = before.as_ref().map(bare_in).transpose()?.unwrap_or_default();
-            if !found.is_subset(&known) {
-                holding.insert(tip);
-            }
-        }
-        Ok(holding)
-    }
-
     /// Whether nothing has to be brought. What exists here and is reachable from nothing does not count, since it may be
     /// collected at any time.
     fn is_all_here(
@@ -290,7 +240,7 @@ impl<'a> Theirs<'a> {
         let mut tree = BTreeSet::new();
         if let Some(commit) = commit {
             let mut call = self.call(folder);
-            let list = call.args(["ls-tree", "-r", "-z", "--full-tree", commit.as_str()]);
+            let list = call.bounded().args(["ls-tree", "-r", "-z", "--full-tree", commit.as_str()]);
             tree.extend(packs::blobs_in(&list.output(self.cancel)?.stdout));
         }
         covered.retain(|oid| tree.contains(oid));
@@ -398,7 +348,7 @@ fn strict(local: Option<&Place>) -> Option<&'static str> {
 }
 
 /// What `git rev-list --stdin` reads for all that is reachable from some objects and not from others.
-fn between(tips: &BTreeSet<Oid>, known: &BTreeSet<Oid>) -> Vec<u8> {
+pub(super) fn between(tips: &BTreeSet<Oid>, known: &BTreeSet<Oid>) -> Vec<u8> {
     let mut text = lines(tips.iter().map(Oid::as_str));
     text.extend(known.iter().flat_map(|oid| format!("^{oid}\n").into_bytes()));
     text

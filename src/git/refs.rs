@@ -191,13 +191,13 @@ pub enum Reason {
     DeletedThere,
     /// The sandbox deleted it, and it is checked out locally.
     Current,
-    /// Its commit has a bare repository that no local commit had.
-    HoldsBare,
+    /// Git would obey what a new commit of it has, or may. The text is for the report.
+    Obeyed(&'static str),
 }
 
 /// The reason for holding back a commit or an index.
-pub const HOLDS_BARE: &str = "it has a directory that git would take for a bare repository, and whose configuration git would obey \
-    where it is written";
+pub const OBEYED: &str =
+    "where its files are written, git would take a directory for a repository and obey what it has there";
 
 impl Reason {
     /// The text for the report.
@@ -211,7 +211,7 @@ impl Reason {
             Self::InUse => "it is checked out locally, or in use by an operation that is in progress",
             Self::Named => "a local symbolic reference names it, so it is not deleted",
             Self::DeletedThere => "it was deleted in the sandbox, and has another local value",
-            Self::HoldsBare => HOLDS_BARE,
+            Self::Obeyed(reason) => reason,
             Self::Current => "it was deleted in the sandbox, and is checked out locally",
         }
     }
@@ -256,8 +256,8 @@ pub struct Surroundings {
     pub current: Option<RefName>,
     /// The local symbolic references, each with the name that it leads to.
     pub symbolic: Vec<(RefName, RefName)>,
-    /// The commits that hold a bare repository.
-    pub bare: BTreeSet<Oid>,
+    /// The sandbox's commits that have something in which git would obey it, with the reason for the report.
+    pub obeyed: BTreeMap<Oid, &'static str>,
 }
 
 /// Decides about all references of either side and the base, in the order of their names.
@@ -279,10 +279,12 @@ pub fn plan(
         }
         let (theirs, ours) = (theirs.get(name), ours.get(name));
         let outcome = decide(name.kind(), base.get(name), theirs, ours, relation);
+        let obeyed = theirs.and_then(|oid| around.obeyed.get(oid));
+        let outcome = match (outcome, obeyed) {
+            (Outcome::Theirs | Outcome::Replace, Some(reason)) => Outcome::Aside(Reason::Obeyed(reason)),
+            (outcome, _) => outcome,
+        };
         let outcome = match outcome {
-            Outcome::Theirs | Outcome::Replace if theirs.is_some_and(|oid| around.bare.contains(oid)) => {
-                Outcome::Aside(Reason::HoldsBare)
-            }
             Outcome::Theirs if ours.is_none() => match taken.obstacle(name) {
                 None => Outcome::Theirs,
                 Some(reason) => Outcome::Aside(reason),

@@ -228,7 +228,9 @@ impl Repository<'_> {
     pub fn difference(&self, before: Option<&Oid>, after: &Oid) -> Result<index::Change, Fault> {
         let empty = if self.place.format == "sha1" { EMPTY_TREE.0 } else { EMPTY_TREE.1 };
         let before = before.map_or(empty, Oid::as_str);
-        let raw = self.run(["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after.as_str()])?;
+        let mut call = self.call();
+        call.bounded().args(["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after.as_str()]);
+        let raw = call.run(self.cancel)?;
         let mut fields = raw.split(|&byte| byte == 0);
         let (mut gone, mut new) = (Vec::new(), Vec::new());
         // `:100644 100644 <object> <object> M`, and then the path.

@@ -1,6 +1,7 @@
 //! Merges a folder or an archive on this machine into a folder, in steps, so a caller can act while the lock
 //! is held.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::conflicts::Retention;
@@ -136,6 +137,7 @@ impl FolderMerge {
             base: &self.base,
             left_alone: &self.left_alone,
             search: Search::Everywhere,
+            tracked_heads: &BTreeSet::new(),
             retention: self.retention,
             cancel: &cancel,
         };

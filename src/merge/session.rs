@@ -22,6 +22,7 @@ use super::sensitive;
 use crate::error::{Error, Result};
 use crate::fs::Root;
 use crate::git::held;
+use crate::path::RelativePath;
 use crate::tree::entry::Snapshot;
 use crate::tree::stage::is_lock_name;
 
@@ -115,14 +116,28 @@ impl Merge {
         Ok(report)
     }
 
-    /// Treats directories as unchanged that git would take for bare repositories, with what is there locally by now.
+    /// Treats as unchanged what git would take for a bare repository, or obey in one, with what is there locally by now.
     fn hold_bare(&mut self, options: &MergeOptions<'_>) -> Result<()> {
-        let held = held::bare(&mut self.incoming.snapshot, options.base, &self.root, options.search);
-        self.bare = held.map_err(|error| error.with_hint(UNCHANGED))?;
+        let &MergeOptions { base, search, tracked_heads, .. } = options;
+        let Incoming { snapshot, staged, stage, .. } = &mut self.incoming;
+        let may_be_head = |path: &RelativePath| {
+            let opened = staged.get(path).and_then(|staged| {
+                let mut cursor = stage.get(&self.root).ok()?.cursor();
+                cursor.open(&staged.name).ok().flatten()
+            });
+            // What cannot be read counts as one, which is held back.
+            opened.is_none_or(|(mut file, _)| held::begins_as_head(&mut file))
+        };
+        let bare = held::bare(snapshot, base, &self.root, search);
+        let beside = bare.and_then(|mut bare| {
+            bare.extend(held::beside_heads(snapshot, base, &self.root, &may_be_head, tracked_heads)?);
+            Ok(bare)
+        });
+        self.bare = beside.map_err(|error| error.with_hint(UNCHANGED))?;
         Ok(())
     }
 
-    /// The directories that were not taken over because git would take them for bare repositories.
+    /// What was not taken over because git would take it for a bare repository, or obey it in one.
     #[must_use]
     pub fn bare(&self) -> &[Noted] {
         &self.bare

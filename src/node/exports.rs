@@ -22,6 +22,9 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet, SnapshotPatterns};
 use crate::fs::Root;
+use crate::git::command::{Fault, Git};
+use crate::git::refs::Oid;
+use crate::git::search::Search;
 use crate::merge::conflicts::Retention;
 use crate::merge::folder::{FolderMerge, FolderMergeInput, Source};
 use crate::merge::lock::{self, MergeLock};
@@ -587,6 +590,41 @@ pub fn read_entry(env: &Env, root_dir: String, relative: String) -> Promised<'_,
             let Some(found) = inspect(&mut cursor, path)? else { return Ok(None) };
             let entry = Reader::new().entry(&mut cursor, &found, &Cancel::default())?;
             Ok(entry.as_ref().map(values::entry))
+        }),
+    )
+}
+
+/// Which commits a repository got from a sandbox, and where they are to be merged.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SearchInput {
+    repository: Bytes,
+    checkout: Bytes,
+    tips: Vec<String>,
+    here: Vec<String>,
+}
+
+/// Those of the objects `tips` in a repository of ours that are to be held back, since git would obey something of theirs once
+/// it is checked out. `here` are commits that local references name. A JSON list; all of them if they cannot be searched.
+#[napi]
+pub fn commits_to_hold(env: &Env, input: String) -> Promised<'_, String> {
+    promise(
+        env,
+        off_the_loop(move || {
+            let SearchInput { repository, checkout, tips, here } = argument("input", &input)?;
+            let oids =
+                |texts: &[String]| texts.iter().filter_map(|text| Oid::parse(text.as_bytes())).collect();
+            let checkout = Root::open(&checkout.into_path())?;
+            let git = Git::find(checkout.path());
+            let git = git.ok_or_else(|| Error::Internal("there is no git on this machine".to_owned()))?;
+            let search =
+                Search { git: &git, repository: &repository.into_path(), cancel: &Cancel::default() };
+            let found: Vec<String> = match search.among(&oids(&tips), &oids(&here), &checkout) {
+                Ok(found) => found.iter().map(|oid| oid.as_str().to_owned()).collect(),
+                Err(Fault::Refused(_)) => tips,
+                Err(Fault::Error(error)) => return Err(error),
+            };
+            serde_json::to_string(&found).map_err(|error| Error::Internal(error.to_string()))
         }),
     )
 }

@@ -21,6 +21,7 @@ use crate::git::quarantine::{Quarantine, is_passed_over};
 use crate::git::recognise::{Checkouts, bare_folders, is_git_name, is_gits};
 use crate::git::report::{GitReport, HeldBack};
 use crate::git::work_folder::WorkFolder;
+use crate::git::{index, obeyed};
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
 use crate::merge::report::{Noted, Report};
@@ -258,6 +259,24 @@ pub fn named(workspace: &Root, shared: &Shared, cancel: &Cancel) -> Result<Named
         || Ok(Named::default()),
         |git| Named::read(&git, workspace.path(), &shared.bases, cancel),
     )
+}
+
+/// The folders of the workspace in which the shared index of a repository has a `HEAD`.
+pub fn tracked_heads(shared: &Shared) -> BTreeSet<Vec<u8>> {
+    let is_head = |path: &[u8]| obeyed::is_head_name(obeyed::split(path).1);
+    let mut folders = BTreeSet::new();
+    for (dot_git, base) in &shared.bases {
+        for (path, ..) in index::entries_at(&base.index, is_head) {
+            let folder = obeyed::split(path).0;
+            let checkout = dot_git.parent();
+            folders.insert(match &checkout {
+                None => folder.to_vec(),
+                Some(checkout) if folder.is_empty() => checkout.as_bytes().to_vec(),
+                Some(checkout) => [checkout.as_bytes(), b"/", folder].concat(),
+            });
+        }
+    }
+    folders
 }
 
 /// Reports what was held back, each once.

@@ -11,7 +11,7 @@ use super::client::{RunError, SandboxClient, Step, blocking, clean_up_by, tellin
 use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
-use super::repositories::{Arrived, Travel, named, take_out, tell_held, tell_named};
+use super::repositories::{Arrived, Travel, named, take_out, tell_held, tell_named, tracked_heads};
 use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::update::contents_of;
 use super::{command, listing};
@@ -481,8 +481,15 @@ impl Begun {
         let left_alone = left_alone
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
-        let (search, retention) = (travel.search(), *retention);
-        let options = MergeOptions { base: snapshot, left_alone: &left_alone, search, retention, cancel };
+        let (search, retention, tracked_heads) = (travel.search(), *retention, &tracked_heads(shared));
+        let options = MergeOptions {
+            base: snapshot,
+            left_alone: &left_alone,
+            search,
+            tracked_heads,
+            retention,
+            cancel,
+        };
         // Which files git runs is found out before the merge: it may change a configuration that is included.
         let named =
             if merge.needs_lock() { named(merge.root(), shared, cancel) } else { Ok(Named::default()) };
@@ -528,12 +535,19 @@ impl Begun {
     fn foresee(self, cancel: &Cancel) -> Result<Restored> {
         let Self { mut merge, repositories, mut base, left_alone, travel, packed, news, .. } = self;
         let (entries, is_changes_only) = (merge.entries(), news.is_some());
-        let Base { trees: Trees { snapshot, .. }, lost, retention, .. } = &*base;
+        let Base { trees: Trees { snapshot, .. }, lost, retention, repositories: shared, .. } = &*base;
         let left_alone = left_alone
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
-        let (search, retention) = (travel.search(), *retention);
-        let options = MergeOptions { base: snapshot, left_alone: &left_alone, search, retention, cancel };
+        let (search, retention, tracked_heads) = (travel.search(), *retention, &tracked_heads(shared));
+        let options = MergeOptions {
+            base: snapshot,
+            left_alone: &left_alone,
+            search,
+            tracked_heads,
+            retention,
+            cancel,
+        };
         let report = merge.preview(&options);
         let mut git = repositories.foresee();
         tell_held(&mut git, merge.bare());

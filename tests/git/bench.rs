@@ -161,6 +161,13 @@ impl Bench {
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// Runs a shell command that calls git in a folder. It must succeed.
+    pub fn shell(&self, folder: &Path, script: &str) -> String {
+        let output = Command::new("sh").args(["-c", script]).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
     pub fn here(&self, args: &[&str]) -> String {
         self.git(&self.here, args)
     }

@@ -657,6 +657,205 @@ fn a_commit_that_has_a_bare_repository_is_held_back() {
     }
 }
 
+/// A program that tells that it ran, as a configuration.
+const PLANTED: &str = "[core]\n\tfsmonitor = touch $CANARY\n\tbare = false\n\tworktree = .\n";
+
+fn plant(bench: &Bench) {
+    write(&bench.there.join("ev/HEAD"), "ref: refs/heads/main\n");
+    write(&bench.there.join("ev/config"), PLANTED);
+}
+
+/// What makes a directory a repository may come in several commits, or in part as files of the workspace, and be completed by
+/// any later checkout. So no new commit may have a `HEAD` that git accepts, or change what git obeys beside one.
+#[test]
+fn a_commit_in_which_git_would_obey_the_sandbox_is_held_back() {
+    type Do = fn(&Bench);
+    let fixture: Do = |bench| {
+        for (name, text) in [
+            ("HEAD", "ref: refs/heads/main\n"),
+            ("config", "[core]\n\tbare = true\n"),
+            ("objects/x", ""),
+            ("refs/x", ""),
+        ] {
+            write(&bench.here.join("ev").join(name), text);
+        }
+        bench.here(&["add", "-A", "-f"]);
+        bench.commit_here("fixture");
+    };
+    let nothing: Do = |_| ();
+    let cases: &[(&str, &str, Do, Do)] = &[
+        ("no objects and refs", "refs/heads/main", nothing, |bench| {
+            plant(bench);
+            bench.commit_there("planted");
+        }),
+        ("on another branch", "refs/heads/side", nothing, |bench| {
+            bench.there(&["checkout", "-q", "-b", "side"]);
+            plant(bench);
+            bench.commit_there("planted");
+            bench.there(&["checkout", "-q", "main"]);
+        }),
+        ("in an earlier commit", "refs/heads/main", nothing, |bench| {
+            plant(bench);
+            bench.commit_there("planted");
+            bench.there(&["rm", "-q", "-r", "ev"]);
+            bench.there(&["commit", "-q", "-m", "removed"]);
+        }),
+        ("in a merge alone", "refs/heads/main", nothing, |bench| {
+            bench.there(&["checkout", "-q", "-b", "side"]);
+            write(&bench.there.join("s.txt"), "s\n");
+            bench.commit_there("side");
+            bench.there(&["checkout", "-q", "main"]);
+            bench.there(&["merge", "-q", "--no-ff", "--no-commit", "side"]);
+            plant(bench);
+            bench.commit_there("planted");
+        }),
+        ("in the stash", "refs/stash", nothing, |bench| {
+            plant(bench);
+            bench.there(&["stash", "-u"]);
+        }),
+        ("in a tag of a tree", "refs/tags/tree", nothing, |bench| {
+            plant(bench);
+            bench.there(&["add", "-A"]);
+            let tree = bench.there(&["write-tree"]);
+            bench.there(&["reset", "-q"]);
+            bench.there(&["tag", "-a", "-m", "tree", "tree", &tree]);
+        }),
+        ("a link", "refs/heads/main", nothing, |bench| {
+            plant(bench);
+            fs::remove_file(bench.there.join("ev/HEAD")).unwrap();
+            symlink("refs/heads/main", bench.there.join("ev/HEAD")).unwrap();
+            bench.commit_there("planted");
+        }),
+        ("in another encoding", "refs/heads/main", nothing, |bench| {
+            plant(bench);
+            write(&bench.there.join(".gitattributes"), "HEAD working-tree-encoding=IBM037\n");
+            bench.there(&["add", "-A"]);
+            bench.there(&["commit", "-q", "-m", "planted"]);
+            let blob = bench.there(&["cat-file", "blob", "HEAD:ev/HEAD"]);
+            assert!(!blob.starts_with("ref:"), "{blob}");
+        }),
+        ("more files than can be searched", "refs/heads/bomb", nothing, |bench| {
+            // Each tree has the one before it ten times.
+            let blob = bench.there(&["rev-parse", "HEAD:a.txt"]);
+            let mut tree = format!("100644 blob {blob}\tf\0");
+            for _ in 0..8 {
+                let list = bench.path().join("tree.txt");
+                write(&list, &tree);
+                let made = bench.shell(&bench.there, "git mktree -z < ../tree.txt");
+                tree = (0..10).map(|name| format!("040000 tree {made}\t{name}\0")).collect();
+                fs::remove_file(list).unwrap();
+            }
+            write(&bench.path().join("tree.txt"), &tree);
+            let made = bench.shell(&bench.there, "git mktree -z < ../tree.txt");
+            fs::remove_file(bench.path().join("tree.txt")).unwrap();
+            let commit = bench.there(&["commit-tree", "-m", "bomb", &made]);
+            bench.there(&["branch", "bomb", &commit]);
+        }),
+        ("staged", "index", nothing, |bench| {
+            plant(bench);
+            bench.there(&["add", "-A"]);
+        }),
+        ("the configuration of a fixture", "refs/heads/main", fixture, |bench| {
+            write(&bench.there.join("ev/config"), PLANTED);
+            bench.there(&[
+                "update-index",
+                "--no-skip-worktree",
+                "ev/HEAD",
+                "ev/config",
+                "ev/objects/x",
+                "ev/refs/x",
+            ]);
+            bench.there(&["add", "ev/config"]);
+            bench.there(&["commit", "-q", "-m", "planted"]);
+        }),
+        ("a hook of a fixture, on another branch", "refs/heads/side", fixture, |bench| {
+            bench.there(&["checkout", "-q", "-b", "side"]);
+            write(&bench.there.join("ev/hooks/post-checkout"), "#!/bin/sh\n");
+            bench.there(&["add", "-f", "--sparse", "ev/hooks"]);
+            bench.there(&["commit", "-q", "-m", "planted"]);
+            bench.there(&["checkout", "-q", "main"]);
+        }),
+        (
+            "beside a HEAD that only another branch has",
+            "refs/heads/old",
+            |bench| {
+                bench.here(&["checkout", "-q", "-b", "old"]);
+                write(&bench.here.join("ev/HEAD"), "ref: refs/heads/main\n");
+                bench.commit_here("old");
+                bench.here(&["checkout", "-q", "main"]);
+            },
+            |bench| {
+                bench.there(&["checkout", "-q", "old"]);
+                write(&bench.there.join("ev/config"), PLANTED);
+                bench.there(&["add", "-f", "ev/config"]);
+                bench.there(&["commit", "-q", "-m", "planted"]);
+                bench.there(&["checkout", "-q", "main"]);
+            },
+        ),
+        (
+            "beside a local HEAD that no commit has",
+            "refs/heads/main",
+            |bench| write(&bench.here.join("ev/HEAD"), "ref: refs/heads/main\n"),
+            |bench| {
+                write(&bench.there.join("ev/config"), PLANTED);
+                write(&bench.there.join("ev/objects/x"), "");
+                write(&bench.there.join("ev/refs/x"), "");
+                bench.there(&["add", "-f", "ev/config", "ev/objects", "ev/refs"]);
+                bench.there(&["commit", "-q", "-m", "planted"]);
+            },
+        ),
+    ];
+    for (what, told, before, after) in cases {
+        with_each_git(|bench| {
+            before(bench);
+            let values = bench.here(&["for-each-ref", "refs/heads", "refs/tags", "refs/stash"]);
+            bench.prepare();
+            after(bench);
+            let report = bench.restore();
+            assert!(holds(&report, told), "{what}: {report:?}");
+            let now = bench.here(&["for-each-ref", "refs/heads", "refs/tags", "refs/stash"]);
+            let planted: Vec<_> = now
+                .lines()
+                .filter(|line| !values.contains(line))
+                .filter(|line| {
+                    let name = line.split_whitespace().last().unwrap();
+                    let listed = bench.here(&["log", "-m", "--name-only", "--format=", name, "--", "ev"]);
+                    !listed.is_empty()
+                })
+                .collect();
+            assert!(planted.is_empty(), "{what}: {planted:?}");
+            assert!(!bench.here(&["diff", "--cached", "--name-only"]).contains("ev/"), "{what}");
+            bench.restore();
+            assert_eq!(bench.here(&["for-each-ref", "refs/heads", "refs/tags", "refs/stash"]), now, "{what}");
+            // A second branch at a commit that was held back is held back as well.
+            let kept = bench.here(&["for-each-ref", "--format=%(objectname)", "refs/paperclip"]);
+            if let Some(commit) = kept.lines().next().filter(|_| told.starts_with("refs/heads/")) {
+                bench.there(&["branch", "further", commit]);
+                let report = bench.restore();
+                assert!(holds(&report, "refs/heads/further"), "{what}: {report:?}");
+            }
+            bench.assert_sound(&bench.here, &[]);
+        });
+    }
+}
+
+#[test]
+fn a_file_named_head_that_git_does_not_accept_comes_back() {
+    with_each_git(|bench| {
+        write(&bench.here.join("mocks/HEAD"), "HTTP/1.1 200 OK\n");
+        bench.commit_here("mocks");
+        bench.prepare();
+        write(&bench.there.join("mocks/config"), "answer = 200\n");
+        write(&bench.there.join("mocks/HEAD"), "HTTP/1.1 204 No Content\n");
+        write(&bench.there.join("bin/head"), b"\x7fELF\xff\x00");
+        write(&bench.there.join("src/hooks/use.js"), "hook\n");
+        let new = bench.commit_there("work");
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new, "{report:?}");
+        assert!(report.held_back.is_empty(), "{report:?}");
+    });
+}
+
 #[test]
 fn a_bare_repository_that_was_tracked_before_holds_nothing_back() {
     with_each_git(|bench| {

@@ -1494,6 +1494,38 @@ fn without_local_git_what_came_is_backed_up() {
     });
 }
 
+/// What git refused may be passing, so the restore does not count as complete: the next one downloads everything.
+#[test]
+fn a_repository_that_was_refused_is_tried_again() {
+    type Do = fn(&Bench);
+    let cases: &[(&str, Do, Do)] = &[
+        (
+            "a local packed-refs that git cannot read",
+            |bench| write(&bench.here.join(".git/packed-refs"), "junk\n"),
+            |bench| fs::remove_file(bench.here.join(".git/packed-refs")).unwrap(),
+        ),
+        (
+            "a local repository that was moved away",
+            |bench| fs::rename(bench.here.join(".git"), bench.path().join("moved")).unwrap(),
+            |bench| fs::rename(bench.path().join("moved"), bench.here.join(".git")).unwrap(),
+        ),
+    ];
+    for (what, obstruct, clear) in cases {
+        with_each_git(|bench| {
+            bench.prepare();
+            write(&bench.there.join("n.txt"), "n\n");
+            let new = bench.commit_there("new");
+            obstruct(bench);
+            let report = bench.restore();
+            assert!(report.is_incomplete && holds(&report, ".git"), "{what}: {report:?}");
+            clear(bench);
+            let report = bench.restore();
+            assert!(!report.is_incomplete, "{what}: {report:?}");
+            assert_eq!(bench.here(&["rev-parse", "main"]), new, "{what}");
+        });
+    }
+}
+
 #[test]
 fn a_repository_that_replaced_the_local_one_is_left_alone() {
     with_each_git(|bench| {
