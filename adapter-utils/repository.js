@@ -64,7 +64,10 @@ const SETTINGS = [
   "submodule.recurse=false",
 ].flatMap((setting) => ["-c", setting]);
 
-/** The commands that look at no content of files, and so run neither a filter nor a merge driver. */
+/**
+ * The commands that run neither a filter nor a merge driver: they neither look at files nor write the index. (Whatever writes
+ * it compares entries that are as new as the index with their files, `git write-tree` too.)
+ */
 const RUNS_NO_PROGRAM = new Set([
   "check-ignore",
   "commit-tree",
@@ -76,7 +79,6 @@ const RUNS_NO_PROGRAM = new Set([
   "rev-parse",
   "symbolic-ref",
   "update-ref",
-  "write-tree",
 ]);
 
 /**

@@ -341,6 +341,28 @@ describe.each(Object.keys(MODULES))("what is staged here: %s", (whose) => {
   });
 });
 
+describe("programs of the local configuration", () => {
+  it.each(["clean", "smudge", "process"])("do not run during a restore: a filter's %s", async (kind) => {
+    const program = file("#!/bin/sh\ncat\n", 0o755);
+    await repository({ a: "a\n", "filter.sh": program, ".gitattributes": "* filter=x\n" });
+    await sh(local, `git config filter.x.${kind} ./filter.sh`);
+    const { restoreWorkspace } = await prepare();
+    const ran = path.join(root, "ran");
+    await sh(
+      remote,
+      `printf '#!/bin/sh\\n: >"%s"; cat\\n' '${ran}' >filter.sh; echo t >>a; git commit -qam there`,
+    );
+    // An entry with a later time than the index is compared by its content.
+    await sh(
+      local,
+      `echo s >>a; echo q >q; touch -d '+1 hour' a q; git -c filter.x.${kind}= add a q; echo l >>a`,
+    );
+    await restoreWorkspace();
+    expect(await kept()).toEqual([expect.stringContaining("What was staged")]);
+    expect(await sh(root, "ls ran 2>/dev/null || :")).toBe("");
+  });
+});
+
 describe.each(Object.keys(MODULES))("tracked files that are not uploaded: %s", (whose) => {
   it("stay in the history when the agent commits everything", async () => {
     const files = { a: "a\n", "._q": "q", "deep/._dir/x": "x", ".paperclip-runtime/y": "y" };
