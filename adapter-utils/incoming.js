@@ -16,7 +16,8 @@ const {
   readOthers,
   withBundle,
 } = require("./others.js");
-const { headOf, includes, keepCommit, keepStaged, onTopOf } = require("./repository.js");
+const { includes, keepCommit, onTopOf } = require("./repository.js");
+const { followHead, operationIn, readStaged } = require("./staged.js");
 const {
   assertSyncOperationsConfined,
   bytesTransferred,
@@ -29,6 +30,7 @@ const {
  * @import { Selection } from "./outgoing.js"
  * @import { LeftOut } from "./merge.js"
  * @import { Other } from "./others.js"
+ * @import { Staged } from "./staged.js"
  */
 
 /**
@@ -42,6 +44,7 @@ const {
  * @property {own.DirectorySnapshot["entries"]} base What the sandbox and this side last shared; moves on.
  * @property {string | undefined} head The sandbox's commit that came last; moves on.
  * @property {string | undefined} shared The local commit that has its files; moves on.
+ * @property {string | undefined} busy Why its `HEAD` and index were not to be changed when it was uploaded.
  * @property {LeftOut} leftOut
  * @property {string[]} nativeExclude
  * @property {string[]} tarExclude
@@ -117,8 +120,8 @@ async function restoreTree(tree, way) {
       const imported = importedRef ? await takeHistory(tree, way, temporary, importedRef) : undefined;
       await status(way.onStatus, "restore", "Restoring workspace from environment");
       const { source, mayLack, mayLackAnything } = await fetchFiles(tree, way, temporary);
-      /** @type {string | undefined} */
-      let stagedOn;
+      /** @type {Staged | undefined} */
+      let staged;
       const next = await merge({
         resolveInstanceRoot: way.resolveInstanceRoot,
         base: tree.base,
@@ -130,10 +133,14 @@ async function restoreTree(tree, way) {
         beforeApply:
           imported &&
           (async () => {
-            stagedOn = await headOf(localDir);
-            await integrate(tree, imported.head, way);
+            const busy = tree.busy ?? (await operationIn(localDir));
+            if (busy === undefined) staged = await readStaged(localDir);
+            await integrate(tree, imported.head, way, busy);
           }),
-        afterApply: imported && (() => resetIndex(localDir, stagedOn, imported.isClean, way)),
+        // Where there is an operation in progress, the index is left to that.
+        afterApply: async () => {
+          if (imported && staged) await updateIndex(localDir, staged, imported.isClean, way);
+        },
       });
       tree.base = next;
       if (imported) tree.head = imported.head;
@@ -393,23 +400,26 @@ async function makeBackupFolder(localDir, folder) {
 }
 
 /**
- * Merges the sandbox's commits into the local branch. Where that fails, or the sandbox has rewritten its history, they stay
- * under a reference of their own, and the files are restored all the same.
+ * Merges the sandbox's commits into the local branch. Where that must not be or fails, or the sandbox has rewritten its
+ * history, they stay under a reference of their own, and the files are restored all the same.
  *
  * @param {Tree} tree
  * @param {string} imported
  * @param {Way} way
+ * @param {string | undefined} busy Why the local branch must not be changed.
  */
-async function integrate(tree, imported, way) {
+async function integrate(tree, imported, way, busy) {
   const { localDir } = tree;
-  // Nothing has come since the restore before.
-  if (imported === tree.head) return;
+  // Nothing has come since the upload or the restore before.
+  if (imported === baseOf(tree)) return;
   let failure;
   try {
-    const importedHead = await onTopOf(localDir, tree.shared ?? tree.snapshot?.headCommit, imported);
-    await way.git.integrateImportedGitHead({ localDir, importedHead });
-    tree.shared = importedHead;
-    if (await includes(localDir, "HEAD", imported)) return;
+    if (busy === undefined) {
+      const importedHead = await onTopOf(localDir, tree.shared ?? tree.snapshot?.headCommit, imported);
+      await way.git.integrateImportedGitHead({ localDir, importedHead });
+      tree.shared = importedHead;
+      if (await includes(localDir, "HEAD", imported)) return;
+    }
   } catch (error) {
     failure = error;
   }
@@ -420,25 +430,31 @@ async function integrate(tree, imported, way) {
     // The reference could not be created either: the first failure is the one to report.
     throw failure ?? error;
   }
-  await way.onLine?.(
-    failure === undefined
-      ? `[paperclip] The environment has rewritten its history, which is kept as ${ref}\n`
-      : `[paperclip] The environment's commits could not be merged and are kept as ${ref}: ${reasonOf(failure)}\n`,
-  );
+  const told =
+    failure !== undefined
+      ? `'s commits could not be merged and are kept as ${ref}: ${reasonOf(failure)}`
+      : busy !== undefined
+        ? `'s commits are kept as ${ref} and not merged: ${busy}`
+        : ` has rewritten its history, which is kept as ${ref}`;
+  await way.onLine?.(`[paperclip] The environment${told}\n`);
 }
 
 /**
- * Resets the index to the branch as it is now. Staged content that exists nowhere else is kept as a commit.
+ * Has the index follow the branch. What is staged stays so, unless the agent has committed to the same files: then it is kept
+ * as a commit, if it exists nowhere else.
  *
  * @param {string} localDir
- * @param {string | undefined} stagedOn The branch's commit before.
+ * @param {Staged} staged
  * @param {boolean} checkWorkingTreeClean
  * @param {Way} way
  */
-async function resetIndex(localDir, stagedOn, checkWorkingTreeClean, way) {
-  const ref = await keepStaged(localDir, stagedOn);
+async function updateIndex(localDir, staged, checkWorkingTreeClean, way) {
+  if (staged.differences.length === 0) {
+    await way.git.resetLocalGitIndexToHead({ localDir, checkWorkingTreeClean });
+    return;
+  }
+  const ref = await followHead(localDir, staged);
   if (ref) await way.onLine?.(`[paperclip] What was staged in the workspace is kept as ${ref}\n`);
-  await way.git.resetLocalGitIndexToHead({ localDir, checkWorkingTreeClean });
 }
 
 /**

@@ -15,6 +15,7 @@ const {
 const { addToWorkspace, removePaths, replaceWorkspace } = require("./commands.js");
 const { APPLE_DOUBLE, readArchive } = require("./merge.js");
 const { filesOfNested, hasNoCommit, ignoredAnywhere, readIndex, skipInIndex } = require("./repository.js");
+const { operationIn } = require("./staged.js");
 const { pack } = require("./transfer.js");
 
 /**
@@ -33,6 +34,7 @@ const { pack } = require("./transfer.js");
  * @property {string[]} nativeExclude Patterns for a provider's own download, which may match them at any depth.
  * @property {string[]} tarExclude Patterns for a download by the sandbox' tar, which names what it packs `./name`.
  * @property {string[]} overlay What of a checkout goes up beside its last commit.
+ * @property {Map<string, string | undefined>} busy Why `HEAD` and the index of each of its repositories must not be changed.
  * @property {string[]} nested Repositories in it: their files go up, and are none of the outer history's.
  */
 
@@ -95,7 +97,19 @@ async function select({ dir, snapshot, ignore, exclude: callers = [], preserve =
     ),
     overlay,
     nested,
+    busy: snapshot ? await operationsIn(dir, ["", ...repositories]) : new Map(),
   };
+}
+
+/**
+ * @param {string} dir
+ * @param {string[]} repositories
+ */
+async function operationsIn(dir, repositories) {
+  /** @type {Map<string, string | undefined>} */
+  const found = new Map();
+  for (const at of repositories) found.set(at, await operationIn(path.join(dir, at)));
+  return found;
 }
 
 /**

@@ -72,6 +72,7 @@ const RUNS_NO_PROGRAM = new Set([
   "check-ignore",
   "commit-tree",
   "fetch",
+  "for-each-ref",
   "init",
   "ls-files",
   "merge-base",
@@ -376,29 +377,6 @@ async function headOf(dir) {
 }
 
 /**
- * Keeps the staged content as a commit, where neither `HEAD` nor the workspace has it: resetting the index would lose it.
- *
- * @param {string} dir
- * @param {string | undefined} head The commit that it was staged on, where `HEAD` has moved since.
- */
-async function keepStaged(dir, head) {
-  const names = async (/** @type {string[]} */ ...args) =>
-    records(await git(dir, ["diff", "--name-only", "-z", ...args]));
-  const cached = ["--cached", "--diff-filter=ACMT"];
-  const base = head === undefined ? [] : [head];
-  const staged = await names(...cached, ...base);
-  if (staged.length === 0) return undefined;
-  const differsHere = new Set(await names());
-  const differsFromHead = new Set(await names(...cached));
-  if (!staged.some((name) => differsHere.has(name) && differsFromHead.has(name))) return undefined;
-  const tree = (await git(dir, ["write-tree"])).trim();
-  const message = "What was staged when a sandbox' work came back";
-  const parent = base.flatMap((commit) => ["-p", commit]);
-  const commit = await git(dir, [...IDENTITY, "commit-tree", tree, ...parent, "-m", message]);
-  return keepCommit(dir, commit.trim(), "staged");
-}
-
-/**
  * Marks tracked files of a repository as not to be looked for in its folder, so that `git add -A` does not delete them from the
  * history where they are missing.
  *
@@ -425,7 +403,6 @@ module.exports = {
   ignoredAnywhere,
   includes,
   keepCommit,
-  keepStaged,
   nameOfKept,
   onTopOf,
   readIndex,

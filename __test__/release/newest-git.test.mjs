@@ -306,6 +306,9 @@ esac
   });
 });
 
+/** A commit of the agent that has nothing to do with what is staged here. */
+const COMMIT_X = "echo x >x; git add x; git commit -qm x";
+
 describe.each(Object.keys(MODULES))("what is staged here: %s", (whose) => {
   const change = "echo t >>a; git commit -qam there";
 
@@ -318,17 +321,60 @@ describe.each(Object.keys(MODULES))("what is staged here: %s", (whose) => {
     expect(await sh(local, "git log --format=%s; git status --porcelain")).toBe("there\nbase");
   });
 
-  it("is kept on top of the commit that it was staged on, beside commits of the agent", async () => {
-    await repository({ a: "a\n", b: "b\n" });
+  describe.each([
+    ["the agent does nothing", ":"],
+    ["the agent commits another file", COMMIT_X],
+    ["the agent changes another file", "echo x >x"],
+  ])("stays staged if %s", (_what, act) => {
+    it.each([
+      ["new files", "echo n >n; git add n", "A  n"],
+      ["new files that are gone", "echo n >n; git add n; rm n", "AD n"],
+      ["a part of what was edited", "echo one >>a; git add a; echo two >>a", "MM a"],
+      ["deletions", "git rm -q b; git rm -q --cached c", "D  b\nD  c\n?? c"],
+      ["renames and modes", "git mv b e; chmod +x c; git add c", "M  c\nR  b -> e"],
+      ["names that are to be added", "echo n >n; git add -N n", " A n"],
+      ["a folder in the place of a file", "git rm -q b; mkdir b; echo n >b/n; git add b", "D  b\nA  b/n"],
+    ])("%s", async (_staged, script, status) => {
+      await repository({ a: "a\n", b: "b\nb\n", c: "c\n" });
+      const { restoreWorkspace } = await prepare(whose);
+      await sh(remote, act);
+      await sh(local, script);
+      const staged = "git diff --cached --raw --no-abbrev --ita-visible-in-index";
+      const before = await sh(local, staged);
+      await restoreWorkspace();
+      expect(await sh(local, staged)).toBe(before);
+      const others = act.startsWith("echo x >x") && !act.includes("commit") ? "\n?? x" : "";
+      expect(await sh(local, "git status --porcelain")).toBe(status + others);
+      expect([told(), await kept()]).toEqual([[], []]);
+    });
+  });
+
+  it("is kept on top of the commit that it was staged on, if the agent has committed to the same file", async () => {
+    await repository({ a: "a\n", b: "b\n", c: "c\n" });
     const { restoreWorkspace } = await prepare(whose);
     await sh(remote, change);
-    await sh(local, "echo staged >>b; git add b; echo later >>b");
+    await sh(local, "echo staged >>a; echo staged >>b; git add a b; echo later >>a; git rm -q c");
     await restoreWorkspace();
     const [line] = told();
     const [ref] = /refs\/paperclip\/\S*\/staged-\S*/.exec(line) ?? [];
-    expect(await sh(local, `git diff --name-only main~1 ${ref}; git show ${ref}:b`)).toBe("b\nb\nstaged");
+    expect(await sh(local, `git diff --name-status main~1 ${ref}; git show ${ref}:a`)).toBe(
+      "M\ta\nM\tb\nD\tc\na\nstaged",
+    );
     expect(await sh(local, `git rev-parse ${ref}^`)).toBe(await sh(local, "git rev-parse main~1"));
-    expect(await sh(local, "cat b; git log --format=%s")).toBe("b\nstaged\nlater\nthere\nbase");
+    expect(await sh(local, "git log --format=%s; cat a; git status --porcelain")).toBe(
+      "there\nbase\na\nt\nM  b\nD  c",
+    );
+  });
+
+  it("is kept if the agent has committed a folder in its place, or a file in that of its folder", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, "mkdir n; echo t >n/t; echo t >m; git add -A; git commit -qm there");
+    await sh(local, "echo n >n; mkdir m; echo m >m/m; echo o >o; git add n m o; rm -r n m o");
+    await restoreWorkspace();
+    const [ref] = /refs\/paperclip\/\S*\/staged-\S*/.exec(told()[0]) ?? [];
+    expect(await sh(local, `git diff --name-only main~1 ${ref}`)).toBe("m/m\nn\no");
+    expect(await sh(local, "git ls-files; git status --porcelain")).toBe("a\nm\nn/t\no\nAD o");
   });
 
   it("is not kept if the agent has committed the same", async () => {
@@ -339,6 +385,111 @@ describe.each(Object.keys(MODULES))("what is staged here: %s", (whose) => {
     await restoreWorkspace();
     expect(await kept()).toEqual([]);
   });
+});
+
+describe.each(Object.keys(MODULES))("an operation that is in progress here: %s", (whose) => {
+  const conflict =
+    "echo ours >a; git commit -qam ours; git checkout -qb two main~1; echo two >a; git commit -qam two";
+  const OPERATIONS = {
+    merge: `${conflict}; ! git merge -q main`,
+    rebase: `${conflict}; ! git rebase -q main 2>/dev/null`,
+    "rebase by patches": `${conflict}; ! git rebase -q --apply main >/dev/null 2>&1`,
+    "cherry-pick": `${conflict}; ! git cherry-pick main >/dev/null 2>&1`,
+    revert: `${conflict}; ! git revert --no-edit main >/dev/null 2>&1`,
+    "merge without conflicts": `git checkout -qb two main~1; echo b >b; git add b; git commit -qm two
+      git merge -q --no-commit main`,
+    bisection: "git bisect start -q HEAD HEAD~2 >/dev/null",
+    "conflict of a stash": `echo two >a; git stash -q; echo ours >a; git commit -qam ours; ! git stash pop -q`,
+  };
+  const state = () => sh(local, "git ls-files -s; cat .git/HEAD; git rev-parse HEAD; git reflog");
+
+  describe.each(["at the prepare", "at the restore"])("%s", (when) => {
+    it.each(Object.keys(OPERATIONS))("stays as it is: %s", async (operation) => {
+      await repository();
+      await sh(local, "echo b >>a; git commit -qam second; echo c >>a; git commit -qam third");
+      const begin = () => sh(local, OPERATIONS[operation]);
+      if (when === "at the prepare") await begin();
+      const { restoreWorkspace } = await prepare(whose);
+      if (when === "at the restore") await begin();
+      const before = await state();
+      await restoreWorkspace();
+      expect([await state(), told(), await kept()]).toEqual([before, [], []]);
+      await sh(remote, COMMIT_X);
+      await restoreWorkspace();
+      expect([await state(), await sh(local, "cat x")]).toEqual([before, "x"]);
+      expect(await kept()).toEqual([expect.stringMatching(/^sandbox-[0-9a-f]{12} x$/)]);
+      const [line, ...more] = told();
+      expect(more).toEqual([]);
+      expect(line).toMatch(
+        / commits are kept as refs\/paperclip\/\S+\/sandbox-\S+ and not merged: .* here\n$/,
+      );
+      await isSound();
+    });
+  });
+
+  it("concerns its own repository only", async () => {
+    await repository();
+    const inner = path.join(local, ".paperclip-repositories/one");
+    await makeTree(inner, { a: "a\n" });
+    await sh(
+      inner,
+      `git init -q -b main; git add -A; git commit -qm base; git commit -qm other --allow-empty
+      ${OPERATIONS.merge}`,
+    );
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, COMMIT_X);
+    await sh(path.join(remote, ".paperclip-repositories/one"), COMMIT_X);
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s")).toBe("x\nbase");
+    expect(await sh(inner, "git log -1 --format=%s; git status --porcelain")).toBe("two\nUU a\n?? x");
+    expect(told()).toHaveLength(1);
+  });
+
+  it("no longer concerns commits that come after it has ended", async () => {
+    await repository();
+    await sh(local, "echo b >>a; git commit -qam second");
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(local, OPERATIONS.merge);
+    await sh(remote, COMMIT_X);
+    await restoreWorkspace();
+    await sh(local, "git merge --abort");
+    await sh(remote, "git commit -qm y --allow-empty");
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s two | grep -x '[xy]'; git status --porcelain")).toBe("y\nx");
+  });
+});
+
+describe.each(Object.keys(MODULES))("a branch without a commit here: %s", (whose) => {
+  describe.each([
+    ["what the branch before had", "", "A  a"],
+    ["new content", "; echo st >a; git add a; echo wt >a", "AM a"],
+    ["a file that is gone", "; echo n >n; git add n; rm n", "A  a\nAD n"],
+    ["nothing", "; git rm -rfq .", ""],
+  ])("with %s staged", (_what, more, status) => {
+    it.each([false, true])("stays as it is (the agent commits: %s)", async (commits) => {
+      await repository();
+      const { restoreWorkspace } = await prepare(whose);
+      if (commits) await sh(remote, COMMIT_X);
+      await sh(local, `git checkout -q --orphan z${more}`);
+      const before = await sh(local, "git ls-files -s; cat .git/HEAD");
+      await restoreWorkspace();
+      expect(await sh(local, "git ls-files -s; cat .git/HEAD")).toBe(before);
+      const lines = [status, commits ? "?? x" : ""].filter((line) => line !== "");
+      expect(await sh(local, "git status --porcelain")).toBe(lines.join("\n"));
+      const named = commits ? [expect.stringMatching(/^sandbox-[0-9a-f]{12} x$/)] : [];
+      expect(await kept()).toEqual(named);
+      expect(told()).toHaveLength(named.length);
+    });
+  });
+});
+
+it("what was reset here does not come back if the agent does nothing", async () => {
+  await repository();
+  await sh(local, "git commit -qm second --allow-empty");
+  const { restoreWorkspace } = await prepare();
+  await sh(local, "git reset -q --hard HEAD~1");
+  await restoreWorkspace();
+  expect(await sh(local, "git log --format=%s")).toBe("base");
 });
 
 describe("programs of the local configuration", () => {
