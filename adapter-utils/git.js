@@ -148,6 +148,11 @@ async function withShallowGitWorkspaceClone({ localDir, snapshot }, fn) {
     await inClone("fetch", "-q", "--depth=1", `file://${await fs.promises.realpath(localDir)}`, ref);
     const branch = snapshot.branchName ? ["-B", snapshot.branchName] : ["--detach"];
     await inClone("checkout", "-q", "--force", ...branch, "FETCH_HEAD");
+    // The commit may have a link there, and what is copied must not leave the clone.
+    const repositories = path.join(cloneDir, REPOSITORIES);
+    const tracked = await fs.promises.lstat(repositories).catch(() => undefined);
+    if (snapshot.repositories?.length && tracked && !tracked.isDirectory())
+      await fs.promises.rm(repositories);
     for (const nested of snapshot.repositories ?? []) {
       const from = { localDir: path.join(localDir, nested.path), snapshot: nested.snapshot };
       await withShallowGitWorkspaceClone(from, (dir) =>

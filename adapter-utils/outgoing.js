@@ -14,7 +14,15 @@ const {
 } = require("./excludes.js");
 const { addToWorkspace, removePaths, replaceWorkspace } = require("./commands.js");
 const { APPLE_DOUBLE, readArchive } = require("./merge.js");
-const { filesOfNested, hasNoCommit, ignoredAnywhere, readIndex, skipInIndex } = require("./repository.js");
+const {
+  REPOSITORIES,
+  filesOfNested,
+  hasNoCommit,
+  ignoredAnywhere,
+  isInRepository,
+  readIndex,
+  skipInIndex,
+} = require("./repository.js");
 const { operationIn } = require("./staged.js");
 const { pack } = require("./transfer.js");
 
@@ -39,18 +47,97 @@ const { pack } = require("./transfer.js");
  */
 
 /**
- * Reads the state of a workspace's repository; `null` where there is none, or one that has no commit to send.
+ * Reads the state of a workspace's repository; `null` where there is none, or one that has no commit to send. What cannot be
+ * used of the folder with further repositories is left out.
+ *
+ * @param {own.GitFunctions} git
+ * @param {string} dir
+ * @param {(text: string) => Promise<void>} say Is told what is left out.
+ */
+async function readSnapshot(git, dir, say) {
+  try {
+    return await git.readGitWorkspaceSnapshot(dir);
+  } catch (error) {
+    const { repositories, unusable } = await findRepositories(git, dir);
+    if (unusable.length === 0) {
+      if (await hasNoCommit(dir)) return null;
+      throw error;
+    }
+    for (const { path: at, reason } of unusable) await say(`${at} is not uploaded: ${reason}`);
+    let outer;
+    try {
+      outer = await git.readGitWorkspaceSnapshot(dir, false);
+    } catch (failure) {
+      if (await hasNoCommit(dir)) return null;
+      throw failure;
+    }
+    if (outer === null && repositories.length > 0) throw error;
+    return outer && withRepositories(outer, repositories);
+  }
+}
+
+/** @typedef {NonNullable<own.GitWorkspaceSnapshot["repositories"]>} Repositories */
+
+/**
+ * Reads the state of each further repository in a workspace, and why anything else in their folder is none.
  *
  * @param {own.GitFunctions} git
  * @param {string} dir
  */
-async function readSnapshot(git, dir) {
-  try {
-    return await git.readGitWorkspaceSnapshot(dir);
-  } catch (error) {
-    if (await hasNoCommit(dir)) return null;
+async function findRepositories(git, dir) {
+  /** @type {Repositories} */
+  const repositories = [];
+  /** @type {{ path: string, reason: string }[]} */
+  const unusable = [];
+  const root = path.join(dir, REPOSITORIES);
+  const found = await fs.promises.lstat(root).catch((error) => {
+    if (error.code === "ENOENT") return undefined;
     throw error;
+  });
+  if (found && !found.isDirectory()) {
+    unusable.push({ path: REPOSITORIES, reason: "it is no folder" });
+    return { repositories, unusable };
   }
+  for (const entry of found ? await fs.promises.readdir(root, { withFileTypes: true }) : []) {
+    const at = `${REPOSITORIES}/${entry.name}`;
+    if (!entry.isDirectory()) unusable.push({ path: at, reason: "it is no folder" });
+    else if (!/^[a-zA-Z0-9_-]+$/.test(entry.name)) {
+      unusable.push({ path: at, reason: "its name has other characters than letters, digits, - and _" });
+    } else {
+      const nested = path.join(dir, at);
+      const snapshot = await git.readGitWorkspaceSnapshot(nested, false).catch(async (error) => {
+        // It may be a folder in no repository at all.
+        if ((await hasNoCommit(nested)) || !(await isInRepository(nested))) return null;
+        throw error;
+      });
+      if (snapshot) repositories.push({ path: at, snapshot });
+      else unusable.push({ path: at, reason: "it is no checkout with a commit" });
+    }
+  }
+  repositories.sort((a, b) => a.path.localeCompare(b.path));
+  return { repositories, unusable };
+}
+
+/**
+ * The state of a workspace with those repositories, and with nothing else of their folder.
+ *
+ * @param {own.GitWorkspaceSnapshot} outer
+ * @param {Repositories} repositories
+ * @returns {own.GitWorkspaceSnapshot}
+ */
+function withRepositories(outer, repositories) {
+  const folder = new Set([REPOSITORIES]);
+  const all = (/** @type {"overlayPaths" | "deletedPaths" | "ignoredPaths"} */ kind) => [
+    ...outer[kind].filter((name) => !isOrIsBelow(name.replace(/\/+$/, ""), folder)),
+    ...repositories.flatMap(({ path: at, snapshot }) => snapshot[kind].map((name) => `${at}/${name}`)),
+  ];
+  return {
+    ...outer,
+    overlayPaths: all("overlayPaths"),
+    deletedPaths: all("deletedPaths"),
+    ignoredPaths: all("ignoredPaths"),
+    ...(repositories.length > 0 ? { repositories } : {}),
+  };
 }
 
 /**
@@ -86,6 +173,8 @@ async function select({ dir, snapshot, ignore, exclude: callers = [], preserve =
       ...heavy,
       ".git",
       `./${RUNTIME}`,
+      // Of a checkout, only what is named goes up.
+      ...(snapshot ? [] : [anchored(REPOSITORIES)]),
       ...callers,
       ...callers.map(anchored),
       ...ignored.map(anchored),
@@ -93,7 +182,7 @@ async function select({ dir, snapshot, ignore, exclude: callers = [], preserve =
     nativeExclude: mergeExcludes(heavy, GIT_EXCLUDES, [RUNTIME], callers, everywhere, repositories),
     tarExclude: mergeExcludes(
       [APPLE_DOUBLE, ...heavy, ".git", `./${RUNTIME}`, ...callers],
-      [...callers, ...preserve, ...ignored, ...repositories].map(anchored),
+      [...callers, ...preserve, ...ignored, REPOSITORIES].map(anchored),
     ),
     overlay,
     nested,

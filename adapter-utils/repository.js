@@ -167,19 +167,30 @@ const records = (text) => text.split("\0").filter((record) => record !== "");
  * @param {string} dir
  */
 async function hasNoCommit(dir) {
-  const answers = async (/** @type {string[]} */ ...args) => {
-    try {
-      await git(dir, args);
-      return true;
-    } catch {
-      // A command that fails answers no.
-      return false;
-    }
-  };
   return (
-    (await answers("symbolic-ref", "-q", "HEAD")) && !(await answers("rev-parse", "-q", "--verify", "HEAD"))
+    (await answers(dir, "symbolic-ref", "-q", "HEAD")) &&
+    !(await answers(dir, "rev-parse", "-q", "--verify", "HEAD"))
   );
 }
+
+/**
+ * Whether a folder is in a repository.
+ *
+ * @param {string} dir
+ */
+const isInRepository = (dir) => answers(dir, "rev-parse", "--git-dir");
+
+/**
+ * Whether a command succeeds: one that fails answers no.
+ *
+ * @param {string} dir
+ * @param {string[]} args
+ */
+const answers = (dir, ...args) =>
+  git(dir, args).then(
+    () => true,
+    () => false,
+  );
 
 /**
  * What the index of a repository has in a folder: submodules, and which of the names of heavy folders.
@@ -402,6 +413,7 @@ module.exports = {
   headOf,
   ignoredAnywhere,
   includes,
+  isInRepository,
   keepCommit,
   nameOfKept,
   onTopOf,

@@ -514,6 +514,90 @@ describe("programs of the local configuration", () => {
   });
 });
 
+describe.each(Object.keys(MODULES))("a folder for further repositories: %s", (whose) => {
+  const NAME = ".paperclip-repositories";
+
+  it.each([
+    ["a file", `echo x >${NAME}`],
+    ["a link", `ln -s . ${NAME}`],
+    ["a folder that is no checkout", `mkdir -p ${NAME}/x; echo y >${NAME}/x/y`],
+    ["a repository", `git init -q ${NAME}/x; cd ${NAME}/x; git commit -qm x --allow-empty`],
+  ])("does not come back from a sandbox: %s", async (_what, script) => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, `echo n >n; ${script}`);
+    await restoreWorkspace();
+    expect(await sh(local, "ls -A")).toBe(".git\na\nn");
+    await prepare(whose);
+  });
+
+  it.each([
+    ["a file", `echo x >${NAME}`, NAME],
+    ["a link", `ln -s . ${NAME}`, NAME],
+    ["a folder that is no checkout", `mkdir -p ${NAME}/x; echo y >${NAME}/x/y`, `${NAME}/x`],
+    ["a file in it", `mkdir -p ${NAME}; echo y >${NAME}/y`, `${NAME}/y`],
+    ["a folder with another name", `mkdir -p '${NAME}/x y'`, `${NAME}/x y`],
+    ["a repository without a commit", `git init -q ${NAME}/x`, `${NAME}/x`],
+  ])("is left out of an upload, and the log says so: %s", async (_what, script, named) => {
+    await repository();
+    await sh(local, script);
+    const before = await sh(local, `ls -lR --time-style=full-iso ${NAME}`);
+    const { restoreWorkspace } = await prepare(whose);
+    expect(lines.splice(0).filter((line) => line.includes(NAME))).toEqual([
+      expect.stringContaining(`[paperclip] ${named} is not uploaded: `),
+    ]);
+    expect(await sh(remote, `ls ${NAME} 2>/dev/null || :`)).toBe("");
+    await sh(remote, COMMIT_X);
+    await restoreWorkspace();
+    // The release's function that merges commits insists on usable ones.
+    const merged = whose === "own" ? "x\nbase" : "base";
+    expect(await sh(local, `git log --format=%s; ls -lR --time-style=full-iso ${NAME}`)).toBe(
+      `${merged}\n${before}`,
+    );
+    expect(await sh(local, "cat x; git log --all --format=%s | grep x")).toBe("x\nx");
+  });
+
+  it("is left out of an upload beside repositories that are uploaded", async () => {
+    await repository();
+    const inner = path.join(local, NAME, "one");
+    await makeTree(path.join(local, NAME), { "one/b": "b\n", "other/y": "y" });
+    await sh(inner, "git init -q -b main; git add -A; git commit -qm base; echo c >c; rm b");
+    const { restoreWorkspace } = await prepare(whose);
+    expect(await sh(remote, `ls ${NAME} ${NAME}/one; git status --porcelain`)).toBe(
+      `${NAME}:\none\n\n${NAME}/one:\nc`,
+    );
+    await sh(
+      path.join(remote, NAME, "one"),
+      `git add -A; git commit -qm there; mkdir ../two; echo 2 >../two/2`,
+    );
+    await restoreWorkspace();
+    expect(await sh(inner, "git log --format=%s; ls ..")).toBe("there\nbase\none\nother");
+  });
+
+  it("is not followed by an upload where the commit has a link", async () => {
+    await repository();
+    const outside = path.join(root, "outside");
+    await makeTree(outside, { a: "a" });
+    await sh(
+      local,
+      `ln -s '${outside}' ${NAME}; git add -Af; git commit -qm link; rm ${NAME}; mkdir -p ${NAME}/one
+      cd ${NAME}/one; echo b >b; git init -q -b main; git add -A; git commit -qm base`,
+    );
+    // The release's function makes the clone.
+    if (whose === "own") await prepare(whose);
+    expect(await sh(root, "ls outside")).toBe("a");
+  });
+
+  it("is left out of the upload of a directory that is no checkout", async () => {
+    await makeTree(local, { a: "a", [NAME]: "x" });
+    const { restoreWorkspace } = await prepare(whose);
+    expect(await sh(remote, "ls -A")).toBe(".paperclip-runtime\na");
+    await sh(remote, `echo b >b; rm a; mkdir ${NAME}`);
+    await restoreWorkspace();
+    expect(await sh(local, `ls -A; cat ${NAME}`)).toBe(`${NAME}\nb\nx`);
+  });
+});
+
 describe.each(Object.keys(MODULES))("tracked files that are not uploaded: %s", (whose) => {
   it("stay in the history when the agent commits everything", async () => {
     const files = { a: "a\n", "._q": "q", "deep/._dir/x": "x", ".paperclip-runtime/y": "y" };
