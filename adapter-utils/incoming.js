@@ -16,7 +16,8 @@ const {
   readOthers,
   withBundle,
 } = require("./others.js");
-const { includes, keepCommit, onTopOf } = require("./repository.js");
+const { OBEYED, bringsRepositories, findObeyed } = require("./held.js");
+const { REPOSITORIES, includes, keepCommit, onTopOf } = require("./repository.js");
 const { followHead, operationIn, readStaged } = require("./staged.js");
 const {
   assertSyncOperationsConfined,
@@ -135,7 +136,7 @@ async function restoreTree(tree, way) {
           (async () => {
             const busy = tree.busy ?? (await operationIn(localDir));
             if (busy === undefined) staged = await readStaged(localDir);
-            await integrate(tree, imported.head, way, busy);
+            await integrate(tree, imported.head, way, temporary, busy);
           }),
         // Where there is an operation in progress, the index is left to that.
         afterApply: async () => {
@@ -275,31 +276,46 @@ async function takeOthers(tree, way, temporary, head, others) {
     (/** @type {unknown} */ error) => {
       throw new CommitsRefused(error, bundle);
     };
-  const found = await newOnes(localDir, others, known).catch(refuse());
-  const taken = found.slice(0, OTHERS_MAX);
-  if (found.length > taken.length) {
-    await say(`are more than ${OTHERS_MAX}: ${found.length - taken.length} of them are not taken over`);
+  const news = await newOnes(localDir, others, known).catch(refuse());
+  const taken = news.slice(0, OTHERS_MAX);
+  if (news.length > taken.length) {
+    await say(`are more than ${OTHERS_MAX}: ${news.length - taken.length} of them are not taken over`);
   }
   const missing = taken.filter((other) => !other.isHere).map((other) => other.object);
-  /** @type {string[]} */
-  let kept;
+  const keep = async () => {
+    const objects = taken.map(({ object }) => object);
+    const obeyed = await findObeyed({ localDir, temporary, objects, known: tree.snapshot?.headCommit });
+    const refs = await keepAll(localDir, taken);
+    const isHeld = (/** @type {string} */ _ref, /** @type {number} */ at) => obeyed.has(objects[at] ?? "");
+    return { held: refs.filter(isHeld), kept: refs.filter((ref, at) => !isHeld(ref, at)) };
+  };
+  /** @type {Awaited<ReturnType<typeof keep>>} */
+  let found;
   if (missing.length === 0) {
-    kept = await keepAll(localDir, taken).catch(refuse());
+    found = await keep().catch(refuse());
   } else {
     const exportRef = createRemoteGitExportRef("others");
     const remoteBundle = path.posix.join(runtimeRootDir, "git-others.bundle");
     const bundlePath = path.join(temporary, "git-others.bundle");
     const script = packOthers({ remoteDir, bundlePath: remoteBundle, exportRef, objects: missing, known });
     await fetchBundle(tree, way, script, { remoteBundle, bundlePath });
-    const keep = (/** @type {Set<string>} */ came) => {
+    const use = (/** @type {Set<string>} */ came) => {
       const lacking = missing.find((object) => !came.has(object));
       if (lacking !== undefined) throw new Error(`the environment did not send ${lacking}`);
-      return keepAll(localDir, taken);
+      return keep();
     };
-    kept = await withBundle({ localDir, bundlePath, exportRef, known }, keep).catch(refuse(bundlePath));
+    found = await withBundle({ localDir, bundlePath, exportRef, known }, use).catch(refuse(bundlePath));
   }
-  const more = kept.length > NAMED_MAX ? `, and ${kept.length - NAMED_MAX} more` : "";
-  if (kept.length > 0) await say(`are kept as ${kept.slice(0, NAMED_MAX).join(", ")}${more}`);
+  if (found.kept.length > 0) await say(`are kept as ${named(found.kept)}`);
+  if (found.held.length > 0) {
+    await say(`that are kept as ${named(found.held)} are not to be checked out: ${OBEYED}`);
+  }
+}
+
+/** @param {string[]} refs */
+function named(refs) {
+  const more = refs.length > NAMED_MAX ? `, and ${refs.length - NAMED_MAX} more` : "";
+  return refs.slice(0, NAMED_MAX).join(", ") + more;
 }
 
 /**
@@ -406,18 +422,26 @@ async function makeBackupFolder(localDir, folder) {
  * @param {Tree} tree
  * @param {string} imported
  * @param {Way} way
+ * @param {string} temporary
  * @param {string | undefined} busy Why the local branch must not be changed.
  */
-async function integrate(tree, imported, way, busy) {
+async function integrate(tree, imported, way, temporary, busy) {
   const { localDir } = tree;
   // Nothing has come since the upload or the restore before.
   if (imported === baseOf(tree)) return;
+  let why;
   let failure;
   try {
-    if (busy === undefined) {
-      const importedHead = await onTopOf(localDir, tree.shared ?? tree.snapshot?.headCommit, imported);
-      await way.git.integrateImportedGitHead({ localDir, importedHead });
-      tree.shared = importedHead;
+    const known = tree.snapshot?.headCommit;
+    const commit = busy === undefined ? await onTopOf(localDir, tree.shared ?? known, imported) : imported;
+    const obeyed = await findObeyed({ localDir, temporary, objects: [commit], known });
+    if (obeyed.has(commit)) why = OBEYED;
+    else if (busy !== undefined) why = busy;
+    else if (await bringsRepositories(localDir, commit)) {
+      why = `they have ${REPOSITORIES}, which is not taken over`;
+    } else {
+      await way.git.integrateImportedGitHead({ localDir, importedHead: commit });
+      tree.shared = commit;
       if (await includes(localDir, "HEAD", imported)) return;
     }
   } catch (error) {
@@ -433,8 +457,8 @@ async function integrate(tree, imported, way, busy) {
   const told =
     failure !== undefined
       ? `'s commits could not be merged and are kept as ${ref}: ${reasonOf(failure)}`
-      : busy !== undefined
-        ? `'s commits are kept as ${ref} and not merged: ${busy}`
+      : why !== undefined
+        ? `'s commits are kept as ${ref} and not merged: ${why}`
         : ` has rewritten its history, which is kept as ${ref}`;
   await way.onLine?.(`[paperclip] The environment${told}\n`);
 }

@@ -5,7 +5,7 @@
 
 const { crypto } = require("../js/node.js");
 const { quote } = require("./commands.js");
-const { fetchChecked, git, keepCommit, nameOfKept, stamp } = require("./repository.js");
+const { LOCALLY, fetchChecked, git, keepCommit, nameOfKept, stamp } = require("./repository.js");
 
 /**
  * A branch, a tag or an entry of the stash in the sandbox.
@@ -104,9 +104,6 @@ async function tagsOf(dir) {
   ]);
   return new Set(listed.split("\n").map((line) => line.replace(/ refs\/(paperclip\/[^/]*\/)?/, " ")));
 }
-
-/** Git must not look for an object that a partial clone lacks at the remote, for any name that a sandbox lists. */
-const LOCALLY = { env: { GIT_NO_LAZY_FETCH: "1" } };
 
 /**
  * Which of these objects are commits that the repository's references reach. (A tag's object is not, though its commit may be.)

@@ -75,6 +75,7 @@ const RUNS_NO_PROGRAM = new Set([
   "for-each-ref",
   "init",
   "ls-files",
+  "ls-tree",
   "merge-base",
   "remote",
   "rev-parse",
@@ -259,6 +260,32 @@ async function ignoredAnywhere(dir, ignored) {
 }
 
 /**
+ * Makes a repository that has the objects of a local one, and nothing of its configuration.
+ *
+ * @param {string} localDir
+ * @param {string} at
+ */
+async function makeBorrowing(localDir, at) {
+  const ask = async (/** @type {string[]} */ ...args) =>
+    (await git(localDir, ["rev-parse", "--path-format=absolute", ...args])).replace(/\n$/, "");
+  const format = await ask("--show-object-format");
+  const objects = await ask("--git-path", "objects");
+  const shallow = await ask("--git-path", "shallow");
+  // An earlier attempt may have left one.
+  await fs.promises.rm(at, { recursive: true, force: true });
+  await fs.promises.mkdir(at);
+  await git(at, ["init", "-q", "--bare", `--object-format=${format}`], { workspace: localDir });
+  await fs.promises.writeFile(path.join(at, "objects/info/alternates"), `${JSON.stringify(objects)}\n`);
+  await fs.promises.copyFile(shallow, path.join(at, "shallow")).catch((error) => {
+    // Nearly every repository has its whole history.
+    if (error.code !== "ENOENT") throw error;
+  });
+}
+
+/** Git must not look for an object that a partial clone lacks at the remote, for any name that a sandbox lists. */
+const LOCALLY = { env: { GIT_NO_LAZY_FETCH: "1" } };
+
+/**
  * Takes a bundle's references over, after `git fsck` of all that is new. Git leaves what it refuses in the repository, so the
  * check is made in another one, which borrows its objects.
  *
@@ -273,14 +300,8 @@ async function fetchChecked({ localDir, bundlePath, bases, refspec: [from, to] }
   const fetch = ["-c", "fetch.fsckObjects=true", "fetch", ...options];
   const inLocal = async (/** @type {string[]} */ ...args) => (await git(localDir, args)).trim();
   const check = `${bundlePath}.git`;
-  const format = await inLocal("rev-parse", "--show-object-format");
-  const objects = await inLocal("rev-parse", "--path-format=absolute", "--git-path", "objects");
   const inCheck = (/** @type {string[]} */ ...args) => git(check, args, { workspace: localDir });
-  // An earlier attempt may have left one.
-  await fs.promises.rm(check, { recursive: true, force: true });
-  await fs.promises.mkdir(check);
-  await inCheck("init", "-q", "--bare", `--object-format=${format}`);
-  await fs.promises.writeFile(path.join(check, "objects/info/alternates"), `${JSON.stringify(objects)}\n`);
+  await makeBorrowing(localDir, check);
   for (const [at, base] of bases.entries()) {
     await inCheck("update-ref", `refs/heads/base-${at}`, base).catch(() => {
       // Without the base, git says that it lacks what the bundle needs.
@@ -404,6 +425,7 @@ async function skipInIndex(dir, isMissing, workspace) {
 
 module.exports = {
   IDENTITY,
+  LOCALLY,
   REPOSITORIES,
   commonAncestor,
   fetchChecked,
@@ -415,6 +437,7 @@ module.exports = {
   includes,
   isInRepository,
   keepCommit,
+  makeBorrowing,
   nameOfKept,
   onTopOf,
   readIndex,

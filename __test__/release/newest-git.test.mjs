@@ -492,6 +492,121 @@ it("what was reset here does not come back if the agent does nothing", async () 
   expect(await sh(local, "git log --format=%s")).toBe("base");
 });
 
+describe.each(Object.keys(MODULES))("what git would obey once it is checked out: %s", (whose) => {
+  /** Makes a bare repository whose configuration names a program. */
+  const bare = (folder) =>
+    `mkdir -p ${folder}/objects ${folder}/refs; touch ${folder}/objects/k ${folder}/refs/k
+     echo 'ref: refs/heads/main' >${folder}/HEAD
+     printf '[core]\\n\\tbare = false\\n\\tworktree = .\\n\\tfsmonitor = false\\n' >${folder}/config`;
+  const WHY = "git would take a directory for a repository and obey what it has there";
+
+  it.each([
+    ["a whole bare repository", `${bare("sub")}; git add -A; git commit -qm hostile`],
+    ["one that is gone from the files", `${bare("sub")}; git add -A; git commit -qm hostile; rm -r sub`],
+    [
+      "one of a commit before the last",
+      `${bare("sub")}; git add -A; git commit -qm more; git rm -rq sub; git commit -qm hostile`,
+    ],
+    ["one in an amended commit", `${bare("sub")}; git add -A; git commit -q --amend -m hostile`],
+    [
+      "one in a merge",
+      `git checkout -qb m; ${bare("sub")}; git add -A; git commit -qm m; git checkout -q main
+       git commit -qm o --allow-empty; git merge -q -m hostile m; git branch -qD m`,
+    ],
+    [
+      "a part of one, and the rest as files",
+      `${bare("sub")}; git add sub/HEAD sub/config; git commit -qm hostile; rm sub/HEAD sub/config`,
+    ],
+  ])("is not merged: %s", async (_what, script) => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, `echo n >n; ${script}`);
+    await restoreWorkspace();
+    const unchanged = async () => {
+      expect(await sh(local, "git log --format=%s; cat n")).toBe("base\nn");
+      await sh(local, "git checkout -q -f -- .");
+      expect(await sh(local, "ls sub/HEAD 2>/dev/null || :")).toBe("");
+    };
+    await unchanged();
+    expect(await kept()).toEqual([expect.stringMatching(/^sandbox-[0-9a-f]{12} hostile$/)]);
+    const line = expect.stringMatching(
+      / commits are kept as refs\/paperclip\/\S+\/sandbox-\S+ and not merged: /,
+    );
+    expect(told()).toEqual([line]);
+    // Nor is it with a commit on top.
+    await sh(remote, "git commit -qm later --allow-empty");
+    await restoreWorkspace();
+    await unchanged();
+    expect(told()).toEqual([expect.stringContaining(WHY)]);
+    await isSound();
+  });
+
+  it("is not merged if files of the workspace make it a repository", async () => {
+    await repository();
+    await makeTree(local, { "sub/HEAD": "ref: refs/heads/main\n" });
+    await sh(local, "git add -A; git commit -qm fixture");
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, "echo c >sub/config; git add -A; git commit -qm hostile");
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s; ls sub")).toBe("fixture\nbase\nHEAD");
+    expect(told()).toEqual([expect.stringContaining(WHY)]);
+  });
+
+  it("is named in the log in any case", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, `${bare("sub")}; git add -A; git commit -qm hostile`);
+    await sh(local, "git checkout -q --orphan z");
+    await restoreWorkspace();
+    expect(told()).toEqual([expect.stringContaining(WHY)]);
+  });
+
+  it.each([
+    ["in a new commit", "echo t >>a; git commit -qam there"],
+    ["in an amended commit", "echo t >>a; git commit -q --amend -am there"],
+  ])("is merged if it was here before: %s", async (_what, script) => {
+    await repository();
+    await sh(local, `${bare("sub")}; git add -A; git commit -qm fixture`);
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, script);
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s; git status --porcelain")).toBe("there\nfixture\nbase");
+  });
+
+  it("is named in the log for other branches, tags and stashes", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(
+      remote,
+      `git checkout -qb n; ${bare("sub")}; git add -A; git commit -qm n; git tag t; git checkout -q main
+       git checkout -qb good; git commit -qm good --allow-empty; git checkout -q main
+       ${bare("stashed")}; git add -A; git stash -q; git tag tree "n^{tree}"`,
+    );
+    await restoreWorkspace();
+    const names = (await kept()).map((line) => line.split(" ")[0]);
+    expect(names).toEqual(["heads/good", "heads/n", "stash/0", "tags/t", "tags/tree"]);
+    const [good, held, ...more] = told();
+    expect(more).toEqual([]);
+    expect(good).toMatch(/ are kept as refs\/paperclip\/\S+\/heads\/good\n$/);
+    expect(held).toContain(WHY);
+    for (const name of names.slice(1)) expect(held).toContain(`/${name}`);
+  });
+
+  it("is recognised in a shallow clone", async () => {
+    await repository();
+    const full = path.join(root, "full");
+    await sh(root, "mv local full; git -C full commit -qm second --allow-empty");
+    await sh(root, `git clone -q --depth 1 'file://${full}' local`);
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, COMMIT_X);
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s")).toBe("x\nsecond");
+    await sh(remote, `${bare("sub")}; git add -A; git commit -qm hostile`);
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s")).toBe("x\nsecond");
+  });
+});
+
 describe("programs of the local configuration", () => {
   it.each(["clean", "smudge", "process"])("do not run during a restore: a filter's %s", async (kind) => {
     const program = file("#!/bin/sh\ncat\n", 0o755);
@@ -555,6 +670,20 @@ describe.each(Object.keys(MODULES))("a folder for further repositories: %s", (wh
       `${merged}\n${before}`,
     );
     expect(await sh(local, "cat x; git log --all --format=%s | grep x")).toBe("x\nx");
+  });
+
+  it.each([
+    ["a file", `echo x >${NAME}; git add -Af`],
+    ["a link", `ln -s '${path.sep}tmp' ${NAME}; git add -Af`],
+    ["a file in it", `mkdir ${NAME}; echo y >${NAME}/y; git add -Af`],
+  ])("does not come back in a commit: %s", async (_what, script) => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, `echo n >n; ${script}; git commit -qm there`);
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s; ls -A; cat n")).toBe("base\n.git\na\nn\nn");
+    expect(await kept()).toEqual([expect.stringMatching(/^sandbox-\S+ there$/)]);
+    expect(told()).toEqual([expect.stringContaining(` and not merged: they have ${NAME}`)]);
   });
 
   it("is left out of an upload beside repositories that are uploaded", async () => {
