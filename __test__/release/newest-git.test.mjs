@@ -621,7 +621,7 @@ describe("programs of the local configuration", () => {
     // An entry with a later time than the index is compared by its content.
     await sh(
       local,
-      `echo s >>a; echo q >q; touch -d '+1 hour' a q; git -c filter.x.${kind}= add a q; echo l >>a`,
+      `echo s >>a; echo q >q; touch -t 203701010000 a q; git -c filter.x.${kind}= add a q; echo l >>a`,
     );
     await restoreWorkspace();
     expect(await kept()).toEqual([expect.stringContaining("What was staged")]);
@@ -656,7 +656,7 @@ describe.each(Object.keys(MODULES))("a folder for further repositories: %s", (wh
   ])("is left out of an upload, and the log says so: %s", async (_what, script, named) => {
     await repository();
     await sh(local, script);
-    const before = await sh(local, `ls -lR --time-style=full-iso ${NAME}`);
+    const before = await sh(local, `ls -lR ${NAME}`);
     const { restoreWorkspace } = await prepare(whose);
     expect(lines.splice(0).filter((line) => line.includes(NAME))).toEqual([
       expect.stringContaining(`[paperclip] ${named} is not uploaded: `),
@@ -666,9 +666,7 @@ describe.each(Object.keys(MODULES))("a folder for further repositories: %s", (wh
     await restoreWorkspace();
     // The release's function that merges commits insists on usable ones.
     const merged = whose === "own" ? "x\nbase" : "base";
-    expect(await sh(local, `git log --format=%s; ls -lR --time-style=full-iso ${NAME}`)).toBe(
-      `${merged}\n${before}`,
-    );
+    expect(await sh(local, `git log --format=%s; ls -lR ${NAME}`)).toBe(`${merged}\n${before}`);
     expect(await sh(local, "cat x; git log --all --format=%s | grep x")).toBe("x\nx");
   });
 
