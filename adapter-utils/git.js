@@ -150,7 +150,10 @@ async function withShallowGitWorkspaceClone({ localDir, snapshot }, fn) {
     await inClone("checkout", "-q", "--force", ...branch, "FETCH_HEAD");
     // The commit may have a link there, and what is copied must not leave the clone.
     const repositories = path.join(cloneDir, REPOSITORIES);
-    const tracked = await fs.promises.lstat(repositories).catch(() => undefined);
+    const tracked = await fs.promises.lstat(repositories).catch((error) => {
+      if (error.code === "ENOENT") return undefined;
+      throw error;
+    });
     if (snapshot.repositories?.length && tracked && !tracked.isDirectory())
       await fs.promises.rm(repositories);
     for (const nested of snapshot.repositories ?? []) {
