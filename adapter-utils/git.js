@@ -5,7 +5,7 @@
 
 const { crypto, fs, os, path } = require("../js/node.js");
 const { quote } = require("./commands.js");
-const { IDENTITY, REPOSITORIES, commonAncestor, git, records } = require("./repository.js");
+const { IDENTITY, REPOSITORIES, commonAncestor, fetchChecked, git, records } = require("./repository.js");
 
 /** @import * as own from "./index.js" */
 
@@ -148,6 +148,14 @@ async function withShallowGitWorkspaceClone({ localDir, snapshot }, fn) {
     await inClone("fetch", "-q", "--depth=1", `file://${await fs.promises.realpath(localDir)}`, ref);
     const branch = snapshot.branchName ? ["-B", snapshot.branchName] : ["--detach"];
     await inClone("checkout", "-q", "--force", ...branch, "FETCH_HEAD");
+    // The commit may have a link there, and what is copied must not leave the clone.
+    const repositories = path.join(cloneDir, REPOSITORIES);
+    const tracked = await fs.promises.lstat(repositories).catch((error) => {
+      if (error.code === "ENOENT") return undefined;
+      throw error;
+    });
+    if (snapshot.repositories?.length && tracked && !tracked.isDirectory())
+      await fs.promises.rm(repositories);
     for (const nested of snapshot.repositories ?? []) {
       const from = { localDir: path.join(localDir, nested.path), snapshot: nested.snapshot };
       await withShallowGitWorkspaceClone(from, (dir) =>
@@ -181,23 +189,7 @@ async function deleteLocalGitRef({ localDir, ref }) {
 async function fetchGitBundleIntoLocalRef({ localDir, bundlePath, exportRef, importedRef, baseSha }) {
   // An empty bundle brings nothing new.
   if ((await fs.promises.stat(bundlePath)).size === 0) return baseSha;
-  const options = ["-q", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
-  const fetch = ["-c", "fetch.fsckObjects=true", "fetch", ...options];
-  // Git leaves what it refuses in the repository, so the check is made in another one, which borrows its objects.
-  const check = `${bundlePath}.git`;
-  const format = await line(localDir, "rev-parse", "--show-object-format");
-  const objects = await line(localDir, "rev-parse", "--path-format=absolute", "--git-path", "objects");
-  const inCheck = (/** @type {string[]} */ ...args) => git(check, args, { workspace: localDir });
-  // An earlier attempt may have left one.
-  await fs.promises.rm(check, { recursive: true, force: true });
-  await fs.promises.mkdir(check);
-  await inCheck("init", "-q", "--bare", `--object-format=${format}`);
-  await fs.promises.writeFile(path.join(check, "objects/info/alternates"), `${JSON.stringify(objects)}\n`);
-  await inCheck("update-ref", "refs/heads/base", baseSha).catch(() => {
-    // Without the base, git says that it lacks what the bundle needs.
-  });
-  await inCheck(...fetch, bundlePath, `${exportRef}:refs/heads/checked`);
-  await git(localDir, [...fetch, "--force", bundlePath, `${exportRef}:${importedRef}`]);
+  await fetchChecked({ localDir, bundlePath, bases: [baseSha], refspec: [exportRef, importedRef] });
   return line(localDir, "rev-parse", importedRef);
 }
 

@@ -6,7 +6,19 @@ const { fs, path } = require("../js/node.js");
 const { COMMAND_MAX, packWorkspace, quote } = require("./commands.js");
 const { APPLE_DOUBLE, merge } = require("./merge.js");
 const { status, transferProgress } = require("./progress.js");
-const { includes, keepCommit, keepStaged, onTopOf } = require("./repository.js");
+const { createRemoteGitExportRef } = require("./git.js");
+const {
+  OTHERS_MAX,
+  keepAll,
+  listOthers,
+  newOnes,
+  packOthers,
+  readOthers,
+  withBundle,
+} = require("./others.js");
+const { OBEYED, bringsRepositories, findObeyed } = require("./held.js");
+const { REPOSITORIES, includes, keepCommit, onTopOf } = require("./repository.js");
+const { followHead, operationIn, readStaged } = require("./staged.js");
 const {
   assertSyncOperationsConfined,
   bytesTransferred,
@@ -18,6 +30,8 @@ const {
  * @import * as own from "./index.js"
  * @import { Selection } from "./outgoing.js"
  * @import { LeftOut } from "./merge.js"
+ * @import { Other } from "./others.js"
+ * @import { Staged } from "./staged.js"
  */
 
 /**
@@ -31,6 +45,7 @@ const {
  * @property {own.DirectorySnapshot["entries"]} base What the sandbox and this side last shared; moves on.
  * @property {string | undefined} head The sandbox's commit that came last; moves on.
  * @property {string | undefined} shared The local commit that has its files; moves on.
+ * @property {string | undefined} busy Why its `HEAD` and index were not to be changed when it was uploaded.
  * @property {LeftOut} leftOut
  * @property {string[]} nativeExclude
  * @property {string[]} tarExclude
@@ -103,13 +118,11 @@ async function restoreTree(tree, way) {
     const { localDir } = tree;
     const importedRef = tree.snapshot ? way.git.createImportedGitRef("sandbox") : undefined;
     try {
-      const imported = importedRef
-        ? await importHistory(tree, way, temporary, importedRef).catch((error) =>
-            goOnWithoutCommits(error, localDir, way),
-          )
-        : undefined;
+      const imported = importedRef ? await takeHistory(tree, way, temporary, importedRef) : undefined;
       await status(way.onStatus, "restore", "Restoring workspace from environment");
       const { source, mayLack, mayLackAnything } = await fetchFiles(tree, way, temporary);
+      /** @type {Staged | undefined} */
+      let staged;
       const next = await merge({
         resolveInstanceRoot: way.resolveInstanceRoot,
         base: tree.base,
@@ -118,8 +131,17 @@ async function restoreTree(tree, way) {
         leftOut: tree.leftOut,
         mayLack,
         mayLackAnything,
-        beforeApply: imported && (() => integrate(tree, imported.head, way)),
-        afterApply: imported && (() => resetIndex(localDir, imported.isClean, way)),
+        beforeApply:
+          imported &&
+          (async () => {
+            const busy = tree.busy ?? (await operationIn(localDir));
+            if (busy === undefined) staged = await readStaged(localDir);
+            await integrate(tree, imported.head, way, temporary, busy);
+          }),
+        // Where there is an operation in progress, the index is left to that.
+        afterApply: async () => {
+          if (imported && staged) await updateIndex(localDir, staged, imported.isClean, way);
+        },
       });
       tree.base = next;
       if (imported) tree.head = imported.head;
@@ -131,22 +153,57 @@ async function restoreTree(tree, way) {
 }
 
 /**
- * Imports the sandbox's commits into the local repository, under a reference of their own.
+ * Takes the sandbox's history over: the commits of its `HEAD` for the merge, and what else is new as references of its own.
  *
  * @param {Tree} tree
  * @param {Way} way
  * @param {string} temporary
  * @param {string} importedRef
  */
-async function importHistory(tree, way, temporary, importedRef) {
+async function takeHistory(tree, way, temporary, importedRef) {
+  /** @type {Told} */
+  const told = { isClean: false, others: undefined };
+  const head = await importHistory(tree, way, temporary, importedRef, told).catch((error) =>
+    goOnWithoutCommits(error, tree, way, {
+      what: "commits are refused, and only its files restored",
+      bundleName: "sandbox.bundle",
+    }),
+  );
+  const what = "other branches, tags and stashes are refused";
+  await takeOthers(tree, way, temporary, head, told.others).catch((error) =>
+    goOnWithoutCommits(error, tree, way, { what, bundleName: "others.bundle" }),
+  );
+  return head === undefined ? undefined : { head, isClean: told.isClean };
+}
+
+/**
+ * What the sandbox says of its repository.
+ *
+ * @typedef {object} Told
+ * @property {boolean} isClean
+ * @property {Other[] | undefined} others `undefined` where it did not say.
+ */
+
+/** @param {Tree} tree */
+const baseOf = (tree) => tree.head ?? /** @type {own.GitWorkspaceSnapshot} */ (tree.snapshot).headCommit;
+
+/**
+ * Imports the commits of the sandbox's `HEAD` into the local repository, under a reference of their own.
+ *
+ * @param {Tree} tree
+ * @param {Way} way
+ * @param {string} temporary
+ * @param {string} importedRef
+ * @param {Told} told Is filled in.
+ */
+async function importHistory(tree, way, temporary, importedRef, told) {
   const { git, client } = way;
-  const baseSha = tree.head ?? /** @type {own.GitWorkspaceSnapshot} */ (tree.snapshot).headCommit;
+  const baseSha = baseOf(tree);
   const exportRef = git.createRemoteGitExportRef("sandbox");
   const remoteBundle = path.posix.join(tree.runtimeRootDir, "git-delta.bundle");
   const statusPath = path.posix.join(tree.runtimeRootDir, "workspace-status.txt");
   const bundlePath = path.join(temporary, "git-delta.bundle");
   await status(way.onStatus, "export", "Exporting git changes from environment");
-  let isClean = false;
 
   const attempt = async (/** @type {boolean} */ forceFullBundle) => {
     const script = git.buildRemoteGitDeltaBundleScript({
@@ -157,27 +214,14 @@ async function importHistory(tree, way, temporary, importedRef) {
       statusPath: forceFullBundle ? undefined : statusPath,
       forceFullBundle,
     });
-    await runOrRefuse(script, way);
-    const progress = transferProgress({
-      what: "Exporting git history from",
-      phase: "export",
-      onLine: way.onLine,
-      onStatus: way.onStatus,
-    });
-    if (typeof client.syncOut === "function") {
-      const roots = { sourceRoots: [tree.runtimeRootDir], targetRoots: [temporary] };
-      const file = { sourcePath: remoteBundle, targetPath: bundlePath, kind: /** @type {const} */ ("file") };
-      await progress.finish(await receive(client.syncOut.bind(client), way, file, roots));
-    } else {
-      const bytes = toBuffer(await read(client, remoteBundle, progress.options));
-      await progress.finish(bytes.byteLength);
-      await fs.promises.writeFile(bundlePath, bytes);
-    }
-    await removeQuietly(client, remoteBundle);
+    const more = forceFullBundle ? "" : `\n${listOthers(tree.remoteDir, statusPath)}`;
+    await fetchBundle(tree, way, script + more, { remoteBundle, bundlePath });
     if (!forceFullBundle) {
       // Anything but a clear answer counts as not clean.
-      const told = await read(client, statusPath).catch(() => Buffer.alloc(0));
-      isClean = toBuffer(told).toString().trim() === "clean";
+      const answer = await read(client, statusPath).catch(() => Buffer.alloc(0));
+      const [first = "", ...lines] = toBuffer(answer).toString().split("\n");
+      told.isClean = first.trim() === "clean";
+      told.others = readOthers(lines);
       await removeQuietly(client, statusPath);
     }
     try {
@@ -195,12 +239,112 @@ async function importHistory(tree, way, temporary, importedRef) {
     }
   };
   try {
-    return { head: await attempt(false), isClean };
+    return await attempt(false);
   } catch (error) {
     // The local repository no longer has the bundle's base commit, so everything is fetched.
     if (!git.isMissingGitPrerequisiteError(error)) throw error;
-    return { head: await attempt(true), isClean };
+    return attempt(true);
   }
+}
+
+/** The most references that a line of the log names. */
+const NAMED_MAX = 20;
+
+/**
+ * Keeps what is new of the sandbox's other branches, tags and stashes. Only where there is something new, the sandbox is asked
+ * for its objects.
+ *
+ * @param {Tree} tree
+ * @param {Way} way
+ * @param {string} temporary
+ * @param {string | undefined} head The commit of its `HEAD`, if that was taken over.
+ * @param {Other[] | undefined} others
+ */
+async function takeOthers(tree, way, temporary, head, others) {
+  const { localDir, remoteDir, runtimeRootDir } = tree;
+  const say = async (/** @type {string} */ text) => {
+    await way.onLine?.(`[paperclip] The environment's other branches, tags and stashes ${text}\n`);
+  };
+  if (others === undefined) {
+    // Without its commits, it was said that only files are restored.
+    if (head !== undefined) await say("could not be listed, and are not taken over");
+    return;
+  }
+  const known = head === undefined ? [baseOf(tree)] : [baseOf(tree), head];
+  const refuse =
+    (/** @type {string | undefined} */ bundle = undefined) =>
+    (/** @type {unknown} */ error) => {
+      throw new CommitsRefused(error, bundle);
+    };
+  const news = await newOnes(localDir, others, known).catch(refuse());
+  const taken = news.slice(0, OTHERS_MAX);
+  if (news.length > taken.length) {
+    await say(`are more than ${OTHERS_MAX}: ${news.length - taken.length} of them are not taken over`);
+  }
+  const missing = taken.filter((other) => !other.isHere).map((other) => other.object);
+  const keep = async () => {
+    const objects = taken.map(({ object }) => object);
+    const obeyed = await findObeyed({ localDir, temporary, objects, known: tree.snapshot?.headCommit });
+    const refs = await keepAll(localDir, taken);
+    const isHeld = (/** @type {string} */ _ref, /** @type {number} */ at) => obeyed.has(objects[at] ?? "");
+    return { held: refs.filter(isHeld), kept: refs.filter((ref, at) => !isHeld(ref, at)) };
+  };
+  /** @type {Awaited<ReturnType<typeof keep>>} */
+  let found;
+  if (missing.length === 0) {
+    found = await keep().catch(refuse());
+  } else {
+    const exportRef = createRemoteGitExportRef("others");
+    const remoteBundle = path.posix.join(runtimeRootDir, "git-others.bundle");
+    const bundlePath = path.join(temporary, "git-others.bundle");
+    const script = packOthers({ remoteDir, bundlePath: remoteBundle, exportRef, objects: missing, known });
+    await fetchBundle(tree, way, script, { remoteBundle, bundlePath });
+    const use = (/** @type {Set<string>} */ came) => {
+      const lacking = missing.find((object) => !came.has(object));
+      if (lacking !== undefined) throw new Error(`the environment did not send ${lacking}`);
+      return keep();
+    };
+    found = await withBundle({ localDir, bundlePath, exportRef, known }, use).catch(refuse(bundlePath));
+  }
+  if (found.kept.length > 0) await say(`are kept as ${named(found.kept)}`);
+  if (found.held.length > 0) {
+    await say(`that are kept as ${named(found.held)} are not to be checked out: ${OBEYED}`);
+  }
+}
+
+/** @param {string[]} refs */
+function named(refs) {
+  const more = refs.length > NAMED_MAX ? `, and ${refs.length - NAMED_MAX} more` : "";
+  return refs.slice(0, NAMED_MAX).join(", ") + more;
+}
+
+/**
+ * Has the sandbox make a bundle, and downloads it.
+ *
+ * @param {Tree} tree
+ * @param {Way} way
+ * @param {string} script
+ * @param {{ remoteBundle: string, bundlePath: string }} places Of the bundle, there and here.
+ */
+async function fetchBundle(tree, way, script, { remoteBundle, bundlePath }) {
+  const { client } = way;
+  await runOrRefuse(script, way);
+  const progress = transferProgress({
+    what: "Exporting git history from",
+    phase: "export",
+    onLine: way.onLine,
+    onStatus: way.onStatus,
+  });
+  if (typeof client.syncOut === "function") {
+    const roots = { sourceRoots: [tree.runtimeRootDir], targetRoots: [path.dirname(bundlePath)] };
+    const file = { sourcePath: remoteBundle, targetPath: bundlePath, kind: /** @type {const} */ ("file") };
+    await progress.finish(await receive(client.syncOut.bind(client), way, file, roots));
+  } else {
+    const bytes = toBuffer(await read(client, remoteBundle, progress.options));
+    await progress.finish(bytes.byteLength);
+    await fs.promises.writeFile(bundlePath, bytes);
+  }
+  await removeQuietly(client, remoteBundle);
 }
 
 /**
@@ -230,25 +374,24 @@ async function runOrRefuse(script, { client, timeoutMs }) {
 }
 
 /**
- * Says that the sandbox's commits are refused, and keeps what came of them beside the workspace's backups: its files are
+ * Says that commits of the sandbox are refused, and keeps what came of them beside the workspace's backups: its files are
  * restored all the same. Any other failure is passed on.
  *
  * @param {unknown} error
- * @param {string} localDir
+ * @param {Tree} tree
  * @param {Way} way
+ * @param {{ what: string, bundleName: string }} refused
  */
-async function goOnWithoutCommits(error, localDir, way) {
+async function goOnWithoutCommits(error, { localDir }, way, { what, bundleName }) {
   if (!(error instanceof CommitsRefused)) throw error;
   let kept = "";
   if (error.bundle !== undefined) {
-    const at = path.join(".paperclip-runtime", "conflicts", new Date().toISOString(), "sandbox.bundle");
+    const at = path.join(".paperclip-runtime", "conflicts", new Date().toISOString(), bundleName);
     await makeBackupFolder(localDir, path.dirname(at));
     await fs.promises.copyFile(error.bundle, path.join(localDir, at), fs.constants.COPYFILE_EXCL);
     kept = `; what came is at ${at}`;
   }
-  await way.onLine?.(
-    `[paperclip] The environment's commits are refused, and only its files restored: ${error.message}${kept}\n`,
-  );
+  await way.onLine?.(`[paperclip] The environment's ${what}: ${error.message}${kept}\n`);
   return undefined;
 }
 
@@ -273,23 +416,34 @@ async function makeBackupFolder(localDir, folder) {
 }
 
 /**
- * Merges the sandbox's commits into the local branch. Where that fails, or the sandbox has rewritten its history, they stay
- * under a reference of their own, and the files are restored all the same.
+ * Merges the sandbox's commits into the local branch. Where that must not be or fails, or the sandbox has rewritten its
+ * history, they stay under a reference of their own, and the files are restored all the same.
  *
  * @param {Tree} tree
  * @param {string} imported
  * @param {Way} way
+ * @param {string} temporary
+ * @param {string | undefined} busy Why the local branch must not be changed.
  */
-async function integrate(tree, imported, way) {
+async function integrate(tree, imported, way, temporary, busy) {
   const { localDir } = tree;
-  // Nothing has come since the restore before.
-  if (imported === tree.head) return;
+  // Nothing has come since the upload or the restore before.
+  if (imported === baseOf(tree)) return;
+  let why;
   let failure;
   try {
-    const importedHead = await onTopOf(localDir, tree.shared ?? tree.snapshot?.headCommit, imported);
-    await way.git.integrateImportedGitHead({ localDir, importedHead });
-    tree.shared = importedHead;
-    if (await includes(localDir, "HEAD", imported)) return;
+    const known = tree.snapshot?.headCommit;
+    const commit = busy === undefined ? await onTopOf(localDir, tree.shared ?? known, imported) : imported;
+    const obeyed = await findObeyed({ localDir, temporary, objects: [commit], known });
+    if (obeyed.has(commit)) why = OBEYED;
+    else if (busy !== undefined) why = busy;
+    else if (await bringsRepositories(localDir, commit)) {
+      why = `they have ${REPOSITORIES}, which is not taken over`;
+    } else {
+      await way.git.integrateImportedGitHead({ localDir, importedHead: commit });
+      tree.shared = commit;
+      if (await includes(localDir, "HEAD", imported)) return;
+    }
   } catch (error) {
     failure = error;
   }
@@ -300,24 +454,31 @@ async function integrate(tree, imported, way) {
     // The reference could not be created either: the first failure is the one to report.
     throw failure ?? error;
   }
-  await way.onLine?.(
-    failure === undefined
-      ? `[paperclip] The environment has rewritten its history, which is kept as ${ref}\n`
-      : `[paperclip] The environment's commits could not be merged and are kept as ${ref}: ${reasonOf(failure)}\n`,
-  );
+  const told =
+    failure !== undefined
+      ? `'s commits could not be merged and are kept as ${ref}: ${reasonOf(failure)}`
+      : why !== undefined
+        ? `'s commits are kept as ${ref} and not merged: ${why}`
+        : ` has rewritten its history, which is kept as ${ref}`;
+  await way.onLine?.(`[paperclip] The environment${told}\n`);
 }
 
 /**
- * Resets the index to the branch as it is now. Staged content that exists nowhere else is kept as a commit.
+ * Has the index follow the branch. What is staged stays so, unless the agent has committed to the same files: then it is kept
+ * as a commit, if it exists nowhere else.
  *
  * @param {string} localDir
+ * @param {Staged} staged
  * @param {boolean} checkWorkingTreeClean
  * @param {Way} way
  */
-async function resetIndex(localDir, checkWorkingTreeClean, way) {
-  const ref = await keepStaged(localDir);
+async function updateIndex(localDir, staged, checkWorkingTreeClean, way) {
+  if (staged.differences.length === 0) {
+    await way.git.resetLocalGitIndexToHead({ localDir, checkWorkingTreeClean });
+    return;
+  }
+  const ref = await followHead(localDir, staged);
   if (ref) await way.onLine?.(`[paperclip] What was staged in the workspace is kept as ${ref}\n`);
-  await way.git.resetLocalGitIndexToHead({ localDir, checkWorkingTreeClean });
 }
 
 /**

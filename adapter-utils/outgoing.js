@@ -14,7 +14,16 @@ const {
 } = require("./excludes.js");
 const { addToWorkspace, removePaths, replaceWorkspace } = require("./commands.js");
 const { APPLE_DOUBLE, readArchive } = require("./merge.js");
-const { filesOfNested, hasNoCommit, ignoredAnywhere, readIndex } = require("./repository.js");
+const {
+  REPOSITORIES,
+  filesOfNested,
+  hasNoCommit,
+  ignoredAnywhere,
+  isInRepository,
+  readIndex,
+  skipInIndex,
+} = require("./repository.js");
+const { operationIn } = require("./staged.js");
 const { pack } = require("./transfer.js");
 
 /**
@@ -33,22 +42,102 @@ const { pack } = require("./transfer.js");
  * @property {string[]} nativeExclude Patterns for a provider's own download, which may match them at any depth.
  * @property {string[]} tarExclude Patterns for a download by the sandbox' tar, which names what it packs `./name`.
  * @property {string[]} overlay What of a checkout goes up beside its last commit.
+ * @property {Map<string, string | undefined>} busy Why `HEAD` and the index of each of its repositories must not be changed.
  * @property {string[]} nested Repositories in it: their files go up, and are none of the outer history's.
  */
 
 /**
- * Reads the state of a workspace's repository; `null` where there is none, or one that has no commit to send.
+ * Reads the state of a workspace's repository; `null` where there is none, or one that has no commit to send. What cannot be
+ * used of the folder with further repositories is left out.
+ *
+ * @param {own.GitFunctions} git
+ * @param {string} dir
+ * @param {(text: string) => Promise<void>} say Is told what is left out.
+ */
+async function readSnapshot(git, dir, say) {
+  try {
+    return await git.readGitWorkspaceSnapshot(dir);
+  } catch (error) {
+    const { repositories, unusable } = await findRepositories(git, dir);
+    if (unusable.length === 0) {
+      if (await hasNoCommit(dir)) return null;
+      throw error;
+    }
+    for (const { path: at, reason } of unusable) await say(`${at} is not uploaded: ${reason}`);
+    let outer;
+    try {
+      outer = await git.readGitWorkspaceSnapshot(dir, false);
+    } catch (failure) {
+      if (await hasNoCommit(dir)) return null;
+      throw failure;
+    }
+    if (outer === null && repositories.length > 0) throw error;
+    return outer && withRepositories(outer, repositories);
+  }
+}
+
+/** @typedef {NonNullable<own.GitWorkspaceSnapshot["repositories"]>} Repositories */
+
+/**
+ * Reads the state of each further repository in a workspace, and why anything else in their folder is none.
  *
  * @param {own.GitFunctions} git
  * @param {string} dir
  */
-async function readSnapshot(git, dir) {
-  try {
-    return await git.readGitWorkspaceSnapshot(dir);
-  } catch (error) {
-    if (await hasNoCommit(dir)) return null;
+async function findRepositories(git, dir) {
+  /** @type {Repositories} */
+  const repositories = [];
+  /** @type {{ path: string, reason: string }[]} */
+  const unusable = [];
+  const root = path.join(dir, REPOSITORIES);
+  const found = await fs.promises.lstat(root).catch((error) => {
+    if (error.code === "ENOENT") return undefined;
     throw error;
+  });
+  if (found && !found.isDirectory()) {
+    unusable.push({ path: REPOSITORIES, reason: "it is no folder" });
+    return { repositories, unusable };
   }
+  for (const entry of found ? await fs.promises.readdir(root, { withFileTypes: true }) : []) {
+    const at = `${REPOSITORIES}/${entry.name}`;
+    if (!entry.isDirectory()) unusable.push({ path: at, reason: "it is no folder" });
+    else if (!/^[a-zA-Z0-9_-]+$/.test(entry.name)) {
+      unusable.push({ path: at, reason: "its name has other characters than letters, digits, - and _" });
+    } else {
+      const nested = path.join(dir, at);
+      const snapshot = await git.readGitWorkspaceSnapshot(nested, false).catch(async (error) => {
+        // It may be a folder in no repository at all.
+        if ((await hasNoCommit(nested)) || !(await isInRepository(nested))) return null;
+        throw error;
+      });
+      if (snapshot) repositories.push({ path: at, snapshot });
+      else unusable.push({ path: at, reason: "it is no checkout with a commit" });
+    }
+  }
+  repositories.sort((a, b) => a.path.localeCompare(b.path));
+  return { repositories, unusable };
+}
+
+/**
+ * The state of a workspace with those repositories, and with nothing else of their folder.
+ *
+ * @param {own.GitWorkspaceSnapshot} outer
+ * @param {Repositories} repositories
+ * @returns {own.GitWorkspaceSnapshot}
+ */
+function withRepositories(outer, repositories) {
+  const folder = new Set([REPOSITORIES]);
+  const all = (/** @type {"overlayPaths" | "deletedPaths" | "ignoredPaths"} */ kind) => [
+    ...outer[kind].filter((name) => !isOrIsBelow(name.replace(/\/+$/, ""), folder)),
+    ...repositories.flatMap(({ path: at, snapshot }) => snapshot[kind].map((name) => `${at}/${name}`)),
+  ];
+  return {
+    ...outer,
+    overlayPaths: all("overlayPaths"),
+    deletedPaths: all("deletedPaths"),
+    ignoredPaths: all("ignoredPaths"),
+    ...(repositories.length > 0 ? { repositories } : {}),
+  };
 }
 
 /**
@@ -84,6 +173,8 @@ async function select({ dir, snapshot, ignore, exclude: callers = [], preserve =
       ...heavy,
       ".git",
       `./${RUNTIME}`,
+      // Of a checkout, only what is named goes up.
+      ...(snapshot ? [] : [anchored(REPOSITORIES)]),
       ...callers,
       ...callers.map(anchored),
       ...ignored.map(anchored),
@@ -91,11 +182,23 @@ async function select({ dir, snapshot, ignore, exclude: callers = [], preserve =
     nativeExclude: mergeExcludes(heavy, GIT_EXCLUDES, [RUNTIME], callers, everywhere, repositories),
     tarExclude: mergeExcludes(
       [APPLE_DOUBLE, ...heavy, ".git", `./${RUNTIME}`, ...callers],
-      [...callers, ...preserve, ...ignored, ...repositories].map(anchored),
+      [...callers, ...preserve, ...ignored, REPOSITORIES].map(anchored),
     ),
     overlay,
     nested,
+    busy: snapshot ? await operationsIn(dir, ["", ...repositories]) : new Map(),
   };
+}
+
+/**
+ * @param {string} dir
+ * @param {string[]} repositories
+ */
+async function operationsIn(dir, repositories) {
+  /** @type {Map<string, string | undefined>} */
+  const found = new Map();
+  for (const at of repositories) found.set(at, await operationIn(path.join(dir, at)));
+  return found;
 }
 
 /**
@@ -233,6 +336,13 @@ function goneFrom(snapshot, overlay) {
 }
 
 /**
+ * Whether a path has a name that is never packed.
+ *
+ * @param {string} name
+ */
+const isAppleDouble = (name) => `/${name}`.includes("/._");
+
+/**
  * Packs a clone of the workspace's last commit.
  *
  * @param {own.GitFunctions} git
@@ -248,6 +358,11 @@ async function packHistory(git, dir, { snapshot, nested }, archivePath) {
       const lines = nested.map((name) => `/${name.replace(/[\\*?[!#]/g, "\\$&")}/\n`).join("");
       await fs.promises.mkdir(path.join(clone, ".git/info"), { recursive: true });
       await fs.promises.appendFile(path.join(clone, ".git/info/exclude"), `\n${lines}`);
+    }
+    // Files that are not packed would look deleted there.
+    await skipInIndex(clone, (name) => isAppleDouble(name) || name.startsWith(`${RUNTIME}/`), dir);
+    for (const repository of snapshot?.repositories ?? []) {
+      await skipInIndex(path.join(clone, repository.path), isAppleDouble, dir);
     }
     await pack({ localDir: clone, archivePath, exclude: [`./${RUNTIME}`] });
   });

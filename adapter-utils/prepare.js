@@ -18,6 +18,7 @@ const { restoreTree } = require("./incoming.js");
 const { capture } = require("./merge.js");
 const { packWorkspace, readSnapshot, select } = require("./outgoing.js");
 const { status, transferProgress } = require("./progress.js");
+const { REPOSITORIES } = require("./repository.js");
 const {
   assertSyncOperationsConfined,
   bytesTransferred,
@@ -108,8 +109,10 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
     /** @type {own.DirectorySnapshot["entries"]} */
     let base = input.workspaceBaseline?.entries ?? new Map();
     if (syncsWorkspace) {
+      const say = async (/** @type {string} */ text) => void (await onLine?.(`[paperclip] ${text}\n`));
       const given = input.workspaceGitSnapshot;
-      const snapshot = given === undefined ? await span("snapshot.git", () => readSnapshot(git, dir)) : given;
+      const snapshot =
+        given === undefined ? await span("snapshot.git", () => readSnapshot(git, dir, say)) : given;
       const ignore = snapshot ? null : await resolveIgnore(dir);
       if (ignore?.kind === "failed") throw new Error(`Workspace ignore scan failed: ${ignore.reason}`);
       const choose = async () => {
@@ -301,7 +304,8 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
         base: new Map([...base].filter(([name]) => !isOrIsBelow(name, isInner))),
         head: undefined,
         shared: undefined,
-        leftOut: { ...chosen.leftOut, snapshot: [...chosen.leftOut.snapshot, ...given, ...paths] },
+        busy: chosen.busy.get(""),
+        leftOut: { ...chosen.leftOut, snapshot: [...chosen.leftOut.snapshot, ...given, REPOSITORIES] },
         nativeExclude: chosen.nativeExclude,
         tarExclude: chosen.tarExclude,
       };
@@ -331,6 +335,7 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
           ),
           head: undefined,
           shared: undefined,
+          busy: chosen.busy.get(at),
           leftOut: { snapshot: [...exclude, ...NESTED_GIT], tar: chosen.leftOut.tar },
           nativeExclude: mergeExcludes(heavyExcludes(), GIT_EXCLUDES, input.workspaceExclude),
           tarExclude: mergeExcludes(chosen.leftOut.tar, heavyExcludes(), [".git"]),

@@ -64,25 +64,30 @@ const SETTINGS = [
   "submodule.recurse=false",
 ].flatMap((setting) => ["-c", setting]);
 
-/** The commands that look at no content of files, and so run neither a filter nor a merge driver. */
+/**
+ * The commands that run neither a filter nor a merge driver: they neither look at files nor write the index. (Whatever writes
+ * it compares entries that are as new as the index with their files, `git write-tree` too.)
+ */
 const RUNS_NO_PROGRAM = new Set([
   "check-ignore",
   "commit-tree",
   "fetch",
+  "for-each-ref",
   "init",
   "ls-files",
+  "ls-tree",
   "merge-base",
   "remote",
   "rev-parse",
   "symbolic-ref",
   "update-ref",
-  "write-tree",
 ]);
 
 /**
  * @typedef {object} GitOptions
  * @property {string} [stdin]
  * @property {string} [workspace] The workspace, where the command runs outside of it.
+ * @property {Record<string, string>} [env] Variables of git's.
  */
 
 /**
@@ -98,7 +103,7 @@ async function git(dir, args, options = {}) {
   const env = plainEnvironment(options.workspace ?? dir);
   const command = args.find((arg, at) => !arg.startsWith("-") && args[at - 1] !== "-c") ?? "";
   const more = RUNS_NO_PROGRAM.has(command) ? {} : await withoutPrograms(dir, env);
-  return execute(dir, args, { ...env, ...more }, options.stdin);
+  return execute(dir, args, { ...env, ...more, ...options.env }, options.stdin);
 }
 
 /**
@@ -163,19 +168,30 @@ const records = (text) => text.split("\0").filter((record) => record !== "");
  * @param {string} dir
  */
 async function hasNoCommit(dir) {
-  const answers = async (/** @type {string[]} */ ...args) => {
-    try {
-      await git(dir, args);
-      return true;
-    } catch {
-      // A command that fails answers no.
-      return false;
-    }
-  };
   return (
-    (await answers("symbolic-ref", "-q", "HEAD")) && !(await answers("rev-parse", "-q", "--verify", "HEAD"))
+    (await answers(dir, "symbolic-ref", "-q", "HEAD")) &&
+    !(await answers(dir, "rev-parse", "-q", "--verify", "HEAD"))
   );
 }
+
+/**
+ * Whether a folder is in a repository.
+ *
+ * @param {string} dir
+ */
+const isInRepository = (dir) => answers(dir, "rev-parse", "--git-dir");
+
+/**
+ * Whether a command succeeds: one that fails answers no.
+ *
+ * @param {string} dir
+ * @param {string[]} args
+ */
+const answers = (dir, ...args) =>
+  git(dir, args).then(
+    () => true,
+    () => false,
+  );
 
 /**
  * What the index of a repository has in a folder: submodules, and which of the names of heavy folders.
@@ -243,8 +259,69 @@ async function ignoredAnywhere(dir, ignored) {
   }
 }
 
+/**
+ * Makes a repository that has the objects of a local one, and nothing of its configuration.
+ *
+ * @param {string} localDir
+ * @param {string} at
+ */
+async function makeBorrowing(localDir, at) {
+  const ask = async (/** @type {string[]} */ ...args) =>
+    (await git(localDir, ["rev-parse", "--path-format=absolute", ...args])).replace(/\n$/, "");
+  const format = await ask("--show-object-format");
+  const objects = await ask("--git-path", "objects");
+  const shallow = await ask("--git-path", "shallow");
+  // An earlier attempt may have left one.
+  await fs.promises.rm(at, { recursive: true, force: true });
+  await fs.promises.mkdir(at);
+  await git(at, ["init", "-q", "--bare", `--object-format=${format}`], { workspace: localDir });
+  await fs.promises.writeFile(path.join(at, "objects/info/alternates"), `${JSON.stringify(objects)}\n`);
+  await fs.promises.copyFile(shallow, path.join(at, "shallow")).catch((error) => {
+    // Nearly every repository has its whole history.
+    if (error.code !== "ENOENT") throw error;
+  });
+}
+
+/** Git must not look for an object that a partial clone lacks at the remote, for any name that a sandbox lists. */
+const LOCALLY = { env: { GIT_NO_LAZY_FETCH: "1" } };
+
+/**
+ * Takes a bundle's references over, after `git fsck` of all that is new. Git leaves what it refuses in the repository, so the
+ * check is made in another one, which borrows its objects.
+ *
+ * @param {object} input
+ * @param {string} input.localDir
+ * @param {string} input.bundlePath The other repository is made beside it.
+ * @param {string[]} input.bases Commits that the bundle may need.
+ * @param {[string, string]} input.refspec The bundle's reference and the local one, or patterns of them.
+ */
+async function fetchChecked({ localDir, bundlePath, bases, refspec: [from, to] }) {
+  const options = ["-q", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
+  const fetch = ["-c", "fetch.fsckObjects=true", "fetch", ...options];
+  const inLocal = async (/** @type {string[]} */ ...args) => (await git(localDir, args)).trim();
+  const check = `${bundlePath}.git`;
+  const inCheck = (/** @type {string[]} */ ...args) => git(check, args, { workspace: localDir });
+  await makeBorrowing(localDir, check);
+  for (const [at, base] of bases.entries()) {
+    await inCheck("update-ref", `refs/heads/base-${at}`, base).catch(() => {
+      // Without the base, git says that it lacks what the bundle needs.
+    });
+  }
+  const checked = from.endsWith("/*") ? "refs/checked/*" : "refs/checked";
+  await inCheck(...fetch, bundlePath, `${from}:${checked}`);
+  await inLocal(...fetch, "--force", bundlePath, `${from}:${to}`);
+}
+
 /** A reference name for what is kept now. */
 const stamp = () => new Date().toISOString().replace(/[-:]/g, "").replace(/\..*/, "Z");
+
+/**
+ * The last part of the name of a reference to what is kept.
+ *
+ * @param {string} object
+ * @param {string} what
+ */
+const nameOfKept = (object, what) => `${what}-${object.slice(0, 12)}`;
 
 /**
  * Creates a reference to a commit, so that git's garbage collection does not remove it.
@@ -254,7 +331,7 @@ const stamp = () => new Date().toISOString().replace(/[-:]/g, "").replace(/\..*/
  * @param {string} what
  */
 async function keepCommit(dir, commit, what) {
-  const ref = `refs/paperclip/${stamp()}/${what}-${commit.slice(0, 12)}`;
+  const ref = `refs/paperclip/${stamp()}/${nameOfKept(commit, what)}`;
   await git(dir, ["update-ref", ref, commit]);
   return ref;
 }
@@ -317,33 +394,54 @@ async function onTopOf(dir, shared, imported) {
 const IDENTITY = ["-c", "user.name=Paperclip", "-c", "user.email=noreply@paperclip.ing"];
 
 /**
- * Keeps the staged content as a commit, where neither `HEAD` nor the workspace has it: resetting the index would lose it.
+ * The commit of `HEAD`; `undefined` on a branch without one.
  *
  * @param {string} dir
  */
-async function keepStaged(dir) {
-  const staged = records(await git(dir, ["diff", "--cached", "--name-only", "-z", "--diff-filter=ACMT"]));
-  if (staged.length === 0) return undefined;
-  const changed = new Set(records(await git(dir, ["diff", "--name-only", "-z"])));
-  if (!staged.some((name) => changed.has(name))) return undefined;
-  const tree = (await git(dir, ["write-tree"])).trim();
-  const message = "What was staged when a sandbox' work came back";
-  const commit = await git(dir, [...IDENTITY, "commit-tree", tree, "-p", "HEAD", "-m", message]);
-  return keepCommit(dir, commit.trim(), "staged");
+async function headOf(dir) {
+  try {
+    return (await git(dir, ["rev-parse", "-q", "--verify", "HEAD"])).trim();
+  } catch (error) {
+    // Exit code 1 says that there is none.
+    if (/** @type {{ code?: unknown }} */ (error).code === 1) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Marks tracked files of a repository as not to be looked for in its folder, so that `git add -A` does not delete them from the
+ * history where they are missing.
+ *
+ * @param {string} dir
+ * @param {(name: string) => boolean} isMissing
+ * @param {string} workspace
+ */
+async function skipInIndex(dir, isMissing, workspace) {
+  const missing = records(await git(dir, ["ls-files", "-z"], { workspace })).filter(isMissing);
+  if (missing.length === 0) return;
+  const stdin = missing.map((name) => `${name}\0`).join("");
+  await git(dir, ["update-index", "-z", "--skip-worktree", "--stdin"], { workspace, stdin });
 }
 
 module.exports = {
   IDENTITY,
+  LOCALLY,
   REPOSITORIES,
   commonAncestor,
+  fetchChecked,
   filesOfNested,
   git,
   hasNoCommit,
+  headOf,
   ignoredAnywhere,
   includes,
+  isInRepository,
   keepCommit,
-  keepStaged,
+  makeBorrowing,
+  nameOfKept,
   onTopOf,
   readIndex,
   records,
+  skipInIndex,
+  stamp,
 };

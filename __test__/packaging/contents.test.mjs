@@ -27,11 +27,11 @@ describe("the main package", () => {
   test("holds exactly what is needed", () => {
     const expected = `
       CHANGELOG.md LICENSE README.md adapter-utils/commands.js adapter-utils/excludes.js
-      adapter-utils/git.js adapter-utils/ignored.js adapter-utils/incoming.js adapter-utils/index.d.ts
-      adapter-utils/index.js adapter-utils/lock.js adapter-utils/merge.js adapter-utils/outgoing.js
-      adapter-utils/prepare.js adapter-utils/progress.js adapter-utils/repository.js
-      adapter-utils/snapshots.js adapter-utils/transfer.js binding.js cli/check.js cli/conflicts.js
-      cli/diff.js cli/directory.js cli/explained.js cli/main.js cli/report.js cli/text.js
+      adapter-utils/git.js adapter-utils/held.js adapter-utils/ignored.js adapter-utils/incoming.js adapter-utils/index.d.ts
+      adapter-utils/index.js adapter-utils/lock.js adapter-utils/merge.js adapter-utils/others.js
+      adapter-utils/outgoing.js adapter-utils/prepare.js adapter-utils/progress.js
+      adapter-utils/repository.js adapter-utils/snapshots.js adapter-utils/staged.js adapter-utils/transfer.js binding.js
+      cli/check.js cli/conflicts.js cli/diff.js cli/directory.js cli/explained.js cli/main.js cli/report.js cli/text.js
       clients/attempts.js clients/bridge.js clients/cloudflare.d.ts clients/cloudflare.js
       clients/conformance.d.ts clients/conformance.js clients/daytona.d.ts clients/daytona.js
       clients/docker.d.ts clients/docker.js clients/e2b.d.ts clients/e2b.js clients/errors.js

@@ -1,0 +1,757 @@
+// What an agent does with git beside commits on its branch, with the entry for the newest release: what comes back, under
+// which names, and what the log says of it.
+
+import { execFile } from "node:child_process";
+import { readFile, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { promisify } from "node:util";
+import * as releasedGit from "adapter-utils-2026.916.1/git-workspace-sync";
+import { beforeEach, describe, expect, it } from "vitest";
+import * as own from "../../adapter-utils/index.js";
+import { createLocalClient } from "../../clients/local.js";
+import { file, makeTree, temporaryFolder } from "../support/folders.mjs";
+
+const run = promisify(execFile);
+
+/** The entry with its own git functions, and with the release's, as its shim files pass them. */
+const MODULES = {
+  own: own.prepareSandboxManagedRuntime,
+  "own over the release's git functions": own.createAdapterUtils({ git: releasedGit })
+    .prepareSandboxManagedRuntime,
+};
+
+/** @type {string} */
+let root;
+/** @type {string} */
+let local;
+/** @type {string} */
+let remote;
+/** @type {string[]} */
+let lines;
+/** @type {string[]} */
+let calls;
+
+beforeEach(async () => {
+  root = await temporaryFolder();
+  [local, remote] = ["local", "remote"].map((name) => path.join(root, name));
+  lines = [];
+  calls = [];
+});
+
+/**
+ * Runs commands of a shell in a folder. Resolves with what they print.
+ *
+ * @param {string} cwd
+ * @param {string} script
+ */
+async function sh(cwd, script) {
+  const env = {
+    ...process.env,
+    ...Object.fromEntries(
+      ["AUTHOR", "COMMITTER"].flatMap((who) => [
+        [`GIT_${who}_NAME`, "Test"],
+        [`GIT_${who}_EMAIL`, "test@example.com"],
+      ]),
+    ),
+    GIT_CONFIG_NOSYSTEM: "1",
+    GIT_CONFIG_GLOBAL: "/dev/null",
+  };
+  const { stdout } = await run("sh", ["-ec", script], { cwd, env });
+  return stdout.trimEnd();
+}
+
+/**
+ * Makes a repository with one commit.
+ *
+ * @param {Record<string, string>} [files]
+ */
+async function repository(files = { a: "a\n" }) {
+  await makeTree(local, files);
+  await sh(local, "git init -q -b main; git add -Af; git commit -qm base");
+}
+
+/** A client that notes the names of its calls. */
+function client() {
+  const methods = createLocalClient();
+  const noted = (name) => (first, second) => {
+    calls.push(name);
+    return methods[name](first, second);
+  };
+  const names = ["makeDir", "writeFile", "readFile", "listFiles", "remove", "run"];
+  return Object.fromEntries(names.map((name) => [name, noted(name)]));
+}
+
+/**
+ * Uploads the workspace.
+ *
+ * @param {keyof typeof MODULES} [whose]
+ * @param {object} [input]
+ */
+const prepare = (whose = "own", input = {}) =>
+  MODULES[whose]({
+    spec: { transport: "sandbox", provider: "test", sandboxId: "1", remoteCwd: remote, timeoutMs: 60_000 },
+    adapterKey: "test",
+    client: client(),
+    workspaceLocalDir: local,
+    onProgress: (line) => void lines.push(line),
+    ...input,
+  });
+
+/** What the log says beside the progress of transfers. */
+const told = () => lines.splice(0).filter((line) => /^\[paperclip\] (The env|What)/.test(line));
+
+/** Local references under `refs/paperclip` without the time, with the subject of what each names. */
+async function kept() {
+  const format = "--format=%(refname) %(subject)";
+  const listed = await sh(local, `git for-each-ref '${format}' refs/paperclip`);
+  return listed
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => line.replace(/^refs\/paperclip\/\d{8}T\d{6}Z\//, ""));
+}
+
+const isSound = async () => expect(await sh(local, "git fsck --full --strict --no-dangling 2>&1")).toBe("");
+
+describe.each(Object.keys(MODULES))("other branches, tags and stashes: %s", (whose) => {
+  it("come back under references of their own, and the log names them", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(
+      remote,
+      `git checkout -qb side/n; echo n >n; git add n; git commit -qm side; git checkout -q main
+       echo t >>a; git commit -qam there; git tag plain; git tag -m annotated noted side/n
+       echo one >>a; git stash push -qm first; echo two >>a; git stash push -qm second`,
+    );
+    await restoreWorkspace();
+    expect(await kept()).toEqual([
+      "heads/side/n side",
+      "stash/0 On main: second",
+      "stash/1 On main: first",
+      "tags/noted annotated",
+      "tags/plain there",
+    ]);
+    const [line, ...more] = told();
+    expect(more).toEqual([]);
+    for (const name of ["heads/side/n", "stash/0", "stash/1", "tags/noted", "tags/plain"]) {
+      expect(line).toMatch(new RegExp(` refs/paperclip/\\d{8}T\\d{6}Z/${name}(,|\\n)`));
+    }
+    expect(await sh(local, "git log --format=%s; git branch; git tag; git stash list")).toBe(
+      "there\nbase\n* main",
+    );
+    const stash = await sh(local, "git for-each-ref --format='%(refname)' 'refs/paperclip/*/stash/*'");
+    await sh(local, `git stash apply -q ${stash.split("\n")[0]}`);
+    expect(await readFile(path.join(local, "a"), "utf8")).toBe("a\nt\ntwo\n");
+    await isSound();
+    // Nothing of the transfer is left behind.
+    expect(
+      await sh(
+        remote,
+        "git for-each-ref refs/paperclip/git-sync/export/others; ls -A .paperclip-runtime/test",
+      ),
+    ).toBe("");
+  });
+
+  it("come back though nothing was committed on the branch", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(
+      remote,
+      "git tag plain; git checkout -qb n; git commit -qm n --allow-empty; git checkout -q main",
+    );
+    await restoreWorkspace();
+    expect(await kept()).toEqual(["heads/n n", "tags/plain base"]);
+    await isSound();
+  });
+
+  it("come back once, and again when they move", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    const commit = "git checkout -q n; git commit -qm n --allow-empty; git checkout -q main";
+    await sh(remote, `git branch n; ${commit}; git tag plain; git tag -m annotated noted n`);
+    await restoreWorkspace();
+    expect(told()).toHaveLength(1);
+    await restoreWorkspace();
+    expect(told()).toEqual([]);
+    expect(await kept()).toHaveLength(3);
+    await sh(remote, `${commit}; git tag -f plain n`);
+    await restoreWorkspace();
+    expect(told()).toHaveLength(1);
+    const moved = await sh(remote, "git rev-parse n");
+    expect(await sh(local, `git for-each-ref --points-at=${moved} refs/paperclip`)).not.toBe("");
+  });
+});
+
+describe("other branches, tags and stashes", () => {
+  it("cost no call where there is nothing new of them", async () => {
+    await repository();
+    await sh(local, "git tag here; git branch other");
+    const { restoreWorkspace } = await prepare();
+    await sh(remote, "git checkout -qb same; echo t >>a; git commit -qam there; git tag here main");
+    calls.splice(0);
+    await restoreWorkspace();
+    expect(calls).toEqual(["run", "readFile", "remove", "readFile", "remove", "run", "readFile", "remove"]);
+    expect([await kept(), told()]).toEqual([[], []]);
+  });
+
+  it("write no other reference, whatever they are called", async () => {
+    await repository();
+    // A git that lists what no repository can have.
+    const list = path.join(root, "list");
+    await makeTree(root, {
+      "bin/git": file(
+        `#!/bin/sh
+case "$*" in
+*for-each-ref*objectname*) cat '${list}' ;;
+*) PATH=$REAL exec git "$@" ;;
+esac
+`,
+        0o755,
+      ),
+    });
+    const env = { REAL: process.env.PATH, PATH: `${root}/bin:${process.env.PATH}` };
+    const { restoreWorkspace } = await prepare("own", { client: createLocalClient({ env }) });
+    const commit = await sh(remote, "git commit-tree -p HEAD -m hostile HEAD^{tree}");
+    const names = [
+      "heads/main",
+      "heads/../../../heads/main",
+      "heads/a..b",
+      "heads/-d",
+      "heads/c.lock",
+      "tags/HEAD",
+    ];
+    await writeFile(list, names.map((name) => `${commit} refs/${name}\n`).join(""));
+    const references = () =>
+      sh(local, "git for-each-ref refs/heads refs/tags refs/remotes refs/stash; cat .git/HEAD");
+    const before = await references();
+    await restoreWorkspace();
+    expect(await references()).toBe(before);
+    expect(await kept()).toEqual([
+      "heads/-d hostile",
+      "heads/main hostile",
+      `sandbox-${commit.slice(0, 12)} hostile`,
+      "tags/HEAD hostile",
+    ]);
+    await isSound();
+  });
+
+  it("come back up to a limit, and the log has the number of the rest", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare();
+    await sh(
+      remote,
+      `commit=$(git commit-tree -m tagged HEAD^{tree})
+       for i in $(seq 503); do echo "create refs/tags/$i $commit"; done | git update-ref --stdin`,
+    );
+    await restoreWorkspace();
+    expect(told()).toEqual([
+      expect.stringMatching(/ are more than 500: 3 of them are not taken over\n$/),
+      expect.stringMatching(/ are kept as (refs\/\S+, ){20}and 480 more\n$/),
+    ]);
+    expect(await kept()).toHaveLength(500);
+    // Those that were taken over do not count again.
+    await restoreWorkspace();
+    expect(await kept()).toHaveLength(503);
+  });
+
+  it("are refused alone if git fsck complains", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare();
+    await sh(
+      remote,
+      `echo t >>a; git commit -qam there
+       git cat-file commit HEAD | sed 's/^author .*/author x <x> 1 +1/' >.git/forged
+       git branch forged "$(git hash-object -t commit -w --literally .git/forged)"`,
+    );
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s; git status --porcelain")).toBe("there\nbase");
+    expect(await kept()).toEqual([]);
+    const [line, ...more] = told();
+    expect(more).toEqual([]);
+    expect(line).toMatch(
+      /other branches, tags and stashes are refused: .*; what came is at (.*\/others\.bundle)\n$/,
+    );
+    await isSound();
+  });
+
+  it("come back if the commits of the branch are refused", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare();
+    await sh(
+      remote,
+      `git checkout -qb n; git commit -qm n --allow-empty; git checkout -q main; echo t >>a; git commit -qam there
+       git cat-file commit HEAD | sed 's/^author .*/author x <x> 1 +1/' >.git/forged
+       git update-ref HEAD "$(git hash-object -t commit -w --literally .git/forged)"`,
+    );
+    await restoreWorkspace();
+    expect(told()).toEqual([
+      expect.stringContaining("commits are refused"),
+      expect.stringMatching(/are kept as \S*\/heads\/n\n/),
+    ]);
+    expect(await kept()).toEqual(["heads/n n"]);
+    await isSound();
+  });
+
+  it("are named in the log if the sandbox does not list them", async () => {
+    await repository();
+    const { readFile: reads, ...methods } = createLocalClient();
+    const readsNoStatus = async (file, options) => {
+      if (file.endsWith("/workspace-status.txt")) throw new Error("cannot be read");
+      return reads(file, options);
+    };
+    const { restoreWorkspace } = await prepare("own", { client: { ...methods, readFile: readsNoStatus } });
+    await sh(remote, "git branch n; echo t >>a; git commit -qam there");
+    await restoreWorkspace();
+    expect(told()).toEqual([expect.stringContaining("could not be listed")]);
+    expect(await sh(local, "git log --format=%s")).toBe("there\nbase");
+  });
+});
+
+/** A commit of the agent that has nothing to do with what is staged here. */
+const COMMIT_X = "echo x >x; git add x; git commit -qm x";
+
+describe.each(Object.keys(MODULES))("what is staged here: %s", (whose) => {
+  const change = "echo t >>a; git commit -qam there";
+
+  it("is not reported if nothing is", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, change);
+    await restoreWorkspace();
+    expect([told(), await kept()]).toEqual([[], []]);
+    expect(await sh(local, "git log --format=%s; git status --porcelain")).toBe("there\nbase");
+  });
+
+  describe.each([
+    ["the agent does nothing", ":"],
+    ["the agent commits another file", COMMIT_X],
+    ["the agent changes another file", "echo x >x"],
+  ])("stays staged if %s", (_what, act) => {
+    it.each([
+      ["new files", "echo n >n; git add n", "A  n"],
+      ["new files that are gone", "echo n >n; git add n; rm n", "AD n"],
+      ["a part of what was edited", "echo one >>a; git add a; echo two >>a", "MM a"],
+      ["deletions", "git rm -q b; git rm -q --cached c", "D  b\nD  c\n?? c"],
+      ["renames and modes", "git mv b e; chmod +x c; git add c", "M  c\nR  b -> e"],
+      ["names that are to be added", "echo n >n; git add -N n", " A n"],
+      ["a folder in the place of a file", "git rm -q b; mkdir b; echo n >b/n; git add b", "D  b\nA  b/n"],
+    ])("%s", async (_staged, script, status) => {
+      await repository({ a: "a\n", b: "b\nb\n", c: "c\n" });
+      const { restoreWorkspace } = await prepare(whose);
+      await sh(remote, act);
+      await sh(local, script);
+      const staged = "git diff --cached --raw --no-abbrev --ita-visible-in-index";
+      const before = await sh(local, staged);
+      await restoreWorkspace();
+      expect(await sh(local, staged)).toBe(before);
+      const others = act.startsWith("echo x >x") && !act.includes("commit") ? "\n?? x" : "";
+      expect(await sh(local, "git status --porcelain")).toBe(status + others);
+      expect([told(), await kept()]).toEqual([[], []]);
+    });
+  });
+
+  it("is kept on top of the commit that it was staged on, if the agent has committed to the same file", async () => {
+    await repository({ a: "a\n", b: "b\n", c: "c\n" });
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, change);
+    await sh(local, "echo staged >>a; echo staged >>b; git add a b; echo later >>a; git rm -q c");
+    await restoreWorkspace();
+    const [line] = told();
+    const [ref] = /refs\/paperclip\/\S*\/staged-\S*/.exec(line) ?? [];
+    expect(await sh(local, `git diff --name-status main~1 ${ref}; git show ${ref}:a`)).toBe(
+      "M\ta\nM\tb\nD\tc\na\nstaged",
+    );
+    expect(await sh(local, `git rev-parse ${ref}^`)).toBe(await sh(local, "git rev-parse main~1"));
+    expect(await sh(local, "git log --format=%s; cat a; git status --porcelain")).toBe(
+      "there\nbase\na\nt\nM  b\nD  c",
+    );
+  });
+
+  it("is kept if the agent has committed a folder in its place, or a file in that of its folder", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, "mkdir n; echo t >n/t; echo t >m; git add -A; git commit -qm there");
+    await sh(local, "echo n >n; mkdir m; echo m >m/m; echo o >o; git add n m o; rm -r n m o");
+    await restoreWorkspace();
+    const [ref] = /refs\/paperclip\/\S*\/staged-\S*/.exec(told()[0]) ?? [];
+    expect(await sh(local, `git diff --name-only main~1 ${ref}`)).toBe("m/m\nn\no");
+    expect(await sh(local, "git ls-files; git status --porcelain")).toBe("a\nm\nn/t\no\nAD o");
+  });
+
+  it("is not kept if the agent has committed the same", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, change);
+    await sh(local, "echo t >>a; git add a; echo later >>a");
+    await restoreWorkspace();
+    expect(await kept()).toEqual([]);
+  });
+});
+
+describe.each(Object.keys(MODULES))("an operation that is in progress here: %s", (whose) => {
+  const conflict =
+    "echo ours >a; git commit -qam ours; git checkout -qb two main~1; echo two >a; git commit -qam two";
+  const OPERATIONS = {
+    merge: `${conflict}; ! git merge -q main`,
+    rebase: `${conflict}; ! git rebase -q main 2>/dev/null`,
+    "rebase by patches": `${conflict}; ! git rebase -q --apply main >/dev/null 2>&1`,
+    "cherry-pick": `${conflict}; ! git cherry-pick main >/dev/null 2>&1`,
+    revert: `${conflict}; ! git revert --no-edit main >/dev/null 2>&1`,
+    "merge without conflicts": `git checkout -qb two main~1; echo b >b; git add b; git commit -qm two
+      git merge -q --no-commit main`,
+    bisection: "git bisect start -q HEAD HEAD~2 >/dev/null",
+    "conflict of a stash": `echo two >a; git stash -q; echo ours >a; git commit -qam ours; ! git stash pop -q`,
+  };
+  const state = () => sh(local, "git ls-files -s; cat .git/HEAD; git rev-parse HEAD; git reflog");
+
+  describe.each(["at the prepare", "at the restore"])("%s", (when) => {
+    it.each(Object.keys(OPERATIONS))("stays as it is: %s", async (operation) => {
+      await repository();
+      await sh(local, "echo b >>a; git commit -qam second; echo c >>a; git commit -qam third");
+      const begin = () => sh(local, OPERATIONS[operation]);
+      if (when === "at the prepare") await begin();
+      const { restoreWorkspace } = await prepare(whose);
+      if (when === "at the restore") await begin();
+      const before = await state();
+      await restoreWorkspace();
+      expect([await state(), told(), await kept()]).toEqual([before, [], []]);
+      await sh(remote, COMMIT_X);
+      await restoreWorkspace();
+      expect([await state(), await sh(local, "cat x")]).toEqual([before, "x"]);
+      expect(await kept()).toEqual([expect.stringMatching(/^sandbox-[0-9a-f]{12} x$/)]);
+      const [line, ...more] = told();
+      expect(more).toEqual([]);
+      expect(line).toMatch(
+        / commits are kept as refs\/paperclip\/\S+\/sandbox-\S+ and not merged: .* here\n$/,
+      );
+      await isSound();
+    });
+  });
+
+  it("concerns its own repository only", async () => {
+    await repository();
+    const inner = path.join(local, ".paperclip-repositories/one");
+    await makeTree(inner, { a: "a\n" });
+    await sh(
+      inner,
+      `git init -q -b main; git add -A; git commit -qm base; git commit -qm other --allow-empty
+      ${OPERATIONS.merge}`,
+    );
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, COMMIT_X);
+    await sh(path.join(remote, ".paperclip-repositories/one"), COMMIT_X);
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s")).toBe("x\nbase");
+    expect(await sh(inner, "git log -1 --format=%s; git status --porcelain")).toBe("two\nUU a\n?? x");
+    expect(told()).toHaveLength(1);
+  });
+
+  it("no longer concerns commits that come after it has ended", async () => {
+    await repository();
+    await sh(local, "echo b >>a; git commit -qam second");
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(local, OPERATIONS.merge);
+    await sh(remote, COMMIT_X);
+    await restoreWorkspace();
+    await sh(local, "git merge --abort");
+    await sh(remote, "git commit -qm y --allow-empty");
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s two | grep -x '[xy]'; git status --porcelain")).toBe("y\nx");
+  });
+});
+
+describe.each(Object.keys(MODULES))("a branch without a commit here: %s", (whose) => {
+  describe.each([
+    ["what the branch before had", "", "A  a"],
+    ["new content", "; echo st >a; git add a; echo wt >a", "AM a"],
+    ["a file that is gone", "; echo n >n; git add n; rm n", "A  a\nAD n"],
+    ["nothing", "; git rm -rfq .", ""],
+  ])("with %s staged", (_what, more, status) => {
+    it.each([false, true])("stays as it is (the agent commits: %s)", async (commits) => {
+      await repository();
+      const { restoreWorkspace } = await prepare(whose);
+      if (commits) await sh(remote, COMMIT_X);
+      await sh(local, `git checkout -q --orphan z${more}`);
+      const before = await sh(local, "git ls-files -s; cat .git/HEAD");
+      await restoreWorkspace();
+      expect(await sh(local, "git ls-files -s; cat .git/HEAD")).toBe(before);
+      const lines = [status, commits ? "?? x" : ""].filter((line) => line !== "");
+      expect(await sh(local, "git status --porcelain")).toBe(lines.join("\n"));
+      const named = commits ? [expect.stringMatching(/^sandbox-[0-9a-f]{12} x$/)] : [];
+      expect(await kept()).toEqual(named);
+      expect(told()).toHaveLength(named.length);
+    });
+  });
+});
+
+it("what was reset here does not come back if the agent does nothing", async () => {
+  await repository();
+  await sh(local, "git commit -qm second --allow-empty");
+  const { restoreWorkspace } = await prepare();
+  await sh(local, "git reset -q --hard HEAD~1");
+  await restoreWorkspace();
+  expect(await sh(local, "git log --format=%s")).toBe("base");
+});
+
+describe.each(Object.keys(MODULES))("what git would obey once it is checked out: %s", (whose) => {
+  /** Makes a bare repository whose configuration names a program. */
+  const bare = (folder) =>
+    `mkdir -p ${folder}/objects ${folder}/refs; touch ${folder}/objects/k ${folder}/refs/k
+     echo 'ref: refs/heads/main' >${folder}/HEAD
+     printf '[core]\\n\\tbare = false\\n\\tworktree = .\\n\\tfsmonitor = false\\n' >${folder}/config`;
+  const WHY = "git would take a directory for a repository and obey what it has there";
+
+  it.each([
+    ["a whole bare repository", `${bare("sub")}; git add -A; git commit -qm hostile`],
+    ["one that is gone from the files", `${bare("sub")}; git add -A; git commit -qm hostile; rm -r sub`],
+    [
+      "one of a commit before the last",
+      `${bare("sub")}; git add -A; git commit -qm more; git rm -rq sub; git commit -qm hostile`,
+    ],
+    ["one in an amended commit", `${bare("sub")}; git add -A; git commit -q --amend -m hostile`],
+    [
+      "one in a merge",
+      `git checkout -qb m; ${bare("sub")}; git add -A; git commit -qm m; git checkout -q main
+       git commit -qm o --allow-empty; git merge -q -m hostile m; git branch -qD m`,
+    ],
+    [
+      "a part of one, and the rest as files",
+      `${bare("sub")}; git add sub/HEAD sub/config; git commit -qm hostile; rm sub/HEAD sub/config`,
+    ],
+  ])("is not merged: %s", async (_what, script) => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, `echo n >n; ${script}`);
+    await restoreWorkspace();
+    const unchanged = async () => {
+      expect(await sh(local, "git log --format=%s; cat n")).toBe("base\nn");
+      await sh(local, "git checkout -q -f -- .");
+      expect(await sh(local, "ls sub/HEAD 2>/dev/null || :")).toBe("");
+    };
+    await unchanged();
+    expect(await kept()).toEqual([expect.stringMatching(/^sandbox-[0-9a-f]{12} hostile$/)]);
+    const line = expect.stringMatching(
+      / commits are kept as refs\/paperclip\/\S+\/sandbox-\S+ and not merged: /,
+    );
+    expect(told()).toEqual([line]);
+    // Nor is it with a commit on top.
+    await sh(remote, "git commit -qm later --allow-empty");
+    await restoreWorkspace();
+    await unchanged();
+    expect(told()).toEqual([expect.stringContaining(WHY)]);
+    await isSound();
+  });
+
+  it("is not merged if files of the workspace make it a repository", async () => {
+    await repository();
+    await makeTree(local, { "sub/HEAD": "ref: refs/heads/main\n" });
+    await sh(local, "git add -A; git commit -qm fixture");
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, "echo c >sub/config; git add -A; git commit -qm hostile");
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s; ls sub")).toBe("fixture\nbase\nHEAD");
+    expect(told()).toEqual([expect.stringContaining(WHY)]);
+  });
+
+  it("is named in the log in any case", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, `${bare("sub")}; git add -A; git commit -qm hostile`);
+    await sh(local, "git checkout -q --orphan z");
+    await restoreWorkspace();
+    expect(told()).toEqual([expect.stringContaining(WHY)]);
+  });
+
+  it.each([
+    ["in a new commit", "echo t >>a; git commit -qam there"],
+    ["in an amended commit", "echo t >>a; git commit -q --amend -am there"],
+  ])("is merged if it was here before: %s", async (_what, script) => {
+    await repository();
+    await sh(local, `${bare("sub")}; git add -A; git commit -qm fixture`);
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, script);
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s; git status --porcelain")).toBe("there\nfixture\nbase");
+  });
+
+  it("is named in the log for other branches, tags and stashes", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(
+      remote,
+      `git checkout -qb n; ${bare("sub")}; git add -A; git commit -qm n; git tag t; git checkout -q main
+       git checkout -qb good; git commit -qm good --allow-empty; git checkout -q main
+       ${bare("stashed")}; git add -A; git stash -q; git tag tree "n^{tree}"`,
+    );
+    await restoreWorkspace();
+    const names = (await kept()).map((line) => line.split(" ")[0]);
+    expect(names).toEqual(["heads/good", "heads/n", "stash/0", "tags/t", "tags/tree"]);
+    const [good, held, ...more] = told();
+    expect(more).toEqual([]);
+    expect(good).toMatch(/ are kept as refs\/paperclip\/\S+\/heads\/good\n$/);
+    expect(held).toContain(WHY);
+    for (const name of names.slice(1)) expect(held).toContain(`/${name}`);
+  });
+
+  it("is recognised in a shallow clone", async () => {
+    await repository();
+    const full = path.join(root, "full");
+    await sh(root, "mv local full; git -C full commit -qm second --allow-empty");
+    await sh(root, `git clone -q --depth 1 'file://${full}' local`);
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, COMMIT_X);
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s")).toBe("x\nsecond");
+    await sh(remote, `${bare("sub")}; git add -A; git commit -qm hostile`);
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s")).toBe("x\nsecond");
+  });
+});
+
+describe("programs of the local configuration", () => {
+  it.each(["clean", "smudge", "process"])("do not run during a restore: a filter's %s", async (kind) => {
+    const program = file("#!/bin/sh\ncat\n", 0o755);
+    await repository({ a: "a\n", "filter.sh": program, ".gitattributes": "* filter=x\n" });
+    await sh(local, `git config filter.x.${kind} ./filter.sh`);
+    const { restoreWorkspace } = await prepare();
+    const ran = path.join(root, "ran");
+    await sh(
+      remote,
+      `printf '#!/bin/sh\\n: >"%s"; cat\\n' '${ran}' >filter.sh; echo t >>a; git commit -qam there`,
+    );
+    // An entry with a later time than the index is compared by its content.
+    await sh(
+      local,
+      `echo s >>a; echo q >q; touch -t 203701010000 a q; git -c filter.x.${kind}= add a q; echo l >>a`,
+    );
+    await restoreWorkspace();
+    expect(await kept()).toEqual([expect.stringContaining("What was staged")]);
+    expect(await sh(root, "ls ran 2>/dev/null || :")).toBe("");
+  });
+});
+
+describe.each(Object.keys(MODULES))("a folder for further repositories: %s", (whose) => {
+  const NAME = ".paperclip-repositories";
+
+  it.each([
+    ["a file", `echo x >${NAME}`],
+    ["a link", `ln -s . ${NAME}`],
+    ["a folder that is no checkout", `mkdir -p ${NAME}/x; echo y >${NAME}/x/y`],
+    ["a repository", `git init -q ${NAME}/x; cd ${NAME}/x; git commit -qm x --allow-empty`],
+  ])("does not come back from a sandbox: %s", async (_what, script) => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, `echo n >n; ${script}`);
+    await restoreWorkspace();
+    expect(await sh(local, "ls -A")).toBe(".git\na\nn");
+    await prepare(whose);
+  });
+
+  it.each([
+    ["a file", `echo x >${NAME}`, NAME],
+    ["a link", `ln -s . ${NAME}`, NAME],
+    ["a folder that is no checkout", `mkdir -p ${NAME}/x; echo y >${NAME}/x/y`, `${NAME}/x`],
+    ["a file in it", `mkdir -p ${NAME}; echo y >${NAME}/y`, `${NAME}/y`],
+    ["a folder with another name", `mkdir -p '${NAME}/x y'`, `${NAME}/x y`],
+    ["a repository without a commit", `git init -q ${NAME}/x`, `${NAME}/x`],
+  ])("is left out of an upload, and the log says so: %s", async (_what, script, named) => {
+    await repository();
+    await sh(local, script);
+    const before = await sh(local, `ls -lR ${NAME}`);
+    const { restoreWorkspace } = await prepare(whose);
+    expect(lines.splice(0).filter((line) => line.includes(NAME))).toEqual([
+      expect.stringContaining(`[paperclip] ${named} is not uploaded: `),
+    ]);
+    expect(await sh(remote, `ls ${NAME} 2>/dev/null || :`)).toBe("");
+    await sh(remote, COMMIT_X);
+    await restoreWorkspace();
+    // The release's function that merges commits insists on usable ones.
+    const merged = whose === "own" ? "x\nbase" : "base";
+    expect(await sh(local, `git log --format=%s; ls -lR ${NAME}`)).toBe(`${merged}\n${before}`);
+    expect(await sh(local, "cat x; git log --all --format=%s | grep x")).toBe("x\nx");
+  });
+
+  it.each([
+    ["a file", `echo x >${NAME}; git add -Af`],
+    ["a link", `ln -s '${path.sep}tmp' ${NAME}; git add -Af`],
+    ["a file in it", `mkdir ${NAME}; echo y >${NAME}/y; git add -Af`],
+  ])("does not come back in a commit: %s", async (_what, script) => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, `echo n >n; ${script}; git commit -qm there`);
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s; ls -A; cat n")).toBe("base\n.git\na\nn\nn");
+    expect(await kept()).toEqual([expect.stringMatching(/^sandbox-\S+ there$/)]);
+    expect(told()).toEqual([expect.stringContaining(` and not merged: they have ${NAME}`)]);
+  });
+
+  it("is left out of an upload beside repositories that are uploaded", async () => {
+    await repository();
+    const inner = path.join(local, NAME, "one");
+    await makeTree(path.join(local, NAME), { "one/b": "b\n", "other/y": "y" });
+    await sh(inner, "git init -q -b main; git add -A; git commit -qm base; echo c >c; rm b");
+    const { restoreWorkspace } = await prepare(whose);
+    expect(await sh(remote, `ls ${NAME} ${NAME}/one; git status --porcelain`)).toBe(
+      `${NAME}:\none\n\n${NAME}/one:\nc`,
+    );
+    await sh(
+      path.join(remote, NAME, "one"),
+      `git add -A; git commit -qm there; mkdir ../two; echo 2 >../two/2`,
+    );
+    await restoreWorkspace();
+    expect(await sh(inner, "git log --format=%s; ls ..")).toBe("there\nbase\none\nother");
+  });
+
+  it("is not followed by an upload where the commit has a link", async () => {
+    await repository();
+    const outside = path.join(root, "outside");
+    await makeTree(outside, { a: "a" });
+    await sh(
+      local,
+      `ln -s '${outside}' ${NAME}; git add -Af; git commit -qm link; rm ${NAME}; mkdir -p ${NAME}/one
+      cd ${NAME}/one; echo b >b; git init -q -b main; git add -A; git commit -qm base`,
+    );
+    // The release's function makes the clone.
+    if (whose === "own") await prepare(whose);
+    expect(await sh(root, "ls outside")).toBe("a");
+  });
+
+  it("is left out of the upload of a directory that is no checkout", async () => {
+    await makeTree(local, { a: "a", [NAME]: "x" });
+    const { restoreWorkspace } = await prepare(whose);
+    expect(await sh(remote, "ls -A")).toBe(".paperclip-runtime\na");
+    await sh(remote, `echo b >b; rm a; mkdir ${NAME}`);
+    await restoreWorkspace();
+    expect(await sh(local, `ls -A; cat ${NAME}`)).toBe(`${NAME}\nb\nx`);
+  });
+});
+
+describe.each(Object.keys(MODULES))("tracked files that are not uploaded: %s", (whose) => {
+  it("stay in the history when the agent commits everything", async () => {
+    const files = { a: "a\n", "._q": "q", "deep/._dir/x": "x", ".paperclip-runtime/y": "y" };
+    await repository(files);
+    const before = await sh(local, "git ls-files");
+    const { restoreWorkspace } = await prepare(whose);
+    expect(await sh(remote, "git status --porcelain")).toBe("");
+    await sh(remote, "echo t >>a; git add -A; git commit -qm there");
+    await restoreWorkspace();
+    expect(await sh(local, "git log -1 --format=%s --name-only")).toBe("there\n\na");
+    expect(await sh(local, "git ls-files; git status --porcelain; git ls-files -v | grep -v ^H || :")).toBe(
+      before,
+    );
+    expect(await readFile(path.join(local, "._q"), "utf8")).toBe("q");
+  });
+
+  it("stay in the history of a repository in the workspace", async () => {
+    await repository();
+    const inner = path.join(local, ".paperclip-repositories/one");
+    await makeTree(inner, { b: "b\n", "._q": "q" });
+    await sh(inner, "git init -q -b main; git add -Af; git commit -qm base");
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(
+      path.join(remote, ".paperclip-repositories/one"),
+      "echo t >>b; git add -A; git commit -qm there",
+    );
+    await restoreWorkspace();
+    expect(await sh(inner, "git log -1 --format=%s --name-only")).toBe("there\n\nb");
+  });
+});

@@ -1,0 +1,173 @@
+"use strict";
+
+// The index of a local repository while a sandbox' work comes back: what is staged there stays so, unless the agent has
+// committed to the same files.
+
+const { fs, path } = require("../js/node.js");
+const { isOrIsBelow } = require("./excludes.js");
+const { IDENTITY, git, headOf, keepCommit, records } = require("./repository.js");
+
+/** @import * as own from "./index.js" */
+
+/** What is in a repository while an operation on its commits is in progress, and how that is called. */
+const OPERATIONS = {
+  MERGE_HEAD: "a merge",
+  "rebase-merge": "a rebase",
+  "rebase-apply": "a rebase",
+  CHERRY_PICK_HEAD: "a cherry-pick",
+  REVERT_HEAD: "a revert",
+  sequencer: "a series of cherry-picks or reverts",
+  BISECT_LOG: "a bisection",
+};
+
+/**
+ * Why neither `HEAD` nor the index of a repository may be changed now; `undefined` if they may.
+ *
+ * @param {string} dir
+ * @returns {Promise<string | undefined>}
+ */
+async function operationIn(dir) {
+  const gitDir = (await git(dir, ["rev-parse", "--absolute-git-dir"])).replace(/\n$/, "");
+  for (const [name, operation] of Object.entries(OPERATIONS)) {
+    if (await exists(path.join(gitDir, name))) return `${operation} is in progress here`;
+  }
+  if ((await git(dir, ["ls-files", "-u", "-z"])) !== "") return "files have conflicts here";
+  return (await headOf(dir)) === undefined ? "the branch has no commit here" : undefined;
+}
+
+/** @param {string} file */
+async function exists(file) {
+  const found = await fs.promises.lstat(file).catch((error) => {
+    if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+    throw error;
+  });
+  return found !== undefined;
+}
+
+/**
+ * A path that differs between two trees, or between a tree and the index.
+ *
+ * @typedef {object} Difference
+ * @property {string} name
+ * @property {string} now Its mode and object in the second; zeros where it is not there.
+ * @property {boolean} isGone Whether it is not there.
+ */
+
+/**
+ * Reads what git lists with `--raw -z`.
+ *
+ * @param {string} listed
+ * @returns {Difference[]}
+ */
+function readRaw(listed) {
+  const fields = records(listed);
+  const found = [];
+  for (let at = 0; at + 1 < fields.length; at += 2) {
+    const [, mode = "", , object = ""] = /** @type {string} */ (fields[at]).split(" ");
+    found.push({
+      name: /** @type {string} */ (fields[at + 1]),
+      now: `${mode} ${object}`,
+      isGone: mode === "000000",
+    });
+  }
+  return found;
+}
+
+const RAW = ["--raw", "-z", "--no-renames", "--no-abbrev"];
+
+/**
+ * What is staged in a repository.
+ *
+ * @typedef {object} Staged
+ * @property {string} head The commit that it is staged on.
+ * @property {Difference[]} differences
+ * @property {Set<string>} missing Those of them that are deleted, in the workspace too.
+ */
+
+/**
+ * Reads what is staged, and what is only marked to be added.
+ *
+ * @param {string} dir
+ * @returns {Promise<Staged>}
+ */
+async function readStaged(dir) {
+  const head = /** @type {string} */ (await headOf(dir));
+  const listed = await git(dir, ["diff-index", "--cached", "--ita-visible-in-index", ...RAW, head, "--"]);
+  const differences = readRaw(listed);
+  const missing = new Set();
+  for (const { name, isGone } of differences) {
+    if (isGone && !(await exists(path.join(dir, name)))) missing.add(name);
+  }
+  return { head, differences, missing };
+}
+
+/**
+ * Has the index follow `HEAD`, except for what is staged. Where the agent has committed to the same files, these follow too,
+ * and what was staged is kept as a commit, if it is nowhere else.
+ *
+ * @param {string} dir
+ * @param {Staged} staged
+ * @returns {Promise<string | undefined>} The reference to that commit.
+ */
+async function followHead(dir, { head, differences, missing }) {
+  const stagedAs = new Map(differences.map(({ name, now }) => [name, now]));
+  const moved = await git(dir, ["diff-tree", "-r", ...RAW, head, "HEAD", "--"]);
+  const follows = readRaw(moved).filter(({ name, now }) => stagedAs.get(name) !== now);
+  // A file in the place of a folder, or the reverse, replaces it in the index.
+  const came = new Set(follows.filter(({ isGone }) => !isGone).map(({ name }) => name));
+  const folders = new Set([...came].flatMap(foldersOf));
+  const replaced = new Set(follows.map(({ name }) => name));
+  const dropped = differences.filter(
+    ({ name }) => replaced.has(name) || folders.has(name) || isOrIsBelow(name, came),
+  );
+  const lost = dropped.filter(({ isGone }) => !isGone);
+  const ref = lost.length > 0 ? await keepStaged(dir, head, lost) : undefined;
+  const names = new Set(dropped.map(({ name }) => name));
+  // The restore has brought these files back.
+  for (const name of missing) if (await exists(path.join(dir, name))) names.add(name);
+  if (names.size > 0) {
+    const stdin = [...names].map((name) => `${name}\0`).join("");
+    const reset = ["reset", "-q", "--pathspec-from-file=-", "--pathspec-file-nul", head];
+    await git(dir, reset, { stdin, env: { GIT_LITERAL_PATHSPECS: "1" } });
+  }
+  if (follows.length > 0) {
+    // Where the two commits are equal, this leaves the index as it is.
+    await git(dir, ["read-tree", "-i", "-m", head, "HEAD"]);
+    await git(dir, ["update-index", "-q", "--refresh"]).catch((error) => {
+      // Exit code 1 says that files differ from the index.
+      if (error.code !== 1) throw error;
+    });
+  }
+  return ref;
+}
+
+/**
+ * The folders above a path.
+ *
+ * @param {string} name
+ */
+function foldersOf(name) {
+  const found = [];
+  for (let end = name.lastIndexOf("/"); end > 0; end = name.lastIndexOf("/", end - 1)) {
+    found.push(name.slice(0, end));
+  }
+  return found;
+}
+
+/**
+ * Keeps what is staged as a commit, if the workspace has something else for any of the paths that are to follow `HEAD`.
+ *
+ * @param {string} dir
+ * @param {string} head The commit that it was staged on.
+ * @param {Difference[]} lost
+ */
+async function keepStaged(dir, head, lost) {
+  const differsHere = new Set(records(await git(dir, ["diff", "--name-only", "-z"])));
+  if (!lost.some(({ name }) => differsHere.has(name))) return undefined;
+  const tree = (await git(dir, ["write-tree"])).trim();
+  const message = "What was staged when a sandbox' work came back";
+  const commit = await git(dir, [...IDENTITY, "commit-tree", tree, "-p", head, "-m", message]);
+  return keepCommit(dir, commit.trim(), "staged");
+}
+
+module.exports = { followHead, operationIn, readStaged };
