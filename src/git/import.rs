@@ -548,11 +548,16 @@ impl Reading<'_> {
                 _ => Ok(false),
             }
         };
+        let mut tracked = || match &incoming.place {
+            Some(place) => Repository { git: self.git, place, cancel: self.cancel }.index(),
+            None => Ok(Vec::new()),
+        };
         let indexes = (&incoming.theirs.index[..], &incoming.base.index[..]);
         let repository = &self.received.folder.join("checked");
         let search = Search { git: self.git, repository, cancel: self.cancel };
         let tips = incoming.tips();
-        let found = search.run((&tips, &checked.kinds), indexes, here, &mut local, &mut submodule)?;
+        let found =
+            search.run((&tips, &checked.kinds), indexes, here, &mut local, &mut submodule, &mut tracked)?;
         incoming.changed = found.changed;
         incoming.obeyed = found.tips.into_iter().map(|oid| (oid, found.reason)).collect();
         if found.index {

@@ -59,13 +59,15 @@ impl Search<'_> {
         let kinds = types(&mut self.git.call(self.repository), tips, self.cancel)?;
         let mut cursor = checkout.cursor();
         let mut local = |folder: &[u8]| local_head(&mut cursor, None, folder);
-        Ok(self.run((tips, &kinds), (b"", b""), here, &mut local, &mut |_, _| Ok(false))?.tips)
+        let (mut submodule, mut tracked) = (|_: &[u8], _: &Oid| Ok(false), || Ok(Vec::new()));
+        let found = self.run((tips, &kinds), (b"", b""), here, &mut local, &mut submodule, &mut tracked)?;
+        Ok(found.tips)
     }
 
     /// Finds which of the `tips` have something new in which git would obey the sandbox once it is checked out, in any new
     /// commit, and whether its index does: see [`obeyed`]. `here` are the commits of local references. `local` tells whether a
     /// local folder has a `HEAD` and git accepts it, and `submodule` whether a commit of the submodule at a path is held back: git would check it
-    /// out for a commit that names it.
+    /// out for a commit that names it. `tracked` lists the local index.
     pub fn run(
         &self,
         (tips, kinds): (&BTreeSet<Oid>, &Types),
@@ -73,6 +75,7 @@ impl Search<'_> {
         here: &BTreeSet<Oid>,
         local: &mut dyn FnMut(&[u8]) -> Result<Option<bool>>,
         submodule: &mut dyn FnMut(&[u8], &Oid) -> Result<bool, Fault>,
+        tracked: &mut dyn FnMut() -> Result<Vec<u8>, Fault>,
     ) -> Result<Obeying, Fault> {
         let new: BTreeSet<Oid> = tips.difference(here).cloned().collect();
         let mut log = Vec::new();
@@ -104,7 +107,8 @@ impl Search<'_> {
         // Every HEAD in question: what is new, and what is beside something new that git would obey.
         let folders: BTreeSet<&[u8]> =
             changes.iter().flat_map(|change| obeyed::folders_obeying(change.path)).collect();
-        let in_indexes = [theirs, base].into_iter().flat_map(|list| index::entries_at(list, is_head));
+        let tracked = tracked()?;
+        let in_indexes = [theirs, &tracked].into_iter().flat_map(|list| index::entries_at(list, is_head));
         let mut beside: Vec<(&[u8], ChangeKind, Oid)> =
             in_indexes.filter(|(path, ..)| folders.contains(obeyed::split(path).0)).collect();
         let in_trees = self.heads_in(&new, &folders)?;
@@ -135,7 +139,7 @@ impl Search<'_> {
             }
         }
         let with_tracked: BTreeSet<&[u8]> =
-            index::entries_at(base, is_head).map(|(path, ..)| obeyed::split(path).0).collect();
+            index::entries_at(&tracked, is_head).map(|(path, ..)| obeyed::split(path).0).collect();
         let mut commits: BTreeSet<&Oid> = BTreeSet::new();
         for change in &changes {
             let (folder, name) = obeyed::split(change.path);
