@@ -11,7 +11,7 @@ use super::config::{self, Settings};
 use super::index;
 use super::keep;
 use super::packs::{self, Earlier, SentPacks, Wanted};
-use super::recognise::DOT_GIT;
+use super::recognise::{DOT_GIT, bare_folders_of_files};
 use super::refs::{Head, Oid, RefName, Refs};
 use super::repository::{Place, Repository, lines};
 use super::unfinished;
@@ -418,6 +418,14 @@ fn copy_index(
     let checkout = dot_git.as_bytes().strip_suffix(DOT_GIT).unwrap_or_default();
     let mut cursor = tree.root.cursor();
     let (mut hidden, mut left_out) = (Vec::new(), Vec::new());
+    // What is held back of these does not exist here either, if a commit of another branch has brought them.
+    let bare = bare_folders_of_files(states.iter().map(|state| index::path_in(state.line)));
+    let is_in_bare = |name: &[u8]| {
+        let is_below = |folder: &RelativePath| {
+            name.strip_prefix(folder.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
+        };
+        bare.iter().flatten().any(is_below)
+    };
     for state in &states {
         let name = index::path_in(state.line);
         let path = [checkout, name].concat();
@@ -431,7 +439,9 @@ fn copy_index(
         } else if let Ok(Some(path)) = RelativePath::parse(&path)
             && !state.is_unmerged()
             // One that is excluded need not exist: if the agent has committed it, it did not come.
-            && (matches!(cursor.stat(&path), Ok(Some(_))) || tree.excluded.leaves_out(&path, state.kind()))
+            && (matches!(cursor.stat(&path), Ok(Some(_)))
+                || tree.excluded.leaves_out(&path, state.kind())
+                || is_in_bare(name))
         {
             // A file that is left out looks deleted there, and `git add -A` would delete it from the history.
             left_out.extend([name, b"\0"].concat());

@@ -111,6 +111,26 @@ pub fn is_bare_marker(name: &[u8]) -> bool {
     MARKERS.iter().any(|marker| name.eq_ignore_ascii_case(marker))
 }
 
+/// The folders that git would take for bare repositories among the files at these paths.
+#[must_use]
+pub fn bare_folders_of_files<'a>(files: impl IntoIterator<Item = &'a [u8]>) -> BareFolders {
+    let mut entries: BTreeMap<RelativePath, Kind> = BTreeMap::new();
+    for file in files {
+        let mut start = 0;
+        for name in file.split(|&byte| byte == b'/') {
+            let end = start + name.len();
+            if is_bare_marker(name)
+                && let Ok(Some(path)) = RelativePath::parse(&file[..end])
+            {
+                let kind = if end == file.len() { Kind::File } else { Kind::Folder };
+                entries.insert(path, kind);
+            }
+            start = end + 1;
+        }
+    }
+    bare_folders(entries.iter().map(|(path, kind)| (path, *kind)))
+}
+
 /// Finds the folders that git would take for bare repositories, by the names in them: a `HEAD` beside `objects` and `refs`,
 /// or beside a `commondir`.
 ///
@@ -179,6 +199,25 @@ mod tests {
 
     fn path(text: &str) -> RelativePath {
         RelativePath::parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn bare_repositories_are_found_among_files() {
+        for (files, expected) in [
+            (&["x/HEAD", "x/config", "x/objects/a", "x/refs/heads/a"][..], &["x"][..]),
+            (&["a/b/head", "a/b/Objects/x", "a/b/REFS/y"], &["a/b"]),
+            (&["x/HEAD", "x/commondir"], &["x"]),
+            (&["x/HEAD", "x/objects/a"], &[]),
+            (&["x/HEAD/a", "x/objects/a", "x/refs/a"], &[]),
+            (&["x/HEAD", "y/objects/a", "y/refs/a"], &[]),
+            (&["x/HEAD", "x/objects", "x/refs"], &["x"]),
+        ] {
+            let found = bare_folders_of_files(files.iter().map(|file| file.as_bytes()));
+            let found: Vec<_> = found.into_iter().flatten().map(|path| path.to_string()).collect();
+            assert_eq!(found, expected, "{files:?}");
+        }
+        let top = ["HEAD", "objects/a", "refs/a"].map(str::as_bytes);
+        assert!(bare_folders_of_files(top).contains(&None));
     }
 
     #[test]

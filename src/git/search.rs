@@ -91,8 +91,10 @@ impl Search<'_> {
         }
         let malformed = || Fault::Refused("git log listed what is malformed".to_owned());
         let mut changes = obeyed::changes_in_log(&log).ok_or_else(malformed)?;
-        let trees =
-            self.trees(new.iter().filter(|oid| kinds.get(*oid).is_some_and(|kind| kind != b"commit")))?;
+        let others = new.iter().filter(|oid| kinds.get(*oid).is_some_and(|kind| kind != b"commit"));
+        let Some(trees) = self.trees(others)? else {
+            return Ok(Obeying { tips: new, reason: UNSEARCHED, ..Obeying::default() });
+        };
         for (tip, list) in &trees {
             changes.extend(index::entries_at(list, |_| true).filter_map(Change::of(Some(tip))));
         }
@@ -184,11 +186,11 @@ impl Search<'_> {
         Ok(obeying)
     }
 
-    /// The files of those objects that are trees, or tags of one: no log lists them.
-    fn trees<'o>(&self, oids: impl Iterator<Item = &'o Oid>) -> Result<Vec<(Oid, Vec<u8>)>, Fault> {
+    /// The files of those objects that are trees, or tags of one: no log lists them. `None` if there are too many.
+    fn trees<'o>(&self, oids: impl Iterator<Item = &'o Oid>) -> Result<Option<Vec<(Oid, Vec<u8>)>>, Fault> {
         let oids: Vec<&Oid> = oids.collect();
         if oids.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         let asked = oids.iter().flat_map(|oid| format!("{oid}^{{}}\n").into_bytes()).collect::<Vec<u8>>();
         let mut call = self.git.call(self.repository);
@@ -198,11 +200,14 @@ impl Search<'_> {
             oids.into_iter().zip(kinds.split(|&byte| byte == b'\n')).filter(|(_, kind)| kind == b"tree")
         {
             let mut call = self.git.call(self.repository);
-            let list =
-                call.bounded().args(["ls-tree", "-r", "-z", "--full-tree", oid.as_str()]).run(self.cancel)?;
-            found.push((oid.clone(), list));
+            call.bounded().args(["ls-tree", "-r", "-z", "--full-tree", oid.as_str()]);
+            let output = call.output(self.cancel)?;
+            if output.status != Some(0) {
+                return Ok(None);
+            }
+            found.push((oid.clone(), output.stdout));
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// The files named `HEAD` that commits have in these folders: their paths and blobs.

@@ -665,6 +665,24 @@ fn plant(bench: &Bench) {
     write(&bench.there.join("ev/config"), PLANTED);
 }
 
+/// Makes a tree of a billion files in the sandbox: each tree has the one before it ten times.
+fn bomb(bench: &Bench) -> String {
+    let list = bench.path().join("tree.txt");
+    let make = |tree: &str| {
+        write(&list, tree);
+        let made = bench.shell(&bench.there, "git mktree -z < ../tree.txt");
+        fs::remove_file(&list).unwrap();
+        made
+    };
+    let blob = bench.there(&["rev-parse", "HEAD:a.txt"]);
+    let mut made = make(&format!("100644 blob {blob}\tf\0"));
+    for _ in 0..9 {
+        let tree: String = (0..10).map(|name| format!("040000 tree {made}\t{name}\0")).collect();
+        made = make(&tree);
+    }
+    made
+}
+
 /// What makes a directory a repository may come in several commits, or in part as files of the workspace, and be completed by
 /// any later checkout. So no new commit may have a `HEAD` that git accepts, or change what git obeys beside one.
 #[test]
@@ -761,21 +779,13 @@ fn a_commit_in_which_git_would_obey_the_sandbox_is_held_back() {
             },
         ),
         ("more files than can be searched", "refs/heads/bomb", nothing, |bench| {
-            // Each tree has the one before it ten times.
-            let blob = bench.there(&["rev-parse", "HEAD:a.txt"]);
-            let mut tree = format!("100644 blob {blob}\tf\0");
-            for _ in 0..8 {
-                let list = bench.path().join("tree.txt");
-                write(&list, &tree);
-                let made = bench.shell(&bench.there, "git mktree -z < ../tree.txt");
-                tree = (0..10).map(|name| format!("040000 tree {made}\t{name}\0")).collect();
-                fs::remove_file(list).unwrap();
-            }
-            write(&bench.path().join("tree.txt"), &tree);
-            let made = bench.shell(&bench.there, "git mktree -z < ../tree.txt");
-            fs::remove_file(bench.path().join("tree.txt")).unwrap();
+            let made = bomb(bench);
             let commit = bench.there(&["commit-tree", "-m", "bomb", &made]);
             bench.there(&["branch", "bomb", &commit]);
+        }),
+        ("a tag of a tree with more files than can be searched", "refs/tags/bomb", nothing, |bench| {
+            let tree = bomb(bench);
+            bench.there(&["tag", "-a", "-m", "bomb", "bomb", &tree]);
         }),
         ("staged", "index", nothing, |bench| {
             plant(bench);

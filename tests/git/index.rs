@@ -8,6 +8,32 @@ use sandbox_managed_runtime::git::report::GitReport;
 
 use crate::bench::{Bench, holds, path, with_each_git, write};
 
+/// A bare repository is not transferred, even where another local branch has one as a fixture and the agent checks it out.
+#[test]
+fn a_fixture_of_another_branch_is_not_deleted_by_the_next_commit_there() {
+    with_each_git(|bench| {
+        bench.here(&["checkout", "-q", "-b", "fixture"]);
+        for (name, text) in [("HEAD", "ref: refs/heads/main\n"), ("objects/x", "x"), ("refs/x", "x")] {
+            write(&bench.here.join("t/fix.git").join(name), text);
+        }
+        bench.commit_here("fixture");
+        bench.here(&["checkout", "-q", "main"]);
+        bench.prepare();
+        bench.there(&["merge", "-q", "fixture"]);
+        let report = bench.restore();
+        assert!(
+            bench.here(&["ls-tree", "-r", "--name-only", "main"]).contains("t/fix.git/HEAD"),
+            "{report:?}"
+        );
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        let new = bench.commit_there("new");
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new);
+        assert!(bench.here(&["ls-tree", "-r", "--name-only", "main"]).contains("t/fix.git/HEAD"));
+    });
+}
+
 /// The agent commits a file that the next upload leaves out, as `git add -f` or a checkout of another branch does. Without a
 /// mark it would look deleted there.
 #[test]
