@@ -23,7 +23,7 @@ use super::refs::{
 };
 use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Place, Repository, Stashes, lines};
-use super::search::{Search, local_head};
+use super::search::{Locally, Search, local_head};
 use super::staged_only::StagedOnly;
 use super::their_refs::{self, Files, NAMES_OTHER_FORMAT, Read};
 use super::unfinished::{self, Change};
@@ -201,45 +201,48 @@ struct Around<'a> {
 }
 
 impl Around<'_> {
-    /// Whether a commit of the submodule whose `.git` is at this path is held back, now or since an earlier restore.
-    fn holds_back(
-        &self,
-        git: &Git,
-        dot_git: &RelativePath,
-        commit: &Oid,
-        cancel: &Cancel,
-    ) -> Result<bool, Fault> {
-        let read = self.read.iter().find(|incoming| incoming.dot_git == *dot_git);
-        let place = match read {
-            Some(incoming) => incoming.place.as_ref(),
-            None => self.bases.get(dot_git).and_then(|base| base.place.as_ref()),
-        };
-        let mut here = BTreeSet::new();
-        if let Some(place) = place.filter(|place| place.is_there()) {
-            let repository = Repository { git, place, cancel };
-            let known = known_tips(&repository)?;
-            let kept: BTreeSet<Oid> = known.all.difference(&known.in_use).cloned().collect();
-            if !kept.is_empty() && reaches(&mut repository.call(), &kept, &known.in_use, commit, cancel)? {
-                return Ok(true);
+    /// The commits of the repositories below that are held back, now or since an earlier restore.
+    fn held_below(&self, git: &Git, dot_git: &RelativePath, cancel: &Cancel) -> Result<BTreeSet<Oid>, Fault> {
+        let read = self.read.iter().map(|incoming| &incoming.dot_git);
+        let others: BTreeSet<&RelativePath> =
+            self.bases.keys().chain(read).filter(|other| *other != dot_git).collect();
+        let mut held = BTreeSet::new();
+        for dot_git in others {
+            let read = self.read.iter().find(|incoming| incoming.dot_git == *dot_git);
+            let place = match read {
+                Some(incoming) => incoming.place.as_ref(),
+                None => self.bases.get(dot_git).and_then(|base| base.place.as_ref()),
+            };
+            let mut here = BTreeSet::new();
+            if let Some(place) = place.filter(|place| place.is_there()) {
+                let repository = Repository { git, place, cancel };
+                let known = known_tips(&repository)?;
+                let kept: BTreeSet<Oid> = known.all.difference(&known.in_use).cloned().collect();
+                held.append(&mut reached(&mut repository.call(), &kept, &known.in_use, cancel)?);
+                here = known.in_use;
             }
-            here = known.in_use;
+            if let Some(incoming) = read {
+                let tips = incoming.obeyed.keys().cloned().collect();
+                let mut call = git.call(&incoming.folder.join("checked"));
+                held.append(&mut reached(&mut call, &tips, &here, cancel)?);
+            }
         }
-        let Some(incoming) = read.filter(|incoming| !incoming.obeyed.is_empty()) else { return Ok(false) };
-        let held = incoming.obeyed.keys().cloned().collect();
-        reaches(&mut git.call(&incoming.folder.join("checked")), &held, &here, commit, cancel)
+        Ok(held)
     }
 }
 
-/// Whether a commit can be reached from some objects and not from others.
-fn reaches(
+/// The commits that can be reached from some objects and not from others.
+fn reached(
     call: &mut Call<'_>,
     from: &BTreeSet<Oid>,
     not: &BTreeSet<Oid>,
-    commit: &Oid,
     cancel: &Cancel,
-) -> Result<bool, Fault> {
+) -> Result<BTreeSet<Oid>, Fault> {
+    if from.is_empty() {
+        return Ok(BTreeSet::new());
+    }
     let list = call.args(["rev-list", "--stdin"]).input(objects::between(from, not)).run(cancel)?;
-    Ok(list.split(|&byte| byte == b'\n').any(|line| line == commit.as_str().as_bytes()))
+    Ok(list.split(|&byte| byte == b'\n').filter_map(Oid::parse).collect())
 }
 
 /// Reads and checks one repository of the sandbox.
@@ -539,25 +542,24 @@ impl Reading<'_> {
     ) -> Result<(), Fault> {
         let checkout = self.dot_git.parent();
         let mut cursor = around.workspace.cursor();
-        let mut local = |folder: &[u8]| local_head(&mut cursor, checkout.as_ref(), folder);
-        let mut submodule = |path: &[u8], commit: &Oid| {
-            let above =
-                checkout.as_ref().map_or_else(Vec::new, |checkout| [checkout.as_bytes(), b"/"].concat());
-            match RelativePath::parse(&[&above, path, b"/.git"].concat()) {
-                Ok(Some(dot_git)) => around.holds_back(self.git, &dot_git, commit, self.cancel),
-                _ => Ok(false),
-            }
-        };
-        let mut tracked = || match &incoming.place {
-            Some(place) => Repository { git: self.git, place, cancel: self.cancel }.index(),
-            None => Ok(Vec::new()),
+        let mut held_below = None;
+        let locally = Locally {
+            head: &mut |folder| local_head(&mut cursor, checkout.as_ref(), folder),
+            submodule: &mut |commit| {
+                if held_below.is_none() {
+                    held_below = Some(around.held_below(self.git, self.dot_git, self.cancel)?);
+                }
+                Ok(held_below.as_ref().is_some_and(|held| held.contains(commit)))
+            },
+            tracked: &mut || match &incoming.place {
+                Some(place) => Repository { git: self.git, place, cancel: self.cancel }.index(),
+                None => Ok(Vec::new()),
+            },
         };
         let indexes = (&incoming.theirs.index[..], &incoming.base.index[..]);
         let repository = &self.received.folder.join("checked");
         let search = Search { git: self.git, repository, cancel: self.cancel };
-        let tips = incoming.tips();
-        let found =
-            search.run((&tips, &checked.kinds), indexes, here, &mut local, &mut submodule, &mut tracked)?;
+        let found = search.run((&incoming.tips(), &checked.kinds), indexes, here, locally)?;
         incoming.changed = found.changed;
         incoming.obeyed = found.tips.into_iter().map(|oid| (oid, found.reason)).collect();
         if found.index {

@@ -87,10 +87,10 @@ pub fn path_in(line: &[u8]) -> &[u8] {
 }
 
 /// The entries of a listing, of an index or of a tree, whose path passes a test: the path, its kind, and its object.
-pub fn entries_at<'a>(
-    list: &'a [u8],
+pub fn entries_at(
+    list: &[u8],
     is_wanted: impl Fn(&[u8]) -> bool,
-) -> impl Iterator<Item = (&'a [u8], ChangeKind, Oid)> {
+) -> impl Iterator<Item = (&[u8], ChangeKind, Oid)> {
     lines(list).filter(move |line| is_wanted(path_in(line))).filter_map(|line| {
         let path = path_in(line);
         // A tree tells the type of an object before it.

@@ -1,9 +1,9 @@
 //! Searches new commits and the index for what would make git obey the sandbox: see [`obeyed`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use super::command::{Fault, Git};
+use super::command::{Call, Fault, Git};
 use super::held;
 use super::index;
 use super::obeyed::{self, Change, ChangeKind};
@@ -47,6 +47,93 @@ impl Default for Obeying {
 /// The reason for holding back commits that cannot be searched.
 const UNSEARCHED: &str = "it has more files than can be searched for what git would obey";
 
+/// Answers a question about a commit of a submodule.
+type OfSubmodule<'a> = dyn FnMut(&Oid) -> Result<bool, Fault> + 'a;
+
+/// What is known of the local side where new commits would be checked out.
+pub struct Locally<'a> {
+    /// Whether git accepts the `HEAD` in a folder of the checkout; `None` if it has none.
+    pub head: &'a mut dyn FnMut(&[u8]) -> Result<Option<bool>>,
+    /// Whether a commit of a submodule is held back: git would check it out for a commit that names it, at any path.
+    pub submodule: &'a mut OfSubmodule<'a>,
+    /// Lists the index.
+    pub tracked: &'a mut dyn FnMut() -> Result<Vec<u8>, Fault>,
+}
+
+/// What git lists of new commits and trees.
+struct Lists {
+    log: Vec<u8>,
+    /// The files of trees that a tag names.
+    trees: Vec<(Oid, Vec<u8>)>,
+}
+
+/// Where there is a `HEAD`.
+struct Heads<'a> {
+    /// The folders in which one may be that git accepts.
+    accepted: BTreeSet<&'a [u8]>,
+    /// The folders in which the local index has one.
+    tracked: BTreeSet<&'a [u8]>,
+    /// The contents of those in question, but for what cannot be read.
+    contents: BTreeMap<Oid, Vec<u8>>,
+}
+
+/// Whether a path is that of a `HEAD`, in any spelling.
+fn is_head(path: &[u8]) -> bool {
+    obeyed::is_head_name(obeyed::split(path).1)
+}
+
+impl Heads<'_> {
+    /// Whether git may accept a file as a `HEAD`. One that cannot be read is accepted.
+    fn accepts(&self, kind: ChangeKind, content: &Oid) -> bool {
+        let content = self.contents.get(content);
+        match kind {
+            ChangeKind::File => content.is_none_or(|content| obeyed::may_become_head(content)),
+            ChangeKind::Link => content.is_none_or(|content| obeyed::is_head_link(content)),
+            ChangeKind::Submodule => false,
+        }
+    }
+
+    /// Whether one of the rules of [`obeyed`] holds a change back.
+    fn holds(&self, change: &Change<'_>, locally: &mut Locally<'_>) -> Result<bool, Fault> {
+        let (folder, name) = obeyed::split(change.path);
+        if change.kind == ChangeKind::Submodule {
+            if (locally.submodule)(&change.content)? {
+                return Ok(true);
+            }
+        } else if is_head(change.path) && (locally.head)(folder)? != Some(true) {
+            let is_new = if name != obeyed::HEAD {
+                // Another spelling, which counts on few volumes: files named `head` are common.
+                let content = self.contents.get(&change.content);
+                content.is_some_and(|content| match change.kind {
+                    ChangeKind::Link => obeyed::is_head_link(content),
+                    _ => obeyed::is_head(content),
+                })
+            } else if self.tracked.contains(folder) {
+                self.accepts(change.kind, &change.content)
+            } else {
+                // (One that is here and not tracked may be the sandbox's own.)
+                true
+            };
+            if is_new {
+                return Ok(true);
+            }
+        }
+        for folder in obeyed::folders_completing(change.path) {
+            let here = (locally.head)(folder)?;
+            if here == Some(false) || (here.is_none() && self.tracked.contains(folder)) {
+                return Ok(true);
+            }
+        }
+        Ok(obeyed::folders_obeying(change.path).any(|folder| self.accepted.contains(folder)))
+    }
+}
+
+/// The largest number of tags of trees that are searched. No tool makes any.
+const TREES_MAX: usize = 16;
+
+/// The largest number of places in which commits are searched for a `HEAD`.
+const PLACES_MAX: usize = 1_000_000;
+
 impl Search<'_> {
     /// Searches what is new of these objects, which references name, for what git would obey in a checkout. Returns those that
     /// have something.
@@ -56,158 +143,181 @@ impl Search<'_> {
         here: &BTreeSet<Oid>,
         checkout: &Root,
     ) -> Result<BTreeSet<Oid>, Fault> {
-        let kinds = types(&mut self.git.call(self.repository), tips, self.cancel)?;
+        let kinds = types(&mut self.call(), tips, self.cancel)?;
         let mut cursor = checkout.cursor();
-        let mut local = |folder: &[u8]| local_head(&mut cursor, None, folder);
-        let (mut submodule, mut tracked) = (|_: &[u8], _: &Oid| Ok(false), || Ok(Vec::new()));
-        let found = self.run((tips, &kinds), (b"", b""), here, &mut local, &mut submodule, &mut tracked)?;
-        Ok(found.tips)
+        let locally = Locally {
+            head: &mut |folder| local_head(&mut cursor, None, folder),
+            submodule: &mut |_| Ok(false),
+            tracked: &mut || Ok(Vec::new()),
+        };
+        Ok(self.run((tips, &kinds), (b"", b""), here, locally)?.tips)
     }
 
     /// Finds which of the `tips` have something new in which git would obey the sandbox once it is checked out, in any new
-    /// commit, and whether its index does: see [`obeyed`]. `here` are the commits of local references. `local` tells whether a
-    /// local folder has a `HEAD` and git accepts it, and `submodule` whether a commit of the submodule at a path is held back: git would check it
-    /// out for a commit that names it. `tracked` lists the local index.
+    /// commit, and whether its index does: see [`obeyed`]. `here` are the commits of local references.
     pub fn run(
         &self,
         (tips, kinds): (&BTreeSet<Oid>, &Types),
         (theirs, base): (&[u8], &[u8]),
         here: &BTreeSet<Oid>,
-        local: &mut dyn FnMut(&[u8]) -> Result<Option<bool>>,
-        submodule: &mut dyn FnMut(&[u8], &Oid) -> Result<bool, Fault>,
-        tracked: &mut dyn FnMut() -> Result<Vec<u8>, Fault>,
+        mut locally: Locally<'_>,
     ) -> Result<Obeying, Fault> {
         let new: BTreeSet<Oid> = tips.difference(here).cloned().collect();
-        let mut log = Vec::new();
-        if !new.is_empty() {
-            let mut call = self.git.call(self.repository);
-            call.bounded();
-            call.args(["log", "--stdin", "-c", "--raw", "-z", "--no-renames", "--no-abbrev", "--format=%H"]);
-            let output = call.input(between(&new, here)).output(self.cancel)?;
-            if output.status != Some(0) {
-                return Ok(Obeying { tips: new, reason: UNSEARCHED, ..Obeying::default() });
-            }
-            log = output.stdout;
-        }
+        let unsearched = |new| Obeying { tips: new, reason: UNSEARCHED, ..Obeying::default() };
+        let Some(Lists { log, trees }) = self.lists(&new, kinds, here)? else { return Ok(unsearched(new)) };
         let malformed = || Fault::Refused("git log listed what is malformed".to_owned());
         let mut changes = obeyed::changes_in_log(&log).ok_or_else(malformed)?;
-        let others = new.iter().filter(|oid| kinds.get(*oid).is_some_and(|kind| kind != b"commit"));
-        let Some(trees) = self.trees(others)? else {
-            return Ok(Obeying { tips: new, reason: UNSEARCHED, ..Obeying::default() });
-        };
         for (tip, list) in &trees {
             changes.extend(index::entries_at(list, |_| true).filter_map(Change::of(Some(tip))));
         }
         let staged = index::beyond(theirs, base);
         changes.extend(index::entries_at(&staged, |_| true).filter_map(Change::of(None)));
-        let changed = obeyed::paths_in_log(&log).chain(index::paths(&staged)).map(<[u8]>::to_vec).collect();
-        let mut obeying = Obeying { changed, ..Obeying::default() };
+        let paths = obeyed::paths_in_log(&log).chain(index::paths(&staged)).map(<[u8]>::to_vec);
+        let mut obeying = Obeying { changed: paths.collect(), ..Obeying::default() };
         if changes.is_empty() {
             return Ok(obeying);
         }
-        let is_head = |path: &[u8]| obeyed::is_head_name(obeyed::split(path).1);
-        // Every HEAD in question: what is new, and what is beside something new that git would obey.
         let folders: BTreeSet<&[u8]> =
             changes.iter().flat_map(|change| obeyed::folders_obeying(change.path)).collect();
-        let tracked = tracked()?;
-        let in_indexes = [theirs, &tracked].into_iter().flat_map(|list| index::entries_at(list, is_head));
-        let mut beside: Vec<(&[u8], ChangeKind, Oid)> =
-            in_indexes.filter(|(path, ..)| folders.contains(obeyed::split(path).0)).collect();
-        let in_trees = self.heads_in(&new, &folders)?;
-        beside
-            .extend(in_trees.iter().map(|(folder, oid)| (folder.as_slice(), ChangeKind::File, oid.clone())));
-        let heads = changes.iter().filter(|change| is_head(change.path)).map(|change| &change.content);
-        let blobs = heads.chain(beside.iter().map(|(.., oid)| oid)).cloned().collect();
-        let contents = self.contents(&blobs)?;
-        // What cannot be read counts as a HEAD.
-        let is_one = |kind: ChangeKind, oid: &Oid| {
-            let accepts = |content: &Vec<u8>| match kind {
-                ChangeKind::File => obeyed::may_become_head(content),
-                ChangeKind::Link => obeyed::is_head_link(content),
-                ChangeKind::Submodule => false,
-            };
-            kind != ChangeKind::Submodule && contents.get(oid).is_none_or(accepts)
-        };
-        let mut with_head: BTreeSet<&[u8]> = beside
-            .iter()
-            // (What a commit has there may be a link too.)
-            .filter(|(_, kind, oid)| is_one(*kind, oid) || is_one(ChangeKind::Link, oid))
-            .map(|(path, ..)| obeyed::split(path).0)
-            .collect();
-        for folder in &folders {
-            // Git is asked for such objects line by line.
-            if folder.contains(&b'\n') || local(folder)? == Some(true) {
-                with_head.insert(folder);
-            }
+        if new.len().saturating_mul(folders.len()) > PLACES_MAX {
+            return Ok(unsearched(new));
         }
-        let with_tracked: BTreeSet<&[u8]> =
-            index::entries_at(&tracked, is_head).map(|(path, ..)| obeyed::split(path).0).collect();
+        let tracked = (locally.tracked)()?;
+        // An amended commit has again what the local index has.
+        let known: HashMap<&[u8], Oid> =
+            index::entries_at(&tracked, |_| true).map(|(path, _, oid)| (path, oid)).collect();
+        changes.retain(|change| known.get(change.path) != Some(&change.content));
+        let in_trees = self.heads_in(&new, &folders)?;
+        let heads = self.heads(&changes, &folders, (theirs, &tracked), &in_trees, &mut locally)?;
         let mut commits: BTreeSet<&Oid> = BTreeSet::new();
         for change in &changes {
-            let (folder, name) = obeyed::split(change.path);
-            let is_new_head = is_head(change.path)
-                && change.kind != ChangeKind::Submodule
-                && match local(folder)? {
-                    Some(true) => false,
-                    // (One that is not tracked may be the sandbox's own.)
-                    _ if name == obeyed::HEAD && !with_tracked.contains(folder) => true,
-                    _ => is_one(change.kind, &change.content),
-                };
-            let mut completes = false;
-            for folder in obeyed::folders_completing(change.path) {
-                let here = local(folder)?;
-                completes |= here == Some(false) || (here.is_none() && with_tracked.contains(folder));
-            }
-            let is_held = change.kind == ChangeKind::Submodule && submodule(change.path, &change.content)?;
-            if is_held
-                || completes
-                || is_new_head
-                || obeyed::folders_obeying(change.path).any(|folder| with_head.contains(folder))
-            {
+            if heads.holds(change, &mut locally)? {
                 obeying.index |= change.commit.is_none();
                 commits.extend(&change.commit);
             }
         }
-        if commits.is_empty() {
-            return Ok(obeying);
-        }
-        for tip in &new {
-            let mut call = self.git.call(self.repository);
-            let list = call
-                .args(["rev-list", "--stdin"])
-                .input(between(&[tip.clone()].into(), here))
-                .run(self.cancel)?;
-            let has_one =
-                list.split(|&byte| byte == b'\n').filter_map(Oid::parse).any(|oid| commits.contains(&oid));
-            if has_one || commits.contains(tip) {
-                obeying.tips.insert(tip.clone());
-            }
-        }
+        obeying.tips = self.reaching(&commits, &new, here)?;
         Ok(obeying)
     }
 
-    /// The files of those objects that are trees, or tags of one: no log lists them. `None` if there are too many.
-    fn trees<'o>(&self, oids: impl Iterator<Item = &'o Oid>) -> Result<Option<Vec<(Oid, Vec<u8>)>>, Fault> {
-        let oids: Vec<&Oid> = oids.collect();
-        if oids.is_empty() {
-            return Ok(Some(Vec::new()));
+    fn call(&self) -> Call<'_> {
+        self.git.call(self.repository)
+    }
+
+    /// Lists what is new. `None` if it is too much.
+    fn lists(
+        &self,
+        new: &BTreeSet<Oid>,
+        kinds: &Types,
+        here: &BTreeSet<Oid>,
+    ) -> Result<Option<Lists>, Fault> {
+        let mut lists = Lists { log: Vec::new(), trees: Vec::new() };
+        if new.is_empty() {
+            return Ok(Some(lists));
         }
-        let asked = oids.iter().flat_map(|oid| format!("{oid}^{{}}\n").into_bytes()).collect::<Vec<u8>>();
-        let mut call = self.git.call(self.repository);
-        let kinds = call.args(["cat-file", "--batch-check=%(objecttype)"]).input(asked).run(self.cancel)?;
-        let mut found = Vec::new();
-        for (oid, _) in
-            oids.into_iter().zip(kinds.split(|&byte| byte == b'\n')).filter(|(_, kind)| kind == b"tree")
-        {
-            let mut call = self.git.call(self.repository);
-            call.bounded().args(["ls-tree", "-r", "-z", "--full-tree", oid.as_str()]);
-            let output = call.output(self.cancel)?;
+        let log = ["log", "--stdin", "-c", "--raw", "-z", "--no-renames", "--no-abbrev", "--format=%H"];
+        let output = self.call().bounded().args(log).input(between(new, here)).output(self.cancel)?;
+        if output.status != Some(0) {
+            return Ok(None);
+        }
+        lists.log = output.stdout;
+        // No log lists the files of a tree that a tag names.
+        let others = new.iter().filter(|oid| kinds.get(*oid).is_some_and(|kind| kind != b"commit"));
+        for (oid, kind, _) in self.peeled(others.collect(), "")? {
+            if kind != b"tree" {
+                continue;
+            }
+            // Each costs a call of git.
+            if lists.trees.len() == TREES_MAX {
+                return Ok(None);
+            }
+            let list = ["ls-tree", "-r", "-z", "--full-tree", oid.as_str()];
+            let output = self.call().bounded().args(list).output(self.cancel)?;
             if output.status != Some(0) {
                 return Ok(None);
             }
-            found.push((oid.clone(), output.stdout));
+            lists.trees.push((oid, output.stdout));
         }
-        Ok(Some(found))
+        Ok(Some(lists))
+    }
+
+    /// What tags lead to, down to that type: its type and its name. Nothing for what leads to no such object.
+    fn peeled(&self, oids: Vec<&Oid>, to: &str) -> Result<Vec<(Oid, Vec<u8>, Oid)>, Fault> {
+        if oids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = oids.iter().flat_map(|oid| format!("{oid}^{{{to}}}\n").into_bytes()).collect::<Vec<u8>>();
+        let format = "--batch-check=%(objecttype) %(objectname)";
+        let list = self.call().args(["cat-file", format]).input(asked).run(self.cancel)?;
+        let answers = oids.into_iter().zip(list.split(|&byte| byte == b'\n'));
+        let parsed = answers.filter_map(|(oid, line)| {
+            let space = line.iter().position(|&byte| byte == b' ')?;
+            Some((oid.clone(), line[..space].to_vec(), Oid::parse(&line[space + 1..])?))
+        });
+        Ok(parsed.collect())
+    }
+
+    /// Finds every `HEAD` in question: what is new, and what is beside something new that git would obey.
+    fn heads<'a>(
+        &self,
+        changes: &[Change<'a>],
+        folders: &BTreeSet<&'a [u8]>,
+        (theirs, tracked): (&'a [u8], &'a [u8]),
+        in_trees: &'a [(Vec<u8>, Oid)],
+        locally: &mut Locally<'_>,
+    ) -> Result<Heads<'a>, Fault> {
+        let in_indexes = [theirs, tracked].into_iter().flat_map(|list| index::entries_at(list, is_head));
+        let mut beside: Vec<(&[u8], ChangeKind, Oid)> =
+            in_indexes.filter(|(path, ..)| folders.contains(obeyed::split(path).0)).collect();
+        beside.extend(in_trees.iter().map(|(path, oid)| (path.as_slice(), ChangeKind::File, oid.clone())));
+        let new = changes.iter().filter(|change| is_head(change.path)).map(|change| &change.content);
+        let blobs = new.chain(beside.iter().map(|(.., oid)| oid)).cloned().collect();
+        let mut heads = Heads {
+            accepted: BTreeSet::new(),
+            tracked: index::entries_at(tracked, is_head).map(|(path, ..)| obeyed::split(path).0).collect(),
+            contents: self.contents(&blobs)?,
+        };
+        for (path, kind, oid) in &beside {
+            // (What a commit has there may be a link too.)
+            if heads.accepts(*kind, oid) || heads.accepts(ChangeKind::Link, oid) {
+                heads.accepted.insert(obeyed::split(path).0);
+            }
+        }
+        for folder in folders {
+            // Git is asked for such objects line by line.
+            if folder.contains(&b'\n') || (locally.head)(folder)? == Some(true) {
+                heads.accepted.insert(folder);
+            }
+        }
+        Ok(heads)
+    }
+
+    /// Those of the new objects that are one of these commits, or trees, or from which one can be reached.
+    fn reaching(
+        &self,
+        commits: &BTreeSet<&Oid>,
+        new: &BTreeSet<Oid>,
+        here: &BTreeSet<Oid>,
+    ) -> Result<BTreeSet<Oid>, Fault> {
+        if commits.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let list = ["rev-list", "--parents", "--topo-order", "--reverse", "--stdin"];
+        let list = self.call().args(list).input(between(new, here)).run(self.cancel)?;
+        let mut held: BTreeSet<Oid> = commits.iter().map(|&oid| oid.clone()).collect();
+        // Parents come before their children.
+        for line in list.split(|&byte| byte == b'\n') {
+            let mut oids = line.split(|&byte| byte == b' ').filter_map(Oid::parse);
+            let Some(commit) = oids.next() else { continue };
+            if oids.any(|parent| held.contains(&parent)) {
+                held.insert(commit);
+            }
+        }
+        let tagged = self.peeled(new.iter().collect(), "commit")?;
+        held.extend(
+            tagged.into_iter().filter(|(.., to)| held.contains(to)).map(|(oid, ..)| oid).collect::<Vec<_>>(),
+        );
+        Ok(new.intersection(&held).cloned().collect())
     }
 
     /// The files named `HEAD` that commits have in these folders: their paths and blobs.
@@ -228,7 +338,7 @@ impl Search<'_> {
         if paths.is_empty() {
             return Ok(Vec::new());
         }
-        let mut call = self.git.call(self.repository);
+        let mut call = self.call();
         let list = call
             .args(["cat-file", "--batch-check=%(objecttype) %(objectname)"])
             .input(asked)
@@ -253,7 +363,7 @@ impl Search<'_> {
         if blobs.is_empty() {
             return Ok(contents);
         }
-        let mut call = self.git.call(self.repository);
+        let mut call = self.call();
         let sizes = call
             .args(["cat-file", "--batch-check"])
             .input(lines(blobs.iter().map(Oid::as_str)))
@@ -261,8 +371,7 @@ impl Search<'_> {
         let small: Vec<(Oid, usize)> =
             sizes.split(|&byte| byte == b'\n').filter_map(size).filter(|&(_, size)| size <= LARGE).collect();
         let asked = lines(small.iter().map(|(oid, _)| oid.as_str()));
-        let all =
-            self.git.call(self.repository).args(["cat-file", "--batch"]).input(asked).run(self.cancel)?;
+        let all = self.call().args(["cat-file", "--batch"]).input(asked).run(self.cancel)?;
         let mut rest = &all[..];
         for (oid, size) in small {
             // A line about the blob, its content, and a line break.

@@ -513,14 +513,14 @@ impl<'s> Worker<'s> {
         file: &StreamedFile,
         digest: Digest,
     ) -> Result<State> {
-        let (stage, cursor) = self.stager.stage(in_stage)?;
-        let (name, content) = stage.file(cursor, mode)?;
-        let mut state = State::Staged(name, content);
+        let (folder, cursor) = self.stager.stage(in_stage)?;
+        let (name, content) = folder.file(cursor, mode)?;
+        let mut staged = State::Staged(name, content);
         let Again { first, mut rest, .. } = again;
         let (mut hash, mut bytes) = (sha2::Sha256::new(), first);
         loop {
             self.stager.cancel.check()?;
-            rayon::join(|| hash.update(&bytes), || self.append(in_stage, &mut state, &bytes)).1?;
+            rayon::join(|| hash.update(&bytes), || self.append(in_stage, &mut staged, &bytes)).1?;
             bytes.clear();
             if rest.next(PIECE, &mut bytes)? == 0 {
                 break;
@@ -531,7 +531,7 @@ impl<'s> Worker<'s> {
             let reason = "the client changed its memory while it was read".to_owned();
             return Err(Error::ArchiveInvalid { offset: file.inode, entry, reason });
         }
-        Ok(state)
+        Ok(staged)
     }
 
     /// Stages the beginning that a large file shares with the local one. If the local file has changed in

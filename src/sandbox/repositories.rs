@@ -276,6 +276,7 @@ pub fn named(
 }
 
 /// The folders of the workspace in which the shared index of a repository has a `HEAD`.
+#[must_use]
 pub fn tracked_heads(shared: &Shared) -> BTreeSet<Vec<u8>> {
     let is_head = |path: &[u8]| obeyed::is_head_name(obeyed::split(path).1);
     let mut folders = BTreeSet::new();

@@ -382,6 +382,9 @@ fn large(length: usize, other: Option<usize>) -> Vec<u8> {
     content
 }
 
+/// A way to stream an archive.
+type Streaming = fn(&[u8]) -> Box<dyn Stream + '_>;
+
 /// A large file here and in the sandbox.
 type Versions = (&'static str, Option<Vec<u8>>, Vec<u8>);
 
@@ -416,7 +419,7 @@ fn a_large_file_is_staged_only_where_it_differs_from_the_local_one() {
         let before = Picture::inside(&place.workspace());
         let tar = || RawTar::new().dir(".").file("large", &theirs);
         // One that can be read once, and one that can be read again.
-        let streams: [fn(&[u8]) -> Box<dyn Stream + '_>; 2] =
+        let streams: [Streaming; 2] =
             [|bytes| Box::new(Meddling::new(bytes, 0, || ())), |bytes| Box::new(Whole::new(bytes.to_vec()))];
         for (is_again, stream) in streams.into_iter().enumerate() {
             for every_file in [false, true] {

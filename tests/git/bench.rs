@@ -168,7 +168,9 @@ impl Bench {
 
     /// Runs a shell command that calls git in a folder. It must succeed.
     pub fn shell(&self, folder: &Path, script: &str) -> String {
-        let output = Command::new("sh").args(["-c", script]).current_dir(folder).output().unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).env("HOME", self.root.path()).env("GIT_CONFIG_NOSYSTEM", "1");
+        let output = shell.current_dir(folder).output().unwrap();
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }

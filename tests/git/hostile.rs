@@ -675,173 +675,181 @@ fn bomb(bench: &Bench) -> String {
         made
     };
     let blob = bench.there(&["rev-parse", "HEAD:a.txt"]);
-    let mut made = make(&format!("100644 blob {blob}\tf\0"));
+    let mut tree = make(&format!("100644 blob {blob}\tf\0"));
     for _ in 0..9 {
-        let tree: String = (0..10).map(|name| format!("040000 tree {made}\t{name}\0")).collect();
-        made = make(&tree);
+        let entries: Vec<String> = (0..10).map(|name| format!("040000 tree {tree}\t{name}\0")).collect();
+        tree = make(&entries.concat());
     }
-    made
+    tree
 }
+
+/// Something that a side does.
+type Do = fn(&Bench);
+
+/// Has a bare repository as a fixture of a test.
+fn fixture(bench: &Bench) {
+    for (name, text) in [
+        ("HEAD", "ref: refs/heads/main\n"),
+        ("config", "[core]\n\tbare = true\n"),
+        ("objects/x", ""),
+        ("refs/x", ""),
+    ] {
+        write(&bench.here.join("ev").join(name), text);
+    }
+    bench.here(&["add", "-A", "-f"]);
+    bench.commit_here("fixture");
+}
+
+/// What the local side has and the agent does, and what of it is held back.
+const PLANTED_IN_GIT: &[(&str, &str, Do, Do)] = &[
+    ("no objects and refs", "refs/heads/main", nothing, |bench| {
+        plant(bench);
+        bench.commit_there("planted");
+    }),
+    ("on another branch", "refs/heads/side", nothing, |bench| {
+        bench.there(&["checkout", "-q", "-b", "side"]);
+        plant(bench);
+        bench.commit_there("planted");
+        bench.there(&["checkout", "-q", "main"]);
+    }),
+    ("in an earlier commit", "refs/heads/main", nothing, |bench| {
+        plant(bench);
+        bench.commit_there("planted");
+        bench.there(&["rm", "-q", "-r", "ev"]);
+        bench.there(&["commit", "-q", "-m", "removed"]);
+    }),
+    ("in a merge alone", "refs/heads/main", nothing, |bench| {
+        bench.there(&["checkout", "-q", "-b", "side"]);
+        write(&bench.there.join("s.txt"), "s\n");
+        bench.commit_there("side");
+        bench.there(&["checkout", "-q", "main"]);
+        bench.there(&["merge", "-q", "--no-ff", "--no-commit", "side"]);
+        plant(bench);
+        bench.commit_there("planted");
+    }),
+    ("in the stash", "refs/stash", nothing, |bench| {
+        plant(bench);
+        bench.there(&["stash", "-u"]);
+    }),
+    ("in a tag of a tree", "refs/tags/tree", nothing, |bench| {
+        plant(bench);
+        bench.there(&["add", "-A"]);
+        let tree = bench.there(&["write-tree"]);
+        bench.there(&["reset", "-q"]);
+        bench.there(&["tag", "-a", "-m", "tree", "tree", &tree]);
+    }),
+    ("a link", "refs/heads/main", nothing, |bench| {
+        plant(bench);
+        fs::remove_file(bench.there.join("ev/HEAD")).unwrap();
+        symlink("refs/heads/main", bench.there.join("ev/HEAD")).unwrap();
+        bench.commit_there("planted");
+    }),
+    ("in another encoding", "refs/heads/main", nothing, |bench| {
+        plant(bench);
+        write(&bench.there.join(".gitattributes"), "HEAD working-tree-encoding=IBM037\n");
+        bench.there(&["add", "-A"]);
+        bench.there(&["commit", "-q", "-m", "planted"]);
+        let blob = bench.there(&["cat-file", "blob", "HEAD:ev/HEAD"]);
+        assert!(!blob.starts_with("ref:"), "{blob}");
+    }),
+    ("in another encoding, without a character beyond ASCII", "refs/heads/main", nothing, |bench| {
+        plant(bench);
+        write(&bench.there.join(".gitattributes"), "HEAD working-tree-encoding=IBM037\n");
+        write(&bench.there.join("ev/HEAD"), "2".repeat(40));
+        bench.there(&["add", "-A"]);
+        bench.there(&["commit", "-q", "-m", "planted"]);
+        assert!(bench.there(&["cat-file", "blob", "HEAD:ev/HEAD"]).bytes().all(|byte| byte == 0x16));
+    }),
+    ("a file of that name, whatever it contains", "refs/heads/main", nothing, |bench| {
+        write(&bench.there.join("mocks/HEAD"), "HTTP/1.1 200 OK\n");
+        write(&bench.there.join("ev/readme"), "");
+        bench.commit_there("planted");
+    }),
+    (
+        "beside a local file of that name that is no HEAD",
+        "refs/heads/main",
+        |bench| {
+            write(&bench.here.join("ev/HEAD"), "@NONE@ref: refs/heads/main\n");
+            bench.commit_here("a template");
+        },
+        |bench| {
+            write(&bench.there.join("ev/objects/x"), "");
+            write(&bench.there.join("ev/refs/x"), "");
+            bench.commit_there("planted");
+        },
+    ),
+    ("more files than can be searched", "refs/heads/bomb", nothing, |bench| {
+        let made = bomb(bench);
+        let commit = bench.there(&["commit-tree", "-m", "bomb", &made]);
+        bench.there(&["branch", "bomb", &commit]);
+    }),
+    ("a tag of a tree with more files than can be searched", "refs/tags/bomb", nothing, |bench| {
+        let tree = bomb(bench);
+        bench.there(&["tag", "-a", "-m", "bomb", "bomb", &tree]);
+    }),
+    ("staged", "index", nothing, |bench| {
+        plant(bench);
+        bench.there(&["add", "-A"]);
+    }),
+    ("the configuration of a fixture", "refs/heads/main", fixture, |bench| {
+        write(&bench.there.join("ev/config"), PLANTED);
+        bench.there(&[
+            "update-index",
+            "--no-skip-worktree",
+            "ev/HEAD",
+            "ev/config",
+            "ev/objects/x",
+            "ev/refs/x",
+        ]);
+        bench.there(&["add", "ev/config"]);
+        bench.there(&["commit", "-q", "-m", "planted"]);
+    }),
+    ("a hook of a fixture, on another branch", "refs/heads/side", fixture, |bench| {
+        bench.there(&["checkout", "-q", "-b", "side"]);
+        write(&bench.there.join("ev/hooks/post-checkout"), "#!/bin/sh\n");
+        bench.there(&["add", "-f", "--sparse", "ev/hooks"]);
+        bench.there(&["commit", "-q", "-m", "planted"]);
+        bench.there(&["checkout", "-q", "main"]);
+    }),
+    (
+        "beside a HEAD that only another branch has",
+        "refs/heads/old",
+        |bench| {
+            bench.here(&["checkout", "-q", "-b", "old"]);
+            write(&bench.here.join("ev/HEAD"), "ref: refs/heads/main\n");
+            bench.commit_here("old");
+            bench.here(&["checkout", "-q", "main"]);
+        },
+        |bench| {
+            bench.there(&["checkout", "-q", "old"]);
+            write(&bench.there.join("ev/config"), PLANTED);
+            bench.there(&["add", "-f", "ev/config"]);
+            bench.there(&["commit", "-q", "-m", "planted"]);
+            bench.there(&["checkout", "-q", "main"]);
+        },
+    ),
+    (
+        "beside a local HEAD that no commit has",
+        "refs/heads/main",
+        |bench| write(&bench.here.join("ev/HEAD"), "ref: refs/heads/main\n"),
+        |bench| {
+            write(&bench.there.join("ev/config"), PLANTED);
+            write(&bench.there.join("ev/objects/x"), "");
+            write(&bench.there.join("ev/refs/x"), "");
+            bench.there(&["add", "-f", "ev/config", "ev/objects", "ev/refs"]);
+            bench.there(&["commit", "-q", "-m", "planted"]);
+        },
+    ),
+];
+
+/// Does nothing.
+fn nothing(_: &Bench) {}
 
 /// What makes a directory a repository may come in several commits, or in part as files of the workspace, and be completed by
 /// any later checkout. So no new commit may have a `HEAD` that git accepts, or change what git obeys beside one.
 #[test]
 fn a_commit_in_which_git_would_obey_the_sandbox_is_held_back() {
-    type Do = fn(&Bench);
-    let fixture: Do = |bench| {
-        for (name, text) in [
-            ("HEAD", "ref: refs/heads/main\n"),
-            ("config", "[core]\n\tbare = true\n"),
-            ("objects/x", ""),
-            ("refs/x", ""),
-        ] {
-            write(&bench.here.join("ev").join(name), text);
-        }
-        bench.here(&["add", "-A", "-f"]);
-        bench.commit_here("fixture");
-    };
-    let nothing: Do = |_| ();
-    let cases: &[(&str, &str, Do, Do)] = &[
-        ("no objects and refs", "refs/heads/main", nothing, |bench| {
-            plant(bench);
-            bench.commit_there("planted");
-        }),
-        ("on another branch", "refs/heads/side", nothing, |bench| {
-            bench.there(&["checkout", "-q", "-b", "side"]);
-            plant(bench);
-            bench.commit_there("planted");
-            bench.there(&["checkout", "-q", "main"]);
-        }),
-        ("in an earlier commit", "refs/heads/main", nothing, |bench| {
-            plant(bench);
-            bench.commit_there("planted");
-            bench.there(&["rm", "-q", "-r", "ev"]);
-            bench.there(&["commit", "-q", "-m", "removed"]);
-        }),
-        ("in a merge alone", "refs/heads/main", nothing, |bench| {
-            bench.there(&["checkout", "-q", "-b", "side"]);
-            write(&bench.there.join("s.txt"), "s\n");
-            bench.commit_there("side");
-            bench.there(&["checkout", "-q", "main"]);
-            bench.there(&["merge", "-q", "--no-ff", "--no-commit", "side"]);
-            plant(bench);
-            bench.commit_there("planted");
-        }),
-        ("in the stash", "refs/stash", nothing, |bench| {
-            plant(bench);
-            bench.there(&["stash", "-u"]);
-        }),
-        ("in a tag of a tree", "refs/tags/tree", nothing, |bench| {
-            plant(bench);
-            bench.there(&["add", "-A"]);
-            let tree = bench.there(&["write-tree"]);
-            bench.there(&["reset", "-q"]);
-            bench.there(&["tag", "-a", "-m", "tree", "tree", &tree]);
-        }),
-        ("a link", "refs/heads/main", nothing, |bench| {
-            plant(bench);
-            fs::remove_file(bench.there.join("ev/HEAD")).unwrap();
-            symlink("refs/heads/main", bench.there.join("ev/HEAD")).unwrap();
-            bench.commit_there("planted");
-        }),
-        ("in another encoding", "refs/heads/main", nothing, |bench| {
-            plant(bench);
-            write(&bench.there.join(".gitattributes"), "HEAD working-tree-encoding=IBM037\n");
-            bench.there(&["add", "-A"]);
-            bench.there(&["commit", "-q", "-m", "planted"]);
-            let blob = bench.there(&["cat-file", "blob", "HEAD:ev/HEAD"]);
-            assert!(!blob.starts_with("ref:"), "{blob}");
-        }),
-        ("in another encoding, without a character beyond ASCII", "refs/heads/main", nothing, |bench| {
-            plant(bench);
-            write(&bench.there.join(".gitattributes"), "HEAD working-tree-encoding=IBM037\n");
-            write(&bench.there.join("ev/HEAD"), "2".repeat(40));
-            bench.there(&["add", "-A"]);
-            bench.there(&["commit", "-q", "-m", "planted"]);
-            assert!(bench.there(&["cat-file", "blob", "HEAD:ev/HEAD"]).bytes().all(|byte| byte == 0x16));
-        }),
-        ("a file of that name, whatever it contains", "refs/heads/main", nothing, |bench| {
-            write(&bench.there.join("mocks/HEAD"), "HTTP/1.1 200 OK\n");
-            write(&bench.there.join("ev/readme"), "");
-            bench.commit_there("planted");
-        }),
-        (
-            "beside a local file of that name that is no HEAD",
-            "refs/heads/main",
-            |bench| {
-                write(&bench.here.join("ev/HEAD"), "@NONE@ref: refs/heads/main\n");
-                bench.commit_here("a template");
-            },
-            |bench| {
-                write(&bench.there.join("ev/objects/x"), "");
-                write(&bench.there.join("ev/refs/x"), "");
-                bench.commit_there("planted");
-            },
-        ),
-        ("more files than can be searched", "refs/heads/bomb", nothing, |bench| {
-            let made = bomb(bench);
-            let commit = bench.there(&["commit-tree", "-m", "bomb", &made]);
-            bench.there(&["branch", "bomb", &commit]);
-        }),
-        ("a tag of a tree with more files than can be searched", "refs/tags/bomb", nothing, |bench| {
-            let tree = bomb(bench);
-            bench.there(&["tag", "-a", "-m", "bomb", "bomb", &tree]);
-        }),
-        ("staged", "index", nothing, |bench| {
-            plant(bench);
-            bench.there(&["add", "-A"]);
-        }),
-        ("the configuration of a fixture", "refs/heads/main", fixture, |bench| {
-            write(&bench.there.join("ev/config"), PLANTED);
-            bench.there(&[
-                "update-index",
-                "--no-skip-worktree",
-                "ev/HEAD",
-                "ev/config",
-                "ev/objects/x",
-                "ev/refs/x",
-            ]);
-            bench.there(&["add", "ev/config"]);
-            bench.there(&["commit", "-q", "-m", "planted"]);
-        }),
-        ("a hook of a fixture, on another branch", "refs/heads/side", fixture, |bench| {
-            bench.there(&["checkout", "-q", "-b", "side"]);
-            write(&bench.there.join("ev/hooks/post-checkout"), "#!/bin/sh\n");
-            bench.there(&["add", "-f", "--sparse", "ev/hooks"]);
-            bench.there(&["commit", "-q", "-m", "planted"]);
-            bench.there(&["checkout", "-q", "main"]);
-        }),
-        (
-            "beside a HEAD that only another branch has",
-            "refs/heads/old",
-            |bench| {
-                bench.here(&["checkout", "-q", "-b", "old"]);
-                write(&bench.here.join("ev/HEAD"), "ref: refs/heads/main\n");
-                bench.commit_here("old");
-                bench.here(&["checkout", "-q", "main"]);
-            },
-            |bench| {
-                bench.there(&["checkout", "-q", "old"]);
-                write(&bench.there.join("ev/config"), PLANTED);
-                bench.there(&["add", "-f", "ev/config"]);
-                bench.there(&["commit", "-q", "-m", "planted"]);
-                bench.there(&["checkout", "-q", "main"]);
-            },
-        ),
-        (
-            "beside a local HEAD that no commit has",
-            "refs/heads/main",
-            |bench| write(&bench.here.join("ev/HEAD"), "ref: refs/heads/main\n"),
-            |bench| {
-                write(&bench.there.join("ev/config"), PLANTED);
-                write(&bench.there.join("ev/objects/x"), "");
-                write(&bench.there.join("ev/refs/x"), "");
-                bench.there(&["add", "-f", "ev/config", "ev/objects", "ev/refs"]);
-                bench.there(&["commit", "-q", "-m", "planted"]);
-            },
-        ),
-    ];
-    for (what, told, before, after) in cases {
+    for (what, told, before, after) in PLANTED_IN_GIT {
         with_each_git(|bench| {
             before(bench);
             let values = bench.here(&["for-each-ref", "refs/heads", "refs/tags", "refs/stash"]);
@@ -897,6 +905,12 @@ fn a_commit_that_names_what_a_submodule_holds_back_is_held_back() {
         bench.there(&["branch", "further"]);
         let report = bench.restore();
         assert!(holds(&report, "refs/heads/further"), "{report:?}");
+        // Nor may another path name it.
+        bench.there(&["checkout", "-q", "-b", "elsewhere", &format!("{named}~1")]);
+        bench.there(&["update-index", "--add", "--cacheinfo", &format!("160000,{planted},other")]);
+        bench.there(&["commit", "-q", "-m", "elsewhere"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/elsewhere"), "{report:?}");
         let all = bench.here(&["log", "--branches", "--format=%H"]);
         assert!(!all.contains(&named), "{planted}: {all}");
     });
@@ -911,6 +925,8 @@ fn a_file_named_head_that_git_does_not_accept_comes_back() {
         write(&bench.there.join("mocks/config"), "answer = 200\n");
         write(&bench.there.join("mocks/HEAD"), "HTTP/1.1 204 No Content\n");
         write(&bench.there.join("bin/head"), b"\x7fELF\xff\x00");
+        write(&bench.there.join("www/head"), "<!-- \u{2014} -->\n");
+        write(&bench.there.join("large/head"), "0".repeat(100_000));
         write(&bench.there.join("src/hooks/use.js"), "hook\n");
         let new = bench.commit_there("work");
         let report = bench.restore();
@@ -922,7 +938,9 @@ fn a_file_named_head_that_git_does_not_accept_comes_back() {
 #[test]
 fn a_bare_repository_that_was_tracked_before_holds_nothing_back() {
     with_each_git(|bench| {
-        for (name, text) in [("HEAD", "ref: refs/heads/main\n"), ("objects/x", ""), ("refs/x", "")] {
+        for (name, text) in
+            [("HEAD", "ref: refs/heads/main\n"), ("config", "[core]\n"), ("objects/x", ""), ("refs/x", "")]
+        {
             write(&bench.here.join("fixture").join(name), text);
         }
         bench.here(&["add", "-A", "-f"]);
@@ -934,5 +952,10 @@ fn a_bare_repository_that_was_tracked_before_holds_nothing_back() {
         let report = bench.restore();
         assert_eq!(bench.here(&["rev-parse", "main"]), new, "{report:?}");
         bench.assert_sound(&bench.here, &[&new]);
+        // Nor does it if its own commit is amended.
+        bench.there(&["reset", "-q", "--soft", "HEAD~2"]);
+        bench.there(&["commit", "-q", "-m", "squashed"]);
+        let report = bench.restore();
+        assert_eq!(bench.here(&["log", "-1", "--format=%s", "main"]), "squashed", "{report:?}");
     });
 }
