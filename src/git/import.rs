@@ -18,7 +18,7 @@ use super::keep;
 use super::objects::{self, Theirs};
 use super::quarantine::{LEADS_ELSEWHERE, Quarantine, REFTABLE, Received};
 use super::refs::{
-    Head, OBEYED, Oid, Outcome, Reason, RefKind, RefName, Refs, Relation, Surroundings, Taken, Unreadable,
+    Head, Oid, Outcome, Reason, RefKind, RefName, Refs, Relation, Surroundings, Taken, Unreadable,
     in_the_way, plan,
 };
 use super::report::{GitReport, HeldBack, KeptReference};
@@ -551,6 +551,7 @@ impl Reading<'_> {
                 }
                 Ok(held_below.as_ref().is_some_and(|held| held.contains(commit)))
             },
+            is_workspace: checkout.is_none(),
             tracked: &mut || match &incoming.place {
                 Some(place) => Repository { git: self.git, place, cancel: self.cancel }.index(),
                 None => Ok(Vec::new()),
@@ -563,7 +564,7 @@ impl Reading<'_> {
         incoming.changed = found.changed;
         incoming.obeyed = found.tips.into_iter().map(|oid| (oid, found.reason)).collect();
         if found.index {
-            self.hold("index", OBEYED);
+            self.hold("index", found.reason);
             self.leave_out_index(incoming);
         }
         Ok(())

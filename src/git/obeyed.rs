@@ -13,6 +13,8 @@
 use std::str;
 
 use super::refs::Oid;
+use crate::path::RelativePath;
+use crate::tree::stage::is_in_runtime;
 
 /// The file by which git knows a repository.
 pub const HEAD: &[u8] = b"HEAD";
@@ -168,9 +170,18 @@ impl<'a> Change<'a> {
         }
     }
 
+    /// Whether it is in the place of the workspace's folder for backups, or in it.
+    #[must_use]
+    pub fn is_in_runtime(&self) -> bool {
+        // Most names begin otherwise.
+        let may_be = self.path.first().is_some_and(|&first| first == b'.' || !first.is_ascii());
+        may_be && RelativePath::parse(self.path).ok().flatten().is_some_and(|path| is_in_runtime(&path))
+    }
+
     /// Whether one of these rules may concern it.
     fn may_count(&self) -> bool {
-        self.kind == ChangeKind::Submodule
+        self.is_in_runtime()
+            || self.kind == ChangeKind::Submodule
             || is_head_name(split(self.path).1)
             || folders_obeying(self.path).chain(folders_completing(self.path)).next().is_some()
     }

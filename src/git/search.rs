@@ -44,6 +44,10 @@ impl Default for Obeying {
     }
 }
 
+/// The reason for holding back what a checkout would write into the folder for backups, or instead of it.
+const OVER_BACKUPS: &str =
+    "a checkout would put its files in the place of the local backups, in .paperclip-runtime";
+
 /// The reason for holding back commits that cannot be searched.
 const UNSEARCHED: &str = "it has more files than can be searched for what git would obey";
 
@@ -56,6 +60,8 @@ pub struct Locally<'a> {
     pub head: &'a mut dyn FnMut(&[u8]) -> Result<Option<bool>>,
     /// Whether a commit of a submodule is held back: git would check it out for a commit that names it, at any path.
     pub submodule: &'a mut OfSubmodule<'a>,
+    /// Whether the checkout is the workspace itself, where the folder for backups is.
+    pub is_workspace: bool,
     /// Lists the index.
     pub tracked: &'a mut dyn FnMut() -> Result<Vec<u8>, Fault>,
 }
@@ -148,6 +154,7 @@ impl Search<'_> {
         let locally = Locally {
             head: &mut |folder| local_head(&mut cursor, None, folder),
             submodule: &mut |_| Ok(false),
+            is_workspace: true,
             tracked: &mut || Ok(Vec::new()),
         };
         Ok(self.run((tips, &kinds), (b"", b""), here, locally)?.tips)
@@ -191,7 +198,11 @@ impl Search<'_> {
         let heads = self.heads(&changes, &folders, (theirs, &tracked), &in_trees, &mut locally)?;
         let mut commits: BTreeSet<&Oid> = BTreeSet::new();
         for change in &changes {
-            if heads.holds(change, &mut locally)? {
+            let is_over_backups = locally.is_workspace && change.is_in_runtime();
+            if is_over_backups || heads.holds(change, &mut locally)? {
+                if is_over_backups {
+                    obeying.reason = OVER_BACKUPS;
+                }
                 obeying.index |= change.commit.is_none();
                 commits.extend(&change.commit);
             }
