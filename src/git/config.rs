@@ -158,16 +158,19 @@ fn if_it_runs_nothing(url: &[u8]) -> Option<Vec<u8>> {
     (!runs).then(|| url.to_vec())
 }
 
-/// An address without user, password and query, if they may be secret.
+/// An address without user, password and query, if they may be secret. `None` if it is malformed, so that it is not known where
+/// they would be.
 fn without_secrets(url: &[u8]) -> Option<Vec<u8>> {
     let url = if_it_runs_nothing(url)?;
     let Some(at) = url.windows(3).position(|window| window == b"://") else {
-        return Some(without_password(url));
+        let url = without_password(url);
+        let colon = url.iter().position(|&byte| byte == b':').unwrap_or(url.len());
+        return (!url[colon..].contains(&b'@')).then_some(url);
     };
     let (scheme, rest) = (&url[..at], &url[at + 3..]);
     let slash = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(slash);
-    let path = path.split(|&byte| byte == b'?' || byte == b'#').next().unwrap_or_default();
+    let path = path.split(|byte| b"?#;".contains(byte)).next().unwrap_or_default();
     let host_at = authority.iter().rposition(|&byte| byte == b'@').map_or(0, |at| at + 1);
     let user = &authority[..host_at];
     // For ssh the user is part of the destination; for http it may be a token.
@@ -176,7 +179,12 @@ fn without_secrets(url: &[u8]) -> Option<Vec<u8>> {
         Some(colon) => [&user[..colon], b"@"].concat(),
         None => user.to_vec(),
     };
-    Some([scheme, b"://", &user, &authority[host_at..], path].concat())
+    let host = &authority[host_at..];
+    // (The colons of an IPv6 address are in brackets.)
+    let behind = host.iter().rposition(|&byte| byte == b']').map_or(0, |at| at + 1);
+    let port =
+        host[behind..].iter().position(|&byte| byte == b':').map_or(&b""[..], |at| &host[behind + at + 1..]);
+    port.iter().all(u8::is_ascii_digit).then(|| [scheme, b"://", &user, host, path].concat())
 }
 
 /// An address like `user@host:path` without a password behind the user: what is between the first colon and the `@`.
@@ -476,6 +484,29 @@ mod tests {
             || key.starts_with(b"alias")
             || key.starts_with(b"remote.e")
             || key.starts_with(b"remote.d")));
+    }
+
+    #[test]
+    fn an_address_is_uploaded_without_what_may_be_secret() {
+        for (url, expected) in [
+            ("https://h/p", Some("https://h/p")),
+            ("https://u:S@h:8443/p?token=S", Some("https://h:8443/p")),
+            ("https://h/p;token=S", Some("https://h/p")),
+            ("https://h/@scope/p", Some("https://h/@scope/p")),
+            ("ssh://git@[1:2:3:4:5:6:7:8]:22/p", Some("ssh://git@[1:2:3:4:5:6:7:8]:22/p")),
+            ("https://u:S/@h", None),
+            ("git@h:p", Some("git@h:p")),
+            ("u:S@h:p", Some("u@h:p")),
+            ("/srv/p.git", Some("/srv/p.git")),
+            ("../p@2", Some("../p@2")),
+            ("h:p", Some("h:p")),
+            ("//u:S@h/p", None),
+            ("https:u:S@h/p", None),
+            ("https:\\\\u:S@h/p", None),
+        ] {
+            let found = without_secrets(url.as_bytes());
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{url}");
+        }
     }
 
     #[test]
