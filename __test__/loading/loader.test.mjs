@@ -485,6 +485,7 @@ describe("a binary that is not this package's", () => {
         "index.js",
         "js/native.js",
         "js/turn.js",
+        "adapter-utils/held.js",
         "adapter-utils/lock.js",
         "adapter-utils/merge.js",
         "adapter-utils/transfer.js",

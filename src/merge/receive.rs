@@ -36,9 +36,6 @@ use crate::tree::scan::CHUNK;
 /// one is done.
 const PIECES_MAX: usize = 32;
 
-/// How many bytes at the end of a large file are compared before it is read.
-const SAMPLE: usize = 64 * 1024;
-
 /// How many inodes a thread settles at a time, and how many entries it compares with the base.
 const INODES: usize = 256;
 const ENTRIES: usize = 1024;
@@ -337,8 +334,8 @@ enum State {
     /// So far it equals the beginning of the local file, so it may be unchanged and nothing is staged. The buffer is used again
     /// for each piece: a new one of that size would be cleared page by page.
     AsLocal(File, Vec<u8>),
-    /// Its beginning and end equal those of the local file, so it is probably unchanged and nothing is staged. If it is not, it is
-    /// read again.
+    /// It begins like the local file of the same size, so it is probably unchanged and nothing is staged. If it is not, it is
+    /// read again, and must have the same digest.
     Sampled,
     /// It is written into the stage.
     Staged(RelativePath, File),
@@ -492,7 +489,7 @@ impl<'s> Worker<'s> {
             match (local, again) {
                 (Some((local, _)), None) => return Ok(State::AsLocal(local, vec![0; CHUNK])),
                 (Some((local, meta)), Some(again)) => {
-                    if meta.size == file.size && again.seems_unchanged(&local, file.size, bytes)? {
+                    if meta.size == file.size && again.begins_as(&local, bytes) {
                         return Ok(State::Sampled);
                     }
                 }
@@ -549,26 +546,13 @@ impl<'s> Worker<'s> {
 }
 
 impl Again {
-    /// Whether the beginning of a file, which is `bytes`, and its end are those of a local file of the same size.
-    fn seems_unchanged(&mut self, local: &File, size: u64, bytes: &[u8]) -> Result<bool> {
+    /// Whether a file may be unchanged that begins with `bytes`, since the local file does.
+    fn begins_as(&mut self, local: &File, bytes: &[u8]) -> bool {
         if self.before > 0 {
             self.first.extend_from_slice(bytes);
         }
-        let mut buffer = vec![0; bytes.len().max(SAMPLE)];
-        let mut is_there = |bytes: &[u8], at: u64| {
-            let buffer = &mut buffer[..bytes.len()];
-            read_fully_at(local, buffer, at).is_ok_and(|read| read == bytes.len()) && buffer == bytes
-        };
-        if !is_there(bytes, 0) {
-            return Ok(false);
-        }
-        let (Some(mut end), rest) = (self.rest.again(), size - self.before as u64) else { return Ok(false) };
-        if end.split_off(rest.saturating_sub(SAMPLE as u64)).is_none() {
-            return Ok(false);
-        }
-        let mut last = Vec::new();
-        while end.next(SAMPLE, &mut last)? > 0 {}
-        Ok(is_there(&last, size - last.len() as u64))
+        let mut begin = vec![0; bytes.len()];
+        read_fully_at(local, &mut begin, 0).is_ok_and(|read| read == bytes.len()) && begin == bytes
     }
 }
 

@@ -143,7 +143,8 @@ fn an_answer_that_is_taken_away_at_any_copy_changes_nothing() {
     assert!(gone_at >= 4, "a piece, and the parts of a large file: {gone_at}");
 }
 
-/// An answer of which each byte can be read only once.
+/// An answer of which each byte can be read only once. (Only a large file that begins like the local one of its size, and is
+/// another, is read again.)
 struct Once {
     bytes: Vec<u8>,
     read: Arc<Mutex<Vec<bool>>>,
