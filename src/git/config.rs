@@ -164,8 +164,13 @@ fn without_secrets(url: &[u8]) -> Option<Vec<u8>> {
     let url = if_it_runs_nothing(url)?;
     let Some(at) = url.windows(3).position(|window| window == b"://") else {
         let url = without_password(url);
+        // In `host:path` there may be an `@` in the path; but not if the slashes of an address are only missing or turned round.
         let colon = url.iter().position(|&byte| byte == b':').unwrap_or(url.len());
-        return (!url[colon..].contains(&b'@')).then_some(url);
+        let is_scheme = |name: &[u8]| url[..colon].eq_ignore_ascii_case(name);
+        let is_malformed = url.starts_with(b"//")
+            || [&b"http"[..], b"https", b"ssh", b"git", b"ftp"].into_iter().any(is_scheme);
+        let may_be_secret = is_malformed && url[colon..].contains(&b'@');
+        return (!may_be_secret).then_some(url);
     };
     let (scheme, rest) = (&url[..at], &url[at + 3..]);
     let slash = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
@@ -500,6 +505,7 @@ mod tests {
             ("/srv/p.git", Some("/srv/p.git")),
             ("../p@2", Some("../p@2")),
             ("h:p", Some("h:p")),
+            ("h:team@x/p.git", Some("h:team@x/p.git")),
             ("//u:S@h/p", None),
             ("https:u:S@h/p", None),
             ("https:\\\\u:S@h/p", None),
