@@ -159,7 +159,7 @@ impl Git {
     }
 }
 
-/// The most memory of a [bounded](Call::bounded) call, which lists about a million paths with it.
+/// The most memory of a [bounded](Call::bounded) call, which lists some two million paths with it.
 const MEMORY_MAX: u64 = 512 << 20;
 
 /// The most output of a [bounded](Call::bounded) call.

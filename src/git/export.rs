@@ -1,5 +1,6 @@
 //! Exports a repository: makes the directory that becomes `.git` in the sandbox.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
@@ -419,7 +420,7 @@ fn copy_index(
     let mut cursor = tree.root.cursor();
     let (mut hidden, mut left_out) = (Vec::new(), Vec::new());
     // What is held back of these does not exist here either, if a commit of another branch has brought them.
-    let bare = bare_folders_of_files(states.iter().map(|state| index::path_in(state.line)));
+    let bare = LazyCell::new(|| bare_folders_of_files(states.iter().map(|state| index::path_in(state.line))));
     let is_in_bare = |name: &[u8]| {
         let is_below = |folder: &RelativePath| {
             name.strip_prefix(folder.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))

@@ -64,15 +64,18 @@ impl Search {
     }
 }
 
+/// What is at a local path. What cannot be looked at cannot be changed by the merge either, and counts as nothing.
+fn kind_at(cursor: &mut Cursor<'_>, path: &RelativePath) -> Result<Option<Kind>> {
+    match cursor.stat(path) {
+        Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => Ok(None),
+        looked => Ok(looked?.map(|meta| meta.kind)),
+    }
+}
+
 /// Whether git would accept the `HEAD` of a local folder; `None` if it has none. One that cannot be read is accepted.
 pub fn local_head(cursor: &mut Cursor<'_>, folder: Option<&RelativePath>) -> Result<Option<bool>> {
     let path = RelativePath::child(folder, HEAD);
-    let kind = match cursor.stat(&path) {
-        // What cannot be looked at cannot be changed either.
-        Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => None,
-        looked => looked?.map(|meta| meta.kind),
-    };
-    Ok(match kind {
+    Ok(match kind_at(cursor, &path)? {
         None => None,
         Some(Kind::Folder | Kind::Other) => Some(false),
         Some(Kind::Symlink) => cursor.read_link(&path)?.map(|target| is_head_link(&target)),
@@ -225,13 +228,9 @@ fn local_markers(
     for folder in folders.into_iter().filter(is_searched) {
         let mut local = |name: &[u8]| -> Result<bool> {
             let path = RelativePath::child(folder.as_ref(), name);
-            let meta = match cursor.stat(&path) {
-                // What cannot be looked at cannot be changed by the merge either.
-                Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => None,
-                looked => looked?,
-            };
-            let exists = meta.is_some();
-            found.extend(meta.map(|meta| (path, meta.kind)));
+            let kind = kind_at(&mut cursor, &path)?;
+            let exists = kind.is_some();
+            found.extend(kind.map(|kind| (path, kind)));
             Ok(exists)
         };
         let bytes = folder.as_ref().map_or(&b""[..], RelativePath::as_bytes);

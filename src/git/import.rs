@@ -17,6 +17,7 @@ use super::index;
 use super::keep;
 use super::objects::{self, Theirs};
 use super::quarantine::{LEADS_ELSEWHERE, Quarantine, REFTABLE, Received};
+use super::recognise::in_checkout;
 use super::refs::{
     Head, Oid, Outcome, Reason, RefKind, RefName, Refs, Relation, Surroundings, Taken, Unreadable,
     in_the_way, plan,
@@ -155,12 +156,9 @@ impl Checked {
     pub fn changed(&self) -> BTreeSet<RelativePath> {
         let paths = self.repositories.iter().flat_map(|incoming| {
             let checkout = incoming.dot_git.parent();
-            incoming.changed.iter().filter_map(move |path| {
-                let above =
-                    checkout.as_ref().map_or_else(Vec::new, |above| [above.as_bytes(), b"/"].concat());
-                // A path that no file here can have is not written.
-                RelativePath::parse(&[&above[..], path].concat()).ok().flatten()
-            })
+            // A path that no file here can have is not written.
+            let in_workspace = move |path: &Vec<u8>| in_checkout(checkout.as_ref(), path).ok().flatten();
+            incoming.changed.iter().filter_map(in_workspace)
         });
         paths.collect()
     }

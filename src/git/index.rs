@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::obeyed::ChangeKind;
 use super::recognise::is_gits;
 use super::refs::Oid;
 use crate::fs::{Kind, Meta};
@@ -86,16 +85,26 @@ pub fn path_in(line: &[u8]) -> &[u8] {
     line.iter().position(|&byte| byte == b'\t').map_or(&[], |tab| &line[tab + 1..])
 }
 
+/// What an entry of that mode is in the workspace. A submodule is a folder.
+#[must_use]
+pub fn kind_of(mode: &[u8]) -> Kind {
+    match mode {
+        b"120000" => Kind::Symlink,
+        b"160000" => Kind::Folder,
+        _ => Kind::File,
+    }
+}
+
 /// The entries of a listing, of an index or of a tree, whose path passes a test: the path, its kind, and its object.
 pub fn entries_at(
     list: &[u8],
     is_wanted: impl Fn(&[u8]) -> bool,
-) -> impl Iterator<Item = (&[u8], ChangeKind, Oid)> {
+) -> impl Iterator<Item = (&[u8], Kind, Oid)> {
     lines(list).filter(move |line| is_wanted(path_in(line))).filter_map(|line| {
         let path = path_in(line);
         // A tree tells the type of an object before it.
         let oid = line[..line.len() - path.len()].split(u8::is_ascii_whitespace).find_map(Oid::parse)?;
-        Some((path, ChangeKind::of(line.get(..6)?), oid))
+        Some((path, kind_of(line.get(..6)?), oid))
     })
 }
 
@@ -248,11 +257,7 @@ impl EntryState<'_> {
     /// What the entry is in the workspace.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        match self.line.split(|&byte| byte == b' ').next() {
-            Some(b"120000") => Kind::Symlink,
-            Some(b"160000") => Kind::Folder,
-            _ => Kind::File,
-        }
+        kind_of(self.line.split(|&byte| byte == b' ').next().unwrap_or_default())
     }
 }
 

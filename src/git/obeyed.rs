@@ -12,7 +12,9 @@
 
 use std::str;
 
-use super::refs::Oid;
+use super::index::kind_of;
+use super::refs::{Oid, folders_of};
+use crate::fs::Kind;
 use crate::path::RelativePath;
 use crate::tree::stage::is_in_runtime;
 
@@ -26,6 +28,12 @@ pub const HEAD_BYTES: usize = 256;
 #[must_use]
 pub fn is_head_name(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(HEAD)
+}
+
+/// Whether a path is that of a `HEAD`, in any spelling.
+#[must_use]
+pub fn is_head_path(path: &[u8]) -> bool {
+    is_head_name(split(path).1)
 }
 
 /// Whether git accepts a file with that content as the `HEAD` of a repository (`validate_headref` in git's refs.c).
@@ -93,7 +101,7 @@ fn is_obeyed(inner: &[u8]) -> bool {
 
 /// The folders of a path in which git would run or obey what is there, if they were repositories. The tree itself is empty.
 pub fn folders_obeying(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    folders_of(path).filter(|&(_, inner)| is_obeyed(inner)).map(|(folder, _)| folder)
+    folders_with_rest(path).filter(|&(_, inner)| is_obeyed(inner)).map(|(folder, _)| folder)
 }
 
 /// The folders of a path in which what is there would complete a repository that has a `HEAD`.
@@ -103,15 +111,13 @@ pub fn folders_completing(path: &[u8]) -> impl Iterator<Item = &[u8]> {
         let first = inner.split(|&byte| byte == b'/').next().unwrap_or_default();
         PARTS.iter().any(|part| first.eq_ignore_ascii_case(part))
     };
-    folders_of(path).filter(move |&(_, inner)| is_part(inner)).map(|(folder, _)| folder)
+    folders_with_rest(path).filter(move |&(_, inner)| is_part(inner)).map(|(folder, _)| folder)
 }
 
 /// The folders of a path, beginning with the tree itself, which is empty, and the path in each.
-fn folders_of(path: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let ends = path.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(at, _)| at);
-    std::iter::once((0, 0))
-        .chain(ends.map(|end| (end, end + 1)))
-        .map(|(end, start)| (&path[..end], &path[start..]))
+fn folders_with_rest(path: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    std::iter::once((&b""[..], path))
+        .chain(folders_of(path).map(|folder| (folder, &path[folder.len() + 1..])))
 }
 
 /// The path of a `HEAD` in a folder.
@@ -133,38 +139,15 @@ pub struct Change<'a> {
     pub commit: Option<Oid>,
     /// The path in the checkout.
     pub path: &'a [u8],
-    /// What it is.
-    pub kind: ChangeKind,
+    /// What it is in the workspace. A submodule is a folder.
+    pub kind: Kind,
     /// Its blob, or the commit of a submodule.
     pub content: Oid,
 }
 
-/// What a path of a tree or an index is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// A file.
-    File,
-    /// A symbolic link.
-    Link,
-    /// A submodule.
-    Submodule,
-}
-
-impl ChangeKind {
-    /// The kind that git writes as this mode.
-    #[must_use]
-    pub fn of(mode: &[u8]) -> Self {
-        match mode {
-            b"120000" => Self::Link,
-            b"160000" => Self::Submodule,
-            _ => Self::File,
-        }
-    }
-}
-
 impl<'a> Change<'a> {
     /// An entry of a commit's tree, or of the index, as far as one of these rules may concern it.
-    pub fn of(commit: Option<&Oid>) -> impl Fn((&'a [u8], ChangeKind, Oid)) -> Option<Self> {
+    pub fn of(commit: Option<&Oid>) -> impl Fn((&'a [u8], Kind, Oid)) -> Option<Self> {
         move |(path, kind, content)| {
             Some(Self { commit: commit.cloned(), path, kind, content }).filter(Self::may_count)
         }
@@ -181,8 +164,8 @@ impl<'a> Change<'a> {
     /// Whether one of these rules may concern it.
     fn may_count(&self) -> bool {
         self.is_in_runtime()
-            || self.kind == ChangeKind::Submodule
-            || is_head_name(split(self.path).1)
+            || self.kind == Kind::Folder
+            || is_head_path(self.path)
             || folders_obeying(self.path).chain(folders_completing(self.path)).next().is_some()
     }
 }
@@ -212,12 +195,8 @@ pub fn changes_in_log(list: &[u8]) -> Option<Vec<Change<'_>>> {
         if mode == b"000000" {
             continue;
         }
-        let change = Change {
-            commit: commit.clone(),
-            path,
-            kind: ChangeKind::of(mode),
-            content: Oid::parse(content)?,
-        };
+        let change =
+            Change { commit: commit.clone(), path, kind: kind_of(mode), content: Oid::parse(content)? };
         changes.extend(Some(change).filter(Change::may_count));
     }
     Some(changes)
@@ -336,9 +315,9 @@ mod tests {
             content: oid(content),
         };
         let expected = vec![
-            change('a', &b"d/HEAD"[..], ChangeKind::Link, '3'),
-            change('b', b" \nx/config", ChangeKind::File, '4'),
-            change('b', b"HEAD", ChangeKind::Submodule, '5'),
+            change('a', &b"d/HEAD"[..], Kind::Symlink, '3'),
+            change('b', b" \nx/config", Kind::File, '4'),
+            change('b', b"HEAD", Kind::Folder, '5'),
         ];
         assert_eq!(changes_in_log(list.as_bytes()), Some(expected));
         for malformed in ["x", ":100644 100644", ":100644 100644 a b M\0x/config"] {

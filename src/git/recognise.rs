@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use crate::fs::Kind;
-use crate::path::RelativePath;
+use crate::path::{PathFault, RelativePath};
 use crate::sync::lock;
 
 /// The name of a repository's folder.
@@ -67,6 +67,16 @@ fn narrow(c: char) -> char {
 #[must_use]
 pub fn is_gits(path: &RelativePath) -> bool {
     path.as_bytes().split(|&byte| byte == b'/').any(is_git_name)
+}
+
+/// A path of a checkout as one of the workspace. `folder` is the checkout's folder, unless that is the workspace itself. An empty
+/// path is that folder.
+pub fn in_checkout(folder: Option<&RelativePath>, path: &[u8]) -> Result<Option<RelativePath>, PathFault> {
+    match folder {
+        Some(folder) => RelativePath::parse(&[folder.as_bytes(), b"/", path].concat()),
+        None if path.is_empty() => Ok(None),
+        None => RelativePath::parse(path),
+    }
 }
 
 /// A path that belongs to git, split at its first `.git`.

@@ -1,18 +1,19 @@
 //! Searches new commits and the index for what would make git obey the sandbox: see [`obeyed`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use super::command::{Call, Fault, Git};
 use super::held;
 use super::index;
-use super::obeyed::{self, Change, ChangeKind};
+use super::obeyed::{self, Change, is_head_path};
 use super::objects::between;
+use super::recognise::in_checkout;
 use super::refs::{OBEYED, Oid};
 use super::repository::{Types, lines, types};
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::fs::{Cursor, Root};
+use crate::fs::{Cursor, Kind, Root};
 use crate::path::RelativePath;
 
 /// A repository that has what is to be searched. It is one of ours: the sandbox configured nothing in it.
@@ -83,35 +84,30 @@ struct Heads<'a> {
     contents: BTreeMap<Oid, Vec<u8>>,
 }
 
-/// Whether a path is that of a `HEAD`, in any spelling.
-fn is_head(path: &[u8]) -> bool {
-    obeyed::is_head_name(obeyed::split(path).1)
-}
-
 impl Heads<'_> {
     /// Whether git may accept a file as a `HEAD`. One that cannot be read is accepted.
-    fn accepts(&self, kind: ChangeKind, content: &Oid) -> bool {
+    fn accepts(&self, kind: Kind, content: &Oid) -> bool {
         let content = self.contents.get(content);
         match kind {
-            ChangeKind::File => content.is_none_or(|content| obeyed::may_become_head(content)),
-            ChangeKind::Link => content.is_none_or(|content| obeyed::is_head_link(content)),
-            ChangeKind::Submodule => false,
+            Kind::File => content.is_none_or(|content| obeyed::may_become_head(content)),
+            Kind::Symlink => content.is_none_or(|content| obeyed::is_head_link(content)),
+            Kind::Folder | Kind::Other => false,
         }
     }
 
     /// Whether one of the rules of [`obeyed`] holds a change back.
     fn holds(&self, change: &Change<'_>, locally: &mut Locally<'_>) -> Result<bool, Fault> {
         let (folder, name) = obeyed::split(change.path);
-        if change.kind == ChangeKind::Submodule {
+        if change.kind == Kind::Folder {
             if (locally.submodule)(&change.content)? {
                 return Ok(true);
             }
-        } else if is_head(change.path) && (locally.head)(folder)? != Some(true) {
+        } else if is_head_path(change.path) && (locally.head)(folder)? != Some(true) {
             let is_new = if name != obeyed::HEAD {
                 // Another spelling, which counts on few volumes: files named `head` are common.
                 let content = self.contents.get(&change.content);
                 content.is_some_and(|content| match change.kind {
-                    ChangeKind::Link => obeyed::is_head_link(content),
+                    Kind::Symlink => obeyed::is_head_link(content),
                     _ => obeyed::is_head(content),
                 })
             } else if self.tracked.contains(folder) {
@@ -191,8 +187,10 @@ impl Search<'_> {
         }
         let tracked = (locally.tracked)()?;
         // An amended commit has again what the local index has.
-        let known: HashMap<&[u8], Oid> =
-            index::entries_at(&tracked, |_| true).map(|(path, _, oid)| (path, oid)).collect();
+        let paths: HashSet<&[u8]> = changes.iter().map(|change| change.path).collect();
+        let known: HashMap<&[u8], Oid> = index::entries_at(&tracked, |path| paths.contains(path))
+            .map(|(path, _, oid)| (path, oid))
+            .collect();
         changes.retain(|change| known.get(change.path) != Some(&change.content));
         let in_trees = self.heads_in(&new, &folders)?;
         let heads = self.heads(&changes, &folders, (theirs, &tracked), &in_trees, &mut locally)?;
@@ -254,16 +252,23 @@ impl Search<'_> {
 
     /// What tags lead to, down to that type: its type and its name. Nothing for what leads to no such object.
     fn peeled(&self, oids: Vec<&Oid>, to: &str) -> Result<Vec<(Oid, Vec<u8>, Oid)>, Fault> {
-        if oids.is_empty() {
+        let names = oids.into_iter().map(|oid| (oid.clone(), format!("{oid}^{{{to}}}").into_bytes()));
+        self.named(names.collect())
+    }
+
+    /// The types and the names of the objects that git knows by these expressions, which have no line break, each with what the
+    /// caller has put beside it. Nothing for what there is not.
+    fn named<T>(&self, names: Vec<(T, Vec<u8>)>) -> Result<Vec<(T, Vec<u8>, Oid)>, Fault> {
+        if names.is_empty() {
             return Ok(Vec::new());
         }
-        let asked = oids.iter().flat_map(|oid| format!("{oid}^{{{to}}}\n").into_bytes()).collect::<Vec<u8>>();
+        let asked = names.iter().flat_map(|(_, name)| [name, &b"\n"[..]].concat()).collect::<Vec<u8>>();
         let format = "--batch-check=%(objecttype) %(objectname)";
         let list = self.call().args(["cat-file", format]).input(asked).run(self.cancel)?;
-        let answers = oids.into_iter().zip(list.split(|&byte| byte == b'\n'));
-        let parsed = answers.filter_map(|(oid, line)| {
+        let answers = names.into_iter().zip(list.split(|&byte| byte == b'\n'));
+        let parsed = answers.filter_map(|((beside, _), line)| {
             let space = line.iter().position(|&byte| byte == b' ')?;
-            Some((oid.clone(), line[..space].to_vec(), Oid::parse(&line[space + 1..])?))
+            Some((beside, line[..space].to_vec(), Oid::parse(&line[space + 1..])?))
         });
         Ok(parsed.collect())
     }
@@ -277,20 +282,22 @@ impl Search<'_> {
         in_trees: &'a [(Vec<u8>, Oid)],
         locally: &mut Locally<'_>,
     ) -> Result<Heads<'a>, Fault> {
-        let in_indexes = [theirs, tracked].into_iter().flat_map(|list| index::entries_at(list, is_head));
-        let mut beside: Vec<(&[u8], ChangeKind, Oid)> =
+        let in_indexes = [theirs, tracked].into_iter().flat_map(|list| index::entries_at(list, is_head_path));
+        let mut beside: Vec<(&[u8], Kind, Oid)> =
             in_indexes.filter(|(path, ..)| folders.contains(obeyed::split(path).0)).collect();
-        beside.extend(in_trees.iter().map(|(path, oid)| (path.as_slice(), ChangeKind::File, oid.clone())));
-        let new = changes.iter().filter(|change| is_head(change.path)).map(|change| &change.content);
+        beside.extend(in_trees.iter().map(|(path, oid)| (path.as_slice(), Kind::File, oid.clone())));
+        let new = changes.iter().filter(|change| is_head_path(change.path)).map(|change| &change.content);
         let blobs = new.chain(beside.iter().map(|(.., oid)| oid)).cloned().collect();
         let mut heads = Heads {
             accepted: BTreeSet::new(),
-            tracked: index::entries_at(tracked, is_head).map(|(path, ..)| obeyed::split(path).0).collect(),
+            tracked: index::entries_at(tracked, is_head_path)
+                .map(|(path, ..)| obeyed::split(path).0)
+                .collect(),
             contents: self.contents(&blobs)?,
         };
         for (path, kind, oid) in &beside {
             // (What a commit has there may be a link too.)
-            if heads.accepts(*kind, oid) || heads.accepts(ChangeKind::Link, oid) {
+            if heads.accepts(*kind, oid) || heads.accepts(Kind::Symlink, oid) {
                 heads.accepted.insert(obeyed::split(path).0);
             }
         }
@@ -337,27 +344,15 @@ impl Search<'_> {
         commits: &BTreeSet<Oid>,
         folders: &BTreeSet<&[u8]>,
     ) -> Result<Vec<(Vec<u8>, Oid)>, Fault> {
-        let mut paths = Vec::new();
-        let mut asked = Vec::new();
-        for commit in commits {
-            for folder in folders.iter().filter(|folder| !folder.contains(&b'\n')) {
-                let path = obeyed::head_in(folder);
-                asked.extend([commit.as_str().as_bytes(), b":", &path, b"\n"].concat());
-                paths.push(path);
-            }
-        }
-        if paths.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut call = self.call();
-        let list = call
-            .args(["cat-file", "--batch-check=%(objecttype) %(objectname)"])
-            .input(asked)
-            .run(self.cancel)?;
-        let answers = list.split(|&byte| byte == b'\n').zip(paths);
-        Ok(answers
-            .filter_map(|(line, path)| Some((path, Oid::parse(line.strip_prefix(b"blob ")?)?)))
-            .collect())
+        let folders = || folders.iter().filter(|folder| !folder.contains(&b'\n'));
+        let places = commits.iter().flat_map(|commit| folders().map(move |folder| (commit, folder)));
+        let names = places.map(|(commit, folder)| {
+            let path = obeyed::head_in(folder);
+            let name = [commit.as_str().as_bytes(), b":", &path].concat();
+            (path, name)
+        });
+        let found = self.named(names.collect())?.into_iter();
+        Ok(found.filter(|(_, kind, _)| kind == b"blob").map(|(path, _, oid)| (path, oid)).collect())
     }
 
     /// The contents of blobs, without those that are missing or too large for what is asked of them.
@@ -401,8 +396,6 @@ pub fn local_head(
     checkout: Option<&RelativePath>,
     folder: &[u8],
 ) -> Result<Option<bool>> {
-    let above = checkout.map_or_else(Vec::new, |checkout| [checkout.as_bytes(), b"/"].concat());
     // A directory that cannot have that name here has no HEAD either.
-    let folder = RelativePath::parse(&[&above, folder].concat());
-    folder.map_or(Ok(None), |folder| held::local_head(cursor, folder.as_ref()))
+    in_checkout(checkout, folder).map_or(Ok(None), |folder| held::local_head(cursor, folder.as_ref()))
 }

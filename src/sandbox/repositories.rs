@@ -18,7 +18,7 @@ use crate::git::import::{self, Checked};
 use crate::git::named::{AT_CHECKOUT, Named};
 use crate::git::packs::{Earlier, PackFile};
 use crate::git::quarantine::{Quarantine, is_passed_over};
-use crate::git::recognise::{Checkouts, bare_folders, is_git_name, is_gits};
+use crate::git::recognise::{Checkouts, bare_folders, in_checkout, is_git_name, is_gits};
 use crate::git::report::{GitReport, HeldBack};
 use crate::git::work_folder::WorkFolder;
 use crate::git::written::have_compared;
@@ -278,17 +278,14 @@ pub fn named(
 /// The folders of the workspace in which the shared index of a repository has a `HEAD`.
 #[must_use]
 pub fn tracked_heads(shared: &Shared) -> BTreeSet<Vec<u8>> {
-    let is_head = |path: &[u8]| obeyed::is_head_name(obeyed::split(path).1);
     let mut folders = BTreeSet::new();
     for (dot_git, base) in &shared.bases {
-        for (path, ..) in index::entries_at(&base.index, is_head) {
-            let folder = obeyed::split(path).0;
-            let checkout = dot_git.parent();
-            folders.insert(match &checkout {
-                None => folder.to_vec(),
-                Some(checkout) if folder.is_empty() => checkout.as_bytes().to_vec(),
-                Some(checkout) => [checkout.as_bytes(), b"/", folder].concat(),
-            });
+        let checkout = dot_git.parent();
+        for (path, ..) in index::entries_at(&base.index, obeyed::is_head_path) {
+            // An index has no path that a folder of the workspace cannot have.
+            if let Ok(folder) = in_checkout(checkout.as_ref(), obeyed::split(path).0) {
+                folders.insert(folder.map_or_else(Vec::new, |folder| folder.as_bytes().to_vec()));
+            }
         }
     }
     folders

@@ -1,6 +1,6 @@
 //! The sandbox's workspace → merged into the local one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -484,7 +484,9 @@ impl Begun {
         let left_alone = left_alone
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
-        let (search, retention, tracked_heads) = (travel.search(), *retention, &tracked_heads(shared));
+        // Without a change there is nothing to hold back.
+        let tracked_heads = if merge.needs_lock() { &tracked_heads(shared) } else { &BTreeSet::new() };
+        let (search, retention) = (travel.search(), *retention);
         let options = MergeOptions {
             base: snapshot,
             left_alone: &left_alone,
