@@ -180,16 +180,17 @@ async function withBundle({ localDir, bundlePath, exportRef, known }, use) {
  */
 async function keepAll(dir, others) {
   const time = stamp();
-  const kept = [];
+  /** @type {Set<string>} */
+  const kept = new Set();
   for (const { name, object } of others) {
     const ref = `refs/paperclip/${time}/${name}`;
     const isCreated = await git(dir, ["update-ref", "--no-deref", ref, object, ""]).then(
       () => true,
       () => false,
     );
-    kept.push(isCreated ? ref : await keepCommit(dir, object, "sandbox"));
+    kept.add(isCreated ? ref : await keepCommit(dir, object, "sandbox", time));
   }
-  return kept;
+  return [...kept];
 }
 
 module.exports = { OTHERS_MAX, keepAll, listOthers, newOnes, packOthers, readOthers, withBundle };

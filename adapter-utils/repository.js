@@ -329,9 +329,10 @@ const nameOfKept = (object, what) => `${what}-${object.slice(0, 12)}`;
  * @param {string} dir
  * @param {string} commit
  * @param {string} what
+ * @param {string} time As `stamp` makes it: all that one restore keeps has the same.
  */
-async function keepCommit(dir, commit, what) {
-  const ref = `refs/paperclip/${stamp()}/${nameOfKept(commit, what)}`;
+async function keepCommit(dir, commit, what, time = stamp()) {
+  const ref = `refs/paperclip/${time}/${nameOfKept(commit, what)}`;
   await git(dir, ["update-ref", ref, commit]);
   return ref;
 }

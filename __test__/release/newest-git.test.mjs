@@ -6,7 +6,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import * as releasedGit from "adapter-utils-2026.916.1/git-workspace-sync";
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import * as own from "../../adapter-utils/index.js";
 import { createLocalClient } from "../../clients/local.js";
 import { file, makeTree, temporaryFolder } from "../support/folders.mjs";
@@ -223,8 +223,13 @@ esac
     const references = () =>
       sh(local, "git for-each-ref refs/heads refs/tags refs/remotes refs/stash; cat .git/HEAD");
     const before = await references();
-    await restoreWorkspace();
+    // A second passes with each look at the clock.
+    let seconds = 10;
+    const clock = vi.spyOn(Date.prototype, "toISOString");
+    clock.mockImplementation(() => `2026-01-02T03:04:${(seconds += 1)}.000Z`);
+    await restoreWorkspace().finally(() => clock.mockRestore());
     expect(await references()).toBe(before);
+    expect(told()).toEqual([expect.stringMatching(/ are kept as (refs\/[^\s,]+,? ?){4}\n$/)]);
     expect(await kept()).toEqual([
       "heads/-d hostile",
       "heads/main hostile",
