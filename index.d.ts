@@ -305,7 +305,7 @@ export interface PrepareSandboxManagedRuntimeInput {
   /**
    * `"auto"` (the default) compresses a transfer if that saves time: it gets smaller, and the client does not take bytes
    * faster than they can be compressed. An upload uses zstd if the sandbox is known or expected to have it, and gzip
-   * otherwise. `"none"` never compresses.
+   * otherwise; while nothing is known of the provider's sandboxes, zstd if it makes less than half as much. `"none"` never compresses.
    */
   compression?: "auto" | "none";
   /**

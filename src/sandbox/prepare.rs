@@ -96,7 +96,7 @@ pub async fn prepare<C: SandboxClient>(
         uploading.everything().await?
     };
     let Sent { settled: Settled { trees, stored, repositories }, archive } = sent;
-    uploading.settle_codec(archive.codec);
+    uploading.settle_codec(archive.codec).await?;
     let (way, control, unchanged_assets) = (uploading.way, uploading.control, uploading.unchanged_assets);
     let places = control.places.clone();
 
@@ -158,7 +158,7 @@ async fn read_first(
         let files = filter.without_names("", |path| travel.is_apart(path));
         let ignored = Arc::new(IgnoreRules::read(&root, &upload.ignore_files, &files, &cancel)?);
         let memory = Memory::of(&upload, &workspace, ignored.clone());
-        let way = upload.way(memory.expects_zstd());
+        let way = upload.way(memory.expected());
         Ok((ignored, Arc::new(memory), way))
     })
     .await
@@ -347,8 +347,8 @@ impl<C: SandboxClient> Uploading<'_, C> {
         match self.send(started, layout, repositories, left_out, prior).await? {
             Uploaded::Done(sent) => Ok(Some(*sent)),
             refused => {
-                if matches!(refused, Uploaded::CannotDecompress) {
-                    self.compress_otherwise().await?;
+                if let Uploaded::CannotDecompress(codec) = refused {
+                    self.compress_otherwise(codec).await?;
                 }
                 self.cancel.check()?;
                 self.control = everything;
@@ -366,7 +366,7 @@ impl<C: SandboxClient> Uploading<'_, C> {
             match self.send(started, layout, repositories, left_out, Prior::default()).await? {
                 Uploaded::Done(sent) => return Ok(*sent),
                 Uploaded::Refused(failure) => return Err(RunError::Client(failure)),
-                Uploaded::CannotDecompress => self.compress_otherwise().await?,
+                Uploaded::CannotDecompress(codec) => self.compress_otherwise(codec).await?,
             }
         }
     }
@@ -381,10 +381,10 @@ impl<C: SandboxClient> Uploading<'_, C> {
     }
 
     /// Makes the next upload one that needs less of the sandbox, after one that it could not decompress.
-    async fn compress_otherwise(&mut self) -> Result<(), Error> {
-        let was_zstd = self.way.codec == Codec::Zstd;
-        self.way.codec = self.way.codec.instead();
-        if was_zstd { self.remember_zstd(false).await } else { Ok(()) }
+    async fn compress_otherwise(&mut self, failed: Codec) -> Result<(), Error> {
+        self.way.codec = failed.instead();
+        self.way.may_try_zstd = false;
+        if failed == Codec::Zstd { self.remember_zstd(false).await } else { Ok(()) }
     }
 
     async fn remember_zstd(&self, has_zstd: bool) -> Result<(), Error> {
@@ -398,10 +398,15 @@ impl<C: SandboxClient> Uploading<'_, C> {
 
     /// Does without zstd for what follows the workspace, unless the sandbox has said or shown that it has it: an asset is
     /// not sent again.
-    fn settle_codec(&mut self, shown: Codec) {
-        if self.way.codec == Codec::Zstd && !self.has_zstd && shown != Codec::Zstd {
+    async fn settle_codec(&mut self, shown: Codec) -> Result<(), Error> {
+        self.way.may_try_zstd = false;
+        if shown == Codec::Zstd {
+            return self.learn(true).await;
+        }
+        if self.way.codec == Codec::Zstd && !self.has_zstd {
             self.way.codec = Codec::Gzip;
         }
+        Ok(())
     }
 
     /// Compares a workspace with what the sandbox has.
@@ -523,8 +528,9 @@ impl<C: SandboxClient> Uploading<'_, C> {
             .await?;
         }
         delivered.discard(&***client, &archive).await;
-        if delivered.codec() != Codec::None && lacks_decompressor(&***client, places).await {
-            return Ok(Uploaded::CannotDecompress);
+        let codec = delivered.codec();
+        if codec != Codec::None && lacks_decompressor(&***client, places).await {
+            return Ok(Uploaded::CannotDecompress(codec));
         }
         Ok(Uploaded::Refused(failure))
     }
@@ -600,8 +606,8 @@ struct Scanned {
 /// What became of an upload.
 enum Uploaded<F> {
     Done(Box<Sent>),
-    /// The sandbox has nothing that decompresses it.
-    CannotDecompress,
+    /// The sandbox has nothing that decompresses it, as it was compressed.
+    CannotDecompress(Codec),
     /// The command in the sandbox has failed.
     Refused(F),
 }

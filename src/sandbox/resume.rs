@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::exclude::PathSet;
 use crate::fs::Root;
 use crate::merge::report::Rescued;
+use crate::state::tools::Expected;
 use crate::tree::ignore_files::IgnoreRules;
 
 /// Returns the session that the last prepare or restore of this sandbox has stored on this machine. Its
@@ -55,7 +56,7 @@ pub fn resume(upload: Upload) -> Result<Session> {
         left_alone,
         repositories: upload.repositories,
         preserve,
-        way: upload.way(false),
+        way: upload.way(Expected::Gzip),
         changes_only: upload.changes_only,
         memory: Arc::new(memory),
         report: PrepareReport::default(),

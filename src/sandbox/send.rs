@@ -15,6 +15,7 @@ use crate::archive::codec::{Codec, Effort, compress};
 use crate::archive::pack::{Contents, Layout, Sink};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::state::tools::is_worth_trying;
 use crate::sync::lock;
 use crate::transfer::link::Link;
 use crate::transfer::parts::{Part, part_path};
@@ -34,6 +35,8 @@ pub struct Way {
     pub at_once: usize,
     /// With what parts may be compressed.
     pub codec: Codec,
+    /// Whether the first part that is compressed decides between gzip and zstd: nothing is known of such sandboxes.
+    pub may_try_zstd: bool,
     /// The measured speed of the connection.
     pub link: Arc<Mutex<Link>>,
     /// Whether any archive has failed. It is set before anything is cleaned up, so that no further one begins meanwhile.
@@ -58,12 +61,21 @@ impl Way {
         if self.codec == Codec::None { None } else { lock(&self.link).compression() }
     }
 
-    /// Compresses the next bytes, where that is wanted and pays.
-    fn compressed(&self, bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
-        match self.compression() {
-            Some(effort) if bytes.len() >= COMPRESSED_MIN => compress(bytes, self.codec, effort, cancel),
-            _ => Ok(None),
+    /// Compresses the next bytes, where that is wanted and pays; with `codec` as it is afterwards.
+    fn compressed(&mut self, bytes: &[u8], cancel: &Cancel) -> Result<Option<Vec<u8>>> {
+        let Some(effort) = self.compression().filter(|_| bytes.len() >= COMPRESSED_MIN) else {
+            return Ok(None);
+        };
+        let Some(compressed) = compress(bytes, self.codec, effort, cancel)? else { return Ok(None) };
+        if !std::mem::take(&mut self.may_try_zstd) || self.codec != Codec::Gzip {
+            return Ok(Some(compressed));
         }
+        let other = compress(bytes, Codec::Zstd, effort, cancel)?;
+        let other = other.filter(|other| is_worth_trying(compressed.len(), other.len()));
+        if other.is_some() {
+            self.codec = Codec::Zstd;
+        }
+        Ok(other.or(Some(compressed)))
     }
 }
 
@@ -175,7 +187,7 @@ pub async fn send<C: SandboxClient>(
     match archive {
         Ready::Layout(layout) => send_in_parts(client, label, path, layout, tail, way, cancel).await,
         Ready::Packed { memory, size, contents } => {
-            let (attachment, stop, going) = (client.attachment(), cancel.clone(), way.clone());
+            let (attachment, stop, mut going) = (client.attachment(), cancel.clone(), way.clone());
             let (bytes, contents, last) = blocking(move || {
                 let _held = attachment.hold()?;
                 let mut memory = memory;
@@ -628,7 +640,7 @@ mod tests {
             (MIB, 4, MIB),
         ] {
             let (link, failed) = (Arc::default(), Arc::default());
-            let way = Way { part_bytes, at_once, codec: Codec::None, link, failed };
+            let way = Way { part_bytes, at_once, codec: Codec::None, may_try_zstd: false, link, failed };
             assert_eq!(way.cut_bytes(), expected, "{part_bytes} bytes, {at_once} at once");
         }
     }

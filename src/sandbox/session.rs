@@ -24,7 +24,7 @@ use crate::random;
 use crate::state::digests::Digests;
 use crate::state::sandboxes::{self, Reference, Stored, Trees};
 use crate::state::store::{Store, name_for};
-use crate::state::tools::{self, Tools};
+use crate::state::tools::{self, Expected, Tools};
 use crate::transfer::remote::Contents;
 use crate::tree::filter::Filter;
 use crate::tree::ignore_files::IgnoreRules;
@@ -188,9 +188,10 @@ impl Memory {
         }))
     }
 
-    /// Whether a new sandbox of this provider is expected to have zstd.
-    pub(super) fn expects_zstd(&self) -> bool {
-        self.store.as_ref().is_some_and(|store| Tools::load(store, &self.tools).has_zstd())
+    /// What a new sandbox of this provider is expected to have. Where nothing can be stored, nothing is tried: it would be tried
+    /// each time.
+    pub(super) fn expected(&self) -> Expected {
+        self.store.as_ref().map_or(Expected::Gzip, |store| Tools::load(store, &self.tools).expected())
     }
 
     /// Stores whether the sandbox has zstd, for the first upload of another one.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::repositories::Travel;
 use super::send::Way;
 use crate::merge::conflicts::Retention;
+use crate::state::tools::Expected;
 use crate::transfer::parts::Codec;
 
 /// What is to be uploaded, and where to.
@@ -47,12 +48,13 @@ pub struct Upload {
 
 impl Upload {
     /// How archives are transferred; nothing is known of the link yet.
-    pub(super) fn way(&self, expects_zstd: bool) -> Way {
-        let codec = if expects_zstd { Codec::Zstd } else { Codec::Gzip };
+    pub(super) fn way(&self, expected: Expected) -> Way {
+        let codec = if expected == Expected::Zstd { Codec::Zstd } else { Codec::Gzip };
         Way {
             part_bytes: self.part_bytes,
             at_once: self.parts_at_once,
             codec: if self.compress { codec } else { Codec::None },
+            may_try_zstd: expected == Expected::Unknown,
             link: Arc::default(),
             failed: Arc::default(),
         }

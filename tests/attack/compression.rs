@@ -8,11 +8,11 @@ use sandbox_managed_runtime::sandbox::session::Session;
 use sandbox_managed_runtime::sandbox::upload::{Asset, State, Upload};
 
 use crate::heartbeats::install;
-use crate::parts::{Distant, in_parts, run_folder, workspace};
+use crate::parts::{Distant, in_parts, noise, run_folder, workspace};
 use crate::place::{Place, prepare_upload, restore};
 use crate::sandbox::LocalSandbox;
 use crate::tools::Kind;
-use crate::tree::{RUNTIME, assert_same, read_tree, write_tree};
+use crate::tree::{RUNTIME, Tree, assert_same, file, read_tree, tree, write_tree};
 
 /// Sandboxes of one provider that share the state on this machine. Each has a workspace of its own.
 struct Provider {
@@ -34,7 +34,11 @@ impl Provider {
 
     /// A new sandbox with these tools, of which some are missing.
     fn sandbox(&self, kind: Kind, without: &[&str]) -> Provided {
-        let place = Place::with(&workspace());
+        self.sandbox_of(&workspace(), kind, without)
+    }
+
+    fn sandbox_of(&self, workspace: &Tree, kind: Kind, without: &[&str]) -> Provided {
+        let place = Place::with(workspace);
         let tools = Some(install(kind, place.root(), without));
         let local = LocalSandbox { tools, ..LocalSandbox::default() };
         let client = Distant::before(local, 5);
@@ -67,6 +71,15 @@ impl Provided {
             run_folder(&self.place).into_iter().filter(|name| name != "workspace-changes.txt").collect();
         assert_eq!(left, [""; 0], "{what}");
         (session, std::mem::take(&mut *self.client.codecs.lock().unwrap()))
+    }
+
+    /// Adds an asset to what is uploaded.
+    fn add_asset(&mut self, tree: &Tree) {
+        let local_dir = self.place.root().join("asset");
+        fs::create_dir(&local_dir).unwrap();
+        write_tree(&local_dir, tree);
+        let key = "asset".to_owned();
+        self.upload.assets.push(Asset { key, local_dir, follow_links: false, exclude: Vec::new() });
     }
 
     /// Brings a change back.
@@ -150,12 +163,7 @@ fn a_sandbox_that_lacks_the_expected_zstd_gets_gzip() {
         let provider = Provider::new();
         assert_only(&provider.next(), 'g');
         let mut bare = provider.sandbox(kind, without);
-        let asset = bare.place.root().join("asset");
-        fs::create_dir(&asset).unwrap();
-        write_tree(&asset, &workspace());
-        let asset =
-            Asset { key: "asset".to_owned(), local_dir: asset, follow_links: false, exclude: Vec::new() };
-        bare.upload.assets.push(asset);
+        bare.add_asset(&workspace());
         let session = prepare_upload(&bare.client, bare.upload.clone()).unwrap();
         assert_same(&read_tree(&bare.place.remote()), &workspace(), "the workspace");
         let asset = bare.place.remote().join(RUNTIME).join("attack/asset");
@@ -175,5 +183,66 @@ fn a_sandbox_that_lacks_the_expected_zstd_gets_gzip() {
             assert_only(&provider.next(), 'g');
         }
         assert_only(&provider.next(), 'z');
+    }
+}
+
+/// Text that comes again beyond the window of gzip.
+fn distant_repeats() -> Tree {
+    let text: String = noise(300_000, 7).iter().map(|byte| char::from(b'a' + byte % 16)).collect();
+    let mut whole = tree([("small", file("small"))]);
+    for number in 0..14 {
+        whole.insert(format!("copy {number}").into_bytes(), file(format!("{number}\n{text}")));
+    }
+    whole
+}
+
+#[test]
+fn zstd_is_tried_where_it_saves_far_more_and_nothing_is_known() {
+    for part_bytes in [3_000_000, 1 << 30] {
+        let provider = Provider::new();
+        let mut first = provider.sandbox_of(&distant_repeats(), Kind::Dash, &[]);
+        first.upload.part_bytes = part_bytes;
+        let (_session, codecs) = first.prepare("the first one");
+        assert_only(&codecs, 'z');
+        assert_eq!(codecs.len() > 1, part_bytes < 1 << 30, "{codecs}");
+        assert_only(&provider.sandbox(Kind::Dash, &[]).prepare("another, whatever it saves").1, 'z');
+    }
+    // Nothing would be learned from it.
+    let mut forgetful = Provider::new().sandbox_of(&distant_repeats(), Kind::Dash, &[]);
+    forgetful.upload.state = None;
+    assert_only(&forgetful.prepare("nothing is stored").1, 'g');
+    let mut plain = Provider::new().sandbox_of(&distant_repeats(), Kind::Dash, &[]);
+    plain.upload.compress = false;
+    assert_only(&plain.prepare("nothing is to be compressed").1, 'n');
+}
+
+#[test]
+fn zstd_is_tried_in_vain_once_for_a_provider() {
+    for (kind, without) in [(Kind::Dash, &["zstd"][..]), (Kind::Busybox, &[]), (Kind::Toybox, &[])] {
+        let provider = Provider::new();
+        let mut bare = provider.sandbox_of(&distant_repeats(), kind, without);
+        bare.upload.part_bytes = 1 << 30;
+        assert_eq!(bare.prepare("the first one").1, "zg", "{kind:?}");
+        let other = provider.sandbox_of(&distant_repeats(), Kind::Dash, &[]);
+        assert_only(&other.prepare("another").1, 'g');
+    }
+}
+
+/// An asset is sent once, so it never is a trial.
+#[test]
+fn assets_use_zstd_where_a_trial_has_shown_it() {
+    for (workspace, without, asset, expected) in [
+        (distant_repeats(), &[][..], workspace(), ["z", "z"]),
+        (distant_repeats(), &["zstd"], workspace(), ["zg", "g"]),
+        (workspace(), &[], distant_repeats(), ["g", "g"]),
+    ] {
+        let mut sandbox = Provider::new().sandbox_of(&workspace, Kind::Dash, without);
+        sandbox.upload.part_bytes = 1 << 30;
+        sandbox.add_asset(&asset);
+        prepare_upload(&sandbox.client, sandbox.upload.clone()).unwrap();
+        let Distant { codecs, asset_codecs, .. } = &*sandbox.client;
+        assert_eq!([codecs, asset_codecs].map(|codecs| codecs.lock().unwrap().clone()), expected);
+        let uploaded = sandbox.place.remote().join(RUNTIME).join("attack/asset");
+        assert_same(&read_tree(&uploaded), &asset, "the asset");
     }
 }

@@ -155,6 +155,7 @@ fn fuzz_the_parts_of_a_download() {
             part_bytes: PART_UNIT,
             at_once: 1 + random.below(3),
             codec: Codec::None,
+            may_try_zstd: false,
             link: Arc::<Mutex<Link>>::default(),
             failed: Arc::default(),
         };

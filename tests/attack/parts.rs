@@ -33,6 +33,8 @@ pub struct Distant {
     transfers: Mutex<Vec<(String, usize)>>,
     /// How the parts of the workspace were compressed that were written: `g`, `z`, or `n` for those that were not.
     pub codecs: Mutex<String>,
+    /// The same of assets.
+    pub asset_codecs: Mutex<String>,
     /// What to do to a download, by its number, counted from 0.
     damage: Mutex<Option<(usize, Damage)>>,
     reads: AtomicUsize,
@@ -92,8 +94,10 @@ impl SandboxClient for Distant {
         let started = Instant::now();
         self.travel(bytes).await;
         self.transfers.lock().unwrap().push((path.to_owned(), bytes.len()));
-        if path.contains("/workspace-upload.tar") {
-            self.codecs.lock().unwrap().push(match bytes[..] {
+        if path.contains("-upload.tar") {
+            let is_workspace = path.contains("/workspace-upload.tar");
+            let codecs = if is_workspace { &self.codecs } else { &self.asset_codecs };
+            codecs.lock().unwrap().push(match bytes[..] {
                 [0x1f, 0x8b, ..] => 'g',
                 [0x28, 0xb5, 0x2f, 0xfd, ..] => 'z',
                 _ => 'n',
@@ -137,7 +141,7 @@ impl SandboxClient for Distant {
     }
 }
 
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
