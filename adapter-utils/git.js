@@ -216,6 +216,7 @@ g() { git -C ${quote(input.remoteDir)} "$@"; }
 mkdir -p "$(dirname "$f")"
 rm -f "$f"
 ${base}
+g rev-parse -q --verify HEAD >/dev/null || { echo 'fatal: its branch has no commit' >&2; exit 1; }
 n=$(g rev-list --count HEAD \${base:+--not "$base"})
 if [ "$n" -gt 0 ]; then
   g update-ref "$r" HEAD

@@ -9,7 +9,7 @@ const { LOCALLY, REPOSITORIES, git, headOf, makeBorrowing } = require("./reposit
 
 /** Why they are not merged. */
 const OBEYED =
-  "where its files are written, git would take a directory for a repository and obey what it has there";
+  "where its files are written, they would be in .paperclip-runtime, or git would take a directory for a repository and obey what it has there";
 
 /**
  * Those of some objects that git would obey something of, once it is checked out. The local repository has them already.

@@ -18,7 +18,7 @@ const {
 } = require("./others.js");
 const { OBEYED, bringsRepositories, findObeyed } = require("./held.js");
 const { REPOSITORIES, includes, keepCommit, onTopOf } = require("./repository.js");
-const { followHead, operationIn, readStaged } = require("./staged.js");
+const { followHead, forgetIndex, lockOf, noteIndex, operationIn, readStaged } = require("./staged.js");
 const {
   assertSyncOperationsConfined,
   bytesTransferred,
@@ -134,8 +134,11 @@ async function restoreTree(tree, way) {
         beforeApply:
           imported &&
           (async () => {
-            const busy = tree.busy ?? (await operationIn(localDir));
-            if (busy === undefined) staged = await readStaged(localDir);
+            const busy = tree.busy ?? (await operationIn(localDir)) ?? (await lockOf(localDir));
+            if (busy === undefined) {
+              staged = await readStaged(localDir);
+              await noteIndex(localDir, staged);
+            }
             await integrate(tree, imported.head, way, temporary, busy);
           }),
         // Where there is an operation in progress, the index is left to that.
@@ -170,6 +173,8 @@ async function takeHistory(tree, way, temporary, importedRef) {
     }),
   );
   const what = "other branches, tags and stashes are refused";
+  // Where its branch has no commit, the sandbox did not come to list the others.
+  if (head === undefined && told.others === undefined) told.others = await askForOthers(tree, way);
   await takeOthers(tree, way, temporary, head, told.others).catch((error) =>
     goOnWithoutCommits(error, tree, way, { what, bundleName: "others.bundle" }),
   );
@@ -183,6 +188,27 @@ async function takeHistory(tree, way, temporary, importedRef) {
  * @property {boolean} isClean
  * @property {Other[] | undefined} others `undefined` where it did not say.
  */
+
+/**
+ * Asks the sandbox for its branches, tags and stashes alone; `undefined` where it does not list them.
+ *
+ * @param {Tree} tree
+ * @param {Way} way
+ */
+async function askForOthers({ remoteDir, runtimeRootDir }, { client, timeoutMs }) {
+  const listPath = path.posix.join(runtimeRootDir, "workspace-status.txt");
+  const script = `mkdir -p ${quote(runtimeRootDir)}\n: > ${quote(listPath)}\n${listOthers(remoteDir, listPath)}`;
+  const answer = await client
+    .run(`sh -c ${quote(script)}`, { timeoutMs })
+    .then(() => read(client, listPath))
+    .catch((error) => {
+      if (mayPass(error)) throw error;
+      return Buffer.alloc(0);
+    });
+  await removeQuietly(client, listPath);
+  const [, ...lines] = toBuffer(answer).toString().split("\n");
+  return readOthers(lines);
+}
 
 /** @param {Tree} tree */
 const baseOf = (tree) => tree.head ?? /** @type {own.GitWorkspaceSnapshot} */ (tree.snapshot).headCommit;
@@ -475,9 +501,11 @@ async function integrate(tree, imported, way, temporary, busy) {
 async function updateIndex(localDir, staged, checkWorkingTreeClean, way) {
   if (staged.differences.length === 0) {
     await way.git.resetLocalGitIndexToHead({ localDir, checkWorkingTreeClean });
+    await forgetIndex(localDir);
     return;
   }
   const ref = await followHead(localDir, staged);
+  await forgetIndex(localDir);
   if (ref) await way.onLine?.(`[paperclip] What was staged in the workspace is kept as ${ref}\n`);
 }
 

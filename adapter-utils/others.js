@@ -32,7 +32,7 @@ const END = "listed";
 const listOthers = (remoteDir, statusPath) => `{
 g() { git -C ${quote(remoteDir)} "$@" 2>/dev/null; }
 echo
-g rev-parse HEAD &&
+{ g rev-parse -q --verify HEAD || echo; } &&
 g for-each-ref --format='%(objectname) %(refname)' refs/heads refs/tags refs/stash && {
 if g rev-parse -q --verify refs/stash >/dev/null; then g rev-list -g refs/stash || :; fi
 echo ${END}
@@ -40,7 +40,8 @@ echo ${END}
 } >> ${quote(statusPath)} || :`;
 
 /**
- * Reads such a list; `undefined` where it is not complete. What the sandbox's `HEAD` names is none of it.
+ * Reads such a list; `undefined` where it is not complete. What the sandbox's `HEAD` names is none of it. Names may have any
+ * characters that git allows, spaces other than that of ASCII too.
  *
  * @param {string[]} lines
  * @returns {Other[] | undefined}
@@ -54,7 +55,7 @@ function readOthers(lines) {
   const stashed = new Set();
   for (const text of listed.slice(0, end)) {
     const [, object, kind, name] =
-      /^([0-9a-f]{40,64})(?: refs\/(heads\/|tags\/|stash$)(\S*))?$/.exec(text) ?? [];
+      /^([0-9a-f]{40,64})(?: refs\/(heads\/|tags\/|stash$)(.*))?$/s.exec(text) ?? [];
     if (object === undefined) return undefined;
     if (kind !== undefined && kind !== "stash") {
       if (object !== head || kind === "tags/") others.push({ name: kind + name, object });

@@ -12,6 +12,7 @@ const {
   isOrIsBelow,
   mergeExcludes,
 } = require("./excludes.js");
+const { checkOutAsHere } = require("./checkout.js");
 const { addToWorkspace, removePaths, replaceWorkspace } = require("./commands.js");
 const { APPLE_DOUBLE, readArchive } = require("./merge.js");
 const {
@@ -353,11 +354,12 @@ const isAppleDouble = (name) => `/${name}`.includes("/._");
 async function packHistory(git, dir, { snapshot, nested }, archivePath) {
   const of = { localDir: dir, snapshot: /** @type {own.GitWorkspaceSnapshot} */ (snapshot) };
   await git.withShallowGitWorkspaceClone(of, async (clone) => {
-    if (nested.length > 0) {
-      // Files of a nested repository must not get into this one's commits.
-      const lines = nested.map((name) => `/${name.replace(/[\\*?[!#]/g, "\\$&")}/\n`).join("");
-      await fs.promises.mkdir(path.join(clone, ".git/info"), { recursive: true });
-      await fs.promises.appendFile(path.join(clone, ".git/info/exclude"), `\n${lines}`);
+    // Files of a nested repository must not get into this one's commits, nor those of this package.
+    const lines = [RUNTIME, ...nested].map((name) => `/${name.replace(/[\\*?[!#]/g, "\\$&")}/\n`).join("");
+    await fs.promises.mkdir(path.join(clone, ".git/info"), { recursive: true });
+    await fs.promises.appendFile(path.join(clone, ".git/info/exclude"), `\n${lines}`);
+    for (const at of ["", ...(snapshot?.repositories ?? []).map((repository) => repository.path)]) {
+      await checkOutAsHere(path.join(clone, at), path.join(dir, at), dir);
     }
     // Files that are not packed would look deleted there.
     await skipInIndex(clone, (name) => isAppleDouble(name) || name.startsWith(`${RUNTIME}/`), dir);

@@ -19,6 +19,7 @@ const { capture } = require("./merge.js");
 const { packWorkspace, readSnapshot, select } = require("./outgoing.js");
 const { status, transferProgress } = require("./progress.js");
 const { REPOSITORIES } = require("./repository.js");
+const { finishIndex } = require("./staged.js");
 const {
   assertSyncOperationsConfined,
   bytesTransferred,
@@ -115,6 +116,10 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
         given === undefined ? await span("snapshot.git", () => readSnapshot(git, dir, say)) : given;
       const ignore = snapshot ? null : await resolveIgnore(dir);
       if (ignore?.kind === "failed") throw new Error(`Workspace ignore scan failed: ${ignore.reason}`);
+      for (const at of snapshot ? ["", ...(snapshot.repositories ?? []).map((inner) => inner.path)] : []) {
+        const ref = await finishIndex(path.join(dir, at));
+        if (ref) await say(`What was staged in the workspace is kept as ${ref}`);
+      }
       const choose = async () => {
         selection = await select({ dir, snapshot, ignore, exclude: input.workspaceExclude, preserve });
         // The base is what is sent. Where nothing is sent, an earlier run has sent what is here.

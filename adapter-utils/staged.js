@@ -5,7 +5,7 @@
 
 const { fs, path } = require("../js/node.js");
 const { isOrIsBelow } = require("./excludes.js");
-const { IDENTITY, git, headOf, keepCommit, records } = require("./repository.js");
+const { IDENTITY, LOCALLY, git, headOf, includes, keepCommit, records } = require("./repository.js");
 
 /** @import * as own from "./index.js" */
 
@@ -19,6 +19,93 @@ const OPERATIONS = {
   sequencer: "a series of cherry-picks or reverts",
   BISECT_LOG: "a bisection",
 };
+
+/** How long another process may hold the index, in milliseconds. */
+const LOCK_WAIT = 3000;
+const LOCK_POLL = 50;
+
+/**
+ * Why the index of a repository cannot be changed now; `undefined` if it can. A process that holds it for a moment, such as an
+ * editor's `git status`, is waited for.
+ *
+ * @param {string} dir
+ * @returns {Promise<string | undefined>}
+ */
+async function lockOf(dir) {
+  const lock = await placeOf(dir, "index.lock");
+  for (const end = Date.now() + LOCK_WAIT; await exists(lock);) {
+    if (Date.now() > end) return `another git process has locked the index here (${lock})`;
+    await new Promise((resolve) => setTimeout(resolve, LOCK_POLL));
+  }
+  return undefined;
+}
+
+/**
+ * The path of a file of git's in a repository.
+ *
+ * @param {string} dir
+ * @param {string} name
+ */
+const placeOf = async (dir, name) =>
+  (await git(dir, ["rev-parse", "--path-format=absolute", "--git-path", name])).replace(/\n$/, "");
+
+/**
+ * The file in a repository that names the commit of its index, while a restore changes the branch and then the index. A restore
+ * that fails or is killed in between leaves it: without it, the reverse of the agent's commits would count as staged.
+ */
+const NOTE = "paperclip-index-commit";
+
+/**
+ * Notes the commit that the index belongs to, before the branch is changed.
+ *
+ * @param {string} dir
+ * @param {Staged} staged
+ */
+async function noteIndex(dir, { head }) {
+  await fs.promises.writeFile(await placeOf(dir, NOTE), `${head}\n`);
+}
+
+/**
+ * Forgets that commit, once the index belongs to `HEAD`.
+ *
+ * @param {string} dir
+ */
+async function forgetIndex(dir) {
+  await fs.promises.rm(await placeOf(dir, NOTE), { force: true });
+}
+
+/**
+ * The commit that an earlier restore has left the index at; `undefined` where there is none.
+ *
+ * @param {string} dir
+ */
+async function notedIndex(dir) {
+  const noted = await fs.promises.readFile(await placeOf(dir, NOTE), "utf8").catch((error) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
+  const commit = noted?.trim() ?? "";
+  if (!/^[0-9a-f]{40,64}$/.test(commit)) return undefined;
+  const isHere = await git(dir, ["cat-file", "-e", `${commit}^{commit}`], LOCALLY).then(
+    () => true,
+    () => false,
+  );
+  return isHere && (await includes(dir, "HEAD", commit)) ? commit : undefined;
+}
+
+/**
+ * Has the index follow `HEAD` where an earlier restore was stopped before that.
+ *
+ * @param {string} dir
+ * @returns {Promise<string | undefined>} The reference to what was staged and is nowhere else.
+ */
+async function finishIndex(dir) {
+  if ((await notedIndex(dir)) === undefined) return undefined;
+  if ((await operationIn(dir)) ?? (await lockOf(dir))) return undefined;
+  const ref = await followHead(dir, await readStaged(dir));
+  await forgetIndex(dir);
+  return ref;
+}
 
 /**
  * Why neither `HEAD` nor the index of a repository may be changed now; `undefined` if they may.
@@ -85,15 +172,22 @@ const RAW = ["--raw", "-z", "--no-renames", "--no-abbrev"];
  */
 
 /**
- * Reads what is staged, and what is only marked to be added.
+ * Reads what is staged, and what is only marked to be added. An index that an earlier restore has left at another commit than
+ * `HEAD` is compared with that one.
  *
  * @param {string} dir
  * @returns {Promise<Staged>}
  */
 async function readStaged(dir) {
-  const head = /** @type {string} */ (await headOf(dir));
-  const listed = await git(dir, ["diff-index", "--cached", "--ita-visible-in-index", ...RAW, head, "--"]);
-  const differences = readRaw(listed);
+  const compare = async (/** @type {string} */ commit) =>
+    readRaw(await git(dir, ["diff-index", "--cached", "--ita-visible-in-index", ...RAW, commit, "--"]));
+  let head = /** @type {string} */ (await headOf(dir));
+  let differences = await compare(head);
+  const noted = differences.length > 0 ? await notedIndex(dir) : undefined;
+  if (noted !== undefined) {
+    head = noted;
+    differences = await compare(head);
+  }
   const missing = new Set();
   for (const { name, isGone } of differences) {
     if (isGone && !(await exists(path.join(dir, name)))) missing.add(name);
@@ -170,4 +264,13 @@ async function keepStaged(dir, head, lost) {
   return keepCommit(dir, commit.trim(), "staged");
 }
 
-module.exports = { followHead, operationIn, readStaged };
+module.exports = {
+  finishIndex,
+  foldersOf,
+  followHead,
+  forgetIndex,
+  lockOf,
+  noteIndex,
+  operationIn,
+  readStaged,
+};

@@ -26,7 +26,7 @@ afterAll(async () => {
 describe("the main package", () => {
   test("holds exactly what is needed", () => {
     const expected = `
-      CHANGELOG.md LICENSE README.md adapter-utils/commands.js adapter-utils/excludes.js
+      CHANGELOG.md LICENSE README.md adapter-utils/checkout.js adapter-utils/commands.js adapter-utils/excludes.js
       adapter-utils/git.js adapter-utils/held.js adapter-utils/ignored.js adapter-utils/incoming.js adapter-utils/index.d.ts
       adapter-utils/index.js adapter-utils/lock.js adapter-utils/merge.js adapter-utils/others.js
       adapter-utils/outgoing.js adapter-utils/prepare.js adapter-utils/progress.js

@@ -2,7 +2,7 @@
 // which names, and what the log says of it.
 
 import { execFile } from "node:child_process";
-import { readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import * as releasedGit from "adapter-utils-2026.916.1/git-workspace-sync";
@@ -178,6 +178,40 @@ describe.each(Object.keys(MODULES))("other branches, tags and stashes: %s", (who
     expect(told()).toHaveLength(1);
     const moved = await sh(remote, "git rev-parse n");
     expect(await sh(local, `git for-each-ref --points-at=${moved} refs/paperclip`)).not.toBe("");
+  });
+});
+
+describe.each(Object.keys(MODULES))("other branches, tags and stashes: %s", (whose) => {
+  it("come back whatever spaces are in a name", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    const spaces = ["a\u00a0b", "c\u3000d", "e\ufefff", "g\u2028h", "i\u0085j"];
+    await sh(
+      remote,
+      `git checkout -qb n; git commit -qm n --allow-empty; git checkout -q main
+       for name in ${spaces.join(" ")}; do git branch "$name" n; done`,
+    );
+    await restoreWorkspace();
+    expect(await kept()).toEqual([...spaces, "n"].sort().map((name) => `heads/${name} n`));
+  });
+
+  it("come back if the branch there has no commit", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, "echo t >>a; git commit -qam there; git checkout -q --orphan new; git rm -qrf .");
+    await restoreWorkspace();
+    expect(told()).toEqual([
+      expect.stringMatching(
+        whose === "own"
+          ? /are refused.* only its files .*: fatal: its branch has no commit\n/
+          : /are refused/,
+      ),
+      expect.stringMatching(/ are kept as \S+heads\/main\n/),
+    ]);
+    expect(await kept()).toEqual(["heads/main there"]);
+    await sh(remote, "git checkout -q main");
+    await restoreWorkspace();
+    expect(await sh(local, "git log -1 --format=%s; git status --porcelain")).toBe("there");
   });
 });
 
@@ -758,5 +792,154 @@ describe.each(Object.keys(MODULES))("tracked files that are not uploaded: %s", (
     );
     await restoreWorkspace();
     expect(await sh(inner, "git log -1 --format=%s --name-only")).toBe("there\n\nb");
+  });
+});
+
+describe.each(Object.keys(MODULES))("files that git takes for the same as here: %s", (whose) => {
+  const edits = `git rm -q a d/d; git commit -qm deleted; rm b; echo t >>c; git commit -qm edited c; echo u >>e`;
+
+  it.each(["umask 002", "umask 077", "umask 022; chmod 600 [a-f]; chmod 711 d"])(
+    "are deleted and edited as in the sandbox: %s",
+    async (modes) => {
+      await mkdir(local);
+      await sh(
+        local,
+        `umask 022; git init -q -b main; mkdir d
+         for name in a b c d/d e f; do echo x >$name; done; git add -A; git commit -qm base
+         ${modes}; git checkout-index --force --all --prefix=new/; rm -r a b c d e f; mv new/* .; rmdir new`,
+      );
+      await sh(local, `${modes.replace(/.*;(.*;)/, "$1")}; git update-index -q --refresh`);
+      const before = await sh(local, "stat -c '%a %n' c e f .");
+      const { restoreWorkspace } = await prepare(whose);
+      await sh(remote, edits);
+      await restoreWorkspace();
+      expect(await sh(local, "git log -1 --format=%s; git status --porcelain; ls")).toBe(
+        "edited\n D b\n M e\nc\ne\nf",
+      );
+      expect(await sh(local, "stat -c '%a %n' c e f .; find . -name '*conflicts*'")).toBe(before);
+    },
+  );
+
+  it.each(["core.autocrlf true", "core.eol crlf"])("are so with other line ends: %s", async (setting) => {
+    await mkdir(local);
+    await sh(
+      local,
+      `git init -q -b main; git config ${setting}; mkdir d; echo '* text=auto' >.gitattributes
+       for name in a b c d/d e f; do printf 'x\\r\\n' >$name; done; git add -A; git commit -qm base`,
+    );
+    const { restoreWorkspace } = await prepare(whose);
+    expect(await sh(remote, "git status --porcelain; cat f; git cat-file -p HEAD:f")).toBe("x\r\nx");
+    await sh(remote, edits);
+    await restoreWorkspace();
+    expect(await sh(local, "git log -1 --format=%s; git status --porcelain; ls")).toBe(
+      "edited\n D b\n M e\nc\ne\nf",
+    );
+    expect(await readFile(path.join(local, "e"), "utf8")).toBe("x\r\nu\n");
+    expect(await readdir(local)).not.toContain(".paperclip-runtime");
+  });
+});
+
+describe.each(Object.keys(MODULES))("the runtime directory: %s", (whose) => {
+  it("does not get into the agent's commits", async () => {
+    await repository();
+    await makeTree(path.join(root, "skills"), { skill: "s" });
+    const assets = [{ key: "skills", localDir: path.join(root, "skills") }];
+    const { restoreWorkspace } = await prepare(whose, { assets });
+    await sh(remote, "echo t >>a; git add -A; git commit -qm there");
+    await restoreWorkspace();
+    expect(told()).toEqual([]);
+    expect(await sh(local, "git log -1 --format=%s --name-only; git status --porcelain")).toBe("there\n\na");
+  });
+});
+
+describe("an index that another process has locked", () => {
+  it("is waited for", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare();
+    await sh(remote, "echo t >>a; git commit -qam there");
+    const lock = path.join(local, ".git/index.lock");
+    await writeFile(lock, "");
+    const [, released] = await Promise.all([
+      restoreWorkspace(),
+      new Promise((resolve) => setTimeout(resolve, 1000)).then(() => rm(lock)),
+    ]);
+    expect([released, told()]).toEqual([undefined, []]);
+    expect(await sh(local, "git log -1 --format=%s; git status --porcelain")).toBe("there");
+  });
+
+  it("stays as it is, with HEAD, and the log says so", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare();
+    await sh(remote, "echo t >>a; git commit -qam there");
+    const lock = path.join(local, ".git/index.lock");
+    await writeFile(lock, "");
+    await restoreWorkspace();
+    expect(told()).toEqual([
+      expect.stringMatching(/ are kept as \S+ and not merged: another git process has locked the index /),
+    ]);
+    await rm(lock);
+    expect(await kept()).toEqual([expect.stringMatching(/^sandbox-\w+ there$/)]);
+    expect(await sh(local, "git log -1 --format=%s; git status --porcelain")).toBe("base\n M a");
+  });
+});
+
+describe("an index that a failed restore has left behind", () => {
+  /** Moves the branch, and then has the index locked. */
+  const failing = () => {
+    let fails = true;
+    const integrateImportedGitHead = async (
+      /** @type {{ localDir: string, importedHead: string }} */ input,
+    ) => {
+      await releasedGit.integrateImportedGitHead(input);
+      if (fails) await writeFile(path.join(local, ".git/index.lock"), "");
+      fails = false;
+    };
+    return own.createAdapterUtils({ git: { ...releasedGit, integrateImportedGitHead } });
+  };
+  const input = () => ({
+    spec: { transport: "sandbox", provider: "test", sandboxId: "1", remoteCwd: remote, timeoutMs: 60_000 },
+    adapterKey: "test",
+    client: client(),
+    workspaceLocalDir: local,
+    onProgress: (/** @type {string} */ line) => void lines.push(line),
+  });
+
+  describe.each([
+    ["nothing is staged", ":", ""],
+    ["a file is staged", "echo s >s; git add s", "A  s"],
+    ["a deletion is staged", "git rm -q d", "D  d"],
+  ])("%s", (_name, stage, status) => {
+    it.each(["the next restore", "the next prepare", "the next prepare and restore"])(
+      "follows in %s",
+      async (then) => {
+        await repository({ a: "a\n", b: "b\n", d: "d\n" });
+        await sh(local, stage);
+        const { restoreWorkspace } = await failing().prepareSandboxManagedRuntime(input());
+        await sh(remote, "echo t >>a; git rm -q b; echo n >n; git add n; git commit -qm there a b n");
+        await expect(restoreWorkspace()).rejects.toThrow(/index.lock/);
+        await rm(path.join(local, ".git/index.lock"));
+        expect(await sh(local, "git log -1 --format=%s")).toBe("there");
+        if (then === "the next restore") await restoreWorkspace();
+        else {
+          const again = await prepare();
+          expect(await sh(local, "git status --porcelain")).toBe(status);
+          await sh(remote, "echo u >>a; git commit -qm more a");
+          if (then.endsWith("restore")) await again.restoreWorkspace();
+        }
+        expect(await sh(local, "git status --porcelain; ls .git | grep paperclip || :")).toBe(status);
+        expect(await kept()).toEqual([]);
+      },
+    );
+  });
+
+  it("is not taken for what somebody has staged since then", async () => {
+    await repository({ a: "a\n", b: "b\n" });
+    const { restoreWorkspace } = await failing().prepareSandboxManagedRuntime(input());
+    await sh(remote, "echo t >>a; git commit -qam there");
+    await expect(restoreWorkspace()).rejects.toThrow(/index.lock/);
+    await rm(path.join(local, ".git/index.lock"));
+    await sh(local, "git reset -q; echo mine >>b; git commit -qam mine; echo staged >s; git add s");
+    await prepare();
+    expect(await sh(local, "git log --format=%s; git status --porcelain")).toBe("mine\nthere\nbase\nA  s");
   });
 });
