@@ -3,14 +3,11 @@
 // The files of a clone as they are in the local checkout, where git sees no difference.
 
 const { fs, path } = require("../js/node.js");
-const { git, records } = require("./repository.js");
+const { git, lineEndsOf, records } = require("./repository.js");
 const { foldersOf } = require("./staged.js");
 
 /** How many files are looked at at once. */
 const AT_ONCE = 64;
-
-/** What of the configuration decides how lines end in files. */
-const LINE_ENDS = ["core.autocrlf", "core.eol"];
 
 /**
  * Gives the files of a clone what git does not look at: line ends and permission bits as they are here. What the sandbox has is
@@ -22,18 +19,9 @@ const LINE_ENDS = ["core.autocrlf", "core.eol"];
  */
 async function checkOutAsHere(clone, dir, workspace) {
   const inClone = (/** @type {string[]} */ ...args) => git(clone, args, { workspace });
-  let converts = false;
-  for (const key of LINE_ENDS) {
-    // Exit code 1 says that it is not set.
-    const value = await git(dir, ["config", "--get", key], { workspace }).catch((error) => {
-      if (error.code !== 1) throw error;
-      return "";
-    });
-    if (value.trim() === "") continue;
-    await inClone("config", key, value.trim());
-    converts = true;
-  }
-  if (converts) {
+  const lineEnds = await lineEndsOf(dir, workspace);
+  for (const [key, value] of lineEnds) await inClone("config", key, value);
+  if (lineEnds.length > 0) {
     // Git writes no file that is as the index says.
     await inClone("read-tree", "--empty");
     await inClone("reset", "--quiet", "--hard");

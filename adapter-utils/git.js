@@ -5,7 +5,15 @@
 
 const { crypto, fs, os, path } = require("../js/node.js");
 const { quote } = require("./commands.js");
-const { IDENTITY, REPOSITORIES, commonAncestor, fetchChecked, git, records } = require("./repository.js");
+const {
+  IDENTITY,
+  REPOSITORIES,
+  branchOf,
+  commonAncestor,
+  fetchChecked,
+  git,
+  records,
+} = require("./repository.js");
 
 /** @import * as own from "./index.js" */
 
@@ -50,11 +58,20 @@ async function readGitWorkspaceSnapshot(localDir, includeRepositories = true) {
 
   const list = async (/** @type {string[]} */ ...args) => records(await git(localDir, args));
   const diff = (/** @type {string} */ filter) =>
-    list("diff", "--no-ext-diff", "--name-only", "-z", `--diff-filter=${filter}`, "HEAD", "--");
+    list(
+      "diff",
+      "--no-ext-diff",
+      "--no-renames",
+      "--name-only",
+      "-z",
+      `--diff-filter=${filter}`,
+      "HEAD",
+      "--",
+    );
   const others = ["ls-files", "--others", "--exclude-standard", "-z"];
   const [headCommit, branch, changed, untracked, deleted, ignored] = await Promise.all([
     line(localDir, "rev-parse", "HEAD"),
-    line(localDir, "rev-parse", "--abbrev-ref", "HEAD"),
+    branchOf(localDir),
     diff("ACMRTUXB"),
     list(...others),
     diff("D"),
@@ -66,7 +83,7 @@ async function readGitWorkspaceSnapshot(localDir, includeRepositories = true) {
   const ignoredHere = ignored.map((name) => name.replace(/\/+$/, "")).filter((name) => !isRepositories(name));
   return {
     headCommit,
-    branchName: branch && branch !== "HEAD" ? branch : null,
+    branchName: branch ?? null,
     overlayPaths: sorted([...changed, ...untracked, ...below("overlayPaths")]),
     deletedPaths: sorted([...deleted, ...below("deletedPaths")]),
     ignoredPaths: sorted([...ignoredHere, ...below("ignoredPaths")]),
@@ -216,7 +233,11 @@ g() { git -C ${quote(input.remoteDir)} "$@"; }
 mkdir -p "$(dirname "$f")"
 rm -f "$f"
 ${base}
-g rev-parse -q --verify HEAD >/dev/null || { echo 'fatal: its branch has no commit' >&2; exit 1; }
+g rev-parse -q --verify HEAD >/dev/null || {
+  s=$?
+  [ $s -ne 1 ] || echo 'fatal: its branch has no commit' >&2
+  exit $s
+}
 n=$(g rev-list --count HEAD \${base:+--not "$base"})
 if [ "$n" -gt 0 ]; then
   g update-ref "$r" HEAD

@@ -18,7 +18,16 @@ const {
 } = require("./others.js");
 const { OBEYED, bringsRepositories, findObeyed } = require("./held.js");
 const { REPOSITORIES, includes, keepCommit, onTopOf } = require("./repository.js");
-const { followHead, forgetIndex, lockOf, noteIndex, operationIn, readStaged } = require("./staged.js");
+const {
+  followHead,
+  forgetIndex,
+  lockOf,
+  noteIndex,
+  operationIn,
+  otherBranchIn,
+  readStaged,
+  writeHeavy,
+} = require("./staged.js");
 const {
   assertSyncOperationsConfined,
   bytesTransferred,
@@ -89,8 +98,34 @@ function reasonOf(error) {
     .split("\n")
     .filter((line) => line.trim() !== "");
   const printed = lines.find((line) => /^(error|fatal): /.test(line)) ?? lines.at(-1);
-  return printed ?? (error instanceof Error ? error.message : String(error)).split("\n", 1)[0];
+  return printable(
+    printed ?? (error instanceof Error ? error.message : String(error)).split("\n", 1)[0] ?? "",
+  );
 }
+
+/** The most characters of what a sandbox prints that a line of the log has. */
+const PRINTED_MAX = 200;
+
+/**
+ * A text of the sandbox's for the log, which a terminal may show.
+ *
+ * @param {string} text
+ */
+function printable(text) {
+  const escaped = escape(text);
+  return escaped.length > PRINTED_MAX ? `${escaped.slice(0, PRINTED_MAX)}…` : escaped;
+}
+
+/**
+ * A text without the characters that change how a terminal shows others.
+ *
+ * @param {string} text
+ */
+const escape = (text) =>
+  text.replace(
+    /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu,
+    (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`,
+  );
 
 /**
  * Whether a failure may pass by itself, or is the caller's wish.
@@ -134,7 +169,11 @@ async function restoreTree(tree, way) {
         beforeApply:
           imported &&
           (async () => {
-            const busy = tree.busy ?? (await operationIn(localDir)) ?? (await lockOf(localDir));
+            const busy =
+              tree.busy ??
+              (await operationIn(localDir)) ??
+              (await otherBranchIn(localDir, tree.snapshot?.branchName ?? null)) ??
+              (await lockOf(localDir));
             if (busy === undefined) {
               staged = await readStaged(localDir);
               await noteIndex(localDir, staged);
@@ -143,7 +182,9 @@ async function restoreTree(tree, way) {
           }),
         // Where there is an operation in progress, the index is left to that.
         afterApply: async () => {
-          if (imported && staged) await updateIndex(localDir, staged, imported.isClean, way);
+          if (!imported || !staged) return;
+          await updateIndex(localDir, staged, imported.isClean, way);
+          await writeHeavy(localDir, staged.head);
         },
       });
       tree.base = next;
@@ -341,7 +382,7 @@ async function takeOthers(tree, way, temporary, head, others) {
 /** @param {string[]} refs */
 function named(refs) {
   const more = refs.length > NAMED_MAX ? `, and ${refs.length - NAMED_MAX} more` : "";
-  return refs.slice(0, NAMED_MAX).join(", ") + more;
+  return refs.slice(0, NAMED_MAX).map(escape).join(", ") + more;
 }
 
 /**

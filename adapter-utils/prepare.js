@@ -71,6 +71,20 @@ async function exists(dir) {
 }
 
 /**
+ * The changed paths of a checkout whose names a string cannot have.
+ *
+ * @param {string} dir
+ * @param {own.GitWorkspaceSnapshot} snapshot
+ */
+async function withoutName(dir, { overlayPaths, deletedPaths }) {
+  const found = [];
+  for (const name of [...overlayPaths, ...deletedPaths].filter((each) => each.includes("\ufffd"))) {
+    if (!(await exists(path.join(dir, name)))) found.push(name);
+  }
+  return found;
+}
+
+/**
  * @param {object} parts
  * @param {own.GitFunctions} parts.git
  * @param {own.InstanceRootResolver} parts.resolveInstanceRoot
@@ -116,6 +130,10 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
         given === undefined ? await span("snapshot.git", () => readSnapshot(git, dir, say)) : given;
       const ignore = snapshot ? null : await resolveIgnore(dir);
       if (ignore?.kind === "failed") throw new Error(`Workspace ignore scan failed: ${ignore.reason}`);
+      const unreadable = snapshot ? await withoutName(dir, snapshot) : [];
+      if (unreadable.length > 0) {
+        await say(`Not uploaded as they are now, since their names are not UTF-8: ${unreadable.join(", ")}`);
+      }
       for (const at of snapshot ? ["", ...(snapshot.repositories ?? []).map((inner) => inner.path)] : []) {
         const ref = await finishIndex(path.join(dir, at));
         if (ref) await say(`What was staged in the workspace is kept as ${ref}`);

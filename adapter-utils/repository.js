@@ -83,9 +83,65 @@ const RUNS_NO_PROGRAM = new Set([
   "update-ref",
 ]);
 
+/** The commands that look at files, and how they are ignored and converted. */
+const LOOKS_AT_FILES = new Set([
+  "check-ignore",
+  "checkout-index",
+  "diff",
+  "diff-index",
+  "ls-files",
+  "reset",
+  "status",
+  "update-index",
+]);
+
+/** What of a user's own configuration says which files git ignores, and how lines end in them. It names no program. */
+const ABOUT_FILES = "^core\\.(excludesfile|autocrlf|eol)$";
+
+/**
+ * Those settings as git itself has them in a folder: without the user's own, ignored files would be uploaded.
+ *
+ * @param {string} dir
+ * @param {NodeJS.ProcessEnv} env
+ * @returns {Promise<[string, string][]>}
+ */
+async function settingsOfFiles(dir, env) {
+  const { GIT_CONFIG_NOSYSTEM, GIT_CONFIG_GLOBAL, ...rest } = env;
+  const own = Object.entries(process.env).filter(([name]) =>
+    ["GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"].includes(name),
+  );
+  const asked = ["config", "--null", "--type=path", "--get-regexp", ABOUT_FILES];
+  const listed = await execute(dir, asked, { ...rest, ...Object.fromEntries(own) }).catch((error) => {
+    // An exit code says that there are none, or that git cannot read them: then it has none of them either.
+    if (typeof error.code === "number") return "";
+    throw error;
+  });
+  // The last one counts.
+  return [
+    ...new Map(
+      records(listed).map((record) => {
+        const end = record.indexOf("\n");
+        return /** @type {[string, string]} */ ([record.slice(0, end), record.slice(end + 1)]);
+      }),
+    ),
+  ];
+}
+
+/**
+ * How lines end in the files of a folder, by git's settings.
+ *
+ * @param {string} dir
+ * @param {string} workspace
+ */
+async function lineEndsOf(dir, workspace) {
+  const settings = await settingsOfFiles(dir, plainEnvironment(workspace));
+  return settings.filter(([key]) => key !== "core.excludesfile");
+}
+
 /**
  * @typedef {object} GitOptions
  * @property {string} [stdin]
+ * @property {boolean} [bytes] Whether each character of input and output is a byte: names need not be UTF-8.
  * @property {string} [workspace] The workspace, where the command runs outside of it.
  * @property {Record<string, string>} [env] Variables of git's.
  */
@@ -103,7 +159,9 @@ async function git(dir, args, options = {}) {
   const env = plainEnvironment(options.workspace ?? dir);
   const command = args.find((arg, at) => !arg.startsWith("-") && args[at - 1] !== "-c") ?? "";
   const more = RUNS_NO_PROGRAM.has(command) ? {} : await withoutPrograms(dir, env);
-  return execute(dir, args, { ...env, ...more, ...options.env }, options.stdin);
+  const settings = LOOKS_AT_FILES.has(command) ? await settingsOfFiles(dir, env) : [];
+  const all = [...settings.flatMap(([key, value]) => ["-c", `${key}=${value}`]), ...args];
+  return execute(dir, all, { ...env, ...more, ...options.env }, options);
 }
 
 /**
@@ -142,20 +200,21 @@ async function withoutPrograms(dir, env) {
  * @param {string} dir
  * @param {string[]} args
  * @param {NodeJS.ProcessEnv} env
- * @param {string} [stdin]
+ * @param {Pick<GitOptions, "stdin" | "bytes">} [streams]
  * @returns {Promise<string>}
  */
-function execute(dir, args, env, stdin = "") {
+function execute(dir, args, env, { stdin = "", bytes = false } = {}) {
   return new Promise((resolve, reject) => {
     const all = ["-C", dir, ...SETTINGS, ...args];
-    const options = { maxBuffer: OUTPUT_MAX, env };
+    const encoding = /** @type {BufferEncoding} */ (bytes ? "latin1" : "utf8");
+    const options = { maxBuffer: OUTPUT_MAX, env, encoding };
     const child = childProcess.execFile("git", all, options, (error, stdout, stderr) => {
       if (error) reject(Object.assign(error, { stdout, stderr }));
       else resolve(stdout);
     });
     // If git ended before it read everything, its exit code says why.
     child.stdin?.on("error", () => {});
-    child.stdin?.end(stdin);
+    child.stdin?.end(stdin, encoding);
   });
 }
 
@@ -395,6 +454,20 @@ async function onTopOf(dir, shared, imported) {
 const IDENTITY = ["-c", "user.name=Paperclip", "-c", "user.email=noreply@paperclip.ing"];
 
 /**
+ * The branch that is checked out; `undefined` where `HEAD` is detached.
+ *
+ * @param {string} dir
+ */
+async function branchOf(dir) {
+  const name = await git(dir, ["symbolic-ref", "-q", "HEAD"]).catch((error) => {
+    // Exit code 1 says that it is detached.
+    if (error.code !== 1) throw error;
+    return "";
+  });
+  return /^refs\/heads\/(.+)\n$/s.exec(name)?.[1];
+}
+
+/**
  * The commit of `HEAD`; `undefined` on a branch without one.
  *
  * @param {string} dir
@@ -428,6 +501,7 @@ module.exports = {
   IDENTITY,
   LOCALLY,
   REPOSITORIES,
+  branchOf,
   commonAncestor,
   fetchChecked,
   filesOfNested,
@@ -438,6 +512,7 @@ module.exports = {
   includes,
   isInRepository,
   keepCommit,
+  lineEndsOf,
   makeBorrowing,
   nameOfKept,
   onTopOf,

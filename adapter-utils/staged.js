@@ -4,8 +4,17 @@
 // committed to the same files.
 
 const { fs, path } = require("../js/node.js");
-const { isOrIsBelow } = require("./excludes.js");
-const { IDENTITY, LOCALLY, git, headOf, includes, keepCommit, records } = require("./repository.js");
+const { HEAVY_NAMES, isOrIsBelow } = require("./excludes.js");
+const {
+  IDENTITY,
+  LOCALLY,
+  branchOf,
+  git,
+  headOf,
+  includes,
+  keepCommit,
+  records,
+} = require("./repository.js");
 
 /** @import * as own from "./index.js" */
 
@@ -108,6 +117,21 @@ async function finishIndex(dir) {
 }
 
 /**
+ * Why another branch must not be moved; `undefined` if the one of the upload is checked out.
+ *
+ * @param {string} dir
+ * @param {string | null} uploaded
+ * @returns {Promise<string | undefined>}
+ */
+async function otherBranchIn(dir, uploaded) {
+  const branch = await branchOf(dir);
+  // Git writes `heads/` before a name that a tag has too.
+  if ([branch, branch && `heads/${branch}`].includes(uploaded ?? undefined)) return undefined;
+  const [now, then] = [branch, uploaded].map((name) => name ?? "no branch");
+  return `${now} is checked out here, and ${then} was when the workspace was uploaded`;
+}
+
+/**
  * Why neither `HEAD` nor the index of a repository may be changed now; `undefined` if they may.
  *
  * @param {string} dir
@@ -122,7 +146,15 @@ async function operationIn(dir) {
   return (await headOf(dir)) === undefined ? "the branch has no commit here" : undefined;
 }
 
-/** @param {string} file */
+/**
+ * A file in a folder, by a name of which each character is a byte.
+ *
+ * @param {string} dir
+ * @param {string} name
+ */
+const inDir = (dir, name) => Buffer.concat([Buffer.from(dir + path.sep), Buffer.from(name, "latin1")]);
+
+/** @param {string | Buffer} file */
 async function exists(file) {
   const found = await fs.promises.lstat(file).catch((error) => {
     if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
@@ -135,7 +167,7 @@ async function exists(file) {
  * A path that differs between two trees, or between a tree and the index.
  *
  * @typedef {object} Difference
- * @property {string} name
+ * @property {string} name Each character is a byte.
  * @property {string} now Its mode and object in the second; zeros where it is not there.
  * @property {boolean} isGone Whether it is not there.
  */
@@ -179,8 +211,9 @@ const RAW = ["--raw", "-z", "--no-renames", "--no-abbrev"];
  * @returns {Promise<Staged>}
  */
 async function readStaged(dir) {
+  const listed = ["diff-index", "--cached", "--ita-visible-in-index", ...RAW];
   const compare = async (/** @type {string} */ commit) =>
-    readRaw(await git(dir, ["diff-index", "--cached", "--ita-visible-in-index", ...RAW, commit, "--"]));
+    readRaw(await git(dir, [...listed, commit, "--"], { bytes: true }));
   let head = /** @type {string} */ (await headOf(dir));
   let differences = await compare(head);
   const noted = differences.length > 0 ? await notedIndex(dir) : undefined;
@@ -190,7 +223,7 @@ async function readStaged(dir) {
   }
   const missing = new Set();
   for (const { name, isGone } of differences) {
-    if (isGone && !(await exists(path.join(dir, name)))) missing.add(name);
+    if (isGone && !(await exists(inDir(dir, name)))) missing.add(name);
   }
   return { head, differences, missing };
 }
@@ -205,24 +238,25 @@ async function readStaged(dir) {
  */
 async function followHead(dir, { head, differences, missing }) {
   const stagedAs = new Map(differences.map(({ name, now }) => [name, now]));
-  const moved = await git(dir, ["diff-tree", "-r", ...RAW, head, "HEAD", "--"]);
+  const moved = await git(dir, ["diff-tree", "-r", ...RAW, head, "HEAD", "--"], { bytes: true });
   const follows = readRaw(moved).filter(({ name, now }) => stagedAs.get(name) !== now);
+  // The restore has brought these files back.
+  const brought = [];
+  for (const name of missing) if (await exists(inDir(dir, name))) brought.push(name);
   // A file in the place of a folder, or the reverse, replaces it in the index.
-  const came = new Set(follows.filter(({ isGone }) => !isGone).map(({ name }) => name));
+  const came = new Set([...follows.filter(({ isGone }) => !isGone).map(({ name }) => name), ...brought]);
   const folders = new Set([...came].flatMap(foldersOf));
-  const replaced = new Set(follows.map(({ name }) => name));
+  const replaced = new Set([...follows.map(({ name }) => name), ...brought]);
   const dropped = differences.filter(
     ({ name }) => replaced.has(name) || folders.has(name) || isOrIsBelow(name, came),
   );
   const lost = dropped.filter(({ isGone }) => !isGone);
   const ref = lost.length > 0 ? await keepStaged(dir, head, lost) : undefined;
   const names = new Set(dropped.map(({ name }) => name));
-  // The restore has brought these files back.
-  for (const name of missing) if (await exists(path.join(dir, name))) names.add(name);
   if (names.size > 0) {
     const stdin = [...names].map((name) => `${name}\0`).join("");
     const reset = ["reset", "-q", "--pathspec-from-file=-", "--pathspec-file-nul", head];
-    await git(dir, reset, { stdin, env: { GIT_LITERAL_PATHSPECS: "1" } });
+    await git(dir, reset, { stdin, bytes: true, env: { GIT_LITERAL_PATHSPECS: "1" } });
   }
   if (follows.length > 0) {
     // Where the two commits are equal, this leaves the index as it is.
@@ -256,12 +290,31 @@ function foldersOf(name) {
  * @param {Difference[]} lost
  */
 async function keepStaged(dir, head, lost) {
-  const differsHere = new Set(records(await git(dir, ["diff", "--name-only", "-z"])));
+  const differsHere = new Set(records(await git(dir, ["diff", "--name-only", "-z"], { bytes: true })));
   if (!lost.some(({ name }) => differsHere.has(name))) return undefined;
   const tree = (await git(dir, ["write-tree"])).trim();
   const message = "What was staged when a sandbox' work came back";
   const commit = await git(dir, [...IDENTITY, "commit-tree", tree, "-p", head, "-m", message]);
   return keepCommit(dir, commit.trim(), "staged");
+}
+
+/**
+ * Writes the files of the new commits that a transfer leaves out by the name of a folder, and that are missing here: otherwise
+ * they would look deleted.
+ *
+ * @param {string} dir
+ * @param {string} before The former commit of `HEAD`.
+ */
+async function writeHeavy(dir, before) {
+  const added = ["diff-tree", "-r", "-z", "--no-renames", "--name-only", "--diff-filter=A"];
+  const names = records(await git(dir, [...added, before, "HEAD", "--"], { bytes: true }));
+  const missing = [];
+  for (const name of names) {
+    const isHeavy = foldersOf(name).some((folder) => HEAVY_NAMES.includes(path.posix.basename(folder)));
+    if (isHeavy && !(await exists(inDir(dir, name)))) missing.push(`${name}\0`);
+  }
+  if (missing.length === 0) return;
+  await git(dir, ["checkout-index", "-q", "-u", "-z", "--stdin"], { stdin: missing.join(""), bytes: true });
 }
 
 module.exports = {
@@ -272,5 +325,7 @@ module.exports = {
   lockOf,
   noteIndex,
   operationIn,
+  otherBranchIn,
   readStaged,
+  writeHeavy,
 };

@@ -491,10 +491,10 @@ describe.each(Object.keys(MODULES))("an operation that is in progress here: %s",
     await sh(local, OPERATIONS.merge);
     await sh(remote, COMMIT_X);
     await restoreWorkspace();
-    await sh(local, "git merge --abort");
+    await sh(local, "git merge --abort; rm x; git checkout -q main");
     await sh(remote, "git commit -qm y --allow-empty");
     await restoreWorkspace();
-    expect(await sh(local, "git log --format=%s two | grep -x '[xy]'; git status --porcelain")).toBe("y\nx");
+    expect(await sh(local, "git log --format=%s main | grep -x '[xy]'")).toBe("y\nx");
   });
 });
 
@@ -941,5 +941,140 @@ describe("an index that a failed restore has left behind", () => {
     await sh(local, "git reset -q; echo mine >>b; git commit -qam mine; echo staged >s; git add s");
     await prepare();
     expect(await sh(local, "git log --format=%s; git status --porcelain")).toBe("mine\nthere\nbase\nA  s");
+  });
+});
+
+describe("what is changed here when the workspace is uploaded", () => {
+  it.each(["git mv a n", "mv a n; git add -N n", "mv a n; git add -A"])(
+    "is there as it is here if a file is renamed: %s",
+    async (rename) => {
+      await repository({ a: "a line\n", b: "b\n" });
+      await sh(local, rename);
+      await prepare();
+      expect(await sh(remote, "ls")).toBe("b\nn");
+    },
+  );
+
+  it("is on the branch of that name, though a tag has the name too", async () => {
+    await repository();
+    await sh(local, "git tag main");
+    const { restoreWorkspace } = await prepare();
+    expect(await sh(remote, "git symbolic-ref HEAD")).toBe("refs/heads/main");
+    await sh(remote, "echo t >>a; git commit -qam there");
+    await restoreWorkspace();
+    expect(await sh(local, "git log -1 --format=%s refs/heads/main; git status --porcelain")).toBe("there");
+  });
+
+  it("is left out if the user's own configuration ignores it", async () => {
+    await repository();
+    const home = path.join(root, "home");
+    await makeTree(home, { ".gitconfig": "[core]\n\texcludesFile = ~/ignored\n", ignored: "*.secret\n" });
+    await makeTree(local, { "x.secret": "s", "y.open": "o" });
+    const was = { HOME: process.env.HOME, GIT_CONFIG_GLOBAL: process.env.GIT_CONFIG_GLOBAL };
+    delete process.env.GIT_CONFIG_GLOBAL;
+    process.env.HOME = home;
+    try {
+      await prepare();
+    } finally {
+      for (const [name, value] of Object.entries(was)) {
+        if (value === undefined) delete process.env[name];
+        else process.env[name] = value;
+      }
+    }
+    expect(await sh(remote, "ls")).toBe("a\ny.open");
+  });
+
+  it("is named in the log if a string cannot have its name", async () => {
+    await repository();
+    await sh(local, String.raw`echo x >"$(printf 'u\351')"`);
+    const { restoreWorkspace } = await prepare();
+    expect(lines.splice(0).filter((line) => line.includes("UTF-8"))).toEqual([
+      "[paperclip] Not uploaded as they are now, since their names are not UTF-8: u\ufffd\n",
+    ]);
+    await restoreWorkspace();
+    expect(await sh(local, "git status --porcelain")).toBe(String.raw`?? "u\351"`);
+  });
+});
+
+describe("a restore", () => {
+  it("brings what is staged and committed under a name that is not UTF-8", async () => {
+    await repository();
+    const name = String.raw`"$(printf 'u\351')"`;
+    await sh(
+      local,
+      `echo x >${name}; echo y >b; git add -A; git commit -qm more; echo s >${name}; git add -A`,
+    );
+    const { restoreWorkspace } = await prepare();
+    await sh(remote, `echo t >>${name}; git commit -qam there`);
+    await restoreWorkspace();
+    expect(await sh(local, "git log -1 --format=%s; git status --porcelain")).toBe("there");
+    expect(await kept()).toEqual([expect.stringMatching(/^staged-/)]);
+  });
+
+  it("brings files of commits that are in a directory with a heavy name", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare();
+    await sh(
+      remote,
+      `mkdir -p src/build node_modules/x; echo 1 >src/build/rules; echo 2 >node_modules/x/i; echo 3 >src/build/new
+       git add -f src/build/rules node_modules; git commit -qm there`,
+    );
+    await restoreWorkspace();
+    expect(await sh(local, "git log -1 --format=%s; git status --porcelain; cat src/build/*")).toBe(
+      "there\n1",
+    );
+  });
+
+  it.each(["old", "new"])("does not move another branch than that of the upload: %s", async (branch) => {
+    await repository();
+    await sh(local, "git branch old; git commit -qm more --allow-empty; git branch new");
+    const { restoreWorkspace } = await prepare();
+    await sh(remote, "echo t >>a; git commit -qam there");
+    await sh(local, `git checkout -q ${branch}; git rev-parse old new main >../before`);
+    await restoreWorkspace();
+    expect(told()).toEqual([
+      expect.stringContaining(
+        `not merged: ${branch} is checked out here, and main was when the workspace was`,
+      ),
+    ]);
+    expect(await sh(local, "git rev-parse old new main | cmp - ../before; git status --porcelain")).toBe(
+      " M a",
+    );
+    expect(await kept()).toEqual([expect.stringMatching(/^sandbox-\w+ there$/)]);
+  });
+
+  it("keeps a file that is staged in the place of a directory which the sandbox still has", async () => {
+    await repository({ a: "a\n", "d/x": "x\n" });
+    const { restoreWorkspace } = await prepare();
+    await sh(local, "git rm -qr d; echo staged >d; git add d; rm d");
+    await sh(remote, "echo t >>d/x; git commit -qam there");
+    await restoreWorkspace();
+    expect(await kept()).toEqual([expect.stringMatching(/^staged-/)]);
+    expect(await sh(local, "git show $(git for-each-ref --format='%(objectname)' refs/paperclip):d")).toBe(
+      "staged",
+    );
+    expect(await sh(local, "git status --porcelain")).toBe("");
+  });
+
+  it("prints little of what the sandbox says, and no control characters", async () => {
+    await repository();
+    const long = `\u001b[31m\u202e${"x".repeat(400)}`;
+    await makeTree(root, {
+      "bin/git": file(
+        `#!/bin/sh
+case "$*" in
+*rev-list*) printf 'fatal: %s\\n' '${long}' >&2; exit 1 ;;
+*) PATH=$REAL exec git "$@" ;;
+esac
+`,
+        0o755,
+      ),
+    });
+    const env = { REAL: process.env.PATH, PATH: `${root}/bin:${process.env.PATH}` };
+    const { restoreWorkspace } = await prepare("own", { client: createLocalClient({ env }) });
+    await restoreWorkspace();
+    const [line] = told();
+    expect(line).toMatch(/fatal: \\u\{1b\}\[31m\\u\{202e\}x+…\n$/);
+    expect(line?.length).toBeLessThan(350);
   });
 });
