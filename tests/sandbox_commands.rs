@@ -451,20 +451,61 @@ fn an_incomplete_upload_changes_nothing() {
         let upload_asset = command::upload_asset(text(&asset), text(&sandbox.uploaded()), whole.len() as u64);
         let commands = [upload, upload_asset];
         for arrived in [&whole[..0], &whole[..700], &whole[..whole.len() - 1], &[&whole[..], b"x"].concat()] {
-            sandbox.file(&sandbox.uploaded(), arrived);
             for command in &commands {
+                sandbox.file(&sandbox.uploaded(), arrived);
                 let said = sandbox.fails(command);
                 assert!(said.contains(&format!("{} of", arrived.len())), "{sandbox}: {said}");
                 assert!(said.contains(&whole.len().to_string()), "{sandbox}: {said}");
             }
         }
-        fs::remove_file(sandbox.uploaded()).unwrap();
         for command in &commands {
+            let _missing = fs::remove_file(sandbox.uploaded());
             assert!(sandbox.fails(command).contains("workspace-upload.tar"), "{sandbox}");
+            assert!(!sandbox.own().join("archive").exists(), "{sandbox}");
         }
         assert_eq!(names_in(&sandbox.workspace()), set([".paperclip-runtime", "old"]), "{sandbox}");
         assert_eq!(fs::read_to_string(&old).unwrap(), "work", "{sandbox}");
         assert_eq!(fs::read_to_string(asset.join("old")).unwrap(), "asset", "{sandbox}");
+    }
+}
+
+/// Two hosts upload to one sandbox: the archive of the second replaces that of the first before its command runs.
+#[test]
+fn an_archive_of_another_upload_is_refused_and_left_for_that() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        let old = sandbox.workspace().join("old");
+        sandbox.file(&old, "work");
+        let first = sandbox.upload(&archive, NONE);
+        let other = sandbox.places().for_upload(&ID.replace('a', "b").replace('1', "2"));
+        let second = sandbox.upload_to(&other, &archive, NONE, &[]);
+        let arrived = fs::read(sandbox.uploaded()).unwrap();
+        let said = sandbox.fails(&first);
+        assert!(said.contains("another upload has replaced this one's archive"), "{sandbox}: {said}");
+        assert_eq!(fs::read_to_string(&old).unwrap(), "work", "{sandbox}");
+        assert_eq!(fs::read(sandbox.uploaded()).unwrap(), arrived, "{sandbox}");
+        assert!(!sandbox.own().exists(), "{sandbox}");
+        sandbox.succeeds(&second);
+        assert!(!old.exists(), "{sandbox}");
+        assert_eq!(sandbox.leftovers(), set(NONE), "{sandbox}");
+    }
+}
+
+/// An archive that arrives under the same name while the command runs changes nothing of that.
+#[test]
+fn an_archive_that_arrives_during_an_upload_stays_for_its_own() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        let upload = sandbox.upload(&archive, NONE);
+        let moment = r#"exec sh "$o/control.sh""#;
+        let during = format!("echo another > \"${{a%/.paperclip/*}}/workspace-upload.tar\" && {moment}");
+        let upload = upload.replace(moment, &during);
+        assert!(upload.contains("another"), "{upload}");
+        sandbox.succeeds(&upload);
+        for (name, expected) in UPLOADED_MODES {
+            assert_eq!(mode(&sandbox.workspace().join(name)), expected, "{sandbox}: {name}");
+        }
+        assert_eq!(fs::read_to_string(sandbox.uploaded()).unwrap(), "another\n", "{sandbox}");
     }
 }
 

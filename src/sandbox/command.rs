@@ -37,6 +37,9 @@ pub const NO_ZSTD: &str = "no zstd\n";
 /// The folder in a run's folder that has the mark, and a folder with control files for each upload.
 pub const OWN: &str = ".paperclip";
 
+/// The archive in an upload's folder.
+const TAKEN: &str = "archive";
+
 /// The script, without its settings.
 const SCRIPT: &str = include_str!("control.sh");
 
@@ -219,7 +222,7 @@ impl Upload<'_> {
         let holds_entries = u8::from(*holds_entries);
         let (script, digest) = &*TRAVELLING;
         let settings = format!(
-            "{}upload={id}\nformer={}\ntold={}\nexpected={expected}\nholds_entries={holds_entries}\n\
+            "{}{OF_ANOTHER_UPLOAD}upload={id}\nformer={}\ntold={}\nexpected={expected}\nholds_entries={holds_entries}\n\
              preserved_count={}\n{}{}{}{}. \"$own/script.sh\"\n",
             places.settings(),
             update.map_or("", |update| &update.former),
@@ -254,20 +257,34 @@ impl Upload<'_> {
     /// archive begins, and `size` that of its whole file.
     ///
     /// A part that did not arrive whole fails the command before anything is cleared; so does a folder that must not be
-    /// emptied.
+    /// emptied. The archive is taken away first, to where no other upload writes: whatever arrives under its name from then on
+    /// is another one. The control archive tells whether it is this upload's.
     #[must_use]
     pub fn command(&self, number: usize, last: Part, size: u64) -> String {
         let archive = quote(&part_path(&self.places.upload(), number));
+        let taken = format!("$o/{TAKEN}{}", part_suffix(number));
         let (check_size, make_own) = (check_size(size), self.places.make_own());
         let (start, last) = (last.size + 1, last_part(number, last));
         in_shell(&format!(
             r#"a={archive}
 unset TAR_OPTIONS
-{check_size} || exit
-{make_own} && tail -c +{start} "$a" | (cd "$o" && tar -xf -) && exec sh "$o/control.sh" upload {last}"#
+{make_own} && mv -f "$a" "{taken}" && a={taken} || exit
+({check_size}) || {{ rm -f "$a"; exit 1; }}
+tail -c +{start} "$a" | (cd "$o" && tar -xf -) && exec sh "$o/control.sh" upload {last}"#
         ))
     }
 }
+
+/// Shell code that fails where these settings are not of the upload whose folder they are in: its archive was replaced by that
+/// of another one, which gets it back.
+const OF_ANOTHER_UPLOAD: &str = r#"[ "$0" = "$own/control.sh" ] || {
+taken=${0%/*}
+[ -e "$upload_archive$2" ] || mv -f "$taken/archive$2" "$upload_archive$2"
+rm -rf "$taken"
+echo "another upload has replaced this one's archive; nothing was changed, prepare again" >&2
+exit 1
+}
+"#;
 
 /// The script's arguments about an archive's last part.
 fn last_part(number: usize, Part { size, codec }: Part) -> String {

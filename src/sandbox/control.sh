@@ -119,7 +119,7 @@ wait_for_others() {
             take_over
         fi 2>/dev/null
     done
-    trap release EXIT
+    trap 'release; remove_archive' EXIT
     [ "$waited" = 0 ] || { [ -s "$archive$1" ] && [ -f "$self" ] && [ -f "$parts" ]; } || {
         echo "another upload has removed this one's archive; nothing was changed, prepare again" >&2
         exit 1
@@ -247,6 +247,11 @@ check_part() {
         echo "$size of the $part_size bytes of the archive's part $number arrived; nothing was changed, upload it again" >&2
         return 1
     }
+}
+
+# Takes a part to where no other upload writes. (The command has taken the last one.)
+take_part() {
+    [ "$part" = "$archive$last_suffix" ] || mv -f "$upload_archive${part#"$archive"}" "$part"
 }
 
 # Gives the part's bytes of the archive, and removes the part, unless it is the last one, which is removed with the archive.
@@ -964,8 +969,10 @@ fi
 
 case $step in
 upload)
-    archive=$upload_archive parts=$own/parts
-    check_parts "$@" || exit
+    archive=$own/archive parts=$own/parts
+    trap remove_archive EXIT
+    last_suffix=$1
+    each_part take_part && check_parts "$@" || exit
     { [ -d "$dir" ] || mkdir -p "$dir"; } && cd "$dir" || exit
     wait_for_others "$1"
     if [ -n "$told" ]; then
@@ -986,7 +993,8 @@ upload)
     fi
     began=$tick
     [ "$holds_entries" = 0 ] || extract_parts || exit
-    remove_archive || exit
+    # What an upload has left that was cut short.
+    remove_archive "$upload_archive".[0-9]* || exit
     [ -e .paperclip-runtime/.gitignore ] || echo '*' > .paperclip-runtime/.gitignore || exit
     index_extracted "$own/index.$upload" ${told:+updated}
     check_extraction || exit

@@ -15,6 +15,7 @@ use crate::archive::codec::{Codec, Effort, compress};
 use crate::archive::pack::{Contents, Layout, Sink};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::random;
 use crate::state::tools::is_worth_trying;
 use crate::sync::lock;
 use crate::transfer::link::Link;
@@ -42,6 +43,9 @@ pub struct Way {
     /// Whether any archive has failed. It is set before anything is cleaned up, so that no further one begins meanwhile.
     pub failed: Arc<AtomicBool>,
 }
+
+/// By what share of itself the size of parts varies from upload to upload.
+const SIZES_SHARE: u64 = 64;
 
 /// The smallest size of parts that are uploaded at once, however many they are.
 const CUT_MIN: u64 = 8 << 20;
@@ -315,6 +319,8 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         let longest = vec![Part { size: cut, codec: Codec::Gzip }; parts.min(1 << 20)];
         let behind = tail(&longest, None, size).len() as u64;
         let room = cut.saturating_sub(behind).max(cut / 2);
+        // Parts of another upload that arrive under the same names have another size, and are refused.
+        let room = room - random::bits() % (room / SIZES_SHARE + 1);
         let cancel = cancel.clone();
         Self {
             part: None,
