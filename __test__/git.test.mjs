@@ -1237,3 +1237,105 @@ it("a sandbox without git gets the repository too, and the files come back", asy
   expect(lastReport().heldBack).toStrictEqual([]);
   await expectSound();
 });
+
+// Git takes a directory for a repository by its HEAD. An old commit may have one, which a later checkout writes.
+describe("beside a HEAD of an old local commit, nothing comes that git would run", () => {
+  const RUN = { PATH: process.env.PATH, GIT_CONFIG_NOSYSTEM: "1" };
+  const user = (folder, script) =>
+    execute("sh", ["-ec", script], {
+      cwd: folder,
+      env: {
+        ...RUN,
+        HOME: home,
+        ...Object.fromEntries(
+          ["AUTHOR", "COMMITTER"].flatMap((who) => [
+            [`GIT_${who}_NAME`, "T"],
+            [`GIT_${who}_EMAIL`, "t@example.org"],
+          ]),
+        ),
+      },
+    });
+  const HEAD = `mkdir -p fx; echo 'ref: refs/heads/main' >fx/HEAD; echo r >fx/readme; git add -A; git commit -qm fixture`;
+  const WITHOUT = `git rm -q fx/HEAD; git commit -qm without`;
+  const parts = (folder = "fx") =>
+    `mkdir -p ${folder}/objects ${folder}/refs; echo 1 >${folder}/objects/k; echo 1 >${folder}/refs/k
+     printf '[core]\\n\\tbare = false\\n\\tworktree = ..\\n\\tfsmonitor = touch %s\\n' "$CANARY" >${folder}/config`;
+  const hook = `mkdir -p fx/hooks; printf '#!/bin/sh\\ntouch %s\\n' "$CANARY" >fx/hooks/post-checkout; chmod +x fx/hooks/*`;
+  const WHOLE = `mkdir -p fx/objects fx/refs; echo 1 >fx/objects/k; echo 1 >fx/refs/k; printf '[core]\\n\\tbare = false\\n\\tworktree = ..\\n' >fx/config; git add -f fx`;
+  const LOOK = "git checkout -q .; cd fx; git status; git checkout -q -f HEAD -- . || :";
+  const STASH = "echo q >>a.txt; git stash -q; cd fx; git status";
+
+  it.each([
+    ["the agent resets to it", `${HEAD}; ${WITHOUT}`, [parts(), "git reset -q --hard HEAD~1"], STASH],
+    ["at once", `${HEAD}; ${WITHOUT}`, [`${parts()}; git reset -q --soft HEAD~1`], STASH],
+    ["the agent removes it first", HEAD, [WITHOUT, parts(), "git reset -q --hard HEAD~1"], LOOK],
+    [
+      "the agent's new branch is at it",
+      `${HEAD}; ${WITHOUT}; git commit -qm more --allow-empty`,
+      [`${parts()}; git symbolic-ref HEAD refs/heads/x; git update-ref refs/heads/x main~2`],
+      STASH,
+    ],
+    [
+      "no branch is checked out",
+      `${HEAD}; ${WITHOUT}`,
+      [`${parts()}; git update-ref --no-deref HEAD HEAD~1`],
+      STASH,
+    ],
+    [
+      "another local branch has it",
+      `git checkout -qb o; ${HEAD}; git checkout -q main`,
+      [`${parts()}; git symbolic-ref HEAD refs/heads/o`],
+      STASH,
+    ],
+    [
+      "a new merge has it from a parent",
+      `git checkout -qb o; ${HEAD}; git checkout -q main; git commit -qm m --allow-empty`,
+      [parts(), "git merge -q --no-edit o"],
+      LOOK,
+    ],
+    [
+      "a person checks the branch out",
+      `git checkout -qb o; ${HEAD}; git checkout -q main`,
+      [parts()],
+      "git checkout -qf o; cd fx; git status",
+    ],
+    [
+      "a person reverts the commit that removed the parts",
+      `${HEAD}; ${WITHOUT}`,
+      [`${parts()}; git add -Af; git commit -qm parts; git rm -rqf fx; git commit -qm gone`],
+      "git revert --no-edit HEAD || :; git checkout -q HEAD~1 -- fx || :; git checkout -q main~3 -- fx/HEAD || :; cd fx && git status || :",
+    ],
+    [
+      "only a hook is missing",
+      `${HEAD}; ${WHOLE}; git commit -qm whole; git rm -rqf fx; git commit -qm gone`,
+      [hook],
+      "git checkout -qf HEAD~1 -- fx; cd fx; git status; git checkout -q -f HEAD -- . || :",
+    ],
+  ])("%s", async (_what, before, agent, person) => {
+    const canary = path.join(home, "canary");
+    await user(workspace, before);
+    let restore;
+    for (const script of agent) {
+      ({ restoreWorkspace: restore } = await prepare({ provider: "x" }));
+      await user(remote, `CANARY='${canary}'\n${script}`);
+      await restore();
+    }
+    expect(existsSync(canary)).toBe(false);
+    await user(workspace, person).catch(() => {
+      // Where nothing was written, there is no such directory.
+    });
+    expect(existsSync(canary)).toBe(false);
+    expect(reports.some((report) => report.heldBack.length > 0)).toBe(true);
+    await expectSound();
+  });
+
+  it("where no commit has one, such files come", async () => {
+    const { restoreWorkspace } = await prepare();
+    await makeTree(remote, { "fx/config": "a = b\n", "hooks/pre-commit": "x\n", commondir: "x\n" });
+    await restoreWorkspace();
+    expect(lastReport()).toMatchObject({ heldBack: [], conflicts: [] });
+    expect(await git("status", "--porcelain", "-uall")).toBe(
+      "?? commondir\n?? fx/config\n?? hooks/pre-commit",
+    );
+  });
+});

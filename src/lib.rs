@@ -96,6 +96,7 @@ pub mod git {
     pub mod config;
     pub mod export;
     pub mod held;
+    pub mod history;
     pub mod import;
     pub mod index;
     mod keep;

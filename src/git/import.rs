@@ -23,7 +23,7 @@ use super::refs::{
     in_the_way, plan,
 };
 use super::report::{GitReport, HeldBack, KeptReference};
-use super::repository::{Place, Repository, Stashes, lines};
+use super::repository::{Known, Place, Repository, Stashes, has_format, lines};
 use super::search::{Locally, Search, local_head};
 use super::staged_only::StagedOnly;
 use super::their_refs::{self, Files, NAMES_OTHER_FORMAT, Read};
@@ -214,7 +214,7 @@ impl Around<'_> {
             let mut here = BTreeSet::new();
             if let Some(place) = place.filter(|place| place.is_there()) {
                 let repository = Repository { git, place, cancel };
-                let known = known_tips(&repository)?;
+                let known = repository.known()?;
                 let kept: BTreeSet<Oid> = known.all.difference(&known.in_use).cloned().collect();
                 held.append(&mut reached(&mut repository.call(), &kept, &known.in_use, cancel)?);
                 here = known.in_use;
@@ -324,7 +324,7 @@ fn read_repository(
     if incoming.has_news() {
         let known = match &place {
             None => Known::default(),
-            Some(place) => known_tips(&Repository { git, place, cancel })?,
+            Some(place) => Repository { git, place, cancel }.known()?,
         };
         let checked = check_objects(&theirs_repository, &incoming, received, &known.all)?;
         reading.leave_out_unusable(&mut incoming, &checked);
@@ -346,10 +346,6 @@ const OTHER_FORMAT: &str =
 
 /// The reason for refusing a repository whose objects were deleted here while a restore ran.
 const COLLECTED: &str = "objects were deleted locally meanwhile, as by git gc";
-
-fn has_format(oid: &Oid, format: &str) -> bool {
-    oid.as_str().len() == if format == "sha1" { 40 } else { 64 }
-}
 
 /// Reads the files of one repository in the quarantine.
 struct Reading<'a> {
@@ -550,6 +546,7 @@ impl Reading<'_> {
                 Ok(held_below.as_ref().is_some_and(|held| held.contains(commit)))
             },
             is_workspace: checkout.is_none(),
+            commit: their_commit(&incoming.theirs),
             tracked: &mut || match &incoming.place {
                 Some(place) => Repository { git: self.git, place, cancel: self.cancel }.index(),
                 None => Ok(Vec::new()),
@@ -613,36 +610,6 @@ fn check_objects(
     let blobs = staged_blobs(&incoming.theirs, &incoming.base);
     let commit = their_commit(&incoming.theirs);
     theirs_repository.check(received, &incoming.tips(), &blobs, known, commit.as_ref())
-}
-
-/// The objects that local references name, if they exist.
-#[derive(Default)]
-struct Known {
-    all: BTreeSet<Oid>,
-    /// Those of references other than `refs/paperclip/…`, which have what was held back too.
-    in_use: BTreeSet<Oid>,
-}
-
-/// Finds what the references of a local repository name.
-fn known_tips(repository: &Repository<'_>) -> Result<Known, Fault> {
-    let place = repository.place;
-    let (mut all, mut in_use) = (BTreeSet::new(), BTreeSet::new());
-    for (name, oid) in repository.refs()? {
-        if !name.as_bytes().starts_with(b"refs/paperclip/") {
-            in_use.insert(oid.clone());
-        }
-        all.insert(oid);
-    }
-    if let Some(Head::Detached(oid)) = repository.head()? {
-        in_use.insert(oid.clone());
-        all.insert(oid);
-    }
-    // A local reference may be broken. Then nothing is assumed about it.
-    all.retain(|oid| has_format(oid, &place.format));
-    let there = repository.types(&all)?;
-    all.retain(|oid| there.contains_key(oid));
-    in_use.retain(|oid| there.contains_key(oid));
-    Ok(Known { all, in_use })
 }
 
 /// The commit that the sandbox has checked out.
@@ -1121,7 +1088,7 @@ impl Merge<'_> {
         if !tips.is_empty() {
             let place = self.repository.place;
             // What was here at the check may have been collected since.
-            let known = known_tips(&self.repository)?.all;
+            let known = self.repository.known()?.all;
             objects::connect(&mut self.repository.call(), Some(place), &tips, &known, cancel)
                 .map_err(|fault| objects::because(COLLECTED, fault))?;
         }

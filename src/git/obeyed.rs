@@ -6,9 +6,10 @@
 //! whatever comes from a sandbox:
 //!
 //! - No new file named `HEAD` comes in a commit or the index, whatever it contains, and none that git accepts comes as a file of the
-//!   workspace.
+//!   workspace. (A merge has the files of its parents, which are not new.)
 //! - Beside a local `HEAD` that git accepts, nothing comes that git runs or obeys; beside any other, nothing that would complete a
 //!   repository.
+//! - Where any local commit has a `HEAD`, however old, no configuration and no hook comes: that commit may be checked out at any time.
 
 use std::str;
 
@@ -102,6 +103,57 @@ fn is_obeyed(inner: &[u8]) -> bool {
 /// The folders of a path in which git would run or obey what is there, if they were repositories. The tree itself is empty.
 pub fn folders_obeying(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     folders_with_rest(path).filter(|&(_, inner)| is_obeyed(inner)).map(|(folder, _)| folder)
+}
+
+/// The hooks of git (githooks(5)).
+const HOOKS: [&[u8]; 28] = [
+    b"applypatch-msg",
+    b"commit-msg",
+    b"fsmonitor-watchman",
+    b"p4-changelist",
+    b"p4-post-changelist",
+    b"p4-pre-submit",
+    b"p4-prepare-changelist",
+    b"post-applypatch",
+    b"post-checkout",
+    b"post-commit",
+    b"post-index-change",
+    b"post-merge",
+    b"post-receive",
+    b"post-rewrite",
+    b"post-update",
+    b"pre-applypatch",
+    b"pre-auto-gc",
+    b"pre-commit",
+    b"pre-merge-commit",
+    b"pre-push",
+    b"pre-rebase",
+    b"pre-receive",
+    b"prepare-commit-msg",
+    b"proc-receive",
+    b"push-to-checkout",
+    b"reference-transaction",
+    b"sendemail-validate",
+    b"update",
+];
+
+/// Whether a file of a repository makes git run something, by its path in it: all that is missing where the rest of a repository
+/// is. Few other files have such names.
+fn is_run(inner: &[u8]) -> bool {
+    const RUN: [&[u8]; 4] = [b"config", b"config.worktree", b"commondir", b"hooks"];
+    let is_one_of = |names: &[&[u8]], name: &[u8]| names.iter().any(|one| name.eq_ignore_ascii_case(one));
+    match inner.iter().position(|&byte| byte == b'/') {
+        None => is_one_of(&RUN, inner),
+        Some(at) => {
+            let (folder, name) = (&inner[..at], &inner[at + 1..]);
+            folder.eq_ignore_ascii_case(b"hooks") && is_one_of(&HOOKS, name)
+        }
+    }
+}
+
+/// The folders of a path in which what is there would make git run something, if they were repositories.
+pub fn folders_running(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    folders_with_rest(path).filter(|&(_, inner)| is_run(inner)).map(|(folder, _)| folder)
 }
 
 /// The folders of a path in which what is there would complete a repository that has a `HEAD`.
@@ -217,6 +269,29 @@ pub fn paths_in_log(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn configuration_and_hooks_run_in_the_folder_that_would_be_the_repository() {
+        let cases: &[(&str, &[&str])] = &[
+            ("config", &[""]),
+            ("a/b/config", &["a/b"]),
+            ("a/Config.Worktree", &["a"]),
+            ("a/commondir", &["a"]),
+            ("a/hooks", &["a"]),
+            ("a/hooks/post-checkout", &["a"]),
+            ("Hooks/PRE-COMMIT", &[""]),
+            ("hooks/config", &["hooks"]),
+            ("hooks/use.ts", &[]),
+            ("hooks/deep/post-checkout", &[]),
+            ("a/config/b", &[]),
+            ("a/objects/x", &[]),
+            ("a/config.js", &[]),
+        ];
+        for (path, expected) in cases {
+            let found: Vec<_> = folders_running(path.as_bytes()).collect();
+            assert_eq!(found, expected.iter().map(|folder| folder.as_bytes()).collect::<Vec<_>>(), "{path}");
+        }
+    }
 
     #[test]
     fn a_head_is_what_git_accepts_as_one() {

@@ -50,6 +50,21 @@ pub(super) struct Repository<'a> {
     pub cancel: &'a Cancel,
 }
 
+/// Whether a name is that of an object in a repository of that format.
+#[must_use]
+pub fn has_format(oid: &Oid, format: &str) -> bool {
+    oid.as_str().len() == if format == "sha1" { 40 } else { 64 }
+}
+
+/// The objects that local references name, if they exist.
+#[derive(Default)]
+pub struct Known {
+    /// All of them.
+    pub all: BTreeSet<Oid>,
+    /// Those of references other than `refs/paperclip/…`, which have what was held back too.
+    pub in_use: BTreeSet<Oid>,
+}
+
 /// The maximum number of paths on git's command line. For more, git lists all entries.
 const STATES_BY_PATH: usize = 100;
 
@@ -91,6 +106,27 @@ impl Repository<'_> {
         args: impl IntoIterator<Item = S>,
     ) -> Result<Vec<u8>, Fault> {
         self.call().args(args).run(self.cancel)
+    }
+
+    /// What its references name.
+    pub fn known(&self) -> Result<Known, Fault> {
+        let mut known = Known::default();
+        for (name, oid) in self.refs()? {
+            if !name.as_bytes().starts_with(b"refs/paperclip/") {
+                known.in_use.insert(oid.clone());
+            }
+            known.all.insert(oid);
+        }
+        if let Some(Head::Detached(oid)) = self.head()? {
+            known.in_use.insert(oid.clone());
+            known.all.insert(oid);
+        }
+        // A local reference may be broken. Then nothing is assumed about it.
+        known.all.retain(|oid| has_format(oid, &self.place.format));
+        let there = self.types(&known.all)?;
+        known.all.retain(|oid| there.contains_key(oid));
+        known.in_use.retain(|oid| there.contains_key(oid));
+        Ok(known)
     }
 
     /// What git writes for "no object".

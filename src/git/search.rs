@@ -1,6 +1,7 @@
 //! Searches new commits and the index for what would make git obey the sandbox: see [`obeyed`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::command::{Call, Fault, Git};
@@ -14,7 +15,7 @@ use super::repository::{Types, lines, types};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::{Cursor, Kind, Root};
-use crate::path::RelativePath;
+use crate::path::{RelativePath, path_from};
 
 /// A repository that has what is to be searched. It is one of ours: the sandbox configured nothing in it.
 pub struct Search<'a> {
@@ -63,6 +64,8 @@ pub struct Locally<'a> {
     pub submodule: &'a mut OfSubmodule<'a>,
     /// Whether the checkout is the workspace itself, where the folder for backups is.
     pub is_workspace: bool,
+    /// The commit that the sandbox has checked out.
+    pub commit: Option<Oid>,
     /// Lists the index.
     pub tracked: &'a mut dyn FnMut() -> Result<Vec<u8>, Fault>,
 }
@@ -85,14 +88,9 @@ struct Heads<'a> {
 }
 
 impl Heads<'_> {
-    /// Whether git may accept a file as a `HEAD`. One that cannot be read is accepted.
+    /// Whether git may accept a file as a `HEAD`.
     fn accepts(&self, kind: Kind, content: &Oid) -> bool {
-        let content = self.contents.get(content);
-        match kind {
-            Kind::File => content.is_none_or(|content| obeyed::may_become_head(content)),
-            Kind::Symlink => content.is_none_or(|content| obeyed::is_head_link(content)),
-            Kind::Folder | Kind::Other => false,
-        }
+        accepts(&self.contents, kind, content)
     }
 
     /// Whether one of the rules of [`obeyed`] holds a change back.
@@ -130,8 +128,21 @@ impl Heads<'_> {
     }
 }
 
+/// Whether git may accept a file as a `HEAD`, by the contents of blobs. One that cannot be read is accepted.
+fn accepts(contents: &BTreeMap<Oid, Vec<u8>>, kind: Kind, content: &Oid) -> bool {
+    let content = contents.get(content);
+    match kind {
+        Kind::File => content.is_none_or(|content| obeyed::may_become_head(content)),
+        Kind::Symlink => content.is_none_or(|content| obeyed::is_head_link(content)),
+        Kind::Folder | Kind::Other => false,
+    }
+}
+
 /// The largest number of tags of trees that are searched. No tool makes any.
 const TREES_MAX: usize = 16;
+
+/// How many folders one call of git is asked about.
+const FOLDERS_AT_ONCE: usize = 200;
 
 /// The largest number of places in which commits are searched for a `HEAD`.
 const PLACES_MAX: usize = 1_000_000;
@@ -151,6 +162,7 @@ impl Search<'_> {
             head: &mut |folder| local_head(&mut cursor, None, folder),
             submodule: &mut |_| Ok(false),
             is_workspace: true,
+            commit: None,
             tracked: &mut || Ok(Vec::new()),
         };
         Ok(self.run((tips, &kinds), (b"", b""), here, locally)?.tips)
@@ -177,6 +189,10 @@ impl Search<'_> {
         changes.extend(index::entries_at(&staged, |_| true).filter_map(Change::of(None)));
         let paths = obeyed::paths_in_log(&log).chain(index::paths(&staged)).map(<[u8]>::to_vec);
         let mut obeying = Obeying { changed: paths.collect(), ..Obeying::default() };
+        // What the index has of its commit is judged with that.
+        let of_commit = self.of_commit(locally.commit.as_ref(), &changes)?;
+        let commit = locally.commit.take().filter(|_| !of_commit.is_empty());
+        changes.retain(|change| change.commit.is_some() || !of_commit.contains(change.path));
         if changes.is_empty() {
             return Ok(obeying);
         }
@@ -193,7 +209,10 @@ impl Search<'_> {
             .collect();
         changes.retain(|change| known.get(change.path) != Some(&change.content));
         let in_trees = self.heads_in(&new, &folders)?;
-        let heads = self.heads(&changes, &folders, (theirs, &tracked), &in_trees, &mut locally)?;
+        let mut heads = self.heads(&changes, &folders, (theirs, &tracked), &in_trees, &mut locally)?;
+        let running = changes.iter().flat_map(|change| obeyed::folders_running(change.path));
+        let running = running.filter(|folder| !heads.accepted.contains(folder)).collect();
+        heads.accepted.extend(self.with_head_in_history(here, &running)?);
         let mut commits: BTreeSet<&Oid> = BTreeSet::new();
         for change in &changes {
             let is_over_backups = locally.is_workspace && change.is_in_runtime();
@@ -206,11 +225,43 @@ impl Search<'_> {
             }
         }
         obeying.tips = self.reaching(&commits, &new, here)?;
+        obeying.index |= commit.is_some_and(|commit| obeying.tips.contains(&commit));
         Ok(obeying)
     }
 
     fn call(&self) -> Call<'_> {
         self.git.call(self.repository)
+    }
+
+    /// The paths at which the index has what a commit has too.
+    fn of_commit<'a>(
+        &self,
+        commit: Option<&Oid>,
+        changes: &[Change<'a>],
+    ) -> Result<HashSet<&'a [u8]>, Fault> {
+        let Some(commit) = commit else { return Ok(HashSet::new()) };
+        // Git is asked for them line by line.
+        let staged = changes.iter().filter(|change| change.commit.is_none() && !change.path.contains(&b'\n'));
+        let names = staged.map(|change| {
+            let name = [commit.as_str().as_bytes(), b":", change.path].concat();
+            ((change.path, change.content.clone()), name)
+        });
+        let found = self.named(names.collect())?.into_iter();
+        Ok(found.filter(|((_, staged), _, oid)| staged == oid).map(|((path, _), ..)| path).collect())
+    }
+
+    /// Lists what commits have changed, at these paths if there are any; `None` if it is too much. (Without `--full-history`, git
+    /// passes over a line of history that a merge has dropped.)
+    fn log(
+        &self,
+        commits: Vec<u8>,
+        paths: impl IntoIterator<Item = OsString>,
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        let log = ["log", "--stdin", "-c", "--raw", "-z", "--no-renames", "--no-abbrev", "--format=%H"];
+        let mut call = self.call();
+        call.bounded().args(log).args(["--full-history", "--"]).args(paths).input(commits);
+        let output = call.output(self.cancel)?;
+        Ok((output.status == Some(0)).then_some(output.stdout))
     }
 
     /// Lists what is new. `None` if it is too much.
@@ -224,12 +275,8 @@ impl Search<'_> {
         if new.is_empty() {
             return Ok(Some(lists));
         }
-        let log = ["log", "--stdin", "-c", "--raw", "-z", "--no-renames", "--no-abbrev", "--format=%H"];
-        let output = self.call().bounded().args(log).input(between(new, here)).output(self.cancel)?;
-        if output.status != Some(0) {
-            return Ok(None);
-        }
-        lists.log = output.stdout;
+        let Some(log) = self.log(between(new, here), [])? else { return Ok(None) };
+        lists.log = log;
         // No log lists the files of a tree that a tag names.
         let others = new.iter().filter(|oid| kinds.get(*oid).is_some_and(|kind| kind != b"commit"));
         for (oid, kind, _) in self.peeled(others.collect(), "")? {
@@ -336,6 +383,37 @@ impl Search<'_> {
             tagged.into_iter().filter(|(.., to)| held.contains(to)).map(|(oid, ..)| oid).collect::<Vec<_>>(),
         );
         Ok(new.intersection(&held).cloned().collect())
+    }
+
+    /// The folders of a checkout, of these, in which a commit that can be reached from the `tips` has a `HEAD` that git may
+    /// accept; all of them where git cannot tell.
+    ///
+    /// Git reads the whole history for that, so it is asked about few folders only.
+    pub fn with_head_in_history<'f>(
+        &self,
+        tips: &BTreeSet<Oid>,
+        folders: &BTreeSet<&'f [u8]>,
+    ) -> Result<BTreeSet<&'f [u8]>, Fault> {
+        let mut found = BTreeSet::new();
+        if tips.is_empty() {
+            return Ok(found);
+        }
+        for folders in folders.iter().copied().collect::<Vec<_>>().chunks(FOLDERS_AT_ONCE) {
+            let paths = folders.iter().map(|folder| path_from(&obeyed::head_in(folder)).into());
+            let log = self.log(lines(tips.iter().map(Oid::as_str)), paths)?;
+            let Some(changes) = log.as_deref().and_then(obeyed::changes_in_log) else {
+                found.extend(folders);
+                continue;
+            };
+            let contents = self.contents(&changes.iter().map(|change| change.content.clone()).collect())?;
+            let accepted: BTreeSet<&[u8]> = changes
+                .iter()
+                .filter(|change| accepts(&contents, change.kind, &change.content))
+                .map(|change| obeyed::split(change.path).0)
+                .collect();
+            found.extend(folders.iter().filter(|folder| accepted.contains(*folder)));
+        }
+        Ok(found)
     }
 
     /// The files named `HEAD` that commits have in these folders: their paths and blobs.

@@ -23,6 +23,8 @@ use super::sensitive;
 use crate::error::{Error, Result};
 use crate::fs::Root;
 use crate::git::held;
+use crate::git::obeyed::folders_running;
+use crate::git::recognise::is_gits;
 use crate::path::RelativePath;
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::stage::is_lock_name;
@@ -78,6 +80,14 @@ impl Merge {
         let entries = base.iter().chain(self.incoming.snapshot.iter());
         let links = entries.filter(|(_, entry)| matches!(entry, Entry::Symlink { .. }));
         links.map(|(path, _)| path.clone()).collect()
+    }
+
+    /// The folders in which the incoming side has something new that would make git run something, if they were repositories.
+    #[must_use]
+    pub fn folders_running(&self, base: &Snapshot) -> BTreeSet<Vec<u8>> {
+        let new = changed(base, &self.incoming.snapshot)
+            .filter(|(path, _, after)| after.is_some_and(|after| !after.is_folder()) && !is_gits(path));
+        new.flat_map(|(path, ..)| folders_running(path.as_bytes())).map(<[u8]>::to_vec).collect()
     }
 
     /// How many entries the incoming side has.

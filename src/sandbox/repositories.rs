@@ -22,7 +22,7 @@ use crate::git::recognise::{Checkouts, bare_folders, in_checkout, is_git_name, i
 use crate::git::report::{GitReport, HeldBack};
 use crate::git::work_folder::WorkFolder;
 use crate::git::written::have_compared;
-use crate::git::{index, obeyed};
+use crate::git::{history, index, obeyed};
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
 use crate::merge::report::{Noted, Report, Skipped};
@@ -275,10 +275,18 @@ pub fn named(
     Named::read(git.as_ref(), workspace.path(), &shared.bases, links, cancel)
 }
 
-/// The folders of the workspace in which the shared index of a repository has a `HEAD`.
-#[must_use]
-pub fn tracked_heads(shared: &Shared) -> BTreeSet<Vec<u8>> {
-    let mut folders = BTreeSet::new();
+/// The folders of the workspace in which git may write a `HEAD` at a checkout: those in which the shared index of a repository has
+/// one, and those of `running` in which any local commit has.
+pub fn tracked_heads(
+    workspace: &Root,
+    shared: &Shared,
+    running: &BTreeSet<Vec<u8>>,
+    cancel: &Cancel,
+) -> Result<BTreeSet<Vec<u8>>> {
+    let mut folders = match Git::find(workspace.path()) {
+        Some(git) if !running.is_empty() => history::of_workspace(&git, &shared.bases, running, cancel)?,
+        _ => BTreeSet::new(),
+    };
     for (dot_git, base) in &shared.bases {
         let checkout = dot_git.parent();
         for (path, ..) in index::entries_at(&base.index, obeyed::is_head_path) {
@@ -288,7 +296,7 @@ pub fn tracked_heads(shared: &Shared) -> BTreeSet<Vec<u8>> {
             }
         }
     }
-    folders
+    Ok(folders)
 }
 
 /// Reports what was held back, each once.

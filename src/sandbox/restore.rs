@@ -485,7 +485,12 @@ impl Begun {
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
         // Without a change there is nothing to hold back.
-        let tracked_heads = if merge.needs_lock() { &tracked_heads(shared) } else { &BTreeSet::new() };
+        let tracked_heads = if merge.needs_lock() {
+            let running = merge.folders_running(snapshot);
+            &tracked_heads(merge.root(), shared, &running, cancel)?
+        } else {
+            &BTreeSet::new()
+        };
         let (search, retention) = (travel.search(), *retention);
         let options = MergeOptions {
             base: snapshot,
@@ -549,7 +554,9 @@ impl Begun {
         let left_alone = left_alone
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
-        let (search, retention, tracked_heads) = (travel.search(), *retention, &tracked_heads(shared));
+        let (search, retention) = (travel.search(), *retention);
+        let running = merge.folders_running(snapshot);
+        let tracked_heads = &tracked_heads(merge.root(), shared, &running, cancel)?;
         let options = MergeOptions {
             base: snapshot,
             left_alone: &left_alone,
