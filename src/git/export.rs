@@ -149,9 +149,14 @@ pub fn export(
     let was_killed = unfinished::is_noted(&place) || keep::is_left(&place)?;
     let unfinished = if was_killed { complete(git, &place, workspace, cancel)? } else { None };
     let (refs, symbolic) = repository.all_refs()?;
-    let unreadable = repository.unreadable(&refs, &symbolic)?;
-    let refs: Refs = refs.into_iter().filter(|(name, _)| goes_up(name) && !unreadable.hides(name)).collect();
+    let mut unreadable = repository.unreadable(&refs, &symbolic)?;
+    let mut refs: Refs =
+        refs.into_iter().filter(|(name, _)| goes_up(name) && !unreadable.hides(name)).collect();
     let head = repository.head()?;
+    for name in without_object(&repository, &refs, head.as_ref())? {
+        unreadable.insert(name.as_bytes());
+        refs.remove(&name);
+    }
     let stashes = repository.stashes()?.entries;
     for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
         make_folders(&folder.join(below))?;
@@ -268,6 +273,23 @@ fn complete(git: &Git, place: &Place, workspace: &Root, cancel: &Cancel) -> Resu
     lock.release()?;
     given?;
     completed
+}
+
+/// The references whose objects are gone: git lists them, and packs nothing for them. (A partial clone may lack objects.) That of the
+/// branch that is checked out is none of them: without it, the agent would begin a new history.
+fn without_object(
+    repository: &Repository<'_>,
+    refs: &Refs,
+    head: Option<&Head>,
+) -> Result<Vec<RefName>, Fault> {
+    if repository.place.promisor.is_some() {
+        return Ok(Vec::new());
+    }
+    let there = repository.types(&refs.values().cloned().collect())?;
+    let is_lost = |(name, oid): &(&RefName, &Oid)| {
+        !there.contains_key(*oid) && !matches!(head, Some(Head::Branch(branch)) if branch == *name)
+    };
+    Ok(refs.iter().filter(is_lost).map(|(name, _)| name.clone()).collect())
 }
 
 /// Whether a reference is uploaded.

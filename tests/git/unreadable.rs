@@ -234,6 +234,41 @@ fn a_local_reference_that_git_cannot_read_is_reported_by_the_prepare() {
 }
 
 #[test]
+fn a_local_reference_whose_object_is_gone_is_left_out_alone() {
+    with_each_git(|bench| {
+        let gone = ["refs/heads/gone", "refs/notes/gone", "refs/remotes/origin/gone", "refs/tags/gone"];
+        for name in gone {
+            write(&bench.here.join(".git").join(name), format!("{}\n", "1".repeat(40)));
+        }
+        let left = left_here(bench);
+        assert_eq!(names(&left), gone, "{left:?}");
+        assert_eq!(bench.prepare(), [""; 0]);
+        bench.assert_sound(&bench.there, &[]);
+        write(&bench.there.join("new.txt"), "work\n");
+        let new = bench.commit_there("work");
+        bench.there(&["branch", "-f", "gone"]);
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), new, "{report:?}");
+        for name in gone {
+            let value = fs::read_to_string(bench.here.join(".git").join(name)).unwrap();
+            assert_eq!(value.trim(), "1".repeat(40), "{report:?}");
+        }
+        // What came for such a branch is beside it.
+        assert_eq!(
+            bench.here(&["for-each-ref", "--format=%(objectname)", "refs/paperclip"]),
+            new,
+            "{report:?}"
+        );
+    });
+    // The branch that is checked out is not left out: the agent would begin a history of its own.
+    with_each_git(|bench| {
+        write(&bench.here.join(".git/refs/heads/main"), format!("{}\n", "1".repeat(40)));
+        let refused = bench.prepare();
+        assert_eq!(refused.len(), 1, "{refused:?}");
+    });
+}
+
+#[test]
 fn a_local_reference_without_permission_is_reported_by_the_prepare() {
     as_another_user("a_local_reference_without_permission_is_reported_by_the_prepare", |bench| {
         bench.here(&["branch", "in/a/folder"]);
