@@ -78,6 +78,8 @@ struct Incoming {
     theirs: Base,
     /// Stash entries that are not in the base, oldest first, with messages.
     stashes: Vec<(Oid, Vec<u8>)>,
+    /// The commits of linked worktrees in which no branch is checked out, by the path of their `HEAD` in the git directory.
+    worktrees: BTreeMap<String, Oid>,
     pack: Option<objects::Pack>,
     /// Objects of Git LFS, by digest.
     large_files: BTreeSet<String>,
@@ -305,6 +307,7 @@ fn read_repository(
     // Each new entry costs a call of git, and a log may repeat an entry any number of times.
     let mut seen: BTreeSet<Oid> = base.stashes.iter().cloned().collect();
     log.retain(|(oid, _)| seen.insert(oid.clone()));
+    let worktrees = detached(&received.worktrees, &format);
     let mut incoming = Incoming {
         dot_git: dot_git.clone(),
         place: place.clone(),
@@ -312,6 +315,7 @@ fn read_repository(
         base,
         theirs,
         stashes: log,
+        worktrees,
         pack: None,
         large_files: received.large_files.clone(),
         folder: received.folder.clone(),
@@ -335,6 +339,13 @@ fn read_repository(
     incoming.may_lack = reading.may_lack;
     incoming.index_is_unknown = reading.index_is_unknown;
     Ok(incoming)
+}
+
+/// The commits that these `HEAD`s name, without those that name a branch.
+fn detached(heads: &BTreeMap<String, Vec<u8>>, format: &str) -> BTreeMap<String, Oid> {
+    let commits =
+        heads.iter().filter_map(|(name, text)| Some((name.clone(), Oid::parse(text.trim_ascii_end())?)));
+    commits.filter(|(_, oid)| has_format(oid, format)).collect()
 }
 
 /// The reason for refusing a repository that is not the one that was sent.
@@ -494,6 +505,13 @@ impl Reading<'_> {
         if incoming.stashes.len() < stashes {
             self.hold_unusable("refs/stash", "an entry of it names no commit");
         }
+        let is_commit = |oid: &Oid| kind(oid) == Some(b"commit");
+        let (usable, unusable): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut incoming.worktrees).into_iter().partition(|(_, oid)| is_commit(oid));
+        incoming.worktrees = usable;
+        for name in unusable.into_keys() {
+            self.hold_unusable(name, "it names no commit");
+        }
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
             self.hold_unusable("index", "what it stages is missing in the sandbox");
             self.leave_out_index(incoming);
@@ -580,6 +598,7 @@ impl Incoming {
             || without_stash(&base.refs) != without_stash(&theirs.refs)
             || (&theirs.head, &theirs.index, &theirs.config) != (&base.head, &base.index, &base.config)
             || !self.stashes.is_empty()
+            || !self.worktrees.is_empty()
             || !self.large_files.is_empty()
             || !self.held_index.is_empty()
     }
@@ -597,6 +616,7 @@ impl Incoming {
             tips.insert(oid.clone());
         }
         tips.extend(self.stashes.iter().map(|(oid, _)| oid.clone()));
+        tips.extend(self.worktrees.values().cloned());
         tips
     }
 }
@@ -984,6 +1004,7 @@ impl Incoming {
             format: self.format.clone(),
             theirs: self.theirs.clone(),
             stashes: self.stashes.clone(),
+            worktrees: self.worktrees.clone(),
             pack: self.pack.clone(),
             large_files: self.large_files.clone(),
             folder: self.folder.clone(),
@@ -1126,6 +1147,7 @@ impl Merge<'_> {
             }
         }
         self.add_stashes()?;
+        self.keep_worktrees()?;
         self.make_sure_of_objects(tips)?;
         self.add_settings()
     }
@@ -1862,6 +1884,28 @@ impl Merge<'_> {
             call.args(["update-ref", "--create-reflog", "-m", &message, "refs/stash", oid.as_str()])
                 .run(self.repository.cancel)?;
             self.report.updated.push((self.incoming.dot_git.clone(), "refs/stash".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Keeps the commits of linked worktrees that no reference reaches. (Most are on a branch, which comes back by itself.)
+    fn keep_worktrees(&mut self) -> Result<(), Fault> {
+        for (name, commit) in &self.incoming.worktrees {
+            let list = ["rev-list", "--max-count=1", commit.as_str(), "--not", "--all"];
+            if self.repository.run(list)?.is_empty() {
+                continue;
+            }
+            let named = name.strip_suffix("/HEAD").unwrap_or(name);
+            let kept = format!("refs/paperclip/{}/{named}", self.time);
+            // Git takes most names, and this one any.
+            let kept = match RefName::parse(kept.as_bytes()) {
+                Some(_) => kept,
+                None => format!("refs/paperclip/{}/worktrees/{commit}", self.time),
+            };
+            self.keep(name, commit, kept)?;
+            if let Some(reason) = self.incoming.obeyed.get(commit) {
+                self.hold(name.clone(), reason);
+            }
         }
         Ok(())
     }

@@ -58,6 +58,14 @@ pub(super) struct Received {
     pub reftable: bool,
     /// Whether its `.git` is a file in the sandbox, as after `git submodule absorbgitdirs`.
     pub is_absorbed: bool,
+    /// The text of the `HEAD` of each linked worktree there, by its path in the git directory.
+    pub worktrees: BTreeMap<String, Vec<u8>>,
+}
+
+/// The name of a linked worktree, if a path in the git directory is that of its `HEAD`.
+fn worktree_of(inner: &[u8]) -> Option<&str> {
+    let name = inner.strip_prefix(b"worktrees/")?.strip_suffix(b"/HEAD")?;
+    std::str::from_utf8(name).ok().filter(|name| !name.contains('/'))
 }
 
 /// How a file below `.git` is handled.
@@ -322,6 +330,15 @@ impl Quarantine {
                     if sent == Some(&digest) || (sent.is_none() && is_empty()) {
                         return Ok(());
                     }
+                }
+                if worktree_of(&inner).is_some() {
+                    let mut text = Vec::new();
+                    content
+                        .take(REFERENCE_MAX)
+                        .read_to_end(&mut text)
+                        .map_err(|error| Error::io("read", path.as_path(), error))?;
+                    let name = String::from_utf8_lossy(&inner).into_owned();
+                    self.received(&dot_git).worktrees.insert(name, text);
                 }
                 if reason == REFTABLE {
                     self.received(&dot_git).reftable = true;

@@ -640,6 +640,49 @@ fn an_unborn_and_a_detached_head_are_transferred() {
 }
 
 #[test]
+fn a_commit_in_a_worktree_without_a_branch_is_kept() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let work = |bench: &Bench, name: &str, options: &[&str]| {
+            let at = bench.path().join(name);
+            let add = ["worktree", "add", "-q"].iter().chain(options).copied().chain([at.to_str().unwrap()]);
+            bench.there(&add.collect::<Vec<_>>());
+            write(&at.join("n.txt"), name);
+            bench.commit(&at, name)
+        };
+        let detached = work(bench, "apart", &["--detach"]);
+        let on_branch = work(bench, "beside", &["-b", "beside"]);
+        // One that has nothing of its own.
+        let at = bench.path().join("idle");
+        bench.there(&["worktree", "add", "-q", "--detach", at.to_str().unwrap()]);
+        let report = bench.restore();
+        let list = ["for-each-ref", "--format=%(objectname) %(refname)"];
+        let refs = bench.here(&list);
+        let kept = format!("{detached} refs/paperclip/2026-11-28T12-00-01.000Z/worktrees/apart");
+        assert!(refs.lines().any(|line| line == kept), "{refs}");
+        assert!(refs.contains(&format!("{on_branch} refs/heads/beside")), "{refs}");
+        assert_eq!(report.kept.len(), 1, "{report:?}");
+        assert_eq!(report.kept[0].reference, "worktrees/apart/HEAD");
+        // It is kept once.
+        let report = bench.restore();
+        assert_eq!((&report.kept[..], bench.here(&list)), (&[][..], refs), "{report:?}");
+        bench.assert_sound(&bench.here, &[&detached, &on_branch]);
+        // What git would obey is kept too, and reported.
+        write(&bench.path().join("apart/ev/HEAD"), "ref: refs/heads/main\n");
+        let planted = bench.commit(&bench.path().join("apart"), "planted");
+        let report = bench.restore();
+        assert!(holds(&report, "worktrees/apart/HEAD"), "{report:?}");
+        bench.assert_sound(&bench.here, &[&planted]);
+        // One that names a file keeps nothing.
+        let blob = bench.there(&["rev-parse", "HEAD:a.txt"]);
+        write(&bench.there.join(".git/worktrees/apart/HEAD"), format!("{blob}\n"));
+        let report = bench.restore();
+        assert!(holds(&report, "worktrees/apart/HEAD") && report.kept.is_empty(), "{report:?}");
+        bench.assert_sound(&bench.here, &[&planted]);
+    });
+}
+
+#[test]
 fn a_commit_that_only_head_reaches_is_stored_when_head_moves() {
     for by_branch in [true, false] {
         with_each_git(|bench| {
