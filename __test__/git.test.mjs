@@ -858,7 +858,7 @@ describe("a folder that git takes for a bare repository", () => {
     await makeTree(remote, { HEAD, config, "a.txt": "changed\n" });
     await restoreWorkspace();
     await expect(git("status")).rejects.toThrow("not a git repository");
-    expect(held()).toStrictEqual(["HEAD"]);
+    expect(held()).toStrictEqual(["HEAD", "config"]);
     await writeFile(path.join(workspace, "HEAD"), HEAD);
     await writeFile(path.join(remote, "config"), `${config}# again\n`);
     await restoreWorkspace();
@@ -1306,6 +1306,44 @@ describe("beside a HEAD of an old local commit, nothing comes that git would run
       "git revert --no-edit HEAD || :; git checkout -q HEAD~1 -- fx || :; git checkout -q main~3 -- fx/HEAD || :; cd fx && git status || :",
     ],
     [
+      "another HEAD is there first",
+      `${HEAD}; ${WITHOUT}`,
+      [
+        "mkdir -p fx; echo no >fx/HEAD",
+        `printf '[core]\\n\\tworktree = ..\\n\\tfsmonitor = touch %s\\n' "$CANARY" >fx/config`,
+        "rm fx/HEAD",
+        "mkdir -p fx/objects fx/refs; echo 1 >fx/objects/k; echo 1 >fx/refs/k",
+      ],
+      "git checkout -qf HEAD~1; cd fx; git status",
+    ],
+    [
+      "only a stash has it",
+      `mkdir fx; echo 'ref: refs/heads/main' >fx/HEAD; git add fx; git stash -q; git commit -qm m --allow-empty; git commit -qm n --allow-empty`,
+      [parts()],
+      "git stash apply -q; cd fx; git status",
+    ],
+    [
+      "a submodule that is not checked out has it",
+      `git init -q ../m; (cd ../m; mkdir fx; echo 'ref: refs/heads/main' >fx/HEAD; git add fx; git commit -qm fixture; git rm -q fx/HEAD; echo x >x; git add x; git commit -qm without)
+       git -c protocol.file.allow=always submodule -q add ../m s; git commit -qm sub; git submodule -q deinit -f s`,
+      [parts("s/fx")],
+      "git -c protocol.file.allow=always submodule -q update --init; git -C s checkout -qf HEAD~1; cd s/fx; git status",
+    ],
+    [
+      "a merge follows a renamed directory",
+      `mkdir tests; echo t >tests/t; echo u >tests/u; git add tests; git commit -qm tests; git checkout -qb o; mkdir tests/fx; echo 'ref: refs/heads/main' >tests/fx/HEAD; git add tests; git commit -qm fixture; git checkout -q main`,
+      [`git mv tests lib; git commit -qm moved; ${parts("lib/fx")}`],
+      "git merge -q --no-edit o; cd lib/fx; git status",
+    ],
+    [
+      "a new repository in the workspace has the rest in a commit",
+      `mkdir -p n/fx; echo 'ref: refs/heads/main' >n/fx/HEAD; git add n; git commit -qm fixture; git rm -rqf n; git commit -qm without`,
+      [
+        `git init -q n; cd n; ${parts()}; git add -f fx; git commit -qm parts; git rm -rqf fx; git commit -qm gone`,
+      ],
+      "git -C n checkout -qf HEAD~1; git checkout -qf HEAD~1 -- n/fx/HEAD; cd n/fx; git status",
+    ],
+    [
       "only a hook is missing",
       `${HEAD}; ${WHOLE}; git commit -qm whole; git rm -rqf fx; git commit -qm gone`,
       [hook],
@@ -1331,11 +1369,9 @@ describe("beside a HEAD of an old local commit, nothing comes that git would run
 
   it("where no commit has one, such files come", async () => {
     const { restoreWorkspace } = await prepare();
-    await makeTree(remote, { "fx/config": "a = b\n", "hooks/pre-commit": "x\n", commondir: "x\n" });
+    await makeTree(remote, { "fx/config": "a = b\n", "hooks/pre-commit": "x\n" });
     await restoreWorkspace();
     expect(lastReport()).toMatchObject({ heldBack: [], conflicts: [] });
-    expect(await git("status", "--porcelain", "-uall")).toBe(
-      "?? commondir\n?? fx/config\n?? hooks/pre-commit",
-    );
+    expect(await git("status", "--porcelain", "-uall")).toBe("?? fx/config\n?? hooks/pre-commit");
   });
 });

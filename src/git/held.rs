@@ -1,11 +1,14 @@
 //! Holds back what git runs or obeys, where a merge takes what belongs to git like any other file.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{ErrorKind, Read as _};
 
-use super::obeyed::{HEAD, HEAD_BYTES, folders_obeying, is_head, is_head_link, is_head_name};
+use super::obeyed::{
+    HEAD, HEAD_BYTES, Part, Parts, folders_obeying, folders_running, is_head, is_head_link, is_head_name,
+    parts, paths_of_runs, paths_of_stores,
+};
 use super::quarantine::{is_held, is_held_in_repository};
-use super::recognise::{bare_folders, is_bare_marker, is_git_name, is_gits};
+use super::recognise::{bare_folders, in_checkout, is_bare_marker, is_git_name, is_gits};
 use crate::error::Result;
 use crate::fs::{Cursor, File, Kind, Root};
 use crate::merge::plan::{changed, treat_as_unchanged};
@@ -22,6 +25,9 @@ const NEW_HEAD: &str =
 
 /// The reason for holding back what is beside a `HEAD`.
 const BESIDE_HEAD: &str = "git would obey it if it took its folder, which has a HEAD, for a bare repository";
+
+/// The reason for holding back what would be all of a repository but its `HEAD`.
+const COMPLETES: &str = "with objects, refs and a configuration or hook, git would obey its folder as soon as a HEAD is beside them";
 
 /// The reason for holding back a symbolic link below a `.git`.
 const LINK: &str = "git would write through a link in a .git to where it leads";
@@ -94,22 +100,38 @@ pub fn begins_as_head(file: &mut File) -> bool {
 
 /// Treats as unchanged what the rules of [`obeyed`](super::obeyed) do not let in, outside of each `.git`, and returns it.
 ///
-/// `may_be_head` tells whether git would accept a new or changed file of the incoming side as a `HEAD`. `tracked` are the folders
-/// in which the index of a repository has a `HEAD`, which git may write at any time.
+/// `may_be_head` tells whether git would accept a new or changed file of the incoming side as a `HEAD`.
 pub fn beside_heads(
     theirs: &mut Snapshot,
     base: &Snapshot,
     workspace: &Root,
     may_be_head: &dyn Fn(&RelativePath) -> bool,
-    tracked: &BTreeSet<Vec<u8>>,
+    written: &AtCheckout,
 ) -> Result<Vec<Noted>> {
+    let all_parts = parts_in(theirs, base, workspace)?;
     let mut cursor = workspace.cursor();
     let mut here =
         |folder: &[u8]| local_head(&mut cursor, RelativePath::parse(folder).ok().flatten().as_ref());
-    let mut known: HashMap<&[u8], bool> = HashMap::new();
+    let mut known: HashMap<&[u8], Option<bool>> = HashMap::new();
     let mut held = Vec::new();
     for (path, _, after) in changed(base, theirs) {
-        let Some(after) = after.filter(|after| !after.is_folder() && !is_gits(path)) else { continue };
+        let Some(after) = after.filter(|_| !is_gits(path)) else { continue };
+        let completes = |(folder, part): (&[u8], Part)| {
+            all_parts.get(folder).is_some_and(|&(then, mut before)| {
+                if written.old_runs.contains(folder) {
+                    before.add(Part::Run);
+                }
+                // A configuration of the same restore is held back itself.
+                then.with_run(before).is_completed_by(part, before)
+            })
+        };
+        if parts_of(path, after).any(completes) {
+            held.push(Noted { path: path.clone(), reason: COMPLETES });
+            continue;
+        }
+        if after.is_folder() {
+            continue;
+        }
         let (folder, name) = path.split();
         if is_head_name(name.as_encoded_bytes()) {
             let is_one = match after {
@@ -122,12 +144,15 @@ pub fn beside_heads(
             }
         }
         for folder in folders_obeying(path.as_bytes()) {
-            let has_head = match known.get(folder) {
-                Some(&has_head) => has_head,
-                None => here(folder)?.unwrap_or_else(|| tracked.contains(folder)),
-            };
-            known.insert(folder, has_head);
-            if has_head {
+            if !known.contains_key(folder) {
+                known.insert(folder, here(folder)?);
+            }
+            let accepted = known.get(folder).copied().flatten();
+            let is_run = || folders_running(path.as_bytes()).any(|running| running == folder);
+            if accepted == Some(true)
+                || (accepted.is_none() && written.tracked.contains(folder))
+                || (written.old_heads.contains(folder) && is_run())
+            {
                 held.push(Noted { path: path.clone(), reason: BESIDE_HEAD });
                 break;
             }
@@ -135,6 +160,85 @@ pub fn beside_heads(
     }
     hold(theirs, base, &held);
     Ok(held)
+}
+
+/// What git may write into folders of the workspace at a checkout.
+#[derive(Debug, Default)]
+pub struct AtCheckout {
+    /// The folders in which the index of a repository has a `HEAD`.
+    pub tracked: BTreeSet<Vec<u8>>,
+    /// The folders in which any local commit has one that git may accept.
+    pub old_heads: BTreeSet<Vec<u8>>,
+    /// The folders in which any local commit has something that git would run.
+    pub old_runs: BTreeSet<Vec<u8>>,
+}
+
+/// The folders in which the incoming side completes `objects` and `refs`.
+pub fn folders_storing(theirs: &Snapshot, base: &Snapshot, workspace: &Root) -> Result<BTreeSet<Vec<u8>>> {
+    let found = parts_in(theirs, base, workspace)?.into_iter();
+    let storing = found.filter(|(_, (then, before))| then.stores() && !before.stores());
+    Ok(storing.map(|(folder, _)| folder).collect())
+}
+
+/// For each folder in which the incoming side changes a part of a repository: the parts that it then has, with those that are there
+/// locally; and those that are there locally.
+fn parts_in(
+    theirs: &Snapshot,
+    base: &Snapshot,
+    workspace: &Root,
+) -> Result<BTreeMap<Vec<u8>, (Parts, Parts)>> {
+    let mut found: BTreeMap<Vec<u8>, (Parts, Parts)> = BTreeMap::new();
+    for (path, _, after) in changed(base, theirs) {
+        if let Some(after) = after.filter(|_| !is_gits(path)) {
+            let parts = parts_of(path, after).map(|(folder, _)| (folder.to_vec(), Default::default()));
+            found.extend(parts);
+        }
+    }
+    if found.is_empty() {
+        return Ok(found);
+    }
+    for (path, entry) in theirs {
+        for (folder, part) in parts_of(path, entry) {
+            if let Some((then, _)) = found.get_mut(folder) {
+                then.add(part);
+            }
+        }
+    }
+    let mut cursor = workspace.cursor();
+    for (folder, (then, before)) in &mut found {
+        *before = local_parts(&mut cursor, None, folder)?;
+        *then = then.or(*before);
+    }
+    Ok(found)
+}
+
+/// The parts that an entry is, or is in. A folder runs nothing.
+fn parts_of<'a>(path: &'a RelativePath, entry: &Entry) -> impl Iterator<Item = (&'a [u8], Part)> {
+    let is_folder = entry.is_folder();
+    parts(path.as_bytes())
+        .filter(move |&(_, part)| !is_folder || matches!(part, Part::Objects | Part::References))
+}
+
+/// The parts of a repository that a folder of a checkout has locally, which lies in a folder of the workspace.
+pub fn local_parts(cursor: &mut Cursor<'_>, checkout: Option<&RelativePath>, folder: &[u8]) -> Result<Parts> {
+    let mut found = Parts::default();
+    let mut kind_of = |path: &[u8]| match in_checkout(checkout, path) {
+        Ok(Some(path)) => kind_at(cursor, &path),
+        // Nothing can have that name here.
+        _ => Ok(None),
+    };
+    for (path, part) in paths_of_stores(folder) {
+        if kind_of(&path)?.is_some() {
+            found.add(part);
+        }
+    }
+    for path in paths_of_runs(folder) {
+        // A folder of that name is one of other files.
+        if matches!(kind_of(&path)?, Some(Kind::File | Kind::Symlink)) {
+            found.add(Part::Run);
+        }
+    }
+    Ok(found)
 }
 
 /// Treats paths, and everything below them, as unchanged.
@@ -331,8 +435,22 @@ mod tests {
         };
         put("fixture/HEAD", "ref: refs/heads/main\n");
         put("mocks/HEAD", "HTTP/1.1 200 OK\n");
+        for path in [
+            "stored/objects/x",
+            "stored/refs/x",
+            "half/objects/x",
+            "runs/objects/x",
+            "runs/config",
+            "ran/objects/x",
+        ] {
+            put(path, "");
+        }
         let root = Root::open(workspace.path()).unwrap();
-        let tracked = BTreeSet::from([b"deleted".to_vec(), b"mocks".to_vec()]);
+        let written = AtCheckout {
+            tracked: BTreeSet::from([b"deleted".to_vec(), b"mocks".to_vec()]),
+            old_heads: BTreeSet::from([b"old".to_vec(), b"mocks/old".to_vec()]),
+            old_runs: BTreeSet::from([b"ran".to_vec()]),
+        };
         let base = tree(&["file", "fixture/HEAD", "mocks/HEAD", "fixture/objects/x", "fixture/refs/x"]);
         for (came, may_be_head, held) in [
             ("new/HEAD", true, true),
@@ -350,6 +468,21 @@ mod tests {
             ("mocks/config", true, false),
             ("deleted/config", true, true),
             ("deleted/readme", true, false),
+            ("old/config", true, true),
+            ("old/hooks/pre-commit", true, true),
+            ("old/hooks/use.ts", true, false),
+            ("old/info/attributes", true, false),
+            ("mocks/old/config", true, true),
+            ("new/commondir", true, true),
+            ("stored/config", true, true),
+            ("stored/hooks/pre-commit", true, true),
+            ("stored/Hooks@", true, true),
+            ("stored/hooks/use.ts", true, false),
+            ("stored/objects/y", true, false),
+            ("half/config", true, false),
+            ("half/refs/x", true, false),
+            ("runs/refs/x", true, true),
+            ("ran/refs/x", true, true),
             ("config", true, false),
             ("x/.git/HEAD", true, false),
         ] {
@@ -360,7 +493,7 @@ mod tests {
                 .collect();
             let names: Vec<&str> = names.iter().map(String::as_str).chain([came]).collect();
             let mut theirs = tree(&names);
-            let found = beside_heads(&mut theirs, &base, &root, &|_| may_be_head, &tracked).unwrap();
+            let found = beside_heads(&mut theirs, &base, &root, &|_| may_be_head, &written).unwrap();
             assert_eq!(!found.is_empty(), held, "{came}: {found:?}");
             assert_eq!(theirs.contains_key(came.trim_end_matches('@').as_bytes()), !held, "{came}");
         }

@@ -8,19 +8,32 @@ use std::collections::BTreeSet;
 use super::command::{Fault, Git};
 use super::export::Bases;
 use super::recognise::in_checkout;
-use super::repository::Repository;
-use super::search::Search;
+use super::search::{Asked, Search, Tips};
 use crate::cancel::Cancel;
 use crate::error::Result;
 
-/// The folders of a workspace, of these, in which a local commit of any of its repositories has a `HEAD`.
-pub fn of_workspace(
+/// The folders of a workspace, of these, in which a local commit of any of its repositories has a `HEAD` that git may accept.
+pub fn with_head(git: &Git, bases: &Bases, folders: &Folders, cancel: &Cancel) -> Result<Folders> {
+    of_workspace(git, bases, folders, cancel, Asked::Head)
+}
+
+/// Those in which one has what git would run.
+pub fn with_run(git: &Git, bases: &Bases, folders: &Folders, cancel: &Cancel) -> Result<Folders> {
+    of_workspace(git, bases, folders, cancel, Asked::Run)
+}
+
+/// Folders of a workspace.
+type Folders = BTreeSet<Vec<u8>>;
+
+/// Asks each repository about the folders in its checkout.
+fn of_workspace(
     git: &Git,
     bases: &Bases,
-    folders: &BTreeSet<Vec<u8>>,
+    folders: &Folders,
     cancel: &Cancel,
-) -> Result<BTreeSet<Vec<u8>>> {
-    let mut found = BTreeSet::new();
+    asked: Asked,
+) -> Result<Folders> {
+    let mut found = Folders::new();
     for (dot_git, base) in bases {
         let Some(place) = base.place.as_ref().filter(|place| place.is_there()) else { continue };
         let checkout = dot_git.parent();
@@ -33,24 +46,14 @@ pub fn of_workspace(
         };
         let inner: BTreeSet<&[u8]> =
             folders.iter().filter(is_in).map(|folder| folder.get(start..).unwrap_or_default()).collect();
-        if inner.is_empty() {
-            continue;
-        }
-        let repository = Repository { git, place, cancel };
-        let with_head = match repository.known() {
-            Ok(known) => {
-                let search = Search { git, repository: &place.git_dir, cancel };
-                search.with_head_in_history(&known.all, &inner)
-            }
-            Err(fault) => Err(fault),
-        };
-        let with_head = match with_head {
-            Ok(with_head) => with_head,
+        let search = Search { git, repository: &place.git_dir, cancel };
+        let answer = match search.in_history(asked, Tips::All, &inner) {
+            Ok(answer) => answer,
             // Git may refuse the repository now and obey it later.
             Err(Fault::Refused(_)) => inner,
             Err(Fault::Error(error)) => return Err(error),
         };
-        for folder in with_head {
+        for folder in answer {
             if let Ok(folder) = in_checkout(checkout.as_ref(), folder) {
                 found.insert(folder.map_or_else(Vec::new, |folder| folder.as_bytes().to_vec()));
             }

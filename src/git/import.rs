@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::command::{Call, Fault, Git, short};
 use super::config::{self, Settings};
 use super::export::{Base, Bases, configuration, locate, read_settings};
+use super::held;
 use super::index;
 use super::keep;
 use super::objects::{self, Theirs};
@@ -553,7 +554,7 @@ impl Reading<'_> {
         around: Around<'_>,
     ) -> Result<(), Fault> {
         let checkout = self.dot_git.parent();
-        let mut cursor = around.workspace.cursor();
+        let (mut cursor, mut other) = (around.workspace.cursor(), around.workspace.cursor());
         let mut held_below = None;
         let locally = Locally {
             head: &mut |folder| local_head(&mut cursor, checkout.as_ref(), folder),
@@ -565,6 +566,8 @@ impl Reading<'_> {
             },
             is_workspace: checkout.is_none(),
             commit: their_commit(&incoming.theirs),
+            git_dir: incoming.place.as_ref().map(|place| place.git_dir.as_path()),
+            parts: &mut |folder| held::local_parts(&mut other, checkout.as_ref(), folder),
             tracked: &mut || match &incoming.place {
                 Some(place) => Repository { git: self.git, place, cancel: self.cancel }.index(),
                 None => Ok(Vec::new()),

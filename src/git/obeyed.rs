@@ -10,6 +10,8 @@
 //! - Beside a local `HEAD` that git accepts, nothing comes that git runs or obeys; beside any other, nothing that would complete a
 //!   repository.
 //! - Where any local commit has a `HEAD`, however old, no configuration and no hook comes: that commit may be checked out at any time.
+//! - A `HEAD` may come from where nobody has looked. So no folder gets all the rest either: `objects`, `refs`, and a configuration or hook.
+//!   No `commondir` comes at all.
 
 use std::str;
 
@@ -156,6 +158,117 @@ pub fn folders_running(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     folders_with_rest(path).filter(|&(_, inner)| is_run(inner)).map(|(folder, _)| folder)
 }
 
+/// A part of a repository, beside its `HEAD`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Its objects.
+    Objects,
+    /// Its references.
+    References,
+    /// A configuration or a hook.
+    Run,
+    /// A file that says where all of these are.
+    Elsewhere,
+}
+
+/// Which parts of a repository a folder has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parts {
+    objects: bool,
+    references: bool,
+    run: bool,
+}
+
+impl Parts {
+    /// Adds a part.
+    pub fn add(&mut self, part: Part) {
+        match part {
+            Part::Objects => self.objects = true,
+            Part::References => self.references = true,
+            Part::Run => self.run = true,
+            Part::Elsewhere => {}
+        }
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            objects: self.objects || other.objects,
+            references: self.references || other.references,
+            run: self.run || other.run,
+        }
+    }
+
+    /// Whether something runs.
+    #[must_use]
+    pub fn runs(self) -> bool {
+        self.run
+    }
+
+    /// The same, with what runs only if the other has it.
+    #[must_use]
+    pub fn with_run(self, other: Self) -> Self {
+        Self { run: other.run, ..self }
+    }
+
+    /// Whether only a `HEAD`, and something that runs, is missing.
+    #[must_use]
+    pub fn stores(self) -> bool {
+        self.objects && self.references
+    }
+
+    /// Whether a part of the sandbox's is held back where a folder has these parts with it, and had `before` locally. What the
+    /// local side had may be beside its own configuration.
+    #[must_use]
+    pub fn is_completed_by(self, part: Part, before: Self) -> bool {
+        match part {
+            Part::Run => self.stores(),
+            Part::Objects | Part::References => self.stores() && self.run && !before.stores(),
+            Part::Elsewhere => true,
+        }
+    }
+}
+
+/// The parts of repositories that a path is, or is in, each with the folder that would be the repository.
+pub fn parts(path: &[u8]) -> impl Iterator<Item = (&[u8], Part)> {
+    folders_with_rest(path).filter_map(|(folder, inner)| {
+        let first = inner.split(|&byte| byte == b'/').next().unwrap_or_default();
+        let is = |name: &[u8]| first.eq_ignore_ascii_case(name);
+        let part = if is(b"objects") {
+            Part::Objects
+        } else if is(b"refs") {
+            Part::References
+        } else if inner.eq_ignore_ascii_case(b"commondir") {
+            Part::Elsewhere
+        } else if is_run(inner) {
+            Part::Run
+        } else {
+            return None;
+        };
+        Some((folder, part))
+    })
+}
+
+/// The paths in a folder at which a repository has its objects and references.
+#[must_use]
+pub fn paths_of_stores(folder: &[u8]) -> [(Vec<u8>, Part); 2] {
+    [(below(folder, b"objects"), Part::Objects), (below(folder, b"refs"), Part::References)]
+}
+
+/// The paths in a folder at which a repository has what makes git run something.
+pub fn paths_of_runs(folder: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let hooks = HOOKS.into_iter().map(move |hook| below(folder, &[b"hooks/", hook].concat()));
+    [&b"config"[..], b"config.worktree", b"hooks"]
+        .into_iter()
+        .map(move |name| below(folder, name))
+        .chain(hooks)
+}
+
+fn below(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
 /// The folders of a path in which what is there would complete a repository that has a `HEAD`.
 pub fn folders_completing(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     const PARTS: [&[u8]; 3] = [b"objects", b"refs", b"commondir"];
@@ -175,7 +288,7 @@ fn folders_with_rest(path: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 /// The path of a `HEAD` in a folder.
 #[must_use]
 pub fn head_in(folder: &[u8]) -> Vec<u8> {
-    if folder.is_empty() { HEAD.to_vec() } else { [folder, b"/", HEAD].concat() }
+    below(folder, HEAD)
 }
 
 /// The folder and the name of a path.
@@ -290,6 +403,58 @@ mod tests {
         for (path, expected) in cases {
             let found: Vec<_> = folders_running(path.as_bytes()).collect();
             assert_eq!(found, expected.iter().map(|folder| folder.as_bytes()).collect::<Vec<_>>(), "{path}");
+        }
+    }
+
+    #[test]
+    fn no_folder_gets_all_of_a_repository_but_its_head() {
+        use Part::{Elsewhere, Objects, References, Run};
+        let all = |list: &[Part]| {
+            let mut parts = Parts::default();
+            for &part in list {
+                parts.add(part);
+            }
+            parts
+        };
+        let cases: &[(Part, &[Part], &[Part], bool)] = &[
+            (Run, &[Run], &[], false),
+            (Run, &[Run, Objects], &[], false),
+            (Run, &[Run, Objects, References], &[], true),
+            (Run, &[Run, Objects, References], &[Objects, References], true),
+            (Run, &[Run, Objects, References], &[Run, Objects, References], true),
+            (References, &[Objects, References], &[Objects], false),
+            (References, &[Run, Objects, References], &[Run, Objects], true),
+            (Objects, &[Run, Objects, References], &[], true),
+            (Objects, &[Run, Objects], &[Run], false),
+            (Objects, &[Run, Objects, References], &[Run, Objects, References], false),
+            (Elsewhere, &[], &[], true),
+        ];
+        for (part, then, before, expected) in cases {
+            assert_eq!(
+                all(then).is_completed_by(*part, all(before)),
+                *expected,
+                "{part:?} {then:?} {before:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_path() {
+        use Part::{Elsewhere, Objects, References, Run};
+        let cases: &[(&str, &[(&str, Part)])] = &[
+            ("a/objects", &[("a", Objects)]),
+            ("a/Objects/pack/x", &[("a", Objects)]),
+            ("refs/objects/x", &[("", References), ("refs", Objects)]),
+            ("a/config", &[("a", Run)]),
+            ("a/hooks/update", &[("a", Run)]),
+            ("a/commondir", &[("a", Elsewhere)]),
+            ("a/commondir/x", &[]),
+            ("a/HEAD", &[]),
+        ];
+        for (path, expected) in cases {
+            let found: Vec<_> = parts(path.as_bytes()).collect();
+            let expected: Vec<_> = expected.iter().map(|(folder, part)| (folder.as_bytes(), *part)).collect();
+            assert_eq!(found, expected, "{path}");
         }
     }
 

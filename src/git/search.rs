@@ -7,7 +7,7 @@ use std::path::Path;
 use super::command::{Call, Fault, Git};
 use super::held;
 use super::index;
-use super::obeyed::{self, Change, is_head_path};
+use super::obeyed::{self, Change, Part, Parts, is_head_path};
 use super::objects::between;
 use super::recognise::in_checkout;
 use super::refs::{OBEYED, Oid};
@@ -66,8 +66,42 @@ pub struct Locally<'a> {
     pub is_workspace: bool,
     /// The commit that the sandbox has checked out.
     pub commit: Option<Oid>,
+    /// The git directory of the local repository, if there is one and it can be asked.
+    pub git_dir: Option<&'a Path>,
+    /// The parts of a repository that a folder of the checkout has.
+    pub parts: &'a mut dyn FnMut(&[u8]) -> Result<Parts>,
     /// Lists the index.
     pub tracked: &'a mut dyn FnMut() -> Result<Vec<u8>, Fault>,
+}
+
+/// What is looked for in a history.
+#[derive(Debug, Clone, Copy)]
+pub enum Asked {
+    /// A `HEAD` that git may accept.
+    Head,
+    /// A configuration or a hook.
+    Run,
+}
+
+/// A history to be asked.
+struct History<'a> {
+    search: Search<'a>,
+    tips: Tips<'a>,
+}
+
+/// How many of the paths at which git runs something are looked for in commits: the configurations. Its hooks are found in the
+/// history.
+const RUNS_OF_TIPS: usize = 2;
+
+/// Commits to list.
+#[derive(Clone, Copy)]
+pub enum Tips<'a> {
+    /// All that references and reflogs of the repository reach, and those of its other worktrees.
+    All,
+    /// What these reach.
+    These(&'a BTreeSet<Oid>),
+    /// What the first reach and the second do not.
+    Between(&'a BTreeSet<Oid>, &'a BTreeSet<Oid>),
 }
 
 /// What git lists of new commits and trees.
@@ -157,12 +191,14 @@ impl Search<'_> {
         checkout: &Root,
     ) -> Result<BTreeSet<Oid>, Fault> {
         let kinds = types(&mut self.call(), tips, self.cancel)?;
-        let mut cursor = checkout.cursor();
+        let (mut cursor, mut other) = (checkout.cursor(), checkout.cursor());
         let locally = Locally {
             head: &mut |folder| local_head(&mut cursor, None, folder),
             submodule: &mut |_| Ok(false),
             is_workspace: true,
             commit: None,
+            git_dir: None,
+            parts: &mut |folder| held::local_parts(&mut other, None, folder),
             tracked: &mut || Ok(Vec::new()),
         };
         Ok(self.run((tips, &kinds), (b"", b""), here, locally)?.tips)
@@ -212,11 +248,21 @@ impl Search<'_> {
         let mut heads = self.heads(&changes, &folders, (theirs, &tracked), &in_trees, &mut locally)?;
         let running = changes.iter().flat_map(|change| obeyed::folders_running(change.path));
         let running = running.filter(|folder| !heads.accepted.contains(folder)).collect();
-        heads.accepted.extend(self.with_head_in_history(here, &running)?);
+        let history = History {
+            search: self.of_local(locally.git_dir),
+            tips: locally.git_dir.map_or(Tips::These(here), |_| Tips::All),
+        };
+        heads.accepted.extend(history.search.in_history(Asked::Head, history.tips, &running)?);
+        let parts = self.parts(&changes, &new, &tracked, &history, &mut locally)?;
         let mut commits: BTreeSet<&Oid> = BTreeSet::new();
         for change in &changes {
             let is_over_backups = locally.is_workspace && change.is_in_runtime();
-            if is_over_backups || heads.holds(change, &mut locally)? {
+            let completes = || {
+                obeyed::parts(change.path).any(|(folder, part)| {
+                    parts.get(folder).is_some_and(|&(then, before)| then.is_completed_by(part, before))
+                })
+            };
+            if is_over_backups || heads.holds(change, &mut locally)? || completes() {
                 if is_over_backups {
                     obeying.reason = OVER_BACKUPS;
                 }
@@ -250,16 +296,87 @@ impl Search<'_> {
         Ok(found.filter(|((_, staged), _, oid)| staged == oid).map(|((path, _), ..)| path).collect())
     }
 
+    /// The same for the local repository, if there is one.
+    fn of_local<'s>(&'s self, git_dir: Option<&'s Path>) -> Search<'s> {
+        Search { git: self.git, repository: git_dir.unwrap_or(self.repository), cancel: self.cancel }
+    }
+
+    /// The folders that new commits, or the index, give a part of a repository: the parts that they then have anywhere, and those
+    /// that they had locally. Whether the commits are ever checked out together is not known.
+    fn parts<'c>(
+        &self,
+        changes: &[Change<'c>],
+        new: &BTreeSet<Oid>,
+        tracked: &[u8],
+        history: &History<'_>,
+        locally: &mut Locally<'_>,
+    ) -> Result<BTreeMap<&'c [u8], (Parts, Parts)>, Fault> {
+        let mut found: BTreeMap<&[u8], (Parts, Parts)> = BTreeMap::new();
+        for change in changes.iter().filter(|change| change.kind != Kind::Folder) {
+            for (folder, part) in obeyed::parts(change.path) {
+                found.entry(folder).or_default().0.add(part);
+            }
+        }
+        for (path, ..) in index::entries_at(tracked, |path| obeyed::parts(path).next().is_some()) {
+            for (folder, part) in obeyed::parts(path) {
+                if let Some((_, before)) = found.get_mut(folder) {
+                    before.add(part);
+                }
+            }
+        }
+        for (folder, (then, before)) in &mut found {
+            *before = before.or((locally.parts)(folder)?);
+            *then = then.or(*before);
+        }
+        for (folder, part) in self.parts_of_tips(new, &found)? {
+            found.entry(folder).or_default().0.add(part);
+        }
+        let storing: BTreeSet<&[u8]> = found
+            .iter()
+            .filter(|(_, (then, before))| then.stores() && !then.runs() && !before.stores())
+            .map(|(folder, _)| *folder)
+            .collect();
+        for folder in history.search.in_history(Asked::Run, history.tips, &storing)? {
+            found.entry(folder).or_default().0.add(Part::Run);
+        }
+        Ok(found)
+    }
+
+    /// The parts that commits have in folders in which only some are known.
+    fn parts_of_tips<'c>(
+        &self,
+        commits: &BTreeSet<Oid>,
+        found: &BTreeMap<&'c [u8], (Parts, Parts)>,
+    ) -> Result<Vec<(&'c [u8], Part)>, Fault> {
+        let folders = || found.keys().copied().filter(|folder| !folder.contains(&b'\n'));
+        let places = commits.iter().flat_map(|commit| folders().map(move |folder| (commit, folder)));
+        let names = places.flat_map(|(commit, folder)| {
+            let runs = obeyed::paths_of_runs(folder).take(RUNS_OF_TIPS).map(|path| (path, Part::Run));
+            obeyed::paths_of_stores(folder)
+                .into_iter()
+                .chain(runs)
+                .map(move |(path, part)| ((folder, part), [commit.as_str().as_bytes(), b":", &path].concat()))
+        });
+        let found = self.named(names.collect())?.into_iter();
+        let is_there = |(_, part): &(&[u8], Part), kind: &[u8]| *part != Part::Run || kind == b"blob";
+        Ok(found.filter(|(what, kind, _)| is_there(what, kind)).map(|(what, ..)| what).collect())
+    }
+
     /// Lists what commits have changed, at these paths if there are any; `None` if it is too much. (Without `--full-history`, git
     /// passes over a line of history that a merge has dropped.)
     fn log(
         &self,
-        commits: Vec<u8>,
+        commits: Tips<'_>,
         paths: impl IntoIterator<Item = OsString>,
     ) -> Result<Option<Vec<u8>>, Fault> {
-        let log = ["log", "--stdin", "-c", "--raw", "-z", "--no-renames", "--no-abbrev", "--format=%H"];
         let mut call = self.call();
-        call.bounded().args(log).args(["--full-history", "--"]).args(paths).input(commits);
+        call.bounded().args(["log", "-c", "--raw", "-z", "--no-renames", "--no-abbrev", "--format=%H"]);
+        match commits {
+            Tips::All => call.args(["--all", "--reflog"]),
+            Tips::These(tips) => call.arg("--stdin").input(lines(tips.iter().map(Oid::as_str))),
+            Tips::Between(tips, known) => call.arg("--stdin").input(between(tips, known)),
+        };
+        call.args(["--full-history", "--"]).args(paths);
         let output = call.output(self.cancel)?;
         Ok((output.status == Some(0)).then_some(output.stdout))
     }
@@ -275,7 +392,7 @@ impl Search<'_> {
         if new.is_empty() {
             return Ok(Some(lists));
         }
-        let Some(log) = self.log(between(new, here), [])? else { return Ok(None) };
+        let Some(log) = self.log(Tips::Between(new, here), [])? else { return Ok(None) };
         lists.log = log;
         // No log lists the files of a tree that a tag names.
         let others = new.iter().filter(|oid| kinds.get(*oid).is_some_and(|kind| kind != b"commit"));
@@ -385,33 +502,42 @@ impl Search<'_> {
         Ok(new.intersection(&held).cloned().collect())
     }
 
-    /// The folders of a checkout, of these, in which a commit that can be reached from the `tips` has a `HEAD` that git may
-    /// accept; all of them where git cannot tell.
+    /// The folders of a checkout, of these, in which one of these commits has, or once had, what is asked for; all of them where
+    /// git cannot tell.
     ///
     /// Git reads the whole history for that, so it is asked about few folders only.
-    pub fn with_head_in_history<'f>(
+    pub fn in_history<'f>(
         &self,
-        tips: &BTreeSet<Oid>,
+        asked: Asked,
+        tips: Tips<'_>,
         folders: &BTreeSet<&'f [u8]>,
     ) -> Result<BTreeSet<&'f [u8]>, Fault> {
         let mut found = BTreeSet::new();
-        if tips.is_empty() {
+        if matches!(tips, Tips::These(tips) if tips.is_empty()) {
             return Ok(found);
         }
         for folders in folders.iter().copied().collect::<Vec<_>>().chunks(FOLDERS_AT_ONCE) {
-            let paths = folders.iter().map(|folder| path_from(&obeyed::head_in(folder)).into());
-            let log = self.log(lines(tips.iter().map(Oid::as_str)), paths)?;
+            let paths = folders.iter().flat_map(|folder| match asked {
+                Asked::Head => vec![obeyed::head_in(folder)],
+                Asked::Run => obeyed::paths_of_runs(folder).collect(),
+            });
+            let log = self.log(tips, paths.map(|path| path_from(&path).into()))?;
             let Some(changes) = log.as_deref().and_then(obeyed::changes_in_log) else {
                 found.extend(folders);
                 continue;
             };
-            let contents = self.contents(&changes.iter().map(|change| change.content.clone()).collect())?;
-            let accepted: BTreeSet<&[u8]> = changes
-                .iter()
-                .filter(|change| accepts(&contents, change.kind, &change.content))
-                .map(|change| obeyed::split(change.path).0)
-                .collect();
-            found.extend(folders.iter().filter(|folder| accepted.contains(*folder)));
+            let having: BTreeSet<&[u8]> = match asked {
+                Asked::Head => {
+                    let contents =
+                        self.contents(&changes.iter().map(|change| change.content.clone()).collect())?;
+                    let is_accepted = |change: &&Change<'_>| accepts(&contents, change.kind, &change.content);
+                    changes.iter().filter(is_accepted).map(|change| obeyed::split(change.path).0).collect()
+                }
+                Asked::Run => {
+                    changes.iter().flat_map(|change| obeyed::folders_running(change.path)).collect()
+                }
+            };
+            found.extend(folders.iter().filter(|folder| having.contains(*folder)));
         }
         Ok(found)
     }

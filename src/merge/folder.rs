@@ -1,7 +1,6 @@
 //! Merges a folder or an archive on this machine into a folder, in steps, so a caller can act while the lock
 //! is held.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::conflicts::Retention;
@@ -16,7 +15,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::ExcludePatterns;
 use crate::fs::Root;
-use crate::git::held::{self, Search};
+use crate::git::held::{self, AtCheckout, Search};
 use crate::threads::blocking;
 use crate::tree::entry::Snapshot;
 use crate::tree::filter::Filter;
@@ -137,7 +136,7 @@ impl FolderMerge {
             base: &self.base,
             left_alone: &self.left_alone,
             search: Search::Everywhere,
-            tracked_heads: &BTreeSet::new(),
+            written: &AtCheckout::default(),
             retention: self.retention,
             cancel: &cancel,
         };

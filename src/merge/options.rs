@@ -1,10 +1,8 @@
 //! The settings of a merge.
 
-use std::collections::BTreeSet;
-
 use super::conflicts::Retention;
 use crate::cancel::Cancel;
-use crate::git::held::Search;
+use crate::git::held::{AtCheckout, Search};
 use crate::tree::entry::Snapshot;
 use crate::tree::filter::Filter;
 
@@ -18,8 +16,8 @@ pub struct MergeOptions<'a> {
     pub left_alone: &'a Filter<'a>,
     /// Where directories are searched for that git would take for bare repositories, once more under the lock.
     pub search: Search,
-    /// The folders in which the index of a local repository has a `HEAD` outside of a `.git`.
-    pub tracked_heads: &'a BTreeSet<Vec<u8>>,
+    /// What git may write outside of a `.git` at a checkout.
+    pub written: &'a AtCheckout,
     /// How long the backups of earlier merges are kept.
     pub retention: Retention,
     /// Cancels the merge until its first change.

@@ -90,6 +90,11 @@ impl Merge {
         new.flat_map(|(path, ..)| folders_running(path.as_bytes())).map(<[u8]>::to_vec).collect()
     }
 
+    /// The folders in which the incoming side completes the objects and references of a repository.
+    pub fn folders_storing(&self, base: &Snapshot) -> Result<BTreeSet<Vec<u8>>> {
+        held::folders_storing(&self.incoming.snapshot, base, &self.root)
+    }
+
     /// How many entries the incoming side has.
     #[must_use]
     pub fn entries(&self) -> usize {
@@ -137,7 +142,7 @@ impl Merge {
 
     /// Treats as unchanged what git would take for a bare repository, or obey in one, with what is there locally by now.
     fn hold_bare(&mut self, options: &MergeOptions<'_>) -> Result<()> {
-        let &MergeOptions { base, search, tracked_heads, .. } = options;
+        let &MergeOptions { base, search, written, .. } = options;
         let Incoming { snapshot, staged, stage, .. } = &mut self.incoming;
         let may_be_head = |path: &RelativePath| {
             let opened = staged.get(path).and_then(|staged| {
@@ -149,7 +154,7 @@ impl Merge {
         };
         let bare = held::bare(snapshot, base, &self.root, search);
         let beside = bare.and_then(|mut bare| {
-            bare.extend(held::beside_heads(snapshot, base, &self.root, &may_be_head, tracked_heads)?);
+            bare.extend(held::beside_heads(snapshot, base, &self.root, &may_be_head, written)?);
             Ok(bare)
         });
         self.bare = beside.map_err(|error| error.with_hint(UNCHANGED))?;

@@ -13,7 +13,7 @@ use crate::error::{Obstacle, Result};
 use crate::fs::{Kind, Root};
 use crate::git::command::{Fault, Git};
 use crate::git::export::{Bases, Options, Tree, export};
-use crate::git::held::{self, Search};
+use crate::git::held::{self, AtCheckout, Search};
 use crate::git::import::{self, Checked};
 use crate::git::named::{AT_CHECKOUT, Named};
 use crate::git::packs::{Earlier, PackFile};
@@ -26,6 +26,7 @@ use crate::git::{history, index, obeyed};
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
 use crate::merge::report::{Noted, Report, Skipped};
+use crate::merge::session::Merge;
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
 use crate::transfer::remote::{self, Content, Names, Remote};
@@ -275,18 +276,23 @@ pub fn named(
     Named::read(git.as_ref(), workspace.path(), &shared.bases, links, cancel)
 }
 
-/// The folders of the workspace in which git may write a `HEAD` at a checkout: those in which the shared index of a repository has
-/// one, and those of `running` in which any local commit has.
-pub fn tracked_heads(
-    workspace: &Root,
-    shared: &Shared,
-    running: &BTreeSet<Vec<u8>>,
-    cancel: &Cancel,
-) -> Result<BTreeSet<Vec<u8>>> {
-    let mut folders = match Git::find(workspace.path()) {
-        Some(git) if !running.is_empty() => history::of_workspace(&git, &shared.bases, running, cancel)?,
-        _ => BTreeSet::new(),
-    };
+/// What git may write into folders of the workspace at a checkout, as far as that matters for a merge: it is asked only about the
+/// folders that the sandbox gives a part of a repository.
+pub fn at_checkout(merge: &Merge, base: &Snapshot, shared: &Shared, cancel: &Cancel) -> Result<AtCheckout> {
+    let (running, storing) = (merge.folders_running(base), merge.folders_storing(base)?);
+    let mut written = AtCheckout { tracked: tracked_heads(shared), ..AtCheckout::default() };
+    if (!running.is_empty() || !storing.is_empty())
+        && let Some(git) = Git::find(merge.root().path())
+    {
+        written.old_heads = history::with_head(&git, &shared.bases, &running, cancel)?;
+        written.old_runs = history::with_run(&git, &shared.bases, &storing, cancel)?;
+    }
+    Ok(written)
+}
+
+/// The folders of the workspace in which the shared index of a repository has a `HEAD`.
+fn tracked_heads(shared: &Shared) -> BTreeSet<Vec<u8>> {
+    let mut folders = BTreeSet::new();
     for (dot_git, base) in &shared.bases {
         let checkout = dot_git.parent();
         for (path, ..) in index::entries_at(&base.index, obeyed::is_head_path) {
@@ -296,7 +302,7 @@ pub fn tracked_heads(
             }
         }
     }
-    Ok(folders)
+    folders
 }
 
 /// Reports what was held back, each once.

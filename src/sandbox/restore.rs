@@ -1,6 +1,6 @@
 //! The sandbox's workspace → merged into the local one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
 use super::repositories::{
-    Arrived, Travel, named, take_out, tell_and_compare, tell_held, tell_named, tracked_heads,
+    Arrived, Travel, at_checkout, named, take_out, tell_and_compare, tell_held, tell_named,
 };
 use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::update::contents_of;
@@ -23,6 +23,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
 use crate::exclude::PathSet;
 use crate::fs::Kind;
+use crate::git::held::AtCheckout;
 use crate::git::named::Named;
 use crate::git::report::GitReport;
 use crate::merge::incoming::UNCHANGED;
@@ -485,21 +486,14 @@ impl Begun {
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
         // Without a change there is nothing to hold back.
-        let tracked_heads = if merge.needs_lock() {
-            let running = merge.folders_running(snapshot);
-            &tracked_heads(merge.root(), shared, &running, cancel)?
+        let written = if merge.needs_lock() {
+            &at_checkout(&merge, snapshot, shared, cancel)?
         } else {
-            &BTreeSet::new()
+            &AtCheckout::default()
         };
         let (search, retention) = (travel.search(), *retention);
-        let options = MergeOptions {
-            base: snapshot,
-            left_alone: &left_alone,
-            search,
-            tracked_heads,
-            retention,
-            cancel,
-        };
+        let options =
+            MergeOptions { base: snapshot, left_alone: &left_alone, search, written, retention, cancel };
         // Which files git runs is found out before the merge: it may change a configuration that is included.
         let changed = repositories.changed();
         let named = if merge.needs_lock() || !changed.is_empty() {
@@ -555,16 +549,9 @@ impl Begun {
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
         let (search, retention) = (travel.search(), *retention);
-        let running = merge.folders_running(snapshot);
-        let tracked_heads = &tracked_heads(merge.root(), shared, &running, cancel)?;
-        let options = MergeOptions {
-            base: snapshot,
-            left_alone: &left_alone,
-            search,
-            tracked_heads,
-            retention,
-            cancel,
-        };
+        let written = &at_checkout(&merge, snapshot, shared, cancel)?;
+        let options =
+            MergeOptions { base: snapshot, left_alone: &left_alone, search, written, retention, cancel };
         let report = merge.preview(&options);
         let mut git = repositories.foresee();
         tell_held(&mut git, merge.bare());

@@ -12,6 +12,7 @@ use super::client::{
     Attachment, Part as Progress, RunError, SandboxClient, before_another, blocking, clean_up,
 };
 use crate::archive::codec::{Codec, Effort, compress};
+use crate::archive::header::BLOCK;
 use crate::archive::pack::{Contents, Layout, Sink};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -319,8 +320,10 @@ impl<U: AsMut<[u8]> + AsRef<[u8]> + Send + 'static> Cutter<U> {
         let longest = vec![Part { size: cut, codec: Codec::Gzip }; parts.min(1 << 20)];
         let behind = tail(&longest, None, size).len() as u64;
         let room = cut.saturating_sub(behind).max(cut / 2);
-        // Parts of another upload that arrive under the same names have another size, and are refused.
-        let room = room - random::bits() % (room / SIZES_SHARE + 1);
+        // Parts of another upload that arrive under the same names have another size, and are refused. They end where a block ends:
+        // toybox's tar takes what it gets of a block at once for all of it.
+        let steps = room / SIZES_SHARE / BLOCK as u64 + 1;
+        let room = (room / BLOCK as u64 - random::bits() % steps) * BLOCK as u64;
         let cancel = cancel.clone();
         Self {
             part: None,

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::fs::Root;
-use sandbox_managed_runtime::git::held::Search;
+use sandbox_managed_runtime::git::held::{AtCheckout, Search};
 use sandbox_managed_runtime::git::recognise::is_gits;
 use sandbox_managed_runtime::merge::conflicts::Retention;
 use sandbox_managed_runtime::merge::incoming::Incoming;
@@ -41,7 +41,7 @@ fn sensitive(bench: &Bench, base: &Snapshot) -> Vec<String> {
         base,
         left_alone: &filter,
         search: Search::OutsideOfGit,
-        tracked_heads: &BTreeSet::new(),
+        written: &AtCheckout::default(),
         retention: Retention::default(),
         cancel: &cancel,
     };
