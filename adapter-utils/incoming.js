@@ -19,6 +19,7 @@ const {
 const { OBEYED, bringsRepositories, findObeyed } = require("./held.js");
 const { REPOSITORIES, includes, keepCommit, onTopOf } = require("./repository.js");
 const {
+  finishIndex,
   followHead,
   forgetIndex,
   lockOf,
@@ -175,6 +176,7 @@ async function restoreTree(tree, way) {
               (await otherBranchIn(localDir, tree.snapshot?.branchName ?? null)) ??
               (await lockOf(localDir));
             if (busy === undefined) {
+              await sayStaged(await finishIndex(localDir), way);
               staged = await readStaged(localDir);
               await noteIndex(localDir, staged);
             }
@@ -184,7 +186,12 @@ async function restoreTree(tree, way) {
         afterApply: async () => {
           if (!imported || !staged) return;
           await updateIndex(localDir, staged, imported.isClean, way);
-          await writeHeavy(localDir, staged.head);
+          const blocked = await writeHeavy(localDir, staged.head);
+          if (blocked.length > 0) {
+            const what =
+              "files of the environment's commits are not written, since above them is no directory";
+            await way.onLine?.(`[paperclip] ${blocked.length} ${what}: ${named(blocked)}\n`);
+          }
         },
       });
       tree.base = next;
@@ -547,7 +554,15 @@ async function updateIndex(localDir, staged, checkWorkingTreeClean, way) {
   }
   const ref = await followHead(localDir, staged);
   await forgetIndex(localDir);
-  if (ref) await way.onLine?.(`[paperclip] What was staged in the workspace is kept as ${ref}\n`);
+  await sayStaged(ref, way);
+}
+
+/**
+ * @param {string | undefined} ref To what was staged.
+ * @param {Way} way
+ */
+async function sayStaged(ref, { onLine }) {
+  if (ref) await onLine?.(`[paperclip] What was staged in the workspace is kept as ${ref}\n`);
 }
 
 /**

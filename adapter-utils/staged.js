@@ -59,23 +59,24 @@ const placeOf = async (dir, name) =>
   (await git(dir, ["rev-parse", "--path-format=absolute", "--git-path", name])).replace(/\n$/, "");
 
 /**
- * The file in a repository that names the commit of its index, while a restore changes the branch and then the index. A restore
+ * The file in a repository that says what its index belongs to, while a restore changes the branch and then the index. A restore
  * that fails or is killed in between leaves it: without it, the reverse of the agent's commits would count as staged.
  */
-const NOTE = "paperclip-index-commit";
+const NOTE = "paperclip-index";
 
 /**
- * Notes the commit that the index belongs to, before the branch is changed.
+ * Notes what the index belongs to, before the branch is changed.
  *
  * @param {string} dir
  * @param {Staged} staged
  */
-async function noteIndex(dir, { head }) {
-  await fs.promises.writeFile(await placeOf(dir, NOTE), `${head}\n`);
+async function noteIndex(dir, { head, differences }) {
+  const staged = differences.map(({ name, now }) => [name, now]);
+  await fs.promises.writeFile(await placeOf(dir, NOTE), `${JSON.stringify({ head, staged })}\n`);
 }
 
 /**
- * Forgets that commit, once the index belongs to `HEAD`.
+ * Forgets that, once the index belongs to `HEAD`.
  *
  * @param {string} dir
  */
@@ -84,36 +85,86 @@ async function forgetIndex(dir) {
 }
 
 /**
- * The commit that an earlier restore has left the index at; `undefined` where there is none.
+ * What an earlier restore has left the index at; `undefined` where there is nothing, or nothing that can be used.
  *
  * @param {string} dir
+ * @returns {Promise<{ head: string, staged: Map<string, string> } | undefined>}
  */
 async function notedIndex(dir) {
-  const noted = await fs.promises.readFile(await placeOf(dir, NOTE), "utf8").catch((error) => {
+  const text = await fs.promises.readFile(await placeOf(dir, NOTE), "utf8").catch((error) => {
     if (error.code === "ENOENT") return undefined;
     throw error;
   });
-  const commit = noted?.trim() ?? "";
-  if (!/^[0-9a-f]{40,64}$/.test(commit)) return undefined;
-  const isHere = await git(dir, ["cat-file", "-e", `${commit}^{commit}`], LOCALLY).then(
+  if (text === undefined) return undefined;
+  let noted;
+  try {
+    noted = JSON.parse(text);
+  } catch {
+    // It was cut short, before the branch was changed.
+    return undefined;
+  }
+  const { head, staged } = Object(noted);
+  if (!/^[0-9a-f]{40,64}$/.test(head) || !Array.isArray(staged)) return undefined;
+  const isHere = await git(dir, ["cat-file", "-e", `${head}^{commit}`], LOCALLY).then(
     () => true,
     () => false,
   );
-  return isHere && (await includes(dir, "HEAD", commit)) ? commit : undefined;
+  return isHere && (await includes(dir, "HEAD", head)) ? { head, staged: new Map(staged) } : undefined;
 }
 
 /**
- * Has the index follow `HEAD` where an earlier restore was stopped before that.
+ * Has the index follow `HEAD` where an earlier restore was stopped before that: at the paths that are as they were then. What was
+ * staged anew since then stays.
  *
  * @param {string} dir
- * @returns {Promise<string | undefined>} The reference to what was staged and is nowhere else.
+ * @returns {Promise<string | undefined>} The reference to what was staged, and is nowhere else.
  */
 async function finishIndex(dir) {
-  if ((await notedIndex(dir)) === undefined) return undefined;
+  const noted = await notedIndex(dir);
+  if (!noted) return undefined;
   if ((await operationIn(dir)) ?? (await lockOf(dir))) return undefined;
-  const ref = await followHead(dir, await readStaged(dir));
+  const [differences, since] = await Promise.all([stagedOn(dir, "HEAD"), stagedOn(dir, noted.head)]);
+  const listed = ["diff-tree", "-r", ...RAW, noted.head, "HEAD", "--"];
+  const moved = new Set(readRaw(await git(dir, listed, { bytes: true })).map(({ name }) => name));
+  const isSince = new Set(since.map(({ name }) => name));
+  const wasStaged = differences.filter(
+    ({ name, now }) => isSince.has(name) && moved.has(name) && noted.staged.get(name) === now,
+  );
+  const lost = wasStaged.filter(({ isGone }) => !isGone);
+  const ref = lost.length > 0 ? await keepStaged(dir, noted.head, lost) : undefined;
+  const followed = [...differences.filter(({ name }) => !isSince.has(name)), ...wasStaged];
+  await unstage(
+    dir,
+    "HEAD",
+    followed.map(({ name }) => name),
+  );
   await forgetIndex(dir);
   return ref;
+}
+
+/**
+ * Gives paths in the index what a commit has there.
+ *
+ * @param {string} dir
+ * @param {string} commit
+ * @param {string[]} names
+ */
+async function unstage(dir, commit, names) {
+  if (names.length === 0) return;
+  const stdin = names.map((name) => `${name}\0`).join("");
+  const reset = ["reset", "-q", "--pathspec-from-file=-", "--pathspec-file-nul", commit];
+  await git(dir, reset, { stdin, bytes: true, env: { GIT_LITERAL_PATHSPECS: "1" } });
+}
+
+/**
+ * What the index has otherwise than a commit.
+ *
+ * @param {string} dir
+ * @param {string} commit
+ */
+async function stagedOn(dir, commit) {
+  const listed = ["diff-index", "--cached", "--ita-visible-in-index", ...RAW, commit, "--"];
+  return readRaw(await git(dir, listed, { bytes: true }));
 }
 
 /**
@@ -154,14 +205,20 @@ async function operationIn(dir) {
  */
 const inDir = (dir, name) => Buffer.concat([Buffer.from(dir + path.sep), Buffer.from(name, "latin1")]);
 
-/** @param {string | Buffer} file */
-async function exists(file) {
+/**
+ * @param {string | Buffer} file
+ * @returns {Promise<"folder" | "other" | undefined>}
+ */
+async function kindOf(file) {
   const found = await fs.promises.lstat(file).catch((error) => {
     if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
     throw error;
   });
-  return found !== undefined;
+  return found && (found.isDirectory() ? "folder" : "other");
 }
+
+/** @param {string | Buffer} file */
+const exists = async (file) => (await kindOf(file)) !== undefined;
 
 /**
  * A path that differs between two trees, or between a tree and the index.
@@ -204,23 +261,14 @@ const RAW = ["--raw", "-z", "--no-renames", "--no-abbrev"];
  */
 
 /**
- * Reads what is staged, and what is only marked to be added. An index that an earlier restore has left at another commit than
- * `HEAD` is compared with that one.
+ * Reads what is staged, and what is only marked to be added.
  *
  * @param {string} dir
  * @returns {Promise<Staged>}
  */
 async function readStaged(dir) {
-  const listed = ["diff-index", "--cached", "--ita-visible-in-index", ...RAW];
-  const compare = async (/** @type {string} */ commit) =>
-    readRaw(await git(dir, [...listed, commit, "--"], { bytes: true }));
-  let head = /** @type {string} */ (await headOf(dir));
-  let differences = await compare(head);
-  const noted = differences.length > 0 ? await notedIndex(dir) : undefined;
-  if (noted !== undefined) {
-    head = noted;
-    differences = await compare(head);
-  }
+  const head = /** @type {string} */ (await headOf(dir));
+  const differences = await stagedOn(dir, head);
   const missing = new Set();
   for (const { name, isGone } of differences) {
     if (isGone && !(await exists(inDir(dir, name)))) missing.add(name);
@@ -252,12 +300,11 @@ async function followHead(dir, { head, differences, missing }) {
   );
   const lost = dropped.filter(({ isGone }) => !isGone);
   const ref = lost.length > 0 ? await keepStaged(dir, head, lost) : undefined;
-  const names = new Set(dropped.map(({ name }) => name));
-  if (names.size > 0) {
-    const stdin = [...names].map((name) => `${name}\0`).join("");
-    const reset = ["reset", "-q", "--pathspec-from-file=-", "--pathspec-file-nul", head];
-    await git(dir, reset, { stdin, bytes: true, env: { GIT_LITERAL_PATHSPECS: "1" } });
-  }
+  await unstage(
+    dir,
+    head,
+    dropped.map(({ name }) => name),
+  );
   if (follows.length > 0) {
     // Where the two commits are equal, this leaves the index as it is.
     await git(dir, ["read-tree", "-i", "-m", head, "HEAD"]);
@@ -304,17 +351,27 @@ async function keepStaged(dir, head, lost) {
  *
  * @param {string} dir
  * @param {string} before The former commit of `HEAD`.
+ * @returns {Promise<string[]>} Those that cannot be written: above them is something else than a folder.
  */
 async function writeHeavy(dir, before) {
   const added = ["diff-tree", "-r", "-z", "--no-renames", "--name-only", "--diff-filter=A"];
   const names = records(await git(dir, [...added, before, "HEAD", "--"], { bytes: true }));
+  /** @type {string[]} */
   const missing = [];
+  /** @type {string[]} */
+  const blocked = [];
   for (const name of names) {
-    const isHeavy = foldersOf(name).some((folder) => HEAVY_NAMES.includes(path.posix.basename(folder)));
-    if (isHeavy && !(await exists(inDir(dir, name)))) missing.push(`${name}\0`);
+    const folders = foldersOf(name);
+    const isHeavy = folders.some((folder) => HEAVY_NAMES.includes(path.posix.basename(folder)));
+    if (!isHeavy || (await exists(inDir(dir, name)))) continue;
+    const kinds = await Promise.all(folders.map((folder) => kindOf(inDir(dir, folder))));
+    (kinds.includes("other") ? blocked : missing).push(name);
   }
-  if (missing.length === 0) return;
-  await git(dir, ["checkout-index", "-q", "-u", "-z", "--stdin"], { stdin: missing.join(""), bytes: true });
+  if (missing.length > 0) {
+    const stdin = missing.map((name) => `${name}\0`).join("");
+    await git(dir, ["checkout-index", "-q", "-u", "-z", "--stdin"], { stdin, bytes: true });
+  }
+  return blocked.map((name) => Buffer.from(name, "latin1").toString());
 }
 
 module.exports = {

@@ -932,6 +932,18 @@ describe("an index that a failed restore has left behind", () => {
     );
   });
 
+  it("does not unstage what a person has staged since then at the same paths", async () => {
+    await repository({ a: "a\n", b: "b\n" });
+    const { restoreWorkspace } = await failing().prepareSandboxManagedRuntime(input());
+    await sh(remote, "echo t >>a; git commit -qam there");
+    await expect(restoreWorkspace()).rejects.toThrow(/index.lock/);
+    await rm(path.join(local, ".git/index.lock"));
+    await sh(local, "git reset -q; echo mine >>a; git commit -qam mine; echo staged >>a; git add a");
+    await prepare();
+    expect(await sh(local, "git status --porcelain; git show :a")).toBe("M  a\na\nt\nmine\nstaged");
+    expect(await kept()).toEqual([]);
+  });
+
   it("is not taken for what somebody has staged since then", async () => {
     await repository({ a: "a\n", b: "b\n" });
     const { restoreWorkspace } = await failing().prepareSandboxManagedRuntime(input());
@@ -1024,6 +1036,22 @@ describe("a restore", () => {
       "there\n1",
     );
   });
+
+  it.each(["ln -s ../elsewhere vendor", "ln -s nowhere vendor", "echo x >vendor"])(
+    "says which files of commits it cannot write: %s",
+    async (instead) => {
+      await repository({ a: "a\n", ".gitignore": "vendor\n" });
+      await sh(local, `mkdir ../elsewhere; ${instead}`);
+      const { restoreWorkspace } = await prepare();
+      await sh(remote, "mkdir vendor; echo 1 >vendor/x; git add -f vendor; git commit -qm there");
+      lines.splice(0);
+      await restoreWorkspace();
+      expect(lines.splice(0).filter((line) => line.includes("not written"))).toEqual([
+        expect.stringContaining("1 files of the environment's commits are not written, since above"),
+      ]);
+      expect(await sh(local, "git log -1 --format=%s; ls ../elsewhere")).toBe("there");
+    },
+  );
 
   it.each(["old", "new"])("does not move another branch than that of the upload: %s", async (branch) => {
     await repository();

@@ -259,6 +259,12 @@ fn with_folders(entries: Vec<Found>, archive_size: u64) -> Result<Vec<Unpacked>>
 /// Takes the contents of an archive's files while it is read. At that time it is not known whether the
 /// archive is complete.
 pub trait Sink {
+    /// Whether the archive may lack files that could not be read. Busybox and toybox then still have further names of them as hard
+    /// links, which are passed over.
+    fn may_lack_files(&self) -> bool {
+        false
+    }
+
     /// Returns an empty buffer for the next bytes; it may be one that was passed on before.
     fn buffer(&mut self) -> Vec<u8>;
 
@@ -493,8 +499,8 @@ impl Reader<'_> {
                 Content::Symlink { target: target.into() }
             }
             b'1' => {
-                let content;
-                (content, inode) = self.hard_link(header, &name)?;
+                let Some((content, linked)) = self.hard_link(header, &name)? else { return Ok(true) };
+                inode = linked;
                 content
             }
             _ => Content::Special,
@@ -513,8 +519,8 @@ impl Reader<'_> {
         Ok(true)
     }
 
-    /// Resolves a hard link: its target must be a file or link that precedes it.
-    fn hard_link(&mut self, header: &Header, name: &[u8]) -> Result<(Content, u64)> {
+    /// Resolves a hard link: its target must be a file or link that precedes it. `None` where that could not be read in the sandbox.
+    fn hard_link(&mut self, header: &Header, name: &[u8]) -> Result<Option<(Content, u64)>> {
         let target = header.link_target();
         let refuse = |reason: &str| invalid(header.offset, Some(shown(name)), reason);
         let path = RelativePath::parse(target).map_err(|fault| Error::UnsafePath {
@@ -530,7 +536,8 @@ impl Reader<'_> {
         });
         match path.and_then(|path| by_path.get(&path)).map(|&at| &self.found[at].entry) {
             Some(Unpacked { content: Content::Folder { .. }, .. }) => Err(refuse("a hard link to a folder")),
-            Some(Unpacked { content, inode, .. }) => Ok((content.clone(), *inode)),
+            Some(Unpacked { content, inode, .. }) => Ok(Some((content.clone(), *inode))),
+            None if self.sink.may_lack_files() => Ok(None),
             None => Err(refuse(&format!(
                 "a hard link to \"{}\", which does not precede it in the archive",
                 shown(target)

@@ -168,6 +168,7 @@ fn from_archive(
             on_control: &|_| {},
             mode: &|_, mode| mode,
             every_file,
+            is_partial: false,
             cancel,
         };
         reception.settle(reception.receive_some(&mut FromFile::open(archive)?)?)

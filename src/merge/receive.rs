@@ -58,6 +58,8 @@ pub struct Reception<'a> {
     pub mode: &'a (dyn Fn(&RelativePath, u32) -> u32 + Sync),
     /// Whether to stage every file, so no content is missing later.
     pub every_file: bool,
+    /// Whether the archive may lack files that could not be read.
+    pub is_partial: bool,
     /// Cancels the reading.
     pub cancel: &'a Cancel,
 }
@@ -237,6 +239,10 @@ impl<'a, 's> Intake<'a, 's> {
 }
 
 impl Sink for Intake<'_, '_> {
+    fn may_lack_files(&self) -> bool {
+        self.worker.reception.is_partial
+    }
+
     fn buffer(&mut self) -> Vec<u8> {
         let mut buffer = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(PIECE));
         buffer.clear();

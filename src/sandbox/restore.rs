@@ -364,6 +364,7 @@ impl Receiving {
             on_control: &told,
             mode: &|path, mode| base.as_sent(modes_told.get().unwrap_or(&base.modes), path, mode),
             every_file: self.demand.every_file,
+            is_partial: matches!(self.packed, Packed::Partly(_)),
             cancel: &self.cancel,
         };
         let mut received = reception.receive_some(&mut *stream)?;

@@ -5,9 +5,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use sandbox_managed_runtime::error::Error;
 use sandbox_managed_runtime::sandbox::client::{Part, RunError, SandboxClient};
 
-use crate::place::{Place, prepare_upload, restore};
+use crate::place::{Place, prepare_upload, refused, restore};
 use crate::sandbox::{Failure, mark_of};
 use crate::tree::{DIR, Picture, Tree, assert_same, file, to_tar, tree};
 
@@ -137,6 +138,23 @@ fn what_tar_could_not_read_is_not_deleted() {
     assert_same(&place.tree(), &read(), "restored at last");
     assert_eq!(report.deleted.len(), 4);
     place.assert_no_litter();
+}
+
+/// Busybox and toybox archive the second name of a file that they cannot read as a hard link.
+#[test]
+fn a_further_name_of_a_file_that_could_not_be_read_is_not_deleted() {
+    let (place, client, session) = prepared();
+    let archive = to_tar(&read()).hard_link("dir/unread", "unread").end();
+    client.answer(Some("1\ntar: unread: Permission denied\n"), &read());
+    client.download.lock().unwrap().clone_from(&archive);
+    let report = restore(&session, &*client).unwrap();
+    assert_eq!(place.tree().get(&b"dir/unread"[..]), uploaded().get(&b"dir/unread"[..]));
+    assert_eq!(place.tree().get(&b"changed"[..]), read().get(&b"changed"[..]));
+    assert!(report.skipped.iter().any(|skipped| skipped.path.to_string() == "dir/unread"), "{report:?}");
+    // Where tar says that nothing was in the way, it is an archive that is damaged.
+    client.answer(None, &read());
+    client.download.lock().unwrap().clone_from(&archive);
+    assert!(matches!(refused(&session, &*client), Error::ArchiveInvalid { .. }));
 }
 
 #[test]

@@ -43,6 +43,7 @@ fn reception<'a>(workspace: &'a Root, base: &'a Snapshot, cancel: &'a Cancel) ->
         on_control: &|_| {},
         mode: &|_, mode| mode,
         every_file: false,
+        is_partial: false,
         cancel,
     }
 }
