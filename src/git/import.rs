@@ -201,14 +201,68 @@ struct Around<'a> {
     read: &'a [Incoming],
 }
 
+/// The git directories of all submodules, which may not be checked out now.
+fn modules_of(common_dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut waiting = vec![common_dir.join("modules")];
+    while let Some(folder) = waiting.pop() {
+        if by_path::is_link(&folder) || !by_path::exists(&folder) {
+            continue;
+        }
+        let is_repository =
+            by_path::is_file(&folder.join("HEAD")) && by_path::exists(&folder.join("objects"));
+        if is_repository {
+            waiting.push(folder.join("modules"));
+            found.push(folder);
+            continue;
+        }
+        // The name of a submodule may have several parts.
+        for name in by_path::list(&folder)? {
+            let below = folder.join(name);
+            if by_path::lstat(&below)?.is_some_and(|meta| meta.kind == Kind::Folder) {
+                waiting.push(below);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The commits that a repository keeps below `refs/paperclip`, and nothing else of it reaches. Nothing where git refuses it: it
+/// checks nothing out there either.
+fn kept_in(git: &Git, git_dir: &Path, cancel: &Cancel) -> Result<BTreeSet<Oid>, Fault> {
+    let list = ["for-each-ref", "--format=%(objectname) %(refname)"];
+    let output = git.call(git_dir).args(list).output(cancel)?;
+    if output.status != Some(0) {
+        return Ok(BTreeSet::new());
+    }
+    let (mut kept, mut in_use) = (BTreeSet::new(), BTreeSet::new());
+    for line in output.stdout.split(|&byte| byte == b'\n') {
+        let mut fields = line.splitn(2, |&byte| byte == b' ');
+        let (Some(oid), Some(name)) = (fields.next().and_then(Oid::parse), fields.next()) else { continue };
+        if name.starts_with(b"refs/paperclip/") {
+            kept.insert(oid)
+        } else {
+            in_use.insert(oid)
+        };
+    }
+    if kept.is_empty() {
+        return Ok(kept);
+    }
+    reached(&mut git.call(git_dir), &kept, &in_use, cancel)
+}
+
 impl Around<'_> {
     /// The commits of the repositories below that are held back, now or since an earlier restore.
     fn held_below(&self, git: &Git, dot_git: &RelativePath, cancel: &Cancel) -> Result<BTreeSet<Oid>, Fault> {
         let read = self.read.iter().map(|incoming| &incoming.dot_git);
-        let others: BTreeSet<&RelativePath> =
-            self.bases.keys().chain(read).filter(|other| *other != dot_git).collect();
+        // What the repository itself has held back may be named as that of a submodule, too.
+        let all: BTreeSet<&RelativePath> = self.bases.keys().chain(read).collect();
         let mut held = BTreeSet::new();
-        for dot_git in others {
+        let own = self.bases.get(dot_git).and_then(|base| base.place.as_ref());
+        for git_dir in own.map(|place| modules_of(&place.common_dir)).transpose()?.unwrap_or_default() {
+            held.append(&mut kept_in(git, &git_dir, cancel)?);
+        }
+        for dot_git in all {
             let read = self.read.iter().find(|incoming| incoming.dot_git == *dot_git);
             let place = match read {
                 Some(incoming) => incoming.place.as_ref(),

@@ -326,6 +326,13 @@ impl<'a> Change<'a> {
         may_be && RelativePath::parse(self.path).ok().flatten().is_some_and(|path| is_in_runtime(&path))
     }
 
+    /// The parts of repositories that it is, or is in. A submodule is a directory, which runs nothing.
+    pub fn parts(&self) -> impl Iterator<Item = (&'a [u8], Part)> + use<'a> {
+        let is_folder = self.kind == Kind::Folder;
+        parts(self.path)
+            .filter(move |(_, part)| !is_folder || matches!(part, Part::Objects | Part::References))
+    }
+
     /// Whether one of these rules may concern it.
     fn may_count(&self) -> bool {
         self.is_in_runtime()

@@ -258,7 +258,7 @@ impl Search<'_> {
         for change in &changes {
             let is_over_backups = locally.is_workspace && change.is_in_runtime();
             let completes = || {
-                obeyed::parts(change.path).any(|(folder, part)| {
+                change.parts().any(|(folder, part)| {
                     parts.get(folder).is_some_and(|&(then, before)| then.is_completed_by(part, before))
                 })
             };
@@ -270,7 +270,21 @@ impl Search<'_> {
                 commits.extend(&change.commit);
             }
         }
-        obeying.tips = self.reaching(&commits, &new, here)?;
+        let mut reaching = self.reaching(&commits, &new, here)?;
+        // A commit may name one that is held back as that of a submodule, in the same repository.
+        let linking: Vec<&Change<'_>> = changes.iter().filter(|change| change.kind == Kind::Folder).collect();
+        loop {
+            let before = commits.len();
+            for change in linking.iter().filter(|change| reaching.contains(&change.content)) {
+                obeying.index |= change.commit.is_none();
+                commits.extend(&change.commit);
+            }
+            if commits.len() == before {
+                break;
+            }
+            reaching = self.reaching(&commits, &new, here)?;
+        }
+        obeying.tips = new.intersection(&reaching).cloned().collect();
         obeying.index |= commit.is_some_and(|commit| obeying.tips.contains(&commit));
         Ok(obeying)
     }
@@ -312,8 +326,8 @@ impl Search<'_> {
         locally: &mut Locally<'_>,
     ) -> Result<BTreeMap<&'c [u8], (Parts, Parts)>, Fault> {
         let mut found: BTreeMap<&[u8], (Parts, Parts)> = BTreeMap::new();
-        for change in changes.iter().filter(|change| change.kind != Kind::Folder) {
-            for (folder, part) in obeyed::parts(change.path) {
+        for change in changes {
+            for (folder, part) in change.parts() {
                 found.entry(folder).or_default().0.add(part);
             }
         }
@@ -474,7 +488,7 @@ impl Search<'_> {
         Ok(heads)
     }
 
-    /// Those of the new objects that are one of these commits, or trees, or from which one can be reached.
+    /// These commits, or trees, and all new ones from which one can be reached, with the tags of them.
     fn reaching(
         &self,
         commits: &BTreeSet<&Oid>,
@@ -499,7 +513,7 @@ impl Search<'_> {
         held.extend(
             tagged.into_iter().filter(|(.., to)| held.contains(to)).map(|(oid, ..)| oid).collect::<Vec<_>>(),
         );
-        Ok(new.intersection(&held).cloned().collect())
+        Ok(held)
     }
 
     /// The folders of a checkout, of these, in which one of these commits has, or once had, what is asked for; all of them where

@@ -916,6 +916,67 @@ fn a_commit_that_names_what_a_submodule_holds_back_is_held_back() {
     });
 }
 
+/// Git checks a commit out for the path of a submodule wherever it has it: in the same repository, too, and in that of a submodule
+/// that is not checked out now.
+#[test]
+fn a_held_commit_is_named_by_no_other_repository_either() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.there(&["checkout", "-q", "-b", "ev"]);
+        plant(bench);
+        let planted = bench.commit_there("planted");
+        bench.there(&["checkout", "-q", "main"]);
+        bench.there(&["update-index", "--add", "--cacheinfo", &format!("160000,{planted},wt")]);
+        bench.there(&["commit", "-q", "-m", "names it"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/ev") && holds(&report, "refs/heads/main"), "{report:?}");
+        bench.there(&["branch", "-D", "ev"]);
+        bench.there(&["commit", "-q", "--amend", "-m", "names it later"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/main"), "{report:?}");
+        bench.assert_sound(&bench.here, &[]);
+    });
+    with_each_git(|bench| {
+        let library = bench.path().join("library");
+        bench.new_repository(&library);
+        bench.here(&["submodule", "--quiet", "add", library.to_str().unwrap(), "sm"]);
+        bench.commit_here("submodule");
+        bench.prepare();
+        let inner = bench.there.join("sm");
+        write(&inner.join("ev/HEAD"), "ref: refs/heads/main\n");
+        write(&inner.join("ev/config"), PLANTED);
+        let planted = bench.commit(&inner, "planted");
+        bench.git(&inner, &["reset", "-q", "--hard", "HEAD~1"]);
+        bench.git(&inner, &["branch", "ev", &planted]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/ev"), "{report:?}");
+        bench.here(&["submodule", "--quiet", "deinit", "-f", "sm"]);
+        bench.prepare();
+        bench.there(&["update-index", "--add", "--cacheinfo", &format!("160000,{planted},sm")]);
+        bench.there(&["commit", "-q", "-m", "names it"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/main"), "{report:?}");
+    });
+}
+
+/// Git makes a directory for a submodule at a checkout.
+#[test]
+fn submodules_are_parts_of_a_repository_too() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let commit = bench.there(&["rev-parse", "HEAD"]);
+        write(&bench.there.join("ev/config"), PLANTED);
+        bench.there(&["add", "-f", "ev/config"]);
+        for part in ["objects", "refs"] {
+            let link = format!("160000,{commit},ev/{part}");
+            bench.there(&["update-index", "--add", "--cacheinfo", &link]);
+        }
+        bench.there(&["commit", "-q", "-m", "planted"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/main"), "{report:?}");
+    });
+}
+
 #[test]
 fn a_file_named_head_that_git_does_not_accept_comes_back() {
     with_each_git(|bench| {
