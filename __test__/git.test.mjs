@@ -1367,6 +1367,22 @@ describe("beside a HEAD of an old local commit, nothing comes that git would run
     await expectSound();
   });
 
+  it("what was moved to such a path stays where it was", async () => {
+    await makeTree(workspace, { "keep.txt": "kept\n", "gone.txt": "gone\n" });
+    const { restoreWorkspace } = await prepare();
+    await user(remote, "mkdir fx; mv keep.txt fx/commondir; rm gone.txt; echo x >>a.txt");
+    await restoreWorkspace();
+    expect(await readFile(path.join(workspace, "keep.txt"), "utf8")).toBe("kept\n");
+    expect(held()).toStrictEqual(["fx/commondir", "keep.txt"]);
+    expect(lastReport().deleted).toStrictEqual(["gone.txt"]);
+    // Once nothing is held back, it is deleted.
+    await user(remote, "mv fx/commondir fx/free");
+    await restoreWorkspace();
+    expect(await user(workspace, "ls . fx; cat fx/free").then(({ stdout }) => stdout)).toBe(
+      ".:\na.txt\nfx\nsrc\n\nfx:\nfree\nkept\n",
+    );
+  });
+
   it("where no commit has one, such files come", async () => {
     const { restoreWorkspace } = await prepare();
     await makeTree(remote, { "fx/config": "a = b\n", "hooks/pre-commit": "x\n" });

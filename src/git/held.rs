@@ -1,6 +1,6 @@
 //! Holds back what git runs or obeys, where a merge takes what belongs to git like any other file.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{ErrorKind, Read as _};
 
 use super::obeyed::{
@@ -14,7 +14,7 @@ use crate::fs::{Cursor, File, Kind, Root};
 use crate::merge::plan::{changed, treat_as_unchanged};
 use crate::merge::report::Noted;
 use crate::path::RelativePath;
-use crate::tree::entry::{Entry, Snapshot};
+use crate::tree::entry::{Digest, Entry, Snapshot};
 
 /// The reason for holding back a directory that has the form of a bare repository.
 const BARE: &str = "git would take its folder for a bare repository";
@@ -34,7 +34,7 @@ const LINK: &str = "git would write through a link in a .git to where it leads";
 
 /// Treats what git runs or obeys below a `.git`, and what leads it elsewhere, as unchanged, and returns it.
 pub fn in_git(theirs: &mut Snapshot, base: &Snapshot) -> Vec<Noted> {
-    let held: Vec<Noted> = changed(base, theirs)
+    let mut held: Vec<Noted> = changed(base, theirs)
         .filter_map(|(path, _, after)| {
             let reason = match after {
                 Some(Entry::Symlink { .. }) if is_gits(path) => Some(LINK),
@@ -44,7 +44,7 @@ pub fn in_git(theirs: &mut Snapshot, base: &Snapshot) -> Vec<Noted> {
             Some(Noted { path: path.clone(), reason: reason? })
         })
         .collect();
-    hold(theirs, base, &held);
+    hold(theirs, base, &mut held);
     held
 }
 
@@ -158,7 +158,7 @@ pub fn beside_heads(
             }
         }
     }
-    hold(theirs, base, &held);
+    hold(theirs, base, &mut held);
     Ok(held)
 }
 
@@ -242,10 +242,62 @@ pub fn local_parts(cursor: &mut Cursor<'_>, checkout: Option<&RelativePath>, fol
 }
 
 /// Treats paths, and everything below them, as unchanged.
-fn hold(theirs: &mut Snapshot, base: &Snapshot, held: &[Noted]) {
-    for Noted { path, .. } in held {
+fn hold(theirs: &mut Snapshot, base: &Snapshot, held: &mut Vec<Noted>) {
+    let moved = contents_at(theirs, base, held.iter().map(|noted| &noted.path));
+    for Noted { path, .. } in held.iter() {
         treat_as_unchanged(theirs, base, path);
     }
+    held.extend(keep_moved(theirs, base, &moved));
+}
+
+/// The reason for holding back the deletion of a file that was moved.
+const MOVED: &str = "it was moved to a path that is held back, so it stays where it was";
+
+/// Whether something stays only because it was moved to a path that is held back. Its deletion counts once that is no longer so,
+/// which a list of changes does not tell.
+#[must_use]
+pub fn is_moved(noted: &Noted) -> bool {
+    noted.reason == MOVED
+}
+
+/// The contents of the new or changed files at these paths, and below them.
+pub fn contents_at<'a>(
+    theirs: &Snapshot,
+    base: &Snapshot,
+    paths: impl Iterator<Item = &'a RelativePath>,
+) -> HashSet<Digest> {
+    let mut found = HashSet::new();
+    for path in paths {
+        let from = theirs.iter_from(path.as_bytes());
+        let below = from.take_while(|(at, _)| at.as_bytes().starts_with(path.as_bytes()));
+        for (at, entry) in below.filter(|(at, _)| at.is_or_below(path.as_bytes())) {
+            if let Entry::File { digest, .. } = entry
+                && base.get(at) != Some(entry)
+            {
+                found.insert(*digest);
+            }
+        }
+    }
+    found
+}
+
+/// Treats files as unchanged that the sandbox has deleted and that have one of these contents: those were held back at other
+/// paths, so that nothing else would have them. Returns them.
+#[allow(
+    clippy::implicit_hasher,
+    reason = "there is one caller beside this module, which gets the set from it"
+)]
+pub fn keep_moved(theirs: &mut Snapshot, base: &Snapshot, moved: &HashSet<Digest>) -> Vec<Noted> {
+    if moved.is_empty() {
+        return Vec::new();
+    }
+    let is_moved = |entry: &Entry| matches!(entry, Entry::File { digest, .. } if moved.contains(digest));
+    let gone = base.iter().filter(|(path, entry)| is_moved(entry) && !theirs.contains_key(path.as_bytes()));
+    let gone: Vec<RelativePath> = gone.map(|(path, _)| path.clone()).collect();
+    for path in &gone {
+        treat_as_unchanged(theirs, base, path);
+    }
+    gone.into_iter().map(|path| Noted { path, reason: MOVED }).collect()
 }
 
 /// Treats folders as unchanged that git would take for bare repositories, by what the sandbox has and what is there locally
@@ -295,7 +347,7 @@ pub fn bare(theirs: &mut Snapshot, base: &Snapshot, workspace: &Root, search: Se
             held.extend(tops.into_iter().map(|path| Noted { path, reason: BARE }));
         }
     }
-    hold(theirs, base, &held);
+    hold(theirs, base, &mut held);
     Ok(held)
 }
 
@@ -350,7 +402,6 @@ fn local_markers(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::entry::Digest;
 
     /// A tree of files (`a`), folders (`a/`) and links (`a@`), with the folders above them.
     fn tree(names: &[&str]) -> Snapshot {

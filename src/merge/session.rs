@@ -200,6 +200,7 @@ fn hold_back(theirs: &mut Snapshot, base: &Snapshot) -> Vec<Noted> {
             locks.push(path.clone());
         }
     }
+    let moved = held::contents_at(theirs, base, held.iter().map(|noted: &Noted| &noted.path));
     let mut above = Vec::new();
     for Noted { path, reason } in &held {
         let folders = treat_as_unchanged(theirs, base, path);
@@ -209,6 +210,7 @@ fn hold_back(theirs: &mut Snapshot, base: &Snapshot) -> Vec<Noted> {
         treat_as_unchanged(theirs, base, &path);
     }
     held.append(&mut above);
+    held.extend(held::keep_moved(theirs, base, &moved));
     held.sort_unstable();
     held.dedup();
     held

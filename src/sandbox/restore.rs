@@ -23,7 +23,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
 use crate::exclude::PathSet;
 use crate::fs::Kind;
-use crate::git::held::AtCheckout;
+use crate::git::held::{AtCheckout, is_moved};
 use crate::git::named::Named;
 use crate::git::report::GitReport;
 use crate::merge::incoming::UNCHANGED;
@@ -515,6 +515,7 @@ impl Begun {
             Ok((report, git))
         });
         drop(left_alone);
+        let has_moved = merge.bare().iter().any(is_moved);
         let target = merge.target().to_path_buf();
         // The merge is what counts; the next one clears up what is left of this one.
         let (theirs, _left) = merge.finish(rescued);
@@ -527,7 +528,8 @@ impl Begun {
         // what git could not do is tried again with all of the repository.
         let is_plain = report.held_back.is_empty()
             && report.skipped.iter().all(|skipped| skipped.reason == LOST)
-            && !git.is_incomplete;
+            && !git.is_incomplete
+            && !has_moved;
         base.index = new_index.filter(|_| is_plain);
         let has_news = news.as_ref().is_none_or(|news| !news.changes.is_empty());
         // After a full download it is not known what else the sandbox has, such as what is excluded.
