@@ -1374,6 +1374,10 @@ describe("beside a HEAD of an old local commit, nothing comes that git would run
     await restoreWorkspace();
     expect(await readFile(path.join(workspace, "keep.txt"), "utf8")).toBe("kept\n");
     expect(held()).toStrictEqual(["fx/commondir", "keep.txt"]);
+    expect(lastReport().heldBack.map(({ reason }) => reason)).toStrictEqual([
+      expect.stringContaining("the directory that it names"),
+      expect.stringContaining("it stays where it was"),
+    ]);
     expect(lastReport().deleted).toStrictEqual(["gone.txt"]);
     // Once nothing is held back, it is deleted.
     await user(remote, "mv fx/commondir fx/free");

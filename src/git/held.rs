@@ -29,6 +29,9 @@ const BESIDE_HEAD: &str = "git would obey it if it took its folder, which has a 
 /// The reason for holding back what would be all of a repository but its `HEAD`.
 const COMPLETES: &str = "with objects, refs and a configuration or hook, git would obey its folder as soon as a HEAD is beside them";
 
+/// The reason for holding back a `commondir`.
+const COMMON: &str = "git would obey the directory that it names as soon as a HEAD is beside it";
+
 /// The reason for holding back a symbolic link below a `.git`.
 const LINK: &str = "git would write through a link in a .git to where it leads";
 
@@ -125,8 +128,9 @@ pub fn beside_heads(
                 then.with_run(before).is_completed_by(part, before)
             })
         };
-        if parts_of(path, after).any(completes) {
-            held.push(Noted { path: path.clone(), reason: COMPLETES });
+        if let Some((_, part)) = parts_of(path, after).find(|&part| completes(part)) {
+            let reason = if part == Part::Elsewhere { COMMON } else { COMPLETES };
+            held.push(Noted { path: path.clone(), reason });
             continue;
         }
         if after.is_folder() {
