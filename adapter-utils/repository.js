@@ -222,6 +222,13 @@ function execute(dir, args, env, { stdin = "", bytes = false } = {}) {
 const records = (text) => text.split("\0").filter((record) => record !== "");
 
 /**
+ * Names as git reads them with `-z`.
+ *
+ * @param {string[]} names
+ */
+const zeroEnded = (names) => names.map((name) => `${name}\0`).join("");
+
+/**
  * Whether a folder is in a repository that has no commit yet.
  *
  * @param {string} dir
@@ -307,7 +314,7 @@ async function ignoredAnywhere(dir, ignored) {
   if (ignored.length === 0) return [];
   // A folder name that does not exist.
   const elsewhere = "paperclip-elsewhere/paperclip-elsewhere";
-  const asked = ignored.map((name) => `${elsewhere}/${name}\0`).join("");
+  const asked = zeroEnded(ignored.map((name) => `${elsewhere}/${name}`));
   try {
     const answer = await git(dir, ["check-ignore", "--no-index", "-z", "--stdin"], { stdin: asked });
     const found = new Set(records(answer).map((name) => name.slice(elsewhere.length + 1)));
@@ -493,7 +500,7 @@ async function headOf(dir) {
 async function skipInIndex(dir, isMissing, workspace) {
   const missing = records(await git(dir, ["ls-files", "-z"], { workspace })).filter(isMissing);
   if (missing.length === 0) return;
-  const stdin = missing.map((name) => `${name}\0`).join("");
+  const stdin = zeroEnded(missing);
   await git(dir, ["update-index", "-z", "--skip-worktree", "--stdin"], { workspace, stdin });
 }
 
@@ -520,4 +527,5 @@ module.exports = {
   records,
   skipInIndex,
   stamp,
+  zeroEnded,
 };

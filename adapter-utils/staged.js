@@ -14,6 +14,7 @@ const {
   includes,
   keepCommit,
   records,
+  zeroEnded,
 } = require("./repository.js");
 
 /** @import * as own from "./index.js" */
@@ -124,8 +125,7 @@ async function finishIndex(dir) {
   if (!noted) return undefined;
   if ((await operationIn(dir)) ?? (await lockOf(dir))) return undefined;
   const [differences, since] = await Promise.all([stagedOn(dir, "HEAD"), stagedOn(dir, noted.head)]);
-  const listed = ["diff-tree", "-r", ...RAW, noted.head, "HEAD", "--"];
-  const moved = new Set(readRaw(await git(dir, listed, { bytes: true })).map(({ name }) => name));
+  const moved = new Set((await movedSince(dir, noted.head)).map(({ name }) => name));
   const isSince = new Set(since.map(({ name }) => name));
   const wasStaged = differences.filter(
     ({ name, now }) => isSince.has(name) && moved.has(name) && noted.staged.get(name) === now,
@@ -151,7 +151,7 @@ async function finishIndex(dir) {
  */
 async function unstage(dir, commit, names) {
   if (names.length === 0) return;
-  const stdin = names.map((name) => `${name}\0`).join("");
+  const stdin = zeroEnded(names);
   const reset = ["reset", "-q", "--pathspec-from-file=-", "--pathspec-file-nul", commit];
   await git(dir, reset, { stdin, bytes: true, env: { GIT_LITERAL_PATHSPECS: "1" } });
 }
@@ -166,6 +166,15 @@ async function stagedOn(dir, commit) {
   const listed = ["diff-index", "--cached", "--ita-visible-in-index", ...RAW, commit, "--"];
   return readRaw(await git(dir, listed, { bytes: true }));
 }
+
+/**
+ * What `HEAD` has otherwise than an earlier commit.
+ *
+ * @param {string} dir
+ * @param {string} commit
+ */
+const movedSince = async (dir, commit) =>
+  readRaw(await git(dir, ["diff-tree", "-r", ...RAW, commit, "HEAD", "--"], { bytes: true }));
 
 /**
  * Why another branch must not be moved; `undefined` if the one of the upload is checked out.
@@ -286,8 +295,7 @@ async function readStaged(dir) {
  */
 async function followHead(dir, { head, differences, missing }) {
   const stagedAs = new Map(differences.map(({ name, now }) => [name, now]));
-  const moved = await git(dir, ["diff-tree", "-r", ...RAW, head, "HEAD", "--"], { bytes: true });
-  const follows = readRaw(moved).filter(({ name, now }) => stagedAs.get(name) !== now);
+  const follows = (await movedSince(dir, head)).filter(({ name, now }) => stagedAs.get(name) !== now);
   // The restore has brought these files back.
   const brought = [];
   for (const name of missing) if (await exists(inDir(dir, name))) brought.push(name);
@@ -368,7 +376,7 @@ async function writeHeavy(dir, before) {
     (kinds.includes("other") ? blocked : missing).push(name);
   }
   if (missing.length > 0) {
-    const stdin = missing.map((name) => `${name}\0`).join("");
+    const stdin = zeroEnded(missing);
     await git(dir, ["checkout-index", "-q", "-u", "-z", "--stdin"], { stdin, bytes: true });
   }
   return blocked.map((name) => Buffer.from(name, "latin1").toString());

@@ -903,6 +903,18 @@ describe("an index that a failed restore has left behind", () => {
     workspaceLocalDir: local,
     onProgress: (/** @type {string} */ line) => void lines.push(line),
   });
+  /**
+   * Has a restore fail between branch and index, after the agent's commands. Resolves with what restores again.
+   *
+   * @param {string} agent
+   */
+  const restoreThatFails = async (agent) => {
+    const { restoreWorkspace } = await failing().prepareSandboxManagedRuntime(input());
+    await sh(remote, agent);
+    await expect(restoreWorkspace()).rejects.toThrow(/index.lock/);
+    await rm(path.join(local, ".git/index.lock"));
+    return restoreWorkspace;
+  };
 
   describe.each([
     ["nothing is staged", ":", ""],
@@ -914,10 +926,9 @@ describe("an index that a failed restore has left behind", () => {
       async (then) => {
         await repository({ a: "a\n", b: "b\n", d: "d\n" });
         await sh(local, stage);
-        const { restoreWorkspace } = await failing().prepareSandboxManagedRuntime(input());
-        await sh(remote, "echo t >>a; git rm -q b; echo n >n; git add n; git commit -qm there a b n");
-        await expect(restoreWorkspace()).rejects.toThrow(/index.lock/);
-        await rm(path.join(local, ".git/index.lock"));
+        const restoreWorkspace = await restoreThatFails(
+          "echo t >>a; git rm -q b; echo n >n; git add n; git commit -qm there a b n",
+        );
         expect(await sh(local, "git log -1 --format=%s")).toBe("there");
         if (then === "the next restore") await restoreWorkspace();
         else {
@@ -934,10 +945,7 @@ describe("an index that a failed restore has left behind", () => {
 
   it("does not unstage what a person has staged since then at the same paths", async () => {
     await repository({ a: "a\n", b: "b\n" });
-    const { restoreWorkspace } = await failing().prepareSandboxManagedRuntime(input());
-    await sh(remote, "echo t >>a; git commit -qam there");
-    await expect(restoreWorkspace()).rejects.toThrow(/index.lock/);
-    await rm(path.join(local, ".git/index.lock"));
+    await restoreThatFails("echo t >>a; git commit -qam there");
     await sh(local, "git reset -q; echo mine >>a; git commit -qam mine; echo staged >>a; git add a");
     await prepare();
     expect(await sh(local, "git status --porcelain; git show :a")).toBe("M  a\na\nt\nmine\nstaged");
@@ -946,10 +954,7 @@ describe("an index that a failed restore has left behind", () => {
 
   it("is not taken for what somebody has staged since then", async () => {
     await repository({ a: "a\n", b: "b\n" });
-    const { restoreWorkspace } = await failing().prepareSandboxManagedRuntime(input());
-    await sh(remote, "echo t >>a; git commit -qam there");
-    await expect(restoreWorkspace()).rejects.toThrow(/index.lock/);
-    await rm(path.join(local, ".git/index.lock"));
+    await restoreThatFails("echo t >>a; git commit -qam there");
     await sh(local, "git reset -q; echo mine >>b; git commit -qam mine; echo staged >s; git add s");
     await prepare();
     expect(await sh(local, "git log --format=%s; git status --porcelain")).toBe("mine\nthere\nbase\nA  s");
