@@ -1260,6 +1260,8 @@ describe("beside a HEAD of an old local commit, nothing comes that git would run
   const parts = (folder = "fx") =>
     `mkdir -p ${folder}/objects ${folder}/refs; echo 1 >${folder}/objects/k; echo 1 >${folder}/refs/k
      printf '[core]\\n\\tbare = false\\n\\tworktree = ..\\n\\tfsmonitor = touch %s\\n' "$CANARY" >${folder}/config`;
+  const CONFIG = `mkdir -p fx; printf '[core]\\n\\tbare = false\\n\\tworktree = ..\\n\\tfsmonitor = touch %s\\n' "$CANARY" >fx/config`;
+  const STORE = "mkdir -p fx/objects fx/refs; touch fx/objects/o fx/refs/r";
   const hook = `mkdir -p fx/hooks; printf '#!/bin/sh\\ntouch %s\\n' "$CANARY" >fx/hooks/post-checkout; chmod +x fx/hooks/*`;
   const WHOLE = `mkdir -p fx/objects fx/refs; echo 1 >fx/objects/k; echo 1 >fx/refs/k; printf '[core]\\n\\tbare = false\\n\\tworktree = ..\\n' >fx/config; git add -f fx`;
   const LOOK = "git checkout -q .; cd fx; git status; git checkout -q -f HEAD -- . || :";
@@ -1342,6 +1344,49 @@ describe("beside a HEAD of an old local commit, nothing comes that git would run
         `git init -q n; cd n; ${parts()}; git add -f fx; git commit -qm parts; git rm -rqf fx; git commit -qm gone`,
       ],
       "git -C n checkout -qf HEAD~1; git checkout -qf HEAD~1 -- n/fx/HEAD; cd n/fx; git status",
+    ],
+    [
+      "only a tag of a tree has it",
+      `${STORE}; ${HEAD}; git tag t HEAD^{tree}; git reset -q --hard HEAD~1; git reflog expire --all --expire=now`,
+      [CONFIG],
+      "git checkout -q t -- fx; cd fx; git status",
+    ],
+    [
+      "only the stash of an operation in progress has it",
+      `git checkout -qb o; echo o >a.txt; git commit -qam o; git checkout -q main; echo m >a.txt; git commit -qam m
+       ${STORE}; echo 'ref: refs/heads/main' >fx/HEAD; git add fx; git rebase -q --autostash o || :; [ ! -e fx ]`,
+      [CONFIG],
+      "git reset -q --hard; git rebase --skip || :; cd fx; git status",
+    ],
+    [
+      "a local filter makes it",
+      `git config filter.r.smudge 'tr a-z n-za-m'; git config filter.r.clean 'tr a-z n-za-m'; echo HEAD filter=r >.gitattributes
+       ${STORE}; ${HEAD}; git rm -rqf fx; git commit -qm without`,
+      [CONFIG],
+      "git checkout -qf HEAD~1 -- fx; cd fx; git status",
+    ],
+    [
+      "another worktree has staged it",
+      `git worktree add -qb o ../other; cd ../other; ${STORE}; echo 'ref: refs/heads/main' >fx/HEAD; git add fx`,
+      [`${CONFIG}; git add -f fx; git commit -qm config`],
+      "cd ../other; git merge -q --no-edit main || :; cd fx; git status",
+    ],
+    [
+      "a merge follows a directory that the agent has renamed",
+      `mkdir t; echo 1 >t/1; echo 2 >t/2; git add t; git commit -qm t; git checkout -qb o
+       mkdir t/objects t/refs; touch t/objects/o t/refs/r; echo 'ref: refs/heads/main' >t/HEAD; git add t; git commit -qm fixture; git checkout -q main`,
+      [`git mv t fx; git commit -qm moved; ${CONFIG}; git add -f fx; git commit -qm config`],
+      "git merge -q --no-edit o || :; cd fx; git status",
+    ],
+    [
+      "a nested repository has the hooks in a commit",
+      `${HEAD}; ${WITHOUT}; git init -q -b main fx/hooks; git -C fx/hooks commit -qm n --allow-empty`,
+      [
+        `mkdir -p fx/objects fx/refs; touch fx/objects/o fx/refs/r; cd fx/hooks; git checkout -qb o
+         printf '#!/bin/sh\ntouch %s\n' "$CANARY" >reference-transaction
+         chmod +x reference-transaction; git add .; git commit -qm o; git checkout -q main`,
+      ],
+      "git -C fx/hooks checkout -q o; git checkout -q HEAD~1 -- fx; cd fx; git branch zz",
     ],
     [
       "only a hook is missing",

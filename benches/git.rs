@@ -19,6 +19,7 @@ use sandbox_managed_runtime::git::import::check;
 use sandbox_managed_runtime::git::packs::{Earlier, PackFile};
 use sandbox_managed_runtime::git::quarantine::Quarantine;
 use sandbox_managed_runtime::git::recognise::is_gits;
+use sandbox_managed_runtime::git::stored::Known;
 use sandbox_managed_runtime::path::RelativePath;
 use sandbox_managed_runtime::tree::filter::Filter;
 use sandbox_managed_runtime::tree::scan::scan;
@@ -98,7 +99,8 @@ impl Bench {
                 quarantine.file(&found.path, &mut file).expect("it is written");
             }
         }
-        let checked = check(Some(&self.git), &here, bases, quarantine, &self.cancel).expect("it is checked");
+        let checked = check(Some(&self.git), &here, bases, quarantine, &Known::default(), &self.cancel)
+            .expect("it is checked");
         let aside = || unreachable!("nothing is refused");
         let (report, bases) =
             checked.apply(Some(&self.git), &here, "2026-01-01T00:00:00.000Z", &aside).expect("it is merged");

@@ -96,7 +96,6 @@ pub mod git {
     pub mod config;
     pub mod export;
     pub mod held;
-    pub mod history;
     pub mod import;
     pub mod index;
     mod keep;
@@ -113,6 +112,7 @@ pub mod git {
     pub mod repository;
     pub mod search;
     mod staged_only;
+    pub mod stored;
     mod their_refs;
     mod unfinished;
     pub mod work_folder;

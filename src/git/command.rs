@@ -6,7 +6,7 @@
 //! writes the local index (`Repository::index_step`).
 
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -183,6 +183,13 @@ impl Input {
     }
 }
 
+/// Where the standard output of git goes.
+enum Onto<'a> {
+    Memory,
+    File(File),
+    Taker(&'a mut (dyn FnMut(&[u8]) -> bool + Send)),
+}
+
 /// One run of git that is being prepared.
 pub struct Call<'a> {
     git: &'a Git,
@@ -286,14 +293,29 @@ impl Call<'_> {
 
     /// Runs it and returns its output, whatever its exit status.
     pub fn output(&mut self, cancel: &Cancel) -> Result<Output> {
-        self.spawn_and_wait(None, cancel)
+        self.spawn_and_wait(Onto::Memory, cancel)
     }
 
     /// Runs it with its standard output in a file.
     pub fn into_file(&mut self, path: &Path, cancel: &Cancel) -> Result<(), Fault> {
         let file = by_path::create(path)?;
-        let output = self.spawn_and_wait(Some(file), cancel)?;
+        let output = self.spawn_and_wait(Onto::File(file), cancel)?;
         self.succeeded(output).map(|_| ())
+    }
+
+    /// Runs it and hands over its standard output in pieces, until `take` returns false, which ends it.
+    pub fn pipe_to(
+        &mut self,
+        take: &mut (dyn FnMut(&[u8]) -> bool + Send),
+        cancel: &Cancel,
+    ) -> Result<(), Fault> {
+        let mut is_wanted = true;
+        let mut handed = |piece: &[u8]| {
+            is_wanted = take(piece);
+            is_wanted
+        };
+        let output = self.spawn_and_wait(Onto::Taker(&mut handed), cancel)?;
+        if is_wanted { self.succeeded(output).map(|_| ()) } else { Ok(()) }
     }
 
     /// Runs it and returns its standard output. If its exit status is not 0, that is a refusal with git's
@@ -311,14 +333,16 @@ impl Call<'_> {
         }
     }
 
-    fn spawn_and_wait(&mut self, stdout: Option<File>, cancel: &Cancel) -> Result<Output> {
+    fn spawn_and_wait(&mut self, onto: Onto<'_>, cancel: &Cancel) -> Result<Output> {
         let failed = |error| Error::io("spawn", &self.git.program, error);
         cancel.check()?;
         let stdin = self.input.open()?;
-        self.command
-            .stdin(stdin)
-            .stderr(Stdio::piped())
-            .stdout(stdout.map_or_else(Stdio::piped, Stdio::from));
+        let (stdout, taker) = match onto {
+            Onto::Memory => (Stdio::piped(), None),
+            Onto::File(file) => (file.into(), None),
+            Onto::Taker(taker) => (Stdio::piped(), Some(taker)),
+        };
+        self.command.stdin(stdin).stderr(Stdio::piped()).stdout(stdout);
         let mut child = self.command.spawn().map_err(failed)?;
         if self.is_bounded {
             host::limit_memory(child.id(), MEMORY_MAX).map_err(failed)?;
@@ -327,7 +351,10 @@ impl Call<'_> {
         let (mut from, mut messages) = (child.stdout.take(), child.stderr.take());
         let (status, stdout, stderr) = thread::scope(|scope| {
             let (over, ends) = mpsc::channel();
-            let stdout = scope.spawn(move || read_all(from.take(), most));
+            let stdout = scope.spawn(move || match taker {
+                None => read_all(from.take(), most),
+                Some(taker) => hand_over(from.take(), taker).map(|()| Vec::new()),
+            });
             let stderr = scope.spawn(move || {
                 let read = read_all(messages.take(), u64::MAX);
                 // The receiver is gone if waiting has failed, and then nobody needs the result.
@@ -344,6 +371,21 @@ impl Call<'_> {
         let mut stderr = stderr.map_err(died)?.map_err(failed)?;
         stderr.truncate(64 * 1024);
         Ok(Output { status, stdout, stderr })
+    }
+}
+
+/// Hands over what a program prints until it is no longer wanted. What the program prints after that ends it.
+fn hand_over(pipe: Option<impl Read>, taker: &mut (dyn FnMut(&[u8]) -> bool + Send)) -> std::io::Result<()> {
+    let Some(mut pipe) = pipe else { return Ok(()) };
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        let length = match pipe.read(&mut piece) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        if length == 0 || !taker(&piece[..length]) {
+            return Ok(());
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{ErrorKind, Read as _};
 
 use super::obeyed::{
-    HEAD, HEAD_BYTES, Part, Parts, folders_obeying, folders_running, is_head, is_head_link, is_head_name,
-    parts, paths_of_runs, paths_of_stores,
+    HEAD, HEAD_BYTES, Part, Parts, Stored, folders_obeying, folders_running, is_head, is_head_link,
+    is_head_name, parts, paths_of_runs, paths_of_stores,
 };
 use super::quarantine::{is_held, is_held_in_repository};
 use super::recognise::{bare_folders, in_checkout, is_bare_marker, is_git_name, is_gits};
@@ -25,6 +25,10 @@ const NEW_HEAD: &str =
 
 /// The reason for holding back what is beside a `HEAD`.
 const BESIDE_HEAD: &str = "git would obey it if it took its folder, which has a HEAD, for a bare repository";
+
+/// The reason for holding back what git would run beside a `HEAD` that a local repository has stored.
+const BESIDE_STORED: &str =
+    "a local repository has stored what it would make a bare repository of, which git would then obey";
 
 /// The reason for holding back what would be all of a repository but its `HEAD`.
 const COMPLETES: &str = "with objects, refs and a configuration or hook, git would obey its folder as soon as a HEAD is beside them";
@@ -120,8 +124,10 @@ pub fn beside_heads(
     for (path, _, after) in changed(base, theirs) {
         let Some(after) = after.filter(|_| !is_gits(path)) else { continue };
         let completes = |(folder, part): (&[u8], Part)| {
-            all_parts.get(folder).is_some_and(|&(then, mut before)| {
-                if written.old_runs.contains(folder) {
+            all_parts.get(folder).is_some_and(|&(then, before)| {
+                let tracked = written.parts.get(folder).copied().unwrap_or_default();
+                let (then, mut before) = (then.or(tracked), before.or(tracked));
+                if written.stored.run {
                     before.add(Part::Run);
                 }
                 // A configuration of the same restore is held back itself.
@@ -147,16 +153,16 @@ pub fn beside_heads(
                 continue;
             }
         }
+        if written.stored.fixture && folders_running(path.as_bytes()).next().is_some() {
+            held.push(Noted { path: path.clone(), reason: BESIDE_STORED });
+            continue;
+        }
         for folder in folders_obeying(path.as_bytes()) {
             if !known.contains_key(folder) {
                 known.insert(folder, here(folder)?);
             }
             let accepted = known.get(folder).copied().flatten();
-            let is_run = || folders_running(path.as_bytes()).any(|running| running == folder);
-            if accepted == Some(true)
-                || (accepted.is_none() && written.tracked.contains(folder))
-                || (written.old_heads.contains(folder) && is_run())
-            {
+            if accepted == Some(true) || (accepted.is_none() && written.tracked.contains(folder)) {
                 held.push(Noted { path: path.clone(), reason: BESIDE_HEAD });
                 break;
             }
@@ -171,17 +177,35 @@ pub fn beside_heads(
 pub struct AtCheckout {
     /// The folders in which the index of a repository has a `HEAD`.
     pub tracked: BTreeSet<Vec<u8>>,
-    /// The folders in which any local commit has one that git may accept.
-    pub old_heads: BTreeSet<Vec<u8>>,
-    /// The folders in which any local commit has something that git would run.
-    pub old_runs: BTreeSet<Vec<u8>>,
+    /// What the index of a repository has of one, as far as that matters.
+    pub parts: BTreeMap<Vec<u8>, Parts>,
+    /// What the repositories have stored in any folder, as far as that matters.
+    pub stored: Stored,
 }
 
-/// The folders in which the incoming side completes `objects` and `refs`.
-pub fn folders_storing(theirs: &Snapshot, base: &Snapshot, workspace: &Root) -> Result<BTreeSet<Vec<u8>>> {
-    let found = parts_in(theirs, base, workspace)?.into_iter();
-    let storing = found.filter(|(_, (then, before))| then.stores() && !before.stores());
-    Ok(storing.map(|(folder, _)| folder).collect())
+impl AtCheckout {
+    /// Adds what indexes have of repositories.
+    pub fn add_parts(&mut self, paths: impl Iterator<Item = Vec<u8>>) {
+        for path in paths {
+            for (folder, part) in parts(&path) {
+                self.parts.entry(folder.to_vec()).or_default().add(part);
+            }
+        }
+    }
+}
+
+/// Whether the incoming side has something new that git would run, or that would store a repository, in any folder: only then does
+/// it matter what the local repositories have stored.
+pub fn may_complete(theirs: &Snapshot, base: &Snapshot, workspace: &Root) -> Result<bool> {
+    let mut new = changed(base, theirs).filter(|(path, ..)| !is_gits(path));
+    let is_run = |(path, _, after): (&RelativePath, _, Option<&Entry>)| {
+        after.is_some_and(|after| !after.is_folder()) && folders_running(path.as_bytes()).next().is_some()
+    };
+    if new.any(is_run) {
+        return Ok(true);
+    }
+    let mut found = parts_in(theirs, base, workspace)?.into_values();
+    Ok(found.any(|(then, before)| then.stores() && !before.stores()))
 }
 
 /// For each folder in which the incoming side changes a part of a repository: the parts that it then has, with those that are there
@@ -503,8 +527,7 @@ mod tests {
         let root = Root::open(workspace.path()).unwrap();
         let written = AtCheckout {
             tracked: BTreeSet::from([b"deleted".to_vec(), b"mocks".to_vec()]),
-            old_heads: BTreeSet::from([b"old".to_vec(), b"mocks/old".to_vec()]),
-            old_runs: BTreeSet::from([b"ran".to_vec()]),
+            ..AtCheckout::default()
         };
         let base = tree(&["file", "fixture/HEAD", "mocks/HEAD", "fixture/objects/x", "fixture/refs/x"]);
         for (came, may_be_head, held) in [
@@ -523,11 +546,6 @@ mod tests {
             ("mocks/config", true, false),
             ("deleted/config", true, true),
             ("deleted/readme", true, false),
-            ("old/config", true, true),
-            ("old/hooks/pre-commit", true, true),
-            ("old/hooks/use.ts", true, false),
-            ("old/info/attributes", true, false),
-            ("mocks/old/config", true, true),
             ("new/commondir", true, true),
             ("stored/config", true, true),
             ("stored/hooks/pre-commit", true, true),
@@ -537,7 +555,6 @@ mod tests {
             ("half/config", true, false),
             ("half/refs/x", true, false),
             ("runs/refs/x", true, true),
-            ("ran/refs/x", true, true),
             ("config", true, false),
             ("x/.git/HEAD", true, false),
         ] {
@@ -551,6 +568,34 @@ mod tests {
             let found = beside_heads(&mut theirs, &base, &root, &|_| may_be_head, &written).unwrap();
             assert_eq!(!found.is_empty(), held, "{came}: {found:?}");
             assert_eq!(theirs.contains_key(came.trim_end_matches('@').as_bytes()), !held, "{came}");
+        }
+        // What only the index has is written by a checkout, submodules among it.
+        let mut written = AtCheckout::default();
+        written.add_parts(["sub/objects", "sub/refs", "sub/readme"].into_iter().map(Vec::from));
+        for (came, held) in [("sub/config", true), ("sub/readme", false), ("other/config", false)] {
+            let found = beside_heads(&mut tree(&[came]), &tree(&[]), &root, &|_| false, &written).unwrap();
+            assert_eq!(!found.is_empty(), held, "{came}: {found:?}");
+        }
+        // What a local repository has stored may be written into any folder.
+        let (fixture, run) = (Stored { fixture: true, run: false }, Stored { fixture: false, run: true });
+        for (stored, came, held) in [
+            (fixture, "new/config", true),
+            (fixture, "a/b/hooks/pre-commit", true),
+            (fixture, "new/Hooks@", true),
+            (fixture, "new/hooks/use.ts", false),
+            (fixture, "new/info/attributes", false),
+            (fixture, "new/config/", false),
+            (fixture, "ran/refs/x", false),
+            (run, "ran/refs/x", true),
+            (run, "ran/readme", false),
+            (run, "new/config", false),
+        ] {
+            let mut theirs = tree(&["file", came]);
+            let written = AtCheckout { stored, ..AtCheckout::default() };
+            let found = beside_heads(&mut theirs, &tree(&["file"]), &root, &|_| false, &written).unwrap();
+            assert_eq!(!found.is_empty(), held, "{came}: {found:?}");
+            let may_matter = may_complete(&tree(&["file", came]), &tree(&["file"]), &root).unwrap();
+            assert!(may_matter || !held, "{came}");
         }
     }
 }

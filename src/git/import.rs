@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Known, Place, Repository, Stashes, has_format, lines};
 use super::search::{Locally, Search, local_head};
 use super::staged_only::StagedOnly;
+use super::stored;
 use super::their_refs::{self, Files, NAMES_OTHER_FORMAT, Read};
 use super::unfinished::{self, Change};
 use crate::cancel::Cancel;
@@ -90,7 +92,7 @@ struct Incoming {
     /// Whether their index is gone or cannot be read, so that only the commits tell what changed in it.
     index_is_unknown: bool,
     /// The commits there that have something in which git would obey the sandbox.
-    obeyed: BTreeMap<Oid, &'static str>,
+    obeyed: BTreeMap<Oid, Arc<str>>,
     /// The paths in the checkout that new commits or the index change.
     changed: BTreeSet<Vec<u8>>,
     /// The entries of their index, if it is held back as a whole.
@@ -104,6 +106,7 @@ pub fn check(
     workspace: &Root,
     bases: &Bases,
     quarantine: Quarantine,
+    stored: &stored::Known,
     cancel: &Cancel,
 ) -> Result<Checked> {
     let mut checked = Checked {
@@ -124,7 +127,7 @@ pub fn check(
         let outcome = match git {
             None => Err(Fault::Refused("there is no git on this machine".to_owned())),
             Some(git) => {
-                let around = Around { workspace, bases, read: &checked.repositories };
+                let around = Around { workspace, bases, read: &checked.repositories, stored };
                 read_repository(git, around, &dot_git, &received, &mut checked.report, cancel)
             }
         };
@@ -199,6 +202,8 @@ struct Around<'a> {
     bases: &'a Bases,
     /// The repositories that were read before, all below this one among them.
     read: &'a [Incoming],
+    /// What the local repositories have stored.
+    stored: &'a stored::Known,
 }
 
 /// The git directories of all submodules, which may not be checked out now.
@@ -620,7 +625,15 @@ impl Reading<'_> {
             },
             is_workspace: checkout.is_none(),
             commit: their_commit(&incoming.theirs),
-            git_dir: incoming.place.as_ref().map(|place| place.git_dir.as_path()),
+            stored: &mut || {
+                Ok(around.stored.of_workspace(
+                    self.git,
+                    around.workspace.path(),
+                    around.bases,
+                    self.cancel,
+                )?)
+            },
+            name: checkout.as_ref().map(|checkout| checkout.name().as_encoded_bytes()),
             parts: &mut |folder| held::local_parts(&mut other, checkout.as_ref(), folder),
             tracked: &mut || match &incoming.place {
                 Some(place) => Repository { git: self.git, place, cancel: self.cancel }.index(),
@@ -632,9 +645,9 @@ impl Reading<'_> {
         let search = Search { git: self.git, repository, cancel: self.cancel };
         let found = search.run((&incoming.tips(), &checked.kinds), indexes, here, locally)?;
         incoming.changed = found.changed;
-        incoming.obeyed = found.tips.into_iter().map(|oid| (oid, found.reason)).collect();
+        incoming.obeyed = found.tips.into_iter().map(|oid| (oid, found.reason.clone())).collect();
         if found.index {
-            self.hold("index", found.reason);
+            self.hold("index", &found.reason);
             self.leave_out_index(incoming);
         }
         Ok(())
@@ -935,6 +948,8 @@ struct Merge<'a> {
     followed: Option<index::Change>,
     /// The entries of the sandbox's index that the local one does not have.
     left: Vec<u8>,
+    /// Whether the index waits until the commit that it belongs to is checked out.
+    index_waits: bool,
     /// The local references that cannot be read.
     unreadable: Unreadable,
 }
@@ -968,18 +983,28 @@ impl<'a> Merge<'a> {
             shared_index: None,
             followed: None,
             left,
+            index_waits: false,
             unreadable: Unreadable::default(),
         }
     }
 
     /// What both sides share after the merge. What is due keeps its value from the base.
     fn shared(self) -> Base {
-        let Self { incoming: Incoming { base, theirs, .. }, report, due, shared_index, followed, .. } = self;
+        let Self {
+            incoming: Incoming { base, theirs, .. },
+            report,
+            due,
+            shared_index,
+            followed,
+            index_waits,
+            ..
+        } = self;
         let mut shared = theirs.clone();
         if let Some(index) = shared_index {
             shared.index = index;
         }
-        if due.index {
+        // What the index has of a commit that is not checked out comes with the one that replaces it.
+        if due.index || index_waits {
             shared.index.clone_from(&base.index);
             shared.index_digest = base.index_digest;
         }
@@ -1360,7 +1385,7 @@ impl Merge<'_> {
             }
             let updates: Vec<PlannedUpdate> = planned
                 .into_iter()
-                .map(|(name, outcome)| self.planned_update(name, outcome, &ours))
+                .map(|(name, outcome)| self.planned_update(name, &outcome, &ours))
                 .collect();
             match self.make(&updates, Patience::OfGit)? {
                 None => return Ok(()),
@@ -1372,7 +1397,7 @@ impl Merge<'_> {
     }
 
     /// What git is to do for the outcome of one reference.
-    fn planned_update(&self, name: RefName, outcome: Outcome, ours: &Refs) -> PlannedUpdate {
+    fn planned_update(&self, name: RefName, outcome: &Outcome, ours: &Refs) -> PlannedUpdate {
         let (theirs, ours) = (self.incoming.theirs.refs.get(&name), ours.get(&name));
         let repository = &self.incoming.dot_git;
         let zero = self.repository.zero();
@@ -1570,7 +1595,7 @@ impl Merge<'_> {
         } else if let Head::Detached(oid) = head
             && let Some(reason) = self.incoming.obeyed.get(oid)
         {
-            Some(*reason)
+            Some(&**reason)
         } else if let Head::Branch(name) = head {
             let here = self.repository.commit_of(name.as_bytes())?;
             let there = theirs.refs.get(name);
@@ -1803,12 +1828,18 @@ impl Merge<'_> {
         if ours == after {
             return Ok(());
         }
+        let mut newer = None;
         let included = match (their_commit(theirs), self.repository.commit()?) {
             (None, None) => true,
+            (Some(there), Some(here)) if there == here => true,
             (Some(there), Some(here)) => {
                 // Where the sandbox checked out something else, its index says what that changes, too.
                 let is_same_branch = theirs.head == base.head || theirs.head == self.repository.head()?;
-                there == here || (is_same_branch && self.relation(&there, &here) == Relation::OursDescends)
+                let is_older = is_same_branch && self.relation(&there, &here) == Relation::OursDescends;
+                if is_older {
+                    newer = self.difference(Some(&there), &here)?;
+                }
+                is_older
             }
             _ => false,
         };
@@ -1824,10 +1855,19 @@ impl Merge<'_> {
         if let Some(reason) = reason {
             let is_refused = self.due.head || self.is_refused(theirs.head.as_ref());
             self.due.index |= (!included && is_refused) || by_path::exists(&index_lock);
-            self.hold("index", reason);
+            self.index_waits = !included;
+            // What is held back for what it has waits, too.
+            let is_told =
+                |held: &HeldBack| held.path == self.incoming.dot_git && held.what.as_deref() == Some("index");
+            if !self.report.held_back.iter().any(is_told) {
+                self.hold("index", reason);
+            }
             self.left.extend(index::not_taken((before, after), &ours, &[]));
             return Ok(());
         }
+        // What their index has of their commit is now as the local commit on top of it has it.
+        let on_top = newer.map(|newer| index::applied(after, &newer));
+        let after = on_top.as_deref().unwrap_or(after);
         let changed = self.stage(before, after, &ours)?;
         self.left.extend(index::not_taken((before, after), &ours, &changed));
         Ok(())

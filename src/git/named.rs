@@ -88,10 +88,10 @@ struct Setting<'a> {
 
 /// The location of a repository. All paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Around {
+pub(super) struct Around {
     git_dir: PathBuf,
-    common_dir: PathBuf,
-    checkout: PathBuf,
+    pub(super) common_dir: PathBuf,
+    pub(super) checkout: PathBuf,
 }
 
 impl Named {
@@ -312,10 +312,10 @@ fn look(looked: &mut HashMap<PathBuf, Looked>, path: &Path) -> Looked {
     found
 }
 
-/// The repository whose working tree contains the workspace.
-fn enclosing(git: &Git, workspace: &Path, cancel: &Cancel) -> Result<Option<Around>> {
+/// The repository whose working tree contains a folder.
+pub(super) fn enclosing(git: &Git, folder: &Path, cancel: &Cancel) -> Result<Option<Around>> {
     let mut call = git.outside();
-    call.cwd(workspace).args(["rev-parse", "--path-format=absolute"]);
+    call.cwd(folder).args(["rev-parse", "--path-format=absolute"]);
     let told = match call.args(["--show-toplevel", "--absolute-git-dir", "--git-common-dir"]).output(cancel) {
         Ok(told) if told.status == Some(0) => told.stdout,
         // No working tree contains it.

@@ -9,7 +9,7 @@
 //!   workspace. (A merge has the files of its parents, which are not new.)
 //! - Beside a local `HEAD` that git accepts, nothing comes that git runs or obeys; beside any other, nothing that would complete a
 //!   repository.
-//! - Where any local commit has a `HEAD`, however old, no configuration and no hook comes: that commit may be checked out at any time.
+//! - Where a local repository has stored a `HEAD` in any folder, no configuration and no hook comes: see [`stored`](super::stored).
 //! - A `HEAD` may come from where nobody has looked. So no folder gets all the rest either: `objects`, `refs`, and a configuration or hook.
 //!   No `commondir` comes at all.
 
@@ -139,17 +139,19 @@ const HOOKS: [&[u8]; 28] = [
     b"update",
 ];
 
+/// Whether a name is that of a hook.
+#[must_use]
+pub fn is_hook(name: &[u8]) -> bool {
+    HOOKS.iter().any(|hook| name.eq_ignore_ascii_case(hook))
+}
+
 /// Whether a file of a repository makes git run something, by its path in it: all that is missing where the rest of a repository
 /// is. Few other files have such names.
 fn is_run(inner: &[u8]) -> bool {
     const RUN: [&[u8]; 4] = [b"config", b"config.worktree", b"commondir", b"hooks"];
-    let is_one_of = |names: &[&[u8]], name: &[u8]| names.iter().any(|one| name.eq_ignore_ascii_case(one));
     match inner.iter().position(|&byte| byte == b'/') {
-        None => is_one_of(&RUN, inner),
-        Some(at) => {
-            let (folder, name) = (&inner[..at], &inner[at + 1..]);
-            folder.eq_ignore_ascii_case(b"hooks") && is_one_of(&HOOKS, name)
-        }
+        None => RUN.iter().any(|name| inner.eq_ignore_ascii_case(name)),
+        Some(at) => inner[..at].eq_ignore_ascii_case(b"hooks") && is_hook(&inner[at + 1..]),
     }
 }
 
@@ -227,6 +229,26 @@ impl Parts {
             Part::Objects | Part::References => self.stores() && self.run && !before.stores(),
             Part::Elsewhere => true,
         }
+    }
+}
+
+/// What the local repositories have stored, in whatever folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// What a configuration or a hook would make a repository that runs it: a `HEAD` that git may accept, or objects and references.
+    pub fixture: bool,
+    /// A configuration or a hook.
+    pub run: bool,
+}
+
+impl Stored {
+    /// What is not known may be there: git may refuse a repository now, and obey it later.
+    pub const UNKNOWN: Self = Self { fixture: true, run: true };
+
+    /// Adds what another repository has.
+    pub fn add(&mut self, other: Self) {
+        self.fixture |= other.fixture;
+        self.run |= other.run;
     }
 }
 
@@ -324,6 +346,12 @@ impl<'a> Change<'a> {
         // Most names begin otherwise.
         let may_be = self.path.first().is_some_and(|&first| first == b'.' || !first.is_ascii());
         may_be && RelativePath::parse(self.path).ok().flatten().is_some_and(|path| is_in_runtime(&path))
+    }
+
+    /// Whether git would run it in some folder, if that were a repository.
+    #[must_use]
+    pub fn is_run(&self) -> bool {
+        self.kind != Kind::Folder && folders_running(self.path).next().is_some()
     }
 
     /// The parts of repositories that it is, or is in. A submodule is a directory, which runs nothing.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,15 @@ impl Oid {
         let text = std::str::from_utf8(bytes).ok().filter(|_| fits)?;
         // Git writes zeros for "no object".
         text.bytes().any(|byte| byte != b'0').then(|| Self(text.into()))
+    }
+
+    /// The name in the form in which a tree has it.
+    #[must_use]
+    pub fn from_binary(bytes: &[u8]) -> Option<Self> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |value: u8| DIGITS[usize::from(value)];
+        let text: Vec<u8> = bytes.iter().flat_map(|&byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+        Self::parse(&text)
     }
 
     /// The digits.
@@ -186,7 +196,7 @@ pub enum Relation {
 }
 
 /// What happens to one reference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The local value stays.
     Ours,
@@ -202,7 +212,7 @@ pub enum Outcome {
 }
 
 /// Why the sandbox's value of a reference is not taken over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// Both sides changed it, and neither value descends from the other.
     BothChanged,
@@ -221,7 +231,7 @@ pub enum Reason {
     /// The sandbox deleted it, and it is checked out locally.
     Current,
     /// Git would obey what a new commit of it has, or may. The text is for the report.
-    Obeyed(&'static str),
+    Obeyed(Arc<str>),
     /// Nothing says whether it was changed locally.
     Unreadable,
 }
@@ -233,7 +243,7 @@ pub const OBEYED: &str =
 impl Reason {
     /// The text for the report.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::BothChanged => "both sides changed it",
             Self::TagMoved => "a tag that is moved is not taken over",
@@ -289,7 +299,7 @@ pub struct Surroundings {
     /// The local symbolic references, each with the name that it leads to.
     pub symbolic: Vec<(RefName, RefName)>,
     /// The sandbox's commits that have something in which git would obey it, with the reason for the report.
-    pub obeyed: BTreeMap<Oid, &'static str>,
+    pub obeyed: BTreeMap<Oid, Arc<str>>,
     /// The local references that cannot be read. What git lists for them may be an earlier, packed value.
     pub unreadable: Unreadable,
 }
@@ -321,7 +331,9 @@ pub fn plan(
         let outcome = decide(name.kind(), base.get(name), theirs, ours, relation);
         let obeyed = theirs.and_then(|oid| around.obeyed.get(oid));
         let outcome = match (outcome, obeyed) {
-            (Outcome::Theirs | Outcome::Replace, Some(reason)) => Outcome::Aside(Reason::Obeyed(reason)),
+            (Outcome::Theirs | Outcome::Replace, Some(reason)) => {
+                Outcome::Aside(Reason::Obeyed(reason.clone()))
+            }
             (outcome, _) => outcome,
         };
         let outcome = match outcome {

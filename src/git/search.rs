@@ -1,13 +1,13 @@
 //! Searches new commits and the index for what would make git obey the sandbox: see [`obeyed`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::command::{Call, Fault, Git};
+use super::command::{Call, Fault, Git, short};
 use super::held;
 use super::index;
-use super::obeyed::{self, Change, Part, Parts, is_head_path};
+use super::obeyed::{self, Change, Part, Parts, Stored, is_head_path};
 use super::objects::between;
 use super::recognise::in_checkout;
 use super::refs::{OBEYED, Oid};
@@ -15,7 +15,7 @@ use super::repository::{Types, lines, types};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::{Cursor, Kind, Root};
-use crate::path::{RelativePath, path_from};
+use crate::path::RelativePath;
 
 /// A repository that has what is to be searched. It is one of ours: the sandbox configured nothing in it.
 pub struct Search<'a> {
@@ -35,14 +35,14 @@ pub struct Obeying {
     /// Whether its index stages something like that.
     pub index: bool,
     /// Why these are held back.
-    pub reason: &'static str,
+    pub reason: Arc<str>,
     /// The paths that new commits or the index change.
     pub changed: BTreeSet<Vec<u8>>,
 }
 
 impl Default for Obeying {
     fn default() -> Self {
-        Self { tips: BTreeSet::new(), index: false, reason: OBEYED, changed: BTreeSet::new() }
+        Self { tips: BTreeSet::new(), index: false, reason: OBEYED.into(), changed: BTreeSet::new() }
     }
 }
 
@@ -52,6 +52,11 @@ const OVER_BACKUPS: &str =
 
 /// The reason for holding back commits that cannot be searched.
 const UNSEARCHED: &str = "it has more files than can be searched for what git would obey";
+
+/// A reason, with one of the paths that give it.
+fn because(reason: &str, path: Option<impl AsRef<[u8]>>) -> Arc<str> {
+    path.map_or_else(|| reason.into(), |path| format!("{reason} ({})", short(path.as_ref())).into())
+}
 
 /// Answers a question about a commit of a submodule.
 type OfSubmodule<'a> = dyn FnMut(&Oid) -> Result<bool, Fault> + 'a;
@@ -66,43 +71,18 @@ pub struct Locally<'a> {
     pub is_workspace: bool,
     /// The commit that the sandbox has checked out.
     pub commit: Option<Oid>,
-    /// The git directory of the local repository, if there is one and it can be asked.
-    pub git_dir: Option<&'a Path>,
+    /// What the local repositories have stored in any folder.
+    pub stored: &'a mut dyn FnMut() -> Result<Stored, Fault>,
+    /// The name of the checkout, which may be a part of a repository itself.
+    pub name: Option<&'a [u8]>,
     /// The parts of a repository that a folder of the checkout has.
     pub parts: &'a mut dyn FnMut(&[u8]) -> Result<Parts>,
     /// Lists the index.
     pub tracked: &'a mut dyn FnMut() -> Result<Vec<u8>, Fault>,
 }
 
-/// What is looked for in a history.
-#[derive(Debug, Clone, Copy)]
-pub enum Asked {
-    /// A `HEAD` that git may accept.
-    Head,
-    /// A configuration or a hook.
-    Run,
-}
-
-/// A history to be asked.
-struct History<'a> {
-    search: Search<'a>,
-    tips: Tips<'a>,
-}
-
-/// How many of the paths at which git runs something are looked for in commits: the configurations. Its hooks are found in the
-/// history.
+/// How many of the paths at which git runs something are looked for in commits: the configurations.
 const RUNS_OF_TIPS: usize = 2;
-
-/// Commits to list.
-#[derive(Clone, Copy)]
-pub enum Tips<'a> {
-    /// All that references and reflogs of the repository reach, and those of its other worktrees.
-    All,
-    /// What these reach.
-    These(&'a BTreeSet<Oid>),
-    /// What the first reach and the second do not.
-    Between(&'a BTreeSet<Oid>, &'a BTreeSet<Oid>),
-}
 
 /// What git lists of new commits and trees.
 struct Lists {
@@ -119,6 +99,8 @@ struct Heads<'a> {
     tracked: BTreeSet<&'a [u8]>,
     /// The contents of those in question, but for what cannot be read.
     contents: BTreeMap<Oid, Vec<u8>>,
+    /// Whether the local repositories have stored one that may be written into any folder.
+    is_stored: bool,
 }
 
 impl Heads<'_> {
@@ -158,12 +140,14 @@ impl Heads<'_> {
                 return Ok(true);
             }
         }
-        Ok(obeyed::folders_obeying(change.path).any(|folder| self.accepted.contains(folder)))
+        Ok((self.is_stored && change.is_run())
+            || obeyed::folders_obeying(change.path).any(|folder| self.accepted.contains(folder)))
     }
 }
 
 /// Whether git may accept a file as a `HEAD`, by the contents of blobs. One that cannot be read is accepted.
-fn accepts(contents: &BTreeMap<Oid, Vec<u8>>, kind: Kind, content: &Oid) -> bool {
+#[must_use]
+pub fn accepts(contents: &BTreeMap<Oid, Vec<u8>>, kind: Kind, content: &Oid) -> bool {
     let content = contents.get(content);
     match kind {
         Kind::File => content.is_none_or(|content| obeyed::may_become_head(content)),
@@ -175,20 +159,18 @@ fn accepts(contents: &BTreeMap<Oid, Vec<u8>>, kind: Kind, content: &Oid) -> bool
 /// The largest number of tags of trees that are searched. No tool makes any.
 const TREES_MAX: usize = 16;
 
-/// How many folders one call of git is asked about.
-const FOLDERS_AT_ONCE: usize = 200;
-
 /// The largest number of places in which commits are searched for a `HEAD`.
 const PLACES_MAX: usize = 1_000_000;
 
 impl Search<'_> {
     /// Searches what is new of these objects, which references name, for what git would obey in a checkout. Returns those that
-    /// have something.
+    /// have something. `stored` tells what local repositories have.
     pub fn among(
         &self,
         tips: &BTreeSet<Oid>,
         here: &BTreeSet<Oid>,
         checkout: &Root,
+        stored: &mut dyn FnMut() -> Result<Stored, Fault>,
     ) -> Result<BTreeSet<Oid>, Fault> {
         let kinds = types(&mut self.call(), tips, self.cancel)?;
         let (mut cursor, mut other) = (checkout.cursor(), checkout.cursor());
@@ -197,7 +179,8 @@ impl Search<'_> {
             submodule: &mut |_| Ok(false),
             is_workspace: true,
             commit: None,
-            git_dir: None,
+            stored,
+            name: None,
             parts: &mut |folder| held::local_parts(&mut other, None, folder),
             tracked: &mut || Ok(Vec::new()),
         };
@@ -214,7 +197,7 @@ impl Search<'_> {
         mut locally: Locally<'_>,
     ) -> Result<Obeying, Fault> {
         let new: BTreeSet<Oid> = tips.difference(here).cloned().collect();
-        let unsearched = |new| Obeying { tips: new, reason: UNSEARCHED, ..Obeying::default() };
+        let unsearched = |new| Obeying { tips: new, reason: UNSEARCHED.into(), ..Obeying::default() };
         let Some(Lists { log, trees }) = self.lists(&new, kinds, here)? else { return Ok(unsearched(new)) };
         let malformed = || Fault::Refused("git log listed what is malformed".to_owned());
         let mut changes = obeyed::changes_in_log(&log).ok_or_else(malformed)?;
@@ -229,6 +212,13 @@ impl Search<'_> {
         let of_commit = self.of_commit(locally.commit.as_ref(), &changes)?;
         let commit = locally.commit.take().filter(|_| !of_commit.is_empty());
         changes.retain(|change| change.commit.is_some() || !of_commit.contains(change.path));
+        // Each checkout of a repository in a `hooks` folder writes hooks beside what that folder is in.
+        let is_hooks = locally.name.is_some_and(|name| name.eq_ignore_ascii_case(b"hooks"));
+        if is_hooks && obeying.changed.iter().any(|path| obeyed::is_hook(path)) && (locally.stored)()?.fixture
+        {
+            obeying.reason = because(OBEYED, obeying.changed.iter().find(|path| obeyed::is_hook(path)));
+            return Ok(Obeying { tips: new, index: true, ..obeying });
+        }
         if changes.is_empty() {
             return Ok(obeying);
         }
@@ -246,15 +236,9 @@ impl Search<'_> {
         changes.retain(|change| known.get(change.path) != Some(&change.content));
         let in_trees = self.heads_in(&new, &folders)?;
         let mut heads = self.heads(&changes, &folders, (theirs, &tracked), &in_trees, &mut locally)?;
-        let running = changes.iter().flat_map(|change| obeyed::folders_running(change.path));
-        let running = running.filter(|folder| !heads.accepted.contains(folder)).collect();
-        let history = History {
-            search: self.of_local(locally.git_dir),
-            tips: locally.git_dir.map_or(Tips::These(here), |_| Tips::All),
-        };
-        heads.accepted.extend(history.search.in_history(Asked::Head, history.tips, &running)?);
-        let parts = self.parts(&changes, &new, &tracked, &history, &mut locally)?;
-        let mut commits: BTreeSet<&Oid> = BTreeSet::new();
+        heads.is_stored = changes.iter().any(Change::is_run) && (locally.stored)()?.fixture;
+        let parts = self.parts(&changes, &new, &tracked, &mut locally)?;
+        let (mut commits, mut first): (BTreeSet<&Oid>, _) = (BTreeSet::new(), None);
         for change in &changes {
             let is_over_backups = locally.is_workspace && change.is_in_runtime();
             let completes = || {
@@ -263,12 +247,16 @@ impl Search<'_> {
                 })
             };
             if is_over_backups || heads.holds(change, &mut locally)? || completes() {
-                if is_over_backups {
-                    obeying.reason = OVER_BACKUPS;
+                let reason = if is_over_backups { OVER_BACKUPS } else { OBEYED };
+                if first.is_none_or(|(_, known)| known != OVER_BACKUPS && is_over_backups) {
+                    first = Some((change.path, reason));
                 }
                 obeying.index |= change.commit.is_none();
                 commits.extend(&change.commit);
             }
+        }
+        if let Some((path, reason)) = first {
+            obeying.reason = because(reason, Some(path));
         }
         let mut reaching = self.reaching(&commits, &new, here)?;
         // A commit may name one that is held back as that of a submodule, in the same repository.
@@ -310,11 +298,6 @@ impl Search<'_> {
         Ok(found.filter(|((_, staged), _, oid)| staged == oid).map(|((path, _), ..)| path).collect())
     }
 
-    /// The same for the local repository, if there is one.
-    fn of_local<'s>(&'s self, git_dir: Option<&'s Path>) -> Search<'s> {
-        Search { git: self.git, repository: git_dir.unwrap_or(self.repository), cancel: self.cancel }
-    }
-
     /// The folders that new commits, or the index, give a part of a repository: the parts that they then have anywhere, and those
     /// that they had locally. Whether the commits are ever checked out together is not known.
     fn parts<'c>(
@@ -322,7 +305,6 @@ impl Search<'_> {
         changes: &[Change<'c>],
         new: &BTreeSet<Oid>,
         tracked: &[u8],
-        history: &History<'_>,
         locally: &mut Locally<'_>,
     ) -> Result<BTreeMap<&'c [u8], (Parts, Parts)>, Fault> {
         let mut found: BTreeMap<&[u8], (Parts, Parts)> = BTreeMap::new();
@@ -345,13 +327,12 @@ impl Search<'_> {
         for (folder, part) in self.parts_of_tips(new, &found)? {
             found.entry(folder).or_default().0.add(part);
         }
-        let storing: BTreeSet<&[u8]> = found
-            .iter()
-            .filter(|(_, (then, before))| then.stores() && !then.runs() && !before.stores())
-            .map(|(folder, _)| *folder)
-            .collect();
-        for folder in history.search.in_history(Asked::Run, history.tips, &storing)? {
-            found.entry(folder).or_default().0.add(Part::Run);
+        let storing =
+            found.values_mut().filter(|(then, before)| then.stores() && !then.runs() && !before.stores());
+        for (then, _) in storing {
+            if (locally.stored)()?.run {
+                then.add(Part::Run);
+            }
         }
         Ok(found)
     }
@@ -376,25 +357,6 @@ impl Search<'_> {
         Ok(found.filter(|(what, kind, _)| is_there(what, kind)).map(|(what, ..)| what).collect())
     }
 
-    /// Lists what commits have changed, at these paths if there are any; `None` if it is too much. (Without `--full-history`, git
-    /// passes over a line of history that a merge has dropped.)
-    fn log(
-        &self,
-        commits: Tips<'_>,
-        paths: impl IntoIterator<Item = OsString>,
-    ) -> Result<Option<Vec<u8>>, Fault> {
-        let mut call = self.call();
-        call.bounded().args(["log", "-c", "--raw", "-z", "--no-renames", "--no-abbrev", "--format=%H"]);
-        match commits {
-            Tips::All => call.args(["--all", "--reflog"]),
-            Tips::These(tips) => call.arg("--stdin").input(lines(tips.iter().map(Oid::as_str))),
-            Tips::Between(tips, known) => call.arg("--stdin").input(between(tips, known)),
-        };
-        call.args(["--full-history", "--"]).args(paths);
-        let output = call.output(self.cancel)?;
-        Ok((output.status == Some(0)).then_some(output.stdout))
-    }
-
     /// Lists what is new. `None` if it is too much.
     fn lists(
         &self,
@@ -406,8 +368,15 @@ impl Search<'_> {
         if new.is_empty() {
             return Ok(Some(lists));
         }
-        let Some(log) = self.log(Tips::Between(new, here), [])? else { return Ok(None) };
-        lists.log = log;
+        // Without `--full-history`, git passes over a line of history that a merge has dropped.
+        let list =
+            ["log", "-c", "--raw", "-z", "--no-renames", "--no-abbrev", "--format=%H", "--full-history"];
+        let log =
+            self.call().bounded().args(list).arg("--stdin").input(between(new, here)).output(self.cancel)?;
+        if log.status != Some(0) {
+            return Ok(None);
+        }
+        lists.log = log.stdout;
         // No log lists the files of a tree that a tag names.
         let others = new.iter().filter(|oid| kinds.get(*oid).is_some_and(|kind| kind != b"commit"));
         for (oid, kind, _) in self.peeled(others.collect(), "")? {
@@ -472,6 +441,7 @@ impl Search<'_> {
                 .map(|(path, ..)| obeyed::split(path).0)
                 .collect(),
             contents: self.contents(&blobs)?,
+            is_stored: false,
         };
         for (path, kind, oid) in &beside {
             // (What a commit has there may be a link too.)
@@ -516,46 +486,6 @@ impl Search<'_> {
         Ok(held)
     }
 
-    /// The folders of a checkout, of these, in which one of these commits has, or once had, what is asked for; all of them where
-    /// git cannot tell.
-    ///
-    /// Git reads the whole history for that, so it is asked about few folders only.
-    pub fn in_history<'f>(
-        &self,
-        asked: Asked,
-        tips: Tips<'_>,
-        folders: &BTreeSet<&'f [u8]>,
-    ) -> Result<BTreeSet<&'f [u8]>, Fault> {
-        let mut found = BTreeSet::new();
-        if matches!(tips, Tips::These(tips) if tips.is_empty()) {
-            return Ok(found);
-        }
-        for folders in folders.iter().copied().collect::<Vec<_>>().chunks(FOLDERS_AT_ONCE) {
-            let paths = folders.iter().flat_map(|folder| match asked {
-                Asked::Head => vec![obeyed::head_in(folder)],
-                Asked::Run => obeyed::paths_of_runs(folder).collect(),
-            });
-            let log = self.log(tips, paths.map(|path| path_from(&path).into()))?;
-            let Some(changes) = log.as_deref().and_then(obeyed::changes_in_log) else {
-                found.extend(folders);
-                continue;
-            };
-            let having: BTreeSet<&[u8]> = match asked {
-                Asked::Head => {
-                    let contents =
-                        self.contents(&changes.iter().map(|change| change.content.clone()).collect())?;
-                    let is_accepted = |change: &&Change<'_>| accepts(&contents, change.kind, &change.content);
-                    changes.iter().filter(is_accepted).map(|change| obeyed::split(change.path).0).collect()
-                }
-                Asked::Run => {
-                    changes.iter().flat_map(|change| obeyed::folders_running(change.path)).collect()
-                }
-            };
-            found.extend(folders.iter().filter(|folder| having.contains(*folder)));
-        }
-        Ok(found)
-    }
-
     /// The files named `HEAD` that commits have in these folders: their paths and blobs.
     fn heads_in(
         &self,
@@ -574,7 +504,7 @@ impl Search<'_> {
     }
 
     /// The contents of blobs, without those that are missing or too large for what is asked of them.
-    fn contents(&self, blobs: &BTreeSet<Oid>) -> Result<BTreeMap<Oid, Vec<u8>>, Fault> {
+    pub fn contents(&self, blobs: &BTreeSet<Oid>) -> Result<BTreeMap<Oid, Vec<u8>>, Fault> {
         /// A `HEAD` has a few dozen bytes.
         const LARGE: usize = 64 * 1024;
         let size = |line: &[u8]| {

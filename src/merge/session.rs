@@ -23,8 +23,6 @@ use super::sensitive;
 use crate::error::{Error, Result};
 use crate::fs::Root;
 use crate::git::held;
-use crate::git::obeyed::folders_running;
-use crate::git::recognise::is_gits;
 use crate::path::RelativePath;
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::stage::is_lock_name;
@@ -82,17 +80,9 @@ impl Merge {
         links.map(|(path, _)| path.clone()).collect()
     }
 
-    /// The folders in which the incoming side has something new that would make git run something, if they were repositories.
-    #[must_use]
-    pub fn folders_running(&self, base: &Snapshot) -> BTreeSet<Vec<u8>> {
-        let new = changed(base, &self.incoming.snapshot)
-            .filter(|(path, _, after)| after.is_some_and(|after| !after.is_folder()) && !is_gits(path));
-        new.flat_map(|(path, ..)| folders_running(path.as_bytes())).map(<[u8]>::to_vec).collect()
-    }
-
-    /// The folders in which the incoming side completes the objects and references of a repository.
-    pub fn folders_storing(&self, base: &Snapshot) -> Result<BTreeSet<Vec<u8>>> {
-        held::folders_storing(&self.incoming.snapshot, base, &self.root)
+    /// Whether the incoming side has something new that matters if a local repository has stored a `HEAD`, a configuration or a hook.
+    pub fn may_complete(&self, base: &Snapshot) -> Result<bool> {
+        held::may_complete(&self.incoming.snapshot, base, &self.root)
     }
 
     /// How many entries the incoming side has.

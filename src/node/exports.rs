@@ -619,7 +619,9 @@ pub fn commits_to_hold(env: &Env, input: String) -> Promised<'_, String> {
             let git = git.ok_or_else(|| Error::Internal("there is no git on this machine".to_owned()))?;
             let search =
                 Search { git: &git, repository: &repository.into_path(), cancel: &Cancel::default() };
-            let found: Vec<String> = match search.among(&oids(&tips), &oids(&here), &checkout) {
+            let (new, here) = (oids(&tips), oids(&here));
+            let mut stored = || search.stored_by(&here);
+            let found: Vec<String> = match search.among(&new, &here, &checkout, &mut stored) {
                 Ok(found) => found.iter().map(|oid| oid.as_str().to_owned()).collect(),
                 Err(Fault::Refused(_)) => tips,
                 Err(Fault::Error(error)) => return Err(error),

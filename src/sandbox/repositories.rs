@@ -22,7 +22,7 @@ use crate::git::recognise::{Checkouts, bare_folders, in_checkout, is_git_name, i
 use crate::git::report::{GitReport, HeldBack};
 use crate::git::work_folder::WorkFolder;
 use crate::git::written::have_compared;
-use crate::git::{history, index, obeyed};
+use crate::git::{index, obeyed, stored};
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
 use crate::merge::report::{Noted, Report, Skipped};
@@ -276,33 +276,37 @@ pub fn named(
     Named::read(git.as_ref(), workspace.path(), &shared.bases, links, cancel)
 }
 
-/// What git may write into folders of the workspace at a checkout, as far as that matters for a merge: it is asked only about the
-/// folders that the sandbox gives a part of a repository.
-pub fn at_checkout(merge: &Merge, base: &Snapshot, shared: &Shared, cancel: &Cancel) -> Result<AtCheckout> {
-    let (running, storing) = (merge.folders_running(base), merge.folders_storing(base)?);
-    let mut written = AtCheckout { tracked: tracked_heads(shared), ..AtCheckout::default() };
-    if (!running.is_empty() || !storing.is_empty())
-        && let Some(git) = Git::find(merge.root().path())
-    {
-        written.old_heads = history::with_head(&git, &shared.bases, &running, cancel)?;
-        written.old_runs = history::with_run(&git, &shared.bases, &storing, cancel)?;
+/// What git may write into folders of the workspace at a checkout, as far as that matters for a merge.
+pub fn at_checkout(
+    merge: &Merge,
+    base: &Snapshot,
+    shared: &Shared,
+    stored: &stored::Known,
+    cancel: &Cancel,
+) -> Result<AtCheckout> {
+    let tracked = tracked(shared, obeyed::is_head_path).map(|path| obeyed::split(&path).0.to_vec()).collect();
+    let mut written = AtCheckout { tracked, ..AtCheckout::default() };
+    if merge.may_complete(base)? {
+        written.add_parts(self::tracked(shared, |path| obeyed::parts(path).next().is_some()));
+        if let Some(git) = Git::find(merge.root().path()) {
+            written.stored = stored.of_workspace(&git, merge.root().path(), &shared.bases, cancel)?;
+        }
     }
     Ok(written)
 }
 
-/// The folders of the workspace in which the shared index of a repository has a `HEAD`.
-fn tracked_heads(shared: &Shared) -> BTreeSet<Vec<u8>> {
-    let mut folders = BTreeSet::new();
-    for (dot_git, base) in &shared.bases {
+/// The paths of the workspace in the shared indexes that pass a test, by their path in a checkout.
+fn tracked<'a>(
+    shared: &'a Shared,
+    is_wanted: impl Fn(&[u8]) -> bool + Copy + 'a,
+) -> impl Iterator<Item = Vec<u8>> + 'a {
+    shared.bases.iter().flat_map(move |(dot_git, base)| {
         let checkout = dot_git.parent();
-        for (path, ..) in index::entries_at(&base.index, obeyed::is_head_path) {
-            // An index has no path that a folder of the workspace cannot have.
-            if let Ok(folder) = in_checkout(checkout.as_ref(), obeyed::split(path).0) {
-                folders.insert(folder.map_or_else(Vec::new, |folder| folder.as_bytes().to_vec()));
-            }
-        }
-    }
-    folders
+        let paths = index::entries_at(&base.index, is_wanted);
+        // An index has no path that a file of the workspace cannot have.
+        let in_workspace = paths.filter_map(move |(path, ..)| in_checkout(checkout.as_ref(), path).ok()?);
+        in_workspace.map(|path| path.as_bytes().to_vec())
+    })
 }
 
 /// Reports what was held back, each once.
@@ -377,6 +381,8 @@ pub struct Arrived {
     report: GitReport,
     /// The folder that they are in.
     waits_in: Option<WorkFolder>,
+    /// What the local repositories have stored.
+    pub stored: stored::Known,
 }
 
 /// Separates what belongs to git from the rest of a download, and has git check it. With `is_partial`, the
@@ -390,7 +396,9 @@ pub fn take_out(
     is_partial: bool,
     cancel: &Cancel,
 ) -> Result<Arrived> {
-    let mut arrived = Arrived { git: None, checked: None, report: GitReport::default(), waits_in: None };
+    let stored = stored::Known::default();
+    let mut arrived =
+        Arrived { git: None, checked: None, report: GitReport::default(), waits_in: None, stored };
     arrived.report.held_back.extend(shared.left_here.iter().cloned());
     match travel.mode {
         Mode::Off => {}
@@ -421,7 +429,14 @@ pub fn take_out(
                 return Ok(arrived);
             }
             arrived.git = Git::find(workspace.path());
-            let checked = import::check(arrived.git.as_ref(), workspace, &shared.bases, quarantine, cancel)?;
+            let checked = import::check(
+                arrived.git.as_ref(),
+                workspace,
+                &shared.bases,
+                quarantine,
+                &arrived.stored,
+                cancel,
+            )?;
             arrived.checked = Some(checked);
             arrived.waits_in = Some(waits_in);
         }
@@ -491,7 +506,7 @@ impl Arrived {
     /// Merges the received repositories into the local ones, after the files of the workspace and under its
     /// lock.
     pub fn apply(self, workspace: &Root, shared: &mut Shared) -> Result<GitReport> {
-        let Self { git, checked, mut report, waits_in } = self;
+        let Self { git, checked, mut report, waits_in, stored: _ } = self;
         if let Some(checked) = checked {
             let time = utc_timestamp(SystemTime::now());
             let aside = || Ok(workspace.path().join(make_folder(workspace)?.as_path()));

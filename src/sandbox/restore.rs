@@ -488,7 +488,7 @@ impl Begun {
             .without_names("", |path| lost.contains_or_covers(path));
         // Without a change there is nothing to hold back.
         let written = if merge.needs_lock() {
-            &at_checkout(&merge, snapshot, shared, cancel)?
+            &at_checkout(&merge, snapshot, shared, &repositories.stored, cancel)?
         } else {
             &AtCheckout::default()
         };
@@ -552,7 +552,7 @@ impl Begun {
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
         let (search, retention) = (travel.search(), *retention);
-        let written = &at_checkout(&merge, snapshot, shared, cancel)?;
+        let written = &at_checkout(&merge, snapshot, shared, &repositories.stored, cancel)?;
         let options =
             MergeOptions { base: snapshot, left_alone: &left_alone, search, written, retention, cancel };
         let report = merge.preview(&options);

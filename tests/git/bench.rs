@@ -16,6 +16,7 @@ use sandbox_managed_runtime::git::import::check;
 use sandbox_managed_runtime::git::quarantine::Quarantine;
 use sandbox_managed_runtime::git::recognise::{Checkouts, bare_folders, is_gits};
 use sandbox_managed_runtime::git::report::GitReport;
+use sandbox_managed_runtime::git::stored::Known;
 use sandbox_managed_runtime::git::written::have_compared;
 use sandbox_managed_runtime::path::RelativePath;
 use sandbox_managed_runtime::tree::filter::Filter;
@@ -297,7 +298,8 @@ impl Bench {
         }
         let git = Git::at(self.program.clone());
         let git = (!self.without_git).then_some(&git);
-        let checked = check(git, &workspace, &self.bases, quarantine, &cancel).unwrap();
+        let stored = Known::default();
+        let checked = check(git, &workspace, &self.bases, quarantine, &stored, &cancel).unwrap();
         between(self);
         let mut written = Vec::new();
         for file in &files {

@@ -842,6 +842,94 @@ const PLANTED_IN_GIT: &[(&str, &str, Do, Do)] = &[
     ),
 ];
 
+/// Has a `HEAD`, with objects and references beside it, in a place that no branch or tag of commits reaches, and not as files.
+const STORED: &[(&str, Do)] = &[
+    ("a tag of a tree", |bench| {
+        let tree = bench.here(&["rev-parse", "FIXTURE^{tree}"]);
+        bench.here(&["tag", "tree", &tree]);
+    }),
+    ("an autostash", |bench| {
+        let git_dir = bench.here.join(".git");
+        let stash = bench.here(&["rev-parse", "FIXTURE"]);
+        write(&git_dir.join("rebase-merge/autostash"), format!("{stash}\n"));
+    }),
+    ("what was reset", |bench| drop(bench.here(&["update-ref", "ORIG_HEAD", "FIXTURE"]))),
+    ("another worktree", |bench| {
+        let other = bench.path().join("other");
+        bench.here(&["worktree", "add", "-q", "--detach", other.to_str().unwrap()]);
+        let fixture = bench.here(&["rev-parse", "FIXTURE"]);
+        bench.git(&other, &["checkout", &fixture, "--", "."]);
+    }),
+    ("the files of another worktree", |bench| {
+        let other = bench.path().join("other");
+        bench.here(&["worktree", "add", "-q", "--detach", other.to_str().unwrap()]);
+        let fixture = bench.here(&["rev-parse", "FIXTURE"]);
+        bench.git(&other, &["checkout", &fixture, "--", "."]);
+        bench.git(&other, &["reset", "-q"]);
+        bench.here(&["update-ref", "-d", "FIXTURE"]);
+        bench.here(&["prune", "--expire=now"]);
+        bench.here(&["update-ref", "FIXTURE", "HEAD"]);
+    }),
+    ("another folder of an old commit", |bench| {
+        bench.here(&["branch", "old", "FIXTURE"]);
+    }),
+];
+
+/// Stores a commit with a fixture that nothing names but the pseudo-reference `FIXTURE`, in whose folder the content of `HEAD` is as given.
+fn store_fixture(bench: &Bench, head: &str) {
+    let fixture = bench.here.join("deep/fixture");
+    for (name, text) in [("HEAD", head), ("objects/x", ""), ("refs/x", "")] {
+        write(&fixture.join(name), text);
+    }
+    bench.here(&["add", "-A", "-f"]);
+    let tree = bench.here(&["write-tree"]);
+    let commit = bench.here(&["commit-tree", "-m", "fixture", &tree]);
+    bench.here(&["update-ref", "FIXTURE", &commit]);
+    bench.here(&["reset", "-q", "--hard"]);
+    fs::remove_dir_all(bench.here.join("deep")).ok();
+}
+
+/// A person may have a fixture written from anywhere, into any folder: by a checkout of files, by an operation that ends, by a merge
+/// that follows a renamed folder, through a filter that makes a `HEAD` of it.
+#[test]
+fn where_a_head_is_stored_anywhere_nothing_comes_that_git_would_run_beside_it() {
+    for (what, name_it) in STORED {
+        for head in ["ref: refs/heads/main\n", "encrypted\n"] {
+            with_each_git(|bench| {
+                store_fixture(bench, head);
+                name_it(bench);
+                bench.here(&["update-ref", "-d", "FIXTURE"]);
+                let before = bench.here(&["rev-parse", "main"]);
+                bench.prepare();
+                write(&bench.there.join("ev/config"), PLANTED);
+                write(&bench.there.join("work.txt"), "work\n");
+                bench.commit_there("planted");
+                let report = bench.restore();
+                assert!(holds(&report, "refs/heads/main"), "{what}: {report:?}");
+                assert_eq!(bench.here(&["rev-parse", "main"]), before, "{what}");
+            });
+        }
+    }
+}
+
+/// What a nested repository checks out in a folder `hooks` would be hooks of what that folder is in.
+#[test]
+fn a_nested_repository_brings_no_hooks_for_the_folder_above_it() {
+    with_each_git(|bench| {
+        store_fixture(bench, "ref: refs/heads/main\n");
+        bench.here(&["branch", "old", "FIXTURE"]);
+        bench.new_repository(&bench.here.join("ev/hooks"));
+        bench.prepare();
+        let nested = bench.there.join("ev/hooks");
+        bench.git(&nested, &["checkout", "-q", "-b", "side"]);
+        write(&nested.join("reference-transaction"), "#!/bin/sh\n");
+        bench.commit(&nested, "planted");
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/side"), "{report:?}");
+        assert!(!bench.git(&bench.here.join("ev/hooks"), &["branch"]).contains("side"), "{report:?}");
+    });
+}
+
 /// Does nothing.
 fn nothing(_: &Bench) {}
 

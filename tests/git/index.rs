@@ -335,3 +335,58 @@ fn a_file_that_is_written_with_other_line_ends_is_not_shown_as_changed() {
         fs::remove_file(bench.here.join(".git/index.lock")).unwrap();
     });
 }
+
+/// What was held back with the commit comes with the one that replaces it, without a prepare in between.
+#[test]
+fn the_index_is_that_of_the_commit_that_replaces_one_that_was_held_back() {
+    with_each_git(|bench| {
+        write(&bench.here.join("moved.txt"), "moved\n");
+        let before = bench.commit_here("files");
+        bench.prepare();
+        write(&bench.there.join("mocks/HEAD"), "ref: refs/heads/main\n");
+        write(&bench.there.join("work.txt"), "work\n");
+        write(&bench.there.join("a.txt"), "changed\n");
+        bench.there(&["mv", "moved.txt", "elsewhere.txt"]);
+        bench.commit_there("with a HEAD");
+        let report = bench.restore();
+        assert!(holds(&report, "index") && holds(&report, "refs/heads/main"), "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "main"]), before);
+        assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "");
+        let report = bench.restore();
+        assert!(holds(&report, "index"), "{report:?}");
+        bench.there(&["mv", "mocks/HEAD", "mocks/answer.txt"]);
+        bench.there(&["commit", "-q", "--amend", "-m", "without"]);
+        let report = bench.restore();
+        assert_eq!(bench.here(&["log", "-1", "--format=%s"]), "without", "{report:?}");
+        assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "", "{report:?}");
+        let report = bench.restore();
+        assert!(report.held_back.is_empty(), "{report:?}");
+    });
+}
+
+/// A person takes the kept commits over and undoes a part of them: the index waits for the commit, and does not bring that part back.
+#[test]
+fn what_a_person_undid_of_a_commit_that_was_taken_over_by_hand_is_not_staged_again() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("a.txt"), "theirs\n");
+        write(&bench.there.join("work.txt"), "work\n");
+        bench.commit_there("there");
+        write(&bench.there.join("staged.txt"), "staged\n");
+        bench.there(&["add", "staged.txt"]);
+        write(&bench.here.join("b.txt"), "ours\n");
+        bench.commit_here("here");
+        let report = bench.restore();
+        assert!(holds(&report, "index"), "{report:?}");
+        let before = bench.here(&["rev-parse", "HEAD:a.txt"]);
+        let kept = bench.here(&["for-each-ref", "--format=%(refname)", "refs/paperclip/*/heads/main"]);
+        bench.here(&["reset", "-q", "--hard"]);
+        bench.here(&["clean", "-q", "-f", "-d"]);
+        bench.here(&["merge", "-q", "-m", "taken over", &kept]);
+        bench.here(&["checkout", "-q", "HEAD~1", "--", "a.txt"]);
+        bench.commit_here("undone");
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", ":a.txt"]), before);
+        assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "staged.txt");
+    });
+}
