@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 #[cfg(target_os = "linux")]
@@ -44,6 +45,22 @@ pub fn limit_memory(process: u32, bytes: u64) -> io::Result<()> {
     #[cfg(not(target_os = "linux"))]
     let _ = (process, bytes);
     Ok(())
+}
+
+/// Gives a pipe as much room as the system allows, up to 1 MiB. Returns how much it takes in one step while it is empty.
+pub fn widen_pipe(pipe: &impl AsFd) -> usize {
+    /// What every system gives a pipe.
+    const LEAST: usize = 16 * 1024;
+    #[cfg(target_os = "linux")]
+    {
+        // Without more, fewer changes fit.
+        rustix::pipe::fcntl_setpipe_size(pipe, 1 << 20).unwrap_or(LEAST)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pipe;
+        LEAST
+    }
 }
 
 /// Runs a program in its own process group, so signals to this process's group do not reach it.

@@ -6,9 +6,9 @@
 //! writes the local index (`Repository::index_step`).
 
 use std::ffi::{OsStr, OsString};
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -325,6 +325,23 @@ impl Call<'_> {
         self.succeeded(output)
     }
 
+    /// Starts it, and leaves it waiting for what it is told on its standard input.
+    pub fn start(&mut self) -> Result<Waiting> {
+        let failed = |error| Error::io("spawn", &self.git.program, error);
+        let messages = nameless(b"")?;
+        let stderr = messages.try_clone().map_err(failed)?;
+        let mut child = self
+            .command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(stderr))
+            .spawn()
+            .map_err(failed)?;
+        let stdin = child.stdin.take();
+        let room = stdin.as_ref().map_or(0, host::widen_pipe);
+        Ok(Waiting { program: self.git.program.clone(), child, stdin, room, messages })
+    }
+
     fn succeeded(&self, output: Output) -> Result<Vec<u8>, Fault> {
         if output.status == Some(0) {
             Ok(output.stdout)
@@ -371,6 +388,56 @@ impl Call<'_> {
         let mut stderr = stderr.map_err(died)?.map_err(failed)?;
         stderr.truncate(64 * 1024);
         Ok(Output { status, stdout, stderr })
+    }
+}
+
+/// A git that waits for what it is told. Dropped, it is told nothing.
+#[derive(Debug)]
+pub struct Waiting {
+    program: PathBuf,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    room: usize,
+    messages: File,
+}
+
+impl Waiting {
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let ended = self.child.try_wait().map_err(|error| Error::io("wait", &self.program, error))?;
+        Ok(ended.is_some())
+    }
+
+    /// How many bytes it can be told in one step, so that it hears all of them even if this process is killed.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Tells it these bytes, and waits for its end.
+    pub fn tell(mut self, input: &[u8]) -> Result<Output> {
+        if let Some(mut stdin) = self.stdin.take() {
+            match stdin.write_all(input) {
+                // Its status says why it no longer listens.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                written => written.map_err(|error| Error::io("write", &self.program, error))?,
+            }
+        }
+        let failed = |error| Error::io("wait", &self.program, error);
+        let status = self.child.wait().map_err(failed)?.code();
+        let mut stderr = Vec::new();
+        self.messages.rewind().map_err(failed)?;
+        (&self.messages).take(64 * 1024).read_to_end(&mut stderr).map_err(failed)?;
+        Ok(Output { status, stdout: Vec::new(), stderr })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // It ends once its standard input is closed.
+        drop(self.stdin.take());
+        // It was told nothing, so nothing of it can have failed.
+        let _ended = self.child.wait();
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::command::{Call, Fault, Git, short};
+use super::command::{Call, Fault, Git, Waiting, short};
 use super::config::{self, Settings};
 use super::export::{Base, Bases, configuration, locate, read_settings};
 use super::held;
@@ -948,6 +948,8 @@ struct Merge<'a> {
     followed: Option<index::Change>,
     /// The entries of the sandbox's index that the local one does not have.
     left: Vec<u8>,
+    /// The git that has locked the local index.
+    locked: Option<Waiting>,
     /// Whether the index waits until the commit that it belongs to is checked out.
     index_waits: bool,
     /// The local references that cannot be read.
@@ -983,6 +985,7 @@ impl<'a> Merge<'a> {
             shared_index: None,
             followed: None,
             left,
+            locked: None,
             index_waits: false,
             unreadable: Unreadable::default(),
         }
@@ -1213,6 +1216,11 @@ impl Merge<'_> {
                 self.shared_index = Some(index::applied(&base.index, change));
             }
             if self.incoming.base.place.is_some() {
+                // A local commit between the steps would be made with the former index, and so revert the sandbox's commits.
+                if change.is_some() || self.moves(head_here.as_ref()) {
+                    self.wait_for_index();
+                    self.locked = self.repository.lock_index()?;
+                }
                 self.note_changes(head_here.as_ref(), change.as_ref())?;
             }
             self.move_references(head_here.as_ref(), busy)?;
@@ -1220,6 +1228,7 @@ impl Merge<'_> {
             if let Some((before, after)) = change {
                 self.merge_index(busy, &before, &after)?;
             }
+            self.locked = None;
             self.keep_staged()?;
             // What is not done yet remains noted for a prepare.
             if self.due.index {
@@ -1782,7 +1791,6 @@ impl Merge<'_> {
     /// Makes the [change of a branch](Self::change_of_branch) in the index.
     fn follow_branch(&mut self, head: Option<&Head>) -> Result<(), Fault> {
         let Some((before, after)) = self.change_of_branch(head)? else { return Ok(()) };
-        self.wait_for_index();
         let ours = self.repository.index()?;
         self.stage(&before, &after, &ours)?;
         if !self.due.index {
@@ -1809,6 +1817,12 @@ impl Merge<'_> {
         self.difference(base.refs.get(name), commit)
     }
 
+    /// Whether the branch moves that is checked out here.
+    fn moves(&self, head: Option<&Head>) -> bool {
+        let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
+        matches!(head, Some(Head::Branch(name)) if base.refs.get(name) != theirs.refs.get(name))
+    }
+
     /// Waits a while for another git to unlock the index. Most end soon, even one that a killed restore left running.
     fn wait_for_index(&self) {
         let index_lock = self.git_path("index.lock");
@@ -1822,8 +1836,10 @@ impl Merge<'_> {
 
     fn merge_index(&mut self, busy: bool, before: &[u8], after: &[u8]) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
-        let index_lock = self.git_path("index.lock");
-        self.wait_for_index();
+        let is_locked = self.locked.is_none() && {
+            self.wait_for_index();
+            by_path::exists(&self.git_path("index.lock"))
+        };
         let ours = self.repository.index()?;
         if ours == after {
             return Ok(());
@@ -1847,14 +1863,14 @@ impl Merge<'_> {
             Some("a local operation is in progress")
         } else if !included {
             Some("the commit that it belongs to is not checked out locally")
-        } else if by_path::exists(&index_lock) {
+        } else if is_locked {
             Some("another git has locked the local index (index.lock)")
         } else {
             None
         };
         if let Some(reason) = reason {
             let is_refused = self.due.head || self.is_refused(theirs.head.as_ref());
-            self.due.index |= (!included && is_refused) || by_path::exists(&index_lock);
+            self.due.index |= (!included && is_refused) || is_locked;
             self.index_waits = !included;
             // What is held back for what it has waits, too.
             let is_told =
@@ -1875,7 +1891,7 @@ impl Merge<'_> {
 
     /// Makes a change in the local index, which is `ours`. Returns the paths at which it was made.
     fn stage(&mut self, before: &[u8], after: &[u8], ours: &[u8]) -> Result<Vec<RelativePath>, Fault> {
-        let staging = self.repository.stage(before, after, ours)?;
+        let staging = self.repository.stage(before, after, ours, self.locked.take())?;
         for path in staging.blocked {
             self.hold(
                 format!("index: {path}"),

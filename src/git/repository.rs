@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Call, Fault, Git};
+use super::command::{Call, Fault, Git, Waiting};
 use super::config::{self, Settings};
 use super::index;
 use super::local_refs;
@@ -64,6 +66,13 @@ pub struct Known {
     /// Those of references other than `refs/paperclip/…`, which have what was held back too.
     pub in_use: BTreeSet<Oid>,
 }
+
+/// How often, and how far apart, to check whether git has locked the index.
+const LOCK_LOOKS: u32 = 1000;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+
+/// The call that changes the index by what it reads.
+const CHANGE_INDEX: [&str; 3] = ["update-index", "-z", "--index-info"];
 
 /// The maximum number of paths on git's command line. For more, git lists all entries.
 const STATES_BY_PATH: usize = 100;
@@ -237,9 +246,39 @@ impl Repository<'_> {
         self.call().env("GIT_INDEX_FILE", file).args(LIST_INDEX).arg("--debug").run(self.cancel)
     }
 
+    /// Locks the index, as git does, until it is changed or the lock is dropped. `None` if another git has it locked.
+    ///
+    /// Git has the lock while it waits for the changes. So it also ends if this process is killed.
+    pub fn lock_index(&self) -> Result<Option<Waiting>, Fault> {
+        let lock = self.place.git_dir.join("index.lock");
+        if by_path::exists(&lock) {
+            return Ok(None);
+        }
+        let mut locking = self.index_step()?.args(CHANGE_INDEX).start()?;
+        for _ in 0..LOCK_LOOKS {
+            if by_path::exists(&lock) {
+                // Or another git was faster: then this one says so when it is told the changes.
+                return Ok(Some(locking));
+            }
+            if locking.has_ended()? {
+                break;
+            }
+            thread::sleep(LOCK_PAUSE);
+        }
+        Ok(None)
+    }
+
     /// Makes the changes between two listings in the index, which is `ours`, path by path, unless something else is staged
     /// there. Returns the paths that stay because something is in their way, and what git said if it refused.
-    pub fn stage(&self, before: &[u8], after: &[u8], ours: &[u8]) -> Result<Staging, Fault> {
+    ///
+    /// `locked` is the git that has locked the index. Without one, git locks it for the change alone.
+    pub fn stage(
+        &self,
+        before: &[u8],
+        after: &[u8],
+        ours: &[u8],
+        locked: Option<Waiting>,
+    ) -> Result<Staging, Fault> {
         let (changes, blocked) = index::merge_listings(before, after, ours);
         let mut staging = Staging { blocked, ..Staging::default() };
         if changes.is_empty() {
@@ -251,9 +290,15 @@ impl Repository<'_> {
             .filter_map(|line| line.strip_prefix(b"S ").map(<[u8]>::to_vec))
             .collect();
         let zero = self.zero();
-        let mut call = self.index_step()?;
-        call.args(["update-index", "-z", "--index-info"]).input(index::index_info(&changes, &zero));
-        let output = call.output(self.cancel)?;
+        let input = index::index_info(&changes, &zero);
+        let output = match locked {
+            Some(locked) if input.len() <= locked.room() => locked.tell(&input)?,
+            // Half of a list would be taken for the whole list if this process was killed.
+            locked => {
+                drop(locked);
+                self.index_step()?.args(CHANGE_INDEX).input(input).output(self.cancel)?
+            }
+        };
         if output.status == Some(0) {
             staging.changed = changes.iter().map(|(path, _)| path.clone()).collect();
             staging.ignored = ignored_paths(&output.stderr);

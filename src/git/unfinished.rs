@@ -99,7 +99,7 @@ pub fn complete(repository: &Repository<'_>) -> Result<Option<String>, Fault> {
         let (before, after) = index::at_paths((&change.before, &change.after), |path| {
             is_as_noted(path) && !collected.contains(path)
         });
-        if let Some(refused) = repository.stage(&before, &after, &repository.index()?)?.refused {
+        if let Some(refused) = repository.stage(&before, &after, &repository.index()?, None)?.refused {
             return Ok(Some(refused));
         }
     }

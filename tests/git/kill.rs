@@ -86,6 +86,11 @@ fn restore_and_kill(bench: &Bench, at: usize, how: &str, meanwhile: impl FnOnce(
             assert!(is_there, "git was killed at step {at}");
             thread::sleep(Duration::from_millis(1));
         }
+        // The git that has locked the index ends by itself, once nobody can tell it anything.
+        let lock = bench.here.join(".git/index.lock");
+        let looks =
+            (0..10_000).take_while(|_| lock.exists()).map(|_| thread::sleep(Duration::from_millis(1)));
+        assert!(looks.count() < 10_000, "the index stays locked after step {at}");
     } else {
         assert!(status.success() && root.join("done").exists());
     }
@@ -265,7 +270,7 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
         let mut bench = Bench::new(program.clone());
         bench.here(&["branch", "unlike", "main~1"]);
         bench.prepare();
-        restore_and_kill(&bench, 3, "after", |bench| {
+        restore_and_kill(&bench, 4, "after", |bench| {
             write(&bench.there.join("a.txt"), "changed\n");
             bench.commit_there("new");
             if matches!(what, "collect" | "unmark") {
@@ -319,7 +324,7 @@ fn a_cancelled_prepare_leaves_no_lock_where_it_completes_the_index() {
     let program = gits().pop().unwrap();
     let mut bench = Bench::new(program.clone());
     bench.prepare();
-    restore_and_kill(&bench, 3, "after", |bench| {
+    restore_and_kill(&bench, 4, "after", |bench| {
         write(&bench.there.join("a.txt"), "changed\n");
         bench.commit_there("new");
     });

@@ -125,7 +125,7 @@ fn objects_that_vanish_during_the_restore_are_brought_again() {
     for (words, is_held) in [
         (r#"*" rev-list "*" --stdin "*"#, true),
         (r#"*" update-ref "*" --stdin "*"#, true),
-        (r#"*" update-index "*" --index-info "*"#, false),
+        (r#"*" ls-files -t "*"#, false),
     ] {
         with_each_git(|bench| {
             bench.prepare();
@@ -704,6 +704,42 @@ fn a_new_repository_is_not_made_through_a_link() {
             });
             assert!(holds(&report, "tools/nested/.git"), "{report:?}");
             assert!(!outside.join(".git").exists() && !outside.join("nested/.git").exists());
+        });
+    }
+}
+
+/// Git locks the index before it moves a branch. So does a restore: a commit in between would have the former index, which is the
+/// reverse of what the sandbox committed.
+#[test]
+fn a_local_commit_during_the_restore_reverts_nothing_of_the_sandbox() {
+    for is_large in [false, true] {
+        with_each_git(|bench| {
+            write(&bench.here.join("l.txt"), "l\n");
+            bench.commit_here("l");
+            bench.prepare();
+            write(&bench.there.join("a.txt"), "theirs\n");
+            // More changes than a pipe takes at once.
+            for number in 0..if is_large { 6000 } else { 1 } {
+                write(&bench.there.join("new").join(format!("{number:0>100}")), "new\n");
+            }
+            let theirs = bench.commit_there("theirs");
+            let git = bench.program.clone();
+            let script = format!(
+                "[ -e @root/did ] || [ \"$(@git rev-parse main)\" != {theirs} ] || {{ touch @root/did; (\n\
+                 cd @root/here; unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE\n\
+                 echo ours > l.txt; @git add l.txt && @git -c user.name=T -c user.email=t@t commit -q -m ours\n\
+                 ) >@root/said 2>&1; }}"
+            );
+            before_each(bench, "*", &script);
+            let report = bench.restore();
+            bench.program = git;
+            let said = fs::read_to_string(bench.path().join("said")).unwrap();
+            assert!(is_large || said.contains("index.lock"), "{said}");
+            let changed = bench.here(&["log", "--format=", "--name-only", &format!("{theirs}..main")]);
+            assert!(["", "l.txt"].contains(&changed.as_str()), "{changed}: {report:?}");
+            let staged = bench.here(&["diff", "--cached", "--name-only"]);
+            assert!(["", "l.txt"].contains(&staged.as_str()), "{staged}: {report:?}");
+            bench.assert_sound(&bench.here, &[&theirs]);
         });
     }
 }
