@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{ErrorKind, Read as _};
 
 use super::obeyed::{
-    HEAD, HEAD_BYTES, Part, Parts, Stored, folders_obeying, folders_running, is_head, is_head_link,
-    is_head_name, parts, paths_of_runs, paths_of_stores,
+    HEAD, HEAD_BYTES, Part, Parts, folders_obeying, folders_running, is_head, is_head_link, is_head_name,
+    parts, paths_of_runs, paths_of_stores,
 };
 use super::quarantine::{is_held, is_held_in_repository};
 use super::recognise::{bare_folders, in_checkout, is_bare_marker, is_git_name, is_gits};
@@ -126,12 +126,13 @@ pub fn beside_heads(
         let completes = |(folder, part): (&[u8], Part)| {
             all_parts.get(folder).is_some_and(|&(then, before)| {
                 let tracked = written.parts.get(folder).copied().unwrap_or_default();
-                let (then, mut before) = (then.or(tracked), before.or(tracked));
-                if written.stored.run {
-                    before.add(Part::Run);
+                let before = before.or(tracked);
+                let mut earlier = written.history.get(folder).copied().unwrap_or_default();
+                if written.fixture {
+                    earlier.add(Part::Run);
                 }
                 // A configuration of the same restore is held back itself.
-                then.with_run(before).is_completed_by(part, before)
+                then.with_run(before).or(before).or(earlier).is_completed_by(part, before)
             })
         };
         if let Some((_, part)) = parts_of(path, after).find(|&part| completes(part)) {
@@ -153,7 +154,7 @@ pub fn beside_heads(
                 continue;
             }
         }
-        if written.stored.fixture && folders_running(path.as_bytes()).next().is_some() {
+        if written.fixture && folders_running(path.as_bytes()).next().is_some() {
             held.push(Noted { path: path.clone(), reason: BESIDE_STORED });
             continue;
         }
@@ -179,8 +180,10 @@ pub struct AtCheckout {
     pub tracked: BTreeSet<Vec<u8>>,
     /// What the index of a repository has of one, as far as that matters.
     pub parts: BTreeMap<Vec<u8>, Parts>,
-    /// What the repositories have stored in any folder, as far as that matters.
-    pub stored: Stored,
+    /// What any commit in the local history has had of one, as far as that matters.
+    pub history: BTreeMap<Vec<u8>, Parts>,
+    /// Whether a repository has stored a fixture in any folder, as far as that matters.
+    pub fixture: bool,
 }
 
 impl AtCheckout {
@@ -194,18 +197,29 @@ impl AtCheckout {
     }
 }
 
-/// Whether the incoming side has something new that git would run, or that would store a repository, in any folder: only then does
-/// it matter what the local repositories have stored.
-pub fn may_complete(theirs: &Snapshot, base: &Snapshot, workspace: &Root) -> Result<bool> {
-    let mut new = changed(base, theirs).filter(|(path, ..)| !is_gits(path));
+/// What the incoming side has for which it matters what the local repositories have stored.
+#[derive(Debug, Default)]
+pub struct Gained {
+    /// The folders that get a part of a repository which they did not have.
+    pub folders: BTreeSet<Vec<u8>>,
+    /// Whether one of them gets what git would run, or has both objects and references then.
+    pub may_complete: bool,
+}
+
+/// Finds that out.
+pub fn gained(theirs: &Snapshot, base: &Snapshot, workspace: &Root) -> Result<Gained> {
     let is_run = |(path, _, after): (&RelativePath, _, Option<&Entry>)| {
-        after.is_some_and(|after| !after.is_folder()) && folders_running(path.as_bytes()).next().is_some()
+        let is_new = after.is_some_and(|after| !after.is_folder()) && !is_gits(path);
+        is_new && folders_running(path.as_bytes()).next().is_some()
     };
-    if new.any(is_run) {
-        return Ok(true);
+    let mut gained = Gained { may_complete: changed(base, theirs).any(is_run), ..Gained::default() };
+    for (folder, (then, before)) in parts_in(theirs, base, workspace)? {
+        gained.may_complete |= then.stores() && !before.stores();
+        if then.exceeds(before) {
+            gained.folders.insert(folder);
+        }
     }
-    let mut found = parts_in(theirs, base, workspace)?.into_values();
-    Ok(found.any(|(then, before)| then.stores() && !before.stores()))
+    Ok(gained)
 }
 
 /// For each folder in which the incoming side changes a part of a repository: the parts that it then has, with those that are there
@@ -576,26 +590,35 @@ mod tests {
             let found = beside_heads(&mut tree(&[came]), &tree(&[]), &root, &|_| false, &written).unwrap();
             assert_eq!(!found.is_empty(), held, "{came}: {found:?}");
         }
-        // What a local repository has stored may be written into any folder.
-        let (fixture, run) = (Stored { fixture: true, run: false }, Stored { fixture: false, run: true });
-        for (stored, came, held) in [
-            (fixture, "new/config", true),
-            (fixture, "a/b/hooks/pre-commit", true),
-            (fixture, "new/Hooks@", true),
-            (fixture, "new/hooks/use.ts", false),
-            (fixture, "new/info/attributes", false),
-            (fixture, "new/config/", false),
-            (fixture, "ran/refs/x", false),
-            (run, "ran/refs/x", true),
-            (run, "ran/readme", false),
-            (run, "new/config", false),
+        // What any commit in the local history has may be checked out again.
+        let stores = ["past/objects", "past/refs", "gone/config", "gone/refs"];
+        let mut past = AtCheckout::default();
+        past.add_parts(stores.into_iter().map(Vec::from));
+        let past = AtCheckout { history: past.parts, ..AtCheckout::default() };
+        let fixture = AtCheckout { fixture: true, ..AtCheckout::default() };
+        for (written, came, held) in [
+            (&past, "past/config", true),
+            (&past, "past/hooks/update", true),
+            (&past, "past/objects/x", false),
+            (&past, "new/config", false),
+            (&past, "gone/objects/x", true),
+            (&past, "gone/readme", false),
+            // A fixture may be written into any folder.
+            (&fixture, "new/config", true),
+            (&fixture, "a/b/hooks/pre-commit", true),
+            (&fixture, "new/Hooks@", true),
+            (&fixture, "new/hooks/use.ts", false),
+            (&fixture, "new/info/attributes", false),
+            (&fixture, "new/config/", false),
+            (&fixture, "new/refs/x", false),
+            (&fixture, "half/refs/x", true),
         ] {
             let mut theirs = tree(&["file", came]);
-            let written = AtCheckout { stored, ..AtCheckout::default() };
-            let found = beside_heads(&mut theirs, &tree(&["file"]), &root, &|_| false, &written).unwrap();
+            let base = tree(&["file"]);
+            let found = beside_heads(&mut theirs, &base, &root, &|_| false, written).unwrap();
             assert_eq!(!found.is_empty(), held, "{came}: {found:?}");
-            let may_matter = may_complete(&tree(&["file", came]), &tree(&["file"]), &root).unwrap();
-            assert!(may_matter || !held, "{came}");
+            let gained = gained(&tree(&["file", came]), &base, &root).unwrap();
+            assert!(!held || gained.may_complete || !gained.folders.is_empty(), "{came}: {gained:?}");
         }
     }
 }

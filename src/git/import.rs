@@ -408,6 +408,19 @@ fn detached(heads: &BTreeMap<String, Vec<u8>>, format: &str) -> BTreeMap<String,
     commits.filter(|(_, oid)| has_format(oid, format)).collect()
 }
 
+/// The branches that operations in progress in a worktree use, by its git directory: one that is rebased, those that follow it
+/// (`git rebase --update-refs`), and one from which a bisection was started.
+fn branches_of_operations(git_dir: &Path) -> Result<Vec<RefName>> {
+    let mut branches = Vec::new();
+    for file in ["rebase-merge/head-name", "rebase-apply/head-name", "rebase-merge/update-refs"] {
+        let text = read(&git_dir.join(file))?.unwrap_or_default();
+        branches.extend(text.split(|&byte| byte == b'\n').filter_map(RefName::parse));
+    }
+    let start = read(&git_dir.join("BISECT_START"))?.unwrap_or_default();
+    branches.extend(RefName::parse(&[b"refs/heads/", start.trim_ascii_end()].concat()));
+    Ok(branches)
+}
+
 /// The reason for refusing a repository that is not the one that was sent.
 const GONE: &str = "the local repository is gone or is another one than at prepare";
 
@@ -625,13 +638,16 @@ impl Reading<'_> {
             },
             is_workspace: checkout.is_none(),
             commit: their_commit(&incoming.theirs),
-            stored: &mut || {
-                Ok(around.stored.of_workspace(
-                    self.git,
-                    around.workspace.path(),
-                    around.bases,
-                    self.cancel,
-                )?)
+            fixture: &mut || {
+                let (workspace, bases) = (around.workspace.path(), around.bases);
+                Ok(around.stored.has_fixture(self.git, workspace, bases, self.cancel)?)
+            },
+            history: &mut |folders| match &incoming.place {
+                Some(place) if !folders.is_empty() => {
+                    let search = Search { git: self.git, repository: &place.git_dir, cancel: self.cancel };
+                    search.parts_in_history(None, folders)
+                }
+                _ => Ok(BTreeMap::new()),
             },
             name: checkout.as_ref().map(|checkout| checkout.name().as_encoded_bytes()),
             parts: &mut |folder| held::local_parts(&mut other, checkout.as_ref(), folder),
@@ -795,6 +811,10 @@ impl Checked {
                         Fault::Error(error) => format!("this process may not do that in it ({error})"),
                     };
                     report.is_incomplete = true;
+                    // Nothing of a new one is there.
+                    if incoming.place.is_none() {
+                        report.take_back(&incoming.dot_git);
+                    }
                     let Incoming { dot_git, folder, theirs: Base { refs, .. }, pack, .. } = incoming;
                     let references = refs.into_iter().map(|(name, oid)| (name, oid.to_string().into_bytes()));
                     let (references, pack) = (references.collect(), pack.map(|pack| pack.file));
@@ -1285,13 +1305,31 @@ impl Merge<'_> {
         let mut in_use: BTreeSet<RefName> = branches.into_iter().collect();
         if busy {
             in_use.extend(current.clone());
-            for name in ["rebase-merge/head-name", "rebase-apply/head-name"] {
-                let text = read(&self.git_path(name))?.unwrap_or_default();
-                in_use.extend(RefName::parse(text.trim_ascii_end()));
-            }
+        }
+        let common = &self.repository.place.common_dir;
+        let linked = common.join("worktrees");
+        let names = if by_path::exists(&linked) { by_path::list(&linked)? } else { Vec::new() };
+        for git_dir in names.into_iter().map(|name| linked.join(name)).chain([common.clone()]) {
+            in_use.extend(branches_of_operations(&git_dir)?);
         }
         let obeyed = self.incoming.obeyed.clone();
         Ok(Surroundings { in_use, current, obeyed, ..Surroundings::default() })
+    }
+
+    /// Those of some new names that git takes for an abbreviated object, too: a person who gives one of its digits would be led to
+    /// the sandbox's commit instead.
+    fn abbreviations<'n>(
+        &self,
+        names: impl Iterator<Item = &'n RefName>,
+    ) -> Result<BTreeSet<RefName>, Fault> {
+        let mut found = BTreeSet::new();
+        for (name, digits) in names.filter_map(|name| Some((name, name.abbreviated()?))) {
+            let known = self.repository.run(["rev-parse".to_owned(), format!("--disambiguate={digits}")])?;
+            if !known.is_empty() {
+                found.insert(name.clone());
+            }
+        }
+        Ok(found)
     }
 
     fn relation(&self, theirs: &Oid, ours: &Oid) -> Relation {
@@ -1381,6 +1419,8 @@ impl Merge<'_> {
             let unreadable = &self.unreadable;
             let new = theirs.keys().filter(|name| !ours.contains_key(name) && !unreadable.hides(name));
             around.symbolic.extend(self.repository.dangling(new)?);
+            around.abbreviations =
+                self.abbreviations(theirs.keys().filter(|name| !ours.contains_key(name)))?;
             let planned = plan(base, theirs, &ours, &around, &|theirs, ours| self.relation(theirs, ours));
             let (unreadable, planned): (Vec<_>, Vec<_>) =
                 planned.into_iter().partition(|(_, outcome)| *outcome == Outcome::Aside(Reason::Unreadable));

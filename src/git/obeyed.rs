@@ -9,9 +9,9 @@
 //!   workspace. (A merge has the files of its parents, which are not new.)
 //! - Beside a local `HEAD` that git accepts, nothing comes that git runs or obeys; beside any other, nothing that would complete a
 //!   repository.
-//! - Where a local repository has stored a `HEAD` in any folder, no configuration and no hook comes: see [`stored`](super::stored).
-//! - A `HEAD` may come from where nobody has looked. So no folder gets all the rest either: `objects`, `refs`, and a configuration or hook.
-//!   No `commondir` comes at all.
+//! - Where a local repository has stored a fixture in any folder, no configuration and no hook comes: see [`stored`](super::stored).
+//! - A `HEAD` may come from where nobody has looked. So no folder gets all the rest either: `objects`, `refs`, and a configuration or hook,
+//!   with what any commit in the local history has there. No `commondir` comes at all.
 
 use std::str;
 
@@ -208,6 +208,18 @@ impl Parts {
         self.run
     }
 
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { objects: true, references: true, run: true }
+    }
+
+    /// Whether it has a part that the other lacks.
+    #[must_use]
+    pub fn exceeds(self, other: Self) -> bool {
+        other.or(self) != other
+    }
+
     /// The same, with what runs only if the other has it.
     #[must_use]
     pub fn with_run(self, other: Self) -> Self {
@@ -229,26 +241,6 @@ impl Parts {
             Part::Objects | Part::References => self.stores() && self.run && !before.stores(),
             Part::Elsewhere => true,
         }
-    }
-}
-
-/// What the local repositories have stored, in whatever folder.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stored {
-    /// What a configuration or a hook would make a repository that runs it: a `HEAD` that git may accept, or objects and references.
-    pub fixture: bool,
-    /// A configuration or a hook.
-    pub run: bool,
-}
-
-impl Stored {
-    /// What is not known may be there: git may refuse a repository now, and obey it later.
-    pub const UNKNOWN: Self = Self { fixture: true, run: true };
-
-    /// Adds what another repository has.
-    pub fn add(&mut self, other: Self) {
-        self.fixture |= other.fixture;
-        self.run |= other.run;
     }
 }
 
@@ -276,6 +268,13 @@ pub fn parts(path: &[u8]) -> impl Iterator<Item = (&[u8], Part)> {
 #[must_use]
 pub fn paths_of_stores(folder: &[u8]) -> [(Vec<u8>, Part); 2] {
     [(below(folder, b"objects"), Part::Objects), (below(folder, b"refs"), Part::References)]
+}
+
+/// The paths in a folder at which a repository has its parts.
+pub fn paths_of_parts(folder: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    [&b"objects"[..], b"refs", b"config", b"config.worktree", b"hooks"]
+        .into_iter()
+        .map(move |name| below(folder, name))
 }
 
 /// The paths in a folder at which a repository has what makes git run something.
@@ -348,10 +347,15 @@ impl<'a> Change<'a> {
         may_be && RelativePath::parse(self.path).ok().flatten().is_some_and(|path| is_in_runtime(&path))
     }
 
-    /// Whether git would run it in some folder, if that were a repository.
+    /// Whether git would run it in some folder, if that were a repository: there, or where a merge puts it that follows a renamed
+    /// folder, which keeps its name. A submodule may have hooks.
     #[must_use]
     pub fn is_run(&self) -> bool {
-        self.kind != Kind::Folder && folders_running(self.path).next().is_some()
+        let (_, name) = split(self.path);
+        match self.kind {
+            Kind::Folder => name.eq_ignore_ascii_case(b"hooks"),
+            _ => is_hook(name) || folders_running(self.path).next().is_some(),
+        }
     }
 
     /// The parts of repositories that it is, or is in. A submodule is a directory, which runs nothing.
@@ -366,6 +370,7 @@ impl<'a> Change<'a> {
         self.is_in_runtime()
             || self.kind == Kind::Folder
             || is_head_path(self.path)
+            || self.is_run()
             || folders_obeying(self.path).chain(folders_completing(self.path)).next().is_some()
     }
 }

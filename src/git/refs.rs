@@ -59,6 +59,18 @@ const PART_MAX: usize = 255 - ".lock".len();
 pub struct RefName(Vec<u8>);
 
 impl RefName {
+    /// The digits that git would take for an abbreviated object in the short name of a branch or tag: all of it, or those after
+    /// `-g`, as `git describe` prints them.
+    #[must_use]
+    pub fn abbreviated(&self) -> Option<&str> {
+        const LEAST: usize = 4;
+        let short =
+            [&b"refs/heads/"[..], b"refs/tags/"].into_iter().find_map(|kind| self.0.strip_prefix(kind))?;
+        let short = std::str::from_utf8(short).ok()?;
+        let digits = short.rsplit_once("-g").map_or(short, |(_, digits)| digits);
+        (digits.len() >= LEAST && digits.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(digits)
+    }
+
     /// Checks a name as git does, and whether git can store it as a file.
     #[must_use]
     pub fn parse(name: &[u8]) -> Option<Self> {
@@ -300,6 +312,8 @@ pub struct Surroundings {
     pub symbolic: Vec<(RefName, RefName)>,
     /// The sandbox's commits that have something in which git would obey it, with the reason for the report.
     pub obeyed: BTreeMap<Oid, Arc<str>>,
+    /// The sandbox's new references whose names git also takes for an abbreviated object.
+    pub abbreviations: BTreeSet<RefName>,
     /// The local references that cannot be read. What git lists for them may be an earlier, packed value.
     pub unreadable: Unreadable,
 }
@@ -337,6 +351,10 @@ pub fn plan(
             (outcome, _) => outcome,
         };
         let outcome = match outcome {
+            Outcome::Theirs if ours.is_none() && around.in_use.contains(name) => {
+                Outcome::Aside(Reason::InUse)
+            }
+            Outcome::Theirs if around.abbreviations.contains(name) => Outcome::Aside(Reason::Ambiguous),
             Outcome::Theirs if ours.is_none() => match taken.obstacle(name) {
                 None => Outcome::Theirs,
                 Some(reason) => Outcome::Aside(reason),

@@ -45,6 +45,16 @@ pub struct GitReport {
 }
 
 impl GitReport {
+    /// Takes back what was reported of the references and the index of a repository that was not created after all.
+    pub fn take_back(&mut self, repository: &RelativePath) {
+        self.updated.retain(|(of, _)| of != repository);
+        self.deleted.retain(|(of, _)| of != repository);
+        self.kept.retain(|kept| kept.repository != *repository);
+        if let Some(checkout) = repository.parent() {
+            self.staged.retain(|path| !path.is_below(&checkout));
+        }
+    }
+
     /// Reports the staged files that are excluded: the index has what the sandbox committed or staged, and no file came with it.
     pub fn tell_excluded(&mut self, excluded: &Filter<'_>) {
         let staged = std::mem::take(&mut self.staged);

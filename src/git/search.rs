@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::command::{Call, Fault, Git, short};
 use super::held;
 use super::index;
-use super::obeyed::{self, Change, Part, Parts, Stored, is_head_path};
+use super::obeyed::{self, Change, Part, Parts, is_head_path};
 use super::objects::between;
 use super::recognise::in_checkout;
 use super::refs::{OBEYED, Oid};
@@ -15,7 +15,7 @@ use super::repository::{Types, lines, types};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::{Cursor, Kind, Root};
-use crate::path::RelativePath;
+use crate::path::{RelativePath, path_from};
 
 /// A repository that has what is to be searched. It is one of ours: the sandbox configured nothing in it.
 pub struct Search<'a> {
@@ -61,6 +61,9 @@ fn because(reason: &str, path: Option<impl AsRef<[u8]>>) -> Arc<str> {
 /// Answers a question about a commit of a submodule.
 type OfSubmodule<'a> = dyn FnMut(&Oid) -> Result<bool, Fault> + 'a;
 
+/// Answers a question about folders in a history.
+type OfHistory<'a> = dyn FnMut(&BTreeSet<&[u8]>) -> Result<BTreeMap<Vec<u8>, Parts>> + 'a;
+
 /// What is known of the local side where new commits would be checked out.
 pub struct Locally<'a> {
     /// Whether git accepts the `HEAD` in a folder of the checkout; `None` if it has none.
@@ -71,8 +74,10 @@ pub struct Locally<'a> {
     pub is_workspace: bool,
     /// The commit that the sandbox has checked out.
     pub commit: Option<Oid>,
-    /// What the local repositories have stored in any folder.
-    pub stored: &'a mut dyn FnMut() -> Result<Stored, Fault>,
+    /// Whether a local repository has stored a fixture in any folder.
+    pub fixture: &'a mut dyn FnMut() -> Result<bool, Fault>,
+    /// The parts of a repository that any commit in the local history has had in these folders of the checkout.
+    pub history: &'a mut OfHistory<'a>,
     /// The name of the checkout, which may be a part of a repository itself.
     pub name: Option<&'a [u8]>,
     /// The parts of a repository that a folder of the checkout has.
@@ -99,8 +104,8 @@ struct Heads<'a> {
     tracked: BTreeSet<&'a [u8]>,
     /// The contents of those in question, but for what cannot be read.
     contents: BTreeMap<Oid, Vec<u8>>,
-    /// Whether the local repositories have stored one that may be written into any folder.
-    is_stored: bool,
+    /// Whether a local repository has stored a fixture, which may be written into any folder.
+    is_fixture_stored: bool,
 }
 
 impl Heads<'_> {
@@ -113,7 +118,7 @@ impl Heads<'_> {
     fn holds(&self, change: &Change<'_>, locally: &mut Locally<'_>) -> Result<bool, Fault> {
         let (folder, name) = obeyed::split(change.path);
         if change.kind == Kind::Folder {
-            if (locally.submodule)(&change.content)? {
+            if (locally.submodule)(&change.content)? || (self.is_fixture_stored && change.is_run()) {
                 return Ok(true);
             }
         } else if is_head_path(change.path) && (locally.head)(folder)? != Some(true) {
@@ -140,7 +145,7 @@ impl Heads<'_> {
                 return Ok(true);
             }
         }
-        Ok((self.is_stored && change.is_run())
+        Ok((self.is_fixture_stored && change.is_run())
             || obeyed::folders_obeying(change.path).any(|folder| self.accepted.contains(folder)))
     }
 }
@@ -159,18 +164,26 @@ pub fn accepts(contents: &BTreeMap<Oid, Vec<u8>>, kind: Kind, content: &Oid) -> 
 /// The largest number of tags of trees that are searched. No tool makes any.
 const TREES_MAX: usize = 16;
 
+/// How many folders one call of git is asked about.
+const FOLDERS_AT_ONCE: usize = 200;
+
+/// The call that lists what commits have changed. (Without `--full-history`, git passes over a line of history that a merge has
+/// dropped.)
+const LOG: [&str; 8] =
+    ["log", "-c", "--raw", "-z", "--no-renames", "--no-abbrev", "--format=%H", "--full-history"];
+
 /// The largest number of places in which commits are searched for a `HEAD`.
 const PLACES_MAX: usize = 1_000_000;
 
 impl Search<'_> {
     /// Searches what is new of these objects, which references name, for what git would obey in a checkout. Returns those that
-    /// have something. `stored` tells what local repositories have.
+    /// have something.
     pub fn among(
         &self,
         tips: &BTreeSet<Oid>,
         here: &BTreeSet<Oid>,
         checkout: &Root,
-        stored: &mut dyn FnMut() -> Result<Stored, Fault>,
+        fixture: &mut dyn FnMut() -> Result<bool, Fault>,
     ) -> Result<BTreeSet<Oid>, Fault> {
         let kinds = types(&mut self.call(), tips, self.cancel)?;
         let (mut cursor, mut other) = (checkout.cursor(), checkout.cursor());
@@ -179,7 +192,8 @@ impl Search<'_> {
             submodule: &mut |_| Ok(false),
             is_workspace: true,
             commit: None,
-            stored,
+            fixture,
+            history: &mut |folders| self.parts_in_history(Some(here), folders),
             name: None,
             parts: &mut |folder| held::local_parts(&mut other, None, folder),
             tracked: &mut || Ok(Vec::new()),
@@ -214,8 +228,7 @@ impl Search<'_> {
         changes.retain(|change| change.commit.is_some() || !of_commit.contains(change.path));
         // Each checkout of a repository in a `hooks` folder writes hooks beside what that folder is in.
         let is_hooks = locally.name.is_some_and(|name| name.eq_ignore_ascii_case(b"hooks"));
-        if is_hooks && obeying.changed.iter().any(|path| obeyed::is_hook(path)) && (locally.stored)()?.fixture
-        {
+        if is_hooks && obeying.changed.iter().any(|path| obeyed::is_hook(path)) && (locally.fixture)()? {
             obeying.reason = because(OBEYED, obeying.changed.iter().find(|path| obeyed::is_hook(path)));
             return Ok(Obeying { tips: new, index: true, ..obeying });
         }
@@ -236,7 +249,7 @@ impl Search<'_> {
         changes.retain(|change| known.get(change.path) != Some(&change.content));
         let in_trees = self.heads_in(&new, &folders)?;
         let mut heads = self.heads(&changes, &folders, (theirs, &tracked), &in_trees, &mut locally)?;
-        heads.is_stored = changes.iter().any(Change::is_run) && (locally.stored)()?.fixture;
+        heads.is_fixture_stored = changes.iter().any(Change::is_run) && (locally.fixture)()?;
         let parts = self.parts(&changes, &new, &tracked, &mut locally)?;
         let (mut commits, mut first): (BTreeSet<&Oid>, _) = (BTreeSet::new(), None);
         for change in &changes {
@@ -327,10 +340,15 @@ impl Search<'_> {
         for (folder, part) in self.parts_of_tips(new, &found)? {
             found.entry(folder).or_default().0.add(part);
         }
-        let storing =
-            found.values_mut().filter(|(then, before)| then.stores() && !then.runs() && !before.stores());
-        for (then, _) in storing {
-            if (locally.stored)()?.run {
+        let gaining = found.iter().filter(|(_, (then, before))| then.exceeds(*before));
+        let gaining: BTreeSet<&[u8]> = gaining.map(|(folder, _)| *folder).collect();
+        for (folder, earlier) in (locally.history)(&gaining)? {
+            if let Some((then, _)) = found.get_mut(&folder[..]) {
+                *then = then.or(earlier);
+            }
+        }
+        for (then, before) in found.values_mut() {
+            if then.stores() && !then.runs() && !before.stores() && (locally.fixture)()? {
                 then.add(Part::Run);
             }
         }
@@ -357,6 +375,40 @@ impl Search<'_> {
         Ok(found.filter(|(what, kind, _)| is_there(what, kind)).map(|(what, ..)| what).collect())
     }
 
+    /// The parts of a repository that any commit has had in these folders of the checkout: one of all references and reflogs, or one
+    /// that these commits reach. All parts where git cannot tell.
+    ///
+    /// Git reads the whole history for that.
+    pub fn parts_in_history(
+        &self,
+        tips: Option<&BTreeSet<Oid>>,
+        folders: &BTreeSet<&[u8]>,
+    ) -> Result<BTreeMap<Vec<u8>, Parts>> {
+        let mut found: BTreeMap<Vec<u8>, Parts> = BTreeMap::new();
+        if tips.is_some_and(BTreeSet::is_empty) {
+            return Ok(found);
+        }
+        for folders in folders.iter().copied().collect::<Vec<_>>().chunks(FOLDERS_AT_ONCE) {
+            let mut call = self.call();
+            call.bounded().args(LOG);
+            match tips {
+                None => call.args(["--all", "--reflog"]),
+                Some(tips) => call.arg("--stdin").input(lines(tips.iter().map(Oid::as_str))),
+            };
+            let paths = folders.iter().flat_map(|folder| obeyed::paths_of_parts(folder));
+            call.arg("--").args(paths.map(|path| path_from(&path).as_os_str().to_owned()));
+            let log = call.output(self.cancel)?;
+            let Some(changes) = obeyed::changes_in_log(&log.stdout).filter(|_| log.status == Some(0)) else {
+                found.extend(folders.iter().map(|folder| (folder.to_vec(), Parts::all())));
+                continue;
+            };
+            for (folder, part) in changes.iter().flat_map(Change::parts) {
+                found.entry(folder.to_vec()).or_default().add(part);
+            }
+        }
+        Ok(found)
+    }
+
     /// Lists what is new. `None` if it is too much.
     fn lists(
         &self,
@@ -368,11 +420,8 @@ impl Search<'_> {
         if new.is_empty() {
             return Ok(Some(lists));
         }
-        // Without `--full-history`, git passes over a line of history that a merge has dropped.
-        let list =
-            ["log", "-c", "--raw", "-z", "--no-renames", "--no-abbrev", "--format=%H", "--full-history"];
         let log =
-            self.call().bounded().args(list).arg("--stdin").input(between(new, here)).output(self.cancel)?;
+            self.call().bounded().args(LOG).arg("--stdin").input(between(new, here)).output(self.cancel)?;
         if log.status != Some(0) {
             return Ok(None);
         }
@@ -441,7 +490,7 @@ impl Search<'_> {
                 .map(|(path, ..)| obeyed::split(path).0)
                 .collect(),
             contents: self.contents(&blobs)?,
-            is_stored: false,
+            is_fixture_stored: false,
         };
         for (path, kind, oid) in &beside {
             // (What a commit has there may be a link too.)

@@ -1,11 +1,12 @@
-//! Finds out whether a local repository has stored a part of another one anywhere: a fixture, or what git would run in one.
+//! Finds out whether a local repository has stored a fixture: what a configuration or a hook would make a repository that runs it.
+//! That is a `HEAD` that git may accept, one of any content beside another part of a repository, or objects and references.
 //!
 //! What is stored may be written into any folder at any time: a person checks out an old commit, the tree of a tag, or a stash that
 //! only an operation in progress names; a merge follows renamed folders; a filter decrypts it. So neither the path nor the
 //! reference counts: every tree in the store of objects is read, the index of each worktree, and the files of the other
 //! worktrees, in which the sandbox's branches may be checked out. See [`obeyed`].
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -13,8 +14,8 @@ use super::command::{Call, Fault, Git};
 use super::export::Bases;
 use super::index;
 use super::named::enclosing;
-use super::obeyed::{self, Part, Parts, Stored};
-use super::recognise::{bare_folders, is_git_name};
+use super::obeyed::{self, Part, Parts};
+use super::recognise::{bare_folders, in_checkout, is_git_name};
 use super::refs::Oid;
 use super::repository::{LIST_INDEX, lines};
 use super::search::{Search, accepts};
@@ -27,17 +28,11 @@ use crate::tree::scan::scan;
 
 /// What a restore knows of that: git reads whole repositories for it, so it is asked at most once, and only if it matters.
 #[derive(Debug, Default)]
-pub struct Known(OnceLock<Stored>);
+pub struct Known(OnceLock<bool>);
 
 impl Known {
-    /// What the repositories of a workspace have stored, and the one around it.
-    pub fn of_workspace(
-        &self,
-        git: &Git,
-        workspace: &Path,
-        bases: &Bases,
-        cancel: &Cancel,
-    ) -> Result<Stored> {
+    /// Whether a repository of a workspace has stored a fixture, or the one around it.
+    pub fn has_fixture(&self, git: &Git, workspace: &Path, bases: &Bases, cancel: &Cancel) -> Result<bool> {
         if let Some(known) = self.0.get() {
             return Ok(*known);
         }
@@ -49,15 +44,19 @@ impl Known {
         {
             repositories.entry(around.common_dir).or_insert(around.checkout);
         }
-        let mut stored = Stored::default();
+        let mut has_one = false;
         for (common, checkout) in repositories {
-            match (Repository { git, common, checkout, cancel }).stored() {
-                Ok(found) => stored.add(found),
-                Err(Fault::Refused(_)) => stored = Stored::UNKNOWN,
+            has_one = match (Repository { git, common, checkout, cancel }).has_fixture() {
+                Ok(found) => found,
+                // Git may refuse the repository now and obey it later.
+                Err(Fault::Refused(_)) => true,
                 Err(Fault::Error(error)) => return Err(error),
+            };
+            if has_one {
+                break;
             }
         }
-        Ok(*self.0.get_or_init(|| stored))
+        Ok(*self.0.get_or_init(|| has_one))
     }
 }
 
@@ -72,24 +71,30 @@ struct Repository<'a> {
 }
 
 impl Repository<'_> {
-    fn stored(&self) -> Result<Stored, Fault> {
+    fn has_fixture(&self) -> Result<bool, Fault> {
         let Self { git, common, cancel, .. } = self;
         let search = Search { git, repository: common, cancel };
         let mut call = git.call(common);
         let listed = call.args(["cat-file", "--batch-all-objects", "--unordered"]);
         listed.arg("--batch-check=%(objecttype) %(objectname)");
         let trees = names_in(listed, |line| line.strip_prefix(b"tree "), cancel)?;
-        let mut stored = search.stored_in(&trees)?;
+        if search.is_fixture_in(&trees)? {
+            return Ok(true);
+        }
         let own = by_path::resolve(&self.checkout)?;
         for (git_dir, checkout) in self.worktrees()? {
             let index = git_dir.join("index");
             if by_path::exists(&index) {
                 let list = git.call(common).env("GIT_INDEX_FILE", index).args(LIST_INDEX).run(cancel)?;
-                stored.add(search.stored_in_index(&list)?);
+                if search.is_fixture_in_index(&list)? {
+                    return Ok(true);
+                }
             }
-            stored.fixture |= checkout != own && has_fixture(&checkout, cancel)?;
+            if checkout != own && is_fixture_among_files(&checkout, cancel)? {
+                return Ok(true);
+            }
         }
-        Ok(stored)
+        Ok(false)
     }
 
     /// The worktrees of the repository: their git directories and checkouts.
@@ -111,8 +116,40 @@ impl Repository<'_> {
     }
 }
 
+/// The parts of a repository that any commit in the local histories has had in these folders of a workspace. All of them where git
+/// cannot tell.
+pub fn parts_in_histories(
+    git: &Git,
+    bases: &Bases,
+    folders: &BTreeSet<Vec<u8>>,
+    cancel: &Cancel,
+) -> Result<BTreeMap<Vec<u8>, Parts>> {
+    let mut all: BTreeMap<Vec<u8>, Parts> = BTreeMap::new();
+    for (dot_git, base) in bases {
+        let Some(place) = base.place.as_ref().filter(|place| place.is_there()) else { continue };
+        let checkout = dot_git.parent();
+        let inner = folders.iter().filter_map(|folder| match &checkout {
+            None => Some(&folder[..]),
+            Some(checkout) => match folder.strip_prefix(checkout.as_bytes())? {
+                [] => Some(&[][..]),
+                [b'/', inner @ ..] => Some(inner),
+                _ => None,
+            },
+        });
+        let search = Search { git, repository: &place.git_dir, cancel };
+        for (folder, parts) in search.parts_in_history(None, &inner.collect())? {
+            if let Ok(folder) = in_checkout(checkout.as_ref(), &folder) {
+                let folder = folder.map_or_else(Vec::new, |folder| folder.as_bytes().to_vec());
+                let known = all.entry(folder).or_default();
+                *known = known.or(parts);
+            }
+        }
+    }
+    Ok(all)
+}
+
 /// Whether a checkout has a bare repository among its files. One that cannot be searched may have.
-fn has_fixture(checkout: &Path, cancel: &Cancel) -> Result<bool> {
+fn is_fixture_among_files(checkout: &Path, cancel: &Cancel) -> Result<bool> {
     let filter = Filter::by_name(|path| is_git_name(path.name().as_encoded_bytes()));
     let found = match Root::open(checkout).and_then(|root| scan(&root, &filter, cancel)) {
         Err(Error::Aborted) => return Err(Error::Aborted),
@@ -147,33 +184,30 @@ fn names_in(
 }
 
 impl Search<'_> {
-    /// What the trees have that some commits reach.
-    pub fn stored_by(&self, tips: &BTreeSet<Oid>) -> Result<Stored, Fault> {
+    /// Whether a tree has a fixture that some commits reach.
+    pub fn is_fixture_below(&self, tips: &BTreeSet<Oid>) -> Result<bool, Fault> {
         if tips.is_empty() {
-            return Ok(Stored::default());
+            return Ok(false);
         }
         let mut call = self.git.call(self.repository);
         let listed = call.args(["rev-list", "--objects", "--filter=blob:none", "--stdin"]);
         listed.input(lines(tips.iter().map(Oid::as_str)));
         // Beside a commit there is no path. (Beside a tag there is its name: it is skipped when it is read.)
         let trees = names_in(listed, before_space, self.cancel)?;
-        self.stored_in(&trees)
+        self.is_fixture_in(&trees)
     }
 
-    /// What an index has.
-    fn stored_in_index(&self, list: &[u8]) -> Result<Stored, Fault> {
-        let run = index::paths(list).iter().any(|path| obeyed::folders_running(path).next().is_some());
+    fn is_fixture_in_index(&self, list: &[u8]) -> Result<bool, Fault> {
         let mut heads = Heads::default();
         for (_, kind, oid) in index::entries_at(list, |path| obeyed::split(path).1 == obeyed::HEAD) {
             heads.add(kind, oid);
         }
-        Ok(Stored { fixture: self.is_any_accepted(&heads)?, run })
+        self.is_any_accepted(&heads)
     }
 
-    /// What trees have.
-    fn stored_in(&self, trees: &[Oid]) -> Result<Stored, Fault> {
+    fn is_fixture_in(&self, trees: &[Oid]) -> Result<bool, Fault> {
         if trees.is_empty() {
-            return Ok(Stored::default());
+            return Ok(false);
         }
         let mut found = Found::default();
         let (mut rest, mut is_sound) = (Vec::new(), true);
@@ -182,12 +216,12 @@ impl Search<'_> {
             let mut begin = 0;
             while let Some(record) = Record::first(&rest[begin..]) {
                 if record.is_tree {
-                    is_sound &= found.add(record.name, record.content);
+                    is_sound &= found.add(record.content, record.name.len() / 2);
                 }
                 begin += record.length;
             }
             rest.drain(..begin);
-            is_sound && !(found.stored.fixture && found.stored.run)
+            is_sound && !found.is_fixture
         };
         let asked = lines(trees.iter().map(Oid::as_str));
         self.git
@@ -195,12 +229,8 @@ impl Search<'_> {
             .args(["cat-file", "--batch"])
             .input(asked)
             .pipe_to(&mut take, self.cancel)?;
-        if !is_sound {
-            return Ok(Stored::UNKNOWN);
-        }
-        found.stored.run |= !found.named_hooks.is_disjoint(&found.having_hooks);
-        found.stored.fixture |= self.is_any_accepted(&found.heads)?;
-        Ok(found.stored)
+        // What git stores is well-formed. If this is not, it is not known what it has.
+        Ok(!is_sound || found.is_fixture || self.is_any_accepted(&found.heads)?)
     }
 
     /// Whether git may accept one of these.
@@ -252,59 +282,40 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The most bytes of a name that counts (`reference-transaction`), and those of the only one that has a dot (`config.worktree`).
-const LONGEST: usize = 21;
-const LONGEST_WITH_DOT: usize = 15;
+/// The most bytes of a name that counts.
+const LONGEST: usize = b"commondir".len();
 
 /// What was found in trees.
 #[derive(Default)]
 struct Found {
-    stored: Stored,
+    is_fixture: bool,
     heads: Heads,
-    /// The trees that are named `hooks`.
-    named_hooks: HashSet<Oid>,
-    /// The trees that have a file with the name of a hook.
-    having_hooks: HashSet<Oid>,
 }
 
 impl Found {
-    /// Reads a tree. Returns whether it is well-formed.
-    fn add(&mut self, tree: &[u8], content: &[u8]) -> bool {
-        let binary = tree.len() / 2;
-        let (mut rest, mut stores) = (content, Parts::default());
-        let (mut has_head, mut has_part, mut has_hook) = (false, false, false);
+    /// Reads a tree, of which an object's name has so many bytes. Returns whether it is well-formed.
+    fn add(&mut self, tree: &[u8], binary: usize) -> bool {
+        let (mut rest, mut parts, mut has_head) = (tree, Parts::default(), false);
+        let mut has_part = false;
         while !rest.is_empty() {
             let Some((mode, name, oid)) = entry(rest, binary) else { return false };
             rest = &rest[mode.len() + 1 + name.len() + 1 + binary..];
-            // Most names are too long, or have an extension.
-            if name.len() > LONGEST || (name.contains(&b'.') && name.len() != LONGEST_WITH_DOT) {
+            if name.len() > LONGEST {
                 continue;
             }
-            let kind = if mode == b"40000" { Kind::Folder } else { index::kind_of(mode) };
-            if name == obeyed::HEAD && kind != Kind::Folder {
+            if name == obeyed::HEAD && !matches!(mode, b"40000" | b"160000") {
                 has_head = true;
                 if let Some(blob) = Oid::from_binary(oid) {
-                    self.heads.add(kind, blob);
+                    self.heads.add(index::kind_of(mode), blob);
                 }
             }
-            for (_, part) in obeyed::parts(name) {
-                if part == Part::Run && kind == Kind::Folder {
-                    continue;
-                }
-                has_part |= part != Part::Run;
-                stores.add(part);
+            for (_, part) in obeyed::parts(name).filter(|(_, part)| *part != Part::Run) {
+                has_part = true;
+                parts.add(part);
             }
-            if kind == Kind::Folder && name.eq_ignore_ascii_case(b"hooks") {
-                self.named_hooks.extend(Oid::from_binary(oid));
-            }
-            has_hook |= kind != Kind::Folder && obeyed::is_hook(name);
         }
-        if has_hook {
-            self.having_hooks.extend(Oid::parse(tree));
-        }
-        self.stored.run |= stores.runs();
         // A filter may make anything of the content of a `HEAD`.
-        self.stored.fixture |= (has_head && has_part) || stores.stores();
+        self.is_fixture |= (has_head && has_part) || parts.stores();
         true
     }
 }
@@ -329,40 +340,29 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_tells_what_its_folder_would_have() {
+    fn a_tree_tells_whether_its_folder_would_be_a_fixture() {
         const FILE: &str = "100644";
         const FOLDER: &str = "40000";
-        let name = "a".repeat(40);
-        let nothing = Stored::default();
-        let (fixture, run) = (Stored { fixture: true, ..nothing }, Stored { run: true, ..nothing });
         for (entries, expected, heads) in [
-            (&[(FILE, "HEAD")][..], nothing, 1),
-            (&[(FILE, "HEAD"), (FOLDER, "objects")], fixture, 1),
-            (&[("120000", "HEAD"), (FOLDER, "Refs")], fixture, 1),
-            (&[(FILE, "HEAD"), ("160000", "refs")], fixture, 1),
-            (&[(FILE, "HEAD"), (FILE, "commondir")], fixture, 1),
-            (&[(FOLDER, "HEAD"), (FOLDER, "objects")], nothing, 0),
-            (&[(FILE, "head"), (FOLDER, "objects")], nothing, 0),
-            (&[(FOLDER, "objects"), (FOLDER, "refs")], fixture, 0),
-            (&[(FILE, "config")], run, 0),
-            (&[("120000", "Config")], run, 0),
-            (&[(FILE, "config.worktree")], run, 0),
-            (&[("120000", "hooks")], run, 0),
-            (&[(FOLDER, "config"), (FOLDER, "hooks"), (FILE, "config.json")], nothing, 0),
-            (&[("100755", "pre-commit")], nothing, 0),
+            (&[(FILE, "HEAD")][..], false, 1),
+            (&[("120000", "HEAD")], false, 1),
+            (&[(FILE, "HEAD"), (FOLDER, "objects")], true, 1),
+            (&[("120000", "HEAD"), (FOLDER, "Refs")], true, 1),
+            (&[(FILE, "HEAD"), ("160000", "refs")], true, 1),
+            (&[(FILE, "HEAD"), (FILE, "commondir")], true, 1),
+            (&[(FILE, "HEAD"), (FILE, "config")], false, 1),
+            (&[(FOLDER, "HEAD"), (FOLDER, "objects")], false, 0),
+            (&[(FILE, "head"), (FOLDER, "objects")], false, 0),
+            (&[(FOLDER, "objects"), (FOLDER, "refs")], true, 0),
+            (&[(FILE, "config"), (FOLDER, "hooks"), (FOLDER, "objects")], false, 0),
         ] {
             let mut found = Found::default();
-            assert!(found.add(name.as_bytes(), &tree(entries)), "{entries:?}");
+            assert!(found.add(&tree(entries), 20), "{entries:?}");
             let counted = found.heads.files.len() + found.heads.links.len();
-            assert_eq!((found.stored, counted), (expected, heads), "{entries:?}");
+            assert_eq!((found.is_fixture, counted), (expected, heads), "{entries:?}");
         }
-        let mut found = Found::default();
-        assert!(found.add("07".repeat(20).as_bytes(), &tree(&[("100755", "reference-transaction")])));
-        assert!(found.named_hooks.is_disjoint(&found.having_hooks));
-        assert!(found.add(name.as_bytes(), &tree(&[(FOLDER, "hooks")])));
-        assert!(!found.named_hooks.is_disjoint(&found.having_hooks));
         for malformed in [&b"100644"[..], b"100644 HEAD", b"100644 HEAD\0\x07"] {
-            assert!(!Found::default().add(name.as_bytes(), malformed));
+            assert!(!Found::default().add(malformed, 20));
         }
     }
 

@@ -22,7 +22,7 @@ use super::report::{Noted, Report, Rescued};
 use super::sensitive;
 use crate::error::{Error, Result};
 use crate::fs::Root;
-use crate::git::held;
+use crate::git::held::{self, Gained};
 use crate::path::RelativePath;
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::stage::is_lock_name;
@@ -80,9 +80,9 @@ impl Merge {
         links.map(|(path, _)| path.clone()).collect()
     }
 
-    /// Whether the incoming side has something new that matters if a local repository has stored a `HEAD`, a configuration or a hook.
-    pub fn may_complete(&self, base: &Snapshot) -> Result<bool> {
-        held::may_complete(&self.incoming.snapshot, base, &self.root)
+    /// What the incoming side has for which it matters what the local repositories have stored.
+    pub fn gained(&self, base: &Snapshot) -> Result<Gained> {
+        held::gained(&self.incoming.snapshot, base, &self.root)
     }
 
     /// How many entries the incoming side has.

@@ -620,8 +620,8 @@ pub fn commits_to_hold(env: &Env, input: String) -> Promised<'_, String> {
             let search =
                 Search { git: &git, repository: &repository.into_path(), cancel: &Cancel::default() };
             let (new, here) = (oids(&tips), oids(&here));
-            let mut stored = || search.stored_by(&here);
-            let found: Vec<String> = match search.among(&new, &here, &checkout, &mut stored) {
+            let mut fixture = || search.is_fixture_below(&here);
+            let found: Vec<String> = match search.among(&new, &here, &checkout, &mut fixture) {
                 Ok(found) => found.iter().map(|oid| oid.as_str().to_owned()).collect(),
                 Err(Fault::Refused(_)) => tips,
                 Err(Fault::Error(error)) => return Err(error),

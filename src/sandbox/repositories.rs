@@ -286,11 +286,15 @@ pub fn at_checkout(
 ) -> Result<AtCheckout> {
     let tracked = tracked(shared, obeyed::is_head_path).map(|path| obeyed::split(&path).0.to_vec()).collect();
     let mut written = AtCheckout { tracked, ..AtCheckout::default() };
-    if merge.may_complete(base)? {
-        written.add_parts(self::tracked(shared, |path| obeyed::parts(path).next().is_some()));
-        if let Some(git) = Git::find(merge.root().path()) {
-            written.stored = stored.of_workspace(&git, merge.root().path(), &shared.bases, cancel)?;
-        }
+    let gained = merge.gained(base)?;
+    if gained.folders.is_empty() && !gained.may_complete {
+        return Ok(written);
+    }
+    written.add_parts(self::tracked(shared, |path| obeyed::parts(path).next().is_some()));
+    if let Some(git) = Git::find(merge.root().path()) {
+        written.history = stored::parts_in_histories(&git, &shared.bases, &gained.folders, cancel)?;
+        written.fixture =
+            gained.may_complete && stored.has_fixture(&git, merge.root().path(), &shared.bases, cancel)?;
     }
     Ok(written)
 }

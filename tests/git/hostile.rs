@@ -912,6 +912,60 @@ fn where_a_head_is_stored_anywhere_nothing_comes_that_git_would_run_beside_it() 
     }
 }
 
+/// A merge that follows a renamed folder keeps the names of files, and a submodule may be one of hooks.
+#[test]
+fn where_a_fixture_is_stored_no_commit_has_the_name_of_a_hook_in_any_folder() {
+    with_each_git(|bench| {
+        store_fixture(bench, "ref: refs/heads/main\n");
+        bench.here(&["branch", "old", "FIXTURE"]);
+        bench.prepare();
+        let commit = bench.there(&["rev-parse", "HEAD"]);
+        for (branch, path) in [("file", "scripts/reference-transaction"), ("script", "scripts/clean")] {
+            bench.there(&["checkout", "-q", "-b", branch, "main"]);
+            write(&bench.there.join(path), "#!/bin/sh\n");
+            bench.commit_there(branch);
+        }
+        bench.there(&["checkout", "-q", "-b", "link", "main"]);
+        bench.there(&["update-index", "--add", "--cacheinfo", &format!("160000,{commit},ev/hooks")]);
+        bench.there(&["commit", "-q", "-m", "link"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/file") && holds(&report, "refs/heads/link"), "{report:?}");
+        assert!(!holds(&report, "refs/heads/script"), "{report:?}");
+    });
+}
+
+/// The parts of a repository may come on several branches, in several restores, and be deleted in between.
+#[test]
+fn no_folder_gets_all_parts_of_a_repository_one_after_the_other() {
+    const PARTS: [(&str, &str); 3] = [("ev/objects/x", ""), ("ev/config", PLANTED), ("ev/refs/x", "")];
+    for on_branches in [true, false] {
+        for first in 0..3 {
+            with_each_git(|bench| {
+                for at in 0..3 {
+                    let (path, text) = PARTS[(first + at) % 3];
+                    bench.prepare();
+                    let branch = format!("part-{at}");
+                    if on_branches {
+                        bench.there(&["checkout", "-q", "-b", &branch, "main"]);
+                    }
+                    write(&bench.there.join(path), text);
+                    bench.there(&["add", "-f", path]);
+                    bench.there(&["commit", "-q", "-m", "part"]);
+                    bench.there(&["rm", "-q", path]);
+                    bench.there(&["commit", "-q", "-m", "gone"]);
+                    let report = bench.restore();
+                    let told = if on_branches {
+                        format!("refs/heads/{branch}")
+                    } else {
+                        "refs/heads/main".to_owned()
+                    };
+                    assert_eq!(holds(&report, &told), at == 2, "{path}, {at}, {on_branches}: {report:?}");
+                }
+            });
+        }
+    }
+}
+
 /// What a nested repository checks out in a folder `hooks` would be hooks of what that folder is in.
 #[test]
 fn a_nested_repository_brings_no_hooks_for_the_folder_above_it() {

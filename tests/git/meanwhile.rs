@@ -743,3 +743,70 @@ fn a_local_commit_during_the_restore_reverts_nothing_of_the_sandbox() {
         });
     }
 }
+
+/// `git rebase --update-refs` moves further branches once it ends, and a bisection returns to its branch.
+#[test]
+fn branches_that_a_local_operation_uses_in_any_worktree_stay() {
+    with_each_git(|bench| {
+        for branch in ["followed", "bisected", "elsewhere"] {
+            bench.here(&["branch", branch]);
+        }
+        let other = bench.path().join("other");
+        bench.here(&["worktree", "add", "-q", "--detach", other.to_str().unwrap()]);
+        bench.prepare();
+        let before = bench.here(&["for-each-ref", "refs/heads"]);
+        for branch in ["bisected", "elsewhere"] {
+            let commit = bench.there(&["commit-tree", "main^{tree}", "-p", "main", "-m", "theirs"]);
+            bench.there(&["update-ref", &format!("refs/heads/{branch}"), &commit]);
+        }
+        bench.there(&["branch", "-D", "followed"]);
+        let (here, there) = (bench.here.join(".git"), bench.here.join(".git/worktrees/other"));
+        let main = bench.here(&["rev-parse", "main"]);
+        write(&here.join("rebase-merge/update-refs"), format!("refs/heads/followed\n{main}\n{main}\n"));
+        write(&here.join("BISECT_START"), "bisected\n");
+        write(&there.join("rebase-merge/head-name"), "refs/heads/elsewhere\n");
+        let report = bench.restore();
+        assert_eq!(bench.here(&["for-each-ref", "refs/heads"]), before, "{report:?}");
+        for branch in ["followed", "bisected", "elsewhere"] {
+            assert!(holds(&report, &format!("refs/heads/{branch}")), "{report:?}");
+        }
+    });
+}
+
+/// `git status` there would show all of its files as deleted, and the next commit would delete them.
+#[test]
+fn a_new_branch_is_not_made_where_another_worktree_is_about_to_begin_it() {
+    with_each_git(|bench| {
+        let other = bench.path().join("other");
+        bench.here(&["worktree", "add", "-q", "--detach", other.to_str().unwrap()]);
+        bench.git(&other, &["checkout", "-q", "--orphan", "begun"]);
+        bench.git(&other, &["rm", "-q", "-r", "-f", "."]);
+        bench.prepare();
+        bench.there(&["branch", "begun"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/begun"), "{report:?}");
+        assert_eq!(bench.here(&["for-each-ref", "refs/heads/begun"]), "", "{report:?}");
+        assert_eq!(bench.git(&other, &["status", "--porcelain"]), "");
+    });
+}
+
+/// A name of hexadecimal digits leads a person elsewhere who gives git the beginning of a commit's name.
+#[test]
+fn a_new_branch_with_the_name_of_a_commit_is_kept_aside() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let short = bench.here(&["rev-parse", "--short", "HEAD"]);
+        let described = format!("v1-0-g{short}");
+        for name in [&short[..], &described, "20261130", "feature-green"] {
+            bench.there(&["branch", name]);
+        }
+        let report = bench.restore();
+        for (name, is_held) in
+            [(&short[..], true), (&described, true), ("20261130", false), ("feature-green", false)]
+        {
+            let name = format!("refs/heads/{name}");
+            assert_eq!(holds(&report, &name), is_held, "{name}: {report:?}");
+            assert_eq!(bench.here(&["for-each-ref", &name]).is_empty(), is_held, "{name}");
+        }
+    });
+}
