@@ -1440,3 +1440,111 @@ describe("beside a HEAD of an old local commit, nothing comes that git would run
     expect(await git("status", "--porcelain", "-uall")).toBe("?? fx/config\n?? hooks/pre-commit");
   });
 });
+
+// A commit's files are written by a later checkout or merge, and the configuration that then counts is not always today's.
+describe("what a later checkout would run or replace is reported", () => {
+  const user = (folder, script) =>
+    execute("sh", ["-ec", script], {
+      cwd: folder,
+      env: {
+        PATH: process.env.PATH,
+        HOME: home,
+        GIT_CONFIG_NOSYSTEM: "1",
+        ...Object.fromEntries(
+          ["AUTHOR", "COMMITTER"].flatMap((who) => [
+            [`GIT_${who}_NAME`, "T"],
+            [`GIT_${who}_EMAIL`, "t@example.org"],
+          ]),
+        ),
+      },
+    });
+
+  it.each([
+    [
+      "a hook that a merge moves with its renamed folder",
+      "git config core.hooksPath .githooks",
+      "mkdir scripts; echo 1 >scripts/post-checkout; git add scripts; git commit -qm new",
+      ["scripts/post-checkout"],
+    ],
+    [
+      "a file that a merge moves to the name of an included configuration",
+      "git config include.path ../.gitconfig; git config core.fsmonitor tools/fsm.sh",
+      "mkdir d e; echo 1 >d/.gitconfig; echo 1 >e/fsm.sh; echo 1 >e/other.sh; git add .; git commit -qm new",
+      ["d/.gitconfig", "e/fsm.sh"],
+    ],
+    [
+      "a submodule in the place of the folder of hooks",
+      "git config core.hooksPath .githooks",
+      "git checkout -qb x; git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),.githooks; git commit -qm link; git checkout -q main",
+      [".githooks"],
+    ],
+    [
+      "a hook in a new repository, by the user's configuration",
+      "git config --global core.hooksPath .githooks",
+      `git init -q -b main n; cd n; git commit -qm first --allow-empty; git checkout -qb x
+       mkdir .githooks; echo 1 >.githooks/post-checkout; git add .; git commit -qm hook; git checkout -q main`,
+      ["n/.githooks/post-checkout"],
+    ],
+    [
+      "a program of a configuration that another branch includes",
+      `git config includeIf.onbranch:other.path '~/other.config'; git config -f "$HOME/other.config" diff.external 'sh tools/d.sh'`,
+      "mkdir tools; echo 1 >tools/d.sh",
+      ["tools/d.sh"],
+    ],
+    [
+      "a hook of another worktree",
+      "git worktree add -q ../other -b other; git config extensions.worktreeConfig true; git -C ../other config --worktree core.hooksPath .gh",
+      "mkdir .gh; echo 1 >.gh/post-checkout; git add .; git commit -qm hook",
+      [".gh/post-checkout"],
+    ],
+    [
+      "the address of the large files",
+      ":",
+      "printf '[lfs]\\n\\turl = https://example.org\\n' >.lfsconfig",
+      [".lfsconfig"],
+    ],
+    [
+      "a local file that is ignored, and in a branch of the sandbox",
+      "mkdir ignored; echo secret >ignored/.env",
+      "git checkout -qb x; mkdir ignored; echo 1 >ignored/.env; git add -f ignored; git commit -qm x; git checkout -q main",
+      ["ignored/.env"],
+    ],
+    [
+      "a local folder that is ignored, where a branch of the sandbox has a file",
+      "mkdir ignored; git init -q ignored/lib",
+      "git checkout -qb x; echo 1 >ignored; git add -f ignored; git commit -qm x; git checkout -q main",
+      ["ignored"],
+    ],
+  ])("%s", async (_what, before, agent, expected) => {
+    vi.stubEnv("HOME", home);
+    await user(workspace, before);
+    const { restoreWorkspace } = await prepare({ workspaceExclude: ["ignored"] });
+    await user(remote, agent);
+    await restoreWorkspace();
+    expect(lastReport().sensitive.map((told) => told.path)).toStrictEqual(expected);
+  });
+
+  it("and nothing is, where no configuration names it and nothing local is in its place", async () => {
+    const { restoreWorkspace } = await prepare();
+    await user(
+      remote,
+      "git checkout -qb x; mkdir d; echo 1 >d/post-checkout; echo 1 >new; git add .; git commit -qm x; git checkout -q main",
+    );
+    await restoreWorkspace();
+    expect(lastReport().sensitive).toStrictEqual([]);
+  });
+
+  it("the folder of the backups is replaced by no merge, and by no checkout in another worktree", async () => {
+    await user(workspace, "git worktree add -q wt -b side");
+    const { restoreWorkspace } = await prepare();
+    await user(
+      remote,
+      `mkdir scripts; ln -s /nowhere scripts/.paperclip-runtime; git add -f scripts; git commit -qm link
+       cd wt; echo 1 >.paperclip-runtime; git add -f .paperclip-runtime; git commit -qm file`,
+    );
+    await restoreWorkspace();
+    const told = lastReport().heldBack.filter(({ reason }) => reason.includes("local backups"));
+    expect(told.map(({ what }) => what)).toContain("refs/heads/main");
+    expect(told.map(({ what }) => what)).toContain("refs/heads/side");
+  });
+});

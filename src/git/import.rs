@@ -25,7 +25,7 @@ use super::refs::{
     in_the_way, plan,
 };
 use super::report::{GitReport, HeldBack, KeptReference};
-use super::repository::{Known, Place, Repository, Stashes, has_format, lines};
+use super::repository::{Known, Place, Repository, Stashes, has_format, lines, worktrees};
 use super::search::{Locally, Search, local_head};
 use super::staged_only::StagedOnly;
 use super::stored;
@@ -636,7 +636,6 @@ impl Reading<'_> {
                 }
                 Ok(held_below.as_ref().is_some_and(|held| held.contains(commit)))
             },
-            is_workspace: checkout.is_none(),
             commit: their_commit(&incoming.theirs),
             fixture: &mut || {
                 let (workspace, bases) = (around.workspace.path(), around.bases);
@@ -1306,10 +1305,7 @@ impl Merge<'_> {
         if busy {
             in_use.extend(current.clone());
         }
-        let common = &self.repository.place.common_dir;
-        let linked = common.join("worktrees");
-        let names = if by_path::exists(&linked) { by_path::list(&linked)? } else { Vec::new() };
-        for git_dir in names.into_iter().map(|name| linked.join(name)).chain([common.clone()]) {
+        for git_dir in worktrees(&self.repository.place.common_dir)? {
             in_use.extend(branches_of_operations(&git_dir)?);
         }
         let obeyed = self.incoming.obeyed.clone();

@@ -6,7 +6,7 @@
 //! Links are followed as the kernel does, and each of them is named. The same is done for links whose names tools know, such as
 //! an `.envrc`. Outside of the workspace, only links on such a way are looked at, and only the text of hooks is read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read as _;
 use std::ops::Bound;
 use std::path::{Component, Path, PathBuf};
@@ -14,7 +14,9 @@ use std::path::{Component, Path, PathBuf};
 use super::command::{Fault, Git};
 use super::export::{Bases, path_of};
 use super::links::{Looked, follow};
+use super::obeyed::HOOKS;
 use super::recognise::is_gits;
+use super::repository::{Place, worktrees};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::{Kind, by_path};
@@ -27,6 +29,9 @@ const NAMED_BY_HOOK: &str = "a local git hook names it";
 const INCLUDED: &str = "the local git configuration includes it";
 const CONFIGURED: &str = "the local git configuration names it";
 
+/// The reason for a file that has the name of one that git runs or obeys elsewhere.
+pub const BY_A_RENAME: &str = "git runs or obeys a file of that name in another folder, into which a merge may put this one if it follows a renamed folder";
+
 /// The reason for a named file that is not written by a restore.
 pub const AT_CHECKOUT: &str = "git runs or reads a file of that name here, and a new commit or the index has another version, which a checkout writes";
 
@@ -37,6 +42,9 @@ const HOOK_MAX: u64 = 64 * 1024;
 
 /// The maximum number of files looked at in one folder of hooks.
 const HOOKS_MAX: usize = 256;
+
+/// The maximum number of configurations read that are included on a condition.
+const INCLUDES_MAX: usize = 64;
 
 /// Sections whose values name nothing that is run or read.
 const PLAIN_SECTIONS: [&[u8]; 5] = [b"user.", b"branch.", b"color.", b"init.", b"submodule."];
@@ -109,6 +117,13 @@ impl Named {
         self.files.get(path).copied().or_else(hook).or_else(known)
     }
 
+    /// The names of files that git runs or obeys somewhere in the workspace.
+    #[must_use]
+    pub fn names(&self) -> HashSet<&[u8]> {
+        let hooks = HOOKS.into_iter().filter(|_| !self.hooks.is_empty());
+        self.files.keys().map(|path| path.name().as_encoded_bytes()).chain(hooks).collect()
+    }
+
     /// The reason to report a symbolic link, if it replaces a directory above a named file, or the directory
     /// of hooks.
     #[must_use]
@@ -157,15 +172,18 @@ impl Named {
         bases: &Bases,
         cancel: &Cancel,
     ) -> Result<()> {
-        let mut repositories: BTreeSet<Around> = bases
-            .values()
-            .filter_map(|base| base.place.clone())
-            .map(|place| Around {
-                git_dir: place.git_dir,
-                common_dir: place.common_dir,
-                checkout: place.checkout,
-            })
-            .collect();
+        let mut repositories: BTreeSet<Around> = BTreeSet::new();
+        for place in bases.values().filter_map(|base| base.place.clone()) {
+            let Place { git_dir, common_dir, checkout, .. } = place;
+            // Another worktree may have a configuration of its own, for files of the same paths.
+            for git_dir in worktrees(&common_dir)?.into_iter().filter(|other| *other != git_dir) {
+                if by_path::exists(&git_dir.join("config.worktree")) {
+                    let (common_dir, checkout) = (common_dir.clone(), checkout.clone());
+                    repositories.insert(Around { git_dir, common_dir, checkout });
+                }
+            }
+            repositories.insert(Around { git_dir, common_dir, checkout });
+        }
         // Without a `.git` in it or above it, the workspace is in no checkout, and git is not run to find that out.
         let is_in_checkout = || workspace.ancestors().any(|above| by_path::exists(&above.join(".git")));
         if !repositories.iter().any(|around| around.checkout == workspace) && is_in_checkout() {
@@ -181,7 +199,10 @@ impl Named {
             };
             let settings = parse(&list);
             let mut finding = Finding { named: self, around, home: home.as_deref() };
-            let folders = finding.settings(&settings);
+            let mut folders = finding.settings(&settings);
+            for list in finding.conditional(git, &settings, cancel)? {
+                folders.extend(finding.settings(&parse(&list)));
+            }
             let own = around.common_dir.join("hooks");
             finding.named.start(own.clone(), Role::Hooks(LINKED_HOOK));
             finding.hooks(&own)?;
@@ -371,6 +392,36 @@ impl Finding<'_> {
             }
         }
         folders
+    }
+
+    /// The configurations that are included on a condition, which may hold later: another branch is checked out, or a remote is
+    /// added. They may include further ones.
+    fn conditional(&self, git: &Git, settings: &[Setting<'_>], cancel: &Cancel) -> Result<Vec<Vec<u8>>> {
+        let included = |settings: &[Setting<'_>]| -> Vec<PathBuf> {
+            let includes = settings.iter().filter(|setting| setting.key.starts_with(b"includeif."));
+            let file = |setting: &Setting<'_>| {
+                let here = path_of(setting.file);
+                self.resolve(here.parent().unwrap_or(Path::new("/")), setting.value)
+            };
+            includes.map(file).collect()
+        };
+        let (mut waiting, mut seen, mut found) = (included(settings), BTreeSet::new(), Vec::new());
+        while let Some(file) = waiting.pop() {
+            if seen.len() == INCLUDES_MAX || !by_path::exists(&file) || !seen.insert(file.clone()) {
+                continue;
+            }
+            let mut call = git.configuration(&self.around.git_dir);
+            match call.arg("--file").arg(&file).run(cancel) {
+                Ok(list) => {
+                    waiting.extend(included(&parse(&list)));
+                    found.push(list);
+                }
+                // What git cannot read does not take effect.
+                Err(Fault::Refused(_)) => {}
+                Err(Fault::Error(error)) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     /// Records what a folder's hooks name, and where hooks lead that are links.

@@ -108,7 +108,7 @@ pub fn folders_obeying(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The hooks of git (githooks(5)).
-const HOOKS: [&[u8]; 28] = [
+pub const HOOKS: [&[u8]; 28] = [
     b"applypatch-msg",
     b"commit-msg",
     b"fsmonitor-watchman",
@@ -339,12 +339,15 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// Whether it is in the place of the workspace's folder for backups, or in it.
+    /// Whether it has the name of the folder for backups, or is in one of that name. A merge that follows a renamed folder may put it
+    /// at the top, and so may the checkout of a branch that comes for another worktree.
     #[must_use]
     pub fn is_in_runtime(&self) -> bool {
         // Most names begin otherwise.
-        let may_be = self.path.first().is_some_and(|&first| first == b'.' || !first.is_ascii());
-        may_be && RelativePath::parse(self.path).ok().flatten().is_some_and(|path| is_in_runtime(&path))
+        let names = self.path.split(|&byte| byte == b'/');
+        let mut may_be =
+            names.filter(|name| name.first().is_some_and(|&first| first == b'.' || !first.is_ascii()));
+        may_be.any(|name| RelativePath::parse(name).ok().flatten().is_some_and(|name| is_in_runtime(&name)))
     }
 
     /// Whether git would run it in some folder, if that were a repository: there, or where a merge puts it that follows a renamed

@@ -58,6 +58,13 @@ pub fn has_format(oid: &Oid, format: &str) -> bool {
     oid.as_str().len() == if format == "sha1" { 40 } else { 64 }
 }
 
+/// The git directories of a repository's worktrees, by the directory that they share.
+pub fn worktrees(common: &Path) -> Result<Vec<PathBuf>> {
+    let linked = common.join("worktrees");
+    let names = if by_path::exists(&linked) { by_path::list(&linked)? } else { Vec::new() };
+    Ok(names.into_iter().map(|name| linked.join(name)).chain([common.to_path_buf()]).collect())
+}
+
 /// The objects that local references name, if they exist.
 #[derive(Default)]
 pub struct Known {

@@ -70,8 +70,6 @@ pub struct Locally<'a> {
     pub head: &'a mut dyn FnMut(&[u8]) -> Result<Option<bool>>,
     /// Whether a commit of a submodule is held back: git would check it out for a commit that names it, at any path.
     pub submodule: &'a mut OfSubmodule<'a>,
-    /// Whether the checkout is the workspace itself, where the folder for backups is.
-    pub is_workspace: bool,
     /// The commit that the sandbox has checked out.
     pub commit: Option<Oid>,
     /// Whether a local repository has stored a fixture in any folder.
@@ -190,7 +188,6 @@ impl Search<'_> {
         let locally = Locally {
             head: &mut |folder| local_head(&mut cursor, None, folder),
             submodule: &mut |_| Ok(false),
-            is_workspace: true,
             commit: None,
             fixture,
             history: &mut |folders| self.parts_in_history(Some(here), folders),
@@ -253,7 +250,7 @@ impl Search<'_> {
         let parts = self.parts(&changes, &new, &tracked, &mut locally)?;
         let (mut commits, mut first): (BTreeSet<&Oid>, _) = (BTreeSet::new(), None);
         for change in &changes {
-            let is_over_backups = locally.is_workspace && change.is_in_runtime();
+            let is_over_backups = change.is_in_runtime();
             let completes = || {
                 change.parts().any(|(folder, part)| {
                     parts.get(folder).is_some_and(|&(then, before)| then.is_completed_by(part, before))

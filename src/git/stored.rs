@@ -17,7 +17,7 @@ use super::named::enclosing;
 use super::obeyed::{self, Part, Parts};
 use super::recognise::{bare_folders, in_checkout, is_git_name};
 use super::refs::Oid;
-use super::repository::{LIST_INDEX, lines};
+use super::repository::{LIST_INDEX, lines, worktrees};
 use super::search::{Search, accepts};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -39,10 +39,11 @@ impl Known {
         let places = bases.values().filter_map(|base| base.place.as_ref()).filter(|place| place.is_there());
         let mut repositories: BTreeMap<PathBuf, PathBuf> =
             places.map(|place| (place.common_dir.clone(), place.checkout.clone())).collect();
-        if let Some(above) = workspace.parent()
-            && let Some(around) = enclosing(git, above, cancel)?
-        {
-            repositories.entry(around.common_dir).or_insert(around.checkout);
+        // The repository of the workspace may not have been uploaded, and it may be in the checkout of another one.
+        for folder in [Some(workspace), workspace.parent()].into_iter().flatten() {
+            if let Some(around) = enclosing(git, folder, cancel)? {
+                repositories.entry(around.common_dir).or_insert(around.checkout);
+            }
         }
         let mut has_one = false;
         for (common, checkout) in repositories {
@@ -74,6 +75,16 @@ impl Repository<'_> {
     fn has_fixture(&self) -> Result<bool, Fault> {
         let Self { git, common, cancel, .. } = self;
         let search = Search { git, repository: common, cancel };
+        // A partial clone without trees gets them as they are needed.
+        let filters = ["config", "--get-regexp", r"^remote\..*\.partialclonefilter$"];
+        let filters = git.call(common).args(filters).output(cancel)?.stdout;
+        let lacks_trees = |line: &[u8]| {
+            let filter = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+            !filter.is_empty() && !filter.starts_with(b"blob:")
+        };
+        if filters.split(|&byte| byte == b'\n').any(lacks_trees) {
+            return Ok(true);
+        }
         let mut call = git.call(common);
         let listed = call.args(["cat-file", "--batch-all-objects", "--unordered"]);
         listed.arg("--batch-check=%(objecttype) %(objectname)");
@@ -101,10 +112,7 @@ impl Repository<'_> {
     fn worktrees(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
         let main = self.common.parent().filter(|_| self.common.ends_with(".git")).unwrap_or(&self.checkout);
         let mut found = vec![(self.common.clone(), by_path::resolve(main)?)];
-        let linked = self.common.join("worktrees");
-        let names = if by_path::exists(&linked) { by_path::list(&linked)? } else { Vec::new() };
-        for name in names {
-            let git_dir = linked.join(name);
+        for git_dir in worktrees(&self.common)?.into_iter().filter(|git_dir| *git_dir != self.common) {
             let file = by_path::read(&git_dir.join("gitdir"))?.unwrap_or_default();
             // (The path may be relative to the git directory.)
             let dot_git = git_dir.join(path_from(file.trim_ascii_end()));

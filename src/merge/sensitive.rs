@@ -6,7 +6,7 @@ use crate::tree::entry::Entry;
 use crate::tree::stage::folded_name;
 
 /// Names that make their entry, and everything below it, sensitive.
-const ANYWHERE: [(&str, &str); 11] = [
+const ANYWHERE: [(&str, &str); 12] = [
     (".vscode", "an editor runs or obeys what is in it"),
     (".idea", "an editor runs or obeys what is in it"),
     (".cursor", "an editor runs or obeys what is in it"),
@@ -18,6 +18,7 @@ const ANYWHERE: [(&str, &str); 11] = [
     (".pnpmfile.cjs", "a package manager runs it"),
     (".gitattributes", "git applies the filters that it names"),
     (".gitmodules", "git fetches from the addresses that it names"),
+    (".lfsconfig", "git-lfs sends to the address that it names"),
 ];
 /// A folder of which only some files are sensitive.
 const CLAUDE: &str = ".claude";

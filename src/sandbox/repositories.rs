@@ -5,17 +5,18 @@
 //! workspace, where git checks it.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::time::SystemTime;
 
 use crate::archive::pack::{Graft, Layout};
 use crate::cancel::Cancel;
-use crate::error::{Obstacle, Result};
-use crate::fs::{Kind, Root};
+use crate::error::{Error, Obstacle, Result};
+use crate::fs::{Cursor, Kind, Root};
 use crate::git::command::{Fault, Git};
 use crate::git::export::{Bases, Options, Tree, export};
 use crate::git::held::{self, AtCheckout, Search};
 use crate::git::import::{self, Checked};
-use crate::git::named::{AT_CHECKOUT, Named};
+use crate::git::named::{AT_CHECKOUT, BY_A_RENAME, Named};
 use crate::git::packs::{Earlier, PackFile};
 use crate::git::quarantine::{Quarantine, is_passed_over};
 use crate::git::recognise::{Checkouts, bare_folders, in_checkout, is_git_name, is_gits};
@@ -313,6 +314,10 @@ fn tracked<'a>(
     })
 }
 
+/// The reason for reporting a local file that is not in any commit.
+const REPLACED_AT_CHECKOUT: &str =
+    "it was not uploaded, and a checkout of the sandbox's new commits may replace what is here";
+
 /// Reports what was held back, each once.
 pub fn tell_held(report: &mut GitReport, held: &[Noted]) {
     report.held_back.extend(held.iter().map(|held| left(&held.path, held.reason)));
@@ -327,6 +332,7 @@ pub fn tell_named(
     report: &mut Report,
     mut named: Named,
     changed: &BTreeSet<RelativePath>,
+    (base, shared): (&Snapshot, &Shared),
     workspace: &Root,
 ) -> Result<()> {
     if report.written.is_empty() && changed.is_empty() {
@@ -346,14 +352,41 @@ pub fn tell_named(
         report.sensitive.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
     }
     let written: BTreeSet<&RelativePath> = report.written.iter().collect();
-    let of_commits = changed.iter().filter(|path| !written.contains(path) && !known.contains(*path));
-    let of_commits: Vec<Noted> = of_commits
-        .filter(|path| named.reason(path).is_some())
-        .map(|path| Noted { path: path.clone(), reason: AT_CHECKOUT })
-        .collect();
+    let basenames = named.names();
+    let (mut of_commits, mut untracked) = (Vec::new(), Vec::new());
+    for path in changed.iter().filter(|path| !known.contains(*path)) {
+        let is_named = || named.reason(path).or_else(|| named.reason_of_link(path)).is_some();
+        if !written.contains(path) && is_named() {
+            of_commits.push(Noted { path: path.clone(), reason: AT_CHECKOUT });
+        } else if named.reason(path).is_none() && basenames.contains(path.name().as_encoded_bytes()) {
+            of_commits.push(Noted { path: path.clone(), reason: BY_A_RENAME });
+        } else if !written.contains(path) && is_only_here(&mut cursor, path, base)? {
+            untracked.push(path.clone());
+        }
+    }
+    if !untracked.is_empty() {
+        let tracked: BTreeSet<Vec<u8>> = tracked(shared, |_| true).collect();
+        untracked.retain(|path| !tracked.contains(path.as_bytes()));
+    }
     report.sensitive.extend(of_commits);
+    report.sensitive.extend(untracked.into_iter().map(|path| Noted { path, reason: REPLACED_AT_CHECKOUT }));
     report.sensitive.sort_unstable();
+    report.sensitive.dedup();
     Ok(())
+}
+
+/// Whether something is at a path that was not uploaded. A folder may have what git ignores, unless it is a checkout of its own.
+fn is_only_here(cursor: &mut Cursor<'_>, path: &RelativePath, base: &Snapshot) -> Result<bool> {
+    let kind_at = |cursor: &mut Cursor<'_>, path: &RelativePath| match cursor.stat(path) {
+        // What cannot be looked at cannot be replaced either.
+        Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => Ok(None),
+        looked => Ok::<_, Error>(looked?.map(|meta| meta.kind)),
+    };
+    Ok(match kind_at(cursor, path)? {
+        None => false,
+        Some(Kind::Folder) => kind_at(cursor, &RelativePath::child(Some(path), b".git"))?.is_none(),
+        Some(_) => !base.contains_key(path.as_bytes()),
+    })
 }
 
 /// Reports what came of the repositories without their files, and has git compare the files that a merge has written.

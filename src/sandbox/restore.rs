@@ -504,12 +504,20 @@ impl Begun {
         };
         let report = named.and_then(|named| {
             let mut report = merge.apply(&options, rescued)?;
-            tell_named(&mut report, named, &changed, merge.root())?;
+            tell_named(&mut report, named, &changed, (snapshot, shared), merge.root())?;
             // Once files were merged, an abort has no effect: the repositories are merged too.
             if !merge.needs_lock() {
                 cancel.check()?;
             }
+            let before = shared.bases.len();
             let mut git = repositories.apply(merge.root(), shared)?;
+            // The configuration of the user counts in a new repository, too. (What cannot be read is not obeyed.)
+            if shared.bases.len() > before
+                && let Ok(named) =
+                    self::named(merge.root(), shared, merge.links(snapshot), &Cancel::default())
+            {
+                tell_named(&mut report, named, &changed, (snapshot, shared), merge.root())?;
+            }
             tell_and_compare(&mut git, &report.written, &excluded, merge.root(), shared)?;
             tell_held(&mut git, merge.bare());
             Ok((report, git))
