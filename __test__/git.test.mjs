@@ -1412,6 +1412,18 @@ describe("beside a HEAD of an old local commit, nothing comes that git would run
     await expectSound();
   });
 
+  it("nor with what a commit brings in the same restore, for any worktree of the repository", async () => {
+    await user(workspace, "git worktree add -q wt -b side");
+    const { restoreWorkspace } = await prepare();
+    await user(
+      remote,
+      `mkdir -p fx/objects fx/refs; echo 1 >fx/objects/k; echo 1 >fx/refs/k; git add -f fx; git commit -qm stores
+       git reset -q --hard HEAD~1; git branch stores HEAD@{1}; mkdir -p fx wt/fx; echo 1 >fx/config; echo 1 >wt/fx/config`,
+    );
+    await restoreWorkspace();
+    expect(held()).toStrictEqual(["fx/config", "wt/fx/config"]);
+  });
+
   it("what was moved to such a path stays where it was", async () => {
     await makeTree(workspace, { "keep.txt": "kept\n", "gone.txt": "gone\n" });
     const { restoreWorkspace } = await prepare();
@@ -1508,6 +1520,12 @@ describe("what a later checkout would run or replace is reported", () => {
       "mkdir ignored; echo secret >ignored/.env",
       "git checkout -qb x; mkdir ignored; echo 1 >ignored/.env; git add -f ignored; git commit -qm x; git checkout -q main",
       ["ignored/.env"],
+    ],
+    [
+      "a local file that was uploaded and is ignored, and in a branch of the sandbox",
+      "echo secret >s.txt; echo s.txt >.gitignore; git add .; git commit -qm ignored; echo secret >s.txt",
+      "git checkout -qb x; echo 1 >s.txt; git add -f s.txt; git commit -qm x; git checkout -q main; echo secret >s.txt",
+      ["s.txt"],
     ],
     [
       "a local folder that is ignored, where a branch of the sandbox has a file",

@@ -339,7 +339,9 @@ fn is_gits_own(key: &[u8], value: &[u8]) -> bool {
     }
 }
 
-fn remotes(settings: &Settings) -> BTreeSet<&[u8]> {
+/// The names of the remotes that settings have.
+#[must_use]
+pub fn remotes(settings: &Settings) -> BTreeSet<&[u8]> {
     settings
         .iter()
         .filter_map(|(key, _)| match split(key) {

@@ -78,7 +78,7 @@ impl Search {
 }
 
 /// What is at a local path. What cannot be looked at cannot be changed by the merge either, and counts as nothing.
-fn kind_at(cursor: &mut Cursor<'_>, path: &RelativePath) -> Result<Option<Kind>> {
+pub fn kind_at(cursor: &mut Cursor<'_>, path: &RelativePath) -> Result<Option<Kind>> {
     match cursor.stat(path) {
         Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => Ok(None),
         looked => Ok(looked?.map(|meta| meta.kind)),

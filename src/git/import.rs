@@ -17,16 +17,17 @@ use super::export::{Base, Bases, configuration, locate, read_settings};
 use super::held;
 use super::index;
 use super::keep;
+use super::obeyed::{self, Parts};
 use super::objects::{self, Theirs};
 use super::quarantine::{LEADS_ELSEWHERE, Quarantine, REFTABLE, Received};
-use super::recognise::in_checkout;
+use super::recognise::{in_checkout, inner};
 use super::refs::{
     Head, Oid, Outcome, Reason, RefKind, RefName, Refs, Relation, Surroundings, Taken, Unreadable,
-    in_the_way, plan,
+    folders_of, in_the_way, plan,
 };
 use super::report::{GitReport, HeldBack, KeptReference};
 use super::repository::{Known, Place, Repository, Stashes, has_format, lines, worktrees};
-use super::search::{Locally, Search, local_head};
+use super::search::{Locally, Search, has_repository, local_head};
 use super::staged_only::StagedOnly;
 use super::stored;
 use super::their_refs::{self, Files, NAMES_OTHER_FORMAT, Read};
@@ -169,6 +170,36 @@ impl Checked {
         paths.collect()
     }
 
+    /// Adds the parts of a repository that what came gives some folders of the workspace, by any worktree of the repository that the
+    /// folder is in.
+    pub fn add_parts(&self, folders: &BTreeSet<Vec<u8>>, parts: &mut BTreeMap<Vec<u8>, Parts>) {
+        let common = |dot_git: &RelativePath, place: Option<&Place>| {
+            place.map_or_else(|| dot_git.as_path().to_path_buf(), |place| place.common_dir.clone())
+        };
+        let mut came: BTreeMap<(PathBuf, &[u8]), Parts> = BTreeMap::new();
+        for incoming in &self.repositories {
+            let common = common(&incoming.dot_git, incoming.place.as_ref());
+            for (folder, part) in incoming.changed.iter().flat_map(|path| obeyed::parts(path)) {
+                came.entry((common.clone(), folder)).or_default().add(part);
+            }
+        }
+        if came.is_empty() {
+            return;
+        }
+        let known = self.bases.iter().map(|(dot_git, base)| (dot_git, base.place.as_ref()));
+        let new = self.repositories.iter().map(|incoming| (&incoming.dot_git, incoming.place.as_ref()));
+        for (dot_git, place) in known.chain(new) {
+            let (checkout, common) = (dot_git.parent(), common(dot_git, place));
+            for folder in folders {
+                let Some(inner) = inner(checkout.as_ref(), folder) else { continue };
+                if let Some(found) = came.get(&(common.clone(), inner)) {
+                    let known = parts.entry(folder.clone()).or_default();
+                    *known = known.or(*found);
+                }
+            }
+        }
+    }
+
     /// Whether something was refused or held back because an object is missing, or may be.
     #[must_use]
     pub fn may_lack_objects(&self) -> bool {
@@ -257,6 +288,23 @@ fn kept_in(git: &Git, git_dir: &Path, cancel: &Cancel) -> Result<BTreeSet<Oid>, 
 }
 
 impl Around<'_> {
+    /// Adds the parts of a repository that what came for other worktrees of the same repository gives these folders.
+    fn add_parts_of_worktrees(
+        &self,
+        place: &Place,
+        folders: &BTreeSet<&[u8]>,
+        parts: &mut BTreeMap<Vec<u8>, Parts>,
+    ) {
+        let is_of_same = |other: &&Incoming| {
+            other.place.as_ref().is_some_and(|other| other.common_dir == place.common_dir)
+        };
+        for path in self.read.iter().filter(is_of_same).flat_map(|other| &other.changed) {
+            for (folder, part) in obeyed::parts(path).filter(|(folder, _)| folders.contains(folder)) {
+                parts.entry(folder.to_vec()).or_default().add(part);
+            }
+        }
+    }
+
     /// The commits of the repositories below that are held back, now or since an earlier restore.
     fn held_below(&self, git: &Git, dot_git: &RelativePath, cancel: &Cancel) -> Result<BTreeSet<Oid>, Fault> {
         let read = self.read.iter().map(|incoming| &incoming.dot_git);
@@ -627,6 +675,7 @@ impl Reading<'_> {
     ) -> Result<(), Fault> {
         let checkout = self.dot_git.parent();
         let (mut cursor, mut other) = (around.workspace.cursor(), around.workspace.cursor());
+        let mut looking = around.workspace.cursor();
         let mut held_below = None;
         let locally = Locally {
             head: &mut |folder| local_head(&mut cursor, checkout.as_ref(), folder),
@@ -644,11 +693,16 @@ impl Reading<'_> {
             history: &mut |folders| match &incoming.place {
                 Some(place) if !folders.is_empty() => {
                     let search = Search { git: self.git, repository: &place.git_dir, cancel: self.cancel };
-                    search.parts_in_history(None, folders)
+                    let mut parts = search.parts_in_history(None, folders)?;
+                    around.add_parts_of_worktrees(place, folders, &mut parts);
+                    Ok(parts)
                 }
                 _ => Ok(BTreeMap::new()),
             },
             name: checkout.as_ref().map(|checkout| checkout.name().as_encoded_bytes()),
+            repository: &mut |path| {
+                has_repository(&mut looking, around.workspace, checkout.as_ref(), path, self.cancel)
+            },
             parts: &mut |folder| held::local_parts(&mut other, checkout.as_ref(), folder),
             tracked: &mut || match &incoming.place {
                 Some(place) => Repository { git: self.git, place, cancel: self.cancel }.index(),
@@ -1312,18 +1366,33 @@ impl Merge<'_> {
         Ok(Surroundings { in_use, current, obeyed, ..Surroundings::default() })
     }
 
-    /// Those of some new names that git takes for an abbreviated object, too: a person who gives one of its digits would be led to
-    /// the sandbox's commit instead.
-    fn abbreviations<'n>(
-        &self,
-        names: impl Iterator<Item = &'n RefName>,
-    ) -> Result<BTreeSet<RefName>, Fault> {
+    /// Those of some new names that mean something else to git, too: an abbreviated object, or a branch of a remote once it is
+    /// fetched. A person who gives such a name would be led to the sandbox's commit instead.
+    fn ambiguous<'n>(&self, names: impl Iterator<Item = &'n RefName>) -> Result<BTreeSet<RefName>, Fault> {
+        let names: Vec<&RefName> = names.collect();
         let mut found = BTreeSet::new();
-        for (name, digits) in names.filter_map(|name| Some((name, name.abbreviated()?))) {
-            let known = self.repository.run(["rev-parse".to_owned(), format!("--disambiguate={digits}")])?;
-            if !known.is_empty() {
-                found.insert(name.clone());
+        if names.is_empty() {
+            return Ok(found);
+        }
+        let ours = self.repository.settings()?;
+        let remotes = config::remotes(&ours).into_iter().chain(config::remotes(&self.incoming.theirs.config));
+        let remotes: Vec<Vec<u8>> = remotes.map(<[u8]>::to_ascii_lowercase).collect();
+        for name in &names {
+            let short = name.short().to_ascii_lowercase();
+            if folders_of(&short).any(|folder| remotes.iter().any(|remote| remote == folder)) {
+                found.insert((*name).clone());
             }
+        }
+        let abbreviated = names.iter().filter_map(|name| Some((*name, name.abbreviated()?)));
+        let (names, asked): (Vec<&RefName>, Vec<&str>) = abbreviated.unzip();
+        if !asked.is_empty() {
+            let mut call = self.repository.call();
+            let told = call.args(["cat-file", "--batch-check"]).input(lines(asked.into_iter()));
+            let told = told.run(self.repository.cancel)?;
+            let is_known = |line: &[u8]| !line.ends_with(b" missing");
+            let known =
+                names.into_iter().zip(told.split(|&byte| byte == b'\n')).filter(|(_, line)| is_known(line));
+            found.extend(known.map(|(name, _)| name.clone()));
         }
         Ok(found)
     }
@@ -1415,8 +1484,7 @@ impl Merge<'_> {
             let unreadable = &self.unreadable;
             let new = theirs.keys().filter(|name| !ours.contains_key(name) && !unreadable.hides(name));
             around.symbolic.extend(self.repository.dangling(new)?);
-            around.abbreviations =
-                self.abbreviations(theirs.keys().filter(|name| !ours.contains_key(name)))?;
+            around.ambiguous = self.ambiguous(theirs.keys().filter(|name| !ours.contains_key(name)))?;
             let planned = plan(base, theirs, &ours, &around, &|theirs, ours| self.relation(theirs, ours));
             let (unreadable, planned): (Vec<_>, Vec<_>) =
                 planned.into_iter().partition(|(_, outcome)| *outcome == Outcome::Aside(Reason::Unreadable));

@@ -13,6 +13,7 @@
 //! - A `HEAD` may come from where nobody has looked. So no folder gets all the rest either: `objects`, `refs`, and a configuration or hook,
 //!   with what any commit in the local history has there. No `commondir` comes at all.
 
+use std::collections::HashSet;
 use std::str;
 
 use super::index::kind_of;
@@ -332,10 +333,15 @@ pub struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// An entry of a commit's tree, or of the index, as far as one of these rules may concern it.
-    pub fn of(commit: Option<&Oid>) -> impl Fn((&'a [u8], Kind, Oid)) -> Option<Self> {
+    /// An entry of a commit's tree, or of the index, as far as one of these rules may concern it. `replacing` are the paths at
+    /// which it would replace a local repository.
+    pub fn of<'r>(
+        commit: Option<&'r Oid>,
+        replacing: &'r HashSet<Vec<u8>>,
+    ) -> impl Fn((&'a [u8], Kind, Oid)) -> Option<Self> + use<'a, 'r> {
         move |(path, kind, content)| {
-            Some(Self { commit: commit.cloned(), path, kind, content }).filter(Self::may_count)
+            let change = Self { commit: commit.cloned(), path, kind, content };
+            Some(change).filter(|change| change.may_count() || replacing.contains(path))
         }
     }
 
@@ -381,7 +387,8 @@ impl<'a> Change<'a> {
 /// Reads what `git log -c --raw -z --no-abbrev --format=%H` lists, as far as one of these rules may concern it. A file of a merge is
 /// listed if it differs from those of all parents. `None` if it is malformed.
 #[must_use]
-pub fn changes_in_log(list: &[u8]) -> Option<Vec<Change<'_>>> {
+#[allow(clippy::implicit_hasher, reason = "the callers make the set for this")]
+pub fn changes_in_log<'a>(list: &'a [u8], replacing: &HashSet<Vec<u8>>) -> Option<Vec<Change<'a>>> {
     let mut changes = Vec::new();
     let mut commit = None;
     let mut tokens = list.split(|&byte| byte == 0);
@@ -405,7 +412,7 @@ pub fn changes_in_log(list: &[u8]) -> Option<Vec<Change<'_>>> {
         }
         let change =
             Change { commit: commit.clone(), path, kind: kind_of(mode), content: Oid::parse(content)? };
-        changes.extend(Some(change).filter(Change::may_count));
+        changes.extend(Some(change).filter(|change| change.may_count() || replacing.contains(path)));
     }
     Some(changes)
 }
@@ -602,11 +609,11 @@ mod tests {
             change('b', b" \nx/config", Kind::File, '4'),
             change('b', b"HEAD", Kind::Folder, '5'),
         ];
-        assert_eq!(changes_in_log(list.as_bytes()), Some(expected));
+        assert_eq!(changes_in_log(list.as_bytes(), &HashSet::new()), Some(expected));
         for malformed in ["x", ":100644 100644", ":100644 100644 a b M\0x/config"] {
-            assert_eq!(changes_in_log(malformed.as_bytes()), None, "{malformed}");
+            assert_eq!(changes_in_log(malformed.as_bytes(), &HashSet::new()), None, "{malformed}");
         }
-        assert_eq!(changes_in_log(b""), Some(Vec::new()));
+        assert_eq!(changes_in_log(b"", &HashSet::new()), Some(Vec::new()));
         let paths: Vec<_> = paths_in_log(list.as_bytes()).map(|path| str::from_utf8(path).unwrap()).collect();
         assert_eq!(paths, ["d/HEAD", " \nx/config", "y/config", "HEAD", "readme"]);
     }

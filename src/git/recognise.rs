@@ -115,6 +115,17 @@ pub type BareFolders = BTreeSet<Option<RelativePath>>;
 /// The names that make a folder a bare repository, in any spelling that a volume may fold.
 const MARKERS: [&[u8]; 4] = [b"HEAD", b"objects", b"refs", b"commondir"];
 
+/// The path of a folder of the workspace in a checkout, if it is in it: empty for the checkout itself.
+#[must_use]
+pub fn inner<'f>(checkout: Option<&RelativePath>, folder: &'f [u8]) -> Option<&'f [u8]> {
+    let Some(checkout) = checkout else { return Some(folder) };
+    match folder.strip_prefix(checkout.as_bytes())? {
+        [] => Some(&[]),
+        [b'/', inner @ ..] => Some(inner),
+        _ => None,
+    }
+}
+
 /// Whether a name at the top of a folder is one of those that make it a bare repository.
 #[must_use]
 pub fn is_bare_marker(name: &[u8]) -> bool {

@@ -312,8 +312,8 @@ pub struct Surroundings {
     pub symbolic: Vec<(RefName, RefName)>,
     /// The sandbox's commits that have something in which git would obey it, with the reason for the report.
     pub obeyed: BTreeMap<Oid, Arc<str>>,
-    /// The sandbox's new references whose names git also takes for an abbreviated object.
-    pub abbreviations: BTreeSet<RefName>,
+    /// The sandbox's new references whose names mean something else to git, too.
+    pub ambiguous: BTreeSet<RefName>,
     /// The local references that cannot be read. What git lists for them may be an earlier, packed value.
     pub unreadable: Unreadable,
 }
@@ -354,7 +354,7 @@ pub fn plan(
             Outcome::Theirs if ours.is_none() && around.in_use.contains(name) => {
                 Outcome::Aside(Reason::InUse)
             }
-            Outcome::Theirs if around.abbreviations.contains(name) => Outcome::Aside(Reason::Ambiguous),
+            Outcome::Theirs if around.ambiguous.contains(name) => Outcome::Aside(Reason::Ambiguous),
             Outcome::Theirs if ours.is_none() => match taken.obstacle(name) {
                 None => Outcome::Theirs,
                 Some(reason) => Outcome::Aside(reason),

@@ -9,13 +9,15 @@ use super::held;
 use super::index;
 use super::obeyed::{self, Change, Part, Parts, is_head_path};
 use super::objects::between;
-use super::recognise::in_checkout;
+use super::recognise::{in_checkout, is_git_name};
 use super::refs::{OBEYED, Oid};
 use super::repository::{Types, lines, types};
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::{Cursor, Kind, Root};
 use crate::path::{RelativePath, path_from};
+use crate::tree::filter::Filter;
+use crate::tree::scan::scan;
 
 /// A repository that has what is to be searched. It is one of ours: the sandbox configured nothing in it.
 pub struct Search<'a> {
@@ -50,6 +52,10 @@ impl Default for Obeying {
 const OVER_BACKUPS: &str =
     "a checkout would put its files in the place of the local backups, in .paperclip-runtime";
 
+/// The reason for holding back what a checkout would write in the place of a local repository.
+const OVER_REPOSITORY: &str =
+    "a checkout would delete the local repository that is in the folder which it replaces";
+
 /// The reason for holding back commits that cannot be searched.
 const UNSEARCHED: &str = "it has more files than can be searched for what git would obey";
 
@@ -78,6 +84,8 @@ pub struct Locally<'a> {
     pub history: &'a mut OfHistory<'a>,
     /// The name of the checkout, which may be a part of a repository itself.
     pub name: Option<&'a [u8]>,
+    /// Whether a path of the checkout is a folder that has a repository, at any depth.
+    pub repository: &'a mut dyn FnMut(&[u8]) -> Result<bool>,
     /// The parts of a repository that a folder of the checkout has.
     pub parts: &'a mut dyn FnMut(&[u8]) -> Result<Parts>,
     /// Lists the index.
@@ -185,6 +193,7 @@ impl Search<'_> {
     ) -> Result<BTreeSet<Oid>, Fault> {
         let kinds = types(&mut self.call(), tips, self.cancel)?;
         let (mut cursor, mut other) = (checkout.cursor(), checkout.cursor());
+        let mut looking = checkout.cursor();
         let locally = Locally {
             head: &mut |folder| local_head(&mut cursor, None, folder),
             submodule: &mut |_| Ok(false),
@@ -192,6 +201,7 @@ impl Search<'_> {
             fixture,
             history: &mut |folders| self.parts_in_history(Some(here), folders),
             name: None,
+            repository: &mut |path| has_repository(&mut looking, checkout, None, path, self.cancel),
             parts: &mut |folder| held::local_parts(&mut other, None, folder),
             tracked: &mut || Ok(Vec::new()),
         };
@@ -211,14 +221,23 @@ impl Search<'_> {
         let unsearched = |new| Obeying { tips: new, reason: UNSEARCHED.into(), ..Obeying::default() };
         let Some(Lists { log, trees }) = self.lists(&new, kinds, here)? else { return Ok(unsearched(new)) };
         let malformed = || Fault::Refused("git log listed what is malformed".to_owned());
-        let mut changes = obeyed::changes_in_log(&log).ok_or_else(malformed)?;
-        for (tip, list) in &trees {
-            changes.extend(index::entries_at(list, |_| true).filter_map(Change::of(Some(tip))));
-        }
         let staged = index::beyond(theirs, base);
-        changes.extend(index::entries_at(&staged, |_| true).filter_map(Change::of(None)));
-        let paths = obeyed::paths_in_log(&log).chain(index::paths(&staged)).map(<[u8]>::to_vec);
-        let mut obeying = Obeying { changed: paths.collect(), ..Obeying::default() };
+        let in_trees = trees.iter().flat_map(|(_, list)| index::paths(list));
+        let paths = obeyed::paths_in_log(&log).chain(index::paths(&staged)).chain(in_trees);
+        let mut obeying = Obeying { changed: paths.map(<[u8]>::to_vec).collect(), ..Obeying::default() };
+        let mut replacing: HashSet<Vec<u8>> = HashSet::new();
+        for path in &obeying.changed {
+            if (locally.repository)(path)? {
+                replacing.insert(path.clone());
+            }
+        }
+        let mut changes = obeyed::changes_in_log(&log, &replacing).ok_or_else(malformed)?;
+        for (tip, list) in &trees {
+            let entries = index::entries_at(list, |_| true);
+            changes.extend(entries.filter_map(Change::of(Some(tip), &replacing)));
+        }
+        let entries = index::entries_at(&staged, |_| true);
+        changes.extend(entries.filter_map(Change::of(None, &replacing)));
         // What the index has of its commit is judged with that.
         let of_commit = self.of_commit(locally.commit.as_ref(), &changes)?;
         let commit = locally.commit.take().filter(|_| !of_commit.is_empty());
@@ -256,9 +275,15 @@ impl Search<'_> {
                     parts.get(folder).is_some_and(|&(then, before)| then.is_completed_by(part, before))
                 })
             };
-            if is_over_backups || heads.holds(change, &mut locally)? || completes() {
-                let reason = if is_over_backups { OVER_BACKUPS } else { OBEYED };
-                if first.is_none_or(|(_, known)| known != OVER_BACKUPS && is_over_backups) {
+            let is_over_repository = change.kind != Kind::Folder && replacing.contains(change.path);
+            if is_over_backups || is_over_repository || heads.holds(change, &mut locally)? || completes() {
+                let reason = match (is_over_backups, is_over_repository) {
+                    (true, _) => OVER_BACKUPS,
+                    (_, true) => OVER_REPOSITORY,
+                    _ => OBEYED,
+                };
+                // What would be lost is told rather than what would be obeyed.
+                if first.is_none_or(|(_, known)| known == OBEYED && reason != OBEYED) {
                     first = Some((change.path, reason));
                 }
                 obeying.index |= change.commit.is_none();
@@ -395,7 +420,8 @@ impl Search<'_> {
             let paths = folders.iter().flat_map(|folder| obeyed::paths_of_parts(folder));
             call.arg("--").args(paths.map(|path| path_from(&path).as_os_str().to_owned()));
             let log = call.output(self.cancel)?;
-            let Some(changes) = obeyed::changes_in_log(&log.stdout).filter(|_| log.status == Some(0)) else {
+            let changes = obeyed::changes_in_log(&log.stdout, &HashSet::new());
+            let Some(changes) = changes.filter(|_| log.status == Some(0)) else {
                 found.extend(folders.iter().map(|folder| (folder.to_vec(), Parts::all())));
                 continue;
             };
@@ -581,6 +607,31 @@ impl Search<'_> {
             rest = rest.get(begin + size + 1..).unwrap_or_default();
         }
         Ok(contents)
+    }
+}
+
+/// Whether a path of a checkout, which lies in a folder of the workspace, is a local folder that has a repository at any depth.
+pub fn has_repository(
+    cursor: &mut Cursor<'_>,
+    workspace: &Root,
+    checkout: Option<&RelativePath>,
+    path: &[u8],
+    cancel: &Cancel,
+) -> Result<bool> {
+    // A path that nothing can have here replaces nothing.
+    let Ok(Some(path)) = in_checkout(checkout, path) else { return Ok(false) };
+    if held::kind_at(cursor, &path)? != Some(Kind::Folder) {
+        return Ok(false);
+    }
+    if held::kind_at(cursor, &RelativePath::child(Some(&path), b".git"))?.is_some() {
+        return Ok(true);
+    }
+    let folder = Root::open_no_link(&workspace.path_of(&path));
+    match folder.and_then(|folder| scan(&folder, &Filter::default(), cancel)) {
+        Ok(found) => Ok(found.iter().any(|found| is_git_name(found.path.name().as_encoded_bytes()))),
+        Err(Error::Aborted) => Err(Error::Aborted),
+        // What cannot be looked through may have one.
+        Err(_) => Ok(true),
     }
 }
 

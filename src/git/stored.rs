@@ -15,7 +15,7 @@ use super::export::Bases;
 use super::index;
 use super::named::enclosing;
 use super::obeyed::{self, Part, Parts};
-use super::recognise::{bare_folders, in_checkout, is_git_name};
+use super::recognise::{bare_folders, in_checkout, inner, is_git_name};
 use super::refs::Oid;
 use super::repository::{LIST_INDEX, lines, worktrees};
 use super::search::{Search, accepts};
@@ -136,14 +136,7 @@ pub fn parts_in_histories(
     for (dot_git, base) in bases {
         let Some(place) = base.place.as_ref().filter(|place| place.is_there()) else { continue };
         let checkout = dot_git.parent();
-        let inner = folders.iter().filter_map(|folder| match &checkout {
-            None => Some(&folder[..]),
-            Some(checkout) => match folder.strip_prefix(checkout.as_bytes())? {
-                [] => Some(&[][..]),
-                [b'/', inner @ ..] => Some(inner),
-                _ => None,
-            },
-        });
+        let inner = folders.iter().filter_map(|folder| inner(checkout.as_ref(), folder));
         let search = Search { git, repository: &place.git_dir, cancel };
         for (folder, parts) in search.parts_in_history(None, &inner.collect())? {
             if let Ok(folder) = in_checkout(checkout.as_ref(), &folder) {

@@ -6,7 +6,7 @@
 //! once it has made the change. After a kill in between, the next restore makes the change. If a prepare
 //! comes first, what the sandbox had is no longer known, and the prepare makes the change by the note.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -56,12 +56,12 @@ pub fn is_noted(place: &Place) -> bool {
     by_path::exists(&file(place))
 }
 
-/// Keeps the note only if the commit of one of its changes is checked out: for any other, whatever moved `HEAD` there later has
+/// Keeps the note only if the commit of one of its changes is checked out, or one on top of it: for any other, whatever moved `HEAD` there later has
 /// changed the index too.
 pub fn keep_if_due(repository: &Repository<'_>) -> Result<(), Fault> {
     let changes = noted(repository.place)?;
-    let commit = repository.commit()?;
-    if changes.iter().any(|change| Some(&change.commit) == commit.as_ref()) {
+    let Some(commit) = repository.commit()? else { return Ok(forget(repository.place)?) };
+    if due(repository, &changes, &commit)?.is_some() {
         return Ok(());
     }
     Ok(forget(repository.place)?)
@@ -84,7 +84,8 @@ pub fn complete(repository: &Repository<'_>) -> Result<Option<String>, Fault> {
     let place = repository.place;
     let changes = noted(place)?;
     let commit = repository.commit()?;
-    if let Some(change) = changes.into_iter().find(|change| Some(&change.commit) == commit.as_ref()) {
+    let due = commit.as_ref().map(|commit| due(repository, &changes, commit)).transpose()?.flatten();
+    if let (Some(change), Some(commit)) = (due, commit) {
         if repository.is_busy() {
             return Ok(Some("a local operation is in progress".to_owned()));
         }
@@ -96,14 +97,36 @@ pub fn complete(repository: &Repository<'_>) -> Result<Option<String>, Fault> {
             let noted = change.states.get(path).filter(|state| !state.starts_with(b"  ctime: 0:0\n"));
             noted.is_none_or(|noted| states.get(path) == Some(noted))
         };
+        // What was committed on top since then has its own content.
+        let (gone, new) = repository.difference(Some(&change.commit), &commit)?;
+        let since: HashSet<&[u8]> = index::paths(&gone).into_iter().chain(index::paths(&new)).collect();
         let (before, after) = index::at_paths((&change.before, &change.after), |path| {
-            is_as_noted(path) && !collected.contains(path)
+            is_as_noted(path) && !collected.contains(path) && !since.contains(path)
         });
         if let Some(refused) = repository.stage(&before, &after, &repository.index()?, None)?.refused {
             return Ok(Some(refused));
         }
     }
     forget(place)?;
+    Ok(None)
+}
+
+/// The change whose commit is checked out, or is below the one that is.
+fn due<'c>(
+    repository: &Repository<'_>,
+    changes: &'c [Change],
+    commit: &Oid,
+) -> Result<Option<&'c Change>, Fault> {
+    if let Some(change) = changes.iter().find(|change| change.commit == *commit) {
+        return Ok(Some(change));
+    }
+    for change in changes {
+        let mut call = repository.call();
+        call.args(["merge-base", "--is-ancestor", change.commit.as_str(), commit.as_str()]);
+        if call.output(repository.cancel)?.status == Some(0) {
+            return Ok(Some(change));
+        }
+    }
     Ok(None)
 }
 

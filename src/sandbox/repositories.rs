@@ -27,6 +27,7 @@ use crate::git::{index, obeyed, stored};
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
 use crate::merge::report::{Noted, Report, Skipped};
+use crate::merge::sensitive::by_name;
 use crate::merge::session::Merge;
 use crate::path::RelativePath;
 use crate::time::utc_timestamp;
@@ -282,7 +283,7 @@ pub fn at_checkout(
     merge: &Merge,
     base: &Snapshot,
     shared: &Shared,
-    stored: &stored::Known,
+    arrived: &Arrived,
     cancel: &Cancel,
 ) -> Result<AtCheckout> {
     let tracked = tracked(shared, obeyed::is_head_path).map(|path| obeyed::split(&path).0.to_vec()).collect();
@@ -294,8 +295,11 @@ pub fn at_checkout(
     written.add_parts(self::tracked(shared, |path| obeyed::parts(path).next().is_some()));
     if let Some(git) = Git::find(merge.root().path()) {
         written.history = stored::parts_in_histories(&git, &shared.bases, &gained.folders, cancel)?;
-        written.fixture =
-            gained.may_complete && stored.has_fixture(&git, merge.root().path(), &shared.bases, cancel)?;
+        if let Some(checked) = &arrived.checked {
+            checked.add_parts(&gained.folders, &mut written.history);
+        }
+        written.fixture = gained.may_complete
+            && arrived.stored.has_fixture(&git, merge.root().path(), &shared.bases, cancel)?;
     }
     Ok(written)
 }
@@ -316,7 +320,7 @@ fn tracked<'a>(
 
 /// The reason for reporting a local file that is not in any commit.
 const REPLACED_AT_CHECKOUT: &str =
-    "it was not uploaded, and a checkout of the sandbox's new commits may replace what is here";
+    "git does not track what is here, and a checkout of the sandbox's new commits may replace it";
 
 /// Reports what was held back, each once.
 pub fn tell_held(report: &mut GitReport, held: &[Noted]) {
@@ -332,7 +336,7 @@ pub fn tell_named(
     report: &mut Report,
     mut named: Named,
     changed: &BTreeSet<RelativePath>,
-    (base, shared): (&Snapshot, &Shared),
+    shared: &Shared,
     workspace: &Root,
 ) -> Result<()> {
     if report.written.is_empty() && changed.is_empty() {
@@ -358,9 +362,11 @@ pub fn tell_named(
         let is_named = || named.reason(path).or_else(|| named.reason_of_link(path)).is_some();
         if !written.contains(path) && is_named() {
             of_commits.push(Noted { path: path.clone(), reason: AT_CHECKOUT });
+        } else if let Some(reason) = by_name(path).filter(|_| !written.contains(path)) {
+            of_commits.push(Noted { path: path.clone(), reason });
         } else if named.reason(path).is_none() && basenames.contains(path.name().as_encoded_bytes()) {
             of_commits.push(Noted { path: path.clone(), reason: BY_A_RENAME });
-        } else if !written.contains(path) && is_only_here(&mut cursor, path, base)? {
+        } else if !written.contains(path) && is_replaced_at_checkout(&mut cursor, path)? {
             untracked.push(path.clone());
         }
     }
@@ -375,8 +381,9 @@ pub fn tell_named(
     Ok(())
 }
 
-/// Whether something is at a path that was not uploaded. A folder may have what git ignores, unless it is a checkout of its own.
-fn is_only_here(cursor: &mut Cursor<'_>, path: &RelativePath, base: &Snapshot) -> Result<bool> {
+/// Whether a checkout may replace what is at a path, if git does not track it. A folder may have what git ignores, unless it is a
+/// checkout of its own.
+fn is_replaced_at_checkout(cursor: &mut Cursor<'_>, path: &RelativePath) -> Result<bool> {
     let kind_at = |cursor: &mut Cursor<'_>, path: &RelativePath| match cursor.stat(path) {
         // What cannot be looked at cannot be replaced either.
         Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => Ok(None),
@@ -385,7 +392,7 @@ fn is_only_here(cursor: &mut Cursor<'_>, path: &RelativePath, base: &Snapshot) -
     Ok(match kind_at(cursor, path)? {
         None => false,
         Some(Kind::Folder) => kind_at(cursor, &RelativePath::child(Some(path), b".git"))?.is_none(),
-        Some(_) => !base.contains_key(path.as_bytes()),
+        Some(_) => true,
     })
 }
 
@@ -419,7 +426,7 @@ pub struct Arrived {
     /// The folder that they are in.
     waits_in: Option<WorkFolder>,
     /// What the local repositories have stored.
-    pub stored: stored::Known,
+    stored: stored::Known,
 }
 
 /// Separates what belongs to git from the rest of a download, and has git check it. With `is_partial`, the

@@ -488,7 +488,7 @@ impl Begun {
             .without_names("", |path| lost.contains_or_covers(path));
         // Without a change there is nothing to hold back.
         let written = if merge.needs_lock() {
-            &at_checkout(&merge, snapshot, shared, &repositories.stored, cancel)?
+            &at_checkout(&merge, snapshot, shared, &repositories, cancel)?
         } else {
             &AtCheckout::default()
         };
@@ -504,7 +504,7 @@ impl Begun {
         };
         let report = named.and_then(|named| {
             let mut report = merge.apply(&options, rescued)?;
-            tell_named(&mut report, named, &changed, (snapshot, shared), merge.root())?;
+            tell_named(&mut report, named, &changed, shared, merge.root())?;
             // Once files were merged, an abort has no effect: the repositories are merged too.
             if !merge.needs_lock() {
                 cancel.check()?;
@@ -516,7 +516,7 @@ impl Begun {
                 && let Ok(named) =
                     self::named(merge.root(), shared, merge.links(snapshot), &Cancel::default())
             {
-                tell_named(&mut report, named, &changed, (snapshot, shared), merge.root())?;
+                tell_named(&mut report, named, &changed, shared, merge.root())?;
             }
             tell_and_compare(&mut git, &report.written, &excluded, merge.root(), shared)?;
             tell_held(&mut git, merge.bare());
@@ -560,7 +560,7 @@ impl Begun {
             .without_names("", |path| travel.is_apart(path))
             .without_names("", |path| lost.contains_or_covers(path));
         let (search, retention) = (travel.search(), *retention);
-        let written = &at_checkout(&merge, snapshot, shared, &repositories.stored, cancel)?;
+        let written = &at_checkout(&merge, snapshot, shared, &repositories, cancel)?;
         let options =
             MergeOptions { base: snapshot, left_alone: &left_alone, search, written, retention, cancel };
         let report = merge.preview(&options);

@@ -1162,3 +1162,50 @@ fn a_bare_repository_that_was_tracked_before_holds_nothing_back() {
         assert_eq!(bench.here(&["log", "-1", "--format=%s", "main"]), "squashed", "{report:?}");
     });
 }
+
+/// Git deletes a folder that a commit replaces by a file, with what is ignored in it: a nested repository and its commits.
+#[test]
+fn no_commit_has_a_file_in_the_place_of_a_local_repository() {
+    for nested in ["ev", "ev/deep/inner"] {
+        with_each_git(|bench| {
+            fs::write(bench.here.join(".gitignore"), "ev/\n").unwrap();
+            bench.commit_here("ignored");
+            bench.new_repository(&bench.here.join(nested));
+            let before = bench.here(&["rev-parse", "main"]);
+            bench.prepare();
+            bench.there(&["checkout", "-q", "-b", "side"]);
+            let blob = bench.there(&["rev-parse", "HEAD:a.txt"]);
+            bench.there(&["update-index", "--add", "--cacheinfo", &format!("100644,{blob},ev")]);
+            bench.there(&["commit", "-q", "-m", "file"]);
+            let commit = bench.there(&["rev-parse", "HEAD"]);
+            bench.there(&["update-ref", "refs/heads/main", &commit]);
+            let report = bench.restore();
+            assert!(holds(&report, "refs/heads/side") && holds(&report, "refs/heads/main"), "{report:?}");
+            assert!(
+                report.held_back.iter().any(|held| held.reason.contains("local repository")),
+                "{report:?}"
+            );
+            assert_eq!(bench.here(&["rev-parse", "main"]), before);
+        });
+    }
+}
+
+/// Two worktrees of one repository in the workspace may each bring a part, in one restore.
+#[test]
+fn no_folder_gets_all_parts_of_a_repository_by_two_worktrees() {
+    with_each_git(|bench| {
+        bench.here(&["worktree", "add", "-q", "-b", "side", "wt"]);
+        bench.prepare();
+        write(&bench.there.join("ev/objects/x"), "");
+        write(&bench.there.join("ev/refs/x"), "");
+        bench.there(&["add", "-f", "ev"]);
+        bench.there(&["commit", "-q", "-m", "stores"]);
+        let other = bench.there.join("wt");
+        write(&other.join("ev/config"), PLANTED);
+        bench.git(&other, &["add", "-f", "ev"]);
+        bench.git(&other, &["commit", "-q", "-m", "config"]);
+        let report = bench.restore();
+        let held = ["refs/heads/main", "refs/heads/side"].map(|name| holds(&report, name));
+        assert!(held != [false, false], "{report:?}");
+    });
+}

@@ -263,6 +263,8 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
         // What is only staged in the sandbox is protected from `git gc` here, unless its mark is removed.
         ("collect", "M\tb.txt"),
         ("unmark", ""),
+        // A commit of one path only is on top: what it has stays, and the rest of the index follows.
+        ("commit", ""),
         // After a reset, the former content is staged on purpose.
         ("restage", "M\ta.txt"),
         ("status", ""),
@@ -286,6 +288,12 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
             "edit" => {
                 write(&bench.here.join("a.txt"), "edited here\n");
                 bench.here(&["add", "a.txt"]);
+            }
+            "commit" => {
+                write(&bench.here.join("only.txt"), "only\n");
+                bench.here(&["add", "-N", "only.txt"]);
+                bench.here(&["commit", "-q", "-m", "only", "--", "only.txt"]);
+                assert_eq!(bench.here(&["diff", "--cached", "--name-status"]), "M\ta.txt");
             }
             "rebase" => fs::create_dir(bench.here.join(".git/rebase-merge")).unwrap(),
             "lock" => write(&bench.here.join(".git/index.lock"), ""),

@@ -790,20 +790,25 @@ fn a_new_branch_is_not_made_where_another_worktree_is_about_to_begin_it() {
     });
 }
 
-/// A name of hexadecimal digits leads a person elsewhere who gives git the beginning of a commit's name.
+/// It leads a person elsewhere who gives git the beginning of a commit's name, or the name of a branch of a remote.
 #[test]
-fn a_new_branch_with_the_name_of_a_commit_is_kept_aside() {
+fn a_new_branch_whose_name_means_something_else_to_git_is_kept_aside() {
     with_each_git(|bench| {
         bench.prepare();
         let short = bench.here(&["rev-parse", "--short", "HEAD"]);
         let described = format!("v1-0-g{short}");
-        for name in [&short[..], &described, "20261130", "feature-green"] {
+        bench.there(&["config", "remote.Up.url", "https://example.org/x"]);
+        for name in [&short[..], &described, "20261130", "feature-green", "up/next"] {
             bench.there(&["branch", name]);
         }
         let report = bench.restore();
-        for (name, is_held) in
-            [(&short[..], true), (&described, true), ("20261130", false), ("feature-green", false)]
-        {
+        for (name, is_held) in [
+            (&short[..], true),
+            (&described, true),
+            ("20261130", false),
+            ("feature-green", false),
+            ("up/next", true),
+        ] {
             let name = format!("refs/heads/{name}");
             assert_eq!(holds(&report, &name), is_held, "{name}: {report:?}");
             assert_eq!(bench.here(&["for-each-ref", &name]).is_empty(), is_held, "{name}");
