@@ -6,6 +6,7 @@
 const { crypto, fs, os, path } = require("../js/node.js");
 const { quote } = require("./commands.js");
 const {
+  FROM_FILES,
   IDENTITY,
   REPOSITORIES,
   branchOf,
@@ -155,14 +156,16 @@ async function withShallowGitWorkspaceClone({ localDir, snapshot }, fn) {
   const ref = `refs/paperclip/git-sync/import/${crypto.randomUUID()}`;
   try {
     await git(localDir, ["update-ref", ref, snapshot.headCommit]);
-    const inClone = (/** @type {string[]} */ ...args) => git(cloneDir, args, { workspace: localDir });
+    const ofClone = { workspace: localDir };
+    const inClone = (/** @type {string[]} */ ...args) => git(cloneDir, args, ofClone);
     const format = await line(localDir, "rev-parse", "--show-object-format");
     await inClone("init", "-q", `--object-format=${format}`);
     // There may be no remote, and an address that may hold credentials is not sent.
     const address = await line(localDir, "remote", "get-url", "origin").catch(() => "");
     const harmless = address && harmlessAddress(address);
     if (harmless) await inClone("remote", "add", "origin", harmless);
-    await inClone("fetch", "-q", "--depth=1", `file://${await fs.promises.realpath(localDir)}`, ref);
+    const fetch = ["fetch", "-q", "--depth=1", `file://${await fs.promises.realpath(localDir)}`, ref];
+    await git(cloneDir, fetch, { ...ofClone, ...FROM_FILES });
     const branch = snapshot.branchName ? ["-B", snapshot.branchName] : ["--detach"];
     await inClone("checkout", "-q", "--force", ...branch, "FETCH_HEAD");
     // The commit may have a link there, and what is copied must not leave the clone.
@@ -269,16 +272,6 @@ async function integrateImportedGitHead({ localDir, importedHead }) {
   await git(localDir, ["update-ref", "-m", "paperclip: restore", onBranch, head, ours]);
 }
 
-/** @type {own.GitFunctions["resetLocalGitIndexToHead"]} */
-async function resetLocalGitIndexToHead({ localDir, checkWorkingTreeClean }) {
-  await git(localDir, ["reset", "-q", "HEAD", "--", "."]);
-  if (checkWorkingTreeClean && (await git(localDir, ["diff", "--name-only", "HEAD", "--"])) !== "") {
-    console.warn(
-      "[paperclip] Workspace restore preserved local working tree changes after clean sandbox restore.",
-    );
-  }
-}
-
 module.exports = {
   ReferencedSourceIgnoreScanLimitExceededError,
   WORKSPACE_GIT_SCAN_SATURATED_CODE,
@@ -291,6 +284,5 @@ module.exports = {
   isMissingGitPrerequisiteError,
   readGitWorkspaceSnapshot,
   readReferencedSourceGitIgnoredPaths,
-  resetLocalGitIndexToHead,
   withShallowGitWorkspaceClone,
 };

@@ -5,7 +5,7 @@
 const { native } = require("../binding.js");
 const { awaitNative } = require("../js/native.js");
 const { path } = require("../js/node.js");
-const { LOCALLY, REPOSITORIES, git, headOf, makeBorrowing } = require("./repository.js");
+const { REPOSITORIES, git, headOf, makeBorrowing } = require("./repository.js");
 
 /** Why they are not merged. */
 const OBEYED =
@@ -48,7 +48,7 @@ async function objectsHere(dir, known) {
   if (all.size === 0) return [];
   // A reference may name what was deleted, and the commit of the upload may be gone.
   const stdin = [...all].map((object) => `${object}\n`).join("");
-  const answer = await git(dir, ["cat-file", "--batch-check"], { ...LOCALLY, stdin });
+  const answer = await git(dir, ["cat-file", "--batch-check"], { stdin });
   return Array.from(
     answer.matchAll(/^([0-9a-f]+) (?!missing)/gm),
     ([, object]) => /** @type {string} */ (object),

@@ -2,9 +2,11 @@
 
 // What comes back from a sandbox: its commits, and then its files.
 
+const { codedError } = require("../js/errors.js");
 const { fs, path } = require("../js/node.js");
 const { COMMAND_MAX, packWorkspace, quote } = require("./commands.js");
-const { APPLE_DOUBLE, merge } = require("./merge.js");
+const { GIT_EXCLUDES, RUNTIME, heavyNamesIn } = require("./excludes.js");
+const { APPLE_DOUBLE, merge, readArchive } = require("./merge.js");
 const { status, transferProgress } = require("./progress.js");
 const { createRemoteGitExportRef } = require("./git.js");
 const {
@@ -17,17 +19,17 @@ const {
   withBundle,
 } = require("./others.js");
 const { OBEYED, bringsRepositories, findObeyed } = require("./held.js");
-const { REPOSITORIES, includes, keepCommit, onTopOf } = require("./repository.js");
+const { REPOSITORIES, git, includes, keepCommit, onTopOf } = require("./repository.js");
 const {
+  finishFollowing,
   finishIndex,
-  followHead,
-  forgetIndex,
   lockOf,
-  noteIndex,
+  moveWithIndex,
   operationIn,
   otherBranchIn,
   readStaged,
-  writeHeavy,
+  settleIndex,
+  writeLeftOut,
 } = require("./staged.js");
 const {
   assertSyncOperationsConfined,
@@ -41,7 +43,7 @@ const {
  * @import { Selection } from "./outgoing.js"
  * @import { LeftOut } from "./merge.js"
  * @import { Other } from "./others.js"
- * @import { Staged } from "./staged.js"
+ * @import { Followed } from "./staged.js"
  */
 
 /**
@@ -154,11 +156,13 @@ async function restoreTree(tree, way) {
     const { localDir } = tree;
     const importedRef = tree.snapshot ? way.git.createImportedGitRef("sandbox") : undefined;
     try {
-      const imported = importedRef ? await takeHistory(tree, way, temporary, importedRef) : undefined;
+      const history = importedRef ? await takeHistory(tree, way, temporary, importedRef) : undefined;
+      const imported = history?.imported;
       await status(way.onStatus, "restore", "Restoring workspace from environment");
       const { source, mayLack, mayLackAnything } = await fetchFiles(tree, way, temporary);
-      /** @type {Staged | undefined} */
-      let staged;
+      if (!mayLackAnything) await refuseEmpty(tree, source, history?.tips ?? []);
+      /** @type {Followed | undefined} */
+      let followed;
       const next = await merge({
         resolveInstanceRoot: way.resolveInstanceRoot,
         base: tree.base,
@@ -170,28 +174,30 @@ async function restoreTree(tree, way) {
         beforeApply:
           imported &&
           (async () => {
-            const busy =
-              tree.busy ??
-              (await operationIn(localDir)) ??
-              (await otherBranchIn(localDir, tree.snapshot?.branchName ?? null)) ??
-              (await lockOf(localDir));
-            if (busy === undefined) {
-              await sayStaged(await finishIndex(localDir), way);
-              staged = await readStaged(localDir);
-              await noteIndex(localDir, staged);
+            const busy = tree.busy ?? (await busyNow(tree)) ?? (await lockOf(localDir));
+            if (busy === undefined) await sayStaged(await finishIndex(localDir), way);
+            followed = await integrate(tree, imported.head, way, temporary, busy);
+            if (busy === undefined && !followed && (await operationIn(localDir)) === undefined) {
+              followed = { staged: await readStaged(localDir), kept: undefined, failure: undefined };
             }
-            await integrate(tree, imported.head, way, temporary, busy);
           }),
         // Where there is an operation in progress, the index is left to that.
         afterApply: async () => {
-          if (!imported || !staged) return;
-          await updateIndex(localDir, staged, imported.isClean, way);
-          const blocked = await writeHeavy(localDir, staged.head);
-          if (blocked.length > 0) {
-            const what =
-              "files of the environment's commits are not written, since above them is no directory";
-            await way.onLine?.(`[paperclip] ${blocked.length} ${what}: ${named(blocked)}\n`);
-          }
+          if (!imported || !followed) return;
+          const { staged, failure } = followed;
+          if (failure !== undefined) await sayStaged(await finishFollowing(localDir, failure), way);
+          await sayStaged(await settleIndex(localDir, staged), way);
+          const { blocked, changed } = await writeLeftOut(localDir, staged.head, {
+            heavy: heavyNamesIn(tree.leftOut.snapshot),
+            ignored: tree.snapshot?.ignoredPaths ?? [],
+          });
+          const say = async (/** @type {string[]} */ names, /** @type {string} */ why) => {
+            const what = `${names.length} files of the environment's commits are not written`;
+            if (names.length > 0) await way.onLine?.(`[paperclip] ${what}, ${why}: ${named(names)}\n`);
+          };
+          await say(blocked, "since above them is no directory");
+          await say(changed, "since other ones are here, in directories that are not transferred");
+          if (imported.isClean && staged.differences.length === 0) await warnOfDifferences(localDir);
         },
       });
       tree.base = next;
@@ -226,7 +232,10 @@ async function takeHistory(tree, way, temporary, importedRef) {
   await takeOthers(tree, way, temporary, head, told.others).catch((error) =>
     goOnWithoutCommits(error, tree, way, { what, bundleName: "others.bundle" }),
   );
-  return head === undefined ? undefined : { head, isClean: told.isClean };
+  return {
+    imported: head === undefined ? undefined : { head, isClean: told.isClean },
+    tips: [...(head === undefined ? [] : [head]), ...(told.others ?? []).map(({ object }) => object)],
+  };
 }
 
 /**
@@ -490,6 +499,14 @@ async function makeBackupFolder(localDir, folder) {
 }
 
 /**
+ * Why neither the branch nor the index of a tree must be changed now; `undefined` if they may be.
+ *
+ * @param {Tree} tree
+ */
+const busyNow = async ({ localDir, snapshot }) =>
+  (await operationIn(localDir)) ?? (await otherBranchIn(localDir, snapshot?.branchName ?? null));
+
+/**
  * Merges the sandbox's commits into the local branch. Where that must not be or fails, or the sandbox has rewritten its
  * history, they stay under a reference of their own, and the files are restored all the same.
  *
@@ -498,13 +515,16 @@ async function makeBackupFolder(localDir, folder) {
  * @param {Way} way
  * @param {string} temporary
  * @param {string | undefined} busy Why the local branch must not be changed.
+ * @returns {Promise<Followed | undefined>} What became of the index, if the branch was to be moved.
  */
 async function integrate(tree, imported, way, temporary, busy) {
   const { localDir } = tree;
   // Nothing has come since the upload or the restore before.
-  if (imported === baseOf(tree)) return;
+  if (imported === baseOf(tree)) return undefined;
   let why;
   let failure;
+  /** @type {string | undefined} */
+  let mergeable;
   try {
     const known = tree.snapshot?.headCommit;
     const commit = busy === undefined ? await onTopOf(localDir, tree.shared ?? known, imported) : imported;
@@ -513,13 +533,33 @@ async function integrate(tree, imported, way, temporary, busy) {
     else if (busy !== undefined) why = busy;
     else if (await bringsRepositories(localDir, commit)) {
       why = `they have ${REPOSITORIES}, which is not taken over`;
-    } else {
-      await way.git.integrateImportedGitHead({ localDir, importedHead: commit });
-      tree.shared = commit;
-      if (await includes(localDir, "HEAD", imported)) return;
-    }
+    } else mergeable = commit;
   } catch (error) {
     failure = error;
+  }
+  /** @type {Followed | undefined} */
+  let followed;
+  if (mergeable !== undefined) {
+    const importedHead = mergeable;
+    const moved = await moveWithIndex(localDir, {
+      busyWith: () => busyNow(tree),
+      move: async () => {
+        try {
+          await way.git.integrateImportedGitHead({ localDir, importedHead });
+        } catch (error) {
+          failure = error;
+        }
+      },
+    });
+    if (typeof moved === "string") why = moved;
+    else {
+      followed = moved;
+      await sayStaged(followed.kept, way);
+      if (failure === undefined) {
+        tree.shared = mergeable;
+        if (await includes(localDir, "HEAD", imported)) return followed;
+      }
+    }
   }
   let ref;
   try {
@@ -535,26 +575,19 @@ async function integrate(tree, imported, way, temporary, busy) {
         ? `'s commits are kept as ${ref} and not merged: ${why}`
         : ` has rewritten its history, which is kept as ${ref}`;
   await way.onLine?.(`[paperclip] The environment${told}\n`);
+  return followed;
 }
 
 /**
- * Has the index follow the branch. What is staged stays so, unless the agent has committed to the same files: then it is kept
- * as a commit, if it exists nowhere else.
+ * Warns, with the words of adapter-utils' releases, where files differ from the last commit though in the sandbox none did.
  *
  * @param {string} localDir
- * @param {Staged} staged
- * @param {boolean} checkWorkingTreeClean
- * @param {Way} way
  */
-async function updateIndex(localDir, staged, checkWorkingTreeClean, way) {
-  if (staged.differences.length === 0) {
-    await way.git.resetLocalGitIndexToHead({ localDir, checkWorkingTreeClean });
-    await forgetIndex(localDir);
-    return;
-  }
-  const ref = await followHead(localDir, staged);
-  await forgetIndex(localDir);
-  await sayStaged(ref, way);
+async function warnOfDifferences(localDir) {
+  if ((await git(localDir, ["diff", "--name-only", "HEAD", "--"])) === "") return;
+  console.warn(
+    "[paperclip] Workspace restore preserved local working tree changes after clean sandbox restore.",
+  );
 }
 
 /**
@@ -598,6 +631,48 @@ async function fetchFiles(tree, way, temporary) {
   const here = path.join(temporary, "workspace.tar");
   await fs.promises.writeFile(here, bytes);
   return { source: { archive: here }, mayLack: tree.tarExclude, mayLackAnything };
+}
+
+/** The longest archive that may have no entry, in bytes: tar fills its last block up, and one of them is twenty times smaller. */
+const EMPTY_MAX = 64 * 1024;
+
+/**
+ * Refuses a download without any file or directory where something was uploaded: it would delete everything here. A transfer that
+ * did nothing looks like that, and a sandbox that was replaced. Only where the sandbox itself has packed it, and has commits on
+ * top of those that were uploaded, has its agent deleted everything.
+ *
+ * @param {Tree} tree
+ * @param {{ folder: string } | { archive: string }} source
+ * @param {string[]} tips What the sandbox' branches, tags and stashes name.
+ */
+async function refuseEmpty(tree, source, tips) {
+  const { localDir, remoteDir, base } = tree;
+  if (base.size === 0 || !(await isEmpty(source))) return;
+  if ("archive" in source) {
+    for (const tip of tips.slice(0, OTHERS_MAX)) {
+      // What was not taken over, or is no commit, proves nothing.
+      if (await includes(localDir, tip, baseOf(tree)).catch(() => false)) return;
+    }
+  }
+  const message =
+    `the environment's ${remoteDir} came back without any file, though ${base.size} files and directories were there; ` +
+    `nothing was changed in ${localDir}. If the environment was emptied or replaced, or its transfer failed, prepare it ` +
+    "again. If everything in it was to be deleted, delete it here, or leave one file there";
+  throw codedError(Error, "ERR_SANDBOX_REPLACED", message);
+}
+
+/**
+ * Whether a download has nothing but what is never transferred.
+ *
+ * @param {{ folder: string } | { archive: string }} source
+ */
+async function isEmpty(source) {
+  if ("folder" in source) {
+    const names = await fs.promises.readdir(source.folder);
+    return names.every((name) => [".git", RUNTIME].includes(name));
+  }
+  if ((await fs.promises.stat(source.archive)).size > EMPTY_MAX) return false;
+  return (await readArchive(source.archive, { snapshot: [...GIT_EXCLUDES, RUNTIME] })).size === 0;
 }
 
 /**

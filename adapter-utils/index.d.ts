@@ -195,7 +195,7 @@ export interface PreparedSandboxManagedRuntime {
 
 /**
  * What a prepare does with the sandbox' workspace: fill it from here, fill it from kept archives, or leave it as the sandbox
- * has it.
+ * has it. What is adopted without a baseline shares nothing with the local workspace: then nothing is deleted here.
  */
 export type WorkspaceInboundMode = "host_current" | "durable_seed" | "adopt_remote";
 
@@ -327,7 +327,6 @@ export interface GitFunctions {
     forceFullBundle?: boolean;
   }): string;
   integrateImportedGitHead(input: { localDir: string; importedHead: string }): Promise<void>;
-  resetLocalGitIndexToHead(input: { localDir: string; checkWorkingTreeClean?: boolean }): Promise<void>;
 }
 
 /** The folder of a Paperclip instance; adapter-utils' `resolvePaperclipInstanceRootForAdapter` is one. */

@@ -5,7 +5,7 @@
 
 const { crypto } = require("../js/node.js");
 const { quote } = require("./commands.js");
-const { LOCALLY, fetchChecked, git, keepCommit, nameOfKept, stamp } = require("./repository.js");
+const { fetchChecked, git, keepCommit, nameOfKept, stamp } = require("./repository.js");
 
 /**
  * A branch, a tag or an entry of the stash in the sandbox.
@@ -114,11 +114,11 @@ async function tagsOf(dir) {
  */
 async function reachedOf(dir, others) {
   const lines = (/** @type {string[]} */ objects) => objects.map((object) => `${object}\n`).join("");
-  const ask = { ...LOCALLY, stdin: lines(others.map(({ object }) => object)) };
+  const ask = { stdin: lines(others.map(({ object }) => object)) };
   const answer = await git(dir, ["cat-file", "--batch-check"], ask);
   const commits = Array.from(answer.matchAll(/^([0-9a-f]+) commit /gm), ([, object]) => object);
   if (commits.length === 0) return new Set();
-  const list = { ...LOCALLY, stdin: lines(commits) };
+  const list = { stdin: lines(commits) };
   const unreached = await git(dir, ["rev-list", "--stdin", "--not", "--all"], list);
   const isUnreached = new Set(unreached.split("\n"));
   return new Set(commits.filter((commit) => !isUnreached.has(commit)));

@@ -15,7 +15,6 @@ const {
 const { replaceFolder } = require("./commands.js");
 const { referencedSourceIgnoreExcludeEntries } = require("./ignored.js");
 const { restoreTree } = require("./incoming.js");
-const { capture } = require("./merge.js");
 const { packWorkspace, readSnapshot, select } = require("./outgoing.js");
 const { status, transferProgress } = require("./progress.js");
 const { REPOSITORIES } = require("./repository.js");
@@ -121,7 +120,11 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
 
     /** @type {Selection | undefined} */
     let selection;
-    /** @type {own.DirectorySnapshot["entries"]} */
+    /**
+     * What is sent, or was by an earlier run. Where nothing is, and nobody says what was, nothing is known to be shared.
+     *
+     * @type {own.DirectorySnapshot["entries"]}
+     */
     let base = input.workspaceBaseline?.entries ?? new Map();
     if (syncsWorkspace) {
       const say = async (/** @type {string} */ text) => void (await onLine?.(`[paperclip] ${text}\n`));
@@ -140,8 +143,6 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
       }
       const choose = async () => {
         selection = await select({ dir, snapshot, ignore, exclude: input.workspaceExclude, preserve });
-        // The base is what is sent. Where nothing is sent, an earlier run has sent what is here.
-        if (!input.workspaceBaseline && !sends) base = await capture(dir, selection.leftOut);
       };
       await (input.workspaceBaseline ? choose() : span("snapshot.baseline", choose));
     }

@@ -3,7 +3,7 @@
 // Questions to a local repository, beside the functions that a caller may replace: what it tracks, which repositories are
 // nested in it, and where commits are kept that must not be lost.
 
-const { childProcess, fs, path } = require("../js/node.js");
+const { childProcess, fs, path, stream } = require("../js/node.js");
 const { HEAVY_NAMES } = require("./excludes.js");
 
 const OUTPUT_MAX = 1024 * 1024 * 1024;
@@ -30,8 +30,15 @@ function plainEnvironment(workspace) {
     ...(outside.length > 0 ? { PATH: outside.join(path.delimiter) } : {}),
     GIT_CONFIG_NOSYSTEM: "1",
     GIT_CONFIG_GLOBAL: "/dev/null",
+    // No configuration can allow what these forbid: to reach a remote, by a program that a file of the workspace may name.
+    GIT_ALLOW_PROTOCOL: "",
+    // Nor does git look at a remote for an object that a partial clone lacks.
+    GIT_NO_LAZY_FETCH: "1",
   };
 }
+
+/** What lets a command of a repository without a configuration of the workspace's fetch from a file or a directory here. */
+const FROM_FILES = { env: { GIT_ALLOW_PROTOCOL: "file" } };
 
 /** @param {string} file */
 function realPath(file) {
@@ -73,6 +80,7 @@ const RUNS_NO_PROGRAM = new Set([
   "commit-tree",
   "fetch",
   "for-each-ref",
+  "index-pack",
   "init",
   "ls-files",
   "ls-tree",
@@ -94,6 +102,12 @@ const LOOKS_AT_FILES = new Set([
   "status",
   "update-index",
 ]);
+
+/**
+ * The commands that run `git status` in each submodule, where the submodule's own configuration names programs. Whether another
+ * commit is checked out there is seen without it.
+ */
+const LOOKS_INTO_SUBMODULES = new Set(["diff", "diff-files", "diff-index", "status"]);
 
 /** What of a user's own configuration says which files git ignores, and how lines end in them. It names no program. */
 const ABOUT_FILES = "^core\\.(excludesfile|autocrlf|eol)$";
@@ -141,6 +155,7 @@ async function lineEndsOf(dir, workspace) {
 /**
  * @typedef {object} GitOptions
  * @property {string} [stdin]
+ * @property {string} [stdinFile] A file to read instead.
  * @property {boolean} [bytes] Whether each character of input and output is a byte: names need not be UTF-8.
  * @property {string} [workspace] The workspace, where the command runs outside of it.
  * @property {Record<string, string>} [env] Variables of git's.
@@ -156,12 +171,29 @@ async function lineEndsOf(dir, workspace) {
  * @returns {Promise<string>}
  */
 async function git(dir, args, options = {}) {
+  return (await startGit(dir, args, options)).output(options.stdin, options.stdinFile);
+}
+
+/**
+ * Starts such a command.
+ *
+ * @param {string} dir
+ * @param {string[]} args
+ * @param {Omit<GitOptions, "stdin" | "stdinFile">} [options]
+ */
+async function startGit(dir, args, options = {}) {
   const env = plainEnvironment(options.workspace ?? dir);
-  const command = args.find((arg, at) => !arg.startsWith("-") && args[at - 1] !== "-c") ?? "";
+  const at = args.findIndex((arg, index) => !arg.startsWith("-") && args[index - 1] !== "-c");
+  const command = args[at] ?? "";
   const more = RUNS_NO_PROGRAM.has(command) ? {} : await withoutPrograms(dir, env);
   const settings = LOOKS_AT_FILES.has(command) ? await settingsOfFiles(dir, env) : [];
-  const all = [...settings.flatMap(([key, value]) => ["-c", `${key}=${value}`]), ...args];
-  return execute(dir, all, { ...env, ...more, ...options.env }, options);
+  const all = [
+    ...settings.flatMap(([key, value]) => ["-c", `${key}=${value}`]),
+    ...args.slice(0, at + 1),
+    ...(LOOKS_INTO_SUBMODULES.has(command) ? ["--ignore-submodules=dirty"] : []),
+    ...args.slice(at + 1),
+  ];
+  return start(dir, all, { ...env, ...more, ...options.env }, options.bytes);
 }
 
 /**
@@ -197,25 +229,62 @@ async function withoutPrograms(dir, env) {
 }
 
 /**
+ * Runs git with these arguments and settings.
+ *
  * @param {string} dir
  * @param {string[]} args
  * @param {NodeJS.ProcessEnv} env
- * @param {Pick<GitOptions, "stdin" | "bytes">} [streams]
- * @returns {Promise<string>}
  */
-function execute(dir, args, env, { stdin = "", bytes = false } = {}) {
-  return new Promise((resolve, reject) => {
-    const all = ["-C", dir, ...SETTINGS, ...args];
-    const encoding = /** @type {BufferEncoding} */ (bytes ? "latin1" : "utf8");
-    const options = { maxBuffer: OUTPUT_MAX, env, encoding };
-    const child = childProcess.execFile("git", all, options, (error, stdout, stderr) => {
-      if (error) reject(Object.assign(error, { stdout, stderr }));
-      else resolve(stdout);
-    });
+const execute = (dir, args, env) => start(dir, args, env).output();
+
+/**
+ * Starts git with these arguments and settings.
+ *
+ * @param {string} dir
+ * @param {string[]} args
+ * @param {NodeJS.ProcessEnv} env
+ * @param {boolean} [bytes]
+ */
+function start(dir, args, env, bytes = false) {
+  const encoding = /** @type {BufferEncoding} */ (bytes ? "latin1" : "utf8");
+  const options = { maxBuffer: OUTPUT_MAX, env, encoding };
+  /** @type {import("node:child_process").ChildProcess | undefined} */
+  let child;
+  let hasEnded = false;
+  /** @type {Promise<string>} */
+  const printed = new Promise((resolve, reject) => {
+    child = childProcess.execFile(
+      "git",
+      ["-C", dir, ...SETTINGS, ...args],
+      options,
+      (error, stdout, stderr) => {
+        hasEnded = true;
+        if (error) reject(Object.assign(error, { stdout, stderr }));
+        else resolve(stdout);
+      },
+    );
     // If git ended before it read everything, its exit code says why.
     child.stdin?.on("error", () => {});
-    child.stdin?.end(stdin, encoding);
   });
+  // The failure is reported by `output`, and may come before that is called.
+  printed.catch(() => {});
+  return {
+    hasEnded: () => hasEnded,
+    /**
+     * Ends the input. Resolves with what git prints.
+     *
+     * @param {string} [stdin]
+     * @param {string} [stdinFile]
+     */
+    output: async (stdin = "", stdinFile = undefined) => {
+      const input = child?.stdin;
+      if (input && stdinFile !== undefined) {
+        // Git may end before the stream does. Whether it has read all it needs, it says itself.
+        await stream.promises.pipeline(fs.createReadStream(stdinFile), input).catch(() => printed);
+      } else if (!input?.writableEnded) input?.end(stdin, encoding);
+      return printed;
+    },
+  };
 }
 
 /** @param {string} text */
@@ -348,12 +417,10 @@ async function makeBorrowing(localDir, at) {
   });
 }
 
-/** Git must not look for an object that a partial clone lacks at the remote, for any name that a sandbox lists. */
-const LOCALLY = { env: { GIT_NO_LAZY_FETCH: "1" } };
-
 /**
- * Takes a bundle's references over, after `git fsck` of all that is new. Git leaves what it refuses in the repository, so the
- * check is made in another one, which borrows its objects.
+ * Takes a bundle's references over, after `git fsck` of all that is new. It is fetched into another repository, which borrows
+ * the local one's objects: git leaves what it refuses where it fetches to, and a local configuration may give any path another
+ * meaning. What is then added to the local repository are the very packs that were checked.
  *
  * @param {object} input
  * @param {string} input.localDir
@@ -362,20 +429,51 @@ const LOCALLY = { env: { GIT_NO_LAZY_FETCH: "1" } };
  * @param {[string, string]} input.refspec The bundle's reference and the local one, or patterns of them.
  */
 async function fetchChecked({ localDir, bundlePath, bases, refspec: [from, to] }) {
-  const options = ["-q", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
-  const fetch = ["-c", "fetch.fsckObjects=true", "fetch", ...options];
-  const inLocal = async (/** @type {string[]} */ ...args) => (await git(localDir, args)).trim();
   const check = `${bundlePath}.git`;
-  const inCheck = (/** @type {string[]} */ ...args) => git(check, args, { workspace: localDir });
+  const inCheck = (/** @type {string[]} */ args, /** @type {GitOptions} */ options = {}) =>
+    git(check, args, { workspace: localDir, ...options });
   await makeBorrowing(localDir, check);
   for (const [at, base] of bases.entries()) {
-    await inCheck("update-ref", `refs/heads/base-${at}`, base).catch(() => {
+    await inCheck(["update-ref", `refs/heads/base-${at}`, base]).catch(() => {
       // Without the base, git says that it lacks what the bundle needs.
     });
   }
-  const checked = from.endsWith("/*") ? "refs/checked/*" : "refs/checked";
-  await inCheck(...fetch, bundlePath, `${from}:${checked}`);
-  await inLocal(...fetch, "--force", bundlePath, `${from}:${to}`);
+  const [checked, end] = from.endsWith("/*") ? ["refs/checked/", "*"] : ["refs/checked", ""];
+  const options = ["-q", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
+  const fetch = ["-c", "fetch.fsckObjects=true", "fetch", ...options, bundlePath, `${from}:${checked}${end}`];
+  await inCheck(fetch, FROM_FILES);
+
+  const packs = path.join(check, "objects/pack");
+  for (const name of await fs.promises.readdir(packs)) {
+    if (!name.endsWith(".pack")) continue;
+    await git(localDir, ["index-pack", "--stdin"], { stdinFile: path.join(packs, name) });
+  }
+  const listed = await inCheck(["for-each-ref", "--format=%(objectname) %(refname)", checked], {
+    bytes: true,
+  });
+  const came = listed
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => {
+      const [object = "", ref = ""] = line.split(" ");
+      return { object, ref: to.replace(/\*$/, "") + ref.slice(checked.length) };
+    });
+  // The local references may lack what the other repository's base has.
+  const stdin = came.map(({ object }) => `${object}\n`).join("");
+  const connected = [
+    "rev-list",
+    "--objects",
+    "--quiet",
+    "--exclude-promisor-objects",
+    "--stdin",
+    "--not",
+    "--all",
+  ];
+  await git(localDir, connected, { stdin }).catch((error) => {
+    throw new Error(`${bundlePath} did not send all necessary objects`, { cause: error });
+  });
+  const updates = came.map(({ ref, object }) => `update ${ref} ${object}\n`).join("");
+  await git(localDir, ["update-ref", "--stdin"], { stdin: updates, bytes: true });
 }
 
 /** A reference name for what is kept now. */
@@ -505,8 +603,8 @@ async function skipInIndex(dir, isMissing, workspace) {
 }
 
 module.exports = {
+  FROM_FILES,
   IDENTITY,
-  LOCALLY,
   REPOSITORIES,
   branchOf,
   commonAncestor,
@@ -527,5 +625,6 @@ module.exports = {
   records,
   skipInIndex,
   stamp,
+  startGit,
   zeroEnded,
 };

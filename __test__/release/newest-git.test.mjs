@@ -2,11 +2,12 @@
 // which names, and what the log says of it.
 
 import { execFile } from "node:child_process";
-import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import * as releasedGit from "adapter-utils-2026.916.1/git-workspace-sync";
-import { beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import * as own from "../../adapter-utils/index.js";
 import { createLocalClient } from "../../clients/local.js";
 import { file, makeTree, temporaryFolder } from "../support/folders.mjs";
@@ -668,6 +669,331 @@ describe("programs of the local configuration", () => {
   });
 });
 
+describe("programs of the local configuration", () => {
+  /** Whether the sandbox's program ran here. */
+  const ran = () => sh(root, "ls ran 2>/dev/null || :");
+
+  describe.each([
+    ["a submodule", "git add sub 2>/dev/null; git commit -qm sub", ":"],
+    [
+      "a repository that a commit makes a submodule",
+      ":",
+      'git update-index --add --cacheinfo "160000,$SUB,sub"',
+    ],
+  ])("do not run in %s", (_what, here, there) => {
+    it.each(["clean", "process"])("a filter's %s", async (kind) => {
+      await repository();
+      await sh(
+        local,
+        `git init -q sub; cd sub; echo '*.txt filter=x' >.gitattributes; echo 1 >1.txt
+         printf '#!/bin/sh\ncat\n' >tool.sh; chmod +x tool.sh; git add .; git commit -qm s
+         git config filter.x.${kind} ./tool.sh; cd ..; git config submodule.sub.ignore none; ${here}`,
+      );
+      const { restoreWorkspace } = await prepare();
+      const commit = await sh(local, "git -C sub rev-parse HEAD");
+      // The same size and another content: git compares it by the filter.
+      await sh(
+        remote,
+        `printf '#!/bin/sh\n: >"%s"; cat\n' '${root}/ran' >sub/tool.sh; echo 2 >sub/1.txt; echo n >n; git add n
+         SUB=${commit}; ${there}; git commit -qm there`,
+      );
+      await restoreWorkspace();
+      expect(await sh(local, "git log -1 --format=%s; cat sub/1.txt")).toBe("there\n2");
+      await prepare();
+      expect(await ran()).toBe("");
+      // This one runs it.
+      await sh(local, "git status --ignore-submodules=none >/dev/null 2>&1 || :");
+      expect(await ran()).toBe("ran");
+    });
+  });
+
+  it("do not run in the place of a remote when commits are taken over", async () => {
+    await repository({ a: "a\n", ".gitconfig": "" });
+    await sh(local, "git config include.path ../.gitconfig");
+    const { restoreWorkspace } = await prepare();
+    const command = `ext::sh -c touch% ${root}/ran;exit% 1;`;
+    const paths = ["/", "file://", "../", path.parse(root).root + root.split(path.sep)[1]];
+    const instead = paths.map((name) => `\tinsteadOf = ${name}\n`).join("");
+    await writeFile(
+      path.join(remote, ".gitconfig"),
+      `[protocol "ext"]\n\tallow = always\n[url "${command}"]\n${instead}`,
+    );
+    await sh(remote, "git commit -qam first");
+    await restoreWorkspace();
+    await sh(remote, "echo t >>a; git commit -qam second; git branch other; git tag -m x tag");
+    await sh(remote, "git checkout -q other; git commit -qm other --allow-empty; git checkout -q main");
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s; git status --porcelain")).toBe("second\nfirst\nbase");
+    expect(await kept()).toEqual(["heads/other other", "tags/tag x"]);
+    await prepare();
+    expect(await ran()).toBe("");
+    await sh(local, "git fetch -q /nowhere 2>/dev/null || :");
+    expect(await ran()).toBe("ran");
+  });
+
+  it("do not run in the place of a remote that has what is missing here", async () => {
+    await repository({ a: "a\n", b: "1\n2\n3\n4\n", ".gitconfig": "" });
+    await sh(local, "git config include.path ../.gitconfig");
+    const { restoreWorkspace } = await prepare();
+    await writeFile(
+      path.join(remote, ".gitconfig"),
+      `[protocol "ext"]\n\tallow = always\n[extensions]\n\tpartialClone = r
+[remote "r"]\n\tpromisor = true\n\turl = "ext::sh -c touch% ${root}/ran;exit% 1;"\n`,
+    );
+    await sh(remote, "git commit -qam first");
+    await restoreWorkspace();
+    // The two are merged by a third version, which is missing.
+    const missing = await sh(local, "git rev-parse HEAD:b");
+    await sh(
+      local,
+      `echo here >>b; git commit -qam here; rm -f .git/objects/${missing.replace(/^../, "$&/")}`,
+    );
+    await sh(remote, "echo 0 >b; echo 2 >>b; git commit -qam second; git tag unknown HEAD~1");
+    await restoreWorkspace();
+    expect(told()).toContainEqual(expect.stringContaining("could not be merged and are kept"));
+    expect(await ran()).toBe("");
+    await sh(local, `git cat-file -p ${missing} 2>/dev/null || :`);
+    expect(await ran()).toBe("ran");
+  });
+});
+
+describe("what a person does while a restore runs", () => {
+  const { PATH } = process.env;
+  afterEach(() => {
+    process.env.PATH = PATH;
+  });
+
+  /**
+   * Has a script run once, in the workspace, before or after a command of git that this machine runs.
+   *
+   * @param {"before" | "after"} when
+   * @param {string} pattern Of a shell's `case`, for the command's arguments.
+   * @param {string} script
+   */
+  async function at(when, pattern, script) {
+    const once = `case "$*" in ${pattern}) [ -e '${root}/done' ] || { : >'${root}/done'; person; } ;; esac`;
+    await makeTree(root, {
+      "bin/git": file(
+        `#!/bin/sh
+PATH='${PATH}'; export PATH
+person() { (
+  unset GIT_INDEX_FILE
+  export GIT_AUTHOR_NAME=p GIT_AUTHOR_EMAIL=p@p GIT_COMMITTER_NAME=p GIT_COMMITTER_EMAIL=p@p
+  cd '${local}'; ${script}
+) </dev/null >/dev/null 2>&1; }
+${when === "before" ? once : ""}
+git "$@"
+code=$?
+${when === "after" ? once : ""}
+exit $code
+`,
+        0o755,
+      ),
+    });
+    process.env.PATH = `${root}/bin:${PATH}`;
+  }
+
+  const COMMANDS = [
+    ["before", "*'for-each-ref'*"],
+    ["before", "*'update-index -z --index-info'*"],
+    ["before", "*'diff-index'*'--cached'*"],
+    ["before", "*'update-ref -m paperclip: restore'*"],
+    ["after", "*'update-ref -m paperclip: restore'*"],
+    ["before", "*'ls-files --stage'*"],
+    ["after", "*'update-index -z --index-info'*"],
+    ["before", "*'update-index -q --refresh'*"],
+    ["before", "*'diff --'*'--name-only HEAD'*"],
+  ];
+  const agent = "echo v2 >a; echo n >n; git rm -q b; git add -A; git commit -qm agent";
+
+  it.each(COMMANDS)("stays staged, or is refused by git: %s %s", async (when, pattern) => {
+    await repository({ a: "a\n", b: "b\n", l: "l\n" });
+    const { restoreWorkspace } = await prepare("own", {
+      client: createLocalClient({ env: { PATH } }),
+    });
+    await sh(remote, agent);
+    await at(when, pattern, "echo staged >l; git add l && touch ../added; echo later >l");
+    await restoreWorkspace();
+    expect(await sh(root, "ls done")).toBe("done");
+    const isAdded = (await sh(root, "ls added 2>/dev/null || :")) !== "";
+    expect(await sh(local, "git show :l; cat l; git log --format=%s; git diff --cached --name-only")).toBe(
+      isAdded ? "staged\nlater\nagent\nbase\nl" : "l\nlater\nagent\nbase",
+    );
+    expect(await sh(local, "find .git -name '*.lock'; ls .git | grep paperclip || :")).toBe("");
+  });
+
+  it.each(COMMANDS)("does not revert the agent's commit: %s %s", async (when, pattern) => {
+    await repository({ a: "a\n", b: "b\n", l: "l\n" });
+    const { restoreWorkspace } = await prepare("own", {
+      client: createLocalClient({ env: { PATH } }),
+    });
+    await sh(remote, agent);
+    await at(when, pattern, "echo mine >l; git add l && git commit -qm mine");
+    await restoreWorkspace();
+    expect(await sh(root, "ls done")).toBe("done");
+    expect(await sh(local, "git ls-tree --name-only HEAD; git show HEAD:a; git diff --cached")).toBe(
+      "a\nl\nn\nv2",
+    );
+    expect(["l", "l\nmine"]).toContain(
+      await sh(local, "git log --format= --name-only main --grep=mine; git show HEAD:l"),
+    );
+    await isSound();
+  });
+
+  it("is refused if the index is a link", async () => {
+    await repository({ a: "a\n", b: "b\n", l: "l\n" });
+    await sh(local, "mv .git/index ../index; ln -s ../../index .git/index");
+    const { restoreWorkspace } = await prepare("own", { client: createLocalClient({ env: { PATH } }) });
+    await sh(remote, agent);
+    await sh(local, "echo s >s; git add s");
+    await at("after", "*'update-ref -m paperclip: restore'*", "git add -f l; git commit -qam mine");
+    await restoreWorkspace();
+    expect(await sh(local, "git log --format=%s; git status --porcelain; readlink .git/index")).toBe(
+      "agent\nbase\nA  s\n../../index",
+    );
+  });
+
+  it("is waited for if it locks the index just before the restore does", async () => {
+    await repository({ a: "a\n", b: "b\n" });
+    const { restoreWorkspace } = await prepare("own", {
+      client: createLocalClient({ env: { PATH } }),
+    });
+    await sh(remote, agent);
+    await at("before", COMMANDS[1][1], ": >.git/index.lock; { sleep 1; rm .git/index.lock; } &");
+    await restoreWorkspace();
+    expect(await sh(local, "git log -1 --format=%s; git status --porcelain")).toBe("agent");
+  });
+});
+
+it("a restore that is killed does not leave the index locked", async () => {
+  await repository();
+  const { restoreWorkspace } = await prepare();
+  await sh(remote, "echo t >>a; git commit -qam there");
+  const script = path.join(root, "restore.mjs");
+  const entry = fileURLToPath(new URL("../../adapter-utils/index.js", import.meta.url));
+  const clients = fileURLToPath(new URL("../../clients/local.js", import.meta.url));
+  await writeFile(
+    script,
+    `import { createAdapterUtils } from ${JSON.stringify(entry)};
+     import { createLocalClient } from ${JSON.stringify(clients)};
+     import * as git from ${JSON.stringify(entry.replace(/index\.js$/, "git.js"))};
+     import { existsSync } from "node:fs";
+     const integrateImportedGitHead = async () => {
+       if (existsSync(${JSON.stringify(path.join(local, ".git/index.lock"))})) process.kill(process.pid, "SIGKILL");
+     };
+     const { prepareSandboxManagedRuntime } = createAdapterUtils({ git: { ...git.default, integrateImportedGitHead } });
+     const { restoreWorkspace } = await prepareSandboxManagedRuntime({
+       spec: { transport: "sandbox", provider: "test", sandboxId: "1", remoteCwd: ${JSON.stringify(remote)}, timeoutMs: 60000 },
+       adapterKey: "test", client: createLocalClient(), workspaceLocalDir: ${JSON.stringify(local)},
+       workspaceInboundMode: "adopt_remote",
+     });
+     await restoreWorkspace();`,
+  );
+  await expect(run(process.execPath, [script])).rejects.toMatchObject({ signal: "SIGKILL" });
+  // Git ends on its own, once nobody is there to tell it what to write.
+  await sh(local, "while [ -e .git/index.lock ]; do sleep 0.1; done");
+  expect(await sh(local, "git log -1 --format=%s; git status --porcelain")).toBe("base");
+  await restoreWorkspace();
+  expect(await sh(local, "git log -1 --format=%s; git status --porcelain")).toBe("there");
+});
+
+describe.each(["with a repository", "without one"])("a download without any file: %s", (how) => {
+  const begin =
+    how === "with a repository"
+      ? repository
+      : (/** @type {Record<string, string>} */ files) => makeTree(local, files);
+  const files = { a: "a\n", "d/b": "b\n" };
+  const REFUSED = {
+    code: "ERR_SANDBOX_REPLACED",
+    message: expect.stringMatching(/nothing was changed in .*prepare it again/),
+  };
+  const unchanged = async () => {
+    expect(await sh(local, "cat a d/b; find . -name '*conflicts*'")).toBe("a\nb");
+  };
+
+  it("is refused if the provider's own transfer does nothing", async () => {
+    await begin(files);
+    let transfers = false;
+    const syncOut = async (/** @type {{ files: object[] }[]} */ [{ files: wanted }]) => {
+      for (const { kind, sourcePath, targetPath } of wanted) {
+        if (kind === "file") await copyFile(sourcePath, targetPath);
+        else if (transfers) await sh(root, `cp -R '${sourcePath}/.' '${targetPath}'`);
+      }
+      return { operations: [] };
+    };
+    const { restoreWorkspace } = await prepare("own", { client: { ...client(), syncOut } });
+    await sh(remote, "echo t >>a");
+    await expect(restoreWorkspace()).rejects.toMatchObject(REFUSED);
+    await unchanged();
+    transfers = true;
+    await restoreWorkspace();
+    expect(await readFile(path.join(local, "a"), "utf8")).toBe("a\nt\n");
+  });
+
+  it("is refused if the sandbox was replaced by an empty one", async () => {
+    await begin(files);
+    const { restoreWorkspace } = await prepare();
+    await sh(remote, "rm -rf ./* .git .paperclip-runtime");
+    await expect(restoreWorkspace()).rejects.toMatchObject(REFUSED);
+    await unchanged();
+  });
+
+  it("is nothing new if nothing was uploaded", async () => {
+    await mkdir(local);
+    if (how === "with a repository")
+      await sh(local, "git init -q -b main; git commit -qm base --allow-empty");
+    const { restoreWorkspace } = await prepare();
+    await restoreWorkspace();
+    await sh(remote, "echo n >n");
+    await restoreWorkspace();
+    expect(await readdir(local)).toContain("n");
+  });
+});
+
+it.each(["git commit -qm deleted", "git branch deleted; git checkout -q --orphan new"])(
+  "a workspace that the agent has emptied comes back empty: %s",
+  async (commit) => {
+    await repository({ a: "a\n", "d/b": "b\n" });
+    const { restoreWorkspace } = await prepare();
+    await sh(remote, `git rm -rq .; ${commit}`);
+    await restoreWorkspace();
+    expect(await sh(local, "ls")).toBe("");
+  },
+);
+
+describe.each(["with a repository", "without one"])(
+  "a sandbox that is adopted without a baseline: %s",
+  (how) => {
+    it("does not undo what was done here, or delete anything", async () => {
+      const files = { a: "a\n", b: "b\n", c: "c\n", e: "e\n" };
+      await (how === "with a repository" ? repository(files) : makeTree(local, files));
+      await prepare();
+      await sh(remote, "echo agent >b; rm e; echo x >x");
+      await sh(local, "echo here >a; echo new >new; rm c");
+      if (how === "with a repository") await sh(local, "echo committed >o; git add o; git commit -qm here");
+      const { restoreWorkspace, workspaceSyncSnapshot } = await prepare("own", {
+        workspaceInboundMode: "adopt_remote",
+      });
+      expect([...workspaceSyncSnapshot.baseline.entries]).toEqual([]);
+      await restoreWorkspace();
+      // Both sides have these, and which of them is older is not known.
+      expect(await sh(local, "cat .paperclip-runtime/conflicts/*/a .paperclip-runtime/conflicts/*/b")).toBe(
+        "here\nb",
+      );
+      expect(await sh(local, "cat a b c e new x; ls .paperclip-runtime/conflicts/*")).toBe(
+        "a\nagent\nc\ne\nnew\nx\na\nb",
+      );
+      if (how === "with a repository")
+        expect(await sh(local, "git log --format=%s; cat o")).toBe("here\nbase\ncommitted");
+      // From now on it is known.
+      await sh(remote, "rm x; echo more >>b");
+      await sh(local, "echo here >>a");
+      await restoreWorkspace();
+      expect(await sh(local, "cat a b; ls x 2>/dev/null || :")).toBe("a\nhere\nagent\nmore");
+    });
+  },
+);
+
 describe.each(Object.keys(MODULES))("a folder for further repositories: %s", (whose) => {
   const NAME = ".paperclip-repositories";
 
@@ -884,14 +1210,14 @@ describe("an index that another process has locked", () => {
 });
 
 describe("an index that a failed restore has left behind", () => {
-  /** Moves the branch, and then has the index locked. */
+  /** Moves the branch, and then lets nobody write the index. */
   const failing = () => {
     let fails = true;
     const integrateImportedGitHead = async (
       /** @type {{ localDir: string, importedHead: string }} */ input,
     ) => {
       await releasedGit.integrateImportedGitHead(input);
-      if (fails) await writeFile(path.join(local, ".git/index.lock"), "");
+      if (fails) await sh(local, "mv .git/index .git/moved; mkdir .git/index");
       fails = false;
     };
     return own.createAdapterUtils({ git: { ...releasedGit, integrateImportedGitHead } });
@@ -911,8 +1237,8 @@ describe("an index that a failed restore has left behind", () => {
   const restoreThatFails = async (agent) => {
     const { restoreWorkspace } = await failing().prepareSandboxManagedRuntime(input());
     await sh(remote, agent);
-    await expect(restoreWorkspace()).rejects.toThrow(/index.lock/);
-    await rm(path.join(local, ".git/index.lock"));
+    await expect(restoreWorkspace()).rejects.toThrow(/index/);
+    expect(await sh(local, "rmdir .git/index; mv .git/moved .git/index; ls .git")).not.toContain("lock");
     return restoreWorkspace;
   };
 
@@ -1057,6 +1383,44 @@ describe("a restore", () => {
       expect(await sh(local, "git log -1 --format=%s; ls ../elsewhere")).toBe("there");
     },
   );
+
+  it("brings files of commits that are in a directory which git ignores and does not transfer", async () => {
+    await repository({
+      a: "a\n",
+      ".gitignore": "/logs\nbuild\n",
+      "logs/old": "old\n",
+      "logs/both": "here\n",
+    });
+    await sh(local, "git rm -q --cached -r logs; git commit -qm ignored; mkdir build; echo b >build/b");
+    const { restoreWorkspace } = await prepare();
+    await sh(
+      remote,
+      `mkdir logs build; echo 1 >logs/keep; echo there >logs/both; echo 2 >build/new; echo x >logs/untracked
+       git add -f logs/keep logs/both build; git commit -qm there`,
+    );
+    lines.splice(0);
+    await restoreWorkspace();
+    expect(
+      await sh(
+        local,
+        "git log -1 --format=%s; git status --porcelain; ls logs build; cat logs/keep logs/both",
+      ),
+    ).toBe("there\n M logs/both\nbuild:\nb\nnew\n\nlogs:\nboth\nkeep\nold\n1\nhere");
+    expect(lines.splice(0).filter((line) => line.includes("not written"))).toEqual([
+      expect.stringMatching(
+        /1 files .* since other ones are here, in directories that are not transferred: logs\/both\n/,
+      ),
+    ]);
+    // What changes in them later stays, and is named.
+    await sh(remote, "echo 3 >logs/keep; git rm -q build/new; git commit -qam more");
+    await restoreWorkspace();
+    expect(await sh(local, "cat logs/keep build/new; git status --porcelain")).toBe(
+      "1\n2\n M logs/both\n M logs/keep",
+    );
+    expect(lines.splice(0).filter((line) => line.includes("not written"))).toEqual([
+      expect.stringMatching(/1 files .*: logs\/keep\n/),
+    ]);
+  });
 
   it.each(["old", "new"])("does not move another branch than that of the upload: %s", async (branch) => {
     await repository();

@@ -1387,7 +1387,7 @@ impl Merge<'_> {
         let (names, asked): (Vec<&RefName>, Vec<&str>) = abbreviated.unzip();
         if !asked.is_empty() {
             let mut call = self.repository.call();
-            let told = call.args(["cat-file", "--batch-check"]).input(lines(asked.into_iter()));
+            let told = call.args(["cat-file", "--batch-check"]).input(lines(asked));
             let told = told.run(self.repository.cancel)?;
             let is_known = |line: &[u8]| !line.ends_with(b" missing");
             let known =

@@ -90,7 +90,7 @@ pub fn complete(repository: &Repository<'_>) -> Result<Option<String>, Fault> {
             return Ok(Some("a local operation is in progress".to_owned()));
         }
         let states = repository.file_states(&index::paths(&change.before))?;
-        let collected = collected(repository, &change)?;
+        let collected = collected(repository, change)?;
         let collected = index::paths_with(&change.after, &collected);
         let is_as_noted = |path: &[u8]| {
             // An entry without times was not compared with its file yet. Git fills them in when it compares.
