@@ -49,17 +49,20 @@ pub fn limit_memory(process: u32, bytes: u64) -> io::Result<()> {
 
 /// Gives a pipe as much room as the system allows, up to 1 MiB. Returns how much it takes in one step while it is empty.
 pub fn widen_pipe(pipe: &impl AsFd) -> usize {
-    /// What every system gives a pipe.
-    const LEAST: usize = 16 * 1024;
     #[cfg(target_os = "linux")]
     {
+        /// What a pipe has at least, where a user has many.
+        const LEAST: usize = 4096;
+        use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
         // Without more, fewer changes fit.
-        rustix::pipe::fcntl_setpipe_size(pipe, 1 << 20).unwrap_or(LEAST)
+        fcntl_setpipe_size(pipe, 1 << 20).or_else(|_| fcntl_getpipe_size(pipe)).unwrap_or(LEAST)
     }
     #[cfg(not(target_os = "linux"))]
     {
+        /// What macOS gives a pipe.
+        const USUAL: usize = 16 * 1024;
         let _ = pipe;
-        LEAST
+        USUAL
     }
 }
 

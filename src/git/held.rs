@@ -206,7 +206,7 @@ pub struct Gained {
     pub may_complete: bool,
 }
 
-/// Finds that out.
+/// Finds out for which of its entries it matters what the local repositories have stored.
 pub fn gained(theirs: &Snapshot, base: &Snapshot, workspace: &Root) -> Result<Gained> {
     let is_run = |(path, _, after): (&RelativePath, _, Option<&Entry>)| {
         let is_new = after.is_some_and(|after| !after.is_folder()) && !is_gits(path);

@@ -676,9 +676,16 @@ impl Reading<'_> {
         let checkout = self.dot_git.parent();
         let (mut cursor, mut other) = (around.workspace.cursor(), around.workspace.cursor());
         let mut looking = around.workspace.cursor();
+        let others = incoming.place.as_ref().map(stored::other_checkouts).unwrap_or_default();
         let mut held_below = None;
         let locally = Locally {
-            head: &mut |folder| local_head(&mut cursor, checkout.as_ref(), folder),
+            head: &mut |folder| {
+                let here = local_head(&mut cursor, checkout.as_ref(), folder)?;
+                // The sandbox's branches may be checked out in another worktree.
+                let mut heads = others.iter().map(|other| local_head(&mut other.cursor(), None, folder));
+                let is_elsewhere = here != Some(true) && heads.any(|head| matches!(head, Ok(Some(true))));
+                Ok(if is_elsewhere { Some(true) } else { here })
+            },
             submodule: &mut |commit| {
                 if held_below.is_none() {
                     held_below = Some(around.held_below(self.git, self.dot_git, self.cancel)?);
@@ -1359,7 +1366,7 @@ impl Merge<'_> {
         if busy {
             in_use.extend(current.clone());
         }
-        for git_dir in worktrees(&self.repository.place.common_dir)? {
+        for git_dir in worktrees(&self.repository.place.common_dir) {
             in_use.extend(branches_of_operations(&git_dir)?);
         }
         let obeyed = self.incoming.obeyed.clone();

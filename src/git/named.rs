@@ -117,11 +117,14 @@ impl Named {
         self.files.get(path).copied().or_else(hook).or_else(known)
     }
 
-    /// The names of files that git runs or obeys somewhere in the workspace.
+    /// The names of files that git runs or obeys in a folder of the workspace, and those that it includes. (What has no folder may be
+    /// any word of a configuration or a hook.)
     #[must_use]
     pub fn names(&self) -> HashSet<&[u8]> {
         let hooks = HOOKS.into_iter().filter(|_| !self.hooks.is_empty());
-        self.files.keys().map(|path| path.name().as_encoded_bytes()).chain(hooks).collect()
+        let files =
+            self.files.iter().filter(|(path, reason)| path.parent().is_some() || **reason == INCLUDED);
+        files.map(|(path, _)| path.name().as_encoded_bytes()).chain(hooks).collect()
     }
 
     /// The reason to report a symbolic link, if it replaces a directory above a named file, or the directory
@@ -176,7 +179,7 @@ impl Named {
         for place in bases.values().filter_map(|base| base.place.clone()) {
             let Place { git_dir, common_dir, checkout, .. } = place;
             // Another worktree may have a configuration of its own, for files of the same paths.
-            for git_dir in worktrees(&common_dir)?.into_iter().filter(|other| *other != git_dir) {
+            for git_dir in worktrees(&common_dir).into_iter().filter(|other| *other != git_dir) {
                 if by_path::exists(&git_dir.join("config.worktree")) {
                     let (common_dir, checkout) = (common_dir.clone(), checkout.clone());
                     repositories.insert(Around { git_dir, common_dir, checkout });

@@ -59,11 +59,12 @@ const PART_MAX: usize = 255 - ".lock".len();
 pub struct RefName(Vec<u8>);
 
 impl RefName {
-    /// The digits that git would take for an abbreviated object in the short name of a branch or tag: all of it, or those after
-    /// `-g`, as `git describe` prints them.
+    /// The digits of an abbreviated object that git would see in the short name of a branch or tag.
+    ///
+    /// They are all of it, or those after `-g`, as `git describe` prints them. Git prints at least seven.
     #[must_use]
     pub fn abbreviated(&self) -> Option<&str> {
-        const LEAST: usize = 4;
+        const LEAST: usize = 7;
         let short =
             [&b"refs/heads/"[..], b"refs/tags/"].into_iter().find_map(|kind| self.0.strip_prefix(kind))?;
         let short = std::str::from_utf8(short).ok()?;

@@ -59,10 +59,17 @@ pub fn has_format(oid: &Oid, format: &str) -> bool {
 }
 
 /// The git directories of a repository's worktrees, by the directory that they share.
-pub fn worktrees(common: &Path) -> Result<Vec<PathBuf>> {
+#[must_use]
+pub fn worktrees(common: &Path) -> Vec<PathBuf> {
     let linked = common.join("worktrees");
-    let names = if by_path::exists(&linked) { by_path::list(&linked)? } else { Vec::new() };
-    Ok(names.into_iter().map(|name| linked.join(name)).chain([common.to_path_buf()]).collect())
+    // Most repositories have none, and git cannot use those that it cannot list.
+    let names = by_path::list(&linked).unwrap_or_default();
+    let git_dirs = names.into_iter().map(|name| linked.join(name));
+    // Other tools may leave files there.
+    git_dirs
+        .filter(|git_dir| by_path::is_file(&git_dir.join("gitdir")))
+        .chain([common.to_path_buf()])
+        .collect()
 }
 
 /// The objects that local references name, if they exist.
@@ -257,8 +264,9 @@ impl Repository<'_> {
     ///
     /// Git has the lock while it waits for the changes. So it also ends if this process is killed.
     pub fn lock_index(&self) -> Result<Option<Waiting>, Fault> {
-        let lock = self.place.git_dir.join("index.lock");
-        if by_path::exists(&lock) {
+        let (index, lock) = (self.place.git_dir.join("index"), self.place.git_dir.join("index.lock"));
+        // Git locks an index that is a link beside its target.
+        if by_path::exists(&lock) || by_path::is_link(&index) {
             return Ok(None);
         }
         let mut locking = self.index_step()?.args(CHANGE_INDEX).start()?;

@@ -170,7 +170,7 @@ pub fn accepts(contents: &BTreeMap<Oid, Vec<u8>>, kind: Kind, content: &Oid) -> 
 /// The largest number of tags of trees that are searched. No tool makes any.
 const TREES_MAX: usize = 16;
 
-/// How many folders one call of git is asked about.
+/// The most folders of which git is asked by their paths.
 const FOLDERS_AT_ONCE: usize = 200;
 
 /// The call that lists what commits have changed. (Without `--full-history`, git passes over a line of history that a merge has
@@ -253,7 +253,9 @@ impl Search<'_> {
         }
         let folders: BTreeSet<&[u8]> =
             changes.iter().flat_map(|change| obeyed::folders_obeying(change.path)).collect();
-        if new.len().saturating_mul(folders.len()) > PLACES_MAX {
+        let gaining: BTreeSet<&[u8]> =
+            changes.iter().flat_map(Change::parts).map(|(folder, _)| folder).collect();
+        if new.len().saturating_mul(folders.len().max(gaining.len())) > PLACES_MAX {
             return Ok(unsearched(new));
         }
         let tracked = (locally.tracked)()?;
@@ -369,8 +371,11 @@ impl Search<'_> {
                 *then = then.or(earlier);
             }
         }
-        for (then, before) in found.values_mut() {
-            if then.stores() && !then.runs() && !before.stores() && (locally.fixture)()? {
+        let storing =
+            found.values_mut().filter(|(then, before)| then.stores() && !then.runs() && !before.stores());
+        let storing: Vec<&mut (Parts, Parts)> = storing.collect();
+        if !storing.is_empty() && (locally.fixture)()? {
+            for (then, _) in storing {
                 then.add(Part::Run);
             }
         }
@@ -407,25 +412,28 @@ impl Search<'_> {
         folders: &BTreeSet<&[u8]>,
     ) -> Result<BTreeMap<Vec<u8>, Parts>> {
         let mut found: BTreeMap<Vec<u8>, Parts> = BTreeMap::new();
-        if tips.is_some_and(BTreeSet::is_empty) {
+        if folders.is_empty() || tips.is_some_and(BTreeSet::is_empty) {
             return Ok(found);
         }
-        for folders in folders.iter().copied().collect::<Vec<_>>().chunks(FOLDERS_AT_ONCE) {
-            let mut call = self.call();
-            call.bounded().args(LOG);
-            match tips {
-                None => call.args(["--all", "--reflog"]),
-                Some(tips) => call.arg("--stdin").input(lines(tips.iter().map(Oid::as_str))),
-            };
+        let mut call = self.call();
+        call.bounded().args(LOG);
+        match tips {
+            None => call.args(["--all", "--reflog"]),
+            Some(tips) => call.arg("--stdin").input(lines(tips.iter().map(Oid::as_str))),
+        };
+        // For more, git lists all paths.
+        if folders.len() <= FOLDERS_AT_ONCE {
             let paths = folders.iter().flat_map(|folder| obeyed::paths_of_parts(folder));
             call.arg("--").args(paths.map(|path| path_from(&path).as_os_str().to_owned()));
-            let log = call.output(self.cancel)?;
-            let changes = obeyed::changes_in_log(&log.stdout, &HashSet::new());
-            let Some(changes) = changes.filter(|_| log.status == Some(0)) else {
-                found.extend(folders.iter().map(|folder| (folder.to_vec(), Parts::all())));
-                continue;
-            };
-            for (folder, part) in changes.iter().flat_map(Change::parts) {
+        }
+        let log = call.output(self.cancel)?;
+        let changes = obeyed::changes_in_log(&log.stdout, &HashSet::new());
+        let Some(changes) = changes.filter(|_| log.status == Some(0)) else {
+            found.extend(folders.iter().map(|folder| (folder.to_vec(), Parts::all())));
+            return Ok(found);
+        };
+        for (folder, part) in changes.iter().flat_map(Change::parts) {
+            if folders.contains(folder) {
                 found.entry(folder.to_vec()).or_default().add(part);
             }
         }

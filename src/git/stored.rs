@@ -1,10 +1,10 @@
-//! Finds out whether a local repository has stored a fixture: what a configuration or a hook would make a repository that runs it.
-//! That is a `HEAD` that git may accept, one of any content beside another part of a repository, or objects and references.
+//! Finds out whether a local repository has stored a fixture of a repository.
+//!
+//! That is what a configuration or a hook would make one that runs it: a `HEAD` that git may accept, one of any content beside another part of a repository, or objects and references.
 //!
 //! What is stored may be written into any folder at any time: a person checks out an old commit, the tree of a tag, or a stash that
 //! only an operation in progress names; a merge follows renamed folders; a filter decrypts it. So neither the path nor the
-//! reference counts: every tree in the store of objects is read, the index of each worktree, and the files of the other
-//! worktrees, in which the sandbox's branches may be checked out. See [`obeyed`].
+//! reference counts: every tree in the store of objects is read, and the index of each worktree. See [`obeyed`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,16 +15,14 @@ use super::export::Bases;
 use super::index;
 use super::named::enclosing;
 use super::obeyed::{self, Part, Parts};
-use super::recognise::{bare_folders, in_checkout, inner, is_git_name};
+use super::recognise::{in_checkout, inner};
 use super::refs::Oid;
-use super::repository::{LIST_INDEX, lines, worktrees};
+use super::repository::{LIST_INDEX, Place, lines, worktrees};
 use super::search::{Search, accepts};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fs::{Kind, Root, by_path};
 use crate::path::path_from;
-use crate::tree::filter::Filter;
-use crate::tree::scan::scan;
 
 /// What a restore knows of that: git reads whole repositories for it, so it is asked at most once, and only if it matters.
 #[derive(Debug, Default)]
@@ -37,17 +35,16 @@ impl Known {
             return Ok(*known);
         }
         let places = bases.values().filter_map(|base| base.place.as_ref()).filter(|place| place.is_there());
-        let mut repositories: BTreeMap<PathBuf, PathBuf> =
-            places.map(|place| (place.common_dir.clone(), place.checkout.clone())).collect();
+        let mut repositories: BTreeSet<PathBuf> = places.map(|place| place.common_dir.clone()).collect();
         // The repository of the workspace may not have been uploaded, and it may be in the checkout of another one.
         for folder in [Some(workspace), workspace.parent()].into_iter().flatten() {
             if let Some(around) = enclosing(git, folder, cancel)? {
-                repositories.entry(around.common_dir).or_insert(around.checkout);
+                repositories.insert(around.common_dir);
             }
         }
         let mut has_one = false;
-        for (common, checkout) in repositories {
-            has_one = match (Repository { git, common, checkout, cancel }).has_fixture() {
+        for common in repositories {
+            has_one = match (Repository { git, common, cancel }).has_fixture() {
                 Ok(found) => found,
                 // Git may refuse the repository now and obey it later.
                 Err(Fault::Refused(_)) => true,
@@ -66,8 +63,6 @@ struct Repository<'a> {
     git: &'a Git,
     /// Its directory with objects and references.
     common: PathBuf,
-    /// The checkout that is the workspace, or is in or around it. What its folders have is looked at in each of them.
-    checkout: PathBuf,
     cancel: &'a Cancel,
 }
 
@@ -92,8 +87,7 @@ impl Repository<'_> {
         if search.is_fixture_in(&trees)? {
             return Ok(true);
         }
-        let own = by_path::resolve(&self.checkout)?;
-        for (git_dir, checkout) in self.worktrees()? {
+        for git_dir in worktrees(common) {
             let index = git_dir.join("index");
             if by_path::exists(&index) {
                 let list = git.call(common).env("GIT_INDEX_FILE", index).args(LIST_INDEX).run(cancel)?;
@@ -101,27 +95,27 @@ impl Repository<'_> {
                     return Ok(true);
                 }
             }
-            if checkout != own && is_fixture_among_files(&checkout, cancel)? {
-                return Ok(true);
-            }
         }
         Ok(false)
     }
+}
 
-    /// The worktrees of the repository: their git directories and checkouts.
-    fn worktrees(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
-        let main = self.common.parent().filter(|_| self.common.ends_with(".git")).unwrap_or(&self.checkout);
-        let mut found = vec![(self.common.clone(), by_path::resolve(main)?)];
-        for git_dir in worktrees(&self.common)?.into_iter().filter(|git_dir| *git_dir != self.common) {
-            let file = by_path::read(&git_dir.join("gitdir"))?.unwrap_or_default();
-            // (The path may be relative to the git directory.)
-            let dot_git = git_dir.join(path_from(file.trim_ascii_end()));
-            let checkout = dot_git.parent().map(by_path::resolve).and_then(Result::ok);
-            // One that is not there has no files.
-            found.extend(checkout.map(|checkout| (git_dir, checkout)));
-        }
-        Ok(found)
-    }
+/// The checkouts of the other worktrees of a repository, as far as they are there.
+pub fn other_checkouts(place: &Place) -> Vec<Root> {
+    let common = &place.common_dir;
+    let linked = worktrees(common).into_iter().filter(|git_dir| git_dir != common);
+    let linked = linked.filter_map(|git_dir| {
+        // One that cannot be read leads nowhere. (The path may be relative to the git directory.)
+        let file = by_path::read(&git_dir.join("gitdir")).ok()??;
+        Some(git_dir.join(path_from(file.trim_ascii_end())).parent()?.to_path_buf())
+    });
+    let main = common.parent().filter(|_| common.ends_with(".git")).map(Path::to_path_buf);
+    let own = by_path::resolve(&place.checkout).ok();
+    let others = linked.chain(main).filter_map(|checkout| by_path::resolve(&checkout).ok());
+    others
+        .filter(|checkout| Some(checkout) != own.as_ref())
+        .filter_map(|checkout| Root::open(&checkout).ok())
+        .collect()
 }
 
 /// The parts of a repository that any commit in the local histories has had in these folders of a workspace. All of them where git
@@ -147,17 +141,6 @@ pub fn parts_in_histories(
         }
     }
     Ok(all)
-}
-
-/// Whether a checkout has a bare repository among its files. One that cannot be searched may have.
-fn is_fixture_among_files(checkout: &Path, cancel: &Cancel) -> Result<bool> {
-    let filter = Filter::by_name(|path| is_git_name(path.name().as_encoded_bytes()));
-    let found = match Root::open(checkout).and_then(|root| scan(&root, &filter, cancel)) {
-        Err(Error::Aborted) => return Err(Error::Aborted),
-        Err(_) => return Ok(true),
-        Ok(found) => found,
-    };
-    Ok(!bare_folders(found.iter().map(|found| (&found.path, found.meta.kind))).is_empty())
 }
 
 /// What is before the first space of a line.

@@ -620,7 +620,11 @@ pub fn commits_to_hold(env: &Env, input: String) -> Promised<'_, String> {
             let search =
                 Search { git: &git, repository: &repository.into_path(), cancel: &Cancel::default() };
             let (new, here) = (oids(&tips), oids(&here));
-            let mut fixture = || search.is_fixture_below(&here);
+            let mut known = None;
+            let mut fixture = || match known {
+                Some(known) => Ok(known),
+                None => Ok(*known.insert(search.is_fixture_below(&here)?)),
+            };
             let found: Vec<String> = match search.among(&new, &here, &checkout, &mut fixture) {
                 Ok(found) => found.iter().map(|oid| oid.as_str().to_owned()).collect(),
                 Err(Fault::Refused(_)) => tips,

@@ -336,7 +336,6 @@ pub fn tell_named(
     report: &mut Report,
     mut named: Named,
     changed: &BTreeSet<RelativePath>,
-    shared: &Shared,
     workspace: &Root,
 ) -> Result<()> {
     if report.written.is_empty() && changed.is_empty() {
@@ -357,7 +356,7 @@ pub fn tell_named(
     }
     let written: BTreeSet<&RelativePath> = report.written.iter().collect();
     let basenames = named.names();
-    let (mut of_commits, mut untracked) = (Vec::new(), Vec::new());
+    let mut of_commits = Vec::new();
     for path in changed.iter().filter(|path| !known.contains(*path)) {
         let is_named = || named.reason(path).or_else(|| named.reason_of_link(path)).is_some();
         if !written.contains(path) && is_named() {
@@ -366,18 +365,39 @@ pub fn tell_named(
             of_commits.push(Noted { path: path.clone(), reason });
         } else if named.reason(path).is_none() && basenames.contains(path.name().as_encoded_bytes()) {
             of_commits.push(Noted { path: path.clone(), reason: BY_A_RENAME });
-        } else if !written.contains(path) && is_replaced_at_checkout(&mut cursor, path)? {
-            untracked.push(path.clone());
         }
     }
-    if !untracked.is_empty() {
-        let tracked: BTreeSet<Vec<u8>> = tracked(shared, |_| true).collect();
-        untracked.retain(|path| !tracked.contains(path.as_bytes()));
-    }
     report.sensitive.extend(of_commits);
-    report.sensitive.extend(untracked.into_iter().map(|path| Noted { path, reason: REPLACED_AT_CHECKOUT }));
     report.sensitive.sort_unstable();
     report.sensitive.dedup();
+    Ok(())
+}
+
+/// Reports which local files a checkout of new commits may replace, since git does not track them. `shared` is what both sides have
+/// after the restore.
+pub fn tell_untracked(
+    report: &mut Report,
+    changed: &BTreeSet<RelativePath>,
+    shared: &Shared,
+    workspace: &Root,
+) -> Result<()> {
+    let known: BTreeSet<&RelativePath> =
+        report.sensitive.iter().map(|noted| &noted.path).chain(&report.written).collect();
+    let (mut cursor, mut untracked) = (workspace.cursor(), BTreeSet::new());
+    for path in changed.iter().filter(|path| !known.contains(path)) {
+        if is_replaced_at_checkout(&mut cursor, path)? {
+            untracked.insert(path.as_bytes().to_vec());
+        }
+    }
+    if untracked.is_empty() {
+        return Ok(());
+    }
+    for path in tracked(shared, |_| true) {
+        untracked.remove(&path);
+    }
+    let told = changed.iter().filter(|path| untracked.contains(path.as_bytes())).cloned();
+    report.sensitive.extend(told.map(|path| Noted { path, reason: REPLACED_AT_CHECKOUT }));
+    report.sensitive.sort_unstable();
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The sandbox's workspace → merged into the local one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
 use super::repositories::{
-    Arrived, Travel, at_checkout, named, take_out, tell_and_compare, tell_held, tell_named,
+    Arrived, Travel, at_checkout, named, take_out, tell_and_compare, tell_held, tell_named, tell_untracked,
 };
 use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::update::contents_of;
@@ -504,20 +504,21 @@ impl Begun {
         };
         let report = named.and_then(|named| {
             let mut report = merge.apply(&options, rescued)?;
-            tell_named(&mut report, named, &changed, shared, merge.root())?;
+            tell_named(&mut report, named, &changed, merge.root())?;
             // Once files were merged, an abort has no effect: the repositories are merged too.
             if !merge.needs_lock() {
                 cancel.check()?;
             }
-            let before = shared.bases.len();
+            let before: BTreeSet<RelativePath> = shared.bases.keys().cloned().collect();
             let mut git = repositories.apply(merge.root(), shared)?;
             // The configuration of the user counts in a new repository, too. (What cannot be read is not obeyed.)
-            if shared.bases.len() > before
+            if shared.bases.keys().any(|dot_git| !before.contains(dot_git))
                 && let Ok(named) =
                     self::named(merge.root(), shared, merge.links(snapshot), &Cancel::default())
             {
-                tell_named(&mut report, named, &changed, shared, merge.root())?;
+                tell_named(&mut report, named, &changed, merge.root())?;
             }
+            tell_untracked(&mut report, &changed, shared, merge.root())?;
             tell_and_compare(&mut git, &report.written, &excluded, merge.root(), shared)?;
             tell_held(&mut git, merge.bare());
             Ok((report, git))

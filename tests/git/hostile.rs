@@ -860,16 +860,6 @@ const STORED: &[(&str, Do)] = &[
         let fixture = bench.here(&["rev-parse", "FIXTURE"]);
         bench.git(&other, &["checkout", &fixture, "--", "."]);
     }),
-    ("the files of another worktree", |bench| {
-        let other = bench.path().join("other");
-        bench.here(&["worktree", "add", "-q", "--detach", other.to_str().unwrap()]);
-        let fixture = bench.here(&["rev-parse", "FIXTURE"]);
-        bench.git(&other, &["checkout", &fixture, "--", "."]);
-        bench.git(&other, &["reset", "-q"]);
-        bench.here(&["update-ref", "-d", "FIXTURE"]);
-        bench.here(&["prune", "--expire=now"]);
-        bench.here(&["update-ref", "FIXTURE", "HEAD"]);
-    }),
     ("another folder of an old commit", |bench| {
         bench.here(&["branch", "old", "FIXTURE"]);
     }),
@@ -910,6 +900,28 @@ fn where_a_head_is_stored_anywhere_nothing_comes_that_git_would_run_beside_it() 
             });
         }
     }
+}
+
+/// The sandbox's branch may be checked out where a repository lies among the files that git does not track.
+#[test]
+fn beside_a_head_in_another_worktree_nothing_comes_that_git_would_run() {
+    with_each_git(|bench| {
+        let other = bench.path().join("other");
+        bench.here(&["worktree", "add", "-q", "--detach", other.to_str().unwrap()]);
+        bench.git(&other, &["init", "-q", "--bare", "ev"]);
+        // What other tools leave among the worktrees is none.
+        write(&bench.here.join(".git/worktrees/.DS_Store"), "");
+        bench.prepare();
+        write(&bench.there.join("ev/hooks/post-checkout"), "#!/bin/sh\n");
+        bench.there(&["add", "-f", "ev"]);
+        bench.there(&["commit", "-q", "-m", "hook"]);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/heads/main"), "{report:?}");
+        bench.there(&["mv", "ev", "elsewhere"]);
+        bench.there(&["commit", "-q", "--amend", "-m", "elsewhere"]);
+        let report = bench.restore();
+        assert!(!holds(&report, "refs/heads/main"), "{report:?}");
+    });
 }
 
 /// A merge that follows a renamed folder keeps the names of files, and a submodule may be one of hooks.

@@ -46,8 +46,7 @@ fn sensitive(bench: &Bench, base: &Snapshot) -> Vec<String> {
         cancel: &cancel,
     };
     let mut report = merge.apply(&options, &mut rescued).unwrap();
-    let known = Shared::default();
-    tell_named(&mut report, named, &BTreeSet::new(), &known, merge.root()).unwrap();
+    tell_named(&mut report, named, &BTreeSet::new(), merge.root()).unwrap();
     merge.finish(&mut rescued).1.unwrap();
     report.sensitive.iter().map(|noted| noted.path.to_string()).collect()
 }
