@@ -55,6 +55,15 @@ async function gitIn(folder, ...args) {
   return stdout.trimEnd();
 }
 
+/** Runs a script as a user would, with an author for commits. */
+function user(folder, script) {
+  const env = { PATH: process.env.PATH, HOME: home, GIT_CONFIG_NOSYSTEM: "1" };
+  for (const who of ["AUTHOR", "COMMITTER"]) {
+    Object.assign(env, { [`GIT_${who}_NAME`]: "T", [`GIT_${who}_EMAIL`]: "t@example.org" });
+  }
+  return execute("sh", ["-ec", script], { cwd: folder, env });
+}
+
 const git = (...args) => gitIn(workspace, ...args);
 
 async function commit(folder, message, ...more) {
@@ -1240,21 +1249,6 @@ it("a sandbox without git gets the repository too, and the files come back", asy
 
 // Git takes a directory for a repository by its HEAD. An old commit may have one, which a later checkout writes.
 describe("beside a HEAD of an old local commit, nothing comes that git would run", () => {
-  const RUN = { PATH: process.env.PATH, GIT_CONFIG_NOSYSTEM: "1" };
-  const user = (folder, script) =>
-    execute("sh", ["-ec", script], {
-      cwd: folder,
-      env: {
-        ...RUN,
-        HOME: home,
-        ...Object.fromEntries(
-          ["AUTHOR", "COMMITTER"].flatMap((who) => [
-            [`GIT_${who}_NAME`, "T"],
-            [`GIT_${who}_EMAIL`, "t@example.org"],
-          ]),
-        ),
-      },
-    });
   const HEAD = `mkdir -p fx; echo 'ref: refs/heads/main' >fx/HEAD; echo r >fx/readme; git add -A; git commit -qm fixture`;
   const WITHOUT = `git rm -q fx/HEAD; git commit -qm without`;
   const parts = (folder = "fx") =>
@@ -1455,22 +1449,6 @@ describe("beside a HEAD of an old local commit, nothing comes that git would run
 
 // A commit's files are written by a later checkout or merge, and the configuration that then counts is not always today's.
 describe("what a later checkout would run or replace is reported", () => {
-  const user = (folder, script) =>
-    execute("sh", ["-ec", script], {
-      cwd: folder,
-      env: {
-        PATH: process.env.PATH,
-        HOME: home,
-        GIT_CONFIG_NOSYSTEM: "1",
-        ...Object.fromEntries(
-          ["AUTHOR", "COMMITTER"].flatMap((who) => [
-            [`GIT_${who}_NAME`, "T"],
-            [`GIT_${who}_EMAIL`, "t@example.org"],
-          ]),
-        ),
-      },
-    });
-
   it.each([
     [
       "a hook that a merge moves with its renamed folder",

@@ -1405,13 +1405,9 @@ impl Merge<'_> {
     }
 
     fn relation(&self, theirs: &Oid, ours: &Oid) -> Relation {
-        let is_ancestor = |one: &Oid, other: &Oid| {
-            let mut call = self.repository.call();
-            let output = call
-                .args(["merge-base", "--is-ancestor", one.as_str(), other.as_str()])
-                .output(self.repository.cancel);
-            output.is_ok_and(|output| output.status == Some(0))
-        };
+        // Where git cannot tell, neither descends from the other.
+        let is_ancestor =
+            |one: &Oid, other: &Oid| self.repository.is_ancestor(one, other).is_ok_and(|is_one| is_one);
         if is_ancestor(ours, theirs) {
             Relation::TheirsDescends
         } else if is_ancestor(theirs, ours) {

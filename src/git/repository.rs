@@ -335,6 +335,14 @@ impl Repository<'_> {
         Ok(staging)
     }
 
+    /// Whether a commit can be reached from another one, or is the same.
+    pub fn is_ancestor(&self, one: &Oid, other: &Oid) -> Result<bool> {
+        let mut call = self.call();
+        let output =
+            call.args(["merge-base", "--is-ancestor", one.as_str(), other.as_str()]).output(self.cancel)?;
+        Ok(output.status == Some(0))
+    }
+
     /// What differs between the trees of two commits, as listings of an index. Without the first one, all of the second.
     pub fn difference(&self, before: Option<&Oid>, after: &Oid) -> Result<index::Change, Fault> {
         let empty = if self.place.format == "sha1" { EMPTY_TREE.0 } else { EMPTY_TREE.1 };

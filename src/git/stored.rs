@@ -1,6 +1,7 @@
 //! Finds out whether a local repository has stored a fixture of a repository.
 //!
-//! That is what a configuration or a hook would make one that runs it: a `HEAD` that git may accept, one of any content beside another part of a repository, or objects and references.
+//! That is what a configuration or a hook would make one that runs it: a `HEAD` that git may accept, one of any content beside another
+//! part of a repository, or objects and references.
 //!
 //! What is stored may be written into any folder at any time: a person checks out an old commit, the tree of a tag, or a stash that
 //! only an operation in progress names; a merge follows renamed folders; a filter decrypts it. So neither the path nor the
@@ -44,7 +45,7 @@ impl Known {
         }
         let mut has_one = false;
         for common in repositories {
-            has_one = match (Repository { git, common, cancel }).has_fixture() {
+            has_one = match has_fixture(git, &common, cancel) {
                 Ok(found) => found,
                 // Git may refuse the repository now and obey it later.
                 Err(Fault::Refused(_)) => true,
@@ -58,46 +59,36 @@ impl Known {
     }
 }
 
-/// A repository that is asked.
-struct Repository<'a> {
-    git: &'a Git,
-    /// Its directory with objects and references.
-    common: PathBuf,
-    cancel: &'a Cancel,
-}
-
-impl Repository<'_> {
-    fn has_fixture(&self) -> Result<bool, Fault> {
-        let Self { git, common, cancel, .. } = self;
-        let search = Search { git, repository: common, cancel };
-        // A partial clone without trees gets them as they are needed.
-        let filters = ["config", "--get-regexp", r"^remote\..*\.partialclonefilter$"];
-        let filters = git.call(common).args(filters).output(cancel)?.stdout;
-        let lacks_trees = |line: &[u8]| {
-            let filter = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-            !filter.is_empty() && !filter.starts_with(b"blob:")
-        };
-        if filters.split(|&byte| byte == b'\n').any(lacks_trees) {
-            return Ok(true);
-        }
-        let mut call = git.call(common);
-        let listed = call.args(["cat-file", "--batch-all-objects", "--unordered"]);
-        listed.arg("--batch-check=%(objecttype) %(objectname)");
-        let trees = names_in(listed, |line| line.strip_prefix(b"tree "), cancel)?;
-        if search.is_fixture_in(&trees)? {
-            return Ok(true);
-        }
-        for git_dir in worktrees(common) {
-            let index = git_dir.join("index");
-            if by_path::exists(&index) {
-                let list = git.call(common).env("GIT_INDEX_FILE", index).args(LIST_INDEX).run(cancel)?;
-                if search.is_fixture_in_index(&list)? {
-                    return Ok(true);
-                }
+/// Whether a repository has stored a fixture, by its directory with objects and references.
+fn has_fixture(git: &Git, common: &Path, cancel: &Cancel) -> Result<bool, Fault> {
+    let search = Search { git, repository: common, cancel };
+    // A partial clone without trees gets them as they are needed.
+    let filters = ["config", "--get-regexp", r"^remote\..*\.partialclonefilter$"];
+    let filters = git.call(common).args(filters).output(cancel)?.stdout;
+    let lacks_trees = |line: &[u8]| {
+        let filter = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+        !filter.is_empty() && !filter.starts_with(b"blob:")
+    };
+    if filters.split(|&byte| byte == b'\n').any(lacks_trees) {
+        return Ok(true);
+    }
+    let mut call = git.call(common);
+    let listed = call.args(["cat-file", "--batch-all-objects", "--unordered"]);
+    listed.arg("--batch-check=%(objecttype) %(objectname)");
+    let trees = names_in(listed, |line| line.strip_prefix(b"tree "), cancel)?;
+    if search.is_fixture_in(&trees)? {
+        return Ok(true);
+    }
+    for git_dir in worktrees(common) {
+        let index = git_dir.join("index");
+        if by_path::exists(&index) {
+            let list = git.call(common).env("GIT_INDEX_FILE", index).args(LIST_INDEX).run(cancel)?;
+            if search.is_fixture_in_index(&list)? {
+                return Ok(true);
             }
         }
-        Ok(false)
     }
+    Ok(false)
 }
 
 /// The checkouts of the other worktrees of a repository, as far as they are there.

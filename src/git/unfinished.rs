@@ -56,8 +56,9 @@ pub fn is_noted(place: &Place) -> bool {
     by_path::exists(&file(place))
 }
 
-/// Keeps the note only if the commit of one of its changes is checked out, or one on top of it: for any other, whatever moved `HEAD` there later has
-/// changed the index too.
+/// Keeps the note only if the commit of one of its changes is checked out, or one on top of it.
+///
+/// For any other, what moved `HEAD` there later has changed the index too.
 pub fn keep_if_due(repository: &Repository<'_>) -> Result<(), Fault> {
     let changes = noted(repository.place)?;
     let Some(commit) = repository.commit()? else { return Ok(forget(repository.place)?) };
@@ -121,9 +122,7 @@ fn due<'c>(
         return Ok(Some(change));
     }
     for change in changes {
-        let mut call = repository.call();
-        call.args(["merge-base", "--is-ancestor", change.commit.as_str(), commit.as_str()]);
-        if call.output(repository.cancel)?.status == Some(0) {
+        if repository.is_ancestor(&change.commit, commit)? {
             return Ok(Some(change));
         }
     }

@@ -5,12 +5,11 @@
 //! workspace, where git checks it.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::time::SystemTime;
 
 use crate::archive::pack::{Graft, Layout};
 use crate::cancel::Cancel;
-use crate::error::{Error, Obstacle, Result};
+use crate::error::{Obstacle, Result};
 use crate::fs::{Cursor, Kind, Root};
 use crate::git::command::{Fault, Git};
 use crate::git::export::{Bases, Options, Tree, export};
@@ -404,14 +403,9 @@ pub fn tell_untracked(
 /// Whether a checkout may replace what is at a path, if git does not track it. A folder may have what git ignores, unless it is a
 /// checkout of its own.
 fn is_replaced_at_checkout(cursor: &mut Cursor<'_>, path: &RelativePath) -> Result<bool> {
-    let kind_at = |cursor: &mut Cursor<'_>, path: &RelativePath| match cursor.stat(path) {
-        // What cannot be looked at cannot be replaced either.
-        Err(error) if error.is_io(ErrorKind::PermissionDenied) || error.refuses_name() => Ok(None),
-        looked => Ok::<_, Error>(looked?.map(|meta| meta.kind)),
-    };
-    Ok(match kind_at(cursor, path)? {
+    Ok(match held::kind_at(cursor, path)? {
         None => false,
-        Some(Kind::Folder) => kind_at(cursor, &RelativePath::child(Some(path), b".git"))?.is_none(),
+        Some(Kind::Folder) => held::kind_at(cursor, &RelativePath::child(Some(path), b".git"))?.is_none(),
         Some(_) => true,
     })
 }

@@ -184,6 +184,13 @@ impl Bench {
         self.git(&self.there, args)
     }
 
+    /// Adds a local worktree outside of the workspace, in which no branch is checked out.
+    pub fn other_worktree(&self) -> PathBuf {
+        let other = self.path().join("other");
+        self.here(&["worktree", "add", "-q", "--detach", other.to_str().unwrap()]);
+        other
+    }
+
     pub fn commit_here(&self, message: &str) -> String {
         self.commit(&self.here, message)
     }

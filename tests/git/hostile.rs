@@ -855,8 +855,7 @@ const STORED: &[(&str, Do)] = &[
     }),
     ("what was reset", |bench| drop(bench.here(&["update-ref", "ORIG_HEAD", "FIXTURE"]))),
     ("another worktree", |bench| {
-        let other = bench.path().join("other");
-        bench.here(&["worktree", "add", "-q", "--detach", other.to_str().unwrap()]);
+        let other = bench.other_worktree();
         let fixture = bench.here(&["rev-parse", "FIXTURE"]);
         bench.git(&other, &["checkout", &fixture, "--", "."]);
     }),
@@ -906,8 +905,7 @@ fn where_a_head_is_stored_anywhere_nothing_comes_that_git_would_run_beside_it() 
 #[test]
 fn beside_a_head_in_another_worktree_nothing_comes_that_git_would_run() {
     with_each_git(|bench| {
-        let other = bench.path().join("other");
-        bench.here(&["worktree", "add", "-q", "--detach", other.to_str().unwrap()]);
+        let other = bench.other_worktree();
         bench.git(&other, &["init", "-q", "--bare", "ev"]);
         // What other tools leave among the worktrees is none.
         write(&bench.here.join(".git/worktrees/.DS_Store"), "");

@@ -751,8 +751,7 @@ fn branches_that_a_local_operation_uses_in_any_worktree_stay() {
         for branch in ["followed", "bisected", "elsewhere"] {
             bench.here(&["branch", branch]);
         }
-        let other = bench.path().join("other");
-        bench.here(&["worktree", "add", "-q", "--detach", other.to_str().unwrap()]);
+        bench.other_worktree();
         bench.prepare();
         let before = bench.here(&["for-each-ref", "refs/heads"]);
         for branch in ["bisected", "elsewhere"] {
@@ -777,8 +776,7 @@ fn branches_that_a_local_operation_uses_in_any_worktree_stay() {
 #[test]
 fn a_new_branch_is_not_made_where_another_worktree_is_about_to_begin_it() {
     with_each_git(|bench| {
-        let other = bench.path().join("other");
-        bench.here(&["worktree", "add", "-q", "--detach", other.to_str().unwrap()]);
+        let other = bench.other_worktree();
         bench.git(&other, &["checkout", "-q", "--orphan", "begun"]);
         bench.git(&other, &["rm", "-q", "-r", "-f", "."]);
         bench.prepare();
