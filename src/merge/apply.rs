@@ -508,9 +508,12 @@ impl Worker<'_> {
             None => job.name.clone(),
         });
         let mut back_up = job.back_up;
+        // `None` if only a look can tell it.
+        let mut owner = Some(self.apply.stage.owner());
         for _ in 0..ATTEMPTS {
-            if let Some(replaced) = seen {
+            if let Some(replaced) = seen.filter(|replaced| owner != Some(replaced.owner)) {
                 location = self.with_owner_of(&replaced, location, job)?;
+                owner = None;
             }
             let moved = match seen {
                 // It was made in between. It gets its mode in the last step, like all folders.
@@ -537,6 +540,7 @@ impl Worker<'_> {
                 }
                 (Renamed::OtherFileSystem, _) => {
                     location = self.copy_beside(&location, job)?;
+                    owner = None;
                     continue;
                 }
                 (Renamed::MountPoint, _) => {

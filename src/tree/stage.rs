@@ -327,6 +327,7 @@ pub struct Stage {
     shares: Vec<RelativePath>,
     /// The permission bits that the umask, or a default ACL, leaves of a new file's.
     allowed: u32,
+    owner: (u32, u32),
     next: AtomicU64,
 }
 
@@ -389,9 +390,9 @@ impl Stage {
         if lock_at(&root, cursor, &path)? == Hold::Taken {
             return Ok(None);
         }
-        let allowed = mark_not_begun(&root)?;
+        let Meta { mode, owner, .. } = mark_not_begun(&root)?;
         let shares = make_shares(&root)?;
-        Ok(Some(Self { root, path, shares, allowed, next: AtomicU64::new(0) }))
+        Ok(Some(Self { root, path, shares, allowed: mode & PERMISSIONS, owner, next: AtomicU64::new(0) }))
     }
 
     /// Records that the journal is complete, so local versions may be displaced into the stage from now on.
@@ -427,6 +428,13 @@ impl Stage {
     #[must_use]
     pub fn cursor(&self) -> Cursor<'_> {
         self.root.cursor()
+    }
+
+    /// The owner and group of every entry that this process makes in the stage: its folders inherit what
+    /// decides about the group.
+    #[must_use]
+    pub fn owner(&self) -> (u32, u32) {
+        self.owner
     }
 
     /// A new name in the stage, in the folder for this thread.
@@ -481,14 +489,13 @@ fn lock_at(folder: &Root, cursor: &mut Cursor<'_>, path: &RelativePath) -> Resul
     Ok(if is_there { hold } else { Hold::Taken })
 }
 
-/// Creates the marker for a journal that is not complete. Returns the permission bits that the umask, or the
-/// folder's default ACL, leaves of a new file's.
-fn mark_not_begun(stage: &Root) -> Result<u32> {
+/// Creates the marker for a journal that is not complete. Returns what a new file has in this folder: its
+/// owner, and the permission bits that the umask, or the folder's default ACL, leaves.
+fn mark_not_begun(stage: &Root) -> Result<Meta> {
     let mut cursor = stage.cursor();
     let mark = RelativePath::child(None, NOT_BEGUN.as_bytes());
     let file = cursor.create(&mark, PERMISSIONS)?;
-    let meta = Meta::of_file(&file).map_err(|error| Error::io("fstat", cursor.path_of(&mark), error))?;
-    Ok(meta.mode & PERMISSIONS)
+    Meta::of_file(&file).map_err(|error| Error::io("fstat", cursor.path_of(&mark), error))
 }
 
 /// The stage of a process that has ended, locked by us.

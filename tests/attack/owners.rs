@@ -102,6 +102,24 @@ fn names_of_one_inode_each_keep_the_owner_of_the_file_that_they_replace() {
 }
 
 #[test]
+fn in_a_workspace_that_gives_its_group_to_new_files_each_file_keeps_its_own() {
+    let place = Place::with(&tree([("of root", file("1")), ("of the group", file("1"))]));
+    let (client, session) = place.prepare_canned();
+    lchown(place.workspace(), Some(0), Some(GROUP)).unwrap();
+    set_mode(&place.workspace(), 0o2755);
+    lchown(place.at("of root"), Some(0), Some(0)).unwrap();
+    lchown(place.at("of the group"), Some(0), Some(GROUP)).unwrap();
+    client.answer(
+        to_tar(&tree([("of root", file("2")), ("of the group", file("2")), ("new", file("2"))])).end(),
+    );
+    restore(&session, &*client).unwrap();
+    assert_eq!(owner_of(place.at("of root")), (0, 0));
+    assert_eq!(owner_of(place.at("of the group")), (0, GROUP));
+    assert_eq!(owner_of(place.at("new")), (0, GROUP));
+    place.assert_no_litter();
+}
+
+#[test]
 fn an_owner_gives_no_privileges() {
     let place = Place::with(&tree([("tool", file("1"))]));
     let (client, session) = place.prepare_canned();
