@@ -1028,12 +1028,21 @@ struct Merge<'a> {
     followed: Option<index::Change>,
     /// The entries of the sandbox's index that the local one does not have.
     left: Vec<u8>,
+    /// The local commit and the listing of the index before references moved.
+    former: Former,
     /// The git that has locked the local index.
     locked: Option<Waiting>,
     /// Whether the index waits until the commit that it belongs to is checked out.
     index_waits: bool,
     /// The local references that cannot be read.
     unreadable: Unreadable,
+}
+
+/// What was checked out and staged locally before references moved.
+#[derive(Default)]
+struct Former {
+    commit: Option<Oid>,
+    index: Vec<u8>,
 }
 
 /// The parts of a merge that could not be made yet.
@@ -1065,6 +1074,7 @@ impl<'a> Merge<'a> {
             shared_index: None,
             followed: None,
             left,
+            former: Former::default(),
             locked: None,
             index_waits: false,
             unreadable: Unreadable::default(),
@@ -1296,18 +1306,18 @@ impl Merge<'_> {
                 self.shared_index = Some(index::applied(&base.index, change));
             }
             if self.incoming.base.place.is_some() {
+                self.complete_noted()?;
                 // A local commit between the steps would be made with the former index, and so revert the sandbox's commits.
-                if change.is_some() || self.moves(head_here.as_ref()) {
+                if change.is_some() || self.moves(head_here.as_ref()) || theirs.head != base.head {
                     self.wait_for_index();
                     self.locked = self.repository.lock_index()?;
                 }
+                self.former = Former { commit: self.repository.commit()?, index: self.repository.index()? };
                 self.note_changes(head_here.as_ref(), change.as_ref())?;
             }
             self.move_references(head_here.as_ref(), busy)?;
             self.follow_branch(head_here.as_ref())?;
-            if let Some((before, after)) = change {
-                self.merge_index(busy, &before, &after)?;
-            }
+            self.merge_index(busy, change)?;
             self.locked = None;
             self.keep_staged()?;
             // What is not done yet remains noted for a prepare.
@@ -1842,19 +1852,57 @@ impl Merge<'_> {
         Ok((gone != new).then_some((gone, new)))
     }
 
+    /// Makes the change of the index that an earlier restore has noted, if it was killed before it could. What that restore moved
+    /// is moved by now, so this one would not know that the index has to follow.
+    fn complete_noted(&mut self) -> Result<(), Fault> {
+        if !unfinished::is_noted(self.repository.place) {
+            return Ok(());
+        }
+        self.wait_for_index();
+        if let Some(reason) = unfinished::complete(&self.repository)? {
+            self.due.index = true;
+            self.hold("index", &reason);
+        }
+        Ok(())
+    }
+
+    /// The [change that follows](index::following) `HEAD` from the former local commit to this one.
+    fn following(
+        &self,
+        (before, after): (&[u8], &[u8]),
+        reached: Option<&Oid>,
+        ours: &[u8],
+    ) -> Result<index::Change, Fault> {
+        let head = match reached {
+            Some(reached)
+                if ours != self.incoming.base.index && self.former.commit.as_ref() != Some(reached) =>
+            {
+                self.difference(self.former.commit.as_ref(), reached)?
+            }
+            // Each path has what the base has.
+            _ => None,
+        };
+        Ok(index::following((before, after), &head.unwrap_or_default(), ours))
+    }
+
     /// Notes how the index changes once references have moved, for the case that this process is killed in between.
     fn note_changes(&self, head: Option<&Head>, change: Option<&index::Change>) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
         let mut changes = Vec::new();
-        if let (Some(commit), Some((before, after))) = (their_commit(theirs), change) {
-            let (before, after) = (index::beyond(before, after), index::beyond(after, before));
-            changes.push(Change { commit, before, after, states: BTreeMap::new() });
+        if let Some(commit) = their_commit(theirs) {
+            let (before, after) =
+                change.map_or((&base.index, &base.index), |(before, after)| (before, after));
+            let (before, after) = self.following((before, after), Some(&commit), &self.former.index)?;
+            let (before, after) = (index::beyond(&before, &after), index::beyond(&after, &before));
+            if !(before.is_empty() && after.is_empty()) {
+                changes.push(Change { commit, before, after, states: BTreeMap::new() });
+            }
         }
         // The branch that is checked out moves before another one is checked out.
         if let Some(Head::Branch(name)) = head
             && let Some(commit) = theirs.refs.get(name).filter(|commit| base.refs.get(name) != Some(*commit))
             && their_commit(theirs).as_ref() != Some(commit)
-            && let Some((before, after)) = self.difference(base.refs.get(name), commit)?
+            && let Some((before, after)) = self.difference(self.former.commit.as_ref(), commit)?
         {
             changes.push(Change { commit: commit.clone(), before, after, states: BTreeMap::new() });
         }
@@ -1921,7 +1969,7 @@ impl Merge<'_> {
         if self.repository.head()?.as_ref() != head || self.repository.commit()?.as_ref() != Some(commit) {
             return Ok(None);
         }
-        self.difference(base.refs.get(name), commit)
+        self.difference(self.former.commit.as_ref(), commit)
     }
 
     /// Whether the branch moves that is checked out here.
@@ -1941,8 +1989,16 @@ impl Merge<'_> {
         }
     }
 
-    fn merge_index(&mut self, busy: bool, before: &[u8], after: &[u8]) -> Result<(), Fault> {
+    /// Merges the index. Without a `change`, the sandbox's is the base's, and the local one only follows `HEAD`.
+    fn merge_index(&mut self, busy: bool, change: Option<index::Change>) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
+        let commit = self.repository.commit()?;
+        let has_changed = change.is_some();
+        if !has_changed && (commit == self.former.commit || self.former.index == base.index) {
+            return Ok(());
+        }
+        let (before, after) = change.unwrap_or_else(|| (base.index.clone(), base.index.clone()));
+        let (before, after) = (&before[..], &after[..]);
         let is_locked = self.locked.is_none() && {
             self.wait_for_index();
             by_path::exists(&self.git_path("index.lock"))
@@ -1952,20 +2008,23 @@ impl Merge<'_> {
             return Ok(());
         }
         let mut newer = None;
-        let included = match (their_commit(theirs), self.repository.commit()?) {
+        let included = match (their_commit(theirs), &commit) {
             (None, None) => true,
-            (Some(there), Some(here)) if there == here => true,
+            (Some(there), Some(here)) if there == *here => true,
             (Some(there), Some(here)) => {
                 // Where the sandbox checked out something else, its index says what that changes, too.
                 let is_same_branch = theirs.head == base.head || theirs.head == self.repository.head()?;
-                let is_older = is_same_branch && self.relation(&there, &here) == Relation::OursDescends;
+                let is_older = is_same_branch && self.relation(&there, here) == Relation::OursDescends;
                 if is_older {
-                    newer = self.difference(Some(&there), &here)?;
+                    newer = self.difference(Some(&there), here)?;
                 }
                 is_older
             }
             _ => false,
         };
+        if !has_changed && (busy || !included) {
+            return Ok(());
+        }
         let reason = if busy {
             Some("a local operation is in progress")
         } else if !included {
@@ -1991,8 +2050,9 @@ impl Merge<'_> {
         // What their index has of their commit is now as the local commit on top of it has it.
         let on_top = newer.map(|newer| index::applied(after, &newer));
         let after = on_top.as_deref().unwrap_or(after);
-        let changed = self.stage(before, after, &ours)?;
-        self.left.extend(index::not_taken((before, after), &ours, &changed));
+        let (before, after) = self.following((before, after), commit.as_ref(), &ours)?;
+        let changed = self.stage(&before, &after, &ours)?;
+        self.left.extend(index::not_taken((&before, &after), &ours, &changed));
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Merges the index by value. Pure: decides on what `git ls-files --stage -z` lists.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::recognise::is_gits;
 use super::refs::Oid;
@@ -312,6 +312,36 @@ pub fn at_paths((before, after): (&[u8], &[u8]), stays: impl Fn(&[u8]) -> bool) 
     (only(before), only(after))
 }
 
+/// The change of an index that is merged while `HEAD` moves: `head` has what differs between the two commits.
+///
+/// Where ours has what the former commit has, nothing is staged there, although it may differ from the base: it was
+/// staged at the upload and is not any more, or it was committed since. Such a path follows the commit, as in a
+/// checkout. Otherwise the reverse of what the new commit changed would be staged.
+#[must_use]
+pub fn following((before, after): (&[u8], &[u8]), (left, reached): &Change, ours: &[u8]) -> Change {
+    let moved: HashSet<&[u8]> = lines(left).chain(lines(reached)).map(path_in).collect();
+    let [of_before, of_after, of_left, of_ours] = [before, after, left, ours].map(|list| {
+        let mut entries: HashMap<&[u8], Vec<&[u8]>> = HashMap::new();
+        for line in lines(list).filter(|line| moved.contains(path_in(line))) {
+            entries.entry(path_in(line)).or_default().push(line);
+        }
+        entries
+    });
+    let follows = |path: &[u8]| {
+        moved.contains(path)
+            && of_ours.get(path) == of_left.get(path)
+            && of_ours.get(path) != of_before.get(path)
+    };
+    let has_theirs = |path: &[u8]| of_before.get(path) != of_after.get(path);
+    let old = lines(left)
+        .filter(|line| follows(path_in(line)))
+        .chain(lines(before).filter(|line| !follows(path_in(line))));
+    let new = lines(reached)
+        .filter(|line| follows(path_in(line)) && !has_theirs(path_in(line)))
+        .chain(lines(after).filter(|line| !follows(path_in(line)) || has_theirs(path_in(line))));
+    (listing(old), listing(new))
+}
+
 /// A listing with a change made in it, at the paths that have what the change replaces.
 #[must_use]
 pub fn applied(list: &[u8], (before, after): &Change) -> Vec<u8> {
@@ -478,6 +508,42 @@ mod tests {
                         }
                     }
                     assert_eq!(merged, of(after), "{base:?} {theirs:?} {ours:?}");
+                }
+            }
+        }
+    }
+
+    /// Values of a path in the base, in the sandbox's index, in the commits that `HEAD` named and names, and in ours.
+    #[test]
+    fn a_path_at_which_nothing_is_staged_follows_the_commit() {
+        let values = [None, Some('a'), Some('b'), Some('c')];
+        let list = |value: Option<char>| {
+            let line = |digit: char| format!("100644 {} 0\tf\0", digit.to_string().repeat(40));
+            value.map(line).unwrap_or_default().into_bytes()
+        };
+        let other = "100644 dddddddddddddddddddddddddddddddddddddddd 0\tg\0".as_bytes();
+        let all = values.iter().flat_map(|base| values.map(|theirs| (*base, theirs)));
+        for (base, theirs) in all {
+            for (left, reached) in values.iter().flat_map(|left| values.map(|reached| (*left, reached))) {
+                for ours in values {
+                    // A difference between commits has no line for what is the same in both.
+                    let head = if left == reached { <_>::default() } else { (list(left), list(reached)) };
+                    let [base_list, theirs_list, ours_list] =
+                        [base, theirs, ours].map(|value| [&list(value)[..], other].concat());
+                    let (before, after) = following((&base_list, &theirs_list), &head, &ours_list);
+                    let (changes, _) = merge_listings(&before, &after, &ours_list);
+                    let merged = changes.first().map_or(ours, |(_, stages)| {
+                        stages.first().map(|staged| staged.oid.as_str().chars().next().unwrap())
+                    });
+                    let expected = if ours == base {
+                        theirs
+                    } else if ours == left && left != reached {
+                        if theirs == base { reached } else { theirs }
+                    } else {
+                        ours
+                    };
+                    assert_eq!(merged, expected, "{base:?} {theirs:?}, {left:?} {reached:?}, {ours:?}");
+                    assert!(changes.len() <= 1);
                 }
             }
         }

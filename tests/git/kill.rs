@@ -250,6 +250,38 @@ fn after_a_kill_a_prepare_completes_the_index() {
     }
 }
 
+/// The references have moved by the next restore, so only the note of the killed one knows that the index has to follow.
+#[test]
+fn after_a_kill_a_restore_lets_the_index_follow_where_nothing_is_staged() {
+    let program = gits().pop().unwrap();
+    let (mut steps, mut at) = (1, 0);
+    let mut was_incomplete = false;
+    while at <= steps {
+        let mut bench = Bench::new(program.clone());
+        write(&bench.here.join("a.txt"), "staged\n");
+        bench.here(&["add", "a.txt"]);
+        bench.prepare();
+        let mut commit = String::new();
+        let came_to = restore_and_kill(&bench, at, "after", |bench| {
+            bench.there(&["checkout", "-q", "-b", "new"]);
+            commit = bench.commit_there("what was staged");
+            bench.here(&["reset", "-q"]);
+        });
+        if at == 0 {
+            steps = came_to;
+        }
+        was_incomplete |= !bench.here(&["diff", "--cached", "--name-status"]).is_empty();
+        let report = bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "HEAD"]), commit);
+        let staged = bench.here(&["diff", "--cached", "--name-status"]);
+        assert_eq!(staged, "", "killed after step {at}: {report:?}");
+        assert!(!bench.here.join(".git/paperclip-unfinished-restore").exists());
+        bench.assert_sound(&bench.here, &[&commit]);
+        at += 1;
+    }
+    assert!(was_incomplete);
+}
+
 /// By the time of the prepare, a person has put the index right, or has checked out something else.
 #[test]
 fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
