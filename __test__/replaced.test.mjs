@@ -1,6 +1,7 @@
 // A sandbox that was replaced, or that does not have what it was sent, and folders that were replaced.
 
 import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { chmod, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
@@ -48,6 +49,33 @@ async function expectRefused({ restoreWorkspace }) {
   expect(await describeTree(workspace)).toStrictEqual(before);
 }
 
+/** A sandbox in which another restore's command packs, right before this one's archive is read. */
+class Shared extends LocalSandbox {
+  packed = 0;
+
+  /** @param {number} times */
+  constructor(times) {
+    super();
+    this.times = times;
+  }
+
+  async run(command, options) {
+    if (/ download \S+ \S+ /.test(command)) {
+      this.command = command;
+      this.packed += 1;
+    }
+    return super.run(command, options);
+  }
+
+  async readFile(at) {
+    if (at.endsWith("workspace-download.tar") && this.times > 0) {
+      this.times -= 1;
+      await super.run(this.command.replace(/ download \S+ \S+ /, " download none other "), {});
+    }
+    return super.readFile(at);
+  }
+}
+
 /** A sandbox whose tar also runs a command in the archive's workspace. */
 async function withTar(more) {
   const folder = path.join(await temporaryFolder(), "bin");
@@ -57,6 +85,36 @@ async function withTar(more) {
   await chmod(path.join(folder, "tar"), 0o755);
   return new LocalSandbox({ path: `${folder}:${process.env.PATH}` });
 }
+
+describe("a download that another restore has replaced", () => {
+  it.each([
+    ["in one part", {}],
+    ["in parts", { partBytes: 65_536, compression: "none" }],
+  ])("is asked for again, %s", async (_, more) => {
+    client = new Shared(1);
+    const { restoreWorkspace } = await prepare(more);
+    await writeFile(path.join(remote, "new.bin"), randomBytes(200_000));
+    await rm(path.join(remote, "a.txt"));
+    await restoreWorkspace();
+    expect(client.packed).toBe(2);
+    expect(await here()).toStrictEqual(await describeTree(remote, { without: RUNTIME }));
+  });
+
+  it("is refused where that happens each time, and nothing is changed", async () => {
+    client = new Shared(10);
+    const { restoreWorkspace } = await prepare();
+    await agent("rm -r * && echo new >new.txt");
+    const before = await here();
+    await expect(restoreWorkspace()).rejects.toMatchObject({
+      code: "ERR_SANDBOX_ARCHIVE_INVALID",
+      message: expect.stringContaining("another restore or prepare of this sandbox has replaced it"),
+    });
+    expect(await here()).toStrictEqual(before);
+    client.times = 0;
+    await restoreWorkspace();
+    expect(await here()).toStrictEqual(await describeTree(remote, { without: RUNTIME }));
+  });
+});
 
 describe("a sandbox that was replaced", () => {
   it.each([

@@ -279,7 +279,7 @@ function isRetryable(thrown) {
  */
 function isFirstOfSeveral(bytes) {
   const end = buffer.Buffer.from(bytes.slice(-TEXT)).toString("latin1");
-  return /\npaperclip-parts \d+ \d+ [ngz]{2,}\n$/.test(end);
+  return /\npaperclip-parts \d+ \d+ [ngz]{2,} \S+\n$/.test(end);
 }
 
 /**

@@ -162,6 +162,13 @@ pub enum Error {
     #[error("internal error: content is needed that was not staged; please report it")]
     NotStaged,
 
+    /// What was downloaded was packed by another command in the sandbox, meanwhile.
+    #[error(
+        "the downloaded archive is not the one that this restore had packed: another restore or prepare of this sandbox has \
+         replaced it; restore again once that has ended"
+    )]
+    OthersDownload,
+
     /// A sandbox's list of its changes does not match the archive that came with it.
     ///
     /// This never reaches a caller: everything is downloaded instead.
@@ -261,7 +268,7 @@ impl Error {
             Self::Io { .. } | Self::NoThread(_) => "",
             Self::Obstructed { obstacle, .. } => obstacle.code(),
             Self::ArchiveTruncated { .. } => "ERR_SANDBOX_ARCHIVE_TRUNCATED",
-            Self::ArchiveInvalid { .. } => "ERR_SANDBOX_ARCHIVE_INVALID",
+            Self::ArchiveInvalid { .. } | Self::OthersDownload => "ERR_SANDBOX_ARCHIVE_INVALID",
             Self::UnsafePath { .. } => "ERR_SANDBOX_UNSAFE_PATH",
             Self::SandboxReplaced { .. } => "ERR_SANDBOX_REPLACED",
             Self::LinksMultiply { .. } => "ERR_SANDBOX_UNSUPPORTED",

@@ -78,6 +78,7 @@ pub fn to_napi(error: &Error) -> napi::Error {
         | Error::InvalidArgType { .. }
         | Error::InvalidArgValue { .. }
         | Error::NothingToResume { .. }
+        | Error::OthersDownload
         | Error::NotStaged
         | Error::ContradictoryChanges
         | Error::Aborted

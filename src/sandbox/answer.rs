@@ -14,6 +14,8 @@ pub struct Answer<'a> {
     pub mark: Option<&'a [u8]>,
     /// Whether the sandbox has zstd, if it says which tools it has.
     pub has_zstd: Option<bool>,
+    /// The name of the download that this answer is in.
+    pub download: Option<&'a [u8]>,
     /// The name of the index that was made before anything was packed.
     pub index: Option<&'a [u8]>,
     /// The index that the changes are based on, and the changes: see
@@ -36,12 +38,15 @@ impl<'a> Answer<'a> {
         let has_zstd = tells_tools.then(|| words.any(|tool| tool == b"zstd"));
         let rest = if tells_tools { after } else { rest };
         let (line, after) = split_line(rest);
+        let download = line.strip_prefix(b"packed ");
+        let rest = if download.is_some() { after } else { rest };
+        let (line, after) = split_line(rest);
         let index = line.strip_prefix(b"indexed ");
         let rest = if index.is_some() { after } else { rest };
         let (line, after) = split_line(rest);
         let changes = line.strip_prefix(b"changes ").map(|since| (since, after));
         let list = (line == b"listed" && rest.len() > line.len()).then_some(after);
-        Self { mark, has_zstd, index, changes, list }
+        Self { mark, has_zstd, download, index, changes, list }
     }
 
     /// Whether the sandbox has another upload than this one: an earlier or a later one.
@@ -116,6 +121,12 @@ mod tests {
                 Answer { index, changes: Some((b"h", b"g ./a\n")), ..marked },
             ),
             (b"mark 12\ntools zstd\n", Answer { has_zstd: Some(true), ..marked }),
+            (
+                b"mark 12\ntools zstd\npacked p\nindexed i\n",
+                Answer { has_zstd: Some(true), download: Some(b"p"), index, ..marked },
+            ),
+            (b"mark 12\npacked p\nlisted\n", Answer { download: Some(b"p"), list: Some(b""), ..marked }),
+            (b"mark 12\nindexed i\npacked p\n", Answer { index, ..marked }),
             (b"mark 12\ntools\n", Answer { has_zstd: Some(false), ..marked }),
             (b"mark 12\ntools zstdx xzstd\tzstd\n", Answer { has_zstd: Some(false), ..marked }),
             (

@@ -357,7 +357,7 @@ pub fn changed(places: &Places, known: &str, new: &str, assets: &[(String, Strin
 pub struct Indexes<'a> {
     /// The index of what both sides last shared; all is packed where there is none.
     pub known: Option<&'a str>,
-    /// How the one is to be called that is made now.
+    /// How the one is to be called that is made now, and the download with it.
     pub new: &'a str,
 }
 
@@ -382,7 +382,7 @@ pub fn download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
 ///
 /// It contains the script, in case that the uploaded one is gone.
 #[must_use]
-pub fn tolerant_download(places: &Places, wish: Wish) -> String {
+pub fn tolerant_download(places: &Places, name: &str, wish: Wish) -> String {
     let none: [&str; 0] = [];
     let script = without_comments(&without_parts(SCRIPT));
     let script =
@@ -392,7 +392,7 @@ pub fn tolerant_download(places: &Places, wish: Wish) -> String {
     // one.
     let plant = format!(
         r#"cd {dir} || exit
-{make_own} && rm -rf "$o/control.sh" && printf %s "$1" > "$o/control.sh" && exec sh "$o/control.sh" tolerant {}"#,
+{make_own} && rm -rf "$o/control.sh" && printf %s "$1" > "$o/control.sh" && exec sh "$o/control.sh" tolerant {name} {}"#,
         wish.arguments()
     );
     format!("{} sh {}", in_shell(&plant), quote(&script))

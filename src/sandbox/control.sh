@@ -19,7 +19,7 @@ unset TAR_OPTIONS
 LC_ALL=C TZ=UTC0
 export LC_ALL TZ
 
-self=$own/control.sh asset_index= work=$own tick= zstd_says=
+self=$own/control.sh asset_index= work=$own tick= zstd_says= token=
 export self
 
 # Calls this script for what is at the top of the workspace. (`find` would replace a `{}` in the script's own path.)
@@ -36,9 +36,70 @@ is_found() {
     [ "$zstd_says" = says-ok ]
 }
 
-# Says which tools the sandbox has that the next upload can use.
+# Says which tools the sandbox has that the next upload can use, and for which download this answer is.
 tell_tools() {
     if is_found zstd; then echo 'tools zstd'; else echo tools; fi
+    [ -z "$token" ] || echo "packed $token"
+}
+
+# Waits until no other command works on this workspace, and keeps others waiting until this one ends. A command goes on where
+# the process that started it was killed or has given up: it would clear what this one extracts, or replace what it packs.
+take_turn() {
+    working=$dir/.paperclip-runtime/uploading
+    waited=0
+    until (set -C && echo $$ > "$working") 2>/dev/null; do
+        if [ ! -e "$working" ] && [ ! -L "$working" ]; then
+            # Without the right to make it, as in a folder that the agent has made read-only, no command waits for another.
+            chmod u+rwx "$dir/.paperclip-runtime" 2>/dev/null
+            (set -C && echo $$ > "$working") 2>/dev/null && break
+            [ -e "$working" ] || [ -L "$working" ] || return 0
+        fi
+        [ "$waited" -lt 60 ] || return
+        waited=$((waited + 1))
+        other=
+        { read -r other < "$working"; } 2>/dev/null
+        # A file that is empty was just made, or its maker was killed at once.
+        if [ -z "$other" ] && [ "$waited" -le 5 ] || is_working "$other"; then
+            sleep 1
+        else
+            take_over
+        fi 2>/dev/null
+    done
+    trap end_turn EXIT
+}
+
+# Removes the file of a command that has ended, unless another one was faster, and it is that one's by now.
+take_over() {
+    mv -f "$working" "$working.$$" || return
+    moved=
+    read -r moved < "$working.$$"
+    if [ "$moved" = "$other" ]; then
+        rm -rf "$working.$$"
+    else
+        mv -f "$working.$$" "$working"
+    fi
+}
+
+end_turn() {
+    mine=
+    { read -r mine < "$working"; } 2>/dev/null
+    [ "$mine" != $$ ] || rm -f "$working"
+}
+
+# Whether a process runs this script. Its number may be that of another one by now.
+is_working() {
+    [ -n "$1" ] && kill -0 "$1" || return
+    if [ -r "/proc/$$/cmdline" ]; then
+        running=$(cat "/proc/$1/cmdline")
+    elif command -v ps >/dev/null; then
+        running=$(ps -p "$1" -o args=)
+    else
+        return 0
+    fi
+    case $running in
+    *control.sh*) ;;
+    *) return 1 ;;
+    esac
 }
 
 # From this line to the end of this part: uploads. A tolerant download does without.
@@ -52,6 +113,17 @@ refuse() {
 
 refuse_place() {
     refuse "the workspace's folder in the sandbox is refused: $1; nothing was changed, choose a folder of its own"
+}
+
+# Waits for the other commands. One of them may have taken what this one is to extract.
+wait_for_others() {
+    take_turn || refuse "another upload into this workspace, or a download, has not ended in the sandbox, which \
+.paperclip-runtime/uploading says; nothing was changed, prepare again once it has ended"
+    trap 'end_turn; remove_archive' EXIT
+    [ "$waited" = 0 ] || { [ -s "$archive$1" ] && [ -f "$self" ] && [ -f "$parts" ]; } || {
+        echo "another upload has removed this one's archive; nothing was changed, prepare again" >&2
+        exit 1
+    }
 }
 
 # The workspace is emptied for an upload, so it must not be a folder that holds anything else.
@@ -93,71 +165,6 @@ is_no_directory() {
         refuse "${1#./} is preserved and a directory in the sandbox, but none in the workspace; nothing was changed, \
 remove or rename one of them, or exclude it"
     fi
-}
-
-# Waits until no other command uploads into this workspace, and keeps others waiting until this one ends. A command goes on
-# where the process that started it was killed, and would clear what this one extracts.
-wait_for_others() {
-    uploading=$dir/.paperclip-runtime/uploading
-    waited=0
-    until (set -C && echo $$ > "$uploading") 2>/dev/null; do
-        if [ ! -e "$uploading" ] && [ ! -L "$uploading" ]; then
-            # Without the right to make it, as in a folder that the agent has made read-only, no upload waits for another.
-            chmod u+rwx "$dir/.paperclip-runtime" 2>/dev/null
-            (set -C && echo $$ > "$uploading") 2>/dev/null && break
-            [ -e "$uploading" ] || [ -L "$uploading" ] || return 0
-        fi
-        [ "$waited" -lt 60 ] || refuse "another upload into this workspace has not ended in the sandbox, which \
-.paperclip-runtime/uploading says; nothing was changed, prepare again once it has ended"
-        waited=$((waited + 1))
-        other=
-        { read -r other < "$uploading"; } 2>/dev/null
-        # A file that is empty was just made, or its maker was killed at once.
-        if [ -z "$other" ] && [ "$waited" -le 5 ] || is_uploading "$other"; then
-            sleep 1
-        else
-            take_over
-        fi 2>/dev/null
-    done
-    trap 'release; remove_archive' EXIT
-    [ "$waited" = 0 ] || { [ -s "$archive$1" ] && [ -f "$self" ] && [ -f "$parts" ]; } || {
-        echo "another upload has removed this one's archive; nothing was changed, prepare again" >&2
-        exit 1
-    }
-}
-
-# Removes the file of an upload that has ended, unless another command was faster, and it is that command's by now.
-take_over() {
-    mv -f "$uploading" "$uploading.$$" || return
-    moved=
-    read -r moved < "$uploading.$$"
-    if [ "$moved" = "$other" ]; then
-        rm -rf "$uploading.$$"
-    else
-        mv -f "$uploading.$$" "$uploading"
-    fi
-}
-
-release() {
-    mine=
-    { read -r mine < "$uploading"; } 2>/dev/null
-    [ "$mine" != $$ ] || rm -f "$uploading"
-}
-
-# Whether a process runs this script. Its number may be that of another one by now.
-is_uploading() {
-    [ -n "$1" ] && kill -0 "$1" || return
-    if [ -r "/proc/$$/cmdline" ]; then
-        running=$(cat "/proc/$1/cmdline")
-    elif command -v ps >/dev/null; then
-        running=$(ps -p "$1" -o args=)
-    else
-        return 0
-    fi
-    case $running in
-    *control.sh*) ;;
-    *) return 1 ;;
-    esac
 }
 
 # Names this upload in the mark of every earlier one in this workspace, which is about to be replaced. From now on no older
@@ -828,10 +835,18 @@ pack() {
     rm -f "$names"
 }
 
+# Takes the name of this download. What the local side reads may be what another command has packed meanwhile, so the name is
+# in the answer, behind the first part, and in the names of those that follow.
 begin_packing() {
-    archive=$download_archive
+    archive=$download_archive token=$1
     export archive
-    cd "$dir" && mkdir -p "$own" && remove_archive || exit
+    cd "$dir" && mkdir -p "$own" || exit
+    take_turn || {
+        echo "another upload or download of this workspace has not ended in the sandbox, which \
+.paperclip-runtime/uploading says; nothing was changed, restore again once it has ended" >&2
+        exit 1
+    }
+    remove_archive || exit
     packed_mark=$(cat "$marks/mark" 2>/dev/null)
 }
 
@@ -895,7 +910,7 @@ note_compressed() {
 
 # Cuts $archive into parts of $1 bytes, a multiple of 64 KiB, from its end, so that no second archive needs room; and
 # compresses them, two at a time, with the first of the programs $2 and so on that the sandbox has. A line after the first
-# part tells how they were compressed, unless that part is the whole archive as it is.
+# part tells how they were compressed, and the name of the download.
 cut_into_parts() {
     part_size=$1
     shift
@@ -905,13 +920,13 @@ cut_into_parts() {
     done
     size=$(wc -c < "$archive") || return
     count=$(((size + part_size - 1) / part_size))
-    [ "$count" -gt 1 ] || { [ "$codec" != none ] && [ "$size" -gt 16384 ]; } || return 0
+    [ "$count" -gt 1 ] || { [ "$codec" != none ] && [ "$size" -gt 16384 ]; } || codec=none
     blocks=$((part_size / 65536))
     bytes=$((size - part_size * (count - 1)))
     number=$count
     waiting=
     while [ "$number" -gt 1 ]; do
-        part=$archive.$number
+        part=$archive.$number-$token
         at=$((blocks * (number - 1)))
         if command -v dd >/dev/null 2>&1; then
             dd if="$archive" of="$part" bs=65536 skip="$at" count="$blocks" 2>/dev/null &&
@@ -938,11 +953,11 @@ cut_into_parts() {
     letters=$letter
     while [ "$number" -lt "$count" ]; do
         number=$((number + 1))
-        read -r letter < "$archive.$number.letter" || return
+        read -r letter < "$archive.$number-$token.letter" || return
         letters=$letters$letter
-        rm -f "$archive.$number.letter"
+        rm -f "$archive.$number-$token.letter"
     done
-    [ "$letters" = n ] || printf '\npaperclip-parts %s %s %s\n' "$part_size" "$size" "$letters" >> "$archive"
+    printf '\npaperclip-parts %s %s %s %s\n' "$part_size" "$size" "$letters" "$token" >> "$archive"
 }
 
 step=$1
@@ -1091,6 +1106,7 @@ asset_change)
     ;;
 changed)
     have=$own/index.$1 make=$own/index.$2
+    take_turn || exit
     find_lister
     cd "$dir" && forget_indexes "$1" && [ -n "$tick" ] && write_index "$make" entries && check_index "$have" || exit
     shift 2
@@ -1098,8 +1114,8 @@ changed)
     ;;
 download)
     have=$own/index.$1 make=$own/index.$2
+    begin_packing "$2"
     shift 2
-    begin_packing
     forget_indexes "${have##*.}" || exit
     indexed=
     find_lister 2>/dev/null
@@ -1114,7 +1130,8 @@ download)
     ;;
 tolerant)
     # What could not be read is left out, and said in a file: the exit status in the first line, messages after that.
-    begin_packing
+    begin_packing "$1"
+    shift
     messages=$archive.messages
     indexed=
     { pack && is_same_upload && cut_into_parts "$@"; } 2> "$messages" || remove_archive

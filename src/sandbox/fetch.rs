@@ -14,7 +14,7 @@ use crate::archive::source::{Bytes, Stream, Whole};
 use crate::error::{Error, Result};
 use crate::sync::lock;
 use crate::transfer::link::Link;
-use crate::transfer::parts::{TRAILER_MAX, Trailer, Wish, part_path};
+use crate::transfer::parts::{TRAILER_MAX, Trailer, Wish, download_part_path};
 
 /// What is transferred, for progress.
 const LABEL: &str = "workspace";
@@ -27,6 +27,9 @@ pub struct Fetched<D: Bytes> {
     pub size: u64,
     /// Downloads the parts that follow, if there are any.
     pub rest: Option<Rest<D>>,
+    /// Whether the download says at its end that it is the one that was asked for. One that was made by other means than the
+    /// script does not.
+    pub is_named: bool,
 }
 
 /// The parts of a download that have not arrived yet.
@@ -36,24 +39,29 @@ pub struct Rest<D: Bytes> {
 }
 
 /// Downloads the first part, and removes it from the sandbox.
+///
+/// [`Error::OthersDownload`] if it is not of the download with that name.
 pub async fn fetch<C: SandboxClient>(
     client: &C,
     archive: &str,
+    name: &str,
     wish: Wish,
     way: &Way,
 ) -> Result<Fetched<C::Download>, RunError<C::Failure>> {
     let part = Part { label: LABEL, ..Part::default() };
     let file = read(client, archive, part, &way.link).await?;
-    // If this fails, the next download overwrites the file, or it goes with the sandbox.
-    let _left_behind = client.remove(archive).await;
+    let name = name.to_owned();
     let fetched = blocking(move || {
         let size = file.size();
         let mut end = Vec::new();
         let length = size.min(TRAILER_MAX as u64);
         file.copy(size - length, usize::try_from(length).unwrap_or(0), &mut end)?;
         let Some((before, trailer)) = Trailer::split(&end)? else {
-            return Ok(Fetched { stream: Box::new(Whole::new(file)), size, rest: None });
+            return Ok(Fetched { stream: Box::new(Whole::new(file)), size, rest: None, is_named: false });
         };
+        if trailer.name != name {
+            return Err(Error::OthersDownload);
+        }
         if trailer.part_size != wish.part_size {
             return Err(Error::ArchiveInvalid {
                 offset: 0,
@@ -68,9 +76,12 @@ pub async fn fetch<C: SandboxClient>(
         let stream = Parts { part: Some(first), left: trailer.codecs.len() - 1, coming };
         let size = trailer.size;
         let rest = (stream.left > 0).then_some(Rest { trailer, sender });
-        Ok(Fetched { stream: Box::new(stream), size, rest })
+        Ok(Fetched { stream: Box::new(stream), size, rest, is_named: true })
     });
-    Ok(fetched.await?)
+    let fetched = fetched.await?;
+    // If this fails, the next download overwrites the file, or it goes with the sandbox. (That of another command stays.)
+    let _left_behind = client.remove(archive).await;
+    Ok(fetched)
 }
 
 impl<D: Bytes + 'static> Rest<D> {
@@ -109,7 +120,7 @@ impl<D: Bytes + 'static> Rest<D> {
         number: usize,
         way: &Way,
     ) -> Result<Decoder<D>, RunError<C::Failure>> {
-        let path = part_path(archive, number);
+        let path = download_part_path(archive, number, &self.trailer.name);
         let (before, size) = (self.trailer.part_size * number as u64, self.trailer.size_of(number));
         let part = Part { label: LABEL, number, before, size, total: self.trailer.size };
         let file = read(client, &path, part, &way.link).await?;

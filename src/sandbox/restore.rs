@@ -78,6 +78,9 @@ const NOTHING_LEFT: &str =
 const LOST: &str = "the sandbox did not have it as it was uploaded, right after the upload: its disk or its tar cannot hold \
      it, or a process there was faster";
 
+/// How often a restore asks again for a download that another command has replaced.
+const REPLACED_MAX: u32 = 2;
+
 /// What a download is to bring.
 #[derive(Debug, Clone, Copy)]
 struct Demand {
@@ -175,6 +178,7 @@ impl Session {
         let _turn = self.turn.lock().await;
         let mut phases = Vec::new();
         let mut demand = Demand { changes_only: self.changes_only, every_file: false };
+        let mut replaced = 0;
         loop {
             match self.collect(client, cancel, demand, &mut phases).await {
                 Ok(begun) => return self.merge(client, cancel, look_only, phases, begun).await,
@@ -182,6 +186,11 @@ impl Session {
                 Err(RunError::Own(Error::NotStaged)) if !demand.every_file => demand.every_file = true,
                 Err(RunError::Own(Error::ContradictoryChanges)) if demand.changes_only => {
                     demand.changes_only = false;
+                }
+                // The other command has had its turn, and mostly it is the only other one.
+                Err(RunError::Own(Error::OthersDownload)) if replaced < REPLACED_MAX => {
+                    replaced += 1;
+                    cancel.check()?;
                 }
                 Err(error) => {
                     clean_up_by(client, &command::clear_download(&self.places)).await;
@@ -210,7 +219,8 @@ impl Session {
         phases.push(Phase { name: "run", took: started.elapsed(), bytes: 0 });
 
         let started = Instant::now();
-        let Fetched { stream, size, rest } = fetch::fetch(client, &archive, wish, &self.way).await?;
+        let Fetched { stream, size, rest, is_named } =
+            fetch::fetch(client, &archive, &new, wish, &self.way).await?;
         phases.push(Phase { name: "download", took: started.elapsed(), bytes: size });
 
         let started = Instant::now();
@@ -219,6 +229,7 @@ impl Session {
             packed,
             demand,
             new_index: new,
+            is_named,
             news: None,
             workspace: self.workspace.clone(),
             left_alone: self.left_alone.clone(),
@@ -303,7 +314,7 @@ impl Session {
             return Ok(Packed::Whole);
         };
         let status = self.places.status();
-        if client.run(&command::tolerant_download(&self.places, wish)).await.is_err() {
+        if client.run(&command::tolerant_download(&self.places, indexes.new, wish)).await.is_err() {
             return Err(RunError::Client(failure));
         }
         let Ok(told) = client.read_file(&status, None).await else { return Err(RunError::Client(failure)) };
@@ -324,8 +335,10 @@ struct Receiving {
     base: OwnedMutexGuard<Base>,
     packed: Packed,
     demand: Demand,
-    /// The name that the sandbox was given for its new index.
+    /// The name that the sandbox was given for its new index and for the download.
     new_index: String,
+    /// See [`Fetched::is_named`].
+    is_named: bool,
     /// What is known to have changed in the sandbox.
     news: Option<News>,
     workspace: Workspace,
@@ -374,6 +387,10 @@ impl Receiving {
         let control = received.archive.control.take();
         let answer = Answer::parse(control.as_deref());
         let has_new_index = answer.index == Some(self.new_index.as_bytes());
+        // Where the answer has a name, so has the end: another command may have replaced the file while it was read.
+        if answer.download.is_some_and(|name| name != self.new_index.as_bytes() || !self.is_named) {
+            return Err(reception.give_up(received, Error::OthersDownload));
+        }
         if answer.names_another(self.places.upload_id()) {
             let error = Error::SandboxReplaced { reason: ANOTHER_UPLOAD };
             return Err(reception.give_up(received, error));

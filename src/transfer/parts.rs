@@ -3,6 +3,9 @@
 //! The first part is the file of the archive's own name, the second has `.2` behind it, and so on. All but the last hold the
 //! same number of bytes before they are compressed. A line about the parts of a download follows the
 //! first one: the *trailer*. A download without one is a single part, not compressed.
+//!
+//! Each download has a name, which is in the trailer, in the sandbox's answer, and in the names of the parts after the first:
+//! another command may replace the files while they are read.
 
 pub use crate::archive::codec::Codec;
 use crate::error::{Error, Result};
@@ -28,6 +31,13 @@ impl Part {
 #[must_use]
 pub fn part_path(archive: &str, number: usize) -> String {
     format!("{archive}{}", part_suffix(number))
+}
+
+/// The file of a part of the download with that name, counted from 0.
+#[must_use]
+pub fn download_part_path(archive: &str, number: usize, name: &str) -> String {
+    let path = part_path(archive, number);
+    if number == 0 { path } else { format!("{path}-{name}") }
 }
 
 /// What the file of a part has behind the archive's own name.
@@ -78,6 +88,8 @@ pub struct Trailer {
     pub size: u64,
     /// How each part is compressed. There is at least one.
     pub codecs: Vec<Codec>,
+    /// The name of the download.
+    pub name: String,
 }
 
 /// The largest size of a trailer, which has a letter for each part, so it limits their number too.
@@ -106,9 +118,10 @@ impl Trailer {
         let (part_size, size) = (number()?, number()?);
         let codecs =
             words.next()?.iter().map(|&letter| Codec::of(letter.into())).collect::<Option<Vec<_>>>()?;
+        let name = String::from_utf8(words.next()?.to_vec()).ok()?;
         let is_whole = words.next().is_none() && part_size > 0 && !codecs.is_empty();
         let fits = size.div_ceil(part_size.max(1)).max(1) == codecs.len() as u64;
-        (is_whole && fits).then_some(Self { part_size, size, codecs })
+        (is_whole && fits).then_some(Self { part_size, size, codecs, name })
     }
 
     /// How many bytes a part has before it is compressed.
@@ -126,6 +139,8 @@ mod tests {
     #[test]
     fn names_of_parts() {
         assert_eq!([0, 1, 9].map(|number| part_path("/a.tar", number)), ["/a.tar", "/a.tar.2", "/a.tar.10"]);
+        let of_download = [0, 1].map(|number| download_part_path("/a.tar", number, "1f"));
+        assert_eq!(of_download, ["/a.tar", "/a.tar.2-1f"]);
     }
 
     #[test]
@@ -133,18 +148,19 @@ mod tests {
         type Said = (u64, u64, &'static [Codec]);
         use Codec::{Gzip, None as Plain, Zstd};
         let cases: &[(&[u8], Option<Said>)] = &[
-            (b"\npaperclip-parts 65536 65536 g\n", Some((65536, 65536, &[Gzip]))),
-            (b"\npaperclip-parts 65536 65537 gn\n", Some((65536, 65537, &[Gzip, Plain]))),
-            (b"\npaperclip-parts 100 250 znz\n", Some((100, 250, &[Zstd, Plain, Zstd]))),
-            (b"\npaperclip-parts 100 0 n\n", Some((100, 0, &[Plain]))),
-            (b"\npaperclip-parts 100 300 znzn\n", None),
-            (b"\npaperclip-parts 100 301 znz\n", None),
-            (b"\npaperclip-parts 0 0 n\n", None),
+            (b"\npaperclip-parts 65536 65536 g 1f\n", Some((65536, 65536, &[Gzip]))),
+            (b"\npaperclip-parts 65536 65537 gn 1f\n", Some((65536, 65537, &[Gzip, Plain]))),
+            (b"\npaperclip-parts 100 250 znz 1f\n", Some((100, 250, &[Zstd, Plain, Zstd]))),
+            (b"\npaperclip-parts 100 0 n 1f\n", Some((100, 0, &[Plain]))),
+            (b"\npaperclip-parts 100 300 znzn 1f\n", None),
+            (b"\npaperclip-parts 100 301 znz 1f\n", None),
+            (b"\npaperclip-parts 0 0 n 1f\n", None),
             (b"\npaperclip-parts 100 100 \n", None),
-            (b"\npaperclip-parts 100 100 x\n", None),
-            (b"\npaperclip-parts 100 100 n n\n", None),
-            (b"\npaperclip-parts 100 -1 n\n", None),
-            (b"\npaperclip-parts 100 99999999999999999999999 n\n", None),
+            (b"\npaperclip-parts 100 100 n\n", None),
+            (b"\npaperclip-parts 100 100 x 1f\n", None),
+            (b"\npaperclip-parts 100 100 n 1f n\n", None),
+            (b"\npaperclip-parts 100 -1 n 1f\n", None),
+            (b"\npaperclip-parts 100 99999999999999999999999 n 1f\n", None),
             (b"\npaperclip-parts\n", None),
         ];
         for &(text, expected) in cases {
@@ -152,7 +168,7 @@ mod tests {
             let found = Trailer::split(&text);
             match expected {
                 Some((part_size, size, codecs)) => {
-                    let trailer = Trailer { part_size, size, codecs: codecs.to_vec() };
+                    let trailer = Trailer { part_size, size, codecs: codecs.to_vec(), name: "1f".to_owned() };
                     assert_eq!(found.unwrap(), Some((5, trailer)), "{}", text.escape_ascii());
                 }
                 None if text.ends_with(b"parts\n") => assert_eq!(found.unwrap(), None),
@@ -167,9 +183,10 @@ mod tests {
 
     #[test]
     fn how_many_bytes_each_part_has() {
-        let trailer = Trailer { part_size: 100, size: 250, codecs: vec![Codec::None; 3] };
+        let trailer =
+            Trailer { part_size: 100, size: 250, codecs: vec![Codec::None; 3], name: String::new() };
         assert_eq!([0, 1, 2].map(|number| trailer.size_of(number)), [100, 100, 50]);
-        let exact = Trailer { part_size: 100, size: 200, codecs: vec![Codec::None; 2] };
+        let exact = Trailer { part_size: 100, size: 200, codecs: vec![Codec::None; 2], name: String::new() };
         assert_eq!([0, 1].map(|number| exact.size_of(number)), [100, 100]);
     }
 

@@ -13,12 +13,15 @@ use sandbox_managed_runtime::sandbox::client::{Part, SandboxClient};
 use sandbox_managed_runtime::sandbox::fetch::{Fetched, fetch};
 use sandbox_managed_runtime::sandbox::send::Way;
 use sandbox_managed_runtime::transfer::link::Link;
-use sandbox_managed_runtime::transfer::parts::{PART_UNIT, Wish, part_path};
+use sandbox_managed_runtime::transfer::parts::{PART_UNIT, Wish, download_part_path};
 
 use crate::fuzz::fuzz;
 use crate::random::Random;
 
 const ARCHIVE: &str = "/runtime/archive.tar";
+
+/// The name of the download.
+const NAME: &str = "1f";
 
 /// The files of a sandbox that has only the parts of a download.
 struct Shelf(Mutex<BTreeMap<String, Vec<u8>>>);
@@ -138,9 +141,9 @@ fn fuzz_the_parts_of_a_download() {
         let mut files: BTreeMap<_, _> = parts
             .iter()
             .enumerate()
-            .map(|(number, (_, bytes))| (part_path(ARCHIVE, number), bytes.clone()))
+            .map(|(number, (_, bytes))| (download_part_path(ARCHIVE, number, NAME), bytes.clone()))
             .collect();
-        let trailer = format!("\npaperclip-parts {PART_UNIT} {size} {letters}\n");
+        let trailer = format!("\npaperclip-parts {PART_UNIT} {size} {letters} {NAME}\n");
         files.entry(ARCHIVE.to_owned()).or_default().extend_from_slice(trailer.as_bytes());
         if is_damaged && random.once_in(8) {
             let first = files.get_mut(ARCHIVE).unwrap();
@@ -162,8 +165,9 @@ fn fuzz_the_parts_of_a_download() {
         let most = *random.pick(&[1000, unit, PIECE]);
         let read: Result<(Vec<u8>, u64), String> = runtime.block_on(async {
             let wish = Wish::new(PART_UNIT, true);
-            let fetched = fetch(&*client, ARCHIVE, wish, &way).await.map_err(|error| format!("{error:?}"))?;
-            let Fetched { mut stream, size, rest } = fetched;
+            let fetched =
+                fetch(&*client, ARCHIVE, NAME, wish, &way).await.map_err(|error| format!("{error:?}"))?;
+            let Fetched { mut stream, size, rest, .. } = fetched;
             let reading = tokio::task::spawn_blocking(move || {
                 let mut bytes = Vec::new();
                 while stream.next(most, &mut bytes).map_err(|error| error.to_string())? > 0 {}

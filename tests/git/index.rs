@@ -392,104 +392,109 @@ fn what_a_person_undid_of_a_commit_that_was_taken_over_by_hand_is_not_staged_aga
     });
 }
 
+const STAGE: &str = "echo staged >> a.txt; git add a.txt";
+const MERGE: &str = "git checkout -q -b side; echo side > a.txt; git commit -q -a -m side; \
+    git checkout -q -b other HEAD~1; echo other > a.txt; git commit -q -a -m other; git merge -q side || true";
+
+/// What happens, as shell commands: here before the upload, there, and here meanwhile; and what is staged after it.
+type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
+
+const FOLLOWING: &[Row] = &[
+    ("unstaged, committed there", STAGE, "git commit -q -m there", "git reset -q", ""),
+    (
+        "unstaged and committed on",
+        STAGE,
+        "echo more >> a.txt; git commit -q -a -m there",
+        "git reset -q --hard",
+        "",
+    ),
+    (
+        "unstaged, staged there",
+        STAGE,
+        "git commit -q -m there; echo s > b.txt; git add b.txt",
+        "git reset -q",
+        "M\tb.txt",
+    ),
+    ("staged still", STAGE, "git commit -q -m there", "true", ""),
+    ("staged otherwise", STAGE, "git commit -q -m there", "echo else > a.txt; git add a.txt", "M\ta.txt"),
+    ("unstaged, reset there", STAGE, "git reset -q --soft HEAD~1", "git reset -q", "A\tb.txt"),
+    ("unstaged, nothing there", STAGE, "true", "git reset -q", ""),
+    (
+        "a merge aborted here, made there",
+        MERGE,
+        "echo both > a.txt; git add a.txt; git commit -q -m merged",
+        "git merge --abort",
+        "",
+    ),
+    (
+        "a merge aborted here, another branch there",
+        MERGE,
+        "git checkout -q -f main; echo w >> b.txt; git commit -q -a -m w",
+        "git merge --abort",
+        "",
+    ),
+    (
+        "both committed, on a new branch there",
+        "true",
+        "git checkout -q -b new; echo there > a.txt; git commit -q -a -m there",
+        "echo here > a.txt; git commit -q -a -m here",
+        "",
+    ),
+    (
+        "deleted there on a new branch",
+        "true",
+        "git checkout -q -b new; git rm -q b.txt; git commit -q -m there",
+        "echo here > b.txt; git commit -q -a -m here",
+        "",
+    ),
+    (
+        "committed here alone",
+        "true",
+        "git checkout -q -b new; echo n > n.txt; git add n.txt; git commit -q -m there",
+        "echo here > b.txt; git commit -q -a -m here",
+        "",
+    ),
+    (
+        "both made a file",
+        "true",
+        "git checkout -q -b new; echo there > n.txt; git add n.txt; git commit -q -m there",
+        "echo here > n.txt; git add n.txt; git commit -q -m here",
+        "",
+    ),
+    (
+        "both committed, detached there",
+        "true",
+        "git checkout -q --detach; echo there > a.txt; git commit -q -a -m there",
+        "echo here > a.txt; git commit -q -a -m here",
+        "",
+    ),
+    (
+        "both committed, staged there",
+        "true",
+        "git checkout -q -b new; echo there > a.txt; git commit -q -a -m there; echo s > a.txt; git add a.txt",
+        "echo here > a.txt; git commit -q -a -m here",
+        "M\ta.txt",
+    ),
+    (
+        "committed here, staged there",
+        "true",
+        "echo s > a.txt; git add a.txt",
+        "echo here > a.txt; git commit -q -a -m here",
+        "",
+    ),
+];
+
 /// What was staged at the upload and is not any more, or was committed since, would otherwise be staged as the reverse of the
-/// sandbox's commits. Each row has shell commands: here before the upload, there, and here meanwhile; and what is staged after.
+/// sandbox's commits.
 #[test]
 fn where_nothing_is_staged_the_index_follows_the_sandboxs_commits() {
-    const STAGE: &str = "echo staged >> a.txt; git add a.txt";
-    const MERGE: &str = "git checkout -q -b side; echo side > a.txt; git commit -q -a -m side; \
-        git checkout -q -b other HEAD~1; echo other > a.txt; git commit -q -a -m other; git merge -q side || true";
-    let table: &[(&str, &str, &str, &str, &str)] = &[
-        ("unstaged, committed there", STAGE, "git commit -q -m there", "git reset -q", ""),
-        (
-            "unstaged and committed on",
-            STAGE,
-            "echo more >> a.txt; git commit -q -a -m there",
-            "git reset -q --hard",
-            "",
-        ),
-        (
-            "unstaged, staged there",
-            STAGE,
-            "git commit -q -m there; echo s > b.txt; git add b.txt",
-            "git reset -q",
-            "M\tb.txt",
-        ),
-        ("staged still", STAGE, "git commit -q -m there", "true", ""),
-        ("staged otherwise", STAGE, "git commit -q -m there", "echo else > a.txt; git add a.txt", "M\ta.txt"),
-        ("unstaged, reset there", STAGE, "git reset -q --soft HEAD~1", "git reset -q", "A\tb.txt"),
-        ("unstaged, nothing there", STAGE, "true", "git reset -q", ""),
-        (
-            "a merge aborted here, made there",
-            MERGE,
-            "echo both > a.txt; git add a.txt; git commit -q -m merged",
-            "git merge --abort",
-            "",
-        ),
-        (
-            "a merge aborted here, another branch there",
-            MERGE,
-            "git checkout -q -f main; echo w >> b.txt; git commit -q -a -m w",
-            "git merge --abort",
-            "",
-        ),
-        (
-            "both committed, on a new branch there",
-            "true",
-            "git checkout -q -b new; echo there > a.txt; git commit -q -a -m there",
-            "echo here > a.txt; git commit -q -a -m here",
-            "",
-        ),
-        (
-            "deleted there on a new branch",
-            "true",
-            "git checkout -q -b new; git rm -q b.txt; git commit -q -m there",
-            "echo here > b.txt; git commit -q -a -m here",
-            "",
-        ),
-        (
-            "committed here alone",
-            "true",
-            "git checkout -q -b new; echo n > n.txt; git add n.txt; git commit -q -m there",
-            "echo here > b.txt; git commit -q -a -m here",
-            "",
-        ),
-        (
-            "both made a file",
-            "true",
-            "git checkout -q -b new; echo there > n.txt; git add n.txt; git commit -q -m there",
-            "echo here > n.txt; git add n.txt; git commit -q -m here",
-            "",
-        ),
-        (
-            "both committed, detached there",
-            "true",
-            "git checkout -q --detach; echo there > a.txt; git commit -q -a -m there",
-            "echo here > a.txt; git commit -q -a -m here",
-            "",
-        ),
-        (
-            "both committed, staged there",
-            "true",
-            "git checkout -q -b new; echo there > a.txt; git commit -q -a -m there; echo s > a.txt; git add a.txt",
-            "echo here > a.txt; git commit -q -a -m here",
-            "M\ta.txt",
-        ),
-        (
-            "committed here, staged there",
-            "true",
-            "echo s > a.txt; git add a.txt",
-            "echo here > a.txt; git commit -q -a -m here",
-            "",
-        ),
-    ];
     let run = |bench: &Bench, folder: &Path, script: &str| {
         let person =
             "export GIT_AUTHOR_NAME=T GIT_AUTHOR_EMAIL=t@t GIT_COMMITTER_NAME=T GIT_COMMITTER_EMAIL=t@t";
         bench.shell(folder, &format!("set -e; {person}; {script}"));
     };
     for (program, row) in
-        gits().into_iter().flat_map(|program| table.iter().map(move |row| (program.clone(), row)))
+        gits().into_iter().flat_map(|program| FOLLOWING.iter().map(move |row| (program.clone(), row)))
     {
         let (what, before, there, meanwhile, staged) = row;
         let mut bench = Bench::new(program);
