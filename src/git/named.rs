@@ -17,6 +17,7 @@ use super::links::{Looked, follow};
 use super::obeyed::HOOKS;
 use super::recognise::is_gits;
 use super::repository::{Place, worktrees};
+use super::words::words;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::{Kind, by_path};
@@ -454,18 +455,14 @@ impl Finding<'_> {
 
     /// Records the files of the workspace that a command, a script or a plain value may mean.
     fn words(&mut self, text: &[u8], reason: &'static str) {
-        let is_end = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`;|&()<>={}$!,:".contains(byte);
-        let quoted = text.split(|byte| matches!(byte, b'"' | b'\'' | b'\n'));
-        for word in [text].into_iter().chain(quoted).chain(text.split(is_end)) {
-            if word.is_empty() || word.len() > 4096 {
-                continue;
-            }
-            let meant = self.resolve(&self.around.checkout, word);
-            self.named.start(meant, Role::File(reason));
+        let checkout = &self.around.checkout;
+        for word in words(text, self.home.map(bytes_of)).paths {
+            let meant = self.resolve(checkout, &word);
             // What follows a variable or a command that gives a folder: `${dir}/../x`, `$(git …)/x`.
-            let rest: PathBuf =
-                meant_by(word).components().filter(|part| matches!(part, Component::Normal(_))).collect();
-            self.named.start(self.around.checkout.join(rest), Role::File(reason));
+            let names = |part: &Component<'_>| matches!(part, Component::Normal(_));
+            let rest: PathBuf = path_of(&word).components().filter(names).collect();
+            self.named.start(meant, Role::File(reason));
+            self.named.start(checkout.join(rest), Role::File(reason));
         }
     }
 
@@ -476,10 +473,6 @@ impl Finding<'_> {
             _ => from.join(path_of(value)),
         }
     }
-}
-
-fn meant_by(word: &[u8]) -> PathBuf {
-    path_of(word.trim_ascii())
 }
 
 /// An absolute path from the workspace's root, if it is in the workspace; `Some(None)` is the workspace itself.
@@ -532,6 +525,11 @@ mod tests {
             (local, "core.attributesfile", "tools/attributes", "tools/attributes"),
             (local, "credential.helper", "!tools/secret", "tools/secret"),
             (local, "hook.x.command", "./scripts/x", "scripts/x"),
+            (local, "core.sshcommand", "ssh -Fcfg/ssh", "cfg/ssh"),
+            (local, "filter.x.clean", "curl file://$PWD/f", "f"),
+            (local, "filter.x.clean", r"sh f\ a", "f a"),
+            (local, "filter.x.clean", r#"sh "f18'a""#, "f18'a"),
+            (local, "filter.x.clean", r#"sh "tools"/x"#, "tools/x"),
         ] {
             assert!(named_by(file, key, value).reason(&path(told)).is_some(), "{key}={value}");
         }
