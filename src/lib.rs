@@ -115,6 +115,7 @@ pub mod git {
     pub mod stored;
     mod their_refs;
     mod unfinished;
+    mod user;
     mod words;
     pub mod work_folder;
     pub mod written;

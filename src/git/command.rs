@@ -118,6 +118,12 @@ impl Git {
         Self { program, path: std::env::var_os("PATH").unwrap_or_default() }
     }
 
+    /// Its path.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// A call of `git` in the repository at `git_dir`.
     #[must_use]
     pub fn call(&self, git_dir: &Path) -> Call<'_> {

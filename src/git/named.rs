@@ -3,6 +3,9 @@
 //! The sandbox changes neither, but it changes files of the workspace, and these come back like all work. A named path is
 //! reported for every key: which keys run their value differs between releases of git.
 //!
+//! A configuration may itself be a file of the workspace, and so may a part of a repository. So each place where git looks for one
+//! counts as named.
+//!
 //! Links are followed as the kernel does, and each of them is named. The same is done for links whose names tools know, such as
 //! an `.envrc`. Outside of the workspace, only links on such a way are looked at, and only the text of hooks is read.
 
@@ -13,10 +16,11 @@ use std::path::{Component, Path, PathBuf};
 
 use super::command::{Fault, Git};
 use super::export::{Bases, path_of};
-use super::links::{Looked, follow};
+use super::links::{LINKS_MAX, Looked, follow};
 use super::obeyed::HOOKS;
 use super::recognise::is_gits;
-use super::repository::{Place, worktrees};
+use super::repository::{Place, unquoted, worktrees};
+use super::user::User;
 use super::words::words;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -29,6 +33,14 @@ const LINKED_HOOK: &str = "git runs what is in this folder as hooks: its own fol
 const NAMED_BY_HOOK: &str = "a local git hook names it";
 const INCLUDED: &str = "the local git configuration includes it";
 const CONFIGURED: &str = "the local git configuration names it";
+const CONFIGURATION: &str = "it is a local configuration of git or ssh, or one of its places";
+const PART: &str = "a local repository leads there";
+const ALTERNATE: &str = "a local repository reads objects there, and obeys the list of further such folders";
+const TEMPLATES: &str =
+    "git copies the hooks in this folder to new repositories: the local git configuration says so";
+const WORKTREE: &str = "the local git configuration says that the files of a repository are there";
+const UNSPELLED: &str = "the local git configuration or a hook names it without its extension, or names the folder whose main file it is";
+const BY_TOOL: &str = "the local git configuration or a hook names a program that obeys it";
 
 /// The reason for a file that has the name of one that git runs or obeys elsewhere.
 pub const BY_A_RENAME: &str = "git runs or obeys a file of that name in another folder, into which a merge may put this one if it follows a renamed folder";
@@ -47,8 +59,36 @@ const HOOKS_MAX: usize = 256;
 /// The maximum number of configurations read that are included on a condition.
 const INCLUDES_MAX: usize = 64;
 
+/// The maximum number of folders of objects in which lists of further ones are read.
+const ALTERNATES_MAX: usize = 64;
+
 /// Sections whose values name nothing that is run or read.
 const PLAIN_SECTIONS: [&[u8]; 5] = [b"user.", b"branch.", b"color.", b"init.", b"submodule."];
+
+/// The folders of a repository, from its git directory, in which something may be a link.
+const PARTS: [&str; 4] = ["", "info", "objects", "objects/info"];
+
+/// Extensions that a program adds to the name of a file that it loads. (At the top of a workspace, a file with another one has
+/// any word of a hook for its name.)
+const LOADED: [&[u8]; 25] = [
+    b"bash", b"cjs", b"class", b"cts", b"js", b"json", b"jsx", b"lua", b"mjs", b"mts", b"node", b"php",
+    b"pl", b"pm", b"py", b"pyc", b"rb", b"sh", b"so", b"ts", b"tsx", b"wasm", b"yaml", b"yml", b"zsh",
+];
+
+/// Files that a program loads if its argument is their folder, beside `index` with one of these extensions.
+const MAIN: [&[u8]; 6] =
+    [b"package.json", b"__init__.py", b"__main__.py", b"GNUmakefile", b"Makefile", b"makefile"];
+
+/// Files at the top of a checkout that programs obey without being told.
+const TOOLS: [(&[&str], &[&str]); 7] = [
+    (&["npm", "npx", "pnpm", "pnpx", "yarn", "yarnpkg", "bun", "bunx", "lint-staged"], &["package.json"]),
+    (&["make", "gmake"], &["GNUmakefile", "Makefile", "makefile"]),
+    (&["rake"], &["Rakefile", "rakefile", "Rakefile.rb", "rakefile.rb"]),
+    (&["just"], &["justfile", "Justfile", ".justfile"]),
+    (&["cargo"], &["Cargo.toml", "build.rs", ".cargo/config.toml"]),
+    (&["pre-commit", "pre_commit"], &[".pre-commit-config.yaml"]),
+    (&["lefthook"], &["lefthook.yml", ".lefthook.yml", "lefthook-local.yml"]),
+];
 
 /// Paths of the workspace that are named, with the reason.
 #[derive(Debug, Default)]
@@ -58,6 +98,10 @@ pub struct Named {
     files: BTreeMap<RelativePath, &'static str>,
     /// Directories whose files git runs, with the reason; `None` is the workspace itself.
     hooks: BTreeMap<Option<RelativePath>, &'static str>,
+    /// Folders that git obeys with all that is in them, with the reason.
+    folders: BTreeMap<RelativePath, &'static str>,
+    /// What is named by words, which may lack an extension or the name of a file in a folder. The empty path is the workspace itself.
+    words: HashSet<Vec<u8>>,
     /// The further names that files and folders have by links, if tools know such names: one for each reason to report it, since
     /// the sandbox may make any number of links. (Of a folder without a reason, some files have one.)
     names: BTreeMap<RelativePath, BTreeMap<Option<&'static str>, RelativePath>>,
@@ -81,8 +125,16 @@ struct Start {
 enum Role {
     /// It is run or obeyed.
     File(&'static str),
+    /// A word of a configuration or a hook: it is run or obeyed, or what a program finds by it.
+    Word(&'static str),
+    /// A program may find something by it, and itself it is no file.
+    Module,
     /// What is in it is run.
     Hooks(&'static str),
+    /// It is obeyed, with all that is in it.
+    Folder(&'static str),
+    /// The way to it counts, and not what is there.
+    Way(&'static str),
     /// Tools may know it, or what is below it, by this name.
     Known(RelativePath),
 }
@@ -115,16 +167,47 @@ impl Named {
         };
         let hook = || self.hooks.iter().find(|(folder, _)| runs(folder)).map(|(_, reason)| *reason);
         let known = || self.further_names(path).iter().find_map(by_name);
-        self.files.get(path).copied().or_else(hook).or_else(known)
+        let unspelled = || self.is_found_by_word(path).then_some(UNSPELLED);
+        let in_folder = || self.folder_reason(path);
+        self.files.get(path).copied().or_else(hook).or_else(in_folder).or_else(known).or_else(unspelled)
     }
 
-    /// The names of files that git runs or obeys in a folder of the workspace, and those that it includes. (What has no folder may be
-    /// any word of a configuration or a hook.)
+    /// The reason for a path in a folder that git obeys, or of that folder itself.
+    fn folder_reason(&self, path: &RelativePath) -> Option<&'static str> {
+        if self.folders.is_empty() {
+            return None;
+        }
+        let ends = path.as_bytes().iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(at, _)| at);
+        let mut above = ends.chain([path.as_bytes().len()]).map(|end| &path.as_bytes()[..end]);
+        above.find_map(|above| self.folders.get(above)).copied()
+    }
+
+    /// Whether a program finds a file by a word that names it without its extension, or that names its folder.
+    fn is_found_by_word(&self, path: &RelativePath) -> bool {
+        let (folder, name) = path.split();
+        let name = name.as_encoded_bytes();
+        let Some(dot) = name.iter().rposition(|&byte| byte == b'.') else {
+            return MAIN.contains(&name) && self.words.contains(folder);
+        };
+        let is_loaded = LOADED.contains(&&name[dot + 1..]);
+        let is_main = MAIN.contains(&name) || (is_loaded && &name[..dot] == b"index");
+        let cut = path.as_bytes().len() - (name.len() - dot);
+        (is_main && self.words.contains(folder))
+            || (dot > 0 && (is_loaded || !folder.is_empty()) && self.words.contains(&path.as_bytes()[..cut]))
+    }
+
+    /// The names of files that git runs or obeys in a folder of the workspace, and those that are its configurations. (What else has no
+    /// folder may be any word of a configuration or a hook. What programs know the name of has that name in many folders. What is in a
+    /// `.git` comes in no commit.)
     #[must_use]
     pub fn names(&self) -> HashSet<&[u8]> {
         let hooks = HOOKS.into_iter().filter(|_| !self.hooks.is_empty());
-        let files =
-            self.files.iter().filter(|(path, reason)| path.parent().is_some() || **reason == INCLUDED);
+        let is_told = |path: &RelativePath, reason: &'static str| match reason {
+            INCLUDED | CONFIGURATION => !is_gits(path),
+            BY_TOOL | UNSPELLED => false,
+            _ => path.parent().is_some() && !is_gits(path),
+        };
+        let files = self.files.iter().filter(|&(path, reason)| is_told(path, reason));
         files.map(|(path, _)| path.name().as_encoded_bytes()).chain(hooks).collect()
     }
 
@@ -146,7 +229,12 @@ impl Named {
             let is_below = || first_from(&self.names, &below).is_some_and(|(file, _)| file.is_below(path));
             (self.names.contains_key(path) || is_below()).then_some(KNOWN)
         };
-        above.or_else(hooks).or_else(known)
+        let folders = || {
+            let below = || first_from(&self.folders, &[path.as_bytes(), b"/"].concat());
+            let folder = self.folders.get_key_value(path).or_else(below);
+            folder.filter(|(folder, _)| folder.is_or_below(path.as_bytes())).map(|(_, reason)| *reason)
+        };
+        above.or_else(hooks).or_else(folders).or_else(known)
     }
 
     /// Finds what the repositories in a workspace name, and the repository that contains the workspace; and where `links` of
@@ -163,15 +251,30 @@ impl Named {
         let workspace = by_path::resolve(&absolute)?;
         let mut named = Self { workspace: workspace.clone(), links, ..Self::default() };
         if let Some(git) = git {
-            named.read_repositories(git, &workspace, bases, cancel)?;
+            let user = User::of_process(git.program());
+            named.user(&user);
+            named.read_repositories(git, &user, &workspace, bases, cancel)?;
         }
+        named.follow_found();
         named.follow_known();
         Ok(named)
+    }
+
+    /// Records where the configurations of the user and of the system are, or would be.
+    fn user(&mut self, user: &User) {
+        let workspace = self.workspace.clone();
+        for file in user.files() {
+            self.start(workspace.join(file), Role::File(CONFIGURATION));
+        }
+        if let Some(folder) = user.of_ssh() {
+            self.start(workspace.join(folder), Role::Folder(CONFIGURATION));
+        }
     }
 
     fn read_repositories(
         &mut self,
         git: &Git,
+        user: &User,
         workspace: &Path,
         bases: &Bases,
         cancel: &Cancel,
@@ -193,25 +296,28 @@ impl Named {
         if !repositories.iter().any(|around| around.checkout == workspace) && is_in_checkout() {
             repositories.extend(enclosing(git, workspace, cancel)?);
         }
-        let home = std::env::var_os("HOME").map(PathBuf::from);
         for around in &repositories {
+            let home = user.home.as_deref();
+            Finding { named: self, around, home }.repository();
             let list = match git.configuration(&around.git_dir).run(cancel) {
                 Ok(list) => list,
                 // Git fails on a configuration that it cannot read, so nothing in it takes effect.
                 Err(Fault::Refused(_)) => continue,
                 Err(Fault::Error(error)) => return Err(error),
             };
-            let settings = parse(&list);
-            let mut finding = Finding { named: self, around, home: home.as_deref() };
-            let mut folders = finding.settings(&settings);
-            for list in finding.conditional(git, &settings, cancel)? {
-                folders.extend(finding.settings(&parse(&list)));
-            }
-            let own = around.common_dir.join("hooks");
-            finding.named.start(own.clone(), Role::Hooks(LINKED_HOOK));
-            finding.hooks(&own)?;
-            for folder in folders {
-                finding.hooks(&folder)?;
+            let finding = Finding { named: self, around, home };
+            let mut lists = finding.conditional(git, &parse(&list), cancel)?;
+            lists.insert(0, list);
+            // With `core.worktree`, a relative path begins in that folder.
+            let at = |checkout: PathBuf| Around { checkout, ..around.clone() };
+            let elsewhere = lists.iter().flat_map(|list| worktrees_of(&parse(list), around)).map(at);
+            for around in [around.clone()].into_iter().chain(elsewhere) {
+                let mut finding = Finding { named: self, around: &around, home };
+                let mut folders = Vec::new();
+                for list in &lists {
+                    folders.append(&mut finding.settings(&parse(list)));
+                }
+                finding.all_hooks(&folders)?;
             }
         }
         Ok(())
@@ -223,7 +329,34 @@ impl Named {
         for start in self.starts.clone() {
             self.record(&start);
         }
+        self.follow_found();
         self.follow_known();
+    }
+
+    /// Adds where links lead that are found in named folders, or by words. There may be further ones at the end of a link.
+    fn follow_found(&mut self) {
+        // A way of more links than the kernel follows leads nowhere.
+        for _ in 0..LINKS_MAX {
+            let before = self.starts.len();
+            for path in self.links.clone() {
+                let hooks = || {
+                    let mut hooks = self.hooks.iter();
+                    let is_in = |folder: &Option<RelativePath>| {
+                        folder.as_ref().is_some_and(|folder| path.is_below(folder))
+                    };
+                    hooks.find(|(folder, _)| is_in(folder)).map(|(_, reason)| *reason)
+                };
+                let role = match self.folder_reason(&path).or_else(hooks) {
+                    Some(reason) => Role::Folder(reason),
+                    None if self.is_found_by_word(&path) => Role::File(UNSPELLED),
+                    None => continue,
+                };
+                self.start(self.workspace.join(path.as_path()), role);
+            }
+            if self.starts.len() == before {
+                return;
+            }
+        }
     }
 
     /// Adds where links lead whose names tools know. In a folder that has such a name by a link, further links may have one.
@@ -273,7 +406,12 @@ impl Named {
             let Some(Some(path)) = inside(&link.path) else { continue };
             leads_in = true;
             let reason = match role {
-                Role::File(reason) | Role::Hooks(reason) => reason,
+                Role::File(reason)
+                | Role::Word(reason)
+                | Role::Hooks(reason)
+                | Role::Folder(reason)
+                | Role::Way(reason) => reason,
+                Role::Module => UNSPELLED,
                 Role::Known(name) => {
                     let reason = by_name(name);
                     if link.is_last {
@@ -289,6 +427,16 @@ impl Named {
         let Some(inside) = inside(&end) else { return leads_in };
         match (role, inside) {
             (Role::File(reason), Some(path)) => drop(self.files.entry(path).or_insert(reason)),
+            (Role::Word(reason), path) => {
+                self.words.insert(path.as_ref().map_or_else(Vec::new, |path| path.as_bytes().to_vec()));
+                if let Some(path) = path {
+                    self.files.entry(path).or_insert(reason);
+                }
+            }
+            (Role::Module, Some(path)) => drop(self.words.insert(path.as_bytes().to_vec())),
+            (Role::Folder(reason), Some(path)) if !is_gits(&path) => {
+                self.folders.entry(path).or_insert(reason);
+            }
             (Role::Hooks(reason), folder) if !folder.as_ref().is_some_and(is_gits) => {
                 self.hooks.entry(folder).or_insert(reason);
                 self.linked_hooks(&end);
@@ -379,10 +527,74 @@ struct Finding<'a> {
 }
 
 impl Finding<'_> {
+    /// Records where the parts of the repository are, if they are elsewhere: what leads there may be in the workspace.
+    fn repository(&mut self) {
+        let Around { git_dir, common_dir, checkout } = self.around;
+        let dot_git = checkout.join(".git");
+        self.named.start(dot_git.clone(), Role::Folder(PART));
+        self.leads_to(&dot_git, checkout, b"gitdir: ");
+        self.leads_to(&git_dir.join("commondir"), git_dir, b"");
+        let all: BTreeSet<PathBuf> = worktrees(common_dir).into_iter().chain([git_dir.clone()]).collect();
+        for folder in all {
+            self.named.start(folder.clone(), Role::Folder(PART));
+            for file in ["config", "config.worktree"] {
+                self.named.start(folder.join(file), Role::File(CONFIGURATION));
+            }
+            for part in PARTS {
+                self.links_in(&folder.join(part));
+            }
+        }
+        self.alternates(&common_dir.join("objects"));
+    }
+
+    /// Records the path that a file of git's has, if that file has one.
+    fn leads_to(&mut self, file: &Path, from: &Path, prefix: &[u8]) {
+        let text = beginning(file).unwrap_or_default();
+        let Some(path) = text.strip_prefix(prefix).map(<[u8]>::trim_ascii_end) else { return };
+        if !path.is_empty() {
+            self.named.start(from.join(path_of(path)), Role::Folder(PART));
+        }
+    }
+
+    /// Records where the links in a folder of the repository lead. (Hooks have their own reasons.)
+    fn links_in(&mut self, folder: &Path) {
+        // Most repositories lack some of these folders, and what cannot be listed cannot be used.
+        for name in by_path::list(folder).unwrap_or_default() {
+            let path = folder.join(&name);
+            if name != "hooks" && by_path::is_link(&path) {
+                self.named.start(path, Role::Folder(PART));
+            }
+        }
+    }
+
+    /// Records the further folders in which git looks for objects.
+    fn alternates(&mut self, objects: &Path) {
+        let (mut waiting, mut seen) = (vec![objects.to_path_buf()], BTreeSet::new());
+        while let Some(objects) = waiting.pop() {
+            // Git begins where the folder is, without links. One that does not exist has no list.
+            let Ok(objects) = by_path::resolve(&objects) else { continue };
+            if seen.len() == ALTERNATES_MAX || !seen.insert(objects.clone()) {
+                continue;
+            }
+            let text = beginning(&objects.join("info/alternates")).unwrap_or_default();
+            for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty() && line[0] != b'#') {
+                let further = objects.join(path_of(&unquoted(line)));
+                self.named.start(further.clone(), Role::Folder(ALTERNATE));
+                self.named.start(further.join("info/alternates"), Role::File(ALTERNATE));
+                waiting.push(further);
+            }
+        }
+    }
+
     /// Records what the settings name. Returns the folders of hooks.
     fn settings(&mut self, settings: &[Setting<'_>]) -> Vec<PathBuf> {
         let mut folders = Vec::new();
+        let mut last: &[u8] = b"";
         for Setting { file, key, value } in settings {
+            if *file != last {
+                last = file;
+                self.named.start(path_of(file), Role::File(CONFIGURATION));
+            }
             if *key == b"core.hookspath" {
                 let folder = self.resolve(&self.around.checkout, value);
                 self.named.start(folder.clone(), Role::Hooks(HOOK));
@@ -391,7 +603,12 @@ impl Finding<'_> {
                 let here = path_of(file);
                 let included = self.resolve(here.parent().unwrap_or(Path::new("/")), value);
                 self.named.start(included, Role::File(INCLUDED));
-            } else if !PLAIN_SECTIONS.iter().any(|section| key.starts_with(section)) {
+            } else if *key == b"init.templatedir" {
+                let folder = self.resolve(&self.around.checkout, value);
+                self.named.start(folder, Role::Folder(TEMPLATES));
+            } else if *key == b"core.worktree" {
+                self.named.start(self.around.git_dir.join(path_of(value)), Role::Way(WORKTREE));
+            } else if !PLAIN_SECTIONS.iter().any(|section| key.starts_with(section)) || is_command(key) {
                 self.words(value, CONFIGURED);
             }
         }
@@ -453,16 +670,39 @@ impl Finding<'_> {
         Ok(())
     }
 
+    /// Records git's own folder of hooks, and what the hooks in all folders name.
+    fn all_hooks(&mut self, folders: &[PathBuf]) -> Result<()> {
+        let own = self.around.common_dir.join("hooks");
+        self.named.start(own.clone(), Role::Hooks(LINKED_HOOK));
+        [own].iter().chain(folders).try_for_each(|folder| self.hooks(folder))
+    }
+
     /// Records the files of the workspace that a command, a script or a plain value may mean.
     fn words(&mut self, text: &[u8], reason: &'static str) {
         let checkout = &self.around.checkout;
-        for word in words(text, self.home.map(bytes_of)).paths {
+        let words = words(text, self.home.map(bytes_of));
+        for word in words.paths {
             let meant = self.resolve(checkout, &word);
             // What follows a variable or a command that gives a folder: `${dir}/../x`, `$(git …)/x`.
             let names = |part: &Component<'_>| matches!(part, Component::Normal(_));
             let rest: PathBuf = path_of(&word).components().filter(names).collect();
-            self.named.start(meant, Role::File(reason));
-            self.named.start(checkout.join(rest), Role::File(reason));
+            self.tool(&rest);
+            if !rest.as_os_str().is_empty() {
+                self.named.start(checkout.join(rest), Role::Word(reason));
+            }
+            self.named.start(meant, Role::Word(reason));
+        }
+        for module in words.modules {
+            self.named.start(checkout.join(path_of(&module)), Role::Module);
+        }
+    }
+
+    /// Records the files that a program obeys without being told, if a word is the name of one.
+    fn tool(&mut self, word: &Path) {
+        let Some(name) = word.file_name() else { return };
+        let is_tool = |(tools, _): &&(&[&str], &[&str])| tools.iter().any(|tool| name == *tool);
+        for file in TOOLS.iter().filter(is_tool).flat_map(|(_, files)| *files) {
+            self.named.start(self.around.checkout.join(file), Role::File(BY_TOOL));
         }
     }
 
@@ -473,6 +713,28 @@ impl Finding<'_> {
             _ => from.join(path_of(value)),
         }
     }
+}
+
+/// Whether the value of a key in a plain section is a command.
+fn is_command(key: &[u8]) -> bool {
+    key.starts_with(b"submodule.") && key.ends_with(b".update")
+}
+
+/// The folders for the files of a repository that settings name, other than its checkout.
+fn worktrees_of(settings: &[Setting<'_>], around: &Around) -> Vec<PathBuf> {
+    let named = settings.iter().filter(|setting| setting.key == b"core.worktree");
+    // Nothing runs in a folder that does not exist.
+    let there =
+        named.filter_map(|setting| by_path::resolve(&around.git_dir.join(path_of(setting.value))).ok());
+    there.filter(|folder| *folder != around.checkout).collect()
+}
+
+/// The beginning of a file. `None` if there is none, or it cannot be read: then git cannot read it either.
+fn beginning(path: &Path) -> Option<Vec<u8>> {
+    let file = if by_path::is_file(path) { by_path::open(path).ok()? } else { return None };
+    let mut text = Vec::new();
+    file.take(HOOK_MAX).read_to_end(&mut text).ok()?;
+    Some(text)
 }
 
 /// An absolute path from the workspace's root, if it is in the workspace; `Some(None)` is the workspace itself.
@@ -496,6 +758,10 @@ mod tests {
             Around { git_dir: "/ws/.git".into(), common_dir: "/ws/.git".into(), checkout: "/ws".into() };
         let home = PathBuf::from("/home/me");
         let mut finding = Finding { named: &mut named, around: &around, home: Some(&home) };
+        if key == "hook" {
+            finding.words(value.as_bytes(), NAMED_BY_HOOK);
+            return named;
+        }
         let text = format!("file:{file}\0{key}\n{value}\0");
         finding.settings(&parse(text.as_bytes()));
         named
@@ -525,11 +791,29 @@ mod tests {
             (local, "core.attributesfile", "tools/attributes", "tools/attributes"),
             (local, "credential.helper", "!tools/secret", "tools/secret"),
             (local, "hook.x.command", "./scripts/x", "scripts/x"),
+            ("/ws/cfg/git/config", "user.name", "x", "cfg/git/config"),
+            (local, "init.templatedir", "tools/template", "tools/template/hooks/pre-commit"),
+            (local, "submodule.x.update", "!./tools/update", "tools/update"),
             (local, "core.sshcommand", "ssh -Fcfg/ssh", "cfg/ssh"),
             (local, "filter.x.clean", "curl file://$PWD/f", "f"),
             (local, "filter.x.clean", r"sh f\ a", "f a"),
             (local, "filter.x.clean", r#"sh "f18'a""#, "f18'a"),
             (local, "filter.x.clean", r#"sh "tools"/x"#, "tools/x"),
+            (local, "filter.x.clean", "node tools/clean", "tools/clean.js"),
+            (local, "filter.x.clean", "node tools/clean", "tools/clean.any"),
+            (local, "filter.x.clean", "node clean", "clean.cjs"),
+            (local, "filter.x.clean", "node .", "index.js"),
+            ("", "hook", "node tools/clean", "tools/clean/index.mjs"),
+            ("", "hook", "node tools/clean", "tools/clean/package.json"),
+            ("", "hook", "python3 tools/clean", "tools/clean/__main__.py"),
+            ("", "hook", "python3 -m tools.clean", "tools/clean.py"),
+            ("", "hook", "python3 -m tools.clean", "tools/clean/__init__.py"),
+            ("", "hook", "make -C tools", "tools/GNUmakefile"),
+            ("", "hook", "make -C tools", "Makefile"),
+            ("", "hook", "/usr/bin/make x", "makefile"),
+            ("", "hook", "npx eslint src", "package.json"),
+            ("", "hook", "pnpm run x", "package.json"),
+            ("", "hook", "exec ./node_modules/.bin/lefthook run", "lefthook.yml"),
         ] {
             assert!(named_by(file, key, value).reason(&path(told)).is_some(), "{key}={value}");
         }
@@ -543,9 +827,66 @@ mod tests {
             (local, "branch.main.description", "x", "x"),
             (local, "user.name", "x", "x"),
             (local, "filter.x.clean", "./filter.sh", "other.sh"),
+            (local, "init.defaultbranch", "x", "x"),
+            (local, "submodule.x.branch", "x", "x"),
+            (local, "filter.x.clean", "node tools/clean", "tools/clean.test.js"),
+            (local, "filter.x.clean", "node tools/clean", "tools/index.js"),
+            (local, "filter.x.clean", "node clean", "clean.md"),
+            (local, "filter.x.clean", "node .", "main.js"),
+            (local, "core.worktree", "../tree", "tree"),
+            ("", "hook", "npx eslint src", "src/a.js"),
+            ("", "hook", "npx eslint src", "src/package.jsonc"),
+            ("", "hook", "npx eslint src", "Makefile"),
+            ("", "hook", "python3 -m tools.clean", "tools/other.py"),
         ] {
             assert_eq!(named_by(file, key, value).reason(&path(not)), None, "{key}={value}");
         }
+    }
+
+    #[test]
+    fn where_the_user_has_configurations() {
+        let workspace = tempfile::tempdir().unwrap();
+        let root = workspace.path().canonicalize().unwrap();
+        let user = User {
+            home: Some(root.join("home")),
+            folder: Some(root.join("xdg")),
+            chosen: vec!["chosen".into()],
+            program: root.join("bin/git"),
+        };
+        let mut named = Named { workspace: root, ..Named::default() };
+        named.user(&user);
+        for told in [
+            "home/.gitconfig",
+            "home/.config/git/config",
+            "home/.ssh/config",
+            "home/.ssh/conf.d/x",
+            "xdg/git/attributes",
+            "chosen",
+            "etc/gitconfig",
+        ] {
+            assert!(named.reason(&path(told)).is_some(), "{told}");
+        }
+        for not in ["home/.bashrc", "xdg/git/other", "xdg/config"] {
+            assert_eq!(named.reason(&path(not)), None, "{not}");
+        }
+        let told = named.names();
+        assert!(told.contains(&b"chosen"[..]) && told.contains(&b".gitconfig"[..]), "{told:?}");
+    }
+
+    #[test]
+    fn a_folder_that_git_obeys_counts_with_all_in_it() {
+        let mut named = Named { workspace: "/ws".into(), ..Named::default() };
+        named.start("/ws/a-b".into(), Role::Folder(ALTERNATE));
+        named.start("/ws/a/b".into(), Role::Folder(ALTERNATE));
+        named.start("/ws".into(), Role::Folder(ALTERNATE));
+        for told in ["a/b", "a/b/info/alternates"] {
+            assert_eq!(named.reason(&path(told)), Some(ALTERNATE), "{told}");
+        }
+        for not in ["a", "a/bc", "a/c"] {
+            assert_eq!(named.reason(&path(not)), None, "{not}");
+        }
+        assert!(named.reason_of_link(&path("a")).is_some() && named.reason_of_link(&path("b")).is_none());
+        assert!(named.names().is_empty());
     }
 
     /// The sandbox may make any number of links.

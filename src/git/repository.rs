@@ -548,3 +548,55 @@ pub(super) fn quoted(path: &[u8]) -> Vec<u8> {
     line.push(b'"');
     line
 }
+
+/// A line of such a list as git reads it. One whose quotes are malformed is taken as it is.
+pub(super) fn unquoted(line: &[u8]) -> Vec<u8> {
+    let read = || {
+        let mut bytes = line.strip_prefix(b"\"")?.iter().copied();
+        let mut path = Vec::new();
+        loop {
+            let byte = match bytes.next()? {
+                b'"' => return Some(path),
+                b'\\' => match bytes.next()? {
+                    b'a' => 7,
+                    b'b' => 8,
+                    b'f' => 12,
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'v' => 11,
+                    first @ b'0'..=b'3' => {
+                        let mut digit =
+                            || Some(bytes.next().filter(|byte| matches!(byte, b'0'..=b'7'))? - b'0');
+                        (first - b'0') << 6 | digit()? << 3 | digit()?
+                    }
+                    other => other,
+                },
+                byte => byte,
+            };
+            path.push(byte);
+        }
+    };
+    read().unwrap_or_else(|| line.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_path_is_read_as_it_was() {
+        for path in [&b"/a/b"[..], b"a b\n\"\\c", b"\xff\x00\x01"] {
+            assert_eq!(unquoted(&quoted(path)), path);
+        }
+        for (line, path) in [
+            (&b"../x y"[..], &b"../x y"[..]),
+            (br#""a\tb" rest"#, b"a\tb"),
+            (br#""a"#, br#""a"#),
+            (br#""\9""#, b"9"),
+            (br#""\19""#, br#""\19""#),
+        ] {
+            assert_eq!(unquoted(line), path);
+        }
+    }
+}

@@ -13,6 +13,8 @@ const WORD_MAX: usize = 4096;
 pub(super) struct Words {
     /// What may be a path.
     pub paths: BTreeSet<Vec<u8>>,
+    /// Paths of modules that have a dotted name: `a/b` of `python3 -m a.b`.
+    pub modules: BTreeSet<Vec<u8>>,
 }
 
 /// Finds the words of a text. `home` is the value of `$HOME`, if it is known.
@@ -49,7 +51,20 @@ impl Words {
             return;
         }
         self.paths.insert(word.to_vec());
+        if is_module(word) {
+            let path = word.iter().map(|&byte| if byte == b'.' { b'/' } else { byte });
+            self.modules.insert(path.collect());
+        }
     }
+}
+
+/// Whether a word is names joined by single dots.
+fn is_module(word: &[u8]) -> bool {
+    let is_name = |name: &[u8]| {
+        name.first().is_some_and(|first| !first.is_ascii_digit())
+            && name.iter().all(|&byte| is_of_identifier(byte))
+    };
+    word.contains(&b'.') && word.split(|&byte| byte == b'.').all(is_name)
 }
 
 fn is_of_identifier(byte: u8) -> bool {
@@ -206,6 +221,21 @@ mod tests {
         ] {
             let found = words(text.as_bytes(), Some(b"/home/me"));
             assert!(found.paths.contains(path.as_bytes()), "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn dotted_names_may_be_modules() {
+        for (text, modules) in [
+            ("python3 -m tools.clean", "tools/clean"),
+            ("python3 -mtools.clean", "mtools/clean tools/clean"),
+            ("python3 -m a.b_2.c:main", "a/b_2/c"),
+            ("a..b .c d. 1.0 e.2 f-g.h", ""),
+            ("x", ""),
+        ] {
+            let found = words(text.as_bytes(), None).modules;
+            let found: Vec<&str> = found.iter().map(|module| std::str::from_utf8(module).unwrap()).collect();
+            assert_eq!(found.join(" "), modules, "{text}");
         }
     }
 }

@@ -18,7 +18,7 @@ use sandbox_managed_runtime::sandbox::repositories::{Shared, named, tell_named};
 use sandbox_managed_runtime::tree::entry::Snapshot;
 use sandbox_managed_runtime::tree::filter::Filter;
 
-use crate::bench::{Bench, with_each_git};
+use crate::bench::{Bench, gits, with_each_git};
 
 fn shell(folder: &std::path::Path, script: &str) {
     let output = Command::new("sh").args(["-ec", script]).current_dir(folder).output().unwrap();
@@ -49,6 +49,19 @@ fn sensitive(bench: &Bench, base: &Snapshot) -> Vec<String> {
     tell_named(&mut report, named, &BTreeSet::new(), merge.root()).unwrap();
     merge.finish(&mut rescued).1.unwrap();
     report.sensitive.iter().map(|noted| noted.path.to_string()).collect()
+}
+
+/// Uploads, has the agent work, and compares what is reported.
+fn check(bench: &mut Bench, what: &str, agent: &str, expected: &str) {
+    bench.prepare();
+    let (here, there) = (Root::open(&bench.here).unwrap(), Root::open(&bench.there).unwrap());
+    let (filter, nothing, cancel) = (Filter::by_name(is_gits), Snapshot::default(), Cancel::default());
+    let sent = Incoming::from_folder(&there, &filter, &nothing, &here, &cancel).unwrap();
+    sent.stage.close(&here).unwrap();
+    shell(&bench.there, agent);
+    let told = sensitive(bench, &sent.snapshot);
+    assert_eq!(told.join(" "), expected, "{what}");
+    assert_eq!(sensitive(bench, &sent.snapshot), [""; 0], "{what}: nothing is written again");
 }
 
 /// What the local side has, what the agent does, and what is reported of it.
@@ -165,6 +178,119 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     ),
     ("a known name in a folder is a link", "mkdir d; echo 1 > r; ln -s ../r d/.envrc", "echo 2 > r", "r"),
     ("a known name leads to nothing", "ln -s later .envrc", "echo 2 > later", "later"),
+    (
+        "the configuration is a link",
+        "mv .git/config gitcfg; ln -s ../gitcfg .git/config; echo 1 > other",
+        "echo '[core]' >> gitcfg; echo 2 > other",
+        "gitcfg",
+    ),
+    (
+        "the configuration of a worktree is a link, perhaps to nothing",
+        "ln -s ../cw .git/config.worktree; git worktree add -q ../wt; ln -s \"$PWD/other\" .git/worktrees/wt/config.worktree",
+        "echo '[core]' > cw; echo '[core]' > other; echo 2 > unrelated",
+        "cw other",
+    ),
+    (
+        "the git directory is outside, and its configuration leads in",
+        "mv .git ../gd; echo \"gitdir: ../gd\" > .git; mv ../gd/config cfg; ln -s \"$PWD/cfg\" ../gd/config",
+        "echo '[core]' >> cfg",
+        "cfg",
+    ),
+    (
+        "an included file is a link outside",
+        "echo '[core]' > cfg; ln -s \"$PWD/cfg\" ../linked; git config include.path ../../linked",
+        "echo '[core]' >> cfg",
+        "cfg",
+    ),
+    (
+        "parts of a repository are links",
+        "mkdir parts; mv .git/info parts/info; ln -s ../parts/info .git/info; touch parts/info/attributes",
+        "echo '* filter=x' > parts/info/attributes; echo 1 > parts/other",
+        "parts/info/attributes",
+    ),
+    (
+        "objects are read from a folder",
+        "mkdir objs; touch objs/keep; echo ../../objs > .git/objects/info/alternates",
+        "mkdir objs/info; echo /x > objs/info/alternates; echo 2 > other",
+        "objs/info objs/info/alternates",
+    ),
+    (
+        "objects are read from a folder that another one names",
+        "mkdir -p ../objs/info objs; touch objs/keep; printf '\"%s/objs\"\\n' \"$PWD\" > ../objs/info/alternates
+         printf '# x\\n../../../objs\\n' > .git/objects/info/alternates",
+        "echo 2 > objs/keep",
+        "objs/keep",
+    ),
+    (
+        "the list of further folders of objects is a link",
+        "echo '#' > list; ln -s ../../../list .git/objects/info/alternates",
+        "echo /x > list",
+        "list",
+    ),
+    (
+        "a link on the way to a git directory leads elsewhere",
+        "mkdir real n; git init -q --separate-git-dir real/n.git n; git -C n -c user.name=a -c user.email=a@b commit -q --allow-empty -m x
+         ln -s real l; echo 'gitdir: ../l/n.git' > n/.git",
+        "mkdir evil; touch evil/x; ln -sfn evil l",
+        "l",
+    ),
+    (
+        "the way to a git directory leads out and back",
+        "git init -q n; git -C n -c user.name=a -c user.email=a@b commit -q --allow-empty -m x; mv n/.git ../n.git
+         ln -s \"$PWD/back\" ../out; ln -s .. back; echo \"gitdir: ../../out/n.git\" > n/.git",
+        "mkdir evil; touch evil/x; ln -sfn evil back",
+        "back",
+    ),
+    (
+        "the folder for the files of a repository becomes a link",
+        "mkdir tree; touch tree/a; git init -q n; git -C n config core.worktree ../../tree",
+        "rm -r tree; mkdir evil; ln -s evil tree",
+        "tree",
+    ),
+    (
+        "the folder for the files of a repository is a link, and hooks run there",
+        "mkdir t u; touch t/a u/a; ln -s t tree; git init -q n; git -C n config core.worktree ../../tree
+         git -C n config core.hooksPath hk",
+        "ln -sfn u tree; mkdir t/hk; echo 2 > t/hk/pre-commit; echo 2 > t/a",
+        "t/hk/pre-commit tree",
+    ),
+    (
+        "a folder that git copies is changed",
+        "mkdir -p tpl/hooks; touch tpl/hooks/x; git config init.templateDir \"$PWD/tpl\"",
+        "echo 2 > tpl/hooks/pre-commit",
+        "tpl/hooks/pre-commit",
+    ),
+    (
+        "a hook names a file without its extension",
+        "mkdir tools; touch tools/x; echo 'exec node tools/clean && python3 -m tools.mod' > .git/hooks/pre-commit",
+        "for f in clean.js other.js mod.py clean.test.js; do echo 2 > tools/$f; done; echo 2 > clean.js",
+        "tools/clean.js tools/mod.py",
+    ),
+    (
+        "a hook names a folder",
+        "mkdir -p tools/clean src m; touch tools/clean/x src/b m/x; echo 'node tools/clean; npx eslint src; make -C m' > .git/hooks/pre-commit",
+        "for f in tools/clean/index.js tools/clean/a.js src/a.js src/b package.json m/Makefile m/a.mk; do echo 2 > $f; done",
+        "m/Makefile package.json tools/clean/index.js",
+    ),
+    (
+        "what a hook names without its extension is a link",
+        "mkdir tools; echo 1 > real; ln -s ../real tools/clean.js; echo 'exec node tools/clean' > .git/hooks/pre-commit",
+        "echo 2 > real",
+        "real",
+    ),
+    (
+        "what a hook names without its extension becomes a link to a link",
+        "mkdir tools; touch tools/x; echo 'exec node tools/clean' > .git/hooks/pre-commit",
+        "echo 2 > real; ln -s real second; ln -s ../second tools/clean.js",
+        "real second tools/clean.js",
+    ),
+    (
+        "names with quotes, in options and behind a variable",
+        r#"echo 'sh f\ a; sh "it'"'"'s" "$PWD/in this" "tools"/x $HOME' > .git/hooks/pre-commit
+           git config core.sshCommand 'ssh -Fcfg/ssh @list'; mkdir cfg tools; touch cfg/x tools/y"#,
+        "for f in 'f a' \"it's\" 'in this' tools/x cfg/ssh list unrelated; do echo 2 > \"$f\"; done",
+        "cfg/ssh f a in this it's list tools/x",
+    ),
 ];
 
 #[test]
@@ -173,16 +299,73 @@ fn what_links_lead_to_is_reported_before_and_after() {
         with_each_git(|bench| {
             shell(&bench.here, "mkdir scripts; echo 1 > scripts/pre-commit; chmod +x scripts/pre-commit");
             shell(&bench.here, local);
-            bench.prepare();
-            let (here, there) = (Root::open(&bench.here).unwrap(), Root::open(&bench.there).unwrap());
-            let (filter, nothing, cancel) =
-                (Filter::by_name(is_gits), Snapshot::default(), Cancel::default());
-            let sent = Incoming::from_folder(&there, &filter, &nothing, &here, &cancel).unwrap();
-            sent.stage.close(&here).unwrap();
-            shell(&bench.there, agent);
-            let told = sensitive(bench, &sent.snapshot);
-            assert_eq!(told.join(" "), *expected, "{what}");
-            assert_eq!(sensitive(bench, &sent.snapshot), [""; 0], "{what}: nothing is written again");
+            check(bench, what, agent, expected);
         });
+    }
+}
+
+/// Says that the local side is that of a user with the environment of this process.
+const IS_USER: &str = "TEST_OF_NAMED_FILES_OF_A_USER";
+
+/// What the local side has, what the agent does, and what is reported of it. `$HOME` is outside, unless it is made a link.
+const OF_THE_USER: &[(&str, &str, &str, &str)] = &[
+    (
+        "the user's configuration is a link",
+        "mkdir \"$HOME\"; echo '[core]' > dot; ln -s \"$PWD/dot\" \"$HOME/.gitconfig\"",
+        "echo '[x]' >> dot; echo 2 > other",
+        "dot",
+    ),
+    (
+        "the user's configuration is a link to nothing",
+        "mkdir -p \"$HOME/.config/git\"; ln -s \"$PWD/dot\" \"$HOME/.config/git/config\"",
+        "echo '[x]' >> dot",
+        "dot",
+    ),
+    (
+        "the folder of configurations is a link",
+        "mkdir \"$HOME\" cfg; touch cfg/x; ln -s \"$PWD/cfg\" \"$HOME/.config\"",
+        "mkdir cfg/git; for f in config attributes other; do echo '#' > cfg/git/$f; done",
+        "cfg/git/attributes cfg/git/config",
+    ),
+    (
+        "the folder of the user is in the workspace",
+        "mkdir h; touch h/x; ln -s \"$PWD/h\" \"$HOME\"",
+        "mkdir h/.ssh; echo '#' > h/.ssh/config; echo '#' > h/.gitconfig; echo 2 > h/x",
+        "h/.gitconfig h/.ssh h/.ssh/config",
+    ),
+    (
+        "what variables name is a link",
+        "mkdir \"$HOME\" xdg; touch xdg/x; ln -s \"$PWD/xdg\" \"$HOME/xdg\"; ln -s \"$PWD/global\" \"$HOME/global\"",
+        "mkdir xdg/git; echo '#' > xdg/git/config; echo '#' > global",
+        "global xdg/git/config",
+    ),
+    (
+        "the configuration of ssh is a link",
+        "mkdir -p \"$HOME/.ssh\" ssh; ln -s \"$PWD/ssh/config\" \"$HOME/.ssh/config\"; touch ssh/x",
+        "echo '#' > ssh/config; echo '#' > ssh/x",
+        "ssh/config",
+    ),
+];
+
+#[test]
+fn in_a_process_with_the_environment_of_a_user() {
+    let Some(number) = std::env::var_os(IS_USER) else { return };
+    let (what, local, agent, expected) = OF_THE_USER[number.to_str().unwrap().parse::<usize>().unwrap()];
+    let mut bench = Bench::new(gits().remove(0));
+    shell(&bench.here, local);
+    check(&mut bench, what, agent, expected);
+}
+
+#[test]
+fn the_configurations_of_the_user_may_be_in_the_workspace() {
+    for number in 0..OF_THE_USER.len() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("home");
+        let mut other = Command::new(std::env::current_exe().unwrap());
+        other.args(["--exact", "named::in_a_process_with_the_environment_of_a_user"]);
+        other.env("HOME", &home).env("XDG_CONFIG_HOME", home.join("xdg"));
+        other.env("GIT_CONFIG_GLOBAL", home.join("global")).env(IS_USER, number.to_string());
+        let output = other.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 }
