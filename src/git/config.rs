@@ -250,38 +250,109 @@ pub struct Returned {
     pub held_back: Vec<(String, &'static str)>,
 }
 
-/// Decides about settings: `base` was sent, `theirs` is in the sandbox now, `ours` is in the local
-/// configuration now.
+/// The local configuration.
+#[derive(Debug, Default)]
+pub struct Local {
+    /// The settings of the repository's own file.
+    pub own: Settings,
+    /// Those in effect for the user's git: with what is included, and what the user and the system have.
+    pub in_effect: Settings,
+    /// The names of the remotes that files in the git directory define (`remotes/`, `branches/`).
+    pub files: BTreeSet<Vec<u8>>,
+}
+
+impl Local {
+    fn has(&self, key: &[u8]) -> bool {
+        self.own.iter().chain(&self.in_effect).any(|(here, _)| here == key)
+    }
+
+    fn remotes(&self) -> BTreeSet<&[u8]> {
+        let named = [&self.own, &self.in_effect].into_iter().flat_map(remotes);
+        named.chain(self.files.iter().map(Vec::as_slice)).collect()
+    }
+}
+
+/// Why a new remote would change what git does for the other ones. `None` if it would not. `local` are the remotes that are
+/// set here, and `settings` what is set here by others than the sandbox.
+fn redirects(name: &[u8], local: &BTreeSet<&[u8]>, settings: &[&Setting]) -> Option<&'static str> {
+    let is_named = settings.iter().any(|(key, value)| {
+        let value = value.as_deref().unwrap_or_default();
+        match split(key) {
+            Some((b"branch", Some(_), b"remote" | b"pushremote") | (b"remote", None, b"pushdefault")) => {
+                value == name
+            }
+            // The remotes of a group.
+            Some((b"remotes", Some(_) | None, _)) => {
+                value.split(u8::is_ascii_whitespace).any(|word| word == name)
+            }
+            _ => false,
+        }
+    });
+    let tracks = [b"refs/remotes/", name, b"/"].concat();
+    let is_tracked = settings.iter().any(|(key, value)| {
+        let maps_to = |value: &Vec<u8>| {
+            let to = value.rsplit(|&byte| byte == b':').next().unwrap_or_default();
+            to.len() >= tracks.len() && to[..tracks.len()].eq_ignore_ascii_case(&tracks)
+        };
+        matches!(split(key), Some((b"remote", Some(_), b"fetch"))) && value.as_ref().is_some_and(maps_to)
+    });
+    if is_named {
+        Some("a local setting has that name for something else")
+    } else if is_tracked {
+        Some("its remote-tracking branches would be among those of another remote")
+    } else if local.contains(&b"origin"[..]) || local.is_empty() {
+        None
+    } else if name == b"origin" {
+        Some("git would fetch from it by default, and not from a local remote")
+    } else if local.len() == 1 {
+        Some("git fetches from the only remote by default, and there would be two")
+    } else {
+        None
+    }
+}
+
+/// Decides about settings: `base` was sent, `theirs` is in the sandbox now, `local` is what is set here now.
 #[must_use]
-pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returned {
+pub fn come_back(base: &Settings, theirs: &Settings, local: &Local) -> Returned {
     let mut returned = Returned::default();
     let (base_set, theirs_set): (BTreeSet<_>, BTreeSet<_>) = (base.iter().collect(), theirs.iter().collect());
-    let key_is_here = |key: &[u8]| ours.iter().any(|(here, _)| here == key);
-    let remotes_here: BTreeSet<&[u8]> = remotes(ours);
+    let remotes_here = local.remotes();
     // A remote counts as new also if a killed restore has added a part of it locally.
     let is_part = |name: &&[u8]| {
         let of_remote =
             |(key, _): &&Setting| matches!(split(key), Some((b"remote", Some(of), _)) if of == *name);
-        let mut here = ours.iter().filter(of_remote);
-        !base.iter().any(|setting| of_remote(&setting)) && here.all(|setting| theirs_set.contains(setting))
+        let mut here = local.own.iter().chain(&local.in_effect).filter(of_remote);
+        let is_new = here.all(|setting| theirs_set.contains(setting)) && !local.files.contains(*name);
+        is_new && !base.iter().any(|setting| of_remote(&setting))
     };
     let new_remotes: BTreeSet<&[u8]> = remotes(theirs).into_iter().filter(is_part).collect();
     let all_remotes: BTreeSet<&[u8]> = remotes_here.union(&remotes(theirs)).copied().collect();
+    // Git does not count what a file defines when it looks for the only remote.
+    let set = [&local.own, &local.in_effect].into_iter().flat_map(remotes);
+    let former: BTreeSet<&[u8]> = set.filter(|name| !new_remotes.contains(name)).collect();
+    // A killed restore may have added what the sandbox has set.
+    let set_here: Vec<&Setting> = local
+        .own
+        .iter()
+        .chain(&local.in_effect)
+        .filter(|setting| base_set.contains(setting) || !theirs_set.contains(setting))
+        .collect();
     let plain_remotes: BTreeSet<&[u8]> = new_remotes
         .iter()
         .copied()
         .filter(|name| plain_remote(name, theirs) && !shares_references(name, &all_remotes))
+        .filter(|name| redirects(name, &former, &set_here).is_none())
         .collect();
     for setting in theirs.iter().filter(|setting| !base_set.contains(setting)) {
         let (key, value) = setting;
         let value = value.as_deref().unwrap_or_default();
         let shown = || crate::git::command::short(key);
         let verdict = match split(key) {
-            _ if is_gits_own(key, value) || ours.contains(setting) => continue,
+            _ if is_gits_own(key, value) || local.own.contains(setting) => continue,
             Some((b"branch", Some(branch), b"remote")) => {
                 if RefName::parse(&[b"refs/heads/", branch].concat()).is_none() {
                     Err("no branch can have that name")
-                } else if key_is_here(key) {
+                } else if local.has(key) {
                     Err("it has another local value")
                 } else if value == b"." || remotes_here.contains(value) || plain_remotes.contains(value) {
                     Ok(())
@@ -294,7 +365,7 @@ pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returne
                     RefName::parse(value).is_some_and(|name| name.as_bytes().starts_with(b"refs/heads/"));
                 if RefName::parse(&[b"refs/heads/", branch].concat()).is_none() || !names_branch {
                     Err("it names no branch")
-                } else if key_is_here(key) {
+                } else if local.has(key) {
                     Err("it has another local value")
                 } else {
                     Ok(())
@@ -304,6 +375,8 @@ pub fn come_back(base: &Settings, theirs: &Settings, ours: &Settings) -> Returne
             Some((b"remote", Some(name), b"url")) if new_remotes.contains(name) => {
                 if shares_references(name, &all_remotes) {
                     Err("its remote-tracking branches would be among those of another remote")
+                } else if let Some(reason) = redirects(name, &former, &set_here) {
+                    Err(reason)
                 } else {
                     Err("only a new remote with one plain https, ssh or git@ address comes back")
                 }
@@ -424,6 +497,10 @@ mod tests {
 
     fn settings(list: &[(&str, &str)]) -> Settings {
         list.iter().map(|(key, value)| (key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))).collect()
+    }
+
+    fn own(settings: &Settings) -> Local {
+        Local { own: settings.clone(), ..Local::default() }
     }
 
     #[test]
@@ -587,7 +664,7 @@ mod tests {
         ] {
             let added = settings(&list);
             let theirs: Settings = base.iter().cloned().chain(added.clone()).collect();
-            let returned = come_back(&base, &theirs, &ours);
+            let returned = come_back(&base, &theirs, &own(&ours));
             assert_eq!(returned.take, if taken { added } else { vec![] }, "{list:?}");
             assert_eq!(returned.held_back.is_empty(), taken, "{list:?}");
         }
@@ -600,16 +677,153 @@ mod tests {
         for (here, taken) in [(&fork[..1], &fork[1..]), (&fork[1..], &fork[..1]), (&fork[..], &[][..])] {
             let theirs: Settings = base.iter().chain(&fork).cloned().collect();
             let ours: Settings = ours.iter().chain(here).cloned().collect();
-            assert_eq!(come_back(&base, &theirs, &ours).take, taken, "{here:?}");
+            assert_eq!(come_back(&base, &theirs, &own(&ours)).take, taken, "{here:?}");
             let ours = [&ours[..], &settings(&[("remote.up.url", "https://other/a")])].concat();
-            let returned = come_back(&base, &theirs, &ours);
+            let returned = come_back(&base, &theirs, &own(&ours));
             assert_eq!((returned.take.len(), returned.held_back.len()), (0, fork.len() - here.len()));
         }
         // A remote that was sent, and was removed locally since, is not added again.
         let moved = settings(&[("remote.origin.url", "https://evil/p")]);
-        assert_eq!(come_back(&base, &moved, &Settings::new()).take, Settings::new());
-        let unchanged = come_back(&base, &base, &ours);
+        assert_eq!(come_back(&base, &moved, &Local::default()).take, Settings::new());
+        let unchanged = come_back(&base, &base, &own(&ours));
         assert_eq!(unchanged, Returned::default());
+    }
+
+    type List = &'static [(&'static str, &'static str)];
+
+    const UPSTREAM: List = &[("remote.upstream.url", "https://h/u")];
+    const ORIGIN: List = &[("remote.origin.url", "https://h/o")];
+
+    /// What it is; the repository's own settings, others in effect, and remotes that files define; what is new in the sandbox, and
+    /// whether that comes.
+    type NewRemote = (&'static str, List, List, &'static [&'static str], List, bool);
+
+    const NEW_REMOTES: &[NewRemote] = &[
+        ("no remote yet", &[], &[], &[], &[("remote.origin.url", "https://h/a")], true),
+        ("beside origin", ORIGIN, &[], &[], &[("remote.up.url", "https://h/a")], true),
+        (
+            "the default, beside another one",
+            UPSTREAM,
+            &[],
+            &[],
+            &[("remote.origin.url", "https://h/a")],
+            false,
+        ),
+        ("beside the only one", UPSTREAM, &[], &[], &[("remote.up.url", "https://h/a")], false),
+        (
+            "beside two, of which none is the default",
+            &[UPSTREAM[0], ("remote.other.url", "https://h/b")],
+            &[],
+            &[],
+            &[("remote.up.url", "https://h/a")],
+            true,
+        ),
+        (
+            "named as a path",
+            ORIGIN,
+            &[("branch.main.remote", "up")],
+            &[],
+            &[("remote.up.url", "https://h/a")],
+            false,
+        ),
+        (
+            "named for a push",
+            ORIGIN,
+            &[("remote.pushdefault", "up")],
+            &[],
+            &[("remote.up.url", "https://h/a")],
+            false,
+        ),
+        (
+            "named for a branch's push",
+            ORIGIN,
+            &[("branch.main.pushremote", "up")],
+            &[],
+            &[("remote.up.url", "https://h/a")],
+            false,
+        ),
+        (
+            "named in a group",
+            ORIGIN,
+            &[("remotes.all", "x up")],
+            &[],
+            &[("remote.up.url", "https://h/a")],
+            false,
+        ),
+        (
+            "named by another value",
+            ORIGIN,
+            &[("user.name", "up")],
+            &[],
+            &[("remote.up.url", "https://h/a")],
+            true,
+        ),
+        ("defined by a file", ORIGIN, &[], &["up"], &[("remote.up.url", "https://h/a")], false),
+        (
+            "beside the only one but for a file",
+            UPSTREAM,
+            &[],
+            &["old"],
+            &[("remote.up.url", "https://h/a")],
+            false,
+        ),
+        (
+            "defined by the user",
+            ORIGIN,
+            &[("remote.up.url", "https://h/u")],
+            &[],
+            &[("remote.up.url", "https://h/a")],
+            false,
+        ),
+        (
+            "tracked by another one",
+            ORIGIN,
+            &[("remote.origin.fetch", "+refs/heads/*:refs/remotes/Up/*")],
+            &[],
+            &[("remote.up.url", "https://h/a")],
+            false,
+        ),
+        (
+            "a branch's remote that the user has set",
+            ORIGIN,
+            &[("branch.main.remote", "good")],
+            &[],
+            &[("branch.main.remote", "origin")],
+            false,
+        ),
+        (
+            "both are new",
+            ORIGIN,
+            &[],
+            &[],
+            &[("remote.up.url", "https://h/a"), ("branch.x.remote", "up")],
+            true,
+        ),
+    ];
+
+    /// What git does by itself for the other remotes must stay as it is.
+    #[test]
+    fn a_new_remote_changes_nothing_for_the_others() {
+        for (what, own, in_effect, files, added, taken) in NEW_REMOTES {
+            let own = settings(own);
+            let added = settings(added);
+            let theirs: Settings = own.iter().chain(&added).cloned().collect();
+            let in_effect: Settings = own.iter().cloned().chain(settings(in_effect)).collect();
+            let files = files.iter().map(|name| name.as_bytes().to_vec()).collect();
+            let local = Local { own: own.clone(), in_effect, files };
+            let returned = come_back(&own, &theirs, &local);
+            assert_eq!(returned.take, if *taken { added.clone() } else { vec![] }, "{what}");
+            assert_eq!(returned.held_back.is_empty(), *taken, "{what}");
+            // A killed restore may have added a part of it.
+            if *taken && added.len() > 1 {
+                for part in &added {
+                    let own: Settings = own.iter().chain([part]).cloned().collect();
+                    let local = Local { in_effect: own.clone(), own, files: BTreeSet::new() };
+                    let rest: Settings = added.iter().filter(|setting| *setting != part).cloned().collect();
+                    assert_eq!(come_back(&settings(ORIGIN), &theirs, &local).take, rest, "{what}");
+                }
+            }
+        }
     }
 
     #[test]

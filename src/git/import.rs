@@ -82,8 +82,9 @@ struct Incoming {
     theirs: Base,
     /// Stash entries that are not in the base, oldest first, with messages.
     stashes: Vec<(Oid, Vec<u8>)>,
-    /// The commits of linked worktrees in which no branch is checked out, by the path of their `HEAD` in the git directory.
-    worktrees: BTreeMap<String, Oid>,
+    /// The commits that may be on no reference, by the file in the git directory that names them: those of linked worktrees in
+    /// which no branch is checked out, and those with the changes that an operation in progress has put aside.
+    commits: BTreeMap<String, Oid>,
     pack: Option<objects::Pack>,
     /// Objects of Git LFS, by digest.
     large_files: BTreeSet<String>,
@@ -369,7 +370,7 @@ fn read_repository(
         (Some(_), _) => return refuse(GONE),
         // Made on both sides, or by a restore that was killed: nothing was shared yet.
         (None, Some(_)) => base.place = Some(locate(git, workspace, dot_git, cancel)?),
-        (None, None) => {}
+        (None, None) => may_be_new(git, dot_git, &around, cancel)?,
     }
     if received.reftable {
         return refuse(REFTABLE);
@@ -415,7 +416,7 @@ fn read_repository(
     // Each new entry costs a call of git, and a log may repeat an entry any number of times.
     let mut seen: BTreeSet<Oid> = base.stashes.iter().cloned().collect();
     log.retain(|(oid, _)| seen.insert(oid.clone()));
-    let worktrees = detached(&received.worktrees, &format);
+    let commits = detached(&received.commits, &format);
     let mut incoming = Incoming {
         dot_git: dot_git.clone(),
         place: place.clone(),
@@ -423,7 +424,7 @@ fn read_repository(
         base,
         theirs,
         stashes: log,
-        worktrees,
+        commits,
         pack: None,
         large_files: received.large_files.clone(),
         folder: received.folder.clone(),
@@ -447,6 +448,34 @@ fn read_repository(
     incoming.may_lack = reading.may_lack;
     incoming.index_is_unknown = reading.index_is_unknown;
     Ok(incoming)
+}
+
+/// Refuses a new repository where git has another use for its folder: a bare repository, in which git would take it instead, or
+/// a submodule that is not checked out, which the repository around it would fetch from then on.
+fn may_be_new(git: &Git, dot_git: &RelativePath, around: &Around<'_>, cancel: &Cancel) -> Result<(), Fault> {
+    let Some(checkout) = dot_git.parent() else { return Ok(()) };
+    let mut cursor = around.workspace.cursor();
+    let mut is_there = |name: &[u8]| {
+        Ok::<_, crate::error::Error>(cursor.stat(&RelativePath::child(Some(&checkout), name))?.is_some())
+    };
+    if is_there(b"HEAD")? && ((is_there(b"objects")? && is_there(b"refs")?) || is_there(b"commondir")?) {
+        return refuse("its folder is a local bare repository");
+    }
+    let outer = around.bases.iter().filter_map(|(of, base)| {
+        let inner = match of.parent() {
+            Some(folder) => checkout.as_bytes().strip_prefix(folder.as_bytes())?.strip_prefix(b"/")?,
+            None => checkout.as_bytes(),
+        };
+        Some((base.place.as_ref()?, inner))
+    });
+    for (place, inner) in outer {
+        let index = Repository { git, place, cancel }.index()?;
+        let is_it = |path: &[u8]| path == inner;
+        if index::entries_at(&index, is_it).any(|(_, kind, _)| kind == Kind::Folder) {
+            return refuse("a submodule that was first checked out in the sandbox comes back as files");
+        }
+    }
+    Ok(())
 }
 
 /// The commits that these `HEAD`s name, without those that name a branch.
@@ -628,8 +657,8 @@ impl Reading<'_> {
         }
         let is_commit = |oid: &Oid| kind(oid) == Some(b"commit");
         let (usable, unusable): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut incoming.worktrees).into_iter().partition(|(_, oid)| is_commit(oid));
-        incoming.worktrees = usable;
+            std::mem::take(&mut incoming.commits).into_iter().partition(|(_, oid)| is_commit(oid));
+        incoming.commits = usable;
         for name in unusable.into_keys() {
             self.hold_unusable(name, "it names no commit");
         }
@@ -744,7 +773,7 @@ impl Incoming {
             || without_stash(&base.refs) != without_stash(&theirs.refs)
             || (&theirs.head, &theirs.index, &theirs.config) != (&base.head, &base.index, &base.config)
             || !self.stashes.is_empty()
-            || !self.worktrees.is_empty()
+            || !self.commits.is_empty()
             || !self.large_files.is_empty()
             || !self.held_index.is_empty()
     }
@@ -762,7 +791,7 @@ impl Incoming {
             tips.insert(oid.clone());
         }
         tips.extend(self.stashes.iter().map(|(oid, _)| oid.clone()));
-        tips.extend(self.worktrees.values().cloned());
+        tips.extend(self.commits.values().cloned());
         tips
     }
 }
@@ -1151,7 +1180,7 @@ impl Incoming {
     ) -> Result<Base, Fault> {
         let folder = self.folder.join("new");
         objects::make_repository(&folder, None, &self.format)?;
-        let returned = config::come_back(&Settings::new(), &self.theirs.config, &Settings::new());
+        let returned = config::come_back(&Settings::new(), &self.theirs.config, &config::Local::default());
         for (key, reason) in returned.held_back {
             report.held_back.push(HeldBack {
                 path: self.dot_git.clone(),
@@ -1169,6 +1198,8 @@ impl Incoming {
             promisor: None,
         };
         write(&folder.join("config"), &configuration(&place, &returned.take))?;
+        report.created.push(self.dot_git.clone());
+        report.updated.extend(returned.take.iter().map(|(key, _)| (self.dot_git.clone(), short(key))));
         let staging = Place { checkout: self.folder.clone(), ..place.clone() };
         let repository = Repository { git, place: &staging, cancel };
         let empty = Base { refs: Refs::new(), ..self.base.clone() };
@@ -1179,7 +1210,7 @@ impl Incoming {
             format: self.format.clone(),
             theirs: self.theirs.clone(),
             stashes: self.stashes.clone(),
-            worktrees: self.worktrees.clone(),
+            commits: self.commits.clone(),
             pack: self.pack.clone(),
             large_files: self.large_files.clone(),
             folder: self.folder.clone(),
@@ -1328,7 +1359,7 @@ impl Merge<'_> {
             }
         }
         self.add_stashes()?;
-        self.keep_worktrees()?;
+        self.keep_commits()?;
         self.make_sure_of_objects(tips)?;
         self.add_settings()
     }
@@ -2168,9 +2199,10 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// Keeps the commits of linked worktrees that no reference reaches. (Most are on a branch, which comes back by itself.)
-    fn keep_worktrees(&mut self) -> Result<(), Fault> {
-        for (name, commit) in &self.incoming.worktrees {
+    /// Keeps the commits of linked worktrees, and those of an operation in progress, that no reference reaches. (Most are on a
+    /// branch, which comes back by itself.)
+    fn keep_commits(&mut self) -> Result<(), Fault> {
+        for (name, commit) in &self.incoming.commits {
             let list = ["rev-list", "--max-count=1", commit.as_str(), "--not", "--all"];
             if self.repository.run(list)?.is_empty() {
                 continue;
@@ -2195,8 +2227,12 @@ impl Merge<'_> {
         if theirs.config == base.config || base.place.is_none() {
             return Ok(());
         }
-        let ours = self.repository.settings()?;
-        let returned = config::come_back(&base.config, &theirs.config, &ours);
+        let local = config::Local {
+            own: self.repository.settings()?,
+            in_effect: self.repository.settings_of_the_user()?,
+            files: self.repository.remote_files()?,
+        };
+        let returned = config::come_back(&base.config, &theirs.config, &local);
         for (number, (key, value)) in returned.take.iter().enumerate() {
             // Each setting costs a call of git, which writes the whole file.
             if number >= SETTINGS_MAX {

@@ -58,9 +58,13 @@ pub(super) struct Received {
     pub reftable: bool,
     /// Whether its `.git` is a file in the sandbox, as after `git submodule absorbgitdirs`.
     pub is_absorbed: bool,
-    /// The text of the `HEAD` of each linked worktree there, by its path in the git directory.
-    pub worktrees: BTreeMap<String, Vec<u8>>,
+    /// The text of the files that name a commit which may be on no reference, by their path in the git directory: the `HEAD`
+    /// of a linked worktree, and what an operation in progress has put aside.
+    pub commits: BTreeMap<String, Vec<u8>>,
 }
+
+/// Where git names the commit with the changes that it put aside when an operation began (`--autostash`).
+const AUTOSTASHES: &[&[u8]] = &[b"rebase-merge/autostash", b"rebase-apply/autostash", b"MERGE_AUTOSTASH"];
 
 /// The name of a linked worktree, if a path in the git directory is that of its `HEAD`.
 fn worktree_of(inner: &[u8]) -> Option<&str> {
@@ -167,6 +171,7 @@ fn fate(inner: &[u8]) -> Fate {
         | b"MERGE_HEAD"
         | b"MERGE_MSG"
         | b"MERGE_MODE"
+        | b"MERGE_AUTOSTASH"
         | b"CHERRY_PICK_HEAD"
         | b"REVERT_HEAD"
         | b"REBASE_HEAD"
@@ -331,14 +336,14 @@ impl Quarantine {
                         return Ok(());
                     }
                 }
-                if worktree_of(&inner).is_some() {
+                if worktree_of(&inner).is_some() || AUTOSTASHES.contains(&&inner[..]) {
                     let mut text = Vec::new();
                     content
                         .take(REFERENCE_MAX)
                         .read_to_end(&mut text)
                         .map_err(|error| Error::io("read", path.as_path(), error))?;
                     let name = String::from_utf8_lossy(&inner).into_owned();
-                    self.received(&dot_git).worktrees.insert(name, text);
+                    self.received(&dot_git).commits.insert(name, text);
                 }
                 if reason == REFTABLE {
                     self.received(&dot_git).reftable = true;

@@ -32,6 +32,8 @@ pub struct KeptReference {
 pub struct GitReport {
     /// References, `HEAD` and indexes that have the sandbox's value now: repository and name.
     pub updated: Vec<(RelativePath, String)>,
+    /// The repositories that are new here.
+    pub created: Vec<RelativePath>,
     /// References that were deleted because the sandbox deleted them.
     pub deleted: Vec<(RelativePath, String)>,
     /// What both sides changed, or what the sandbox replaced, and where it is stored.
@@ -48,6 +50,7 @@ impl GitReport {
     /// Takes back what was reported of the references and the index of a repository that was not created after all.
     pub fn take_back(&mut self, repository: &RelativePath) {
         self.updated.retain(|(of, _)| of != repository);
+        self.created.retain(|created| created != repository);
         self.deleted.retain(|(of, _)| of != repository);
         self.kept.retain(|kept| kept.repository != *repository);
         if let Some(checkout) = repository.parent() {

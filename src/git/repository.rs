@@ -1,6 +1,7 @@
 //! One repository of the workspace: its location, and what git lists of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -418,6 +419,27 @@ impl Repository<'_> {
 
     pub fn settings(&self) -> Result<Settings, Fault> {
         Ok(config::parse(&self.run(["config", "--list", "-z", "--local"])?))
+    }
+
+    /// The settings in effect for the user's git: with what is included, and what the user and the system have. None where that
+    /// configuration cannot be read: then the user's git does nothing in this repository.
+    pub fn settings_of_the_user(&self) -> Result<Settings, Fault> {
+        let output = self.git.configuration(&self.place.git_dir).output(self.cancel)?;
+        // Each setting follows the name of its file.
+        let fields: Vec<&[u8]> = output.stdout.split(|&byte| byte == 0).collect();
+        Ok(fields.chunks_exact(2).flat_map(|pair| config::parse(pair[1])).collect())
+    }
+
+    /// The names of the remotes that are defined by files, as before git had a configuration.
+    pub fn remote_files(&self) -> Result<BTreeSet<Vec<u8>>> {
+        let mut names = BTreeSet::new();
+        for folder in ["remotes", "branches"] {
+            let folder = self.place.common_dir.join(folder);
+            if by_path::exists(&folder) {
+                names.extend(by_path::list(&folder)?.into_iter().map(OsString::into_encoded_bytes));
+            }
+        }
+        Ok(names)
     }
 
     /// The repository's own settings, and those of this worktree alone: `git sparse-checkout` writes some there.

@@ -328,6 +328,13 @@ pub fn tell_held(report: &mut GitReport, held: &[Noted]) {
     report.held_back.dedup();
 }
 
+/// Reports the repositories that are new: git's commands in their folders now work on them.
+pub fn tell_created(report: &mut Report, git: &GitReport) {
+    const CREATED: &str = "a new repository: git works on it in this folder, and no longer on one around it";
+    report.sensitive.extend(git.created.iter().map(|path| Noted { path: path.clone(), reason: CREATED }));
+    report.sensitive.sort_unstable();
+}
+
 /// Reports which of the `named` files a merge has written. The links on the way may be among them.
 ///
 /// `changed` are the paths that new commits or an index change: git writes them at a checkout.

@@ -12,7 +12,8 @@ use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
 use super::repositories::{
-    Arrived, Travel, at_checkout, named, take_out, tell_and_compare, tell_held, tell_named, tell_untracked,
+    Arrived, Travel, at_checkout, named, take_out, tell_and_compare, tell_created, tell_held, tell_named,
+    tell_untracked,
 };
 use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::update::contents_of;
@@ -536,6 +537,7 @@ impl Begun {
                 tell_named(&mut report, named, &changed, merge.root())?;
             }
             tell_untracked(&mut report, &changed, shared, merge.root())?;
+            tell_created(&mut report, &git);
             tell_and_compare(&mut git, &report.written, &excluded, merge.root(), shared)?;
             tell_held(&mut git, merge.bare());
             Ok((report, git))

@@ -9,7 +9,7 @@ use std::process::Command;
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::git::command::Git;
 
-use crate::bench::{Bench, executable, holds, with_each_git, write};
+use crate::bench::{Bench, executable, holds, path, with_each_git, write};
 
 const RUN: &str = "touch \"$CANARY\"; cat";
 
@@ -1217,5 +1217,58 @@ fn no_folder_gets_all_parts_of_a_repository_by_two_worktrees() {
         let report = bench.restore();
         let held = ["refs/heads/main", "refs/heads/side"].map(|name| holds(&report, name));
         assert!(held != [false, false], "{report:?}");
+    });
+}
+
+/// Git prefers a `.git` in the folder of a bare repository, and fetches in a submodule once it has one.
+#[test]
+fn no_new_repository_takes_the_place_of_a_local_one() {
+    with_each_git(|bench| {
+        bench.git(&bench.here, &["init", "-q", "--bare", "up.git"]);
+        let upstream = bench.path().join("upstream");
+        bench.new_repository(&upstream);
+        bench.here(&["submodule", "--quiet", "add", "-f", upstream.to_str().unwrap(), "sub"]);
+        bench.commit_here("submodule");
+        bench.here(&["submodule", "--quiet", "deinit", "-f", "sub"]);
+        bench.prepare();
+        for folder in ["up.git", "sub", "deep/new"] {
+            bench.new_repository(&bench.there.join(folder));
+            let folder = bench.there.join(folder);
+            bench.git(&folder, &["remote", "add", "origin", "https://example.com/fork.git"]);
+        }
+        let report = bench.restore();
+        for (folder, reason) in [
+            ("up.git/.git", "its folder is a local bare repository"),
+            ("sub/.git", "a submodule that was first checked out in the sandbox comes back as files"),
+        ] {
+            assert!(!bench.here.join(folder).exists(), "{folder}");
+            let held = report.held_back.iter().find(|held| held.path == path(folder)).unwrap();
+            assert!(held.reason.contains(reason), "{held:?}");
+        }
+        assert_eq!(report.created, [path("deep/new/.git")]);
+        let address = (path("deep/new/.git"), "remote.origin.url".to_owned());
+        assert!(report.updated.contains(&address), "{report:?}");
+    });
+}
+
+/// A plain `git fetch` goes where it went before.
+#[test]
+fn a_new_remote_does_not_become_the_one_that_git_fetches_from() {
+    with_each_git(|bench| {
+        bench.here(&["remote", "rename", "origin", "upstream"]);
+        write(&bench.here.join(".git/remotes/old"), "URL: https://example.com/old\n");
+        write(&bench.here.join("included"), "[branch \"feature\"]\n\tremote = upstream\n");
+        bench.here(&["config", "include.path", "../included"]);
+        bench.prepare();
+        for name in ["origin", "old", "fork"] {
+            bench.there(&["remote", "add", name, &format!("https://example.com/evil/{name}")]);
+        }
+        bench.there(&["config", "branch.feature.remote", "."]);
+        let report = bench.restore();
+        assert_eq!(bench.here(&["remote"]), "upstream");
+        assert_eq!(bench.here(&["config", "branch.feature.remote"]), "upstream");
+        for key in ["remote.origin.url", "remote.old.url", "remote.fork.url", "branch.feature.remote"] {
+            assert!(holds(&report, key), "{key}: {report:?}");
+        }
     });
 }

@@ -1869,3 +1869,29 @@ fn what_is_staged_in_a_split_index_there_comes_back() {
         bench.assert_sound(&bench.here, &[]);
     });
 }
+
+/// What an operation of the agent has put aside when it began is in a commit that only a file of the operation names.
+#[test]
+fn what_an_operation_there_has_put_aside_is_kept() {
+    with_each_git(|bench| {
+        for (operation, kept_as) in [("rebase", "rebase-merge/autostash"), ("merge", "MERGE_AUTOSTASH")] {
+            let mut bench = Bench::new(bench.program.clone());
+            bench.here(&["checkout", "-q", "-b", "side", "main"]);
+            write(&bench.here.join("a.txt"), "side\n");
+            bench.commit_here("side");
+            bench.here(&["checkout", "-q", "main"]);
+            write(&bench.here.join("a.txt"), "main\n");
+            bench.commit_here("main");
+            bench.prepare();
+            write(&bench.there.join("b.txt"), "put aside\n");
+            let (done, said) = bench.try_git(&bench.there, &[operation, "--autostash", "side"]);
+            assert!(!done, "{said}");
+            let report = bench.restore();
+            let kept = report.kept.iter().find(|kept| kept.reference == kept_as).unwrap();
+            assert_eq!(bench.here(&["show", &format!("{}:b.txt", kept.kept_at)]), "put aside");
+            let again = bench.restore();
+            assert!(again.kept.is_empty(), "{again:?}");
+            bench.assert_sound(&bench.here, &[]);
+        }
+    });
+}
