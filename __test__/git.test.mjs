@@ -1448,6 +1448,22 @@ describe("beside a HEAD of an old local commit, nothing comes that git would run
 });
 
 // A commit's files are written by a later checkout or merge, and the configuration that then counts is not always today's.
+describe("an upload", () => {
+  it("is tried again if git finds something else than a moment ago", async () => {
+    const folder = path.join(await temporaryFolder(), "bin");
+    await mkdir(folder);
+    const { stdout: git } = await execute("sh", ["-c", "command -v git"]);
+    const once = `[ -e '${folder}/failed' ] || { : >'${folder}/failed'; echo gone >&2; exit 128; }`;
+    const wrapper = `#!/bin/sh\ncase " $* " in *" for-each-ref "*) ${once} ;; esac\nexec ${git.trim()} "$@"\n`;
+    await writeFile(path.join(folder, "git"), wrapper, { mode: 0o755 });
+    vi.stubEnv("PATH", `${folder}:${process.env.PATH}`);
+    await prepare();
+    vi.unstubAllEnvs();
+    expect(existsSync(path.join(folder, "failed"))).toBe(true);
+    expect(await gitIn(remote, "log", "--format=%s", "-1")).toBe("first");
+  });
+});
+
 describe("what a later checkout would run or replace is reported", () => {
   it.each([
     [
@@ -1473,7 +1489,7 @@ describe("what a later checkout would run or replace is reported", () => {
       "git config --global core.hooksPath .githooks",
       `git init -q -b main n; cd n; git commit -qm first --allow-empty; git checkout -qb x
        mkdir .githooks; echo 1 >.githooks/post-checkout; git add .; git commit -qm hook; git checkout -q main`,
-      ["n/.githooks/post-checkout"],
+      ["n/.git", "n/.githooks/post-checkout"],
     ],
     [
       "a program of a configuration that another branch includes",

@@ -226,19 +226,24 @@ pub fn lay_out(
             above.is_none_or(|above| found.binary_search_by(|found| found.path.cmp(&above)).is_ok())
         };
         for (number, dot_git) in checkouts.iter().filter(has_place).enumerate() {
-            let folder = made_in.path().join(number.to_string());
             let options = Options { credentials: travel.credentials, depth: travel.depth };
             let has = |name: &str, sent: &PackFile| {
                 former.is_some_and(|former| former.has_as_sent(dot_git, name, sent))
             };
             let sent = former.and_then(|former| former.bases.get(dot_git));
             let earlier = sent.map(|sent| Earlier { packs: &sent.sent_packs, has: &has });
+            let attempt = |git: &Git, attempt: &str| {
+                let folder = made_in.path().join(format!("{number}{attempt}"));
+                let tree = Tree { root: &root, found: &found, excluded: &excluded };
+                export(git, tree, dot_git, options, earlier.as_ref(), &folder, cancel)
+            };
             let exported = match &git {
                 None => Err(Fault::Refused("there is no git on this machine".to_owned())),
-                Some(git) => {
-                    let tree = Tree { root: &root, found: &found, excluded: &excluded };
-                    export(git, tree, dot_git, options, earlier.as_ref(), &folder, cancel)
-                }
+                // What one call of git has listed may be gone by the next, as in a `git stash pop` meanwhile.
+                Some(git) => match attempt(git, "") {
+                    Err(Fault::Refused(_)) => attempt(git, "-again"),
+                    made => made,
+                },
             };
             match exported {
                 Ok(exported) => {
