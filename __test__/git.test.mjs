@@ -494,6 +494,24 @@ describe("what an agent does with git", () => {
   });
 });
 
+describe("a sandbox from which the agent removed the mark, with all that git does not track", () => {
+  it.each([
+    ["and moved every file", "mkdir lib; git mv a.txt src .gitignore lib/; git commit -qm moved", "lib/a.txt"],
+    [
+      "and began a branch with other files",
+      "git checkout -q --orphan pages; git rm -rfq .; echo index >index.html; git add .; git commit -qm pages",
+      "index.html",
+    ],
+  ])("%s is the same one", async (_what, script, file) => {
+    const { restoreWorkspace } = await prepare();
+    await user(remote, `git clean -qxfd; ${script}`);
+    await restoreWorkspace();
+    expect(await git("rev-parse", "HEAD")).toBe(await gitIn(remote, "rev-parse", "HEAD"));
+    expect(existsSync(path.join(workspace, file))).toBe(true);
+    expect(existsSync(path.join(workspace, "a.txt"))).toBe(false);
+  });
+});
+
 describe("a workspace on another file system than the temporary files", () => {
   it("has its repository uploaded, and nothing is left in it", async () => {
     const elsewhere = await mkdtemp(path.join(await otherFileSystem(), "elsewhere-"));

@@ -240,6 +240,14 @@ pub fn is_passed_over(path: &RelativePath, known: &Bases) -> bool {
     }
 }
 
+/// Whether a path is that of a pack of a repository that was sent. Its name is that of its content.
+#[must_use]
+pub fn is_sent_pack(path: &RelativePath, known: &Bases) -> bool {
+    let Some(inside) = inside(path).filter(|inside| inside.name == DOT_GIT) else { return false };
+    let Some(pack) = inside.inner.strip_prefix(b"objects/pack/") else { return false };
+    known.get(&dot_git(&inside)).is_some_and(|base| base.packs.keys().any(|name| name.as_bytes() == pack))
+}
+
 /// Why something below a `.git`, or a `.git` itself, stays as it is locally in the mode `files`. `is_folder`
 /// tells whether it is a folder in the sandbox.
 #[must_use]

@@ -1,6 +1,7 @@
 //! The sandbox's workspace → merged into the local one.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use crate::exclude::PathSet;
 use crate::fs::Kind;
 use crate::git::held::{AtCheckout, is_moved};
 use crate::git::named::Named;
+use crate::git::quarantine::is_sent_pack;
 use crate::git::report::GitReport;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::lock::{self, MergeLock};
@@ -365,11 +367,15 @@ impl Receiving {
                 modes_told.get_or_init(|| found.modes.into_iter().collect());
             }
         };
-        let travel = self.travel;
-        let passed_over = self
-            .left_alone
-            .clone()
-            .without_names("", |path| travel.passes_over(path, &base.repositories.bases));
+        let (travel, known) = (self.travel, &base.repositories.bases);
+        let has_sent_pack = AtomicBool::new(false);
+        let passed_over = self.left_alone.clone().without_names("", |path| {
+            let is_passed_over = travel.passes_over(path, known);
+            if is_passed_over && is_sent_pack(path, known) {
+                has_sent_pack.store(true, Ordering::Relaxed);
+            }
+            is_passed_over
+        });
         let reception = Reception {
             base: &base.trees.snapshot,
             workspace: &root,
@@ -426,7 +432,9 @@ impl Receiving {
             incoming
                 .note_special(changes.special().filter(|path| !passed_over.leaves_out(path, Kind::Other)));
         }
+        // The agent may have removed the mark with all that git does not track, and moved all files.
         if answer.mark.is_none()
+            && !has_sent_pack.load(Ordering::Relaxed)
             && is_another_without_mark(&base.trees.snapshot, &incoming.snapshot, &learned.lost)
         {
             // The refusal is what to report; the next restore clears up what stays.
