@@ -647,6 +647,20 @@ describe("what the local configuration runs from the workspace", () => {
     },
   );
 
+  it("is reported by the restore that completes, where one that was killed has placed it", async () => {
+    await git("config", "core.hooksPath", ".githooks");
+    const { restoreWorkspace } = await prepare();
+    const files = { ".githooks/pre-commit": "changed\n", ".envrc": "changed\n", "src/b.txt": "changed\n" };
+    await makeTree(remote, files);
+    await makeTree(workspace, files);
+    await restoreWorkspace();
+    expect(lastReport().written).toStrictEqual([]);
+    const told = lastReport().sensitive.map(({ path: where }) => where);
+    expect(told).toStrictEqual([".envrc", ".githooks/pre-commit"]);
+    await restoreWorkspace();
+    expect(lastReport().sensitive).toStrictEqual([]);
+  });
+
   it.each([
     ["a branch", ["checkout -q -b side", "ADD", "checkout -q main"]],
     ["a tag", ["checkout -q --detach", "ADD", "tag planted", "checkout -q main"]],

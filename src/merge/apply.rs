@@ -98,6 +98,7 @@ pub fn merge(
     report.conflicts = backups;
     report.deletions_backed_up = deletions_backed_up;
     report.sensitive = sensitive_of(&plan, &report.written, &seen);
+    report.already_here = plan.already_here.into_iter().map(|(path, _)| path).collect();
     report.left_in_place.extend(plan.left_in_place);
     report.skipped.extend(incoming.skipped.iter().cloned());
     report.take_rescued(rescued);
@@ -152,6 +153,7 @@ pub fn preview(root: &Root, incoming: &mut Incoming, options: &MergeOptions<'_>)
     }
     report.deleted = deleted.into_iter().collect();
     report.sensitive = sensitive_of(&plan, &report.written, &seen);
+    report.already_here = plan.already_here.into_iter().map(|(path, _)| path).collect();
     report.left_in_place.extend(plan.left_in_place);
     report.skipped.extend(incoming.skipped.iter().cloned());
     report.take_rescued(&mut Rescued::default());
@@ -197,6 +199,10 @@ fn sensitive_of(plan: &Plan<'_>, written: &[RelativePath], seen: &ByPath<Meta>) 
         let written: HashSet<&RelativePath> = written.iter().collect();
         noted.retain(|noted| written.contains(&noted.path));
     }
+    // Whether these were executable before is not known.
+    noted.extend(plan.already_here.iter().filter_map(|(path, entry)| {
+        Some(Noted { path: path.clone(), reason: sensitive(path, entry, || true)? })
+    }));
     noted
 }
 

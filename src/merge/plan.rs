@@ -158,6 +158,9 @@ pub struct Plan<'a> {
     pub modes: Vec<(RelativePath, u32)>,
     /// Paths that the sandbox deleted and that were changed locally.
     pub left_in_place: Vec<RelativePath>,
+    /// Files and links that the sandbox changed and that are here just like that: a merge that was killed or has failed may
+    /// have placed them.
+    pub already_here: Vec<(RelativePath, &'a Entry)>,
 }
 
 /// The paths that the sandbox changed, with both entries. No other path has to be inspected.
@@ -244,6 +247,12 @@ pub fn plan<'a>(base: &'a Snapshot, theirs: &'a Snapshot, ours: &ByPath<Local>) 
         let ours = in_order.find(path).unwrap_or(&Local::Absent);
         let decision = decide(before, after, ours);
         let entry = match (decision, after) {
+            (Decision::Leave, Some(entry)) if !entry.is_folder() => {
+                if matches!(ours, Local::Entry(here) if here.same_as(entry)) {
+                    plan.already_here.push((path.clone(), entry));
+                }
+                continue;
+            }
             (Decision::Leave, _) | (Decision::SetMode { .. } | Decision::Place { .. }, None) => continue,
             (Decision::LeaveInPlace, _) => {
                 plan.left_in_place.push(path.clone());

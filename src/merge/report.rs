@@ -45,6 +45,8 @@ pub struct Rescued {
 pub struct Report {
     /// Created, replaced, or given the sandbox's mode.
     pub written: Vec<RelativePath>,
+    /// Changed in the sandbox and here just like that. The caller is not told of these, but of what is sensitive among them.
+    pub already_here: Vec<RelativePath>,
     /// Deleted, because the sandbox deleted it.
     pub deleted: Vec<RelativePath>,
     /// Deleted in the sandbox but changed locally, and therefore left in place.
@@ -88,6 +90,7 @@ impl Report {
     /// Adds what another part of the same merge did.
     pub fn absorb(&mut self, other: Self) {
         self.written.extend(other.written);
+        self.already_here.extend(other.already_here);
         self.deleted.extend(other.deleted);
         self.left_in_place.extend(other.left_in_place);
         self.conflicts.extend(other.conflicts);

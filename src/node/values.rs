@@ -349,6 +349,7 @@ pub fn report(
 ) -> Vec<String> {
     let Report {
         written,
+        already_here: _,
         deleted,
         left_in_place,
         conflicts,

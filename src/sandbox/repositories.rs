@@ -349,13 +349,14 @@ pub fn tell_named(
     changed: &BTreeSet<RelativePath>,
     workspace: &Root,
 ) -> Result<()> {
-    if report.written.is_empty() && changed.is_empty() {
+    if report.written.is_empty() && report.already_here.is_empty() && changed.is_empty() {
         return Ok(());
     }
     named.follow_links();
     let known: BTreeSet<RelativePath> = report.sensitive.iter().map(|noted| noted.path.clone()).collect();
     let mut cursor = workspace.cursor();
-    for path in report.written.iter().filter(|path| !known.contains(*path)) {
+    let came = report.written.iter().chain(&report.already_here);
+    for path in came.filter(|path| !known.contains(*path)) {
         let mut reason = named.reason(path);
         if reason.is_none()
             && let Some(above) = named.reason_of_link(path)
