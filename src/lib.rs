@@ -99,7 +99,7 @@ pub mod git {
     pub mod import;
     pub mod index;
     mod keep;
-    mod links;
+    pub mod links;
     mod local_refs;
     pub mod named;
     pub mod obeyed;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 /// The maximum number of links that are followed: that of Linux.
-pub(super) const LINKS_MAX: usize = 40;
+pub const LINKS_MAX: usize = 40;
 
 /// What is at a path, without following a link.
 #[derive(Debug, Clone, PartialEq, Eq)]

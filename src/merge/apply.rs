@@ -4,9 +4,9 @@
 //! goes in, and is compared then. If it is not the version that the plan was made for, it was edited in
 //! between and is backed up. So no edit can be lost between a check and a rename.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Write as _;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
@@ -16,9 +16,11 @@ use super::incoming::{Incoming, UNCHANGED};
 use super::journal::{DISPLACED, Displacement, Journal, NewVersion, PART};
 use super::left_alone::must_stay;
 use super::options::MergeOptions;
-use super::plan::{DEFAULT_FOLDER_MODE, Local, Placement, Plan, paths_to_inspect, plan, treat_as_unchanged};
+use super::plan::{
+    DEFAULT_FOLDER_MODE, Local, Placement, Plan, changed, paths_to_inspect, plan, treat_as_unchanged,
+};
 use super::report::{Conflict, Noted, Report, Rescued, Skipped};
-use super::sensitive::sensitive;
+use super::sensitive::{LEADS_OUT, Look, leads_out, sensitive};
 use crate::cancel::Cancel;
 use crate::error::{Error, Obstacle, Result};
 use crate::fs::host::{self, is_root};
@@ -97,7 +99,11 @@ pub fn merge(
     };
     report.conflicts = backups;
     report.deletions_backed_up = deletions_backed_up;
-    report.sensitive = sensitive_of(&plan, &report.written, &seen);
+    let (mut links, mut cursor) = (Links::default(), root.cursor());
+    let mut look = |path: &RelativePath| links.get(&mut cursor, path);
+    report.sensitive = sensitive_of(&plan, &report.written, &seen, &mut look);
+    let newly = newly_leading_out(base, &incoming.snapshot, &report, &mut look);
+    report.sensitive.extend(newly);
     report.already_here = plan.already_here.into_iter().map(|(path, _)| path).collect();
     report.left_in_place.extend(plan.left_in_place);
     report.skipped.extend(incoming.skipped.iter().cloned());
@@ -152,7 +158,15 @@ pub fn preview(root: &Root, incoming: &mut Incoming, options: &MergeOptions<'_>)
         report.deletions_backed_up = files.map(conflict).collect();
     }
     report.deleted = deleted.into_iter().collect();
-    report.sensitive = sensitive_of(&plan, &report.written, &seen);
+    let mut links = Links::default();
+    let mut look = |path: &RelativePath| match (incoming.snapshot.get(path), base.get(path)) {
+        (Some(Entry::Symlink { target }), _) => Some(Arc::clone(target)),
+        (None, None) => links.get(&mut cursor, path),
+        _ => None,
+    };
+    report.sensitive = sensitive_of(&plan, &report.written, &seen, &mut look);
+    let newly = newly_leading_out(base, &incoming.snapshot, &report, &mut look);
+    report.sensitive.extend(newly);
     report.already_here = plan.already_here.into_iter().map(|(path, _)| path).collect();
     report.left_in_place.extend(plan.left_in_place);
     report.skipped.extend(incoming.skipped.iter().cloned());
@@ -177,32 +191,82 @@ fn treat_protected_as_unchanged(
     Ok(())
 }
 
+/// The targets of local links, each read once: many links have the same folders on their way.
+#[derive(Default)]
+struct Links(HashMap<RelativePath, Option<Arc<[u8]>>>);
+
+impl Links {
+    fn get(&mut self, cursor: &mut Cursor<'_>, path: &RelativePath) -> Option<Arc<[u8]>> {
+        if let Some(target) = self.0.get(path) {
+            return target.clone();
+        }
+        // Where this process may not look, no way can be followed.
+        let target = cursor.read_link(path).ok().flatten();
+        self.0.insert(path.clone(), target.clone());
+        target
+    }
+}
+
+/// The links that were not written, but lead out of the workspace now, since a link on their way was changed.
+fn newly_leading_out(base: &Snapshot, theirs: &Snapshot, report: &Report, look: Look<'_>) -> Vec<Noted> {
+    let is_link = |entry: Option<&Entry>| matches!(entry, Some(Entry::Symlink { .. }));
+    let has_changed = !report.written.is_empty() || !report.deleted.is_empty();
+    if !has_changed || !changed(base, theirs).any(|(_, before, after)| is_link(before) || is_link(after)) {
+        return Vec::new();
+    }
+    let written: HashSet<&RelativePath> = report.written.iter().collect();
+    let mut found = Vec::new();
+    for (path, entry) in theirs {
+        let Entry::Symlink { target } = entry else { continue };
+        if written.contains(path) || !leads_out(path, target, look) {
+            continue;
+        }
+        let mut before = |path: &RelativePath| match (base.get(path), theirs.get(path)) {
+            (Some(Entry::Symlink { target }), _) => Some(Arc::clone(target)),
+            (None, None) => look(path),
+            _ => None,
+        };
+        if !leads_out(path, target, &mut before) {
+            found.push(Noted { path: path.clone(), reason: LEADS_OUT });
+        }
+    }
+    found
+}
+
 /// The written paths that deserve a look, with the reason.
-fn sensitive_of(plan: &Plan<'_>, written: &[RelativePath], seen: &ByPath<Meta>) -> Vec<Noted> {
+fn sensitive_of(
+    plan: &Plan<'_>,
+    written: &[RelativePath],
+    seen: &ByPath<Meta>,
+    look: Look<'_>,
+) -> Vec<Noted> {
     let was_executable = |path: &RelativePath| {
         seen.get(path).is_some_and(|meta| meta.kind == Kind::File && meta.mode & 0o111 != 0)
     };
-    let note = |path: &RelativePath, entry: &Entry| {
-        Some(Noted { path: path.clone(), reason: sensitive(path, entry, || was_executable(path))? })
+    let mut noted = Vec::new();
+    let mut note = |path: &RelativePath, entry: &Entry| {
+        let reason = sensitive(path, entry, || was_executable(path), look);
+        noted.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
     };
     // Of a changed mode, nothing else is looked at.
-    let modes = plan
-        .file_modes
-        .iter()
-        .filter_map(|(path, mode)| note(path, &Entry::File { mode: *mode, digest: Digest([0; 32]) }));
-    let placed = plan.placements().filter_map(|placement| match placement.mode {
-        Some(mode) => note(&placement.path, &placement.entry.clone().with_mode(mode)),
-        None => note(&placement.path, placement.entry),
-    });
-    let mut noted: Vec<Noted> = modes.chain(placed).collect();
+    for (path, mode) in &plan.file_modes {
+        note(path, &Entry::File { mode: *mode, digest: Digest([0; 32]) });
+    }
+    for placement in plan.placements() {
+        match placement.mode {
+            Some(mode) => note(&placement.path, &placement.entry.clone().with_mode(mode)),
+            None => note(&placement.path, placement.entry),
+        }
+    }
     if !noted.is_empty() {
         let written: HashSet<&RelativePath> = written.iter().collect();
         noted.retain(|noted| written.contains(&noted.path));
     }
     // Whether these were executable before is not known.
-    noted.extend(plan.already_here.iter().filter_map(|(path, entry)| {
-        Some(Noted { path: path.clone(), reason: sensitive(path, entry, || true)? })
-    }));
+    for (path, entry) in &plan.already_here {
+        let reason = sensitive(path, entry, || true, look);
+        noted.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
+    }
     noted
 }
 

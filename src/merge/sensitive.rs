@@ -1,6 +1,9 @@
 //! Files that tools run or obey without being asked: which of them deserve a look after a restore, and which
 //! are never restored. Pure: no I/O, tested by tables.
 
+use std::sync::Arc;
+
+use crate::git::links::LINKS_MAX;
 use crate::path::RelativePath;
 use crate::tree::entry::Entry;
 use crate::tree::stage::folded_name;
@@ -24,20 +27,25 @@ const ANYWHERE: [(&str, &str); 12] = [
 const CLAUDE: &str = ".claude";
 const PACKAGE_MANAGER: &str = "a package manager obeys it";
 const AGENT: &str = "an agent runs the hooks that it names";
-const LEADS_OUT: &str = "it is a link that leaves the workspace";
+/// The reason for a link that leads out of the workspace.
+pub const LEADS_OUT: &str = "it is a link that leaves the workspace";
 const EXECUTABLE: &str = "it has become executable";
 const MERCURIAL: &str = "Mercurial runs what it names";
 
+/// Tells the target of the link at a path, if one is there.
+pub type Look<'a> = &'a mut dyn FnMut(&RelativePath) -> Option<Arc<[u8]>>;
+
 /// Why a path that was written deserves a look, if it does. `was_executable` tells whether an executable file
-/// was there before.
+/// was there before, and `look` what links are there after the merge.
 #[must_use]
 pub fn sensitive(
     path: &RelativePath,
     entry: &Entry,
     was_executable: impl FnOnce() -> bool,
+    look: Look<'_>,
 ) -> Option<&'static str> {
     by_name(path).or_else(|| match entry {
-        Entry::Symlink { target } if leads_out(path, target) => Some(LEADS_OUT),
+        Entry::Symlink { target } if leads_out(path, target, look) => Some(LEADS_OUT),
         Entry::File { mode, .. } if mode & 0o111 != 0 && !was_executable() => Some(EXECUTABLE),
         _ => None,
     })
@@ -74,21 +82,47 @@ pub fn by_name(path: &RelativePath) -> Option<&'static str> {
     None
 }
 
-/// Whether a link at `path` leads out of the root, by the names in its target alone.
-fn leads_out(path: &RelativePath, target: &[u8]) -> bool {
-    if target.first() == Some(&b'/') {
-        return true;
-    }
-    let mut depth = path.ancestors().count();
-    for name in target.split(|&byte| byte == b'/') {
-        match name {
-            b"" | b"." => {}
-            b".." if depth == 0 => return true,
-            b".." => depth -= 1,
-            _ => depth += 1,
+/// Whether the way of a link at `path` leads out of the root, even if it comes back. Links on it are followed as the kernel does: one of
+/// too many links leads nowhere.
+///
+/// What is no link is taken for a folder, whether it exists or not, since the sandbox may make it later.
+pub fn leads_out(path: &RelativePath, target: &[u8], look: Look<'_>) -> bool {
+    let mut at = path.split().0.to_vec();
+    // The name to be taken next is the last one.
+    let mut waiting: Vec<Vec<u8>> = Vec::new();
+    let mut next: Option<Arc<[u8]>> = Some(target.into());
+    for _ in 0..LINKS_MAX {
+        let Some(target) = next.take() else { return false };
+        if target.first() == Some(&b'/') {
+            return true;
+        }
+        waiting.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
+        while let Some(name) = waiting.pop() {
+            match &name[..] {
+                b"" | b"." => {}
+                b".." if at.is_empty() => return true,
+                b".." => at.truncate(above(&at)),
+                name => {
+                    let length = at.len();
+                    if length > 0 {
+                        at.push(b'/');
+                    }
+                    at.extend_from_slice(name);
+                    next = RelativePath::parse(&at).ok().flatten().and_then(|path| look(&path));
+                    if next.is_some() {
+                        at.truncate(length);
+                        break;
+                    }
+                }
+            }
         }
     }
     false
+}
+
+/// The length of the path above one of names.
+fn above(path: &[u8]) -> usize {
+    path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)
 }
 
 /// Why a path is not taken over from the sandbox, whatever changed there: it would run something here.
@@ -155,7 +189,7 @@ mod tests {
             ("src/main.rs", false),
         ] {
             for path_text in [name.to_owned(), format!("deep/er/{name}")] {
-                let reason = sensitive(&path(&path_text), &plain, || false);
+                let reason = sensitive(&path(&path_text), &plain, || false, &mut |_| None);
                 assert_eq!(reason.is_some(), is_sensitive, "{path_text}: {reason:?}");
             }
         }
@@ -192,7 +226,49 @@ mod tests {
             ("l", "/etc/passwd", true),
         ] {
             let link = Entry::Symlink { target: target.as_bytes().into() };
-            assert_eq!(sensitive(&path(at), &link, || false).is_some(), leaves, "{at} -> {target}");
+            let reason = sensitive(&path(at), &link, || false, &mut |_| None);
+            assert_eq!(reason.is_some(), leaves, "{at} -> {target}");
+        }
+    }
+
+    #[test]
+    fn the_way_of_a_link_is_that_of_the_kernel() {
+        let mut links = vec![
+            ("up", "..".to_owned()),
+            ("d/up", "..".to_owned()),
+            ("d/e/top", "../..".to_owned()),
+            ("deep", "a/b/".to_owned()),
+            ("abs", "/etc".to_owned()),
+            ("loop", "loop/x".to_owned()),
+        ];
+        let chain: Vec<String> = (0..=LINKS_MAX).map(|number| format!("c{number}")).collect();
+        links.extend(chain.iter().zip(&chain[1..]).map(|(from, to)| (&from[..], to.clone())));
+        links.push((&chain[LINKS_MAX], "..".to_owned()));
+        let mut look = |at: &RelativePath| {
+            let link = links.iter().find(|(link, _)| at.as_bytes() == link.as_bytes());
+            link.map(|(_, target)| target.as_bytes().into())
+        };
+        for (at, target, leaves) in [
+            ("l", "up", true),
+            ("l", "up/ws/x", true),
+            ("l", "d/up", false),
+            ("l", "d/up/x", false),
+            ("l", "d/up/../x", true),
+            ("l", "d/e/top/../x", true),
+            ("d/l", "e/top/x", false),
+            ("d/l", "./e//top/up/x", true),
+            ("l", "deep/../x", false),
+            ("l", "deep/../../x", false),
+            ("l", "deep/../../../x", true),
+            ("l", "new/../x", false),
+            ("l", "abs/x", true),
+            ("l", "x/abs", false),
+            ("l", "loop", false),
+            ("l", "loop/../../x", false),
+            ("l", "c2", true),
+            ("l", "c1", false),
+        ] {
+            assert_eq!(leads_out(&path(at), target.as_bytes(), &mut look), leaves, "{at} -> {target}");
         }
     }
 
@@ -206,12 +282,13 @@ mod tests {
             (0o645, false, true),
         ] {
             assert_eq!(
-                sensitive(&path("x"), &file(mode), || was).is_some(),
+                sensitive(&path("x"), &file(mode), || was, &mut |_| None).is_some(),
                 is_reported,
                 "{mode:o}, before: {was}"
             );
         }
-        assert_eq!(sensitive(&path("d"), &Entry::Folder { mode: Some(0o755) }, || false), None);
+        let folder = Entry::Folder { mode: Some(0o755) };
+        assert_eq!(sensitive(&path("d"), &folder, || false, &mut |_| None), None);
     }
 
     #[test]
