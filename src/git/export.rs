@@ -11,8 +11,10 @@ use super::command::{Fault, Git, short};
 use super::config::{self, Settings};
 use super::index;
 use super::keep;
+use super::links::follow;
+use super::named::{GITDIR, below, look, named_in};
 use super::packs::{self, Earlier, SentPacks, Wanted};
-use super::recognise::{DOT_GIT, bare_folders_of_files};
+use super::recognise::{DOT_GIT, bare_folders_of_files, is_gits};
 use super::refs::{Head, Oid, RefName, Refs};
 use super::repository::{Place, Repository, lines};
 use super::unfinished;
@@ -110,9 +112,18 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
     let git_dir = if meta.kind == Kind::Folder {
         at
     } else {
+        let named = named_in(&at, GITDIR).unwrap_or_default();
+        if leads_through_link(&absolute, &checkout.join(named)) {
+            return refused("a .git whose way leads through a link of the workspace is not followed");
+        }
         let found = git.outside().args(["rev-parse", "--resolve-git-dir"]).arg(&at).run(cancel)?;
         path_of(found.strip_suffix(b"\n").unwrap_or(&found))
     };
+    if let Some(named) = named_in(&git_dir.join("commondir"), b"")
+        && leads_through_link(&absolute, &git_dir.join(named))
+    {
+        return refused("a commondir whose way leads through a link of the workspace is not followed");
+    }
     let mut call = git.call(&git_dir);
     call.env("GIT_WORK_TREE", &checkout).cwd(&checkout);
     let told = call.args(["rev-parse", "--show-object-format", "--git-common-dir"]).run(cancel)?;
@@ -130,6 +141,14 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
     let promisor = git.call(&git_dir).args(promisor).output(cancel)?.stdout;
     let promisor = config::parse(&promisor).iter().find_map(config::promisor);
     Ok(Place { checkout, id: meta.id, git_dir, common_dir, format: format.to_owned(), promisor })
+}
+
+/// Whether a way leads through a link of the workspace, with which the sandbox could lead it elsewhere. (What is in a `.git` it
+/// cannot change.)
+fn leads_through_link(workspace: &Path, path: &Path) -> bool {
+    let mut looked = HashMap::new();
+    let way = follow(path, &mut |path| look(&mut looked, path));
+    way.links.iter().any(|link| matches!(below(workspace, &link.path), Some(Some(path)) if !is_gits(&path)))
 }
 
 /// Makes the upload of one repository in `folder`, which must not exist yet. Packs of an earlier upload are

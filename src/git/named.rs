@@ -469,7 +469,7 @@ fn first_from<'m, T>(map: &'m BTreeMap<RelativePath, T>, path: &[u8]) -> Option<
 }
 
 /// What is at a path. What is there is remembered: most paths share those above them.
-fn look(looked: &mut HashMap<PathBuf, Looked>, path: &Path) -> Looked {
+pub(super) fn look(looked: &mut HashMap<PathBuf, Looked>, path: &Path) -> Looked {
     if let Some(looked) = looked.get(path) {
         return looked.clone();
     }
@@ -532,7 +532,7 @@ impl Finding<'_> {
         let Around { git_dir, common_dir, checkout } = self.around;
         let dot_git = checkout.join(".git");
         self.named.start(dot_git.clone(), Role::Folder(PART));
-        self.leads_to(&dot_git, checkout, b"gitdir: ");
+        self.leads_to(&dot_git, checkout, GITDIR);
         self.leads_to(&git_dir.join("commondir"), git_dir, b"");
         let all: BTreeSet<PathBuf> = worktrees(common_dir).into_iter().chain([git_dir.clone()]).collect();
         for folder in all {
@@ -549,10 +549,8 @@ impl Finding<'_> {
 
     /// Records the path that a file of git's has, if that file has one.
     fn leads_to(&mut self, file: &Path, from: &Path, prefix: &[u8]) {
-        let text = beginning(file).unwrap_or_default();
-        let Some(path) = text.strip_prefix(prefix).map(<[u8]>::trim_ascii_end) else { return };
-        if !path.is_empty() {
-            self.named.start(from.join(path_of(path)), Role::Folder(PART));
+        if let Some(path) = named_in(file, prefix) {
+            self.named.start(from.join(path), Role::Folder(PART));
         }
     }
 
@@ -729,6 +727,19 @@ fn worktrees_of(settings: &[Setting<'_>], around: &Around) -> Vec<PathBuf> {
     there.filter(|folder| *folder != around.checkout).collect()
 }
 
+/// What precedes the path in a `.git` that is a file.
+pub(super) const GITDIR: &[u8] = b"gitdir: ";
+
+/// The path that a file of git's has after a prefix, if it has one.
+pub(super) fn named_in(file: &Path, prefix: &[u8]) -> Option<PathBuf> {
+    let text = beginning(file)?;
+    let mut path = text.strip_prefix(prefix)?;
+    while let [rest @ .., b'\n' | b'\r'] = path {
+        path = rest;
+    }
+    (!path.is_empty()).then(|| path_of(path))
+}
+
 /// The beginning of a file. `None` if there is none, or it cannot be read: then git cannot read it either.
 fn beginning(path: &Path) -> Option<Vec<u8>> {
     let file = if by_path::is_file(path) { by_path::open(path).ok()? } else { return None };
@@ -739,7 +750,7 @@ fn beginning(path: &Path) -> Option<Vec<u8>> {
 
 /// An absolute path from the workspace's root, if it is in the workspace; `Some(None)` is the workspace itself.
 #[allow(clippy::option_option, reason = "outside, the workspace itself, and below it are three things")]
-fn below(workspace: &Path, path: &Path) -> Option<Option<RelativePath>> {
+pub(super) fn below(workspace: &Path, path: &Path) -> Option<Option<RelativePath>> {
     let rest = bytes_of(path.strip_prefix(workspace).ok()?);
     if rest.is_empty() { Some(None) } else { RelativePath::parse(rest).ok() }
 }

@@ -1363,6 +1363,77 @@ fn a_local_git_directory_that_is_a_link_is_not_followed() {
     });
 }
 
+/// A folder `n` whose `.git` is a file, how its way leads, and whether it is followed.
+const WAYS: &[(&str, &str, bool)] = &[
+    ("a plain way", "mkdir r; mv n.git r; echo 'gitdir: ../r/n.git' > n/.git", true),
+    ("through a link", "mkdir r; mv n.git r; ln -s r l; echo 'gitdir: ../l/n.git' > n/.git", false),
+    ("to a link", "mv n.git r.git; ln -s r.git l; printf 'gitdir: ../l' > n/.git", false),
+    (
+        "out through links that look as if they stayed",
+        "mkdir -p d1/d2 ../rr; mv n.git ../rr; ln -s ../.. d1/d2/l; ln -s d1/d2/l/../rr l; echo 'gitdir: ../l/n.git' > n/.git",
+        false,
+    ),
+    (
+        "out, and back through a link",
+        "mkdir ../rr; ln -s \"$PWD/b\" ../rr/in; ln -s . b; echo \"gitdir: $PWD/../rr/in/n.git\" > n/.git",
+        false,
+    ),
+    ("a link outside", "mkdir ../rr; mv n.git ../rr; ln -s rr ../l; echo 'gitdir: ../../l/n.git' > n/.git", true),
+    (
+        "a link in a .git",
+        "mkdir ../rr; mv n.git ../rr; ln -s ../../rr .git/modules; echo 'gitdir: ../.git/modules/n.git' > n/.git",
+        true,
+    ),
+    (
+        "a worktree",
+        "rm -r n; git -C n.git worktree add -q --detach ../n; mv n.git ../r.git
+         echo \"gitdir: $PWD/../r.git/worktrees/n\" > n/.git",
+        true,
+    ),
+    (
+        "a worktree whose shared directory is behind a link",
+        "rm -r n; git -C n.git worktree add -q --detach ../n; mv n.git/worktrees/n ../gd; rm -r n.git/worktrees
+         ln -s n.git l; echo \"$PWD/l\" > ../gd/commondir; echo 'gitdir: ../../gd' > n/.git",
+        false,
+    ),
+    (
+        "a shared directory without a link",
+        "rm -r n; git -C n.git worktree add -q --detach ../n; mv n.git/worktrees/n ../gd; rm -r n.git/worktrees
+         echo \"$PWD/n.git\" > ../gd/commondir; echo 'gitdir: ../../gd' > n/.git",
+        true,
+    ),
+    (
+        "a folder with a shared directory behind a link",
+        "mv n.git c.git; ln -s c.git l; mkdir n/.git; cp c.git/HEAD n/.git; echo ../../l > n/.git/commondir",
+        false,
+    ),
+];
+
+/// The sandbox could lead it to another repository, which would then be uploaded and changed.
+#[test]
+fn a_git_directory_is_not_reached_through_a_link_of_the_workspace() {
+    for (what, way, is_followed) in WAYS {
+        with_each_git(|bench| {
+            bench.new_repository(&bench.here.join("n"));
+            bench.shell(&bench.here, &format!("set -e; mv n/.git n.git; {way}"));
+            assert!(bench.try_git(&bench.here.join("n"), &["rev-parse", "HEAD"]).0, "{what}");
+            let refused = bench.prepare();
+            let expected: &[&str] = if *is_followed { &[] } else { &["not followed"] };
+            assert_eq!(refused.len(), expected.len(), "{what}: {refused:?}");
+            assert!(refused.iter().zip(expected).all(|(told, reason)| told.contains(reason)), "{refused:?}");
+            assert_eq!(bench.there.join("n/.git").exists(), *is_followed, "{what}");
+            // One that the sandbox makes there does not come, either.
+            if !is_followed {
+                bench.new_repository(&bench.there.join("n"));
+                let head = bench.git(&bench.here.join("n"), &["rev-parse", "HEAD"]);
+                let report = bench.restore();
+                assert!(holds(&report, "n/.git"), "{what}: {report:?}");
+                assert_eq!(bench.git(&bench.here.join("n"), &["rev-parse", "HEAD"]), head, "{what}");
+            }
+        });
+    }
+}
+
 #[test]
 fn a_repository_of_an_unknown_object_format_is_refused() {
     with_each_git(|bench| {
