@@ -691,6 +691,22 @@ describe("what the local configuration runs from the workspace", () => {
     expect(lastReport().sensitive).toStrictEqual([]);
   });
 
+  it.each([
+    ["hasconfig:remote.*.url:https://corp.invalid/**", "remote add corp https://corp.invalid/x", [".git"]],
+    ["hasconfig:remote.*.url:https://corp.invalid/**", "remote add corp https://other.invalid/x", []],
+    ["onbranch:work/**", "checkout -q -b work/x", [".git"]],
+    ["onbranch:work/**", "checkout -q -b other", []],
+  ])("is reported too if %s holds only now, by %s", async (condition, command, expected) => {
+    await writeFile(path.join(home, "included"), "[alias]\n\tx = log\n");
+    await git("config", `includeIf.${condition}.path`, path.join(home, "included"));
+    const { restoreWorkspace } = await prepare();
+    await gitIn(remote, ...command.split(" "));
+    await restoreWorkspace();
+    expect(lastReport().sensitive.map((told) => told.path)).toStrictEqual(expected);
+    await restoreWorkspace();
+    expect(lastReport().sensitive).toStrictEqual([]);
+  });
+
   it("is reported too if the sandbox put a link in the place of a folder above it", async () => {
     await makeTree(workspace, { "tools/clean.js": "1\n", "hooks/more/pre-commit": "1\n", "other/x": "1\n" });
     await git("config", "core.hooksPath", "hooks/more");

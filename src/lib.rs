@@ -92,6 +92,7 @@ pub mod archive {
 
 /// Git repositories in the workspace: what is uploaded, and what may be taken over from the sandbox.
 pub mod git {
+    mod around;
     pub mod command;
     pub mod config;
     pub mod export;
@@ -116,6 +117,7 @@ pub mod git {
     mod their_refs;
     mod unfinished;
     mod user;
+    mod ways;
     mod words;
     pub mod work_folder;
     pub mod written;

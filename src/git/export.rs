@@ -11,13 +11,12 @@ use super::command::{Fault, Git, short};
 use super::config::{self, Settings};
 use super::index;
 use super::keep;
-use super::links::follow;
-use super::named::{GITDIR, below, look, named_in};
 use super::packs::{self, Earlier, SentPacks, Wanted};
-use super::recognise::{DOT_GIT, bare_folders_of_files, is_gits};
+use super::recognise::{DOT_GIT, bare_folders_of_files};
 use super::refs::{Head, Oid, RefName, Refs};
 use super::repository::{Place, Repository, lines};
 use super::unfinished;
+use super::ways::{GITDIR, leads_through_link, named_in};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::by_path::{self, make_folders, read, write};
@@ -141,14 +140,6 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
     let promisor = git.call(&git_dir).args(promisor).output(cancel)?.stdout;
     let promisor = config::parse(&promisor).iter().find_map(config::promisor);
     Ok(Place { checkout, id: meta.id, git_dir, common_dir, format: format.to_owned(), promisor })
-}
-
-/// Whether a way leads through a link of the workspace, with which the sandbox could lead it elsewhere. (What is in a `.git` it
-/// cannot change.)
-fn leads_through_link(workspace: &Path, path: &Path) -> bool {
-    let mut looked = HashMap::new();
-    let way = follow(path, &mut |path| look(&mut looked, path));
-    way.links.iter().any(|link| matches!(below(workspace, &link.path), Some(Some(path)) if !is_gits(&path)))
 }
 
 /// Makes the upload of one repository in `folder`, which must not exist yet. Packs of an earlier upload are

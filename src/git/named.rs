@@ -14,17 +14,20 @@ use std::io::Read as _;
 use std::ops::Bound;
 use std::path::{Component, Path, PathBuf};
 
+use super::around::{Around, Where, enclosing, repositories};
 use super::command::{Fault, Git};
 use super::export::{Bases, path_of};
 use super::links::{LINKS_MAX, Looked, follow};
 use super::obeyed::HOOKS;
-use super::recognise::is_gits;
-use super::repository::{Place, unquoted, worktrees};
-use super::user::User;
-use super::words::words;
+use super::recognise::{DOT_GIT, is_gits};
+use super::repository::{unquoted, worktrees};
+use super::user::{USERS, User};
+use super::ways::{GITDIR, TEXT_MAX, beginning, below, look, named_in};
+use super::words::{WORDS_MAX, words};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::fs::{Kind, by_path};
+use crate::fs::{Root, by_path};
+use crate::merge::report::Noted;
 use crate::merge::sensitive::{by_name, is_known};
 use crate::path::{RelativePath, bytes_of};
 
@@ -48,15 +51,19 @@ pub const BY_A_RENAME: &str = "git runs or obeys a file of that name in another 
 /// The reason for a named file that is not written by a restore.
 pub const AT_CHECKOUT: &str = "git runs or reads a file of that name here, and a new commit or the index has another version, which a checkout writes";
 
-const KNOWN: &str = "a link whose name tools know leads there";
+const UNREAD: &str = "git cannot read the configuration here, so not every file that it names is listed";
+const APPLIES_NOW: &str = "a conditional include of the local configuration applies now";
+const ADDRESS: &str = "the local git configuration replaces the beginning of an address by it";
 
-/// The maximum number of bytes read of a hook.
-const HOOK_MAX: u64 = 64 * 1024;
+const KNOWN: &str = "a link whose name tools know leads there";
 
 /// The maximum number of files looked at in one folder of hooks.
 const HOOKS_MAX: usize = 256;
 
-/// The maximum number of configurations read that are included on a condition.
+/// The maximum number of words that count in all hooks of one folder.
+const HOOK_WORDS_MAX: usize = 50_000;
+
+/// The maximum number of configurations of a repository that are read one by one.
 const INCLUDES_MAX: usize = 64;
 
 /// The maximum number of folders of objects in which lists of further ones are read.
@@ -64,6 +71,9 @@ const ALTERNATES_MAX: usize = 64;
 
 /// Sections whose values name nothing that is run or read.
 const PLAIN_SECTIONS: [&[u8]; 5] = [b"user.", b"branch.", b"color.", b"init.", b"submodule."];
+
+/// Keys that replace the beginning of an address by what is between their first and last dot.
+const REPLACING: [&[u8]; 2] = [b".insteadof", b".pushinsteadof"];
 
 /// The folders of a repository, from its git directory, in which something may be a link.
 const PARTS: [&str; 4] = ["", "info", "objects", "objects/info"];
@@ -111,6 +121,28 @@ pub struct Named {
     starts: BTreeSet<Start>,
     /// What is at the paths that were looked at, if anything is.
     looked: HashMap<PathBuf, Looked>,
+    /// Repositories whose configuration git cannot read.
+    unread: BTreeSet<RelativePath>,
+    /// What is included on a condition.
+    conditions: Vec<Condition>,
+}
+
+/// What a search for named files has to know of a workspace.
+#[derive(Debug, Default)]
+pub struct Outline {
+    /// Its links, before the merge and after it.
+    pub links: BTreeSet<RelativePath>,
+    /// Its folders before the merge and after it, sorted.
+    pub folders: Vec<RelativePath>,
+}
+
+/// What a repository includes on a condition.
+#[derive(Debug)]
+struct Condition {
+    around: Around,
+    included: Vec<PathBuf>,
+    /// The files in effect before the merge.
+    in_effect: HashSet<PathBuf>,
 }
 
 /// A path that git or a tool uses, before any link in it is followed.
@@ -145,14 +177,6 @@ struct Setting<'a> {
     file: &'a [u8],
     key: &'a [u8],
     value: &'a [u8],
-}
-
-/// The location of a repository. All paths are absolute.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Around {
-    git_dir: PathBuf,
-    pub(super) common_dir: PathBuf,
-    pub(super) checkout: PathBuf,
 }
 
 impl Named {
@@ -237,23 +261,26 @@ impl Named {
         above.or_else(hooks).or_else(folders).or_else(known)
     }
 
-    /// Finds what the repositories in a workspace name, and the repository that contains the workspace; and where `links` of
+    /// Finds what the repositories in a workspace name, and the repository that contains the workspace; and where links of
     /// the workspace lead, if tools know their names.
     pub fn read(
         git: Option<&Git>,
-        workspace: &Path,
+        root: &Root,
         bases: &Bases,
-        links: BTreeSet<RelativePath>,
+        Outline { links, folders }: Outline,
         cancel: &Cancel,
     ) -> Result<Self> {
         let absolute =
-            std::path::absolute(workspace).map_err(|error| Error::io("realpath", workspace, error))?;
+            std::path::absolute(root.path()).map_err(|error| Error::io("realpath", root.path(), error))?;
         let workspace = by_path::resolve(&absolute)?;
         let mut named = Self { workspace: workspace.clone(), links, ..Self::default() };
         if let Some(git) = git {
-            let user = User::of_process(git.program());
+            // Without such a list, git knows the users of a directory service at most.
+            let users = by_path::read(Path::new(USERS)).ok().flatten().unwrap_or_default();
+            let user = User::of_process(git.program(), users);
             named.user(&user);
-            named.read_repositories(git, &user, &workspace, bases, cancel)?;
+            let place = Where { root, workspace: &workspace, folders: &folders };
+            named.read_repositories(git, &user, &place, bases, cancel)?;
         }
         named.follow_found();
         named.follow_known();
@@ -275,44 +302,26 @@ impl Named {
         &mut self,
         git: &Git,
         user: &User,
-        workspace: &Path,
+        place: &Where<'_>,
         bases: &Bases,
         cancel: &Cancel,
     ) -> Result<()> {
-        let mut repositories: BTreeSet<Around> = BTreeSet::new();
-        for place in bases.values().filter_map(|base| base.place.clone()) {
-            let Place { git_dir, common_dir, checkout, .. } = place;
-            // Another worktree may have a configuration of its own, for files of the same paths.
-            for git_dir in worktrees(&common_dir).into_iter().filter(|other| *other != git_dir) {
-                if by_path::exists(&git_dir.join("config.worktree")) {
-                    let (common_dir, checkout) = (common_dir.clone(), checkout.clone());
-                    repositories.insert(Around { git_dir, common_dir, checkout });
-                }
-            }
-            repositories.insert(Around { git_dir, common_dir, checkout });
-        }
+        let workspace = place.workspace;
+        let mut repositories = repositories(place, bases, cancel)?;
         // Without a `.git` in it or above it, the workspace is in no checkout, and git is not run to find that out.
         let is_in_checkout = || workspace.ancestors().any(|above| by_path::exists(&above.join(".git")));
         if !repositories.iter().any(|around| around.checkout == workspace) && is_in_checkout() {
             repositories.extend(enclosing(git, workspace, cancel)?);
         }
         for around in &repositories {
-            let home = user.home.as_deref();
-            Finding { named: self, around, home }.repository();
-            let list = match git.configuration(&around.git_dir).run(cancel) {
-                Ok(list) => list,
-                // Git fails on a configuration that it cannot read, so nothing in it takes effect.
-                Err(Fault::Refused(_)) => continue,
-                Err(Fault::Error(error)) => return Err(error),
-            };
-            let finding = Finding { named: self, around, home };
-            let mut lists = finding.conditional(git, &parse(&list), cancel)?;
-            lists.insert(0, list);
+            let mut finding = Finding { named: self, around, user };
+            finding.repository();
+            let lists = finding.lists(git, cancel)?;
             // With `core.worktree`, a relative path begins in that folder.
             let at = |checkout: PathBuf| Around { checkout, ..around.clone() };
             let elsewhere = lists.iter().flat_map(|list| worktrees_of(&parse(list), around)).map(at);
             for around in [around.clone()].into_iter().chain(elsewhere) {
-                let mut finding = Finding { named: self, around: &around, home };
+                let mut finding = Finding { named: self, around: &around, user };
                 let mut folders = Vec::new();
                 for list in &lists {
                     folders.append(&mut finding.settings(&parse(list)));
@@ -321,6 +330,38 @@ impl Named {
             }
         }
         Ok(())
+    }
+
+    /// The path by which a repository is reported: that of its `.git`, as far as it is in the workspace.
+    fn path_of(&self, around: &Around) -> RelativePath {
+        let dot_git = [around.checkout.join(path_of(DOT_GIT)), around.git_dir.clone()];
+        let is_there = |path: &&PathBuf| by_path::lstat(path).is_ok_and(|meta| meta.is_some());
+        let path = dot_git.iter().find(is_there).and_then(|path| below(&self.workspace, path).flatten());
+        path.unwrap_or_else(|| RelativePath::child(None, DOT_GIT))
+    }
+
+    /// Repositories of which not everything is known.
+    #[must_use]
+    pub fn unread(&self) -> Vec<Noted> {
+        self.unread.iter().map(|path| Noted { path: path.clone(), reason: UNREAD }).collect()
+    }
+
+    /// The repositories that include a configuration now, by its condition, which they did not before.
+    pub fn newly_included(&self, git: &Git, cancel: &Cancel) -> Result<Vec<Noted>> {
+        let mut found = Vec::new();
+        for Condition { around, included, in_effect } in &self.conditions {
+            let list = match git.configuration(&around.git_dir).run(cancel) {
+                Ok(list) => list,
+                // Nothing of it is in effect.
+                Err(Fault::Refused(_)) => continue,
+                Err(Fault::Error(error)) => return Err(error),
+            };
+            let now = origins(&parse(&list));
+            if included.iter().any(|file| now.contains(file) && !in_effect.contains(file)) {
+                found.push(Noted { path: self.path_of(around), reason: APPLIES_NOW });
+            }
+        }
+        Ok(found)
     }
 
     /// Adds where everything leads now. What was found before stays named.
@@ -468,42 +509,6 @@ fn first_from<'m, T>(map: &'m BTreeMap<RelativePath, T>, path: &[u8]) -> Option<
     map.range::<[u8], _>((Bound::Included(path), Bound::Unbounded)).next()
 }
 
-/// What is at a path. What is there is remembered: most paths share those above them.
-pub(super) fn look(looked: &mut HashMap<PathBuf, Looked>, path: &Path) -> Looked {
-    if let Some(looked) = looked.get(path) {
-        return looked.clone();
-    }
-    // What cannot be looked at leads nowhere.
-    let found = match by_path::lstat(path) {
-        Ok(Some(meta)) if meta.kind == Kind::Symlink => {
-            by_path::read_link(path).map_or(Looked::Nothing, Looked::Link)
-        }
-        Ok(Some(_)) => Looked::Other,
-        Ok(None) | Err(_) => return Looked::Nothing,
-    };
-    looked.insert(path.to_path_buf(), found.clone());
-    found
-}
-
-/// The repository whose working tree contains a folder.
-pub(super) fn enclosing(git: &Git, folder: &Path, cancel: &Cancel) -> Result<Option<Around>> {
-    let mut call = git.outside();
-    call.cwd(folder).args(["rev-parse", "--path-format=absolute"]);
-    let told = match call.args(["--show-toplevel", "--absolute-git-dir", "--git-common-dir"]).output(cancel) {
-        Ok(told) if told.status == Some(0) => told.stdout,
-        // No working tree contains it.
-        Ok(_) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let lines: Vec<&[u8]> = told.trim_ascii_end().split(|&byte| byte == b'\n').collect();
-    let [checkout, git_dir, common_dir] = lines[..] else { return Ok(None) };
-    Ok(Some(Around {
-        git_dir: path_of(git_dir),
-        common_dir: path_of(common_dir),
-        checkout: path_of(checkout),
-    }))
-}
-
 /// Parses the output of `git config --list --show-origin -z`.
 fn parse(list: &[u8]) -> Vec<Setting<'_>> {
     let mut fields = list.split(|&byte| byte == 0);
@@ -523,7 +528,13 @@ fn parse(list: &[u8]) -> Vec<Setting<'_>> {
 struct Finding<'a> {
     named: &'a mut Named,
     around: &'a Around,
-    home: Option<&'a Path>,
+    user: &'a User,
+}
+
+/// The files that settings are from.
+fn origins(settings: &[Setting<'_>]) -> HashSet<PathBuf> {
+    let files: HashSet<&[u8]> = settings.iter().map(|setting| setting.file).collect();
+    files.into_iter().map(path_of).collect()
 }
 
 impl Finding<'_> {
@@ -597,42 +608,73 @@ impl Finding<'_> {
                 let folder = self.resolve(&self.around.checkout, value);
                 self.named.start(folder.clone(), Role::Hooks(HOOK));
                 folders.push(folder);
-            } else if *key == b"include.path" || key.starts_with(b"includeif.") {
-                let here = path_of(file);
-                let included = self.resolve(here.parent().unwrap_or(Path::new("/")), value);
+            } else if is_include(key) {
+                let included = self.included(file, value);
                 self.named.start(included, Role::File(INCLUDED));
             } else if *key == b"init.templatedir" {
                 let folder = self.resolve(&self.around.checkout, value);
                 self.named.start(folder, Role::Folder(TEMPLATES));
             } else if *key == b"core.worktree" {
                 self.named.start(self.around.git_dir.join(path_of(value)), Role::Way(WORKTREE));
+            } else if let Some(address) = replacing(key) {
+                let folder = self.resolve(&self.around.checkout, address);
+                self.named.start(folder, Role::Folder(ADDRESS));
             } else if !PLAIN_SECTIONS.iter().any(|section| key.starts_with(section)) || is_command(key) {
-                self.words(value, CONFIGURED);
+                self.words(value, CONFIGURED, WORDS_MAX);
             }
         }
         folders
     }
 
-    /// The configurations that are included on a condition, which may hold later: another branch is checked out, or a remote is
-    /// added. They may include further ones.
-    fn conditional(&self, git: &Git, settings: &[Setting<'_>], cancel: &Cancel) -> Result<Vec<Vec<u8>>> {
-        let included = |settings: &[Setting<'_>]| -> Vec<PathBuf> {
-            let includes = settings.iter().filter(|setting| setting.key.starts_with(b"includeif."));
-            let file = |setting: &Setting<'_>| {
-                let here = path_of(setting.file);
-                self.resolve(here.parent().unwrap_or(Path::new("/")), setting.value)
-            };
-            includes.map(file).collect()
-        };
-        let (mut waiting, mut seen, mut found) = (included(settings), BTreeSet::new(), Vec::new());
+    /// Lists the configuration: what is in effect, and each file that is included on a condition, which may hold later: another branch is
+    /// checked out, or a remote is added. Of one that git cannot read, each file is listed that it can.
+    fn lists(&mut self, git: &Git, cancel: &Cancel) -> Result<Vec<Vec<u8>>> {
+        let Around { git_dir, common_dir, .. } = self.around;
+        match git.configuration(git_dir).run(cancel) {
+            Ok(list) => {
+                let settings = parse(&list);
+                let conditional = settings.iter().filter(|setting| setting.key.starts_with(b"includeif."));
+                let included: Vec<PathBuf> =
+                    conditional.map(|setting| self.included(setting.file, setting.value)).collect();
+                let in_effect = origins(&settings);
+                // Where git accepts no repository, only the configurations of the user and the system are in effect.
+                let own = Some(common_dir.join("config")).filter(|own| !in_effect.contains(own));
+                let mut lists =
+                    self.each_file(git, own.into_iter().chain(included.clone()).collect(), cancel)?;
+                if !included.is_empty() {
+                    self.named.conditions.push(Condition {
+                        around: self.around.clone(),
+                        included,
+                        in_effect,
+                    });
+                }
+                lists.insert(0, list);
+                Ok(lists)
+            }
+            Err(Fault::Refused(_)) => {
+                let path = self.named.path_of(self.around);
+                self.named.unread.insert(path);
+                let own = [common_dir.join("config"), git_dir.join("config.worktree")];
+                self.each_file(git, own.into_iter().chain(self.user.configurations()).collect(), cancel)
+            }
+            Err(Fault::Error(error)) => Err(error),
+        }
+    }
+
+    /// Lists configurations one by one, with those that they include.
+    fn each_file(&self, git: &Git, mut waiting: Vec<PathBuf>, cancel: &Cancel) -> Result<Vec<Vec<u8>>> {
+        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
         while let Some(file) = waiting.pop() {
             if seen.len() == INCLUDES_MAX || !by_path::exists(&file) || !seen.insert(file.clone()) {
                 continue;
             }
-            let mut call = git.configuration(&self.around.git_dir);
-            match call.arg("--file").arg(&file).run(cancel) {
+            let mut call = git.outside();
+            call.args(["config", "--no-includes", "--show-origin", "--list", "-z", "--file"]).arg(&file);
+            match call.run(cancel) {
                 Ok(list) => {
-                    waiting.extend(included(&parse(&list)));
+                    let settings = parse(&list);
+                    let includes = settings.iter().filter(|setting| is_include(setting.key));
+                    waiting.extend(includes.map(|setting| self.included(setting.file, setting.value)));
                     found.push(list);
                 }
                 // What git cannot read does not take effect.
@@ -643,10 +685,16 @@ impl Finding<'_> {
         Ok(found)
     }
 
+    /// The file that a setting of a file includes.
+    fn included(&self, file: &[u8], value: &[u8]) -> PathBuf {
+        self.resolve(path_of(file).parent().unwrap_or(Path::new("/")), value)
+    }
+
     /// Records what a folder's hooks name, and where hooks lead that are links.
     fn hooks(&mut self, folder: &Path) -> Result<()> {
         // A folder that does not exist has none, and neither does one that git may not read.
         let Ok(names) = by_path::list(folder) else { return Ok(()) };
+        let mut left = HOOK_WORDS_MAX;
         for name in names.into_iter().take(HOOKS_MAX) {
             let path = folder.join(name);
             if path.extension().is_some_and(|extension| extension == "sample") {
@@ -662,8 +710,8 @@ impl Finding<'_> {
             }
             let Ok(file) = by_path::open(&there) else { continue };
             let mut text = Vec::new();
-            file.take(HOOK_MAX).read_to_end(&mut text).map_err(|error| Error::io("read", &there, error))?;
-            self.words(&text, NAMED_BY_HOOK);
+            file.take(TEXT_MAX).read_to_end(&mut text).map_err(|error| Error::io("read", &there, error))?;
+            left -= self.words(&text, NAMED_BY_HOOK, left.min(WORDS_MAX));
         }
         Ok(())
     }
@@ -675,10 +723,12 @@ impl Finding<'_> {
         [own].iter().chain(folders).try_for_each(|folder| self.hooks(folder))
     }
 
-    /// Records the files of the workspace that a command, a script or a plain value may mean.
-    fn words(&mut self, text: &[u8], reason: &'static str) {
+    /// Records the files of the workspace that a command, a script or a plain value may mean. Returns the number of words, of which
+    /// at most `max` count.
+    fn words(&mut self, text: &[u8], reason: &'static str, max: usize) -> usize {
         let checkout = &self.around.checkout;
-        let words = words(text, self.home.map(bytes_of));
+        let words = words(text, self.user.home.as_deref().map(bytes_of), max);
+        let count = words.paths.len();
         for word in words.paths {
             let meant = self.resolve(checkout, &word);
             // What follows a variable or a command that gives a folder: `${dir}/../x`, `$(git …)/x`.
@@ -693,6 +743,7 @@ impl Finding<'_> {
         for module in words.modules {
             self.named.start(checkout.join(path_of(&module)), Role::Module);
         }
+        count
     }
 
     /// Records the files that a program obeys without being told, if a word is the name of one.
@@ -704,13 +755,22 @@ impl Finding<'_> {
         }
     }
 
-    /// A path as git reads it: `~/` is the user's folder, and a relative path begins at `from`.
+    /// A path as git reads it: `~/` and `~user/` are folders of users, and a relative path begins at `from`.
     fn resolve(&self, from: &Path, value: &[u8]) -> PathBuf {
-        match (value.strip_prefix(b"~/"), self.home) {
-            (Some(rest), Some(home)) => home.join(path_of(rest)),
-            _ => from.join(path_of(value)),
-        }
+        self.user.in_home(value).unwrap_or_else(|| from.join(path_of(value)))
     }
+}
+
+/// Whether the value of a key is a file that git includes, on a condition or without one.
+fn is_include(key: &[u8]) -> bool {
+    key == b"include.path" || key.starts_with(b"includeif.")
+}
+
+/// The address, or the path, that a key puts in the place of another one.
+fn replacing(key: &[u8]) -> Option<&[u8]> {
+    let key = key.strip_prefix(b"url.")?;
+    let address = REPLACING.iter().find_map(|end| key.strip_suffix(*end))?;
+    Some(address.strip_prefix(b"file://").unwrap_or(address))
 }
 
 /// Whether the value of a key in a plain section is a command.
@@ -727,34 +787,6 @@ fn worktrees_of(settings: &[Setting<'_>], around: &Around) -> Vec<PathBuf> {
     there.filter(|folder| *folder != around.checkout).collect()
 }
 
-/// What precedes the path in a `.git` that is a file.
-pub(super) const GITDIR: &[u8] = b"gitdir: ";
-
-/// The path that a file of git's has after a prefix, if it has one.
-pub(super) fn named_in(file: &Path, prefix: &[u8]) -> Option<PathBuf> {
-    let text = beginning(file)?;
-    let mut path = text.strip_prefix(prefix)?;
-    while let [rest @ .., b'\n' | b'\r'] = path {
-        path = rest;
-    }
-    (!path.is_empty()).then(|| path_of(path))
-}
-
-/// The beginning of a file. `None` if there is none, or it cannot be read: then git cannot read it either.
-fn beginning(path: &Path) -> Option<Vec<u8>> {
-    let file = if by_path::is_file(path) { by_path::open(path).ok()? } else { return None };
-    let mut text = Vec::new();
-    file.take(HOOK_MAX).read_to_end(&mut text).ok()?;
-    Some(text)
-}
-
-/// An absolute path from the workspace's root, if it is in the workspace; `Some(None)` is the workspace itself.
-#[allow(clippy::option_option, reason = "outside, the workspace itself, and below it are three things")]
-pub(super) fn below(workspace: &Path, path: &Path) -> Option<Option<RelativePath>> {
-    let rest = bytes_of(path.strip_prefix(workspace).ok()?);
-    if rest.is_empty() { Some(None) } else { RelativePath::parse(rest).ok() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -767,10 +799,10 @@ mod tests {
         let mut named = Named { workspace: "/ws".into(), ..Named::default() };
         let around =
             Around { git_dir: "/ws/.git".into(), common_dir: "/ws/.git".into(), checkout: "/ws".into() };
-        let home = PathBuf::from("/home/me");
-        let mut finding = Finding { named: &mut named, around: &around, home: Some(&home) };
+        let user = User { home: Some("/home/me".into()), ..User::default() };
+        let mut finding = Finding { named: &mut named, around: &around, user: &user };
         if key == "hook" {
-            finding.words(value.as_bytes(), NAMED_BY_HOOK);
+            finding.words(value.as_bytes(), NAMED_BY_HOOK, WORDS_MAX);
             return named;
         }
         let text = format!("file:{file}\0{key}\n{value}\0");
@@ -805,6 +837,9 @@ mod tests {
             ("/ws/cfg/git/config", "user.name", "x", "cfg/git/config"),
             (local, "init.templatedir", "tools/template", "tools/template/hooks/pre-commit"),
             (local, "submodule.x.update", "!./tools/update", "tools/update"),
+            (local, "url./ws/m/.insteadof", "https://host/", "m/up"),
+            (local, "url.m.x/.insteadof", "https://host/", "m.x/up/a"),
+            (local, "url.file:///ws/m.pushinsteadof", "https://host/", "m/up"),
             (local, "core.sshcommand", "ssh -Fcfg/ssh", "cfg/ssh"),
             (local, "filter.x.clean", "curl file://$PWD/f", "f"),
             (local, "filter.x.clean", r"sh f\ a", "f a"),
@@ -845,6 +880,8 @@ mod tests {
             (local, "filter.x.clean", "node clean", "clean.md"),
             (local, "filter.x.clean", "node .", "main.js"),
             (local, "core.worktree", "../tree", "tree"),
+            (local, "url./ws/m/.insteadof", "https://host/", "other"),
+            (local, "url./ws/m/.other", "x", "m/up"),
             ("", "hook", "npx eslint src", "src/a.js"),
             ("", "hook", "npx eslint src", "src/package.jsonc"),
             ("", "hook", "npx eslint src", "Makefile"),
@@ -863,6 +900,7 @@ mod tests {
             folder: Some(root.join("xdg")),
             chosen: vec!["chosen".into()],
             program: root.join("bin/git"),
+            users: Vec::new(),
         };
         let mut named = Named { workspace: root, ..Named::default() };
         named.user(&user);
@@ -919,8 +957,9 @@ mod tests {
                 links.insert(path(&name));
             }
         }
-        let mut named =
-            Named::read(None, workspace.path(), &Bases::new(), links, &Cancel::default()).unwrap();
+        let (root, outline) =
+            (Root::open(workspace.path()).unwrap(), Outline { links, ..Outline::default() });
+        let mut named = Named::read(None, &root, &Bases::new(), outline, &Cancel::default()).unwrap();
         named.follow_links();
         assert!(named.starts.len() <= 5 * COUNT, "{}", named.starts.len());
         for told in ["z/settings-1.json", "z/tasks.json", "z/deep/x", "real"] {

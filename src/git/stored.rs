@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::around::enclosing;
 use super::command::{Call, Fault, Git};
 use super::export::Bases;
 use super::index;
-use super::named::enclosing;
 use super::obeyed::{self, Part, Parts};
 use super::recognise::{in_checkout, inner};
 use super::refs::Oid;

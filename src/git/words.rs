@@ -8,19 +8,23 @@ use std::collections::BTreeSet;
 /// The maximum length of a word: that of a path.
 const WORD_MAX: usize = 4096;
 
+/// The maximum number of words of one text that count.
+pub(super) const WORDS_MAX: usize = 10_000;
+
 /// The words of a text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Words {
+    max: usize,
     /// What may be a path.
     pub paths: BTreeSet<Vec<u8>>,
     /// Paths of modules that have a dotted name: `a/b` of `python3 -m a.b`.
     pub modules: BTreeSet<Vec<u8>>,
 }
 
-/// Finds the words of a text. `home` is the value of `$HOME`, if it is known.
-pub(super) fn words(text: &[u8], home: Option<&[u8]>) -> Words {
+/// Finds the words of a text, and at most `max`. `home` is the value of `$HOME`, if it is known.
+pub(super) fn words(text: &[u8], home: Option<&[u8]>, max: usize) -> Words {
     let is_end = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`;|&()<>={}$!,:".contains(byte);
-    let mut words = Words::default();
+    let mut words = Words { max, ..Words::default() };
     words.add(text);
     for word in text.split(|byte| matches!(byte, b'"' | b'\'' | b'\n')).chain(text.split(is_end)) {
         words.add_parts(word);
@@ -47,7 +51,8 @@ impl Words {
 
     fn add(&mut self, word: &[u8]) {
         let word = word.trim_ascii();
-        if word.is_empty() || word.len() > WORD_MAX || self.paths.contains(word) {
+        let is_full = self.paths.len() >= self.max;
+        if is_full || word.is_empty() || word.len() > WORD_MAX || self.paths.contains(word) {
             return;
         }
         self.paths.insert(word.to_vec());
@@ -219,7 +224,7 @@ mod tests {
             ("$", "$"),
             ("sh ${", "sh ${"),
         ] {
-            let found = words(text.as_bytes(), Some(b"/home/me"));
+            let found = words(text.as_bytes(), Some(b"/home/me"), WORDS_MAX);
             assert!(found.paths.contains(path.as_bytes()), "{text}: {found:?}");
         }
     }
@@ -233,9 +238,20 @@ mod tests {
             ("a..b .c d. 1.0 e.2 f-g.h", ""),
             ("x", ""),
         ] {
-            let found = words(text.as_bytes(), None).modules;
+            let found = words(text.as_bytes(), None, WORDS_MAX).modules;
             let found: Vec<&str> = found.iter().map(|module| std::str::from_utf8(module).unwrap()).collect();
             assert_eq!(found.join(" "), modules, "{text}");
         }
+    }
+
+    #[test]
+    fn a_limited_number_of_words_counts() {
+        let names: Vec<String> = (0..100).map(|number| format!("tools.f{number}")).collect();
+        let text = names.join(" ");
+        for max in [0, 1, 50, 1000] {
+            let found = words(text.as_bytes(), None, max);
+            assert!(found.paths.len() <= max && found.modules.len() <= max, "{max}");
+        }
+        assert!(words(text.as_bytes(), None, 1000).paths.len() >= 100);
     }
 }

@@ -7,7 +7,6 @@
 //! 4. [`Merge::apply`] inspects the workspace, plans, and changes it.
 //! 5. [`Merge::finish`] removes the stage and releases the lock. It must follow every `begin` that succeeded.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -23,6 +22,7 @@ use super::sensitive;
 use crate::error::{Error, Result};
 use crate::fs::Root;
 use crate::git::held::{self, Gained};
+use crate::git::named::Outline;
 use crate::path::RelativePath;
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::stage::is_lock_name;
@@ -72,12 +72,20 @@ impl Merge {
         &self.root
     }
 
-    /// The links that were there at the last merge, and those that the incoming side has.
+    /// The links and folders that were there at the last merge, and those that the incoming side has.
     #[must_use]
-    pub fn links(&self, base: &Snapshot) -> BTreeSet<RelativePath> {
-        let entries = base.iter().chain(self.incoming.snapshot.iter());
-        let links = entries.filter(|(_, entry)| matches!(entry, Entry::Symlink { .. }));
-        links.map(|(path, _)| path.clone()).collect()
+    pub fn outline(&self, base: &Snapshot) -> Outline {
+        let mut outline = Outline::default();
+        for (path, entry) in base.iter().chain(self.incoming.snapshot.iter()) {
+            match entry {
+                Entry::Symlink { .. } => drop(outline.links.insert(path.clone())),
+                Entry::Folder { .. } => outline.folders.push(path.clone()),
+                Entry::File { .. } => {}
+            }
+        }
+        outline.folders.sort_unstable();
+        outline.folders.dedup();
+        outline
     }
 
     /// What the incoming side has for which it matters what the local repositories have stored.

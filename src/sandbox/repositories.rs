@@ -15,7 +15,7 @@ use crate::git::command::{Fault, Git};
 use crate::git::export::{Bases, Options, Tree, export};
 use crate::git::held::{self, AtCheckout, Search};
 use crate::git::import::{self, Checked};
-use crate::git::named::{AT_CHECKOUT, BY_A_RENAME, Named};
+use crate::git::named::{AT_CHECKOUT, BY_A_RENAME, Named, Outline};
 use crate::git::packs::{Earlier, PackFile};
 use crate::git::quarantine::{Quarantine, is_passed_over};
 use crate::git::recognise::{Checkouts, bare_folders, in_checkout, is_git_name, is_gits};
@@ -270,16 +270,21 @@ pub fn lay_out(
     Ok(LaidOut { layout, unsent, repositories })
 }
 
-/// Finds the files of the workspace that the local git configuration names, and those to which `links` lead whose names
+/// Finds the files of the workspace that the local git configuration names, and those to which links lead whose names
 /// tools know. Without git on this machine, nothing runs the former.
-pub fn named(
-    workspace: &Root,
-    shared: &Shared,
-    links: BTreeSet<RelativePath>,
-    cancel: &Cancel,
-) -> Result<Named> {
+pub fn named(workspace: &Root, shared: &Shared, outline: Outline, cancel: &Cancel) -> Result<Named> {
     let git = Git::find(workspace.path());
-    Named::read(git.as_ref(), workspace.path(), &shared.bases, links, cancel)
+    Named::read(git.as_ref(), workspace, &shared.bases, outline, cancel)
+}
+
+/// Reports which local repositories include a configuration on a condition that holds only now.
+pub fn tell_newly_included(report: &mut Report, named: &Named, workspace: &Root) -> Result<()> {
+    if let Some(git) = Git::find(workspace.path()) {
+        // Once the repositories were merged, an abort has no effect.
+        report.sensitive.extend(named.newly_included(&git, &Cancel::default())?);
+        report.sensitive.sort_unstable();
+    }
+    Ok(())
 }
 
 /// What git may write into folders of the workspace at a checkout, as far as that matters for a merge.
@@ -340,16 +345,17 @@ pub fn tell_created(report: &mut Report, git: &GitReport) {
     report.sensitive.sort_unstable();
 }
 
-/// Reports which of the `named` files a merge has written. The links on the way may be among them.
+/// Reports which of the `named` files a merge has written or deleted. The links on the way may be among them.
 ///
 /// `changed` are the paths that new commits or an index change: git writes them at a checkout.
 pub fn tell_named(
     report: &mut Report,
-    mut named: Named,
+    named: &mut Named,
     changed: &BTreeSet<RelativePath>,
     workspace: &Root,
 ) -> Result<()> {
-    if report.written.is_empty() && report.already_here.is_empty() && changed.is_empty() {
+    let came = [&report.written, &report.already_here, &report.deleted];
+    if came.iter().all(|paths| paths.is_empty()) && changed.is_empty() {
         return Ok(());
     }
     named.follow_links();
@@ -366,7 +372,22 @@ pub fn tell_named(
         }
         report.sensitive.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
     }
-    let written: BTreeSet<&RelativePath> = report.written.iter().collect();
+    // What is no longer there has an effect, too: a check is not made, or a setting not obeyed. If a link or a file is in the place of a
+    // folder above it, that is reported.
+    let reported: BTreeSet<RelativePath> = report.sensitive.iter().map(|noted| noted.path.clone()).collect();
+    for path in report.deleted.iter().filter(|path| !known.contains(*path)) {
+        let Some(reason) = named.reason(path) else { continue };
+        let mut is_replaced = false;
+        for above in path.ancestors().filter(|above| reported.contains(above)) {
+            is_replaced |= cursor.stat(&above)?.is_some_and(|meta| meta.kind != Kind::Folder);
+        }
+        if !is_replaced {
+            report.sensitive.push(Noted { path: path.clone(), reason });
+        }
+    }
+    report.sensitive.append(&mut named.unread());
+    let written: BTreeSet<&RelativePath> =
+        report.written.iter().chain(&report.already_here).chain(&report.deleted).collect();
     let basenames = named.names();
     let mut of_commits = Vec::new();
     for path in changed.iter().filter(|path| !known.contains(*path)) {

@@ -14,7 +14,7 @@ use super::fetch::{self, Fetched};
 use super::listing::Differences;
 use super::repositories::{
     Arrived, Travel, at_checkout, named, take_out, tell_and_compare, tell_created, tell_held, tell_named,
-    tell_untracked,
+    tell_newly_included, tell_untracked,
 };
 use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::update::contents_of;
@@ -523,26 +523,27 @@ impl Begun {
             MergeOptions { base: snapshot, left_alone: &left_alone, search, written, retention, cancel };
         // Which files git runs is found out before the merge: it may change a configuration that is included.
         let changed = repositories.changed();
-        let named = if merge.needs_lock() || !changed.is_empty() {
-            named(merge.root(), shared, merge.links(snapshot), cancel)
+        let named = if merge.needs_lock() || !changed.is_empty() || repositories.has_news() {
+            named(merge.root(), shared, merge.outline(snapshot), cancel)
         } else {
             Ok(Named::default())
         };
-        let report = named.and_then(|named| {
+        let report = named.and_then(|mut named| {
             let mut report = merge.apply(&options, rescued)?;
-            tell_named(&mut report, named, &changed, merge.root())?;
+            tell_named(&mut report, &mut named, &changed, merge.root())?;
             // Once files were merged, an abort has no effect: the repositories are merged too.
             if !merge.needs_lock() {
                 cancel.check()?;
             }
             let before: BTreeSet<RelativePath> = shared.bases.keys().cloned().collect();
             let mut git = repositories.apply(merge.root(), shared)?;
+            tell_newly_included(&mut report, &named, merge.root())?;
             // The configuration of the user counts in a new repository, too. (What cannot be read is not obeyed.)
             if shared.bases.keys().any(|dot_git| !before.contains(dot_git))
-                && let Ok(named) =
-                    self::named(merge.root(), shared, merge.links(snapshot), &Cancel::default())
+                && let Ok(mut named) =
+                    self::named(merge.root(), shared, merge.outline(snapshot), &Cancel::default())
             {
-                tell_named(&mut report, named, &changed, merge.root())?;
+                tell_named(&mut report, &mut named, &changed, merge.root())?;
             }
             tell_untracked(&mut report, &changed, shared, merge.root())?;
             tell_created(&mut report, &git);

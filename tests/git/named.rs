@@ -7,14 +7,15 @@ use std::process::Command;
 use sandbox_managed_runtime::cancel::Cancel;
 use sandbox_managed_runtime::fs::Root;
 use sandbox_managed_runtime::git::held::{AtCheckout, Search};
+use sandbox_managed_runtime::git::named::Outline;
 use sandbox_managed_runtime::git::recognise::is_gits;
 use sandbox_managed_runtime::merge::conflicts::Retention;
 use sandbox_managed_runtime::merge::incoming::Incoming;
 use sandbox_managed_runtime::merge::lock::{Attempt, MergeLock};
 use sandbox_managed_runtime::merge::options::MergeOptions;
-use sandbox_managed_runtime::merge::report::Rescued;
+use sandbox_managed_runtime::merge::report::{Report, Rescued};
 use sandbox_managed_runtime::merge::session::Merge;
-use sandbox_managed_runtime::sandbox::repositories::{Shared, named, tell_named};
+use sandbox_managed_runtime::sandbox::repositories::{Shared, named, tell_named, tell_newly_included};
 use sandbox_managed_runtime::tree::entry::Snapshot;
 use sandbox_managed_runtime::tree::filter::Filter;
 
@@ -36,7 +37,7 @@ fn sensitive(bench: &Bench, base: &Snapshot) -> Vec<String> {
     let Attempt::Taken(lock) = MergeLock::try_acquire(&bench.here).unwrap() else { panic!("it is locked") };
     merge.hold(lock);
     let shared = Shared::of(bench.bases.clone());
-    let named = named(merge.root(), &shared, merge.links(base), &cancel).unwrap();
+    let mut named = named(merge.root(), &shared, merge.outline(base), &cancel).unwrap();
     let options = MergeOptions {
         base,
         left_alone: &filter,
@@ -46,19 +47,25 @@ fn sensitive(bench: &Bench, base: &Snapshot) -> Vec<String> {
         cancel: &cancel,
     };
     let mut report = merge.apply(&options, &mut rescued).unwrap();
-    tell_named(&mut report, named, &BTreeSet::new(), merge.root()).unwrap();
+    tell_named(&mut report, &mut named, &BTreeSet::new(), merge.root()).unwrap();
     merge.finish(&mut rescued).1.unwrap();
     report.sensitive.iter().map(|noted| noted.path.to_string()).collect()
 }
 
 /// Uploads, has the agent work, and compares what is reported.
 fn check(bench: &mut Bench, what: &str, agent: &str, expected: &str) {
+    check_while(bench, what, agent, "", expected);
+}
+
+/// The same, with something that happens locally before the restore.
+fn check_while(bench: &mut Bench, what: &str, agent: &str, meanwhile: &str, expected: &str) {
     bench.prepare();
     let (here, there) = (Root::open(&bench.here).unwrap(), Root::open(&bench.there).unwrap());
     let (filter, nothing, cancel) = (Filter::by_name(is_gits), Snapshot::default(), Cancel::default());
     let sent = Incoming::from_folder(&there, &filter, &nothing, &here, &cancel).unwrap();
     sent.stage.close(&here).unwrap();
     shell(&bench.there, agent);
+    shell(&bench.here, meanwhile);
     let told = sensitive(bench, &sent.snapshot);
     assert_eq!(told.join(" "), expected, "{what}");
     assert_eq!(sensitive(bench, &sent.snapshot), [""; 0], "{what}: nothing is written again");
@@ -291,6 +298,83 @@ const CASES: &[(&str, &str, &str, &str)] = &[
         "for f in 'f a' \"it's\" 'in this' tools/x cfg/ssh list unrelated; do echo 2 > \"$f\"; done",
         "cfg/ssh f a in this it's list tools/x",
     ),
+    (
+        "a link leaves the workspace by another one",
+        "mkdir d2; touch d2/x",
+        "ln -s .. d2/l; ln -s d2/l/../o out; ln -s d2/l/o in; ln -s d2/../o as-text",
+        "out",
+    ),
+    (
+        "a link leaves the workspace since another one on its way was changed",
+        "mkdir -p a/b; ln -s a/b s; ln -s s/../../x l; ln -s s/x stays",
+        "ln -sfn a s",
+        "l",
+    ),
+    (
+        "a link leaves the workspace since another one on its way was deleted",
+        "mkdir -p a/b; ln -s a/b s; ln -s s/../../x l",
+        "rm s",
+        "l",
+    ),
+    ("a link leaves the workspace as before", "mkdir a; ln -s ../x l; ln -s a s", "rm s; ln -s a s2", ""),
+    ("links lead in circles", "touch x", "ln -s b a; ln -s a b; ln -s a/../../x c", ""),
+    (
+        "a bare repository names files",
+        "git init -q --bare up.git; git -C up.git config core.hooksPath ../gh; echo 'sh ../tools/x' > up.git/hooks/update
+         mkdir gh tools; touch gh/x tools/x",
+        "echo 2 > gh/post-checkout; echo 2 > tools/x; echo 2 > unrelated",
+        "gh/post-checkout tools/x",
+    ),
+    (
+        "a repository whose .git is a link names files",
+        "git init -q n; mv n/.git ../n.git; ln -s ../../n.git n/.git; git -C n config core.hooksPath gh; mkdir n/gh; touch n/gh/x",
+        "echo 2 > n/gh/pre-commit; echo 2 > n/a",
+        "n/gh/pre-commit",
+    ),
+    (
+        "a repository whose configuration is bad names files",
+        "git config include.path ../inc; git config core.hooksPath gh; echo '[broken' > inc; mkdir gh; touch gh/x",
+        "echo '[core]' > inc; echo 2 > gh/pre-commit",
+        ".git gh/pre-commit inc",
+    ),
+    (
+        "a repository whose own configuration is bad",
+        "mkdir gh; git config core.hooksPath gh; echo '[broken' >> .git/config",
+        "echo 2 > other",
+        ".git",
+    ),
+    (
+        "a repository that git does not accept",
+        "git config core.hooksPath gh; mkdir gh; touch gh/x; rm .git/HEAD",
+        "echo 2 > gh/pre-commit",
+        "gh/pre-commit",
+    ),
+    (
+        "a repository with an extension that git does not know",
+        "git config core.hooksPath gh; mkdir gh; touch gh/x
+         git config core.repositoryFormatVersion 1; git config extensions.unknown true",
+        "echo 2 > gh/pre-commit",
+        "gh/pre-commit",
+    ),
+    (
+        "an included file is deleted, and a hook",
+        "git config include.path ../inc; git config core.hooksPath gh; echo '[x]' > inc; mkdir gh; touch gh/pre-commit gh/x y",
+        "rm inc gh/pre-commit y",
+        "gh/pre-commit inc",
+    ),
+    (
+        "a folder of another user's",
+        "git config include.path \"~root/../../..$PWD/inc\"; git config core.hooksPath \"~root/../../..$PWD/gh\"
+         echo '[y]' > inc; mkdir gh; touch gh/x",
+        "echo '[x]' > inc; echo 2 > gh/pre-commit",
+        "gh/pre-commit inc",
+    ),
+    (
+        "an address begins with a folder",
+        "mkdir m; touch m/x; git config \"url.$PWD/m/.insteadOf\" https://host.invalid/; git config url.file://$PWD/f/.pushInsteadOf x:",
+        "mkdir m/up f; touch f/x; touch m/up/a y",
+        "f f/x m/up m/up/a",
+    ),
 ];
 
 #[test]
@@ -300,6 +384,94 @@ fn what_links_lead_to_is_reported_before_and_after() {
             shell(&bench.here, "mkdir scripts; echo 1 > scripts/pre-commit; chmod +x scripts/pre-commit");
             shell(&bench.here, local);
             check(bench, what, agent, expected);
+        });
+    }
+}
+
+/// What the local side has, what the agent does, what happens locally meanwhile, and what is reported.
+const MEANWHILE: &[(&str, &str, &str, &str, &str)] = &[
+    (
+        "a nested repository appears in a folder",
+        "mkdir -p n/gh; touch n/gh/pre-commit",
+        "echo 2 > n/gh/pre-commit",
+        "git init -q n; git -C n config core.hooksPath gh",
+        "n/gh/pre-commit",
+    ),
+    (
+        "a repository appears in a new folder",
+        "mkdir gh; touch gh/pre-commit",
+        "echo 2 > gh/pre-commit",
+        "git init -q n; git -C n config core.hooksPath ../gh",
+        "gh/pre-commit",
+    ),
+    (
+        "a worktree appears",
+        "git config core.hooksPath gh",
+        "mkdir -p wt/gh; echo 2 > wt/gh/pre-commit",
+        "git worktree add -q --detach wt",
+        "wt/gh/pre-commit",
+    ),
+    (
+        "a worktree appears in a deep folder that the sandbox does not have",
+        "git config core.hooksPath ../../gh; mkdir gh; touch gh/pre-commit",
+        "echo 2 > gh/pre-commit",
+        "git worktree add -q --detach other/deep",
+        "gh/pre-commit",
+    ),
+    (
+        "a bare repository appears",
+        "mkdir gh; touch gh/update",
+        "echo 2 > gh/update",
+        "git init -q --bare up.git; git -C up.git config core.hooksPath ../gh",
+        "gh/update",
+    ),
+    (
+        "the configuration gets another folder of hooks",
+        "mkdir gh; touch gh/update",
+        "echo 2 > gh/update",
+        "git config core.hooksPath gh",
+        "gh/update",
+    ),
+];
+
+#[test]
+fn named_files_are_those_of_the_moment_of_the_restore() {
+    for (what, local, agent, meanwhile, expected) in MEANWHILE {
+        with_each_git(|bench| {
+            shell(&bench.here, local);
+            check_while(bench, what, agent, meanwhile, expected);
+        });
+    }
+}
+
+/// A condition of the local configuration, what the agent does, and whether the condition is then newly met.
+const CONDITIONS: &[(&str, &str, bool)] = &[
+    ("hasconfig:remote.*.url:https://corp.invalid/**", "git remote add corp https://corp.invalid/x", true),
+    ("hasconfig:remote.*.url:https://corp.invalid/**", "git remote add corp https://other.invalid/x", false),
+    ("onbranch:work/**", "git checkout -q -b work/x", true),
+    ("onbranch:work/**", "git checkout -q -b other", false),
+    ("onbranch:main", "git checkout -q -b other", false),
+    ("onbranch:**", "git checkout -q -b other", false),
+];
+
+#[test]
+fn a_conditional_include_that_applies_only_now_is_reported() {
+    for (condition, agent, is_met) in CONDITIONS {
+        with_each_git(|bench| {
+            std::fs::write(bench.path().join("inc"), "[x]\n\ty = z\n").unwrap();
+            bench.here(&["config", &format!("includeIf.{condition}.path"), "../../inc"]);
+            bench.prepare();
+            shell(&bench.there, agent);
+            let (root, shared) = (Root::open(&bench.here).unwrap(), Shared::of(bench.bases.clone()));
+            let named = named(&root, &shared, Outline::default(), &Cancel::default()).unwrap();
+            let mut report = Report::default();
+            tell_newly_included(&mut report, &named, &root).unwrap();
+            assert_eq!(report, Report::default(), "{condition}");
+            bench.restore();
+            tell_newly_included(&mut report, &named, &root).unwrap();
+            let told: Vec<String> = report.sensitive.iter().map(|noted| noted.path.to_string()).collect();
+            let expected: &[&str] = if *is_met { &[".git"] } else { &[] };
+            assert_eq!(told, expected, "{condition}: {agent}");
         });
     }
 }
