@@ -172,8 +172,9 @@ export interface RestoreReport {
    */
   refsKept: { repository: string; name: string; keptAt: string }[];
   /**
-   * Those of the written paths that should be reviewed: files that tools run or obey unasked (`.vscode/`, `.envrc`, `.npmrc`, …), links
-   * that leave the workspace, and files that became executable.
+   * What should be reviewed. Of the written paths: files that tools run or obey unasked (`.vscode/`, `.envrc`, `.npmrc`, …), links
+   * that leave the workspace, and files that became executable. Also deleted files that the local git configuration or a hook names, and a
+   * `.git` whose configuration cannot be read or includes more than before.
    */
   sensitive: { path: string; reason: string }[];
   /** How many entries the sandbox had. */
