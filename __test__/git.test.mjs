@@ -496,7 +496,11 @@ describe("what an agent does with git", () => {
 
 describe("a sandbox from which the agent removed the mark, with all that git does not track", () => {
   it.each([
-    ["and moved every file", "mkdir lib; git mv a.txt src .gitignore lib/; git commit -qm moved", "lib/a.txt"],
+    [
+      "and moved every file",
+      "mkdir lib; git mv a.txt src .gitignore lib/; git commit -qm moved",
+      "lib/a.txt",
+    ],
     [
       "and began a branch with other files",
       "git checkout -q --orphan pages; git rm -rfq .; echo index >index.html; git add .; git commit -qm pages",

@@ -370,11 +370,8 @@ impl Receiving {
         let (travel, known) = (self.travel, &base.repositories.bases);
         let has_sent_pack = AtomicBool::new(false);
         let passed_over = self.left_alone.clone().without_names("", |path| {
-            let is_passed_over = travel.passes_over(path, known);
-            if is_passed_over && is_sent_pack(path, known) {
-                has_sent_pack.store(true, Ordering::Relaxed);
-            }
-            is_passed_over
+            has_sent_pack.fetch_or(is_sent_pack(path, known), Ordering::Relaxed);
+            travel.passes_over(path, known)
         });
         let reception = Reception {
             base: &base.trees.snapshot,
@@ -394,8 +391,7 @@ impl Receiving {
         let control = received.archive.control.take();
         let answer = Answer::parse(control.as_deref());
         let has_new_index = answer.index == Some(self.new_index.as_bytes());
-        // Where the answer has a name, so has the end: another command may have replaced the file while it was read.
-        if answer.download.is_some_and(|name| name != self.new_index.as_bytes() || !self.is_named) {
+        if self.is_anothers(answer) {
             return Err(reception.give_up(received, Error::OthersDownload));
         }
         if answer.names_another(self.places.upload_id()) {
@@ -470,6 +466,12 @@ impl Receiving {
         let new_index = if is_as_before { base_index } else { has_new_index.then_some(self.new_index) };
         let Self { base, left_alone, travel, packed, news, .. } = self;
         Ok(Begun { merge, repositories, base, left_alone, travel, packed, new_index, news })
+    }
+
+    /// Whether this is another download than was asked for, at its beginning or at its end: another command may have replaced
+    /// the file while it was read.
+    fn is_anothers(&self, answer: Answer<'_>) -> bool {
+        answer.download.is_some_and(|name| name != self.new_index.as_bytes() || !self.is_named)
     }
 
     /// The changes, if only these were downloaded.

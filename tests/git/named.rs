@@ -62,13 +62,17 @@ fn check_while(bench: &mut Bench, what: &str, agent: &str, meanwhile: &str, expe
     bench.prepare();
     let (here, there) = (Root::open(&bench.here).unwrap(), Root::open(&bench.there).unwrap());
     let (filter, nothing, cancel) = (Filter::by_name(is_gits), Snapshot::default(), Cancel::default());
-    let sent = Incoming::from_folder(&there, &filter, &nothing, &here, &cancel).unwrap();
-    sent.stage.close(&here).unwrap();
+    let shared = || {
+        let sent = Incoming::from_folder(&there, &filter, &nothing, &here, &cancel).unwrap();
+        sent.stage.close(&here).unwrap();
+        sent.snapshot
+    };
+    let sent = shared();
     shell(&bench.there, agent);
     shell(&bench.here, meanwhile);
-    let told = sensitive(bench, &sent.snapshot);
+    let told = sensitive(bench, &sent);
     assert_eq!(told.join(" "), expected, "{what}");
-    assert_eq!(sensitive(bench, &sent.snapshot), [""; 0], "{what}: nothing is written again");
+    assert_eq!(sensitive(bench, &shared()), [""; 0], "{what}: it is shared now");
 }
 
 /// What the local side has, what the agent does, and what is reported of it.
