@@ -20,7 +20,7 @@ use super::plan::{
     DEFAULT_FOLDER_MODE, Local, Placement, Plan, changed, paths_to_inspect, plan, treat_as_unchanged,
 };
 use super::report::{Conflict, Noted, Report, Rescued, Skipped};
-use super::sensitive::{LEADS_OUT, Look, leads_out, sensitive};
+use super::sensitive::{ANYWHERE_ELSE, LEADS_OUT, Look, leads_out, sensitive};
 use crate::cancel::Cancel;
 use crate::error::{Error, Obstacle, Result};
 use crate::fs::host::{self, is_root};
@@ -158,11 +158,13 @@ pub fn preview(root: &Root, incoming: &mut Incoming, options: &MergeOptions<'_>)
         report.deletions_backed_up = files.map(conflict).collect();
     }
     report.deleted = deleted.into_iter().collect();
-    let mut links = Links::default();
-    let mut look = |path: &RelativePath| match (incoming.snapshot.get(path), base.get(path)) {
-        (Some(Entry::Symlink { target }), _) => Some(Arc::clone(target)),
-        (None, None) => links.get(&mut cursor, path),
-        _ => None,
+    let (mut links, mut left) = (Links::default(), LOOKS_MAX);
+    let mut look = |path: &RelativePath| {
+        spent(&mut left, path).or_else(|| match (incoming.snapshot.get(path), base.get(path)) {
+            (Some(Entry::Symlink { target }), _) => Some(Arc::clone(target)),
+            (None, None) => links.get(&mut cursor, path),
+            _ => None,
+        })
     };
     report.sensitive = sensitive_of(&plan, &report.written, &seen, &mut look);
     let newly = newly_leading_out(base, &incoming.snapshot, &report, &mut look);
@@ -191,18 +193,39 @@ fn treat_protected_as_unchanged(
     Ok(())
 }
 
+/// How many bytes the paths may have together that are looked at to follow links. Half a million links of ordinary length need less.
+const LOOKS_MAX: usize = 256 << 20;
+
+/// Counts a look. `None` while there may be more, else what a link counts as that is not followed.
+fn spent(left: &mut usize, path: &RelativePath) -> Option<Arc<[u8]>> {
+    *left = left.saturating_sub(path.as_bytes().len());
+    (*left == 0).then(|| Arc::from(ANYWHERE_ELSE))
+}
+
 /// The targets of local links, each read once: many links have the same folders on their way.
-#[derive(Default)]
-struct Links(HashMap<RelativePath, Option<Arc<[u8]>>>);
+struct Links {
+    targets: HashMap<RelativePath, Option<Arc<[u8]>>>,
+    /// How many bytes of paths may still be looked at.
+    left: usize,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { targets: HashMap::new(), left: LOOKS_MAX }
+    }
+}
 
 impl Links {
     fn get(&mut self, cursor: &mut Cursor<'_>, path: &RelativePath) -> Option<Arc<[u8]>> {
-        if let Some(target) = self.0.get(path) {
+        if let Some(target) = spent(&mut self.left, path) {
+            return Some(target);
+        }
+        if let Some(target) = self.targets.get(path) {
             return target.clone();
         }
         // Where this process may not look, no way can be followed.
         let target = cursor.read_link(path).ok().flatten();
-        self.0.insert(path.clone(), target.clone());
+        self.targets.insert(path.clone(), target.clone());
         target
     }
 }
@@ -215,16 +238,18 @@ fn newly_leading_out(base: &Snapshot, theirs: &Snapshot, report: &Report, look: 
         return Vec::new();
     }
     let written: HashSet<&RelativePath> = report.written.iter().collect();
-    let mut found = Vec::new();
+    let (mut found, mut left) = (Vec::new(), LOOKS_MAX);
     for (path, entry) in theirs {
         let Entry::Symlink { target } = entry else { continue };
         if written.contains(path) || !leads_out(path, target, look) {
             continue;
         }
-        let mut before = |path: &RelativePath| match (base.get(path), theirs.get(path)) {
-            (Some(Entry::Symlink { target }), _) => Some(Arc::clone(target)),
-            (None, None) => look(path),
-            _ => None,
+        let mut before = |path: &RelativePath| {
+            spent(&mut left, path).or_else(|| match (base.get(path), theirs.get(path)) {
+                (Some(Entry::Symlink { target }), _) => Some(Arc::clone(target)),
+                (None, None) => look(path),
+                _ => None,
+            })
         };
         if !leads_out(path, target, &mut before) {
             found.push(Noted { path: path.clone(), reason: LEADS_OUT });

@@ -32,6 +32,9 @@ pub const LEADS_OUT: &str = "it is a link that leaves the workspace";
 const EXECUTABLE: &str = "it has become executable";
 const MERCURIAL: &str = "Mercurial runs what it names";
 
+/// The target that a look gives once it has looked too much: the link counts as leading out of the workspace.
+pub const ANYWHERE_ELSE: &[u8] = b"/";
+
 /// Tells the target of the link at a path, if one is there.
 pub type Look<'a> = &'a mut dyn FnMut(&RelativePath) -> Option<Arc<[u8]>>;
 
@@ -82,8 +85,11 @@ pub fn by_name(path: &RelativePath) -> Option<&'static str> {
     None
 }
 
+/// How many names the way of a link may have. No ordinary one has as many, and each is looked up.
+const NAMES_MAX: usize = 256;
+
 /// Whether the way of a link at `path` leads out of the root, even if it comes back. Links on it are followed as the kernel does: one of
-/// too many links leads nowhere.
+/// too many links leads nowhere. One of too many names counts as leading out, since it is not followed.
 ///
 /// What is no link is taken for a folder, whether it exists or not, since the sandbox may make it later.
 pub fn leads_out(path: &RelativePath, target: &[u8], look: Look<'_>) -> bool {
@@ -96,7 +102,11 @@ pub fn leads_out(path: &RelativePath, target: &[u8], look: Look<'_>) -> bool {
         if target.first() == Some(&b'/') {
             return true;
         }
-        waiting.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
+        let names = target.split(|&byte| byte == b'/');
+        if waiting.len() + names.clone().count() > NAMES_MAX {
+            return true;
+        }
+        waiting.extend(names.rev().map(<[u8]>::to_vec));
         while let Some(name) = waiting.pop() {
             match &name[..] {
                 b"" | b"." => {}
@@ -269,6 +279,10 @@ mod tests {
             ("l", "c1", false),
         ] {
             assert_eq!(leads_out(&path(at), target.as_bytes(), &mut look), leaves, "{at} -> {target}");
+        }
+        for (names, leaves) in [(NAMES_MAX, false), (NAMES_MAX + 1, true)] {
+            let target = vec!["t"; names].join("/");
+            assert_eq!(leads_out(&path("l"), target.as_bytes(), &mut |_| None), leaves, "{names} names");
         }
     }
 
