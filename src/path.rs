@@ -29,6 +29,28 @@ pub fn path_from(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
+/// The control character that a letter behind a backslash stands for in a quoted name, as C, git and GNU tar write it.
+#[must_use]
+pub fn control_of(letter: u8) -> Option<u8> {
+    Some(match letter {
+        b'a' => 7,
+        b'b' => 8,
+        b't' => b'\t',
+        b'n' => b'\n',
+        b'v' => 11,
+        b'f' => 12,
+        b'r' => b'\r',
+        _ => return None,
+    })
+}
+
+/// The byte that three octal digits behind a backslash stand for, of which the first is one from `0` to `3`. `None` if the others
+/// are none.
+pub fn octal_of(first: u8, rest: &mut impl Iterator<Item = u8>) -> Option<u8> {
+    let mut digit = || rest.next().filter(|digit| (b'0'..=b'7').contains(digit)).map(|digit| digit - b'0');
+    Some((first - b'0') << 6 | digit()? << 3 | digit()?)
+}
+
 /// A relative path: names joined by single `/`. No name is empty, `.` or `..`, or too long for a file system,
 /// and none contains NUL. All other bytes are allowed. It is never the root itself.
 ///

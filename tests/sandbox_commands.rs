@@ -685,6 +685,50 @@ fn a_sandbox_tells_which_upload_it_has() {
     }
 }
 
+/// A program of a sandbox that waits, where its arguments match a pattern of the shell, until it is let go.
+struct SlowProgram {
+    path: String,
+    begun: PathBuf,
+    go: PathBuf,
+}
+
+impl SlowProgram {
+    fn new(sandbox: &Sandbox, name: &str, pattern: &str) -> Self {
+        sandbox.install("sleep");
+        let [begun, go, folder] = ["begun", "go", "slow"].map(|name| sandbox.path(name));
+        fs::create_dir(&folder).unwrap();
+        let script = format!(
+            "#!/bin/sh\ncase $* in {pattern}) : > {0}; while [ ! -e {1} ]; do sleep 0.1; done ;; esac\nexec {2}/{name} \"$@\"\n",
+            text(&begun),
+            text(&go),
+            text(&sandbox.tools())
+        );
+        program(folder.join(name), script);
+        Self { path: format!("PATH={}:$PATH", text(&folder)), begun, go }
+    }
+
+    /// Starts a second command while the first one is in this program. It must not end before the first one, and both must succeed.
+    fn assert_waits(&self, sandbox: &Sandbox, first: &str, second: &str, what: &str) {
+        for file in [&self.begun, &self.go] {
+            drop(fs::remove_file(file));
+        }
+        thread::scope(|scope| {
+            let first = scope.spawn(|| sandbox.run_in(&self.path, first));
+            while !self.begun.exists() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            let second = scope.spawn(|| sandbox.run_in("", second));
+            thread::sleep(Duration::from_millis(300));
+            assert!(!second.is_finished(), "{sandbox}, {what}");
+            fs::write(&self.go, "").unwrap();
+            for command in [first, second] {
+                let output = command.join().unwrap();
+                assert!(output.status.success(), "{sandbox}, {what}: {output:?}");
+            }
+        });
+    }
+}
+
 /// A command goes on where the process here that started it was killed. What it clears must not be what a later one
 /// extracted, which would then look deleted.
 #[test]
@@ -694,35 +738,10 @@ fn an_upload_waits_for_one_that_still_runs_and_not_for_one_that_has_ended() {
         sandbox.succeeds(&sandbox.upload(&archive, NONE));
         let first =
             sandbox.upload_to(&Places::new(text(&sandbox.workspace()), "other", "1"), &archive, &[], &[]);
-        sandbox.install("sleep");
-        // Its removal takes as long as that of many files.
-        let [begun, go] = ["begun", "go"].map(|name| sandbox.path(name));
-        let tools = sandbox.tools();
-        fs::create_dir(sandbox.path("slow")).unwrap();
-        let slow = format!(
-            "#!/bin/sh\ncase $* in *./*) : > {0}; while [ ! -e {1} ]; do sleep 0.1; done ;; esac\nexec {2}/rm \"$@\"\n",
-            text(&begun),
-            text(&go),
-            text(&tools)
-        );
-        program(sandbox.path("slow/rm"), slow);
-        let slowly = format!("PATH={}:$PATH", text(&sandbox.path("slow")));
-        let second = sandbox.upload(&archive, NONE);
-        thread::scope(|scope| {
-            let first = scope.spawn(|| sandbox.run_in(&slowly, &first));
-            while !begun.exists() {
-                thread::sleep(Duration::from_millis(5));
-            }
-            let second = scope.spawn(|| sandbox.run_in("", &second));
-            // It would have cleared the workspace by now, and extracted its own.
-            thread::sleep(Duration::from_millis(300));
-            assert!(!second.is_finished(), "{sandbox}");
-            fs::write(&go, "").unwrap();
-            for upload in [first, second] {
-                let output = upload.join().unwrap();
-                assert!(output.status.success(), "{sandbox}: {output:?}");
-            }
-        });
+        // Its removal takes as long as that of many files. The second one would have cleared the workspace meanwhile, and extracted
+        // its own.
+        let slow = SlowProgram::new(&sandbox, "rm", "*./*");
+        slow.assert_waits(&sandbox, &first, &sandbox.upload(&archive, NONE), "upload");
         sandbox.succeeds(&sandbox.download(&[]));
         assert!(sandbox.answer().starts_with(format!("mark {ID}\n").as_bytes()), "{sandbox}");
         assert_eq!(sandbox.packed_names(), set(UPLOADED_MODES.map(|(name, _)| name)), "{sandbox}");
@@ -742,44 +761,16 @@ fn an_upload_waits_for_one_that_still_runs_and_not_for_one_that_has_ended() {
 #[test]
 fn a_download_waits_for_one_that_still_runs_and_has_a_name_of_its_own() {
     for sandbox in Sandbox::all() {
-        sandbox.install("sleep");
         sandbox.file(&sandbox.workspace().join("file"), "content");
         sandbox.plant(&sandbox.places(), &[]);
-        let [begun, go] = ["begun", "go"].map(|name| sandbox.path(name));
-        let tools = sandbox.tools();
-        fs::create_dir(sandbox.path("slow")).unwrap();
-        let slow = format!(
-            "#!/bin/sh\ncase $* in *-cf*) : > {0}; while [ ! -e {1} ]; do sleep 0.1; done ;; esac\nexec {2}/tar \"$@\"\n",
-            text(&begun),
-            text(&go),
-            text(&tools)
-        );
-        program(sandbox.path("slow/tar"), slow);
-        let slowly = format!("PATH={}:$PATH", text(&sandbox.path("slow")));
+        let slow = SlowProgram::new(&sandbox, "tar", "*-cf*");
         let places = sandbox.places();
         for way in ["download", "tolerant"] {
             let download = |name| match way {
                 "tolerant" => command::tolerant_download(&places, name, WHOLE),
                 _ => command::download(&places, Indexes { known: None, new: name }, WHOLE),
             };
-            for file in [&begun, &go] {
-                drop(fs::remove_file(file));
-            }
-            let (first, second) = (download("one"), download("two"));
-            thread::scope(|scope| {
-                let first = scope.spawn(|| sandbox.run_in(&slowly, &first));
-                while !begun.exists() {
-                    thread::sleep(Duration::from_millis(5));
-                }
-                let second = scope.spawn(|| sandbox.run_in("", &second));
-                thread::sleep(Duration::from_millis(300));
-                assert!(!second.is_finished(), "{sandbox}, {way}");
-                fs::write(&go, "").unwrap();
-                for download in [first, second] {
-                    let output = download.join().unwrap();
-                    assert!(output.status.success(), "{sandbox}, {way}: {output:?}");
-                }
-            });
+            slow.assert_waits(&sandbox, &download("one"), &download("two"), way);
             let answer = sandbox.answer();
             assert!(answer.ends_with(b"packed two\n"), "{sandbox}, {way}: {}", answer.escape_ascii());
             let archive = fs::read(sandbox.archive()).unwrap();

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::command::Git;
 use super::export::{Bases, path_of};
 use super::held::kind_at;
-use super::recognise::{DOT_GIT, bare_folders, is_bare_marker, is_git_name};
+use super::recognise::{DOT_GIT, MARKERS, bare_folders, is_bare_marker, is_git_name};
 use super::repository::{Place, worktrees};
 use super::ways::{GITDIR, named_in};
 use crate::cancel::Cancel;
@@ -58,7 +58,7 @@ pub(super) fn repositories(look: &Where<'_>, bases: &Bases, cancel: &Cancel) -> 
 }
 
 /// The folder of a linked worktree, if it exists.
-fn checkout_of(git_dir: &Path) -> Option<PathBuf> {
+pub(super) fn checkout_of(git_dir: &Path) -> Option<PathBuf> {
     let dot_git = git_dir.join(named_in(&git_dir.join("gitdir"), b"")?);
     by_path::resolve(dot_git.parent()?).ok()
 }
@@ -116,7 +116,7 @@ fn parts_in(
         }
         let may_be_folder = kind.is_none_or(|kind| kind == Kind::Folder) && !is_git_name(&name);
         if may_be_folder && known.binary_search(&path).is_err() {
-            for name in [DOT_GIT, b"HEAD", b"objects", b"refs", b"commondir"] {
+            for name in [DOT_GIT].into_iter().chain(MARKERS) {
                 let path = RelativePath::child(Some(&path), name);
                 parts.extend(kind_at(cursor, &path)?.map(|kind| (path, kind)));
             }

@@ -20,7 +20,7 @@ use super::keep;
 use super::obeyed::{self, Parts};
 use super::objects::{self, Theirs};
 use super::quarantine::{LEADS_ELSEWHERE, Quarantine, REFTABLE, Received};
-use super::recognise::{in_checkout, inner};
+use super::recognise::{MARKERS, bare_folders, in_checkout, inner};
 use super::refs::{
     Head, Oid, Outcome, Reason, RefKind, RefName, Refs, Relation, Surroundings, Taken, Unreadable,
     folders_of, in_the_way, plan,
@@ -455,10 +455,12 @@ fn read_repository(
 fn may_be_new(git: &Git, dot_git: &RelativePath, around: &Around<'_>, cancel: &Cancel) -> Result<(), Fault> {
     let Some(checkout) = dot_git.parent() else { return Ok(()) };
     let mut cursor = around.workspace.cursor();
-    let mut is_there = |name: &[u8]| {
-        Ok::<_, crate::error::Error>(cursor.stat(&RelativePath::child(Some(&checkout), name))?.is_some())
-    };
-    if is_there(b"HEAD")? && ((is_there(b"objects")? && is_there(b"refs")?) || is_there(b"commondir")?) {
+    let mut parts = Vec::new();
+    for path in MARKERS.map(|name| RelativePath::child(Some(&checkout), name)) {
+        // What has such a name counts, whatever it is.
+        parts.extend(cursor.stat(&path)?.map(|_| path));
+    }
+    if !bare_folders(parts.iter().map(|path| (path, Kind::File))).is_empty() {
         return refuse("its folder is a local bare repository");
     }
     let outer = around.bases.iter().filter_map(|(of, base)| {
@@ -2034,7 +2036,11 @@ impl Merge<'_> {
             self.wait_for_index();
             by_path::exists(&self.git_path("index.lock"))
         };
-        let ours = self.repository.index()?;
+        // While it is locked, no other git changes it.
+        let ours = match self.locked {
+            Some(_) => std::mem::take(&mut self.former.index),
+            None => self.repository.index()?,
+        };
         if ours == after {
             return Ok(());
         }

@@ -113,7 +113,7 @@ pub fn inside(path: &RelativePath) -> Option<Inside<'_>> {
 pub type BareFolders = BTreeSet<Option<RelativePath>>;
 
 /// The names that make a folder a bare repository, in any spelling that a volume may fold.
-const MARKERS: [&[u8]; 4] = [b"HEAD", b"objects", b"refs", b"commondir"];
+pub const MARKERS: [&[u8]; 4] = [b"HEAD", b"objects", b"refs", b"commondir"];
 
 /// The path of a folder of the workspace in a checkout, if it is in it: empty for the checkout itself.
 #[must_use]

@@ -17,7 +17,7 @@ use crate::cancel::Cancel;
 use crate::error::{Result, readable};
 use crate::fs::host::is_root;
 use crate::fs::{FileId, Root, by_path};
-use crate::path::{RelativePath, path_from};
+use crate::path::{RelativePath, control_of, octal_of, path_from};
 use crate::tree::filter::Filter;
 use crate::tree::scan::scan;
 
@@ -580,19 +580,8 @@ pub(super) fn unquoted(line: &[u8]) -> Vec<u8> {
             let byte = match bytes.next()? {
                 b'"' => return Some(path),
                 b'\\' => match bytes.next()? {
-                    b'a' => 7,
-                    b'b' => 8,
-                    b'f' => 12,
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    b'v' => 11,
-                    first @ b'0'..=b'3' => {
-                        let mut digit =
-                            || Some(bytes.next().filter(|byte| matches!(byte, b'0'..=b'7'))? - b'0');
-                        (first - b'0') << 6 | digit()? << 3 | digit()?
-                    }
-                    other => other,
+                    first @ b'0'..=b'3' => octal_of(first, &mut bytes)?,
+                    other => control_of(other).unwrap_or(other),
                 },
                 byte => byte,
             };

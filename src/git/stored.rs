@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::around::enclosing;
+use super::around::{checkout_of, enclosing};
 use super::command::{Call, Fault, Git};
 use super::export::Bases;
 use super::index;
@@ -23,7 +23,6 @@ use super::search::{Search, accepts};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::{Kind, Root, by_path};
-use crate::path::path_from;
 
 /// What a restore knows of that: git reads whole repositories for it, so it is asked at most once, and only if it matters.
 #[derive(Debug, Default)]
@@ -92,18 +91,16 @@ fn has_fixture(git: &Git, common: &Path, cancel: &Cancel) -> Result<bool, Fault>
 }
 
 /// The checkouts of the other worktrees of a repository, as far as they are there.
+#[must_use]
 pub fn other_checkouts(place: &Place) -> Vec<Root> {
     let common = &place.common_dir;
     let linked = worktrees(common).into_iter().filter(|git_dir| git_dir != common);
-    let linked = linked.filter_map(|git_dir| {
-        // One that cannot be read leads nowhere. (The path may be relative to the git directory.)
-        let file = by_path::read(&git_dir.join("gitdir")).ok()??;
-        Some(git_dir.join(path_from(file.trim_ascii_end())).parent()?.to_path_buf())
-    });
-    let main = common.parent().filter(|_| common.ends_with(".git")).map(Path::to_path_buf);
+    let linked = linked.filter_map(|git_dir| checkout_of(&git_dir));
+    let main = common.parent().filter(|_| common.ends_with(".git"));
+    let main = main.and_then(|main| by_path::resolve(main).ok());
     let own = by_path::resolve(&place.checkout).ok();
-    let others = linked.chain(main).filter_map(|checkout| by_path::resolve(&checkout).ok());
-    others
+    linked
+        .chain(main)
         .filter(|checkout| Some(checkout) != own.as_ref())
         .filter_map(|checkout| Root::open(&checkout).ok())
         .collect()

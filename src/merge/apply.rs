@@ -99,14 +99,10 @@ pub fn merge(
     };
     report.conflicts = backups;
     report.deletions_backed_up = deletions_backed_up;
-    let (mut links, mut cursor) = (Links::default(), root.cursor());
-    let mut look = |path: &RelativePath| links.get(&mut cursor, path);
-    report.sensitive = sensitive_of(&plan, &report.written, &seen, &mut look);
-    let newly = newly_leading_out(base, &incoming.snapshot, &report, &mut look);
-    report.sensitive.extend(newly);
-    report.already_here = plan.already_here.into_iter().map(|(path, _)| path).collect();
-    report.left_in_place.extend(plan.left_in_place);
-    report.skipped.extend(incoming.skipped.iter().cloned());
+    let (mut links, mut cursor, mut left) = (Links::default(), root.cursor(), LOOKS_MAX);
+    let mut look = |path: &RelativePath| spent(&mut left, path).or_else(|| links.get(&mut cursor, path));
+    report.sensitive = sensitive_of(&plan, (base, &incoming.snapshot), &report, &seen, &mut look);
+    tell_planned(&mut report, plan, incoming);
     report.take_rescued(rescued);
     Ok(report)
 }
@@ -166,14 +162,17 @@ pub fn preview(root: &Root, incoming: &mut Incoming, options: &MergeOptions<'_>)
             _ => None,
         })
     };
-    report.sensitive = sensitive_of(&plan, &report.written, &seen, &mut look);
-    let newly = newly_leading_out(base, &incoming.snapshot, &report, &mut look);
-    report.sensitive.extend(newly);
+    report.sensitive = sensitive_of(&plan, (base, &incoming.snapshot), &report, &seen, &mut look);
+    tell_planned(&mut report, plan, incoming);
+    report.take_rescued(&mut Rescued::default());
+    Ok(report)
+}
+
+/// Reports what the plan left as it is.
+fn tell_planned(report: &mut Report, plan: Plan<'_>, incoming: &Incoming) {
     report.already_here = plan.already_here.into_iter().map(|(path, _)| path).collect();
     report.left_in_place.extend(plan.left_in_place);
     report.skipped.extend(incoming.skipped.iter().cloned());
-    report.take_rescued(&mut Rescued::default());
-    Ok(report)
 }
 
 /// Treats paths that must stay as they are locally as unchanged on the incoming side.
@@ -203,29 +202,17 @@ fn spent(left: &mut usize, path: &RelativePath) -> Option<Arc<[u8]>> {
 }
 
 /// The targets of local links, each read once: many links have the same folders on their way.
-struct Links {
-    targets: HashMap<RelativePath, Option<Arc<[u8]>>>,
-    /// How many bytes of paths may still be looked at.
-    left: usize,
-}
-
-impl Default for Links {
-    fn default() -> Self {
-        Self { targets: HashMap::new(), left: LOOKS_MAX }
-    }
-}
+#[derive(Default)]
+struct Links(HashMap<RelativePath, Option<Arc<[u8]>>>);
 
 impl Links {
     fn get(&mut self, cursor: &mut Cursor<'_>, path: &RelativePath) -> Option<Arc<[u8]>> {
-        if let Some(target) = spent(&mut self.left, path) {
-            return Some(target);
-        }
-        if let Some(target) = self.targets.get(path) {
+        if let Some(target) = self.0.get(path) {
             return target.clone();
         }
         // Where this process may not look, no way can be followed.
         let target = cursor.read_link(path).ok().flatten();
-        self.targets.insert(path.clone(), target.clone());
+        self.0.insert(path.clone(), target.clone());
         target
     }
 }
@@ -258,10 +245,11 @@ fn newly_leading_out(base: &Snapshot, theirs: &Snapshot, report: &Report, look: 
     found
 }
 
-/// The written paths that deserve a look, with the reason.
+/// The paths that deserve a look after a merge of these two trees, with the reason.
 fn sensitive_of(
     plan: &Plan<'_>,
-    written: &[RelativePath],
+    (base, theirs): (&Snapshot, &Snapshot),
+    report: &Report,
     seen: &ByPath<Meta>,
     look: Look<'_>,
 ) -> Vec<Noted> {
@@ -284,7 +272,7 @@ fn sensitive_of(
         }
     }
     if !noted.is_empty() {
-        let written: HashSet<&RelativePath> = written.iter().collect();
+        let written: HashSet<&RelativePath> = report.written.iter().collect();
         noted.retain(|noted| written.contains(&noted.path));
     }
     // Whether these were executable before is not known.
@@ -292,6 +280,7 @@ fn sensitive_of(
         let reason = sensitive(path, entry, || true, look);
         noted.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
     }
+    noted.extend(newly_leading_out(base, theirs, report, look));
     noted
 }
 

@@ -35,7 +35,7 @@ use crate::merge::options::MergeOptions;
 use crate::merge::receive::Reception;
 use crate::merge::report::{Report, Skipped};
 use crate::merge::session::Merge;
-use crate::path::RelativePath;
+use crate::path::{RelativePath, control_of, octal_of};
 use crate::state::sandboxes::Trees;
 use crate::transfer::changes::Changes;
 use crate::transfer::parts::Wish;
@@ -148,20 +148,9 @@ fn unquote(name: &[u8]) -> Option<Vec<u8>> {
             continue;
         }
         plain.push(match bytes.next()? {
-            b'a' => 7,
-            b'b' => 8,
-            b't' => b'\t',
-            b'n' => b'\n',
-            b'v' => 11,
-            b'f' => 12,
-            b'r' => b'\r',
             quoted @ (b'\\' | b':') => quoted,
-            first @ b'0'..=b'3' => {
-                let mut digit =
-                    || bytes.next().filter(|digit| (b'0'..=b'7').contains(digit)).map(|digit| digit - b'0');
-                (first - b'0') << 6 | digit()? << 3 | digit()?
-            }
-            _ => return None,
+            first @ b'0'..=b'3' => octal_of(first, &mut bytes)?,
+            letter => control_of(letter)?,
         });
     }
     Some(plain)
@@ -370,8 +359,11 @@ impl Receiving {
         let (travel, known) = (self.travel, &base.repositories.bases);
         let has_sent_pack = AtomicBool::new(false);
         let passed_over = self.left_alone.clone().without_names("", |path| {
-            has_sent_pack.fetch_or(is_sent_pack(path, known), Ordering::Relaxed);
-            travel.passes_over(path, known)
+            let is_passed_over = travel.passes_over(path, known);
+            if is_passed_over && is_sent_pack(path, known) {
+                has_sent_pack.store(true, Ordering::Relaxed);
+            }
+            is_passed_over
         });
         let reception = Reception {
             base: &base.trees.snapshot,
@@ -391,11 +383,7 @@ impl Receiving {
         let control = received.archive.control.take();
         let answer = Answer::parse(control.as_deref());
         let has_new_index = answer.index == Some(self.new_index.as_bytes());
-        if self.is_anothers(answer) {
-            return Err(reception.give_up(received, Error::OthersDownload));
-        }
-        if answer.names_another(self.places.upload_id()) {
-            let error = Error::SandboxReplaced { reason: ANOTHER_UPLOAD };
+        if let Some(error) = self.refusal(answer) {
             return Err(reception.give_up(received, error));
         }
         if let Some(has_zstd) = answer.has_zstd {
@@ -468,10 +456,15 @@ impl Receiving {
         Ok(Begun { merge, repositories, base, left_alone, travel, packed, new_index, news })
     }
 
-    /// Whether this is another download than was asked for, at its beginning or at its end: another command may have replaced
-    /// the file while it was read.
-    fn is_anothers(&self, answer: Answer<'_>) -> bool {
-        answer.download.is_some_and(|name| name != self.new_index.as_bytes() || !self.is_named)
+    /// Why nothing of this download counts. It may be another one than was asked for, at its beginning or at its end: another
+    /// command may have replaced the file while it was read. Or the sandbox has another upload.
+    fn refusal(&self, answer: Answer<'_>) -> Option<Error> {
+        let is_anothers = |name| name != self.new_index.as_bytes() || !self.is_named;
+        if answer.download.is_some_and(is_anothers) {
+            return Some(Error::OthersDownload);
+        }
+        let has_another = answer.names_another(self.places.upload_id());
+        has_another.then_some(Error::SandboxReplaced { reason: ANOTHER_UPLOAD })
     }
 
     /// The changes, if only these were downloaded.
