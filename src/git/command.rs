@@ -133,19 +133,13 @@ impl Git {
     }
 
     /// A call that lists the configuration in effect for the user's own git, with that of the user and the system.
-    /// It runs nothing; it is the one call that inherits the variables which say where these files are.
+    /// It runs nothing; it is the one call that inherits the variables which say where these files are, or have settings themselves.
     #[must_use]
     pub fn configuration(&self, git_dir: &Path) -> Call<'_> {
         let mut command = Command::new(&self.program);
         command.env_clear().env("PATH", &self.path).current_dir("/");
         command.env("LC_ALL", "C").env("GIT_DIR", git_dir);
-        let inherited =
-            ["HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"];
-        for name in inherited {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
+        command.envs(std::env::vars_os().filter(|(name, _)| says_configuration(name)));
         let mut call =
             Call { git: self, command, input: Input::None, name: String::new(), is_bounded: false };
         call.args(["config", "--list", "-z", "--show-origin", "--includes"]);
@@ -163,6 +157,23 @@ impl Git {
         }
         Call { git: self, command, input: Input::None, name: String::new(), is_bounded: false }
     }
+}
+
+/// Whether a variable says where the user's git finds configurations, or has settings. (`git -c` passes its own to the programs that it
+/// runs; `GIT_CONFIG_KEY_0` has one of `GIT_CONFIG_COUNT`.)
+fn says_configuration(name: &OsStr) -> bool {
+    const NAMES: [&str; 7] = [
+        "HOME",
+        "XDG_CONFIG_HOME",
+        "GIT_CONFIG_GLOBAL",
+        "GIT_CONFIG_SYSTEM",
+        "GIT_CONFIG_NOSYSTEM",
+        "GIT_CONFIG_COUNT",
+        "GIT_CONFIG_PARAMETERS",
+    ];
+    let name = name.as_encoded_bytes();
+    NAMES.iter().any(|known| known.as_bytes() == name)
+        || [b"GIT_CONFIG_KEY_".as_slice(), b"GIT_CONFIG_VALUE_"].iter().any(|start| name.starts_with(start))
 }
 
 /// The most memory of a [bounded](Call::bounded) call, which lists some two million paths with it.

@@ -67,7 +67,7 @@ pub struct Base {
     pub stashes: Vec<Oid>,
     /// Names and sizes of packs whose objects are all in the local repository.
     pub packs: BTreeMap<String, u64>,
-    /// Digests of further files that were sent (`info/exclude`), by their path in the git directory.
+    /// Digests of further files that were sent (`info/exclude`, `refs/remotes/origin/HEAD`), by their path in the git directory.
     pub files: BTreeMap<String, [u8; 32]>,
     /// The packs of the last upload.
     pub sent_packs: SentPacks,
@@ -204,7 +204,11 @@ pub fn export(
         staged.retain(|oid| !committed.contains(oid));
     }
     // An entry that is only intended to be added has no blob, and a partial clone lacks some.
-    let staged: BTreeSet<Oid> = repository.types(&staged)?.into_keys().collect();
+    let mut staged: BTreeSet<Oid> = repository.types(&staged)?.into_keys().collect();
+    // Git notes the tree of an index without entries in it, and `git fsck` there misses it.
+    if index_digest.is_some() && listing.is_empty() {
+        staged.extend(Oid::parse(place.empty_tree().as_bytes()));
+    }
     let boundary = match options.depth {
         Some(depth) => boundary(&repository, &tips, depth.max(1))?,
         None => BTreeSet::new(),
@@ -227,7 +231,7 @@ pub fn export(
     }
     write_refs(folder, &refs, head.as_ref(), &stashes, repository.zero())?;
     write(&folder.join("config"), &configuration(&place, &settings))?;
-    let mut files = BTreeMap::new();
+    let mut files = write_default_branches(folder, &symbolic, &refs)?;
     for name in ["info/exclude", "info/sparse-checkout"] {
         // Some files are per repository and others per worktree; git knows where.
         let found = repository.run(["rev-parse", "--git-path", name])?;
@@ -425,6 +429,36 @@ fn write_refs(
     write(&folder.join("HEAD"), &head)
 }
 
+/// Writes which branch of each remote is its default one, by which git knows what `origin` alone means. Returns the digests of the files.
+fn write_default_branches(
+    folder: &Path,
+    symbolic: &[(RefName, RefName)],
+    refs: &Refs,
+) -> Result<BTreeMap<String, [u8; 32]>> {
+    let mut files = BTreeMap::new();
+    for (name, target) in symbolic {
+        let remote = name.as_bytes().strip_suffix(b"HEAD").filter(|remote| is_remotes(remote));
+        let is_own = remote.is_some_and(|remote| target.as_bytes().starts_with(remote));
+        // Every file that is sent has a UTF-8 name.
+        let Ok(name) = std::str::from_utf8(name.as_bytes()) else { continue };
+        if !is_own || !refs.contains_key(target) {
+            continue;
+        }
+        let file = folder.join(name);
+        make_folders(file.parent().unwrap_or(folder))?;
+        let text = [b"ref: ", target.as_bytes(), b"\n"].concat();
+        write(&file, &text)?;
+        files.insert(name.to_owned(), Sha256::digest(&text).into());
+    }
+    Ok(files)
+}
+
+/// Whether a path is the folder of a remote's references, with a slash at its end.
+fn is_remotes(folder: &[u8]) -> bool {
+    let name = folder.strip_prefix(b"refs/remotes/").and_then(|rest| rest.strip_suffix(b"/"));
+    name.is_some_and(|name| !name.is_empty())
+}
+
 /// An index that was copied for an upload.
 struct CopiedIndex {
     digest: [u8; 32],
@@ -487,7 +521,14 @@ fn copy_index(
         call.env("GIT_INDEX_FILE", &there).env("GIT_WORK_TREE", folder).cwd(folder);
         call.arg("update-index").args(options).input(input).run(repository.cancel)
     };
-    let plain = ["--no-split-index", "--no-untracked-cache", "--no-fsmonitor", "--force-write-index"];
+    // What resolved conflicts were between is not uploaded either.
+    let plain = [
+        "--no-split-index",
+        "--no-untracked-cache",
+        "--no-fsmonitor",
+        "--clear-resolve-undo",
+        "--force-write-index",
+    ];
     let forgetting = index::forgetting(&listing, &hidden, &repository.zero());
     change(&[&plain[..], &["-z", "--index-info"]].concat(), forgetting)?;
     if !left_out.is_empty() {

@@ -324,12 +324,14 @@ impl Quarantine {
         let dot_git = dot_git(&inside);
         let inner = inside.inner.to_vec();
         let known = self.known.get(&dot_git).cloned();
+        // Every file that was sent has a UTF-8 name.
+        let sent = std::str::from_utf8(&inner)
+            .ok()
+            .zip(known.as_ref())
+            .and_then(|(name, base)| base.files.get(name));
         match fate(&inner) {
             Fate::Ignored => Ok(()),
             Fate::Held(reason) => {
-                // Every file that was sent has a UTF-8 name.
-                let name = std::str::from_utf8(&inner).ok();
-                let sent = name.zip(known.as_ref()).and_then(|(name, base)| base.files.get(name));
                 if sent.is_some() || inner == b"info/exclude" {
                     let mut text = Vec::new();
                     content
@@ -367,7 +369,9 @@ impl Quarantine {
                     .take(REFERENCE_MAX)
                     .read_to_end(&mut text)
                     .map_err(|error| Error::io("read", path.as_path(), error))?;
-                self.received(&dot_git).references.insert(name, text);
+                if sent.is_none_or(|sent| Sha256::digest(&text)[..] != sent[..]) {
+                    self.received(&dot_git).references.insert(name, text);
+                }
                 Ok(())
             }
             Fate::Waits(name) => {

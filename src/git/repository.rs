@@ -44,6 +44,15 @@ impl Place {
     pub fn is_there(&self) -> bool {
         by_path::exists(&self.git_dir.join("HEAD")) && by_path::exists(&self.common_dir.join("objects"))
     }
+
+    /// The name of a tree without entries, which every git knows.
+    pub(super) fn empty_tree(&self) -> &'static str {
+        if self.format == "sha1" {
+            "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+        } else {
+            "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
+        }
+    }
 }
 
 /// Runs git for one repository of the workspace.

@@ -521,6 +521,22 @@ const OF_THE_USER: &[(&str, &str, &str, &str)] = &[
         "echo '#' > ssh/config; echo '#' > ssh/x",
         "ssh/config",
     ),
+    (
+        "a setting is in a variable",
+        "mkdir -p \"$HOME\" hooks tools; touch hooks/x tools/x tools/y",
+        "for f in hooks/pre-commit tools/x tools/y; do echo 2 > $f; done",
+        "hooks/pre-commit tools/x",
+    ),
+];
+
+/// Settings in variables of that environment.
+const SETTINGS: [(&str, &str); 6] = [
+    ("GIT_CONFIG_COUNT", "1"),
+    ("GIT_CONFIG_KEY_0", "core.hooksPath"),
+    ("GIT_CONFIG_VALUE_0", "hooks"),
+    ("GIT_CONFIG_KEY_1", "diff.external"),
+    ("GIT_CONFIG_VALUE_1", "tools/y"),
+    ("GIT_CONFIG_PARAMETERS", "'diff.external'='tools/x'"),
 ];
 
 #[test]
@@ -534,13 +550,16 @@ fn in_a_process_with_the_environment_of_a_user() {
 
 #[test]
 fn the_configurations_of_the_user_may_be_in_the_workspace() {
-    for number in 0..OF_THE_USER.len() {
+    for (number, (what, ..)) in OF_THE_USER.iter().enumerate() {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().join("home");
         let mut other = Command::new(std::env::current_exe().unwrap());
         other.args(["--exact", "named::in_a_process_with_the_environment_of_a_user"]);
         other.env("HOME", &home).env("XDG_CONFIG_HOME", home.join("xdg"));
         other.env("GIT_CONFIG_GLOBAL", home.join("global")).env(IS_USER, number.to_string());
+        if *what == "a setting is in a variable" {
+            other.envs(SETTINGS);
+        }
         let output = other.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }

@@ -1507,6 +1507,42 @@ fn sha256_repositories_are_transferred() {
     });
 }
 
+/// Indexes that name more than their entries, and that a `git fsck` in the sandbox must not miss.
+const INDEXES: [(&str, &str); 3] = [
+    ("no entries, and the name of the tree of none", "git rm -rq --cached . && git write-tree"),
+    ("no entries", "git read-tree --empty"),
+    (
+        "what a resolved conflict was between",
+        "git config user.name n && git config user.email e && git checkout -q -b theirs && echo 1 > c.txt && git add . && git commit -qm theirs && git checkout -q -b ours HEAD~1 &&
+            echo 2 > c.txt && git add . && git commit -qm ours && ! git merge -q theirs > /dev/null &&
+            echo 3 > c.txt && git add c.txt && git commit -qm merged && git branch -qD theirs && git reset -q --soft HEAD~1 &&
+            git ls-files --resolve-undo | grep -q .",
+    ),
+];
+
+#[test]
+fn an_index_names_nothing_in_the_sandbox_that_was_not_sent() {
+    for format in ["sha1", "sha256"] {
+        for (what, script) in INDEXES {
+            with_each_git(|bench| {
+                bench.here = bench.root.path().canonicalize().unwrap().join("other");
+                fs::create_dir(&bench.here).unwrap();
+                bench.here(&["init", "-q", "-b", "main", &format!("--object-format={format}")]);
+                write(&bench.here.join("x.txt"), "x\n");
+                bench.commit_here("first");
+                bench.shell(&bench.here, script);
+                assert_eq!(bench.prepare(), [""; 0], "{what}");
+                bench.assert_sound(&bench.there, &[]);
+                bench.there(&["gc", "-q", "--prune=now"]);
+                write(&bench.there.join("y.txt"), "y\n");
+                let new = bench.commit_there("second");
+                bench.restore();
+                bench.assert_sound(&bench.here, &[&new]);
+            });
+        }
+    }
+}
+
 #[test]
 fn a_local_reftable_is_transferred_and_one_made_in_the_sandbox_is_refused() {
     with_each_git(|bench| {

@@ -388,3 +388,34 @@ fn a_checkout_waits_while_the_local_branch_is_without_permission() {
         bench.assert_sound(&bench.here, &[&new]);
     });
 }
+
+/// Agents ask `origin/HEAD` for the branch that their work belongs to.
+#[test]
+fn the_default_branch_of_a_remote_is_known_in_the_sandbox_and_never_changed_here() {
+    let head = "refs/remotes/origin/HEAD";
+    with_each_git(|bench| {
+        bench.here(&["push", "-q", "origin", "main", "main:other"]);
+        bench.here(&["fetch", "-q", "origin"]);
+        bench.here(&["remote", "set-head", "origin", "main"]);
+        // These lead elsewhere, or to nothing that is uploaded.
+        bench.here(&["symbolic-ref", "refs/remotes/other/HEAD", "refs/heads/main"]);
+        bench.here(&["symbolic-ref", "refs/remotes/gone/HEAD", "refs/remotes/gone/main"]);
+        bench.here(&["symbolic-ref", "refs/remotes/origin/alias", "refs/remotes/origin/main"]);
+        assert_eq!(bench.prepare(), [""; 0]);
+        assert_eq!(bench.there(&["symbolic-ref", head]), "refs/remotes/origin/main");
+        assert_eq!(bench.there(&["rev-parse", "origin"]), bench.here(&["rev-parse", "main"]));
+        let symbolic = bench.there(&["for-each-ref", "--format=%(symref)", "refs/remotes"]);
+        assert_eq!(symbolic.split_whitespace().collect::<Vec<_>>(), ["refs/remotes/origin/main"]);
+        bench.assert_sound(&bench.there, &[]);
+
+        write(&bench.there.join("new.txt"), "work\n");
+        bench.commit_there("work");
+        let report = bench.restore();
+        assert_eq!(names(&report.held_back), [""; 0], "{report:?}");
+
+        bench.there(&["remote", "set-head", "origin", "other"]);
+        let report = bench.restore();
+        assert_eq!(names(&report.held_back), [head], "{report:?}");
+        assert_eq!(bench.here(&["symbolic-ref", head]), "refs/remotes/origin/main");
+    });
+}
