@@ -8,6 +8,7 @@ export const LONGEST_SUITES = [
   "clients/disturbed",
   "large",
   "git-peer",
+  "git-random",
   "clients/e2b",
   "loading/bundlers",
   "bench",

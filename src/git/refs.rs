@@ -386,8 +386,8 @@ pub struct Taken {
     names: HashSet<Vec<u8>>,
     /// The folders of these names.
     folders: HashSet<Vec<u8>>,
-    /// What each short name may mean to git: the names of branches, of tags, and of what was fetched
-    /// (`origin/main`, and `origin`, which is that remote's `HEAD`).
+    /// What each short name may mean to git: the names of branches, of tags, of what was fetched (`origin/main`, and `origin`, which
+    /// is that remote's `HEAD`), and of each reference without its `refs/` (`tags/v1`, `stash`).
     short: HashMap<Vec<u8>, BTreeSet<Namespace>>,
 }
 
@@ -397,6 +397,7 @@ enum Namespace {
     Branches,
     Tags,
     Remotes,
+    References,
 }
 
 impl Taken {
@@ -413,6 +414,7 @@ impl Taken {
     fn insert(&mut self, name: &RefName) {
         let folded = name.as_bytes().to_ascii_lowercase();
         let short = name.short().to_ascii_lowercase();
+        self.short.entry(below_refs(&folded)).or_default().insert(Namespace::References);
         let namespace = match name.kind() {
             RefKind::Branch => Namespace::Branches,
             RefKind::Tag => Namespace::Tags,
@@ -447,9 +449,19 @@ impl Taken {
             return Some(Reason::NameTaken);
         }
         let namespace = if name.kind() == RefKind::Tag { Namespace::Tags } else { Namespace::Branches };
-        let meant = self.short.get(&name.short().to_ascii_lowercase());
-        meant.is_some_and(|meant| meant.iter().any(|&other| other != namespace)).then_some(Reason::Ambiguous)
+        let short = name.short().to_ascii_lowercase();
+        let is_meant = [(short, namespace), (below_refs(&own), Namespace::References)].iter().any(
+            |(short, namespace)| {
+                self.short.get(short).is_some_and(|meant| meant.iter().any(|other| other != namespace))
+            },
+        );
+        is_meant.then_some(Reason::Ambiguous)
     }
+}
+
+/// The name of a reference without its `refs/`, by which git finds it, too.
+fn below_refs(name: &[u8]) -> Vec<u8> {
+    name.strip_prefix(b"refs/").unwrap_or(name).to_vec()
 }
 
 /// Those of the references that both sides shared and the sandbox deleted which would prevent a new name of the sandbox's: they
@@ -571,10 +583,16 @@ mod tests {
 
     #[test]
     fn a_new_name_must_be_free_and_mean_one_thing() {
-        let ours: Refs =
-            ["refs/heads/main", "refs/heads/dir/one", "refs/tags/v1", "refs/remotes/origin/next"]
-                .map(|text| (name(text), oid('a')))
-                .into();
+        let ours: Refs = [
+            "refs/heads/main",
+            "refs/heads/dir/one",
+            "refs/tags/v1",
+            "refs/remotes/origin/next",
+            "refs/stash",
+            "refs/heads/tags/t",
+        ]
+        .map(|text| (name(text), oid('a')))
+        .into();
         for (new, outcome) in [
             ("refs/heads/topic", Outcome::Theirs),
             ("refs/heads/dir/two", Outcome::Theirs),
@@ -597,6 +615,15 @@ mod tests {
             ("refs/heads/HEAD", Outcome::Aside(Reason::Ambiguous)),
             ("refs/tags/FETCH_HEAD", Outcome::Aside(Reason::Ambiguous)),
             ("refs/heads/refs/heads/main", Outcome::Aside(Reason::Ambiguous)),
+            // Git finds each reference without its `refs/`, too.
+            ("refs/heads/tags/v1", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/heads/main", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/tags/Heads/Main", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/remotes/origin/next", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/stash", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/tags/t", Outcome::Aside(Reason::Ambiguous)),
+            ("refs/heads/tags/v2", Outcome::Theirs),
+            ("refs/heads/t", Outcome::Theirs),
             ("refs/tags/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", Outcome::Aside(Reason::Ambiguous)),
         ] {
             let mut theirs = ours.clone();
