@@ -410,6 +410,35 @@ describe("what an agent does with git", () => {
     await expectSound();
   });
 
+  it("moves no branch below a commit whose message is being written here", async () => {
+    const { restoreWorkspace } = await prepare();
+    await makeTree(remote, { "a.txt": "the agent's\n", "new.txt": "new\n" });
+    const theirs = await commit(remote, "by the agent");
+    const before = await git("rev-parse", "main");
+    await makeTree(workspace, { "src/b.txt": "mine\n" });
+    const begun = path.join(home, "begun");
+    const ended = path.join(home, "ended");
+    const editor = `touch '${begun}'; until [ -e '${ended}' ]; do sleep 0.05; done; echo mine >`;
+    const committing = user(workspace, `GIT_EDITOR="${editor}" git commit -qa`);
+    await vi.waitUntil(() => existsSync(begun), 20_000);
+    await restoreWorkspace();
+    expect(await git("rev-parse", "main")).toBe(before);
+    const [told] = lastReport().heldBack.filter(({ what }) => what === "refs/heads/main");
+    expect(told.reason).toContain("index.lock");
+    await writeFile(ended, "");
+    await committing;
+    expect(await git("show", "--format=%s", "--name-only")).toBe("mine\n\nsrc/b.txt");
+    // The next ordinary commit has nothing of the sandbox's, and so reverts nothing of it.
+    await makeTree(workspace, { "src/b.txt": "again\n" });
+    await user(workspace, "git commit -qam again");
+    expect(await git("show", "--format=%s", "--name-only")).toBe("again\n\na.txt\nsrc/b.txt");
+    await restoreWorkspace();
+    expect(lastReport().refsKept.map(({ keptAt }) => keptAt)).toHaveLength(1);
+    const [{ keptAt }] = lastReport().refsKept;
+    expect(await git("rev-parse", keptAt)).toBe(theirs);
+    await expectSound();
+  });
+
   it.each(["refs/heads/main.lock", "HEAD.lock", "index.lock", "config.lock", "packed-refs.lock"])(
     "comes back with the next restore if another git held %s meanwhile",
     async (lock) => {
@@ -1516,6 +1545,27 @@ describe("an upload", () => {
   });
 });
 
+describe("what the sandbox has as its stash", () => {
+  it("is kept aside if it is no stash, and the local one can still be popped", async () => {
+    await user(workspace, "echo mine >a.txt; git stash -q");
+    const { restoreWorkspace } = await prepare();
+    const theirs = await commit(remote, "ordinary", "--allow-empty");
+    await user(
+      remote,
+      "git rev-parse HEAD >.git/refs/stash; echo $(cat .git/refs/stash) >/dev/null; git stash list",
+    );
+    await restoreWorkspace();
+    const { heldBack, refsKept } = lastReport();
+    expect(heldBack.map(({ what }) => what)).toContain("refs/stash");
+    expect(await git("stash", "list", "--format=%gs")).toBe(
+      "WIP on main: ".concat(await git("log", "-1", "--format=%h %s", "main~1")),
+    );
+    for (const { keptAt } of refsKept) expect(await git("rev-parse", keptAt)).toBe(theirs);
+    await git("stash", "pop", "-q");
+    expect(await readFile(path.join(workspace, "a.txt"), "utf8")).toBe("mine\n");
+  });
+});
+
 describe("what a later checkout would run or replace is reported", () => {
   it.each([
     [
@@ -1579,6 +1629,21 @@ describe("what a later checkout would run or replace is reported", () => {
       "git checkout -qb x; echo 1 >ignored; git add -f ignored; git commit -qm x; git checkout -q main",
       ["ignored"],
     ],
+    [
+      "the end of a link that a local branch has in the place of a program",
+      `mkdir gh tools; echo 1 >gh/diff; git add .; git commit -qm file; git checkout -qb old; ln -sf ../tools/other.sh gh/diff
+       echo 1 >tools/other.sh; git add .; git commit -qm link; git checkout -q main; git config diff.external gh/diff`,
+      "git checkout -q old; echo 2 >tools/other.sh; echo 2 >unrelated; git add .; git commit -qm x; git checkout -q main",
+      ["tools/other.sh"],
+    ],
+    [
+      "the end of a link that a local tag has in the folder of hooks",
+      `mkdir gh tools; echo 1 >gh/x; git add .; git commit -qm file; git checkout -qb old; ln -s ../tools/other.sh gh/post-checkout
+       echo 1 >tools/other.sh; git add .; git commit -qm link; git tag old-tag; git checkout -q main; git branch -qD old
+       git config core.hooksPath gh`,
+      "git checkout -qb new old-tag; echo 2 >tools/other.sh; git commit -qam x; git checkout -q main",
+      ["tools/other.sh"],
+    ],
   ])("%s", async (_what, before, agent, expected) => {
     vi.stubEnv("HOME", home);
     await user(workspace, before);
@@ -1587,6 +1652,44 @@ describe("what a later checkout would run or replace is reported", () => {
     await restoreWorkspace();
     expect(lastReport().sensitive.map((told) => told.path)).toStrictEqual(expected);
   });
+
+  it.each(["hk", "$PWD/hk"])(
+    "a hook of the main worktree, where the workspace is another one (%s)",
+    async (hooks) => {
+      await user(
+        workspace,
+        `mkdir hk; echo 1 >hk/post-checkout; git add .; git commit -qm hook; git config core.hooksPath "${hooks}"
+       git worktree add -q ../linked -b linked`,
+      );
+      workspace = path.join(home, "linked");
+      const { restoreWorkspace } = await prepare();
+      await user(
+        remote,
+        "git checkout -qb x; echo 2 >hk/post-checkout; git commit -qam x; git checkout -q linked",
+      );
+      await restoreWorkspace();
+      expect(lastReport().sensitive.map((told) => told.path)).toStrictEqual(["hk/post-checkout"]);
+    },
+  );
+
+  it.each([
+    ["core.hooksPath", "app/hk", "hk/post-checkout"],
+    ["filter.x.clean", "sh app/tools/clean.sh", "tools/clean.sh"],
+  ])(
+    "a file that a repository around names by %s, where the workspace has its own",
+    async (key, value, expected) => {
+      await user(
+        workspace,
+        `git init -q app; cd app; mkdir hk tools; echo 1 >hk/post-checkout; echo 1 >tools/clean.sh; git add .; git commit -qm first
+       cd ..; git config ${key} '${value}'`,
+      );
+      workspace = path.join(workspace, "app");
+      const { restoreWorkspace } = await prepare();
+      await user(remote, "for f in hk/post-checkout tools/clean.sh; do echo 2 >$f; done");
+      await restoreWorkspace();
+      expect(lastReport().sensitive.map((told) => told.path)).toStrictEqual([expected]);
+    },
+  );
 
   it("and nothing is, where no configuration names it and nothing local is in its place", async () => {
     const { restoreWorkspace } = await prepare();

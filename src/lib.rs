@@ -94,6 +94,7 @@ pub mod archive {
 pub mod git {
     mod around;
     pub mod command;
+    pub mod committed_links;
     pub mod config;
     pub mod export;
     pub mod held;

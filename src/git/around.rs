@@ -57,6 +57,18 @@ pub(super) fn repositories(look: &Where<'_>, bases: &Bases, cancel: &Cancel) -> 
     Ok(found)
 }
 
+/// The checkouts outside of the workspace that belong to repositories with one in it, each with that one.
+pub(super) fn elsewhere(repositories: &BTreeSet<Around>, workspace: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let mut found = Vec::new();
+    for Around { common_dir, checkout, .. } in repositories {
+        let main = common_dir.parent().filter(|_| common_dir.ends_with(".git")).map(Path::to_path_buf);
+        let linked = worktrees(common_dir).into_iter().filter_map(|other| checkout_of(&other));
+        let outside = main.into_iter().chain(linked).filter(|other| !other.starts_with(workspace));
+        found.extend(outside.map(|other| (other, checkout.clone())));
+    }
+    found
+}
+
 /// The folder of a linked worktree, if it exists.
 pub(super) fn checkout_of(git_dir: &Path) -> Option<PathBuf> {
     let dot_git = git_dir.join(named_in(&git_dir.join("gitdir"), b"")?);

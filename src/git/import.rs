@@ -752,6 +752,12 @@ impl Reading<'_> {
         let search = Search { git: self.git, repository, cancel: self.cancel };
         let found = search.run((&incoming.tips(), &checked.kinds), indexes, here, locally)?;
         incoming.changed = found.changed;
+        // What a killed restore has brought was reported by none, and git lists it no more as new.
+        let tips = incoming.tips();
+        if checked.pack.is_none() && !tips.is_empty() {
+            let shared: BTreeSet<Oid> = incoming.base.refs.values().cloned().collect();
+            incoming.changed.extend(search.changed((&tips, &checked.kinds), &shared)?);
+        }
         incoming.obeyed = found.tips.into_iter().map(|oid| (oid, found.reason.clone())).collect();
         if found.index {
             self.hold("index", &found.reason);
@@ -1028,6 +1034,16 @@ struct PlannedUpdate {
     told: GitReport,
 }
 
+/// Why nothing moves that the local index belongs to.
+const LOCKED: &str = "another git has locked the local index (index.lock), as `git commit` does while its message is written; the next \
+    restore tries again (if no git runs here, delete that file)";
+
+/// Why what the sandbox has as a stash does not become one.
+const NO_STASH: &str = "it is a commit as `git stash` makes none, and `git stash pop` would refuse it";
+
+/// How often it is tried to lock an index that another git has just unlocked.
+const LOCK_TRIES: usize = 2;
+
 /// How long git waits for a lock of references that another git has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Patience {
@@ -1063,6 +1079,8 @@ struct Merge<'a> {
     former: Former,
     /// The git that has locked the local index.
     locked: Option<Waiting>,
+    /// Whether another git has the index locked, so that what it belongs to must not move.
+    is_locked_by_another: bool,
     /// Whether the index waits until the commit that it belongs to is checked out.
     index_waits: bool,
     /// The local references that cannot be read.
@@ -1107,6 +1125,7 @@ impl<'a> Merge<'a> {
             left,
             former: Former::default(),
             locked: None,
+            is_locked_by_another: false,
             index_waits: false,
             unreadable: Unreadable::default(),
         }
@@ -1342,10 +1361,9 @@ impl Merge<'_> {
                 self.complete_noted()?;
                 // A local commit between the steps would be made with the former index, and so revert the sandbox's commits.
                 if change.is_some() || self.moves(head_here.as_ref()) || theirs.head != base.head {
-                    self.wait_for_index();
-                    self.locked = self.repository.lock_index()?;
+                    self.lock_index()?;
                 }
-                self.former = Former { commit: self.repository.commit()?, index: self.repository.index()? };
+                self.former = Former { commit: self.repository.commit()?, index: self.local_index()? };
                 self.note_changes(head_here.as_ref(), change.as_ref())?;
             }
             self.move_references(head_here.as_ref(), busy)?;
@@ -1532,13 +1550,7 @@ impl Merge<'_> {
             around.symbolic.extend(self.repository.dangling(new)?);
             around.ambiguous = self.ambiguous(theirs.keys().filter(|name| !ours.contains_key(name)))?;
             let planned = plan(base, theirs, &ours, &around, &|theirs, ours| self.relation(theirs, ours));
-            let (unreadable, planned): (Vec<_>, Vec<_>) =
-                planned.into_iter().partition(|(_, outcome)| *outcome == Outcome::Aside(Reason::Unreadable));
-            let unreadable = unreadable.into_iter().map(|(name, _)| name);
-            let unreadable: Vec<RefName> = unreadable.filter(|name| !self.due.refs.contains(name)).collect();
-            if !unreadable.is_empty() {
-                self.postpone(&[(unreadable, Reason::Unreadable.as_str().to_owned())], &ours)?;
-            }
+            let planned = self.postpone_what_cannot_move(planned, head, &ours)?;
             if planned.is_empty() {
                 return Ok(());
             }
@@ -1553,6 +1565,36 @@ impl Merge<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Postpones the references that cannot be read, and the branch that is checked out while another git has its index locked. Returns
+    /// the rest.
+    fn postpone_what_cannot_move(
+        &mut self,
+        planned: Vec<(RefName, Outcome)>,
+        head: Option<&Head>,
+        ours: &Refs,
+    ) -> Result<Vec<(RefName, Outcome)>, Fault> {
+        let cannot_move = |name: &RefName, outcome: &Outcome| match outcome {
+            Outcome::Aside(Reason::Unreadable) => Some(Reason::Unreadable.as_str()),
+            Outcome::Theirs | Outcome::Replace | Outcome::Delete => {
+                let is_checked_out = matches!(head, Some(Head::Branch(branch)) if branch == name);
+                (is_checked_out && self.is_locked_by_another).then_some(LOCKED)
+            }
+            _ => None,
+        };
+        let (mut postponed, mut rest) = (BTreeMap::<&str, Vec<RefName>>::new(), Vec::new());
+        for (name, outcome) in planned {
+            match cannot_move(&name, &outcome) {
+                Some(_) if self.due.refs.contains(&name) => {}
+                Some(reason) => postponed.entry(reason).or_default().push(name),
+                None => rest.push((name, outcome)),
+            }
+        }
+        for (reason, names) in postponed {
+            self.postpone(&[(names, reason.to_owned())], ours)?;
+        }
+        Ok(rest)
     }
 
     /// What git is to do for the outcome of one reference.
@@ -1736,6 +1778,7 @@ impl Merge<'_> {
         }
         let Some(head) = &theirs.head else { return Ok(()) };
         let unreadable = match (head, ours) {
+            _ if self.is_locked_by_another => Some(LOCKED),
             (Head::Branch(name), _) if self.unreadable.hides(name) => Some("its local branch cannot be read"),
             // Git does not tell which branch is checked out if it cannot look for it.
             (_, None) if base.head.is_some() => Some("the local HEAD, or its branch, cannot be read"),
@@ -1979,7 +2022,7 @@ impl Merge<'_> {
     /// Makes the [change of a branch](Self::change_of_branch) in the index.
     fn follow_branch(&mut self, head: Option<&Head>) -> Result<(), Fault> {
         let Some((before, after)) = self.change_of_branch(head)? else { return Ok(()) };
-        let ours = self.repository.index()?;
+        let ours = self.local_index()?;
         self.stage(&before, &after, &ours)?;
         if !self.due.index {
             self.followed = Some((before, after));
@@ -2011,6 +2054,37 @@ impl Merge<'_> {
         matches!(head, Some(Head::Branch(name)) if base.refs.get(name) != theirs.refs.get(name))
     }
 
+    /// The listing of the local index, without what is only intended to be added (`git add -N`) and was not uploaded: nothing is staged
+    /// there, and what the sandbox has committed takes its place.
+    fn local_index(&self) -> Result<Vec<u8>, Fault> {
+        let listing = self.repository.index()?;
+        let new = index::beyond(&listing, &self.incoming.base.index);
+        let empty = index::empty(&new);
+        if empty.is_empty() {
+            return Ok(listing);
+        }
+        let states = self.repository.states_in(&self.git_path("index"))?;
+        let intended = index::intended(&states, &empty);
+        Ok(index::without(&listing, |path| intended.contains(path)))
+    }
+
+    /// Locks the index, or notes that another git has it locked.
+    ///
+    /// That may be a `git commit` whose message is being written. With the former index, the commit after that one would revert what
+    /// the sandbox committed.
+    fn lock_index(&mut self) -> Result<(), Fault> {
+        for _ in 0..LOCK_TRIES {
+            self.wait_for_index();
+            self.locked = self.repository.lock_index()?;
+            self.is_locked_by_another =
+                self.locked.is_none() && by_path::exists(&self.git_path("index.lock"));
+            if self.locked.is_some() || self.is_locked_by_another {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
     /// Waits a while for another git to unlock the index. Most end soon, even one that a killed restore left running.
     fn wait_for_index(&self) {
         let index_lock = self.git_path("index.lock");
@@ -2032,14 +2106,15 @@ impl Merge<'_> {
         }
         let (before, after) = change.unwrap_or_else(|| (base.index.clone(), base.index.clone()));
         let (before, after) = (&before[..], &after[..]);
-        let is_locked = self.locked.is_none() && {
-            self.wait_for_index();
-            by_path::exists(&self.git_path("index.lock"))
-        };
+        let is_locked = self.is_locked_by_another
+            || self.locked.is_none() && {
+                self.wait_for_index();
+                by_path::exists(&self.git_path("index.lock"))
+            };
         // While it is locked, no other git changes it.
         let ours = match self.locked {
             Some(_) => std::mem::take(&mut self.former.index),
-            None => self.repository.index()?,
+            None => self.local_index()?,
         };
         if ours == after {
             return Ok(());
@@ -2064,10 +2139,10 @@ impl Merge<'_> {
         }
         let reason = if busy {
             Some("a local operation is in progress")
+        } else if is_locked {
+            Some(LOCKED)
         } else if !included {
             Some("the commit that it belongs to is not checked out locally")
-        } else if is_locked {
-            Some("another git has locked the local index (index.lock)")
         } else {
             None
         };
@@ -2191,7 +2266,9 @@ impl Merge<'_> {
             if here.contains(oid) {
                 continue;
             }
-            if let Some(reason) = self.incoming.obeyed.get(oid) {
+            let obeyed = self.incoming.obeyed.get(oid).map(|reason| &**reason);
+            let is_stash = self.repository.is_stash(oid)?;
+            if let Some(reason) = obeyed.or((!is_stash).then_some(NO_STASH)) {
                 self.keep("refs/stash", oid, format!("refs/paperclip/{}/stash/{oid}", self.time))?;
                 self.hold("refs/stash", reason);
                 continue;

@@ -157,6 +157,14 @@ pub fn empty(list: &[u8]) -> HashSet<&[u8]> {
     lines(list).filter(|line| is_empty(line)).map(path_in).collect()
 }
 
+/// The paths among these that are only intended to be added, by what git lists with [states].
+#[must_use]
+pub(super) fn intended(listed: &[u8], paths: &HashSet<&[u8]>) -> HashSet<Vec<u8>> {
+    let intended = states(listed).into_iter().filter(|state| state.is_intended);
+    let intended = intended.map(|state| path_in(state.line)).filter(|path| paths.contains(path));
+    intended.map(<[u8]>::to_vec).collect()
+}
+
 /// An entry of an index with what that says of its file, as `git ls-files --stage --debug -z` lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryState<'a> {

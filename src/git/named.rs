@@ -14,7 +14,7 @@ use std::io::Read as _;
 use std::ops::Bound;
 use std::path::{Component, Path, PathBuf};
 
-use super::around::{Around, Where, enclosing, repositories};
+use super::around::{Around, Where, elsewhere, enclosing, repositories};
 use super::command::{Fault, Git};
 use super::export::{Bases, path_of};
 use super::links::{LINKS_MAX, Looked, follow};
@@ -119,6 +119,9 @@ pub struct Named {
     links: BTreeSet<RelativePath>,
     /// What leads into the workspace, or through it.
     starts: BTreeSet<Start>,
+    /// The other checkouts of the repositories, outside of the workspace, each with that in the workspace: what is committed there may
+    /// be checked out here.
+    elsewhere: Vec<(PathBuf, PathBuf)>,
     /// What is at the paths that were looked at, if anything is.
     looked: HashMap<PathBuf, Looked>,
     /// Repositories whose configuration git cannot read.
@@ -308,10 +311,10 @@ impl Named {
     ) -> Result<()> {
         let workspace = place.workspace;
         let mut repositories = repositories(place, bases, cancel)?;
-        // Without a `.git` in it or above it, the workspace is in no checkout, and git is not run to find that out.
-        let is_in_checkout = || workspace.ancestors().any(|above| by_path::exists(&above.join(".git")));
-        if !repositories.iter().any(|around| around.checkout == workspace) && is_in_checkout() {
-            repositories.extend(enclosing(git, workspace, cancel)?);
+        self.elsewhere = elsewhere(&repositories, workspace);
+        // A `.git` above may be that of the workspace, or belong to a repository around it.
+        for above in workspace.ancestors().skip(1).filter(|above| by_path::exists(&above.join(".git"))) {
+            repositories.extend(enclosing(git, above, cancel)?);
         }
         for around in &repositories {
             let mut finding = Finding { named: self, around, user };
@@ -344,6 +347,19 @@ impl Named {
     #[must_use]
     pub fn unread(&self) -> Vec<Noted> {
         self.unread.iter().map(|path| Noted { path: path.clone(), reason: UNREAD }).collect()
+    }
+
+    /// Whether no file of the workspace is named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.hooks.is_empty() && self.folders.is_empty()
+    }
+
+    /// Adds what a link leads to that git may put at a path.
+    pub(super) fn add_link(&mut self, path: &RelativePath, target: &[u8]) {
+        let link = self.workspace.join(path.as_path());
+        let at = link.parent().unwrap_or(&link).join(path_of(target));
+        self.start(at, Role::File(AT_CHECKOUT));
     }
 
     /// The repositories that include a configuration now, by its condition, which they did not before.
@@ -429,9 +445,17 @@ impl Named {
             .collect()
     }
 
-    /// Follows a path, and keeps it if it leads into the workspace or through it.
+    /// Follows a path, and what it means in this checkout where it is in another one, and keeps what leads into the workspace or through it.
     fn start(&mut self, path: PathBuf, role: Role) {
-        let start = Start { path, role };
+        let in_other = |(other, own): &(PathBuf, PathBuf)| Some(own.join(path.strip_prefix(other).ok()?));
+        let here: Vec<PathBuf> = self.elsewhere.iter().filter_map(in_other).collect();
+        for path in here {
+            self.begin(Start { path, role: role.clone() });
+        }
+        self.begin(Start { path, role });
+    }
+
+    fn begin(&mut self, start: Start) {
         if !self.starts.contains(&start) && self.record(&start) {
             self.starts.insert(start);
         }

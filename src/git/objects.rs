@@ -97,9 +97,7 @@ impl<'a> Theirs<'a> {
     /// The paths of their index among these that are only intended to be added (`git add -N`).
     pub fn intended(&self, file: &Path, paths: &HashSet<&[u8]>) -> Result<HashSet<Vec<u8>>, Fault> {
         let list = self.list_index(file).arg("--debug").run(self.cancel)?;
-        let intended = index::states(&list).into_iter().filter(|state| state.is_intended);
-        let intended = intended.map(|state| index::path_in(state.line)).filter(|path| paths.contains(path));
-        Ok(intended.map(<[u8]>::to_vec).collect())
+        Ok(index::intended(&list, paths))
     }
 
     /// Checks everything that is new, starting at the given tips and at the blobs of their index, and packs

@@ -47,11 +47,8 @@ impl Place {
 
     /// The name of a tree without entries, which every git knows.
     pub(super) fn empty_tree(&self) -> &'static str {
-        if self.format == "sha1" {
-            "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-        } else {
-            "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
-        }
+        let (sha1, sha256) = EMPTY_TREE;
+        if self.format == "sha1" { sha1 } else { sha256 }
     }
 }
 
@@ -485,6 +482,12 @@ impl Repository<'_> {
             entries.insert(0, (newest.clone(), b"stash".to_vec()));
         }
         Ok(Stashes { entries, unlogged })
+    }
+
+    /// Whether git takes a commit for a stash: its second parent has what was staged.
+    pub fn is_stash(&self, oid: &Oid) -> Result<bool, Fault> {
+        let parents = self.run(["rev-list", "--parents", "--max-count=1", oid.as_str()])?;
+        Ok(matches!(parents.trim_ascii().split(|&byte| byte == b' ').count(), 3 | 4))
     }
 
     /// The types of those objects that exist.

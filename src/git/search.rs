@@ -440,6 +440,20 @@ impl Search<'_> {
         Ok(found)
     }
 
+    /// The paths that commits have changed since others, as far as these exist. Nothing if there are too many.
+    pub fn changed(
+        &self,
+        (tips, kinds): (&BTreeSet<Oid>, &Types),
+        since: &BTreeSet<Oid>,
+    ) -> Result<BTreeSet<Vec<u8>>, Fault> {
+        let since = types(&mut self.call(), since, self.cancel)?.into_keys().collect();
+        let lists = self.lists(tips, kinds, &since)?;
+        Ok(lists.map_or_else(BTreeSet::new, |Lists { log, trees }| {
+            let in_trees = trees.iter().flat_map(|(_, list)| index::paths(list));
+            obeyed::paths_in_log(&log).chain(in_trees).map(<[u8]>::to_vec).collect()
+        }))
+    }
+
     /// Lists what is new. `None` if it is too much.
     fn lists(
         &self,

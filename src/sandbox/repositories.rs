@@ -19,10 +19,11 @@ use crate::git::named::{AT_CHECKOUT, BY_A_RENAME, Named, Outline};
 use crate::git::packs::{Earlier, PackFile};
 use crate::git::quarantine::{Quarantine, is_passed_over};
 use crate::git::recognise::{Checkouts, bare_folders, in_checkout, is_git_name, is_gits};
+use crate::git::refs::Oid;
 use crate::git::report::{GitReport, HeldBack};
 use crate::git::work_folder::WorkFolder;
 use crate::git::written::have_compared;
-use crate::git::{index, obeyed, stored};
+use crate::git::{committed_links, index, obeyed, stored};
 use crate::merge::conflicts::make_folder;
 use crate::merge::incoming::Incoming;
 use crate::merge::report::{Noted, Report, Skipped};
@@ -403,6 +404,27 @@ pub fn tell_named(
     report.sensitive.extend(of_commits);
     report.sensitive.sort_unstable();
     report.sensitive.dedup();
+    Ok(())
+}
+
+/// Reports what new commits change at the end of links that they have at the paths of `named` files. `before` are the commits that both
+/// sides had.
+pub fn tell_linked(
+    report: &mut Report,
+    named: &mut Named,
+    changed: &BTreeSet<RelativePath>,
+    before: &BTreeSet<Oid>,
+    shared: &Shared,
+    workspace: &Root,
+) -> Result<()> {
+    if changed.is_empty() || named.is_empty() {
+        return Ok(());
+    }
+    let Some(git) = Git::find(workspace.path()) else { return Ok(()) };
+    // Once the repositories were merged, an abort has no effect.
+    if committed_links::follow(named, &git, &shared.bases, before, &Cancel::default())? {
+        tell_named(report, named, changed, workspace)?;
+    }
     Ok(())
 }
 

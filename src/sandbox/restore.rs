@@ -13,8 +13,8 @@ use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
 use super::repositories::{
-    Arrived, Travel, at_checkout, named, take_out, tell_and_compare, tell_created, tell_held, tell_named,
-    tell_newly_included, tell_untracked,
+    Arrived, Travel, at_checkout, named, take_out, tell_and_compare, tell_created, tell_held, tell_linked,
+    tell_named, tell_newly_included, tell_untracked,
 };
 use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::update::contents_of;
@@ -25,6 +25,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
 use crate::exclude::PathSet;
 use crate::fs::Kind;
+use crate::git::committed_links;
 use crate::git::held::{AtCheckout, is_moved};
 use crate::git::named::Named;
 use crate::git::quarantine::is_sent_pack;
@@ -531,7 +532,9 @@ impl Begun {
                 cancel.check()?;
             }
             let before: BTreeSet<RelativePath> = shared.bases.keys().cloned().collect();
+            let commits_before = committed_links::tips(&shared.bases);
             let mut git = repositories.apply(merge.root(), shared)?;
+            tell_linked(&mut report, &mut named, &changed, &commits_before, shared, merge.root())?;
             tell_newly_included(&mut report, &named, merge.root())?;
             // The configuration of the user counts in a new repository, too. (What cannot be read is not obeyed.)
             if shared.bases.keys().any(|dot_git| !before.contains(dot_git))

@@ -1,6 +1,6 @@
 //! A local workspace, a sandbox, and real git on both sides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -63,6 +63,8 @@ pub struct Bench {
     pub excluded: ExcludePatterns,
     /// Cancels the next prepare.
     pub cancel: Cancel,
+    /// The paths that the sandbox's commits changed at the last restore.
+    pub changed: BTreeSet<RelativePath>,
     sent: Vec<PathBuf>,
     serial: usize,
 }
@@ -94,6 +96,7 @@ impl Bench {
             cancel: Cancel::default(),
             sent: Vec::new(),
             serial: 0,
+            changed: BTreeSet::new(),
             program,
             root: Folder { path, owned: None },
         }
@@ -307,6 +310,7 @@ impl Bench {
         let git = (!self.without_git).then_some(&git);
         let stored = Known::default();
         let checked = check(git, &workspace, &self.bases, quarantine, &stored, &cancel).unwrap();
+        self.changed = checked.changed();
         between(self);
         let mut written = Vec::new();
         for file in &files {

@@ -1,6 +1,7 @@
 //! What the sandbox writes into its repository by hand: each piece that git could not use, or would obey, is left
 //! out, and the rest of the agent's work comes back all the same.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -33,6 +34,14 @@ fn forged(forge: impl Fn(&Bench, &str), told: &[&str], check: impl Fn(&Bench)) {
     });
 }
 
+/// Makes a stash in the sandbox, on a commit that has a parent, which no reference names yet.
+fn stash_on(bench: &Bench, commit: &str) -> String {
+    let parent = format!("{commit}~1");
+    let made = ["commit-tree", "-p", commit, "-p", &parent, "-m", "stash", &format!("{commit}^{{tree}}")];
+    let identity = ["-c", "user.name=A", "-c", "user.email=a@a"];
+    bench.there(&[&identity[..], &made[..]].concat())
+}
+
 /// Writes a file of the sandbox's repository.
 fn there(bench: &Bench, name: &str, text: impl AsRef<[u8]>) {
     write(&bench.there.join(".git").join(name), text);
@@ -59,8 +68,9 @@ fn a_reference_to_an_object_of_another_format_is_left_out() {
     let entry = |oid: &str| format!("{} {oid} A <a@a> 1 +0000\tforged\n", "0".repeat(oid.len()));
     forged(
         |bench, new| {
-            there(bench, "refs/stash", format!("{new}\n"));
-            there(bench, "logs/refs/stash", format!("{}{}", entry(ABSENT_SHA256), entry(new)));
+            let stash = stash_on(bench, new);
+            there(bench, "refs/stash", format!("{stash}\n"));
+            there(bench, "logs/refs/stash", format!("{}{}", entry(ABSENT_SHA256), entry(&stash)));
         },
         &["refs/stash"],
         |bench| assert_eq!(bench.here(&["stash", "list", "--format=%gs"]), "forged"),
@@ -97,11 +107,12 @@ fn what_must_name_a_commit_and_does_not_is_left_out() {
     forged(
         |bench, new| {
             let blob = bench.there(&["rev-parse", "HEAD:a.txt"]);
-            there(bench, "refs/stash", format!("{new}\n"));
+            let stash = stash_on(bench, new);
+            there(bench, "refs/stash", format!("{stash}\n"));
             there(
                 bench,
                 "logs/refs/stash",
-                format!("{ABSENT} {blob} A <a@a> 1 +0000\tblob\n{ABSENT} {new} A <a@a> 1 +0000\tcommit\n"),
+                format!("{ABSENT} {blob} A <a@a> 1 +0000\tblob\n{ABSENT} {stash} A <a@a> 1 +0000\tcommit\n"),
             );
         },
         &["refs/stash"],
@@ -380,9 +391,9 @@ fn a_stash_is_stored_once_under_a_plain_message() {
     // Its log names each of two entries twice.
     forged(
         |bench, new| {
-            let other = bench.there(&["rev-parse", "main~1"]);
+            let (new, other) = (&stash_on(bench, new), &stash_on(bench, "main~1"));
             there(bench, "refs/stash", format!("{new}\n"));
-            there(bench, "logs/refs/stash", text(&[new, &other, new, &other, new], "\u{1b}[31mred\u{7}"));
+            there(bench, "logs/refs/stash", text(&[new, other, new, other, new], "\u{1b}[31mred\u{7}"));
         },
         &[],
         |bench| {
@@ -390,6 +401,28 @@ fn a_stash_is_stored_once_under_a_plain_message() {
             assert_eq!(list, "\\u{1b}[31mred\\u{7}\n\\u{1b}[31mred\\u{7}");
         },
     );
+}
+
+/// What it has brought was reported by none, and may be run by a later checkout.
+#[test]
+fn what_a_killed_restore_brought_counts_as_changed_when_it_is_repeated() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("hooks/x"), "x\n");
+        bench.commit_there("on main");
+        bench.there(&["checkout", "-q", "-b", "other"]);
+        write(&bench.there.join("y"), "y\n");
+        bench.commit_there("on other");
+        let bases = bench.bases.clone();
+        bench.restore();
+        let changed = bench.changed.clone();
+        assert!(changed.contains(&path("hooks/x")) && changed.contains(&path("y")), "{changed:?}");
+        bench.bases = bases;
+        bench.restore_as(2);
+        assert_eq!(bench.changed, changed);
+        bench.restore_as(3);
+        assert_eq!(bench.changed, BTreeSet::new());
+    });
 }
 
 /// A restore that was killed is repeated from the state of the last complete one.

@@ -508,3 +508,24 @@ fn where_nothing_is_staged_the_index_follows_the_sandboxs_commits() {
         bench.assert_sound(&bench.here, &[&head]);
     }
 }
+
+/// Otherwise the next commit here would delete the file from the branch.
+#[test]
+fn what_is_only_intended_to_be_added_here_is_as_the_sandbox_commits_it() {
+    for text in ["mine\n", "theirs\n"] {
+        with_each_git(|bench| {
+            bench.prepare();
+            write(&bench.there.join("new.txt"), "theirs\n");
+            let commit = bench.commit_there("the agent's");
+            for name in ["new.txt", "only-here.txt"] {
+                write(&bench.here.join(name), text);
+                bench.here(&["add", "-N", name]);
+            }
+            let report = bench.restore();
+            assert_eq!(bench.here(&["rev-parse", "HEAD"]), commit, "{report:?}");
+            assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "", "{report:?}");
+            assert!(bench.here(&["ls-files"]).contains("only-here.txt"), "{report:?}");
+            bench.assert_sound(&bench.here, &[&commit]);
+        });
+    }
+}
