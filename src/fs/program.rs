@@ -155,6 +155,14 @@ impl Program {
     }
 }
 
+/// Asks a child to end. Most programs remove their temporary files then.
+pub fn terminate(child: &Child) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // If it has ended, there is nothing to ask.
+        let _has_ended = kill_process(pid, Signal::TERM);
+    }
+}
+
 fn is_absent(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound, StaleNetworkFileHandle};
     matches!(error.kind(), NotFound | NotADirectory | StaleNetworkFileHandle)

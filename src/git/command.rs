@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
+use crate::fs::program::terminate;
 use crate::fs::temporary::nameless;
 use crate::fs::{File, by_path, host};
 
@@ -356,7 +357,7 @@ impl Call<'_> {
             .map_err(failed)?;
         let stdin = child.stdin.take();
         let room = stdin.as_ref().map_or(0, host::widen_pipe);
-        Ok(Waiting { program: self.git.program.clone(), child, stdin, room, messages })
+        Ok(Waiting { program: self.git.program.clone(), child, stdin, room, messages, told: Vec::new() })
     }
 
     fn succeeded(&self, output: Output) -> Result<Vec<u8>, Fault> {
@@ -408,7 +409,8 @@ impl Call<'_> {
     }
 }
 
-/// A git that waits for what it is told. Dropped, it is told nothing.
+/// A git that waits for what it is told, and acts once it has been told everything, or once this process was killed. Dropped before
+/// that, it does nothing.
 #[derive(Debug)]
 pub struct Waiting {
     program: PathBuf,
@@ -416,6 +418,8 @@ pub struct Waiting {
     stdin: Option<ChildStdin>,
     room: usize,
     messages: File,
+    /// What it was told so far.
+    told: Vec<u8>,
 }
 
 impl Waiting {
@@ -431,15 +435,28 @@ impl Waiting {
         self.room
     }
 
-    /// Tells it these bytes, and waits for its end.
-    pub fn tell(mut self, input: &[u8]) -> Result<Output> {
-        if let Some(mut stdin) = self.stdin.take() {
-            match stdin.write_all(input) {
-                // Its status says why it no longer listens.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-                written => written.map_err(|error| Error::io("write", &self.program, error))?,
-            }
+    /// Tells it these bytes, which must have [room](Self::room), without an end.
+    pub fn tell(&mut self, input: &[u8]) -> Result<()> {
+        let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        self.told.extend(input);
+        match stdin.write_all(input) {
+            // Its status says why it no longer listens.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(|error| Error::io("write", &self.program, error)),
         }
+    }
+
+    /// Whether it was told nothing but the beginning of these bytes, and has room for the rest.
+    #[must_use]
+    pub fn can_do(&self, input: &[u8]) -> bool {
+        input.len() <= self.room && input.starts_with(&self.told)
+    }
+
+    /// Tells it the rest of these bytes, and waits for its end.
+    pub fn finish(mut self, input: &[u8]) -> Result<Output> {
+        let rest = input.get(self.told.len()..).unwrap_or_default();
+        self.tell(rest)?;
+        drop(self.stdin.take());
         let failed = |error| Error::io("wait", &self.program, error);
         let status = self.child.wait().map_err(failed)?.code();
         let mut stderr = Vec::new();
@@ -451,9 +468,13 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        // With this signal it removes its locks, and does nothing of what it was told.
+        if self.stdin.is_some() && !self.told.is_empty() {
+            terminate(&self.child);
+        }
         // It ends once its standard input is closed.
         drop(self.stdin.take());
-        // It was told nothing, so nothing of it can have failed.
+        // It did nothing, so nothing of it can have failed.
         let _ended = self.child.wait();
     }
 }

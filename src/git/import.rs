@@ -1364,7 +1364,7 @@ impl Merge<'_> {
                     self.lock_index()?;
                 }
                 self.former = Former { commit: self.repository.commit()?, index: self.local_index()? };
-                self.note_changes(head_here.as_ref(), change.as_ref())?;
+                self.note_changes(head_here.as_ref(), busy, change.as_ref())?;
             }
             self.move_references(head_here.as_ref(), busy)?;
             self.follow_branch(head_here.as_ref())?;
@@ -1962,13 +1962,27 @@ impl Merge<'_> {
     }
 
     /// Notes how the index changes once references have moved, for the case that this process is killed in between.
-    fn note_changes(&self, head: Option<&Head>, change: Option<&index::Change>) -> Result<(), Fault> {
+    fn note_changes(
+        &mut self,
+        head: Option<&Head>,
+        busy: bool,
+        change: Option<&index::Change>,
+    ) -> Result<(), Fault> {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
         let mut changes = Vec::new();
         if let Some(commit) = their_commit(theirs) {
             let (before, after) =
                 change.map_or((&base.index, &base.index), |(before, after)| (before, after));
             let (before, after) = self.following((before, after), Some(&commit), &self.former.index)?;
+            // If the sandbox only added commits, the references will move, and a local commit with the former index would revert these.
+            if !busy
+                && their_commit(base).is_some_and(|before| Some(before) == self.former.commit)
+                && theirs.head == base.head
+                && theirs.head.as_ref() == head
+                && let Some(locked) = &mut self.locked
+            {
+                self.repository.stage_ahead(&before, &after, &self.former.index, locked)?;
+            }
             let (before, after) = (index::beyond(&before, &after), index::beyond(&after, &before));
             if !(before.is_empty() && after.is_empty()) {
                 changes.push(Change { commit, before, after, states: BTreeMap::new() });

@@ -314,7 +314,7 @@ impl Repository<'_> {
         let zero = self.zero();
         let input = index::index_info(&changes, &zero);
         let output = match locked {
-            Some(locked) if input.len() <= locked.room() => locked.tell(&input)?,
+            Some(locked) if locked.can_do(&input) => locked.finish(&input)?,
             // Half of a list would be taken for the whole list if this process was killed.
             locked => {
                 drop(locked);
@@ -340,6 +340,14 @@ impl Repository<'_> {
                 .run(self.cancel)?;
         }
         Ok(staging)
+    }
+
+    /// Tells the git that has the index locked the changes that are most probably to be made, so that they are made even if this process
+    /// is killed. [`stage`](Self::stage) makes others instead, if these are not the right ones.
+    pub fn stage_ahead(&self, before: &[u8], after: &[u8], ours: &[u8], locked: &mut Waiting) -> Result<()> {
+        let (changes, _) = index::merge_listings(before, after, ours);
+        let input = index::index_info(&changes, &self.zero());
+        if locked.can_do(&input) { locked.tell(&input) } else { Ok(()) }
     }
 
     /// Whether a commit can be reached from another one, or is the same.

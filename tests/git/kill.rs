@@ -282,6 +282,41 @@ fn after_a_kill_a_restore_lets_the_index_follow_where_nothing_is_staged() {
     assert!(was_incomplete);
 }
 
+/// A commit with the former index would revert the sandbox's.
+#[test]
+fn a_local_commit_after_a_kill_reverts_nothing_of_the_sandbox() {
+    let program = gits().pop().unwrap();
+    let (mut at, mut steps, mut moved) = (0, 1, 0);
+    while at <= steps {
+        let mut bench = Bench::new(program.clone());
+        bench.prepare();
+        let before = bench.here(&["rev-parse", "HEAD"]);
+        let came_to = restore_and_kill(&bench, at, "after", |bench| {
+            write(&bench.there.join("a.txt"), "changed\n");
+            write(&bench.there.join("new.txt"), "new\n");
+            bench.commit_there("new");
+        });
+        steps = if at == 0 { came_to } else { steps };
+        let has_moved = bench.here(&["rev-parse", "HEAD"]) != before;
+        moved += usize::from(has_moved && at > 0);
+        write(&bench.here.join("mine.txt"), "mine\n");
+        bench.here(&["add", "mine.txt"]);
+        let identity = ["-c", "user.name=A", "-c", "user.email=a@a", "commit", "-q", "-m", "mine"];
+        bench.here(&identity);
+        if has_moved {
+            assert_eq!(
+                bench.here(&["show", "--format=", "--name-only"]),
+                "mine.txt",
+                "killed after step {at}"
+            );
+        }
+        bench.restore();
+        bench.assert_sound(&bench.here, &[]);
+        at += 1;
+    }
+    assert!(moved > 0);
+}
+
 /// By the time of the prepare, a person has put the index right, or has checked out something else.
 #[test]
 fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
@@ -304,6 +339,8 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
         let mut bench = Bench::new(program.clone());
         bench.here(&["branch", "unlike", "main~1"]);
         bench.prepare();
+        // As if the git that has the index locked was killed, too: it would have made the change.
+        let index = fs::read(bench.here.join(".git/index")).unwrap();
         restore_and_kill(&bench, 4, "after", |bench| {
             write(&bench.there.join("a.txt"), "changed\n");
             bench.commit_there("new");
@@ -312,6 +349,7 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
                 bench.there(&["add", "b.txt"]);
             }
         });
+        fs::write(bench.here.join(".git/index"), &index).unwrap();
         let note = bench.here.join(".git/paperclip-unfinished-restore");
         assert!(note.exists());
         match what {
@@ -364,10 +402,13 @@ fn a_cancelled_prepare_leaves_no_lock_where_it_completes_the_index() {
     let program = gits().pop().unwrap();
     let mut bench = Bench::new(program.clone());
     bench.prepare();
+    // As if the git that has the index locked was killed, too: it would have made the change.
+    let index = fs::read(bench.here.join(".git/index")).unwrap();
     restore_and_kill(&bench, 4, "after", |bench| {
         write(&bench.there.join("a.txt"), "changed\n");
         bench.commit_there("new");
     });
+    fs::write(bench.here.join(".git/index"), &index).unwrap();
     assert!(bench.here.join(".git/paperclip-unfinished-restore").exists());
     let (begun, lock) = (bench.path().join("begun"), bench.here.join(".git/index.lock"));
     let (begun, lock, git) = (begun.display(), lock.display(), program.display());
