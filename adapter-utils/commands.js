@@ -123,9 +123,17 @@ ${tolerant ? '[ -s "$a" ]' : "exit $s"}`;
   return `sh -c ${quote(script)}`;
 }
 
+/**
+ * Has git in a script find the repository that a folder is, and none around it.
+ *
+ * @param {string} folder
+ */
+const onlyIn = (folder) => `export GIT_CEILING_DIRECTORIES=${quote(path.posix.dirname(folder))}`;
+
 module.exports = {
   COMMAND_MAX,
   addToWorkspace,
+  onlyIn,
   packWorkspace,
   quote,
   removePaths,

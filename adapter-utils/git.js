@@ -241,10 +241,10 @@ g rev-parse -q --verify HEAD >/dev/null || {
   [ $s -ne 1 ] || echo 'fatal: its branch has no commit' >&2
   exit $s
 }
-n=$(g rev-list --count HEAD \${base:+--not "$base"})
+n=$(g rev-list --count HEAD \${base:+--not "$base"} --)
 if [ "$n" -gt 0 ]; then
   g update-ref "$r" HEAD
-  g bundle create -q "$f" "$r" \${base:+--not "$base"}
+  g bundle create -q "$f" "$r" \${base:+--not "$base"} --
   g update-ref -d "$r"
 else
   : > "$f"

@@ -4,7 +4,7 @@
 
 const { codedError } = require("../js/errors.js");
 const { fs, path } = require("../js/node.js");
-const { COMMAND_MAX, packWorkspace, quote } = require("./commands.js");
+const { COMMAND_MAX, onlyIn, packWorkspace, quote } = require("./commands.js");
 const { GIT_EXCLUDES, RUNTIME, heavyNamesIn } = require("./excludes.js");
 const { APPLE_DOUBLE, merge, readArchive } = require("./merge.js");
 const { status, transferProgress } = require("./progress.js");
@@ -210,6 +210,23 @@ async function restoreTree(tree, way) {
 }
 
 /**
+ * On which side a repository in the workspace no longer exists, if it does not: its agent or its owner has deleted it.
+ *
+ * @param {Tree} tree
+ * @param {Way} way
+ */
+async function whereGone({ localDir, remoteDir }, { client, timeoutMs }) {
+  if (!fs.existsSync(localDir)) return "here";
+  try {
+    await client.run(`[ -d ${quote(remoteDir)} ]`, { timeoutMs });
+  } catch (error) {
+    if (mayPass(error)) throw error;
+    return "in the environment";
+  }
+  return undefined;
+}
+
+/**
  * Takes the sandbox's history over: the commits of its `HEAD` for the merge, and what else is new as references of its own.
  *
  * @param {Tree} tree
@@ -254,7 +271,8 @@ async function takeHistory(tree, way, temporary, importedRef) {
  */
 async function askForOthers({ remoteDir, runtimeRootDir }, { client, timeoutMs }) {
   const listPath = path.posix.join(runtimeRootDir, "workspace-status.txt");
-  const script = `mkdir -p ${quote(runtimeRootDir)}\n: > ${quote(listPath)}\n${listOthers(remoteDir, listPath)}`;
+  const list = `${onlyIn(remoteDir)}\n${listOthers(remoteDir, listPath)}`;
+  const script = `mkdir -p ${quote(runtimeRootDir)}\n: > ${quote(listPath)}\n${list}`;
   const answer = await client
     .run(`sh -c ${quote(script)}`, { timeoutMs })
     .then(() => read(client, listPath))
@@ -411,7 +429,7 @@ function named(refs) {
  */
 async function fetchBundle(tree, way, script, { remoteBundle, bundlePath }) {
   const { client } = way;
-  await runOrRefuse(script, way);
+  await runOrRefuse(`${onlyIn(tree.remoteDir)}\n${script}`, way);
   const progress = transferProgress({
     what: "Exporting git history from",
     phase: "export",
@@ -747,4 +765,4 @@ async function removeQuietly(client, file) {
   }
 }
 
-module.exports = { restoreTree };
+module.exports = { restoreTree, whereGone };

@@ -34,7 +34,7 @@ g() { git -C ${quote(remoteDir)} "$@" 2>/dev/null; }
 echo
 { g rev-parse -q --verify HEAD || echo; } &&
 g for-each-ref --format='%(objectname) %(refname)' refs/heads refs/tags refs/stash && {
-if g rev-parse -q --verify refs/stash >/dev/null; then g rev-list -g refs/stash || :; fi
+if g rev-parse -q --verify refs/stash >/dev/null; then g rev-list -g refs/stash -- || :; fi
 echo ${END}
 }
 } >> ${quote(statusPath)} || :`;

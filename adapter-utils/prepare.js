@@ -14,7 +14,7 @@ const {
 } = require("./excludes.js");
 const { replaceFolder } = require("./commands.js");
 const { referencedSourceIgnoreExcludeEntries } = require("./ignored.js");
-const { restoreTree } = require("./incoming.js");
+const { restoreTree, whereGone } = require("./incoming.js");
 const { packWorkspace, readSnapshot, select } = require("./outgoing.js");
 const { status, transferProgress } = require("./progress.js");
 const { REPOSITORIES } = require("./repository.js");
@@ -383,6 +383,12 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
         const workspace = await fs.promises.realpath(dir);
         for (const tree of trees) {
           const below = path.relative(dir, tree.localDir);
+          const gone = below === "" ? undefined : await whereGone(tree, way);
+          if (gone !== undefined) {
+            const left = `the repository ${below} is gone ${gone}, and stays as it is on the other side`;
+            await way.onLine?.(`[paperclip] ${left}\n`);
+            continue;
+          }
           if ((await fs.promises.realpath(tree.localDir)) !== path.join(workspace, below)) {
             throw new Error("Project repository escaped its workspace");
           }

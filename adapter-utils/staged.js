@@ -542,7 +542,7 @@ async function keepStaged(dir, head, replaced) {
 }
 
 /**
- * Writes the files of the new commits that a transfer leaves out by the name of a folder, or since git ignored them when the
+ * Writes the files of the new commits that a transfer leaves out by their name or that of a folder, or since git ignored them when the
  * workspace was uploaded, and that are missing here: otherwise they would look deleted.
  *
  * @param {string} dir
@@ -555,7 +555,7 @@ async function writeLeftOut(dir, before, { heavy, ignored }) {
   const isIgnored = new Set(ignored.map((name) => Buffer.from(name).toString("latin1")));
   const isLeftOut = (/** @type {string} */ name) =>
     isOrIsBelow(name, isIgnored) ||
-    foldersOf(name).some((folder) => heavy.includes(path.posix.basename(folder)));
+    [...foldersOf(name), name].some((part) => heavy.includes(path.posix.basename(part)));
   const left = (await movedSince(dir, before)).filter(({ name, now }) => !isAbsent(now) && isLeftOut(name));
   if (left.length === 0) return { blocked: [], changed: [] };
   const listed = ["diff", "--no-renames", "--name-only", "-z", "HEAD", "--"];

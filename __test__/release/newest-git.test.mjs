@@ -1475,3 +1475,62 @@ esac
     expect(line?.length).toBeLessThan(350);
   });
 });
+
+describe.each(Object.keys(MODULES))("a repository in the workspace: %s", (whose) => {
+  const NAME = ".paperclip-repositories/one";
+  const there = () => path.join(remote, NAME);
+  const here = () => path.join(local, NAME);
+
+  async function upload() {
+    await repository();
+    await makeTree(here(), { b: "b\n" });
+    await sh(here(), "git init -q -b main; git add -Af; git commit -qm inner");
+    return prepare(whose);
+  }
+
+  it("takes nothing of the one around it if its `.git` is gone in the sandbox", async () => {
+    const { restoreWorkspace } = await upload();
+    await sh(there(), "rm -r .git; echo t >>b");
+    await restoreWorkspace();
+    expect(await sh(here(), "git log --format=%s; git ls-tree --name-only HEAD; cat b")).toBe(
+      "inner\nb\nb\nt",
+    );
+  });
+
+  it.each([
+    ["in the sandbox", () => there()],
+    ["here", () => here()],
+  ])("that is gone %s does not prevent the restore of the workspace", async (_where, gone) => {
+    const { restoreWorkspace } = await upload();
+    await sh(remote, COMMIT_X);
+    await rm(gone(), { recursive: true });
+    await restoreWorkspace();
+    expect(await sh(local, "git log -1 --format=%s; cat x")).toBe(
+      await sh(remote, "git log -1 --format=%s; cat x"),
+    );
+    expect(lines.filter((line) => line.includes(NAME))).toHaveLength(1);
+    await isSound();
+  });
+});
+
+describe.each(Object.keys(MODULES))("the sandbox's commits: %s", (whose) => {
+  it("come back beside a file with the name of a reference", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, "echo t >>a; git commit -qam there; echo notes >HEAD");
+    await restoreWorkspace();
+    const expected = whose === "own" ? "there\n" : /^(there|base)\n/;
+    expect(await sh(local, "git log -1 --format=%s; cat a HEAD")).toMatch(expected);
+  });
+
+  it("come back with a file that has the name of a heavy directory", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(
+      remote,
+      "mkdir scripts; echo 1 >build; echo 2 >scripts/vendor; git add -Af; git commit -qm there",
+    );
+    await restoreWorkspace();
+    expect(await sh(local, "cat build scripts/vendor; git status --porcelain")).toBe("1\n2");
+  });
+});
