@@ -3,6 +3,7 @@
 // Prepare and restore as adapter-utils' releases do them: uploads as tasks, then downloads as tasks.
 
 const check = require("../js/check.js");
+const { codedError } = require("../js/errors.js");
 const { fs, path } = require("../js/node.js");
 const {
   GIT_EXCLUDES,
@@ -108,6 +109,7 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
 
     // A caller that wants neither an upload nor a restore of the workspace has only assets transferred.
     const syncsWorkspace = input.syncWorkspace !== false && (await exists(dir));
+    const uploaded = syncsWorkspace ? await fs.promises.stat(dir) : undefined;
     const sends = syncsWorkspace && mode !== "adopt_remote";
     const packs = sends || (syncsWorkspace && seed !== undefined);
     if (mode === "durable_seed" && !seed) throw new Error("workspace_durable_seed_missing");
@@ -380,7 +382,12 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
         onStatus,
       };
       const restoreFiles = async () => {
-        const workspace = await fs.promises.realpath(dir);
+        const [now, workspace] = await Promise.all([fs.promises.stat(dir), fs.promises.realpath(dir)]);
+        if (now.dev !== uploaded?.dev || now.ino !== uploaded.ino) {
+          const why = `'${dir}' is no longer the directory that was uploaded: another one, or a link, is in its place`;
+          const message = `${why}; nothing was changed. Put the workspace back and restore again`;
+          throw codedError(Error, "ERR_WORKSPACE_REPLACED", message, { path: dir });
+        }
         for (const tree of trees) {
           const below = path.relative(dir, tree.localDir);
           const gone = below === "" ? undefined : await whereGone(tree, way);

@@ -1514,6 +1514,20 @@ describe.each(Object.keys(MODULES))("a repository in the workspace: %s", (whose)
 });
 
 describe.each(Object.keys(MODULES))("the sandbox's commits: %s", (whose) => {
+  it("do not come into another directory than was uploaded", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, COMMIT_X);
+    const other = path.join(root, "other");
+    await mkdir(other);
+    await sh(root, "mv local former; ln -s other local");
+    await expect(restoreWorkspace()).rejects.toMatchObject({ code: "ERR_WORKSPACE_REPLACED", path: local });
+    expect(await readdir(other)).toEqual([]);
+    await sh(root, "rm local; mv former local");
+    await restoreWorkspace();
+    expect(await sh(local, "git log -1 --format=%s")).toBe("x");
+  });
+
   it("come back beside a file with the name of a reference", async () => {
     await repository();
     const { restoreWorkspace } = await prepare(whose);
