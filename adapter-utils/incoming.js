@@ -419,6 +419,27 @@ function named(refs) {
   return refs.slice(0, NAMED_MAX).map(escape).join(", ") + more;
 }
 
+/** How a bundle begins (gitformat-bundle). */
+const BUNDLE = /^# v[23] git bundle\n/;
+
+/**
+ * Refuses a file that is no bundle: git would follow a `gitdir:` in it to a repository of this machine.
+ *
+ * @param {string} bundlePath
+ */
+async function requireBundle(bundlePath) {
+  const file = await fs.promises.open(bundlePath);
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(32), 0, 32, 0);
+    // Nothing is new.
+    if (bytesRead === 0) return;
+    if (BUNDLE.test(buffer.toString("latin1", 0, bytesRead))) return;
+  } finally {
+    await file.close();
+  }
+  throw new CommitsRefused(new Error("what came is no git bundle"), bundlePath);
+}
+
 /**
  * Has the sandbox make a bundle, and downloads it.
  *
@@ -446,6 +467,7 @@ async function fetchBundle(tree, way, script, { remoteBundle, bundlePath }) {
     await fs.promises.writeFile(bundlePath, bytes);
   }
   await removeQuietly(client, remoteBundle);
+  await requireBundle(bundlePath);
 }
 
 /**

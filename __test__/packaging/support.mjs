@@ -94,11 +94,14 @@ export async function manage(name, words, { project, home, registry, env }) {
   });
 }
 
+/** Where the system's programs are. */
+export const PLACES = ["/usr/bin", "/bin"];
+
 /** Makes a directory with links to all programs of the system but Rust's, for a PATH on which none is found. */
 export async function linkProgramsWithoutRust(directory) {
   await mkdir(directory);
   const linked = new Set();
-  for (const place of ["/usr/bin", "/bin"]) {
+  for (const place of PLACES) {
     for (const name of await readdir(place)) {
       if (/^(cargo|rust|clippy|rls)/.test(name) || linked.has(name)) continue;
       linked.add(name);

@@ -1528,6 +1528,32 @@ describe.each(Object.keys(MODULES))("the sandbox's commits: %s", (whose) => {
     expect(await sh(local, "git log -1 --format=%s")).toBe("x");
   });
 
+  it("are refused if what came leads to another repository of this machine", async () => {
+    await repository();
+    const other = path.join(root, "other");
+    await mkdir(other);
+    await sh(other, "git init -q -b main; git commit -qm secret --allow-empty");
+    const methods = client();
+    const { restoreWorkspace } = await prepare(whose, {
+      client: {
+        ...methods,
+        // Its repository has the reference that the sandbox was asked for.
+        readFile: async (file, options) => {
+          if (!file.endsWith(".bundle")) return methods.readFile(file, options);
+          return Buffer.from(`gitdir: ${path.join(other, ".git")}\n`);
+        },
+        run: async (command, options) => {
+          const [ref] = /refs\/paperclip\/[\w/.-]+/.exec(command) ?? [];
+          if (ref !== undefined) await sh(other, `git update-ref ${ref} HEAD`);
+          return methods.run(command, options);
+        },
+      },
+    });
+    await sh(remote, COMMIT_X);
+    await restoreWorkspace();
+    expect(await sh(local, "git log --all --format=%s; cat x")).not.toContain("secret");
+  });
+
   it("come back beside a file with the name of a reference", async () => {
     await repository();
     const { restoreWorkspace } = await prepare(whose);
