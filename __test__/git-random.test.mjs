@@ -9,7 +9,16 @@ import { expect, it } from "vitest";
 import { createLocalClient } from "../clients/local.js";
 import { prepareSandboxManagedRuntime } from "../index.js";
 import { temporaryFolder } from "./support/folders.mjs";
-import { HARMLESS, User, backupsIn, blobsOf, randomFrom, stateOf, textsOf } from "./support/random-git.mjs";
+import {
+  FILES,
+  HARMLESS,
+  User,
+  backupsIn,
+  blobsOf,
+  randomFrom,
+  stateOf,
+  textsOf,
+} from "./support/random-git.mjs";
 import { specFor } from "./support/spec.mjs";
 
 const SECONDS = Number(process.env.GIT_SECONDS ?? 2);
@@ -37,9 +46,7 @@ async function begin({ home, person }) {
   const workspace = path.join(home, "workspace");
   await mkdir(workspace);
   await person.git(workspace, "init", "-qb", "main");
-  for (const name of ["a.txt", "b.txt", "c.txt", "d/x.txt", "d/y.txt", "e/f/z.txt"]) {
-    await person.write(workspace, name, `${name}\n`);
-  }
+  for (const name of FILES) await person.write(workspace, name, `${name}\n`);
   await person.git(workspace, "add", "-A");
   await person.git(workspace, "commit", "-qm", "first");
   for (let count = 0; count < 12; count++) await person.act(workspace);

@@ -431,9 +431,8 @@ async function requireBundle(bundlePath) {
   const file = await fs.promises.open(bundlePath);
   try {
     const { buffer, bytesRead } = await file.read(Buffer.alloc(32), 0, 32, 0);
-    // Nothing is new.
-    if (bytesRead === 0) return;
-    if (BUNDLE.test(buffer.toString("latin1", 0, bytesRead))) return;
+    // If nothing is new, it is empty.
+    if (bytesRead === 0 || BUNDLE.test(buffer.toString("latin1", 0, bytesRead))) return;
   } finally {
     await file.close();
   }

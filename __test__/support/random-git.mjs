@@ -8,7 +8,8 @@ import { promisify } from "node:util";
 
 const execute = promisify(execFile);
 
-const FILES = ["a.txt", "b.txt", "c.txt", "d/x.txt", "d/y.txt", "e/f/z.txt"];
+/** The files that both sides begin with. */
+export const FILES = ["a.txt", "b.txt", "c.txt", "d/x.txt", "d/y.txt", "e/f/z.txt"];
 const BRANCHES = ["main", "work", "topic", "x/y", "x/z"];
 const TAGS = ["v1", "v2", "v3"];
 

@@ -61,16 +61,22 @@ pub(super) fn repositories(look: &Where<'_>, bases: &Bases, cancel: &Cancel) -> 
 pub(super) fn elsewhere(repositories: &BTreeSet<Around>, workspace: &Path) -> Vec<(PathBuf, PathBuf)> {
     let mut found = Vec::new();
     for Around { common_dir, checkout, .. } in repositories {
-        let main = common_dir.parent().filter(|_| common_dir.ends_with(".git")).map(Path::to_path_buf);
-        let linked = worktrees(common_dir).into_iter().filter_map(|other| checkout_of(&other));
-        let outside = main.into_iter().chain(linked).filter(|other| !other.starts_with(workspace));
+        let outside = checkouts(common_dir).filter(|other| !other.starts_with(workspace));
         found.extend(outside.map(|other| (other, checkout.clone())));
     }
     found
 }
 
+/// The folders of the linked worktrees of a repository, and that of its main one, as far as they exist.
+pub(super) fn checkouts(common_dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let linked = worktrees(common_dir).into_iter().filter(move |git_dir| git_dir != common_dir);
+    let linked = linked.filter_map(|git_dir| checkout_of(&git_dir));
+    let main = common_dir.parent().filter(|_| common_dir.ends_with(".git"));
+    linked.chain(main.and_then(|main| by_path::resolve(main).ok()))
+}
+
 /// The folder of a linked worktree, if it exists.
-pub(super) fn checkout_of(git_dir: &Path) -> Option<PathBuf> {
+fn checkout_of(git_dir: &Path) -> Option<PathBuf> {
     let dot_git = git_dir.join(named_in(&git_dir.join("gitdir"), b"")?);
     by_path::resolve(dot_git.parent()?).ok()
 }

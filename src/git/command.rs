@@ -416,6 +416,7 @@ pub struct Waiting {
     program: PathBuf,
     child: Child,
     stdin: Option<ChildStdin>,
+    /// How many bytes it can be told in one step, so that it hears all of them even if this process is killed.
     room: usize,
     messages: File,
     /// What it was told so far.
@@ -429,13 +430,7 @@ impl Waiting {
         Ok(ended.is_some())
     }
 
-    /// How many bytes it can be told in one step, so that it hears all of them even if this process is killed.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        self.room
-    }
-
-    /// Tells it these bytes, which must have [room](Self::room), without an end.
+    /// Tells it these bytes, of which [it can do](Self::can_do) all, without an end.
     pub fn tell(&mut self, input: &[u8]) -> Result<()> {
         let Some(stdin) = &mut self.stdin else { return Ok(()) };
         self.told.extend(input);

@@ -1591,9 +1591,9 @@ impl Merge<'_> {
                 None => rest.push((name, outcome)),
             }
         }
-        for (reason, names) in postponed {
-            self.postpone(&[(names, reason.to_owned())], ours)?;
-        }
+        let postponed: Vec<_> =
+            postponed.into_iter().map(|(reason, names)| (names, reason.to_owned())).collect();
+        self.postpone(&postponed, ours)?;
         Ok(rest)
     }
 
@@ -2280,9 +2280,11 @@ impl Merge<'_> {
             if here.contains(oid) {
                 continue;
             }
-            let obeyed = self.incoming.obeyed.get(oid).map(|reason| &**reason);
-            let is_stash = self.repository.is_stash(oid)?;
-            if let Some(reason) = obeyed.or((!is_stash).then_some(NO_STASH)) {
+            let reason = match self.incoming.obeyed.get(oid) {
+                Some(reason) => Some(&**reason),
+                None => (!self.repository.is_stash(oid)?).then_some(NO_STASH),
+            };
+            if let Some(reason) = reason {
                 self.keep("refs/stash", oid, format!("refs/paperclip/{}/stash/{oid}", self.time))?;
                 self.hold("refs/stash", reason);
                 continue;

@@ -323,12 +323,12 @@ impl Quarantine {
         }
         let dot_git = dot_git(&inside);
         let inner = inside.inner.to_vec();
-        let known = self.known.get(&dot_git).cloned();
+        let known = self.known.get(&dot_git);
         // Every file that was sent has a UTF-8 name.
         let sent = std::str::from_utf8(&inner)
             .ok()
-            .zip(known.as_ref())
-            .and_then(|(name, base)| base.files.get(name));
+            .zip(known)
+            .and_then(|(name, base)| base.files.get(name).copied());
         match fate(&inner) {
             Fate::Ignored => Ok(()),
             Fate::Held(reason) => {
@@ -342,7 +342,7 @@ impl Quarantine {
                     // Git makes an `info/exclude` of comments alone in every new repository.
                     let is_empty =
                         || text.split(|&byte| byte == b'\n').all(|line| line.is_empty() || line[0] == b'#');
-                    if sent == Some(&digest) || (sent.is_none() && is_empty()) {
+                    if sent == Some(digest) || (sent.is_none() && is_empty()) {
                         return Ok(());
                     }
                 }
@@ -369,15 +369,17 @@ impl Quarantine {
                     .take(REFERENCE_MAX)
                     .read_to_end(&mut text)
                     .map_err(|error| Error::io("read", path.as_path(), error))?;
-                if sent.is_none_or(|sent| Sha256::digest(&text)[..] != sent[..]) {
+                if sent.is_none_or(|sent| Sha256::digest(&text)[..] != sent) {
                     self.received(&dot_git).references.insert(name, text);
                 }
                 Ok(())
             }
             Fate::Waits(name) => {
+                let pack = name.strip_prefix("packs/");
+                let is_known = pack.zip(known).is_some_and(|(pack, base)| base.packs.contains_key(pack));
                 let received = self.received(&dot_git);
-                if let Some(pack) = name.strip_prefix("packs/") {
-                    if known.as_ref().is_some_and(|base| base.packs.contains_key(pack)) {
+                if let Some(pack) = pack {
+                    if is_known {
                         // All its objects are here already, so its content in the sandbox does not matter.
                         return Ok(());
                     }

@@ -360,8 +360,7 @@ impl Repository<'_> {
 
     /// What differs between the trees of two commits, as listings of an index. Without the first one, all of the second.
     pub fn difference(&self, before: Option<&Oid>, after: &Oid) -> Result<index::Change, Fault> {
-        let empty = if self.place.format == "sha1" { EMPTY_TREE.0 } else { EMPTY_TREE.1 };
-        let before = before.map_or(empty, Oid::as_str);
+        let before = before.map_or(self.place.empty_tree(), Oid::as_str);
         let mut call = self.call();
         call.bounded().args(["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after.as_str()]);
         let raw = call.run(self.cancel)?;

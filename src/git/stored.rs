@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::around::{checkout_of, enclosing};
+use super::around::{checkouts, enclosing};
 use super::command::{Call, Fault, Git};
 use super::export::Bases;
 use super::index;
@@ -93,14 +93,8 @@ fn has_fixture(git: &Git, common: &Path, cancel: &Cancel) -> Result<bool, Fault>
 /// The checkouts of the other worktrees of a repository, as far as they are there.
 #[must_use]
 pub fn other_checkouts(place: &Place) -> Vec<Root> {
-    let common = &place.common_dir;
-    let linked = worktrees(common).into_iter().filter(|git_dir| git_dir != common);
-    let linked = linked.filter_map(|git_dir| checkout_of(&git_dir));
-    let main = common.parent().filter(|_| common.ends_with(".git"));
-    let main = main.and_then(|main| by_path::resolve(main).ok());
     let own = by_path::resolve(&place.checkout).ok();
-    linked
-        .chain(main)
+    checkouts(&place.common_dir)
         .filter(|checkout| Some(checkout) != own.as_ref())
         .filter_map(|checkout| Root::open(&checkout).ok())
         .collect()

@@ -532,7 +532,8 @@ impl Begun {
                 cancel.check()?;
             }
             let before: BTreeSet<RelativePath> = shared.bases.keys().cloned().collect();
-            let commits_before = committed_links::tips(&shared.bases);
+            let commits_before =
+                if changed.is_empty() { BTreeSet::new() } else { committed_links::tips(&shared.bases) };
             let mut git = repositories.apply(merge.root(), shared)?;
             tell_linked(&mut report, &mut named, &changed, &commits_before, shared, merge.root())?;
             tell_newly_included(&mut report, &named, merge.root())?;

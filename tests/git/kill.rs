@@ -97,6 +97,15 @@ fn restore_and_kill(bench: &Bench, at: usize, how: &str, meanwhile: impl FnOnce(
     steps
 }
 
+/// Restores in another process, which is killed once references have moved, as if the git that has the index locked was killed, too: it
+/// would have made the change.
+fn restore_and_kill_all(bench: &Bench, meanwhile: impl FnOnce(&Bench)) {
+    let index = bench.here.join(".git/index");
+    let former = fs::read(&index).unwrap();
+    restore_and_kill(bench, 4, "after", meanwhile);
+    fs::write(index, former).unwrap();
+}
+
 /// What both sides do between prepare and restore.
 struct Work {
     main: String,
@@ -339,9 +348,7 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
         let mut bench = Bench::new(program.clone());
         bench.here(&["branch", "unlike", "main~1"]);
         bench.prepare();
-        // As if the git that has the index locked was killed, too: it would have made the change.
-        let index = fs::read(bench.here.join(".git/index")).unwrap();
-        restore_and_kill(&bench, 4, "after", |bench| {
+        restore_and_kill_all(&bench, |bench| {
             write(&bench.there.join("a.txt"), "changed\n");
             bench.commit_there("new");
             if matches!(what, "collect" | "unmark") {
@@ -349,7 +356,6 @@ fn a_note_of_a_killed_restore_changes_nothing_that_a_person_did() {
                 bench.there(&["add", "b.txt"]);
             }
         });
-        fs::write(bench.here.join(".git/index"), &index).unwrap();
         let note = bench.here.join(".git/paperclip-unfinished-restore");
         assert!(note.exists());
         match what {
@@ -402,13 +408,10 @@ fn a_cancelled_prepare_leaves_no_lock_where_it_completes_the_index() {
     let program = gits().pop().unwrap();
     let mut bench = Bench::new(program.clone());
     bench.prepare();
-    // As if the git that has the index locked was killed, too: it would have made the change.
-    let index = fs::read(bench.here.join(".git/index")).unwrap();
-    restore_and_kill(&bench, 4, "after", |bench| {
+    restore_and_kill_all(&bench, |bench| {
         write(&bench.there.join("a.txt"), "changed\n");
         bench.commit_there("new");
     });
-    fs::write(bench.here.join(".git/index"), &index).unwrap();
     assert!(bench.here.join(".git/paperclip-unfinished-restore").exists());
     let (begun, lock) = (bench.path().join("begun"), bench.here.join(".git/index.lock"));
     let (begun, lock, git) = (begun.display(), lock.display(), program.display());

@@ -1513,7 +1513,8 @@ const INDEXES: [(&str, &str); 3] = [
     ("no entries", "git read-tree --empty"),
     (
         "what a resolved conflict was between",
-        "git config user.name n && git config user.email e && git checkout -q -b theirs && echo 1 > c.txt && git add . && git commit -qm theirs && git checkout -q -b ours HEAD~1 &&
+        "git config user.name n && git config user.email e && git checkout -q -b theirs &&
+            echo 1 > c.txt && git add . && git commit -qm theirs && git checkout -q -b ours HEAD~1 &&
             echo 2 > c.txt && git add . && git commit -qm ours && ! git merge -q theirs > /dev/null &&
             echo 3 > c.txt && git add c.txt && git commit -qm merged && git branch -qD theirs && git reset -q --soft HEAD~1 &&
             git ls-files --resolve-undo | grep -q .",
