@@ -62,6 +62,7 @@ const EXPORTS = [
   "beginMerge",
   "acquireMergeLock",
   "readEntry",
+  "findLeftOut",
   "commitsToHold",
   "nextTurn",
   "startProgram",

@@ -16,7 +16,7 @@ export interface SandboxRemoteExecutionSpec {
   provider: string;
   /** The provider's identifier of this sandbox. */
   sandboxId: string;
-  /** The workspace's folder in the sandbox: absolute, and not `/`. */
+  /** The workspace's directory in the sandbox: absolute, and not `/`. */
   remoteCwd: string;
   /** How long one command in the sandbox may take, in milliseconds. Passed to every `client.run`. */
   timeoutMs: number;
@@ -24,14 +24,14 @@ export interface SandboxRemoteExecutionSpec {
   apiKey: string | null;
 }
 
-/** A local folder that the agent needs beside its workspace, such as its skills. */
+/** A local directory that the agent needs beside its workspace, such as its skills. */
 export interface SandboxManagedRuntimeAsset {
   /**
-   * The folder's name below {@link PreparedSandboxManagedRuntime.runtimeRootDir}. Unique; not empty, `.` or `..`,
+   * The directory's name below {@link PreparedSandboxManagedRuntime.runtimeRootDir}. Unique; not empty, `.` or `..`,
    * and without `/` or NUL.
    */
   key: string;
-  /** The folder to upload. It must exist. */
+  /** The directory to upload. It must exist. */
   localDir: string;
   /**
    * Upload what symbolic links point to instead of the links. A link that dangles or would loop stays a link.
@@ -55,10 +55,11 @@ export interface SandboxTransferProgressOptions {
 
 /**
  * How the addon reaches a sandbox. Each method is looked up by name at every call and called on the client itself.
- * It may return a promise, any thenable, or the plain value. All paths are absolute POSIX paths in the sandbox.
+ * It may return a promise, any thenable, or the plain value. All paths are absolute POSIX paths in the sandbox. An error with
+ * `retryable: true` says that the same call may succeed if it is repeated.
  */
 export interface SandboxManagedRuntimeClient {
-  /** Creates a folder and those above it; one that exists is fine. */
+  /** Creates a directory and those above it; one that exists is fine. */
   makeDir(remotePath: string): Promise<void>;
   /** Writes a whole file, and replaces an existing one. The client may keep, transfer or detach `bytes`. */
   writeFile(remotePath: string, bytes: ArrayBuffer, options?: SandboxTransferProgressOptions): Promise<void>;
@@ -70,7 +71,7 @@ export interface SandboxManagedRuntimeClient {
     remotePath: string,
     options?: SandboxTransferProgressOptions,
   ): Promise<Buffer | Uint8Array | ArrayBuffer>;
-  /** Lists a folder's files. Not called by this package; part of the interface that clients already implement. */
+  /** Lists a directory's files. Not called by this package; part of the interface that clients already implement. */
   listFiles(remotePath: string): Promise<string[]>;
   /** Removes a file. A failure is ignored. */
   remove(remotePath: string): Promise<void>;
@@ -80,8 +81,7 @@ export interface SandboxManagedRuntimeClient {
    */
   run(command: string, options: { timeoutMs: number; signal?: AbortSignal }): Promise<void>;
   /**
-   * Whether several files may be written or read at once. Optional. An error with `retryable: true` says that the
-   * same call may succeed if it is repeated.
+   * Whether several files may be written or read at once. Optional.
    */
   readonly allowConcurrentSyncOperations?: boolean;
 }
@@ -115,7 +115,7 @@ export interface SandboxLease {
   /** Milliseconds between two refreshes during a long call. Default 60,000. */
   intervalMs?: number;
   /**
-   * Also refresh between the end of prepare and the end of the first `restoreWorkspace()`, without keeping the
+   * Also refresh between the end of prepare and the end of the first `restoreWorkspace()` (also one that fails, or is a dry run), without keeping the
    * process alive. Default `false`.
    */
   keepAliveBetween?: boolean;
@@ -133,7 +133,7 @@ export interface RestorePhase {
 
 /** What one restore did. Paths are relative to the workspace, with `/`. */
 export interface RestoreReport {
-  /** Files, links and folders taken from the sandbox (created, replaced, or given its mode). */
+  /** Files, links and directories taken from the sandbox (created, replaced, or given its mode). */
   written: string[];
   /** What was deleted, because the sandbox deleted it and the local version was as uploaded. */
   deleted: string[];
@@ -151,7 +151,7 @@ export interface RestoreReport {
   deletionsKept: { path: string; keptAt: string }[];
   /**
    * What was left as it is locally, and why: a device in the sandbox, a file that its tar could not read, what the upload
-   * lost, a folder that contains something excluded.
+   * lost, a directory that contains something excluded.
    */
   skipped: { path: string; reason: string }[];
   /**
@@ -177,11 +177,14 @@ export interface RestoreReport {
    * `.git` whose configuration cannot be read or includes more than before.
    */
   sensitive: { path: string; reason: string }[];
+  /** Whether nothing was changed, and this is what a restore would do. */
+  dryRun: boolean;
   /** How many entries the sandbox had. */
   entries: number;
   /** Whether everything was downloaded, or only what had changed in the sandbox. */
   transfer: "full" | "changes";
-  /** Whether the sandbox's tar failed and a second, tolerant attempt was made: then nothing was deleted. */
+  /** Whether the sandbox's tar failed, and did not read everything in a second, tolerant attempt either: what it could not read stayed as
+   * it was locally, and nothing was deleted. */
   tolerant: boolean;
   /** What the sandbox's tar said in that case; otherwise empty. */
   tarMessages: string;
@@ -194,7 +197,7 @@ export interface RestoreReport {
 /** One step of an upload, timed. */
 export interface PreparePhase {
   /**
-   * `pack`: scan the folder, and pack an archive that fits in one part (a larger one is packed while it is sent). `upload`:
+   * `pack`: scan the directory, and pack an archive that fits in one part (a larger one is packed while it is sent). `upload`:
    * all of its parts, including pauses before another attempt. `extract`: the command in the sandbox.
    */
   name: "pack" | "upload" | "extract";
@@ -216,7 +219,7 @@ export interface PrepareReportArchive {
   sentBytes: number;
   /** In how many parts: 0 if the sandbox already had the asset, so nothing was sent. */
   parts: number;
-  /** Whether the whole folder was sent, or only what the sandbox did not have. */
+  /** Whether the whole directory was sent, or only what the sandbox did not have. */
   transfer: "full" | "changes";
   /** How its parts were compressed, as far as they got smaller. */
   compression: "none" | "gzip" | "zstd";
@@ -227,7 +230,7 @@ export interface PrepareReportArchive {
    * reference that git cannot read, is named by its path, and is in {@link RestoreReport.heldBack} too.
    */
   leftOut: { path: string; reason: string }[];
-  /** The total number of such paths. A folder counts once. */
+  /** The total number of such paths. A directory counts once. */
   leftOutCount: number;
   /**
    * Patterns that matched nothing: the first 100, in the order in which they were given, and then by file and line. `file`
@@ -250,14 +253,14 @@ export interface PrepareReport {
 /** Input of {@link prepareSandboxManagedRuntime}. */
 export interface PrepareSandboxManagedRuntimeInput {
   spec: SandboxRemoteExecutionSpec;
-  /** Names this run's folder below `.paperclip-runtime`. Not empty, `.` or `..`, and without `/` or NUL. */
+  /** Names this run's directory below `.paperclip-runtime`. Not empty, `.` or `..`, and without `/` or NUL. */
   adapterKey: string;
   client: SandboxManagedRuntimeClient;
-  /** The workspace on this machine: an existing folder (also through a link). */
+  /** The workspace on this machine: an existing directory (also through a link). */
   workspaceLocalDir: string;
   /**
-   * The workspace's folder in the sandbox: absolute, and not `/`. It is emptied, so the command in the sandbox refuses the
-   * home folder of its user, the parents of that folder, and system folders. Default `spec.remoteCwd`.
+   * The workspace's directory in the sandbox: absolute, and not `/`. It is emptied, so the command in the sandbox refuses the
+   * home directory of its user, the parents of that directory, and system directories. Default `spec.remoteCwd`.
    */
   workspaceRemoteDir?: string;
   /**
@@ -278,7 +281,7 @@ export interface PrepareSandboxManagedRuntimeInput {
    * also survive in the sandbox when its workspace is cleared for the upload. Default none.
    */
   preserveAbsentOnRestore?: string[];
-  /** Further folders to upload, each to its own folder beside the workspace. Default none. */
+  /** Further directories to upload, each to its own directory beside the workspace. Default none. */
   assets?: SandboxManagedRuntimeAsset[];
   /**
    * Gets throttled progress lines such as `[paperclip] Syncing workspace to sandbox: 40% (4.8/12.0 MB)`, after a second
@@ -293,13 +296,13 @@ export interface PrepareSandboxManagedRuntimeInput {
   /** Stops the prepare: it rejects with the signal's reason. */
   signal?: AbortSignal;
   /**
-   * How many assets may upload at once, 1 to 16. Outcome and error are the same as in order. Above 1, up to four parts of
+   * How many assets may upload at once, 1 to 16. The result, and which error is reported, are those of one upload after another. Above 1, up to four parts of
    * an archive are sent at once, too. Default 1.
    */
   concurrency?: number;
   /**
    * The maximum size of a part of an archive, in bytes before compression: from 64 KiB to 1 GiB, default 32 MiB.
-   * An archive that fits in one part is one file. If several parts are sent at once, each is smaller, but at least 8 MiB.
+   * An archive that fits in one part is one file. If several parts are sent at once, each is smaller, but not below 8 MiB (or `partBytes`, if that is less).
    * Memory holds about two of these sizes, whatever the size of the workspace.
    */
   partBytes?: number;
@@ -317,7 +320,7 @@ export interface PrepareSandboxManagedRuntimeInput {
   /**
    * How git repositories are transferred. `"merge"` (the default) uploads each `.git` as a repository made for the sandbox, and
    * merges what comes back by git's rules: commits, branches, tags, stashes and what is staged; never configuration or hooks.
-   * `"files"` treats `.git` like any folder, except what git runs or obeys. `"off"` transfers nothing that belongs to git.
+   * `"files"` treats `.git` like any directory, except what git runs or obeys. `"off"` transfers nothing that belongs to git.
    */
   git?: "merge" | "files" | "off";
   /** Whether credentials in a repository's configuration are uploaded. Default `false`. */
@@ -345,8 +348,8 @@ export interface RestoreWorkspaceOptions {
    */
   dryRun?: boolean;
   /**
-   * Stops the restore: it rejects with the signal's reason, and the workspace is unchanged. If the merge had begun
-   * to change files, it is completed in the background.
+   * Stops the restore: it rejects with the signal's reason at once. If no local file had been changed yet, none will be;
+   * otherwise the merge is completed in the background, and a later restore waits for it.
    */
   signal?: AbortSignal;
 }
@@ -357,9 +360,9 @@ export interface PreparedSandboxManagedRuntime {
   spec: SandboxRemoteExecutionSpec;
   workspaceLocalDir: string;
   workspaceRemoteDir: string;
-  /** The run's own folder in the sandbox: `<workspaceRemoteDir>/.paperclip-runtime/<adapterKey>`. */
+  /** The run's own directory in the sandbox: `<workspaceRemoteDir>/.paperclip-runtime/<adapterKey>`. */
   runtimeRootDir: string;
-  /** Each asset's folder in the sandbox, by its key. */
+  /** Each asset's directory in the sandbox, by its key. */
   assetDirs: Record<string, string>;
   /**
    * Brings the sandbox's workspace back and merges it into the local one (a three-way merge). May be called again, after
@@ -392,14 +395,16 @@ export declare function sandboxExecutionSessionMatches(
 
 /** Input of {@link createTarballFromDirectory}. */
 export interface CreateTarballInput {
-  /** The folder to archive. */
+  /** The directory to archive. */
   localDir: string;
-  /** The archive's path. It appears only when complete, replacing an existing file, and is never archived itself. */
+  /** The archive's path. It appears only when complete, replacing an existing file, and is never archived itself. A
+   * directory, device or FIFO at that path is refused (`ERR_INVALID_ARG_VALUE`).
+   */
   archivePath: string;
   /** Exclude patterns, with the meaning of GNU tar's `--exclude`. `._*` is always excluded. Default none. */
   exclude?: string[];
   /**
-   * Names of ignore files in the folder, such as `[".gitignore", ".dockerignore"]`, whose lines exclude more. They are
+   * Names of ignore files in the directory, such as `[".gitignore", ".dockerignore"]`, whose lines exclude more. They are
    * read in every directory that is not excluded itself, with the meaning that git gives a `.gitignore`: `!` includes again,
    * a final `/` matches directories only, and the innermost file decides. As for Docker, a `.dockerignore` is read at the
    * top level only, and its patterns begin there; unlike for Docker, nothing in an excluded directory can be included again.
@@ -416,7 +421,7 @@ export interface CreateTarballInput {
 }
 
 /**
- * Archives a folder as a plain GNU tar that GNU tar, bsdtar, busybox and toybox extract without a warning: entries by
+ * Archives a directory as a plain GNU tar that GNU tar, bsdtar, busybox and toybox extract without a warning: entries by
  * relative name in byte order, owner 0/0, no extended attributes. The same tree gives the same bytes.
  *
  * Rejects if a file may not be read (`EACCES`, with its `path`). A tree that changes meanwhile is no error.
@@ -435,7 +440,7 @@ export interface MirrorDirectoryOptions {
  * Makes `targetDir` equal to `sourceDir`: names, types, bytes, modes and link targets. Everything else is removed, except
  * what `preserveAbsent` names. Files that are already the same are not written; changed ones are replaced atomically.
  *
- * Rejects before anything is changed if the source is missing or unreadable, or if one folder is inside the other.
+ * Rejects before anything is changed if the source is missing or unreadable, or if one directory is inside the other.
  */
 export declare function mirrorDirectory(
   sourceDir: string,
@@ -455,8 +460,8 @@ export declare function prepareSandboxManagedRuntime(
 ): Promise<PreparedSandboxManagedRuntime>;
 
 /**
- * Resumes a prepare of an earlier process, or of an earlier call in this one: returns the same `prepared` object, without a
- * call to the client. What was excluded and preserved then still is. The base is stored in a cache directory (below
+ * Resumes a prepare of an earlier process, or of an earlier call in this one: resolves with an equivalent `prepared` object, without a
+ * call to the client; `onPrepareReport` is not called. What was excluded and preserved then still is. The base is stored in a cache directory (below
  * `PAPERCLIP_HOME`, else the platform's), by provider, sandbox id, remote directory, adapter key and workspace.
  *
  * Rejects with `ERR_SANDBOX_NOTHING_TO_RESUME` if no such prepare is stored, and with `ERR_WORKSPACE_REPLACED` if another
@@ -475,16 +480,16 @@ export type SnapshotEntry =
   | { kind: "file"; mode: number; hash: string }
   | { kind: "symlink"; target: string };
 
-/** A folder's content at one moment. */
+/** A directory's content at one moment. */
 export interface DirectorySnapshot {
   /** The excluded paths; each stands for itself and everything below it. */
   exclude: string[];
-  /** Entries by relative path with `/`, a folder before what is in it. */
+  /** Entries by relative path with `/`, a directory before what is in it. */
   entries: Map<string, SnapshotEntry>;
 }
 
 /**
- * Reads a folder and hashes its files. Sockets, FIFOs and devices are left out. Rejects if a folder or file cannot be
+ * Reads a directory and hashes its files. Sockets, FIFOs and devices are left out. Rejects if a directory or file cannot be
  * read, or if the root is missing: what could not be read must not look like what was deleted.
  */
 export declare function captureDirectorySnapshot(
@@ -493,7 +498,7 @@ export declare function captureDirectorySnapshot(
 ): Promise<DirectorySnapshot>;
 
 /**
- * Three-way merge of one folder into another: what changed from `baseline` to `sourceDir` is brought into `targetDir`,
+ * Three-way merge of one directory into another: what changed from `baseline` to `sourceDir` is brought into `targetDir`,
  * under its merge lock. A local version that differs from both is backed up under `.paperclip-runtime/conflicts/`. What git
  * runs or obeys (its configuration and hooks, bare repositories, links in a `.git`) stays as it is in `targetDir`.
  */
@@ -508,9 +513,10 @@ export declare function mergeDirectoryWithBaseline(input: {
 }): Promise<void>;
 
 /**
- * Runs `fn` while no other process merges into `targetDir`: the lock is the folder
+ * Runs `fn` while no other process merges into `targetDir`: the lock is the directory
  * `<targetDir>.paperclip-restore.lock`, shared with the TypeScript module. Rejects with
- * `ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT` after 30 s of waiting. Released also when `fn` fails. Not reentrant.
+ * `ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT` after 30 s of waiting. Released also when `fn` fails. Not reentrant. Where the directory
+ * above is not writable, the lock is in the `.paperclip-runtime` of `targetDir`.
  */
 export declare function withDirectoryMergeLock<T>(targetDir: string, fn: () => Promise<T>): Promise<T>;
 
@@ -528,7 +534,7 @@ export type SandboxRuntimeErrorCode =
   /** The download is not a valid archive, or contains what is never restored. Nothing was changed. */
   | "ERR_SANDBOX_ARCHIVE_INVALID"
   /**
-   * A path leads out of its folder, or a symlink is where this package needs a folder. From the local client: a path
+   * A path leads out of its directory, or a symlink is where this package needs a directory. From the local client: a path
    * outside of its root.
    */
   | "ERR_SANDBOX_UNSAFE_PATH"
@@ -537,9 +543,9 @@ export type SandboxRuntimeErrorCode =
    * workspace in it. Nothing was changed; prepare again.
    */
   | "ERR_SANDBOX_REPLACED"
-  /** Another folder, or a link, is in the place of the local workspace (`path`). Nothing was changed; put it back. */
+  /** Another directory, or a link, is in the place of the local workspace (`path`). Nothing was changed; put it back. */
   | "ERR_WORKSPACE_REPLACED"
-  /** This machine has no stored state of a prepare that could be resumed. Nothing was changed; prepare again. */
+  /** The cache directory has no prepare that could be resumed. Nothing was changed; the message says what to check. */
   | "ERR_SANDBOX_NOTHING_TO_RESUME"
   /** Another process held the merge lock for 30 s. Nothing was changed. */
   | "ERR_WORKSPACE_RESTORE_LOCK_TIMEOUT"
@@ -551,14 +557,14 @@ export type SandboxRuntimeErrorCode =
   | "ERR_INVALID_RETURN_VALUE"
   /**
    * Not supported: a part larger than this Node's buffers, or a tree that grows too large through symlinks that are
-   * followed. Nothing of it was sent.
+   * followed. The upload was stopped.
    */
   | "ERR_SANDBOX_UNSUPPORTED"
   /** No binary for this machine; the message says what to do. Thrown by each call that needs one, never by the import. */
   | "ERR_SANDBOX_BINDING_NOT_FOUND"
   /** From a ready-made client: a command in the sandbox failed (`exitCode`, `stderr`). */
   | "ERR_SANDBOX_COMMAND_FAILED"
-  /** From a ready-made client: a command was stopped after `timeoutMs`. */
+  /** From a ready-made client: a command was stopped after `timeoutMs`, or another call after the client's `deadlineMs`. */
   | "ERR_SANDBOX_COMMAND_TIMEOUT"
   /** From a ready-made client: not all bytes of a file arrived. */
   | "ERR_SANDBOX_TRANSFER_INCOMPLETE"
@@ -580,6 +586,12 @@ export interface SandboxRuntimeError extends Error {
   offset?: number;
   /** The path at fault, where there is one. */
   path?: string;
+  /** The failed system call, where there was one. */
+  syscall?: string;
+  /** From a ready-made client: whether the same call may succeed later. */
+  retryable?: boolean;
+  /** The HTTP status with which Cloudflare's bridge refused. */
+  status?: number;
   /** How a command ended; `null` where a signal ended it. */
   exitCode?: number | null;
   /** The end of what a command that failed said on its error output. */

@@ -193,15 +193,16 @@ async function inSandbox(input, methods, isResumed) {
         await status("restore", "Restoring workspace from sandbox");
         const listeners = { onLine: restoreSink, onStatus };
         const calls = new ClientCalls({ client, spec: input.spec, lease, abort: restoreAbort, listeners });
+        const dryRun = Boolean(restoreOptions?.dryRun);
         let pieces;
         try {
-          const lookOnly = Boolean(restoreOptions?.dryRun);
-          pieces = await session.restore(calls.dispatch, canceller, onReport !== undefined, lookOnly);
+          pieces = await session.restore(calls.dispatch, canceller, onReport !== undefined, dryRun);
         } catch (error) {
           throw calls.failure(error);
         }
         if (pieces) {
-          await tell(onReport, { ...(await readReport(pieces)), failedRefreshes: lease.failedOrHanging });
+          const failedRefreshes = lease.failedOrHanging;
+          await tell(onReport, { ...(await readReport(pieces)), dryRun, failedRefreshes });
         }
       });
     } finally {

@@ -103,6 +103,9 @@ export interface Failure {
   retryable: boolean
 }
 
+/** Which of some paths of files such a snapshot leaves out: their positions, as a JSON list. */
+export declare function findLeftOut(paths: string, exclude: string): Promised<string>
+
 export declare function mirrorDirectory(input: string, canceller: Canceller): Promised<undefined>
 
 /** Settles in a later turn of the event loop, even if JavaScript's own timers were replaced. */

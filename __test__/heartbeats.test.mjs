@@ -214,7 +214,7 @@ describe("a prepare that is resumed", () => {
   it("is refused if there was none, or for another workspace", async () => {
     await expect(resumeSandboxManagedRuntime(input())).rejects.toMatchObject({
       code: "ERR_SANDBOX_NOTHING_TO_RESUME",
-      message: expect.stringContaining("Prepare the sandbox again"),
+      message: expect.stringContaining("Check that PAPERCLIP_HOME"),
     });
     await prepareSandboxManagedRuntime(input());
     await rename(workspace, path.join(root, "moved"));
@@ -239,6 +239,7 @@ describe("a dry run", () => {
     await rm(path.join(remote, "file-5"));
     await prepared.restoreWorkspace(undefined, { dryRun: true });
     expect(reports.at(-1)).toMatchObject({
+      dryRun: true,
       written: ["file-4"],
       deleted: ["file-5"],
       conflicts: [{ path: "file-4", keptAt: ".paperclip-runtime/conflicts" }],
@@ -246,7 +247,7 @@ describe("a dry run", () => {
     expect(await readFile(path.join(workspace, "file-4"), "utf8")).toBe("ours\n");
     await prepared.restoreWorkspace();
     expect(await readFile(path.join(workspace, "file-4"), "utf8")).toBe("theirs\n");
-    expect(reports.at(-1)).toMatchObject({ written: ["file-4"], deleted: ["file-5"] });
+    expect(reports.at(-1)).toMatchObject({ dryRun: false, written: ["file-4"], deleted: ["file-5"] });
   });
 });
 

@@ -118,9 +118,9 @@ describe("a folder whose path leads through a link", () => {
     await mirrorDirectory(path.join(given, "workspace"), path.join(given, "mirror"));
     expect(await describeTree(path.join(real, "mirror"))).toEqual({ file: "644 here" });
     const itself = mirrorDirectory(path.join(given, "workspace"), path.join(real, "workspace"));
-    await expect(itself).rejects.toThrow("it is the source folder itself");
+    await expect(itself).rejects.toThrow("it is the source directory itself");
     const inside = mirrorDirectory(path.join(real, "workspace"), path.join(given, "workspace", "inside"));
-    await expect(inside).rejects.toThrow("it lies inside the source folder");
+    await expect(inside).rejects.toThrow("it lies inside the source directory");
   });
 });
 

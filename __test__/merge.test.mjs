@@ -226,7 +226,7 @@ describe("the target", () => {
 });
 
 describe("what the baseline excludes", () => {
-  it("is refused if it leads out of the folder, before anything changes", async () => {
+  it("is refused if it leads out of the directory, before anything changes", async () => {
     const { entries } = await captureDirectorySnapshot(base);
     for (const spelled of ["../x", "/x", "a/../../b"]) {
       await expect(merge({ baseline: { exclude: [spelled], entries } }), spelled).rejects.toMatchObject({

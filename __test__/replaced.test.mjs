@@ -363,7 +363,7 @@ describe("the remote folder", () => {
   it("that is the home of the sandbox's user is not emptied", async () => {
     await makeTree(remote, { ".ssh/key": "secret" });
     client.run = (command) => client.agent(`HOME='${remote}'; export HOME; ${command}`);
-    await expect(prepare()).rejects.toThrow(/home folder of the sandbox's user; nothing was changed/);
+    await expect(prepare()).rejects.toThrow(/home directory of the sandbox's user; nothing was changed/);
     expect(await readFile(path.join(remote, ".ssh/key"), "utf8")).toBe("secret");
   });
 

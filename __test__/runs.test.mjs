@@ -640,6 +640,7 @@ describe("the report", () => {
       transfer: "changes",
       tolerant: false,
       tarMessages: "",
+      dryRun: false,
       failedRefreshes: 0,
       phases: ["run", "download", "check", "apply"].map((name) => ({
         name,

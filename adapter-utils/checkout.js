@@ -63,7 +63,9 @@ function statOf(file) {
   try {
     return fs.lstatSync(file, { throwIfNoEntry: false });
   } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOTDIR") return undefined;
+    const { code } = /** @type {NodeJS.ErrnoException} */ (error);
+    // Above it is a file, or a link that leads to itself.
+    if (code === "ENOTDIR" || code === "ELOOP") return undefined;
     throw error;
   }
 }

@@ -30,21 +30,52 @@ const extract = (archive, folder) =>
 const addToWorkspace = (folder, archive) => `mkdir -p ${quote(folder)} && ${extract(archive, folder)}`;
 
 /**
- * Replaces a workspace's content with an archive's. Preserved names at the top stay.
+ * The files that say which workspace was uploaded to a directory of the sandbox: one while a checkout is extracted, or for any other
+ * workspace, and one of a checkout, which no `git add` takes for a file of it.
  *
  * @param {string} folder
- * @param {string} archive
- * @param {string[]} preserved
  */
-function replaceWorkspace(folder, archive, preserved) {
+const marksOf = (folder) =>
+  [path.posix.join(RUNTIME, ".uploaded-workspace"), ".git/paperclip-workspace"].map((name) =>
+    quote(path.posix.join(folder, name)),
+  );
+
+/**
+ * Fails if another workspace was uploaded to a directory. One without a mark passes: it went with the directory, or the sandbox has
+ * removed it.
+ *
+ * @param {string} folder
+ * @param {string} id
+ */
+const checkWorkspace = (folder, id) =>
+  marksOf(folder)
+    .map((mark) => `{ [ ! -f ${mark} ] || [ "$(cat ${mark})" = ${quote(id)} ]; }`)
+    .join(" && ");
+
+/**
+ * Replaces a workspace's content with an archive's. Preserved names at the top stay. Before anything is removed, the directory is
+ * marked as that of this workspace.
+ *
+ * @param {object} upload
+ * @param {string} upload.folder
+ * @param {string} upload.id Of the workspace.
+ * @param {string} upload.archive
+ * @param {string[]} [upload.preserved]
+ * @param {boolean} [upload.isCheckout] Whether the archive has a `.git`.
+ */
+function replaceWorkspace({ folder, id, archive, preserved = [], isCheckout = false }) {
   // `find` reads each name as a pattern, so all but the one real pattern are escaped.
   const literal = preserved.map((name) => name.replace(/[\\*?[]/g, "\\$&"));
   const names = [RUNTIME, ...literal, UPLOADS].map((name) => `! -name ${quote(name)}`).join(" ");
-  const dir = quote(folder);
-  return (
-    `mkdir -p ${dir} && find ${dir} -mindepth 1 -maxdepth 1 ${names} -exec rm -rf -- {} + && ` +
-    extract(archive, folder)
-  );
+  const [first, lasting] = marksOf(folder);
+  const mark = (/** @type {string | undefined} */ file) => `printf %s ${quote(id)} > ${file}`;
+  return [
+    `mkdir -p ${quote(path.posix.join(folder, RUNTIME))}`,
+    mark(first),
+    `find ${quote(folder)} -mindepth 1 -maxdepth 1 ${names} -exec rm -rf -- {} +`,
+    extract(archive, folder),
+    ...(isCheckout ? [mark(lasting), `rm -f ${first}`] : []),
+  ].join(" && ");
 }
 
 /**
@@ -133,6 +164,7 @@ const onlyIn = (folder) => `export GIT_CEILING_DIRECTORIES=${quote(path.posix.di
 module.exports = {
   COMMAND_MAX,
   addToWorkspace,
+  checkWorkspace,
   onlyIn,
   packWorkspace,
   quote,

@@ -29,13 +29,6 @@ const anywhere = (name) => [name, `${name}/*`, `*/${name}`, `*/${name}/*`];
  */
 const heavyExcludes = (tracked) => HEAVY_NAMES.filter((name) => !tracked?.has(name)).flatMap(anywhere);
 
-/**
- * The names of heavy folders that such patterns have, for a snapshot.
- *
- * @param {string[]} patterns
- */
-const heavyNamesIn = (patterns) => HEAVY_NAMES.filter((name) => patterns.includes(`*/${name}`));
-
 const GIT_EXCLUDES = [".git", ".git/*"];
 /** The pattern of nested repositories' `.git`, for a snapshot. For tar, {@link GIT_EXCLUDES} cover it already. */
 const NESTED_GIT = ["*/.git"];
@@ -84,7 +77,6 @@ module.exports = {
   anchored,
   escapeTarExcludeLiteral,
   heavyExcludes,
-  heavyNamesIn,
   isOrIsBelow,
   mergeExcludes,
 };

@@ -5,7 +5,7 @@
 const { codedError } = require("../js/errors.js");
 const { fs, path } = require("../js/node.js");
 const { COMMAND_MAX, onlyIn, packWorkspace, quote } = require("./commands.js");
-const { GIT_EXCLUDES, RUNTIME, heavyNamesIn } = require("./excludes.js");
+const { GIT_EXCLUDES, RUNTIME } = require("./excludes.js");
 const { APPLE_DOUBLE, merge, readArchive } = require("./merge.js");
 const { status, transferProgress } = require("./progress.js");
 const { createRemoteGitExportRef } = require("./git.js");
@@ -187,16 +187,13 @@ async function restoreTree(tree, way) {
           const { staged, failure } = followed;
           if (failure !== undefined) await sayStaged(await finishFollowing(localDir, failure), way);
           await sayStaged(await settleIndex(localDir, staged), way);
-          const { blocked, changed } = await writeLeftOut(localDir, staged.head, {
-            heavy: heavyNamesIn(tree.leftOut.snapshot),
-            ignored: tree.snapshot?.ignoredPaths ?? [],
-          });
+          const { blocked, changed } = await writeLeftOut(localDir, staged.head, tree.leftOut);
           const say = async (/** @type {string[]} */ names, /** @type {string} */ why) => {
             const what = `${names.length} files of the environment's commits are not written`;
             if (names.length > 0) await way.onLine?.(`[paperclip] ${what}, ${why}: ${named(names)}\n`);
           };
           await say(blocked, "since above them is no directory");
-          await say(changed, "since other ones are here, in directories that are not transferred");
+          await say(changed, "since other ones are here, which are not transferred");
           if (imported.isClean && staged.differences.length === 0) await warnOfDifferences(localDir);
         },
       });
@@ -210,20 +207,34 @@ async function restoreTree(tree, way) {
 }
 
 /**
+ * Whether a test succeeds in the sandbox. Where that cannot be asked at all, its failure is thrown.
+ *
+ * @param {string} command
+ * @param {Pick<Way, "client" | "timeoutMs">} way
+ */
+async function answers(command, { client, timeoutMs }) {
+  try {
+    await client.run(command, { timeoutMs });
+    return true;
+  } catch (error) {
+    if (mayPass(error)) throw error;
+    // Where not even this command runs, the first failure is the one to report.
+    await client.run("sh -c :", { timeoutMs }).catch(() => {
+      throw error;
+    });
+    return false;
+  }
+}
+
+/**
  * On which side a repository in the workspace no longer exists, if it does not: its agent or its owner has deleted it.
  *
  * @param {Tree} tree
  * @param {Way} way
  */
-async function whereGone({ localDir, remoteDir }, { client, timeoutMs }) {
+async function whereGone({ localDir, remoteDir }, way) {
   if (!fs.existsSync(localDir)) return "here";
-  try {
-    await client.run(`[ -d ${quote(remoteDir)} ]`, { timeoutMs });
-  } catch (error) {
-    if (mayPass(error)) throw error;
-    return "in the environment";
-  }
-  return undefined;
+  return (await answers(`[ -d ${quote(remoteDir)} ]`, way)) ? undefined : "in the environment";
 }
 
 /**
@@ -786,4 +797,4 @@ async function removeQuietly(client, file) {
   }
 }
 
-module.exports = { restoreTree, whereGone };
+module.exports = { answers, restoreTree, whereGone };

@@ -28,7 +28,7 @@ export {
   sandboxExecutionSessionMatches,
 } from "../index.js";
 
-/** Packs a folder into a tar archive, which appears only when complete. */
+/** Packs a directory into a tar archive, which appears only when complete. */
 export declare function createTarballFromDirectory(input: {
   localDir: string;
   archivePath: string;
@@ -36,7 +36,7 @@ export declare function createTarballFromDirectory(input: {
   followSymlinks?: boolean;
 }): Promise<void>;
 
-/** Makes a folder the same as another; what `preserveAbsent` names stays. */
+/** Makes a directory the same as another; what `preserveAbsent` names stays. */
 export declare function mirrorDirectory(
   sourceDir: string,
   targetDir: string,
@@ -52,7 +52,7 @@ export interface SandboxManagedRuntimeAssetProvisionContext {
 
 /** How an asset is installed, where extracting it is not enough. */
 export interface SandboxManagedRuntimeAssetProvision {
-  /** Further files, written to the run's folder before the command. Each `name` is one name. */
+  /** Further files, written to the run's directory before the command. Each `name` is one name. */
   stageFiles?: { name: string; contents: Buffer | string }[];
   /** The command that runs instead of the extraction. */
   postUploadCommand?: (ctx: SandboxManagedRuntimeAssetProvisionContext) => string;
@@ -62,11 +62,11 @@ export interface SandboxManagedRuntimeAssetProvision {
 export interface SandboxManagedRuntimeAssetRestoreContext {
   assetDir: string;
   readFile: (remotePath: string) => Promise<Buffer>;
-  /** A temporary folder of this restore, removed afterwards. */
+  /** A temporary directory of this restore, removed afterwards. */
   tempDir?: string;
 }
 
-/** A local folder that the agent needs beside its workspace. */
+/** A local directory that the agent needs beside its workspace. */
 export interface SandboxManagedRuntimeAsset extends Pick<
   MainAsset,
   "key" | "localDir" | "followSymlinks" | "exclude"
@@ -76,7 +76,7 @@ export interface SandboxManagedRuntimeAsset extends Pick<
   restore?: (ctx: SandboxManagedRuntimeAssetRestoreContext) => Promise<void>;
 }
 
-/** What git ignores of a project: nothing is sent of one for which that could not be found out. */
+/** What git ignores in a project. If that is unknown (`failed`), the project is not uploaded. */
 export type ReferencedSourceIgnoreResolution =
   { kind: "git"; ignoredPaths: string[] } | { kind: "other" } | { kind: "failed"; reason: string };
 
@@ -110,7 +110,7 @@ export interface SandboxTransferProgressOptions {
   onProgress?: (transferredBytes: number, totalBytes: number | null) => void | Promise<void>;
 }
 
-/** A file or folder to transfer, and where to. */
+/** A file or directory to transfer, and where to. */
 export interface SandboxSyncFileMapping {
   sourcePath: string;
   targetPath: string;
@@ -120,7 +120,7 @@ export interface SandboxSyncFileMapping {
   followSymlinks?: boolean;
   /** Whether the agent may write there. */
   access?: "rw" | "ro";
-  /** What becomes writable, where that is not the folder of `targetPath`. */
+  /** What becomes writable, where that is not the directory of `targetPath`. */
   writablePath?: string;
 }
 
@@ -194,7 +194,7 @@ export interface PreparedSandboxManagedRuntime {
 }
 
 /**
- * What a prepare does with the sandbox' workspace: fill it from here, fill it from kept archives, or leave it as the sandbox
+ * What a prepare does with the sandbox's workspace: fill it from here, fill it from kept archives, or leave it as the sandbox
  * has it. What is adopted without a baseline shares nothing with the local workspace: then nothing is deleted here.
  */
 export type WorkspaceInboundMode = "host_current" | "durable_seed" | "adopt_remote";
@@ -219,24 +219,44 @@ export type RuntimeSpanRunner = <T>(name: string, work: () => Promise<T>) => Pro
 /** All patterns of these lists, each once. */
 export declare function mergeExcludes(...groups: Array<string[] | undefined>): string[];
 
-/** Uploads a workspace with its history, its assets and further projects. */
+/**
+ * Uploads a workspace with its history, its assets and further projects.
+ *
+ * Rejects before the first client call with `ERR_INVALID_ARG_TYPE` or `ERR_INVALID_ARG_VALUE` if the input is invalid. A restore
+ * rejects with `ERR_SANDBOX_REPLACED` if the sandbox's workspace is empty or another one, and with `ERR_WORKSPACE_REPLACED` if
+ * another directory is in the place of the local one.
+ */
 export declare function prepareSandboxManagedRuntime(input: {
   spec: SandboxRemoteExecutionSpec;
+  /** The name of the run's directory below `.paperclip-runtime` in the sandbox. A single name. */
   adapterKey: string;
   client: SandboxManagedRuntimeClient;
   workspaceLocalDir: string;
+  /** The workspace's directory in the sandbox, which is emptied. Default `spec.remoteCwd`; never `/`. */
   workspaceRemoteDir?: string;
+  /** Whether the workspace is uploaded and restored, beside the assets. Default `true`. */
   syncWorkspace?: boolean;
+  /** Default `"host_current"`. */
   workspaceInboundMode?: WorkspaceInboundMode;
+  /** Where the upload's archives are kept, or with `"durable_seed"` taken from. */
   workspaceDurableSeed?: WorkspaceDurableSeedPaths;
+  /** What both sides shared last, from an earlier {@link PreparedSandboxManagedRuntime.workspaceSyncSnapshot}. */
   workspaceBaseline?: DirectorySnapshot;
+  /** The state of the checkout from there. It is read anew if absent. */
   workspaceGitSnapshot?: GitWorkspaceSnapshot | null;
+  /** Patterns of GNU tar for what is neither uploaded, brought back nor deleted. Default none. */
   workspaceExclude?: string[];
+  /** Paths that a restore neither changes nor deletes locally. Default none. */
   preserveAbsentOnRestore?: string[];
+  /** Further directories for the agent. */
   assets?: SandboxManagedRuntimeAsset[];
+  /** Further projects, which the agent may read. One that fails is reported and does not fail the prepare. */
   additionalSources?: SandboxAdditionalSource[];
+  /** Gets lines about progress. */
   onProgress?: RuntimeProgressSink;
+  /** Gets the phases of the run. */
   onRuntimeProgress?: RuntimeStatusSink;
+  /** Times the steps. */
   runtimeSpan?: RuntimeSpanRunner;
 }): Promise<PreparedSandboxManagedRuntime>;
 
@@ -249,7 +269,7 @@ export interface SerializedDirectorySnapshot {
 
 /** A snapshot as JSON can hold it, in the order from which its digest is made. */
 export declare function serializeDirectorySnapshot(snapshot: DirectorySnapshot): SerializedDirectorySnapshot;
-/** A snapshot from JSON; `null` where it is none, or has a path that leads out of its folder. */
+/** A snapshot from JSON; `null` where it is none, or has a path that leads out of its directory. */
 export declare function parseDirectorySnapshot(value: unknown): DirectorySnapshot | null;
 /** The digest of a snapshot's JSON. */
 export declare function directorySnapshotSha256(snapshot: DirectorySnapshot): string;
@@ -268,8 +288,8 @@ export declare function classifyWorkspaceRestoreFailure(error: unknown): Workspa
 export declare function describeWorkspaceRestoreFailure(code: WorkspaceRestoreFailureCode): string;
 
 /**
- * Runs `fn` under the lock of a folder, which is an existing one. The lock is in the folder of Paperclip's instance, as `env`
- * names it (`PAPERCLIP_HOME`, `PAPERCLIP_INSTANCE_ID`). `fn` gets the folder with all links resolved.
+ * Runs `fn` under the lock of a directory, which is an existing one. The lock is in the directory of Paperclip's instance, as `env`
+ * names it (`PAPERCLIP_HOME`, `PAPERCLIP_INSTANCE_ID`). `fn` gets the directory with all links resolved.
  */
 export declare function withDirectoryMergeLock<T>(
   targetDir: string,
@@ -277,13 +297,14 @@ export declare function withDirectoryMergeLock<T>(
   env?: NodeJS.ProcessEnv,
 ): Promise<T>;
 
-/** The entries of a folder. `exclude` names paths, each alone or after `*` and a slash (at any depth), or before a slash and `*` (its content). */
+/** The entries of a directory. `exclude` lists paths. A `*` and a slash before a path match it at any depth; a slash and `*`
+ * behind it match only what is below it. */
 export declare function captureDirectorySnapshot(
   rootDir: string,
   options?: { exclude?: string[] },
 ): Promise<DirectorySnapshot>;
 
-/** Merges a folder into another under the lock of that one; both callbacks run inside the lock. */
+/** Merges a directory into another under the lock of that one; both callbacks run inside the lock. */
 export declare function mergeDirectoryWithBaseline(input: {
   baseline: DirectorySnapshot;
   sourceDir: string;
@@ -329,7 +350,7 @@ export interface GitFunctions {
   integrateImportedGitHead(input: { localDir: string; importedHead: string }): Promise<void>;
 }
 
-/** The folder of a Paperclip instance; adapter-utils' `resolvePaperclipInstanceRootForAdapter` is one. */
+/** The directory of a Paperclip instance; adapter-utils' `resolvePaperclipInstanceRootForAdapter` is one. */
 export type InstanceRootResolver = (input?: {
   homeDir?: string;
   instanceId?: string;

@@ -53,6 +53,18 @@ async function readArchive(archive, leftOut) {
 }
 
 /**
+ * Those of some paths of files that are left out.
+ *
+ * @param {string[]} paths
+ * @param {LeftOut} leftOut
+ * @returns {Promise<Set<string>>}
+ */
+async function findLeftOut(paths, leftOut) {
+  const found = await awaitNative(native().findLeftOut(JSON.stringify(paths), JSON.stringify(leftOut)));
+  return new Set(/** @type {number[]} */ (JSON.parse(found)).map((at) => /** @type {string} */ (paths[at])));
+}
+
+/**
  * Merges a sandbox's files into a workspace. Resolves with their snapshot: the base of the next merge.
  *
  * @param {object} merge
@@ -128,6 +140,7 @@ module.exports = {
   capture,
   captureDirectorySnapshot,
   createMergeDirectoryWithBaseline,
+  findLeftOut,
   merge,
   readArchive,
 };

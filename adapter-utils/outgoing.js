@@ -60,19 +60,17 @@ async function readSnapshot(git, dir, say) {
     return await git.readGitWorkspaceSnapshot(dir);
   } catch (error) {
     const { repositories, unusable } = await findRepositories(git, dir);
-    if (unusable.length === 0) {
-      if (await hasNoCommit(dir)) return null;
-      throw error;
-    }
-    for (const { path: at, reason } of unusable) await say(`${at} is not uploaded: ${reason}`);
-    let outer;
-    try {
-      outer = await git.readGitWorkspaceSnapshot(dir, false);
-    } catch (failure) {
+    // Then nothing in that folder is the reason.
+    if (repositories.length === 0 && unusable.length === 0 && !(await hasNoCommit(dir))) throw error;
+    const outer = await git.readGitWorkspaceSnapshot(dir, false).catch(async (failure) => {
       if (await hasNoCommit(dir)) return null;
       throw failure;
-    }
-    if (outer === null && repositories.length > 0) throw error;
+    });
+    const reason = "the workspace itself is no checkout with a commit";
+    const left = outer
+      ? unusable
+      : [...repositories.map((found) => ({ path: found.path, reason })), ...unusable];
+    for (const { path: at, reason: why } of left) await say(`${at} is not uploaded: ${why}`);
     return outer && withRepositories(outer, repositories);
   }
 }
@@ -96,12 +94,12 @@ async function findRepositories(git, dir) {
     throw error;
   });
   if (found && !found.isDirectory()) {
-    unusable.push({ path: REPOSITORIES, reason: "it is no folder" });
+    unusable.push({ path: REPOSITORIES, reason: "it is no directory" });
     return { repositories, unusable };
   }
   for (const entry of found ? await fs.promises.readdir(root, { withFileTypes: true }) : []) {
     const at = `${REPOSITORIES}/${entry.name}`;
-    if (!entry.isDirectory()) unusable.push({ path: at, reason: "it is no folder" });
+    if (!entry.isDirectory()) unusable.push({ path: at, reason: "it is no directory" });
     else if (!/^[a-zA-Z0-9_-]+$/.test(entry.name)) {
       unusable.push({ path: at, reason: "its name has other characters than letters, digits, - and _" });
     } else {
@@ -241,6 +239,7 @@ async function overlayOf(dir, snapshot, submodules) {
  * @param {object} upload
  * @param {own.GitFunctions} upload.git
  * @param {string} upload.dir
+ * @param {string} upload.id Tells the workspace from others.
  * @param {string} upload.temporary A folder for the archives.
  * @param {string} upload.remoteDir
  * @param {string} upload.runtimeRootDir
@@ -253,7 +252,7 @@ async function overlayOf(dir, snapshot, submodules) {
  * @returns {Promise<Packed>}
  */
 async function packWorkspace(upload) {
-  const { dir, temporary, remoteDir, runtimeRootDir, selection, seed, fromSeed } = upload;
+  const { dir, id, temporary, remoteDir, runtimeRootDir, selection, seed, fromSeed } = upload;
   const { snapshot } = selection;
   /** @type {Packed} */
   const packed = { files: [], postUploadCommands: [], bytes: 0, entries: new Map() };
@@ -281,7 +280,7 @@ async function packWorkspace(upload) {
     if (fromSeed) await takeSeed(seed?.workspaceArchivePath, seed?.workspaceArchiveSha256, filesArchive);
     else await pack({ localDir: dir, archivePath: filesArchive, exclude: selection.packExclude });
     const target = await add(filesArchive, "workspace-upload.tar");
-    run(replaceWorkspace(remoteDir, target, upload.preserve));
+    run(replaceWorkspace({ folder: remoteDir, id, archive: target, preserved: upload.preserve }));
     packed.entries = await readArchive(filesArchive, selection.leftOut);
   } else {
     await upload.beforeHistory();
@@ -293,7 +292,7 @@ async function packWorkspace(upload) {
       await packHistory(upload.git, dir, selection, gitArchive);
     }
     const history = await add(gitArchive, "git-workspace-upload.tar");
-    run(replaceWorkspace(remoteDir, history, []));
+    run(replaceWorkspace({ folder: remoteDir, id, archive: history, isCheckout: true }));
 
     await upload.beforeFiles();
     const excluded = { snapshot: selection.leftOut.snapshot, tar: selection.packExclude };

@@ -3,8 +3,8 @@
 // Prepare and restore as adapter-utils' releases do them: uploads as tasks, then downloads as tasks.
 
 const check = require("../js/check.js");
-const { codedError } = require("../js/errors.js");
-const { fs, path } = require("../js/node.js");
+const { codedError, invalidValue } = require("../js/errors.js");
+const { crypto, fs, os, path } = require("../js/node.js");
 const {
   GIT_EXCLUDES,
   NESTED_GIT,
@@ -13,9 +13,9 @@ const {
   isOrIsBelow,
   mergeExcludes,
 } = require("./excludes.js");
-const { replaceFolder } = require("./commands.js");
+const { checkWorkspace, replaceFolder } = require("./commands.js");
 const { referencedSourceIgnoreExcludeEntries } = require("./ignored.js");
-const { restoreTree, whereGone } = require("./incoming.js");
+const { answers, restoreTree, whereGone } = require("./incoming.js");
 const { packWorkspace, readSnapshot, select } = require("./outgoing.js");
 const { status, transferProgress } = require("./progress.js");
 const { REPOSITORIES } = require("./repository.js");
@@ -40,7 +40,25 @@ const {
 const RESERVED_KEYS = ["workspace", "git-workspace"];
 
 /** @param {string} name */
-const isOneName = (name) => name !== "" && !/[/\\]|\.\./.test(name);
+const isOneName = (name) => name !== "" && name !== "." && !/[/\\]|\.\./.test(name);
+
+/**
+ * Checks the directories in the sandbox that are emptied.
+ *
+ * @param {Parameters<typeof own.prepareSandboxManagedRuntime>[0]} input
+ */
+function checkRemoteDirs({ workspaceRemoteDir, spec, adapterKey }) {
+  const isOwn = workspaceRemoteDir !== undefined && workspaceRemoteDir !== null;
+  const argument = isOwn ? "input.workspaceRemoteDir" : "input.spec.remoteCwd";
+  const dir = workspaceRemoteDir ?? spec.remoteCwd;
+  check.string(argument, dir);
+  if (path.posix.normalize(dir) === "/") {
+    const root = "it is the sandbox's root, and everything in it would be deleted; pass a directory below it";
+    throw invalidValue(argument, root, dir);
+  }
+  check.string("input.adapterKey", adapterKey);
+  if (!isOneName(adapterKey)) throw invalidValue("input.adapterKey", "it must be a single name", adapterKey);
+}
 
 /** @param {own.SandboxManagedRuntimeAsset[]} assets */
 function checkKeys(assets) {
@@ -68,6 +86,16 @@ async function exists(dir) {
     if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return false;
     throw error;
   }
+}
+
+/**
+ * Tells a workspace from others that may be uploaded to the same sandbox.
+ *
+ * @param {string} dir
+ */
+async function idOf(dir) {
+  const name = `${os.hostname()}\0${await fs.promises.realpath(dir)}`;
+  return crypto.createHash("sha256").update(name).digest("hex");
 }
 
 /**
@@ -99,6 +127,7 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
     const { client, spec, onProgress: onLine, onRuntimeProgress: onStatus } = input;
     const { timeoutMs } = spec;
     const dir = check.localPath("input.workspaceLocalDir", input.workspaceLocalDir);
+    checkRemoteDirs(input);
     const workspaceRemoteDir = input.workspaceRemoteDir ?? spec.remoteCwd;
     const runtimeRootDir = path.posix.join(workspaceRemoteDir, RUNTIME, input.adapterKey);
     const assets = input.assets ?? [];
@@ -110,6 +139,7 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
     // A caller that wants neither an upload nor a restore of the workspace has only assets transferred.
     const syncsWorkspace = input.syncWorkspace !== false && (await exists(dir));
     const uploaded = syncsWorkspace ? await fs.promises.stat(dir) : undefined;
+    const id = syncsWorkspace ? await idOf(dir) : "";
     const sends = syncsWorkspace && mode !== "adopt_remote";
     const packs = sends || (syncsWorkspace && seed !== undefined);
     if (mode === "durable_seed" && !seed) throw new Error("workspace_durable_seed_missing");
@@ -180,6 +210,7 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
         packWorkspace({
           git,
           dir,
+          id,
           temporary,
           remoteDir: workspaceRemoteDir,
           runtimeRootDir,
@@ -387,6 +418,11 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
           const why = `'${dir}' is no longer the directory that was uploaded: another one, or a link, is in its place`;
           const message = `${why}; nothing was changed. Put the workspace back and restore again`;
           throw codedError(Error, "ERR_WORKSPACE_REPLACED", message, { path: dir });
+        }
+        if (sends && !(await answers(checkWorkspace(workspaceRemoteDir, id), way))) {
+          const why = `another workspace than '${dir}' was uploaded to the environment's ${workspaceRemoteDir} since`;
+          const message = `${why}; nothing was changed. Prepare again, with a remote directory of its own for each workspace`;
+          throw codedError(Error, "ERR_SANDBOX_REPLACED", message);
         }
         for (const tree of trees) {
           const below = path.relative(dir, tree.localDir);

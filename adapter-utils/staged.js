@@ -5,6 +5,7 @@
 
 const { fs, path } = require("../js/node.js");
 const { isOrIsBelow } = require("./excludes.js");
+const { findLeftOut } = require("./merge.js");
 const {
   IDENTITY,
   branchOf,
@@ -18,7 +19,10 @@ const {
 } = require("./repository.js");
 const { withTemporaryFolder } = require("./transfer.js");
 
-/** @import * as own from "./index.js" */
+/**
+ * @import * as own from "./index.js"
+ * @import { LeftOut } from "./merge.js"
+ */
 
 /** What is in a repository while an operation on its commits is in progress, and how that is called. */
 const OPERATIONS = {
@@ -542,21 +546,24 @@ async function keepStaged(dir, head, replaced) {
 }
 
 /**
- * Writes the files of the new commits that a transfer leaves out by their name or that of a folder, or since git ignored them when the
- * workspace was uploaded, and that are missing here: otherwise they would look deleted.
+ * Writes the files of the new commits that a transfer leaves out, such as those with the name of a heavy folder above them, and that are
+ * missing here: otherwise they would look deleted.
  *
  * @param {string} dir
  * @param {string} before The former commit of `HEAD`.
- * @param {{ heavy: string[], ignored: string[] }} leftOut Names of folders, and what git ignored.
+ * @param {LeftOut} leftOut
  * @returns {Promise<{ blocked: string[], changed: string[] }>} Those that are not written: above them is something else than a
  * folder, or there is something else here.
  */
-async function writeLeftOut(dir, before, { heavy, ignored }) {
-  const isIgnored = new Set(ignored.map((name) => Buffer.from(name).toString("latin1")));
-  const isLeftOut = (/** @type {string} */ name) =>
-    isOrIsBelow(name, isIgnored) ||
-    [...foldersOf(name), name].some((part) => heavy.includes(path.posix.basename(part)));
-  const left = (await movedSince(dir, before)).filter(({ name, now }) => !isAbsent(now) && isLeftOut(name));
+async function writeLeftOut(dir, before, leftOut) {
+  const readable = (/** @type {string} */ name) => Buffer.from(name, "latin1").toString();
+  const came = (await movedSince(dir, before)).filter(({ now }) => !isAbsent(now));
+  if (came.length === 0) return { blocked: [], changed: [] };
+  const isLeftOut = await findLeftOut(
+    came.map(({ name }) => readable(name)),
+    leftOut,
+  );
+  const left = came.filter(({ name }) => isLeftOut.has(readable(name)));
   if (left.length === 0) return { blocked: [], changed: [] };
   const listed = ["diff", "--no-renames", "--name-only", "-z", "HEAD", "--"];
   const differs = new Set(records(await git(dir, listed, { bytes: true })));
@@ -577,9 +584,7 @@ async function writeLeftOut(dir, before, { heavy, ignored }) {
     const stdin = zeroEnded(missing);
     await git(dir, ["checkout-index", "-q", "-u", "-z", "--stdin"], { stdin, bytes: true });
   }
-  const readable = (/** @type {string[]} */ names) =>
-    names.map((name) => Buffer.from(name, "latin1").toString());
-  return { blocked: readable(blocked), changed: readable(changed) };
+  return { blocked: blocked.map(readable), changed: changed.map(readable) };
 }
 
 module.exports = {

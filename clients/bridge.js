@@ -60,7 +60,7 @@ const LONGEST_REFUSAL_CHARS = 500;
 /** Puts the parts `$3`, `$4`, … together as `$1`, which must then have `$2` bytes. */
 const JOIN = `target=$1 size=$2 whole=$3
 shift 2
-if [ -d "$target" ]; then rm -f "$@"; echo "$target is a folder" >&2; exit 1; fi
+if [ -d "$target" ]; then rm -f "$@"; echo "$target is a directory" >&2; exit 1; fi
 mkdir -p "$(dirname "$target")" || { rm -f "$@"; exit 1; }
 [ -e "$whole" ] || { echo "arrived 0" >&2; exit 75; }
 for part in "$@"; do

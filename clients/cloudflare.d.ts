@@ -125,7 +125,7 @@ export interface CloudflareBridgeOptions extends TransferLimits {
   sandboxId: string;
   /** The prefix of the bridge's routes. Default: `"/v1"`. */
   apiPrefix?: string;
-  /** The folder to which the bridge restricts files. Default: `"/workspace"`. */
+  /** The directory to which the bridge restricts files. Default: `"/workspace"`. */
   workspace?: string;
   /**
    * The largest number of bytes that one request carries; larger files travel in parts. At most 33,554,432 (32 MiB, the bridge's
@@ -138,7 +138,7 @@ export interface CloudflareBridgeOptions extends TransferLimits {
 
 /**
  * A client over a sandbox of Cloudflare for hosts outside of Cloudflare: it speaks to the bridge Worker of the
- * `@cloudflare/sandbox` package over HTTP. All remote paths must lie in the bridge's folder (`/workspace`), so
+ * `@cloudflare/sandbox` package over HTTP. All remote paths must lie in the bridge's directory (`/workspace`), so
  * `remoteCwd` must as well.
  *
  * It is made from the bridge's documentation and source (version 0.12.10) and tested against a server on loopback

@@ -3,7 +3,7 @@ import type { SandboxManagedRuntimeClient } from "../index.js";
 /** Options of {@link checkSandboxClient}. */
 export interface ConformanceOptions {
   /**
-   * An absolute path in the sandbox at which the client may create files. All happens in a new folder below
+   * An absolute path in the sandbox at which the client may create files. All happens in a new directory below
    * it, which is removed at the end. About 300 MB must be free there.
    */
   workDir: string;

@@ -85,14 +85,14 @@ const ODD_NAMES = [
 /** @type {Check[]} */
 const CHECKS = [
   {
-    name: "makeDir creates nested folders, and again without an error",
+    name: "makeDir creates nested directories, and again without an error",
     async verify({ client, folder, run }) {
       const nested = path.posix.join(folder, "a/b/c");
       await client.makeDir(nested);
       await client.makeDir(nested);
       await run(`test -d ${quoted(nested)}`);
     },
-    advice: "Create the folders above as well, and take one that exists for success, like `mkdir -p`.",
+    advice: "Create the directories above as well, and take one that exists for success, like `mkdir -p`.",
   },
   {
     name: "a large file arrives and returns byte for byte",
@@ -146,7 +146,7 @@ const CHECKS = [
       "Put paths into single quotes in a shell command (and each ' as '\"'\"'), and encode them in a URL.",
   },
   {
-    name: "odd folder names survive",
+    name: "odd directory names survive",
     async verify(bench) {
       const folder = path.posix.join(bench.folder, ODD_FOLDER);
       await bench.client.makeDir(folder);
@@ -158,7 +158,7 @@ const CHECKS = [
       await bench.client.remove(folder);
       await bench.run(`test ! -e ${quoted(folder)}`);
     },
-    advice: "Quote and encode the whole path, the folders above as well as the name, in every method.",
+    advice: "Quote and encode the whole path, the directories above as well as the name, in every method.",
   },
   {
     name: "a file of 100 MB takes no second copy of it in memory",
@@ -183,7 +183,7 @@ const CHECKS = [
     advice: "Pass the provider's error on. An empty answer would look like a workspace that was emptied.",
   },
   {
-    name: "remove deletes a folder with its content, and a missing one without an error",
+    name: "remove deletes a directory with its content, and a missing one without an error",
     async verify({ client, folder, run }) {
       const doomed = path.posix.join(folder, "removed");
       await run(`mkdir -p ${quoted(doomed)}/deep && echo > ${quoted(doomed)}/deep/file`);
@@ -194,7 +194,7 @@ const CHECKS = [
     advice: "Remove recursively and ignore that something is missing, like `rm -rf`.",
   },
   {
-    name: "listFiles tells the names of plain files, sorted, without folders",
+    name: "listFiles tells the names of plain files, sorted, without directories",
     async verify({ client, folder, run }) {
       await run(`cd ${quoted(folder)} && mkdir folder && touch b a .hidden folder/inner`);
       const names = await client.listFiles(folder);

@@ -48,7 +48,7 @@ const HOUSEKEEPING_MS = 600_000;
 const SLACK_S = 30;
 
 /** Puts `$1` in the place of `$2` if it has `$3` bytes. */
-const PLACE = `if [ -d "$2" ]; then echo "$2 is a folder"; exit 1; fi
+const PLACE = `if [ -d "$2" ]; then echo "$2 is a directory"; exit 1; fi
 arrived=$(($(wc -c < "$1")))
 if [ "$arrived" -ne "$3" ]; then echo "arrived $arrived"; exit 75; fi
 mv -f "$1" "$2"`;

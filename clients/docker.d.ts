@@ -20,7 +20,7 @@ export interface DockerClientOptions extends TransferLimits {
   command?: readonly string[];
   /** The user that commands run as and files belong to. Not with kubectl. Default: the container's. */
   user?: string;
-  /** The folder that commands start in: an absolute path that exists. Default: the container's. */
+  /** The directory that commands start in: an absolute path that exists. Default: the container's. */
   workdir?: string;
   /** With kubectl: the pod's namespace. Default: that of its context. */
   namespace?: string;

@@ -4,7 +4,7 @@ import type { TransferLimits } from "./limits.js";
 /** Options of {@link createLocalClient}. */
 export interface LocalClientOptions extends TransferLimits {
   /**
-   * The folder that every remote path must be, or lie below. It guards against mistakes, it is no jail:
+   * The directory that every remote path must be, or lie below. It guards against mistakes, it is no jail:
    * commands and symbolic links reach what they like. Default: no restriction.
    */
   root?: string;

@@ -61,7 +61,7 @@ const ENDED = /^ended \d+$/m;
 /** Receives `$4` bytes as `$3` in the folder `$1`, by way of `$2`, so that a partial file is never visible. */
 const RECEIVE = `trap '' HUP PIPE
 mkdir -p "$1" || exit 1
-if [ -d "$3" ]; then echo "$3 is a folder" >&2; exit 1; fi
+if [ -d "$3" ]; then echo "$3 is a directory" >&2; exit 1; fi
 if cat > "$2" && size=$(wc -c < "$2"); then
   [ "$size" -eq "$4" ] && mv -f "$2" "$3" && exit 0
   [ "$size" -eq "$4" ] || why="only $((size)) of $4 bytes arrived"

@@ -25,7 +25,7 @@ export interface SshClientOptions extends TransferLimits {
 /** A client over ssh. */
 export interface SshClient extends SandboxManagedRuntimeClient {
   /**
-   * Ends the connection, with whatever still runs over it, and removes its private folder. The client can't
+   * Ends the connection, with whatever still runs over it, and removes its private directory. The client can't
    * be used after. Never rejects; closing twice is fine. It also happens when the process exits (but not when
    * a signal kills it: the connection then ends by itself after a minute without a session).
    */

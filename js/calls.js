@@ -319,9 +319,8 @@ function allocate(size) {
  */
 function tooLarge(size, limit, cause) {
   const message =
-    `The folder's archive would have ${size} bytes, and ${limit} (Node.js ${process.version}). The folder was not ` +
-    "uploaded. Exclude what the sandbox does not need (workspaceExclude, an asset's exclude), or use a newer Node.js " +
-    "or a machine with more memory";
+    `No buffer of ${size} bytes can be made for a part of the upload: ${limit} (Node.js ${process.version}). The upload was ` +
+    "stopped, and the local workspace is as it was. Pass a smaller input.partBytes, or use a machine with more memory";
   return codedError(Error, "ERR_SANDBOX_UNSUPPORTED", message, cause === undefined ? {} : { cause });
 }
 
@@ -371,7 +370,7 @@ async function inPlaceOrCopied(bytes, abort) {
 
 /** @param {string} what */
 function noBytes(what) {
-  const message = `client.readFile() must give a Buffer, Uint8Array or ArrayBuffer. ${what}`;
+  const message = `client.readFile() must give a Buffer, Uint8Array or ArrayBuffer. ${what}; nothing was changed locally`;
   return codedError(TypeError, "ERR_INVALID_RETURN_VALUE", message);
 }
 

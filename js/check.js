@@ -35,7 +35,7 @@ function string(argument, value) {
  */
 function localPath(argument, value) {
   string(argument, value);
-  if (value === "") throw invalidValue(argument, "it is empty; pass a folder", value);
+  if (value === "") throw invalidValue(argument, "it is empty; pass a path", value);
   if (value.includes("\0")) throw invalidValue(argument, "it contains a NUL byte, which no path can", value);
   return path.isAbsolute(value) ? value : `${process.cwd()}/${value}`;
 }
@@ -110,7 +110,11 @@ function lease(value) {
     intervalMs !== undefined &&
     !(typeof intervalMs === "number" && intervalMs > 0 && intervalMs <= 0x7fffffff)
   ) {
-    throw invalidValue("input.lease.intervalMs", "it must be a number of milliseconds above 0", intervalMs);
+    throw invalidValue(
+      "input.lease.intervalMs",
+      "it must be a number of milliseconds above 0 and at most 2147483647",
+      intervalMs,
+    );
   }
   return value;
 }
@@ -248,7 +252,8 @@ function unserved(argument, value, fields) {
     const given = /** @type {Record<string, unknown>} */ (value)[name];
     if (given === undefined || given === null || asksForNoMore(given)) continue;
     const reason =
-      "this package does not serve it, and leaving it out changes what happens to files; do not pass it";
+      "the main entry does not support it, and to ignore it could delete files that it is meant to keep. Import " +
+      "'@paperclipai/sandbox-managed-runtime/adapter-utils', which supports it, or leave the field out";
     throw invalidValue(`${argument}.${name}`, reason, given);
   }
 }

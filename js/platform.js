@@ -128,7 +128,7 @@ function notBesideBundleMessage({ host, version, places }) {
     `${PACKAGE} is part of a bundle here. Its native part cannot be: it is loaded from the package as`,
     "installed, which was looked for from:",
     ...places.map((place) => `  ${place}`),
-    "To fix it, install the package where the bundle runs, in a node_modules folder beside the bundle or above it (in",
+    "To fix it, install the package where the bundle runs, in a node_modules directory beside the bundle or above it (in",
     "the package.json of what the bundle is published in, it is a dependency):",
     `  npm install ${PACKAGE}@${version}    or    pnpm add    or    yarn add`,
     `Or name the folder that has it in NODE_PATH, or the binary itself in ${LIBRARY_PATH}.`,

@@ -49,7 +49,10 @@ pub enum Error {
     },
 
     /// The downloaded archive violates the format, or has an entry that is never restored.
-    #[error("the downloaded archive is refused at byte {offset}{}: {reason}; nothing was changed", entry_name(.entry))]
+    #[error(
+        "the downloaded archive is refused at byte {offset}{}: {reason}; nothing was changed. {}",
+        entry_name(.entry), what_to_do(.entry.as_ref())
+    )]
     ArchiveInvalid {
         /// The offset of the entry's header.
         offset: u64,
@@ -95,7 +98,7 @@ pub enum Error {
 
     /// Another folder, or a link, has taken the place of the local workspace.
     #[error(
-        "'{}' is no longer the folder that was uploaded: another folder, or a link, is in its place; nothing was \
+        "'{}' is no longer the directory that was uploaded: another directory, or a symlink, is in its place; nothing was \
          changed. Put the workspace back and restore again", path.display()
     )]
     WorkspaceReplaced {
@@ -104,8 +107,14 @@ pub enum Error {
     },
 
     /// No earlier prepare can be resumed.
-    #[error("there is nothing to resume: {reason}; nothing was changed. Prepare the sandbox again")]
+    #[error(
+        "there is nothing to resume of '{remote_dir}' in the sandbox: {reason}; nothing was changed. Check that PAPERCLIP_HOME, \
+         XDG_CACHE_HOME and HOME are those of the process that prepared it. A new prepare empties that directory: copy what the \
+         agent did out of it first"
+    )]
     NothingToResume {
+        /// The workspace's directory in the sandbox.
+        remote_dir: String,
         /// Why.
         reason: &'static str,
     },
@@ -165,7 +174,7 @@ pub enum Error {
     /// What was downloaded was packed by another command in the sandbox, meanwhile.
     #[error(
         "the downloaded archive is not the one that this restore had packed: another restore or prepare of this sandbox has \
-         replaced it; restore again once that has ended"
+         replaced it; nothing was changed. Restore again once that has ended"
     )]
     OthersDownload,
 
@@ -258,6 +267,14 @@ fn advice(hints: &[&'static str]) -> String {
 #[expect(clippy::ref_option, reason = "thiserror hands fields over by reference")]
 fn entry_name(entry: &Option<String>) -> String {
     entry.as_ref().map_or(String::new(), |name| format!(", entry {}", quoted(name)))
+}
+
+/// What a caller can do about an archive that is refused.
+fn what_to_do(entry: Option<&String>) -> &'static str {
+    match entry {
+        Some(_) => "Remove or rename that entry in the sandbox, and restore again",
+        None => "Restore again; if it recurs, look for a client or a proxy that alters the file",
+    }
 }
 
 impl Error {

@@ -421,7 +421,9 @@ impl PathSet {
         let path = |text: &[u8]| {
             normal(text).map_err(|reason| Error::InvalidArgValue {
                 argument: argument.to_owned(),
-                reason: format!("{reason}; pass paths below the folder, relative to it. Nothing was changed"),
+                reason: format!(
+                    "{reason}; pass paths below the directory, relative to it. Nothing was changed"
+                ),
                 received: readable(text),
             })
         };
@@ -534,13 +536,13 @@ fn normal(text: &[u8]) -> Result<RelativePath, String> {
         match name {
             b"" | b"." => {}
             b".." => {
-                names.pop().ok_or("it leads out of the folder")?;
+                names.pop().ok_or("it leads out of the directory")?;
             }
             name => names.push(name),
         }
     }
     if names.is_empty() {
-        return Err("it names the folder itself".to_owned());
+        return Err("it names the directory itself".to_owned());
     }
     let path = RelativePath::parse(&names.join(&b'/')).map_err(|fault| fault.to_string())?;
     path.ok_or_else(|| unreachable!("there are names in it"))

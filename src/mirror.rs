@@ -299,17 +299,17 @@ fn refuse_overlap(source: &Path, target: &Path) -> Result<()> {
     };
     let target_path: PathBuf = target_path.components().collect();
     let relation = if source_path == target_path {
-        "it is the source folder itself"
+        "it is the source directory itself"
     } else if target_path.starts_with(&source_path) {
-        "it lies inside the source folder"
+        "it lies inside the source directory"
     } else if source_path.starts_with(&target_path) {
-        "the source folder lies inside it"
+        "the source directory lies inside it"
     } else {
         return Ok(());
     };
     Err(Error::InvalidArgValue {
         argument: "targetDir".to_owned(),
-        reason: format!("{relation}; mirror between two separate folders"),
+        reason: format!("{relation}; mirror between two separate directories"),
         received: target.display().to_string(),
     })
 }

@@ -589,7 +589,7 @@ fn a_folder_that_is_not_the_workspaces_own_is_refused_before_anything_is_cleared
             if refused {
                 let output = sandbox.run_in(&set_home, &command);
                 let said = String::from_utf8_lossy(&output.stderr);
-                assert!(!output.status.success() && said.contains("home folder"), "{sandbox}: {said}");
+                assert!(!output.status.success() && said.contains("home directory"), "{sandbox}: {said}");
                 assert!(said.contains("nothing was changed"), "{sandbox}: {said}");
                 assert!(precious.exists(), "{sandbox}: {}", workspace.display());
             } else {

@@ -14,7 +14,7 @@ const sh = (command, options) => promisify(execFile)("sh", ["-c", command], opti
 
 /** For each check, a client that fails it: what it does otherwise than `good`, and what is found then. */
 const BROKEN = {
-  "makeDir creates nested folders, and again without an error": (good) => ({
+  "makeDir creates nested directories, and again without an error": (good) => ({
     client: {
       // The checks make their own folder first.
       makeDir: (folder) => (folder.endsWith("/c") ? mkdir(folder).then(() => {}) : good.makeDir(folder)),
@@ -48,7 +48,7 @@ const BROKEN = {
     client: { writeFile: (file, bytes) => writeFile(file.replace("$HOME", "/root"), new Uint8Array(bytes)) },
     problem: /dollar/,
   }),
-  "odd folder names survive": (good) => ({
+  "odd directory names survive": (good) => ({
     client: { makeDir: (folder) => good.makeDir(folder.replace("$HOME", "/root")) },
     problem: /test -d/,
   }),
@@ -65,11 +65,11 @@ const BROKEN = {
     client: { readFile: (file) => readFile(file).catch(() => Buffer.alloc(0)) },
     problem: /did not reject/,
   }),
-  "remove deletes a folder with its content, and a missing one without an error": () => ({
+  "remove deletes a directory with its content, and a missing one without an error": () => ({
     client: { remove: (target) => rm(target, { recursive: true }) },
     problem: /ENOENT/,
   }),
-  "listFiles tells the names of plain files, sorted, without folders": () => ({
+  "listFiles tells the names of plain files, sorted, without directories": () => ({
     client: { listFiles: (folder) => readdir(folder) },
     problem: /"folder"/,
   }),

@@ -224,7 +224,18 @@ describe("other branches, tags and stashes", () => {
     await sh(remote, "git checkout -qb same; echo t >>a; git commit -qam there; git tag here main");
     calls.splice(0);
     await restoreWorkspace();
-    expect(calls).toEqual(["run", "readFile", "remove", "readFile", "remove", "run", "readFile", "remove"]);
+    const [compares, ...transfers] = calls;
+    expect(compares).toBe("run");
+    expect(transfers).toEqual([
+      "run",
+      "readFile",
+      "remove",
+      "readFile",
+      "remove",
+      "run",
+      "readFile",
+      "remove",
+    ]);
     expect([await kept(), told()]).toEqual([[], []]);
   });
 
@@ -1080,6 +1091,23 @@ describe.each(Object.keys(MODULES))("a folder for further repositories: %s", (wh
     expect(await sh(root, "ls outside")).toBe("a");
   });
 
+  it.each([
+    ["no checkout", ":"],
+    ["a checkout without a commit", "git init -q -b main"],
+  ])("is left out of the upload of a directory that is %s, with its repositories", async (_what, script) => {
+    await makeTree(local, { a: "a", [`${NAME}/one/b`]: "b" });
+    await sh(path.join(local, NAME, "one"), "git init -q -b main; git add -A; git commit -qm base");
+    await sh(local, script);
+    const { restoreWorkspace } = await prepare(whose);
+    expect(await sh(remote, "ls -A")).toBe(".paperclip-runtime\na");
+    expect(lines.filter((line) => line.includes(NAME))).toEqual([
+      `[paperclip] ${NAME}/one is not uploaded: the workspace itself is no checkout with a commit\n`,
+    ]);
+    await sh(remote, "echo b >b; rm a");
+    await restoreWorkspace();
+    expect(await sh(local, `ls; cat ${NAME}/one/b; git -C ${NAME}/one log --format=%s`)).toBe("b\nbbase");
+  });
+
   it("is left out of the upload of a directory that is no checkout", async () => {
     await makeTree(local, { a: "a", [NAME]: "x" });
     const { restoreWorkspace } = await prepare(whose);
@@ -1407,9 +1435,7 @@ describe("a restore", () => {
       ),
     ).toBe("there\n M logs/both\nbuild:\nb\nnew\n\nlogs:\nboth\nkeep\nold\n1\nhere");
     expect(lines.splice(0).filter((line) => line.includes("not written"))).toEqual([
-      expect.stringMatching(
-        /1 files .* since other ones are here, in directories that are not transferred: logs\/both\n/,
-      ),
+      expect.stringMatching(/1 files .* since other ones are here, which are not transferred: logs\/both\n/),
     ]);
     // What changes in them later stays, and is named.
     await sh(remote, "echo 3 >logs/keep; git rm -q build/new; git commit -qam more");
@@ -1419,6 +1445,26 @@ describe("a restore", () => {
     );
     expect(lines.splice(0).filter((line) => line.includes("not written"))).toEqual([
       expect.stringMatching(/1 files .*: logs\/keep\n/),
+    ]);
+  });
+
+  it.each([
+    ["workspaceExclude", ["*.log", "secret"]],
+    ["preserveAbsentOnRestore", ["deep/x.log", "secret"]],
+  ])("brings files of commits that an option names: %s", async (option, names) => {
+    await repository({ a: "a\n", secret: "here\n", kept: "k\n" });
+    const { restoreWorkspace } = await prepare("own", { [option]: names });
+    await sh(
+      remote,
+      "mkdir deep; echo 1 >deep/x.log; echo there >secret; git add -Af deep secret; git commit -qm there",
+    );
+    lines.splice(0);
+    await restoreWorkspace();
+    expect(await sh(local, "git log -1 --format=%s; git status --porcelain; cat deep/x.log secret")).toBe(
+      "there\n M secret\n1\nhere",
+    );
+    expect(lines.splice(0).filter((line) => line.includes("not written"))).toEqual([
+      expect.stringMatching(/1 files of .*: secret\n/),
     ]);
   });
 
@@ -1513,6 +1559,68 @@ describe.each(Object.keys(MODULES))("a repository in the workspace: %s", (whose)
   });
 });
 
+describe.each(Object.keys(MODULES))("a directory in the sandbox: %s", (whose) => {
+  it.each(["a checkout", "no checkout"])(
+    "is not restored from if another workspace was uploaded there since: %s",
+    async (kind) => {
+      if (kind === "a checkout") await repository();
+      else await makeTree(local, { a: "a\n" });
+      const first = await prepare(whose);
+      const other = path.join(root, "other");
+      await makeTree(other, { b: "b\n" });
+      if (kind === "a checkout") await sh(other, "git init -q -b main; git add -A; git commit -qm other");
+      const second = await prepare(whose, { workspaceLocalDir: other, adapterKey: "another" });
+      await expect(first.restoreWorkspace()).rejects.toMatchObject({
+        code: "ERR_SANDBOX_REPLACED",
+        message: expect.stringContaining(remote),
+      });
+      expect(await sh(local, "ls")).toBe("a");
+      await sh(remote, "echo c >c");
+      await second.restoreWorkspace();
+      expect(await sh(other, "ls")).toBe("b\nc");
+      // What the agent has deleted beside its files tells nothing.
+      await sh(remote, "rm -rf .paperclip-runtime .git/paperclip-workspace; echo d >d");
+      await second.restoreWorkspace();
+      expect(await sh(other, "ls")).toBe("b\nc\nd");
+    },
+  );
+
+  it("is restored from after another upload of the same workspace", async () => {
+    await repository();
+    const first = await prepare(whose);
+    await prepare(whose);
+    await sh(remote, COMMIT_X);
+    await first.restoreWorkspace();
+    expect(await sh(local, "git log -1 --format=%s")).toBe("x");
+  });
+});
+
+describe.each(Object.keys(MODULES))("an upload: %s", (whose) => {
+  it("takes a link in the place of a tracked directory as it is, where it leads to itself", async () => {
+    await repository({ a: "a\n", "deep/b": "b\n", "deep/er/c": "c\n" });
+    await sh(local, "rm -r deep; ln -s deep deep");
+    const { restoreWorkspace } = await prepare(whose);
+    expect(await sh(remote, "readlink deep; git status --porcelain")).toBe("deep\n?? deep");
+    await sh(remote, "echo t >>a");
+    await restoreWorkspace();
+    expect(await sh(local, "readlink deep; cat a")).toBe("deep\na\nt");
+  });
+
+  it.each([
+    ["input.spec.remoteCwd", { spec: { transport: "sandbox", remoteCwd: "/", timeoutMs: 1 } }],
+    ["input.workspaceRemoteDir", { workspaceRemoteDir: "/a/../.." }],
+    ["input.adapterKey", { adapterKey: "../.." }],
+    ["input.adapterKey", { adapterKey: "a/b" }],
+    ["input.adapterKey", { adapterKey: "." }],
+    ["input.adapterKey", { adapterKey: "" }],
+    ["asset key", { assets: [{ key: ".", localDir: "/" }] }],
+  ])("is refused before the first call if it would empty another directory: %s %j", async (named, input) => {
+    await repository();
+    await expect(prepare(whose, input)).rejects.toThrow(named);
+    expect(calls).toEqual([]);
+  });
+});
+
 describe.each(Object.keys(MODULES))("the sandbox's commits: %s", (whose) => {
   it("do not come into another directory than was uploaded", async () => {
     await repository();
@@ -1561,6 +1669,20 @@ describe.each(Object.keys(MODULES))("the sandbox's commits: %s", (whose) => {
     await restoreWorkspace();
     const expected = whose === "own" ? "there\n" : /^(there|base)\n/;
     expect(await sh(local, "git log -1 --format=%s; cat a HEAD")).toMatch(expected);
+  });
+
+  it("come back with the sandbox's tag on the uploaded commit, which was amended here", async () => {
+    await repository();
+    const { restoreWorkspace } = await prepare(whose);
+    await sh(remote, `git tag before; git checkout -qb side; ${COMMIT_X}`);
+    await sh(local, "git commit -q --amend -m amended");
+    const before = await sh(remote, "git rev-parse before");
+    await restoreWorkspace();
+    expect((await kept()).map((line) => line.split(" ")[0])).toContain("tags/before");
+    expect(await sh(local, "git for-each-ref --format='%(objectname)' 'refs/paperclip/*/tags/*'")).toBe(
+      before,
+    );
+    await isSound();
   });
 
   it("come back with a file that has the name of a heavy directory", async () => {

@@ -239,7 +239,7 @@ fn with_folders(entries: Vec<Found>, archive_size: u64) -> Result<Vec<Unpacked>>
                 return Err(Error::ArchiveInvalid {
                     offset: *offset,
                     entry: Some(shown(entry.path.as_bytes())),
-                    reason: "it implies far more folders than it has entries".to_owned(),
+                    reason: "it implies far more directories than it has entries".to_owned(),
                 });
             }
         }
@@ -514,7 +514,7 @@ impl Reader<'_> {
                 self.found.push(Found { offset, ignored, entry: Unpacked { path, content, inode } });
             }
             None if matches!(content, Content::Folder { .. }) => {}
-            None => return Err(refuse("the workspace itself as something other than a folder")),
+            None => return Err(refuse("the workspace itself as something other than a directory")),
         }
         Ok(true)
     }
@@ -535,7 +535,9 @@ impl Reader<'_> {
             self.found.iter().enumerate().map(|(at, found)| (found.entry.path.clone(), at)).collect()
         });
         match path.and_then(|path| by_path.get(&path)).map(|&at| &self.found[at].entry) {
-            Some(Unpacked { content: Content::Folder { .. }, .. }) => Err(refuse("a hard link to a folder")),
+            Some(Unpacked { content: Content::Folder { .. }, .. }) => {
+                Err(refuse("a hard link to a directory"))
+            }
             Some(Unpacked { content, inode, .. }) => Ok(Some((content.clone(), *inode))),
             None if self.sink.may_lack_files() => Ok(None),
             None => Err(refuse(&format!(

@@ -149,7 +149,7 @@ impl Meta {
     )]
     pub fn in_words(&self) -> &'static str {
         match FileType::from_raw_mode(self.mode as _) {
-            FileType::Directory => "a folder",
+            FileType::Directory => "a directory",
             FileType::RegularFile => "a file",
             FileType::Symlink => "a symbolic link",
             FileType::Fifo => "a FIFO",

@@ -100,7 +100,7 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
     let refused = |reason: &str| Err(Fault::Refused(reason.to_owned()));
     let Some(meta) = workspace.cursor().stat(dot_git)? else { return refused("it is gone") };
     if !matches!(meta.kind, Kind::Folder | Kind::File) {
-        return refused("a .git that is neither a folder nor a file is not followed");
+        return refused("a .git that is neither a directory nor a file is not followed");
     }
     let absolute = std::path::absolute(workspace.path())
         .map_err(|error| Error::io("realpath", workspace.path(), error))?;

@@ -17,21 +17,22 @@ use crate::path::RelativePath;
 use crate::tree::entry::{Digest, Entry, Snapshot};
 
 /// The reason for holding back a directory that has the form of a bare repository.
-const BARE: &str = "git would take its folder for a bare repository";
+const BARE: &str = "git would take its directory for a bare repository";
 
 /// The reason for holding back a `HEAD` outside of repositories.
 const NEW_HEAD: &str =
-    "git would take its folder for a bare repository as soon as objects and refs are beside it";
+    "git would take its directory for a bare repository as soon as objects and refs are beside it";
 
 /// The reason for holding back what is beside a `HEAD`.
-const BESIDE_HEAD: &str = "git would obey it if it took its folder, which has a HEAD, for a bare repository";
+const BESIDE_HEAD: &str =
+    "git would obey it if it took its directory, which has a HEAD, for a bare repository";
 
 /// The reason for holding back what git would run beside a `HEAD` that a local repository has stored.
 const BESIDE_STORED: &str =
     "a local repository has stored what it would make a bare repository of, which git would then obey";
 
 /// The reason for holding back what would be all of a repository but its `HEAD`.
-const COMPLETES: &str = "with objects, refs and a configuration or hook, git would obey its folder as soon as a HEAD is beside them";
+const COMPLETES: &str = "with objects, refs and a configuration or hook, git would obey its directory as soon as a HEAD is beside them";
 
 /// The reason for holding back a `commondir`.
 const COMMON: &str = "git would obey the directory that it names as soon as a HEAD is beside it";

@@ -31,22 +31,24 @@ use crate::merge::report::Noted;
 use crate::merge::sensitive::{by_name, is_known};
 use crate::path::{RelativePath, bytes_of};
 
-const HOOK: &str = "git runs what is in this folder as hooks: the local git configuration says so";
-const LINKED_HOOK: &str = "git runs what is in this folder as hooks: its own folder of hooks leads there";
+const HOOK: &str = "git runs what is in this directory as hooks: the local git configuration says so";
+const LINKED_HOOK: &str =
+    "git runs what is in this directory as hooks: its own directory of hooks leads there";
 const NAMED_BY_HOOK: &str = "a local git hook names it";
 const INCLUDED: &str = "the local git configuration includes it";
 const CONFIGURED: &str = "the local git configuration names it";
 const CONFIGURATION: &str = "it is a local configuration of git or ssh, or one of its places";
 const PART: &str = "a local repository leads there";
-const ALTERNATE: &str = "a local repository reads objects there, and obeys the list of further such folders";
+const ALTERNATE: &str =
+    "a local repository reads objects there, and obeys the list of further such directories";
 const TEMPLATES: &str =
-    "git copies the hooks in this folder to new repositories: the local git configuration says so";
+    "git copies the hooks in this directory to new repositories: the local git configuration says so";
 const WORKTREE: &str = "the local git configuration says that the files of a repository are there";
-const UNSPELLED: &str = "the local git configuration or a hook names it without its extension, or names the folder whose main file it is";
+const UNSPELLED: &str = "the local git configuration or a hook names it without its extension, or names the directory whose main file it is";
 const BY_TOOL: &str = "the local git configuration or a hook names a program that obeys it";
 
 /// The reason for a file that has the name of one that git runs or obeys elsewhere.
-pub const BY_A_RENAME: &str = "git runs or obeys a file of that name in another folder, into which a merge may put this one if it follows a renamed folder";
+pub const BY_A_RENAME: &str = "git runs or obeys a file of that name in another directory, into which a merge may put this one if it follows a renamed directory";
 
 /// The reason for a named file that is not written by a restore.
 pub const AT_CHECKOUT: &str = "git runs or reads a file of that name here, and a new commit or the index has another version, which a checkout writes";

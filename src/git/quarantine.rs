@@ -92,7 +92,7 @@ pub(super) const PACKED_REFS: &[u8] = b"packed-refs";
 const SPELLING: &str = "some volume takes its name for .git";
 
 /// The reason for holding back a `.git` that is not a directory.
-pub(super) const LEADS_ELSEWHERE: &str = "a .git that is not a folder leads git to another repository";
+pub(super) const LEADS_ELSEWHERE: &str = "a .git that is not a directory leads git to another repository";
 
 /// The reason for holding back a reference with a malformed name, or one that is too long for a file.
 pub(super) const NO_NAME: &str = "no reference can have that name here";
@@ -106,7 +106,7 @@ pub(super) const REFTABLE: &str =
 
 /// The reason for holding back a file in the place of a folder of references, or a folder in the place of a file.
 const WRONG_KIND: &str =
-    "git cannot read it, since it is a file in the place of a folder, or a folder in that of a file";
+    "git cannot read it, since it is a file in the place of a directory, or a directory in that of a file";
 
 fn is_hex(text: &[u8]) -> bool {
     text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -476,7 +476,7 @@ impl Quarantine {
         {
             self.received(&dot_git(&inside)).unreadable.insert(inside.inner);
         }
-        self.hold(path, "only files and folders of a repository are taken over");
+        self.hold(path, "only files and directories of a repository are taken over");
     }
 
     /// Notes a path that is held back, such as a directory that is a bare repository.

@@ -54,7 +54,7 @@ const OVER_BACKUPS: &str =
 
 /// The reason for holding back what a checkout would write in the place of a local repository.
 const OVER_REPOSITORY: &str =
-    "a checkout would delete the local repository that is in the folder which it replaces";
+    "a checkout would delete the local repository that is in the directory which it replaces";
 
 /// The reason for holding back commits that cannot be searched.
 const UNSEARCHED: &str = "it has more files than can be searched for what git would obey";

@@ -16,7 +16,7 @@ pub(super) const NAMES_OTHER_FORMAT: &str =
 const NO_TEXT: &str = "git cannot read it";
 const NO_OBJECT: &str = "a reference must name an object, and not another reference";
 const MISSING: &str = "it is missing or empty, which does not say that the references in it were deleted";
-const FOLDER: &str = "a folder is in its place, which does not say that it was deleted";
+const FOLDER: &str = "a directory is in its place, which does not say that it was deleted";
 
 /// The folders that every repository has that was sent. Git never removes them, however few references are left.
 const FOLDERS: [&[u8]; 3] = [b"refs", b"refs/heads", b"refs/tags"];

@@ -136,7 +136,7 @@ pub fn make_folder(root: &Root) -> Result<RelativePath> {
                 path: readable(conflicts.as_bytes()),
                 offset: None,
                 reason:
-                    "it must be a folder, because local versions are backed up there; move it away and try again"
+                    "it must be a directory, because local versions are backed up there; move it away and try again"
                         .to_owned(),
             });
         }

@@ -18,7 +18,7 @@ const OTHER_SPELLING: &str = "this volume takes its name for that of something t
 /// Why a path does not come where something of another kind is, which is left alone.
 const LEFT_OUT: &str = "the local entry is excluded, and is of another kind";
 /// Why a folder stays.
-const HOLDS: &str = "the local folder contains something that is excluded or preserved";
+const HOLDS: &str = "the local directory contains something that is excluded or preserved";
 
 /// The paths that the sandbox changed but that must stay as they are, with the reason. `local` and `seen` are
 /// the local entries at those paths.

@@ -64,7 +64,7 @@ const ATTEMPTS: usize = 64;
 const SUFFIX: &str = ".paperclip-restore.lock";
 /// The lock's name in the runtime folder, before [`SUFFIX`].
 const INSIDE: &str = "workspace";
-const ABANDONED: &str = "this lock was left behind by a process that has ended; remove its folder by hand";
+const ABANDONED: &str = "this lock was left behind by a process that has ended; remove its directory by hand";
 
 /// A workspace's merge lock, held until [`MergeLock::release`] or until dropped.
 #[derive(Debug)]

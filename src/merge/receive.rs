@@ -23,7 +23,7 @@ use super::incoming::{InStage, Incoming, IncomingEntry, LazyStage, Staged, Stage
 use crate::archive::source::{PIECE, Stream};
 use crate::archive::unpack::{Archive, Content, Sink, StreamedFile, Unpacked, unpack};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result};
 use crate::fs::{File, Root, read_fully_at};
 use crate::path::RelativePath;
 use crate::path_map::Nearby;
@@ -454,7 +454,7 @@ impl<'s> Worker<'s> {
                 state = self.stage_beginning(&mut in_stage, mode, local, (done, digest))?;
             }
             (State::Sampled, Some(again)) if is_due() => {
-                state = self.stage_again(&mut in_stage, again, mode, &file, digest)?;
+                state = self.stage_again(&mut in_stage, again, mode, digest)?;
             }
             _ => {}
         }
@@ -513,7 +513,6 @@ impl<'s> Worker<'s> {
         in_stage: &mut InStage<'s>,
         again: Again,
         mode: u32,
-        file: &StreamedFile,
         digest: Digest,
     ) -> Result<State> {
         let (folder, cursor) = self.stager.stage(in_stage)?;
@@ -530,9 +529,8 @@ impl<'s> Worker<'s> {
             }
         }
         if Digest(hash.finalize().into()) != digest {
-            let entry = Some(shown(file.path.as_bytes()));
-            let reason = "the client changed its memory while it was read".to_owned();
-            return Err(Error::ArchiveInvalid { offset: file.inode, entry, reason });
+            let reason = "gave bytes that were changed while they were read; they must stay as they are until the restore is done";
+            return Err(Error::InvalidReturnValue { reason: reason.to_owned() });
         }
         Ok(staged)
     }

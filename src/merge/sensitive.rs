@@ -17,7 +17,7 @@ const ANYWHERE: [(&str, &str); 12] = [
     (".jj", "Jujutsu obeys the settings in it"),
     (".sl", "Sapling obeys the settings in it"),
     (".mcp.json", "an agent starts the servers that it names"),
-    (".envrc", "a shell runs it on entering the folder"),
+    (".envrc", "a shell runs it on entering the directory"),
     (".pnpmfile.cjs", "a package manager runs it"),
     (".gitattributes", "git applies the filters that it names"),
     (".gitmodules", "git fetches from the addresses that it names"),

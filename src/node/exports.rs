@@ -21,7 +21,7 @@ use crate::archive::pack::create_tarball;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet, SnapshotPatterns};
-use crate::fs::Root;
+use crate::fs::{Kind, Root};
 use crate::git::command::{Fault, Git};
 use crate::git::refs::Oid;
 use crate::git::search::Search;
@@ -396,6 +396,26 @@ pub fn read_archive(env: &Env, archive: String, exclude: String) -> Promised<'_,
             let exclude = argument::<ExcludeInput>("exclude", &exclude)?.filter("exclude")?;
             let snapshot = contents::snapshot(&archive, &exclude, &Cancel::default())?;
             Ok(Pieces(values::write_entries(&snapshot, ENTRIES_A_TURN).into_iter()))
+        }),
+    )
+}
+
+/// Which of some paths of files such a snapshot leaves out: their positions, as a JSON list.
+#[napi]
+pub fn find_left_out(env: &Env, paths: String, exclude: String) -> Promised<'_, String> {
+    promise(
+        env,
+        off_the_loop(move || {
+            let paths = argument::<Vec<Bytes>>("paths", &paths)?;
+            let exclude = argument::<ExcludeInput>("exclude", &exclude)?.filter("exclude")?;
+            let is_left_out = |Bytes(path): &Bytes| match RelativePath::parse(path) {
+                Ok(Some(path)) => exclude.leaves_out(&path, Kind::File),
+                // A snapshot has no such path.
+                Ok(None) | Err(_) => true,
+            };
+            let found: Vec<usize> =
+                (0..).zip(&paths).filter(|(_, path)| is_left_out(path)).map(|(at, _)| at).collect();
+            serde_json::to_string(&found).map_err(|error| Error::Internal(error.to_string()))
         }),
     )
 }

@@ -112,7 +112,8 @@ refuse() {
 }
 
 refuse_place() {
-    refuse "the workspace's folder in the sandbox is refused: $1; nothing was changed, choose a folder of its own"
+    refuse "the workspace's directory in the sandbox is refused: $1; nothing was changed, pass a directory of its own as \
+workspaceRemoteDir"
 }
 
 # Waits for the other commands. One of them may have taken what this one is to extract.
@@ -140,8 +141,8 @@ check_place() {
         [ -d "$home" ] || continue
         home=$(cd "$home" && pwd -P) || continue
         case $home/ in
-        "$here"/) refuse_place "$here is the home folder of the sandbox's user" ;;
-        "$here"/*) refuse_place "$here holds the home folder of the sandbox's user" ;;
+        "$here"/) refuse_place "$here is the home directory of the sandbox's user" ;;
+        "$here"/*) refuse_place "$here holds the home directory of the sandbox's user" ;;
         esac
     done
     case $here in
@@ -154,7 +155,7 @@ check_place() {
         /var/opt | /var/run | /var/spool | /var/tmp | /Applications | /Library | /Library/* | /System | /System/* | \
         /Users | /Volumes | /cores | /private | /private/etc | /private/etc/* | /private/tmp | /private/var | \
         /private/var/tmp)
-        refuse_place "$here is a folder of the system"
+        refuse_place "$here is a directory of the system"
         ;;
     esac
 }
@@ -855,7 +856,7 @@ begin_packing() {
 is_same_upload() {
     now=$(cat "$marks/mark" 2>/dev/null)
     [ -z "$now" ] || [ "$now" = "$packed_mark" ] || {
-        echo "another upload into this workspace has begun meanwhile" >&2
+        echo "another upload into this workspace has begun meanwhile; nothing was changed locally, prepare again" >&2
         return 1
     }
 }

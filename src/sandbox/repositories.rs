@@ -341,7 +341,8 @@ pub fn tell_held(report: &mut GitReport, held: &[Noted]) {
 
 /// Reports the repositories that are new: git's commands in their folders now work on them.
 pub fn tell_created(report: &mut Report, git: &GitReport) {
-    const CREATED: &str = "a new repository: git works on it in this folder, and no longer on one around it";
+    const CREATED: &str =
+        "a new repository: git works on it in this directory, and no longer on one around it";
     report.sensitive.extend(git.created.iter().map(|path| Noted { path: path.clone(), reason: CREATED }));
     report.sensitive.sort_unstable();
 }

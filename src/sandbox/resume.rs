@@ -26,14 +26,14 @@ pub fn resume(upload: Upload) -> Result<Session> {
     let root = Root::open(&upload.workspace)?;
     let workspace = Workspace::of(&root)?;
     let mut memory = Memory::of(&upload, &workspace, Arc::default());
-    let nothing = || Error::NothingToResume {
-        reason: "this machine has stored no prepare of this sandbox, remote directory, adapter key and workspace",
-    };
-    let kept = memory.load().ok_or_else(nothing)?;
+    let nothing = |reason| Error::NothingToResume { remote_dir: upload.remote_dir.clone(), reason };
+    let not_stored = "no prepare of this sandbox, remote directory, adapter key and workspace is stored in the cache directory";
+    let kept = memory.load().ok_or_else(|| nothing(not_stored))?;
     if !workspace.is_of(&kept) {
         return Err(Error::WorkspaceReplaced { path: upload.workspace });
     }
-    let (stored, trees) = memory.load_trees(&kept.trees).ok_or_else(nothing)?;
+    let incomplete = "what the cache directory has stored of it is incomplete";
+    let (stored, trees) = memory.load_trees(&kept.trees).ok_or_else(|| nothing(incomplete))?;
     let preserve = PathSet::new("input.preserveAbsentOnRestore", kept.preserve.iter())?;
     let ignored = Arc::new(IgnoreRules::of(kept.ignore_files.into_owned())?);
     let left_alone = left_alone(&kept.exclude, ignored.clone(), &preserve, upload.repositories);

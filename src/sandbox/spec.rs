@@ -28,9 +28,9 @@ pub fn is_ours(key: &str) -> Option<&'static str> {
         key.eq_ignore_ascii_case(own)
             || key.len() > own.len() && own.contains('.') && own != OWN && is_prefix(own, key)
     };
-    ours.into_iter()
-        .any(is_ours)
-        .then_some("this package uses that name for a file or folder beside the assets; choose another one")
+    ours.into_iter().any(is_ours).then_some(
+        "this package uses that name for a file or directory beside the assets; choose another one",
+    )
 }
 
 /// Why two keys cannot both be assets': the folder of one is the folder or the archive of the other.
@@ -66,7 +66,7 @@ fn remote_folder(path: &str, argument: &str) -> Result<String> {
         return refuse("it contains a NUL byte, which no path can");
     }
     if !path.starts_with('/') {
-        return refuse("the workspace's folder in the sandbox must be an absolute path");
+        return refuse("the workspace's directory in the sandbox must be an absolute path");
     }
     let mut names: Vec<&str> = Vec::new();
     for name in path.split('/') {
@@ -80,7 +80,7 @@ fn remote_folder(path: &str, argument: &str) -> Result<String> {
     }
     if names.is_empty() {
         return refuse(
-            "it is the sandbox's root, and everything in it would be deleted; pass a folder below it",
+            "it is the sandbox's root, and everything in it would be deleted; pass a directory below it",
         );
     }
     Ok(format!("/{}", names.join("/")))
@@ -89,8 +89,8 @@ fn remote_folder(path: &str, argument: &str) -> Result<String> {
 /// Checks a key that becomes one name in the sandbox.
 pub fn key(key: &str, argument: &str) -> Result<()> {
     let reason = match key {
-        "" => "it is empty",
-        "." | ".." => "it would name another folder than its own",
+        "" => "it is empty; pass a single name, such as 'skills'",
+        "." | ".." => "it would name another directory than its own; pass a single name, such as 'skills'",
         _ if key.contains('/') => "it contains a '/', and it must be a single name",
         _ if key.contains('\0') => "it contains a NUL byte, which no name can",
         _ => return Ok(()),

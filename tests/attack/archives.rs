@@ -422,7 +422,7 @@ fn unsafe_links_are_refused() {
             ("a hard link to a later entry", tar().hard_link("x", "y").file("y", "1").end()),
             ("a hard link to nothing", tar().hard_link("x", "y").end()),
             ("a hard link to itself", tar().hard_link("x", "x").end()),
-            ("a hard link to a folder", tar().hard_link("x", "dir").end()),
+            ("a hard link to a directory", tar().hard_link("x", "dir").end()),
             ("a hard link to the workspace", tar().hard_link("x", ".").end()),
             ("a hard link through a link", tar().symlink("s", "dir").hard_link("x", "s/inner").end()),
         ],

@@ -1238,7 +1238,7 @@ fn no_new_repository_takes_the_place_of_a_local_one() {
         }
         let report = bench.restore();
         for (folder, reason) in [
-            ("up.git/.git", "its folder is a local bare repository"),
+            ("up.git/.git", "its directory is a local bare repository"),
             ("sub/.git", "a submodule that was first checked out in the sandbox comes back as files"),
         ] {
             assert!(!bench.here.join(folder).exists(), "{folder}");
