@@ -1076,6 +1076,40 @@ describe("the other modes for repositories", () => {
     await expectSound();
   });
 
+  it.each([
+    ["version 2", ["update-index --force-write-index --index-version 2"]],
+    ["version 4", ["update-index --force-write-index --index-version 4"]],
+    ["split", ["update-index --split-index"]],
+    ["sparse", ["sparse-checkout set --cone --sparse-index src"]],
+    ["with untracked names and flags", ["update-index --untracked-cache", "update-index --skip-worktree a.txt"]],
+    ["with blocks of entries", ["-c index.threads=2 update-index --force-write-index"]],
+  ])("files: an index of git's is taken over: %s", async (_form, commands) => {
+    const { restoreWorkspace } = await prepare({ git: "files" });
+    await makeTree(remote, Object.fromEntries(Array.from({ length: 300 }, (_, at) => [`src/new/${at}`, ""])));
+    await gitIn(remote, "add", "-A");
+    for (const command of commands) await gitIn(remote, ...command.split(" "));
+    await restoreWorkspace();
+    expect(held()).not.toContain(".git/index");
+    expect(await git("ls-files")).toBe(await gitIn(remote, "ls-files"));
+  });
+
+  it.each([".git/hooks/post-checkout", "../outside", "src/.GIT/config"])(
+    "files: an index that names a path which git would write elsewhere is held back: %s",
+    async (named) => {
+      const { restoreWorkspace } = await prepare({ git: "files" });
+      const harmless = named.replace(".git", "xgit").replace("../", "xx/").replace(".GIT", "xGIT");
+      await makeTree(remote, { [harmless]: "#!/bin/sh\n" });
+      await gitIn(remote, "add", "-Af");
+      const index = path.join(remote, ".git/index");
+      // Git does not check the checksum.
+      const bytes = (await readFile(index)).toString("latin1").replace(harmless, named);
+      await writeFile(index, bytes, "latin1");
+      await restoreWorkspace();
+      expect(held()).toStrictEqual([".git/index"]);
+      expect(await git("ls-files")).not.toContain(path.posix.basename(named));
+    },
+  );
+
   it("files: a .git that is a file and was removed in the sandbox is removed like any file", async () => {
     await makeTree(workspace, { "nested/.git": "gitdir: ../other\n", "nested/x": "x\n" });
     const { restoreWorkspace } = await prepare({ git: "files" });

@@ -100,6 +100,7 @@ pub mod git {
     pub mod held;
     pub mod import;
     pub mod index;
+    mod index_file;
     mod keep;
     pub mod links;
     mod local_refs;

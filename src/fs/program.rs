@@ -163,6 +163,20 @@ pub fn terminate(child: &Child) {
     }
 }
 
+/// Whether a child has a file open. `None` where the system does not tell.
+#[must_use]
+pub fn has_open(child: &Child, file: &Path) -> Option<bool> {
+    // Only Linux has this directory.
+    let opened = std::fs::read_dir(format!("/proc/{}/fd", child.id())).ok()?;
+    // One that is gone by now is open no more.
+    let Ok(file) = file.canonicalize() else { return Some(false) };
+    // A descriptor may be closed while the list is read.
+    let leads_to = |entry: io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to == file))
+    };
+    Some(opened.into_iter().any(leads_to))
+}
+
 fn is_absent(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound, StaleNetworkFileHandle};
     matches!(error.kind(), NotFound | NotADirectory | StaleNetworkFileHandle)

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, readable};
-use crate::fs::program::terminate;
+use crate::fs::program::{has_open, terminate};
 use crate::fs::temporary::nameless;
 use crate::fs::{File, by_path, host};
 
@@ -428,6 +428,12 @@ impl Waiting {
     pub fn has_ended(&mut self) -> Result<bool> {
         let ended = self.child.try_wait().map_err(|error| Error::io("wait", &self.program, error))?;
         Ok(ended.is_some())
+    }
+
+    /// Whether it has a file open. `None` where the system does not tell.
+    #[must_use]
+    pub fn has_open(&self, file: &Path) -> Option<bool> {
+        has_open(&self.child, file)
     }
 
     /// Tells it these bytes, of which [it can do](Self::can_do) all, without an end.

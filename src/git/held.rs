@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{ErrorKind, Read as _};
 
+use super::index_file::{is_index, is_sound};
 use super::obeyed::{
     HEAD, HEAD_BYTES, Part, Parts, folders_obeying, folders_running, is_head, is_head_link, is_head_name,
     parts, paths_of_runs, paths_of_stores,
 };
 use super::quarantine::{is_held, is_held_in_repository};
 use super::recognise::{bare_folders, in_checkout, is_bare_marker, is_git_name, is_gits};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::{Cursor, File, Kind, Root};
+use crate::merge::incoming::Incoming;
 use crate::merge::plan::{changed, treat_as_unchanged};
 use crate::merge::report::Noted;
 use crate::path::RelativePath;
@@ -40,12 +42,22 @@ const COMMON: &str = "git would obey the directory that it names as soon as a HE
 /// The reason for holding back a symbolic link below a `.git`.
 const LINK: &str = "git would write through a link in a .git to where it leads";
 
+/// The reason for holding back the file of an index.
+const UNSOUND_INDEX: &str =
+    "git would write files below a .git or outside of the workspace by it, or cannot read it";
+
 /// Treats what git runs or obeys below a `.git`, and what leads it elsewhere, as unchanged, and returns it.
-pub fn in_git(theirs: &mut Snapshot, base: &Snapshot) -> Vec<Noted> {
+pub fn in_git(incoming: &mut Incoming, base: &Snapshot, workspace: &Root) -> Result<Vec<Noted>> {
+    let unsound = unsound_indexes(incoming, base, workspace)?;
+    Ok(below_git(&mut incoming.snapshot, base, &unsound))
+}
+
+fn below_git(theirs: &mut Snapshot, base: &Snapshot, unsound: &BTreeSet<RelativePath>) -> Vec<Noted> {
     let mut held: Vec<Noted> = changed(base, theirs)
         .filter_map(|(path, _, after)| {
             let reason = match after {
                 Some(Entry::Symlink { .. }) if is_gits(path) => Some(LINK),
+                Some(_) if unsound.contains(path) => Some(UNSOUND_INDEX),
                 // What was deleted in the sandbox leads nowhere.
                 after => is_held(path, after.is_none_or(Entry::is_folder)),
             };
@@ -55,6 +67,51 @@ pub fn in_git(theirs: &mut Snapshot, base: &Snapshot) -> Vec<Noted> {
     hold(theirs, base, &mut held);
     held
 }
+
+/// The changed files of indexes by which git would write elsewhere than in the workspace.
+fn unsound_indexes(incoming: &Incoming, base: &Snapshot, workspace: &Root) -> Result<BTreeSet<RelativePath>> {
+    let mut unsound = BTreeSet::new();
+    for (path, _, after) in changed(base, &incoming.snapshot) {
+        if !is_index(path) || !matches!(after, Some(Entry::File { .. })) {
+            continue;
+        }
+        let mut content = Vec::new();
+        // What only got another mode is not staged.
+        if let Some(staged) = incoming.staged.get(path)
+            && let Some((file, _)) = incoming.stage.get(workspace)?.cursor().open(&staged.name)?
+        {
+            file.take(INDEX_MAX)
+                .read_to_end(&mut content)
+                .map_err(|error| Error::io("read", path.as_path(), error))?;
+        } else if base.get(path).is_some_and(|entry| !entry.is_folder()) {
+            continue;
+        }
+        if !is_sound(&content, size_of_object(&mut workspace.cursor(), path)?) {
+            unsound.insert(path.clone());
+        }
+    }
+    Ok(unsound)
+}
+
+/// The longest index that is checked, in bytes: one of some five million files.
+const INDEX_MAX: u64 = 512 << 20;
+
+/// How many bytes the name of an object has in the repository that an index belongs to, by the local configuration.
+fn size_of_object(cursor: &mut Cursor<'_>, index: &RelativePath) -> Result<usize> {
+    for folder in index.ancestors().filter(|folder| is_gits(folder)) {
+        if let Some((file, _)) = cursor.open(&RelativePath::child(Some(&folder), b"config"))? {
+            let mut text = Vec::new();
+            let failed = |error| Error::io("read", folder.as_path(), error);
+            file.take(CONFIG_MAX).read_to_end(&mut text).map_err(failed)?;
+            text.make_ascii_lowercase();
+            return Ok(if text.windows(6).any(|word| word == b"sha256") { 32 } else { 20 });
+        }
+    }
+    Ok(20)
+}
+
+/// The longest beginning of a configuration in which the format of the objects is looked for, in bytes.
+const CONFIG_MAX: u64 = 1 << 20;
 
 /// Where bare repositories are searched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -508,7 +565,7 @@ mod tests {
         for (names, expected) in cases {
             let came: Vec<&str> = sent.into_iter().chain(names.iter().map(String::as_str)).collect();
             let mut theirs = tree(&came);
-            let mut held = in_git(&mut theirs, &base);
+            let mut held = below_git(&mut theirs, &base, &BTreeSet::new());
             held.extend(bare(&mut theirs, &base, &root, Search::Everywhere).unwrap());
             let paths: Vec<_> = held.iter().map(|noted| noted.path.to_string()).collect();
             let is_told = expected.is_none_or(|expected| paths.iter().any(|path| path == expected));

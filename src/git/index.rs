@@ -350,6 +350,25 @@ pub fn following((before, after): (&[u8], &[u8]), (left, reached): &Change, ours
     (listing(old), listing(new))
 }
 
+/// The paths that differ between the two commits of `head`, and at which an index stages something that neither of them has.
+#[must_use]
+pub fn staged_otherwise<'a>((left, reached): &'a Change, ours: &[u8]) -> BTreeSet<&'a [u8]> {
+    let moved: BTreeSet<&[u8]> = lines(left).chain(lines(reached)).map(path_in).collect();
+    let [of_left, of_reached, of_ours] = [left, reached, ours].map(|list| {
+        let at_moved = lines(list).filter(|line| moved.contains(path_in(line)));
+        at_moved.map(|line| (path_in(line), line)).collect::<BTreeSet<_>>()
+    });
+    let has = |list: &BTreeSet<(&[u8], &[u8])>, path: &[u8]| -> Vec<Vec<u8>> {
+        let from = list.range((path, &[][..])..);
+        from.take_while(|(at, _)| *at == path).map(|(_, line)| line.to_vec()).collect()
+    };
+    let stages_another = |path: &&[u8]| {
+        let ours = has(&of_ours, path);
+        ours != has(&of_left, path) && ours != has(&of_reached, path)
+    };
+    moved.iter().copied().filter(stages_another).collect()
+}
+
 /// A listing with a change made in it, at the paths that have what the change replaces.
 #[must_use]
 pub fn applied(list: &[u8], (before, after): &Change) -> Vec<u8> {

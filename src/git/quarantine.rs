@@ -289,6 +289,12 @@ pub fn is_held_in_repository(inner: &[u8]) -> Option<&'static str> {
 }
 
 impl Quarantine {
+    /// The repositories that came, if none of them is to be merged, and what was held back of them.
+    #[must_use]
+    pub fn refuse_all(self) -> (Vec<RelativePath>, Vec<HeldBack>) {
+        (self.repositories.into_keys().collect(), self.held_back.into_iter().collect())
+    }
+
     /// Makes an empty quarantine in a private directory outside the workspace. `known` is what both sides last shared.
     pub fn new(folder: PathBuf, known: &Bases) -> Result<Self> {
         make_folders(&folder)?;

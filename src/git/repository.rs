@@ -39,10 +39,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// Whether its directories exist. A `.git` that is a file may lead to nothing.
+    /// Whether its directories exist. A `.git` that is a file may lead to nothing, and the git directory of a submodule or of a linked
+    /// worktree stays when its checkout is deleted.
     #[must_use]
     pub fn is_there(&self) -> bool {
-        by_path::exists(&self.git_dir.join("HEAD")) && by_path::exists(&self.common_dir.join("objects"))
+        by_path::exists(&self.checkout)
+            && by_path::exists(&self.git_dir.join("HEAD"))
+            && by_path::exists(&self.common_dir.join("objects"))
     }
 
     /// The name of a tree without entries, which every git knows.
@@ -92,8 +95,19 @@ pub struct Known {
 const LOCK_LOOKS: u32 = 1000;
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
+/// How often, and how far apart, to check whether another git process has released the index.
+const UNLOCK_LOOKS: u32 = 50;
+const UNLOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often it is tried to lock an index that another git has just unlocked.
+const LOCK_TRIES: usize = 5;
+
+/// How often the lock of the index is seen, with a git that still runs, until it counts as that one's, where the system does not tell
+/// whose it is.
+const LOCK_SEEN: u32 = 100;
+
 /// The call that changes the index by what it reads.
-const CHANGE_INDEX: [&str; 3] = ["update-index", "-z", "--index-info"];
+pub(super) const CHANGE_INDEX: [&str; 3] = ["update-index", "-z", "--index-info"];
 
 /// The maximum number of paths on git's command line. For more, git lists all entries.
 const STATES_BY_PATH: usize = 100;
@@ -277,15 +291,42 @@ impl Repository<'_> {
             return Ok(None);
         }
         let mut locking = self.index_step()?.args(CHANGE_INDEX).start()?;
+        let mut seen = 0;
         for _ in 0..LOCK_LOOKS {
-            if by_path::exists(&lock) {
-                // Or another git was faster: then this one says so when it is told the changes.
-                return Ok(Some(locking));
-            }
+            // If another git was faster, this one ends.
             if locking.has_ended()? {
-                break;
+                return Ok(None);
+            }
+            if by_path::exists(&lock) {
+                seen += 1;
+                if locking.has_open(&lock).unwrap_or(seen > LOCK_SEEN) {
+                    return Ok(Some(locking));
+                }
             }
             thread::sleep(LOCK_PAUSE);
+        }
+        Ok(None)
+    }
+
+    /// Waits a while for another git to unlock the index. Most end soon, even one that a killed restore left running.
+    pub fn wait_for_index(&self) {
+        let lock = self.place.git_dir.join("index.lock");
+        for _ in 0..UNLOCK_LOOKS {
+            if !by_path::exists(&lock) {
+                break;
+            }
+            thread::sleep(UNLOCK_PAUSE);
+        }
+    }
+
+    /// [Locks](Self::lock_index) the index once no other git has it locked. `None` if one keeps it locked.
+    pub fn lock_index_soon(&self) -> Result<Option<Waiting>, Fault> {
+        for _ in 0..LOCK_TRIES {
+            self.wait_for_index();
+            let locked = self.lock_index()?;
+            if locked.is_some() || by_path::exists(&self.place.git_dir.join("index.lock")) {
+                return Ok(locked);
+            }
         }
         Ok(None)
     }
@@ -328,11 +369,14 @@ impl Repository<'_> {
             staging.refused = Some(format!("git update-index failed: {}", output.complaint()));
         }
         // Paths that the local sparse checkout excludes stay excluded.
-        let left_out: Vec<u8> = changes
+        let (known, new): (Vec<_>, Vec<_>) = changes
             .iter()
-            .filter(|(path, stages)| !stages.is_empty() && sparse.contains(path.as_bytes()))
-            .flat_map(|(path, _)| [path.as_bytes(), b"\0"].concat())
-            .collect();
+            .filter(|(_, stages)| !stages.is_empty())
+            .map(|(path, _)| path.as_bytes())
+            .partition(|path| sparse.contains(*path));
+        let outside = self.outside_of_sparse(new)?;
+        let left_out: Vec<u8> =
+            known.into_iter().chain(outside).flat_map(|path| [path, b"\0"].concat()).collect();
         if !staging.changed.is_empty() && !left_out.is_empty() {
             let mut call = self.index_step()?;
             call.args(["update-index", "-z", "--skip-worktree", "--stdin"])
@@ -340,6 +384,28 @@ impl Repository<'_> {
                 .run(self.cancel)?;
         }
         Ok(staging)
+    }
+
+    /// Those of some paths without a file that the local sparse checkout excludes. None, if this git does not tell.
+    fn outside_of_sparse<'p>(&self, mut paths: Vec<&'p [u8]>) -> Result<Vec<&'p [u8]>> {
+        if !by_path::exists(&self.place.git_dir.join("info/sparse-checkout")) {
+            return Ok(Vec::new());
+        }
+        paths.retain(|path| !by_path::exists(&self.place.checkout.join(path_from(path))));
+        if paths.is_empty() {
+            return Ok(paths);
+        }
+        let mut call = self.call();
+        call.args(["sparse-checkout", "check-rules", "-z"]);
+        let input: Vec<u8> = paths.iter().flat_map(|path| [path, &b"\0"[..]].concat()).collect();
+        // Gits before 2.41 do not know this command.
+        let output = call.input(input).output(self.cancel)?;
+        if output.status != Some(0) {
+            return Ok(Vec::new());
+        }
+        let inside: HashSet<&[u8]> = output.stdout.split(|&byte| byte == 0).collect();
+        paths.retain(|path| !inside.contains(path));
+        Ok(paths)
     }
 
     /// Tells the git that has the index locked the changes that are most probably to be made, so that they are made even if this process

@@ -11,7 +11,7 @@ use super::command::{Fault, Git};
 use super::export::{Base, Bases};
 use super::index;
 use super::report::{GitReport, HeldBack};
-use super::repository::Repository;
+use super::repository::{CHANGE_INDEX, Repository};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::Root;
@@ -74,6 +74,8 @@ fn have_some_compared(
 ) -> Result<(), Fault> {
     let Some(place) = base.place.as_ref().filter(|place| place.is_there()) else { return Ok(()) };
     let repository = Repository { git, place, cancel };
+    // While it is locked, no other git changes what is read here and written back.
+    let locked = repository.lock_index_soon()?;
     let states = repository.states_at(paths)?;
     let checkout = dot_git.parent();
     let mut cursor = workspace.cursor();
@@ -91,9 +93,15 @@ fn have_some_compared(
     if lines.is_empty() {
         return Ok(());
     }
-    let made = repository.index_step()?.args(["update-index", "-z", "--index-info"]).input(lines).run(cancel);
+    let output = match locked {
+        // A part of these lines may be taken for all of them: each is what the index has already.
+        Some(locked) => locked.finish(&lines)?,
+        None => repository.index_step()?.args(CHANGE_INDEX).input(lines).output(cancel)?,
+    };
     let given = repository.give_to_owner();
-    made?;
+    if output.status != Some(0) {
+        return Err(Fault::Refused(format!("git update-index failed: {}", output.complaint())));
+    }
     Ok(given?)
 }
 

@@ -124,7 +124,7 @@ impl FolderMerge {
         incoming.treat_left_out_as_unchanged(&base, &|path| may_lack.matches(path));
         incoming.treat_missing_as_unchanged(&base, may_lack_anything);
         // (This merge has no report in which it would stand.)
-        held::in_git(&mut incoming.snapshot, &base);
+        held::in_git(&mut incoming, &base, &root)?;
         let merge = Merge::begin(root, incoming, &base, &mut rescued)?;
         Ok(Self { merge, base, left_alone, retention, rescued })
     }

@@ -517,7 +517,7 @@ pub fn take_out(
     arrived.report.held_back.extend(shared.left_here.iter().cloned());
     match travel.mode {
         Mode::Off => {}
-        Mode::Files => tell_held(&mut arrived.report, &held::in_git(&mut incoming.snapshot, base)),
+        Mode::Files => tell_held(&mut arrived.report, &held::in_git(incoming, base, workspace)?),
         Mode::Merge => {
             let (special, skipped): (Vec<Skipped>, Vec<Skipped>) =
                 std::mem::take(&mut incoming.skipped).into_iter().partition(|skipped| is_gits(&skipped.path));
@@ -539,8 +539,9 @@ pub fn take_out(
             }
             if is_partial {
                 let reason = "the sandbox's tar failed, and its repositories may be incomplete";
-                let partial = shared.bases.keys().map(|dot_git| left(dot_git, reason));
-                arrived.report.held_back.extend(partial);
+                let (came, held) = quarantine.refuse_all();
+                let all: BTreeSet<RelativePath> = shared.bases.keys().cloned().chain(came).collect();
+                arrived.report.held_back.extend(all.iter().map(|dot_git| left(dot_git, reason)).chain(held));
                 return Ok(arrived);
             }
             arrived.git = Git::find(workspace.path());

@@ -505,6 +505,9 @@ fn where_nothing_is_staged_the_index_follows_the_sandboxs_commits() {
         let head = bench.there(&["rev-parse", "HEAD"]);
         let report = bench.restore();
         assert_eq!(bench.here(&["diff", "--cached", "--name-status"]), *staged, "{what}: {report:?}");
+        // What the next commit here would undo is told.
+        let is_told = report.held_back.iter().any(|held| held.reason.contains("would undo"));
+        assert_eq!(is_told, *what == "staged otherwise", "{what}: {report:?}");
         bench.assert_sound(&bench.here, &[&head]);
     }
 }

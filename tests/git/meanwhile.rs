@@ -813,3 +813,42 @@ fn a_new_branch_whose_name_means_something_else_to_git_is_kept_aside() {
         }
     });
 }
+
+#[test]
+fn head_does_not_come_to_a_branch_without_a_commit_whose_name_means_something_else_to_git() {
+    with_each_git(|bench| {
+        bench.prepare();
+        let short = bench.here(&["rev-parse", "--short", "HEAD"]);
+        bench.there(&["symbolic-ref", "HEAD", &format!("refs/heads/{short}")]);
+        let report = bench.restore();
+        assert!(holds(&report, "HEAD"), "{report:?}");
+        assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/main");
+    });
+}
+
+/// The lock may be another git's, although the git that was to lock the index still runs: it has not tried yet.
+#[test]
+fn the_branch_stays_if_another_git_locks_the_index_just_before() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("n.txt"), "n\n");
+        let before = bench.here(&["rev-parse", "main"]);
+        let theirs = bench.commit_there("theirs");
+        let git = bench.program.clone();
+        let script = "[ -e @root/did ] || { touch @root/did @root/here/.git/index.lock
+            (sleep 3; rm @root/here/.git/index.lock) >/dev/null 2>&1 </dev/null & sleep 0.5; }";
+        before_each(bench, r#"*" update-index "*" --index-info "*"#, script);
+        let report = bench.restore();
+        bench.program = git;
+        while bench.here.join(".git/index.lock").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let now = bench.here(&["rev-parse", "main"]);
+        assert!([before, theirs.clone()].contains(&now), "{report:?}");
+        // Wherever it is now, a commit here reverts nothing.
+        assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "", "{report:?}");
+        bench.restore();
+        assert_eq!(bench.here(&["rev-parse", "main"]), theirs);
+        assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "");
+    });
+}

@@ -2006,3 +2006,154 @@ fn what_an_operation_there_has_put_aside_is_kept() {
         }
     });
 }
+
+/// Its files and its index would not follow: the next commit would revert what the branch has here.
+#[test]
+fn head_does_not_follow_to_a_branch_that_has_more_commits_here() {
+    with_each_git(|bench| {
+        bench.here(&["branch", "-f", "feature", "main"]);
+        bench.prepare();
+        write(&bench.here.join("n.txt"), "n\n");
+        bench.here(&["add", "n.txt"]);
+        let tree = bench.here(&["write-tree"]);
+        bench.here(&["rm", "-q", "-f", "n.txt"]);
+        let ahead = bench.here(&["commit-tree", &tree, "-p", "main", "-m", "ahead"]);
+        bench.here(&["update-ref", "refs/heads/feature", &ahead]);
+        bench.there(&["checkout", "-q", "feature"]);
+        let report = bench.restore();
+        assert!(holds(&report, "HEAD"), "{report:?}");
+        assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/main");
+        assert_eq!(bench.here(&["status", "--porcelain"]), "");
+        bench.assert_sound(&bench.here, &[&ahead]);
+    });
+}
+
+#[test]
+fn a_submodule_whose_folder_is_deleted_here_holds_up_nothing_else() {
+    with_each_git(|bench| {
+        let remote = bench.root.path().join("remote.git");
+        for name in ["one", "two"] {
+            bench.here(&["submodule", "--quiet", "add", remote.to_str().unwrap(), name]);
+        }
+        bench.commit_here("submodules");
+        bench.prepare();
+        fs::remove_dir_all(bench.here.join("one")).unwrap();
+        write(&bench.there.join("two/t.txt"), "t\n");
+        let two = bench.commit(&bench.there.join("two"), "in a submodule");
+        write(&bench.there.join("one/o.txt"), "o\n");
+        bench.commit(&bench.there.join("one"), "in the other");
+        let outer = bench.commit_there("moves");
+        let report = bench.restore();
+        assert!(holds(&report, "one/.git"), "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "HEAD"]), outer, "{report:?}");
+        assert_eq!(bench.git(&bench.here.join("two"), &["rev-parse", "HEAD"]), two, "{report:?}");
+    });
+}
+
+#[test]
+fn a_stash_without_a_message_comes_back() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.there.join("a.txt"), "stashed\n");
+        bench.shell(&bench.there, "git update-ref --create-reflog refs/stash $(git stash create)");
+        bench.there(&["checkout", "-q", "--", "."]);
+        bench.there(&["config", "branch.main.remote", "origin"]);
+        let report = bench.restore();
+        assert!(report.held_back.is_empty(), "{report:?}");
+        assert!(bench.here(&["show", "stash@{0}:a.txt"]).contains("stashed"));
+        assert_eq!(bench.here(&["config", "branch.main.remote"]), "origin");
+    });
+}
+
+#[test]
+fn stashes_beyond_a_limit_come_with_the_next_restore() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.shell(
+            &bench.there,
+            "p=$(git rev-parse HEAD); t=$(git rev-parse HEAD^{tree}); i=0; : >input
+             while [ $i -lt 520 ]; do i=$((i + 1)); printf 'commit refs/x/%s\nmark :%s\ncommitter T <t@t> %s +0000\ndata 1\ni\nfrom %s\n\n' $i $i $i $p; \
+             printf 'commit refs/stash\nmark :%s\ncommitter T <t@t> %s +0000\ndata 1\nw\nfrom %s\nmerge :%s\n\n' $((i + 1000)) $i $p $i; done | \
+             git fast-import --quiet --force --export-marks=marks
+             rm -f input; mkdir -p .git/logs/refs; sed -n 's/^:1\\([0-9]\\{3\\}\\) //p' marks | sort | \
+             while read c; do echo \"$p $c T <t@t> 1 +0000\tw\"; done >.git/logs/refs/stash
+             rm marks; git for-each-ref --format='delete %(refname)' refs/x | git update-ref --stdin",
+        );
+        let count = |bench: &Bench, folder: &Path| {
+            bench.git(folder, &["rev-list", "-g", "refs/stash"]).lines().count()
+        };
+        assert_eq!(count(bench, &bench.there), 520);
+        let report = bench.restore();
+        assert!(holds(&report, "refs/stash") && report.is_incomplete, "{report:?}");
+        assert_eq!(count(bench, &bench.here), 500);
+        bench.restore();
+        assert_eq!(count(bench, &bench.here), 520);
+    });
+}
+
+#[test]
+fn a_lock_that_was_left_refuses_a_stash_or_a_setting_alone() {
+    with_each_git(|bench| {
+        bench.prepare();
+        write(&bench.here.join(".git/refs/stash.lock"), "");
+        write(&bench.here.join(".git/config.lock"), "");
+        write(&bench.there.join("a.txt"), "stashed\n");
+        bench.there(&["stash", "--quiet"]);
+        let stash = bench.there(&["rev-parse", "stash"]);
+        bench.there(&["config", "branch.main.remote", "origin"]);
+        bench.there(&["config", "branch.main.merge", "refs/heads/main"]);
+        bench.there(&["checkout", "-q", "--detach"]);
+        write(&bench.there.join("n.txt"), "n\n");
+        let detached = bench.commit_there("detached");
+        let report = bench.restore();
+        for what in ["refs/stash", "branch.main.remote", "branch.main.merge"] {
+            assert!(holds(&report, what), "{what}: {report:?}");
+        }
+        assert!(report.is_incomplete, "{report:?}");
+        assert_eq!(bench.here(&["rev-parse", "HEAD"]), detached, "{report:?}");
+        fs::remove_file(bench.here.join(".git/refs/stash.lock")).unwrap();
+        fs::remove_file(bench.here.join(".git/config.lock")).unwrap();
+        bench.assert_sound(&bench.here, &[&stash, &detached]);
+        bench.restore();
+        assert_eq!(bench.here(&["config", "branch.main.merge"]), "refs/heads/main");
+    });
+}
+
+#[test]
+fn a_repository_made_anew_does_not_replace_one_without_branches() {
+    for anew in ["git init -q -b main", "git init -q -b main; git add -A; git -c user.name=T -c user.email=t@t commit -q -m anew"] {
+        with_each_git(|bench| {
+            bench.shell(
+                &bench.here,
+                "git checkout -q --detach; git tag one; for b in $(git for-each-ref --format='%(refname)' refs/heads); do git update-ref -d $b; done",
+            );
+            let (head, tags) = (bench.here(&["rev-parse", "HEAD"]), bench.here(&["tag"]));
+            bench.prepare();
+            bench.shell(&bench.there, &format!("rm -rf .git; {anew}"));
+            let report = bench.restore();
+            assert!(holds(&report, ".git"), "{report:?}");
+            assert_eq!(bench.here(&["rev-parse", "HEAD"]), head, "{report:?}");
+            assert_eq!(bench.here(&["tag"]), tags, "{report:?}");
+            assert_eq!(bench.here(&["status", "--porcelain", "-uno"]), "");
+        });
+    }
+}
+
+#[test]
+fn a_new_file_outside_of_the_local_sparse_checkout_is_not_shown_as_deleted() {
+    with_each_git(|bench| {
+        if !bench.try_git(&bench.here, &["sparse-checkout", "check-rules", "-h"]).1.contains("rules-file") {
+            return;
+        }
+        bench.here(&["sparse-checkout", "set", "--cone", "in"]);
+        bench.prepare();
+        bench.shell(
+            &bench.there,
+            "mkdir -p out in; echo o >out/new; echo i >in/new; git add --sparse out in; git -c user.name=T -c user.email=t@t commit -q -m new
+             git update-index --skip-worktree out/new; rm -r out",
+        );
+        let report = bench.restore();
+        assert_eq!(bench.here(&["status", "--porcelain", "-uno"]), "", "{report:?}");
+        assert!(bench.here(&["ls-files", "-t"]).contains("S out/new"), "{report:?}");
+    });
+}

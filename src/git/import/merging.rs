@@ -77,6 +77,8 @@ struct Due {
     head: bool,
     /// The references that git refused to change, or whose local value cannot be read.
     refs: BTreeSet<RefName>,
+    /// Settings: git refused to add one, as while another git has `config` locked.
+    settings: bool,
 }
 
 impl<'a> Merge<'a> {
@@ -133,7 +135,10 @@ impl<'a> Merge<'a> {
                 shared.index_digest = None;
             }
         }
-        report.is_incomplete |= due.index || due.head || !due.refs.is_empty();
+        if due.settings {
+            shared.config.clone_from(&base.config);
+        }
+        report.is_incomplete |= due.index || due.head || due.settings || !due.refs.is_empty();
         for name in due.refs {
             match base.refs.get(&name) {
                 Some(oid) => shared.refs.insert(name, oid.clone()),
@@ -312,9 +317,16 @@ impl Merge<'_> {
             }
             let message = String::from_utf8_lossy(message).into_owned();
             let mut call = self.repository.step();
-            call.args(["update-ref", "--create-reflog", "-m", &message, "refs/stash", oid.as_str()])
-                .run(self.repository.cancel)?;
-            self.report.updated.push((self.incoming.dot_git.clone(), "refs/stash".to_owned()));
+            call.args(["update-ref", "--create-reflog", "-m", &message, "refs/stash", oid.as_str()]);
+            match call.run(self.repository.cancel) {
+                Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), "refs/stash".to_owned())),
+                // References have moved by now, and the rest must follow them.
+                Err(Fault::Refused(reason)) => {
+                    self.keep("refs/stash", oid, format!("refs/paperclip/{}/stash/{oid}", self.time))?;
+                    self.hold("refs/stash", &format!("git refuses it: {reason}"));
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -363,8 +375,14 @@ impl Merge<'_> {
             call.args(["config", "--local", "--add"])
                 .arg(export::path_of(key))
                 .arg(export::path_of(value.as_deref().unwrap_or_default()));
-            call.run(self.repository.cancel)?;
-            self.report.updated.push((self.incoming.dot_git.clone(), short(key)));
+            match call.run(self.repository.cancel) {
+                Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), short(key))),
+                Err(Fault::Refused(reason)) => {
+                    self.due.settings = true;
+                    self.hold(short(key), &format!("git refuses it: {reason}"));
+                }
+                Err(error) => return Err(error),
+            }
         }
         for (key, reason) in returned.held_back {
             self.hold(key, reason);

@@ -208,7 +208,7 @@ pub(super) fn read_repository(
     if let Some(newest) = refs.get(&stash_name())
         && log.last().is_none_or(|(oid, _)| oid != newest)
     {
-        log.push((newest.clone(), b"a stash of the sandbox".to_vec()));
+        log.push((newest.clone(), UNNAMED_STASH.to_vec()));
     }
     let entries = log.len();
     log.retain(|(oid, _)| has_format(oid, &format));
@@ -227,6 +227,13 @@ pub(super) fn read_repository(
     // Each new entry costs a call of git, and a log may repeat an entry any number of times.
     let mut seen: BTreeSet<Oid> = base.stashes.iter().cloned().collect();
     log.retain(|(oid, _)| seen.insert(oid.clone()));
+    let mut theirs = theirs;
+    if log.len() > STASHES_MAX {
+        reading.hold("refs/stash", "more stashes are new than a restore takes over at once");
+        reading.report.is_incomplete = true;
+        let later: BTreeSet<Oid> = log.drain(STASHES_MAX..).map(|(oid, _)| oid).collect();
+        theirs.stashes.retain(|oid| !later.contains(oid));
+    }
     let commits = detached(&received.commits, &format);
     let mut incoming = Incoming {
         dot_git: dot_git.clone(),
@@ -281,7 +288,7 @@ fn may_be_new(git: &Git, dot_git: &RelativePath, around: &Around<'_>, cancel: &C
         };
         Some((base.place.as_ref()?, inner))
     });
-    for (place, inner) in outer {
+    for (place, inner) in outer.filter(|(place, _)| place.is_there()) {
         let index = Repository { git, place, cancel }.index()?;
         let is_it = |path: &[u8]| path == inner;
         if index::entries_at(&index, is_it).any(|(_, kind, _)| kind == Kind::Folder) {
@@ -297,6 +304,12 @@ fn detached(heads: &BTreeMap<String, Vec<u8>>, format: &str) -> BTreeMap<String,
         heads.iter().filter_map(|(name, text)| Some((name.clone(), Oid::parse(text.trim_ascii_end())?)));
     commits.filter(|(_, oid)| has_format(oid, format)).collect()
 }
+
+/// The maximum number of stashes that one restore adds.
+const STASHES_MAX: usize = 500;
+
+/// The message of a stash that has none.
+const UNNAMED_STASH: &[u8] = b"a stash of the sandbox";
 
 /// The reason for refusing a repository of another format.
 const OTHER_FORMAT: &str =
@@ -584,6 +597,8 @@ fn stash_log(text: &[u8]) -> Vec<(Oid, Vec<u8>)> {
         let oid = fields.nth(1).and_then(Oid::parse)?;
         let rest = fields.next()?;
         let message = rest.iter().position(|&byte| byte == b'\t').map_or(&[][..], |tab| &rest[tab + 1..]);
+        // Git refuses an entry without a message.
+        let message = if message.trim_ascii().is_empty() { UNNAMED_STASH } else { message };
         Some((oid, short(message).into_bytes()))
     };
     text.split(|&byte| byte == b'\n').filter_map(entry).collect()

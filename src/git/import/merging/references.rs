@@ -7,6 +7,7 @@ use super::{LOCKED, Merge};
 use crate::error::{Result, readable};
 use crate::fs::by_path::{self, make_folders, read, write};
 use crate::git::command::Fault;
+use crate::git::export::Base;
 use crate::git::import::their_commit;
 use crate::git::refs::{
     Head, Oid, Outcome, Reason, RefKind, RefName, Refs, Relation, Surroundings, Taken, folders_of,
@@ -140,12 +141,17 @@ impl Merge<'_> {
                 .map(|(_, oid)| oid.clone())
                 .collect()
         };
-        let (sent, mut there) = (branches(&self.incoming.base.refs), branches(&self.incoming.theirs.refs));
+        // A checkout of a continuous integration has no branch.
+        let tips = |side: &Base| -> BTreeSet<Oid> {
+            let mut tips = branches(&side.refs);
+            if let Some(Head::Detached(oid)) = &side.head {
+                tips.insert(oid.clone());
+            }
+            tips
+        };
+        let (sent, there) = (tips(&self.incoming.base), tips(&self.incoming.theirs));
         if sent.is_empty() || sent.intersection(&there).next().is_some() {
             return Ok(false);
-        }
-        if let Some(Head::Detached(oid)) = &self.incoming.theirs.head {
-            there.insert(oid.clone());
         }
         // The first two that are compared usually share history, which git finds at once.
         let (sent_tip, their_tip) = (sent.first(), their_commit(&self.incoming.theirs));
@@ -454,11 +460,10 @@ impl Merge<'_> {
                 (None, None) => {
                     base.refs.contains_key(name)
                         || Taken::by(self.repository.refs()?.keys()).obstacle(name).is_none()
+                            && self.ambiguous([name].into_iter())?.is_empty()
                 }
-                (Some(here), Some(there)) => {
-                    here == there || self.relation(there, here) == Relation::OursDescends
-                }
-                _ => false,
+                // If it has more commits here, the files and the index of these did not come.
+                (here, there) => here.as_ref() == there,
             };
             let used = self.surroundings(ours, false)?.in_use.contains(name);
             (!follows || used)

@@ -1,8 +1,6 @@
 //! Merges the index, which is locked before references move.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::thread;
-use std::time::Duration;
 
 use super::{LOCKED, Merge};
 use crate::error::Result;
@@ -16,12 +14,9 @@ use crate::git::staged_only::StagedOnly;
 use crate::git::unfinished::{self, Change};
 use crate::path::RelativePath;
 
-/// How often, and how far apart, to check whether another git process has released the index.
-const LOCK_LOOKS: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-
-/// How often it is tried to lock an index that another git has just unlocked.
-const LOCK_TRIES: usize = 2;
+/// Why what is staged here at a path that the sandbox committed to is reported.
+const REVERTS: &str = "what is staged locally was staged before the commit that came, and the next local commit would undo what that \
+    one changed in this file: stage the file again";
 
 impl Merge<'_> {
     /// What their index has instead of the base's, as listings. `None` if it has the same.
@@ -56,7 +51,7 @@ impl Merge<'_> {
         if !unfinished::is_noted(self.repository.place) {
             return Ok(());
         }
-        self.wait_for_index();
+        self.repository.wait_for_index();
         if let Some(reason) = unfinished::complete(&self.repository)? {
             self.due.index = true;
             self.hold("index", &reason);
@@ -64,13 +59,8 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// The [change that follows](index::following) `HEAD` from the former local commit to this one.
-    fn following(
-        &self,
-        (before, after): (&[u8], &[u8]),
-        reached: Option<&Oid>,
-        ours: &[u8],
-    ) -> Result<index::Change, Fault> {
+    /// What differs between the former local commit and this one, if it matters to what is staged here.
+    fn reaching(&self, reached: Option<&Oid>, ours: &[u8]) -> Result<index::Change, Fault> {
         let head = match reached {
             Some(reached)
                 if ours != self.incoming.base.index && self.former.commit.as_ref() != Some(reached) =>
@@ -80,7 +70,7 @@ impl Merge<'_> {
             // Each path has what the base has.
             _ => None,
         };
-        Ok(index::following((before, after), &head.unwrap_or_default(), ours))
+        Ok(head.unwrap_or_default())
     }
 
     /// Notes how the index changes once references have moved, for the case that this process is killed in between.
@@ -95,7 +85,9 @@ impl Merge<'_> {
         if let Some(commit) = their_commit(theirs) {
             let (before, after) =
                 change.map_or((&base.index, &base.index), |(before, after)| (before, after));
-            let (before, after) = self.following((before, after), Some(&commit), &self.former.index)?;
+            let moved = self.reaching(Some(&commit), &self.former.index)?;
+            // The change follows `HEAD` from the former local commit to this one.
+            let (before, after) = index::following((before, after), &moved, &self.former.index);
             // If the sandbox only added commits, the references will move, and a local commit with the former index would revert these.
             if !busy
                 && their_commit(base).is_some_and(|before| Some(before) == self.former.commit)
@@ -178,27 +170,9 @@ impl Merge<'_> {
     /// That may be a `git commit` whose message is being written. With the former index, the commit after that one would revert what
     /// the sandbox committed.
     pub(super) fn lock_index(&mut self) -> Result<(), Fault> {
-        for _ in 0..LOCK_TRIES {
-            self.wait_for_index();
-            self.locked = self.repository.lock_index()?;
-            self.is_locked_by_another =
-                self.locked.is_none() && by_path::exists(&self.git_path("index.lock"));
-            if self.locked.is_some() || self.is_locked_by_another {
-                return Ok(());
-            }
-        }
+        self.locked = self.repository.lock_index_soon()?;
+        self.is_locked_by_another = self.locked.is_none() && by_path::exists(&self.git_path("index.lock"));
         Ok(())
-    }
-
-    /// Waits a while for another git to unlock the index. Most end soon, even one that a killed restore left running.
-    fn wait_for_index(&self) {
-        let index_lock = self.git_path("index.lock");
-        for _ in 0..LOCK_LOOKS {
-            if !by_path::exists(&index_lock) {
-                break;
-            }
-            thread::sleep(LOCK_PAUSE);
-        }
     }
 
     /// Merges the index. Without a `change`, the sandbox's is the base's, and the local one only follows `HEAD`.
@@ -213,7 +187,7 @@ impl Merge<'_> {
         let (before, after) = (&before[..], &after[..]);
         let is_locked = self.is_locked_by_another
             || self.locked.is_none() && {
-                self.wait_for_index();
+                self.repository.wait_for_index();
                 by_path::exists(&self.git_path("index.lock"))
             };
         // While it is locked, no other git changes it.
@@ -267,8 +241,13 @@ impl Merge<'_> {
         // What their index has of their commit is now as the local commit on top of it has it.
         let on_top = newer.map(|newer| index::applied(after, &newer));
         let after = on_top.as_deref().unwrap_or(after);
-        let (before, after) = self.following((before, after), commit.as_ref(), &ours)?;
+        let moved = self.reaching(commit.as_ref(), &ours)?;
+        let (before, after) = index::following((before, after), &moved, &ours);
         let changed = self.stage(&before, &after, &ours)?;
+        for path in index::staged_otherwise(&moved, &ours) {
+            let path = String::from_utf8_lossy(path);
+            self.hold(format!("index: {path}"), REVERTS);
+        }
         self.left.extend(index::not_taken((&before, &after), &ours, &changed));
         Ok(())
     }
