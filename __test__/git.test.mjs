@@ -1081,7 +1081,10 @@ describe("the other modes for repositories", () => {
     ["version 4", ["update-index --force-write-index --index-version 4"]],
     ["split", ["update-index --split-index"]],
     ["sparse", ["sparse-checkout set --cone --sparse-index src"]],
-    ["with untracked names and flags", ["update-index --untracked-cache", "update-index --skip-worktree a.txt"]],
+    [
+      "with untracked names and flags",
+      ["update-index --untracked-cache", "update-index --skip-worktree a.txt"],
+    ],
     ["with blocks of entries", ["-c index.threads=2 update-index --force-write-index"]],
   ])("files: an index of git's is taken over: %s", async (_form, commands) => {
     const { restoreWorkspace } = await prepare({ git: "files" });
@@ -1107,6 +1110,39 @@ describe("the other modes for repositories", () => {
       await restoreWorkspace();
       expect(held()).toStrictEqual([".git/index"]);
       expect(await git("ls-files")).not.toContain(path.posix.basename(named));
+    },
+  );
+
+  it("files: objects that the sandbox collected stay, since a local branch may need them", async () => {
+    const before = await git("rev-parse", "HEAD~1").catch(() => "");
+    await writeFile(path.join(workspace, "a.txt"), "second\n");
+    const second = await commit(workspace, "second");
+    const { restoreWorkspace } = await prepare({ git: "files" });
+    await gitIn(remote, "reset", "-q", "--hard", before || "HEAD~1");
+    await gitIn(remote, "reflog", "expire", "--expire=now", "--all");
+    await gitIn(remote, "gc", "-q", "--prune=now");
+    await git("branch", "kept", second);
+    await restoreWorkspace();
+    expect(await git("log", "-1", "--format=%s", "kept")).toBe("second");
+    await expectSound();
+  });
+
+  it.each(["auto", "full"])(
+    "a commit comes though what it has was only staged here and was collected since: %s",
+    async (transfer) => {
+      await writeFile(path.join(workspace, "s.txt"), "staged\n");
+      await git("add", "s.txt");
+      const { restoreWorkspace } = await prepare({ transfer });
+      await gitIn(remote, ...AUTHOR, "commit", "-qm", "first");
+      await writeFile(path.join(remote, "z.txt"), "z\n");
+      const theirs = await commit(remote, "second");
+      await writeFile(path.join(workspace, "s.txt"), "changed\n");
+      await git("add", "s.txt");
+      await git("gc", "-q", "--prune=now");
+      await restoreWorkspace();
+      expect(await git("rev-parse", "main")).toBe(theirs);
+      expect(await git("show", "main:s.txt")).toBe("staged");
+      await expectSound();
     },
   );
 

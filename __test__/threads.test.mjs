@@ -3,6 +3,7 @@
 // no other process has.
 
 import { execFile, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { chown, mkdir, readdir } from "node:fs/promises";
 import path from "node:path";
@@ -10,8 +11,11 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { makeTree, temporaryFolder } from "./support/folders.mjs";
+import { createLocalClient } from "../clients/local.js";
+import { prepareSandboxManagedRuntime } from "../index.js";
+import { file, makeTree, temporaryFolder } from "./support/folders.mjs";
 import { run, succeed } from "./support/processes.mjs";
+import { specFor } from "./support/spec.mjs";
 
 const SCRIPT = fileURLToPath(new URL("support/few-threads.mjs", import.meta.url));
 const CALLS = ["roundTrip", "pack", "mirror", "snapshot", "merge", "lock", "entry"];
@@ -33,6 +37,8 @@ async function start() {
   // One that a restore changes, and one that everything else reads.
   for (const folder of ["agent", "workspace"])
     await makeTree(path.join(home, folder), Object.fromEntries(files));
+  const text = Array.from({ length: 60_000 }, (_, at) => `line ${at * 7919} of a text\n`).join("");
+  await makeTree(path.join(home, "large"), { text });
   await succeed("chown", ["-R", `${user}:${user}`, home]);
   await chown(path.dirname(home), user, user);
   const child = spawn(process.execPath, [SCRIPT, workspace, String(user)], {
@@ -73,6 +79,50 @@ const mayLimit =
     () => false,
   ));
 
+it("none is kept by restores that wait for their parts, however many there are", async () => {
+  const root = await temporaryFolder();
+  const count = 70;
+  /** @type {(() => void)[]} */
+  const packed = [];
+  const local = createLocalClient();
+  let isPacking = false;
+  const client = {
+    ...local,
+    // All are packed at the same time.
+    run: async (...args) => {
+      await local.run(...args);
+      if (!isPacking) return;
+      await new Promise((done) => {
+        packed.push(done);
+        if (packed.length === count) for (const go of packed) go();
+      });
+    },
+    readFile: async (file, options) => {
+      if (isPacking && /\.tar\.\d+-/.test(file)) await new Promise((done) => setTimeout(done, 500));
+      return local.readFile(file, options);
+    },
+  };
+  const restores = [];
+  for (let at = 0; at < count; at++) {
+    const [workspaceLocalDir, remote] = ["local", "remote"].map((name) => path.join(root, `${at}`, name));
+    await makeTree(workspaceLocalDir, { a: "a" });
+    const prepared = await prepareSandboxManagedRuntime({
+      spec: specFor(remote),
+      adapterKey: "test",
+      client,
+      workspaceLocalDir,
+      partBytes: 65_536,
+      compression: "none",
+      transfer: "full",
+    });
+    await makeTree(remote, { large: file(randomBytes(200_000)) });
+    restores.push(() => prepared.restoreWorkspace());
+  }
+  isPacking = true;
+  await Promise.all(restores.map((restore) => restore()));
+  expect(await readdir(path.join(root, "0/local"))).toContain("large");
+}, 120_000);
+
 if (mayLimit) {
   describe("threads", () => {
     it("none is made before the first call", async () => {
@@ -80,6 +130,16 @@ if (mayLimit) {
       const before = await child.threads();
       expect(await child.call("one by one")).toStrictEqual(ALL_DONE);
       expect(await child.threads()).toBeGreaterThan(before);
+    });
+
+    it.each([1, 2, 3, 4, 6])("an upload in parts never hangs, with %d to spare", async (spare) => {
+      const child = await start();
+      await child.limit((await child.threads()) + spare);
+      const { inParts } = await child.call("in parts");
+      // It needs a thread that packs while others send, and these may have taken the last one.
+      if (inParts !== "done") expect(inParts).toMatchObject({ code: "EAGAIN", syscall: "pthread_create" });
+      await child.limit((await child.threads()) + 100);
+      expect(await child.call("in parts")).toStrictEqual({ inParts: "done" });
     });
 
     describe.each(["one by one", "all at once"])("calls %s", (order) => {

@@ -178,6 +178,12 @@ pub enum Error {
     )]
     OthersDownload,
 
+    /// Objects of a repository are missing here that the upload had.
+    ///
+    /// This never reaches a caller: everything is downloaded again, with the packs that were sent.
+    #[error("internal error: objects are missing that were sent; please report it")]
+    LackingObjects,
+
     /// A sandbox's list of its changes does not match the archive that came with it.
     ///
     /// This never reaches a caller: everything is downloaded instead.
@@ -296,7 +302,9 @@ impl Error {
             Self::InvalidArgType { .. } => "ERR_INVALID_ARG_TYPE",
             Self::InvalidArgValue { .. } => "ERR_INVALID_ARG_VALUE",
             Self::Aborted => "ABORT_ERR",
-            Self::NotStaged | Self::ContradictoryChanges | Self::Internal(_) => "ERR_SANDBOX_INTERNAL",
+            Self::NotStaged | Self::ContradictoryChanges | Self::LackingObjects | Self::Internal(_) => {
+                "ERR_SANDBOX_INTERNAL"
+            }
         }
     }
 

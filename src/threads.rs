@@ -10,7 +10,7 @@
 //!   ends after `IDLE`. If none can be created, work waits for an existing one, or runs on the driver if
 //!   there is none.
 //! - A thread *apart* is created for one task that waits long for something outside of this process, such as
-//!   the end of a program. If it cannot be created, the task fails with [`Error::NoThread`].
+//!   the end of a program, or for work on workers. If it cannot be created, the task fails with [`Error::NoThread`].
 //! - *Rayon's pool* is created by the first work that can get enough threads. Without it, each worker is a
 //!   rayon pool of its own, so parallel code runs there sequentially.
 //!
@@ -80,6 +80,18 @@ async fn run_on<T: Send + 'static>(
     workers: &Arc<Workers>,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
+    let (job, outcome) = job(work);
+    if let Err(job) = workers.submit(job) {
+        // No worker can run it, so it runs on this thread.
+        job();
+    }
+    outcome.await
+}
+
+/// A job that does the work, and what waits for its outcome.
+fn job<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> (Body, impl Future<Output = Result<T>>) {
     let (done, result) = oneshot::channel();
     let runtime = Handle::try_current().ok();
     let job: Body = Box::new(move || {
@@ -92,11 +104,17 @@ async fn run_on<T: Send + 'static>(
         // If this fails, nobody waits for the outcome any more.
         drop(done.send(outcome));
     });
-    if let Err(job) = workers.submit(job) {
-        // No worker can run it, so it runs on this thread.
-        job();
-    }
-    result.await.unwrap_or_else(|_| Err(Error::Internal("a worker thread ended before its work".to_owned())))
+    let ended = || Err(Error::Internal("a worker thread ended before its work".to_owned()));
+    (job, async move { result.await.unwrap_or_else(|_| ended()) })
+}
+
+/// Runs work that waits for other work, on a thread of its own.
+///
+/// On a worker it would hold one that the other work may need: with as many transfers as there are workers, none would go on.
+pub async fn waiting<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (job, outcome) = job(work);
+    apart("sandbox-transfer", job)?;
+    outcome.await
 }
 
 /// Runs work that waits long for something outside of this process, on a thread of its own.

@@ -42,6 +42,21 @@ const CALLS = {
   entry: () => addon.directoryEntryMatchesBaseline(folder, "sub/file-1", { kind: "dir" }),
 };
 
+/** An upload whose parts are compressed and copied by other threads than the one that packs them. */
+const inParts = async () => {
+  const prepared = await addon.prepareSandboxManagedRuntime({
+    spec: specFor("/remote"),
+    adapterKey: "test",
+    client: Object.assign(new MemorySandbox(download, { marked: true }), {
+      // So slow that compression pays.
+      writeFile: () => new Promise((done) => setTimeout(done, 5)),
+    }),
+    workspaceLocalDir: beside("large"),
+    partBytes: 65_536,
+  });
+  return prepared;
+};
+
 // Node makes four threads of its own with the first file, and aborts if it cannot.
 await Promise.all(Array.from({ length: 8 }, () => readFile(import.meta.filename ?? process.argv[1])));
 console.log("ready");
@@ -53,7 +68,9 @@ const outcome = (promise) =>
   );
 for await (const order of createInterface({ input: process.stdin })) {
   const settled = {};
-  if (order === "one by one") {
+  if (order === "in parts") {
+    settled.inParts = await outcome(inParts());
+  } else if (order === "one by one") {
     for (const [name, call] of Object.entries(CALLS)) settled[name] = await outcome(call());
   } else {
     const all = Object.entries(CALLS).map(async ([name, call]) => (settled[name] = await outcome(call())));

@@ -163,18 +163,29 @@ pub fn terminate(child: &Child) {
     }
 }
 
-/// Whether a child has a file open. `None` where the system does not tell.
+/// Whether a child, or a program that it runs, is known to have a file open: only Linux tells.
 #[must_use]
-pub fn has_open(child: &Child, file: &Path) -> Option<bool> {
-    // Only Linux has this directory.
-    let opened = std::fs::read_dir(format!("/proc/{}/fd", child.id())).ok()?;
+pub fn has_open(child: &Child, file: &Path) -> bool {
     // One that is gone by now is open no more.
-    let Ok(file) = file.canonicalize() else { return Some(false) };
-    // A descriptor may be closed while the list is read.
+    file.canonicalize().is_ok_and(|file| process_has_open(child.id(), &file, RUNS_MAX))
+}
+
+/// How many programs that run each other are looked at: a script may run the real one.
+const RUNS_MAX: usize = 4;
+
+fn process_has_open(process: u32, file: &Path, runs: usize) -> bool {
+    // A descriptor may be closed, and a process end, while its directory is read.
     let leads_to = |entry: io::Result<std::fs::DirEntry>| {
         entry.is_ok_and(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to == file))
     };
-    Some(opened.into_iter().any(leads_to))
+    let opened = std::fs::read_dir(format!("/proc/{process}/fd"));
+    if opened.is_ok_and(|opened| opened.into_iter().any(leads_to)) {
+        return true;
+    }
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    let children = children.unwrap_or_default();
+    let mut children = children.split_ascii_whitespace().filter_map(|child| child.parse().ok());
+    runs > 1 && children.any(|child| process_has_open(child, file, runs - 1))
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -430,9 +430,9 @@ impl Waiting {
         Ok(ended.is_some())
     }
 
-    /// Whether it has a file open. `None` where the system does not tell.
+    /// Whether it is known to have a file open.
     #[must_use]
-    pub fn has_open(&self, file: &Path) -> Option<bool> {
+    pub fn has_open(&self, file: &Path) -> bool {
         has_open(&self.child, file)
     }
 

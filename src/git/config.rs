@@ -259,6 +259,8 @@ pub struct Local {
     pub in_effect: Settings,
     /// The names of the remotes that files in the git directory define (`remotes/`, `branches/`).
     pub files: BTreeSet<Vec<u8>>,
+    /// The names of the branches that were sent.
+    pub branches: BTreeSet<Vec<u8>>,
 }
 
 impl Local {
@@ -354,6 +356,11 @@ pub fn come_back(base: &Settings, theirs: &Settings, local: &Local) -> Returned 
                     Err("no branch can have that name")
                 } else if local.has(key) {
                     Err("it has another local value")
+                } else if new_remotes.contains(value) && !former.is_empty() && local.branches.contains(branch)
+                {
+                    Err(
+                        "it names a new remote, and plain git fetch and git push of a local branch would go there",
+                    )
                 } else if value == b"." || remotes_here.contains(value) || plain_remotes.contains(value) {
                     Ok(())
                 } else {
@@ -810,7 +817,7 @@ mod tests {
             let theirs: Settings = own.iter().chain(&added).cloned().collect();
             let in_effect: Settings = own.iter().cloned().chain(settings(in_effect)).collect();
             let files = files.iter().map(|name| name.as_bytes().to_vec()).collect();
-            let local = Local { own: own.clone(), in_effect, files };
+            let local = Local { own: own.clone(), in_effect, files, ..Local::default() };
             let returned = come_back(&own, &theirs, &local);
             assert_eq!(returned.take, if *taken { added.clone() } else { vec![] }, "{what}");
             assert_eq!(returned.held_back.is_empty(), *taken, "{what}");
@@ -818,7 +825,7 @@ mod tests {
             if *taken && added.len() > 1 {
                 for part in &added {
                     let own: Settings = own.iter().chain([part]).cloned().collect();
-                    let local = Local { in_effect: own.clone(), own, files: BTreeSet::new() };
+                    let local = Local { in_effect: own.clone(), own, ..Local::default() };
                     let rest: Settings = added.iter().filter(|setting| *setting != part).cloned().collect();
                     assert_eq!(come_back(&settings(ORIGIN), &theirs, &local).take, rest, "{what}");
                 }

@@ -53,6 +53,7 @@ pub fn in_git(incoming: &mut Incoming, base: &Snapshot, workspace: &Root) -> Res
 }
 
 fn below_git(theirs: &mut Snapshot, base: &Snapshot, unsound: &BTreeSet<RelativePath>) -> Vec<Noted> {
+    keep_objects(theirs, base);
     let mut held: Vec<Noted> = changed(base, theirs)
         .filter_map(|(path, _, after)| {
             let reason = match after {
@@ -67,6 +68,26 @@ fn below_git(theirs: &mut Snapshot, base: &Snapshot, unsound: &BTreeSet<Relative
     hold(theirs, base, &mut held);
     held
 }
+
+/// Treats objects that the sandbox has collected as unchanged: what was committed here meanwhile may need them.
+fn keep_objects(theirs: &mut Snapshot, base: &Snapshot) {
+    let gone: Vec<RelativePath> = changed(base, theirs)
+        .filter(|(path, _, after)| after.is_none() && is_object_of(path, theirs))
+        .map(|(path, ..)| path.clone())
+        .collect();
+    for path in gone {
+        treat_as_unchanged(theirs, base, &path);
+    }
+}
+
+/// Whether a path is below the `objects` of a git directory that a snapshot has.
+fn is_object_of(path: &RelativePath, theirs: &Snapshot) -> bool {
+    let objects = path.ancestors().find(|above| above.name() == OBJECTS && is_gits(above));
+    objects.is_some_and(|objects| theirs.get(&objects).is_some_and(Entry::is_folder))
+}
+
+/// The folder of a git directory with the objects.
+const OBJECTS: &str = "objects";
 
 /// The changed files of indexes by which git would write elsewhere than in the workspace.
 fn unsound_indexes(incoming: &Incoming, base: &Snapshot, workspace: &Root) -> Result<BTreeSet<RelativePath>> {
@@ -98,7 +119,7 @@ const INDEX_MAX: u64 = 512 << 20;
 
 /// How many bytes the name of an object has in the repository that an index belongs to, by the local configuration.
 fn size_of_object(cursor: &mut Cursor<'_>, index: &RelativePath) -> Result<usize> {
-    for folder in index.ancestors().filter(|folder| is_gits(folder)) {
+    for folder in index.ancestors().filter(is_gits) {
         if let Some((file, _)) = cursor.open(&RelativePath::child(Some(&folder), b"config"))? {
             let mut text = Vec::new();
             let failed = |error| Error::io("read", folder.as_path(), error);

@@ -67,6 +67,8 @@ struct Incoming {
     changed: BTreeSet<Vec<u8>>,
     /// The entries of their index, if it is held back as a whole.
     held_index: Vec<u8>,
+    /// All references there, if some are left out since objects of their history are missing.
+    lacking: BTreeMap<RefName, Oid>,
 }
 
 /// The reason for refusing a repository that is not the one that was sent.
@@ -172,6 +174,13 @@ impl Checked {
         }
     }
 
+    /// Whether something was refused or held back because an object is missing that the sandbox may have.
+    #[must_use]
+    pub fn lacks_objects(&self) -> bool {
+        self.refused.iter().any(|refused| refused.reason.starts_with(objects::MISSING))
+            || self.repositories.iter().any(|repository| repository.may_lack)
+    }
+
     /// Whether something was refused or held back because an object is missing, or may be.
     #[must_use]
     pub fn may_lack_objects(&self) -> bool {
@@ -223,6 +232,17 @@ impl Checked {
             };
             match outcome {
                 Ok(base) => {
+                    if !incoming.lacking.is_empty() {
+                        let texts = incoming.lacking.iter();
+                        let references =
+                            texts.map(|(name, oid)| (name.clone(), oid.to_string().into_bytes())).collect();
+                        let Incoming { dot_git, folder, pack, .. } = &incoming;
+                        let (dot_git, folder) = (dot_git.clone(), folder.clone());
+                        let reason =
+                            "objects of some of its references are missing in the sandbox".to_owned();
+                        let pack = pack.as_ref().map(|pack| pack.file.clone());
+                        refused.push(Refused { dot_git, folder, references, reason, pack });
+                    }
                     bases.insert(incoming.dot_git, base);
                 }
                 Err(Fault::Error(error)) if !error.forbids_writing() => return Err(error),

@@ -147,7 +147,8 @@ mod tests {
     /// An index with one entry for each path, as git writes it.
     fn index(version: u32, oid: usize, paths: &[&str]) -> Vec<u8> {
         let mut bytes =
-            [b"DIRC".as_slice(), &version.to_be_bytes(), &(paths.len() as u32).to_be_bytes()].concat();
+            [b"DIRC".as_slice(), &version.to_be_bytes(), &u32::try_from(paths.len()).unwrap().to_be_bytes()]
+                .concat();
         let mut last = "";
         for path in paths {
             let begin = bytes.len();

@@ -767,6 +767,11 @@ impl Finding<'_> {
             self.named.start(meant, Role::Word(reason));
         }
         for module in words.modules {
+            // The packages that a module is in are loaded before it.
+            let slashes = module.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(at, _)| at);
+            for package in slashes.map(|at| [&module[..at], b"/__init__"].concat()) {
+                self.named.start(checkout.join(path_of(&package)), Role::Module);
+            }
             self.named.start(checkout.join(path_of(&module)), Role::Module);
         }
         count
@@ -880,6 +885,8 @@ mod tests {
             ("", "hook", "python3 tools/clean", "tools/clean/__main__.py"),
             ("", "hook", "python3 -m tools.clean", "tools/clean.py"),
             ("", "hook", "python3 -m tools.clean", "tools/clean/__init__.py"),
+            ("", "hook", "python3 -m tools.clean", "tools/__init__.py"),
+            ("", "hook", "python3 -m tools.deep.clean", "tools/deep/__init__.py"),
             ("", "hook", "make -C tools", "tools/GNUmakefile"),
             ("", "hook", "make -C tools", "Makefile"),
             ("", "hook", "/usr/bin/make x", "makefile"),

@@ -112,9 +112,10 @@ impl<'a> Theirs<'a> {
         commit: Option<&Oid>,
     ) -> Result<Checked, Fault> {
         let checked = received.folder.join("checked");
+        let (mut tips, mut lacking) = (tips.clone(), BTreeSet::new());
         make_repository(&checked, self.local, &self.format)?;
         let here = types(&mut self.call(&checked), &tips.union(blobs).cloned().collect(), self.cancel)?;
-        let pack = if self.is_all_here(&checked, commit, (tips, blobs), known, &here)? {
+        let pack = if self.is_all_here(&checked, commit, (&tips, blobs), known, &here)? {
             None
         } else {
             self.gather(received)?;
@@ -125,15 +126,26 @@ impl<'a> Theirs<'a> {
             // An intent-to-add entry names the empty blob, which need not exist.
             let there = types(&mut self.call(&self.folder), &empty, self.cancel)?;
             blobs.retain(|oid| !empty.contains(oid) || there.contains_key(oid));
-            let wanted = between(&tips.union(&blobs).cloned().collect(), known);
-            let mut call = self.call(&self.folder);
-            call.args(["pack-objects", "-q", "--revs", "--stdout", "--delta-base-offset", "--window=0"]);
-            if is_partial(self.local) {
-                call.arg("--missing=allow-any");
+            let pack_from = |tips: &BTreeSet<Oid>| {
+                let wanted = between(&tips.union(&blobs).cloned().collect(), known);
+                let mut call = self.call(&self.folder);
+                call.args(["pack-objects", "-q", "--revs", "--stdout", "--delta-base-offset", "--window=0"]);
+                if is_partial(self.local) {
+                    call.arg("--missing=allow-any");
+                }
+                call.input(wanted).into_file(&pack, self.cancel).map_err(|fault| because(MISSING, fault))
+            };
+            if let Err(fault) = pack_from(&tips) {
+                // A branch that is shallow there must not keep the others back.
+                let complete = self.complete(&tips, known)?;
+                if !matches!(fault, Fault::Refused(_)) || complete.is_empty() || complete.len() == tips.len()
+                {
+                    return Err(fault);
+                }
+                pack_from(&complete)?;
+                lacking = tips.difference(&complete).cloned().collect();
+                tips = complete;
             }
-            call.input(wanted)
-                .into_file(&pack, self.cancel)
-                .map_err(|fault| because("objects are missing or damaged in the sandbox", fault))?;
             let index = |is_parsed_whole| {
                 let mut call = self.call(&checked);
                 if is_parsed_whole {
@@ -158,10 +170,29 @@ impl<'a> Theirs<'a> {
             }
             Some(Pack { file: pack, is_parsed_whole })
         };
-        connect(&mut self.call(&checked), self.local, tips, known, self.cancel)
+        connect(&mut self.call(&checked), self.local, &tips, known, self.cancel)
             .map_err(|fault| because("its history is not complete", fault))?;
         let kinds = types(&mut self.call(&checked), &tips.union(blobs).cloned().collect(), self.cancel)?;
-        Ok(Checked { pack, kinds })
+        Ok(Checked { pack, kinds, lacking })
+    }
+
+    /// Those of some tips whose history is complete, down to the tips in `known`. None, if there are too many to try each.
+    fn complete(&self, tips: &BTreeSet<Oid>, known: &BTreeSet<Oid>) -> Result<BTreeSet<Oid>, Fault> {
+        let mut complete = BTreeSet::new();
+        for tip in if tips.len() > TRIED_MAX { &complete } else { tips }.clone() {
+            match connect(
+                &mut self.call(&self.folder),
+                self.local,
+                &BTreeSet::from([tip.clone()]),
+                known,
+                self.cancel,
+            ) {
+                Ok(()) => drop(complete.insert(tip)),
+                Err(Fault::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(complete)
     }
 
     /// Checks what is staged and may be a `.gitmodules` or `.gitattributes`. Git checks such a blob only as part of a tree, so
@@ -277,6 +308,12 @@ const PARSED_WHOLE: &str = "core.bigFileThreshold=101m";
 /// What git says of such a file if that setting is too small.
 const TOO_LARGE: &[u8] = b"too large to parse";
 
+/// The reason for refusing a repository whose objects are not complete.
+pub(super) const MISSING: &str = "objects are missing or damaged in the sandbox";
+
+/// The maximum number of tips of which it is tried whether they are complete.
+const TRIED_MAX: usize = 200;
+
 /// A pack of new objects.
 #[derive(Debug, Clone)]
 pub struct Pack {
@@ -293,6 +330,8 @@ pub struct Checked {
     pub pack: Option<Pack>,
     /// The types of the tips and of the index's blobs, if they exist.
     pub kinds: Types,
+    /// The tips whose history has objects that are missing. Nothing of them is packed.
+    pub lacking: BTreeSet<Oid>,
 }
 
 /// Adds the new objects to a repository, as a pack that is [protected](keep). Git writes it under a temporary name first.

@@ -102,9 +102,9 @@ const UNLOCK_PAUSE: Duration = Duration::from_millis(20);
 /// How often it is tried to lock an index that another git has just unlocked.
 const LOCK_TRIES: usize = 5;
 
-/// How often the lock of the index is seen, with a git that still runs, until it counts as that one's, where the system does not tell
-/// whose it is.
-const LOCK_SEEN: u32 = 100;
+/// How often the lock of the index is seen, with a git that still runs, until it counts as that one's where the system does not tell. A
+/// git that does not get the lock may run on, and says so only when it is to write.
+const LOCK_SEEN: u32 = if cfg!(target_os = "linux") { u32::MAX } else { 100 };
 
 /// The call that changes the index by what it reads.
 pub(super) const CHANGE_INDEX: [&str; 3] = ["update-index", "-z", "--index-info"];
@@ -293,13 +293,12 @@ impl Repository<'_> {
         let mut locking = self.index_step()?.args(CHANGE_INDEX).start()?;
         let mut seen = 0;
         for _ in 0..LOCK_LOOKS {
-            // If another git was faster, this one ends.
             if locking.has_ended()? {
                 return Ok(None);
             }
             if by_path::exists(&lock) {
                 seen += 1;
-                if locking.has_open(&lock).unwrap_or(seen > LOCK_SEEN) {
+                if seen > LOCK_SEEN || locking.has_open(&lock) {
                     return Ok(Some(locking));
                 }
             }
@@ -408,12 +407,10 @@ impl Repository<'_> {
         Ok(paths)
     }
 
-    /// Tells the git that has the index locked the changes that are most probably to be made, so that they are made even if this process
-    /// is killed. [`stage`](Self::stage) makes others instead, if these are not the right ones.
-    pub fn stage_ahead(&self, before: &[u8], after: &[u8], ours: &[u8], locked: &mut Waiting) -> Result<()> {
+    /// The input that makes the changes between two listings in the index, which is `ours`.
+    pub fn changes(&self, before: &[u8], after: &[u8], ours: &[u8]) -> Vec<u8> {
         let (changes, _) = index::merge_listings(before, after, ours);
-        let input = index::index_info(&changes, &self.zero());
-        if locked.can_do(&input) { locked.tell(&input) } else { Ok(()) }
+        index::index_info(&changes, &self.zero())
     }
 
     /// Whether a commit can be reached from another one, or is the same.

@@ -81,6 +81,7 @@ pub fn to_napi(error: &Error) -> napi::Error {
         | Error::OthersDownload
         | Error::NotStaged
         | Error::ContradictoryChanges
+        | Error::LackingObjects
         | Error::Aborted
         | Error::Internal(_) => {}
     }

@@ -532,6 +532,7 @@ pub fn take_out(
             }
             let waits_in = WorkFolder::new()?;
             let mut quarantine = Quarantine::new(waits_in.path().join("arrived"), &shared.bases)?;
+            quarantine.take_sent_packs();
             bring(incoming, workspace, &mut quarantine)?;
             // What no archive can hold looks like something that was deleted, unless it is told.
             for skipped in &special {
@@ -593,6 +594,12 @@ impl Arrived {
     #[must_use]
     pub fn may_lack_objects(&self) -> bool {
         self.checked.as_ref().is_some_and(Checked::may_lack_objects)
+    }
+
+    /// Whether objects are missing that may be in what was sent: it was not reachable here, and was collected since.
+    #[must_use]
+    pub fn lacks_objects(&self) -> bool {
+        self.checked.as_ref().is_some_and(Checked::lacks_objects)
     }
 
     /// The paths of the workspace that new commits or an index change.

@@ -38,6 +38,7 @@ use crate::merge::report::{Report, Skipped};
 use crate::merge::session::Merge;
 use crate::path::{RelativePath, control_of, octal_of};
 use crate::state::sandboxes::Trees;
+use crate::threads::waiting;
 use crate::transfer::changes::Changes;
 use crate::transfer::parts::Wish;
 use crate::transfer::remote;
@@ -93,6 +94,8 @@ struct Demand {
     changes_only: bool,
     /// Whether all that comes is staged. Where it is not, [`Error::NotStaged`] may come of it.
     every_file: bool,
+    /// Whether the packs of repositories that were sent are read too. Where they are not, [`Error::LackingObjects`] may come of it.
+    sent_packs: bool,
 }
 
 /// How the sandbox's tar ended.
@@ -170,7 +173,7 @@ impl Session {
     ) -> Result<Restored, RunError<C::Failure>> {
         let _turn = self.turn.lock().await;
         let mut phases = Vec::new();
-        let mut demand = Demand { changes_only: self.changes_only, every_file: false };
+        let mut demand = Demand { changes_only: self.changes_only, every_file: false, sent_packs: false };
         let mut replaced = 0;
         loop {
             match self.collect(client, cancel, demand, &mut phases).await {
@@ -179,6 +182,9 @@ impl Session {
                 Err(RunError::Own(Error::NotStaged)) if !demand.every_file => demand.every_file = true,
                 Err(RunError::Own(Error::ContradictoryChanges)) if demand.changes_only => {
                     demand.changes_only = false;
+                }
+                Err(RunError::Own(Error::LackingObjects)) if !demand.sent_packs => {
+                    (demand.changes_only, demand.sent_packs) = (false, true);
                 }
                 // The other command has had its turn, and mostly it is the only other one.
                 Err(RunError::Own(Error::OthersDownload)) if replaced < REPLACED_MAX => {
@@ -232,8 +238,10 @@ impl Session {
             memory: self.memory.clone(),
             cancel: cancel.clone(),
         };
-        // Further parts come while earlier ones are worked on.
-        let received = tokio::spawn(blocking(move || receiving.receive(stream)));
+        // Further parts come while earlier ones are worked on, and that work waits for them.
+        let receive = move || receiving.receive(stream);
+        let received =
+            if rest.is_some() { tokio::spawn(waiting(receive)) } else { tokio::spawn(blocking(receive)) };
         let brought = match rest {
             Some(rest) => rest.bring(client, &archive, &self.way).await,
             None => Ok(()),
@@ -361,10 +369,11 @@ impl Receiving {
         let has_sent_pack = AtomicBool::new(false);
         let passed_over = self.left_alone.clone().without_names("", |path| {
             let is_passed_over = travel.passes_over(path, known);
-            if is_passed_over && is_sent_pack(path, known) {
+            let is_sent = is_passed_over && is_sent_pack(path, known);
+            if is_sent {
                 has_sent_pack.store(true, Ordering::Relaxed);
             }
-            is_passed_over
+            is_passed_over && !(is_sent && self.demand.sent_packs)
         });
         let reception = Reception {
             base: &base.trees.snapshot,
@@ -432,6 +441,10 @@ impl Receiving {
         let Base { trees: Trees { snapshot, .. }, repositories, .. } = &*self.base;
         let taken = take_out(&mut incoming, snapshot, &root, travel, repositories, partly, &self.cancel);
         let repositories = match taken {
+            Ok(repositories) if !self.demand.sent_packs && repositories.lacks_objects() => {
+                let _stays = incoming.stage.close(&root);
+                return Err(Error::LackingObjects);
+            }
             // What a full download brings may be missing among the changes.
             Ok(repositories) if changes.is_some() && repositories.may_lack_objects() => {
                 let _stays = incoming.stage.close(&root);

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::random;
 use crate::state::tools::is_worth_trying;
 use crate::sync::lock;
+use crate::threads::waiting;
 use crate::transfer::link::Link;
 use crate::transfer::parts::{Part, part_path};
 
@@ -233,7 +234,7 @@ async fn send_in_parts<C: SandboxClient>(
     let (memory, empty) = mpsc::channel(1);
     let total = layout.size();
     let (cut_way, attachment, stop) = (way.clone(), client.attachment(), cancel.clone());
-    let packing = tokio::spawn(blocking(move || {
+    let packing = tokio::spawn(waiting(move || {
         let cutter = Cutter::new(layout.size(), tail, cut_way, attachment, events, empty, &stop);
         cutter.cut(&layout, &stop)
     }));

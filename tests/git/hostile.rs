@@ -1272,3 +1272,20 @@ fn a_new_remote_does_not_become_the_one_that_git_fetches_from() {
         }
     });
 }
+
+/// Plain `git fetch` and `git push` go where the branch says.
+#[test]
+fn a_branch_that_was_sent_gets_no_new_remote_beside_others() {
+    with_each_git(|bench| {
+        bench.prepare();
+        bench.there(&["remote", "add", "evil", "https://evil.example/x.git"]);
+        bench.there(&["branch", "own"]);
+        for branch in ["main", "own"] {
+            bench.there(&["config", &format!("branch.{branch}.remote"), "evil"]);
+        }
+        let report = bench.restore();
+        assert!(holds(&report, "branch.main.remote"), "{report:?}");
+        assert!(!bench.try_git(&bench.here, &["config", "branch.main.remote"]).0, "{report:?}");
+        assert_eq!(bench.here(&["config", "branch.own.remote"]), "evil");
+    });
+}

@@ -2121,7 +2121,10 @@ fn a_lock_that_was_left_refuses_a_stash_or_a_setting_alone() {
 
 #[test]
 fn a_repository_made_anew_does_not_replace_one_without_branches() {
-    for anew in ["git init -q -b main", "git init -q -b main; git add -A; git -c user.name=T -c user.email=t@t commit -q -m anew"] {
+    for anew in [
+        "git init -q -b main",
+        "git init -q -b main; git add -A; git -c user.name=T -c user.email=t@t commit -q -m anew",
+    ] {
         with_each_git(|bench| {
             bench.shell(
                 &bench.here,
@@ -2156,4 +2159,43 @@ fn a_new_file_outside_of_the_local_sparse_checkout_is_not_shown_as_deleted() {
         assert_eq!(bench.here(&["status", "--porcelain", "-uno"]), "", "{report:?}");
         assert!(bench.here(&["ls-files", "-t"]).contains("S out/new"), "{report:?}");
     });
+}
+
+#[test]
+fn a_branch_that_is_shallow_there_keeps_no_other_back() {
+    for at in ["try", "main"] {
+        with_each_git(|bench| {
+            let remote = bench.root.path().join("remote.git");
+            let other = bench.root.path().join("other");
+            fs::create_dir(&other).unwrap();
+            bench.new_repository(&other);
+            write(&other.join("o.txt"), "o\n");
+            bench.commit(&other, "second");
+            assert!(remote.exists());
+            bench.prepare();
+            write(&bench.there.join("n.txt"), "n\n");
+            let theirs = bench.commit_there("theirs");
+            let address = format!("file://{}", other.display());
+            bench.there(&["fetch", "-q", "--depth=1", &address, "HEAD"]);
+            bench.there(&["checkout", "-q", "-b", "try", "FETCH_HEAD"]);
+            write(&bench.there.join("t.txt"), "t\n");
+            let shallow = bench.commit_there("on a shallow one");
+            bench.there(&["checkout", "-q", at]);
+            let report = bench.restore();
+            assert_eq!(bench.here(&["rev-parse", "main"]), theirs, "{report:?}");
+            assert_eq!(bench.here(&["symbolic-ref", "HEAD"]), "refs/heads/main", "{report:?}");
+            assert_eq!(bench.here(&["diff", "--cached", "--name-only"]), "", "{report:?}");
+            assert!(holds(&report, "refs/heads/try"), "{report:?}");
+            bench.assert_sound(&bench.here, &[&theirs]);
+            // What came of it is kept.
+            let kept = report.held_back.iter().find(|held| held.reason.contains("what came is at")).unwrap();
+            let at = bench.here.join(kept.reason.split("what came is at ").nth(1).unwrap());
+            assert!(fs::read_to_string(at.join("references.txt")).unwrap().contains(&shallow), "{report:?}");
+            let objects = bench.root.path().join("objects");
+            fs::create_dir_all(objects.join("objects")).unwrap();
+            bench.git(&objects, &["init", "-q", "--bare"]);
+            bench.shell(&objects, &format!("cp -r '{}'/objects/. objects; for p in '{0}'/packs/*.pack; do [ ! -e \"$p\" ] || git unpack-objects -q <\"$p\"; done", at.display()));
+            bench.git(&objects, &["cat-file", "-e", &shallow]);
+        });
+    }
 }

@@ -52,6 +52,8 @@ pub(super) struct Merge<'a> {
     former: Former,
     /// The git that has locked the local index.
     locked: Option<Waiting>,
+    /// What the index is to have once a branch has moved.
+    ahead: Option<(RefName, Vec<u8>)>,
     /// Whether another git has the index locked, so that what it belongs to must not move.
     is_locked_by_another: bool,
     /// Whether the index waits until the commit that it belongs to is checked out.
@@ -100,6 +102,7 @@ impl<'a> Merge<'a> {
             left,
             former: Former::default(),
             locked: None,
+            ahead: None,
             is_locked_by_another: false,
             index_waits: false,
             unreadable: Unreadable::default(),
@@ -363,6 +366,12 @@ impl Merge<'_> {
             own: self.repository.settings()?,
             in_effect: self.repository.settings_of_the_user()?,
             files: self.repository.remote_files()?,
+            branches: base
+                .refs
+                .keys()
+                .filter_map(|name| name.as_bytes().strip_prefix(b"refs/heads/"))
+                .map(<[u8]>::to_vec)
+                .collect(),
         };
         let returned = config::come_back(&base.config, &theirs.config, &local);
         for (number, (key, value)) in returned.take.iter().enumerate() {

@@ -251,6 +251,7 @@ pub(super) fn read_repository(
         obeyed: BTreeMap::new(),
         changed: BTreeSet::new(),
         held_index: Vec::new(),
+        lacking: BTreeMap::new(),
     };
     if incoming.has_news() {
         let known = match &place {
@@ -258,6 +259,7 @@ pub(super) fn read_repository(
             Some(place) => Repository { git, place, cancel }.known()?,
         };
         let checked = check_objects(&theirs_repository, &incoming, received, &known.all)?;
+        reading.leave_out_lacking(&mut incoming, &checked.lacking);
         reading.leave_out_unusable(&mut incoming, &checked);
         reading.leave_out_settings(&mut incoming, &theirs_repository)?;
         reading.leave_out_obeyed(&mut incoming, &checked, &known.in_use, around)?;
@@ -304,6 +306,9 @@ fn detached(heads: &BTreeMap<String, Vec<u8>>, format: &str) -> BTreeMap<String,
         heads.iter().filter_map(|(name, text)| Some((name.clone(), Oid::parse(text.trim_ascii_end())?)));
     commits.filter(|(_, oid)| has_format(oid, format)).collect()
 }
+
+/// The reason for holding back what names a commit with missing objects.
+const LACKING: &str = "objects of its history are missing in the sandbox, as in a shallow clone";
 
 /// The maximum number of stashes that one restore adds.
 const STASHES_MAX: usize = 500;
@@ -472,6 +477,48 @@ impl Reading<'_> {
         if staged_blobs(theirs, base).iter().any(|oid| kind(oid) != Some(b"blob")) {
             self.hold_unusable("index", "what it stages is missing in the sandbox");
             self.leave_out_index(incoming);
+        }
+    }
+
+    /// Treats what names a commit with missing objects as unchanged. What came of the repository is kept beside the backups.
+    fn leave_out_lacking(&mut self, incoming: &mut Incoming, lacking: &BTreeSet<Oid>) {
+        if lacking.is_empty() {
+            return;
+        }
+        self.may_lack = true;
+        incoming.lacking =
+            incoming.theirs.refs.iter().map(|(name, oid)| (name.clone(), oid.clone())).collect();
+        let is_index_lacking = their_commit(&incoming.theirs).is_some_and(|commit| lacking.contains(&commit));
+        let (base, theirs) = (&incoming.base, &mut incoming.theirs);
+        let is_lacking = |(_, oid): &(&RefName, &Oid)| lacking.contains(*oid);
+        let left_out: Vec<RefName> =
+            theirs.refs.iter().filter(is_lacking).map(|(name, _)| name.clone()).collect();
+        for name in left_out {
+            self.hold(name.to_string(), LACKING);
+            match base.refs.get(&name) {
+                Some(oid) => theirs.refs.insert(name, oid.clone()),
+                None => theirs.refs.remove(&name),
+            };
+        }
+        if is_index_lacking {
+            if theirs.head != base.head {
+                self.hold("HEAD", LACKING);
+                theirs.head.clone_from(&base.head);
+            }
+            self.hold("index", LACKING);
+            self.leave_out_index(incoming);
+        }
+        let stashes = incoming.stashes.len();
+        incoming.stashes.retain(|(oid, _)| !lacking.contains(oid));
+        if incoming.stashes.len() < stashes {
+            self.hold("refs/stash", LACKING);
+        }
+        for (name, oid) in std::mem::take(&mut incoming.commits) {
+            if lacking.contains(&oid) {
+                self.hold(name, LACKING);
+            } else {
+                incoming.commits.insert(name, oid);
+            }
         }
     }
 

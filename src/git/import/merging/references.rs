@@ -298,6 +298,9 @@ impl Merge<'_> {
     fn make(&mut self, updates: &[PlannedUpdate], patience: Patience) -> Result<Option<String>, Fault> {
         let input = updates.iter().flat_map(|update| update.input.iter().copied()).collect();
         let logs = updates.iter().map(|update| self.log_to_keep(&update.told)).collect::<Result<Vec<_>>>()?;
+        for PlannedUpdate { name, .. } in updates {
+            self.stage_ahead(name)?;
+        }
         let complaint = self.transact(input, patience)?;
         if complaint.is_none() {
             for (log, text) in logs.into_iter().flatten() {

@@ -8,7 +8,7 @@ use crate::fs::by_path;
 use crate::git::command::Fault;
 use crate::git::import::their_commit;
 use crate::git::index;
-use crate::git::refs::{Head, Oid, Relation};
+use crate::git::refs::{Head, Oid, RefName, Relation};
 use crate::git::report::{HeldBack, KeptReference};
 use crate::git::staged_only::StagedOnly;
 use crate::git::unfinished::{self, Change};
@@ -93,9 +93,10 @@ impl Merge<'_> {
                 && their_commit(base).is_some_and(|before| Some(before) == self.former.commit)
                 && theirs.head == base.head
                 && theirs.head.as_ref() == head
-                && let Some(locked) = &mut self.locked
+                && let Some(Head::Branch(name)) = head
             {
-                self.repository.stage_ahead(&before, &after, &self.former.index, locked)?;
+                let input = self.repository.changes(&before, &after, &self.former.index);
+                self.ahead = Some((name.clone(), input));
             }
             let (before, after) = (index::beyond(&before, &after), index::beyond(&after, &before));
             if !(before.is_empty() && after.is_empty()) {
@@ -149,6 +150,18 @@ impl Merge<'_> {
     pub(super) fn moves(&self, head: Option<&Head>) -> bool {
         let (base, theirs) = (&self.incoming.base, &self.incoming.theirs);
         matches!(head, Some(Head::Branch(name)) if base.refs.get(name) != theirs.refs.get(name))
+    }
+
+    /// Tells the git that has the index locked the changes that belong to a branch, just before that moves: then they are made even
+    /// if this process is killed. [`stage`](Repository::stage) makes others instead, if these are not the right ones.
+    pub(super) fn stage_ahead(&mut self, branch: &RefName) -> Result<(), Fault> {
+        if let Some((_, input)) = self.ahead.take_if(|(name, _)| name == branch)
+            && let Some(locked) = &mut self.locked
+            && locked.can_do(&input)
+        {
+            locked.tell(&input)?;
+        }
+        Ok(())
     }
 
     /// The listing of the local index, without what is only intended to be added (`git add -N`) and was not uploaded: nothing is staged
