@@ -30,7 +30,7 @@ const NONE: &[&str] = &[];
 /// As one file, whatever its size, and not compressed.
 const WHOLE: Wish = Wish { part_size: 1 << 40, compressed: false };
 /// As if nothing had been transferred before.
-const NO_INDEX: Indexes<'_> = Indexes { known: None, new: "made" };
+const NO_INDEX: Indexes<'_> = Indexes { known: None, new: "made", downloads: 0 };
 const NOBODY: u32 = 65534;
 /// The tools that every sandbox has.
 const TOOLS: [&str; 10] = ["cat", "find", "head", "mkdir", "mv", "rm", "sh", "tail", "tar", "wc"];
@@ -210,6 +210,8 @@ impl Sandbox {
         let marks = Path::new(places.runtime_root()).join(command::OWN);
         self.file(&marks.join("mark"), format!("{ID}\n"));
         let own = marks.join(ID);
+        // They may be others than those that an upload has noted.
+        let _none = fs::remove_file(own.join("sum"));
         for (name, content) in read_bytes(&upload.control(&[])) {
             self.file(&own.join(name), content);
         }
@@ -221,11 +223,23 @@ impl Sandbox {
 
     fn tolerant_download(&self, exclude: &[&str]) -> String {
         self.plant(&self.places(), exclude);
-        command::tolerant_download(&self.places(), NO_INDEX.new, WHOLE)
+        command::tolerant_download(&self.places(), NO_INDEX, WHOLE)
     }
 
-    /// What the last download says about the sandbox.
+    /// What the last download says about the sandbox, but for how many came before.
     fn answer(&self) -> Vec<u8> {
+        let answer = self.whole_answer();
+        let lines = answer.split_inclusive(|&byte| byte == b'\n').map(|line| {
+            let is_count = |byte: &u8| byte.is_ascii_digit() || *byte == b'\n';
+            match line.iter().rposition(|byte| !is_count(byte)) {
+                Some(at) if line.starts_with(b"packed ") && line[at] == b' ' => [&line[..at], b"\n"].concat(),
+                _ => line.to_vec(),
+            }
+        });
+        lines.collect::<Vec<_>>().concat()
+    }
+
+    fn whole_answer(&self) -> Vec<u8> {
         let answer = self.places().answer();
         read_archive(&self.archive()).remove(OsStr::new(&answer)).expect("an answer")
     }
@@ -389,7 +403,7 @@ fn an_upload_keeps_modes_whatever_the_umask() {
             assert_eq!(names_in(&sandbox.runtime()), set([command::OWN]), "{sandbox}: the archive goes away");
             assert_eq!(
                 names_in(&sandbox.own()),
-                set(["control.sh", "exclude", "parts", "script.sh"]),
+                set(["control.sh", "downloads", "exclude", "parts", "script.sh", "sum"]),
                 "{sandbox}"
             );
             let marks = sandbox.runtime().join(command::OWN);
@@ -653,7 +667,7 @@ fn a_sandbox_tells_which_upload_it_has() {
         sandbox.succeeds(&sandbox.upload(&archive, NONE));
         let commands = [
             command::download(&sandbox.places(), NO_INDEX, WHOLE),
-            command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE),
+            command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE),
         ];
         for command in &commands {
             sandbox.succeeds(command);
@@ -682,6 +696,154 @@ fn a_sandbox_tells_which_upload_it_has() {
         sandbox.succeeds(&commands[1]);
         assert_eq!(sandbox.answer(), sandbox.says(""), "{sandbox}");
         assert_eq!(fs::read_to_string(sandbox.status()).unwrap(), "0\n", "{sandbox}");
+    }
+}
+
+#[test]
+fn each_download_tells_how_many_came_before() {
+    for sandbox in Sandbox::all() {
+        sandbox.succeeds(&sandbox.upload(&upload_archive(), NONE));
+        let tolerant = command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE);
+        let commands = [command::download(&sandbox.places(), NO_INDEX, WHOLE), tolerant];
+        for (at, command) in commands.iter().chain(&commands).enumerate() {
+            sandbox.succeeds(command);
+            assert_eq!(Answer::parse(Some(&sandbox.whole_answer())).earlier, Some(at as u64), "{sandbox}");
+        }
+        // An older state of the sandbox stays one.
+        let later = Indexes { downloads: 9, ..NO_INDEX };
+        for _ in 0..2 {
+            sandbox.succeeds(&command::download(&sandbox.places(), later, WHOLE));
+            assert_eq!(Answer::parse(Some(&sandbox.whole_answer())).earlier, Some(4), "{sandbox}");
+        }
+        // Without the number it does not begin anew in silence.
+        fs::remove_dir_all(sandbox.workspace().join(".paperclip-runtime")).unwrap();
+        for earlier in [None, Some(1)] {
+            sandbox.succeeds(&commands[1]);
+            assert_eq!(Answer::parse(Some(&sandbox.whole_answer())).earlier, earlier, "{sandbox}");
+        }
+    }
+}
+
+#[test]
+fn a_download_is_cleared_by_its_own_session_alone() {
+    const CUT: Wish = Wish { part_size: 1 << 16, compressed: false };
+    for sandbox in Sandbox::all() {
+        sandbox.file(&sandbox.workspace().join("file"), vec![b'x'; 100_000]);
+        sandbox.plant(&sandbox.places(), &[]);
+        for name in ["one", "two"] {
+            let indexes = Indexes { new: name, ..NO_INDEX };
+            sandbox.succeeds(&command::download(&sandbox.places(), indexes, CUT));
+        }
+        sandbox.succeeds(&command::clear_download(&sandbox.places(), "one"));
+        let parts = ["workspace-download.tar", "workspace-download.tar.2-two"];
+        assert_eq!(sandbox.leftovers(), set(parts), "{sandbox}");
+        sandbox.succeeds(&command::clear_download(&sandbox.places(), "two"));
+        assert_eq!(sandbox.leftovers(), set(NONE), "{sandbox}");
+    }
+}
+
+/// An agent that edits all files below its workspace may mean `cache`, and hit the list of what is left out.
+#[test]
+fn a_script_or_a_list_of_patterns_that_was_edited_is_not_used() {
+    for sandbox in Sandbox::all() {
+        let tolerant = command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE);
+        let download = command::download(&sandbox.places(), NO_INDEX, WHOLE);
+        for name in ["control.sh", "script.sh", "exclude"] {
+            let upload = sandbox.upload_to(&sandbox.places(), &upload_archive(), NONE, &["cache", "script"]);
+            sandbox.succeeds(&upload);
+            sandbox.succeeds(&download);
+            for folder in ["cache", "vendor"] {
+                sandbox.file(&sandbox.workspace().join(folder).join("file"), "");
+            }
+            let file = sandbox.own().join(name);
+            let text = fs::read_to_string(&file).unwrap();
+            let edited = text.replace("cache", "vendor").replace("script", "scrypt");
+            assert_ne!(text, edited, "{sandbox}: {name}");
+            fs::write(&file, edited).unwrap();
+            for attempt in 0..2 {
+                let said = sandbox.fails(&download);
+                assert!(said.contains("was changed"), "{sandbox}: {said}");
+                sandbox.succeeds(&tolerant);
+                assert!(
+                    sandbox.packed_names().contains(OsStr::new("vendor/file")),
+                    "{sandbox}: {name}, {attempt}"
+                );
+            }
+            sandbox.fails(&command::changed(&sandbox.places(), ID, "next", &[]));
+        }
+    }
+}
+
+/// The script that a tolerant download brings along knows fewer steps than that of the upload.
+#[test]
+fn a_tolerant_download_leaves_the_script_of_the_upload() {
+    for sandbox in Sandbox::all() {
+        sandbox.succeeds(&sandbox.upload(&upload_archive(), NONE));
+        sandbox.succeeds(&command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE));
+        sandbox.succeeds(&command::download(&sandbox.places(), NO_INDEX, WHOLE));
+    }
+}
+
+#[test]
+fn folders_of_ours_that_an_agent_made_read_only_are_used_all_the_same() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        let places = sandbox.places();
+        let tolerant = command::tolerant_download(&places, NO_INDEX, WHOLE);
+        let download = command::download(&places, NO_INDEX, WHOLE);
+        let next = places.for_upload("next");
+        for take in ["chmod 555 .", "chmod -R a-w .", "chmod -R a-w .paperclip-runtime"] {
+            sandbox.succeeds(&sandbox.upload(&archive, NONE));
+            sandbox.succeeds(&download);
+            let take = format!("cd {} && {take}", command::quote(text(&sandbox.workspace())));
+            sandbox.succeeds(&take);
+            sandbox.succeeds(&format!("{download} 2>/dev/null || {tolerant}"));
+            assert_eq!(sandbox.packed_names(), set(UPLOADED_MODES.map(|(name, _)| name)), "{sandbox} {take}");
+            sandbox.succeeds(&take);
+            let _no_index = sandbox.run_in("umask 022", &command::changed(&places, ID, "told", &[]));
+            sandbox.succeeds(&format!("echo > {}", command::quote(&places.upload())));
+            sandbox.succeeds(&sandbox.upload_to(&next, &archive, NONE, &[]));
+        }
+    }
+}
+
+#[test]
+fn what_stands_in_the_place_of_our_own_files_is_removed() {
+    let archive = upload_archive();
+    for sandbox in Sandbox::all() {
+        sandbox.install("ln");
+        let places = sandbox.places();
+        let tolerant = command::tolerant_download(&places, NO_INDEX, WHOLE);
+        let download = command::download(&places, NO_INDEX, WHOLE);
+        let next = places.for_upload("next");
+        for obstacle in [
+            "rm .gitignore && ln -s nowhere/x .gitignore",
+            "rm agent/.paperclip/mark && mkdir -p agent/.paperclip/mark/x",
+            "rm -f agent/workspace-download.tar && mkdir -p agent/workspace-download.tar/x",
+            "rm -f agent/workspace-download.tar.names && mkdir -p agent/workspace-download.tar.names/x",
+            "mkdir -p agent/workspace-upload.tar/x",
+            "cd agent && rm -f workspace-changes.txt && mkdir -p workspace-changes.txt/x workspace-download.status/x",
+            "rm -rf agent && echo > agent",
+            "rm -rf agent/.paperclip && echo > agent/.paperclip",
+            "rm -rf agent/.paperclip && ln -s nowhere agent/.paperclip",
+        ] {
+            let runtime = sandbox.workspace().join(".paperclip-runtime");
+            let obstacle = format!("cd {} && {obstacle}", command::quote(text(&runtime)));
+            for is_restored in [true, false] {
+                sandbox.succeeds(&sandbox.upload(&archive, NONE));
+                sandbox.succeeds(&download);
+                sandbox.succeeds(&obstacle);
+                if is_restored {
+                    sandbox.succeeds(&format!("{download} 2>/dev/null || {tolerant}"));
+                    let all = set(UPLOADED_MODES.map(|(name, _)| name));
+                    assert_eq!(sandbox.packed_names(), all, "{sandbox} {obstacle}");
+                }
+                let _no_index = sandbox.run_in("umask 022", &command::changed(&places, ID, "told", &[]));
+                sandbox.succeeds(&sandbox.upload_to(&next, &archive, NONE, &[]));
+                let ignore = runtime.join(".gitignore");
+                assert_eq!(fs::read_to_string(ignore).unwrap(), "*\n", "{sandbox} {obstacle}");
+            }
+        }
     }
 }
 
@@ -767,8 +929,8 @@ fn a_download_waits_for_one_that_still_runs_and_has_a_name_of_its_own() {
         let places = sandbox.places();
         for way in ["download", "tolerant"] {
             let download = |name| match way {
-                "tolerant" => command::tolerant_download(&places, name, WHOLE),
-                _ => command::download(&places, Indexes { known: None, new: name }, WHOLE),
+                "tolerant" => command::tolerant_download(&places, Indexes { new: name, ..NO_INDEX }, WHOLE),
+                _ => command::download(&places, Indexes { new: name, ..NO_INDEX }, WHOLE),
             };
             slow.assert_waits(&sandbox, &download("one"), &download("two"), way);
             let answer = sandbox.answer();
@@ -1160,11 +1322,11 @@ fn a_runtime_folder_that_was_removed_is_made_again_and_a_workspace_is_not() {
     for sandbox in Sandbox::all() {
         sandbox.file(&sandbox.workspace().join("file"), "");
         sandbox.fails(&command::download(&sandbox.places(), NO_INDEX, WHOLE));
-        sandbox.succeeds(&command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE));
+        sandbox.succeeds(&command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE));
         assert_eq!(sandbox.packed_names(), set(["file"]), "{sandbox}");
         fs::remove_dir_all(sandbox.workspace()).unwrap();
         sandbox.fails(&command::download(&sandbox.places(), NO_INDEX, WHOLE));
-        sandbox.fails(&command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE));
+        sandbox.fails(&command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE));
         assert!(!sandbox.workspace().exists(), "{sandbox}");
     }
 }
@@ -1227,14 +1389,14 @@ fn a_workspace_that_cannot_be_listed_is_not_an_emptied_one() {
 
 #[test]
 fn a_full_disk_is_a_failure() {
-    for sandbox in Sandbox::all_without_rights() {
+    // A folder of another user stands for it.
+    for sandbox in Sandbox::all_without_rights().filter(|_| rustix::process::geteuid().is_root()) {
         sandbox.file(&sandbox.workspace().join("file"), "");
         let commands = [sandbox.download(NONE), sandbox.tolerant_download(NONE)];
-        fs::set_permissions(sandbox.runtime(), Permissions::from_mode(0o555)).unwrap();
+        lchown(sandbox.runtime(), Some(0), Some(0)).unwrap();
         for command in commands {
             sandbox.fails(&command);
         }
-        fs::set_permissions(sandbox.runtime(), Permissions::from_mode(0o755)).unwrap();
         assert_eq!(names_in(&sandbox.runtime()), set([command::OWN]), "{sandbox}");
     }
 }
@@ -1286,7 +1448,7 @@ fn unusual_remote_paths_are_quoted_correctly() {
 
             for command in [
                 command::download(&places, NO_INDEX, WHOLE),
-                command::tolerant_download(&places, NO_INDEX.new, WHOLE),
+                command::tolerant_download(&places, NO_INDEX, WHOLE),
             ] {
                 sandbox.succeeds(&command);
                 let names =
@@ -1313,14 +1475,14 @@ fn thousands_of_names_and_patterns_are_transferred_as_files() {
         assert!(sandbox.workspace().join(many[4999]).join("file").exists(), "{sandbox}");
         assert!(!sandbox.workspace().join("other").exists(), "{sandbox}");
         let command = command::download(&sandbox.places(), NO_INDEX, WHOLE);
-        assert!(command.len() < 256, "{command}");
+        assert!(command.len() < 512, "{command}");
         sandbox.succeeds(&command);
         // Toybox gets only the first ones.
         let more = (sandbox.kind == Kind::Toybox).then_some(many[4999]).into_iter();
         let more: Vec<_> = more.flat_map(|name| [name.to_owned(), format!("{name}/file")]).collect();
         let expected = UPLOADED_MODES.iter().map(|(name, _)| (*name).to_owned()).chain(more);
         assert_eq!(sandbox.packed_names(), set(expected), "{sandbox}");
-        assert!(command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE).len() < 16 * 1024);
+        assert!(command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE).len() < 16 * 1024);
     }
 }
 
@@ -1547,7 +1709,7 @@ fn a_download_tells_whether_there_is_zstd() {
             }
             for command in [
                 command::download(&sandbox.places(), NO_INDEX, WHOLE),
-                command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE),
+                command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE),
             ] {
                 sandbox.plant(&sandbox.places(), &[]);
                 sandbox.succeeds(&command);
@@ -1651,7 +1813,7 @@ fn a_download_in_parts_equals_the_whole_one() {
             sandbox.file(Path::new(&part_path(text(&sandbox.archive()), 90)), "stale");
             for (way, command) in [
                 ("", command::download(&sandbox.places(), NO_INDEX, wish)),
-                ("tolerant", command::tolerant_download(&sandbox.places(), NO_INDEX.new, wish)),
+                ("tolerant", command::tolerant_download(&sandbox.places(), NO_INDEX, wish)),
             ] {
                 sandbox.succeeds(&command);
                 let (whole, codecs) = put_together(&sandbox, wish);

@@ -16,6 +16,8 @@ pub struct Answer<'a> {
     pub has_zstd: Option<bool>,
     /// The name of the download that this answer is in.
     pub download: Option<&'a [u8]>,
+    /// How many downloads the sandbox had packed before this one, since the upload; `None` where it does not know.
+    pub earlier: Option<u64>,
     /// The name of the index that was made before anything was packed.
     pub index: Option<&'a [u8]>,
     /// The index that the changes are based on, and the changes: see
@@ -39,6 +41,10 @@ impl<'a> Answer<'a> {
         let rest = if tells_tools { after } else { rest };
         let (line, after) = split_line(rest);
         let download = line.strip_prefix(b"packed ");
+        let (download, earlier) = download.map_or((None, None), |words| {
+            let mut words = words.splitn(2, |&byte| byte == b' ');
+            (words.next(), words.next().and_then(|count| std::str::from_utf8(count).ok()?.parse().ok()))
+        });
         let rest = if download.is_some() { after } else { rest };
         let (line, after) = split_line(rest);
         let index = line.strip_prefix(b"indexed ");
@@ -46,7 +52,7 @@ impl<'a> Answer<'a> {
         let (line, after) = split_line(rest);
         let changes = line.strip_prefix(b"changes ").map(|since| (since, after));
         let list = (line == b"listed" && rest.len() > line.len()).then_some(after);
-        Self { mark, has_zstd, download, index, changes, list }
+        Self { mark, has_zstd, download, earlier, index, changes, list }
     }
 
     /// Whether the sandbox has another upload than this one: an earlier or a later one.
@@ -125,6 +131,10 @@ mod tests {
                 b"mark 12\ntools zstd\npacked p\nindexed i\n",
                 Answer { has_zstd: Some(true), download: Some(b"p"), index, ..marked },
             ),
+            (b"mark 12\npacked p 7\n", Answer { download: Some(b"p"), earlier: Some(7), ..marked }),
+            (b"mark 12\npacked p x\n", Answer { download: Some(b"p"), ..marked }),
+            (b"mark 12\npacked p 7 7\n", Answer { download: Some(b"p"), ..marked }),
+            (b"mark 12\npacked p 99999999999999999999\n", Answer { download: Some(b"p"), ..marked }),
             (b"mark 12\npacked p\nlisted\n", Answer { download: Some(b"p"), list: Some(b""), ..marked }),
             (b"mark 12\nindexed i\npacked p\n", Answer { index, ..marked }),
             (b"mark 12\ntools\n", Answer { has_zstd: Some(false), ..marked }),

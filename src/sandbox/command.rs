@@ -29,6 +29,11 @@ pub const MESSAGES_MAX: usize = 64 * 1024;
 /// How many bytes of names toybox is told to leave out: it takes them by its command line alone.
 const TOYBOX_EXCLUDES_MAX: usize = 32 * 1024;
 
+/// Shell code that succeeds unless the files in `$o` are others than the script noted when it came. Where there is no note, the
+/// sandbox has nothing that makes one, or they were planted.
+const INTACT: &str = r#"[ ! -f "$o/sum" ] ||
+[ "$(cd "$o" && cat control.sh script.sh exclude | { cksum || sha256sum; } 2>/dev/null)" = "$(cat "$o/sum")" ]"#;
+
 /// What [`Places::upload_status`] holds where the sandbox cannot decompress what gzip made.
 pub const NO_GUNZIP: &str = "no gunzip\n";
 /// The same of what zstd made.
@@ -150,15 +155,33 @@ impl Places {
         format!("{}/control.sh", self.own())
     }
 
-    /// Makes the folder for control files, also where an agent has put something else in its place. It expects the shell's
-    /// `$m` and `$o`.
+    /// Makes the folder for control files, `$o`, also where an agent has put something else in its place or that of one above
+    /// it, or has made them read-only.
+    ///
+    /// What is in the marks' folder is ours alone; beside that are assets, whose modes stay.
     fn make_own(&self) -> String {
-        let (marks, own) = (quote(&self.marks()), quote(&self.own()));
+        let (root, id) = (quote(&self.runtime_root), &self.upload_id);
         format!(
-            r#"m={marks} o={own}
-if [ -L "$m" ] || [ ! -d "$m" ]; then rm -rf "$m"
-elif ! {{ [ -r "$m" ] && [ -w "$m" ] && [ -x "$m" ]; }}; then chmod u+rwx "$m" 2>/dev/null; fi
-mkdir -p "$o""#
+            r#"r={root} p=
+m=$r/{OWN} o=$r/{OWN}/{id}
+[ ! -L "$m" ] || rm -f "$m"
+for d in "${{r%/*}}" "$r" "$m" "$o"; do
+if [ ! -d "$d" ]; then rm -rf "$d"
+elif ! {{ [ -r "$d" ] && [ -w "$d" ] && [ -x "$d" ]; }}; then chmod u+rwx "$d" 2>/dev/null; p=1; fi
+done
+mkdir -p "$o" && {{ [ -z "$p" ] || chmod -R u+rwX "$m" 2>/dev/null || :; }}"#
+        )
+    }
+
+    /// Runs a step of the script, if our own files are as they were extracted: an agent that edits all files below its
+    /// workspace may have edited them too. It expects the shell's `$o`.
+    fn run_step(step: &str) -> String {
+        format!(
+            r#"{INTACT} || {{
+echo "the script in $o was changed" >&2
+exit 1
+}}
+exec sh "$o/control.sh" {step}"#
         )
     }
 
@@ -345,11 +368,14 @@ impl AssetUpload<'_> {
 /// Has the sandbox say what has changed since an index, in [`Places::changes`]; and which of the assets have not, each by its
 /// folder and its index.
 ///
-/// It fails where that cannot be determined, also where the script is gone.
+/// It fails where that cannot be determined, also where the script is gone. What would keep the next upload from being written
+/// is removed before.
 #[must_use]
 pub fn changed(places: &Places, known: &str, new: &str, assets: &[(String, String)]) -> String {
     let assets: String = assets.iter().map(|(dir, index)| [" ", &quote(dir), " ", index].concat()).collect();
-    in_shell(&format!("exec sh {} changed {known} {new}{assets}", quote(&places.script())))
+    let (dir, make_own) = (quote(&places.remote_dir), places.make_own());
+    let look = Places::run_step(&format!("changed {known} {new}{assets}"));
+    in_shell(&format!("cd {dir} && {{ {make_own}; }} || exit\n{look}"))
 }
 
 /// What a download is compared with. Each name is of letters and digits.
@@ -359,6 +385,9 @@ pub struct Indexes<'a> {
     pub known: Option<&'a str>,
     /// How the one is to be called that is made now, and the download with it.
     pub new: &'a str,
+    /// How many downloads the sandbox has packed, as far as is known. One with fewer does not count this one: it stays the
+    /// older state of itself that it is, however often it is asked.
+    pub downloads: u64,
 }
 
 /// The name that is given where there is no index.
@@ -371,18 +400,21 @@ const NO_INDEX: &str = "none";
 /// cannot be listed: it must not look like an emptied one. And so does a script that is gone.
 #[must_use]
 pub fn download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
-    let Indexes { known, new } = indexes;
+    let Indexes { known, new, downloads } = indexes;
     let known = known.unwrap_or(NO_INDEX);
-    in_shell(&format!("exec sh {} download {known} {new} {}", quote(&places.script()), wish.arguments()))
+    let pack = Places::run_step(&format!("download {known} {new} {downloads} {}", wish.arguments()));
+    in_shell(&format!("o={}\n{pack}", quote(&places.own())))
 }
 
 /// As [`download`], but what tar could not read is left out, and the command fails only where there is no
 /// archive at all. The first line of [`Places::status`] is then tar's exit status in decimal digits, 0 if
 /// nothing was in the way, and the rest is what was said about it, at most 64 KiB.
 ///
-/// It contains the script, in case that the uploaded one is gone.
+/// It contains the script, in case that the uploaded one is gone, and puts it beside that, which knows more steps. A list of
+/// patterns that was changed would leave out what it must not.
 #[must_use]
-pub fn tolerant_download(places: &Places, name: &str, wish: Wish) -> String {
+pub fn tolerant_download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
+    let Indexes { new, downloads, .. } = indexes;
     let none: [&str; 0] = [];
     let script = without_comments(&without_parts(SCRIPT));
     let script =
@@ -392,7 +424,10 @@ pub fn tolerant_download(places: &Places, name: &str, wish: Wish) -> String {
     // one.
     let plant = format!(
         r#"cd {dir} || exit
-{make_own} && rm -rf "$o/control.sh" && printf %s "$1" > "$o/control.sh" && exec sh "$o/control.sh" tolerant {name} {}"#,
+{make_own} || exit
+{INTACT} || rm -rf "$o/exclude"
+s=$o/tolerant-control.sh
+rm -rf "$s" && printf %s "$1" > "$s" && exec sh "$s" tolerant {new} {downloads} {}"#,
         wish.arguments()
     );
     format!("{} sh {}", in_shell(&plant), quote(&script))
@@ -415,10 +450,20 @@ fn without_comments(script: &str) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Removes a download with all its parts, however many there are, and what else the script has beside it while it packs.
+/// Removes the download of that name with all its parts, however many there are, and what else the script has beside it while
+/// it packs. That of another session, which has taken its place meanwhile, stays.
 #[must_use]
-pub fn clear_download(places: &Places) -> String {
-    in_shell(&format!(r#"a={}; rm -f "$a" "$a".* {}"#, quote(&places.download()), quote(&places.status())))
+pub fn clear_download(places: &Places, name: &str) -> String {
+    let [archive, status, marks] =
+        [&places.download(), &places.status(), &places.marks()].map(|path| quote(path));
+    in_shell(&format!(
+        r#"a={archive} n=
+{{ read -r n < {marks}/download; }} 2>/dev/null
+case $n in
+'' | {name}) rm -rf "$a" "$a".* {status} ;;
+*) rm -rf "$a".*-{name}* ;;
+esac"#
+    ))
 }
 
 fn in_shell(script: &str) -> String {

@@ -13,13 +13,14 @@
 # It calls itself by `find -exec`, which gives it the names at the top of the workspace. They begin with `./`, so none
 # of them is taken for an option.
 
-set +f
+# Options of a shell from outside (bash takes them from SHELLOPTS) would change what a line means.
+set +Cefu
 # Options for tar from outside are taken away, and in the C locale a name is its bytes.
 unset TAR_OPTIONS
 LC_ALL=C TZ=UTC0
 export LC_ALL TZ
 
-self=$own/control.sh asset_index= work=$own tick= zstd_says= token=
+self=$0 asset_index= work=$own tick= zstd_says= token=
 export self
 
 # Calls this script for what is at the top of the workspace. (`find` would replace a `{}` in the script's own path.)
@@ -36,10 +37,10 @@ is_found() {
     [ "$zstd_says" = says-ok ]
 }
 
-# Says which tools the sandbox has that the next upload can use, and for which download this answer is.
+# Says which tools the sandbox has that the next upload can use, for which download this answer is, and how many came before.
 tell_tools() {
     if is_found zstd; then echo 'tools zstd'; else echo tools; fi
-    [ -z "$token" ] || echo "packed $token"
+    [ -z "$token" ] || echo "packed $token$earlier"
 }
 
 # Waits until no other command works on this workspace, and keeps others waiting until this one ends. A command goes on where
@@ -175,9 +176,14 @@ claim() {
     find .paperclip-runtime -mindepth 3 -maxdepth 3 -type f -name mark -exec sh -c '
         for mark do
             case $mark in
-            */.paperclip/mark) echo "$upload" > "$mark" || exit ;;
+            */.paperclip/mark)
+                [ -w "$mark" ] || chmod u+w "$mark"
+                echo "$upload" > "$mark" || exit
+                ;;
             esac
-        done' sh {} + && echo "$upload" > "$marks/mark"
+        done' sh {} + || return
+    [ -f "$marks/mark" ] || rm -rf "$marks/mark"
+    echo "$upload" > "$marks/mark"
 }
 
 # Removes what earlier uploads of this run have left.
@@ -222,6 +228,7 @@ find_zstd() {
 
 # Says in a file what is missing to decompress an upload, which then comes again in another way.
 lacks() {
+    rm -rf "$upload_status"
     echo "no $1" > "$upload_status"
     echo "$2; nothing was changed" >&2
     exit 1
@@ -300,7 +307,7 @@ extract_parts() {
 
 # Removes $archive with all of its parts, and the files that are given.
 remove_archive() {
-    rm -f "$archive" "$archive.state" "$archive".[0-9]* "$@"
+    rm -rf "$archive" "$archive.state" "$archive".[0-9]* "$@"
 }
 
 # Lists what the extraction left, or after an update what that touched, one line an entry, unless it is exactly what was
@@ -653,11 +660,6 @@ tell_touched() {
     done < "$1"
 }
 
-# Removes what was written to find the changes.
-remove_notes() {
-    rm -f "$own/clock" "$own/excluded" "$own/differ" "$own/packs" "$download_archive.names" "$download_archive.names.git"
-}
-
 # Packs what has changed since the index $1 into $archive, with the answer for the local side.
 pack_changes() {
     names=$archive.names
@@ -692,6 +694,23 @@ pack_changes() {
         tar -cf "$archive" "$@" || return
         ;;
     esac
+}
+
+# Packs what has changed since the index $1, and makes the index $2. Where that fails, there is neither.
+pack_some() {
+    check_index "$1" && find_lister && [ -n "$tick" ] && write_index "$2" entries && pack_changes "$1" "$2" && return
+    rm -f "$2" "$2.sum"
+    return 1
+}
+
+# Packs everything, and makes the index $1 where no name has come or gone meanwhile: a file that is packed and not in the index
+# would be deleted later without a trace.
+pack_all() {
+    indexed=
+    { echo > "$own/began" && find_lister && next_tick "$tick" && write_index "$1" entries && indexed=${1##*.}; } 2>/dev/null
+    pack
+    { [ -n "$indexed" ] && renamed=$(find . -prune -newer "$own/began" && top_level renamed) && [ -z "$renamed" ]; } 2>/dev/null ||
+        rm -f "$1" "$1.sum"
 }
 
 # Keeps the index by which this sandbox has reported its changes beside this script.
@@ -836,10 +855,16 @@ pack() {
     rm -f "$names"
 }
 
+# Removes what was written to find the changes.
+remove_notes() {
+    rm -rf "$own/clock" "$own/began" "$own/excluded" "$own/differ" "$own/packs" "$download_archive.names" \
+        "$download_archive.names.git"
+}
+
 # Takes the name of this download. What the local side reads may be what another command has packed meanwhile, so the name is
-# in the answer, behind the first part, and in the names of those that follow.
+# in the answer, behind the first part, in the names of those that follow, and in a file beside the mark.
 begin_packing() {
-    archive=$download_archive token=$1
+    archive=$download_archive token=$1 known_downloads=$2
     export archive
     cd "$dir" && mkdir -p "$own" || exit
     take_turn || {
@@ -847,8 +872,18 @@ begin_packing() {
 .paperclip-runtime/uploading says; nothing was changed, restore again once it has ended" >&2
         exit 1
     }
-    remove_archive || exit
+    remove_archive "$archive.names" "$archive.messages" "$own/answer" "$marks/download" && remove_notes &&
+        echo "$token" > "$marks/download" || exit
     packed_mark=$(cat "$marks/mark" 2>/dev/null)
+    # One byte for each download. A sandbox with fewer than the local side knows of is an older state of itself, and stays it.
+    earlier=
+    if [ -f "$own/downloads" ]; then
+        earlier=" $(($(wc -c < "$own/downloads")))"
+        [ "$earlier" -ge "$known_downloads" ] || return 0
+    else
+        rm -rf "$own/downloads"
+    fi
+    echo >> "$own/downloads" || exit
 }
 
 # Whether no other upload has begun since packing began. It clears the workspace, and what it clears must not look deleted.
@@ -997,7 +1032,10 @@ upload)
         check_place
         check_preserved
     fi
-    claim || exit
+    # By this the commands of later restores see that our own files are as they were extracted.
+    rm -rf "$own/sum"
+    (cd "$own" && cat control.sh script.sh exclude | { cksum || sha256sum; } > sum) 2>/dev/null || rm -f "$own/sum"
+    : > "$own/downloads" && claim || exit
     find_lister 2>/dev/null
     if [ -n "$told" ]; then
         with_listed remove "$own/remove" && [ -n "$tick" ] || exit
@@ -1005,13 +1043,15 @@ upload)
             touch_listed "$own/touch" && clock && next_tick "$tick" || exit
         fi
     else
+        [ -w . ] || chmod u+rwx . || exit
         remove_earlier_uploads && top_level clear || exit
     fi
     began=$tick
     [ "$holds_entries" = 0 ] || extract_parts || exit
     # What an upload has left that was cut short.
     remove_archive "$upload_archive".[0-9]* || exit
-    [ -e .paperclip-runtime/.gitignore ] || echo '*' > .paperclip-runtime/.gitignore || exit
+    [ -e .paperclip-runtime/.gitignore ] ||
+        { rm -f .paperclip-runtime/.gitignore && echo '*' > .paperclip-runtime/.gitignore; } || exit
     index_extracted "$own/index.$upload" ${told:+updated}
     check_extraction || exit
     # The local side compares a list that differs with a full download. Without an index there is no other.
@@ -1054,6 +1094,11 @@ excluded)
 names)
     for name do
         is_excluded "$name" || printf '%s\000' "${name#./}"
+    done
+    ;;
+renamed)
+    for name do
+        is_excluded "$name" || find "$name" -type d -newer "$own/began"
     done
     ;;
 batch)
@@ -1108,6 +1153,9 @@ asset_change)
 changed)
     have=$own/index.$1 make=$own/index.$2
     take_turn || exit
+    # What is here now would be in the way of the files that come next.
+    rm -rf "$changes_told"
+    [ ! -d "$upload_archive" ] || rm -rf "$upload_archive"
     find_lister
     cd "$dir" && forget_indexes "$1" && [ -n "$tick" ] && write_index "$make" entries && check_index "$have" || exit
     shift 2
@@ -1115,14 +1163,11 @@ changed)
     ;;
 download)
     have=$own/index.$1 make=$own/index.$2
-    begin_packing "$2"
-    shift 2
+    begin_packing "$2" "$3"
+    shift 3
     forget_indexes "${have##*.}" || exit
-    indexed=
-    find_lister 2>/dev/null
-    { [ -n "$tick" ] && write_index "$make" entries && indexed=${make##*.}; } 2>/dev/null
     code=0
-    { [ -n "$indexed" ] && pack_changes "$have" "$make"; } 2>/dev/null || pack
+    pack_some "$have" "$make" 2>/dev/null || pack_all "$make"
     remove_notes
     is_same_upload || failed 2
     [ "$code" -ne 0 ] || cut_into_parts "$@" || failed 2
@@ -1131,12 +1176,13 @@ download)
     ;;
 tolerant)
     # What could not be read is left out, and said in a file: the exit status in the first line, messages after that.
-    begin_packing "$1"
-    shift
+    begin_packing "$1" "$2"
+    shift 2
     messages=$archive.messages
     indexed=
     { pack && is_same_upload && cut_into_parts "$@"; } 2> "$messages" || remove_archive
     if [ -f "$archive" ]; then
+        rm -rf "$status"
         { echo "$code" && head -c "$messages_max" "$messages"; } > "$status" && rm -f "$messages"
     else
         cat "$messages" >&2

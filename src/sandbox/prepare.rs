@@ -119,6 +119,7 @@ pub async fn prepare<C: SandboxClient>(
         trees,
         stored,
         index: upload.changes_only.then(|| places.upload_id().to_owned()),
+        downloads: 0,
         lost: PathSet::default(),
         modes: HashMap::new(),
         rescued: Rescued::default(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedMutexGuard;
 
 use super::answer::{Answer, is_another_without_mark};
-use super::client::{RunError, SandboxClient, Step, blocking, clean_up_by, telling};
+use super::client::{RunError, SandboxClient, Step, blocking, clean_up_by, persist, telling};
 use super::command::{Indexes, Places};
 use super::fetch::{self, Fetched};
 use super::listing::Differences;
@@ -76,6 +76,8 @@ pub struct Phase {
 /// How a sandbox shows that it is another one.
 const ANOTHER_UPLOAD: &str = "its mark is that of another upload; another prepare has replaced the workspace there, or an \
      older state of the sandbox was brought back";
+const ROLLED_BACK: &str = "it has packed fewer downloads than it had at the last restore, so an older state of it was brought \
+     back";
 const NOTHING_LEFT: &str =
     "its mark is gone, and so is all that was uploaded; the sandbox, or its disk, was replaced";
 
@@ -176,7 +178,9 @@ impl Session {
         let mut demand = Demand { changes_only: self.changes_only, every_file: false, sent_packs: false };
         let mut replaced = 0;
         loop {
-            match self.collect(client, cancel, demand, &mut phases).await {
+            // What the sandbox's new index is to be called, and the download.
+            let new = new_id();
+            match self.collect(client, cancel, demand, &new, &mut phases).await {
                 Ok(begun) => return self.merge(client, cancel, look_only, phases, begun).await,
                 // Everything is downloaded again, and this time all of it is staged.
                 Err(RunError::Own(Error::NotStaged)) if !demand.every_file => demand.every_file = true,
@@ -192,7 +196,7 @@ impl Session {
                     cancel.check()?;
                 }
                 Err(error) => {
-                    clean_up_by(client, &command::clear_download(&self.places)).await;
+                    clean_up_by(client, &command::clear_download(&self.places, &new)).await;
                     return Err(error);
                 }
             }
@@ -205,6 +209,7 @@ impl Session {
         client: &C,
         cancel: &Cancel,
         demand: Demand,
+        new: &str,
         phases: &mut Vec<Phase>,
     ) -> Result<Begun, RunError<C::Failure>> {
         let base = self.base.clone().lock_owned().await;
@@ -212,14 +217,14 @@ impl Session {
 
         let started = Instant::now();
         let wish = Wish::new(self.way.cut_bytes(), self.way.compression().is_some());
-        let (known, new) = (base.index.as_deref().filter(|_| demand.changes_only), new_id());
-        let packing = self.pack_remotely(client, Indexes { known, new: &new }, wish);
+        let known = base.index.as_deref().filter(|_| demand.changes_only);
+        let packing = self.pack_remotely(client, Indexes { known, new, downloads: base.downloads }, wish);
         let packed = telling(client, Step::of_workspace("collect", 0), packing).await?;
         phases.push(Phase { name: "run", took: started.elapsed(), bytes: 0 });
 
         let started = Instant::now();
         let Fetched { stream, size, rest, is_named } =
-            fetch::fetch(client, &archive, &new, wish, &self.way).await?;
+            fetch::fetch(client, &archive, new, wish, &self.way).await?;
         phases.push(Phase { name: "download", took: started.elapsed(), bytes: size });
 
         let started = Instant::now();
@@ -227,7 +232,7 @@ impl Session {
             base,
             packed,
             demand,
-            new_index: new,
+            new_index: new.to_owned(),
             is_named,
             news: None,
             workspace: self.workspace.clone(),
@@ -311,14 +316,17 @@ impl Session {
         indexes: Indexes<'_>,
         wish: Wish,
     ) -> Result<Packed, RunError<C::Failure>> {
-        let Err(failure) = client.run(&command::download(&self.places, indexes, wish)).await else {
+        let download = command::download(&self.places, indexes, wish);
+        // A second time it packs anew, once the first has ended.
+        let Err(failure) = persist(client, || client.run(&download)).await else {
             return Ok(Packed::Whole);
         };
         let status = self.places.status();
-        if client.run(&command::tolerant_download(&self.places, indexes.new, wish)).await.is_err() {
-            return Err(RunError::Client(failure));
+        let tolerant = command::tolerant_download(&self.places, indexes, wish);
+        if persist(client, || client.run(&tolerant)).await.is_err() {
+            return Err(failure);
         }
-        let Ok(told) = client.read_file(&status, None).await else { return Err(RunError::Client(failure)) };
+        let Ok(told) = persist(client, || client.read_file(&status, None)).await else { return Err(failure) };
         let told = blocking(move || copy_of(&told, command::MESSAGES_MAX)).await?;
         let packed = match told.split(|&byte| byte == b'\n').next() {
             // This time nothing was in the way.
@@ -393,6 +401,7 @@ impl Receiving {
         let control = received.archive.control.take();
         let answer = Answer::parse(control.as_deref());
         let has_new_index = answer.index == Some(self.new_index.as_bytes());
+        let downloads = answer.earlier.map_or(1, |earlier| earlier.saturating_add(1));
         if let Some(error) = self.refusal(answer) {
             return Err(reception.give_up(received, error));
         }
@@ -467,18 +476,24 @@ impl Receiving {
         let is_as_before = changes.is_some_and(|changes| changes.is_empty());
         let new_index = if is_as_before { base_index } else { has_new_index.then_some(self.new_index) };
         let Self { base, left_alone, travel, packed, news, .. } = self;
-        Ok(Begun { merge, repositories, base, left_alone, travel, packed, new_index, news })
+        Ok(Begun { merge, repositories, base, left_alone, travel, packed, new_index, downloads, news })
     }
 
     /// Why nothing of this download counts. It may be another one than was asked for, at its beginning or at its end: another
-    /// command may have replaced the file while it was read. Or the sandbox has another upload.
+    /// command may have replaced the file while it was read. Or the sandbox has another upload, or an older state of this one.
     fn refusal(&self, answer: Answer<'_>) -> Option<Error> {
         let is_anothers = |name| name != self.new_index.as_bytes() || !self.is_named;
         if answer.download.is_some_and(is_anothers) {
             return Some(Error::OthersDownload);
         }
-        let has_another = answer.names_another(self.places.upload_id());
-        has_another.then_some(Error::SandboxReplaced { reason: ANOTHER_UPLOAD })
+        let reason = if answer.names_another(self.places.upload_id()) {
+            ANOTHER_UPLOAD
+        } else if answer.earlier.is_some_and(|earlier| earlier < self.base.downloads) {
+            ROLLED_BACK
+        } else {
+            return None;
+        };
+        Some(Error::SandboxReplaced { reason })
     }
 
     /// The changes, if only these were downloaded.
@@ -501,6 +516,8 @@ struct Begun {
     packed: Packed,
     /// The sandbox's index of what is the next base.
     new_index: Option<String>,
+    /// See [`Base::downloads`].
+    downloads: u64,
     news: Option<News>,
 }
 
@@ -513,7 +530,17 @@ struct News {
 impl Begun {
     /// Merges. What the sandbox held is the next base.
     fn apply(self, cancel: &Cancel) -> Result<(Restored, OwnedMutexGuard<Base>, bool)> {
-        let Self { mut merge, repositories, mut base, left_alone, travel, packed, new_index, news } = self;
+        let Self {
+            mut merge,
+            repositories,
+            mut base,
+            left_alone,
+            travel,
+            packed,
+            new_index,
+            downloads,
+            news,
+        } = self;
         let excluded = left_alone.clone();
         let (entries, is_changes_only) = (merge.entries(), news.is_some());
         let Base { trees, lost, rescued, retention, repositories: shared, .. } = &mut *base;
@@ -581,6 +608,10 @@ impl Begun {
             && !has_moved;
         base.index = new_index.filter(|_| is_plain);
         let has_news = news.as_ref().is_none_or(|news| !news.changes.is_empty());
+        // A state from before this restore is as good where that brought nothing.
+        if has_news {
+            base.downloads = downloads;
+        }
         // After a full download it is not known what else the sandbox has, such as what is excluded.
         base.trees.remote =
             base.trees.remote.take().zip(news).map(|(mut remote, News { changes, contents })| {

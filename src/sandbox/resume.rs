@@ -43,6 +43,7 @@ pub fn resume(upload: Upload) -> Result<Session> {
         trees,
         stored: Some(stored),
         index: kept.index.filter(|_| upload.changes_only),
+        downloads: kept.downloads,
         lost: PathSet::of(kept.lost),
         modes: kept.modes.into_iter().collect(),
         rescued: Rescued::default(),

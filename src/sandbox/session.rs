@@ -63,6 +63,8 @@ pub(super) struct Base {
     pub(super) stored: Option<Stored>,
     /// The sandbox's index of what both sides share, where it may have one.
     pub(super) index: Option<String>,
+    /// How many downloads the sandbox had packed when it had this, as it says itself. An older state of it has fewer.
+    pub(super) downloads: u64,
     /// What the sandbox never had as it was packed.
     pub(super) lost: PathSet,
     /// The permission bits that the sandbox has by itself, where they are not those that were packed.
@@ -254,6 +256,7 @@ impl Memory {
                 ignore_files: Cow::Borrowed(self.ignored.files()),
                 preserve: Cow::Borrowed(&self.preserve),
                 index: base.index.clone(),
+                downloads: base.downloads,
                 trees,
                 lost: base.lost.paths().cloned().collect(),
                 modes: base.modes.iter().map(|(path, mode)| (path.clone(), *mode)).collect(),

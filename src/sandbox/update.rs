@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::answer::Answer;
-use super::client::{SandboxClient, blocking};
+use super::client::{SandboxClient, blocking, persist};
 use super::command::{self, Lists, Places};
 use crate::archive::header;
 use crate::archive::pack::{Contents, KnownDigest, Layout, Sent};
@@ -96,8 +96,10 @@ pub async fn ask<C: SandboxClient>(
     new: &str,
     assets: &[(String, String)],
 ) -> Option<Asked> {
-    client.run(&command::changed(places, known, new, assets)).await.ok()?;
-    let told = client.read_file(&places.changes(), None).await.ok()?;
+    let look = command::changed(places, known, new, assets);
+    persist(client, || client.run(&look)).await.ok()?;
+    let path = places.changes();
+    let told = persist(client, || client.read_file(&path, None)).await.ok()?;
     if told.size() > ANSWER_MAX as u64 {
         return None;
     }

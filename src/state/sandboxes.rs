@@ -40,6 +40,8 @@ pub struct Sandbox<'a> {
     pub preserve: Cow<'a, [Vec<u8>]>,
     /// The name of the sandbox's index of what both sides share.
     pub index: Option<String>,
+    /// How many downloads the sandbox had packed by then.
+    pub downloads: u64,
     /// Where the trees are.
     pub trees: Reference,
     /// What the sandbox never had as it was packed.
