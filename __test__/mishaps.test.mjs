@@ -1,6 +1,6 @@
 // What agents, providers and connections do by accident: no restore may take it for the agent's work, or fail because of it.
 
-import { chmod, cp, mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { createLocalClient } from "../clients/local.js";
@@ -10,7 +10,6 @@ import { LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
 import { specFor } from "./support/spec.mjs";
 
 const RUNTIME = ".paperclip-runtime";
-const replaced = { code: "ERR_SANDBOX_REPLACED" };
 
 let workspace, remote, client, reports, prepares;
 
@@ -57,7 +56,7 @@ describe("a sandbox that is rolled back within an upload", () => {
     ["", {}, false],
     [", where everything is transferred", { transfer: "full" }, false],
     [", of a session that is resumed", {}, true],
-  ])("is refused, and nothing is changed%s", async (_, more, isResumed) => {
+  ])("deletes nothing, and replaces nothing without a backup%s", async (_, more, isResumed) => {
     let prepared = await prepare(more);
     await edit("early.txt", "early");
     await prepared.restoreWorkspace();
@@ -66,14 +65,20 @@ describe("a sandbox that is rolled back within an upload", () => {
     await edit("new.txt", "new");
     await prepared.restoreWorkspace();
     await rollBack();
-    const before = await here();
+    await edit("later.txt", "later");
     if (isResumed) prepared = await resumeSandboxManagedRuntime(input(more));
-    await expect(prepared.restoreWorkspace(undefined, { dryRun: true })).rejects.toMatchObject(replaced);
-    await expect(prepared.restoreWorkspace()).rejects.toMatchObject(replaced);
-    expect(await here()).toStrictEqual(before);
-    expect(before).toMatchObject({ "a.txt": "644 edited", "new.txt": "644 new" });
-    await prepare(more);
-    expect(await there()).toStrictEqual(before);
+    await prepared.restoreWorkspace(undefined, { dryRun: true });
+    expect(reports.at(-1)).toMatchObject({ deleted: [], conflicts: [{ path: "a.txt" }] });
+    await prepared.restoreWorkspace();
+    expect(reports.at(-1)).toMatchObject({ deleted: [], transfer: "full" });
+    expect(await here()).toMatchObject({ "a.txt": "644 a", "later.txt": "644 later", "new.txt": "644 new" });
+    const [{ keptAt }] = reports.at(-1).conflicts;
+    expect(await readFile(path.join(workspace, keptAt), "utf8")).toBe("edited");
+    // After that it is a sandbox like any other.
+    await edit("a.txt", "again");
+    await rm(path.join(remote, "later.txt"));
+    await prepared.restoreWorkspace();
+    expect(reports.at(-1)).toMatchObject({ written: ["a.txt"], deleted: ["later.txt"], conflicts: [] });
   });
 
   it("to a state from before a dry run, or a restore that brought nothing, is served", async () => {

@@ -104,7 +104,7 @@ const LOCK_TRIES: usize = 5;
 
 /// How often the lock of the index is seen, with a git that still runs, until it counts as that one's where the system does not tell. A
 /// git that does not get the lock may run on, and says so only when it is to write.
-const LOCK_SEEN: u32 = if cfg!(target_os = "linux") { u32::MAX } else { 100 };
+const LOCK_SEEN: Option<u32> = if cfg!(target_os = "linux") { None } else { Some(100) };
 
 /// The call that changes the index by what it reads.
 pub(super) const CHANGE_INDEX: [&str; 3] = ["update-index", "-z", "--index-info"];
@@ -298,7 +298,7 @@ impl Repository<'_> {
             }
             if by_path::exists(&lock) {
                 seen += 1;
-                if seen > LOCK_SEEN || locking.has_open(&lock) {
+                if locking.has_open(&lock) || LOCK_SEEN.is_some_and(|most| seen > most) {
                     return Ok(Some(locking));
                 }
             }

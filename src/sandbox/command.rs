@@ -385,9 +385,6 @@ pub struct Indexes<'a> {
     pub known: Option<&'a str>,
     /// How the one is to be called that is made now, and the download with it.
     pub new: &'a str,
-    /// How many downloads the sandbox has packed, as far as is known. One with fewer does not count this one: it stays the
-    /// older state of itself that it is, however often it is asked.
-    pub downloads: u64,
 }
 
 /// The name that is given where there is no index.
@@ -400,9 +397,9 @@ const NO_INDEX: &str = "none";
 /// cannot be listed: it must not look like an emptied one. And so does a script that is gone.
 #[must_use]
 pub fn download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
-    let Indexes { known, new, downloads } = indexes;
+    let Indexes { known, new } = indexes;
     let known = known.unwrap_or(NO_INDEX);
-    let pack = Places::run_step(&format!("download {known} {new} {downloads} {}", wish.arguments()));
+    let pack = Places::run_step(&format!("download {known} {new} {}", wish.arguments()));
     in_shell(&format!("o={}\n{pack}", quote(&places.own())))
 }
 
@@ -414,7 +411,7 @@ pub fn download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
 /// patterns that was changed would leave out what it must not.
 #[must_use]
 pub fn tolerant_download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
-    let Indexes { new, downloads, .. } = indexes;
+    let Indexes { new, .. } = indexes;
     let none: [&str; 0] = [];
     let script = without_comments(&without_parts(SCRIPT));
     let script =
@@ -427,7 +424,7 @@ pub fn tolerant_download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> S
 {make_own} || exit
 {INTACT} || rm -rf "$o/exclude"
 s=$o/tolerant-control.sh
-rm -rf "$s" && printf %s "$1" > "$s" && exec sh "$s" tolerant {new} {downloads} {}"#,
+rm -rf "$s" && printf %s "$1" > "$s" && exec sh "$s" tolerant {new} {}"#,
         wish.arguments()
     );
     format!("{} sh {}", in_shell(&plant), quote(&script))

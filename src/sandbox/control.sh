@@ -864,7 +864,7 @@ remove_notes() {
 # Takes the name of this download. What the local side reads may be what another command has packed meanwhile, so the name is
 # in the answer, behind the first part, in the names of those that follow, and in a file beside the mark.
 begin_packing() {
-    archive=$download_archive token=$1 known_downloads=$2
+    archive=$download_archive token=$1
     export archive
     cd "$dir" && mkdir -p "$own" || exit
     take_turn || {
@@ -875,11 +875,10 @@ begin_packing() {
     remove_archive "$archive.names" "$archive.messages" "$own/answer" "$marks/download" && remove_notes &&
         echo "$token" > "$marks/download" || exit
     packed_mark=$(cat "$marks/mark" 2>/dev/null)
-    # One byte for each download. A sandbox with fewer than the local side knows of is an older state of itself, and stays it.
+    # One byte for each download. A sandbox with fewer than the local side knows of is an older state of itself.
     earlier=
     if [ -f "$own/downloads" ]; then
         earlier=" $(($(wc -c < "$own/downloads")))"
-        [ "$earlier" -ge "$known_downloads" ] || return 0
     else
         rm -rf "$own/downloads"
     fi
@@ -1163,8 +1162,8 @@ changed)
     ;;
 download)
     have=$own/index.$1 make=$own/index.$2
-    begin_packing "$2" "$3"
-    shift 3
+    begin_packing "$2"
+    shift 2
     forget_indexes "${have##*.}" || exit
     code=0
     pack_some "$have" "$make" 2>/dev/null || pack_all "$make"
@@ -1176,8 +1175,8 @@ download)
     ;;
 tolerant)
     # What could not be read is left out, and said in a file: the exit status in the first line, messages after that.
-    begin_packing "$1" "$2"
-    shift 2
+    begin_packing "$1"
+    shift
     messages=$archive.messages
     indexed=
     { pack && is_same_upload && cut_into_parts "$@"; } 2> "$messages" || remove_archive

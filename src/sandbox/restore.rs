@@ -42,6 +42,7 @@ use crate::threads::waiting;
 use crate::transfer::changes::Changes;
 use crate::transfer::parts::Wish;
 use crate::transfer::remote;
+use crate::tree::entry::Snapshot;
 use crate::tree::entry::{Entry, PERMISSIONS};
 use crate::tree::filter::Filter;
 
@@ -76,8 +77,6 @@ pub struct Phase {
 /// How a sandbox shows that it is another one.
 const ANOTHER_UPLOAD: &str = "its mark is that of another upload; another prepare has replaced the workspace there, or an \
      older state of the sandbox was brought back";
-const ROLLED_BACK: &str = "it has packed fewer downloads than it had at the last restore, so an older state of it was brought \
-     back";
 const NOTHING_LEFT: &str =
     "its mark is gone, and so is all that was uploaded; the sandbox, or its disk, was replaced";
 
@@ -218,7 +217,7 @@ impl Session {
         let started = Instant::now();
         let wish = Wish::new(self.way.cut_bytes(), self.way.compression().is_some());
         let known = base.index.as_deref().filter(|_| demand.changes_only);
-        let packing = self.pack_remotely(client, Indexes { known, new, downloads: base.downloads }, wish);
+        let packing = self.pack_remotely(client, Indexes { known, new }, wish);
         let packed = telling(client, Step::of_workspace("collect", 0), packing).await?;
         phases.push(Phase { name: "run", took: started.elapsed(), bytes: 0 });
 
@@ -449,24 +448,19 @@ impl Receiving {
 
         let Base { trees: Trees { snapshot, .. }, repositories, .. } = &*self.base;
         let taken = take_out(&mut incoming, snapshot, &root, travel, repositories, partly, &self.cancel);
-        let repositories = match taken {
-            Ok(repositories) if !self.demand.sent_packs && repositories.lacks_objects() => {
-                let _stays = incoming.stage.close(&root);
-                return Err(Error::LackingObjects);
-            }
-            // What a full download brings may be missing among the changes.
-            Ok(repositories) if changes.is_some() && repositories.may_lack_objects() => {
-                let _stays = incoming.stage.close(&root);
-                return Err(Error::ContradictoryChanges);
-            }
+        let taken = taken.map_err(|error| error.with_hint(UNCHANGED));
+        let repositories = match taken.and_then(|taken| self.complete(taken, changes.is_some())) {
             Ok(repositories) => repositories,
             Err(error) => {
                 // The failure is what to report; the next restore clears up what stays.
                 let _stays = incoming.stage.close(&root);
-                return Err(error.with_hint(UNCHANGED));
+                return Err(error);
             }
         };
         incoming.treat_missing_as_unchanged(&self.base.trees.snapshot, partly);
+        if answer.earlier.is_some_and(|earlier| earlier < self.base.downloads) {
+            self.base.share_only(&incoming.snapshot);
+        }
         let lost = self.base.lost.paths().map(|path| Skipped { path: path.clone(), reason: LOST });
         incoming.skipped.extend(lost);
         let base_index = self.base.index.clone();
@@ -479,21 +473,26 @@ impl Receiving {
         Ok(Begun { merge, repositories, base, left_alone, travel, packed, new_index, downloads, news })
     }
 
+    /// Refuses repositories that lack objects which another download may bring.
+    fn complete(&self, taken: Arrived, is_changes_only: bool) -> Result<Arrived> {
+        if !self.demand.sent_packs && taken.lacks_objects() {
+            Err(Error::LackingObjects)
+        } else if is_changes_only && taken.may_lack_objects() {
+            Err(Error::ContradictoryChanges)
+        } else {
+            Ok(taken)
+        }
+    }
+
     /// Why nothing of this download counts. It may be another one than was asked for, at its beginning or at its end: another
-    /// command may have replaced the file while it was read. Or the sandbox has another upload, or an older state of this one.
+    /// command may have replaced the file while it was read. Or the sandbox has another upload.
     fn refusal(&self, answer: Answer<'_>) -> Option<Error> {
         let is_anothers = |name| name != self.new_index.as_bytes() || !self.is_named;
         if answer.download.is_some_and(is_anothers) {
             return Some(Error::OthersDownload);
         }
-        let reason = if answer.names_another(self.places.upload_id()) {
-            ANOTHER_UPLOAD
-        } else if answer.earlier.is_some_and(|earlier| earlier < self.base.downloads) {
-            ROLLED_BACK
-        } else {
-            return None;
-        };
-        Some(Error::SandboxReplaced { reason })
+        let has_another = answer.names_another(self.places.upload_id());
+        has_another.then_some(Error::SandboxReplaced { reason: ANOTHER_UPLOAD })
     }
 
     /// The changes, if only these were downloaded.
@@ -666,6 +665,12 @@ struct Learned {
 }
 
 impl Base {
+    /// Counts as shared only what an older state of the sandbox has as well. What it has otherwise is not what the agent did, and
+    /// neither deletes nor replaces anything without a backup.
+    fn share_only(&mut self, older: &Snapshot) {
+        self.trees.snapshot.retain(|path, entry| older.get(path) == Some(entry));
+    }
+
     /// What is known once an answer has come. Only what the first one says is believed: before the next one, an agent has had
     /// access.
     fn learn(&self, answer: Answer<'_>, archive: &Archive, preserve: &PathSet) -> Learned {

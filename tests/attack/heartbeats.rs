@@ -804,9 +804,8 @@ fn a_change_in_the_clock_tick_of_an_index_is_restored_by_the_next_download() {
     }
 }
 
-/// A restore refuses it; a prepare makes it what it is to be.
 #[test]
-fn a_sandbox_that_was_rolled_back_is_prepared_in_full() {
+fn a_sandbox_that_was_rolled_back_is_transferred_in_full() {
     let two = Two::new(&start(), Kind::Dash, &[]);
     let sessions = two.prepare("at first");
     let copy = |place: &Place, from: &str, to: &str| {
@@ -822,9 +821,8 @@ fn a_sandbox_that_was_rolled_back_is_prepared_in_full() {
     two.restore(&sessions, "before the snapshot is brought back");
     two.both(|place| copy(place, "snapshot", "workspace"));
     two.both(|place| fs::write(place.remote().join("b"), "after that").unwrap());
-    let sessions = two.prepare("after the snapshot is brought back");
-    two.both(|place| fs::write(place.remote().join("b"), "after the prepare").unwrap());
-    two.restore(&sessions, "after the prepare");
+    two.restore(&sessions, "after the snapshot is brought back");
+    two.restore(&sessions, "and once more");
 }
 
 fn restored(report: &Report) -> String {

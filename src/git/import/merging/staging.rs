@@ -153,7 +153,7 @@ impl Merge<'_> {
     }
 
     /// Tells the git that has the index locked the changes that belong to a branch, just before that moves: then they are made even
-    /// if this process is killed. [`stage`](Repository::stage) makes others instead, if these are not the right ones.
+    /// if this process is killed. [`stage`](super::Repository::stage) makes others instead, if these are not the right ones.
     pub(super) fn stage_ahead(&mut self, branch: &RefName) -> Result<(), Fault> {
         if let Some((_, input)) = self.ahead.take_if(|(name, _)| name == branch)
             && let Some(locked) = &mut self.locked
