@@ -205,6 +205,6 @@ mod tests {
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         assert_eq!(by_path::lstat(&link).unwrap().unwrap().in_words(), "a symbolic link");
         assert_eq!(by_path::stat(&link).unwrap().unwrap().in_words(), "a device");
-        assert_eq!(by_path::lstat(folder.path()).unwrap().unwrap().in_words(), "a folder");
+        assert_eq!(by_path::lstat(folder.path()).unwrap().unwrap().in_words(), "a directory");
     }
 }
