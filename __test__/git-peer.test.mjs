@@ -187,7 +187,7 @@ const CASES = {
     },
   },
   "a nested repository with a configuration of its own": { agent: (place) => nested(place, "lib") },
-  "a bare repository as a folder": { agent: (place) => nested(place, "lib", ["--bare"]) },
+  "a bare repository as a directory": { agent: (place) => nested(place, "lib", ["--bare"]) },
   "`.git/modules/x/config`": {
     agent: async (place) => {
       await place.plant({ ".git/modules/x/config": "[core]\n\tfsmonitor = x\n" });

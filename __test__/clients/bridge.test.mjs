@@ -200,7 +200,7 @@ describe("the client for Cloudflare's bridge", () => {
     const failed = { code: "ERR_SANDBOX_COMMAND_FAILED" };
     await client.makeDir(path.join(workspace, "folder"));
     await expect(client.writeFile(path.join(workspace, "folder"), distinct(1))).rejects.toThrow(
-      "is a folder",
+      "is a directory",
     );
     await expect(client.readFile(path.join(workspace, "missing"))).rejects.toMatchObject(failed);
     for (const elsewhere of ["/etc/passwd", `${workspace}/../x`, `${workspace}x`]) {

@@ -144,7 +144,7 @@ describe("the Daytona client", () => {
     await expect(client.readFile(`${folder}/missing`)).rejects.toMatchObject({
       code: "ERR_SANDBOX_COMMAND_FAILED",
     });
-    await expect(client.writeFile(folder, distinct(1))).rejects.toThrow("is a folder");
+    await expect(client.writeFile(folder, distinct(1))).rejects.toThrow("is a directory");
   });
 
   it("refuses what it cannot use, by name", async () => {

@@ -158,7 +158,7 @@ describe("the ssh client", () => {
   it("refuses to write over a folder, and what the server cannot do", async () => {
     const target = await temporaryFolder();
     const client = newClient();
-    await expect(client.writeFile(target, new ArrayBuffer(1))).rejects.toThrow(`${target} is a folder`);
+    await expect(client.writeFile(target, new ArrayBuffer(1))).rejects.toThrow(`${target} is a directory`);
     expect(await readdir(target)).toEqual([]);
     const failed = { code: "ERR_SANDBOX_COMMAND_FAILED" };
     await expect(client.writeFile("/proc/nowhere/file", new ArrayBuffer(1_000_000))).rejects.toMatchObject(
