@@ -212,18 +212,27 @@ async function restoreTree(tree, way) {
  * @param {string} command
  * @param {Pick<Way, "client" | "timeoutMs">} way
  */
-async function answers(command, { client, timeoutMs }) {
+async function succeeds(command, { client, timeoutMs }) {
   try {
     await client.run(command, { timeoutMs });
     return true;
   } catch (error) {
     if (mayPass(error)) throw error;
-    // Where not even this command runs, the first failure is the one to report.
-    await client.run("sh -c :", { timeoutMs }).catch(() => {
-      throw error;
-    });
+    await throwUnlessItRuns(error, { client, timeoutMs });
     return false;
   }
+}
+
+/**
+ * Throws a failure where the sandbox does not run even the simplest command, which then is the reason.
+ *
+ * @param {unknown} failure
+ * @param {Pick<Way, "client" | "timeoutMs">} way
+ */
+async function throwUnlessItRuns(failure, { client, timeoutMs }) {
+  await client.run("sh -c :", { timeoutMs }).catch(() => {
+    throw failure;
+  });
 }
 
 /**
@@ -234,7 +243,7 @@ async function answers(command, { client, timeoutMs }) {
  */
 async function whereGone({ localDir, remoteDir }, way) {
   if (!fs.existsSync(localDir)) return "here";
-  return (await answers(`[ -d ${quote(remoteDir)} ]`, way)) ? undefined : "in the environment";
+  return (await succeeds(`[ -d ${quote(remoteDir)} ]`, way)) ? undefined : "in the environment";
 }
 
 /**
@@ -497,10 +506,7 @@ async function runOrRefuse(script, { client, timeoutMs }) {
       await client.run(command, { timeoutMs });
     } catch (error) {
       if (mayPass(error)) throw error;
-      // The first failure is the one to report.
-      await client.run("sh -c :", { timeoutMs }).catch(() => {
-        throw first;
-      });
+      await throwUnlessItRuns(first, { client, timeoutMs });
       throw new CommitsRefused(error);
     }
   }
@@ -797,4 +803,4 @@ async function removeQuietly(client, file) {
   }
 }
 
-module.exports = { answers, restoreTree, whereGone };
+module.exports = { restoreTree, succeeds, whereGone };

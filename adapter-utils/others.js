@@ -5,7 +5,7 @@
 
 const { crypto } = require("../js/node.js");
 const { quote } = require("./commands.js");
-const { fetchChecked, git, keepCommit, nameOfKept, stamp } = require("./repository.js");
+const { fetchChecked, git, keepCommit, nameOfKept, requireComplete, stamp } = require("./repository.js");
 
 /**
  * A branch, a tag or an entry of the stash in the sandbox.
@@ -88,23 +88,17 @@ async function newOnes(dir, others, known) {
   const reached = await reachedOf(dir, candidates);
   const tagged = candidates.filter(({ object }) => known.includes(object) && !reached.has(object));
   // The sandbox cannot pack a commit that it only has from here.
-  for (const { object } of tagged) if (await isComplete(dir, object)) reached.add(object);
+  for (const { object } of tagged) {
+    const isComplete = await requireComplete(dir, [object]).then(
+      () => true,
+      () => false,
+    );
+    if (isComplete) reached.add(object);
+  }
   return candidates
     .map((other) => ({ ...other, isHere: reached.has(other.object) }))
     .filter((other) => !other.isHere || isTag(other));
 }
-
-/**
- * Whether a commit is here with all that it needs, though no reference may name it any more.
- *
- * @param {string} dir
- * @param {string} commit
- */
-const isComplete = (dir, commit) =>
-  git(dir, ["rev-list", "--objects", "--quiet", "--exclude-promisor-objects", commit, "--not", "--all"]).then(
-    () => true,
-    () => false,
-  );
 
 /**
  * The tags of a repository and what earlier restores have kept: the value and the name of each.

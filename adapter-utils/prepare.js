@@ -15,7 +15,7 @@ const {
 } = require("./excludes.js");
 const { checkWorkspace, replaceFolder } = require("./commands.js");
 const { referencedSourceIgnoreExcludeEntries } = require("./ignored.js");
-const { answers, restoreTree, whereGone } = require("./incoming.js");
+const { restoreTree, succeeds, whereGone } = require("./incoming.js");
 const { packWorkspace, readSnapshot, select } = require("./outgoing.js");
 const { status, transferProgress } = require("./progress.js");
 const { REPOSITORIES } = require("./repository.js");
@@ -419,7 +419,7 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
           const message = `${why}; nothing was changed. Put the workspace back and restore again`;
           throw codedError(Error, "ERR_WORKSPACE_REPLACED", message, { path: dir });
         }
-        if (sends && !(await answers(checkWorkspace(workspaceRemoteDir, id), way))) {
+        if (sends && !(await succeeds(checkWorkspace(workspaceRemoteDir, id), way))) {
           const why = `another workspace than '${dir}' was uploaded to the environment's ${workspaceRemoteDir} since`;
           const message = `${why}; nothing was changed. Prepare again, with a remote directory of its own for each workspace`;
           throw codedError(Error, "ERR_SANDBOX_REPLACED", message);

@@ -459,8 +459,24 @@ async function fetchChecked({ localDir, bundlePath, bases, refspec: [from, to] }
       return { object, ref: to.replace(/\*$/, "") + ref.slice(checked.length) };
     });
   // The local references may lack what the other repository's base has.
-  const stdin = came.map(({ object }) => `${object}\n`).join("");
-  const connected = [
+  await requireComplete(
+    localDir,
+    came.map(({ object }) => object),
+  ).catch((error) => {
+    throw new Error(`${bundlePath} did not send all necessary objects`, { cause: error });
+  });
+  const updates = came.map(({ ref, object }) => `update ${ref} ${object}\n`).join("");
+  await git(localDir, ["update-ref", "--stdin"], { stdin: updates, bytes: true });
+}
+
+/**
+ * Rejects if something that these objects need is missing here, whether or not a reference names them.
+ *
+ * @param {string} dir
+ * @param {string[]} objects
+ */
+async function requireComplete(dir, objects) {
+  const list = [
     "rev-list",
     "--objects",
     "--quiet",
@@ -469,11 +485,7 @@ async function fetchChecked({ localDir, bundlePath, bases, refspec: [from, to] }
     "--not",
     "--all",
   ];
-  await git(localDir, connected, { stdin }).catch((error) => {
-    throw new Error(`${bundlePath} did not send all necessary objects`, { cause: error });
-  });
-  const updates = came.map(({ ref, object }) => `update ${ref} ${object}\n`).join("");
-  await git(localDir, ["update-ref", "--stdin"], { stdin: updates, bytes: true });
+  await git(dir, list, { stdin: objects.map((object) => `${object}\n`).join("") });
 }
 
 /** A reference name for what is kept now. */
@@ -623,6 +635,7 @@ module.exports = {
   onTopOf,
   readIndex,
   records,
+  requireComplete,
   skipInIndex,
   stamp,
   startGit,

@@ -223,7 +223,7 @@ impl Sandbox {
 
     fn tolerant_download(&self, exclude: &[&str]) -> String {
         self.plant(&self.places(), exclude);
-        command::tolerant_download(&self.places(), NO_INDEX, WHOLE)
+        command::tolerant_download(&self.places(), NO_INDEX.new, WHOLE)
     }
 
     /// What the last download says about the sandbox, but for how many came before.
@@ -667,7 +667,7 @@ fn a_sandbox_tells_which_upload_it_has() {
         sandbox.succeeds(&sandbox.upload(&archive, NONE));
         let commands = [
             command::download(&sandbox.places(), NO_INDEX, WHOLE),
-            command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE),
+            command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE),
         ];
         for command in &commands {
             sandbox.succeeds(command);
@@ -703,7 +703,7 @@ fn a_sandbox_tells_which_upload_it_has() {
 fn each_download_tells_how_many_came_before() {
     for sandbox in Sandbox::all() {
         sandbox.succeeds(&sandbox.upload(&upload_archive(), NONE));
-        let tolerant = command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE);
+        let tolerant = command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE);
         let commands = [command::download(&sandbox.places(), NO_INDEX, WHOLE), tolerant];
         for (at, command) in commands.iter().chain(&commands).enumerate() {
             sandbox.succeeds(command);
@@ -740,7 +740,7 @@ fn a_download_is_cleared_by_its_own_session_alone() {
 #[test]
 fn a_script_or_a_list_of_patterns_that_was_edited_is_not_used() {
     for sandbox in Sandbox::all() {
-        let tolerant = command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE);
+        let tolerant = command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE);
         let download = command::download(&sandbox.places(), NO_INDEX, WHOLE);
         for name in ["control.sh", "script.sh", "exclude"] {
             let upload = sandbox.upload_to(&sandbox.places(), &upload_archive(), NONE, &["cache", "script"]);
@@ -773,7 +773,7 @@ fn a_script_or_a_list_of_patterns_that_was_edited_is_not_used() {
 fn a_tolerant_download_leaves_the_script_of_the_upload() {
     for sandbox in Sandbox::all() {
         sandbox.succeeds(&sandbox.upload(&upload_archive(), NONE));
-        sandbox.succeeds(&command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE));
+        sandbox.succeeds(&command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE));
         sandbox.succeeds(&command::download(&sandbox.places(), NO_INDEX, WHOLE));
     }
 }
@@ -783,7 +783,7 @@ fn folders_of_ours_that_an_agent_made_read_only_are_used_all_the_same() {
     let archive = upload_archive();
     for sandbox in Sandbox::all() {
         let places = sandbox.places();
-        let tolerant = command::tolerant_download(&places, NO_INDEX, WHOLE);
+        let tolerant = command::tolerant_download(&places, NO_INDEX.new, WHOLE);
         let download = command::download(&places, NO_INDEX, WHOLE);
         let next = places.for_upload("next");
         for take in ["chmod 555 .", "chmod -R a-w .", "chmod -R a-w .paperclip-runtime"] {
@@ -807,7 +807,7 @@ fn what_stands_in_the_place_of_our_own_files_is_removed() {
     for sandbox in Sandbox::all() {
         sandbox.install("ln");
         let places = sandbox.places();
-        let tolerant = command::tolerant_download(&places, NO_INDEX, WHOLE);
+        let tolerant = command::tolerant_download(&places, NO_INDEX.new, WHOLE);
         let download = command::download(&places, NO_INDEX, WHOLE);
         let next = places.for_upload("next");
         for obstacle in [
@@ -923,7 +923,7 @@ fn a_download_waits_for_one_that_still_runs_and_has_a_name_of_its_own() {
         let places = sandbox.places();
         for way in ["download", "tolerant"] {
             let download = |name| match way {
-                "tolerant" => command::tolerant_download(&places, Indexes { new: name, ..NO_INDEX }, WHOLE),
+                "tolerant" => command::tolerant_download(&places, name, WHOLE),
                 _ => command::download(&places, Indexes { new: name, ..NO_INDEX }, WHOLE),
             };
             slow.assert_waits(&sandbox, &download("one"), &download("two"), way);
@@ -1316,11 +1316,11 @@ fn a_runtime_folder_that_was_removed_is_made_again_and_a_workspace_is_not() {
     for sandbox in Sandbox::all() {
         sandbox.file(&sandbox.workspace().join("file"), "");
         sandbox.fails(&command::download(&sandbox.places(), NO_INDEX, WHOLE));
-        sandbox.succeeds(&command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE));
+        sandbox.succeeds(&command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE));
         assert_eq!(sandbox.packed_names(), set(["file"]), "{sandbox}");
         fs::remove_dir_all(sandbox.workspace()).unwrap();
         sandbox.fails(&command::download(&sandbox.places(), NO_INDEX, WHOLE));
-        sandbox.fails(&command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE));
+        sandbox.fails(&command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE));
         assert!(!sandbox.workspace().exists(), "{sandbox}");
     }
 }
@@ -1442,7 +1442,7 @@ fn unusual_remote_paths_are_quoted_correctly() {
 
             for command in [
                 command::download(&places, NO_INDEX, WHOLE),
-                command::tolerant_download(&places, NO_INDEX, WHOLE),
+                command::tolerant_download(&places, NO_INDEX.new, WHOLE),
             ] {
                 sandbox.succeeds(&command);
                 let names =
@@ -1476,7 +1476,7 @@ fn thousands_of_names_and_patterns_are_transferred_as_files() {
         let more: Vec<_> = more.flat_map(|name| [name.to_owned(), format!("{name}/file")]).collect();
         let expected = UPLOADED_MODES.iter().map(|(name, _)| (*name).to_owned()).chain(more);
         assert_eq!(sandbox.packed_names(), set(expected), "{sandbox}");
-        assert!(command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE).len() < 16 * 1024);
+        assert!(command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE).len() < 16 * 1024);
     }
 }
 
@@ -1703,7 +1703,7 @@ fn a_download_tells_whether_there_is_zstd() {
             }
             for command in [
                 command::download(&sandbox.places(), NO_INDEX, WHOLE),
-                command::tolerant_download(&sandbox.places(), NO_INDEX, WHOLE),
+                command::tolerant_download(&sandbox.places(), NO_INDEX.new, WHOLE),
             ] {
                 sandbox.plant(&sandbox.places(), &[]);
                 sandbox.succeeds(&command);
@@ -1807,7 +1807,7 @@ fn a_download_in_parts_equals_the_whole_one() {
             sandbox.file(Path::new(&part_path(text(&sandbox.archive()), 90)), "stale");
             for (way, command) in [
                 ("", command::download(&sandbox.places(), NO_INDEX, wish)),
-                ("tolerant", command::tolerant_download(&sandbox.places(), NO_INDEX, wish)),
+                ("tolerant", command::tolerant_download(&sandbox.places(), NO_INDEX.new, wish)),
             ] {
                 sandbox.succeeds(&command);
                 let (whole, codecs) = put_together(&sandbox, wish);

@@ -68,7 +68,7 @@ struct Incoming {
     /// The entries of their index, if it is held back as a whole.
     held_index: Vec<u8>,
     /// All references there, if some are left out since objects of their history are missing.
-    lacking: BTreeMap<RefName, Oid>,
+    with_lacking: Option<Refs>,
 }
 
 /// The reason for refusing a repository that is not the one that was sent.
@@ -186,9 +186,7 @@ impl Checked {
     pub fn may_lack_objects(&self) -> bool {
         !self.refused.is_empty() || self.repositories.iter().any(|repository| repository.may_lack)
     }
-}
 
-impl Checked {
     /// Whether there is anything to merge or to keep.
     #[must_use]
     pub fn has_news(&self) -> bool {
@@ -214,7 +212,7 @@ impl Checked {
         // git, it cannot.
         report.is_incomplete |= git.is_some() && !refused.is_empty();
         let mut merged: BTreeMap<PathBuf, usize> = BTreeMap::new();
-        for incoming in self.repositories {
+        for mut incoming in self.repositories {
             let outcome = match git {
                 None => refuse("there is no git on this machine"),
                 Some(git) => {
@@ -232,18 +230,11 @@ impl Checked {
             };
             match outcome {
                 Ok(base) => {
-                    if !incoming.lacking.is_empty() {
-                        let texts = incoming.lacking.iter();
-                        let references =
-                            texts.map(|(name, oid)| (name.clone(), oid.to_string().into_bytes())).collect();
-                        let Incoming { dot_git, folder, pack, .. } = &incoming;
-                        let (dot_git, folder) = (dot_git.clone(), folder.clone());
-                        let reason =
-                            "objects of some of its references are missing in the sandbox".to_owned();
-                        let pack = pack.as_ref().map(|pack| pack.file.clone());
-                        refused.push(Refused { dot_git, folder, references, reason, pack });
+                    bases.insert(incoming.dot_git.clone(), base);
+                    if let Some(refs) = incoming.with_lacking.take() {
+                        let reason = "objects of some of its references are missing in the sandbox";
+                        refused.push(incoming.into_refused(refs, reason.to_owned()));
                     }
-                    bases.insert(incoming.dot_git, base);
                 }
                 Err(Fault::Error(error)) if !error.forbids_writing() => return Err(error),
                 Err(fault) => {
@@ -257,10 +248,8 @@ impl Checked {
                     if incoming.place.is_none() {
                         report.take_back(&incoming.dot_git);
                     }
-                    let Incoming { dot_git, folder, theirs: Base { refs, .. }, pack, .. } = incoming;
-                    let references = refs.into_iter().map(|(name, oid)| (name, oid.to_string().into_bytes()));
-                    let (references, pack) = (references.collect(), pack.map(|pack| pack.file));
-                    refused.push(Refused { dot_git, folder, references, reason, pack });
+                    let refs = std::mem::take(&mut incoming.theirs.refs);
+                    refused.push(incoming.into_refused(refs, reason));
                 }
             }
         }
@@ -328,6 +317,23 @@ impl Incoming {
         tips.extend(self.commits.values().cloned());
         tips
     }
+}
+
+impl Incoming {
+    /// What is kept of it with these references, if not all of it is merged.
+    fn into_refused(self, refs: Refs, reason: String) -> Refused {
+        let Self { dot_git, folder, pack, .. } = self;
+        let references = refs.into_iter().map(|(name, oid)| (name, oid.to_string().into_bytes())).collect();
+        Refused { dot_git, folder, references, reason, pack: pack.map(|pack| pack.file) }
+    }
+}
+
+/// Gives a reference the value that it has in the base, or removes it if it has none there.
+fn restore_base(refs: &mut Refs, base: &Refs, name: RefName) {
+    match base.get(&name) {
+        Some(oid) => refs.insert(name, oid.clone()),
+        None => refs.remove(&name),
+    };
 }
 
 fn refuse<T>(reason: &str) -> Result<T, Fault> {

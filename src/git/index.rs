@@ -328,13 +328,7 @@ pub fn at_paths((before, after): (&[u8], &[u8]), stays: impl Fn(&[u8]) -> bool) 
 #[must_use]
 pub fn following((before, after): (&[u8], &[u8]), (left, reached): &Change, ours: &[u8]) -> Change {
     let moved: HashSet<&[u8]> = lines(left).chain(lines(reached)).map(path_in).collect();
-    let [of_before, of_after, of_left, of_ours] = [before, after, left, ours].map(|list| {
-        let mut entries: HashMap<&[u8], Vec<&[u8]>> = HashMap::new();
-        for line in lines(list).filter(|line| moved.contains(path_in(line))) {
-            entries.entry(path_in(line)).or_default().push(line);
-        }
-        entries
-    });
+    let [of_before, of_after, of_left, of_ours] = [before, after, left, ours].map(|list| at(list, &moved));
     let follows = |path: &[u8]| {
         moved.contains(path)
             && of_ours.get(path) == of_left.get(path)
@@ -353,20 +347,23 @@ pub fn following((before, after): (&[u8], &[u8]), (left, reached): &Change, ours
 /// The paths that differ between the two commits of `head`, and at which an index stages something that neither of them has.
 #[must_use]
 pub fn staged_otherwise<'a>((left, reached): &'a Change, ours: &[u8]) -> BTreeSet<&'a [u8]> {
-    let moved: BTreeSet<&[u8]> = lines(left).chain(lines(reached)).map(path_in).collect();
-    let [of_left, of_reached, of_ours] = [left, reached, ours].map(|list| {
-        let at_moved = lines(list).filter(|line| moved.contains(path_in(line)));
-        at_moved.map(|line| (path_in(line), line)).collect::<BTreeSet<_>>()
-    });
-    let has = |list: &BTreeSet<(&[u8], &[u8])>, path: &[u8]| -> Vec<Vec<u8>> {
-        let from = list.range((path, &[][..])..);
-        from.take_while(|(at, _)| *at == path).map(|(_, line)| line.to_vec()).collect()
+    let moved: HashSet<&[u8]> = lines(left).chain(lines(reached)).map(path_in).collect();
+    let [of_left, of_reached] = [left, reached].map(|list| at(list, &moved));
+    let of_ours = at(ours, &moved);
+    let is_other = |path: &&[u8]| {
+        let staged = of_ours.get(path);
+        staged != of_left.get(path) && staged != of_reached.get(path)
     };
-    let stages_another = |path: &&[u8]| {
-        let ours = has(&of_ours, path);
-        ours != has(&of_left, path) && ours != has(&of_reached, path)
-    };
-    moved.iter().copied().filter(stages_another).collect()
+    moved.iter().copied().filter(is_other).collect()
+}
+
+/// The lines of a listing at these paths, by path.
+fn at<'l>(list: &'l [u8], paths: &HashSet<&[u8]>) -> HashMap<&'l [u8], Vec<&'l [u8]>> {
+    let mut entries: HashMap<&[u8], Vec<&[u8]>> = HashMap::new();
+    for line in lines(list).filter(|line| paths.contains(path_in(line))) {
+        entries.entry(path_in(line)).or_default().push(line);
+    }
+    entries
 }
 
 /// A listing with a change made in it, at the paths that have what the change replaces.

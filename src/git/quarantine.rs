@@ -30,8 +30,6 @@ pub struct Quarantine {
     pub(super) repositories: BTreeMap<RelativePath, Received>,
     pub(super) held_back: BTreeSet<HeldBack>,
     known: Bases,
-    /// Whether packs that were sent are taken in too: objects of them are missing here.
-    takes_sent_packs: bool,
     /// The `.git` whose repository git has moved, by where it is now: below `modules/` of the repository above.
     absorbed: BTreeMap<RelativePath, RelativePath>,
 }
@@ -301,20 +299,7 @@ impl Quarantine {
     pub fn new(folder: PathBuf, known: &Bases) -> Result<Self> {
         make_folders(&folder)?;
         let (repositories, held_back) = (BTreeMap::new(), BTreeSet::new());
-        let known = known.clone();
-        Ok(Self {
-            folder,
-            repositories,
-            held_back,
-            known,
-            takes_sent_packs: false,
-            absorbed: BTreeMap::new(),
-        })
-    }
-
-    /// Takes in packs that were sent, too. A download passes them over unless objects of them are missing here.
-    pub fn take_sent_packs(&mut self) {
-        self.takes_sent_packs = true;
+        Ok(Self { folder, repositories, held_back, known: known.clone(), absorbed: BTreeMap::new() })
     }
 
     /// Takes in a file of the sandbox's that [is git's](super::recognise::is_gits). Files that are a `.git` themselves
@@ -397,14 +382,8 @@ impl Quarantine {
             }
             Fate::Waits(name) => {
                 let pack = name.strip_prefix("packs/");
-                let is_sent = pack.zip(known).is_some_and(|(pack, base)| base.packs.contains_key(pack));
-                let is_known = is_sent && !self.takes_sent_packs;
                 let received = self.received(&dot_git);
                 if let Some(pack) = pack {
-                    if is_known {
-                        // All its objects are here already, so its content in the sandbox does not matter.
-                        return Ok(());
-                    }
                     received.new_packs.push(pack.to_owned());
                 }
                 received.loose |= name.starts_with("objects/");

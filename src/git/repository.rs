@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Call, Fault, Git, Waiting};
+use super::command::{Call, Fault, Git, Output, Waiting};
 use super::config::{self, Settings};
 use super::index;
 use super::local_refs;
@@ -107,7 +107,7 @@ const LOCK_TRIES: usize = 5;
 const LOCK_SEEN: Option<u32> = if cfg!(target_os = "linux") { None } else { Some(100) };
 
 /// The call that changes the index by what it reads.
-pub(super) const CHANGE_INDEX: [&str; 3] = ["update-index", "-z", "--index-info"];
+const CHANGE_INDEX: [&str; 3] = ["update-index", "-z", "--index-info"];
 
 /// The maximum number of paths on git's command line. For more, git lists all entries.
 const STATES_BY_PATH: usize = 100;
@@ -281,13 +281,22 @@ impl Repository<'_> {
         self.call().env("GIT_INDEX_FILE", file).args(LIST_INDEX).arg("--debug").run(self.cancel)
     }
 
+    /// The file by which git locks the index.
+    fn index_lock(&self) -> PathBuf {
+        self.place.git_dir.join("index.lock")
+    }
+
+    /// Whether a git has the index locked.
+    pub fn is_index_locked(&self) -> bool {
+        by_path::exists(&self.index_lock())
+    }
+
     /// Locks the index, as git does, until it is changed or the lock is dropped. `None` if another git has it locked.
     ///
     /// Git has the lock while it waits for the changes. So it also ends if this process is killed.
     pub fn lock_index(&self) -> Result<Option<Waiting>, Fault> {
-        let (index, lock) = (self.place.git_dir.join("index"), self.place.git_dir.join("index.lock"));
         // Git locks an index that is a link beside its target.
-        if by_path::exists(&lock) || by_path::is_link(&index) {
+        if self.is_index_locked() || by_path::is_link(&self.place.git_dir.join("index")) {
             return Ok(None);
         }
         let mut locking = self.index_step()?.args(CHANGE_INDEX).start()?;
@@ -296,9 +305,9 @@ impl Repository<'_> {
             if locking.has_ended()? {
                 return Ok(None);
             }
-            if by_path::exists(&lock) {
+            if self.is_index_locked() {
                 seen += 1;
-                if locking.has_open(&lock) || LOCK_SEEN.is_some_and(|most| seen > most) {
+                if locking.has_open(&self.index_lock()) || LOCK_SEEN.is_some_and(|most| seen > most) {
                     return Ok(Some(locking));
                 }
             }
@@ -309,9 +318,8 @@ impl Repository<'_> {
 
     /// Waits a while for another git to unlock the index. Most end soon, even one that a killed restore left running.
     pub fn wait_for_index(&self) {
-        let lock = self.place.git_dir.join("index.lock");
         for _ in 0..UNLOCK_LOOKS {
-            if !by_path::exists(&lock) {
+            if !self.is_index_locked() {
                 break;
             }
             thread::sleep(UNLOCK_PAUSE);
@@ -323,7 +331,7 @@ impl Repository<'_> {
         for _ in 0..LOCK_TRIES {
             self.wait_for_index();
             let locked = self.lock_index()?;
-            if locked.is_some() || by_path::exists(&self.place.git_dir.join("index.lock")) {
+            if locked.is_some() || self.is_index_locked() {
                 return Ok(locked);
             }
         }
@@ -353,14 +361,8 @@ impl Repository<'_> {
             .collect();
         let zero = self.zero();
         let input = index::index_info(&changes, &zero);
-        let output = match locked {
-            Some(locked) if locked.can_do(&input) => locked.finish(&input)?,
-            // Half of a list would be taken for the whole list if this process was killed.
-            locked => {
-                drop(locked);
-                self.index_step()?.args(CHANGE_INDEX).input(input).output(self.cancel)?
-            }
-        };
+        // Half of a list would be taken for the whole list if this process was killed.
+        let output = self.write_index(locked.filter(|locked| locked.can_do(&input)), input)?;
         if output.status == Some(0) {
             staging.changed = changes.iter().map(|(path, _)| path.clone()).collect();
             staging.ignored = ignored_paths(&output.stderr);
@@ -383,6 +385,14 @@ impl Repository<'_> {
                 .run(self.cancel)?;
         }
         Ok(staging)
+    }
+
+    /// Has git make the changes of an input in the index: the one that has locked it, or another one.
+    pub fn write_index(&self, locked: Option<Waiting>, input: Vec<u8>) -> Result<Output, Fault> {
+        Ok(match locked {
+            Some(locked) => locked.finish(&input)?,
+            None => self.index_step()?.args(CHANGE_INDEX).input(input).output(self.cancel)?,
+        })
     }
 
     /// Those of some paths without a file that the local sparse checkout excludes. None, if this git does not tell.

@@ -11,7 +11,7 @@ use super::command::{Fault, Git};
 use super::export::{Base, Bases};
 use super::index;
 use super::report::{GitReport, HeldBack};
-use super::repository::{CHANGE_INDEX, Repository};
+use super::repository::Repository;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::Root;
@@ -74,30 +74,33 @@ fn have_some_compared(
 ) -> Result<(), Fault> {
     let Some(place) = base.place.as_ref().filter(|place| place.is_there()) else { return Ok(()) };
     let repository = Repository { git, place, cancel };
-    // While it is locked, no other git changes what is read here and written back.
-    let locked = repository.lock_index_soon()?;
-    let states = repository.states_at(paths)?;
     let checkout = dot_git.parent();
     let mut cursor = workspace.cursor();
-    let mut lines = Vec::new();
-    for state in index::states(&states) {
-        let path = index::path_in(state.line);
-        let Some(path) = RelativePath::parse(path).ok().flatten().filter(|_| paths.contains(path)) else {
-            continue;
-        };
-        let path = checkout.as_ref().map_or(path.clone(), |checkout| checkout.join(&path));
-        if cursor.stat(&path)?.is_some_and(|meta| state.is_judged_by_size(&meta)) {
-            lines.extend([state.line, b"\0"].concat());
+    let mut to_compare = || -> Result<Vec<u8>, Fault> {
+        let mut lines = Vec::new();
+        for state in index::states(&repository.states_at(paths)?) {
+            let path = index::path_in(state.line);
+            let Some(path) = RelativePath::parse(path).ok().flatten().filter(|_| paths.contains(path)) else {
+                continue;
+            };
+            let path = checkout.as_ref().map_or(path.clone(), |checkout| checkout.join(&path));
+            if cursor.stat(&path)?.is_some_and(|meta| state.is_judged_by_size(&meta)) {
+                lines.extend([state.line, b"\0"].concat());
+            }
         }
+        Ok(lines)
+    };
+    if to_compare()?.is_empty() {
+        return Ok(());
     }
+    // While it is locked, no other git changes what is read here and written back.
+    let locked = repository.lock_index_soon()?;
+    let lines = to_compare()?;
     if lines.is_empty() {
         return Ok(());
     }
-    let output = match locked {
-        // A part of these lines may be taken for all of them: each is what the index has already.
-        Some(locked) => locked.finish(&lines)?,
-        None => repository.index_step()?.args(CHANGE_INDEX).input(lines).output(cancel)?,
-    };
+    // A part of these lines may be taken for all of them: each is what the index has already.
+    let output = repository.write_index(locked, lines)?;
     let given = repository.give_to_owner();
     if output.status != Some(0) {
         return Err(Fault::Refused(format!("git update-index failed: {}", output.complaint())));

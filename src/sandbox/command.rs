@@ -410,8 +410,7 @@ pub fn download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
 /// It contains the script, in case that the uploaded one is gone, and puts it beside that, which knows more steps. A list of
 /// patterns that was changed would leave out what it must not.
 #[must_use]
-pub fn tolerant_download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> String {
-    let Indexes { new, .. } = indexes;
+pub fn tolerant_download(places: &Places, name: &str, wish: Wish) -> String {
     let none: [&str; 0] = [];
     let script = without_comments(&without_parts(SCRIPT));
     let script =
@@ -424,7 +423,7 @@ pub fn tolerant_download(places: &Places, indexes: Indexes<'_>, wish: Wish) -> S
 {make_own} || exit
 {INTACT} || rm -rf "$o/exclude"
 s=$o/tolerant-control.sh
-rm -rf "$s" && printf %s "$1" > "$s" && exec sh "$s" tolerant {new} {}"#,
+rm -rf "$s" && printf %s "$1" > "$s" && exec sh "$s" tolerant {name} {}"#,
         wish.arguments()
     );
     format!("{} sh {}", in_shell(&plant), quote(&script))

@@ -532,7 +532,6 @@ pub fn take_out(
             }
             let waits_in = WorkFolder::new()?;
             let mut quarantine = Quarantine::new(waits_in.path().join("arrived"), &shared.bases)?;
-            quarantine.take_sent_packs();
             bring(incoming, workspace, &mut quarantine)?;
             // What no archive can hold looks like something that was deleted, unless it is told.
             for skipped in &special {

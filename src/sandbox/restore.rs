@@ -321,7 +321,7 @@ impl Session {
             return Ok(Packed::Whole);
         };
         let status = self.places.status();
-        let tolerant = command::tolerant_download(&self.places, indexes, wish);
+        let tolerant = command::tolerant_download(&self.places, indexes.new, wish);
         if persist(client, || client.run(&tolerant)).await.is_err() {
             return Err(failure);
         }

@@ -13,7 +13,7 @@ use sandbox_managed_runtime::fs::{Kind, Root};
 use sandbox_managed_runtime::git::command::{Fault, Git};
 use sandbox_managed_runtime::git::export::{Bases, Options, Tree, export};
 use sandbox_managed_runtime::git::import::check;
-use sandbox_managed_runtime::git::quarantine::Quarantine;
+use sandbox_managed_runtime::git::quarantine::{Quarantine, is_passed_over};
 use sandbox_managed_runtime::git::recognise::{Checkouts, bare_folders, is_gits};
 use sandbox_managed_runtime::git::report::GitReport;
 use sandbox_managed_runtime::git::stored::Known;
@@ -294,6 +294,7 @@ impl Bench {
             if is_gits(&entry.path) {
                 match entry.meta.kind {
                     Kind::Folder => quarantine.folder(&entry.path),
+                    Kind::File if is_passed_over(&entry.path, &self.bases) => {}
                     Kind::File => {
                         let (mut file, _) = there.cursor().open(&entry.path).unwrap().unwrap();
                         quarantine.file(&entry.path, &mut file).unwrap();

@@ -1,6 +1,6 @@
 //! Creates a repository that is new in the sandbox.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::merging::Merge;
@@ -88,7 +88,7 @@ impl Incoming {
             obeyed: self.obeyed.clone(),
             changed: BTreeSet::new(),
             held_index: self.held_index.clone(),
-            lacking: BTreeMap::new(),
+            with_lacking: None,
         };
         if let Some(head) = &self.theirs.head {
             let text = match head {

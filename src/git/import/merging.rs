@@ -8,7 +8,7 @@ mod staging;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::{GONE, Incoming, refuse, staged_blobs};
+use super::{GONE, Incoming, refuse, restore_base, staged_blobs};
 use crate::error::Result;
 use crate::fs::by_path::{self, make_folders};
 use crate::git::command::{Fault, Waiting, short};
@@ -143,10 +143,7 @@ impl<'a> Merge<'a> {
         }
         report.is_incomplete |= due.index || due.head || due.settings || !due.refs.is_empty();
         for name in due.refs {
-            match base.refs.get(&name) {
-                Some(oid) => shared.refs.insert(name, oid.clone()),
-                None => shared.refs.remove(&name),
-            };
+            restore_base(&mut shared.refs, &base.refs, name);
         }
         shared
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::{GONE, Incoming, refuse, staged_blobs, stash_name, their_commit};
+use super::{GONE, Incoming, refuse, restore_base, staged_blobs, stash_name, their_commit};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::by_path::{self, read};
@@ -215,7 +215,7 @@ pub(super) fn read_repository(
     if log.len() < entries {
         reading.hold("refs/stash", NAMES_OTHER_FORMAT);
     }
-    let theirs = Base {
+    let mut theirs = Base {
         refs,
         head: reading.head(&head, &format),
         index: reading.index(&base, &theirs_repository)?,
@@ -227,7 +227,6 @@ pub(super) fn read_repository(
     // Each new entry costs a call of git, and a log may repeat an entry any number of times.
     let mut seen: BTreeSet<Oid> = base.stashes.iter().cloned().collect();
     log.retain(|(oid, _)| seen.insert(oid.clone()));
-    let mut theirs = theirs;
     if log.len() > STASHES_MAX {
         reading.hold("refs/stash", "more stashes are new than a restore takes over at once");
         reading.report.is_incomplete = true;
@@ -251,7 +250,7 @@ pub(super) fn read_repository(
         obeyed: BTreeMap::new(),
         changed: BTreeSet::new(),
         held_index: Vec::new(),
-        lacking: BTreeMap::new(),
+        with_lacking: None,
     };
     if incoming.has_news() {
         let known = match &place {
@@ -450,10 +449,7 @@ impl Reading<'_> {
             theirs.refs.iter().filter(is_unusable).map(|(name, _)| name.clone()).collect();
         for name in unusable {
             self.hold_unusable(name.to_string(), "a branch must name a commit");
-            match base.refs.get(&name) {
-                Some(oid) => theirs.refs.insert(name, oid.clone()),
-                None => theirs.refs.remove(&name),
-            };
+            restore_base(&mut theirs.refs, &base.refs, name);
         }
         if let Some(Head::Detached(oid)) = &theirs.head
             && theirs.head != base.head
@@ -486,8 +482,7 @@ impl Reading<'_> {
             return;
         }
         self.may_lack = true;
-        incoming.lacking =
-            incoming.theirs.refs.iter().map(|(name, oid)| (name.clone(), oid.clone())).collect();
+        incoming.with_lacking = Some(incoming.theirs.refs.clone());
         let is_index_lacking = their_commit(&incoming.theirs).is_some_and(|commit| lacking.contains(&commit));
         let (base, theirs) = (&incoming.base, &mut incoming.theirs);
         let is_lacking = |(_, oid): &(&RefName, &Oid)| lacking.contains(*oid);
@@ -495,10 +490,7 @@ impl Reading<'_> {
             theirs.refs.iter().filter(is_lacking).map(|(name, _)| name.clone()).collect();
         for name in left_out {
             self.hold(name.to_string(), LACKING);
-            match base.refs.get(&name) {
-                Some(oid) => theirs.refs.insert(name, oid.clone()),
-                None => theirs.refs.remove(&name),
-            };
+            restore_base(&mut theirs.refs, &base.refs, name);
         }
         if is_index_lacking {
             if theirs.head != base.head {

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{LOCKED, Merge};
-use crate::error::Result;
-use crate::fs::by_path;
+use crate::error::{Result, readable};
 use crate::git::command::Fault;
 use crate::git::import::their_commit;
 use crate::git::index;
@@ -184,7 +183,7 @@ impl Merge<'_> {
     /// the sandbox committed.
     pub(super) fn lock_index(&mut self) -> Result<(), Fault> {
         self.locked = self.repository.lock_index_soon()?;
-        self.is_locked_by_another = self.locked.is_none() && by_path::exists(&self.git_path("index.lock"));
+        self.is_locked_by_another = self.locked.is_none() && self.repository.is_index_locked();
         Ok(())
     }
 
@@ -201,7 +200,7 @@ impl Merge<'_> {
         let is_locked = self.is_locked_by_another
             || self.locked.is_none() && {
                 self.repository.wait_for_index();
-                by_path::exists(&self.git_path("index.lock"))
+                self.repository.is_index_locked()
             };
         // While it is locked, no other git changes it.
         let ours = match self.locked {
@@ -258,8 +257,7 @@ impl Merge<'_> {
         let (before, after) = index::following((before, after), &moved, &ours);
         let changed = self.stage(&before, &after, &ours)?;
         for path in index::staged_otherwise(&moved, &ours) {
-            let path = String::from_utf8_lossy(path);
-            self.hold(format!("index: {path}"), REVERTS);
+            self.hold(format!("index: {}", readable(path)), REVERTS);
         }
         self.left.extend(index::not_taken((&before, &after), &ours, &changed));
         Ok(())
